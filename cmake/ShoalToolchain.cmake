@@ -1,0 +1,38 @@
+# Compiler, linker and package choices that every target shares.
+
+find_program(SHOAL_CCACHE ccache)
+if(SHOAL_CCACHE AND NOT CMAKE_CXX_COMPILER_LAUNCHER)
+  set(CMAKE_CXX_COMPILER_LAUNCHER ${SHOAL_CCACHE})
+endif()
+
+find_program(SHOAL_MOLD mold)
+if(SHOAL_MOLD)
+  add_link_options(-fuse-ld=mold)
+endif()
+
+find_package(Threads REQUIRED)
+find_package(absl REQUIRED)
+find_package(fmt REQUIRED)
+
+add_library(shoal_options INTERFACE)
+target_compile_options(
+  shoal_options
+  INTERFACE -Wall -Wextra -Werror -Wshadow -Wnon-virtual-dtor -Wno-missing-field-initializers
+            # The numerics promise (docs/numerics.md): an FMA is written where it is meant, never made up.
+            -ffp-contract=off -fno-fast-math)
+if(CMAKE_CXX_COMPILER_ID STREQUAL "GNU")
+  # GCC 12 reports these inside libstdc++ and abseil headers at -O2.
+  target_compile_options(shoal_options INTERFACE -Wno-maybe-uninitialized -Wno-stringop-overflow -Wno-restrict
+                                                 -Wno-array-bounds -Wno-dangling-reference)
+endif()
+target_include_directories(shoal_options INTERFACE ${CMAKE_SOURCE_DIR}/src)
+
+if(SHOAL_SANITIZE)
+  target_compile_options(shoal_options INTERFACE -fsanitize=${SHOAL_SANITIZE} -fno-omit-frame-pointer)
+  target_link_options(shoal_options INTERFACE -fsanitize=${SHOAL_SANITIZE})
+endif()
+if(SHOAL_FUZZ)
+  target_compile_options(shoal_options INTERFACE -fsanitize=fuzzer-no-link,address,undefined
+                                                 -fno-sanitize-recover=undefined)
+  target_link_options(shoal_options INTERFACE -fsanitize=address,undefined)
+endif()

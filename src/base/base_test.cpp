@@ -1,0 +1,67 @@
+#include <gtest/gtest.h>
+
+#include "base/check.h"
+#include "base/clock.h"
+#include "base/ids.h"
+#include "base/random.h"
+#include "base/range.h"
+#include "base/status.h"
+#include "base/text.h"
+
+namespace shoal {
+namespace {
+
+TEST(Status, MessageKeepsItsFormatArguments) {
+  const absl::Status status = NotFound("tensor '{}' in {}: expected {} rows", "a.weight", "x.safetensors", 7);
+  EXPECT_EQ(ToString(status), "NOT_FOUND: tensor 'a.weight' in x.safetensors: expected 7 rows");
+  EXPECT_EQ(ToString(Annotate(status, "load")), "NOT_FOUND: load: tensor 'a.weight' in x.safetensors: expected 7 rows");
+}
+
+TEST(Check, PrintsBothOperands) { EXPECT_DEATH(SHOAL_CHECK_EQ(1 + 1, 3), "1 \\+ 1 == 3 \\(2 vs 3\\)"); }
+
+TEST(Text, ParsesSizesWithUnitsAndRefusesOthers) {
+  EXPECT_EQ(*ParseBytes("8GiB"), int64_t{8} << 30);
+  EXPECT_EQ(*ParseBytes("1.5GB"), 1500000000);
+  EXPECT_EQ(*ParseBytes("4096"), 4096);
+  for (const char* bad : {"", "GiB", "-1", "5 parsecs", "1e30"}) EXPECT_FALSE(ParseBytes(bad).ok()) << bad;
+}
+
+TEST(Text, NearestWordFindsATypoAndNothingFarAway) {
+  EXPECT_EQ(NearestWord("stratgy", {"strategy", "custom_proportions"}), "strategy");
+  EXPECT_EQ(NearestWord("zzzzzz", {"strategy", "custom_proportions"}), "");
+}
+
+TEST(Text, ParsesHostAndPort) {
+  EXPECT_EQ(ParseHostPort("[::1]:80")->host, "::1");
+  EXPECT_EQ(ParseHostPort("a.b:50051")->port, 50051);
+  for (const char* bad : {"a", "a:", ":80", "a:70000", "::1:80", "a:8x"}) EXPECT_FALSE(ParseHostPort(bad).ok()) << bad;
+}
+
+TEST(Range, StaticPartsTileTheWholeWithoutGaps) {
+  for (int n = 1; n < 9; ++n) {
+    int64_t at = 0;
+    for (int i = 0; i < n; ++i) {
+      const Range part = StaticPart(1000, 16, i, n);
+      EXPECT_EQ(part.begin, at);
+      at = part.end;
+    }
+    EXPECT_EQ(at, 1000);
+  }
+}
+
+TEST(Random, IsAFunctionOfItsKeyAlone) {
+  EXPECT_EQ(RandomBits(1, 2, 3), RandomBits(1, 2, 3));
+  EXPECT_NE(RandomBits(1, 2, 3), RandomBits(1, 2, 4));
+  EXPECT_NE(RandomBits(1, 2, 3), RandomBits(2, 1, 3));
+  double sum = 0;
+  for (int i = 0; i < 10000; ++i) sum += RandomUniform(7, 0, i);
+  EXPECT_NEAR(sum / 10000, 0.5, 5 * 0.2887 / 100);  // Five standard errors of a uniform mean.
+}
+
+TEST(Deadline, RemainingIsNeverNegative) {
+  EXPECT_EQ(Deadline::after_ms(-5).remaining().count(), 0);
+  EXPECT_TRUE(Deadline::after_ms(-5).expired());
+}
+
+}  // namespace
+}  // namespace shoal

@@ -1,0 +1,18 @@
+#include "base/clock.h"
+
+#include <algorithm>
+
+namespace shoal {
+
+Duration Deadline::remaining() const { return std::max(Duration::zero(), Duration(at - Clock::now())); }
+
+int64_t NowNs() {
+  return std::chrono::duration_cast<std::chrono::nanoseconds>(Clock::now().time_since_epoch()).count();
+}
+
+int64_t UnixSeconds() {
+  return std::chrono::duration_cast<std::chrono::seconds>(std::chrono::system_clock::now().time_since_epoch())
+      .count();
+}
+
+}  // namespace shoal

@@ -1,0 +1,39 @@
+// Distinct integer ids: a LayerId is not an ExpertId, and the compiler knows.
+#pragma once
+
+#include <fmt/format.h>
+
+#include <compare>
+#include <cstdint>
+#include <functional>
+
+namespace shoal {
+
+template <typename Tag, typename Value>
+struct Id {
+  Value value{};
+  constexpr auto operator<=>(const Id&) const = default;
+};
+
+using NodeId = Id<struct NodeTag, int32_t>;      ///< Index of a node in its Plan.
+using LayerId = Id<struct LayerTag, int32_t>;    ///< Layer of the model, 0 .. L-1.
+using ExpertId = Id<struct ExpertTag, int32_t>;  ///< Expert of a layer, 0 .. E-1.
+using SeqId = Id<struct SeqTag, uint64_t>;       ///< A sequence, unique in the life of a coordinator.
+using StepId = Id<struct StepTag, uint64_t>;     ///< A step; steps are executed in ascending order.
+using Epoch = Id<struct EpochTag, uint32_t>;     ///< Version of the plan in force.
+using BlockId = Id<struct BlockTag, int32_t>;    ///< A block of the KV cache, the same id on every node.
+
+}  // namespace shoal
+
+template <typename Tag, typename Value>
+struct std::hash<shoal::Id<Tag, Value>> {
+  size_t operator()(const shoal::Id<Tag, Value>& id) const { return std::hash<Value>()(id.value); }
+};
+
+template <typename Tag, typename Value>
+struct fmt::formatter<shoal::Id<Tag, Value>> : fmt::formatter<Value> {
+  template <typename Context>
+  auto format(const shoal::Id<Tag, Value>& id, Context& context) const {
+    return fmt::formatter<Value>::format(id.value, context);
+  }
+};

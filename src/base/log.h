@@ -1,0 +1,44 @@
+// Logs for people: "2026-11-21 10:00:00.123 I node-b/1  loaded layers [3, 5) ...", on stderr.
+#pragma once
+
+#include <fmt/format.h>
+
+#include <string>
+#include <string_view>
+#include <utility>
+
+namespace shoal {
+
+enum class LogLevel { kDebug, kInfo, kWarning, kError };
+
+/// Sets the level below which lines are dropped ("debug", "info", "warning", "error"); false where unknown.
+bool SetLogLevel(std::string_view name);
+
+/// Who is speaking: printed on every line that this thread logs. Rank < 0 is left out.
+void SetThreadLogName(std::string_view node_name, int rank);
+
+void LogLine(LogLevel level, std::string_view text);
+bool LogEnabled(LogLevel level);
+
+template <typename... Args>
+void Log(LogLevel level, fmt::format_string<Args...> format, Args&&... args) {
+  if (LogEnabled(level)) LogLine(level, fmt::format(format, std::forward<Args>(args)...));
+}
+template <typename... Args>
+void LogInfo(fmt::format_string<Args...> format, Args&&... args) {
+  Log(LogLevel::kInfo, format, std::forward<Args>(args)...);
+}
+template <typename... Args>
+void LogDebug(fmt::format_string<Args...> format, Args&&... args) {
+  Log(LogLevel::kDebug, format, std::forward<Args>(args)...);
+}
+template <typename... Args>
+void LogWarning(fmt::format_string<Args...> format, Args&&... args) {
+  Log(LogLevel::kWarning, format, std::forward<Args>(args)...);
+}
+template <typename... Args>
+void LogError(fmt::format_string<Args...> format, Args&&... args) {
+  Log(LogLevel::kError, format, std::forward<Args>(args)...);
+}
+
+}  // namespace shoal

@@ -1,0 +1,36 @@
+// Small text helpers for flags and messages.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "absl/status/statusor.h"
+
+namespace shoal {
+
+/// "8GiB", "512MiB", "1.5GB", "4096" -> bytes. InvalidArgument names the text and the units known.
+absl::StatusOr<int64_t> ParseBytes(std::string_view text);
+
+/// 1536 -> "1.5 KiB".
+std::string FormatBytes(int64_t bytes);
+
+/// The candidate with the smallest edit distance to `word`, or "" where none is near (distance > half the length).
+std::string NearestWord(std::string_view word, const std::vector<std::string>& candidates);
+
+/// Splits at `separator`; empty text gives an empty list.
+std::vector<std::string> Split(std::string_view text, char separator);
+
+/// Joins with `separator`.
+std::string Join(const std::vector<std::string>& parts, std::string_view separator);
+
+/// "HOST:PORT" -> host, port. InvalidArgument says what is wrong. "[::1]:80" is understood.
+struct HostPort {
+  std::string host;
+  int port = 0;
+  std::string to_string() const;
+};
+absl::StatusOr<HostPort> ParseHostPort(std::string_view text);
+
+}  // namespace shoal
