@@ -1,0 +1,96 @@
+// One step of the whole cluster: which rows of which sequences run, decided by the coordinator and carried from stage to
+// stage together with the rows. A worker is a deterministic function of the steps it receives.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "base/ids.h"
+
+namespace shoal {
+
+/// How the next token is chosen from logits. Defaults are no-ops: greedy needs temperature = 0.
+struct SamplingParams {
+  float temperature = 1.0f;         ///< 0 = greedy.
+  int32_t top_k = 0;                ///< 0 = off.
+  float top_p = 1.0f;               ///< 1 = off.
+  float min_p = 0.0f;               ///< 0 = off.
+  float repetition_penalty = 1.0f;  ///< On prompt and generated tokens; 1 = off.
+  float presence_penalty = 0.0f;    ///< On generated tokens.
+  float frequency_penalty = 0.0f;   ///< On generated tokens.
+  uint64_t seed = 0;
+  uint32_t choice = 0;              ///< Index of the choice (OpenAI's n), part of the random key.
+  std::vector<std::pair<int32_t, float>> logit_bias;
+  bool operator==(const SamplingParams&) const = default;
+};
+
+/// A sequence as the last stage must know it; sent once, and again after a re-prefill.
+struct NewSequence {
+  SeqId id;
+  SamplingParams sampling;
+  std::vector<int32_t> tokens;    ///< All ids known so far: prompt, then generated (after a replay).
+  int32_t prompt_tokens = 0;      ///< How many of them are the prompt.
+  bool operator==(const NewSequence&) const = default;
+};
+
+/// Consecutive tokens of one sequence in this step.
+struct SeqSlice {
+  SeqId id;
+  int32_t position = 0;              ///< Absolute position of tokens[0].
+  std::vector<int32_t> tokens;
+  std::vector<BlockId> blocks;       ///< Block table that covers position + tokens.size().
+  bool sample = false;               ///< Sample after the last row.
+  bool operator==(const SeqSlice&) const = default;
+};
+
+struct Step {
+  StepId id;
+  std::vector<NewSequence> begins;   ///< Sequences first seen in this step.
+  std::vector<SeqId> ends;           ///< Sequences to forget (finished, cancelled).
+  std::vector<SeqSlice> slices;      ///< In row order.
+  bool want_logits = false;          ///< Return the logits of every row (shoal logits, the harness). They travel only then.
+  bool want_routing = false;         ///< Return every MoE layer's choice.
+  bool operator==(const Step&) const = default;
+
+  int64_t rows() const {
+    int64_t n = 0;
+    for (const SeqSlice& slice : slices) n += static_cast<int64_t>(slice.tokens.size());
+    return n;
+  }
+};
+
+/// What a step gave one sequence.
+struct SeqResult {
+  SeqId id;
+  std::vector<int32_t> tokens;  ///< Sampled ids, one today.
+  bool operator==(const SeqResult&) const = default;
+};
+
+/// The experts chosen at one layer, ids [rows, top_k].
+struct RoutingTrace {
+  LayerId layer;
+  int32_t top_k = 0;
+  std::vector<int32_t> ids;
+  bool operator==(const RoutingTrace&) const = default;
+};
+
+/// Where a step's time went on one stage.
+struct StageTiming {
+  NodeId node;
+  int64_t busy_ns = 0;         ///< From rows in to rows out, without waiting for remote experts.
+  int64_t expert_wait_ns = 0;  ///< Waiting for remote experts.
+  bool operator==(const StageTiming&) const = default;
+};
+
+struct StepResult {
+  StepId id;
+  std::vector<SeqResult> sequences;
+  std::vector<StageTiming> timings;
+  std::vector<float> logits;          ///< [rows, V] when asked for.
+  std::vector<RoutingTrace> routing;  ///< When asked for.
+};
+
+}  // namespace shoal
