@@ -22,10 +22,10 @@ constexpr bool IsAffineGroup(int64_t group) { return group == 32 || group == 64 
 ///   words:          u32 [rows, cols * bits / 32]; a row is one little-endian bit stream, code k at bits
 ///   [k*bits, k*bits + bits). scales, biases: scale_dtype (f32, f16 or bf16) [rows, cols / group].
 /// cols is a multiple of group, so a row ends on a word for every group >= 32.
-/// The pointers may be unaligned: a safetensors header does not promise alignment.
-/// Source: mlx `mx.quantize`; python/tests/test_quantized.py for the 3-, 5- and 6-bit streams.
+/// The pointers are void because they may be unaligned, which a safetensors file is free to be: read with
+/// memcpy. Source: mlx `mx.quantize`; python/tests/test_quantized.py for the 3-, 5- and 6-bit streams.
 struct AffineView {
-  const uint32_t* words = nullptr;
+  const void* words = nullptr;
   const void* scales = nullptr;
   const void* biases = nullptr;
   DType scale_dtype = DType::kBF16;
@@ -57,9 +57,16 @@ inline float LoadFloatWeight(const void* data, DType dtype, int64_t index) {
   return dtype == DType::kF16 ? F16ToF32(bits) : BF16ToF32(bits);
 }
 
+/// Word `index` of a row: [0, words_per_row).
+inline uint32_t AffineWord(const AffineView& view, int64_t row, int64_t index) {
+  uint32_t word;
+  std::memcpy(&word, static_cast<const char*>(view.words) + (row * view.words_per_row() + index) * 4, 4);
+  return word;
+}
+
 /// The code of (row, col), in [0, 2^bits).
 inline int AffineCode(const AffineView& view, int64_t row, int64_t col) {
-  const char* row_bytes = reinterpret_cast<const char*>(view.words) + row * view.words_per_row() * 4;
+  const char* row_bytes = static_cast<const char*>(view.words) + row * view.words_per_row() * 4;
   const int64_t first_bit = col * view.bits;
   const int64_t first_byte = first_bit / 8;
   const int64_t bytes_in_row = view.words_per_row() * 4;
