@@ -1,0 +1,44 @@
+// What a planner may know: plain numbers about nodes and a model, filled in by whoever has them (the command
+// line, a cluster file, a worker's hello, a checkpoint's tensor list).
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <vector>
+
+namespace shoal {
+
+struct NodeFacts {
+  std::string name;          ///< Unique in a plan: letters, digits and any of ._-:/@[]
+  std::string address;       ///< HOST:PORT; empty = in this process.
+  int64_t memory_bytes = 0;  ///< For weights and cache; 0 = unknown (taken as unlimited, and said).
+  double compute = 0;  ///< Relative speed (GPU or CPU cores, say), comparable between nodes; 0 = unknown.
+  bool may_hold_layers = true;
+  bool may_hold_experts = true;
+  std::string device;  ///< What it is, for people: "Mac mini M4".
+  // Measured facts. No strategy reads them yet; a later planner decides from them whether experts or layers
+  // are spread.
+  std::optional<double> read_gb_per_s;  ///< Weight bytes that the node streams per second, in 1e9.
+  std::optional<double> round_trip_us;  ///< From the coordinator and back, small message.
+};
+
+struct LayerFacts {
+  int64_t bytes = 0;         ///< Weights without the routed experts (shared experts and router count here).
+  int32_t experts = 0;       ///< Routed experts E; 0 for a dense layer.
+  int64_t expert_bytes = 0;  ///< Weights of one routed expert.
+  int64_t kv_values_per_position = 0;  ///< Values cached per position, keys and values together.
+};
+
+struct ModelFacts {
+  std::string name;         ///< As users write it: "mlx-community/Qwen3-1.7B-8bit".
+  std::string hash;         ///< Of config and tensor table; empty = unknown.
+  int64_t hidden = 0;       ///< D.
+  int32_t top_k = 0;        ///< Experts per token; 0 for a dense model.
+  int64_t embed_bytes = 0;  ///< Held by the node of the first stage.
+  int64_t head_bytes = 0;   ///< Held by the node of the last stage.
+  bool tied_head = false;   ///< The head is the embedding: a node with both ends holds embed_bytes only.
+  std::vector<LayerFacts> layers;
+};
+
+}  // namespace shoal
