@@ -1,0 +1,107 @@
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <set>
+
+#include "base/random.h"
+#include "base/status.h"
+#include "kv/block_pool.h"
+#include "kv/kv_cache.h"
+
+namespace shoal {
+namespace {
+
+using ::testing::HasSubstr;
+
+TEST(BlockPool, HandsOutTheLowestIdsFirst) {
+  BlockPool pool(8);
+  EXPECT_EQ(*pool.allocate(3), (std::vector<BlockId>{{0}, {1}, {2}}));
+  EXPECT_EQ(*pool.allocate(2), (std::vector<BlockId>{{3}, {4}}));
+  pool.release({{1}, {4}});
+  EXPECT_EQ(*pool.allocate(3), (std::vector<BlockId>{{1}, {4}, {5}}));
+}
+
+TEST(BlockPool, TakesNothingWhenThereIsTooLittle) {
+  BlockPool pool(4);
+  ASSERT_TRUE(pool.allocate(3).ok());
+  const auto refused = pool.allocate(2);
+  EXPECT_EQ(refused.status().code(), absl::StatusCode::kResourceExhausted);
+  EXPECT_THAT(Message(refused.status()), HasSubstr("1 of 4 free"));
+  EXPECT_EQ(pool.free_count(), 1);
+}
+
+TEST(BlockPool, NeverHoldsABlockTwiceOverRandomUse) {
+  BlockPool pool(37);
+  RandomStream random(7);
+  std::vector<std::vector<BlockId>> held;
+  std::set<BlockId> in_use;
+  for (int round = 0; round < 2000; ++round) {
+    if (random.below(2) == 0) {
+      auto blocks = pool.allocate(static_cast<int>(random.below(6)));
+      if (!blocks.ok()) continue;
+      for (const BlockId block : *blocks) EXPECT_TRUE(in_use.insert(block).second);
+      held.push_back(*blocks);
+    } else if (!held.empty()) {
+      const auto victim = static_cast<size_t>(random.below(held.size()));
+      for (const BlockId block : held[victim]) in_use.erase(block);
+      pool.release(held[victim]);
+      held.erase(held.begin() + static_cast<std::ptrdiff_t>(victim));
+    }
+    ASSERT_TRUE(pool.verify().ok());
+    ASSERT_EQ(pool.used_count(), static_cast<int>(in_use.size()));
+  }
+}
+
+TEST(BlockPoolDeathTest, ReleasingAFreeBlockIsABug) {
+  BlockPool pool(2);
+  EXPECT_DEATH(pool.release({{0}}), "CHECK failed");
+}
+
+TEST(BlocksFor, CoversEveryPosition) {
+  EXPECT_EQ(BlocksFor(0), 0);
+  EXPECT_EQ(BlocksFor(1), 1);
+  EXPECT_EQ(BlocksFor(kBlockPositions), 1);
+  EXPECT_EQ(BlocksFor(kBlockPositions + 1), 2);
+}
+
+TEST(KvCache, GivesEveryLayerAndBlockItsOwnBytes) {
+  const std::vector<KvLayerShape> shapes = {{2, 16}, {1, 8}};
+  auto cache = KvCache::Create({3, 5}, shapes, DType::kF16, 3);
+  ASSERT_TRUE(cache.ok()) << cache.status();
+  EXPECT_EQ((*cache)->bytes_per_block(), 2 * kBlockPositions * 2 * (2 * 16 + 8));
+  std::vector<std::pair<std::byte*, size_t>> parts;
+  for (int layer = 3; layer < 5; ++layer) {
+    const KvLayerShape& shape = shapes[static_cast<size_t>(layer - 3)];
+    const size_t bytes = static_cast<size_t>(shape.kv_heads * shape.head_dim * kBlockPositions * 2);
+    for (int block = 0; block < 3; ++block) {
+      parts.emplace_back((*cache)->keys({layer}, {block}), bytes);
+      parts.emplace_back((*cache)->values({layer}, {block}), bytes);
+    }
+  }
+  for (size_t i = 0; i < parts.size(); ++i) {
+    std::fill_n(parts[i].first, parts[i].second, static_cast<std::byte>(i + 1));
+  }
+  for (size_t i = 0; i < parts.size(); ++i) {
+    for (size_t b = 0; b < parts[i].second; ++b) ASSERT_EQ(parts[i].first[b], static_cast<std::byte>(i + 1));
+  }
+}
+
+TEST(KvCache, SaysWhenTheMemoryIsRefused) {
+  const auto cache = KvCache::Create({0, 1}, {{1 << 20, 1 << 10}}, DType::kF32, 1 << 30);
+  EXPECT_EQ(cache.status().code(), absl::StatusCode::kResourceExhausted);
+}
+
+TEST(KvCacheDeathTest, ALayerOfAnotherNodeIsABug) {
+  auto cache = KvCache::Create({3, 4}, {{1, 8}}, DType::kF32, 2);
+  ASSERT_TRUE(cache.ok());
+  EXPECT_DEATH((*cache)->keys({2}, {0}), "CHECK failed");
+  EXPECT_DEATH((*cache)->keys({3}, {2}), "CHECK failed");
+}
+
+TEST(ParseKvDType, ListsTheKnownNames) {
+  EXPECT_EQ(*ParseKvDType("bf16"), DType::kBF16);
+  EXPECT_THAT(Message(ParseKvDType("int8").status()), HasSubstr("f32, bf16 and f16"));
+}
+
+}  // namespace
+}  // namespace shoal
