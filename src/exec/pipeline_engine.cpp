@@ -1,0 +1,250 @@
+#include "exec/pipeline_engine.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "base/check.h"
+#include "base/log.h"
+#include "base/status.h"
+#include "exec/step_codec.h"
+#include "wire/payload.h"
+
+namespace shoal {
+namespace {
+
+constexpr uint8_t kProbeFlag = 1;        // A kProgress frame that asks instead of telling.
+constexpr int64_t kSubmitSendMs = 1000;  // Links are open and windows hold many steps: this never elapses in health.
+
+double Seconds(Duration d) { return std::chrono::duration<double>(d).count(); }
+
+}  // namespace
+
+Frame EncodeProbe(Epoch epoch) {
+  Frame frame;
+  frame.header.kind = FrameKind::kProgress;
+  frame.header.flags = kProbeFlag;
+  frame.header.epoch = epoch;
+  return frame;
+}
+
+Frame EncodeProgress(Epoch epoch, const NodeProgress& progress) {
+  Frame frame;
+  frame.header.kind = FrameKind::kProgress;
+  frame.header.epoch = epoch;
+  frame.header.step = progress.step;
+  frame.header.layer = progress.layer;
+  return frame;
+}
+
+bool IsProbe(const Frame& frame) {
+  return frame.header.kind == FrameKind::kProgress && (frame.header.flags & kProbeFlag) != 0;
+}
+
+PipelineEngine::PipelineEngine(LivenessLimits limits) : liveness_(limits) {
+  state_.status = Unavailable("the cluster is not up yet");
+}
+
+PipelineEngine::~PipelineEngine() { close(Cancelled("the server is shutting down")); }
+
+void PipelineEngine::open(const Plan& plan, Transport* transport, const EngineLimits& limits) {
+  std::function<void()> listener;
+  {
+    const std::lock_guard lock(mutex_);
+    SHOAL_CHECK(transport_ == nullptr);
+    plan_ = plan;
+    transport_ = transport;
+    limits_ = limits;
+    const auto now = Clock::now();
+    nodes_.assign(plan.nodes.size(), NodeState{});
+    for (size_t i = 0; i < nodes_.size(); ++i) {
+      nodes_[i].heard = now;
+      nodes_[i].progress.layer = LayerId{static_cast<int32_t>(plan.layers_of(NodeId{static_cast<int32_t>(i)}).begin)};
+    }
+    next_id_ = StepId{1};
+    blamed_ = NodeId{-1};
+    last_result_ = last_probe_ = now;
+    state_.status = absl::OkStatus();
+    ++state_.generation;
+    listener = listener_;
+  }
+  if (listener) listener();
+}
+
+void PipelineEngine::close(const absl::Status& why) {
+  fail(why, NodeId{-1});
+  const std::lock_guard lock(mutex_);
+  transport_ = nullptr;
+}
+
+Engine::State PipelineEngine::state() const {
+  const std::lock_guard lock(mutex_);
+  return state_;
+}
+
+EngineLimits PipelineEngine::limits() const {
+  const std::lock_guard lock(mutex_);
+  return limits_;
+}
+
+NodeId PipelineEngine::blamed() const {
+  const std::lock_guard lock(mutex_);
+  return blamed_;
+}
+
+void PipelineEngine::set_state_listener(std::function<void()> listener) {
+  const std::lock_guard lock(mutex_);
+  listener_ = std::move(listener);
+}
+
+void PipelineEngine::submit(Step step, StepDone done) {
+  absl::Status refused;
+  NodeId first;
+  {
+    const std::lock_guard lock(mutex_);
+    refused = state_.status;
+    if (refused.ok()) {
+      SHOAL_CHECK_EQ(step.id, next_id_);
+      ++next_id_.value;
+      if (in_flight_.empty()) last_result_ = last_probe_ = Clock::now();  // Silence before the first step is none.
+      in_flight_.push_back({step.id, std::move(done)});
+      first = plan_.first_node();
+      // Sent under the lock: steps of two submitters would otherwise overtake each other, and close() could not promise
+      // that the transport is no longer used.
+      refused = transport_->send(first, EncodeStep(plan_.epoch, step, {}, {}), Deadline::after_ms(kSubmitSendMs));
+      if (!refused.ok()) refused = Annotate(refused, describe(first, step.id));
+    }
+  }
+  if (refused.ok()) return;
+  if (done) {
+    done(refused);
+  } else {
+    fail(refused, first);
+  }
+}
+
+void PipelineEngine::fail(const absl::Status& why, NodeId blamed) {
+  SHOAL_CHECK(!why.ok());
+  std::deque<InFlight> lost;
+  std::function<void()> listener;
+  {
+    const std::lock_guard lock(mutex_);
+    if (!state_.status.ok()) return;  // The first failure is the cause; the rest are its echoes.
+    state_.status = why;
+    blamed_ = blamed;
+    lost.swap(in_flight_);
+    listener = listener_;
+  }
+  if (why.code() != absl::StatusCode::kCancelled) LogWarning("cluster lost: {}", Message(why));
+  for (InFlight& step : lost) step.done(why);
+  if (listener) listener();
+}
+
+void PipelineEngine::on_frame(NodeId from, const Frame& frame) {
+  switch (frame.header.kind) {
+    case FrameKind::kStepResult:
+      on_result(frame);
+      return;
+    case FrameKind::kStepError: {
+      const absl::Status status = DecodeError(frame);
+      // An expert owner's failure names the owner in its text; the sender only reports it.
+      fail(status.ok() ? Internal("node {} reported an error without a cause", from) : status, from);
+      return;
+    }
+    case FrameKind::kProgress:
+      on_progress(from, frame);
+      return;
+    default:
+      LogWarning("coordinator: dropped a {} frame from node {}", FrameKindText(frame.header.kind), from);
+  }
+}
+
+void PipelineEngine::on_result(const Frame& frame) {
+  absl::StatusOr<StepResult> result = DecodeResult(frame);
+  StepDone done;
+  absl::Status broken = result.status();
+  {
+    const std::lock_guard lock(mutex_);
+    if (!state_.status.ok()) return;
+    if (broken.ok() && (in_flight_.empty() || in_flight_.front().id != result->id)) {
+      broken = FailedPrecondition("result of step {} arrived, expected step {}", result->id,
+                                  in_flight_.empty() ? StepId{0} : in_flight_.front().id);
+    }
+    if (broken.ok()) {
+      done = std::move(in_flight_.front().done);
+      in_flight_.pop_front();
+      last_result_ = Clock::now();
+      for (NodeState& node : nodes_) node = {node.progress, last_result_, {}, false};
+    }
+  }
+  if (!broken.ok()) {
+    fail(Annotate(broken, describe(frame.header.sender, frame.header.step)), frame.header.sender);
+    return;
+  }
+  done(std::move(result));
+}
+
+void PipelineEngine::on_progress(NodeId from, const Frame& frame) {
+  const std::lock_guard lock(mutex_);
+  if (from.value < 0 || static_cast<size_t>(from.value) >= nodes_.size()) return;
+  NodeState& node = nodes_[static_cast<size_t>(from.value)];
+  node.heard = Clock::now();
+  node.waiting = false;
+  if (frame.header.layer.value >= 0) node.progress = {frame.header.step, frame.header.layer};
+}
+
+void PipelineEngine::on_peer_down(NodeId peer, const absl::Status& status) {
+  StepId step;
+  {
+    const std::lock_guard lock(mutex_);
+    if (!state_.status.ok()) return;
+    step = in_flight_.empty() ? next_id_ : in_flight_.front().id;
+  }
+  fail(Unavailable("{}: {}", describe(peer, step), Message(status)), peer);
+}
+
+void PipelineEngine::tick() {
+  absl::Status verdict;
+  NodeId silent{-1};
+  {
+    const std::lock_guard lock(mutex_);
+    if (!state_.status.ok() || in_flight_.empty()) return;
+    const auto now = Clock::now();
+    if (now - last_result_ < liveness_.probe_after) return;
+    for (size_t i = 0; i < nodes_.size(); ++i) {
+      // Both must have been silent for long: what was heard, and what was asked.
+      const auto since = std::max(nodes_[i].heard, last_result_);
+      if (nodes_[i].waiting && now - since > liveness_.silence_max) {
+        silent = NodeId{static_cast<int32_t>(i)};
+        verdict = Unavailable("{}: no sign of life for {:.1f} s", describe(silent, in_flight_.front().id),
+                              Seconds(now - since));
+        break;
+      }
+    }
+    if (verdict.ok() && now - last_probe_ >= liveness_.probe_after) probe_all(now);
+  }
+  if (!verdict.ok()) fail(verdict, silent);
+}
+
+void PipelineEngine::probe_all(Clock::time_point now) {
+  last_probe_ = now;
+  for (size_t i = 0; i < nodes_.size(); ++i) {
+    const NodeId node{static_cast<int32_t>(i)};
+    if (!nodes_[i].waiting) {
+      nodes_[i].waiting = true;
+      nodes_[i].asked = now;
+    }
+    // A probe that cannot be sent is a probe that is not answered.
+    (void)transport_->send(node, EncodeProbe(plan_.epoch), Deadline::after_ms(0));
+  }
+}
+
+std::string PipelineEngine::describe(NodeId node, StepId step) const {
+  if (node.value < 0 || static_cast<size_t>(node.value) >= plan_.nodes.size()) return fmt::format("step {}", step);
+  const Range layers = plan_.layers_of(node);
+  const LayerId at = nodes_[static_cast<size_t>(node.value)].progress.layer;
+  return fmt::format("node '{}' ({}), layer {}, step {}", plan_.node(node).name,
+                     layers.empty() ? "experts only" : fmt::format("layers [{}, {})", layers.begin, layers.end),
+                     std::max(at.value, 0), step);
+}
+
+}  // namespace shoal

@@ -1,0 +1,102 @@
+// The Engine over a plan: steps go to the first stage, results come back from the last one, and a node that shows no
+// progress is told from one that is merely slow.
+#pragma once
+
+#include <cstdint>
+#include <deque>
+#include <functional>
+#include <mutex>
+#include <string>
+#include <vector>
+
+#include "base/clock.h"
+#include "exec/engine.h"
+#include "plan/plan.h"
+#include "wire/transport.h"
+
+namespace shoal {
+
+/// When a silent cluster is asked for a sign of life, and when it is given up.
+struct LivenessLimits {
+  Duration probe_after = std::chrono::seconds(1);   ///< Without a result; then again each such time.
+  Duration silence_max = std::chrono::seconds(7);   ///< Of a node's executor while a step is out.
+};
+
+/// What node 0's executor hands to the coordinator. Called from the executor's thread only.
+class CoordinatorSink {
+ public:
+  virtual ~CoordinatorSink() = default;
+  /// kStepResult, kStepError and kProgress frames.
+  virtual void on_frame(NodeId from, const Frame& frame) = 0;
+  virtual void on_peer_down(NodeId peer, const absl::Status& status) = 0;
+  /// Called at least every quarter of a second: time to look for silence.
+  virtual void tick() = 0;
+};
+
+/// Bytes that a probe asks a node to send back: where its executor stands.
+struct NodeProgress {
+  StepId step;          ///< Last step begun here, 0 before the first.
+  LayerId layer{-1};    ///< Layer begun last.
+};
+Frame EncodeProbe(Epoch epoch);
+Frame EncodeProgress(Epoch epoch, const NodeProgress& progress);
+bool IsProbe(const Frame& frame);
+
+class PipelineEngine final : public Engine, public CoordinatorSink {
+ public:
+  explicit PipelineEngine(LivenessLimits limits = {});
+  ~PipelineEngine() override;
+
+  /// A session is up on every node of `plan`: steps may go. `transport` is node 0's and outlives the session.
+  void open(const Plan& plan, Transport* transport, const EngineLimits& limits);
+
+  /// Ends the session: steps out fail with `why` (not OK), and so does whatever is submitted until the next open().
+  /// No call on the session's transport is made after it returns.
+  void close(const absl::Status& why);
+
+  State state() const override;
+  EngineLimits limits() const override;
+  void submit(Step step, StepDone done) override;
+  void set_state_listener(std::function<void()> listener) override;
+
+  void on_frame(NodeId from, const Frame& frame) override;
+  void on_peer_down(NodeId peer, const absl::Status& status) override;
+  void tick() override;
+
+  /// The node that the last failure was blamed on; -1 where none. For /cluster/status.
+  NodeId blamed() const;
+
+ private:
+  struct InFlight {
+    StepId id;
+    StepDone done;
+  };
+  struct NodeState {
+    NodeProgress progress;
+    Clock::time_point heard;           ///< Last sign of life.
+    Clock::time_point asked;           ///< First probe not yet answered.
+    bool waiting = false;              ///< A probe is not yet answered.
+  };
+
+  void fail(const absl::Status& why, NodeId blamed);
+  void on_result(const Frame& frame);
+  void on_progress(NodeId from, const Frame& frame);
+  void probe_all(Clock::time_point now);
+  std::string describe(NodeId node, StepId step) const;
+
+  const LivenessLimits liveness_;
+  mutable std::mutex mutex_;
+  State state_;
+  EngineLimits limits_;
+  Plan plan_;
+  Transport* transport_ = nullptr;
+  std::deque<InFlight> in_flight_;
+  std::vector<NodeState> nodes_;
+  Clock::time_point last_result_;
+  Clock::time_point last_probe_;
+  StepId next_id_{1};
+  NodeId blamed_{-1};
+  std::function<void()> listener_;
+};
+
+}  // namespace shoal

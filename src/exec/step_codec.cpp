@@ -1,0 +1,276 @@
+#include "exec/step_codec.h"
+
+#include <string>
+#include <utility>
+
+#include "base/check.h"
+#include "base/status.h"
+#include "numeric/dtype.h"
+#include "wire/payload.h"
+
+namespace shoal {
+namespace {
+
+constexpr uint8_t kWantLogits = 1;
+constexpr uint8_t kWantRouting = 2;
+
+void WriteIds(PayloadWriter& out, const std::vector<int32_t>& ids) {
+  out.u32(static_cast<uint32_t>(ids.size()));
+  for (int32_t id : ids) out.i32(id);
+}
+
+absl::StatusOr<std::vector<int32_t>> ReadIds(PayloadReader& in, std::string_view field) {
+  ASSIGN_OR_RETURN(const uint32_t count, in.count(field, sizeof(int32_t)));
+  std::vector<int32_t> ids(count);
+  for (int32_t& id : ids) {
+    ASSIGN_OR_RETURN(id, in.i32(field));
+  }
+  return ids;
+}
+
+void WriteSampling(PayloadWriter& out, const SamplingParams& p) {
+  out.f32(p.temperature);
+  out.i32(p.top_k);
+  out.f32(p.top_p);
+  out.f32(p.min_p);
+  out.f32(p.repetition_penalty);
+  out.f32(p.presence_penalty);
+  out.f32(p.frequency_penalty);
+  out.u64(p.seed);
+  out.u32(p.choice);
+  out.u32(static_cast<uint32_t>(p.logit_bias.size()));
+  for (const auto& [id, bias] : p.logit_bias) {
+    out.i32(id);
+    out.f32(bias);
+  }
+}
+
+absl::StatusOr<SamplingParams> ReadSampling(PayloadReader& in) {
+  SamplingParams p;
+  ASSIGN_OR_RETURN(p.temperature, in.f32("sampling.temperature"));
+  ASSIGN_OR_RETURN(p.top_k, in.i32("sampling.top_k"));
+  ASSIGN_OR_RETURN(p.top_p, in.f32("sampling.top_p"));
+  ASSIGN_OR_RETURN(p.min_p, in.f32("sampling.min_p"));
+  ASSIGN_OR_RETURN(p.repetition_penalty, in.f32("sampling.repetition_penalty"));
+  ASSIGN_OR_RETURN(p.presence_penalty, in.f32("sampling.presence_penalty"));
+  ASSIGN_OR_RETURN(p.frequency_penalty, in.f32("sampling.frequency_penalty"));
+  ASSIGN_OR_RETURN(p.seed, in.u64("sampling.seed"));
+  ASSIGN_OR_RETURN(p.choice, in.u32("sampling.choice"));
+  ASSIGN_OR_RETURN(const uint32_t biases, in.count("sampling.logit_bias", 8));
+  p.logit_bias.resize(biases);
+  for (auto& [id, bias] : p.logit_bias) {
+    ASSIGN_OR_RETURN(id, in.i32("sampling.logit_bias.id"));
+    ASSIGN_OR_RETURN(bias, in.f32("sampling.logit_bias.value"));
+  }
+  return p;
+}
+
+void WriteStepHeader(PayloadWriter& out, const Step& step) {
+  out.u8((step.want_logits ? kWantLogits : 0) | (step.want_routing ? kWantRouting : 0));
+  out.u32(static_cast<uint32_t>(step.begins.size()));
+  for (const NewSequence& sequence : step.begins) {
+    out.u64(sequence.id.value);
+    WriteSampling(out, sequence.sampling);
+    WriteIds(out, sequence.tokens);
+    out.i32(sequence.prompt_tokens);
+  }
+  out.u32(static_cast<uint32_t>(step.ends.size()));
+  for (SeqId id : step.ends) out.u64(id.value);
+  out.u32(static_cast<uint32_t>(step.slices.size()));
+  for (const SeqSlice& slice : step.slices) {
+    out.u64(slice.id.value);
+    out.i32(slice.position);
+    out.u8(slice.sample ? 1 : 0);
+    WriteIds(out, slice.tokens);
+    out.u32(static_cast<uint32_t>(slice.blocks.size()));
+    for (BlockId block : slice.blocks) out.i32(block.value);
+  }
+}
+
+absl::StatusOr<SeqSlice> ReadSlice(PayloadReader& in) {
+  SeqSlice slice;
+  ASSIGN_OR_RETURN(slice.id.value, in.u64("step.slice.id"));
+  ASSIGN_OR_RETURN(slice.position, in.i32("step.slice.position"));
+  ASSIGN_OR_RETURN(const uint8_t sample, in.u8("step.slice.sample"));
+  slice.sample = sample != 0;
+  ASSIGN_OR_RETURN(slice.tokens, ReadIds(in, "step.slice.tokens"));
+  ASSIGN_OR_RETURN(const uint32_t blocks, in.count("step.slice.blocks", sizeof(int32_t)));
+  slice.blocks.resize(blocks);
+  for (BlockId& block : slice.blocks) {
+    ASSIGN_OR_RETURN(block.value, in.i32("step.slice.block"));
+  }
+  return slice;
+}
+
+absl::StatusOr<Step> ReadStepHeader(PayloadReader& in, StepId id) {
+  Step step;
+  step.id = id;
+  ASSIGN_OR_RETURN(const uint8_t flags, in.u8("step.flags"));
+  if ((flags & ~(kWantLogits | kWantRouting)) != 0) {
+    return InvalidArgument("step.flags: expected bits of {}, got {}", kWantLogits | kWantRouting, flags);
+  }
+  step.want_logits = (flags & kWantLogits) != 0;
+  step.want_routing = (flags & kWantRouting) != 0;
+  ASSIGN_OR_RETURN(const uint32_t begins, in.count("step.begins", 60));
+  step.begins.resize(begins);
+  for (NewSequence& sequence : step.begins) {
+    ASSIGN_OR_RETURN(sequence.id.value, in.u64("step.begin.id"));
+    ASSIGN_OR_RETURN(sequence.sampling, ReadSampling(in));
+    ASSIGN_OR_RETURN(sequence.tokens, ReadIds(in, "step.begin.tokens"));
+    ASSIGN_OR_RETURN(sequence.prompt_tokens, in.i32("step.begin.prompt_tokens"));
+  }
+  ASSIGN_OR_RETURN(const uint32_t ends, in.count("step.ends", 8));
+  step.ends.resize(ends);
+  for (SeqId& end : step.ends) {
+    ASSIGN_OR_RETURN(end.value, in.u64("step.end.id"));
+  }
+  ASSIGN_OR_RETURN(const uint32_t slices, in.count("step.slices", 21));
+  step.slices.reserve(slices);
+  for (uint32_t i = 0; i < slices; ++i) {
+    ASSIGN_OR_RETURN(SeqSlice slice, ReadSlice(in));
+    step.slices.push_back(std::move(slice));
+  }
+  return step;
+}
+
+void WriteReport(PayloadWriter& out, const StepReport& report) {
+  out.u32(static_cast<uint32_t>(report.timings.size()));
+  for (const StageTiming& timing : report.timings) {
+    out.i32(timing.node.value);
+    out.i64(timing.busy_ns);
+    out.i64(timing.expert_wait_ns);
+  }
+  out.u32(static_cast<uint32_t>(report.routing.size()));
+  for (const RoutingTrace& trace : report.routing) {
+    out.i32(trace.layer.value);
+    out.i32(trace.top_k);
+    WriteIds(out, trace.ids);
+  }
+}
+
+absl::StatusOr<StepReport> ReadReport(PayloadReader& in) {
+  StepReport report;
+  ASSIGN_OR_RETURN(const uint32_t timings, in.count("report.timings", 20));
+  report.timings.resize(timings);
+  for (StageTiming& timing : report.timings) {
+    ASSIGN_OR_RETURN(timing.node.value, in.i32("report.timing.node"));
+    ASSIGN_OR_RETURN(timing.busy_ns, in.i64("report.timing.busy_ns"));
+    ASSIGN_OR_RETURN(timing.expert_wait_ns, in.i64("report.timing.expert_wait_ns"));
+  }
+  ASSIGN_OR_RETURN(const uint32_t traces, in.count("report.routing", 12));
+  report.routing.resize(traces);
+  for (RoutingTrace& trace : report.routing) {
+    ASSIGN_OR_RETURN(trace.layer.value, in.i32("report.routing.layer"));
+    ASSIGN_OR_RETURN(trace.top_k, in.i32("report.routing.top_k"));
+    ASSIGN_OR_RETURN(trace.ids, ReadIds(in, "report.routing.ids"));
+  }
+  return report;
+}
+
+}  // namespace
+
+Frame EncodeStep(Epoch epoch, const Step& step, const StepReport& report, MatView<const float> rows) {
+  PayloadWriter out;
+  WriteStepHeader(out, step);
+  WriteReport(out, report);
+  Frame frame;
+  frame.header.kind = FrameKind::kStep;
+  frame.header.epoch = epoch;
+  frame.header.step = step.id;
+  if (rows.data != nullptr) {
+    SHOAL_CHECK_EQ(rows.rows, step.rows());
+    SHOAL_CHECK(rows.contiguous());
+    frame.header.rows = static_cast<uint32_t>(rows.rows);
+    frame.header.cols = static_cast<uint32_t>(rows.cols);
+    out.array(std::span<const float>(rows.data, static_cast<size_t>(rows.rows * rows.cols)));
+  }
+  frame.payload = out.finish();
+  return frame;
+}
+
+absl::StatusOr<StepMessage> DecodeStep(const Frame& frame) {
+  PayloadReader in(frame.payload);
+  StepMessage message;
+  ASSIGN_OR_RETURN(message.step, ReadStepHeader(in, frame.header.step));
+  ASSIGN_OR_RETURN(message.report, ReadReport(in));
+  if (frame.header.rows > 0 || frame.header.cols > 0) {
+    if (frame.header.rows != message.step.rows()) {
+      return InvalidArgument("step.rows: the slices hold {} tokens, the frame {} rows", message.step.rows(),
+                             frame.header.rows);
+    }
+    if (frame.header.dtype != DType::kF32) {
+      return InvalidArgument("step.rows: expected dtype F32, got {}", DTypeName(frame.header.dtype));
+    }
+    message.cols = frame.header.cols;
+    ASSIGN_OR_RETURN(const std::span<const float> rows,
+                     in.array<float>("step.rows", uint64_t{frame.header.rows} * frame.header.cols));
+    message.rows.assign(rows.begin(), rows.end());
+  }
+  RETURN_IF_ERROR(in.finish("step"));
+  return message;
+}
+
+Frame EncodeResult(Epoch epoch, const StepResult& result) {
+  PayloadWriter out;
+  out.u32(static_cast<uint32_t>(result.sequences.size()));
+  for (const SeqResult& sequence : result.sequences) {
+    out.u64(sequence.id.value);
+    WriteIds(out, sequence.tokens);
+  }
+  WriteReport(out, {result.timings, result.routing});
+  out.u64(result.logits.size());
+  if (!result.logits.empty()) out.array(std::span<const float>(result.logits));
+  Frame frame;
+  frame.header.kind = FrameKind::kStepResult;
+  frame.header.epoch = epoch;
+  frame.header.step = result.id;
+  frame.payload = out.finish();
+  return frame;
+}
+
+absl::StatusOr<StepResult> DecodeResult(const Frame& frame) {
+  PayloadReader in(frame.payload);
+  StepResult result;
+  result.id = frame.header.step;
+  ASSIGN_OR_RETURN(const uint32_t sequences, in.count("result.sequences", 12));
+  result.sequences.resize(sequences);
+  for (SeqResult& sequence : result.sequences) {
+    ASSIGN_OR_RETURN(sequence.id.value, in.u64("result.sequence.id"));
+    ASSIGN_OR_RETURN(sequence.tokens, ReadIds(in, "result.sequence.tokens"));
+  }
+  ASSIGN_OR_RETURN(StepReport report, ReadReport(in));
+  result.timings = std::move(report.timings);
+  result.routing = std::move(report.routing);
+  ASSIGN_OR_RETURN(const uint64_t logits, in.u64("result.logits"));
+  if (logits > 0) {
+    ASSIGN_OR_RETURN(const std::span<const float> values, in.array<float>("result.logits", logits));
+    result.logits.assign(values.begin(), values.end());
+  }
+  RETURN_IF_ERROR(in.finish("result"));
+  return result;
+}
+
+Frame EncodeError(FrameKind kind, Epoch epoch, StepId step, LayerId layer, const absl::Status& status) {
+  SHOAL_CHECK(!status.ok());
+  PayloadWriter out;
+  out.i32(static_cast<int32_t>(status.code()));
+  out.string(Message(status));
+  Frame frame;
+  frame.header.kind = kind;
+  frame.header.epoch = epoch;
+  frame.header.step = step;
+  frame.header.layer = layer;
+  frame.payload = out.finish();
+  return frame;
+}
+
+absl::Status DecodeError(const Frame& frame) {
+  PayloadReader in(frame.payload);
+  ASSIGN_OR_RETURN(const int32_t code, in.i32("error.code"));
+  ASSIGN_OR_RETURN(const std::string text, in.string("error.message"));
+  RETURN_IF_ERROR(in.finish("error"));
+  if (code <= 0 || code > 16) return InvalidArgument("error.code: expected 1 to 16, got {}", code);
+  return absl::Status(static_cast<absl::StatusCode>(code), text);
+}
+
+}  // namespace shoal

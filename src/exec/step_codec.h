@@ -1,0 +1,46 @@
+// Steps and results as frames. A step frame carries the step header, what earlier stages have to report (timings, traces)
+// and the rows; docs/wire.md has the layout.
+#pragma once
+
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "base/ids.h"
+#include "exec/step.h"
+#include "numeric/view.h"
+#include "wire/frame.h"
+
+namespace shoal {
+
+/// What travels with a step from stage to stage and ends in its result.
+struct StepReport {
+  std::vector<StageTiming> timings;
+  std::vector<RoutingTrace> routing;
+  bool operator==(const StepReport&) const = default;
+};
+
+/// A step on its way to a stage. rows is empty for the first stage, which embeds the tokens itself.
+struct StepMessage {
+  Step step;
+  StepReport report;
+  std::vector<float> rows;  ///< [step.rows(), cols], or empty.
+  int64_t cols = 0;
+};
+
+/// rows: [step.rows(), D] f32, or no data for the first stage.
+Frame EncodeStep(Epoch epoch, const Step& step, const StepReport& report, MatView<const float> rows);
+
+/// InvalidArgument says which field is wrong. Counts are bounded by the payload's size before anything is allocated; that
+/// the step makes sense for this node is ValidateStep's matter (stage_runner.h).
+absl::StatusOr<StepMessage> DecodeStep(const Frame& frame);
+
+Frame EncodeResult(Epoch epoch, const StepResult& result);
+absl::StatusOr<StepResult> DecodeResult(const Frame& frame);
+
+/// The failure of a step, told to the coordinator. The message already names node, layer and step.
+Frame EncodeError(FrameKind kind, Epoch epoch, StepId step, LayerId layer, const absl::Status& status);
+/// The status carried by a kStepError or kExpertError frame; InvalidArgument where the frame itself is bad.
+absl::Status DecodeError(const Frame& frame);
+
+}  // namespace shoal
