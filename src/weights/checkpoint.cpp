@@ -1,0 +1,245 @@
+#include "weights/checkpoint.h"
+
+#include <algorithm>
+#include <filesystem>
+#include <map>
+#include <nlohmann/json.hpp>
+
+#include "base/check.h"
+#include "base/log.h"
+#include "base/status.h"
+#include "base/text.h"
+#include "weights/strict_json.h"
+
+namespace shoal {
+namespace {
+
+constexpr std::string_view kSingleFile = "model.safetensors";
+constexpr std::string_view kIndexFile = "model.safetensors.index.json";
+
+std::string PathIn(const std::string& folder, std::string_view name) {
+  return fmt::format("{}/{}", folder, name);
+}
+
+/// 128-bit FNV-1a (Fowler, Noll and Vo, http://www.isthe.com/chongo/tech/comp/fnv).
+class Fnv128 {
+ public:
+  void add(std::string_view text) {
+    for (const char c : text) {
+      state_ ^= static_cast<uint8_t>(c);
+      state_ *= kPrime;
+    }
+  }
+  std::string hex() const {
+    return fmt::format("{:016x}{:016x}", static_cast<uint64_t>(state_ >> 64), static_cast<uint64_t>(state_));
+  }
+
+ private:
+  using Word = unsigned __int128;
+  static constexpr Word kPrime = (Word{1} << 88) + 0x13b;
+  Word state_ = (Word{0x6c62272e07bb0142u} << 64) | 0x62b821756295c58du;
+};
+
+std::string DescribeExpected(std::span<const DType> dtypes, std::span<const int64_t> shape) {
+  std::vector<std::string_view> names;
+  for (const DType dtype : dtypes) names.push_back(DTypeName(dtype));
+  return fmt::format("{} [{}]", fmt::join(names, " or "), fmt::join(shape, ", "));
+}
+
+/// A shard's name must be a plain file name: an index must not reach out of its folder.
+bool IsPlainFileName(std::string_view name) {
+  return !name.empty() && name.front() != '.' && name.find('/') == std::string_view::npos &&
+         name.find('\0') == std::string_view::npos;
+}
+
+/// weight_map of an index: tensor name -> file name.
+absl::StatusOr<std::map<std::string, std::string>> ParseWeightMap(std::string_view text,
+                                                                  const std::string& path) {
+  const std::string where = fmt::format("checkpoint: {}", path);
+  nlohmann::json json;
+  RETURN_IF_ERROR(ParseStrictJson(text, where, &json));
+  const auto found = json.is_object() ? json.find("weight_map") : json.end();
+  if (found == json.end() || !found->is_object() || found->empty()) {
+    return InvalidArgument("{}: expected an object 'weight_map' from tensor to file, found {}", where,
+                           found == json.end() ? "nothing" : JsonExcerpt(*found));
+  }
+  std::map<std::string, std::string> result;
+  for (const auto& [tensor, file] : found->items()) {
+    if (!file.is_string() || !IsPlainFileName(file.get_ref<const std::string&>())) {
+      return InvalidArgument("{}: tensor '{}': expected the name of a file in the same folder, found {}",
+                             where, Printable(tensor, 200), JsonExcerpt(file));
+    }
+    result.emplace(tensor, file.get<std::string>());
+  }
+  return result;
+}
+
+}  // namespace
+
+absl::StatusOr<std::shared_ptr<const Checkpoint>> Checkpoint::Open(const std::string& folder) {
+  std::error_code error;
+  if (!std::filesystem::is_directory(folder, error)) {
+    return NotFound("checkpoint: {}: expected a folder with config.json and model.safetensors, found {}",
+                    folder, std::filesystem::exists(folder, error) ? "a file" : "nothing");
+  }
+  ASSIGN_OR_RETURN(ModelConfig config, ModelConfig::Load(PathIn(folder, "config.json")));
+  std::shared_ptr<Checkpoint> checkpoint(new Checkpoint(folder, std::move(config)));
+  RETURN_IF_ERROR(checkpoint->read_generation_config());
+  RETURN_IF_ERROR(checkpoint->open_files());
+  RETURN_IF_ERROR(checkpoint->sort_and_refuse_duplicates());
+  checkpoint->hash_ = checkpoint->compute_hash();
+  return std::shared_ptr<const Checkpoint>(std::move(checkpoint));
+}
+
+absl::Status Checkpoint::read_generation_config() {
+  const std::string path = PathIn(folder_, "generation_config.json");
+  if (std::filesystem::exists(path)) {
+    ASSIGN_OR_RETURN(const ModelConfig file, ModelConfig::Load(path));
+    ASSIGN_OR_RETURN(generation_, ParseGenerationConfig(file));
+  }
+  if (generation_.eos_token_ids.empty()) {
+    ASSIGN_OR_RETURN(generation_.eos_token_ids, config_.int_list("eos_token_id"));
+  }
+  if (!generation_.bos_token_id) {
+    ASSIGN_OR_RETURN(generation_.bos_token_id, config_.optional_int("bos_token_id", kAnyCount));
+  }
+  if (!generation_.pad_token_id) {
+    ASSIGN_OR_RETURN(generation_.pad_token_id, config_.optional_int("pad_token_id", kAnyCount));
+  }
+  return absl::OkStatus();
+}
+
+absl::Status Checkpoint::open_files() {
+  const std::string index = PathIn(folder_, kIndexFile);
+  if (std::filesystem::exists(index)) return read_index(index);
+  if (std::filesystem::exists(PathIn(folder_, kSingleFile))) return add_file(std::string(kSingleFile));
+  return NotFound("checkpoint: {}: expected {} or {}, found neither. Is the download complete?", folder_,
+                  kSingleFile, kIndexFile);
+}
+
+absl::Status Checkpoint::add_file(const std::string& name) {
+  ASSIGN_OR_RETURN(MappedFile file, MappedFile::Open(PathIn(folder_, name)));
+  ASSIGN_OR_RETURN(SafetensorsHeader header, ParseSafetensorsHeader(file.bytes(), name));
+  for (TensorInfo& tensor : header.tensors) {
+    tensor.file = static_cast<int>(files_.size());
+    tensors_.push_back(std::move(tensor));
+  }
+  // The header's pages are not needed again.
+  file.drop({0, header.data_begin});
+  file_names_.push_back(name);
+  files_.push_back(std::move(file));
+  return absl::OkStatus();
+}
+
+absl::Status Checkpoint::read_index(const std::string& path) {
+  ASSIGN_OR_RETURN(const MappedFile file, MappedFile::Open(path));
+  const std::string_view text(reinterpret_cast<const char*>(file.bytes().data()), file.bytes().size());
+  using WeightMap = std::map<std::string, std::string>;
+  ASSIGN_OR_RETURN(const WeightMap weight_map, ParseWeightMap(text, path));
+  std::map<std::string, int> files;  // Shard -> its index, in the order of names.
+  for (const auto& [tensor, shard] : weight_map) files.emplace(shard, 0);
+  for (auto& [shard, index] : files) {
+    index = static_cast<int>(files_.size());
+    const absl::Status added = add_file(shard);
+    if (!added.ok()) return Annotate(added, fmt::format("checkpoint: {} names {}", kIndexFile, shard));
+  }
+  std::map<std::string_view, int> found;  // Tensor -> its file.
+  for (const TensorInfo& tensor : tensors_) {
+    const auto [at, is_new] = found.emplace(tensor.name, tensor.file);
+    if (!is_new) {
+      return InvalidArgument("checkpoint: tensor '{}' is in {} and in {}: expected it in one file",
+                             Printable(tensor.name, 200), file_names_[at->second], file_names_[tensor.file]);
+    }
+  }
+  for (const auto& [tensor, shard] : weight_map) {
+    const auto at = found.find(tensor);
+    if (at == found.end() || at->second != files.at(shard)) {
+      return InvalidArgument(
+          "checkpoint: tensor '{}': expected in {} (says {}), found {}. The index and the shards are "
+          "not of one checkpoint: download them again.",
+          Printable(tensor, 200), shard, kIndexFile,
+          at == found.end() ? "in no file" : fmt::format("in {}", file_names_[at->second]));
+    }
+  }
+  if (tensors_.size() > weight_map.size()) {
+    LogWarning("checkpoint: {}: the shards hold {} tensors that the index does not list; they are not used",
+               path, tensors_.size() - weight_map.size());
+    std::erase_if(tensors_, [&](const TensorInfo& tensor) { return !weight_map.contains(tensor.name); });
+  }
+  return absl::OkStatus();
+}
+
+absl::Status Checkpoint::sort_and_refuse_duplicates() {
+  std::ranges::sort(tensors_, {}, &TensorInfo::name);
+  const auto twice = std::ranges::adjacent_find(tensors_, {}, &TensorInfo::name);
+  SHOAL_CHECK(twice == tensors_.end());  // One header has no duplicates, and read_index compared the shards.
+  for (const TensorInfo& tensor : tensors_) total_bytes_ += tensor.bytes.size();
+  if (tensors_.empty()) return InvalidArgument("checkpoint: {}: expected tensors, found none", folder_);
+  return absl::OkStatus();
+}
+
+std::string Checkpoint::compute_hash() const {
+  Fnv128 hash;
+  hash.add(config_.canonical());
+  for (const TensorInfo& tensor : tensors_) {
+    // A newline and the length keep two tables from running into the same text.
+    hash.add(fmt::format("\n{} {} {}", tensor.name.size(), tensor.name,
+                         DescribeTensor(tensor.dtype, tensor.shape)));
+  }
+  return hash.hex();
+}
+
+const TensorInfo* Checkpoint::find(std::string_view name) const {
+  const auto at =
+      std::ranges::lower_bound(tensors_, name, std::less<std::string_view>(),
+                               [](const TensorInfo& tensor) { return std::string_view(tensor.name); });
+  return at == tensors_.end() || at->name != name ? nullptr : &*at;
+}
+
+TensorView Checkpoint::view(const TensorInfo& info) const {
+  const auto file = files_[info.file].bytes();
+  return {info.dtype, info.shape, file.data() + info.bytes.begin, info.bytes.size(), file_names_[info.file]};
+}
+
+absl::StatusOr<TensorView> Checkpoint::view(std::string_view name, std::span<const DType> dtypes,
+                                            std::span<const int64_t> shape) const {
+  const TensorInfo* info = find(name);
+  if (info == nullptr) {
+    std::vector<std::string> names;
+    for (const TensorInfo& tensor : tensors_) names.push_back(tensor.name);
+    const std::string nearest = NearestWord(name, names);
+    return NotFound("checkpoint: tensor '{}' in {}: expected {}, found no such tensor among {}{}", name,
+                    folder_, DescribeExpected(dtypes, shape), tensors_.size(),
+                    nearest.empty() ? "" : fmt::format("; nearest name: '{}'", Printable(nearest, 200)));
+  }
+  if (std::ranges::find(dtypes, info->dtype) == dtypes.end() || !std::ranges::equal(info->shape, shape)) {
+    return InvalidArgument("checkpoint: tensor '{}' in {}: expected {}, found {}", name,
+                           file_names_[info->file], DescribeExpected(dtypes, shape),
+                           DescribeTensor(info->dtype, info->shape));
+  }
+  return view(*info);
+}
+
+std::pair<const MappedFile*, Range> Checkpoint::locate(const std::byte* data, int64_t bytes) const {
+  for (const MappedFile& file : files_) {
+    const auto whole = file.bytes();
+    const std::less_equal<const std::byte*> not_after;
+    if (not_after(whole.data(), data) && not_after(data + bytes, whole.data() + whole.size())) {
+      const int64_t begin = data - whole.data();
+      return {&file, {begin, begin + bytes}};
+    }
+  }
+  CheckFailed(__FILE__, __LINE__, "the bytes lie in no file of this checkpoint");
+}
+
+void Checkpoint::will_need(const std::byte* data, int64_t bytes) const {
+  const auto [file, range] = locate(data, bytes);
+  file->will_need(range);
+}
+
+void Checkpoint::drop(const std::byte* data, int64_t bytes) const {
+  const auto [file, range] = locate(data, bytes);
+  file->drop(range);
+}
+
+}  // namespace shoal

@@ -1,0 +1,103 @@
+// A checkpoint folder: config, tensor table, and views into the mapped files.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "weights/config.h"
+#include "weights/mapped_file.h"
+#include "weights/safetensors.h"
+
+namespace shoal {
+
+/// The dtypes that an unquantized weight may have.
+inline constexpr DType kFloatWeights[] = {DType::kBF16, DType::kF16, DType::kF32};
+
+/// A tensor's bytes in the map. Valid while its Checkpoint lives. `data` may be unaligned: read with memcpy.
+struct TensorView {
+  DType dtype = DType::kF32;
+  std::span<const int64_t> shape;
+  const std::byte* data = nullptr;
+  int64_t bytes = 0;
+  std::string_view file;  ///< Name of its file in the folder, for messages.
+};
+
+/// A Hugging Face folder: config.json, generation_config.json where there is one, and either
+/// model.safetensors.index.json with its shards or model.safetensors. Opening reads the headers only; tensors
+/// are read page by page as they are touched, so a stage pays for its own tensors alone. Immutable and safe
+/// to share between threads.
+class Checkpoint {
+ public:
+  /// NotFound where a file is missing, InvalidArgument where one is not what it should be (truncated,
+  /// overlapping, an index that names a tensor which its file lacks, a tensor in two files): file, tensor,
+  /// expected and got.
+  static absl::StatusOr<std::shared_ptr<const Checkpoint>> Open(const std::string& folder);
+
+  const std::string& folder() const { return folder_; }
+  const ModelConfig& config() const { return config_; }
+  /// generation_config.json; what it does not say of the eos, bos and pad ids is taken from config.json.
+  const GenerationConfig& generation() const { return generation_; }
+
+  /// nullptr where there is no such tensor.
+  const TensorInfo* find(std::string_view name) const;
+  bool has(std::string_view name) const { return find(name) != nullptr; }
+
+  /// The tensor, if it has one of the `dtypes` and exactly this `shape`; the error says what was expected and
+  /// found. NotFound (with the nearest name) or InvalidArgument.
+  absl::StatusOr<TensorView> view(std::string_view name, std::span<const DType> dtypes,
+                                  std::span<const int64_t> shape) const;
+  absl::StatusOr<TensorView> view(std::string_view name, std::span<const DType> dtypes,
+                                  std::initializer_list<int64_t> shape) const {
+    return view(name, dtypes, std::span(shape.begin(), shape.size()));
+  }
+  /// The tensor whatever it is, for tools that list.
+  TensorView view(const TensorInfo& info) const;
+
+  /// All tensors, sorted by name.
+  std::span<const TensorInfo> tensors() const { return tensors_; }
+  /// Name of a tensor's file in the folder.
+  const std::string& file_name(const TensorInfo& info) const { return file_names_[info.file]; }
+  /// Bytes of all tensors.
+  int64_t total_bytes() const { return total_bytes_; }
+
+  /// 32 hex digits that depend on the values of config.json and on the names, dtypes and shapes of the
+  /// tensors; not on paths, sharding, the order in files or JSON layout. Says whether two nodes opened the
+  /// same model; it does not read the weights.
+  const std::string& hash() const { return hash_; }
+
+  /// Asks for the bytes to be read ahead. `bytes` of `data` must lie in a view of this checkpoint.
+  void will_need(const std::byte* data, int64_t bytes) const;
+  /// Gives the pages of bytes that have been packed back to the system, so that resident memory stays near
+  /// the packed size.
+  void drop(const std::byte* data, int64_t bytes) const;
+
+ private:
+  Checkpoint(std::string folder, ModelConfig config)
+      : folder_(std::move(folder)), config_(std::move(config)) {}
+
+  absl::Status read_generation_config();
+  absl::Status open_files();
+  absl::Status add_file(const std::string& name);
+  absl::Status read_index(const std::string& path);
+  absl::Status sort_and_refuse_duplicates();
+  std::string compute_hash() const;
+  /// The file that holds `data` and the byte range in it.
+  std::pair<const MappedFile*, Range> locate(const std::byte* data, int64_t bytes) const;
+
+  std::string folder_;
+  ModelConfig config_;
+  GenerationConfig generation_;
+  std::vector<std::string> file_names_;
+  std::vector<MappedFile> files_;
+  std::vector<TensorInfo> tensors_;
+  int64_t total_bytes_ = 0;
+  std::string hash_;
+};
+
+}  // namespace shoal
