@@ -21,6 +21,8 @@ class Buffer {
   Buffer(std::shared_ptr<const void> owner, std::span<const std::byte> bytes)
       : owner_(std::move(owner)), bytes_(bytes) {}
   static Buffer copy_of(std::span<const std::byte> bytes);
+  /// A part of this buffer, which it keeps alive.
+  Buffer slice(size_t offset) const { return {owner_, bytes_.subspan(offset)}; }
 
   std::span<const std::byte> bytes() const { return bytes_; }
   const std::byte* data() const { return bytes_.data(); }

@@ -6,6 +6,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <span>
+#include <string>
 #include <string_view>
 
 #include "absl/status/status.h"
@@ -87,6 +88,6 @@ absl::StatusOr<FrameHeader> DecodeHeader(std::span<const std::byte> bytes, const
 absl::StatusOr<Frame> DecodeFrame(std::span<const std::byte> bytes, const FrameLimits& limits);
 
 /// As DecodeFrame, without a copy: `block` holds header and payload, and the payload keeps it alive.
-absl::StatusOr<Frame> DecodeFrameInPlace(Buffer block, const FrameLimits& limits);
+absl::StatusOr<Frame> DecodeFrameInPlace(const Buffer& block, const FrameLimits& limits);
 
 }  // namespace shoal

@@ -1,0 +1,209 @@
+#include "wire/inproc.h"
+
+#include <algorithm>
+#include <mutex>
+
+#include "base/check.h"
+#include "base/status.h"
+#include "wire/inbox.h"
+
+namespace shoal {
+namespace {
+
+struct Link {
+  bool broken = false;
+  bool hung = false;
+  bool corrupt_next = false;
+  Duration delay{0};
+  Clock::time_point last_ready{};  // A frame is never ready before the one sent before it.
+  LinkStats sent;
+};
+
+InprocOptions DefaultOptions(int nodes) {
+  InprocOptions options;
+  for (int i = 0; i < nodes; ++i) options.names.push_back(fmt::format("node-{}", i));
+  return options;
+}
+
+Event PeerDown(NodeId from, absl::Status status) {
+  Event event;
+  event.kind = Event::Kind::kPeerDown;
+  event.from = from;
+  event.status = std::move(status);
+  return event;
+}
+
+}  // namespace
+
+struct InprocNetwork::Hub {
+  explicit Hub(InprocOptions o) : options(std::move(o)), count(options.names.size()), links(count * count) {
+    for (size_t i = 0; i < count; ++i) inboxes.push_back(std::make_unique<Inbox>(options.window));
+    opened.resize(count);
+    closed.resize(count);
+  }
+
+  size_t index(NodeId node) const {
+    SHOAL_CHECK_GE(node.value, 0);
+    SHOAL_CHECK_LT(static_cast<size_t>(node.value), count);
+    return static_cast<size_t>(node.value);
+  }
+  Link& link(NodeId from, NodeId to) { return links[index(from) * count + index(to)]; }
+  Inbox& inbox(NodeId node) { return *inboxes[index(node)]; }
+  std::string text(NodeId node) const { return PeerText(node, options.names[index(node)]); }
+
+  absl::Status check_link(NodeId from, NodeId to) {
+    std::lock_guard lock(mutex);
+    if (closed[index(from)]) return Cancelled("send to {}: this node closed the session", text(to));
+    if (closed[index(to)]) return Unavailable("send to {}: it closed the session", text(to));
+    if (link(from, to).broken) return Unavailable("send to {}: the link is down", text(to));
+    return absl::OkStatus();
+  }
+
+  /// Passes one encoded frame through the link's faults into the inbox of `to`.
+  absl::Status deliver(NodeId from, NodeId to, std::span<std::byte> bytes) {
+    std::lock_guard lock(mutex);  // Held over the push: it keeps the order of the link.
+    Link& way = link(from, to);
+    if (way.broken) return Unavailable("send to {}: the link is down", text(to));
+    way.sent.frames_sent += 1;
+    way.sent.bytes_sent += bytes.size();
+    if (std::exchange(way.corrupt_next, false)) bytes.back() ^= std::byte{0x10};
+    auto frame = DecodeFrame(bytes, options.limits);
+    if (!frame.ok()) {
+      inbox(to).push(PeerDown(from, Annotate(frame.status(), fmt::format("from {}", text(from)))));
+      inbox(from).push(
+          PeerDown(to, Unavailable("{} ended the stream: {}", text(to), ToString(frame.status()))));
+      return absl::OkStatus();
+    }
+    Clock::time_point ready{};
+    if (way.delay > Duration::zero()) ready = std::max(Clock::now() + way.delay, way.last_ready);
+    if (way.hung) ready = Clock::time_point::max();
+    way.last_ready = ready;
+    Event event;
+    event.kind = Event::Kind::kFrame;
+    event.from = from;
+    event.frame = *std::move(frame);
+    inbox(to).push(std::move(event), ready);
+    return absl::OkStatus();
+  }
+
+  /// `node` is gone: every other open node learns it.
+  void close(NodeId node) {
+    std::lock_guard lock(mutex);
+    if (closed[index(node)]) return;
+    closed[index(node)] = true;
+    inbox(node).close(Cancelled("{}: the session was closed here", text(node)));
+    for (size_t i = 0; i < count; ++i) {
+      const NodeId other{static_cast<int32_t>(i)};
+      if (other == node || closed[i] || link(node, other).broken) continue;
+      inboxes[i]->push(PeerDown(node, Unavailable("{} closed the session", text(node))));
+    }
+  }
+
+  const InprocOptions options;
+  const size_t count;
+  std::mutex mutex;  // Guards links, opened and closed.
+  std::vector<Link> links;
+  std::vector<std::unique_ptr<Inbox>> inboxes;
+  std::vector<bool> opened;
+  std::vector<bool> closed;
+};
+
+class InprocNetwork::Endpoint : public Transport {
+ public:
+  Endpoint(std::shared_ptr<Hub> hub, NodeId self) : hub_(std::move(hub)), self_(self) {}
+  ~Endpoint() override { hub_->close(self_); }
+
+  NodeId self() const override { return self_; }
+
+  absl::Status connect(Deadline) override {
+    for (size_t i = 0; i < hub_->count; ++i) {
+      const NodeId peer{static_cast<int32_t>(i)};
+      if (peer != self_) RETURN_IF_ERROR(hub_->check_link(self_, peer));
+    }
+    return absl::OkStatus();
+  }
+
+  absl::Status send(NodeId to, Frame frame, Deadline deadline) override {
+    if (to.value < 0 || static_cast<size_t>(to.value) >= hub_->count) {
+      return InvalidArgument("send to node {}: the session has nodes 0 to {}", to, hub_->count - 1);
+    }
+    frame.header.sender = self_;
+    RETURN_IF_ERROR(CheckSendable(frame, hub_->options.limits, hub_->text(to)));
+    RETURN_IF_ERROR(hub_->check_link(self_, to));
+    if (to != self_) {  // A node that waited for itself would wait for ever.
+      const absl::Status room = hub_->inbox(to).wait_for_room(self_, deadline);
+      if (absl::IsCancelled(room)) return Unavailable("send to {}: it closed the session", hub_->text(to));
+      if (!room.ok()) return Annotate(room, fmt::format("send to {}: it takes nothing in", hub_->text(to)));
+    }
+    const Buffer encoded = EncodeFrame(frame);
+    // EncodeFrame made these bytes for us alone; the link may flip one of them.
+    return hub_->deliver(self_, to, {const_cast<std::byte*>(encoded.data()), encoded.size()});
+  }
+
+  absl::StatusOr<Event> receive(Deadline deadline) override { return hub_->inbox(self_).receive(deadline); }
+  void wake() override { hub_->inbox(self_).wake(); }
+
+  TransportStats stats() const override {
+    TransportStats stats{hub_->inbox(self_).received()};
+    std::lock_guard lock(hub_->mutex);
+    for (size_t i = 0; i < hub_->count; ++i) {
+      const NodeId peer{static_cast<int32_t>(i)};
+      const LinkStats& sent = hub_->link(self_, peer).sent;
+      stats.peers[peer].frames_sent = sent.frames_sent;
+      stats.peers[peer].bytes_sent = sent.bytes_sent;
+    }
+    return stats;
+  }
+
+  void close() override { hub_->close(self_); }
+
+ private:
+  const std::shared_ptr<Hub> hub_;
+  const NodeId self_;
+};
+
+InprocNetwork::InprocNetwork(InprocOptions options) : hub_(std::make_shared<Hub>(std::move(options))) {}
+InprocNetwork::InprocNetwork(int nodes) : InprocNetwork(DefaultOptions(nodes)) {}
+InprocNetwork::~InprocNetwork() = default;
+
+std::unique_ptr<Transport> InprocNetwork::open(NodeId node) {
+  std::lock_guard lock(hub_->mutex);
+  SHOAL_CHECK(!hub_->opened[hub_->index(node)]);
+  hub_->opened[hub_->index(node)] = true;
+  return std::make_unique<Endpoint>(hub_, node);
+}
+
+void InprocNetwork::break_link(NodeId a, NodeId b) {
+  std::lock_guard lock(hub_->mutex);
+  for (const auto& [from, to] : {std::pair(a, b), std::pair(b, a)}) {
+    hub_->link(from, to).broken = true;
+    hub_->inbox(to).discard_delayed(from);
+    hub_->inbox(to).push(PeerDown(from, Unavailable("{}: the link is down", hub_->text(from))));
+  }
+}
+
+void InprocNetwork::hang_link(NodeId from, NodeId to) {
+  std::lock_guard lock(hub_->mutex);
+  hub_->link(from, to).hung = true;
+}
+
+void InprocNetwork::delay_link(NodeId from, NodeId to, Duration delay) {
+  std::lock_guard lock(hub_->mutex);
+  hub_->link(from, to).delay = delay;
+}
+
+void InprocNetwork::corrupt_next(NodeId from, NodeId to) {
+  std::lock_guard lock(hub_->mutex);
+  hub_->link(from, to).corrupt_next = true;
+}
+
+void InprocNetwork::heal_link(NodeId from, NodeId to) {
+  std::lock_guard lock(hub_->mutex);
+  Link& way = hub_->link(from, to);
+  way.broken = way.hung = false;
+  way.delay = Duration::zero();
+  way.last_ready = {};
+  hub_->inbox(to).discard_delayed(from);
+}
+
+}  // namespace shoal
