@@ -1,0 +1,67 @@
+// Proof that a peer knows the cluster's pre-shared key, without the key ever travelling.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <string_view>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+
+namespace shoal {
+
+inline constexpr size_t kNonceBytes = 32;
+inline constexpr size_t kKeyBytesMin = 16;
+
+/// kNonceBytes from the system's cryptographic generator.
+std::string RandomNonce();
+
+/// What is proved: `purpose` keeps a proof made for one place from being used in another, `message` is what
+/// it covers.
+struct Claim {
+  std::string_view purpose;
+  std::string_view message;
+};
+
+/// HMAC-SHA256 (RFC 2104, FIPS 198-1) under the key of a file. Cheap to copy; never printed.
+class KeyAuth {
+ public:
+  /// The key is the file's bytes without trailing line ends. NotFound, or InvalidArgument where it is shorter
+  /// than kKeyBytesMin or other users may read it.
+  static absl::StatusOr<KeyAuth> from_file(const std::string& path);
+  /// InvalidArgument below kKeyBytesMin bytes.
+  static absl::StatusOr<KeyAuth> from_key(std::string key);
+
+  /// 32 bytes.
+  std::string prove(const Claim& claim) const;
+  /// In constant time.
+  bool verify(const Claim& claim, std::string_view proof) const;
+
+  /// A token for one RPC, safe to put into metadata: "<unix seconds>.<nonce>.<proof>", nonce and proof in
+  /// hex. It proves `context` (the method and whatever of the request shall not be changed).
+  std::string issue_token(std::string_view context) const;
+
+ private:
+  explicit KeyAuth(std::string key) : key_(std::make_shared<const std::string>(std::move(key))) {}
+  std::shared_ptr<const std::string> key_;
+};
+
+/// Checks tokens of KeyAuth::issue_token and refuses those that are old, from the future, or seen before.
+/// Safe from any thread.
+class TokenChecker {
+ public:
+  explicit TokenChecker(KeyAuth key);
+  ~TokenChecker();
+
+  /// Unauthenticated, saying whether the token is missing, malformed, wrong, expired or replayed.
+  absl::Status check(std::string_view token, std::string_view context);
+
+  static constexpr int64_t kLifetimeSeconds = 60;  ///< Clocks of a cluster may differ by as much.
+
+ private:
+  struct State;
+  std::unique_ptr<State> state_;
+};
+
+}  // namespace shoal
