@@ -1,0 +1,133 @@
+#include <gtest/gtest.h>
+
+#include <atomic>
+#include <cstdlib>
+#include <filesystem>
+#include <fstream>
+#include <string>
+#include <vector>
+
+#include "cpu/arena.h"
+#include "cpu/pool.h"
+#include "cpu/topology.h"
+
+namespace shoal {
+namespace {
+
+TEST(ThreadPool, RunsEveryWorkerExactlyOncePerRun) {
+  for (const int threads : {1, 2, 3, 5}) {
+    ThreadPool pool(threads);
+    std::vector<int> calls(
+        static_cast<size_t>(threads));  // One writer per element: a race is a sanitizer's find.
+    for (int round = 0; round < 2000; ++round) {
+      pool.run([&](int worker, int n) {
+        EXPECT_EQ(n, threads);
+        ++calls[static_cast<size_t>(worker)];
+      });
+      for (const int count : calls) ASSERT_EQ(count, round + 1);
+    }
+  }
+}
+
+TEST(ThreadPool, PartsTileTheRangeWhateverTheThreads) {
+  for (const int threads : {1, 2, 3, 7}) {
+    ThreadPool pool(threads);
+    std::vector<std::atomic<int>> hits(100);
+    pool.run_parts(100, 16, [&](Range part) {
+      EXPECT_EQ(part.begin % 16, 0);
+      for (int64_t i = part.begin; i < part.end; ++i) ++hits[static_cast<size_t>(i)];
+    });
+    for (const auto& hit : hits) EXPECT_EQ(hit.load(), 1);
+  }
+}
+
+TEST(ThreadPool, WakesWorkersThatWentToSleep) {
+  ThreadPool pool(3);
+  std::atomic<int> sum{0};
+  for (int round = 0; round < 5; ++round) {
+    std::this_thread::sleep_for(std::chrono::milliseconds(2));  // Far beyond the spin.
+    pool.run([&](int, int) { ++sum; });
+  }
+  EXPECT_EQ(sum.load(), 15);
+}
+
+TEST(ThreadPoolDeathTest, RefusesToRunInsideItself) {
+  EXPECT_DEATH(
+      {
+        ThreadPool pool(1);
+        pool.run([&](int, int) { pool.run([](int, int) {}); });
+      },
+      "running_");
+}
+
+TEST(Arena, AllocationsAreAlignedAndDoNotOverlap) {
+  Arena arena;
+  std::vector<std::span<uint8_t>> blocks;
+  for (int64_t n : {1, 63, 64, 65, 1000000, 3000000, 0, 7}) blocks.push_back(arena.allocate<uint8_t>(n));
+  for (size_t i = 0; i < blocks.size(); ++i) {
+    EXPECT_EQ(reinterpret_cast<uintptr_t>(blocks[i].data()) % 64, 0u);
+    for (uint8_t& byte : blocks[i]) byte = static_cast<uint8_t>(i);
+  }
+  for (size_t i = 0; i < blocks.size(); ++i) {
+    for (const uint8_t byte : blocks[i]) ASSERT_EQ(byte, i);
+  }
+}
+
+TEST(Arena, DoesNotGrowOnceAStepHasFitted) {
+  Arena arena;
+  const auto step = [&] {
+    arena.reset();
+    for (int i = 0; i < 20; ++i) arena.allocate<float>(100000);
+  };
+  step();
+  step();  // The reset joined the chunks.
+  const int64_t growths = arena.growths();
+  for (int i = 0; i < 10; ++i) step();
+  EXPECT_EQ(arena.growths(), growths);
+}
+
+TEST(Arena, AScopeGivesItsMemoryBack) {
+  Arena arena;
+  arena.allocate<float>(10);
+  float* first = nullptr;
+  for (int layer = 0; layer < 3; ++layer) {
+    ArenaScope scope(arena);
+    float* at = arena.allocate<float>(1000).data();
+    if (first == nullptr) first = at;
+    EXPECT_EQ(at, first);
+  }
+}
+
+void WriteFile(const std::filesystem::path& path, const std::string& text) {
+  std::filesystem::create_directories(path.parent_path());
+  std::ofstream(path) << text;
+}
+
+TEST(Topology, ReadsNameCachesAndTheCgroupLimits) {
+  const std::filesystem::path root =
+      std::filesystem::temp_directory_path() / ("shoal-topology-" + std::to_string(getpid()));
+  WriteFile(root / "proc/cpuinfo", "processor\t: 0\nmodel name\t: Testium 9000\n");
+  WriteFile(root / "sys/fs/cgroup/cpu.max", "50000 100000\n");
+  WriteFile(root / "sys/fs/cgroup/memory.max", "123456789\n");
+  const Topology limited = ReadTopology(root.string());
+  EXPECT_EQ(limited.cpu_name, "Testium 9000");
+  EXPECT_EQ(limited.cpus, 1);
+  EXPECT_EQ(limited.memory_bytes, 123456789);
+  WriteFile(root / "sys/fs/cgroup/cpu.max", "max 100000\n");
+  WriteFile(root / "sys/fs/cgroup/memory.max", "max\n");
+  const Topology free = ReadTopology(root.string());
+  EXPECT_GE(free.cpus, 1);
+  EXPECT_GT(free.memory_bytes, 123456789);
+  std::filesystem::remove_all(root);
+}
+
+TEST(Topology, ThisMachineHasACpuAndMemory) {
+  const Topology topology = ReadTopology();
+  EXPECT_FALSE(topology.cpu_name.empty());
+  EXPECT_GE(topology.cpus, topology.cores);
+  EXPECT_GE(topology.cores, 1);
+  EXPECT_GT(topology.memory_bytes, int64_t{1} << 28);
+}
+
+}  // namespace
+}  // namespace shoal

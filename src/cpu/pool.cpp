@@ -1,0 +1,72 @@
+#include "cpu/pool.h"
+
+#include "base/check.h"
+#include "base/clock.h"
+
+namespace shoal {
+namespace {
+
+// Longer than the gap between two runs of a step, shorter than anybody would notice as load.
+constexpr int64_t kSpinNs = 5000;
+
+// Returns when `value` differs from `old`. Reading the clock also keeps the loop from hammering the cache
+// line.
+void WaitForChange(const std::atomic<int>& value, int old) {
+  const int64_t start = NowNs();
+  while (value.load(std::memory_order_acquire) == old) {
+    if (NowNs() - start > kSpinNs) {
+      value.wait(old, std::memory_order_acquire);
+    }
+  }
+}
+
+}  // namespace
+
+ThreadPool::ThreadPool(int threads) : threads_(threads) {
+  SHOAL_CHECK_GE(threads, 1);
+  workers_.reserve(static_cast<size_t>(threads - 1));
+  for (int i = 1; i < threads; ++i) workers_.emplace_back([this, i] { serve(i); });
+}
+
+ThreadPool::~ThreadPool() {
+  stopping_.store(true, std::memory_order_release);
+  round_.fetch_add(1, std::memory_order_release);
+  round_.notify_all();
+  for (std::thread& worker : workers_) worker.join();
+}
+
+void ThreadPool::run(Work work) {
+  SHOAL_CHECK(!running_.exchange(true, std::memory_order_acquire));
+  if (threads_ > 1) {
+    work_ = &work;
+    unfinished_.store(threads_ - 1, std::memory_order_relaxed);
+    round_.fetch_add(1, std::memory_order_release);
+    round_.notify_all();
+  }
+  work(0, threads_);
+  for (int left = unfinished_.load(std::memory_order_acquire); left != 0;
+       left = unfinished_.load(std::memory_order_acquire)) {
+    WaitForChange(unfinished_, left);
+  }
+  running_.store(false, std::memory_order_release);
+}
+
+void ThreadPool::run_parts(int64_t size, int64_t unit, absl::FunctionRef<void(Range part)> work) {
+  run([&](int worker, int n) {
+    const Range part = StaticPart(size, unit, worker, n);
+    if (!part.empty()) work(part);
+  });
+}
+
+void ThreadPool::serve(int worker) {
+  int round = 0;
+  while (true) {
+    WaitForChange(round_, round);
+    ++round;  // Rounds are never skipped: the next begins only after everyone finished this one.
+    if (stopping_.load(std::memory_order_acquire)) return;
+    (*work_)(worker, threads_);
+    if (unfinished_.fetch_sub(1, std::memory_order_release) == 1) unfinished_.notify_one();
+  }
+}
+
+}  // namespace shoal

@@ -1,0 +1,286 @@
+// The arithmetic of a step, as a table of plain functions per instruction set. All tables give the same bits.
+//
+// A kernel computes the part of its output that a range names and knows nothing of threads: the caller cuts
+// ranges (StaticPart) and no cut changes a bit. Kernels do not allocate and do not fail, but for those that
+// return false. Shapes are the caller's promise; matrices are row-major with a stride in elements. Notation:
+// T tokens, D model width, K input columns, N output rows, G group, H heads, E experts.
+#pragma once
+
+#include <cstdint>
+#include <string_view>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "base/ids.h"
+#include "base/range.h"
+#include "kernels/packed.h"
+#include "numeric/dtype.h"
+#include "numeric/view.h"
+
+namespace shoal {
+
+// ---- Quantized activations
+// -----------------------------------------------------------------------------------------
+
+/// Activation rows as int8 with one scale per (row, group): x[t, k] ~ scales[t, k / group] * codes[t, k].
+struct QuantizedRows {
+  int8_t* codes = nullptr;  ///< [rows, cols], in [-127, 127].
+  float* scales = nullptr;  ///< [rows, cols / group].
+  float* sums = nullptr;    ///< [rows, cols / group]: round(scale * sum of the group's codes).
+  int64_t rows = 0;
+  int64_t cols = 0;
+  int group = 0;
+
+  int64_t groups() const { return cols / group; }
+  QuantizedRows rows_between(Range range) const;
+};
+
+/// Bytes that QuantizedRowsIn needs.
+int64_t QuantizedRowsBytes(int64_t rows, int64_t cols, int group);
+/// Lays the three arrays out in `memory` (64-byte aligned, QuantizedRowsBytes long; scratch of the step).
+QuantizedRows QuantizedRowsIn(void* memory, int64_t rows, int64_t cols, int group);
+
+/// scale = absmax / 127; codes = round_to_even(x * (127 / absmax)); absmax < 127 * 2^-126 gives scale 0 and
+/// codes 0. Returns false, with the rows before it written, where a row of the range holds a NaN or an
+/// infinity.
+struct QuantizeRowsArgs {
+  MatView<const float> x;  ///< [T, K], K a multiple of out.group.
+  QuantizedRows out;       ///< [T, K]
+  Range rows;
+};
+
+// ---- Matrix products
+// -----------------------------------------------------------------------------------------------
+
+/// y[t, n] = sum over k of x[t, k] * w[n, k], for n in 16 * [tiles.begin, tiles.end).
+/// Per element one chain over ascending groups g, with dot = exact sum of code products:
+///   p = scale_w * scale_x;  acc = fma(float(dot), p, acc);  acc = fma(bias_w, sums_x, acc).
+struct MatmulAffineArgs {
+  QuantizedRows x;   ///< [T, K], the group of w.
+  PackedView w;      ///< [N, K] affine.
+  MatView<float> y;  ///< [T, N]
+  Range tiles;
+};
+
+/// The same product of f32 activations and any packed weights (affine ones as round(scale * code) + bias,
+/// rounded): one chain acc = fma(w[n, k], x[t, k], acc) over ascending k.
+struct MatmulFloatArgs {
+  MatView<const float> x;  ///< [T, K]
+  PackedView w;            ///< [N, K]
+  MatView<float> y;        ///< [T, N]
+  Range tiles;
+};
+
+// ---- Rows
+// ----------------------------------------------------------------------------------------------------------
+
+/// y = x * (1 / sqrt(mean(x^2) + eps)) * weight per row. The sum of squares runs in 16 lanes (k mod 16) of
+/// ascending FMA chains, folded 8, 4, 2, 1. y may be x. A head norm is the same with cols = head_dim and one
+/// row per head.
+struct RmsNormArgs {
+  MatView<const float> x;
+  const float* weight = nullptr;  ///< [cols]
+  float eps = 0;
+  MatView<float> y;
+  Range rows;
+};
+
+/// y += x.
+struct AddRowsArgs {
+  MatView<const float> x;
+  MatView<float> y;
+  Range rows;
+};
+
+/// y[r, :] += bias.
+struct AddBiasArgs {
+  const float* bias = nullptr;  ///< [cols]
+  MatView<float> y;
+  Range rows;
+};
+
+enum class RopePairing : uint8_t {
+  kHalfSplit,    ///< (i, i + rotary / 2): Llama and Qwen as Hugging Face stores them.
+  kInterleaved,  ///< (2i, 2i + 1).
+};
+
+/// Rotates the first `rotary` elements of every head in place: (a, b) -> (a cos - b sin, b cos + a sin), as
+/// fma(a, cos, -(b * sin)) and fma(b, cos, a * sin).
+struct RopeArgs {
+  MatView<float> x;  ///< [T, heads * head_dim]
+  int64_t heads = 0;
+  int64_t head_dim = 0;
+  int64_t rotary = 0;           ///< Even, <= head_dim.
+  MatView<const float> cosine;  ///< [T, rotary / 2], of each row's position (numeric/rope_table.h).
+  MatView<const float> sine;    ///< [T, rotary / 2]
+  RopePairing pairing = RopePairing::kHalfSplit;
+  Range rows;
+};
+
+/// out = gate / (1 + exp(-gate)) * up. out may be gate or up.
+struct SiluMulArgs {
+  MatView<const float> gate;
+  MatView<const float> up;
+  MatView<float> out;
+  Range rows;
+};
+
+// ---- Attention
+// -----------------------------------------------------------------------------------------------------
+
+/// Positions of a block of the KV cache; block b of a sequence holds positions [32 b, 32 b + 32).
+inline constexpr int64_t kKvBlockPositions = 32;
+/// Positions that one partial result covers, at multiples of itself.
+inline constexpr int64_t kAttentionSplitPositions = 512;
+inline constexpr int64_t kHeadDimMax = 512;
+
+/// The cache of one layer. A block's keys lie [kv_heads][head_dim][32] (a lane is a position, so scores need
+/// no horizontal sum), its values [kv_heads][32][head_dim]. head_dim <= kHeadDimMax.
+struct KvLayerView {
+  std::byte* keys = nullptr;    ///< Block i at keys + i * block_stride.
+  std::byte* values = nullptr;  ///< Block i at values + i * block_stride.
+  int64_t block_stride = 0;     ///< Bytes from a block to the next, of keys and of values.
+  int64_t kv_heads = 0;
+  int64_t head_dim = 0;
+  DType dtype = DType::kF16;  ///< f32, f16 or bf16.
+};
+
+/// Bytes of the keys (or of the values) of one block.
+int64_t KvBlockBytes(int64_t kv_heads, int64_t head_dim, DType dtype);
+
+/// Writes one position's key and value rows into its block, rounded to the cache's dtype; f16 saturates at
+/// +-65504. Returns how many elements saturated.
+struct AppendKvArgs {
+  KvLayerView cache;
+  BlockId block;
+  int64_t position = 0;        ///< Its slot is position mod 32.
+  const float* key = nullptr;  ///< [kv_heads, head_dim]
+  const float* value = nullptr;
+  Range kv_heads;
+};
+
+/// One query row.
+struct AttentionRow {
+  const float* query = nullptr;  ///< [kv_heads * group, head_dim]
+  float* out = nullptr;          ///< As query.
+  const BlockId* blocks =
+      nullptr;      ///< Block of positions [32 b, 32 b + 32) at index b. Read from begin / 32 on.
+  Range positions;  ///< Visible positions, not empty: [0, p] for a full cache, a tail of it for a window.
+};
+
+/// out = softmax(scale * q . k) v over the visible positions, for the query heads of kv_heads.
+/// A score is one FMA chain over ascending d, then * scale. Online softmax per block; partial results of 512
+/// positions at absolute boundaries are merged in ascending order, whoever computed them.
+struct AttentionArgs {
+  KvLayerView cache;
+  int64_t group = 1;  ///< Query heads per kv head.
+  float scale = 0;
+  const AttentionRow* rows = nullptr;
+  Range row_range;
+  Range kv_heads;
+};
+
+/// Splits [begin / 512, (end - 1) / 512] hold the visible positions.
+constexpr Range AttentionSplits(Range positions) {
+  return {positions.begin / kAttentionSplitPositions,
+          (positions.end + kAttentionSplitPositions - 1) / kAttentionSplitPositions};
+}
+
+/// Floats of one partial result (running max, sum, weighted values), padded to a cache line.
+constexpr int64_t AttentionPartialFloats(int64_t head_dim) { return head_dim + 16; }
+
+/// For one row alone over a long context: each split can be a thread's work. The partial of (split s, query
+/// head h) goes to partials + ((s - AttentionSplits(positions).begin) * kv_heads * group + h) *
+/// AttentionPartialFloats(head_dim). attention_merge then gives the bits of `attention`.
+struct AttentionPartialArgs {
+  KvLayerView cache;
+  int64_t group = 1;
+  float scale = 0;
+  AttentionRow row;  ///< `out` is not written.
+  Range splits;      ///< Within AttentionSplits(row.positions).
+  Range kv_heads;
+  float* partials = nullptr;
+};
+
+struct AttentionMergeArgs {
+  const float* partials = nullptr;  ///< [splits, heads, AttentionPartialFloats(head_dim)]
+  int64_t splits = 0;
+  int64_t heads = 0;
+  int64_t head_dim = 0;
+  float* out = nullptr;  ///< [heads, head_dim]
+  Range head_range;
+};
+
+// ---- Experts
+// -------------------------------------------------------------------------------------------------------
+
+enum class RouteWeights : uint8_t {
+  kAsIs,          ///< The softmax over all experts.
+  kRenormalized,  ///< Divided by the sum over the chosen, taken in the order of rank.
+};
+
+/// p = softmax(logits) in f32 (sum in 16 lanes as in rms_norm); the k largest, ties to the lowest id, in
+/// descending order. Returns false where a row of the range holds a NaN or an infinity.
+struct RouteArgs {
+  MatView<const float> logits;  ///< [T, E]
+  int64_t k = 0;                ///< 1 <= k <= E.
+  RouteWeights weighting = RouteWeights::kRenormalized;
+  MatView<int32_t> ids;    ///< [T, k]
+  MatView<float> weights;  ///< [T, k]
+  Range rows;
+};
+
+/// acc[targets[r], c] += round_to_even(round(weights[r] * y[r, c]) * 2^40) for c in cols
+/// (numeric/fixed_sum.h). Different cols may run in parallel. Returns false, with acc spoilt, where a term is
+/// NaN or >= 2^18 in magnitude.
+struct AccumulateFixedArgs {
+  MatView<const float> y;            ///< [R, D]
+  const float* weights = nullptr;    ///< [R]
+  const int32_t* targets = nullptr;  ///< [R], rows of acc.
+  MatView<int64_t> acc;              ///< [T, D]
+  Range cols;
+};
+
+enum class FixedStore : uint8_t { kAssign, kAdd };
+
+/// y (+)= acc * 2^-40, converted with one rounding.
+struct FixedToFloatArgs {
+  MatView<const int64_t> acc;  ///< [T, D]
+  MatView<float> y;            ///< [T, D]
+  FixedStore store = FixedStore::kAdd;
+  Range rows;
+};
+
+/// Index of the largest value, ties to the lowest; -1 where there is a NaN.
+struct ArgmaxArgs {
+  const float* values = nullptr;
+  int64_t size = 0;
+};
+
+// ---- The table, and who chooses it
+// ---------------------------------------------------------------------------------
+
+enum class Isa : uint8_t { kReference, kAvx2, kAvx512 };
+
+struct Kernels {
+  Isa isa;
+#define SHOAL_KERNEL(result, name, Args) result (*name)(const Args&);
+#include "kernels/kernel_list.inc"
+#undef SHOAL_KERNEL
+};
+
+/// "reference", "avx2", "avx512".
+std::string_view IsaName(Isa isa);
+
+/// Those that this build and this machine can run, ascending; the last is the fastest. Empty on an x86 CPU
+/// without FMA3, which shoal needs (docs/numerics.md).
+std::vector<Isa> SupportedIsas();
+
+/// "" chooses the fastest. InvalidArgument for an unknown name, FailedPrecondition for one this machine
+/// cannot run.
+absl::StatusOr<Isa> ChooseIsa(std::string_view forced);
+
+/// The table of a supported instruction set.
+const Kernels& SelectKernels(Isa isa);
+
+}  // namespace shoal

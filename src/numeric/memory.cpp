@@ -1,0 +1,56 @@
+#include "numeric/memory.h"
+
+#include <sys/mman.h>
+
+#include <cstdlib>
+#include <cstring>
+
+#include "base/check.h"
+#include "base/status.h"
+#include "base/text.h"
+
+namespace shoal {
+namespace {
+
+constexpr int64_t kAlignment = 64;
+
+int64_t RoundUp(int64_t value, int64_t unit) { return (value + unit - 1) / unit * unit; }
+
+absl::Status OutOfMemory(int64_t bytes) {
+  return ResourceExhausted("memory: could not allocate {}; close other programs, or hold fewer layers here",
+                           FormatBytes(bytes));
+}
+
+}  // namespace
+
+absl::StatusOr<AlignedMemory> AlignedMemory::Allocate(int64_t bytes) {
+  SHOAL_CHECK_GE(bytes, 0);
+  AlignedMemory memory;
+  if (bytes == 0) return memory;
+  if (bytes >= kHugePageBytes) {
+    // Fresh anonymous pages are zero and are only backed when written: first touch decides their NUMA node.
+    void* mapped = mmap(nullptr, static_cast<size_t>(bytes), PROT_READ | PROT_WRITE,
+                        MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (mapped == MAP_FAILED) return OutOfMemory(bytes);
+    madvise(mapped, static_cast<size_t>(bytes), MADV_HUGEPAGE);  // Advice: a refusal costs speed only.
+    memory.data_ = static_cast<std::byte*>(mapped);
+    memory.mapped_bytes_ = bytes;
+  } else {
+    const auto size = static_cast<size_t>(RoundUp(bytes, kAlignment));
+    memory.data_ = static_cast<std::byte*>(std::aligned_alloc(kAlignment, size));
+    if (memory.data_ == nullptr) return OutOfMemory(bytes);
+    std::memset(memory.data_, 0, size);
+  }
+  memory.bytes_ = bytes;
+  return memory;
+}
+
+AlignedMemory::~AlignedMemory() {
+  if (mapped_bytes_ > 0) {
+    munmap(data_, static_cast<size_t>(mapped_bytes_));
+  } else {
+    std::free(data_);
+  }
+}
+
+}  // namespace shoal

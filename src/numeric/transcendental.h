@@ -1,0 +1,28 @@
+// exp, log, sin, cos, pow and tanh in double precision, from + - * / alone: the same bits with every
+// compiler, CPU and libm. glibc chooses its variants by CPU, so the compute folders call none of it
+// (tools/tidy/check_libm.py). Kernels have their own f32 exp (kernels/reference.cpp); these serve tables,
+// sampling and gates outside inner loops.
+#pragma once
+
+namespace shoal {
+
+/// e^x, within 1 ulp. Overflows to infinity, underflows through subnormals to 0.
+double Exp(double x);
+
+/// Natural logarithm, within 1 ulp. Log(0) = -infinity, NaN for x < 0.
+double Log(double x);
+
+/// Within 1 ulp for |x| <= kTrigArgumentMax; CHECKs that bound (positions times frequencies <= 1 stay below
+/// it).
+double Sin(double x);
+double Cos(double x);
+inline constexpr double kTrigArgumentMax = 1.6e6;
+
+/// base^exponent for base > 0 (CHECKed), relative error <= 2^-52 * (1 + |exponent * ln(base)|): enough for a
+/// correct f32.
+double Pow(double base, double exponent);
+
+/// Within 3 ulp.
+double Tanh(double x);
+
+}  // namespace shoal
