@@ -1,0 +1,152 @@
+//! Constrained decoding: which tokens may come next so that the text keeps to a JSON schema, a regular expression or a
+//! Lark grammar (llguidance).
+
+use std::sync::Arc;
+
+use llguidance::api::TopLevelGrammar;
+use llguidance::toktrie::InferenceCapabilities;
+use llguidance::{Matcher, ParserFactory};
+use toktrie_hf_tokenizers::ByteTokenizer;
+
+use crate::error::{invalid, Outcome};
+use crate::tokenizer::TextTokenizer;
+
+/// Brackets deeper than this are refused: the grammar parsers recurse, and a stack has an end.
+const MAX_NESTING: usize = 200;
+const MAX_GRAMMAR_BYTES: usize = 1 << 20;
+
+#[derive(Clone, Copy)]
+pub enum GrammarKind {
+    JsonSchema,
+    Regex,
+    Lark,
+}
+
+/// The vocabulary as a trie, shared by all grammars over it.
+pub struct Compiler {
+    factory: Arc<ParserFactory>,
+    vocab_size: usize,
+}
+
+pub struct GrammarMatcher {
+    matcher: Matcher,
+    vocab_size: usize,
+}
+
+impl Compiler {
+    /// `vocab_size`: number of logits of the model, at least the tokenizer's; `eos`: tokens that end the text.
+    pub fn new(tokenizer: &TextTokenizer, vocab_size: usize, eos: &[u32]) -> Outcome<Self> {
+        let known = tokenizer.id_limit();
+        if eos.is_empty() {
+            return Err(invalid!("a grammar needs an end-of-text token, but none was given"));
+        }
+        if let Some(id) = eos.iter().find(|id| **id >= known) {
+            return Err(invalid!("end-of-text token {id} is not in the vocabulary of {known}"));
+        }
+        if vocab_size < known as usize {
+            return Err(invalid!(
+                "the model has {vocab_size} logits, fewer than the {known} tokens of its tokenizer"
+            ));
+        }
+        let describe = |e| invalid!("this tokenizer cannot be used with grammars: {e}");
+        let mut bytes = ByteTokenizer::from_tokenizer(tokenizer.inner().clone()).map_err(describe)?;
+        bytes.set_eos_tokens(eos);
+        let environment = bytes.into_tok_env(Some(vocab_size)).map_err(describe)?;
+        let mut factory = ParserFactory::new(
+            &environment,
+            InferenceCapabilities { ff_tokens: true, ..Default::default() },
+            &llguidance::earley::SlicedBiasComputer::general_slices(),
+        )
+        .map_err(describe)?;
+        factory.quiet();
+        factory.limits_mut().verbose_errors = false;
+        Ok(Compiler { factory: Arc::new(factory), vocab_size })
+    }
+
+    pub fn compile(&self, kind: GrammarKind, text: &str) -> Outcome<GrammarMatcher> {
+        check_size(text)?;
+        let grammar = match kind {
+            GrammarKind::JsonSchema => TopLevelGrammar::from_json_schema(
+                serde_json::from_str(text).map_err(|e| invalid!("JSON schema: {e}"))?,
+            ),
+            GrammarKind::Regex => TopLevelGrammar::from_regex(text),
+            GrammarKind::Lark => TopLevelGrammar::from_lark(text.to_string()),
+        };
+        let matcher = Matcher::new(self.factory.create_parser(grammar));
+        match matcher.get_error() {
+            Some(error) => Err(invalid!("{}: {error}", kind.name())),
+            None => Ok(GrammarMatcher { matcher, vocab_size: self.vocab_size }),
+        }
+    }
+}
+
+impl GrammarKind {
+    fn name(self) -> &'static str {
+        match self {
+            GrammarKind::JsonSchema => "JSON schema",
+            GrammarKind::Regex => "regular expression",
+            GrammarKind::Lark => "Lark grammar",
+        }
+    }
+}
+
+impl GrammarMatcher {
+    /// Number of 32-bit words of a mask.
+    pub fn mask_words(&self) -> usize {
+        self.vocab_size.div_ceil(32)
+    }
+
+    /// Bit i of word i / 32: token i may come next. Once the text is complete, only the end-of-text tokens may.
+    pub fn mask(&mut self, words: &mut [u32]) -> Outcome<()> {
+        let mask = self.matcher.compute_mask_or_eos().map_err(|e| invalid!("grammar: {e}"))?;
+        let bits = mask.as_slice();
+        for (i, word) in words.iter_mut().enumerate() {
+            *word = bits.get(i).copied().unwrap_or(0);
+        }
+        Ok(())
+    }
+
+    /// Leaves the matcher as it was where the token may not come next.
+    pub fn consume(&mut self, token: u32) -> Outcome<()> {
+        let taken = self.matcher.try_consume_tokens(&[token]).map_err(|e| invalid!("grammar: {e}"))?;
+        if taken == 0 {
+            return Err(invalid!("token {token} cannot come next in this grammar"));
+        }
+        Ok(())
+    }
+
+    pub fn is_accepting(&mut self) -> Outcome<bool> {
+        self.matcher.is_accepting().map_err(|e| invalid!("grammar: {e}"))
+    }
+
+    pub fn is_stopped(&self) -> bool {
+        self.matcher.is_stopped()
+    }
+
+    /// The bytes that must come next, whatever the model says.
+    pub fn forced_text(&mut self) -> Vec<u8> {
+        self.matcher.compute_ff_bytes()
+    }
+
+    pub fn duplicate(&self) -> Self {
+        GrammarMatcher { matcher: self.matcher.deep_clone(), vocab_size: self.vocab_size }
+    }
+}
+
+fn check_size(text: &str) -> Outcome<()> {
+    if text.len() > MAX_GRAMMAR_BYTES {
+        return Err(invalid!("the grammar has {} bytes, more than {MAX_GRAMMAR_BYTES}", text.len()));
+    }
+    let mut depth = 0usize;
+    for byte in text.bytes() {
+        match byte {
+            b'(' | b'[' | b'{' => depth += 1,
+            b')' | b']' | b'}' => depth = depth.saturating_sub(1),
+            _ => {}
+        }
+        if depth > MAX_NESTING {
+            return Err(invalid!("the grammar nests brackets deeper than {MAX_NESTING}"));
+        }
+    }
+    Ok(())
+}

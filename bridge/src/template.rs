@@ -1,0 +1,284 @@
+//! Chat templates: a conversation to the text the model was trained on, as transformers' `apply_chat_template` makes it.
+
+use std::cell::Cell;
+
+use chrono::format::{Item, StrftimeItems};
+use minijinja::value::ValueKind;
+use minijinja::{AutoEscape, Environment, Error, ErrorKind, Value};
+use serde_json::{Map, Value as Json};
+
+use crate::error::{invalid, Fault, Outcome};
+use crate::{jinja_source, python};
+
+/// Instructions one rendering may take: about a second. A conversation of 10,000 messages takes some millions.
+const FUEL: u64 = 50_000_000;
+const CONTINUE_TAG: &str = "CONTINUE_FINAL_MESSAGE_TAG ";
+/// The names a message's reasoning goes under; templates read the first, gpt-oss the second.
+const REASONING: [&str; 3] = ["reasoning_content", "thinking", "reasoning"];
+/// Those of tokenizer_config.json that templates may name.
+const SPECIAL_TOKENS: [&str; 7] =
+    ["bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token"];
+
+thread_local! {
+    /// What `strftime_now` says during a rendering: seconds since 1970 of the wall clock on the wall.
+    static NOW: Cell<i64> = const { Cell::new(0) };
+}
+
+/// All that a rendering depends on; JSON texts, empty where absent.
+pub struct Request<'a> {
+    pub messages: &'a str,
+    pub tools: &'a str,
+    pub kwargs: &'a str,
+    pub add_generation_prompt: bool,
+    pub continue_final_message: bool,
+    pub local_seconds: i64,
+}
+
+pub struct ChatTemplates {
+    environment: Environment<'static>,
+    special_tokens: Map<String, Json>,
+    /// Name and source as the file has it.
+    sources: Vec<(String, String)>,
+}
+
+/// `raise_exception`, carried through minijinja's error chain.
+#[derive(Debug)]
+struct Raised(String);
+
+impl std::fmt::Display for Raised {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for Raised {}
+
+impl ChatTemplates {
+    /// `jinja`: chat_template.jinja, which wins, or empty; `config`: tokenizer_config.json, or empty.
+    pub fn new(jinja: &str, config: &str) -> Outcome<Self> {
+        let config: Json = match config {
+            "" => Json::Object(Map::new()),
+            text => serde_json::from_str(text).map_err(|e| invalid!("tokenizer_config.json: {e}"))?,
+        };
+        let sources = match jinja {
+            "" => named_templates(config.get("chat_template"))?,
+            text => vec![("default".to_string(), text.to_string())],
+        };
+        let mut environment = environment();
+        for (name, source) in &sources {
+            environment
+                .add_template_owned(name.clone(), jinja_source::prepare(source))
+                .map_err(|e| describe(&e))?;
+        }
+        Ok(ChatTemplates { environment, special_tokens: special_tokens(&config)?, sources })
+    }
+
+    pub fn render(&self, request: &Request) -> Outcome<String> {
+        let mut messages = parse_messages(request.messages)?;
+        let tools = match parse("tools", request.tools)? {
+            tools @ (Json::Null | Json::Array(_)) => tools,
+            _ => return Err(invalid!("tools: expected a list")),
+        };
+        let kwargs = match parse("chat_template_kwargs", request.kwargs)? {
+            Json::Null => Map::new(),
+            Json::Object(map) => map,
+            _ => return Err(invalid!("chat_template_kwargs: expected an object")),
+        };
+        let (name, source) = self.choose(!tools.is_null())?;
+        let continued = match request.continue_final_message {
+            true => Some(tag_final_message(&mut messages, source)?),
+            false => None,
+        };
+
+        let mut context = self.special_tokens.clone();
+        context.insert("documents".into(), Json::Null);
+        context.extend(kwargs);
+        context.insert("messages".into(), Json::Array(messages));
+        context.insert("tools".into(), tools);
+        context.insert("add_generation_prompt".into(), request.add_generation_prompt.into());
+
+        NOW.set(request.local_seconds);
+        let text = self
+            .environment
+            .get_template(name)
+            .and_then(|template| template.render(Value::from_serialize(&context)))
+            .map_err(|e| describe(&e))?;
+        match continued {
+            Some(message) => cut_after_final_message(text, &message),
+            None => Ok(text),
+        }
+    }
+
+    /// "tool_use" where there are tools and such a template, else "default".
+    fn choose(&self, with_tools: bool) -> Outcome<(&str, &str)> {
+        let find = |wanted: &str| self.sources.iter().find(|(name, _)| name == wanted);
+        let found = if with_tools { find("tool_use").or(find("default")) } else { find("default") };
+        match found {
+            Some((name, source)) => Ok((name, source)),
+            None => {
+                let names: Vec<&str> = self.sources.iter().map(|(name, _)| name.as_str()).collect();
+                Err(invalid!("chat template: none is named \"default\", only: {}", names.join(", ")))
+            }
+        }
+    }
+}
+
+/// `chat_template` of tokenizer_config.json: one template, or a list of named ones.
+fn named_templates(value: Option<&Json>) -> Outcome<Vec<(String, String)>> {
+    match value {
+        Some(Json::String(text)) => Ok(vec![("default".to_string(), text.clone())]),
+        Some(Json::Array(list)) if !list.is_empty() => list
+            .iter()
+            .map(|entry| match (entry["name"].as_str(), entry["template"].as_str()) {
+                (Some(name), Some(template)) => Ok((name.to_string(), template.to_string())),
+                _ => Err(invalid!("tokenizer_config.json: chat_template: expected {{\"name\", \"template\"}}, got {entry}")),
+            })
+            .collect(),
+        None | Some(Json::Null) => Err(Fault::Missing(
+            "no chat template: the model has neither chat_template.jinja nor chat_template in tokenizer_config.json"
+                .to_string(),
+        )),
+        Some(_) => Err(invalid!("tokenizer_config.json: chat_template: expected a text or a list of named templates")),
+    }
+}
+
+/// The special tokens that the file names, as texts.
+fn special_tokens(config: &Json) -> Outcome<Map<String, Json>> {
+    let mut tokens = Map::new();
+    let mut add = |name: &str, value: &Json| match value.as_str().or(value["content"].as_str()) {
+        Some(text) => {
+            tokens.insert(name.to_string(), text.into());
+            Ok(())
+        }
+        None if value.is_null() => Ok(()),
+        None => Err(invalid!("tokenizer_config.json: {name}: expected a text, got {value}")),
+    };
+    for name in SPECIAL_TOKENS {
+        add(name, &config[name])?;
+    }
+    if let Some(named) = config["extra_special_tokens"].as_object() {
+        named.iter().try_for_each(|(name, value)| add(name, value))?;
+    }
+    Ok(tokens)
+}
+
+/// Jinja2 as transformers sets it up.
+fn environment() -> Environment<'static> {
+    let mut env = Environment::new();
+    env.set_trim_blocks(true);
+    env.set_lstrip_blocks(true);
+    env.set_auto_escape_callback(|_| AutoEscape::None);
+    env.set_fuel(Some(FUEL));
+    env.set_unknown_method_callback(python::method);
+    env.set_formatter(|out, _, value| out.write_str(&python::to_str(value)?).map_err(Error::from));
+    env.add_filter("tojson", python::tojson);
+    env.add_filter("string", |value: &Value| python::to_str(value));
+    env.add_filter("trim", python::trim);
+    env.add_filter(jinja_source::CHECK_ITERABLE, |value: Value| match value.kind() {
+        ValueKind::None => Err(Error::new(ErrorKind::InvalidOperation, "None is not iterable")),
+        _ => Ok(value),
+    });
+    // Python's: what has a length and can be indexed, which undefined pretends to.
+    env.add_test("sequence", |value: &Value| {
+        use ValueKind::{Iterable, Map, Seq, String, Undefined};
+        matches!(value.kind(), Seq | Iterable | String | Map | Undefined)
+    });
+    env.add_test("iterable", |value: &Value| !value.is_none() && value.try_iter().is_ok());
+    env.add_function("raise_exception", |message: &Value| -> Result<Value, Error> {
+        let text = python::to_str(message)?;
+        Err(Error::new(ErrorKind::InvalidOperation, text.clone()).with_source(Raised(text)))
+    });
+    env.add_function("strftime_now", strftime_now);
+    env
+}
+
+fn strftime_now(format: &str) -> Result<String, Error> {
+    let wrong = |text: String| Error::new(ErrorKind::InvalidOperation, text);
+    let now = chrono::DateTime::from_timestamp(NOW.get(), 0)
+        .ok_or_else(|| wrong(format!("strftime_now: {} seconds are no time", NOW.get())))?;
+    let items: Vec<Item> = StrftimeItems::new(format).collect();
+    if items.contains(&Item::Error) {
+        return Err(wrong(format!("strftime_now: unknown format {format:?}")));
+    }
+    Ok(now.naive_utc().format_with_items(items.iter()).to_string())
+}
+
+fn parse(what: &str, text: &str) -> Outcome<Json> {
+    match text {
+        "" => Ok(Json::Null),
+        text => serde_json::from_str(text).map_err(|e| invalid!("{what}: {e}")),
+    }
+}
+
+fn parse_messages(text: &str) -> Outcome<Vec<Json>> {
+    let Json::Array(mut messages) = parse("messages", text)? else {
+        return Err(invalid!("messages: expected a list"));
+    };
+    for (i, message) in messages.iter_mut().enumerate() {
+        let Json::Object(map) = message else {
+            return Err(invalid!("messages[{i}]: expected an object"));
+        };
+        let reasoning = REASONING.iter().find_map(|name| map.get(*name).filter(|v| !v.is_null())).cloned();
+        if let Some(reasoning) = reasoning {
+            map.entry("thinking").or_insert(reasoning.clone());
+            map.insert("reasoning_content".into(), reasoning);
+        }
+    }
+    Ok(messages)
+}
+
+/// Marks the end of the final message's text, and returns that text.
+fn tag_final_message(messages: &mut [Json], source: &str) -> Outcome<String> {
+    let Some(last) = messages.last_mut() else {
+        return Err(invalid!("continue_final_message: the conversation is empty"));
+    };
+    if !source.contains("content") {
+        return Err(invalid!("continue_final_message: the chat template does not read \"content\""));
+    }
+    let text = match &mut last["content"] {
+        Json::String(text) => Some(text),
+        Json::Array(parts) => parts.iter_mut().rev().find_map(|part| match part.get_mut("text") {
+            Some(Json::String(text)) => Some(text),
+            _ => None,
+        }),
+        _ => None,
+    };
+    let Some(text) = text else {
+        return Err(invalid!("continue_final_message: the final message has no text to continue"));
+    };
+    let original = text.clone();
+    text.push_str(CONTINUE_TAG);
+    Ok(original)
+}
+
+fn cut_after_final_message(rendered: String, message: &str) -> Outcome<String> {
+    let tag = CONTINUE_TAG.trim_end();
+    let Some(at) = rendered.rfind(tag).filter(|_| rendered.contains(python::strip(message))) else {
+        return Err(invalid!(
+            "continue_final_message: the final message does not appear in the text that the chat template makes"
+        ));
+    };
+    let kept = &rendered[..at];
+    // Where the template trimmed the message, its trailing space is not to be kept either.
+    Ok(match rendered[at..].starts_with(CONTINUE_TAG) {
+        true => kept.to_string(),
+        false => python::rstrip(kept).to_string(),
+    })
+}
+
+fn describe(error: &Error) -> Fault {
+    let mut source: Option<&(dyn std::error::Error + 'static)> = Some(error);
+    while let Some(cause) = source {
+        if let Some(Raised(text)) = cause.downcast_ref::<Raised>() {
+            return Fault::Raised(text.clone());
+        }
+        source = cause.source();
+    }
+    let place = error.line().map_or(String::new(), |line| format!(" line {line}"));
+    let detail = match (error.kind(), error.detail()) {
+        (ErrorKind::OutOfFuel, _) => "it does not come to an end".to_string(),
+        (kind, Some(detail)) => format!("{kind}: {detail}"),
+        (kind, None) => kind.to_string(),
+    };
+    invalid!("chat template{place}: {detail}")
+}

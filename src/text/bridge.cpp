@@ -1,0 +1,43 @@
+#include "text/bridge.h"
+
+#include <cerrno>
+#include <cstring>
+#include <fstream>
+#include <iterator>
+
+namespace shoal::bridge {
+
+std::string Take(ShoalBytes bytes) {
+  std::string text(bytes.data, bytes.size);
+  shoal_bytes_free(bytes);
+  return text;
+}
+
+absl::Status Result(int32_t code, ShoalBytes error) {
+  if (code == 0) return absl::OkStatus();
+  const std::string text = Take(error);
+  switch (code) {
+    case kShoalInvalid:
+      return InvalidArgument("{}", text);
+    case kShoalRaised:
+      return FailedPrecondition("{}", text);
+    case kShoalMissing:
+      return NotFound("{}", text);
+    default:
+      return Internal("{}", text);
+  }
+}
+
+absl::StatusOr<std::string> ReadFile(const std::filesystem::path& path) {
+  std::error_code ignored;
+  if (!std::filesystem::exists(path, ignored)) return NotFound("{}: no such file", path.string());
+  errno = 0;
+  std::ifstream file(path, std::ios::binary);
+  std::string text((std::istreambuf_iterator<char>(file)), std::istreambuf_iterator<char>());
+  if (!file.is_open() || file.bad()) {
+    return InvalidArgument("{}: cannot be read: {}", path.string(), std::strerror(errno));
+  }
+  return text;
+}
+
+}  // namespace shoal::bridge

@@ -1,0 +1,62 @@
+#include "text/chat_template.h"
+
+#include <ctime>
+
+#include "base/clock.h"
+#include "text/bridge.h"
+
+namespace shoal {
+namespace {
+
+/// The file's text, or nothing where there is no file.
+absl::StatusOr<std::string> ReadIfThere(const std::filesystem::path& path) {
+  auto text = bridge::ReadFile(path);
+  if (absl::IsNotFound(text.status())) return std::string();
+  return text;
+}
+
+int64_t LocalSeconds() {
+  const auto now = static_cast<std::time_t>(UnixSeconds());
+  std::tm local{};
+  if (localtime_r(&now, &local) == nullptr) return now;
+  return timegm(&local);
+}
+
+}  // namespace
+
+void ChatTemplate::Free::operator()(ShoalTemplate* handle) const { shoal_template_free(handle); }
+
+absl::StatusOr<ChatTemplate> ChatTemplate::Load(const std::filesystem::path& folder) {
+  ASSIGN_OR_RETURN(const std::string jinja, ReadIfThere(folder / "chat_template.jinja"));
+  ASSIGN_OR_RETURN(const std::string config, ReadIfThere(folder / "tokenizer_config.json"));
+  auto chat_template = FromText(jinja, config);
+  if (!chat_template.ok()) return Annotate(chat_template.status(), folder.string());
+  return chat_template;
+}
+
+absl::StatusOr<ChatTemplate> ChatTemplate::FromText(std::string_view jinja,
+                                                    std::string_view tokenizer_config) {
+  ShoalTemplate* handle = nullptr;
+  ShoalBytes error{};
+  const int32_t code =
+      shoal_template_new(bridge::Slice(jinja), bridge::Slice(tokenizer_config), &handle, &error);
+  RETURN_IF_ERROR(bridge::Result(code, error));
+  return ChatTemplate(handle);
+}
+
+absl::StatusOr<std::string> ChatTemplate::render(const ChatRequest& request) const {
+  const ShoalRenderRequest raw = {
+      .messages = bridge::Slice(request.messages),
+      .tools = bridge::Slice(request.tools),
+      .kwargs = bridge::Slice(request.kwargs),
+      .local_seconds = request.local_seconds ? *request.local_seconds : LocalSeconds(),
+      .add_generation_prompt = request.add_generation_prompt,
+      .continue_final_message = request.continue_final_message,
+  };
+  ShoalBytes text{};
+  ShoalBytes error{};
+  RETURN_IF_ERROR(bridge::Result(shoal_template_render(handle_.get(), &raw, &text, &error), error));
+  return bridge::Take(text);
+}
+
+}  // namespace shoal
