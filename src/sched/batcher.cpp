@@ -1,0 +1,311 @@
+#include "sched/batcher.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "base/check.h"
+#include "base/status.h"
+
+namespace shoal {
+
+int64_t PositionsMax(const EngineLimits& limits) {
+  // The last generated token is never fed, so it needs no position in the cache.
+  return std::min(limits.context, static_cast<int64_t>(limits.blocks) * kBlockPositions + 1);
+}
+
+absl::Status CheckFits(const GenerationRequest& request, const EngineLimits& limits) {
+  const auto prompt = static_cast<int64_t>(request.prompt.size());
+  if (prompt + request.max_tokens > limits.context) {
+    return InvalidArgument(
+        "the prompt has {} tokens and max_tokens is {}, together {}, but the model's context is {} tokens; "
+        "shorten the "
+        "prompt or lower max_tokens",
+        prompt, request.max_tokens, prompt + request.max_tokens, limits.context);
+  }
+  const int64_t blocks = BlocksFor(prompt + request.max_tokens - 1);
+  if (blocks > limits.blocks) {
+    return InvalidArgument(
+        "the prompt has {} tokens and max_tokens is {}: that needs {} blocks of {} positions, but the whole "
+        "KV cache has "
+        "{}; shorten the prompt, lower max_tokens, or serve with a larger cache",
+        prompt, request.max_tokens, blocks, kBlockPositions, limits.blocks);
+  }
+  return absl::OkStatus();
+}
+
+Batcher::Batcher(BatcherOptions options) : options_(options) {
+  SHOAL_CHECK_GE(options_.sequences_max, 1);
+  // Every running sequence that does not decode then finds at least one row: prefill cannot starve.
+  SHOAL_CHECK_LE(options_.sequences_max, options_.rows_per_step);
+}
+
+void Batcher::reset(const EngineLimits& limits) {
+  SHOAL_CHECK(running_.empty() && in_flight_.empty());
+  SHOAL_CHECK_GE(limits.steps_in_flight, 1);
+  limits_ = limits;
+  pool_ = BlockPool(limits.blocks);
+  forget_workers();
+}
+
+void Batcher::enqueue(std::unique_ptr<Sequence> sequence) {
+  SHOAL_CHECK(!sequence->request.prompt.empty() && sequence->request.max_tokens > 0);
+  SHOAL_CHECK(sequence->state == SequenceState::kWaiting && sequence->blocks.empty());
+  Sequence* raw = sequence.get();
+  waiting_.emplace(raw->id, raw);
+  const bool inserted = sequences_.emplace(raw->id, std::move(sequence)).second;
+  SHOAL_CHECK(inserted);
+}
+
+Sequence* Batcher::find(SeqId id) const {
+  const auto it = sequences_.find(id);
+  if (it == sequences_.end() || it->second->state == SequenceState::kEnded) return nullptr;
+  return it->second.get();
+}
+
+std::optional<Step> Batcher::compose(StepId id) {
+  Step step{.id = id};
+  InFlight record{.id = id};
+  admit();
+  add_decodes(step, record);
+  add_prefills(step, record);
+  if (step.slices.empty()) return std::nullopt;
+  step.ends = std::exchange(ends_, {});
+  in_flight_.push_back(std::move(record));
+  return step;
+}
+
+// Decodes are split evenly among the steps that may be in flight, so that every stage of a pipeline has work;
+// those that waited longest go first.
+void Batcher::add_decodes(Step& step, InFlight& record) {
+  int64_t decoding = 0;
+  std::vector<Sequence*> ready;
+  for (const auto& [id, sequence] : running_) {
+    if (!sequence->decoding()) continue;
+    ++decoding;
+    if (!sequence->sample_pending) ready.push_back(sequence);
+  }
+  std::ranges::stable_sort(ready, {}, &Sequence::last_step);
+  const int64_t share = (decoding + limits_.steps_in_flight - 1) / limits_.steps_in_flight;
+  int64_t taken = 0;
+  for (Sequence* sequence : ready) {
+    if (taken == share || rows_left(step) == 0) break;
+    if (sequence->state != SequenceState::kRunning) continue;  // Preempted for the sake of an earlier one.
+    if (!grow(*sequence, sequence->scheduled + 1)) continue;
+    add_slice(*sequence, 1, step, record);
+    ++taken;
+  }
+}
+
+void Batcher::add_prefills(Step& step, InFlight& record) {
+  for (const auto& [id, sequence] : running_) {
+    const int64_t rows = std::min(rows_left(step), sequence->unscheduled());
+    if (rows == 0 || sequence->decoding()) continue;
+    add_slice(*sequence, rows, step, record);
+  }
+}
+
+// First come, first served: a large request at the head of the queue is not overtaken for ever by small ones.
+void Batcher::admit() {
+  while (!waiting_.empty() && running() < options_.sequences_max) {
+    Sequence& head = *waiting_.begin()->second;
+    const int64_t need = BlocksFor(static_cast<int64_t>(head.tokens.size()));
+    // One block of air for each running sequence, or the next decodes would preempt what was just admitted.
+    if (pool_.free_count() < need + static_cast<int64_t>(running_.size())) {
+      const bool alone = running_.empty() && returning_blocks_ == 0;
+      SHOAL_CHECK(!alone);  // CheckFits promised that an empty cache holds it.
+      return;
+    }
+    auto blocks = pool_.allocate(static_cast<int>(need));
+    SHOAL_CHECK(blocks.ok());
+    head.blocks = *std::move(blocks);
+    head.state = SequenceState::kRunning;
+    head.scheduled = 0;
+    head.begun = false;
+    waiting_.erase(waiting_.begin());
+    running_.emplace(head.id, &head);
+  }
+}
+
+void Batcher::add_slice(Sequence& sequence, int64_t rows, Step& step, InFlight& record) {
+  const int64_t end = sequence.scheduled + rows;
+  SHOAL_CHECK_LE(end, static_cast<int64_t>(sequence.tokens.size()));
+  const int64_t blocks = BlocksFor(end);
+  SHOAL_CHECK_LE(blocks, static_cast<int64_t>(sequence.blocks.size()));
+  if (!sequence.begun) {
+    step.begins.push_back({.id = sequence.id,
+                           .sampling = sequence.request.sampling,
+                           .tokens = sequence.tokens,
+                           .prompt_tokens = static_cast<int32_t>(sequence.request.prompt.size())});
+    sequence.begun = sequence.known_to_workers = true;
+  }
+  SeqSlice slice{.id = sequence.id, .position = static_cast<int32_t>(sequence.scheduled)};
+  slice.tokens.assign(sequence.tokens.begin() + sequence.scheduled, sequence.tokens.begin() + end);
+  slice.blocks.assign(sequence.blocks.begin(), sequence.blocks.begin() + blocks);
+  slice.sample = end == static_cast<int64_t>(sequence.tokens.size());
+  record.named.push_back(sequence.id);
+  if (slice.sample) record.sampled.push_back(sequence.id);
+  sequence.sample_pending = slice.sample;
+  sequence.scheduled = end;
+  sequence.last_step = step.id;
+  ++sequence.steps_in_flight;
+  step.slices.push_back(std::move(slice));
+}
+
+// True when `sequence` has blocks for `positions`. Takes them from the youngest sequence if it must, which
+// may be `sequence` itself; false then, or while blocks are on their way back.
+bool Batcher::grow(Sequence& sequence, int64_t positions) {
+  const int64_t need = BlocksFor(positions) - static_cast<int64_t>(sequence.blocks.size());
+  if (need <= 0) return true;
+  while (pool_.free_count() < need) {
+    if (returning_blocks_ > 0) return false;
+    SHOAL_CHECK_GT(running_.size(), size_t{1});  // Alone it fits: CheckFits.
+    Sequence& youngest = *running_.rbegin()->second;
+    preempt(youngest);
+    if (&youngest == &sequence) return false;
+  }
+  auto blocks = pool_.allocate(static_cast<int>(need));
+  SHOAL_CHECK(blocks.ok());
+  sequence.blocks.insert(sequence.blocks.end(), blocks->begin(), blocks->end());
+  return true;
+}
+
+void Batcher::preempt(Sequence& sequence) {
+  ++preemptions_;
+  running_.erase(sequence.id);
+  if (sequence.steps_in_flight > 0) {
+    sequence.state = SequenceState::kDraining;
+    returning_blocks_ += static_cast<int64_t>(sequence.blocks.size());
+    ++draining_;
+    return;
+  }
+  release_blocks(sequence);
+  sequence.state = SequenceState::kWaiting;
+  waiting_.emplace(sequence.id, &sequence);
+}
+
+void Batcher::release_blocks(Sequence& sequence) {
+  pool_.release(sequence.blocks);
+  sequence.blocks.clear();
+  sequence.scheduled = 0;
+}
+
+void Batcher::end(SeqId id) {
+  Sequence* sequence = find(id);
+  SHOAL_CHECK(sequence != nullptr);
+  if (sequence->known_to_workers) ends_.push_back(id);
+  waiting_.erase(id);
+  running_.erase(id);
+  if (sequence->state == SequenceState::kDraining) {
+    --draining_;
+  } else if (sequence->steps_in_flight > 0) {
+    returning_blocks_ += static_cast<int64_t>(sequence->blocks.size());
+  }
+  sequence->sink.reset();
+  sequence->state = SequenceState::kEnded;
+  if (sequence->steps_in_flight > 0) return;
+  release_blocks(*sequence);
+  sequences_.erase(id);
+}
+
+absl::StatusOr<std::vector<Batcher::Sampled>> Batcher::acknowledge(const StepResult& result) {
+  SHOAL_CHECK(!in_flight_.empty());
+  const InFlight& record = in_flight_.front();
+  if (result.id != record.id) {
+    return Internal("step {}: expected its result next, got the result of step {}", record.id, result.id);
+  }
+  std::vector<Sampled> sampled;
+  for (const SeqResult& one : result.sequences) {
+    if (std::ranges::count(record.sampled, one.id) != 1 || one.tokens.size() != 1) {
+      return Internal("step {}: got {} tokens for sequence {}, which was not to be sampled once in it",
+                      result.id, one.tokens.size(), one.id);
+    }
+    if (one.tokens[0] < 0 || one.tokens[0] >= limits_.vocabulary) {
+      return Internal("step {}: got token {} for sequence {}, outside the vocabulary of {}", result.id,
+                      one.tokens[0], one.id, limits_.vocabulary);
+    }
+    sampled.push_back({one.id, one.tokens[0]});
+  }
+  if (sampled.size() != record.sampled.size()) {
+    return Internal("step {}: expected tokens for {} sequences, got {}", result.id, record.sampled.size(),
+                    sampled.size());
+  }
+  std::erase_if(sampled, [&](const Sampled& one) {
+    Sequence* sequence = find(one.id);
+    if (sequence == nullptr) return true;  // It ended while the step was in flight.
+    sequence->tokens.push_back(one.token);
+    sequence->sample_pending = false;
+    return false;
+  });
+  const std::vector<SeqId> named = record.named;
+  in_flight_.pop_front();
+  for (const SeqId id : named) step_returned(*sequences_.at(id));
+  return sampled;
+}
+
+void Batcher::step_returned(Sequence& sequence) {
+  SHOAL_CHECK_GT(sequence.steps_in_flight, 0);
+  if (--sequence.steps_in_flight > 0 || sequence.state == SequenceState::kRunning) return;
+  returning_blocks_ -= static_cast<int64_t>(sequence.blocks.size());
+  release_blocks(sequence);
+  if (sequence.state == SequenceState::kEnded) {
+    sequences_.erase(sequence.id);
+    return;
+  }
+  SHOAL_CHECK(sequence.state == SequenceState::kDraining);
+  --draining_;
+  sequence.state = SequenceState::kWaiting;
+  waiting_.emplace(sequence.id, &sequence);
+}
+
+std::vector<std::unique_ptr<Sequence>> Batcher::fail_started() {
+  std::vector<std::unique_ptr<Sequence>> failed;
+  for (auto it = sequences_.begin(); it != sequences_.end();) {
+    Sequence& sequence = *it->second;
+    if (sequence.state == SequenceState::kWaiting) {
+      ++it;
+      continue;
+    }
+    if (sequence.state != SequenceState::kEnded) failed.push_back(std::move(it->second));
+    it = sequences_.erase(it);
+  }
+  running_.clear();
+  in_flight_.clear();
+  draining_ = 0;
+  returning_blocks_ = 0;
+  pool_ = BlockPool(limits_.blocks);
+  forget_workers();
+  std::ranges::sort(failed, {}, [](const auto& sequence) { return sequence->id; });
+  return failed;
+}
+
+// Workers of a new generation know nobody.
+void Batcher::forget_workers() {
+  ends_.clear();
+  for (const auto& [id, sequence] : waiting_) sequence->known_to_workers = false;
+}
+
+std::vector<SeqId> Batcher::waiting_ids() const {
+  std::vector<SeqId> ids;
+  for (const auto& [id, sequence] : waiting_) ids.push_back(id);
+  return ids;
+}
+
+std::vector<SeqId> Batcher::live_ids() const {
+  std::vector<SeqId> ids;
+  for (const auto& [id, sequence] : sequences_) {
+    if (sequence->state != SequenceState::kEnded) ids.push_back(id);
+  }
+  return ids;
+}
+
+absl::Status Batcher::verify() const {
+  RETURN_IF_ERROR(pool_.verify());
+  int64_t held = 0;
+  for (const auto& [id, sequence] : sequences_) held += static_cast<int64_t>(sequence->blocks.size());
+  if (held != pool_.used_count()) {
+    return Internal("the sequences hold {} blocks, but the pool has given out {}", held, pool_.used_count());
+  }
+  return absl::OkStatus();
+}
+
+}  // namespace shoal

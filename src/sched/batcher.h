@@ -1,0 +1,116 @@
+// Which sequences run in the next step, with how many tokens, in which blocks. Continuous batching: sequences
+// join and leave at every step; long prompts are cut into chunks; when blocks run out the youngest sequence
+// gives its own back. Source: Yu et al. 2022 (Orca), iteration-level scheduling; Kwon et al. 2023,
+// arXiv:2309.06180, paged KV; Agrawal et al. 2024, arXiv:2403.02310, chunked prefill that rides along with
+// decodes.
+#pragma once
+
+#include <cstdint>
+#include <deque>
+#include <map>
+#include <memory>
+#include <optional>
+#include <unordered_map>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "base/ids.h"
+#include "exec/engine.h"
+#include "kv/block_pool.h"
+#include "sched/sequence.h"
+
+namespace shoal {
+
+struct BatcherOptions {
+  int rows_per_step = 256;  ///< Token budget of one step: decode rows first, prefill chunks fill the rest.
+  int sequences_max = 256;  ///< Sequences that hold blocks at once; at most rows_per_step.
+};
+
+/// OK if `request` can be served by an engine with `limits`; else InvalidArgument with the numbers.
+absl::Status CheckFits(const GenerationRequest& request, const EngineLimits& limits);
+
+/// Longest prompt + output that CheckFits lets pass: bounded by the model's context and by the whole cache.
+int64_t PositionsMax(const EngineLimits& limits);
+
+/// The state of all sequences, and the blocks. Belongs to the scheduler's thread; does no I/O and calls
+/// nobody.
+class Batcher {
+ public:
+  explicit Batcher(BatcherOptions options);
+
+  /// A new generation of the engine: all caches are empty. No sequence may be started (fail_started first).
+  void reset(const EngineLimits& limits);
+
+  /// Puts a fresh sequence at the end of the queue.
+  void enqueue(std::unique_ptr<Sequence> sequence);
+
+  /// The sequence that waits or runs under this id; nullptr where it is unknown or has ended.
+  Sequence* find(SeqId id) const;
+
+  /// The next step, or nullopt if no sequence can use one now. Marks what it takes as in flight.
+  std::optional<Step> compose(StepId id);
+
+  struct Sampled {
+    SeqId id;
+    int32_t token = 0;
+  };
+  /// A step came back, in step order. Appends the sampled ids to their sequences, returns those of sequences
+  /// that have not ended, and gives blocks back that no step in flight names. Internal if the result does not
+  /// match the step.
+  absl::StatusOr<std::vector<Sampled>> acknowledge(const StepResult& result);
+
+  /// Ends a waiting or running sequence. Its blocks return once no step in flight names them.
+  void end(SeqId id);
+
+  /// Removes every sequence that holds blocks and forgets the steps in flight: their engine is gone. The
+  /// queue stays, preempted sequences included, since those can begin again from their tokens.
+  std::vector<std::unique_ptr<Sequence>> fail_started();
+
+  /// Ids of all sequences that wait (in queue order) or run.
+  std::vector<SeqId> waiting_ids() const;
+  std::vector<SeqId> live_ids() const;
+
+  int waiting() const { return static_cast<int>(waiting_.size()); }
+  /// Sequences that hold blocks and have not ended.
+  int running() const { return static_cast<int>(running_.size()) + draining_; }
+  int steps_in_flight() const { return static_cast<int>(in_flight_.size()); }
+  int64_t preemptions() const { return preemptions_; }
+  const BlockPool& pool() const { return pool_; }
+
+  /// I7; and when nothing runs, that no block is held.
+  absl::Status verify() const;
+
+ private:
+  struct InFlight {
+    StepId id;
+    std::vector<SeqId> named;    // Sequences with a slice in it.
+    std::vector<SeqId> sampled;  // Those of them that get a token.
+  };
+
+  void add_decodes(Step& step, InFlight& record);
+  void add_prefills(Step& step, InFlight& record);
+  void admit();
+  void add_slice(Sequence& sequence, int64_t rows, Step& step, InFlight& record);
+  bool grow(Sequence& sequence, int64_t positions);
+  void preempt(Sequence& sequence);
+  void release_blocks(Sequence& sequence);
+  void step_returned(Sequence& sequence);
+  void forget_workers();
+  int64_t rows_left(const Step& step) const { return options_.rows_per_step - step.rows(); }
+
+  const BatcherOptions options_;
+  EngineLimits limits_;
+  BlockPool pool_{0};
+  std::unordered_map<SeqId, std::unique_ptr<Sequence>> sequences_;
+  std::map<SeqId, Sequence*> waiting_;  // By arrival: a preempted sequence is ahead of all younger ones.
+  std::map<SeqId, Sequence*> running_;
+  int draining_ = 0;
+  int64_t returning_blocks_ =
+      0;  // Held by draining and ended sequences: they come back with steps in flight.
+  std::deque<InFlight> in_flight_;
+  std::vector<SeqId> ends_;  // To be told to the workers with the next step.
+  int64_t preemptions_ = 0;
+};
+
+}  // namespace shoal

@@ -1,0 +1,239 @@
+#include "sched/batcher.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <numeric>
+
+#include "base/status.h"
+
+namespace shoal {
+namespace {
+
+using ::testing::HasSubstr;
+using ::testing::SizeIs;
+
+constexpr EngineLimits kLimits{.blocks = 8, .context = 1024, .steps_in_flight = 1, .vocabulary = 100};
+
+class BatcherTest : public ::testing::Test {
+ protected:
+  void start(EngineLimits limits, BatcherOptions options = {.rows_per_step = 64, .sequences_max = 16}) {
+    batcher_ = std::make_unique<Batcher>(options);
+    batcher_->reset(limits);
+  }
+  SeqId add(int prompt, int max_tokens = 100) {
+    auto sequence = std::make_unique<Sequence>();
+    sequence->id = SeqId{next_++};
+    sequence->request.prompt.resize(static_cast<size_t>(prompt));
+    std::iota(sequence->request.prompt.begin(), sequence->request.prompt.end(), 0);
+    sequence->request.max_tokens = max_tokens;
+    sequence->tokens = sequence->request.prompt;
+    const SeqId id = sequence->id;
+    batcher_->enqueue(std::move(sequence));
+    return id;
+  }
+  std::optional<Step> compose() {
+    auto step = batcher_->compose(StepId{step_});
+    if (step.has_value()) {
+      ++step_;
+      pending_.push_back(*step);
+    }
+    return step;
+  }
+  /// The oldest step in flight comes back with token 7 for each sequence it samples.
+  void acknowledge() {
+    StepResult result{.id = pending_.front().id};
+    for (const SeqSlice& slice : pending_.front().slices) {
+      if (slice.sample) result.sequences.push_back({slice.id, {7}});
+    }
+    pending_.erase(pending_.begin());
+    ASSERT_TRUE(batcher_->acknowledge(result).ok());
+    ASSERT_TRUE(batcher_->verify().ok());
+  }
+
+  std::unique_ptr<Batcher> batcher_;
+  std::vector<Step> pending_;
+  uint64_t next_ = 1;
+  uint64_t step_ = 1;
+};
+
+TEST_F(BatcherTest, CutsALongPromptIntoChunksOfTheBudget) {
+  start(kLimits);
+  add(150);
+  std::vector<int64_t> positions, rows;
+  std::vector<bool> samples;
+  for (int i = 0; i < 3; ++i) {
+    const auto step = compose();
+    ASSERT_TRUE(step.has_value());
+    ASSERT_THAT(step->slices, SizeIs(1));
+    EXPECT_EQ(step->begins.size(), i == 0 ? 1u : 0u);
+    positions.push_back(step->slices[0].position);
+    rows.push_back(step->rows());
+    samples.push_back(step->slices[0].sample);
+    EXPECT_EQ(step->slices[0].tokens[0], positions.back());
+    acknowledge();
+  }
+  EXPECT_EQ(positions, (std::vector<int64_t>{0, 64, 128}));
+  EXPECT_EQ(rows, (std::vector<int64_t>{64, 64, 22}));
+  EXPECT_EQ(samples, (std::vector<bool>{false, false, true}));
+}
+
+TEST_F(BatcherTest, DecodesGoFirstAndPrefillFillsTheRest) {
+  start(kLimits);
+  const SeqId first = add(10);
+  compose();
+  acknowledge();
+  const SeqId second = add(100);
+  const auto step = compose();
+  ASSERT_THAT(step->slices, SizeIs(2));
+  EXPECT_EQ(step->slices[0].id, first);
+  EXPECT_EQ(step->slices[0].tokens, std::vector<int32_t>{7});
+  EXPECT_EQ(step->slices[1].id, second);
+  EXPECT_EQ(step->slices[1].tokens.size(), 63u);
+}
+
+TEST_F(BatcherTest, SplitsDecodesEvenlyAmongTheStepsInFlight) {
+  EngineLimits limits = kLimits;
+  limits.steps_in_flight = 2;
+  limits.blocks = 16;
+  start(limits);
+  for (int i = 0; i < 5; ++i) add(1);
+  EXPECT_THAT(compose()->slices, SizeIs(3));
+  EXPECT_THAT(compose()->slices, SizeIs(2));
+  EXPECT_FALSE(compose().has_value());  // Every token is pending.
+  acknowledge();
+  EXPECT_THAT(compose()->slices, SizeIs(3));
+}
+
+TEST_F(BatcherTest, PrefillChunksOfOneSequenceFollowEachOtherInFlight) {
+  EngineLimits limits = kLimits;
+  limits.steps_in_flight = 3;
+  start(limits);
+  add(100);
+  EXPECT_EQ(compose()->slices[0].position, 0);
+  EXPECT_EQ(compose()->slices[0].position, 64);
+  EXPECT_FALSE(compose().has_value());
+}
+
+TEST_F(BatcherTest, TheYoungestGivesItsBlocksBackWhenTheyRunOut) {
+  start({.blocks = 4, .context = 1024, .steps_in_flight = 1, .vocabulary = 100});
+  const SeqId old = add(32);
+  const SeqId young = add(32);
+  for (int i = 0; i < 33; ++i) {  // One prefill, then 32 decodes each: both sit on 2 full blocks.
+    ASSERT_THAT(compose()->slices, SizeIs(2));
+    acknowledge();
+  }
+  EXPECT_EQ(batcher_->pool().free_count(), 0);
+  const auto step = compose();
+  ASSERT_THAT(step->slices, SizeIs(1));
+  EXPECT_EQ(step->slices[0].id, old);
+  EXPECT_EQ(batcher_->find(young)->state, SequenceState::kWaiting);
+  EXPECT_EQ(batcher_->preemptions(), 1);
+  EXPECT_TRUE(step->ends.empty());
+  acknowledge();
+  batcher_->end(old);
+  const auto again = compose();
+  ASSERT_THAT(again->begins, SizeIs(1));  // Begins again from all its tokens: prompt and generated.
+  EXPECT_EQ(again->begins[0].id, young);
+  EXPECT_EQ(again->begins[0].tokens.size(), 65u);
+  EXPECT_EQ(again->begins[0].prompt_tokens, 32);
+  EXPECT_EQ(again->slices[0].position, 0);
+  EXPECT_EQ(again->ends, std::vector<SeqId>{old});
+}
+
+TEST_F(BatcherTest, AnEndedSequenceKeepsItsBlocksUntilItsLastStepIsBack) {
+  EngineLimits limits = kLimits;
+  limits.steps_in_flight = 2;
+  start(limits);
+  const SeqId id = add(100);
+  compose();
+  compose();
+  batcher_->end(id);
+  EXPECT_EQ(batcher_->find(id), nullptr);
+  EXPECT_EQ(batcher_->running(), 0);
+  EXPECT_EQ(batcher_->pool().used_count(), 4);
+  acknowledge();
+  EXPECT_EQ(batcher_->pool().used_count(), 4);
+  acknowledge();
+  EXPECT_EQ(batcher_->pool().used_count(), 0);
+}
+
+TEST_F(BatcherTest, APreemptedSequenceInFlightKeepsItsTokenAndItsBlocksUntilThen) {
+  start({.blocks = 3, .context = 1024, .steps_in_flight = 2, .vocabulary = 100});
+  const SeqId old = add(31);
+  const SeqId young = add(32);
+  compose();  // Both prompts: two blocks.
+  acknowledge();
+  EXPECT_EQ(compose()->slices[0].id, old);    // Its position 31 is in its first block.
+  EXPECT_EQ(compose()->slices[0].id, young);  // Takes the third block.
+  acknowledge();
+  EXPECT_FALSE(
+      compose().has_value());  // The old one wants a block of the young one, which a step in flight names.
+  EXPECT_EQ(batcher_->find(young)->state, SequenceState::kDraining);
+  EXPECT_EQ(batcher_->pool().free_count(), 0);
+  acknowledge();
+  EXPECT_EQ(batcher_->find(young)->state, SequenceState::kWaiting);
+  EXPECT_EQ(batcher_->find(young)->tokens.size(), 34u);
+  const auto step = compose();
+  ASSERT_THAT(step->slices, SizeIs(1));
+  EXPECT_EQ(step->slices[0].id, old);
+  EXPECT_EQ(step->slices[0].position, 32);
+}
+
+TEST_F(BatcherTest, RefusesAResultThatDoesNotMatchItsStep) {
+  start(kLimits);
+  const SeqId id = add(3);
+  const auto expect_refused = [&](StepResult result, const std::string& why) {
+    const auto refused = batcher_->acknowledge(result);
+    ASSERT_FALSE(refused.ok());
+    EXPECT_EQ(refused.status().code(), absl::StatusCode::kInternal);
+    EXPECT_THAT(Message(refused.status()), HasSubstr(why));
+  };
+  compose();
+  expect_refused({.id = StepId{9}, .sequences = {{id, {1}}}}, "step 9");
+  expect_refused({.id = StepId{1}}, "expected tokens for 1");
+  expect_refused({.id = StepId{1}, .sequences = {{id, {1, 2}}}}, "2 tokens");
+  expect_refused({.id = StepId{1}, .sequences = {{SeqId{77}, {1}}}}, "sequence 77");
+  expect_refused({.id = StepId{1}, .sequences = {{id, {100}}}}, "vocabulary of 100");
+  acknowledge();
+}
+
+TEST_F(BatcherTest, FailingTheStartedLeavesTheQueue) {
+  start(kLimits, {.rows_per_step = 64, .sequences_max = 1});
+  const SeqId started = add(3);
+  const SeqId queued = add(3);
+  compose();
+  const auto failed = batcher_->fail_started();
+  ASSERT_THAT(failed, SizeIs(1));
+  EXPECT_EQ(failed[0]->id, started);
+  EXPECT_EQ(batcher_->waiting_ids(), std::vector<SeqId>{queued});
+  EXPECT_EQ(batcher_->pool().used_count(), 0);
+  batcher_->reset(kLimits);
+  pending_.clear();
+  EXPECT_EQ(compose()->slices[0].id, queued);
+}
+
+TEST(CheckFits, SaysWhichLimitAndByHowMuch) {
+  GenerationRequest request{.prompt = std::vector<int32_t>(100), .max_tokens = 50};
+  EXPECT_TRUE(CheckFits(request, {.blocks = 5, .context = 150}).ok());
+  const std::string context = Message(CheckFits(request, {.blocks = 5, .context = 149}));
+  EXPECT_THAT(context, HasSubstr("100 tokens"));
+  EXPECT_THAT(context, HasSubstr("149"));
+  const std::string cache = Message(CheckFits(request, {.blocks = 4, .context = 150}));
+  EXPECT_THAT(cache, HasSubstr("5 blocks"));
+  EXPECT_THAT(cache, HasSubstr("has 4"));
+}
+
+TEST(CheckFits, AgreesWithPositionsMax) {
+  for (const EngineLimits limits :
+       {EngineLimits{.blocks = 3, .context = 1000}, {.blocks = 100, .context = 70}}) {
+    GenerationRequest request{.prompt = std::vector<int32_t>(10)};
+    request.max_tokens = PositionsMax(limits) - 10;
+    EXPECT_TRUE(CheckFits(request, limits).ok());
+    ++request.max_tokens;
+    EXPECT_FALSE(CheckFits(request, limits).ok());
+  }
+}
+
+}  // namespace
+}  // namespace shoal

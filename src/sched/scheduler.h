@@ -1,0 +1,124 @@
+// The scheduler: one thread that owns all sequences, puts them into steps, hands the steps to the engine and
+// the tokens to the requests' sinks. Everybody else only leaves events in its mailbox.
+#pragma once
+
+#include <chrono>
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <optional>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "base/clock.h"
+#include "exec/engine.h"
+#include "sched/batcher.h"
+#include "sched/request.h"
+
+namespace shoal {
+
+/// A request as the scheduler knows it; never given twice in the life of a scheduler.
+using RequestId = SeqId;
+
+/// A step that came back well, for the metrics.
+struct StepObservation {
+  StepId id;
+  int64_t rows = 0;
+  int64_t elapsed_ns = 0;  ///< From submit to result.
+  std::vector<StageTiming> timings;
+};
+
+struct SchedulerOptions {
+  BatcherOptions batch;
+  int queue_max = 256;  ///< Requests that may wait; one more is refused.
+  /// How long a queued request waits for an engine that is down before it fails with Unavailable.
+  Duration engine_wait = std::chrono::seconds(10);
+  /// Called from the scheduler's thread; must not block. May be empty.
+  std::function<void(const StepObservation&)> on_step;
+};
+
+struct SchedulerStats {
+  absl::Status engine;  ///< OK while steps can be submitted.
+  EngineLimits limits;  ///< Of the last engine that was up; zeros before.
+  int waiting = 0;
+  int running = 0;
+  int steps_in_flight = 0;
+  int blocks_total = 0;
+  int blocks_free = 0;
+  int blocks_used = 0;  ///< Free + used = total.
+  int64_t steps = 0;
+  int64_t rows = 0;  ///< Token rows computed, re-prefills included.
+  int64_t tokens_generated = 0;
+  int64_t preemptions = 0;
+  int64_t engine_losses = 0;
+};
+
+class Scheduler {
+ public:
+  /// `engine` must outlive the scheduler. Takes the engine's state listener.
+  Scheduler(Engine& engine, SchedulerOptions options);
+  /// Stops first.
+  ~Scheduler();
+  Scheduler(const Scheduler&) = delete;
+  Scheduler& operator=(const Scheduler&) = delete;
+
+  /// Queues a request; from then on `sink` is told of it, from the scheduler's thread, until on_finish or
+  /// on_error. On an error `sink` is never called: ResourceExhausted if the queue is full, InvalidArgument if
+  /// it can never fit the context or the cache (where no engine has been up yet that verdict comes through
+  /// the sink), Cancelled after stop().
+  absl::StatusOr<RequestId> submit(GenerationRequest request, std::shared_ptr<EventSink> sink);
+
+  /// Ends a request (on_error with Cancelled) and frees its blocks as soon as no step in flight names them. A
+  /// request that has ended already, or never was, is left alone.
+  void cancel(RequestId id);
+
+  SchedulerStats stats() const;
+
+  /// Ends every request with Cancelled and joins the thread. Idempotent.
+  void stop();
+
+ private:
+  struct Mailbox;
+  struct Event;
+
+  void run();
+  void handle(Event& event);
+  void handle_submit(Event& event);
+  void handle_step_end(Event& event);
+  void refresh_engine();
+  void engine_started(uint64_t generation);
+  void lose_engine(const absl::Status& status);
+  void expire();
+  void expire_one(SeqId id, Clock::time_point now);
+  void submit_steps();
+  void deliver(const Batcher::Sampled& sampled);
+  void finish(SeqId id, FinishReason reason);
+  void fail(SeqId id, const absl::Status& status);
+  void publish();
+  Clock::time_point next_wake() const;
+
+  Engine& engine_;
+  const SchedulerOptions options_;
+  std::shared_ptr<Mailbox> mailbox_;
+
+  // All below belongs to the thread.
+  Batcher batcher_;
+  bool engine_up_ = false;
+  absl::Status engine_status_;
+  std::optional<uint64_t> generation_;  // Of the steps submitted.
+  bool generation_lost_ = false;        // A step of it failed, or was given up.
+  Clock::time_point down_since_;
+  StepId next_step_{1};
+  struct Submitted {
+    int64_t rows = 0;
+    int64_t at_ns = 0;
+  };
+  std::vector<Submitted> submitted_;  // Of the steps in flight, oldest first.
+  SchedulerStats totals_;             // Its counters.
+  std::thread thread_;
+};
+
+}  // namespace shoal

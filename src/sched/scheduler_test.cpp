@@ -1,0 +1,303 @@
+#include "sched/scheduler.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include "base/random.h"
+#include "base/status.h"
+#include "sched/testing/fake_engine.h"
+#include "sched/testing/recording_sink.h"
+
+namespace shoal {
+namespace {
+
+using std::chrono::milliseconds;
+using ::testing::HasSubstr;
+using ::testing::IsEmpty;
+
+GenerationRequest Request(std::vector<int32_t> prompt, int64_t max_tokens) {
+  return {.prompt = std::move(prompt), .max_tokens = max_tokens, .deadline = Deadline::after_ms(60'000)};
+}
+
+std::vector<int32_t> RandomPrompt(RandomStream& random, size_t length) {
+  std::vector<int32_t> prompt(length);
+  for (int32_t& token : prompt) token = static_cast<int32_t>(random.below(101));
+  return prompt;
+}
+
+/// True once `condition` holds; false after 30 s.
+bool Eventually(const std::function<bool()>& condition) {
+  const Deadline deadline = Deadline::after_ms(30'000);
+  while (!condition()) {
+    if (deadline.expired()) return false;
+    std::this_thread::sleep_for(milliseconds(1));
+  }
+  return true;
+}
+
+bool Idle(const Scheduler& scheduler) {
+  const SchedulerStats stats = scheduler.stats();
+  return stats.waiting == 0 && stats.running == 0 && stats.steps_in_flight == 0 && stats.blocks_used == 0;
+}
+
+struct MixCase {
+  const char* name;
+  EngineLimits limits;
+  int rows_per_step;
+  int sequences_max;
+};
+
+void PrintTo(const MixCase& mix, std::ostream* out) { *out << mix.name; }
+
+class SchedulerMix : public ::testing::TestWithParam<MixCase> {};
+
+TEST_P(SchedulerMix, SixtyFourStreamsGetTheTokensTheyGetAlone) {
+  const MixCase& mix = GetParam();
+  FakeEngine engine({.limits = mix.limits});
+  Scheduler scheduler(engine,
+                      {.batch = {.rows_per_step = mix.rows_per_step, .sequences_max = mix.sequences_max}});
+  RandomStream random(7);
+  std::vector<std::shared_ptr<RecordingSink>> sinks;
+  std::vector<GenerationRequest> requests;
+  for (int i = 0; i < 64; ++i) {
+    GenerationRequest request =
+        Request(RandomPrompt(random, 1 + random.below(90)), static_cast<int64_t>(1 + random.below(80)));
+    request.sampling.seed = random.bits();
+    if (i % 3 == 0) request.eos_ids = {5, 6, 7, 8};
+    requests.push_back(request);
+    sinks.push_back(std::make_shared<RecordingSink>());
+    ASSERT_TRUE(scheduler.submit(request, sinks.back()).ok());
+    if (i % 9 == 0) std::this_thread::sleep_for(milliseconds(1));
+  }
+  for (size_t i = 0; i < sinks.size(); ++i) {
+    ASSERT_TRUE(sinks[i]->wait_end()) << i;
+    ASSERT_TRUE(sinks[i]->error().ok()) << ToString(sinks[i]->error());
+    std::vector<int32_t> expected = ExpectedTokens(
+        HashModel(101), requests[i].prompt, static_cast<int>(requests[i].max_tokens), requests[i].sampling);
+    const auto eos = std::ranges::find_first_of(expected, requests[i].eos_ids);
+    EXPECT_EQ(*sinks[i]->reason(), eos == expected.end() ? FinishReason::kLength : FinishReason::kStop);
+    expected.erase(eos, expected.end());
+    EXPECT_EQ(sinks[i]->tokens(), expected) << "stream " << i;
+    EXPECT_FALSE(sinks[i]->late());
+  }
+  EXPECT_TRUE(Eventually([&] { return Idle(scheduler); }));
+  EXPECT_THAT(engine.violations(), IsEmpty());
+  EXPECT_LE(engine.rows_max(), mix.rows_per_step);
+  if (mix.limits.steps_in_flight > 1) {
+    EXPECT_GT(engine.in_flight_max(), 1);
+  }
+  if (mix.limits.blocks < 64) {
+    EXPECT_GT(scheduler.stats().preemptions, 0);
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(
+    Mixes, SchedulerMix,
+    ::testing::Values(
+        MixCase{"roomy", {.blocks = 512, .context = 2048, .steps_in_flight = 1, .vocabulary = 101}, 256, 64},
+        MixCase{
+            "small_chunks", {.blocks = 512, .context = 2048, .steps_in_flight = 1, .vocabulary = 101}, 7, 5},
+        MixCase{"one_row", {.blocks = 512, .context = 2048, .steps_in_flight = 2, .vocabulary = 101}, 1, 1},
+        MixCase{
+            "pipeline", {.blocks = 512, .context = 2048, .steps_in_flight = 4, .vocabulary = 101}, 64, 64},
+        MixCase{
+            "tight_cache", {.blocks = 12, .context = 2048, .steps_in_flight = 1, .vocabulary = 101}, 64, 32},
+        MixCase{"tight_pipeline",
+                {.blocks = 9, .context = 2048, .steps_in_flight = 3, .vocabulary = 101},
+                48,
+                48}),
+    [](const auto& test) { return std::string(test.param.name); });
+
+TEST(Scheduler, RefusesWhenTheQueueIsFull) {
+  FakeEngine engine({});
+  engine.hold(true);
+  Scheduler scheduler(engine, {.batch = {.rows_per_step = 8, .sequences_max = 1}, .queue_max = 2});
+  std::vector<std::shared_ptr<RecordingSink>> sinks;
+  auto submit = [&] {
+    sinks.push_back(std::make_shared<RecordingSink>());
+    return scheduler.submit(Request({1, 2}, 3), sinks.back());
+  };
+  ASSERT_TRUE(submit().ok());
+  ASSERT_TRUE(Eventually([&] { return scheduler.stats().running == 1; }));
+  ASSERT_TRUE(submit().ok());
+  ASSERT_TRUE(submit().ok());
+  const auto refused = submit();
+  ASSERT_FALSE(refused.ok());
+  EXPECT_EQ(refused.status().code(), absl::StatusCode::kResourceExhausted);
+  EXPECT_THAT(Message(refused.status()), HasSubstr("2 requests wait"));
+  EXPECT_EQ(scheduler.stats().waiting, 2);
+  engine.hold(false);
+  for (int i = 0; i < 3; ++i) EXPECT_TRUE(sinks[i]->wait_end());
+  EXPECT_TRUE(submit().ok());
+  EXPECT_TRUE(sinks.back()->wait_end());
+}
+
+TEST(Scheduler, RefusesWhatCanNeverFit) {
+  FakeEngine engine({.limits = {.blocks = 2, .context = 128, .steps_in_flight = 1, .vocabulary = 101}});
+  Scheduler scheduler(engine, {});
+  auto sink = std::make_shared<RecordingSink>();
+  const auto context = scheduler.submit(Request(std::vector<int32_t>(100), 29), sink);
+  EXPECT_EQ(context.status().code(), absl::StatusCode::kInvalidArgument);
+  EXPECT_THAT(Message(context.status()), HasSubstr("context is 128"));
+  const auto cache = scheduler.submit(Request(std::vector<int32_t>(60), 6), sink);
+  EXPECT_EQ(cache.status().code(), absl::StatusCode::kInvalidArgument);
+  EXPECT_THAT(Message(cache.status()), HasSubstr("3 blocks"));
+  ASSERT_TRUE(scheduler.submit(Request(std::vector<int32_t>(60), 5), sink).ok());
+  EXPECT_TRUE(sink->wait_end());
+  EXPECT_EQ(sink->tokens().size(), 5u);
+}
+
+TEST(Scheduler, CancelFreesTheBlocks) {
+  FakeEngine engine({.step_time = milliseconds(1)});
+  Scheduler scheduler(engine, {});
+  auto sink = std::make_shared<RecordingSink>();
+  const auto id = scheduler.submit(Request({1, 2, 3}, 1500), sink);
+  ASSERT_TRUE(sink->wait_tokens(3));
+  EXPECT_GT(scheduler.stats().blocks_used, 0);
+  scheduler.cancel(*id);
+  ASSERT_TRUE(sink->wait_end());
+  EXPECT_EQ(sink->error().code(), absl::StatusCode::kCancelled);
+  EXPECT_TRUE(Eventually([&] { return Idle(scheduler); }));
+  scheduler.cancel(*id);  // Twice does no harm.
+  scheduler.cancel(SeqId{999});
+  auto other = std::make_shared<RecordingSink>();
+  ASSERT_TRUE(scheduler.submit(Request({4}, 2), other).ok());
+  EXPECT_TRUE(other->wait_end());
+  EXPECT_EQ(engine.known_sequences(), 1);  // The cancelled one was forgotten by the workers, too.
+  EXPECT_THAT(engine.violations(), IsEmpty());
+  EXPECT_FALSE(sink->late());
+}
+
+TEST(Scheduler, ASinkThatHasEnoughEndsItsRequest) {
+  FakeEngine engine({});
+  Scheduler scheduler(engine, {});
+  auto sink = std::make_shared<RecordingSink>(4);
+  ASSERT_TRUE(scheduler.submit(Request({1, 2, 3}, 100), sink).ok());
+  ASSERT_TRUE(sink->wait_end());
+  EXPECT_EQ(sink->tokens().size(), 4u);
+  EXPECT_EQ(*sink->reason(), FinishReason::kStop);
+  EXPECT_TRUE(Eventually([&] { return Idle(scheduler); }));
+  EXPECT_EQ(engine.steps(), 4);
+}
+
+TEST(Scheduler, TheDeadlineEndsRunningAndQueuedRequests) {
+  FakeEngine engine({});
+  engine.hold(true);
+  Scheduler scheduler(engine, {.batch = {.rows_per_step = 8, .sequences_max = 1}});
+  auto running = std::make_shared<RecordingSink>();
+  auto queued = std::make_shared<RecordingSink>();
+  GenerationRequest request = Request({1}, 10);
+  request.deadline = Deadline::after_ms(50);
+  ASSERT_TRUE(scheduler.submit(request, running).ok());
+  ASSERT_TRUE(scheduler.submit(request, queued).ok());
+  for (const auto& sink : {running, queued}) {
+    ASSERT_TRUE(sink->wait_end());
+    EXPECT_EQ(sink->error().code(), absl::StatusCode::kDeadlineExceeded);
+  }
+  engine.hold(false);
+  EXPECT_TRUE(Eventually([&] { return Idle(scheduler); }));
+}
+
+TEST(Scheduler, ALostEngineEndsWhatRunsAndServesTheQueueWhenItIsBack) {
+  const EngineLimits limits{.blocks = 64, .context = 2048, .steps_in_flight = 2, .vocabulary = 101};
+  FakeEngine engine({.limits = limits, .step_time = milliseconds(1)});
+  Scheduler scheduler(engine, {.batch = {.rows_per_step = 16, .sequences_max = 2}});
+  std::vector<std::shared_ptr<RecordingSink>> sinks;
+  for (int i = 0; i < 3; ++i) {
+    sinks.push_back(std::make_shared<RecordingSink>());
+    ASSERT_TRUE(scheduler.submit(Request({i, 2, 3}, i < 2 ? 1000 : 5), sinks.back()).ok());
+  }
+  ASSERT_TRUE(sinks[0]->wait_tokens(2));
+  engine.lose(Unavailable("node 'mini2' layer 3 step 17: no progress for 5 s"));
+  for (int i = 0; i < 2; ++i) {
+    ASSERT_TRUE(sinks[i]->wait_end());
+    EXPECT_EQ(sinks[i]->error().code(), absl::StatusCode::kUnavailable);
+    EXPECT_THAT(Message(sinks[i]->error()), HasSubstr("'mini2' layer 3 step 17"));
+  }
+  ASSERT_TRUE(Eventually([&] { return !scheduler.stats().engine.ok(); }));
+  EXPECT_FALSE(sinks[2]->reason().has_value());
+  engine.recover(limits);
+  ASSERT_TRUE(sinks[2]->wait_end());
+  EXPECT_EQ(sinks[2]->tokens(), ExpectedTokens(HashModel(101), {2, 2, 3}, 5));
+  EXPECT_TRUE(scheduler.stats().engine.ok());
+  EXPECT_EQ(scheduler.stats().engine_losses, 1);
+  EXPECT_THAT(engine.violations(), IsEmpty());
+}
+
+TEST(Scheduler, AQueuedRequestWaitsForTheEngineOnlySoLong) {
+  FakeEngine engine({.up = false});
+  Scheduler scheduler(engine, {.engine_wait = milliseconds(50)});
+  auto sink = std::make_shared<RecordingSink>();
+  ASSERT_TRUE(scheduler.submit(Request({1}, 3), sink).ok());
+  ASSERT_TRUE(sink->wait_end());
+  EXPECT_EQ(sink->error().code(), absl::StatusCode::kUnavailable);
+  EXPECT_THAT(Message(sink->error()), HasSubstr("node 'fake' is away"));
+}
+
+TEST(Scheduler, WhatNoLongerFitsTheRebuiltEngineIsRefused) {
+  FakeEngine engine({.up = false});
+  Scheduler scheduler(engine, {});
+  auto sink = std::make_shared<RecordingSink>();
+  ASSERT_TRUE(scheduler.submit(Request(std::vector<int32_t>(100), 3), sink).ok());
+  engine.recover({.blocks = 1, .context = 2048, .steps_in_flight = 1, .vocabulary = 101});
+  ASSERT_TRUE(sink->wait_end());
+  EXPECT_EQ(sink->error().code(), absl::StatusCode::kInvalidArgument);
+}
+
+TEST(Scheduler, LosingTheEngineUnderLoadLeaksNothing) {
+  const EngineLimits limits{.blocks = 10, .context = 2048, .steps_in_flight = 3, .vocabulary = 101};
+  FakeEngine engine({.limits = limits});
+  Scheduler scheduler(engine, {.batch = {.rows_per_step = 32, .sequences_max = 16}, .queue_max = 1000});
+  RandomStream random(3);
+  std::vector<std::shared_ptr<RecordingSink>> sinks;
+  for (int round = 0; round < 20; ++round) {
+    for (int i = 0; i < 10; ++i) {
+      sinks.push_back(std::make_shared<RecordingSink>());
+      const auto id = scheduler.submit(Request(RandomPrompt(random, 1 + random.below(60)), 60), sinks.back());
+      ASSERT_TRUE(id.ok());
+      if (i % 4 == 0) scheduler.cancel(*id);
+    }
+    std::this_thread::sleep_for(milliseconds(2));
+    engine.lose(Unavailable("node 'b' is lost"));
+    std::this_thread::sleep_for(milliseconds(1));
+    engine.recover(limits);
+  }
+  for (const auto& sink : sinks) ASSERT_TRUE(sink->wait_end());
+  EXPECT_TRUE(Eventually([&] { return Idle(scheduler); }));
+  EXPECT_THAT(engine.violations(), IsEmpty());
+  EXPECT_EQ(scheduler.stats().blocks_free, 10);
+}
+
+TEST(Scheduler, StopEndsEverything) {
+  FakeEngine engine({});
+  engine.hold(true);
+  auto sink = std::make_shared<RecordingSink>();
+  Scheduler scheduler(engine, {});
+  ASSERT_TRUE(scheduler.submit(Request({1}, 3), sink).ok());
+  scheduler.stop();
+  ASSERT_TRUE(sink->wait_end());
+  EXPECT_EQ(sink->error().code(), absl::StatusCode::kCancelled);
+  EXPECT_EQ(scheduler.submit(Request({1}, 3), sink).status().code(), absl::StatusCode::kCancelled);
+}
+
+TEST(Scheduler, ObservesEachStep) {
+  std::mutex mutex;
+  int64_t rows = 0, steps = 0;
+  FakeEngine engine({});
+  Scheduler scheduler(engine, {.on_step = [&](const StepObservation& step) {
+                        std::lock_guard lock(mutex);
+                        rows += step.rows;
+                        steps += static_cast<int64_t>(step.timings.size());
+                      }});
+  auto sink = std::make_shared<RecordingSink>();
+  ASSERT_TRUE(scheduler.submit(Request({1, 2, 3, 4}, 3), sink).ok());
+  ASSERT_TRUE(sink->wait_end());
+  ASSERT_TRUE(Eventually([&] { return Idle(scheduler); }));
+  EXPECT_EQ(scheduler.stats().rows, 4 + 2);
+  std::lock_guard lock(mutex);
+  EXPECT_EQ(rows, 4 + 2);
+  EXPECT_EQ(steps, 3);
+}
+
+}  // namespace
+}  // namespace shoal

@@ -1,0 +1,246 @@
+#include "sched/testing/fake_engine.h"
+
+#include <algorithm>
+
+#include "base/random.h"
+#include "base/status.h"
+#include "kv/block_pool.h"
+
+namespace shoal {
+
+NextTokenFn HashModel(int vocabulary) {
+  return [vocabulary](std::span<const int32_t> tokens, int32_t, const SamplingParams& sampling) {
+    uint64_t hash = sampling.seed;
+    for (const int32_t token : tokens) hash = Mix64(hash ^ static_cast<uint64_t>(token));
+    return static_cast<int32_t>(hash % static_cast<uint64_t>(vocabulary));
+  };
+}
+
+std::vector<int32_t> ExpectedTokens(const NextTokenFn& model, std::vector<int32_t> prompt, int count,
+                                    const SamplingParams& sampling) {
+  const auto prompt_tokens = static_cast<int32_t>(prompt.size());
+  std::vector<int32_t> tokens = std::move(prompt);
+  for (int i = 0; i < count; ++i) tokens.push_back(model(tokens, prompt_tokens, sampling));
+  return {tokens.begin() + prompt_tokens, tokens.end()};
+}
+
+FakeEngine::FakeEngine(FakeEngineOptions options)
+    : FakeEngine(options, HashModel(options.limits.vocabulary)) {}
+
+FakeEngine::FakeEngine(FakeEngineOptions options, NextTokenFn model)
+    : options_(options), model_(std::move(model)) {
+  state_ = {.status = options_.up ? absl::OkStatus() : Unavailable("node 'fake' is away"), .generation = 1};
+  thread_ = std::thread([this] { run(); });
+}
+
+FakeEngine::~FakeEngine() {
+  {
+    std::lock_guard lock(mutex_);
+    stopping_ = true;
+  }
+  wake_.notify_all();
+  thread_.join();
+}
+
+Engine::State FakeEngine::state() const {
+  std::lock_guard lock(mutex_);
+  return state_;
+}
+
+EngineLimits FakeEngine::limits() const {
+  std::lock_guard lock(mutex_);
+  return options_.limits;
+}
+
+void FakeEngine::set_state_listener(std::function<void()> listener) {
+  std::lock_guard lock(mutex_);
+  listener_ = std::move(listener);
+}
+
+void FakeEngine::submit(Step step, StepDone done) {
+  absl::Status refused;
+  {
+    std::lock_guard lock(mutex_);
+    if (state_.status.ok()) {
+      check_submitted(step);
+      queue_.push_back({std::move(step), std::move(done)});
+      in_flight_max_ = std::max(in_flight_max_, static_cast<int>(queue_.size()));
+    } else {
+      refused = state_.status;
+    }
+  }
+  if (!refused.ok()) return done(refused);
+  wake_.notify_all();
+}
+
+// A block belongs to one sequence over all steps in flight: a later step must not reuse what an earlier one
+// still names (I12).
+void FakeEngine::check_submitted(const Step& step) {
+  if (step.id.value != next_step_) violation(fmt::format("step {} where {} was due", step.id, next_step_));
+  next_step_ = step.id.value + 1;
+  if (static_cast<int>(queue_.size()) >= options_.limits.steps_in_flight)
+    violation("too many steps in flight");
+  if (step.slices.empty()) violation(fmt::format("step {} has no rows", step.id));
+  rows_max_ = std::max(rows_max_, step.rows());
+  std::unordered_map<BlockId, SeqId> owner;
+  auto claim = [&](const Step& one) {
+    for (const SeqSlice& slice : one.slices) {
+      for (const BlockId block : slice.blocks) {
+        const auto [it, fresh] = owner.emplace(block, slice.id);
+        if (!fresh && it->second != slice.id) {
+          violation(fmt::format("step {}: block {} belongs to sequences {} and {}", one.id, block, it->second,
+                                slice.id));
+        }
+      }
+    }
+  };
+  for (const Pending& pending : queue_) claim(pending.step);
+  claim(step);
+}
+
+void FakeEngine::run() {
+  std::unique_lock lock(mutex_);
+  while (true) {
+    wake_.wait(lock, [&] { return stopping_ || (!queue_.empty() && (!held_ || !state_.status.ok())); });
+    if (stopping_) return;
+    if (state_.status.ok() && options_.step_time > Duration{}) {
+      // The state may change meanwhile: then the step is lost, as on a cluster.
+      wake_.wait_for(lock, options_.step_time, [&] { return stopping_ || !state_.status.ok(); });
+      if (stopping_) return;
+    }
+    Pending pending = std::move(queue_.front());
+    queue_.pop_front();
+    absl::StatusOr<StepResult> result = absl::UnknownError("none");
+    if (state_.status.ok()) {
+      result = execute(pending.step);
+    } else {
+      result = state_.status;
+    }
+    lock.unlock();
+    pending.done(std::move(result));
+    lock.lock();
+  }
+}
+
+StepResult FakeEngine::execute(const Step& step) {
+  ++steps_;
+  StepResult result{.id = step.id};
+  for (const SeqId id : step.ends) {
+    ++ends_;
+    if (known_.erase(id) == 0) violation(fmt::format("step {}: end of unknown sequence {}", step.id, id));
+  }
+  for (const NewSequence& begin : step.begins) {
+    known_[begin.id] = {begin.sampling, begin.tokens, begin.prompt_tokens};
+  }
+  for (const SeqSlice& slice : step.slices) execute_slice(slice, result);
+  result.timings.push_back({.node = NodeId{0}, .busy_ns = 1000 * step.rows()});
+  return result;
+}
+
+void FakeEngine::execute_slice(const SeqSlice& slice, StepResult& result) {
+  const int64_t end = slice.position + static_cast<int64_t>(slice.tokens.size());
+  const auto it = known_.find(slice.id);
+  if (it == known_.end() || static_cast<int64_t>(slice.blocks.size()) < BlocksFor(end)) {
+    return violation(fmt::format("sequence {}: unknown, or {} blocks for {} positions", slice.id,
+                                 slice.blocks.size(), end));
+  }
+  Known& known = it->second;
+  auto cell = [&](int64_t position) {
+    return std::pair(slice.blocks[static_cast<size_t>(position / kBlockPositions)].value,
+                     position % kBlockPositions);
+  };
+  for (size_t i = 0; i < slice.tokens.size(); ++i) {
+    cells_[cell(slice.position + static_cast<int64_t>(i))] = slice.tokens[i];
+  }
+  std::vector<int32_t> cached;
+  for (int64_t position = 0; position < end; ++position) {
+    const auto held = cells_.find(cell(position));
+    cached.push_back(held == cells_.end() ? -1 : held->second);
+  }
+  if (!std::equal(cached.begin(), cached.end(), known.tokens.begin(),
+                  known.tokens.begin() + std::min<int64_t>(end, static_cast<int64_t>(known.tokens.size())))) {
+    violation(
+        fmt::format("sequence {}: the cache of positions [0, {}) does not hold its tokens", slice.id, end));
+  }
+  if (!slice.sample) return;
+  if (end != static_cast<int64_t>(known.tokens.size())) {
+    violation(fmt::format("sequence {}: sampled after {} of {} tokens", slice.id, end, known.tokens.size()));
+  }
+  const int32_t next = model_(cached, known.prompt_tokens, known.sampling);
+  known.tokens.push_back(next);
+  result.sequences.push_back({.id = slice.id, .tokens = {next}});
+}
+
+void FakeEngine::lose(const absl::Status& status) {
+  std::function<void()> listener;
+  {
+    std::lock_guard lock(mutex_);
+    state_.status = status;
+    listener = listener_;
+  }
+  wake_.notify_all();
+  if (listener) listener();
+}
+
+void FakeEngine::recover(EngineLimits limits) {
+  std::function<void()> listener;
+  {
+    std::unique_lock lock(mutex_);
+    // As a real engine: every step of the old generation is answered before the new one begins.
+    while (!queue_.empty()) {
+      Pending pending = std::move(queue_.front());
+      queue_.pop_front();
+      lock.unlock();
+      pending.done(Unavailable("the step was lost"));
+      lock.lock();
+    }
+    state_ = {.status = absl::OkStatus(), .generation = state_.generation + 1};
+    options_.limits = limits;
+    next_step_ = 1;
+    known_.clear();
+    cells_.clear();
+    listener = listener_;
+  }
+  wake_.notify_all();
+  if (listener) listener();
+}
+
+void FakeEngine::hold(bool held) {
+  {
+    std::lock_guard lock(mutex_);
+    held_ = held;
+  }
+  wake_.notify_all();
+}
+
+std::vector<std::string> FakeEngine::violations() const {
+  std::lock_guard lock(mutex_);
+  return violations_;
+}
+
+int64_t FakeEngine::steps() const {
+  std::lock_guard lock(mutex_);
+  return steps_;
+}
+
+int64_t FakeEngine::rows_max() const {
+  std::lock_guard lock(mutex_);
+  return rows_max_;
+}
+
+int FakeEngine::in_flight_max() const {
+  std::lock_guard lock(mutex_);
+  return in_flight_max_;
+}
+
+int64_t FakeEngine::ends() const {
+  std::lock_guard lock(mutex_);
+  return ends_;
+}
+
+int FakeEngine::known_sequences() const {
+  std::lock_guard lock(mutex_);
+  return static_cast<int>(known_.size());
+}
+
+}  // namespace shoal

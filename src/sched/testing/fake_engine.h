@@ -1,0 +1,105 @@
+// An engine without a model: the next token is a function of the sequence's tokens, read back from fake KV
+// blocks. It checks every step as strictly as a real cluster would suffer from it, and can be slow, fail, or
+// be away.
+#pragma once
+
+#include <condition_variable>
+#include <cstdint>
+#include <deque>
+#include <functional>
+#include <map>
+#include <mutex>
+#include <span>
+#include <string>
+#include <thread>
+#include <unordered_map>
+#include <utility>
+#include <vector>
+
+#include "base/clock.h"
+#include "exec/engine.h"
+
+namespace shoal {
+
+/// The pseudo-model: the next id after `tokens`, the first `prompt_tokens` of which are the prompt.
+using NextTokenFn = std::function<int32_t(std::span<const int32_t> tokens, int32_t prompt_tokens,
+                                          const SamplingParams& sampling)>;
+
+/// Default pseudo-model: a hash of all tokens and the seed, below `vocabulary`.
+NextTokenFn HashModel(int vocabulary);
+
+/// What `model` generates after `prompt` in `count` steps: the answer every schedule must give.
+std::vector<int32_t> ExpectedTokens(const NextTokenFn& model, std::vector<int32_t> prompt, int count,
+                                    const SamplingParams& sampling = {});
+
+struct FakeEngineOptions {
+  EngineLimits limits{.blocks = 64, .context = 2048, .steps_in_flight = 1, .vocabulary = 101};
+  Duration step_time{};  ///< Each step takes this long.
+  bool up = true;        ///< State at the start.
+};
+
+class FakeEngine : public Engine {
+ public:
+  explicit FakeEngine(FakeEngineOptions options);
+  FakeEngine(FakeEngineOptions options, NextTokenFn model);
+  ~FakeEngine() override;
+
+  State state() const override;
+  EngineLimits limits() const override;
+  void submit(Step step, StepDone done) override;
+  void set_state_listener(std::function<void()> listener) override;
+
+  /// The steps in flight and all later ones fail with `status`, until recover().
+  void lose(const absl::Status& status);
+  /// Up again with empty caches, as a new generation.
+  void recover(EngineLimits limits);
+  /// While held, steps are accepted but none is executed.
+  void hold(bool held);
+
+  /// What a real cluster would not have survived; empty if the scheduler behaves.
+  std::vector<std::string> violations() const;
+  int64_t steps() const;
+  int64_t rows_max() const;  ///< Most rows seen in one step.
+  int in_flight_max() const;
+  int64_t ends() const;         ///< Sequences that the workers were told to forget.
+  int known_sequences() const;  ///< Sequences that the workers remember now.
+
+ private:
+  struct Known {
+    SamplingParams sampling;
+    std::vector<int32_t> tokens;
+    int32_t prompt_tokens = 0;
+  };
+  struct Pending {
+    Step step;
+    StepDone done;
+  };
+
+  void run();
+  StepResult execute(const Step& step);
+  void execute_slice(const SeqSlice& slice, StepResult& result);
+  void check_submitted(const Step& step);
+  void violation(std::string text) { violations_.push_back(std::move(text)); }
+
+  FakeEngineOptions options_;
+  const NextTokenFn model_;
+  mutable std::mutex mutex_;
+  std::condition_variable wake_;
+  std::function<void()> listener_;
+  State state_;
+  uint64_t next_step_ = 1;
+  std::deque<Pending> queue_;
+  bool held_ = false;
+  bool stopping_ = false;
+  std::unordered_map<SeqId, Known> known_;
+  std::map<std::pair<int32_t, int64_t>, int32_t>
+      cells_;  // (block, offset) -> the token whose K and V it would hold.
+  std::vector<std::string> violations_;
+  int64_t steps_ = 0;
+  int64_t rows_max_ = 0;
+  int in_flight_max_ = 0;
+  int64_t ends_ = 0;
+  std::thread thread_;
+};
+
+}  // namespace shoal
