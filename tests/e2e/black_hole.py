@@ -1,0 +1,59 @@
+"""A network that swallows packets without a word: a namespace behind a veth pair, and wrong link addresses."""
+import os
+import subprocess
+
+import pytest
+
+
+def _ip(*words):
+    return subprocess.run(["ip", *words], check=True, capture_output=True, text=True).stdout
+
+
+class BlackHole:
+    """A network namespace that can be cut off silently: no reset, no unreachable, no carrier loss.
+
+    Both ends get a permanent neighbour entry with a link address that nobody has, so every frame is sent and none
+    arrives. (Bringing an interface down would be told to the sockets; netem is not in every kernel.)
+    """
+
+    NOWHERE = "02:00:00:00:00:99"
+
+    def __init__(self, number):
+        self.space = f"shoal-{os.getpid()}-{number}"
+        self.here_if = f"shoal{os.getpid() % 100000}h{number}"
+        self.there_if = f"shoal{os.getpid() % 100000}t{number}"
+        subnet = 200 + number
+        self.here, self.there = f"10.231.{subnet}.1", f"10.231.{subnet}.2"
+        self.prefix = ["ip", "netns", "exec", self.space]
+
+    def open(self):
+        try:
+            _ip("netns", "add", self.space)
+            _ip("link", "add", self.here_if, "type", "veth", "peer", "name", self.there_if, "netns", self.space)
+            _ip("addr", "add", f"{self.here}/30", "dev", self.here_if)
+            _ip("link", "set", self.here_if, "up")
+            _ip("-n", self.space, "addr", "add", f"{self.there}/30", "dev", self.there_if)
+            _ip("-n", self.space, "link", "set", self.there_if, "up")
+            _ip("-n", self.space, "link", "set", "lo", "up")
+        except (OSError, subprocess.CalledProcessError) as error:
+            self.close()
+            pytest.skip(f"no network namespaces here (needs root and iproute2): {getattr(error, 'stderr', '') or error}")
+        return self
+
+    def _neighbours(self, here_mac, there_mac):
+        _ip("neigh", "replace", self.there, "lladdr", there_mac, "dev", self.here_if, "nud", "permanent")
+        _ip("-n", self.space, "neigh", "replace", self.here, "lladdr", here_mac, "dev", self.there_if, "nud", "permanent")
+
+    def _mac(self, *words):
+        return _ip(*words).split("link/ether ")[1].split()[0]
+
+    def swallow(self):
+        self._neighbours(self.NOWHERE, self.NOWHERE)
+
+    def release(self):
+        self._neighbours(self._mac("link", "show", self.here_if),
+                         self._mac("-n", self.space, "link", "show", self.there_if))
+
+    def close(self):
+        subprocess.run(["ip", "netns", "del", self.space], capture_output=True, check=False)
+        subprocess.run(["ip", "link", "del", self.here_if], capture_output=True, check=False)

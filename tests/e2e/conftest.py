@@ -1,0 +1,92 @@
+"""Fixtures that run real shoal processes on loopback. Nothing here is mocked."""
+import re
+from pathlib import Path
+
+import pytest
+
+from local_cluster import LocalCluster
+
+SOURCE = Path(__file__).resolve().parents[2]
+
+
+def pytest_addoption(parser):
+    parser.addoption("--filter", help="run the tests whose id matches this regular expression, as ctest -R does")
+    parser.addoption("--shoal", default=SOURCE / "build/release/bin/shoal", type=Path, help="the binary to test")
+
+
+def pytest_collection_modifyitems(config, items):
+    pattern = config.getoption("--filter")
+    if pattern is None:
+        return
+    rejected = [item for item in items if not re.search(pattern, item.nodeid)]
+    config.hook.pytest_deselected(items=rejected)
+    items[:] = [item for item in items if item not in rejected]
+
+
+@pytest.fixture(scope="session")
+def shoal(request):
+    path = request.config.getoption("--shoal").resolve()
+    assert path.exists(), f"{path} is not built: ./dev build"
+    return path
+
+
+@pytest.fixture(scope="session")
+def demo_model():
+    return SOURCE / "models/shoal-demo-4bit"
+
+
+# Two layers on each process, and the experts of every layer dealt out over all three.
+SPREAD = ("--split", "2,2,2", "--experts", "round_robin:3")
+
+
+@pytest.fixture(scope="session")
+def _clusters():
+    """Clusters that live now, so that a failed test can show the ends of their logs."""
+    return []
+
+
+@pytest.fixture
+def make_cluster(shoal, demo_model, tmp_path, _clusters):
+    """make_cluster(workers, ...) starts a cluster of the demo model that ends with the test; see LocalCluster."""
+    started = []
+
+    def make(workers, start=True, model=demo_model, **options):
+        if workers == 2:
+            options.setdefault("serve_args", SPREAD)
+        cluster = LocalCluster(shoal, model, tmp_path / f"logs-{len(started)}", workers, **options)
+        started.append(cluster)
+        _clusters.append(cluster)
+        return cluster.start() if start else cluster
+
+    yield make
+    for cluster in started:
+        cluster.stop()
+        _clusters.remove(cluster)
+
+
+def _session_cluster(shoal, model, tmp_path_factory, clusters, workers, **options):
+    with LocalCluster(shoal, model, tmp_path_factory.mktemp("logs"), workers, **options) as cluster:
+        clusters.append(cluster)
+        yield cluster
+        clusters.remove(cluster)
+
+
+@pytest.fixture(scope="session")
+def single(shoal, demo_model, tmp_path_factory, _clusters):
+    """One process that holds the whole model. Shared by all tests that leave it as it was."""
+    yield from _session_cluster(shoal, demo_model, tmp_path_factory, _clusters, 0)
+
+
+@pytest.fixture(scope="session")
+def trio(shoal, demo_model, tmp_path_factory, _clusters):
+    """Three processes, layers and experts both spread. Shared by all tests that leave it as it was."""
+    yield from _session_cluster(shoal, demo_model, tmp_path_factory, _clusters, 2, serve_args=SPREAD)
+
+
+@pytest.hookimpl(hookwrapper=True)
+def pytest_runtest_makereport(item, call):
+    report = (yield).get_result()
+    if report.failed:
+        for cluster in item.funcargs.get("_clusters", []):
+            for process in cluster.processes:
+                report.sections.append((f"log of {process.name} at {cluster.url}", process.log_tail(30)))

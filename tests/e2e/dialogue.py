@@ -1,0 +1,44 @@
+"""Requests that many tests send, as the official client sends them."""
+import httpx
+import openai
+
+# The demo model's two end-of-text ids: a request that forbids them runs for as long as it may.
+NEVER_END = {"4087": -100, "4089": -100}
+
+QUESTIONS = [
+    "What is the capital of Portugal?",
+    "What is 38 + 47?",
+    "Tell me a story about a lonely robot.",
+    "Why is it called shoal?",
+    "How do you say bread in German?",
+    "Write a Python function that checks if a number is prime.",
+    "Write a poem about the moon.",
+    "What does a worker do?",
+]
+
+
+def user(text):
+    return [{"role": "user", "content": text}]
+
+
+def client_of(cluster, timeout_s=60.0):
+    """The official client. No retries: they would hide a failure."""
+    return openai.OpenAI(base_url=cluster.url + "/v1", api_key="unused", max_retries=0, timeout=timeout_s,
+                         http_client=httpx.Client(trust_env=False, timeout=timeout_s))
+
+
+def async_client_of(cluster, timeout_s=80.0):
+    limits = httpx.Limits(max_connections=200)
+    return openai.AsyncOpenAI(base_url=cluster.url + "/v1", api_key="unused", max_retries=0, timeout=timeout_s,
+                              http_client=httpx.AsyncClient(trust_env=False, timeout=timeout_s, limits=limits))
+
+
+def model_of(client):
+    return client.models.list().data[0].id
+
+
+def ask(client, text, **options):
+    """The whole answer; greedy unless told otherwise."""
+    options = {"temperature": 0, "max_tokens": 64, **options}
+    answer = client.chat.completions.create(model=model_of(client), messages=user(text), **options)
+    return answer.choices[0].message.content

@@ -1,0 +1,159 @@
+"""The subcommands that people and scripts run."""
+import json
+import subprocess
+
+import pytest
+import safetensors.numpy
+
+
+@pytest.fixture(scope="session")
+def run(shoal):
+    """run(words...) -> CompletedProcess with text output; never more than a minute."""
+    def call(*words, timeout_s=60):
+        return subprocess.run([shoal, *map(str, words)], capture_output=True, text=True, timeout=timeout_s, check=False)
+    return call
+
+
+@pytest.fixture(scope="session")
+def succeed(run):
+    def call(*words):
+        done = run(*words)
+        assert done.returncode == 0, f"{done.args}:\n{done.stdout}\n{done.stderr}"
+        return done.stdout
+    return call
+
+
+@pytest.fixture(scope="session")
+def ids_file(tmp_path_factory):
+    path = tmp_path_factory.mktemp("ids") / "ids.json"
+    path.write_text(json.dumps({"ids": [(37 * i + 11) % 4000 for i in range(70)], "greedy": 24}))
+    return path
+
+
+@pytest.fixture(scope="session")
+def logits(succeed, demo_model, ids_file, tmp_path_factory):
+    """logits(flags...) -> the bytes of the output file."""
+    folder = tmp_path_factory.mktemp("logits")
+
+    def call(*flags):
+        out = folder / f"{len(list(folder.iterdir()))}.safetensors"
+        succeed("logits", "--model", demo_model, "--ids", ids_file, "--out", out, *flags)
+        return out.read_bytes()
+    return call
+
+
+@pytest.fixture(scope="session")
+def one_node(logits):
+    return logits()
+
+
+def test_logits_hold_what_the_harness_reads(one_node):
+    tensors = safetensors.numpy.load(one_node)
+    assert tensors["logits"].shape == (70, 4096) and tensors["logits"].dtype == "float32"
+    assert tensors["greedy"].shape == (24,) and tensors["greedy"].dtype == "int32"
+    for layer in range(6):
+        assert tensors[f"router.{layer}"].shape == (70, 4)
+        assert ((0 <= tensors[f"router.{layer}"]) & (tensors[f"router.{layer}"] < 16)).all()
+    assert tensors["greedy"][0] == tensors["logits"][-1].argmax()
+
+
+@pytest.mark.parametrize("flags", [
+    ("--split", "3,2,1"),
+    ("--split", "1,5"),
+    ("--experts-over", 3),
+    ("--split", "2,2,2", "--experts-over", 3),
+    ("--split", "2,2,2", "--experts-over", 3, "--transport", "grpc"),
+    ("--split", "2,2,2", "--transport", "grpc", "--chunk", 7),
+    ("--chunk", 1),
+    ("--chunk", 64, "--threads", 2),
+    ("--threads", 1),
+    ("--isa", "reference"),
+    ("--isa", "avx2"),
+], ids=lambda flags: " ".join(map(str, flags)))
+def test_logits_are_the_same_bytes_however_they_are_computed(logits, one_node, flags):
+    assert logits(*flags) == one_node
+
+
+def test_a_plan_file_places_as_flags_do(succeed, logits, one_node, demo_model, tmp_path):
+    plan = tmp_path / "plan.json"
+    plan.write_text(succeed("plan", "--model", demo_model, "--workers", "127.0.0.1:1,127.0.0.1:2", "--split", "2,3,1",
+                            "--experts", "random:5", "--json"))
+    assert logits("--plan", plan) == one_node
+
+
+def test_the_oracle_path_differs_but_agrees(logits, one_node):
+    quick = safetensors.numpy.load(one_node)["logits"]
+    exact = safetensors.numpy.load(logits("--activations", "f32", "--kv-dtype", "f32"))["logits"]
+    assert (quick != exact).any()
+    assert (quick.argmax(-1) == exact.argmax(-1)).mean() > 0.9
+
+
+def test_run_answers_and_tells_its_numbers(succeed, demo_model):
+    told = json.loads(succeed("run", "--model", demo_model, "--prompt", "What is the capital of Portugal?", "--chat",
+                              "--temperature", 0, "--max-tokens", 40, "--json"))
+    assert "Lisbon" in told["text"]
+    plain = succeed("run", "--model", demo_model, "--prompt", "What is the capital of Portugal?", "--chat",
+                    "--temperature", 0, "--max-tokens", 40)
+    assert told["text"].strip() in plain
+
+
+def test_inspect_tells_what_the_folder_holds(succeed, demo_model):
+    told = json.loads(succeed("inspect", "--model", demo_model, "--json"))
+    flat = json.dumps(told)
+    assert "qwen3_moe" in flat and "2048" in flat
+    assert "qwen3_moe" in succeed("inspect", "--model", demo_model)
+
+
+def test_plan_tells_who_holds_what(succeed, demo_model):
+    words = ("plan", "--model", demo_model, "--workers", "10.0.0.1:50051,10.0.0.2:50051", "--split", "2,2,2")
+    told = json.loads(succeed(*words, "--json"))
+    assert [stage["layers"] for stage in told["stages"]] == [[0, 2], [2, 4], [4, 6]]
+    assert "10.0.0.2:50051" in succeed(*words)
+
+
+@pytest.mark.parametrize("words, expected", [
+    (("--split", "2,2"), "6"),
+    (("--split", "2,2,3"), "6"),
+    (("--split", "two"), "two"),
+    (("--experts-over", "0"), "experts-over"),
+    (("--isa", "sse9"), "sse9"),
+    (("--chunk", "0"), "chunk"),
+    (("--threads", "-1"), "threads"),
+    (("--kv-dtype", "f8"), "f8"),
+    (("--activations", "int3"), "int3"),
+    (("--plan", "/no/such/plan.json"), "/no/such/plan.json"),
+    (("--transport", "pigeon"), "pigeon"),
+    (("--no-such-flag",), "--no-such-flag"),
+], ids=lambda value: " ".join(value) if isinstance(value, tuple) else value)
+def test_a_wrong_flag_is_refused_by_name(run, demo_model, ids_file, tmp_path, words, expected):
+    done = run("logits", "--model", demo_model, "--ids", ids_file, "--out", tmp_path / "x", *words)
+    assert done.returncode not in (0, -6, -11), done.stderr
+    assert expected in done.stderr
+    assert not (tmp_path / "x").exists()
+
+
+@pytest.mark.parametrize("text, expected", [
+    ('{"ids": []}', "ids"), ('{"ids": [4096]}', "4096"), ('{"ids": [-1]}', "-1"), ('{"ids": [1], "greedy": -1}', "greedy"),
+    ('{"ids": [1], "colour": 1}', "colour"), ("[1, 2", "JSON"), ('{"ids": ["a"]}', "ids"),
+    (json.dumps({"ids": [1] * 2049}), "2048"),
+], ids=lambda value: value[:30])
+def test_a_wrong_ids_file_is_refused_by_place(run, demo_model, tmp_path, text, expected):
+    ids = tmp_path / "ids.json"
+    ids.write_text(text)
+    done = run("logits", "--model", demo_model, "--ids", ids, "--out", tmp_path / "x")
+    assert done.returncode == 1, done.stderr
+    assert str(ids) in done.stderr and expected in done.stderr
+
+
+def test_a_model_that_is_not_there_is_named(run, tmp_path):
+    for words in (("inspect",), ("run", "--prompt", "x"), ("serve",), ("plan", "--workers", "h:1")):
+        done = run(*words, "--model", tmp_path / "absent")
+        assert done.returncode == 1, (words, done.stderr)
+        assert "absent" in done.stderr
+
+
+def test_help_of_every_command_is_worth_reading(succeed):
+    top = succeed("--help")
+    for command in ("run", "chat", "serve", "worker", "inspect", "plan", "logits", "synth"):
+        assert command in top
+        assert len(succeed(command, "--help").splitlines()) > 5

@@ -1,0 +1,78 @@
+"""Who may join: the right key, the same model, an address that answers."""
+import json
+import shutil
+
+import pytest
+
+from dialogue import ask, client_of
+from local_cluster import ClusterError, wait_until
+
+
+def key_file(path, text):
+    path.write_text(text)
+    path.chmod(0o600)
+    return path
+
+
+def refusal(make_cluster, name, **options):
+    """Starts a cluster that must not become ready; returns what the coordinator says about node `name`."""
+    cluster = make_cluster(2, start=False, **options)
+    with pytest.raises(ClusterError):
+        cluster.start(timeout_s=6)
+    return cluster.coordinator.log()
+
+
+def test_nodes_with_one_key_work_together(make_cluster, tmp_path):
+    key = key_file(tmp_path / "key", "a key of more than sixteen bytes\n")
+    cluster = make_cluster(2, serve_args=("--split", "2,2,2", "--experts", "round_robin:3", "--key-file", key),
+                           worker_args=("--key-file", key))
+    assert ask(client_of(cluster), "What is the capital of Portugal?")
+
+
+def test_a_worker_with_another_key_is_refused(make_cluster, tmp_path):
+    ours = key_file(tmp_path / "ours", "a key of more than sixteen bytes\n")
+    other = key_file(tmp_path / "other", "some other key of the same sort\n")
+    log = refusal(make_cluster, "worker-2", serve_args=("--split", "2,2,2", "--key-file", ours),
+                  worker_args=lambda i: ("--key-file", ours if i == 0 else other))
+    assert "worker-2" in log and "key" in log
+    assert "sixteen" not in log, "a key must never be printed"
+
+
+def test_a_worker_with_a_key_refuses_a_coordinator_without_one(make_cluster, tmp_path):
+    key = key_file(tmp_path / "key", "a key of more than sixteen bytes\n")
+    assert "key" in refusal(make_cluster, "worker-1", worker_args=("--key-file", key))
+
+
+def test_another_model_under_the_same_name_is_refused(make_cluster, demo_model, tmp_path):
+    """Same folder name and sizes; one number in its config makes it another model."""
+    other = tmp_path / "root" / demo_model.name
+    shutil.copytree(demo_model, other)
+    config = json.loads((other / "config.json").read_text())
+    config["rope_theta"] = 20000.0
+    (other / "config.json").write_text(json.dumps(config))
+    log = refusal(make_cluster, "worker-1", model_root=other.parent)
+    assert "shoal-demo-4bit" in log and "hash" in log
+
+
+def test_a_worker_that_lacks_the_model_says_where_it_looked(make_cluster, tmp_path):
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    assert str(empty) in refusal(make_cluster, "worker-1", model_root=empty)
+
+
+def test_a_cluster_becomes_ready_when_its_last_worker_appears(make_cluster):
+    cluster = make_cluster(2, start=False)
+    cluster.workers[0].start()
+    cluster.coordinator.start()
+    assert not wait_until(cluster.healthy, 2)
+    assert cluster.coordinator.alive, cluster.coordinator.log_tail()
+    cluster.workers[1].start()
+    cluster.wait_ready(30)
+    assert "Lisbon" in ask(client_of(cluster), "What is the capital of Portugal?")
+
+
+def test_two_coordinators_do_not_share_a_port(make_cluster, single):
+    cluster = make_cluster(0, start=False, port=single.port)
+    cluster.coordinator.start()
+    assert cluster.coordinator.popen.wait(20) != 0
+    assert str(single.port) in cluster.coordinator.log()

@@ -1,0 +1,104 @@
+"""A worker dies, hangs or is cut off in the middle of a stream."""
+import concurrent.futures
+import re
+import time
+
+import openai
+import pytest
+
+from black_hole import BlackHole
+from dialogue import NEVER_END, QUESTIONS, ask, client_of, model_of, user
+from local_cluster import wait_until
+
+LOSS_NOTICED_S = 10.0
+QUESTION = QUESTIONS[2]
+
+
+@pytest.fixture
+def black_hole():
+    hole = BlackHole(0).open()
+    yield hole
+    hole.close()
+
+
+def endless_stream(cluster):
+    """A stream that is still running when the worker goes; returns the error that ends it and the tokens before."""
+    client = client_of(cluster)
+    return client.chat.completions.create(model=model_of(client), messages=user(QUESTION), temperature=0,
+                                          max_tokens=1900, logit_bias=NEVER_END, stream=True)
+
+
+def drain(stream):
+    for _ in stream:
+        pass
+
+
+def endless_request(cluster):
+    return ask(client_of(cluster), QUESTION, max_tokens=1900, logit_bias=NEVER_END)
+
+
+def error_of(call, *arguments):
+    """What ended the call, and when."""
+    with pytest.raises(openai.APIError) as caught:
+        call(*arguments)
+    return caught.value, time.monotonic()
+
+
+def lose_and_return(cluster, worker, lose, bring_back):
+    """The whole story of a loss. `worker` is its index; lose() and bring_back() do what they say."""
+    name = cluster.workers[worker].name
+    before = ask(client_of(cluster), QUESTION)
+    generation_pid = cluster.coordinator.pid
+
+    stream = endless_stream(cluster)
+    for _ in zip(range(5), stream):
+        pass
+    with concurrent.futures.ThreadPoolExecutor() as pool:
+        request = pool.submit(error_of, endless_request, cluster)
+        time.sleep(0.3)  # it is under way, not only about to start
+        lost_at = time.monotonic()
+        lose()
+        stream_error, stream_ended_at = error_of(drain, stream)
+        request_error, request_ended_at = request.result()
+
+    for error, ended_at in ((stream_error, stream_ended_at), (request_error, request_ended_at)):
+        assert ended_at - lost_at < LOSS_NOTICED_S, f"it took {ended_at - lost_at:.1f} s: {error}"
+        assert name in error.message, error.message
+        assert re.search(r"layers? \[?\d", error.message) and re.search(r"step \d", error.message), error.message
+    assert request_error.status_code == 503
+
+    assert cluster.coordinator.alive and cluster.coordinator.pid == generation_pid
+    assert wait_until(lambda: cluster.node(name)["state"] != "ready", 5), cluster.status()
+    refused, _ = error_of(lambda: ask(client_of(cluster), QUESTION))
+    assert refused.status_code == 503 and name in refused.message
+
+    bring_back()
+    cluster.wait_ready(30)
+    assert cluster.node(name)["state"] == "ready"
+    assert ask(client_of(cluster), QUESTION) == before
+    assert cluster.coordinator.pid == generation_pid
+
+
+@pytest.mark.parametrize("worker", [0, 1], ids=["middle_stage", "last_stage"])
+def test_a_killed_worker_ends_requests_by_name_and_may_return(make_cluster, worker):
+    cluster = make_cluster(2)
+    process = cluster.workers[worker]
+    lose_and_return(cluster, worker, process.kill, process.start)
+
+
+def test_a_stopped_worker_ends_requests_by_name_and_may_return(make_cluster):
+    cluster = make_cluster(2)
+    process = cluster.workers[1]
+    lose_and_return(cluster, 1, process.pause, process.resume)
+
+
+def test_a_worker_behind_a_silent_network_ends_requests_by_name_and_may_return(make_cluster, black_hole):
+    # All nodes must reach one another, so the first worker listens on our end of the link, not on loopback.
+    cluster = make_cluster(2, hosts={0: black_hole.here, 1: black_hole.there}, prefixes={1: black_hole.prefix})
+    lose_and_return(cluster, 1, black_hole.swallow, black_hole.release)
+
+
+def test_a_worker_that_only_holds_experts_is_missed_as_well(make_cluster):
+    cluster = make_cluster(2, serve_args=("--split", "3,3,0", "--experts", "round_robin:3"))
+    process = cluster.workers[1]
+    lose_and_return(cluster, 1, process.kill, process.start)

@@ -1,0 +1,214 @@
+"""Starts a coordinator and its workers as processes of this machine. Used by the demo and by the end-to-end tests.
+
+Only the standard library: the demo runs on a fresh machine.
+"""
+import ctypes
+import json
+import os
+import signal
+import socket
+import subprocess
+import time
+import urllib.error
+import urllib.request
+from pathlib import Path
+
+PR_SET_PDEATHSIG = 1
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+class ClusterError(RuntimeError):
+    """A process did not do what was asked of it; the message holds the end of its log."""
+
+
+def free_ports(count, host="127.0.0.1"):
+    """Ports that nobody listens on now. They are held together until all are known, so that they differ."""
+    sockets = [socket.socket() for _ in range(count)]
+    try:
+        for s in sockets:
+            s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            s.bind((host, 0))
+        return [s.getsockname()[1] for s in sockets]
+    finally:
+        for s in sockets:
+            s.close()
+
+
+def wait_until(condition, timeout_s, pause_s=0.05):
+    """True as soon as condition() is; False when it was not in time."""
+    end = time.monotonic() + timeout_s
+    while not condition():
+        if time.monotonic() > end:
+            return False
+        time.sleep(pause_s)
+    return True
+
+
+def get_text(url, timeout_s=5.0):
+    """GET; any HTTP status is an answer. Returns (status, body)."""
+    try:
+        with urllib.request.urlopen(url, timeout=timeout_s) as response:
+            return response.status, response.read().decode()
+    except urllib.error.HTTPError as error:
+        return error.code, error.read().decode()
+
+
+def get_json(url, timeout_s=5.0):
+    status, body = get_text(url, timeout_s)
+    if status != 200:
+        raise ClusterError(f"GET {url}: expected 200, got {status}: {body[:500]}")
+    return json.loads(body)
+
+
+class Process:
+    """One shoal process and its log."""
+
+    def __init__(self, name, argv, log_path, prefix=()):
+        self.name = name
+        self.argv = [str(a) for a in (*prefix, *argv)]
+        self.log_path = Path(log_path)
+        self.popen = None
+
+    def start(self):
+        """A session of its own: Ctrl-C in the terminal reaches us, and we end the processes in order."""
+        with self.log_path.open("ab") as log:
+            log.write(f"$ {' '.join(self.argv)}\n".encode())
+            log.flush()
+            self.popen = subprocess.Popen(
+                self.argv, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT, start_new_session=True,
+                # Should we be killed, nothing stays behind.
+                preexec_fn=lambda: _libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL))
+        return self
+
+    @property
+    def pid(self):
+        return self.popen.pid
+
+    @property
+    def alive(self):
+        return self.popen is not None and self.popen.poll() is None
+
+    def _signal(self, number):
+        if self.alive:
+            os.killpg(self.popen.pid, number)
+
+    def pause(self):
+        self._signal(signal.SIGSTOP)
+
+    def resume(self):
+        self._signal(signal.SIGCONT)
+
+    def kill(self):
+        self._signal(signal.SIGKILL)
+        if self.popen is not None:
+            self.popen.wait(10)
+
+    def stop(self, timeout_s=10.0):
+        """Asks politely, then kills. Returns the exit code; negative is the signal that ended the process."""
+        if self.popen is None:
+            return None
+        self._signal(signal.SIGTERM)
+        self.resume()
+        try:
+            return self.popen.wait(timeout_s)
+        except subprocess.TimeoutExpired:
+            self.kill()
+            return self.popen.returncode
+
+    def log(self):
+        return self.log_path.read_text(errors="replace") if self.log_path.exists() else ""
+
+    def log_tail(self, lines=15):
+        return "\n".join(f"  {self.name} | {line}" for line in self.log().splitlines()[-lines:])
+
+    def rss_bytes(self, peak=False):
+        key = "VmHWM:" if peak else "VmRSS:"
+        for line in Path(f"/proc/{self.pid}/status").read_text().splitlines():
+            if line.startswith(key):
+                return int(line.split()[1]) * 1024
+        raise ClusterError(f"{self.name}: /proc/{self.pid}/status has no {key}")
+
+
+class LocalCluster:
+    """A coordinator and `workers` workers; a coordinator alone where workers = 0. A context manager.
+
+    serve_args and worker_args are more flags for `shoal serve` and `shoal worker`; a function gives each worker its own.
+    prefixes runs a worker under another program, by its index: {1: ["ip", "netns", "exec", "x"]}.
+    hosts gives a worker another address than loopback, by its index.
+    """
+
+    def __init__(self, shoal, model, log_dir, workers=0, serve_args=(), worker_args=(), model_root=None, port=None,
+                 prefixes=None, hosts=None):
+        self.log_dir = Path(log_dir)
+        self.log_dir.mkdir(parents=True, exist_ok=True)
+        model = Path(model).resolve()
+        ports = free_ports(workers + 1)
+        self.port = port or ports[0]
+        self.url = f"http://127.0.0.1:{self.port}"
+        hosts = hosts or {}
+        self.addresses = [f"{hosts.get(i, '127.0.0.1')}:{p}" for i, p in enumerate(ports[1:])]
+
+        self.workers = []
+        for i, address in enumerate(self.addresses):
+            more = worker_args(i) if callable(worker_args) else worker_args
+            argv = [shoal, "worker", "--listen", address, "--name", f"worker-{i + 1}",
+                    "--model-root", model_root or model.parent, *more]
+            self.workers.append(Process(f"worker-{i + 1}", argv, self.log_dir / f"worker-{i + 1}.log",
+                                        (prefixes or {}).get(i, ())))
+        argv = [shoal, "serve", "--model", model, "--port", self.port]
+        if self.addresses:
+            argv += ["--workers", ",".join(self.addresses)]
+        self.coordinator = Process("coordinator", [*argv, *serve_args], self.log_dir / "coordinator.log")
+
+    @property
+    def processes(self):
+        return [self.coordinator, *self.workers]
+
+    def start(self, timeout_s=60.0):
+        for worker in self.workers:
+            worker.start()
+        self.coordinator.start()
+        self.wait_ready(timeout_s)
+        return self
+
+    def healthy(self):
+        try:
+            return get_text(self.url + "/health", 2.0)[0] == 200
+        except OSError:
+            return False
+
+    def wait_ready(self, timeout_s=60.0):
+        """Returns when the coordinator would serve a request; ClusterError when a process ends or time runs out."""
+        end = time.monotonic() + timeout_s
+        while not self.healthy():
+            for process in self.processes:
+                if not process.alive:
+                    raise ClusterError(f"{process.name} ended with code {process.popen.returncode}; the end of "
+                                       f"{process.log_path}:\n{process.log_tail()}")
+            if time.monotonic() > end:
+                raise ClusterError(f"not ready after {timeout_s:.0f} s; the ends of the logs in {self.log_dir}:\n" +
+                                   "\n".join(p.log_tail(8) for p in self.processes))
+            time.sleep(0.05)
+
+    def status(self):
+        return get_json(self.url + "/cluster/status")
+
+    def metrics(self):
+        """Prometheus samples as {name{labels}: value}."""
+        _, text = get_text(self.url + "/metrics")
+        pairs = (line.rsplit(" ", 1) for line in text.splitlines() if line and not line.startswith("#"))
+        return {name: float(value) for name, value in pairs}
+
+    def stop(self):
+        """The coordinator first, so that no worker is missed by it. Returns the exit codes by name."""
+        return {process.name: process.stop() for process in self.processes}
+
+    def __enter__(self):
+        try:
+            return self.start()
+        except BaseException:
+            self.stop()
+            raise
+
+    def __exit__(self, *exc):
+        self.stop()
