@@ -173,7 +173,7 @@ void PipelineEngine::on_result(const Frame& frame) {
       done = std::move(in_flight_.front().done);
       in_flight_.pop_front();
       last_result_ = Clock::now();
-      for (NodeState& node : nodes_) node = {node.progress, last_result_, {}, false};
+      for (NodeState& node : nodes_) node = {node.progress, last_result_, false};
     }
   }
   if (!broken.ok()) {
@@ -211,7 +211,6 @@ void PipelineEngine::tick() {
     const auto now = Clock::now();
     if (now - last_result_ < liveness_.probe_after) return;
     for (size_t i = 0; i < nodes_.size(); ++i) {
-      // Both must have been silent for long: what was heard, and what was asked.
       const auto since = std::max(nodes_[i].heard, last_result_);
       if (nodes_[i].waiting && now - since > liveness_.silence_max) {
         silent = NodeId{static_cast<int32_t>(i)};
@@ -229,10 +228,7 @@ void PipelineEngine::probe_all(Clock::time_point now) {
   last_probe_ = now;
   for (size_t i = 0; i < nodes_.size(); ++i) {
     const NodeId node{static_cast<int32_t>(i)};
-    if (!nodes_[i].waiting) {
-      nodes_[i].waiting = true;
-      nodes_[i].asked = now;
-    }
+    nodes_[i].waiting = true;
     // A probe that cannot be sent is a probe that is not answered.
     (void)transport_->send(node, EncodeProbe(plan_.epoch), Deadline::after_ms(0));
   }

@@ -74,7 +74,6 @@ class PipelineEngine final : public Engine, public CoordinatorSink {
   struct NodeState {
     NodeProgress progress;
     Clock::time_point heard;           ///< Last sign of life.
-    Clock::time_point asked;           ///< First probe not yet answered.
     bool waiting = false;              ///< A probe is not yet answered.
   };
 

@@ -1,0 +1,131 @@
+#include "exec/expert_bank.h"
+
+#include <algorithm>
+#include <atomic>
+#include <cstring>
+#include <utility>
+
+#include "base/check.h"
+#include "base/status.h"
+#include "numeric/fixed_sum.h"
+
+namespace shoal {
+
+absl::StatusOr<std::unique_ptr<ExpertBank>> ExpertBank::Load(const Checkpoint& checkpoint, const ModelSpec& spec,
+                                                             const std::vector<std::vector<ExpertId>>& held,
+                                                             ThreadPool& pool, const LoadProgress& progress) {
+  SHOAL_CHECK_EQ(static_cast<int64_t>(held.size()), spec.layer_count());
+  std::unique_ptr<ExpertBank> bank(new ExpertBank);
+  bank->width_ = spec.width;
+  bank->layers_.resize(held.size());
+  for (size_t layer = 0; layer < held.size(); ++layer) {
+    if (held[layer].empty()) continue;
+    ASSIGN_OR_RETURN(bank->layers_[layer], ExpertSet::Load(checkpoint, spec, LayerId{static_cast<int32_t>(layer)},
+                                                           held[layer], pool));
+    if (progress) progress(static_cast<int64_t>(layer) + 1, spec.layer_count());
+  }
+  return bank;
+}
+
+bool ExpertBank::holds(LayerId layer, ExpertId expert) const {
+  return layer.value >= 0 && static_cast<size_t>(layer.value) < layers_.size() &&
+         layers_[static_cast<size_t>(layer.value)].has_value() &&
+         layers_[static_cast<size_t>(layer.value)]->holds(expert);
+}
+
+int64_t ExpertBank::count() const {
+  int64_t total = 0;
+  for (const auto& set : layers_) total += set.has_value() ? static_cast<int64_t>(set->experts().size()) : 0;
+  return total;
+}
+
+int64_t ExpertBank::bytes() const {
+  int64_t total = 0;
+  for (const auto& set : layers_) total += set.has_value() ? set->bytes() : 0;
+  return total;
+}
+
+int ExpertBank::input_group(LayerId layer, ActivationMode activations) const {
+  const auto& set = layers_[static_cast<size_t>(layer.value)];
+  return set.has_value() ? set->input_group(activations) : 0;
+}
+
+ExpertRows GatherRows(Arena& arena, const ExpertRows& from, std::span<const int32_t> picked, QuantizedRows& storage) {
+  const auto count = static_cast<int64_t>(picked.size());
+  ExpertRows out;
+  if (from.quantized != nullptr) {
+    const QuantizedRows& q = *from.quantized;
+    storage = QuantizedRowsIn(arena.allocate_bytes(QuantizedRowsBytes(count, q.cols, q.group)), count, q.cols, q.group);
+    const int64_t groups = q.groups();
+    for (int64_t i = 0; i < count; ++i) {
+      const int64_t r = picked[static_cast<size_t>(i)];
+      std::memcpy(storage.codes + i * q.cols, q.codes + r * q.cols, static_cast<size_t>(q.cols));
+      std::memcpy(storage.scales + i * groups, q.scales + r * groups, static_cast<size_t>(groups) * sizeof(float));
+      std::memcpy(storage.sums + i * groups, q.sums + r * groups, static_cast<size_t>(groups) * sizeof(float));
+    }
+    out.quantized = &storage;
+    return out;
+  }
+  const MatView<float> rows = arena.allocate_rows<float>(count, from.x.cols);
+  for (int64_t i = 0; i < count; ++i) {
+    std::memcpy(rows.row(i), from.x.row(picked[static_cast<size_t>(i)]),
+                static_cast<size_t>(from.x.cols) * sizeof(float));
+  }
+  out.x = rows;
+  return out;
+}
+
+absl::Status ExpertBank::run_one(const ComputeContext& context, LayerId layer, ExpertId expert, const ExpertRows& rows,
+                                 MatView<float> y) const {
+  if (!holds(layer, expert)) {
+    return FailedPrecondition("layer {}: expert {} is not held here; the asker's plan is another", layer, expert);
+  }
+  const int group = input_group(layer, context.activations);
+  const int got = rows.quantized == nullptr ? 0 : rows.quantized->group;
+  if (got != group && (got != 0 || rows.x.data == nullptr)) {
+    return InvalidArgument("layer {}: rows come in groups of {}, its experts take {} (0 is f32)", layer, got, group);
+  }
+  return layers_[static_cast<size_t>(layer.value)]->forward(context, expert, rows, y);
+}
+
+absl::Status ExpertBank::run(const ComputeContext& context, LayerId layer, const ExpertRows& rows,
+                             std::span<const ExpertCall> calls, MatView<int64_t> acc) const {
+  const ArenaScope scope(*context.arena);
+  // Rows of one expert side by side: its weights are read once for all of them.
+  const std::span<ExpertCall> sorted = context.arena->allocate<ExpertCall>(static_cast<int64_t>(calls.size()));
+  std::copy(calls.begin(), calls.end(), sorted.begin());
+  std::sort(sorted.begin(), sorted.end(), [](const ExpertCall& a, const ExpertCall& b) {
+    return a.expert != b.expert ? a.expert < b.expert : a.row < b.row;
+  });
+  for (size_t begin = 0; begin < sorted.size();) {
+    size_t end = begin;
+    while (end < sorted.size() && sorted[end].expert == sorted[begin].expert) ++end;
+    const auto count = static_cast<int64_t>(end - begin);
+    const ExpertId expert = sorted[begin].expert;
+
+    const ArenaScope expert_scope(*context.arena);
+    const std::span<int32_t> targets = context.arena->allocate<int32_t>(count);
+    const std::span<float> weights = context.arena->allocate<float>(count);
+    for (int64_t i = 0; i < count; ++i) {
+      targets[i] = sorted[begin + i].row;
+      weights[i] = sorted[begin + i].weight;
+    }
+    QuantizedRows storage;
+    const ExpertRows mine = GatherRows(*context.arena, rows, targets, storage);
+    const MatView<float> y = context.arena->allocate_rows<float>(count, width_);
+    RETURN_IF_ERROR(run_one(context, layer, expert, mine, y));
+
+    std::atomic<bool> in_range{true};
+    context.pool->run_parts(width_, 16, [&](Range cols) {
+      if (!context.kernels->accumulate_fixed({y, weights.data(), targets.data(), acc, cols})) in_range = false;
+    });
+    if (!in_range) {
+      return OutOfRange("layer {}, expert {}: an output is not a number or not below {} in magnitude", layer, expert,
+                        kFixedTermLimit);
+    }
+    begin = end;
+  }
+  return absl::OkStatus();
+}
+
+}  // namespace shoal

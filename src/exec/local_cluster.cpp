@@ -1,0 +1,126 @@
+#include "exec/local_cluster.h"
+
+#include <utility>
+
+#include "base/check.h"
+#include "base/random.h"
+#include "base/status.h"
+#include "numeric/version.h"
+#include "wire/inproc.h"
+
+namespace shoal {
+namespace {
+
+constexpr int64_t kConnectMs = 5000;
+
+}  // namespace
+
+absl::StatusOr<TransportKind> ParseTransportKind(std::string_view name) {
+  if (name == "inproc") return TransportKind::kInproc;
+  if (name == "grpc") return TransportKind::kGrpc;
+  return InvalidArgument("transport '{}': expected inproc or grpc", name);
+}
+
+LocalCluster::LocalCluster(Options options) : options_(std::move(options)) {}
+
+LocalCluster::~LocalCluster() = default;
+
+absl::StatusOr<std::unique_ptr<LocalCluster>> LocalCluster::Load(Options options) {
+  RETURN_IF_ERROR(Validate(options.plan));
+  std::unique_ptr<LocalCluster> cluster(new LocalCluster(std::move(options)));
+  const Options& o = cluster->options_;
+  cluster->nodes_.resize(o.plan.nodes.size());
+  for (size_t i = 0; i < cluster->nodes_.size(); ++i) {
+    Node& node = cluster->nodes_[i];
+    node.pool = std::make_unique<ThreadPool>(o.threads_per_node);
+    ASSIGN_OR_RETURN(node.model, NodeModel::Load(o.checkpoint, o.spec, SliceOf(o.plan, NodeId{static_cast<int32_t>(i)}),
+                                                 *node.pool, o.progress));
+    if (o.transport == TransportKind::kGrpc) {
+      GrpcOptions grpc;
+      grpc.name = o.plan.nodes[i].name;
+      ASSIGN_OR_RETURN(node.endpoint, GrpcEndpoint::start(std::move(grpc)));
+    }
+  }
+  return cluster;
+}
+
+absl::StatusOr<std::unique_ptr<Transport>> LocalCluster::open_grpc(Epoch epoch, NodeId self) {
+  SessionOptions session;
+  session.session = epoch.value;
+  session.self = self;
+  session.identity.numerics_version = kNumericsVersion;
+  session.identity.model_hash = options_.checkpoint->hash();
+  session.identity.kv_dtype = std::string(Name(options_.plan.kv_dtype));
+  for (size_t i = 0; i < nodes_.size(); ++i) {
+    session.peers.push_back({NodeId{static_cast<int32_t>(i)}, options_.plan.nodes[i].name,
+                             fmt::format("127.0.0.1:{}", nodes_[i].endpoint->port())});
+  }
+  return nodes_[static_cast<size_t>(self.value)].endpoint->open_session(std::move(session));
+}
+
+absl::StatusOr<std::vector<std::unique_ptr<Transport>>> LocalCluster::open_transports(Epoch epoch) {
+  std::vector<std::unique_ptr<Transport>> transports(nodes_.size());
+  if (options_.transport == TransportKind::kInproc) {
+    InprocOptions inproc;
+    for (const PlanNode& node : options_.plan.nodes) inproc.names.push_back(node.name);
+    InprocNetwork network(std::move(inproc));
+    for (size_t i = 0; i < nodes_.size(); ++i) transports[i] = network.open(NodeId{static_cast<int32_t>(i)});
+    return transports;
+  }
+  for (size_t i = 0; i < nodes_.size(); ++i) {
+    ASSIGN_OR_RETURN(transports[i], open_grpc(epoch, NodeId{static_cast<int32_t>(i)}));
+  }
+  for (const auto& transport : transports) RETURN_IF_ERROR(transport->connect(Deadline::after_ms(kConnectMs)));
+  return transports;
+}
+
+absl::Status LocalCluster::open(Epoch epoch, PipelineEngine& engine) {
+  options_.plan.epoch = epoch;
+  ASSIGN_OR_RETURN(auto transports, open_transports(epoch));
+  std::vector<std::unique_ptr<NodeSession>> sessions(nodes_.size());
+  for (size_t i = 0; i < nodes_.size(); ++i) {
+    NodeSession::Options session;
+    session.plan = options_.plan;
+    session.self = NodeId{static_cast<int32_t>(i)};
+    session.model = nodes_[i].model.get();
+    session.kernels = &SelectKernels(options_.isa);
+    session.pool = nodes_[i].pool.get();
+    session.transport = std::move(transports[i]);
+    session.limits = options_.limits;
+    session.sink = i == 0 ? &engine : nullptr;
+    session.log_name = options_.plan.nodes[i].name;
+    ASSIGN_OR_RETURN(sessions[i], NodeSession::Create(std::move(session)));
+  }
+  const std::lock_guard lock(mutex_);
+  for (size_t i = 0; i < nodes_.size(); ++i) {
+    nodes_[i].session = std::move(sessions[i]);
+    nodes_[i].session->start();
+  }
+  engine.open(options_.plan, &nodes_[0].session->transport(),
+              {options_.limits.blocks, options_.limits.context, static_cast<int>(options_.plan.stages.size()),
+               static_cast<int>(options_.limits.vocabulary)});
+  return absl::OkStatus();
+}
+
+void LocalCluster::close(PipelineEngine& engine, const absl::Status& why) {
+  engine.close(why);
+  std::vector<std::unique_ptr<NodeSession>> sessions;
+  {
+    const std::lock_guard lock(mutex_);
+    for (Node& node : nodes_) sessions.push_back(std::move(node.session));
+  }
+  for (const auto& session : sessions) {
+    if (session != nullptr) session->stop();
+  }
+}
+
+std::vector<TransportStats> LocalCluster::link_stats() const {
+  const std::lock_guard lock(mutex_);
+  std::vector<TransportStats> stats;
+  for (const Node& node : nodes_) {
+    if (node.session != nullptr) stats.push_back(node.session->transport().stats());
+  }
+  return stats;
+}
+
+}  // namespace shoal

@@ -1,0 +1,67 @@
+// All nodes of a plan in this process: what `shoal run`, `shoal logits`, the placement harness and a server without workers
+// use. Over inproc or over real sockets, the nodes are the very ones that run on other machines.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "exec/node_model.h"
+#include "exec/node_session.h"
+#include "exec/pipeline_engine.h"
+#include "exec/supervisor.h"
+#include "plan/plan.h"
+#include "weights/checkpoint.h"
+#include "wire/grpc.h"
+
+namespace shoal {
+
+enum class TransportKind : uint8_t { kInproc, kGrpc };
+absl::StatusOr<TransportKind> ParseTransportKind(std::string_view name);  ///< "inproc" | "grpc"
+
+class LocalCluster final : public SessionHost {
+ public:
+  struct Options {
+    std::shared_ptr<const Checkpoint> checkpoint;
+    ModelSpec spec;
+    Plan plan;
+    StepLimits limits;
+    int threads_per_node = 1;
+    Isa isa = Isa::kReference;
+    TransportKind transport = TransportKind::kInproc;
+    LoadProgress progress;  ///< Over all nodes' tensors, one node after the other. May be empty.
+  };
+
+  /// Loads every node's share. Errors as NodeModel::Load.
+  static absl::StatusOr<std::unique_ptr<LocalCluster>> Load(Options options);
+  ~LocalCluster() override;
+
+  absl::Status open(Epoch epoch, PipelineEngine& engine) override;
+  void close(PipelineEngine& engine, const absl::Status& why) override;
+
+  const NodeModel& model(NodeId node) const { return *nodes_[static_cast<size_t>(node.value)].model; }
+  /// What has travelled between the nodes in this session, by node; empty between sessions.
+  std::vector<TransportStats> link_stats() const;
+  const Plan& plan() const { return options_.plan; }
+
+ private:
+  struct Node {
+    std::unique_ptr<ThreadPool> pool;
+    std::unique_ptr<NodeModel> model;
+    std::unique_ptr<GrpcEndpoint> endpoint;  ///< kGrpc only.
+    std::unique_ptr<NodeSession> session;
+  };
+
+  explicit LocalCluster(Options options);
+  absl::StatusOr<std::vector<std::unique_ptr<Transport>>> open_transports(Epoch epoch);
+  absl::StatusOr<std::unique_ptr<Transport>> open_grpc(Epoch epoch, NodeId self);
+
+  Options options_;
+  std::vector<Node> nodes_;
+  mutable std::mutex mutex_;  ///< Guards the sessions against link_stats().
+};
+
+}  // namespace shoal

@@ -1,0 +1,52 @@
+// The weights that one node holds for a plan: its stage, if it runs layers, and its experts. They outlive sessions: a new
+// epoch that gives the node the same slice loads nothing.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "exec/expert_bank.h"
+#include "models/spec.h"
+#include "models/stage.h"
+#include "plan/plan.h"
+#include "weights/checkpoint.h"
+
+namespace shoal {
+
+/// A node's share of a plan.
+struct NodeSlice {
+  Range layers;                                 ///< Empty: experts only, or nothing.
+  bool embed = false;
+  bool head = false;
+  std::vector<std::vector<ExpertId>> experts;   ///< [L], ascending ids; owned and replicated alike.
+  bool operator==(const NodeSlice&) const = default;
+};
+NodeSlice SliceOf(const Plan& plan, NodeId node);
+
+class NodeModel {
+ public:
+  /// Reads the node's own tensors, nothing else. Errors name file, tensor, expected and got.
+  static absl::StatusOr<std::unique_ptr<NodeModel>> Load(std::shared_ptr<const Checkpoint> checkpoint, ModelSpec spec,
+                                                         NodeSlice slice, ThreadPool& pool,
+                                                         const LoadProgress& progress);
+
+  const ModelSpec& spec() const { return spec_; }
+  const Checkpoint& checkpoint() const { return *checkpoint_; }
+  const NodeSlice& slice() const { return slice_; }
+  Stage* stage() const { return stage_.get(); }  ///< nullptr where the node runs no layers.
+  ExpertBank& experts() const { return *experts_; }
+  /// Packed bytes held.
+  int64_t bytes() const { return (stage_ == nullptr ? 0 : stage_->bytes()) + experts_->bytes(); }
+
+ private:
+  NodeModel() = default;
+  std::shared_ptr<const Checkpoint> checkpoint_;
+  ModelSpec spec_;
+  NodeSlice slice_;
+  std::unique_ptr<Stage> stage_;
+  std::unique_ptr<ExpertBank> experts_;
+};
+
+}  // namespace shoal

@@ -1,0 +1,220 @@
+#include "exec/node_session.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "base/check.h"
+#include "base/log.h"
+#include "base/status.h"
+#include "exec/step_codec.h"
+
+namespace shoal {
+namespace {
+
+constexpr int64_t kTickMs = 250;     // CoordinatorSink::tick at least so often.
+constexpr int64_t kSendMs = 3000;    // Windows hold many frames: only a peer that takes nothing in lets this pass.
+
+}  // namespace
+
+NodeSession::NodeSession(Options options) : options_(std::move(options)) {}
+
+absl::StatusOr<std::unique_ptr<NodeSession>> NodeSession::Create(Options options) {
+  SHOAL_CHECK(options.model != nullptr && options.pool != nullptr && options.kernels != nullptr);
+  std::unique_ptr<NodeSession> session(new NodeSession(std::move(options)));
+  const Options& o = session->options_;
+  Stage* stage = o.model->stage();
+  if (stage != nullptr) {
+    DType dtype = DType::kF16;
+    if (o.plan.kv_dtype == Plan::KvDtype::kF32) dtype = DType::kF32;
+    if (o.plan.kv_dtype == Plan::KvDtype::kBF16) dtype = DType::kBF16;
+    ASSIGN_OR_RETURN(session->cache_,
+                     KvCache::Create(stage->options().layers, stage->kv_shapes(), dtype, o.limits.blocks));
+    session->runner_ = std::make_unique<StageRunner>(StageRunner::Options{
+        &o.plan, o.self, stage, session->cache_.get(), o.limits, o.model->spec().width});
+  }
+  NodeSession* raw = session.get();
+  session->exchange_ = std::make_unique<PlannedExchange>(
+      PlannedExchange::Options{&o.plan, o.self, &o.model->experts(), o.transport.get(), o.expert_timeout},
+      [raw](Deadline deadline) { return raw->pump(deadline); });
+  return session;
+}
+
+NodeSession::~NodeSession() { stop(); }
+
+void NodeSession::start() {
+  running_ = true;
+  thread_ = std::thread([this] { run(); });
+}
+
+void NodeSession::stop() {
+  stopping_ = true;
+  options_.transport->close();
+  if (thread_.joinable()) thread_.join();
+}
+
+NodeSession::Stats NodeSession::stats() const { return {steps_run_.load(), calls_served_.load(), running_.load()}; }
+
+ComputeContext NodeSession::context(Arena& arena) const {
+  return {options_.kernels, options_.pool, &arena,
+          options_.plan.activations == Plan::Activations::kF32 ? ActivationMode::kF32 : ActivationMode::kInt8};
+}
+
+void NodeSession::run() {
+  SetThreadLogName(options_.log_name, options_.self.value);
+  while (!stopping_) {
+    if (!steps_.empty()) {
+      const Frame frame = std::move(steps_.front());
+      steps_.pop_front();
+      run_step(frame);
+    }
+    // With steps waiting only what has already arrived is handled.
+    const absl::Status pumped = pump(Deadline::after_ms(steps_.empty() ? kTickMs : 0));
+    if (!pumped.ok() && pumped.code() != absl::StatusCode::kDeadlineExceeded) {
+      if (!stopping_) LogInfo("session ended: {}", Message(pumped));
+      break;
+    }
+  }
+  running_ = false;
+}
+
+absl::Status NodeSession::pump(Deadline deadline) {
+  if (options_.sink != nullptr) options_.sink->tick();
+  absl::StatusOr<Event> event = options_.transport->receive(deadline);
+  if (!event.ok()) return event.status();
+  handle(std::move(*event));
+  return absl::OkStatus();
+}
+
+void NodeSession::handle(Event event) {
+  switch (event.kind) {
+    case Event::Kind::kFrame:
+      handle_frame(event.from, std::move(event.frame));
+      return;
+    case Event::Kind::kPeerDown:
+      exchange_->on_lost(event.from, event.status);
+      if (options_.sink != nullptr) {
+        options_.sink->on_peer_down(event.from, event.status);
+      } else {
+        LogWarning("{}", Message(event.status));
+      }
+      return;
+    case Event::Kind::kWake:
+      return;
+  }
+}
+
+void NodeSession::handle_frame(NodeId from, Frame frame) {
+  if (frame.header.epoch != options_.plan.epoch) {
+    LogDebug("dropped: {}; this session is epoch {}", Describe(frame.header), options_.plan.epoch);
+    return;
+  }
+  if (IsProbe(frame)) {
+    (void)options_.transport->send(from, EncodeProgress(options_.plan.epoch, progress_), Deadline::after_ms(0));
+    return;
+  }
+  switch (frame.header.kind) {
+    case FrameKind::kStep:
+      steps_.push_back(std::move(frame));
+      return;
+    case FrameKind::kExpertRequest:
+      serve_experts(from, frame);
+      return;
+    case FrameKind::kExpertReply:
+    case FrameKind::kExpertError:
+      exchange_->on_reply(from, std::move(frame));
+      return;
+    case FrameKind::kStepResult:
+    case FrameKind::kStepError:
+    case FrameKind::kProgress:
+      if (options_.sink != nullptr) {
+        options_.sink->on_frame(from, frame);
+        return;
+      }
+      break;
+    default:
+      break;
+  }
+  LogWarning("dropped: {}, which has no business here", Describe(frame.header));
+}
+
+absl::Status NodeSession::before_layer(LayerId layer) {
+  progress_.layer = layer;
+  // What has arrived meanwhile is handled between layers: others' expert requests, results, probes.
+  while (true) {
+    const absl::Status pumped = pump(Deadline::after_ms(0));
+    if (pumped.code() == absl::StatusCode::kDeadlineExceeded) return absl::OkStatus();
+    RETURN_IF_ERROR(pumped);
+  }
+}
+
+void NodeSession::run_step(const Frame& frame) {
+  const StepId id = frame.header.step;
+  if (failed_step_.value != 0) return;  // I12: a failed step voids all later ones.
+  if (runner_ == nullptr) {
+    fail(id, FailedPrecondition("a step came to a node that runs no layers"));
+    return;
+  }
+  if (id.value != progress_.step.value + 1) {
+    fail(id, FailedPrecondition("step {} came after step {}", id, progress_.step));
+    return;
+  }
+  progress_.step = id;
+  absl::StatusOr<Outgoing> out = runner_->run(frame, context(step_arena_), *exchange_,
+                                              [this](LayerId layer) { return before_layer(layer); });
+  if (!out.ok()) {
+    fail(id, out.status());
+    return;
+  }
+  const NodeId to = out->to;
+  const absl::Status sent = options_.transport->send(to, std::move(out->frame), Deadline::after_ms(kSendMs));
+  if (!sent.ok()) {
+    fail(id, Annotate(sent, fmt::format("sending to node '{}'", options_.plan.node(to).name)));
+    return;
+  }
+  ++steps_run_;
+}
+
+void NodeSession::fail(StepId step, const absl::Status& status) {
+  failed_step_ = step;
+  if (stopping_) return;
+  const LayerId layer = progress_.layer;
+  const absl::Status named = Annotate(
+      status, fmt::format("node '{}', layer {}, step {}", options_.plan.node(options_.self).name, layer.value, step));
+  LogWarning("{}", Message(named));
+  (void)options_.transport->send(Plan::kCoordinator,
+                                 EncodeError(FrameKind::kStepError, options_.plan.epoch, step, layer, named),
+                                 Deadline::after_ms(kSendMs));
+}
+
+void NodeSession::serve_experts(NodeId from, const Frame& frame) {
+  Frame reply;
+  const absl::Status served = compute_experts(frame, reply);
+  if (!served.ok()) {
+    LogWarning("{} of node '{}': {}", Describe(frame.header), options_.plan.node(from).name, Message(served));
+    reply = EncodeError(FrameKind::kExpertError, options_.plan.epoch, frame.header.step, frame.header.layer, served);
+  }
+  const absl::Status sent = options_.transport->send(from, std::move(reply), Deadline::after_ms(kSendMs));
+  if (!sent.ok()) LogWarning("expert reply not sent: {}", Message(sent));
+}
+
+absl::Status NodeSession::compute_experts(const Frame& frame, Frame& reply) {
+  RETURN_IF_ERROR(DecodeExpertRequest(frame, request_));
+  const auto rows = static_cast<int64_t>(frame.header.rows);
+  const ModelSpec& spec = options_.model->spec();
+  if (frame.header.cols != spec.width || rows > options_.limits.rows_max || frame.header.layer.value < 0 ||
+      frame.header.layer.value >= spec.layer_count()) {
+    return InvalidArgument("expert_request: layer {}, {} rows of {}; expected a layer below {}, at most {} rows of {}",
+                           frame.header.layer, rows, frame.header.cols, spec.layer_count(), options_.limits.rows_max,
+                           spec.width);
+  }
+  serve_arena_.reset();
+  const ComputeContext serve = context(serve_arena_);
+  const MatView<int64_t> acc = serve_arena_.allocate_rows<int64_t>(rows, spec.width);
+  std::fill_n(acc.data, rows * spec.width, int64_t{0});
+  RETURN_IF_ERROR(options_.model->experts().run(serve, frame.header.layer, request_.rows, request_.calls, acc));
+  calls_served_ += request_.calls.size();
+  reply = EncodeExpertReply(frame.header, request_.ticket, acc);
+  return absl::OkStatus();
+}
+
+}  // namespace shoal

@@ -1,0 +1,94 @@
+// One node's part in one session (one plan in force): an executor thread that takes frames from the transport and runs
+// steps, serves experts to others, and answers probes. One executor per node, and no wait holds it: while its own expert
+// requests are out, and between layers, it serves those of others (I13).
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+#include <deque>
+#include <functional>
+#include <memory>
+#include <string>
+#include <thread>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "cpu/arena.h"
+#include "cpu/pool.h"
+#include "exec/expert_exchange.h"
+#include "exec/node_model.h"
+#include "exec/pipeline_engine.h"
+#include "exec/stage_runner.h"
+#include "kv/kv_cache.h"
+#include "wire/transport.h"
+
+namespace shoal {
+
+class NodeSession {
+ public:
+  struct Options {
+    Plan plan;
+    NodeId self;
+    NodeModel* model = nullptr;           ///< Outlives the session, as do pool, kernels and sink.
+    const Kernels* kernels = nullptr;
+    ThreadPool* pool = nullptr;           ///< Used by this session alone.
+    std::unique_ptr<Transport> transport;
+    StepLimits limits;
+    Duration expert_timeout = std::chrono::seconds(6);
+    CoordinatorSink* sink = nullptr;      ///< On node 0 of a coordinator; nullptr elsewhere.
+    std::string log_name;
+  };
+
+  /// Allocates the cache; nothing runs yet. ResourceExhausted where it does not fit.
+  static absl::StatusOr<std::unique_ptr<NodeSession>> Create(Options options);
+  /// Stops.
+  ~NodeSession();
+  NodeSession(const NodeSession&) = delete;
+  NodeSession& operator=(const NodeSession&) = delete;
+
+  void start();
+  /// Closes the transport and joins the executor. Idempotent.
+  void stop();
+
+  Transport& transport() { return *options_.transport; }
+  /// For /status: steps run here, experts served to others (calls), whether the executor still runs.
+  struct Stats {
+    uint64_t steps = 0;
+    uint64_t expert_calls_served = 0;
+    bool running = false;
+  };
+  Stats stats() const;
+
+ private:
+  explicit NodeSession(Options options);
+
+  void run();
+  /// Handles the next event, waiting until `deadline`.
+  absl::Status pump(Deadline deadline);
+  void handle(Event event);
+  void handle_frame(NodeId from, Frame frame);
+  void run_step(const Frame& frame);
+  void serve_experts(NodeId from, const Frame& frame);
+  absl::Status compute_experts(const Frame& frame, Frame& reply);
+  absl::Status before_layer(LayerId layer);
+  void fail(StepId step, const absl::Status& status);
+  ComputeContext context(Arena& arena) const;
+
+  Options options_;
+  std::unique_ptr<KvCache> cache_;
+  std::unique_ptr<StageRunner> runner_;
+  std::unique_ptr<PlannedExchange> exchange_;
+  Arena step_arena_;
+  Arena serve_arena_;  ///< Requests are served in the middle of a step: its scratch must stay.
+  ExpertRequest request_;
+  std::deque<Frame> steps_;
+  NodeProgress progress_;
+  StepId failed_step_;  ///< Steps from this one on are void; 0 = none failed.
+  std::atomic<uint64_t> steps_run_{0};
+  std::atomic<uint64_t> calls_served_{0};
+  std::atomic<bool> running_{false};
+  std::atomic<bool> stopping_{false};
+  std::thread thread_;
+};
+
+}  // namespace shoal

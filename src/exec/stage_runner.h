@@ -1,0 +1,74 @@
+// One step on one node: receive or embed, forward my layers, send or sample. Every node runs this same code; in a one-stage
+// plan the receiving and the sending happen zero times.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <unordered_map>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "exec/expert_exchange.h"
+#include "exec/sampler.h"
+#include "exec/step_codec.h"
+#include "kv/kv_cache.h"
+#include "models/stage.h"
+#include "plan/plan.h"
+
+namespace shoal {
+
+/// What a step may ask of a node; the coordinator plans within it, and a node refuses what lies outside.
+struct StepLimits {
+  int64_t context = 0;      ///< Longest sequence, positions.
+  int64_t vocabulary = 0;
+  int32_t blocks = 0;       ///< KV blocks.
+  int64_t rows_max = 4096;  ///< Rows of one step.
+};
+
+/// Whether a step that came over the wire makes sense here. InvalidArgument names sequence and field.
+absl::Status ValidateStep(const Step& step, const StepLimits& limits);
+
+/// A frame and where it goes.
+struct Outgoing {
+  NodeId to;
+  Frame frame;
+};
+
+class StageRunner {
+ public:
+  struct Options {
+    const Plan* plan = nullptr;
+    NodeId self;
+    Stage* stage = nullptr;
+    KvCache* cache = nullptr;
+    StepLimits limits;
+    int64_t width = 0;  ///< D
+  };
+  explicit StageRunner(Options options);
+
+  /// Runs a kStep frame and returns what to send: the step with its rows to the next stage, or the result to the coordinator.
+  /// `before_layer` as in StageStep. On an error nothing is to be sent on; later steps of this session are void (I12).
+  absl::StatusOr<Outgoing> run(const Frame& frame, const ComputeContext& context, PlannedExchange& exchange,
+                               const std::function<absl::Status(LayerId)>& before_layer);
+
+ private:
+  /// What the last stage remembers of a sequence.
+  struct SequenceState {
+    SamplingParams sampling;
+    TokenHistory history;
+  };
+
+  absl::Status forward(const ComputeContext& context, PlannedExchange& exchange, StepMessage& message,
+                       MatView<float> x, const std::function<absl::Status(LayerId)>& before_layer);
+  absl::Status remember(const Step& step);
+  absl::StatusOr<StepResult> finish(const ComputeContext& context, StepMessage& message, MatView<const float> x);
+  absl::Status sample(const ComputeContext& context, const Step& step, MatView<const float> x, StepResult& result);
+  absl::Status all_logits(const ComputeContext& context, MatView<const float> x, StepResult& result);
+
+  const Options options_;
+  const bool first_;
+  const bool last_;
+  std::unordered_map<SeqId, SequenceState> sequences_;
+};
+
+}  // namespace shoal

@@ -1,0 +1,135 @@
+#include "exec/step_codec.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <cstring>
+
+#include "base/status.h"
+#include "exec/expert_exchange.h"
+#include "exec/stage_runner.h"
+
+namespace shoal {
+namespace {
+
+Step SampleStep() {
+  Step step;
+  step.id = StepId{7};
+  NewSequence sequence;
+  sequence.id = SeqId{42};
+  sequence.sampling = {.temperature = 0.5f, .top_k = 3, .seed = 99, .logit_bias = {{5, -1.5f}, {7, 2.0f}}};
+  sequence.tokens = {1, 2, 3};
+  sequence.prompt_tokens = 3;
+  step.begins = {sequence};
+  step.ends = {SeqId{40}, SeqId{41}};
+  step.slices = {{SeqId{42}, 0, {1, 2, 3}, {BlockId{4}}, true}, {SeqId{43}, 40, {9}, {BlockId{1}, BlockId{2}}, false}};
+  step.want_routing = true;
+  return step;
+}
+
+TEST(StepCodec, AStepWithRowsAndReportComesBackEqual) {
+  const Step step = SampleStep();
+  StepReport report;
+  report.timings = {{NodeId{1}, 1000, 20}};
+  report.routing = {{LayerId{3}, 2, {0, 1, 2, 3, 1, 0, 5, 4}}};
+  std::vector<float> rows(4 * 5);
+  for (size_t i = 0; i < rows.size(); ++i) rows[i] = 0.1f * static_cast<float>(i);
+  const Frame frame = EncodeStep(Epoch{3}, step, report, MatView<const float>(rows.data(), 4, 5));
+  EXPECT_EQ(frame.header.epoch, Epoch{3});
+  const auto decoded = DecodeStep(frame);
+  ASSERT_TRUE(decoded.ok()) << ToString(decoded.status());
+  EXPECT_EQ(decoded->step, step);
+  EXPECT_EQ(decoded->report, report);
+  EXPECT_EQ(decoded->rows, rows);
+  EXPECT_EQ(decoded->cols, 5);
+}
+
+TEST(StepCodec, RowsThatDoNotMatchTheSlicesAreRefused) {
+  std::vector<float> rows(4 * 5);
+  Frame frame = EncodeStep(Epoch{3}, SampleStep(), {}, MatView<const float>(rows.data(), 4, 5));
+  frame.header.rows = 3;
+  EXPECT_EQ(DecodeStep(frame).status().code(), absl::StatusCode::kInvalidArgument);
+}
+
+TEST(StepCodec, EveryTruncationIsAnErrorAndNoneCrashes) {
+  const Frame whole = EncodeStep(Epoch{1}, SampleStep(), {}, {});
+  for (size_t size = 0; size < whole.payload.size(); ++size) {
+    Frame cut = whole;
+    cut.payload = Buffer::copy_of(whole.payload.bytes().first(size));
+    EXPECT_FALSE(DecodeStep(cut).ok()) << size;
+  }
+}
+
+TEST(StepCodec, ResultAndErrorComeBackEqual) {
+  StepResult result;
+  result.id = StepId{9};
+  result.sequences = {{SeqId{1}, {17}}, {SeqId{2}, {18}}};
+  result.timings = {{NodeId{0}, 5, 6}};
+  result.logits = {1.0f, -2.0f, 0.5f};
+  const auto decoded = DecodeResult(EncodeResult(Epoch{1}, result));
+  ASSERT_TRUE(decoded.ok());
+  EXPECT_EQ(decoded->sequences, result.sequences);
+  EXPECT_EQ(decoded->timings, result.timings);
+  EXPECT_EQ(decoded->logits, result.logits);
+
+  const absl::Status error = Unavailable("node 'b', layer 3, step 9: gone");
+  EXPECT_EQ(DecodeError(EncodeError(FrameKind::kStepError, Epoch{1}, StepId{9}, LayerId{3}, error)), error);
+}
+
+TEST(ValidateStep, NamesWhatLiesOutsideTheNode) {
+  const StepLimits limits{.context = 64, .vocabulary = 10, .blocks = 8, .rows_max = 16};
+  EXPECT_TRUE(ValidateStep(SampleStep(), limits).ok());
+  const auto broken = [&](auto change) {
+    Step step = SampleStep();
+    change(step);
+    const absl::Status status = ValidateStep(step, limits);
+    EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument);
+    return Message(status);
+  };
+  EXPECT_THAT(broken([](Step& s) { s.slices[0].tokens[1] = 10; }), testing::HasSubstr("token 10"));
+  EXPECT_THAT(broken([](Step& s) { s.slices[0].blocks[0] = BlockId{8}; }), testing::HasSubstr("block 8"));
+  EXPECT_THAT(broken([](Step& s) { s.slices[0].blocks.clear(); }), testing::HasSubstr("need 1"));
+  EXPECT_THAT(broken([](Step& s) { s.slices[1].position = 64; }), testing::HasSubstr("[64, 65)"));
+  EXPECT_THAT(broken([](Step& s) { s.slices[1].position = -1; }), testing::HasSubstr("[-1, 0)"));
+  EXPECT_THAT(broken([](Step& s) { s.slices[1].id = SeqId{42}; }), testing::HasSubstr("two slices"));
+  EXPECT_THAT(broken([](Step& s) { s.slices.clear(); }), testing::HasSubstr("0 rows"));
+  EXPECT_THAT(broken([](Step& s) { s.begins[0].prompt_tokens = 4; }), testing::HasSubstr("4 prompt tokens of 3"));
+}
+
+TEST(ExpertFrames, ReplyAddsTheSumsToTheRowsThatWereAsked) {
+  Arena arena;
+  std::vector<int64_t> sums = {1, -2, int64_t{3} << 50, 4, 5, -6};
+  FrameHeader request;
+  const Frame reply = EncodeExpertReply(request, 1, MatView<const int64_t>(sums.data(), 2, 3));
+  std::vector<int64_t> acc(9, 100);
+  const std::vector<int32_t> targets = {2, 0};
+  ASSERT_TRUE(AddExpertReply(reply, targets, arena, MatView<int64_t>(acc.data(), 3, 3)).ok());
+  EXPECT_EQ(acc, (std::vector<int64_t>{104, 105, 94, 100, 100, 100, 101, 98, 100 + (int64_t{3} << 50)}));
+  const std::vector<int32_t> too_few = {2};
+  EXPECT_FALSE(AddExpertReply(reply, too_few, arena, MatView<int64_t>(acc.data(), 3, 3)).ok());
+}
+
+TEST(ExpertFrames, QuantizedRequestComesBackEqualAndTruncationsAreErrors) {
+  Arena arena;
+  QuantizedRows q = QuantizedRowsIn(arena.allocate_bytes(QuantizedRowsBytes(2, 64, 32)), 2, 64, 32);
+  for (int i = 0; i < 128; ++i) q.codes[i] = static_cast<int8_t>(i - 64);
+  for (int i = 0; i < 4; ++i) q.scales[i] = q.sums[i] = 0.5f * static_cast<float>(i);
+  const std::vector<ExpertCall> calls = {{0, ExpertId{3}, 0.25f}, {1, ExpertId{2}, 0.75f}};
+  const Frame frame = EncodeExpertRequest(Epoch{1}, StepId{2}, LayerId{3}, 77, {{}, &q}, calls);
+  ExpertRequest request;
+  ASSERT_TRUE(DecodeExpertRequest(frame, request).ok());
+  EXPECT_EQ(request.ticket, 77u);
+  ASSERT_EQ(request.calls.size(), 2u);
+  EXPECT_EQ(request.calls[1].expert, ExpertId{2});
+  ASSERT_NE(request.rows.quantized, nullptr);
+  EXPECT_EQ(std::memcmp(request.quantized.codes, q.codes, 128), 0);
+  EXPECT_EQ(std::memcmp(request.quantized.sums, q.sums, 16), 0);
+  for (size_t size = 0; size < frame.payload.size(); size += 3) {
+    Frame cut = frame;
+    cut.payload = Buffer::copy_of(frame.payload.bytes().first(size));
+    EXPECT_FALSE(DecodeExpertRequest(cut, request).ok()) << size;
+  }
+}
+
+}  // namespace
+}  // namespace shoal

@@ -1,0 +1,36 @@
+// Payloads of steps, results, errors and expert messages as a hostile peer could send them.
+#include <cstddef>
+#include <cstdint>
+
+#include "exec/expert_exchange.h"
+#include "exec/stage_runner.h"
+#include "exec/step_codec.h"
+
+extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
+  using namespace shoal;
+  // The first bytes stand for the header fields that the payload's reader believes.
+  if (size < 6) return 0;
+  Frame frame;
+  const int what = data[0] % 5;
+  frame.header.dtype = data[1] % 2 == 0 ? DType::kF32 : DType::kI8;
+  frame.header.rows = data[2];
+  frame.header.cols = static_cast<uint32_t>(data[3]) << (data[4] % 8);
+  frame.payload = Buffer::copy_of(std::as_bytes(std::span(data + 6, size - 6)));
+  if (what == 0) {
+    const auto message = DecodeStep(frame);
+    if (message.ok()) (void)ValidateStep(message->step, {.context = 64, .vocabulary = 100, .blocks = 8});
+  } else if (what == 1) {
+    (void)DecodeResult(frame);
+  } else if (what == 2) {
+    (void)DecodeError(frame);
+  } else if (what == 3) {
+    ExpertRequest request;
+    (void)DecodeExpertRequest(frame, request);
+  } else {
+    Arena arena;
+    std::vector<int64_t> acc(4 * 8);
+    const std::vector<int32_t> targets = {0, 3};
+    (void)AddExpertReply(frame, targets, arena, MatView<int64_t>(acc.data(), 4, 8));
+  }
+  return 0;
+}

@@ -1,0 +1,60 @@
+#include "exec/supervisor.h"
+
+#include <utility>
+
+#include "base/log.h"
+#include "base/status.h"
+
+namespace shoal {
+
+Supervisor::Supervisor(SessionHost& host, PipelineEngine& engine, Duration retry_pause)
+    : host_(host), engine_(engine), retry_pause_(retry_pause) {}
+
+Supervisor::~Supervisor() { stop(); }
+
+absl::Status Supervisor::start() {
+  RETURN_IF_ERROR(host_.open(Epoch{++epoch_.value}, engine_));
+  thread_ = std::thread([this] { run(); });
+  return absl::OkStatus();
+}
+
+void Supervisor::stop() {
+  {
+    const std::lock_guard lock(mutex_);
+    stopping_ = true;
+  }
+  changed_.notify_all();
+  if (thread_.joinable()) thread_.join();
+  host_.close(engine_, Cancelled("the server is shutting down"));
+}
+
+absl::Status Supervisor::last_attempt() const {
+  const std::lock_guard lock(mutex_);
+  return last_attempt_;
+}
+
+void Supervisor::run() {
+  SetThreadLogName("supervisor", -1);
+  constexpr auto kPoll = std::chrono::milliseconds(50);  // How late a lost cluster may be noticed here.
+  while (true) {
+    {
+      std::unique_lock lock(mutex_);
+      const Duration pause = last_attempt_.ok() ? Duration(kPoll) : retry_pause_;
+      if (changed_.wait_for(lock, pause, [this] { return stopping_; })) return;
+    }
+    const absl::Status state = engine_.state().status;
+    if (state.ok()) continue;
+    host_.close(engine_, state);
+    const Epoch epoch{++epoch_.value};
+    const absl::Status opened = host_.open(epoch, engine_);
+    const std::lock_guard lock(mutex_);
+    if (opened.ok()) {
+      LogInfo("cluster is up again, epoch {}", epoch);
+    } else if (last_attempt_ != opened) {  // The same failure every half second is said once.
+      LogWarning("cluster not up yet: {}", Message(opened));
+    }
+    last_attempt_ = opened;
+  }
+}
+
+}  // namespace shoal
