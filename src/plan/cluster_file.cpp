@@ -1,0 +1,308 @@
+#include "plan/cluster_file.h"
+
+#include <algorithm>
+#include <map>
+#include <optional>
+#include <utility>
+
+#include "base/text.h"
+#include "plan/config_value.h"
+#include "plan/id_list.h"
+
+namespace shoal {
+namespace {
+
+constexpr double kBytesPerGb = 1073741824.0;  // "16 GB" of memory is sold as 16 x 2^30 bytes.
+constexpr int32_t kListedExpertsMax = 4096;
+
+struct Device {
+  NodeFacts facts;
+  bool coordinator = false;
+};
+
+absl::StatusOr<std::optional<double>> OptionalNumber(const ConfigPlace& map, std::string_view key, double low,
+                                                     double high) {
+  if (!map.has(key)) return std::nullopt;
+  ASSIGN_OR_RETURN(const ConfigPlace place, map.at(key));
+  ASSIGN_OR_RETURN(const double value, place.number(low, high));
+  return value;
+}
+
+absl::Status OptionalBoolean(const ConfigPlace& map, std::string_view key, bool& target) {
+  if (!map.has(key)) return absl::OkStatus();
+  ASSIGN_OR_RETURN(const ConfigPlace place, map.at(key));
+  ASSIGN_OR_RETURN(target, place.boolean());
+  return absl::OkStatus();
+}
+
+absl::StatusOr<std::string> RequiredText(const ConfigPlace& map, std::string_view key) {
+  ASSIGN_OR_RETURN(const ConfigPlace place, map.at(key));
+  ASSIGN_OR_RETURN(std::string text, place.text());
+  if (text.empty()) return place.error("expected a text that is not empty");
+  return text;
+}
+
+absl::Status ReadCapabilities(const ConfigPlace& device, NodeFacts& facts) {
+  if (!device.has("capabilities")) return absl::OkStatus();
+  ASSIGN_OR_RETURN(const ConfigPlace place, device.at("capabilities"));
+  RETURN_IF_ERROR(place.expect_keys({"memory_gb", "gpu_cores", "cpu_cores", "compute", "device"}));
+  ASSIGN_OR_RETURN(const std::optional<double> memory, OptionalNumber(place, "memory_gb", 0.001, 1e6));
+  if (memory) facts.memory_bytes = static_cast<int64_t>(*memory * kBytesPerGb);
+  // The first that is there; later ones are read all the same, so that a wrong one is told.
+  for (const std::string_view key : {"compute", "gpu_cores", "cpu_cores"}) {
+    ASSIGN_OR_RETURN(const std::optional<double> compute, OptionalNumber(place, key, 0, 1e9));
+    if (compute && facts.compute == 0) facts.compute = *compute;
+  }
+  if (place.has("device")) {
+    ASSIGN_OR_RETURN(facts.device, RequiredText(place, "device"));
+  }
+  return absl::OkStatus();
+}
+
+absl::Status ReadAddress(const ConfigPlace& place, Device& device) {
+  const bool has_host = place.has("hostname");
+  const bool has_port = place.has("port");
+  if (device.coordinator && !has_host && !has_port) return absl::OkStatus();
+  if (!has_host || !has_port)
+    return place.error(fmt::format("the key {} is missing", has_host ? "port" : "hostname"));
+  ASSIGN_OR_RETURN(const std::string host, RequiredText(place, "hostname"));
+  ASSIGN_OR_RETURN(const ConfigPlace port_place, place.at("port"));
+  ASSIGN_OR_RETURN(const int64_t port, port_place.integer(1, 65535));
+  device.facts.address = HostPort{host, static_cast<int>(port)}.to_string();
+  const auto parsed = ParseHostPort(device.facts.address);
+  if (!parsed.ok() || parsed->host != host) {
+    ASSIGN_OR_RETURN(const ConfigPlace host_place, place.at("hostname"));
+    return host_place.expected("a host name or address without port");
+  }
+  return absl::OkStatus();
+}
+
+absl::StatusOr<Device> ReadDevice(const ConfigPlace& place) {
+  RETURN_IF_ERROR(place.expect_keys(
+      {"device_id", "hostname", "port", "role", "capabilities", "holds_layers", "holds_experts"}));
+  Device device;
+  ASSIGN_OR_RETURN(device.facts.name, RequiredText(place, "device_id"));
+  ASSIGN_OR_RETURN(const ConfigPlace role, place.at("role"));
+  ASSIGN_OR_RETURN(const std::string role_text, role.text());
+  if (role_text != "coordinator" && role_text != "worker") return role.expected("coordinator or worker");
+  device.coordinator = role_text == "coordinator";
+  RETURN_IF_ERROR(ReadAddress(place, device));
+  RETURN_IF_ERROR(ReadCapabilities(place, device.facts));
+  RETURN_IF_ERROR(OptionalBoolean(place, "holds_layers", device.facts.may_hold_layers));
+  RETURN_IF_ERROR(OptionalBoolean(place, "holds_experts", device.facts.may_hold_experts));
+  return device;
+}
+
+absl::StatusOr<std::vector<Device>> ReadDevices(const ConfigPlace& root) {
+  ASSIGN_OR_RETURN(const ConfigPlace list, root.at("devices"));
+  ASSIGN_OR_RETURN(const std::vector<ConfigPlace> places, list.list());
+  std::vector<Device> devices;
+  std::map<std::string, std::string> names;
+  std::map<std::string, std::string> addresses;
+  int coordinators = 0;
+  for (const ConfigPlace& place : places) {
+    ASSIGN_OR_RETURN(Device device, ReadDevice(place));
+    const std::string& name = device.facts.name;
+    const std::string& address = device.facts.address;
+    if (!names.emplace(name, address).second)
+      return place.error(fmt::format("two devices have the device_id '{}'", name));
+    const auto [other, fresh] = addresses.emplace(address, name);
+    if (!address.empty() && !fresh) {
+      return place.error(fmt::format("'{}' and '{}' both listen at {}", other->second, name, address));
+    }
+    coordinators += device.coordinator ? 1 : 0;
+    if (coordinators > 1) return place.error("a second coordinator; expected exactly one");
+    devices.push_back(std::move(device));
+  }
+  if (coordinators == 0) return list.error("no device has the role coordinator; expected exactly one");
+  return devices;
+}
+
+absl::Status ReadModel(const ConfigPlace& root, ClusterFile& file) {
+  if (!root.has("model")) return absl::OkStatus();
+  ASSIGN_OR_RETURN(const ConfigPlace model, root.at("model"));
+  RETURN_IF_ERROR(model.expect_keys({"name", "provider"}));
+  ASSIGN_OR_RETURN(file.model_name, RequiredText(model, "name"));
+  if (model.has("provider")) {
+    ASSIGN_OR_RETURN(file.model_provider, RequiredText(model, "provider"));
+  }
+  return absl::OkStatus();
+}
+
+/// {device_id: "0-3,7"} or {device_id: [0, 1, 2, 3, 7]} -> a list per device.
+absl::Status ReadExpertLists(const ConfigPlace& place, const std::vector<Device>& devices,
+                             ExpertRequest& request) {
+  ASSIGN_OR_RETURN(const std::vector<ConfigPlace> entries, place.entries());
+  request.lists.resize(devices.size());
+  std::vector<std::string> names;
+  for (const Device& device : devices) names.push_back(device.facts.name);
+  for (const ConfigPlace& entry : entries) {
+    const auto at = std::find(names.begin(), names.end(), entry.key());
+    if (at == names.end()) {
+      const std::string near = NearestWord(entry.key(), names);
+      return entry.error(near.empty() ? "no device has this device_id"
+                                      : fmt::format("no device has this device_id; did you mean {}?", near));
+    }
+    std::vector<int32_t>& ids = request.lists[static_cast<size_t>(at - names.begin())];
+    if (entry.is(ConfigValue::Kind::kList)) {
+      ASSIGN_OR_RETURN(const std::vector<ConfigPlace> items, entry.list());
+      for (const ConfigPlace& item : items) {
+        ASSIGN_OR_RETURN(const int64_t id, item.integer(0, kListedExpertsMax - 1));
+        ids.push_back(static_cast<int32_t>(id));
+      }
+      continue;
+    }
+    // YAML reads a lone 7 as a number.
+    if (entry.is(ConfigValue::Kind::kInteger)) {
+      ASSIGN_OR_RETURN(const int64_t id, entry.integer(0, kListedExpertsMax - 1));
+      ids = {static_cast<int32_t>(id)};
+      continue;
+    }
+    ASSIGN_OR_RETURN(const std::string text, entry.text());
+    auto parsed = ParseIdList(text, kListedExpertsMax);
+    if (!parsed.ok()) return entry.error(Message(parsed.status()));
+    ids = *std::move(parsed);
+  }
+  return absl::OkStatus();
+}
+
+absl::Status ReadExpertMap(const ConfigPlace& place, const std::vector<Device>& devices,
+                           ExpertRequest& request) {
+  RETURN_IF_ERROR(place.expect_keys({"strategy", "over_nodes", "seed", "replicas", "lists"}));
+  ASSIGN_OR_RETURN(const ConfigPlace strategy, place.at("strategy"));
+  ASSIGN_OR_RETURN(const std::string word, strategy.text());
+  const auto parsed = ParseExpertStrategy(word);
+  if (!parsed.ok()) return strategy.error(Message(parsed.status()));
+  request.strategy = *parsed;
+  const auto integer = [&](std::string_view key, int64_t high, auto& target) -> absl::Status {
+    if (!place.has(key)) return absl::OkStatus();
+    ASSIGN_OR_RETURN(const ConfigPlace value, place.at(key));
+    ASSIGN_OR_RETURN(const int64_t number, value.integer(0, high));
+    target = static_cast<std::remove_reference_t<decltype(target)>>(number);
+    return absl::OkStatus();
+  };
+  RETURN_IF_ERROR(integer("over_nodes", std::ssize(devices), request.over_nodes));
+  RETURN_IF_ERROR(integer("seed", INT64_MAX, request.seed));
+  RETURN_IF_ERROR(integer("replicas", std::ssize(devices) - 1, request.replicas));
+  const bool is_explicit = request.strategy == ExpertStrategy::kExplicit;
+  if (place.has("lists") != is_explicit) {
+    return place.error("lists and the strategy explicit belong together; one is there without the other");
+  }
+  if (!is_explicit) return absl::OkStatus();
+  ASSIGN_OR_RETURN(const ConfigPlace lists, place.at("lists"));
+  return ReadExpertLists(lists, devices, request);
+}
+
+absl::Status ReadExperts(const ConfigPlace& sharding, const std::vector<Device>& devices,
+                         ExpertRequest& request) {
+  if (!sharding.has("experts")) return absl::OkStatus();
+  ASSIGN_OR_RETURN(const ConfigPlace place, sharding.at("experts"));
+  if (place.is(ConfigValue::Kind::kMap)) return ReadExpertMap(place, devices, request);
+  ASSIGN_OR_RETURN(const std::string text, place.text());
+  auto parsed = ParseExpertRequest(text);
+  if (!parsed.ok()) return place.error(Message(parsed.status()));
+  request = *std::move(parsed);
+  if (request.strategy == ExpertStrategy::kExplicit && request.lists.size() != devices.size()) {
+    return place.error(fmt::format("{} lists for {} devices", request.lists.size(), devices.size()));
+  }
+  return absl::OkStatus();
+}
+
+/// The list under `key`, one number per device.
+template <typename Read>
+auto ReadPerDevice(const ConfigPlace& sharding, std::string_view key, size_t devices, Read read)
+    -> absl::StatusOr<std::vector<typename decltype(read(sharding))::value_type>> {
+  ASSIGN_OR_RETURN(const ConfigPlace place, sharding.at(key));
+  ASSIGN_OR_RETURN(const std::vector<ConfigPlace> items, place.list());
+  if (items.size() != devices) {
+    return place.error(fmt::format("expected one number per device ({}), got {}", devices, items.size()));
+  }
+  std::vector<typename decltype(read(sharding))::value_type> values;
+  for (const ConfigPlace& item : items) {
+    ASSIGN_OR_RETURN(const auto value, read(item));
+    values.push_back(value);
+  }
+  return values;
+}
+
+absl::Status ReadSharding(const ConfigPlace& root, const std::vector<Device>& devices, PlanRequest& request) {
+  if (!root.has("sharding")) return absl::OkStatus();
+  ASSIGN_OR_RETURN(const ConfigPlace sharding, root.at("sharding"));
+  RETURN_IF_ERROR(sharding.expect_keys({"strategy", "custom_proportions", "layers", "experts"}));
+  const bool has_proportions = sharding.has("custom_proportions");
+  const bool has_layers = sharding.has("layers");
+  if (has_proportions) request.strategy = LayerStrategy::kCustom;
+  if (has_layers) request.strategy = LayerStrategy::kSplit;
+  if (has_proportions && has_layers)
+    return sharding.error("custom_proportions and layers exclude each other");
+  if (sharding.has("strategy")) {
+    ASSIGN_OR_RETURN(const ConfigPlace place, sharding.at("strategy"));
+    ASSIGN_OR_RETURN(const std::string word, place.text());
+    const auto strategy = ParseLayerStrategy(word);
+    if (!strategy.ok()) return place.error(Message(strategy.status()));
+    request.strategy = *strategy;
+  }
+  if ((request.strategy == LayerStrategy::kCustom) != has_proportions) {
+    return sharding.error(
+        "custom_proportions and the strategy custom belong together; one is there without the other");
+  }
+  if ((request.strategy == LayerStrategy::kSplit) != has_layers) {
+    return sharding.error("layers and the strategy split belong together; one is there without the other");
+  }
+  if (has_proportions) {
+    ASSIGN_OR_RETURN(request.proportions,
+                     ReadPerDevice(sharding, "custom_proportions", devices.size(),
+                                   [](const ConfigPlace& item) { return item.number(0, 1); }));
+  }
+  if (has_layers) {
+    ASSIGN_OR_RETURN(request.split,
+                     ReadPerDevice(sharding, "layers", devices.size(),
+                                   [](const ConfigPlace& item) { return item.integer(0, 1 << 20); }));
+  }
+  return ReadExperts(sharding, devices, request.experts);
+}
+
+/// Moves the entry of the coordinator to the front, the others keep their order.
+template <typename T>
+void CoordinatorFirst(std::vector<T>& list, size_t coordinator) {
+  if (list.empty()) return;
+  const auto begin = list.begin();
+  std::rotate(begin, begin + static_cast<ptrdiff_t>(coordinator),
+              begin + static_cast<ptrdiff_t>(coordinator) + 1);
+}
+
+}  // namespace
+
+absl::StatusOr<ClusterFile> ParseClusterFile(std::string_view text, ConfigSyntax syntax) {
+  auto value = syntax == ConfigSyntax::kJson ? ParseJsonConfig(text, {}) : ParseYamlConfig(text, {});
+  if (!value.ok()) return Annotate(value.status(), "cluster file");
+  const ConfigPlace root(*value);
+  RETURN_IF_ERROR(root.expect_keys({"devices", "model", "sharding"}));
+  ClusterFile file;
+  ASSIGN_OR_RETURN(std::vector<Device> devices, ReadDevices(root));
+  RETURN_IF_ERROR(ReadModel(root, file));
+  RETURN_IF_ERROR(ReadSharding(root, devices, file.request));
+
+  const auto at =
+      std::find_if(devices.begin(), devices.end(), [](const Device& device) { return device.coordinator; });
+  const size_t coordinator = static_cast<size_t>(at - devices.begin());
+  for (Device& device : devices) file.nodes.push_back(std::move(device.facts));
+  CoordinatorFirst(file.nodes, coordinator);
+  CoordinatorFirst(file.request.proportions, coordinator);
+  CoordinatorFirst(file.request.split, coordinator);
+  CoordinatorFirst(file.request.experts.lists, coordinator);
+  return file;
+}
+
+absl::StatusOr<ClusterFile> ReadClusterFile(const std::string& path) {
+  const auto ends_with = [&](std::string_view end) { return path.ends_with(end); };
+  const bool yaml = ends_with(".yaml") || ends_with(".yml");
+  if (!yaml && !ends_with(".json"))
+    return InvalidArgument("{}: a cluster file ends with .json, .yaml or .yml", path);
+  ASSIGN_OR_RETURN(const std::string text, ReadTextFile(path, ConfigLimits{}.bytes));
+  auto file = ParseClusterFile(text, yaml ? ConfigSyntax::kYaml : ConfigSyntax::kJson);
+  if (!file.ok()) return Annotate(file.status(), path);
+  return file;
+}
+
+}  // namespace shoal

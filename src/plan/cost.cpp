@@ -1,0 +1,60 @@
+#include "plan/cost.h"
+
+#include <algorithm>
+
+#include "base/check.h"
+
+namespace shoal {
+
+std::vector<NodeCost> NodeCosts(const Plan& plan, const ModelFacts& model, int64_t kv_positions) {
+  SHOAL_CHECK_EQ(plan.layers(), std::ssize(model.layers));
+  std::vector<NodeCost> costs(plan.nodes.size());
+  const auto of = [&](NodeId id) -> NodeCost& { return costs[static_cast<size_t>(id.value)]; };
+  for (const PlanStage& stage : plan.stages) {
+    for (int64_t layer = stage.layers.begin; layer < stage.layers.end; ++layer) {
+      const LayerFacts& facts = model.layers[static_cast<size_t>(layer)];
+      of(stage.node).layer_bytes += facts.bytes;
+      of(stage.node).kv_bytes += facts.kv_values_per_position * Bytes(plan.kv_dtype) * kv_positions;
+    }
+  }
+  for (size_t layer = 0; layer < plan.experts.size(); ++layer) {
+    for (const ExpertHolders& holders : plan.experts[layer]) {
+      of(holders.owner).expert_bytes += model.layers[layer].expert_bytes;
+      for (const NodeId replica : holders.replicas)
+        of(replica).expert_bytes += model.layers[layer].expert_bytes;
+    }
+  }
+  of(plan.first_node()).ends_bytes += model.embed_bytes;
+  if (plan.last_node() != plan.first_node() || !model.tied_head)
+    of(plan.last_node()).ends_bytes += model.head_bytes;
+  return costs;
+}
+
+TokenCost DecodeCost(const Plan& plan, const ModelFacts& model) {
+  SHOAL_CHECK_EQ(plan.layers(), std::ssize(model.layers));
+  constexpr int64_t kIdBytes = 4;
+  constexpr int64_t kRowValueBytes = 4;  // f32 rows: between stages, and to the owners of experts.
+  constexpr int64_t kSumValueBytes = 8;  // Sums of experts come back as int64 in byte planes, at most whole.
+  constexpr int64_t kRoutingBytes = 4 + 4;  // Expert id and weight.
+  TokenCost cost;
+  if (plan.first_node() != Plan::kCoordinator) {
+    ++cost.hops;
+    cost.bytes += kIdBytes;
+  }
+  cost.hops += std::ssize(plan.stages) - 1;
+  cost.bytes += (std::ssize(plan.stages) - 1) * model.hidden * kRowValueBytes;
+  for (int32_t layer = 0; layer < plan.layers(); ++layer) {
+    const int64_t owners = std::ssize(plan.remote_owners(LayerId{layer}));
+    const int64_t calls = std::min<int64_t>(owners, model.top_k);
+    cost.expert_calls += calls;
+    cost.bytes += calls * model.hidden * (kRowValueBytes + kSumValueBytes);
+    if (calls > 0) cost.bytes += model.top_k * kRoutingBytes;
+  }
+  if (plan.last_node() != Plan::kCoordinator) {
+    ++cost.results;
+    cost.bytes += kIdBytes;
+  }
+  return cost;
+}
+
+}  // namespace shoal

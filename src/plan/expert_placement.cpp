@@ -1,0 +1,200 @@
+#include "plan/expert_placement.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "base/check.h"
+#include "base/random.h"
+#include "base/text.h"
+
+namespace shoal {
+namespace {
+
+/// The nodes that a spread uses, ascending: the first `over_nodes` of those that may hold experts.
+absl::StatusOr<std::vector<NodeId>> Candidates(const std::vector<NodeFacts>& nodes,
+                                               const ExpertRequest& request) {
+  std::vector<NodeId> candidates;
+  for (size_t i = 0; i < nodes.size(); ++i) {
+    if (nodes[i].may_hold_experts) candidates.push_back(NodeId{static_cast<int32_t>(i)});
+  }
+  if (request.over_nodes < 0 || request.over_nodes > std::ssize(candidates)) {
+    return InvalidArgument(
+        "planner: experts over {} nodes: expected 0 (all) to {}, the nodes that may hold experts",
+        request.over_nodes, candidates.size());
+  }
+  if (request.over_nodes > 0) candidates.resize(static_cast<size_t>(request.over_nodes));
+  if (candidates.empty()) return InvalidArgument("planner: no node may hold experts");
+  if (request.replicas < 0 || request.replicas >= std::ssize(candidates)) {
+    return InvalidArgument(
+        "planner: {} replicas of each expert: expected 0 to {}, one less than the nodes that hold experts",
+        request.replicas, candidates.size() - 1);
+  }
+  return candidates;
+}
+
+/// The `replicas` candidates that follow the owner, cyclically.
+ExpertHolders WithFollowers(const std::vector<NodeId>& candidates, size_t owner, int32_t replicas) {
+  ExpertHolders holders{candidates[owner], {}};
+  for (int32_t i = 1; i <= replicas; ++i) {
+    holders.replicas.push_back(candidates[(owner + static_cast<size_t>(i)) % candidates.size()]);
+  }
+  std::sort(holders.replicas.begin(), holders.replicas.end());
+  return holders;
+}
+
+/// Owner and replicas at random: the first draws of a shuffle.
+ExpertHolders AtRandom(std::vector<NodeId> candidates, RandomStream& random, int32_t replicas) {
+  for (size_t i = 0; i <= static_cast<size_t>(replicas); ++i) {
+    std::swap(candidates[i], candidates[i + random.below(candidates.size() - i)]);
+  }
+  ExpertHolders holders{candidates[0], {candidates.begin() + 1, candidates.begin() + 1 + replicas}};
+  std::sort(holders.replicas.begin(), holders.replicas.end());
+  return holders;
+}
+
+/// The index of the contiguous part of `parts` that expert e of E falls into; parts differ by at most one.
+size_t ContiguousPart(int64_t expert, int64_t experts, int64_t parts) {
+  int64_t part = 0;
+  while (!StaticPart(experts, 1, static_cast<int>(part), static_cast<int>(parts)).contains(expert)) ++part;
+  return static_cast<size_t>(part);
+}
+
+absl::StatusOr<ExpertHolders> WithLayer(const std::vector<NodeFacts>& nodes,
+                                        const std::vector<NodeId>& candidates, NodeId home, int32_t layer,
+                                        int32_t replicas) {
+  const auto at = std::find(candidates.begin(), candidates.end(), home);
+  if (at == candidates.end()) {
+    return InvalidArgument(
+        "planner: node '{}' runs layer {} but may hold no experts; spread the experts (contiguous) or let it "
+        "hold them",
+        nodes[static_cast<size_t>(home.value)].name, layer);
+  }
+  return WithFollowers(candidates, static_cast<size_t>(at - candidates.begin()), replicas);
+}
+
+absl::Status CheckLists(const ModelFacts& model, const std::vector<NodeFacts>& nodes,
+                        const ExpertRequest& request) {
+  int32_t experts_max = 0;
+  for (const LayerFacts& layer : model.layers) experts_max = std::max(experts_max, layer.experts);
+  if (request.lists.size() != nodes.size()) {
+    return InvalidArgument(
+        "planner: {} expert lists for {} nodes; expected one per node, the coordinator's first",
+        request.lists.size(), nodes.size());
+  }
+  if (request.replicas != 0)
+    return InvalidArgument("planner: replicas of explicit experts: list an expert on several nodes");
+  for (size_t i = 0; i < nodes.size(); ++i) {
+    if (!request.lists[i].empty() && !nodes[i].may_hold_experts) {
+      return InvalidArgument("planner: node '{}' has a list of experts but may hold none", nodes[i].name);
+    }
+    for (const int32_t expert : request.lists[i]) {
+      if (expert < 0 || expert >= experts_max) {
+        return InvalidArgument("planner: expert {} of node '{}': the model '{}' has experts [0, {})", expert,
+                               nodes[i].name, model.name, experts_max);
+      }
+    }
+  }
+  return absl::OkStatus();
+}
+
+/// One row for the widest layer; narrower ones take its beginning.
+absl::StatusOr<std::vector<ExpertHolders>> ExplicitRow(const std::vector<NodeFacts>& nodes,
+                                                       const ExpertRequest& request, int32_t experts) {
+  std::vector<ExpertHolders> row(static_cast<size_t>(experts), ExpertHolders{NodeId{-1}, {}});
+  for (size_t i = 0; i < nodes.size(); ++i) {
+    const NodeId node{static_cast<int32_t>(i)};
+    for (const int32_t expert : request.lists[i]) {
+      if (expert >= experts) continue;
+      ExpertHolders& holders = row[static_cast<size_t>(expert)];
+      const bool again =
+          holders.owner == node || (!holders.replicas.empty() && holders.replicas.back() == node);
+      if (again) return InvalidArgument("planner: node '{}' lists expert {} twice", nodes[i].name, expert);
+      if (holders.owner.value < 0)
+        holders.owner = node;
+      else
+        holders.replicas.push_back(node);
+    }
+  }
+  for (size_t e = 0; e < row.size(); ++e) {
+    if (row[e].owner.value < 0)
+      return InvalidArgument("planner: no node lists expert {}; each needs an owner", e);
+  }
+  return row;
+}
+
+std::string PlacementNote(const ModelFacts& model, const std::vector<NodeFacts>& nodes,
+                          const ExpertRequest& request, const std::vector<NodeId>& candidates) {
+  const bool moe = std::any_of(model.layers.begin(), model.layers.end(),
+                               [](const LayerFacts& l) { return l.experts > 0; });
+  if (!moe) return "experts: the model has none";
+  std::vector<std::string> names;
+  for (const NodeId id : candidates) names.push_back(nodes[static_cast<size_t>(id.value)].name);
+  std::string text;
+  switch (request.strategy) {
+    case ExpertStrategy::kWithLayer:
+      text = "experts (with_layer): on the node that runs their layer, so no row leaves it";
+      break;
+    case ExpertStrategy::kExplicit:
+      return "experts (explicit): as listed per node";
+    case ExpertStrategy::kContiguous:
+    case ExpertStrategy::kRoundRobin:
+      text = fmt::format("experts ({}): spread evenly over {}", Name(request.strategy), Join(names, ", "));
+      break;
+    case ExpertStrategy::kRandom:
+      text = fmt::format("experts (random): by seed {} over {}", request.seed, Join(names, ", "));
+      break;
+  }
+  if (request.replicas > 0) text += fmt::format(", with {} replicas of each", request.replicas);
+  return text;
+}
+
+NodeId StageNode(const std::vector<PlanStage>& stages, int32_t layer) {
+  const auto stage = std::find_if(stages.begin(), stages.end(),
+                                  [&](const PlanStage& s) { return s.layers.contains(layer); });
+  SHOAL_CHECK(stage != stages.end());
+  return stage->node;
+}
+
+}  // namespace
+
+absl::StatusOr<ExpertPlacement> PlaceExperts(const ModelFacts& model, const std::vector<NodeFacts>& nodes,
+                                             const ExpertRequest& request,
+                                             const std::vector<PlanStage>& stages) {
+  ExpertPlacement placement;
+  placement.experts.resize(model.layers.size());
+  const bool moe = std::any_of(model.layers.begin(), model.layers.end(),
+                               [](const LayerFacts& l) { return l.experts > 0; });
+  if (request.strategy == ExpertStrategy::kExplicit) RETURN_IF_ERROR(CheckLists(model, nodes, request));
+  std::vector<NodeId> candidates;
+  if (moe) {
+    ASSIGN_OR_RETURN(candidates, Candidates(nodes, request));
+  }
+  RandomStream random(request.seed);
+  for (size_t l = 0; l < model.layers.size(); ++l) {
+    const int32_t experts = model.layers[l].experts;
+    const int32_t layer = static_cast<int32_t>(l);
+    if (request.strategy == ExpertStrategy::kExplicit) {
+      ASSIGN_OR_RETURN(placement.experts[l], ExplicitRow(nodes, request, experts));
+      continue;
+    }
+    for (int32_t e = 0; e < experts; ++e) {
+      ExpertHolders holders;
+      if (request.strategy == ExpertStrategy::kWithLayer) {
+        ASSIGN_OR_RETURN(holders,
+                         WithLayer(nodes, candidates, StageNode(stages, layer), layer, request.replicas));
+      } else if (request.strategy == ExpertStrategy::kRandom) {
+        holders = AtRandom(candidates, random, request.replicas);
+      } else {
+        const size_t owner = request.strategy == ExpertStrategy::kRoundRobin
+                                 ? static_cast<size_t>(e) % candidates.size()
+                                 : ContiguousPart(e, experts, std::ssize(candidates));
+        holders = WithFollowers(candidates, owner, request.replicas);
+      }
+      placement.experts[l].push_back(std::move(holders));
+    }
+  }
+  placement.note = PlacementNote(model, nodes, request, candidates);
+  return placement;
+}
+
+}  // namespace shoal

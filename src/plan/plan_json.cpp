@@ -1,0 +1,288 @@
+// The plan file: {"format": "shoal-plan-1", "epoch", "model", ..., "nodes", "stages", "experts", "notes"}.
+#include <algorithm>
+#include <map>
+#include <nlohmann/json.hpp>
+#include <utility>
+
+#include "base/text.h"
+#include "plan/config_value.h"
+#include "plan/id_list.h"
+#include "plan/plan.h"
+
+namespace shoal {
+namespace {
+
+constexpr std::string_view kFormat = "shoal-plan-1";
+constexpr int64_t kTextMax = 16 << 20;
+constexpr int64_t kLayersMax = 4096;
+constexpr int32_t kExpertsMax = 4096;
+constexpr int64_t kExpertSlotsMax =
+    1 << 19;  // (layer, expert) pairs of a file; the largest models have about 50,000.
+
+using Json = nlohmann::ordered_json;
+using ExpertRow = std::vector<ExpertHolders>;
+
+std::string OneLine(const Json& json) { return json.dump(-1, ' ', false, Json::error_handler_t::replace); }
+
+/// "key": [ one item per line ].
+std::string Block(std::string_view key, const std::vector<Json>& items) {
+  if (items.empty()) return fmt::format("  \"{}\": []", key);
+  std::vector<std::string> lines;
+  for (const Json& item : items) lines.push_back("    " + OneLine(item));
+  return fmt::format("  \"{}\": [\n{}\n  ]", key, Join(lines, ",\n"));
+}
+
+/// {"layers": [0, 4], "owners": {"a": "0-3", "b": "4-7"}, "replicas": {"b": "0"}} for layers that are placed
+/// alike.
+Json ExpertGroup(const Plan& plan, Range layers) {
+  std::map<NodeId, std::vector<int32_t>> owned;
+  std::map<NodeId, std::vector<int32_t>> copied;
+  const ExpertRow& row = plan.experts[static_cast<size_t>(layers.begin)];
+  for (size_t e = 0; e < row.size(); ++e) {
+    owned[row[e].owner].push_back(static_cast<int32_t>(e));
+    for (const NodeId replica : row[e].replicas) copied[replica].push_back(static_cast<int32_t>(e));
+  }
+  Json group = {{"layers", {layers.begin, layers.end}}, {"owners", Json::object()}};
+  for (const auto& [node, ids] : owned) group["owners"][plan.node(node).name] = FormatIdList(ids);
+  for (const auto& [node, ids] : copied) group["replicas"][plan.node(node).name] = FormatIdList(ids);
+  return group;
+}
+
+std::vector<Json> ExpertGroups(const Plan& plan) {
+  std::vector<Json> groups;
+  for (int64_t begin = 0; begin < plan.layers();) {
+    const ExpertRow& row = plan.experts[static_cast<size_t>(begin)];
+    int64_t end = begin + 1;
+    while (end < plan.layers() && plan.experts[static_cast<size_t>(end)] == row) ++end;
+    if (!row.empty()) groups.push_back(ExpertGroup(plan, {begin, end}));
+    begin = end;
+  }
+  return groups;
+}
+
+absl::StatusOr<NodeId> FindNode(const Plan& plan, const ConfigPlace& place, const std::string& name) {
+  if (const std::optional<NodeId> node = plan.find_node(name)) return *node;
+  std::vector<std::string> names;
+  for (const PlanNode& node : plan.nodes) names.push_back(node.name);
+  const std::string near = NearestWord(name, names);
+  return place.error(near.empty() ? fmt::format("no node has the name '{}'", name)
+                                  : fmt::format("no node has the name '{}'; did you mean {}?", name, near));
+}
+
+/// A value that some parser of words understands; its error gets the place.
+template <typename T, typename Parse>
+absl::Status ReadWord(const ConfigPlace& map, std::string_view key, Parse parse, T& target) {
+  ASSIGN_OR_RETURN(const ConfigPlace place, map.at(key));
+  ASSIGN_OR_RETURN(const std::string text, place.text());
+  const auto value = parse(text);
+  if (!value.ok()) return place.error(Message(value.status()));
+  target = *value;
+  return absl::OkStatus();
+}
+
+absl::StatusOr<Range> ReadLayers(const ConfigPlace& map, int64_t layers_end) {
+  ASSIGN_OR_RETURN(const ConfigPlace place, map.at("layers"));
+  ASSIGN_OR_RETURN(const std::vector<ConfigPlace> ends, place.list());
+  if (ends.size() != 2) return place.expected("[begin, end), two numbers");
+  Range range;
+  ASSIGN_OR_RETURN(range.begin, ends[0].integer(0, layers_end));
+  ASSIGN_OR_RETURN(range.end, ends[1].integer(range.begin, layers_end));
+  return range;
+}
+
+absl::StatusOr<int64_t> ReadHeader(const ConfigPlace& root, Plan& plan) {
+  ASSIGN_OR_RETURN(const ConfigPlace format, root.at("format"));
+  ASSIGN_OR_RETURN(const std::string format_text, format.text());
+  if (format_text != kFormat) return format.expected(fmt::format("\"{}\"", kFormat));
+  ASSIGN_OR_RETURN(const ConfigPlace epoch, root.at("epoch"));
+  ASSIGN_OR_RETURN(const int64_t epoch_value, epoch.integer(0, UINT32_MAX));
+  plan.epoch = Epoch{static_cast<uint32_t>(epoch_value)};
+
+  ASSIGN_OR_RETURN(const ConfigPlace model, root.at("model"));
+  RETURN_IF_ERROR(model.expect_keys({"name", "hash", "layers"}));
+  ASSIGN_OR_RETURN(const ConfigPlace name, model.at("name"));
+  ASSIGN_OR_RETURN(plan.model_name, name.text());
+  if (model.has("hash")) {
+    ASSIGN_OR_RETURN(const ConfigPlace hash, model.at("hash"));
+    ASSIGN_OR_RETURN(plan.model_hash, hash.text());
+  }
+  RETURN_IF_ERROR(ReadWord(root, "wire_dtype", ParseWireDtype, plan.wire_dtype));
+  RETURN_IF_ERROR(ReadWord(root, "activations", ParseActivations, plan.activations));
+  RETURN_IF_ERROR(ReadWord(root, "kv_dtype", ParseKvDtype, plan.kv_dtype));
+  ASSIGN_OR_RETURN(const ConfigPlace layers, model.at("layers"));
+  return layers.integer(1, kLayersMax);
+}
+
+absl::Status ReadNodes(const ConfigPlace& root, Plan& plan) {
+  ASSIGN_OR_RETURN(const ConfigPlace nodes, root.at("nodes"));
+  ASSIGN_OR_RETURN(const std::vector<ConfigPlace> places, nodes.list());
+  for (const ConfigPlace& place : places) {
+    RETURN_IF_ERROR(place.expect_keys({"name", "address"}));
+    PlanNode node;
+    ASSIGN_OR_RETURN(const ConfigPlace name, place.at("name"));
+    ASSIGN_OR_RETURN(node.name, name.text());
+    if (place.has("address")) {
+      ASSIGN_OR_RETURN(const ConfigPlace address, place.at("address"));
+      ASSIGN_OR_RETURN(node.address, address.text());
+    }
+    plan.nodes.push_back(std::move(node));
+  }
+  return absl::OkStatus();
+}
+
+absl::Status ReadStages(const ConfigPlace& root, Plan& plan) {
+  ASSIGN_OR_RETURN(const ConfigPlace stages, root.at("stages"));
+  ASSIGN_OR_RETURN(const std::vector<ConfigPlace> places, stages.list());
+  for (const ConfigPlace& place : places) {
+    RETURN_IF_ERROR(place.expect_keys({"node", "layers"}));
+    ASSIGN_OR_RETURN(const ConfigPlace node, place.at("node"));
+    ASSIGN_OR_RETURN(const std::string name, node.text());
+    PlanStage stage;
+    ASSIGN_OR_RETURN(stage.node, FindNode(plan, node, name));
+    ASSIGN_OR_RETURN(stage.layers, ReadLayers(place, plan.layers()));
+    plan.stages.push_back(stage);
+  }
+  return absl::OkStatus();
+}
+
+/// {"name": "0-3,7", ...} -> (node, ids) pairs.
+absl::StatusOr<std::vector<std::pair<NodeId, std::vector<int32_t>>>> ReadHolders(const Plan& plan,
+                                                                                 const ConfigPlace& map) {
+  std::vector<std::pair<NodeId, std::vector<int32_t>>> holders;
+  ASSIGN_OR_RETURN(const std::vector<ConfigPlace> entries, map.entries());
+  for (const ConfigPlace& entry : entries) {
+    ASSIGN_OR_RETURN(const NodeId node, FindNode(plan, entry, entry.key()));
+    ASSIGN_OR_RETURN(const std::string text, entry.text());
+    auto ids = ParseIdList(text, kExpertsMax);
+    if (!ids.ok()) return entry.error(Message(ids.status()));
+    holders.emplace_back(node, *std::move(ids));
+  }
+  return holders;
+}
+
+absl::StatusOr<ExpertRow> ReadExpertRow(const Plan& plan, const ConfigPlace& group) {
+  constexpr NodeId kNobody{-1};
+  ASSIGN_OR_RETURN(const ConfigPlace owners, group.at("owners"));
+  ASSIGN_OR_RETURN(const auto owned, ReadHolders(plan, owners));
+  ExpertRow row;
+  for (const auto& [node, ids] : owned) {
+    if (!ids.empty() && ids.back() >= std::ssize(row))
+      row.resize(static_cast<size_t>(ids.back()) + 1, {kNobody, {}});
+    for (const int32_t id : ids) {
+      ExpertHolders& holders = row[static_cast<size_t>(id)];
+      if (holders.owner != kNobody) return owners.error(fmt::format("expert {} has two owners", id));
+      holders.owner = node;
+    }
+  }
+  if (row.empty()) return owners.error("no expert has an owner; leave dense layers out");
+  for (size_t e = 0; e < row.size(); ++e) {
+    if (row[e].owner == kNobody) return owners.error(fmt::format("expert {} has no owner", e));
+  }
+  if (!group.has("replicas")) return row;
+  ASSIGN_OR_RETURN(const ConfigPlace replicas, group.at("replicas"));
+  ASSIGN_OR_RETURN(const auto copied, ReadHolders(plan, replicas));
+  for (const auto& [node, ids] : copied) {
+    for (const int32_t id : ids) {
+      if (id >= std::ssize(row)) return replicas.error(fmt::format("expert {} has no owner", id));
+      ExpertHolders& holders = row[static_cast<size_t>(id)];
+      if (holders.owner == node)
+        return replicas.error(fmt::format("expert {} has its owner as a replica", id));
+      holders.replicas.push_back(node);
+    }
+  }
+  for (ExpertHolders& holders : row) std::sort(holders.replicas.begin(), holders.replicas.end());
+  return row;
+}
+
+absl::Status ReadExperts(const ConfigPlace& root, Plan& plan) {
+  if (!root.has("experts")) return absl::OkStatus();
+  ASSIGN_OR_RETURN(const ConfigPlace experts, root.at("experts"));
+  ASSIGN_OR_RETURN(const std::vector<ConfigPlace> groups, experts.list());
+  int64_t slots = 0;
+  for (const ConfigPlace& group : groups) {
+    RETURN_IF_ERROR(group.expect_keys({"layers", "owners", "replicas"}));
+    ASSIGN_OR_RETURN(const Range layers, ReadLayers(group, plan.layers()));
+    ASSIGN_OR_RETURN(const ExpertRow row, ReadExpertRow(plan, group));
+    for (const ExpertHolders& holders : row) {
+      slots += layers.size() * (1 + std::ssize(holders.replicas));
+    }
+    if (slots > kExpertSlotsMax)
+      return group.error(fmt::format("more than {} (layer, expert) pairs", kExpertSlotsMax));
+    for (int64_t layer = layers.begin; layer < layers.end; ++layer) {
+      ExpertRow& target = plan.experts[static_cast<size_t>(layer)];
+      if (!target.empty()) return group.error(fmt::format("the experts of layer {} are placed twice", layer));
+      target = row;
+    }
+  }
+  return absl::OkStatus();
+}
+
+absl::Status ReadNotes(const ConfigPlace& root, Plan& plan) {
+  if (!root.has("notes")) return absl::OkStatus();
+  ASSIGN_OR_RETURN(const ConfigPlace notes, root.at("notes"));
+  ASSIGN_OR_RETURN(const std::vector<ConfigPlace> places, notes.list());
+  for (const ConfigPlace& place : places) {
+    ASSIGN_OR_RETURN(std::string note, place.text());
+    plan.notes.push_back(std::move(note));
+  }
+  return absl::OkStatus();
+}
+
+}  // namespace
+
+std::string PlanToJson(const Plan& plan) {
+  std::vector<Json> nodes;
+  for (const PlanNode& node : plan.nodes) {
+    Json json = {{"name", node.name}};
+    if (!node.address.empty()) json["address"] = node.address;
+    nodes.push_back(std::move(json));
+  }
+  std::vector<Json> stages;
+  for (const PlanStage& stage : plan.stages) {
+    stages.push_back(
+        {{"node", plan.node(stage.node).name}, {"layers", {stage.layers.begin, stage.layers.end}}});
+  }
+  Json model = {{"name", plan.model_name}};
+  if (!plan.model_hash.empty()) model["hash"] = plan.model_hash;
+  model["layers"] = plan.layers();
+  const std::vector<std::string> parts = {
+      fmt::format("  \"format\": \"{}\"", kFormat),
+      fmt::format("  \"epoch\": {}", plan.epoch),
+      fmt::format("  \"model\": {}", OneLine(model)),
+      fmt::format("  \"wire_dtype\": \"{}\"", Name(plan.wire_dtype)),
+      fmt::format("  \"activations\": \"{}\"", Name(plan.activations)),
+      fmt::format("  \"kv_dtype\": \"{}\"", Name(plan.kv_dtype)),
+      Block("nodes", nodes),
+      Block("stages", stages),
+      Block("experts", ExpertGroups(plan)),
+      Block("notes", std::vector<Json>(plan.notes.begin(), plan.notes.end())),
+  };
+  return fmt::format("{{\n{}\n}}\n", Join(parts, ",\n"));
+}
+
+absl::StatusOr<Plan> PlanFromJson(std::string_view text) {
+  const ConfigLimits limits = {.bytes = kTextMax, .values = 1 << 18, .depth = 6};
+  auto value = ParseJsonConfig(text, limits);
+  if (!value.ok()) return Annotate(value.status(), "plan");
+  const ConfigPlace root(*value);
+  RETURN_IF_ERROR(root.expect_keys({"format", "epoch", "model", "wire_dtype", "activations", "kv_dtype",
+                                    "nodes", "stages", "experts", "notes"}));
+  Plan plan;
+  ASSIGN_OR_RETURN(const int64_t layers, ReadHeader(root, plan));
+  plan.experts.resize(static_cast<size_t>(layers));
+  RETURN_IF_ERROR(ReadNodes(root, plan));
+  RETURN_IF_ERROR(ReadStages(root, plan));
+  RETURN_IF_ERROR(ReadExperts(root, plan));
+  RETURN_IF_ERROR(ReadNotes(root, plan));
+  RETURN_IF_ERROR(Validate(plan));
+  return plan;
+}
+
+absl::StatusOr<Plan> ReadPlanFile(const std::string& path) {
+  ASSIGN_OR_RETURN(const std::string text, ReadTextFile(path, kTextMax));
+  auto plan = PlanFromJson(text);
+  if (!plan.ok()) return Annotate(plan.status(), path);
+  return plan;
+}
+
+}  // namespace shoal

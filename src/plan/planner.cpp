@@ -1,0 +1,355 @@
+#include "plan/planner.h"
+
+#include <algorithm>
+#include <cmath>
+#include <numeric>
+#include <set>
+#include <utility>
+
+#include "base/check.h"
+#include "base/text.h"
+#include "plan/cost.h"
+#include "plan/expert_placement.h"
+#include "plan/layer_split.h"
+
+namespace shoal {
+namespace {
+
+constexpr int64_t kKvPositionsMax = int64_t{1} << 32;  // Keeps every sum of bytes within int64.
+constexpr double kComputeMin = 1e-6;
+constexpr double kComputeMax = 1e12;
+constexpr double kProportionsTolerance = 1e-3;
+
+/// One MakePlan: the inputs, and the plan as it grows. Until finish(), a NodeId is an index into the facts.
+class Planner {
+ public:
+  Planner(const ModelFacts& model, const std::vector<NodeFacts>& nodes, const PlanRequest& request)
+      : model_(model), nodes_(nodes), request_(request) {}
+
+  absl::StatusOr<Plan> make() {
+    RETURN_IF_ERROR(check_inputs());
+    start_plan();
+    const bool experts_first = request_.experts.strategy != ExpertStrategy::kWithLayer;
+    if (experts_first) RETURN_IF_ERROR(place_experts());
+    ASSIGN_OR_RETURN(const std::vector<int64_t> counts, share_out_layers());
+    set_stages(counts);
+    if (!experts_first) RETURN_IF_ERROR(place_experts());
+    RETURN_IF_ERROR(Validate(plan_, model_));
+    RETURN_IF_ERROR(check_fit());
+    drop_idle_nodes();
+    return std::move(plan_);
+  }
+
+ private:
+  template <typename... Args>
+  void note(fmt::format_string<Args...> format, Args&&... args) {
+    plan_.notes.push_back(fmt::format(format, std::forward<Args>(args)...));
+  }
+  int64_t layers() const { return std::ssize(model_.layers); }
+  bool holds_layers(size_t i) const {
+    return nodes_[i].may_hold_layers && (i != 0 || request_.coordinator_holds_layers);
+  }
+
+  absl::Status check_inputs() const;
+  absl::Status check_counts() const;
+  void start_plan();
+  absl::Status place_experts();
+  absl::StatusOr<std::vector<int64_t>> share_out_layers();
+  absl::StatusOr<std::vector<double>> known(double (*fact)(const NodeFacts&), std::string_view what,
+                                            std::string_view flag) const;
+  absl::StatusOr<std::vector<int64_t>> balanced_split();
+  SplitProblem split_problem(bool compute_known) const;
+  absl::Status no_split_fits(const SplitProblem& problem) const;
+  void set_stages(const std::vector<int64_t>& counts);
+  absl::Status check_fit();
+  void drop_idle_nodes();
+
+  const ModelFacts& model_;
+  const std::vector<NodeFacts>& nodes_;
+  const PlanRequest& request_;
+  Plan plan_;
+};
+
+absl::Status Planner::check_inputs() const {
+  if (model_.layers.empty()) return InvalidArgument("planner: the model '{}' has no layers", model_.name);
+  if (nodes_.empty()) return InvalidArgument("planner: no nodes; node 0 is the coordinator");
+  for (const NodeFacts& node : nodes_) {
+    const bool compute_ok = node.compute == 0 || (node.compute >= kComputeMin && node.compute <= kComputeMax);
+    if (node.memory_bytes < 0 || !compute_ok) {
+      return InvalidArgument(
+          "planner: node '{}' has memory {} B and compute {}: expected bytes >= 0, and 0 or {} to {}",
+          node.name, node.memory_bytes, node.compute, kComputeMin, kComputeMax);
+    }
+  }
+  if (request_.kv_positions < 0 || request_.kv_positions > kKvPositionsMax || request_.reserve_bytes < 0) {
+    return InvalidArgument(
+        "planner: cache for {} positions, {} B kept free: expected 0 to {} positions and bytes >= 0",
+        request_.kv_positions, request_.reserve_bytes, kKvPositionsMax);
+  }
+  bool any = false;
+  for (size_t i = 0; i < nodes_.size(); ++i) any |= holds_layers(i);
+  if (!any)
+    return InvalidArgument(
+        "planner: no node may hold layers; let the coordinator hold some, or add a worker");
+  return check_counts();
+}
+
+/// The lists that a request brings: one entry per node, sensible numbers.
+absl::Status Planner::check_counts() const {
+  const auto check = [&](const auto& list, std::string_view what) -> absl::Status {
+    if (list.size() != nodes_.size()) {
+      return InvalidArgument(
+          "planner: {} has {} entries for {} nodes; expected one per node, the coordinator's first", what,
+          list.size(), nodes_.size());
+    }
+    for (size_t i = 0; i < list.size(); ++i) {
+      if (!(list[i] >= 0))
+        return InvalidArgument("planner: {}: {} for node '{}' is below 0", what, list[i], nodes_[i].name);
+      if (list[i] > 0 && !holds_layers(i)) {
+        return InvalidArgument("planner: {}: {} for node '{}', which may hold no layers; expected 0", what,
+                               list[i], nodes_[i].name);
+      }
+    }
+    return absl::OkStatus();
+  };
+  if (request_.strategy == LayerStrategy::kCustom) {
+    RETURN_IF_ERROR(check(request_.proportions, "custom proportions"));
+    const double sum = std::accumulate(request_.proportions.begin(), request_.proportions.end(), 0.0);
+    if (!(std::abs(sum - 1) <= kProportionsTolerance)) {
+      return InvalidArgument("planner: the custom proportions sum to {}; expected 1", sum);
+    }
+  }
+  if (request_.strategy == LayerStrategy::kSplit) {
+    RETURN_IF_ERROR(check(request_.split, "split"));
+    int64_t left = layers();
+    for (const int64_t count : request_.split) left -= std::min(count, left + 1);
+    if (left != 0) {
+      return InvalidArgument("planner: the split {} does not sum to the {} layers of '{}'",
+                             fmt::join(request_.split, ","), layers(), model_.name);
+    }
+  }
+  return absl::OkStatus();
+}
+
+void Planner::start_plan() {
+  plan_.epoch = request_.epoch;
+  plan_.model_name = model_.name;
+  plan_.model_hash = model_.hash;
+  plan_.wire_dtype = request_.wire_dtype;
+  plan_.activations = request_.activations;
+  plan_.kv_dtype = request_.kv_dtype;
+  for (const NodeFacts& node : nodes_) plan_.nodes.push_back({node.name, node.address});
+  plan_.experts.resize(model_.layers.size());
+  if (!holds_layers(0)) note("the coordinator '{}' holds no layers, as asked", nodes_[0].name);
+}
+
+absl::Status Planner::place_experts() {
+  ASSIGN_OR_RETURN(ExpertPlacement placement, PlaceExperts(model_, nodes_, request_.experts, plan_.stages));
+  plan_.experts = std::move(placement.experts);
+  plan_.notes.push_back(std::move(placement.note));
+  return absl::OkStatus();
+}
+
+/// A fact of all nodes that may hold layers (0 for the others), or which node does not say it.
+absl::StatusOr<std::vector<double>> Planner::known(double (*fact)(const NodeFacts&), std::string_view what,
+                                                   std::string_view flag) const {
+  std::vector<double> values(nodes_.size(), 0.0);
+  for (size_t i = 0; i < nodes_.size(); ++i) {
+    if (!holds_layers(i)) continue;
+    values[i] = fact(nodes_[i]);
+    if (values[i] <= 0) {
+      return InvalidArgument(
+          "planner: the strategy '{}' needs the {} of every node, node '{}' does not say it; give {}, or "
+          "take another strategy",
+          Name(request_.strategy), what, nodes_[i].name, flag);
+    }
+  }
+  return values;
+}
+
+absl::StatusOr<std::vector<int64_t>> Planner::share_out_layers() {
+  std::vector<double> weights(nodes_.size(), 0.0);
+  std::string why;
+  switch (request_.strategy) {
+    case LayerStrategy::kUniform:
+      for (size_t i = 0; i < nodes_.size(); ++i) weights[i] = holds_layers(i) ? 1.0 : 0.0;
+      why = "as many for each node";
+      break;
+    case LayerStrategy::kMemory: {
+      const auto memory = [](const NodeFacts& node) { return static_cast<double>(node.memory_bytes); };
+      ASSIGN_OR_RETURN(weights,
+                       known(memory, "memory", "capabilities.memory_gb (or --memory of the worker)"));
+      why = "in proportion to memory";
+      break;
+    }
+    case LayerStrategy::kCompute: {
+      const auto compute = [](const NodeFacts& node) { return node.compute; };
+      ASSIGN_OR_RETURN(weights, known(compute, "compute", "capabilities.gpu_cores, cpu_cores or compute"));
+      why = "in proportion to compute";
+      break;
+    }
+    case LayerStrategy::kCustom:
+      weights = request_.proportions;
+      why = fmt::format("in the proportions {}", fmt::join(weights, ", "));
+      break;
+    case LayerStrategy::kSplit:
+      note("layers: {} as the split says", fmt::join(request_.split, ", "));
+      return request_.split;
+    case LayerStrategy::kBalanced:
+      return balanced_split();
+  }
+  std::vector<int64_t> counts = ShareOut(layers(), weights);
+  note("layers ({}): {}, which gives {}", Name(request_.strategy), why, fmt::join(counts, ", "));
+  return counts;
+}
+
+SplitProblem Planner::split_problem(bool compute_known) const {
+  const bool with_layer = request_.experts.strategy == ExpertStrategy::kWithLayer;
+  SplitProblem problem{
+      .embed_bytes = model_.embed_bytes, .head_bytes = model_.head_bytes, .tied_head = model_.tied_head};
+  for (size_t i = 0; i < nodes_.size(); ++i) {
+    problem.nodes.push_back(
+        {.compute = compute_known ? nodes_[i].compute : 1.0, .may_hold_layers = holds_layers(i)});
+    if (nodes_[i].memory_bytes > 0) {
+      problem.nodes[i].room_bytes = nodes_[i].memory_bytes - request_.reserve_bytes;
+    }
+  }
+  for (size_t l = 0; l < model_.layers.size(); ++l) {
+    const LayerFacts& layer = model_.layers[l];
+    const int64_t kv = layer.kv_values_per_position * Bytes(request_.kv_dtype) * request_.kv_positions;
+    const int64_t active = std::min(model_.top_k, layer.experts) * layer.expert_bytes;
+    problem.layers.push_back(
+        {.held_bytes = layer.bytes + kv + (with_layer ? layer.experts * layer.expert_bytes : 0),
+         .read_bytes = layer.bytes + (with_layer ? active : 0)});
+    for (const ExpertHolders& holders : plan_.experts[l]) {
+      SplitProblem::Node& owner = problem.nodes[static_cast<size_t>(holders.owner.value)];
+      owner.busy_bytes += static_cast<double>(active) / layer.experts;
+      for (SplitProblem::Node& node : problem.nodes) {
+        const NodeId id{static_cast<int32_t>(&node - problem.nodes.data())};
+        const bool copy = std::binary_search(holders.replicas.begin(), holders.replicas.end(), id);
+        if ((copy || &node == &owner) && node.room_bytes != SplitProblem::kUnlimited)
+          node.room_bytes -= layer.expert_bytes;
+      }
+    }
+  }
+  return problem;
+}
+
+absl::StatusOr<std::vector<int64_t>> Planner::balanced_split() {
+  bool compute_known = true;
+  for (size_t i = 0; i < nodes_.size(); ++i) compute_known &= !holds_layers(i) || nodes_[i].compute > 0;
+  SplitProblem problem = split_problem(compute_known);
+  for (SplitProblem::Node& node : problem.nodes) {
+    if (!node.may_hold_layers) node = {.compute = 1, .busy_bytes = 0, .may_hold_layers = false};
+  }
+  if (const std::optional<std::vector<int64_t>> counts = BalancedSplit(problem)) {
+    note(
+        "layers (balanced): the slowest node reads as few bytes per token and compute as it can, which gives "
+        "{}",
+        fmt::join(*counts, ", "));
+    if (!compute_known) note("not every node says its compute: all are taken as equally fast");
+    return *counts;
+  }
+  return no_split_fits(problem);
+}
+
+absl::Status Planner::no_split_fits(const SplitProblem& problem) const {
+  const std::vector<int64_t> counts = GreedySplit(problem);
+  size_t last = nodes_.size() - 1;
+  while (!holds_layers(last)) --last;
+  const int64_t placed = std::accumulate(counts.begin(), counts.end(), int64_t{0});
+  const int64_t lack = problem.held_bytes({placed - counts[last], layers()}) - problem.nodes[last].room_bytes;
+  std::vector<std::string> rooms;
+  for (size_t i = 0; i < nodes_.size(); ++i) {
+    if (!holds_layers(i)) continue;
+    rooms.push_back(fmt::format("'{}' {}", nodes_[i].name,
+                                FormatBytes(std::max<int64_t>(0, problem.nodes[i].room_bytes))));
+  }
+  return ResourceExhausted(
+      "planner: '{}' needs {} for layers and a cache of {} positions, and no split fits into {}. When each "
+      "node takes what it can "
+      "in order, layers [{}, {}) remain: node '{}' lacks {} ({} B). Add a node or memory, spread the "
+      "experts, keep fewer cache "
+      "positions, or take a model of fewer bits",
+      model_.name, FormatBytes(problem.held_bytes({0, layers()})), request_.kv_positions, Join(rooms, ", "),
+      placed, layers(), nodes_[last].name, FormatBytes(lack), lack);
+}
+
+void Planner::set_stages(const std::vector<int64_t>& counts) {
+  int64_t begin = 0;
+  for (size_t i = 0; i < counts.size(); ++i) {
+    if (counts[i] == 0) continue;
+    plan_.stages.push_back({NodeId{static_cast<int32_t>(i)}, {begin, begin + counts[i]}});
+    begin += counts[i];
+  }
+  SHOAL_CHECK_EQ(begin, layers());
+}
+
+absl::Status Planner::check_fit() {
+  const std::vector<NodeCost> costs = NodeCosts(plan_, model_, request_.kv_positions);
+  std::vector<std::string> unknown;
+  std::vector<std::string> lacking;
+  for (size_t i = 0; i < nodes_.size(); ++i) {
+    const int64_t need = costs[i].total_bytes() + request_.reserve_bytes;
+    if (costs[i].total_bytes() == 0) continue;
+    if (nodes_[i].memory_bytes == 0) unknown.push_back(nodes_[i].name);
+    if (nodes_[i].memory_bytes == 0 || need <= nodes_[i].memory_bytes) continue;
+    const int64_t lack = need - nodes_[i].memory_bytes;
+    const Range range = plan_.layers_of(NodeId{static_cast<int32_t>(i)});
+    lacking.push_back(fmt::format(
+        "node '{}' lacks {} ({} B): layers [{}, {}) and its experts take {}, cache for {} positions {}, kept "
+        "free {}, and it has {}",
+        nodes_[i].name, FormatBytes(lack), lack, range.begin, range.end, FormatBytes(costs[i].weight_bytes()),
+        request_.kv_positions, FormatBytes(costs[i].kv_bytes), FormatBytes(request_.reserve_bytes),
+        FormatBytes(nodes_[i].memory_bytes)));
+  }
+  if (!lacking.empty()) {
+    return ResourceExhausted(
+        "planner: {}. Take the strategy 'balanced', give it fewer layers or experts, keep fewer cache "
+        "positions, add a node, or "
+        "take a model of fewer bits",
+        Join(lacking, "; "));
+  }
+  if (!unknown.empty()) note("memory unknown, taken as unlimited: {}", Join(unknown, ", "));
+  return absl::OkStatus();
+}
+
+/// Nodes without layers and experts go, except the coordinator; ids become indices of those that stay.
+void Planner::drop_idle_nodes() {
+  std::set<NodeId> used = {Plan::kCoordinator};
+  for (const PlanStage& stage : plan_.stages) used.insert(stage.node);
+  for (const auto& row : plan_.experts) {
+    for (const ExpertHolders& holders : row) {
+      used.insert(holders.owner);
+      used.insert(holders.replicas.begin(), holders.replicas.end());
+    }
+  }
+  std::vector<NodeId> new_id(plan_.nodes.size());
+  std::vector<PlanNode> kept;
+  for (size_t i = 0; i < plan_.nodes.size(); ++i) {
+    new_id[i] = NodeId{static_cast<int32_t>(kept.size())};
+    if (used.contains(NodeId{static_cast<int32_t>(i)})) {
+      kept.push_back(plan_.nodes[i]);
+    } else {
+      note("node '{}' is left out: there is no layer and no expert for it", plan_.nodes[i].name);
+    }
+  }
+  const auto renumber = [&](NodeId& id) { id = new_id[static_cast<size_t>(id.value)]; };
+  for (PlanStage& stage : plan_.stages) renumber(stage.node);
+  for (auto& row : plan_.experts) {
+    for (ExpertHolders& holders : row) {
+      renumber(holders.owner);
+      for (NodeId& replica : holders.replicas) renumber(replica);
+    }
+  }
+  plan_.nodes = std::move(kept);
+}
+
+}  // namespace
+
+absl::StatusOr<Plan> MakePlan(const ModelFacts& model, const std::vector<NodeFacts>& nodes,
+                              const PlanRequest& request) {
+  return Planner(model, nodes, request).make();
+}
+
+}  // namespace shoal

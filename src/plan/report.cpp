@@ -1,0 +1,111 @@
+// `shoal plan`: a plan and its costs, for people and for scripts.
+#include <algorithm>
+#include <nlohmann/json.hpp>
+#include <set>
+
+#include "base/text.h"
+#include "plan/cost.h"
+#include "plan/id_list.h"
+
+namespace shoal {
+namespace {
+
+std::string LayersText(Range layers) {
+  return layers.empty() ? "-" : fmt::format("[{}, {})", layers.begin, layers.end);
+}
+
+/// "0-63", or how many (layer, expert) pairs where layers differ; "-" for none.
+std::string ExpertsText(const Plan& plan, NodeId node) {
+  std::set<std::string> lists;
+  int64_t pairs = 0;
+  int64_t layers = 0;
+  for (int32_t layer = 0; layer < plan.layers(); ++layer) {
+    std::vector<int32_t> ids;
+    for (const ExpertId id : plan.experts_held(node, LayerId{layer})) ids.push_back(id.value);
+    if (ids.empty()) continue;
+    pairs += std::ssize(ids);
+    ++layers;
+    lists.insert(FormatIdList(ids));
+  }
+  if (lists.empty()) return "-";
+  if (lists.size() == 1) return fmt::format("{} of {} layers", *lists.begin(), layers);
+  return fmt::format("{} in {} layers", pairs, layers);
+}
+
+std::string Table(const std::vector<std::vector<std::string>>& rows) {
+  std::vector<size_t> widths(rows[0].size(), 0);
+  for (const auto& row : rows) {
+    for (size_t i = 0; i < row.size(); ++i) widths[i] = std::max(widths[i], row[i].size());
+  }
+  std::string text;
+  for (const auto& row : rows) {
+    std::string line;
+    for (size_t i = 0; i < row.size(); ++i) line += fmt::format("{:<{}}  ", row[i], widths[i]);
+    line.erase(line.find_last_not_of(' ') + 1);
+    text += line + "\n";
+  }
+  return text;
+}
+
+}  // namespace
+
+std::string PlanReport(const Plan& plan, const ModelFacts& model, int64_t kv_positions) {
+  const std::vector<NodeCost> costs = NodeCosts(plan, model, kv_positions);
+  std::vector<std::vector<std::string>> rows = {
+      {"node", "address", "layers", "experts", "weights", "cache", "total"}};
+  for (size_t i = 0; i < plan.nodes.size(); ++i) {
+    const NodeId id{static_cast<int32_t>(i)};
+    const PlanNode& node = plan.nodes[i];
+    rows.push_back({id == Plan::kCoordinator ? node.name + " (coordinator)" : node.name,
+                    node.address.empty() ? "this process" : node.address, LayersText(plan.layers_of(id)),
+                    ExpertsText(plan, id), FormatBytes(costs[i].weight_bytes()),
+                    FormatBytes(costs[i].kv_bytes), FormatBytes(costs[i].total_bytes())});
+  }
+  const TokenCost cost = DecodeCost(plan, model);
+  std::string text =
+      fmt::format("{}: {} layers on {} of {} nodes, epoch {}, activations {}, cache {} x {} positions\n\n",
+                  plan.model_name, plan.layers(), plan.stages.size(), plan.nodes.size(), plan.epoch,
+                  Name(plan.activations), Name(plan.kv_dtype), kv_positions);
+  text += Table(rows);
+  text += fmt::format(
+      "\nper token: at most {} messages ({} hops, {} expert calls, {} results) and {} between nodes\n",
+      cost.messages(), cost.hops, cost.expert_calls, cost.results, FormatBytes(cost.bytes));
+  for (const std::string& note : plan.notes) text += fmt::format("- {}\n", note);
+  return text;
+}
+
+std::string PlanReportJson(const Plan& plan, const ModelFacts& model, int64_t kv_positions) {
+  using Json = nlohmann::ordered_json;
+  const std::vector<NodeCost> costs = NodeCosts(plan, model, kv_positions);
+  Json nodes = Json::array();
+  for (size_t i = 0; i < plan.nodes.size(); ++i) {
+    const NodeId id{static_cast<int32_t>(i)};
+    const Range layers = plan.layers_of(id);
+    int64_t slots = 0;
+    for (int32_t layer = 0; layer < plan.layers(); ++layer)
+      slots += std::ssize(plan.experts_held(id, LayerId{layer}));
+    nodes.push_back({{"name", plan.nodes[i].name},
+                     {"address", plan.nodes[i].address},
+                     {"layers", {layers.begin, layers.end}},
+                     {"expert_slots", slots},
+                     {"layer_bytes", costs[i].layer_bytes},
+                     {"expert_bytes", costs[i].expert_bytes},
+                     {"ends_bytes", costs[i].ends_bytes},
+                     {"weight_bytes", costs[i].weight_bytes()},
+                     {"kv_bytes", costs[i].kv_bytes},
+                     {"total_bytes", costs[i].total_bytes()}});
+  }
+  const TokenCost cost = DecodeCost(plan, model);
+  const Json report = {{"plan", Json::parse(PlanToJson(plan))},
+                       {"kv_positions", kv_positions},
+                       {"nodes", nodes},
+                       {"per_token",
+                        {{"messages_max", cost.messages()},
+                         {"hops", cost.hops},
+                         {"expert_calls_max", cost.expert_calls},
+                         {"results", cost.results},
+                         {"bytes_max", cost.bytes}}}};
+  return report.dump(2, ' ', false, Json::error_handler_t::replace) + "\n";
+}
+
+}  // namespace shoal
