@@ -24,7 +24,7 @@ struct KvLayerShape {
 };
 
 /// Memory for `blocks` blocks of each layer in `layers`. Pages are touched only when a block is first written.
-/// One block of one layer holds K then V, each as [kv_heads][kBlockPositions][head_dim].
+/// One block of one layer holds K, as [kv_heads][head_dim][kBlockPositions], then V, as [kv_heads][kBlockPositions][head_dim].
 class KvCache {
  public:
   /// shapes: one per layer of `layers`, in order. dtype: F32, BF16 or F16.

@@ -1,5 +1,5 @@
-// What a mixture-of-experts block asks for: rows to their experts and back. The block never learns where experts live;
-// exec/ answers over one node or many.
+// What a mixture-of-experts block asks for: rows to their experts and back. The block never learns where
+// experts live; exec/ answers over one node or many.
 #pragma once
 
 #include <cstdint>
@@ -12,14 +12,15 @@
 
 namespace shoal {
 
-/// The router's choice: row t goes to experts ids[t, k] with weights[t, k]. Both [T, K]; ids of a row are distinct.
+/// The router's choice: row t goes to experts ids[t, k] with weights[t, k]. Both [T, K]; ids of a row are
+/// distinct.
 struct Routing {
   MatView<const int32_t> ids;
   MatView<const float> weights;
 };
 
-/// Rows on their way to experts: [T, D] f32, and the same rows quantized where the experts' format is int8-activated
-/// (then experts use those codes, so that a remote expert sees exactly what a local one sees).
+/// Rows on their way to experts: [T, D] f32, and the same rows quantized where the experts' format is
+/// int8-activated (then experts use those codes, so that a remote expert sees exactly what a local one sees).
 struct ExpertRows {
   MatView<const float> x;
   const QuantizedRows* quantized = nullptr;
@@ -32,13 +33,14 @@ class ExpertExchange {
   };
   virtual ~ExpertExchange() = default;
 
-  /// Groups rows by owner and sends those of remote owners. Returns at once; the rows may not change before combine().
+  /// Groups rows by owner and sends those of remote owners. Returns at once; the rows may not change before
+  /// combine().
   virtual absl::StatusOr<Ticket> dispatch(LayerId layer, const ExpertRows& rows, const Routing& routing) = 0;
 
-  /// Runs what is owned here, collects the rest, and adds the sum over k of weights[t, k] * expert(ids[t, k])(x[t, :])
-  /// to y [T, D] f32. The sum is order-free fixed point (numeric/fixed_sum.h): placement cannot change a bit.
-  /// While waiting, requests of other nodes are served. Unavailable names the owner and layer that is late or gone;
-  /// OutOfRange: a value left the fixed-point range. On any error y is unchanged.
+  /// Runs what is owned here, collects the rest, and adds the sum over k of weights[t, k] * expert(ids[t,
+  /// k])(x[t, :]) to y [T, D] f32. The sum is order-free fixed point (numeric/fixed_sum.h): placement cannot
+  /// change a bit. While waiting, requests of other nodes are served. Unavailable names the owner and layer
+  /// that is late or gone; OutOfRange: a value left the fixed-point range. On any error y is unchanged.
   virtual absl::Status combine(Ticket ticket, MatView<float> y) = 0;
 };
 

@@ -1,5 +1,5 @@
-// A stage: the layers [begin, end) of a model on one node, built from a ModelSpec and a Checkpoint. It runs rows; it knows
-// no node, no transport and no sampling.
+// A stage: the layers [begin, end) of a model on one node, built from a ModelSpec and a Checkpoint. It runs
+// rows; it knows no node, no transport and no sampling.
 #pragma once
 
 #include <cstdint>
@@ -13,10 +13,9 @@
 #include "absl/status/statusor.h"
 #include "base/ids.h"
 #include "base/range.h"
-#include "cpu/arena.h"
 #include "cpu/pool.h"
-#include "kernels/kernels.h"
 #include "kv/kv_cache.h"
+#include "models/compute_context.h"
 #include "models/expert_exchange.h"
 #include "models/spec.h"
 #include "numeric/view.h"
@@ -24,30 +23,17 @@
 
 namespace shoal {
 
-/// How activations meet quantized weights: int8 per group (default), or exact f32 (the oracle path, slow).
-enum class ActivationMode : uint8_t { kInt8, kF32 };
-absl::StatusOr<ActivationMode> ParseActivationMode(std::string_view name);  ///< "int8" | "f32"
-std::string_view ActivationModeName(ActivationMode mode);
-
-/// What computing needs, shared by all blocks of a node. The arena is reset by the caller before each step.
-struct ComputeContext {
-  const Kernels* kernels = nullptr;
-  ThreadPool* pool = nullptr;
-  Arena* arena = nullptr;
-  ActivationMode activations = ActivationMode::kInt8;
-};
-
 /// Consecutive positions of one sequence within a step.
 struct StepSlice {
-  int64_t row_begin = 0;             ///< First row in x.
-  int64_t rows = 0;                  ///< Number of rows (tokens).
-  int64_t position = 0;              ///< Absolute position of the first row.
-  std::span<const BlockId> blocks;   ///< Block table: blocks[p / 32] holds position p; covers position + rows.
+  int64_t row_begin = 0;            ///< First row in x.
+  int64_t rows = 0;                 ///< Number of rows (tokens).
+  int64_t position = 0;             ///< Absolute position of the first row.
+  std::span<const BlockId> blocks;  ///< Block table: blocks[p / 32] holds position p; covers position + rows.
 };
 
 /// What a step asks of a stage beyond the rows.
 struct StageStep {
-  std::span<const StepSlice> slices;                    ///< Tile [0, T) in order.
+  std::span<const StepSlice> slices;  ///< Tile [0, T) in order.
   KvCache* cache = nullptr;
   ExpertExchange* experts = nullptr;
   /// Called before each layer (progress of the data plane; cancellation by returning an error). May be empty.
@@ -79,12 +65,15 @@ class Stage {
   virtual int64_t bytes() const = 0;
   /// One per layer held, for KvCache::Create.
   virtual std::vector<KvLayerShape> kv_shapes() const = 0;
+  /// Elements that did not fit the cache's f16 and were stored as +-65504, since loading. Any thread may ask.
+  virtual int64_t kv_saturated() const = 0;
 
   /// x[t, :] = embedding of tokens[t]. x: [T, D]. InvalidArgument names a token outside the vocabulary.
-  virtual absl::Status embed(const ComputeContext& context, std::span<const int32_t> tokens, MatView<float> x) = 0;
+  virtual absl::Status embed(const ComputeContext& context, std::span<const int32_t> tokens,
+                             MatView<float> x) = 0;
 
-  /// Runs the layers in place on x [T, D] and appends to the cache. On an error x and the new cache positions are undefined,
-  /// all else is unchanged.
+  /// Runs the layers in place on x [T, D] and appends to the cache. On an error x and the new cache positions
+  /// are undefined, all else is unchanged.
   virtual absl::Status forward(const ComputeContext& context, const StageStep& step, MatView<float> x) = 0;
 
   /// logits[r, :] = head(final_norm(x[r, :])). x: [R, D], logits: [R, V].

@@ -1,0 +1,191 @@
+#include "models/blocks/attention.h"
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+
+#include "base/check.h"
+#include "base/status.h"
+
+namespace shoal {
+namespace {
+
+constexpr int kDimUnit = 16;  // Head dimensions that the attention kernels take are multiples of it.
+
+/// Rows of `heads` heads as one row per head.
+MatView<float> AsHeads(MatView<float> x, int heads) {
+  SHOAL_CHECK(x.contiguous() && x.cols % heads == 0);
+  return MatView<float>(x.data, x.rows * heads, x.cols / heads);
+}
+
+void CopyHeads(MatView<const float> from, MatView<float> to, Range heads) {
+  const int64_t shared = std::min(from.cols, to.cols);
+  for (int64_t h = heads.begin; h < heads.end; ++h) {
+    std::copy_n(from.row(h), shared, to.row(h));
+    std::fill(to.row(h) + shared, to.row(h) + to.cols, 0.0f);
+  }
+}
+
+}  // namespace
+
+absl::StatusOr<Attention> Attention::Load(const WeightReader& reader, const GqaSpec& spec, ThreadPool& pool) {
+  Attention attention;
+  attention.heads_ = spec.heads;
+  attention.kv_heads_ = spec.kv_heads;
+  attention.head_dim_ = spec.head_dim;
+  attention.padded_dim_ = (spec.head_dim + kDimUnit - 1) / kDimUnit * kDimUnit;
+  attention.scale_ = static_cast<float>(1.0 / std::sqrt(static_cast<double>(spec.head_dim)));
+  attention.rotary_ = spec.rope.dims;
+  ASSIGN_OR_RETURN(attention.q_, Linear::Load(reader, spec.q, pool));
+  ASSIGN_OR_RETURN(attention.k_, Linear::Load(reader, spec.k, pool));
+  ASSIGN_OR_RETURN(attention.v_, Linear::Load(reader, spec.v, pool));
+  ASSIGN_OR_RETURN(attention.o_, Linear::Load(reader, spec.o, pool));
+  if (spec.q_norm) {
+    ASSIGN_OR_RETURN(attention.q_norm_, Norm::Load(reader, *spec.q_norm));
+  }
+  if (spec.k_norm) {
+    ASSIGN_OR_RETURN(attention.k_norm_, Norm::Load(reader, *spec.k_norm));
+  }
+  return attention;
+}
+
+int64_t Attention::bytes() const {
+  return q_.bytes() + k_.bytes() + v_.bytes() + o_.bytes() + (q_norm_ ? q_norm_->bytes() : 0) +
+         (k_norm_ ? k_norm_->bytes() : 0);
+}
+
+absl::Status Attention::forward(const ComputeContext& context, LinearInput& input, const RowPlaces& places,
+                                const RopeRows& rope, const KvLayerView& cache, MatView<float> y,
+                                std::atomic<int64_t>& saturated) const {
+  const ArenaScope scope(*context.arena);
+  Arena& arena = *context.arena;
+  const int64_t tokens = input.rows();
+  HeadRows rows{arena.allocate_rows<float>(tokens, q_.rows()), arena.allocate_rows<float>(tokens, k_.rows()),
+                arena.allocate_rows<float>(tokens, v_.rows())};
+  const LinearTask projections[] = {{&q_, rows.q}, {&k_, rows.k}, {&v_, rows.v}};
+  RETURN_IF_ERROR(RunLinears(context, input, projections));
+
+  context.for_rows(tokens, q_.rows() + k_.rows(),
+                   [&](Range part) { norm_and_turn(context, rows, rope, part); });
+  rows = {padded(context, rows.q, heads_), padded(context, rows.k, kv_heads_),
+          padded(context, rows.v, kv_heads_)};
+  context.for_rows(tokens, 2 * rows.k.cols, [&](Range part) {
+    int64_t count = 0;
+    for (int64_t t = part.begin; t < part.end; ++t) {
+      const int64_t position = places.positions[static_cast<size_t>(t)];
+      count += context.kernels->append_kv(
+          {.cache = cache,
+           .block = places.block_tables[static_cast<size_t>(t)][position / kBlockPositions],
+           .position = position,
+           .key = rows.k.row(t),
+           .value = rows.v.row(t),
+           .kv_heads = {0, kv_heads_}});
+    }
+    if (count > 0) saturated.fetch_add(count, std::memory_order_relaxed);
+  });
+
+  MatView<float> out = arena.allocate_rows<float>(tokens, rows.q.cols);
+  const std::span<AttentionRow> queries = arena.allocate<AttentionRow>(tokens);
+  for (int64_t t = 0; t < tokens; ++t) {
+    const auto i = static_cast<size_t>(t);
+    queries[i] = {.query = rows.q.row(t),
+                  .out = out.row(t),
+                  .blocks = places.block_tables[i],
+                  .positions = {0, places.positions[i] + 1}};
+  }
+  attend(context, cache, queries);
+  if (padded_dim_ != head_dim_) {
+    const MatView<float> compact = arena.allocate_rows<float>(tokens, q_.rows());
+    CopyHeads(AsHeads(out, heads_), AsHeads(compact, heads_), {0, tokens * heads_});
+    out = compact;
+  }
+  LinearInput attended(out);
+  const LinearTask output[] = {{&o_, y}};
+  return RunLinears(context, attended, output);
+}
+
+void Attention::norm_and_turn(const ComputeContext& context, const HeadRows& rows, const RopeRows& rope,
+                              Range part) const {
+  const Kernels& kernels = *context.kernels;
+  const auto turn = [&](MatView<float> x, int heads, const std::optional<Norm>& norm) {
+    if (norm) {
+      const MatView<float> per_head = AsHeads(x, heads);
+      norm->apply(kernels, per_head, per_head, {part.begin * heads, part.end * heads});
+    }
+    kernels.rope({.x = x,
+                  .heads = heads,
+                  .head_dim = head_dim_,
+                  .rotary = rotary_,
+                  .cosine = rope.cosine,
+                  .sine = rope.sine,
+                  .pairing = RopePairing::kHalfSplit,
+                  .rows = part});
+  };
+  turn(rows.q, heads_, q_norm_);
+  turn(rows.k, kv_heads_, k_norm_);
+}
+
+MatView<float> Attention::padded(const ComputeContext& context, MatView<float> rows, int heads) const {
+  if (padded_dim_ == head_dim_) return rows;
+  const MatView<float> wide = context.arena->allocate_rows<float>(rows.rows, int64_t{heads} * padded_dim_);
+  CopyHeads(AsHeads(rows, heads), AsHeads(wide, heads), {0, rows.rows * heads});
+  return wide;
+}
+
+/// Work is cut over (kv head, row), head by head, so that a thread's rows share the blocks they read.
+void Attention::attend(const ComputeContext& context, const KvLayerView& cache,
+                       std::span<const AttentionRow> rows) const {
+  const auto tokens = static_cast<int64_t>(rows.size());
+  const int64_t units = tokens * kv_heads_;
+  if (units < context.pool->threads()) {  // Too few units for the threads: long rows are cut by position too.
+    for (const AttentionRow& row : rows) attend_in_splits(context, cache, row);
+    return;
+  }
+  const auto run = [&](Range row_range, Range kv_heads) {
+    if (row_range.empty() || kv_heads.empty()) return;
+    context.kernels->attention({.cache = cache,
+                                .group = heads_ / kv_heads_,
+                                .scale = scale_,
+                                .rows = rows.data(),
+                                .row_range = row_range,
+                                .kv_heads = kv_heads});
+  };
+  context.pool->run_parts(units, 1, [&](Range part) {
+    const int64_t first = part.begin / tokens;
+    const int64_t last = (part.end - 1) / tokens;
+    if (first == last) return run({part.begin % tokens, (part.end - 1) % tokens + 1}, {first, first + 1});
+    run({part.begin % tokens, tokens}, {first, first + 1});
+    run({0, tokens}, {first + 1, last});
+    run({0, (part.end - 1) % tokens + 1}, {last, last + 1});
+  });
+}
+
+void Attention::attend_in_splits(const ComputeContext& context, const KvLayerView& cache,
+                                 const AttentionRow& row) const {
+  const ArenaScope scope(*context.arena);
+  const Range splits = AttentionSplits(row.positions);
+  const std::span<float> partials =
+      context.arena->allocate<float>(splits.size() * heads_ * AttentionPartialFloats(padded_dim_));
+  const int64_t group = heads_ / kv_heads_;
+  context.pool->run_parts(splits.size() * kv_heads_, 1, [&](Range part) {
+    for (int64_t unit = part.begin; unit < part.end; ++unit) {
+      const int64_t split = splits.begin + unit / kv_heads_;
+      const int64_t kv_head = unit % kv_heads_;
+      context.kernels->attention_partial({.cache = cache,
+                                          .group = group,
+                                          .scale = scale_,
+                                          .row = row,
+                                          .splits = {split, split + 1},
+                                          .kv_heads = {kv_head, kv_head + 1},
+                                          .partials = partials.data()});
+    }
+  });
+  context.kernels->attention_merge({.partials = partials.data(),
+                                    .splits = splits.size(),
+                                    .heads = heads_,
+                                    .head_dim = padded_dim_,
+                                    .out = row.out,
+                                    .head_range = {0, heads_}});
+}
+
+}  // namespace shoal

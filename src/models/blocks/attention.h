@@ -1,0 +1,67 @@
+// Grouped-query attention over the paged cache.
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+#include <optional>
+#include <span>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "base/ids.h"
+#include "kv/kv_cache.h"
+#include "models/blocks/linear.h"
+#include "models/blocks/norm_rope.h"
+#include "models/spec.h"
+
+namespace shoal {
+
+/// Where each row of a step stands.
+struct RowPlaces {
+  std::span<const int64_t> positions;  ///< [T], absolute.
+  std::span<const BlockId* const>
+      block_tables;  ///< [T]; block_tables[t][p / 32] holds position p of row t's sequence.
+};
+
+class Attention {
+ public:
+  Attention() = default;
+  static absl::StatusOr<Attention> Load(const WeightReader& reader, const GqaSpec& spec, ThreadPool& pool);
+
+  int64_t bytes() const;
+  /// What the layer keeps per position. A head dimension is padded with zeros to a multiple of 16, the
+  /// kernels' unit.
+  KvLayerShape kv_shape() const { return {kv_heads_, padded_dim_}; }
+
+  /// Appends the rows' keys and values to the cache, then
+  ///   y[t, :] = o(softmax(q k^T / sqrt(head_dim)) v) over positions 0 .. positions[t].
+  /// input, y: [T, D]. rope: of the rows' positions. Rows of one sequence are in ascending order.
+  /// Adds elements that saturated the cache's dtype to `saturated`. OutOfRange for a non-finite activation.
+  absl::Status forward(const ComputeContext& context, LinearInput& input, const RowPlaces& places,
+                       const RopeRows& rope, const KvLayerView& cache, MatView<float> y,
+                       std::atomic<int64_t>& saturated) const;
+
+ private:
+  /// Head rows of a step: q [T, heads * dim], k and v [T, kv_heads * dim].
+  struct HeadRows {
+    MatView<float> q, k, v;
+  };
+  void norm_and_turn(const ComputeContext& context, const HeadRows& rows, const RopeRows& rope,
+                     Range part) const;
+  MatView<float> padded(const ComputeContext& context, MatView<float> rows, int heads) const;
+  void attend(const ComputeContext& context, const KvLayerView& cache,
+              std::span<const AttentionRow> rows) const;
+  void attend_in_splits(const ComputeContext& context, const KvLayerView& cache,
+                        const AttentionRow& row) const;
+
+  int heads_ = 0;
+  int kv_heads_ = 0;
+  int head_dim_ = 0;
+  int padded_dim_ = 0;
+  float scale_ = 0;
+  int rotary_ = 0;
+  Linear q_, k_, v_, o_;
+  std::optional<Norm> q_norm_, k_norm_;
+};
+
+}  // namespace shoal

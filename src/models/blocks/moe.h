@@ -1,0 +1,39 @@
+// Mixture of experts: routes rows and hands them to the ExpertExchange. The experts themselves are
+// blocks/experts.h.
+#pragma once
+
+#include <functional>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "base/ids.h"
+#include "models/blocks/linear.h"
+#include "models/expert_exchange.h"
+#include "models/spec.h"
+
+namespace shoal {
+
+class Moe {
+ public:
+  Moe() = default;
+  static absl::StatusOr<Moe> Load(const WeightReader& reader, const MoeSpec& spec, ThreadPool& pool);
+
+  /// Of the router: experts count elsewhere.
+  int64_t bytes() const { return router_.bytes(); }
+
+  /// y += sum over the chosen experts of weight * expert(x). x, y: [T, D]; must not alias.
+  /// on_routing: told the choice; may be empty. OutOfRange for non-finite router logits; else what `experts`
+  /// returns.
+  absl::Status forward(const ComputeContext& context, LayerId layer, MatView<const float> x,
+                       ExpertExchange& experts,
+                       const std::function<void(LayerId, const Routing&)>& on_routing,
+                       MatView<float> y) const;
+
+ private:
+  int top_k_ = 0;
+  RouteWeights weighting_ = RouteWeights::kAsIs;
+  int group_ = 0;  // Of the experts' int8 rows; 0 where they take f32.
+  Linear router_;
+};
+
+}  // namespace shoal

@@ -1,0 +1,33 @@
+// What computing needs, shared by all blocks of a node.
+#pragma once
+
+#include <cstdint>
+#include <string_view>
+
+#include "absl/functional/function_ref.h"
+#include "absl/status/statusor.h"
+#include "base/range.h"
+#include "cpu/arena.h"
+#include "cpu/pool.h"
+#include "kernels/kernels.h"
+
+namespace shoal {
+
+/// How activations meet quantized weights: int8 per group (default), or exact f32 (the oracle path, slow).
+enum class ActivationMode : uint8_t { kInt8, kF32 };
+absl::StatusOr<ActivationMode> ParseActivationMode(std::string_view name);  ///< "int8" | "f32"
+std::string_view ActivationModeName(ActivationMode mode);
+
+/// The arena is reset by the caller before each step.
+struct ComputeContext {
+  const Kernels* kernels = nullptr;
+  ThreadPool* pool = nullptr;
+  Arena* arena = nullptr;
+  ActivationMode activations = ActivationMode::kInt8;
+
+  /// Calls `work` with parts that tile [0, rows): on all threads, or on this one alone where rows of `cols`
+  /// values are too little work to be worth waking them.
+  void for_rows(int64_t rows, int64_t cols, absl::FunctionRef<void(Range part)> work) const;
+};
+
+}  // namespace shoal

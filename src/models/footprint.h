@@ -1,0 +1,46 @@
+// How many bytes a model takes and where: what planners, `shoal inspect` and memory checks read. Measuring
+// also checks that every weight of the spec is in the checkpoint with the right shape.
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <string>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "models/spec.h"
+#include "weights/checkpoint.h"
+
+namespace shoal {
+
+struct WeightBytes {
+  int64_t parameters = 0;
+  int64_t stored = 0;  ///< In the files.
+  int64_t packed = 0;  ///< In memory, as the kernels read them (padding to tiles included).
+
+  WeightBytes& operator+=(const WeightBytes& other);
+  bool operator==(const WeightBytes&) const = default;
+};
+
+struct LayerFootprint {
+  WeightBytes fixed;                 ///< Everything but routed experts.
+  std::vector<WeightBytes> experts;  ///< One per routed expert; empty for a dense layer.
+  int64_t cached_values_per_position = 0;
+};
+
+struct Footprint {
+  WeightBytes embedding;
+  WeightBytes
+      head;  ///< Final norm and output head; a tied head counts here too, as a last stage alone holds it.
+  std::vector<LayerFootprint> layers;
+  WeightBytes total;                           ///< A tied head counts once.
+  std::map<std::string, WeightBytes> by_role;  ///< "attention", "expert", ... (WeightUse::role); as total.
+  std::map<std::string, WeightBytes>
+      by_format;                            ///< "bf16", "4-bit groups of 64, bf16 scales", ...; as total.
+  std::vector<std::string> unused_tensors;  ///< In the checkpoint, but behind no weight. Sorted.
+};
+
+/// NotFound or InvalidArgument for the first weight that is missing or of the wrong shape.
+absl::StatusOr<Footprint> MeasureFootprint(const ModelSpec& spec, const Checkpoint& checkpoint);
+
+}  // namespace shoal

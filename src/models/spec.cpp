@@ -1,0 +1,65 @@
+#include "models/spec.h"
+
+namespace shoal {
+namespace {
+
+/// Walks the weights of one place of the model.
+class Walk {
+ public:
+  Walk(const std::function<void(const WeightUse&)>& visit, int64_t layer, bool is_head)
+      : visit_(visit), layer_(layer), is_head_(is_head) {}
+
+  void weight(std::string_view role, const WeightRef& ref, int64_t expert = -1) const {
+    visit_(WeightUse{layer_, expert, role, is_head_, ref});
+  }
+  void linear(std::string_view role, const LinearSpec& linear, int64_t expert = -1) const {
+    weight(role, linear.weight, expert);
+    if (linear.bias) weight(role, *linear.bias, expert);
+  }
+  void dense(std::string_view role, const DenseSpec& dense, int64_t expert = -1) const {
+    linear(role, dense.gate, expert);
+    linear(role, dense.up, expert);
+    linear(role, dense.down, expert);
+  }
+  void operator()(const GqaSpec& gqa) const {
+    for (const LinearSpec* part : {&gqa.q, &gqa.k, &gqa.v, &gqa.o}) linear("attention", *part);
+    if (gqa.q_norm) weight("norm", gqa.q_norm->weight);
+    if (gqa.k_norm) weight("norm", gqa.k_norm->weight);
+  }
+  void operator()(const DenseSpec& spec) const { dense("mlp", spec); }
+  void operator()(const MoeSpec& moe) const {
+    weight("router", moe.router.weight);
+    for (size_t e = 0; e < moe.experts.size(); ++e) dense("expert", moe.experts[e], static_cast<int64_t>(e));
+  }
+
+ private:
+  const std::function<void(const WeightUse&)>& visit_;
+  int64_t layer_;
+  bool is_head_;
+};
+
+}  // namespace
+
+void ForEachWeight(const ModelSpec& spec, const std::function<void(const WeightUse&)>& visit) {
+  Walk(visit, -1, false).weight("embedding", spec.embedding);
+  for (size_t i = 0; i < spec.layers.size(); ++i) {
+    const LayerSpec& layer = spec.layers[i];
+    const Walk walk(visit, static_cast<int64_t>(i), false);
+    walk.weight("norm", layer.mixer_norm.weight);
+    std::visit(walk, layer.mixer);
+    walk.weight("norm", layer.feed_forward_norm.weight);
+    std::visit(walk, layer.feed_forward);
+  }
+  const Walk end(visit, -1, true);
+  end.weight("norm", spec.final_norm.weight);
+  end.linear("head", spec.head);
+}
+
+const MoeSpec* MoeOf(const LayerSpec& layer) { return std::get_if<MoeSpec>(&layer.feed_forward); }
+
+int64_t CachedValuesPerPosition(const LayerSpec& layer) {
+  const GqaSpec& gqa = std::get<GqaSpec>(layer.mixer);
+  return int64_t{2} * gqa.kv_heads * gqa.head_dim;
+}
+
+}  // namespace shoal

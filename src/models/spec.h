@@ -1,0 +1,157 @@
+// What a model is, as plain data: per layer which mixer and which feed-forward, and behind each weight where
+// it may lie in a checkpoint. The load checks, the partial reads of a stage, the memory model, `shoal
+// inspect` and the CPU stage all read this one value; a family (families/*.cpp) makes it from a config and
+// does nothing else.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <variant>
+#include <vector>
+
+#include "base/range.h"
+
+namespace shoal {
+
+/// One place where a weight may lie: the tensor `<base>.<suffix>`, or a part of it. It is quantized where
+/// `<base>.scales` exists beside `<base>.weight`.
+struct WeightSource {
+  std::string base;               ///< "model.layers.3.self_attn.q_proj"
+  std::string suffix = "weight";  ///< "weight" or "bias"
+  /// Stacked tensors [stack, N, K]: which of the `stack` matrices. Not stacked: stack = 0.
+  int64_t stack = 0;
+  int64_t index = 0;
+  /// Rows of the stored matrix [stored_rows, K] that are the weight (fused projections). Empty: all of them.
+  Range rows;
+  int64_t stored_rows = 0;
+
+  std::string name() const { return base + "." + suffix; }
+};
+
+/// A weight of the model: its logical shape ([N, K], or [N] for norms and biases) and its possible places,
+/// tried in order.
+struct WeightRef {
+  std::vector<int64_t> shape;
+  std::vector<WeightSource> sources;
+
+  int64_t elements() const {
+    int64_t product = 1;
+    for (const int64_t n : shape) product *= n;
+    return product;
+  }
+};
+
+/// y = x W^T + b. `bias` absent: none, and a checkpoint that has `<base>.bias` nevertheless is refused.
+struct LinearSpec {
+  WeightRef weight;
+  std::optional<WeightRef> bias;
+};
+
+/// Root mean square norm: y = x / sqrt(mean(x^2) + eps) * weight. Source: Zhang, Sennrich 2019,
+/// arXiv:1910.07467.
+struct NormSpec {
+  WeightRef weight;
+  float eps = 0;
+};
+
+/// Frequencies used as they are.
+struct RopeUnscaled {};
+
+/// Llama 3's stretching of the slow frequencies. Source: transformers `_compute_llama3_parameters`.
+struct RopeLlama3 {
+  double factor = 0;
+  double low_freq_factor = 0;
+  double high_freq_factor = 0;
+  double original_positions = 0;
+};
+
+/// Rotary position embedding; pairs are (i, i + dims / 2). Source: Su et al. 2021, arXiv:2104.09864.
+struct RopeSpec {
+  double theta = 0;
+  int dims = 0;  ///< Leading dimensions of a head that turn.
+  std::variant<RopeUnscaled, RopeLlama3> scaling;
+};
+
+/// Grouped-query attention: query head h reads key-value head h / (heads / kv_heads); scores are scaled by
+/// 1 / sqrt(head_dim). Source: Ainslie et al. 2023, arXiv:2305.13245.
+struct GqaSpec {
+  int heads = 0;
+  int kv_heads = 0;
+  int head_dim = 0;
+  LinearSpec q, k, v, o;
+  std::optional<NormSpec> q_norm, k_norm;  ///< Over each head, before rope.
+  RopeSpec rope;
+};
+
+/// down(silu(gate x) * up x). Source: Shazeer 2020, arXiv:2002.05202.
+struct DenseSpec {
+  int64_t width = 0;  ///< F
+  LinearSpec gate, up, down;
+};
+
+/// The router: softmax over all experts, the top_k largest, ties to the lowest id.
+struct RouterSpec {
+  WeightRef weight;          ///< [E, D]
+  bool renormalize = false;  ///< Whether the chosen weights are divided by their sum.
+};
+
+struct MoeSpec {
+  int top_k = 0;
+  RouterSpec router;
+  std::vector<DenseSpec> experts;  ///< One per expert, all of one width.
+};
+
+/// Which kind of cache a layer's mixer keeps. Layers of one group share their block tables.
+enum class CacheGroup : uint8_t {
+  kFull,  ///< Every position, in blocks.
+};
+
+using MixerSpec = std::variant<GqaSpec>;
+using FeedForwardSpec = std::variant<DenseSpec, MoeSpec>;
+
+/// Pre-norm residual layer: x += mixer(norm(x)); x += feed_forward(norm(x)).
+struct LayerSpec {
+  NormSpec mixer_norm;
+  MixerSpec mixer;
+  CacheGroup cache = CacheGroup::kFull;
+  NormSpec feed_forward_norm;
+  FeedForwardSpec feed_forward;
+};
+
+struct ModelSpec {
+  std::string model_type;
+  int64_t width = 0;          ///< D
+  int64_t vocabulary = 0;     ///< V
+  int64_t max_positions = 0;  ///< Longest sequence the model was made for.
+  WeightRef embedding;        ///< [V, D]
+  std::vector<LayerSpec> layers;
+  NormSpec final_norm;
+  bool tied_head = false;  ///< The head is the embedding table.
+  LinearSpec head;         ///< [V, D]; the embedding's ref where tied.
+
+  int64_t layer_count() const { return static_cast<int64_t>(layers.size()); }
+};
+
+/// A weight met on the way through a spec.
+struct WeightUse {
+  int64_t layer = -1;     ///< -1: embedding, final norm, head.
+  int64_t expert = -1;    ///< -1: not a routed expert's.
+  std::string_view role;  ///< "embedding", "head", "norm", "attention", "router", "mlp", "expert"
+  bool is_head = false;   ///< Belongs to the last stage (final norm and head).
+  const WeightRef& ref;
+};
+
+/// Calls `visit` for every weight, first embedding, then the layers in order, final norm, head (also where
+/// tied).
+void ForEachWeight(const ModelSpec& spec, const std::function<void(const WeightUse&)>& visit);
+
+/// The MoE part of a layer, or nullptr.
+const MoeSpec* MoeOf(const LayerSpec& layer);
+
+/// Values that one position of a layer puts into the cache, keys and values together.
+int64_t CachedValuesPerPosition(const LayerSpec& layer);
+
+}  // namespace shoal

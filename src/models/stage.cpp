@@ -1,0 +1,333 @@
+#include "models/stage.h"
+
+#include <atomic>
+#include <bit>
+#include <optional>
+#include <utility>
+#include <variant>
+
+#include "base/check.h"
+#include "base/status.h"
+#include "models/blocks/attention.h"
+#include "models/blocks/linear.h"
+#include "models/blocks/mlp.h"
+#include "models/blocks/moe.h"
+#include "models/blocks/norm_rope.h"
+
+namespace shoal {
+namespace {
+
+static_assert(kBlockPositions == kKvBlockPositions,
+              "the cache and the attention kernels cut at the same positions");
+
+/// One layer, built from its LayerSpec.
+struct Layer {
+  Norm mixer_norm;
+  Attention attention;
+  size_t rope = 0;  ///< Which of the stage's frequency lists.
+  Norm feed_forward_norm;
+  std::variant<Mlp, Moe> feed_forward;
+
+  int64_t bytes() const {
+    return mixer_norm.bytes() + attention.bytes() + feed_forward_norm.bytes() +
+           std::visit([](const auto& block) { return block.bytes(); }, feed_forward);
+  }
+};
+
+absl::StatusOr<Mlp> LoadFeedForward(const WeightReader& reader, const DenseSpec& spec, ThreadPool& pool) {
+  return Mlp::Load(reader, spec, pool);
+}
+absl::StatusOr<Moe> LoadFeedForward(const WeightReader& reader, const MoeSpec& spec, ThreadPool& pool) {
+  return Moe::Load(reader, spec, pool);
+}
+
+/// Whether a stage reads a weight itself (routed experts are ExpertSets').
+bool Holds(const StageOptions& options, const WeightUse& use) {
+  if (use.layer >= 0) return options.layers.contains(use.layer) && use.expert < 0;
+  return use.is_head ? options.head : options.embed;
+}
+
+/// Tells how far loading has come, counted in source bytes of whole weights.
+class Progress {
+ public:
+  Progress(const LoadProgress& report, const WeightReader& reader, const ModelSpec& spec,
+           const StageOptions& options)
+      : report_(report) {
+    const bool head_is_embedding = options.embed && spec.tied_head;
+    ForEachWeight(spec, [&](const WeightUse& use) {
+      if (!Holds(options, use) || (use.role == "head" && head_is_embedding)) return;
+      const auto weight = reader.find(use.ref);  // What cannot be found is an error when it is loaded.
+      if (weight.ok()) weights_.push_back({use.layer, use.is_head, weight->stored_bytes()});
+    });
+    for (const Part& part : weights_) total_ += part.bytes;
+  }
+
+  /// The embedding (layer -1), a layer, or the head has been read.
+  void read(int64_t layer, bool is_head) {
+    for (const Part& part : weights_) {
+      if (part.layer == layer && part.is_head == is_head) done_ += part.bytes;
+    }
+    if (report_) report_(done_, total_);
+  }
+
+ private:
+  struct Part {
+    int64_t layer;
+    bool is_head;
+    int64_t bytes;
+  };
+  const LoadProgress& report_;
+  std::vector<Part> weights_;
+  int64_t done_ = 0;
+  int64_t total_ = 0;
+};
+
+/// All bits of an exponent set: NaN or infinity. An integer test, so that it vectorizes and never depends on
+/// float modes.
+bool AllFinite(MatView<const float> x, Range rows) {
+  constexpr uint32_t kExponent = 0x7f800000u;
+  for (int64_t r = rows.begin; r < rows.end; ++r) {
+    const float* row = x.row(r);
+    uint32_t bad = 0;
+    for (int64_t c = 0; c < x.cols; ++c)
+      bad |= (std::bit_cast<uint32_t>(row[c]) & kExponent) == kExponent ? 1u : 0u;
+    if (bad != 0) return false;
+  }
+  return true;
+}
+
+class CpuStage final : public Stage {
+ public:
+  explicit CpuStage(const StageOptions& options) : options_(options) {}
+
+  absl::Status load(const WeightReader& reader, const ModelSpec& spec, ThreadPool& pool,
+                    const LoadProgress& report);
+
+  const StageOptions& options() const override { return options_; }
+  int64_t bytes() const override;
+  std::vector<KvLayerShape> kv_shapes() const override;
+  int64_t kv_saturated() const override { return kv_saturated_.load(std::memory_order_relaxed); }
+  absl::Status embed(const ComputeContext& context, std::span<const int32_t> tokens,
+                     MatView<float> x) override;
+  absl::Status forward(const ComputeContext& context, const StageStep& step, MatView<float> x) override;
+  absl::Status head(const ComputeContext& context, MatView<const float> x, MatView<float> logits) override;
+
+ private:
+  /// What all layers of a step share.
+  struct Shared {
+    RowPlaces places;
+    std::span<RopeRows> ropes;
+    MatView<float> normed;  ///< [T, D]
+    MatView<float> out;     ///< [T, D]
+  };
+  absl::Status load_layer(const WeightReader& reader, const LayerSpec& spec, ThreadPool& pool);
+  absl::Status load_ends(const WeightReader& reader, const ModelSpec& spec, ThreadPool& pool,
+                         Progress& progress);
+  size_t rope_index(const RopeSpec& spec);
+  Shared prepare(const ComputeContext& context, const StageStep& step, MatView<float> x) const;
+  absl::Status run_layer(const ComputeContext& context, const StageStep& step, LayerId id,
+                         const Shared& shared, MatView<float> x);
+  const Linear& head_linear() const { return head_is_embedding_ ? embedding_ : head_; }
+
+  StageOptions options_;
+  int64_t width_ = 0;
+  int64_t vocabulary_ = 0;
+  Linear embedding_;  // As a linear without bias, since a tied head multiplies by it.
+  Norm final_norm_;
+  Linear head_;
+  bool head_is_embedding_ = false;
+  std::vector<Layer> layers_;
+  std::vector<std::vector<float>> rope_frequencies_;  // Distinct lists of the layers.
+  std::atomic<int64_t> kv_saturated_ = 0;
+};
+
+absl::Status CpuStage::load(const WeightReader& reader, const ModelSpec& spec, ThreadPool& pool,
+                            const LoadProgress& report) {
+  width_ = spec.width;
+  vocabulary_ = spec.vocabulary;
+  Progress progress(report, reader, spec, options_);
+  for (int64_t i = options_.layers.begin; i < options_.layers.end; ++i) {
+    RETURN_IF_ERROR(load_layer(reader, spec.layers[static_cast<size_t>(i)], pool));
+    progress.read(i, false);
+  }
+  return load_ends(reader, spec, pool, progress);
+}
+
+absl::Status CpuStage::load_layer(const WeightReader& reader, const LayerSpec& spec, ThreadPool& pool) {
+  const GqaSpec& gqa = std::get<GqaSpec>(spec.mixer);
+  Layer layer;
+  layer.rope = rope_index(gqa.rope);
+  ASSIGN_OR_RETURN(layer.mixer_norm, Norm::Load(reader, spec.mixer_norm));
+  ASSIGN_OR_RETURN(layer.attention, Attention::Load(reader, gqa, pool));
+  ASSIGN_OR_RETURN(layer.feed_forward_norm, Norm::Load(reader, spec.feed_forward_norm));
+  RETURN_IF_ERROR(std::visit(
+      [&](const auto& feed_forward) -> absl::Status {
+        ASSIGN_OR_RETURN(layer.feed_forward, LoadFeedForward(reader, feed_forward, pool));
+        return absl::OkStatus();
+      },
+      spec.feed_forward));
+  layers_.push_back(std::move(layer));
+  return absl::OkStatus();
+}
+
+absl::Status CpuStage::load_ends(const WeightReader& reader, const ModelSpec& spec, ThreadPool& pool,
+                                 Progress& progress) {
+  if (options_.embed) {
+    ASSIGN_OR_RETURN(embedding_,
+                     Linear::Load(reader, {.weight = spec.embedding, .bias = std::nullopt}, pool));
+    progress.read(-1, false);
+  }
+  if (options_.head) {
+    head_is_embedding_ = options_.embed && spec.tied_head;
+    ASSIGN_OR_RETURN(final_norm_, Norm::Load(reader, spec.final_norm));
+    if (!head_is_embedding_) {
+      ASSIGN_OR_RETURN(head_, Linear::Load(reader, spec.head, pool));
+    }
+    progress.read(-1, true);
+  }
+  return absl::OkStatus();
+}
+
+size_t CpuStage::rope_index(const RopeSpec& spec) {
+  std::vector<float> frequencies = InverseFrequencies(spec);
+  for (size_t i = 0; i < rope_frequencies_.size(); ++i) {
+    if (rope_frequencies_[i] == frequencies) return i;
+  }
+  rope_frequencies_.push_back(std::move(frequencies));
+  return rope_frequencies_.size() - 1;
+}
+
+int64_t CpuStage::bytes() const {
+  int64_t bytes = embedding_.bytes() + final_norm_.bytes() + head_.bytes();
+  for (const Layer& layer : layers_) bytes += layer.bytes();
+  return bytes;
+}
+
+std::vector<KvLayerShape> CpuStage::kv_shapes() const {
+  std::vector<KvLayerShape> shapes;
+  for (const Layer& layer : layers_) shapes.push_back(layer.attention.kv_shape());
+  return shapes;
+}
+
+absl::Status CpuStage::embed(const ComputeContext& context, std::span<const int32_t> tokens,
+                             MatView<float> x) {
+  SHOAL_CHECK(options_.embed && x.cols == width_ && x.rows == static_cast<int64_t>(tokens.size()));
+  for (const int32_t token : tokens) {
+    if (token < 0 || token >= vocabulary_) {
+      return InvalidArgument("token {} is outside the vocabulary [0, {})", token, vocabulary_);
+    }
+  }
+  context.for_rows(x.rows, x.cols, [&](Range rows) {
+    for (int64_t t = rows.begin; t < rows.end; ++t) {
+      embedding_.weight().unpack_row(tokens[static_cast<size_t>(t)], x.row(t));
+    }
+  });
+  return absl::OkStatus();
+}
+
+CpuStage::Shared CpuStage::prepare(const ComputeContext& context, const StageStep& step,
+                                   MatView<float> x) const {
+  Arena& arena = *context.arena;
+  const std::span<int64_t> positions = arena.allocate<int64_t>(x.rows);
+  const std::span<const BlockId*> tables = arena.allocate<const BlockId*>(x.rows);
+  int64_t row = 0;
+  for (const StepSlice& slice : step.slices) {
+    SHOAL_CHECK_EQ(slice.row_begin, row);
+    SHOAL_CHECK_GE(static_cast<int64_t>(slice.blocks.size()), BlocksFor(slice.position + slice.rows));
+    for (int64_t i = 0; i < slice.rows; ++i, ++row) {
+      positions[static_cast<size_t>(row)] = slice.position + i;
+      tables[static_cast<size_t>(row)] = slice.blocks.data();
+    }
+  }
+  SHOAL_CHECK_EQ(row, x.rows);
+  Shared shared{.places = {positions, tables},
+                .ropes = arena.allocate<RopeRows>(static_cast<int64_t>(rope_frequencies_.size())),
+                .normed = arena.allocate_rows<float>(x.rows, width_),
+                .out = arena.allocate_rows<float>(x.rows, width_)};
+  for (size_t i = 0; i < rope_frequencies_.size(); ++i) {
+    shared.ropes[i] = MakeRopeRows(context, rope_frequencies_[i], positions);
+  }
+  return shared;
+}
+
+absl::Status CpuStage::forward(const ComputeContext& context, const StageStep& step, MatView<float> x) {
+  SHOAL_CHECK(x.cols == width_ && step.cache != nullptr && step.cache->layers() == options_.layers);
+  if (x.rows == 0 || layers_.empty()) return absl::OkStatus();
+  const ArenaScope scope(*context.arena);
+  const Shared shared = prepare(context, step, x);
+  for (int64_t i = options_.layers.begin; i < options_.layers.end; ++i) {
+    const LayerId id{static_cast<int32_t>(i)};
+    if (step.before_layer) RETURN_IF_ERROR(step.before_layer(id));
+    const absl::Status status = run_layer(context, step, id, shared, x);
+    if (!status.ok()) return Annotate(status, fmt::format("layer {}", i));
+  }
+  return absl::OkStatus();
+}
+
+/// x += attention(norm(x)); x += feed_forward(norm(x)).
+absl::Status CpuStage::run_layer(const ComputeContext& context, const StageStep& step, LayerId id,
+                                 const Shared& shared, MatView<float> x) {
+  const Layer& layer = layers_[static_cast<size_t>(id.value - options_.layers.begin)];
+  const KvLayerShape shape = layer.attention.kv_shape();
+  const KvLayerView cache{
+      .keys = step.cache->keys(id, BlockId{0}),
+      .values = step.cache->values(id, BlockId{0}),
+      .block_stride = 2 * KvBlockBytes(shape.kv_heads, shape.head_dim, step.cache->dtype()),
+      .kv_heads = shape.kv_heads,
+      .head_dim = shape.head_dim,
+      .dtype = step.cache->dtype()};
+  const Kernels& kernels = *context.kernels;
+  {
+    const ArenaScope scope(*context.arena);
+    context.for_rows(x.rows, x.cols,
+                     [&](Range rows) { layer.mixer_norm.apply(kernels, x, shared.normed, rows); });
+    LinearInput input(shared.normed);
+    RETURN_IF_ERROR(layer.attention.forward(context, input, shared.places, shared.ropes[layer.rope], cache,
+                                            shared.out, kv_saturated_));
+  }
+  context.for_rows(x.rows, x.cols, [&](Range rows) {
+    kernels.add_rows({.x = shared.out, .y = x, .rows = rows});
+    layer.feed_forward_norm.apply(kernels, x, shared.normed, rows);
+  });
+  if (const Moe* moe = std::get_if<Moe>(&layer.feed_forward)) {
+    SHOAL_CHECK(step.experts != nullptr);
+    RETURN_IF_ERROR(moe->forward(context, id, shared.normed, *step.experts, step.on_routing, x));
+  } else {
+    const ArenaScope scope(*context.arena);
+    LinearInput input(shared.normed);
+    RETURN_IF_ERROR(std::get<Mlp>(layer.feed_forward).forward(context, input, shared.out));
+    context.for_rows(x.rows, x.cols,
+                     [&](Range rows) { kernels.add_rows({.x = shared.out, .y = x, .rows = rows}); });
+  }
+  std::atomic<bool> finite = true;
+  context.for_rows(x.rows, x.cols, [&](Range rows) {
+    if (!AllFinite(x, rows)) finite.store(false, std::memory_order_relaxed);
+  });
+  return finite ? absl::OkStatus() : OutOfRange("an activation is not finite (NaN or infinity)");
+}
+
+absl::Status CpuStage::head(const ComputeContext& context, MatView<const float> x, MatView<float> logits) {
+  SHOAL_CHECK(options_.head && x.cols == width_ && logits.rows == x.rows && logits.cols == vocabulary_);
+  const ArenaScope scope(*context.arena);
+  const MatView<float> normed = context.arena->allocate_rows<float>(x.rows, x.cols);
+  context.for_rows(x.rows, x.cols, [&](Range rows) { final_norm_.apply(*context.kernels, x, normed, rows); });
+  LinearInput input(normed);
+  const LinearTask tasks[] = {{&head_linear(), logits}};
+  const absl::Status status = RunLinears(context, input, tasks);
+  return Annotate(status, "output head");
+}
+
+}  // namespace
+
+absl::StatusOr<std::unique_ptr<Stage>> Stage::Load(const Checkpoint& checkpoint, const ModelSpec& spec,
+                                                   const StageOptions& options, ThreadPool& pool,
+                                                   const LoadProgress& progress) {
+  SHOAL_CHECK(0 <= options.layers.begin && options.layers.begin <= options.layers.end);
+  SHOAL_CHECK_LE(options.layers.end, spec.layer_count());
+  ASSIGN_OR_RETURN(const WeightReader reader, WeightReader::Create(checkpoint));
+  auto stage = std::make_unique<CpuStage>(options);
+  RETURN_IF_ERROR(stage->load(reader, spec, pool, progress));
+  return stage;
+}
+
+}  // namespace shoal

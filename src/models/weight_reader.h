@@ -1,0 +1,61 @@
+// From a WeightRef to weights: finds the tensor behind it, checks it, packs it.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "cpu/pool.h"
+#include "kernels/packed.h"
+#include "models/spec.h"
+#include "weights/checkpoint.h"
+#include "weights/mlx_quant.h"
+
+namespace shoal {
+
+/// A weight found in a checkpoint, of the shape that was expected. Valid while the checkpoint lives.
+struct StoredWeight {
+  const WeightSource* source = nullptr;  ///< Which of the ref's places it is.
+  PackedFormat format;                   ///< What it packs into.
+  int64_t rows = 0;                      ///< N (1 for a vector)
+  int64_t cols = 0;                      ///< K
+  AffineView affine;                     ///< Where quantized: the stored matrix.
+  const std::byte* data = nullptr;       ///< Where not: the stored matrix, contiguous rows.
+  int64_t first_row = 0;                 ///< The weight is rows [first_row, first_row + rows) of it.
+
+  int64_t elements() const { return rows * cols; }
+  /// Bytes of the weight in the files.
+  int64_t stored_bytes() const;
+};
+
+/// Reads a checkpoint as its config says it is quantized. Does not own the checkpoint.
+class WeightReader {
+ public:
+  static absl::StatusOr<WeightReader> Create(const Checkpoint& checkpoint);
+
+  const Checkpoint& checkpoint() const { return *checkpoint_; }
+
+  /// NotFound or InvalidArgument, with file, tensor, expected and got.
+  absl::StatusOr<StoredWeight> find(const WeightRef& ref) const;
+  /// The weight of a linear; InvalidArgument where the spec has no bias but the checkpoint does.
+  absl::StatusOr<StoredWeight> find(const LinearSpec& linear) const;
+
+  /// A matrix as the kernels read it. Source pages are given back as they are packed, so that no more than a
+  /// slab of them is resident at a time. ResourceExhausted where memory is refused.
+  absl::StatusOr<PackedMatrix> pack(const StoredWeight& weight, ThreadPool& pool) const;
+  /// A vector (norm or bias) as f32.
+  absl::StatusOr<std::vector<float>> read_vector(const WeightRef& ref) const;
+
+ private:
+  WeightReader(const Checkpoint& checkpoint, Quantization quantization)
+      : checkpoint_(&checkpoint), quantization_(std::move(quantization)) {}
+  void drop_rows(const StoredWeight& weight, Range rows) const;
+
+  const Checkpoint* checkpoint_;
+  Quantization quantization_;
+};
+
+}  // namespace shoal
