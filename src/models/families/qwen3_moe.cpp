@@ -36,7 +36,7 @@ absl::StatusOr<Sparsity> ReadSparsity(const ModelConfig& config, const DecoderSi
                            config.where("mlp_only_layers"));
   }
   ASSIGN_OR_RETURN(sparsity.mlp_layers, config.int_list("mlp_only_layers", {0, sizes.layers - 1}));
-  constexpr int64_t kExpertsMax =
+  constexpr int64_t kAllExpertsMax =
       1 << 18;  // Bounds the memory of a spec; 384 experts in 61 layers are 23,424.
   if (sparsity.experts * sizes.layers > kAllExpertsMax) {
     return InvalidArgument("{}: {} experts in {} layers exceed {} in all", config.where("num_experts"),
