@@ -76,8 +76,9 @@ def test_logits_are_the_same_bytes_however_they_are_computed(logits, one_node, f
 
 def test_a_plan_file_places_as_flags_do(succeed, logits, one_node, demo_model, tmp_path):
     plan = tmp_path / "plan.json"
-    plan.write_text(succeed("plan", "--model", demo_model, "--workers", "127.0.0.1:1,127.0.0.1:2", "--split", "2,3,1",
-                            "--experts", "random:5", "--json"))
+    told = json.loads(succeed("plan", "--model", demo_model, "--workers", "127.0.0.1:1,127.0.0.1:2", "--split", "2,3,1",
+                              "--experts", "random:5", "--json"))
+    plan.write_text(json.dumps(told["plan"]))
     assert logits("--plan", plan) == one_node
 
 
@@ -107,7 +108,7 @@ def test_inspect_tells_what_the_folder_holds(succeed, demo_model):
 def test_plan_tells_who_holds_what(succeed, demo_model):
     words = ("plan", "--model", demo_model, "--workers", "10.0.0.1:50051,10.0.0.2:50051", "--split", "2,2,2")
     told = json.loads(succeed(*words, "--json"))
-    assert [stage["layers"] for stage in told["stages"]] == [[0, 2], [2, 4], [4, 6]]
+    assert [stage["layers"] for stage in told["plan"]["stages"]] == [[0, 2], [2, 4], [4, 6]]
     assert "10.0.0.2:50051" in succeed(*words)
 
 
