@@ -31,9 +31,15 @@ bool Inbox::push(Event event, Clock::time_point ready) {
   return has_room;
 }
 
+void Inbox::release_sender(NodeId from) {
+  std::lock_guard lock(mutex_);
+  peers_[from].released = true;
+  room_.notify_all();
+}
+
 absl::Status Inbox::wait_for_room(NodeId from, Deadline deadline) {
   std::unique_lock lock(mutex_);
-  const auto has_room = [&] { return !closed_.ok() || !full(peers_[from]); };
+  const auto has_room = [&] { return !closed_.ok() || peers_[from].released || !full(peers_[from]); };
   if (!room_.wait_until(lock, deadline.at, has_room)) {
     const Peer& peer = peers_[from];
     return DeadlineExceeded("{} frames, {} bytes wait there already", peer.frames_waiting,

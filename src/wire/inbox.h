@@ -30,7 +30,11 @@ class Inbox {
   /// Forgets the events of `from` that are not ready yet: a link that breaks loses what is on its way.
   void discard_delayed(NodeId from);
 
-  /// Waits until the window of `from` has room. DeadlineExceeded, or the reason of close().
+  /// No sender shall wait on behalf of `from` any more: it has closed.
+  void release_sender(NodeId from);
+
+  /// Waits until the window of `from` has room, or it was released. DeadlineExceeded, or the reason of
+  /// close().
   absl::Status wait_for_room(NodeId from, Deadline deadline);
 
   /// The next event that is ready. DeadlineExceeded, or the reason of close(), which comes before events.
@@ -47,6 +51,7 @@ class Inbox {
     uint64_t bytes_waiting = 0;
     uint64_t frames_waiting = 0;
     bool told_full = false;
+    bool released = false;
     LinkStats stats;
   };
   bool full(const Peer& peer) const {

@@ -53,7 +53,10 @@ struct InprocNetwork::Hub {
 
   absl::Status check_link(NodeId from, NodeId to) {
     std::lock_guard lock(mutex);
-    if (closed[index(from)]) return Cancelled("send to {}: this node closed the session", text(to));
+    return check_link_locked(from, to);
+  }
+  absl::Status check_link_locked(NodeId from, NodeId to) {
+    if (closed[index(from)]) return Cancelled("send to {}: the session is closed here", text(to));
     if (closed[index(to)]) return Unavailable("send to {}: it closed the session", text(to));
     if (link(from, to).broken) return Unavailable("send to {}: the link is down", text(to));
     return absl::OkStatus();
@@ -62,8 +65,8 @@ struct InprocNetwork::Hub {
   /// Passes one encoded frame through the link's faults into the inbox of `to`.
   absl::Status deliver(NodeId from, NodeId to, std::span<std::byte> bytes) {
     std::lock_guard lock(mutex);  // Held over the push: it keeps the order of the link.
+    RETURN_IF_ERROR(check_link_locked(from, to));
     Link& way = link(from, to);
-    if (way.broken) return Unavailable("send to {}: the link is down", text(to));
     way.sent.frames_sent += 1;
     way.sent.bytes_sent += bytes.size();
     if (std::exchange(way.corrupt_next, false)) bytes.back() ^= std::byte{0x10};
@@ -94,6 +97,7 @@ struct InprocNetwork::Hub {
     inbox(node).close(Cancelled("{}: the session was closed here", text(node)));
     for (size_t i = 0; i < count; ++i) {
       const NodeId other{static_cast<int32_t>(i)};
+      inboxes[i]->release_sender(node);
       if (other == node || closed[i] || link(node, other).broken) continue;
       inboxes[i]->push(PeerDown(node, Unavailable("{} closed the session", text(node))));
     }
