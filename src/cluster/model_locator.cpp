@@ -98,8 +98,9 @@ absl::StatusOr<fs::path> SnapshotOf(const fs::path& cache) {
   }
   const std::vector<fs::path> snapshots = FoldersIn(cache / "snapshots");
   if (snapshots.size() == 1) return snapshots.front();
-  return NotFound("{}: expected refs/main or one snapshot, found {} snapshots", cache.string(),
-                  snapshots.size());
+  return FailedPrecondition(
+      "{}: expected refs/main or one snapshot, found {} snapshots. Is the download complete?", cache.string(),
+      snapshots.size());
 }
 
 /// "provider/name" of a cache folder's name "models--provider--name"; "" where it is not one.
