@@ -59,6 +59,16 @@ absl::Status ReadCapabilities(const ConfigPlace& device, NodeFacts& facts) {
   return absl::OkStatus();
 }
 
+/// Letters, digits, '.', '-' and '_'; or what an IPv6 address is made of.
+bool IsHost(std::string_view host) {
+  const bool v6 = host.find(':') != host.rfind(':');
+  return std::all_of(host.begin(), host.end(), [v6](char c) {
+    const bool digit = c >= '0' && c <= '9';
+    const bool letter = (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z');
+    return digit || letter || c == '.' || (v6 ? c == ':' || c == '%' : c == '-' || c == '_');
+  });
+}
+
 absl::Status ReadAddress(const ConfigPlace& place, Device& device) {
   const bool has_host = place.has("hostname");
   const bool has_port = place.has("port");
@@ -68,12 +78,11 @@ absl::Status ReadAddress(const ConfigPlace& place, Device& device) {
   ASSIGN_OR_RETURN(const std::string host, RequiredText(place, "hostname"));
   ASSIGN_OR_RETURN(const ConfigPlace port_place, place.at("port"));
   ASSIGN_OR_RETURN(const int64_t port, port_place.integer(1, 65535));
-  device.facts.address = HostPort{host, static_cast<int>(port)}.to_string();
-  const auto parsed = ParseHostPort(device.facts.address);
-  if (!parsed.ok() || parsed->host != host) {
+  if (!IsHost(host)) {
     ASSIGN_OR_RETURN(const ConfigPlace host_place, place.at("hostname"));
     return host_place.expected("a host name or address without port");
   }
+  device.facts.address = HostPort{host, static_cast<int>(port)}.to_string();
   return absl::OkStatus();
 }
 

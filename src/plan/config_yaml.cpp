@@ -6,6 +6,7 @@
 #include <cmath>
 #include <istream>
 #include <streambuf>
+#include <utility>
 
 #include "plan/config_tree.h"
 #include "plan/config_value.h"
@@ -34,7 +35,11 @@ class YamlHandler : public YAML::EventHandler {
                 const std::string& value) override {
     refuse_anchor(mark, anchor);
     if (tag == "!") {  // yaml-cpp's mark of a quoted scalar; "?" or "" is a plain one.
-      demand(tree_.wants_key() ? tree_.add_key(value, line(mark)) : tree_.add_string(value, line(mark)));
+      if (tree_.wants_key()) {
+        add_key(value, mark);
+      } else {
+        demand(tree_.add_string(value, line(mark)));
+      }
     } else {
       refuse_tag(mark, tag);
       add_plain(value, mark);
@@ -69,18 +74,26 @@ class YamlHandler : public YAML::EventHandler {
     refuse_anchor(mark, anchor);
     refuse_tag(mark, tag);
     if (tree_.wants_key()) demand(tree_.fail(line(mark), "a key must be a text"));
+    key_line_ = 0;
     demand(tree_.open(kind, line(mark)));
+  }
+
+  void add_key(const std::string& key, const YAML::Mark& mark) {
+    demand(tree_.add_key(key, line(mark)));
+    key_line_ = line(mark);
   }
 
   /// The core schema of YAML 1.2, section 10.3.2, without octal, hexadecimal, infinities and NaN (those stay
   /// texts).
   void add_plain(const std::string& value, const YAML::Mark& mark) {
     if (tree_.wants_key()) {
-      demand(tree_.add_key(value, line(mark)));
+      add_key(value, mark);
       return;
     }
+    const int key_line = std::exchange(key_line_, 0);
     if (value.empty() || value == "~" || value == "null" || value == "Null" || value == "NULL") {
-      demand(tree_.add_null(line(mark)));
+      // The mark of a value that is not there is where the next thing begins.
+      demand(tree_.add_null(key_line == 0 ? line(mark) : key_line));
       return;
     }
     const bool is_true = value == "true" || value == "True" || value == "TRUE";
@@ -106,6 +119,7 @@ class YamlHandler : public YAML::EventHandler {
   }
 
   ConfigTree tree_;
+  int key_line_ = 0;  ///< Of the key whose value comes next.
 };
 
 /// Reads a string_view without copying it.

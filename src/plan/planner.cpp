@@ -116,7 +116,7 @@ absl::Status Planner::check_counts() const {
     RETURN_IF_ERROR(check(request_.proportions, "custom proportions"));
     const double sum = std::accumulate(request_.proportions.begin(), request_.proportions.end(), 0.0);
     if (!(std::abs(sum - 1) <= kProportionsTolerance)) {
-      return InvalidArgument("planner: the custom proportions sum to {}; expected 1", sum);
+      return InvalidArgument("planner: the custom proportions sum to {:.6g}; expected 1", sum);
     }
   }
   if (request_.strategy == LayerStrategy::kSplit) {

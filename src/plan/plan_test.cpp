@@ -1,0 +1,242 @@
+#include "plan/plan.h"
+
+#include <gmock/gmock.h>
+
+#include <filesystem>
+#include <fstream>
+
+#include "plan/cost.h"
+#include "plan/plan_test_models.h"
+#include "plan/planner.h"
+
+namespace shoal {
+namespace {
+
+using ::testing::HasSubstr;
+
+/// Two nodes, layers [0, 1) and [1, 3), layer 1 and 2 with 4 experts, spread, expert 3 copied.
+Plan SmallPlan() {
+  PlanRequest request{.strategy = LayerStrategy::kSplit, .split = {1, 2}};
+  request.experts = {.strategy = ExpertStrategy::kExplicit, .lists = {{0, 1}, {2, 3}}};
+  Plan plan = *MakePlan(MoeModel(3, 4), Nodes({0, 0}), request);
+  plan.experts[2][3].replicas = {NodeId{0}};
+  plan.notes = {"made for \"tests\""};
+  return plan;
+}
+
+std::string ErrorOf(const Plan& plan) { return ToString(Validate(plan, MoeModel(3, 4))); }
+
+TEST(Plan, AnswersWhoHoldsWhat) {
+  const Plan plan = SmallPlan();
+  EXPECT_EQ(plan.layers_of(NodeId{1}), (Range{1, 3}));
+  EXPECT_EQ(plan.node_of(LayerId{0}), NodeId{0});
+  EXPECT_EQ(plan.node_of(LayerId{2}), NodeId{1});
+  EXPECT_EQ(plan.stage_of(NodeId{1}), 1);
+  EXPECT_EQ(plan.find_node("n1"), NodeId{1});
+  EXPECT_EQ(plan.find_node("n9"), std::nullopt);
+  EXPECT_THAT(plan.experts_held(NodeId{0}, LayerId{2}),
+              ::testing::ElementsAre(ExpertId{0}, ExpertId{1}, ExpertId{3}));
+  EXPECT_THAT(plan.remote_owners(LayerId{2}), ::testing::ElementsAre(NodeId{0}));
+}
+
+TEST(Plan, RejectsLayersThatNoStageRuns) {
+  Plan plan = SmallPlan();
+  plan.stages[1].layers.end = 2;
+  EXPECT_THAT(ErrorOf(plan), HasSubstr("no stage runs layers [2, 3)"));
+  plan.stages[1].layers = {2, 3};
+  EXPECT_THAT(ErrorOf(plan), HasSubstr("expected a range from 1 on"));
+}
+
+TEST(Plan, RejectsWhatIsNotAPlan) {
+  const Plan good = SmallPlan();
+  ASSERT_EQ(ErrorOf(good), "OK");
+  const auto error = [&](auto change) {
+    Plan plan = good;
+    change(plan);
+    return ErrorOf(plan);
+  };
+  EXPECT_THAT(error([](Plan& p) { p.nodes.clear(); }), HasSubstr("got 0"));
+  EXPECT_THAT(error([](Plan& p) { p.nodes[1].name = "n0"; }), HasSubstr("two nodes have the name 'n0'"));
+  EXPECT_THAT(error([](Plan& p) { p.nodes[1].name = "a b"; }), HasSubstr("letters, digits"));
+  EXPECT_THAT(error([](Plan& p) { p.nodes[1].name = ""; }), HasSubstr("letters, digits"));
+  EXPECT_THAT(error([](Plan& p) { p.nodes[1].address = "host"; }), HasSubstr("HOST:PORT"));
+  EXPECT_THAT(error([](Plan& p) { p.nodes[0].address = p.nodes[1].address; }),
+              HasSubstr("two nodes have the address"));
+  EXPECT_THAT(error([](Plan& p) { p.stages.clear(); }), HasSubstr("no stage runs layers [0, 3)"));
+  EXPECT_THAT(error([](Plan& p) { p.stages[0].layers = {0, 2}; }), HasSubstr("expected a range from 2 on"));
+  EXPECT_THAT(error([](Plan& p) { p.stages[0].layers = {0, 0}; }), HasSubstr("runs layers [0, 0)"));
+  EXPECT_THAT(error([](Plan& p) { p.stages[1].layers = {1, 4}; }), HasSubstr("within [0, 3)"));
+  EXPECT_THAT(error([](Plan& p) { p.stages[1].node = NodeId{0}; }), HasSubstr("has two stages"));
+  EXPECT_THAT(error([](Plan& p) { p.stages[1].node = NodeId{2}; }), HasSubstr("there are 2 nodes"));
+  EXPECT_THAT(error([](Plan& p) { p.stages[1].node = NodeId{-1}; }), HasSubstr("node -1"));
+  EXPECT_THAT(error([](Plan& p) { p.experts[1][2].owner = NodeId{-1}; }),
+              HasSubstr("expert 2 of layer 1 is owned by node -1"));
+  EXPECT_THAT(error([](Plan& p) { p.experts[1][2].replicas = {NodeId{1}}; }),
+              HasSubstr("expert 2 of layer 1: replica on node 1"));
+  EXPECT_THAT(error([](Plan& p) {
+                p.experts[1][0].replicas = {NodeId{1}, NodeId{1}};
+              }),
+              HasSubstr("replica on node 1"));
+  EXPECT_THAT(error([](Plan& p) { p.experts[1].pop_back(); }), HasSubstr("layer 1 has owners for 3 experts"));
+}
+
+TEST(Plan, RejectsThePlanOfAnotherModel) {
+  Plan plan = SmallPlan();
+  ModelFacts model = MoeModel(3, 4);
+  model.hash = "m2";
+  EXPECT_THAT(ToString(Validate(plan, model)), HasSubstr("FAILED_PRECONDITION"));
+  plan.model_hash.clear();
+  EXPECT_TRUE(Validate(plan, model).ok()) << "a hand-written plan needs no hash";
+  EXPECT_THAT(ToString(Validate(plan, MoeModel(4, 4))), HasSubstr("it has 3 layers, the model 'moe' has 4"));
+}
+
+TEST(PlanJson, IsStableText) {
+  EXPECT_EQ(PlanToJson(SmallPlan()), R"({
+  "format": "shoal-plan-1",
+  "epoch": 1,
+  "model": {"name":"moe","hash":"m1","layers":3},
+  "wire_dtype": "f32",
+  "activations": "int8",
+  "kv_dtype": "f16",
+  "nodes": [
+    {"name":"n0"},
+    {"name":"n1","address":"n1.local:50051"}
+  ],
+  "stages": [
+    {"node":"n0","layers":[0,1]},
+    {"node":"n1","layers":[1,3]}
+  ],
+  "experts": [
+    {"layers":[1,2],"owners":{"n0":"0-1","n1":"2-3"}},
+    {"layers":[2,3],"owners":{"n0":"0-1","n1":"2-3"},"replicas":{"n0":"3"}}
+  ],
+  "notes": [
+    "made for \"tests\""
+  ]
+}
+)");
+}
+
+TEST(PlanJson, ReadsBackWhatItWrote) {
+  Plan plan = SmallPlan();
+  plan.epoch = Epoch{4294967295u};
+  plan.kv_dtype = Plan::KvDtype::kBF16;
+  plan.activations = Plan::Activations::kF32;
+  const auto again = PlanFromJson(PlanToJson(plan));
+  ASSERT_TRUE(again.ok()) << ToString(again.status());
+  EXPECT_EQ(*again, plan);
+}
+
+/// The error of the small plan's text with one part replaced.
+std::string ErrorWith(const std::string& part, const std::string& replacement) {
+  std::string text = PlanToJson(SmallPlan());
+  const size_t at = text.find(part);
+  EXPECT_NE(at, std::string::npos) << part;
+  text.replace(at, part.size(), replacement);
+  return ToString(PlanFromJson(text).status());
+}
+
+TEST(PlanJson, ErrorsSayWhere) {
+  EXPECT_THAT(ErrorWith("\"epoch\"", "\"epcoh\""), HasSubstr("epcoh: unknown key; did you mean epoch?"));
+  EXPECT_THAT(ErrorWith("\"epoch\": 1,", ""), HasSubstr("the key epoch is missing"));
+  EXPECT_THAT(ErrorWith("\"epoch\": 1", "\"epoch\": -1"), HasSubstr("epoch: expected a whole number from 0"));
+  EXPECT_THAT(ErrorWith("\"epoch\": 1", "\"epoch\": 1.5"), HasSubstr("got the number 1.5"));
+  EXPECT_THAT(ErrorWith("shoal-plan-1", "shoal-plan-9"), HasSubstr("expected \"shoal-plan-1\""));
+  EXPECT_THAT(ErrorWith("\"int8\"", "\"int7\""), HasSubstr("activations 'int7': expected int8 or f32"));
+  EXPECT_THAT(ErrorWith("{\"node\":\"n1\",\"layers\":[1,3]}", "{\"node\":\"nl\",\"layers\":[1,3]}"),
+              HasSubstr("stages[1].node: no node has the name 'nl'; did you mean n0?"));
+  EXPECT_THAT(ErrorWith("\"layers\":[0,1]", "\"layers\":[0]"),
+              HasSubstr("stages[0].layers: expected [begin, end)"));
+  EXPECT_THAT(ErrorWith("\"layers\":[0,1]", "\"layers\":[0,9]"),
+              HasSubstr("stages[0].layers[1]: expected a whole number from 0 to 3"));
+  EXPECT_THAT(ErrorWith("\"n1\":\"2-3\"", "\"n1\":\"1-3\""),
+              HasSubstr("experts[0].owners: expert 1 has two owners"));
+  EXPECT_THAT(ErrorWith("\"n1\":\"2-3\"", "\"n1\":\"3\""),
+              HasSubstr("experts[0].owners: expert 2 has no owner"));
+  EXPECT_THAT(ErrorWith("\"n1\":\"2-3\"", "\"n1\":\"2-9999\""), HasSubstr("not in [0, 4096)"));
+  EXPECT_THAT(ErrorWith("\"n0\":\"3\"", "\"n1\":\"3\""), HasSubstr("expert 3 has its owner as a replica"));
+  EXPECT_THAT(ErrorWith("\"layers\":[2,3],\"owners\"", "\"layers\":[1,3],\"owners\""),
+              HasSubstr("experts of layer 1 are placed twice"));
+  EXPECT_THAT(ErrorWith("{\"name\":\"n0\"}", "{\"name\":\"n0\",\"name\":\"n0\"}"),
+              HasSubstr("the key 'name' is there twice"));
+  EXPECT_THAT(ErrorWith("\"notes\": [", "\"notes\": [[[[[[[[["), HasSubstr("nested more than 6 deep"));
+  EXPECT_THAT(ErrorWith("\"epoch\": 1,", "\"epoch\": 1"), HasSubstr("not JSON: parse error at line 4"));
+  EXPECT_THAT(ToString(PlanFromJson("").status()), HasSubstr("not JSON"));
+  EXPECT_THAT(ToString(PlanFromJson(std::string(20 << 20, ' ')).status()), HasSubstr("16.0 MiB is the most"));
+}
+
+TEST(PlanJson, FileErrorsNameTheFile) {
+  EXPECT_THAT(ToString(ReadPlanFile("/nonexistent/plan.json").status()),
+              HasSubstr("NOT_FOUND: /nonexistent/plan.json"));
+  const auto path =
+      std::filesystem::temp_directory_path() / fmt::format("shoal_plan_test_{}.json", ::getpid());
+  std::ofstream(path) << PlanToJson(SmallPlan());
+  const auto plan = ReadPlanFile(path.string());
+  std::ofstream(path) << "{}";
+  const auto broken = ReadPlanFile(path.string());
+  std::filesystem::remove(path);
+  ASSERT_TRUE(plan.ok()) << ToString(plan.status());
+  EXPECT_EQ(*plan, SmallPlan());
+  EXPECT_THAT(ToString(broken.status()), HasSubstr(path.string() + ": the file: the key format is missing"));
+}
+
+TEST(Cost, AddsUpWhatEachNodeHolds) {
+  const auto costs = NodeCosts(SmallPlan(), MoeModel(3, 4), 100);
+  // n0: one layer and the embedding; experts 0 and 1 of two layers, and the copy of one.
+  EXPECT_EQ(costs[0].layer_bytes, 10 * kMiB);
+  EXPECT_EQ(costs[0].ends_bytes, 4 * kMiB);
+  EXPECT_EQ(costs[0].expert_bytes, 5 * kMiB);
+  EXPECT_EQ(costs[0].kv_bytes, 1024 * 2 * 100);
+  EXPECT_EQ(costs[1].weight_bytes(), (20 + 6 + 4) * kMiB);
+  EXPECT_EQ(costs[1].total_bytes(), 30 * kMiB + 2 * 1024 * 2 * 100);
+}
+
+TEST(Cost, ATiedHeadCountsOnceOnOneNodeAndTwiceOnTwo) {
+  ModelFacts model = DenseModel(2);
+  model.tied_head = true;
+  model.head_bytes = model.embed_bytes;
+  EXPECT_EQ(NodeCosts(*MakePlan(model, Nodes({0}), {}), model, 0)[0].ends_bytes, 4 * kMiB);
+  const auto two =
+      NodeCosts(*MakePlan(model, Nodes({0, 0}), {.strategy = LayerStrategy::kUniform}), model, 0);
+  EXPECT_EQ(two[0].ends_bytes + two[1].ends_bytes, 8 * kMiB);
+}
+
+TEST(Cost, CountsOneMessagePerHopAndPerLayerAndOwner) {
+  const TokenCost small = DecodeCost(SmallPlan(), MoeModel(3, 4));
+  EXPECT_EQ(small.hops, 1);
+  EXPECT_EQ(small.expert_calls, 2) << "layers 1 and 2 on n1 ask n0";
+  EXPECT_EQ(small.results, 1);
+  EXPECT_EQ(small.messages(), 4);
+  // A row of f32 and an id; twice a row there, its sum back, and 4 ids and weights.
+  EXPECT_EQ(small.bytes, 128 * 4 + 4 + 2 * (128 * 12 + 4 * 8));
+
+  const TokenCost alone = DecodeCost(*MakePlan(MoeModel(3, 4), Nodes({0}), {}), MoeModel(3, 4));
+  EXPECT_EQ(alone.messages(), 0);
+  EXPECT_EQ(alone.bytes, 0);
+
+  const auto workers = MakePlan(DenseModel(4), Nodes({0, 0, 0}), {.coordinator_holds_layers = false});
+  EXPECT_EQ(DecodeCost(*workers, DenseModel(4)).messages(), 3) << "to n1, to n2, back";
+}
+
+TEST(Cost, AsksAtMostTopKOwners) {
+  PlanRequest request{.strategy = LayerStrategy::kSplit, .split = {2, 0, 0, 0, 0, 0, 0}};
+  request.experts.strategy = ExpertStrategy::kRoundRobin;
+  const auto plan = MakePlan(MoeModel(2, 14), Nodes({0, 0, 0, 0, 0, 0, 0}), request);
+  ASSERT_TRUE(plan.ok());
+  EXPECT_EQ(plan->remote_owners(LayerId{1}).size(), 6u);
+  EXPECT_EQ(DecodeCost(*plan, MoeModel(2, 14)).expert_calls, 4);
+}
+
+TEST(Report, ShowsEveryNodeAndNote) {
+  const std::string report = PlanReport(SmallPlan(), MoeModel(3, 4), 100);
+  EXPECT_THAT(report, HasSubstr("n0 (coordinator)  this process    [0, 1)  5 in 2 layers"));
+  EXPECT_THAT(report, HasSubstr("n1                n1.local:50051  [1, 3)  2-3 of 2 layers"));
+  EXPECT_THAT(report, HasSubstr("at most 4 messages (1 hops, 2 expert calls, 1 results)"));
+  EXPECT_THAT(report, HasSubstr("- made for \"tests\""));
+  const std::string json = PlanReportJson(SmallPlan(), MoeModel(3, 4), 100);
+  EXPECT_THAT(json, HasSubstr("\"expert_slots\": 5"));
+  EXPECT_THAT(json, HasSubstr("\"messages_max\": 4"));
+}
+
+}  // namespace
+}  // namespace shoal
