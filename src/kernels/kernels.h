@@ -186,7 +186,7 @@ constexpr Range AttentionSplits(Range positions) {
           (positions.end + kAttentionSplitPositions - 1) / kAttentionSplitPositions};
 }
 
-/// Floats of one partial result (running max, sum, weighted values), padded to a cache line.
+/// Floats of one partial result: running max, sum, padding to a cache line, then head_dim weighted values.
 constexpr int64_t AttentionPartialFloats(int64_t head_dim) { return head_dim + 16; }
 
 /// For one row alone over a long context: each split can be a thread's work. The partial of (split s, query
@@ -214,6 +214,9 @@ struct AttentionMergeArgs {
 // ---- Experts
 // -------------------------------------------------------------------------------------------------------
 
+/// Experts of a layer that `route` can choose among.
+inline constexpr int64_t kExpertsMax = 1024;
+
 enum class RouteWeights : uint8_t {
   kAsIs,          ///< The softmax over all experts.
   kRenormalized,  ///< Divided by the sum over the chosen, taken in the order of rank.
@@ -222,7 +225,7 @@ enum class RouteWeights : uint8_t {
 /// p = softmax(logits) in f32 (sum in 16 lanes as in rms_norm); the k largest, ties to the lowest id, in
 /// descending order. Returns false where a row of the range holds a NaN or an infinity.
 struct RouteArgs {
-  MatView<const float> logits;  ///< [T, E]
+  MatView<const float> logits;  ///< [T, E], 1 <= E <= kExpertsMax.
   int64_t k = 0;                ///< 1 <= k <= E.
   RouteWeights weighting = RouteWeights::kRenormalized;
   MatView<int32_t> ids;    ///< [T, k]

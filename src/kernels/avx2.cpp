@@ -1,0 +1,324 @@
+// AVX2 with FMA3 and F16C: 16 lanes are two registers. vpmaddubsw saturates, so codes of up to 6 bits are
+// added in 16 bits only as far as the worst case allows, and 8-bit codes go through vpmaddwd. Exports
+// Avx2Kernels alone; everything else is local to this file, as it may run only where the CPU allows it.
+#include <immintrin.h>
+
+#include <cstdint>
+#include <cstring>
+
+#include "kernels/kernels.h"
+#include "kernels/tables.h"
+#include "numeric/fixed_sum.h"
+
+namespace shoal {
+namespace {
+
+// ---- 16 lanes of f32: the vocabulary of lane_kernels.inc
+// -----------------------------------------------------------
+
+struct Lanes {
+  __m256 lo;
+  __m256 hi;
+};
+struct IntLanes {
+  __m256i lo;
+  __m256i hi;
+};
+using Codes = IntLanes;  ///< 64 code bytes: a quad of 16 rows.
+
+// Of 16 registers, two tokens take 4 (32-bit sums) + 4 (16-bit sums), weights 2, constants 2.
+constexpr int kAffineTokens = 2;
+constexpr int kFloatTiles = 1;
+constexpr int kFloatTokens = 4;
+// Attention: 2 queries x 2 scores x 2 registers, or x 2 values x 2 registers.
+constexpr int kQueriesAtOnce = 2;
+constexpr int kValueLanesAtOnce = 2;
+
+inline __m256i LaneNumbers() { return _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7); }
+/// All ones in lanes < n of 8; n may be negative or beyond 8.
+inline __m256i FirstLanes(int64_t n) {
+  return _mm256_cmpgt_epi32(_mm256_set1_epi32(static_cast<int>(n)), LaneNumbers());
+}
+
+inline Lanes Zero() { return {_mm256_setzero_ps(), _mm256_setzero_ps()}; }
+inline Lanes Splat(float x) { return {_mm256_set1_ps(x), _mm256_set1_ps(x)}; }
+inline Lanes Load(const float* p) { return {_mm256_loadu_ps(p), _mm256_loadu_ps(p + 8)}; }
+inline Lanes LoadPart(const float* p, int64_t n) {
+  return {_mm256_maskload_ps(p, FirstLanes(n)), _mm256_maskload_ps(p + 8, FirstLanes(n - 8))};
+}
+inline void Store(float* p, Lanes v) {
+  _mm256_storeu_ps(p, v.lo);
+  _mm256_storeu_ps(p + 8, v.hi);
+}
+inline void StorePart(float* p, Lanes v, int64_t n) {
+  _mm256_maskstore_ps(p, FirstLanes(n), v.lo);
+  _mm256_maskstore_ps(p + 8, FirstLanes(n - 8), v.hi);
+}
+inline Lanes Add(Lanes a, Lanes b) { return {_mm256_add_ps(a.lo, b.lo), _mm256_add_ps(a.hi, b.hi)}; }
+inline Lanes Sub(Lanes a, Lanes b) { return {_mm256_sub_ps(a.lo, b.lo), _mm256_sub_ps(a.hi, b.hi)}; }
+inline Lanes Mul(Lanes a, Lanes b) { return {_mm256_mul_ps(a.lo, b.lo), _mm256_mul_ps(a.hi, b.hi)}; }
+inline Lanes Div(Lanes a, Lanes b) { return {_mm256_div_ps(a.lo, b.lo), _mm256_div_ps(a.hi, b.hi)}; }
+inline Lanes Fma(Lanes a, Lanes b, Lanes c) {
+  return {_mm256_fmadd_ps(a.lo, b.lo, c.lo), _mm256_fmadd_ps(a.hi, b.hi, c.hi)};
+}
+/// a < b ? x : y, so y where a NaN is compared.
+inline Lanes SelectLess(Lanes a, Lanes b, Lanes x, Lanes y) {
+  return {_mm256_blendv_ps(y.lo, x.lo, _mm256_cmp_ps(a.lo, b.lo, _CMP_LT_OQ)),
+          _mm256_blendv_ps(y.hi, x.hi, _mm256_cmp_ps(a.hi, b.hi, _CMP_LT_OQ))};
+}
+inline Lanes Negate(Lanes a) {
+  const __m256 sign = _mm256_set1_ps(-0.0f);
+  return {_mm256_xor_ps(a.lo, sign), _mm256_xor_ps(a.hi, sign)};
+}
+/// x in lanes [begin, end), y elsewhere.
+inline Lanes SelectRange(int64_t begin, int64_t end, Lanes x, Lanes y) {
+  const __m256i lo = _mm256_andnot_si256(FirstLanes(begin), FirstLanes(end));
+  const __m256i hi = _mm256_andnot_si256(FirstLanes(begin - 8), FirstLanes(end - 8));
+  return {_mm256_blendv_ps(y.lo, x.lo, _mm256_castsi256_ps(lo)),
+          _mm256_blendv_ps(y.hi, x.hi, _mm256_castsi256_ps(hi))};
+}
+inline Lanes AbsBits(Lanes a) {
+  const __m256 sign = _mm256_set1_ps(-0.0f);
+  return {_mm256_andnot_ps(sign, a.lo), _mm256_andnot_ps(sign, a.hi)};
+}
+inline __m256 MaxBits8(__m256 a, __m256 b) {
+  return _mm256_castsi256_ps(_mm256_max_epi32(_mm256_castps_si256(a), _mm256_castps_si256(b)));
+}
+inline Lanes MaxBits(Lanes a, Lanes b) { return {MaxBits8(a.lo, b.lo), MaxBits8(a.hi, b.hi)}; }
+inline __m256 PowerOfTwo8(__m256 shifted) {
+  const __m256i exponent = _mm256_slli_epi32(_mm256_castps_si256(shifted), 23);
+  return _mm256_castsi256_ps(_mm256_add_epi32(exponent, _mm256_set1_epi32(0x3f800000)));
+}
+/// Shifts the bits of n + 1.5 * 2^23 into a power of two: 2^n.
+inline Lanes PowerOfTwo(Lanes shifted) { return {PowerOfTwo8(shifted.lo), PowerOfTwo8(shifted.hi)}; }
+inline uint32_t MaskOf(__m256 lo, __m256 hi) {
+  return static_cast<uint32_t>(_mm256_movemask_ps(lo)) | static_cast<uint32_t>(_mm256_movemask_ps(hi)) << 8;
+}
+/// Bit i set where lane i of a equals that of b.
+inline uint32_t EqualMask(Lanes a, Lanes b) {
+  return MaskOf(_mm256_cmp_ps(a.lo, b.lo, _CMP_EQ_OQ), _mm256_cmp_ps(a.hi, b.hi, _CMP_EQ_OQ));
+}
+inline uint32_t UnorderedMask(Lanes a) {
+  return MaskOf(_mm256_cmp_ps(a.lo, a.lo, _CMP_UNORD_Q), _mm256_cmp_ps(a.hi, a.hi, _CMP_UNORD_Q));
+}
+
+// The written sum: lane i + lane i + 8, then + 4, + 2, + 1.
+inline float FoldAdd(Lanes v) {
+  const __m256 eight = _mm256_add_ps(v.lo, v.hi);
+  const __m128 four = _mm_add_ps(_mm256_castps256_ps128(eight), _mm256_extractf128_ps(eight, 1));
+  const __m128 two = _mm_add_ps(four, _mm_movehl_ps(four, four));
+  return _mm_cvtss_f32(_mm_add_ss(two, _mm_movehdup_ps(two)));
+}
+inline float FoldMax(Lanes v) {
+  const __m256 eight = _mm256_max_ps(v.lo, v.hi);
+  const __m128 four = _mm_max_ps(_mm256_castps256_ps128(eight), _mm256_extractf128_ps(eight, 1));
+  const __m128 two = _mm_max_ps(four, _mm_movehl_ps(four, four));
+  return _mm_cvtss_f32(_mm_max_ss(two, _mm_movehdup_ps(two)));
+}
+
+// ---- Integers ----
+
+inline IntLanes IntZero() { return {_mm256_setzero_si256(), _mm256_setzero_si256()}; }
+inline Lanes ToFloat(IntLanes v) { return {_mm256_cvtepi32_ps(v.lo), _mm256_cvtepi32_ps(v.hi)}; }
+inline IntLanes RoundToInt(Lanes v) { return {_mm256_cvtps_epi32(v.lo), _mm256_cvtps_epi32(v.hi)}; }
+inline IntLanes IntAdd(IntLanes a, IntLanes b) {
+  return {_mm256_add_epi32(a.lo, b.lo), _mm256_add_epi32(a.hi, b.hi)};
+}
+inline int32_t IntFoldAdd(IntLanes v) {
+  alignas(32) int32_t lanes[8];
+  _mm256_store_si256(reinterpret_cast<__m256i*>(lanes), _mm256_add_epi32(v.lo, v.hi));
+  int32_t sum = 0;
+  for (const int32_t lane : lanes) sum += lane;
+  return sum;
+}
+inline void StoreInt8(int8_t* p, IntLanes v) {
+  // Packing works within 128-bit halves; the permutation puts the four groups of four back in order.
+  const __m256i words = _mm256_permute4x64_epi64(_mm256_packs_epi32(v.lo, v.hi), 0b11011000);
+  const __m128i bytes = _mm_packs_epi16(_mm256_castsi256_si128(words), _mm256_extracti128_si256(words, 1));
+  _mm_storeu_si128(reinterpret_cast<__m128i*>(p), bytes);
+}
+
+// ---- 16-bit floats ----
+
+inline __m256 FromHalf(__m128i bits, DType dtype) {
+  if (dtype == DType::kF16) return _mm256_cvtph_ps(bits);
+  return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(bits), 16));
+}
+/// Elements [index, index + 16) of f32, f16 or bf16.
+inline Lanes LoadElements(const void* data, DType dtype, int64_t index) {
+  if (dtype == DType::kF32) return Load(static_cast<const float*>(data) + index);
+  const auto* halves = reinterpret_cast<const __m128i*>(static_cast<const uint16_t*>(data) + index);
+  return {FromHalf(_mm_loadu_si128(halves), dtype), FromHalf(_mm_loadu_si128(halves + 1), dtype)};
+}
+inline Lanes LoadElementsPart(const void* data, DType dtype, int64_t index, int64_t n) {
+  if (dtype == DType::kF32) return LoadPart(static_cast<const float*>(data) + index, n);
+  uint16_t halves[16] = {};
+  std::memcpy(halves, static_cast<const uint16_t*>(data) + index, static_cast<size_t>(n) * sizeof(uint16_t));
+  return LoadElements(halves, dtype, 0);
+}
+inline __m128i RoundToHalf(__m256 v, DType dtype) {
+  if (dtype == DType::kF16) {
+    // min and max give their second operand where the first is NaN.
+    const __m256 clamped =
+        _mm256_max_ps(_mm256_set1_ps(-65504.0f), _mm256_min_ps(_mm256_set1_ps(65504.0f), v));
+    return _mm256_cvtps_ph(clamped, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
+  }
+  const __m256i word = _mm256_castps_si256(v);
+  const __m256i high = _mm256_srli_epi32(word, 16);
+  const __m256i bias =
+      _mm256_add_epi32(_mm256_and_si256(high, _mm256_set1_epi32(1)), _mm256_set1_epi32(0x7fff));
+  const __m256i rounded = _mm256_srli_epi32(_mm256_add_epi32(word, bias), 16);
+  const __m256i quiet = _mm256_or_si256(high, _mm256_set1_epi32(0x40));
+  const __m256i nan = _mm256_castps_si256(_mm256_cmp_ps(v, v, _CMP_UNORD_Q));
+  const __m256i bits = _mm256_blendv_epi8(rounded, quiet, nan);
+  return _mm_packus_epi32(_mm256_castsi256_si128(bits), _mm256_extracti128_si256(bits, 1));
+}
+/// Rounds to f16 (saturating) or bf16 as numeric/dtype.h does.
+inline void StoreHalves(uint16_t* p, DType dtype, Lanes v) {
+  _mm_storeu_si128(reinterpret_cast<__m128i*>(p), RoundToHalf(v.lo, dtype));
+  _mm_storeu_si128(reinterpret_cast<__m128i*>(p + 8), RoundToHalf(v.hi, dtype));
+}
+
+// ---- Fixed point ----
+
+// Four terms below 2^11 in magnitude: the bits of x + 1.5 * 2^52 count up by one per unit, so their
+// difference is the integer.
+inline void AddFixed4(int64_t* acc, __m128 term) {
+  const __m256d magic = _mm256_set1_pd(0x1.8p52);
+  const __m256d scaled = _mm256_mul_pd(_mm256_cvtps_pd(term), _mm256_set1_pd(0x1p40));
+  const __m256i integer =
+      _mm256_sub_epi64(_mm256_castpd_si256(_mm256_add_pd(scaled, magic)), _mm256_castpd_si256(magic));
+  auto* at = reinterpret_cast<__m256i*>(acc);
+  _mm256_storeu_si256(at, _mm256_add_epi64(_mm256_loadu_si256(at), integer));
+}
+/// acc[0, 16) += round_to_even(term * 2^40). False where a term does not fit.
+inline bool AddFixed(int64_t* acc, Lanes term) {
+  const Lanes magnitude = AbsBits(term);
+  const __m256 small = _mm256_set1_ps(0x1p11f);
+  if (MaskOf(_mm256_cmp_ps(magnitude.lo, small, _CMP_LT_OQ),
+             _mm256_cmp_ps(magnitude.hi, small, _CMP_LT_OQ)) == 0xffff) {
+    AddFixed4(acc, _mm256_castps256_ps128(term.lo));
+    AddFixed4(acc + 4, _mm256_extractf128_ps(term.lo, 1));
+    AddFixed4(acc + 8, _mm256_castps256_ps128(term.hi));
+    AddFixed4(acc + 12, _mm256_extractf128_ps(term.hi, 1));
+    return true;
+  }
+  alignas(32) float terms[16];
+  Store(terms, term);
+  for (int i = 0; i < 16; ++i) {
+    if (!FixedTermFits(terms[i])) return false;
+    acc[i] += FixedFromFloat(terms[i]);
+  }
+  return true;
+}
+inline Lanes FromFixed(const int64_t* acc) {
+  alignas(32) float values[16];
+  for (int i = 0; i < 16; ++i) values[i] = FloatFromFixed(acc[i]);
+  return Load(values);
+}
+
+// ---- Codes ----
+
+inline Codes LoadCodes(const uint8_t* p) {
+  return {_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)),
+          _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p + 32))};
+}
+template <int kShift>
+inline Codes ShiftRight(Codes v) {
+  return {_mm256_srli_epi16(v.lo, kShift), _mm256_srli_epi16(v.hi, kShift)};
+}
+template <int kShift>
+inline Codes ShiftLeft(Codes v) {
+  return {_mm256_slli_epi16(v.lo, kShift), _mm256_slli_epi16(v.hi, kShift)};
+}
+inline Codes And(Codes v, uint8_t mask) {
+  const __m256i m = _mm256_set1_epi8(static_cast<char>(mask));
+  return {_mm256_and_si256(v.lo, m), _mm256_and_si256(v.hi, m)};
+}
+inline Codes Or(Codes a, Codes b) { return {_mm256_or_si256(a.lo, b.lo), _mm256_or_si256(a.hi, b.hi)}; }
+inline __m256 CodeColumn8(__m256i quad, int column) {
+  return _mm256_cvtepi32_ps(_mm256_and_si256(_mm256_srli_epi32(quad, 8 * column), _mm256_set1_epi32(0xff)));
+}
+/// Column `column` of a quad, as f32 lanes.
+inline Lanes CodeColumn(Codes quad, int column) {
+  return {CodeColumn8(quad.lo, column), CodeColumn8(quad.hi, column)};
+}
+
+#include "kernels/lane_codes.inc"
+#include "kernels/lane_math.inc"
+
+inline __m256i SplatQuad(const int8_t* x) {
+  int32_t four;
+  std::memcpy(&four, x, 4);
+  return _mm256_set1_epi32(four);
+}
+
+// 8-bit codes: even and odd columns as 16-bit pairs; products of 255 * 127 add up exactly in 32 bits.
+template <int kTokens>
+inline void DotStrip8(const uint8_t* strip, const int8_t* const* x, IntLanes* dots) {
+#pragma GCC unroll 8
+  for (int quad = 0; quad < 8; ++quad) {
+    const Codes codes = LoadCodes(strip + 64 * quad);
+    const __m256i low_byte = _mm256_set1_epi16(0xff);
+    const Codes even = {_mm256_and_si256(codes.lo, low_byte), _mm256_and_si256(codes.hi, low_byte)};
+    const Codes odd = {_mm256_srli_epi16(codes.lo, 8), _mm256_srli_epi16(codes.hi, 8)};
+    for (int t = 0; t < kTokens; ++t) {
+      const __m256i four = SplatQuad(x[t] + 4 * quad);
+      const __m256i x_even = _mm256_srai_epi16(_mm256_slli_epi16(four, 8), 8);
+      const __m256i x_odd = _mm256_srai_epi16(four, 8);
+      dots[t].lo = _mm256_add_epi32(dots[t].lo, _mm256_madd_epi16(even.lo, x_even));
+      dots[t].hi = _mm256_add_epi32(dots[t].hi, _mm256_madd_epi16(even.hi, x_even));
+      dots[t].lo = _mm256_add_epi32(dots[t].lo, _mm256_madd_epi16(odd.lo, x_odd));
+      dots[t].hi = _mm256_add_epi32(dots[t].hi, _mm256_madd_epi16(odd.hi, x_odd));
+    }
+  }
+}
+
+/// dots[t] += the products of a strip's codes with x[t][0, 32).
+template <int kBits, int kTokens>
+inline void DotStrip(const uint8_t* strip, const int8_t* const* x, IntLanes* dots) {
+  if constexpr (kBits == 8) {
+    DotStrip8<kTokens>(strip, x, dots);
+  } else {
+    // Quads whose pair sums, each at most 2 * 127 * (2^bits - 1), fit 16 bits together.
+    constexpr int kLargestPair = 2 * 127 * ((1 << kBits) - 1);
+    constexpr int kQuads = 8 * kLargestPair <= INT16_MAX ? 8 : 4 * kLargestPair <= INT16_MAX ? 4 : 2;
+    static_assert(kQuads * kLargestPair <= INT16_MAX);
+#pragma GCC unroll 4
+    for (int first = 0; first < 8; first += kQuads) {
+      IntLanes sums[kTokens];
+      for (int t = 0; t < kTokens; ++t) sums[t] = IntZero();
+#pragma GCC unroll 8
+      for (int quad = first; quad < first + kQuads; ++quad) {
+        const Codes codes = UnpackQuad<kBits>(strip, quad);
+        for (int t = 0; t < kTokens; ++t) {
+          const __m256i four = SplatQuad(x[t] + 4 * quad);
+          sums[t].lo = _mm256_add_epi16(sums[t].lo, _mm256_maddubs_epi16(codes.lo, four));
+          sums[t].hi = _mm256_add_epi16(sums[t].hi, _mm256_maddubs_epi16(codes.hi, four));
+        }
+      }
+      const __m256i ones = _mm256_set1_epi16(1);
+      for (int t = 0; t < kTokens; ++t) {
+        dots[t].lo = _mm256_add_epi32(dots[t].lo, _mm256_madd_epi16(sums[t].lo, ones));
+        dots[t].hi = _mm256_add_epi32(dots[t].hi, _mm256_madd_epi16(sums[t].hi, ones));
+      }
+    }
+  }
+}
+
+#include "kernels/lane_attention.inc"
+#include "kernels/lane_kernels.inc"
+#include "kernels/lane_matmul.inc"
+
+constexpr Kernels kTable = {
+    .isa = Isa::kAvx2,
+#define SHOAL_KERNEL(result, name, Args) .name = name,
+#include "kernels/kernel_list.inc"
+#undef SHOAL_KERNEL
+};
+
+}  // namespace
+
+const Kernels& Avx2Kernels() { return kTable; }
+
+}  // namespace shoal

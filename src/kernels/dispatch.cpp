@@ -1,0 +1,94 @@
+// Which tables this build has, which this machine can run, and which one is meant.
+#include <algorithm>
+#include <string>
+#include <vector>
+
+#include "base/check.h"
+#include "base/status.h"
+#include "base/text.h"
+#include "kernels/kernels.h"
+#include "kernels/tables.h"
+
+namespace shoal {
+namespace {
+
+struct IsaEntry {
+  Isa isa;
+  std::string_view name;
+  std::string_view needs;  ///< For the error of a machine that lacks it.
+  const Kernels& (*table)();
+  bool (*supported)();
+};
+
+// __builtin_cpu_supports asks the operating system too (XGETBV): a register file that is not saved is not
+// used.
+#if defined(__x86_64__)
+bool HasFma() { return __builtin_cpu_supports("fma"); }
+bool HasAvx2() { return HasFma() && __builtin_cpu_supports("avx2") && __builtin_cpu_supports("f16c"); }
+bool HasAvx512() {
+  return HasAvx2() && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+         __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq") &&
+         __builtin_cpu_supports("avx512vnni");
+}
+const IsaEntry kEntries[] = {
+    {Isa::kReference, "reference", "FMA3", ReferenceKernels, HasFma},
+    {Isa::kAvx2, "avx2", "AVX2, FMA3 and F16C", Avx2Kernels, HasAvx2},
+    {Isa::kAvx512, "avx512", "AVX-512 F, BW, VL, DQ and VNNI", Avx512Kernels, HasAvx512},
+};
+#else
+bool Always() { return true; }
+const IsaEntry kEntries[] = {{Isa::kReference, "reference", "nothing", ReferenceKernels, Always}};
+#endif
+
+std::vector<std::string> Names(bool supported_only) {
+  std::vector<std::string> names;
+  for (const IsaEntry& entry : kEntries) {
+    if (!supported_only || entry.supported()) names.emplace_back(entry.name);
+  }
+  return names;
+}
+
+}  // namespace
+
+std::string_view IsaName(Isa isa) {
+  for (const IsaEntry& entry : kEntries) {
+    if (entry.isa == isa) return entry.name;
+  }
+  return "not in this build";
+}
+
+std::vector<Isa> SupportedIsas() {
+  std::vector<Isa> isas;
+  for (const IsaEntry& entry : kEntries) {
+    if (entry.supported()) isas.push_back(entry.isa);
+  }
+  return isas;
+}
+
+absl::StatusOr<Isa> ChooseIsa(std::string_view forced) {
+  if (forced.empty()) {
+    const std::vector<Isa> isas = SupportedIsas();
+    if (isas.empty()) {
+      return FailedPrecondition(
+          "isa: this CPU has no FMA3, which shoal's results are defined by; it cannot run here");
+    }
+    return isas.back();
+  }
+  for (const IsaEntry& entry : kEntries) {
+    if (entry.name != forced) continue;
+    if (entry.supported()) return entry.isa;
+    return FailedPrecondition("isa '{}' needs {}, which this machine lacks; it can run: {}", forced,
+                              entry.needs, Join(Names(true), ", "));
+  }
+  return InvalidArgument("isa '{}' is unknown; this build has: {}", forced, Join(Names(false), ", "));
+}
+
+const Kernels& SelectKernels(Isa isa) {
+  const auto* const end = std::end(kEntries);
+  const auto* const entry =
+      std::find_if(std::begin(kEntries), end, [&](const IsaEntry& e) { return e.isa == isa; });
+  SHOAL_CHECK(entry != end && entry->supported());
+  return entry->table();
+}
+
+}  // namespace shoal

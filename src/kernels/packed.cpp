@@ -1,0 +1,256 @@
+#include "kernels/packed.h"
+
+#include <bit>
+#include <cstring>
+#include <utility>
+
+#include "base/check.h"
+
+namespace shoal {
+namespace {
+
+// Codes are copied as 32-bit words whose lowest byte is the first column.
+static_assert(std::endian::native == std::endian::little);
+
+constexpr int64_t kQuadsPerStrip = kStripCols / 4;
+constexpr int64_t kRegisterBytes = 64;
+
+struct RecordLayout {
+  int64_t code_bytes = 0;   ///< Of 16 rows and one group.
+  int64_t scale_bytes = 0;  ///< Of 16 scales; as many of biases.
+  int64_t bytes() const { return code_bytes + 2 * scale_bytes; }
+};
+
+RecordLayout LayoutOf(const PackedFormat& format) {
+  return {.code_bytes = format.bits * kRegisterBytes * (format.group / kStripCols),
+          .scale_bytes = kTileRows * DTypeBytes(format.dtype)};
+}
+
+void CheckFormat(const PackedFormat& format, int64_t cols) {
+  SHOAL_CHECK(IsFloatWeight(format.dtype));
+  if (format.affine()) {
+    SHOAL_CHECK(IsAffineBits(format.bits) && IsAffineGroup(format.group) && cols % format.group == 0);
+  } else {
+    SHOAL_CHECK_EQ(format.group, 0);
+  }
+}
+
+int64_t TileBytes(const PackedFormat& format, int64_t cols) {
+  if (!format.affine()) return cols * kTileRows * DTypeBytes(format.dtype);
+  return cols / format.group * LayoutOf(format).bytes();
+}
+
+uint32_t LoadWord(const uint8_t* at) {
+  uint32_t word;
+  std::memcpy(&word, at, 4);
+  return word;
+}
+void StoreWord(uint8_t* at, uint32_t word) { std::memcpy(at, &word, 4); }
+
+/// The 32 codes of a strip out of a row's bit stream, as 8 words of 4 bytes. `stream` holds 4 * bits bytes.
+void UnpackStream(const uint8_t* stream, int bits, uint32_t quads[kQuadsPerStrip]) {
+  const uint64_t mask = (uint64_t{1} << bits) - 1;
+  uint64_t window = 0;
+  int filled = 0;
+  for (int64_t quad = 0; quad < kQuadsPerStrip; ++quad) {
+    uint32_t word = 0;
+    if (filled < 4 * bits) {
+      window |= static_cast<uint64_t>(LoadWord(stream)) << filled;
+      stream += 4;
+      filled += 32;
+    }
+    for (int column = 0; column < 4; ++column) {
+      word |= static_cast<uint32_t>(window & mask) << (8 * column);
+      window >>= bits;
+    }
+    filled -= 4 * bits;
+    quads[quad] = word;
+  }
+}
+
+/// Puts `width` bits, from bit `shift` of every code on, into one plane: register r of the plane takes 8 /
+/// width quads.
+template <int kWidth>
+uint8_t* StorePlane(const uint32_t quads[kQuadsPerStrip], int shift, int lane, uint8_t* plane) {
+  constexpr int kPerRegister = 8 / kWidth;
+  constexpr uint32_t kMask = 0x01010101u * ((1u << kWidth) - 1);
+  for (int64_t first = 0; first < kQuadsPerStrip; first += kPerRegister) {
+    uint32_t word = 0;
+    for (int i = 0; i < kPerRegister; ++i) word |= ((quads[first + i] >> shift) & kMask) << (kWidth * i);
+    StoreWord(plane + 4 * lane, word);
+    plane += kRegisterBytes;
+  }
+  return plane;
+}
+
+template <int kWidth>
+const uint8_t* LoadPlane(const uint8_t* plane, int shift, int lane, uint32_t quads[kQuadsPerStrip]) {
+  constexpr int kPerRegister = 8 / kWidth;
+  constexpr uint32_t kMask = 0x01010101u * ((1u << kWidth) - 1);
+  for (int64_t first = 0; first < kQuadsPerStrip; first += kPerRegister) {
+    const uint32_t word = LoadWord(plane + 4 * lane);
+    for (int i = 0; i < kPerRegister; ++i) quads[first + i] |= ((word >> (kWidth * i)) & kMask) << shift;
+    plane += kRegisterBytes;
+  }
+  return plane;
+}
+
+void StoreStrip(const uint32_t quads[kQuadsPerStrip], int bits, int lane, uint8_t* strip) {
+  if (bits == 8) {
+    StorePlane<8>(quads, 0, lane, strip);
+    return;
+  }
+  int shift = 0;
+  if (bits >= 4) {
+    strip = StorePlane<4>(quads, shift, lane, strip);
+    shift += 4;
+  }
+  if (bits - shift >= 2) {
+    strip = StorePlane<2>(quads, shift, lane, strip);
+    shift += 2;
+  }
+  if (bits - shift == 1) StorePlane<1>(quads, shift, lane, strip);
+}
+
+void LoadStrip(const uint8_t* strip, int bits, int lane, uint32_t quads[kQuadsPerStrip]) {
+  for (int64_t quad = 0; quad < kQuadsPerStrip; ++quad) quads[quad] = 0;
+  if (bits == 8) {
+    LoadPlane<8>(strip, 0, lane, quads);
+    return;
+  }
+  int shift = 0;
+  if (bits >= 4) {
+    strip = LoadPlane<4>(strip, shift, lane, quads);
+    shift += 4;
+  }
+  if (bits - shift >= 2) {
+    strip = LoadPlane<2>(strip, shift, lane, quads);
+    shift += 2;
+  }
+  if (bits - shift == 1) LoadPlane<1>(strip, shift, lane, quads);
+}
+
+void StoreAffineRow(const AffineView& source, int64_t source_row, int lane, uint8_t* record) {
+  const PackedFormat format{source.scale_dtype, source.bits, source.group};
+  const RecordLayout layout = LayoutOf(format);
+  const int64_t scale_size = DTypeBytes(source.scale_dtype);
+  const auto* stream =
+      reinterpret_cast<const uint8_t*>(source.words) + source_row * source.words_per_row() * 4;
+  const int64_t first_scale = source_row * source.groups_per_row();
+  const auto* scales = static_cast<const uint8_t*>(source.scales) + first_scale * scale_size;
+  const auto* biases = static_cast<const uint8_t*>(source.biases) + first_scale * scale_size;
+  for (int64_t group = 0; group < source.groups_per_row(); ++group) {
+    for (int64_t strip = 0; strip < source.group / kStripCols; ++strip) {
+      uint32_t quads[kQuadsPerStrip];
+      UnpackStream(stream, source.bits, quads);
+      StoreStrip(quads, source.bits, lane, record + strip * source.bits * kRegisterBytes);
+      stream += 4 * source.bits;
+    }
+    uint8_t* scale_lane = record + layout.code_bytes + lane * scale_size;
+    std::memcpy(scale_lane, scales + group * scale_size, static_cast<size_t>(scale_size));
+    std::memcpy(scale_lane + layout.scale_bytes, biases + group * scale_size,
+                static_cast<size_t>(scale_size));
+    record += layout.bytes();
+  }
+}
+
+}  // namespace
+
+int64_t PackedBytes(PackedFormat format, int64_t rows, int64_t cols) {
+  return (rows + kTileRows - 1) / kTileRows * TileBytes(format, cols);
+}
+
+absl::StatusOr<PackedMatrix> PackedMatrix::Allocate(PackedFormat format, int64_t rows, int64_t cols) {
+  CheckFormat(format, cols);
+  SHOAL_CHECK(rows >= 0 && cols >= 0);
+  absl::StatusOr<AlignedMemory> memory = AlignedMemory::Allocate(PackedBytes(format, rows, cols));
+  if (!memory.ok()) return memory.status();
+  PackedMatrix matrix;
+  matrix.format_ = format;
+  matrix.rows_ = rows;
+  matrix.cols_ = cols;
+  matrix.tile_bytes_ = TileBytes(format, cols);
+  matrix.memory_ = *std::move(memory);
+  return matrix;
+}
+
+absl::StatusOr<PackedMatrix> PackedMatrix::PackAffine(const AffineView& source) {
+  const PackedFormat format{source.scale_dtype, source.bits, source.group};
+  absl::StatusOr<PackedMatrix> matrix = Allocate(format, source.rows, source.cols);
+  if (matrix.ok()) matrix->set_affine_rows(0, source, {0, source.rows});
+  return matrix;
+}
+
+absl::StatusOr<PackedMatrix> PackedMatrix::PackFloat(const void* data, DType dtype, int64_t rows,
+                                                     int64_t cols, int64_t stride) {
+  absl::StatusOr<PackedMatrix> matrix = Allocate({.dtype = dtype}, rows, cols);
+  if (matrix.ok()) matrix->set_float_rows(0, data, stride, {0, rows});
+  return matrix;
+}
+
+void PackedMatrix::set_affine_rows(int64_t first, const AffineView& source, Range source_rows) {
+  SHOAL_CHECK(AffineLawHolds(source));
+  SHOAL_CHECK((format_ == PackedFormat{source.scale_dtype, source.bits, source.group}));
+  SHOAL_CHECK_EQ(source.cols, cols_);
+  SHOAL_CHECK(0 <= source_rows.begin && source_rows.end <= source.rows);
+  SHOAL_CHECK(first >= 0 && first + source_rows.size() <= rows_);
+  auto* base = reinterpret_cast<uint8_t*>(memory_.data());
+  for (int64_t i = 0; i < source_rows.size(); ++i) {
+    const int64_t row = first + i;
+    StoreAffineRow(source, source_rows.begin + i, static_cast<int>(row % kTileRows),
+                   base + row / kTileRows * tile_bytes_);
+  }
+}
+
+void PackedMatrix::set_float_rows(int64_t first, const void* source, int64_t stride, Range source_rows) {
+  SHOAL_CHECK(!format_.affine());
+  SHOAL_CHECK(stride >= cols_ && source_rows.begin >= 0);
+  SHOAL_CHECK(first >= 0 && first + source_rows.size() <= rows_);
+  const int64_t size = DTypeBytes(format_.dtype);
+  auto* base = reinterpret_cast<uint8_t*>(memory_.data());
+  for (int64_t i = 0; i < source_rows.size(); ++i) {
+    const int64_t row = first + i;
+    const uint8_t* from = static_cast<const uint8_t*>(source) + (source_rows.begin + i) * stride * size;
+    uint8_t* to = base + row / kTileRows * tile_bytes_ + row % kTileRows * size;
+    for (int64_t col = 0; col < cols_; ++col) {
+      std::memcpy(to + col * kTileRows * size, from + col * size, static_cast<size_t>(size));
+    }
+  }
+}
+
+PackedView PackedMatrix::view() const {
+  return {.data = reinterpret_cast<const uint8_t*>(memory_.data()),
+          .rows = rows_,
+          .cols = cols_,
+          .format = format_,
+          .tile_bytes = tile_bytes_};
+}
+
+void PackedMatrix::unpack_row(int64_t row, float* out) const {
+  SHOAL_CHECK(0 <= row && row < rows_);
+  const uint8_t* tile = reinterpret_cast<const uint8_t*>(memory_.data()) + row / kTileRows * tile_bytes_;
+  const int lane = static_cast<int>(row % kTileRows);
+  if (!format_.affine()) {
+    for (int64_t col = 0; col < cols_; ++col) {
+      out[col] = LoadFloatWeight(tile, format_.dtype, col * kTileRows + lane);
+    }
+    return;
+  }
+  const RecordLayout layout = LayoutOf(format_);
+  for (int64_t group = 0; group < cols_ / format_.group; ++group) {
+    const uint8_t* record = tile + group * layout.bytes();
+    const float scale = LoadFloatWeight(record + layout.code_bytes, format_.dtype, lane);
+    const float bias = LoadFloatWeight(record + layout.code_bytes + layout.scale_bytes, format_.dtype, lane);
+    for (int64_t strip = 0; strip < format_.group / kStripCols; ++strip) {
+      uint32_t quads[kQuadsPerStrip];
+      LoadStrip(record + strip * format_.bits * kRegisterBytes, format_.bits, lane, quads);
+      for (int64_t col = 0; col < kStripCols; ++col) {
+        const uint32_t code = (quads[col / 4] >> (8 * (col % 4))) & 0xffu;
+        const float product = scale * static_cast<float>(code);
+        *out++ = product + bias;
+      }
+    }
+  }
+}
+
+}  // namespace shoal

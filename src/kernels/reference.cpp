@@ -1,0 +1,526 @@
+// The definition: every kernel in plain scalar code, one rounding at a time, in the order that numbers are
+// defined by. The vector files must give these bits (kernels_test.cpp); where they seem to differ, this file
+// is right. Compiled with FMA3 on x86, so that __builtin_fmaf is one instruction.
+#include <bit>
+#include <cstdint>
+#include <cstring>
+
+#include "kernels/kernels.h"
+#include "kernels/tables.h"
+#include "numeric/fixed_sum.h"
+
+namespace shoal {
+namespace {
+
+constexpr int kLanes = 16;
+
+float Fma(float a, float b, float c) { return __builtin_fmaf(a, b, c); }
+bool IsFinite(float x) { return (std::bit_cast<uint32_t>(x) & 0x7f800000u) != 0x7f800000u; }
+
+// The written shape of every horizontal sum.
+float FoldLanes(float lanes[kLanes]) {
+  for (int width = kLanes / 2; width >= 1; width /= 2) {
+    for (int i = 0; i < width; ++i) lanes[i] += lanes[i + width];
+  }
+  return lanes[0];
+}
+
+// e^x within 2 ulp for x in [-87, 88.37]; 0 below, the value at 88.37 above (so that 1 + exp stays finite);
+// NaN stays NaN. x = n ln 2 + r, |r| <= ln 2 / 2; polynomial of Cephes' expf (S. Moshier).
+float ExpF32(float x) {
+  constexpr float kRound = 0x1.8p23f;  // Adding it leaves round(x / ln 2) in the low bits.
+  const float clamped = 88.37f < x ? 88.37f : x;
+  const float shifted = Fma(clamped, 0x1.715476p0f, kRound);
+  const float n = shifted - kRound;
+  float r = Fma(n, -0x1.63p-1f, clamped);
+  r = Fma(n, 0x1.bd0106p-13f, r);
+  float p = 1.9875691500e-4f;
+  p = Fma(p, r, 1.3981999507e-3f);
+  p = Fma(p, r, 8.3334519073e-3f);
+  p = Fma(p, r, 4.1665795894e-2f);
+  p = Fma(p, r, 1.6666665459e-1f);
+  p = Fma(p, r, 5.0000001201e-1f);
+  const float e = Fma(p, r * r, r) + 1.0f;
+  const float power = std::bit_cast<float>((std::bit_cast<uint32_t>(shifted) << 23) + 0x3f800000u);
+  return x < -87.0f ? 0.0f : e * power;
+}
+
+float LoadElement(const void* data, DType dtype, int64_t index) {
+  if (dtype == DType::kF32) return static_cast<const float*>(data)[index];
+  const uint16_t bits = static_cast<const uint16_t*>(data)[index];
+  return dtype == DType::kF16 ? F16ToF32(bits) : BF16ToF32(bits);
+}
+
+// ---- Quantized activations ----
+
+bool QuantizeGroup(const float* x, int group, int8_t* codes, float* scale, float* sum_out) {
+  uint32_t largest = 0;  // Bit patterns of magnitudes order as the magnitudes do.
+  for (int i = 0; i < group; ++i) {
+    const uint32_t magnitude = std::bit_cast<uint32_t>(x[i]) & 0x7fffffffu;
+    largest = largest < magnitude ? magnitude : largest;
+  }
+  if (largest >= 0x7f800000u) return false;
+  const float absmax = std::bit_cast<float>(largest);
+  if (absmax < 127.0f * 0x1p-126f) {
+    std::memset(codes, 0, static_cast<size_t>(group));
+    *scale = 0.0f;
+    *sum_out = 0.0f;
+    return true;
+  }
+  const float inverse = 127.0f / absmax;
+  int32_t sum = 0;
+  for (int i = 0; i < group; ++i) {
+    const float rounded = (x[i] * inverse + 0x1.8p23f) - 0x1.8p23f;  // Nearest integer, ties to even.
+    codes[i] = static_cast<int8_t>(rounded);
+    sum += codes[i];
+  }
+  *scale = absmax / 127.0f;
+  *sum_out = *scale * static_cast<float>(sum);
+  return true;
+}
+
+bool quantize_rows(const QuantizeRowsArgs& args) {
+  const int group = args.out.group;
+  const int64_t groups = args.out.cols / group;
+  for (int64_t row = args.rows.begin; row < args.rows.end; ++row) {
+    for (int64_t g = 0; g < groups; ++g) {
+      const int64_t at = row * groups + g;
+      if (!QuantizeGroup(args.x.data + row * args.x.stride + g * group, group, args.out.codes + at * group,
+                         args.out.scales + at, args.out.sums + at)) {
+        return false;
+      }
+    }
+  }
+  return true;
+}
+
+// ---- Matrix products ----
+
+int PlaneBits(const uint8_t* plane, int width, int lane, int col) {
+  const int quad = col / 4;
+  const int per_register = 8 / width;
+  const uint8_t byte = plane[quad / per_register * 64 + lane * 4 + col % 4];
+  return (byte >> (quad % per_register * width)) & ((1 << width) - 1);
+}
+
+// The code of (lane, col) in a strip of 32 columns; packed.h describes the planes.
+int CodeInStrip(const uint8_t* strip, int bits, int lane, int col) {
+  switch (bits) {
+    case 8:
+    case 4:
+    case 2:
+      return PlaneBits(strip, bits, lane, col);
+    case 6:
+      return PlaneBits(strip, 4, lane, col) | PlaneBits(strip + 256, 2, lane, col) << 4;
+    case 5:
+      return PlaneBits(strip, 4, lane, col) | PlaneBits(strip + 256, 1, lane, col) << 4;
+    default:
+      return PlaneBits(strip, 2, lane, col) | PlaneBits(strip + 128, 1, lane, col) << 2;
+  }
+}
+
+// One row (lane) of one record: its codes, scale and bias.
+struct Record {
+  const uint8_t* data;
+  const PackedFormat& format;
+  int lane;
+
+  int code(int col) const {
+    return CodeInStrip(data + col / 32 * format.bits * 64, format.bits, lane, col % 32);
+  }
+  int64_t code_bytes() const { return format.bits * 64 * (format.group / 32); }
+  int64_t scale_bytes() const { return kLanes * (format.dtype == DType::kF32 ? 4 : 2); }
+  float scale() const { return LoadElement(data + code_bytes(), format.dtype, lane); }
+  float bias() const { return LoadElement(data + code_bytes() + scale_bytes(), format.dtype, lane); }
+};
+
+Record RecordOf(const PackedView& w, int64_t row, int64_t group) {
+  Record record{w.data + row / kLanes * w.tile_bytes, w.format, static_cast<int>(row % kLanes)};
+  record.data += group * (record.code_bytes() + 2 * record.scale_bytes());
+  return record;
+}
+
+int64_t EndRow(const PackedView& w, Range tiles) {
+  return tiles.end * kTileRows < w.rows ? tiles.end * kTileRows : w.rows;
+}
+
+void matmul_affine(const MatmulAffineArgs& args) {
+  const int group = args.w.format.group;
+  const int64_t groups = args.w.cols / group;
+  for (int64_t t = 0; t < args.x.rows; ++t) {
+    for (int64_t n = args.tiles.begin * kTileRows; n < EndRow(args.w, args.tiles); ++n) {
+      float acc = 0.0f;
+      for (int64_t g = 0; g < groups; ++g) {
+        const Record record = RecordOf(args.w, n, g);
+        const int8_t* codes = args.x.codes + t * args.x.cols + g * group;
+        int32_t dot = 0;
+        for (int k = 0; k < group; ++k) dot += record.code(k) * codes[k];
+        const float p = record.scale() * args.x.scales[t * groups + g];
+        acc = Fma(static_cast<float>(dot), p, acc);
+        acc = Fma(record.bias(), args.x.sums[t * groups + g], acc);
+      }
+      args.y.data[t * args.y.stride + n] = acc;
+    }
+  }
+}
+
+float WeightAt(const PackedView& w, int64_t row, int64_t col) {
+  if (w.format.bits == 0) {
+    return LoadElement(w.data + row / kLanes * w.tile_bytes, w.format.dtype, col * kLanes + row % kLanes);
+  }
+  const Record record = RecordOf(w, row, col / w.format.group);
+  const float product =
+      record.scale() * static_cast<float>(record.code(static_cast<int>(col % w.format.group)));
+  return product + record.bias();
+}
+
+void matmul_float(const MatmulFloatArgs& args) {
+  for (int64_t n = args.tiles.begin * kTileRows; n < EndRow(args.w, args.tiles); ++n) {
+    for (int64_t t = 0; t < args.x.rows; ++t) {
+      float acc = 0.0f;
+      for (int64_t k = 0; k < args.w.cols; ++k) {
+        acc = Fma(WeightAt(args.w, n, k), args.x.data[t * args.x.stride + k], acc);
+      }
+      args.y.data[t * args.y.stride + n] = acc;
+    }
+  }
+}
+
+// ---- Rows ----
+
+void rms_norm(const RmsNormArgs& args) {
+  const int64_t cols = args.x.cols;
+  for (int64_t row = args.rows.begin; row < args.rows.end; ++row) {
+    const float* x = args.x.data + row * args.x.stride;
+    float* y = args.y.data + row * args.y.stride;
+    float lanes[kLanes] = {};
+    for (int64_t c = 0; c < cols; ++c) lanes[c % kLanes] = Fma(x[c], x[c], lanes[c % kLanes]);
+    const float mean = FoldLanes(lanes) / static_cast<float>(cols);
+    const float factor = 1.0f / __builtin_sqrtf(mean + args.eps);
+    for (int64_t c = 0; c < cols; ++c) y[c] = x[c] * factor * args.weight[c];
+  }
+}
+
+void add_rows(const AddRowsArgs& args) {
+  for (int64_t row = args.rows.begin; row < args.rows.end; ++row) {
+    const float* x = args.x.data + row * args.x.stride;
+    float* y = args.y.data + row * args.y.stride;
+    for (int64_t c = 0; c < args.x.cols; ++c) y[c] += x[c];
+  }
+}
+
+void add_bias(const AddBiasArgs& args) {
+  for (int64_t row = args.rows.begin; row < args.rows.end; ++row) {
+    float* y = args.y.data + row * args.y.stride;
+    for (int64_t c = 0; c < args.y.cols; ++c) y[c] += args.bias[c];
+  }
+}
+
+void rope(const RopeArgs& args) {
+  const int64_t half = args.rotary / 2;
+  const bool split = args.pairing == RopePairing::kHalfSplit;
+  for (int64_t row = args.rows.begin; row < args.rows.end; ++row) {
+    const float* cosine = args.cosine.data + row * args.cosine.stride;
+    const float* sine = args.sine.data + row * args.sine.stride;
+    for (int64_t head = 0; head < args.heads; ++head) {
+      float* x = args.x.data + row * args.x.stride + head * args.head_dim;
+      for (int64_t i = 0; i < half; ++i) {
+        float& first = x[split ? i : 2 * i];
+        float& second = x[split ? i + half : 2 * i + 1];
+        const float a = first;
+        const float b = second;
+        first = Fma(a, cosine[i], -(b * sine[i]));
+        second = Fma(b, cosine[i], a * sine[i]);
+      }
+    }
+  }
+}
+
+void silu_mul(const SiluMulArgs& args) {
+  for (int64_t row = args.rows.begin; row < args.rows.end; ++row) {
+    const float* gate = args.gate.data + row * args.gate.stride;
+    const float* up = args.up.data + row * args.up.stride;
+    float* out = args.out.data + row * args.out.stride;
+    for (int64_t c = 0; c < args.gate.cols; ++c) out[c] = gate[c] / (1.0f + ExpF32(-gate[c])) * up[c];
+  }
+}
+
+// ---- Attention ----
+
+int64_t ElementBytes(DType dtype) { return dtype == DType::kF32 ? 4 : 2; }
+
+int64_t StoreElement(void* data, DType dtype, int64_t index, float value) {
+  if (dtype == DType::kF32) {
+    static_cast<float*>(data)[index] = value;
+    return 0;
+  }
+  if (dtype == DType::kBF16) {
+    static_cast<uint16_t*>(data)[index] = F32ToBF16(value);
+    return 0;
+  }
+  static_cast<uint16_t*>(data)[index] = F32ToF16Saturating(value);
+  return SaturatesF16(value) ? 1 : 0;
+}
+
+int64_t append_kv(const AppendKvArgs& args) {
+  const KvLayerView& cache = args.cache;
+  const int64_t slot = args.position % kKvBlockPositions;
+  std::byte* keys = cache.keys + args.block.value * cache.block_stride;
+  std::byte* values = cache.values + args.block.value * cache.block_stride;
+  int64_t saturated = 0;
+  for (int64_t head = args.kv_heads.begin; head < args.kv_heads.end; ++head) {
+    for (int64_t d = 0; d < cache.head_dim; ++d) {
+      const int64_t at = head * cache.head_dim + d;
+      saturated += StoreElement(keys, cache.dtype, at * kKvBlockPositions + slot, args.key[at]);
+      saturated += StoreElement(values, cache.dtype, (head * kKvBlockPositions + slot) * cache.head_dim + d,
+                                args.value[at]);
+    }
+  }
+  return saturated;
+}
+
+// Keys and values of one head in one block.
+struct HeadBlock {
+  const std::byte* keys;
+  const std::byte* values;
+};
+
+HeadBlock HeadBlockOf(const KvLayerView& cache, BlockId block, int64_t head) {
+  const int64_t offset = block.value * cache.block_stride +
+                         head * cache.head_dim * kKvBlockPositions * ElementBytes(cache.dtype);
+  return {cache.keys + offset, cache.values + offset};
+}
+
+// Online softmax: running maximum, sum of exponentials, weighted values.
+struct Partial {
+  float max;
+  float sum;
+  float* values;
+};
+
+constexpr float kMinusInfinity = -__builtin_inff();
+
+// exp(a - b) for running maxima, 0 where nothing was seen yet.
+float Correction(float a, float b) { return a == kMinusInfinity ? 0.0f : ExpF32(a - b); }
+
+struct HeadQuery {
+  const KvLayerView& cache;
+  const float* query;
+  float scale;
+};
+
+void AttendBlock(const HeadQuery& head, HeadBlock block, Range slots, Partial& partial) {
+  const int64_t head_dim = head.cache.head_dim;
+  float p[kKvBlockPositions];
+  float block_max = kMinusInfinity;
+  for (int64_t j = slots.begin; j < slots.end; ++j) {
+    float score = 0.0f;
+    for (int64_t d = 0; d < head_dim; ++d) {
+      score = Fma(head.query[d], LoadElement(block.keys, head.cache.dtype, d * kKvBlockPositions + j), score);
+    }
+    p[j] = score * head.scale;
+    block_max = block_max < p[j] ? p[j] : block_max;
+  }
+  const float new_max = partial.max < block_max ? block_max : partial.max;
+  for (int64_t j = 0; j < kKvBlockPositions; ++j) {
+    const bool visible = slots.begin <= j && j < slots.end;
+    p[j] = visible ? ExpF32(p[j] - new_max) : 0.0f;
+  }
+  float lanes[kLanes];
+  for (int j = 0; j < kLanes; ++j) lanes[j] = p[j] + p[j + kLanes];
+  const float correction = Correction(partial.max, new_max);
+  partial.sum = Fma(partial.sum, correction, FoldLanes(lanes));
+  partial.max = new_max;
+  for (int64_t d = 0; d < head_dim; ++d) {
+    float value = partial.values[d] * correction;
+    for (int64_t j = slots.begin; j < slots.end; ++j) {
+      value = Fma(p[j], LoadElement(block.values, head.cache.dtype, j * head_dim + d), value);
+    }
+    partial.values[d] = value;
+  }
+}
+
+void Reset(Partial& partial, int64_t head_dim) {
+  partial.max = kMinusInfinity;
+  partial.sum = 0.0f;
+  for (int64_t d = 0; d < head_dim; ++d) partial.values[d] = 0.0f;
+}
+
+// The blocks of one split, for one query head.
+void AttendSplit(const HeadQuery& head, int64_t kv_head, const AttentionRow& row, int64_t split,
+                 Partial& partial) {
+  Reset(partial, head.cache.head_dim);
+  const int64_t split_begin = split * kAttentionSplitPositions;
+  const int64_t split_end = split_begin + kAttentionSplitPositions;
+  const int64_t begin = row.positions.begin < split_begin ? split_begin : row.positions.begin;
+  const int64_t end = split_end < row.positions.end ? split_end : row.positions.end;
+  for (int64_t block = begin / kKvBlockPositions; block * kKvBlockPositions < end; ++block) {
+    const int64_t first = block * kKvBlockPositions;
+    const Range slots{begin < first ? 0 : begin - first,
+                      end - first < kKvBlockPositions ? end - first : kKvBlockPositions};
+    AttendBlock(head, HeadBlockOf(head.cache, row.blocks[block], kv_head), slots, partial);
+  }
+}
+
+void Merge(const Partial& next, int64_t head_dim, Partial& total) {
+  const float new_max = total.max < next.max ? next.max : total.max;
+  const float total_factor = Correction(total.max, new_max);
+  const float next_factor = Correction(next.max, new_max);
+  total.sum = Fma(total.sum, total_factor, next.sum * next_factor);
+  total.max = new_max;
+  for (int64_t d = 0; d < head_dim; ++d) {
+    total.values[d] = Fma(total.values[d], total_factor, next.values[d] * next_factor);
+  }
+}
+
+void Finish(const Partial& total, int64_t head_dim, float* out) {
+  for (int64_t d = 0; d < head_dim; ++d) out[d] = total.values[d] / total.sum;
+}
+
+void attention(const AttentionArgs& args) {
+  const int64_t head_dim = args.cache.head_dim;
+  float split_values[kHeadDimMax];
+  float total_values[kHeadDimMax];
+  for (int64_t r = args.row_range.begin; r < args.row_range.end; ++r) {
+    const AttentionRow& row = args.rows[r];
+    const int64_t last_split = (row.positions.end - 1) / kAttentionSplitPositions;
+    for (int64_t h = args.kv_heads.begin * args.group; h < args.kv_heads.end * args.group; ++h) {
+      const HeadQuery head{args.cache, row.query + h * head_dim, args.scale};
+      Partial total{0, 0, total_values};
+      Reset(total, head_dim);
+      for (int64_t split = row.positions.begin / kAttentionSplitPositions; split <= last_split; ++split) {
+        Partial partial{0, 0, split_values};
+        AttendSplit(head, h / args.group, row, split, partial);
+        Merge(partial, head_dim, total);
+      }
+      Finish(total, head_dim, row.out + h * head_dim);
+    }
+  }
+}
+
+void attention_partial(const AttentionPartialArgs& args) {
+  const int64_t head_dim = args.cache.head_dim;
+  const int64_t heads = args.cache.kv_heads * args.group;
+  const int64_t first_split = args.row.positions.begin / kAttentionSplitPositions;
+  for (int64_t split = args.splits.begin; split < args.splits.end; ++split) {
+    for (int64_t h = args.kv_heads.begin * args.group; h < args.kv_heads.end * args.group; ++h) {
+      float* at = args.partials + ((split - first_split) * heads + h) * (head_dim + 16);
+      Partial partial{0, 0, at + 16};
+      AttendSplit({args.cache, args.row.query + h * head_dim, args.scale}, h / args.group, args.row, split,
+                  partial);
+      at[0] = partial.max;
+      at[1] = partial.sum;
+    }
+  }
+}
+
+void attention_merge(const AttentionMergeArgs& args) {
+  float total_values[kHeadDimMax];
+  float next_values[kHeadDimMax];
+  for (int64_t h = args.head_range.begin; h < args.head_range.end; ++h) {
+    Partial total{0, 0, total_values};
+    Reset(total, args.head_dim);
+    for (int64_t split = 0; split < args.splits; ++split) {
+      const float* at = args.partials + (split * args.heads + h) * (args.head_dim + 16);
+      std::memcpy(next_values, at + 16, static_cast<size_t>(args.head_dim) * sizeof(float));
+      Merge({at[0], at[1], next_values}, args.head_dim, total);
+    }
+    Finish(total, args.head_dim, args.out + h * args.head_dim);
+  }
+}
+
+// ---- Experts ----
+
+// Softmax in place, over `size` scratch floats. False where a value is not finite.
+bool Softmax(const float* logits, int64_t size, float* p) {
+  float largest = logits[0];
+  for (int64_t e = 0; e < size; ++e) {
+    if (!IsFinite(logits[e])) return false;
+    largest = largest < logits[e] ? logits[e] : largest;
+  }
+  float lanes[kLanes] = {};
+  for (int64_t e = 0; e < size; ++e) {
+    p[e] = ExpF32(logits[e] - largest);
+    lanes[e % kLanes] += p[e];
+  }
+  const float sum = FoldLanes(lanes);
+  for (int64_t e = 0; e < size; ++e) p[e] = p[e] / sum;
+  return true;
+}
+
+bool RouteRow(const float* logits, int64_t experts, int64_t k, RouteWeights weighting, int32_t* ids,
+              float* weights) {
+  float p[kExpertsMax];
+  if (!Softmax(logits, experts, p)) return false;
+  float chosen_sum = 0.0f;
+  for (int64_t rank = 0; rank < k; ++rank) {
+    int32_t best = 0;
+    for (int32_t e = 1; e < experts; ++e) {
+      if (p[best] < p[e]) best = e;
+    }
+    ids[rank] = best;
+    weights[rank] = p[best];
+    chosen_sum += p[best];
+    p[best] = -1.0f;  // Below every probability: not chosen again.
+  }
+  if (weighting == RouteWeights::kRenormalized) {
+    for (int64_t rank = 0; rank < k; ++rank) weights[rank] /= chosen_sum;
+  }
+  return true;
+}
+
+bool route(const RouteArgs& args) {
+  for (int64_t row = args.rows.begin; row < args.rows.end; ++row) {
+    if (!RouteRow(args.logits.data + row * args.logits.stride, args.logits.cols, args.k, args.weighting,
+                  args.ids.data + row * args.ids.stride, args.weights.data + row * args.weights.stride)) {
+      return false;
+    }
+  }
+  return true;
+}
+
+bool accumulate_fixed(const AccumulateFixedArgs& args) {
+  for (int64_t r = 0; r < args.y.rows; ++r) {
+    const float* y = args.y.data + r * args.y.stride;
+    int64_t* acc = args.acc.data + args.targets[r] * args.acc.stride;
+    for (int64_t c = args.cols.begin; c < args.cols.end; ++c) {
+      const float term = args.weights[r] * y[c];
+      if (!FixedTermFits(term)) return false;
+      acc[c] += FixedFromFloat(term);
+    }
+  }
+  return true;
+}
+
+void fixed_to_float(const FixedToFloatArgs& args) {
+  for (int64_t row = args.rows.begin; row < args.rows.end; ++row) {
+    const int64_t* acc = args.acc.data + row * args.acc.stride;
+    float* y = args.y.data + row * args.y.stride;
+    for (int64_t c = 0; c < args.acc.cols; ++c) {
+      const float value = FloatFromFixed(acc[c]);
+      y[c] = args.store == FixedStore::kAdd ? y[c] + value : value;
+    }
+  }
+}
+
+int64_t argmax(const ArgmaxArgs& args) {
+  int64_t best = args.size > 0 ? 0 : -1;
+  for (int64_t i = 0; i < args.size; ++i) {
+    if (args.values[i] != args.values[i]) return -1;
+    if (args.values[best] < args.values[i]) best = i;
+  }
+  return best;
+}
+
+constexpr Kernels kTable = {
+    .isa = Isa::kReference,
+#define SHOAL_KERNEL(result, name, Args) .name = name,
+#include "kernels/kernel_list.inc"
+#undef SHOAL_KERNEL
+};
+
+}  // namespace
+
+const Kernels& ReferenceKernels() { return kTable; }
+
+}  // namespace shoal
