@@ -1,0 +1,74 @@
+#include "models/family.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <set>
+
+#include "base/status.h"
+
+namespace shoal {
+namespace {
+
+using ::testing::HasSubstr;
+
+ModelSpec TinySpec(const Family& family) {
+  const auto config = ModelConfig::Parse(family.tiny(), "config.json");
+  EXPECT_TRUE(config.ok()) << config.status();
+  auto spec = SpecFor(*config);
+  EXPECT_TRUE(spec.ok()) << spec.status();
+  return *std::move(spec);
+}
+
+TEST(Families, AreThoseOfTheFolder) {
+  std::set<std::string_view> names;
+  for (const Family* family : Families()) names.insert(family->model_type);
+  EXPECT_EQ(names, (std::set<std::string_view>{"llama", "qwen3", "qwen3_moe"}));
+}
+
+TEST(Families, AnUnknownModelTypeListsThoseKnown) {
+  const auto config = ModelConfig::Parse(R"({"model_type": "mamba"})", "m/config.json");
+  ASSERT_TRUE(config.ok());
+  const auto spec = SpecFor(*config);
+  EXPECT_EQ(spec.status().code(), absl::StatusCode::kUnimplemented);
+  EXPECT_THAT(Message(spec.status()), HasSubstr("m/config.json"));
+  EXPECT_THAT(Message(spec.status()), HasSubstr("'mamba' is not built; known: llama, qwen3, qwen3_moe"));
+}
+
+TEST(Families, TinyModelsHaveTheShapesThatFindMistakes) {
+  for (const Family* family : Families()) {
+    SCOPED_TRACE(family->model_type);
+    const ModelSpec spec = TinySpec(*family);
+    EXPECT_EQ(spec.model_type, family->model_type);
+    EXPECT_EQ(spec.layer_count(), 7);
+    EXPECT_NE(spec.vocabulary % 16, 0);
+    bool odd_rows = false;
+    ForEachWeight(spec, [&](const WeightUse& use) {
+      if (use.ref.shape.size() != 2) return;
+      EXPECT_GE(use.ref.shape[1], 5 * 64) << use.ref.sources[0].name();
+      EXPECT_EQ(use.ref.shape[1] % 64, 0) << use.ref.sources[0].name();
+      if (use.layer >= 0 && use.ref.shape[0] % 16 != 0) odd_rows = true;
+    });
+    EXPECT_TRUE(odd_rows);
+    for (const LayerSpec& layer : spec.layers) {
+      if (const MoeSpec* moe = MoeOf(layer)) {
+        EXPECT_EQ(moe->experts.size(), 13u);
+      }
+    }
+  }
+}
+
+TEST(Spec, NamesEveryWeightOnce) {
+  for (const Family* family : Families()) {
+    const ModelSpec spec = TinySpec(*family);
+    std::set<std::string> names;
+    ForEachWeight(spec, [&](const WeightUse& use) {
+      ASSERT_FALSE(use.ref.sources.empty());
+      if (use.role == "head" && spec.tied_head) return;
+      EXPECT_TRUE(names.insert(use.ref.sources[0].name()).second) << use.ref.sources[0].name();
+    });
+  }
+}
+
+}  // namespace
+}  // namespace shoal

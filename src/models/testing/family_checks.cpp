@@ -1,0 +1,97 @@
+#include "models/testing/family_checks.h"
+
+#include <fmt/format.h>
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <nlohmann/json.hpp>
+#include <optional>
+
+#include "base/status.h"
+#include "harness/golden.h"
+#include "models/family.h"
+#include "models/testing/local_model.h"
+
+namespace shoal {
+namespace {
+
+// The references agree among themselves within 4e-5 and 1e-11; these bounds leave room for any summation
+// order.
+constexpr double kMaxAbs = 1e-3;
+constexpr double kMaxMeanKl = 1e-8;
+
+GoldenSubject SubjectOf(LocalModel& model) {
+  return [&model](std::span<const int32_t> prompt, int greedy) -> absl::StatusOr<ModelRun> {
+    ASSIGN_OR_RETURN(LocalModel::Run run, model.run(prompt, greedy));
+    return ModelRun{std::move(run.logits), std::move(run.greedy), std::move(run.router)};
+  };
+}
+
+std::optional<GoldenReport> Report(const std::string& folder, const Golden& golden,
+                                   const LocalOptions& options) {
+  auto model = LocalModel::Load(RepositoryPath(folder), options);
+  EXPECT_TRUE(model.ok()) << folder << ": " << model.status();
+  if (!model.ok()) return std::nullopt;
+  const auto report = CompareWithGolden(golden, SubjectOf(**model));
+  EXPECT_TRUE(report.ok()) << folder << ": " << report.status();
+  return report.ok() ? std::optional(*report) : std::nullopt;
+}
+
+void ExpectGoldenMatches(const std::string& folder) {
+  SCOPED_TRACE(folder);
+  const auto golden = LoadGolden(RepositoryPath(folder));
+  ASSERT_TRUE(golden.ok()) << golden.status();
+  const auto exact = Report(folder, *golden, {.activations = ActivationMode::kF32, .kv = DType::kF32});
+  if (exact) {
+    for (const LogitsDistance& distance : {exact->prompt, exact->long_prompt}) {
+      EXPECT_LE(distance.max_abs, kMaxAbs);
+      EXPECT_LE(distance.mean_kl, kMaxMeanKl);
+    }
+    EXPECT_TRUE(exact->greedy_equal);
+    EXPECT_TRUE(exact->long_greedy_equal);
+    EXPECT_EQ(exact->same_routing, 1.0);
+    fmt::print("{} f32:     {}\n", folder, exact->to_string());
+  }
+  const auto usual = Report(folder, *golden, {});
+  if (usual) fmt::print("{} default: {}\n", folder, usual->to_string());
+}
+
+absl::StatusOr<ModelSpec> SpecFrom(std::string_view family, const ConfigEdits& edits) {
+  ASSIGN_OR_RETURN(const Family* found, FindFamily(family));
+  nlohmann::json json = nlohmann::json::parse(found->tiny());
+  for (const auto& [key, value] : edits) {
+    if (value.empty()) {
+      json.erase(key);
+    } else {
+      json[key] = nlohmann::json::parse(value);
+    }
+  }
+  ASSIGN_OR_RETURN(const ModelConfig config, ModelConfig::Parse(json.dump(), "config.json"));
+  return SpecFor(config);
+}
+
+}  // namespace
+
+void ExpectGoldensMatch(const std::string& family) {
+  for (const std::string& folder : GoldenFolders(family)) ExpectGoldenMatches(folder);
+}
+
+void ExpectConfigRefused(std::string_view family, std::string_view key, std::string_view value,
+                         std::string_view message) {
+  ExpectConfigRefused(family, {{std::string(key), std::string(value)}}, message);
+}
+
+void ExpectConfigRefused(std::string_view family, const ConfigEdits& edits, std::string_view message) {
+  const auto spec = SpecFrom(family, edits);
+  ASSERT_FALSE(spec.ok()) << family << " takes " << edits[0].first << " = " << edits[0].second;
+  EXPECT_THAT(Message(spec.status()), ::testing::HasSubstr(std::string(message)));
+  EXPECT_THAT(Message(spec.status()), ::testing::HasSubstr("config.json"));
+}
+
+ModelSpec SpecWith(std::string_view family, std::string_view key, std::string_view value) {
+  auto spec = SpecFrom(family, {{std::string(key), std::string(value)}});
+  EXPECT_TRUE(spec.ok()) << spec.status();
+  return spec.ok() ? *std::move(spec) : ModelSpec{};
+}
+
+}  // namespace shoal

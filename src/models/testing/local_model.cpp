@@ -1,0 +1,113 @@
+#include "models/testing/local_model.h"
+
+#include <algorithm>
+#include <numeric>
+#include <utility>
+
+#include "base/check.h"
+#include "base/status.h"
+#include "models/family.h"
+
+namespace shoal {
+
+absl::StatusOr<std::unique_ptr<LocalModel>> LocalModel::Load(const std::string& folder,
+                                                             const LocalOptions& options) {
+  std::unique_ptr<LocalModel> model(new LocalModel(options.threads));
+  RETURN_IF_ERROR(model->load(folder, options));
+  return model;
+}
+
+absl::Status LocalModel::load(const std::string& folder, const LocalOptions& options) {
+  ASSIGN_OR_RETURN(const Isa isa, ChooseIsa(options.isa));
+  context_ = {
+      .kernels = &SelectKernels(isa), .pool = &pool_, .arena = &arena_, .activations = options.activations};
+  ASSIGN_OR_RETURN(checkpoint_, Checkpoint::Open(folder));
+  ASSIGN_OR_RETURN(spec_, SpecFor(checkpoint_->config()));
+  const std::vector<int64_t> split = options.split.empty() ? std::vector{spec_.layer_count()} : options.split;
+  SHOAL_CHECK_EQ(std::accumulate(split.begin(), split.end(), int64_t{0}), spec_.layer_count());
+  int64_t begin = 0;
+  for (size_t i = 0; i < split.size(); ++i) {
+    const StageOptions stage_options{
+        .layers = {begin, begin + split[i]}, .embed = i == 0, .head = i + 1 == split.size()};
+    ASSIGN_OR_RETURN(auto stage, Stage::Load(*checkpoint_, spec_, stage_options, pool_, {}));
+    ASSIGN_OR_RETURN(auto cache,
+                     KvCache::Create(stage_options.layers, stage->kv_shapes(), options.kv, kBlocks));
+    stages_.push_back(std::move(stage));
+    caches_.push_back(std::move(cache));
+    begin += split[i];
+  }
+  std::vector<ExpertSet> sets;
+  for (int32_t layer = 0; layer < spec_.layer_count(); ++layer) {
+    const MoeSpec* moe = MoeOf(spec_.layers[static_cast<size_t>(layer)]);
+    if (moe == nullptr) continue;
+    std::vector<ExpertId> all(moe->experts.size());
+    for (size_t e = 0; e < all.size(); ++e) all[e] = ExpertId{static_cast<int32_t>(e)};
+    ASSIGN_OR_RETURN(ExpertSet set, ExpertSet::Load(*checkpoint_, spec_, LayerId{layer}, all, pool_));
+    sets.push_back(std::move(set));
+  }
+  experts_ = std::make_unique<LocalExchange>(context_, std::move(sets));
+  return absl::OkStatus();
+}
+
+absl::StatusOr<std::vector<float>> LocalModel::step(std::span<const LocalSlice> slices,
+                                                    std::map<int32_t, std::vector<int32_t>>* router) {
+  arena_.reset();
+  std::vector<int32_t> tokens;
+  std::vector<StepSlice> step_slices;
+  for (const LocalSlice& slice : slices) {
+    Sequence& sequence = sequences_[slice.sequence];
+    const auto rows = static_cast<int64_t>(slice.tokens.size());
+    while (static_cast<int64_t>(sequence.blocks.size()) < BlocksFor(sequence.length + rows)) {
+      const int next = blocks_used_++;
+      SHOAL_CHECK_LT(next, kBlocks);
+      sequence.blocks.push_back(BlockId{next * 37 % kBlocks});  // 37 is coprime to the number of blocks.
+    }
+    step_slices.push_back({.row_begin = static_cast<int64_t>(tokens.size()),
+                           .rows = rows,
+                           .position = sequence.length,
+                           .blocks = sequence.blocks});
+    tokens.insert(tokens.end(), slice.tokens.begin(), slice.tokens.end());
+    sequence.length += rows;
+  }
+  const auto rows = static_cast<int64_t>(tokens.size());
+  std::vector<float> hidden(static_cast<size_t>(rows * spec_.width));
+  const MatView<float> x(hidden.data(), rows, spec_.width);
+  StageStep step{.slices = step_slices, .experts = experts_.get()};
+  if (router != nullptr) {
+    step.on_routing = [router](LayerId layer, const Routing& routing) {
+      std::vector<int32_t>& ids = (*router)[layer.value];
+      ids.insert(ids.end(), routing.ids.data, routing.ids.data + routing.ids.rows * routing.ids.cols);
+    };
+  }
+  RETURN_IF_ERROR(stages_.front()->embed(context_, tokens, x));
+  for (size_t i = 0; i < stages_.size(); ++i) {
+    step.cache = caches_[i].get();
+    RETURN_IF_ERROR(stages_[i]->forward(context_, step, x));
+  }
+  std::vector<float> logits(static_cast<size_t>(rows * spec_.vocabulary));
+  RETURN_IF_ERROR(stages_.back()->head(context_, x, MatView<float>(logits.data(), rows, spec_.vocabulary)));
+  return logits;
+}
+
+absl::StatusOr<LocalModel::Run> LocalModel::run(std::span<const int32_t> prompt, int greedy, int64_t chunk) {
+  reset();
+  Run run;
+  const size_t step_rows = chunk == 0 ? prompt.size() : static_cast<size_t>(chunk);
+  for (size_t begin = 0; begin < prompt.size(); begin += step_rows) {
+    const LocalSlice slice{0, prompt.subspan(begin, std::min(step_rows, prompt.size() - begin))};
+    ASSIGN_OR_RETURN(const std::vector<float> logits, step({&slice, 1}, &run.router));
+    run.logits.insert(run.logits.end(), logits.begin(), logits.end());
+  }
+  const auto vocabulary = static_cast<size_t>(spec_.vocabulary);
+  std::vector<float> last(run.logits.end() - static_cast<std::ptrdiff_t>(vocabulary), run.logits.end());
+  while (static_cast<int>(run.greedy.size()) < greedy) {
+    const int64_t token =
+        context_.kernels->argmax({.values = last.data(), .size = static_cast<int64_t>(last.size())});
+    run.greedy.push_back(static_cast<int32_t>(token));
+    const LocalSlice slice{0, std::span(run.greedy).last(1)};
+    ASSIGN_OR_RETURN(last, step({&slice, 1}));
+  }
+  return run;
+}
+
+}  // namespace shoal

@@ -1,0 +1,86 @@
+// A whole model in this process without exec/: stages one behind the other over one checkpoint. For tests.
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <memory>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "kernels/kernels.h"
+#include "kv/block_pool.h"
+#include "kv/kv_cache.h"
+#include "models/stage.h"
+#include "models/testing/local_exchange.h"
+
+namespace shoal {
+
+struct LocalOptions {
+  ActivationMode activations = ActivationMode::kInt8;
+  DType kv = DType::kF16;
+  int threads = 1;
+  std::string isa;             ///< "" = the fastest.
+  std::vector<int64_t> split;  ///< Layers per stage; empty: one stage.
+};
+
+/// Consecutive tokens of a sequence, in a step.
+struct LocalSlice {
+  int sequence = 0;
+  std::span<const int32_t> tokens;
+};
+
+class LocalModel {
+ public:
+  static absl::StatusOr<std::unique_ptr<LocalModel>> Load(const std::string& folder,
+                                                          const LocalOptions& options);
+
+  const ModelSpec& spec() const { return spec_; }
+  Stage& stage(size_t i) { return *stages_[i]; }
+  const Arena& arena() const { return arena_; }
+
+  /// Appends each slice's tokens to its sequence (a new number begins one) and gives the logits [T, V] of all
+  /// rows. Sequences use blocks scattered over the cache. `router` collects the choice per MoE layer, ids
+  /// appended [T, K].
+  absl::StatusOr<std::vector<float>> step(std::span<const LocalSlice> slices,
+                                          std::map<int32_t, std::vector<int32_t>>* router = nullptr);
+
+  /// Forgets all sequences.
+  void reset() {
+    sequences_.clear();
+    blocks_used_ = 0;
+  }
+
+  /// A prompt in a new sequence, in chunks of `chunk` rows (0: at once), then `greedy` tokens one by one.
+  struct Run {
+    std::vector<float> logits;                       ///< [T, V] of the prompt.
+    std::vector<int32_t> greedy;                     ///< Greedy continuation.
+    std::map<int32_t, std::vector<int32_t>> router;  ///< By MoE layer: [T, K] of the prompt.
+  };
+  absl::StatusOr<Run> run(std::span<const int32_t> prompt, int greedy, int64_t chunk = 0);
+
+ private:
+  static constexpr int kBlocks = 64;
+  struct Sequence {
+    int64_t length = 0;
+    std::vector<BlockId> blocks;
+  };
+
+  explicit LocalModel(int threads) : pool_(threads) {}
+  absl::Status load(const std::string& folder, const LocalOptions& options);
+
+  ThreadPool pool_;
+  Arena arena_;
+  ComputeContext context_;
+  std::shared_ptr<const Checkpoint> checkpoint_;
+  ModelSpec spec_;
+  std::vector<std::unique_ptr<Stage>> stages_;
+  std::vector<std::unique_ptr<KvCache>> caches_;
+  std::unique_ptr<LocalExchange> experts_;
+  std::map<int, Sequence> sequences_;
+  int blocks_used_ = 0;
+};
+
+}  // namespace shoal

@@ -1,0 +1,178 @@
+#include "harness/golden.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+#include <set>
+
+#include "base/check.h"
+#include "base/status.h"
+#include "weights/mapped_file.h"
+#include "weights/safetensors.h"
+
+namespace shoal {
+namespace {
+
+/// The tensors of one file by name.
+class Tensors {
+ public:
+  static absl::StatusOr<Tensors> Open(const std::string& path) {
+    ASSIGN_OR_RETURN(MappedFile file, MappedFile::Open(path));
+    ASSIGN_OR_RETURN(SafetensorsHeader header, ParseSafetensorsHeader(file.bytes(), path));
+    return Tensors(std::move(file), std::move(header));
+  }
+
+  const std::vector<TensorInfo>& infos() const { return header_.tensors; }
+
+  template <class T>
+  absl::StatusOr<std::vector<T>> read(const std::string& name, DType dtype,
+                                      std::vector<int64_t>* shape = nullptr) const {
+    for (const TensorInfo& info : header_.tensors) {
+      if (info.name != name) continue;
+      if (info.dtype != dtype)
+        return InvalidArgument("{}: tensor '{}' has another dtype", file_.path(), name);
+      std::vector<T> values(static_cast<size_t>(info.bytes.size()) / sizeof(T));
+      std::memcpy(values.data(), file_.bytes().data() + info.bytes.begin,
+                  static_cast<size_t>(info.bytes.size()));
+      if (shape != nullptr) *shape = info.shape;
+      return values;
+    }
+    return NotFound("{}: there is no tensor '{}'", file_.path(), name);
+  }
+
+ private:
+  Tensors(MappedFile file, SafetensorsHeader header) : file_(std::move(file)), header_(std::move(header)) {}
+  MappedFile file_;
+  SafetensorsHeader header_;
+};
+
+/// log(sum(exp(row))) in double.
+double LogSumExp(std::span<const float> row) {
+  const double top = *std::max_element(row.begin(), row.end());
+  double sum = 0;
+  for (const float value : row) sum += std::exp(value - top);
+  return top + std::log(sum);
+}
+
+}  // namespace
+
+absl::StatusOr<Golden> LoadGolden(const std::string& folder) {
+  ASSIGN_OR_RETURN(const Tensors tensors, Tensors::Open(folder + "/expect.safetensors"));
+  Golden golden;
+  std::vector<int64_t> shape;
+  ASSIGN_OR_RETURN(golden.logits, tensors.read<float>("logits", DType::kF32, &shape));
+  golden.vocabulary = shape.back();
+  ASSIGN_OR_RETURN(golden.prompt, tensors.read<int32_t>("prompt", DType::kI32));
+  ASSIGN_OR_RETURN(golden.greedy, tensors.read<int32_t>("greedy", DType::kI32));
+  ASSIGN_OR_RETURN(golden.long_prompt, tensors.read<int32_t>("long_prompt", DType::kI32));
+  ASSIGN_OR_RETURN(golden.long_logits, tensors.read<float>("long_logits", DType::kF32));
+  ASSIGN_OR_RETURN(golden.long_greedy, tensors.read<int32_t>("long_greedy", DType::kI32));
+  for (const TensorInfo& info : tensors.infos()) {
+    if (!info.name.starts_with("router.")) continue;
+    ASSIGN_OR_RETURN(golden.router[std::stoi(info.name.substr(7))],
+                     tensors.read<int32_t>(info.name, DType::kI32));
+  }
+  if (golden.logits.size() != golden.prompt.size() * static_cast<size_t>(golden.vocabulary)) {
+    return InvalidArgument("{}: logits are not [prompt, V]", folder);
+  }
+  return golden;
+}
+
+int32_t Argmax(std::span<const float> logits) {
+  return static_cast<int32_t>(std::max_element(logits.begin(), logits.end()) - logits.begin());
+}
+
+LogitsDistance CompareLogits(std::span<const float> reference, std::span<const float> got,
+                             int64_t vocabulary) {
+  SHOAL_CHECK(reference.size() == got.size() && reference.size() % static_cast<size_t>(vocabulary) == 0);
+  const auto v = static_cast<size_t>(vocabulary);
+  const size_t rows = reference.size() / v;
+  LogitsDistance distance;
+  for (size_t r = 0; r < rows; ++r) {
+    const auto want = reference.subspan(r * v, v);
+    const auto have = got.subspan(r * v, v);
+    const double want_sum = LogSumExp(want);
+    const double have_sum = LogSumExp(have);
+    double kl = 0;
+    for (size_t i = 0; i < v; ++i) {
+      const double difference = std::abs(static_cast<double>(want[i]) - static_cast<double>(have[i]));
+      // Written so that a NaN is a distance, not a match.
+      if (!(difference <= distance.max_abs)) distance.max_abs = difference;
+      const double log_p = want[i] - want_sum;
+      kl += std::exp(log_p) * (log_p - (have[i] - have_sum));
+    }
+    distance.mean_kl += kl / static_cast<double>(rows);
+    distance.top1 += (Argmax(want) == Argmax(have) ? 1.0 : 0.0) / static_cast<double>(rows);
+  }
+  return distance;
+}
+
+double SameRouting(const std::map<int32_t, std::vector<int32_t>>& reference,
+                   const std::map<int32_t, std::vector<int32_t>>& got, int64_t rows) {
+  int64_t same = 0;
+  int64_t all = 0;
+  for (const auto& [layer, want] : reference) {
+    const size_t k = want.size() / static_cast<size_t>(rows);
+    const auto have = got.find(layer);
+    for (size_t r = 0; r < static_cast<size_t>(rows); ++r, ++all) {
+      if (have == got.end() || have->second.size() != want.size()) continue;
+      const auto set = [&](const std::vector<int32_t>& ids) {
+        return std::set<int32_t>(ids.begin() + static_cast<std::ptrdiff_t>(r * k),
+                                 ids.begin() + static_cast<std::ptrdiff_t>((r + 1) * k));
+      };
+      if (set(want) == set(have->second)) ++same;
+    }
+  }
+  return all == 0 ? 1.0 : static_cast<double>(same) / static_cast<double>(all);
+}
+
+absl::StatusOr<GoldenReport> CompareWithGolden(const Golden& golden, const GoldenSubject& subject) {
+  GoldenReport report;
+  ASSIGN_OR_RETURN(const ModelRun run, subject(golden.prompt, static_cast<int>(golden.greedy.size())));
+  if (run.logits.size() != golden.logits.size()) {
+    return InvalidArgument("golden: {} logits, expected {}", run.logits.size(), golden.logits.size());
+  }
+  report.prompt = CompareLogits(golden.logits, run.logits, golden.vocabulary);
+  report.same_routing = SameRouting(golden.router, run.router, static_cast<int64_t>(golden.prompt.size()));
+  report.greedy_equal = run.greedy == golden.greedy;
+  ASSIGN_OR_RETURN(const ModelRun longer,
+                   subject(golden.long_prompt, static_cast<int>(golden.long_greedy.size())));
+  if (longer.logits.size() < golden.long_logits.size()) {
+    return InvalidArgument("golden: {} long logits, expected at least {}", longer.logits.size(),
+                           golden.long_logits.size());
+  }
+  const std::span<const float> last = std::span(longer.logits).last(golden.long_logits.size());
+  report.long_prompt = CompareLogits(golden.long_logits, last, golden.vocabulary);
+  report.long_greedy_equal = longer.greedy == golden.long_greedy;
+  return report;
+}
+
+std::string GoldenReport::to_string() const {
+  const auto line = [](const LogitsDistance& d, bool equal) {
+    return fmt::format("max {:.2e}, mean KL {:.2e}, top-1 {:.3f}, greedy {}", d.max_abs, d.mean_kl, d.top1,
+                       equal ? "equal" : "differs");
+  };
+  return fmt::format("{}, routing {:.3f}; long: {}", line(prompt, greedy_equal), same_routing,
+                     line(long_prompt, long_greedy_equal));
+}
+
+std::vector<std::string> GoldenFolders(const std::string& family) {
+  static const std::map<std::string, std::vector<std::string>> kCases = {
+      {"qwen3", {"tied", "tied-q4g32", "tied-q4g64", "tied-q6g64", "tied-q8g64"}},
+      {"qwen3_moe", {"plain", "plain-mixed46", "plain-q4g64", "sparse_step"}},
+      {"llama", {"bias_mha", "llama3_rope_tied", "plain", "plain-q3g64", "plain-q4g64"}},
+  };
+  std::vector<std::string> folders;
+  for (const std::string& name : kCases.at(family)) {
+    folders.push_back(fmt::format("tests/goldens/models/{}/{}", family, name));
+  }
+  return folders;
+}
+
+std::string RepositoryPath(const std::string& relative) {
+  return std::string(SHOAL_SOURCE_DIR) + "/" + relative;
+}
+
+}  // namespace shoal
