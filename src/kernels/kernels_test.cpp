@@ -1,0 +1,601 @@
+// Every kernel of every instruction set gives the bits of the reference: on edge shapes, on real shapes, for
+// any cut of its range. Driven by the kernel list: a kernel without a case below does not compile.
+#include "kernels/kernels.h"
+
+#include <gtest/gtest.h>
+
+#include <array>
+#include <cmath>
+#include <limits>
+
+#include "base/status.h"
+#include "kernels/test_data.h"
+
+namespace shoal {
+namespace {
+
+constexpr float kNan = std::numeric_limits<float>::quiet_NaN();
+constexpr float kInfinity = std::numeric_limits<float>::infinity();
+constexpr std::array kFloatTypes = {DType::kF32, DType::kF16, DType::kBF16};
+
+/// The reference and the table on trial.
+struct Pair {
+  const Kernels& reference;
+  const Kernels& tested;
+};
+
+// ---- Quantized activations ----
+
+void ExpectSameQuantized(const Pair& pair, const std::vector<float>& x, int64_t cols, int group) {
+  const QuantizedStorage expected = Quantize(pair.reference, x, cols, group);
+  const QuantizedStorage got = Quantize(pair.tested, x, cols, group);
+  EXPECT_EQ(got.codes, expected.codes);
+  EXPECT_EQ(Bits(got.scales), Bits(expected.scales));
+  EXPECT_EQ(Bits(got.sums), Bits(expected.sums));
+}
+
+void Case_quantize_rows(const Pair& pair) {
+  RandomStream random(1);
+  for (const int group : {32, 64, 128}) {
+    for (const Values kind : {Values::kOrdinary, Values::kEdge}) {
+      ExpectSameQuantized(pair, RandomFloats(random, 7 * 5 * group, kind), 5 * group, group);
+    }
+    // Around the threshold below which a group is zero, exact ties, and the largest floats.
+    std::vector<float> x(static_cast<size_t>(4 * group), 0.0f);
+    x[0] = 127.0f * 0x1p-126f;
+    x[static_cast<size_t>(group)] = std::nextafter(127.0f * 0x1p-126f, 0.0f);
+    for (int i = 0; i < group; ++i) x[static_cast<size_t>(2 * group + i)] = static_cast<float>(i) - 0.5f;
+    x[static_cast<size_t>(2 * group)] = 127.0f;
+    x[static_cast<size_t>(3 * group)] = std::numeric_limits<float>::max();
+    x[static_cast<size_t>(3 * group + 1)] = std::numeric_limits<float>::lowest();
+    ExpectSameQuantized(pair, x, 4 * group, group);
+  }
+  ExpectSameQuantized(pair, RandomFloats(random, 3 * 2048), 2048, 64);
+  for (const float bad : {kNan, -kNan, kInfinity, -kInfinity}) {
+    for (const size_t at : {size_t{0}, size_t{63}, size_t{100}}) {
+      std::vector<float> x = RandomFloats(random, 128);
+      x[at] = bad;
+      QuantizedStorage out = MakeQuantized(1, 128, 64);
+      const QuantizeRowsArgs args{.x = ConstView(x, 128), .out = out.rows, .rows = {0, 1}};
+      EXPECT_FALSE(pair.tested.quantize_rows(args));
+      EXPECT_FALSE(pair.reference.quantize_rows(args));
+    }
+  }
+}
+
+// ---- Matrix products ----
+
+struct AffineCase {
+  int64_t tokens, rows, cols;
+  int bits, group;
+  DType dtype;
+  Values kind;
+};
+
+// y over the whole range, and over three ranges one after another, must be the reference's.
+template <typename Args, typename Run>
+void ExpectSameProduct(const Pair& pair, Args args, int64_t tokens, Run run) {
+  const int64_t stride = args.w.rows + 3;
+  std::vector<float> expected(static_cast<size_t>(tokens * stride), 7.0f);
+  args.tiles = args.w.all_tiles();
+  args.y = MatView<float>(expected.data(), tokens, args.w.rows, stride);
+  run(pair.reference, args);
+  for (const int parts : {1, 3}) {
+    std::vector<float> got(expected.size(), 7.0f);
+    args.y.data = got.data();
+    for (int part = 0; part < parts; ++part) {
+      args.tiles = StaticPart(args.w.tiles(), 1, part, parts);
+      run(pair.tested, args);
+    }
+    ASSERT_EQ(Bits(got), Bits(expected)) << tokens << " x " << args.w.rows << " x " << args.w.cols << ", "
+                                         << args.w.format.bits << " bits, group " << args.w.format.group;
+  }
+}
+
+void CheckAffine(const Pair& pair, const AffineCase& c) {
+  RandomStream random(static_cast<uint64_t>(c.tokens * 1000 + c.rows),
+                      static_cast<uint64_t>(c.bits * 1000 + c.group));
+  const AffineSource source = RandomAffine(random, c.rows, c.cols, c.bits, c.group, c.dtype);
+  const PackedMatrix w = *PackedMatrix::PackAffine(source.view);
+  const std::vector<float> x = RandomFloats(random, c.tokens * c.cols, c.kind);
+  const QuantizedStorage quantized = Quantize(pair.reference, x, c.cols, c.group);
+  ExpectSameProduct(pair, MatmulAffineArgs{.x = quantized.rows, .w = w.view()}, c.tokens,
+                    [](const Kernels& k, const MatmulAffineArgs& args) { k.matmul_affine(args); });
+}
+
+void Case_matmul_affine(const Pair& pair) {
+  for (const int bits : {2, 3, 4, 5, 6, 8}) {
+    for (const int group : {32, 64, 128}) {
+      for (const DType dtype : kFloatTypes)
+        CheckAffine(pair, {3, 37, 5 * group, bits, group, dtype, Values::kEdge});
+    }
+    for (int64_t tokens = 1; tokens <= 27; ++tokens) {
+      CheckAffine(pair, {tokens, 17, 128, bits, 64, DType::kBF16, Values::kOrdinary});
+    }
+    CheckAffine(pair, {1, 1, 64, bits, 64, DType::kF16, Values::kOrdinary});
+    CheckAffine(pair, {2, 768, 2048, bits, 64, DType::kBF16, Values::kOrdinary});
+  }
+  CheckAffine(pair,
+              {300, 33, 4096, 4, 64, DType::kBF16, Values::kOrdinary});  // More rows than one cached pass.
+}
+
+// The largest sums: all codes and activations at their extremes, where an instruction that saturates would.
+TEST(MatmulAffine, ExtremeCodesDoNotSaturate) {
+  for (const int bits : {2, 3, 4, 5, 6, 8}) {
+    RandomStream random(5);
+    AffineSource source = RandomAffine(random, 16, 128, bits, 128, DType::kF32);
+    for (uint32_t& word : source.words) word = 0xffffffffu;
+    const PackedMatrix w = *PackedMatrix::PackAffine(source.view);
+    for (const float sign : {1.0f, -1.0f}) {
+      const std::vector<float> x(128, sign);
+      for (const Isa isa : SupportedIsas()) {
+        const Kernels& kernels = SelectKernels(isa);
+        const QuantizedStorage quantized = Quantize(kernels, x, 128, 128);
+        std::vector<float> y(16);
+        kernels.matmul_affine({.x = quantized.rows, .w = w.view(), .y = View(y, 16), .tiles = {0, 1}});
+        for (int64_t n = 0; n < 16; ++n) {
+          const float p = AffineScale(source.view, n, 0) * quantized.scales[0];
+          const float dot = sign * static_cast<float>(((1 << bits) - 1) * 127 * 128);
+          const float expected = std::fma(AffineBias(source.view, n, 0), quantized.sums[0], dot * p);
+          EXPECT_EQ(y[static_cast<size_t>(n)], expected) << IsaName(isa) << ", " << bits << " bits";
+        }
+      }
+    }
+  }
+}
+
+void Case_matmul_float(const Pair& pair) {
+  const auto run = [](const Kernels& k, const MatmulFloatArgs& args) { k.matmul_float(args); };
+  RandomStream random(2);
+  for (const DType dtype : kFloatTypes) {
+    for (const auto& [tokens, rows, cols] : std::vector<std::array<int64_t, 3>>{{1, 1, 1},
+                                                                                {1, 17, 33},
+                                                                                {1, 200, 31},
+                                                                                {2, 16, 7},
+                                                                                {3, 47, 100},
+                                                                                {9, 80, 65},
+                                                                                {17, 33, 5},
+                                                                                {2, 512, 1024}}) {
+      for (const Values kind : {Values::kOrdinary, Values::kEdge}) {
+        const std::vector<uint8_t> bytes = FloatsAs(RandomFloats(random, rows * cols, kind), dtype);
+        const PackedMatrix w = *PackedMatrix::PackFloat(bytes.data(), dtype, rows, cols, cols);
+        const std::vector<float> x = RandomFloats(random, tokens * cols, kind);
+        ExpectSameProduct(pair, MatmulFloatArgs{.x = ConstView(x, cols), .w = w.view()}, tokens, run);
+      }
+    }
+  }
+  for (const int bits : {2, 3, 4, 5, 6, 8}) {
+    for (const int64_t tokens : {1, 5, 8, 9}) {
+      const AffineSource source = RandomAffine(random, 35, 192, bits, 64, DType::kBF16);
+      const PackedMatrix w = *PackedMatrix::PackAffine(source.view);
+      const std::vector<float> x = RandomFloats(random, tokens * 192, Values::kEdge);
+      ExpectSameProduct(pair, MatmulFloatArgs{.x = ConstView(x, 192), .w = w.view()}, tokens, run);
+    }
+  }
+}
+
+// ---- Rows ----
+
+constexpr std::array<int64_t, 9> kCols = {1, 2, 15, 16, 17, 64, 100, 128, 2048};
+
+void Case_rms_norm(const Pair& pair) {
+  RandomStream random(3);
+  for (const int64_t cols : kCols) {
+    for (const Values kind : {Values::kOrdinary, Values::kEdge}) {
+      const std::vector<float> x = RandomFloats(random, 3 * cols, kind);
+      const std::vector<float> weight = RandomFloats(random, cols);
+      std::vector<float> expected(x.size()), got(x.size());
+      RmsNormArgs args{.x = ConstView(x, cols),
+                       .weight = weight.data(),
+                       .eps = 1e-6f,
+                       .y = View(expected, cols),
+                       .rows = {0, 3}};
+      pair.reference.rms_norm(args);
+      args.y = View(got, cols);
+      pair.tested.rms_norm(args);
+      EXPECT_EQ(Bits(got), Bits(expected)) << cols;
+      std::vector<float> in_place = x;
+      args.x = ConstView(in_place, cols);
+      args.y = View(in_place, cols);
+      pair.tested.rms_norm(args);
+      EXPECT_EQ(Bits(in_place), Bits(expected)) << cols;
+    }
+  }
+}
+
+void Case_add_rows(const Pair& pair) {
+  RandomStream random(4);
+  for (const int64_t cols : kCols) {
+    const std::vector<float> x = RandomFloats(random, 3 * cols, Values::kEdge);
+    const std::vector<float> y = RandomFloats(random, 3 * cols, Values::kEdge);
+    std::vector<float> expected = y, got = y;
+    pair.reference.add_rows({.x = ConstView(x, cols), .y = View(expected, cols), .rows = {1, 3}});
+    pair.tested.add_rows({.x = ConstView(x, cols), .y = View(got, cols), .rows = {1, 3}});
+    EXPECT_EQ(Bits(got), Bits(expected)) << cols;
+  }
+}
+
+void Case_add_bias(const Pair& pair) {
+  RandomStream random(5);
+  for (const int64_t cols : kCols) {
+    const std::vector<float> bias = RandomFloats(random, cols, Values::kEdge);
+    const std::vector<float> y = RandomFloats(random, 3 * cols, Values::kEdge);
+    std::vector<float> expected = y, got = y;
+    pair.reference.add_bias({.bias = bias.data(), .y = View(expected, cols), .rows = {0, 2}});
+    pair.tested.add_bias({.bias = bias.data(), .y = View(got, cols), .rows = {0, 2}});
+    EXPECT_EQ(Bits(got), Bits(expected)) << cols;
+  }
+}
+
+void Case_rope(const Pair& pair) {
+  RandomStream random(6);
+  for (const RopePairing pairing : {RopePairing::kHalfSplit, RopePairing::kInterleaved}) {
+    for (const auto& [head_dim, rotary] : std::vector<std::array<int64_t, 2>>{
+             {64, 64}, {128, 128}, {100, 100}, {128, 64}, {16, 6}, {10, 2}, {8, 0}}) {
+      const int64_t heads = 3, rows = 4;
+      const std::vector<float> cosine = RandomFloats(random, rows * rotary / 2 + 1);
+      const std::vector<float> sine = RandomFloats(random, rows * rotary / 2 + 1);
+      const std::vector<float> x = RandomFloats(random, rows * heads * head_dim, Values::kEdge);
+      std::vector<float> expected = x, got = x;
+      RopeArgs args{.x = View(expected, heads * head_dim),
+                    .heads = heads,
+                    .head_dim = head_dim,
+                    .rotary = rotary,
+                    .cosine = MatView<const float>(cosine.data(), rows, rotary / 2),
+                    .sine = MatView<const float>(sine.data(), rows, rotary / 2),
+                    .pairing = pairing,
+                    .rows = {1, 4}};
+      pair.reference.rope(args);
+      args.x = View(got, heads * head_dim);
+      pair.tested.rope(args);
+      EXPECT_EQ(Bits(got), Bits(expected)) << head_dim << ", " << rotary;
+    }
+  }
+}
+
+void Case_silu_mul(const Pair& pair) {
+  RandomStream random(7);
+  for (const int64_t cols : kCols) {
+    std::vector<float> gate = RandomFloats(random, 2 * cols, Values::kEdge);
+    if (cols >= 16) {
+      const float extremes[] = {88.0f, -88.0f, 87.0f, -87.0f, 88.5f, -88.5f, 1e30f, -1e30f, 3e38f, -3e38f};
+      std::copy(std::begin(extremes), std::end(extremes), gate.begin());
+    }
+    const std::vector<float> up = RandomFloats(random, 2 * cols);
+    std::vector<float> expected(gate.size()), got(gate.size());
+    pair.reference.silu_mul({.gate = ConstView(gate, cols),
+                             .up = ConstView(up, cols),
+                             .out = View(expected, cols),
+                             .rows = {0, 2}});
+    pair.tested.silu_mul(
+        {.gate = ConstView(gate, cols), .up = ConstView(up, cols), .out = View(got, cols), .rows = {0, 2}});
+    EXPECT_EQ(Bits(got), Bits(expected)) << cols;
+  }
+  // A dense sweep of the exponential through its whole range.
+  std::vector<float> gate;
+  for (float x = -90; x < 90; x += 0.0017f) gate.push_back(x);
+  const auto cols = static_cast<int64_t>(gate.size());
+  const std::vector<float> up(gate.size(), 1.0f);
+  std::vector<float> expected(gate.size()), got(gate.size());
+  pair.reference.silu_mul({.gate = ConstView(gate, cols),
+                           .up = ConstView(up, cols),
+                           .out = View(expected, cols),
+                           .rows = {0, 1}});
+  pair.tested.silu_mul(
+      {.gate = ConstView(gate, cols), .up = ConstView(up, cols), .out = View(got, cols), .rows = {0, 1}});
+  EXPECT_EQ(Bits(got), Bits(expected));
+}
+
+// ---- Attention ----
+
+void Case_append_kv(const Pair& pair) {
+  RandomStream random(8);
+  for (const DType dtype : kFloatTypes) {
+    for (const int64_t head_dim : {16, 64, 128, 100, 7}) {
+      std::vector<float> key = RandomFloats(random, 3 * head_dim, Values::kEdge);
+      std::vector<float> value = RandomFloats(random, 3 * head_dim, Values::kEdge);
+      const float extremes[] = {65504.0f, 65519.9f, 65520.0f, -1e30f, kInfinity, -kInfinity, kNan};
+      std::copy(std::begin(extremes), std::end(extremes), key.begin());
+      std::copy(std::begin(extremes), std::end(extremes), value.end() - 7);
+      CacheStorage expected = MakeCache(2, 3, head_dim, dtype);
+      CacheStorage got = MakeCache(2, 3, head_dim, dtype);
+      for (const int64_t position : {0, 31, 77}) {
+        AppendKvArgs args{.cache = expected.view,
+                          .block = BlockId{1},
+                          .position = position,
+                          .key = key.data(),
+                          .value = value.data(),
+                          .kv_heads = {0, 3}};
+        const int64_t saturated = pair.reference.append_kv(args);
+        EXPECT_EQ(saturated, dtype == DType::kF16 ? 8 : 0);
+        args.cache = got.view;
+        EXPECT_EQ(pair.tested.append_kv(args), saturated);
+      }
+      EXPECT_EQ(got.memory, expected.memory) << head_dim;
+    }
+  }
+}
+
+struct AttentionShape {
+  int64_t kv_heads, group, head_dim;
+  DType dtype;
+  std::vector<Range> rows;  ///< Visible positions of each query row.
+};
+
+/// A cache filled to the last visible position, through a shuffled block table, and queries.
+struct AttentionProblem {
+  CacheStorage cache;
+  std::vector<BlockId> blocks;
+  std::vector<float> query;
+  std::vector<float> out;
+  std::vector<AttentionRow> rows;
+  int64_t row_floats = 0;
+
+  AttentionProblem(const Kernels& kernels, const AttentionShape& shape) {
+    RandomStream random(9);
+    int64_t end = 0;
+    for (const Range& range : shape.rows) end = std::max(end, range.end);
+    const int64_t count = (end + kKvBlockPositions - 1) / kKvBlockPositions;
+    cache = MakeCache(count + 1, shape.kv_heads, shape.head_dim, shape.dtype);
+    for (int64_t b = 0; b < count; ++b) blocks.push_back(BlockId{static_cast<int32_t>(count - b)});
+    for (int64_t position = 0; position < end; ++position) {
+      const std::vector<float> key = RandomFloats(random, shape.kv_heads * shape.head_dim);
+      const std::vector<float> value = RandomFloats(random, shape.kv_heads * shape.head_dim);
+      kernels.append_kv({.cache = cache.view,
+                         .block = blocks[static_cast<size_t>(position / kKvBlockPositions)],
+                         .position = position,
+                         .key = key.data(),
+                         .value = value.data(),
+                         .kv_heads = {0, shape.kv_heads}});
+    }
+    row_floats = shape.kv_heads * shape.group * shape.head_dim;
+    query = RandomFloats(random, static_cast<int64_t>(shape.rows.size()) * row_floats);
+    out.resize(query.size(), 7.0f);
+    for (size_t r = 0; r < shape.rows.size(); ++r) {
+      const int64_t offset = static_cast<int64_t>(r) * row_floats;
+      rows.push_back({query.data() + offset, out.data() + offset, blocks.data(), shape.rows[r]});
+    }
+  }
+};
+
+std::vector<AttentionShape> AttentionShapes() {
+  std::vector<Range> prompt;
+  for (int64_t p = 0; p < 70; ++p) prompt.push_back({0, p + 1});
+  std::vector<Range> window;
+  for (int64_t p = 40; p < 90; ++p) window.push_back({p - 37, p + 1});
+  return {
+      {1, 1, 64, DType::kF16, {{0, 1}}},
+      {2, 2, 128, DType::kF16, {{0, 33}, {0, 1600}}},
+      {2, 4, 64, DType::kBF16, {{511, 513}, {0, 512}, {0, 513}, {1000, 1100}}},
+      {1, 3, 100, DType::kF16, {{5, 700}}},
+      {1, 12, 32, DType::kF32, {{0, 45}, {0, 1200}}},
+      {3, 1, 7, DType::kF16, {{0, 40}}},
+      {2, 2, 64, DType::kF16, prompt},
+      {1, 5, 80, DType::kF32, prompt},
+      {1, 2, 64, DType::kF16, window},
+  };
+}
+
+void Case_attention(const Pair& pair) {
+  for (const AttentionShape& shape : AttentionShapes()) {
+    AttentionProblem expected(pair.reference, shape);
+    const auto count = static_cast<int64_t>(shape.rows.size());
+    AttentionArgs args{.cache = expected.cache.view,
+                       .group = shape.group,
+                       .scale = 0.125f,
+                       .rows = expected.rows.data(),
+                       .row_range = {0, count},
+                       .kv_heads = {0, shape.kv_heads}};
+    pair.reference.attention(args);
+    for (const int parts : {1, 3}) {
+      AttentionProblem got(pair.reference, shape);
+      args.cache = got.cache.view;
+      args.rows = got.rows.data();
+      for (int part = 0; part < parts; ++part) {
+        for (int64_t head = 0; head < shape.kv_heads; ++head) {
+          args.row_range = StaticPart(count, 1, part, parts);
+          args.kv_heads = {head, head + 1};
+          pair.tested.attention(args);
+        }
+      }
+      EXPECT_EQ(Bits(got.out), Bits(expected.out)) << shape.head_dim << ", group " << shape.group;
+    }
+  }
+}
+
+// Splits computed apart and merged give the bits of `attention`.
+void CheckSplits(const Kernels& reference, const Kernels& partial, const Kernels& merge) {
+  for (const AttentionShape& shape : AttentionShapes()) {
+    AttentionProblem problem(reference, shape);
+    const int64_t heads = shape.kv_heads * shape.group;
+    const AttentionRow& row = problem.rows.back();
+    reference.attention({.cache = problem.cache.view,
+                         .group = shape.group,
+                         .scale = 0.125f,
+                         .rows = &row,
+                         .row_range = {0, 1},
+                         .kv_heads = {0, shape.kv_heads}});
+    const Range splits = AttentionSplits(row.positions);
+    std::vector<float> partials(
+        static_cast<size_t>(splits.size() * heads * AttentionPartialFloats(shape.head_dim)));
+    for (int64_t split = splits.end - 1; split >= splits.begin; --split) {  // In whatever order.
+      partial.attention_partial({.cache = problem.cache.view,
+                                 .group = shape.group,
+                                 .scale = 0.125f,
+                                 .row = row,
+                                 .splits = {split, split + 1},
+                                 .kv_heads = {0, shape.kv_heads},
+                                 .partials = partials.data()});
+    }
+    std::vector<float> got(static_cast<size_t>(problem.row_floats));
+    merge.attention_merge({.partials = partials.data(),
+                           .splits = splits.size(),
+                           .heads = heads,
+                           .head_dim = shape.head_dim,
+                           .out = got.data(),
+                           .head_range = {0, heads}});
+    const std::vector<float> expected(row.out, row.out + problem.row_floats);
+    EXPECT_EQ(Bits(got), Bits(expected)) << shape.head_dim << ", group " << shape.group;
+  }
+}
+
+void Case_attention_partial(const Pair& pair) { CheckSplits(pair.reference, pair.tested, pair.reference); }
+void Case_attention_merge(const Pair& pair) { CheckSplits(pair.reference, pair.reference, pair.tested); }
+
+TEST(Attention, SplitsMergedByTheReferenceAreItsAttention) {
+  const Kernels& reference = SelectKernels(Isa::kReference);
+  CheckSplits(reference, reference, reference);
+}
+
+// ---- Experts ----
+
+void Case_route(const Pair& pair) {
+  RandomStream random(10);
+  for (const int64_t experts : {1, 2, 13, 16, 17, 64, 128, 160, 1024}) {
+    for (const RouteWeights weighting : {RouteWeights::kAsIs, RouteWeights::kRenormalized}) {
+      const int64_t k = std::min<int64_t>(8, experts);
+      std::vector<float> logits = RandomFloats(random, 5 * experts);
+      for (int64_t e = 0; e < experts; ++e) {
+        logits[static_cast<size_t>(experts + e)] = 0.25f;  // All tie.
+        logits[static_cast<size_t>(2 * experts + e)] =
+            static_cast<float>(e % 3) - 200.0f;  // Ties of three levels.
+        logits[static_cast<size_t>(3 * experts + e)] =
+            e == experts - 1 ? 3e38f : -3e38f;  // One takes all; zeros tie.
+      }
+      std::vector<int32_t> expected_ids(static_cast<size_t>(5 * k)), ids(expected_ids.size());
+      std::vector<float> expected(expected_ids.size()), weights(expected_ids.size());
+      RouteArgs args{.logits = ConstView(logits, experts),
+                     .k = k,
+                     .weighting = weighting,
+                     .ids = View(expected_ids, k),
+                     .weights = View(expected, k),
+                     .rows = {0, 5}};
+      ASSERT_TRUE(pair.reference.route(args));
+      args.ids = View(ids, k);
+      args.weights = View(weights, k);
+      ASSERT_TRUE(pair.tested.route(args));
+      EXPECT_EQ(ids, expected_ids) << experts;
+      EXPECT_EQ(Bits(weights), Bits(expected)) << experts;
+      for (const float bad : {kNan, kInfinity, -kInfinity}) {
+        logits.back() = bad;
+        EXPECT_FALSE(pair.reference.route(args));
+        EXPECT_FALSE(pair.tested.route(args));
+      }
+    }
+  }
+}
+
+void Case_accumulate_fixed(const Pair& pair) {
+  RandomStream random(11);
+  const int64_t cols = 77;
+  std::vector<float> y = RandomFloats(random, 4 * cols, Values::kEdge);
+  const float extremes[] = {0x1p-41f, 0x1.8p-40f,     -0x1.8p-40f, 0x1p11f,
+                            -0x1p11f, 0x1.fffffep10f, 262143.98f,  -262143.98f};
+  std::copy(std::begin(extremes), std::end(extremes), y.begin());
+  std::copy(std::begin(extremes), std::end(extremes), y.begin() + 60);
+  const std::vector<float> weights = {1.0f, 0.3f, 1e-9f, 0.7f};
+  const std::vector<int32_t> targets = {0, 1, 1, 0};
+  std::vector<int64_t> expected(2 * cols, 5), got(2 * cols, 5);
+  AccumulateFixedArgs args{.y = ConstView(y, cols),
+                           .weights = weights.data(),
+                           .targets = targets.data(),
+                           .acc = View(expected, cols),
+                           .cols = {0, cols}};
+  ASSERT_TRUE(pair.reference.accumulate_fixed(args));
+  args.acc = View(got, cols);
+  for (int part = 0; part < 3; ++part) {
+    args.cols = StaticPart(cols, 16, part, 3);
+    ASSERT_TRUE(pair.tested.accumulate_fixed(args));
+  }
+  EXPECT_EQ(got, expected);
+  args.cols = {0, cols};
+  for (const float bad : {262144.0f, -262144.0f, kNan, kInfinity, -kInfinity}) {
+    for (const size_t at : {size_t{3}, size_t{15}, static_cast<size_t>(cols - 1)}) {
+      std::vector<float> spoilt = y;
+      spoilt[at] = bad;
+      args.y = ConstView(spoilt, cols);
+      EXPECT_FALSE(pair.reference.accumulate_fixed(args));
+      EXPECT_FALSE(pair.tested.accumulate_fixed(args));
+    }
+  }
+}
+
+void Case_fixed_to_float(const Pair& pair) {
+  RandomStream random(12);
+  const int64_t cols = 83;
+  std::vector<int64_t> acc(2 * cols);
+  for (size_t i = 0; i < acc.size(); ++i) acc[i] = static_cast<int64_t>(random.bits()) >> (i % 64);
+  acc[0] = (int64_t{1} << 53) + (int64_t{1} << 29);  // A tie between two floats,
+  acc[1] = (int64_t{1} << 53) + (int64_t{1} << 29) +
+           1;  // and just above: converting through double would lose the 1.
+  for (const FixedStore store : {FixedStore::kAssign, FixedStore::kAdd}) {
+    std::vector<float> expected = RandomFloats(random, 2 * cols), got = expected;
+    FixedToFloatArgs args{
+        .acc = ConstView(acc, cols), .y = View(expected, cols), .store = store, .rows = {0, 2}};
+    pair.reference.fixed_to_float(args);
+    args.y = View(got, cols);
+    pair.tested.fixed_to_float(args);
+    EXPECT_EQ(Bits(got), Bits(expected));
+  }
+}
+
+void Case_argmax(const Pair& pair) {
+  RandomStream random(13);
+  for (const int64_t size : {1, 2, 15, 16, 17, 33, 1000, 151936}) {
+    std::vector<float> values = RandomFloats(random, size);
+    EXPECT_EQ(pair.tested.argmax({values.data(), size}), pair.reference.argmax({values.data(), size}));
+    for (int round = 0; round < 20; ++round) {  // Ties: the lowest index wins.
+      const auto a = static_cast<int64_t>(random.below(static_cast<uint64_t>(size)));
+      const auto b = static_cast<int64_t>(random.below(static_cast<uint64_t>(size)));
+      std::vector<float> tied = values;
+      tied[static_cast<size_t>(a)] = tied[static_cast<size_t>(b)] = 50.0f;
+      EXPECT_EQ(pair.tested.argmax({tied.data(), size}), std::min(a, b));
+      EXPECT_EQ(pair.reference.argmax({tied.data(), size}), std::min(a, b));
+    }
+    std::vector<float> zeros(static_cast<size_t>(size), 0.0f);
+    zeros[0] = -0.0f;
+    EXPECT_EQ(pair.tested.argmax({zeros.data(), size}), 0);
+    std::fill(zeros.begin(), zeros.end(), -kInfinity);
+    EXPECT_EQ(pair.tested.argmax({zeros.data(), size}), 0);
+    values.back() = kNan;
+    EXPECT_EQ(pair.tested.argmax({values.data(), size}), -1);
+    EXPECT_EQ(pair.reference.argmax({values.data(), size}), -1);
+  }
+  EXPECT_EQ(pair.tested.argmax({nullptr, 0}), -1);
+}
+
+// ---- One test per line of the list and instruction set ----
+
+class BitEquality : public testing::TestWithParam<Isa> {
+ protected:
+  Pair pair() const { return {SelectKernels(Isa::kReference), SelectKernels(GetParam())}; }
+};
+#define SHOAL_KERNEL(result, name, Args) \
+  TEST_P(BitEquality, name) { Case_##name(pair()); }
+#include "kernels/kernel_list.inc"
+#undef SHOAL_KERNEL
+
+INSTANTIATE_TEST_SUITE_P(, BitEquality, testing::ValuesIn(SupportedIsas()),
+                         [](const auto& isa) { return std::string(IsaName(isa.param)); });
+
+// ---- Dispatch ----
+
+TEST(Isa, TheFastestIsChosenAndALowerOneCanBeForced) {
+  const std::vector<Isa> isas = SupportedIsas();
+  ASSERT_FALSE(isas.empty());
+  EXPECT_EQ(*ChooseIsa(""), isas.back());
+  EXPECT_EQ(*ChooseIsa("reference"), Isa::kReference);
+  for (const Isa isa : isas) {
+    EXPECT_EQ(*ChooseIsa(IsaName(isa)), isa);
+    EXPECT_EQ(SelectKernels(isa).isa, isa);
+  }
+}
+
+TEST(Isa, AnUnknownNameIsRefusedWithTheKnownOnes) {
+  const auto isa = ChooseIsa("sse2");
+  EXPECT_EQ(isa.status().code(), absl::StatusCode::kInvalidArgument);
+  EXPECT_NE(Message(isa.status()).find("reference"), std::string::npos);
+}
+
+}  // namespace
+}  // namespace shoal
