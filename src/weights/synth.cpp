@@ -277,6 +277,24 @@ absl::Status MakeFolder(const std::string& path) {
   return absl::OkStatus();
 }
 
+// clang-format off
+constexpr char kShapeA[] = R"({
+  "architectures": ["Qwen3ForCausalLM"], "model_type": "qwen3", "attention_bias": false, "head_dim": 128,
+  "hidden_act": "silu", "hidden_size": 2048, "intermediate_size": 6144, "max_position_embeddings": 40960,
+  "num_attention_heads": 16, "num_hidden_layers": 28, "num_key_value_heads": 8, "rms_norm_eps": 1e-06,
+  "rope_scaling": null, "rope_theta": 1000000, "sliding_window": null, "tie_word_embeddings": true,
+  "use_sliding_window": false, "vocab_size": 151936})";
+
+constexpr char kShapeB[] = R"({
+  "architectures": ["Qwen3MoeForCausalLM"], "model_type": "qwen3_moe", "attention_bias": false,
+  "decoder_sparse_step": 1, "head_dim": 128, "hidden_act": "silu", "hidden_size": 2048,
+  "intermediate_size": 6144, "max_position_embeddings": 40960, "mlp_only_layers": [],
+  "moe_intermediate_size": 768, "norm_topk_prob": true, "num_attention_heads": 32, "num_experts": 128,
+  "num_experts_per_tok": 8, "num_hidden_layers": 6, "num_key_value_heads": 4, "rms_norm_eps": 1e-06,
+  "rope_scaling": null, "rope_theta": 1000000, "sliding_window": null, "tie_word_embeddings": false,
+  "use_sliding_window": false, "vocab_size": 151936})";
+// clang-format on
+
 }  // namespace
 
 absl::Status Synthesize(const SynthOptions& options, const ProgressFn& progress) {
@@ -306,23 +324,8 @@ absl::Status Synthesize(const SynthOptions& options, const ProgressFn& progress)
 }
 
 absl::StatusOr<std::string> SynthPreset(std::string_view name) {
-  if (name == "A") {
-    return std::string(
-        R"({"architectures": ["Qwen3ForCausalLM"], "model_type": "qwen3", "attention_bias": false,
-      "head_dim": 128, "hidden_act": "silu", "hidden_size": 2048, "intermediate_size": 6144,
-      "max_position_embeddings": 40960, "num_attention_heads": 16, "num_hidden_layers": 28,
-      "num_key_value_heads": 8, "rms_norm_eps": 1e-06, "rope_scaling": null, "rope_theta": 1000000,
-      "sliding_window": null, "tie_word_embeddings": true, "use_sliding_window": false, "vocab_size": 151936})");
-  }
-  if (name == "B") {
-    return std::string(R"({"architectures": ["Qwen3MoeForCausalLM"], "model_type": "qwen3_moe",
-      "attention_bias": false, "decoder_sparse_step": 1, "head_dim": 128, "hidden_act": "silu",
-      "hidden_size": 2048, "intermediate_size": 6144, "max_position_embeddings": 40960, "mlp_only_layers": [],
-      "moe_intermediate_size": 768, "norm_topk_prob": true, "num_attention_heads": 32, "num_experts": 128,
-      "num_experts_per_tok": 8, "num_hidden_layers": 6, "num_key_value_heads": 4, "rms_norm_eps": 1e-06,
-      "rope_scaling": null, "rope_theta": 1000000, "sliding_window": null, "tie_word_embeddings": false,
-      "use_sliding_window": false, "vocab_size": 151936})");
-  }
+  if (name == "A") return std::string(kShapeA);
+  if (name == "B") return std::string(kShapeB);
   return InvalidArgument("synth: shape '{}': expected A (Qwen3-1.7B) or B (Qwen3-30B-A3B cut to 6 layers)",
                          name);
 }

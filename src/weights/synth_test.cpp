@@ -17,15 +17,18 @@ namespace {
 using testing::ElementsAre;
 using testing::HasSubstr;
 
+// clang-format off
 /// Odd on purpose: rows and vocabulary are no multiples of 16, experts are prime.
-constexpr char kTinyMoe[] = R"({"model_type": "qwen3_moe", "hidden_size": 192, "num_hidden_layers": 3,
-  "num_attention_heads": 6, "num_key_value_heads": 2, "head_dim": 36, "intermediate_size": 320, "vocab_size": 277,
+constexpr char kTinyMoe[] = R"({
+  "model_type": "qwen3_moe", "hidden_size": 192, "num_hidden_layers": 3, "num_attention_heads": 6,
+  "num_key_value_heads": 2, "head_dim": 36, "intermediate_size": 320, "vocab_size": 277,
   "tie_word_embeddings": false, "num_experts": 13, "num_experts_per_tok": 3, "moe_intermediate_size": 64,
   "decoder_sparse_step": 1, "mlp_only_layers": [1], "rms_norm_eps": 1e-06})";
-constexpr char kTinyLlama[] =
-    R"({"model_type": "llama", "hidden_size": 64, "num_hidden_layers": 2, 
-  "num_attention_heads": 2, "num_key_value_heads": 1, "intermediate_size": 96, "vocab_size": 300, "tie_word_embeddings": true,
+constexpr char kTinyLlama[] = R"({
+  "model_type": "llama", "hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2,
+  "num_key_value_heads": 1, "intermediate_size": 96, "vocab_size": 300, "tie_word_embeddings": true,
   "attention_bias": true, "mlp_bias": true})";
+// clang-format on
 
 SynthOptions Options(std::string_view config, std::string out) {
   SynthOptions options;
