@@ -62,15 +62,19 @@ struct InprocNetwork::Hub {
     return absl::OkStatus();
   }
 
-  /// Passes one encoded frame through the link's faults into the inbox of `to`.
-  absl::Status deliver(NodeId from, NodeId to, std::span<std::byte> bytes) {
-    std::lock_guard lock(mutex);  // Held over the push: it keeps the order of the link.
+  /// Passes one encoded frame through the link's faults into the inbox of `to`. Decodes without the lock.
+  absl::Status deliver(NodeId from, NodeId to, const Buffer& encoded) {
+    if (take_corruption(from, to)) {
+      // EncodeFrame made these bytes for us alone.
+      const_cast<std::byte&>(encoded.bytes().back()) ^= std::byte{0x10};
+    }
+    auto frame = DecodeFrameInPlace(encoded, options.limits);
+    std::lock_guard lock(
+        mutex);  // Held over the push: nothing comes after a kPeerDown, or before an earlier frame.
     RETURN_IF_ERROR(check_link_locked(from, to));
     Link& way = link(from, to);
     way.sent.frames_sent += 1;
-    way.sent.bytes_sent += bytes.size();
-    if (std::exchange(way.corrupt_next, false)) bytes.back() ^= std::byte{0x10};
-    auto frame = DecodeFrame(bytes, options.limits);
+    way.sent.bytes_sent += encoded.size();
     if (!frame.ok()) {
       inbox(to).push(PeerDown(from, Annotate(frame.status(), fmt::format("from {}", text(from)))));
       inbox(from).push(
@@ -87,6 +91,11 @@ struct InprocNetwork::Hub {
     event.frame = *std::move(frame);
     inbox(to).push(std::move(event), ready);
     return absl::OkStatus();
+  }
+
+  bool take_corruption(NodeId from, NodeId to) {
+    std::lock_guard lock(mutex);
+    return std::exchange(link(from, to).corrupt_next, false);
   }
 
   /// `node` is gone: every other open node learns it.
@@ -139,9 +148,7 @@ class InprocNetwork::Endpoint : public Transport {
       if (absl::IsCancelled(room)) return Unavailable("send to {}: it closed the session", hub_->text(to));
       if (!room.ok()) return Annotate(room, fmt::format("send to {}: it takes nothing in", hub_->text(to)));
     }
-    const Buffer encoded = EncodeFrame(frame);
-    // EncodeFrame made these bytes for us alone; the link may flip one of them.
-    return hub_->deliver(self_, to, {const_cast<std::byte*>(encoded.data()), encoded.size()});
+    return hub_->deliver(self_, to, EncodeFrame(frame));
   }
 
   absl::StatusOr<Event> receive(Deadline deadline) override { return hub_->inbox(self_).receive(deadline); }
