@@ -1,0 +1,191 @@
+#include "wire/handshake.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <filesystem>
+#include <fstream>
+
+#include "base/clock.h"
+#include "base/status.h"
+#include "wire/payload.h"
+
+namespace shoal {
+namespace {
+
+using testing::AllOf;
+using testing::HasSubstr;
+
+KeyAuth Key(const std::string& text = "correct horse battery staple") { return *KeyAuth::from_key(text); }
+
+Hello HelloOf(int from, int to) {
+  return {.session = 0xabc,
+          .from = NodeId{from},
+          .to = NodeId{to},
+          .from_name = fmt::format("mini{}", from),
+          .identity = {.numerics_version = 3, .model_hash = "0011", .kv_dtype = "f16"},
+          .nonce = RandomNonce()};
+}
+
+/// Node 0 dials node 1. The first error of either side, or OK when both are satisfied.
+absl::Status Shake(Hello dialler_hello, std::optional<KeyAuth> dialler_key, Hello acceptor_hello,
+                   std::optional<KeyAuth> acceptor_key) {
+  DiallerHandshake dialler(std::move(dialler_hello), std::move(dialler_key));
+  AcceptorHandshake acceptor(std::move(acceptor_hello), std::move(acceptor_key));
+  ASSIGN_OR_RETURN(const Frame ack, acceptor.on_hello(dialler.hello()));
+  ASSIGN_OR_RETURN(const Frame proof, dialler.on_ack(ack));
+  ASSIGN_OR_RETURN(const Frame ready, acceptor.on_proof(proof));
+  return ExpectKind(ready, FrameKind::kReady);
+}
+
+TEST(Handshake, EqualNodesAgreeWithAndWithoutAKey) {
+  EXPECT_TRUE(Shake(HelloOf(0, 1), std::nullopt, HelloOf(1, 0), std::nullopt).ok());
+  EXPECT_TRUE(Shake(HelloOf(0, 1), Key(), HelloOf(1, 0), Key()).ok());
+}
+
+TEST(Handshake, DifferentKeysAreRefusedAndNoMessageHoldsOne) {
+  const auto status =
+      Shake(HelloOf(0, 1), Key("the key of node zero"), HelloOf(1, 0), Key("the key of node one"));
+  EXPECT_EQ(status.code(), absl::StatusCode::kUnauthenticated);
+  EXPECT_THAT(Message(status), HasSubstr("node 1 'mini1'"));
+  EXPECT_THAT(Message(status), testing::Not(HasSubstr("the key of")));
+}
+
+TEST(Handshake, AKeyOnOneSideOnlyIsRefusedAndSaysWhichSide) {
+  auto status = Shake(HelloOf(0, 1), Key(), HelloOf(1, 0), std::nullopt);
+  EXPECT_EQ(status.code(), absl::StatusCode::kUnauthenticated);
+  EXPECT_THAT(Message(status), HasSubstr("node 1 'mini1' has no key, node 0 'mini0' has one"));
+  status = Shake(HelloOf(0, 1), std::nullopt, HelloOf(1, 0), Key());
+  EXPECT_EQ(status.code(), absl::StatusCode::kUnauthenticated);
+  EXPECT_THAT(Message(status), HasSubstr("node 1 'mini1' has a key, node 0 'mini0' has none"));
+}
+
+TEST(Handshake, NodesThatWouldNotComputeTheSameAreRefusedWithBothValues) {
+  Hello other = HelloOf(1, 0);
+  other.identity.model_hash = "ffee";
+  auto status = Shake(HelloOf(0, 1), std::nullopt, other, std::nullopt);
+  EXPECT_EQ(status.code(), absl::StatusCode::kFailedPrecondition);
+  EXPECT_THAT(Message(status), AllOf(HasSubstr("model"), HasSubstr("0011"), HasSubstr("ffee")));
+  other = HelloOf(1, 0);
+  other.identity.numerics_version = 9;
+  status = Shake(HelloOf(0, 1), std::nullopt, other, std::nullopt);
+  EXPECT_THAT(Message(status), AllOf(HasSubstr("numerics"), HasSubstr("version 9"), HasSubstr("as 3")));
+  other = HelloOf(1, 0);
+  other.identity.kv_dtype = "f32";
+  status = Shake(HelloOf(0, 1), std::nullopt, other, std::nullopt);
+  EXPECT_THAT(Message(status), AllOf(HasSubstr("kv dtype"), HasSubstr("f16"), HasSubstr("f32")));
+  other = HelloOf(1, 0);
+  other.session = 0xdef;
+  status = Shake(HelloOf(0, 1), std::nullopt, other, std::nullopt);
+  EXPECT_THAT(Message(status), AllOf(HasSubstr("session"), HasSubstr("0abc"), HasSubstr("0def")));
+}
+
+TEST(Handshake, ADiallerThatReachedTheWrongNodeIsTold) {
+  const auto status = Shake(HelloOf(0, 2), std::nullopt, HelloOf(1, 0), std::nullopt);
+  EXPECT_EQ(status.code(), absl::StatusCode::kFailedPrecondition);
+  EXPECT_THAT(Message(status), HasSubstr("node 0 'mini0' to node 2"));
+}
+
+TEST(Handshake, AProofIsGoodForItsOwnNoncesOnly) {
+  DiallerHandshake dialler(HelloOf(0, 1), Key());
+  AcceptorHandshake first(HelloOf(1, 0), Key());
+  const auto ack = first.on_hello(dialler.hello());
+  ASSERT_TRUE(ack.ok());
+  const auto proof = dialler.on_ack(*ack);
+  ASSERT_TRUE(proof.ok());
+  AcceptorHandshake second(HelloOf(1, 0), Key());  // The same hello, replayed to a fresh nonce.
+  ASSERT_TRUE(second.on_hello(dialler.hello()).ok());
+  EXPECT_EQ(second.on_proof(*proof).status().code(), absl::StatusCode::kUnauthenticated);
+  EXPECT_TRUE(first.on_proof(*proof).ok());
+}
+
+TEST(Handshake, AnAcceptorsProofReflectedBackIsRefused) {
+  DiallerHandshake dialler(HelloOf(0, 1), Key());
+  AcceptorHandshake acceptor(HelloOf(1, 0), Key());
+  const auto ack = acceptor.on_hello(dialler.hello());
+  ASSERT_TRUE(ack.ok());
+  // Without the key, all an attacker has is what the acceptor sent: its proof ends the ack.
+  const auto bytes = ack->payload.bytes();
+  PayloadWriter writer;
+  writer.string({reinterpret_cast<const char*>(bytes.data()) + bytes.size() - 32, 32});
+  Frame reflected;
+  reflected.header.kind = FrameKind::kHelloProof;
+  reflected.payload = writer.finish();
+  EXPECT_EQ(acceptor.on_proof(reflected).status().code(), absl::StatusCode::kUnauthenticated);
+}
+
+TEST(Handshake, FramesOutOfTurnAreRefused) {
+  DiallerHandshake dialler(HelloOf(0, 1), std::nullopt);
+  AcceptorHandshake acceptor(HelloOf(1, 0), std::nullopt);
+  EXPECT_EQ(dialler.on_ack(dialler.hello()).status().code(), absl::StatusCode::kInvalidArgument);
+  EXPECT_EQ(acceptor.on_proof(dialler.hello()).status().code(), absl::StatusCode::kInvalidArgument);
+}
+
+TEST(KeyAuth, ProvesAsHmacSha256DoesElsewhere) {
+  // python3: hmac.new(b"0123456789abcdef", b"4:role7:message", "sha256").hexdigest()
+  const std::string proof = Key("0123456789abcdef").prove({"role", "message"});
+  std::string hex;
+  for (const char c : proof) hex += fmt::format("{:02x}", static_cast<unsigned char>(c));
+  EXPECT_EQ(hex, "4c4340d84bec371aedcdf20ff5eab73f2da9bda18332a4208f8a38da4fb3a59a");
+}
+
+TEST(KeyAuth, AProofHoldsForItsPurposeMessageAndKeyOnly) {
+  const KeyAuth key = Key();
+  const std::string proof = key.prove({"role", "message"});
+  EXPECT_TRUE(key.verify({"role", "message"}, proof));
+  EXPECT_FALSE(key.verify({"rol", "emessage"}, proof));
+  EXPECT_FALSE(key.verify({"role", "message "}, proof));
+  EXPECT_FALSE(key.verify({"role", "message"}, proof.substr(1)));
+  EXPECT_FALSE(key.verify({"role", "message"}, ""));
+  EXPECT_FALSE(Key("another key of the same kind").verify({"role", "message"}, proof));
+}
+
+TEST(KeyAuth, AKeyFileIsReadWithoutItsLineEndAndMustBePrivateAndLong) {
+  const std::string path = testing::TempDir() + "shoal_key_test";
+  const auto write = [&](std::string_view text, std::filesystem::perms perms) {
+    std::ofstream(path, std::ios::binary) << text;
+    std::filesystem::permissions(path, perms);
+  };
+  using std::filesystem::perms;
+  const auto only_me = perms::owner_read | perms::owner_write;
+  write("0123456789abcdef\r\n", only_me);
+  const auto key = KeyAuth::from_file(path);
+  ASSERT_TRUE(key.ok()) << Message(key.status());
+  EXPECT_EQ(key->prove({"a", "b"}), Key("0123456789abcdef").prove({"a", "b"}));
+  write("0123456789abcdef\n", only_me | perms::others_read);
+  EXPECT_THAT(Message(KeyAuth::from_file(path).status()), HasSubstr("chmod 600"));
+  write("short\n", only_me);
+  EXPECT_THAT(Message(KeyAuth::from_file(path).status()), AllOf(HasSubstr(path), HasSubstr("got 5")));
+  std::filesystem::remove(path);
+  EXPECT_EQ(KeyAuth::from_file(path).status().code(), absl::StatusCode::kNotFound);
+}
+
+TEST(KeyAuth, ATokenOpensOneCallOnce) {
+  TokenChecker checker(Key());
+  const std::string token = Key().issue_token("/shoal.v1.Control/Load");
+  EXPECT_TRUE(checker.check(token, "/shoal.v1.Control/Load").ok());
+  EXPECT_THAT(Message(checker.check(token, "/shoal.v1.Control/Load")), HasSubstr("used before"));
+  EXPECT_FALSE(checker.check(Key().issue_token("/shoal.v1.Control/Load"), "/shoal.v1.Control/Stop").ok());
+  EXPECT_FALSE(checker.check(Key("another key of the same kind").issue_token("x"), "x").ok());
+  EXPECT_THAT(Message(checker.check("", "x")), HasSubstr("--key-file"));
+  for (const char* bad : {"x", "1.2.3", "..", "1..2", "99999999999999999999.a.b"}) {
+    EXPECT_EQ(checker.check(bad, "x").code(), absl::StatusCode::kUnauthenticated) << bad;
+  }
+}
+
+TEST(KeyAuth, ATokenFromAnotherHourIsRefused) {
+  // An honest token whose time was changed does not verify, so the clock check needs one that was signed like
+  // that.
+  const std::string nonce(2 * kNonceBytes, 'a');
+  const std::string stamp = fmt::format("{}.{}", UnixSeconds() - 3600, nonce);
+  std::string hex;
+  for (const char c : Key().prove({"shoal token v1", fmt::format("{} x", stamp)})) {
+    hex += fmt::format("{:02x}", static_cast<unsigned char>(c));
+  }
+  const auto status = TokenChecker(Key()).check(fmt::format("{}.{}", stamp, hex), "x");
+  EXPECT_EQ(status.code(), absl::StatusCode::kUnauthenticated);
+  EXPECT_THAT(Message(status), HasSubstr("3600 s away"));
+}
+
+}  // namespace
+}  // namespace shoal
