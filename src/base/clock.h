@@ -27,6 +27,9 @@ struct Deadline {
 /// Monotonic nanoseconds, for measuring.
 int64_t NowNs();
 
+/// The same moment on the wall clock, for interfaces that wait in its time (gRPC).
+std::chrono::system_clock::time_point SystemTime(Deadline deadline);
+
 /// Seconds since the Unix epoch, for timestamps that people or protocols read.
 int64_t UnixSeconds();
 

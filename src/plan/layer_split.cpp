@@ -110,8 +110,9 @@ std::vector<int64_t> ShareOut(int64_t total, const std::vector<double>& weights)
   std::vector<size_t> order(weights.size());
   std::iota(order.begin(), order.end(), size_t{0});
   std::erase_if(order, [&](size_t i) { return weights[i] == 0; });
-  std::stable_sort(order.begin(), order.end(),
-                   [&](size_t a, size_t b) { return remainders[a] > remainders[b]; });
+  std::sort(order.begin(), order.end(), [&](size_t a, size_t b) {
+    return remainders[a] != remainders[b] ? remainders[a] > remainders[b] : a < b;
+  });
   SHOAL_CHECK(left >= 0 && left <= std::ssize(order));
   for (int64_t i = 0; i < left; ++i) ++counts[order[static_cast<size_t>(i)]];
   return counts;
