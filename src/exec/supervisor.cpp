@@ -24,6 +24,7 @@ void Supervisor::stop() {
     stopping_ = true;
   }
   changed_.notify_all();
+  host_.interrupt();
   if (thread_.joinable()) thread_.join();
   host_.close(engine_, Cancelled("the server is shutting down"));
 }

@@ -1,0 +1,107 @@
+// The control plane as plain values: what a coordinator asks of a worker, over whatever carries it.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "base/clock.h"
+#include "base/ids.h"
+#include "exec/stage_runner.h"
+#include "plan/plan.h"
+#include "wire/key_auth.h"
+
+namespace grpc {
+class Service;
+}
+
+namespace shoal {
+
+/// What a worker says of itself.
+struct WorkerFacts {
+  std::string name;
+  uint32_t wire_version = 0;
+  uint32_t numerics_version = 0;
+  std::string version;
+  std::string device;
+  std::string isa;
+  int32_t threads = 0;
+  int64_t memory_bytes = 0;
+  std::string state;
+  int64_t weight_bytes = 0;
+  uint64_t session = 0;
+  uint64_t steps = 0;
+  uint64_t expert_calls = 0;
+  int64_t resident_bytes = 0;
+};
+
+/// Load your share of this plan.
+struct PrepareOrder {
+  Plan plan;
+  NodeId node;
+  std::vector<std::string> model_names;  ///< Tried in order: absolute path, provider/name, folder name.
+  std::string model_hash;
+};
+
+/// Take part in this session.
+struct OpenOrder {
+  uint64_t session = 0;
+  Plan plan;
+  NodeId node;
+  StepLimits limits;
+  Duration expert_timeout{};
+};
+
+using PrepareProgress = std::function<void(int64_t done, int64_t total)>;
+
+/// A worker, as the control service sees it. Calls may come from several threads.
+class WorkerControl {
+ public:
+  virtual ~WorkerControl() = default;
+  virtual WorkerFacts describe() = 0;
+  /// Returns the packed bytes held. NotFound: no such model under the roots. FailedPrecondition: another model of that
+  /// name, or loading already. ResourceExhausted: it does not fit the memory allowed.
+  virtual absl::StatusOr<int64_t> prepare(const PrepareOrder& order, const PrepareProgress& progress) = 0;
+  /// FailedPrecondition where the share of this plan was not prepared.
+  virtual absl::Status open(const OpenOrder& order) = 0;
+  virtual void close(uint64_t session) = 0;
+};
+
+/// Serves `control` over gRPC; with a key, calls must carry a fresh proof of it.
+class ControlService {
+ public:
+  ControlService(WorkerControl& control, std::optional<KeyAuth> key);
+  ~ControlService();
+  grpc::Service* service();
+
+ private:
+  class Impl;
+  std::unique_ptr<Impl> impl_;
+};
+
+/// A coordinator's line to one worker. Calls block; each has a deadline. A worker that does not answer keep-alive pings for
+/// six seconds is Unavailable, however long the deadline. Every error names the worker's address.
+class WorkerClient {
+ public:
+  WorkerClient(std::string address, std::optional<KeyAuth> key);
+  ~WorkerClient();
+
+  const std::string& address() const;
+  absl::StatusOr<WorkerFacts> describe(Deadline deadline);
+  absl::StatusOr<int64_t> prepare(const PrepareOrder& order, const PrepareProgress& progress, Deadline deadline);
+  absl::Status open(const OpenOrder& order, Deadline deadline);
+  absl::Status close(uint64_t session, Deadline deadline);
+  /// Ends calls under way with Cancelled. Safe from any thread.
+  void cancel();
+
+ private:
+  class Impl;
+  std::unique_ptr<Impl> impl_;
+};
+
+}  // namespace shoal

@@ -1,0 +1,108 @@
+#include "cluster/control_wire.h"
+
+#include "base/status.h"
+
+namespace shoal {
+namespace {
+
+absl::StatusOr<Plan> ReadPlan(const std::string& json, int32_t node) {
+  auto plan = PlanFromJson(json);
+  if (!plan.ok()) return Annotate(plan.status(), "the coordinator's plan");
+  if (node < 0 || static_cast<size_t>(node) >= plan->nodes.size()) {
+    return InvalidArgument("node {}: the coordinator's plan has {} nodes", node, plan->nodes.size());
+  }
+  return plan;
+}
+
+}  // namespace
+
+std::string TokenContext(std::string_view method, const google::protobuf::MessageLite& request) {
+  return fmt::format("shoal.v1.Worker/{}\n{}", method, request.SerializeAsString());
+}
+
+v1::DescribeReply ToProto(const WorkerFacts& facts) {
+  v1::DescribeReply reply;
+  reply.set_name(facts.name);
+  reply.set_wire_version(facts.wire_version);
+  reply.set_numerics_version(facts.numerics_version);
+  reply.set_version(facts.version);
+  reply.set_device(facts.device);
+  reply.set_isa(facts.isa);
+  reply.set_threads(static_cast<uint32_t>(facts.threads));
+  reply.set_memory_bytes(facts.memory_bytes);
+  reply.set_state(facts.state);
+  reply.set_weight_bytes(facts.weight_bytes);
+  reply.set_session(facts.session);
+  reply.set_steps(facts.steps);
+  reply.set_expert_calls(facts.expert_calls);
+  reply.set_resident_bytes(facts.resident_bytes);
+  return reply;
+}
+
+WorkerFacts FromProto(const v1::DescribeReply& reply) {
+  WorkerFacts facts;
+  facts.name = reply.name();
+  facts.wire_version = reply.wire_version();
+  facts.numerics_version = reply.numerics_version();
+  facts.version = reply.version();
+  facts.device = reply.device();
+  facts.isa = reply.isa();
+  facts.threads = static_cast<int32_t>(reply.threads());
+  facts.memory_bytes = reply.memory_bytes();
+  facts.state = reply.state();
+  facts.weight_bytes = reply.weight_bytes();
+  facts.session = reply.session();
+  facts.steps = reply.steps();
+  facts.expert_calls = reply.expert_calls();
+  facts.resident_bytes = reply.resident_bytes();
+  return facts;
+}
+
+v1::PrepareRequest ToProto(const PrepareOrder& order) {
+  v1::PrepareRequest request;
+  request.set_plan_json(PlanToJson(order.plan));
+  request.set_node(order.node.value);
+  for (const std::string& name : order.model_names) request.add_model_names(name);
+  request.set_model_hash(order.model_hash);
+  return request;
+}
+
+absl::StatusOr<PrepareOrder> FromProto(const v1::PrepareRequest& request) {
+  PrepareOrder order;
+  ASSIGN_OR_RETURN(order.plan, ReadPlan(request.plan_json(), request.node()));
+  order.node = NodeId{request.node()};
+  order.model_names.assign(request.model_names().begin(), request.model_names().end());
+  order.model_hash = request.model_hash();
+  return order;
+}
+
+v1::OpenRequest ToProto(const OpenOrder& order) {
+  v1::OpenRequest request;
+  request.set_session(order.session);
+  request.set_plan_json(PlanToJson(order.plan));
+  request.set_node(order.node.value);
+  request.set_context(order.limits.context);
+  request.set_blocks(order.limits.blocks);
+  request.set_rows_max(order.limits.rows_max);
+  request.set_expert_timeout_ms(order.expert_timeout / std::chrono::milliseconds(1));
+  return request;
+}
+
+absl::StatusOr<OpenOrder> FromProto(const v1::OpenRequest& request) {
+  OpenOrder order;
+  order.session = request.session();
+  ASSIGN_OR_RETURN(order.plan, ReadPlan(request.plan_json(), request.node()));
+  order.node = NodeId{request.node()};
+  order.limits.context = request.context();
+  order.limits.blocks = request.blocks();
+  order.limits.rows_max = request.rows_max();
+  order.expert_timeout = std::chrono::milliseconds(request.expert_timeout_ms());
+  const StepLimits& limits = order.limits;
+  if (limits.context <= 0 || limits.blocks <= 0 || limits.rows_max <= 0 || order.expert_timeout <= Duration::zero()) {
+    return InvalidArgument("open: context {}, blocks {}, rows {} and expert timeout {} ms must be positive",
+                           limits.context, limits.blocks, limits.rows_max, request.expert_timeout_ms());
+  }
+  return order;
+}
+
+}  // namespace shoal

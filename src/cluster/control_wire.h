@@ -1,0 +1,29 @@
+// Between the control plane's plain values and its protobuf messages. Included by control_*.cpp only.
+#pragma once
+
+#include <string>
+#include <string_view>
+
+#include "absl/status/statusor.h"
+#include "cluster/control.h"
+#include "shoal/v1/control.pb.h"
+
+namespace shoal {
+
+/// Metadata key of the proof that the caller knows the cluster's key.
+inline constexpr char kTokenKey[] = "shoal-token";
+
+/// What a proof covers: the method and the request, so that neither can be exchanged.
+std::string TokenContext(std::string_view method, const google::protobuf::MessageLite& request);
+
+v1::DescribeReply ToProto(const WorkerFacts& facts);
+WorkerFacts FromProto(const v1::DescribeReply& reply);
+
+v1::PrepareRequest ToProto(const PrepareOrder& order);
+/// InvalidArgument where the plan is not one, or has no such node.
+absl::StatusOr<PrepareOrder> FromProto(const v1::PrepareRequest& request);
+
+v1::OpenRequest ToProto(const OpenOrder& order);
+absl::StatusOr<OpenOrder> FromProto(const v1::OpenRequest& request);
+
+}  // namespace shoal

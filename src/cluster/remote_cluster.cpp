@@ -1,0 +1,242 @@
+#include "cluster/remote_cluster.h"
+
+#include <thread>
+#include <utility>
+
+#include "base/check.h"
+#include "base/log.h"
+#include "base/random.h"
+#include "base/status.h"
+#include "base/text.h"
+#include "numeric/version.h"
+
+namespace shoal {
+namespace {
+
+constexpr int64_t kDescribeMs = 2000;
+constexpr int64_t kOpenMs = 8000;         // Longer than a worker's own wait for its peers.
+constexpr int64_t kConnectMs = 5000;
+constexpr int64_t kCloseMs = 1000;
+constexpr int64_t kPrepareMs = 3'600'000;  // Large models on slow disks; a dead worker is found by keep-alive.
+
+}  // namespace
+
+RemoteCluster::RemoteCluster(Options options)
+    : options_(std::move(options)), pool_(options_.threads), session_base_(EntropySeed() << 32) {}
+
+RemoteCluster::~RemoteCluster() = default;
+
+absl::StatusOr<std::unique_ptr<RemoteCluster>> RemoteCluster::Start(Options options) {
+  std::unique_ptr<RemoteCluster> cluster(new RemoteCluster(std::move(options)));
+  Options& o = cluster->options_;
+  const size_t nodes = o.plan.nodes.size();
+  cluster->status_.resize(nodes);
+  cluster->workers_.resize(nodes);
+  for (size_t i = 1; i < nodes; ++i) {
+    cluster->workers_[i] = std::make_unique<WorkerClient>(o.plan.nodes[i].address, o.key);
+  }
+  std::string host = "127.0.0.1";
+  if (nodes > 1) {
+    ASSIGN_OR_RETURN(const HostPort worker, ParseHostPort(o.plan.nodes[1].address));
+    ASSIGN_OR_RETURN(host, LocalAddressTowards(worker.host, worker.port));
+  }
+  HostPort listen{host, 0};
+  if (!o.listen.empty()) {
+    ASSIGN_OR_RETURN(listen, ParseHostPort(o.listen));
+  }
+  GrpcOptions grpc;
+  grpc.listen = listen.to_string();
+  grpc.name = o.plan.nodes[0].name;
+  grpc.key = o.key;
+  ASSIGN_OR_RETURN(cluster->endpoint_, GrpcEndpoint::start(std::move(grpc)));
+  // A wildcard is a fine place to listen, but nobody can dial it.
+  const bool wildcard = listen.host == "0.0.0.0" || listen.host == "::";
+  o.plan.nodes[0].address = HostPort{wildcard ? host : listen.host, cluster->endpoint_->port()}.to_string();
+  return cluster;
+}
+
+absl::Status RemoteCluster::for_each_worker(absl::FunctionRef<absl::Status(NodeId, WorkerClient&)> call) {
+  std::vector<absl::Status> results(workers_.size());
+  std::vector<std::thread> threads;
+  for (size_t i = 1; i < workers_.size(); ++i) {
+    threads.emplace_back([&, i] {
+      SetThreadLogName(options_.plan.nodes[0].name, 0);
+      results[i] = stopping_ ? Cancelled("the server is shutting down")
+                             : call(NodeId{static_cast<int32_t>(i)}, *workers_[i]);
+    });
+  }
+  for (std::thread& thread : threads) thread.join();
+  for (const absl::Status& result : results) RETURN_IF_ERROR(result);
+  return absl::OkStatus();
+}
+
+void RemoteCluster::note(NodeId node, std::string state, const absl::Status& status) {
+  const std::lock_guard lock(mutex_);
+  NodeStatus& entry = status_[static_cast<size_t>(node.value)];
+  entry.state = std::move(state);
+  entry.error = status.ok() ? "" : Message(status);
+}
+
+absl::Status RemoteCluster::check_worker(NodeId node, WorkerClient& client) {
+  const absl::StatusOr<WorkerFacts> facts = client.describe(Deadline::after_ms(kDescribeMs));
+  if (!facts.ok()) {
+    const absl::Status named =
+        Annotate(facts.status(), fmt::format("node '{}'", options_.plan.node(node).name));
+    note(node, "lost", named);
+    return named;
+  }
+  {
+    const std::lock_guard lock(mutex_);
+    status_[static_cast<size_t>(node.value)].facts = *facts;
+  }
+  if (facts->wire_version != kWireVersion || facts->numerics_version != kNumericsVersion) {
+    const absl::Status mismatch = FailedPrecondition(
+        "node '{}' at {} runs shoal {} (wire {}, numerics {}); this is wire {}, numerics {}. Use the same build on all nodes",
+        options_.plan.node(node).name, client.address(), facts->version, facts->wire_version, facts->numerics_version,
+        kWireVersion, kNumericsVersion);
+    note(node, "lost", mismatch);
+    return mismatch;
+  }
+  note(node, facts->state, absl::OkStatus());
+  return absl::OkStatus();
+}
+
+absl::Status RemoteCluster::prepare_all() {
+  const auto report = [this](NodeId node, int64_t done, int64_t total) {
+    if (options_.progress) options_.progress(node, done, total);
+  };
+  // The coordinator loads its own share while the workers load theirs.
+  absl::Status own;
+  std::thread loader([&] {
+    SetThreadLogName(options_.plan.nodes[0].name, 0);
+    if (model_ != nullptr) return;
+    auto loaded = NodeModel::Load(options_.checkpoint, options_.spec, SliceOf(options_.plan, NodeId{0}), pool_,
+                                  [&](int64_t done, int64_t total) { report(NodeId{0}, done, total); });
+    own = loaded.status();
+    if (loaded.ok()) model_ = std::move(*loaded);
+  });
+  const absl::Status workers = for_each_worker([&](NodeId node, WorkerClient& client) {
+    note(node, "loading", absl::OkStatus());
+    const PrepareOrder order{options_.plan, node, options_.model_names, options_.checkpoint->hash()};
+    const auto bytes = client.prepare(order, [&](int64_t done, int64_t total) { report(node, done, total); },
+                                      Deadline::after_ms(kPrepareMs));
+    note(node, bytes.ok() ? "ready" : "failed", bytes.status());
+    return bytes.status();
+  });
+  loader.join();
+  RETURN_IF_ERROR(own);
+  return workers;
+}
+
+absl::Status RemoteCluster::open(Epoch epoch, PipelineEngine& engine) {
+  RETURN_IF_ERROR(for_each_worker([this](NodeId node, WorkerClient& client) { return check_worker(node, client); }));
+  options_.plan.epoch = epoch;
+  RETURN_IF_ERROR(prepare_all());
+  const uint64_t session = session_base_ + epoch.value;
+  session_id_ = session;
+  absl::Status own;
+  std::thread opener([&] {
+    SetThreadLogName(options_.plan.nodes[0].name, 0);
+    own = open_own_session(session, engine);
+  });
+  const absl::Status opened = for_each_worker([&](NodeId node, WorkerClient& client) {
+    const OpenOrder order{session, options_.plan, node, options_.limits, options_.expert_timeout};
+    const absl::Status status = client.open(order, Deadline::after_ms(kOpenMs));
+    note(node, status.ok() ? "up" : "failed", status);
+    return status;
+  });
+  opener.join();
+  const absl::Status status = opened.ok() ? own : opened;
+  if (!status.ok()) {
+    close(engine, status);
+    return status;
+  }
+  note(NodeId{0}, "up", absl::OkStatus());
+  engine.open(options_.plan, &session_->transport(),
+              {options_.limits.blocks, options_.limits.context, static_cast<int>(options_.plan.stages.size()),
+               static_cast<int>(options_.limits.vocabulary)});
+  return absl::OkStatus();
+}
+
+absl::Status RemoteCluster::open_own_session(uint64_t session, PipelineEngine& engine) {
+  SessionOptions wire;
+  wire.session = session;
+  wire.self = NodeId{0};
+  wire.identity = {kNumericsVersion, options_.checkpoint->hash(), std::string(Name(options_.plan.kv_dtype))};
+  for (size_t i = 0; i < options_.plan.nodes.size(); ++i) {
+    const PlanNode& node = options_.plan.nodes[i];
+    wire.peers.push_back({NodeId{static_cast<int32_t>(i)}, node.name, node.address});
+  }
+  ASSIGN_OR_RETURN(std::unique_ptr<Transport> transport, endpoint_->open_session(std::move(wire)));
+  NodeSession::Options options;
+  options.plan = options_.plan;
+  options.self = NodeId{0};
+  options.model = model_.get();
+  options.kernels = &SelectKernels(options_.isa);
+  options.pool = &pool_;
+  options.transport = std::move(transport);
+  options.limits = options_.limits;
+  options.expert_timeout = options_.expert_timeout;
+  options.sink = &engine;
+  options.log_name = options_.plan.nodes[0].name;
+  ASSIGN_OR_RETURN(std::unique_ptr<NodeSession> own, NodeSession::Create(std::move(options)));
+  Transport& link = own->transport();
+  {
+    const std::lock_guard lock(mutex_);
+    session_ = std::move(own);
+    session_->start();
+  }
+  return link.connect(Deadline::after_ms(kConnectMs));
+}
+
+void RemoteCluster::close(PipelineEngine& engine, const absl::Status& why) {
+  const NodeId blamed = engine.blamed();
+  engine.close(why);
+  if (blamed.value > 0) note(blamed, "lost", why);
+  std::unique_ptr<NodeSession> session;
+  {
+    const std::lock_guard lock(mutex_);
+    session = std::move(session_);
+  }
+  if (session != nullptr) session->stop();
+  if (session_id_ == 0) return;
+  const uint64_t id = std::exchange(session_id_, 0);
+  // A worker that cannot be told finds its links closed, and the next session replaces this one.
+  (void)for_each_worker([id](NodeId, WorkerClient& client) {
+    (void)client.close(id, Deadline::after_ms(kCloseMs));
+    return absl::OkStatus();
+  });
+}
+
+void RemoteCluster::interrupt() {
+  stopping_ = true;
+  for (const auto& worker : workers_) {
+    if (worker != nullptr) worker->cancel();
+  }
+}
+
+std::vector<NodeStatus> RemoteCluster::status(Deadline deadline) {
+  (void)for_each_worker([&](NodeId node, WorkerClient& client) {
+    const absl::StatusOr<WorkerFacts> facts = client.describe(deadline);
+    const std::lock_guard lock(mutex_);
+    NodeStatus& entry = status_[static_cast<size_t>(node.value)];
+    if (facts.ok()) {
+      entry.facts = *facts;
+      entry.state = facts->state == "serving" ? "up" : facts->state;
+      if (entry.state == "up") entry.error.clear();
+    } else if (entry.state != "loading") {
+      entry.state = "lost";
+      entry.error = Message(facts.status());
+    }
+    return absl::OkStatus();
+  });
+  const std::lock_guard lock(mutex_);
+  return status_;
+}
+
+TransportStats RemoteCluster::link_stats() const {
+  const std::lock_guard lock(mutex_);
+  return session_ == nullptr ? TransportStats{} : session_->transport().stats();
+}
+
+}  // namespace shoal

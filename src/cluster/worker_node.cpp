@@ -1,0 +1,199 @@
+#include "cluster/worker_node.h"
+
+#include <utility>
+
+#include "base/log.h"
+#include "base/process.h"
+#include "base/status.h"
+#include "base/text.h"
+#include "cluster/model_locator.h"
+#include "exec/model_facts.h"
+#include "models/family.h"
+#include "numeric/version.h"
+
+namespace shoal {
+namespace {
+
+constexpr int64_t kConnectMs = 5000;
+
+}  // namespace
+
+WorkerNode::WorkerNode(Options options)
+    : options_(std::move(options)), device_(ReadTopology().cpu_name), pool_(options_.threads) {}
+
+WorkerNode::~WorkerNode() {
+  endpoint_.reset();  // Ends calls first: nothing then touches what is torn down.
+  end_session();
+}
+
+absl::StatusOr<std::unique_ptr<WorkerNode>> WorkerNode::Start(Options options) {
+  std::unique_ptr<WorkerNode> node(new WorkerNode(std::move(options)));
+  node->service_ = std::make_unique<ControlService>(*node, node->options_.key);
+  GrpcOptions grpc;
+  grpc.listen = node->options_.listen;
+  grpc.name = node->options_.name;
+  grpc.key = node->options_.key;
+  grpc.services = {node->service_->service()};
+  ASSIGN_OR_RETURN(node->endpoint_, GrpcEndpoint::start(std::move(grpc)));
+  return node;
+}
+
+WorkerFacts WorkerNode::describe() {
+  WorkerFacts facts;
+  facts.name = options_.name;
+  facts.wire_version = kWireVersion;
+  facts.numerics_version = kNumericsVersion;
+  facts.version = options_.version;
+  facts.device = device_;
+  facts.isa = std::string(IsaName(options_.isa));
+  facts.threads = options_.threads;
+  facts.memory_bytes = options_.memory_bytes;
+  facts.resident_bytes = ResidentBytes();
+  const std::lock_guard lock(mutex_);
+  facts.state = state_;
+  facts.weight_bytes = model_ == nullptr ? 0 : model_->bytes();
+  if (session_ != nullptr) {
+    const NodeSession::Stats stats = session_->stats();
+    facts.steps = stats.steps;
+    facts.expert_calls = stats.expert_calls_served;
+    facts.session = stats.running ? session_id_ : 0;
+    if (!stats.running) facts.state = "ready";
+  }
+  return facts;
+}
+
+absl::StatusOr<std::shared_ptr<const Checkpoint>> WorkerNode::find_model(const PrepareOrder& order) const {
+  absl::Status not_found = NotFound("the coordinator named no model");
+  for (const std::string& name : order.model_names) {
+    const absl::StatusOr<std::string> folder = FindModel(options_.model_roots, name);
+    if (!folder.ok()) {
+      // What is said of the last name, the plainest one, is the most use to a person.
+      not_found = folder.status();
+      continue;
+    }
+    ASSIGN_OR_RETURN(std::shared_ptr<const Checkpoint> checkpoint, Checkpoint::Open(*folder));
+    if (checkpoint->hash() != order.model_hash) {
+      return FailedPrecondition(
+          "worker '{}': {} is another model than the coordinator's '{}': hash of config and tensors is {}, expected {}. "
+          "Copy the coordinator's folder here, or name the model differently",
+          options_.name, *folder, name, checkpoint->hash(), order.model_hash);
+    }
+    return checkpoint;
+  }
+  return Annotate(not_found, fmt::format("worker '{}'", options_.name));
+}
+
+absl::Status WorkerNode::check_memory(const Checkpoint& checkpoint, const ModelSpec& spec,
+                                      const NodeSlice& slice) const {
+  if (options_.memory_bytes <= 0) return absl::OkStatus();
+  ASSIGN_OR_RETURN(const Footprint footprint, MeasureFootprint(spec, checkpoint));
+  const int64_t bytes = SliceBytes(spec, footprint, slice);
+  if (bytes <= options_.memory_bytes) return absl::OkStatus();
+  return ResourceExhausted("worker '{}': its share of the model takes {}, it may use {} (--memory)", options_.name,
+                           FormatBytes(bytes), FormatBytes(options_.memory_bytes));
+}
+
+absl::StatusOr<int64_t> WorkerNode::prepare(const PrepareOrder& order, const PrepareProgress& progress) {
+  const std::unique_lock work(work_, std::try_to_lock);
+  if (!work.owns_lock()) return FailedPrecondition("worker '{}' is busy with another call", options_.name);
+  NodeSlice slice = SliceOf(order.plan, order.node);
+  {
+    const std::lock_guard lock(mutex_);
+    if (model_ != nullptr && model_->slice() == slice && model_->checkpoint().hash() == order.model_hash) {
+      return model_->bytes();
+    }
+  }
+  ASSIGN_OR_RETURN(std::shared_ptr<const Checkpoint> checkpoint, find_model(order));
+  ASSIGN_OR_RETURN(ModelSpec spec, SpecFor(checkpoint->config()));
+  if (spec.layer_count() != order.plan.layers()) {
+    return FailedPrecondition("worker '{}': the plan has {} layers, the model {}", options_.name, order.plan.layers(),
+                              spec.layer_count());
+  }
+  RETURN_IF_ERROR(check_memory(*checkpoint, spec, slice));
+  end_session();  // It runs on the weights that go now.
+  {
+    const std::lock_guard lock(mutex_);
+    model_.reset();
+    state_ = "loading";
+  }
+  LogInfo("loading {}: layers [{}, {})", checkpoint->folder(), slice.layers.begin, slice.layers.end);
+  auto loaded = NodeModel::Load(std::move(checkpoint), std::move(spec), std::move(slice), pool_, progress);
+  const std::lock_guard lock(mutex_);
+  state_ = loaded.ok() ? "ready" : "idle";
+  if (!loaded.ok()) return Annotate(loaded.status(), fmt::format("worker '{}'", options_.name));
+  model_ = std::move(*loaded);
+  LogInfo("loaded {} of weights, {} experts", FormatBytes(model_->bytes()), model_->experts().count());
+  return model_->bytes();
+}
+
+absl::Status WorkerNode::open(const OpenOrder& order) {
+  const std::unique_lock work(work_, std::try_to_lock);
+  if (!work.owns_lock()) return FailedPrecondition("worker '{}' is busy with another call", options_.name);
+  {
+    const std::lock_guard lock(mutex_);
+    if (model_ == nullptr || !(model_->slice() == SliceOf(order.plan, order.node))) {
+      return FailedPrecondition("worker '{}' holds no share of this plan: it was restarted, or prepared for another",
+                                options_.name);
+    }
+  }
+  end_session();
+  const absl::Status started = start_session(order);
+  if (!started.ok()) end_session();
+  return Annotate(started, fmt::format("worker '{}'", options_.name));
+}
+
+absl::Status WorkerNode::start_session(const OpenOrder& order) {
+  SessionOptions wire;
+  wire.session = order.session;
+  wire.self = order.node;
+  wire.identity = {kNumericsVersion, model_->checkpoint().hash(), std::string(Name(order.plan.kv_dtype))};
+  for (size_t i = 0; i < order.plan.nodes.size(); ++i) {
+    const PlanNode& node = order.plan.nodes[i];
+    wire.peers.push_back({NodeId{static_cast<int32_t>(i)}, node.name, node.address});
+  }
+  ASSIGN_OR_RETURN(std::unique_ptr<Transport> transport, endpoint_->open_session(std::move(wire)));
+  NodeSession::Options options;
+  options.plan = order.plan;
+  options.self = order.node;
+  options.model = model_.get();
+  options.kernels = &SelectKernels(options_.isa);
+  options.pool = &pool_;
+  options.transport = std::move(transport);
+  options.limits = order.limits;
+  options.limits.vocabulary = model_->spec().vocabulary;
+  options.expert_timeout = order.expert_timeout;
+  options.log_name = options_.name;
+  ASSIGN_OR_RETURN(std::unique_ptr<NodeSession> session, NodeSession::Create(std::move(options)));
+  {
+    const std::lock_guard lock(mutex_);
+    session_ = std::move(session);
+    session_id_ = order.session;
+    state_ = "serving";
+    session_->start();
+  }
+  RETURN_IF_ERROR(session_->transport().connect(Deadline::after_ms(kConnectMs)));
+  LogInfo("session open: epoch {}, node {} of {}", order.plan.epoch, order.node, order.plan.nodes.size());
+  return absl::OkStatus();
+}
+
+void WorkerNode::end_session() {
+  std::unique_ptr<NodeSession> session;
+  {
+    const std::lock_guard lock(mutex_);
+    session = std::move(session_);
+    session_id_ = 0;
+    if (state_ == "serving") state_ = "ready";
+  }
+  if (session != nullptr) session->stop();
+}
+
+void WorkerNode::close(uint64_t session) {
+  const std::lock_guard work(work_);
+  {
+    const std::lock_guard lock(mutex_);
+    if (session_id_ != session) return;
+  }
+  end_session();
+}
+
+}  // namespace shoal

@@ -1,0 +1,64 @@
+// A worker process: a port that serves control calls and frames, one model share, one session at a time.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <mutex>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "cluster/control.h"
+#include "cpu/topology.h"
+#include "exec/node_model.h"
+#include "exec/node_session.h"
+#include "wire/grpc.h"
+
+namespace shoal {
+
+class WorkerNode final : public WorkerControl {
+ public:
+  struct Options {
+    std::string name;
+    std::string listen;                    ///< HOST:PORT; port 0 picks one.
+    std::vector<std::string> model_roots;  ///< Models are loaded from below these only.
+    int64_t memory_bytes = 0;              ///< For weights and cache.
+    int threads = 1;
+    Isa isa = Isa::kReference;
+    std::optional<KeyAuth> key;
+    std::string version;
+  };
+  /// Listens. Errors as GrpcEndpoint::start.
+  static absl::StatusOr<std::unique_ptr<WorkerNode>> Start(Options options);
+  ~WorkerNode() override;
+
+  int port() const { return endpoint_->port(); }
+
+  WorkerFacts describe() override;
+  absl::StatusOr<int64_t> prepare(const PrepareOrder& order, const PrepareProgress& progress) override;
+  absl::Status open(const OpenOrder& order) override;
+  void close(uint64_t session) override;
+
+ private:
+  explicit WorkerNode(Options options);
+  absl::StatusOr<std::shared_ptr<const Checkpoint>> find_model(const PrepareOrder& order) const;
+  absl::Status check_memory(const Checkpoint& checkpoint, const ModelSpec& spec, const NodeSlice& slice) const;
+  absl::Status start_session(const OpenOrder& order);
+  void end_session();
+
+  const Options options_;
+  const std::string device_;
+  ThreadPool pool_;
+  std::unique_ptr<ControlService> service_;
+  std::unique_ptr<GrpcEndpoint> endpoint_;
+  std::mutex work_;            ///< Held through prepare, open and close: one at a time.
+  mutable std::mutex mutex_;   ///< Guards what follows, for describe().
+  std::string state_ = "idle";
+  std::unique_ptr<NodeModel> model_;
+  std::unique_ptr<NodeSession> session_;
+  uint64_t session_id_ = 0;
+};
+
+}  // namespace shoal
