@@ -35,10 +35,8 @@ grpc::Status ToGrpc(const absl::Status& status) {
   return grpc::Status(static_cast<grpc::StatusCode>(status.code()), Message(status));
 }
 
-std::chrono::system_clock::time_point SystemTimeAfter(Duration duration) {
-  return std::chrono::system_clock::now() +
-         std::chrono::duration_cast<std::chrono::system_clock::duration>(duration);
-}
+/// A deadline for gRPC, counted from now by its own clock.
+gpr_timespec After(Duration duration) { return gpr_time_from_nanos(duration.count(), GPR_TIMESPAN); }
 
 /// Header and payload as slices of one message. The payload is not copied: its slice keeps the buffer alive.
 grpc::ByteBuffer ToByteBuffer(const Frame& frame) {
@@ -305,7 +303,7 @@ class InReactor final : public InStream,
 
   void start(Duration handshake_timeout) {
     self_ = shared_from_this();
-    alarm_.Set(SystemTimeAfter(handshake_timeout), [self = self_](bool fired) {
+    alarm_.Set(After(handshake_timeout), [self = self_](bool fired) {
       if (fired) self->on_handshake_timeout();
     });
     StartRead(&incoming_);
@@ -527,7 +525,7 @@ class GrpcFrameServer final : public FrameServer, private grpc::CallbackGenericS
       : options_(options), acceptor_(std::move(acceptor)) {}
 
   ~GrpcFrameServer() override {
-    if (server_ != nullptr) server_->Shutdown(std::chrono::system_clock::now());
+    if (server_ != nullptr) server_->Shutdown(After(Duration::zero()));
   }
 
   absl::Status listen() {
