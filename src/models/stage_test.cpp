@@ -1,0 +1,235 @@
+// Loading (whole, partial, damaged) and what forward refuses.
+#include "models/stage.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <cstring>
+
+#include "base/status.h"
+#include "models/blocks/experts.h"
+#include "models/family.h"
+#include "models/footprint.h"
+#include "models/testing/checkpoints.h"
+#include "models/testing/local_model.h"
+
+namespace shoal {
+namespace {
+
+using ::testing::HasSubstr;
+
+/// Opens `folder` and loads layers of it.
+absl::StatusOr<std::unique_ptr<Stage>> LoadStage(const std::string& folder, const StageOptions& options,
+                                                 const LoadProgress& progress = {}) {
+  ThreadPool pool(1);
+  ASSIGN_OR_RETURN(const auto checkpoint, Checkpoint::Open(folder));
+  ASSIGN_OR_RETURN(const ModelSpec spec, SpecFor(checkpoint->config()));
+  return Stage::Load(*checkpoint, spec, options, pool, progress);
+}
+
+constexpr StageOptions kWhole{.layers = {0, 7}, .embed = true, .head = true};
+
+/// A copy of the tiny checkpoint with `edit` applied fails to load with all of `words` in the message.
+void ExpectDamageFound(std::string_view family, std::optional<AffineFormat> format,
+                       const std::function<void(std::vector<EditableTensor>&)>& edit,
+                       const std::vector<std::string>& words) {
+  const TempFolder folder;
+  CopyCheckpoint(TinyCheckpoint(family, format), folder.path(), edit);
+  const auto stage = LoadStage(folder.path(), kWhole);
+  ASSERT_FALSE(stage.ok());
+  const auto checkpoint = Checkpoint::Open(folder.path());
+  ASSERT_TRUE(checkpoint.ok()) << checkpoint.status();
+  const auto footprint = MeasureFootprint(*SpecFor((*checkpoint)->config()), **checkpoint);
+  ASSERT_FALSE(footprint.ok());
+  for (const std::string& word : words) {
+    EXPECT_THAT(Message(stage.status()), HasSubstr(word));
+    EXPECT_THAT(Message(footprint.status()), HasSubstr(word));
+  }
+}
+
+auto Remove(std::string name) {
+  return [name](std::vector<EditableTensor>& tensors) {
+    std::erase_if(tensors, [&](const EditableTensor& tensor) { return tensor.name == name; });
+  };
+}
+
+TEST(StageLoad, AMissingTensorIsAnErrorThatNamesIt) {
+  for (const char* name : {"model.embed_tokens.weight", "model.layers.6.self_attn.q_proj.weight",
+                           "model.layers.0.mlp.down_proj.weight", "model.layers.3.input_layernorm.weight",
+                           "model.layers.5.self_attn.o_proj.bias", "model.norm.weight", "lm_head.weight"}) {
+    ExpectDamageFound("llama", std::nullopt, Remove(name), {name});
+  }
+  for (const char* name : {"model.layers.1.mlp.gate_proj.biases", "model.layers.1.mlp.gate_proj.scales",
+                           "model.layers.4.self_attn.k_norm.weight"}) {
+    ExpectDamageFound("qwen3", AffineFormat{4, 64}, Remove(name), {"model.layers."});
+  }
+}
+
+TEST(StageLoad, AWrongShapeIsAnErrorWithExpectedAndFound) {
+  const auto transpose = [](std::vector<EditableTensor>& tensors) {
+    std::swap(TensorNamed(tensors, "model.layers.2.mlp.up_proj.weight").shape[0],
+              TensorNamed(tensors, "model.layers.2.mlp.up_proj.weight").shape[1]);
+  };
+  ExpectDamageFound("llama", std::nullopt, transpose,
+                    {"model.layers.2.mlp.up_proj.weight", "model.safetensors", "[384, 320]", "[320, 384]"});
+}
+
+TEST(StageLoad, AWrongDtypeIsAnError) {
+  const auto to_integers = [](std::vector<EditableTensor>& tensors) {
+    TensorNamed(tensors, "model.norm.weight").dtype = DType::kI16;
+  };
+  ExpectDamageFound("llama", std::nullopt, to_integers, {"model.norm.weight", "i16"});
+}
+
+TEST(StageLoad, ABiasThatTheConfigDenies) {
+  const auto add_bias = [](std::vector<EditableTensor>& tensors) {
+    tensors.push_back(
+        {"model.layers.1.self_attn.q_proj.bias", DType::kF32, {320}, std::vector<std::byte>(1280)});
+  };
+  ExpectDamageFound("qwen3", std::nullopt, add_bias, {"model.layers.1.self_attn.q_proj.bias", "no bias"});
+}
+
+TEST(StageLoad, AStageNeedsOnlyItsOwnTensors) {
+  const TempFolder folder;
+  CopyCheckpoint(TinyCheckpoint("llama"), folder.path(), [](std::vector<EditableTensor>& tensors) {
+    std::erase_if(tensors,
+                  [](const EditableTensor& tensor) { return !tensor.name.starts_with("model.layers.3."); });
+  });
+  EXPECT_TRUE(LoadStage(folder.path(), {.layers = {3, 4}}).ok());
+  EXPECT_FALSE(LoadStage(folder.path(), {.layers = {3, 5}}).ok());
+  EXPECT_FALSE(LoadStage(folder.path(), {.layers = {3, 4}, .embed = true}).ok());
+}
+
+TEST(StageLoad, ReportsProgressUpToTheStoredBytesOfTheStage) {
+  const std::string& folder = TinyCheckpoint("qwen3_moe", AffineFormat{4, 64});
+  std::vector<std::pair<int64_t, int64_t>> reports;
+  const auto stage =
+      LoadStage(folder, kWhole, [&](int64_t done, int64_t total) { reports.emplace_back(done, total); });
+  ASSERT_TRUE(stage.ok()) << stage.status();
+  ASSERT_GE(reports.size(), 8u);
+  EXPECT_TRUE(std::is_sorted(reports.begin(), reports.end()));
+  EXPECT_EQ(reports.back().first, reports.back().second);
+  const auto checkpoint = Checkpoint::Open(folder);
+  ASSERT_TRUE(checkpoint.ok());
+  const auto footprint = MeasureFootprint(*SpecFor((*checkpoint)->config()), **checkpoint);
+  ASSERT_TRUE(footprint.ok()) << footprint.status();
+  EXPECT_EQ(reports.back().second, footprint->total.stored - footprint->by_role.at("expert").stored);
+}
+
+TEST(Footprint, IsWhatStagesAndExpertSetsHold) {
+  ThreadPool pool(1);
+  for (const Family* family : Families()) {
+    for (const auto& format : {std::optional<AffineFormat>(), std::optional(AffineFormat{4, 64})}) {
+      SCOPED_TRACE(family->model_type);
+      const auto checkpoint = *Checkpoint::Open(TinyCheckpoint(family->model_type, format));
+      const ModelSpec spec = *SpecFor(checkpoint->config());
+      const auto footprint = MeasureFootprint(spec, *checkpoint);
+      ASSERT_TRUE(footprint.ok()) << footprint.status();
+      EXPECT_TRUE(footprint->unused_tensors.empty());
+      EXPECT_EQ(footprint->total.stored, checkpoint->total_bytes());
+      for (int64_t layer = 0; layer < 7; ++layer) {
+        const auto stage = Stage::Load(*checkpoint, spec, {.layers = {layer, layer + 1}}, pool, {});
+        ASSERT_TRUE(stage.ok()) << stage.status();
+        const LayerFootprint& expected = footprint->layers[static_cast<size_t>(layer)];
+        EXPECT_EQ((*stage)->bytes(), expected.fixed.packed);
+        if (expected.experts.empty()) continue;
+        const ExpertId last{12};
+        const auto set =
+            ExpertSet::Load(*checkpoint, spec, LayerId{static_cast<int32_t>(layer)}, {&last, 1}, pool);
+        ASSERT_TRUE(set.ok()) << set.status();
+        EXPECT_EQ(set->bytes(), expected.experts[12].packed);
+      }
+      const auto ends = Stage::Load(*checkpoint, spec, {.layers = {7, 7}, .head = true}, pool, {});
+      ASSERT_TRUE(ends.ok()) << ends.status();
+      EXPECT_EQ((*ends)->bytes(), footprint->head.packed);
+    }
+  }
+}
+
+TEST(Footprint, ListsTensorsThatNothingUses) {
+  const TempFolder folder;
+  CopyCheckpoint(TinyCheckpoint("qwen3"), folder.path(), [](std::vector<EditableTensor>& tensors) {
+    tensors.push_back({"model.rotary_emb.inv_freq", DType::kF32, {2}, std::vector<std::byte>(8)});
+  });
+  const auto checkpoint = *Checkpoint::Open(folder.path());
+  const auto footprint = MeasureFootprint(*SpecFor(checkpoint->config()), *checkpoint);
+  ASSERT_TRUE(footprint.ok()) << footprint.status();
+  EXPECT_EQ(footprint->unused_tensors, std::vector<std::string>{"model.rotary_emb.inv_freq"});
+}
+
+TEST(ExpertSet, LoadsThoseNamedAndNoOthers) {
+  ThreadPool pool(1);
+  const auto checkpoint = *Checkpoint::Open(TinyCheckpoint("qwen3_moe"));
+  const ModelSpec spec = *SpecFor(checkpoint->config());
+  const std::vector<ExpertId> ids = {{9}, {2}};
+  const auto set = ExpertSet::Load(*checkpoint, spec, LayerId{1}, ids, pool);
+  ASSERT_TRUE(set.ok()) << set.status();
+  EXPECT_TRUE(set->holds({2}) && set->holds({9}));
+  EXPECT_FALSE(set->holds({3}));
+  EXPECT_EQ(set->experts(), (std::vector<ExpertId>{{2}, {9}}));
+
+  const auto load = [&](int32_t layer, std::vector<ExpertId> experts) {
+    return Message(ExpertSet::Load(*checkpoint, spec, LayerId{layer}, experts, pool).status());
+  };
+  EXPECT_THAT(load(2, {{0}}), HasSubstr("layer 2"));  // Dense.
+  EXPECT_THAT(load(7, {{0}}), HasSubstr("layer 7"));
+  EXPECT_THAT(load(1, {{13}}), HasSubstr("expert 13"));
+  EXPECT_THAT(load(1, {{4}, {4}}), HasSubstr("twice"));
+}
+
+TEST(StageForward, ATokenOutsideTheVocabularyIsRefused) {
+  auto model = LocalModel::Load(TinyCheckpoint("qwen3"), {});
+  ASSERT_TRUE(model.ok()) << model.status();
+  for (const int32_t token : {-1, 331}) {
+    const LocalSlice slice{0, {&token, 1}};
+    const auto logits = (*model)->step({&slice, 1});
+    EXPECT_EQ(logits.status().code(), absl::StatusCode::kInvalidArgument);
+    EXPECT_THAT(Message(logits.status()),
+                HasSubstr(fmt::format("token {} is outside the vocabulary", token)));
+  }
+}
+
+/// Sets element 0 of a bf16 vector.
+auto SetFirst(std::string name, float value) {
+  return [name, value](std::vector<EditableTensor>& tensors) {
+    const uint16_t bits = F32ToBF16(value);
+    std::memcpy(TensorNamed(tensors, name).bytes.data(), &bits, sizeof(bits));
+  };
+}
+
+TEST(StageForward, ANonFiniteActivationNamesTheLayer) {
+  for (const auto& format : {std::optional<AffineFormat>(), std::optional(AffineFormat{4, 64})}) {
+    for (const ActivationMode mode : {ActivationMode::kInt8, ActivationMode::kF32}) {
+      const TempFolder folder;
+      CopyCheckpoint(
+          TinyCheckpoint("qwen3_moe", format), folder.path(),
+          SetFirst("model.layers.3.input_layernorm.weight", std::numeric_limits<float>::infinity()));
+      auto model = LocalModel::Load(folder.path(), {.activations = mode});
+      ASSERT_TRUE(model.ok()) << model.status();
+      const int32_t token = 7;
+      const LocalSlice slice{0, {&token, 1}};
+      const auto logits = (*model)->step({&slice, 1});
+      EXPECT_EQ(logits.status().code(), absl::StatusCode::kOutOfRange);
+      EXPECT_THAT(Message(logits.status()), HasSubstr("layer 3: "));
+      EXPECT_THAT(Message(logits.status()), HasSubstr("not finite"));
+    }
+  }
+}
+
+TEST(StageForward, KeysBeyondTheCachesRangeSaturateAndAreCounted) {
+  const TempFolder folder;
+  CopyCheckpoint(TinyCheckpoint("qwen3"), folder.path(),
+                 SetFirst("model.layers.0.self_attn.k_norm.weight", 1e8f));
+  for (const DType kv : {DType::kF16, DType::kF32}) {
+    auto model = LocalModel::Load(folder.path(), {.kv = kv});
+    ASSERT_TRUE(model.ok()) << model.status();
+    const int32_t token = 7;
+    const LocalSlice slice{0, {&token, 1}};
+    ASSERT_TRUE((*model)->step({&slice, 1}).ok());
+    EXPECT_EQ((*model)->stage(0).kv_saturated() > 0, kv == DType::kF16);
+  }
+}
+
+}  // namespace
+}  // namespace shoal

@@ -1,0 +1,47 @@
+// Checkpoints for tests: random ones of every family's tiny config, and damaged copies of them.
+#pragma once
+
+#include <cstddef>
+#include <functional>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "numeric/dtype.h"
+#include "weights/mlx_quant.h"
+
+namespace shoal {
+
+/// A folder that is removed with the object.
+class TempFolder {
+ public:
+  TempFolder();
+  ~TempFolder();
+  TempFolder(const TempFolder&) = delete;
+  TempFolder& operator=(const TempFolder&) = delete;
+  const std::string& path() const { return path_; }
+
+ private:
+  std::string path_;
+};
+
+/// A random checkpoint of a family's tiny config, made once per process. CHECKs that it could be made.
+const std::string& TinyCheckpoint(std::string_view family, std::optional<AffineFormat> format = std::nullopt);
+
+/// A tensor on its way into a copy.
+struct EditableTensor {
+  std::string name;
+  DType dtype = DType::kF32;
+  std::vector<int64_t> shape;
+  std::vector<std::byte> bytes;
+};
+
+/// Copies a checkpoint into `folder`; `edit` may change the tensors. CHECKs that it can.
+void CopyCheckpoint(const std::string& from, const std::string& folder,
+                    const std::function<void(std::vector<EditableTensor>&)>& edit);
+
+/// The tensor of that name; CHECKs that there is one.
+EditableTensor& TensorNamed(std::vector<EditableTensor>& tensors, std::string_view name);
+
+}  // namespace shoal
