@@ -1,0 +1,85 @@
+// I6: after warm-up a decode step allocates nothing. Its own binary, as it replaces the global operator new.
+#include <gtest/gtest.h>
+
+#include <atomic>
+#include <cstdlib>
+#include <new>
+#include <vector>
+
+#include "models/family.h"
+#include "models/stage.h"
+#include "models/testing/checkpoints.h"
+#include "models/testing/local_exchange.h"
+
+namespace {
+std::atomic<int64_t> allocations = 0;
+}  // namespace
+
+void* operator new(size_t bytes) {
+  allocations.fetch_add(1, std::memory_order_relaxed);
+  if (void* memory = std::malloc(bytes == 0 ? 1 : bytes)) return memory;
+  throw std::bad_alloc();
+}
+void operator delete(void* memory) noexcept { std::free(memory); }
+void operator delete(void* memory, size_t) noexcept { std::free(memory); }
+
+namespace shoal {
+namespace {
+
+/// Heap allocations and arena growths of 40 decode steps (they cross a block border) after one.
+void ExpectQuietDecode(const Family& family, int threads, ActivationMode mode) {
+  ThreadPool pool(threads);
+  Arena arena;
+  const ComputeContext context{
+      .kernels = &SelectKernels(SupportedIsas().back()), .pool = &pool, .arena = &arena, .activations = mode};
+  const auto checkpoint = *Checkpoint::Open(TinyCheckpoint(family.model_type, AffineFormat{4, 64}));
+  const ModelSpec spec = *SpecFor(checkpoint->config());
+  const auto stage =
+      *Stage::Load(*checkpoint, spec, {.layers = {0, 7}, .embed = true, .head = true}, pool, {});
+  const auto cache = *KvCache::Create({0, 7}, stage->kv_shapes(), DType::kF16, 2);
+  std::vector<ExpertSet> sets;
+  for (int32_t layer = 0; layer < 7; ++layer) {
+    std::vector<ExpertId> ids;
+    if (const MoeSpec* moe = MoeOf(spec.layers[static_cast<size_t>(layer)])) {
+      for (int32_t e = 0; e < static_cast<int32_t>(moe->experts.size()); ++e) ids.push_back(ExpertId{e});
+      sets.push_back(*ExpertSet::Load(*checkpoint, spec, LayerId{layer}, ids, pool));
+    }
+  }
+  LocalExchange experts(context, std::move(sets));
+  const BlockId blocks[] = {{1}, {0}};
+  std::vector<float> x(static_cast<size_t>(spec.width));
+  std::vector<float> logits(static_cast<size_t>(spec.vocabulary));
+  const MatView<float> row(x.data(), 1, spec.width);
+
+  int64_t heap_before = 0;
+  int64_t growths_before = 0;
+  for (int32_t position = 0; position < 41; ++position) {
+    if (position == 1) {
+      heap_before = allocations.load();
+      growths_before = arena.growths();
+    }
+    arena.reset();
+    const StepSlice slice{.row_begin = 0, .rows = 1, .position = position, .blocks = blocks};
+    const StageStep step{.slices = {&slice, 1}, .cache = cache.get(), .experts = &experts};
+    ASSERT_TRUE(stage->embed(context, {&position, 1}, row).ok());
+    ASSERT_TRUE(stage->forward(context, step, row).ok());
+    ASSERT_TRUE(stage->head(context, row, MatView<float>(logits.data(), 1, spec.vocabulary)).ok());
+  }
+  EXPECT_GT(heap_before, 0);  // The counter counts: loading allocates.
+  EXPECT_EQ(allocations.load() - heap_before, 0);
+  EXPECT_EQ(arena.growths() - growths_before, 0);
+}
+
+TEST(DecodeStep, AllocatesNothingAfterWarmUp) {
+  for (const Family* family : Families()) {
+    for (const int threads : {1, 2}) {
+      for (const ActivationMode mode : {ActivationMode::kInt8, ActivationMode::kF32}) {
+        SCOPED_TRACE(family->model_type);
+        ExpectQuietDecode(*family, threads, mode);
+      }
+    }
+  }
+}
+
+}  // namespace
+}  // namespace shoal
