@@ -1,4 +1,4 @@
-// The cluster file (.json, .yaml, .yml): devices, model, sharding. docs/operations.md shows it key by key.
+// The cluster file (.json, .yaml, .yml): devices, model, sharding. Examples: deploy/examples/.
 #pragma once
 
 #include <string>

@@ -394,6 +394,13 @@ TEST(BalancedSplit, IsNeverSlowerThanAnyOtherSplitThatFits) {
   }
 }
 
+TEST(BalancedSplit, IsAsEvenAsItCanBesideTheSlowestStage) {
+  SplitProblem problem;
+  for (const int64_t read : {100, 10, 10, 10, 10}) problem.layers.push_back({.read_bytes = read});
+  problem.nodes.resize(3);
+  EXPECT_THAT(*BalancedSplit(problem), ElementsAre(1, 2, 2));
+}
+
 TEST(RequestWords, NamesAndAliasesAreUnderstood) {
   EXPECT_EQ(*ParseLayerStrategy("memory_proportional"), LayerStrategy::kMemory);
   EXPECT_EQ(*ParseLayerStrategy("compute_proportional"), LayerStrategy::kCompute);
