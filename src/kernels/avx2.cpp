@@ -256,12 +256,13 @@ inline __m256i SplatQuad(const int8_t* x) {
 // 8-bit codes: even and odd columns as 16-bit pairs; products of 255 * 127 add up exactly in 32 bits.
 template <int kTokens>
 inline void DotStrip8(const uint8_t* strip, const int8_t* const* x, IntLanes* dots) {
-#pragma GCC unroll 8
+#pragma GCC unroll 16
   for (int quad = 0; quad < 8; ++quad) {
     const Codes codes = LoadCodes(strip + 64 * quad);
     const __m256i low_byte = _mm256_set1_epi16(0xff);
     const Codes even = {_mm256_and_si256(codes.lo, low_byte), _mm256_and_si256(codes.hi, low_byte)};
     const Codes odd = {_mm256_srli_epi16(codes.lo, 8), _mm256_srli_epi16(codes.hi, 8)};
+#pragma GCC unroll 16
     for (int t = 0; t < kTokens; ++t) {
       const __m256i four = SplatQuad(x[t] + 4 * quad);
       const __m256i x_even = _mm256_srai_epi16(_mm256_slli_epi16(four, 8), 8);
@@ -284,13 +285,15 @@ inline void DotStrip(const uint8_t* strip, const int8_t* const* x, IntLanes* dot
     constexpr int kLargestPair = 2 * 127 * ((1 << kBits) - 1);
     constexpr int kQuads = 8 * kLargestPair <= INT16_MAX ? 8 : 4 * kLargestPair <= INT16_MAX ? 4 : 2;
     static_assert(kQuads * kLargestPair <= INT16_MAX);
-#pragma GCC unroll 4
+#pragma GCC unroll 16
     for (int first = 0; first < 8; first += kQuads) {
       IntLanes sums[kTokens];
+#pragma GCC unroll 16
       for (int t = 0; t < kTokens; ++t) sums[t] = IntZero();
-#pragma GCC unroll 8
+#pragma GCC unroll 16
       for (int quad = first; quad < first + kQuads; ++quad) {
         const Codes codes = UnpackQuad<kBits>(strip, quad);
+#pragma GCC unroll 16
         for (int t = 0; t < kTokens; ++t) {
           const __m256i four = SplatQuad(x[t] + 4 * quad);
           sums[t].lo = _mm256_add_epi16(sums[t].lo, _mm256_maddubs_epi16(codes.lo, four));
@@ -298,6 +301,7 @@ inline void DotStrip(const uint8_t* strip, const int8_t* const* x, IntLanes* dot
         }
       }
       const __m256i ones = _mm256_set1_epi16(1);
+#pragma GCC unroll 16
       for (int t = 0; t < kTokens; ++t) {
         dots[t].lo = _mm256_add_epi32(dots[t].lo, _mm256_madd_epi16(sums[t].lo, ones));
         dots[t].hi = _mm256_add_epi32(dots[t].hi, _mm256_madd_epi16(sums[t].hi, ones));

@@ -169,10 +169,10 @@ inline Lanes CodeColumn(Codes quad, int column) {
 /// dots[t] += the products of a strip's codes with x[t][0, 32).
 template <int kBits, int kTokens>
 inline void DotStrip(const uint8_t* strip, const int8_t* const* x, IntLanes* dots) {
-#pragma GCC unroll 8
+#pragma GCC unroll 16
   for (int quad = 0; quad < 8; ++quad) {
     const Codes codes = UnpackQuad<kBits>(strip, quad);
-#pragma GCC unroll 12
+#pragma GCC unroll 16
     for (int t = 0; t < kTokens; ++t) {
       int32_t four;
       std::memcpy(&four, x[t] + 4 * quad, 4);
