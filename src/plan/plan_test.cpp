@@ -233,6 +233,13 @@ TEST(Report, ShowsEveryNodeAndNote) {
   EXPECT_THAT(report, HasSubstr("n1                n1.local:50051  [1, 3)  2-3 of 2 layers"));
   EXPECT_THAT(report, HasSubstr("at most 4 messages (1 hops, 2 expert calls, 1 results)"));
   EXPECT_THAT(report, HasSubstr("- made for \"tests\""));
+
+  PlanRequest spread{.strategy = LayerStrategy::kUniform,
+                     .experts = {.strategy = ExpertStrategy::kRoundRobin}};
+  const ModelFacts wide = MoeModel(3, 64);
+  EXPECT_THAT(PlanReport(*MakePlan(wide, Nodes({0, 0}), spread), wide, 0),
+              HasSubstr("32 of each of 2 layers"));
+
   const std::string json = PlanReportJson(SmallPlan(), MoeModel(3, 4), 100);
   EXPECT_THAT(json, HasSubstr("\"expert_slots\": 5"));
   EXPECT_THAT(json, HasSubstr("\"messages_max\": 4"));

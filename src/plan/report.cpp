@@ -14,7 +14,7 @@ std::string LayersText(Range layers) {
   return layers.empty() ? "-" : fmt::format("[{}, {})", layers.begin, layers.end);
 }
 
-/// "0-63", or how many (layer, expert) pairs where layers differ; "-" for none.
+/// "0-63 of 48 layers"; how many where the list is long or layers differ; "-" for none.
 std::string ExpertsText(const Plan& plan, NodeId node) {
   std::set<std::string> lists;
   int64_t pairs = 0;
@@ -28,6 +28,10 @@ std::string ExpertsText(const Plan& plan, NodeId node) {
     lists.insert(FormatIdList(ids));
   }
   if (lists.empty()) return "-";
+  constexpr size_t kListMax = 20;
+  if (lists.size() == 1 && lists.begin()->size() > kListMax) {
+    return fmt::format("{} of each of {} layers", pairs / layers, layers);
+  }
   if (lists.size() == 1) return fmt::format("{} of {} layers", *lists.begin(), layers);
   return fmt::format("{} in {} layers", pairs, layers);
 }
