@@ -94,16 +94,37 @@ fn keep_panic_texts() {
     });
 }
 
+/// Runs `body`; a panic becomes an error.
+fn caught<T>(body: impl FnOnce() -> Outcome<T>) -> Outcome<T> {
+    keep_panic_texts();
+    catch_unwind(AssertUnwindSafe(body)).unwrap_or_else(|_| {
+        let text = PANIC.with(|cell| cell.take()).replace('\n', " ");
+        Err(Fault::Internal(format!("the text bridge failed: {text}")))
+    })
+}
+
+/// Runs `body` on a thread of its own with a stack that no input of the sizes allowed can exhaust: the compilers of
+/// templates and grammars recurse as deeply as their input nests, and a stack that ends takes the process with it.
+/// Only what is touched costs memory; the thread costs some ten microseconds.
+fn deep<T: Send>(body: impl FnOnce() -> Outcome<T> + Send) -> Outcome<T> {
+    const STACK: usize = 1 << 28;
+    std::thread::scope(|scope| {
+        let thread = std::thread::Builder::new().stack_size(STACK).spawn_scoped(scope, || caught(body));
+        match thread.map(|t| t.join()) {
+            Ok(Ok(outcome)) => outcome,
+            Ok(Err(_)) => Err(Fault::Internal("the text bridge failed: a thread died".into())),
+            Err(e) => {
+                Err(Fault::Internal(format!("the text bridge failed: no thread could be started: {e}")))
+            }
+        }
+    })
+}
+
 /// Runs `body`; whatever goes wrong is written to `error`, and its code returned.
 ///
 /// SAFETY: `error` can be written to.
 unsafe fn guard(error: *mut Bytes, body: impl FnOnce() -> Outcome<()>) -> i32 {
-    keep_panic_texts();
-    let outcome = catch_unwind(AssertUnwindSafe(body)).unwrap_or_else(|_| {
-        let text = PANIC.with(|cell| cell.take()).replace('\n', " ");
-        Err(Fault::Internal(format!("the text bridge failed: {text}")))
-    });
-    let (code, text) = match outcome {
+    let (code, text) = match caught(body) {
         Ok(()) => return 0,
         Err(Fault::Invalid(text)) => (1, text),
         Err(Fault::Raised(text)) => (2, text),
@@ -225,8 +246,8 @@ pub unsafe extern "C" fn shoal_template_new(
     error: *mut Bytes,
 ) -> i32 {
     guard(error, || {
-        let templates =
-            ChatTemplates::new(jinja.text("chat_template.jinja")?, config.text("tokenizer_config.json")?)?;
+        let (jinja, config) = (jinja.text("chat_template.jinja")?, config.text("tokenizer_config.json")?);
+        let templates = deep(|| ChatTemplates::new(jinja, config))?;
         out.write(Box::into_raw(Box::new(templates)));
         Ok(())
     })
@@ -247,14 +268,15 @@ pub unsafe extern "C" fn shoal_template_render(
     error: *mut Bytes,
 ) -> i32 {
     guard(error, || {
-        let text = templates.render(&Request {
+        let request = Request {
             messages: request.messages.text("messages")?,
             tools: request.tools.text("tools")?,
             kwargs: request.kwargs.text("chat_template_kwargs")?,
             add_generation_prompt: request.add_generation_prompt,
             continue_final_message: request.continue_final_message,
             local_seconds: request.local_seconds,
-        })?;
+        };
+        let text = deep(|| templates.render(&request))?;
         out.write(Bytes::from_vec(text.into_bytes()));
         Ok(())
     })
@@ -298,7 +320,8 @@ pub unsafe extern "C" fn shoal_compiler_compile(
             2 => GrammarKind::Lark,
             other => return Err(invalid!("no kind of grammar has number {other}")),
         };
-        let matcher = compiler.compile(kind, text.text("the grammar")?)?;
+        let text = text.text("the grammar")?;
+        let matcher = deep(|| compiler.compile(kind, text))?;
         out.write(Box::into_raw(Box::new(matcher)));
         Ok(())
     })

@@ -11,9 +11,9 @@ use toktrie_hf_tokenizers::ByteTokenizer;
 use crate::error::{invalid, Outcome};
 use crate::tokenizer::TextTokenizer;
 
-/// Brackets deeper than this are refused: the grammar parsers recurse, and a stack has an end.
-const MAX_NESTING: usize = 200;
-const MAX_GRAMMAR_BYTES: usize = 1 << 20;
+/// What compiles in seconds whatever its shape: some compilation steps take the square of the size.
+const MAX_GRAMMAR_BYTES: usize = 1 << 18;
+const MAX_SYMBOLS: usize = 30_000;
 
 #[derive(Clone, Copy)]
 pub enum GrammarKind {
@@ -24,13 +24,15 @@ pub enum GrammarKind {
 
 /// The vocabulary as a trie, shared by all grammars over it.
 pub struct Compiler {
-    factory: Arc<ParserFactory>,
+    factory: ParserFactory,
     vocab_size: usize,
+    eos: Arc<[u32]>,
 }
 
 pub struct GrammarMatcher {
     matcher: Matcher,
     vocab_size: usize,
+    eos: Arc<[u32]>,
 }
 
 impl Compiler {
@@ -48,7 +50,7 @@ impl Compiler {
                 "the model has {vocab_size} logits, fewer than the {known} tokens of its tokenizer"
             ));
         }
-        let describe = |e| invalid!("this tokenizer cannot be used with grammars: {e}");
+        let describe = |e| invalid!("this tokenizer cannot be used with grammars: {}", readable(e));
         let mut bytes = ByteTokenizer::from_tokenizer(tokenizer.inner().clone()).map_err(describe)?;
         bytes.set_eos_tokens(eos);
         let environment = bytes.into_tok_env(Some(vocab_size)).map_err(describe)?;
@@ -60,7 +62,8 @@ impl Compiler {
         .map_err(describe)?;
         factory.quiet();
         factory.limits_mut().verbose_errors = false;
-        Ok(Compiler { factory: Arc::new(factory), vocab_size })
+        factory.limits_mut().max_grammar_size = MAX_SYMBOLS;
+        Ok(Compiler { factory, vocab_size, eos: eos.into() })
     }
 
     pub fn compile(&self, kind: GrammarKind, text: &str) -> Outcome<GrammarMatcher> {
@@ -74,8 +77,8 @@ impl Compiler {
         };
         let matcher = Matcher::new(self.factory.create_parser(grammar));
         match matcher.get_error() {
-            Some(error) => Err(invalid!("{}: {error}", kind.name())),
-            None => Ok(GrammarMatcher { matcher, vocab_size: self.vocab_size }),
+            Some(error) => Err(invalid!("{}: {}", kind.name(), readable(error))),
+            None => Ok(GrammarMatcher { matcher, vocab_size: self.vocab_size, eos: self.eos.clone() }),
         }
     }
 }
@@ -98,7 +101,7 @@ impl GrammarMatcher {
 
     /// Bit i of word i / 32: token i may come next. Once the text is complete, only the end-of-text tokens may.
     pub fn mask(&mut self, words: &mut [u32]) -> Outcome<()> {
-        let mask = self.matcher.compute_mask_or_eos().map_err(|e| invalid!("grammar: {e}"))?;
+        let mask = self.matcher.compute_mask_or_eos().map_err(|e| invalid!("grammar: {}", readable(e)))?;
         let bits = mask.as_slice();
         for (i, word) in words.iter_mut().enumerate() {
             *word = bits.get(i).copied().unwrap_or(0);
@@ -108,7 +111,12 @@ impl GrammarMatcher {
 
     /// Leaves the matcher as it was where the token may not come next.
     pub fn consume(&mut self, token: u32) -> Outcome<()> {
-        let taken = self.matcher.try_consume_tokens(&[token]).map_err(|e| invalid!("grammar: {e}"))?;
+        // A text that cannot go on has ended already; the token that says so comes after.
+        if self.matcher.is_stopped() && !self.matcher.is_error() && self.eos.contains(&token) {
+            return Ok(());
+        }
+        let taken =
+            self.matcher.try_consume_tokens(&[token]).map_err(|e| invalid!("grammar: {}", readable(e)))?;
         if taken == 0 {
             return Err(invalid!("token {token} cannot come next in this grammar"));
         }
@@ -116,7 +124,7 @@ impl GrammarMatcher {
     }
 
     pub fn is_accepting(&mut self) -> Outcome<bool> {
-        self.matcher.is_accepting().map_err(|e| invalid!("grammar: {e}"))
+        self.matcher.is_accepting().map_err(|e| invalid!("grammar: {}", readable(e)))
     }
 
     pub fn is_stopped(&self) -> bool {
@@ -129,7 +137,11 @@ impl GrammarMatcher {
     }
 
     pub fn duplicate(&self) -> Self {
-        GrammarMatcher { matcher: self.matcher.deep_clone(), vocab_size: self.vocab_size }
+        GrammarMatcher {
+            matcher: self.matcher.deep_clone(),
+            vocab_size: self.vocab_size,
+            eos: self.eos.clone(),
+        }
     }
 }
 
@@ -137,16 +149,16 @@ fn check_size(text: &str) -> Outcome<()> {
     if text.len() > MAX_GRAMMAR_BYTES {
         return Err(invalid!("the grammar has {} bytes, more than {MAX_GRAMMAR_BYTES}", text.len()));
     }
-    let mut depth = 0usize;
-    for byte in text.bytes() {
-        match byte {
-            b'(' | b'[' | b'{' => depth += 1,
-            b')' | b']' | b'}' => depth = depth.saturating_sub(1),
-            _ => {}
-        }
-        if depth > MAX_NESTING {
-            return Err(invalid!("the grammar nests brackets deeper than {MAX_NESTING}"));
-        }
-    }
     Ok(())
+}
+
+/// llguidance's text, without its backtraces and marks, and cut where it repeats a large grammar.
+fn readable(error: impl std::fmt::Display) -> String {
+    const MAX_CHARS: usize = 400;
+    let text = error.to_string();
+    let text = text.split("\n<").next().unwrap_or_default().trim();
+    match text.char_indices().nth(MAX_CHARS) {
+        Some((end, _)) => format!("{} ...", &text[..end]),
+        None => text.to_string(),
+    }
 }

@@ -101,15 +101,8 @@ std::map<std::string, Conversation> ReadConversations(const std::filesystem::pat
   return conversations;
 }
 
-/// Checks one row of rendered.jsonl.
-void ExpectRow(const json& row, const ChatTemplate& chat_template, const Conversation& conversation) {
-  SCOPED_TRACE(row["template"].get<std::string>() + " on " + row["conversation"].get<std::string>());
-  const auto got = chat_template.render({.messages = conversation.messages,
-                                         .tools = conversation.tools,
-                                         .kwargs = conversation.kwargs,
-                                         .add_generation_prompt = conversation.add_generation_prompt,
-                                         .continue_final_message = conversation.continue_final_message,
-                                         .local_seconds = kGoldenNow});
+/// Checks a rendering against a row with `text`, or `error` and `error_type`.
+void ExpectSame(const absl::StatusOr<std::string>& got, const json& row) {
   if (row.contains("text")) {
     ASSERT_TRUE(got.ok()) << ToString(got.status());
     EXPECT_EQ(*got, row["text"].get<std::string>());
@@ -120,6 +113,18 @@ void ExpectRow(const json& row, const ChatTemplate& chat_template, const Convers
     EXPECT_EQ(got.status().code(), absl::StatusCode::kInvalidArgument)
         << (got.ok() ? *got : ToString(got.status()));
   }
+}
+
+/// Checks one row of rendered.jsonl.
+void ExpectRow(const json& row, const ChatTemplate& chat_template, const Conversation& conversation) {
+  SCOPED_TRACE(row["template"].get<std::string>() + " on " + row["conversation"].get<std::string>());
+  ExpectSame(chat_template.render({.messages = conversation.messages,
+                                   .tools = conversation.tools,
+                                   .kwargs = conversation.kwargs,
+                                   .add_generation_prompt = conversation.add_generation_prompt,
+                                   .continue_final_message = conversation.continue_final_message,
+                                   .local_seconds = kGoldenNow}),
+             row);
 }
 
 /// Checks all templates of a folder but those in `done`, which it adds to; returns the number of rows.
@@ -154,6 +159,20 @@ TEST(ChatTemplateGoldens, RenderWhatTransformersRenders) {
   const int more = std::filesystem::exists(shared) ? CheckTemplates(shared, done) : 0;
   LogInfo("templates: {} rendered; {} rows of them from ../shared, whose licences keep them out of here",
           done.size(), more);
+}
+
+TEST(ChatTemplateGoldens, SmallTemplatesRenderAsInJinja2) {
+  const auto golden = nlohmann::ordered_json::parse(FileText(Goldens() / "chat/jinja.json"));
+  const std::string variables = golden["variables"].dump();
+  ASSERT_GE(golden["cases"].size(), 45u);
+  for (const json row : golden["cases"]) {
+    const auto source = row["template"].get<std::string>();
+    SCOPED_TRACE(source);
+    const auto chat_template = ChatTemplate::FromText(source, "");
+    ASSERT_TRUE(chat_template.ok()) << ToString(chat_template.status());
+    ExpectSame(chat_template->render({.messages = "[]", .kwargs = variables, .local_seconds = kGoldenNow}),
+               row);
+  }
 }
 
 }  // namespace
