@@ -1,0 +1,338 @@
+// The definition (reference.cpp) against independent double-precision formulas. Tolerances follow from the
+// rounding steps: with u = 2^-24, a chain of n FMAs errs by at most n * u * sum |terms| (Higham 2002,
+// section 3.1; the factor 1.01 covers n * u << 1).
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <cmath>
+#include <map>
+
+#include "kernels/kernels.h"
+#include "kernels/test_data.h"
+
+namespace shoal {
+namespace {
+
+constexpr double kU = 0x1p-24;
+
+const Kernels& Reference() { return SelectKernels(Isa::kReference); }
+
+double ChainBound(int64_t n, double magnitude) { return 1.01 * static_cast<double>(n) * kU * magnitude; }
+
+TEST(Accuracy, QuantizationErrsByHalfAStep) {
+  RandomStream random(1);
+  const std::vector<float> x = RandomFloats(random, 640);
+  const QuantizedStorage q = Quantize(Reference(), x, 640, 64);
+  for (size_t i = 0; i < x.size(); ++i) {
+    const double step = q.scales[i / 64];
+    // Half a step; the reciprocal, the product with it and the scale round once each, on values up to 127
+    // steps.
+    EXPECT_NEAR(step * q.codes[i], x[i], step * (0.5 + 127 * 3 * 1.01 * kU)) << i;
+  }
+  for (size_t g = 0; g < q.scales.size(); ++g) {
+    int sum = 0;
+    int largest = 0;
+    for (size_t i = 64 * g; i < 64 * g + 64; ++i) {
+      sum += q.codes[i];
+      largest = std::max(largest, std::abs(static_cast<int>(q.codes[i])));
+    }
+    EXPECT_EQ(largest, 127);
+    EXPECT_EQ(q.sums[g], q.scales[g] * static_cast<float>(sum));
+  }
+}
+
+TEST(Accuracy, AffineProductIsTheProductOfWhatTheCodesMean) {
+  RandomStream random(2);
+  for (const int bits : {2, 3, 4, 5, 6, 8}) {
+    const int64_t cols = 512;
+    const AffineSource source = RandomAffine(random, 20, cols, bits, 64, DType::kF32);
+    const PackedMatrix w = *PackedMatrix::PackAffine(source.view);
+    const QuantizedStorage q = Quantize(Reference(), RandomFloats(random, 3 * cols), cols, 64);
+    std::vector<float> y(60);
+    Reference().matmul_affine({.x = q.rows, .w = w.view(), .y = View(y, 20), .tiles = w.view().all_tiles()});
+    for (int64_t t = 0; t < 3; ++t) {
+      for (int64_t n = 0; n < 20; ++n) {
+        double exact = 0;
+        double magnitude = 0;
+        for (int64_t g = 0; g < cols / 64; ++g) {
+          double dot = 0;
+          double code_sum = 0;
+          for (int64_t k = 64 * g; k < 64 * g + 64; ++k) {
+            dot += AffineCode(source.view, n, k) * q.codes[static_cast<size_t>(t * cols + k)];
+            code_sum += q.codes[static_cast<size_t>(t * cols + k)];
+          }
+          const double scale = q.scales[static_cast<size_t>(t * cols / 64 + g)];
+          const double product = dot * AffineScale(source.view, n, g) * scale;
+          const double shift = code_sum * AffineBias(source.view, n, g) * scale;
+          exact += product + shift;
+          magnitude += std::fabs(product) + std::fabs(shift);
+        }
+        // Two FMAs per group, and one rounding of p or m inside each term.
+        EXPECT_NEAR(y[static_cast<size_t>(t * 20 + n)], exact, ChainBound(2 * cols / 64 + 1, magnitude))
+            << bits << " bits";
+      }
+    }
+  }
+}
+
+TEST(Accuracy, FloatProductHoldsTheChainBound) {
+  RandomStream random(3);
+  const int64_t cols = 1000;
+  for (const DType dtype : {DType::kF32, DType::kF16, DType::kBF16}) {
+    const std::vector<uint8_t> bytes = FloatsAs(RandomFloats(random, 18 * cols), dtype);
+    const PackedMatrix w = *PackedMatrix::PackFloat(bytes.data(), dtype, 18, cols, cols);
+    const std::vector<float> x = RandomFloats(random, cols);
+    std::vector<float> y(18);
+    Reference().matmul_float(
+        {.x = ConstView(x, cols), .w = w.view(), .y = View(y, 18), .tiles = w.view().all_tiles()});
+    for (int64_t n = 0; n < 18; ++n) {
+      double exact = 0;
+      double magnitude = 0;
+      for (int64_t k = 0; k < cols; ++k) {
+        const double term = static_cast<double>(LoadFloatWeight(bytes.data(), dtype, n * cols + k)) *
+                            x[static_cast<size_t>(k)];
+        exact += term;
+        magnitude += std::fabs(term);
+      }
+      EXPECT_NEAR(y[static_cast<size_t>(n)], exact, ChainBound(cols, magnitude));
+    }
+  }
+}
+
+TEST(Accuracy, ExactActivationsTimesAffineWeightsIsTheGoldensDefinition) {
+  RandomStream random(4);
+  const int64_t cols = 256;
+  for (const int bits : {2, 3, 4, 5, 6, 8}) {
+    const AffineSource source = RandomAffine(random, 16, cols, bits, 32, DType::kBF16);
+    const PackedMatrix w = *PackedMatrix::PackAffine(source.view);
+    const std::vector<float> x = RandomFloats(random, cols);
+    std::vector<float> y(16);
+    Reference().matmul_float({.x = ConstView(x, cols), .w = w.view(), .y = View(y, 16), .tiles = {0, 1}});
+    for (int64_t n = 0; n < 16; ++n) {
+      float chain = 0;
+      for (int64_t k = 0; k < cols; ++k)
+        chain = std::fma(AffineValue(source.view, n, k), x[static_cast<size_t>(k)], chain);
+      EXPECT_EQ(y[static_cast<size_t>(n)], chain);
+    }
+  }
+}
+
+TEST(Accuracy, RmsNormIsWithinItsRoundings) {
+  RandomStream random(5);
+  const int64_t cols = 2048;
+  const std::vector<float> x = RandomFloats(random, cols);
+  const std::vector<float> weight = RandomFloats(random, cols);
+  std::vector<float> y(static_cast<size_t>(cols));
+  Reference().rms_norm(
+      {.x = ConstView(x, cols), .weight = weight.data(), .eps = 1e-5f, .y = View(y, cols), .rows = {0, 1}});
+  double squares = 0;
+  for (const float v : x) squares += static_cast<double>(v) * v;
+  const double factor = 1 / std::sqrt(squares / cols + static_cast<double>(1e-5f));
+  // The sum: 128 FMAs and 4 additions of positive terms; mean, sqrt and reciprocal one each, of which the
+  // sum's relative error counts half.
+  const double relative = 1.01 * kU * ((128 + 4 + 2) / 2.0 + 2 + 2);
+  for (size_t c = 0; c < y.size(); ++c) {
+    const double exact = x[c] * factor * weight[c];
+    EXPECT_NEAR(y[c], exact, std::fabs(exact) * relative);
+  }
+}
+
+TEST(Accuracy, ExponentialIsWithinTwoUlp) {
+  // A softmax over the logits (0, d) shows it: the second probability is e / (1 + e) with e = exp(d).
+  double worst = 0;
+  for (double d = -86.9; d <= 0; d += 0.0013) {
+    const std::vector<float> logits = {0.0f, static_cast<float>(d)};
+    int32_t ids[2];
+    float weights[2];
+    ASSERT_TRUE(Reference().route({.logits = ConstView(logits, 2),
+                                   .k = 2,
+                                   .weighting = RouteWeights::kAsIs,
+                                   .ids = MatView<int32_t>(ids, 1, 2),
+                                   .weights = MatView<float>(weights, 1, 2),
+                                   .rows = {0, 1}}));
+    const double e = std::exp(static_cast<double>(logits[1]));
+    // Sum (half an ulp of a value in [1, 2]) and quotient add at most one ulp each to the two of exp.
+    const double error = std::fabs(weights[1] - e / (1 + e)) / (e / (1 + e));
+    worst = std::max(worst, error / (2 * kU));
+    ASSERT_LE(error, 2 * kU * 4) << d;
+  }
+  EXPECT_GT(worst, 0.1);  // It was measured at all.
+}
+
+TEST(Accuracy, SiluIsWithinItsRoundings) {
+  std::vector<float> gate;
+  for (float x = -80; x < 80; x += 0.013f) gate.push_back(x);
+  const auto cols = static_cast<int64_t>(gate.size());
+  const std::vector<float> up(gate.size(), 1.0f);
+  std::vector<float> out(gate.size());
+  Reference().silu_mul(
+      {.gate = ConstView(gate, cols), .up = ConstView(up, cols), .out = View(out, cols), .rows = {0, 1}});
+  for (size_t i = 0; i < gate.size(); ++i) {
+    const double exact = gate[i] / (1 + std::exp(-static_cast<double>(gate[i])));
+    // exp 2 ulp = 4 u, sum and quotient one u each.
+    EXPECT_NEAR(out[i], exact, std::fabs(exact) * 1.01 * 6 * kU) << gate[i];
+  }
+}
+
+TEST(Accuracy, RopeRotates) {
+  RandomStream random(6);
+  const int64_t head_dim = 64, half = 24;
+  for (const RopePairing pairing : {RopePairing::kHalfSplit, RopePairing::kInterleaved}) {
+    std::vector<float> cosine, sine;
+    for (int64_t i = 0; i < half; ++i) {
+      const double angle = random.uniform() * 6;
+      cosine.push_back(static_cast<float>(std::cos(angle)));
+      sine.push_back(static_cast<float>(std::sin(angle)));
+    }
+    const std::vector<float> x = RandomFloats(random, 2 * head_dim);
+    std::vector<float> y = x;
+    Reference().rope({.x = View(y, 2 * head_dim),
+                      .heads = 2,
+                      .head_dim = head_dim,
+                      .rotary = 2 * half,
+                      .cosine = ConstView(cosine, half),
+                      .sine = ConstView(sine, half),
+                      .pairing = pairing,
+                      .rows = {0, 1}});
+    for (int64_t head = 0; head < 2; ++head) {
+      for (int64_t i = 0; i < half; ++i) {
+        const int64_t base = head * head_dim;
+        const auto a = static_cast<size_t>(base + (pairing == RopePairing::kHalfSplit ? i : 2 * i));
+        const auto b =
+            static_cast<size_t>(base + (pairing == RopePairing::kHalfSplit ? i + half : 2 * i + 1));
+        const double c = cosine[static_cast<size_t>(i)], s = sine[static_cast<size_t>(i)];
+        const double bound = 1.01 * 2 * kU * (std::fabs(x[a]) + std::fabs(x[b]));
+        EXPECT_NEAR(y[a], x[a] * c - x[b] * s, bound);
+        EXPECT_NEAR(y[b], x[b] * c + x[a] * s, bound);
+      }
+      for (int64_t i = 2 * half; i < head_dim; ++i) {
+        EXPECT_EQ(y[static_cast<size_t>(head * head_dim + i)], x[static_cast<size_t>(head * head_dim + i)]);
+      }
+    }
+  }
+}
+
+TEST(Accuracy, AttentionIsSoftmaxOverTheVisiblePositions) {
+  RandomStream random(7);
+  const int64_t head_dim = 64, kv_heads = 2, group = 3, end = 1300;
+  CacheStorage cache = MakeCache(end / 32 + 1, kv_heads, head_dim, DType::kF32);
+  std::vector<BlockId> blocks;
+  for (int64_t b = 0; b <= end / 32; ++b) blocks.push_back(BlockId{static_cast<int32_t>(end / 32 - b)});
+  const std::vector<float> keys = RandomFloats(random, end * kv_heads * head_dim);
+  const std::vector<float> values = RandomFloats(random, end * kv_heads * head_dim);
+  for (int64_t p = 0; p < end; ++p) {
+    Reference().append_kv({.cache = cache.view,
+                           .block = blocks[static_cast<size_t>(p / 32)],
+                           .position = p,
+                           .key = keys.data() + p * kv_heads * head_dim,
+                           .value = values.data() + p * kv_heads * head_dim,
+                           .kv_heads = {0, kv_heads}});
+  }
+  const std::vector<float> query = RandomFloats(random, kv_heads * group * head_dim);
+  const double scale = 0.125;
+  for (const Range visible : {Range{0, end}, Range{700, 1250}, Range{40, 41}}) {
+    std::vector<float> out(query.size());
+    const AttentionRow row{query.data(), out.data(), blocks.data(), visible};
+    Reference().attention({.cache = cache.view,
+                           .group = group,
+                           .scale = 0.125f,
+                           .rows = &row,
+                           .row_range = {0, 1},
+                           .kv_heads = {0, kv_heads}});
+    for (int64_t h = 0; h < kv_heads * group; ++h) {
+      std::vector<double> scores;
+      double score_error = 0;
+      for (int64_t p = visible.begin; p < visible.end; ++p) {
+        double score = 0, magnitude = 0;
+        for (int64_t d = 0; d < head_dim; ++d) {
+          const double term = static_cast<double>(query[static_cast<size_t>(h * head_dim + d)]) *
+                              keys[static_cast<size_t>((p * kv_heads + h / group) * head_dim + d)];
+          score += term;
+          magnitude += std::fabs(term);
+        }
+        scores.push_back(score * scale);
+        score_error = std::max(score_error, ChainBound(head_dim + 1, magnitude * scale));
+      }
+      const double largest = *std::max_element(scores.begin(), scores.end());
+      double sum = 0;
+      for (double& s : scores) sum += s = std::exp(s - largest);
+      for (int64_t d = 0; d < head_dim; ++d) {
+        double exact = 0, magnitude = 0;
+        for (int64_t p = visible.begin; p < visible.end; ++p) {
+          const double term = scores[static_cast<size_t>(p - visible.begin)] / sum *
+                              values[static_cast<size_t>((p * kv_heads + h / group) * head_dim + d)];
+          exact += term;
+          magnitude += std::fabs(term);
+        }
+        // A probability errs by its score's error and a few roundings (exp 4 u, argument, corrections of the
+        // online maximum, at most one per block); so does the sum below; the weighted sum is a chain.
+        const int64_t blocks_seen = visible.size() / 32 + 2;
+        const double relative = 2 * (score_error + 1.01 * kU * static_cast<double>(8 + 5 * blocks_seen));
+        EXPECT_NEAR(out[static_cast<size_t>(h * head_dim + d)], exact,
+                    magnitude * relative + ChainBound(visible.size() + 2 * blocks_seen, magnitude));
+      }
+    }
+  }
+}
+
+TEST(Accuracy, RoutingTakesTheLargestAndBreaksTiesByTheLowestId) {
+  const std::vector<float> logits = {1.0f, 3.0f, 2.0f, 3.0f, -5.0f, 2.0f};
+  std::vector<int32_t> ids(4);
+  std::vector<float> weights(4);
+  RouteArgs args{.logits = ConstView(logits, 6),
+                 .k = 4,
+                 .weighting = RouteWeights::kAsIs,
+                 .ids = View(ids, 4),
+                 .weights = View(weights, 4),
+                 .rows = {0, 1}};
+  ASSERT_TRUE(Reference().route(args));
+  EXPECT_EQ(ids, (std::vector<int32_t>{1, 3, 2, 5}));
+  double sum = 0;
+  for (const float logit : logits) sum += std::exp(logit - 3.0);
+  // exp 4 u; the sum of 6 values and the quotient add 7 u at most.
+  for (size_t k = 0; k < 4; ++k) {
+    const double exact = std::exp(logits[static_cast<size_t>(ids[k])] - 3.0) / sum;
+    EXPECT_NEAR(weights[k], exact, exact * 16 * kU);
+  }
+  args.weighting = RouteWeights::kRenormalized;
+  ASSERT_TRUE(Reference().route(args));
+  EXPECT_NEAR(static_cast<double>(weights[0]) + weights[1] + weights[2] + weights[3], 1.0, 8 * kU);
+}
+
+TEST(Accuracy, ExpertSumsDoNotDependOnOrder) {
+  RandomStream random(8);
+  const int64_t cols = 64, experts = 8;
+  const std::vector<float> y = RandomFloats(random, experts * cols);
+  const std::vector<float> weights = {0.5f, 0.2f, 0.1f, 0.07f, 0.05f, 0.04f, 0.03f, 0.01f};
+  std::vector<int32_t> order = {0, 1, 2, 3, 4, 5, 6, 7};
+  const std::vector<int32_t> targets(1, 0);
+  std::map<std::vector<uint32_t>, int> results;
+  for (int round = 0; round < 50; ++round) {
+    std::vector<int64_t> acc(cols);
+    for (const int32_t e : order) {
+      ASSERT_TRUE(Reference().accumulate_fixed({.y = MatView<const float>(y.data() + e * cols, 1, cols),
+                                                .weights = weights.data() + e,
+                                                .targets = targets.data(),
+                                                .acc = View(acc, cols),
+                                                .cols = {0, cols}}));
+    }
+    std::vector<float> out(cols);
+    Reference().fixed_to_float(
+        {.acc = ConstView(acc, cols), .y = View(out, cols), .store = FixedStore::kAssign, .rows = {0, 1}});
+    for (size_t c = 0; c < cols; ++c) {
+      double exact = 0, magnitude = 0;
+      for (size_t e = 0; e < experts; ++e) {
+        const double term = static_cast<double>(weights[e]) * y[e * cols + c];
+        exact += term;
+        magnitude += std::fabs(term);
+      }
+      ASSERT_NEAR(out[c], exact, kU * magnitude + experts * 0x1p-41 + kU * std::fabs(exact));
+    }
+    ++results[Bits(out)];
+    for (size_t i = order.size() - 1; i > 0; --i) std::swap(order[i], order[random.below(i + 1)]);
+  }
+  EXPECT_EQ(results.size(), 1u);
+}
+
+}  // namespace
+}  // namespace shoal

@@ -1,0 +1,130 @@
+#include "kernels/packed.h"
+
+#include <gtest/gtest.h>
+
+#include <set>
+#include <vector>
+
+#include "kernels/kernels.h"
+#include "kernels/test_data.h"
+
+namespace shoal {
+namespace {
+
+std::vector<float> Unpacked(const PackedMatrix& matrix, int64_t row) {
+  std::vector<float> values(static_cast<size_t>(matrix.cols()));
+  matrix.unpack_row(row, values.data());
+  return values;
+}
+
+std::vector<float> AffineRow(const AffineView& view, int64_t row) {
+  std::vector<float> values;
+  for (int64_t col = 0; col < view.cols; ++col) values.push_back(AffineValue(view, row, col));
+  return values;
+}
+
+TEST(Packed, EveryAffineValueComesBackExactly) {
+  RandomStream random(1);
+  for (const int bits : {2, 3, 4, 5, 6, 8}) {
+    for (const int group : {32, 64, 128}) {
+      for (const DType dtype : {DType::kF32, DType::kF16, DType::kBF16}) {
+        const AffineSource source = RandomAffine(random, 37, 5 * group, bits, group, dtype);
+        const PackedMatrix matrix = *PackedMatrix::PackAffine(source.view);
+        for (int64_t row = 0; row < 37; ++row) {
+          ASSERT_EQ(Bits(Unpacked(matrix, row)), Bits(AffineRow(source.view, row)))
+              << bits << " bits, group " << group;
+        }
+      }
+    }
+  }
+}
+
+TEST(Packed, EveryFloatComesBackExactly) {
+  RandomStream random(2);
+  for (const DType dtype : {DType::kF32, DType::kF16, DType::kBF16}) {
+    const std::vector<uint8_t> bytes = FloatsAs(RandomFloats(random, 19 * 40, Values::kEdge), dtype);
+    const PackedMatrix matrix = *PackedMatrix::PackFloat(bytes.data(), dtype, 19, 33, 40);
+    for (int64_t row = 0; row < 19; ++row) {
+      std::vector<float> expected;
+      for (int64_t col = 0; col < 33; ++col)
+        expected.push_back(LoadFloatWeight(bytes.data(), dtype, row * 40 + col));
+      EXPECT_EQ(Bits(Unpacked(matrix, row)), Bits(expected));
+    }
+  }
+}
+
+TEST(Packed, AcceptsSourcesAtAnyAddress) {
+  RandomStream random(3);
+  const AffineSource source = RandomAffine(random, 16, 64, 3, 64, DType::kBF16);
+  std::vector<uint8_t> words(source.words.size() * 4 + 1), scales(source.scales.size() + 1);
+  std::memcpy(words.data() + 1, source.words.data(), source.words.size() * 4);
+  std::memcpy(scales.data() + 1, source.scales.data(), source.scales.size());
+  AffineView unaligned = source.view;
+  unaligned.words = reinterpret_cast<const uint32_t*>(words.data() + 1);
+  unaligned.scales = scales.data() + 1;
+  const PackedMatrix matrix = *PackedMatrix::PackAffine(unaligned);
+  EXPECT_EQ(Unpacked(matrix, 7), AffineRow(source.view, 7));
+}
+
+TEST(Packed, RowsOfSeveralSourcesBecomeOneMatrix) {
+  RandomStream random(4);
+  const AffineSource first = RandomAffine(random, 10, 128, 4, 64, DType::kBF16);
+  const AffineSource second = RandomAffine(random, 30, 128, 4, 64, DType::kBF16);
+  PackedMatrix matrix = *PackedMatrix::Allocate({DType::kBF16, 4, 64}, 21, 128);
+  matrix.set_affine_rows(13, first.view, {2, 10});  // In any order, across tiles.
+  matrix.set_affine_rows(0, second.view, {17, 30});
+  for (int64_t row = 0; row < 13; ++row) EXPECT_EQ(Unpacked(matrix, row), AffineRow(second.view, 17 + row));
+  for (int64_t row = 0; row < 8; ++row) EXPECT_EQ(Unpacked(matrix, 13 + row), AffineRow(first.view, 2 + row));
+}
+
+TEST(Packed, FourBitsOfGroups64TakeFourAndAHalfBitsPerWeight) {
+  const PackedFormat format{DType::kBF16, 4, 64};
+  EXPECT_EQ(PackedBytes(format, 16, 64), 512 + 32 + 32);
+  EXPECT_EQ(PackedBytes(format, 17, 64), 2 * 576);  // Padded to whole tiles.
+  EXPECT_EQ(PackedBytes({.dtype = DType::kF16}, 16, 100), 3200);
+  EXPECT_EQ(PackedMatrix::Allocate(format, 17, 64)->bytes(), 2 * 576);
+}
+
+TEST(Packed, FourBitRegistersHoldTwoQuadsAsTheHeaderSays) {
+  RandomStream random(5);
+  const AffineSource source = RandomAffine(random, 16, 32, 4, 32, DType::kBF16);
+  const PackedMatrix matrix = *PackedMatrix::PackAffine(source.view);
+  for (int64_t row = 0; row < 16; ++row) {
+    for (int64_t col = 0; col < 32; ++col) {
+      const uint8_t byte = matrix.view().data[col / 8 * 64 + row * 4 + col % 4];
+      EXPECT_EQ((byte >> (col / 4 % 2 * 4)) & 15, AffineCode(source.view, row, col));
+    }
+  }
+}
+
+TEST(PackedDeathTest, RefusesASourceOfAnotherFormat) {
+  RandomStream random(6);
+  const AffineSource source = RandomAffine(random, 16, 64, 4, 64, DType::kBF16);
+  PackedMatrix matrix = *PackedMatrix::Allocate({DType::kF16, 4, 64}, 16, 64);
+  EXPECT_DEATH(matrix.set_affine_rows(0, source.view, {0, 16}), "CHECK failed");
+}
+
+TEST(QuantizedRows, LiesInItsMemoryWithoutOverlap) {
+  const int64_t bytes = QuantizedRowsBytes(3, 320, 64);
+  AlignedMemory memory = *AlignedMemory::Allocate(bytes);
+  const QuantizedRows rows = QuantizedRowsIn(memory.data(), 3, 320, 64);
+  std::set<const void*> seen;
+  const auto touch = [&](auto* begin, int64_t n) {
+    for (int64_t i = 0; i < n; ++i) {
+      const auto* at = reinterpret_cast<const std::byte*>(begin + i);
+      EXPECT_TRUE(seen.insert(at).second);
+      EXPECT_TRUE(memory.data() <= at && at + sizeof(*begin) <= memory.data() + bytes);
+    }
+  };
+  touch(rows.codes, 3 * 320);
+  touch(rows.scales, 3 * 5);
+  touch(rows.sums, 3 * 5);
+  const QuantizedRows part = rows.rows_between({1, 3});
+  EXPECT_EQ(part.rows, 2);
+  EXPECT_EQ(part.codes, rows.codes + 320);
+  EXPECT_EQ(part.scales, rows.scales + 5);
+  EXPECT_EQ(part.sums, rows.sums + 5);
+}
+
+}  // namespace
+}  // namespace shoal

@@ -1,0 +1,39 @@
+#!/usr/bin/env python3
+"""Fails when an object that was compiled for one instruction set exports anything but its kernel table.
+
+An inline function emitted there would carry that instruction set, and the linker may choose that copy for the whole program: it
+would then crash on a CPU without it, far from any kernel.
+
+usage: check_isa_symbols.py libshoal_kernels.a
+"""
+import subprocess
+import sys
+
+OBJECTS = {"reference": "ReferenceKernels", "avx2": "Avx2Kernels", "avx512": "Avx512Kernels"}
+
+
+def main(library):
+    listing = subprocess.run(["nm", "--format=posix", "--extern-only", "--defined-only", "--demangle", library],
+                             check=True, capture_output=True, text=True).stdout
+    exported = {}
+    for line in listing.splitlines():
+        if line.endswith("]:"):  # libshoal_kernels.a[avx2.cpp.o]:
+            current = line[line.rindex("[") + 1:].split(".")[0]
+            exported[current] = []
+        elif line:
+            exported[current].append(line)
+    if "reference" not in exported:
+        sys.exit(f"check_isa_symbols: no reference.cpp.o in {library}")
+    failed = False
+    for name, table in OBJECTS.items():
+        others = [line for line in exported.get(name, []) if not line.startswith(f"shoal::{table}()")]
+        if name in exported and (others or len(exported[name]) != 1):
+            failed = True
+            print(f"{name}.cpp exports more or less than shoal::{table}():", *others, sep="\n  ")
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    if len(sys.argv) != 2:
+        sys.exit(__doc__)
+    sys.exit(main(sys.argv[1]))
