@@ -6,6 +6,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <map>
 
 #include "base/status.h"
 #include "models/blocks/experts.h"
@@ -54,16 +55,48 @@ auto Remove(std::string name) {
   };
 }
 
-TEST(StageLoad, AMissingTensorIsAnErrorThatNamesIt) {
-  for (const char* name : {"model.embed_tokens.weight", "model.layers.6.self_attn.q_proj.weight",
-                           "model.layers.0.mlp.down_proj.weight", "model.layers.3.input_layernorm.weight",
-                           "model.layers.5.self_attn.o_proj.bias", "model.norm.weight", "lm_head.weight"}) {
-    ExpectDamageFound("llama", std::nullopt, Remove(name), {name});
+/// One weight of each kind that stages of a model hold: role and last part of its name.
+std::vector<std::string> OneOfEachKind(const std::string& folder) {
+  const auto checkpoint = *Checkpoint::Open(folder);
+  const ModelSpec spec = *SpecFor(checkpoint->config());
+  std::map<std::string, std::string> kinds;
+  ForEachWeight(spec, [&](const WeightUse& use) {
+    if (use.expert >= 0 || (use.role == "head" && spec.tied_head)) return;
+    const WeightSource& source = use.ref.sources[0];
+    kinds[fmt::format("{} {} {}", use.role, source.base.substr(source.base.rfind('.') + 1), source.suffix)] =
+        source.name();
+  });
+  std::vector<std::string> names;
+  for (const auto& [kind, name] : kinds) names.push_back(name);
+  return names;
+}
+
+TEST(StageLoad, AMissingTensorOfAnyKindIsAnErrorThatNamesIt) {
+  for (const Family* family : Families()) {
+    for (const std::string& name : OneOfEachKind(TinyCheckpoint(family->model_type))) {
+      SCOPED_TRACE(name);
+      ExpectDamageFound(family->model_type, std::nullopt, Remove(name), {name});
+    }
   }
-  for (const char* name : {"model.layers.1.mlp.gate_proj.biases", "model.layers.1.mlp.gate_proj.scales",
-                           "model.layers.4.self_attn.k_norm.weight"}) {
-    ExpectDamageFound("qwen3", AffineFormat{4, 64}, Remove(name), {"model.layers."});
+}
+
+TEST(StageLoad, AQuantizedTensorWithoutScalesOrBiasesIsAnErrorThatNamesIt) {
+  for (const char* name : {"model.layers.1.mlp.gate_proj.biases", "model.layers.1.mlp.gate_proj.scales"}) {
+    ExpectDamageFound("qwen3", AffineFormat{4, 64}, Remove(name), {"model.layers.1.mlp.gate_proj"});
   }
+}
+
+TEST(StageLoad, AMissingExpertIsAnErrorThatNamesIt) {
+  const std::string name = "model.layers.4.mlp.experts.12.down_proj.weight";
+  const TempFolder folder;
+  CopyCheckpoint(TinyCheckpoint("qwen3_moe"), folder.path(), Remove(name));
+  const auto checkpoint = *Checkpoint::Open(folder.path());
+  const ModelSpec spec = *SpecFor(checkpoint->config());
+  EXPECT_THAT(Message(MeasureFootprint(spec, *checkpoint).status()), HasSubstr(name));
+  ThreadPool pool(1);
+  const std::vector<ExpertId> ids = {{11}, {12}};
+  EXPECT_THAT(Message(ExpertSet::Load(*checkpoint, spec, LayerId{4}, ids, pool).status()), HasSubstr(name));
+  EXPECT_TRUE(ExpertSet::Load(*checkpoint, spec, LayerId{4}, std::span(ids).first(1), pool).ok());
 }
 
 TEST(StageLoad, AWrongShapeIsAnErrorWithExpectedAndFound) {

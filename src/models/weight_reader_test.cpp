@@ -1,0 +1,144 @@
+// Every way in which a WeightRef may point into a checkpoint.
+#include "models/weight_reader.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <cstring>
+#include <fstream>
+
+#include "base/random.h"
+#include "base/status.h"
+#include "models/testing/checkpoints.h"
+#include "weights/safetensors.h"
+
+namespace shoal {
+namespace {
+
+using ::testing::HasSubstr;
+
+constexpr int64_t kCols = 64;
+
+/// A folder with one plain and one 4-bit tensor of each kind:
+///   plain  [24, 64] f32, plain_stack [3, 8, 64] f32, fused  [24, 64] 4-bit, fused_stack [3, 8, 64] 4-bit.
+class WeightReaderTest : public ::testing::Test {
+ protected:
+  void SetUp() override {
+    std::ofstream(folder_.path() + "/config.json") << R"({"quantization": {"bits": 4, "group_size": 32}})";
+    const std::vector<SafetensorsWriter::Entry> entries = {
+        {"plain.weight", DType::kF32, {24, kCols}},     {"plain_stack.weight", DType::kF32, {3, 8, kCols}},
+        {"fused.weight", DType::kU32, {24, 8}},         {"fused.scales", DType::kF32, {24, 2}},
+        {"fused.biases", DType::kF32, {24, 2}},         {"fused_stack.weight", DType::kU32, {3, 8, 8}},
+        {"fused_stack.scales", DType::kF32, {3, 8, 2}}, {"fused_stack.biases", DType::kF32, {3, 8, 2}},
+    };
+    auto writer = SafetensorsWriter::Create(folder_.path() + "/model.safetensors", entries);
+    ASSERT_TRUE(writer.ok()) << writer.status();
+    RandomStream random(1);
+    for (const SafetensorsWriter::Entry& entry : entries) {
+      std::vector<std::byte> bytes(static_cast<size_t>(*ElementCount(entry.shape)) * 4);
+      for (size_t i = 0; i < bytes.size(); i += 4) {
+        const auto code = static_cast<uint32_t>(random.bits());
+        const auto value = static_cast<float>(random.uniform() - 0.5);
+        std::memcpy(&bytes[i], entry.dtype == DType::kU32 ? static_cast<const void*>(&code) : &value, 4);
+      }
+      ASSERT_TRUE(writer->append(bytes).ok());
+    }
+    ASSERT_TRUE(writer->finish().ok());
+    auto checkpoint = Checkpoint::Open(folder_.path());
+    ASSERT_TRUE(checkpoint.ok()) << checkpoint.status();
+    checkpoint_ = *std::move(checkpoint);
+  }
+
+  /// Rows of the packed weight, as f32.
+  std::vector<float> Unpacked(const WeightRef& ref, int threads = 1) const {
+    const auto reader = WeightReader::Create(*checkpoint_);
+    EXPECT_TRUE(reader.ok()) << reader.status();
+    const auto weight = reader->find(ref);
+    EXPECT_TRUE(weight.ok()) << weight.status();
+    ThreadPool pool(threads);
+    const auto packed = reader->pack(*weight, pool);
+    EXPECT_TRUE(packed.ok()) << packed.status();
+    std::vector<float> rows(static_cast<size_t>(ref.elements()));
+    for (int64_t r = 0; r < packed->rows(); ++r) packed->unpack_row(r, rows.data() + r * kCols);
+    return rows;
+  }
+
+  /// A stacked tensor read as the matrix [24, 64] that its bytes also are.
+  std::vector<float> Flat(const std::string& base) const {
+    const auto data = [&](const char* suffix) {
+      const TensorInfo* info = checkpoint_->find(base + suffix);
+      return info == nullptr ? nullptr : checkpoint_->view(*info).data;
+    };
+    const std::byte* weight = data(".weight");
+    const bool quantized = data(".scales") != nullptr;
+    const AffineView view{.words = weight,
+                          .scales = data(".scales"),
+                          .biases = data(".biases"),
+                          .scale_dtype = DType::kF32,
+                          .rows = 24,
+                          .cols = kCols,
+                          .bits = 4,
+                          .group = 32};
+    std::vector<float> values;
+    for (int64_t i = 0; i < 24 * kCols; ++i) {
+      values.push_back(quantized ? AffineValue(view, i / kCols, i % kCols)
+                                 : LoadFloatWeight(weight, DType::kF32, i));
+    }
+    return values;
+  }
+
+  static std::vector<float> Part(const std::vector<float>& all, int64_t first_row, int64_t rows) {
+    return {all.begin() + first_row * kCols, all.begin() + (first_row + rows) * kCols};
+  }
+
+  TempFolder folder_;
+  std::shared_ptr<const Checkpoint> checkpoint_;
+};
+
+TEST_F(WeightReaderTest, ARowSliceIsThoseRowsOfTheWhole) {
+  for (const char* base : {"plain", "fused"}) {
+    const std::vector<float> all = Unpacked({.shape = {24, kCols}, .sources = {{.base = base}}});
+    for (const Range rows : {Range{0, 8}, Range{5, 22}, Range{23, 24}}) {
+      const WeightRef slice{.shape = {rows.size(), kCols},
+                            .sources = {{.base = base, .rows = rows, .stored_rows = 24}}};
+      EXPECT_EQ(Unpacked(slice, 2), Part(all, rows.begin, rows.size())) << base << " " << rows.begin;
+    }
+  }
+}
+
+TEST_F(WeightReaderTest, AStackedWeightIsItsOwnMatrix) {
+  for (const char* base : {"plain", "fused"}) {
+    std::vector<float> joined;
+    for (int64_t i = 0; i < 3; ++i) {
+      const std::vector<float> one = Unpacked(
+          {.shape = {8, kCols}, .sources = {{.base = base + std::string("_stack"), .stack = 3, .index = i}}});
+      joined.insert(joined.end(), one.begin(), one.end());
+    }
+    EXPECT_EQ(joined, Flat(base + std::string("_stack")));
+  }
+}
+
+TEST_F(WeightReaderTest, TheFirstPlaceThatExistsIsTaken) {
+  const WeightRef ref{.shape = {24, kCols},
+                      .sources = {{.base = "absent"}, {.base = "plain"}, {.base = "fused"}}};
+  EXPECT_EQ(Unpacked(ref), Unpacked({.shape = {24, kCols}, .sources = {{.base = "plain"}}}));
+  const auto reader = WeightReader::Create(*checkpoint_);
+  const auto missing =
+      reader->find(WeightRef{.shape = {24, kCols}, .sources = {{.base = "absent"}, {.base = "gone"}}});
+  EXPECT_EQ(missing.status().code(), absl::StatusCode::kNotFound);
+  EXPECT_THAT(Message(missing.status()), HasSubstr("absent.weight"));
+  EXPECT_THAT(Message(missing.status()), HasSubstr("gone.weight"));
+}
+
+TEST_F(WeightReaderTest, StoredBytesAreThoseOfTheSlice) {
+  const auto reader = WeightReader::Create(*checkpoint_);
+  const auto plain = reader->find(
+      WeightRef{.shape = {3, kCols}, .sources = {{.base = "plain", .rows = {1, 4}, .stored_rows = 24}}});
+  EXPECT_EQ(plain->stored_bytes(), 3 * kCols * 4);
+  const auto fused = reader->find(
+      WeightRef{.shape = {3, kCols}, .sources = {{.base = "fused", .rows = {1, 4}, .stored_rows = 24}}});
+  EXPECT_EQ(fused->stored_bytes(), 3 * (kCols / 2 + 2 * 2 * 4));
+}
+
+}  // namespace
+}  // namespace shoal
