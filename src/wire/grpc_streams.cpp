@@ -303,8 +303,10 @@ class InReactor final : public InStream,
 
   void start(Duration handshake_timeout) {
     self_ = shared_from_this();
-    alarm_.Set(After(handshake_timeout), [self = self_](bool fired) {
-      if (fired) self->on_handshake_timeout();
+    // Weak: the alarm keeps this function as long as it lives, and we keep the alarm.
+    alarm_.Set(After(handshake_timeout), [weak = weak_from_this()](bool fired) {
+      const auto self = weak.lock();
+      if (fired && self != nullptr) self->on_handshake_timeout();
     });
     StartRead(&incoming_);
   }
