@@ -18,7 +18,6 @@ absl::StatusOr<AffineFormat> FormatFrom(const ModelConfig& object) {
         "{}: '{}' is not supported: expected 'affine'. Convert the model with mode affine.",
         object.where("mode"), *mode);
   }
-  AffineFormat format;
   ASSIGN_OR_RETURN(const int64_t bits, object.required_int("bits"));
   ASSIGN_OR_RETURN(const int64_t group, object.required_int("group_size"));
   if (!IsAffineBits(bits)) {
