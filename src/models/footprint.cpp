@@ -4,6 +4,7 @@
 
 #include "base/status.h"
 #include "kernels/packed.h"
+#include "models/blocks/attention.h"
 #include "models/weight_reader.h"
 
 namespace shoal {
@@ -20,6 +21,12 @@ WeightBytes BytesOf(const WeightRef& ref, const StoredWeight& weight) {
           .stored = weight.stored_bytes(),
           .packed = vector ? weight.elements() * int64_t{sizeof(float)}
                            : PackedBytes(weight.format, weight.rows, weight.cols)};
+}
+
+/// Values that one position of a layer takes in the cache, keys and values together.
+int64_t CachedValuesPerPosition(const LayerSpec& layer) {
+  const GqaSpec& gqa = std::get<GqaSpec>(layer.mixer);
+  return int64_t{2} * gqa.kv_heads * CachedHeadDim(gqa.head_dim);
 }
 
 /// Collects what ForEachWeight shows; the first error ends the collecting.

@@ -57,9 +57,4 @@ void ForEachWeight(const ModelSpec& spec, const std::function<void(const WeightU
 
 const MoeSpec* MoeOf(const LayerSpec& layer) { return std::get_if<MoeSpec>(&layer.feed_forward); }
 
-int64_t CachedValuesPerPosition(const LayerSpec& layer) {
-  const GqaSpec& gqa = std::get<GqaSpec>(layer.mixer);
-  return int64_t{2} * gqa.kv_heads * gqa.head_dim;
-}
-
 }  // namespace shoal

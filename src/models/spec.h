@@ -151,7 +151,4 @@ void ForEachWeight(const ModelSpec& spec, const std::function<void(const WeightU
 /// The MoE part of a layer, or nullptr.
 const MoeSpec* MoeOf(const LayerSpec& layer);
 
-/// Values that one position of a layer puts into the cache, keys and values together.
-int64_t CachedValuesPerPosition(const LayerSpec& layer);
-
 }  // namespace shoal

@@ -166,6 +166,8 @@ TEST(Footprint, IsWhatStagesAndExpertSetsHold) {
         ASSERT_TRUE(stage.ok()) << stage.status();
         const LayerFootprint& expected = footprint->layers[static_cast<size_t>(layer)];
         EXPECT_EQ((*stage)->bytes(), expected.fixed.packed);
+        const KvLayerShape kept = (*stage)->kv_shapes().at(0);
+        EXPECT_EQ(expected.cached_values_per_position, int64_t{2} * kept.kv_heads * kept.head_dim);
         if (expected.experts.empty()) continue;
         const ExpertId last{12};
         const auto set =

@@ -10,8 +10,6 @@
 namespace shoal {
 namespace {
 
-constexpr int kDimUnit = 16;  // Head dimensions that the attention kernels take are multiples of it.
-
 /// Rows of `heads` heads as one row per head.
 MatView<float> AsHeads(MatView<float> x, int heads) {
   SHOAL_CHECK(x.contiguous() && x.cols % heads == 0);
@@ -33,7 +31,7 @@ absl::StatusOr<Attention> Attention::Load(const WeightReader& reader, const GqaS
   attention.heads_ = spec.heads;
   attention.kv_heads_ = spec.kv_heads;
   attention.head_dim_ = spec.head_dim;
-  attention.padded_dim_ = (spec.head_dim + kDimUnit - 1) / kDimUnit * kDimUnit;
+  attention.padded_dim_ = CachedHeadDim(spec.head_dim);
   attention.scale_ = static_cast<float>(1.0 / std::sqrt(static_cast<double>(spec.head_dim)));
   attention.rotary_ = spec.rope.dims;
   ASSIGN_OR_RETURN(attention.q_, Linear::Load(reader, spec.q, pool));

@@ -16,6 +16,10 @@
 
 namespace shoal {
 
+/// Head dimension in the cache: padded with zeros to a multiple of 16, the kernels' unit. Zeros change no
+/// score.
+constexpr int CachedHeadDim(int head_dim) { return (head_dim + 15) / 16 * 16; }
+
 /// Where each row of a step stands.
 struct RowPlaces {
   std::span<const int64_t> positions;  ///< [T], absolute.
@@ -29,8 +33,7 @@ class Attention {
   static absl::StatusOr<Attention> Load(const WeightReader& reader, const GqaSpec& spec, ThreadPool& pool);
 
   int64_t bytes() const;
-  /// What the layer keeps per position. A head dimension is padded with zeros to a multiple of 16, the
-  /// kernels' unit.
+  /// What the layer keeps per position.
   KvLayerShape kv_shape() const { return {kv_heads_, padded_dim_}; }
 
   /// Appends the rows' keys and values to the cache, then
