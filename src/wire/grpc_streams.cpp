@@ -6,6 +6,7 @@
 // that has left the lock from meeting the end of the stream instead.
 #include "wire/grpc_streams.h"
 
+#include <grpc/support/log.h>
 #include <grpcpp/alarm.h>
 #include <grpcpp/generic/async_generic_service.h>
 #include <grpcpp/generic/generic_stub.h>
@@ -18,8 +19,8 @@
 #include <mutex>
 #include <utility>
 
+#include "base/log.h"
 #include "base/status.h"
-#include "base/text.h"
 #include "wire/inbox.h"
 
 namespace shoal {
@@ -486,7 +487,8 @@ class InReactor final : public InStream,
       parked = state_ == State::kParked;
     }
     if (parked) {
-      finish(FailedPrecondition("the session that {} asks for was not opened here in time", peer_text_));
+      // Unavailable: it may open later, and connect() tries again.
+      finish(Unavailable("the session that {} asks for was not opened here in time", peer_text_));
     } else {
       finish(DeadlineExceeded("the handshake with {} did not end in time", peer_text_));
     }
@@ -532,6 +534,8 @@ class GrpcFrameServer final : public FrameServer, private grpc::CallbackGenericS
 
   absl::Status listen() {
     using std::chrono::milliseconds;
+    // Whatever gRPC has to say reaches people as our own errors; its text helps only who debugs.
+    gpr_set_log_function([](gpr_log_func_args* args) { LogDebug("gRPC: {}", args->message); });
     grpc::ServerBuilder builder;
     builder.AddListeningPort(options_.listen, grpc::InsecureServerCredentials(), &port_);
     builder.RegisterCallbackGenericService(this);

@@ -129,15 +129,23 @@ TEST(Grpc, AStreamThatArrivesBeforeItsSessionWaitsForIt) {
   EXPECT_EQ(b->receive(Soon())->frame.header.step, StepId{3});
 }
 
-TEST(Grpc, AStreamWhoseSessionNeverOpensIsRefused) {
+TEST(Grpc, AStreamWhoseSessionDoesNotOpenInTimeIsRefusedAndMayTryAgain) {
   TwoNodes nodes;
   nodes.options[1].handshake_timeout = milliseconds(100);
   nodes.start();
   const auto a = nodes.open(2, 0);
   const auto b = nodes.open(1, 1);
   const absl::Status status = a->send(NodeId{1}, StepFrame(3), Soon());
-  EXPECT_EQ(status.code(), absl::StatusCode::kFailedPrecondition) << Message(status);
+  EXPECT_EQ(status.code(), absl::StatusCode::kUnavailable) << Message(status);
   EXPECT_THAT(Message(status), HasSubstr("was not opened here in time"));
+  std::unique_ptr<Transport> c;
+  std::thread later([&] {
+    std::this_thread::sleep_for(milliseconds(400));
+    c = nodes.open(2, 1);
+  });
+  const absl::Status connected = a->connect(Soon());
+  later.join();
+  EXPECT_TRUE(connected.ok()) << Message(connected);
 }
 
 TEST(Grpc, ANewSessionEndsTheOldOneOnBothSides) {
