@@ -140,6 +140,37 @@ TEST(Checkpoint, DroppedTensorsReadTheSame) {
   EXPECT_EQ(std::memcmp(before.data(), view.data, before.size()), 0);
 }
 
+/// Bytes of mapped files that are resident in this process now (/proc/self/status, RssFile).
+int64_t ResidentFileBytes() {
+  std::ifstream status("/proc/self/status");
+  for (std::string word; status >> word;) {
+    int64_t kib = 0;
+    if (word == "RssFile:" && status >> kib) return kib * 1024;
+  }
+  ADD_FAILURE() << "no RssFile in /proc/self/status";
+  return 0;
+}
+
+TEST(Checkpoint, DroppingATensorGivesItsMemoryBack) {
+  constexpr int64_t kBytes = 32 << 20;
+  const TemporaryFolder folder;
+  folder.write("config.json", "{}");
+  folder.write(
+      "model.safetensors",
+      SafetensorsFile(fmt::format(R"({{"a":{{"dtype":"U8","shape":[{0}],"data_offsets":[0,{0}]}}}})", kBytes),
+                      kBytes));
+  const auto checkpoint = OpenGood(folder.path());
+  const TensorView view = checkpoint->view(*checkpoint->find("a"));
+  const int64_t before = ResidentFileBytes();
+  int64_t sum = 0;
+  for (int64_t i = 0; i < view.bytes; i += 512) sum += std::to_integer<int64_t>(view.data[i]);
+  EXPECT_EQ(sum, 0);
+  const int64_t touched = ResidentFileBytes();
+  checkpoint->drop(view.data, view.bytes);
+  EXPECT_GT(touched - before, kBytes * 9 / 10);
+  EXPECT_LT(ResidentFileBytes() - before, kBytes / 10);
+}
+
 /// A quantized matrix and what it was made from.
 struct Pair {
   std::string base;

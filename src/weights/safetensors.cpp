@@ -222,7 +222,7 @@ absl::StatusOr<SafetensorsHeader> ParseSafetensorsHeader(std::span<const std::by
 
 absl::StatusOr<SafetensorsWriter> SafetensorsWriter::Create(
     std::string path, const std::vector<Entry>& entries, const std::map<std::string, std::string>& metadata) {
-  nlohmann::ordered_json header = nlohmann::ordered_json::object();
+  Json header = Json::object();
   if (!metadata.empty()) header["__metadata__"] = metadata;
   int64_t bytes = 0;
   std::set<std::string_view> names;

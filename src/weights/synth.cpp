@@ -186,7 +186,7 @@ absl::Status WriteTensors(const SynthOptions& options, const std::vector<Job>& j
   int64_t total = 0;
   for (const Job& job : jobs) total += job.bytes;
   TensorWriter writer(options, progress, total);
-  Json weight_map = Json::object();
+  nlohmann::json weight_map = nlohmann::json::object();
   const auto files = SplitIntoFiles(jobs, options.shard_bytes);
   for (size_t i = 0; i < files.size(); ++i) {
     const std::string name = files.size() == 1
@@ -202,7 +202,7 @@ absl::Status WriteTensors(const SynthOptions& options, const std::vector<Job>& j
     RETURN_IF_ERROR(file.finish());
   }
   if (files.size() == 1) return absl::OkStatus();
-  const Json index = {{"metadata", {{"total_size", total}}}, {"weight_map", std::move(weight_map)}};
+  const nlohmann::json index = {{"metadata", {{"total_size", total}}}, {"weight_map", std::move(weight_map)}};
   return WriteText(options.out + "/model.safetensors.index.json", index.dump(2));
 }
 
