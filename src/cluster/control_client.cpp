@@ -31,8 +31,7 @@ class WorkerClient::Impl {
   template <typename Request, typename Call>
   absl::Status call(std::string_view method, const Request& request, Deadline deadline, Call&& run) {
     grpc::ClientContext context;
-    // gRPC wants wall-clock deadlines.
-    context.set_deadline(std::chrono::system_clock::now() + deadline.remaining());
+    context.set_deadline(SystemTime(deadline));
     if (key_.has_value()) context.AddMetadata(kTokenKey, key_->issue_token(TokenContext(method, request)));
     {
       const std::lock_guard lock(mutex_);

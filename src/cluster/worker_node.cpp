@@ -7,8 +7,6 @@
 #include "base/status.h"
 #include "base/text.h"
 #include "cluster/model_locator.h"
-#include "exec/model_facts.h"
-#include "models/family.h"
 #include "numeric/version.h"
 
 namespace shoal {
@@ -19,7 +17,7 @@ constexpr int64_t kConnectMs = 5000;
 }  // namespace
 
 WorkerNode::WorkerNode(Options options)
-    : options_(std::move(options)), device_(ReadTopology().cpu_name), pool_(options_.threads) {}
+    : options_(std::move(options)), pool_(options_.threads) {}
 
 WorkerNode::~WorkerNode() {
   endpoint_.reset();  // Ends calls first: nothing then touches what is torn down.
@@ -44,7 +42,7 @@ WorkerFacts WorkerNode::describe() {
   facts.wire_version = kWireVersion;
   facts.numerics_version = kNumericsVersion;
   facts.version = options_.version;
-  facts.device = device_;
+  facts.device = options_.device;
   facts.isa = std::string(IsaName(options_.isa));
   facts.threads = options_.threads;
   facts.memory_bytes = options_.memory_bytes;
@@ -62,7 +60,7 @@ WorkerFacts WorkerNode::describe() {
   return facts;
 }
 
-absl::StatusOr<std::shared_ptr<const Checkpoint>> WorkerNode::find_model(const PrepareOrder& order) const {
+absl::StatusOr<OpenedModel> WorkerNode::find_model(const PrepareOrder& order) const {
   absl::Status not_found = NotFound("the coordinator named no model");
   for (const std::string& name : order.model_names) {
     const absl::StatusOr<std::string> folder = FindModel(options_.model_roots, name);
@@ -71,24 +69,21 @@ absl::StatusOr<std::shared_ptr<const Checkpoint>> WorkerNode::find_model(const P
       not_found = folder.status();
       continue;
     }
-    ASSIGN_OR_RETURN(std::shared_ptr<const Checkpoint> checkpoint, Checkpoint::Open(*folder));
-    if (checkpoint->hash() != order.model_hash) {
+    ASSIGN_OR_RETURN(OpenedModel model, OpenModel(*folder));
+    if (model.checkpoint->hash() != order.model_hash) {
       return FailedPrecondition(
           "worker '{}': {} is another model than the coordinator's '{}': hash of config and tensors is {}, expected {}. "
           "Copy the coordinator's folder here, or name the model differently",
-          options_.name, *folder, name, checkpoint->hash(), order.model_hash);
+          options_.name, *folder, name, model.facts.hash, order.model_hash);
     }
-    return checkpoint;
+    return model;
   }
   return Annotate(not_found, fmt::format("worker '{}'", options_.name));
 }
 
-absl::Status WorkerNode::check_memory(const Checkpoint& checkpoint, const ModelSpec& spec,
-                                      const NodeSlice& slice) const {
-  if (options_.memory_bytes <= 0) return absl::OkStatus();
-  ASSIGN_OR_RETURN(const Footprint footprint, MeasureFootprint(spec, checkpoint));
-  const int64_t bytes = SliceBytes(spec, footprint, slice);
-  if (bytes <= options_.memory_bytes) return absl::OkStatus();
+absl::Status WorkerNode::check_memory(const OpenedModel& model, const NodeSlice& slice) const {
+  const int64_t bytes = SliceBytes(model.spec, model.footprint, slice);
+  if (options_.memory_bytes <= 0 || bytes <= options_.memory_bytes) return absl::OkStatus();
   return ResourceExhausted("worker '{}': its share of the model takes {}, it may use {} (--memory)", options_.name,
                            FormatBytes(bytes), FormatBytes(options_.memory_bytes));
 }
@@ -103,21 +98,21 @@ absl::StatusOr<int64_t> WorkerNode::prepare(const PrepareOrder& order, const Pre
       return model_->bytes();
     }
   }
-  ASSIGN_OR_RETURN(std::shared_ptr<const Checkpoint> checkpoint, find_model(order));
-  ASSIGN_OR_RETURN(ModelSpec spec, SpecFor(checkpoint->config()));
-  if (spec.layer_count() != order.plan.layers()) {
+  ASSIGN_OR_RETURN(OpenedModel model, find_model(order));
+  if (model.spec.layer_count() != order.plan.layers()) {
     return FailedPrecondition("worker '{}': the plan has {} layers, the model {}", options_.name, order.plan.layers(),
-                              spec.layer_count());
+                              model.spec.layer_count());
   }
-  RETURN_IF_ERROR(check_memory(*checkpoint, spec, slice));
+  RETURN_IF_ERROR(check_memory(model, slice));
   end_session();  // It runs on the weights that go now.
   {
     const std::lock_guard lock(mutex_);
     model_.reset();
     state_ = "loading";
   }
-  LogInfo("loading {}: layers [{}, {})", checkpoint->folder(), slice.layers.begin, slice.layers.end);
-  auto loaded = NodeModel::Load(std::move(checkpoint), std::move(spec), std::move(slice), pool_, progress);
+  LogInfo("loading {}: layers [{}, {})", model.checkpoint->folder(), slice.layers.begin, slice.layers.end);
+  auto loaded =
+      NodeModel::Load(std::move(model.checkpoint), std::move(model.spec), std::move(slice), pool_, progress);
   const std::lock_guard lock(mutex_);
   state_ = loaded.ok() ? "ready" : "idle";
   if (!loaded.ok()) return Annotate(loaded.status(), fmt::format("worker '{}'", options_.name));

@@ -11,7 +11,7 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "cluster/control.h"
-#include "cpu/topology.h"
+#include "exec/model_facts.h"
 #include "exec/node_model.h"
 #include "exec/node_session.h"
 #include "wire/grpc.h"
@@ -28,7 +28,8 @@ class WorkerNode final : public WorkerControl {
     int threads = 1;
     Isa isa = Isa::kReference;
     std::optional<KeyAuth> key;
-    std::string version;
+    std::string version;  ///< Of the program, for describe().
+    std::string device;   ///< The CPU's name, for describe().
   };
   /// Listens. Errors as GrpcEndpoint::start.
   static absl::StatusOr<std::unique_ptr<WorkerNode>> Start(Options options);
@@ -43,13 +44,12 @@ class WorkerNode final : public WorkerControl {
 
  private:
   explicit WorkerNode(Options options);
-  absl::StatusOr<std::shared_ptr<const Checkpoint>> find_model(const PrepareOrder& order) const;
-  absl::Status check_memory(const Checkpoint& checkpoint, const ModelSpec& spec, const NodeSlice& slice) const;
+  absl::StatusOr<OpenedModel> find_model(const PrepareOrder& order) const;
+  absl::Status check_memory(const OpenedModel& model, const NodeSlice& slice) const;
   absl::Status start_session(const OpenOrder& order);
   void end_session();
 
   const Options options_;
-  const std::string device_;
   ThreadPool pool_;
   std::unique_ptr<ControlService> service_;
   std::unique_ptr<GrpcEndpoint> endpoint_;

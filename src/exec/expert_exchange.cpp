@@ -59,7 +59,7 @@ Frame EncodeExpertRequest(Epoch epoch, StepId step, LayerId layer, uint64_t tick
   return frame;
 }
 
-absl::Status DecodeExpertRequest(const Frame& frame, ExpertRequest& request) {
+absl::Status DecodeExpertRequest(const Frame& frame, ExpertMessage& request) {
   PayloadReader in(frame.payload);
   const int64_t rows = frame.header.rows;
   const int64_t cols = frame.header.cols;

@@ -17,7 +17,7 @@
 namespace shoal {
 
 /// A request for the experts of one owner, as it lies in a frame.
-struct ExpertRequest {
+struct ExpertMessage {
   uint64_t ticket = 0;
   ExpertRows rows;                   ///< Views into the frame (and `quantized`).
   QuantizedRows quantized;
@@ -28,7 +28,7 @@ struct ExpertRequest {
 Frame EncodeExpertRequest(Epoch epoch, StepId step, LayerId layer, uint64_t ticket, const ExpertRows& rows,
                           std::span<const ExpertCall> calls);
 /// Points into `frame`, which must outlive `request`. InvalidArgument names the field; nothing is trusted.
-absl::Status DecodeExpertRequest(const Frame& frame, ExpertRequest& request);
+absl::Status DecodeExpertRequest(const Frame& frame, ExpertMessage& request);
 
 /// acc: [R, D] sums of one owner; lossless, 4 to 8 bytes an element.
 Frame EncodeExpertReply(const FrameHeader& request, uint64_t ticket, MatView<const int64_t> acc);

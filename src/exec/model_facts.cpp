@@ -1,7 +1,11 @@
 #include "exec/model_facts.h"
 
 #include <algorithm>
+#include <filesystem>
 #include <utility>
+
+#include "base/status.h"
+#include "models/family.h"
 
 namespace shoal {
 
@@ -24,6 +28,20 @@ ModelFacts MakeModelFacts(std::string name, std::string hash, const ModelSpec& s
     if (const MoeSpec* moe = MoeOf(spec.layers[i])) facts.top_k = std::max(facts.top_k, moe->top_k);
   }
   return facts;
+}
+
+absl::StatusOr<OpenedModel> OpenModel(const std::string& folder, const std::string& name) {
+  OpenedModel model;
+  ASSIGN_OR_RETURN(model.checkpoint, Checkpoint::Open(folder));
+  ASSIGN_OR_RETURN(model.spec, SpecFor(model.checkpoint->config()));
+  ASSIGN_OR_RETURN(model.footprint, MeasureFootprint(model.spec, *model.checkpoint));
+  std::string shown = name;
+  if (shown.empty()) {
+    std::error_code ignored;
+    shown = std::filesystem::weakly_canonical(folder, ignored).filename().string();
+  }
+  model.facts = MakeModelFacts(shown, model.checkpoint->hash(), model.spec, model.footprint);
+  return model;
 }
 
 int64_t SliceBytes(const ModelSpec& spec, const Footprint& footprint, const NodeSlice& slice) {

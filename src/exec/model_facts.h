@@ -1,8 +1,11 @@
-// A model's numbers for the planner, and a slice's for the memory check, both from one Footprint.
+// A model folder, opened and measured: its numbers for the planner, and a slice's for the memory check.
 #pragma once
 
 #include <cstdint>
+#include <memory>
 #include <string>
+
+#include "absl/status/statusor.h"
 
 #include "exec/node_model.h"
 #include "models/footprint.h"
@@ -13,6 +16,16 @@ namespace shoal {
 
 /// `name` is how the user called the model; `hash` is Checkpoint::hash().
 ModelFacts MakeModelFacts(std::string name, std::string hash, const ModelSpec& spec, const Footprint& footprint);
+
+struct OpenedModel {
+  std::shared_ptr<const Checkpoint> checkpoint;
+  ModelSpec spec;
+  Footprint footprint;
+  ModelFacts facts;
+};
+/// Opens a folder and checks every weight of it. `name` is how users call the model; empty: the folder's name.
+/// NotFound, InvalidArgument or Unimplemented, as Checkpoint::Open, SpecFor and MeasureFootprint.
+absl::StatusOr<OpenedModel> OpenModel(const std::string& folder, const std::string& name = "");
 
 /// Packed bytes of a node's share.
 int64_t SliceBytes(const ModelSpec& spec, const Footprint& footprint, const NodeSlice& slice);

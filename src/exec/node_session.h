@@ -80,7 +80,7 @@ class NodeSession {
   std::unique_ptr<PlannedExchange> exchange_;
   Arena step_arena_;
   Arena serve_arena_;  ///< Requests are served in the middle of a step: its scratch must stay.
-  ExpertRequest request_;
+  ExpertMessage request_;
   std::deque<Frame> steps_;
   NodeProgress progress_;
   StepId failed_step_;  ///< Steps from this one on are void; 0 = none failed.

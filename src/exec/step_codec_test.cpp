@@ -116,7 +116,7 @@ TEST(ExpertFrames, QuantizedRequestComesBackEqualAndTruncationsAreErrors) {
   for (int i = 0; i < 4; ++i) q.scales[i] = q.sums[i] = 0.5f * static_cast<float>(i);
   const std::vector<ExpertCall> calls = {{0, ExpertId{3}, 0.25f}, {1, ExpertId{2}, 0.75f}};
   const Frame frame = EncodeExpertRequest(Epoch{1}, StepId{2}, LayerId{3}, 77, {{}, &q}, calls);
-  ExpertRequest request;
+  ExpertMessage request;
   ASSERT_TRUE(DecodeExpertRequest(frame, request).ok());
   EXPECT_EQ(request.ticket, 77u);
   ASSERT_EQ(request.calls.size(), 2u);

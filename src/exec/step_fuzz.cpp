@@ -24,7 +24,7 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   } else if (what == 2) {
     (void)DecodeError(frame);
   } else if (what == 3) {
-    ExpertRequest request;
+    ExpertMessage request;
     (void)DecodeExpertRequest(frame, request);
   } else {
     Arena arena;

@@ -1,0 +1,105 @@
+#include <nlohmann/json.hpp>
+
+#include <cstdio>
+
+#include "app/command.h"
+#include "base/status.h"
+#include "base/text.h"
+
+namespace shoal {
+namespace {
+
+using Json = nlohmann::ordered_json;
+
+struct InspectFlags {
+  std::string model;
+  bool json = false;
+};
+
+Json BytesJson(const WeightBytes& bytes) {
+  return {{"parameters", bytes.parameters}, {"stored_bytes", bytes.stored}, {"packed_bytes", bytes.packed}};
+}
+
+Json Describe(const OpenedModel& model) {
+  const ModelSpec& spec = model.spec;
+  Json out = {{"model", model.facts.name},
+              {"model_type", spec.model_type},
+              {"hash", model.facts.hash},
+              {"context", spec.max_positions},
+              {"width", spec.width},
+              {"vocabulary", spec.vocabulary},
+              {"tied_head", spec.tied_head},
+              {"experts_per_token", model.facts.top_k},
+              {"total", BytesJson(model.footprint.total)}};
+  for (const auto& [role, bytes] : model.footprint.by_role) out["by_role"][role] = BytesJson(bytes);
+  for (const auto& [format, bytes] : model.footprint.by_format) out["by_format"][format] = BytesJson(bytes);
+  out["layers"] = Json::array();
+  for (size_t i = 0; i < model.facts.layers.size(); ++i) {
+    const LayerFacts& layer = model.facts.layers[i];
+    out["layers"].push_back({{"layer", i},
+                             {"packed_bytes", layer.bytes},
+                             {"experts", layer.experts},
+                             {"packed_bytes_per_expert", layer.expert_bytes},
+                             {"kv_values_per_position", layer.kv_values_per_position}});
+  }
+  out["unused_tensors"] = model.footprint.unused_tensors;
+  return out;
+}
+
+void PrintTable(const OpenedModel& model) {
+  const ModelSpec& spec = model.spec;
+  const Footprint& footprint = model.footprint;
+  fmt::print("{}: {}, {} layers, width {}, vocabulary {}, context {}{}\n", model.facts.name, spec.model_type,
+             spec.layer_count(), spec.width, spec.vocabulary, spec.max_positions,
+             spec.tied_head ? ", head tied to the embedding" : "");
+  if (model.facts.top_k > 0) {
+    int32_t experts = 0;
+    for (const LayerFacts& layer : model.facts.layers) experts = std::max(experts, layer.experts);
+    fmt::print("{} experts per MoE layer, {} per token\n", experts, model.facts.top_k);
+  }
+  fmt::print("{:.2f} M parameters, {} in files, {} packed in memory\n\n",
+             static_cast<double>(footprint.total.parameters) * 1e-6, FormatBytes(footprint.total.stored),
+             FormatBytes(footprint.total.packed));
+  const auto table = [](std::string_view title, const std::map<std::string, WeightBytes>& rows) {
+    fmt::print("{:<40} {:>14} {:>12} {:>12}\n", title, "parameters", "stored", "packed");
+    for (const auto& [name, bytes] : rows) {
+      fmt::print("  {:<38} {:>14} {:>12} {:>12}\n", name, bytes.parameters, FormatBytes(bytes.stored),
+                 FormatBytes(bytes.packed));
+    }
+    fmt::print("\n");
+  };
+  table("by role", footprint.by_role);
+  table("by format", footprint.by_format);
+  fmt::print("{:<8} {:>14} {:>9} {:>18} {:>22}\n", "layer", "packed", "experts", "packed per expert", "KV values/position");
+  for (size_t i = 0; i < model.facts.layers.size(); ++i) {
+    const LayerFacts& layer = model.facts.layers[i];
+    fmt::print("{:<8} {:>14} {:>9} {:>18} {:>22}\n", i, FormatBytes(layer.bytes), layer.experts,
+               FormatBytes(layer.expert_bytes), layer.kv_values_per_position);
+  }
+  if (!footprint.unused_tensors.empty()) {
+    fmt::print("\n{} tensors stand behind no weight of this model: {}{}\n", footprint.unused_tensors.size(),
+               footprint.unused_tensors.front(), footprint.unused_tensors.size() > 1 ? ", ..." : "");
+  }
+}
+
+absl::Status Inspect(const InspectFlags& flags) {
+  ASSIGN_OR_RETURN(const OpenedModel model, OpenModel(flags.model));
+  if (flags.json) {
+    fmt::print("{}\n", Describe(model).dump(2));
+  } else {
+    PrintTable(model);
+  }
+  return absl::OkStatus();
+}
+
+}  // namespace
+
+Command AddInspectCommand(CLI::App& root) {
+  auto flags = std::make_shared<InspectFlags>();
+  CLI::App* app = root.add_subcommand("inspect", "Show a model folder: layers, experts, parameters, bytes, quantization");
+  app->add_option("--model", flags->model, "Model folder")->required();
+  app->add_flag("--json", flags->json, "For scripts");
+  return {app, [flags] { return Inspect(*flags); }};
+}
+
+}  // namespace shoal

@@ -1,0 +1,201 @@
+#include <nlohmann/json.hpp>
+
+#include <condition_variable>
+#include <cstdio>
+#include <mutex>
+
+#include "app/command.h"
+#include "app/progress.h"
+#include "base/process.h"
+#include "base/random.h"
+#include "base/status.h"
+#include "exec/local_cluster.h"
+#include "sched/scheduler.h"
+#include "text/chat_template.h"
+#include "text/stream_decoder.h"
+#include "text/tokenizer.h"
+
+namespace shoal {
+namespace {
+
+struct RunFlags {
+  std::string model;
+  std::string prompt;
+  std::string transport = "inproc";
+  int64_t max_tokens = 256;
+  float temperature = 0;
+  float top_p = 1;
+  int32_t top_k = 0;
+  uint64_t seed = 0;
+  bool chat = false;
+  bool json = false;
+  bool ignore_eos = false;
+  ComputeFlags compute;
+  PlacementFlags placement;
+};
+
+/// Prints pieces as they come, and remembers when they came.
+class TerminalSink final : public EventSink {
+ public:
+  TerminalSink(const Tokenizer& tokenizer, bool print) : decoder_(tokenizer, true), print_(print) {}
+
+  bool on_token(int32_t token) override {
+    const int64_t now_ns = NowNs();
+    if (tokens_.empty()) first_ns_ = now_ns;
+    last_ns_ = now_ns;
+    tokens_.push_back(token);
+    const auto piece = decoder_.push(token);
+    if (piece.ok()) show(*piece);
+    return true;
+  }
+  void on_finish(FinishReason reason) override {
+    const auto rest = decoder_.flush();
+    if (rest.ok()) show(*rest);
+    end(absl::OkStatus(), reason == FinishReason::kStop ? "stop" : "length");
+  }
+  void on_error(const absl::Status& status) override { end(status, "error"); }
+
+  absl::Status wait() {
+    std::unique_lock lock(mutex_);
+    ended_cv_.wait(lock, [this] { return ended_; });  // The request's own deadline ends it.
+    return status_;
+  }
+
+  const std::vector<int32_t>& tokens() const { return tokens_; }
+  const std::string& text() const { return text_; }
+  const std::string& finish_reason() const { return reason_; }
+  int64_t first_ns() const { return first_ns_; }
+  int64_t last_ns() const { return last_ns_; }
+
+ private:
+  void show(const std::string& piece) {
+    text_ += piece;
+    if (!print_) return;
+    std::fputs(piece.c_str(), stdout);
+    std::fflush(stdout);
+  }
+  void end(const absl::Status& status, std::string reason) {
+    const std::lock_guard lock(mutex_);
+    status_ = status;
+    reason_ = std::move(reason);
+    ended_ = true;
+    ended_cv_.notify_all();
+  }
+
+  StreamDecoder decoder_;
+  const bool print_;
+  std::vector<int32_t> tokens_;
+  std::string text_;
+  std::string reason_;
+  int64_t first_ns_ = 0;
+  int64_t last_ns_ = 0;
+  std::mutex mutex_;
+  std::condition_variable ended_cv_;
+  bool ended_ = false;
+  absl::Status status_;
+};
+
+absl::StatusOr<std::vector<int32_t>> EncodePrompt(const RunFlags& flags, const Tokenizer& tokenizer) {
+  if (!flags.chat) return tokenizer.encode(flags.prompt, {.add_special = true, .parse_special = true});
+  ASSIGN_OR_RETURN(const ChatTemplate chat, ChatTemplate::Load(flags.model));
+  const std::string messages = nlohmann::json::array({{{"role", "user"}, {"content", flags.prompt}}}).dump();
+  ASSIGN_OR_RETURN(const std::string text, chat.render({.messages = messages}));
+  return tokenizer.encode(text, {.parse_special = true});
+}
+
+void PrintSummary(const RunFlags& flags, const TerminalSink& sink, size_t prompt_tokens, int64_t started_ns) {
+  const double prefill_s = static_cast<double>(sink.first_ns() - started_ns) * 1e-9;
+  const double decode_s = static_cast<double>(sink.last_ns() - sink.first_ns()) * 1e-9;
+  const auto generated = sink.tokens().size();
+  const double prefill_rate = prefill_s > 0 ? static_cast<double>(prompt_tokens) / prefill_s : 0;
+  const double decode_rate = generated > 1 && decode_s > 0 ? static_cast<double>(generated - 1) / decode_s : 0;
+  if (flags.json) {
+    const nlohmann::ordered_json out = {{"text", sink.text()},
+                                        {"tokens", sink.tokens()},
+                                        {"prompt_tokens", prompt_tokens},
+                                        {"completion_tokens", generated},
+                                        {"finish_reason", sink.finish_reason()},
+                                        {"time_to_first_token_s", prefill_s},
+                                        {"prefill_tokens_per_s", prefill_rate},
+                                        {"decode_tokens_per_s", decode_rate},
+                                        {"resident_bytes", ResidentBytes()}};
+    fmt::print("{}\n", out.dump(2, ' ', false, nlohmann::json::error_handler_t::replace));
+    return;
+  }
+  fmt::print("\n");
+  fmt::print(stderr, "{} prompt tokens at {:.1f}/s, {} tokens at {:.1f}/s, ended by {}\n", prompt_tokens, prefill_rate,
+             generated, decode_rate, sink.finish_reason());
+}
+
+absl::Status Run(const RunFlags& flags) {
+  ASSIGN_OR_RETURN(OpenedModel model, OpenModel(flags.model));
+  ASSIGN_OR_RETURN(const Tokenizer tokenizer, Tokenizer::Load(flags.model));
+  GenerationRequest request;
+  ASSIGN_OR_RETURN(request.prompt, EncodePrompt(flags, tokenizer));
+  ASSIGN_OR_RETURN(const Placement placement, ReadPlacement(flags.placement, flags.compute));
+  LocalCluster::Options options;
+  ASSIGN_OR_RETURN(options.plan, ResolvePlan(placement, model.facts));
+  ASSIGN_OR_RETURN(options.isa, flags.compute.chosen_isa());
+  ASSIGN_OR_RETURN(options.transport, ParseTransportKind(flags.transport));
+  options.checkpoint = model.checkpoint;
+  options.spec = model.spec;
+  options.threads_per_node = flags.compute.chosen_threads();
+  const auto prompt_tokens = static_cast<int64_t>(request.prompt.size());
+  options.limits = LimitsFor(model.spec, std::min(model.spec.max_positions, prompt_tokens + flags.max_tokens), 512);
+  std::unique_ptr<LocalCluster> cluster;
+  {
+    ProgressBar bar("loading");
+    options.progress = [&bar](int64_t done, int64_t total) { bar.update(done, total); };
+    ASSIGN_OR_RETURN(cluster, LocalCluster::Load(std::move(options)));
+  }
+  PipelineEngine engine;
+  RETURN_IF_ERROR(cluster->open(Epoch{1}, engine));
+  request.id = "run";
+  request.max_tokens = std::min(flags.max_tokens, model.spec.max_positions - prompt_tokens);
+  request.sampling.temperature = flags.temperature;
+  request.sampling.top_p = flags.top_p;
+  request.sampling.top_k = flags.top_k;
+  request.sampling.seed = flags.seed != 0 ? flags.seed : EntropySeed();
+  for (const int64_t id : model.checkpoint->generation().eos_token_ids) {
+    request.eos_ids.push_back(static_cast<int32_t>(id));
+  }
+  request.ignore_eos = flags.ignore_eos;
+  request.deadline = Deadline::after(std::chrono::hours(24));
+
+  absl::Status ended;
+  {
+    auto sink = std::make_shared<TerminalSink>(tokenizer, !flags.json);
+    Scheduler scheduler(engine, {});
+    const int64_t started_ns = NowNs();
+    const auto submitted = scheduler.submit(std::move(request), sink);
+    ended = submitted.ok() ? sink->wait() : submitted.status();
+    if (ended.ok()) PrintSummary(flags, *sink, static_cast<size_t>(prompt_tokens), started_ns);
+  }
+  cluster->close(engine, Cancelled("done"));
+  return ended;
+}
+
+}  // namespace
+
+Command AddRunCommand(CLI::App& root) {
+  auto flags = std::make_shared<RunFlags>();
+  CLI::App* app = root.add_subcommand("run", "Generate text in this process, on one node or on several at once");
+  app->add_option("--model", flags->model, "Model folder")->required();
+  app->add_option("--prompt", flags->prompt, "Text to continue, or the user's message with --chat")->required();
+  app->add_flag("--chat", flags->chat, "Put the prompt into the model's chat template");
+  app->add_option("--max-tokens", flags->max_tokens, "At most so many tokens (default 256)")
+      ->check(CLI::Range(1, 1 << 30));
+  app->add_option("--temperature", flags->temperature, "0 (default): always the likeliest token")
+      ->check(CLI::Range(0.0, 2.0));
+  app->add_option("--top-p", flags->top_p, "Share of the probability to draw from")->check(CLI::Range(0.0, 1.0));
+  app->add_option("--top-k", flags->top_k, "How many tokens to draw from; 0: all")->check(CLI::Range(0, 1 << 30));
+  app->add_option("--seed", flags->seed, "Same seed, same text; 0: a new one each time");
+  app->add_flag("--ignore-eos", flags->ignore_eos, "Go on after the end-of-text token, for measuring");
+  app->add_flag("--json", flags->json, "Print text, ids and rates as JSON");
+  app->add_option("--transport", flags->transport, "Between the nodes of a placement: inproc (default) or grpc");
+  flags->compute.add_to(*app);
+  flags->placement.add_to(*app, false);
+  return {app, [flags] { return Run(*flags); }};
+}
+
+}  // namespace shoal

@@ -1,0 +1,93 @@
+#include <unistd.h>
+
+#include <array>
+#include <optional>
+
+#include "app/command.h"
+#include "app/expert_service.h"
+#include "app/signals.h"
+#include "base/log.h"
+#include "base/status.h"
+#include "base/text.h"
+#include "cluster/worker_node.h"
+#include "cpu/topology.h"
+
+namespace shoal {
+namespace {
+
+struct WorkerFlags {
+  std::string listen = "127.0.0.1:50051";
+  std::string name;
+  std::vector<std::string> model_roots;
+  std::string memory;
+  std::string key_file;
+  int rest_port = -1;
+  std::string rest_host = "127.0.0.1";
+  ComputeFlags compute;
+};
+
+std::string HostName() {
+  std::array<char, 256> name{};
+  return gethostname(name.data(), name.size() - 1) == 0 ? std::string(name.data()) : "worker";
+}
+
+absl::Status RunWorker(const WorkerFlags& flags) {
+  BlockStopSignals();
+  WorkerNode::Options options;
+  options.name = flags.name.empty() ? HostName() : flags.name;
+  options.listen = flags.listen;
+  options.model_roots = flags.model_roots;
+  const Topology machine = ReadTopology();
+  options.device = machine.cpu_name;
+  options.memory_bytes = machine.memory_bytes;
+  if (!flags.memory.empty()) {
+    ASSIGN_OR_RETURN(options.memory_bytes, ParseBytes(flags.memory));
+  }
+  ASSIGN_OR_RETURN(options.isa, flags.compute.chosen_isa());
+  options.threads = flags.compute.chosen_threads();
+  options.version = kShoalVersion;
+  if (!flags.key_file.empty()) {
+    ASSIGN_OR_RETURN(options.key, KeyAuth::from_file(flags.key_file));
+  }
+  SetThreadLogName(options.name, -1);
+  std::unique_ptr<ExpertRestServer> rest;
+  if (flags.rest_port >= 0) {
+    ASSIGN_OR_RETURN(rest, ExpertRestServer::Start({.host = flags.rest_host,
+                                                    .port = flags.rest_port,
+                                                    .model_roots = flags.model_roots,
+                                                    .threads = options.threads,
+                                                    .isa = options.isa}));
+    LogInfo("expert REST API on http://{}:{}", flags.rest_host, rest->port());
+  }
+  const std::string host = flags.listen.substr(0, flags.listen.rfind(':'));
+  const std::string isa(IsaName(options.isa));
+  const int threads = options.threads;
+  const int64_t memory = options.memory_bytes;
+  ASSIGN_OR_RETURN(const std::unique_ptr<WorkerNode> worker, WorkerNode::Start(std::move(options)));
+  LogInfo("worker listens on {}:{}, {} threads, {}, up to {}", host, worker->port(), threads, isa, FormatBytes(memory));
+  WaitForStopSignal();
+  LogInfo("stopping");
+  return absl::OkStatus();
+}
+
+}  // namespace
+
+Command AddWorkerCommand(CLI::App& root) {
+  auto flags = std::make_shared<WorkerFlags>();
+  CLI::App* app = root.add_subcommand("worker", "Hold a share of a model for a coordinator");
+  app->add_option("--listen", flags->listen, "HOST:PORT for control calls and frames (default 127.0.0.1:50051; port 0 picks one)");
+  app->add_option("--name", flags->name, "Of this node in logs (default: the host's name)");
+  app->add_option("--model-root", flags->model_roots, "Models are loaded from below this folder only; repeatable")
+      ->required();
+  app->add_option("--memory", flags->memory, "For weights and cache, such as 8GiB (default: this machine's memory)");
+  app->add_option("--key-file", flags->key_file, "File with the cluster's key; all nodes need the same");
+  app->add_option("--rest-port", flags->rest_port, "Serve the JSON expert API on this port (0 picks one)")
+      ->check(CLI::Range(0, 65535));
+  app->add_option("--rest-host", flags->rest_host, "Where the JSON expert API listens (default 127.0.0.1)");
+  app->add_option("--isa", flags->compute.isa, "Instruction set of the kernels: reference, avx2, avx512 (default: the fastest)")
+      ->envname("SHOAL_ISA");
+  app->add_option("--threads", flags->compute.threads, "Threads (default: one per core)")->check(CLI::Range(1, 1024));
+  return {app, [flags] { return RunWorker(*flags); }};
+}
+
+}  // namespace shoal

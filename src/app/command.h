@@ -1,0 +1,87 @@
+// What the subcommands share: how one is declared, the model it opens, the placement its flags describe.
+#pragma once
+
+#include <CLI/CLI.hpp>
+#include <cstdint>
+#include <functional>
+#include <string>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "exec/model_facts.h"
+#include "exec/stage_runner.h"
+#include "kernels/kernels.h"
+#include "plan/planner.h"
+
+namespace shoal {
+
+inline constexpr char kShoalVersion[] = "0.1.0";
+
+/// A subcommand: its flags are in `app`, and `run` does it.
+struct Command {
+  CLI::App* app = nullptr;
+  std::function<absl::Status()> run;
+};
+
+Command AddRunCommand(CLI::App& root);
+Command AddServeCommand(CLI::App& root);
+Command AddWorkerCommand(CLI::App& root);
+Command AddChatCommand(CLI::App& root);
+Command AddInspectCommand(CLI::App& root);
+Command AddPlanCommand(CLI::App& root);
+Command AddLogitsCommand(CLI::App& root);
+Command AddSynthCommand(CLI::App& root);
+
+/// Flags that say how to compute.
+struct ComputeFlags {
+  std::string isa;
+  int threads = 0;  ///< 0: one per core.
+  std::string activations = "int8";
+  std::string kv_dtype = "f16";
+
+  void add_to(CLI::App& app);
+  /// The instruction set chosen; errors where it is unknown or not to be had here.
+  absl::StatusOr<Isa> chosen_isa() const;
+  int chosen_threads() const;
+};
+
+/// Flags that say who runs what.
+struct PlacementFlags {
+  std::string workers;   ///< "H:P,H:P"
+  std::string cluster;   ///< Path of a cluster file.
+  std::string plan;      ///< Path of a plan file.
+  std::string strategy;
+  std::string proportions;
+  std::string split;
+  std::string experts;
+  int experts_over = 0;
+  bool coordinator_without_layers = false;
+
+  /// `remote`: --workers and --cluster, too.
+  void add_to(CLI::App& app, bool remote);
+};
+
+/// What the flags come to.
+struct Placement {
+  std::vector<NodeFacts> nodes;  ///< Node 0 is the coordinator.
+  PlanRequest request;
+  std::string plan_file;         ///< Where the plan itself is given.
+  std::string model_name;        ///< provider/name of the cluster file, where it says.
+  std::string coordinator_address;  ///< Of the cluster file; empty where it is not said.
+};
+/// Reads files and flags; conflicts are InvalidArgument. `facts_of` fills in what a worker says of itself where neither flag nor
+/// file does; may be empty.
+absl::StatusOr<Placement> ReadPlacement(const PlacementFlags& flags, const ComputeFlags& compute);
+/// The plan for the model, by the planner or from the plan file.
+absl::StatusOr<Plan> ResolvePlan(const Placement& placement, const ModelFacts& model);
+
+/// How many KV positions to have, where no flag says: the context times four, within bounds and within the memory that
+/// nodes with known memory have left beside their weights.
+int64_t DefaultKvPositions(const Plan& plan, const ModelFacts& model, const std::vector<NodeFacts>& nodes,
+                           int64_t context);
+
+/// The limits of a node that has room for `kv_positions`.
+StepLimits LimitsFor(const ModelSpec& spec, int64_t kv_positions, int64_t rows_max);
+
+}  // namespace shoal

@@ -1,0 +1,144 @@
+#include <algorithm>
+
+#include "app/command.h"
+#include "base/status.h"
+#include "base/text.h"
+#include "cpu/topology.h"
+#include "kv/block_pool.h"
+#include "plan/cluster_file.h"
+#include "plan/cost.h"
+
+namespace shoal {
+namespace {
+
+/// Nodes of a placement in one process: as many as the split or the experts need.
+std::vector<NodeFacts> LocalNodes(size_t count) {
+  std::vector<NodeFacts> nodes;
+  for (size_t i = 0; i < count; ++i) nodes.push_back({.name = fmt::format("node-{}", i)});
+  return nodes;
+}
+
+absl::Status ApplyFlags(const PlacementFlags& flags, PlanRequest& request) {
+  if (!flags.strategy.empty()) {
+    ASSIGN_OR_RETURN(request.strategy, ParseLayerStrategy(flags.strategy));
+  }
+  if (!flags.proportions.empty()) {
+    request.strategy = LayerStrategy::kCustom;
+    request.proportions.clear();
+    for (const std::string& part : Split(flags.proportions, ',')) {
+      try {
+        request.proportions.push_back(std::stod(part));
+      } catch (const std::exception&) {
+        return InvalidArgument("--proportions '{}': expected numbers such as 0.7,0.3", flags.proportions);
+      }
+    }
+  }
+  if (!flags.split.empty()) {
+    request.strategy = LayerStrategy::kSplit;
+    ASSIGN_OR_RETURN(request.split, ParseSplit(flags.split));
+  }
+  if (!flags.experts.empty()) {
+    ASSIGN_OR_RETURN(request.experts, ParseExpertRequest(flags.experts));
+  }
+  if (flags.experts_over > 0) {
+    if (request.experts.strategy == ExpertStrategy::kWithLayer) request.experts.strategy = ExpertStrategy::kContiguous;
+    request.experts.over_nodes = flags.experts_over;
+  }
+  if (flags.coordinator_without_layers) request.coordinator_holds_layers = false;
+  return absl::OkStatus();
+}
+
+}  // namespace
+
+void ComputeFlags::add_to(CLI::App& app) {
+  app.add_option("--isa", isa, "Instruction set of the kernels: reference, avx2, avx512 (default: the fastest here)")
+      ->envname("SHOAL_ISA");
+  app.add_option("--threads", threads, "Threads per node (default: one per core)")->check(CLI::Range(1, 1024));
+  app.add_option("--activations", activations, "int8: quantized per group (default); f32: exact and slow");
+  app.add_option("--kv-dtype", kv_dtype, "Type of the KV cache: f16 (default), bf16, f32");
+}
+
+absl::StatusOr<Isa> ComputeFlags::chosen_isa() const { return ChooseIsa(isa); }
+
+int ComputeFlags::chosen_threads() const { return threads > 0 ? threads : std::max(1, ReadTopology().cores); }
+
+void PlacementFlags::add_to(CLI::App& app, bool remote) {
+  if (remote) {
+    auto* list = app.add_option("--workers", workers, "Addresses of the workers: HOST:PORT,HOST:PORT,...");
+    app.add_option("--cluster", cluster, "Cluster file (.json, .yaml): devices, model, sharding")->excludes(list);
+    app.add_flag("--coordinator-without-layers", coordinator_without_layers, "The coordinator only coordinates");
+  }
+  auto* file = app.add_option("--plan", plan, "Plan file, as `shoal plan --json` prints under \"plan\"");
+  app.add_option("--strategy", strategy,
+                 "How layers are shared out: uniform, memory, compute, balanced (default), custom, split")
+      ->excludes(file);
+  app.add_option("--proportions", proportions, "Shares of the nodes for --strategy custom: 0.7,0.3")->excludes(file);
+  app.add_option("--split", split, "Layers per node, the coordinator first: 3,2,1")->excludes(file);
+  app.add_option("--experts", experts,
+                 "Who holds experts: with_layer (default), contiguous[:N], round_robin[:N], random:SEED, explicit:0-3;4-7")
+      ->excludes(file);
+  app.add_option("--experts-over", experts_over, "Spread the experts evenly over so many nodes")
+      ->excludes(file)
+      ->check(CLI::Range(1, 4096));
+}
+
+absl::StatusOr<Placement> ReadPlacement(const PlacementFlags& flags, const ComputeFlags& compute) {
+  Placement placement;
+  placement.plan_file = flags.plan;
+  if (!flags.cluster.empty()) {
+    ASSIGN_OR_RETURN(ClusterFile file, ReadClusterFile(flags.cluster));
+    placement.nodes = std::move(file.nodes);
+    placement.request = std::move(file.request);
+    placement.coordinator_address = placement.nodes[0].address;
+    if (!file.model_name.empty()) {
+      placement.model_name =
+          file.model_provider.empty() ? file.model_name : file.model_provider + "/" + file.model_name;
+    }
+  } else if (!flags.workers.empty()) {
+    placement.nodes.push_back({.name = "coordinator"});
+    for (const std::string& address : Split(flags.workers, ',')) {
+      ASSIGN_OR_RETURN(const HostPort parsed, ParseHostPort(address));
+      placement.nodes.push_back({.name = address, .address = parsed.to_string()});
+    }
+  } else {
+    const size_t by_split = flags.split.empty() ? 1 : Split(flags.split, ',').size();
+    const size_t by_shares = flags.proportions.empty() ? 1 : Split(flags.proportions, ',').size();
+    placement.nodes = LocalNodes(std::max({by_split, by_shares, static_cast<size_t>(flags.experts_over)}));
+  }
+  RETURN_IF_ERROR(ApplyFlags(flags, placement.request));
+  // Nodes that were named without layers (experts only) need not be counted out in the split.
+  if (placement.request.strategy == LayerStrategy::kSplit && placement.request.split.size() < placement.nodes.size()) {
+    placement.request.split.resize(placement.nodes.size());
+  }
+  ASSIGN_OR_RETURN(placement.request.activations, ParseActivations(compute.activations));
+  ASSIGN_OR_RETURN(placement.request.kv_dtype, ParseKvDtype(compute.kv_dtype));
+  return placement;
+}
+
+absl::StatusOr<Plan> ResolvePlan(const Placement& placement, const ModelFacts& model) {
+  if (placement.plan_file.empty()) return MakePlan(model, placement.nodes, placement.request);
+  ASSIGN_OR_RETURN(Plan plan, ReadPlanFile(placement.plan_file));
+  plan.activations = placement.request.activations;
+  plan.kv_dtype = placement.request.kv_dtype;
+  RETURN_IF_ERROR(Annotate(Validate(plan, model), placement.plan_file));
+  return plan;
+}
+
+int64_t DefaultKvPositions(const Plan& plan, const ModelFacts& model, const std::vector<NodeFacts>& nodes,
+                           int64_t context) {
+  constexpr int64_t kOthers = int64_t{200} << 20;  // What a process needs beside weights and cache.
+  int64_t positions = std::clamp<int64_t>(4 * context, 4096, std::max<int64_t>(65536, context));
+  const std::vector<NodeCost> costs = NodeCosts(plan, model, kBlockPositions);
+  for (size_t i = 0; i < plan.nodes.size() && i < nodes.size(); ++i) {
+    if (nodes[i].memory_bytes <= 0 || costs[i].kv_bytes <= 0) continue;
+    const int64_t room = nodes[i].memory_bytes - costs[i].weight_bytes() - kOthers;
+    positions = std::min(positions, std::max<int64_t>(room / costs[i].kv_bytes, 0) * kBlockPositions);
+  }
+  return std::max<int64_t>(positions, kBlockPositions);
+}
+
+StepLimits LimitsFor(const ModelSpec& spec, int64_t kv_positions, int64_t rows_max) {
+  return {spec.max_positions, spec.vocabulary, static_cast<int32_t>(BlocksFor(kv_positions)), rows_max};
+}
+
+}  // namespace shoal

@@ -1,0 +1,12 @@
+// Ends a server on Ctrl-C or SIGTERM, in order rather than at once.
+#pragma once
+
+namespace shoal {
+
+/// Blocks SIGINT and SIGTERM in this thread and those it starts from now on; call first thing in a server.
+void BlockStopSignals();
+
+/// Waits for one of them. Returns its number.
+int WaitForStopSignal();
+
+}  // namespace shoal

@@ -1,0 +1,102 @@
+#include "exec/logits_probe.h"
+
+#include <algorithm>
+#include <future>
+#include <memory>
+#include <utility>
+
+#include "base/status.h"
+#include "kv/block_pool.h"
+
+namespace shoal {
+namespace {
+
+/// A result frame carries the logits of a chunk; well below the frame limit.
+constexpr int64_t kLogitBytesMax = int64_t{128} << 20;
+
+absl::StatusOr<StepResult> RunStep(Engine& engine, Step step, Duration timeout) {
+  // Shared with the callback: a step that is given up here may still end later.
+  auto done = std::make_shared<std::promise<absl::StatusOr<StepResult>>>();
+  auto result = done->get_future();
+  const StepId id = step.id;
+  engine.submit(std::move(step), [done](absl::StatusOr<StepResult> value) { done->set_value(std::move(value)); });
+  if (result.wait_for(timeout) != std::future_status::ready) {
+    return DeadlineExceeded("step {}: no result within {} s", id, timeout / std::chrono::seconds(1));
+  }
+  return result.get();
+}
+
+absl::Status Check(const EngineLimits& limits, const ProbeRequest& request) {
+  const auto positions = static_cast<int64_t>(request.ids.size()) + std::max<int64_t>(request.greedy, 0);
+  if (request.ids.empty()) return InvalidArgument("ids: expected at least one token");
+  if (positions > limits.context) {
+    return InvalidArgument("ids: {} tokens and {} to generate, the context is {}", request.ids.size(), request.greedy,
+                           limits.context);
+  }
+  if (request.first_block.value + BlocksFor(positions) > limits.blocks) {
+    return InvalidArgument("ids: {} positions need {} KV blocks, there are {}", positions, BlocksFor(positions),
+                           limits.blocks - request.first_block.value);
+  }
+  for (const int32_t id : request.ids) {
+    if (id < 0 || id >= limits.vocabulary) return InvalidArgument("ids: {} is outside the vocabulary of {}", id, limits.vocabulary);
+  }
+  return absl::OkStatus();
+}
+
+}  // namespace
+
+absl::StatusOr<ProbeResult> ProbeLogits(Engine& engine, const ProbeRequest& request) {
+  RETURN_IF_ERROR(engine.state().status);
+  const EngineLimits limits = engine.limits();
+  RETURN_IF_ERROR(Check(limits, request));
+  const auto prompt = static_cast<int64_t>(request.ids.size());
+  int64_t chunk = std::max<int64_t>(1, kLogitBytesMax / (int64_t{limits.vocabulary} * 4));
+  chunk = std::min({chunk, prompt, int64_t{2048}});
+  if (request.chunk > 0) chunk = std::min(chunk, request.chunk);
+
+  ProbeResult out;
+  out.vocabulary = limits.vocabulary;
+  std::vector<BlockId> blocks;
+  for (int64_t b = 0; b < BlocksFor(prompt + request.greedy); ++b) {
+    blocks.push_back(BlockId{request.first_block.value + static_cast<int32_t>(b)});
+  }
+  StepId id = request.first_step;
+  int64_t position = 0;
+  std::vector<int32_t> next;
+  while (position < prompt || static_cast<int64_t>(out.greedy.size()) < request.greedy) {
+    Step step;
+    step.id = id;
+    const bool in_prompt = position < prompt;
+    if (in_prompt) {
+      const int64_t end = std::min(prompt, position + chunk);
+      next.assign(request.ids.begin() + position, request.ids.begin() + end);
+      step.want_logits = true;
+      step.want_routing = request.routing;
+    }
+    if (position == 0) {
+      step.begins.push_back({request.sequence, {.temperature = 0}, request.ids, static_cast<int32_t>(prompt)});
+    }
+    const auto rows = static_cast<int64_t>(next.size());
+    const bool sample = position + rows >= prompt && request.greedy > 0;
+    step.slices.push_back({request.sequence, static_cast<int32_t>(position), next, blocks, sample});
+    ASSIGN_OR_RETURN(StepResult result, RunStep(engine, std::move(step), request.step_timeout));
+    ++id.value;
+    position += rows;
+    out.logits.insert(out.logits.end(), result.logits.begin(), result.logits.end());
+    for (const RoutingTrace& trace : result.routing) {
+      out.top_k = trace.top_k;
+      auto& ids = out.routing[trace.layer.value];
+      ids.insert(ids.end(), trace.ids.begin(), trace.ids.end());
+    }
+    if (!sample) continue;
+    if (result.sequences.size() != 1 || result.sequences[0].tokens.size() != 1) {
+      return Internal("step {}: expected one sampled token", result.id);
+    }
+    next = result.sequences[0].tokens;
+    out.greedy.push_back(next[0]);
+  }
+  out.next_step = id;
+  return out;
+}
+
+}  // namespace shoal
