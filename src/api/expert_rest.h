@@ -1,0 +1,80 @@
+// The experts of a worker as JSON over HTTP: for programs that bring their own router. The binary path of the
+// cluster serves from the same experts.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <mutex>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "api/http_server.h"
+
+namespace shoal {
+
+/// One row for one expert.
+struct ExpertRow {
+  int32_t expert = 0;
+  std::vector<float> x;  ///< [D], finite.
+};
+
+/// The experts behind the API. Called from several threads at once.
+class ExpertService {
+ public:
+  virtual ~ExpertService() = default;
+
+  struct Info {
+    bool initialized = false;
+    std::string model_path;
+    std::vector<int32_t> expert_ids;  ///< Ascending; held in every MoE layer.
+    int32_t layers = 0;               ///< Layers of the model; only MoE layers can be asked.
+    int32_t width = 0;                ///< D.
+    int64_t memory_bytes = 0;
+  };
+  virtual Info info() const = 0;
+
+  /// Loads these experts of a model below a model root, in place of those held before; how many there are
+  /// now. Errors as of the checkpoint (which file, expected, got), PermissionDenied outside the roots.
+  virtual absl::StatusOr<int> initialize(std::span<const int32_t> expert_ids,
+                                         const std::string& model_path) = 0;
+
+  /// Each expert's own output [D], one per row and in their order, unweighted. `rows` are grouped by expert.
+  /// InvalidArgument if the layer has no experts.
+  virtual absl::StatusOr<std::vector<std::vector<float>>> compute(int32_t layer,
+                                                                  std::span<const ExpertRow> rows) = 0;
+};
+
+/// POST /initialize, POST /compute_experts, GET /status, GET /health. Errors are
+/// {"status": "error", "message": ...}, with 400 for whatever the caller can mend.
+class ExpertRestApi {
+ public:
+  /// `service` must outlive it, and it must outlive the HttpServer that has its routes.
+  explicit ExpertRestApi(ExpertService& service) : service_(service) {}
+
+  std::vector<HttpRoute> routes();
+
+  /// For HttpServerOptions::error_body.
+  static std::string ErrorBodyOf(int status, const std::string& message);
+
+ private:
+  using Writer = std::shared_ptr<ResponseWriter>;
+  struct Totals {
+    int64_t calls = 0;
+    int64_t requests = 0;
+    int64_t errors = 0;
+    double compute_seconds = 0;
+  };
+
+  absl::StatusOr<std::string> initialize(const std::string& body);
+  absl::StatusOr<std::string> compute(const std::string& body);
+  std::string status() const;
+  void answer(const absl::StatusOr<std::string>& result, ResponseWriter& writer);
+
+  ExpertService& service_;
+  mutable std::mutex mutex_;
+  Totals totals_;
+};
+
+}  // namespace shoal

@@ -1,0 +1,122 @@
+// An HTTP/1.1 server: routes, keep-alive, streamed answers, and a clear end for every bad or vanished client.
+// The only place that knows which HTTP library is used is http_server.cpp.
+#pragma once
+
+#include <chrono>
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "base/clock.h"
+
+namespace shoal {
+
+struct HttpRequest {
+  std::string method;                                        ///< "POST"
+  std::string path;                                          ///< Percent-decoded, without the query.
+  std::string query;                                         ///< As sent, without the '?'.
+  std::vector<std::pair<std::string, std::string>> headers;  ///< Names in lower case.
+  std::string body;
+
+  /// The first header of this (lower-case) name, or "".
+  std::string_view header(std::string_view name) const;
+};
+
+using HttpHeaders = std::vector<std::pair<std::string, std::string>>;
+
+struct HttpResponse {
+  int status = 200;
+  std::string content_type = "application/json";
+  std::string body;
+  HttpHeaders headers;
+};
+
+class HttpConnection;
+
+/// The answer to one request. All methods may be called from any thread; none blocks. A writer that is
+/// dropped before its answer is complete gives 500, or cuts the stream.
+class ResponseWriter {
+ public:
+  ResponseWriter(std::shared_ptr<HttpConnection> connection, uint64_t exchange);
+  ~ResponseWriter();
+  ResponseWriter(const ResponseWriter&) = delete;
+  ResponseWriter& operator=(const ResponseWriter&) = delete;
+
+  /// The whole answer.
+  void send(HttpResponse response);
+
+  /// Headers now, then pieces of the body as they come (chunked; until the connection closes for HTTP/1.0
+  /// clients).
+  void begin_stream(int status, std::string content_type, HttpHeaders headers = {});
+  /// False once the client is gone, or has left more than the server's buffer unread: stop working for it.
+  bool write(std::string piece);
+  void end_stream();
+
+  /// `callback` runs once, on a server thread, if the client goes away (or is cut) before the answer is
+  /// complete; at once if it is gone already. A client that closes its sending side counts as gone.
+  void on_disconnect(std::function<void()> callback);
+  bool gone() const;
+
+ private:
+  const std::shared_ptr<HttpConnection> connection_;
+  const uint64_t exchange_;
+  bool complete_ = false;
+};
+
+/// Runs on one of the server's handler threads; may block for a while, and may keep the writer for later.
+using HttpHandler = std::function<void(const HttpRequest&, std::shared_ptr<ResponseWriter>)>;
+
+struct HttpRoute {
+  std::string method;
+  std::string path;  ///< Exact; or a prefix if it ends in "/*".
+  HttpHandler handler;
+};
+
+struct HttpServerOptions {
+  std::string host = "127.0.0.1";
+  int port = 0;  ///< 0: the system chooses; see HttpServer::port.
+  int io_threads = 2;
+  int handler_threads = 4;
+  int connections_max = 1024;
+  int64_t header_bytes_max = 16 << 10;
+  int64_t body_bytes_max = 8 << 20;
+  int64_t unread_bytes_max = 1 << 20;  ///< What a client may leave unread of a stream before it is cut.
+  Duration request_timeout =
+      std::chrono::seconds(30);  ///< From the first byte of a request to its last: else 408.
+  Duration idle_timeout = std::chrono::seconds(75);   ///< Between requests of a kept connection.
+  Duration write_timeout = std::chrono::seconds(30);  ///< Within which a client must have read what was sent.
+  /// The body (JSON) of the errors that the server itself answers: 400, 404, 405, 408, 413, 431, 500, 503.
+  std::function<std::string(int status, const std::string& message)> error_body;
+  /// Called for every answer begun, from any thread. May be empty.
+  std::function<void(const std::string& route, int status)> on_response;
+};
+
+class HttpServer {
+ public:
+  /// Listens and serves. Unavailable says why the address cannot be bound.
+  static absl::StatusOr<std::unique_ptr<HttpServer>> Start(HttpServerOptions options,
+                                                           std::vector<HttpRoute> routes);
+  /// Stops, cutting what is open.
+  ~HttpServer();
+
+  int port() const;
+  int connections() const;
+
+  /// Accepts nobody new, waits up to `patience` for the answers under way, then cuts the rest. Idempotent.
+  void stop(Duration patience);
+
+ private:
+  struct Impl;
+  explicit HttpServer(std::unique_ptr<Impl> impl);
+  std::unique_ptr<Impl> impl_;
+};
+
+/// "Not Found" for 404.
+std::string_view HttpReason(int status);
+
+}  // namespace shoal

@@ -1,0 +1,96 @@
+#include "api/http_text.h"
+
+#include <fmt/format.h>
+
+#include "api/http_server.h"
+#include "base/check.h"
+
+namespace shoal {
+namespace {
+
+int HexDigit(char c) {
+  if (c >= '0' && c <= '9') return c - '0';
+  if (c >= 'a' && c <= 'f') return c - 'a' + 10;
+  if (c >= 'A' && c <= 'F') return c - 'A' + 10;
+  return -1;
+}
+
+}  // namespace
+
+std::string HttpHead(int status, std::string_view reason,
+                     const std::vector<std::pair<std::string, std::string>>& headers) {
+  std::string head = fmt::format("HTTP/1.1 {} {}\r\n", status, reason);
+  for (const auto& [name, value] : headers) {
+    SHOAL_CHECK(value.find_first_of("\r\n") == std::string::npos);
+    head += fmt::format("{}: {}\r\n", name, value);
+  }
+  return head + "\r\n";
+}
+
+std::string HttpChunk(std::string_view piece) {
+  SHOAL_CHECK(!piece.empty());
+  return fmt::format("{:x}\r\n{}\r\n", piece.size(), piece);
+}
+
+bool PercentDecode(std::string_view text, std::string& out) {
+  out.clear();
+  for (size_t i = 0; i < text.size(); ++i) {
+    if (text[i] != '%') {
+      out.push_back(text[i]);
+      continue;
+    }
+    if (i + 2 >= text.size()) return false;
+    const int high = HexDigit(text[i + 1]);
+    const int low = HexDigit(text[i + 2]);
+    if (high < 0 || low < 0) return false;
+    out.push_back(static_cast<char>(high * 16 + low));
+    i += 2;
+  }
+  return true;
+}
+
+bool HttpRouteMatches(std::string_view pattern, std::string_view path) {
+  if (!pattern.ends_with("/*")) return pattern == path;
+  pattern.remove_suffix(1);
+  return path.starts_with(pattern) && path.size() > pattern.size();
+}
+
+std::string_view HttpRequest::header(std::string_view name) const {
+  for (const auto& [key, value] : headers) {
+    if (key == name) return value;
+  }
+  return {};
+}
+
+std::string_view HttpReason(int status) {
+  switch (status) {
+    case 200:
+      return "OK";
+    case 400:
+      return "Bad Request";
+    case 404:
+      return "Not Found";
+    case 405:
+      return "Method Not Allowed";
+    case 408:
+      return "Request Timeout";
+    case 413:
+      return "Payload Too Large";
+    case 429:
+      return "Too Many Requests";
+    case 431:
+      return "Request Header Fields Too Large";
+    case 499:
+      return "Client Closed Request";
+    case 500:
+      return "Internal Server Error";
+    case 503:
+      return "Service Unavailable";
+    case 504:
+      return "Gateway Timeout";
+    default:
+      return "Unknown";
+  }
+}
+
+}  // namespace shoal

@@ -1,0 +1,33 @@
+// JSON as the API takes it: keys keep their order (chat templates print them), and depth and width are
+// bounded.
+#pragma once
+
+#include <nlohmann/json.hpp>
+#include <string>
+#include <string_view>
+
+#include "api/api_error.h"
+
+namespace shoal {
+
+using Json = nlohmann::ordered_json;
+
+/// Nested objects and arrays, and keys of one object, beyond which a text is refused: both bound the time
+/// that it costs.
+inline constexpr int kJsonDepthMax = 64;
+inline constexpr int kJsonKeysMax = 4096;
+
+/// The value of `text`, which must be strict JSON in UTF-8. Of a key that comes twice the last value counts.
+/// A 400 says at which line and column it broke.
+ApiResult<Json> ParseJson(std::string_view text);
+
+/// One line; strings that are not UTF-8 (they should not be) get U+FFFD.
+std::string DumpJson(const Json& value);
+
+/// "an object", "a string", ...: for messages.
+std::string_view JsonTypeName(const Json& value);
+
+/// `value` on one line, cut to some 60 bytes: for messages.
+std::string JsonExcerpt(const Json& value);
+
+}  // namespace shoal

@@ -1,0 +1,145 @@
+#include "api/metrics.h"
+
+#include <prometheus/counter.h>
+#include <prometheus/gauge.h>
+#include <prometheus/histogram.h>
+#include <prometheus/registry.h>
+#include <prometheus/text_serializer.h>
+
+#include <map>
+#include <mutex>
+
+namespace shoal {
+namespace {
+
+using prometheus::BuildCounter;
+using prometheus::BuildGauge;
+using prometheus::BuildHistogram;
+using prometheus::Counter;
+using prometheus::Family;
+using prometheus::Gauge;
+using prometheus::Histogram;
+using prometheus::Registry;
+
+const Histogram::BucketBoundaries kRequestSeconds = {0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1,  2.5,
+                                                     5,    10,    30,   60,  120,  300, 600};
+const Histogram::BucketBoundaries kStepSeconds = {0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05,
+                                                  0.1,    0.25,  0.5,    1,     2.5,  5};
+
+Family<Counter>& CounterFamily(Registry& registry, const char* name, const char* help) {
+  return BuildCounter().Name(name).Help(help).Register(registry);
+}
+Family<Gauge>& GaugeFamily(Registry& registry, const char* name, const char* help) {
+  return BuildGauge().Name(name).Help(help).Register(registry);
+}
+Family<Histogram>& HistogramFamily(Registry& registry, const char* name, const char* help) {
+  return BuildHistogram().Name(name).Help(help).Register(registry);
+}
+
+/// Brings a counter up to a total that somebody else counts.
+void CatchUp(Counter& counter, double total) {
+  if (total > counter.Value()) counter.Increment(total - counter.Value());
+}
+
+}  // namespace
+
+struct Metrics::Impl {
+  void refresh(const SchedulerStats& stats) {
+    queue.Set(stats.waiting);
+    running.Set(stats.running);
+    engine_up.Set(stats.engine.ok() ? 1 : 0);
+    blocks_free.Set(stats.blocks_free);
+    blocks_used.Set(stats.blocks_used);
+    CatchUp(steps, static_cast<double>(stats.steps));
+    CatchUp(rows, static_cast<double>(stats.rows));
+    CatchUp(preemptions, static_cast<double>(stats.preemptions));
+    CatchUp(engine_losses, static_cast<double>(stats.engine_losses));
+  }
+
+  Registry registry;
+  MetricsSources sources;
+  std::mutex scrape_mutex;
+
+  Family<Counter>& responses =
+      CounterFamily(registry, "shoal_http_responses_total", "Answers by route and HTTP status");
+  Counter& prompt_tokens =
+      CounterFamily(registry, "shoal_prompt_tokens_total", "Prompt tokens of accepted requests").Add({});
+  Counter& generated_tokens =
+      CounterFamily(registry, "shoal_generated_tokens_total", "Tokens given to clients").Add({});
+  Histogram& first_token =
+      HistogramFamily(registry, "shoal_time_to_first_token_seconds", "From the request to its first token")
+          .Add({}, kRequestSeconds);
+  Histogram& between_tokens =
+      HistogramFamily(registry, "shoal_inter_token_latency_seconds", "Between two tokens of one request")
+          .Add({}, kStepSeconds);
+  Histogram& request = HistogramFamily(registry, "shoal_request_seconds", "From the request to its end")
+                           .Add({}, kRequestSeconds);
+  Histogram& step =
+      HistogramFamily(registry, "shoal_step_seconds", "A step of the whole cluster, submit to result")
+          .Add({}, kStepSeconds);
+  Family<Histogram>& stage_busy = HistogramFamily(
+      registry, "shoal_stage_busy_seconds", "A step's time on one stage without waiting for remote experts");
+  Family<Histogram>& stage_wait = HistogramFamily(registry, "shoal_stage_expert_wait_seconds",
+                                                  "A step's wait for remote experts on one stage");
+  Gauge& queue = GaugeFamily(registry, "shoal_queue_requests", "Requests that wait").Add({});
+  Gauge& running = GaugeFamily(registry, "shoal_running_requests", "Requests that hold KV blocks").Add({});
+  Gauge& engine_up = GaugeFamily(registry, "shoal_engine_up", "1 while the cluster can run steps").Add({});
+  Family<Gauge>& blocks = GaugeFamily(registry, "shoal_kv_blocks", "KV blocks of each node by state");
+  Gauge& blocks_free = blocks.Add({{"state", "free"}});
+  Gauge& blocks_used = blocks.Add({{"state", "used"}});
+  Counter& steps = CounterFamily(registry, "shoal_steps_total", "Steps that came back").Add({});
+  Counter& rows =
+      CounterFamily(registry, "shoal_rows_total", "Token rows computed, re-prefills included").Add({});
+  Counter& preemptions =
+      CounterFamily(registry, "shoal_preemptions_total", "Sequences that gave their KV blocks back").Add({});
+  Counter& engine_losses =
+      CounterFamily(registry, "shoal_engine_losses_total", "Times the cluster was lost").Add({});
+  Family<Counter>& link_bytes =
+      CounterFamily(registry, "shoal_link_bytes_total", "Bytes sent over each link");
+  Family<Counter>& link_messages =
+      CounterFamily(registry, "shoal_link_messages_total", "Messages sent over each link");
+};
+
+Metrics::Metrics() : impl_(std::make_unique<Impl>()) {}
+Metrics::~Metrics() = default;
+
+void Metrics::set_sources(MetricsSources sources) { impl_->sources = std::move(sources); }
+
+void Metrics::count_response(const std::string& route, int status) {
+  // Paths that do not exist are one label, or every scanner would make a new one.
+  impl_->responses.Add({{"route", route.empty() ? "other" : route}, {"status", std::to_string(status)}})
+      .Increment();
+}
+void Metrics::count_prompt_tokens(int64_t tokens) {
+  impl_->prompt_tokens.Increment(static_cast<double>(tokens));
+}
+void Metrics::count_generated_token() { impl_->generated_tokens.Increment(); }
+void Metrics::observe_first_token(double seconds) { impl_->first_token.Observe(seconds); }
+void Metrics::observe_between_tokens(double seconds) { impl_->between_tokens.Observe(seconds); }
+void Metrics::observe_request(double seconds) { impl_->request.Observe(seconds); }
+
+void Metrics::observe_step(const StepObservation& observation) {
+  impl_->step.Observe(static_cast<double>(observation.elapsed_ns) * 1e-9);
+  for (const StageTiming& timing : observation.timings) {
+    const std::string node =
+        impl_->sources.node_name ? impl_->sources.node_name(timing.node) : std::to_string(timing.node.value);
+    impl_->stage_busy.Add({{"node", node}}, kStepSeconds).Observe(static_cast<double>(timing.busy_ns) * 1e-9);
+    impl_->stage_wait.Add({{"node", node}}, kStepSeconds)
+        .Observe(static_cast<double>(timing.expert_wait_ns) * 1e-9);
+  }
+}
+
+std::string Metrics::scrape() {
+  std::lock_guard lock(impl_->scrape_mutex);
+  if (impl_->sources.scheduler) impl_->refresh(impl_->sources.scheduler());
+  if (impl_->sources.links) {
+    for (const LinkTotals& link : impl_->sources.links()) {
+      const std::map<std::string, std::string> labels = {{"from", link.from}, {"to", link.to}};
+      CatchUp(impl_->link_bytes.Add(labels), static_cast<double>(link.bytes));
+      CatchUp(impl_->link_messages.Add(labels), static_cast<double>(link.messages));
+    }
+  }
+  return prometheus::TextSerializer().Serialize(impl_->registry.Collect());
+}
+
+}  // namespace shoal

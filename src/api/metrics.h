@@ -1,0 +1,55 @@
+// What Prometheus scrapes at /metrics. All methods may be called from any thread.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "sched/scheduler.h"
+
+namespace shoal {
+
+/// Bytes and messages of one direction of one link since the start, as a transport counts them.
+struct LinkTotals {
+  std::string from;  ///< Node names.
+  std::string to;
+  int64_t bytes = 0;
+  int64_t messages = 0;
+};
+
+struct MetricsSources {
+  std::function<SchedulerStats()> scheduler;       ///< Asked at each scrape.
+  std::function<std::vector<LinkTotals>()> links;  ///< Asked at each scrape; may be empty.
+  std::function<std::string(NodeId)> node_name;    ///< For step times; may be empty: the id then.
+};
+
+class Metrics {
+ public:
+  Metrics();
+  ~Metrics();
+  Metrics(const Metrics&) = delete;
+  Metrics& operator=(const Metrics&) = delete;
+
+  /// Set once, before the first scrape and the first step.
+  void set_sources(MetricsSources sources);
+
+  void count_response(const std::string& route, int status);
+  void count_prompt_tokens(int64_t tokens);
+  void count_generated_token();
+  void observe_first_token(double seconds);
+  void observe_between_tokens(double seconds);
+  void observe_request(double seconds);
+  /// For SchedulerOptions::on_step.
+  void observe_step(const StepObservation& step);
+
+  /// The text format, version 0.0.4.
+  std::string scrape();
+
+ private:
+  struct Impl;
+  std::unique_ptr<Impl> impl_;
+};
+
+}  // namespace shoal

@@ -1,0 +1,30 @@
+#include "api/stop_matcher.h"
+
+#include <algorithm>
+#include <utility>
+
+namespace shoal {
+
+std::string StopMatcher::push(std::string_view piece) {
+  if (stopped_) return "";
+  held_ += piece;
+  size_t first = std::string::npos;
+  for (const std::string& stop : stops_) first = std::min(first, held_.find(stop));
+  if (first != std::string::npos) {
+    stopped_ = true;
+    return std::exchange(held_, "").substr(0, first);
+  }
+  size_t keep = 0;
+  for (const std::string& stop : stops_) {
+    for (size_t n = std::min(held_.size(), stop.size() - 1); n > keep; --n) {
+      if (held_.ends_with(std::string_view(stop).substr(0, n))) keep = n;
+    }
+  }
+  std::string free = held_.substr(0, held_.size() - keep);
+  held_.erase(0, free.size());
+  return free;
+}
+
+std::string StopMatcher::flush() { return std::exchange(held_, ""); }
+
+}  // namespace shoal
