@@ -1,4 +1,5 @@
-// The coordinator's allocator of KV blocks. Workers never allocate: they are told which blocks a sequence uses.
+// The coordinator's allocator of KV blocks. Workers never allocate: they are told which blocks a sequence
+// uses.
 #pragma once
 
 #include <cstdint>
@@ -10,7 +11,8 @@
 
 namespace shoal {
 
-/// Positions per KV block, fixed: attention's partial results are cut at absolute multiples of it (docs/numerics.md).
+/// Positions per KV block, fixed: attention's partial results are cut at absolute multiples of it
+/// (docs/numerics.md).
 inline constexpr int kBlockPositions = 32;
 
 /// Blocks that `positions` positions need.
@@ -25,7 +27,8 @@ class BlockPool {
   int free_count() const { return static_cast<int>(free_.size()); }
   int used_count() const { return total_ - free_count(); }
 
-  /// Takes `count` blocks, lowest ids first where it can. ResourceExhausted (and nothing taken) if there are not enough.
+  /// Takes `count` blocks, lowest ids first where it can. ResourceExhausted (and nothing taken) if there are
+  /// not enough.
   absl::StatusOr<std::vector<BlockId>> allocate(int count);
 
   /// Gives blocks back. Giving back a block that is free is our bug (CHECK).

@@ -1,5 +1,5 @@
-// The KV blocks of the layers that one node holds. Block ids are the coordinator's; every node has the same number of
-// blocks, each for its own layers only.
+// The KV blocks of the layers that one node holds. Block ids are the coordinator's; every node has the same
+// number of blocks, each for its own layers only.
 #pragma once
 
 #include <cstddef>
@@ -23,14 +23,15 @@ struct KvLayerShape {
   bool operator==(const KvLayerShape&) const = default;
 };
 
-/// Memory for `blocks` blocks of each layer in `layers`. Pages are touched only when a block is first written.
-/// One block of one layer holds K, as [kv_heads][head_dim][kBlockPositions], then V, as [kv_heads][kBlockPositions][head_dim].
+/// Memory for `blocks` blocks of each layer in `layers`. Pages are touched only when a block is first
+/// written. One block of one layer holds K, as [kv_heads][head_dim][kBlockPositions], then V, as
+/// [kv_heads][kBlockPositions][head_dim].
 class KvCache {
  public:
   /// shapes: one per layer of `layers`, in order. dtype: F32, BF16 or F16.
   /// ResourceExhausted if the address space or memory limit refuses it.
-  static absl::StatusOr<std::unique_ptr<KvCache>> Create(Range layers, std::vector<KvLayerShape> shapes, DType dtype,
-                                                         int blocks);
+  static absl::StatusOr<std::unique_ptr<KvCache>> Create(Range layers, std::vector<KvLayerShape> shapes,
+                                                         DType dtype, int blocks);
   ~KvCache();
   KvCache(const KvCache&) = delete;
   KvCache& operator=(const KvCache&) = delete;
