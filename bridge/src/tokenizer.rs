@@ -35,7 +35,11 @@ impl TextTokenizer {
         // A server never cuts or pads what it was given, whatever the file was saved with.
         tokenizer.with_padding(None);
         tokenizer.with_truncation(None).map_err(|e| invalid!("tokenizer.json: {e}"))?;
-        let id_limit = tokenizer.get_vocab(true).into_values().max().map_or(0, |id| id + 1);
+        let largest = tokenizer.get_vocab(true).into_values().max();
+        let id_limit = largest.map_or(0, |id| id.saturating_add(1));
+        if id_limit > i32::MAX as u32 {
+            return Err(invalid!("tokenizer.json: {} is no token id", id_limit - 1));
+        }
         Ok(TextTokenizer {
             added: tokenizer.get_added_tokens_decoder().into_iter().collect(),
             spelling: spelling_of(&tokenizer)?,

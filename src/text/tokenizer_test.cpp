@@ -99,8 +99,9 @@ TEST(Tokenizer, SaysWhatIsWrongWithAFile) {
     EXPECT_EQ(cut.status().code(), StatusCode::kInvalidArgument) << size;
     EXPECT_THAT(Message(cut.status()), HasSubstr("EOF")) << size;
   }
-  for (const std::string text :
-       {"null", "[]", "{}", "{\"model\": 3}", "\xff\xfe", std::string(100'000, '[').c_str()}) {
+  const std::vector<std::string> files = {"null",           "[]",       "{}",
+                                          "{\"model\": 3}", "\xff\xfe", std::string(100'000, '[')};
+  for (const std::string& text : files) {
     EXPECT_EQ(Tokenizer::FromJson(text).status().code(), StatusCode::kInvalidArgument) << text.substr(0, 20);
   }
   const auto missing = Tokenizer::Load("/nonexistent");
