@@ -21,6 +21,11 @@ std::string PathIn(const std::string& folder, std::string_view name) {
   return fmt::format("{}/{}", folder, name);
 }
 
+bool Exists(const std::string& path) {
+  std::error_code error;  // A folder that may not be searched has no files for us.
+  return std::filesystem::exists(path, error);
+}
+
 /// 128-bit FNV-1a (Fowler, Noll and Vo, http://www.isthe.com/chongo/tech/comp/fnv).
 class Fnv128 {
  public:
@@ -80,7 +85,7 @@ absl::StatusOr<std::shared_ptr<const Checkpoint>> Checkpoint::Open(const std::st
   std::error_code error;
   if (!std::filesystem::is_directory(folder, error)) {
     return NotFound("checkpoint: {}: expected a folder with config.json and model.safetensors, found {}",
-                    folder, std::filesystem::exists(folder, error) ? "a file" : "nothing");
+                    folder, Exists(folder) ? "a file" : "nothing");
   }
   ASSIGN_OR_RETURN(ModelConfig config, ModelConfig::Load(PathIn(folder, "config.json")));
   std::shared_ptr<Checkpoint> checkpoint(new Checkpoint(folder, std::move(config)));
@@ -93,7 +98,7 @@ absl::StatusOr<std::shared_ptr<const Checkpoint>> Checkpoint::Open(const std::st
 
 absl::Status Checkpoint::read_generation_config() {
   const std::string path = PathIn(folder_, "generation_config.json");
-  if (std::filesystem::exists(path)) {
+  if (Exists(path)) {
     ASSIGN_OR_RETURN(const ModelConfig file, ModelConfig::Load(path));
     ASSIGN_OR_RETURN(generation_, ParseGenerationConfig(file));
   }
@@ -111,8 +116,8 @@ absl::Status Checkpoint::read_generation_config() {
 
 absl::Status Checkpoint::open_files() {
   const std::string index = PathIn(folder_, kIndexFile);
-  if (std::filesystem::exists(index)) return read_index(index);
-  if (std::filesystem::exists(PathIn(folder_, kSingleFile))) return add_file(std::string(kSingleFile));
+  if (Exists(index)) return read_index(index);
+  if (Exists(PathIn(folder_, kSingleFile))) return add_file(std::string(kSingleFile));
   return NotFound("checkpoint: {}: expected {} or {}, found neither. Is the download complete?", folder_,
                   kSingleFile, kIndexFile);
 }

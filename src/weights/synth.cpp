@@ -269,7 +269,7 @@ absl::Status MakeFolder(const std::string& path) {
   namespace fs = std::filesystem;
   std::error_code error;
   fs::create_directories(path, error);
-  if (!fs::is_directory(path))
+  if (error || !fs::is_directory(path, error))
     return Unavailable("synth: cannot make the folder {}: {}", path, error.message());
   if (!fs::is_empty(path, error) || error) {
     return FailedPrecondition("synth: {} is not empty: expected a new or an empty folder", path);
