@@ -1,0 +1,251 @@
+// A stream that we dial, through gRPC's generic callback API: one message per frame.
+//
+// Lifetimes: a reactor keeps itself alive (self_) from its start until gRPC's OnDone. Locks are never held
+// while calling into gRPC, which may call back on the same thread; writing_ keeps a write that has left the
+// lock from meeting the end of the stream instead.
+#include <grpcpp/generic/generic_stub.h>
+#include <grpcpp/grpcpp.h>
+
+#include <condition_variable>
+#include <deque>
+#include <mutex>
+#include <utility>
+
+#include "base/status.h"
+#include "wire/grpc_message.h"
+#include "wire/grpc_streams.h"
+#include "wire/inbox.h"
+
+namespace shoal {
+namespace {
+
+class OutReactor final : public OutStream,
+                         public grpc::ClientBidiReactor<grpc::ByteBuffer, grpc::ByteBuffer>,
+                         public std::enable_shared_from_this<OutReactor> {
+ public:
+  explicit OutReactor(const Config& config)
+      : peer_(config.peer),
+        text_(fmt::format("{} at {}", PeerText(peer_.node, peer_.name), peer_.address)),
+        window_(config.options->window),
+        handshake_deadline_(Deadline::after(config.options->handshake_timeout)),
+        owner_(config.owner),
+        handshake_(config.hello, config.options->key),
+        channel_(MakeChannel(*config.options, peer_.address)),
+        stub_(channel_) {}
+
+  void start() override {
+    self_ = shared_from_this();
+    stub_.PrepareBidiStreamingCall(&context_, kFramesMethod, {}, this);
+    AddHold();  // Until ending_: send() writes from outside gRPC's reactions.
+    std::unique_lock lock(mutex_);
+    enqueue(handshake_.hello());
+    pump(lock);
+    StartRead(&incoming_);
+    StartCall();
+  }
+
+  absl::Status wait_ready(Deadline deadline) override {
+    std::unique_lock lock(mutex_);
+    const auto settled = [this] { return state_ == State::kReady || state_ == State::kEnded; };
+    if (!changed_.wait_until(lock, Deadline::min(deadline, handshake_deadline_).at, settled)) {
+      absl::Status late = DeadlineExceeded("{}: the handshake did not end in time", text_);
+      if (!handshake_deadline_.expired()) return late;
+      lock.unlock();
+      cancel(late);
+      return late;
+    }
+    return state_ == State::kReady ? absl::OkStatus() : error_;
+  }
+
+  absl::Status send(Frame frame, Deadline deadline) override {
+    const uint64_t bytes = FrameBytes(frame);
+    std::unique_lock lock(mutex_);
+    const auto settled = [&] { return state_ == State::kEnded || (!ending_ && has_room(bytes)); };
+    if (!changed_.wait_until(lock, deadline.at, settled)) {
+      return DeadlineExceeded("{} takes nothing in: {} frames, {} bytes wait to be written", text_,
+                              unwritten_frames_, unwritten_bytes_);
+    }
+    if (state_ == State::kEnded) return error_;
+    enqueue(std::move(frame));
+    pump(lock);
+    return absl::OkStatus();
+  }
+
+  void cancel(const absl::Status& why) override {
+    {
+      std::lock_guard lock(mutex_);
+      if (local_error_.ok()) local_error_ = why;
+    }
+    context_.TryCancel();  // The outstanding read fails, which ends the stream.
+  }
+
+ private:
+  enum class State { kAwaitsAck, kAwaitsReady, kReady, kEnded };
+
+  static std::shared_ptr<grpc::Channel> MakeChannel(const GrpcOptions& options, const std::string& address) {
+    using std::chrono::milliseconds;
+    grpc::ChannelArguments args;
+    args.SetInt(GRPC_ARG_KEEPALIVE_TIME_MS,
+                static_cast<int>(std::chrono::ceil<milliseconds>(options.keepalive_interval).count()));
+    args.SetInt(GRPC_ARG_KEEPALIVE_TIMEOUT_MS,
+                static_cast<int>(std::chrono::ceil<milliseconds>(options.keepalive_timeout).count()));
+    args.SetInt(GRPC_ARG_HTTP2_MAX_PINGS_WITHOUT_DATA, 0);  // 0: as many as needed.
+    args.SetInt(GRPC_ARG_USE_LOCAL_SUBCHANNEL_POOL, 1);     // A connection of its own, dialled afresh.
+    args.SetInt(GRPC_ARG_ENABLE_HTTP_PROXY, 0);  // Nodes talk directly, whatever the environment says.
+    args.SetInt(GRPC_ARG_ENABLE_RETRIES, 0);     // A retry would buffer frames and send them twice.
+    args.SetMaxReceiveMessageSize(static_cast<int>(kFrameHeaderBytes + kHandshakeLimits.payload_bytes_max));
+    args.SetMaxSendMessageSize(-1);
+    return grpc::CreateCustomChannel(address, grpc::InsecureChannelCredentials(), args);
+  }
+
+  bool has_room(uint64_t bytes) const {
+    if (unwritten_frames_ == 0) return true;  // One frame always fits, however large.
+    return unwritten_frames_ < window_.frames_max && unwritten_bytes_ + bytes <= window_.bytes_max;
+  }
+
+  void enqueue(Frame frame) {
+    unwritten_bytes_ += FrameBytes(frame);
+    unwritten_frames_ += 1;
+    queue_.push_back(std::move(frame));
+  }
+
+  /// Starts the next write unless one is under way. Unlocks.
+  void pump(std::unique_lock<std::mutex>& lock) {
+    if (writing_ || ending_ || queue_.empty()) {
+      lock.unlock();
+      return;
+    }
+    writing_ = true;
+    const Frame frame = std::move(queue_.front());
+    queue_.pop_front();
+    writing_bytes_ = FrameBytes(frame);
+    grpc::WriteOptions options;
+    if (!queue_.empty())
+      options.set_buffer_hint();  // More follows at once: let gRPC put them into one packet.
+    lock.unlock();
+    outgoing_ = ToByteBuffer(frame);
+    StartWrite(&outgoing_, options);
+  }
+
+  void OnWriteDone(bool ok) override {
+    std::unique_lock lock(mutex_);
+    writing_ = false;
+    outgoing_.Clear();
+    unwritten_bytes_ -= writing_bytes_;
+    unwritten_frames_ -= 1;
+    if (!ok) ending_ = true;
+    changed_.notify_all();
+    if (ending_) {
+      release(lock);
+    } else {
+      pump(lock);
+    }
+  }
+
+  void OnReadDone(bool ok) override {
+    if (!ok) return end();
+    const absl::Status read = on_message();
+    if (read.ok()) return StartRead(&incoming_);
+    cancel(Annotate(read, text_));
+    end();
+  }
+
+  absl::Status on_message() {
+    ASSIGN_OR_RETURN(const Frame frame, FromByteBuffer(incoming_, kHandshakeLimits));
+    std::unique_lock lock(mutex_);
+    switch (state_) {
+      case State::kAwaitsAck: {
+        ASSIGN_OR_RETURN(Frame proof, handshake_.on_ack(frame));
+        state_ = State::kAwaitsReady;
+        enqueue(std::move(proof));
+        pump(lock);
+        return absl::OkStatus();
+      }
+      case State::kAwaitsReady: {
+        RETURN_IF_ERROR(ExpectKind(frame, FrameKind::kReady));
+        lock.unlock();
+        if (const auto owner = owner_.lock()) owner->out_ready(peer_.node);
+        lock.lock();
+        state_ = State::kReady;
+        changed_.notify_all();
+        return absl::OkStatus();
+      }
+      default:
+        return InvalidArgument("expected no frame in this direction, got {}", Describe(frame.header));
+    }
+  }
+
+  /// No read is outstanding and none will be: the stream ends when its last write is done.
+  void end() {
+    std::unique_lock lock(mutex_);
+    ending_ = true;
+    release(lock);
+  }
+
+  /// Unlocks.
+  void release(std::unique_lock<std::mutex>& lock) {
+    const bool now = !writing_ && !released_;
+    released_ = released_ || now;
+    lock.unlock();
+    if (now) RemoveHold();
+  }
+
+  void OnDone(const grpc::Status& status) override {
+    bool was_ready = false;
+    absl::Status error;
+    {
+      std::lock_guard lock(mutex_);
+      was_ready = state_ == State::kReady;
+      state_ = State::kEnded;
+      queue_.clear();
+      if (!local_error_.ok()) {
+        error = local_error_;
+      } else if (was_ready) {
+        error =
+            Unavailable("{} ended the stream: {}", text_, status.ok() ? "OK" : ToString(FromGrpc(status)));
+      } else if (status.ok()) {
+        error = Unavailable("{} ended the stream during the handshake", text_);
+      } else {
+        error = Annotate(FromGrpc(status), text_);
+      }
+      error_ = error;
+      changed_.notify_all();
+    }
+    if (const auto owner = owner_.lock()) owner->out_ended(peer_.node, this, error, was_ready);
+    self_.reset();
+  }
+
+  const PeerAddress peer_;
+  const std::string text_;
+  const WindowLimits window_;
+  const Deadline handshake_deadline_;
+  const std::weak_ptr<StreamOwner> owner_;
+  DiallerHandshake handshake_;
+  const std::shared_ptr<grpc::Channel> channel_;
+  grpc::GenericStub stub_;
+  grpc::ClientContext context_;
+  std::shared_ptr<OutReactor> self_;
+  grpc::ByteBuffer incoming_;
+  grpc::ByteBuffer outgoing_;  // Belongs to whoever set writing_.
+
+  std::mutex mutex_;
+  std::condition_variable changed_;
+  State state_ = State::kAwaitsAck;
+  std::deque<Frame> queue_;
+  uint64_t unwritten_bytes_ = 0;  // Of the queue and of the write under way.
+  uint64_t unwritten_frames_ = 0;
+  uint64_t writing_bytes_ = 0;
+  bool writing_ = false;
+  bool ending_ = false;
+  bool released_ = false;
+  absl::Status local_error_;  // Why we ended it ourselves.
+  absl::Status error_;        // Set with kEnded.
+};
+
+}  // namespace
+
+std::shared_ptr<OutStream> OutStream::make(const Config& config) {
+  return std::make_shared<OutReactor>(config);
+}
+
+}  // namespace shoal
