@@ -71,4 +71,4 @@ def test_a_client_that_leaves_frees_its_blocks(trio):
                                         logit_bias=NEVER_END, stream=True) as stream:
         for _ in zip(range(4), stream):
             pass
-    assert wait_until(lambda: trio.blocks_in_use() == 0, 10), trio.cache_stats()
+    assert wait_until(lambda: trio.cache_stats()["blocks"]["used"] == 0, 10), trio.cache_stats()

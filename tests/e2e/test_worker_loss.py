@@ -68,13 +68,13 @@ def lose_and_return(cluster, worker, lose, bring_back):
     assert request_error.status_code == 503
 
     assert cluster.coordinator.alive and cluster.coordinator.pid == generation_pid
-    assert wait_until(lambda: cluster.node(name)["state"] != "ready", 5), cluster.status()
+    assert wait_until(lambda: cluster.node(name)["state"] != "up", 5), cluster.status()
     refused, _ = error_of(lambda: ask(client_of(cluster), QUESTION))
     assert refused.status_code == 503 and name in refused.message
 
     bring_back()
     cluster.wait_ready(30)
-    assert cluster.node(name)["state"] == "ready"
+    assert cluster.node(name)["state"] == "up"
     assert ask(client_of(cluster), QUESTION) == before
     assert cluster.coordinator.pid == generation_pid
 
@@ -99,6 +99,6 @@ def test_a_worker_behind_a_silent_network_ends_requests_by_name_and_may_return(m
 
 
 def test_a_worker_that_only_holds_experts_is_missed_as_well(make_cluster):
-    cluster = make_cluster(2, serve_args=("--split", "3,3,0", "--experts", "round_robin:3"))
+    cluster = make_cluster(2, serve_args=("--split", "3,3", "--experts", "round_robin:3"))
     process = cluster.workers[1]
     lose_and_return(cluster, 1, process.kill, process.start)

@@ -130,6 +130,25 @@ def mib(count):
     return f"{count / 2**20:.1f} MiB"
 
 
+def who_computed(cluster):
+    """One row per node, from what the coordinator tells at /cluster/status and /metrics."""
+    metrics = cluster.metrics()
+
+    def mean_ms(name, node):
+        labels = f'{{node="{node}"}}'
+        count = metrics.get(f"{name}_count{labels}", 0)
+        return f"{1000 * metrics[f'{name}_sum{labels}'] / count:.2f} ms" if count else "-"
+
+    rows = [("node", "layers", "experts", "weights", "resident", "steps", "busy a step", "waits for experts",
+             "expert calls served")]
+    for node in cluster.status()["nodes"]:
+        name, layers = node["name"], node["layers"]
+        rows.append((name, f"{layers[0]} to {layers[1] - 1}" if layers else "none", node["experts"], mib(node["weight_bytes"]),
+                     mib(node["resident_bytes"]), node.get("steps", "-"), mean_ms("shoal_stage_busy_seconds", name),
+                     mean_ms("shoal_stage_expert_wait_seconds", name), node.get("expert_calls_served", "-")))
+    return rows
+
+
 def run(options, cluster):
     print(f"{bold('shoal demo')}  {options.model.name} on three processes; their logs are in {cluster.log_dir}")
     cluster.start()

@@ -193,6 +193,13 @@ class LocalCluster:
     def status(self):
         return get_json(self.url + "/cluster/status")
 
+    def node(self, name):
+        """What /cluster/status says of one node."""
+        return next(node for node in self.status()["nodes"] if node["name"] == name)
+
+    def cache_stats(self):
+        return get_json(self.url + "/cache/stats")
+
     def metrics(self):
         """Prometheus samples as {name{labels}: value}."""
         _, text = get_text(self.url + "/metrics")
