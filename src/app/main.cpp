@@ -18,7 +18,8 @@ int main(int argc, char** argv) {
   root.add_option("--log-level", log_level, "debug, info, warning or error")->envname("SHOAL_LOG_LEVEL");
   root.fallthrough();
 
-  const std::vector<Command> commands = {AddRunCommand(root), AddPlanCommand(root), AddInspectCommand(root),
+  const std::vector<Command> commands = {AddServeCommand(root), AddWorkerCommand(root),  AddRunCommand(root),
+                                         AddChatCommand(root),  AddPlanCommand(root),    AddInspectCommand(root),
                                          AddLogitsCommand(root), AddSynthCommand(root)};
   try {
     root.parse(argc, argv);

@@ -1,4 +1,4 @@
-// Progress of long work: a bar that rewrites itself on a terminal, a line every quarter elsewhere.
+// Progress of long work: a bar that rewrites itself on a terminal, a line every two seconds elsewhere.
 #pragma once
 
 #include <cstdint>
@@ -23,6 +23,7 @@ class ProgressBar {
   const bool terminal_;
   std::mutex mutex_;
   int shown_percent_ = -1;
+  int64_t shown_ns_;
 };
 
 }  // namespace shoal

@@ -64,6 +64,7 @@ ExpertRows GatherRows(Arena& arena, const ExpertRows& from, std::span<const int3
       std::memcpy(storage.sums + i * groups, q.sums + r * groups, static_cast<size_t>(groups) * sizeof(float));
     }
     out.quantized = &storage;
+    out.x = MatView<const float>(nullptr, count, q.cols);  // The shape; the codes are all that experts read.
     return out;
   }
   const MatView<float> rows = arena.allocate_rows<float>(count, from.x.cols);

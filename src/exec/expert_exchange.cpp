@@ -91,6 +91,7 @@ absl::Status DecodeExpertRequest(const Frame& frame, ExpertMessage& request) {
     request.quantized = {const_cast<int8_t*>(codes.data()), const_cast<float*>(scales.data()),
                          const_cast<float*>(sums.data()), rows, cols, static_cast<int>(group)};
     request.rows.quantized = &request.quantized;
+    request.rows.x = MatView<const float>(nullptr, rows, cols);
   } else if (frame.header.dtype == DType::kF32) {
     ASSIGN_OR_RETURN(const auto x, in.array<float>("expert_request.rows", static_cast<uint64_t>(rows) * cols));
     request.rows.x = MatView<const float>(x.data(), rows, cols);
@@ -111,7 +112,7 @@ Frame EncodeExpertReply(const FrameHeader& request, uint64_t ticket, MatView<con
   Frame frame;
   frame.header = request;
   frame.header.kind = FrameKind::kExpertReply;
-  frame.header.dtype = DType::kI64;
+  frame.header.dtype = DType::kU8;  // Planes of bytes, at least four an element.
   frame.header.rows = static_cast<uint32_t>(acc.rows);
   frame.header.cols = static_cast<uint32_t>(acc.cols);
   frame.payload = out.finish();

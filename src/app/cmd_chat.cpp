@@ -1,0 +1,91 @@
+#include <nlohmann/json.hpp>
+
+#include <cstdio>
+#include <iostream>
+
+#include "api/http_client.h"
+#include "app/command.h"
+#include "base/status.h"
+
+namespace shoal {
+namespace {
+
+using Json = nlohmann::json;
+
+struct ChatFlags {
+  std::string url = "http://127.0.0.1:8000";
+  std::string system;
+  int64_t max_tokens = 0;
+  double temperature = -1;
+};
+
+/// Sends the conversation, prints the answer as it comes, and returns it.
+absl::StatusOr<std::string> Ask(const HttpClient& client, const ChatFlags& flags, const Json& messages) {
+  Json request = {{"messages", messages}, {"stream", true}};
+  if (flags.max_tokens > 0) request["max_tokens"] = flags.max_tokens;
+  if (flags.temperature >= 0) request["temperature"] = flags.temperature;
+  std::string answer;
+  std::string failed;
+  const auto on_data = [&](std::string_view data) {
+    if (data == "[DONE]") return true;
+    const Json event = Json::parse(data, nullptr, false);
+    if (event.contains("error")) {
+      failed = event["error"].value("message", std::string("unknown error"));
+      return false;
+    }
+    if (!event.contains("choices") || event["choices"].empty()) return true;
+    const Json& delta = event["choices"][0].value("delta", Json::object());
+    if (delta.contains("content") && delta["content"].is_string()) {
+      const std::string piece = delta["content"];
+      std::fputs(piece.c_str(), stdout);
+      std::fflush(stdout);
+      answer += piece;
+    }
+    return true;
+  };
+  ASSIGN_OR_RETURN(const HttpReply reply, client.post_events("/v1/chat/completions", request.dump(),
+                                                             Deadline::after(std::chrono::minutes(30)), on_data));
+  if (!failed.empty()) return Unavailable("{}", failed);
+  if (reply.status != 200) return Unavailable("the server answered {}: {}", reply.status, reply.body);
+  std::fputc('\n', stdout);
+  return answer;
+}
+
+absl::Status Chat(const ChatFlags& flags) {
+  ASSIGN_OR_RETURN(const HttpClient client, HttpClient::FromUrl(flags.url));
+  ASSIGN_OR_RETURN(const HttpReply models, client.get("/v1/models", Deadline::after_ms(5000)));
+  const Json listed = Json::parse(models.body, nullptr, false);
+  const bool one = listed.is_object() && listed.contains("data") && !listed["data"].empty();
+  fmt::print(stderr, "talking to {} at {}; an empty line or Ctrl-D ends\n",
+             one ? listed["data"][0].value("id", std::string("?")) : std::string("?"), flags.url);
+  Json messages = Json::array();
+  if (!flags.system.empty()) messages.push_back({{"role", "system"}, {"content", flags.system}});
+  std::string line;
+  while (true) {
+    fmt::print(stderr, "> ");
+    if (!std::getline(std::cin, line) || line.empty()) return absl::OkStatus();
+    messages.push_back({{"role", "user"}, {"content", line}});
+    const absl::StatusOr<std::string> answer = Ask(client, flags, messages);
+    if (!answer.ok()) {
+      fmt::print(stderr, "\n{}\n", Message(answer.status()));
+      messages.erase(messages.size() - 1);  // The conversation goes on where it was.
+      continue;
+    }
+    messages.push_back({{"role", "assistant"}, {"content", *answer}});
+  }
+}
+
+}  // namespace
+
+Command AddChatCommand(CLI::App& root) {
+  auto flags = std::make_shared<ChatFlags>();
+  CLI::App* app = root.add_subcommand("chat", "Talk to a running server from the terminal");
+  app->add_option("--url", flags->url, "The server (default http://127.0.0.1:8000)");
+  app->add_option("--system", flags->system, "A system message to begin with");
+  app->add_option("--max-tokens", flags->max_tokens, "At most so many tokens an answer (default: the rest of the context)")
+      ->check(CLI::Range(1, 1 << 30));
+  app->add_option("--temperature", flags->temperature, "0 to 2 (default: the model's own)")->check(CLI::Range(0.0, 2.0));
+  return {app, [flags] { return Chat(*flags); }};
+}
+
+}  // namespace shoal

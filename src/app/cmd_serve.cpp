@@ -1,0 +1,255 @@
+#include <cstdio>
+#include <thread>
+
+#include "api/http_server.h"
+#include "api/metrics.h"
+#include "api/openai.h"
+#include "app/cluster_status.h"
+#include "app/command.h"
+#include "app/progress.h"
+#include "app/signals.h"
+#include "base/log.h"
+#include "base/status.h"
+#include "base/text.h"
+#include "cluster/model_locator.h"
+#include "cluster/remote_cluster.h"
+#include "cpu/topology.h"
+#include "exec/supervisor.h"
+#include "kv/block_pool.h"
+#include "sched/scheduler.h"
+
+namespace shoal {
+namespace {
+
+struct ServeFlags {
+  std::string model;
+  std::vector<std::string> model_roots;
+  std::string served_name;
+  std::string host = "127.0.0.1";
+  int port = 8000;
+  std::string listen;
+  std::string memory;
+  std::string key_file;
+  int64_t kv_positions = 0;
+  int rows_per_step = 256;
+  int queue = 256;
+  double request_timeout_s = 600;
+  double silence_s = 7;
+  double wait_s = 15;
+  ComputeFlags compute;
+  PlacementFlags placement;
+};
+
+Duration Seconds(double seconds) { return std::chrono::duration_cast<Duration>(std::chrono::duration<double>(seconds)); }
+
+/// Everything a server is made of, in the order in which it is built; it is torn down in the reverse.
+class Server {
+ public:
+  explicit Server(const ServeFlags& flags) : flags_(flags) {}
+
+  absl::Status start() {
+    RETURN_IF_ERROR(plan_cluster());
+    RETURN_IF_ERROR(load_text());
+    RETURN_IF_ERROR(start_cluster());
+    return start_api();
+  }
+
+  void stop() {
+    if (http_ != nullptr) http_->stop(std::chrono::seconds(2));
+    if (scheduler_ != nullptr) scheduler_->stop();
+    if (supervisor_ != nullptr) supervisor_->stop();
+  }
+
+ private:
+  absl::Status plan_cluster();
+  absl::Status load_text();
+  absl::Status start_cluster();
+  absl::Status start_api();
+  absl::StatusOr<std::string> model_folder() const;
+  std::vector<LinkTotals> link_totals() const;
+
+  const ServeFlags& flags_;
+  std::optional<KeyAuth> key_;
+  std::string folder_;
+  Placement placement_;
+  OpenedModel model_;
+  Plan plan_;
+  int64_t kv_positions_ = 0;
+  std::optional<ServedText> text_;
+  std::unique_ptr<RemoteCluster> cluster_;
+  std::unique_ptr<PipelineEngine> engine_;
+  std::unique_ptr<Supervisor> supervisor_;
+  Metrics metrics_;
+  std::unique_ptr<Scheduler> scheduler_;
+  std::unique_ptr<OpenAiApi> api_;
+  std::unique_ptr<HttpServer> http_;
+};
+
+absl::StatusOr<std::string> Server::model_folder() const {
+  if (!flags_.model.empty()) return flags_.model;
+  if (placement_.model_name.empty()) {
+    return InvalidArgument("serve: which model? Give --model DIR, or a cluster file with \"model\" and --model-root DIR");
+  }
+  if (flags_.model_roots.empty()) {
+    return InvalidArgument("serve: the cluster file names '{}'; give --model-root DIR to find it under, or --model DIR",
+                           placement_.model_name);
+  }
+  return FindModel(flags_.model_roots, placement_.model_name);
+}
+
+absl::Status Server::plan_cluster() {
+  if (!flags_.key_file.empty()) {
+    ASSIGN_OR_RETURN(key_, KeyAuth::from_file(flags_.key_file));
+  }
+  ASSIGN_OR_RETURN(placement_, ReadPlacement(flags_.placement, flags_.compute));
+  if (flags_.placement.workers.empty() && flags_.placement.cluster.empty() && flags_.placement.plan.empty() &&
+      placement_.nodes.size() > 1) {
+    return InvalidArgument("serve: a placement over {} nodes needs --workers or --cluster; this process is one node",
+                           placement_.nodes.size());
+  }
+  const Topology machine = ReadTopology();
+  NodeFacts& own = placement_.nodes[0];
+  if (own.memory_bytes == 0) own.memory_bytes = machine.memory_bytes;
+  if (!flags_.memory.empty()) {
+    ASSIGN_OR_RETURN(own.memory_bytes, ParseBytes(flags_.memory));
+  }
+  if (own.compute == 0) own.compute = flags_.compute.chosen_threads();
+  if (own.device.empty()) own.device = machine.cpu_name;
+  RETURN_IF_ERROR(AskWorkers(placement_, key_, Deadline::after(Seconds(flags_.wait_s))));
+  ASSIGN_OR_RETURN(folder_, model_folder());
+  ASSIGN_OR_RETURN(model_, OpenModel(folder_, flags_.served_name.empty() ? placement_.model_name : flags_.served_name));
+  placement_.request.kv_positions = flags_.kv_positions;
+  ASSIGN_OR_RETURN(plan_, ResolvePlan(placement_, model_.facts));
+  kv_positions_ = flags_.kv_positions > 0
+                      ? flags_.kv_positions
+                      : DefaultKvPositions(plan_, model_.facts, placement_.nodes, model_.spec.max_positions);
+  for (const std::string& note : plan_.notes) LogInfo("plan: {}", note);
+  return absl::OkStatus();
+}
+
+absl::Status Server::load_text() {
+  ASSIGN_OR_RETURN(Tokenizer tokenizer, Tokenizer::Load(folder_));
+  absl::StatusOr<ChatTemplate> chat = ChatTemplate::Load(folder_);
+  if (!chat.ok() && chat.status().code() != absl::StatusCode::kNotFound) return chat.status();
+  text_.emplace(ServedText{std::move(tokenizer), std::nullopt});
+  if (chat.ok()) {
+    text_->chat.emplace(std::move(*chat));
+  } else {
+    LogWarning("{}: /v1/chat/completions will be refused", Message(chat.status()));
+  }
+  return absl::OkStatus();
+}
+
+absl::Status Server::start_cluster() {
+  const Duration silence = Seconds(flags_.silence_s);
+  RemoteCluster::Options options;
+  options.checkpoint = model_.checkpoint;
+  options.spec = model_.spec;
+  options.plan = plan_;
+  // A node may be asked for as many rows as one step has.
+  options.limits = LimitsFor(model_.spec, kv_positions_, flags_.rows_per_step);
+  options.model_names = ModelNames(folder_, placement_.model_name);
+  options.listen = flags_.listen.empty() ? placement_.coordinator_address : flags_.listen;
+  options.threads = flags_.compute.chosen_threads();
+  ASSIGN_OR_RETURN(options.isa, flags_.compute.chosen_isa());
+  // The asker names the owner before the coordinator loses patience with the asker.
+  options.expert_timeout = std::max<Duration>(silence - std::chrono::seconds(1), silence / 2);
+  options.key = key_;
+  std::vector<std::unique_ptr<ProgressBar>> bars;
+  for (const PlanNode& node : plan_.nodes) bars.push_back(std::make_unique<ProgressBar>("loading on " + node.name));
+  options.progress = [&bars, this](NodeId node, int64_t done, int64_t total) {
+    if (engine_->state().generation == 0) bars[static_cast<size_t>(node.value)]->update(done, total);
+  };
+  ASSIGN_OR_RETURN(cluster_, RemoteCluster::Start(std::move(options)));
+  engine_ = std::make_unique<PipelineEngine>(LivenessLimits{std::chrono::seconds(1), silence});
+  supervisor_ = std::make_unique<Supervisor>(*cluster_, *engine_);
+  return supervisor_->start();
+}
+
+std::vector<LinkTotals> Server::link_totals() const {
+  std::vector<LinkTotals> totals;
+  const Plan& plan = cluster_->plan();
+  for (const auto& [peer, link] : cluster_->link_stats().peers) {
+    if (peer == NodeId{0}) continue;  // To itself nothing travels.
+    const std::string& name = plan.node(peer).name;
+    const std::string& own = plan.nodes[0].name;
+    totals.push_back({own, name, static_cast<int64_t>(link.bytes_sent), static_cast<int64_t>(link.frames_sent)});
+    totals.push_back({name, own, static_cast<int64_t>(link.bytes_received), static_cast<int64_t>(link.frames_received)});
+  }
+  return totals;
+}
+
+absl::Status Server::start_api() {
+  SchedulerOptions scheduling;
+  scheduling.batch.rows_per_step = flags_.rows_per_step;
+  scheduling.queue_max = flags_.queue;
+  scheduling.on_step = [this](const StepObservation& step) { metrics_.observe_step(step); };
+  scheduler_ = std::make_unique<Scheduler>(*engine_, std::move(scheduling));
+  metrics_.set_sources({[this] { return scheduler_->stats(); }, [this] { return link_totals(); },
+                        [this](NodeId node) { return plan_.node(node).name; }});
+  OpenAiOptions options;
+  options.model_names = {model_.facts.name};
+  options.vocabulary = static_cast<int32_t>(model_.spec.vocabulary);
+  const GenerationConfig& generation = model_.checkpoint->generation();
+  for (const int64_t id : generation.eos_token_ids) options.eos_ids.push_back(static_cast<int32_t>(id));
+  options.sampling = {generation.temperature, generation.top_p, generation.min_p, generation.top_k,
+                      generation.repetition_penalty, !generation.do_sample.value_or(true)};
+  options.request_deadline = Seconds(flags_.request_timeout_s);
+  options.cluster_status = [this] { return ClusterStatusJson(*cluster_, *engine_, model_, placement_.nodes); };
+  api_ = std::make_unique<OpenAiApi>(std::move(options), *text_, *scheduler_, metrics_);
+
+  HttpServerOptions http;
+  http.host = flags_.host;
+  http.port = flags_.port;
+  http.error_body = &OpenAiApi::ErrorBodyOf;
+  http.on_response = [this](const std::string& route, int status) { metrics_.count_response(route, status); };
+  ASSIGN_OR_RETURN(http_, HttpServer::Start(std::move(http), api_->routes()));
+  LogInfo("serving '{}' on http://{} over {} node{}, {} KV positions", model_.facts.name,
+          HostPort{flags_.host, http_->port()}.to_string(), plan_.nodes.size(), plan_.nodes.size() == 1 ? "" : "s",
+          BlocksFor(kv_positions_) * kBlockPositions);
+  return absl::OkStatus();
+}
+
+absl::Status Serve(const ServeFlags& flags) {
+  BlockStopSignals();
+  SetThreadLogName("coordinator", 0);
+  Server server(flags);
+  const absl::Status started = server.start();
+  if (started.ok()) {
+    WaitForStopSignal();
+    LogInfo("stopping");
+  }
+  server.stop();
+  return started;
+}
+
+}  // namespace
+
+Command AddServeCommand(CLI::App& root) {
+  auto flags = std::make_shared<ServeFlags>();
+  CLI::App* app = root.add_subcommand("serve", "Coordinate a cluster (or this machine alone) and speak the OpenAI API");
+  app->add_option("--model", flags->model, "Model folder");
+  app->add_option("--model-root", flags->model_roots, "Where to find the cluster file's model; repeatable");
+  app->add_option("--served-model-name", flags->served_name, "The model's name in the API (default: its folder's)");
+  app->add_option("--host", flags->host, "Address of the HTTP API (default 127.0.0.1)");
+  app->add_option("--port", flags->port, "Port of the HTTP API (default 8000; 0 picks one)")->check(CLI::Range(0, 65535));
+  app->add_option("--listen", flags->listen, "HOST:PORT where workers reach this process (default: found by itself)");
+  app->add_option("--memory", flags->memory, "This node's memory for weights and cache, such as 8GiB");
+  app->add_option("--key-file", flags->key_file, "File with the cluster's key; all nodes need the same");
+  app->add_option("--kv-positions", flags->kv_positions, "Positions of the KV cache over all sequences (default: by memory)")
+      ->check(CLI::Range(1, 1 << 30));
+  app->add_option("--rows-per-step", flags->rows_per_step, "Tokens computed in one step at most (default 256)")
+      ->check(CLI::Range(1, 4096));
+  app->add_option("--queue", flags->queue, "Requests that may wait; more get 429 (default 256)")->check(CLI::Range(1, 100000));
+  app->add_option("--request-timeout", flags->request_timeout_s, "Seconds that one request may take (default 600)")
+      ->check(CLI::Range(0.1, 86400.0));
+  app->add_option("--silence", flags->silence_s, "Seconds without a sign of life after which a node is lost (default 7)")
+      ->check(CLI::Range(1.0, 3600.0));
+  app->add_option("--wait", flags->wait_s, "Seconds to wait for the workers at the start (default 15)")
+      ->check(CLI::Range(0.0, 86400.0));
+  flags->compute.add_to(*app);
+  flags->placement.add_to(*app, true);
+  return {app, [flags] { return Serve(*flags); }};
+}
+
+}  // namespace shoal

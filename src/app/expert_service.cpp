@@ -1,0 +1,95 @@
+#include "app/expert_service.h"
+
+#include <algorithm>
+#include <map>
+#include <utility>
+
+#include "base/log.h"
+#include "base/status.h"
+#include "base/text.h"
+#include "cluster/model_locator.h"
+
+namespace shoal {
+
+BankExpertService::BankExpertService(Options options) : options_(std::move(options)), pool_(options_.threads) {}
+
+ExpertService::Info BankExpertService::info() const {
+  const std::lock_guard lock(mutex_);
+  return info_;
+}
+
+absl::StatusOr<int> BankExpertService::initialize(std::span<const int32_t> expert_ids, const std::string& model_path) {
+  ASSIGN_OR_RETURN(const std::string folder, FindModel(options_.model_roots, model_path));
+  ASSIGN_OR_RETURN(OpenedModel model, OpenModel(folder));
+  std::vector<int32_t> ids(expert_ids.begin(), expert_ids.end());
+  std::sort(ids.begin(), ids.end());
+  ids.erase(std::unique(ids.begin(), ids.end()), ids.end());
+
+  std::vector<std::vector<ExpertId>> held(model.spec.layers.size());
+  int moe_layers = 0;
+  for (size_t layer = 0; layer < held.size(); ++layer) {
+    const int32_t experts = model.facts.layers[layer].experts;
+    if (experts == 0) continue;
+    ++moe_layers;
+    for (const int32_t id : ids) {
+      if (id < 0 || id >= experts) {
+        return InvalidArgument("expert_ids: {} is outside [0, {}), the experts of layer {}", id, experts, layer);
+      }
+      held[layer].push_back(ExpertId{id});
+    }
+  }
+  if (moe_layers == 0) return InvalidArgument("model_path: {} is a dense model, it has no experts", folder);
+
+  const std::lock_guard lock(mutex_);
+  ASSIGN_OR_RETURN(std::unique_ptr<ExpertBank> bank,
+                   ExpertBank::Load(*model.checkpoint, model.spec, held, pool_, nullptr));
+  bank_ = std::move(bank);
+  model_ = std::move(model);
+  info_ = {true, folder, ids, static_cast<int32_t>(held.size()), static_cast<int32_t>(model_.spec.width), bank_->bytes()};
+  LogInfo("expert API: {} experts of {} layers of {}, {}", ids.size(), moe_layers, folder, FormatBytes(info_.memory_bytes));
+  return static_cast<int>(ids.size());
+}
+
+absl::StatusOr<std::vector<std::vector<float>>> BankExpertService::compute(int32_t layer,
+                                                                           std::span<const ExpertRow> rows) {
+  const std::lock_guard lock(mutex_);
+  if (bank_ == nullptr) return FailedPrecondition("Worker not initialized");
+  if (layer < 0 || layer >= info_.layers || model_.facts.layers[static_cast<size_t>(layer)].experts == 0) {
+    return InvalidArgument("layer_idx: layer {} has no experts; the model has {} layers", layer, info_.layers);
+  }
+  std::map<int32_t, std::vector<size_t>> by_expert;
+  for (size_t i = 0; i < rows.size(); ++i) by_expert[rows[i].expert].push_back(i);
+
+  const ComputeContext context{&SelectKernels(options_.isa), &pool_, &arena_, ActivationMode::kInt8};
+  std::vector<std::vector<float>> outputs(rows.size());
+  for (const auto& [expert, members] : by_expert) {
+    arena_.reset();
+    const auto count = static_cast<int64_t>(members.size());
+    const MatView<float> x = arena_.allocate_rows<float>(count, info_.width);
+    const MatView<float> y = arena_.allocate_rows<float>(count, info_.width);
+    for (int64_t r = 0; r < count; ++r) {
+      const std::vector<float>& from = rows[members[static_cast<size_t>(r)]].x;
+      SHOAL_CHECK_EQ(static_cast<int32_t>(from.size()), info_.width);
+      std::copy(from.begin(), from.end(), x.row(r));
+    }
+    RETURN_IF_ERROR(bank_->run_one(context, LayerId{layer}, ExpertId{expert}, {x, nullptr}, y));
+    for (int64_t r = 0; r < count; ++r) {
+      outputs[members[static_cast<size_t>(r)]].assign(y.row(r), y.row(r) + info_.width);
+    }
+  }
+  return outputs;
+}
+
+absl::StatusOr<std::unique_ptr<ExpertRestServer>> ExpertRestServer::Start(Options options) {
+  std::unique_ptr<ExpertRestServer> server(
+      new ExpertRestServer({std::move(options.model_roots), options.threads, options.isa}));
+  HttpServerOptions http;
+  http.host = options.host;
+  http.port = options.port;
+  http.body_bytes_max = int64_t{64} << 20;  // Rows as decimal text take ten bytes a value.
+  http.error_body = &ExpertRestApi::ErrorBodyOf;
+  ASSIGN_OR_RETURN(server->http_, HttpServer::Start(std::move(http), server->api_.routes()));
+  return server;
+}
+
+}  // namespace shoal

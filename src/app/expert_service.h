@@ -1,0 +1,62 @@
+// The JSON expert API of a worker: the experts of a model below the worker's roots, for programs that bring their own router.
+#pragma once
+
+#include <memory>
+#include <mutex>
+#include <string>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "api/expert_rest.h"
+#include "api/http_server.h"
+#include "exec/expert_bank.h"
+#include "exec/model_facts.h"
+#include "kernels/kernels.h"
+
+namespace shoal {
+
+/// Serves with the same ExpertBank as the binary path, from weights of its own.
+class BankExpertService final : public ExpertService {
+ public:
+  struct Options {
+    std::vector<std::string> model_roots;
+    int threads = 1;
+    Isa isa = Isa::kReference;
+  };
+  explicit BankExpertService(Options options);
+
+  Info info() const override;
+  absl::StatusOr<int> initialize(std::span<const int32_t> expert_ids, const std::string& model_path) override;
+  absl::StatusOr<std::vector<std::vector<float>>> compute(int32_t layer, std::span<const ExpertRow> rows) override;
+
+ private:
+  const Options options_;
+  mutable std::mutex mutex_;  ///< One computation, or one load, at a time.
+  ThreadPool pool_;
+  Arena arena_;
+  Info info_;
+  OpenedModel model_;
+  std::unique_ptr<ExpertBank> bank_;
+};
+
+/// The service behind an HTTP port.
+class ExpertRestServer {
+ public:
+  struct Options {
+    std::string host;
+    int port = 0;
+    std::vector<std::string> model_roots;
+    int threads = 1;
+    Isa isa = Isa::kReference;
+  };
+  static absl::StatusOr<std::unique_ptr<ExpertRestServer>> Start(Options options);
+  int port() const { return http_->port(); }
+
+ private:
+  explicit ExpertRestServer(BankExpertService::Options options) : service_(std::move(options)), api_(service_) {}
+  BankExpertService service_;
+  ExpertRestApi api_;
+  std::unique_ptr<HttpServer> http_;
+};
+
+}  // namespace shoal

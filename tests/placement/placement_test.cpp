@@ -1,0 +1,334 @@
+// The promise, tested: the logits of a sequence are the same bits on one node in one shot and on every placement, chunking,
+// batch mix, thread count and instruction set (docs/numerics.md). Factors are covered pairwise.
+#include <gtest/gtest.h>
+
+#include <cstring>
+#include <future>
+#include <optional>
+#include <set>
+#include <string>
+#include <vector>
+
+#include "base/random.h"
+#include "base/status.h"
+#include "exec/local_cluster.h"
+#include "exec/logits_probe.h"
+#include "exec/model_facts.h"
+#include "harness/golden.h"
+#include "models/family.h"
+#include "models/testing/checkpoints.h"
+#include "plan/planner.h"
+
+namespace shoal {
+namespace {
+
+constexpr int64_t kPromptTokens = 70;  // Crosses block borders, and a chunk of 64.
+constexpr int64_t kGreedyTokens = 5;
+
+/// A placement by what a planner is asked; layers and experts are cut for the model at hand.
+struct Placed {
+  std::string name;
+  int nodes = 1;
+  /// Shares of the layers per node, scaled to L; 0 = no layers.
+  std::vector<int> weights;
+  ExpertStrategy experts = ExpertStrategy::kWithLayer;
+  uint64_t seed = 0;
+  int replicas = 0;
+};
+
+const std::vector<Placed>& Placements() {
+  static const std::vector<Placed> kAll = {
+      {"one node", 1, {1}},
+      {"uneven pair", 2, {1, 6}},
+      {"other uneven pair", 2, {5, 2}},
+      {"three stages", 3, {3, 1, 3}},
+      {"four stages", 4, {1, 1, 1, 4}},
+      {"experts over two", 2, {1, 0}, ExpertStrategy::kContiguous},
+      {"experts over four, one stage", 4, {1, 0, 0, 0}, ExpertStrategy::kRoundRobin},
+      {"both at random", 3, {2, 4, 1}, ExpertStrategy::kRandom, 11},
+      {"both at random, four", 4, {1, 3, 1, 2}, ExpertStrategy::kRandom, 12},
+      {"owning each other's", 2, {3, 4}, ExpertStrategy::kRoundRobin},
+      {"replicas", 3, {2, 2, 3}, ExpertStrategy::kRandom, 13, 1},
+      {"coordinator without layers", 3, {0, 3, 4}, ExpertStrategy::kContiguous},
+  };
+  return kAll;
+}
+
+/// One way to run a model.
+struct Way {
+  int placement = 0;
+  int64_t chunk = 0;
+  int threads = 1;
+  Isa isa = Isa::kReference;
+  TransportKind transport = TransportKind::kInproc;
+
+  std::string name() const {
+    return fmt::format("{}, chunks of {}, {} threads, {}, {}", Placements()[placement].name, chunk, threads, IsaName(isa),
+                       transport == TransportKind::kGrpc ? "grpc" : "inproc");
+  }
+};
+
+/// Rows of a covering array: every pair of levels of any two factors stands in some row. Greedy with a fixed seed.
+std::vector<std::vector<int>> Pairwise(const std::vector<int>& levels) {
+  const size_t factors = levels.size();
+  std::set<std::tuple<size_t, int, size_t, int>> open;
+  for (size_t a = 0; a < factors; ++a) {
+    for (size_t b = a + 1; b < factors; ++b) {
+      for (int i = 0; i < levels[a]; ++i) {
+        for (int j = 0; j < levels[b]; ++j) open.emplace(a, i, b, j);
+      }
+    }
+  }
+  RandomStream random(5);
+  std::vector<std::vector<int>> rows;
+  while (!open.empty()) {
+    std::vector<int> best;
+    size_t best_count = 0;
+    for (int attempt = 0; attempt < 40; ++attempt) {
+      std::vector<int> row(factors);
+      for (size_t f = 0; f < factors; ++f) row[f] = static_cast<int>(random.below(static_cast<uint64_t>(levels[f])));
+      const auto& [a, i, b, j] = *open.begin();  // Every row covers at least this one.
+      row[a] = i;
+      row[b] = j;
+      size_t count = 0;
+      for (const auto& [fa, la, fb, lb] : open) count += row[fa] == la && row[fb] == lb;
+      if (count > best_count) {
+        best_count = count;
+        best = row;
+      }
+    }
+    std::erase_if(open, [&](const auto& pair) {
+      const auto& [a, i, b, j] = pair;
+      return best[a] == i && best[b] == j;
+    });
+    rows.push_back(best);
+  }
+  return rows;
+}
+
+std::vector<Way> PairwiseWays() {
+  static const std::vector<int64_t> kChunks = {1, 7, 64, kPromptTokens};
+  const std::vector<Isa> isas = SupportedIsas();
+  std::vector<Way> ways;
+  for (const std::vector<int>& row : Pairwise({static_cast<int>(Placements().size()), static_cast<int>(kChunks.size()), 3,
+                                               static_cast<int>(isas.size()), 2})) {
+    ways.push_back({row[0], kChunks[row[1]], row[2] + 1, isas[row[3]],
+                    row[4] == 0 ? TransportKind::kInproc : TransportKind::kGrpc});
+  }
+  return ways;
+}
+
+/// A model that the tests run: a golden folder, or a family's tiny config with random weights.
+struct Subject {
+  std::string name;
+  std::string folder;  ///< Empty: tiny.
+  std::string family;
+  std::optional<AffineFormat> format;
+};
+
+std::vector<Subject> Subjects() {
+  std::vector<Subject> all;
+  for (const Family* family : Families()) {
+    const std::string type(family->model_type);
+    all.push_back({type + "_tiny_bf16", "", type, std::nullopt});
+    all.push_back({type + "_tiny_4bit", "", type, AffineFormat{4, 64}});
+    all.push_back({type + "_tiny_8bit", "", type, AffineFormat{8, 64}});
+    for (const std::string& folder : GoldenFolders(type)) {
+      std::string name = type + "_" + folder.substr(folder.rfind('/') + 1);
+      std::replace(name.begin(), name.end(), '-', '_');
+      all.push_back({name, RepositoryPath(folder), type, std::nullopt});
+    }
+  }
+  return all;
+}
+
+Plan PlanFor(const Placed& placed, const ModelFacts& model) {
+  PlanRequest request;
+  request.strategy = LayerStrategy::kSplit;
+  const auto layers = static_cast<int64_t>(model.layers.size());
+  // Largest remainders, every node with a share getting at least one layer: goldens have three layers only.
+  int total = 0;
+  for (const int weight : placed.weights) total += weight;
+  std::vector<int64_t> split(placed.weights.size());
+  int64_t left = layers;
+  for (size_t i = 0; i < split.size(); ++i) {
+    if (placed.weights[i] == 0) continue;
+    split[i] = std::min<int64_t>(left, std::max<int64_t>(1, layers * placed.weights[i] / total));
+    left -= split[i];
+  }
+  for (size_t i = split.size(); i-- > 0 && left > 0;) {
+    if (placed.weights[i] == 0) continue;
+    split[i] += left;
+    left = 0;
+  }
+  request.split = split;
+  if (model.top_k > 0) {
+    request.experts.strategy = placed.experts;
+    request.experts.seed = placed.seed;
+    request.experts.replicas = placed.replicas;
+  }
+  std::vector<NodeFacts> nodes;
+  for (int i = 0; i < placed.nodes; ++i) nodes.push_back({.name = fmt::format("node-{}", i)});
+  const absl::StatusOr<Plan> plan = MakePlan(model, nodes, request);
+  SHOAL_CHECK(plan.ok());
+  return *plan;
+}
+
+/// A model on its nodes, ready for steps.
+class Running {
+ public:
+  Running(const OpenedModel& model, const Way& way) {
+    LocalCluster::Options options;
+    options.checkpoint = model.checkpoint;
+    options.spec = model.spec;
+    options.plan = PlanFor(Placements()[way.placement], model.facts);
+    options.limits = {model.spec.max_positions, model.spec.vocabulary, 64, 512};
+    options.threads_per_node = way.threads;
+    options.isa = way.isa;
+    options.transport = way.transport;
+    auto cluster = LocalCluster::Load(std::move(options));
+    SHOAL_CHECK(cluster.ok());
+    cluster_ = std::move(*cluster);
+    const absl::Status opened = cluster_->open(Epoch{1}, engine_);
+    if (!opened.ok()) ADD_FAILURE() << ToString(opened);
+  }
+  ~Running() { cluster_->close(engine_, Cancelled("done")); }
+  PipelineEngine& engine() { return engine_; }
+  const LocalCluster& cluster() const { return *cluster_; }
+
+ private:
+  PipelineEngine engine_;
+  std::unique_ptr<LocalCluster> cluster_;
+};
+
+std::vector<int32_t> Prompt(const OpenedModel& model, uint64_t stream, int64_t tokens = kPromptTokens) {
+  RandomStream random(3, stream);
+  std::vector<int32_t> ids;
+  for (int64_t i = 0; i < tokens; ++i) {
+    ids.push_back(static_cast<int32_t>(random.below(static_cast<uint64_t>(model.spec.vocabulary))));
+  }
+  return ids;
+}
+
+/// Bytes, not values: -0 is not 0 here, and a NaN would equal itself.
+bool SameBits(const std::vector<float>& a, const std::vector<float>& b) {
+  return a.size() == b.size() && std::memcmp(a.data(), b.data(), a.size() * sizeof(float)) == 0;
+}
+
+class Placement : public testing::TestWithParam<Subject> {
+ protected:
+  void SetUp() override {
+    const Subject& subject = GetParam();
+    auto model = OpenModel(subject.folder.empty() ? TinyCheckpoint(subject.family, subject.format) : subject.folder);
+    ASSERT_TRUE(model.ok()) << ToString(model.status());
+    model_ = std::move(*model);
+  }
+  absl::StatusOr<ProbeResult> probe(const Way& way) {
+    Running running(model_, way);
+    return ProbeLogits(running.engine(), {.ids = Prompt(model_, 0), .greedy = kGreedyTokens, .chunk = way.chunk, .routing = true});
+  }
+  OpenedModel model_;
+};
+
+TEST_P(Placement, EveryPlacementChunkThreadAndIsaGivesTheBitsOfOneNodeInOneShot) {
+  const auto one_node = probe({0, kPromptTokens, 1, SupportedIsas().back(), TransportKind::kInproc});
+  ASSERT_TRUE(one_node.ok()) << ToString(one_node.status());
+  for (const Way& way : PairwiseWays()) {
+    const auto got = probe(way);
+    ASSERT_TRUE(got.ok()) << way.name() << ": " << ToString(got.status());
+    EXPECT_TRUE(SameBits(got->logits, one_node->logits)) << way.name();
+    EXPECT_EQ(got->greedy, one_node->greedy) << way.name();
+    EXPECT_EQ(got->routing, one_node->routing) << way.name();
+  }
+}
+
+absl::StatusOr<StepResult> RunStep(Engine& engine, Step step) {
+  std::promise<absl::StatusOr<StepResult>> done;
+  auto result = done.get_future();
+  engine.submit(std::move(step), [&done](absl::StatusOr<StepResult> value) { done.set_value(std::move(value)); });
+  return result.get();  // The engine ends every step, at the latest by its silence limit.
+}
+
+/// Runs sequences of different lengths together, `chunks[i]` tokens of sequence i per step while it lasts, and gives each
+/// one's logits.
+absl::StatusOr<std::vector<std::vector<float>>> RunTogether(Engine& engine, const std::vector<std::vector<int32_t>>& prompts,
+                                                            const std::vector<int64_t>& chunks) {
+  std::vector<std::vector<float>> logits(prompts.size());
+  std::vector<int64_t> at(prompts.size());
+  const int64_t vocabulary = engine.limits().vocabulary;
+  for (StepId id{1};; ++id.value) {
+    Step step;
+    step.id = id;
+    step.want_logits = true;
+    std::vector<size_t> members;
+    for (size_t i = 0; i < prompts.size(); ++i) {
+      const auto left = static_cast<int64_t>(prompts[i].size()) - at[i];
+      const int64_t take = std::min(left, chunks[i]);
+      if (take <= 0) continue;
+      SeqSlice slice{SeqId{i + 1}, static_cast<int32_t>(at[i]), {prompts[i].begin() + at[i], prompts[i].begin() + at[i] + take}, {}, false};
+      // Tables that interleave: block k of sequence i is k * n + i.
+      for (int64_t k = 0; k < BlocksFor(at[i] + take); ++k) {
+        slice.blocks.push_back(BlockId{static_cast<int32_t>(k * static_cast<int64_t>(prompts.size()) + static_cast<int64_t>(i))});
+      }
+      at[i] += take;
+      step.slices.push_back(std::move(slice));
+      members.push_back(i);
+    }
+    if (members.empty()) return logits;
+    std::vector<size_t> rows;
+    for (const SeqSlice& slice : step.slices) rows.push_back(slice.tokens.size());
+    ASSIGN_OR_RETURN(const StepResult result, RunStep(engine, std::move(step)));
+    auto from = result.logits.begin();
+    for (size_t m = 0; m < members.size(); ++m) {
+      const auto count = static_cast<int64_t>(rows[m]) * vocabulary;
+      logits[members[m]].insert(logits[members[m]].end(), from, from + count);
+      from += count;
+    }
+  }
+}
+
+TEST_P(Placement, ARowInABatchIsTheRowAloneOnAnyPlacement) {
+  const std::vector<std::vector<int32_t>> prompts = {Prompt(model_, 1, 50), Prompt(model_, 2, 9), Prompt(model_, 3, 33),
+                                                     Prompt(model_, 4, 1), Prompt(model_, 5, 20)};
+  std::vector<std::vector<float>> alone;
+  {
+    Running running(model_, {0, 0, 1, SupportedIsas().back(), TransportKind::kInproc});
+    StepId next{1};
+    for (const auto& prompt : prompts) {
+      const auto result = ProbeLogits(running.engine(), {.ids = prompt, .sequence = SeqId{next.value}, .first_step = next});
+      ASSERT_TRUE(result.ok()) << ToString(result.status());
+      next = result->next_step;
+      alone.push_back(result->logits);
+    }
+  }
+  const std::vector<std::vector<int64_t>> mixes = {{50, 9, 33, 1, 20}, {1, 1, 1, 1, 1}, {7, 1, 16, 1, 3}};
+  for (size_t mix = 0; mix < mixes.size(); ++mix) {
+    for (const int placement : {0, 3, 8}) {
+      const Way way{placement, 0, 1 + static_cast<int>(mix), SupportedIsas().back(), TransportKind::kInproc};
+      Running running(model_, way);
+      const auto together = RunTogether(running.engine(), prompts, mixes[mix]);
+      ASSERT_TRUE(together.ok()) << way.name() << ": " << ToString(together.status());
+      for (size_t i = 0; i < prompts.size(); ++i) {
+        EXPECT_TRUE(SameBits((*together)[i], alone[i])) << "sequence " << i << ", mix " << mix << ", " << way.name();
+      }
+    }
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(Models, Placement, testing::ValuesIn(Subjects()),
+                         [](const testing::TestParamInfo<Subject>& info) { return info.param.name; });
+
+TEST(Pairwise, EveryPairOfLevelsStandsInSomeRow) {
+  const std::vector<int> levels = {5, 3, 4, 2};
+  const auto rows = Pairwise(levels);
+  for (size_t a = 0; a < levels.size(); ++a) {
+    for (size_t b = a + 1; b < levels.size(); ++b) {
+      std::set<std::pair<int, int>> seen;
+      for (const auto& row : rows) seen.emplace(row[a], row[b]);
+      EXPECT_EQ(seen.size(), static_cast<size_t>(levels[a] * levels[b]));
+    }
+  }
+}
+
+}  // namespace
+}  // namespace shoal
