@@ -1,9 +1,9 @@
 #include "api/http_client.h"
 
-#include <algorithm>
 #include <charconv>
 #include <optional>
 
+#include "api/http_text.h"
 #include "api/tcp_stream.h"
 #include "base/status.h"
 #include "base/text.h"
@@ -13,13 +13,6 @@ namespace {
 
 constexpr size_t kHeadBytesMax = 64 << 10;
 constexpr size_t kBodyBytesMax = 256 << 20;
-
-std::string LowerCase(std::string_view text) {
-  std::string lower(text);
-  std::ranges::transform(lower, lower.begin(),
-                         [](unsigned char c) { return static_cast<char>(std::tolower(c)); });
-  return lower;
-}
 
 std::string_view Trimmed(std::string_view text) {
   while (!text.empty() && (text.front() == ' ' || text.front() == '\t')) text.remove_prefix(1);

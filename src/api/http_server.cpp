@@ -32,6 +32,9 @@ constexpr size_t kReadAheadMax = 64 << 10;
 /// sees the answer and not a reset connection.
 constexpr Duration kLinger = std::chrono::seconds(2);
 constexpr size_t kLingerBytesMax = 64 << 20;
+/// A client that closed its sending side has left, or has only said all it will (nc -N): an answer that is
+/// ready so soon still goes out; then the client counts as gone.
+constexpr Duration kHalfCloseGrace = std::chrono::milliseconds(500);
 
 }  // namespace
 
@@ -197,6 +200,7 @@ class HttpConnection : public std::enable_shared_from_this<HttpConnection> {
   std::array<char, 16 << 10> chunk_;
   std::string inbox_;  // Received, not parsed.
   bool reading_ = false;
+  bool input_ended_ = false;  // The client closed its sending side.
   size_t lingered_bytes_ = 0;
 
   std::optional<Parser> parser_;
@@ -223,6 +227,7 @@ class HttpConnection : public std::enable_shared_from_this<HttpConnection> {
 
 void HttpConnection::begin_request() {
   state_ = State::kReading;
+  ++exchange_;
   begun_ = finished_ = continue_sent_ = chunked_ = head_ = false;
   http_version_ = 11;
   route_.clear();
@@ -235,7 +240,8 @@ void HttpConnection::begin_request() {
 
 // There is always a read under way, also while a request is answered: it is how a vanished client is noticed.
 void HttpConnection::start_read() {
-  if (reading_ || state_ == State::kClosed || (state_ == State::kHandling && inbox_.size() >= kReadAheadMax))
+  if (reading_ || input_ended_ || state_ == State::kClosed ||
+      (state_ == State::kHandling && inbox_.size() >= kReadAheadMax))
     return;
   reading_ = true;
   socket_.async_read_some(asio::buffer(chunk_),
@@ -265,9 +271,13 @@ void HttpConnection::on_read(const ErrorCode& error, size_t bytes) {
 void HttpConnection::on_end_of_input(const ErrorCode& error) {
   const bool half_a_request = state_ == State::kReading && (parser_->got_some() || !inbox_.empty());
   if (error == asio::error::eof && half_a_request) {
+    input_ended_ = true;
     return answer_error(400, "the request ended before it was complete");
   }
-  close();
+  if (error != asio::error::eof || state_ != State::kHandling) return close();
+  input_ended_ = true;
+  keep_alive_ = false;
+  watch_reading(kHalfCloseGrace);
 }
 
 void HttpConnection::parse() {
@@ -303,7 +313,6 @@ void HttpConnection::dispatch() {
   auto message = parser_->release();
   read_timer_.cancel();
   state_ = State::kHandling;
-  ++exchange_;
   http_version_ = message.version();
   keep_alive_ = message.keep_alive() && !shared_->stopping;
   HttpRequest request{.method = std::string(message.method_string())};
@@ -315,28 +324,22 @@ void HttpConnection::dispatch() {
     return answer_error(400, fmt::format("the path '{}' has a broken percent escape", target));
   }
   for (const auto& field : message) {
-    std::string name(field.name_string());
-    std::ranges::transform(name, name.begin(),
-                           [](unsigned char c) { return static_cast<char>(std::tolower(c)); });
-    request.headers.emplace_back(std::move(name), std::string(field.value()));
+    request.headers.emplace_back(LowerCase(std::string_view(field.name_string())),
+                                 std::string(field.value()));
   }
   request.body = std::move(message.body());
 
-  std::string allowed;
-  for (const HttpRoute& route : shared_->routes) {
-    if (!HttpRouteMatches(route.path, request.path)) continue;
-    route_ = route.path;
-    if (route.method == request.method) return run_handler(route.handler, std::move(request));
-    allowed += (allowed.empty() ? "" : ", ") + route.method;
-  }
+  const RouteMatch match = FindRoute(shared_->routes, request.method, request.path);
+  if (match.known != nullptr) route_ = match.known->path;
+  if (match.route != nullptr) return run_handler(match.route->handler, std::move(request));
   // The connection stays usable: the request itself was well formed.
-  const int status = allowed.empty() ? 404 : 405;
+  if (match.known == nullptr) {
+    const std::string text = fmt::format("there is nothing at {} {}", request.method, request.path);
+    return send_now({.status = 404, .body = shared_->error_body(404, text)});
+  }
   const std::string text =
-      allowed.empty() ? fmt::format("there is nothing at {} {}", request.method, request.path)
-                      : fmt::format("{} does not take {}, only {}", request.path, request.method, allowed);
-  HttpResponse response{.status = status, .body = shared_->error_body(status, text)};
-  if (!allowed.empty()) response.headers.emplace_back("Allow", allowed);
-  send_now(std::move(response));
+      fmt::format("{} does not take {}, only {}", request.path, request.method, match.allowed);
+  send_now({.status = 405, .body = shared_->error_body(405, text), .headers = {{"Allow", match.allowed}}});
 }
 
 void HttpConnection::run_handler(HttpHandler handler, HttpRequest request) {
@@ -423,6 +426,7 @@ void HttpConnection::on_written(const ErrorCode& error, size_t bytes) {
 }
 
 void HttpConnection::linger() {
+  if (input_ended_) return close();
   state_ = State::kLingering;
   ErrorCode ignored;
   socket_.shutdown(tcp::socket::shutdown_send, ignored);
@@ -449,7 +453,7 @@ void HttpConnection::watch_reading(Duration limit) {
     const bool asked =
         self->state_ == State::kReading && (self->parser_->got_some() || !self->inbox_.empty());
     if (asked) return self->answer_error(408, "the request did not arrive in time");
-    if (self->state_ != State::kHandling) self->close();
+    if (self->state_ != State::kHandling || self->input_ended_) self->close();
   });
 }
 

@@ -58,7 +58,8 @@ class ResponseWriter {
   void end_stream();
 
   /// `callback` runs once, on a server thread, if the client goes away (or is cut) before the answer is
-  /// complete; at once if it is gone already. A client that closes its sending side counts as gone.
+  /// complete; at once if it is gone already. A client that closes its sending side counts as gone half a
+  /// second later.
   void on_disconnect(std::function<void()> callback);
   bool gone() const;
 

@@ -240,6 +240,14 @@ TEST_F(HttpServerTest, NoticesAClientThatLeavesWhileItWaits) {
   EXPECT_TRUE(eventually([&] { return told; }));
 }
 
+TEST_F(HttpServerTest, AClientThatOnlyEndedItsSendingStillGetsAQuickAnswer) {
+  start();
+  TcpStream stream = connect();
+  ASSERT_TRUE(stream.send_all("POST /echo HTTP/1.1\r\nContent-Length: 2\r\n\r\nok", Soon()).ok());
+  stream.close_sending();
+  EXPECT_THAT(ReadAll(stream), HasSubstr("\r\n\r\nok"));
+}
+
 TEST_F(HttpServerTest, CutsAClientThatDoesNotRead) {
   start({.unread_bytes_max = 64 << 10, .write_timeout = milliseconds(100)});
   for (const bool by_size : {true, false}) {

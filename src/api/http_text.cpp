@@ -2,7 +2,9 @@
 
 #include <fmt/format.h>
 
-#include "api/http_server.h"
+#include <algorithm>
+#include <cctype>
+
 #include "base/check.h"
 
 namespace shoal {
@@ -53,6 +55,24 @@ bool HttpRouteMatches(std::string_view pattern, std::string_view path) {
   if (!pattern.ends_with("/*")) return pattern == path;
   pattern.remove_suffix(1);
   return path.starts_with(pattern) && path.size() > pattern.size();
+}
+
+std::string LowerCase(std::string_view text) {
+  std::string lower(text);
+  std::ranges::transform(lower, lower.begin(),
+                         [](unsigned char c) { return static_cast<char>(std::tolower(c)); });
+  return lower;
+}
+
+RouteMatch FindRoute(const std::vector<HttpRoute>& routes, std::string_view method, std::string_view path) {
+  RouteMatch match;
+  for (const HttpRoute& route : routes) {
+    if (!HttpRouteMatches(route.path, path)) continue;
+    if (match.known == nullptr) match.known = &route;
+    if (match.route == nullptr && route.method == method) match.route = &route;
+    match.allowed += (match.allowed.empty() ? "" : ", ") + route.method;
+  }
+  return match;
 }
 
 std::string_view HttpRequest::header(std::string_view name) const {

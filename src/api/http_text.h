@@ -6,6 +6,8 @@
 #include <utility>
 #include <vector>
 
+#include "api/http_server.h"
+
 namespace shoal {
 
 /// Status line and headers, up to and with the empty line.
@@ -19,7 +21,16 @@ inline constexpr std::string_view kHttpLastChunk = "0\r\n\r\n";
 /// Decodes %XX into `out`; false at a broken escape.
 bool PercentDecode(std::string_view text, std::string& out);
 
+std::string LowerCase(std::string_view text);
+
 /// Whether `path` is `pattern`, or below it where the pattern ends in "/*".
 bool HttpRouteMatches(std::string_view pattern, std::string_view path);
+
+struct RouteMatch {
+  const HttpRoute* route = nullptr;  ///< Takes this method and path.
+  const HttpRoute* known = nullptr;  ///< Takes this path, with whatever method.
+  std::string allowed;               ///< The methods that the path takes, "GET, POST".
+};
+RouteMatch FindRoute(const std::vector<HttpRoute>& routes, std::string_view method, std::string_view path);
 
 }  // namespace shoal

@@ -1,0 +1,417 @@
+#include "api/openai.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <thread>
+
+#include "api/http_client.h"
+#include "api/json.h"
+#include "api/tcp_stream.h"
+#include "api/testing/byte_text.h"
+#include "base/random.h"
+#include "base/status.h"
+#include "sched/testing/fake_engine.h"
+
+namespace shoal {
+namespace {
+
+using std::chrono::milliseconds;
+using ::testing::HasSubstr;
+using ::testing::IsEmpty;
+using ::testing::Not;
+
+Deadline Soon() { return Deadline::after_ms(30'000); }
+
+/// A model that says what follows "say:" in the prompt, up to "[assistant]", then ends; "say:*" never ends,
+/// and "say:?" gives letters drawn with the seed.
+int32_t Reciter(std::span<const int32_t> tokens, int32_t prompt_tokens, const SamplingParams& sampling) {
+  std::string prompt;
+  for (const int32_t token : tokens.first(static_cast<size_t>(prompt_tokens)))
+    prompt += static_cast<char>(token);
+  const size_t begin = prompt.rfind("say:") + 4;
+  const std::string script = prompt.substr(begin, prompt.rfind("[assistant]") - begin);
+  const auto said = static_cast<size_t>(static_cast<int32_t>(tokens.size()) - prompt_tokens);
+  if (script == "*") return 'x';
+  if (script == "?")
+    return static_cast<int32_t>('a' + RandomBits(sampling.seed, sampling.choice, tokens.size()) % 26);
+  return said < script.size() ? static_cast<unsigned char>(script[said]) : kByteEos;
+}
+
+class OpenAiTest : public ::testing::Test {
+ protected:
+  void start(FakeEngineOptions engine = {}, SchedulerOptions scheduler = {}, OpenAiOptions api = {}) {
+    engine.limits.vocabulary = kByteVocabulary;
+    api.model_names = {"shoal-test", "org/shoal-test"};
+    api.vocabulary = kByteVocabulary;
+    api.eos_ids = {kByteEos};
+    api.cluster_status = [] { return R"({"nodes":[]})"; };
+    scheduler.on_step = [this](const StepObservation& step) { metrics_.observe_step(step); };
+    engine_ = std::make_unique<FakeEngine>(engine, Reciter);
+    scheduler_ = std::make_unique<Scheduler>(*engine_, std::move(scheduler));
+    metrics_.set_sources({.scheduler = [this] { return scheduler_->stats(); },
+                          .links =
+                              [] {
+                                return std::vector<LinkTotals>{{"a", "b", 12, 3}};
+                              },
+                          .node_name = [](NodeId node) { return fmt::format("node-{}", node); }});
+    api_ = std::make_unique<OpenAiApi>(std::move(api), text_, *scheduler_, metrics_);
+    auto server =
+        HttpServer::Start({.body_bytes_max = 64 << 10,
+                           .error_body = OpenAiApi::ErrorBodyOf,
+                           .on_response = [this](const std::string& route,
+                                                 int status) { metrics_.count_response(route, status); }},
+                          api_->routes());
+    ASSERT_TRUE(server.ok());
+    server_ = *std::move(server);
+  }
+  void TearDown() override {
+    if (!server_) return;
+    EXPECT_TRUE(eventually([&] { return idle(); }));
+    EXPECT_THAT(engine_->violations(), IsEmpty());
+    server_->stop(std::chrono::seconds(5));
+    scheduler_->stop();
+  }
+
+  bool idle() {
+    const SchedulerStats stats = scheduler_->stats();
+    return stats.running == 0 && stats.waiting == 0 && stats.steps_in_flight == 0 && stats.blocks_used == 0;
+  }
+  bool eventually(const std::function<bool()>& condition) {
+    const Deadline deadline = Soon();
+    while (!condition() && !deadline.expired()) std::this_thread::sleep_for(milliseconds(1));
+    return condition();
+  }
+  HttpClient client() { return HttpClient("127.0.0.1", server_->port()); }
+  HttpReply post(const std::string& path, const std::string& body) {
+    const auto reply = client().post(path, body, Soon());
+    EXPECT_TRUE(reply.ok()) << ToString(reply.status());
+    return reply.ok() ? *reply : HttpReply{};
+  }
+  Json post_json(const std::string& path, const std::string& body, int status = 200) {
+    const HttpReply reply = post(path, body);
+    EXPECT_EQ(reply.status, status) << reply.body;
+    return ParseJson(reply.body).value_or(Json());
+  }
+  HttpReply get(const std::string& path) { return *client().get(path, Soon()); }
+  std::vector<std::string> events(const std::string& path, const std::string& body) {
+    std::vector<std::string> all;
+    const auto reply = client().post_events(path, body, Soon(), [&](std::string_view data) {
+      all.emplace_back(data);
+      return true;
+    });
+    EXPECT_TRUE(reply.ok()) << ToString(reply.status());
+    EXPECT_EQ(reply->header("content-type"), "text/event-stream");
+    return all;
+  }
+  static std::string say(const std::string& script, const std::string& more = "") {
+    return fmt::format(R"({{"messages": [{{"role": "user", "content": "say:{}"}}]{}}})", script, more);
+  }
+
+  ServedText text_ = ByteText();
+  Metrics metrics_;
+  std::unique_ptr<FakeEngine> engine_;
+  std::unique_ptr<Scheduler> scheduler_;
+  std::unique_ptr<OpenAiApi> api_;
+  std::unique_ptr<HttpServer> server_;
+};
+
+constexpr const char* kChat = "/v1/chat/completions";
+
+TEST_F(OpenAiTest, AChatGetsTheModelsTextReasonAndUsage) {
+  start();
+  const Json json = post_json(kChat, say("hello"));
+  EXPECT_EQ(json["object"], "chat.completion");
+  EXPECT_THAT(json["id"].get<std::string>(), ::testing::StartsWith("chatcmpl-"));
+  EXPECT_EQ(json["model"], "shoal-test");
+  EXPECT_EQ(json["choices"][0]["message"]["role"], "assistant");
+  EXPECT_EQ(json["choices"][0]["message"]["content"], "hello");
+  EXPECT_EQ(json["choices"][0]["finish_reason"], "stop");
+  const int prompt = static_cast<int>(std::string("[user]say:hello[assistant]").size());
+  EXPECT_EQ(json["usage"]["prompt_tokens"], prompt);
+  EXPECT_EQ(json["usage"]["completion_tokens"], 5);
+  EXPECT_EQ(json["usage"]["total_tokens"], prompt + 5);
+}
+
+TEST_F(OpenAiTest, MaxTokensEndsTheTextWithLength) {
+  start();
+  for (const char* name : {"max_tokens", "max_completion_tokens"}) {
+    const Json json = post_json(kChat, say("hello", fmt::format(R"(, "{}": 3)", name)));
+    EXPECT_EQ(json["choices"][0]["message"]["content"], "hel");
+    EXPECT_EQ(json["choices"][0]["finish_reason"], "length");
+  }
+}
+
+TEST_F(OpenAiTest, AStreamJoinsToTheAnswer) {
+  start();
+  const std::vector<std::string> data =
+      events(kChat, say("h\xC3\xA9llo \xF0\x9F\x90\x9F!",
+                        R"(, "stream": true, "stream_options": {"include_usage": true})"));
+  ASSERT_GE(data.size(), 4u);
+  EXPECT_EQ(data.back(), "[DONE]");
+  std::string text;
+  for (size_t i = 0; i + 1 < data.size(); ++i) {
+    const Json chunk = *ParseJson(data[i]);
+    EXPECT_EQ(chunk["object"], "chat.completion.chunk");
+    EXPECT_EQ(chunk["id"], (*ParseJson(data[0]))["id"]);
+    if (i + 2 == data.size()) {
+      EXPECT_THAT(chunk["choices"], IsEmpty());
+      EXPECT_EQ(chunk["usage"]["completion_tokens"], 12);
+      continue;
+    }
+    EXPECT_TRUE(chunk["usage"].is_null());
+    const Json& choice = chunk["choices"][0];
+    if (i == 0) {
+      EXPECT_EQ(choice["delta"]["role"], "assistant");
+    }
+    text += choice["delta"].value("content", "");
+    EXPECT_EQ(choice["finish_reason"].is_null(), i + 3 != data.size()) << data[i];
+  }
+  EXPECT_EQ(text, "h\xC3\xA9llo \xF0\x9F\x90\x9F!");
+}
+
+TEST_F(OpenAiTest, CompletionsContinueTextAndTokenIds) {
+  start();
+  for (const char* prompt :
+       {R"("say:abcdefghijklmnopqrstuvwxyz")", R"(["say:abcdefghijklmnopqrstuvwxyz"])"}) {
+    const Json json = post_json("/v1/completions", fmt::format(R"({{"prompt": {}}})", prompt));
+    EXPECT_EQ(json["object"], "text_completion");
+    EXPECT_EQ(json["choices"][0]["text"], "abcdefghijklmnop");  // 16 tokens unless said.
+    EXPECT_EQ(json["choices"][0]["finish_reason"], "length");
+  }
+  const Json ids = post_json("/v1/completions", R"({"prompt": [115, 97, 121, 58, 104, 105]})");
+  EXPECT_EQ(ids["choices"][0]["text"], "hi");
+  EXPECT_EQ(ids["usage"]["prompt_tokens"], 6);
+  const std::vector<std::string> data = events("/v1/completions", R"({"prompt": "say:hi", "stream": true})");
+  std::string text;
+  for (size_t i = 0; i + 1 < data.size(); ++i) {
+    EXPECT_FALSE(ParseJson(data[i])->contains("usage"));
+    text += (*ParseJson(data[i]))["choices"][0]["text"].get<std::string>();
+  }
+  EXPECT_EQ(text, "hi");
+}
+
+TEST_F(OpenAiTest, GenerateIsPlain) {
+  start();
+  const Json json = post_json("/generate", R"({"prompt": "say:hello", "max_tokens": 4})");
+  EXPECT_EQ(json["text"], "hell");
+  EXPECT_EQ(json["finish_reason"], "length");
+}
+
+TEST_F(OpenAiTest, StopStringsEndTheTextBeforeThemAndSaveTheRest) {
+  start();
+  const std::string more = R"(, "stop": ["zzz", "lo w"])";
+  const Json json = post_json(kChat, say("hello world and more", more));
+  EXPECT_EQ(json["choices"][0]["message"]["content"], "hel");
+  EXPECT_EQ(json["choices"][0]["finish_reason"], "stop");
+  EXPECT_EQ(json["usage"]["completion_tokens"], 7);  // Nothing is computed after the stop.
+  std::string text;
+  for (const std::string& data : events(kChat, say("hello world", more + R"(, "stream": true)"))) {
+    if (data != "[DONE]") text += (*ParseJson(data))["choices"][0]["delta"].value("content", "");
+  }
+  EXPECT_EQ(text, "hel");
+  // The beginning of a stop that never comes is given out in the end.
+  EXPECT_EQ(post_json(kChat, say("hello", R"(, "stop": "lox")"))["choices"][0]["message"]["content"],
+            "hello");
+}
+
+TEST_F(OpenAiTest, TheSameSeedGivesTheSameText) {
+  start();
+  auto text = [&](const std::string& more) {
+    return post_json(kChat, say("?", R"(, "max_tokens": 20)" + more))["choices"][0]["message"]["content"]
+        .get<std::string>();
+  };
+  EXPECT_EQ(text(R"(, "seed": 7)"), text(R"(, "seed": 7)"));
+  EXPECT_NE(text(R"(, "seed": 7)"), text(R"(, "seed": 8)"));
+  EXPECT_NE(text(""), text(""));
+}
+
+TEST_F(OpenAiTest, ListsAndKnowsItsModels) {
+  start();
+  const Json list = *ParseJson(get("/v1/models").body);
+  EXPECT_EQ(list["object"], "list");
+  EXPECT_EQ(list["data"][0]["id"], "shoal-test");
+  EXPECT_EQ((*ParseJson(get("/v1/models/org/shoal-test").body))["id"], "org/shoal-test");
+  EXPECT_EQ((*ParseJson(get("/v1/models/org%2Fshoal-test").body))["object"], "model");
+  EXPECT_EQ(get("/v1/models/other").status, 404);
+  EXPECT_EQ(post_json(kChat, say("a", R"(, "model": "org/shoal-test")"))["model"], "shoal-test");
+  const Json wrong = post_json(kChat, say("a", R"(, "model": "gpt-9")"), 404);
+  EXPECT_EQ(wrong["error"]["code"], "model_not_found");
+  EXPECT_EQ(wrong["error"]["param"], "model");
+}
+
+TEST_F(OpenAiTest, ErrorsHaveOpenAisShape) {
+  start();
+  const Json unknown = post_json(kChat, say("a", R"(, "surprise": 1)"), 400);
+  EXPECT_EQ(unknown["error"]["type"], "invalid_request_error");
+  EXPECT_EQ(unknown["error"]["param"], "surprise");
+  EXPECT_EQ(unknown["error"]["code"], "unknown_parameter");
+  EXPECT_EQ(post_json("/v1/embeddings", "{}", 404)["error"]["code"], "unknown_url");
+  EXPECT_EQ((*ParseJson(get(kChat).body))["error"]["type"], "invalid_request_error");
+  EXPECT_EQ(get(kChat).status, 405);
+  EXPECT_THAT(post_json(kChat, std::string(65 << 10, ' '), 413)["error"]["message"].get<std::string>(),
+              HasSubstr("65536"));
+  const Json nothing = post_json("/v1/completions", R"({"prompt": ""})", 400);
+  EXPECT_EQ(nothing["error"]["param"], "prompt");
+}
+
+TEST_F(OpenAiTest, WhatCanNeverFitIsRefusedWithTheNumbers) {
+  start({.limits = {.blocks = 8, .context = 100, .steps_in_flight = 1}});
+  const Json json = post_json(kChat, say(std::string(200, 'a')), 400);
+  EXPECT_EQ(json["error"]["code"], "context_length_exceeded");
+  EXPECT_EQ(json["error"]["param"], "messages");
+  EXPECT_THAT(json["error"]["message"].get<std::string>(), HasSubstr("100"));
+  // Without max_tokens the rest of the context may be used.
+  const Json rest = post_json(kChat, say("*"));
+  EXPECT_EQ(rest["usage"]["total_tokens"], 100);
+  EXPECT_EQ(rest["choices"][0]["finish_reason"], "length");
+}
+
+TEST_F(OpenAiTest, AFullQueueIs429WithRetryAfter) {
+  start({}, {.batch = {.rows_per_step = 64, .sequences_max = 1}, .queue_max = 1});
+  engine_->hold(true);
+  std::vector<std::thread> clients;
+  for (int i = 0; i < 2; ++i) {
+    clients.emplace_back([&] { EXPECT_EQ(post(kChat, say("hi")).status, 200); });
+    ASSERT_TRUE(
+        eventually([&] { return scheduler_->stats().running + scheduler_->stats().waiting == i + 1; }));
+  }
+  const HttpReply refused = post(kChat, say("hi"));
+  EXPECT_EQ(refused.status, 429);
+  EXPECT_EQ(refused.header("retry-after"), "1");
+  EXPECT_EQ((*ParseJson(refused.body))["error"]["code"], "rate_limit_exceeded");
+  engine_->hold(false);
+  for (std::thread& one : clients) one.join();
+}
+
+TEST_F(OpenAiTest, AClientThatLeavesFreesItsBlocks) {
+  start({.step_time = milliseconds(1)});
+  for (const bool stream : {true, false}) {
+    {
+      auto socket = TcpStream::Connect("127.0.0.1", server_->port(), Soon());
+      const std::string body = say("*", stream ? R"(, "stream": true)" : "");
+      ASSERT_TRUE(socket
+                      ->send_all(fmt::format("POST {} HTTP/1.1\r\nContent-Length: {}\r\n\r\n{}", kChat,
+                                             body.size(), body),
+                                 Soon())
+                      .ok());
+      ASSERT_TRUE(eventually([&] { return scheduler_->stats().blocks_used > 0; }));
+      if (stream) {
+        ASSERT_TRUE(socket->receive(Soon()).ok());
+      }
+    }
+    EXPECT_TRUE(eventually([&] { return idle(); })) << stream;
+  }
+  EXPECT_LT(engine_->steps(), 2 * 1900);
+}
+
+TEST_F(OpenAiTest, ALostNodeIs503BeforeTheFirstTokenAndAnEventAfter) {
+  start({}, {.engine_wait = milliseconds(20)});
+  const absl::Status lost = Unavailable("node 'mini2', layer 3, step 17: no progress for 5 s");
+  std::vector<std::string> data;
+  const auto reply = client().post_events(kChat, say("*", R"(, "stream": true, "max_tokens": 2000)"), Soon(),
+                                          [&](std::string_view one) {
+                                            data.emplace_back(one);
+                                            if (data.size() == 3) engine_->lose(lost);
+                                            return true;
+                                          });
+  ASSERT_TRUE(reply.ok());
+  const Json error = ParseJson(data.back()).value_or(Json());
+  ASSERT_TRUE(error.contains("error")) << data.back();
+  EXPECT_THAT(error["error"]["message"].get<std::string>(), HasSubstr("'mini2', layer 3, step 17"));
+  const Json refused = post_json(kChat, say("hi"), 503);
+  EXPECT_EQ(refused["error"]["type"], "server_error");
+  EXPECT_THAT(refused["error"]["message"].get<std::string>(), HasSubstr("mini2"));
+  EXPECT_EQ(get("/health").status, 503);
+  engine_->recover({.blocks = 64, .context = 2048, .steps_in_flight = 1, .vocabulary = kByteVocabulary});
+  ASSERT_TRUE(eventually([&] { return get("/health").status == 200; }));
+  EXPECT_EQ(post_json(kChat, say("hi"))["choices"][0]["message"]["content"], "hi");
+}
+
+TEST_F(OpenAiTest, ADeadlineEndsTheRequest) {
+  start({.step_time = milliseconds(5)}, {}, {.request_deadline = milliseconds(60)});
+  EXPECT_EQ(post_json(kChat, say("*"), 504)["error"]["code"], "deadline_exceeded");
+}
+
+TEST_F(OpenAiTest, SixtyFourStreamsGetTheirOwnTexts) {
+  start({.limits = {.blocks = 24, .context = 512, .steps_in_flight = 2}},
+        {.batch = {.rows_per_step = 48, .sequences_max = 16}});
+  std::vector<std::thread> clients;
+  for (int i = 0; i < 64; ++i) {
+    clients.emplace_back([this, i] {
+      std::string script;
+      for (int n = 0; n < 1 + i; ++n) script += static_cast<char>('a' + (i * 7 + n * 3) % 26);
+      if (i % 2 == 0) {
+        EXPECT_EQ(post_json(kChat, say(script))["choices"][0]["message"]["content"], script);
+        return;
+      }
+      std::string text;
+      for (const std::string& data : events(kChat, say(script, R"(, "stream": true)"))) {
+        if (data != "[DONE]") text += (*ParseJson(data))["choices"][0]["delta"].value("content", "");
+      }
+      EXPECT_EQ(text, script);
+    });
+  }
+  for (std::thread& one : clients) one.join();
+}
+
+TEST_F(OpenAiTest, OperatorsSeeTheState) {
+  start();
+  post(kChat, say("hello"));
+  ASSERT_TRUE(eventually([&] { return idle(); }));
+  EXPECT_EQ((*ParseJson(get("/health").body))["status"], "ok");
+  EXPECT_EQ(get("/cluster/status").body, R"({"nodes":[]})");
+  const Json cache = *ParseJson(get("/cache/stats").body);
+  EXPECT_EQ(cache["blocks"]["total"], 64);
+  EXPECT_EQ(cache["blocks"]["used"], 0);
+  EXPECT_EQ(cache["blocks"]["free"], 64);
+  EXPECT_EQ(cache["tokens_generated"], 6);  // With the one that ended the text.
+  get("/nowhere/" + std::string(50, 'x'));
+  const std::string metrics = get("/metrics").body;
+  for (const char* line :
+       {"shoal_generated_tokens_total 5", "shoal_time_to_first_token_seconds_count 1",
+        "shoal_inter_token_latency_seconds_count 4", "shoal_kv_blocks{state=\"free\"} 64",
+        "shoal_http_responses_total{route=\"/v1/chat/completions\",status=\"200\"} 1",
+        "shoal_http_responses_total{route=\"other\",status=\"404\"} 1",
+        "shoal_stage_busy_seconds_count{node=\"node-0\"} 6", "shoal_queue_requests 0",
+        "shoal_link_bytes_total{from=\"a\",to=\"b\"} 12", "shoal_prompt_tokens_total 26"}) {
+    EXPECT_THAT(metrics, HasSubstr(line));
+  }
+}
+
+TEST_F(OpenAiTest, AConversationThatTheTemplateRefusesIsTheClientsFault) {
+  text_ = ByteText("{{ raise_exception('roles must alternate') }}");
+  start();
+  const Json json = post_json(kChat, say("hi"), 400);
+  EXPECT_THAT(json["error"]["message"].get<std::string>(), HasSubstr("roles must alternate"));
+  text_.chat.reset();
+  EXPECT_THAT(post_json(kChat, say("hi"), 400)["error"]["message"].get<std::string>(),
+              HasSubstr("no chat template"));
+}
+
+TEST_F(OpenAiTest, TemplateKwargsAndToolsReachTheTemplate) {
+  text_ = ByteText("{{ tools | length if tools else 0 }}{{ word }}[assistant]");
+  start();
+  const Json json = post_json(
+      kChat,
+      say("",
+          R"(, "chat_template_kwargs": {"word": "say:kwargs"}, "tools": [{"type": "function", "function": {"name": "f"}}])"));
+  EXPECT_EQ(json["choices"][0]["message"]["content"], "kwargs");
+  EXPECT_EQ(json["usage"]["prompt_tokens"], static_cast<int>(std::string("1say:kwargs[assistant]").size()));
+}
+
+TEST_F(OpenAiTest, MalformedRequestsLeaveTheServerServing) {
+  start();
+  for (const char* path : {"/v1/chat/completions", "/v1/completions", "/generate"}) {
+    for (const std::string& body :
+         {std::string(), std::string("{"), std::string("[]"), std::string("\0\0", 2),
+          std::string("{\"messages\":\"\xff\"}"), std::string(1000, '['), std::string("{}"),
+          std::string(R"({"messages":[{}]})"), std::string(R"({"prompt":{}})")}) {
+      EXPECT_TRUE(post_json(path, body, 400).contains("error")) << path << " " << body;
+    }
+  }
+  EXPECT_EQ(post_json(kChat, say("fine"))["choices"][0]["message"]["content"], "fine");
+}
+
+}  // namespace
+}  // namespace shoal
