@@ -1,6 +1,7 @@
 #include "wire/grpc_session.h"
 
 #include <algorithm>
+#include <thread>
 #include <utility>
 #include <vector>
 
@@ -24,8 +25,31 @@ void Count(LinkStats& sent, uint64_t bytes) {
 
 }  // namespace
 
-GrpcSession::GrpcSession(SessionOptions session, GrpcOptions options)
-    : session_(std::move(session)), options_(std::move(options)), inbox_(options_.window) {
+void DialledStreams::add(std::shared_ptr<OutStream> stream) {
+  drop_ended();
+  std::lock_guard lock(mutex_);
+  streams_.push_back(std::move(stream));
+}
+
+bool DialledStreams::drop_ended() {
+  std::list<std::shared_ptr<OutStream>> ended;  // Destroyed after the lock is released.
+  std::lock_guard lock(mutex_);
+  for (auto it = streams_.begin(); it != streams_.end();) {
+    const auto stream = it++;
+    if (stream->use_count() == 1) ended.splice(ended.end(), streams_, stream);
+  }
+  return streams_.empty();
+}
+
+void DialledStreams::drain(Deadline deadline) {
+  while (!drop_ended() && !deadline.expired()) std::this_thread::sleep_for(std::chrono::milliseconds(1));
+}
+
+GrpcSession::GrpcSession(SessionOptions session, GrpcOptions options, std::shared_ptr<DialledStreams> dialled)
+    : session_(std::move(session)),
+      options_(std::move(options)),
+      dialled_(std::move(dialled)),
+      inbox_(options_.window) {
   for (const PeerAddress& peer : session_.peers) {
     if (peer.node != session_.self) peers_[peer.node].address = peer;
   }
@@ -62,7 +86,7 @@ absl::StatusOr<Hello> GrpcSession::hello(NodeId to) const {
 }
 
 absl::StatusOr<std::shared_ptr<OutStream>> GrpcSession::link(NodeId to) {
-  std::shared_ptr<OutStream> dialled;
+  std::shared_ptr<OutStream> stream;
   {
     std::lock_guard lock(mutex_);
     if (closed_) return closed_error(to);
@@ -70,11 +94,12 @@ absl::StatusOr<std::shared_ptr<OutStream>> GrpcSession::link(NodeId to) {
     if (peer.out != nullptr) return peer.out;
     if (Clock::now() < peer.retry_at) return peer.last_error;
     ASSIGN_OR_RETURN(Hello ours, hello(to));
-    dialled = peer.out = OutStream::make(
+    stream = peer.out = OutStream::make(
         {.peer = peer.address, .hello = std::move(ours), .options = &options_, .owner = weak_from_this()});
   }
-  dialled->start();
-  return dialled;
+  dialled_->add(stream);
+  stream->start();
+  return stream;
 }
 
 absl::Status GrpcSession::send(NodeId to, Frame frame, Deadline deadline) {
@@ -116,10 +141,14 @@ absl::Status GrpcSession::connect(Deadline deadline) {
 }
 
 absl::Status GrpcSession::connect_to(NodeId to, Deadline deadline) {
+  absl::Status reason;
   while (true) {
     const auto stream = link(to);
-    const absl::Status status = stream.ok() ? (*stream)->wait_ready(deadline) : stream.status();
-    if (status.ok() || !MayPass(status) || deadline.expired()) return Annotate(status, "connect");
+    absl::Status status = stream.ok() ? (*stream)->wait_ready(deadline) : stream.status();
+    if (status.ok() || !MayPass(status)) return Annotate(status, "connect");
+    // The reason of an earlier attempt says more than that the last one had no time left.
+    if (absl::IsUnavailable(status) || reason.ok()) reason = std::move(status);
+    if (deadline.expired()) return Annotate(reason, "connect");
     std::unique_lock lock(mutex_);
     const auto until = std::min(deadline.at, std::max(peers_.at(to).retry_at, Clock::now() + kBackoffFirst));
     if (closing_.wait_until(lock, until, [this] { return closed_; })) return closed_error(to);

@@ -2,7 +2,9 @@
 // gRPC.
 #pragma once
 
+#include <list>
 #include <memory>
+#include <mutex>
 #include <string>
 
 #include "absl/status/status.h"
@@ -55,6 +57,24 @@ class OutStream {
   /// Queues a frame on a ready stream, waiting for room in its window.
   virtual absl::Status send(Frame frame, Deadline deadline) = 0;
   virtual void cancel(const absl::Status& why) = 0;
+};
+
+/// Every stream that this process dialled, until it has ended. The last reference to a channel must not be
+/// dropped by one of gRPC's own threads: with the last channel go those threads, and one would wait for
+/// itself.
+class DialledStreams {
+ public:
+  void add(std::shared_ptr<OutStream> stream);
+  /// Waits for the end of all streams; they were cancelled before.
+  void drain(Deadline deadline);
+
+ private:
+  /// Drops the streams that nobody else holds, which hold themselves until their end. True where none is
+  /// left.
+  bool drop_ended();
+
+  std::mutex mutex_;
+  std::list<std::shared_ptr<OutStream>> streams_;
 };
 
 /// A stream that a peer dialled: frames arrive here.
