@@ -113,7 +113,7 @@ void Case_matmul_affine(const Pair& pair) {
       CheckAffine(pair, {tokens, 17, 128, bits, 64, DType::kBF16, Values::kOrdinary});
     }
     CheckAffine(pair, {1, 1, 64, bits, 64, DType::kF16, Values::kOrdinary});
-    CheckAffine(pair, {2, 768, 2048, bits, 64, DType::kBF16, Values::kOrdinary});
+    CheckAffine(pair, {2, 208, 2048, bits, 64, DType::kBF16, Values::kOrdinary});
   }
   CheckAffine(pair,
               {300, 33, 4096, 4, 64, DType::kBF16, Values::kOrdinary});  // More rows than one cached pass.

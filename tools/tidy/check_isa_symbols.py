@@ -20,7 +20,7 @@ def main(library):
         if line.endswith("]:"):  # libshoal_kernels.a[avx2.cpp.o]:
             current = line[line.rindex("[") + 1:].split(".")[0]
             exported[current] = []
-        elif line:
+        elif line and not line.startswith("DW.ref."):  # A pointer to the exception handler's data, no code.
             exported[current].append(line)
     if "reference" not in exported:
         sys.exit(f"check_isa_symbols: no reference.cpp.o in {library}")
