@@ -316,7 +316,7 @@ TEST_P(Placement, ARowInABatchIsTheRowAloneOnAnyPlacement) {
 }
 
 INSTANTIATE_TEST_SUITE_P(Models, Placement, testing::ValuesIn(Subjects()),
-                         [](const testing::TestParamInfo<Subject>& info) { return info.param.name; });
+                         [](const auto& subject) { return subject.param.name; });
 
 TEST(Pairwise, EveryPairOfLevelsStandsInSomeRow) {
   const std::vector<int> levels = {5, 3, 4, 2};
