@@ -20,6 +20,7 @@ class WorkerClient::Impl {
     arguments.SetInt(GRPC_ARG_HTTP2_MAX_PINGS_WITHOUT_DATA, 0);
     arguments.SetInt(GRPC_ARG_MAX_RECONNECT_BACKOFF_MS, 1000);
     arguments.SetInt(GRPC_ARG_INITIAL_RECONNECT_BACKOFF_MS, 100);
+    arguments.SetInt(GRPC_ARG_MIN_RECONNECT_BACKOFF_MS, 500);  // The pause between attempts has this floor.
     arguments.SetInt(GRPC_ARG_ENABLE_HTTP_PROXY, 0);  // Cluster addresses are direct, whatever the environment says.
     channel_ = grpc::CreateCustomChannel(address_, grpc::InsecureChannelCredentials(), arguments);
     stub_ = v1::Worker::NewStub(channel_);

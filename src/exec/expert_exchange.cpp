@@ -295,9 +295,7 @@ void PlannedExchange::on_lost(NodeId owner, const absl::Status& status) {
 }
 
 absl::Status PlannedExchange::at(const absl::Status& status, NodeId owner) const {
-  const absl::Status named =
-      Annotate(status, fmt::format("expert owner '{}', layer {}, step {}", options_.plan->node(owner).name,
-                                   pending_.layer, step_));
+  const absl::Status named = Annotate(status, fmt::format("expert owner '{}'", options_.plan->node(owner).name));
   // Whatever broke at the owner, the asker's step is unavailable because of it; only data errors keep their code.
   return status.code() == absl::StatusCode::kOutOfRange || status.code() == absl::StatusCode::kUnavailable
              ? named

@@ -178,8 +178,9 @@ void NodeSession::fail(StepId step, const absl::Status& status) {
   failed_step_ = step;
   if (stopping_) return;
   const LayerId layer = progress_.layer;
-  const absl::Status named = Annotate(
-      status, fmt::format("node '{}', layer {}, step {}", options_.plan.node(options_.self).name, layer.value, step));
+  // Errors of a layer begin with its number.
+  const absl::Status named =
+      Annotate(status, fmt::format("node '{}', step {}", options_.plan.node(options_.self).name, step));
   LogWarning("{}", Message(named));
   (void)options_.transport->send(Plan::kCoordinator,
                                  EncodeError(FrameKind::kStepError, options_.plan.epoch, step, layer, named),

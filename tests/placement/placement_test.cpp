@@ -315,6 +315,65 @@ TEST_P(Placement, ARowInABatchIsTheRowAloneOnAnyPlacement) {
   }
 }
 
+/// Submits all chunks of all sequences at once, in turn, and only then waits: as many steps are in flight as there are.
+absl::StatusOr<std::vector<std::vector<float>>> RunInFlight(Engine& engine, const std::vector<std::vector<int32_t>>& prompts,
+                                                            int64_t chunk) {
+  std::vector<std::promise<absl::StatusOr<StepResult>>> done(1000);
+  std::vector<size_t> owner;
+  StepId id{1};
+  for (int64_t at = 0;; at += chunk) {
+    const size_t before = owner.size();
+    for (size_t i = 0; i < prompts.size(); ++i) {
+      const auto left = static_cast<int64_t>(prompts[i].size()) - at;
+      if (left <= 0) continue;
+      const int64_t take = std::min(left, chunk);
+      Step step;
+      step.id = id;
+      step.want_logits = true;
+      SeqSlice slice{SeqId{i + 1}, static_cast<int32_t>(at), {prompts[i].begin() + at, prompts[i].begin() + at + take}, {}, false};
+      for (int32_t k = 0; k < BlocksFor(at + take); ++k) slice.blocks.push_back(BlockId{static_cast<int32_t>(i) * 8 + k});
+      step.slices.push_back(std::move(slice));
+      auto& promise = done[owner.size()];
+      engine.submit(std::move(step), [&promise](absl::StatusOr<StepResult> value) { promise.set_value(std::move(value)); });
+      owner.push_back(i);
+      ++id.value;
+    }
+    if (owner.size() == before) break;
+  }
+  std::vector<std::vector<float>> logits(prompts.size());
+  absl::Status failed;
+  for (size_t s = 0; s < owner.size(); ++s) {
+    const absl::StatusOr<StepResult> result = done[s].get_future().get();
+    if (!result.ok()) {
+      failed = result.status();
+    } else {
+      logits[owner[s]].insert(logits[owner[s]].end(), result->logits.begin(), result->logits.end());
+    }
+  }
+  RETURN_IF_ERROR(failed);
+  return logits;
+}
+
+TEST_P(Placement, SeveralStepsInFlightGiveTheBitsOfOneAtATimeEvenWhereNodesOwnEachOthersExperts) {
+  const std::vector<std::vector<int32_t>> prompts = {Prompt(model_, 1, 60), Prompt(model_, 2, 23), Prompt(model_, 3, 41)};
+  std::vector<std::vector<float>> alone;
+  {
+    Running running(model_, {0, 0, 1, SupportedIsas().back(), TransportKind::kInproc});
+    const auto result = RunTogether(running.engine(), prompts, {60, 23, 41});
+    ASSERT_TRUE(result.ok()) << ToString(result.status());
+    alone = *result;
+  }
+  for (const int placement : {3, 8, 9}) {
+    for (const TransportKind transport : {TransportKind::kInproc, TransportKind::kGrpc}) {
+      const Way way{placement, 5, 1, SupportedIsas().back(), transport};
+      Running running(model_, way);
+      const auto got = RunInFlight(running.engine(), prompts, 5);
+      ASSERT_TRUE(got.ok()) << way.name() << ": " << ToString(got.status());
+      for (size_t i = 0; i < prompts.size(); ++i) EXPECT_TRUE(SameBits((*got)[i], alone[i])) << way.name();
+    }
+  }
+}
+
 INSTANTIATE_TEST_SUITE_P(Models, Placement, testing::ValuesIn(Subjects()),
                          [](const auto& subject) { return subject.param.name; });
 

@@ -1,0 +1,233 @@
+// Workers and a coordinator over real sockets on loopback: sessions, refusals, loss and return.
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <cstdlib>
+#include <filesystem>
+#include <fstream>
+#include <thread>
+
+#include "base/status.h"
+#include "cluster/remote_cluster.h"
+#include "cluster/worker_node.h"
+#include "exec/local_cluster.h"
+#include "exec/logits_probe.h"
+#include "exec/model_facts.h"
+#include "models/testing/checkpoints.h"
+#include "plan/planner.h"
+
+namespace shoal {
+namespace {
+
+using testing::HasSubstr;
+
+class ClusterTest : public testing::Test {
+ protected:
+  ClusterTest() {
+    folder_ = TinyCheckpoint("qwen3_moe", AffineFormat{4, 64});
+    root_ = std::filesystem::path(folder_).parent_path().string();
+    auto model = OpenModel(folder_);
+    SHOAL_CHECK(model.ok());
+    model_ = std::move(*model);
+  }
+
+  WorkerNode::Options worker_options(const std::string& name) const {
+    WorkerNode::Options options;
+    options.name = name;
+    options.listen = "127.0.0.1:0";
+    options.model_roots = {root_};
+    options.isa = SupportedIsas().back();
+    return options;
+  }
+  static std::unique_ptr<WorkerNode> StartWorker(WorkerNode::Options options) {
+    auto worker = WorkerNode::Start(std::move(options));
+    SHOAL_CHECK(worker.ok());
+    return std::move(*worker);
+  }
+
+  RemoteCluster::Options cluster_options(const std::vector<int>& ports) const {
+    std::vector<NodeFacts> nodes = {{.name = "coordinator"}};
+    for (const int port : ports) {
+      nodes.push_back({.name = fmt::format("worker-{}", nodes.size()), .address = fmt::format("127.0.0.1:{}", port)});
+    }
+    PlanRequest request;
+    request.strategy = LayerStrategy::kUniform;
+    request.experts.strategy = ExpertStrategy::kRoundRobin;
+    auto plan = MakePlan(model_.facts, nodes, request);
+    SHOAL_CHECK(plan.ok());
+    RemoteCluster::Options options;
+    options.checkpoint = model_.checkpoint;
+    options.spec = model_.spec;
+    options.plan = *plan;
+    options.limits = {model_.spec.max_positions, model_.spec.vocabulary, 16, 256};
+    options.model_names = ModelNames(folder_, "");
+    options.isa = SupportedIsas().back();
+    options.expert_timeout = std::chrono::seconds(2);
+    return options;
+  }
+
+  /// The error of the first session.
+  absl::Status open_once(RemoteCluster::Options options) {
+    auto cluster = RemoteCluster::Start(std::move(options));
+    if (!cluster.ok()) return cluster.status();
+    PipelineEngine engine;
+    const absl::Status opened = (*cluster)->open(Epoch{1}, engine);
+    (*cluster)->close(engine, Cancelled("done"));
+    return opened;
+  }
+
+  std::vector<float> one_node_logits(const ProbeRequest& request) {
+    LocalCluster::Options options;
+    options.checkpoint = model_.checkpoint;
+    options.spec = model_.spec;
+    auto plan = MakePlan(model_.facts, {{.name = "alone"}}, {});
+    SHOAL_CHECK(plan.ok());
+    options.plan = *plan;
+    options.limits = {model_.spec.max_positions, model_.spec.vocabulary, 16, 256};
+    options.isa = SupportedIsas().back();
+    auto cluster = LocalCluster::Load(std::move(options));
+    SHOAL_CHECK(cluster.ok());
+    PipelineEngine engine;
+    SHOAL_CHECK((*cluster)->open(Epoch{1}, engine).ok());
+    const auto result = ProbeLogits(engine, request);
+    (*cluster)->close(engine, Cancelled("done"));
+    SHOAL_CHECK(result.ok());
+    return result->logits;
+  }
+
+  std::string folder_;
+  std::string root_;
+  OpenedModel model_;
+};
+
+TEST_F(ClusterTest, TwoWorkersAndTheCoordinatorGiveTheBitsOfOneNode) {
+  const auto first = StartWorker(worker_options("first"));
+  const auto second = StartWorker(worker_options("second"));
+  auto cluster = RemoteCluster::Start(cluster_options({first->port(), second->port()}));
+  ASSERT_TRUE(cluster.ok()) << ToString(cluster.status());
+  PipelineEngine engine;
+  ASSERT_EQ((*cluster)->open(Epoch{1}, engine), absl::OkStatus());
+  const ProbeRequest request{.ids = {1, 2, 3, 4, 5, 6, 7, 8, 9}, .greedy = 3};
+  const auto got = ProbeLogits(engine, request);
+  const std::vector<NodeStatus> status = (*cluster)->status(Deadline::after_ms(5000));
+  (*cluster)->close(engine, Cancelled("done"));
+  ASSERT_TRUE(got.ok()) << ToString(got.status());
+  EXPECT_EQ(got->logits, one_node_logits(request));
+  ASSERT_EQ(status.size(), 3u);
+  for (const NodeStatus& node : status) EXPECT_EQ(node.state, "up") << node.error;
+  EXPECT_GT(status[1].facts->expert_calls, 0u);
+}
+
+TEST_F(ClusterTest, AWorkerThatIsGoneIsNamedAndItsReturnIsEnough) {
+  auto worker = StartWorker(worker_options("first"));
+  const int port = worker->port();
+  auto cluster = RemoteCluster::Start(cluster_options({port}));
+  ASSERT_TRUE(cluster.ok());
+  PipelineEngine engine;
+  Supervisor supervisor(**cluster, engine, std::chrono::milliseconds(50));
+  ASSERT_EQ(supervisor.start(), absl::OkStatus());
+  const ProbeRequest request{.ids = {5, 6, 7}, .greedy = 2};
+  const auto before = ProbeLogits(engine, request);
+  ASSERT_TRUE(before.ok());
+
+  worker.reset();
+  const auto wait_for = [&](bool up) {
+    const Deadline deadline = Deadline::after_ms(20000);
+    while (engine.state().status.ok() != up && !deadline.expired()) {
+      std::this_thread::sleep_for(std::chrono::milliseconds(10));
+    }
+    return engine.state().status;
+  };
+  const absl::Status lost = wait_for(false);
+  EXPECT_THAT(Message(lost), HasSubstr("worker-1"));
+  EXPECT_EQ((*cluster)->status(Deadline::after_ms(1000))[1].state, "lost");
+  EXPECT_FALSE(ProbeLogits(engine, request).ok());
+
+  auto options = worker_options("first");
+  options.listen = fmt::format("127.0.0.1:{}", port);
+  worker = StartWorker(options);
+  ASSERT_EQ(wait_for(true), absl::OkStatus());
+  const auto after = ProbeLogits(engine, request);
+  ASSERT_TRUE(after.ok()) << ToString(after.status());
+  EXPECT_EQ(after->logits, before->logits);
+  EXPECT_EQ(engine.state().generation, 2u);
+  supervisor.stop();
+}
+
+TEST_F(ClusterTest, AnotherModelUnderTheSameNameIsRefusedWithBothHashes) {
+  const TempFolder root;
+  const std::string copy = root.path() + "/" + std::filesystem::path(folder_).filename().string();
+  std::filesystem::copy(folder_, copy, std::filesystem::copy_options::recursive);
+  std::ifstream in(copy + "/config.json");
+  std::string text((std::istreambuf_iterator<char>(in)), {});
+  text.insert(text.find('{') + 1, "\"note\": \"another one\",");
+  std::ofstream(copy + "/config.json") << text;
+  auto options = worker_options("first");
+  options.model_roots = {root.path()};
+  const auto worker = StartWorker(options);
+  const absl::Status status = open_once(cluster_options({worker->port()}));
+  EXPECT_EQ(status.code(), absl::StatusCode::kFailedPrecondition);
+  EXPECT_THAT(Message(status), HasSubstr("is another model than the coordinator's"));
+  EXPECT_THAT(Message(status), HasSubstr(model_.facts.hash));
+}
+
+TEST_F(ClusterTest, AModelOutsideTheRootsIsNotFound) {
+  const TempFolder empty;
+  auto options = worker_options("first");
+  options.model_roots = {empty.path()};
+  const auto worker = StartWorker(options);
+  const absl::Status status = open_once(cluster_options({worker->port()}));
+  EXPECT_EQ(status.code(), absl::StatusCode::kNotFound);
+  EXPECT_THAT(Message(status), HasSubstr(empty.path()));
+}
+
+TEST_F(ClusterTest, AShareThatDoesNotFitTheWorkersMemoryIsRefusedWithTheNumbers) {
+  auto options = worker_options("small");
+  options.memory_bytes = 4096;
+  const auto worker = StartWorker(options);
+  const absl::Status status = open_once(cluster_options({worker->port()}));
+  EXPECT_EQ(status.code(), absl::StatusCode::kResourceExhausted);
+  EXPECT_THAT(Message(status), HasSubstr("it may use 4.0 KiB"));
+}
+
+TEST_F(ClusterTest, OnlyHoldersOfTheKeyAreServed) {
+  const auto key = KeyAuth::from_key("a key of more than sixteen bytes");
+  const auto other = KeyAuth::from_key("another key of sixteen bytes or more");
+  ASSERT_TRUE(key.ok() && other.ok());
+  auto options = worker_options("first");
+  options.key = *key;
+  const auto worker = StartWorker(options);
+
+  auto without = cluster_options({worker->port()});
+  EXPECT_EQ(open_once(without).code(), absl::StatusCode::kUnauthenticated);
+  auto wrong = cluster_options({worker->port()});
+  wrong.key = *other;
+  EXPECT_EQ(open_once(wrong).code(), absl::StatusCode::kUnauthenticated);
+  auto right = cluster_options({worker->port()});
+  right.key = *key;
+  EXPECT_EQ(open_once(right), absl::OkStatus());
+}
+
+TEST_F(ClusterTest, AWorkerWithoutTheKeyIsNotTrustedWithRows) {
+  const auto key = KeyAuth::from_key("a key of more than sixteen bytes");
+  const auto worker = StartWorker(worker_options("open"));
+  auto options = cluster_options({worker->port()});
+  options.key = *key;
+  const absl::Status status = open_once(options);
+  EXPECT_FALSE(status.ok());
+  EXPECT_THAT(Message(status), HasSubstr("key"));
+}
+
+TEST(ModelNames, AHuggingFaceCachePathGivesProviderAndName) {
+  EXPECT_THAT(ModelNames("/hub/models--mlx-community--Qwen3-8bit/snapshots/abc", ""),
+              testing::ElementsAre("/hub/models--mlx-community--Qwen3-8bit/snapshots/abc", "mlx-community/Qwen3-8bit", "abc"));
+}
+
+TEST(LocalAddress, LoopbackIsSeenFromLoopback) {
+  const auto address = LocalAddressTowards("127.0.0.1", 9);
+  ASSERT_TRUE(address.ok());
+  EXPECT_EQ(*address, "127.0.0.1");
+}
+
+}  // namespace
+}  // namespace shoal
