@@ -1,5 +1,7 @@
 #include "api/api_error.h"
 
+#include <nlohmann/json.hpp>
+
 #include "api/json.h"
 #include "base/status.h"
 

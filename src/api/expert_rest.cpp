@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <cmath>
 #include <map>
+#include <nlohmann/json.hpp>
 #include <numeric>
 
 #include "api/field_reader.h"
@@ -160,17 +161,20 @@ std::string ResultsBody(const std::vector<ComputeRequest>& requests,
 }  // namespace
 
 std::vector<HttpRoute> ExpertRestApi::routes() {
-  return {
-      {"POST", "/initialize",
-       [this](const HttpRequest& request, const Writer& writer) {
-         answer(initialize(request.body), *writer);
-       }},
-      {"POST", "/compute_experts",
-       [this](const HttpRequest& request, const Writer& writer) { answer(compute(request.body), *writer); }},
-      {"GET", "/status",
-       [this](const HttpRequest&, const Writer& writer) { writer->send({.body = status()}); }},
-      {"GET", "/health",
-       [](const HttpRequest&, const Writer& writer) { writer->send({.body = R"({"status":"healthy"})"}); }}};
+  std::vector<HttpRoute> routes;
+  auto add = [&routes](const char* method, const char* path, HttpHandler handler) {
+    routes.push_back({method, path, std::move(handler)});
+  };
+  add("POST", "/initialize", [this](const HttpRequest& request, const Writer& writer) {
+    answer(initialize(request.body), *writer);
+  });
+  add("POST", "/compute_experts",
+      [this](const HttpRequest& request, const Writer& writer) { answer(compute(request.body), *writer); });
+  add("GET", "/status",
+      [this](const HttpRequest&, const Writer& writer) { writer->send({.body = status()}); });
+  add("GET", "/health",
+      [](const HttpRequest&, const Writer& writer) { writer->send({.body = R"({"status":"healthy"})"}); });
+  return routes;
 }
 
 std::string ExpertRestApi::ErrorBodyOf(int, const std::string& message) {

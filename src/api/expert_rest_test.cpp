@@ -3,6 +3,8 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <nlohmann/json.hpp>
+
 #include "api/http_client.h"
 #include "api/json.h"
 #include "base/status.h"

@@ -28,10 +28,9 @@ namespace {
 
 /// Bytes read ahead of a request that is still being answered (pipelining); beyond, the client waits.
 constexpr size_t kReadAheadMax = 64 << 10;
-/// After an error the client may still be sending: for this long and this much is thrown away, so that it
-/// sees the answer and not a reset connection.
+/// After an error the client may still be sending: for this long it is thrown away, so that the client sees
+/// the answer and not a reset connection.
 constexpr Duration kLinger = std::chrono::seconds(2);
-constexpr size_t kLingerBytesMax = 64 << 20;
 /// A client that closed its sending side has left, or has only said all it will (nc -N): an answer that is
 /// ready so soon still goes out; then the client counts as gone.
 constexpr Duration kHalfCloseGrace = std::chrono::milliseconds(500);
@@ -81,12 +80,9 @@ class HttpConnection : public std::enable_shared_from_this<HttpConnection> {
     });
   }
   void refuse(int status, const std::string& message) {
-    post([this, status, message] {
-      answer_error(status, message);
-      start_read();
-    });
+    post([this, status, message] { answer_error(status, message); });
   }
-  /// Closes where nothing is under way; otherwise after the answer.
+  // Closes where nothing is under way; otherwise after the answer.
   void retire() {
     post([this] {
       keep_alive_ = false;
@@ -163,6 +159,9 @@ class HttpConnection : public std::enable_shared_from_this<HttpConnection> {
   bool answering(uint64_t exchange) const {
     return exchange == exchange_ && state_ == State::kHandling && !finished_;
   }
+  bool half_a_request() const {
+    return state_ == State::kReading && (parser_->got_some() || !inbox_.empty());
+  }
   template <typename F>
   void post_answer(uint64_t exchange, F&& f) {
     post([this, exchange, f = std::forward<F>(f)]() mutable {
@@ -178,7 +177,7 @@ class HttpConnection : public std::enable_shared_from_this<HttpConnection> {
   void parse_failed(const ErrorCode& error);
   void dispatch();
   void run_handler(HttpHandler handler, HttpRequest request);
-  void answer_error(int status, const std::string& message, const HttpHeaders& headers = {});
+  void answer_error(int status, const std::string& message);
   void send_now(HttpResponse response);
   void begin_answer(int status, const std::string& content_type, HttpHeaders headers);
   void finish_answer();
@@ -201,7 +200,6 @@ class HttpConnection : public std::enable_shared_from_this<HttpConnection> {
   std::string inbox_;  // Received, not parsed.
   bool reading_ = false;
   bool input_ended_ = false;  // The client closed its sending side.
-  size_t lingered_bytes_ = 0;
 
   std::optional<Parser> parser_;
   bool continue_sent_ = false;
@@ -254,11 +252,7 @@ void HttpConnection::start_read() {
 void HttpConnection::on_read(const ErrorCode& error, size_t bytes) {
   if (state_ == State::kClosed) return;
   if (error) return on_end_of_input(error);
-  if (state_ == State::kLingering) {
-    lingered_bytes_ += bytes;
-    if (lingered_bytes_ > kLingerBytesMax) return close();
-    return start_read();
-  }
+  if (state_ == State::kLingering) return start_read();
   const bool first = state_ == State::kReading && inbox_.empty() && !parser_->got_some();
   inbox_.append(chunk_.data(), bytes);
   if (state_ == State::kReading) {
@@ -269,8 +263,7 @@ void HttpConnection::on_read(const ErrorCode& error, size_t bytes) {
 }
 
 void HttpConnection::on_end_of_input(const ErrorCode& error) {
-  const bool half_a_request = state_ == State::kReading && (parser_->got_some() || !inbox_.empty());
-  if (error == asio::error::eof && half_a_request) {
+  if (error == asio::error::eof && half_a_request()) {
     input_ended_ = true;
     return answer_error(400, "the request ended before it was complete");
   }
@@ -357,12 +350,12 @@ void HttpConnection::run_handler(HttpHandler handler, HttpRequest request) {
 
 // Answers what cannot be answered by a handler, and closes: after a broken request the next one cannot be
 // found.
-void HttpConnection::answer_error(int status, const std::string& message, const HttpHeaders& headers) {
+void HttpConnection::answer_error(int status, const std::string& message) {
   if (state_ == State::kClosed || begun_) return close();
   keep_alive_ = false;
   state_ = State::kHandling;
   read_timer_.cancel();
-  send_now({.status = status, .body = shared_->error_body(status, message), .headers = headers});
+  send_now({.status = status, .body = shared_->error_body(status, message)});
 }
 
 void HttpConnection::send_now(HttpResponse response) {
@@ -450,9 +443,7 @@ void HttpConnection::watch_reading(Duration limit) {
   read_timer_.async_wait([self = shared_from_this()](const ErrorCode& error) {
     // A timer that was set again meanwhile calls with operation_aborted, or has its new expiry ahead.
     if (error || self->read_timer_.expiry() > Clock::now()) return;
-    const bool asked =
-        self->state_ == State::kReading && (self->parser_->got_some() || !self->inbox_.empty());
-    if (asked) return self->answer_error(408, "the request did not arrive in time");
+    if (self->half_a_request()) return self->answer_error(408, "the request did not arrive in time");
     if (self->state_ != State::kHandling || self->input_ended_) self->close();
   });
 }
@@ -543,8 +534,7 @@ struct HttpServer::Impl {
     return static_cast<int>(shared->open.size());
   }
 
-  template <typename F>
-  void for_each_connection(F f) {
+  void for_each_connection(void (HttpConnection::*f)()) {
     std::vector<std::shared_ptr<HttpConnection>> alive;
     {
       std::lock_guard lock(shared->mutex);
@@ -552,7 +542,7 @@ struct HttpServer::Impl {
         if (auto strong = connection->weak_from_this().lock()) alive.push_back(std::move(strong));
       }
     }
-    for (const auto& connection : alive) f(*connection);
+    for (const auto& connection : alive) ((*connection).*f)();
   }
 
   bool wait_empty(Deadline deadline) {
@@ -594,9 +584,9 @@ void HttpServer::stop(Duration patience) {
     impl->acceptor.close(ignored);
     impl->pause.cancel();
   });
-  impl_->for_each_connection([](HttpConnection& connection) { connection.retire(); });
+  impl_->for_each_connection(&HttpConnection::retire);
   if (!impl_->wait_empty(Deadline::after(patience))) {
-    impl_->for_each_connection([](HttpConnection& connection) { connection.cut(); });
+    impl_->for_each_connection(&HttpConnection::cut);
     impl_->wait_empty(Deadline::after(std::chrono::seconds(5)));
   }
   impl_->shared->handlers->join();

@@ -3,12 +3,12 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <nlohmann/json.hpp>
 
 #include "api/json.h"
 #include "base/check.h"
 #include "base/random.h"
 #include "base/status.h"
-#include "kv/block_pool.h"
 
 namespace shoal {
 namespace {
@@ -65,32 +65,25 @@ std::string OpenAiApi::ErrorBodyOf(int status, const std::string& message) {
 }
 
 std::vector<HttpRoute> OpenAiApi::routes() {
-  auto method = [this](auto member) {
-    return [this, member](const HttpRequest& request, Writer writer) {
-      (this->*member)(request, std::move(writer));
-    };
+  std::vector<HttpRoute> routes;
+  auto add = [this, &routes](const char* method, const char* path, auto member) {
+    routes.push_back({method, path, [this, member](const HttpRequest& request, const Writer& writer) {
+                        (this->*member)(request, writer);
+                      }});
   };
-  return {
-      {"POST", "/v1/chat/completions", method(&OpenAiApi::chat_completion)},
-      {"POST", "/v1/completions", method(&OpenAiApi::completion)},
-      {"POST", "/generate", method(&OpenAiApi::generate)},
-      {"GET", "/v1/models", method(&OpenAiApi::list_models)},
-      {"GET", "/v1/models/*", method(&OpenAiApi::describe_model)},
-      {"GET", "/health", method(&OpenAiApi::health)},
-      {"GET", "/cache/stats", method(&OpenAiApi::cache_stats)},
-      {"GET", "/cluster/status",
-       [this](const HttpRequest&, const Writer& writer) {
-         writer->send({.body = options_.cluster_status ? options_.cluster_status() : "{}"});
-       }},
-      {"GET", "/metrics",
-       [this](const HttpRequest&, const Writer& writer) {
-         writer->send(
-             {.content_type = "text/plain; version=0.0.4; charset=utf-8", .body = metrics_.scrape()});
-       }},
-  };
+  add("POST", "/v1/chat/completions", &OpenAiApi::chat_completion);
+  add("POST", "/v1/completions", &OpenAiApi::completion);
+  add("POST", "/generate", &OpenAiApi::generate);
+  add("GET", "/v1/models", &OpenAiApi::list_models);
+  add("GET", "/v1/models/*", &OpenAiApi::describe_model);
+  add("GET", "/health", &OpenAiApi::health);
+  add("GET", "/cluster/status", &OpenAiApi::cluster_status);
+  add("GET", "/cache/stats", &OpenAiApi::cache_stats);
+  add("GET", "/metrics", &OpenAiApi::scrape);
+  return routes;
 }
 
-void OpenAiApi::chat_completion(const HttpRequest& request, Writer writer) {
+void OpenAiApi::chat_completion(const HttpRequest& request, const Writer& writer) {
   const auto parsed = ParseChatCompletion(request.body, {.vocabulary = options_.vocabulary});
   if (!parsed.has_value()) return SendError(*writer, parsed.error());
   if (const auto wrong = check_model(parsed->common)) return SendError(*writer, *wrong);
@@ -99,7 +92,7 @@ void OpenAiApi::chat_completion(const HttpRequest& request, Writer writer) {
   start(AnswerKind::kChat, parsed->common, *std::move(prompt), writer);
 }
 
-void OpenAiApi::completion(const HttpRequest& request, Writer writer) {
+void OpenAiApi::completion(const HttpRequest& request, const Writer& writer) {
   auto parsed = ParseCompletion(request.body, {.vocabulary = options_.vocabulary});
   if (!parsed.has_value()) return SendError(*writer, parsed.error());
   if (const auto wrong = check_model(parsed->common)) return SendError(*writer, *wrong);
@@ -109,7 +102,7 @@ void OpenAiApi::completion(const HttpRequest& request, Writer writer) {
   start(AnswerKind::kCompletion, parsed->common, *std::move(prompt), writer);
 }
 
-void OpenAiApi::generate(const HttpRequest& request, Writer writer) {
+void OpenAiApi::generate(const HttpRequest& request, const Writer& writer) {
   const auto parsed = ParseGenerate(request.body, {.vocabulary = options_.vocabulary});
   if (!parsed.has_value()) return SendError(*writer, parsed.error());
   if (const auto wrong = check_model(parsed->common)) return SendError(*writer, *wrong);
@@ -183,7 +176,7 @@ void OpenAiApi::start(AnswerKind kind, const CommonFields& common, std::vector<i
   writer->on_disconnect([scheduler = &scheduler_, request = *id] { scheduler->cancel(request); });
 }
 
-void OpenAiApi::list_models(const HttpRequest&, Writer writer) const {
+void OpenAiApi::list_models(const HttpRequest&, const Writer& writer) const {
   std::string list;
   for (const std::string& name : options_.model_names) {
     list += (list.empty() ? "" : ",") + ModelBody(name, started_);
@@ -191,7 +184,7 @@ void OpenAiApi::list_models(const HttpRequest&, Writer writer) const {
   writer->send({.body = fmt::format(R"({{"object":"list","data":[{}]}})", list)});
 }
 
-void OpenAiApi::describe_model(const HttpRequest& request, Writer writer) const {
+void OpenAiApi::describe_model(const HttpRequest& request, const Writer& writer) const {
   const std::string name = request.path.substr(std::string_view("/v1/models/").size());
   if (std::ranges::count(options_.model_names, name) == 0) {
     return SendError(*writer, UnknownModel(name, options_.model_names));
@@ -199,7 +192,7 @@ void OpenAiApi::describe_model(const HttpRequest& request, Writer writer) const 
   writer->send({.body = ModelBody(name, started_)});
 }
 
-void OpenAiApi::health(const HttpRequest&, Writer writer) const {
+void OpenAiApi::health(const HttpRequest&, const Writer& writer) const {
   const SchedulerStats stats = scheduler_.stats();
   Json json;
   json["status"] = stats.engine.ok() ? "ok" : "unavailable";
@@ -208,11 +201,19 @@ void OpenAiApi::health(const HttpRequest&, Writer writer) const {
   writer->send({.status = stats.engine.ok() ? 200 : 503, .body = DumpJson(json)});
 }
 
-void OpenAiApi::cache_stats(const HttpRequest&, Writer writer) const {
+void OpenAiApi::cluster_status(const HttpRequest&, const Writer& writer) const {
+  writer->send({.body = options_.cluster_status ? options_.cluster_status() : "{}"});
+}
+
+void OpenAiApi::scrape(const HttpRequest&, const Writer& writer) const {
+  writer->send({.content_type = "text/plain; version=0.0.4; charset=utf-8", .body = metrics_.scrape()});
+}
+
+void OpenAiApi::cache_stats(const HttpRequest&, const Writer& writer) const {
   const SchedulerStats stats = scheduler_.stats();
   Json json;
   json["blocks"] = {{"total", stats.blocks_total}, {"used", stats.blocks_used}, {"free", stats.blocks_free}};
-  json["positions_per_block"] = kBlockPositions;
+  json["positions_per_block"] = stats.positions_per_block;
   json["context"] = stats.limits.context;
   json["requests"] = {{"running", stats.running}, {"waiting", stats.waiting}};
   json["steps"] = stats.steps;

@@ -50,13 +50,15 @@ class OpenAiApi {
  private:
   using Writer = std::shared_ptr<ResponseWriter>;
 
-  void chat_completion(const HttpRequest& request, Writer writer);
-  void completion(const HttpRequest& request, Writer writer);
-  void generate(const HttpRequest& request, Writer writer);
-  void list_models(const HttpRequest& request, Writer writer) const;
-  void describe_model(const HttpRequest& request, Writer writer) const;
-  void health(const HttpRequest& request, Writer writer) const;
-  void cache_stats(const HttpRequest& request, Writer writer) const;
+  void chat_completion(const HttpRequest& request, const Writer& writer);
+  void completion(const HttpRequest& request, const Writer& writer);
+  void generate(const HttpRequest& request, const Writer& writer);
+  void list_models(const HttpRequest& request, const Writer& writer) const;
+  void describe_model(const HttpRequest& request, const Writer& writer) const;
+  void health(const HttpRequest& request, const Writer& writer) const;
+  void cluster_status(const HttpRequest& request, const Writer& writer) const;
+  void scrape(const HttpRequest& request, const Writer& writer) const;
+  void cache_stats(const HttpRequest& request, const Writer& writer) const;
 
   std::optional<ApiError> check_model(const CommonFields& common) const;
   ApiResult<std::vector<int32_t>> prompt_tokens(const ChatCompletionRequest& request) const;

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cfloat>
 #include <charconv>
+#include <nlohmann/json.hpp>
 
 #include "api/field_reader.h"
 #include "api/json.h"

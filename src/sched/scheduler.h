@@ -15,6 +15,7 @@
 #include "absl/status/statusor.h"
 #include "base/clock.h"
 #include "exec/engine.h"
+#include "kv/block_pool.h"
 #include "sched/batcher.h"
 #include "sched/request.h"
 
@@ -49,6 +50,7 @@ struct SchedulerStats {
   int blocks_total = 0;
   int blocks_free = 0;
   int blocks_used = 0;  ///< Free + used = total.
+  int positions_per_block = kBlockPositions;
   int64_t steps = 0;
   int64_t rows = 0;  ///< Token rows computed, re-prefills included.
   int64_t tokens_generated = 0;
