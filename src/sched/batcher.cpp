@@ -33,11 +33,15 @@ absl::Status CheckFits(const GenerationRequest& request, const EngineLimits& lim
   return absl::OkStatus();
 }
 
-Batcher::Batcher(BatcherOptions options) : options_(options) {
-  SHOAL_CHECK_GE(options_.sequences_max, 1);
-  // Every running sequence that does not decode then finds at least one row: prefill cannot starve.
-  SHOAL_CHECK_LE(options_.sequences_max, options_.rows_per_step);
+// Every running sequence that does not decode must find at least one row, or decodes would starve prefill.
+BatcherOptions Batcher::Bounded(BatcherOptions options) {
+  SHOAL_CHECK_GE(options.rows_per_step, 1);
+  SHOAL_CHECK_GE(options.sequences_max, 1);
+  options.sequences_max = std::min(options.sequences_max, options.rows_per_step);
+  return options;
 }
+
+Batcher::Batcher(BatcherOptions options) : options_(Bounded(options)) {}
 
 void Batcher::reset(const EngineLimits& limits) {
   SHOAL_CHECK(running_.empty() && in_flight_.empty());

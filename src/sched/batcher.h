@@ -24,7 +24,7 @@ namespace shoal {
 
 struct BatcherOptions {
   int rows_per_step = 256;  ///< Token budget of one step: decode rows first, prefill chunks fill the rest.
-  int sequences_max = 256;  ///< Sequences that hold blocks at once; at most rows_per_step.
+  int sequences_max = 256;  ///< Sequences that hold blocks at once; never more than rows_per_step.
 };
 
 /// OK if `request` can be served by an engine with `limits`; else InvalidArgument with the numbers.
@@ -88,6 +88,7 @@ class Batcher {
     std::vector<SeqId> sampled;  // Those of them that get a token.
   };
 
+  static BatcherOptions Bounded(BatcherOptions options);
   void add_decodes(Step& step, InFlight& record);
   void add_prefills(Step& step, InFlight& record);
   void admit();

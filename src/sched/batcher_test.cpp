@@ -92,6 +92,13 @@ TEST_F(BatcherTest, DecodesGoFirstAndPrefillFillsTheRest) {
   EXPECT_EQ(step->slices[1].tokens.size(), 63u);
 }
 
+TEST_F(BatcherTest, AdmitsNoMoreSequencesThanAStepHasRows) {
+  start(kLimits, {.rows_per_step = 2, .sequences_max = 16});
+  for (int i = 0; i < 4; ++i) add(1);
+  EXPECT_THAT(compose()->slices, SizeIs(2));
+  EXPECT_EQ(batcher_->running(), 2);
+}
+
 TEST_F(BatcherTest, SplitsDecodesEvenlyAmongTheStepsInFlight) {
   EngineLimits limits = kLimits;
   limits.steps_in_flight = 2;
