@@ -14,12 +14,12 @@ def key_file(path, text):
     return path
 
 
-def refusal(make_cluster, name, **options):
-    """Starts a cluster that must not become ready; returns what the coordinator says about node `name`."""
+def refused(make_cluster, **options):
+    """Starts a cluster that must not become ready."""
     cluster = make_cluster(2, start=False, **options)
     with pytest.raises(ClusterError):
         cluster.start(timeout_s=6)
-    return cluster.coordinator.log()
+    return cluster
 
 
 def test_nodes_with_one_key_work_together(make_cluster, tmp_path):
@@ -32,15 +32,15 @@ def test_nodes_with_one_key_work_together(make_cluster, tmp_path):
 def test_a_worker_with_another_key_is_refused(make_cluster, tmp_path):
     ours = key_file(tmp_path / "ours", "a key of more than sixteen bytes\n")
     other = key_file(tmp_path / "other", "some other key of the same sort\n")
-    log = refusal(make_cluster, "worker-2", serve_args=("--split", "2,2,2", "--key-file", ours),
-                  worker_args=lambda i: ("--key-file", ours if i == 0 else other))
-    assert "worker-2" in log and "key" in log
-    assert "sixteen" not in log, "a key must never be printed"
+    cluster = refused(make_cluster, serve_args=("--split", "2,2,2", "--key-file", ours),
+                      worker_args=lambda i: ("--key-file", ours if i == 0 else other))
+    assert cluster.addresses[1] in cluster.coordinator.log() and "key" in cluster.coordinator.log()
+    assert all("sixteen" not in process.log() for process in cluster.processes), "a key must never be printed"
 
 
 def test_a_worker_with_a_key_refuses_a_coordinator_without_one(make_cluster, tmp_path):
     key = key_file(tmp_path / "key", "a key of more than sixteen bytes\n")
-    assert "key" in refusal(make_cluster, "worker-1", worker_args=("--key-file", key))
+    assert "key" in refused(make_cluster, worker_args=("--key-file", key)).coordinator.log()
 
 
 def test_another_model_under_the_same_name_is_refused(make_cluster, demo_model, tmp_path):
@@ -50,14 +50,14 @@ def test_another_model_under_the_same_name_is_refused(make_cluster, demo_model, 
     config = json.loads((other / "config.json").read_text())
     config["rope_theta"] = 20000.0
     (other / "config.json").write_text(json.dumps(config))
-    log = refusal(make_cluster, "worker-1", model_root=other.parent)
+    log = refused(make_cluster, model_root=other.parent).coordinator.log()
     assert "shoal-demo-4bit" in log and "hash" in log
 
 
 def test_a_worker_that_lacks_the_model_says_where_it_looked(make_cluster, tmp_path):
     empty = tmp_path / "empty"
     empty.mkdir()
-    assert str(empty) in refusal(make_cluster, "worker-1", model_root=empty)
+    assert str(empty) in refused(make_cluster, model_root=empty).coordinator.log()
 
 
 def test_a_cluster_becomes_ready_when_its_last_worker_appears(make_cluster):

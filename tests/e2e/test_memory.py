@@ -20,8 +20,7 @@ def test_peak_memory_is_weights_and_cache_and_a_bounded_rest(request, demo_model
     config = json.loads((demo_model / "config.json").read_text())
     ask(client_of(cluster), QUESTIONS[2], max_tokens=200)
     status = cluster.status()
-    for process in cluster.processes:
-        node = cluster.node(process.name)
+    for process, node in zip(cluster.processes, status["nodes"], strict=True):
         assert node["weight_bytes"] > 0
         bound = 1.1 * node["weight_bytes"] + kv_bytes(status, node, config) + 200e6
         assert process.rss_bytes(peak=True) <= bound, node
@@ -29,7 +28,7 @@ def test_peak_memory_is_weights_and_cache_and_a_bounded_rest(request, demo_model
 
 def test_three_nodes_share_the_weights_of_one(single, trio):
     def weights(cluster):
-        return [cluster.node(p.name)["weight_bytes"] for p in cluster.processes]
+        return [node["weight_bytes"] for node in cluster.status()["nodes"]]
     whole, parts = sum(weights(single)), weights(trio)
     assert all(0 < part < 0.7 * whole for part in parts), (parts, whole)
     # Only the embedding is held twice: the first stage looks up, the last one is tied to it.
