@@ -1,0 +1,176 @@
+#!/usr/bin/env python3
+"""Decode and prefill of whole clusters of processes, through the HTTP API, as a user would see them.
+
+Per case: one warm-up, then RUNS requests; medians, with minimum and maximum. Tokens are timed at the client, so the numbers
+hold HTTP, scheduling and streaming too. Only the standard library.
+"""
+import argparse
+import datetime
+import json
+import os
+import platform
+import random
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.request
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT / "tools" / "demo"))
+from local_cluster import LocalCluster  # noqa: E402  (it lies beside the demo)
+
+RUNS = 5
+PAGE = ROOT / "docs" / "benchmarks.md"
+BEGIN, END = "<!-- begin: bench/end_to_end.py -->", "<!-- end: bench/end_to_end.py -->"
+
+
+class Case:
+    """A model on some nodes, each with `threads` threads."""
+
+    def __init__(self, model, nodes, threads, prompt, generate, placement=(), note=""):
+        self.model, self.nodes, self.threads = model, nodes, threads
+        self.prompt, self.generate, self.placement, self.note = prompt, generate, list(placement), note
+
+
+def cases(models):
+    demo, big = models["demo"], models.get("A")
+    out = [
+        Case(demo, 1, 2, 256, 128),
+        Case(demo, 1, 1, 256, 128),
+        Case(demo, 2, 1, 256, 128, ["--split", "3,3"], "layers 3 + 3"),
+        Case(demo, 2, 1, 256, 128, ["--split", "3,3", "--experts", "round_robin:2"], "layers 3 + 3, experts over both"),
+    ]
+    if big:
+        out += [
+            Case(big, 1, 2, 512, 64),
+            Case(big, 1, 1, 512, 64),
+            Case(big, 2, 1, 512, 64, ["--split", "14,14"], "layers 14 + 14"),
+        ]
+    return out
+
+
+def generate(url, prompt, count, banned):
+    """Streams `count` tokens after `prompt` (ids). Returns the arrival times of the pieces, from the request on."""
+    body = {"prompt": prompt, "max_tokens": count, "temperature": 0, "stream": True, "stream_options": {"include_usage": True},
+            "logit_bias": {str(i): -100 for i in banned}}
+    request = urllib.request.Request(url + "/v1/completions", json.dumps(body).encode(),
+                                     {"Content-Type": "application/json"})
+    begin = time.perf_counter()
+    times, usage = [], None
+    with urllib.request.urlopen(request, timeout=900) as response:
+        for line in response:
+            if not line.startswith(b"data: ") or line.strip() == b"data: [DONE]":
+                continue
+            event = json.loads(line[6:])
+            if "error" in event:
+                raise RuntimeError(event["error"]["message"])
+            if event.get("usage"):
+                usage = event["usage"]
+            if event["choices"]:
+                times.append(time.perf_counter() - begin)
+    if usage is None or usage["completion_tokens"] != count:
+        raise RuntimeError(f"expected {count} tokens, got {usage}")
+    return times[0], times[-1]
+
+
+def link_totals(cluster):
+    totals = {"bytes": 0.0, "messages": 0.0}
+    for name, value in cluster.metrics().items():
+        for kind in totals:
+            if name.startswith(f"shoal_link_{kind}_total"):
+                totals[kind] += value
+    return totals
+
+
+def measure(shoal, case, log_dir):
+    config = json.loads((case.model["folder"] / "config.json").read_text())
+    generation = json.loads((case.model["folder"] / "generation_config.json").read_text())
+    eos = generation.get("eos_token_id", [])
+    eos = eos if isinstance(eos, list) else [eos]
+    numbers = random.Random(1)
+    prompt = [numbers.randrange(config["vocab_size"] - 300) for _ in range(case.prompt)]
+    threads = ["--threads", case.threads]
+    with LocalCluster(shoal, case.model["folder"], log_dir, workers=case.nodes - 1, worker_args=threads,
+                      serve_args=[*threads, *case.placement, "--kv-positions", 4096]) as cluster:
+        generate(cluster.url, prompt, 8, eos)
+        prefill, decode = [], []
+        for _ in range(RUNS):
+            first, last = generate(cluster.url, prompt, case.generate, eos)
+            prefill.append(case.prompt / first)
+            decode.append((case.generate - 1) / (last - first))
+        before = link_totals(cluster)
+        generate(cluster.url, prompt[:1], case.generate, eos)  # One prompt token: decode steps only.
+        after = link_totals(cluster)
+        nodes = cluster.status()["nodes"]
+        rss = [process.rss_bytes(peak=True) for process in cluster.processes]
+    return {"prefill": prefill, "decode": decode,
+            "messages": (after["messages"] - before["messages"]) / case.generate,
+            "bytes": (after["bytes"] - before["bytes"]) / case.generate,
+            "rss": rss, "weights": [node.get("weight_bytes", 0) for node in nodes]}
+
+
+def spread(values):
+    return f"{statistics.median(values):.1f} ({min(values):.1f}-{max(values):.1f})"
+
+
+def mib(values):
+    return " + ".join(f"{value / 2**20:.0f}" for value in values)
+
+
+def cpu_name():
+    for line in Path("/proc/cpuinfo").read_text().splitlines():
+        if line.startswith("model name"):
+            return line.split(":", 1)[1].strip()
+    return platform.processor()
+
+
+def report(results, commit, isa):
+    lines = [BEGIN,
+             f"Machine: {cpu_name()}, {os.cpu_count()} cores, {platform.system()} {platform.release()}; kernels: {isa}. "
+             f"Commit {commit}, {datetime.date.today().isoformat()}. "
+             f"Median (minimum-maximum) of {RUNS} runs after a warm-up; all processes on this machine, over loopback.", "",
+             "| model | nodes x threads | placement | prompt | prefill tokens/s | decode tokens/s | messages per token | "
+             "KiB per token | peak RSS, MiB | packed weights, MiB |",
+             "| --- | --- | --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: |"]
+    for case, result in results:
+        lines.append(f"| {case.model['name']} | {case.nodes} x {case.threads} | {case.note or 'one node'} | {case.prompt} | "
+                     f"{spread(result['prefill'])} | {spread(result['decode'])} | {result['messages']:.2f} | "
+                     f"{result['bytes'] / 1024:.2f} | {mib(result['rss'])} | {mib(result['weights'])} |")
+    return "\n".join([*lines, END])
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--shoal", default=ROOT / "build" / "release" / "bin" / "shoal", type=Path)
+    parser.add_argument("--big", action="store_true", help="also a random Qwen3-1.7B at 4 bits (written once, about 1 GB)")
+    parser.add_argument("--write", action="store_true", help=f"put the table into {PAGE.relative_to(ROOT)}")
+    flags = parser.parse_args()
+
+    models = {"demo": {"name": "shoal-demo-4bit", "folder": ROOT / "models" / "shoal-demo-4bit"}}
+    if flags.big:
+        folder = ROOT / "build" / "bench" / "qwen3-1.7b-4bit"
+        if not (folder / "config.json").exists():
+            subprocess.run([flags.shoal, "synth", "--shape", "A", "--bits", "4", "--out", folder], check=True)
+        models["A"] = {"name": "Qwen3-1.7B shape, 4 bits, random", "folder": folder}
+    commit = subprocess.run(["git", "-C", ROOT, "rev-parse", "--short", "HEAD"], capture_output=True, text=True,
+                            check=True).stdout.strip()
+    results = []
+    with tempfile.TemporaryDirectory() as logs:
+        for number, case in enumerate(cases(models)):
+            print(f"{case.model['name']}: {case.nodes} x {case.threads}, {case.note or 'one node'} ...", flush=True)
+            result = measure(flags.shoal, case, Path(logs) / str(number))
+            print(f"  prefill {spread(result['prefill'])}, decode {spread(result['decode'])} tokens/s", flush=True)
+            results.append((case, result))
+    text = report(results, commit, os.environ.get("SHOAL_ISA") or "the fastest here")
+    print(text)
+    if flags.write:
+        page = PAGE.read_text()
+        head, rest = page.split(BEGIN, 1)
+        PAGE.write_text(head + text + rest.split(END, 1)[1])
+
+
+if __name__ == "__main__":
+    main()
