@@ -1,8 +1,7 @@
 #include "app/cluster_status.h"
 
-#include <nlohmann/json.hpp>
-
 #include <algorithm>
+#include <nlohmann/json.hpp>
 #include <thread>
 
 #include "base/log.h"
@@ -19,8 +18,8 @@ constexpr int64_t kStatusMs = 700;  // A status page waits no longer for a node 
 
 absl::StatusOr<WorkerFacts> AskUntil(WorkerClient& client, Deadline deadline) {
   while (true) {
-    absl::StatusOr<WorkerFacts> facts =
-        client.describe(Deadline::min(Deadline::after_ms(kAskMs), Deadline{deadline.at + std::chrono::seconds(1)}));
+    absl::StatusOr<WorkerFacts> facts = client.describe(
+        Deadline::min(Deadline::after_ms(kAskMs), Deadline{deadline.at + std::chrono::seconds(1)}));
     const bool again = facts.status().code() == absl::StatusCode::kUnavailable ||
                        facts.status().code() == absl::StatusCode::kDeadlineExceeded;
     if (facts.ok() || !again || deadline.expired()) return facts;
@@ -99,7 +98,8 @@ std::string ClusterStatusJson(RemoteCluster& cluster, const PipelineEngine& engi
                   {"layers", plan.layers()},
                   {"context", model.spec.max_positions},
                   {"activations", Name(plan.activations)}};
-  out["cache"] = {{"dtype", Name(plan.kv_dtype)}, {"blocks", limits.blocks}, {"positions_per_block", kBlockPositions}};
+  out["cache"] = {
+      {"dtype", Name(plan.kv_dtype)}, {"blocks", limits.blocks}, {"positions_per_block", kBlockPositions}};
   out["nodes"] = Json::array();
   for (size_t i = 0; i < plan.nodes.size(); ++i) {
     Json node = NodeJson(plan, NodeId{static_cast<int32_t>(i)}, nodes[i], facts);

@@ -1,4 +1,5 @@
-// What a coordinator knows of its cluster: facts gathered from workers before planning, and the JSON of /cluster/status.
+// What a coordinator knows of its cluster: facts gathered from workers before planning, and the JSON of
+// /cluster/status.
 #pragma once
 
 #include <optional>
@@ -13,11 +14,12 @@
 
 namespace shoal {
 
-/// Asks every worker what it is, trying again until `deadline`, and fills in what the placement does not say: name, memory,
-/// compute (threads), device. Unavailable names the worker that did not answer.
+/// Asks every worker what it is, trying again until `deadline`, and fills in what the placement does not say:
+/// name, memory, compute (threads), device. Unavailable names the worker that did not answer.
 absl::Status AskWorkers(Placement& placement, const std::optional<KeyAuth>& key, Deadline deadline);
 
-/// {"status", "error", "epoch", "model": {...}, "cache": {...}, "nodes": [{"name", "state", "layers", "experts", ...}], ...}
+/// {"status", "error", "epoch", "model": {...}, "cache": {...}, "nodes": [{"name", "state", "layers",
+/// "experts", ...}], ...}
 std::string ClusterStatusJson(RemoteCluster& cluster, const PipelineEngine& engine, const OpenedModel& model,
                               const std::vector<NodeFacts>& facts);
 

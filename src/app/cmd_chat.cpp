@@ -1,7 +1,6 @@
-#include <nlohmann/json.hpp>
-
 #include <cstdio>
 #include <iostream>
+#include <nlohmann/json.hpp>
 
 #include "api/http_client.h"
 #include "app/command.h"
@@ -43,8 +42,9 @@ absl::StatusOr<std::string> Ask(const HttpClient& client, const ChatFlags& flags
     }
     return true;
   };
-  ASSIGN_OR_RETURN(const HttpReply reply, client.post_events("/v1/chat/completions", request.dump(),
-                                                             Deadline::after(std::chrono::minutes(30)), on_data));
+  ASSIGN_OR_RETURN(const HttpReply reply,
+                   client.post_events("/v1/chat/completions", request.dump(),
+                                      Deadline::after(std::chrono::minutes(30)), on_data));
   if (!failed.empty()) return Unavailable("{}", failed);
   if (reply.status != 200) return Unavailable("the server answered {}: {}", reply.status, reply.body);
   std::fputc('\n', stdout);
@@ -82,9 +82,11 @@ Command AddChatCommand(CLI::App& root) {
   CLI::App* app = root.add_subcommand("chat", "Talk to a running server from the terminal");
   app->add_option("--url", flags->url, "The server (default http://127.0.0.1:8000)");
   app->add_option("--system", flags->system, "A system message to begin with");
-  app->add_option("--max-tokens", flags->max_tokens, "At most so many tokens an answer (default: the rest of the context)")
+  app->add_option("--max-tokens", flags->max_tokens,
+                  "At most so many tokens an answer (default: the rest of the context)")
       ->check(CLI::Range(1, 1 << 30));
-  app->add_option("--temperature", flags->temperature, "0 to 2 (default: the model's own)")->check(CLI::Range(0.0, 2.0));
+  app->add_option("--temperature", flags->temperature, "0 to 2 (default: the model's own)")
+      ->check(CLI::Range(0.0, 2.0));
   return {app, [flags] { return Chat(*flags); }};
 }
 

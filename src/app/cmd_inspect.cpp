@@ -1,6 +1,5 @@
-#include <nlohmann/json.hpp>
-
 #include <cstdio>
+#include <nlohmann/json.hpp>
 
 #include "app/command.h"
 #include "base/status.h"
@@ -70,7 +69,8 @@ void PrintTable(const OpenedModel& model) {
   };
   table("by role", footprint.by_role);
   table("by format", footprint.by_format);
-  fmt::print("{:<8} {:>14} {:>9} {:>18} {:>22}\n", "layer", "packed", "experts", "packed per expert", "KV values/position");
+  fmt::print("{:<8} {:>14} {:>9} {:>18} {:>22}\n", "layer", "packed", "experts", "packed per expert",
+             "KV values/position");
   for (size_t i = 0; i < model.facts.layers.size(); ++i) {
     const LayerFacts& layer = model.facts.layers[i];
     fmt::print("{:<8} {:>14} {:>9} {:>18} {:>22}\n", i, FormatBytes(layer.bytes), layer.experts,
@@ -96,7 +96,8 @@ absl::Status Inspect(const InspectFlags& flags) {
 
 Command AddInspectCommand(CLI::App& root) {
   auto flags = std::make_shared<InspectFlags>();
-  CLI::App* app = root.add_subcommand("inspect", "Show a model folder: layers, experts, parameters, bytes, quantization");
+  CLI::App* app =
+      root.add_subcommand("inspect", "Show a model folder: layers, experts, parameters, bytes, quantization");
   app->add_option("--model", flags->model, "Model folder")->required();
   app->add_flag("--json", flags->json, "For scripts");
   return {app, [flags] { return Inspect(*flags); }};

@@ -1,6 +1,5 @@
-#include <nlohmann/json.hpp>
-
 #include <fstream>
+#include <nlohmann/json.hpp>
 #include <sstream>
 
 #include "app/command.h"
@@ -30,7 +29,8 @@ absl::StatusOr<ProbeRequest> ReadRequest(const std::string& path) {
   std::stringstream text;
   text << file.rdbuf();
   const nlohmann::json json = nlohmann::json::parse(text.str(), nullptr, false);
-  if (!json.is_object()) return InvalidArgument("{}: expected a JSON object {{\"ids\": [..], \"greedy\": 24}}", path);
+  if (!json.is_object())
+    return InvalidArgument("{}: expected a JSON object {{\"ids\": [..], \"greedy\": 24}}", path);
   ProbeRequest request;
   for (const auto& [key, value] : json.items()) {
     if (key == "greedy") {
@@ -60,12 +60,14 @@ absl::Status WriteResult(const std::string& path, const ProbeResult& result, int
     entries.push_back({"greedy", DType::kI32, {static_cast<int64_t>(result.greedy.size())}});
   }
   for (const auto& [layer, ids] : result.routing) {
-    entries.push_back({fmt::format("router.{}", layer), DType::kI32, {rows, static_cast<int64_t>(ids.size()) / rows}});
+    entries.push_back(
+        {fmt::format("router.{}", layer), DType::kI32, {rows, static_cast<int64_t>(ids.size()) / rows}});
   }
   ASSIGN_OR_RETURN(SafetensorsWriter writer, SafetensorsWriter::Create(path, entries));
   RETURN_IF_ERROR(writer.append(std::as_bytes(std::span(result.logits))));
   RETURN_IF_ERROR(writer.append(std::as_bytes(std::span(result.greedy))));
-  for (const auto& [layer, ids] : result.routing) RETURN_IF_ERROR(writer.append(std::as_bytes(std::span(ids))));
+  for (const auto& [layer, ids] : result.routing)
+    RETURN_IF_ERROR(writer.append(std::as_bytes(std::span(ids))));
   return writer.finish();
 }
 
@@ -100,14 +102,17 @@ absl::Status Logits(const LogitsFlags& flags) {
 Command AddLogitsCommand(CLI::App& root) {
   auto flags = std::make_shared<LogitsFlags>();
   CLI::App* app = root.add_subcommand(
-      "logits", "Write the logits of given token ids, the experts chosen and a greedy continuation, for any placement");
+      "logits",
+      "Write the logits of given token ids, the experts chosen and a greedy continuation, for any placement");
   app->add_option("--model", flags->model, "Model folder")->required();
   app->add_option("--ids", flags->ids, "JSON file: {\"ids\": [1, 2, 3], \"greedy\": 24}")->required();
   app->add_option("--out", flags->out,
                   "Safetensors file to write: logits f32 [T, V], greedy i32 [24], router.<layer> i32 [T, K]")
       ->required();
-  app->add_option("--chunk", flags->chunk, "Prompt tokens per step (default: all)")->check(CLI::Range(1, 1 << 20));
-  app->add_option("--transport", flags->transport, "Between the nodes of a placement: inproc (default) or grpc");
+  app->add_option("--chunk", flags->chunk, "Prompt tokens per step (default: all)")
+      ->check(CLI::Range(1, 1 << 20));
+  app->add_option("--transport", flags->transport,
+                  "Between the nodes of a placement: inproc (default) or grpc");
   flags->compute.add_to(*app);
   flags->placement.add_to(*app, false);
   return {app, [flags] { return Logits(*flags); }};

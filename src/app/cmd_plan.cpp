@@ -36,7 +36,8 @@ Command AddPlanCommand(CLI::App& root) {
   CLI::App* app = root.add_subcommand("plan", "Show who would hold what, bytes per node, messages per token");
   app->add_option("--model", flags->model, "Model folder")->required();
   app->add_flag("--json", flags->json, "For scripts; the \"plan\" in it is a plan file");
-  app->add_option("--kv-positions", flags->kv_positions, "Positions of the KV cache (default: as `shoal serve`)")
+  app->add_option("--kv-positions", flags->kv_positions,
+                  "Positions of the KV cache (default: as `shoal serve`)")
       ->check(CLI::Range(1, 1 << 30));
   flags->compute.add_to(*app);
   flags->placement.add_to(*app, true);

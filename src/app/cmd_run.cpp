@@ -1,8 +1,7 @@
-#include <nlohmann/json.hpp>
-
 #include <condition_variable>
 #include <cstdio>
 #include <mutex>
+#include <nlohmann/json.hpp>
 
 #include "app/command.h"
 #include "app/progress.h"
@@ -108,7 +107,8 @@ void PrintSummary(const RunFlags& flags, const TerminalSink& sink, size_t prompt
   const double decode_s = static_cast<double>(sink.last_ns() - sink.first_ns()) * 1e-9;
   const auto generated = sink.tokens().size();
   const double prefill_rate = prefill_s > 0 ? static_cast<double>(prompt_tokens) / prefill_s : 0;
-  const double decode_rate = generated > 1 && decode_s > 0 ? static_cast<double>(generated - 1) / decode_s : 0;
+  const double decode_rate =
+      generated > 1 && decode_s > 0 ? static_cast<double>(generated - 1) / decode_s : 0;
   if (flags.json) {
     const nlohmann::ordered_json out = {{"text", sink.text()},
                                         {"tokens", sink.tokens()},
@@ -123,8 +123,8 @@ void PrintSummary(const RunFlags& flags, const TerminalSink& sink, size_t prompt
     return;
   }
   fmt::print("\n");
-  fmt::print(stderr, "{} prompt tokens at {:.1f}/s, {} tokens at {:.1f}/s, ended by {}\n", prompt_tokens, prefill_rate,
-             generated, decode_rate, sink.finish_reason());
+  fmt::print(stderr, "{} prompt tokens at {:.1f}/s, {} tokens at {:.1f}/s, ended by {}\n", prompt_tokens,
+             prefill_rate, generated, decode_rate, sink.finish_reason());
 }
 
 absl::Status Run(const RunFlags& flags) {
@@ -141,7 +141,8 @@ absl::Status Run(const RunFlags& flags) {
   options.spec = model.spec;
   options.threads_per_node = flags.compute.chosen_threads();
   const auto prompt_tokens = static_cast<int64_t>(request.prompt.size());
-  options.limits = LimitsFor(model.spec, std::min(model.spec.max_positions, prompt_tokens + flags.max_tokens), 512);
+  options.limits =
+      LimitsFor(model.spec, std::min(model.spec.max_positions, prompt_tokens + flags.max_tokens), 512);
   std::unique_ptr<LocalCluster> cluster;
   {
     ProgressBar bar("loading");
@@ -179,20 +180,25 @@ absl::Status Run(const RunFlags& flags) {
 
 Command AddRunCommand(CLI::App& root) {
   auto flags = std::make_shared<RunFlags>();
-  CLI::App* app = root.add_subcommand("run", "Generate text in this process, on one node or on several at once");
+  CLI::App* app =
+      root.add_subcommand("run", "Generate text in this process, on one node or on several at once");
   app->add_option("--model", flags->model, "Model folder")->required();
-  app->add_option("--prompt", flags->prompt, "Text to continue, or the user's message with --chat")->required();
+  app->add_option("--prompt", flags->prompt, "Text to continue, or the user's message with --chat")
+      ->required();
   app->add_flag("--chat", flags->chat, "Put the prompt into the model's chat template");
   app->add_option("--max-tokens", flags->max_tokens, "At most so many tokens (default 256)")
       ->check(CLI::Range(1, 1 << 30));
   app->add_option("--temperature", flags->temperature, "0 (default): always the likeliest token")
       ->check(CLI::Range(0.0, 2.0));
-  app->add_option("--top-p", flags->top_p, "Share of the probability to draw from")->check(CLI::Range(0.0, 1.0));
-  app->add_option("--top-k", flags->top_k, "How many tokens to draw from; 0: all")->check(CLI::Range(0, 1 << 30));
+  app->add_option("--top-p", flags->top_p, "Share of the probability to draw from")
+      ->check(CLI::Range(0.0, 1.0));
+  app->add_option("--top-k", flags->top_k, "How many tokens to draw from; 0: all")
+      ->check(CLI::Range(0, 1 << 30));
   app->add_option("--seed", flags->seed, "Same seed, same text; 0: a new one each time");
   app->add_flag("--ignore-eos", flags->ignore_eos, "Go on after the end-of-text token, for measuring");
   app->add_flag("--json", flags->json, "Print text, ids and rates as JSON");
-  app->add_option("--transport", flags->transport, "Between the nodes of a placement: inproc (default) or grpc");
+  app->add_option("--transport", flags->transport,
+                  "Between the nodes of a placement: inproc (default) or grpc");
   flags->compute.add_to(*app);
   flags->placement.add_to(*app, false);
   return {app, [flags] { return Run(*flags); }};

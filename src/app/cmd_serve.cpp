@@ -40,7 +40,9 @@ struct ServeFlags {
   PlacementFlags placement;
 };
 
-Duration Seconds(double seconds) { return std::chrono::duration_cast<Duration>(std::chrono::duration<double>(seconds)); }
+Duration Seconds(double seconds) {
+  return std::chrono::duration_cast<Duration>(std::chrono::duration<double>(seconds));
+}
 
 /// Everything a server is made of, in the order in which it is built; it is torn down in the reverse.
 class Server {
@@ -88,11 +90,13 @@ class Server {
 absl::StatusOr<std::string> Server::model_folder() const {
   if (!flags_.model.empty()) return flags_.model;
   if (placement_.model_name.empty()) {
-    return InvalidArgument("serve: which model? Give --model DIR, or a cluster file with \"model\" and --model-root DIR");
+    return InvalidArgument(
+        "serve: which model? Give --model DIR, or a cluster file with \"model\" and --model-root DIR");
   }
   if (flags_.model_roots.empty()) {
-    return InvalidArgument("serve: the cluster file names '{}'; give --model-root DIR to find it under, or --model DIR",
-                           placement_.model_name);
+    return InvalidArgument(
+        "serve: the cluster file names '{}'; give --model-root DIR to find it under, or --model DIR",
+        placement_.model_name);
   }
   return FindModel(flags_.model_roots, placement_.model_name);
 }
@@ -104,8 +108,9 @@ absl::Status Server::plan_cluster() {
   ASSIGN_OR_RETURN(placement_, ReadPlacement(flags_.placement, flags_.compute));
   if (flags_.placement.workers.empty() && flags_.placement.cluster.empty() && flags_.placement.plan.empty() &&
       placement_.nodes.size() > 1) {
-    return InvalidArgument("serve: a placement over {} nodes needs --workers or --cluster; this process is one node",
-                           placement_.nodes.size());
+    return InvalidArgument(
+        "serve: a placement over {} nodes needs --workers or --cluster; this process is one node",
+        placement_.nodes.size());
   }
   const Topology machine = ReadTopology();
   NodeFacts& own = placement_.nodes[0];
@@ -117,7 +122,8 @@ absl::Status Server::plan_cluster() {
   if (own.device.empty()) own.device = machine.cpu_name;
   RETURN_IF_ERROR(AskWorkers(placement_, key_, Deadline::after(Seconds(flags_.wait_s))));
   ASSIGN_OR_RETURN(folder_, model_folder());
-  ASSIGN_OR_RETURN(model_, OpenModel(folder_, flags_.served_name.empty() ? placement_.model_name : flags_.served_name));
+  ASSIGN_OR_RETURN(
+      model_, OpenModel(folder_, flags_.served_name.empty() ? placement_.model_name : flags_.served_name));
   placement_.request.kv_positions = flags_.kv_positions;
   ASSIGN_OR_RETURN(plan_, ResolvePlan(placement_, model_.facts));
   kv_positions_ = flags_.kv_positions > 0
@@ -156,7 +162,8 @@ absl::Status Server::start_cluster() {
   options.expert_timeout = std::max<Duration>(silence - std::chrono::seconds(1), silence / 2);
   options.key = key_;
   std::vector<std::unique_ptr<ProgressBar>> bars;
-  for (const PlanNode& node : plan_.nodes) bars.push_back(std::make_unique<ProgressBar>("loading on " + node.name));
+  for (const PlanNode& node : plan_.nodes)
+    bars.push_back(std::make_unique<ProgressBar>("loading on " + node.name));
   options.progress = [&bars, this](NodeId node, int64_t done, int64_t total) {
     if (engine_->state().generation == 0) bars[static_cast<size_t>(node.value)]->update(done, total);
   };
@@ -173,8 +180,10 @@ std::vector<LinkTotals> Server::link_totals() const {
     if (peer == NodeId{0}) continue;  // To itself nothing travels.
     const std::string& name = plan.node(peer).name;
     const std::string& own = plan.nodes[0].name;
-    totals.push_back({own, name, static_cast<int64_t>(link.bytes_sent), static_cast<int64_t>(link.frames_sent)});
-    totals.push_back({name, own, static_cast<int64_t>(link.bytes_received), static_cast<int64_t>(link.frames_received)});
+    totals.push_back(
+        {own, name, static_cast<int64_t>(link.bytes_sent), static_cast<int64_t>(link.frames_sent)});
+    totals.push_back(
+        {name, own, static_cast<int64_t>(link.bytes_received), static_cast<int64_t>(link.frames_received)});
   }
   return totals;
 }
@@ -192,10 +201,16 @@ absl::Status Server::start_api() {
   options.vocabulary = static_cast<int32_t>(model_.spec.vocabulary);
   const GenerationConfig& generation = model_.checkpoint->generation();
   for (const int64_t id : generation.eos_token_ids) options.eos_ids.push_back(static_cast<int32_t>(id));
-  options.sampling = {generation.temperature, generation.top_p, generation.min_p, generation.top_k,
-                      generation.repetition_penalty, !generation.do_sample.value_or(true)};
+  options.sampling = {generation.temperature,
+                      generation.top_p,
+                      generation.min_p,
+                      generation.top_k,
+                      generation.repetition_penalty,
+                      !generation.do_sample.value_or(true)};
   options.request_deadline = Seconds(flags_.request_timeout_s);
-  options.cluster_status = [this] { return ClusterStatusJson(*cluster_, *engine_, model_, placement_.nodes); };
+  options.cluster_status = [this] {
+    return ClusterStatusJson(*cluster_, *engine_, model_, placement_.nodes);
+  };
   api_ = std::make_unique<OpenAiApi>(std::move(options), *text_, *scheduler_, metrics_);
 
   HttpServerOptions http;
@@ -205,8 +220,8 @@ absl::Status Server::start_api() {
   http.on_response = [this](const std::string& route, int status) { metrics_.count_response(route, status); };
   ASSIGN_OR_RETURN(http_, HttpServer::Start(std::move(http), api_->routes()));
   LogInfo("serving '{}' on http://{} over {} node{}, {} KV positions", model_.facts.name,
-          HostPort{flags_.host, http_->port()}.to_string(), plan_.nodes.size(), plan_.nodes.size() == 1 ? "" : "s",
-          BlocksFor(kv_positions_) * kBlockPositions);
+          HostPort{flags_.host, http_->port()}.to_string(), plan_.nodes.size(),
+          plan_.nodes.size() == 1 ? "" : "s", BlocksFor(kv_positions_) * kBlockPositions);
   return absl::OkStatus();
 }
 
@@ -227,23 +242,32 @@ absl::Status Serve(const ServeFlags& flags) {
 
 Command AddServeCommand(CLI::App& root) {
   auto flags = std::make_shared<ServeFlags>();
-  CLI::App* app = root.add_subcommand("serve", "Coordinate a cluster (or this machine alone) and speak the OpenAI API");
+  CLI::App* app =
+      root.add_subcommand("serve", "Coordinate a cluster (or this machine alone) and speak the OpenAI API");
   app->add_option("--model", flags->model, "Model folder");
   app->add_option("--model-root", flags->model_roots, "Where to find the cluster file's model; repeatable");
-  app->add_option("--served-model-name", flags->served_name, "The model's name in the API (default: its folder's)");
+  app->add_option("--served-model-name", flags->served_name,
+                  "The model's name in the API (default: its folder's)");
   app->add_option("--host", flags->host, "Address of the HTTP API (default 127.0.0.1)");
-  app->add_option("--port", flags->port, "Port of the HTTP API (default 8000; 0 picks one)")->check(CLI::Range(0, 65535));
-  app->add_option("--listen", flags->listen, "HOST:PORT where workers reach this process (default: found by itself)");
+  app->add_option("--port", flags->port, "Port of the HTTP API (default 8000; 0 picks one)")
+      ->check(CLI::Range(0, 65535));
+  app->add_option("--listen", flags->listen,
+                  "HOST:PORT where workers reach this process (default: found by itself)");
   app->add_option("--memory", flags->memory, "This node's memory for weights and cache, such as 8GiB");
   app->add_option("--key-file", flags->key_file, "File with the cluster's key; all nodes need the same");
-  app->add_option("--kv-positions", flags->kv_positions, "Positions of the KV cache over all sequences (default: by memory)")
+  app->add_option("--kv-positions", flags->kv_positions,
+                  "Positions of the KV cache over all sequences (default: by memory)")
       ->check(CLI::Range(1, 1 << 30));
-  app->add_option("--rows-per-step", flags->rows_per_step, "Tokens computed in one step at most (default 256)")
+  app->add_option("--rows-per-step", flags->rows_per_step,
+                  "Tokens computed in one step at most (default 256)")
       ->check(CLI::Range(1, 4096));
-  app->add_option("--queue", flags->queue, "Requests that may wait; more get 429 (default 256)")->check(CLI::Range(1, 100000));
-  app->add_option("--request-timeout", flags->request_timeout_s, "Seconds that one request may take (default 600)")
+  app->add_option("--queue", flags->queue, "Requests that may wait; more get 429 (default 256)")
+      ->check(CLI::Range(1, 100000));
+  app->add_option("--request-timeout", flags->request_timeout_s,
+                  "Seconds that one request may take (default 600)")
       ->check(CLI::Range(0.1, 86400.0));
-  app->add_option("--silence", flags->silence_s, "Seconds without a sign of life after which a node is lost (default 7)")
+  app->add_option("--silence", flags->silence_s,
+                  "Seconds without a sign of life after which a node is lost (default 7)")
       ->check(CLI::Range(1.0, 3600.0));
   app->add_option("--wait", flags->wait_s, "Seconds to wait for the workers at the start (default 15)")
       ->check(CLI::Range(0.0, 86400.0));

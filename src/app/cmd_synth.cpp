@@ -54,7 +54,8 @@ absl::Status Synth(const SynthFlags& flags) {
 
 Command AddSynthCommand(CLI::App& root) {
   auto flags = std::make_shared<SynthFlags>();
-  CLI::App* app = root.add_subcommand("synth", "Write a random checkpoint of any config, for tests and benchmarks");
+  CLI::App* app =
+      root.add_subcommand("synth", "Write a random checkpoint of any config, for tests and benchmarks");
   auto* shape = app->add_option("--shape", flags->shape, "A: Qwen3-1.7B; B: Qwen3-30B-A3B cut to 6 layers");
   auto* config = app->add_option("--config", flags->config, "A config.json to follow")->excludes(shape);
   shape->excludes(config);

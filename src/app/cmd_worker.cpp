@@ -64,7 +64,8 @@ absl::Status RunWorker(const WorkerFlags& flags) {
   const int threads = options.threads;
   const int64_t memory = options.memory_bytes;
   ASSIGN_OR_RETURN(const std::unique_ptr<WorkerNode> worker, WorkerNode::Start(std::move(options)));
-  LogInfo("worker listens on {}:{}, {} threads, {}, up to {}", host, worker->port(), threads, isa, FormatBytes(memory));
+  LogInfo("worker listens on {}:{}, {} threads, {}, up to {}", host, worker->port(), threads, isa,
+          FormatBytes(memory));
   WaitForStopSignal();
   LogInfo("stopping");
   return absl::OkStatus();
@@ -75,18 +76,23 @@ absl::Status RunWorker(const WorkerFlags& flags) {
 Command AddWorkerCommand(CLI::App& root) {
   auto flags = std::make_shared<WorkerFlags>();
   CLI::App* app = root.add_subcommand("worker", "Hold a share of a model for a coordinator");
-  app->add_option("--listen", flags->listen, "HOST:PORT for control calls and frames (default 127.0.0.1:50051; port 0 picks one)");
+  app->add_option("--listen", flags->listen,
+                  "HOST:PORT for control calls and frames (default 127.0.0.1:50051; port 0 picks one)");
   app->add_option("--name", flags->name, "Of this node in logs (default: the host's name)");
-  app->add_option("--model-root", flags->model_roots, "Models are loaded from below this folder only; repeatable")
+  app->add_option("--model-root", flags->model_roots,
+                  "Models are loaded from below this folder only; repeatable")
       ->required();
-  app->add_option("--memory", flags->memory, "For weights and cache, such as 8GiB (default: this machine's memory)");
+  app->add_option("--memory", flags->memory,
+                  "For weights and cache, such as 8GiB (default: this machine's memory)");
   app->add_option("--key-file", flags->key_file, "File with the cluster's key; all nodes need the same");
   app->add_option("--rest-port", flags->rest_port, "Serve the JSON expert API on this port (0 picks one)")
       ->check(CLI::Range(0, 65535));
   app->add_option("--rest-host", flags->rest_host, "Where the JSON expert API listens (default 127.0.0.1)");
-  app->add_option("--isa", flags->compute.isa, "Instruction set of the kernels: reference, avx2, avx512 (default: the fastest)")
+  app->add_option("--isa", flags->compute.isa,
+                  "Instruction set of the kernels: reference, avx2, avx512 (default: the fastest)")
       ->envname("SHOAL_ISA");
-  app->add_option("--threads", flags->compute.threads, "Threads (default: one per core)")->check(CLI::Range(1, 1024));
+  app->add_option("--threads", flags->compute.threads, "Threads (default: one per core)")
+      ->check(CLI::Range(1, 1024));
   return {app, [flags] { return RunWorker(*flags); }};
 }
 

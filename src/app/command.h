@@ -48,9 +48,9 @@ struct ComputeFlags {
 
 /// Flags that say who runs what.
 struct PlacementFlags {
-  std::string workers;   ///< "H:P,H:P"
-  std::string cluster;   ///< Path of a cluster file.
-  std::string plan;      ///< Path of a plan file.
+  std::string workers;  ///< "H:P,H:P"
+  std::string cluster;  ///< Path of a cluster file.
+  std::string plan;     ///< Path of a plan file.
   std::string strategy;
   std::string proportions;
   std::string split;
@@ -66,18 +66,18 @@ struct PlacementFlags {
 struct Placement {
   std::vector<NodeFacts> nodes;  ///< Node 0 is the coordinator.
   PlanRequest request;
-  std::string plan_file;         ///< Where the plan itself is given.
-  std::string model_name;        ///< provider/name of the cluster file, where it says.
+  std::string plan_file;            ///< Where the plan itself is given.
+  std::string model_name;           ///< provider/name of the cluster file, where it says.
   std::string coordinator_address;  ///< Of the cluster file; empty where it is not said.
 };
-/// Reads files and flags; conflicts are InvalidArgument. `facts_of` fills in what a worker says of itself where neither flag nor
-/// file does; may be empty.
+/// Reads files and flags; conflicts are InvalidArgument. `facts_of` fills in what a worker says of itself
+/// where neither flag nor file does; may be empty.
 absl::StatusOr<Placement> ReadPlacement(const PlacementFlags& flags, const ComputeFlags& compute);
 /// The plan for the model, by the planner or from the plan file.
 absl::StatusOr<Plan> ResolvePlan(const Placement& placement, const ModelFacts& model);
 
-/// How many KV positions to have, where no flag says: the context times four, within bounds and within the memory that
-/// nodes with known memory have left beside their weights.
+/// How many KV positions to have, where no flag says: the context times four, within bounds and within the
+/// memory that nodes with known memory have left beside their weights.
 int64_t DefaultKvPositions(const Plan& plan, const ModelFacts& model, const std::vector<NodeFacts>& nodes,
                            int64_t context);
 

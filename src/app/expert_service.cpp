@@ -11,14 +11,16 @@
 
 namespace shoal {
 
-BankExpertService::BankExpertService(Options options) : options_(std::move(options)), pool_(options_.threads) {}
+BankExpertService::BankExpertService(Options options)
+    : options_(std::move(options)), pool_(options_.threads) {}
 
 ExpertService::Info BankExpertService::info() const {
   const std::lock_guard lock(mutex_);
   return info_;
 }
 
-absl::StatusOr<int> BankExpertService::initialize(std::span<const int32_t> expert_ids, const std::string& model_path) {
+absl::StatusOr<int> BankExpertService::initialize(std::span<const int32_t> expert_ids,
+                                                  const std::string& model_path) {
   ASSIGN_OR_RETURN(const std::string folder, FindModel(options_.model_roots, model_path));
   ASSIGN_OR_RETURN(OpenedModel model, OpenModel(folder));
   std::vector<int32_t> ids(expert_ids.begin(), expert_ids.end());
@@ -33,7 +35,8 @@ absl::StatusOr<int> BankExpertService::initialize(std::span<const int32_t> exper
     ++moe_layers;
     for (const int32_t id : ids) {
       if (id < 0 || id >= experts) {
-        return InvalidArgument("expert_ids: {} is outside [0, {}), the experts of layer {}", id, experts, layer);
+        return InvalidArgument("expert_ids: {} is outside [0, {}), the experts of layer {}", id, experts,
+                               layer);
       }
       held[layer].push_back(ExpertId{id});
     }
@@ -45,8 +48,11 @@ absl::StatusOr<int> BankExpertService::initialize(std::span<const int32_t> exper
                    ExpertBank::Load(*model.checkpoint, model.spec, held, pool_, nullptr));
   bank_ = std::move(bank);
   model_ = std::move(model);
-  info_ = {true, folder, ids, static_cast<int32_t>(held.size()), static_cast<int32_t>(model_.spec.width), bank_->bytes()};
-  LogInfo("expert API: {} experts of {} layers of {}, {}", ids.size(), moe_layers, folder, FormatBytes(info_.memory_bytes));
+  info_ = {
+      true,          folder, ids, static_cast<int32_t>(held.size()), static_cast<int32_t>(model_.spec.width),
+      bank_->bytes()};
+  LogInfo("expert API: {} experts of {} layers of {}, {}", ids.size(), moe_layers, folder,
+          FormatBytes(info_.memory_bytes));
   return static_cast<int>(ids.size());
 }
 
@@ -55,7 +61,8 @@ absl::StatusOr<std::vector<std::vector<float>>> BankExpertService::compute(int32
   const std::lock_guard lock(mutex_);
   if (bank_ == nullptr) return FailedPrecondition("Worker not initialized");
   if (layer < 0 || layer >= info_.layers || model_.facts.layers[static_cast<size_t>(layer)].experts == 0) {
-    return InvalidArgument("layer_idx: layer {} has no experts; the model has {} layers", layer, info_.layers);
+    return InvalidArgument("layer_idx: layer {} has no experts; the model has {} layers", layer,
+                           info_.layers);
   }
   std::map<int32_t, std::vector<size_t>> by_expert;
   for (size_t i = 0; i < rows.size(); ++i) by_expert[rows[i].expert].push_back(i);

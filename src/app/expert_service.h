@@ -1,4 +1,5 @@
-// The JSON expert API of a worker: the experts of a model below the worker's roots, for programs that bring their own router.
+// The JSON expert API of a worker: the experts of a model below the worker's roots, for programs that bring
+// their own router.
 #pragma once
 
 #include <memory>
@@ -27,7 +28,8 @@ class BankExpertService final : public ExpertService {
 
   Info info() const override;
   absl::StatusOr<int> initialize(std::span<const int32_t> expert_ids, const std::string& model_path) override;
-  absl::StatusOr<std::vector<std::vector<float>>> compute(int32_t layer, std::span<const ExpertRow> rows) override;
+  absl::StatusOr<std::vector<std::vector<float>>> compute(int32_t layer,
+                                                          std::span<const ExpertRow> rows) override;
 
  private:
   const Options options_;
@@ -53,7 +55,8 @@ class ExpertRestServer {
   int port() const { return http_->port(); }
 
  private:
-  explicit ExpertRestServer(BankExpertService::Options options) : service_(std::move(options)), api_(service_) {}
+  explicit ExpertRestServer(BankExpertService::Options options)
+      : service_(std::move(options)), api_(service_) {}
   BankExpertService service_;
   ExpertRestApi api_;
   std::unique_ptr<HttpServer> http_;

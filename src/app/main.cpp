@@ -18,16 +18,17 @@ int main(int argc, char** argv) {
   root.add_option("--log-level", log_level, "debug, info, warning or error")->envname("SHOAL_LOG_LEVEL");
   root.fallthrough();
 
-  const std::vector<Command> commands = {AddServeCommand(root), AddWorkerCommand(root),  AddRunCommand(root),
-                                         AddChatCommand(root),  AddPlanCommand(root),    AddInspectCommand(root),
-                                         AddLogitsCommand(root), AddSynthCommand(root)};
+  const std::vector<Command> commands = {
+      AddServeCommand(root), AddWorkerCommand(root),  AddRunCommand(root),    AddChatCommand(root),
+      AddPlanCommand(root),  AddInspectCommand(root), AddLogitsCommand(root), AddSynthCommand(root)};
   try {
     root.parse(argc, argv);
   } catch (const CLI::ParseError& error) {
     return root.exit(error) == 0 ? 0 : 2;
   }
   if (!SetLogLevel(log_level)) {
-    std::fprintf(stderr, "shoal: --log-level '%s': expected debug, info, warning or error\n", log_level.c_str());
+    std::fprintf(stderr, "shoal: --log-level '%s': expected debug, info, warning or error\n",
+                 log_level.c_str());
     return 2;
   }
   for (const Command& command : commands) {

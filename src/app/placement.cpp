@@ -41,7 +41,8 @@ absl::Status ApplyFlags(const PlacementFlags& flags, PlanRequest& request) {
     ASSIGN_OR_RETURN(request.experts, ParseExpertRequest(flags.experts));
   }
   if (flags.experts_over > 0) {
-    if (request.experts.strategy == ExpertStrategy::kWithLayer) request.experts.strategy = ExpertStrategy::kContiguous;
+    if (request.experts.strategy == ExpertStrategy::kWithLayer)
+      request.experts.strategy = ExpertStrategy::kContiguous;
     request.experts.over_nodes = flags.experts_over;
   }
   if (flags.coordinator_without_layers) request.coordinator_holds_layers = false;
@@ -51,9 +52,11 @@ absl::Status ApplyFlags(const PlacementFlags& flags, PlanRequest& request) {
 }  // namespace
 
 void ComputeFlags::add_to(CLI::App& app) {
-  app.add_option("--isa", isa, "Instruction set of the kernels: reference, avx2, avx512 (default: the fastest here)")
+  app.add_option("--isa", isa,
+                 "Instruction set of the kernels: reference, avx2, avx512 (default: the fastest here)")
       ->envname("SHOAL_ISA");
-  app.add_option("--threads", threads, "Threads per node (default: one per core)")->check(CLI::Range(1, 1024));
+  app.add_option("--threads", threads, "Threads per node (default: one per core)")
+      ->check(CLI::Range(1, 1024));
   app.add_option("--activations", activations, "int8: quantized per group (default); f32: exact and slow");
   app.add_option("--kv-dtype", kv_dtype, "Type of the KV cache: f16 (default), bf16, f32");
 }
@@ -65,17 +68,21 @@ int ComputeFlags::chosen_threads() const { return threads > 0 ? threads : std::m
 void PlacementFlags::add_to(CLI::App& app, bool remote) {
   if (remote) {
     auto* list = app.add_option("--workers", workers, "Addresses of the workers: HOST:PORT,HOST:PORT,...");
-    app.add_option("--cluster", cluster, "Cluster file (.json, .yaml): devices, model, sharding")->excludes(list);
-    app.add_flag("--coordinator-without-layers", coordinator_without_layers, "The coordinator only coordinates");
+    app.add_option("--cluster", cluster, "Cluster file (.json, .yaml): devices, model, sharding")
+        ->excludes(list);
+    app.add_flag("--coordinator-without-layers", coordinator_without_layers,
+                 "The coordinator only coordinates");
   }
   auto* file = app.add_option("--plan", plan, "Plan file, as `shoal plan --json` prints under \"plan\"");
   app.add_option("--strategy", strategy,
                  "How layers are shared out: uniform, memory, compute, balanced (default), custom, split")
       ->excludes(file);
-  app.add_option("--proportions", proportions, "Shares of the nodes for --strategy custom: 0.7,0.3")->excludes(file);
+  app.add_option("--proportions", proportions, "Shares of the nodes for --strategy custom: 0.7,0.3")
+      ->excludes(file);
   app.add_option("--split", split, "Layers per node, the coordinator first: 3,2,1")->excludes(file);
   app.add_option("--experts", experts,
-                 "Who holds experts: with_layer (default), contiguous[:N], round_robin[:N], random:SEED, explicit:0-3;4-7")
+                 "Who holds experts: with_layer (default), contiguous[:N], round_robin[:N], random:SEED, "
+                 "explicit:0-3;4-7")
       ->excludes(file);
   app.add_option("--experts-over", experts_over, "Spread the experts evenly over so many nodes")
       ->excludes(file)
@@ -107,7 +114,8 @@ absl::StatusOr<Placement> ReadPlacement(const PlacementFlags& flags, const Compu
   }
   RETURN_IF_ERROR(ApplyFlags(flags, placement.request));
   // Nodes that were named without layers (experts only) need not be counted out in the split.
-  if (placement.request.strategy == LayerStrategy::kSplit && placement.request.split.size() < placement.nodes.size()) {
+  if (placement.request.strategy == LayerStrategy::kSplit &&
+      placement.request.split.size() < placement.nodes.size()) {
     placement.request.split.resize(placement.nodes.size());
   }
   ASSIGN_OR_RETURN(placement.request.activations, ParseActivations(compute.activations));

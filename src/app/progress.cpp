@@ -11,7 +11,8 @@
 
 namespace shoal {
 
-ProgressBar::ProgressBar(std::string what) : what_(std::move(what)), terminal_(isatty(STDERR_FILENO) == 1), shown_ns_(NowNs()) {}
+ProgressBar::ProgressBar(std::string what)
+    : what_(std::move(what)), terminal_(isatty(STDERR_FILENO) == 1), shown_ns_(NowNs()) {}
 
 ProgressBar::~ProgressBar() {
   if (terminal_ && shown_percent_ >= 0) std::fputc('\n', stderr);

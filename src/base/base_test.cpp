@@ -14,7 +14,8 @@ namespace {
 TEST(Status, MessageKeepsItsFormatArguments) {
   const absl::Status status = NotFound("tensor '{}' in {}: expected {} rows", "a.weight", "x.safetensors", 7);
   EXPECT_EQ(ToString(status), "NOT_FOUND: tensor 'a.weight' in x.safetensors: expected 7 rows");
-  EXPECT_EQ(ToString(Annotate(status, "load")), "NOT_FOUND: load: tensor 'a.weight' in x.safetensors: expected 7 rows");
+  EXPECT_EQ(ToString(Annotate(status, "load")),
+            "NOT_FOUND: load: tensor 'a.weight' in x.safetensors: expected 7 rows");
 }
 
 TEST(Check, PrintsBothOperands) { EXPECT_DEATH(SHOAL_CHECK_EQ(1 + 1, 3), "1 \\+ 1 == 3 \\(2 vs 3\\)"); }
@@ -34,7 +35,8 @@ TEST(Text, NearestWordFindsATypoAndNothingFarAway) {
 TEST(Text, ParsesHostAndPort) {
   EXPECT_EQ(ParseHostPort("[::1]:80")->host, "::1");
   EXPECT_EQ(ParseHostPort("a.b:50051")->port, 50051);
-  for (const char* bad : {"a", "a:", ":80", "a:70000", "::1:80", "a:8x"}) EXPECT_FALSE(ParseHostPort(bad).ok()) << bad;
+  for (const char* bad : {"a", "a:", ":80", "a:70000", "::1:80", "a:8x"})
+    EXPECT_FALSE(ParseHostPort(bad).ok()) << bad;
 }
 
 TEST(Range, StaticPartsTileTheWholeWithoutGaps) {

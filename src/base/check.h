@@ -1,5 +1,5 @@
-// CHECK: always on, prints its operands, aborts. For our own bugs only; whatever a file, a flag, a request or a peer can
-// cause is an absl::Status (base/status.h).
+// CHECK: always on, prints its operands, aborts. For our own bugs only; whatever a file, a flag, a request or
+// a peer can cause is an absl::Status (base/status.h).
 #pragma once
 
 #include <fmt/format.h>
@@ -21,16 +21,15 @@ template <typename A, typename B>
 
 }  // namespace shoal
 
-#define SHOAL_CHECK(condition) \
-  ((condition) ? (void)0 : ::shoal::CheckFailed(__FILE__, __LINE__, #condition))
+#define SHOAL_CHECK(condition) ((condition) ? (void)0 : ::shoal::CheckFailed(__FILE__, __LINE__, #condition))
 
-#define SHOAL_CHECK_OP(a, op, b)                                                                             \
-  do {                                                                                                       \
-    const auto& check_a_ = (a);                                                                              \
-    const auto& check_b_ = (b);                                                                              \
-    if (!(check_a_ op check_b_)) {                                                                           \
-      ::shoal::check_internal::BinaryFailed(__FILE__, __LINE__, #a " " #op " " #b, check_a_, check_b_);      \
-    }                                                                                                        \
+#define SHOAL_CHECK_OP(a, op, b)                                                                        \
+  do {                                                                                                  \
+    const auto& check_a_ = (a);                                                                         \
+    const auto& check_b_ = (b);                                                                         \
+    if (!(check_a_ op check_b_)) {                                                                      \
+      ::shoal::check_internal::BinaryFailed(__FILE__, __LINE__, #a " " #op " " #b, check_a_, check_b_); \
+    }                                                                                                   \
   } while (false)
 #define SHOAL_CHECK_EQ(a, b) SHOAL_CHECK_OP(a, ==, b)
 #define SHOAL_CHECK_NE(a, b) SHOAL_CHECK_OP(a, !=, b)

@@ -1,5 +1,6 @@
-// Counter-based randomness: a value is a function of its key and counter, so it is the same on every machine, in every
-// order, after every replay. The mixing function is SplitMix64's finaliser (Steele, Lea, Flood 2014, doi 10.1145/2660193.2660195).
+// Counter-based randomness: a value is a function of its key and counter, so it is the same on every machine,
+// in every order, after every replay. The mixing function is SplitMix64's finaliser (Steele, Lea, Flood 2014,
+// doi 10.1145/2660193.2660195).
 #pragma once
 
 #include <cstdint>
@@ -30,7 +31,9 @@ class RandomStream {
   uint64_t bits() { return RandomBits(seed_, stream_, counter_++); }
   double uniform() { return static_cast<double>(bits() >> 11) * 0x1.0p-53; }
   /// Uniform integer in [0, n), n >= 1.
-  uint64_t below(uint64_t n) { return static_cast<uint64_t>((static_cast<unsigned __int128>(bits()) * n) >> 64); }
+  uint64_t below(uint64_t n) {
+    return static_cast<uint64_t>((static_cast<unsigned __int128>(bits()) * n) >> 64);
+  }
 
  private:
   uint64_t seed_;

@@ -16,7 +16,8 @@ struct Range {
   constexpr bool operator==(const Range&) const = default;
 };
 
-/// Part `i` of `n` of [0, size), in units of `unit`: sizes differ by at most one unit, and depend on nothing else.
+/// Part `i` of `n` of [0, size), in units of `unit`: sizes differ by at most one unit, and depend on nothing
+/// else.
 constexpr Range StaticPart(int64_t size, int64_t unit, int i, int n) {
   const int64_t units = (size + unit - 1) / unit;
   return {std::min(size, units * i / n * unit), std::min(size, units * (i + 1) / n * unit)};

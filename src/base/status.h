@@ -1,5 +1,5 @@
-// Errors from the world (a file, a flag, a request, a peer) are absl::Status. A message says where, expected, got, and
-// what to do. Our own bugs are CHECKs (base/check.h).
+// Errors from the world (a file, a flag, a request, a peer) are absl::Status. A message says where, expected,
+// got, and what to do. Our own bugs are CHECKs (base/check.h).
 #pragma once
 
 #include <fmt/format.h>
@@ -15,14 +15,15 @@ namespace shoal {
 
 /// A status with a message formatted as by fmt. Works whether absl::string_view is std::string_view or not.
 template <typename... Args>
-[[nodiscard]] absl::Status MakeError(absl::StatusCode code, fmt::format_string<Args...> format, Args&&... args) {
+[[nodiscard]] absl::Status MakeError(absl::StatusCode code, fmt::format_string<Args...> format,
+                                     Args&&... args) {
   return absl::Status(code, fmt::format(format, std::forward<Args>(args)...));
 }
 
-#define SHOAL_DEFINE_ERROR(Name, Code)                                                                  \
-  template <typename... Args>                                                                           \
-  [[nodiscard]] absl::Status Name(fmt::format_string<Args...> format, Args&&... args) {                 \
-    return MakeError(absl::StatusCode::Code, format, std::forward<Args>(args)...);                      \
+#define SHOAL_DEFINE_ERROR(Name, Code)                                                  \
+  template <typename... Args>                                                           \
+  [[nodiscard]] absl::Status Name(fmt::format_string<Args...> format, Args&&... args) { \
+    return MakeError(absl::StatusCode::Code, format, std::forward<Args>(args)...);      \
   }
 SHOAL_DEFINE_ERROR(InvalidArgument, kInvalidArgument)
 SHOAL_DEFINE_ERROR(NotFound, kNotFound)
@@ -54,12 +55,12 @@ std::string_view CodeName(absl::StatusCode code);
 }  // namespace shoal
 
 /// Returns from the calling function when `expression` (a Status) is not OK.
-#define RETURN_IF_ERROR(expression)                     \
-  do {                                                  \
-    absl::Status status_of_expression_ = (expression);  \
-    if (!status_of_expression_.ok()) {                  \
-      return status_of_expression_;                     \
-    }                                                   \
+#define RETURN_IF_ERROR(expression)                    \
+  do {                                                 \
+    absl::Status status_of_expression_ = (expression); \
+    if (!status_of_expression_.ok()) {                 \
+      return status_of_expression_;                    \
+    }                                                  \
   } while (false)
 
 #define SHOAL_CONCAT_INNER(a, b) a##b

@@ -16,10 +16,10 @@ absl::StatusOr<int64_t> ParseBytes(std::string_view text) {
     std::string_view name;
     double bytes;
   };
-  static constexpr Unit kUnits[] = {{"", 1},          {"B", 1},           {"KB", 1e3},        {"MB", 1e6},
-                                    {"GB", 1e9},      {"TB", 1e12},       {"KiB", 1024.0},    {"MiB", 1048576.0},
-                                    {"GiB", 0x1p30},  {"TiB", 0x1p40},    {"K", 1024.0},      {"M", 1048576.0},
-                                    {"G", 0x1p30},    {"T", 0x1p40}};
+  static constexpr Unit kUnits[] = {{"", 1},         {"B", 1},        {"KB", 1e3},     {"MB", 1e6},
+                                    {"GB", 1e9},     {"TB", 1e12},    {"KiB", 1024.0}, {"MiB", 1048576.0},
+                                    {"GiB", 0x1p30}, {"TiB", 0x1p40}, {"K", 1024.0},   {"M", 1048576.0},
+                                    {"G", 0x1p30},   {"T", 0x1p40}};
   double number = 0;
   const auto [rest, error] = std::from_chars(text.data(), text.data() + text.size(), number);
   std::string_view unit(rest, text.data() + text.size() - rest);
@@ -30,7 +30,8 @@ absl::StatusOr<int64_t> ParseBytes(std::string_view text) {
       if (unit == known.name && bytes < 0x1p62) return static_cast<int64_t>(bytes);
     }
   }
-  return InvalidArgument("size '{}': expected a number and a unit such as 8GiB, 512MiB, 1.5GB or plain bytes", text);
+  return InvalidArgument("size '{}': expected a number and a unit such as 8GiB, 512MiB, 1.5GB or plain bytes",
+                         text);
 }
 
 std::string FormatBytes(int64_t bytes) {
@@ -83,7 +84,8 @@ std::string Join(const std::vector<std::string>& parts, std::string_view separat
 }
 
 std::string HostPort::to_string() const {
-  return host.find(':') == std::string::npos ? fmt::format("{}:{}", host, port) : fmt::format("[{}]:{}", host, port);
+  return host.find(':') == std::string::npos ? fmt::format("{}:{}", host, port)
+                                             : fmt::format("[{}]:{}", host, port);
 }
 
 absl::StatusOr<HostPort> ParseHostPort(std::string_view text) {
@@ -93,8 +95,10 @@ absl::StatusOr<HostPort> ParseHostPort(std::string_view text) {
     const std::string_view port = text.substr(colon + 1);
     const auto [end, error] = std::from_chars(port.data(), port.data() + port.size(), result.port);
     std::string_view host = text.substr(0, colon);
-    if (host.size() > 2 && host.front() == '[' && host.back() == ']') host = host.substr(1, host.size() - 2);
-    else if (host.find(':') != std::string_view::npos) host = {};
+    if (host.size() > 2 && host.front() == '[' && host.back() == ']')
+      host = host.substr(1, host.size() - 2);
+    else if (host.find(':') != std::string_view::npos)
+      host = {};
     if (error == std::errc() && end == port.data() + port.size() && result.port >= 0 && result.port < 65536 &&
         !host.empty()) {
       result.host = std::string(host);

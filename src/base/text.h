@@ -16,7 +16,8 @@ absl::StatusOr<int64_t> ParseBytes(std::string_view text);
 /// 1536 -> "1.5 KiB".
 std::string FormatBytes(int64_t bytes);
 
-/// The candidate with the smallest edit distance to `word`, or "" where none is near (distance > half the length).
+/// The candidate with the smallest edit distance to `word`, or "" where none is near (distance > half the
+/// length).
 std::string NearestWord(std::string_view word, const std::vector<std::string>& candidates);
 
 /// Splits at `separator`; empty text gives an empty list.

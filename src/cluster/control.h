@@ -64,8 +64,8 @@ class WorkerControl {
  public:
   virtual ~WorkerControl() = default;
   virtual WorkerFacts describe() = 0;
-  /// Returns the packed bytes held. NotFound: no such model under the roots. FailedPrecondition: another model of that
-  /// name, or loading already. ResourceExhausted: it does not fit the memory allowed.
+  /// Returns the packed bytes held. NotFound: no such model under the roots. FailedPrecondition: another
+  /// model of that name, or loading already. ResourceExhausted: it does not fit the memory allowed.
   virtual absl::StatusOr<int64_t> prepare(const PrepareOrder& order, const PrepareProgress& progress) = 0;
   /// FailedPrecondition where the share of this plan was not prepared.
   virtual absl::Status open(const OpenOrder& order) = 0;
@@ -84,8 +84,9 @@ class ControlService {
   std::unique_ptr<Impl> impl_;
 };
 
-/// A coordinator's line to one worker. Calls block; each has a deadline. A worker that does not answer keep-alive pings for
-/// six seconds is Unavailable, however long the deadline. Every error names the worker's address.
+/// A coordinator's line to one worker. Calls block; each has a deadline. A worker that does not answer
+/// keep-alive pings for six seconds is Unavailable, however long the deadline. Every error names the worker's
+/// address.
 class WorkerClient {
  public:
   WorkerClient(std::string address, std::optional<KeyAuth> key);
@@ -93,7 +94,8 @@ class WorkerClient {
 
   const std::string& address() const;
   absl::StatusOr<WorkerFacts> describe(Deadline deadline);
-  absl::StatusOr<int64_t> prepare(const PrepareOrder& order, const PrepareProgress& progress, Deadline deadline);
+  absl::StatusOr<int64_t> prepare(const PrepareOrder& order, const PrepareProgress& progress,
+                                  Deadline deadline);
   absl::Status open(const OpenOrder& order, Deadline deadline);
   absl::Status close(uint64_t session, Deadline deadline);
   /// Ends calls under way with Cancelled. Safe from any thread.

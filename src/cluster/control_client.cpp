@@ -21,7 +21,8 @@ class WorkerClient::Impl {
     arguments.SetInt(GRPC_ARG_MAX_RECONNECT_BACKOFF_MS, 1000);
     arguments.SetInt(GRPC_ARG_INITIAL_RECONNECT_BACKOFF_MS, 100);
     arguments.SetInt(GRPC_ARG_MIN_RECONNECT_BACKOFF_MS, 500);  // The pause between attempts has this floor.
-    arguments.SetInt(GRPC_ARG_ENABLE_HTTP_PROXY, 0);  // Cluster addresses are direct, whatever the environment says.
+    arguments.SetInt(GRPC_ARG_ENABLE_HTTP_PROXY,
+                     0);  // Cluster addresses are direct, whatever the environment says.
     channel_ = grpc::CreateCustomChannel(address_, grpc::InsecureChannelCredentials(), arguments);
     stub_ = v1::Worker::NewStub(channel_);
   }
@@ -83,16 +84,16 @@ absl::StatusOr<WorkerFacts> WorkerClient::describe(Deadline deadline) {
 absl::StatusOr<int64_t> WorkerClient::prepare(const PrepareOrder& order, const PrepareProgress& progress,
                                               Deadline deadline) {
   int64_t bytes = 0;
-  RETURN_IF_ERROR(impl_->call("Prepare", ToProto(order), deadline,
-                              [&](auto& stub, auto& context, const auto& request) {
-                                const auto reader = stub.Prepare(&context, request);
-                                v1::PrepareProgress message;
-                                while (reader->Read(&message)) {
-                                  if (message.total() > 0 && progress) progress(message.done(), message.total());
-                                  bytes = std::max<int64_t>(bytes, message.weight_bytes());
-                                }
-                                return reader->Finish();
-                              }));
+  RETURN_IF_ERROR(
+      impl_->call("Prepare", ToProto(order), deadline, [&](auto& stub, auto& context, const auto& request) {
+        const auto reader = stub.Prepare(&context, request);
+        v1::PrepareProgress message;
+        while (reader->Read(&message)) {
+          if (message.total() > 0 && progress) progress(message.done(), message.total());
+          bytes = std::max<int64_t>(bytes, message.weight_bytes());
+        }
+        return reader->Finish();
+      }));
   return bytes;
 }
 

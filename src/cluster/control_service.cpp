@@ -27,14 +27,16 @@ class ControlService::Impl final : public v1::Worker::Service {
 
   grpc::Status Describe(grpc::ServerContext* context, const v1::DescribeRequest* request,
                         v1::DescribeReply* reply) override {
-    if (const absl::Status allowed = check(*context, "Describe", *request); !allowed.ok()) return ToGrpc(allowed);
+    if (const absl::Status allowed = check(*context, "Describe", *request); !allowed.ok())
+      return ToGrpc(allowed);
     *reply = ToProto(control_.describe());
     return grpc::Status::OK;
   }
 
   grpc::Status Prepare(grpc::ServerContext* context, const v1::PrepareRequest* request,
                        grpc::ServerWriter<v1::PrepareProgress>* writer) override {
-    if (const absl::Status allowed = check(*context, "Prepare", *request); !allowed.ok()) return ToGrpc(allowed);
+    if (const absl::Status allowed = check(*context, "Prepare", *request); !allowed.ok())
+      return ToGrpc(allowed);
     const auto order = FromProto(*request);
     if (!order.ok()) return ToGrpc(order.status());
     const auto bytes = control_.prepare(*order, [writer](int64_t done, int64_t total) {
@@ -56,8 +58,10 @@ class ControlService::Impl final : public v1::Worker::Service {
     return ToGrpc(order.ok() ? control_.open(*order) : order.status());
   }
 
-  grpc::Status Close(grpc::ServerContext* context, const v1::CloseRequest* request, v1::CloseReply*) override {
-    if (const absl::Status allowed = check(*context, "Close", *request); !allowed.ok()) return ToGrpc(allowed);
+  grpc::Status Close(grpc::ServerContext* context, const v1::CloseRequest* request,
+                     v1::CloseReply*) override {
+    if (const absl::Status allowed = check(*context, "Close", *request); !allowed.ok())
+      return ToGrpc(allowed);
     control_.close(request->session());
     return grpc::Status::OK;
   }

@@ -98,7 +98,8 @@ absl::StatusOr<OpenOrder> FromProto(const v1::OpenRequest& request) {
   order.limits.rows_max = request.rows_max();
   order.expert_timeout = std::chrono::milliseconds(request.expert_timeout_ms());
   const StepLimits& limits = order.limits;
-  if (limits.context <= 0 || limits.blocks <= 0 || limits.rows_max <= 0 || order.expert_timeout <= Duration::zero()) {
+  if (limits.context <= 0 || limits.blocks <= 0 || limits.rows_max <= 0 ||
+      order.expert_timeout <= Duration::zero()) {
     return InvalidArgument("open: context {}, blocks {}, rows {} and expert timeout {} ms must be positive",
                            limits.context, limits.blocks, limits.rows_max, request.expert_timeout_ms());
   }

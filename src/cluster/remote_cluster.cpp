@@ -14,10 +14,11 @@ namespace shoal {
 namespace {
 
 constexpr int64_t kDescribeMs = 2000;
-constexpr int64_t kOpenMs = 8000;         // Longer than a worker's own wait for its peers.
+constexpr int64_t kOpenMs = 8000;  // Longer than a worker's own wait for its peers.
 constexpr int64_t kConnectMs = 5000;
 constexpr int64_t kCloseMs = 1000;
-constexpr int64_t kPrepareMs = 3'600'000;  // Large models on slow disks; a dead worker is found by keep-alive.
+constexpr int64_t kPrepareMs =
+    3'600'000;  // Large models on slow disks; a dead worker is found by keep-alive.
 
 }  // namespace
 
@@ -91,9 +92,10 @@ absl::Status RemoteCluster::check_worker(NodeId node, WorkerClient& client) {
   }
   if (facts->wire_version != kWireVersion || facts->numerics_version != kNumericsVersion) {
     const absl::Status mismatch = FailedPrecondition(
-        "node '{}' at {} runs shoal {} (wire {}, numerics {}); this is wire {}, numerics {}. Use the same build on all nodes",
-        options_.plan.node(node).name, client.address(), facts->version, facts->wire_version, facts->numerics_version,
-        kWireVersion, kNumericsVersion);
+        "node '{}' at {} runs shoal {} (wire {}, numerics {}); this is wire {}, numerics {}. Use the same "
+        "build on all nodes",
+        options_.plan.node(node).name, client.address(), facts->version, facts->wire_version,
+        facts->numerics_version, kWireVersion, kNumericsVersion);
     note(node, "lost", mismatch);
     return mismatch;
   }
@@ -110,16 +112,18 @@ absl::Status RemoteCluster::prepare_all() {
   std::thread loader([&] {
     SetThreadLogName(options_.plan.nodes[0].name, 0);
     if (model_ != nullptr) return;
-    auto loaded = NodeModel::Load(options_.checkpoint, options_.spec, SliceOf(options_.plan, NodeId{0}), pool_,
-                                  [&](int64_t done, int64_t total) { report(NodeId{0}, done, total); });
+    auto loaded =
+        NodeModel::Load(options_.checkpoint, options_.spec, SliceOf(options_.plan, NodeId{0}), pool_,
+                        [&](int64_t done, int64_t total) { report(NodeId{0}, done, total); });
     own = loaded.status();
     if (loaded.ok()) model_ = std::move(*loaded);
   });
   const absl::Status workers = for_each_worker([&](NodeId node, WorkerClient& client) {
     note(node, "loading", absl::OkStatus());
     const PrepareOrder order{options_.plan, node, options_.model_names, options_.checkpoint->hash()};
-    const auto bytes = client.prepare(order, [&](int64_t done, int64_t total) { report(node, done, total); },
-                                      Deadline::after_ms(kPrepareMs));
+    const auto bytes = client.prepare(
+        order, [&](int64_t done, int64_t total) { report(node, done, total); },
+        Deadline::after_ms(kPrepareMs));
     note(node, bytes.ok() ? "ready" : "failed", bytes.status());
     return bytes.status();
   });
@@ -129,7 +133,8 @@ absl::Status RemoteCluster::prepare_all() {
 }
 
 absl::Status RemoteCluster::open(Epoch epoch, PipelineEngine& engine) {
-  RETURN_IF_ERROR(for_each_worker([this](NodeId node, WorkerClient& client) { return check_worker(node, client); }));
+  RETURN_IF_ERROR(
+      for_each_worker([this](NodeId node, WorkerClient& client) { return check_worker(node, client); }));
   options_.plan.epoch = epoch;
   RETURN_IF_ERROR(prepare_all());
   const uint64_t session = session_base_ + epoch.value;

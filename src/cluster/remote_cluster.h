@@ -1,4 +1,5 @@
-// The coordinator's side of a cluster: its own node in this process, workers over the control plane, one session over all.
+// The coordinator's side of a cluster: its own node in this process, workers over the control plane, one
+// session over all.
 #pragma once
 
 #include <atomic>
@@ -10,9 +11,9 @@
 #include <string>
 #include <vector>
 
+#include "absl/functional/function_ref.h"
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
-#include "absl/functional/function_ref.h"
 #include "cluster/control.h"
 #include "exec/node_model.h"
 #include "exec/node_session.h"
@@ -23,8 +24,8 @@ namespace shoal {
 
 /// How one node of the plan is, for /cluster/status.
 struct NodeStatus {
-  std::string state;               ///< "up", "lost", "loading", ...
-  std::string error;               ///< Why it is not up, empty otherwise.
+  std::string state;                 ///< "up", "lost", "loading", ...
+  std::string error;                 ///< Why it is not up, empty otherwise.
   std::optional<WorkerFacts> facts;  ///< What it said last.
 };
 
@@ -33,10 +34,10 @@ class RemoteCluster final : public SessionHost {
   struct Options {
     std::shared_ptr<const Checkpoint> checkpoint;
     ModelSpec spec;
-    Plan plan;                             ///< Node 0 is this process; the others have addresses.
+    Plan plan;  ///< Node 0 is this process; the others have addresses.
     StepLimits limits;
     std::vector<std::string> model_names;  ///< How workers may find the model.
-    std::string listen;                    ///< Of this process's frames; empty: loopback or the address towards the workers.
+    std::string listen;  ///< Of this process's frames; empty: loopback or the address towards the workers.
     int threads = 1;
     Isa isa = Isa::kReference;
     Duration expert_timeout = std::chrono::seconds(6);
@@ -83,8 +84,8 @@ class RemoteCluster final : public SessionHost {
 /// This machine's address as seen from `host`, without sending anything: where peers over there can reach it.
 absl::StatusOr<std::string> LocalAddressTowards(const std::string& host, int port);
 
-/// The names under which workers may know the model in `folder`: its absolute path, provider/name where a cluster file or
-/// a Hugging Face cache path tells, and the folder's own name.
+/// The names under which workers may know the model in `folder`: its absolute path, provider/name where a
+/// cluster file or a Hugging Face cache path tells, and the folder's own name.
 std::vector<std::string> ModelNames(const std::string& folder, const std::string& provider_and_name);
 
 }  // namespace shoal

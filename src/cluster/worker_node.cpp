@@ -16,8 +16,7 @@ constexpr int64_t kConnectMs = 5000;
 
 }  // namespace
 
-WorkerNode::WorkerNode(Options options)
-    : options_(std::move(options)), pool_(options_.threads) {}
+WorkerNode::WorkerNode(Options options) : options_(std::move(options)), pool_(options_.threads) {}
 
 WorkerNode::~WorkerNode() {
   endpoint_.reset();  // Ends calls first: nothing then touches what is torn down.
@@ -72,7 +71,8 @@ absl::StatusOr<OpenedModel> WorkerNode::find_model(const PrepareOrder& order) co
     ASSIGN_OR_RETURN(OpenedModel model, OpenModel(*folder));
     if (model.checkpoint->hash() != order.model_hash) {
       return FailedPrecondition(
-          "worker '{}': {} is another model than the coordinator's '{}': hash of config and tensors is {}, expected {}. "
+          "worker '{}': {} is another model than the coordinator's '{}': hash of config and tensors is {}, "
+          "expected {}. "
           "Copy the coordinator's folder here, or name the model differently",
           options_.name, *folder, name, model.facts.hash, order.model_hash);
     }
@@ -84,8 +84,8 @@ absl::StatusOr<OpenedModel> WorkerNode::find_model(const PrepareOrder& order) co
 absl::Status WorkerNode::check_memory(const OpenedModel& model, const NodeSlice& slice) const {
   const int64_t bytes = SliceBytes(model.spec, model.footprint, slice);
   if (options_.memory_bytes <= 0 || bytes <= options_.memory_bytes) return absl::OkStatus();
-  return ResourceExhausted("worker '{}': its share of the model takes {}, it may use {} (--memory)", options_.name,
-                           FormatBytes(bytes), FormatBytes(options_.memory_bytes));
+  return ResourceExhausted("worker '{}': its share of the model takes {}, it may use {} (--memory)",
+                           options_.name, FormatBytes(bytes), FormatBytes(options_.memory_bytes));
 }
 
 absl::StatusOr<int64_t> WorkerNode::prepare(const PrepareOrder& order, const PrepareProgress& progress) {
@@ -100,8 +100,8 @@ absl::StatusOr<int64_t> WorkerNode::prepare(const PrepareOrder& order, const Pre
   }
   ASSIGN_OR_RETURN(OpenedModel model, find_model(order));
   if (model.spec.layer_count() != order.plan.layers()) {
-    return FailedPrecondition("worker '{}': the plan has {} layers, the model {}", options_.name, order.plan.layers(),
-                              model.spec.layer_count());
+    return FailedPrecondition("worker '{}': the plan has {} layers, the model {}", options_.name,
+                              order.plan.layers(), model.spec.layer_count());
   }
   RETURN_IF_ERROR(check_memory(model, slice));
   end_session();  // It runs on the weights that go now.
@@ -127,8 +127,9 @@ absl::Status WorkerNode::open(const OpenOrder& order) {
   {
     const std::lock_guard lock(mutex_);
     if (model_ == nullptr || !(model_->slice() == SliceOf(order.plan, order.node))) {
-      return FailedPrecondition("worker '{}' holds no share of this plan: it was restarted, or prepared for another",
-                                options_.name);
+      return FailedPrecondition(
+          "worker '{}' holds no share of this plan: it was restarted, or prepared for another",
+          options_.name);
     }
   }
   end_session();

@@ -53,8 +53,8 @@ class WorkerNode final : public WorkerControl {
   ThreadPool pool_;
   std::unique_ptr<ControlService> service_;
   std::unique_ptr<GrpcEndpoint> endpoint_;
-  std::mutex work_;            ///< Held through prepare, open and close: one at a time.
-  mutable std::mutex mutex_;   ///< Guards what follows, for describe().
+  std::mutex work_;           ///< Held through prepare, open and close: one at a time.
+  mutable std::mutex mutex_;  ///< Guards what follows, for describe().
   std::string state_ = "idle";
   std::unique_ptr<NodeModel> model_;
   std::unique_ptr<NodeSession> session_;

@@ -11,7 +11,8 @@
 
 namespace shoal {
 
-absl::StatusOr<std::unique_ptr<ExpertBank>> ExpertBank::Load(const Checkpoint& checkpoint, const ModelSpec& spec,
+absl::StatusOr<std::unique_ptr<ExpertBank>> ExpertBank::Load(const Checkpoint& checkpoint,
+                                                             const ModelSpec& spec,
                                                              const std::vector<std::vector<ExpertId>>& held,
                                                              ThreadPool& pool, const LoadProgress& progress) {
   SHOAL_CHECK_EQ(static_cast<int64_t>(held.size()), spec.layer_count());
@@ -20,8 +21,9 @@ absl::StatusOr<std::unique_ptr<ExpertBank>> ExpertBank::Load(const Checkpoint& c
   bank->layers_.resize(held.size());
   for (size_t layer = 0; layer < held.size(); ++layer) {
     if (held[layer].empty()) continue;
-    ASSIGN_OR_RETURN(bank->layers_[layer], ExpertSet::Load(checkpoint, spec, LayerId{static_cast<int32_t>(layer)},
-                                                           held[layer], pool));
+    ASSIGN_OR_RETURN(
+        bank->layers_[layer],
+        ExpertSet::Load(checkpoint, spec, LayerId{static_cast<int32_t>(layer)}, held[layer], pool));
     if (progress) progress(static_cast<int64_t>(layer) + 1, spec.layer_count());
   }
   return bank;
@@ -50,18 +52,22 @@ int ExpertBank::input_group(LayerId layer, ActivationMode activations) const {
   return set.has_value() ? set->input_group(activations) : 0;
 }
 
-ExpertRows GatherRows(Arena& arena, const ExpertRows& from, std::span<const int32_t> picked, QuantizedRows& storage) {
+ExpertRows GatherRows(Arena& arena, const ExpertRows& from, std::span<const int32_t> picked,
+                      QuantizedRows& storage) {
   const auto count = static_cast<int64_t>(picked.size());
   ExpertRows out;
   if (from.quantized != nullptr) {
     const QuantizedRows& q = *from.quantized;
-    storage = QuantizedRowsIn(arena.allocate_bytes(QuantizedRowsBytes(count, q.cols, q.group)), count, q.cols, q.group);
+    storage = QuantizedRowsIn(arena.allocate_bytes(QuantizedRowsBytes(count, q.cols, q.group)), count, q.cols,
+                              q.group);
     const int64_t groups = q.groups();
     for (int64_t i = 0; i < count; ++i) {
       const int64_t r = picked[static_cast<size_t>(i)];
       std::memcpy(storage.codes + i * q.cols, q.codes + r * q.cols, static_cast<size_t>(q.cols));
-      std::memcpy(storage.scales + i * groups, q.scales + r * groups, static_cast<size_t>(groups) * sizeof(float));
-      std::memcpy(storage.sums + i * groups, q.sums + r * groups, static_cast<size_t>(groups) * sizeof(float));
+      std::memcpy(storage.scales + i * groups, q.scales + r * groups,
+                  static_cast<size_t>(groups) * sizeof(float));
+      std::memcpy(storage.sums + i * groups, q.sums + r * groups,
+                  static_cast<size_t>(groups) * sizeof(float));
     }
     out.quantized = &storage;
     out.x = MatView<const float>(nullptr, count, q.cols);  // The shape; the codes are all that experts read.
@@ -76,15 +82,17 @@ ExpertRows GatherRows(Arena& arena, const ExpertRows& from, std::span<const int3
   return out;
 }
 
-absl::Status ExpertBank::run_one(const ComputeContext& context, LayerId layer, ExpertId expert, const ExpertRows& rows,
-                                 MatView<float> y) const {
+absl::Status ExpertBank::run_one(const ComputeContext& context, LayerId layer, ExpertId expert,
+                                 const ExpertRows& rows, MatView<float> y) const {
   if (!holds(layer, expert)) {
-    return FailedPrecondition("layer {}: expert {} is not held here; the asker's plan is another", layer, expert);
+    return FailedPrecondition("layer {}: expert {} is not held here; the asker's plan is another", layer,
+                              expert);
   }
   const int group = input_group(layer, context.activations);
   const int got = rows.quantized == nullptr ? 0 : rows.quantized->group;
   if (got != group && (got != 0 || rows.x.data == nullptr)) {
-    return InvalidArgument("layer {}: rows come in groups of {}, its experts take {} (0 is f32)", layer, got, group);
+    return InvalidArgument("layer {}: rows come in groups of {}, its experts take {} (0 is f32)", layer, got,
+                           group);
   }
   return layers_[static_cast<size_t>(layer.value)]->forward(context, expert, rows, y);
 }
@@ -93,7 +101,8 @@ absl::Status ExpertBank::run(const ComputeContext& context, LayerId layer, const
                              std::span<const ExpertCall> calls, MatView<int64_t> acc) const {
   const ArenaScope scope(*context.arena);
   // Rows of one expert side by side: its weights are read once for all of them.
-  const std::span<ExpertCall> sorted = context.arena->allocate<ExpertCall>(static_cast<int64_t>(calls.size()));
+  const std::span<ExpertCall> sorted =
+      context.arena->allocate<ExpertCall>(static_cast<int64_t>(calls.size()));
   std::copy(calls.begin(), calls.end(), sorted.begin());
   std::sort(sorted.begin(), sorted.end(), [](const ExpertCall& a, const ExpertCall& b) {
     return a.expert != b.expert ? a.expert < b.expert : a.row < b.row;
@@ -118,11 +127,12 @@ absl::Status ExpertBank::run(const ComputeContext& context, LayerId layer, const
 
     std::atomic<bool> in_range{true};
     context.pool->run_parts(width_, 16, [&](Range cols) {
-      if (!context.kernels->accumulate_fixed({y, weights.data(), targets.data(), acc, cols})) in_range = false;
+      if (!context.kernels->accumulate_fixed({y, weights.data(), targets.data(), acc, cols}))
+        in_range = false;
     });
     if (!in_range) {
-      return OutOfRange("layer {}, expert {}: an output is not a number or not below {} in magnitude", layer, expert,
-                        kFixedTermLimit);
+      return OutOfRange("layer {}, expert {}: an output is not a number or not below {} in magnitude", layer,
+                        expert, kFixedTermLimit);
     }
     begin = end;
   }

@@ -1,5 +1,6 @@
-// The experts that one node holds, over all layers: rows and expert ids in, order-free sums out. It routes nothing and knows
-// no peer. The same bank serves this node's own steps, other nodes' requests and the JSON expert API.
+// The experts that one node holds, over all layers: rows and expert ids in, order-free sums out. It routes
+// nothing and knows no peer. The same bank serves this node's own steps, other nodes' requests and the JSON
+// expert API.
 #pragma once
 
 #include <cstdint>
@@ -44,8 +45,9 @@ class ExpertBank {
 
   /// acc[call.row, :] += fixed(call.weight * expert(call.expert)(rows[call.row, :])) for every call.
   /// rows: [R, D]; acc: [R, D] fixed point (numeric/fixed_sum.h). Scratch comes from the context's arena.
-  /// FailedPrecondition: an expert that is not held here. InvalidArgument: rows of another format than input_group().
-  /// OutOfRange: a value left the fixed-point range or is not a number; names layer and expert.
+  /// FailedPrecondition: an expert that is not held here. InvalidArgument: rows of another format than
+  /// input_group(). OutOfRange: a value left the fixed-point range or is not a number; names layer and
+  /// expert.
   absl::Status run(const ComputeContext& context, LayerId layer, const ExpertRows& rows,
                    std::span<const ExpertCall> calls, MatView<int64_t> acc) const;
 
@@ -60,6 +62,7 @@ class ExpertBank {
 };
 
 /// Copies rows `picked` of `from` into arena memory, codes and scales too where they are quantized.
-ExpertRows GatherRows(Arena& arena, const ExpertRows& from, std::span<const int32_t> picked, QuantizedRows& storage);
+ExpertRows GatherRows(Arena& arena, const ExpertRows& from, std::span<const int32_t> picked,
+                      QuantizedRows& storage);
 
 }  // namespace shoal

@@ -12,8 +12,9 @@
 namespace shoal {
 namespace {
 
-constexpr int64_t kSendMs = 2000;    // A healthy link's window holds many requests: this never elapses in health.
-constexpr int64_t kPumpMs = 250;     // How long one wait lasts before deadlines are looked at again.
+constexpr int64_t kSendMs =
+    2000;  // A healthy link's window holds many requests: this never elapses in health.
+constexpr int64_t kPumpMs = 250;  // How long one wait lasts before deadlines are looked at again.
 
 /// Bounds what a peer may make us multiply: rows of a frame are bounded by its size, calls by this per row.
 constexpr uint64_t kCallsPerRowMax = 256;
@@ -66,7 +67,8 @@ absl::Status DecodeExpertRequest(const Frame& frame, ExpertMessage& request) {
   ASSIGN_OR_RETURN(request.ticket, in.u64("expert_request.ticket"));
   ASSIGN_OR_RETURN(const uint32_t calls, in.count("expert_request.calls", 12));
   if (calls > kCallsPerRowMax * frame.header.rows) {
-    return InvalidArgument("expert_request.calls: {} for {} rows, expected at most {} a row", calls, rows, kCallsPerRowMax);
+    return InvalidArgument("expert_request.calls: {} for {} rows, expected at most {} a row", calls, rows,
+                           kCallsPerRowMax);
   }
   request.calls.resize(calls);
   for (ExpertCall& call : request.calls) {
@@ -88,12 +90,17 @@ absl::Status DecodeExpertRequest(const Frame& frame, ExpertMessage& request) {
     ASSIGN_OR_RETURN(const auto scales, in.array<float>("expert_request.scales", groups));
     ASSIGN_OR_RETURN(const auto sums, in.array<float>("expert_request.sums", groups));
     // QuantizedRows is also what kernels write to; these rows are only read.
-    request.quantized = {const_cast<int8_t*>(codes.data()), const_cast<float*>(scales.data()),
-                         const_cast<float*>(sums.data()), rows, cols, static_cast<int>(group)};
+    request.quantized = {const_cast<int8_t*>(codes.data()),
+                         const_cast<float*>(scales.data()),
+                         const_cast<float*>(sums.data()),
+                         rows,
+                         cols,
+                         static_cast<int>(group)};
     request.rows.quantized = &request.quantized;
     request.rows.x = MatView<const float>(nullptr, rows, cols);
   } else if (frame.header.dtype == DType::kF32) {
-    ASSIGN_OR_RETURN(const auto x, in.array<float>("expert_request.rows", static_cast<uint64_t>(rows) * cols));
+    ASSIGN_OR_RETURN(const auto x,
+                     in.array<float>("expert_request.rows", static_cast<uint64_t>(rows) * cols));
     request.rows.x = MatView<const float>(x.data(), rows, cols);
   } else {
     return InvalidArgument("expert_request: expected dtype I8 or F32, got {}", DTypeName(frame.header.dtype));
@@ -108,7 +115,8 @@ Frame EncodeExpertReply(const FrameHeader& request, uint64_t ticket, MatView<con
   const int64_t count = acc.rows * acc.cols;
   const int width = BytePlanesWidth(acc.data, count);
   out.u8(static_cast<uint8_t>(width));
-  EncodeBytePlanes(acc.data, count, width, out.reserve_array<uint8_t>(static_cast<size_t>(count * width)).data());
+  EncodeBytePlanes(acc.data, count, width,
+                   out.reserve_array<uint8_t>(static_cast<size_t>(count * width)).data());
   Frame frame;
   frame.header = request;
   frame.header.kind = FrameKind::kExpertReply;
@@ -124,13 +132,15 @@ absl::Status AddExpertReply(const Frame& frame, std::span<const int32_t> targets
   PayloadReader in(frame.payload);
   const auto rows = static_cast<int64_t>(targets.size());
   if (frame.header.rows != rows || frame.header.cols != acc.cols) {
-    return InvalidArgument("expert_reply: expected {} rows of {}, got {} of {}", rows, acc.cols, frame.header.rows,
-                           frame.header.cols);
+    return InvalidArgument("expert_reply: expected {} rows of {}, got {} of {}", rows, acc.cols,
+                           frame.header.rows, frame.header.cols);
   }
-  ASSIGN_OR_RETURN([[maybe_unused]] const uint64_t ticket, in.u64("expert_reply.ticket"));  // The caller matched it.
+  ASSIGN_OR_RETURN([[maybe_unused]] const uint64_t ticket,
+                   in.u64("expert_reply.ticket"));  // The caller matched it.
   ASSIGN_OR_RETURN(const uint8_t width, in.u8("expert_reply.width"));
   if (width < kBytePlanesMin || width > kBytePlanesMax) {
-    return InvalidArgument("expert_reply.width: expected {} to {}, got {}", kBytePlanesMin, kBytePlanesMax, width);
+    return InvalidArgument("expert_reply.width: expected {} to {}, got {}", kBytePlanesMin, kBytePlanesMax,
+                           width);
   }
   ASSIGN_OR_RETURN(const auto planes,
                    in.array<uint8_t>("expert_reply.rows", static_cast<uint64_t>(rows * acc.cols) * width));
@@ -187,13 +197,14 @@ PlannedExchange::Remote& PlannedExchange::remote_of(NodeId owner) {
 }
 
 absl::Status PlannedExchange::assign(const Routing& routing) {
-  const auto experts = static_cast<int32_t>(options_.plan->experts[static_cast<size_t>(pending_.layer.value)].size());
+  const auto experts =
+      static_cast<int32_t>(options_.plan->experts[static_cast<size_t>(pending_.layer.value)].size());
   for (int64_t t = 0; t < routing.ids.rows; ++t) {
     for (int64_t k = 0; k < routing.ids.cols; ++k) {
       const ExpertId expert{routing.ids.at(t, k)};
       if (expert.value < 0 || expert.value >= experts) {
-        return FailedPrecondition("layer {}: the router chose expert {}, the plan knows {}", pending_.layer, expert,
-                                  experts);
+        return FailedPrecondition("layer {}: the router chose expert {}, the plan knows {}", pending_.layer,
+                                  expert, experts);
       }
       const ExpertCall call{static_cast<int32_t>(t), expert, routing.weights.at(t, k)};
       const NodeId holder = choose_holder(expert);
@@ -215,8 +226,8 @@ absl::Status PlannedExchange::send_all() {
     const ArenaScope scope(*context_.arena);
     QuantizedRows storage;
     const ExpertRows rows = GatherRows(*context_.arena, pending_.rows, remote.rows, storage);
-    const Frame frame = EncodeExpertRequest(options_.plan->epoch, step_, pending_.layer, pending_.ticket, rows,
-                                            remote.calls);
+    const Frame frame =
+        EncodeExpertRequest(options_.plan->epoch, step_, pending_.layer, pending_.ticket, rows, remote.calls);
     const absl::Status sent = options_.transport->send(remote.owner, frame, Deadline::after_ms(kSendMs));
     if (!sent.ok()) return at(sent, remote.owner);
   }
@@ -263,7 +274,8 @@ absl::Status PlannedExchange::wait_for(Remote& remote, Deadline deadline) {
   while (!remote.answered) {
     if (!remote.failed.ok()) return remote.failed;
     if (deadline.expired()) {
-      return at(Unavailable("no answer for {} s", options_.reply_timeout / std::chrono::seconds(1)), remote.owner);
+      return at(Unavailable("no answer for {} s", options_.reply_timeout / std::chrono::seconds(1)),
+                remote.owner);
     }
     const absl::Status pumped = pump_(Deadline::min(deadline, Deadline::after_ms(kPumpMs)));
     if (!pumped.ok() && pumped.code() != absl::StatusCode::kDeadlineExceeded) return pumped;
@@ -295,8 +307,10 @@ void PlannedExchange::on_lost(NodeId owner, const absl::Status& status) {
 }
 
 absl::Status PlannedExchange::at(const absl::Status& status, NodeId owner) const {
-  const absl::Status named = Annotate(status, fmt::format("expert owner '{}'", options_.plan->node(owner).name));
-  // Whatever broke at the owner, the asker's step is unavailable because of it; only data errors keep their code.
+  const absl::Status named =
+      Annotate(status, fmt::format("expert owner '{}'", options_.plan->node(owner).name));
+  // Whatever broke at the owner, the asker's step is unavailable because of it; only data errors keep their
+  // code.
   return status.code() == absl::StatusCode::kOutOfRange || status.code() == absl::StatusCode::kUnavailable
              ? named
              : absl::Status(absl::StatusCode::kUnavailable, Message(named));

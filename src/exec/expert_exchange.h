@@ -1,5 +1,6 @@
-// Rows to the experts of a plan and back: own experts run here, others get one message per (layer, owner) with the distinct
-// rows they need, and answer with one pre-summed fixed-point row each. Which experts sit where cannot change a bit.
+// Rows to the experts of a plan and back: own experts run here, others get one message per (layer, owner)
+// with the distinct rows they need, and answer with one pre-summed fixed-point row each. Which experts sit
+// where cannot change a bit.
 #pragma once
 
 #include <cstdint>
@@ -19,9 +20,9 @@ namespace shoal {
 /// A request for the experts of one owner, as it lies in a frame.
 struct ExpertMessage {
   uint64_t ticket = 0;
-  ExpertRows rows;                   ///< Views into the frame (and `quantized`).
+  ExpertRows rows;  ///< Views into the frame (and `quantized`).
   QuantizedRows quantized;
-  std::vector<ExpertCall> calls;     ///< Row indices are of `rows`.
+  std::vector<ExpertCall> calls;  ///< Row indices are of `rows`.
 };
 
 /// rows: what the owner needs, [R, D]; quantized rows travel as codes, scales and sums, else f32.
@@ -39,8 +40,8 @@ absl::Status AddExpertReply(const Frame& frame, std::span<const int32_t> targets
 /// The exchange of one step at a time, used by the executor's thread only.
 class PlannedExchange final : public ExpertExchange {
  public:
-  /// Handles one event of the node's inbox, waiting until `deadline` for it: replies come back through on_reply() and
-  /// on_lost(). DeadlineExceeded if nothing came.
+  /// Handles one event of the node's inbox, waiting until `deadline` for it: replies come back through
+  /// on_reply() and on_lost(). DeadlineExceeded if nothing came.
   using Pump = std::function<absl::Status(Deadline deadline)>;
 
   struct Options {
@@ -70,8 +71,8 @@ class PlannedExchange final : public ExpertExchange {
  private:
   struct Remote {
     NodeId owner;
-    std::vector<ExpertCall> calls;      ///< Row indices of the whole batch until sent, then of the message.
-    std::vector<int32_t> rows;          ///< Distinct rows of the batch, ascending.
+    std::vector<ExpertCall> calls;  ///< Row indices of the whole batch until sent, then of the message.
+    std::vector<int32_t> rows;      ///< Distinct rows of the batch, ascending.
     Frame reply;
     bool answered = false;
     absl::Status failed;
@@ -81,7 +82,7 @@ class PlannedExchange final : public ExpertExchange {
     LayerId layer;
     ExpertRows rows;
     std::vector<ExpertCall> own;
-    std::vector<Remote> remotes;        ///< One per owner asked; the vector's storage is reused.
+    std::vector<Remote> remotes;  ///< One per owner asked; the vector's storage is reused.
     size_t asked = 0;
   };
 

@@ -33,8 +33,9 @@ absl::StatusOr<std::unique_ptr<LocalCluster>> LocalCluster::Load(Options options
   for (size_t i = 0; i < cluster->nodes_.size(); ++i) {
     Node& node = cluster->nodes_[i];
     node.pool = std::make_unique<ThreadPool>(o.threads_per_node);
-    ASSIGN_OR_RETURN(node.model, NodeModel::Load(o.checkpoint, o.spec, SliceOf(o.plan, NodeId{static_cast<int32_t>(i)}),
-                                                 *node.pool, o.progress));
+    ASSIGN_OR_RETURN(node.model,
+                     NodeModel::Load(o.checkpoint, o.spec, SliceOf(o.plan, NodeId{static_cast<int32_t>(i)}),
+                                     *node.pool, o.progress));
     if (o.transport == TransportKind::kGrpc) {
       GrpcOptions grpc;
       grpc.name = o.plan.nodes[i].name;
@@ -70,7 +71,8 @@ absl::StatusOr<std::vector<std::unique_ptr<Transport>>> LocalCluster::open_trans
   for (size_t i = 0; i < nodes_.size(); ++i) {
     ASSIGN_OR_RETURN(transports[i], open_grpc(epoch, NodeId{static_cast<int32_t>(i)}));
   }
-  for (const auto& transport : transports) RETURN_IF_ERROR(transport->connect(Deadline::after_ms(kConnectMs)));
+  for (const auto& transport : transports)
+    RETURN_IF_ERROR(transport->connect(Deadline::after_ms(kConnectMs)));
   return transports;
 }
 

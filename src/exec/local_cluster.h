@@ -1,5 +1,6 @@
-// All nodes of a plan in this process: what `shoal run`, `shoal logits`, the placement harness and a server without workers
-// use. Over inproc or over real sockets, the nodes are the very ones that run on other machines.
+// All nodes of a plan in this process: what `shoal run`, `shoal logits`, the placement harness and a server
+// without workers use. Over inproc or over real sockets, the nodes are the very ones that run on other
+// machines.
 #pragma once
 
 #include <cstdint>

@@ -19,7 +19,8 @@ absl::StatusOr<StepResult> RunStep(Engine& engine, Step step, Duration timeout) 
   auto done = std::make_shared<std::promise<absl::StatusOr<StepResult>>>();
   auto result = done->get_future();
   const StepId id = step.id;
-  engine.submit(std::move(step), [done](absl::StatusOr<StepResult> value) { done->set_value(std::move(value)); });
+  engine.submit(std::move(step),
+                [done](absl::StatusOr<StepResult> value) { done->set_value(std::move(value)); });
   if (result.wait_for(timeout) != std::future_status::ready) {
     return DeadlineExceeded("step {}: no result within {} s", id, timeout / std::chrono::seconds(1));
   }
@@ -30,15 +31,16 @@ absl::Status Check(const EngineLimits& limits, const ProbeRequest& request) {
   const auto positions = static_cast<int64_t>(request.ids.size()) + std::max<int64_t>(request.greedy, 0);
   if (request.ids.empty()) return InvalidArgument("ids: expected at least one token");
   if (positions > limits.context) {
-    return InvalidArgument("ids: {} tokens and {} to generate, the context is {}", request.ids.size(), request.greedy,
-                           limits.context);
+    return InvalidArgument("ids: {} tokens and {} to generate, the context is {}", request.ids.size(),
+                           request.greedy, limits.context);
   }
   if (request.first_block.value + BlocksFor(positions) > limits.blocks) {
-    return InvalidArgument("ids: {} positions need {} KV blocks, there are {}", positions, BlocksFor(positions),
-                           limits.blocks - request.first_block.value);
+    return InvalidArgument("ids: {} positions need {} KV blocks, there are {}", positions,
+                           BlocksFor(positions), limits.blocks - request.first_block.value);
   }
   for (const int32_t id : request.ids) {
-    if (id < 0 || id >= limits.vocabulary) return InvalidArgument("ids: {} is outside the vocabulary of {}", id, limits.vocabulary);
+    if (id < 0 || id >= limits.vocabulary)
+      return InvalidArgument("ids: {} is outside the vocabulary of {}", id, limits.vocabulary);
   }
   return absl::OkStatus();
 }
@@ -74,7 +76,8 @@ absl::StatusOr<ProbeResult> ProbeLogits(Engine& engine, const ProbeRequest& requ
       step.want_routing = request.routing;
     }
     if (position == 0) {
-      step.begins.push_back({request.sequence, {.temperature = 0}, request.ids, static_cast<int32_t>(prompt)});
+      step.begins.push_back(
+          {request.sequence, {.temperature = 0}, request.ids, static_cast<int32_t>(prompt)});
     }
     const auto rows = static_cast<int64_t>(next.size());
     const bool sample = position + rows >= prompt && request.greedy > 0;

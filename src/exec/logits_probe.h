@@ -1,5 +1,5 @@
-// The logits of every prompt token, the experts chosen, and a greedy continuation, from any engine: what `shoal logits`, the
-// golden tests and the placement harness compare bit for bit.
+// The logits of every prompt token, the experts chosen, and a greedy continuation, from any engine: what
+// `shoal logits`, the golden tests and the placement harness compare bit for bit.
 #pragma once
 
 #include <cstdint>
@@ -15,25 +15,26 @@ namespace shoal {
 
 struct ProbeRequest {
   std::vector<int32_t> ids;
-  int64_t greedy = 0;       ///< Tokens to continue with, never stopping at an end-of-text id.
-  int64_t chunk = 0;        ///< Prompt tokens per step; 0 = as many as a result frame can carry.
+  int64_t greedy = 0;  ///< Tokens to continue with, never stopping at an end-of-text id.
+  int64_t chunk = 0;   ///< Prompt tokens per step; 0 = as many as a result frame can carry.
   bool routing = false;
-  BlockId first_block{0};   ///< The sequence uses consecutive blocks from here.
+  BlockId first_block{0};  ///< The sequence uses consecutive blocks from here.
   SeqId sequence{1};
   StepId first_step{1};
   Duration step_timeout = std::chrono::minutes(10);
 };
 
 struct ProbeResult {
-  std::vector<float> logits;    ///< [ids.size(), V]
+  std::vector<float> logits;  ///< [ids.size(), V]
   int64_t vocabulary = 0;
   std::vector<int32_t> greedy;
   std::map<int32_t, std::vector<int32_t>> routing;  ///< By layer: [ids.size(), top_k] ids.
   int64_t top_k = 0;
-  StepId next_step;             ///< For another probe of the same session.
+  StepId next_step;  ///< For another probe of the same session.
 };
 
-/// InvalidArgument: ids that are empty, outside the vocabulary, or too many for context or cache. Otherwise the engine's error.
+/// InvalidArgument: ids that are empty, outside the vocabulary, or too many for context or cache. Otherwise
+/// the engine's error.
 absl::StatusOr<ProbeResult> ProbeLogits(Engine& engine, const ProbeRequest& request);
 
 }  // namespace shoal

@@ -9,7 +9,8 @@
 
 namespace shoal {
 
-ModelFacts MakeModelFacts(std::string name, std::string hash, const ModelSpec& spec, const Footprint& footprint) {
+ModelFacts MakeModelFacts(std::string name, std::string hash, const ModelSpec& spec,
+                          const Footprint& footprint) {
   ModelFacts facts;
   facts.name = std::move(name);
   facts.hash = std::move(hash);
@@ -22,7 +23,8 @@ ModelFacts MakeModelFacts(std::string name, std::string hash, const ModelSpec& s
     LayerFacts out;
     out.bytes = layer.fixed.packed;
     out.experts = static_cast<int32_t>(layer.experts.size());
-    for (const WeightBytes& expert : layer.experts) out.expert_bytes = std::max(out.expert_bytes, expert.packed);
+    for (const WeightBytes& expert : layer.experts)
+      out.expert_bytes = std::max(out.expert_bytes, expert.packed);
     out.kv_values_per_position = layer.cached_values_per_position;
     facts.layers.push_back(out);
     if (const MoeSpec* moe = MoeOf(spec.layers[i])) facts.top_k = std::max(facts.top_k, moe->top_k);
@@ -50,7 +52,8 @@ int64_t SliceBytes(const ModelSpec& spec, const Footprint& footprint, const Node
   for (size_t i = 0; i < footprint.layers.size(); ++i) {
     const LayerFootprint& layer = footprint.layers[i];
     if (slice.layers.contains(static_cast<int64_t>(i))) bytes += layer.fixed.packed;
-    for (const ExpertId expert : slice.experts[i]) bytes += layer.experts[static_cast<size_t>(expert.value)].packed;
+    for (const ExpertId expert : slice.experts[i])
+      bytes += layer.experts[static_cast<size_t>(expert.value)].packed;
   }
   return bytes;
 }

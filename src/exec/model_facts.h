@@ -6,7 +6,6 @@
 #include <string>
 
 #include "absl/status/statusor.h"
-
 #include "exec/node_model.h"
 #include "models/footprint.h"
 #include "models/spec.h"
@@ -15,7 +14,8 @@
 namespace shoal {
 
 /// `name` is how the user called the model; `hash` is Checkpoint::hash().
-ModelFacts MakeModelFacts(std::string name, std::string hash, const ModelSpec& spec, const Footprint& footprint);
+ModelFacts MakeModelFacts(std::string name, std::string hash, const ModelSpec& spec,
+                          const Footprint& footprint);
 
 struct OpenedModel {
   std::shared_ptr<const Checkpoint> checkpoint;
@@ -23,8 +23,8 @@ struct OpenedModel {
   Footprint footprint;
   ModelFacts facts;
 };
-/// Opens a folder and checks every weight of it. `name` is how users call the model; empty: the folder's name.
-/// NotFound, InvalidArgument or Unimplemented, as Checkpoint::Open, SpecFor and MeasureFootprint.
+/// Opens a folder and checks every weight of it. `name` is how users call the model; empty: the folder's
+/// name. NotFound, InvalidArgument or Unimplemented, as Checkpoint::Open, SpecFor and MeasureFootprint.
 absl::StatusOr<OpenedModel> OpenModel(const std::string& folder, const std::string& name = "");
 
 /// Packed bytes of a node's share.

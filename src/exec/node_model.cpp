@@ -18,8 +18,8 @@ NodeSlice SliceOf(const Plan& plan, NodeId node) {
   return slice;
 }
 
-absl::StatusOr<std::unique_ptr<NodeModel>> NodeModel::Load(std::shared_ptr<const Checkpoint> checkpoint, ModelSpec spec,
-                                                           NodeSlice slice, ThreadPool& pool,
+absl::StatusOr<std::unique_ptr<NodeModel>> NodeModel::Load(std::shared_ptr<const Checkpoint> checkpoint,
+                                                           ModelSpec spec, NodeSlice slice, ThreadPool& pool,
                                                            const LoadProgress& progress) {
   std::unique_ptr<NodeModel> model(new NodeModel);
   model->checkpoint_ = std::move(checkpoint);
@@ -29,8 +29,8 @@ absl::StatusOr<std::unique_ptr<NodeModel>> NodeModel::Load(std::shared_ptr<const
     const StageOptions options{model->slice_.layers, model->slice_.embed, model->slice_.head};
     ASSIGN_OR_RETURN(model->stage_, Stage::Load(*model->checkpoint_, model->spec_, options, pool, progress));
   }
-  ASSIGN_OR_RETURN(model->experts_,
-                   ExpertBank::Load(*model->checkpoint_, model->spec_, model->slice_.experts, pool, progress));
+  ASSIGN_OR_RETURN(model->experts_, ExpertBank::Load(*model->checkpoint_, model->spec_, model->slice_.experts,
+                                                     pool, progress));
   return model;
 }
 

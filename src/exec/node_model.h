@@ -1,5 +1,5 @@
-// The weights that one node holds for a plan: its stage, if it runs layers, and its experts. They outlive sessions: a new
-// epoch that gives the node the same slice loads nothing.
+// The weights that one node holds for a plan: its stage, if it runs layers, and its experts. They outlive
+// sessions: a new epoch that gives the node the same slice loads nothing.
 #pragma once
 
 #include <cstdint>
@@ -17,10 +17,10 @@ namespace shoal {
 
 /// A node's share of a plan.
 struct NodeSlice {
-  Range layers;                                 ///< Empty: experts only, or nothing.
+  Range layers;  ///< Empty: experts only, or nothing.
   bool embed = false;
   bool head = false;
-  std::vector<std::vector<ExpertId>> experts;   ///< [L], ascending ids; owned and replicated alike.
+  std::vector<std::vector<ExpertId>> experts;  ///< [L], ascending ids; owned and replicated alike.
   bool operator==(const NodeSlice&) const = default;
 };
 NodeSlice SliceOf(const Plan& plan, NodeId node);
@@ -28,8 +28,8 @@ NodeSlice SliceOf(const Plan& plan, NodeId node);
 class NodeModel {
  public:
   /// Reads the node's own tensors, nothing else. Errors name file, tensor, expected and got.
-  static absl::StatusOr<std::unique_ptr<NodeModel>> Load(std::shared_ptr<const Checkpoint> checkpoint, ModelSpec spec,
-                                                         NodeSlice slice, ThreadPool& pool,
+  static absl::StatusOr<std::unique_ptr<NodeModel>> Load(std::shared_ptr<const Checkpoint> checkpoint,
+                                                         ModelSpec spec, NodeSlice slice, ThreadPool& pool,
                                                          const LoadProgress& progress);
 
   const ModelSpec& spec() const { return spec_; }

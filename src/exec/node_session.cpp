@@ -11,8 +11,9 @@
 namespace shoal {
 namespace {
 
-constexpr int64_t kTickMs = 250;     // CoordinatorSink::tick at least so often.
-constexpr int64_t kSendMs = 3000;    // Windows hold many frames: only a peer that takes nothing in lets this pass.
+constexpr int64_t kTickMs = 250;  // CoordinatorSink::tick at least so often.
+constexpr int64_t kSendMs =
+    3000;  // Windows hold many frames: only a peer that takes nothing in lets this pass.
 
 }  // namespace
 
@@ -29,8 +30,8 @@ absl::StatusOr<std::unique_ptr<NodeSession>> NodeSession::Create(Options options
     if (o.plan.kv_dtype == Plan::KvDtype::kBF16) dtype = DType::kBF16;
     ASSIGN_OR_RETURN(session->cache_,
                      KvCache::Create(stage->options().layers, stage->kv_shapes(), dtype, o.limits.blocks));
-    session->runner_ = std::make_unique<StageRunner>(StageRunner::Options{
-        &o.plan, o.self, stage, session->cache_.get(), o.limits, o.model->spec().width});
+    session->runner_ = std::make_unique<StageRunner>(
+        StageRunner::Options{&o.plan, o.self, stage, session->cache_.get(), o.limits, o.model->spec().width});
   }
   NodeSession* raw = session.get();
   session->exchange_ = std::make_unique<PlannedExchange>(
@@ -52,11 +53,14 @@ void NodeSession::stop() {
   if (thread_.joinable()) thread_.join();
 }
 
-NodeSession::Stats NodeSession::stats() const { return {steps_run_.load(), calls_served_.load(), running_.load()}; }
+NodeSession::Stats NodeSession::stats() const {
+  return {steps_run_.load(), calls_served_.load(), running_.load()};
+}
 
 ComputeContext NodeSession::context(Arena& arena) const {
-  return {options_.kernels, options_.pool, &arena,
-          options_.plan.activations == Plan::Activations::kF32 ? ActivationMode::kF32 : ActivationMode::kInt8};
+  return {
+      options_.kernels, options_.pool, &arena,
+      options_.plan.activations == Plan::Activations::kF32 ? ActivationMode::kF32 : ActivationMode::kInt8};
 }
 
 void NodeSession::run() {
@@ -109,7 +113,8 @@ void NodeSession::handle_frame(NodeId from, Frame frame) {
     return;
   }
   if (IsProbe(frame)) {
-    (void)options_.transport->send(from, EncodeProgress(options_.plan.epoch, progress_), Deadline::after_ms(0));
+    (void)options_.transport->send(from, EncodeProgress(options_.plan.epoch, progress_),
+                                   Deadline::after_ms(0));
     return;
   }
   switch (frame.header.kind) {
@@ -192,7 +197,8 @@ void NodeSession::serve_experts(NodeId from, const Frame& frame) {
   const absl::Status served = compute_experts(frame, reply);
   if (!served.ok()) {
     LogWarning("{} of node '{}': {}", Describe(frame.header), options_.plan.node(from).name, Message(served));
-    reply = EncodeError(FrameKind::kExpertError, options_.plan.epoch, frame.header.step, frame.header.layer, served);
+    reply = EncodeError(FrameKind::kExpertError, options_.plan.epoch, frame.header.step, frame.header.layer,
+                        served);
   }
   const absl::Status sent = options_.transport->send(from, std::move(reply), Deadline::after_ms(kSendMs));
   if (!sent.ok()) LogWarning("expert reply not sent: {}", Message(sent));
@@ -204,15 +210,17 @@ absl::Status NodeSession::compute_experts(const Frame& frame, Frame& reply) {
   const ModelSpec& spec = options_.model->spec();
   if (frame.header.cols != spec.width || rows > options_.limits.rows_max || frame.header.layer.value < 0 ||
       frame.header.layer.value >= spec.layer_count()) {
-    return InvalidArgument("expert_request: layer {}, {} rows of {}; expected a layer below {}, at most {} rows of {}",
-                           frame.header.layer, rows, frame.header.cols, spec.layer_count(), options_.limits.rows_max,
-                           spec.width);
+    return InvalidArgument(
+        "expert_request: layer {}, {} rows of {}; expected a layer below {}, at most {} rows of {}",
+        frame.header.layer, rows, frame.header.cols, spec.layer_count(), options_.limits.rows_max,
+        spec.width);
   }
   serve_arena_.reset();
   const ComputeContext serve = context(serve_arena_);
   const MatView<int64_t> acc = serve_arena_.allocate_rows<int64_t>(rows, spec.width);
   std::fill_n(acc.data, rows * spec.width, int64_t{0});
-  RETURN_IF_ERROR(options_.model->experts().run(serve, frame.header.layer, request_.rows, request_.calls, acc));
+  RETURN_IF_ERROR(
+      options_.model->experts().run(serve, frame.header.layer, request_.rows, request_.calls, acc));
   calls_served_ += request_.calls.size();
   reply = EncodeExpertReply(frame.header, request_.ticket, acc);
   return absl::OkStatus();

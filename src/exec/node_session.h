@@ -1,6 +1,6 @@
-// One node's part in one session (one plan in force): an executor thread that takes frames from the transport and runs
-// steps, serves experts to others, and answers probes. One executor per node, and no wait holds it: while its own expert
-// requests are out, and between layers, it serves those of others (I13).
+// One node's part in one session (one plan in force): an executor thread that takes frames from the transport
+// and runs steps, serves experts to others, and answers probes. One executor per node, and no wait holds it:
+// while its own expert requests are out, and between layers, it serves those of others (I13).
 #pragma once
 
 #include <atomic>
@@ -29,13 +29,13 @@ class NodeSession {
   struct Options {
     Plan plan;
     NodeId self;
-    NodeModel* model = nullptr;           ///< Outlives the session, as do pool, kernels and sink.
+    NodeModel* model = nullptr;  ///< Outlives the session, as do pool, kernels and sink.
     const Kernels* kernels = nullptr;
-    ThreadPool* pool = nullptr;           ///< Used by this session alone.
+    ThreadPool* pool = nullptr;  ///< Used by this session alone.
     std::unique_ptr<Transport> transport;
     StepLimits limits;
     Duration expert_timeout = std::chrono::seconds(6);
-    CoordinatorSink* sink = nullptr;      ///< On node 0 of a coordinator; nullptr elsewhere.
+    CoordinatorSink* sink = nullptr;  ///< On node 0 of a coordinator; nullptr elsewhere.
     std::string log_name;
   };
 

@@ -12,8 +12,9 @@
 namespace shoal {
 namespace {
 
-constexpr uint8_t kProbeFlag = 1;        // A kProgress frame that asks instead of telling.
-constexpr int64_t kSubmitSendMs = 1000;  // Links are open and windows hold many steps: this never elapses in health.
+constexpr uint8_t kProbeFlag = 1;  // A kProgress frame that asks instead of telling.
+constexpr int64_t kSubmitSendMs =
+    1000;  // Links are open and windows hold many steps: this never elapses in health.
 
 double Seconds(Duration d) { return std::chrono::duration<double>(d).count(); }
 
@@ -58,7 +59,8 @@ void PipelineEngine::open(const Plan& plan, Transport* transport, const EngineLi
     nodes_.assign(plan.nodes.size(), NodeState{});
     for (size_t i = 0; i < nodes_.size(); ++i) {
       nodes_[i].heard = now;
-      nodes_[i].progress.layer = LayerId{static_cast<int32_t>(plan.layers_of(NodeId{static_cast<int32_t>(i)}).begin)};
+      nodes_[i].progress.layer =
+          LayerId{static_cast<int32_t>(plan.layers_of(NodeId{static_cast<int32_t>(i)}).begin)};
     }
     next_id_ = StepId{1};
     blamed_ = NodeId{-1};
@@ -105,12 +107,14 @@ void PipelineEngine::submit(Step step, StepDone done) {
     if (refused.ok()) {
       SHOAL_CHECK_EQ(step.id, next_id_);
       ++next_id_.value;
-      if (in_flight_.empty()) last_result_ = last_probe_ = Clock::now();  // Silence before the first step is none.
+      if (in_flight_.empty())
+        last_result_ = last_probe_ = Clock::now();  // Silence before the first step is none.
       in_flight_.push_back({step.id, std::move(done)});
       first = plan_.first_node();
-      // Sent under the lock: steps of two submitters would otherwise overtake each other, and close() could not promise
-      // that the transport is no longer used.
-      refused = transport_->send(first, EncodeStep(plan_.epoch, step, {}, {}), Deadline::after_ms(kSubmitSendMs));
+      // Sent under the lock: steps of two submitters would otherwise overtake each other, and close() could
+      // not promise that the transport is no longer used.
+      refused =
+          transport_->send(first, EncodeStep(plan_.epoch, step, {}, {}), Deadline::after_ms(kSubmitSendMs));
       if (!refused.ok()) refused = Annotate(refused, describe(first, step.id));
     }
   }
@@ -235,12 +239,14 @@ void PipelineEngine::probe_all(Clock::time_point now) {
 }
 
 std::string PipelineEngine::describe(NodeId node, StepId step) const {
-  if (node.value < 0 || static_cast<size_t>(node.value) >= plan_.nodes.size()) return fmt::format("step {}", step);
+  if (node.value < 0 || static_cast<size_t>(node.value) >= plan_.nodes.size())
+    return fmt::format("step {}", step);
   const Range layers = plan_.layers_of(node);
   const LayerId at = nodes_[static_cast<size_t>(node.value)].progress.layer;
-  return fmt::format("node '{}' ({}), layer {}, step {}", plan_.node(node).name,
-                     layers.empty() ? "experts only" : fmt::format("layers [{}, {})", layers.begin, layers.end),
-                     std::max(at.value, 0), step);
+  return fmt::format(
+      "node '{}' ({}), layer {}, step {}", plan_.node(node).name,
+      layers.empty() ? "experts only" : fmt::format("layers [{}, {})", layers.begin, layers.end),
+      std::max(at.value, 0), step);
 }
 
 }  // namespace shoal

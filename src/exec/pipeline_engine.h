@@ -1,5 +1,5 @@
-// The Engine over a plan: steps go to the first stage, results come back from the last one, and a node that shows no
-// progress is told from one that is merely slow.
+// The Engine over a plan: steps go to the first stage, results come back from the last one, and a node that
+// shows no progress is told from one that is merely slow.
 #pragma once
 
 #include <cstdint>
@@ -18,8 +18,8 @@ namespace shoal {
 
 /// When a silent cluster is asked for a sign of life, and when it is given up.
 struct LivenessLimits {
-  Duration probe_after = std::chrono::seconds(1);   ///< Without a result; then again each such time.
-  Duration silence_max = std::chrono::seconds(7);   ///< Of a node's executor while a step is out.
+  Duration probe_after = std::chrono::seconds(1);  ///< Without a result; then again each such time.
+  Duration silence_max = std::chrono::seconds(7);  ///< Of a node's executor while a step is out.
 };
 
 /// What node 0's executor hands to the coordinator. Called from the executor's thread only.
@@ -35,8 +35,8 @@ class CoordinatorSink {
 
 /// Bytes that a probe asks a node to send back: where its executor stands.
 struct NodeProgress {
-  StepId step;          ///< Last step begun here, 0 before the first.
-  LayerId layer{-1};    ///< Layer begun last.
+  StepId step;        ///< Last step begun here, 0 before the first.
+  LayerId layer{-1};  ///< Layer begun last.
 };
 Frame EncodeProbe(Epoch epoch);
 Frame EncodeProgress(Epoch epoch, const NodeProgress& progress);
@@ -50,8 +50,8 @@ class PipelineEngine final : public Engine, public CoordinatorSink {
   /// A session is up on every node of `plan`: steps may go. `transport` is node 0's and outlives the session.
   void open(const Plan& plan, Transport* transport, const EngineLimits& limits);
 
-  /// Ends the session: steps out fail with `why` (not OK), and so does whatever is submitted until the next open().
-  /// No call on the session's transport is made after it returns.
+  /// Ends the session: steps out fail with `why` (not OK), and so does whatever is submitted until the next
+  /// open(). No call on the session's transport is made after it returns.
   void close(const absl::Status& why);
 
   State state() const override;
@@ -73,8 +73,8 @@ class PipelineEngine final : public Engine, public CoordinatorSink {
   };
   struct NodeState {
     NodeProgress progress;
-    Clock::time_point heard;           ///< Last sign of life.
-    bool waiting = false;              ///< A probe is not yet answered.
+    Clock::time_point heard;  ///< Last sign of life.
+    bool waiting = false;     ///< A probe is not yet answered.
   };
 
   void fail(const absl::Status& why, NodeId blamed);

@@ -28,9 +28,12 @@ Plan TwoNodePlan() {
 class PipelineEngineTest : public testing::Test {
  protected:
   PipelineEngineTest()
-      : network_(2), head_(network_.open(NodeId{0})), tail_(network_.open(NodeId{1})),
+      : network_(2),
+        head_(network_.open(NodeId{0})),
+        tail_(network_.open(NodeId{1})),
         engine_({std::chrono::milliseconds(20), std::chrono::milliseconds(200)}) {
-    engine_.open(TwoNodePlan(), head_.get(), {.blocks = 8, .context = 100, .steps_in_flight = 2, .vocabulary = 10});
+    engine_.open(TwoNodePlan(), head_.get(),
+                 {.blocks = 8, .context = 100, .steps_in_flight = 2, .vocabulary = 10});
     executor_ = std::thread([this] {
       while (!stop_) {
         engine_.tick();
@@ -39,9 +42,11 @@ class PipelineEngineTest : public testing::Test {
         if (event->kind == Event::Kind::kPeerDown) engine_.on_peer_down(event->from, event->status);
         if (event->kind != Event::Kind::kFrame) continue;
         if (IsProbe(event->frame)) {
-          (void)head_->send(NodeId{0}, EncodeProgress(Epoch{1}, {StepId{1}, LayerId{1}}), Deadline::after_ms(100));
+          (void)head_->send(NodeId{0}, EncodeProgress(Epoch{1}, {StepId{1}, LayerId{1}}),
+                            Deadline::after_ms(100));
         } else if (event->frame.header.kind == FrameKind::kStep) {
-          (void)head_->send(NodeId{1}, event->frame, Deadline::after_ms(100));  // A first stage that computes nothing.
+          (void)head_->send(NodeId{1}, event->frame,
+                            Deadline::after_ms(100));  // A first stage that computes nothing.
         } else {
           engine_.on_frame(event->from, event->frame);
         }
@@ -73,7 +78,8 @@ class PipelineEngineTest : public testing::Test {
     while (true) {
       auto event = tail_->receive(Deadline::after_ms(5000));
       if (!event.ok()) return {};
-      if (event->kind == Event::Kind::kFrame && event->frame.header.kind == FrameKind::kStep) return event->frame;
+      if (event->kind == Event::Kind::kFrame && event->frame.header.kind == FrameKind::kStep)
+        return event->frame;
     }
   }
   void answer(uint64_t id) {
@@ -125,7 +131,8 @@ TEST_F(PipelineEngineTest, ASlowNodeThatAnswersProbesIsNotGivenUp) {
   while (Clock::now() < until) {
     auto event = tail_->receive(Deadline::after_ms(10));
     if (event.ok() && event->kind == Event::Kind::kFrame && IsProbe(event->frame)) {
-      (void)tail_->send(NodeId{0}, EncodeProgress(Epoch{1}, {StepId{1}, LayerId{3}}), Deadline::after_ms(100));
+      (void)tail_->send(NodeId{0}, EncodeProgress(Epoch{1}, {StepId{1}, LayerId{3}}),
+                        Deadline::after_ms(100));
     }
   }
   EXPECT_TRUE(engine_.state().status.ok());

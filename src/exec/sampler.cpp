@@ -17,16 +17,20 @@ struct Candidate {
 };
 
 /// The largest logit first, ties to the lowest id.
-bool Above(const Candidate& a, const Candidate& b) { return a.logit > b.logit || (a.logit == b.logit && a.id < b.id); }
+bool Above(const Candidate& a, const Candidate& b) {
+  return a.logit > b.logit || (a.logit == b.logit && a.id < b.id);
+}
 
-absl::Status ApplyPenalties(const SamplingParams& params, const TokenHistory& history, std::span<float> logits) {
+absl::Status ApplyPenalties(const SamplingParams& params, const TokenHistory& history,
+                            std::span<float> logits) {
   const auto vocabulary = static_cast<int64_t>(logits.size());
   for (const auto& [id, bias] : params.logit_bias) {
-    if (id < 0 || id >= vocabulary) return InvalidArgument("logit_bias: id {} is outside the vocabulary of {}", id, vocabulary);
+    if (id < 0 || id >= vocabulary)
+      return InvalidArgument("logit_bias: id {} is outside the vocabulary of {}", id, vocabulary);
     logits[id] += bias;
   }
-  const bool penalised =
-      params.repetition_penalty != 1.0f || params.presence_penalty != 0.0f || params.frequency_penalty != 0.0f;
+  const bool penalised = params.repetition_penalty != 1.0f || params.presence_penalty != 0.0f ||
+                         params.frequency_penalty != 0.0f;
   if (!penalised) return absl::OkStatus();
   for (const auto& [id, counts] : history.counts()) {
     if (id < 0 || id >= vocabulary) continue;
@@ -40,10 +44,12 @@ absl::Status ApplyPenalties(const SamplingParams& params, const TokenHistory& hi
   return absl::OkStatus();
 }
 
-/// Brings the ids that top_k, top_p and min_p leave to the front, by descending logit, and returns how many they are.
-/// `total` is the mass of all candidates. Only as much is sorted as is needed: vocabularies are large, choices few.
+/// Brings the ids that top_k, top_p and min_p leave to the front, by descending logit, and returns how many
+/// they are. `total` is the mass of all candidates. Only as much is sorted as is needed: vocabularies are
+/// large, choices few.
 size_t Filter(const SamplingParams& params, double total, std::vector<Candidate>& candidates) {
-  const size_t most = params.top_k > 0 ? std::min<size_t>(params.top_k, candidates.size()) : candidates.size();
+  const size_t most =
+      params.top_k > 0 ? std::min<size_t>(params.top_k, candidates.size()) : candidates.size();
   size_t window = params.top_k > 0 ? most : std::min<size_t>(most, 64);
   while (true) {
     std::partial_sort(candidates.begin(), candidates.begin() + window, candidates.end(), Above);
@@ -81,8 +87,8 @@ void TokenHistory::append(int32_t token) {
   ++counts.generated;
 }
 
-absl::StatusOr<int32_t> SampleToken(const Kernels& kernels, const SamplingParams& params, const TokenHistory& history,
-                                    int64_t position, std::span<float> logits) {
+absl::StatusOr<int32_t> SampleToken(const Kernels& kernels, const SamplingParams& params,
+                                    const TokenHistory& history, int64_t position, std::span<float> logits) {
   RETURN_IF_ERROR(ApplyPenalties(params, history, logits));
   const int64_t best = kernels.argmax({logits.data(), static_cast<int64_t>(logits.size())});
   if (best < 0) return OutOfRange("sampling at position {}: the logits hold a NaN", position);

@@ -1,5 +1,5 @@
-// Logits to a token. The transformations run in one fixed order, the random number is a function of (seed, choice,
-// position), and exp is our own: the same seed gives the same text on any cluster.
+// Logits to a token. The transformations run in one fixed order, the random number is a function of (seed,
+// choice, position), and exp is our own: the same seed gives the same text on any cluster.
 #pragma once
 
 #include <cstdint>
@@ -23,8 +23,8 @@ class TokenHistory {
   void append(int32_t token);
 
   struct Counts {
-    bool seen = false;          ///< In prompt or generated text.
-    int32_t generated = 0;      ///< Times in the generated text.
+    bool seen = false;      ///< In prompt or generated text.
+    int32_t generated = 0;  ///< Times in the generated text.
   };
   const std::unordered_map<int32_t, Counts>& counts() const { return counts_; }
 
@@ -32,12 +32,13 @@ class TokenHistory {
   std::unordered_map<int32_t, Counts> counts_;
 };
 
-/// Chooses the token at `position` (the absolute position that it will take). Order: logit_bias; repetition penalty (Keskar
-/// et al. 2019, arXiv:1909.05858: divides positive logits, multiplies negative ones); presence and frequency penalties
-/// (OpenAI's definition, on generated ids); temperature; top_k; top_p (the fewest ids that reach it); min_p (of the
-/// largest probability). temperature = 0 takes the largest logit after the penalties, ties to the lowest id.
-/// logits: [V], overwritten. OutOfRange if they hold a NaN. InvalidArgument if logit_bias names an id outside [0, V).
-absl::StatusOr<int32_t> SampleToken(const Kernels& kernels, const SamplingParams& params, const TokenHistory& history,
-                                    int64_t position, std::span<float> logits);
+/// Chooses the token at `position` (the absolute position that it will take). Order: logit_bias; repetition
+/// penalty (Keskar et al. 2019, arXiv:1909.05858: divides positive logits, multiplies negative ones);
+/// presence and frequency penalties (OpenAI's definition, on generated ids); temperature; top_k; top_p (the
+/// fewest ids that reach it); min_p (of the largest probability). temperature = 0 takes the largest logit
+/// after the penalties, ties to the lowest id. logits: [V], overwritten. OutOfRange if they hold a NaN.
+/// InvalidArgument if logit_bias names an id outside [0, V).
+absl::StatusOr<int32_t> SampleToken(const Kernels& kernels, const SamplingParams& params,
+                                    const TokenHistory& history, int64_t position, std::span<float> logits);
 
 }  // namespace shoal

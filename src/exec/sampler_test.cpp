@@ -27,7 +27,8 @@ TEST(Sampler, ZeroTemperatureTakesTheLargestAndTiesGoToTheLowestId) {
 }
 
 TEST(Sampler, FrequenciesFollowTheSoftmax) {
-  // p = {1, 2, 1} / 4 for logits log {1, 2, 1}; 4000 draws, so five standard errors are 5 * sqrt(.25 / 4000) = 0.04.
+  // p = {1, 2, 1} / 4 for logits log {1, 2, 1}; 4000 draws, so five standard errors are 5 * sqrt(.25 / 4000)
+  // = 0.04.
   const auto counts = Histogram({.seed = 7}, {0.0f, 0.6931472f, 0.0f}, 4000);
   EXPECT_NEAR(counts.at(0) / 4000.0, 0.25, 0.04);
   EXPECT_NEAR(counts.at(1) / 4000.0, 0.50, 0.04);

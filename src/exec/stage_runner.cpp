@@ -18,7 +18,8 @@ absl::Status ValidateSlice(const SeqSlice& slice, const StepLimits& limits) {
   const auto blocks = static_cast<int64_t>(slice.blocks.size());
   const int64_t end = slice.position + tokens;
   if (slice.position < 0 || tokens == 0 || end > limits.context) {
-    return InvalidArgument("positions [{}, {}): expected a part of [0, {})", slice.position, end, limits.context);
+    return InvalidArgument("positions [{}, {}): expected a part of [0, {})", slice.position, end,
+                           limits.context);
   }
   if (blocks < BlocksFor(end)) {
     return InvalidArgument("block table of {} blocks: {} positions need {}", blocks, end, BlocksFor(end));
@@ -64,7 +65,8 @@ StageRunner::StageRunner(Options options)
       first_(options.plan->first_node() == options.self),
       last_(options.plan->last_node() == options.self) {}
 
-absl::StatusOr<Outgoing> StageRunner::run(const Frame& frame, const ComputeContext& context, PlannedExchange& exchange,
+absl::StatusOr<Outgoing> StageRunner::run(const Frame& frame, const ComputeContext& context,
+                                          PlannedExchange& exchange,
                                           const std::function<absl::Status(LayerId)>& before_layer) {
   const int64_t started_ns = NowNs();
   ASSIGN_OR_RETURN(StepMessage message, DecodeStep(frame));
@@ -78,10 +80,12 @@ absl::StatusOr<Outgoing> StageRunner::run(const Frame& frame, const ComputeConte
     x = context.arena->allocate_rows<float>(rows, options_.width);
     const std::span<int32_t> tokens = context.arena->allocate<int32_t>(rows);
     auto out = tokens.begin();
-    for (const SeqSlice& slice : message.step.slices) out = std::copy(slice.tokens.begin(), slice.tokens.end(), out);
+    for (const SeqSlice& slice : message.step.slices)
+      out = std::copy(slice.tokens.begin(), slice.tokens.end(), out);
     RETURN_IF_ERROR(options_.stage->embed(context, tokens, x));
   } else if (message.cols != options_.width || message.rows.empty()) {
-    return InvalidArgument("step {}: rows of width {}, expected {}", message.step.id, message.cols, options_.width);
+    return InvalidArgument("step {}: rows of width {}, expected {}", message.step.id, message.cols,
+                           options_.width);
   }
   RETURN_IF_ERROR(forward(context, exchange, message, x, before_layer));
 
@@ -100,8 +104,9 @@ absl::StatusOr<Outgoing> StageRunner::run(const Frame& frame, const ComputeConte
   return Outgoing{Plan::kCoordinator, EncodeResult(plan.epoch, result)};
 }
 
-absl::Status StageRunner::forward(const ComputeContext& context, PlannedExchange& exchange, StepMessage& message,
-                                  MatView<float> x, const std::function<absl::Status(LayerId)>& before_layer) {
+absl::Status StageRunner::forward(const ComputeContext& context, PlannedExchange& exchange,
+                                  StepMessage& message, MatView<float> x,
+                                  const std::function<absl::Status(LayerId)>& before_layer) {
   const std::vector<SeqSlice>& slices = message.step.slices;
   const std::span<StepSlice> views = context.arena->allocate<StepSlice>(static_cast<int64_t>(slices.size()));
   int64_t row = 0;
@@ -155,7 +160,8 @@ absl::StatusOr<StepResult> StageRunner::finish(const ComputeContext& context, St
 absl::Status StageRunner::sample(const ComputeContext& context, const Step& step, MatView<const float> x,
                                  StepResult& result) {
   const ArenaScope scope(*context.arena);
-  const auto sampled = std::count_if(step.slices.begin(), step.slices.end(), [](const SeqSlice& s) { return s.sample; });
+  const auto sampled =
+      std::count_if(step.slices.begin(), step.slices.end(), [](const SeqSlice& s) { return s.sample; });
   if (sampled == 0) return absl::OkStatus();
   const MatView<float> picked = context.arena->allocate_rows<float>(sampled, options_.width);
   const MatView<float> logits = context.arena->allocate_rows<float>(sampled, options_.limits.vocabulary);
@@ -182,7 +188,8 @@ absl::Status StageRunner::sample(const ComputeContext& context, const Step& step
   return absl::OkStatus();
 }
 
-absl::Status StageRunner::all_logits(const ComputeContext& context, MatView<const float> x, StepResult& result) {
+absl::Status StageRunner::all_logits(const ComputeContext& context, MatView<const float> x,
+                                     StepResult& result) {
   const int64_t vocabulary = options_.limits.vocabulary;
   result.logits.resize(static_cast<size_t>(x.rows * vocabulary));
   return options_.stage->head(context, x, MatView<float>(result.logits.data(), x.rows, vocabulary));

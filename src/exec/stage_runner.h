@@ -1,5 +1,5 @@
-// One step on one node: receive or embed, forward my layers, send or sample. Every node runs this same code; in a one-stage
-// plan the receiving and the sending happen zero times.
+// One step on one node: receive or embed, forward my layers, send or sample. Every node runs this same code;
+// in a one-stage plan the receiving and the sending happen zero times.
 #pragma once
 
 #include <cstdint>
@@ -19,7 +19,7 @@ namespace shoal {
 
 /// What a step may ask of a node; the coordinator plans within it, and a node refuses what lies outside.
 struct StepLimits {
-  int64_t context = 0;      ///< Longest sequence, positions.
+  int64_t context = 0;  ///< Longest sequence, positions.
   int64_t vocabulary = 0;
   int32_t blocks = 0;       ///< KV blocks.
   int64_t rows_max = 4096;  ///< Rows of one step.
@@ -46,8 +46,9 @@ class StageRunner {
   };
   explicit StageRunner(Options options);
 
-  /// Runs a kStep frame and returns what to send: the step with its rows to the next stage, or the result to the coordinator.
-  /// `before_layer` as in StageStep. On an error nothing is to be sent on; later steps of this session are void (I12).
+  /// Runs a kStep frame and returns what to send: the step with its rows to the next stage, or the result to
+  /// the coordinator. `before_layer` as in StageStep. On an error nothing is to be sent on; later steps of
+  /// this session are void (I12).
   absl::StatusOr<Outgoing> run(const Frame& frame, const ComputeContext& context, PlannedExchange& exchange,
                                const std::function<absl::Status(LayerId)>& before_layer);
 
@@ -61,8 +62,10 @@ class StageRunner {
   absl::Status forward(const ComputeContext& context, PlannedExchange& exchange, StepMessage& message,
                        MatView<float> x, const std::function<absl::Status(LayerId)>& before_layer);
   absl::Status remember(const Step& step);
-  absl::StatusOr<StepResult> finish(const ComputeContext& context, StepMessage& message, MatView<const float> x);
-  absl::Status sample(const ComputeContext& context, const Step& step, MatView<const float> x, StepResult& result);
+  absl::StatusOr<StepResult> finish(const ComputeContext& context, StepMessage& message,
+                                    MatView<const float> x);
+  absl::Status sample(const ComputeContext& context, const Step& step, MatView<const float> x,
+                      StepResult& result);
   absl::Status all_logits(const ComputeContext& context, MatView<const float> x, StepResult& result);
 
   const Options options_;

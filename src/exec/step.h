@@ -1,5 +1,5 @@
-// One step of the whole cluster: which rows of which sequences run, decided by the coordinator and carried from stage to
-// stage together with the rows. A worker is a deterministic function of the steps it receives.
+// One step of the whole cluster: which rows of which sequences run, decided by the coordinator and carried
+// from stage to stage together with the rows. A worker is a deterministic function of the steps it receives.
 #pragma once
 
 #include <cstdint>
@@ -22,7 +22,7 @@ struct SamplingParams {
   float presence_penalty = 0.0f;    ///< On generated tokens.
   float frequency_penalty = 0.0f;   ///< On generated tokens.
   uint64_t seed = 0;
-  uint32_t choice = 0;              ///< Index of the choice (OpenAI's n), part of the random key.
+  uint32_t choice = 0;  ///< Index of the choice (OpenAI's n), part of the random key.
   std::vector<std::pair<int32_t, float>> logit_bias;
   bool operator==(const SamplingParams&) const = default;
 };
@@ -31,28 +31,29 @@ struct SamplingParams {
 struct NewSequence {
   SeqId id;
   SamplingParams sampling;
-  std::vector<int32_t> tokens;    ///< All ids known so far: prompt, then generated (after a replay).
-  int32_t prompt_tokens = 0;      ///< How many of them are the prompt.
+  std::vector<int32_t> tokens;  ///< All ids known so far: prompt, then generated (after a replay).
+  int32_t prompt_tokens = 0;    ///< How many of them are the prompt.
   bool operator==(const NewSequence&) const = default;
 };
 
 /// Consecutive tokens of one sequence in this step.
 struct SeqSlice {
   SeqId id;
-  int32_t position = 0;              ///< Absolute position of tokens[0].
+  int32_t position = 0;  ///< Absolute position of tokens[0].
   std::vector<int32_t> tokens;
-  std::vector<BlockId> blocks;       ///< Block table that covers position + tokens.size().
-  bool sample = false;               ///< Sample after the last row.
+  std::vector<BlockId> blocks;  ///< Block table that covers position + tokens.size().
+  bool sample = false;          ///< Sample after the last row.
   bool operator==(const SeqSlice&) const = default;
 };
 
 struct Step {
   StepId id;
-  std::vector<NewSequence> begins;   ///< Sequences first seen in this step.
-  std::vector<SeqId> ends;           ///< Sequences to forget (finished, cancelled).
-  std::vector<SeqSlice> slices;      ///< In row order.
-  bool want_logits = false;          ///< Return the logits of every row (shoal logits, the harness). They travel only then.
-  bool want_routing = false;         ///< Return every MoE layer's choice.
+  std::vector<NewSequence> begins;  ///< Sequences first seen in this step.
+  std::vector<SeqId> ends;          ///< Sequences to forget (finished, cancelled).
+  std::vector<SeqSlice> slices;     ///< In row order.
+  bool want_logits =
+      false;  ///< Return the logits of every row (shoal logits, the harness). They travel only then.
+  bool want_routing = false;  ///< Return every MoE layer's choice.
   bool operator==(const Step&) const = default;
 
   int64_t rows() const {

@@ -1,5 +1,5 @@
-// Steps and results as frames. A step frame carries the step header, what earlier stages have to report (timings, traces)
-// and the rows; docs/wire.md has the layout.
+// Steps and results as frames. A step frame carries the step header, what earlier stages have to report
+// (timings, traces) and the rows; docs/wire.md has the layout.
 #pragma once
 
 #include <vector>
@@ -31,8 +31,8 @@ struct StepMessage {
 /// rows: [step.rows(), D] f32, or no data for the first stage.
 Frame EncodeStep(Epoch epoch, const Step& step, const StepReport& report, MatView<const float> rows);
 
-/// InvalidArgument says which field is wrong. Counts are bounded by the payload's size before anything is allocated; that
-/// the step makes sense for this node is ValidateStep's matter (stage_runner.h).
+/// InvalidArgument says which field is wrong. Counts are bounded by the payload's size before anything is
+/// allocated; that the step makes sense for this node is ValidateStep's matter (stage_runner.h).
 absl::StatusOr<StepMessage> DecodeStep(const Frame& frame);
 
 Frame EncodeResult(Epoch epoch, const StepResult& result);

@@ -22,7 +22,8 @@ Step SampleStep() {
   sequence.prompt_tokens = 3;
   step.begins = {sequence};
   step.ends = {SeqId{40}, SeqId{41}};
-  step.slices = {{SeqId{42}, 0, {1, 2, 3}, {BlockId{4}}, true}, {SeqId{43}, 40, {9}, {BlockId{1}, BlockId{2}}, false}};
+  step.slices = {{SeqId{42}, 0, {1, 2, 3}, {BlockId{4}}, true},
+                 {SeqId{43}, 40, {9}, {BlockId{1}, BlockId{2}}, false}};
   step.want_routing = true;
   return step;
 }
@@ -93,7 +94,8 @@ TEST(ValidateStep, NamesWhatLiesOutsideTheNode) {
   EXPECT_THAT(broken([](Step& s) { s.slices[1].position = -1; }), testing::HasSubstr("[-1, 0)"));
   EXPECT_THAT(broken([](Step& s) { s.slices[1].id = SeqId{42}; }), testing::HasSubstr("two slices"));
   EXPECT_THAT(broken([](Step& s) { s.slices.clear(); }), testing::HasSubstr("0 rows"));
-  EXPECT_THAT(broken([](Step& s) { s.begins[0].prompt_tokens = 4; }), testing::HasSubstr("4 prompt tokens of 3"));
+  EXPECT_THAT(broken([](Step& s) { s.begins[0].prompt_tokens = 4; }),
+              testing::HasSubstr("4 prompt tokens of 3"));
 }
 
 TEST(ExpertFrames, ReplyAddsTheSumsToTheRowsThatWereAsked) {

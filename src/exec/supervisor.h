@@ -1,5 +1,5 @@
-// Keeps a session up: whenever the engine has none, the host is asked to build one with the next epoch, until it succeeds.
-// One process or many is the host's matter.
+// Keeps a session up: whenever the engine has none, the host is asked to build one with the next epoch, until
+// it succeeds. One process or many is the host's matter.
 #pragma once
 
 #include <condition_variable>
@@ -28,11 +28,12 @@ class SessionHost {
 
 class Supervisor {
  public:
-  Supervisor(SessionHost& host, PipelineEngine& engine, Duration retry_pause = std::chrono::milliseconds(500));
+  Supervisor(SessionHost& host, PipelineEngine& engine,
+             Duration retry_pause = std::chrono::milliseconds(500));
   ~Supervisor();
 
-  /// Builds the first session in this thread, so that a wrong flag or model is an error of the start, and keeps it up from
-  /// then on.
+  /// Builds the first session in this thread, so that a wrong flag or model is an error of the start, and
+  /// keeps it up from then on.
   absl::Status start();
   void stop();
 

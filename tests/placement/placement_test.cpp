@@ -1,5 +1,6 @@
-// The promise, tested: the logits of a sequence are the same bits on one node in one shot and on every placement, chunking,
-// batch mix, thread count and instruction set (docs/numerics.md). Factors are covered pairwise.
+// The promise, tested: the logits of a sequence are the same bits on one node in one shot and on every
+// placement, chunking, batch mix, thread count and instruction set (docs/numerics.md). Factors are covered
+// pairwise.
 #include <gtest/gtest.h>
 
 #include <cstring>
@@ -63,12 +64,13 @@ struct Way {
   TransportKind transport = TransportKind::kInproc;
 
   std::string name() const {
-    return fmt::format("{}, chunks of {}, {} threads, {}, {}", Placements()[placement].name, chunk, threads, IsaName(isa),
-                       transport == TransportKind::kGrpc ? "grpc" : "inproc");
+    return fmt::format("{}, chunks of {}, {} threads, {}, {}", Placements()[placement].name, chunk, threads,
+                       IsaName(isa), transport == TransportKind::kGrpc ? "grpc" : "inproc");
   }
 };
 
-/// Rows of a covering array: every pair of levels of any two factors stands in some row. Greedy with a fixed seed.
+/// Rows of a covering array: every pair of levels of any two factors stands in some row. Greedy with a fixed
+/// seed.
 std::vector<std::vector<int>> Pairwise(const std::vector<int>& levels) {
   const size_t factors = levels.size();
   std::set<std::tuple<size_t, int, size_t, int>> open;
@@ -86,7 +88,8 @@ std::vector<std::vector<int>> Pairwise(const std::vector<int>& levels) {
     size_t best_count = 0;
     for (int attempt = 0; attempt < 40; ++attempt) {
       std::vector<int> row(factors);
-      for (size_t f = 0; f < factors; ++f) row[f] = static_cast<int>(random.below(static_cast<uint64_t>(levels[f])));
+      for (size_t f = 0; f < factors; ++f)
+        row[f] = static_cast<int>(random.below(static_cast<uint64_t>(levels[f])));
       const auto& [a, i, b, j] = *open.begin();  // Every row covers at least this one.
       row[a] = i;
       row[b] = j;
@@ -110,8 +113,9 @@ std::vector<Way> PairwiseWays() {
   static const std::vector<int64_t> kChunks = {1, 7, 64, kPromptTokens};
   const std::vector<Isa> isas = SupportedIsas();
   std::vector<Way> ways;
-  for (const std::vector<int>& row : Pairwise({static_cast<int>(Placements().size()), static_cast<int>(kChunks.size()), 3,
-                                               static_cast<int>(isas.size()), 2})) {
+  for (const std::vector<int>& row :
+       Pairwise({static_cast<int>(Placements().size()), static_cast<int>(kChunks.size()), 3,
+                 static_cast<int>(isas.size()), 2})) {
     ways.push_back({row[0], kChunks[row[1]], row[2] + 1, isas[row[3]],
                     row[4] == 0 ? TransportKind::kInproc : TransportKind::kGrpc});
   }
@@ -219,13 +223,16 @@ class Placement : public testing::TestWithParam<Subject> {
  protected:
   void SetUp() override {
     const Subject& subject = GetParam();
-    auto model = OpenModel(subject.folder.empty() ? TinyCheckpoint(subject.family, subject.format) : subject.folder);
+    auto model =
+        OpenModel(subject.folder.empty() ? TinyCheckpoint(subject.family, subject.format) : subject.folder);
     ASSERT_TRUE(model.ok()) << ToString(model.status());
     model_ = std::move(*model);
   }
   absl::StatusOr<ProbeResult> probe(const Way& way) {
     Running running(model_, way);
-    return ProbeLogits(running.engine(), {.ids = Prompt(model_, 0), .greedy = kGreedyTokens, .chunk = way.chunk, .routing = true});
+    return ProbeLogits(
+        running.engine(),
+        {.ids = Prompt(model_, 0), .greedy = kGreedyTokens, .chunk = way.chunk, .routing = true});
   }
   OpenedModel model_;
 };
@@ -245,13 +252,15 @@ TEST_P(Placement, EveryPlacementChunkThreadAndIsaGivesTheBitsOfOneNodeInOneShot)
 absl::StatusOr<StepResult> RunStep(Engine& engine, Step step) {
   std::promise<absl::StatusOr<StepResult>> done;
   auto result = done.get_future();
-  engine.submit(std::move(step), [&done](absl::StatusOr<StepResult> value) { done.set_value(std::move(value)); });
+  engine.submit(std::move(step),
+                [&done](absl::StatusOr<StepResult> value) { done.set_value(std::move(value)); });
   return result.get();  // The engine ends every step, at the latest by its silence limit.
 }
 
-/// Runs sequences of different lengths together, `chunks[i]` tokens of sequence i per step while it lasts, and gives each
-/// one's logits.
-absl::StatusOr<std::vector<std::vector<float>>> RunTogether(Engine& engine, const std::vector<std::vector<int32_t>>& prompts,
+/// Runs sequences of different lengths together, `chunks[i]` tokens of sequence i per step while it lasts,
+/// and gives each one's logits.
+absl::StatusOr<std::vector<std::vector<float>>> RunTogether(Engine& engine,
+                                                            const std::vector<std::vector<int32_t>>& prompts,
                                                             const std::vector<int64_t>& chunks) {
   std::vector<std::vector<float>> logits(prompts.size());
   std::vector<int64_t> at(prompts.size());
@@ -265,10 +274,15 @@ absl::StatusOr<std::vector<std::vector<float>>> RunTogether(Engine& engine, cons
       const auto left = static_cast<int64_t>(prompts[i].size()) - at[i];
       const int64_t take = std::min(left, chunks[i]);
       if (take <= 0) continue;
-      SeqSlice slice{SeqId{i + 1}, static_cast<int32_t>(at[i]), {prompts[i].begin() + at[i], prompts[i].begin() + at[i] + take}, {}, false};
+      SeqSlice slice{SeqId{i + 1},
+                     static_cast<int32_t>(at[i]),
+                     {prompts[i].begin() + at[i], prompts[i].begin() + at[i] + take},
+                     {},
+                     false};
       // Tables that interleave: block k of sequence i is k * n + i.
       for (int64_t k = 0; k < BlocksFor(at[i] + take); ++k) {
-        slice.blocks.push_back(BlockId{static_cast<int32_t>(k * static_cast<int64_t>(prompts.size()) + static_cast<int64_t>(i))});
+        slice.blocks.push_back(BlockId{
+            static_cast<int32_t>(k * static_cast<int64_t>(prompts.size()) + static_cast<int64_t>(i))});
       }
       at[i] += take;
       step.slices.push_back(std::move(slice));
@@ -288,14 +302,16 @@ absl::StatusOr<std::vector<std::vector<float>>> RunTogether(Engine& engine, cons
 }
 
 TEST_P(Placement, ARowInABatchIsTheRowAloneOnAnyPlacement) {
-  const std::vector<std::vector<int32_t>> prompts = {Prompt(model_, 1, 50), Prompt(model_, 2, 9), Prompt(model_, 3, 33),
-                                                     Prompt(model_, 4, 1), Prompt(model_, 5, 20)};
+  const std::vector<std::vector<int32_t>> prompts = {Prompt(model_, 1, 50), Prompt(model_, 2, 9),
+                                                     Prompt(model_, 3, 33), Prompt(model_, 4, 1),
+                                                     Prompt(model_, 5, 20)};
   std::vector<std::vector<float>> alone;
   {
     Running running(model_, {0, 0, 1, SupportedIsas().back(), TransportKind::kInproc});
     StepId next{1};
     for (const auto& prompt : prompts) {
-      const auto result = ProbeLogits(running.engine(), {.ids = prompt, .sequence = SeqId{next.value}, .first_step = next});
+      const auto result =
+          ProbeLogits(running.engine(), {.ids = prompt, .sequence = SeqId{next.value}, .first_step = next});
       ASSERT_TRUE(result.ok()) << ToString(result.status());
       next = result->next_step;
       alone.push_back(result->logits);
@@ -309,14 +325,17 @@ TEST_P(Placement, ARowInABatchIsTheRowAloneOnAnyPlacement) {
       const auto together = RunTogether(running.engine(), prompts, mixes[mix]);
       ASSERT_TRUE(together.ok()) << way.name() << ": " << ToString(together.status());
       for (size_t i = 0; i < prompts.size(); ++i) {
-        EXPECT_TRUE(SameBits((*together)[i], alone[i])) << "sequence " << i << ", mix " << mix << ", " << way.name();
+        EXPECT_TRUE(SameBits((*together)[i], alone[i]))
+            << "sequence " << i << ", mix " << mix << ", " << way.name();
       }
     }
   }
 }
 
-/// Submits all chunks of all sequences at once, in turn, and only then waits: as many steps are in flight as there are.
-absl::StatusOr<std::vector<std::vector<float>>> RunInFlight(Engine& engine, const std::vector<std::vector<int32_t>>& prompts,
+/// Submits all chunks of all sequences at once, in turn, and only then waits: as many steps are in flight as
+/// there are.
+absl::StatusOr<std::vector<std::vector<float>>> RunInFlight(Engine& engine,
+                                                            const std::vector<std::vector<int32_t>>& prompts,
                                                             int64_t chunk) {
   std::vector<std::promise<absl::StatusOr<StepResult>>> done(1000);
   std::vector<size_t> owner;
@@ -330,11 +349,17 @@ absl::StatusOr<std::vector<std::vector<float>>> RunInFlight(Engine& engine, cons
       Step step;
       step.id = id;
       step.want_logits = true;
-      SeqSlice slice{SeqId{i + 1}, static_cast<int32_t>(at), {prompts[i].begin() + at, prompts[i].begin() + at + take}, {}, false};
-      for (int32_t k = 0; k < BlocksFor(at + take); ++k) slice.blocks.push_back(BlockId{static_cast<int32_t>(i) * 8 + k});
+      SeqSlice slice{SeqId{i + 1},
+                     static_cast<int32_t>(at),
+                     {prompts[i].begin() + at, prompts[i].begin() + at + take},
+                     {},
+                     false};
+      for (int32_t k = 0; k < BlocksFor(at + take); ++k)
+        slice.blocks.push_back(BlockId{static_cast<int32_t>(i) * 8 + k});
       step.slices.push_back(std::move(slice));
       auto& promise = done[owner.size()];
-      engine.submit(std::move(step), [&promise](absl::StatusOr<StepResult> value) { promise.set_value(std::move(value)); });
+      engine.submit(std::move(step),
+                    [&promise](absl::StatusOr<StepResult> value) { promise.set_value(std::move(value)); });
       owner.push_back(i);
       ++id.value;
     }
@@ -355,7 +380,8 @@ absl::StatusOr<std::vector<std::vector<float>>> RunInFlight(Engine& engine, cons
 }
 
 TEST_P(Placement, SeveralStepsInFlightGiveTheBitsOfOneAtATimeEvenWhereNodesOwnEachOthersExperts) {
-  const std::vector<std::vector<int32_t>> prompts = {Prompt(model_, 1, 60), Prompt(model_, 2, 23), Prompt(model_, 3, 41)};
+  const std::vector<std::vector<int32_t>> prompts = {Prompt(model_, 1, 60), Prompt(model_, 2, 23),
+                                                     Prompt(model_, 3, 41)};
   std::vector<std::vector<float>> alone;
   {
     Running running(model_, {0, 0, 1, SupportedIsas().back(), TransportKind::kInproc});

@@ -48,7 +48,8 @@ class ClusterTest : public testing::Test {
   RemoteCluster::Options cluster_options(const std::vector<int>& ports) const {
     std::vector<NodeFacts> nodes = {{.name = "coordinator"}};
     for (const int port : ports) {
-      nodes.push_back({.name = fmt::format("worker-{}", nodes.size()), .address = fmt::format("127.0.0.1:{}", port)});
+      nodes.push_back(
+          {.name = fmt::format("worker-{}", nodes.size()), .address = fmt::format("127.0.0.1:{}", port)});
     }
     PlanRequest request;
     request.strategy = LayerStrategy::kUniform;
@@ -220,7 +221,8 @@ TEST_F(ClusterTest, AWorkerWithoutTheKeyIsNotTrustedWithRows) {
 
 TEST(ModelNames, AHuggingFaceCachePathGivesProviderAndName) {
   EXPECT_THAT(ModelNames("/hub/models--mlx-community--Qwen3-8bit/snapshots/abc", ""),
-              testing::ElementsAre("/hub/models--mlx-community--Qwen3-8bit/snapshots/abc", "mlx-community/Qwen3-8bit", "abc"));
+              testing::ElementsAre("/hub/models--mlx-community--Qwen3-8bit/snapshots/abc",
+                                   "mlx-community/Qwen3-8bit", "abc"));
 }
 
 TEST(LocalAddress, LoopbackIsSeenFromLoopback) {
