@@ -1,0 +1,78 @@
+#include "exec/supervisor.h"
+
+#include <gtest/gtest.h>
+
+#include <atomic>
+#include <thread>
+
+#include "base/status.h"
+#include "wire/inproc.h"
+
+namespace shoal {
+namespace {
+
+/// A cluster of one node that can be told to fail.
+class FakeHost final : public SessionHost {
+ public:
+  absl::Status open(Epoch epoch, PipelineEngine& engine) override {
+    epochs.push_back(epoch.value);
+    if (refusals > 0) {
+      --refusals;
+      return Unavailable("node 'b' is away");
+    }
+    Plan plan;
+    plan.epoch = epoch;
+    plan.nodes = {{"a", ""}};
+    plan.stages = {{NodeId{0}, {0, 1}}};
+    plan.experts.resize(1);
+    transport = InprocNetwork(1).open(NodeId{0});
+    engine.open(plan, transport.get(), {.blocks = 1, .context = 32});
+    return absl::OkStatus();
+  }
+  void close(PipelineEngine& engine, const absl::Status& why) override {
+    engine.close(why);
+    ++closes;
+  }
+
+  std::vector<uint32_t> epochs;
+  std::atomic<int> refusals{0};
+  std::atomic<int> closes{0};
+  std::unique_ptr<Transport> transport;
+};
+
+void WaitUntilUp(const PipelineEngine& engine, uint64_t generation) {
+  const Deadline deadline = Deadline::after_ms(10000);
+  while (!deadline.expired()) {
+    const Engine::State state = engine.state();
+    if (state.status.ok() && state.generation >= generation) return;
+    std::this_thread::sleep_for(std::chrono::milliseconds(2));
+  }
+  ADD_FAILURE() << "the engine did not come up: " << ToString(engine.state().status);
+}
+
+TEST(Supervisor, TheFirstFailureIsAnErrorOfTheStart) {
+  FakeHost host;
+  host.refusals = 1;
+  PipelineEngine engine;
+  Supervisor supervisor(host, engine);
+  EXPECT_EQ(supervisor.start(), Unavailable("node 'b' is away"));
+}
+
+TEST(Supervisor, ALostSessionIsBuiltAgainWithTheNextEpochUntilThatSucceeds) {
+  FakeHost host;
+  PipelineEngine engine;
+  Supervisor supervisor(host, engine, std::chrono::milliseconds(5));
+  ASSERT_EQ(supervisor.start(), absl::OkStatus());
+  EXPECT_EQ(engine.state().generation, 1u);
+
+  host.refusals = 3;
+  engine.on_peer_down(NodeId{0}, Unavailable("gone"));
+  WaitUntilUp(engine, 2);
+  supervisor.stop();
+  EXPECT_EQ(host.epochs, (std::vector<uint32_t>{1, 2, 3, 4, 5}));
+  EXPECT_GE(host.closes, 2);
+  EXPECT_EQ(engine.state().status.code(), absl::StatusCode::kCancelled);
+}
+
+}  // namespace
+}  // namespace shoal
