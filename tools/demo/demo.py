@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
-"""A model on three processes: a coordinator and two workers share its layers and its experts, and answer three questions.
+"""A model on three processes: a coordinator and two workers share its layers and its experts.
 
-Asks as any OpenAI client would, over HTTP. Only the standard library, so that it runs on a fresh machine.
+Asks three questions as any OpenAI client would, over HTTP. Only the standard library, so that it runs on a fresh machine.
 """
 import argparse
 import json
@@ -72,33 +72,31 @@ class Wrapped:
     """Prints text that comes in pieces, wrapped and indented, a word as soon as it is whole."""
 
     def __init__(self, indent):
-        self.indent, self.column, self.word = indent, len(indent), ""
+        self.indent, self.column = indent, len(indent)
+        self.gap, self.word = "", ""
 
     def put(self, text):
         for letter in text:
             if letter in " \n":
                 self.flush()
-                if letter == "\n":
-                    self.newline()
-                elif self.column > len(self.indent):
-                    self.emit(" ")
+                self.gap = self.gap.strip(" ") + "\n" if letter == "\n" else self.gap or " "
             else:
                 self.word += letter
         sys.stdout.flush()
 
     def flush(self):
-        if self.column + len(self.word) > WIDTH and self.column > len(self.indent):
-            self.newline()
-        self.emit(self.word)
-        self.word = ""
-
-    def emit(self, text):
-        sys.stdout.write(text)
-        self.column += len(text)
-
-    def newline(self):
-        sys.stdout.write("\n" + self.indent)
-        self.column = len(self.indent)
+        if not self.word:
+            return
+        if self.gap == " " and self.column + 1 + len(self.word) > WIDTH:
+            self.gap = "\n"
+        if "\n" in self.gap:
+            self.gap += self.indent
+            self.column = len(self.indent)
+        else:
+            self.column += len(self.gap)
+        sys.stdout.write(self.gap + self.word)
+        self.column += len(self.word)
+        self.gap = self.word = ""
 
 
 def ask(url, model, question):
@@ -141,11 +139,14 @@ def who_computed(cluster):
 
     rows = [("node", "layers", "experts", "weights", "resident", "steps", "busy a step", "waits for experts",
              "expert calls served")]
-    for node in cluster.status()["nodes"]:
+    nodes = cluster.status()["nodes"]
+    experts = sum(node["experts"] for node in nodes)  # of all layers; nobody holds copies here
+    for node in nodes:
         name, layers = node["name"], node["layers"]
-        rows.append((name, f"{layers[0]} to {layers[1] - 1}" if layers else "none", node["experts"], mib(node["weight_bytes"]),
-                     mib(node["resident_bytes"]), node.get("steps", "-"), mean_ms("shoal_stage_busy_seconds", name),
-                     mean_ms("shoal_stage_expert_wait_seconds", name), node.get("expert_calls_served", "-")))
+        rows.append((name, f"{layers[0]} to {layers[1] - 1}" if layers else "none", f"{node['experts']} of {experts}",
+                     mib(node["weight_bytes"]), mib(node["resident_bytes"]), node.get("steps", "-"),
+                     mean_ms("shoal_stage_busy_seconds", name), mean_ms("shoal_stage_expert_wait_seconds", name),
+                     node.get("expert_calls_served", "-")))
     return rows
 
 
@@ -209,7 +210,7 @@ def main(arguments):
     except (ClusterError, OSError) as error:
         print(f"\ndemo: {error}", file=sys.stderr)
         for process in cluster.processes:
-            if process.popen is not None and not process.alive:
+            if process.popen is not None and not process.alive and process.log_tail() not in str(error):
                 print(f"demo: {process.name} is gone (code {process.popen.returncode}):\n{process.log_tail()}",
                       file=sys.stderr)
         return 1

@@ -132,7 +132,8 @@ class Process:
 class LocalCluster:
     """A coordinator and `workers` workers; a coordinator alone where workers = 0. A context manager.
 
-    serve_args and worker_args are more flags for `shoal serve` and `shoal worker`; a function gives each worker its own.
+    serve_args and worker_args are more flags for `shoal serve` and `shoal worker`; worker_args may be a function of the
+    worker's index.
     prefixes runs a worker under another program, by its index: {1: ["ip", "netns", "exec", "x"]}.
     hosts gives a worker another address than loopback, by its index.
     """
