@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """A model on three processes: a coordinator and two workers share its layers and its experts.
 
-Asks three questions as any OpenAI client would, over HTTP. Only the standard library, so that it runs on a fresh machine.
+Asks three questions as any OpenAI client would, over HTTP. Only the standard library: it runs on a fresh machine.
 """
 import argparse
 import json
@@ -110,10 +110,11 @@ def ask(url, model, question):
         printer.put(text)
         usage = told or usage
     printer.flush()
-    # The first token is the prompt's; what follows shows the speed of decoding.
-    tokens, decode_s = usage["completion_tokens"], time.monotonic() - first
-    speed = f"{(tokens - 1) / decode_s:.0f} tokens/s" if tokens > 1 and decode_s > 0 else "one token"
-    print("\n" + dim(f"      {tokens} tokens, {speed}, the first after {1000 * (first - started):.0f} ms"))
+    ended = time.monotonic()
+    # Over the whole request, prompt included: what somebody who waits for the answer sees.
+    print("\n" + dim(f"      {usage['completion_tokens']} tokens in {ended - started:.2f} s, "
+                     f"{usage['completion_tokens'] / (ended - started):.0f} tokens/s, "
+                     f"the first after {1000 * (first - started):.0f} ms"))
 
 
 def table(rows):
