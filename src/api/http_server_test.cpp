@@ -235,9 +235,9 @@ TEST_F(HttpServerTest, NoticesAClientThatLeavesWhileItWaits) {
   const auto writer = kept();
   EXPECT_TRUE(eventually([&] { return writer->gone(); }));
   EXPECT_FALSE(writer->write("x"));
-  bool told = false;
+  std::atomic<bool> told = false;
   writer->on_disconnect([&] { told = true; });
-  EXPECT_TRUE(eventually([&] { return told; }));
+  EXPECT_TRUE(eventually([&] { return told.load(); }));
 }
 
 TEST_F(HttpServerTest, AClientThatOnlyEndedItsSendingStillGetsAQuickAnswer) {
