@@ -21,7 +21,8 @@ function(shoal_test name)
   list(TRANSFORM ARG_DEPS PREPEND shoal_)
   target_link_libraries(${name} PRIVATE ${ARG_DEPS} ${ARG_LINK} GTest::gmock GTest::gtest_main)
   target_compile_definitions(${name} PRIVATE SHOAL_SOURCE_DIR="${CMAKE_SOURCE_DIR}")
-  gtest_discover_tests(${name} DISCOVERY_MODE PRE_TEST PROPERTIES TIMEOUT ${ARG_TIMEOUT})
+  # Parameters are named by the tests; printed as bytes they would make every name another in each run.
+  gtest_discover_tests(${name} DISCOVERY_MODE PRE_TEST NO_PRETTY_VALUES PROPERTIES TIMEOUT ${ARG_TIMEOUT})
 endfunction()
 
 # shoal_fuzz(<target> SOURCE x_fuzz.cpp [DEPS ...]): a libFuzzer binary whose corpus is tests/fuzz/corpus/<target>.

@@ -108,8 +108,6 @@ std::string_view FrameKindName(FrameKind kind) {
       return "expert_error";
     case FrameKind::kProgress:
       return "progress";
-    case FrameKind::kGoodbye:
-      return "goodbye";
   }
   return "";
 }

@@ -35,7 +35,6 @@ enum class FrameKind : uint8_t {
   kExpertReply = 20,
   kExpertError = 21,
   kProgress = 22,
-  kGoodbye = 23,
 };
 
 /// "step", "expert_request", ...; "kind_<n>" is written by FrameKindText for those without a name ("" here).
