@@ -81,6 +81,8 @@ struct Metrics::Impl {
       registry, "shoal_stage_busy_seconds", "A step's time on one stage without waiting for remote experts");
   Family<Histogram>& stage_wait = HistogramFamily(registry, "shoal_stage_expert_wait_seconds",
                                                   "A step's wait for remote experts on one stage");
+  Family<Counter>& kv_saturated = CounterFamily(registry, "shoal_kv_saturated_total",
+                                                "Keys and values beyond the range of an f16 cache, clamped");
   Gauge& queue = GaugeFamily(registry, "shoal_queue_requests", "Requests that wait").Add({});
   Gauge& running = GaugeFamily(registry, "shoal_running_requests", "Requests that hold KV blocks").Add({});
   Gauge& engine_up = GaugeFamily(registry, "shoal_engine_up", "1 while the cluster can run steps").Add({});
@@ -126,6 +128,7 @@ void Metrics::observe_step(const StepObservation& observation) {
     impl_->stage_busy.Add({{"node", node}}, kStepSeconds).Observe(static_cast<double>(timing.busy_ns) * 1e-9);
     impl_->stage_wait.Add({{"node", node}}, kStepSeconds)
         .Observe(static_cast<double>(timing.expert_wait_ns) * 1e-9);
+    impl_->kv_saturated.Add({{"node", node}}).Increment(static_cast<double>(timing.kv_saturated));
   }
 }
 

@@ -126,6 +126,13 @@ absl::Status Server::plan_cluster() {
       model_, OpenModel(folder_, flags_.served_name.empty() ? placement_.model_name : flags_.served_name));
   placement_.request.kv_positions = flags_.kv_positions;
   ASSIGN_OR_RETURN(plan_, ResolvePlan(placement_, model_.facts));
+  for (size_t i = 1; i < plan_.nodes.size(); ++i) {
+    if (plan_.nodes[i].address.empty()) {
+      return InvalidArgument(
+          "serve: node '{}' of the plan has no address; this process is one node, the others are workers",
+          plan_.nodes[i].name);
+    }
+  }
   kv_positions_ = flags_.kv_positions > 0
                       ? flags_.kv_positions
                       : DefaultKvPositions(plan_, model_.facts, placement_.nodes, model_.spec.max_positions);

@@ -137,10 +137,13 @@ int64_t DefaultKvPositions(const Plan& plan, const ModelFacts& model, const std:
   constexpr int64_t kOthers = int64_t{200} << 20;  // What a process needs beside weights and cache.
   int64_t positions = std::clamp<int64_t>(4 * context, 4096, std::max<int64_t>(65536, context));
   const std::vector<NodeCost> costs = NodeCosts(plan, model, kBlockPositions);
-  for (size_t i = 0; i < plan.nodes.size() && i < nodes.size(); ++i) {
-    if (nodes[i].memory_bytes <= 0 || costs[i].kv_bytes <= 0) continue;
-    const int64_t room = nodes[i].memory_bytes - costs[i].weight_bytes() - kOthers;
-    positions = std::min(positions, std::max<int64_t>(room / costs[i].kv_bytes, 0) * kBlockPositions);
+  for (const NodeFacts& node : nodes) {
+    const std::optional<NodeId> id = plan.find_node(node.name);  // Nodes without a share are not in the plan.
+    if (!id.has_value() || node.memory_bytes <= 0) continue;
+    const NodeCost& cost = costs[static_cast<size_t>(id->value)];
+    if (cost.kv_bytes <= 0) continue;
+    const int64_t room = node.memory_bytes - cost.weight_bytes() - kOthers;
+    positions = std::min(positions, std::max<int64_t>(room / cost.kv_bytes, 0) * kBlockPositions);
   }
   return std::max<int64_t>(positions, kBlockPositions);
 }

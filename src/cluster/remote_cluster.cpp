@@ -20,6 +20,16 @@ constexpr int64_t kCloseMs = 1000;
 constexpr int64_t kPrepareMs =
     3'600'000;  // Large models on slow disks; a dead worker is found by keep-alive.
 
+void AddLinks(const TransportStats& more, TransportStats& total) {
+  for (const auto& [peer, link] : more.peers) {
+    LinkStats& sum = total.peers[peer];
+    sum.frames_sent += link.frames_sent;
+    sum.bytes_sent += link.bytes_sent;
+    sum.frames_received += link.frames_received;
+    sum.bytes_received += link.bytes_received;
+  }
+}
+
 }  // namespace
 
 RemoteCluster::RemoteCluster(Options options)
@@ -201,6 +211,7 @@ void RemoteCluster::close(PipelineEngine& engine, const absl::Status& why) {
   std::unique_ptr<NodeSession> session;
   {
     const std::lock_guard lock(mutex_);
+    if (session_ != nullptr) AddLinks(session_->transport().stats(), ended_links_);
     session = std::move(session_);
   }
   if (session != nullptr) session->stop();
@@ -241,7 +252,9 @@ std::vector<NodeStatus> RemoteCluster::status(Deadline deadline) {
 
 TransportStats RemoteCluster::link_stats() const {
   const std::lock_guard lock(mutex_);
-  return session_ == nullptr ? TransportStats{} : session_->transport().stats();
+  TransportStats total = ended_links_;
+  if (session_ != nullptr) AddLinks(session_->transport().stats(), total);
+  return total;
 }
 
 }  // namespace shoal

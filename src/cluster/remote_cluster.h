@@ -54,7 +54,7 @@ class RemoteCluster final : public SessionHost {
 
   /// Asks every worker how it is, at most for `deadline`; a worker that does not answer is "lost".
   std::vector<NodeStatus> status(Deadline deadline);
-  /// Links of this process in the open session.
+  /// Links of this process since the start, over all sessions.
   TransportStats link_stats() const;
   const Plan& plan() const { return options_.plan; }
   const NodeModel* own_model() const { return model_.get(); }
@@ -78,6 +78,7 @@ class RemoteCluster final : public SessionHost {
   std::atomic<bool> stopping_{false};
   mutable std::mutex mutex_;  ///< Guards what follows.
   std::unique_ptr<NodeSession> session_;
+  TransportStats ended_links_;  ///< Of the sessions before.
   std::vector<NodeStatus> status_;
 };
 

@@ -69,6 +69,7 @@ absl::StatusOr<Outgoing> StageRunner::run(const Frame& frame, const ComputeConte
                                           PlannedExchange& exchange,
                                           const std::function<absl::Status(LayerId)>& before_layer) {
   const int64_t started_ns = NowNs();
+  const int64_t saturated_before = options_.stage->kv_saturated();
   ASSIGN_OR_RETURN(StepMessage message, DecodeStep(frame));
   RETURN_IF_ERROR(ValidateStep(message.step, options_.limits));
   const int64_t rows = message.step.rows();
@@ -91,7 +92,8 @@ absl::StatusOr<Outgoing> StageRunner::run(const Frame& frame, const ComputeConte
 
   // The time is taken before the rows are packed for sending: it is this stage's share of the step.
   const auto report_time = [&](std::vector<StageTiming>& timings) {
-    timings.push_back({options_.self, NowNs() - started_ns - exchange.waited_ns(), exchange.waited_ns()});
+    timings.push_back({options_.self, NowNs() - started_ns - exchange.waited_ns(), exchange.waited_ns(),
+                       options_.stage->kv_saturated() - saturated_before});
   };
   const Plan& plan = *options_.plan;
   if (!last_) {

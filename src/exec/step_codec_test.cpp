@@ -31,7 +31,7 @@ Step SampleStep() {
 TEST(StepCodec, AStepWithRowsAndReportComesBackEqual) {
   const Step step = SampleStep();
   StepReport report;
-  report.timings = {{NodeId{1}, 1000, 20}};
+  report.timings = {{NodeId{1}, 1000, 20, 3}};
   report.routing = {{LayerId{3}, 2, {0, 1, 2, 3, 1, 0, 5, 4}}};
   std::vector<float> rows(4 * 5);
   for (size_t i = 0; i < rows.size(); ++i) rows[i] = 0.1f * static_cast<float>(i);
