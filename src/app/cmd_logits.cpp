@@ -5,7 +5,6 @@
 #include "app/command.h"
 #include "app/progress.h"
 #include "base/status.h"
-#include "exec/local_cluster.h"
 #include "exec/logits_probe.h"
 #include "kv/block_pool.h"
 #include "weights/safetensors.h"
@@ -74,15 +73,9 @@ absl::Status WriteResult(const std::string& path, const ProbeResult& result, int
 absl::Status Logits(const LogitsFlags& flags) {
   ASSIGN_OR_RETURN(ProbeRequest request, ReadRequest(flags.ids));
   request.chunk = flags.chunk;
-  ASSIGN_OR_RETURN(OpenedModel model, OpenModel(flags.model));
-  ASSIGN_OR_RETURN(const Placement placement, ReadPlacement(flags.placement, flags.compute));
-  LocalCluster::Options options;
-  ASSIGN_OR_RETURN(options.plan, ResolvePlan(placement, model.facts));
-  ASSIGN_OR_RETURN(options.isa, flags.compute.chosen_isa());
-  ASSIGN_OR_RETURN(options.transport, ParseTransportKind(flags.transport));
-  options.checkpoint = model.checkpoint;
-  options.spec = model.spec;
-  options.threads_per_node = flags.compute.chosen_threads();
+  ASSIGN_OR_RETURN(const OpenedModel model, OpenModel(flags.model));
+  ASSIGN_OR_RETURN(LocalCluster::Options options,
+                   LocalOptions(model, flags.placement, flags.compute, flags.transport));
   const auto positions = static_cast<int64_t>(request.ids.size()) + request.greedy;
   options.limits = LimitsFor(model.spec, positions, std::max<int64_t>(positions, 1));
   ProgressBar bar("loading");

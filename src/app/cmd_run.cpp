@@ -8,7 +8,6 @@
 #include "base/process.h"
 #include "base/random.h"
 #include "base/status.h"
-#include "exec/local_cluster.h"
 #include "sched/scheduler.h"
 #include "text/chat_template.h"
 #include "text/stream_decoder.h"
@@ -128,18 +127,12 @@ void PrintSummary(const RunFlags& flags, const TerminalSink& sink, size_t prompt
 }
 
 absl::Status Run(const RunFlags& flags) {
-  ASSIGN_OR_RETURN(OpenedModel model, OpenModel(flags.model));
+  ASSIGN_OR_RETURN(const OpenedModel model, OpenModel(flags.model));
   ASSIGN_OR_RETURN(const Tokenizer tokenizer, Tokenizer::Load(flags.model));
   GenerationRequest request;
   ASSIGN_OR_RETURN(request.prompt, EncodePrompt(flags, tokenizer));
-  ASSIGN_OR_RETURN(const Placement placement, ReadPlacement(flags.placement, flags.compute));
-  LocalCluster::Options options;
-  ASSIGN_OR_RETURN(options.plan, ResolvePlan(placement, model.facts));
-  ASSIGN_OR_RETURN(options.isa, flags.compute.chosen_isa());
-  ASSIGN_OR_RETURN(options.transport, ParseTransportKind(flags.transport));
-  options.checkpoint = model.checkpoint;
-  options.spec = model.spec;
-  options.threads_per_node = flags.compute.chosen_threads();
+  ASSIGN_OR_RETURN(LocalCluster::Options options,
+                   LocalOptions(model, flags.placement, flags.compute, flags.transport));
   const auto prompt_tokens = static_cast<int64_t>(request.prompt.size());
   options.limits =
       LimitsFor(model.spec, std::min(model.spec.max_positions, prompt_tokens + flags.max_tokens), 512);

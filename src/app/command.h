@@ -9,6 +9,7 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "exec/local_cluster.h"
 #include "exec/model_facts.h"
 #include "exec/stage_runner.h"
 #include "kernels/kernels.h"
@@ -75,6 +76,10 @@ struct Placement {
 absl::StatusOr<Placement> ReadPlacement(const PlacementFlags& flags, const ComputeFlags& compute);
 /// The plan for the model, by the planner or from the plan file.
 absl::StatusOr<Plan> ResolvePlan(const Placement& placement, const ModelFacts& model);
+
+/// The model on the nodes of a placement, all in this process; limits and progress are left to the caller.
+absl::StatusOr<LocalCluster::Options> LocalOptions(const OpenedModel& model, const PlacementFlags& placement,
+                                                   const ComputeFlags& compute, const std::string& transport);
 
 /// How many KV positions to have, where no flag says: the context times four, within bounds and within the
 /// memory that nodes with known memory have left beside their weights.

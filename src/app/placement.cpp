@@ -132,6 +132,20 @@ absl::StatusOr<Plan> ResolvePlan(const Placement& placement, const ModelFacts& m
   return plan;
 }
 
+absl::StatusOr<LocalCluster::Options> LocalOptions(const OpenedModel& model, const PlacementFlags& placement,
+                                                   const ComputeFlags& compute,
+                                                   const std::string& transport) {
+  ASSIGN_OR_RETURN(const Placement placed, ReadPlacement(placement, compute));
+  LocalCluster::Options options;
+  ASSIGN_OR_RETURN(options.plan, ResolvePlan(placed, model.facts));
+  ASSIGN_OR_RETURN(options.isa, compute.chosen_isa());
+  ASSIGN_OR_RETURN(options.transport, ParseTransportKind(transport));
+  options.checkpoint = model.checkpoint;
+  options.spec = model.spec;
+  options.threads_per_node = compute.chosen_threads();
+  return options;
+}
+
 int64_t DefaultKvPositions(const Plan& plan, const ModelFacts& model, const std::vector<NodeFacts>& nodes,
                            int64_t context) {
   constexpr int64_t kOthers = int64_t{200} << 20;  // What a process needs beside weights and cache.

@@ -174,15 +174,9 @@ absl::Status RemoteCluster::open(Epoch epoch, PipelineEngine& engine) {
 }
 
 absl::Status RemoteCluster::open_own_session(uint64_t session, PipelineEngine& engine) {
-  SessionOptions wire;
-  wire.session = session;
-  wire.self = NodeId{0};
-  wire.identity = {kNumericsVersion, options_.checkpoint->hash(), std::string(Name(options_.plan.kv_dtype))};
-  for (size_t i = 0; i < options_.plan.nodes.size(); ++i) {
-    const PlanNode& node = options_.plan.nodes[i];
-    wire.peers.push_back({NodeId{static_cast<int32_t>(i)}, node.name, node.address});
-  }
-  ASSIGN_OR_RETURN(std::unique_ptr<Transport> transport, endpoint_->open_session(std::move(wire)));
+  ASSIGN_OR_RETURN(
+      std::unique_ptr<Transport> transport,
+      endpoint_->open_session(WireSession(options_.plan, NodeId{0}, session, options_.checkpoint->hash())));
   NodeSession::Options options;
   options.plan = options_.plan;
   options.self = NodeId{0};

@@ -139,15 +139,9 @@ absl::Status WorkerNode::open(const OpenOrder& order) {
 }
 
 absl::Status WorkerNode::start_session(const OpenOrder& order) {
-  SessionOptions wire;
-  wire.session = order.session;
-  wire.self = order.node;
-  wire.identity = {kNumericsVersion, model_->checkpoint().hash(), std::string(Name(order.plan.kv_dtype))};
-  for (size_t i = 0; i < order.plan.nodes.size(); ++i) {
-    const PlanNode& node = order.plan.nodes[i];
-    wire.peers.push_back({NodeId{static_cast<int32_t>(i)}, node.name, node.address});
-  }
-  ASSIGN_OR_RETURN(std::unique_ptr<Transport> transport, endpoint_->open_session(std::move(wire)));
+  ASSIGN_OR_RETURN(std::unique_ptr<Transport> transport,
+                   endpoint_->open_session(
+                       WireSession(order.plan, order.node, order.session, model_->checkpoint().hash())));
   NodeSession::Options options;
   options.plan = order.plan;
   options.self = order.node;

@@ -74,10 +74,12 @@ class ExchangeTest : public testing::Test {
                              MatView<const int64_t>(sums.data(), request.header.rows, kWidth));
   }
 
-  /// Three rows: the first to experts 0 and 1 (both left), the second to 1 and 2, the third to 3 and 2 (both right).
+  /// Three rows: the first to experts 0 and 1 (both left), the second to 1 and 2, the third to 3 and 2 (both
+  /// right).
   absl::StatusOr<ExpertExchange::Ticket> dispatch() {
-    return exchange_.dispatch(LayerId{0}, {MatView<const float>(x_.data(), 3, kWidth), nullptr},
-                              {MatView<const int32_t>(ids_.data(), 3, 2), MatView<const float>(weights_.data(), 3, 2)});
+    return exchange_.dispatch(
+        LayerId{0}, {MatView<const float>(x_.data(), 3, kWidth), nullptr},
+        {MatView<const int32_t>(ids_.data(), 3, 2), MatView<const float>(weights_.data(), 3, 2)});
   }
   absl::StatusOr<std::vector<float>> run(std::vector<NodeId> reply_order) {
     ASSIGN_OR_RETURN(const ExpertExchange::Ticket ticket, dispatch());
@@ -168,7 +170,8 @@ TEST_F(ExchangeTest, AReplyOfTheWrongShapeIsRefusedWithTheOwnersName) {
   inbox_.emplace_back(NodeId{1}, wrong);
   std::vector<float> y(3 * kWidth);
   const absl::Status status = exchange_.combine({1}, MatView<float>(y.data(), 3, kWidth));
-  EXPECT_THAT(Message(status), HasSubstr("expert owner 'left': expert_reply: expected 2 rows of 16, got 1 of 16"));
+  EXPECT_THAT(Message(status),
+              HasSubstr("expert owner 'left': expert_reply: expected 2 rows of 16, got 1 of 16"));
 }
 
 TEST_F(ExchangeTest, AnOwnerThatCannotBeReachedFailsTheDispatch) {

@@ -3,9 +3,7 @@
 #include <utility>
 
 #include "base/check.h"
-#include "base/random.h"
 #include "base/status.h"
-#include "numeric/version.h"
 #include "wire/inproc.h"
 
 namespace shoal {
@@ -40,23 +38,10 @@ absl::StatusOr<std::unique_ptr<LocalCluster>> LocalCluster::Load(Options options
       GrpcOptions grpc;
       grpc.name = o.plan.nodes[i].name;
       ASSIGN_OR_RETURN(node.endpoint, GrpcEndpoint::start(std::move(grpc)));
+      cluster->options_.plan.nodes[i].address = fmt::format("127.0.0.1:{}", node.endpoint->port());
     }
   }
   return cluster;
-}
-
-absl::StatusOr<std::unique_ptr<Transport>> LocalCluster::open_grpc(Epoch epoch, NodeId self) {
-  SessionOptions session;
-  session.session = epoch.value;
-  session.self = self;
-  session.identity.numerics_version = kNumericsVersion;
-  session.identity.model_hash = options_.checkpoint->hash();
-  session.identity.kv_dtype = std::string(Name(options_.plan.kv_dtype));
-  for (size_t i = 0; i < nodes_.size(); ++i) {
-    session.peers.push_back({NodeId{static_cast<int32_t>(i)}, options_.plan.nodes[i].name,
-                             fmt::format("127.0.0.1:{}", nodes_[i].endpoint->port())});
-  }
-  return nodes_[static_cast<size_t>(self.value)].endpoint->open_session(std::move(session));
 }
 
 absl::StatusOr<std::vector<std::unique_ptr<Transport>>> LocalCluster::open_transports(Epoch epoch) {
@@ -69,7 +54,9 @@ absl::StatusOr<std::vector<std::unique_ptr<Transport>>> LocalCluster::open_trans
     return transports;
   }
   for (size_t i = 0; i < nodes_.size(); ++i) {
-    ASSIGN_OR_RETURN(transports[i], open_grpc(epoch, NodeId{static_cast<int32_t>(i)}));
+    const NodeId self{static_cast<int32_t>(i)};
+    ASSIGN_OR_RETURN(transports[i], nodes_[i].endpoint->open_session(WireSession(
+                                        options_.plan, self, epoch.value, options_.checkpoint->hash())));
   }
   for (const auto& transport : transports)
     RETURN_IF_ERROR(transport->connect(Deadline::after_ms(kConnectMs)));

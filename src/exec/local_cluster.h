@@ -58,7 +58,6 @@ class LocalCluster final : public SessionHost {
 
   explicit LocalCluster(Options options);
   absl::StatusOr<std::vector<std::unique_ptr<Transport>>> open_transports(Epoch epoch);
-  absl::StatusOr<std::unique_ptr<Transport>> open_grpc(Epoch epoch, NodeId self);
 
   Options options_;
   std::vector<Node> nodes_;

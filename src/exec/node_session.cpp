@@ -7,6 +7,7 @@
 #include "base/log.h"
 #include "base/status.h"
 #include "exec/step_codec.h"
+#include "numeric/version.h"
 
 namespace shoal {
 namespace {
@@ -16,6 +17,17 @@ constexpr int64_t kSendMs =
     3000;  // Windows hold many frames: only a peer that takes nothing in lets this pass.
 
 }  // namespace
+
+SessionOptions WireSession(const Plan& plan, NodeId self, uint64_t session, const std::string& model_hash) {
+  SessionOptions wire;
+  wire.session = session;
+  wire.self = self;
+  wire.identity = {kNumericsVersion, model_hash, std::string(Name(plan.kv_dtype))};
+  for (size_t i = 0; i < plan.nodes.size(); ++i) {
+    wire.peers.push_back({NodeId{static_cast<int32_t>(i)}, plan.nodes[i].name, plan.nodes[i].address});
+  }
+  return wire;
+}
 
 NodeSession::NodeSession(Options options) : options_(std::move(options)) {}
 

@@ -20,9 +20,13 @@
 #include "exec/pipeline_engine.h"
 #include "exec/stage_runner.h"
 #include "kv/kv_cache.h"
+#include "wire/grpc.h"
 #include "wire/transport.h"
 
 namespace shoal {
+
+/// What a gRPC endpoint must know to take part in a session of `plan` as `self`.
+SessionOptions WireSession(const Plan& plan, NodeId self, uint64_t session, const std::string& model_hash);
 
 class NodeSession {
  public:
