@@ -8,6 +8,7 @@
 #include <map>
 #include <nlohmann/json.hpp>
 #include <numeric>
+#include <tuple>
 
 #include "api/field_reader.h"
 #include "api/json.h"
@@ -227,8 +228,8 @@ absl::StatusOr<std::string> ExpertRestApi::compute(const std::string& body) {
   // Layer by layer, and within a layer the rows of one expert together.
   std::vector<size_t> order(requests.size());
   std::iota(order.begin(), order.end(), size_t{0});
-  std::ranges::stable_sort(order, {},
-                           [&](size_t i) { return std::pair(requests[i].layer, requests[i].row.expert); });
+  std::ranges::sort(order, {},
+                    [&](size_t i) { return std::tuple(requests[i].layer, requests[i].row.expert, i); });
   std::vector<std::vector<float>> outputs(requests.size());
   const int64_t begin_ns = NowNs();
   for (size_t begin = 0; begin < order.size();) {

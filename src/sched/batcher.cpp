@@ -88,7 +88,8 @@ void Batcher::add_decodes(Step& step, InFlight& record) {
     ++decoding;
     if (!sequence->sample_pending) ready.push_back(sequence);
   }
-  std::ranges::stable_sort(ready, {}, &Sequence::last_step);
+  std::ranges::sort(ready, {},
+                    [](const Sequence* sequence) { return std::pair(sequence->last_step, sequence->id); });
   const int64_t share = (decoding + limits_.steps_in_flight - 1) / limits_.steps_in_flight;
   int64_t taken = 0;
   for (Sequence* sequence : ready) {
