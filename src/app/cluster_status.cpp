@@ -7,6 +7,8 @@
 #include "base/log.h"
 #include "base/process.h"
 #include "base/status.h"
+#include "base/text.h"
+#include "cpu/topology.h"
 
 namespace shoal {
 namespace {
@@ -63,6 +65,18 @@ Json NodeJson(const Plan& plan, NodeId id, const NodeStatus& status, const std::
 }
 
 }  // namespace
+
+absl::Status DescribeThisNode(Placement& placement, const ComputeFlags& compute, const std::string& memory) {
+  const Topology machine = ReadTopology();
+  NodeFacts& own = placement.nodes[0];
+  if (own.memory_bytes == 0) own.memory_bytes = machine.memory_bytes;
+  if (!memory.empty()) {
+    ASSIGN_OR_RETURN(own.memory_bytes, ParseBytes(memory));
+  }
+  if (own.compute == 0) own.compute = compute.chosen_threads();
+  if (own.device.empty()) own.device = machine.cpu_name;
+  return absl::OkStatus();
+}
 
 absl::Status AskWorkers(Placement& placement, const std::optional<KeyAuth>& key, Deadline deadline) {
   const auto taken = [&](const std::string& name) {

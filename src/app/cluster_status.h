@@ -14,6 +14,10 @@
 
 namespace shoal {
 
+/// Fills in what the placement does not say of this machine, its first node. `memory` as of --memory, may be
+/// empty.
+absl::Status DescribeThisNode(Placement& placement, const ComputeFlags& compute, const std::string& memory);
+
 /// Asks every worker what it is, trying again until `deadline`, and fills in what the placement does not say:
 /// name, memory, compute (threads), device. Unavailable names the worker that did not answer.
 absl::Status AskWorkers(Placement& placement, const std::optional<KeyAuth>& key, Deadline deadline);

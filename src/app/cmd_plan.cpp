@@ -1,6 +1,9 @@
 #include <cstdio>
+#include <optional>
 
+#include "app/cluster_status.h"
 #include "app/command.h"
+#include "base/log.h"
 #include "base/status.h"
 #include "plan/cost.h"
 
@@ -11,12 +14,30 @@ struct PlanFlags {
   std::string model;
   bool json = false;
   int64_t kv_positions = 0;
+  std::string memory;
+  std::string key_file;
   ComputeFlags compute;
   PlacementFlags placement;
 };
 
+/// With workers to ask, plans from what they say, as `shoal serve` does; those that are not up are planned
+/// for unseen.
+absl::Status ConsiderWorkers(const PlanFlags& flags, Placement& placement) {
+  if (flags.placement.workers.empty() && flags.placement.cluster.empty()) return absl::OkStatus();
+  std::optional<KeyAuth> key;
+  if (!flags.key_file.empty()) {
+    ASSIGN_OR_RETURN(key, KeyAuth::from_file(flags.key_file));
+  }
+  RETURN_IF_ERROR(DescribeThisNode(placement, flags.compute, flags.memory));
+  const absl::Status asked = AskWorkers(placement, key, Deadline::after_ms(0));
+  if (!asked.ok())
+    LogWarning("{}: its memory and speed are taken as unknown where nothing is declared", Message(asked));
+  return absl::OkStatus();
+}
+
 absl::Status ShowPlan(const PlanFlags& flags) {
-  ASSIGN_OR_RETURN(const Placement placement, ReadPlacement(flags.placement, flags.compute));
+  ASSIGN_OR_RETURN(Placement placement, ReadPlacement(flags.placement, flags.compute));
+  RETURN_IF_ERROR(ConsiderWorkers(flags, placement));
   ASSIGN_OR_RETURN(const OpenedModel model, OpenModel(flags.model, placement.model_name));
   ASSIGN_OR_RETURN(const Plan plan, ResolvePlan(placement, model.facts));
   const int64_t positions = flags.kv_positions > 0 ? flags.kv_positions
@@ -39,6 +60,8 @@ Command AddPlanCommand(CLI::App& root) {
   app->add_option("--kv-positions", flags->kv_positions,
                   "Positions of the KV cache (default: as `shoal serve`)")
       ->check(CLI::Range(1, 1 << 30));
+  app->add_option("--memory", flags->memory, "This node's memory for weights and cache, such as 8GiB");
+  app->add_option("--key-file", flags->key_file, "File with the cluster's key, to ask the workers");
   flags->compute.add_to(*app);
   flags->placement.add_to(*app, true);
   return {app, [flags] { return ShowPlan(*flags); }};

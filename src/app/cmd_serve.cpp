@@ -13,7 +13,6 @@
 #include "base/text.h"
 #include "cluster/model_locator.h"
 #include "cluster/remote_cluster.h"
-#include "cpu/topology.h"
 #include "exec/supervisor.h"
 #include "kv/block_pool.h"
 #include "sched/scheduler.h"
@@ -112,14 +111,7 @@ absl::Status Server::plan_cluster() {
         "serve: a placement over {} nodes needs --workers or --cluster; this process is one node",
         placement_.nodes.size());
   }
-  const Topology machine = ReadTopology();
-  NodeFacts& own = placement_.nodes[0];
-  if (own.memory_bytes == 0) own.memory_bytes = machine.memory_bytes;
-  if (!flags_.memory.empty()) {
-    ASSIGN_OR_RETURN(own.memory_bytes, ParseBytes(flags_.memory));
-  }
-  if (own.compute == 0) own.compute = flags_.compute.chosen_threads();
-  if (own.device.empty()) own.device = machine.cpu_name;
+  RETURN_IF_ERROR(DescribeThisNode(placement_, flags_.compute, flags_.memory));
   RETURN_IF_ERROR(AskWorkers(placement_, key_, Deadline::after(Seconds(flags_.wait_s))));
   ASSIGN_OR_RETURN(folder_, model_folder());
   ASSIGN_OR_RETURN(
