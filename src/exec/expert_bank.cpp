@@ -126,7 +126,9 @@ absl::Status ExpertBank::run(const ComputeContext& context, LayerId layer, const
     RETURN_IF_ERROR(run_one(context, layer, expert, mine, y));
 
     std::atomic<bool> in_range{true};
-    context.pool->run_parts(width_, 16, [&](Range cols) {
+    // A value costs about as much as four multiply-adds: it is rounded twice.
+    context.for_parts((width_ + 15) / 16, 4 * count * width_, [&](Range strips) {
+      const Range cols{strips.begin * 16, std::min(strips.end * 16, width_)};
       if (!context.kernels->accumulate_fixed({y, weights.data(), targets.data(), acc, cols}))
         in_range = false;
     });

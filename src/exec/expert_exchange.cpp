@@ -264,7 +264,7 @@ absl::Status PlannedExchange::combine(Ticket ticket, MatView<float> y) {
     remote.reply = {};
   }
   if (pending_.asked > 0) waited_ns_ += NowNs() - started_ns;
-  context_.pool->run_parts(y.rows, 1, [&](Range rows) {
+  context_.for_rows(y.rows, y.cols, [&](Range rows) {
     context_.kernels->fixed_to_float({acc, y, FixedStore::kAdd, rows});
   });
   return absl::OkStatus();

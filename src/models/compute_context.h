@@ -28,6 +28,10 @@ struct ComputeContext {
   /// Calls `work` with parts that tile [0, rows): on all threads, or on this one alone where rows of `cols`
   /// values are too little work to be worth waking them.
   void for_rows(int64_t rows, int64_t cols, absl::FunctionRef<void(Range part)> work) const;
+
+  /// As ThreadPool::run_parts over [0, size), or on this thread alone where `multiplies` (of the whole) are
+  /// too few. Which of the two changes no bit.
+  void for_parts(int64_t size, int64_t multiplies, absl::FunctionRef<void(Range part)> work) const;
 };
 
 }  // namespace shoal

@@ -148,7 +148,9 @@ void Attention::attend(const ComputeContext& context, const KvLayerView& cache,
                                 .row_range = row_range,
                                 .kv_heads = kv_heads});
   };
-  context.pool->run_parts(units, 1, [&](Range part) {
+  int64_t positions = 0;
+  for (const AttentionRow& row : rows) positions += row.positions.size();
+  context.for_parts(units, 2 * positions * heads_ * padded_dim_, [&](Range part) {
     const int64_t first = part.begin / tokens;
     const int64_t last = (part.end - 1) / tokens;
     if (first == last) return run({part.begin % tokens, (part.end - 1) % tokens + 1}, {first, first + 1});
@@ -165,7 +167,8 @@ void Attention::attend_in_splits(const ComputeContext& context, const KvLayerVie
   const std::span<float> partials =
       context.arena->allocate<float>(splits.size() * heads_ * AttentionPartialFloats(padded_dim_));
   const int64_t group = heads_ / kv_heads_;
-  context.pool->run_parts(splits.size() * kv_heads_, 1, [&](Range part) {
+  const int64_t multiplies = 2 * row.positions.size() * heads_ * padded_dim_;
+  context.for_parts(splits.size() * kv_heads_, multiplies, [&](Range part) {
     for (int64_t unit = part.begin; unit < part.end; ++unit) {
       const int64_t split = splits.begin + unit / kv_heads_;
       const int64_t kv_head = unit % kv_heads_;

@@ -35,7 +35,7 @@ class LinearBatch {
   /// Tiles of all products in a row, cut into equal parts.
   void run() {
     if (x_.rows == 0) return;
-    context_.pool->run_parts(tiles_, 1, [this](Range part) {
+    context_.for_parts(tiles_, x_.rows * tiles_ * kTileRows * x_.cols, [this](Range part) {
       int64_t first = 0;
       for (const Item& item : std::span(items_).first(static_cast<size_t>(size_))) {
         const int64_t tiles = item.linear->weight().view().tiles();
