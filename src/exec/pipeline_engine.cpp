@@ -100,7 +100,7 @@ void PipelineEngine::set_state_listener(std::function<void()> listener) {
 
 void PipelineEngine::submit(Step step, StepDone done) {
   absl::Status refused;
-  NodeId first;
+  NodeId first{-1};
   {
     const std::lock_guard lock(mutex_);
     refused = state_.status;
@@ -119,10 +119,10 @@ void PipelineEngine::submit(Step step, StepDone done) {
     }
   }
   if (refused.ok()) return;
-  if (done) {
+  if (first.value < 0) {
     done(refused);
   } else {
-    fail(refused, first);
+    fail(refused, first);  // The step is among those that are out, and ends with them.
   }
 }
 
