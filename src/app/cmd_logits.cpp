@@ -82,7 +82,7 @@ absl::Status Logits(const LogitsFlags& flags) {
   options.progress = [&bar](int64_t done, int64_t total) { bar.update(done, total); };
 
   ASSIGN_OR_RETURN(const std::unique_ptr<LocalCluster> cluster, LocalCluster::Load(std::move(options)));
-  PipelineEngine engine;
+  PipelineEngine engine(kLocalLiveness);
   RETURN_IF_ERROR(cluster->open(Epoch{1}, engine));
   const absl::StatusOr<ProbeResult> result = ProbeLogits(engine, request);
   cluster->close(engine, Cancelled("done"));

@@ -122,6 +122,7 @@ void PrintSummary(const RunFlags& flags, const TerminalSink& sink, size_t prompt
     return;
   }
   fmt::print("\n");
+  std::fflush(stdout);  // Where both streams are one terminal or file, the summary comes after the text.
   fmt::print(stderr, "{} prompt tokens at {:.1f}/s, {} tokens at {:.1f}/s, ended by {}\n", prompt_tokens,
              prefill_rate, generated, decode_rate, sink.finish_reason());
 }
@@ -142,7 +143,7 @@ absl::Status Run(const RunFlags& flags) {
     options.progress = [&bar](int64_t done, int64_t total) { bar.update(done, total); };
     ASSIGN_OR_RETURN(cluster, LocalCluster::Load(std::move(options)));
   }
-  PipelineEngine engine;
+  PipelineEngine engine(kLocalLiveness);
   RETURN_IF_ERROR(cluster->open(Epoch{1}, engine));
   request.id = "run";
   request.max_tokens = std::min(flags.max_tokens, model.spec.max_positions - prompt_tokens);

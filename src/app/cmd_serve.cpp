@@ -167,7 +167,9 @@ absl::Status Server::start_cluster() {
     if (engine_->state().generation == 0) bars[static_cast<size_t>(node.value)]->update(done, total);
   };
   ASSIGN_OR_RETURN(cluster_, RemoteCluster::Start(std::move(options)));
-  engine_ = std::make_unique<PipelineEngine>(LivenessLimits{std::chrono::seconds(1), silence});
+  const bool alone = plan_.nodes.size() == 1;
+  engine_ = std::make_unique<PipelineEngine>(alone ? kLocalLiveness
+                                                   : LivenessLimits{std::chrono::seconds(1), silence});
   supervisor_ = std::make_unique<Supervisor>(*cluster_, *engine_);
   return supervisor_->start();
 }

@@ -11,10 +11,12 @@
 namespace shoal {
 namespace {
 
+constexpr char kCoordinatorName[] = "coordinator";
+
 /// Nodes of a placement in one process: as many as the split or the experts need.
 std::vector<NodeFacts> LocalNodes(size_t count) {
-  std::vector<NodeFacts> nodes;
-  for (size_t i = 0; i < count; ++i) nodes.push_back({.name = fmt::format("node-{}", i)});
+  std::vector<NodeFacts> nodes = {{.name = kCoordinatorName}};
+  for (size_t i = 1; i < count; ++i) nodes.push_back({.name = fmt::format("node-{}", i)});
   return nodes;
 }
 
@@ -102,7 +104,7 @@ absl::StatusOr<Placement> ReadPlacement(const PlacementFlags& flags, const Compu
           file.model_provider.empty() ? file.model_name : file.model_provider + "/" + file.model_name;
     }
   } else if (!flags.workers.empty()) {
-    placement.nodes.push_back({.name = "coordinator"});
+    placement.nodes.push_back({.name = kCoordinatorName});
     for (const std::string& address : Split(flags.workers, ',')) {
       ASSIGN_OR_RETURN(const HostPort parsed, ParseHostPort(address));
       placement.nodes.push_back({.name = address, .address = parsed.to_string()});

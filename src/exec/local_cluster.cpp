@@ -7,11 +7,6 @@
 #include "wire/inproc.h"
 
 namespace shoal {
-namespace {
-
-constexpr int64_t kConnectMs = 5000;
-
-}  // namespace
 
 absl::StatusOr<TransportKind> ParseTransportKind(std::string_view name) {
   if (name == "inproc") return TransportKind::kInproc;
@@ -37,6 +32,8 @@ absl::StatusOr<std::unique_ptr<LocalCluster>> LocalCluster::Load(Options options
     if (o.transport == TransportKind::kGrpc) {
       GrpcOptions grpc;
       grpc.name = o.plan.nodes[i].name;
+      grpc.handshake_timeout = kLocalPatience;
+      grpc.keepalive_timeout = kLocalPatience;
       ASSIGN_OR_RETURN(node.endpoint, GrpcEndpoint::start(std::move(grpc)));
       cluster->options_.plan.nodes[i].address = fmt::format("127.0.0.1:{}", node.endpoint->port());
     }
@@ -59,7 +56,7 @@ absl::StatusOr<std::vector<std::unique_ptr<Transport>>> LocalCluster::open_trans
                                         options_.plan, self, epoch.value, options_.checkpoint->hash())));
   }
   for (const auto& transport : transports)
-    RETURN_IF_ERROR(transport->connect(Deadline::after_ms(kConnectMs)));
+    RETURN_IF_ERROR(transport->connect(Deadline::after(kLocalPatience)));
   return transports;
 }
 
@@ -76,6 +73,7 @@ absl::Status LocalCluster::open(Epoch epoch, PipelineEngine& engine) {
     session.pool = nodes_[i].pool.get();
     session.transport = std::move(transports[i]);
     session.limits = options_.limits;
+    session.expert_timeout = kLocalPatience;
     session.sink = i == 0 ? &engine : nullptr;
     session.log_name = options_.plan.nodes[i].name;
     ASSIGN_OR_RETURN(sessions[i], NodeSession::Create(std::move(session)));

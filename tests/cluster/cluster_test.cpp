@@ -63,7 +63,7 @@ class ClusterTest : public testing::Test {
     options.limits = {model_.spec.max_positions, model_.spec.vocabulary, 16, 256};
     options.model_names = ModelNames(folder_, "");
     options.isa = SupportedIsas().back();
-    options.expert_timeout = std::chrono::seconds(2);
+    options.expert_timeout = kLocalPatience;
     return options;
   }
 
@@ -71,7 +71,7 @@ class ClusterTest : public testing::Test {
   absl::Status open_once(RemoteCluster::Options options) {
     auto cluster = RemoteCluster::Start(std::move(options));
     if (!cluster.ok()) return cluster.status();
-    PipelineEngine engine;
+    PipelineEngine engine(kLocalLiveness);
     const absl::Status opened = (*cluster)->open(Epoch{1}, engine);
     (*cluster)->close(engine, Cancelled("done"));
     return opened;
@@ -88,7 +88,7 @@ class ClusterTest : public testing::Test {
     options.isa = SupportedIsas().back();
     auto cluster = LocalCluster::Load(std::move(options));
     SHOAL_CHECK(cluster.ok());
-    PipelineEngine engine;
+    PipelineEngine engine(kLocalLiveness);
     SHOAL_CHECK((*cluster)->open(Epoch{1}, engine).ok());
     const auto result = ProbeLogits(engine, request);
     (*cluster)->close(engine, Cancelled("done"));
@@ -106,7 +106,7 @@ TEST_F(ClusterTest, TwoWorkersAndTheCoordinatorGiveTheBitsOfOneNode) {
   const auto second = StartWorker(worker_options("second"));
   auto cluster = RemoteCluster::Start(cluster_options({first->port(), second->port()}));
   ASSERT_TRUE(cluster.ok()) << ToString(cluster.status());
-  PipelineEngine engine;
+  PipelineEngine engine(kLocalLiveness);
   ASSERT_EQ((*cluster)->open(Epoch{1}, engine), absl::OkStatus());
   const ProbeRequest request{.ids = {1, 2, 3, 4, 5, 6, 7, 8, 9}, .greedy = 3};
   const auto got = ProbeLogits(engine, request);
@@ -124,7 +124,7 @@ TEST_F(ClusterTest, AWorkerThatIsGoneIsNamedAndItsReturnIsEnough) {
   const int port = worker->port();
   auto cluster = RemoteCluster::Start(cluster_options({port}));
   ASSERT_TRUE(cluster.ok());
-  PipelineEngine engine;
+  PipelineEngine engine(kLocalLiveness);
   Supervisor supervisor(**cluster, engine, std::chrono::milliseconds(50));
   ASSERT_EQ(supervisor.start(), absl::OkStatus());
   const ProbeRequest request{.ids = {5, 6, 7}, .greedy = 2};

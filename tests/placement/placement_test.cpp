@@ -201,7 +201,7 @@ class Running {
   const LocalCluster& cluster() const { return *cluster_; }
 
  private:
-  PipelineEngine engine_;
+  PipelineEngine engine_{kLocalLiveness};
   std::unique_ptr<LocalCluster> cluster_;
 };
 
