@@ -13,9 +13,9 @@
 namespace shoal {
 
 /// A fixed team. One thread at a time calls run; that thread is worker 0, so a pool of one has no thread of
-/// its own. Idle workers spin for a few microseconds, as the next run of a step usually follows at once, yield
-/// for a few more, then sleep on a futex: an idle pool costs nothing, and two nodes on one machine do not fight
-/// for its cores.
+/// its own. Idle workers spin for a few microseconds, as the next run of a step usually follows at once,
+/// yield for a few more, then sleep on a futex: an idle pool costs nothing, and two nodes on one machine do
+/// not fight for its cores.
 class ThreadPool {
  public:
   using Work = absl::FunctionRef<void(int worker, int n)>;

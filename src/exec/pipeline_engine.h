@@ -22,8 +22,8 @@ struct LivenessLimits {
   Duration silence_max = std::chrono::seconds(7);  ///< Of a node's executor while a step is out.
 };
 
-/// Nodes that share one process cannot lose each other: silence there means a slow or crowded machine, so every
-/// wait between them lasts this long before it is called a hang.
+/// Nodes that share one process cannot lose each other: silence there means a slow or crowded machine, so
+/// every wait between them lasts this long before it is called a hang.
 inline constexpr Duration kLocalPatience = std::chrono::minutes(10);
 inline constexpr LivenessLimits kLocalLiveness{std::chrono::seconds(1), kLocalPatience};
 

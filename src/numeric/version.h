@@ -5,7 +5,8 @@
 
 namespace shoal {
 
-/// Raised by every change that can move a bit of a logit: a kernel's chain, a rounding, a table, the fixed-point scale.
+/// Raised by every change that can move a bit of a logit: a kernel's chain, a rounding, a table, the
+/// fixed-point scale.
 inline constexpr uint32_t kNumericsVersion = 1;
 
 }  // namespace shoal

@@ -43,7 +43,8 @@ absl::StatusOr<std::string> ReadFile(const std::filesystem::path& path) {
 }  // namespace shoal::bridge
 
 // Rust's standard library is not instrumented: ThreadSanitizer sees the memory that its locks guard, through
-// the C library's functions, but not the locks. Our own code stays watched. Only a build with TSan calls this.
+// the C library's functions, but not the locks. Our own code stays watched. Only a build with TSan calls
+// this.
 extern "C" const char* __tsan_default_suppressions() {
   return "race:library/alloc/\nrace:library/core/\nrace:library/std/\n"
          "race:^alloc::\nrace:^core::\nrace:^std::sys\nrace:^_R\nrace:^_*LT*GT*\n"  // Names that stay mangled
