@@ -7,6 +7,7 @@
 
 #include "base/check.h"
 #include "base/status.h"
+#include "models/step_profile.h"
 #include "numeric/fixed_sum.h"
 
 namespace shoal {
@@ -99,6 +100,7 @@ absl::Status ExpertBank::run_one(const ComputeContext& context, LayerId layer, E
 
 absl::Status ExpertBank::run(const ComputeContext& context, LayerId layer, const ExpertRows& rows,
                              std::span<const ExpertCall> calls, MatView<int64_t> acc) const {
+  const PartTimer timer(context, StepPart::kExperts);
   const ArenaScope scope(*context.arena);
   // Rows of one expert side by side: its weights are read once for all of them.
   const std::span<ExpertCall> sorted =

@@ -26,6 +26,7 @@ absl::StatusOr<std::unique_ptr<LocalCluster>> LocalCluster::Load(Options options
   for (size_t i = 0; i < cluster->nodes_.size(); ++i) {
     Node& node = cluster->nodes_[i];
     node.pool = std::make_unique<ThreadPool>(o.threads_per_node);
+    if (o.profile) node.profile = std::make_unique<StepProfile>();
     ASSIGN_OR_RETURN(node.model,
                      NodeModel::Load(o.checkpoint, o.spec, SliceOf(o.plan, NodeId{static_cast<int32_t>(i)}),
                                      *node.pool, o.progress));
@@ -71,6 +72,7 @@ absl::Status LocalCluster::open(Epoch epoch, PipelineEngine& engine) {
     session.model = nodes_[i].model.get();
     session.kernels = &SelectKernels(options_.isa);
     session.pool = nodes_[i].pool.get();
+    session.profile = nodes_[i].profile.get();
     session.transport = std::move(transports[i]);
     session.limits = options_.limits;
     session.expert_timeout = kLocalPatience;

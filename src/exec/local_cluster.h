@@ -33,6 +33,7 @@ class LocalCluster final : public SessionHost {
     int threads_per_node = 1;
     Isa isa = Isa::kReference;
     TransportKind transport = TransportKind::kInproc;
+    bool profile = false;   ///< Keep a StepProfile of every node.
     LoadProgress progress;  ///< Over all nodes' tensors, one node after the other. May be empty.
   };
 
@@ -44,6 +45,10 @@ class LocalCluster final : public SessionHost {
   void close(PipelineEngine& engine, const absl::Status& why) override;
 
   const NodeModel& model(NodeId node) const { return *nodes_[static_cast<size_t>(node.value)].model; }
+  /// Where the node's executor spent its time, over all sessions; nullptr where nobody asked for it.
+  const StepProfile* profile(NodeId node) const {
+    return nodes_[static_cast<size_t>(node.value)].profile.get();
+  }
   /// What has travelled between the nodes in this session, by node; empty between sessions.
   std::vector<TransportStats> link_stats() const;
   const Plan& plan() const { return options_.plan; }
@@ -52,6 +57,7 @@ class LocalCluster final : public SessionHost {
   struct Node {
     std::unique_ptr<ThreadPool> pool;
     std::unique_ptr<NodeModel> model;
+    std::unique_ptr<StepProfile> profile;
     std::unique_ptr<GrpcEndpoint> endpoint;  ///< kGrpc only.
     std::unique_ptr<NodeSession> session;
   };

@@ -70,9 +70,9 @@ NodeSession::Stats NodeSession::stats() const {
 }
 
 ComputeContext NodeSession::context(Arena& arena) const {
-  return {
-      options_.kernels, options_.pool, &arena,
-      options_.plan.activations == Plan::Activations::kF32 ? ActivationMode::kF32 : ActivationMode::kInt8};
+  const bool f32 = options_.plan.activations == Plan::Activations::kF32;
+  return {options_.kernels, options_.pool, &arena, f32 ? ActivationMode::kF32 : ActivationMode::kInt8,
+          options_.profile};
 }
 
 void NodeSession::run() {
@@ -176,8 +176,10 @@ void NodeSession::run_step(const Frame& frame) {
     return;
   }
   progress_.step = id;
-  absl::StatusOr<Outgoing> out = runner_->run(frame, context(step_arena_), *exchange_,
-                                              [this](LayerId layer) { return before_layer(layer); });
+  const ComputeContext step_context = context(step_arena_);
+  const PartTimer timer(step_context, StepPart::kWire);
+  absl::StatusOr<Outgoing> out =
+      runner_->run(frame, step_context, *exchange_, [this](LayerId layer) { return before_layer(layer); });
   if (!out.ok()) {
     fail(id, out.status());
     return;
@@ -205,6 +207,7 @@ void NodeSession::fail(StepId step, const absl::Status& status) {
 }
 
 void NodeSession::serve_experts(NodeId from, const Frame& frame) {
+  const PartTimer timer(context(serve_arena_), StepPart::kExchange);
   Frame reply;
   const absl::Status served = compute_experts(frame, reply);
   if (!served.ok()) {

@@ -20,6 +20,7 @@
 #include "exec/pipeline_engine.h"
 #include "exec/stage_runner.h"
 #include "kv/kv_cache.h"
+#include "models/step_profile.h"
 #include "wire/grpc.h"
 #include "wire/transport.h"
 
@@ -41,6 +42,7 @@ class NodeSession {
     Duration expert_timeout = std::chrono::seconds(6);
     CoordinatorSink* sink = nullptr;  ///< On node 0 of a coordinator; nullptr elsewhere.
     std::string log_name;
+    StepProfile* profile = nullptr;  ///< Where the executor's time is charged, if anybody wants to know.
   };
 
   /// Allocates the cache; nothing runs yet. ResourceExhausted where it does not fit.

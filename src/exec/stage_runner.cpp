@@ -9,6 +9,7 @@
 #include "base/check.h"
 #include "base/clock.h"
 #include "base/status.h"
+#include "models/step_profile.h"
 
 namespace shoal {
 namespace {
@@ -161,6 +162,7 @@ absl::StatusOr<StepResult> StageRunner::finish(const ComputeContext& context, St
 
 absl::Status StageRunner::sample(const ComputeContext& context, const Step& step, MatView<const float> x,
                                  StepResult& result) {
+  const PartTimer timer(context, StepPart::kSample);
   const ArenaScope scope(*context.arena);
   const auto sampled =
       std::count_if(step.slices.begin(), step.slices.end(), [](const SeqSlice& s) { return s.sample; });

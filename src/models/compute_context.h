@@ -13,6 +13,8 @@
 
 namespace shoal {
 
+class StepProfile;
+
 /// How activations meet quantized weights: int8 per group (default), or exact f32 (the oracle path, slow).
 enum class ActivationMode : uint8_t { kInt8, kF32 };
 absl::StatusOr<ActivationMode> ParseActivationMode(std::string_view name);  ///< "int8" | "f32"
@@ -24,6 +26,7 @@ struct ComputeContext {
   ThreadPool* pool = nullptr;
   Arena* arena = nullptr;
   ActivationMode activations = ActivationMode::kInt8;
+  StepProfile* profile = nullptr;  ///< Where time is charged (models/step_profile.h); nullptr: nowhere.
 
   /// Calls `work` with parts that tile [0, rows): on all threads, or on this one alone where rows of `cols`
   /// values are too little work to be worth waking them.

@@ -13,6 +13,7 @@
 #include "models/blocks/mlp.h"
 #include "models/blocks/moe.h"
 #include "models/blocks/norm_rope.h"
+#include "models/step_profile.h"
 
 namespace shoal {
 namespace {
@@ -211,6 +212,7 @@ std::vector<KvLayerShape> CpuStage::kv_shapes() const {
 
 absl::Status CpuStage::embed(const ComputeContext& context, std::span<const int32_t> tokens,
                              MatView<float> x) {
+  const PartTimer timer(context, StepPart::kEmbed);
   SHOAL_CHECK(options_.embed && x.cols == width_ && x.rows == static_cast<int64_t>(tokens.size()));
   for (const int32_t token : tokens) {
     if (token < 0 || token >= vocabulary_) {
@@ -244,6 +246,7 @@ CpuStage::Shared CpuStage::prepare(const ComputeContext& context, const StageSte
                 .ropes = arena.allocate<RopeRows>(static_cast<int64_t>(rope_frequencies_.size())),
                 .normed = arena.allocate_rows<float>(x.rows, width_),
                 .out = arena.allocate_rows<float>(x.rows, width_)};
+  const PartTimer timer(context, StepPart::kRopeAppend);
   for (size_t i = 0; i < rope_frequencies_.size(); ++i) {
     shared.ropes[i] = MakeRopeRows(context, rope_frequencies_[i], positions);
   }
@@ -267,6 +270,7 @@ absl::Status CpuStage::forward(const ComputeContext& context, const StageStep& s
 /// x += attention(norm(x)); x += feed_forward(norm(x)).
 absl::Status CpuStage::run_layer(const ComputeContext& context, const StageStep& step, LayerId id,
                                  const Shared& shared, MatView<float> x) {
+  const PartTimer timer(context, StepPart::kNormQuantize);
   const Layer& layer = layers_[static_cast<size_t>(id.value - options_.layers.begin)];
   const KvLayerShape shape = layer.attention.kv_shape();
   const KvLayerView cache{
@@ -308,6 +312,7 @@ absl::Status CpuStage::run_layer(const ComputeContext& context, const StageStep&
 
 absl::Status CpuStage::head(const ComputeContext& context, MatView<const float> x, MatView<float> logits) {
   SHOAL_CHECK(options_.head && x.cols == width_ && logits.rows == x.rows && logits.cols == vocabulary_);
+  const PartTimer timer(context, StepPart::kHead);
   const ArenaScope scope(*context.arena);
   const MatView<float> normed = context.arena->allocate_rows<float>(x.rows, x.cols);
   context.for_rows(x.rows, x.cols, [&](Range rows) { final_norm_.apply(*context.kernels, x, normed, rows); });

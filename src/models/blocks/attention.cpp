@@ -6,6 +6,7 @@
 
 #include "base/check.h"
 #include "base/status.h"
+#include "models/step_profile.h"
 
 namespace shoal {
 namespace {
@@ -60,9 +61,11 @@ absl::Status Attention::forward(const ComputeContext& context, LinearInput& inpu
   const int64_t tokens = input.rows();
   HeadRows rows{arena.allocate_rows<float>(tokens, q_.rows()), arena.allocate_rows<float>(tokens, k_.rows()),
                 arena.allocate_rows<float>(tokens, v_.rows())};
+  PartTimer timer(context, StepPart::kQkv);
   const LinearTask projections[] = {{&q_, rows.q}, {&k_, rows.k}, {&v_, rows.v}};
   RETURN_IF_ERROR(RunLinears(context, input, projections));
 
+  timer.next(StepPart::kRopeAppend);
   context.for_rows(tokens, q_.rows() + k_.rows(),
                    [&](Range part) { norm_and_turn(context, rows, rope, part); });
   rows = {padded(context, rows.q, heads_), padded(context, rows.k, kv_heads_),
@@ -82,6 +85,7 @@ absl::Status Attention::forward(const ComputeContext& context, LinearInput& inpu
     if (count > 0) saturated.fetch_add(count, std::memory_order_relaxed);
   });
 
+  timer.next(StepPart::kAttention);
   MatView<float> out = arena.allocate_rows<float>(tokens, rows.q.cols);
   const std::span<AttentionRow> queries = arena.allocate<AttentionRow>(tokens);
   for (int64_t t = 0; t < tokens; ++t) {
@@ -97,6 +101,7 @@ absl::Status Attention::forward(const ComputeContext& context, LinearInput& inpu
     CopyHeads(AsHeads(out, heads_), AsHeads(compact, heads_), {0, tokens * heads_});
     out = compact;
   }
+  timer.next(StepPart::kAttentionOut);
   LinearInput attended(out);
   const LinearTask output[] = {{&o_, y}};
   return RunLinears(context, attended, output);

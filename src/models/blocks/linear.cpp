@@ -6,6 +6,7 @@
 
 #include "base/check.h"
 #include "base/status.h"
+#include "models/step_profile.h"
 
 namespace shoal {
 namespace {
@@ -92,6 +93,7 @@ LinearInput::LinearInput(MatView<const float> x, const QuantizedRows& known) : x
 absl::StatusOr<QuantizedRows> LinearInput::quantized(const ComputeContext& context, int group) {
   std::optional<QuantizedRows>& known = known_[static_cast<size_t>(GroupSlot(group))];
   if (known) return *known;
+  const PartTimer timer(context, StepPart::kNormQuantize);
   SHOAL_CHECK(x_.data != nullptr || x_.rows == 0);
   std::byte* memory = context.arena->allocate_bytes(QuantizedRowsBytes(x_.rows, x_.cols, group));
   const QuantizedRows codes = QuantizedRowsIn(memory, x_.rows, x_.cols, group);

@@ -1,6 +1,7 @@
 #include "models/blocks/mlp.h"
 
 #include "base/status.h"
+#include "models/step_profile.h"
 
 namespace shoal {
 
@@ -16,11 +17,14 @@ absl::Status Mlp::forward(const ComputeContext& context, LinearInput& input, Mat
   const ArenaScope scope(*context.arena);
   const MatView<float> gate = context.arena->allocate_rows<float>(input.rows(), gate_.rows());
   const MatView<float> up = context.arena->allocate_rows<float>(input.rows(), up_.rows());
+  PartTimer timer(context, StepPart::kGateUp);
   const LinearTask tasks[] = {{&gate_, gate}, {&up_, up}};
   RETURN_IF_ERROR(RunLinears(context, input, tasks));
+  timer.next(StepPart::kActivation);
   context.for_rows(gate.rows, gate.cols, [&](Range rows) {
     context.kernels->silu_mul({.gate = gate, .up = up, .out = gate, .rows = rows});
   });
+  timer.next(StepPart::kDown);
   LinearInput hidden(gate);
   const LinearTask down[] = {{&down_, y}};
   return RunLinears(context, hidden, down);

@@ -4,6 +4,7 @@
 
 #include "base/status.h"
 #include "models/blocks/experts.h"
+#include "models/step_profile.h"
 
 namespace shoal {
 
@@ -22,6 +23,7 @@ absl::Status Moe::forward(const ComputeContext& context, LayerId layer, MatView<
                           const std::function<void(LayerId, const Routing&)>& on_routing,
                           MatView<float> y) const {
   const ArenaScope scope(*context.arena);
+  PartTimer timer(context, StepPart::kRouter);
   const MatView<float> logits = context.arena->allocate_rows<float>(x.rows, router_.rows());
   RunExactLinear(context, x, router_, logits);
   const MatView<int32_t> ids = context.arena->allocate_rows<int32_t>(x.rows, top_k_);
@@ -43,6 +45,7 @@ absl::Status Moe::forward(const ComputeContext& context, LayerId layer, MatView<
     ASSIGN_OR_RETURN(codes, input.quantized(context, group_));
     rows.quantized = &codes;
   }
+  timer.next(StepPart::kExchange);
   ASSIGN_OR_RETURN(const ExpertExchange::Ticket ticket, experts.dispatch(layer, rows, routing));
   return experts.combine(ticket, y);
 }

@@ -19,8 +19,11 @@ absl::StatusOr<std::unique_ptr<LocalModel>> LocalModel::Load(const std::string& 
 
 absl::Status LocalModel::load(const std::string& folder, const LocalOptions& options) {
   ASSIGN_OR_RETURN(const Isa isa, ChooseIsa(options.isa));
-  context_ = {
-      .kernels = &SelectKernels(isa), .pool = &pool_, .arena = &arena_, .activations = options.activations};
+  context_ = {.kernels = &SelectKernels(isa),
+              .pool = &pool_,
+              .arena = &arena_,
+              .activations = options.activations,
+              .profile = options.profile};
   ASSIGN_OR_RETURN(checkpoint_, Checkpoint::Open(folder));
   ASSIGN_OR_RETURN(spec_, SpecFor(checkpoint_->config()));
   const std::vector<int64_t> split = options.split.empty() ? std::vector{spec_.layer_count()} : options.split;

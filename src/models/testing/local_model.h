@@ -24,6 +24,7 @@ struct LocalOptions {
   int threads = 1;
   std::string isa;             ///< "" = the fastest.
   std::vector<int64_t> split;  ///< Layers per stage; empty: one stage.
+  StepProfile* profile = nullptr;
 };
 
 /// Consecutive tokens of a sequence, in a step.
