@@ -1,0 +1,73 @@
+#include "cpu/roofline.h"
+
+#include <gtest/gtest.h>
+
+#include <fstream>
+#include <string>
+
+#include "base/status.h"
+#include "cpu/roofline_probes.h"
+#include "numeric/memory.h"
+
+namespace shoal {
+namespace {
+
+// What is measured here is not the machine (others run beside a test) but that every loop ends and counts.
+constexpr RooflineOptions kBrief{.read_bytes = 1 << 20, .run = std::chrono::milliseconds(2), .runs = 2};
+
+TEST(Roofline, EveryBoundIsMeasuredAtAnyNumberOfThreads) {
+  for (const int threads : {1, 3}) {
+    ThreadPool pool(threads);
+    const auto bounds = MeasureBounds(pool, kBrief);
+    ASSERT_TRUE(bounds.ok()) << ToString(bounds.status());
+    EXPECT_EQ(bounds->threads, threads);
+    EXPECT_GT(bounds->read_gbs, 0.1);
+    EXPECT_GT(bounds->vnni_gops, 0.1);
+    EXPECT_GT(bounds->fma_gflops, 0.1);
+    EXPECT_FALSE(bounds->vnni_how.empty());
+  }
+}
+
+/// Flags of the first CPU as Linux tells them, which asked the CPU (and its own settings) itself; empty
+/// elsewhere.
+std::string CpuFlags() {
+  std::ifstream file("/proc/cpuinfo");
+  for (std::string line; std::getline(file, line);) {
+    if (line.starts_with("flags")) return line + " ";
+  }
+  return "";
+}
+
+TEST(Roofline, TheBestInstructionsThatLinuxNamesAreMeasured) {
+  const std::string flags = CpuFlags();
+  if (flags.empty()) GTEST_SKIP() << "no x86 flags in /proc/cpuinfo";
+  const auto has = [&](const std::string& flag) { return flags.find(" " + flag + " ") != std::string::npos; };
+  ThreadPool pool(1);
+  const auto bounds = MeasureBounds(pool, kBrief);
+  ASSERT_TRUE(bounds.ok()) << ToString(bounds.status());
+  const std::string_view expected = has("avx512_vnni") ? "vpdpbusd on 512 bits"
+                                    : has("avx_vnni")  ? "vpdpbusd on 256 bits"
+                                                       : "vpmaddubsw on 256 bits, 4-bit weights";
+  EXPECT_EQ(bounds->vnni_how, expected);
+  EXPECT_EQ(bounds->amx_gops.has_value(), has("amx_int8"));
+}
+
+TEST(Roofline, EveryProbeThatThisMachineHasRunsAndComesBack) {
+  for (const auto& probes : {Int8Probes(), TileProbes(), FmaProbes()}) {
+    for (const RateProbe& probe : probes) {
+      SCOPED_TRACE(probe.how);
+      EXPECT_GT(probe.ops_per_round, 0);
+      if (probe.available()) probe.run(3);
+    }
+  }
+  const auto memory = AlignedMemory::Allocate(4 * kReadStep);
+  ASSERT_TRUE(memory.ok());
+  for (const ReadProbe& probe : ReadProbes()) {
+    if (!probe.available()) continue;
+    probe.run(memory->data(), 0);  // A part of a team larger than the work.
+    probe.run(memory->data(), memory->bytes());
+  }
+}
+
+}  // namespace
+}  // namespace shoal

@@ -1,0 +1,167 @@
+// In assembler, since a compiler would merge, reorder or drop work whose results nobody uses; and since it
+// asks for no compiler flags. Twelve accumulators of sixteen registers: the latency of these instructions is
+// 4 or 5 cycles at two a cycle. Operands are neither zero nor tiny, as both might cost a CPU less than real
+// ones.
+#include <cpuid.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include "cpu/roofline_probes.h"
+
+namespace shoal {
+namespace {
+
+constexpr uint32_t kBytes = 0x5b3c7d2e;  // As four 8-bit integers.
+constexpr uint32_t kFloat = 0x3f9d70a4;  // 1.23f
+
+// __builtin_cpu_supports asks the operating system too (XGETBV): a register file that is not saved is not
+// used.
+bool HasAvx2() { return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"); }
+bool HasAvx512() { return __builtin_cpu_supports("avx512f"); }
+bool HasAvx512Vnni() { return HasAvx512() && __builtin_cpu_supports("avx512vnni"); }
+
+bool HasAvxVnni() {
+  unsigned eax = 0, ebx = 0, ecx = 0, edx = 0;
+  return HasAvx2() && __get_cpuid_count(7, 1, &eax, &ebx, &ecx, &edx) != 0 && (eax & (1u << 4)) != 0;
+}
+
+/// The kernel saves tiles only for processes that ask (Linux 5.16).
+bool HasAmxInt8() {
+  unsigned eax = 0, ebx = 0, ecx = 0, edx = 0;
+  if (__get_cpuid_count(7, 0, &eax, &ebx, &ecx, &edx) == 0) return false;
+  constexpr unsigned kTileAndInt8 = (1u << 24) | (1u << 25);
+  if ((edx & kTileAndInt8) != kTileAndInt8) return false;
+  constexpr long kRequestPermission = 0x1023;  // ARCH_REQ_XCOMP_PERM
+  constexpr long kTileData = 18;               // XFEATURE_XTILEDATA
+  return syscall(SYS_arch_prctl, kRequestPermission, kTileData) == 0;
+}
+
+// ----------------------------------------------------------------------------------------------------
+// multiply and add
+
+enum Body { kVnniZmm, kVnniYmm, kFmaZmm, kFmaYmm };
+
+/// One instruction on twelve accumulators in turn.
+template <Body body>
+void Chains(int64_t rounds) {
+  const uint32_t operand = body == kVnniZmm || body == kVnniYmm ? kBytes : kFloat;
+  asm volatile(
+      ".if %c2 == 0 || %c2 == 2\n vpbroadcastd %1, %%zmm12\n vpbroadcastd %1, %%zmm13\n .endif\n"
+      ".if %c2 == 1 || %c2 == 3\n vpbroadcastd %1, %%ymm12\n vpbroadcastd %1, %%ymm13\n .endif\n"
+      ".irp r,0,1,2,3,4,5,6,7,8,9,10,11\n vpxor %%ymm\\r, %%ymm\\r, %%ymm\\r\n .endr\n"
+      "1:\n"
+      ".rept 4\n"
+      ".irp r,0,1,2,3,4,5,6,7,8,9,10,11\n"
+      ".if %c2 == 0\n vpdpbusd %%zmm12, %%zmm13, %%zmm\\r\n .endif\n"
+      ".if %c2 == 1\n %{vex%} vpdpbusd %%ymm12, %%ymm13, %%ymm\\r\n .endif\n"
+      ".if %c2 == 2\n vfmadd231ps %%zmm12, %%zmm13, %%zmm\\r\n .endif\n"
+      ".if %c2 == 3\n vfmadd231ps %%ymm12, %%ymm13, %%ymm\\r\n .endif\n"
+      ".endr\n"
+      ".endr\n"
+      "dec %0\n jnz 1b\n vzeroupper"
+      : "+r"(rounds)
+      : "m"(operand), "i"(body)
+      : "xmm0", "xmm1", "xmm2", "xmm3", "xmm4", "xmm5", "xmm6", "xmm7", "xmm8", "xmm9", "xmm10", "xmm11",
+        "xmm12", "xmm13", "cc");
+}
+
+/// Of a round of Chains, with `lanes` multiply-adds an instruction.
+constexpr int64_t ChainOps(int64_t lanes) { return 4 * 12 * lanes * 2; }
+
+/// Without VNNI the shortest exact way is for 4-bit weights: a pair of products is at most 2 * 15 * 127, so
+/// eight pairs fit 16 bits and are widened together. Four chains; a temporary for each.
+constexpr int64_t kMaddYmmOps = 8 * 4 * 32 * 2;
+void MaddYmm(int64_t rounds) {
+  asm volatile(
+      "vpbroadcastd %1, %%ymm12\n vpbroadcastd %1, %%ymm13\n vpsrlw $15, %%ymm12, %%ymm14\n"
+      ".irp r,0,1,2,3,4,5,6,7,8,9,10,11\n vpxor %%ymm\\r, %%ymm\\r, %%ymm\\r\n .endr\n"
+      "1:\n"
+      ".rept 8\n"
+      ".irp r,4,5,6,7\n vpmaddubsw %%ymm12, %%ymm13, %%ymm\\r\n .endr\n"
+      "vpaddw %%ymm4, %%ymm0, %%ymm0\n vpaddw %%ymm5, %%ymm1, %%ymm1\n"
+      "vpaddw %%ymm6, %%ymm2, %%ymm2\n vpaddw %%ymm7, %%ymm3, %%ymm3\n"
+      ".endr\n"
+      "vpmaddwd %%ymm14, %%ymm0, %%ymm4\n vpmaddwd %%ymm14, %%ymm1, %%ymm5\n"
+      "vpmaddwd %%ymm14, %%ymm2, %%ymm6\n vpmaddwd %%ymm14, %%ymm3, %%ymm7\n"
+      "vpaddd %%ymm4, %%ymm8, %%ymm8\n vpaddd %%ymm5, %%ymm9, %%ymm9\n"
+      "vpaddd %%ymm6, %%ymm10, %%ymm10\n vpaddd %%ymm7, %%ymm11, %%ymm11\n"
+      ".irp r,0,1,2,3\n vpxor %%ymm\\r, %%ymm\\r, %%ymm\\r\n .endr\n"
+      "dec %0\n jnz 1b\n vzeroupper"
+      : "+r"(rounds)
+      : "m"(kBytes)
+      : "xmm0", "xmm1", "xmm2", "xmm3", "xmm4", "xmm5", "xmm6", "xmm7", "xmm8", "xmm9", "xmm10", "xmm11",
+        "xmm12", "xmm13", "xmm14", "cc");
+}
+
+// ---------------------------------------------------------------------------------------------------------------
+// tiles
+
+struct alignas(64) TileConfig {
+  uint8_t palette = 1;
+  uint8_t start_row = 0;
+  uint8_t reserved[14] = {};
+  uint16_t row_bytes[16] = {64, 64, 64, 64, 64, 64, 64, 64};
+  uint8_t rows[16] = {16, 16, 16, 16, 16, 16, 16, 16};
+};
+static_assert(sizeof(TileConfig) == 64);
+
+/// 16 x 16 x 64 multiply-adds an instruction: 16 cycles, with a latency of 52, so four accumulators in turn.
+constexpr int64_t kTileOps = 4 * 4 * (16 * 16 * 64 * 2);
+void Tiles(int64_t rounds) {
+  const TileConfig config;
+  alignas(64) uint32_t tile[256];
+  for (uint32_t& word : tile) word = kBytes;
+  const int64_t stride = 64;
+  asm volatile(
+      "ldtilecfg %1\n"
+      ".irp r,0,1,2,3\n tilezero %%tmm\\r\n .endr\n"
+      ".irp r,4,5,6,7\n tileloadd (%2,%3,1), %%tmm\\r\n .endr\n"
+      "1:\n"
+      ".rept 4\n"
+      "tdpbusd %%tmm6, %%tmm4, %%tmm0\n tdpbusd %%tmm7, %%tmm4, %%tmm1\n"
+      "tdpbusd %%tmm6, %%tmm5, %%tmm2\n tdpbusd %%tmm7, %%tmm5, %%tmm3\n"
+      ".endr\n"
+      "dec %0\n jnz 1b\n tilerelease"
+      : "+r"(rounds)
+      : "m"(config), "r"(tile), "r"(stride)
+      : "cc", "memory");
+}
+
+// --------------------------------------------------------------------------------------------------------------
+// memory
+
+/// Loads of 32 bytes: two a cycle, many times what memory gives. Prefetches reach `ahead` bytes beyond the
+/// loads; what they reach beyond the buffer is ignored.
+template <int64_t ahead>
+void ReadLines(const std::byte* data, int64_t bytes) {
+  static_assert(kReadStep == 8 * 64);
+  const std::byte* const end = data + bytes;
+  if (bytes == 0) return;
+  asm volatile(
+      "1:\n"
+      ".irp line,0,64,128,192,256,320,384,448\n prefetcht0 %c2+\\line(%0)\n .endr\n"
+      ".irp line,0,64,128,192,256,320,384,448\n vmovdqa \\line(%0), %%ymm0\n vmovdqa \\line+32(%0), %%ymm1\n "
+      ".endr\n"
+      "add $512, %0\n cmp %1, %0\n jb 1b\n vzeroupper"
+      : "+r"(data)
+      : "r"(end), "i"(ahead)
+      : "xmm0", "xmm1", "cc", "memory");
+}
+
+constexpr RateProbe kInt8[] = {{"vpdpbusd on 512 bits", HasAvx512Vnni, ChainOps(64), Chains<kVnniZmm>},
+                               {"vpdpbusd on 256 bits", HasAvxVnni, ChainOps(32), Chains<kVnniYmm>},
+                               {"vpmaddubsw on 256 bits, 4-bit weights", HasAvx2, kMaddYmmOps, MaddYmm}};
+constexpr RateProbe kTiles[] = {{"tdpbusd", HasAmxInt8, kTileOps, Tiles}};
+constexpr RateProbe kFma[] = {{"vfmadd231ps on 512 bits", HasAvx512, ChainOps(16), Chains<kFmaZmm>},
+                              {"vfmadd231ps on 256 bits", HasAvx2, ChainOps(8), Chains<kFmaYmm>}};
+constexpr ReadProbe kReads[] = {
+    {HasAvx2, ReadLines<0>}, {HasAvx2, ReadLines<1024>}, {HasAvx2, ReadLines<4096>}};
+
+}  // namespace
+
+std::span<const RateProbe> Int8Probes() { return kInt8; }
+std::span<const RateProbe> TileProbes() { return kTiles; }
+std::span<const RateProbe> FmaProbes() { return kFma; }
+std::span<const ReadProbe> ReadProbes() { return kReads; }
+
+}  // namespace shoal
