@@ -8,9 +8,7 @@ import argparse
 import datetime
 import json
 import os
-import platform
 import random
-import statistics
 import subprocess
 import sys
 import tempfile
@@ -18,13 +16,12 @@ import time
 import urllib.request
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parent.parent
+from report import PAGE, ROOT, commit, machine, spread, write_section
+
 sys.path.insert(0, str(ROOT / "tools" / "demo"))
 from local_cluster import LocalCluster  # noqa: E402  (it lies beside the demo)
 
 RUNS = 5
-PAGE = ROOT / "docs" / "benchmarks.md"
-BEGIN, END = "<!-- begin: bench/end_to_end.py -->", "<!-- end: bench/end_to_end.py -->"
 
 
 class Case:
@@ -112,25 +109,12 @@ def measure(shoal, case, log_dir):
             "rss": rss, "weights": [node.get("weight_bytes", 0) for node in nodes]}
 
 
-def spread(values):
-    return f"{statistics.median(values):.1f} ({min(values):.1f}-{max(values):.1f})"
-
-
 def mib(values):
     return " + ".join(f"{value / 2**20:.0f}" for value in values)
 
 
-def cpu_name():
-    for line in Path("/proc/cpuinfo").read_text().splitlines():
-        if line.startswith("model name"):
-            return line.split(":", 1)[1].strip()
-    return platform.processor()
-
-
-def report(results, commit, isa):
-    lines = [BEGIN,
-             f"Machine: {cpu_name()}, {os.cpu_count()} cores, {platform.system()} {platform.release()}; kernels: {isa}. "
-             f"Commit {commit}, {datetime.date.today().isoformat()}. "
+def table(results, isa):
+    lines = [f"Machine: {machine()}; kernels: {isa}. Commit {commit()}, {datetime.date.today().isoformat()}. "
              f"Median (minimum-maximum) of {RUNS} runs after a warm-up; all processes on this machine, over loopback.", "",
              "| model | nodes x threads | placement | prompt | prefill tokens/s | decode tokens/s | messages per token | "
              "KiB per token | peak RSS, MiB | packed weights, MiB |",
@@ -139,7 +123,7 @@ def report(results, commit, isa):
         lines.append(f"| {case.model['name']} | {case.nodes} x {case.threads} | {case.note or 'one node'} | {case.prompt} | "
                      f"{spread(result['prefill'])} | {spread(result['decode'])} | {result['messages']:.2f} | "
                      f"{result['bytes'] / 1024:.2f} | {mib(result['rss'])} | {mib(result['weights'])} |")
-    return "\n".join([*lines, END])
+    return "\n".join(lines)
 
 
 def main():
@@ -155,8 +139,6 @@ def main():
         if not (folder / "config.json").exists():
             subprocess.run([flags.shoal, "synth", "--shape", "A", "--bits", "4", "--out", folder], check=True)
         models["A"] = {"name": "Qwen3-1.7B shape, 4 bits, random", "folder": folder}
-    commit = subprocess.run(["git", "-C", ROOT, "rev-parse", "--short", "HEAD"], capture_output=True, text=True,
-                            check=True).stdout.strip()
     results = []
     with tempfile.TemporaryDirectory() as logs:
         for number, case in enumerate(cases(models)):
@@ -164,12 +146,10 @@ def main():
             result = measure(flags.shoal, case, Path(logs) / str(number))
             print(f"  prefill {spread(result['prefill'])}, decode {spread(result['decode'])} tokens/s", flush=True)
             results.append((case, result))
-    text = report(results, commit, os.environ.get("SHOAL_ISA") or "the fastest here")
+    text = table(results, os.environ.get("SHOAL_ISA") or "the fastest here")
     print(text)
     if flags.write:
-        page = PAGE.read_text()
-        head, rest = page.split(BEGIN, 1)
-        PAGE.write_text(head + text + rest.split(END, 1)[1])
+        write_section("end_to_end.py", text)
 
 
 if __name__ == "__main__":
