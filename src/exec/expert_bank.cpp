@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <atomic>
 #include <cstring>
+#include <limits>
 #include <utility>
 
 #include "base/check.h"
@@ -11,6 +12,23 @@
 #include "numeric/fixed_sum.h"
 
 namespace shoal {
+namespace {
+
+/// The runs of calls of one expert, in the order of `sorted`.
+std::span<ExpertSet::Part> Parts(Arena& arena, std::span<const ExpertCall> sorted) {
+  const std::span<ExpertSet::Part> parts =
+      arena.allocate<ExpertSet::Part>(static_cast<int64_t>(sorted.size()));
+  size_t count = 0;
+  for (size_t begin = 0; begin < sorted.size();) {
+    size_t end = begin;
+    while (end < sorted.size() && sorted[end].expert == sorted[begin].expert) ++end;
+    parts[count++] = {sorted[begin].expert, {static_cast<int64_t>(begin), static_cast<int64_t>(end)}};
+    begin = end;
+  }
+  return parts.first(count);
+}
+
+}  // namespace
 
 absl::StatusOr<std::unique_ptr<ExpertBank>> ExpertBank::Load(const Checkpoint& checkpoint,
                                                              const ModelSpec& spec,
@@ -83,8 +101,8 @@ ExpertRows GatherRows(Arena& arena, const ExpertRows& from, std::span<const int3
   return out;
 }
 
-absl::Status ExpertBank::run_one(const ComputeContext& context, LayerId layer, ExpertId expert,
-                                 const ExpertRows& rows, MatView<float> y) const {
+absl::Status ExpertBank::check(const ComputeContext& context, LayerId layer, ExpertId expert,
+                               const ExpertRows& rows) const {
   if (!holds(layer, expert)) {
     return FailedPrecondition("layer {}: expert {} is not held here; the asker's plan is another", layer,
                               expert);
@@ -95,50 +113,61 @@ absl::Status ExpertBank::run_one(const ComputeContext& context, LayerId layer, E
     return InvalidArgument("layer {}: rows come in groups of {}, its experts take {} (0 is f32)", layer, got,
                            group);
   }
+  return absl::OkStatus();
+}
+
+absl::Status ExpertBank::run_one(const ComputeContext& context, LayerId layer, ExpertId expert,
+                                 const ExpertRows& rows, MatView<float> y) const {
+  RETURN_IF_ERROR(check(context, layer, expert, rows));
   return layers_[static_cast<size_t>(layer.value)]->forward(context, expert, rows, y);
 }
 
 absl::Status ExpertBank::run(const ComputeContext& context, LayerId layer, const ExpertRows& rows,
                              std::span<const ExpertCall> calls, MatView<int64_t> acc) const {
+  if (calls.empty()) return absl::OkStatus();
   const PartTimer timer(context, StepPart::kExperts);
-  const ArenaScope scope(*context.arena);
+  Arena& arena = *context.arena;
+  const ArenaScope scope(arena);
   // Rows of one expert side by side: its weights are read once for all of them.
-  const std::span<ExpertCall> sorted =
-      context.arena->allocate<ExpertCall>(static_cast<int64_t>(calls.size()));
+  const auto count = static_cast<int64_t>(calls.size());
+  const std::span<ExpertCall> sorted = arena.allocate<ExpertCall>(count);
   std::copy(calls.begin(), calls.end(), sorted.begin());
   std::sort(sorted.begin(), sorted.end(), [](const ExpertCall& a, const ExpertCall& b) {
     return a.expert != b.expert ? a.expert < b.expert : a.row < b.row;
   });
-  for (size_t begin = 0; begin < sorted.size();) {
-    size_t end = begin;
-    while (end < sorted.size() && sorted[end].expert == sorted[begin].expert) ++end;
-    const auto count = static_cast<int64_t>(end - begin);
-    const ExpertId expert = sorted[begin].expert;
+  const std::span<ExpertSet::Part> parts = Parts(arena, sorted);
+  for (const ExpertSet::Part& part : parts) RETURN_IF_ERROR(check(context, layer, part.expert, rows));
 
-    const ArenaScope expert_scope(*context.arena);
-    const std::span<int32_t> targets = context.arena->allocate<int32_t>(count);
-    const std::span<float> weights = context.arena->allocate<float>(count);
-    for (int64_t i = 0; i < count; ++i) {
-      targets[i] = sorted[begin + i].row;
-      weights[i] = sorted[begin + i].weight;
-    }
-    QuantizedRows storage;
-    const ExpertRows mine = GatherRows(*context.arena, rows, targets, storage);
-    const MatView<float> y = context.arena->allocate_rows<float>(count, width_);
-    RETURN_IF_ERROR(run_one(context, layer, expert, mine, y));
+  const std::span<int32_t> targets = arena.allocate<int32_t>(count);
+  const std::span<float> weights = arena.allocate<float>(count);
+  for (size_t i = 0; i < sorted.size(); ++i) {
+    targets[i] = sorted[i].row;
+    weights[i] = sorted[i].weight;
+  }
+  QuantizedRows storage;
+  const ExpertRows picked = GatherRows(arena, rows, targets, storage);
+  const MatView<float> y = arena.allocate_rows<float>(count, width_);
+  RETURN_IF_ERROR(layers_[static_cast<size_t>(layer.value)]->forward(context, parts, picked, y));
 
-    std::atomic<bool> in_range{true};
-    // A value costs about as much as four multiply-adds: it is rounded twice.
-    context.for_parts((width_ + 15) / 16, 4 * count * width_, [&](Range strips) {
-      const Range cols{strips.begin * 16, std::min(strips.end * 16, width_)};
-      if (!context.kernels->accumulate_fixed({y, weights.data(), targets.data(), acc, cols}))
-        in_range = false;
-    });
-    if (!in_range) {
-      return OutOfRange("layer {}, expert {}: an output is not a number or not below {} in magnitude", layer,
-                        expert, kFixedTermLimit);
+  constexpr int32_t kNone = std::numeric_limits<int32_t>::max();
+  std::atomic<int32_t> bad_expert{kNone};
+  // A value costs about as much as four multiply-adds: it is rounded twice.
+  context.for_parts((width_ + 15) / 16, 4 * count * width_, [&](Range strips) {
+    const Range cols{strips.begin * 16, std::min(strips.end * 16, width_)};
+    for (const ExpertSet::Part& part : parts) {
+      const auto first = static_cast<size_t>(part.rows.begin);
+      const bool fits =
+          context.kernels->accumulate_fixed({.y = y.rows_between(part.rows.begin, part.rows.end),
+                                             .weights = weights.data() + first,
+                                             .targets = targets.data() + first,
+                                             .acc = acc,
+                                             .cols = cols});
+      if (!fits) bad_expert = part.expert.value;
     }
-    begin = end;
+  });
+  if (bad_expert != kNone) {
+    return OutOfRange("layer {}, expert {}: an output is not a number or not below {} in magnitude", layer,
+                      bad_expert.load(), kFixedTermLimit);
   }
   return absl::OkStatus();
 }

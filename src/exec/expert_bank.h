@@ -57,6 +57,10 @@ class ExpertBank {
 
  private:
   ExpertBank() = default;
+  /// That `expert` can take `rows`.
+  absl::Status check(const ComputeContext& context, LayerId layer, ExpertId expert,
+                     const ExpertRows& rows) const;
+
   std::vector<std::optional<ExpertSet>> layers_;  ///< Without a value where nothing is held.
   int64_t width_ = 0;
 };

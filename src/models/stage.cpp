@@ -283,23 +283,27 @@ absl::Status CpuStage::run_layer(const ComputeContext& context, const StageStep&
   const Kernels& kernels = *context.kernels;
   {
     const ArenaScope scope(*context.arena);
-    context.for_rows(x.rows, x.cols,
-                     [&](Range rows) { layer.mixer_norm.apply(kernels, x, shared.normed, rows); });
     LinearInput input(shared.normed);
+    RETURN_IF_ERROR(input.fill(context, layer.attention.input_group(context.activations),
+                               [&](Range rows) { layer.mixer_norm.apply(kernels, x, shared.normed, rows); }));
     RETURN_IF_ERROR(layer.attention.forward(context, input, shared.places, shared.ropes[layer.rope], cache,
                                             shared.out, kv_saturated_));
   }
-  context.for_rows(x.rows, x.cols, [&](Range rows) {
+  const ArenaScope scope(*context.arena);
+  LinearInput input(shared.normed);
+  const Moe* moe = std::get_if<Moe>(&layer.feed_forward);
+  const Mlp* mlp = std::get_if<Mlp>(&layer.feed_forward);
+  const int group =
+      moe != nullptr ? moe->input_group(context.activations) : mlp->input_group(context.activations);
+  RETURN_IF_ERROR(input.fill(context, group, [&](Range rows) {
     kernels.add_rows({.x = shared.out, .y = x, .rows = rows});
     layer.feed_forward_norm.apply(kernels, x, shared.normed, rows);
-  });
-  if (const Moe* moe = std::get_if<Moe>(&layer.feed_forward)) {
+  }));
+  if (moe != nullptr) {
     SHOAL_CHECK(step.experts != nullptr);
-    RETURN_IF_ERROR(moe->forward(context, id, shared.normed, *step.experts, step.on_routing, x));
+    RETURN_IF_ERROR(moe->forward(context, id, input, *step.experts, step.on_routing, x));
   } else {
-    const ArenaScope scope(*context.arena);
-    LinearInput input(shared.normed);
-    RETURN_IF_ERROR(std::get<Mlp>(layer.feed_forward).forward(context, input, shared.out));
+    RETURN_IF_ERROR(mlp->forward(context, input, shared.out));
     context.for_rows(x.rows, x.cols,
                      [&](Range rows) { kernels.add_rows({.x = shared.out, .y = x, .rows = rows}); });
   }
@@ -317,7 +321,7 @@ absl::Status CpuStage::head(const ComputeContext& context, MatView<const float> 
   const MatView<float> normed = context.arena->allocate_rows<float>(x.rows, x.cols);
   context.for_rows(x.rows, x.cols, [&](Range rows) { final_norm_.apply(*context.kernels, x, normed, rows); });
   LinearInput input(normed);
-  const LinearTask tasks[] = {{&head_linear(), logits}};
+  const LinearTask tasks[] = {{&head_linear(), logits, input.all_rows()}};
   const absl::Status status = RunLinears(context, input, tasks);
   return Annotate(status, "output head");
 }

@@ -62,7 +62,8 @@ absl::Status Attention::forward(const ComputeContext& context, LinearInput& inpu
   HeadRows rows{arena.allocate_rows<float>(tokens, q_.rows()), arena.allocate_rows<float>(tokens, k_.rows()),
                 arena.allocate_rows<float>(tokens, v_.rows())};
   PartTimer timer(context, StepPart::kQkv);
-  const LinearTask projections[] = {{&q_, rows.q}, {&k_, rows.k}, {&v_, rows.v}};
+  const LinearTask projections[] = {
+      {&q_, rows.q, input.all_rows()}, {&k_, rows.k, input.all_rows()}, {&v_, rows.v, input.all_rows()}};
   RETURN_IF_ERROR(RunLinears(context, input, projections));
 
   timer.next(StepPart::kRopeAppend);
@@ -103,7 +104,7 @@ absl::Status Attention::forward(const ComputeContext& context, LinearInput& inpu
   }
   timer.next(StepPart::kAttentionOut);
   LinearInput attended(out);
-  const LinearTask output[] = {{&o_, y}};
+  const LinearTask output[] = {{&o_, y, attended.all_rows()}};
   return RunLinears(context, attended, output);
 }
 

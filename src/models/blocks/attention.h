@@ -33,6 +33,8 @@ class Attention {
   static absl::StatusOr<Attention> Load(const WeightReader& reader, const GqaSpec& spec, ThreadPool& pool);
 
   int64_t bytes() const;
+  /// Columns per scale of the codes that its projections ask of their input; 0: none.
+  int input_group(ActivationMode mode) const { return q_.activation_group(mode); }
   /// What the layer keeps per position.
   KvLayerShape kv_shape() const { return {kv_heads_, padded_dim_}; }
 

@@ -67,14 +67,24 @@ int64_t ExpertSet::slot(ExpertId expert) const {
 
 absl::Status ExpertSet::forward(const ComputeContext& context, ExpertId expert, const ExpertRows& rows,
                                 MatView<float> y) const {
-  const int64_t index = slot(expert);
-  SHOAL_CHECK_GE(index, 0);
+  const Part all[] = {{expert, {0, rows.x.rows}}};
+  return forward(context, all, rows, y);
+}
+
+absl::Status ExpertSet::forward(const ComputeContext& context, std::span<const Part> parts,
+                                const ExpertRows& rows, MatView<float> y) const {
   SHOAL_CHECK(rows.x.cols == width_ && y.cols == width_ && y.rows == rows.x.rows);
   const ArenaScope scope(*context.arena);
+  const std::span<MlpTask> tasks = context.arena->allocate<MlpTask>(static_cast<int64_t>(parts.size()));
+  for (size_t i = 0; i < parts.size(); ++i) {
+    const int64_t index = slot(parts[i].expert);
+    SHOAL_CHECK_GE(index, 0);
+    tasks[i] = {&mlps_[static_cast<size_t>(index)], parts[i].rows};
+  }
   const bool codes_given = input_group(context.activations) != 0 && rows.quantized != nullptr;
   SHOAL_CHECK(!codes_given || rows.quantized->group == group_);
   LinearInput input = codes_given ? LinearInput(rows.x, *rows.quantized) : LinearInput(rows.x);
-  return mlps_[static_cast<size_t>(index)].forward(context, input, y);
+  return RunMlps(context, input, tasks, y);
 }
 
 }  // namespace shoal

@@ -46,6 +46,15 @@ class ExpertSet {
   absl::Status forward(const ComputeContext& context, ExpertId expert, const ExpertRows& rows,
                        MatView<float> y) const;
 
+  /// The same for several experts at once: part.rows of `rows` and of y by part.expert. The parts are
+  /// disjoint.
+  struct Part {
+    ExpertId expert;
+    Range rows;
+  };
+  absl::Status forward(const ComputeContext& context, std::span<const Part> parts, const ExpertRows& rows,
+                       MatView<float> y) const;
+
  private:
   int64_t slot(ExpertId expert) const;
 

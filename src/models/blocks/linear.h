@@ -7,6 +7,7 @@
 #include <span>
 #include <vector>
 
+#include "absl/functional/function_ref.h"
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "cpu/pool.h"
@@ -48,9 +49,15 @@ class LinearInput {
   LinearInput(MatView<const float> x, const QuantizedRows& known);
 
   int64_t rows() const { return x_.rows; }
+  Range all_rows() const { return {0, x_.rows}; }
   MatView<const float> x() const { return x_; }
   /// The codes in groups of `group`. OutOfRange for NaN and infinity.
   absl::StatusOr<QuantizedRows> quantized(const ComputeContext& context, int group);
+  /// Has `make_rows` write x, part by part, and quantizes each part while it is in the cache; group 0: no
+  /// linear will ask for codes. OutOfRange as above.
+  absl::Status fill(const ComputeContext& context, int group, absl::FunctionRef<void(Range rows)> make_rows);
+  /// What fill() or quantized() made before.
+  const QuantizedRows& known(int group) const;
 
  private:
   static constexpr int kGroups = 3;  // 32, 64, 128
@@ -58,13 +65,15 @@ class LinearInput {
   std::array<std::optional<QuantizedRows>, kGroups> known_;
 };
 
-/// One product of a batch: y [T, N] = linear(input).
+/// One product of a batch: y [rows.size(), N] = linear(rows of the input).
 struct LinearTask {
   const Linear* linear = nullptr;
   MatView<float> y;
+  Range rows;
 };
 
-/// Runs products that share their input (q, k, v; gate, up) as one piece of work. OutOfRange for a non-finite
+/// Runs products that share an input as one piece of work: q, k and v of all rows, or the experts of a layer,
+/// each of its own rows. Threads meet once, and each has the same amount to do. OutOfRange for a non-finite
 /// activation.
 absl::Status RunLinears(const ComputeContext& context, LinearInput& input, std::span<const LinearTask> tasks);
 

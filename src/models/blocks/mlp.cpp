@@ -14,20 +14,38 @@ absl::StatusOr<Mlp> Mlp::Load(const WeightReader& reader, const DenseSpec& spec,
 }
 
 absl::Status Mlp::forward(const ComputeContext& context, LinearInput& input, MatView<float> y) const {
-  const ArenaScope scope(*context.arena);
-  const MatView<float> gate = context.arena->allocate_rows<float>(input.rows(), gate_.rows());
-  const MatView<float> up = context.arena->allocate_rows<float>(input.rows(), up_.rows());
+  const MlpTask all[] = {{this, input.all_rows()}};
+  return RunMlps(context, input, all, y);
+}
+
+absl::Status RunMlps(const ComputeContext& context, LinearInput& input, std::span<const MlpTask> tasks,
+                     MatView<float> y) {
+  if (tasks.empty()) return absl::OkStatus();
+  Arena& arena = *context.arena;
+  const ArenaScope scope(arena);
+  const auto count = static_cast<int64_t>(tasks.size());
+  const int64_t hidden_width = tasks[0].mlp->up_.rows();
+  const MatView<float> gate = arena.allocate_rows<float>(input.rows(), hidden_width);
+  const MatView<float> up = arena.allocate_rows<float>(input.rows(), hidden_width);
+  const std::span<LinearTask> in = arena.allocate<LinearTask>(2 * count);
+  const std::span<LinearTask> out = arena.allocate<LinearTask>(count);
+  for (size_t i = 0; i < tasks.size(); ++i) {
+    const auto& [mlp, rows] = tasks[i];
+    in[2 * i] = {&mlp->gate_, gate.rows_between(rows.begin, rows.end), rows};
+    in[2 * i + 1] = {&mlp->up_, up.rows_between(rows.begin, rows.end), rows};
+    out[i] = {&mlp->down_, y.rows_between(rows.begin, rows.end), rows};
+  }
   PartTimer timer(context, StepPart::kGateUp);
-  const LinearTask tasks[] = {{&gate_, gate}, {&up_, up}};
-  RETURN_IF_ERROR(RunLinears(context, input, tasks));
+  RETURN_IF_ERROR(RunLinears(context, input, in));
+
   timer.next(StepPart::kActivation);
-  context.for_rows(gate.rows, gate.cols, [&](Range rows) {
-    context.kernels->silu_mul({.gate = gate, .up = up, .out = gate, .rows = rows});
-  });
-  timer.next(StepPart::kDown);
   LinearInput hidden(gate);
-  const LinearTask down[] = {{&down_, y}};
-  return RunLinears(context, hidden, down);
+  const int group = tasks[0].mlp->down_.activation_group(context.activations);
+  RETURN_IF_ERROR(hidden.fill(context, group, [&](Range rows) {
+    context.kernels->silu_mul({.gate = gate, .up = up, .out = gate, .rows = rows});
+  }));
+  timer.next(StepPart::kDown);
+  return RunLinears(context, hidden, out);
 }
 
 }  // namespace shoal

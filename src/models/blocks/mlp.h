@@ -1,6 +1,8 @@
 // down(silu(gate x) * up x): the dense feed-forward, and one expert.
 #pragma once
 
+#include <span>
+
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "models/blocks/linear.h"
@@ -8,12 +10,16 @@
 
 namespace shoal {
 
+struct MlpTask;
+
 class Mlp {
  public:
   Mlp() = default;
   static absl::StatusOr<Mlp> Load(const WeightReader& reader, const DenseSpec& spec, ThreadPool& pool);
 
   int64_t bytes() const { return gate_.bytes() + up_.bytes() + down_.bytes(); }
+  /// Columns per scale of the codes that it asks of its input; 0: none.
+  int input_group(ActivationMode mode) const { return gate_.activation_group(mode); }
   const Linear& gate() const { return gate_; }
   const Linear& up() const { return up_; }
 
@@ -21,7 +27,20 @@ class Mlp {
   absl::Status forward(const ComputeContext& context, LinearInput& input, MatView<float> y) const;
 
  private:
+  friend absl::Status RunMlps(const ComputeContext&, LinearInput&, std::span<const MlpTask>, MatView<float>);
   Linear gate_, up_, down_;
 };
+
+/// A block and the rows that it is applied to.
+struct MlpTask {
+  const Mlp* mlp = nullptr;
+  Range rows;
+};
+
+/// y[r, :] = block(input row r) for the rows of every task, which are disjoint. The blocks (experts of one
+/// layer) have one hidden width. All of them run as one piece of work: every weight is read once for all its
+/// rows, and threads meet three times however many blocks there are. OutOfRange for a non-finite activation.
+absl::Status RunMlps(const ComputeContext& context, LinearInput& input, std::span<const MlpTask> tasks,
+                     MatView<float> y);
 
 }  // namespace shoal

@@ -18,12 +18,13 @@ absl::StatusOr<Moe> Moe::Load(const WeightReader& reader, const MoeSpec& spec, T
   return moe;
 }
 
-absl::Status Moe::forward(const ComputeContext& context, LayerId layer, MatView<const float> x,
+absl::Status Moe::forward(const ComputeContext& context, LayerId layer, LinearInput& input,
                           ExpertExchange& experts,
                           const std::function<void(LayerId, const Routing&)>& on_routing,
                           MatView<float> y) const {
   const ArenaScope scope(*context.arena);
   PartTimer timer(context, StepPart::kRouter);
+  const MatView<const float> x = input.x();
   const MatView<float> logits = context.arena->allocate_rows<float>(x.rows, router_.rows());
   RunExactLinear(context, x, router_, logits);
   const MatView<int32_t> ids = context.arena->allocate_rows<int32_t>(x.rows, top_k_);
@@ -38,11 +39,10 @@ absl::Status Moe::forward(const ComputeContext& context, LayerId layer, MatView<
   const Routing routing{ids, weights};
   if (on_routing) on_routing(layer, routing);
 
-  LinearInput input(x);
   ExpertRows rows{.x = x};
   QuantizedRows codes;
-  if (group_ != 0 && context.activations == ActivationMode::kInt8) {
-    ASSIGN_OR_RETURN(codes, input.quantized(context, group_));
+  if (const int group = input_group(context.activations); group != 0) {
+    ASSIGN_OR_RETURN(codes, input.quantized(context, group));
     rows.quantized = &codes;
   }
   timer.next(StepPart::kExchange);

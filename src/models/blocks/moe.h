@@ -21,10 +21,13 @@ class Moe {
   /// Of the router: experts count elsewhere.
   int64_t bytes() const { return router_.bytes(); }
 
-  /// y += sum over the chosen experts of weight * expert(x). x, y: [T, D]; must not alias.
+  /// Columns per scale of the codes that the experts take; 0: they take f32.
+  int input_group(ActivationMode mode) const { return mode == ActivationMode::kInt8 ? group_ : 0; }
+
+  /// y += sum over the chosen experts of weight * expert(x). input, y: [T, D]; must not alias.
   /// on_routing: told the choice; may be empty. OutOfRange for non-finite router logits; else what `experts`
   /// returns.
-  absl::Status forward(const ComputeContext& context, LayerId layer, MatView<const float> x,
+  absl::Status forward(const ComputeContext& context, LayerId layer, LinearInput& input,
                        ExpertExchange& experts,
                        const std::function<void(LayerId, const Routing&)>& on_routing,
                        MatView<float> y) const;
