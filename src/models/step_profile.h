@@ -23,7 +23,7 @@ enum class StepPart : uint8_t {
   kAttention,     ///< Scores, softmax, values.
   kAttentionOut,  ///< The projection behind attention.
   kGateUp,        ///< Gate and up projections.
-  kActivation,    ///< silu(gate) * up.
+  kActivation,    ///< silu(gate) * up, to 8 bits.
   kDown,          ///< Down projections.
   kRouter,        ///< Router logits and the choice of experts.
   kExperts,       ///< What routed experts do beside the three parts above: gathering rows, weighted sums.
