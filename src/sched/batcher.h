@@ -99,6 +99,7 @@ class Batcher {
   void step_returned(Sequence& sequence);
   void forget_workers();
   int64_t rows_left(const Step& step) const { return options_.rows_per_step - step.rows(); }
+  int64_t prefill_rows() const;
 
   const BatcherOptions options_;
   EngineLimits limits_;

@@ -3,6 +3,8 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <algorithm>
+#include <functional>
 #include <numeric>
 
 #include "base/status.h"
@@ -120,6 +122,23 @@ TEST_F(BatcherTest, PrefillChunksOfOneSequenceFollowEachOtherInFlight) {
   EXPECT_EQ(compose()->slices[0].position, 0);
   EXPECT_EQ(compose()->slices[0].position, 64);
   EXPECT_FALSE(compose().has_value());
+}
+
+TEST_F(BatcherTest, APipelineGetsAPromptInChunksThatKeepAllItsStagesAtWork) {
+  start({.blocks = 64, .context = 2048, .steps_in_flight = 2, .vocabulary = 100},
+        {.rows_per_step = 256, .sequences_max = 16});
+  add(1800);
+  std::vector<int64_t> rows;
+  while (rows.empty() || !pending_.back().slices[0].sample) {
+    ASSERT_TRUE(compose().has_value());
+    rows.push_back(pending_.back().rows());
+    if (pending_.size() == 2) acknowledge();
+  }
+  EXPECT_EQ(rows[0], 200);
+  EXPECT_TRUE(std::ranges::is_sorted(rows, std::greater<>{}));
+  EXPECT_THAT(rows, SizeIs(testing::Ge(10u)));
+  for (size_t i = 0; i + 1 < rows.size(); ++i) EXPECT_GE(rows[i], 64);
+  EXPECT_EQ(std::accumulate(rows.begin(), rows.end(), int64_t{0}), 1800);
 }
 
 TEST_F(BatcherTest, TheYoungestGivesItsBlocksBackWhenTheyRunOut) {
