@@ -48,6 +48,7 @@ void Batcher::reset(const EngineLimits& limits) {
   SHOAL_CHECK_GE(limits.steps_in_flight, 1);
   limits_ = limits;
   pool_ = BlockPool(limits.blocks);
+  model_ = PipelineModel(limits.steps_in_flight);
   forget_workers();
 }
 
@@ -71,15 +72,19 @@ std::optional<Step> Batcher::compose(StepId id) {
   InFlight record{.id = id};
   admit();
   add_decodes(step, record);
+  const size_t decodes = step.slices.size();
   add_prefills(step, record);
   if (step.slices.empty()) return std::nullopt;
+  record.rows = step.rows();
+  record.decodes_only = decodes == step.slices.size();
+  record.alone = in_flight_.empty();
+  for (InFlight& other : in_flight_) other.alone = false;
   step.ends = std::exchange(ends_, {});
   in_flight_.push_back(std::move(record));
   return step;
 }
 
-// Decodes are split evenly among the steps that may be in flight, so that every stage of a pipeline has work;
-// those that waited longest go first.
+// Decodes are split evenly among as many steps as the model finds best; those that waited longest go first.
 void Batcher::add_decodes(Step& step, InFlight& record) {
   int64_t decoding = 0;
   std::vector<Sequence*> ready;
@@ -90,7 +95,10 @@ void Batcher::add_decodes(Step& step, InFlight& record) {
   }
   std::ranges::sort(ready, {},
                     [](const Sequence* sequence) { return std::pair(sequence->last_step, sequence->id); });
-  const int64_t share = (decoding + limits_.steps_in_flight - 1) / limits_.steps_in_flight;
+  const int steps = model_.choose(decoding);
+  // One step for all waits until all are back; the pipeline is not empty meanwhile.
+  if (steps == 1 && static_cast<int64_t>(ready.size()) < decoding) return;
+  const int64_t share = (decoding + steps - 1) / steps;
   int64_t taken = 0;
   for (Sequence* sequence : ready) {
     if (taken == share || rows_left(step) == 0) break;
@@ -260,6 +268,7 @@ absl::StatusOr<std::vector<Batcher::Sampled>> Batcher::acknowledge(const StepRes
     sequence->sample_pending = false;
     return false;
   });
+  if (record.decodes_only) model_.observe(record.rows, result.timings, record.alone);
   const std::vector<SeqId> named = record.named;
   in_flight_.pop_front();
   for (const SeqId id : named) step_returned(*sequences_.at(id));

@@ -18,6 +18,7 @@
 #include "base/ids.h"
 #include "exec/engine.h"
 #include "kv/block_pool.h"
+#include "sched/pipeline_model.h"
 #include "sched/sequence.h"
 
 namespace shoal {
@@ -86,6 +87,9 @@ class Batcher {
     StepId id;
     std::vector<SeqId> named;    // Sequences with a slice in it.
     std::vector<SeqId> sampled;  // Those of them that get a token.
+    int64_t rows = 0;
+    bool decodes_only = false;
+    bool alone = false;  // No other step has been in flight with it.
   };
 
   static BatcherOptions Bounded(BatcherOptions options);
@@ -103,6 +107,7 @@ class Batcher {
 
   const BatcherOptions options_;
   EngineLimits limits_;
+  PipelineModel model_{1};
   BlockPool pool_{0};
   std::unordered_map<SeqId, std::unique_ptr<Sequence>> sequences_;
   std::map<SeqId, Sequence*> waiting_;  // By arrival: a preempted sequence is ahead of all younger ones.
