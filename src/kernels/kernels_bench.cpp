@@ -150,6 +150,17 @@ void PackRows(benchmark::State& state, int bits) {
   state.SetBytesProcessed(state.iterations() * w.bytes());
 }
 
+void PackFloatRows(benchmark::State& state, DType dtype) {
+  RandomStream random(7);
+  const std::vector<uint8_t> bytes = FloatsAs(RandomFloats(random, 2048 * kCols), dtype);
+  PackedMatrix w = *PackedMatrix::PackFloat(bytes.data(), dtype, 2048, kCols, kCols);
+  for (auto _ : state) {
+    w.set_float_rows(0, bytes.data(), kCols, {0, 2048});
+    benchmark::DoNotOptimize(w.view().data);
+  }
+  state.SetBytesProcessed(state.iterations() * w.bytes());
+}
+
 // ---- Bounds ----
 
 void ReadBandwidth(benchmark::State& state) {
@@ -170,9 +181,13 @@ void ReadBandwidth(benchmark::State& state) {
 
 void RegisterAll() {
   benchmark::RegisterBenchmark("read_bandwidth", ReadBandwidth);
-  for (const int bits : {4, 8}) {
+  for (const int bits : {2, 3, 4, 5, 6, 8}) {
     benchmark::RegisterBenchmark(("pack/" + std::to_string(bits)).c_str(),
                                  [bits](benchmark::State& s) { PackRows(s, bits); });
+  }
+  for (const DType dtype : {DType::kF32, DType::kBF16}) {
+    benchmark::RegisterBenchmark(("pack/" + std::string(DTypeName(dtype))).c_str(),
+                                 [dtype](benchmark::State& s) { PackFloatRows(s, dtype); });
   }
   for (const Isa isa : SupportedIsas()) {
     const std::string name(IsaName(isa));

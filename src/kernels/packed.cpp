@@ -5,6 +5,7 @@
 #include <utility>
 
 #include "base/check.h"
+#include "kernels/pack_tile.h"
 
 namespace shoal {
 namespace {
@@ -95,8 +96,12 @@ const uint8_t* LoadPlane(const uint8_t* plane, int shift, int lane, uint32_t qua
   return plane;
 }
 
-/// For the widths that PackStrip has no short way for: 2, 3, 5 and 6 bits.
+/// One row's share of a strip.
 void StoreStrip(const uint32_t quads[kQuadsPerStrip], int bits, int lane, uint8_t* strip) {
+  if (bits == 8) {
+    StorePlane<8>(quads, 0, lane, strip);
+    return;
+  }
   int shift = 0;
   if (bits >= 4) {
     strip = StorePlane<4>(quads, shift, lane, strip);
@@ -107,32 +112,6 @@ void StoreStrip(const uint32_t quads[kQuadsPerStrip], int bits, int lane, uint8_
     shift += 2;
   }
   if (bits - shift == 1) StorePlane<1>(quads, shift, lane, strip);
-}
-
-/// 4 nibbles -> 4 bytes.
-uint32_t SpreadNibbles(uint32_t x) {
-  x = (x | x << 8) & 0x00ff00ffu;
-  return (x | x << 4) & 0x0f0f0f0fu;
-}
-
-/// The strip of one row out of its bit stream. Loading a model is mostly this: 4 and 8 bits go without
-/// unpacking codes.
-void PackStrip(const uint8_t* stream, int bits, int lane, uint8_t* strip) {
-  if (bits == 8) {
-    for (int64_t quad = 0; quad < kQuadsPerStrip; ++quad) {
-      StoreWord(strip + quad * kRegisterBytes + 4 * lane, LoadWord(stream + 4 * quad));
-    }
-  } else if (bits == 4) {
-    for (int64_t pair = 0; pair < kQuadsPerStrip / 2; ++pair) {
-      const uint32_t codes = LoadWord(stream + 4 * pair);
-      const uint32_t word = SpreadNibbles(codes & 0xffffu) | SpreadNibbles(codes >> 16) << 4;
-      StoreWord(strip + pair * kRegisterBytes + 4 * lane, word);
-    }
-  } else {
-    uint32_t quads[kQuadsPerStrip];
-    UnpackStream(stream, bits, quads);
-    StoreStrip(quads, bits, lane, strip);
-  }
 }
 
 /// Elements of kSize bytes, every 16th place from `to` on.
@@ -161,6 +140,7 @@ void LoadStrip(const uint8_t* strip, int bits, int lane, uint32_t quads[kQuadsPe
   if (bits - shift == 1) LoadPlane<1>(strip, shift, lane, quads);
 }
 
+/// One row on its own. Whole tiles go through pack_tile.h, which is many times as fast.
 void StoreAffineRow(const AffineView& source, int64_t source_row, int lane, uint8_t* record) {
   const PackedFormat format{source.scale_dtype, source.bits, source.group};
   const RecordLayout layout = LayoutOf(format);
@@ -172,7 +152,9 @@ void StoreAffineRow(const AffineView& source, int64_t source_row, int lane, uint
   const auto* biases = static_cast<const uint8_t*>(source.biases) + first_scale * scale_size;
   for (int64_t group = 0; group < source.groups_per_row(); ++group) {
     for (int64_t strip = 0; strip < source.group / kStripCols; ++strip) {
-      PackStrip(stream, source.bits, lane, record + strip * source.bits * kRegisterBytes);
+      uint32_t quads[kQuadsPerStrip];
+      UnpackStream(stream, source.bits, quads);
+      StoreStrip(quads, source.bits, lane, record + strip * source.bits * kRegisterBytes);
       stream += 4 * source.bits;
     }
     uint8_t* scale_lane = record + layout.code_bytes + lane * scale_size;
@@ -224,10 +206,16 @@ void PackedMatrix::set_affine_rows(int64_t first, const AffineView& source, Rang
   SHOAL_CHECK(0 <= source_rows.begin && source_rows.end <= source.rows);
   SHOAL_CHECK(first >= 0 && first + source_rows.size() <= rows_);
   auto* base = reinterpret_cast<uint8_t*>(memory_.data());
-  for (int64_t i = 0; i < source_rows.size(); ++i) {
+  for (int64_t i = 0; i < source_rows.size();) {
     const int64_t row = first + i;
+    if (row % kTileRows == 0 && source_rows.size() - i >= kTileRows) {
+      PackAffineTile(source, source_rows.begin + i, base + row / kTileRows * tile_bytes_);
+      i += kTileRows;
+      continue;
+    }
     StoreAffineRow(source, source_rows.begin + i, static_cast<int>(row % kTileRows),
                    base + row / kTileRows * tile_bytes_);
+    ++i;
   }
 }
 
@@ -237,10 +225,16 @@ void PackedMatrix::set_float_rows(int64_t first, const void* source, int64_t str
   SHOAL_CHECK(first >= 0 && first + source_rows.size() <= rows_);
   const int64_t size = DTypeBytes(format_.dtype);
   auto* base = reinterpret_cast<uint8_t*>(memory_.data());
-  for (int64_t i = 0; i < source_rows.size(); ++i) {
+  for (int64_t i = 0; i < source_rows.size();) {
     const int64_t row = first + i;
     const uint8_t* from = static_cast<const uint8_t*>(source) + (source_rows.begin + i) * stride * size;
     uint8_t* to = base + row / kTileRows * tile_bytes_ + row % kTileRows * size;
+    if (row % kTileRows == 0 && source_rows.size() - i >= kTileRows) {
+      PackFloatTile(from, stride, cols_, size, to);
+      i += kTileRows;
+      continue;
+    }
+    ++i;
     if (size == 4) {
       StoreFloatRow<4>(from, cols_, to);
     } else {

@@ -1,8 +1,11 @@
 #include "kernels/packed.h"
 
+#include <fmt/format.h>
 #include <gtest/gtest.h>
 
+#include <cstring>
 #include <set>
+#include <string>
 #include <vector>
 
 #include "kernels/kernels.h"
@@ -21,6 +24,100 @@ std::vector<float> AffineRow(const AffineView& view, int64_t row) {
   std::vector<float> values;
   for (int64_t col = 0; col < view.cols; ++col) values.push_back(AffineValue(view, row, col));
   return values;
+}
+
+/// What packed.h says, code by code: row `to` of the packed matrix from row `from` of the source.
+void PackRowByDefinition(const AffineView& source, int64_t from, int64_t to, std::vector<uint8_t>& packed) {
+  const int64_t lane = to % 16;
+  const int64_t scale_size = DTypeBytes(source.scale_dtype);
+  const int64_t code_bytes = source.bits * 2 * source.group;
+  const int64_t record_bytes = code_bytes + 32 * scale_size;
+  uint8_t* tile = packed.data() + to / 16 * source.groups_per_row() * record_bytes;
+  for (int64_t col = 0; col < source.cols; ++col) {
+    uint8_t* strip = tile + col / source.group * record_bytes + col % source.group / 32 * source.bits * 64;
+    const int64_t quad = col % 32 / 4;
+    int shift = 0;
+    for (const int width : {8, 4, 2, 1}) {
+      if (source.bits - shift < width) continue;
+      const int64_t per_register = 8 / width;
+      const int piece = (AffineCode(source, from, col) >> shift) & ((1 << width) - 1);
+      strip[quad / per_register * 64 + 4 * lane + col % 4] |=
+          static_cast<uint8_t>(piece << (width * (quad % per_register)));
+      strip += 8 / per_register * 64;
+      shift += width;
+    }
+  }
+  for (int64_t group = 0; group < source.groups_per_row(); ++group) {
+    const int64_t index = (from * source.groups_per_row() + group) * scale_size;
+    uint8_t* scales = tile + group * record_bytes + code_bytes + lane * scale_size;
+    std::memcpy(scales, static_cast<const uint8_t*>(source.scales) + index, scale_size);
+    std::memcpy(scales + 16 * scale_size, static_cast<const uint8_t*>(source.biases) + index, scale_size);
+  }
+}
+
+std::vector<uint8_t> BytesOf(const PackedMatrix& matrix) {
+  return {matrix.view().data, matrix.view().data + matrix.bytes()};
+}
+
+/// Calls test(format's name, a matrix of `rows` rows) for each affine format.
+template <typename Test>
+void ForEachAffineFormat(uint64_t seed, int64_t rows, Test test) {
+  RandomStream random(seed);
+  for (const int bits : {2, 3, 4, 5, 6, 8}) {
+    for (const int group : {32, 64, 128}) {
+      for (const DType dtype : {DType::kF32, DType::kF16, DType::kBF16}) {
+        const std::string name = fmt::format("{} bits, group {}, {}", bits, group, DTypeName(dtype));
+        test(name, RandomAffine(random, rows, 3 * group, bits, group, dtype));
+      }
+    }
+  }
+}
+
+TEST(Packed, WholeTilesAndSingleRowsHaveTheBytesOfTheDefinition) {
+  // Two whole tiles, which are packed 16 rows at a time, and five rows, which are not.
+  ForEachAffineFormat(7, 37, [](const std::string& name, const AffineSource& source) {
+    const PackedMatrix matrix = *PackedMatrix::PackAffine(source.view);
+    std::vector<uint8_t> expected(static_cast<size_t>(matrix.bytes()));
+    for (int64_t row = 0; row < 37; ++row) PackRowByDefinition(source.view, row, row, expected);
+    EXPECT_EQ(BytesOf(matrix), expected) << name;
+  });
+}
+
+TEST(Packed, SlicesAndPermutationsHaveTheBytesOfTheDefinition) {
+  ForEachAffineFormat(8, 67, [](const std::string& name, const AffineSource& source) {
+    const PackedFormat format{source.view.scale_dtype, source.view.bits, source.view.group};
+    PackedMatrix matrix = *PackedMatrix::Allocate(format, 53, source.view.cols);
+    std::vector<uint8_t> expected(static_cast<size_t>(matrix.bytes()));
+    // A slice that begins within a tile and covers a whole one; then one row per call, backwards.
+    matrix.set_affine_rows(5, source.view, {3, 41});
+    for (int64_t row = 5; row < 43; ++row) PackRowByDefinition(source.view, row - 2, row, expected);
+    for (int64_t row = 43; row < 53; ++row) {
+      matrix.set_affine_rows(row, source.view, {66 - row, 67 - row});
+      PackRowByDefinition(source.view, 66 - row, row, expected);
+    }
+    EXPECT_EQ(BytesOf(matrix), expected) << name;
+  });
+}
+
+TEST(Packed, FloatTilesHaveTheBytesOfTheDefinition) {
+  RandomStream random(9);
+  for (const DType dtype : {DType::kF32, DType::kF16, DType::kBF16}) {
+    const int64_t size = DTypeBytes(dtype);
+    // 29 columns are no whole number of vectors; rows 3 to 56 of the source; an address that is odd.
+    std::vector<uint8_t> source = FloatsAs(RandomFloats(random, 60 * 31), dtype);
+    source.insert(source.begin(), 0);
+    PackedMatrix matrix = *PackedMatrix::Allocate({.dtype = dtype}, 53, 29);
+    matrix.set_float_rows(0, source.data() + 1, 31, {3, 56});
+    std::vector<uint8_t> expected(static_cast<size_t>(matrix.bytes()));
+    for (int64_t row = 0; row < 53; ++row) {
+      for (int64_t col = 0; col < 29; ++col) {
+        std::memcpy(&expected[static_cast<size_t>((row / 16 * 29 * 16 + col * 16 + row % 16) * size)],
+                    &source[static_cast<size_t>(1 + ((row + 3) * 31 + col) * size)],
+                    static_cast<size_t>(size));
+      }
+    }
+    EXPECT_EQ(BytesOf(matrix), expected) << DTypeName(dtype);
+  }
 }
 
 TEST(Packed, EveryAffineValueComesBackExactly) {

@@ -1,0 +1,205 @@
+// Bound by memory: a byte is read once and written once, into pages that the kernel has just zeroed. Plain
+// vectors of the compiler (SSE2 or NEON, no intrinsics, no flags) are enough for several GB/s out of a cache,
+// so there is one version for all instruction sets. A vector holds one 32-bit word of each of four rows,
+// which is how a quarter of a register of the packed layout lies: no transposition, only loads that gather.
+#include "kernels/pack_tile.h"
+
+#include <bit>
+#include <cstring>
+#include <utility>
+
+#include "kernels/packed.h"
+
+namespace shoal {
+namespace {
+
+static_assert(std::endian::native == std::endian::little);
+
+constexpr int64_t kRegisterBytes = 64;
+constexpr int kQuads = kStripCols / 4;  ///< Of a strip: four columns each.
+constexpr int kLanes = 4;               ///< Rows of a vector.
+
+using Words = uint32_t __attribute__((vector_size(16)));  ///< One word of each of four rows.
+
+uint32_t LoadWord(const uint8_t* at) {
+  uint32_t word;
+  std::memcpy(&word, at, 4);
+  return word;
+}
+void StoreWords(uint8_t* at, Words words) { std::memcpy(at, &words, 16); }
+
+/// f(integral_constant<int, 0>) ... f(integral_constant<int, kN - 1>): a loop whose shifts are constants.
+template <int kN, typename F>
+void Unrolled(F&& f) {
+  [&]<int... kI>(std::integer_sequence<int, kI...>) { (f(std::integral_constant<int, kI>()), ...); }
+  (std::make_integer_sequence<int, kN>());
+}
+
+/// Four codes side by side in the low 4 * kBits bits -> one byte each: pairs move apart, then their halves.
+template <int kBits>
+Words SpreadCodes(Words x) {
+  constexpr uint32_t kCode = (1u << kBits) - 1;
+  constexpr uint32_t kPair = (1u << 2 * kBits) - 1;
+  if constexpr (kBits == 8) return x;
+  x = (x & kPair) | (x << (16 - 2 * kBits) & kPair << 16);
+  return (x & kCode * 0x00010001u) | (x << (8 - kBits) & kCode * 0x01000100u);
+}
+
+/// Quad kQuad of a strip: its 4 * kBits bits begin at 4 * kBits * kQuad of the row's stream.
+template <int kBits, int kQuad>
+Words QuadOf(const Words (&stream)[kBits]) {
+  constexpr int kWidth = 4 * kBits;
+  constexpr int kWord = kWidth * kQuad / 32;
+  constexpr int kShift = kWidth * kQuad % 32;
+  Words field = stream[kWord] >> kShift;
+  if constexpr (kShift + kWidth > 32) field |= stream[kWord + 1] << (32 - kShift);
+  if constexpr (kBits < 8) field &= (uint32_t{1} << kWidth % 32) - 1;
+  return SpreadCodes<kBits>(field);
+}
+
+/// The plane of bits [kFrom, kFrom + kWidth) of every code: a register takes 8 / kWidth quads.
+template <int kFrom, int kWidth>
+uint8_t* StorePlane(const Words (&quads)[kQuads], uint8_t* plane) {
+  constexpr int kPerRegister = 8 / kWidth;
+  constexpr uint32_t kMask = 0x01010101u * ((1u << kWidth) - 1);
+  Unrolled<kQuads / kPerRegister>([&](auto r) {
+    Words word = {};
+    Unrolled<kPerRegister>(
+        [&](auto i) { word |= ((quads[r * kPerRegister + i] >> kFrom) & kMask) << (kWidth * i); });
+    StoreWords(plane + r * kRegisterBytes, word);
+  });
+  return plane + kQuads / kPerRegister * kRegisterBytes;
+}
+
+/// 32 columns of four rows. streams: the rows' bits; out: the strip, from the lane of the first row on.
+template <int kBits>
+void PackStrip(const uint8_t* const (&streams)[kLanes], int64_t offset, uint8_t* out) {
+  Words stream[kBits];
+  Unrolled<kBits>([&](auto w) {
+    stream[w] = Words{LoadWord(streams[0] + offset + 4 * w), LoadWord(streams[1] + offset + 4 * w),
+                      LoadWord(streams[2] + offset + 4 * w), LoadWord(streams[3] + offset + 4 * w)};
+  });
+  Words quads[kQuads];
+  Unrolled<kQuads>([&](auto q) { quads[q] = QuadOf<kBits, q>(stream); });
+  if constexpr (kBits == 8) {
+    Unrolled<kQuads>([&](auto q) { StoreWords(out + q * kRegisterBytes, quads[q]); });
+  }
+  // The planes of packed.h: 6 = 4 + 2, 5 = 4 + 1, 3 = 2 + 1.
+  if constexpr (kBits < 8) {
+    constexpr int kFirst = kBits >= 4 ? 4 : 2;
+    out = StorePlane<0, kFirst>(quads, out);
+    if constexpr (kBits > kFirst) StorePlane<kFirst, kBits - kFirst>(quads, out);
+  }
+}
+
+/// Element `col` of each of 16 rows, side by side.
+template <int64_t kSize>
+void PackColumn(const uint8_t* rows, int64_t row_bytes, int64_t col, uint8_t* out) {
+  for (int64_t row = 0; row < kTileRows; ++row) {
+    std::memcpy(out + row * kSize, rows + row * row_bytes + col * kSize, kSize);
+  }
+}
+
+template <int kBits, int64_t kScaleSize>
+void PackTile(const AffineView& source, int64_t first_row, uint8_t* record) {
+  const int64_t row_bytes = source.words_per_row() * 4;
+  const int64_t groups = source.groups_per_row();
+  const int64_t strips = source.group / kStripCols;
+  const auto* words = static_cast<const uint8_t*>(source.words) + first_row * row_bytes;
+  const auto* scales = static_cast<const uint8_t*>(source.scales) + first_row * groups * kScaleSize;
+  const auto* biases = static_cast<const uint8_t*>(source.biases) + first_row * groups * kScaleSize;
+  for (int64_t group = 0; group < groups; ++group) {
+    for (int64_t strip = 0; strip < strips; ++strip) {
+      const int64_t offset = (group * strips + strip) * 4 * kBits;
+      for (int lane = 0; lane < kTileRows; lane += kLanes) {
+        const uint8_t* const rows = words + lane * row_bytes;
+        const uint8_t* const streams[kLanes] = {rows, rows + row_bytes, rows + 2 * row_bytes,
+                                                rows + 3 * row_bytes};
+        PackStrip<kBits>(streams, offset, record + 4 * lane);
+      }
+      record += kBits * kRegisterBytes;
+    }
+    PackColumn<kScaleSize>(scales, groups * kScaleSize, group, record);
+    PackColumn<kScaleSize>(biases, groups * kScaleSize, group, record + kTileRows * kScaleSize);
+    record += 2 * kTileRows * kScaleSize;
+  }
+}
+
+template <int kBits>
+void PackTileOf(const AffineView& source, int64_t first_row, uint8_t* tile) {
+  if (DTypeBytes(source.scale_dtype) == 4) return PackTile<kBits, 4>(source, first_row, tile);
+  PackTile<kBits, 2>(source, first_row, tile);
+}
+
+using Halves = uint16_t __attribute__((vector_size(16)));
+
+Words InterleaveLow(Words a, Words b) { return __builtin_shufflevector(a, b, 0, 4, 1, 5); }
+Words InterleaveHigh(Words a, Words b) { return __builtin_shufflevector(a, b, 2, 6, 3, 7); }
+Halves InterleaveLow(Halves a, Halves b) { return __builtin_shufflevector(a, b, 0, 8, 1, 9, 2, 10, 3, 11); }
+Halves InterleaveHigh(Halves a, Halves b) {
+  return __builtin_shufflevector(a, b, 4, 12, 5, 13, 6, 14, 7, 15);
+}
+
+/// One perfect shuffle of the elements of 16 vectors: the first half interleaved with the second.
+template <typename Vector>
+void Shuffle(const Vector (&in)[kTileRows], Vector (&out)[kTileRows]) {
+  Unrolled<kTileRows / 2>([&](auto i) {
+    out[2 * i] = InterleaveLow(in[i], in[i + kTileRows / 2]);
+    out[2 * i + 1] = InterleaveHigh(in[i], in[i + kTileRows / 2]);
+  });
+}
+
+/// [16][cols] -> [cols][16] for the columns that fill vectors; returns how many those are. An element's index
+/// is row * width + column; a perfect shuffle turns its bits by one place, so four of them bring the row's
+/// four bits to the bottom, which is the transpose.
+template <typename Vector, int64_t kSize>
+int64_t TransposeVectors(const uint8_t* rows, int64_t row_bytes, int64_t cols, uint8_t* tile) {
+  constexpr int64_t kWidth = 16 / kSize;
+  int64_t col = 0;
+  for (; col + kWidth <= cols; col += kWidth) {
+    Vector a[kTileRows], b[kTileRows];
+    for (int64_t r = 0; r < kTileRows; ++r) std::memcpy(&a[r], rows + r * row_bytes + col * kSize, 16);
+    Shuffle(a, b);
+    Shuffle(b, a);
+    Shuffle(a, b);
+    Shuffle(b, a);
+    std::memcpy(tile + col * kTileRows * kSize, a, sizeof(a));
+  }
+  return col;
+}
+
+template <typename Vector, int64_t kSize>
+void PackFloats(const uint8_t* rows, int64_t stride, int64_t cols, uint8_t* tile) {
+  const int64_t done = TransposeVectors<Vector, kSize>(rows, stride * kSize, cols, tile);
+  for (int64_t col = done; col < cols; ++col) {
+    PackColumn<kSize>(rows, stride * kSize, col, tile + col * kTileRows * kSize);
+  }
+}
+
+}  // namespace
+
+void PackFloatTile(const uint8_t* rows, int64_t stride, int64_t cols, int64_t size, uint8_t* tile) {
+  SHOAL_CHECK(size == 2 || size == 4);
+  if (size == 4) return PackFloats<Words, 4>(rows, stride, cols, tile);
+  PackFloats<Halves, 2>(rows, stride, cols, tile);
+}
+
+void PackAffineTile(const AffineView& source, int64_t first_row, uint8_t* tile) {
+  switch (source.bits) {
+    case 2:
+      return PackTileOf<2>(source, first_row, tile);
+    case 3:
+      return PackTileOf<3>(source, first_row, tile);
+    case 4:
+      return PackTileOf<4>(source, first_row, tile);
+    case 5:
+      return PackTileOf<5>(source, first_row, tile);
+    case 6:
+      return PackTileOf<6>(source, first_row, tile);
+    default:
+      SHOAL_CHECK_EQ(source.bits, 8);
+      return PackTileOf<8>(source, first_row, tile);
+  }
+}
+
+}  // namespace shoal
