@@ -1,6 +1,7 @@
 #include "numeric/memory.h"
 
 #include <sys/mman.h>
+#include <unistd.h>
 
 #include <cstdlib>
 #include <cstring>
@@ -21,6 +22,24 @@ absl::Status OutOfMemory(int64_t bytes) {
                            FormatBytes(bytes));
 }
 
+/// Fresh anonymous pages from a huge-page boundary on, so that the first megabytes get huge pages too;
+/// nullptr where they are refused.
+std::byte* MapHugePages(int64_t bytes) {
+  const int64_t wanted = bytes + kHugePageBytes;
+  void* mapped = mmap(nullptr, static_cast<size_t>(wanted), PROT_READ | PROT_WRITE,
+                      MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+  if (mapped == MAP_FAILED) return nullptr;
+  auto* const begin = static_cast<std::byte*>(mapped);
+  const auto address = static_cast<int64_t>(reinterpret_cast<uintptr_t>(mapped));
+  const int64_t before = RoundUp(address, kHugePageBytes) - address;
+  // What stands over at both ends goes back. The end need not be a page boundary: munmap rounds up.
+  const int64_t used = before + RoundUp(bytes, sysconf(_SC_PAGESIZE));
+  if (before > 0) munmap(begin, static_cast<size_t>(before));
+  if (used < wanted) munmap(begin + used, static_cast<size_t>(wanted - used));
+  madvise(begin + before, static_cast<size_t>(bytes), MADV_HUGEPAGE);  // Advice: a refusal costs speed only.
+  return begin + before;
+}
+
 }  // namespace
 
 absl::StatusOr<AlignedMemory> AlignedMemory::Allocate(int64_t bytes) {
@@ -29,11 +48,9 @@ absl::StatusOr<AlignedMemory> AlignedMemory::Allocate(int64_t bytes) {
   if (bytes == 0) return memory;
   if (bytes >= kHugePageBytes) {
     // Fresh anonymous pages are zero and are only backed when written: first touch decides their NUMA node.
-    void* mapped = mmap(nullptr, static_cast<size_t>(bytes), PROT_READ | PROT_WRITE,
-                        MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-    if (mapped == MAP_FAILED) return OutOfMemory(bytes);
-    madvise(mapped, static_cast<size_t>(bytes), MADV_HUGEPAGE);  // Advice: a refusal costs speed only.
-    memory.data_ = static_cast<std::byte*>(mapped);
+    std::byte* mapped = MapHugePages(bytes);
+    if (mapped == nullptr) return OutOfMemory(bytes);
+    memory.data_ = mapped;
     memory.mapped_bytes_ = bytes;
   } else {
     const auto size = static_cast<size_t>(RoundUp(bytes, kAlignment));

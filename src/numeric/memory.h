@@ -9,8 +9,8 @@
 
 namespace shoal {
 
-/// Bytes from which an allocation is its own mapping, advised to huge pages: a GEMV streams weights, and with
-/// 4 KiB pages the page walks cost about as much as the reads.
+/// Bytes from which an allocation is its own mapping, aligned to and advised to huge pages: a GEMV streams
+/// weights, and with 4 KiB pages the page walks cost about as much as the reads.
 inline constexpr int64_t kHugePageBytes = int64_t{2} << 20;
 
 /// 64-byte aligned, zeroed, owned bytes. Movable, not copyable.

@@ -148,7 +148,8 @@ TEST(AlignedMemory, IsZeroAndAlignedBelowAndAboveAHugePage) {
   for (const int64_t bytes : {int64_t{1}, int64_t{100}, kHugePageBytes, kHugePageBytes + 1}) {
     const AlignedMemory memory = *AlignedMemory::Allocate(bytes);
     ASSERT_EQ(memory.bytes(), bytes);
-    EXPECT_EQ(reinterpret_cast<uintptr_t>(memory.data()) % 64, 0u);
+    const int64_t alignment = bytes < kHugePageBytes ? 64 : kHugePageBytes;
+    EXPECT_EQ(reinterpret_cast<uintptr_t>(memory.data()) % static_cast<uintptr_t>(alignment), 0u);
     for (int64_t i = 0; i < bytes; ++i) ASSERT_EQ(memory.data()[i], std::byte{0});
   }
 }
