@@ -101,7 +101,8 @@ absl::StatusOr<std::vector<int32_t>> EncodePrompt(const RunFlags& flags, const T
   return tokenizer.encode(text, {.parse_special = true});
 }
 
-void PrintSummary(const RunFlags& flags, const TerminalSink& sink, size_t prompt_tokens, int64_t started_ns) {
+void PrintSummary(const RunFlags& flags, const TerminalSink& sink, size_t prompt_tokens, int64_t started_ns,
+                  const LoadStats& load) {
   const double prefill_s = static_cast<double>(sink.first_ns() - started_ns) * 1e-9;
   const double decode_s = static_cast<double>(sink.last_ns() - sink.first_ns()) * 1e-9;
   const auto generated = sink.tokens().size();
@@ -117,12 +118,17 @@ void PrintSummary(const RunFlags& flags, const TerminalSink& sink, size_t prompt
                                         {"time_to_first_token_s", prefill_s},
                                         {"prefill_tokens_per_s", prefill_rate},
                                         {"decode_tokens_per_s", decode_rate},
+                                        {"load",
+                                         {{"packed_bytes", load.bytes},
+                                          {"seconds", static_cast<double>(load.ns) * 1e-9},
+                                          {"gigabytes_per_s", load.gigabytes_per_second()}}},
                                         {"resident_bytes", ResidentBytes()}};
     fmt::print("{}\n", out.dump(2, ' ', false, nlohmann::json::error_handler_t::replace));
     return;
   }
   fmt::print("\n");
   std::fflush(stdout);  // Where both streams are one terminal or file, the summary comes after the text.
+  fmt::print(stderr, "loaded {}\n", load.text());
   fmt::print(stderr, "{} prompt tokens at {:.1f}/s, {} tokens at {:.1f}/s, ended by {}\n", prompt_tokens,
              prefill_rate, generated, decode_rate, sink.finish_reason());
 }
@@ -164,7 +170,8 @@ absl::Status Run(const RunFlags& flags) {
     const int64_t started_ns = NowNs();
     const auto submitted = scheduler.submit(std::move(request), sink);
     ended = submitted.ok() ? sink->wait() : submitted.status();
-    if (ended.ok()) PrintSummary(flags, *sink, static_cast<size_t>(prompt_tokens), started_ns);
+    if (ended.ok())
+      PrintSummary(flags, *sink, static_cast<size_t>(prompt_tokens), started_ns, cluster->load_stats());
   }
   cluster->close(engine, Cancelled("done"));
   return ended;

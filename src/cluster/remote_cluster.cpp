@@ -126,7 +126,9 @@ absl::Status RemoteCluster::prepare_all() {
         NodeModel::Load(options_.checkpoint, options_.spec, SliceOf(options_.plan, NodeId{0}), pool_,
                         [&](int64_t done, int64_t total) { report(NodeId{0}, done, total); });
     own = loaded.status();
-    if (loaded.ok()) model_ = std::move(*loaded);
+    if (!loaded.ok()) return;
+    model_ = std::move(*loaded);
+    LogInfo("loaded {}, {} experts", model_->load_stats().text(), model_->experts().count());
   });
   const absl::Status workers = for_each_worker([&](NodeId node, WorkerClient& client) {
     note(node, "loading", absl::OkStatus());

@@ -117,7 +117,7 @@ absl::StatusOr<int64_t> WorkerNode::prepare(const PrepareOrder& order, const Pre
   state_ = loaded.ok() ? "ready" : "idle";
   if (!loaded.ok()) return Annotate(loaded.status(), fmt::format("worker '{}'", options_.name));
   model_ = std::move(*loaded);
-  LogInfo("loaded {} of weights, {} experts", FormatBytes(model_->bytes()), model_->experts().count());
+  LogInfo("loaded {}, {} experts", model_->load_stats().text(), model_->experts().count());
   return model_->bytes();
 }
 

@@ -103,6 +103,12 @@ void LocalCluster::close(PipelineEngine& engine, const absl::Status& why) {
   }
 }
 
+LoadStats LocalCluster::load_stats() const {
+  LoadStats sum;
+  for (const Node& node : nodes_) sum += node.model->load_stats();
+  return sum;
+}
+
 std::vector<TransportStats> LocalCluster::link_stats() const {
   const std::lock_guard lock(mutex_);
   std::vector<TransportStats> stats;

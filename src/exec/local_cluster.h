@@ -49,6 +49,8 @@ class LocalCluster final : public SessionHost {
   const StepProfile* profile(NodeId node) const {
     return nodes_[static_cast<size_t>(node.value)].profile.get();
   }
+  /// Of all nodes, which load one after the other.
+  LoadStats load_stats() const;
   /// What has travelled between the nodes in this session, by node; empty between sessions.
   std::vector<TransportStats> link_stats() const;
   const Plan& plan() const { return options_.plan; }
