@@ -10,9 +10,9 @@
 namespace shoal {
 namespace {
 
-/// Source bytes that are packed before their pages are given back: large against a page, small against 200
-/// MB.
-constexpr int64_t kSlabBytes = int64_t{32} << 20;
+/// Source bytes, over all threads, that are packed before their pages are given back; as many are read ahead.
+/// Large against a page, small against the 200 MB that a node may take beside weights and cache.
+constexpr int64_t kSlabBytes = int64_t{16} << 20;
 
 int64_t Cols(const WeightRef& ref) { return ref.shape.back(); }
 int64_t Rows(const WeightRef& ref) { return ref.shape.size() == 1 ? 1 : ref.shape.front(); }
@@ -90,36 +90,65 @@ absl::StatusOr<StoredWeight> WeightReader::find(const LinearSpec& linear) const 
   return weight;
 }
 
-absl::StatusOr<PackedMatrix> WeightReader::pack(const StoredWeight& weight, ThreadPool& pool) const {
-  ASSIGN_OR_RETURN(PackedMatrix packed, PackedMatrix::Allocate(weight.format, weight.rows, weight.cols));
-  const int64_t row_bytes = std::max<int64_t>(1, weight.stored_bytes() / weight.rows);
-  const int64_t slab_rows = std::max<int64_t>(kTileRows, kSlabBytes / row_bytes / kTileRows * kTileRows);
-  for (int64_t begin = 0; begin < weight.rows; begin += slab_rows) {
-    const Range slab{begin, std::min(weight.rows, begin + slab_rows)};
-    pool.run_parts(slab.size(), kTileRows, [&](Range part) {
-      const int64_t first = slab.begin + part.begin;
-      const Range source{weight.first_row + first, weight.first_row + first + part.size()};
-      if (weight.format.affine()) {
-        packed.set_affine_rows(first, weight.affine, source);
-      } else {
-        packed.set_float_rows(first, weight.data, weight.cols, source);
-      }
-    });
-    drop_rows(weight, {weight.first_row + slab.begin, weight.first_row + slab.end});
+absl::StatusOr<std::vector<PackedMatrix>> WeightReader::pack(std::span<const StoredWeight> weights,
+                                                             ThreadPool& pool) const {
+  std::vector<PackedMatrix> packed;
+  int64_t tiles = 0;
+  for (const StoredWeight& weight : weights) {
+    ASSIGN_OR_RETURN(PackedMatrix matrix, PackedMatrix::Allocate(weight.format, weight.rows, weight.cols));
+    tiles += matrix.view().tiles();
+    packed.push_back(std::move(matrix));
   }
+  pool.run_parts(tiles, 1, [&](Range part) {
+    int64_t first = 0;  // Tile of this matrix in the row of all.
+    for (size_t i = 0; i < weights.size(); ++i) {
+      const int64_t own = packed[i].view().tiles();
+      const Range mine{std::max<int64_t>(part.begin - first, 0), std::min(part.end - first, own)};
+      if (!mine.empty()) pack_tiles(weights[i], mine, kSlabBytes / pool.threads(), packed[i]);
+      first += own;
+    }
+  });
   return packed;
 }
 
-void WeightReader::drop_rows(const StoredWeight& weight, Range rows) const {
-  const auto drop = [&](const void* data, int64_t row_bytes) {
-    checkpoint_->drop(static_cast<const std::byte*>(data) + rows.begin * row_bytes, rows.size() * row_bytes);
+void WeightReader::pack_tiles(const StoredWeight& weight, Range tiles, int64_t slab_bytes,
+                              PackedMatrix& packed) const {
+  const Range rows{tiles.begin * kTileRows, std::min(weight.rows, tiles.end * kTileRows)};
+  const int64_t row_bytes = std::max<int64_t>(1, weight.stored_bytes() / weight.rows);
+  const int64_t slab_rows = std::max<int64_t>(1, slab_bytes / row_bytes / kTileRows) * kTileRows;
+  const auto slab_from = [&](int64_t row) {
+    return Range{weight.first_row + row, weight.first_row + std::min(rows.end, row + slab_rows)};
   };
-  if (!weight.format.affine()) return drop(weight.data, weight.cols * DTypeBytes(weight.format.dtype));
+  const auto read_ahead = [&](Range source) {
+    if (source.empty()) return;
+    for_sources(weight, source, [&](const std::byte* data, int64_t n) { checkpoint_->will_need(data, n); });
+  };
+  read_ahead(slab_from(rows.begin));
+  for (int64_t row = rows.begin; row < rows.end; row += slab_rows) {
+    read_ahead(slab_from(row + slab_rows));
+    const Range source = slab_from(row);
+    if (weight.format.affine()) {
+      packed.set_affine_rows(row, weight.affine, source);
+    } else {
+      packed.set_float_rows(row, weight.data, weight.cols, source);
+    }
+    for_sources(weight, source, [&](const std::byte* data, int64_t n) { checkpoint_->drop(data, n); });
+  }
+}
+
+void WeightReader::for_sources(const StoredWeight& weight, Range rows,
+                               absl::FunctionRef<void(const std::byte* data, int64_t bytes)> visit) const {
+  const auto visit_rows = [&](const void* data, int64_t row_bytes) {
+    visit(static_cast<const std::byte*>(data) + rows.begin * row_bytes, rows.size() * row_bytes);
+  };
+  if (!weight.format.affine()) {
+    return visit_rows(weight.data, weight.cols * DTypeBytes(weight.format.dtype));
+  }
   const AffineView& view = weight.affine;
   const int64_t scale_bytes = view.groups_per_row() * DTypeBytes(view.scale_dtype);
-  drop(view.words, view.words_per_row() * 4);
-  drop(view.scales, scale_bytes);
-  drop(view.biases, scale_bytes);
+  visit_rows(view.words, view.words_per_row() * 4);
+  visit_rows(view.scales, scale_bytes);
+  visit_rows(view.biases, scale_bytes);
 }
 
 absl::StatusOr<std::vector<float>> WeightReader::read_vector(const WeightRef& ref) const {

@@ -3,9 +3,11 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <span>
 #include <string>
 #include <vector>
 
+#include "absl/functional/function_ref.h"
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "cpu/pool.h"
@@ -43,16 +45,23 @@ class WeightReader {
   /// The weight of a linear; InvalidArgument where the spec has no bias but the checkpoint does.
   absl::StatusOr<StoredWeight> find(const LinearSpec& linear) const;
 
-  /// A matrix as the kernels read it. Source pages are given back as they are packed, so that no more than a
-  /// slab of them is resident at a time. ResourceExhausted where memory is refused.
-  absl::StatusOr<PackedMatrix> pack(const StoredWeight& weight, ThreadPool& pool) const;
+  /// Matrices as the kernels read them, in the order of `weights`: those that are multiplied as one piece of
+  /// work (q, k and v). Their tiles stand in a row, which is cut into one part per thread as products cut it:
+  /// on a machine of several memory nodes a page lies where it will be read, as the thread that first writes
+  /// it decides. Source pages are read ahead, and given back as they are packed, so that no more than a slab
+  /// of them is resident at a time. ResourceExhausted where memory is refused.
+  absl::StatusOr<std::vector<PackedMatrix>> pack(std::span<const StoredWeight> weights,
+                                                 ThreadPool& pool) const;
   /// A vector (norm or bias) as f32.
   absl::StatusOr<std::vector<float>> read_vector(const WeightRef& ref) const;
 
  private:
   WeightReader(const Checkpoint& checkpoint, Quantization quantization)
       : checkpoint_(&checkpoint), quantization_(std::move(quantization)) {}
-  void drop_rows(const StoredWeight& weight, Range rows) const;
+  void pack_tiles(const StoredWeight& weight, Range tiles, int64_t slab_bytes, PackedMatrix& packed) const;
+  /// Calls with the address and the bytes of each tensor's share of the rows of a weight.
+  void for_sources(const StoredWeight& weight, Range rows,
+                   absl::FunctionRef<void(const std::byte* data, int64_t bytes)> visit) const;
 
   const Checkpoint* checkpoint_;
   Quantization quantization_;

@@ -56,8 +56,9 @@ class WeightReaderTest : public ::testing::Test {
     const auto weight = reader->find(ref);
     EXPECT_TRUE(weight.ok()) << weight.status();
     ThreadPool pool(threads);
-    const auto packed = reader->pack(*weight, pool);
-    EXPECT_TRUE(packed.ok()) << packed.status();
+    const auto matrices = reader->pack({&*weight, 1}, pool);
+    EXPECT_TRUE(matrices.ok()) << matrices.status();
+    const PackedMatrix* packed = &matrices->front();
     std::vector<float> rows(static_cast<size_t>(ref.elements()));
     for (int64_t r = 0; r < packed->rows(); ++r) packed->unpack_row(r, rows.data() + r * kCols);
     return rows;
@@ -128,6 +129,59 @@ TEST_F(WeightReaderTest, TheFirstPlaceThatExistsIsTaken) {
   EXPECT_EQ(missing.status().code(), absl::StatusCode::kNotFound);
   EXPECT_THAT(Message(missing.status()), HasSubstr("absent.weight"));
   EXPECT_THAT(Message(missing.status()), HasSubstr("gone.weight"));
+}
+
+std::vector<uint8_t> BytesOf(const PackedMatrix& matrix) {
+  return {matrix.view().data, matrix.view().data + matrix.bytes()};
+}
+
+TEST_F(WeightReaderTest, WeightsPackedTogetherAreThoseEachPackedAlone) {
+  const auto reader = WeightReader::Create(*checkpoint_);
+  const std::vector<Range> parts = {{5, 22}, {23, 24}, {0, 24}};
+  std::vector<WeightRef> refs;  // A StoredWeight points into its ref.
+  for (const Range rows : parts) {
+    refs.push_back(
+        {.shape = {rows.size(), kCols}, .sources = {{.base = "fused", .rows = rows, .stored_rows = 24}}});
+  }
+  std::vector<StoredWeight> weights;
+  for (const WeightRef& ref : refs) weights.push_back(*reader->find(ref));
+  for (const int threads : {1, 2, 3, 8}) {
+    ThreadPool pool(threads);
+    const auto together = reader->pack(weights, pool);
+    ASSERT_TRUE(together.ok()) << together.status();
+    ASSERT_EQ(together->size(), weights.size());
+    for (size_t i = 0; i < weights.size(); ++i) {
+      PackedMatrix alone = *PackedMatrix::Allocate(weights[i].format, weights[i].rows, weights[i].cols);
+      alone.set_affine_rows(0, weights[i].affine, parts[i]);
+      EXPECT_EQ(BytesOf((*together)[i]), BytesOf(alone)) << threads << " threads, weight " << i;
+    }
+  }
+}
+
+TEST(WeightReader, AMatrixOfManySlabsIsPackedAsIfItWereOne) {
+  constexpr int64_t kRows = 33'333;  // 18 MB of f16: several slabs for each of some threads.
+  constexpr int64_t kWidth = 270;
+  TempFolder folder;
+  std::ofstream(folder.path() + "/config.json") << "{}";
+  auto writer = SafetensorsWriter::Create(folder.path() + "/model.safetensors",
+                                          {{"w.weight", DType::kF16, {kRows, kWidth}}});
+  ASSERT_TRUE(writer.ok()) << writer.status();
+  RandomStream random(2);
+  std::vector<uint64_t> words(kRows * kWidth / 4 + 1);
+  for (uint64_t& word : words) word = random.bits();
+  const auto bytes = std::as_bytes(std::span(words)).first(kRows * kWidth * 2);
+  ASSERT_TRUE(writer->append(bytes).ok());
+  ASSERT_TRUE(writer->finish().ok());
+  const auto checkpoint = Checkpoint::Open(folder.path());
+  ASSERT_TRUE(checkpoint.ok()) << checkpoint.status();
+  const auto reader = WeightReader::Create(**checkpoint);
+  const WeightRef ref{.shape = {kRows, kWidth}, .sources = {{.base = "w"}}};
+  const StoredWeight weight = *reader->find(ref);
+  const PackedMatrix expected = *PackedMatrix::PackFloat(bytes.data(), DType::kF16, kRows, kWidth, kWidth);
+  for (const int threads : {1, 3, 40}) {
+    ThreadPool pool(threads);
+    EXPECT_EQ(BytesOf(reader->pack({&weight, 1}, pool)->front()), BytesOf(expected)) << threads;
+  }
 }
 
 TEST_F(WeightReaderTest, StoredBytesAreThoseOfTheSlice) {

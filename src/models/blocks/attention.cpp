@@ -35,9 +35,10 @@ absl::StatusOr<Attention> Attention::Load(const WeightReader& reader, const GqaS
   attention.padded_dim_ = CachedHeadDim(spec.head_dim);
   attention.scale_ = static_cast<float>(1.0 / std::sqrt(static_cast<double>(spec.head_dim)));
   attention.rotary_ = spec.rope.dims;
-  ASSIGN_OR_RETURN(attention.q_, Linear::Load(reader, spec.q, pool));
-  ASSIGN_OR_RETURN(attention.k_, Linear::Load(reader, spec.k, pool));
-  ASSIGN_OR_RETURN(attention.v_, Linear::Load(reader, spec.v, pool));
+  ASSIGN_OR_RETURN(std::vector<Linear> qkv, Linear::LoadTogether(reader, {&spec.q, &spec.k, &spec.v}, pool));
+  attention.q_ = std::move(qkv[0]);
+  attention.k_ = std::move(qkv[1]);
+  attention.v_ = std::move(qkv[2]);
   ASSIGN_OR_RETURN(attention.o_, Linear::Load(reader, spec.o, pool));
   if (spec.q_norm) {
     ASSIGN_OR_RETURN(attention.q_norm_, Norm::Load(reader, *spec.q_norm));

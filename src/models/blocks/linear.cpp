@@ -93,13 +93,25 @@ class LinearBatch {
 };
 
 absl::StatusOr<Linear> Linear::Load(const WeightReader& reader, const LinearSpec& spec, ThreadPool& pool) {
-  Linear linear;
-  ASSIGN_OR_RETURN(const StoredWeight weight, reader.find(spec));
-  ASSIGN_OR_RETURN(linear.weight_, reader.pack(weight, pool));
-  if (spec.bias) {
-    ASSIGN_OR_RETURN(linear.bias_, reader.read_vector(*spec.bias));
+  ASSIGN_OR_RETURN(std::vector<Linear> one, LoadTogether(reader, {&spec}, pool));
+  return std::move(one[0]);
+}
+
+absl::StatusOr<std::vector<Linear>> Linear::LoadTogether(const WeightReader& reader,
+                                                         std::initializer_list<const LinearSpec*> specs,
+                                                         ThreadPool& pool) {
+  std::vector<StoredWeight> weights;
+  std::vector<Linear> linears(specs.size());
+  for (const LinearSpec* spec : specs) {
+    ASSIGN_OR_RETURN(const StoredWeight weight, reader.find(*spec));
+    if (spec->bias) {
+      ASSIGN_OR_RETURN(linears[weights.size()].bias_, reader.read_vector(*spec->bias));
+    }
+    weights.push_back(weight);
   }
-  return linear;
+  ASSIGN_OR_RETURN(std::vector<PackedMatrix> packed, reader.pack(weights, pool));
+  for (size_t i = 0; i < linears.size(); ++i) linears[i].weight_ = std::move(packed[i]);
+  return linears;
 }
 
 LinearInput::LinearInput(MatView<const float> x, const QuantizedRows& known) : x_(x) {

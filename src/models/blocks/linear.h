@@ -3,6 +3,7 @@
 
 #include <array>
 #include <cstdint>
+#include <initializer_list>
 #include <optional>
 #include <span>
 #include <vector>
@@ -23,6 +24,10 @@ class Linear {
   Linear() = default;
   /// Errors of WeightReader.
   static absl::StatusOr<Linear> Load(const WeightReader& reader, const LinearSpec& spec, ThreadPool& pool);
+  /// Those that RunLinears will run as one piece of work, in that order.
+  static absl::StatusOr<std::vector<Linear>> LoadTogether(const WeightReader& reader,
+                                                          std::initializer_list<const LinearSpec*> specs,
+                                                          ThreadPool& pool);
 
   int64_t rows() const { return weight_.rows(); }  ///< N
   int64_t cols() const { return weight_.cols(); }  ///< K

@@ -7,8 +7,9 @@ namespace shoal {
 
 absl::StatusOr<Mlp> Mlp::Load(const WeightReader& reader, const DenseSpec& spec, ThreadPool& pool) {
   Mlp mlp;
-  ASSIGN_OR_RETURN(mlp.gate_, Linear::Load(reader, spec.gate, pool));
-  ASSIGN_OR_RETURN(mlp.up_, Linear::Load(reader, spec.up, pool));
+  ASSIGN_OR_RETURN(std::vector<Linear> in, Linear::LoadTogether(reader, {&spec.gate, &spec.up}, pool));
+  mlp.gate_ = std::move(in[0]);
+  mlp.up_ = std::move(in[1]);
   ASSIGN_OR_RETURN(mlp.down_, Linear::Load(reader, spec.down, pool));
   return mlp;
 }
