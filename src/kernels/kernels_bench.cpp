@@ -72,46 +72,103 @@ void MatmulFloat(benchmark::State& state, Isa isa, DType dtype, int64_t tokens) 
                                                  benchmark::Counter::kIsRate);
 }
 
-void Attention(benchmark::State& state, Isa isa, int64_t context, int64_t rows) {
-  const Kernels& kernels = SelectKernels(isa);
-  const int64_t kv_heads = 8, group = 2, head_dim = 128;
-  RandomStream random(4);
-  CacheStorage cache = MakeCache(context / kKvBlockPositions, kv_heads, head_dim, DType::kF16);
+/// The last `rows` positions of a context attend: 1 is decode, more are a chunk of a prompt.
+struct AttentionShape {
+  int64_t context, rows, group;
+  int64_t kv_heads() const { return group == 2 ? 8 : 4; }  ///< Qwen3-1.7B, and Qwen3-30B-A3B with group 8.
+};
+constexpr int64_t kHeadDim = 128;
+
+/// Layers of an f16 cache that hold the same `context` positions, in the memory that KvCache would use.
+struct FilledCaches {
+  std::vector<AlignedMemory> memory;
+  std::vector<KvLayerView> views;
   std::vector<BlockId> blocks;
-  for (int64_t b = 0; b < context / kKvBlockPositions; ++b)
-    blocks.push_back(BlockId{static_cast<int32_t>(b)});
-  const std::vector<float> key = RandomFloats(random, kv_heads * head_dim);
-  for (int64_t p = 0; p < context; ++p) {
-    kernels.append_kv({.cache = cache.view,
-                       .block = blocks[static_cast<size_t>(p / kKvBlockPositions)],
-                       .position = p,
-                       .key = key.data(),
-                       .value = key.data(),
-                       .kv_heads = {0, kv_heads}});
+
+  FilledCaches(const Kernels& kernels, const AttentionShape& shape, int64_t total_bytes) {
+    const int64_t count = (shape.context + kKvBlockPositions - 1) / kKvBlockPositions;
+    const int64_t half = KvBlockBytes(shape.kv_heads(), kHeadDim, DType::kF16);
+    for (int64_t b = 0; b < count; ++b) blocks.push_back(BlockId{static_cast<int32_t>(b)});
+    RandomStream random(4);
+    do {
+      memory.push_back(*AlignedMemory::Allocate(2 * half * count));
+      std::byte* keys = memory.back().data();
+      views.push_back({.keys = keys,
+                       .values = keys + half,
+                       .block_stride = 2 * half,
+                       .kv_heads = shape.kv_heads(),
+                       .head_dim = kHeadDim,
+                       .dtype = DType::kF16});
+      std::vector<float> row = RandomFloats(random, shape.kv_heads() * kHeadDim);
+      for (int64_t p = 0; p < shape.context; ++p) {
+        std::swap(row[static_cast<size_t>(p % kHeadDim)], row[static_cast<size_t>(random.below(row.size()))]);
+        kernels.append_kv({.cache = views.back(),
+                           .block = blocks[static_cast<size_t>(p / kKvBlockPositions)],
+                           .position = p,
+                           .key = row.data(),
+                           .value = row.data(),
+                           .kv_heads = {0, shape.kv_heads()}});
+      }
+    } while (static_cast<int64_t>(memory.size()) * memory.back().bytes() < total_bytes);
   }
-  const std::vector<float> query = RandomFloats(random, rows * kv_heads * group * head_dim);
+};
+
+// GB/s counts each position's keys and values once, as a cache that is read once would; GFLOP/s counts the
+// two products over the positions that each row sees. Decode goes around layers that no cache holds together.
+void Attention(benchmark::State& state, Isa isa, const AttentionShape& shape) {
+  const Kernels& kernels = SelectKernels(isa);
+  const FilledCaches caches(kernels, shape, shape.rows == 1 ? int64_t{256} << 20 : 0);
+  const int64_t cols = shape.kv_heads() * shape.group * kHeadDim;
+  RandomStream random(4);
+  const std::vector<float> query = RandomFloats(random, shape.rows * cols);
   std::vector<float> out(query.size());
-  std::vector<AttentionRow> attention_rows;
-  for (int64_t r = 0; r < rows; ++r) {
-    const int64_t offset = r * kv_heads * group * head_dim;
-    attention_rows.push_back(
-        {query.data() + offset, out.data() + offset, blocks.data(), {0, context - rows + 1 + r}});
+  std::vector<AttentionRow> rows;
+  int64_t positions = 0;
+  for (int64_t r = 0; r < shape.rows; ++r) {
+    rows.push_back({.query = query.data() + r * cols,
+                    .out = out.data() + r * cols,
+                    .blocks = caches.blocks.data(),
+                    .positions = {0, shape.context - shape.rows + 1 + r}});
+    positions += rows.back().positions.size();
   }
+  size_t next = 0;
   for (auto _ : state) {
-    kernels.attention({.cache = cache.view,
-                       .group = group,
+    kernels.attention({.cache = caches.views[next++ % caches.views.size()],
+                       .group = shape.group,
                        .scale = 0.088f,
-                       .rows = attention_rows.data(),
-                       .row_range = {0, rows},
-                       .kv_heads = {0, kv_heads}});
+                       .rows = rows.data(),
+                       .row_range = {0, shape.rows},
+                       .kv_heads = {0, shape.kv_heads()}});
     benchmark::DoNotOptimize(out.data());
   }
   const double runs = static_cast<double>(state.iterations());
-  state.counters["GB/s"] =
-      benchmark::Counter(runs * static_cast<double>(cache.memory.size()) * 1e-9, benchmark::Counter::kIsRate);
+  state.counters["GB/s"] = benchmark::Counter(
+      runs * 1e-9 * static_cast<double>(caches.memory[0].bytes()), benchmark::Counter::kIsRate);
   state.counters["GFLOP/s"] =
-      benchmark::Counter(runs * 4e-9 * static_cast<double>(rows * context * kv_heads * group * head_dim),
-                         benchmark::Counter::kIsRate);
+      benchmark::Counter(runs * 4e-9 * static_cast<double>(positions * cols), benchmark::Counter::kIsRate);
+}
+
+// A chunk of a prompt is written into the cache, position by position.
+void AppendKv(benchmark::State& state, Isa isa, DType dtype) {
+  const Kernels& kernels = SelectKernels(isa);
+  const AttentionShape shape{.context = 512, .rows = 512, .group = 2};
+  FilledCaches caches(kernels, shape, 0);
+  caches.views[0].dtype = dtype;
+  const int64_t cols = shape.kv_heads() * kHeadDim;
+  RandomStream random(4);
+  const std::vector<float> key = RandomFloats(random, shape.rows * cols);
+  for (auto _ : state) {
+    for (int64_t p = 0; p < shape.rows; ++p) {
+      benchmark::DoNotOptimize(
+          kernels.append_kv({.cache = caches.views[0],
+                             .block = caches.blocks[static_cast<size_t>(p / kKvBlockPositions)],
+                             .position = p,
+                             .key = key.data() + p * cols,
+                             .value = key.data() + p * cols,
+                             .kv_heads = {0, shape.kv_heads()}}));
+    }
+  }
+  state.SetItemsProcessed(state.iterations() * 2 * shape.rows * cols);
 }
 
 void QuantizeRows(benchmark::State& state, Isa isa) {
@@ -179,6 +236,33 @@ void ReadBandwidth(benchmark::State& state) {
                                               benchmark::Counter::kIsRate);
 }
 
+#if defined(__x86_64__)
+// The most that one thread can do in f32: independent multiply-adds on registers, in chains enough to hide
+// their latency. Written in assembly, as this file is compiled for no instruction set in particular.
+template <int kVectorBytes>
+void FmaPeak(benchmark::State& state) {
+  constexpr int kChains = 12, kRounds = 1000;
+  for (auto _ : state) {
+    for (int round = 0; round < kRounds; ++round) {
+      if constexpr (kVectorBytes == 64) {
+        asm volatile(
+            ".irp r,4,5,6,7,8,9,10,11,12,13,14,15\n\tvfmadd231ps %%zmm0, %%zmm1, %%zmm\\r\n\t.endr" ::
+                : "xmm4", "xmm5", "xmm6", "xmm7", "xmm8", "xmm9", "xmm10", "xmm11", "xmm12", "xmm13", "xmm14",
+                  "xmm15");
+      } else {
+        asm volatile(
+            ".irp r,4,5,6,7,8,9,10,11,12,13,14,15\n\tvfmadd231ps %%ymm0, %%ymm1, %%ymm\\r\n\t.endr" ::
+                : "xmm4", "xmm5", "xmm6", "xmm7", "xmm8", "xmm9", "xmm10", "xmm11", "xmm12", "xmm13", "xmm14",
+                  "xmm15");
+      }
+    }
+  }
+  state.counters["GFLOP/s"] =
+      benchmark::Counter(static_cast<double>(state.iterations()) * kRounds * kChains * 2e-9 * (kVectorBytes / 4),
+                         benchmark::Counter::kIsRate);
+}
+#endif
+
 void RegisterAll() {
   benchmark::RegisterBenchmark("read_bandwidth", ReadBandwidth);
   for (const int bits : {2, 3, 4, 5, 6, 8}) {
@@ -192,6 +276,9 @@ void RegisterAll() {
   for (const Isa isa : SupportedIsas()) {
     const std::string name(IsaName(isa));
     if (isa == Isa::kReference) continue;
+#if defined(__x86_64__)
+    benchmark::RegisterBenchmark((name + "/fma_peak").c_str(), isa == Isa::kAvx2 ? FmaPeak<32> : FmaPeak<64>);
+#endif
     for (const int bits : {2, 3, 4, 5, 6, 8}) {
       for (const int64_t tokens : {1, 4, 12, 64, 512}) {
         benchmark::RegisterBenchmark(
@@ -206,12 +293,21 @@ void RegisterAll() {
             [=](benchmark::State& s) { MatmulFloat(s, isa, dtype, tokens); });
       }
     }
-    for (const int64_t context : {1024, 8192}) {
-      for (const int64_t rows : {1, 64}) {
-        benchmark::RegisterBenchmark(
-            (name + "/attention/" + std::to_string(context) + "/" + std::to_string(rows)).c_str(),
-            [=](benchmark::State& s) { Attention(s, isa, context, rows); });
+    for (const int64_t group : {2, 8}) {
+      for (const int64_t context : {512, 2048, 8192, 32768}) {
+        for (const int64_t rows : {1, 64, 512}) {
+          benchmark::RegisterBenchmark((name + "/attention/group:" + std::to_string(group) + "/context:" +
+                                        std::to_string(context) + "/rows:" + std::to_string(rows))
+                                           .c_str(),
+                                       [=](benchmark::State& s) {
+                                         Attention(s, isa, {context, rows, group});
+                                       });
+        }
       }
+    }
+    for (const DType dtype : {DType::kBF16, DType::kF16}) {
+      benchmark::RegisterBenchmark((name + "/append_kv/" + std::string(DTypeName(dtype))).c_str(),
+                                   [=](benchmark::State& s) { AppendKv(s, isa, dtype); });
     }
     benchmark::RegisterBenchmark((name + "/quantize_rows").c_str(),
                                  [=](benchmark::State& s) { QuantizeRows(s, isa); });
