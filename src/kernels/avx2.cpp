@@ -30,9 +30,8 @@ using Codes = IntLanes;  ///< 64 code bytes: a quad of 16 rows.
 constexpr int kAffineTokens = 2;
 constexpr int kFloatTiles = 1;
 constexpr int kFloatTokens = 4;
-// Attention: 2 queries x 2 scores x 2 registers, or x 2 values x 2 registers.
-constexpr int kQueriesAtOnce = 2;
-constexpr int kValueLanesAtOnce = 2;
+constexpr int kQueriesAtOnce = 6;
+constexpr int kAttentionSums = 6;
 
 inline __m256i LaneNumbers() { return _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7); }
 /// All ones in lanes < n of 8; n may be negative or beyond 8.
@@ -61,6 +60,9 @@ inline Lanes Div(Lanes a, Lanes b) { return {_mm256_div_ps(a.lo, b.lo), _mm256_d
 inline Lanes Fma(Lanes a, Lanes b, Lanes c) {
   return {_mm256_fmadd_ps(a.lo, b.lo, c.lo), _mm256_fmadd_ps(a.hi, b.hi, c.hi)};
 }
+inline Lanes MulSplat(const float* x, Lanes a) { return Mul(Splat(*x), a); }
+/// *x * a + c.
+inline Lanes FmaSplat(const float* x, Lanes a, Lanes c) { return Fma(Splat(*x), a, c); }
 /// a < b ? x : y, so y where a NaN is compared.
 inline Lanes SelectLess(Lanes a, Lanes b, Lanes x, Lanes y) {
   return {_mm256_blendv_ps(y.lo, x.lo, _mm256_cmp_ps(a.lo, b.lo, _CMP_LT_OQ)),
@@ -114,6 +116,30 @@ inline float FoldMax(Lanes v) {
   const __m128 four = _mm_max_ps(_mm256_castps256_ps128(eight), _mm256_extractf128_ps(eight, 1));
   const __m128 two = _mm_max_ps(four, _mm_movehl_ps(four, four));
   return _mm_cvtss_f32(_mm_max_ss(two, _mm_movehdup_ps(two)));
+}
+
+/// Eight folds at once: lane q of the result folds v[q], q < n <= 8, by 8, 4, 2, 1 as FoldAdd does.
+template <int n, typename Op>
+inline Lanes FoldEach(const Lanes* v, Op op) {
+  const auto eight = [&](int q) { return op(v[q < n ? q : 0].lo, v[q < n ? q : 0].hi); };
+  const auto halves = [&](__m256 a, __m256 b) {  // 128-bit parts: a, b.
+    return op(_mm256_permute2f128_ps(a, b, 0x20), _mm256_permute2f128_ps(a, b, 0x31));
+  };
+  const auto twos = [&](__m256 ab, __m256 cd) {  // a, a, c, c, b, b, d, d.
+    return op(_mm256_shuffle_ps(ab, cd, 0x44), _mm256_shuffle_ps(ab, cd, 0xee));
+  };
+  const __m256 abcd = twos(halves(eight(0), eight(1)), halves(eight(2), eight(3)));
+  const __m256 efgh = n <= 4 ? abcd : twos(halves(eight(4), eight(5)), halves(eight(6), eight(7)));
+  const __m256 ones = op(_mm256_shuffle_ps(abcd, efgh, 0x88), _mm256_shuffle_ps(abcd, efgh, 0xdd));
+  return {_mm256_permutevar8x32_ps(ones, _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7)), _mm256_setzero_ps()};
+}
+template <int n>
+inline Lanes FoldAddEach(const Lanes* v) {
+  return FoldEach<n>(v, [](__m256 a, __m256 b) { return _mm256_add_ps(a, b); });
+}
+template <int n>
+inline Lanes FoldMaxEach(const Lanes* v) {
+  return FoldEach<n>(v, [](__m256 a, __m256 b) { return _mm256_max_ps(a, b); });
 }
 
 // ---- Integers ----

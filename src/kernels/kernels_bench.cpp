@@ -142,8 +142,8 @@ void Attention(benchmark::State& state, Isa isa, const AttentionShape& shape) {
     benchmark::DoNotOptimize(out.data());
   }
   const double runs = static_cast<double>(state.iterations());
-  state.counters["GB/s"] = benchmark::Counter(
-      runs * 1e-9 * static_cast<double>(caches.memory[0].bytes()), benchmark::Counter::kIsRate);
+  state.counters["GB/s"] = benchmark::Counter(runs * 1e-9 * static_cast<double>(caches.memory[0].bytes()),
+                                              benchmark::Counter::kIsRate);
   state.counters["GFLOP/s"] =
       benchmark::Counter(runs * 4e-9 * static_cast<double>(positions * cols), benchmark::Counter::kIsRate);
 }
@@ -257,9 +257,9 @@ void FmaPeak(benchmark::State& state) {
       }
     }
   }
-  state.counters["GFLOP/s"] =
-      benchmark::Counter(static_cast<double>(state.iterations()) * kRounds * kChains * 2e-9 * (kVectorBytes / 4),
-                         benchmark::Counter::kIsRate);
+  state.counters["GFLOP/s"] = benchmark::Counter(
+      static_cast<double>(state.iterations()) * kRounds * kChains * 2e-9 * (kVectorBytes / 4),
+      benchmark::Counter::kIsRate);
 }
 #endif
 
