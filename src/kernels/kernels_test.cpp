@@ -4,6 +4,7 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <array>
 #include <cmath>
 #include <limits>
@@ -322,12 +323,14 @@ struct AttentionShape {
   int64_t kv_heads, group, head_dim;
   DType dtype;
   std::vector<Range> rows;  ///< Visible positions of each query row.
+  size_t sequences = 1;     ///< Rows are dealt out evenly, in order.
+  Values values = Values::kOrdinary;
 };
 
-/// A cache filled to the last visible position, through a shuffled block table, and queries.
+/// A cache filled to the last visible position of each sequence, through a shuffled block table, and queries.
 struct AttentionProblem {
   CacheStorage cache;
-  std::vector<BlockId> blocks;
+  std::vector<std::vector<BlockId>> blocks;
   std::vector<float> query;
   std::vector<float> out;
   std::vector<AttentionRow> rows;
@@ -335,47 +338,88 @@ struct AttentionProblem {
 
   AttentionProblem(const Kernels& kernels, const AttentionShape& shape) {
     RandomStream random(9);
-    int64_t end = 0;
-    for (const Range& range : shape.rows) end = std::max(end, range.end);
-    const int64_t count = (end + kKvBlockPositions - 1) / kKvBlockPositions;
+    const auto sequence_of = [&](size_t row) { return row * shape.sequences / shape.rows.size(); };
+    std::vector<int64_t> ends(shape.sequences, 0);
+    for (size_t r = 0; r < shape.rows.size(); ++r) {
+      ends[sequence_of(r)] = std::max(ends[sequence_of(r)], shape.rows[r].end);
+    }
+    int32_t count = 0;
+    for (const int64_t end : ends) {
+      blocks.emplace_back();
+      for (int64_t p = 0; p < end; p += kKvBlockPositions) blocks.back().push_back(BlockId{++count});
+      std::reverse(blocks.back().begin(), blocks.back().end());
+    }
     cache = MakeCache(count + 1, shape.kv_heads, shape.head_dim, shape.dtype);
-    for (int64_t b = 0; b < count; ++b) blocks.push_back(BlockId{static_cast<int32_t>(count - b)});
-    for (int64_t position = 0; position < end; ++position) {
-      const std::vector<float> key = RandomFloats(random, shape.kv_heads * shape.head_dim);
-      const std::vector<float> value = RandomFloats(random, shape.kv_heads * shape.head_dim);
-      kernels.append_kv({.cache = cache.view,
-                         .block = blocks[static_cast<size_t>(position / kKvBlockPositions)],
-                         .position = position,
-                         .key = key.data(),
-                         .value = value.data(),
-                         .kv_heads = {0, shape.kv_heads}});
+    for (size_t s = 0; s < shape.sequences; ++s) {
+      for (int64_t position = 0; position < ends[s]; ++position) {
+        const int64_t floats = shape.kv_heads * shape.head_dim;
+        const std::vector<float> key = RandomFloats(random, floats, shape.values);
+        const std::vector<float> value = RandomFloats(random, floats, shape.values);
+        kernels.append_kv({.cache = cache.view,
+                           .block = blocks[s][static_cast<size_t>(position / kKvBlockPositions)],
+                           .position = position,
+                           .key = key.data(),
+                           .value = value.data(),
+                           .kv_heads = {0, shape.kv_heads}});
+      }
     }
     row_floats = shape.kv_heads * shape.group * shape.head_dim;
     query = RandomFloats(random, static_cast<int64_t>(shape.rows.size()) * row_floats);
     out.resize(query.size(), 7.0f);
     for (size_t r = 0; r < shape.rows.size(); ++r) {
       const int64_t offset = static_cast<int64_t>(r) * row_floats;
-      rows.push_back({query.data() + offset, out.data() + offset, blocks.data(), shape.rows[r]});
+      rows.push_back(
+          {query.data() + offset, out.data() + offset, blocks[sequence_of(r)].data(), shape.rows[r]});
     }
   }
 };
 
+/// Rows at positions [begin, end); each sees itself and what lies before it, `window` positions at most.
+std::vector<Range> PromptRows(int64_t begin, int64_t end, int64_t window = INT64_MAX) {
+  std::vector<Range> rows;
+  for (int64_t p = begin; p < end; ++p) rows.push_back({std::max<int64_t>(0, p + 1 - window), p + 1});
+  return rows;
+}
+
 std::vector<AttentionShape> AttentionShapes() {
-  std::vector<Range> prompt;
-  for (int64_t p = 0; p < 70; ++p) prompt.push_back({0, p + 1});
-  std::vector<Range> window;
-  for (int64_t p = 40; p < 90; ++p) window.push_back({p - 37, p + 1});
-  return {
+  std::vector<AttentionShape> shapes = {
       {1, 1, 64, DType::kF16, {{0, 1}}},
       {2, 2, 128, DType::kF16, {{0, 33}, {0, 1600}}},
       {2, 4, 64, DType::kBF16, {{511, 513}, {0, 512}, {0, 513}, {1000, 1100}}},
       {1, 3, 100, DType::kF16, {{5, 700}}},
       {1, 12, 32, DType::kF32, {{0, 45}, {0, 1200}}},
       {3, 1, 7, DType::kF16, {{0, 40}}},
-      {2, 2, 64, DType::kF16, prompt},
-      {1, 5, 80, DType::kF32, prompt},
-      {1, 2, 64, DType::kF16, window},
+      // Rows that share a pass and see nothing in common.
+      {2, 1, 48, DType::kF16, {{0, 10}, {100, 110}, {20, 300}, {64, 96}, {95, 97}}},
+      // Chunks of a prompt: from its start, over a split's border, of more rows than share a pass.
+      {2, 2, 64, DType::kF16, PromptRows(0, 70)},
+      {1, 5, 80, DType::kF32, PromptRows(0, 70)},
+      {2, 2, 32, DType::kBF16, PromptRows(470, 550)},
+      {1, 1, 16, DType::kF16, PromptRows(3, 200)},
+      // Windows, within a split and over several.
+      {1, 2, 64, DType::kF16, PromptRows(40, 90, 37)},
+      {1, 8, 16, DType::kF16, PromptRows(1500, 1520, 600)},
+      {2, 1, 16, DType::kF32, PromptRows(1000, 1040, 9)},
+      // Batches: a row of each sequence, several of each.
+      {2, 4, 32, DType::kF16, {{0, 70}, {0, 1}, {0, 600}, {0, 32}, {100, 131}}, 5},
+      {1, 2, 32, DType::kBF16, PromptRows(25, 73), 3},
+      // Heads and groups beyond what shares a pass.
+      {1, 71, 16, DType::kF16, PromptRows(30, 33)},
+      {1, 40, 512, DType::kF16, {{0, 35}}},
+      {40, 2, 16, DType::kF16, {{0, 35}}},
+      // Subnormals, zeros of both signs, 1e-30 to 1e4.
+      {1, 4, 48, DType::kF32, PromptRows(20, 50), 1, Values::kEdge},
+      {1, 4, 48, DType::kBF16, PromptRows(20, 50), 1, Values::kEdge},
+      {1, 4, 48, DType::kF16, PromptRows(20, 50), 1, Values::kEdge},
   };
+  size_t next = 0;
+  for (const int64_t group : {1, 2, 4, 5, 8, 16}) {
+    for (const int64_t head_dim : {64, 80, 96, 128, 256}) {
+      const DType dtype = kFloatTypes[next++ % kFloatTypes.size()];
+      shapes.push_back({1, group, head_dim, dtype, PromptRows(57, 57 + 20 / group + 1)});
+    }
+  }
+  return shapes;
 }
 
 void Case_attention(const Pair& pair) {
@@ -389,18 +433,21 @@ void Case_attention(const Pair& pair) {
                        .row_range = {0, count},
                        .kv_heads = {0, shape.kv_heads}};
     pair.reference.attention(args);
-    for (const int parts : {1, 3}) {
+    for (const int parts : {1, 3}) {  // Of the rows; and the heads together, or one by one.
       AttentionProblem got(pair.reference, shape);
       args.cache = got.cache.view;
       args.rows = got.rows.data();
+      const int64_t heads_at_once = parts == 1 ? shape.kv_heads : 1;
       for (int part = 0; part < parts; ++part) {
-        for (int64_t head = 0; head < shape.kv_heads; ++head) {
+        for (int64_t head = 0; head < shape.kv_heads; head += heads_at_once) {
           args.row_range = StaticPart(count, 1, part, parts);
-          args.kv_heads = {head, head + 1};
+          args.kv_heads = {head, head + heads_at_once};
           pair.tested.attention(args);
         }
       }
-      EXPECT_EQ(Bits(got.out), Bits(expected.out)) << shape.head_dim << ", group " << shape.group;
+      EXPECT_EQ(Bits(got.out), Bits(expected.out))
+          << shape.head_dim << ", group " << shape.group << ", " << DTypeName(shape.dtype) << ", " << count
+          << " rows from " << shape.rows[0].end << ", parts " << parts;
     }
   }
 }
@@ -420,15 +467,18 @@ void CheckSplits(const Kernels& reference, const Kernels& partial, const Kernels
     const Range splits = AttentionSplits(row.positions);
     std::vector<float> partials(
         static_cast<size_t>(splits.size() * heads * AttentionPartialFloats(shape.head_dim)));
-    for (int64_t split = splits.end - 1; split >= splits.begin; --split) {  // In whatever order.
+    const auto attend = [&](Range part, Range kv_heads) {
       partial.attention_partial({.cache = problem.cache.view,
                                  .group = shape.group,
                                  .scale = 0.125f,
                                  .row = row,
-                                 .splits = {split, split + 1},
-                                 .kv_heads = {0, shape.kv_heads},
+                                 .splits = part,
+                                 .kv_heads = kv_heads,
                                  .partials = partials.data()});
-    }
+    };
+    // In whatever order: the last split, head by head, then those before it.
+    for (int64_t h = 0; h < shape.kv_heads; ++h) attend({splits.end - 1, splits.end}, {h, h + 1});
+    attend({splits.begin, splits.end - 1}, {0, shape.kv_heads});
     std::vector<float> got(static_cast<size_t>(problem.row_floats));
     merge.attention_merge({.partials = partials.data(),
                            .splits = splits.size(),
