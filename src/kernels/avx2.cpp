@@ -27,6 +27,7 @@ struct IntLanes {
 using Codes = IntLanes;  ///< 64 code bytes: a quad of 16 rows.
 
 // Of 16 registers, two tokens take 4 (32-bit sums) + 4 (16-bit sums), weights 2, constants 2.
+constexpr int kAffineTiles = 1;
 constexpr int kAffineTokens = 2;
 constexpr int kFloatTiles = 1;
 constexpr int kFloatTokens = 4;
@@ -334,6 +335,12 @@ inline void DotStrip(const uint8_t* strip, const int8_t* const* x, IntLanes* dot
       }
     }
   }
+}
+
+template <int kBits, int kTiles, int kTokens>
+inline void DotStrips(const uint8_t* const* strips, const int8_t* const* x, IntLanes (*dots)[kTokens]) {
+  static_assert(kTiles == 1);
+  DotStrip<kBits, kTokens>(strips[0], x, dots[0]);
 }
 
 #include "kernels/lane_attention.inc"

@@ -20,9 +20,10 @@ using Lanes = __m512;
 using IntLanes = __m512i;
 using Codes = __m512i;  ///< 64 code bytes: a quad of 16 rows.
 
-// Registers: a matmul block of 12 tokens keeps 12 integer and 12 float sums live, 5 of 32 are left for
-// weights.
-constexpr int kAffineTokens = 12;
+// Registers: a matmul block of 2 tiles x 6 tokens keeps 12 integer and 12 float sums live; 8 of 32 are left
+// for weights, scales and a row's codes.
+constexpr int kAffineTiles = 2;
+constexpr int kAffineTokens = 6;
 constexpr int kFloatTiles = 2;
 constexpr int kFloatTokens = 8;
 constexpr int kQueriesAtOnce = 8;
@@ -204,17 +205,21 @@ inline Lanes CodeColumn(Codes quad, int column) {
 #include "kernels/lane_codes.inc"
 #include "kernels/lane_math.inc"
 
-/// dots[t] += the products of a strip's codes with x[t][0, 32).
-template <int kBits, int kTokens>
-inline void DotStrip(const uint8_t* strip, const int8_t* const* x, IntLanes* dots) {
+/// dots[i][t] += the products of strip i's codes with x[t][0, 32).
+template <int kBits, int kTiles, int kTokens>
+inline void DotStrips(const uint8_t* const* strips, const int8_t* const* x, IntLanes (*dots)[kTokens]) {
 #pragma GCC unroll 16
   for (int quad = 0; quad < 8; ++quad) {
-    const Codes codes = UnpackQuad<kBits>(strip, quad);
+    Codes codes[kTiles];
+#pragma GCC unroll 4
+    for (int i = 0; i < kTiles; ++i) codes[i] = UnpackQuad<kBits>(strips[i], quad);
 #pragma GCC unroll 16
     for (int t = 0; t < kTokens; ++t) {
       int32_t four;
       std::memcpy(&four, x[t] + 4 * quad, 4);
-      dots[t] = _mm512_dpbusd_epi32(dots[t], codes, _mm512_set1_epi32(four));
+      const __m512i splat = _mm512_set1_epi32(four);
+#pragma GCC unroll 4
+      for (int i = 0; i < kTiles; ++i) dots[i][t] = _mm512_dpbusd_epi32(dots[i][t], codes[i], splat);
     }
   }
 }
