@@ -211,7 +211,7 @@ class Llama:
     def parse_bench(self, row, text):
         test = {"n_prompt": row.prompt, "n_gen": 0} if row.what == "prefill" else {"n_gen": DECODE_TOKENS}
         found = pick(self.name, parse_json(self.name, text), {**test, "n_threads": row.threads})
-        self.version = f"{found.get('build_commit', 'unknown')} ({found.get('model_type', 'unknown')})"
+        self.version = str(found.get("build_commit", ""))
         return rate(self.name, found.get("avg_ts"))
 
     def parse_batched(self, row, text):
