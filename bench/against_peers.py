@@ -152,28 +152,38 @@ def pick(name, results, wanted):
 
 
 class Shoal:
-    """Ours, through `shoal bench --json`."""
+    """Ours, through `shoal bench --json`, which measures the bounds of the machine beside the model each time."""
 
     def __init__(self, binary, models, isa=""):
         self.name, self.binary, self.models, self.isa = "shoal", binary, models, isa
         self.version, self.options = commit(), []
+        self.shares = {}  # Row -> [(percent of the bound, which bound: "read" or "multiply")], one for each round
 
     def can(self, row):
         return row.model in self.models
 
     def command(self, row):
-        generate = {"decode": DECODE_TOKENS, "batched": BATCH_TOKENS, "prefill": 1}[row.what]
-        return [self.binary, "bench", "--model", self.models[row.model], "--threads", row.threads, "--prompt", row.prompt,
-                "--gen", generate, "--batch", row.batch, *(["--isa", self.isa] if self.isa else []), "--json"]
+        if row.what == "prefill":
+            test = ["--prompt", row.prompt, "--gen", 0]
+        else:  # The shortest prefill, as one is always measured. Decoding begins at DECODE_PROMPT unasked; pick() sees to it.
+            test = ["--prompt", 1, "--gen", DECODE_TOKENS if row.what == "decode" else BATCH_TOKENS, "--batch", row.batch]
+        return [self.binary, "bench", "--model", self.models[row.model], "--threads", row.threads, *test, "--runs", 1,
+                *(["--isa", self.isa] if self.isa else []), "--json"]
 
     def parse(self, row, text):
-        """Tokens per second; the program's own median, should it have measured several times."""
+        """Tokens per second; notes the share of the bound."""
         report = parse_json(self.name, text)
         if not isinstance(report, dict) or "results" not in report:
             raise BenchError(f"{self.name}: expected an object with 'results', got {text.strip()[:200]!r}")
-        found = pick(self.name, report["results"], {"what": "prefill" if row.what == "prefill" else "decode",
-                                                    "threads": row.threads, "batch": row.batch, "prompt": row.prompt})
-        return rate(self.name, (found.get("tokens_per_s") or {}).get("median"))
+        test = ({"what": "prefill", "prompt": row.prompt} if row.what == "prefill" else
+                {"what": "decode", "batch": row.batch, "context": row.prompt})
+        found = pick(self.name, report["results"], {**test, "threads": row.threads})
+        for field in ("tokens_per_s", "share_of_bound", "bound"):
+            if field not in found:
+                raise BenchError(f"{self.name}: expected '{field}' in {found}")
+        median = rate(self.name, found["tokens_per_s"].get("median"))
+        self.shares.setdefault(row, []).append((100 * found["share_of_bound"], found["bound"]))
+        return median
 
     def measure(self, row):
         return self.parse(row, run(self.name, self.command(row))[0])
@@ -297,6 +307,14 @@ def ratios(rates, ours):
     return [mine / other for mine, other in zip(rates[ours], rates[best], strict=True)]
 
 
+def share_of_bound(shares):
+    """[(percent, which bound)] of the rounds as a cell."""
+    if not shares:
+        return "-"
+    percents, bounds = zip(*shares, strict=True)
+    return f"{statistics.median(percents):.0f} % of {statistics.mode(bounds)}"
+
+
 def table(results, contenders, rounds, isa, load):
     """Markdown. results: [(Row, rates by name)]; contenders: ours first; load: of the machine before the first run."""
     ours = contenders[0].name
@@ -306,9 +324,10 @@ def table(results, contenders, rounds, isa, load):
         f"Machine: {machine()} ({' '.join(cpu_isa())}), load {load:.1f} at the start; {datetime.date.today().isoformat()}. "
         f"{'; '.join(versions)}; our kernels: {isa or 'the fastest here'}.", "",
         f"Tokens/s, median (minimum-maximum) of {rounds} rounds in turns. The best peer of a row is bold; ratio: ours to "
-        "it, round by round.", "",
-        "| model | what | threads | " + " | ".join(contender.name for contender in contenders) + " | ratio | target |",
-        "| --- | --- | ---: |" + " ---: |" * (len(contenders) + 2)]
+        "it, round by round; bound: our share of what the machine can read, or multiply, measured in the same rounds.", "",
+        "| model | what | threads | " + " | ".join(contender.name for contender in contenders)
+        + " | ratio | target | bound |",
+        "| --- | --- | ---: |" + " ---: |" * (len(contenders) + 3)]
     for row, rates in results:
         cells = []
         for contender in contenders:
@@ -316,7 +335,8 @@ def table(results, contenders, rounds, isa, load):
             cells.append(f"**{text}**" if contender.name == best_peer(rates, ours) else text)
         paired, aim = ratios(rates, ours), target(row, isa)
         lines.append(f"| {row.model} | {row.detail} | {row.threads} | " + " | ".join(cells)
-                     + f" | {spread(paired, 2) if paired else '-'} | {aim or '-'} |")
+                     + f" | {spread(paired, 2) if paired else '-'} | {aim or '-'}"
+                     + f" | {share_of_bound(contenders[0].shares.get(row))} |")
     return "\n".join(lines)
 
 

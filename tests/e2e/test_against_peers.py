@@ -70,9 +70,15 @@ def ours(*results):
     return json.dumps({"machine": {}, "bounds": {}, "results": list(results)})
 
 
-def result(what, batch, prompt, median, threads=2):
-    return {"what": what, "threads": threads, "batch": batch, "prompt": prompt,
-            "tokens_per_s": {"median": median, "min": median - 1, "max": median + 1, "runs": 3}}
+# A result of `shoal bench --json`, by the fields that matter.
+def decoded(batch, median, context=32, threads=2):
+    return {"what": "decode", "threads": threads, "batch": batch, "prompt": None, "context": context,
+            "tokens_per_s": {"median": median, "min": median - 1, "max": median + 1, "runs": 3},
+            "share_of_bound": 0.75, "bound": "read"}
+
+
+def prefilled(prompt, median):
+    return {**decoded(1, median), "what": "prefill", "prompt": prompt, "context": None, "bound": "multiply"}
 
 
 def llama(form="q4_0", programs=("bench", "batched")):
@@ -95,9 +101,11 @@ def program(path, text, status=0, to="stdout"):
 
 def test_rates_are_read_from_each_programs_own_output():
     shoal = bench.Shoal("shoal", {"A": "a"})
-    mixed = ours(result("prefill", 16, 32, 300.0), result("decode", 16, 32, 92.5), result("decode", 1, 32, 29.5))
+    mixed = ours(prefilled(512, 300.0), decoded(16, 92.5), decoded(1, 29.5), decoded(1, 28.5, context=8192))
     assert shoal.parse(BATCHED, mixed) == 92.5
     assert shoal.parse(DECODE, mixed) == 29.5
+    assert shoal.parse(PREFILL, mixed) == 300.0
+    assert shoal.shares == {BATCHED: [(75.0, "read")], DECODE: [(75.0, "read")], PREFILL: [(75.0, "multiply")]}
     assert llama().parse_bench(PREFILL, LLAMA_PREFILL) == 65.815977
     assert llama().parse_bench(DECODE, LLAMA_DECODE) == 20.227215
     assert llama().parse_batched(BATCHED, LLAMA_BATCHED) == 49.19  # S_TG, neither S_PP nor S
@@ -126,9 +134,13 @@ def test_a_row_that_the_batched_bench_left_out_is_an_error_that_says_what_there_
 def test_a_row_that_ours_left_out_or_has_twice_is_an_error():
     shoal = bench.Shoal("shoal", {"A": "a"})
     with pytest.raises(BenchError, match="shoal: expected one result with .*'batch': 16.* found 0 among"):
-        shoal.parse(BATCHED, ours(result("decode", 1, 32, 29.5)))
+        shoal.parse(BATCHED, ours(decoded(1, 29.5)))
+    with pytest.raises(BenchError, match="found 0 among .*'context': 64"):
+        shoal.parse(DECODE, ours(decoded(1, 29.5, context=64)))
     with pytest.raises(BenchError, match="found 2 among"):
-        shoal.parse(DECODE, ours(result("decode", 1, 32, 29.5), result("decode", 1, 32, 30.5)))
+        shoal.parse(DECODE, ours(decoded(1, 29.5), decoded(1, 30.5)))
+    with pytest.raises(BenchError, match="expected 'share_of_bound' in"):
+        shoal.parse(DECODE, ours({key: value for key, value in decoded(1, 29.5).items() if key != "share_of_bound"}))
 
 
 def test_distributed_llama_that_evaluated_another_prompt_is_an_error():
@@ -165,7 +177,7 @@ def test_every_side_decodes_behind_the_same_prompt():
     fork = bench.Llama("ik_llama.cpp", "q4_0", ("bench", None), {"A": "a.gguf"})
     words = {name: " ".join(map(str, contender.command(DECODE))) for name, contender in
              {"shoal": bench.Shoal("shoal", {"A": "a"}), "llama": llama(), "ik": fork, "dllama": dllama()}.items()}
-    assert "--prompt 32 --gen 64 --batch 1" in words["shoal"]
+    assert "--prompt 1 --gen 64 --batch 1" in words["shoal"]  # at the context that parse() insists on
     assert "-p 0 -n 64 -d 32" in words["llama"]
     assert "-p 0 -n 0 -gp 32,64" in words["ik"]
     assert "--steps 96" in words["dllama"]
@@ -194,11 +206,11 @@ class Told:
     options = ()
     version = "1"
 
-    def __init__(self, name, rates, log=None, rows=None):
-        self.name, self.rates, self.log, self.rows = name, iter(rates), log, rows
+    def __init__(self, name, rates, log=None):
+        self.name, self.rates, self.log, self.shares = name, iter(rates), log, {}
 
     def can(self, row):
-        return self.rows is None or row in self.rows
+        return row == DECODE
 
     def measure(self, row):
         if self.log is not None:
@@ -224,17 +236,19 @@ def test_the_ratio_is_taken_round_by_round_against_the_peer_with_the_best_median
 
 def test_the_table_names_the_best_peer_of_each_row_and_the_target():
     contenders = [Told("shoal", []), Told("x", []), Told("y", [])]
+    contenders[0].shares = {DECODE: [(80.4, "read"), (70.2, "multiply"), (90.0, "read")]}
     results = [(DECODE, {"shoal": [30.0, 33.0], "x": [20.0, 22.0], "y": [10.0, 10.0]}),
                (Row("A", "batched", 2, 32, 64), {"shoal": [90.0, 92.0], "y": [45.0, 46.0]}),
                (Row("A", "prefill", 2, 512), {"shoal": [150.0, 160.0]})]
     lines = bench.table(results, contenders, rounds=2, isa="", load=0.25).splitlines()
     assert lines[-3] == ("| A | decode | 2 | 31.5 (30.0-33.0) | **21.0 (20.0-22.0)** | 10.0 (10.0-10.0) | "
-                         "1.50 (1.50-1.50) | 1.15 |")
-    assert lines[-2] == "| A | decode, 64 streams | 2 | 91.0 (90.0-92.0) | - | **45.5 (45.0-46.0)** | 2.00 (2.00-2.00) | - |"
-    assert lines[-1] == "| A | prefill 512 | 2 | 155.0 (150.0-160.0) | - | - | - | 1.8 |"
+                         "1.50 (1.50-1.50) | 1.15 | 80 % of read |")
+    assert lines[-2] == ("| A | decode, 64 streams | 2 | 91.0 (90.0-92.0) | - | **45.5 (45.0-46.0)** | "
+                         "2.00 (2.00-2.00) | - | - |")
+    assert lines[-1] == "| A | prefill 512 | 2 | 155.0 (150.0-160.0) | - | - | - | 1.8 | - |"
     assert "load 0.2 at the start" in lines[0]
     widths = {line.count("|") for line in lines if line.startswith("|")}
-    assert widths == {9}
+    assert widths == {10}
 
 
 def test_every_target_is_a_row_that_is_measured():
@@ -257,7 +271,7 @@ def parts(tmp_path):
     """Flags of a comparison in which each program prints what it printed for row DECODE."""
     (tmp_path / "model").mkdir()
     (tmp_path / "a.gguf").touch()
-    shoal = program(tmp_path / "shoal", ours(result("decode", 1, 32, 30.341)))
+    shoal = program(tmp_path / "shoal", ours(prefilled(1, 20.0), decoded(1, 30.341)))
     peer = program(tmp_path / "llama-bench", LLAMA_DECODE)
     return {"--shoal": shoal, "--model": f"A={tmp_path / 'model'}", "--llama-bench": peer,
             "--llama-model": f"A:q4_0={tmp_path / 'a.gguf'}", "--rounds": 2, "--rows": "^A: decode, 2 threads"}
@@ -270,7 +284,7 @@ def words(flags):
 def test_a_comparison_from_flags_to_table(parts, capsys):
     assert bench.main(words(parts)) == 0
     out = capsys.readouterr().out
-    assert "| A | decode | 2 | 30.3 (30.3-30.3) | **20.2 (20.2-20.2)** | 1.50 (1.50-1.50) | 1.15 |" in out
+    assert "| A | decode | 2 | 30.3 (30.3-30.3) | **20.2 (20.2-20.2)** | 1.50 (1.50-1.50) | 1.15 | 75 % of read |" in out
     assert "llama.cpp q4_0: 0c1e57098, `-fa on`" in out
     assert out.strip().endswith("<!-- end: bench/against_peers.py -->")
 
