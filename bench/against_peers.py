@@ -24,6 +24,7 @@ import shlex
 import statistics
 import subprocess
 import sys
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -110,8 +111,9 @@ def run(name, command):
     """What `command` printed, (stdout, stderr). BenchError with the end of it where it fails, hangs or is not there."""
     command = [str(word) for word in command]
     try:
-        done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="replace",
-                              timeout=RUN_LIMIT_S, check=False)
+        with tempfile.TemporaryDirectory() as scratch:  # Some peers leave a log where they run.
+            done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="replace",
+                                  timeout=RUN_LIMIT_S, check=False, cwd=scratch)
     except OSError as error:
         raise BenchError(f"{name}: {command[0]} cannot be run: {error.strerror}") from error
     except subprocess.TimeoutExpired as error:
@@ -343,13 +345,18 @@ def table(results, contenders, rounds, isa, load):
 # -------------------------------------------------------------------------------------------------------------- flags
 
 
+def program_path(text):
+    """Absolute, as programs run in a folder of their own."""
+    return Path(text).absolute()
+
+
 def model_path(text):
     """'NAME=PATH' or 'NAME:FORMAT=PATH' -> (name, format, path); the format is '' where there is none."""
     key, separator, path = text.partition("=")
     name, _, form = key.partition(":")
     if not (separator and name and path):
         raise argparse.ArgumentTypeError(f"'{text}': expected NAME=PATH or NAME:FORMAT=PATH, as in A:q4_0=models/a.gguf")
-    return name, form, Path(path)
+    return name, form, Path(path).absolute()
 
 
 PROGRAMS = {"llama": ("llama_bench", "llama_batched_bench"), "ik": ("ik_bench", "ik_batched_bench"), "dllama": ("dllama",)}
@@ -357,15 +364,15 @@ PROGRAMS = {"llama": ("llama_bench", "llama_batched_bench"), "ik": ("ik_bench", 
 
 def flags_parser():
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n", maxsplit=1)[0])
-    parser.add_argument("--shoal", default=ROOT / "build" / "release" / "bin" / "shoal", type=Path, metavar="PATH")
+    parser.add_argument("--shoal", default=ROOT / "build/release/bin/shoal", type=program_path, metavar="PATH")
     parser.add_argument("--model", action="append", default=[], type=model_path, metavar="NAME=DIR",
                         help="ours, as `shoal synth --shape NAME --bits 4 --group 64` writes it")
     for peer, title in (("llama", "llama.cpp"), ("ik", "ik_llama.cpp")):
-        parser.add_argument(f"--{peer}-bench", type=Path, metavar="PATH", help=f"llama-bench of {title}")
-        parser.add_argument(f"--{peer}-batched-bench", type=Path, metavar="PATH", help=f"llama-batched-bench of {title}")
+        parser.add_argument(f"--{peer}-bench", type=program_path, metavar="PATH", help=f"llama-bench of {title}")
+        parser.add_argument(f"--{peer}-batched-bench", type=program_path, metavar="PATH", help="llama-batched-bench of it")
         parser.add_argument(f"--{peer}-model", action="append", default=[], type=model_path, metavar="NAME:FORMAT=FILE")
-    parser.add_argument("--dllama", type=Path, metavar="PATH", help="dllama of distributed-llama")
-    parser.add_argument("--dllama-tokenizer", type=Path, metavar="FILE")
+    parser.add_argument("--dllama", type=program_path, metavar="PATH", help="dllama of distributed-llama")
+    parser.add_argument("--dllama-tokenizer", type=program_path, metavar="FILE")
     parser.add_argument("--dllama-model", action="append", default=[], type=model_path, metavar="NAME:FORMAT=FILE")
     parser.add_argument("--rounds", default=5, type=int)
     parser.add_argument("--rows", default=".", metavar="REGEX", help="only rows that match, as 'A: prefill 512, 2 threads'")

@@ -344,6 +344,16 @@ def test_a_program_that_hangs_is_named(tmp_path, monkeypatch):
         bench.run("x", [path])
 
 
+def test_programs_run_in_a_folder_that_goes_away_and_relative_paths_are_ours(parts, tmp_path, monkeypatch):
+    """ik_llama.cpp writes llama.log where it runs."""
+    monkeypatch.chdir(tmp_path)
+    peer = parts["--llama-bench"]
+    peer.write_text(peer.read_text().replace("cat", 'touch llama.log; [ -e "$2" ] || exit 1; cat'))
+    relative = {"--shoal": "shoal", "--model": "A=model", "--llama-bench": "./llama-bench", "--llama-model": "A:q4_0=a.gguf"}
+    assert bench.main(words({**parts, **relative})) == 0
+    assert not (tmp_path / "llama.log").exists()
+
+
 # ---- the page ----
 
 
