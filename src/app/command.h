@@ -33,6 +33,7 @@ Command AddInspectCommand(CLI::App& root);
 Command AddPlanCommand(CLI::App& root);
 Command AddLogitsCommand(CLI::App& root);
 Command AddSynthCommand(CLI::App& root);
+Command AddBenchCommand(CLI::App& root);
 
 /// Flags that say how to compute.
 struct ComputeFlags {

@@ -73,13 +73,13 @@ absl::StatusOr<double> ReadGigabytes(ThreadPool& pool, const RooflineOptions& op
 
 }  // namespace
 
-absl::StatusOr<Bounds> MeasureBounds(ThreadPool& pool, const RooflineOptions& options) {
+absl::StatusOr<Roofline> MeasureRoofline(ThreadPool& pool, const RooflineOptions& options) {
   SHOAL_CHECK(options.runs >= 1 && options.read_bytes > 0 && options.run.count() > 0);
   const RateProbe* const int8 = FirstAvailable(Int8Probes());
   const RateProbe* const fma = FirstAvailable(FmaProbes());
   if (int8 == nullptr || fma == nullptr)
     return FailedPrecondition("roofline: this CPU has neither AVX2 nor better");
-  Bounds bounds;
+  Roofline bounds;
   bounds.threads = pool.threads();
   ASSIGN_OR_RETURN(bounds.read_gbs, ReadGigabytes(pool, options));
   bounds.vnni_gops = GigaOps(pool, options, *int8);
@@ -89,6 +89,20 @@ absl::StatusOr<Bounds> MeasureBounds(ThreadPool& pool, const RooflineOptions& op
     bounds.amx_gops = GigaOps(pool, options, *tiles);
   }
   return bounds;
+}
+
+void Reconcile(std::map<int, Roofline>& by_threads) {
+  const std::map<int, Roofline> measured = by_threads;
+  for (auto& [threads, bounds] : by_threads) {
+    for (const auto& [others, theirs] : measured) {
+      const double share = std::min(1.0, static_cast<double>(threads) / others);
+      const auto raise = [share](double& ours, double other) { ours = std::max(ours, share * other); };
+      raise(bounds.read_gbs, theirs.read_gbs);
+      raise(bounds.vnni_gops, theirs.vnni_gops);
+      raise(bounds.fma_gflops, theirs.fma_gflops);
+      if (bounds.amx_gops && theirs.amx_gops) raise(*bounds.amx_gops, *theirs.amx_gops);
+    }
+  }
 }
 
 }  // namespace shoal

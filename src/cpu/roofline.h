@@ -4,6 +4,7 @@
 #pragma once
 
 #include <cstdint>
+#include <map>
 #include <optional>
 #include <string_view>
 
@@ -15,7 +16,7 @@ namespace shoal {
 
 /// Rates of all threads of a team together. An operation is a multiplication or an addition, so a
 /// multiply-add is two; G is 1e9.
-struct Bounds {
+struct Roofline {
   int threads = 1;
   double read_gbs = 0;             ///< GB/s of reading a buffer that no cache holds.
   double vnni_gops = 0;            ///< 8-bit integer operations in vector registers.
@@ -32,6 +33,11 @@ struct RooflineOptions {
 
 /// Takes some two seconds with the default options. ResourceExhausted where the buffer does not fit;
 /// FailedPrecondition on an x86 CPU without AVX2.
-absl::StatusOr<Bounds> MeasureBounds(ThreadPool& pool, const RooflineOptions& options);
+absl::StatusOr<Roofline> MeasureRoofline(ThreadPool& pool, const RooflineOptions& options);
+
+/// Raises what cannot be right: a team reaches at least what a smaller one does, and a smaller one at least
+/// its share of what a larger one does. Measurements that say otherwise were disturbed, and a bound that is
+/// too low flatters.
+void Reconcile(std::map<int, Roofline>& by_threads);
 
 }  // namespace shoal

@@ -1,4 +1,4 @@
-// The loops behind MeasureBounds. One file per architecture defines them; CMakeLists.txt picks it.
+// The loops behind MeasureRoofline. One file per architecture defines them; CMakeLists.txt picks it.
 #pragma once
 
 #include <cstddef>

@@ -18,7 +18,7 @@ constexpr RooflineOptions kBrief{.read_bytes = 1 << 20, .run = std::chrono::mill
 TEST(Roofline, EveryBoundIsMeasuredAtAnyNumberOfThreads) {
   for (const int threads : {1, 3}) {
     ThreadPool pool(threads);
-    const auto bounds = MeasureBounds(pool, kBrief);
+    const auto bounds = MeasureRoofline(pool, kBrief);
     ASSERT_TRUE(bounds.ok()) << ToString(bounds.status());
     EXPECT_EQ(bounds->threads, threads);
     EXPECT_GT(bounds->read_gbs, 0.1);
@@ -43,13 +43,28 @@ TEST(Roofline, TheBestInstructionsThatLinuxNamesAreMeasured) {
   if (flags.empty()) GTEST_SKIP() << "no x86 flags in /proc/cpuinfo";
   const auto has = [&](const std::string& flag) { return flags.find(" " + flag + " ") != std::string::npos; };
   ThreadPool pool(1);
-  const auto bounds = MeasureBounds(pool, kBrief);
+  const auto bounds = MeasureRoofline(pool, kBrief);
   ASSERT_TRUE(bounds.ok()) << ToString(bounds.status());
   const std::string_view expected = has("avx512_vnni") ? "vpdpbusd on 512 bits"
                                     : has("avx_vnni")  ? "vpdpbusd on 256 bits"
                                                        : "vpmaddubsw on 256 bits, 4-bit weights";
   EXPECT_EQ(bounds->vnni_how, expected);
   EXPECT_EQ(bounds->amx_gops.has_value(), has("amx_int8"));
+}
+
+TEST(Roofline, ADisturbedMeasurementIsRaisedToWhatOthersProve) {
+  std::map<int, Roofline> bounds = {
+      {1, {.threads = 1, .read_gbs = 12, .vnni_gops = 100, .amx_gops = 2000, .fma_gflops = 110}},
+      {2, {.threads = 2, .read_gbs = 10, .vnni_gops = 900, .amx_gops = 3000, .fma_gflops = 200}}};
+  Reconcile(bounds);
+  EXPECT_EQ(bounds[1].read_gbs, 12);
+  EXPECT_EQ(bounds[2].read_gbs, 12);    // Two threads read no less than one.
+  EXPECT_EQ(bounds[1].vnni_gops, 450);  // One reaches half of what two did.
+  EXPECT_EQ(bounds[2].vnni_gops, 900);
+  EXPECT_EQ(bounds[1].amx_gops, 2000);
+  EXPECT_EQ(bounds[2].amx_gops, 3000);
+  EXPECT_EQ(bounds[1].fma_gflops, 110);
+  EXPECT_EQ(bounds[2].fma_gflops, 200);
 }
 
 TEST(Roofline, EveryProbeThatThisMachineHasRunsAndComesBack) {

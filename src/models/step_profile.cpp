@@ -26,12 +26,13 @@ StepPart StepProfile::enter(StepPart part) {
   return open;
 }
 
-StepPartNs StepProfile::read() const {
-  StepPartNs ns;
-  for (size_t i = 0; i < ns.size(); ++i) ns[i] = ns_[i].load(std::memory_order_relaxed);
-  ns[static_cast<size_t>(open_.load(std::memory_order_relaxed))] +=
-      NowNs() - since_ns_.load(std::memory_order_relaxed);
-  return ns;
+StepProfile::Reading StepProfile::read() const {
+  Reading reading;
+  for (size_t i = 0; i < ns_.size(); ++i) reading.ns[i] = ns_[i].load(std::memory_order_relaxed);
+  reading.at_ns = NowNs();
+  reading.ns[static_cast<size_t>(open_.load(std::memory_order_relaxed))] +=
+      reading.at_ns - since_ns_.load(std::memory_order_relaxed);
+  return reading;
 }
 
 }  // namespace shoal

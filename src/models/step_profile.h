@@ -47,8 +47,13 @@ class StepProfile {
   /// Opens `part` and returns the one that was open.
   StepPart enter(StepPart part);
 
-  /// Nanoseconds by part up to now. Exact while the executor is idle, else of a few moments around now.
-  StepPartNs read() const;
+  /// Nanoseconds by part up to a moment.
+  struct Reading {
+    StepPartNs ns{};
+    int64_t at_ns = 0;  ///< The moment, by NowNs().
+  };
+  /// Up to now. Exact while the executor is idle, else of a few moments around now.
+  Reading read() const;
 
  private:
   std::array<std::atomic<int64_t>, kStepParts> ns_{};

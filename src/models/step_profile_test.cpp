@@ -40,7 +40,7 @@ TEST(StepProfile, TimeOfAnInnerPartIsNotTheOuterOnes) {
     outer.next(StepPart::kAttention);
   }
   const int64_t end_ns = NowNs();
-  const StepPartNs ns = profile.read();
+  const StepPartNs ns = profile.read().ns;
   EXPECT_GE(Of(ns, StepPart::kNormQuantize), inner_end_ns - inner_begin_ns);
   EXPECT_GE(Of(ns, StepPart::kQkv), 20'000);
   EXPECT_LE(Of(ns, StepPart::kQkv), (inner_begin_ns - begin_ns) + (end_ns - inner_end_ns));
@@ -56,7 +56,7 @@ TEST(StepProfile, PartsAddUpToTheTimeThatPassed) {
     Spend(10'000);
   }
   const int64_t read = NowNs();
-  const int64_t sum = Sum(profile.read());
+  const int64_t sum = Sum(profile.read().ns);
   EXPECT_GE(sum, read - made);
   EXPECT_LE(sum, NowNs() - before);
 }
@@ -73,11 +73,11 @@ std::set<StepPart> PartsOfAStep(std::string_view family) {
   StepProfile profile;
   auto model = LocalModel::Load(TinyCheckpoint(family, AffineFormat{4, 64}), {.profile = &profile});
   SHOAL_CHECK(model.ok());
-  const StepPartNs before = profile.read();
+  const StepPartNs before = profile.read().ns;
   const int32_t token = 7;
   const LocalSlice slice{0, {&token, 1}};
   SHOAL_CHECK((*model)->step({&slice, 1}).ok());
-  const StepPartNs after = profile.read();
+  const StepPartNs after = profile.read().ns;
   std::set<StepPart> parts;
   for (size_t i = 0; i < after.size(); ++i) {
     if (after[i] > before[i]) parts.insert(static_cast<StepPart>(i));

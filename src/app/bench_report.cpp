@@ -1,0 +1,237 @@
+#include "app/bench_report.h"
+
+#include <algorithm>
+#include <nlohmann/json.hpp>
+#include <numeric>
+
+#include "base/check.h"
+#include "base/text.h"
+
+namespace shoal {
+namespace {
+
+using Json = nlohmann::ordered_json;
+
+/// The least time that a machine of these bounds could take, and why.
+struct BoundTime {
+  double seconds = 0;
+  std::string_view by;  ///< "read" | "multiply"
+};
+
+/// Reading and multiplying overlap at best, so the longer of the two; integer and float products share their
+/// units, so the sum of those.
+BoundTime BoundOf(const BenchReport& report, const BenchResult& result) {
+  const Roofline& bounds = report.bounds.at(result.bound_threads);
+  const bool tiles = report.isa == "amx" && bounds.amx_gops.has_value();
+  const double int8_gops = tiles ? *bounds.amx_gops : bounds.vnni_gops;
+  const double read_s = 1e-9 * result.work.bytes() / bounds.read_gbs;
+  const double multiply_s =
+      1e-9 * (result.work.int8_ops / int8_gops + result.work.all_f32_ops() / bounds.fma_gflops);
+  return read_s > multiply_s ? BoundTime{read_s, "read"} : BoundTime{multiply_s, "multiply"};
+}
+
+double ShareOfBound(const BenchReport& report, const BenchResult& result) {
+  return BoundOf(report, result).seconds / result.median_s();
+}
+
+/// Of attention alone, on one node: what it must read of the cache, or multiply, over the time it took.
+std::optional<double> AttentionShare(const BenchReport& report, const BenchResult& result) {
+  if (result.nodes.size() != 1) return std::nullopt;
+  const Roofline& bounds = report.bounds.at(result.bound_threads);
+  const double bound_s =
+      1e-9 * std::max(result.work.kv_bytes / bounds.read_gbs, result.work.attention_ops / bounds.fma_gflops);
+  const auto part_ns = result.nodes[0].parts_ns[static_cast<size_t>(StepPart::kAttention)];
+  const double taken_s = 1e-9 * static_cast<double>(part_ns) / result.tokens_per_s.runs;
+  return taken_s > 0 ? std::optional(bound_s / taken_s) : std::nullopt;
+}
+
+double PerToken(const BenchResult& result, double of_a_run) {
+  return of_a_run / static_cast<double>(result.tokens);
+}
+
+double ReadGbs(const BenchResult& result) { return 1e-9 * result.work.bytes() / result.median_s(); }
+
+int64_t Sum(const StepPartNs& parts) { return std::accumulate(parts.begin(), parts.end(), int64_t{0}); }
+
+Json BoundsJson(const std::map<int, Roofline>& all) {
+  Json out = {{"read_gbs", Json::object()},
+              {"vnni_gops", Json::object()},
+              {"amx_gops", Json::object()},
+              {"fma_gflops", Json::object()}};
+  for (const auto& [threads, bounds] : all) {
+    const std::string key = std::to_string(threads);
+    out["read_gbs"][key] = bounds.read_gbs;
+    out["vnni_gops"][key] = bounds.vnni_gops;
+    if (bounds.amx_gops.has_value()) out["amx_gops"][key] = *bounds.amx_gops;
+    out["fma_gflops"][key] = bounds.fma_gflops;
+    out["vnni_how"] = bounds.vnni_how;
+  }
+  return out;
+}
+
+Json NodeJson(const BenchResult& result, const NodeBreakdown& node) {
+  // Milliseconds of one step in decoding, of one whole prompt in prefill.
+  const double units = static_cast<double>(result.tokens_per_s.runs) *
+                       static_cast<double>(result.what == "decode" ? result.steps / result.groups : 1);
+  const auto ms = [&](int64_t ns) { return 1e-6 * static_cast<double>(ns) / units; };
+  Json out = {{"node", node.name},
+              {"busy_share", node.busy_share},
+              {"elapsed_ms", ms(result.elapsed_ns)},
+              {"sum_ms", ms(Sum(node.parts_ns))},
+              {"parts_ms", Json::object()}};
+  for (size_t i = 0; i < node.parts_ns.size(); ++i) {
+    if (node.parts_ns[i] > 0) {
+      out["parts_ms"][std::string(StepPartName(static_cast<StepPart>(i)))] = ms(node.parts_ns[i]);
+    }
+  }
+  return out;
+}
+
+Json ResultJson(const BenchReport& report, const BenchResult& result) {
+  const BoundTime bound = BoundOf(report, result);
+  Json out = {{"what", result.what},
+              {"threads", report.threads},
+              {"batch", result.batch},
+              {"prompt", result.prompt.has_value() ? Json(*result.prompt) : Json(nullptr)},
+              {"context", result.context.has_value() ? Json(*result.context) : Json(nullptr)},
+              {"isa", report.isa},
+              {"split", report.split.empty() ? Json(nullptr) : Json(report.split)},
+              {"experts_over", report.experts_over > 0 ? Json(report.experts_over) : Json(nullptr)},
+              {"transport", report.transport},
+              {"groups", result.groups},
+              {"tokens_per_s",
+               {{"median", result.tokens_per_s.median},
+                {"min", result.tokens_per_s.min},
+                {"max", result.tokens_per_s.max},
+                {"runs", result.tokens_per_s.runs}}},
+              {"bytes_per_token", PerToken(result, result.work.weight_bytes)},
+              {"kv_bytes_per_token", PerToken(result, result.work.kv_bytes)},
+              {"read_gbs", ReadGbs(result)},
+              {"share_of_bound", bound.seconds / result.median_s()},
+              {"bound", bound.by},
+              {"bound_threads", result.bound_threads}};
+  if (const auto share = AttentionShare(report, result)) out["attention_share_of_bound"] = *share;
+  if (result.experts_per_step > 0) {
+    out["experts_per_step"] = result.experts_per_step;
+    out["experts_from"] = "routing traces";
+  }
+  out["nodes"] = Json::array();
+  for (const NodeBreakdown& node : result.nodes) out["nodes"].push_back(NodeJson(result, node));
+  return out;
+}
+
+std::string BoundsText(const BenchReport& report) {
+  std::string text = fmt::format("bounds of {}:\n", report.machine.cpu_name);
+  for (const auto& [threads, bounds] : report.bounds) {
+    text += fmt::format("  {} thread{}: reads {:.1f} GB/s, 8-bit {:.0f} Gop/s ({}), ", threads,
+                        threads == 1 ? "" : "s", bounds.read_gbs, bounds.vnni_gops, bounds.vnni_how);
+    if (bounds.amx_gops.has_value()) text += fmt::format("tiles {:.0f} Gop/s, ", *bounds.amx_gops);
+    text += fmt::format("f32 {:.0f} GFLOP/s\n", bounds.fma_gflops);
+  }
+  return text;
+}
+
+std::string What(const BenchResult& result) {
+  std::string text = result.prompt.has_value()
+                         ? fmt::format("prefill {}", *result.prompt)
+                         : fmt::format("decode {} at {}", result.batch, *result.context);
+  if (result.groups > 1) text += fmt::format(" in {} groups", result.groups);
+  return text;
+}
+
+/// "gate_up 38.2 %, down 19.0 %, ...": the largest first, what is below a tenth of a percent left out.
+std::string PartsText(const NodeBreakdown& node) {
+  std::vector<size_t> order(node.parts_ns.size());
+  std::iota(order.begin(), order.end(), size_t{0});
+  std::sort(order.begin(), order.end(), [&](size_t a, size_t b) {
+    return node.parts_ns[a] != node.parts_ns[b] ? node.parts_ns[a] > node.parts_ns[b] : a < b;
+  });
+  const auto whole = static_cast<double>(std::max<int64_t>(Sum(node.parts_ns), 1));
+  std::string text;
+  for (const size_t i : order) {
+    const double share = 100 * static_cast<double>(node.parts_ns[i]) / whole;
+    if (share < 0.1) continue;
+    text +=
+        fmt::format("{}{} {:.1f} %", text.empty() ? "" : ", ", StepPartName(static_cast<StepPart>(i)), share);
+  }
+  return text;
+}
+
+}  // namespace
+
+Spread SpreadOf(std::vector<double> values) {
+  SHOAL_CHECK(!values.empty());
+  std::sort(values.begin(), values.end());
+  const size_t middle = values.size() / 2;
+  const double median = values.size() % 2 == 1 ? values[middle] : (values[middle - 1] + values[middle]) / 2;
+  return {median, values.front(), values.back(), static_cast<int>(values.size())};
+}
+
+std::string BenchJson(const BenchReport& report) {
+  const Topology& machine = report.machine;
+  Json out = {{"machine",
+               {{"cpu", machine.cpu_name},
+                {"cpus", machine.cpus},
+                {"cores", machine.cores},
+                {"memory_bytes", machine.memory_bytes},
+                {"l1d_bytes", machine.l1d_bytes},
+                {"l2_bytes", machine.l2_bytes},
+                {"l3_bytes", machine.l3_bytes}}},
+              {"bounds", BoundsJson(report.bounds)}};
+  if (!report.model.empty()) {
+    out["model"] = {{"name", report.model},
+                    {"weight_bytes", report.weight_bytes},
+                    {"kv_bytes", report.kv_bytes},
+                    {"load_s", report.load_s},
+                    {"peak_resident_bytes", report.peak_resident_bytes}};
+  }
+  out["results"] = Json::array();
+  for (const BenchResult& result : report.results) out["results"].push_back(ResultJson(report, result));
+  return out.dump(2, ' ', false, Json::error_handler_t::replace);
+}
+
+std::string BenchText(const BenchReport& report) {
+  std::string text = BoundsText(report);
+  if (report.model.empty()) return text;
+  text += fmt::format("{}: {} of weights, {} of cache, at most {} resident, loaded in {:.1f} s\n",
+                      report.model, FormatBytes(report.weight_bytes), FormatBytes(report.kv_bytes),
+                      FormatBytes(report.peak_resident_bytes), report.load_s);
+  text += fmt::format(
+      "{} thread{} a node, {}{}{}\n\n", report.threads, report.threads == 1 ? "" : "s", report.isa,
+      report.split.empty() ? "" : fmt::format(", layers {} over {}", report.split, report.transport),
+      report.experts_over == 0
+          ? ""
+          : fmt::format(", experts over {} nodes, {}", report.experts_over, report.transport));
+  text += fmt::format("{:<28} {:>30} {:>10} {:>8} {:>9} {:>7}\n", "", "tokens/s", "MB/token", "GB/s", "bound",
+                      "share");
+  for (const BenchResult& result : report.results) {
+    const Spread& rate = result.tokens_per_s;
+    text += fmt::format("{:<28} {:>30} {:>10.1f} {:>8.1f} {:>9} {:>6.1f}%\n", What(result),
+                        fmt::format("{:.2f} ({:.2f}-{:.2f})", rate.median, rate.min, rate.max),
+                        1e-6 * PerToken(result, result.work.bytes()), ReadGbs(result),
+                        BoundOf(report, result).by, 100 * ShareOfBound(report, result));
+  }
+  if (report.weight_bytes < 2 * report.machine.l3_bytes) {
+    text +=
+        "The weights may lie in a cache: shares of the read bandwidth of memory mean little, and can exceed "
+        "100 %.\n";
+  }
+  for (const BenchResult& result : report.results) {
+    text += fmt::format("\n{}", What(result));
+    if (const auto share = AttentionShare(report, result)) {
+      text += fmt::format(", attention at {:.0f} % of its bound", 100 * *share);
+    }
+    if (result.experts_per_step > 0) {
+      text += fmt::format(", {:.1f} distinct experts a step (routing traces)", result.experts_per_step);
+    }
+    for (const NodeBreakdown& node : result.nodes) {
+      const double sum =
+          100 * static_cast<double>(Sum(node.parts_ns)) / static_cast<double>(result.elapsed_ns);
+      text += fmt::format("\n  {}: {} (together {:.1f} %)", node.name, PartsText(node), sum);
+      if (result.nodes.size() > 1) text += fmt::format("; busy {:.0f} %", 100 * node.busy_share);
+    }
+  }
+  return text + "\n";
+}
+
+}  // namespace shoal

@@ -1,0 +1,74 @@
+// What `shoal bench` found, for people and for scripts.
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "cpu/roofline.h"
+#include "cpu/topology.h"
+#include "models/step_profile.h"
+#include "models/step_work.h"
+
+namespace shoal {
+
+/// Of several runs.
+struct Spread {
+  double median = 0;
+  double min = 0;
+  double max = 0;
+  int runs = 0;
+};
+Spread SpreadOf(std::vector<double> values);
+
+/// Where a node's executor spent its time, over all timed runs of a result.
+struct NodeBreakdown {
+  std::string name;
+  double busy_share = 0;  ///< Of the time that passed: steps on this stage, as /metrics counts them.
+  StepPartNs parts_ns{};
+};
+
+struct BenchResult {
+  std::string_view what;           ///< "prefill" | "decode"
+  int64_t batch = 1;               ///< Sequences.
+  std::optional<int64_t> prompt;   ///< Tokens of a prefill.
+  std::optional<int64_t> context;  ///< Positions in the cache of each sequence when decoding begins.
+  int64_t groups = 1;              ///< Steps that the batch is cut into, all under way at once.
+  int64_t steps = 0;               ///< Of one run.
+  int64_t tokens = 0;              ///< Of one run.
+  Spread tokens_per_s;
+  StepWork work;                ///< Of one run.
+  double experts_per_step = 0;  ///< Distinct routed experts used, all layers; counted in a run beforehand.
+  int bound_threads = 1;        ///< How many threads can work at once here: their bounds are the bounds.
+  int64_t elapsed_ns = 0;       ///< Of all timed runs together.
+  std::vector<NodeBreakdown> nodes;
+
+  double median_s() const { return static_cast<double>(tokens) / tokens_per_s.median; }
+};
+
+struct BenchReport {
+  Topology machine;
+  std::map<int, Roofline> bounds;  ///< By threads.
+  // Of the model and where it ran; empty name: bounds only.
+  std::string model;
+  std::string isa;
+  std::string split;  ///< "" = one node.
+  std::string transport;
+  int experts_over = 0;
+  int threads = 1;  ///< Per node.
+  double load_s = 0;
+  int64_t weight_bytes = 0;  ///< Packed, all nodes.
+  int64_t kv_bytes = 0;      ///< All nodes.
+  int64_t peak_resident_bytes = 0;
+  std::vector<BenchResult> results;
+};
+
+/// The JSON that docs/operations.md describes.
+std::string BenchJson(const BenchReport& report);
+/// A table, and a line for each result's breakdown.
+std::string BenchText(const BenchReport& report);
+
+}  // namespace shoal

@@ -1,0 +1,333 @@
+#include <unistd.h>
+
+#include <cstdlib>
+#include <filesystem>
+#include <set>
+
+#include "app/bench_report.h"
+#include "app/command.h"
+#include "app/progress.h"
+#include "base/clock.h"
+#include "base/log.h"
+#include "base/process.h"
+#include "base/status.h"
+#include "base/text.h"
+#include "exec/synthetic_load.h"
+#include "sched/batcher.h"
+#include "weights/synth.h"
+
+namespace shoal {
+namespace {
+
+namespace fs = std::filesystem;
+
+/// Where decoding begins without --context: a block, so that attention is there and next to nothing.
+constexpr int64_t kShortContext = 32;
+/// Tokens decoded before the clock runs: arenas grow, and routing is traced.
+constexpr int64_t kWarmUpTokens = 8;
+
+struct BenchFlags {
+  std::string model;
+  std::string shape;
+  std::string cache;
+  std::vector<int64_t> prompts = {512};
+  std::vector<int64_t> batches = {1};
+  std::vector<int64_t> contexts;
+  int64_t gen = 64;
+  int runs = 5;
+  std::string split;
+  int experts_over = 0;
+  std::string transport = "inproc";
+  bool roofline = false;
+  bool json = false;
+  ComputeFlags compute;
+};
+
+std::string CacheFolder(const BenchFlags& flags) {
+  if (!flags.cache.empty()) return flags.cache;
+  if (const char* xdg = std::getenv("XDG_CACHE_HOME"); xdg != nullptr && *xdg != '\0')
+    return std::string(xdg) + "/shoal";
+  const char* home = std::getenv("HOME");
+  return std::string(home == nullptr ? "." : home) + "/.cache/shoal";
+}
+
+/// The folder of a named shape with random 4-bit weights; written once, and kept.
+absl::StatusOr<std::string> ShapeFolder(const BenchFlags& flags) {
+  const fs::path folder = fs::path(CacheFolder(flags)) / fmt::format("shape-{}-4bit-g64", flags.shape);
+  std::error_code error;
+  if (fs::exists(folder / "config.json", error)) return folder.string();
+  SynthOptions options;
+  ASSIGN_OR_RETURN(options.config_json, SynthPreset(flags.shape));
+  options.quantization = AffineFormat{4, 64};
+  // Under another name until it is whole: an interrupted writer leaves nothing that looks like a model.
+  const fs::path partial = folder.string() + fmt::format(".partial-{}", getpid());
+  options.out = partial.string();
+  fs::create_directories(folder.parent_path(), error);
+  {
+    ProgressBar bar("writing " + folder.string());
+    RETURN_IF_ERROR(Synthesize(options, [&bar](int64_t done, int64_t total) { bar.update(done, total); }));
+  }
+  fs::rename(partial, folder, error);
+  if (error && !fs::exists(folder / "config.json")) {
+    return Internal("{}: cannot be renamed to {}: {}", partial.string(), folder.string(), error.message());
+  }
+  if (error) fs::remove_all(partial, error);  // Another process was first, with the same bytes.
+  return folder.string();
+}
+
+/// --split gives layers where the numbers add up to the model's, else shares: 1,1 is half each. Where only
+/// experts are spread, all layers stay on the first node.
+absl::StatusOr<PlacementFlags> PlacementOf(const BenchFlags& flags, const ModelSpec& spec) {
+  PlacementFlags placement;
+  placement.experts_over = flags.experts_over;
+  if (flags.split.empty()) {
+    if (flags.experts_over > 0) placement.split = std::to_string(spec.layer_count());
+    return placement;
+  }
+  ASSIGN_OR_RETURN(const std::vector<int64_t> parts, ParseSplit(flags.split));
+  int64_t sum = 0;
+  for (const int64_t part : parts) sum += part;
+  if (sum == spec.layer_count()) {
+    placement.split = flags.split;
+    return placement;
+  }
+  if (sum == 0)
+    return InvalidArgument("--split '{}': expected layers per node, or shares such as 1,1", flags.split);
+  for (const int64_t part : parts) {
+    placement.proportions += fmt::format("{}{:.9f}", placement.proportions.empty() ? "" : ",",
+                                         static_cast<double>(part) / static_cast<double>(sum));
+  }
+  return placement;
+}
+
+/// Room in the cache for every load of the flags.
+int64_t PositionsNeeded(const BenchFlags& flags) {
+  int64_t positions = 0;
+  for (const int64_t prompt : flags.prompts) {
+    positions = std::max(positions, SyntheticLoad::PrefillPositions(prompt));
+  }
+  for (const int64_t batch : flags.batches) {
+    positions = std::max(positions, SyntheticLoad::DecodePositions(batch, kShortContext, flags.gen));
+  }
+  for (const int64_t context : flags.contexts) {
+    positions = std::max(positions, SyntheticLoad::DecodePositions(1, context, flags.gen));
+  }
+  return positions;
+}
+
+/// Runs loads on a cluster and collects what they gave.
+class Bencher {
+ public:
+  Bencher(const BenchFlags& flags, const LocalCluster& cluster, SyntheticLoad& load, const WorkModel& work)
+      : flags_(flags), cluster_(cluster), load_(load), work_(work) {}
+
+  absl::Status run(std::vector<BenchResult>& results) {
+    for (const int64_t prompt : flags_.prompts) {
+      LogInfo("prefill of {} tokens", prompt);
+      BenchResult result{.what = "prefill", .prompt = prompt};
+      result.bound_threads = threads_at_once(std::ssize(cluster_.plan().stages));
+      RETURN_IF_ERROR(measure(result, [&](bool trace) { return load_.prefill(prompt, trace); }));
+      results.push_back(std::move(result));
+    }
+    if (flags_.gen == 0) return absl::OkStatus();
+    for (const int64_t batch : flags_.batches) RETURN_IF_ERROR(decode(batch, kShortContext, results));
+    for (const int64_t context : flags_.contexts) RETURN_IF_ERROR(decode(1, context, results));
+    return absl::OkStatus();
+  }
+
+ private:
+  /// A batch goes as one step, and where there are several stages also as one step for each, which keeps them
+  /// all at work.
+  absl::Status decode(int64_t batch, int64_t context, std::vector<BenchResult>& results) {
+    LogInfo("decoding {} sequences at {} positions", batch, context);
+    RETURN_IF_ERROR(load_.fill(batch, context, flags_.gen));
+    const auto stages = std::min(std::ssize(cluster_.plan().stages), static_cast<std::ptrdiff_t>(batch));
+    for (const int64_t groups : std::set<int64_t>{1, stages}) {
+      BenchResult result{.what = "decode", .batch = batch, .context = context, .groups = groups};
+      result.bound_threads = threads_at_once(groups);
+      RETURN_IF_ERROR(measure(result, [&](bool trace) {
+        return load_.decode(trace ? std::min(flags_.gen, kWarmUpTokens) : flags_.gen, groups, trace);
+      }));
+      results.push_back(std::move(result));
+    }
+    return absl::OkStatus();
+  }
+
+  /// Stages take turns unless several steps are under way; owners of experts work beside them.
+  int threads_at_once(int64_t steps) const {
+    const auto nodes = std::ssize(cluster_.plan().nodes);
+    const auto stages = std::ssize(cluster_.plan().stages);
+    const auto busy = nodes - stages + std::min<int64_t>(steps, stages);
+    return static_cast<int>(busy) * threads();
+  }
+  int threads() const { return flags_.compute.threads; }
+
+  absl::Status measure(BenchResult& result, absl::FunctionRef<absl::StatusOr<LoadRun>(bool trace)> once) {
+    ASSIGN_OR_RETURN(const LoadRun warm, once(true));
+    result.experts_per_step = warm.size.experts / static_cast<double>(warm.size.steps);
+    const auto nodes = std::ssize(cluster_.plan().nodes);
+    for (int32_t i = 0; i < nodes; ++i) result.nodes.push_back({cluster_.plan().node(NodeId{i}).name, 0, {}});
+    std::vector<double> rates;
+    LoadRun last;
+    for (int run = 0; run < flags_.runs; ++run) {
+      const std::vector<StepProfile::Reading> before = profiles();
+      ASSIGN_OR_RETURN(last, once(false));
+      result.elapsed_ns += last.elapsed_ns();
+      rates.push_back(static_cast<double>(last.tokens) * 1e9 / static_cast<double>(last.elapsed_ns()));
+      add_breakdown(before, last, result);
+    }
+    for (NodeBreakdown& node : result.nodes) node.busy_share /= static_cast<double>(result.elapsed_ns);
+    last.size.experts = result.experts_per_step * static_cast<double>(last.size.steps);
+    result.steps = last.size.steps;
+    result.tokens = last.tokens;
+    result.tokens_per_s = SpreadOf(std::move(rates));
+    result.work = work_.of(last.size);
+    return absl::OkStatus();
+  }
+
+  void add_breakdown(const std::vector<StepProfile::Reading>& before, LoadRun& run,
+                     BenchResult& result) const {
+    const std::vector<StepProfile::Reading> after = profiles();
+    for (size_t i = 0; i < result.nodes.size(); ++i) {
+      NodeBreakdown& node = result.nodes[i];
+      node.busy_share += static_cast<double>(run.busy_ns[NodeId{static_cast<int32_t>(i)}]);
+      for (size_t p = 0; p < node.parts_ns.size(); ++p) node.parts_ns[p] += after[i].ns[p] - before[i].ns[p];
+      // Nodes were idle between the readings and the run.
+      node.parts_ns[static_cast<size_t>(StepPart::kIdle)] -=
+          (run.begin_ns - before[i].at_ns) + (after[i].at_ns - run.end_ns);
+    }
+  }
+
+  std::vector<StepProfile::Reading> profiles() const {
+    std::vector<StepProfile::Reading> all;
+    for (size_t i = 0; i < cluster_.plan().nodes.size(); ++i) {
+      all.push_back(cluster_.profile(NodeId{static_cast<int32_t>(i)})->read());
+    }
+    return all;
+  }
+
+  const BenchFlags& flags_;
+  const LocalCluster& cluster_;
+  SyntheticLoad& load_;
+  const WorkModel& work_;
+};
+
+absl::Status MeasureModel(BenchFlags& flags, BenchReport& report) {
+  if (!flags.shape.empty()) {
+    ASSIGN_OR_RETURN(flags.model, ShapeFolder(flags));
+  }
+  ASSIGN_OR_RETURN(const OpenedModel model, OpenModel(flags.model));
+  ASSIGN_OR_RETURN(const PlacementFlags placement, PlacementOf(flags, model.spec));
+  ASSIGN_OR_RETURN(LocalCluster::Options options,
+                   LocalOptions(model, placement, flags.compute, flags.transport));
+  const auto nodes = static_cast<int>(options.plan.nodes.size());
+  // One per core by default, however many nodes share them.
+  if (flags.compute.threads == 0) flags.compute.threads = std::max(1, flags.compute.chosen_threads() / nodes);
+  options.threads_per_node = flags.compute.threads;
+  const SyntheticLoad::Options load_options{.rows_per_step = BatcherOptions{}.rows_per_step};
+  const int64_t positions = PositionsNeeded(flags);
+  options.limits =
+      LimitsFor(model.spec, positions, std::max(load_options.rows_per_step, load_options.fill_piece));
+  options.profile = true;
+  report.isa = IsaName(options.isa);
+
+  std::unique_ptr<LocalCluster> cluster;
+  const int64_t loading_ns = NowNs();
+  {
+    ProgressBar bar("loading");
+    options.progress = [&bar](int64_t done, int64_t total) { bar.update(done, total); };
+    ASSIGN_OR_RETURN(cluster, LocalCluster::Load(std::move(options)));
+  }
+  report.load_s = 1e-9 * static_cast<double>(NowNs() - loading_ns);
+  ASSIGN_OR_RETURN(const ActivationMode activations, ParseActivationMode(flags.compute.activations));
+  ASSIGN_OR_RETURN(const Plan::KvDtype kv, ParseKvDtype(flags.compute.kv_dtype));
+  ASSIGN_OR_RETURN(const WorkModel work,
+                   WorkModel::Create(model.spec, *model.checkpoint, activations,
+                                     kv == Plan::KvDtype::kF32 ? DType::kF32 : DType::kF16));
+  PipelineEngine engine(kLocalLiveness);
+  RETURN_IF_ERROR(cluster->open(Epoch{1}, engine));
+  SyntheticLoad load(engine, load_options);
+  const absl::Status measured = Bencher(flags, *cluster, load, work).run(report.results);
+  report.peak_resident_bytes = PeakResidentBytes();
+  cluster->close(engine, Cancelled("done"));
+  RETURN_IF_ERROR(measured);
+
+  report.model = model.facts.name;
+  report.split = flags.split;
+  report.transport = flags.transport;
+  report.experts_over = flags.experts_over;
+  report.threads = flags.compute.threads;
+  report.kv_bytes = static_cast<int64_t>(work.of({.cached = positions}).kv_bytes);
+  for (int32_t i = 0; i < nodes; ++i) report.weight_bytes += cluster->model(NodeId{i}).bytes();
+  return absl::OkStatus();
+}
+
+absl::Status Bench(BenchFlags flags) {
+  BenchReport report;
+  report.machine = ReadTopology();
+  std::set<int> threads = {1, flags.compute.chosen_threads()};
+  if (!flags.roofline) {
+    RETURN_IF_ERROR(MeasureModel(flags, report));
+    threads = {1};
+    for (const BenchResult& result : report.results) threads.insert(result.bound_threads);
+  }
+  // Behind the loads: the memory that bounds are measured with is not the model's.
+  for (const int n : threads) {
+    LogInfo("measuring the bounds of {} thread{}", n, n == 1 ? "" : "s");
+    ThreadPool pool(n);
+    ASSIGN_OR_RETURN(report.bounds[n], MeasureRoofline(pool, {}));
+  }
+  Reconcile(report.bounds);
+  fmt::print("{}\n", flags.json ? BenchJson(report) : BenchText(report));
+  return absl::OkStatus();
+}
+
+}  // namespace
+
+Command AddBenchCommand(CLI::App& root) {
+  auto flags = std::make_shared<BenchFlags>();
+  CLI::App* app = root.add_subcommand(
+      "bench", "Measure a model, or a shape with random weights, against the bounds of this machine");
+  auto* model = app->add_option("--model", flags->model, "Model folder");
+  auto* shape =
+      app->add_option("--shape", flags->shape,
+                      "A: Qwen3-1.7B; B: Qwen3-30B-A3B cut to 6 layers; random, 4 bits in groups of 64");
+  auto* roofline =
+      app->add_flag("--roofline", flags->roofline, "Only the bounds, of one thread and of --threads");
+  model->excludes(shape)->excludes(roofline);
+  shape->excludes(roofline);
+  app->add_option(
+      "--cache", flags->cache,
+      "Where the weights of --shape are kept (default: $XDG_CACHE_HOME/shoal, or ~/.cache/shoal)");
+  app->add_option("--prompt", flags->prompts, "Tokens of a prefill, or several lengths (default 512)")
+      ->delimiter(',')
+      ->check(CLI::Range(1, 1 << 20));
+  app->add_option("--gen", flags->gen, "Tokens to decode (default 64); 0: prefill only")
+      ->check(CLI::Range(0, 1 << 16));
+  app->add_option("--batch", flags->batches,
+                  "Sequences decoded together, or several such numbers (default 1)")
+      ->delimiter(',')
+      ->check(CLI::Range(1, 256));
+  app->add_option("--context", flags->contexts, "Decode at so many cached positions, too")
+      ->delimiter(',')
+      ->check(CLI::Range(1, 1 << 20));
+  app->add_option("--runs", flags->runs, "Of each measurement, after one to warm up (default 5)")
+      ->check(CLI::Range(1, 1000));
+  auto* split =
+      app->add_option("--split", flags->split,
+                      "Layers over several nodes of this process: how many each, or shares such as 1,1");
+  app->add_option("--experts-over", flags->experts_over, "Experts over so many nodes, layers on the first")
+      ->check(CLI::Range(1, 64))
+      ->excludes(split);
+  app->add_option("--transport", flags->transport, "Between the nodes: inproc (default) or grpc");
+  app->add_flag("--json", flags->json, "For scripts");
+  flags->compute.add_to(*app);
+  app->callback([flags] {
+    if (flags->model.empty() && flags->shape.empty() && !flags->roofline) {
+      throw CLI::RequiredError("--model, --shape or --roofline");
+    }
+  });
+  return {app, [flags] { return Bench(*flags); }};
+}
+
+}  // namespace shoal

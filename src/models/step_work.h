@@ -1,0 +1,68 @@
+// What a step of a model must at least read and multiply, whoever computes it: what benchmarks divide by the
+// bounds of a machine.
+#pragma once
+
+#include <cstdint>
+
+#include "absl/status/statusor.h"
+#include "models/compute_context.h"
+#include "models/spec.h"
+#include "numeric/dtype.h"
+#include "weights/checkpoint.h"
+
+namespace shoal {
+
+/// The size of a step, or of several together.
+struct StepSize {
+  int64_t steps = 1;
+  int64_t rows = 0;     ///< Tokens computed.
+  int64_t sampled = 0;  ///< Rows of which the logits are wanted.
+  int64_t cached =
+      0;  ///< Positions of which keys and values are read: per step and sequence, those before and of it.
+  int64_t attended = 0;  ///< Positions that rows attend to, summed over the rows.
+  double experts = 0;    ///< Distinct routed experts whose weights are read, summed over steps and layers.
+};
+
+/// Bytes and operations. A multiply-add is two operations.
+struct StepWork {
+  double weight_bytes = 0;   ///< Packed, each weight once a step; of routed experts those of StepSize.
+  double kv_bytes = 0;       ///< Keys and values read, once a step and sequence.
+  double int8_ops = 0;       ///< Products of quantized weights with 8-bit activations.
+  double f32_ops = 0;        ///< All other products, attention's excepted.
+  double attention_ops = 0;  ///< Scores and values, f32.
+
+  double bytes() const { return weight_bytes + kv_bytes; }
+  double all_f32_ops() const { return f32_ops + attention_ops; }
+};
+
+class WorkModel {
+ public:
+  /// Errors of WeightReader::find. `kv`: type of the cache's elements.
+  static absl::StatusOr<WorkModel> Create(const ModelSpec& spec, const Checkpoint& checkpoint,
+                                          ActivationMode activations, DType kv);
+
+  StepWork of(const StepSize& size) const;
+  /// Routed experts of all layers, and how many of them a row takes: a step of one row reads just these.
+  int64_t experts() const { return experts_; }
+  int64_t experts_per_row() const { return experts_per_row_; }
+
+ private:
+  /// Products with some weights, per row that meets them.
+  struct Products {
+    int64_t bytes = 0;
+    int64_t int8_multiplies = 0;
+    int64_t f32_multiplies = 0;
+  };
+
+  Products every_row_;           ///< All layers but routed experts.
+  Products sampled_row_;         ///< Final norm and head.
+  double expert_bytes_ = 0;      ///< Of one routed expert, on average.
+  Products called_;              ///< Routed experts of a row: products alone, bytes are StepSize's.
+  int64_t embedding_bytes_ = 0;  ///< Of one row of the table.
+  int64_t experts_ = 0;
+  int64_t experts_per_row_ = 0;
+  int64_t kv_bytes_ = 0;              ///< Of one position, all layers.
+  int64_t attention_multiplies_ = 0;  ///< Of one row and position, all layers.
+};
+
+}  // namespace shoal

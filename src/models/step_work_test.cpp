@@ -1,0 +1,100 @@
+#include "models/step_work.h"
+
+#include <gtest/gtest.h>
+
+#include "base/status.h"
+#include "models/family.h"
+#include "models/footprint.h"
+#include "models/testing/checkpoints.h"
+
+namespace shoal {
+namespace {
+
+struct Subject {
+  std::shared_ptr<const Checkpoint> checkpoint;
+  ModelSpec spec;
+  Footprint footprint;
+  WorkModel int8;
+  WorkModel exact;
+};
+
+Subject Make(std::string_view family, std::optional<AffineFormat> format) {
+  const std::shared_ptr<const Checkpoint> checkpoint = *Checkpoint::Open(TinyCheckpoint(family, format));
+  const ModelSpec spec = *SpecFor(checkpoint->config());
+  return {checkpoint, spec, *MeasureFootprint(spec, *checkpoint),
+          *WorkModel::Create(spec, *checkpoint, ActivationMode::kInt8, DType::kF16),
+          *WorkModel::Create(spec, *checkpoint, ActivationMode::kF32, DType::kF32)};
+}
+
+/// Packed bytes of all weights that a step reads where it uses every expert: all but the embedding table, of
+/// which it reads its rows, unless the table is the head too.
+double AllBytes(const Subject& subject, int64_t rows) {
+  const Footprint& footprint = subject.footprint;
+  const double row = static_cast<double>(footprint.embedding.packed / subject.spec.vocabulary);
+  const int64_t unread = subject.spec.tied_head ? 0 : footprint.embedding.packed;
+  return static_cast<double>(footprint.total.packed - unread) + row * static_cast<double>(rows);
+}
+
+TEST(StepWork, AStepReadsEveryWeightOnceAndTheEmbeddingsOfItsRows) {
+  for (const Family* family : Families()) {
+    for (const auto& format : {std::optional<AffineFormat>(), std::optional(AffineFormat{4, 64})}) {
+      SCOPED_TRACE(family->model_type);
+      const Subject subject = Make(family->model_type, format);
+      const auto all = static_cast<double>(subject.int8.experts());
+      for (const int64_t rows : {1, 9}) {
+        const StepWork work = subject.int8.of({.steps = 1, .rows = rows, .sampled = 1, .experts = all});
+        EXPECT_NEAR(work.weight_bytes, AllBytes(subject, rows), 16.0 * rows);
+        EXPECT_NEAR(
+            subject.int8.of({.steps = 3, .rows = rows, .sampled = 3, .experts = 3 * all}).weight_bytes,
+            3 * AllBytes(subject, 0) + AllBytes(subject, rows) - AllBytes(subject, 0), 16.0 * rows);
+      }
+    }
+  }
+}
+
+TEST(StepWork, AStepWithoutSamplesDoesNotReadTheHead) {
+  const Subject subject = Make("qwen3", AffineFormat{4, 64});
+  const StepSize size{.steps = 1, .rows = 4, .sampled = 1};
+  StepSize silent = size;
+  silent.sampled = 0;
+  EXPECT_DOUBLE_EQ(subject.int8.of(size).weight_bytes - subject.int8.of(silent).weight_bytes,
+                   static_cast<double>(subject.footprint.head.packed));
+}
+
+TEST(StepWork, ARowMultipliesEveryMatrixOnceAndItsExpertsOnly) {
+  for (const Family* family : Families()) {
+    SCOPED_TRACE(family->model_type);
+    const Subject subject = Make(family->model_type, AffineFormat{4, 64});
+    double multiplies = 0;
+    double int8 = 0;
+    ForEachWeight(subject.spec, [&](const WeightUse& use) {
+      if (use.ref.shape.size() != 2 || use.role == "embedding") return;
+      auto elements = static_cast<double>(use.ref.elements());
+      if (use.expert >= 0) {
+        const MoeSpec& moe = *MoeOf(subject.spec.layers[static_cast<size_t>(use.layer)]);
+        elements *= static_cast<double>(moe.top_k) / static_cast<double>(moe.experts.size());
+      }
+      multiplies += elements;
+      if (use.role != "router") int8 += elements;
+    });
+    const StepSize size{.steps = 1, .rows = 5, .sampled = 5};
+    EXPECT_NEAR(subject.int8.of(size).int8_ops, 5 * 2 * int8, 1.0);
+    EXPECT_NEAR(subject.int8.of(size).f32_ops, 5 * 2 * (multiplies - int8), 1.0);
+    EXPECT_NEAR(subject.exact.of(size).f32_ops, 5 * 2 * multiplies, 1.0);
+    EXPECT_EQ(subject.exact.of(size).int8_ops, 0);
+  }
+}
+
+TEST(StepWork, AttentionReadsTheCacheAndMultipliesPerHead) {
+  const Subject subject = Make("qwen3", std::nullopt);
+  const GqaSpec& gqa = std::get<GqaSpec>(subject.spec.layers[0].mixer);
+  const auto layers = static_cast<double>(subject.spec.layer_count());
+  const StepSize size{.steps = 1, .rows = 2, .sampled = 0, .cached = 100, .attended = 199};
+  const double padded = (gqa.head_dim + 15) / 16 * 16;
+  EXPECT_EQ(subject.int8.of(size).kv_bytes, layers * 100 * 2 * gqa.kv_heads * padded * 2);
+  EXPECT_EQ(subject.exact.of(size).kv_bytes, layers * 100 * 2 * gqa.kv_heads * padded * 4);
+  EXPECT_EQ(subject.int8.of(size).attention_ops, layers * 199 * 4 * gqa.heads * gqa.head_dim);
+}
+
+}  // namespace
+}  // namespace shoal
