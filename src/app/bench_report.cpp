@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <nlohmann/json.hpp>
 #include <numeric>
+#include <optional>
 
 #include "base/check.h"
 #include "base/text.h"
@@ -92,8 +93,8 @@ Json ResultJson(const BenchReport& report, const BenchResult& result) {
   Json out = {{"what", result.what},
               {"threads", report.threads},
               {"batch", result.batch},
-              {"prompt", result.prompt.has_value() ? Json(*result.prompt) : Json(nullptr)},
-              {"context", result.context.has_value() ? Json(*result.context) : Json(nullptr)},
+              {"prompt", result.prompt},
+              {"context", result.context},
               {"isa", report.isa},
               {"split", report.split.empty() ? Json(nullptr) : Json(report.split)},
               {"experts_over", report.experts_over > 0 ? Json(report.experts_over) : Json(nullptr)},
@@ -132,11 +133,9 @@ std::string BoundsText(const BenchReport& report) {
 }
 
 std::string What(const BenchResult& result) {
-  std::string text = result.prompt.has_value()
-                         ? fmt::format("prefill {}", *result.prompt)
-                         : fmt::format("decode {} at {}", result.batch, *result.context);
-  if (result.groups > 1) text += fmt::format(" in {} groups", result.groups);
-  return text;
+  if (result.what == "prefill") return fmt::format("prefill {}", result.prompt);
+  return fmt::format("decode {} at {}{}", result.batch, result.context,
+                     result.groups > 1 ? fmt::format(" in {} groups", result.groups) : "");
 }
 
 /// "gate_up 38.2 %, down 19.0 %, ...": the largest first, what is below a tenth of a percent left out.

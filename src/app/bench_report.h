@@ -3,7 +3,6 @@
 
 #include <cstdint>
 #include <map>
-#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -32,13 +31,13 @@ struct NodeBreakdown {
 };
 
 struct BenchResult {
-  std::string_view what;           ///< "prefill" | "decode"
-  int64_t batch = 1;               ///< Sequences.
-  std::optional<int64_t> prompt;   ///< Tokens of a prefill.
-  std::optional<int64_t> context;  ///< Positions in the cache of each sequence when decoding begins.
-  int64_t groups = 1;              ///< Steps that the batch is cut into, all under way at once.
-  int64_t steps = 0;               ///< Of one run.
-  int64_t tokens = 0;              ///< Of one run.
+  std::string_view what;  ///< "prefill" | "decode"
+  int64_t batch = 1;      ///< Sequences.
+  int64_t prompt = 0;     ///< Tokens of each sequence before the first that is decoded.
+  int64_t context = 0;    ///< Of these, in the cache when the clock starts: none in prefill, all in decoding.
+  int64_t groups = 1;     ///< Steps that the batch is cut into, all under way at once.
+  int64_t steps = 0;      ///< Of one run.
+  int64_t tokens = 0;     ///< Of one run.
   Spread tokens_per_s;
   StepWork work;                ///< Of one run.
   double experts_per_step = 0;  ///< Distinct routed experts used, all layers; counted in a run beforehand.

@@ -143,7 +143,8 @@ class Bencher {
     RETURN_IF_ERROR(load_.fill(batch, context, flags_.gen));
     const auto stages = std::min(std::ssize(cluster_.plan().stages), static_cast<std::ptrdiff_t>(batch));
     for (const int64_t groups : std::set<int64_t>{1, stages}) {
-      BenchResult result{.what = "decode", .batch = batch, .context = context, .groups = groups};
+      BenchResult result{
+          .what = "decode", .batch = batch, .prompt = context, .context = context, .groups = groups};
       result.bound_threads = threads_at_once(groups);
       RETURN_IF_ERROR(measure(result, [&](bool trace) {
         return load_.decode(trace ? std::min(flags_.gen, kWarmUpTokens) : flags_.gen, groups, trace);
@@ -224,10 +225,14 @@ absl::Status MeasureModel(BenchFlags& flags, BenchReport& report) {
   // One per core by default, however many nodes share them.
   if (flags.compute.threads == 0) flags.compute.threads = std::max(1, flags.compute.chosen_threads() / nodes);
   options.threads_per_node = flags.compute.threads;
-  const SyntheticLoad::Options load_options{.rows_per_step = BatcherOptions{}.rows_per_step};
+  // Prompts are cut as a server cuts them.
+  constexpr int64_t kRowsPerStep = BatcherOptions{}.rows_per_step;
+  const auto stages = static_cast<int>(options.plan.stages.size());
+  const SyntheticLoad::Options load_options{.chunk_rows = [stages](int64_t rows_left) {
+    return PrefillChunkRows(rows_left, stages, kRowsPerStep);
+  }};
   const int64_t positions = PositionsNeeded(flags);
-  options.limits =
-      LimitsFor(model.spec, positions, std::max(load_options.rows_per_step, load_options.fill_piece));
+  options.limits = LimitsFor(model.spec, positions, std::max(kRowsPerStep, load_options.fill_piece));
   options.profile = true;
   report.isa = IsaName(options.isa);
 

@@ -19,21 +19,23 @@ double Seconds(ThreadPool& pool, int64_t size, absl::FunctionRef<void(Range part
   return static_cast<double>(NowNs() - begin_ns) * 1e-9;
 }
 
-/// The best rate, in units of `work_per_round` per second. `seconds_of(rounds)` does so many rounds and says
-/// how long they took. The length of a run is found by the best of a few, too: one that was interrupted looks
-/// long.
+/// The best rate of a time's worth of runs, in units of `work_per_round` per second. `seconds_of(rounds)`
+/// does so many rounds and says how long they took. Runs grow until they are long enough to count; one that
+/// was interrupted early on looks long, so growing does not end there.
 double BestRate(const RooflineOptions& options, double work_per_round,
                 absl::FunctionRef<double(int64_t rounds)> seconds_of) {
-  const auto best_s = [&](int runs, int64_t rounds) {
-    double best = seconds_of(rounds);
-    for (int run = 1; run < runs; ++run) best = std::min(best, seconds_of(rounds));
-    return best;
-  };
-  constexpr int kTrials = 3;
-  const double wanted_s = std::chrono::duration<double>(options.run).count();
-  int64_t rounds = 1;
-  while (best_s(kTrials, rounds) < wanted_s / 2) rounds *= 2;
-  return work_per_round * static_cast<double>(rounds) / best_s(options.runs, rounds);
+  const double enough_s = std::chrono::duration<double>(options.run).count();
+  const Deadline end = Deadline::after(options.budget);
+  double best = 0;
+  for (int64_t rounds = 1; best == 0 || !end.expired();) {
+    const double took_s = seconds_of(rounds);
+    if (took_s < enough_s) {
+      rounds *= 2;
+    } else {
+      best = std::max(best, static_cast<double>(rounds) / took_s);
+    }
+  }
+  return work_per_round * best;
 }
 
 const RateProbe* FirstAvailable(std::span<const RateProbe> probes) {
@@ -74,7 +76,7 @@ absl::StatusOr<double> ReadGigabytes(ThreadPool& pool, const RooflineOptions& op
 }  // namespace
 
 absl::StatusOr<Roofline> MeasureRoofline(ThreadPool& pool, const RooflineOptions& options) {
-  SHOAL_CHECK(options.runs >= 1 && options.read_bytes > 0 && options.run.count() > 0);
+  SHOAL_CHECK(options.read_bytes > 0 && options.run.count() > 0);
   const RateProbe* const int8 = FirstAvailable(Int8Probes());
   const RateProbe* const fma = FirstAvailable(FmaProbes());
   if (int8 == nullptr || fma == nullptr)

@@ -26,12 +26,13 @@ struct Roofline {
 };
 
 struct RooflineOptions {
-  int64_t read_bytes = int64_t{512} << 20;  ///< Well beyond the last cache.
-  Duration run = std::chrono::milliseconds(10);
-  int runs = 20;  ///< The best of them counts: what disturbs a run only makes it slower.
+  int64_t read_bytes = int64_t{512} << 20;           ///< Well beyond the last cache.
+  Duration run = std::chrono::milliseconds(8);       ///< At least so long, to count.
+  Duration budget = std::chrono::milliseconds(250);  ///< The best run of this time counts: what disturbs a
+                                                     ///< run only makes it slower.
 };
 
-/// Takes some two seconds with the default options. ResourceExhausted where the buffer does not fit;
+/// Takes some 1.5 seconds with the default options. ResourceExhausted where the buffer does not fit;
 /// FailedPrecondition on an x86 CPU without AVX2.
 absl::StatusOr<Roofline> MeasureRoofline(ThreadPool& pool, const RooflineOptions& options);
 

@@ -38,7 +38,7 @@ void Count(const StepResult& result, LoadRun& run) {
 }  // namespace
 
 SyntheticLoad::SyntheticLoad(Engine& engine, const Options& options) : engine_(engine), options_(options) {
-  SHOAL_CHECK(options.rows_per_step >= 1 && options.fill_piece >= 1);
+  SHOAL_CHECK_GE(options.fill_piece, 1);
   SHOAL_CHECK_EQ(options.fill_piece % kBlockPositions, 0);  // Pieces begin with a block.
 }
 
@@ -118,7 +118,7 @@ absl::StatusOr<LoadRun> SyntheticLoad::prefill(int64_t tokens, bool trace) {
   int64_t at = 0;
   const auto next = [&]() -> std::optional<Step> {
     if (at == tokens) return std::nullopt;
-    const int64_t end = std::min(tokens, at + options_.rows_per_step);
+    const int64_t end = std::min(tokens, at + options_.chunk_rows(tokens - at));
     Step step;
     step.want_routing = trace;
     if (at == 0) step.begins.push_back({sequence.id, {.temperature = 0}, {}, 0});

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <map>
 #include <optional>
 #include <vector>
@@ -31,8 +32,9 @@ struct LoadRun {
 class SyntheticLoad {
  public:
   struct Options {
-    int64_t rows_per_step = 256;  ///< A longer prompt is cut into chunks.
-    int64_t fill_piece = 2048;    ///< See fill().
+    /// Rows of a prompt's next chunk, where so many are left.
+    std::function<int64_t(int64_t rows_left)> chunk_rows = [](int64_t) { return 256; };
+    int64_t fill_piece = 2048;  ///< See fill().
     Duration step_timeout = std::chrono::minutes(10);
   };
   SyntheticLoad(Engine& engine, const Options& options);

@@ -62,7 +62,7 @@ constexpr EngineLimits kLimits{.blocks = 64, .context = 1024, .steps_in_flight =
 
 TEST(SyntheticLoad, APromptIsCutIntoChunksAndSampledOnce) {
   FakeEngine engine(kLimits);
-  SyntheticLoad load(engine, {.rows_per_step = 100});
+  SyntheticLoad load(engine, {.chunk_rows = [](int64_t) { return 100; }});
   const auto run = load.prefill(250, false);
   ASSERT_TRUE(run.ok()) << ToString(run.status());
   ASSERT_EQ(engine.steps.size(), 3u);
@@ -93,7 +93,7 @@ TEST(SyntheticLoad, AsManyChunksAreUnderWayAsTheEngineHasStages) {
   limits.steps_in_flight = 3;
   FakeEngine engine(limits);
   engine.hold = 3;
-  SyntheticLoad load(engine, {.rows_per_step = 10});
+  SyntheticLoad load(engine, {.chunk_rows = [](int64_t) { return 10; }});
   ASSERT_EQ(load.prefill(90, false).status(), absl::OkStatus());
   EXPECT_EQ(engine.out_max, 3u);
 }
@@ -213,7 +213,7 @@ TEST(SyntheticLoad, WhatDoesNotFitIsRefusedWithTheNumbers) {
 TEST(SyntheticLoad, AFailedStepEndsTheRunWithItsError) {
   FakeEngine engine(kLimits);
   engine.failing = StepId{2};
-  SyntheticLoad load(engine, {.rows_per_step = 10});
+  SyntheticLoad load(engine, {.chunk_rows = [](int64_t) { return 10; }});
   EXPECT_EQ(load.prefill(40, false).status(), Unavailable("node 'b' is away"));
 }
 

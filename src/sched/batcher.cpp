@@ -8,6 +8,16 @@
 
 namespace shoal {
 
+int64_t PrefillChunkRows(int64_t rows_left, int stages, int64_t rows_per_step) {
+  constexpr int64_t kChunksPerHop = 9;   // n / (n + S - 1) >= 0.9.
+  constexpr int64_t kChunkRowsMin = 64;  // Products of fewer rows run below the rate of large ones.
+  const int64_t hops = stages - 1;
+  if (hops <= 0) return rows_per_step;
+  const int64_t chunk =
+      std::max((rows_left + kChunksPerHop * hops - 1) / (kChunksPerHop * hops), kChunkRowsMin);
+  return std::min(chunk, rows_per_step);
+}
+
 int64_t PositionsMax(const EngineLimits& limits) {
   // The last generated token is never fed, so it needs no position in the cache.
   return std::min(limits.context, static_cast<int64_t>(limits.blocks) * kBlockPositions + 1);
@@ -110,30 +120,18 @@ void Batcher::add_decodes(Step& step, InFlight& record) {
 }
 
 void Batcher::add_prefills(Step& step, InFlight& record) {
-  int64_t budget = std::min(prefill_rows(), rows_left(step));
+  int64_t waiting_rows = 0;
+  for (const auto& [id, sequence] : running_) {
+    if (!sequence->decoding()) waiting_rows += sequence->unscheduled();
+  }
+  int64_t budget = std::min(PrefillChunkRows(waiting_rows, limits_.steps_in_flight, options_.rows_per_step),
+                            rows_left(step));
   for (const auto& [id, sequence] : running_) {
     const int64_t rows = std::min(budget, sequence->unscheduled());
     if (rows == 0 || sequence->decoding()) continue;
     add_slice(*sequence, rows, step, record);
     budget -= rows;
   }
-}
-
-// Prompt rows of one step. One stage takes as many as it may. Of S stages in a row all work only while n > S
-// - 1 chunks are on their way: n chunks take as long as n + S - 1, so that more and smaller ones waste less,
-// until the cost of a step as such tells. As the rows left grow fewer the chunks grow smaller, which drains
-// the stages evenly.
-int64_t Batcher::prefill_rows() const {
-  constexpr int64_t kChunksPerHop = 9;   // n / (n + S - 1) >= 0.9.
-  constexpr int64_t kChunkRowsMin = 64;  // Products of fewer rows run below the rate of large ones.
-  const int64_t hops = limits_.steps_in_flight - 1;
-  if (hops <= 0) return options_.rows_per_step;
-  int64_t rows = 0;
-  for (const auto& [id, sequence] : running_) {
-    if (!sequence->decoding()) rows += sequence->unscheduled();
-  }
-  const int64_t chunk = std::max((rows + kChunksPerHop * hops - 1) / (kChunksPerHop * hops), kChunkRowsMin);
-  return std::min<int64_t>(chunk, options_.rows_per_step);
 }
 
 // First come, first served: a large request at the head of the queue is not overtaken for ever by small ones.

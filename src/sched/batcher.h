@@ -34,6 +34,12 @@ absl::Status CheckFits(const GenerationRequest& request, const EngineLimits& lim
 /// Longest prompt + output that CheckFits lets pass: bounded by the model's context and by the whole cache.
 int64_t PositionsMax(const EngineLimits& limits);
 
+/// Prompt rows of the next step, where `rows_left` rows of prompts wait. One stage takes as many as it may.
+/// Of S stages in a row all work only while n > S - 1 chunks are on their way: n chunks take as long as n + S
+/// - 1, so that more and smaller ones waste less, until the cost of a step as such tells. As the rows left
+/// grow fewer the chunks grow smaller, which drains the stages evenly.
+int64_t PrefillChunkRows(int64_t rows_left, int stages, int64_t rows_per_step);
+
 /// The state of all sequences, and the blocks. Belongs to the scheduler's thread; does no I/O and calls
 /// nobody.
 class Batcher {
@@ -103,7 +109,6 @@ class Batcher {
   void step_returned(Sequence& sequence);
   void forget_workers();
   int64_t rows_left(const Step& step) const { return options_.rows_per_step - step.rows(); }
-  int64_t prefill_rows() const;
 
   const BatcherOptions options_;
   EngineLimits limits_;

@@ -36,8 +36,8 @@ def names(report):
 
 
 def test_every_load_asked_for_is_measured_once(one_node):
-    assert names(one_node) == [("prefill", 40, 1, None, 1), ("prefill", 300, 1, None, 1), ("decode", None, 1, 32, 1),
-                               ("decode", None, 3, 32, 1), ("decode", None, 1, 200, 1)]
+    assert names(one_node) == [("prefill", 40, 1, 0, 1), ("prefill", 300, 1, 0, 1), ("decode", 32, 1, 32, 1),
+                               ("decode", 32, 3, 32, 1), ("decode", 200, 1, 200, 1)]
 
 
 def test_results_hold_what_readers_of_the_json_need(one_node):
@@ -92,8 +92,8 @@ def test_a_longer_context_reads_more_of_the_cache(one_node):
 
 def test_a_split_is_measured_in_one_batch_and_with_all_stages_at_work(bench):
     report = bench(*QUICK, "--prompt", 300, "--batch", "1,4", "--split", "1,1", "--transport", "grpc")
-    assert names(report) == [("prefill", 300, 1, None, 1), ("decode", None, 1, 32, 1), ("decode", None, 4, 32, 1),
-                             ("decode", None, 4, 32, 2)]
+    assert names(report) == [("prefill", 300, 1, 0, 1), ("decode", 32, 1, 32, 1), ("decode", 32, 4, 32, 1),
+                             ("decode", 32, 4, 32, 2)]
     assert [r["bound_threads"] for r in report["results"]] == [2, 1, 1, 2]
     for result in report["results"]:
         assert result["split"] == "1,1" and result["transport"] == "grpc"
@@ -138,7 +138,7 @@ def test_a_shape_that_was_written_once_is_used_again(run, demo_model, tmp_path):
     done = run("--shape", "A", "--cache", tmp_path, "--runs", 1, "--prompt", 40, "--gen", 0, "--json")
     assert done.returncode == 0, done.stderr
     report = json.loads(done.stdout)
-    assert report["model"]["weight_bytes"] < 100e6 and names(report) == [("prefill", 40, 1, None, 1)]
+    assert report["model"]["weight_bytes"] < 100e6 and names(report) == [("prefill", 40, 1, 0, 1)]
 
 
 @pytest.mark.parametrize("words, said", [
