@@ -123,6 +123,7 @@ class Bencher {
 
   absl::Status run(std::vector<BenchResult>& results) {
     for (const int64_t prompt : flags_.prompts) {
+      if (prompt == 0) continue;
       LogInfo("prefill of {} tokens", prompt);
       BenchResult result{.what = "prefill", .prompt = prompt};
       result.bound_threads = threads_at_once(std::ssize(cluster_.plan().stages));
@@ -304,9 +305,10 @@ Command AddBenchCommand(CLI::App& root) {
   app->add_option(
       "--cache", flags->cache,
       "Where the weights of --shape are kept (default: $XDG_CACHE_HOME/shoal, or ~/.cache/shoal)");
-  app->add_option("--prompt", flags->prompts, "Tokens of a prefill, or several lengths (default 512)")
+  app->add_option("--prompt", flags->prompts,
+                  "Tokens of a prefill, or several lengths (default 512); 0: none")
       ->delimiter(',')
-      ->check(CLI::Range(1, 1 << 20));
+      ->check(CLI::Range(0, 1 << 20));
   app->add_option("--gen", flags->gen, "Tokens to decode (default 64); 0: prefill only")
       ->check(CLI::Range(0, 1 << 16));
   app->add_option("--batch", flags->batches,

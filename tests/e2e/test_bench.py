@@ -145,6 +145,7 @@ def test_a_shape_that_was_written_once_is_used_again(run, demo_model, tmp_path):
     ((), "--model, --shape or --roofline"),
     (("--shape", "C"), "'C'"),
     (("--batch", "0"), "--batch"),
+    (("--prompt", "-1"), "--prompt"),
     (("--transport", "pigeon"), "pigeon"),
     (("--split", "0,0"), "shares such as 1,1"),
     (("--split", "a,b"), "a"),

@@ -1,0 +1,264 @@
+#!/usr/bin/env python3
+"""What `shoal bench` finds on this machine, as the table of docs/benchmarks.md: two shapes with random 4-bit weights against the
+bounds of the machine, and where the time goes.
+
+Each case is one process, which also measures the bounds; its shares are of these. Only the standard library.
+"""
+import argparse
+import datetime
+import json
+import os
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from report import ROOT, commit, cpu_isa, machine, markers, spread, write_section
+
+DRIVER = "table.py"
+# A case that takes longer than this hangs.
+CASE_LIMIT_S = 1800
+
+
+@dataclass(frozen=True)
+class Case:
+    """One run of `shoal bench`."""
+    shape: str
+    threads: int  # Per node.
+    flags: tuple
+    nodes: int = 1
+    placement: str = ""
+
+
+def cases(effort):
+    """effort: quick (about two minutes on two cores), normal (about five), long (with 32k positions and large batches)."""
+    runs = ("--runs", 2 if effort == "quick" else 3)
+    gen = ("--gen", 16 if effort == "quick" else 32)
+    prompts = {"quick": "512", "normal": "512", "long": "512,2048"}[effort]
+    batches = {"quick": "1,4,8", "normal": "1,4,8,16", "long": "1,4,8,16,64"}[effort]
+    contexts = {"quick": (), "normal": ("--context", "8192"), "long": ("--context", "8192,32768")}[effort]
+    over_grpc = ("--transport", "grpc")
+    return [
+        Case("A", 1, (*runs, *gen, "--prompt", 0, "--batch", 1)),
+        Case("A", 2, (*runs, *gen, "--prompt", prompts, "--batch", batches, *contexts)),
+        Case("A", 1, (*runs, *gen, "--prompt", prompts, "--batch", "1,8", "--split", "1,1", *over_grpc), 2, "layers 1:1"),
+        Case("B", 1, (*runs, *gen, "--prompt", 0, "--batch", 1)),
+        Case("B", 2, (*runs, *gen, "--prompt", "512", "--batch", "1,16")),
+        Case("B", 1, (*runs, *gen, "--prompt", 0, "--batch", 1, "--experts-over", 2, *over_grpc), 2, "experts over both"),
+    ]
+
+
+# ------------------------------------------------------------------------------------------------------------ the tables
+
+
+def what(result):
+    if result["what"] == "prefill":
+        return f"prefill {result['prompt']}"
+    streams = "" if result["batch"] == 1 else f", {result['batch']} streams"
+    groups = "" if result["groups"] == 1 else f" in {result['groups']} steps"
+    return f"decode at {result['context']}{streams}{groups}"
+
+
+def target(case, result):
+    """The share of the bound that is aimed at, in percent; None where the aim is another."""
+    if case.shape != "A" or case.nodes != 1:
+        return None
+    if result["what"] == "prefill":
+        return 60
+    if result["batch"] == 1 and result["context"] <= 32:
+        return {1: 85, 2: 92}.get(case.threads)
+    return None
+
+
+def rate(result):
+    tokens = result["tokens_per_s"]
+    return f"{tokens['median']:.1f} ({tokens['min']:.1f}-{tokens['max']:.1f})"
+
+
+def rates_table(measured):
+    """measured: [(Case, report)]."""
+    lines = ["| shape | nodes x threads | what | tokens/s | MB per token | GB/s | share of the bound | target |",
+             "| --- | --- | --- | ---: | ---: | ---: | ---: | ---: |"]
+    for case, report in measured:
+        for result in report["results"]:
+            place = f"{case.nodes} x {case.threads}" + (f", {case.placement}" if case.placement else "")
+            aim = target(case, result)
+            megabytes = 1e-6 * (result["bytes_per_token"] + result["kv_bytes_per_token"])
+            lines.append(f"| {case.shape} | {place} | {what(result)} | {rate(result)} | {megabytes:.1f} | "
+                         f"{result['read_gbs']:.1f} | {100 * result['share_of_bound']:.0f} % of {result['bound']} | "
+                         f"{f'{aim} %' if aim else ''} |")
+    return lines
+
+
+class Found:
+    """Looks results up; None where a case or a result was not measured."""
+
+    def __init__(self, measured):
+        self.measured = measured
+
+    def result(self, shape, nodes, threads, **fields):
+        """The one with these fields; of several (other numbers of steps), the fastest."""
+        found = [result for case, report in self.measured if (case.shape, case.nodes, case.threads) == (shape, nodes, threads)
+                 for result in report["results"] if all(result[key] == value for key, value in fields.items())]
+        return max(found, key=lambda result: result["tokens_per_s"]["median"], default=None)
+
+    def rate(self, *place, **fields):
+        result = self.result(*place, **fields)
+        return None if result is None else result["tokens_per_s"]["median"]
+
+
+def step_ms(result):
+    return result["nodes"][0]["elapsed_ms"]
+
+
+def comparisons(measured):
+    """[(what, figure, target)] of rows with each other and with what they are made of."""
+    found = Found(measured)
+    lines = []
+
+    def ratio(text, over, under, aim):
+        if over and under:
+            lines.append((text, f"{over / under:.2f}", aim))
+
+    def decode(*place, **fields):
+        return found.result(*place, what="decode", **fields)
+
+    alone, four = decode("A", 1, 2, batch=1, context=32), decode("A", 1, 2, batch=4)
+    ratio("A, 2 threads: time of a step with 4 streams to that of one", four and step_ms(four), alone and step_ms(alone),
+          "<= 1.15")
+    ratio("A, one stream: 2 nodes of 1 thread to 1 node of 1 thread", found.rate("A", 2, 1, what="decode", batch=1),
+          found.rate("A", 1, 1, what="decode", batch=1), ">= 0.95")
+    ratio("A, 8 streams: 2 nodes of 1 thread (the better number of steps) to 1 node of 2 threads",
+          found.rate("A", 2, 1, what="decode", batch=8), found.rate("A", 1, 2, what="decode", batch=8), ">= 0.9")
+    for prompt, aim in ((512, ">= 0.8"), (2048, ">= 0.9")):
+        ratio(f"A, prefill {prompt}: 2 nodes of 1 thread to 1 node of 2 threads",
+              found.rate("A", 2, 1, what="prefill", prompt=prompt), found.rate("A", 1, 2, what="prefill", prompt=prompt), aim)
+    spread_experts = decode("B", 2, 1, batch=1)
+    if spread_experts:
+        # Owners compute at the same time, so what the first node's exchange takes is what spreading adds.
+        exchange_us = 1e3 * spread_experts["nodes"][0]["parts_ms"]["exchange"] / B_LAYERS
+        lines.append(("B, experts over 2 nodes: sending and waiting, per layer", f"{exchange_us:.0f} us", "<= 120 us"))
+    for context in (8192, 32768):
+        deep = decode("A", 1, 2, batch=1, context=context)
+        if deep:
+            lines.append((f"A, 2 threads, decode at {context}: attention's share of its own bound",
+                          f"{100 * deep['attention_share_of_bound']:.0f} %", ">= 80 %"))
+    for prompt in (512, 2048):
+        long = found.result("A", 1, 2, what="prefill", prompt=prompt)
+        if long:
+            lines.append((f"A, 2 threads, prefill {prompt}: attention's share of its own bound",
+                          f"{100 * long['attention_share_of_bound']:.0f} %", ">= 50 %"))
+    for case, report in measured:
+        if (case.nodes, case.threads) != (1, 2):
+            continue
+        model = report["model"]
+        room = 1.1 * model["weight_bytes"] + model["kv_bytes"] + 200e6
+        lines.append((f"{case.shape}: loading, packed bytes per second and thread",
+                      f"{1e-9 * model['weight_bytes'] / model['load_s'] / case.threads:.2f} GB/s", ">= 1.5 GB/s"))
+        lines.append((f"{case.shape}: peak memory to 1.1 times the weights, the cache and 200 MB",
+                      f"{model['peak_resident_bytes'] / room:.2f}", "<= 1"))
+    return lines
+
+
+B_LAYERS = 6
+
+
+def breakdown_table(measured):
+    """Milliseconds of a step (decode) or of a whole prompt (prefill), and percent, by part; one column a result."""
+    columns = []
+    for case, report in measured:
+        for result in report["results"]:
+            if (case.nodes, case.threads) == (1, 2) and result["batch"] in (1, 16):
+                columns.append((f"{case.shape}, {what(result)}", result["nodes"][0]))
+    parts = []
+    for _, node in columns:
+        parts += [part for part in node["parts_ms"] if part not in parts]
+    lines = ["| ms (%) | " + " | ".join(name for name, _ in columns) + " |", "| --- |" + " ---: |" * len(columns)]
+    for part in parts:
+        cells = []
+        for _, node in columns:
+            ms = node["parts_ms"].get(part, 0)
+            cells.append(f"{ms:.2f} ({100 * ms / node['elapsed_ms']:.1f})" if ms else "")
+        lines.append(f"| {part} | " + " | ".join(cells) + " |")
+    lines.append("| together | " + " | ".join(f"{node['sum_ms']:.2f} of {node['elapsed_ms']:.2f}" for _, node in columns) + " |")
+    return lines
+
+
+def bounds_lines(measured):
+    """The bounds that the processes found, over all of them."""
+    lines = []
+    names = {"read_gbs": "reads, GB/s", "vnni_gops": "8-bit, Gop/s", "amx_gops": "tiles, Gop/s", "fma_gflops": "f32, GFLOP/s"}
+    threads = sorted({int(key) for _, report in measured for key in report["bounds"]["read_gbs"]})
+    lines.append("| bound | " + " | ".join(f"{n} thread{'s' if n > 1 else ''}" for n in threads) + " |")
+    lines.append("| --- |" + " ---: |" * len(threads))
+    for key, name in names.items():
+        values = {n: [report["bounds"][key][str(n)] for _, report in measured if str(n) in report["bounds"][key]]
+                  for n in threads}
+        if any(values.values()):
+            lines.append(f"| {name} | " + " | ".join(spread(values[n], 1 if key == "read_gbs" else 0) if values[n] else ""
+                                                     for n in threads) + " |")
+    return lines
+
+
+def page(measured, load, seconds):
+    isas = sorted({result["isa"] for _, report in measured for result in report["results"]})
+    how = measured[0][1]["bounds"]["vnni_how"]
+    runs = measured[0][1]["results"][0]["tokens_per_s"]["runs"]
+    return "\n".join([
+        f"Machine: {machine()} ({' '.join(cpu_isa())}), load {load:.1f} at the start; kernels: {', '.join(isas)}. "
+        f"Commit {commit()}, {datetime.date.today().isoformat()}; {seconds:.0f} s. Median (minimum-maximum) of {runs} runs after "
+        "one to warm up; nodes are of one process, over loopback gRPC where there are two.", "",
+        f"The bounds, as each of the {len(measured)} processes found them (8-bit: {how}):", "", *bounds_lines(measured), "",
+        *rates_table(measured), "",
+        "| compared | is | target |", "| --- | ---: | ---: |",
+        *(f"| {text} | {figure} | {aim} |" for text, figure, aim in comparisons(measured)), "",
+        "Where the time goes:", "", *breakdown_table(measured)])
+
+
+# --------------------------------------------------------------------------------------------------------------- running
+
+
+def run(shoal, cache, isa, case):
+    """The parsed JSON of one case. RuntimeError with what the program said where it fails."""
+    command = [shoal, "bench", "--shape", case.shape, "--cache", cache, "--threads", case.threads, *case.flags, "--json",
+               *(["--isa", isa] if isa else [])]
+    done = subprocess.run([str(word) for word in command], capture_output=True, text=True, timeout=CASE_LIMIT_S, check=False)
+    if done.returncode != 0:
+        raise RuntimeError(f"{' '.join(map(str, command))}: exit status {done.returncode}\n{done.stderr.strip()[-2000:]}")
+    return json.loads(done.stdout)
+
+
+def main(arguments=None):
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--shoal", default=ROOT / "build" / "release" / "bin" / "shoal", type=Path)
+    parser.add_argument("--cache", default=ROOT / "build" / "bench", type=Path,
+                        help="where the shapes' weights are kept (3 GB, written once; default build/bench)")
+    parser.add_argument("--isa", default="", help="instruction set of the kernels (default: the fastest here)")
+    parser.add_argument("--write", action="store_true", help="put the tables into docs/benchmarks.md")
+    effort = parser.add_mutually_exclusive_group()
+    effort.add_argument("--quick", dest="effort", action="store_const", const="quick", help="fewer rows, fewer runs")
+    effort.add_argument("--long", dest="effort", action="store_const", const="long",
+                        help="also 2048 tokens, 64 streams and 32768 positions")
+    flags = parser.parse_args(arguments)
+    load, begin, measured = os.getloadavg()[0], time.monotonic(), []
+    for case in cases(flags.effort or "normal"):
+        print(f"{case.shape}: {case.nodes} x {case.threads} {case.placement} ...", flush=True)
+        try:
+            report = run(flags.shoal, flags.cache, flags.isa, case)
+        except (RuntimeError, subprocess.TimeoutExpired, OSError) as error:
+            print(f"bench/{DRIVER}: {error}", file=sys.stderr)
+            return 1
+        for result in report["results"]:
+            print(f"  {what(result)}: {rate(result)} tokens/s, {100 * result['share_of_bound']:.0f} % of {result['bound']}",
+                  flush=True)
+        measured.append((case, report))
+    text = page(measured, load, time.monotonic() - begin)
+    print("\n".join((markers(DRIVER)[0], text, markers(DRIVER)[1])))
+    if flags.write:
+        write_section(DRIVER, text)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

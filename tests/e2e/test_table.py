@@ -1,0 +1,101 @@
+"""bench/table.py: on reports of `shoal bench` with known numbers, and once on real ones."""
+import table
+from table import Case
+
+
+def result(what, tokens_per_s, *, batch=1, prompt=32, context=32, groups=1, exchange_ms=0.0, steps_ms=10.0):
+    return {"what": what, "threads": 1, "batch": batch, "prompt": prompt, "context": context, "groups": groups, "isa": "avx512",
+            "tokens_per_s": {"median": tokens_per_s, "min": tokens_per_s - 1, "max": tokens_per_s + 1, "runs": 3},
+            "bytes_per_token": 9e8, "kv_bytes_per_token": 1e8, "read_gbs": 10.0, "share_of_bound": 0.5, "bound": "read",
+            "bound_threads": 1, "attention_share_of_bound": 0.625,
+            "nodes": [{"node": "coordinator", "busy_share": 0.5, "elapsed_ms": steps_ms, "sum_ms": steps_ms,
+                       "parts_ms": {"qkv": steps_ms - exchange_ms, "exchange": exchange_ms}}]}
+
+
+def report(*results, reads=(("1", 10.0),)):
+    return {"machine": {}, "results": list(results),
+            "bounds": {"read_gbs": dict(reads), "vnni_gops": {key: 100.0 for key, _ in reads}, "amx_gops": {},
+                       "fma_gflops": {key: 25.0 for key, _ in reads}, "vnni_how": "vpdpbusd on 512 bits"},
+            "model": {"name": "m", "weight_bytes": 1_000_000_000, "kv_bytes": 100_000_000, "load_s": 0.5,
+                      "peak_resident_bytes": 1_400_000_000}}
+
+
+ONE = Case("A", 1, ())
+TWO = Case("A", 2, ())
+SPLIT = Case("A", 1, (), 2, "layers 1:1")
+EXPERTS = Case("B", 1, (), 2, "experts over both")
+
+MEASURED = [
+    (ONE, report(result("decode", 10.0))),
+    (TWO, report(result("prefill", 200.0, prompt=512, context=0), result("decode", 18.0, steps_ms=50.0),
+                 result("decode", 60.0, batch=4, steps_ms=60.0), result("decode", 80.0, batch=8),
+                 result("decode", 9.0, context=8192, prompt=8192), reads=(("1", 9.0), ("2", 20.0)))),
+    (SPLIT, report(result("prefill", 150.0, prompt=512, context=0), result("decode", 9.5),
+                   result("decode", 40.0, batch=8), result("decode", 76.0, batch=8, groups=2))),
+    (EXPERTS, report(result("decode", 30.0, exchange_ms=1.2))),
+]
+
+
+def compared():
+    return {text: (figure, aim) for text, figure, aim in table.comparisons(MEASURED)}
+
+
+def test_ratios_are_taken_between_the_right_rows():
+    rows = compared()
+    assert rows["A, 2 threads: time of a step with 4 streams to that of one"] == ("1.20", "<= 1.15")
+    assert rows["A, one stream: 2 nodes of 1 thread to 1 node of 1 thread"] == ("0.95", ">= 0.95")
+    assert rows["A, prefill 512: 2 nodes of 1 thread to 1 node of 2 threads"] == ("0.75", ">= 0.8")
+
+
+def test_of_one_batch_and_several_steps_the_faster_counts():
+    (row,) = [value for text, value in compared().items() if text.startswith("A, 8 streams")]
+    assert row == ("0.95", ">= 0.9")
+
+
+def test_an_exchange_is_told_per_layer():
+    assert compared()["B, experts over 2 nodes: sending and waiting, per layer"] == ("200 us", "<= 120 us")
+
+
+def test_memory_and_loading_are_held_against_the_weights():
+    rows = compared()
+    assert rows["A: loading, packed bytes per second and thread"] == ("1.00 GB/s", ">= 1.5 GB/s")
+    assert rows["A: peak memory to 1.1 times the weights, the cache and 200 MB"] == ("1.00", "<= 1")
+
+
+def test_what_was_not_measured_is_not_compared():
+    rows = compared()
+    assert not any("2048" in text or "32768" in text for text in rows)
+    assert table.comparisons([]) == []
+
+
+def test_rows_name_machine_shape_threads_and_spread():
+    text = table.page(MEASURED, 0.5, 12)
+    assert "| A | 2 x 1, layers 1:1 | decode at 32, 8 streams in 2 steps | 76.0 (75.0-77.0) | 1000.0 | 10.0 | 50 % of read |  |" in text
+    assert "| A | 1 x 2 | decode at 32 | 18.0 (17.0-19.0) | 1000.0 | 10.0 | 50 % of read | 92 % |" in text
+    assert "| reads, GB/s | 10.0 (9.0-10.0) | 20.0 (20.0-20.0) |" in text
+    assert "tiles" not in text  # No process found any.
+    assert "load 0.5 at the start; kernels: avx512" in text
+
+
+def test_a_breakdown_shows_parts_and_their_sum():
+    lines = table.breakdown_table(MEASURED)
+    assert lines[0] == "| ms (%) | A, prefill 512 | A, decode at 32 | A, decode at 8192 |"
+    assert lines[-1].startswith("| together | 10.00 of 10.00 | 50.00 of 50.00 |")
+    assert "| qkv | 10.00 (100.0) | 50.00 (100.0) | 10.00 (100.0) |" in lines
+
+
+def test_a_program_that_fails_is_an_error_with_what_it_said(tmp_path, capsys):
+    assert table.main(["--quick", "--shoal", "/bin/false", "--cache", str(tmp_path)]) == 1
+    assert "exit status 1" in capsys.readouterr().err
+
+
+def test_the_cases_are_flags_that_shoal_bench_takes(shoal, demo_model, tmp_path, capsys):
+    # The demo model in place of both shapes: it has layers to split and experts to spread.
+    for shape in "AB":
+        (tmp_path / f"shape-{shape}-4bit-g64").symlink_to(demo_model)
+    assert table.main(["--quick", "--shoal", str(shoal), "--cache", str(tmp_path)]) == 0, capsys.readouterr().err
+    out = capsys.readouterr().out
+    assert "<!-- begin: bench/table.py -->" in out
+    for text in ("| A | 1 x 2 | prefill 512 |", "decode at 32, 8 streams in 2 steps", "| B | 2 x 1, experts over both |",
+                 "| gate_up |", "per layer"):
+        assert text in out
