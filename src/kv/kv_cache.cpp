@@ -1,9 +1,6 @@
 #include "kv/kv_cache.h"
 
-#include <sys/mman.h>
-
-#include <cerrno>
-#include <cstring>
+#include <cstdint>
 #include <string>
 #include <utility>
 
@@ -37,35 +34,27 @@ absl::StatusOr<std::unique_ptr<KvCache>> KvCache::Create(Range layers, std::vect
     cache->layer_offset_.push_back(bytes);
     size_t layer_bytes = 0;
     if (__builtin_mul_overflow(2 * HalfBlockBytes(shape, dtype), static_cast<size_t>(blocks), &layer_bytes) ||
-        __builtin_add_overflow(bytes, layer_bytes, &bytes)) {
+        __builtin_add_overflow(bytes, layer_bytes, &bytes) || bytes > size_t{INT64_MAX} / 2) {
       return ResourceExhausted("kv: {} blocks of {} layers exceed the address space", blocks, layers.size());
     }
   }
   cache->shapes_ = std::move(shapes);
-  cache->bytes_ = bytes;
-  if (bytes > 0) {
-    // NORESERVE: pages appear when a block is first written, so an idle cache costs nothing.
-    void* map =
-        mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-    if (map == MAP_FAILED) {
-      return ResourceExhausted("kv: {} for {} blocks of layers [{}, {}) refused: {}. Ask for fewer blocks.",
-                               FormatBytes(static_cast<int64_t>(bytes)), blocks, layers.begin, layers.end,
-                               std::strerror(errno));
-    }
-    cache->base_ = static_cast<std::byte*>(map);
+  // Pages appear when a block is first written, so an idle cache costs nothing. Huge ones: decode reads the
+  // cache once per token, in runs of some KiB, and with 4 KiB pages the walks cost as much as the reads.
+  absl::StatusOr<AlignedMemory> memory = AlignedMemory::Allocate(static_cast<int64_t>(bytes));
+  if (!memory.ok()) {
+    return ResourceExhausted("kv: {} for {} blocks of layers [{}, {}) refused. Ask for fewer blocks.",
+                             FormatBytes(static_cast<int64_t>(bytes)), blocks, layers.begin, layers.end);
   }
+  cache->memory_ = *std::move(memory);
   return cache;
-}
-
-KvCache::~KvCache() {
-  if (base_ != nullptr) munmap(base_, bytes_);
 }
 
 std::byte* KvCache::keys(LayerId layer, BlockId block) const {
   SHOAL_CHECK(layers_.contains(layer.value));
   SHOAL_CHECK(block.value >= 0 && block.value < blocks_);
   const auto index = static_cast<size_t>(layer.value - layers_.begin);
-  return base_ + layer_offset_[index] +
+  return memory_.data() + layer_offset_[index] +
          2 * HalfBlockBytes(shapes_[index], dtype_) * static_cast<size_t>(block.value);
 }
 

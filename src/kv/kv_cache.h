@@ -13,6 +13,7 @@
 #include "base/range.h"
 #include "kv/block_pool.h"
 #include "numeric/dtype.h"
+#include "numeric/memory.h"
 
 namespace shoal {
 
@@ -32,7 +33,6 @@ class KvCache {
   /// ResourceExhausted if the address space or memory limit refuses it.
   static absl::StatusOr<std::unique_ptr<KvCache>> Create(Range layers, std::vector<KvLayerShape> shapes,
                                                          DType dtype, int blocks);
-  ~KvCache();
   KvCache(const KvCache&) = delete;
   KvCache& operator=(const KvCache&) = delete;
 
@@ -54,8 +54,7 @@ class KvCache {
   DType dtype_ = DType::kF16;
   int blocks_ = 0;
   std::vector<size_t> layer_offset_;  // Byte offset of each layer's blocks in the map.
-  std::byte* base_ = nullptr;
-  size_t bytes_ = 0;
+  AlignedMemory memory_;
 };
 
 /// "f32", "bf16", "f16" -> dtype; InvalidArgument lists these.
