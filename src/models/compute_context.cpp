@@ -33,10 +33,14 @@ void ComputeContext::for_rows(int64_t rows, int64_t cols, absl::FunctionRef<void
   }
 }
 
+int ComputeContext::threads_for(int64_t multiplies) const {
+  return multiplies < kMultipliesWorthThreads ? 1 : pool->threads();
+}
+
 void ComputeContext::for_parts(int64_t size, int64_t multiplies,
                                absl::FunctionRef<void(Range part)> work) const {
   if (size == 0) return;
-  if (size == 1 || multiplies < kMultipliesWorthThreads) {
+  if (size == 1 || threads_for(multiplies) == 1) {
     work(Range{0, size});
   } else {
     pool->run_parts(size, 1, work);

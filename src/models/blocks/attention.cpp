@@ -137,63 +137,97 @@ MatView<float> Attention::padded(const ComputeContext& context, MatView<float> r
   return wide;
 }
 
-/// Work is cut over (kv head, row), head by head, so that a thread's rows share the blocks they read.
 void Attention::attend(const ComputeContext& context, const KvLayerView& cache,
                        std::span<const AttentionRow> rows) const {
-  const auto tokens = static_cast<int64_t>(rows.size());
-  const int64_t units = tokens * kv_heads_;
-  if (units < context.pool->threads()) {  // Too few units for the threads: long rows are cut by position too.
-    for (const AttentionRow& row : rows) attend_in_splits(context, cache, row);
-    return;
-  }
-  const auto run = [&](Range row_range, Range kv_heads) {
-    if (row_range.empty() || kv_heads.empty()) return;
-    context.kernels->attention({.cache = cache,
-                                .group = heads_ / kv_heads_,
-                                .scale = scale_,
-                                .rows = rows.data(),
-                                .row_range = row_range,
-                                .kv_heads = kv_heads});
-  };
+  const ArenaScope scope(*context.arena);
+  Arena& arena = *context.arena;
   int64_t positions = 0;
   for (const AttentionRow& row : rows) positions += row.positions.size();
-  context.for_parts(units, 2 * positions * heads_ * padded_dim_, [&](Range part) {
-    const int64_t first = part.begin / tokens;
-    const int64_t last = (part.end - 1) / tokens;
-    if (first == last) return run({part.begin % tokens, (part.end - 1) % tokens + 1}, {first, first + 1});
-    run({part.begin % tokens, tokens}, {first, first + 1});
-    run({0, tokens}, {first + 1, last});
-    run({0, (part.end - 1) % tokens + 1}, {last, last + 1});
-  });
+  const int parts = context.threads_for(2 * positions * heads_ * padded_dim_);
+  const std::span<AttentionCut> cuts = arena.allocate<AttentionCut>(parts + 1);
+  CutAttention(rows, kv_heads_, cuts);
+  // partials[i]: of the row that cuts[i] goes through; several cuts may go through one row.
+  const std::span<float*> partials = arena.allocate<float*>(parts + 1);
+  for (size_t i = 0; i < cuts.size(); ++i) {
+    if (!cuts[i].inside) {
+      partials[i] = nullptr;
+    } else if (i > 0 && cuts[i - 1].inside && cuts[i - 1].row == cuts[i].row) {
+      partials[i] = partials[i - 1];
+    } else {
+      const Range splits = AttentionSplits(rows[static_cast<size_t>(cuts[i].row)].positions);
+      partials[i] =
+          arena.allocate<float>(splits.size() * heads_ * AttentionPartialFloats(padded_dim_)).data();
+    }
+  }
+  const auto attend_part = [&](Range part) {
+    for (auto i = static_cast<size_t>(part.begin); i < static_cast<size_t>(part.end); ++i) {
+      attend_between(*context.kernels, cache, rows, {cuts[i], partials[i]}, {cuts[i + 1], partials[i + 1]});
+    }
+  };
+  if (parts == 1) return attend_part({0, 1});
+  context.pool->run_parts(parts, 1, attend_part);
+  for (size_t i = 0; i < cuts.size(); ++i) {
+    if (partials[i] == nullptr || (i > 0 && partials[i] == partials[i - 1])) continue;
+    const AttentionRow& row = rows[static_cast<size_t>(cuts[i].row)];
+    const int64_t splits = AttentionSplits(row.positions).size();
+    context.for_parts(heads_, splits * heads_ * padded_dim_, [&](Range heads) {
+      context.kernels->attention_merge({.partials = partials[i],
+                                        .splits = splits,
+                                        .heads = heads_,
+                                        .head_dim = padded_dim_,
+                                        .out = row.out,
+                                        .head_range = heads});
+    });
+  }
 }
 
-void Attention::attend_in_splits(const ComputeContext& context, const KvLayerView& cache,
-                                 const AttentionRow& row) const {
-  const ArenaScope scope(*context.arena);
-  const Range splits = AttentionSplits(row.positions);
-  const std::span<float> partials =
-      context.arena->allocate<float>(splits.size() * heads_ * AttentionPartialFloats(padded_dim_));
-  const int64_t group = heads_ / kv_heads_;
-  const int64_t multiplies = 2 * row.positions.size() * heads_ * padded_dim_;
-  context.for_parts(splits.size() * kv_heads_, multiplies, [&](Range part) {
-    for (int64_t unit = part.begin; unit < part.end; ++unit) {
-      const int64_t split = splits.begin + unit / kv_heads_;
-      const int64_t kv_head = unit % kv_heads_;
-      context.kernels->attention_partial({.cache = cache,
-                                          .group = group,
-                                          .scale = scale_,
-                                          .row = row,
-                                          .splits = {split, split + 1},
-                                          .kv_heads = {kv_head, kv_head + 1},
-                                          .partials = partials.data()});
-    }
-  });
-  context.kernels->attention_merge({.partials = partials.data(),
-                                    .splits = splits.size(),
-                                    .heads = heads_,
-                                    .head_dim = padded_dim_,
-                                    .out = row.out,
-                                    .head_range = {0, heads_}});
+void Attention::attend_between(const Kernels& kernels, const KvLayerView& cache,
+                               std::span<const AttentionRow> rows, const CutRow& begin,
+                               const CutRow& end) const {
+  const auto cells = [&](const AttentionCut& from, const AttentionCut& to, float* partials) {
+    attend_cells(kernels, cache, rows[static_cast<size_t>(from.row)], from, to, partials);
+  };
+  if (begin.cut.inside && end.cut.inside && begin.cut.row == end.cut.row) {
+    return cells(begin.cut, end.cut, begin.partials);
+  }
+  int64_t first = begin.cut.row;
+  if (begin.cut.inside) {
+    const Range splits = AttentionSplits(rows[static_cast<size_t>(first)].positions);
+    cells(begin.cut, {.row = first, .split = splits.end}, begin.partials);
+    ++first;
+  }
+  if (first < end.cut.row) {
+    kernels.attention({.cache = cache,
+                       .group = heads_ / kv_heads_,
+                       .scale = scale_,
+                       .rows = rows.data(),
+                       .row_range = {first, end.cut.row},
+                       .kv_heads = {0, kv_heads_}});
+  }
+  if (end.cut.inside) {
+    const Range splits = AttentionSplits(rows[static_cast<size_t>(end.cut.row)].positions);
+    cells({.row = end.cut.row, .split = splits.begin}, end.cut, end.partials);
+  }
+}
+
+void Attention::attend_cells(const Kernels& kernels, const KvLayerView& cache, const AttentionRow& row,
+                             const AttentionCut& begin, const AttentionCut& end, float* partials) const {
+  const auto attend = [&](Range splits, Range kv_heads) {
+    if (splits.empty() || kv_heads.empty()) return;
+    kernels.attention_partial({.cache = cache,
+                               .group = heads_ / kv_heads_,
+                               .scale = scale_,
+                               .row = row,
+                               .splits = splits,
+                               .kv_heads = kv_heads,
+                               .partials = partials});
+  };
+  if (begin.split == end.split) return attend({begin.split, begin.split + 1}, {begin.kv_head, end.kv_head});
+  int64_t first = begin.split;
+  if (begin.kv_head > 0) attend({first, first + 1}, {begin.kv_head, kv_heads_});
+  if (begin.kv_head > 0) ++first;
+  attend({first, end.split}, {0, kv_heads_});
+  attend({end.split, end.split + 1}, {0, end.kv_head});
 }
 
 }  // namespace shoal

@@ -10,6 +10,7 @@
 #include "absl/status/statusor.h"
 #include "base/ids.h"
 #include "kv/kv_cache.h"
+#include "models/blocks/attention_parts.h"
 #include "models/blocks/linear.h"
 #include "models/blocks/norm_rope.h"
 #include "models/spec.h"
@@ -56,8 +57,16 @@ class Attention {
   MatView<float> padded(const ComputeContext& context, MatView<float> rows, int heads) const;
   void attend(const ComputeContext& context, const KvLayerView& cache,
               std::span<const AttentionRow> rows) const;
-  void attend_in_splits(const ComputeContext& context, const KvLayerView& cache,
-                        const AttentionRow& row) const;
+  /// The cells between two cuts: whole rows into their `out`, parts of a row into `partials` of its cut.
+  struct CutRow {
+    AttentionCut cut;
+    float* partials;
+  };
+  void attend_between(const Kernels& kernels, const KvLayerView& cache, std::span<const AttentionRow> rows,
+                      const CutRow& begin, const CutRow& end) const;
+  /// Partial results of cells [begin, end) of one row (attention_parts.h).
+  void attend_cells(const Kernels& kernels, const KvLayerView& cache, const AttentionRow& row,
+                    const AttentionCut& begin, const AttentionCut& end, float* partials) const;
 
   int heads_ = 0;
   int kv_heads_ = 0;
