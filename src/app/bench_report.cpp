@@ -107,6 +107,8 @@ Json ResultJson(const BenchReport& report, const BenchResult& result) {
                 {"runs", result.tokens_per_s.runs}}},
               {"bytes_per_token", PerToken(result, result.work.weight_bytes)},
               {"kv_bytes_per_token", PerToken(result, result.work.kv_bytes)},
+              {"int8_ops_per_token", PerToken(result, result.work.int8_ops)},
+              {"f32_ops_per_token", PerToken(result, result.work.all_f32_ops())},
               {"read_gbs", ReadGbs(result)},
               {"share_of_bound", bound.seconds / result.median_s()},
               {"bound", bound.by},

@@ -7,6 +7,7 @@ def result(what, tokens_per_s, *, batch=1, prompt=32, context=32, groups=1, exch
     return {"what": what, "threads": 1, "batch": batch, "prompt": prompt, "context": context, "groups": groups, "isa": "avx512",
             "tokens_per_s": {"median": tokens_per_s, "min": tokens_per_s - 1, "max": tokens_per_s + 1, "runs": 3},
             "bytes_per_token": 9e8, "kv_bytes_per_token": 1e8, "read_gbs": 10.0, "share_of_bound": 0.5, "bound": "read",
+            "int8_ops_per_token": 2e9, "f32_ops_per_token": 1e8,
             "bound_threads": 1, "attention_share_of_bound": 0.625,
             "nodes": [{"node": "coordinator", "busy_share": 0.5, "elapsed_ms": steps_ms, "sum_ms": steps_ms,
                        "parts_ms": {"qkv": steps_ms - exchange_ms, "exchange": exchange_ms}}]}
@@ -29,7 +30,7 @@ MEASURED = [
     (ONE, report(result("decode", 10.0))),
     (TWO, report(result("prefill", 200.0, prompt=512, context=0), result("decode", 18.0, steps_ms=50.0),
                  result("decode", 60.0, batch=4, steps_ms=60.0), result("decode", 80.0, batch=8),
-                 result("decode", 9.0, context=8192, prompt=8192), reads=(("1", 9.0), ("2", 20.0)))),
+                 result("decode", 9.0, context=8192, prompt=8192), reads=(("1", 9.0), ("2", 200.0)))),
     (SPLIT, report(result("prefill", 150.0, prompt=512, context=0), result("decode", 9.5),
                    result("decode", 40.0, batch=8), result("decode", 76.0, batch=8, groups=2))),
     (EXPERTS, report(result("decode", 30.0, exchange_ms=1.2))),
@@ -70,11 +71,22 @@ def test_what_was_not_measured_is_not_compared():
 
 def test_rows_name_machine_shape_threads_and_spread():
     text = table.page(MEASURED, 0.5, 12)
-    assert "| A | 2 x 1, layers 1:1 | decode at 32, 8 streams in 2 steps | 76.0 (75.0-77.0) | 1000.0 | 10.0 | 50 % of read |  |" in text
-    assert "| A | 1 x 2 | decode at 32 | 18.0 (17.0-19.0) | 1000.0 | 10.0 | 50 % of read | 92 % |" in text
-    assert "| reads, GB/s | 10.0 (9.0-10.0) | 20.0 (20.0-20.0) |" in text
+    assert "| A | 2 x 1, layers 1:1 | decode at 32, 8 streams in 2 steps | 76.0 (75.0-77.0) | 1000.0 | 10.0 | 760 % of read |  |" in text
+    assert "| reads, GB/s | 10.0 (9.0-10.0) | 200.0 (200.0-200.0) |" in text
     assert "tiles" not in text  # No process found any.
     assert "load 0.5 at the start; kernels: avx512" in text
+
+
+def test_shares_are_of_the_best_bound_that_any_process_found():
+    bounds = table.best_bounds(MEASURED)
+    assert bounds["read_gbs"] == {1: 10.0, 2: 200.0}
+    alone = MEASURED[0][1]["results"][0]
+    # 1 GB at 10 GB/s takes 100 ms; 2 Gop at 100 Gop/s and 0.1 GFLOP at 25 GFLOP/s take 24 ms. It took 100 ms.
+    assert table.share(alone, bounds) == "100 % of read"
+    assert table.share({**alone, "int8_ops_per_token": 20e9}, bounds) == "204 % of multiply"
+    bounds["amx_gops"] = {1: 1000.0}
+    assert table.share({**alone, "int8_ops_per_token": 96e9}, bounds) == "964 % of multiply"
+    assert table.share({**alone, "int8_ops_per_token": 90e9, "isa": "amx"}, bounds) == "100 % of read"
 
 
 def test_a_breakdown_shows_parts_and_their_sum():
