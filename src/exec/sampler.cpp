@@ -47,7 +47,7 @@ absl::Status ApplyPenalties(const SamplingParams& params, const TokenHistory& hi
 /// Brings the ids that top_k, top_p and min_p leave to the front, by descending logit, and returns how many
 /// they are. `total` is the mass of all candidates. Only as much is sorted as is needed: vocabularies are
 /// large, choices few.
-size_t Filter(const SamplingParams& params, double total, std::vector<Candidate>& candidates) {
+size_t Filter(const SamplingParams& params, double total, std::span<Candidate> candidates) {
   const size_t most =
       params.top_k > 0 ? std::min<size_t>(params.top_k, candidates.size()) : candidates.size();
   size_t window = params.top_k > 0 ? most : std::min<size_t>(most, 64);
@@ -88,14 +88,16 @@ void TokenHistory::append(int32_t token) {
 }
 
 absl::StatusOr<int32_t> SampleToken(const Kernels& kernels, const SamplingParams& params,
-                                    const TokenHistory& history, int64_t position, std::span<float> logits) {
+                                    const TokenHistory& history, int64_t position, Arena& scratch,
+                                    std::span<float> logits) {
   RETURN_IF_ERROR(ApplyPenalties(params, history, logits));
   const int64_t best = kernels.argmax({logits.data(), static_cast<int64_t>(logits.size())});
   if (best < 0) return OutOfRange("sampling at position {}: the logits hold a NaN", position);
   if (params.temperature <= 0.0f) return static_cast<int32_t>(best);
 
   const double peak = logits[best];
-  std::vector<Candidate> candidates(logits.size());
+  const ArenaScope scope(scratch);
+  const std::span<Candidate> candidates = scratch.allocate<Candidate>(std::ssize(logits));
   double total = 0;
   for (size_t i = 0; i < logits.size(); ++i) {
     const double mass = Exp((logits[i] - peak) / params.temperature);

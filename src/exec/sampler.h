@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "absl/status/statusor.h"
+#include "cpu/arena.h"
 #include "exec/step.h"
 #include "kernels/kernels.h"
 
@@ -36,9 +37,11 @@ class TokenHistory {
 /// penalty (Keskar et al. 2019, arXiv:1909.05858: divides positive logits, multiplies negative ones);
 /// presence and frequency penalties (OpenAI's definition, on generated ids); temperature; top_k; top_p (the
 /// fewest ids that reach it); min_p (of the largest probability). temperature = 0 takes the largest logit
-/// after the penalties, ties to the lowest id. logits: [V], overwritten. OutOfRange if they hold a NaN.
-/// InvalidArgument if logit_bias names an id outside [0, V).
+/// after the penalties, ties to the lowest id. logits: [V], overwritten. Scratch of a few numbers per id
+/// comes from the arena. OutOfRange if they hold a NaN. InvalidArgument if logit_bias names an id outside [0,
+/// V).
 absl::StatusOr<int32_t> SampleToken(const Kernels& kernels, const SamplingParams& params,
-                                    const TokenHistory& history, int64_t position, std::span<float> logits);
+                                    const TokenHistory& history, int64_t position, Arena& scratch,
+                                    std::span<float> logits);
 
 }  // namespace shoal

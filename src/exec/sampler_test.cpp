@@ -11,7 +11,8 @@ const Kernels& K() { return SelectKernels(SupportedIsas().front()); }
 
 int32_t Sample(const SamplingParams& params, std::vector<float> logits, int64_t position = 0,
                const TokenHistory& history = {}) {
-  const auto token = SampleToken(K(), params, history, position, logits);
+  Arena arena;
+  const auto token = SampleToken(K(), params, history, position, arena, logits);
   EXPECT_TRUE(token.ok());
   return token.ok() ? *token : -1;
 }
@@ -82,13 +83,15 @@ TEST(Sampler, PenaltiesLowerWhatWasSeen) {
 TEST(Sampler, LogitBiasMovesAnIdAndRefusesOneOutsideTheVocabulary) {
   EXPECT_EQ(Sample({.temperature = 0, .logit_bias = {{2, 10.0f}}}, {4, 3, 2}), 2);
   std::vector<float> logits = {1, 2};
-  EXPECT_EQ(SampleToken(K(), {.logit_bias = {{2, 1.0f}}}, {}, 0, logits).status().code(),
+  Arena arena;
+  EXPECT_EQ(SampleToken(K(), {.logit_bias = {{2, 1.0f}}}, {}, 0, arena, logits).status().code(),
             absl::StatusCode::kInvalidArgument);
 }
 
 TEST(Sampler, NanIsAnError) {
   std::vector<float> logits = {1, __builtin_nanf(""), 0};
-  EXPECT_EQ(SampleToken(K(), {}, {}, 3, logits).status().code(), absl::StatusCode::kOutOfRange);
+  Arena arena;
+  EXPECT_EQ(SampleToken(K(), {}, {}, 3, arena, logits).status().code(), absl::StatusCode::kOutOfRange);
 }
 
 }  // namespace

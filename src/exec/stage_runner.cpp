@@ -183,7 +183,7 @@ absl::Status StageRunner::sample(const ComputeContext& context, const Step& step
     SequenceState& sequence = sequences_.at(slice.id);
     const int64_t position = slice.position + static_cast<int64_t>(slice.tokens.size());
     const absl::StatusOr<int32_t> token =
-        SampleToken(*context.kernels, sequence.sampling, sequence.history, position,
+        SampleToken(*context.kernels, sequence.sampling, sequence.history, position, *context.arena,
                     {logits.row(at++), static_cast<size_t>(logits.cols)});
     if (!token.ok()) return Annotate(token.status(), fmt::format("step {}, sequence {}", step.id, slice.id));
     sequence.history.append(*token);

@@ -1,27 +1,14 @@
-// I6: after warm-up a decode step allocates nothing. Its own binary, as it replaces the global operator new.
+// I6: after warm-up the layers and the head of a decode step allocate nothing; exec/allocation_test.cpp holds
+// the rest of a step against it. Its own binary, as it replaces the global operator new.
 #include <gtest/gtest.h>
 
-#include <atomic>
-#include <cstdlib>
-#include <new>
 #include <vector>
 
+#include "harness/count_allocations.h"
 #include "models/family.h"
 #include "models/stage.h"
 #include "models/testing/checkpoints.h"
 #include "models/testing/local_exchange.h"
-
-namespace {
-std::atomic<int64_t> allocations = 0;
-}  // namespace
-
-void* operator new(size_t bytes) {
-  allocations.fetch_add(1, std::memory_order_relaxed);
-  if (void* memory = std::malloc(bytes == 0 ? 1 : bytes)) return memory;
-  throw std::bad_alloc();
-}
-void operator delete(void* memory) noexcept { std::free(memory); }
-void operator delete(void* memory, size_t) noexcept { std::free(memory); }
 
 namespace shoal {
 namespace {
@@ -55,7 +42,7 @@ void ExpectQuietDecode(const Family& family, int threads, ActivationMode mode) {
   int64_t growths_before = 0;
   for (int32_t position = 0; position < 41; ++position) {
     if (position == 1) {
-      heap_before = allocations.load();
+      heap_before = Allocations();
       growths_before = arena.growths();
     }
     arena.reset();
@@ -66,7 +53,7 @@ void ExpectQuietDecode(const Family& family, int threads, ActivationMode mode) {
     ASSERT_TRUE(stage->head(context, row, MatView<float>(logits.data(), 1, spec.vocabulary)).ok());
   }
   EXPECT_GT(heap_before, 0);  // The counter counts: loading allocates.
-  EXPECT_EQ(allocations.load() - heap_before, 0);
+  EXPECT_EQ(Allocations() - heap_before, 0);
   EXPECT_EQ(arena.growths() - growths_before, 0);
 }
 

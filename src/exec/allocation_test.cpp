@@ -1,0 +1,158 @@
+// I6 beyond the layers: after warm-up a decode step allocates for its frames alone. What a frame is decoded
+// into and encoded from (a step's slices, tokens and block tables; a result's sequences) is made anew for
+// each, in proportion to the sequences and not to the model, and is counted here to be set against the whole.
+// So is the check of a decoded step, which remembers ids. Its own binary, as it replaces the global operator
+// new.
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <memory>
+#include <numeric>
+#include <vector>
+
+#include "base/status.h"
+#include "exec/node_model.h"
+#include "exec/stage_runner.h"
+#include "harness/count_allocations.h"
+#include "models/family.h"
+#include "models/testing/checkpoints.h"
+
+namespace shoal {
+namespace {
+
+constexpr int32_t kSequences = 3;
+
+/// One node that holds a tiny model, ready for steps.
+class Node {
+ public:
+  Node(const Family& family, int threads) : pool_(threads) {
+    std::shared_ptr<const Checkpoint> checkpoint =
+        *Checkpoint::Open(TinyCheckpoint(family.model_type, AffineFormat{4, 64}));
+    const ModelSpec spec = *SpecFor(checkpoint->config());
+    plan_.epoch = Epoch{1};
+    plan_.nodes = {{"alone", ""}};
+    plan_.stages = {{NodeId{0}, {0, spec.layer_count()}}};
+    plan_.experts.resize(static_cast<size_t>(spec.layer_count()));
+    for (size_t layer = 0; layer < plan_.experts.size(); ++layer) {
+      const MoeSpec* moe = MoeOf(spec.layers[layer]);
+      plan_.experts[layer].assign(moe == nullptr ? 0 : moe->experts.size(), {NodeId{0}, {}});
+    }
+    model_ = *NodeModel::Load(checkpoint, spec, SliceOf(plan_, NodeId{0}), pool_, {});
+    cache_ =
+        *KvCache::Create({0, spec.layer_count()}, model_->stage()->kv_shapes(), DType::kF16, 2 * kSequences);
+    limits_ = {64, spec.vocabulary, 2 * kSequences, 64};
+    runner_ = std::make_unique<StageRunner>(
+        StageRunner::Options{&plan_, NodeId{0}, model_->stage(), cache_.get(), limits_, spec.width});
+    exchange_ = std::make_unique<PlannedExchange>(
+        PlannedExchange::Options{&plan_, NodeId{0}, &model_->experts(), nullptr},
+        [](Deadline) { return Internal("one node waits for nobody"); });
+    context_ = {&SelectKernels(SupportedIsas().back()), &pool_, &arena_};
+  }
+
+  const ModelSpec& spec() const { return model_->spec(); }
+  const StepLimits& limits() const { return limits_; }
+  const ExpertBank& experts() const { return model_->experts(); }
+  const ComputeContext& context() const { return context_; }
+  Arena& arena() { return arena_; }
+  absl::StatusOr<Outgoing> run(const Frame& frame) { return runner_->run(frame, context_, *exchange_, {}); }
+
+  /// A decode of every sequence at `position`; the first is greedy, the others draw. Sequences begin with all
+  /// ids in their history, which then learns no new one.
+  Frame step(int32_t position) const {
+    Step step;
+    step.id = StepId{static_cast<uint64_t>(position) + 1};
+    for (int32_t i = 0; i < kSequences; ++i) {
+      const SeqId id{static_cast<uint64_t>(i) + 1};
+      if (position == 0) {
+        std::vector<int32_t> all(static_cast<size_t>(spec().vocabulary));
+        std::iota(all.begin(), all.end(), 0);
+        step.begins.push_back({id, {.temperature = i == 0 ? 0.0f : 0.8f, .top_p = 0.9f}, all, 0});
+      }
+      step.slices.push_back({id, position, {7 + i}, {BlockId{2 * i + 1}, BlockId{2 * i}}, true});
+    }
+    return EncodeStep(Epoch{1}, step, {}, {});
+  }
+
+ private:
+  ThreadPool pool_;
+  Arena arena_;
+  Plan plan_;
+  std::unique_ptr<NodeModel> model_;
+  std::unique_ptr<KvCache> cache_;
+  StepLimits limits_;
+  std::unique_ptr<StageRunner> runner_;
+  std::unique_ptr<PlannedExchange> exchange_;
+  ComputeContext context_;
+};
+
+/// What decoding, checking and answering such a step allocates without computing it.
+int64_t AllocationsOfFrames(const Node& node, const Frame& step) {
+  const int64_t before = Allocations();
+  {
+    const absl::StatusOr<StepMessage> message = DecodeStep(step);
+    SHOAL_CHECK(message.ok() && ValidateStep(message->step, node.limits()).ok());
+    StepResult result;
+    result.id = message->step.id;
+    for (const SeqSlice& slice : message->step.slices) result.sequences.push_back({slice.id, {0}});
+    result.timings.push_back({});
+    const Frame frame = EncodeResult(Epoch{1}, result);
+  }
+  return Allocations() - before;
+}
+
+TEST(StageRunner, ADecodeStepAllocatesForItsFramesAlone) {
+  for (const Family* family : Families()) {
+    for (const int threads : {1, 2}) {
+      SCOPED_TRACE(family->model_type);
+      Node node(*family, threads);
+      int64_t growths = 0;
+      for (int32_t position = 0; position < 41; ++position) {  // Crosses a block border.
+        const Frame frame = node.step(position);
+        const int64_t frames = AllocationsOfFrames(node, frame);
+        const int64_t before = Allocations();
+        {
+          const absl::StatusOr<Outgoing> out = node.run(frame);
+          ASSERT_TRUE(out.ok()) << ToString(out.status());
+        }
+        if (position >= 2) {
+          EXPECT_EQ(Allocations() - before, frames) << "at position " << position;
+        }
+        if (position == 2) growths = node.arena().growths();
+      }
+      EXPECT_EQ(node.arena().growths(), growths);
+    }
+  }
+}
+
+TEST(ExpertBank, RunAllocatesNothingAfterWarmUp) {
+  Node node(**FindFamily("qwen3_moe"), 2);
+  const int64_t width = node.spec().width;
+  constexpr int64_t kRows = 5;
+  std::vector<float> x(static_cast<size_t>(kRows * width), 0.5f);
+  std::vector<int64_t> acc(x.size());
+  std::vector<ExpertCall> calls;
+  for (int32_t row = 0; row < kRows; ++row) {
+    for (int32_t k = 0; k < 3; ++k) calls.push_back({row, ExpertId{(row + k) % 4}, 0.25f});
+  }
+  LayerId layer{0};
+  while (MoeOf(node.spec().layers[static_cast<size_t>(layer.value)]) == nullptr) ++layer.value;
+  int64_t before = 0;
+  int64_t growths = 0;
+  for (int round = 0; round < 10; ++round) {
+    if (round == 2) {
+      before = Allocations();
+      growths = node.arena().growths();
+    }
+    node.arena().reset();
+    const ExpertRows rows{.x = MatView<const float>(x.data(), kRows, width)};
+    ASSERT_TRUE(node.experts()
+                    .run(node.context(), layer, rows, calls, MatView<int64_t>(acc.data(), kRows, width))
+                    .ok());
+  }
+  EXPECT_EQ(Allocations(), before);
+  EXPECT_EQ(node.arena().growths(), growths);
+  EXPECT_NE(acc[0], 0);
+}
+
+}  // namespace
+}  // namespace shoal
