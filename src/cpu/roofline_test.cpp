@@ -22,9 +22,9 @@ TEST(Roofline, EveryBoundIsMeasuredAtAnyNumberOfThreads) {
     const auto bounds = MeasureRoofline(pool, kBrief);
     ASSERT_TRUE(bounds.ok()) << ToString(bounds.status());
     EXPECT_EQ(bounds->threads, threads);
-    EXPECT_GT(bounds->read_gbs, 0.1);
-    EXPECT_GT(bounds->vnni_gops, 0.1);
-    EXPECT_GT(bounds->fma_gflops, 0.1);
+    EXPECT_GT(bounds->read_gbs, 0);
+    EXPECT_GT(bounds->vnni_gops, 0);
+    EXPECT_GT(bounds->fma_gflops, 0);
     EXPECT_FALSE(bounds->vnni_how.empty());
   }
 }
