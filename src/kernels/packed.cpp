@@ -174,14 +174,20 @@ int64_t PackedBytes(PackedFormat format, int64_t rows, int64_t cols) {
 absl::StatusOr<PackedMatrix> PackedMatrix::Allocate(PackedFormat format, int64_t rows, int64_t cols) {
   CheckFormat(format, cols);
   SHOAL_CHECK(rows >= 0 && cols >= 0);
-  absl::StatusOr<AlignedMemory> memory = AlignedMemory::Allocate(PackedBytes(format, rows, cols));
+  absl::StatusOr<std::shared_ptr<std::byte>> memory = SharedMemory(PackedBytes(format, rows, cols));
   if (!memory.ok()) return memory.status();
+  return In(*std::move(memory), format, rows, cols);
+}
+
+PackedMatrix PackedMatrix::In(std::shared_ptr<std::byte> memory, PackedFormat format, int64_t rows,
+                              int64_t cols) {
+  CheckFormat(format, cols);
   PackedMatrix matrix;
   matrix.format_ = format;
   matrix.rows_ = rows;
   matrix.cols_ = cols;
   matrix.tile_bytes_ = TileBytes(format, cols);
-  matrix.memory_ = *std::move(memory);
+  matrix.memory_ = std::move(memory);
   return matrix;
 }
 
@@ -205,7 +211,7 @@ void PackedMatrix::set_affine_rows(int64_t first, const AffineView& source, Rang
   SHOAL_CHECK_EQ(source.cols, cols_);
   SHOAL_CHECK(0 <= source_rows.begin && source_rows.end <= source.rows);
   SHOAL_CHECK(first >= 0 && first + source_rows.size() <= rows_);
-  auto* base = reinterpret_cast<uint8_t*>(memory_.data());
+  auto* base = reinterpret_cast<uint8_t*>(memory_.get());
   for (int64_t i = 0; i < source_rows.size();) {
     const int64_t row = first + i;
     if (row % kTileRows == 0 && source_rows.size() - i >= kTileRows) {
@@ -224,7 +230,7 @@ void PackedMatrix::set_float_rows(int64_t first, const void* source, int64_t str
   SHOAL_CHECK(stride >= cols_ && source_rows.begin >= 0);
   SHOAL_CHECK(first >= 0 && first + source_rows.size() <= rows_);
   const int64_t size = DTypeBytes(format_.dtype);
-  auto* base = reinterpret_cast<uint8_t*>(memory_.data());
+  auto* base = reinterpret_cast<uint8_t*>(memory_.get());
   for (int64_t i = 0; i < source_rows.size();) {
     const int64_t row = first + i;
     const uint8_t* from = static_cast<const uint8_t*>(source) + (source_rows.begin + i) * stride * size;
@@ -244,7 +250,7 @@ void PackedMatrix::set_float_rows(int64_t first, const void* source, int64_t str
 }
 
 PackedView PackedMatrix::view() const {
-  return {.data = reinterpret_cast<const uint8_t*>(memory_.data()),
+  return {.data = reinterpret_cast<const uint8_t*>(memory_.get()),
           .rows = rows_,
           .cols = cols_,
           .format = format_,
@@ -253,7 +259,7 @@ PackedView PackedMatrix::view() const {
 
 void PackedMatrix::unpack_row(int64_t row, float* out) const {
   SHOAL_CHECK(0 <= row && row < rows_);
-  const uint8_t* tile = reinterpret_cast<const uint8_t*>(memory_.data()) + row / kTileRows * tile_bytes_;
+  const uint8_t* tile = reinterpret_cast<const uint8_t*>(memory_.get()) + row / kTileRows * tile_bytes_;
   const int lane = static_cast<int>(row % kTileRows);
   if (!format_.affine()) {
     for (int64_t col = 0; col < cols_; ++col) {

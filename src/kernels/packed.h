@@ -16,7 +16,9 @@
 //   4 bits, groups of 64: 512 B of codes, 32 B of scales, 32 B of biases for 16 x 64 weights, 4.5 bits each.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
+#include <memory>
 
 #include "absl/status/statusor.h"
 #include "base/range.h"
@@ -40,6 +42,9 @@ struct PackedFormat {
   bool operator==(const PackedFormat&) const = default;
 };
 
+/// Bytes of a packed matrix.
+int64_t PackedBytes(PackedFormat format, int64_t rows, int64_t cols);
+
 /// A packed matrix [rows, cols] that somebody else owns.
 struct PackedView {
   const uint8_t* data = nullptr;
@@ -53,7 +58,7 @@ struct PackedView {
   Range all_tiles() const { return {0, tiles()}; }
 };
 
-/// A packed matrix [rows, cols] with its memory.
+/// A packed matrix [rows, cols] with its memory, which it may share with others. Copies share it, too.
 class PackedMatrix {
  public:
   PackedMatrix() = default;
@@ -61,6 +66,9 @@ class PackedMatrix {
   /// Zeros. Rows are filled by the calls below, each row by one call; calls for different rows may run in
   /// parallel. cols is a multiple of format.group. Returns ResourceExhausted.
   static absl::StatusOr<PackedMatrix> Allocate(PackedFormat format, int64_t rows, int64_t cols);
+  /// The matrix whose PackedBytes are at `memory`, aligned to 64: zeros to be filled as above, or one that
+  /// was packed before.
+  static PackedMatrix In(std::shared_ptr<std::byte> memory, PackedFormat format, int64_t rows, int64_t cols);
   /// The whole of `source`, packed by one thread. Returns ResourceExhausted.
   static absl::StatusOr<PackedMatrix> PackAffine(const AffineView& source);
   /// data: [rows, cols] elements of dtype (f32, f16, bf16), row r at element r * stride, perhaps unaligned.
@@ -78,7 +86,7 @@ class PackedMatrix {
   int64_t rows() const { return rows_; }
   int64_t cols() const { return cols_; }
   const PackedFormat& format() const { return format_; }
-  int64_t bytes() const { return memory_.bytes(); }
+  int64_t bytes() const { return PackedBytes(format_, rows_, cols_); }
 
   /// Row `row` as f32 [cols]: affine weights as round(scale * code) + bias, rounded; floats exactly. For
   /// embeddings.
@@ -89,10 +97,7 @@ class PackedMatrix {
   int64_t rows_ = 0;
   int64_t cols_ = 0;
   int64_t tile_bytes_ = 0;
-  AlignedMemory memory_;
+  std::shared_ptr<std::byte> memory_;
 };
-
-/// Bytes of a packed matrix, for memory plans.
-int64_t PackedBytes(PackedFormat format, int64_t rows, int64_t cols);
 
 }  // namespace shoal

@@ -40,6 +40,9 @@ std::byte* MapHugePages(int64_t bytes) {
   return begin + before;
 }
 
+/// Of SlabMemory. Pages that are not touched are not backed: what is left at a slab's end costs addresses.
+constexpr int64_t kSlabBytes = int64_t{64} << 20;
+
 }  // namespace
 
 absl::StatusOr<AlignedMemory> AlignedMemory::Allocate(int64_t bytes) {
@@ -60,6 +63,28 @@ absl::StatusOr<AlignedMemory> AlignedMemory::Allocate(int64_t bytes) {
   }
   memory.bytes_ = bytes;
   return memory;
+}
+
+absl::StatusOr<std::shared_ptr<std::byte>> SharedMemory(int64_t bytes) {
+  absl::StatusOr<AlignedMemory> memory = AlignedMemory::Allocate(bytes);
+  if (!memory.ok()) return memory.status();
+  const auto owner = std::make_shared<AlignedMemory>(*std::move(memory));
+  return std::shared_ptr<std::byte>(owner, owner->data());
+}
+
+absl::StatusOr<std::shared_ptr<std::byte>> SlabMemory::allocate(int64_t bytes) {
+  SHOAL_CHECK_GE(bytes, 0);
+  const int64_t rounded = RoundUp(bytes, kAlignment);
+  if (rounded > kSlabBytes / 4) return SharedMemory(RoundUp(bytes, kHugePageBytes));
+  if (slab_ == nullptr || used_ + rounded > kSlabBytes) {
+    absl::StatusOr<std::shared_ptr<std::byte>> slab = SharedMemory(kSlabBytes);
+    if (!slab.ok()) return slab.status();
+    slab_ = *std::move(slab);
+    used_ = 0;
+  }
+  std::shared_ptr<std::byte> part(slab_, slab_.get() + used_);
+  used_ += rounded;
+  return part;
 }
 
 AlignedMemory::~AlignedMemory() {

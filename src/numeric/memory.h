@@ -3,6 +3,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <memory>
 #include <utility>
 
 #include "absl/status/statusor.h"
@@ -40,6 +41,21 @@ class AlignedMemory {
   std::byte* data_ = nullptr;
   int64_t bytes_ = 0;
   int64_t mapped_bytes_ = 0;  ///< > 0: to be unmapped rather than freed.
+};
+
+/// The same, owned by all that hold the pointer. nullptr for zero bytes.
+absl::StatusOr<std::shared_ptr<std::byte>> SharedMemory(int64_t bytes);
+
+/// Cuts memory for many things that live as long as each other out of few large pieces, so that small ones
+/// get huge pages as well. Not for several threads.
+class SlabMemory {
+ public:
+  /// As SharedMemory. A slab lives as long as any of its parts.
+  absl::StatusOr<std::shared_ptr<std::byte>> allocate(int64_t bytes);
+
+ private:
+  std::shared_ptr<std::byte> slab_;
+  int64_t used_ = 0;
 };
 
 }  // namespace shoal
