@@ -6,9 +6,11 @@
 #include <nlohmann/json.hpp>
 
 #include "base/check.h"
+#include "base/clock.h"
 #include "base/log.h"
 #include "base/status.h"
 #include "base/text.h"
+#include "weights/content_hash.h"
 #include "weights/strict_json.h"
 
 namespace shoal {
@@ -89,6 +91,7 @@ absl::StatusOr<std::shared_ptr<const Checkpoint>> Checkpoint::Open(const std::st
   }
   ASSIGN_OR_RETURN(ModelConfig config, ModelConfig::Load(PathIn(folder, "config.json")));
   std::shared_ptr<Checkpoint> checkpoint(new Checkpoint(folder, std::move(config)));
+  checkpoint->opened_unix_s_ = UnixSeconds();
   RETURN_IF_ERROR(checkpoint->read_generation_config());
   RETURN_IF_ERROR(checkpoint->open_files());
   RETURN_IF_ERROR(checkpoint->sort_and_refuse_duplicates());
@@ -192,6 +195,35 @@ std::string Checkpoint::compute_hash() const {
                          DescribeTensor(tensor.dtype, tensor.shape)));
   }
   return hash.hex();
+}
+
+std::string Checkpoint::content_identity() const {
+  constexpr int64_t kSamples = 16;  // Per file: some milliseconds where nothing is in memory.
+  constexpr int64_t kSampleBytes = 4096;
+  std::string text = hash_;
+  for (size_t i = 0; i < files_.size(); ++i) {
+    const auto bytes = files_[i].bytes();
+    const FileStamp& stamp = files_[i].stamp();
+    text += fmt::format("\n{} {} {} {} {}", file_names_[i], stamp.bytes, stamp.inode, stamp.modified_ns,
+                        stamp.changed_ns);
+    const int64_t last = std::max<int64_t>(0, stamp.bytes - kSampleBytes);
+    for (int64_t sample = 0; sample < kSamples; ++sample) {
+      const int64_t begin = last / (kSamples - 1) * sample;
+      const int64_t size = std::min(kSampleBytes, stamp.bytes - begin);
+      text += fmt::format(" {:016x}",
+                          ContentHash(bytes.subspan(static_cast<size_t>(begin), static_cast<size_t>(size))));
+      files_[i].drop({begin, begin + size});
+    }
+  }
+  return ContentHashHex(text);
+}
+
+bool Checkpoint::content_settled() const {
+  constexpr int64_t kTickS = 2;  // FAT counts in two seconds, the coarsest that a checkpoint may lie on.
+  return std::ranges::all_of(files_, [&](const MappedFile& file) {
+    const int64_t changed_s = std::max(file.stamp().changed_ns, file.stamp().modified_ns) / 1'000'000'000;
+    return changed_s + kTickS < opened_unix_s_ && file.unchanged();
+  });
 }
 
 const TensorInfo* Checkpoint::find(std::string_view name) const {

@@ -71,6 +71,14 @@ class Checkpoint {
   /// same model; it does not read the weights.
   const std::string& hash() const { return hash_; }
 
+  /// Says whether the weights are the bytes that they were at another time, on this machine: a text that
+  /// depends on hash(), on the stamps of the files and on a few pages of each. It misses only a change that
+  /// leaves those pages, the size and the time of the last change (which no program can set) as they were.
+  std::string content_identity() const;
+  /// Whether content_identity() may be relied on later: no file has changed since it was opened, or within
+  /// the two seconds before, as a file system may count time no finer.
+  bool content_settled() const;
+
   /// Asks for the bytes to be read ahead. `bytes` of `data` must lie in a view of this checkpoint.
   void will_need(const std::byte* data, int64_t bytes) const;
   /// Gives the pages of bytes that have been packed back to the system, so that resident memory stays near
@@ -98,6 +106,7 @@ class Checkpoint {
   std::vector<TensorInfo> tensors_;
   int64_t total_bytes_ = 0;
   std::string hash_;
+  int64_t opened_unix_s_ = 0;
 };
 
 }  // namespace shoal

@@ -3,7 +3,11 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <chrono>
 #include <cmath>
+#include <filesystem>
+#include <fstream>
+#include <thread>
 
 #include "base/random.h"
 #include "base/status.h"
@@ -312,6 +316,37 @@ TEST(MlxQuant, AMixtureOfWrongWidthIsRefusedWithItsShape) {
               HasSubstr("expected u32 [7, 64, 16], found u32 [6, 64, 16]"));
   EXPECT_THAT(Message(ViewAffine(*checkpoint, *quantization, base, {64, 100, 6, 0}).status()),
               HasSubstr("D=100 is not a multiple of the group size 64"));
+}
+
+TEST(Checkpoint, AnotherContentIsAnotherIdentityEvenWhereSizeAndTimeAreTheSame) {
+  const TemporaryFolder folder;
+  folder.write("config.json", "{}");
+  // Two samples of 4 KiB are far from the byte that changes.
+  const std::string header = R"({"a":{"dtype":"U8","shape":[1000000],"data_offsets":[0,1000000]}})";
+  const std::string file = SafetensorsFile(header, 1000000);
+  folder.write("model.safetensors", file);
+  const std::string path = folder / "model.safetensors";
+  const auto time = std::filesystem::last_write_time(path);
+  const std::string before = OpenGood(folder.path())->content_identity();
+  EXPECT_EQ(OpenGood(folder.path())->content_identity(), before);
+  EXPECT_EQ(before.size(), 32u);
+  // A file system may count time in ticks of ten milliseconds.
+  std::this_thread::sleep_for(std::chrono::milliseconds(30));
+  {
+    std::fstream edit(path, std::ios::in | std::ios::out | std::ios::binary);
+    edit.seekp(33333);
+    edit.put('x');
+  }
+  std::filesystem::last_write_time(path, time);
+  EXPECT_NE(OpenGood(folder.path())->content_identity(), before);
+}
+
+TEST(Checkpoint, ContentIsSettledOnlyWhereNoFileHasJustChanged) {
+  EXPECT_TRUE(OpenGood(GoldenModel("qwen3/tied"))->content_settled());
+  const TemporaryFolder folder;
+  folder.write("config.json", "{}");
+  folder.write("model.safetensors", SafetensorsFile(kOneTensor, 2));
+  EXPECT_FALSE(OpenGood(folder.path())->content_settled());
 }
 
 }  // namespace

@@ -23,6 +23,16 @@ absl::Status SystemError(const std::string& path, const char* what, int error) {
   return Unavailable("checkpoint: cannot {} {}: {}", what, path, words);
 }
 
+FileStamp StampOf(const struct stat& info) {
+  const auto ns = [](const timespec& at) {
+    return static_cast<int64_t>(at.tv_sec) * 1'000'000'000 + static_cast<int64_t>(at.tv_nsec);
+  };
+  return {.bytes = static_cast<int64_t>(info.st_size),
+          .inode = static_cast<int64_t>(info.st_ino),
+          .modified_ns = ns(info.st_mtim),
+          .changed_ns = ns(info.st_ctim)};
+}
+
 }  // namespace
 
 absl::StatusOr<MappedFile> MappedFile::Open(const std::string& path) {
@@ -42,17 +52,18 @@ absl::StatusOr<MappedFile> MappedFile::Open(const std::string& path) {
   const auto size = static_cast<size_t>(info.st_size);
   if (size == 0) {  // mmap refuses an empty map.
     close(fd);
-    return MappedFile(path, nullptr, 0);
+    return MappedFile(path, StampOf(info), nullptr, 0);
   }
   void* data = mmap(nullptr, size, PROT_READ, MAP_PRIVATE, fd, 0);
   const int error = errno;
   close(fd);
   if (data == MAP_FAILED) return SystemError(path, "map", error);
-  return MappedFile(path, static_cast<const std::byte*>(data), size);
+  return MappedFile(path, StampOf(info), static_cast<const std::byte*>(data), size);
 }
 
 MappedFile::MappedFile(MappedFile&& other) noexcept
     : path_(std::move(other.path_)),
+      stamp_(other.stamp_),
       data_(std::exchange(other.data_, nullptr)),
       size_(std::exchange(other.size_, 0)) {}
 
@@ -60,6 +71,7 @@ MappedFile& MappedFile::operator=(MappedFile&& other) noexcept {
   if (this != &other) {
     unmap();
     path_ = std::move(other.path_);
+    stamp_ = other.stamp_;
     data_ = std::exchange(other.data_, nullptr);
     size_ = std::exchange(other.size_, 0);
   }
@@ -70,6 +82,11 @@ MappedFile::~MappedFile() { unmap(); }
 
 void MappedFile::unmap() {
   if (data_ != nullptr) munmap(const_cast<std::byte*>(data_), size_);
+}
+
+bool MappedFile::unchanged() const {
+  struct stat info = {};
+  return stat(path_.c_str(), &info) == 0 && StampOf(info) == stamp_;
 }
 
 void MappedFile::will_need(Range bytes) const { advise(bytes, MADV_WILLNEED); }

@@ -11,6 +11,17 @@
 
 namespace shoal {
 
+/// What the system says of a file. A file that was written to, replaced, or renamed has another stamp. The
+/// device is left out: its number may be another after every start of the machine.
+struct FileStamp {
+  int64_t bytes = 0;
+  int64_t inode = 0;
+  int64_t modified_ns = 0;  ///< Since the Unix epoch.
+  int64_t changed_ns = 0;   ///< Of content or attributes; nobody can set it back.
+
+  bool operator==(const FileStamp&) const = default;
+};
+
 /// Read-only map of a whole regular file; symlinks are followed (Hugging Face caches link to blobs). The
 /// bytes stay at the same address when the object moves. A file that another process truncates while it is
 /// mapped kills the reader (SIGBUS): checkpoints are replaced by renaming, not by rewriting.
@@ -28,6 +39,10 @@ class MappedFile {
 
   std::span<const std::byte> bytes() const { return {data_, size_}; }
   const std::string& path() const { return path_; }
+  /// Of the file that is mapped, when it was.
+  const FileStamp& stamp() const { return stamp_; }
+  /// Whether the file under path() is still that one.
+  bool unchanged() const;
 
   /// Asks the kernel to read the byte range ahead.
   void will_need(Range bytes) const;
@@ -36,12 +51,13 @@ class MappedFile {
   void drop(Range bytes) const;
 
  private:
-  MappedFile(std::string path, const std::byte* data, size_t size)
-      : path_(std::move(path)), data_(data), size_(size) {}
+  MappedFile(std::string path, const FileStamp& stamp, const std::byte* data, size_t size)
+      : path_(std::move(path)), stamp_(stamp), data_(data), size_(size) {}
   void advise(Range bytes, int advice) const;
   void unmap();
 
   std::string path_;
+  FileStamp stamp_;
   const std::byte* data_ = nullptr;
   size_t size_ = 0;
 };

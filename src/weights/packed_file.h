@@ -1,0 +1,72 @@
+// A file of packed weights: a table of matrices with their hashes, then their bytes. What the bytes mean is
+// the business of who writes them; here they are pieces (tiles of rows) with a name and a format in words.
+//
+// All numbers are little-endian; a text is a u32 length and its bytes.
+//   0     "SHOALPCK", u32 version of this layout, u32 0, u64 bytes of the table, u64 hash of the table
+//   32    the table: text identity, text about, u32 count, and for each matrix
+//           text name, text format, u32 batch, u64 offset, u64 bytes of a piece, u64 pieces, u64 hash
+//   data  each matrix at its offset (a multiple of 64), in the order of the table, without overlap; the last
+//         one ends the file.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "absl/status/statusor.h"
+
+namespace shoal {
+
+inline constexpr uint32_t kPackedFileVersion = 1;
+/// Bytes in front of the table.
+inline constexpr int64_t kPackedPrefixBytes = 32;
+/// Where matrices may begin: a cache line, and a register of every instruction set.
+inline constexpr int64_t kPackedAlignment = 64;
+/// Where the first one begins at the earliest is a multiple of this: a page.
+inline constexpr int64_t kPackedDataAlignment = 4096;
+/// Longest table that is read: some hundred thousand matrices.
+inline constexpr int64_t kPackedTableMax = int64_t{64} << 20;
+
+struct PackedEntry {
+  std::string name;         ///< Unique in the file.
+  std::string format;       ///< Element format and shape, in words: compared, never parsed.
+  uint32_t batch = 0;       ///< Matrices of one batch stand side by side; threads cut their pieces in a row.
+  int64_t offset = 0;       ///< In the file.
+  int64_t piece_bytes = 0;  ///< >= 1
+  int64_t pieces = 0;       ///< >= 1
+  uint64_t hash = 0;        ///< Sum of PieceHash over the pieces (content_hash.h).
+
+  int64_t bytes() const { return piece_bytes * pieces; }
+};
+
+struct PackedTable {
+  std::string identity;  ///< What the bytes were made from. Another identity: another file.
+  std::string about;     ///< For people.
+  std::vector<PackedEntry> entries;
+
+  /// Bytes of the whole file: the end of the last matrix.
+  int64_t file_bytes() const;
+};
+
+/// Bytes of the table of a file, read off its first kPackedPrefixBytes. `file_bytes` is what the file has.
+/// InvalidArgument (names the file, expected and got): not such a file, another version, or a table that does
+/// not fit the file.
+absl::StatusOr<int64_t> ParsePackedPrefix(std::span<const std::byte> prefix, int64_t file_bytes,
+                                          std::string_view file_name);
+
+/// The table behind a prefix that ParsePackedPrefix took. Whatever the bytes are, the answer is a table whose
+/// matrices lie in the file as the layout says, or an InvalidArgument that names the file.
+absl::StatusOr<PackedTable> ParsePackedTable(std::span<const std::byte> prefix,
+                                             std::span<const std::byte> table, int64_t file_bytes,
+                                             std::string_view file_name);
+
+/// Gives the entries their offsets.
+void LayOutPackedFile(PackedTable& table);
+
+/// Prefix and table. The length does not depend on the hashes.
+std::string EncodePackedHead(const PackedTable& table);
+
+}  // namespace shoal
