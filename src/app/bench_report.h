@@ -59,8 +59,9 @@ struct BenchReport {
   int experts_over = 0;
   int threads = 1;  ///< Per node.
   double load_s = 0;
-  int64_t weight_bytes = 0;  ///< Packed, all nodes.
-  int64_t kv_bytes = 0;      ///< All nodes.
+  bool from_packed_cache = false;  ///< Where that found the weights.
+  int64_t weight_bytes = 0;        ///< Packed, all nodes.
+  int64_t kv_bytes = 0;            ///< All nodes.
   int64_t peak_resident_bytes = 0;
   std::vector<BenchResult> results;
 };

@@ -41,6 +41,7 @@ struct BenchFlags {
   bool roofline = false;
   bool json = false;
   ComputeFlags compute;
+  PackedCacheFlags packed_cache;
 };
 
 std::string CacheFolder(const BenchFlags& flags) {
@@ -235,6 +236,7 @@ absl::Status MeasureModel(BenchFlags& flags, BenchReport& report) {
   const int64_t positions = PositionsNeeded(flags);
   options.limits = LimitsFor(model.spec, positions, std::max(kRowsPerStep, load_options.fill_piece));
   options.profile = true;
+  ASSIGN_OR_RETURN(options.packed_cache, flags.packed_cache.open());
   report.isa = IsaName(options.isa);
 
   std::unique_ptr<LocalCluster> cluster;
@@ -245,6 +247,8 @@ absl::Status MeasureModel(BenchFlags& flags, BenchReport& report) {
     ASSIGN_OR_RETURN(cluster, LocalCluster::Load(std::move(options)));
   }
   report.load_s = 1e-9 * static_cast<double>(NowNs() - loading_ns);
+  report.from_packed_cache = cluster->load_stats().from_cache;
+  cluster->finish_saving();  // It takes a core and the memory's time, which are not to be missing below.
   ASSIGN_OR_RETURN(const ActivationMode activations, ParseActivationMode(flags.compute.activations));
   ASSIGN_OR_RETURN(const Plan::KvDtype kv, ParseKvDtype(flags.compute.kv_dtype));
   ASSIGN_OR_RETURN(const WorkModel work,
@@ -329,6 +333,7 @@ Command AddBenchCommand(CLI::App& root) {
   app->add_option("--transport", flags->transport, "Between the nodes: inproc (default) or grpc");
   app->add_flag("--json", flags->json, "For scripts");
   flags->compute.add_to(*app);
+  flags->packed_cache.add_to(*app);
   app->callback([flags] {
     if (flags->model.empty() && flags->shape.empty() && !flags->roofline) {
       throw CLI::RequiredError("--model, --shape or --roofline");

@@ -19,6 +19,7 @@ struct LogitsFlags {
   std::string transport = "inproc";
   int64_t chunk = 0;
   ComputeFlags compute;
+  PackedCacheFlags cache;
   PlacementFlags placement;
 };
 
@@ -77,6 +78,7 @@ absl::Status Logits(const LogitsFlags& flags) {
   ASSIGN_OR_RETURN(LocalCluster::Options options,
                    LocalOptions(model, flags.placement, flags.compute, flags.transport));
   const auto positions = static_cast<int64_t>(request.ids.size()) + request.greedy;
+  ASSIGN_OR_RETURN(options.packed_cache, flags.cache.open());
   options.limits = LimitsFor(model.spec, positions, std::max<int64_t>(positions, 1));
   ProgressBar bar("loading");
   options.progress = [&bar](int64_t done, int64_t total) { bar.update(done, total); };
@@ -86,6 +88,7 @@ absl::Status Logits(const LogitsFlags& flags) {
   RETURN_IF_ERROR(cluster->open(Epoch{1}, engine));
   const absl::StatusOr<ProbeResult> result = ProbeLogits(engine, request);
   cluster->close(engine, Cancelled("done"));
+  cluster->finish_saving();
   RETURN_IF_ERROR(result.status());
   return WriteResult(flags.out, *result, static_cast<int64_t>(request.ids.size()));
 }
@@ -107,6 +110,7 @@ Command AddLogitsCommand(CLI::App& root) {
   app->add_option("--transport", flags->transport,
                   "Between the nodes of a placement: inproc (default) or grpc");
   flags->compute.add_to(*app);
+  flags->cache.add_to(*app);
   flags->placement.add_to(*app, false);
   return {app, [flags] { return Logits(*flags); }};
 }

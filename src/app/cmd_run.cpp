@@ -29,6 +29,7 @@ struct RunFlags {
   bool json = false;
   bool ignore_eos = false;
   ComputeFlags compute;
+  PackedCacheFlags cache;
   PlacementFlags placement;
 };
 
@@ -121,7 +122,8 @@ void PrintSummary(const RunFlags& flags, const TerminalSink& sink, size_t prompt
                                         {"load",
                                          {{"packed_bytes", load.bytes},
                                           {"seconds", static_cast<double>(load.ns) * 1e-9},
-                                          {"gigabytes_per_s", load.gigabytes_per_second()}}},
+                                          {"gigabytes_per_s", load.gigabytes_per_second()},
+                                          {"from_packed_cache", load.from_cache}}},
                                         {"resident_bytes", ResidentBytes()}};
     fmt::print("{}\n", out.dump(2, ' ', false, nlohmann::json::error_handler_t::replace));
     return;
@@ -140,6 +142,7 @@ absl::Status Run(const RunFlags& flags) {
   ASSIGN_OR_RETURN(request.prompt, EncodePrompt(flags, tokenizer));
   ASSIGN_OR_RETURN(LocalCluster::Options options,
                    LocalOptions(model, flags.placement, flags.compute, flags.transport));
+  ASSIGN_OR_RETURN(options.packed_cache, flags.cache.open());
   const auto prompt_tokens = static_cast<int64_t>(request.prompt.size());
   options.limits =
       LimitsFor(model.spec, std::min(model.spec.max_positions, prompt_tokens + flags.max_tokens), 512);
@@ -174,6 +177,7 @@ absl::Status Run(const RunFlags& flags) {
       PrintSummary(flags, *sink, static_cast<size_t>(prompt_tokens), started_ns, cluster->load_stats());
   }
   cluster->close(engine, Cancelled("done"));
+  cluster->finish_saving();
   return ended;
 }
 
@@ -201,6 +205,7 @@ Command AddRunCommand(CLI::App& root) {
   app->add_option("--transport", flags->transport,
                   "Between the nodes of a placement: inproc (default) or grpc");
   flags->compute.add_to(*app);
+  flags->cache.add_to(*app);
   flags->placement.add_to(*app, false);
   return {app, [flags] { return Run(*flags); }};
 }

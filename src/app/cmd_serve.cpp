@@ -36,6 +36,7 @@ struct ServeFlags {
   double silence_s = 7;
   double wait_s = 15;
   ComputeFlags compute;
+  PackedCacheFlags cache;
   PlacementFlags placement;
 };
 
@@ -156,6 +157,7 @@ absl::Status Server::start_cluster() {
   options.model_names = ModelNames(folder_, placement_.model_name);
   options.listen = flags_.listen.empty() ? placement_.coordinator_address : flags_.listen;
   options.threads = flags_.compute.chosen_threads();
+  ASSIGN_OR_RETURN(options.packed_cache, flags_.cache.open());
   ASSIGN_OR_RETURN(options.isa, flags_.compute.chosen_isa());
   // The asker names the owner before the coordinator loses patience with the asker.
   options.expert_timeout = std::max<Duration>(silence - std::chrono::seconds(1), silence / 2);
@@ -273,6 +275,7 @@ Command AddServeCommand(CLI::App& root) {
   app->add_option("--wait", flags->wait_s, "Seconds to wait for the workers at the start (default 15)")
       ->check(CLI::Range(0.0, 86400.0));
   flags->compute.add_to(*app);
+  flags->cache.add_to(*app);
   flags->placement.add_to(*app, true);
   return {app, [flags] { return Serve(*flags); }};
 }

@@ -24,6 +24,7 @@ struct WorkerFlags {
   int rest_port = -1;
   std::string rest_host = "127.0.0.1";
   ComputeFlags compute;
+  PackedCacheFlags cache;
 };
 
 std::string HostName() {
@@ -45,6 +46,7 @@ absl::Status RunWorker(const WorkerFlags& flags) {
   }
   ASSIGN_OR_RETURN(options.isa, flags.compute.chosen_isa());
   options.threads = flags.compute.chosen_threads();
+  ASSIGN_OR_RETURN(options.packed_cache, flags.cache.open());
   options.version = kShoalVersion;
   if (!flags.key_file.empty()) {
     ASSIGN_OR_RETURN(options.key, KeyAuth::from_file(flags.key_file));
@@ -93,6 +95,7 @@ Command AddWorkerCommand(CLI::App& root) {
       ->envname("SHOAL_ISA");
   app->add_option("--threads", flags->compute.threads, "Threads (default: one per core)")
       ->check(CLI::Range(1, 1024));
+  flags->cache.add_to(*app);
   return {app, [flags] { return RunWorker(*flags); }};
 }
 

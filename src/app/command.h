@@ -4,6 +4,7 @@
 #include <CLI/CLI.hpp>
 #include <cstdint>
 #include <functional>
+#include <memory>
 #include <string>
 #include <vector>
 
@@ -14,6 +15,7 @@
 #include "exec/stage_runner.h"
 #include "kernels/kernels.h"
 #include "plan/planner.h"
+#include "weights/packed_cache.h"
 
 namespace shoal {
 
@@ -34,6 +36,7 @@ Command AddPlanCommand(CLI::App& root);
 Command AddLogitsCommand(CLI::App& root);
 Command AddSynthCommand(CLI::App& root);
 Command AddBenchCommand(CLI::App& root);
+Command AddCacheCommand(CLI::App& root);
 
 /// Flags that say how to compute.
 struct ComputeFlags {
@@ -46,6 +49,16 @@ struct ComputeFlags {
   /// The instruction set chosen; errors where it is unknown or not to be had here.
   absl::StatusOr<Isa> chosen_isa() const;
   int chosen_threads() const;
+};
+
+/// Flags that say where packed weights are kept for the next start.
+struct PackedCacheFlags {
+  std::string folder;  ///< "off": nowhere; empty: the user's cache folder.
+  std::string limit = "64GiB";
+
+  void add_to(CLI::App& app);
+  /// nullptr where it is off, or where the user has no such folder.
+  absl::StatusOr<std::shared_ptr<const PackedCache>> open() const;
 };
 
 /// Flags that say who runs what.

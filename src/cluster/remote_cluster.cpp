@@ -122,9 +122,9 @@ absl::Status RemoteCluster::prepare_all() {
   std::thread loader([&] {
     SetThreadLogName(options_.plan.nodes[0].name, 0);
     if (model_ != nullptr) return;
-    auto loaded =
-        NodeModel::Load(options_.checkpoint, options_.spec, SliceOf(options_.plan, NodeId{0}), pool_,
-                        [&](int64_t done, int64_t total) { report(NodeId{0}, done, total); });
+    auto loaded = NodeModel::Load(
+        options_.checkpoint, options_.spec, SliceOf(options_.plan, NodeId{0}), pool_,
+        [&](int64_t done, int64_t total) { report(NodeId{0}, done, total); }, options_.packed_cache);
     own = loaded.status();
     if (!loaded.ok()) return;
     model_ = std::move(*loaded);

@@ -42,6 +42,7 @@ class RemoteCluster final : public SessionHost {
     Isa isa = Isa::kReference;
     Duration expert_timeout = std::chrono::seconds(6);
     std::optional<KeyAuth> key;
+    std::shared_ptr<const PackedCache> packed_cache;  ///< For node 0's share; nullptr: none.
     /// Loading of a node's share. Called from several threads.
     std::function<void(NodeId node, int64_t done, int64_t total)> progress;
   };

@@ -28,8 +28,9 @@ class WorkerNode final : public WorkerControl {
     int threads = 1;
     Isa isa = Isa::kReference;
     std::optional<KeyAuth> key;
-    std::string version;  ///< Of the program, for describe().
-    std::string device;   ///< The CPU's name, for describe().
+    std::shared_ptr<const PackedCache> packed_cache;  ///< nullptr: none.
+    std::string version;                              ///< Of the program, for describe().
+    std::string device;                               ///< The CPU's name, for describe().
   };
   /// Listens. Errors as GrpcEndpoint::start.
   static absl::StatusOr<std::unique_ptr<WorkerNode>> Start(Options options);

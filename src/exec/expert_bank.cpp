@@ -33,7 +33,8 @@ std::span<ExpertSet::Part> Parts(Arena& arena, std::span<const ExpertCall> sorte
 absl::StatusOr<std::unique_ptr<ExpertBank>> ExpertBank::Load(const Checkpoint& checkpoint,
                                                              const ModelSpec& spec,
                                                              const std::vector<std::vector<ExpertId>>& held,
-                                                             ThreadPool& pool, const LoadProgress& progress) {
+                                                             ThreadPool& pool, const LoadProgress& progress,
+                                                             PackedStore* store) {
   SHOAL_CHECK_EQ(static_cast<int64_t>(held.size()), spec.layer_count());
   std::unique_ptr<ExpertBank> bank(new ExpertBank);
   bank->width_ = spec.width;
@@ -42,7 +43,7 @@ absl::StatusOr<std::unique_ptr<ExpertBank>> ExpertBank::Load(const Checkpoint& c
     if (held[layer].empty()) continue;
     ASSIGN_OR_RETURN(
         bank->layers_[layer],
-        ExpertSet::Load(checkpoint, spec, LayerId{static_cast<int32_t>(layer)}, held[layer], pool));
+        ExpertSet::Load(checkpoint, spec, LayerId{static_cast<int32_t>(layer)}, held[layer], pool, store));
     if (progress) progress(static_cast<int64_t>(layer) + 1, spec.layer_count());
   }
   return bank;

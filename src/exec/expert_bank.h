@@ -30,10 +30,11 @@ struct ExpertCall {
 class ExpertBank {
  public:
   /// held: per layer of the model (size L), the expert ids held here, ascending; empty lists are fine.
-  /// Errors name file, tensor, expected and got.
+  /// store: as for WeightReader. Errors name file, tensor, expected and got.
   static absl::StatusOr<std::unique_ptr<ExpertBank>> Load(const Checkpoint& checkpoint, const ModelSpec& spec,
                                                           const std::vector<std::vector<ExpertId>>& held,
-                                                          ThreadPool& pool, const LoadProgress& progress);
+                                                          ThreadPool& pool, const LoadProgress& progress,
+                                                          PackedStore* store = nullptr);
 
   bool holds(LayerId layer, ExpertId expert) const;
   /// (layer, expert) pairs held.

@@ -29,7 +29,7 @@ absl::StatusOr<std::unique_ptr<LocalCluster>> LocalCluster::Load(Options options
     if (o.profile) node.profile = std::make_unique<StepProfile>();
     ASSIGN_OR_RETURN(node.model,
                      NodeModel::Load(o.checkpoint, o.spec, SliceOf(o.plan, NodeId{static_cast<int32_t>(i)}),
-                                     *node.pool, o.progress));
+                                     *node.pool, o.progress, o.packed_cache));
     if (o.transport == TransportKind::kGrpc) {
       GrpcOptions grpc;
       grpc.name = o.plan.nodes[i].name;
@@ -107,6 +107,10 @@ LoadStats LocalCluster::load_stats() const {
   LoadStats sum;
   for (const Node& node : nodes_) sum += node.model->load_stats();
   return sum;
+}
+
+void LocalCluster::finish_saving() {
+  for (const Node& node : nodes_) node.model->finish_saving();
 }
 
 std::vector<TransportStats> LocalCluster::link_stats() const {

@@ -33,7 +33,8 @@ class LocalCluster final : public SessionHost {
     int threads_per_node = 1;
     Isa isa = Isa::kReference;
     TransportKind transport = TransportKind::kInproc;
-    bool profile = false;   ///< Keep a StepProfile of every node.
+    bool profile = false;                             ///< Keep a StepProfile of every node.
+    std::shared_ptr<const PackedCache> packed_cache;  ///< nullptr: none.
     LoadProgress progress;  ///< Over all nodes' tensors, one node after the other. May be empty.
   };
 
@@ -51,6 +52,8 @@ class LocalCluster final : public SessionHost {
   }
   /// Of all nodes, which load one after the other.
   LoadStats load_stats() const;
+  /// As NodeModel::finish_saving, for all nodes.
+  void finish_saving();
   /// What has travelled between the nodes in this session, by node; empty between sessions.
   std::vector<TransportStats> link_stats() const;
   const Plan& plan() const { return options_.plan; }

@@ -1,10 +1,12 @@
 #include "exec/node_model.h"
 
+#include <algorithm>
 #include <utility>
 
 #include "base/clock.h"
 #include "base/status.h"
 #include "base/text.h"
+#include "weights/content_hash.h"
 
 namespace shoal {
 
@@ -20,7 +22,27 @@ NodeSlice SliceOf(const Plan& plan, NodeId node) {
   return slice;
 }
 
+bool NodeSlice::empty() const {
+  return layers.empty() && std::ranges::all_of(experts, [](const auto& ids) { return ids.empty(); });
+}
+
+std::string NodeSlice::text() const {
+  std::string text = layers.empty() ? "no layers" : fmt::format("layers [{}, {})", layers.begin, layers.end);
+  if (embed) text += ", embedding";
+  if (head) text += ", head";
+  size_t count = 0;
+  std::string list;
+  for (size_t layer = 0; layer < experts.size(); ++layer) {
+    count += experts[layer].size();
+    for (const ExpertId id : experts[layer]) list += fmt::format("{}:{} ", layer, id);
+  }
+  if (count > 0) text += fmt::format(", {} experts ({})", count, ContentHashHex(list));
+  return text;
+}
+
 LoadStats& LoadStats::operator+=(const LoadStats& other) {
+  // A node without weights is neither here nor there.
+  if (other.bytes > 0) from_cache = other.from_cache && (from_cache || bytes == 0);
   bytes += other.bytes;
   ns += other.ns;
   return *this;
@@ -31,25 +53,32 @@ double LoadStats::gigabytes_per_second() const {
 }
 
 std::string LoadStats::text() const {
-  return fmt::format("{} in {:.2f} s, {:.2f} GB/s", FormatBytes(bytes), static_cast<double>(ns) * 1e-9,
-                     gigabytes_per_second());
+  return fmt::format("{} in {:.2f} s, {:.2f} GB/s{}", FormatBytes(bytes), static_cast<double>(ns) * 1e-9,
+                     gigabytes_per_second(), from_cache ? ", from the packed cache" : "");
 }
 
 absl::StatusOr<std::unique_ptr<NodeModel>> NodeModel::Load(std::shared_ptr<const Checkpoint> checkpoint,
                                                            ModelSpec spec, NodeSlice slice, ThreadPool& pool,
-                                                           const LoadProgress& progress) {
+                                                           const LoadProgress& progress,
+                                                           std::shared_ptr<const PackedCache> cache) {
   const int64_t started_ns = NowNs();
   std::unique_ptr<NodeModel> model(new NodeModel);
   model->checkpoint_ = std::move(checkpoint);
   model->spec_ = std::move(spec);
   model->slice_ = std::move(slice);
+  if (cache != nullptr && !model->slice_.empty()) {
+    model->store_.open(std::move(cache), model->checkpoint_, model->slice_.text(), pool);
+  }
   if (!model->slice_.layers.empty()) {
     const StageOptions options{model->slice_.layers, model->slice_.embed, model->slice_.head};
-    ASSIGN_OR_RETURN(model->stage_, Stage::Load(*model->checkpoint_, model->spec_, options, pool, progress));
+    ASSIGN_OR_RETURN(model->stage_,
+                     Stage::Load(*model->checkpoint_, model->spec_, options, pool, progress, &model->store_));
   }
   ASSIGN_OR_RETURN(model->experts_, ExpertBank::Load(*model->checkpoint_, model->spec_, model->slice_.experts,
-                                                     pool, progress));
-  model->load_stats_ = {.bytes = model->bytes(), .ns = NowNs() - started_ns};
+                                                     pool, progress, &model->store_));
+  model->load_stats_ = {
+      .bytes = model->bytes(), .ns = NowNs() - started_ns, .from_cache = model->store_.from_cache()};
+  model->store_.save();
   return model;
 }
 

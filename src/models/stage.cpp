@@ -330,10 +330,10 @@ absl::Status CpuStage::head(const ComputeContext& context, MatView<const float> 
 
 absl::StatusOr<std::unique_ptr<Stage>> Stage::Load(const Checkpoint& checkpoint, const ModelSpec& spec,
                                                    const StageOptions& options, ThreadPool& pool,
-                                                   const LoadProgress& progress) {
+                                                   const LoadProgress& progress, PackedStore* store) {
   SHOAL_CHECK(0 <= options.layers.begin && options.layers.begin <= options.layers.end);
   SHOAL_CHECK_LE(options.layers.end, spec.layer_count());
-  ASSIGN_OR_RETURN(const WeightReader reader, WeightReader::Create(checkpoint));
+  ASSIGN_OR_RETURN(const WeightReader reader, WeightReader::Create(checkpoint, store));
   auto stage = std::make_unique<CpuStage>(options);
   RETURN_IF_ERROR(stage->load(reader, spec, pool, progress));
   return stage;

@@ -17,6 +17,7 @@
 #include "kv/kv_cache.h"
 #include "models/compute_context.h"
 #include "models/expert_exchange.h"
+#include "models/packed_store.h"
 #include "models/spec.h"
 #include "numeric/view.h"
 #include "weights/checkpoint.h"
@@ -54,10 +55,11 @@ using LoadProgress = std::function<void(int64_t bytes_done, int64_t bytes_total)
 class Stage {
  public:
   /// Reads and packs the stage's own tensors (experts excluded: they are ExpertSets', blocks/experts.h).
-  /// Errors name file, tensor, expected and got.
+  /// store: as for WeightReader. Errors name file, tensor, expected and got.
   static absl::StatusOr<std::unique_ptr<Stage>> Load(const Checkpoint& checkpoint, const ModelSpec& spec,
                                                      const StageOptions& options, ThreadPool& pool,
-                                                     const LoadProgress& progress);
+                                                     const LoadProgress& progress,
+                                                     PackedStore* store = nullptr);
   virtual ~Stage() = default;
 
   virtual const StageOptions& options() const = 0;

@@ -1,6 +1,7 @@
 #include "models/weight_reader.h"
 
 #include <algorithm>
+#include <numeric>
 #include <utility>
 
 #include "base/check.h"
@@ -48,9 +49,9 @@ int64_t StoredWeight::stored_bytes() const {
   return bytes.words + 2 * bytes.scales;
 }
 
-absl::StatusOr<WeightReader> WeightReader::Create(const Checkpoint& checkpoint) {
+absl::StatusOr<WeightReader> WeightReader::Create(const Checkpoint& checkpoint, PackedStore* store) {
   ASSIGN_OR_RETURN(Quantization quantization, Quantization::FromConfig(checkpoint.config()));
-  return WeightReader(checkpoint, std::move(quantization));
+  return WeightReader(checkpoint, std::move(quantization), store);
 }
 
 absl::StatusOr<StoredWeight> WeightReader::find(const WeightRef& ref) const {
@@ -90,22 +91,36 @@ absl::StatusOr<StoredWeight> WeightReader::find(const LinearSpec& linear) const 
   return weight;
 }
 
+absl::StatusOr<PackedStore::Place> WeightReader::place(const StoredWeight& weight, uint32_t batch) const {
+  if (store_ == nullptr) {
+    ASSIGN_OR_RETURN(PackedMatrix matrix, PackedMatrix::Allocate(weight.format, weight.rows, weight.cols));
+    return PackedStore::Place{.matrix = std::move(matrix), .packed = false};
+  }
+  const WeightSource& source = *weight.source;
+  std::string name = source.name();
+  if (source.stack > 0) name += fmt::format("[{}]", source.index);
+  if (!source.rows.empty()) name += fmt::format("[{}:{}]", source.rows.begin, source.rows.end);
+  return store_->place(name, weight.format, weight.rows, weight.cols, batch);
+}
+
 absl::StatusOr<std::vector<PackedMatrix>> WeightReader::pack(std::span<const StoredWeight> weights,
                                                              ThreadPool& pool) const {
   std::vector<PackedMatrix> packed;
-  int64_t tiles = 0;
+  std::vector<int64_t> tiles;  // Of each matrix: those that are to be packed.
+  const uint32_t batch = store_ == nullptr ? 0 : store_->next_batch();
   for (const StoredWeight& weight : weights) {
-    ASSIGN_OR_RETURN(PackedMatrix matrix, PackedMatrix::Allocate(weight.format, weight.rows, weight.cols));
-    tiles += matrix.view().tiles();
-    packed.push_back(std::move(matrix));
+    ASSIGN_OR_RETURN(PackedStore::Place place, this->place(weight, batch));
+    tiles.push_back(place.packed ? 0 : place.matrix.view().tiles());
+    packed.push_back(std::move(place.matrix));
   }
-  pool.run_parts(tiles, 1, [&](Range part) {
+  const int64_t tiles_total = std::accumulate(tiles.begin(), tiles.end(), int64_t{0});
+  if (tiles_total == 0) return packed;
+  pool.run_parts(tiles_total, 1, [&](Range part) {
     int64_t first = 0;  // Tile of this matrix in the row of all.
     for (size_t i = 0; i < weights.size(); ++i) {
-      const int64_t own = packed[i].view().tiles();
-      const Range mine{std::max<int64_t>(part.begin - first, 0), std::min(part.end - first, own)};
+      const Range mine{std::max<int64_t>(part.begin - first, 0), std::min(part.end - first, tiles[i])};
       if (!mine.empty()) pack_tiles(weights[i], mine, kSlabBytes / pool.threads(), packed[i]);
-      first += own;
+      first += tiles[i];
     }
   });
   return packed;

@@ -12,6 +12,7 @@
 #include "absl/status/statusor.h"
 #include "cpu/pool.h"
 #include "kernels/packed.h"
+#include "models/packed_store.h"
 #include "models/spec.h"
 #include "weights/checkpoint.h"
 #include "weights/mlx_quant.h"
@@ -33,10 +34,11 @@ struct StoredWeight {
   int64_t stored_bytes() const;
 };
 
-/// Reads a checkpoint as its config says it is quantized. Does not own the checkpoint.
+/// Reads a checkpoint as its config says it is quantized. Owns neither the checkpoint nor the store.
 class WeightReader {
  public:
-  static absl::StatusOr<WeightReader> Create(const Checkpoint& checkpoint);
+  /// store: where packed matrices lie and may come from; nullptr: each in memory of its own.
+  static absl::StatusOr<WeightReader> Create(const Checkpoint& checkpoint, PackedStore* store = nullptr);
 
   const Checkpoint& checkpoint() const { return *checkpoint_; }
 
@@ -46,18 +48,20 @@ class WeightReader {
   absl::StatusOr<StoredWeight> find(const LinearSpec& linear) const;
 
   /// Matrices as the kernels read them, in the order of `weights`: those that are multiplied as one piece of
-  /// work (q, k and v). Their tiles stand in a row, which is cut into one part per thread as products cut it:
-  /// on a machine of several memory nodes a page lies where it will be read, as the thread that first writes
-  /// it decides. Source pages are read ahead, and given back as they are packed, so that no more than a slab
-  /// of them is resident at a time. ResourceExhausted where memory is refused.
+  /// work (q, k and v). What the store has is taken as it is; of the others the tiles stand in a row, which
+  /// is cut into one part per thread as products cut it: on a machine of several memory nodes a page lies
+  /// where it will be read, as the thread that first writes it decides. Source pages are read ahead, and
+  /// given back as they are packed, so that no more than a slab of them is resident at a time.
+  /// ResourceExhausted where memory is refused.
   absl::StatusOr<std::vector<PackedMatrix>> pack(std::span<const StoredWeight> weights,
                                                  ThreadPool& pool) const;
   /// A vector (norm or bias) as f32.
   absl::StatusOr<std::vector<float>> read_vector(const WeightRef& ref) const;
 
  private:
-  WeightReader(const Checkpoint& checkpoint, Quantization quantization)
-      : checkpoint_(&checkpoint), quantization_(std::move(quantization)) {}
+  WeightReader(const Checkpoint& checkpoint, Quantization quantization, PackedStore* store)
+      : checkpoint_(&checkpoint), quantization_(std::move(quantization)), store_(store) {}
+  absl::StatusOr<PackedStore::Place> place(const StoredWeight& weight, uint32_t batch) const;
   void pack_tiles(const StoredWeight& weight, Range tiles, int64_t slab_bytes, PackedMatrix& packed) const;
   /// Calls with the address and the bytes of each tensor's share of the rows of a weight.
   void for_sources(const StoredWeight& weight, Range rows,
@@ -65,6 +69,7 @@ class WeightReader {
 
   const Checkpoint* checkpoint_;
   Quantization quantization_;
+  PackedStore* store_;
 };
 
 }  // namespace shoal

@@ -1,4 +1,5 @@
 """Fixtures that run real shoal processes on loopback. Nothing here is mocked."""
+import os
 import re
 from pathlib import Path
 
@@ -7,6 +8,9 @@ import pytest
 from local_cluster import LocalCluster
 
 SOURCE = Path(__file__).resolve().parents[2]
+
+# A user's cache folder is left alone; tests of the cache name folders of their own.
+os.environ["SHOAL_PACKED_CACHE"] = "off"
 
 
 def pytest_addoption(parser):

@@ -1,5 +1,8 @@
 """A node holds its own part of the model and little else."""
 import json
+import os
+import subprocess
+import time
 
 import pytest
 
@@ -33,3 +36,27 @@ def test_three_nodes_share_the_weights_of_one(single, trio):
     assert all(0 < part < 0.7 * whole for part in parts), (parts, whole)
     # Only the embedding is held twice: the first stage looks up, the last one is tied to it.
     assert sum(parts) < 1.3 * whole
+
+
+@pytest.fixture(scope="session")
+def wide_model(shoal, tmp_path_factory):
+    """Two layers of Qwen3-1.7B and its embedding: 230 MB packed."""
+    folder = tmp_path_factory.mktemp("wide") / "model"
+    subprocess.run([shoal, "synth", "--shape", "A", "--layers", "2", "--bits", "4", "--out", folder],
+                   capture_output=True, timeout=120, check=True)
+    time.sleep(3.5)  # What changed within the last two seconds is not kept.
+    return folder
+
+
+def test_peak_memory_of_both_starts_is_the_packed_weights_and_a_bounded_rest(shoal, wide_model, tmp_path):
+    for start in ("first", "second"):
+        run = subprocess.Popen([shoal, "run", "--model", wide_model, "--prompt", "a", "--max-tokens", "1", "--json",
+                                "--packed-cache", tmp_path / "packed"], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+        out = run.stdout.read()
+        _, code, usage = os.wait4(run.pid, 0)
+        assert code == 0
+        load = json.loads(out)["load"]
+        assert load["from_packed_cache"] == (start == "second")
+        assert load["packed_bytes"] > 220e6
+        # One block of the cache, 32 positions of two layers, is 0.26 MB.
+        assert usage.ru_maxrss * 1024 <= 1.1 * load["packed_bytes"] + 200e6, start

@@ -27,7 +27,8 @@ absl::StatusOr<int> ExpertInputGroup(const WeightReader& reader, const MoeSpec& 
 }
 
 absl::StatusOr<ExpertSet> ExpertSet::Load(const Checkpoint& checkpoint, const ModelSpec& spec, LayerId layer,
-                                          std::span<const ExpertId> experts, ThreadPool& pool) {
+                                          std::span<const ExpertId> experts, ThreadPool& pool,
+                                          PackedStore* store) {
   if (layer.value < 0 || layer.value >= spec.layer_count()) {
     return InvalidArgument("experts: layer {} of a model with {} layers", layer, spec.layer_count());
   }
@@ -39,7 +40,7 @@ absl::StatusOr<ExpertSet> ExpertSet::Load(const Checkpoint& checkpoint, const Mo
   set.width_ = spec.width;
   set.ids_.assign(experts.begin(), experts.end());
   std::sort(set.ids_.begin(), set.ids_.end());
-  ASSIGN_OR_RETURN(const WeightReader reader, WeightReader::Create(checkpoint));
+  ASSIGN_OR_RETURN(const WeightReader reader, WeightReader::Create(checkpoint, store));
   ASSIGN_OR_RETURN(set.group_, ExpertInputGroup(reader, *moe, ActivationMode::kInt8));
   for (size_t i = 0; i < set.ids_.size(); ++i) {
     const ExpertId id = set.ids_[i];

@@ -24,9 +24,11 @@ absl::StatusOr<int> ExpertInputGroup(const WeightReader& reader, const MoeSpec& 
 class ExpertSet {
  public:
   /// Reads and packs `experts` of `layer`, in any order, each once. InvalidArgument for a layer without
-  /// experts, an expert that it does not have, or one named twice; else the errors of reading.
+  /// experts, an expert that it does not have, or one named twice; else the errors of reading. store: as for
+  /// WeightReader.
   static absl::StatusOr<ExpertSet> Load(const Checkpoint& checkpoint, const ModelSpec& spec, LayerId layer,
-                                        std::span<const ExpertId> experts, ThreadPool& pool);
+                                        std::span<const ExpertId> experts, ThreadPool& pool,
+                                        PackedStore* store = nullptr);
 
   LayerId layer() const { return layer_; }
   bool holds(ExpertId expert) const { return slot(expert) >= 0; }

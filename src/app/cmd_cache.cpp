@@ -1,0 +1,105 @@
+#include <cstdlib>
+#include <nlohmann/json.hpp>
+
+#include "app/command.h"
+#include "base/clock.h"
+#include "base/log.h"
+#include "base/status.h"
+#include "base/text.h"
+
+namespace shoal {
+namespace {
+
+constexpr char kOff[] = "off";
+
+struct CacheFlags {
+  PackedCacheFlags cache;
+  bool clear = false;
+  bool json = false;
+};
+
+std::string Environment(const char* name) {
+  const char* value = std::getenv(name);
+  return value == nullptr ? "" : value;
+}
+
+/// Where a user's caches belong (the XDG base directory specification); "" where there is no home.
+std::string DefaultFolder() {
+  const std::string base = Environment("XDG_CACHE_HOME");
+  if (base.starts_with('/')) return base + "/shoal/packed";
+  const std::string home = Environment("HOME");
+  return home.empty() ? "" : home + "/.cache/shoal/packed";
+}
+
+/// "3 days ago".
+std::string Ago(int64_t unix_s) {
+  const int64_t seconds = std::max<int64_t>(0, UnixSeconds() - unix_s);
+  if (seconds < 120) return fmt::format("{} s ago", seconds);
+  if (seconds < 7200) return fmt::format("{} min ago", seconds / 60);
+  if (seconds < 172800) return fmt::format("{} hours ago", seconds / 3600);
+  return fmt::format("{} days ago", seconds / 86400);
+}
+
+void Print(const PackedCache& cache, const std::vector<PackedCache::Item>& items, bool as_json) {
+  if (as_json) {
+    nlohmann::ordered_json out = {{"folder", cache.folder()}, {"files", nlohmann::ordered_json::array()}};
+    for (const PackedCache::Item& item : items) {
+      out["files"].push_back({{"path", item.path},
+                              {"bytes", item.bytes},
+                              {"used_unix_s", item.used_unix_s},
+                              {"about", item.about},
+                              {"problem", item.problem}});
+    }
+    fmt::print("{}\n", out.dump(2, ' ', false, nlohmann::json::error_handler_t::replace));
+    return;
+  }
+  int64_t bytes = 0;
+  for (const PackedCache::Item& item : items) {
+    bytes += item.bytes;
+    fmt::print("{:>12}  {:<14}  {}\n", FormatBytes(item.bytes), Ago(item.used_unix_s),
+               item.problem.empty() ? item.about : "unusable: " + item.problem);
+  }
+  fmt::print("{} files, {} in {}\n", items.size(), FormatBytes(bytes), cache.folder());
+}
+
+absl::Status RunCache(const CacheFlags& flags) {
+  ASSIGN_OR_RETURN(const std::shared_ptr<const PackedCache> cache, flags.cache.open());
+  if (cache == nullptr) return FailedPrecondition("the cache of packed weights is off");
+  if (flags.clear) {
+    ASSIGN_OR_RETURN(const int64_t bytes, cache->clear());
+    LogInfo("deleted {} from {}", FormatBytes(bytes), cache->folder());
+  }
+  Print(*cache, cache->list(), flags.json);
+  return absl::OkStatus();
+}
+
+}  // namespace
+
+void PackedCacheFlags::add_to(CLI::App& app) {
+  app.add_option("--packed-cache", folder,
+                 "Folder that keeps packed weights for the next start, or off (default: shoal/packed in the "
+                 "user's cache folder)")
+      ->envname("SHOAL_PACKED_CACHE");
+  app.add_option("--packed-cache-limit", limit,
+                 "Bytes that it may take; what rested longest goes first (default 64GiB)")
+      ->envname("SHOAL_PACKED_CACHE_LIMIT");
+}
+
+absl::StatusOr<std::shared_ptr<const PackedCache>> PackedCacheFlags::open() const {
+  ASSIGN_OR_RETURN(const int64_t limit_bytes, ParseBytes(limit));
+  const std::string chosen = folder.empty() ? DefaultFolder() : folder;
+  if (chosen.empty()) LogInfo("packed cache: off, as there is no home; --packed-cache DIR says where");
+  if (chosen.empty() || chosen == kOff) return nullptr;
+  return std::make_shared<const PackedCache>(PackedCache::Options{chosen, limit_bytes});
+}
+
+Command AddCacheCommand(CLI::App& root) {
+  auto flags = std::make_shared<CacheFlags>();
+  CLI::App* app = root.add_subcommand("cache", "Show, or clear, the packed weights kept for the next start");
+  app->add_flag("--clear", flags->clear, "Delete them all");
+  app->add_flag("--json", flags->json, "For scripts");
+  flags->cache.add_to(*app);
+  return {app, [flags] { return RunCache(*flags); }};
+}
+
+}  // namespace shoal

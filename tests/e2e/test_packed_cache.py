@@ -1,0 +1,161 @@
+"""Packed weights are kept for the next start, and never change an answer."""
+import json
+import os
+import subprocess
+
+import pytest
+
+from local_cluster import wait_until
+
+SPREADS = [(), ("--split", "3,2,1"), ("--split", "2,2,2", "--experts-over", "3")]
+
+
+@pytest.fixture
+def cache(tmp_path):
+    return tmp_path / "packed"
+
+
+@pytest.fixture(scope="session")
+def ids_file(tmp_path_factory):
+    path = tmp_path_factory.mktemp("ids") / "ids.json"
+    path.write_text(json.dumps({"ids": [(37 * i + 11) % 4000 for i in range(20)], "greedy": 4}))
+    return path
+
+
+@pytest.fixture
+def logits(shoal, demo_model, ids_file, tmp_path):
+    """logits(cache, flags...) -> (the bytes of the output file, the log)."""
+    def call(cache, *flags):
+        out = tmp_path / "logits.safetensors"
+        done = subprocess.run([shoal, "logits", "--model", demo_model, "--ids", ids_file, "--out", out,
+                               "--packed-cache", str(cache), *flags],
+                              capture_output=True, text=True, timeout=60, check=False)
+        assert done.returncode == 0, done.stderr
+        return out.read_bytes(), done.stderr
+    return call
+
+
+@pytest.fixture
+def listed(shoal, cache):
+    """What `shoal cache` says of the files."""
+    def call(*flags):
+        out = subprocess.run([shoal, "cache", "--packed-cache", str(cache), "--json", *flags], capture_output=True,
+                             text=True, timeout=60, check=True).stdout
+        return json.loads(out)["files"]
+    return call
+
+
+def complaints(log):
+    return [line for line in log.splitlines() if "packed cache: " in line and " W " in line]
+
+
+@pytest.mark.parametrize("spread", SPREADS, ids=lambda flags: " ".join(flags) or "one node")
+def test_logits_are_the_same_bits_without_a_cache_to_it_and_from_it(logits, cache, listed, spread):
+    without, _ = logits("off", *spread)
+    assert not cache.exists()
+    first, log = logits(cache, *spread)
+    nodes = len(spread[1].split(",")) if spread else 1
+    assert log.count("packed cache: saved ") == nodes
+    files = listed()
+    assert len(files) == nodes and not any(file["problem"] for file in files)
+    second, log = logits(cache, *spread)
+    assert "packed cache" not in log, "nothing to save, nothing to complain of"
+    assert first == without and second == without
+    assert {file["path"] for file in listed()} == {file["path"] for file in files}
+
+
+def test_one_bad_byte_anywhere_is_found_and_costs_no_more_than_packing_again(logits, cache, listed):
+    good, _ = logits(cache)
+    path = listed()[0]["path"]
+    size = os.path.getsize(path)
+    # In the magic, in the table, in the first matrix, in the middle, in the last byte.
+    for at in (3, 100, 70_000, size // 2, size - 1):
+        with open(path, "r+b") as file:
+            file.seek(at)
+            byte = file.read(1)[0]
+            file.seek(at)
+            file.write(bytes([byte ^ 0x40]))
+        again, log = logits(cache)
+        assert again == good, at
+        assert len(complaints(log)) == 1 and path in log, log
+        assert "packed cache: saved " in log
+        once_more, log = logits(cache)
+        assert once_more == good and "packed cache" not in log, log
+
+
+def test_a_file_cut_short_or_of_another_kind_is_made_anew(logits, cache, listed):
+    good, _ = logits(cache)
+    path = listed()[0]["path"]
+    for content in (b"", b"SHOALPCK", b"something else" * 1000):
+        with open(path, "wb") as file:
+            file.write(content)
+        assert listed()[0]["problem"]
+        again, log = logits(cache)
+        assert again == good and len(complaints(log)) == 1, log
+        assert not listed()[0]["problem"]
+
+
+def test_a_folder_that_cannot_be_written_is_one_warning(logits, tmp_path):
+    good, _ = logits("off")
+    blocker = tmp_path / "file"
+    blocker.write_text("")
+    folders = [blocker / "below"]
+    if os.geteuid() != 0:  # The superuser may write anywhere.
+        locked = tmp_path / "locked"
+        locked.mkdir(mode=0o500)
+        folders.append(locked)
+    for folder in folders:
+        again, log = logits(folder)
+        assert again == good
+        assert len(complaints(log)) == 1 and "going on without" in log, log
+
+
+def test_a_limit_that_is_too_small_is_one_warning_and_a_full_one_makes_room(logits, cache, listed):
+    _, log = logits(cache, "--packed-cache-limit", "1MiB")
+    assert len(complaints(log)) == 1 and "more than the limit of 1.0 MiB" in log, log
+    logits(cache)
+    size = listed()[0]["bytes"]
+    _, log = logits(cache, "--split", "3,3", "--packed-cache-limit", str(size + size // 2))
+    assert "packed cache: deleted " in log, log
+    assert sum(file["bytes"] for file in listed()) <= size + size // 2
+
+
+def test_clearing_empties_the_cache(logits, cache, listed):
+    logits(cache)
+    assert len(listed()) == 1 and "layers [0, 6), embedding, head" in listed()[0]["about"]
+    assert listed("--clear") == []
+    assert list(cache.iterdir()) == []
+
+
+def test_run_says_where_the_weights_came_from(shoal, demo_model, cache):
+    def run():
+        out = subprocess.run([shoal, "run", "--model", demo_model, "--prompt", "The", "--max-tokens", "8", "--json",
+                              "--packed-cache", str(cache)], capture_output=True, text=True, timeout=60, check=True)
+        return json.loads(out.stdout)
+    first, second = run(), run()
+    assert first["tokens"] == second["tokens"]
+    assert not first["load"]["from_packed_cache"]
+    assert second["load"]["from_packed_cache"]
+    assert second["load"]["packed_bytes"] == first["load"]["packed_bytes"] > 0
+
+
+def test_two_first_starts_at_once_leave_one_whole_file(shoal, demo_model, cache, listed, logits, ids_file, tmp_path):
+    argv = [shoal, "logits", "--model", demo_model, "--ids", ids_file, "--packed-cache", str(cache)]
+    runs = [subprocess.Popen([*argv, "--out", tmp_path / f"{i}.safetensors"]) for i in range(3)]
+    assert [run.wait(60) for run in runs] == [0, 0, 0]
+    results = {(tmp_path / f"{i}.safetensors").read_bytes() for i in range(3)}
+    assert results == {logits("off")[0]}
+    assert len(listed()) == 1 and len(list(cache.iterdir())) == 1
+    second, log = logits(cache)
+    assert {second} == results and "packed cache" not in log
+
+
+def test_a_server_and_its_workers_start_from_the_cache(make_cluster, cache, listed, monkeypatch):
+    monkeypatch.setenv("SHOAL_PACKED_CACHE", str(cache))
+    first = make_cluster(2)
+    assert wait_until(lambda: all("packed cache: saved " in p.log() for p in first.processes), 20)
+    assert not any("from the packed cache" in p.log() for p in first.processes)
+    first.stop()
+    assert len(listed()) == 3
+    second = make_cluster(2)
+    assert all("from the packed cache" in p.log() for p in second.processes)
