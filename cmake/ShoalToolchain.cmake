@@ -5,7 +5,10 @@ if(SHOAL_CCACHE AND NOT CMAKE_CXX_COMPILER_LAUNCHER)
   set(CMAKE_CXX_COMPILER_LAUNCHER ${SHOAL_CCACHE})
 endif()
 
-find_program(SHOAL_MOLD mold)
+# mold links for the machine it runs on; a cross compiler brings its own linker.
+if(NOT CMAKE_CROSSCOMPILING)
+  find_program(SHOAL_MOLD mold)
+endif()
 if(SHOAL_MOLD)
   add_link_options(-fuse-ld=mold)
 endif()

@@ -9,6 +9,10 @@
 #include "kernels/kernels.h"
 #include "kernels/tables.h"
 
+#if defined(__aarch64__)
+#include <sys/auxv.h>
+#endif
+
 namespace shoal {
 namespace {
 
@@ -34,6 +38,23 @@ const IsaEntry kEntries[] = {
     {Isa::kReference, "reference", "FMA3", ReferenceKernels, HasFma},
     {Isa::kAvx2, "avx2", "AVX2, FMA3 and F16C", Avx2Kernels, HasAvx2},
     {Isa::kAvx512, "avx512", "AVX-512 F, BW, VL, DQ and VNNI", Avx512Kernels, HasAvx512},
+};
+#elif defined(__aarch64__)
+bool Always() { return true; }  // NEON is part of AArch64, and so are FMA and f16 conversions.
+bool HasDotprod() {
+  constexpr unsigned long kAsimdDotProduct = 1ul << 20;  // HWCAP_ASIMDDP
+  return (getauxval(AT_HWCAP) & kAsimdDotProduct) != 0;
+}
+bool HasI8mm() {
+  constexpr unsigned long kInt8MatrixProduct = 1ul << 13;  // HWCAP2_I8MM
+  return HasDotprod() && (getauxval(AT_HWCAP2) & kInt8MatrixProduct) != 0;
+}
+const IsaEntry kEntries[] = {
+    {Isa::kReference, "reference", "nothing", ReferenceKernels, Always},
+    {Isa::kNeon, "neon", "nothing", NeonKernels, Always},
+    {Isa::kNeonDotprod, "neon-dotprod", "dot products (asimddp)", NeonDotprodKernels, HasDotprod},
+    {Isa::kNeonI8mm, "neon-i8mm", "dot and matrix products of 8 bits (asimddp, i8mm)", NeonI8mmKernels,
+     HasI8mm},
 };
 #else
 bool Always() { return true; }

@@ -627,8 +627,11 @@ class BitEquality : public testing::TestWithParam<Isa> {
 #include "kernels/kernel_list.inc"
 #undef SHOAL_KERNEL
 
-INSTANTIATE_TEST_SUITE_P(, BitEquality, testing::ValuesIn(SupportedIsas()),
-                         [](const auto& isa) { return std::string(IsaName(isa.param)); });
+INSTANTIATE_TEST_SUITE_P(, BitEquality, testing::ValuesIn(SupportedIsas()), [](const auto& isa) {
+  std::string name(IsaName(isa.param));
+  std::replace(name.begin(), name.end(), '-', '_');  // Tests have no dashes.
+  return name;
+});
 
 // ---- Dispatch ----
 

@@ -9,6 +9,10 @@ const Kernels& ReferenceKernels();
 #if defined(__x86_64__)
 const Kernels& Avx2Kernels();
 const Kernels& Avx512Kernels();
+#elif defined(__aarch64__)
+const Kernels& NeonKernels();
+const Kernels& NeonDotprodKernels();
+const Kernels& NeonI8mmKernels();
 #endif
 
 }  // namespace shoal

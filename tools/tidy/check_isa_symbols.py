@@ -9,7 +9,8 @@ usage: check_isa_symbols.py libshoal_kernels.a
 import subprocess
 import sys
 
-OBJECTS = {"reference": "ReferenceKernels", "avx2": "Avx2Kernels", "avx512": "Avx512Kernels"}
+OBJECTS = {"reference": "ReferenceKernels", "avx2": "Avx2Kernels", "avx512": "Avx512Kernels", "neon": "NeonKernels",
+           "neon_dotprod": "NeonDotprodKernels", "neon_i8mm": "NeonI8mmKernels"}
 
 
 def main(library):

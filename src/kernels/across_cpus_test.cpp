@@ -1,0 +1,143 @@
+// Instruction sets of one CPU are compared with one another elsewhere; CPUs of different kinds never meet in
+// a test. So the reference's bits on fixed inputs are written down here, once for all of them.
+#include <gtest/gtest.h>
+
+#include <bit>
+
+#include "kernels/test_data.h"
+#include "numeric/rope_table.h"
+
+namespace shoal {
+namespace {
+
+const Kernels& Reference() { return SelectKernels(Isa::kReference); }
+
+/// FNV-1a over bit patterns.
+class Digest {
+ public:
+  void add(const std::vector<float>& values) {
+    for (const float value : values) {
+      hash_ = (hash_ ^ std::bit_cast<uint32_t>(value)) * 0x100000001b3u;
+    }
+  }
+  uint64_t value() const { return hash_; }
+
+ private:
+  uint64_t hash_ = 0xcbf29ce484222325u;
+};
+
+TEST(AcrossCpus, ProductsOfQuantizedRowsAreTheSameBits) {
+  Digest digest;
+  for (const int bits : {2, 3, 4, 5, 6, 8}) {
+    for (const Values kind : {Values::kOrdinary, Values::kEdge}) {
+      RandomStream random(21, static_cast<uint64_t>(bits));
+      const AffineSource source = RandomAffine(random, 32, 256, bits, 64, DType::kF16);
+      const PackedMatrix w = *PackedMatrix::PackAffine(source.view);
+      const std::vector<float> x = RandomFloats(random, 5 * 256, kind);
+      const QuantizedStorage quantized = Quantize(Reference(), x, 256, 64);
+      std::vector<float> y(5 * 32);
+      Reference().matmul_affine(
+          {.x = quantized.rows, .w = w.view(), .y = View(y, 32), .tiles = w.view().all_tiles()});
+      digest.add(y);
+      digest.add(quantized.scales);
+      Reference().matmul_float(
+          {.x = ConstView(x, 256), .w = w.view(), .y = View(y, 32), .tiles = w.view().all_tiles()});
+      digest.add(y);
+    }
+  }
+  EXPECT_EQ(digest.value(), 0x2d1c84caf7e26963u);
+}
+
+TEST(AcrossCpus, NormsGatesAndRotationsAreTheSameBits) {
+  Digest digest;
+  for (const Values kind : {Values::kOrdinary, Values::kEdge}) {
+    RandomStream random(22);
+    const int64_t cols = 200, rows = 20;
+    const std::vector<float> x = RandomFloats(random, rows * cols, kind);
+    const std::vector<float> up = RandomFloats(random, rows * cols, kind);
+    std::vector<float> y(x.size());
+    Reference().rms_norm(
+        {.x = ConstView(x, cols), .weight = up.data(), .eps = 1e-6f, .y = View(y, cols), .rows = {0, rows}});
+    digest.add(y);
+    Reference().silu_mul(
+        {.gate = ConstView(x, cols), .up = ConstView(up, cols), .out = View(y, cols), .rows = {0, rows}});
+    digest.add(y);
+    std::vector<float> cosine(rows * cols / 2), sine(cosine.size());
+    const std::vector<float> frequencies = RopeInverseFrequencies(1e6, cols);
+    for (int64_t row = 0; row < rows; ++row) {
+      RopeRow(frequencies, row * 1009, 1.0f, cosine.data() + row * cols / 2, sine.data() + row * cols / 2);
+    }
+    Reference().rope({.x = View(y, cols),
+                      .heads = 1,
+                      .head_dim = cols,
+                      .rotary = cols,
+                      .cosine = ConstView(cosine, cols / 2),
+                      .sine = ConstView(sine, cols / 2),
+                      .rows = {0, rows}});
+    digest.add(y);
+  }
+  EXPECT_EQ(digest.value(), 0x62f50e2aae8025d7u);
+}
+
+TEST(AcrossCpus, AttentionOverEveryCacheIsTheSameBits) {
+  Digest digest;
+  for (const DType dtype : {DType::kF32, DType::kF16, DType::kBF16}) {
+    RandomStream random(23);
+    const int64_t positions = 600, head_dim = 48, heads = 4;
+    CacheStorage cache = MakeCache(positions / kKvBlockPositions + 1, 2, head_dim, dtype);
+    std::vector<BlockId> blocks;
+    for (int32_t b = 0; b <= positions / kKvBlockPositions; ++b) blocks.push_back(BlockId{b});
+    for (int64_t position = 0; position < positions; ++position) {
+      const std::vector<float> key = RandomFloats(random, 2 * head_dim, Values::kEdge);
+      const std::vector<float> value = RandomFloats(random, 2 * head_dim, Values::kEdge);
+      Reference().append_kv({.cache = cache.view,
+                             .block = blocks[static_cast<size_t>(position / kKvBlockPositions)],
+                             .position = position,
+                             .key = key.data(),
+                             .value = value.data(),
+                             .kv_heads = {0, 2}});
+    }
+    const std::vector<float> query = RandomFloats(random, heads * head_dim);
+    std::vector<float> out(query.size());
+    const AttentionRow row{query.data(), out.data(), blocks.data(), {3, positions}};
+    Reference().attention({.cache = cache.view,
+                           .group = heads / 2,
+                           .scale = 0.125f,
+                           .rows = &row,
+                           .row_range = {0, 1},
+                           .kv_heads = {0, 2}});
+    digest.add(out);
+  }
+  EXPECT_EQ(digest.value(), 0x44976398efd3d420u);
+}
+
+TEST(AcrossCpus, RoutingAndSumsOfExpertsAreTheSameBits) {
+  RandomStream random(24);
+  const int64_t experts = 128, k = 8, rows = 20;
+  const std::vector<float> logits = RandomFloats(random, rows * experts);
+  std::vector<int32_t> ids(rows * k);
+  std::vector<float> weights(ids.size());
+  ASSERT_TRUE(Reference().route({.logits = ConstView(logits, experts),
+                                 .k = k,
+                                 .ids = View(ids, k),
+                                 .weights = View(weights, k),
+                                 .rows = {0, rows}}));
+  Digest digest;
+  digest.add(weights);
+  digest.add(std::vector<float>(ids.begin(), ids.end()));
+  std::vector<int64_t> acc(static_cast<size_t>(experts), 0);
+  const std::vector<int32_t> targets(rows, 0);
+  ASSERT_TRUE(Reference().accumulate_fixed({.y = ConstView(logits, experts),
+                                            .weights = weights.data(),
+                                            .targets = targets.data(),
+                                            .acc = View(acc, experts),
+                                            .cols = {0, experts}}));
+  std::vector<float> y(acc.size());
+  Reference().fixed_to_float(
+      {.acc = ConstView(acc, experts), .y = View(y, experts), .store = FixedStore::kAssign, .rows = {0, 1}});
+  digest.add(y);
+  EXPECT_EQ(digest.value(), 0xbd05f2ecd656e128u);
+}
+
+}  // namespace
+}  // namespace shoal

@@ -1,0 +1,188 @@
+// NEON with i8mm (ARMv8.6 and most of ARMv9: Neoverse V1 and N2, Cortex-X2, Apple M2): the products of two
+// rows of weights with two rows of activations over eight columns are one instruction, and codes may be
+// unsigned (usmmla, exact). That is for matmuls of many rows; everything else is what neon_dotprod.cpp has.
+// Exports NeonI8mmKernels alone.
+#include <arm_neon.h>
+
+#include <cstdint>
+#include <cstring>
+
+#include "kernels/kernels.h"
+#include "kernels/tables.h"
+#include "numeric/fixed_sum.h"
+
+namespace shoal {
+namespace {
+
+#include "kernels/lane_neon.inc"
+#include "kernels/lane_tiles.inc"
+
+/// Rows of x, and rows of a tile, that a block works on. Of 32 registers their 32-bit sums take 16, weights
+/// 4, rows of x 4, unpacked codes 4. With all 16 rows of a tile only 4 rows of x would fit, and unpacking and
+/// interleaving the weights would cost as much as usmmla saves over sdot.
+constexpr int kRowsTogether = 8;
+constexpr int kHalfRows = 8;
+constexpr int kRowPairs = kRowsTogether / 2;
+constexpr int kHalfPairs = kHalfRows / 2;
+
+/// Register {w0 x0, w0 x1, w1 x0, w1 x1} for rows w0, w1 of the half tile and x0, x1 of the activations.
+using HalfSums = int32x4_t[kRowPairs][kHalfPairs];
+
+inline uint8x16_t InterleaveLow(uint8x16_t a, uint8x16_t b) {
+  return vreinterpretq_u8_u32(vzip1q_u32(vreinterpretq_u32_u8(a), vreinterpretq_u32_u8(b)));
+}
+inline uint8x16_t InterleaveHigh(uint8x16_t a, uint8x16_t b) {
+  return vreinterpretq_u8_u32(vzip2q_u32(vreinterpretq_u32_u8(a), vreinterpretq_u32_u8(b)));
+}
+
+/// sums += the products of half a strip's rows with x[t][0, 32). Two quads side by side are eight columns of
+/// two rows of weights a register.
+template <int kBits, int kHalf>
+inline void DotHalfStrip(const uint8_t* strip, const int8_t* const* x, HalfSums& sums) {
+#pragma GCC unroll 4
+  for (int quad = 0; quad < 8; quad += 2) {
+    const Codes low = UnpackQuad<kBits>(strip, quad);
+    const Codes high = UnpackQuad<kBits>(strip, quad + 1);
+    uint8x16_t weights[kHalfPairs];
+#pragma GCC unroll 2
+    for (int i = 0; i < 2; ++i) {
+      weights[2 * i] = InterleaveLow(low.v[2 * kHalf + i], high.v[2 * kHalf + i]);
+      weights[2 * i + 1] = InterleaveHigh(low.v[2 * kHalf + i], high.v[2 * kHalf + i]);
+    }
+#pragma GCC unroll 4
+    for (int pair = 0; pair < kRowPairs; ++pair) {
+      const int8x16_t columns =
+          vcombine_s8(vld1_s8(x[2 * pair] + 4 * quad), vld1_s8(x[2 * pair + 1] + 4 * quad));
+#pragma GCC unroll 4
+      for (int i = 0; i < kHalfPairs; ++i) sums[pair][i] = vusmmlaq_s32(sums[pair][i], weights[i], columns);
+    }
+  }
+}
+
+/// A group of a tile: its codes, then scales and biases.
+struct Group {
+  const uint8_t* codes;
+  Lanes scale;
+  Lanes bias;
+};
+
+/// acc[t] += what half a group gives for rows t, whose scales (and sums) are `groups` apart.
+template <int kBits, int kHalf>
+inline void AddHalfGroup(const Group& group, int64_t strips, const int8_t* const* x, const float* scales,
+                         const float* sums, int64_t groups, Lanes* acc) {
+  HalfSums dots;
+#pragma GCC unroll 4
+  for (auto& pair : dots) {
+#pragma GCC unroll 4
+    for (int32x4_t& rows : pair) rows = vdupq_n_s32(0);
+  }
+  const int8_t* columns[kRowsTogether];
+#pragma GCC unroll 8
+  for (int t = 0; t < kRowsTogether; ++t) columns[t] = x[t];
+  for (int64_t s = 0; s < strips; ++s) {
+    DotHalfStrip<kBits, kHalf>(group.codes + s * kBits * 64, columns, dots);
+#pragma GCC unroll 8
+    for (int t = 0; t < kRowsTogether; ++t) columns[t] += kStripCols;
+  }
+#pragma GCC unroll 8
+  for (int t = 0; t < kRowsTogether; ++t) {
+    const float x_scale = scales[t * groups];
+    const float x_sum = sums[t * groups];
+#pragma GCC unroll 2
+    for (int i = 0; i < 2; ++i) {
+      const int32x4_t a = dots[t / 2][2 * i];
+      const int32x4_t b = dots[t / 2][2 * i + 1];
+      const float32x4_t dot = vcvtq_f32_s32(t % 2 == 0 ? vuzp1q_s32(a, b) : vuzp2q_s32(a, b));
+      constexpr int kFirst = 2 * kHalf;
+      float32x4_t& sum = acc[t].v[kFirst + i];
+      sum = vfmaq_f32(sum, dot, vmulq_f32(group.scale.v[kFirst + i], vdupq_n_f32(x_scale)));
+      sum = vfmaq_f32(sum, group.bias.v[kFirst + i], vdupq_n_f32(x_sum));
+    }
+  }
+}
+
+// y[t, 16 tile ...] for rows [first, first + 8). Bound: usmmla, 128 to a strip of 32 columns (sdot takes
+// 256), beside 64 instructions to unpack and interleave 4-bit codes, 64 loads of columns, and per group and
+// row 24 to rescale. Float sums wait in the first-level cache while a half group's integers have the
+// registers.
+template <int kBits>
+inline void AffineBlock(const MatmulAffineArgs& args, int64_t tile, int64_t first) {
+  const PackedView& w = args.w;
+  const int64_t groups = w.cols / w.format.group;
+  const int64_t strips = w.format.group / kStripCols;
+  const int64_t scale_bytes = ScaleBytes(w.format);
+  const uint8_t* record = w.data + tile * w.tile_bytes;
+  const float* scales = args.x.scales + first * groups;
+  const float* sums = args.x.sums + first * groups;
+  const int8_t* x[kRowsTogether];
+  Lanes acc[kRowsTogether];
+  for (int t = 0; t < kRowsTogether; ++t) {
+    x[t] = args.x.codes + (first + t) * w.cols;
+    acc[t] = Zero();
+  }
+  for (int64_t g = 0; g < groups; ++g) {
+    const uint8_t* codes_end = record + strips * kBits * 64;
+    const Group group{record, LoadElements(codes_end, w.format.dtype, 0),
+                      LoadElements(codes_end + scale_bytes, w.format.dtype, 0)};
+    AddHalfGroup<kBits, 0>(group, strips, x, scales + g, sums + g, groups, acc);
+    AddHalfGroup<kBits, 1>(group, strips, x, scales + g, sums + g, groups, acc);
+    for (const int8_t*& columns : x) columns += w.format.group;
+    record = codes_end + 2 * scale_bytes;
+  }
+  for (int t = 0; t < kRowsTogether; ++t) {
+    StoreTileRow(w, tile, acc[t], args.y.data + (first + t) * args.y.stride);
+  }
+}
+
+// Rows in eights.
+template <int kBits>
+void AffineTiles(const MatmulAffineArgs& args) {
+  const int64_t pass = MaxOf(kCachedRowBytes / args.w.cols / kRowsTogether, 1) * kRowsTogether;
+  for (int64_t begin = 0; begin < args.x.rows; begin += pass) {
+    const int64_t end = MinOf(begin + pass, args.x.rows);
+    for (int64_t tile = args.tiles.begin; tile < args.tiles.end; ++tile) {
+      for (int64_t t = begin; t < end; t += kRowsTogether) AffineBlock<kBits>(args, tile, t);
+    }
+  }
+}
+
+void matmul_affine(const MatmulAffineArgs& args) {
+  const int64_t eights = args.x.rows / kRowsTogether * kRowsTogether;
+  MatmulAffineArgs part = args;
+  if (eights < args.x.rows) {  // Fewer than eight rows are bound by memory, or nearly so: sdot is as good.
+    part.x = args.x.rows_between({eights, args.x.rows});
+    part.y.data = args.y.data + eights * args.y.stride;
+    NeonDotprodKernels().matmul_affine(part);
+  }
+  if (eights == 0) return;
+  part.x = args.x.rows_between({0, eights});
+  part.y.data = args.y.data;
+  switch (args.w.format.bits) {
+    case 2:
+      return AffineTiles<2>(part);
+    case 3:
+      return AffineTiles<3>(part);
+    case 4:
+      return AffineTiles<4>(part);
+    case 5:
+      return AffineTiles<5>(part);
+    case 6:
+      return AffineTiles<6>(part);
+    default:
+      return AffineTiles<8>(part);
+  }
+}
+
+}  // namespace
+
+const Kernels& NeonI8mmKernels() {
+  static const Kernels table = [] {
+    Kernels kernels = NeonDotprodKernels();
+    kernels.isa = Isa::kNeonI8mm;
+    kernels.matmul_affine = matmul_affine;
+    return kernels;
+  }();
+  return table;
+}
+
+}  // namespace shoal
