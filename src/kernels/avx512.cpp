@@ -206,21 +206,28 @@ inline Lanes CodeColumn(Codes quad, int column) {
 #include "kernels/lane_codes.inc"
 #include "kernels/lane_math.inc"
 
+/// sum + the products of a quad's codes with x[0, 4), four to a lane. In assembly for the reason that
+/// FmaSplat has, even where several tiles meet the same x: 1.14 times as fast for one token, 1.02 for many.
+inline IntLanes DotQuad(Codes codes, const int8_t* x, IntLanes sum) {
+  struct Four {
+    int8_t x[4];
+  };
+  asm("vpdpbusd %1%{1to16%}, %2, %0" : "+v"(sum) : "m"(*reinterpret_cast<const Four*>(x)), "v"(codes));
+  return sum;
+}
+
 /// dots[i][t] += the products of strip i's codes with x[t][0, 32).
 template <int kBits, int kTiles, int kTokens>
 inline void DotStrips(const uint8_t* const* strips, const int8_t* const* x, IntLanes (*dots)[kTokens]) {
-#pragma GCC unroll 16
+#pragma GCC unroll 8
   for (int quad = 0; quad < 8; ++quad) {
     Codes codes[kTiles];
 #pragma GCC unroll 4
     for (int i = 0; i < kTiles; ++i) codes[i] = UnpackQuad<kBits>(strips[i], quad);
 #pragma GCC unroll 16
     for (int t = 0; t < kTokens; ++t) {
-      int32_t four;
-      std::memcpy(&four, x[t] + 4 * quad, 4);
-      const __m512i splat = _mm512_set1_epi32(four);
 #pragma GCC unroll 4
-      for (int i = 0; i < kTiles; ++i) dots[i][t] = _mm512_dpbusd_epi32(dots[i][t], codes[i], splat);
+      for (int i = 0; i < kTiles; ++i) dots[i][t] = DotQuad(codes[i], x[t] + 4 * quad, dots[i][t]);
     }
   }
 }
