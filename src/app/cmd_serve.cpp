@@ -157,6 +157,7 @@ absl::Status Server::start_cluster() {
   options.model_names = ModelNames(folder_, placement_.model_name);
   options.listen = flags_.listen.empty() ? placement_.coordinator_address : flags_.listen;
   options.threads = flags_.compute.chosen_threads();
+  ASSIGN_OR_RETURN(options.cpus, flags_.compute.chosen_cpus());
   ASSIGN_OR_RETURN(options.packed_cache, flags_.cache.open());
   ASSIGN_OR_RETURN(options.isa, flags_.compute.chosen_isa());
   // The asker names the owner before the coordinator loses patience with the asker.

@@ -45,6 +45,7 @@ absl::Status RunWorker(const WorkerFlags& flags) {
     ASSIGN_OR_RETURN(options.memory_bytes, ParseBytes(flags.memory));
   }
   ASSIGN_OR_RETURN(options.isa, flags.compute.chosen_isa());
+  ASSIGN_OR_RETURN(options.cpus, flags.compute.chosen_cpus());
   options.threads = flags.compute.chosen_threads();
   ASSIGN_OR_RETURN(options.packed_cache, flags.cache.open());
   options.version = kShoalVersion;
@@ -90,11 +91,7 @@ Command AddWorkerCommand(CLI::App& root) {
   app->add_option("--rest-port", flags->rest_port, "Serve the JSON expert API on this port (0 picks one)")
       ->check(CLI::Range(0, 65535));
   app->add_option("--rest-host", flags->rest_host, "Where the JSON expert API listens (default 127.0.0.1)");
-  app->add_option("--isa", flags->compute.isa,
-                  "Instruction set of the kernels: reference, avx2, avx512 (default: the fastest)")
-      ->envname("SHOAL_ISA");
-  app->add_option("--threads", flags->compute.threads, "Threads (default: one per core)")
-      ->check(CLI::Range(1, 1024));
+  flags->compute.add_machine_flags(*app);
   flags->cache.add_to(*app);
   return {app, [flags] { return RunWorker(*flags); }};
 }

@@ -41,14 +41,19 @@ Command AddCacheCommand(CLI::App& root);
 /// Flags that say how to compute.
 struct ComputeFlags {
   std::string isa;
-  int threads = 0;  ///< 0: one per core.
+  int threads = 0;   ///< 0: one per core, or per CPU of `cpus`.
+  std::string cpus;  ///< A list to pin threads to; empty: none.
   std::string activations = "int8";
   std::string kv_dtype = "f16";
 
   void add_to(CLI::App& app);
+  /// Those of add_to() that a node has which follows another's orders: no types.
+  void add_machine_flags(CLI::App& app);
   /// The instruction set chosen; errors where it is unknown or not to be had here.
   absl::StatusOr<Isa> chosen_isa() const;
   int chosen_threads() const;
+  /// Errors as ParseCpuList.
+  absl::StatusOr<std::vector<int>> chosen_cpus() const;
 };
 
 /// Flags that say where packed weights are kept for the next start.

@@ -53,19 +53,37 @@ absl::Status ApplyFlags(const PlacementFlags& flags, PlanRequest& request) {
 
 }  // namespace
 
-void ComputeFlags::add_to(CLI::App& app) {
+void ComputeFlags::add_machine_flags(CLI::App& app) {
   app.add_option("--isa", isa,
                  "Instruction set of the kernels: reference, avx2, avx512 (default: the fastest here)")
       ->envname("SHOAL_ISA");
-  app.add_option("--threads", threads, "Threads per node (default: one per core)")
+  app.add_option("--threads", threads, "Threads per node (default: one per core, or per CPU of --cpus)")
       ->check(CLI::Range(1, 1024));
+  app.add_option("--cpus", cpus,
+                 "CPUs that the threads stay on, such as 0-3,8 (default: wherever the system puts them)");
+}
+
+void ComputeFlags::add_to(CLI::App& app) {
+  add_machine_flags(app);
   app.add_option("--activations", activations, "int8: quantized per group (default); f32: exact and slow");
   app.add_option("--kv-dtype", kv_dtype, "Type of the KV cache: f16 (default), bf16, f32");
 }
 
 absl::StatusOr<Isa> ComputeFlags::chosen_isa() const { return ChooseIsa(isa); }
 
-int ComputeFlags::chosen_threads() const { return threads > 0 ? threads : std::max(1, ReadTopology().cores); }
+int ComputeFlags::chosen_threads() const {
+  if (threads > 0) return threads;
+  const auto pinned = chosen_cpus();
+  if (pinned.ok() && !pinned->empty()) return static_cast<int>(pinned->size());
+  return std::max(1, ReadTopology().cores);
+}
+
+absl::StatusOr<std::vector<int>> ComputeFlags::chosen_cpus() const {
+  if (cpus.empty()) return std::vector<int>{};
+  absl::StatusOr<std::vector<int>> list = ParseCpuList(cpus);
+  if (!list.ok()) return Annotate(list.status(), "--cpus");
+  return list;
+}
 
 void PlacementFlags::add_to(CLI::App& app, bool remote) {
   if (remote) {
@@ -145,6 +163,7 @@ absl::StatusOr<LocalCluster::Options> LocalOptions(const OpenedModel& model, con
   options.checkpoint = model.checkpoint;
   options.spec = model.spec;
   options.threads_per_node = compute.chosen_threads();
+  ASSIGN_OR_RETURN(options.cpus, compute.chosen_cpus());
   return options;
 }
 

@@ -33,7 +33,9 @@ void AddLinks(const TransportStats& more, TransportStats& total) {
 }  // namespace
 
 RemoteCluster::RemoteCluster(Options options)
-    : options_(std::move(options)), pool_(options_.threads), session_base_(EntropySeed() << 32) {}
+    : options_(std::move(options)),
+      pool_(options_.threads, options_.cpus),
+      session_base_(EntropySeed() << 32) {}
 
 RemoteCluster::~RemoteCluster() = default;
 

@@ -39,6 +39,7 @@ class RemoteCluster final : public SessionHost {
     std::vector<std::string> model_names;  ///< How workers may find the model.
     std::string listen;  ///< Of this process's frames; empty: loopback or the address towards the workers.
     int threads = 1;
+    std::vector<int> cpus;  ///< Where they stay; empty: wherever the system puts them.
     Isa isa = Isa::kReference;
     Duration expert_timeout = std::chrono::seconds(6);
     std::optional<KeyAuth> key;

@@ -16,7 +16,8 @@ constexpr int64_t kConnectMs = 5000;
 
 }  // namespace
 
-WorkerNode::WorkerNode(Options options) : options_(std::move(options)), pool_(options_.threads) {}
+WorkerNode::WorkerNode(Options options)
+    : options_(std::move(options)), pool_(options_.threads, options_.cpus) {}
 
 WorkerNode::~WorkerNode() {
   endpoint_.reset();  // Ends calls first: nothing then touches what is torn down.

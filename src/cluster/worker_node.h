@@ -26,6 +26,7 @@ class WorkerNode final : public WorkerControl {
     std::vector<std::string> model_roots;  ///< Models are loaded from below these only.
     int64_t memory_bytes = 0;              ///< For weights and cache.
     int threads = 1;
+    std::vector<int> cpus;  ///< Where they stay; empty: wherever the system puts them.
     Isa isa = Isa::kReference;
     std::optional<KeyAuth> key;
     std::shared_ptr<const PackedCache> packed_cache;  ///< nullptr: none.

@@ -1,7 +1,12 @@
 #include "cpu/pool.h"
 
+#include <sched.h>
+
+#include <utility>
+
 #include "base/check.h"
 #include "base/clock.h"
+#include "base/log.h"
 
 namespace shoal {
 namespace {
@@ -28,7 +33,7 @@ void WaitForChange(const std::atomic<int>& value, int old) {
 
 }  // namespace
 
-ThreadPool::ThreadPool(int threads) : threads_(threads) {
+ThreadPool::ThreadPool(int threads, std::vector<int> cpus) : threads_(threads), cpus_(std::move(cpus)) {
   SHOAL_CHECK_GE(threads, 1);
   workers_.reserve(static_cast<size_t>(threads - 1));
   for (int i = 1; i < threads; ++i) workers_.emplace_back([this, i] { serve(i); });
@@ -64,7 +69,19 @@ void ThreadPool::run_parts(int64_t size, int64_t unit, absl::FunctionRef<void(Ra
   });
 }
 
+void ThreadPool::pin(int worker) const {
+  if (cpus_.empty()) return;
+  const int cpu = cpus_[static_cast<size_t>(worker) % cpus_.size()];
+  cpu_set_t set;
+  CPU_ZERO(&set);
+  CPU_SET(static_cast<size_t>(cpu), &set);
+  if (sched_setaffinity(0, sizeof(set), &set) == 0) return;
+  // Allowed when it was chosen, and taken away since: slower, not wrong.
+  LogWarning("thread {} cannot stay on CPU {}: it runs wherever the system puts it", worker, cpu);
+}
+
 void ThreadPool::serve(int worker) {
+  pin(worker);
   int round = 0;
   while (true) {
     WaitForChange(round_, round);

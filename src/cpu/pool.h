@@ -20,13 +20,18 @@ class ThreadPool {
  public:
   using Work = absl::FunctionRef<void(int worker, int n)>;
 
-  /// threads >= 1, counting the caller.
-  explicit ThreadPool(int threads);
+  /// threads >= 1, counting the caller. Worker i runs on cpus[i] alone, or the i-th counted round and round;
+  /// wherever the system likes where `cpus` is empty. The caller of run moves only by pin_caller().
+  explicit ThreadPool(int threads, std::vector<int> cpus = {});
   ~ThreadPool();
   ThreadPool(const ThreadPool&) = delete;
   ThreadPool& operator=(const ThreadPool&) = delete;
 
   int threads() const { return threads_; }
+
+  /// Has this thread, which is going to call run, stay on worker 0's CPU. Threads that it starts afterwards
+  /// would stay there, too.
+  void pin_caller() const { pin(0); }
 
   /// Runs work(i, threads()) for every i, this thread being worker 0; returns when all are done. What they
   /// wrote is then visible. Work must neither throw nor call run.
@@ -37,8 +42,10 @@ class ThreadPool {
 
  private:
   void serve(int worker);
+  void pin(int worker) const;
 
   const int threads_;
+  const std::vector<int> cpus_;
   std::vector<std::thread> workers_;
   const Work* work_ = nullptr;        // Of the run in progress.
   std::atomic<int> round_{0};         // Counts runs; workers wait for it to move.

@@ -15,6 +15,9 @@
 #include <utility>
 #include <vector>
 
+#include "base/status.h"
+#include "base/text.h"
+
 namespace shoal {
 namespace {
 
@@ -114,6 +117,32 @@ void ReadCaches(const std::string& root, int cpu, Topology& topology) {
 }
 
 }  // namespace
+
+absl::StatusOr<std::vector<int>> ParseCpuList(std::string_view text) {
+  const std::vector<int> allowed = AllowedCpus();
+  std::vector<int> cpus;
+  if (text.empty()) return InvalidArgument("CPUs: expected a list such as 0-3,8, got nothing");
+  for (const std::string& part : Split(text, ',')) {
+    const size_t dash = part.find('-');
+    const auto first = ParseInteger(std::string_view(part).substr(0, dash));
+    const auto last =
+        dash == std::string::npos ? first : ParseInteger(std::string_view(part).substr(dash + 1));
+    if (!first || !last || *first < 0 || *last < *first) {
+      return InvalidArgument("CPUs '{}': expected a list such as 0-3,8, got '{}' in it", text, part);
+    }
+    for (int64_t cpu = *first; cpu <= *last; ++cpu) {
+      if (std::find(allowed.begin(), allowed.end(), cpu) == allowed.end()) {
+        return InvalidArgument("CPUs '{}': this process may not use CPU {}; it may use {}", text, cpu,
+                               fmt::join(allowed, ","));
+      }
+      if (std::find(cpus.begin(), cpus.end(), cpu) != cpus.end()) {
+        return InvalidArgument("CPUs '{}': CPU {} is named twice", text, cpu);
+      }
+      cpus.push_back(static_cast<int>(cpu));
+    }
+  }
+  return cpus;
+}
 
 Topology ReadTopology(const std::string& root) {
   Topology topology;

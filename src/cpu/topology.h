@@ -3,6 +3,10 @@
 
 #include <cstdint>
 #include <string>
+#include <string_view>
+#include <vector>
+
+#include "absl/status/statusor.h"
 
 namespace shoal {
 
@@ -19,5 +23,9 @@ struct Topology {
 /// Reads /proc, /sys and this thread's affinity; what cannot be read keeps its default. `root` is put in
 /// front of every path (for tests).
 Topology ReadTopology(const std::string& root = "");
+
+/// The CPUs of a list such as "0-3,8", in its order, each once. InvalidArgument where it is no such list, or
+/// names a CPU that this process may not use.
+absl::StatusOr<std::vector<int>> ParseCpuList(std::string_view text);
 
 }  // namespace shoal

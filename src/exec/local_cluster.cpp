@@ -14,6 +14,19 @@ absl::StatusOr<TransportKind> ParseTransportKind(std::string_view name) {
   return InvalidArgument("transport '{}': expected inproc or grpc", name);
 }
 
+namespace {
+
+std::vector<int> CpusOf(const LocalCluster::Options& options, size_t node) {
+  std::vector<int> cpus;
+  if (options.cpus.empty()) return cpus;
+  const auto threads = static_cast<size_t>(options.threads_per_node);
+  for (size_t i = 0; i < threads; ++i)
+    cpus.push_back(options.cpus[(node * threads + i) % options.cpus.size()]);
+  return cpus;
+}
+
+}  // namespace
+
 LocalCluster::LocalCluster(Options options) : options_(std::move(options)) {}
 
 LocalCluster::~LocalCluster() = default;
@@ -25,7 +38,7 @@ absl::StatusOr<std::unique_ptr<LocalCluster>> LocalCluster::Load(Options options
   cluster->nodes_.resize(o.plan.nodes.size());
   for (size_t i = 0; i < cluster->nodes_.size(); ++i) {
     Node& node = cluster->nodes_[i];
-    node.pool = std::make_unique<ThreadPool>(o.threads_per_node);
+    node.pool = std::make_unique<ThreadPool>(o.threads_per_node, CpusOf(o, i));
     if (o.profile) node.profile = std::make_unique<StepProfile>();
     ASSIGN_OR_RETURN(node.model,
                      NodeModel::Load(o.checkpoint, o.spec, SliceOf(o.plan, NodeId{static_cast<int32_t>(i)}),

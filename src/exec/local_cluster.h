@@ -31,6 +31,7 @@ class LocalCluster final : public SessionHost {
     Plan plan;
     StepLimits limits;
     int threads_per_node = 1;
+    std::vector<int> cpus;  ///< threads_per_node of them for each node in turn; empty: none is pinned.
     Isa isa = Isa::kReference;
     TransportKind transport = TransportKind::kInproc;
     bool profile = false;                             ///< Keep a StepProfile of every node.

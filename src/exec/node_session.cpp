@@ -77,6 +77,7 @@ ComputeContext NodeSession::context(Arena& arena) const {
 
 void NodeSession::run() {
   SetThreadLogName(options_.log_name, options_.self.value);
+  options_.pool->pin_caller();
   while (!stopping_) {
     if (!steps_.empty()) {
       const Frame frame = std::move(steps_.front());
