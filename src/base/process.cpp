@@ -5,6 +5,11 @@
 #include <fstream>
 #include <string>
 
+#if defined(__x86_64__) && defined(__linux__)
+#include <cpuid.h>
+#include <sys/syscall.h>
+#endif
+
 namespace shoal {
 
 int64_t ResidentBytes() {
@@ -22,5 +27,19 @@ int64_t PeakResidentBytes() {
   }
   return 0;
 }
+
+#if defined(__x86_64__) && defined(__linux__)
+bool MayUseAmxInt8() {
+  unsigned eax = 0, ebx = 0, ecx = 0, edx = 0;
+  if (__get_cpuid_count(7, 0, &eax, &ebx, &ecx, &edx) == 0) return false;
+  constexpr unsigned kTileAndInt8 = (1u << 24) | (1u << 25);
+  if ((edx & kTileAndInt8) != kTileAndInt8) return false;
+  constexpr long kRequestPermission = 0x1023;  // ARCH_REQ_XCOMP_PERM
+  constexpr long kTileData = 18;               // XFEATURE_XTILEDATA
+  return syscall(SYS_arch_prctl, kRequestPermission, kTileData) == 0;
+}
+#else
+bool MayUseAmxInt8() { return false; }
+#endif
 
 }  // namespace shoal

@@ -3,9 +3,8 @@
 // 4 or 5 cycles at two a cycle. Operands are neither zero nor tiny, as both might cost a CPU less than real
 // ones.
 #include <cpuid.h>
-#include <sys/syscall.h>
-#include <unistd.h>
 
+#include "base/process.h"
 #include "cpu/roofline_probes.h"
 
 namespace shoal {
@@ -23,17 +22,6 @@ bool HasAvx512Vnni() { return HasAvx512() && __builtin_cpu_supports("avx512vnni"
 bool HasAvxVnni() {
   unsigned eax = 0, ebx = 0, ecx = 0, edx = 0;
   return HasAvx2() && __get_cpuid_count(7, 1, &eax, &ebx, &ecx, &edx) != 0 && (eax & (1u << 4)) != 0;
-}
-
-/// The kernel saves tiles only for processes that ask (Linux 5.16).
-bool HasAmxInt8() {
-  unsigned eax = 0, ebx = 0, ecx = 0, edx = 0;
-  if (__get_cpuid_count(7, 0, &eax, &ebx, &ecx, &edx) == 0) return false;
-  constexpr unsigned kTileAndInt8 = (1u << 24) | (1u << 25);
-  if ((edx & kTileAndInt8) != kTileAndInt8) return false;
-  constexpr long kRequestPermission = 0x1023;  // ARCH_REQ_XCOMP_PERM
-  constexpr long kTileData = 18;               // XFEATURE_XTILEDATA
-  return syscall(SYS_arch_prctl, kRequestPermission, kTileData) == 0;
 }
 
 // ----------------------------------------------------------------------------------------------------
@@ -151,7 +139,7 @@ void ReadLines(const std::byte* data, int64_t bytes) {
 constexpr RateProbe kInt8[] = {{"vpdpbusd on 512 bits", HasAvx512Vnni, ChainOps(64), Chains<kVnniZmm>},
                                {"vpdpbusd on 256 bits", HasAvxVnni, ChainOps(32), Chains<kVnniYmm>},
                                {"vpmaddubsw on 256 bits, 4-bit weights", HasAvx2, kMaddYmmOps, MaddYmm}};
-constexpr RateProbe kTiles[] = {{"tdpbusd", HasAmxInt8, kTileOps, Tiles}};
+constexpr RateProbe kTiles[] = {{"tdpbusd", MayUseAmxInt8, kTileOps, Tiles}};
 constexpr RateProbe kFma[] = {{"vfmadd231ps on 512 bits", HasAvx512, ChainOps(16), Chains<kFmaZmm>},
                               {"vfmadd231ps on 256 bits", HasAvx2, ChainOps(8), Chains<kFmaYmm>}};
 constexpr ReadProbe kReads[] = {

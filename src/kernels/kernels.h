@@ -263,7 +263,7 @@ struct ArgmaxArgs {
 // ---- The table, and who chooses it
 // ---------------------------------------------------------------------------------
 
-enum class Isa : uint8_t { kReference, kAvx2, kAvx512, kNeon, kNeonDotprod, kNeonI8mm };
+enum class Isa : uint8_t { kReference, kAvx2, kAvx512, kAmx, kNeon, kNeonDotprod, kNeonI8mm };
 
 struct Kernels {
   Isa isa;
@@ -272,7 +272,7 @@ struct Kernels {
 #undef SHOAL_KERNEL
 };
 
-/// "reference", "avx2", "avx512", "neon", "neon-dotprod", "neon-i8mm".
+/// "reference", "avx2", "avx512", "amx", "neon", "neon-dotprod", "neon-i8mm".
 std::string_view IsaName(Isa isa);
 
 /// Those that this build and this machine can run, ascending; the last is the fastest. Empty on an x86 CPU

@@ -11,6 +11,9 @@
 
 #include "base/status.h"
 #include "kernels/test_data.h"
+#if defined(__x86_64__)
+#include "kernels/amx_emulated.h"
+#endif
 
 namespace shoal {
 namespace {
@@ -107,8 +110,10 @@ void CheckAffine(const Pair& pair, const AffineCase& c) {
 void Case_matmul_affine(const Pair& pair) {
   for (const int bits : {2, 3, 4, 5, 6, 8}) {
     for (const int group : {32, 64, 128}) {
-      for (const DType dtype : kFloatTypes)
+      for (const DType dtype : kFloatTypes) {
         CheckAffine(pair, {3, 37, 5 * group, bits, group, dtype, Values::kEdge});
+        CheckAffine(pair, {21, 49, 11 * group, bits, group, dtype, Values::kEdge});
+      }
     }
     for (int64_t tokens = 1; tokens <= 27; ++tokens) {
       CheckAffine(pair, {tokens, 17, 128, bits, 64, DType::kBF16, Values::kOrdinary});
@@ -121,27 +126,31 @@ void Case_matmul_affine(const Pair& pair) {
 }
 
 // The largest sums: all codes and activations at their extremes, where an instruction that saturates would.
-TEST(MatmulAffine, ExtremeCodesDoNotSaturate) {
+void CheckExtremes(const Kernels& kernels, int64_t tokens) {
   for (const int bits : {2, 3, 4, 5, 6, 8}) {
     RandomStream random(5);
     AffineSource source = RandomAffine(random, 16, 128, bits, 128, DType::kF32);
     for (uint32_t& word : source.words) word = 0xffffffffu;
     const PackedMatrix w = *PackedMatrix::PackAffine(source.view);
     for (const float sign : {1.0f, -1.0f}) {
-      const std::vector<float> x(128, sign);
-      for (const Isa isa : SupportedIsas()) {
-        const Kernels& kernels = SelectKernels(isa);
-        const QuantizedStorage quantized = Quantize(kernels, x, 128, 128);
-        std::vector<float> y(16);
-        kernels.matmul_affine({.x = quantized.rows, .w = w.view(), .y = View(y, 16), .tiles = {0, 1}});
-        for (int64_t n = 0; n < 16; ++n) {
-          const float p = AffineScale(source.view, n, 0) * quantized.scales[0];
-          const float dot = sign * static_cast<float>(((1 << bits) - 1) * 127 * 128);
-          const float expected = std::fma(AffineBias(source.view, n, 0), quantized.sums[0], dot * p);
-          EXPECT_EQ(y[static_cast<size_t>(n)], expected) << IsaName(isa) << ", " << bits << " bits";
-        }
+      const std::vector<float> x(static_cast<size_t>(tokens * 128), sign);
+      const QuantizedStorage quantized = Quantize(kernels, x, 128, 128);
+      std::vector<float> y(static_cast<size_t>(tokens * 16));
+      kernels.matmul_affine({.x = quantized.rows, .w = w.view(), .y = View(y, 16), .tiles = {0, 1}});
+      for (size_t i = 0; i < y.size(); ++i) {
+        const auto n = static_cast<int64_t>(i % 16);
+        const float p = AffineScale(source.view, n, 0) * quantized.scales[0];
+        const float dot = sign * static_cast<float>(((1 << bits) - 1) * 127 * 128);
+        const float expected = std::fma(AffineBias(source.view, n, 0), quantized.sums[0], dot * p);
+        EXPECT_EQ(y[i], expected) << IsaName(kernels.isa) << ", " << bits << " bits, " << tokens << " rows";
       }
     }
+  }
+}
+
+TEST(MatmulAffine, ExtremeCodesDoNotSaturate) {
+  for (const Isa isa : SupportedIsas()) {
+    for (const int64_t tokens : {1, 20}) CheckExtremes(SelectKernels(isa), tokens);
   }
 }
 
@@ -632,6 +641,20 @@ INSTANTIATE_TEST_SUITE_P(, BitEquality, testing::ValuesIn(SupportedIsas()), [](c
   std::replace(name.begin(), name.end(), '-', '_');  // Tests have no dashes.
   return name;
 });
+
+// ---- AMX where there is none ----
+
+#if defined(__x86_64__)
+TEST(AmxEmulated, MatmulOnTilesHasTheBitsOfTheReference) {
+  if (!ChooseIsa("avx512").ok())
+    GTEST_SKIP() << "this machine lacks AVX-512, which the rest of the kernel is written in";
+  Kernels emulated = SelectKernels(Isa::kAvx512);
+  emulated.matmul_affine = MatmulOnEmulatedTiles;
+  Case_matmul_affine({SelectKernels(Isa::kReference), emulated});
+  CheckExtremes(emulated, 1);
+  CheckExtremes(emulated, 20);
+}
+#endif
 
 // ---- Dispatch ----
 

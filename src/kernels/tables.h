@@ -9,6 +9,7 @@ const Kernels& ReferenceKernels();
 #if defined(__x86_64__)
 const Kernels& Avx2Kernels();
 const Kernels& Avx512Kernels();
+const Kernels& AmxKernels();
 #elif defined(__aarch64__)
 const Kernels& NeonKernels();
 const Kernels& NeonDotprodKernels();

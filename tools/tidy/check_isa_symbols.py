@@ -4,17 +4,18 @@
 An inline function emitted there would carry that instruction set, and the linker may choose that copy for the whole program: it
 would then crash on a CPU without it, far from any kernel.
 
-usage: check_isa_symbols.py libshoal_kernels.a
+usage: check_isa_symbols.py libshoal_kernels.a [library ...]
 """
 import subprocess
 import sys
 
-OBJECTS = {"reference": "ReferenceKernels", "avx2": "Avx2Kernels", "avx512": "Avx512Kernels", "neon": "NeonKernels",
-           "neon_dotprod": "NeonDotprodKernels", "neon_i8mm": "NeonI8mmKernels"}
+OBJECTS = {"reference": "ReferenceKernels", "avx2": "Avx2Kernels", "avx512": "Avx512Kernels", "amx": "AmxKernels",
+           "neon": "NeonKernels", "neon_dotprod": "NeonDotprodKernels", "neon_i8mm": "NeonI8mmKernels",
+           "amx_emulated": "MatmulOnEmulatedTiles"}
 
 
-def main(library):
-    listing = subprocess.run(["nm", "--format=posix", "--extern-only", "--defined-only", "--demangle", library],
+def main(libraries):
+    listing = subprocess.run(["nm", "--format=posix", "--extern-only", "--defined-only", "--demangle", *libraries],
                              check=True, capture_output=True, text=True).stdout
     exported = {}
     for line in listing.splitlines():
@@ -24,10 +25,10 @@ def main(library):
         elif line and not line.startswith("DW.ref."):  # A pointer to the exception handler's data, no code.
             exported[current].append(line)
     if "reference" not in exported:
-        sys.exit(f"check_isa_symbols: no reference.cpp.o in {library}")
+        sys.exit(f"check_isa_symbols: no reference.cpp.o in {' '.join(libraries)}")
     failed = False
     for name, table in OBJECTS.items():
-        others = [line for line in exported.get(name, []) if not line.startswith(f"shoal::{table}()")]
+        others = [line for line in exported.get(name, []) if not line.startswith(f"shoal::{table}(")]
         if name in exported and (others or len(exported[name]) != 1):
             failed = True
             print(f"{name}.cpp exports more or less than shoal::{table}():", *others, sep="\n  ")
@@ -35,6 +36,6 @@ def main(library):
 
 
 if __name__ == "__main__":
-    if len(sys.argv) != 2:
+    if len(sys.argv) < 2:
         sys.exit(__doc__)
-    sys.exit(main(sys.argv[1]))
+    sys.exit(main(sys.argv[1:]))

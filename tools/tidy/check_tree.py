@@ -33,7 +33,7 @@ ALLOWED["app"] = set(ALLOWED)
 # Outside headers with an owner: pattern of the header, pattern of the files that may include it, the rule in words.
 EXCLUSIVE = [
     (r"[a-z]*mmintrin\.h|immintrin\.h|x86intrin\.h|arm_(neon|sve|acle)\.h",
-     r"src/kernels/(avx2|avx512|amx|neon\w*)\.cpp|src/kernels/lane_\w+\.inc", "intrinsics only in kernels/<isa>.cpp"),
+     r"src/kernels/(avx2|avx512|amx\w*|neon\w*)\.cpp|src/kernels/lane_\w+\.inc", "intrinsics only in kernels/<isa>.cpp"),
     (r"grpc(pp)?/.*|google/protobuf/.*|.*\.pb\.h", r"src/wire/grpc\w*\.(cpp|h)|src/cluster/control\w*\.(cpp|h)",
      "gRPC and protobuf only in wire/grpc* and cluster/control*"),
     (r"boost/.*", r"src/api/(http_server|http_client|tcp_stream)\w*\.cpp",
