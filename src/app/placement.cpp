@@ -55,7 +55,8 @@ absl::Status ApplyFlags(const PlacementFlags& flags, PlanRequest& request) {
 
 void ComputeFlags::add_machine_flags(CLI::App& app) {
   app.add_option("--isa", isa,
-                 "Instruction set of the kernels: reference, avx2, avx512 (default: the fastest here)")
+                 "Instruction set of the kernels: reference, avx2, avx512, amx; on ARM reference, neon, "
+                 "neon-dotprod, neon-i8mm (default: the fastest here)")
       ->envname("SHOAL_ISA");
   app.add_option("--threads", threads, "Threads per node (default: one per core, or per CPU of --cpus)")
       ->check(CLI::Range(1, 1024));
