@@ -39,7 +39,8 @@ def cases(effort):
     prompts = {"quick": "512", "normal": "512", "long": "512,2048"}[effort]
     batches = {"quick": "1,4,8", "normal": "1,4,8,16", "long": "1,4,8,16,64"}[effort]
     contexts = {"quick": (), "normal": ("--context", "8192"), "long": ("--context", "8192,32768")}[effort]
-    over_grpc = ("--transport", "grpc")
+    # Each node a CPU of its own.
+    over_grpc = ("--transport", "grpc", "--cpus", ",".join(str(cpu) for cpu in sorted(os.sched_getaffinity(0))[:2]))
     return [
         Case("A", 1, (*runs, *gen, "--prompt", 0, "--batch", 1)),
         Case("A", 2, (*runs, *gen, "--prompt", prompts, "--batch", batches, *contexts)),
