@@ -13,8 +13,8 @@
 #include "base/status.h"
 #include "base/text.h"
 #include "exec/synthetic_load.h"
+#include "models/synth_model.h"
 #include "sched/batcher.h"
-#include "weights/synth.h"
 
 namespace shoal {
 namespace {
@@ -66,7 +66,8 @@ absl::StatusOr<std::string> ShapeFolder(const BenchFlags& flags) {
   fs::create_directories(folder.parent_path(), error);
   {
     ProgressBar bar("writing " + folder.string());
-    RETURN_IF_ERROR(Synthesize(options, [&bar](int64_t done, int64_t total) { bar.update(done, total); }));
+    RETURN_IF_ERROR(
+        SynthesizeModel(options, [&bar](int64_t done, int64_t total) { bar.update(done, total); }));
   }
   fs::rename(partial, folder, error);
   if (error && !fs::exists(folder / "config.json")) {

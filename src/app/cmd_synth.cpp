@@ -6,7 +6,7 @@
 #include "base/log.h"
 #include "base/status.h"
 #include "base/text.h"
-#include "weights/synth.h"
+#include "models/synth_model.h"
 
 namespace shoal {
 namespace {
@@ -47,7 +47,7 @@ absl::Status Synth(const SynthFlags& flags) {
   options.seed = flags.seed;
   ASSIGN_OR_RETURN(options.shard_bytes, ParseBytes(flags.shard));
   ProgressBar bar("writing");
-  return Synthesize(options, [&bar](int64_t done, int64_t total) { bar.update(done, total); });
+  return SynthesizeModel(options, [&bar](int64_t done, int64_t total) { bar.update(done, total); });
 }
 
 }  // namespace

@@ -85,9 +85,10 @@ struct RmsNormArgs {
   Range rows;
 };
 
-/// y += x.
+/// y += x, or y[r, :] += round(scales[r] * x[r, :]).
 struct AddRowsArgs {
   MatView<const float> x;
+  const float* scales = nullptr;  ///< [rows of x] or nullptr.
   MatView<float> y;
   Range rows;
 };

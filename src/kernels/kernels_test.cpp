@@ -222,6 +222,13 @@ void Case_add_rows(const Pair& pair) {
     pair.reference.add_rows({.x = ConstView(x, cols), .y = View(expected, cols), .rows = {1, 3}});
     pair.tested.add_rows({.x = ConstView(x, cols), .y = View(got, cols), .rows = {1, 3}});
     EXPECT_EQ(Bits(got), Bits(expected)) << cols;
+    const std::vector<float> scales = {kNan, 0.3f, -1e-9f};
+    AddRowsArgs scaled{
+        .x = ConstView(x, cols), .scales = scales.data(), .y = View(expected, cols), .rows = {1, 3}};
+    pair.reference.add_rows(scaled);
+    scaled.y = View(got, cols);
+    pair.tested.add_rows(scaled);
+    EXPECT_EQ(Bits(got), Bits(expected)) << cols;
   }
 }
 

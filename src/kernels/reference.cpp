@@ -205,7 +205,9 @@ void add_rows(const AddRowsArgs& args) {
   for (int64_t row = args.rows.begin; row < args.rows.end; ++row) {
     const float* x = args.x.data + row * args.x.stride;
     float* y = args.y.data + row * args.y.stride;
-    for (int64_t c = 0; c < args.x.cols; ++c) y[c] += x[c];
+    for (int64_t c = 0; c < args.x.cols; ++c) {
+      y[c] += args.scales == nullptr ? x[c] : args.scales[row] * x[c];
+    }
   }
 }
 

@@ -14,29 +14,6 @@ constexpr Bounds<int64_t> kLayerBounds{1, 4096};
 constexpr Bounds<int64_t> kHeadBounds{1, 1 << 16};
 constexpr Bounds<int64_t> kWidthBounds{1, 1 << 24};
 
-/// "default", "llama3", ...: new configs say rope_type, old ones type; neither means no scaling.
-absl::StatusOr<std::string> RopeType(const ModelConfig& rope) {
-  for (const char* key : {"rope_type", "type"}) {
-    ASSIGN_OR_RETURN(const std::optional<std::string> name, rope.optional_string(key));
-    if (name) return *name;
-  }
-  return std::string("default");
-}
-
-absl::StatusOr<RopeLlama3> ReadLlama3(const ModelConfig& rope) {
-  RopeLlama3 scaling;
-  ASSIGN_OR_RETURN(scaling.factor, rope.required_number("factor", {1.0, 1e6}));
-  ASSIGN_OR_RETURN(scaling.low_freq_factor, rope.required_number("low_freq_factor", {1e-3, 1e6}));
-  ASSIGN_OR_RETURN(scaling.high_freq_factor, rope.required_number("high_freq_factor", {1e-3, 1e6}));
-  ASSIGN_OR_RETURN(const int64_t original, rope.required_int("original_max_position_embeddings"));
-  scaling.original_positions = static_cast<double>(original);
-  if (scaling.high_freq_factor <= scaling.low_freq_factor) {
-    return InvalidArgument("{}: expected more than low_freq_factor = {}, found {}",
-                           rope.where("high_freq_factor"), scaling.low_freq_factor, scaling.high_freq_factor);
-  }
-  return scaling;
-}
-
 }  // namespace
 
 absl::StatusOr<DecoderSizes> ReadDecoderSizes(const ModelConfig& config) {
@@ -59,54 +36,11 @@ absl::StatusOr<DecoderSizes> ReadDecoderSizes(const ModelConfig& config) {
   return sizes;
 }
 
-absl::StatusOr<RopeSpec> ReadRope(const ModelConfig& config, int head_dim) {
-  RopeSpec spec;
-  spec.dims = head_dim;
-  ASSIGN_OR_RETURN(std::optional<ModelConfig> rope, config.optional_object("rope_parameters"));
-  if (!rope) {
-    ASSIGN_OR_RETURN(rope, config.optional_object("rope_scaling"));
-  }
-  constexpr Bounds<double> kThetaBounds{1.0, 1e15};
-  if (!rope) {
-    ASSIGN_OR_RETURN(spec.theta, config.required_number("rope_theta", kThetaBounds));
-    return spec;
-  }
-  ASSIGN_OR_RETURN(const std::optional<double> inner, rope->optional_number("rope_theta", kThetaBounds));
-  ASSIGN_OR_RETURN(const std::optional<double> outer, config.optional_number("rope_theta", kThetaBounds));
-  if (inner && outer && *inner != *outer) {  // Versions of the reference differ in which one they read.
-    return InvalidArgument("{}: expected the same as '{}' = {}, found {}", rope->where("rope_theta"),
-                           "rope_theta", *outer, *inner);
-  }
-  ASSIGN_OR_RETURN(spec.theta, (inner ? *rope : config).required_number("rope_theta", kThetaBounds));
-  ASSIGN_OR_RETURN(const std::string type, RopeType(*rope));
-  if (type == "llama3") {
-    ASSIGN_OR_RETURN(spec.scaling, ReadLlama3(*rope));
-  } else if (type != "default") {
-    return Unimplemented(
-        "{}: expected \"default\" or \"llama3\", found \"{}\"; this rope scaling is not built",
-        rope->where("rope_type"), type);
-  }
-  return spec;
-}
-
 absl::Status RefuseUnbuiltFeatures(const ModelConfig& config) {
   ASSIGN_OR_RETURN(const std::string act, config.required_string("hidden_act"));
   if (act != "silu") {
     return Unimplemented("{}: expected \"silu\", found \"{}\"; no other activation is built",
                          config.where("hidden_act"), act);
-  }
-  ASSIGN_OR_RETURN(const std::vector<std::string> types, config.string_list("layer_types"));
-  for (const std::string& type : types) {
-    if (type == "full_attention") continue;
-    return Unimplemented("{}: expected only \"full_attention\", found \"{}\"; no other layer type is built",
-                         config.where("layer_types"), type);
-  }
-  // Qwen configs keep a sliding_window beside use_sliding_window = false.
-  ASSIGN_OR_RETURN(const std::optional<bool> window_used, config.optional_bool("use_sliding_window"));
-  if (window_used.value_or(config.has("sliding_window"))) {
-    const char* key = window_used ? "use_sliding_window" : "sliding_window";
-    return Unimplemented("{}: expected {}, found {}; sliding windows are not built", config.where(key),
-                         window_used ? "false" : "null", config.excerpt(key));
   }
   ASSIGN_OR_RETURN(const std::optional<double> partial, config.optional_number("partial_rotary_factor"));
   if (partial.value_or(1.0) != 1.0) {
@@ -116,6 +50,52 @@ absl::Status RefuseUnbuiltFeatures(const ModelConfig& config) {
   return absl::OkStatus();
 }
 
+absl::Status RefuseWindows(const ModelConfig& config) {
+  ASSIGN_OR_RETURN(const auto windows, ReadWindows(config, 1));
+  if (!windows[0]) return absl::OkStatus();
+  const char* key = config.has("layer_types") ? "layer_types" : "sliding_window";
+  return Unimplemented("{}: expected no sliding window, found {}; the reference of this family has none",
+                       config.where(key), config.excerpt(key));
+}
+
+namespace {
+
+/// layer_types: one of the two kinds per layer.
+absl::StatusOr<std::vector<std::optional<int64_t>>> WindowsByType(const ModelConfig& config, int64_t layers,
+                                                                  const std::vector<std::string>& types) {
+  std::vector<std::optional<int64_t>> windows(static_cast<size_t>(layers));
+  if (types.size() < windows.size()) {
+    return InvalidArgument("{}: expected one for each of {} layers, found {}", config.where("layer_types"),
+                           layers, types.size());
+  }
+  for (size_t i = 0; i < windows.size(); ++i) {
+    if (types[i] == "sliding_attention") {
+      ASSIGN_OR_RETURN(windows[i], config.required_int("sliding_window"));
+    } else if (types[i] != "full_attention") {
+      return Unimplemented("{}: expected \"full_attention\" or \"sliding_attention\", found \"{}\"",
+                           config.where("layer_types"), types[i]);
+    }
+  }
+  return windows;
+}
+
+}  // namespace
+
+absl::StatusOr<std::vector<std::optional<int64_t>>> ReadWindows(const ModelConfig& config, int64_t layers) {
+  ASSIGN_OR_RETURN(const std::vector<std::string> types, config.string_list("layer_types"));
+  if (!types.empty()) return WindowsByType(config, layers, types);
+  std::vector<std::optional<int64_t>> windows(static_cast<size_t>(layers));
+  ASSIGN_OR_RETURN(const std::optional<bool> used, config.optional_bool("use_sliding_window"));
+  if (used.has_value() && !*used) return windows;  // Qwen configs keep a sliding_window that is not used.
+  int64_t first = 0;
+  if (used.has_value()) {
+    ASSIGN_OR_RETURN(first, config.required_int("max_window_layers", kAnyCount));
+  }
+  ASSIGN_OR_RETURN(const std::optional<int64_t> window, config.optional_int("sliding_window"));
+  for (int64_t i = first; i < layers; ++i) windows[static_cast<size_t>(i)] = window;
+  return windows;
+}
+
 absl::StatusOr<int> ReadHeadDim(const ModelConfig& config) {
   ASSIGN_OR_RETURN(const int64_t head_dim, config.required_int("head_dim", kHeadBounds));
   if (head_dim % 2 != 0) {
@@ -123,6 +103,17 @@ absl::StatusOr<int> ReadHeadDim(const ModelConfig& config) {
                            config.where("head_dim"), head_dim);
   }
   return static_cast<int>(head_dim);
+}
+
+absl::StatusOr<int> ReadHeadDimOrShare(const ModelConfig& config, const DecoderSizes& sizes) {
+  if (config.has("head_dim")) return ReadHeadDim(config);
+  if (sizes.width % (2 * sizes.heads) != 0) {
+    return InvalidArgument(
+        "{}: expected this key, or a hidden_size that is an even multiple of num_attention_heads = {}; "
+        "found hidden_size = {}",
+        config.where("head_dim"), sizes.heads, sizes.width);
+  }
+  return static_cast<int>(sizes.width / sizes.heads);
 }
 
 absl::StatusOr<bool> ReadLateFlag(const ModelConfig& config, const char* key) {
@@ -151,38 +142,56 @@ DenseSpec DenseAt(const std::string& base, int64_t width, int64_t ffn, bool bias
           .down = LinearAt(base + ".down_proj", width, ffn, bias)};
 }
 
-DenseSpec ExpertAt(const std::string& base, int64_t expert, int64_t experts, int64_t width, int64_t ffn) {
-  DenseSpec dense = DenseAt(fmt::format("{}.experts.{}", base, expert), width, ffn, false);
-  const std::pair<LinearSpec*, const char*> parts[] = {
-      {&dense.gate, "gate_proj"}, {&dense.up, "up_proj"}, {&dense.down, "down_proj"}};
-  for (const auto& [linear, name] : parts) {
-    linear->weight.sources.push_back(
-        {.base = fmt::format("{}.switch_mlp.{}", base, name), .stack = experts, .index = expert});
-  }
-  return dense;
-}
-
-GqaSpec GqaAt(const std::string& base, const DecoderSizes& sizes, int head_dim, bool bias) {
-  const int64_t q_rows = int64_t{sizes.heads} * head_dim;
-  const int64_t kv_rows = int64_t{sizes.kv_heads} * head_dim;
+GqaSpec GqaAt(const std::string& base, const DecoderSizes& sizes, const AttentionParts& parts) {
+  const int64_t q_rows = int64_t{sizes.heads} * parts.head_dim;
+  const int64_t kv_rows = int64_t{sizes.kv_heads} * parts.head_dim;
   GqaSpec gqa;
   gqa.heads = sizes.heads;
   gqa.kv_heads = sizes.kv_heads;
-  gqa.head_dim = head_dim;
-  gqa.q = LinearAt(base + ".q_proj", q_rows, sizes.width, bias);
-  gqa.k = LinearAt(base + ".k_proj", kv_rows, sizes.width, bias);
-  gqa.v = LinearAt(base + ".v_proj", kv_rows, sizes.width, bias);
-  gqa.o = LinearAt(base + ".o_proj", sizes.width, q_rows, bias);
+  gqa.head_dim = parts.head_dim;
+  gqa.q = LinearAt(base + ".q_proj", q_rows, sizes.width, parts.qkv_bias);
+  gqa.k = LinearAt(base + ".k_proj", kv_rows, sizes.width, parts.qkv_bias);
+  gqa.v = LinearAt(base + ".v_proj", kv_rows, sizes.width, parts.qkv_bias);
+  gqa.o = LinearAt(base + ".o_proj", sizes.width, q_rows, parts.o_bias);
+  if (parts.norm != QkNorm::kNone) {
+    const bool per_head = parts.norm == QkNorm::kPerHead;
+    gqa.q_norm = NormAt(base + ".q_norm", per_head ? parts.head_dim : q_rows, sizes.eps);
+    gqa.k_norm = NormAt(base + ".k_norm", per_head ? parts.head_dim : kv_rows, sizes.eps);
+  }
+  gqa.rope = parts.rope;
   return gqa;
 }
 
-ModelSpec DecoderAround(std::string model_type, const DecoderSizes& sizes) {
+MakeMixer UsualAttention(const DecoderSizes& sizes, const AttentionParts& parts) {
+  return [sizes, parts](int64_t layer, const std::string& base) {
+    GqaSpec gqa = GqaAt(base + ".self_attn", sizes, parts);
+    if (!parts.windows.empty()) gqa.window = parts.windows[static_cast<size_t>(layer)];
+    return gqa;
+  };
+}
+
+MakeFeedForward UsualMlp(const DecoderSizes& sizes, int64_t ffn, bool bias) {
+  return [width = sizes.width, ffn, bias](int64_t, const std::string& base) {
+    return DenseAt(base + ".mlp", width, ffn, bias);
+  };
+}
+
+ModelSpec DecoderOf(std::string model_type, const DecoderSizes& sizes, const MakeMixer& mixer,
+                    const MakeFeedForward& feed_forward) {
   ModelSpec spec;
   spec.model_type = std::move(model_type);
   spec.width = sizes.width;
   spec.vocabulary = sizes.vocabulary;
   spec.max_positions = sizes.max_positions;
   spec.embedding = MatrixAt("model.embed_tokens", sizes.vocabulary, sizes.width);
+  for (int64_t i = 0; i < sizes.layers; ++i) {
+    const std::string base = fmt::format("model.layers.{}", i);
+    spec.layers.push_back(
+        {.mixer_norm = NormAt(base + ".input_layernorm", sizes.width, sizes.eps),
+         .mixer = mixer(i, base),
+         .feed_forward_norm = NormAt(base + ".post_attention_layernorm", sizes.width, sizes.eps),
+         .feed_forward = feed_forward(i, base)});
+  }
   spec.final_norm = NormAt("model.norm", sizes.width, sizes.eps);
   spec.tied_head = sizes.tied_head;
   spec.head = sizes.tied_head ? LinearSpec{.weight = spec.embedding, .bias = std::nullopt}
@@ -190,6 +199,20 @@ ModelSpec DecoderAround(std::string model_type, const DecoderSizes& sizes) {
   return spec;
 }
 
-std::string LayerBase(int64_t layer) { return fmt::format("model.layers.{}", layer); }
+std::string TinyConfig(std::string_view model_type, std::string_view keys) {
+  return fmt::format(R"({{
+  "model_type": "{}",
+  "vocab_size": 331,
+  "hidden_size": 320,
+  "num_hidden_layers": 7,
+  "num_attention_heads": 16,
+  "max_position_embeddings": 1024,
+  "rms_norm_eps": 1e-06,
+  "bos_token_id": 1,
+  "eos_token_id": 2,
+  {}
+}})",
+                     model_type, keys);
+}
 
 }  // namespace shoal

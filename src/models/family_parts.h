@@ -2,7 +2,11 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
+#include <optional>
 #include <string>
+#include <string_view>
+#include <vector>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
@@ -25,15 +29,25 @@ struct DecoderSizes {
 absl::StatusOr<DecoderSizes> ReadDecoderSizes(const ModelConfig& config);
 
 /// rope_theta and scaling, from rope_parameters or rope_scaling (with `rope_type` or `type`) or the top
-/// level. Scalings other than "default" and "llama3" are refused by name.
-absl::StatusOr<RopeSpec> ReadRope(const ModelConfig& config, int head_dim);
+/// level. `dims` of a head turn. Unimplemented lists the scalings that are known.
+absl::StatusOr<RopeSpec> ReadRope(const ModelConfig& config, int dims);
 
-/// Refuses what would change the arithmetic and is not built: hidden_act other than silu, sliding windows,
-/// layer_types other than full_attention, partial rotary factors.
+/// Refuses what would change the arithmetic and is not built: hidden_act other than silu, partial rotary
+/// factors.
 absl::Status RefuseUnbuiltFeatures(const ModelConfig& config);
+
+/// Refuses whatever asks for a sliding window: for families whose reference has none.
+absl::Status RefuseWindows(const ModelConfig& config);
+
+/// The window of each layer, nullopt where it sees everything: by layer_types where the config has them, else
+/// by use_sliding_window and max_window_layers, else sliding_window for every layer.
+absl::StatusOr<std::vector<std::optional<int64_t>>> ReadWindows(const ModelConfig& config, int64_t layers);
 
 /// An even head dimension that `config` gives as head_dim.
 absl::StatusOr<int> ReadHeadDim(const ModelConfig& config);
+
+/// The same where the reference takes hidden_size / num_attention_heads for a config without head_dim.
+absl::StatusOr<int> ReadHeadDimOrShare(const ModelConfig& config, const DecoderSizes& sizes);
 
 /// A flag that came into the format after the first checkpoints and is false where absent; a checkpoint with
 /// the tensors nevertheless is refused on loading.
@@ -47,17 +61,36 @@ LinearSpec LinearAt(const std::string& base, int64_t rows, int64_t cols, bool bi
 /// gate_proj, up_proj and down_proj below `base`.
 DenseSpec DenseAt(const std::string& base, int64_t width, int64_t ffn, bool bias);
 
-/// Expert `expert` of `experts`: `<base>.experts.<i>.gate_proj` as on the hub, or matrix i of MLX's stacked
-/// `<base>.switch_mlp.gate_proj`.
-DenseSpec ExpertAt(const std::string& base, int64_t expert, int64_t experts, int64_t width, int64_t ffn);
+/// What queries and keys are normed over, before rope.
+enum class QkNorm : uint8_t { kNone, kPerHead, kWhole };
 
-/// q_proj, k_proj, v_proj and o_proj below `base`.
-GqaSpec GqaAt(const std::string& base, const DecoderSizes& sizes, int head_dim, bool bias);
+/// What is left to say of an attention under the hub's usual names.
+struct AttentionParts {
+  int head_dim = 0;
+  RopeSpec rope;
+  bool qkv_bias = false;
+  bool o_bias = false;
+  QkNorm norm = QkNorm::kNone;
+  std::vector<std::optional<int64_t>> windows;  ///< Of each layer; empty: none has one.
+};
 
-/// Everything but the layers: model.embed_tokens, model.norm, and lm_head or the tied embedding.
-ModelSpec DecoderAround(std::string model_type, const DecoderSizes& sizes);
+/// q_proj, k_proj, v_proj, o_proj (and q_norm, k_norm) below `base`, without a window.
+GqaSpec GqaAt(const std::string& base, const DecoderSizes& sizes, const AttentionParts& parts);
 
-/// "model.layers.<i>"
-std::string LayerBase(int64_t layer);
+/// What a layer is made of, asked for with its number and "model.layers.<i>".
+using MakeMixer = std::function<MixerSpec(int64_t layer, const std::string& base)>;
+using MakeFeedForward = std::function<FeedForwardSpec(int64_t layer, const std::string& base)>;
+
+/// GqaAt `<base>.self_attn` with the layer's window; DenseAt `<base>.mlp`.
+MakeMixer UsualAttention(const DecoderSizes& sizes, const AttentionParts& parts);
+MakeFeedForward UsualMlp(const DecoderSizes& sizes, int64_t ffn, bool bias = false);
+
+/// A decoder of pre-norm layers under the hub's usual names.
+ModelSpec DecoderOf(std::string model_type, const DecoderSizes& sizes, const MakeMixer& mixer,
+                    const MakeFeedForward& feed_forward);
+
+/// A family's tiny config: the sizes that find mistakes (7 layers, 320 wide, 16 heads, 331 tokens), and
+/// `keys` (`"a": 1, "b": 2`) for what the family has beside them.
+std::string TinyConfig(std::string_view model_type, std::string_view keys);
 
 }  // namespace shoal

@@ -29,6 +29,8 @@ class Walk {
   void operator()(const DenseSpec& spec) const { dense("mlp", spec); }
   void operator()(const MoeSpec& moe) const {
     weight("router", moe.router.weight);
+    if (moe.shared) dense("mlp", *moe.shared);
+    if (moe.shared_gate) weight("router", *moe.shared_gate);
     for (size_t e = 0; e < moe.experts.size(); ++e) dense("expert", moe.experts[e], static_cast<int64_t>(e));
   }
 

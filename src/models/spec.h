@@ -36,6 +36,7 @@ struct WeightSource {
 struct WeightRef {
   std::vector<int64_t> shape;
   std::vector<WeightSource> sources;
+  float offset = 0;  ///< Added to what is stored, of a vector: norms that are stored as w of 1 + w.
 
   int64_t elements() const {
     int64_t product = 1;
@@ -68,11 +69,29 @@ struct RopeLlama3 {
   double original_positions = 0;
 };
 
+/// All frequencies divided by `factor`.
+struct RopeLinear {
+  double factor = 0;
+};
+
+/// Frequencies that turn less than beta_slow times over the original context are divided by `factor`, those
+/// that turn more than beta_fast times stay, between them a ramp over the dimensions; `truncate` moves its
+/// ends to whole dimensions. Source: Peng et al. 2023, arXiv:2309.00071; transformers
+/// `_compute_yarn_parameters`.
+struct RopeYarn {
+  double factor = 0;
+  double original_positions = 0;
+  double beta_fast = 0;
+  double beta_slow = 0;
+  bool truncate = true;
+};
+
 /// Rotary position embedding; pairs are (i, i + dims / 2). Source: Su et al. 2021, arXiv:2104.09864.
 struct RopeSpec {
   double theta = 0;
   int dims = 0;  ///< Leading dimensions of a head that turn.
-  std::variant<RopeUnscaled, RopeLlama3> scaling;
+  std::variant<RopeUnscaled, RopeLlama3, RopeLinear, RopeYarn> scaling;
+  double magnitude = 1;  ///< What cosines and sines are multiplied by ("attention factor").
 };
 
 /// Grouped-query attention: query head h reads key-value head h / (heads / kv_heads); scores are scaled by
@@ -82,8 +101,10 @@ struct GqaSpec {
   int kv_heads = 0;
   int head_dim = 0;
   LinearSpec q, k, v, o;
-  std::optional<NormSpec> q_norm, k_norm;  ///< Over each head, before rope.
+  /// Before rope: over each head where the weight has head_dim values, else over all heads together.
+  std::optional<NormSpec> q_norm, k_norm;
   RopeSpec rope;
+  std::optional<int64_t> window;  ///< Positions that a row sees, its own included; absent: all before it.
 };
 
 /// down(silu(gate x) * up x). Source: Shazeer 2020, arXiv:2002.05202.
@@ -102,6 +123,9 @@ struct MoeSpec {
   int top_k = 0;
   RouterSpec router;
   std::vector<DenseSpec> experts;  ///< One per expert, all of one width.
+  /// An expert that every row goes to, beside the routed ones. It runs where the layer is.
+  std::optional<DenseSpec> shared;
+  std::optional<WeightRef> shared_gate;  ///< [1, D]: the shared output times sigmoid(gate x).
 };
 
 /// Which kind of cache a layer's mixer keeps. Layers of one group share their block tables.

@@ -25,7 +25,7 @@ static_assert(kBlockPositions == kKvBlockPositions,
 struct Layer {
   Norm mixer_norm;
   Attention attention;
-  size_t rope = 0;  ///< Which of the stage's frequency lists.
+  size_t rope = 0;  ///< Which of the stage's tables.
   Norm feed_forward_norm;
   std::variant<Mlp, Moe> feed_forward;
 
@@ -138,7 +138,7 @@ class CpuStage final : public Stage {
   Linear head_;
   bool head_is_embedding_ = false;
   std::vector<Layer> layers_;
-  std::vector<std::vector<float>> rope_frequencies_;  // Distinct lists of the layers.
+  std::vector<RopeTable> rope_tables_;  // Distinct ones of the layers.
   std::atomic<int64_t> kv_saturated_ = 0;
 };
 
@@ -190,12 +190,12 @@ absl::Status CpuStage::load_ends(const WeightReader& reader, const ModelSpec& sp
 }
 
 size_t CpuStage::rope_index(const RopeSpec& spec) {
-  std::vector<float> frequencies = InverseFrequencies(spec);
-  for (size_t i = 0; i < rope_frequencies_.size(); ++i) {
-    if (rope_frequencies_[i] == frequencies) return i;
+  RopeTable table = MakeRopeTable(spec);
+  for (size_t i = 0; i < rope_tables_.size(); ++i) {
+    if (rope_tables_[i] == table) return i;
   }
-  rope_frequencies_.push_back(std::move(frequencies));
-  return rope_frequencies_.size() - 1;
+  rope_tables_.push_back(std::move(table));
+  return rope_tables_.size() - 1;
 }
 
 int64_t CpuStage::bytes() const {
@@ -243,12 +243,12 @@ CpuStage::Shared CpuStage::prepare(const ComputeContext& context, const StageSte
   }
   SHOAL_CHECK_EQ(row, x.rows);
   Shared shared{.places = {positions, tables},
-                .ropes = arena.allocate<RopeRows>(static_cast<int64_t>(rope_frequencies_.size())),
+                .ropes = arena.allocate<RopeRows>(static_cast<int64_t>(rope_tables_.size())),
                 .normed = arena.allocate_rows<float>(x.rows, width_),
                 .out = arena.allocate_rows<float>(x.rows, width_)};
   const PartTimer timer(context, StepPart::kRopeAppend);
-  for (size_t i = 0; i < rope_frequencies_.size(); ++i) {
-    shared.ropes[i] = MakeRopeRows(context, rope_frequencies_[i], positions);
+  for (size_t i = 0; i < rope_tables_.size(); ++i) {
+    shared.ropes[i] = MakeRopeRows(context, rope_tables_[i], positions);
   }
   return shared;
 }

@@ -171,7 +171,7 @@ absl::StatusOr<std::vector<float>> WeightReader::read_vector(const WeightRef& re
   ASSIGN_OR_RETURN(const StoredWeight weight, find(ref));
   std::vector<float> values(static_cast<size_t>(weight.cols));
   for (int64_t i = 0; i < weight.cols; ++i) {
-    values[static_cast<size_t>(i)] = LoadFloatWeight(weight.data, weight.format.dtype, i);
+    values[static_cast<size_t>(i)] = LoadFloatWeight(weight.data, weight.format.dtype, i) + ref.offset;
   }
   return values;
 }

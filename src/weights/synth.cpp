@@ -46,7 +46,7 @@ Job MakeJob(SynthTensor tensor, const SynthOptions& options) {
   if (tensor.experts > 0) shape.push_back(tensor.experts);
   if (is_matrix) shape.push_back(tensor.rows);
   shape.push_back(tensor.cols);
-  const std::string name = tensor.base + (tensor.kind == Kind::kBias ? ".bias" : ".weight");
+  const std::string name = tensor.base + "." + tensor.suffix;
   if (job.format) {
     std::vector<int64_t> groups = shape;
     shape.back() = tensor.cols * job.format->bits / 32;
@@ -81,12 +81,11 @@ class TensorWriter {
 
   absl::Status write(const Job& job, SafetensorsWriter* file) {
     const SynthTensor& tensor = job.tensor;
-    const double mean = tensor.kind == Kind::kNorm ? 1.0 : 0.0;
     std::vector<RandomMatrix> matrices;
-    for (const std::string& seed_name : tensor.seeds) {
+    for (const std::string& seed : tensor.seeds) {
       // A bias shares its base name with its matrix.
-      const std::string name = tensor.kind == Kind::kBias ? seed_name + ".bias" : seed_name;
-      matrices.emplace_back(options_.seed, name, mean, tensor.deviation, options_.dtype);
+      const std::string name = tensor.suffix == "weight" ? seed : seed + "." + tensor.suffix;
+      matrices.emplace_back(options_.seed, name, tensor.mean, tensor.deviation, options_.dtype);
     }
     const int64_t rows_each = std::max<int64_t>(1, tensor.rows);
     return job.format ? write_quantized(job, matrices, rows_each, file)
@@ -297,7 +296,7 @@ constexpr char kShapeB[] = R"({
 
 }  // namespace
 
-absl::Status Synthesize(const SynthOptions& options, const ProgressFn& progress) {
+absl::Status Synthesize(const SynthOptions& options, const ListTensorsFn& list, const ProgressFn& progress) {
   RETURN_IF_ERROR(CheckOptions(options));
   nlohmann::json
       checked;  // The strict reader for its errors, then the ordered one to keep the keys in their places.
@@ -308,8 +307,7 @@ absl::Status Synthesize(const SynthOptions& options, const ProgressFn& progress)
   if (options.layers) json["num_hidden_layers"] = *options.layers;
 
   ASSIGN_OR_RETURN(const ModelConfig config, ModelConfig::Parse(json.dump(), "config.json"));
-  ASSIGN_OR_RETURN(std::vector<SynthTensor> tensors,
-                   ListSynthTensors(config, options.quantization.has_value()));
+  ASSIGN_OR_RETURN(std::vector<SynthTensor> tensors, list(config, options.quantization.has_value()));
   ASSIGN_OR_RETURN(const int64_t vocab, config.required_int("vocab_size"));
   if (options.with_tokenizer && vocab < kSynthVocabMin) {
     return InvalidArgument(

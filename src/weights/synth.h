@@ -11,11 +11,12 @@
 #include "absl/status/statusor.h"
 #include "numeric/dtype.h"
 #include "weights/mlx_quant.h"
+#include "weights/synth_tensors.h"
 
 namespace shoal {
 
 struct SynthOptions {
-  std::string config_json;        ///< Text of a config.json; model_type qwen3, qwen3_moe or llama.
+  std::string config_json;        ///< Text of a config.json.
   std::string out;                ///< Folder to make; must not exist or be empty.
   std::optional<int64_t> layers;  ///< Replaces num_hidden_layers.
   std::optional<AffineFormat>
@@ -37,7 +38,9 @@ using ProgressFn = std::function<void(int64_t done, int64_t total)>;
 /// logits have a standard deviation of about 2. A matrix whose columns are not a multiple of the group stays
 /// plain, as mlx-lm leaves it. InvalidArgument for a config that is not understood, FailedPrecondition for a
 /// folder in use, ResourceExhausted for a full disk. Memory: a few tens of MB whatever the size.
-absl::Status Synthesize(const SynthOptions& options, const ProgressFn& progress = {});
+/// Whoever knows models says which tensors there are: SynthesizeModel (models/synth_model.h) is what to call.
+absl::Status Synthesize(const SynthOptions& options, const ListTensorsFn& list,
+                        const ProgressFn& progress = {});
 
 /// config.json of a named shape: "A" is Qwen3-1.7B, "B" is Qwen3-30B-A3B cut to 6 layers. InvalidArgument for
 /// others. Source: https://huggingface.co/Qwen/Qwen3-1.7B and Qwen3-30B-A3B, config.json.

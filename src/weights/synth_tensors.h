@@ -1,8 +1,8 @@
-// The tensors of a config, by their hub names. Internal to weights/: only `shoal synth` writes checkpoints,
-// and what it writes is judged by the families' own load checks.
+// The tensors of a checkpoint that is to be written: what Synthesize takes from whoever knows models.
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <string>
 #include <vector>
 
@@ -12,19 +12,21 @@
 namespace shoal {
 
 struct SynthTensor {
-  enum class Kind { kMatrix, kRouter, kNorm, kBias };
+  enum class Kind { kMatrix, kRouter, kVector };
   Kind kind = Kind::kMatrix;
-  std::string base;      ///< "model.layers.0.mlp.gate"; ".weight" or ".bias" comes behind it.
-  int64_t rows = 0;      ///< N; 0 for a vector.
-  int64_t cols = 0;      ///< K, or the length of a vector.
-  double deviation = 0;  ///< Standard deviation of the values (a norm's are around 1).
-  int64_t experts = 0;   ///< Above 0: a stack [experts, rows, cols].
+  std::string base;               ///< "model.layers.0.mlp.gate"
+  std::string suffix = "weight";  ///< The tensor is `<base>.<suffix>`.
+  int64_t rows = 0;               ///< N; 0 for a vector.
+  int64_t cols = 0;               ///< K, or the length of a vector.
+  double mean = 0;
+  double deviation = 0;  ///< Standard deviation of the values.
+  int64_t experts = 0;   ///< Above 0: a stack [experts, rows, cols], or [experts, cols] of vectors.
   std::vector<std::string>
       seeds;  ///< Names that decide the values: the tensor's own, or one for each expert of a stack.
 };
 
-/// All tensors, in the order of the forward pass. `stacked`: experts as MLX's switch_mlp, else one tensor
-/// each. InvalidArgument names the key that is missing or the model_type that is not known.
-absl::StatusOr<std::vector<SynthTensor>> ListSynthTensors(const ModelConfig& config, bool stacked);
+/// All tensors of a config, each once. `stacked`: experts as MLX's switch_mlp, else one tensor each.
+using ListTensorsFn =
+    std::function<absl::StatusOr<std::vector<SynthTensor>>(const ModelConfig& config, bool stacked)>;
 
 }  // namespace shoal

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstring>
+#include <filesystem>
 #include <set>
 
 #include "base/check.h"
@@ -158,17 +159,30 @@ std::string GoldenReport::to_string() const {
                      line(long_prompt, long_greedy_equal));
 }
 
-std::vector<std::string> GoldenFolders(const std::string& family) {
-  static const std::map<std::string, std::vector<std::string>> kCases = {
-      {"qwen3", {"tied", "tied-q4g32", "tied-q4g64", "tied-q6g64", "tied-q8g64"}},
-      {"qwen3_moe", {"plain", "plain-mixed46", "plain-q4g64", "sparse_step"}},
-      {"llama", {"bias_mha", "llama3_rope_tied", "plain", "plain-q3g64", "plain-q4g64"}},
+bool GoldensBesideExist() { return std::filesystem::exists(RepositoryPath("../shared/goldens")); }
+
+GoldenCases GoldenFolders(const std::string& family) {
+  struct Names {
+    std::vector<std::string> here, beside;
   };
-  std::vector<std::string> folders;
-  for (const std::string& name : kCases.at(family)) {
-    folders.push_back(fmt::format("tests/goldens/models/{}/{}", family, name));
+  static const std::map<std::string, Names> kCases = {
+      {"llama", {{"bias_mha", "llama3_rope_tied", "plain", "plain-q3g64", "plain-q4g64"}, {}}},
+      {"mistral", {{"swa"}, {}}},
+      {"mixtral", {{}, {"plain"}}},
+      {"qwen2", {{"tied"}, {"untied"}}},
+      {"qwen2_moe", {{}, {}}},
+      {"qwen3", {{"tied", "tied-q4g32", "tied-q4g64", "tied-q6g64", "tied-q8g64"}, {"yarn_untied"}}},
+      {"qwen3_moe", {{"plain", "plain-mixed46", "plain-q4g64", "sparse_step"}, {}}},
+  };
+  const Names& names = kCases.at(family);
+  GoldenCases cases;
+  for (const std::string& name : names.here) {
+    cases.here.push_back(RepositoryPath(fmt::format("tests/goldens/models/{}/{}", family, name)));
   }
-  return folders;
+  for (const std::string& name : names.beside) {
+    cases.beside.push_back(RepositoryPath(fmt::format("../shared/goldens/models/{}/{}", family, name)));
+  }
+  return cases;
 }
 
 std::string RepositoryPath(const std::string& relative) {

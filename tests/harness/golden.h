@@ -66,9 +66,16 @@ absl::StatusOr<GoldenReport> CompareWithGolden(const Golden& golden, const Golde
 /// Index of the largest logit, ties to the lowest.
 int32_t Argmax(std::span<const float> logits);
 
-/// The golden folders of a family that tests use, relative to the repository
-/// ("tests/goldens/models/qwen3/tied"). Listed, not searched: a missing one must fail.
-std::vector<std::string> GoldenFolders(const std::string& family);
+/// The golden folders of a family, absolute. Listed, not searched: a missing one must fail. Those in
+/// tests/goldens always; the others lie beside the repository (../shared/goldens), where there is that.
+struct GoldenCases {
+  std::vector<std::string> here;    ///< tests/goldens/models/<family>/<case>
+  std::vector<std::string> beside;  ///< ../shared/goldens/models/<family>/<case>
+};
+GoldenCases GoldenFolders(const std::string& family);
+
+/// Whether there is a ../shared/goldens. Without it a test skips what is `beside`, and says so.
+bool GoldensBesideExist();
 
 /// Absolute path of a path relative to the repository.
 std::string RepositoryPath(const std::string& relative);

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstring>
+#include <limits>
 
 #include "base/check.h"
 #include "base/status.h"
@@ -35,6 +36,7 @@ absl::StatusOr<Attention> Attention::Load(const WeightReader& reader, const GqaS
   attention.padded_dim_ = CachedHeadDim(spec.head_dim);
   attention.scale_ = static_cast<float>(1.0 / std::sqrt(static_cast<double>(spec.head_dim)));
   attention.rotary_ = spec.rope.dims;
+  attention.window_ = spec.window.value_or(std::numeric_limits<int64_t>::max());
   ASSIGN_OR_RETURN(std::vector<Linear> qkv, Linear::LoadTogether(reader, {&spec.q, &spec.k, &spec.v}, pool));
   attention.q_ = std::move(qkv[0]);
   attention.k_ = std::move(qkv[1]);
@@ -92,10 +94,11 @@ absl::Status Attention::forward(const ComputeContext& context, LinearInput& inpu
   const std::span<AttentionRow> queries = arena.allocate<AttentionRow>(tokens);
   for (int64_t t = 0; t < tokens; ++t) {
     const auto i = static_cast<size_t>(t);
+    const int64_t end = places.positions[i] + 1;
     queries[i] = {.query = rows.q.row(t),
                   .out = out.row(t),
                   .blocks = places.block_tables[i],
-                  .positions = {0, places.positions[i] + 1}};
+                  .positions = {end > window_ ? end - window_ : 0, end}};
   }
   attend(context, cache, queries);
   if (padded_dim_ != head_dim_) {
@@ -114,8 +117,9 @@ void Attention::norm_and_turn(const ComputeContext& context, const HeadRows& row
   const Kernels& kernels = *context.kernels;
   const auto turn = [&](MatView<float> x, int heads, const std::optional<Norm>& norm) {
     if (norm) {
-      const MatView<float> per_head = AsHeads(x, heads);
-      norm->apply(kernels, per_head, per_head, {part.begin * heads, part.end * heads});
+      const auto spans = static_cast<int>(x.cols / norm->size());  // Heads, or one over all of them.
+      const MatView<float> spanned = AsHeads(x, spans);
+      norm->apply(kernels, spanned, spanned, {part.begin * spans, part.end * spans});
     }
     kernels.rope({.x = x,
                   .heads = heads,

@@ -40,7 +40,8 @@ class Attention {
   KvLayerShape kv_shape() const { return {kv_heads_, padded_dim_}; }
 
   /// Appends the rows' keys and values to the cache, then
-  ///   y[t, :] = o(softmax(q k^T / sqrt(head_dim)) v) over positions 0 .. positions[t].
+  ///   y[t, :] = o(softmax(q k^T / sqrt(head_dim)) v) over positions 0 .. positions[t], or the last `window`
+  /// of these.
   /// input, y: [T, D]. rope: of the rows' positions. Rows of one sequence are in ascending order.
   /// Adds elements that saturated the cache's dtype to `saturated`. OutOfRange for a non-finite activation.
   absl::Status forward(const ComputeContext& context, LinearInput& input, const RowPlaces& places,
@@ -74,6 +75,7 @@ class Attention {
   int padded_dim_ = 0;
   float scale_ = 0;
   int rotary_ = 0;
+  int64_t window_ = 0;  // Positions that a row sees; INT64_MAX: all.
   Linear q_, k_, v_, o_;
   std::optional<Norm> q_norm_, k_norm_;
 };

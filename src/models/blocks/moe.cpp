@@ -5,6 +5,7 @@
 #include "base/status.h"
 #include "models/blocks/experts.h"
 #include "models/step_profile.h"
+#include "numeric/transcendental.h"
 
 namespace shoal {
 
@@ -15,7 +16,33 @@ absl::StatusOr<Moe> Moe::Load(const WeightReader& reader, const MoeSpec& spec, T
   ASSIGN_OR_RETURN(moe.group_, ExpertInputGroup(reader, spec, ActivationMode::kInt8));
   ASSIGN_OR_RETURN(moe.router_,
                    Linear::Load(reader, {.weight = spec.router.weight, .bias = std::nullopt}, pool));
+  if (spec.shared) {
+    ASSIGN_OR_RETURN(moe.shared_, Mlp::Load(reader, *spec.shared, pool));
+  }
+  if (spec.shared_gate) {
+    ASSIGN_OR_RETURN(moe.shared_gate_,
+                     Linear::Load(reader, {.weight = *spec.shared_gate, .bias = std::nullopt}, pool));
+  }
   return moe;
+}
+
+absl::Status Moe::add_shared(const ComputeContext& context, LinearInput& input, MatView<float> y) const {
+  const ArenaScope scope(*context.arena);
+  const MatView<float> out = context.arena->allocate_rows<float>(y.rows, y.cols);
+  RETURN_IF_ERROR(shared_->forward(context, input, out));
+  const float* scales = nullptr;
+  if (shared_gate_) {
+    const MatView<float> gates = context.arena->allocate_rows<float>(y.rows, 1);
+    RunExactLinear(context, input.x(), *shared_gate_, gates);
+    for (int64_t t = 0; t < gates.rows; ++t) {
+      gates.at(t, 0) = static_cast<float>(1.0 / (1.0 + Exp(-static_cast<double>(gates.at(t, 0)))));
+    }
+    scales = gates.data;
+  }
+  context.for_rows(y.rows, y.cols, [&](Range rows) {
+    context.kernels->add_rows({.x = out, .scales = scales, .y = y, .rows = rows});
+  });
+  return absl::OkStatus();
 }
 
 absl::Status Moe::forward(const ComputeContext& context, LayerId layer, LinearInput& input,
@@ -47,7 +74,10 @@ absl::Status Moe::forward(const ComputeContext& context, LayerId layer, LinearIn
   }
   timer.next(StepPart::kExchange);
   ASSIGN_OR_RETURN(const ExpertExchange::Ticket ticket, experts.dispatch(layer, rows, routing));
-  return experts.combine(ticket, y);
+  // While the rows are with the owners of experts. What was sent is collected whatever becomes of it.
+  const absl::Status shared = shared_ ? add_shared(context, input, y) : absl::OkStatus();
+  RETURN_IF_ERROR(experts.combine(ticket, y));
+  return shared;
 }
 
 }  // namespace shoal

@@ -1,18 +1,24 @@
 #include "models/blocks/norm_rope.h"
 
+#include <algorithm>
 #include <numbers>
 
 #include "base/status.h"
 #include "numeric/rope_table.h"
+#include "numeric/transcendental.h"
 
 namespace shoal {
 namespace {
 
-void Scale(const RopeUnscaled&, std::vector<float>&) {}
+void Scale(const RopeUnscaled&, const RopeSpec&, std::vector<float>&) {}
+
+void Scale(const RopeLinear& linear, const RopeSpec&, std::vector<float>& inverse_frequencies) {
+  for (float& frequency : inverse_frequencies) frequency = frequency / static_cast<float>(linear.factor);
+}
 
 /// As transformers' `_compute_llama3_parameters`, in f32 as there: wavelengths beyond the original context
 /// are stretched by `factor`, short ones stay, those between are blended.
-void Scale(const RopeLlama3& llama3, std::vector<float>& inverse_frequencies) {
+void Scale(const RopeLlama3& llama3, const RopeSpec&, std::vector<float>& inverse_frequencies) {
   const auto original = static_cast<float>(llama3.original_positions);
   const auto low = static_cast<float>(llama3.low_freq_factor);
   const auto high = static_cast<float>(llama3.high_freq_factor);
@@ -25,6 +31,37 @@ void Scale(const RopeLlama3& llama3, std::vector<float>& inverse_frequencies) {
       const float smooth = (original / wavelength - low) / (high - low);
       frequency = (1 - smooth) * frequency / factor + smooth * frequency;
     }
+  }
+}
+
+double Floor(double x) {
+  const auto whole = static_cast<double>(static_cast<int64_t>(x));
+  return x < whole ? whole - 1 : whole;
+}
+
+/// Which dimension turns `rotations` times over the original context (a fraction between two of them).
+double YarnDimension(const RopeYarn& yarn, const RopeSpec& rope, double rotations) {
+  return rope.dims * Log(yarn.original_positions / (rotations * 2 * std::numbers::pi)) /
+         (2 * Log(rope.theta));
+}
+
+/// As transformers' `_compute_yarn_parameters`: its bounds in double, its ramp and blend in f32.
+void Scale(const RopeYarn& yarn, const RopeSpec& rope, std::vector<float>& inverse_frequencies) {
+  double low = YarnDimension(yarn, rope, yarn.beta_fast);
+  double high = YarnDimension(yarn, rope, yarn.beta_slow);
+  if (yarn.truncate) {
+    low = Floor(low);
+    high = -Floor(-high);
+  }
+  low = std::max(low, 0.0);
+  high = std::min(high, rope.dims - 1.0);
+  if (low == high) high += 0.001;
+  for (size_t i = 0; i < inverse_frequencies.size(); ++i) {
+    const float ramp = (static_cast<float>(i) - static_cast<float>(low)) / static_cast<float>(high - low);
+    const float stretched = std::clamp(ramp, 0.0f, 1.0f);
+    const float kept = 1 - stretched;
+    const float frequency = inverse_frequencies[i];
+    inverse_frequencies[i] = frequency / static_cast<float>(yarn.factor) * (1 - kept) + frequency * kept;
   }
 }
 
@@ -44,24 +81,28 @@ void Norm::apply(const Kernels& kernels, MatView<const float> x, MatView<float> 
 
 std::vector<float> InverseFrequencies(const RopeSpec& spec) {
   std::vector<float> frequencies = RopeInverseFrequencies(spec.theta, spec.dims);
-  std::visit([&](const auto& scaling) { Scale(scaling, frequencies); }, spec.scaling);
+  std::visit([&](const auto& scaling) { Scale(scaling, spec, frequencies); }, spec.scaling);
   return frequencies;
 }
 
-RopeRows MakeRopeRows(const ComputeContext& context, std::span<const float> inverse_frequencies,
+RopeTable MakeRopeTable(const RopeSpec& spec) {
+  return {.inverse_frequencies = InverseFrequencies(spec), .magnitude = static_cast<float>(spec.magnitude)};
+}
+
+RopeRows MakeRopeRows(const ComputeContext& context, const RopeTable& table,
                       std::span<const int64_t> positions) {
   const auto rows = static_cast<int64_t>(positions.size());
-  const auto half = static_cast<int64_t>(inverse_frequencies.size());
-  const RopeRows table{context.arena->allocate_rows<float>(rows, half),
+  const auto half = static_cast<int64_t>(table.inverse_frequencies.size());
+  const RopeRows turns{context.arena->allocate_rows<float>(rows, half),
                        context.arena->allocate_rows<float>(rows, half)};
   constexpr int64_t kCostOfSine = 32;  // Of a pair, in values that a plain pass would handle.
   context.for_rows(rows, half * kCostOfSine, [&](Range part) {
     for (int64_t t = part.begin; t < part.end; ++t) {
-      RopeRow(inverse_frequencies, positions[static_cast<size_t>(t)], 1.0f, table.cosine.row(t),
-              table.sine.row(t));
+      RopeRow(table.inverse_frequencies, positions[static_cast<size_t>(t)], table.magnitude,
+              turns.cosine.row(t), turns.sine.row(t));
     }
   });
-  return table;
+  return turns;
 }
 
 }  // namespace shoal

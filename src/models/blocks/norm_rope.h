@@ -19,6 +19,7 @@ class Norm {
   Norm() = default;
   static absl::StatusOr<Norm> Load(const WeightReader& reader, const NormSpec& spec);
 
+  int64_t size() const { return static_cast<int64_t>(weight_.size()); }
   int64_t bytes() const { return static_cast<int64_t>(weight_.size() * sizeof(float)); }
 
   /// y[r, :] = norm(x[r, :]) for r in rows; y may be x. On this thread.
@@ -32,6 +33,14 @@ class Norm {
 /// f32 inverse frequencies of a RopeSpec, dims / 2 of them, scaled as it says.
 std::vector<float> InverseFrequencies(const RopeSpec& spec);
 
+/// What decides how positions turn: layers for which this is equal share their cosines and sines.
+struct RopeTable {
+  std::vector<float> inverse_frequencies;
+  float magnitude = 1;
+  bool operator==(const RopeTable&) const = default;
+};
+RopeTable MakeRopeTable(const RopeSpec& spec);
+
 /// Cosines and sines of the rows of a step.
 struct RopeRows {
   MatView<float> cosine;  ///< [T, dims / 2]
@@ -39,7 +48,7 @@ struct RopeRows {
 };
 
 /// In the context's arena. positions: [T].
-RopeRows MakeRopeRows(const ComputeContext& context, std::span<const float> inverse_frequencies,
+RopeRows MakeRopeRows(const ComputeContext& context, const RopeTable& table,
                       std::span<const int64_t> positions);
 
 }  // namespace shoal

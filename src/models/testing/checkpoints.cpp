@@ -9,8 +9,8 @@
 #include "base/random.h"
 #include "base/status.h"
 #include "models/family.h"
+#include "models/synth_model.h"
 #include "weights/checkpoint.h"
-#include "weights/synth.h"
 
 namespace shoal {
 
@@ -34,11 +34,11 @@ const std::string& TinyCheckpoint(std::string_view family, std::optional<AffineF
     folder = std::make_unique<TempFolder>();
     const auto found = FindFamily(family);
     SHOAL_CHECK(found.ok());
-    const absl::Status status = Synthesize({.config_json = (*found)->tiny(),
-                                            .out = folder->path(),
-                                            .quantization = format,
-                                            .seed = 11,
-                                            .with_tokenizer = false});
+    const absl::Status status = SynthesizeModel({.config_json = (*found)->tiny(),
+                                                 .out = folder->path(),
+                                                 .quantization = format,
+                                                 .seed = 11,
+                                                 .with_tokenizer = false});
     if (!status.ok()) CheckFailed(__FILE__, __LINE__, Message(status));
   }
   return folder->path();

@@ -1,4 +1,4 @@
-#include "weights/synth.h"
+#include "models/synth_model.h"
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
@@ -8,6 +8,7 @@
 #include <nlohmann/json.hpp>
 
 #include "base/status.h"
+#include "models/family.h"
 #include "weights/checkpoint.h"
 #include "weights/test_files.h"
 
@@ -23,11 +24,13 @@ constexpr char kTinyMoe[] = R"({
   "model_type": "qwen3_moe", "hidden_size": 192, "num_hidden_layers": 3, "num_attention_heads": 6,
   "num_key_value_heads": 2, "head_dim": 36, "intermediate_size": 320, "vocab_size": 277,
   "tie_word_embeddings": false, "num_experts": 13, "num_experts_per_tok": 3, "moe_intermediate_size": 64,
-  "decoder_sparse_step": 1, "mlp_only_layers": [1], "rms_norm_eps": 1e-06})";
+  "decoder_sparse_step": 1, "mlp_only_layers": [1], "rms_norm_eps": 1e-06, "norm_topk_prob": true,
+  "hidden_act": "silu", "max_position_embeddings": 512, "rope_theta": 10000.0})";
 constexpr char kTinyLlama[] = R"({
   "model_type": "llama", "hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2,
   "num_key_value_heads": 1, "intermediate_size": 96, "vocab_size": 300, "tie_word_embeddings": true,
-  "attention_bias": true, "mlp_bias": true})";
+  "attention_bias": true, "mlp_bias": true, "rms_norm_eps": 1e-06,
+  "hidden_act": "silu", "max_position_embeddings": 512, "rope_theta": 10000.0})";
 // clang-format on
 
 SynthOptions Options(std::string_view config, std::string out) {
@@ -38,7 +41,7 @@ SynthOptions Options(std::string_view config, std::string out) {
 }
 
 std::shared_ptr<const Checkpoint> Made(const SynthOptions& options) {
-  const absl::Status status = Synthesize(options);
+  const absl::Status status = SynthesizeModel(options);
   EXPECT_TRUE(status.ok()) << ToString(status);
   auto checkpoint = Checkpoint::Open(options.out);
   EXPECT_TRUE(checkpoint.ok()) << ToString(checkpoint.status());
@@ -153,7 +156,7 @@ TEST(Synth, FolderCanBeServed) {
   SynthOptions options = Options(kTinyLlama, folder / "x");
   options.layers = 1;
   int64_t last_done = 0, last_total = -1;
-  ASSERT_TRUE(Synthesize(options, [&](int64_t done, int64_t total) {
+  ASSERT_TRUE(SynthesizeModel(options, [&](int64_t done, int64_t total) {
                 EXPECT_GE(done, last_done);
                 last_done = done;
                 last_total = total;
@@ -180,24 +183,23 @@ TEST(Synth, FolderCanBeServed) {
 TEST(Synth, RefusesWhatItDoesNotUnderstand) {
   const TemporaryFolder folder;
   const auto error = [&](std::string_view config) {
-    return Message(Synthesize(Options(config, folder / "x")));
+    return Message(SynthesizeModel(Options(config, folder / "x")));
   };
-  EXPECT_THAT(error(R"({"model_type": "gpt2"})"),
-              HasSubstr("expected llama, qwen3 or qwen3_moe, found 'gpt2'"));
-  EXPECT_THAT(error(R"({"model_type": "llama"})"), HasSubstr("'num_hidden_layers'"));
+  EXPECT_THAT(error(R"({"model_type": "gpt2"})"), HasSubstr("'gpt2' is not built; known: "));
+  EXPECT_THAT(error(R"({"model_type": "llama"})"), HasSubstr("'hidden_act'"));
   EXPECT_THAT(error("[]"), HasSubstr("expected a JSON object"));
   EXPECT_THAT(error("{"), HasSubstr("not valid JSON"));
   EXPECT_FALSE(std::filesystem::exists(folder / "x")) << "nothing may be made for a bad config";
 
   SynthOptions options = Options(kTinyLlama, folder.path());
   folder.write("something", "");
-  EXPECT_EQ(Synthesize(options).code(), absl::StatusCode::kFailedPrecondition);
+  EXPECT_EQ(SynthesizeModel(options).code(), absl::StatusCode::kFailedPrecondition);
   options = Options(kTinyLlama, folder / "y");
   options.quantization = AffineFormat{7, 64};
-  EXPECT_THAT(Message(Synthesize(options)), HasSubstr("bits=7"));
+  EXPECT_THAT(Message(SynthesizeModel(options)), HasSubstr("bits=7"));
   options = Options(kTinyLlama, folder / "y");
   options.dtype = DType::kU8;
-  EXPECT_THAT(Message(Synthesize(options)), HasSubstr("found u8"));
+  EXPECT_THAT(Message(SynthesizeModel(options)), HasSubstr("found u8"));
   EXPECT_THAT(Message(SynthPreset("C").status()), HasSubstr("'C'"));
 }
 
@@ -208,6 +210,7 @@ TEST(Synth, PresetsAreConfigsThatItUnderstands) {
     ASSERT_TRUE(config.ok()) << ToString(config.status());
     EXPECT_EQ(*config->required_int("vocab_size"), 151936);
     EXPECT_EQ(*config->required_int("hidden_size"), 2048);
+    EXPECT_TRUE(SpecFor(*config).ok());
   }
 }
 

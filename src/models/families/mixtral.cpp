@@ -1,0 +1,38 @@
+// Mixtral. Reference: transformers models/mixtral/modeling_mixtral.py.
+#include "base/status.h"
+#include "models/family.h"
+#include "models/family_moe.h"
+#include "models/family_parts.h"
+
+namespace shoal::families {
+namespace {
+
+absl::StatusOr<ModelSpec> Spec(const ModelConfig& config) {
+  RETURN_IF_ERROR(RefuseUnbuiltFeatures(config));
+  ASSIGN_OR_RETURN(const DecoderSizes sizes, ReadDecoderSizes(config));
+  AttentionParts attention;
+  ASSIGN_OR_RETURN(attention.windows, ReadWindows(config, sizes.layers));
+  ASSIGN_OR_RETURN(attention.head_dim, ReadHeadDimOrShare(config, sizes));
+  ASSIGN_OR_RETURN(attention.rope, ReadRope(config, attention.head_dim));
+  ASSIGN_OR_RETURN(ExpertParts experts, ReadExperts(config, sizes,
+                                                    {.experts = "num_local_experts",
+                                                     .top_k = "num_experts_per_tok",
+                                                     .width = "intermediate_size"}));
+  experts.renormalize = true;
+  return DecoderOf("mixtral", sizes, UsualAttention(sizes, attention), [&](int64_t, const std::string& base) {
+    return MoeAt(base + ".block_sparse_moe", sizes.width, experts, {.gate = "w1", .up = "w3", .down = "w2"});
+  });
+}
+
+std::string Tiny() {
+  return TinyConfig("mixtral", R"("intermediate_size": 320, "num_key_value_heads": 2,
+  "num_local_experts": 13, "num_experts_per_tok": 2, "hidden_act": "silu", "rope_theta": 1000000.0,
+  "tie_word_embeddings": false, "sliding_window": null)");
+}
+
+}  // namespace
+
+extern const Family mixtral;
+constinit const Family mixtral = {"mixtral", &Spec, &Tiny};
+
+}  // namespace shoal::families

@@ -1,0 +1,118 @@
+#include <optional>
+#include <string>
+
+#include "base/status.h"
+#include "models/family_parts.h"
+#include "numeric/transcendental.h"
+
+namespace shoal {
+namespace {
+
+/// "default", "llama3", ...: new configs say rope_type, old ones type; neither means no scaling.
+absl::StatusOr<std::string> RopeType(const ModelConfig& rope) {
+  for (const char* key : {"rope_type", "type"}) {
+    ASSIGN_OR_RETURN(const std::optional<std::string> name, rope.optional_string(key));
+    if (name) return *name;
+  }
+  return std::string("default");
+}
+
+absl::StatusOr<RopeLlama3> ReadLlama3(const ModelConfig& rope) {
+  RopeLlama3 scaling;
+  ASSIGN_OR_RETURN(scaling.factor, rope.required_number("factor", {1.0, 1e6}));
+  ASSIGN_OR_RETURN(scaling.low_freq_factor, rope.required_number("low_freq_factor", {1e-3, 1e6}));
+  ASSIGN_OR_RETURN(scaling.high_freq_factor, rope.required_number("high_freq_factor", {1e-3, 1e6}));
+  ASSIGN_OR_RETURN(const int64_t original, rope.required_int("original_max_position_embeddings"));
+  scaling.original_positions = static_cast<double>(original);
+  if (scaling.high_freq_factor <= scaling.low_freq_factor) {
+    return InvalidArgument("{}: expected more than low_freq_factor = {}, found {}",
+                           rope.where("high_freq_factor"), scaling.low_freq_factor, scaling.high_freq_factor);
+  }
+  return scaling;
+}
+
+/// The positions that a scaling starts from; the reference takes max_position_embeddings where the scaling
+/// does not say.
+absl::StatusOr<double> OriginalPositions(const ModelConfig& config, const ModelConfig& rope) {
+  constexpr char kKey[] = "original_max_position_embeddings";
+  const ModelConfig& from = rope.has(kKey) ? rope : config;
+  ASSIGN_OR_RETURN(const int64_t positions,
+                   from.required_int(from.has(kKey) ? kKey : "max_position_embeddings"));
+  return static_cast<double>(positions);
+}
+
+/// Yarn's factor on cosines and sines. Source: Peng et al. 2023, section 3.4; DeepSeek's mscale.
+double YarnMagnitude(double factor, double mscale) {
+  return factor <= 1 ? 1.0 : 0.1 * mscale * Log(factor) + 1.0;
+}
+
+absl::Status ReadYarn(const ModelConfig& config, const ModelConfig& rope, RopeSpec& spec) {
+  RopeYarn yarn;
+  constexpr Bounds<double> kTurns{1e-3, 1e6};
+  ASSIGN_OR_RETURN(yarn.factor, rope.required_number("factor", {1.0, 1e6}));
+  ASSIGN_OR_RETURN(yarn.original_positions, OriginalPositions(config, rope));
+  ASSIGN_OR_RETURN(const std::optional<double> fast, rope.optional_number("beta_fast", kTurns));
+  ASSIGN_OR_RETURN(const std::optional<double> slow, rope.optional_number("beta_slow", kTurns));
+  ASSIGN_OR_RETURN(const std::optional<bool> truncate, rope.optional_bool("truncate"));
+  yarn.beta_fast = fast.value_or(32);
+  yarn.beta_slow = slow.value_or(1);
+  yarn.truncate = truncate.value_or(true);
+  constexpr Bounds<double> kScales{0.0, 1e3};
+  ASSIGN_OR_RETURN(const std::optional<double> stated, rope.optional_number("attention_factor", kScales));
+  ASSIGN_OR_RETURN(const std::optional<double> mscale, rope.optional_number("mscale", kScales));
+  ASSIGN_OR_RETURN(const std::optional<double> of_all, rope.optional_number("mscale_all_dim", kScales));
+  if (stated) {
+    spec.magnitude = *stated;
+  } else if (mscale.value_or(0) != 0 && of_all.value_or(0) != 0) {
+    spec.magnitude = YarnMagnitude(yarn.factor, *mscale) / YarnMagnitude(yarn.factor, *of_all);
+  } else {
+    spec.magnitude = YarnMagnitude(yarn.factor, 1);
+  }
+  spec.scaling = yarn;
+  return absl::OkStatus();
+}
+
+absl::Status ReadScaling(const ModelConfig& config, const ModelConfig& rope, RopeSpec& spec) {
+  ASSIGN_OR_RETURN(const std::string type, RopeType(rope));
+  if (type == "default") return absl::OkStatus();
+  if (type == "yarn") return ReadYarn(config, rope, spec);
+  if (type == "llama3") {
+    ASSIGN_OR_RETURN(spec.scaling, ReadLlama3(rope));
+  } else if (type == "linear") {
+    ASSIGN_OR_RETURN(const double factor, rope.required_number("factor", {1.0, 1e6}));
+    spec.scaling = RopeLinear{factor};
+  } else {
+    return Unimplemented(
+        "{}: expected \"default\", \"linear\", \"llama3\" or \"yarn\", found \"{}\"; this rope scaling is "
+        "not built",
+        rope.where("rope_type"), type);
+  }
+  return absl::OkStatus();
+}
+
+}  // namespace
+
+absl::StatusOr<RopeSpec> ReadRope(const ModelConfig& config, int dims) {
+  RopeSpec spec;
+  spec.dims = dims;
+  ASSIGN_OR_RETURN(std::optional<ModelConfig> rope, config.optional_object("rope_parameters"));
+  if (!rope) {
+    ASSIGN_OR_RETURN(rope, config.optional_object("rope_scaling"));
+  }
+  constexpr Bounds<double> kThetaBounds{1.0, 1e15};
+  if (!rope) {
+    ASSIGN_OR_RETURN(spec.theta, config.required_number("rope_theta", kThetaBounds));
+    return spec;
+  }
+  ASSIGN_OR_RETURN(const std::optional<double> inner, rope->optional_number("rope_theta", kThetaBounds));
+  ASSIGN_OR_RETURN(const std::optional<double> outer, config.optional_number("rope_theta", kThetaBounds));
+  if (inner && outer && *inner != *outer) {  // Versions of the reference differ in which one they read.
+    return InvalidArgument("{}: expected the same as '{}' = {}, found {}", rope->where("rope_theta"),
+                           "rope_theta", *outer, *inner);
+  }
+  ASSIGN_OR_RETURN(spec.theta, (inner ? *rope : config).required_number("rope_theta", kThetaBounds));
+  RETURN_IF_ERROR(ReadScaling(config, *rope, spec));
+  return spec;
+}
+
+}  // namespace shoal

@@ -1,0 +1,113 @@
+#include "models/synth_model.h"
+
+#include <algorithm>
+#include <cmath>
+#include <map>
+#include <set>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "base/status.h"
+#include "models/family.h"
+
+namespace shoal {
+namespace {
+
+/// Deviation that keeps a row of unit deviation at unit deviation.
+double UnitGain(int64_t cols) { return 1.0 / std::sqrt(static_cast<double>(cols)); }
+
+/// Whether a matrix takes the product of gate and up, which is small.
+bool TakesGatedRows(const std::string& base) { return base.ends_with(".down_proj") || base.ends_with(".w2"); }
+
+/// Collects the tensors behind the weights of a spec.
+class Lister {
+ public:
+  Lister(const ModelSpec& spec, bool stacked) : spec_(spec), stacked_(stacked) {}
+
+  void add(const WeightUse& use) {
+    if (use.role == "head" && spec_.tied_head) return;
+    const WeightSource& own = use.ref.sources.front();
+    const WeightSource& source = source_of(use.ref);
+    if (source.stack > 0 && !own_stack(own, source)) {
+      add_to_stack(use, own, source);
+      return;
+    }
+    if (!names_.insert(source.name()).second) return;  // Another part of a fused tensor was here before.
+    tensors_.push_back(tensor_of(use, source));
+    SynthTensor& tensor = tensors_.back();
+    tensor.experts = source.stack;
+    for (int64_t i = 0; i < std::max<int64_t>(source.stack, 1); ++i) {
+      tensor.seeds.push_back(source.stack == 0 ? source.base : fmt::format("{}[{}]", source.base, i));
+    }
+  }
+
+  std::vector<SynthTensor> list() && { return std::move(tensors_); }
+
+ private:
+  /// Stacked where the checkpoint is to be MLX's and the weight may lie so, else the first place.
+  const WeightSource& source_of(const WeightRef& ref) const {
+    for (const WeightSource& source : ref.sources) {
+      if (stacked_ && source.stack > 0) return source;
+    }
+    return ref.sources.front();
+  }
+  /// The hub, too, has this weight in a stack only.
+  static bool own_stack(const WeightSource& own, const WeightSource& source) {
+    return own.stack > 0 && own.name() == source.name();
+  }
+
+  /// The stack holds the values that the experts' own tensors would have.
+  void add_to_stack(const WeightUse& use, const WeightSource& own, const WeightSource& source) {
+    if (names_.insert(source.name()).second) {
+      tensors_.push_back(tensor_of(use, source));
+      tensors_.back().experts = source.stack;
+      stacks_[source.name()] = tensors_.size() - 1;
+    }
+    tensors_[stacks_.at(source.name())].seeds.push_back(own.base);
+  }
+
+  SynthTensor tensor_of(const WeightUse& use, const WeightSource& source) const {
+    SynthTensor tensor{.base = source.base, .suffix = source.suffix, .cols = use.ref.shape.back()};
+    if (use.ref.shape.size() == 1) {
+      tensor.kind = SynthTensor::Kind::kVector;
+      tensor.mean = use.role == "norm" ? 1.0 - use.ref.offset : 0.0;
+      tensor.deviation = use.role == "norm" ? 0.1 : 0.2;
+      return tensor;
+    }
+    tensor.rows = source.rows.empty() ? use.ref.shape.front() : source.stored_rows;
+    tensor.deviation = UnitGain(tensor.cols);
+    if (use.role == "head" || (use.role == "embedding" && spec_.tied_head)) {
+      tensor.deviation *= 2.0;  // What is the head decides the logits.
+    } else if (use.role == "embedding") {
+      tensor.deviation = 1.0;
+    } else if (use.role == "router") {
+      tensor.kind = SynthTensor::Kind::kRouter;
+      tensor.deviation *= 2.0;
+    } else if (TakesGatedRows(use.ref.sources.front().base)) {
+      tensor.deviation *= 2.0;
+    }
+    return tensor;
+  }
+
+  const ModelSpec& spec_;
+  bool stacked_;
+  std::set<std::string> names_;
+  std::map<std::string, size_t> stacks_;
+  std::vector<SynthTensor> tensors_;
+};
+
+absl::StatusOr<std::vector<SynthTensor>> ListTensors(const ModelConfig& config, bool stacked) {
+  ASSIGN_OR_RETURN(const ModelSpec spec, SpecFor(config));
+  Lister lister(spec, stacked);
+  ForEachWeight(spec, [&](const WeightUse& use) { lister.add(use); });
+  return std::move(lister).list();
+}
+
+}  // namespace
+
+absl::Status SynthesizeModel(const SynthOptions& options, const ProgressFn& progress) {
+  return Synthesize(options, ListTensors, progress);
+}
+
+}  // namespace shoal
