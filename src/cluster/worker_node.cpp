@@ -32,7 +32,10 @@ absl::StatusOr<std::unique_ptr<WorkerNode>> WorkerNode::Start(Options options) {
   grpc.name = node->options_.name;
   grpc.key = node->options_.key;
   grpc.services = {node->service_->service()};
-  ASSIGN_OR_RETURN(node->endpoint_, GrpcEndpoint::start(std::move(grpc)));
+  {  // Calls may come before start() returns: they wait for its result.
+    const std::lock_guard lock(node->mutex_);
+    ASSIGN_OR_RETURN(node->endpoint_, GrpcEndpoint::start(std::move(grpc)));
+  }
   return node;
 }
 

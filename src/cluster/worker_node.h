@@ -56,7 +56,7 @@ class WorkerNode final : public WorkerControl {
   std::unique_ptr<ControlService> service_;
   std::unique_ptr<GrpcEndpoint> endpoint_;
   std::mutex work_;           ///< Held through prepare, open and close: one at a time.
-  mutable std::mutex mutex_;  ///< Guards what follows, for describe().
+  mutable std::mutex mutex_;  ///< Guards what follows, for describe(); held until there is an endpoint.
   std::string state_ = "idle";
   std::unique_ptr<NodeModel> model_;
   std::unique_ptr<NodeSession> session_;
