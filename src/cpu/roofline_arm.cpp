@@ -14,12 +14,16 @@ bool HasDotProduct() {
   constexpr unsigned long kAsimdDotProduct = 1ul << 20;  // HWCAP_ASIMDDP
   return (getauxval(AT_HWCAP) & kAsimdDotProduct) != 0;
 }
+bool HasMatrixProduct() {
+  constexpr unsigned long kInt8MatrixProduct = 1ul << 13;  // HWCAP2_I8MM
+  return (getauxval(AT_HWCAP2) & kInt8MatrixProduct) != 0;
+}
 
-enum Body { kDot, kMultiplyLong, kFma };
+enum Body { kDot, kMultiplyLong, kFma, kMatrix };
 
 /// One instruction on sixteen accumulators in turn: up to four a cycle with a latency of 4.
 template <Body body>
-__attribute__((target("arch=armv8.2-a+dotprod"))) void Chains(int64_t rounds) {
+__attribute__((target("arch=armv8.2-a+dotprod+i8mm"))) void Chains(int64_t rounds) {
   const uint32_t operand = body == kFma ? kFloat : kBytes;
   asm volatile(
       "dup v16.4s, %w1\n dup v17.4s, %w1\n"
@@ -33,6 +37,9 @@ __attribute__((target("arch=armv8.2-a+dotprod"))) void Chains(int64_t rounds) {
       ".elseif %c2 == 1\n"
       ".irp r,v0.8h,v1.8h,v2.8h,v3.8h,v4.8h,v5.8h,v6.8h,v7.8h,"
       "v8.8h,v9.8h,v10.8h,v11.8h,v12.8h,v13.8h,v14.8h,v15.8h\n smlal \\r, v16.8b, v17.8b\n .endr\n"
+      ".elseif %c2 == 3\n"
+      ".irp r,v0.4s,v1.4s,v2.4s,v3.4s,v4.4s,v5.4s,v6.4s,v7.4s,"
+      "v8.4s,v9.4s,v10.4s,v11.4s,v12.4s,v13.4s,v14.4s,v15.4s\n smmla \\r, v16.16b, v17.16b\n .endr\n"
       ".else\n"
       ".irp r,v0.4s,v1.4s,v2.4s,v3.4s,v4.4s,v5.4s,v6.4s,v7.4s,"
       "v8.4s,v9.4s,v10.4s,v11.4s,v12.4s,v13.4s,v14.4s,v15.4s\n fmla \\r, v16.4s, v17.4s\n .endr\n"
@@ -61,7 +68,8 @@ void ReadLines(const std::byte* data, int64_t bytes) {
 }
 
 // Without dot products a widening multiply-add is the nearest; it counts as one although sums need another.
-constexpr RateProbe kInt8[] = {{"sdot on 128 bits", HasDotProduct, ChainOps(16), Chains<kDot>},
+constexpr RateProbe kInt8[] = {{"smmla on 128 bits", HasMatrixProduct, ChainOps(32), Chains<kMatrix>},
+                               {"sdot on 128 bits", HasDotProduct, ChainOps(16), Chains<kDot>},
                                {"smlal on 64 bits", Always, ChainOps(8), Chains<kMultiplyLong>}};
 constexpr RateProbe kFmas[] = {{"fmla on 128 bits", Always, ChainOps(4), Chains<kFma>}};
 constexpr ReadProbe kReads[] = {{Always, ReadLines}};
