@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <cmath>
 #include <map>
+#include <numbers>
 
 #include "kernels/kernels.h"
 #include "kernels/test_data.h"
@@ -174,6 +175,43 @@ TEST(Accuracy, SiluIsWithinItsRoundings) {
   }
 }
 
+TEST(Accuracy, GeluIsWithinItsRoundings) {
+  std::vector<float> gate;
+  for (float x = -6; x < 20; x += 0.0031f) gate.push_back(x);
+  const auto cols = static_cast<int64_t>(gate.size());
+  const std::vector<float> up(gate.size(), 1.0f);
+  std::vector<float> out(gate.size());
+  Reference().gelu_mul(
+      {.gate = ConstView(gate, cols), .up = ConstView(up, cols), .out = View(out, cols), .rows = {0, 1}});
+  for (size_t i = 0; i < gate.size(); ++i) {
+    const double x = gate[i];
+    const double inner = std::sqrt(2 / std::numbers::pi) * (x + 0.044715 * x * x * x);
+    const double exact = 0.5 * x * (1 + std::tanh(inner));
+    // The argument has the roundings of two constants, a square, an FMA and a product, which the exponential
+    // turns into as many times its size; then as silu.
+    EXPECT_NEAR(out[i], exact, std::fabs(exact) * 1.01 * (6 + 5 * std::fabs(2 * inner)) * kU + 1e-37) << x;
+  }
+}
+
+TEST(Accuracy, ClampedSwigluIsWithinItsRoundings) {
+  const std::vector<float> gate = {-20, -3, -1, 0, 0.5, 3, 6.9f, 7, 7.1f, 100};
+  const std::vector<float> up = {1, -9, 9, 5, -7, 7.5f, -0.25f, 2, -100, 100};
+  const auto cols = static_cast<int64_t>(gate.size());
+  std::vector<float> out(gate.size());
+  Reference().clamped_swiglu({.gate = ConstView(gate, cols),
+                              .up = ConstView(up, cols),
+                              .limit = 7,
+                              .out = View(out, cols),
+                              .rows = {0, 1}});
+  for (size_t i = 0; i < gate.size(); ++i) {
+    const double g = std::min(static_cast<double>(gate[i]), 7.0);
+    const double u = std::clamp(static_cast<double>(up[i]), -7.0, 7.0);
+    const double exact = g / (1 + std::exp(-1.702 * g)) * (u + 1);
+    // The argument's constant and product one u each, times its size; exp 4, sum, quotient, u + 1, product.
+    EXPECT_NEAR(out[i], exact, std::fabs(exact) * 1.01 * (8 + 2 * std::fabs(1.702 * g)) * kU) << gate[i];
+  }
+}
+
 TEST(Accuracy, RopeRotates) {
   RandomStream random(6);
   const int64_t head_dim = 64, half = 24;
@@ -297,6 +335,79 @@ TEST(Accuracy, RoutingTakesTheLargestAndBreaksTiesByTheLowestId) {
   args.weighting = RouteWeights::kRenormalized;
   ASSERT_TRUE(Reference().route(args));
   EXPECT_NEAR(static_cast<double>(weights[0]) + weights[1] + weights[2] + weights[3], 1.0, 8 * kU);
+}
+
+TEST(Accuracy, RoutingWithCorrectionComparesOneThingAndWeighsAnother) {
+  const std::vector<float> logits = {0.0f, 1.0f, 2.0f, -1.0f};
+  const std::vector<float> correction = {2.0f, 0.0f, -1.0f, 1.0f};
+  std::vector<int32_t> ids(2);
+  std::vector<float> weights(2);
+  ASSERT_TRUE(Reference().route({.logits = ConstView(logits, 4),
+                                 .k = 2,
+                                 .scores = RouteScores::kSigmoid,
+                                 .correction = correction.data(),
+                                 .weighting = RouteWeights::kRenormalized,
+                                 .factor = 2.5f,
+                                 .ids = View(ids, 2),
+                                 .weights = View(weights, 2),
+                                 .rows = {0, 1}}));
+  EXPECT_EQ(ids, (std::vector<int32_t>{0, 3}));  // 2.5 and 1.27, before 0.73 and -0.12.
+  const double last = 1 / (1 + std::exp(1.0));
+  EXPECT_NEAR(weights[0], 2.5 * 0.5 / (0.5 + last), 16 * kU * 2.5);
+  EXPECT_NEAR(weights[1], 2.5 * last / (0.5 + last), 16 * kU * 2.5);
+}
+
+TEST(Accuracy, RoutingTakesExpertsOfTheGroupsThatRankHighest) {
+  // Four groups of two. By the largest: groups 0 and 3; by the sum of two: groups 1 and 2.
+  const std::vector<float> logits = {5.0f, -9.0f, 3.0f, 2.9f, 2.8f, 2.7f, 4.0f, -9.0f};
+  std::vector<int32_t> ids(3);
+  std::vector<float> weights(3);
+  RouteArgs args{.logits = ConstView(logits, 8),
+                 .k = 3,
+                 .scores = RouteScores::kLogits,
+                 .groups = {.count = 4, .kept = 2},
+                 .weighting = RouteWeights::kAsIs,
+                 .ids = View(ids, 3),
+                 .weights = View(weights, 3),
+                 .rows = {0, 1}};
+  ASSERT_TRUE(Reference().route(args));
+  EXPECT_EQ(ids, (std::vector<int32_t>{0, 6, 1}));
+  args.groups.by_top_two = true;
+  ASSERT_TRUE(Reference().route(args));
+  EXPECT_EQ(ids, (std::vector<int32_t>{2, 3, 4}));
+  EXPECT_EQ(weights, (std::vector<float>{3.0f, 2.9f, 2.8f}));
+  args.weighting = RouteWeights::kSoftmax;
+  ASSERT_TRUE(Reference().route(args));
+  const double sum =
+      1 + std::exp(static_cast<double>(2.9f - 3.0f)) + std::exp(static_cast<double>(2.8f - 3.0f));
+  EXPECT_NEAR(weights[0], 1 / sum, 16 * kU);
+}
+
+TEST(Accuracy, ASinkTakesItsShareOfTheWeights) {
+  // One position with score s and value v: out = v e^s / (e^s + e^sink).
+  const int64_t head_dim = 16;
+  for (const float sink : {-3.0f, 0.5f, 4.0f}) {
+    CacheStorage cache = MakeCache(1, 1, head_dim, DType::kF32);
+    const std::vector<float> key(16, 0.25f), value(16, 2.0f), query(16, 0.5f);
+    Reference().append_kv({.cache = cache.view,
+                           .block = BlockId{0},
+                           .position = 0,
+                           .key = key.data(),
+                           .value = value.data(),
+                           .kv_heads = {0, 1}});
+    std::vector<float> out(16);
+    const BlockId block{0};
+    const AttentionRow row{query.data(), out.data(), &block, {0, 1}};
+    Reference().attention({.cache = cache.view,
+                           .group = 1,
+                           .scale = 1,
+                           .sinks = &sink,
+                           .rows = &row,
+                           .row_range = {0, 1},
+                           .kv_heads = {0, 1}});
+    const double exact = 2.0 / (1 + std::exp(static_cast<double>(sink) - 2.0));
+    for (const float x : out) EXPECT_NEAR(x, exact, 2.0 * 16 * kU);
+  }
 }
 
 TEST(Accuracy, ExpertSumsDoNotDependOnOrder) {

@@ -126,6 +126,25 @@ struct SiluMulArgs {
   Range rows;
 };
 
+/// out = gelu(gate) * up with gelu(x) = x / (1 + exp(x * fma(x * x, c2, c1))), which is the "tanh" form of
+/// the Gaussian error linear unit: c1 = -2 sqrt(2 / pi), c2 = 0.044715 c1. out may be gate or up.
+struct GeluMulArgs {
+  MatView<const float> gate;
+  MatView<const float> up;
+  MatView<float> out;
+  Range rows;
+};
+
+/// With g = min(gate, limit) and u = up clamped to [-limit, limit]: out = g / (1 + exp(-1.702 g)) * (u + 1).
+/// out may be gate or up. Source: OpenAI's gpt-oss.
+struct ClampedSwigluArgs {
+  MatView<const float> gate;
+  MatView<const float> up;
+  float limit = 0;
+  MatView<float> out;
+  Range rows;
+};
+
 // ---- Attention
 // -----------------------------------------------------------------------------------------------------
 
@@ -133,7 +152,7 @@ struct SiluMulArgs {
 inline constexpr int64_t kKvBlockPositions = 32;
 /// Positions that one partial result covers, at multiples of itself.
 inline constexpr int64_t kAttentionSplitPositions = 512;
-inline constexpr int64_t kHeadDimMax = 512;
+inline constexpr int64_t kHeadDimMax = 576;  ///< DeepSeek's latent of 512, and 64 that turn.
 
 /// The cache of one layer. A block's keys lie [kv_heads][head_dim][32] (a lane is a position, so scores need
 /// no horizontal sum), its values [kv_heads][32][head_dim]. head_dim <= kHeadDimMax.
@@ -172,10 +191,12 @@ struct AttentionRow {
 /// out = softmax(scale * q . k) v over the visible positions, for the query heads of kv_heads.
 /// A score is one FMA chain over ascending d, then * scale. Online softmax per block; partial results of 512
 /// positions at absolute boundaries are merged in ascending order, whoever computed them.
+/// Sinks are scores without a value that each head sees beside the positions, merged before all others.
 struct AttentionArgs {
   KvLayerView cache;
   int64_t group = 1;  ///< Query heads per kv head.
   float scale = 0;
+  const float* sinks = nullptr;  ///< [kv_heads * group] or nullptr: none.
   const AttentionRow* rows = nullptr;
   Range row_range;
   Range kv_heads;
@@ -208,7 +229,8 @@ struct AttentionMergeArgs {
   int64_t splits = 0;
   int64_t heads = 0;
   int64_t head_dim = 0;
-  float* out = nullptr;  ///< [heads, head_dim]
+  const float* sinks = nullptr;  ///< [heads] or nullptr, as in AttentionArgs.
+  float* out = nullptr;          ///< [heads, head_dim]
   Range head_range;
 };
 
@@ -218,17 +240,40 @@ struct AttentionMergeArgs {
 /// Experts of a layer that `route` can choose among.
 inline constexpr int64_t kExpertsMax = 1024;
 
-enum class RouteWeights : uint8_t {
-  kAsIs,          ///< The softmax over all experts.
-  kRenormalized,  ///< Divided by the sum over the chosen, taken in the order of rank.
+/// What a logit becomes before experts are compared.
+enum class RouteScores : uint8_t {
+  kSoftmax,  ///< Over all experts, in f32; the sum in 16 lanes as in rms_norm.
+  kSigmoid,  ///< 1 / (1 + exp(-logit))
+  kLogits,   ///< The logit itself.
 };
 
-/// p = softmax(logits) in f32 (sum in 16 lanes as in rms_norm); the k largest, ties to the lowest id, in
-/// descending order. Returns false where a row of the range holds a NaN or an infinity.
+/// What the scores of the chosen become.
+enum class RouteWeights : uint8_t {
+  kAsIs,
+  kRenormalized,  ///< Divided by 1e-20 + their sum, taken in the order of rank.
+  kSoftmax,       ///< Softmax over them, the first being the largest; the sum in the order of rank.
+};
+
+/// Experts [g E / count, (g + 1) E / count) are group g; only those of the `kept` groups of highest rank may
+/// be chosen. Source: DeepSeek-V2, arXiv:2405.04434, section 2.2.2; DeepSeek-V3, arXiv:2412.19437.
+struct RouteGroups {
+  int64_t count = 1;        ///< Divides E.
+  int64_t kept = 1;         ///< 1 <= kept <= count; k <= kept E / count.
+  bool by_top_two = false;  ///< A group's rank is the sum of its two largest scores, not the largest.
+  bool operator==(const RouteGroups&) const = default;
+};
+
+/// The k experts with the largest score (plus correction), ties to the lowest id, in descending order. Their
+/// weights come from the scores without correction, times factor. Returns false where a row of the range
+/// holds a NaN or an infinity.
 struct RouteArgs {
   MatView<const float> logits;  ///< [T, E], 1 <= E <= kExpertsMax.
   int64_t k = 0;                ///< 1 <= k <= E.
+  RouteScores scores = RouteScores::kSoftmax;
+  const float* correction = nullptr;  ///< [E] or nullptr: added to the scores that are compared.
+  RouteGroups groups;
   RouteWeights weighting = RouteWeights::kRenormalized;
+  float factor = 1;
   MatView<int32_t> ids;    ///< [T, k]
   MatView<float> weights;  ///< [T, k]
   Range rows;

@@ -303,6 +303,45 @@ void Case_silu_mul(const Pair& pair) {
   EXPECT_EQ(Bits(got), Bits(expected));
 }
 
+/// Gates of the whole range of the exponential, and far beyond it, at columns that are no multiples of 16.
+std::vector<float> SweepOfGates() {
+  std::vector<float> gates = {0.0f, -0.0f, 1e-30f, -1e-30f, 1e19f, -1e19f, 3e38f, -3e38f};
+  for (float x = -90; x < 90; x += 0.0173f) gates.push_back(x);
+  return gates;
+}
+
+void Case_gelu_mul(const Pair& pair) {
+  RandomStream random(17);
+  const std::vector<float> gate = SweepOfGates();
+  const auto cols = static_cast<int64_t>(gate.size());
+  const std::vector<float> up = RandomFloats(random, cols, Values::kEdge);
+  std::vector<float> expected(gate.size()), got(gate.size());
+  GeluMulArgs args{
+      .gate = ConstView(gate, cols), .up = ConstView(up, cols), .out = View(expected, cols), .rows = {0, 1}};
+  pair.reference.gelu_mul(args);
+  args.out = View(got, cols);
+  pair.tested.gelu_mul(args);
+  EXPECT_EQ(Bits(got), Bits(expected));
+}
+
+void Case_clamped_swiglu(const Pair& pair) {
+  const std::vector<float> gate = SweepOfGates();
+  const auto cols = static_cast<int64_t>(gate.size());
+  const std::vector<float> up(gate.rbegin(), gate.rend());
+  for (const float limit : {7.0f, 0.0f, 1e30f}) {
+    std::vector<float> expected(gate.size()), got(gate.size());
+    ClampedSwigluArgs args{.gate = ConstView(gate, cols),
+                           .up = ConstView(up, cols),
+                           .limit = limit,
+                           .out = View(expected, cols),
+                           .rows = {0, 1}};
+    pair.reference.clamped_swiglu(args);
+    args.out = View(got, cols);
+    pair.tested.clamped_swiglu(args);
+    EXPECT_EQ(Bits(got), Bits(expected)) << limit;
+  }
+}
+
 // ---- Attention ----
 
 void Case_append_kv(const Pair& pair) {
@@ -422,6 +461,7 @@ std::vector<AttentionShape> AttentionShapes() {
       // Heads and groups beyond what shares a pass.
       {1, 71, 16, DType::kF16, PromptRows(30, 33)},
       {1, 40, 512, DType::kF16, {{0, 35}}},
+      {1, 16, 576, DType::kBF16, PromptRows(28, 36)},
       {40, 2, 16, DType::kF16, {{0, 35}}},
       // Subnormals, zeros of both signs, 1e-30 to 1e4.
       {1, 4, 48, DType::kF32, PromptRows(20, 50), 1, Values::kEdge},
@@ -438,13 +478,26 @@ std::vector<AttentionShape> AttentionShapes() {
   return shapes;
 }
 
+/// Sinks for every other of the shapes: from far below to far above the scores.
+std::vector<float> SinksFor(size_t shape, int64_t heads) {
+  std::vector<float> sinks;
+  for (int64_t h = 0; shape % 2 == 0 && h < heads; ++h) {
+    sinks.push_back(static_cast<float>(h % 7) * 20.0f - 60.0f);
+  }
+  return sinks;
+}
+const float* DataOrNull(const std::vector<float>& values) { return values.empty() ? nullptr : values.data(); }
+
 void Case_attention(const Pair& pair) {
+  size_t index = 0;
   for (const AttentionShape& shape : AttentionShapes()) {
+    const std::vector<float> sinks = SinksFor(index++, shape.kv_heads * shape.group);
     AttentionProblem expected(pair.reference, shape);
     const auto count = static_cast<int64_t>(shape.rows.size());
     AttentionArgs args{.cache = expected.cache.view,
                        .group = shape.group,
                        .scale = 0.125f,
+                       .sinks = DataOrNull(sinks),
                        .rows = expected.rows.data(),
                        .row_range = {0, count},
                        .kv_heads = {0, shape.kv_heads}};
@@ -470,13 +523,16 @@ void Case_attention(const Pair& pair) {
 
 // Splits computed apart and merged give the bits of `attention`.
 void CheckSplits(const Kernels& reference, const Kernels& partial, const Kernels& merge) {
+  size_t index = 0;
   for (const AttentionShape& shape : AttentionShapes()) {
     AttentionProblem problem(reference, shape);
     const int64_t heads = shape.kv_heads * shape.group;
+    const std::vector<float> sinks = SinksFor(index++, heads);
     const AttentionRow& row = problem.rows.back();
     reference.attention({.cache = problem.cache.view,
                          .group = shape.group,
                          .scale = 0.125f,
+                         .sinks = DataOrNull(sinks),
                          .rows = &row,
                          .row_range = {0, 1},
                          .kv_heads = {0, shape.kv_heads}});
@@ -500,6 +556,7 @@ void CheckSplits(const Kernels& reference, const Kernels& partial, const Kernels
                            .splits = splits.size(),
                            .heads = heads,
                            .head_dim = shape.head_dim,
+                           .sinks = DataOrNull(sinks),
                            .out = got.data(),
                            .head_range = {0, heads}});
     const std::vector<float> expected(row.out, row.out + problem.row_floats);
@@ -517,39 +574,73 @@ TEST(Attention, SplitsMergedByTheReferenceAreItsAttention) {
 
 // ---- Experts ----
 
+struct RouteWay {
+  RouteScores scores = RouteScores::kSoftmax;
+  RouteWeights weighting = RouteWeights::kAsIs;
+  bool corrected = false;
+  RouteGroups groups;
+  float factor = 1;
+};
+
+std::vector<RouteWay> RouteWays(int64_t experts) {
+  std::vector<RouteWay> ways = {
+      {},
+      {.weighting = RouteWeights::kRenormalized},
+      {.scores = RouteScores::kLogits, .weighting = RouteWeights::kSoftmax},
+      {.scores = RouteScores::kSigmoid,
+       .weighting = RouteWeights::kRenormalized,
+       .corrected = true,
+       .factor = 2.5f},
+  };
+  if (experts % 8 != 0) return ways;
+  ways.push_back({.groups = {.count = 4, .kept = 2}, .factor = 16.0f});
+  ways.push_back({.scores = RouteScores::kSigmoid,
+                  .weighting = RouteWeights::kRenormalized,
+                  .corrected = true,
+                  .groups = {.count = 8, .kept = 4, .by_top_two = true}});
+  return ways;
+}
+
+void CheckRoute(const Pair& pair, int64_t experts, const RouteWay& way, RandomStream& random) {
+  const int64_t allowed = experts / way.groups.count * way.groups.kept;
+  const int64_t k = std::min<int64_t>(8, allowed);
+  std::vector<float> logits = RandomFloats(random, 5 * experts);
+  std::vector<float> correction = RandomFloats(random, experts);
+  for (int64_t e = 0; e < experts; ++e) {
+    logits[static_cast<size_t>(experts + e)] = 0.25f;  // All tie.
+    logits[static_cast<size_t>(2 * experts + e)] =
+        static_cast<float>(e % 3) - 200.0f;  // Ties of three levels.
+    logits[static_cast<size_t>(3 * experts + e)] = e == experts - 1 ? 3e38f : -3e38f;  // One takes all.
+  }
+  std::vector<int32_t> expected_ids(static_cast<size_t>(5 * k)), ids(expected_ids.size());
+  std::vector<float> expected(expected_ids.size()), weights(expected_ids.size());
+  RouteArgs args{.logits = ConstView(logits, experts),
+                 .k = k,
+                 .scores = way.scores,
+                 .correction = way.corrected ? correction.data() : nullptr,
+                 .groups = way.groups,
+                 .weighting = way.weighting,
+                 .factor = way.factor,
+                 .ids = View(expected_ids, k),
+                 .weights = View(expected, k),
+                 .rows = {0, 5}};
+  ASSERT_TRUE(pair.reference.route(args));
+  args.ids = View(ids, k);
+  args.weights = View(weights, k);
+  ASSERT_TRUE(pair.tested.route(args));
+  EXPECT_EQ(ids, expected_ids) << experts;
+  EXPECT_EQ(Bits(weights), Bits(expected)) << experts;
+  for (const float bad : {kNan, kInfinity, -kInfinity}) {
+    logits.back() = bad;
+    EXPECT_FALSE(pair.reference.route(args));
+    EXPECT_FALSE(pair.tested.route(args));
+  }
+}
+
 void Case_route(const Pair& pair) {
   RandomStream random(10);
   for (const int64_t experts : {1, 2, 13, 16, 17, 64, 128, 160, 1024}) {
-    for (const RouteWeights weighting : {RouteWeights::kAsIs, RouteWeights::kRenormalized}) {
-      const int64_t k = std::min<int64_t>(8, experts);
-      std::vector<float> logits = RandomFloats(random, 5 * experts);
-      for (int64_t e = 0; e < experts; ++e) {
-        logits[static_cast<size_t>(experts + e)] = 0.25f;  // All tie.
-        logits[static_cast<size_t>(2 * experts + e)] =
-            static_cast<float>(e % 3) - 200.0f;  // Ties of three levels.
-        logits[static_cast<size_t>(3 * experts + e)] =
-            e == experts - 1 ? 3e38f : -3e38f;  // One takes all; zeros tie.
-      }
-      std::vector<int32_t> expected_ids(static_cast<size_t>(5 * k)), ids(expected_ids.size());
-      std::vector<float> expected(expected_ids.size()), weights(expected_ids.size());
-      RouteArgs args{.logits = ConstView(logits, experts),
-                     .k = k,
-                     .weighting = weighting,
-                     .ids = View(expected_ids, k),
-                     .weights = View(expected, k),
-                     .rows = {0, 5}};
-      ASSERT_TRUE(pair.reference.route(args));
-      args.ids = View(ids, k);
-      args.weights = View(weights, k);
-      ASSERT_TRUE(pair.tested.route(args));
-      EXPECT_EQ(ids, expected_ids) << experts;
-      EXPECT_EQ(Bits(weights), Bits(expected)) << experts;
-      for (const float bad : {kNan, kInfinity, -kInfinity}) {
-        logits.back() = bad;
-        EXPECT_FALSE(pair.reference.route(args));
-        EXPECT_FALSE(pair.tested.route(args));
-      }
-    }
+    for (const RouteWay& way : RouteWays(experts)) CheckRoute(pair, experts, way, random);
   }
 }
 

@@ -247,6 +247,36 @@ void silu_mul(const SiluMulArgs& args) {
   }
 }
 
+constexpr float kGelu1 = -1.5957691216f;  // -2 sqrt(2 / pi)
+constexpr float kGelu2 = -0.0713548162726f;
+
+void gelu_mul(const GeluMulArgs& args) {
+  for (int64_t row = args.rows.begin; row < args.rows.end; ++row) {
+    const float* gate = args.gate.data + row * args.gate.stride;
+    const float* up = args.up.data + row * args.up.stride;
+    float* out = args.out.data + row * args.out.stride;
+    for (int64_t c = 0; c < args.gate.cols; ++c) {
+      const float x = gate[c];
+      out[c] = x / (1.0f + ExpF32(x * Fma(x * x, kGelu2, kGelu1))) * up[c];
+    }
+  }
+}
+
+void clamped_swiglu(const ClampedSwigluArgs& args) {
+  const float limit = args.limit;
+  for (int64_t row = args.rows.begin; row < args.rows.end; ++row) {
+    const float* gate = args.gate.data + row * args.gate.stride;
+    const float* up = args.up.data + row * args.up.stride;
+    float* out = args.out.data + row * args.out.stride;
+    for (int64_t c = 0; c < args.gate.cols; ++c) {
+      const float g = limit < gate[c] ? limit : gate[c];
+      const float below = limit < up[c] ? limit : up[c];
+      const float u = below < -limit ? -limit : below;
+      out[c] = g / (1.0f + ExpF32(g * -1.702f)) * (u + 1.0f);
+    }
+  }
+}
+
 // ---- Attention ----
 
 int64_t ElementBytes(DType dtype) { return dtype == DType::kF32 ? 4 : 2; }
@@ -342,9 +372,9 @@ void AttendBlock(const HeadQuery& head, HeadBlock block, Range slots, Partial& p
   }
 }
 
-void Reset(Partial& partial, int64_t head_dim) {
-  partial.max = kMinusInfinity;
-  partial.sum = 0.0f;
+void Reset(Partial& partial, int64_t head_dim, const float* sink = nullptr) {
+  partial.max = sink == nullptr ? kMinusInfinity : *sink;
+  partial.sum = sink == nullptr ? 0.0f : 1.0f;
   for (int64_t d = 0; d < head_dim; ++d) partial.values[d] = 0.0f;
 }
 
@@ -389,7 +419,7 @@ void attention(const AttentionArgs& args) {
     for (int64_t h = args.kv_heads.begin * args.group; h < args.kv_heads.end * args.group; ++h) {
       const HeadQuery head{args.cache, row.query + h * head_dim, args.scale};
       Partial total{0, 0, total_values};
-      Reset(total, head_dim);
+      Reset(total, head_dim, args.sinks == nullptr ? nullptr : args.sinks + h);
       for (int64_t split = row.positions.begin / kAttentionSplitPositions; split <= last_split; ++split) {
         Partial partial{0, 0, split_values};
         AttendSplit(head, h / args.group, row, split, partial);
@@ -421,7 +451,7 @@ void attention_merge(const AttentionMergeArgs& args) {
   float next_values[kHeadDimMax];
   for (int64_t h = args.head_range.begin; h < args.head_range.end; ++h) {
     Partial total{0, 0, total_values};
-    Reset(total, args.head_dim);
+    Reset(total, args.head_dim, args.sinks == nullptr ? nullptr : args.sinks + h);
     for (int64_t split = 0; split < args.splits; ++split) {
       const float* at = args.partials + (split * args.heads + h) * (args.head_dim + 16);
       std::memcpy(next_values, at + 16, static_cast<size_t>(args.head_dim) * sizeof(float));
@@ -450,31 +480,86 @@ bool Softmax(const float* logits, int64_t size, float* p) {
   return true;
 }
 
-bool RouteRow(const float* logits, int64_t experts, int64_t k, RouteWeights weighting, int32_t* ids,
-              float* weights) {
-  float p[kExpertsMax];
-  if (!Softmax(logits, experts, p)) return false;
-  float chosen_sum = 0.0f;
-  for (int64_t rank = 0; rank < k; ++rank) {
+bool Scores(const RouteArgs& args, const float* logits, float* scores) {
+  const int64_t experts = args.logits.cols;
+  if (args.scores == RouteScores::kSoftmax) return Softmax(logits, experts, scores);
+  for (int64_t e = 0; e < experts; ++e) {
+    if (!IsFinite(logits[e])) return false;
+    scores[e] = args.scores == RouteScores::kSigmoid ? 1.0f / (1.0f + ExpF32(-logits[e])) : logits[e];
+  }
+  return true;
+}
+
+// What cannot be chosen becomes -infinity.
+void KeepGroups(const RouteGroups& groups, int64_t experts, float* compared) {
+  const int64_t size = experts / groups.count;
+  float rank[kExpertsMax];
+  bool kept[kExpertsMax] = {};
+  for (int64_t g = 0; g < groups.count; ++g) {
+    float first = kMinusInfinity, second = kMinusInfinity;
+    for (int64_t e = g * size; e < (g + 1) * size; ++e) {
+      if (first < compared[e]) {
+        second = first;
+        first = compared[e];
+      } else if (second < compared[e]) {
+        second = compared[e];
+      }
+    }
+    rank[g] = groups.by_top_two ? first + second : first;
+  }
+  for (int64_t n = 0; n < groups.kept; ++n) {
+    int64_t best = -1;
+    for (int64_t g = 0; g < groups.count; ++g) {
+      if (!kept[g] && (best < 0 || rank[best] < rank[g])) best = g;
+    }
+    kept[best] = true;
+  }
+  for (int64_t e = 0; e < experts; ++e) {
+    if (!kept[e / size]) compared[e] = kMinusInfinity;
+  }
+}
+
+// From the scores of the chosen, in the order of rank.
+void WeighChosen(const RouteArgs& args, float* weights) {
+  float sum = 0.0f;
+  if (args.weighting == RouteWeights::kSoftmax) {
+    const float largest = weights[0];
+    for (int64_t rank = 0; rank < args.k; ++rank) weights[rank] = ExpF32(weights[rank] - largest);
+  }
+  for (int64_t rank = 0; rank < args.k; ++rank) sum += weights[rank];
+  if (args.weighting == RouteWeights::kRenormalized) sum += 1e-20f;
+  for (int64_t rank = 0; rank < args.k; ++rank) {
+    if (args.weighting != RouteWeights::kAsIs) weights[rank] /= sum;
+    weights[rank] *= args.factor;
+  }
+}
+
+bool RouteRow(const RouteArgs& args, const float* logits, int32_t* ids, float* weights) {
+  const int64_t experts = args.logits.cols;
+  float scores[kExpertsMax];
+  float compared[kExpertsMax];
+  if (!Scores(args, logits, scores)) return false;
+  for (int64_t e = 0; e < experts; ++e) {
+    compared[e] = args.correction == nullptr ? scores[e] : scores[e] + args.correction[e];
+  }
+  if (args.groups.count > 1) KeepGroups(args.groups, experts, compared);
+  for (int64_t rank = 0; rank < args.k; ++rank) {
     int32_t best = 0;
     for (int32_t e = 1; e < experts; ++e) {
-      if (p[best] < p[e]) best = e;
+      if (compared[best] < compared[e]) best = e;
     }
     ids[rank] = best;
-    weights[rank] = p[best];
-    chosen_sum += p[best];
-    p[best] = -1.0f;  // Below every probability: not chosen again.
+    weights[rank] = scores[best];
+    compared[best] = kMinusInfinity;
   }
-  if (weighting == RouteWeights::kRenormalized) {
-    for (int64_t rank = 0; rank < k; ++rank) weights[rank] /= chosen_sum;
-  }
+  WeighChosen(args, weights);
   return true;
 }
 
 bool route(const RouteArgs& args) {
   for (int64_t row = args.rows.begin; row < args.rows.end; ++row) {
-    if (!RouteRow(args.logits.data + row * args.logits.stride, args.logits.cols, args.k, args.weighting,
-                  args.ids.data + row * args.ids.stride, args.weights.data + row * args.weights.stride)) {
+    if (!RouteRow(args, args.logits.data + row * args.logits.stride, args.ids.data + row * args.ids.stride,
+                  args.weights.data + row * args.weights.stride)) {
       return false;
     }
   }

@@ -14,10 +14,12 @@ namespace {
 /// What no family may ask of the kernels.
 absl::Status CheckLimits(const ModelConfig& config, const ModelSpec& spec) {
   for (const LayerSpec& layer : spec.layers) {
-    const GqaSpec& gqa = std::get<GqaSpec>(layer.mixer);
-    if (gqa.head_dim > kHeadDimMax) {
+    const auto* mla = std::get_if<MlaSpec>(&layer.mixer);
+    const int64_t head_dim =
+        mla != nullptr ? mla->latent + mla->rope_dim : std::get<GqaSpec>(layer.mixer).head_dim;
+    if (head_dim > kHeadDimMax) {
       return Unimplemented("{}: head dimension {} exceeds {}, the largest that is built", config.file(),
-                           gqa.head_dim, kHeadDimMax);
+                           head_dim, kHeadDimMax);
     }
     const MoeSpec* moe = MoeOf(layer);
     if (moe == nullptr) continue;

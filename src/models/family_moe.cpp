@@ -31,6 +31,52 @@ absl::StatusOr<ExpertParts> ReadExperts(const ModelConfig& config, const Decoder
   return parts;
 }
 
+absl::StatusOr<ExpertParts> ReadDeepseekExperts(const ModelConfig& config, const DecoderSizes& sizes) {
+  ASSIGN_OR_RETURN(ExpertParts parts, ReadExperts(config, sizes, {.experts = "n_routed_experts"}));
+  ASSIGN_OR_RETURN(const std::optional<int64_t> shared, config.optional_int("n_shared_experts", {0, 1024}));
+  parts.shared_width = shared.value_or(0) * parts.width;
+  ASSIGN_OR_RETURN(const std::optional<double> factor,
+                   config.optional_number("routed_scaling_factor", {0.0, 1e3}));
+  parts.factor = static_cast<float>(factor.value_or(1.0));
+  return parts;
+}
+
+absl::StatusOr<RouteGroups> ReadGroups(const ModelConfig& config, const ExpertParts& parts) {
+  RouteGroups groups;
+  ASSIGN_OR_RETURN(groups.count, config.required_int("n_group", {1, parts.experts}));
+  ASSIGN_OR_RETURN(groups.kept, config.required_int("topk_group", {1, groups.count}));
+  if (parts.experts % groups.count != 0) {
+    return InvalidArgument("{}: expected a divisor of {} experts, found {}", config.where("n_group"),
+                           parts.experts, groups.count);
+  }
+  if (parts.experts / groups.count * groups.kept < parts.top_k) {
+    return InvalidArgument("{}: expected groups that hold {} experts, found {} of {}",
+                           config.where("topk_group"), parts.top_k, groups.kept,
+                           parts.experts / groups.count);
+  }
+  return groups;
+}
+
+absl::StatusOr<RouteWeights> ReadWeighting(const ModelConfig& config) {
+  ASSIGN_OR_RETURN(const bool renormalize, config.required_bool("norm_topk_prob"));
+  return renormalize ? RouteWeights::kRenormalized : RouteWeights::kAsIs;
+}
+
+absl::Status RequireIfPresent(const ModelConfig& config, const char* key, std::string_view expected) {
+  ASSIGN_OR_RETURN(const std::optional<std::string> value, config.optional_string(key));
+  if (!value || *value == expected) return absl::OkStatus();
+  return Unimplemented("{}: expected \"{}\", found \"{}\"; nothing else is built", config.where(key),
+                       expected, *value);
+}
+
+absl::StatusOr<std::vector<bool>> ReadLayersAfterDense(const ModelConfig& config, int64_t layers) {
+  ASSIGN_OR_RETURN(const int64_t dense, config.required_int("first_k_dense_replace", {0, layers}));
+  ASSIGN_OR_RETURN(const std::optional<int64_t> every, config.optional_int("moe_layer_freq"));
+  std::vector<bool> sparse(static_cast<size_t>(layers));
+  for (int64_t i = dense; i < layers; ++i) sparse[static_cast<size_t>(i)] = i % every.value_or(1) == 0;
+  return sparse;
+}
+
 absl::StatusOr<std::vector<bool>> ReadSparseLayers(const ModelConfig& config, int64_t layers) {
   ASSIGN_OR_RETURN(const int64_t step, config.required_int("decoder_sparse_step"));
   if (!config.has("mlp_only_layers")) {
@@ -49,7 +95,20 @@ absl::StatusOr<std::vector<bool>> ReadSparseLayers(const ModelConfig& config, in
 MoeSpec MoeAt(const std::string& base, int64_t width, const ExpertParts& parts, const ExpertNames& names) {
   MoeSpec moe;
   moe.top_k = static_cast<int>(parts.top_k);
-  moe.router = {.weight = MatrixAt(base + ".gate", parts.experts, width), .renormalize = parts.renormalize};
+  moe.router = {.linear = LinearAt(base + ".gate", parts.experts, width, false),
+                .scores = parts.scores,
+                .correction = std::nullopt,
+                .groups = parts.groups,
+                .weighting = parts.weighting,
+                .factor = parts.factor};
+  if (parts.corrected) {
+    moe.router.correction =
+        WeightRef{.shape = {parts.experts},
+                  .sources = {{.base = base + names.corrected, .suffix = "e_score_correction_bias"}}};
+  }
+  if (parts.shared_width > 0) {
+    moe.shared = DenseAt(base + ".shared_experts", width, parts.shared_width, false);
+  }
   const std::string stacks = base + ".switch_mlp.";
   for (int64_t e = 0; e < parts.experts; ++e) {
     const std::string expert = fmt::format("{}.experts.{}.", base, e);
@@ -62,6 +121,15 @@ MoeSpec MoeAt(const std::string& base, int64_t width, const ExpertParts& parts, 
                            .down = linear(names.down, "down_proj", width, parts.width)});
   }
   return moe;
+}
+
+MakeFeedForward UsualMoe(const DecoderSizes& sizes, const ExpertParts& parts, std::vector<bool> sparse,
+                         int64_t ffn) {
+  return [width = sizes.width, parts, sparse = std::move(sparse), ffn](
+             int64_t layer, const std::string& base) -> FeedForwardSpec {
+    if (!sparse[static_cast<size_t>(layer)]) return DenseAt(base + ".mlp", width, ffn, false);
+    return MoeAt(base + ".mlp", width, parts);
+  };
 }
 
 }  // namespace shoal

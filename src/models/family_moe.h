@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <optional>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "absl/status/status.h"
@@ -19,7 +20,12 @@ struct ExpertParts {
   int64_t experts = 0;
   int64_t top_k = 0;
   int64_t width = 0;  ///< Hidden width of an expert.
-  bool renormalize = false;
+  RouteScores scores = RouteScores::kSoftmax;
+  RouteGroups groups;
+  RouteWeights weighting = RouteWeights::kAsIs;
+  float factor = 1;
+  bool corrected = false;    ///< There is an e_score_correction_bias.
+  int64_t shared_width = 0;  ///< Hidden width of the shared expert; 0: there is none.
 };
 
 /// The keys of a family's config.
@@ -28,9 +34,26 @@ struct ExpertKeys {
   const char* top_k = "num_experts_per_tok";
   const char* width = "moe_intermediate_size";
 };
-/// All but `renormalize`. Bounds the experts of a model, and so the memory of its spec.
+/// Number, top_k and width; nothing else. Bounds the experts of a model, and so the memory of its spec.
 absl::StatusOr<ExpertParts> ReadExperts(const ModelConfig& config, const DecoderSizes& sizes,
                                         const ExpertKeys& keys = {});
+
+/// The same under DeepSeek's keys, with shared experts (n_shared_experts, as one that is as many times as
+/// wide) and routed_scaling_factor, where absent 1.
+absl::StatusOr<ExpertParts> ReadDeepseekExperts(const ModelConfig& config, const DecoderSizes& sizes);
+
+/// n_group and topk_group. InvalidArgument where the groups do not divide the experts or hold too few.
+absl::StatusOr<RouteGroups> ReadGroups(const ModelConfig& config, const ExpertParts& parts);
+
+/// norm_topk_prob
+absl::StatusOr<RouteWeights> ReadWeighting(const ModelConfig& config);
+
+/// Refuses another value of a key that may be absent: what a config says and the family does anyway.
+absl::Status RequireIfPresent(const ModelConfig& config, const char* key, std::string_view expected);
+
+/// Which layers have experts: all from first_k_dense_replace on whose number moe_layer_freq divides (absent:
+/// 1).
+absl::StatusOr<std::vector<bool>> ReadLayersAfterDense(const ModelConfig& config, int64_t layers);
 
 /// Which layers have experts: every decoder_sparse_step-th, counted from layer decoder_sparse_step - 1, but
 /// for those of mlp_only_layers.
@@ -42,10 +65,16 @@ struct ExpertNames {
   const char* gate = "gate_proj";
   const char* up = "up_proj";
   const char* down = "down_proj";
+  const char* corrected = ".gate";  ///< e_score_correction_bias is below `<base><corrected>`.
 };
 
-/// The router `<base>.gate`, and experts alone as on the hub or stacked as in MLX folders.
+/// The router `<base>.gate`, experts alone as on the hub or stacked as in MLX folders, and the shared expert
+/// `<base>.shared_experts`.
 MoeSpec MoeAt(const std::string& base, int64_t width, const ExpertParts& parts,
               const ExpertNames& names = {});
+
+/// MoeAt `<base>.mlp` for layers that have experts, else a dense `<base>.mlp` of width `ffn`.
+MakeFeedForward UsualMoe(const DecoderSizes& sizes, const ExpertParts& parts, std::vector<bool> sparse,
+                         int64_t ffn);
 
 }  // namespace shoal

@@ -16,7 +16,8 @@ constexpr Bounds<int64_t> kWidthBounds{1, 1 << 24};
 
 }  // namespace
 
-absl::StatusOr<DecoderSizes> ReadDecoderSizes(const ModelConfig& config) {
+absl::StatusOr<DecoderSizes> ReadDecoderSizes(const ModelConfig& config,
+                                              std::optional<bool> tied_when_silent) {
   DecoderSizes sizes;
   ASSIGN_OR_RETURN(sizes.width, config.required_int("hidden_size", kWidthBounds));
   ASSIGN_OR_RETURN(sizes.vocabulary, config.required_int("vocab_size"));
@@ -25,7 +26,11 @@ absl::StatusOr<DecoderSizes> ReadDecoderSizes(const ModelConfig& config) {
   ASSIGN_OR_RETURN(const int64_t heads, config.required_int("num_attention_heads", kHeadBounds));
   ASSIGN_OR_RETURN(const int64_t kv_heads, config.required_int("num_key_value_heads", kHeadBounds));
   ASSIGN_OR_RETURN(const double eps, config.required_number("rms_norm_eps", {1e-20, 1.0}));
-  ASSIGN_OR_RETURN(sizes.tied_head, config.required_bool("tie_word_embeddings"));
+  if (tied_when_silent && !config.has("tie_word_embeddings")) {
+    sizes.tied_head = *tied_when_silent;
+  } else {
+    ASSIGN_OR_RETURN(sizes.tied_head, config.required_bool("tie_word_embeddings"));
+  }
   if (heads % kv_heads != 0) {
     return InvalidArgument("{}: expected a divisor of num_attention_heads = {}, found {}",
                            config.where("num_key_value_heads"), heads, kv_heads);
@@ -36,12 +41,27 @@ absl::StatusOr<DecoderSizes> ReadDecoderSizes(const ModelConfig& config) {
   return sizes;
 }
 
-absl::Status RefuseUnbuiltFeatures(const ModelConfig& config) {
-  ASSIGN_OR_RETURN(const std::string act, config.required_string("hidden_act"));
-  if (act != "silu") {
-    return Unimplemented("{}: expected \"silu\", found \"{}\"; no other activation is built",
-                         config.where("hidden_act"), act);
+absl::Status RequireActivation(const ModelConfig& config, const char* key, std::string_view expected) {
+  ASSIGN_OR_RETURN(const std::string act, config.required_string(key));
+  if (act == expected) return absl::OkStatus();
+  return Unimplemented("{}: expected \"{}\", found \"{}\"; no other activation is built here",
+                       config.where(key), expected, act);
+}
+
+absl::StatusOr<int> ReadRotaryDims(const ModelConfig& config, int head_dim) {
+  ASSIGN_OR_RETURN(const std::optional<ModelConfig> rope, config.optional_object("rope_parameters"));
+  const ModelConfig& from = rope && rope->has("partial_rotary_factor") ? *rope : config;
+  ASSIGN_OR_RETURN(const std::optional<double> share, from.optional_number("partial_rotary_factor", {0, 1}));
+  const auto dims = static_cast<int>(head_dim * share.value_or(1.0));
+  if (dims < 2 || dims % 2 != 0) {
+    return InvalidArgument("{}: expected a share of {} dimensions that is even (rope turns pairs), found {}",
+                           from.where("partial_rotary_factor"), head_dim, dims);
   }
+  return dims;
+}
+
+absl::Status RefuseUnbuiltFeatures(const ModelConfig& config) {
+  RETURN_IF_ERROR(RequireActivation(config, "hidden_act", "silu"));
   ASSIGN_OR_RETURN(const std::optional<double> partial, config.optional_number("partial_rotary_factor"));
   if (partial.value_or(1.0) != 1.0) {
     return Unimplemented("{}: expected 1, found {}; partial rope is not built here",
@@ -133,6 +153,13 @@ LinearSpec LinearAt(const std::string& base, int64_t rows, int64_t cols, bool bi
   LinearSpec linear{.weight = MatrixAt(base, rows, cols), .bias = std::nullopt};
   if (bias) linear.bias = WeightRef{.shape = {rows}, .sources = {{.base = base, .suffix = "bias"}}};
   return linear;
+}
+
+LinearSpec PartOf(const std::string& base, int64_t stored, int64_t begin, int64_t rows, int64_t cols) {
+  LinearSpec part = LinearAt(base, rows, cols, false);
+  part.weight.sources[0].rows = {begin, begin + rows};
+  part.weight.sources[0].stored_rows = stored;
+  return part;
 }
 
 DenseSpec DenseAt(const std::string& base, int64_t width, int64_t ffn, bool bias) {

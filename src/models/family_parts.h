@@ -26,11 +26,22 @@ struct DecoderSizes {
   float eps = 0;              ///< rms_norm_eps
   bool tied_head = false;     ///< tie_word_embeddings
 };
-absl::StatusOr<DecoderSizes> ReadDecoderSizes(const ModelConfig& config);
+/// tied_when_silent: what a config without tie_word_embeddings means, for families that leave it out.
+absl::StatusOr<DecoderSizes> ReadDecoderSizes(const ModelConfig& config,
+                                              std::optional<bool> tied_when_silent = std::nullopt);
 
 /// rope_theta and scaling, from rope_parameters or rope_scaling (with `rope_type` or `type`) or the top
 /// level. `dims` of a head turn. Unimplemented lists the scalings that are known.
 absl::StatusOr<RopeSpec> ReadRope(const ModelConfig& config, int dims);
+
+/// What yarn multiplies scores by where the config has mscale_all_dim (DeepSeek); 1 elsewhere.
+absl::StatusOr<double> ReadYarnScoreFactor(const ModelConfig& config);
+
+/// Refuses another activation under `key`.
+absl::Status RequireActivation(const ModelConfig& config, const char* key, std::string_view expected);
+
+/// How many dimensions of a head turn: all, or the share that partial_rotary_factor says.
+absl::StatusOr<int> ReadRotaryDims(const ModelConfig& config, int head_dim);
 
 /// Refuses what would change the arithmetic and is not built: hidden_act other than silu, partial rotary
 /// factors.
@@ -60,6 +71,9 @@ LinearSpec LinearAt(const std::string& base, int64_t rows, int64_t cols, bool bi
 
 /// gate_proj, up_proj and down_proj below `base`.
 DenseSpec DenseAt(const std::string& base, int64_t width, int64_t ffn, bool bias);
+
+/// Rows [begin, begin + rows) of a fused projection of `stored` rows.
+LinearSpec PartOf(const std::string& base, int64_t stored, int64_t begin, int64_t rows, int64_t cols);
 
 /// What queries and keys are normed over, before rope.
 enum class QkNorm : uint8_t { kNone, kPerHead, kWhole };

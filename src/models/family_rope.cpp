@@ -17,6 +17,10 @@ absl::StatusOr<std::string> RopeType(const ModelConfig& rope) {
   return std::string("default");
 }
 
+absl::StatusOr<std::optional<ModelConfig>> RopeObject(const ModelConfig& config) {
+  return config.optional_object(config.has("rope_parameters") ? "rope_parameters" : "rope_scaling");
+}
+
 absl::StatusOr<RopeLlama3> ReadLlama3(const ModelConfig& rope) {
   RopeLlama3 scaling;
   ASSIGN_OR_RETURN(scaling.factor, rope.required_number("factor", {1.0, 1e6}));
@@ -95,10 +99,7 @@ absl::Status ReadScaling(const ModelConfig& config, const ModelConfig& rope, Rop
 absl::StatusOr<RopeSpec> ReadRope(const ModelConfig& config, int dims) {
   RopeSpec spec;
   spec.dims = dims;
-  ASSIGN_OR_RETURN(std::optional<ModelConfig> rope, config.optional_object("rope_parameters"));
-  if (!rope) {
-    ASSIGN_OR_RETURN(rope, config.optional_object("rope_scaling"));
-  }
+  ASSIGN_OR_RETURN(const std::optional<ModelConfig> rope, RopeObject(config));
   constexpr Bounds<double> kThetaBounds{1.0, 1e15};
   if (!rope) {
     ASSIGN_OR_RETURN(spec.theta, config.required_number("rope_theta", kThetaBounds));
@@ -113,6 +114,17 @@ absl::StatusOr<RopeSpec> ReadRope(const ModelConfig& config, int dims) {
   ASSIGN_OR_RETURN(spec.theta, (inner ? *rope : config).required_number("rope_theta", kThetaBounds));
   RETURN_IF_ERROR(ReadScaling(config, *rope, spec));
   return spec;
+}
+
+absl::StatusOr<double> ReadYarnScoreFactor(const ModelConfig& config) {
+  ASSIGN_OR_RETURN(const std::optional<ModelConfig> rope, RopeObject(config));
+  if (!rope) return 1.0;
+  ASSIGN_OR_RETURN(const std::string type, RopeType(*rope));
+  ASSIGN_OR_RETURN(const std::optional<double> of_all, rope->optional_number("mscale_all_dim", {0.0, 1e3}));
+  if (type != "yarn" || of_all.value_or(0) == 0) return 1.0;
+  ASSIGN_OR_RETURN(const double factor, rope->required_number("factor", {1.0, 1e6}));
+  const double magnitude = YarnMagnitude(factor, *of_all);
+  return magnitude * magnitude;
 }
 
 }  // namespace shoal

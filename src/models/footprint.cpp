@@ -25,8 +25,8 @@ WeightBytes BytesOf(const WeightRef& ref, const StoredWeight& weight) {
 
 /// Values that one position of a layer takes in the cache, keys and values together.
 int64_t CachedValuesPerPosition(const LayerSpec& layer) {
-  const GqaSpec& gqa = std::get<GqaSpec>(layer.mixer);
-  return int64_t{2} * gqa.kv_heads * CachedHeadDim(gqa.head_dim);
+  const KvLayerShape shape = KvShapeOf(layer.mixer);
+  return int64_t{2} * shape.kv_heads * shape.head_dim;
 }
 
 /// Collects what ForEachWeight shows; the first error ends the collecting.

@@ -25,10 +25,21 @@ class Walk {
     for (const LinearSpec* part : {&gqa.q, &gqa.k, &gqa.v, &gqa.o}) linear("attention", *part);
     if (gqa.q_norm) weight("norm", gqa.q_norm->weight);
     if (gqa.k_norm) weight("norm", gqa.k_norm->weight);
+    if (gqa.sinks) weight("attention", *gqa.sinks);
+  }
+  void operator()(const MlaSpec& mla) const {
+    if (mla.q_a) linear("attention", *mla.q_a);
+    if (mla.q_norm) weight("norm", mla.q_norm->weight);
+    for (const LinearSpec* part : {&mla.q, &mla.kv_a}) linear("attention", *part);
+    weight("norm", mla.kv_norm.weight);
+    for (const LinearSpec& head : mla.keys) linear("attention", head);
+    for (const LinearSpec& head : mla.values) linear("attention", head);
+    linear("attention", mla.o);
   }
   void operator()(const DenseSpec& spec) const { dense("mlp", spec); }
   void operator()(const MoeSpec& moe) const {
-    weight("router", moe.router.weight);
+    linear("router", moe.router.linear);
+    if (moe.router.correction) weight("router", *moe.router.correction);
     if (moe.shared) dense("mlp", *moe.shared);
     if (moe.shared_gate) weight("router", *moe.shared_gate);
     for (size_t e = 0; e < moe.experts.size(); ++e) dense("expert", moe.experts[e], static_cast<int64_t>(e));
@@ -49,8 +60,10 @@ void ForEachWeight(const ModelSpec& spec, const std::function<void(const WeightU
     const Walk walk(visit, static_cast<int64_t>(i), false);
     walk.weight("norm", layer.mixer_norm.weight);
     std::visit(walk, layer.mixer);
+    if (layer.mixer_out_norm) walk.weight("norm", layer.mixer_out_norm->weight);
     walk.weight("norm", layer.feed_forward_norm.weight);
     std::visit(walk, layer.feed_forward);
+    if (layer.feed_forward_out_norm) walk.weight("norm", layer.feed_forward_out_norm->weight);
   }
   const Walk end(visit, -1, true);
   end.weight("norm", spec.final_norm.weight);

@@ -13,6 +13,7 @@
 #include <vector>
 
 #include "base/range.h"
+#include "kernels/kernels.h"
 
 namespace shoal {
 
@@ -27,6 +28,15 @@ struct WeightSource {
   /// Rows of the stored matrix [stored_rows, K] that are the weight (fused projections). Empty: all of them.
   Range rows;
   int64_t stored_rows = 0;
+  /// Spread over a stored tensor of another shape (transposed, every other row): element (n, k) of the weight
+  /// is stored value offset + n * row_step + k * col_step. Only of plain tensors.
+  struct Spread {
+    std::vector<int64_t> stored_shape;
+    int64_t offset = 0;
+    int64_t row_step = 0;
+    int64_t col_step = 0;
+  };
+  std::optional<Spread> spread;
 
   std::string name() const { return base + "." + suffix; }
 };
@@ -86,10 +96,11 @@ struct RopeYarn {
   bool truncate = true;
 };
 
-/// Rotary position embedding; pairs are (i, i + dims / 2). Source: Su et al. 2021, arXiv:2104.09864.
+/// Rotary position embedding. Source: Su et al. 2021, arXiv:2104.09864.
 struct RopeSpec {
   double theta = 0;
-  int dims = 0;  ///< Leading dimensions of a head that turn.
+  int dims = 0;  ///< Dimensions of a head that turn, the leading ones where not all do.
+  RopePairing pairing = RopePairing::kHalfSplit;
   std::variant<RopeUnscaled, RopeLlama3, RopeLinear, RopeYarn> scaling;
   double magnitude = 1;  ///< What cosines and sines are multiplied by ("attention factor").
 };
@@ -104,19 +115,58 @@ struct GqaSpec {
   /// Before rope: over each head where the weight has head_dim values, else over all heads together.
   std::optional<NormSpec> q_norm, k_norm;
   RopeSpec rope;
-  std::optional<int64_t> window;  ///< Positions that a row sees, its own included; absent: all before it.
+  std::optional<int64_t> window;   ///< Positions that a row sees, its own included; absent: all before it.
+  std::optional<double> scale;     ///< Of scores, instead of 1 / sqrt(head_dim).
+  std::optional<WeightRef> sinks;  ///< [heads]: a score without a value that each head sees, too.
 };
 
-/// down(silu(gate x) * up x). Source: Shazeer 2020, arXiv:2002.05202.
+/// Latent attention: keys and values are made from one latent vector per position, which is what the cache
+/// holds, beside a key that turns with the position and is shared by all heads. There is one formulation for
+/// every number of rows: the heads' key matrices are applied to the queries and their value matrices to what
+/// attention gives, so that it is attention of all heads over one kv head of latents.
+/// Source: DeepSeek-V2, arXiv:2405.04434, section 2.1.
+struct MlaSpec {
+  int heads = 0;
+  int nope_dim = 0;   ///< Dimensions of a query that meet the latent,
+  int rope_dim = 0;   ///< and those that turn, which lie behind them.
+  int value_dim = 0;  ///< Of a head's output.
+  int64_t latent = 0;
+  std::optional<LinearSpec> q_a;   ///< [Q, D]: queries may be made from a latent, too,
+  std::optional<NormSpec> q_norm;  ///< which is normed.
+  LinearSpec q;                    ///< [heads * (nope_dim + rope_dim), Q or D]
+  LinearSpec kv_a;                 ///< [latent + rope_dim, D]: latent, then the key that turns.
+  NormSpec kv_norm;                ///< Of the latent.
+  std::vector<LinearSpec> keys;    ///< Per head [latent, nope_dim]
+  std::vector<LinearSpec> values;  ///< Per head [value_dim, latent]
+  LinearSpec o;                    ///< [D, heads * value_dim]
+  RopeSpec rope;
+  double scale = 0;  ///< Of scores.
+};
+
+/// How gate and up become one.
+enum class Gating : uint8_t {
+  kSilu,           ///< silu(gate) * up. Source: Shazeer 2020, arXiv:2002.05202.
+  kGelu,           ///< gelu(gate) * up, by the tanh form.
+  kClampedSwiglu,  ///< Both clamped to `limit`, then gate sigmoid(1.702 gate) (up + 1) (kernels.h).
+};
+
+/// down(gating(gate x, up x)).
 struct DenseSpec {
   int64_t width = 0;  ///< F
   LinearSpec gate, up, down;
+  Gating gating = Gating::kSilu;
+  float limit = 0;  ///< Of kClampedSwiglu.
 };
 
-/// The router: softmax over all experts, the top_k largest, ties to the lowest id.
+/// The router: scores of all experts, the top_k largest after correction, ties to the lowest id (kernels.h,
+/// RouteArgs).
 struct RouterSpec {
-  WeightRef weight;          ///< [E, D]
-  bool renormalize = false;  ///< Whether the chosen weights are divided by their sum.
+  LinearSpec linear;  ///< [E, D]
+  RouteScores scores = RouteScores::kSoftmax;
+  std::optional<WeightRef> correction;  ///< [E]: added to scores for the choice alone.
+  RouteGroups groups;
+  RouteWeights weighting = RouteWeights::kAsIs;
+  float factor = 1;  ///< On the weights of the chosen.
 };
 
 struct MoeSpec {
@@ -133,16 +183,19 @@ enum class CacheGroup : uint8_t {
   kFull,  ///< Every position, in blocks.
 };
 
-using MixerSpec = std::variant<GqaSpec>;
+using MixerSpec = std::variant<GqaSpec, MlaSpec>;
 using FeedForwardSpec = std::variant<DenseSpec, MoeSpec>;
 
-/// Pre-norm residual layer: x += mixer(norm(x)); x += feed_forward(norm(x)).
+/// Pre-norm residual layer: x += mixer(norm(x)); x += feed_forward(norm(x)). Where there are norms of what
+/// comes out, they stand before the addition.
 struct LayerSpec {
   NormSpec mixer_norm;
   MixerSpec mixer;
   CacheGroup cache = CacheGroup::kFull;
+  std::optional<NormSpec> mixer_out_norm;
   NormSpec feed_forward_norm;
   FeedForwardSpec feed_forward;
+  std::optional<NormSpec> feed_forward_out_norm;  ///< Of a dense feed-forward only.
 };
 
 struct ModelSpec {
@@ -151,6 +204,7 @@ struct ModelSpec {
   int64_t vocabulary = 0;     ///< V
   int64_t max_positions = 0;  ///< Longest sequence the model was made for.
   WeightRef embedding;        ///< [V, D]
+  float embedding_scale = 1;  ///< On its rows where they enter the first layer, not where they are the head.
   std::vector<LayerSpec> layers;
   NormSpec final_norm;
   bool tied_head = false;  ///< The head is the embedding table.

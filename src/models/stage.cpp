@@ -9,6 +9,7 @@
 #include "base/check.h"
 #include "base/status.h"
 #include "models/blocks/attention.h"
+#include "models/blocks/latent_attention.h"
 #include "models/blocks/linear.h"
 #include "models/blocks/mlp.h"
 #include "models/blocks/moe.h"
@@ -24,16 +25,30 @@ static_assert(kBlockPositions == kKvBlockPositions,
 /// One layer, built from its LayerSpec.
 struct Layer {
   Norm mixer_norm;
-  Attention attention;
+  std::variant<Attention, LatentAttention> attention;
   size_t rope = 0;  ///< Which of the stage's tables.
+  std::optional<Norm> mixer_out_norm;
   Norm feed_forward_norm;
   std::variant<Mlp, Moe> feed_forward;
+  std::optional<Norm> feed_forward_out_norm;
 
   int64_t bytes() const {
-    return mixer_norm.bytes() + attention.bytes() + feed_forward_norm.bytes() +
-           std::visit([](const auto& block) { return block.bytes(); }, feed_forward);
+    const auto bytes_of = [](const auto& block) { return block.bytes(); };
+    return mixer_norm.bytes() + std::visit(bytes_of, attention) + feed_forward_norm.bytes() +
+           (mixer_out_norm ? mixer_out_norm->bytes() : 0) +
+           (feed_forward_out_norm ? feed_forward_out_norm->bytes() : 0) + std::visit(bytes_of, feed_forward);
+  }
+  KvLayerShape kv_shape() const {
+    return std::visit([](const auto& block) { return block.kv_shape(); }, attention);
   }
 };
+
+absl::StatusOr<Attention> LoadMixer(const WeightReader& reader, const GqaSpec& spec, ThreadPool& pool) {
+  return Attention::Load(reader, spec, pool);
+}
+absl::StatusOr<LatentAttention> LoadMixer(const WeightReader& reader, const MlaSpec& spec, ThreadPool& pool) {
+  return LatentAttention::Load(reader, spec, pool);
+}
 
 absl::StatusOr<Mlp> LoadFeedForward(const WeightReader& reader, const DenseSpec& spec, ThreadPool& pool) {
   return Mlp::Load(reader, spec, pool);
@@ -133,6 +148,7 @@ class CpuStage final : public Stage {
   StageOptions options_;
   int64_t width_ = 0;
   int64_t vocabulary_ = 0;
+  float embedding_scale_ = 1;
   Linear embedding_;  // As a linear without bias, since a tied head multiplies by it.
   Norm final_norm_;
   Linear head_;
@@ -146,6 +162,7 @@ absl::Status CpuStage::load(const WeightReader& reader, const ModelSpec& spec, T
                             const LoadProgress& report) {
   width_ = spec.width;
   vocabulary_ = spec.vocabulary;
+  embedding_scale_ = spec.embedding_scale;
   Progress progress(report, reader, spec, options_);
   for (int64_t i = options_.layers.begin; i < options_.layers.end; ++i) {
     RETURN_IF_ERROR(load_layer(reader, spec.layers[static_cast<size_t>(i)], pool));
@@ -155,12 +172,23 @@ absl::Status CpuStage::load(const WeightReader& reader, const ModelSpec& spec, T
 }
 
 absl::Status CpuStage::load_layer(const WeightReader& reader, const LayerSpec& spec, ThreadPool& pool) {
-  const GqaSpec& gqa = std::get<GqaSpec>(spec.mixer);
   Layer layer;
-  layer.rope = rope_index(gqa.rope);
   ASSIGN_OR_RETURN(layer.mixer_norm, Norm::Load(reader, spec.mixer_norm));
-  ASSIGN_OR_RETURN(layer.attention, Attention::Load(reader, gqa, pool));
+  RETURN_IF_ERROR(std::visit(
+      [&](const auto& mixer) -> absl::Status {
+        layer.rope = rope_index(mixer.rope);
+        ASSIGN_OR_RETURN(layer.attention, LoadMixer(reader, mixer, pool));
+        return absl::OkStatus();
+      },
+      spec.mixer));
+  if (spec.mixer_out_norm) {
+    ASSIGN_OR_RETURN(layer.mixer_out_norm, Norm::Load(reader, *spec.mixer_out_norm));
+  }
   ASSIGN_OR_RETURN(layer.feed_forward_norm, Norm::Load(reader, spec.feed_forward_norm));
+  if (spec.feed_forward_out_norm) {
+    SHOAL_CHECK(MoeOf(spec) == nullptr);
+    ASSIGN_OR_RETURN(layer.feed_forward_out_norm, Norm::Load(reader, *spec.feed_forward_out_norm));
+  }
   RETURN_IF_ERROR(std::visit(
       [&](const auto& feed_forward) -> absl::Status {
         ASSIGN_OR_RETURN(layer.feed_forward, LoadFeedForward(reader, feed_forward, pool));
@@ -206,7 +234,7 @@ int64_t CpuStage::bytes() const {
 
 std::vector<KvLayerShape> CpuStage::kv_shapes() const {
   std::vector<KvLayerShape> shapes;
-  for (const Layer& layer : layers_) shapes.push_back(layer.attention.kv_shape());
+  for (const Layer& layer : layers_) shapes.push_back(layer.kv_shape());
   return shapes;
 }
 
@@ -221,7 +249,10 @@ absl::Status CpuStage::embed(const ComputeContext& context, std::span<const int3
   }
   context.for_rows(x.rows, x.cols, [&](Range rows) {
     for (int64_t t = rows.begin; t < rows.end; ++t) {
-      embedding_.weight().unpack_row(tokens[static_cast<size_t>(t)], x.row(t));
+      float* row = x.row(t);
+      embedding_.weight().unpack_row(tokens[static_cast<size_t>(t)], row);
+      if (embedding_scale_ == 1) continue;
+      for (int64_t c = 0; c < x.cols; ++c) row[c] *= embedding_scale_;
     }
   });
   return absl::OkStatus();
@@ -267,12 +298,12 @@ absl::Status CpuStage::forward(const ComputeContext& context, const StageStep& s
   return absl::OkStatus();
 }
 
-/// x += attention(norm(x)); x += feed_forward(norm(x)).
+/// x += attention(norm(x)); x += feed_forward(norm(x)), where the layer has them with norms of what is added.
 absl::Status CpuStage::run_layer(const ComputeContext& context, const StageStep& step, LayerId id,
                                  const Shared& shared, MatView<float> x) {
   const PartTimer timer(context, StepPart::kNormQuantize);
   const Layer& layer = layers_[static_cast<size_t>(id.value - options_.layers.begin)];
-  const KvLayerShape shape = layer.attention.kv_shape();
+  const KvLayerShape shape = layer.kv_shape();
   const KvLayerView cache{
       .keys = step.cache->keys(id, BlockId{0}),
       .values = step.cache->values(id, BlockId{0}),
@@ -284,10 +315,15 @@ absl::Status CpuStage::run_layer(const ComputeContext& context, const StageStep&
   {
     const ArenaScope scope(*context.arena);
     LinearInput input(shared.normed);
-    RETURN_IF_ERROR(input.fill(context, layer.attention.input_group(context.activations),
-                               [&](Range rows) { layer.mixer_norm.apply(kernels, x, shared.normed, rows); }));
-    RETURN_IF_ERROR(layer.attention.forward(context, input, shared.places, shared.ropes[layer.rope], cache,
-                                            shared.out, kv_saturated_));
+    RETURN_IF_ERROR(std::visit(
+        [&](const auto& attention) -> absl::Status {
+          RETURN_IF_ERROR(input.fill(context, attention.input_group(context.activations), [&](Range rows) {
+            layer.mixer_norm.apply(kernels, x, shared.normed, rows);
+          }));
+          return attention.forward(context, input, shared.places, shared.ropes[layer.rope], cache, shared.out,
+                                   kv_saturated_);
+        },
+        layer.attention));
   }
   const ArenaScope scope(*context.arena);
   LinearInput input(shared.normed);
@@ -296,6 +332,7 @@ absl::Status CpuStage::run_layer(const ComputeContext& context, const StageStep&
   const int group =
       moe != nullptr ? moe->input_group(context.activations) : mlp->input_group(context.activations);
   RETURN_IF_ERROR(input.fill(context, group, [&](Range rows) {
+    if (layer.mixer_out_norm) layer.mixer_out_norm->apply(kernels, shared.out, shared.out, rows);
     kernels.add_rows({.x = shared.out, .y = x, .rows = rows});
     layer.feed_forward_norm.apply(kernels, x, shared.normed, rows);
   }));
@@ -304,8 +341,12 @@ absl::Status CpuStage::run_layer(const ComputeContext& context, const StageStep&
     RETURN_IF_ERROR(moe->forward(context, id, input, *step.experts, step.on_routing, x));
   } else {
     RETURN_IF_ERROR(mlp->forward(context, input, shared.out));
-    context.for_rows(x.rows, x.cols,
-                     [&](Range rows) { kernels.add_rows({.x = shared.out, .y = x, .rows = rows}); });
+    context.for_rows(x.rows, x.cols, [&](Range rows) {
+      if (layer.feed_forward_out_norm) {
+        layer.feed_forward_out_norm->apply(kernels, shared.out, shared.out, rows);
+      }
+      kernels.add_rows({.x = shared.out, .y = x, .rows = rows});
+    });
   }
   std::atomic<bool> finite = true;
   context.for_rows(x.rows, x.cols, [&](Range rows) {

@@ -5,6 +5,16 @@
 #include "models/weight_reader.h"
 
 namespace shoal {
+namespace {
+
+/// Of one row and position: scores, then values.
+int64_t AttentionMultiplies(const MixerSpec& mixer) {
+  if (const auto* mla = std::get_if<MlaSpec>(&mixer)) return mla->heads * (2 * mla->latent + mla->rope_dim);
+  const GqaSpec& gqa = std::get<GqaSpec>(mixer);
+  return int64_t{2} * gqa.heads * gqa.head_dim;
+}
+
+}  // namespace
 
 absl::StatusOr<WorkModel> WorkModel::Create(const ModelSpec& spec, const Checkpoint& checkpoint,
                                             ActivationMode activations, DType kv) {
@@ -35,9 +45,9 @@ absl::StatusOr<WorkModel> WorkModel::Create(const ModelSpec& spec, const Checkpo
   RETURN_IF_ERROR(status);
 
   for (const LayerSpec& layer : spec.layers) {
-    const GqaSpec& gqa = std::get<GqaSpec>(layer.mixer);
-    work.kv_bytes_ += int64_t{2} * gqa.kv_heads * CachedHeadDim(gqa.head_dim) * DTypeBytes(kv);
-    work.attention_multiplies_ += int64_t{2} * gqa.heads * gqa.head_dim;
+    const KvLayerShape shape = KvShapeOf(layer.mixer);
+    work.kv_bytes_ += int64_t{2} * shape.kv_heads * shape.head_dim * DTypeBytes(kv);
+    work.attention_multiplies_ += AttentionMultiplies(layer.mixer);
     const MoeSpec* moe = MoeOf(layer);
     if (moe == nullptr) continue;
     work.experts_ += static_cast<int64_t>(moe->experts.size());

@@ -64,7 +64,9 @@ class Lister {
       tensors_.back().experts = source.stack;
       stacks_[source.name()] = tensors_.size() - 1;
     }
-    tensors_[stacks_.at(source.name())].seeds.push_back(own.base);
+    const bool shared = own.spread.has_value() || !own.rows.empty();  // With other matrices of the stack.
+    tensors_[stacks_.at(source.name())].seeds.push_back(
+        shared ? fmt::format("{}[{}]", source.base, source.index) : own.base);
   }
 
   SynthTensor tensor_of(const WeightUse& use, const WeightSource& source) const {
@@ -76,6 +78,11 @@ class Lister {
       return tensor;
     }
     tensor.rows = source.rows.empty() ? use.ref.shape.front() : source.stored_rows;
+    if (source.spread) {
+      const std::vector<int64_t>& shape = source.spread->stored_shape;
+      tensor.cols = shape.back();
+      tensor.rows = shape[shape.size() - 2];
+    }
     tensor.deviation = UnitGain(tensor.cols);
     if (use.role == "head" || (use.role == "embedding" && spec_.tied_head)) {
       tensor.deviation *= 2.0;  // What is the head decides the logits.

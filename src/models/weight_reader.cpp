@@ -1,6 +1,7 @@
 #include "models/weight_reader.h"
 
 #include <algorithm>
+#include <cstring>
 #include <numeric>
 #include <utility>
 
@@ -59,6 +60,7 @@ absl::StatusOr<StoredWeight> WeightReader::find(const WeightRef& ref) const {
   const int64_t stored_rows = StoredRows(ref, source);
   StoredWeight weight{
       .source = &source, .rows = Rows(ref), .cols = Cols(ref), .first_row = source.rows.begin};
+  if (source.spread) return find_spread(std::move(weight));
   SHOAL_CHECK(source.rows.empty() || (source.rows.size() == weight.rows && source.rows.end <= stored_rows));
 
   if (ref.shape.size() == 2 && source.suffix == "weight" && IsQuantized(*checkpoint_, source.base)) {
@@ -77,6 +79,25 @@ absl::StatusOr<StoredWeight> WeightReader::find(const WeightRef& ref) const {
   if (!view.ok()) return AlsoTried(view.status(), ref);
   weight.format = {.dtype = view->dtype};
   weight.data = view->data + source.index * stored_rows * weight.cols * DTypeBytes(view->dtype);
+  return weight;
+}
+
+absl::StatusOr<StoredWeight> WeightReader::find_spread(StoredWeight weight) const {
+  const WeightSource& source = *weight.source;
+  const WeightSource::Spread& spread = *source.spread;
+  if (source.suffix == "weight" && IsQuantized(*checkpoint_, source.base)) {
+    return Unimplemented(
+        "checkpoint: tensor '{}' in {}: expected a plain tensor, found a quantized one, whose values cannot "
+        "be "
+        "transposed; convert with a tool that splits it by heads, as mlx-lm does",
+        source.name(), checkpoint_->folder());
+  }
+  ASSIGN_OR_RETURN(const TensorView view,
+                   checkpoint_->view(source.name(), kFloatWeights, spread.stored_shape));
+  weight.format = {.dtype = view.dtype};
+  weight.data = view.data + spread.offset * DTypeBytes(view.dtype);
+  weight.row_step = spread.row_step;
+  weight.col_step = spread.col_step;
   return weight;
 }
 
@@ -100,6 +121,8 @@ absl::StatusOr<PackedStore::Place> WeightReader::place(const StoredWeight& weigh
   std::string name = source.name();
   if (source.stack > 0) name += fmt::format("[{}]", source.index);
   if (!source.rows.empty()) name += fmt::format("[{}:{}]", source.rows.begin, source.rows.end);
+  if (source.spread)
+    name += fmt::format("[{}+{}+{}]", source.spread->offset, weight.row_step, weight.col_step);
   return store_->place(name, weight.format, weight.rows, weight.cols, batch);
 }
 
@@ -126,9 +149,28 @@ absl::StatusOr<std::vector<PackedMatrix>> WeightReader::pack(std::span<const Sto
   return packed;
 }
 
+namespace {
+
+/// Rows of a weight that is spread over a tensor, row by row.
+void PackSpread(const StoredWeight& weight, Range rows, PackedMatrix& packed) {
+  const auto bytes = static_cast<size_t>(DTypeBytes(weight.format.dtype));
+  std::vector<std::byte> row(static_cast<size_t>(weight.cols) * bytes);
+  for (int64_t n = rows.begin; n < rows.end; ++n) {
+    for (int64_t k = 0; k < weight.cols; ++k) {
+      const int64_t at = n * weight.row_step + k * weight.col_step;
+      std::memcpy(row.data() + static_cast<size_t>(k) * bytes, weight.data + static_cast<size_t>(at) * bytes,
+                  bytes);
+    }
+    packed.set_float_rows(n, row.data(), weight.cols, {0, 1});
+  }
+}
+
+}  // namespace
+
 void WeightReader::pack_tiles(const StoredWeight& weight, Range tiles, int64_t slab_bytes,
                               PackedMatrix& packed) const {
   const Range rows{tiles.begin * kTileRows, std::min(weight.rows, tiles.end * kTileRows)};
+  if (weight.spread()) return PackSpread(weight, rows, packed);
   const int64_t row_bytes = std::max<int64_t>(1, weight.stored_bytes() / weight.rows);
   const int64_t slab_rows = std::max<int64_t>(1, slab_bytes / row_bytes / kTileRows) * kTileRows;
   const auto slab_from = [&](int64_t row) {
@@ -171,7 +213,8 @@ absl::StatusOr<std::vector<float>> WeightReader::read_vector(const WeightRef& re
   ASSIGN_OR_RETURN(const StoredWeight weight, find(ref));
   std::vector<float> values(static_cast<size_t>(weight.cols));
   for (int64_t i = 0; i < weight.cols; ++i) {
-    values[static_cast<size_t>(i)] = LoadFloatWeight(weight.data, weight.format.dtype, i) + ref.offset;
+    const int64_t at = weight.spread() ? i * weight.col_step : i;
+    values[static_cast<size_t>(i)] = LoadFloatWeight(weight.data, weight.format.dtype, at) + ref.offset;
   }
   return values;
 }

@@ -28,6 +28,10 @@ struct StoredWeight {
   AffineView affine;                     ///< Where quantized: the stored matrix.
   const std::byte* data = nullptr;       ///< Where not: the stored matrix, contiguous rows.
   int64_t first_row = 0;                 ///< The weight is rows [first_row, first_row + rows) of it.
+  /// Where it is spread over a tensor: element (n, k) is `data`'s n * row_step + k * col_step.
+  int64_t row_step = 0;
+  int64_t col_step = 0;
+  bool spread() const { return col_step != 0; }
 
   int64_t elements() const { return rows * cols; }
   /// Bytes of the weight in the files.
@@ -62,6 +66,7 @@ class WeightReader {
   WeightReader(const Checkpoint& checkpoint, Quantization quantization, PackedStore* store)
       : checkpoint_(&checkpoint), quantization_(std::move(quantization)), store_(store) {}
   absl::StatusOr<PackedStore::Place> place(const StoredWeight& weight, uint32_t batch) const;
+  absl::StatusOr<StoredWeight> find_spread(StoredWeight weight) const;
   void pack_tiles(const StoredWeight& weight, Range tiles, int64_t slab_bytes, PackedMatrix& packed) const;
   /// Calls with the address and the bytes of each tensor's share of the rows of a weight.
   void for_sources(const StoredWeight& weight, Range rows,

@@ -166,9 +166,19 @@ GoldenCases GoldenFolders(const std::string& family) {
     std::vector<std::string> here, beside;
   };
   static const std::map<std::string, Names> kCases = {
+      {"deepseek", {{}, {"v1moe"}}},
+      {"deepseek_v2", {{}, {"group_limited", "lite"}}},
+      {"deepseek_v3", {{"r1-q4g64"}, {"r1"}}},
+      {"gemma3_text", {{}, {"plain"}}},
+      {"glm4_moe", {{}, {"qknorm"}}},
+      {"glm4_moe_lite", {{}, {"plain"}}},
+      {"gpt_oss", {{}, {"bf16"}}},
       {"llama", {{"bias_mha", "llama3_rope_tied", "plain", "plain-q3g64", "plain-q4g64"}, {}}},
+      {"minimax_m2", {{}, {"plain"}}},
       {"mistral", {{"swa"}, {}}},
       {"mixtral", {{}, {"plain"}}},
+      {"olmoe", {{}, {"plain"}}},
+      {"phi3", {{}, {"mini4k"}}},
       {"qwen2", {{"tied"}, {"untied"}}},
       {"qwen2_moe", {{}, {}}},
       {"qwen3", {{"tied", "tied-q4g32", "tied-q4g64", "tied-q6g64", "tied-q8g64"}, {"yarn_untied"}}},

@@ -5,12 +5,13 @@
 #include <cstdint>
 #include <optional>
 #include <span>
+#include <vector>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "base/ids.h"
 #include "kv/kv_cache.h"
-#include "models/blocks/attention_parts.h"
+#include "models/blocks/attention_heads.h"
 #include "models/blocks/linear.h"
 #include "models/blocks/norm_rope.h"
 #include "models/spec.h"
@@ -21,12 +22,8 @@ namespace shoal {
 /// score.
 constexpr int CachedHeadDim(int head_dim) { return (head_dim + 15) / 16 * 16; }
 
-/// Where each row of a step stands.
-struct RowPlaces {
-  std::span<const int64_t> positions;  ///< [T], absolute.
-  std::span<const BlockId* const>
-      block_tables;  ///< [T]; block_tables[t][p / 32] holds position p of row t's sequence.
-};
+/// What a mixer keeps per position.
+KvLayerShape KvShapeOf(const MixerSpec& mixer);
 
 class Attention {
  public:
@@ -37,7 +34,7 @@ class Attention {
   /// Columns per scale of the codes that its projections ask of their input; 0: none.
   int input_group(ActivationMode mode) const { return q_.activation_group(mode); }
   /// What the layer keeps per position.
-  KvLayerShape kv_shape() const { return {kv_heads_, padded_dim_}; }
+  KvLayerShape kv_shape() const { return {heads_.kv_heads, heads_.head_dim}; }
 
   /// Appends the rows' keys and values to the cache, then
   ///   y[t, :] = o(softmax(q k^T / sqrt(head_dim)) v) over positions 0 .. positions[t], or the last `window`
@@ -56,25 +53,10 @@ class Attention {
   void norm_and_turn(const ComputeContext& context, const HeadRows& rows, const RopeRows& rope,
                      Range part) const;
   MatView<float> padded(const ComputeContext& context, MatView<float> rows, int heads) const;
-  void attend(const ComputeContext& context, const KvLayerView& cache,
-              std::span<const AttentionRow> rows) const;
-  /// The cells between two cuts: whole rows into their `out`, parts of a row into `partials` of its cut.
-  struct CutRow {
-    AttentionCut cut;
-    float* partials;
-  };
-  void attend_between(const Kernels& kernels, const KvLayerView& cache, std::span<const AttentionRow> rows,
-                      const CutRow& begin, const CutRow& end) const;
-  /// Partial results of cells [begin, end) of one row (attention_parts.h).
-  void attend_cells(const Kernels& kernels, const KvLayerView& cache, const AttentionRow& row,
-                    const AttentionCut& begin, const AttentionCut& end, float* partials) const;
-
-  int heads_ = 0;
-  int kv_heads_ = 0;
+  AttentionHeads heads_;  // Of the cache's head dimension.
   int head_dim_ = 0;
-  int padded_dim_ = 0;
-  float scale_ = 0;
   int rotary_ = 0;
+  RopePairing pairing_ = RopePairing::kHalfSplit;
   int64_t window_ = 0;  // Positions that a row sees; INT64_MAX: all.
   Linear q_, k_, v_, o_;
   std::optional<Norm> q_norm_, k_norm_;

@@ -11,7 +11,21 @@ absl::StatusOr<Mlp> Mlp::Load(const WeightReader& reader, const DenseSpec& spec,
   mlp.gate_ = std::move(in[0]);
   mlp.up_ = std::move(in[1]);
   ASSIGN_OR_RETURN(mlp.down_, Linear::Load(reader, spec.down, pool));
+  mlp.gating_ = spec.gating;
+  mlp.limit_ = spec.limit;
   return mlp;
+}
+
+void Mlp::mix(const ComputeContext& context, MatView<float> gate, MatView<const float> up, Range rows) const {
+  switch (gating_) {
+    case Gating::kSilu:
+      return context.kernels->silu_mul({.gate = gate, .up = up, .out = gate, .rows = rows});
+    case Gating::kGelu:
+      return context.kernels->gelu_mul({.gate = gate, .up = up, .out = gate, .rows = rows});
+    case Gating::kClampedSwiglu:
+      return context.kernels->clamped_swiglu(
+          {.gate = gate, .up = up, .limit = limit_, .out = gate, .rows = rows});
+  }
 }
 
 absl::Status Mlp::forward(const ComputeContext& context, LinearInput& input, MatView<float> y) const {
@@ -42,9 +56,8 @@ absl::Status RunMlps(const ComputeContext& context, LinearInput& input, std::spa
   timer.next(StepPart::kActivation);
   LinearInput hidden(gate);
   const int group = tasks[0].mlp->down_.activation_group(context.activations);
-  RETURN_IF_ERROR(hidden.fill(context, group, [&](Range rows) {
-    context.kernels->silu_mul({.gate = gate, .up = up, .out = gate, .rows = rows});
-  }));
+  RETURN_IF_ERROR(
+      hidden.fill(context, group, [&](Range rows) { tasks[0].mlp->mix(context, gate, up, rows); }));
   timer.next(StepPart::kDown);
   return RunLinears(context, hidden, out);
 }

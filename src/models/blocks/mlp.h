@@ -1,4 +1,4 @@
-// down(silu(gate x) * up x): the dense feed-forward, and one expert.
+// down(gating(gate x, up x)): the dense feed-forward, and one expert.
 #pragma once
 
 #include <span>
@@ -28,7 +28,12 @@ class Mlp {
 
  private:
   friend absl::Status RunMlps(const ComputeContext&, LinearInput&, std::span<const MlpTask>, MatView<float>);
+  /// gate = gating(gate, up)
+  void mix(const ComputeContext& context, MatView<float> gate, MatView<const float> up, Range rows) const;
+
   Linear gate_, up_, down_;
+  Gating gating_ = Gating::kSilu;
+  float limit_ = 0;
 };
 
 /// A block and the rows that it is applied to.
@@ -38,8 +43,9 @@ struct MlpTask {
 };
 
 /// y[r, :] = block(input row r) for the rows of every task, which are disjoint. The blocks (experts of one
-/// layer) have one hidden width. All of them run as one piece of work: every weight is read once for all its
-/// rows, and threads meet three times however many blocks there are. OutOfRange for a non-finite activation.
+/// layer) have one hidden width and one gating. All of them run as one piece of work: every weight is read
+/// once for all its rows, and threads meet three times however many blocks there are. OutOfRange for a
+/// non-finite activation.
 absl::Status RunMlps(const ComputeContext& context, LinearInput& input, std::span<const MlpTask> tasks,
                      MatView<float> y);
 

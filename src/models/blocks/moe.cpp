@@ -12,10 +12,16 @@ namespace shoal {
 absl::StatusOr<Moe> Moe::Load(const WeightReader& reader, const MoeSpec& spec, ThreadPool& pool) {
   Moe moe;
   moe.top_k_ = spec.top_k;
-  moe.weighting_ = spec.router.renormalize ? RouteWeights::kRenormalized : RouteWeights::kAsIs;
+  moe.route_ = {.k = spec.top_k,
+                .scores = spec.router.scores,
+                .groups = spec.router.groups,
+                .weighting = spec.router.weighting,
+                .factor = spec.router.factor};
   ASSIGN_OR_RETURN(moe.group_, ExpertInputGroup(reader, spec, ActivationMode::kInt8));
-  ASSIGN_OR_RETURN(moe.router_,
-                   Linear::Load(reader, {.weight = spec.router.weight, .bias = std::nullopt}, pool));
+  ASSIGN_OR_RETURN(moe.router_, Linear::Load(reader, spec.router.linear, pool));
+  if (spec.router.correction) {
+    ASSIGN_OR_RETURN(moe.correction_, reader.read_vector(*spec.router.correction));
+  }
   if (spec.shared) {
     ASSIGN_OR_RETURN(moe.shared_, Mlp::Load(reader, *spec.shared, pool));
   }
@@ -58,8 +64,12 @@ absl::Status Moe::forward(const ComputeContext& context, LayerId layer, LinearIn
   const MatView<float> weights = context.arena->allocate_rows<float>(x.rows, top_k_);
   std::atomic<bool> finite = true;
   context.for_rows(x.rows, logits.cols, [&](Range rows) {
-    const RouteArgs args{
-        .logits = logits, .k = top_k_, .weighting = weighting_, .ids = ids, .weights = weights, .rows = rows};
+    RouteArgs args = route_;
+    args.logits = logits;
+    args.correction = correction_.empty() ? nullptr : correction_.data();
+    args.ids = ids;
+    args.weights = weights;
+    args.rows = rows;
     if (!context.kernels->route(args)) finite.store(false, std::memory_order_relaxed);
   });
   if (!finite) return OutOfRange("a router logit is not finite (NaN or infinity)");

@@ -4,6 +4,7 @@
 
 #include <functional>
 #include <optional>
+#include <vector>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
@@ -22,7 +23,8 @@ class Moe {
 
   /// Of the router and the shared expert: routed experts count elsewhere.
   int64_t bytes() const {
-    return router_.bytes() + (shared_ ? shared_->bytes() : 0) + (shared_gate_ ? shared_gate_->bytes() : 0);
+    return router_.bytes() + static_cast<int64_t>(correction_.size() * sizeof(float)) +
+           (shared_ ? shared_->bytes() : 0) + (shared_gate_ ? shared_gate_->bytes() : 0);
   }
 
   /// Columns per scale of the codes that the experts take; 0: they take f32.
@@ -41,9 +43,10 @@ class Moe {
   absl::Status add_shared(const ComputeContext& context, LinearInput& input, MatView<float> y) const;
 
   int top_k_ = 0;
-  RouteWeights weighting_ = RouteWeights::kAsIs;
-  int group_ = 0;  // Of the experts' int8 rows; 0 where they take f32.
+  RouteArgs route_;  // Scores, groups, weighting and factor; the rest is of each call.
+  int group_ = 0;    // Of the experts' int8 rows; 0 where they take f32.
   Linear router_;
+  std::vector<float> correction_;  // [E] or empty.
   std::optional<Mlp> shared_;
   std::optional<Linear> shared_gate_;
 };

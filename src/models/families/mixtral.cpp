@@ -18,7 +18,7 @@ absl::StatusOr<ModelSpec> Spec(const ModelConfig& config) {
                                                     {.experts = "num_local_experts",
                                                      .top_k = "num_experts_per_tok",
                                                      .width = "intermediate_size"}));
-  experts.renormalize = true;
+  experts.weighting = RouteWeights::kRenormalized;
   return DecoderOf("mixtral", sizes, UsualAttention(sizes, attention), [&](int64_t, const std::string& base) {
     return MoeAt(base + ".block_sparse_moe", sizes.width, experts, {.gate = "w1", .up = "w3", .down = "w2"});
   });

@@ -21,7 +21,7 @@ absl::StatusOr<ModelSpec> Spec(const ModelConfig& config) {
   attention.qkv_bias = qkv_bias.value_or(true);  // The key came after the models, which all have biases.
   ASSIGN_OR_RETURN(const int64_t ffn, config.required_int("intermediate_size"));
   ASSIGN_OR_RETURN(ExpertParts experts, ReadExperts(config, sizes));
-  ASSIGN_OR_RETURN(experts.renormalize, config.required_bool("norm_topk_prob"));
+  ASSIGN_OR_RETURN(experts.weighting, ReadWeighting(config));
   ASSIGN_OR_RETURN(const int64_t shared, config.required_int("shared_expert_intermediate_size"));
   ASSIGN_OR_RETURN(const std::vector<bool> sparse, ReadSparseLayers(config, sizes.layers));
   return DecoderOf("qwen2_moe", sizes, UsualAttention(sizes, attention),

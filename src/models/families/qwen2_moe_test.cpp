@@ -13,7 +13,7 @@ TEST(Qwen2Moe, EverySparseLayerHasASharedExpertBehindAGate) {
   EXPECT_EQ(moe.shared->width, 448);
   EXPECT_EQ(moe.shared->up.weight.sources[0].name(), "model.layers.5.mlp.shared_expert.up_proj.weight");
   EXPECT_EQ(moe.shared_gate->shape, (std::vector<int64_t>{1, 320}));
-  EXPECT_FALSE(moe.router.renormalize);
+  EXPECT_EQ(moe.router.weighting, RouteWeights::kAsIs);
 }
 
 TEST(Qwen2Moe, AttentionHasBiasesUnlessTheConfigDeniesThem) {

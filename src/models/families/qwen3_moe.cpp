@@ -20,14 +20,10 @@ absl::StatusOr<ModelSpec> Spec(const ModelConfig& config) {
   attention.o_bias = attention.qkv_bias;
   ASSIGN_OR_RETURN(const int64_t ffn, config.required_int("intermediate_size"));
   ASSIGN_OR_RETURN(ExpertParts experts, ReadExperts(config, sizes));
-  ASSIGN_OR_RETURN(experts.renormalize, config.required_bool("norm_topk_prob"));
+  ASSIGN_OR_RETURN(experts.weighting, ReadWeighting(config));
   ASSIGN_OR_RETURN(const std::vector<bool> sparse, ReadSparseLayers(config, sizes.layers));
   return DecoderOf("qwen3_moe", sizes, UsualAttention(sizes, attention),
-                   [&](int64_t layer, const std::string& base) -> FeedForwardSpec {
-                     if (!sparse[static_cast<size_t>(layer)])
-                       return DenseAt(base + ".mlp", sizes.width, ffn, false);
-                     return MoeAt(base + ".mlp", sizes.width, experts);
-                   });
+                   UsualMoe(sizes, experts, sparse, ffn));
 }
 
 std::string Tiny() {

@@ -1,0 +1,49 @@
+// DeepSeek-V3 and R1. Reference: transformers models/deepseek_v3/modeling_deepseek_v3.py.
+#include <vector>
+
+#include "base/status.h"
+#include "models/family.h"
+#include "models/family_mla.h"
+#include "models/family_moe.h"
+#include "models/family_parts.h"
+
+namespace shoal::families {
+namespace {
+
+absl::StatusOr<ModelSpec> Spec(const ModelConfig& config) {
+  RETURN_IF_ERROR(RefuseUnbuiltFeatures(config));
+  RETURN_IF_ERROR(RefuseWindows(config));
+  RETURN_IF_ERROR(RequireIfPresent(config, "scoring_func", "sigmoid"));
+  RETURN_IF_ERROR(RequireIfPresent(config, "topk_method", "noaux_tc"));
+  ASSIGN_OR_RETURN(const DecoderSizes sizes, ReadDecoderSizes(config));
+  ASSIGN_OR_RETURN(const MakeMixer attention, ReadLatentAttention(config, sizes));
+  ASSIGN_OR_RETURN(const int64_t ffn, config.required_int("intermediate_size"));
+  ASSIGN_OR_RETURN(ExpertParts experts, ReadDeepseekExperts(config, sizes));
+  experts.scores = RouteScores::kSigmoid;
+  experts.corrected = true;
+  ASSIGN_OR_RETURN(experts.weighting, ReadWeighting(config));
+  ASSIGN_OR_RETURN(experts.groups, ReadGroups(config, experts));
+  experts.groups.by_top_two = true;
+  ASSIGN_OR_RETURN(const std::vector<bool> sparse, ReadLayersAfterDense(config, sizes.layers));
+  return DecoderOf("deepseek_v3", sizes, attention, UsualMoe(sizes, experts, sparse, ffn));
+}
+
+std::string Tiny() {
+  return TinyConfig("deepseek_v3",
+                    R"("intermediate_size": 384, "moe_intermediate_size": 320, "num_key_value_heads": 16,
+  "q_lora_rank": 320, "kv_lora_rank": 320, "qk_nope_head_dim": 64, "qk_rope_head_dim": 20,
+  "v_head_dim": 20, "n_routed_experts": 13, "n_shared_experts": 1, "num_experts_per_tok": 3,
+  "first_k_dense_replace": 1, "moe_layer_freq": 1, "n_group": 1, "topk_group": 1,
+  "topk_method": "noaux_tc", "scoring_func": "sigmoid", "norm_topk_prob": true,
+  "routed_scaling_factor": 2.5, "hidden_act": "silu", "rope_theta": 10000.0,
+  "rope_scaling": {"type": "yarn", "factor": 4, "original_max_position_embeddings": 64,
+    "beta_fast": 32, "beta_slow": 1, "mscale": 1.0, "mscale_all_dim": 1.0},
+  "tie_word_embeddings": false)");
+}
+
+}  // namespace
+
+extern const Family deepseek_v3;
+constinit const Family deepseek_v3 = {"deepseek_v3", &Spec, &Tiny};
+
+}  // namespace shoal::families

@@ -1,0 +1,39 @@
+#include <gtest/gtest.h>
+
+#include "models/testing/family_checks.h"
+
+namespace shoal {
+namespace {
+
+TEST(GptOss, MatchesTheReference) { ExpectGoldensMatch("gpt_oss"); }
+
+TEST(GptOss, AMissingStructuralKeyIsAnErrorThatNamesIt) {
+  for (const char* key : {"num_local_experts", "swiglu_limit", "attention_bias", "head_dim"}) {
+    ExpectConfigRefused("gpt_oss", key, "", key);
+  }
+}
+
+TEST(GptOss, GateAndUpTakeTurnsInTheHubsTensor) {
+  const ModelSpec spec = SpecWith("gpt_oss", "num_experts_per_tok", "2");
+  const DenseSpec& expert = MoeOf(spec.layers[2])->experts[5];
+  const WeightSource& up = expert.up.weight.sources[1];
+  EXPECT_EQ(up.name(), "model.layers.2.mlp.experts.gate_up_proj");
+  EXPECT_EQ(up.spread->stored_shape, (std::vector<int64_t>{13, 320, 640}));
+  EXPECT_EQ(up.spread->offset, 5 * 320 * 640 + 1);
+  EXPECT_EQ(up.spread->row_step, 2);
+  EXPECT_EQ(up.spread->col_step, 640);
+  const WeightSource& bias = expert.gate.bias->sources[1];
+  EXPECT_EQ(bias.name(), "model.layers.2.mlp.experts.gate_up_proj_bias");
+  EXPECT_EQ(bias.spread->offset, 5 * 640);
+  EXPECT_EQ(bias.spread->col_step, 2);
+}
+
+TEST(GptOss, LayersHaveSinksAndTakeTurnsWithTheWindow) {
+  const ModelSpec spec = SpecWith("gpt_oss", "sliding_window", "128");
+  EXPECT_EQ(std::get<GqaSpec>(spec.layers[0].mixer).window, 128);
+  EXPECT_FALSE(std::get<GqaSpec>(spec.layers[1].mixer).window.has_value());
+  EXPECT_EQ(std::get<GqaSpec>(spec.layers[1].mixer).sinks->shape, std::vector<int64_t>{16});
+}
+
+}  // namespace
+}  // namespace shoal

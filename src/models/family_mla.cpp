@@ -1,0 +1,101 @@
+#include "models/family_mla.h"
+
+#include <cmath>
+#include <optional>
+#include <string>
+
+#include "base/status.h"
+
+namespace shoal {
+namespace {
+
+constexpr float kLatentEps = 1e-6f;  // Of the latents' norms, whatever rms_norm_eps says.
+
+struct MlaParts {
+  DecoderSizes sizes;
+  std::optional<int64_t> q_latent;
+  int64_t latent = 0;
+  int64_t nope = 0, rope_dim = 0, value = 0;
+  RopeSpec rope;
+  double scale = 0;
+};
+
+/// Rows of what kv_b_proj holds of head h, or matrix h of MLX's stack.
+WeightRef ValueMatrix(const std::string& base, const MlaParts& parts, int64_t h) {
+  const int64_t per_head = parts.nope + parts.value;
+  const int64_t begin = h * per_head + parts.nope;
+  return {.shape = {parts.value, parts.latent},
+          .sources = {{.base = base + ".kv_b_proj",
+                       .rows = {begin, begin + parts.value},
+                       .stored_rows = parts.sizes.heads * per_head},
+                      {.base = base + ".unembed_out", .stack = parts.sizes.heads, .index = h}}};
+}
+
+/// The transpose of what kv_b_proj holds.
+WeightRef KeyMatrix(const std::string& base, const MlaParts& parts, int64_t h) {
+  const int64_t per_head = parts.nope + parts.value;
+  WeightSource hub{.base = base + ".kv_b_proj"};
+  hub.spread = WeightSource::Spread{.stored_shape = {parts.sizes.heads * per_head, parts.latent},
+                                    .offset = h * per_head * parts.latent,
+                                    .row_step = 1,
+                                    .col_step = parts.latent};
+  return {.shape = {parts.latent, parts.nope},
+          .sources = {hub, {.base = base + ".embed_q", .stack = parts.sizes.heads, .index = h}}};
+}
+
+MlaSpec MlaAt(const std::string& base, const MlaParts& parts) {
+  const DecoderSizes& sizes = parts.sizes;
+  const int64_t q_rows = sizes.heads * (parts.nope + parts.rope_dim);
+  MlaSpec mla;
+  mla.heads = sizes.heads;
+  mla.nope_dim = static_cast<int>(parts.nope);
+  mla.rope_dim = static_cast<int>(parts.rope_dim);
+  mla.value_dim = static_cast<int>(parts.value);
+  mla.latent = parts.latent;
+  if (parts.q_latent) {
+    mla.q_a = LinearAt(base + ".q_a_proj", *parts.q_latent, sizes.width, false);
+    mla.q_norm = NormAt(base + ".q_a_layernorm", *parts.q_latent, kLatentEps);
+    mla.q = LinearAt(base + ".q_b_proj", q_rows, *parts.q_latent, false);
+  } else {
+    mla.q = LinearAt(base + ".q_proj", q_rows, sizes.width, false);
+  }
+  mla.kv_a = LinearAt(base + ".kv_a_proj_with_mqa", parts.latent + parts.rope_dim, sizes.width, false);
+  mla.kv_norm = NormAt(base + ".kv_a_layernorm", parts.latent, kLatentEps);
+  for (int64_t h = 0; h < sizes.heads; ++h) {
+    mla.keys.push_back({.weight = KeyMatrix(base, parts, h), .bias = std::nullopt});
+    mla.values.push_back({.weight = ValueMatrix(base, parts, h), .bias = std::nullopt});
+  }
+  mla.o = LinearAt(base + ".o_proj", sizes.width, sizes.heads * parts.value, false);
+  mla.rope = parts.rope;
+  mla.scale = parts.scale;
+  return mla;
+}
+
+}  // namespace
+
+absl::StatusOr<MakeMixer> ReadLatentAttention(const ModelConfig& config, const DecoderSizes& sizes) {
+  ASSIGN_OR_RETURN(const bool bias, ReadLateFlag(config, "attention_bias"));
+  if (bias) {
+    return Unimplemented("{}: expected false, found true; latent attention with biases is not built",
+                         config.where("attention_bias"));
+  }
+  constexpr Bounds<int64_t> kDims{1, 1 << 16};
+  MlaParts parts{.sizes = sizes};
+  ASSIGN_OR_RETURN(parts.q_latent, config.optional_int("q_lora_rank"));  // null: queries have no latent.
+  ASSIGN_OR_RETURN(parts.latent, config.required_int("kv_lora_rank", kDims));
+  ASSIGN_OR_RETURN(parts.nope, config.required_int("qk_nope_head_dim", kDims));
+  ASSIGN_OR_RETURN(parts.rope_dim, config.required_int("qk_rope_head_dim", {2, 1 << 16}));
+  ASSIGN_OR_RETURN(parts.value, config.required_int("v_head_dim", kDims));
+  if (parts.rope_dim % 2 != 0) {
+    return InvalidArgument("{}: expected an even number (rope turns pairs), found {}",
+                           config.where("qk_rope_head_dim"), parts.rope_dim);
+  }
+  ASSIGN_OR_RETURN(parts.rope, ReadRope(config, static_cast<int>(parts.rope_dim)));
+  ASSIGN_OR_RETURN(const std::optional<bool> interleaved, config.optional_bool("rope_interleave"));
+  parts.rope.pairing = interleaved.value_or(true) ? RopePairing::kInterleaved : RopePairing::kHalfSplit;
+  ASSIGN_OR_RETURN(const double factor, ReadYarnScoreFactor(config));
+  parts.scale = factor / std::sqrt(static_cast<double>(parts.nope + parts.rope_dim));
+  return MakeMixer([parts](int64_t, const std::string& base) { return MlaAt(base + ".self_attn", parts); });
+}
+
+}  // namespace shoal

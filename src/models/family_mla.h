@@ -1,0 +1,15 @@
+// Latent attention as DeepSeek's configs and checkpoints have it.
+#pragma once
+
+#include "absl/status/statusor.h"
+#include "models/family_parts.h"
+#include "models/spec.h"
+#include "weights/config.h"
+
+namespace shoal {
+
+/// Latent attention of every layer: under the hub's names (kv_b_proj, whose heads hold their key matrix
+/// before their value matrix) or MLX's (embed_q and unembed_out, one matrix per head).
+absl::StatusOr<MakeMixer> ReadLatentAttention(const ModelConfig& config, const DecoderSizes& sizes);
+
+}  // namespace shoal
