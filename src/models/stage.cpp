@@ -315,7 +315,7 @@ absl::Status CpuStage::run_layer(const ComputeContext& context, const StageStep&
   {
     const ArenaScope scope(*context.arena);
     LinearInput input(shared.normed);
-    RETURN_IF_ERROR(std::visit(
+    const absl::Status attended = std::visit(
         [&](const auto& attention) -> absl::Status {
           RETURN_IF_ERROR(input.fill(context, attention.input_group(context.activations), [&](Range rows) {
             layer.mixer_norm.apply(kernels, x, shared.normed, rows);
@@ -323,7 +323,8 @@ absl::Status CpuStage::run_layer(const ComputeContext& context, const StageStep&
           return attention.forward(context, input, shared.places, shared.ropes[layer.rope], cache, shared.out,
                                    kv_saturated_);
         },
-        layer.attention));
+        layer.attention);
+    RETURN_IF_ERROR(attended);
   }
   const ArenaScope scope(*context.arena);
   LinearInput input(shared.normed);
