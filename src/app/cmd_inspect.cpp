@@ -98,7 +98,7 @@ Command AddInspectCommand(CLI::App& root) {
   auto flags = std::make_shared<InspectFlags>();
   CLI::App* app =
       root.add_subcommand("inspect", "Show a model folder: layers, experts, parameters, bytes, quantization");
-  app->add_option("--model", flags->model, "Model folder")->required();
+  app->add_option("--model", flags->model, "Model folder, or a GGUF file")->required();
   app->add_flag("--json", flags->json, "For scripts");
   return {app, [flags] { return Inspect(*flags); }};
 }

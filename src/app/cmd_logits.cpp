@@ -100,7 +100,7 @@ Command AddLogitsCommand(CLI::App& root) {
   CLI::App* app = root.add_subcommand(
       "logits",
       "Write the logits of given token ids, the experts chosen and a greedy continuation, for any placement");
-  app->add_option("--model", flags->model, "Model folder")->required();
+  app->add_option("--model", flags->model, "Model folder, or a GGUF file")->required();
   app->add_option("--ids", flags->ids, "JSON file: {\"ids\": [1, 2, 3], \"greedy\": 24}")->required();
   app->add_option("--out", flags->out,
                   "Safetensors file to write: logits f32 [T, V], greedy i32 [24], router.<layer> i32 [T, K]")

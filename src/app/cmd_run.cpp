@@ -4,6 +4,7 @@
 #include <nlohmann/json.hpp>
 
 #include "app/command.h"
+#include "app/model_text.h"
 #include "app/progress.h"
 #include "base/process.h"
 #include "base/random.h"
@@ -94,9 +95,10 @@ class TerminalSink final : public EventSink {
   absl::Status status_;
 };
 
-absl::StatusOr<std::vector<int32_t>> EncodePrompt(const RunFlags& flags, const Tokenizer& tokenizer) {
+absl::StatusOr<std::vector<int32_t>> EncodePrompt(const RunFlags& flags, const Checkpoint& checkpoint,
+                                                  const Tokenizer& tokenizer) {
   if (!flags.chat) return tokenizer.encode(flags.prompt, {.add_special = true, .parse_special = true});
-  ASSIGN_OR_RETURN(const ChatTemplate chat, ChatTemplate::Load(flags.model));
+  ASSIGN_OR_RETURN(const ChatTemplate chat, LoadChatTemplate(checkpoint));
   const std::string messages = nlohmann::json::array({{{"role", "user"}, {"content", flags.prompt}}}).dump();
   ASSIGN_OR_RETURN(const std::string text, chat.render({.messages = messages}));
   return tokenizer.encode(text, {.parse_special = true});
@@ -137,9 +139,9 @@ void PrintSummary(const RunFlags& flags, const TerminalSink& sink, size_t prompt
 
 absl::Status Run(const RunFlags& flags) {
   ASSIGN_OR_RETURN(const OpenedModel model, OpenModel(flags.model));
-  ASSIGN_OR_RETURN(const Tokenizer tokenizer, Tokenizer::Load(flags.model));
+  ASSIGN_OR_RETURN(const Tokenizer tokenizer, LoadTokenizer(*model.checkpoint));
   GenerationRequest request;
-  ASSIGN_OR_RETURN(request.prompt, EncodePrompt(flags, tokenizer));
+  ASSIGN_OR_RETURN(request.prompt, EncodePrompt(flags, *model.checkpoint, tokenizer));
   ASSIGN_OR_RETURN(LocalCluster::Options options,
                    LocalOptions(model, flags.placement, flags.compute, flags.transport));
   ASSIGN_OR_RETURN(options.packed_cache, flags.cache.open());
@@ -187,7 +189,7 @@ Command AddRunCommand(CLI::App& root) {
   auto flags = std::make_shared<RunFlags>();
   CLI::App* app =
       root.add_subcommand("run", "Generate text in this process, on one node or on several at once");
-  app->add_option("--model", flags->model, "Model folder")->required();
+  app->add_option("--model", flags->model, "Model folder, or a GGUF file")->required();
   app->add_option("--prompt", flags->prompt, "Text to continue, or the user's message with --chat")
       ->required();
   app->add_flag("--chat", flags->chat, "Put the prompt into the model's chat template");

@@ -6,6 +6,7 @@
 #include "api/openai.h"
 #include "app/cluster_status.h"
 #include "app/command.h"
+#include "app/model_text.h"
 #include "app/progress.h"
 #include "app/signals.h"
 #include "base/log.h"
@@ -134,8 +135,8 @@ absl::Status Server::plan_cluster() {
 }
 
 absl::Status Server::load_text() {
-  ASSIGN_OR_RETURN(Tokenizer tokenizer, Tokenizer::Load(folder_));
-  absl::StatusOr<ChatTemplate> chat = ChatTemplate::Load(folder_);
+  ASSIGN_OR_RETURN(Tokenizer tokenizer, LoadTokenizer(*model_.checkpoint));
+  absl::StatusOr<ChatTemplate> chat = LoadChatTemplate(*model_.checkpoint);
   if (!chat.ok() && chat.status().code() != absl::StatusCode::kNotFound) return chat.status();
   text_.emplace(ServedText{std::move(tokenizer), std::nullopt});
   if (chat.ok()) {

@@ -7,6 +7,7 @@
 
 #include "base/status.h"
 #include "base/text.h"
+#include "weights/gguf_files.h"
 
 namespace shoal {
 namespace {
@@ -59,8 +60,34 @@ std::vector<fs::path> FoldersIn(const fs::path& path) {
   return folders;
 }
 
+/// Whether `path` is a GGUF file. Caches link to blobs without an extension, so its own name counts.
+bool IsGgufFile(const fs::path& path) {
+  std::error_code error;
+  return path.extension() == kGgufExtension && fs::is_regular_file(path, error);
+}
+
+/// As CheckedFolder, for a file: its folder's real path with its own name, so that a split model's other
+/// files are found.
+absl::StatusOr<std::string> CheckedGguf(const fs::path& file, const Root& root) {
+  std::error_code error;
+  const fs::path folder = fs::canonical(file.parent_path(), error);
+  if (error) return NotFound("model file {}: expected a file", file.string());
+  const std::string found = (folder / file.filename()).string();
+  ASSIGN_OR_RETURN(const std::vector<std::string> parts, GgufFiles(found));
+  for (const std::string& part : parts) {
+    const fs::path target = fs::canonical(part, error);
+    if (error) return NotFound("model file {}: expected this part of the model, found nothing", part);
+    if (!IsBelow(target, *root.resolved)) {
+      return PermissionDenied("model file {}: it leads to {}, which is outside the model root {}", part,
+                              target.string(), root.given);
+    }
+  }
+  return found;
+}
+
 /// The folder itself or NotFound; PermissionDenied where it, or a file in it, leads out of `root`.
 absl::StatusOr<std::string> CheckedFolder(const fs::path& folder, const Root& root) {
+  if (IsGgufFile(folder)) return CheckedGguf(folder, root);
   std::error_code error;
   const fs::path resolved = fs::canonical(folder, error);
   if (error || !IsFolder(resolved)) return NotFound("model folder {}: expected a folder", folder.string());
@@ -69,7 +96,11 @@ absl::StatusOr<std::string> CheckedFolder(const fs::path& folder, const Root& ro
                             folder.string(), resolved.string(), root.given);
   }
   if (!fs::exists(resolved / "config.json", error)) {
-    return NotFound("model folder {}: expected a config.json in it, found none", resolved.string());
+    ASSIGN_OR_RETURN(const std::optional<std::string> gguf, GgufInFolder(resolved.string()));
+    if (!gguf) {
+      return NotFound("model folder {}: expected a config.json or a GGUF file in it, found neither",
+                      resolved.string());
+    }
   }
   for (fs::directory_iterator at(resolved, error), end; !error && at != end; at.increment(error)) {
     std::error_code broken;
@@ -149,7 +180,7 @@ absl::StatusOr<std::vector<fs::path>> CacheCandidates(const fs::path& root, std:
 /// The model in one root; NotFound where the root has no such folder.
 absl::StatusOr<std::string> FindInRoot(const Root& root, std::string_view name) {
   for (const fs::path& candidate : {*root.resolved / name, *root.resolved / LastPart(name)}) {
-    if (!IsFolder(candidate)) continue;
+    if (!IsFolder(candidate) && !IsGgufFile(candidate)) continue;
     auto found = CheckedFolder(candidate, root);
     if (found.ok() || found.status().code() != absl::StatusCode::kNotFound) return found;
   }
@@ -186,7 +217,7 @@ absl::StatusOr<std::string> FindAbsolute(const std::vector<Root>& roots, const s
     const fs::path shown = error ? fs::path(path).lexically_normal() : resolved;
     if (!root.resolved || !IsBelow(shown, *root.resolved)) continue;
     if (error) return NotFound("model folder {}: expected a folder, found nothing", path);
-    return CheckedFolder(resolved, root);
+    return CheckedFolder(IsGgufFile(path) ? fs::path(path) : resolved, root);
   }
   return PermissionDenied("model folder {}: expected a path below a model root ({})", path,
                           DescribeRoots(roots));

@@ -16,10 +16,12 @@ namespace shoal {
 ///   refs/main names or the only one;
 ///                            the root may be the cache's `hub` folder or the one above it
 ///   an absolute path         whose folder lies below a root
+/// or, for each, a GGUF file in place of the folder.
 /// The first root that has it wins. Nothing outside the roots is ever given: not by "..", not by a symlink to
 /// a folder, not by a symlinked file in the folder (a cache's links into its own blobs/ stay inside and are
 /// fine). InvalidArgument for a malformed or ambiguous name, PermissionDenied for a way out of the roots,
-/// NotFound (with the roots and the nearest names) where there is no folder with a config.json.
+/// NotFound (with the roots and the nearest names) where there is no folder with a config.json or one GGUF
+/// model.
 absl::StatusOr<std::string> FindModel(const std::vector<std::string>& roots, std::string_view name);
 
 }  // namespace shoal

@@ -140,6 +140,21 @@ TEST_F(ModelLocator, NamesTheRootsAndTheNearestNameWhereNothingIsFound) {
   expect_error("empty", absl::StatusCode::kNotFound, "config.json");
 }
 
+TEST_F(ModelLocator, FindsGgufFilesByNameAndInAFolderOfTheirOwn) {
+  write(root_ / "tiny.gguf", "GGUF");
+  write(root_ / "acme" / "split-00001-of-00002.gguf", "GGUF");
+  expect_found("tiny.gguf", root_ / "tiny.gguf");
+  expect_found((root_ / "tiny.gguf").string(), root_ / "tiny.gguf");
+  expect_found("acme", root_ / "acme");
+  expect_error("acme/split-00001-of-00002.gguf", absl::StatusCode::kNotFound, "split-00002-of-00002.gguf");
+  write(base_ / "secret", "GGUF");
+  fs::create_symlink(base_ / "secret", root_ / "leak.gguf");
+  expect_error("leak.gguf", absl::StatusCode::kPermissionDenied, "outside the model root");
+  fs::create_symlink(base_ / "secret", root_ / "acme" / "split-00002-of-00002.gguf");
+  expect_error("acme/split-00001-of-00002.gguf", absl::StatusCode::kPermissionDenied,
+               "outside the model root");
+}
+
 TEST_F(ModelLocator, RefusesMalformedNames) {
   for (const char* name : {"", "a//b", "./a", "a/b/c", "a/"}) {
     expect_error(name, absl::StatusCode::kInvalidArgument, "model '");

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <mutex>
 #include <numeric>
 #include <utility>
 
@@ -43,6 +44,7 @@ absl::Status AlsoTried(const absl::Status& status, const WeightRef& ref) {
 }  // namespace
 
 int64_t StoredWeight::stored_bytes() const {
+  if (blocks.type != BlockType::kNone) return rows * blocks.row_bytes();
   if (!format.affine()) return elements() * DTypeBytes(format.dtype);
   AffineView slice = affine;
   slice.rows = rows;
@@ -60,6 +62,7 @@ absl::StatusOr<StoredWeight> WeightReader::find(const WeightRef& ref) const {
   const int64_t stored_rows = StoredRows(ref, source);
   StoredWeight weight{
       .source = &source, .rows = Rows(ref), .cols = Cols(ref), .first_row = source.rows.begin};
+  weight.is_vector = ref.shape.size() == 1;
   if (source.spread) return find_spread(std::move(weight));
   SHOAL_CHECK(source.rows.empty() || (source.rows.size() == weight.rows && source.rows.end <= stored_rows));
 
@@ -75,6 +78,14 @@ absl::StatusOr<StoredWeight> WeightReader::find(const WeightRef& ref) const {
   if (source.stack > 0) shape.push_back(source.stack);
   if (ref.shape.size() == 2) shape.push_back(stored_rows);
   shape.push_back(weight.cols);
+  const TensorInfo* info = checkpoint_->find(source.name());
+  if (info != nullptr && info->permuted_heads > 0) {
+    // A vector (a bias) is permuted as the rows of its matrix are.
+    weight.head_rows = (ref.shape.size() == 2 ? stored_rows : weight.cols) / info->permuted_heads;
+  }
+  if (info != nullptr && info->blocks != BlockType::kNone && ref.shape.size() == 2) {
+    return find_blocks(std::move(weight), *info, shape);
+  }
   const absl::StatusOr<TensorView> view = checkpoint_->view(source.name(), kFloatWeights, shape);
   if (!view.ok()) return AlsoTried(view.status(), ref);
   weight.format = {.dtype = view->dtype};
@@ -98,6 +109,16 @@ absl::StatusOr<StoredWeight> WeightReader::find_spread(StoredWeight weight) cons
   weight.data = view.data + spread.offset * DTypeBytes(view.dtype);
   weight.row_step = spread.row_step;
   weight.col_step = spread.col_step;
+  return weight;
+}
+
+absl::StatusOr<StoredWeight> WeightReader::find_blocks(StoredWeight weight, const TensorInfo& info,
+                                                       std::span<const int64_t> shape) const {
+  ASSIGN_OR_RETURN(weight.blocks, checkpoint_->view_blocks(info, shape));
+  weight.format = {.dtype = weight.blocks.decoded_dtype(),
+                   .bits = LawOf(weight.blocks.type).bits,
+                   .group = weight.blocks.decoded_group()};
+  if (shape.size() == 3) weight.blocks = weight.blocks.matrix(weight.source->index, shape[0]);
   return weight;
 }
 
@@ -138,14 +159,21 @@ absl::StatusOr<std::vector<PackedMatrix>> WeightReader::pack(std::span<const Sto
   }
   const int64_t tiles_total = std::accumulate(tiles.begin(), tiles.end(), int64_t{0});
   if (tiles_total == 0) return packed;
+  std::mutex mutex;
+  absl::Status first_error;
   pool.run_parts(tiles_total, 1, [&](Range part) {
     int64_t first = 0;  // Tile of this matrix in the row of all.
     for (size_t i = 0; i < weights.size(); ++i) {
       const Range mine{std::max<int64_t>(part.begin - first, 0), std::min(part.end - first, tiles[i])};
-      if (!mine.empty()) pack_tiles(weights[i], mine, kSlabBytes / pool.threads(), packed[i]);
+      if (!mine.empty()) {
+        const absl::Status status = pack_tiles(weights[i], mine, kSlabBytes / pool.threads(), packed[i]);
+        const std::lock_guard lock(mutex);
+        if (first_error.ok()) first_error = status;
+      }
       first += tiles[i];
     }
   });
+  RETURN_IF_ERROR(first_error);
   return packed;
 }
 
@@ -167,10 +195,13 @@ void PackSpread(const StoredWeight& weight, Range rows, PackedMatrix& packed) {
 
 }  // namespace
 
-void WeightReader::pack_tiles(const StoredWeight& weight, Range tiles, int64_t slab_bytes,
-                              PackedMatrix& packed) const {
+absl::Status WeightReader::pack_tiles(const StoredWeight& weight, Range tiles, int64_t slab_bytes,
+                                      PackedMatrix& packed) const {
   const Range rows{tiles.begin * kTileRows, std::min(weight.rows, tiles.end * kTileRows)};
-  if (weight.spread()) return PackSpread(weight, rows, packed);
+  if (weight.spread()) {
+    PackSpread(weight, rows, packed);
+    return absl::OkStatus();
+  }
   const int64_t row_bytes = std::max<int64_t>(1, weight.stored_bytes() / weight.rows);
   const int64_t slab_rows = std::max<int64_t>(1, slab_bytes / row_bytes / kTileRows) * kTileRows;
   const auto slab_from = [&](int64_t row) {
@@ -184,13 +215,52 @@ void WeightReader::pack_tiles(const StoredWeight& weight, Range tiles, int64_t s
   for (int64_t row = rows.begin; row < rows.end; row += slab_rows) {
     read_ahead(slab_from(row + slab_rows));
     const Range source = slab_from(row);
-    if (weight.format.affine()) {
-      packed.set_affine_rows(row, weight.affine, source);
-    } else {
-      packed.set_float_rows(row, weight.data, weight.cols, source);
-    }
+    RETURN_IF_ERROR(pack_rows(weight, row, source, packed));
     for_sources(weight, source, [&](const std::byte* data, int64_t n) { checkpoint_->drop(data, n); });
   }
+  return absl::OkStatus();
+}
+
+absl::Status WeightReader::decode(const StoredWeight& weight, const std::vector<int64_t>& rows,
+                                  DecodedRows& decoded) const {
+  if (decoded.decode(weight.blocks, rows)) return absl::OkStatus();
+  return DataLoss(
+      "checkpoint: tensor '{}' in {}: row {}: expected finite scales that {} groups hold exactly, found "
+      "another. "
+      "The file is damaged: download it again.",
+      weight.source->name(), checkpoint_->folder(), decoded.bad_row(), DTypeName(weight.format.dtype));
+}
+
+absl::Status WeightReader::pack_rows(const StoredWeight& weight, int64_t row, Range source,
+                                     PackedMatrix& packed) const {
+  if (weight.blocks.type != BlockType::kNone) {
+    // A tile at a time: what is decoded stays in the core's cache until it is packed.
+    DecodedRows decoded;
+    std::vector<int64_t> rows;
+    for (int64_t begin = source.begin; begin < source.end; begin += kTileRows) {
+      rows.clear();
+      for (int64_t r = begin; r < std::min(source.end, begin + kTileRows); ++r)
+        rows.push_back(weight.stored_row(r));
+      RETURN_IF_ERROR(decode(weight, rows, decoded));
+      const int64_t to = row + begin - source.begin;
+      const Range all{0, std::ssize(rows)};
+      if (weight.format.affine()) {
+        packed.set_affine_rows(to, decoded.affine(), all);
+      } else {
+        packed.set_float_rows(to, decoded.floats(), weight.cols, all);
+      }
+    }
+  } else if (weight.format.affine()) {
+    packed.set_affine_rows(row, weight.affine, source);
+  } else if (weight.head_rows > 0) {
+    for (int64_t r = source.begin; r < source.end; ++r) {
+      const int64_t stored = weight.stored_row(r);
+      packed.set_float_rows(row + r - source.begin, weight.data, weight.cols, {stored, stored + 1});
+    }
+  } else {
+    packed.set_float_rows(row, weight.data, weight.cols, source);
+  }
+  return absl::OkStatus();
 }
 
 void WeightReader::for_sources(const StoredWeight& weight, Range rows,
@@ -198,6 +268,8 @@ void WeightReader::for_sources(const StoredWeight& weight, Range rows,
   const auto visit_rows = [&](const void* data, int64_t row_bytes) {
     visit(static_cast<const std::byte*>(data) + rows.begin * row_bytes, rows.size() * row_bytes);
   };
+  if (weight.blocks.type != BlockType::kNone)
+    return visit_rows(weight.blocks.data, weight.blocks.row_bytes());
   if (!weight.format.affine()) {
     return visit_rows(weight.data, weight.cols * DTypeBytes(weight.format.dtype));
   }
@@ -208,14 +280,46 @@ void WeightReader::for_sources(const StoredWeight& weight, Range rows,
   visit_rows(view.biases, scale_bytes);
 }
 
+absl::Status WeightReader::read_rows(const StoredWeight& weight, Range rows, float* out) const {
+  SHOAL_CHECK(0 <= rows.begin && rows.end <= weight.rows);
+  DecodedRows decoded;
+  for (int64_t row = rows.begin; row < rows.end; ++row, out += weight.cols) {
+    const int64_t stored = weight.stored_row(weight.first_row + row);
+    if (weight.blocks.type != BlockType::kNone) RETURN_IF_ERROR(decode(weight, {stored}, decoded));
+    const bool decoded_floats = weight.blocks.type != BlockType::kNone && !weight.format.affine();
+    const AffineView affine = !weight.format.affine()                  ? AffineView{}
+                              : weight.blocks.type != BlockType::kNone ? decoded.affine()
+                                                                       : weight.affine;
+    const int64_t affine_row = weight.blocks.type != BlockType::kNone ? 0 : stored;
+    for (int64_t col = 0; col < weight.cols; ++col) {
+      if (weight.spread()) {
+        out[col] =
+            LoadFloatWeight(weight.data, weight.format.dtype, row * weight.row_step + col * weight.col_step);
+      } else if (weight.format.affine()) {
+        out[col] = AffineValue(affine, affine_row, col);
+      } else if (decoded_floats) {
+        out[col] = LoadFloatWeight(decoded.floats(), weight.format.dtype, col);
+      } else if (weight.is_vector) {  // One row, whose elements are what a permutation moves.
+        out[col] = LoadFloatWeight(weight.data, weight.format.dtype, weight.stored_row(col));
+      } else {
+        out[col] = LoadFloatWeight(weight.data, weight.format.dtype, stored * weight.cols + col);
+      }
+    }
+  }
+  return absl::OkStatus();
+}
+
+void WeightReader::drop(const StoredWeight& weight) const {
+  const Range all{weight.first_row, weight.first_row + weight.rows};
+  for_sources(weight, all, [&](const std::byte* data, int64_t bytes) { checkpoint_->drop(data, bytes); });
+}
+
 absl::StatusOr<std::vector<float>> WeightReader::read_vector(const WeightRef& ref) const {
   SHOAL_CHECK_EQ(ref.shape.size(), 1u);
   ASSIGN_OR_RETURN(const StoredWeight weight, find(ref));
   std::vector<float> values(static_cast<size_t>(weight.cols));
-  for (int64_t i = 0; i < weight.cols; ++i) {
-    const int64_t at = weight.spread() ? i * weight.col_step : i;
-    values[static_cast<size_t>(i)] = LoadFloatWeight(weight.data, weight.format.dtype, at) + ref.offset;
-  }
+  RETURN_IF_ERROR(read_rows(weight, {0, 1}, values.data()));
+  for (float& value : values) value += ref.offset;
   return values;
 }
 

@@ -27,13 +27,23 @@ struct StoredWeight {
   int64_t cols = 0;                      ///< K
   AffineView affine;                     ///< Where quantized: the stored matrix.
   const std::byte* data = nullptr;       ///< Where not: the stored matrix, contiguous rows.
+  BlockView blocks;                      ///< Where it is stored in blocks: the stored matrix.
   int64_t first_row = 0;                 ///< The weight is rows [first_row, first_row + rows) of it.
   /// Where it is spread over a tensor: element (n, k) is `data`'s n * row_step + k * col_step.
   int64_t row_step = 0;
   int64_t col_step = 0;
   bool spread() const { return col_step != 0; }
+  bool is_vector = false;  ///< A norm or a bias: one row.
+  int64_t head_rows = 0;   ///< Rows of a head within which rows are permuted; 0: none are.
 
   int64_t elements() const { return rows * cols; }
+  /// The row of the stored matrix that is row `row` of what the family asked for, both counted from the first
+  /// of the stored matrix (GgufName::permuted_heads says which permutation).
+  int64_t stored_row(int64_t row) const {
+    if (head_rows == 0) return row;
+    const int64_t in_head = row % head_rows;
+    return row - in_head + 2 * (in_head % (head_rows / 2)) + in_head / (head_rows / 2);
+  }
   /// Bytes of the weight in the files.
   int64_t stored_bytes() const;
 };
@@ -59,6 +69,11 @@ class WeightReader {
   /// ResourceExhausted where memory is refused.
   absl::StatusOr<std::vector<PackedMatrix>> pack(std::span<const StoredWeight> weights,
                                                  ThreadPool& pool) const;
+  /// Rows [0, weight.rows) of a weight as f32 [rows, cols]: affine weights as round(scale * code) + bias,
+  /// rounded; all others exactly. DataLoss where a block holds what no weight is.
+  absl::Status read_rows(const StoredWeight& weight, Range rows, float* out) const;
+  /// Gives the pages of a weight that has been read back.
+  void drop(const StoredWeight& weight) const;
   /// A vector (norm or bias) as f32.
   absl::StatusOr<std::vector<float>> read_vector(const WeightRef& ref) const;
 
@@ -67,7 +82,14 @@ class WeightReader {
       : checkpoint_(&checkpoint), quantization_(std::move(quantization)), store_(store) {}
   absl::StatusOr<PackedStore::Place> place(const StoredWeight& weight, uint32_t batch) const;
   absl::StatusOr<StoredWeight> find_spread(StoredWeight weight) const;
-  void pack_tiles(const StoredWeight& weight, Range tiles, int64_t slab_bytes, PackedMatrix& packed) const;
+  absl::StatusOr<StoredWeight> find_blocks(StoredWeight weight, const TensorInfo& info,
+                                           std::span<const int64_t> shape) const;
+  absl::Status decode(const StoredWeight& weight, const std::vector<int64_t>& rows,
+                      DecodedRows& decoded) const;
+  /// DataLoss where a block holds what no weight is.
+  absl::Status pack_tiles(const StoredWeight& weight, Range tiles, int64_t slab_bytes,
+                          PackedMatrix& packed) const;
+  absl::Status pack_rows(const StoredWeight& weight, int64_t row, Range source, PackedMatrix& packed) const;
   /// Calls with the address and the bytes of each tensor's share of the rows of a weight.
   void for_sources(const StoredWeight& weight, Range rows,
                    absl::FunctionRef<void(const std::byte* data, int64_t bytes)> visit) const;

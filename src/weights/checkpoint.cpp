@@ -11,6 +11,9 @@
 #include "base/status.h"
 #include "base/text.h"
 #include "weights/content_hash.h"
+#include "weights/encoded_tensors.h"
+#include "weights/gguf_files.h"
+#include "weights/gguf_model.h"
 #include "weights/strict_json.h"
 
 namespace shoal {
@@ -85,6 +88,12 @@ absl::StatusOr<std::map<std::string, std::string>> ParseWeightMap(std::string_vi
 
 absl::StatusOr<std::shared_ptr<const Checkpoint>> Checkpoint::Open(const std::string& folder) {
   std::error_code error;
+  if (folder.ends_with(kGgufExtension) && !std::filesystem::is_directory(folder, error))
+    return OpenGguf(folder);
+  if (!Exists(PathIn(folder, kSingleFile)) && !Exists(PathIn(folder, kIndexFile))) {
+    ASSIGN_OR_RETURN(const std::optional<std::string> gguf, GgufInFolder(folder));
+    if (gguf) return OpenGguf(*gguf);
+  }
   if (!std::filesystem::is_directory(folder, error)) {
     return NotFound("checkpoint: {}: expected a folder with config.json and model.safetensors, found {}",
                     folder, Exists(folder) ? "a file" : "nothing");
@@ -95,13 +104,77 @@ absl::StatusOr<std::shared_ptr<const Checkpoint>> Checkpoint::Open(const std::st
   RETURN_IF_ERROR(checkpoint->read_generation_config());
   RETURN_IF_ERROR(checkpoint->open_files());
   RETURN_IF_ERROR(checkpoint->sort_and_refuse_duplicates());
+  RETURN_IF_ERROR(FoldEncodedTensors(
+      checkpoint->config_, [&](int file) { return checkpoint->file_names_[file]; }, &checkpoint->tensors_));
   checkpoint->hash_ = checkpoint->compute_hash();
   return std::shared_ptr<const Checkpoint>(std::move(checkpoint));
 }
 
+absl::StatusOr<std::shared_ptr<const Checkpoint>> Checkpoint::OpenGguf(const std::string& path) {
+  const int64_t opened_unix_s = UnixSeconds();
+  ASSIGN_OR_RETURN(const std::vector<std::string> files, GgufFiles(path));
+  ASSIGN_OR_RETURN(ModelConfig nothing, ModelConfig::Parse("{}", path));  // Until the files have been read.
+  std::shared_ptr<Checkpoint> checkpoint(new Checkpoint(path, std::move(nothing)));
+  checkpoint->opened_unix_s_ = opened_unix_s;
+  std::vector<GgufTensor> tensors;
+  for (const std::string& file : files) RETURN_IF_ERROR(checkpoint->add_gguf(file, &tensors));
+  const std::string& name = checkpoint->file_names_.front();
+  const auto parts = checkpoint->gguf_metadata_.find("split.count");
+  if (parts != checkpoint->gguf_metadata_.end() && parts->second.as_int() != std::ssize(files)) {
+    return InvalidArgument(
+        "checkpoint: {}: 'split.count' says {} files, found {} by its name. Name the first file as it was "
+        "split: <name>-00001-of-<count>.gguf, beside the others.",
+        path, parts->second.as_int().value_or(-1), files.size());
+  }
+  ASSIGN_OR_RETURN(const GgufModel model, ModelOfGguf({.metadata = checkpoint->gguf_metadata_,
+                                                       .tensors = tensors,
+                                                       .first_file = checkpoint->files_.front().bytes()},
+                                                      name));
+  ASSIGN_OR_RETURN(checkpoint->config_, ModelConfig::Parse(model.config_json, name));
+  for (size_t i = 0; i < tensors.size(); ++i) {
+    if (model.names[i].name.empty()) continue;
+    checkpoint->tensors_.push_back({.name = model.names[i].name,
+                                    .dtype = tensors[i].dtype,
+                                    .shape = std::move(tensors[i].shape),
+                                    .bytes = tensors[i].bytes,
+                                    .file = tensors[i].file,
+                                    .blocks = tensors[i].blocks,
+                                    .permuted_heads = model.names[i].permuted_heads});
+  }
+  RETURN_IF_ERROR(checkpoint->read_generation_config());
+  std::ranges::sort(checkpoint->tensors_, {}, &TensorInfo::name);
+  const auto twice = std::ranges::adjacent_find(checkpoint->tensors_, {}, &TensorInfo::name);
+  if (twice != checkpoint->tensors_.end()) {
+    return InvalidArgument("checkpoint: tensor '{}' is twice in the files of {}: expected it once",
+                           Printable(twice->name, 200), path);
+  }
+  RETURN_IF_ERROR(checkpoint->sort_and_refuse_duplicates());
+  checkpoint->hash_ = checkpoint->compute_hash();
+  return std::shared_ptr<const Checkpoint>(std::move(checkpoint));
+}
+
+absl::Status Checkpoint::add_gguf(const std::string& path, std::vector<GgufTensor>* tensors) {
+  const std::string name = std::filesystem::path(path).filename().string();
+  ASSIGN_OR_RETURN(MappedFile file, MappedFile::Open(path));
+  ASSIGN_OR_RETURN(GgufHeader header, ParseGguf(file.bytes(), name));
+  for (GgufTensor& tensor : header.tensors) {
+    tensor.file = static_cast<int>(files_.size());
+    tensors->push_back(std::move(tensor));
+  }
+  if (files_.empty()) gguf_metadata_ = std::move(header.metadata);  // The others repeat it, or have none.
+  file_names_.push_back(name);
+  files_.push_back(std::move(file));
+  return absl::OkStatus();
+}
+
+absl::StatusOr<GgufText> Checkpoint::gguf_text() const {
+  SHOAL_CHECK(is_gguf());
+  return TextOfGguf(gguf_metadata_, file_names_.front());
+}
+
 absl::Status Checkpoint::read_generation_config() {
   const std::string path = PathIn(folder_, "generation_config.json");
-  if (Exists(path)) {
+  if (!is_gguf() && Exists(path)) {
     ASSIGN_OR_RETURN(const ModelConfig file, ModelConfig::Load(path));
     ASSIGN_OR_RETURN(generation_, ParseGenerationConfig(file));
   }
@@ -191,8 +264,7 @@ std::string Checkpoint::compute_hash() const {
   hash.add(config_.canonical());
   for (const TensorInfo& tensor : tensors_) {
     // A newline and the length keep two tables from running into the same text.
-    hash.add(fmt::format("\n{} {} {}", tensor.name.size(), tensor.name,
-                         DescribeTensor(tensor.dtype, tensor.shape)));
+    hash.add(fmt::format("\n{} {} {}", tensor.name.size(), tensor.name, DescribeTensor(tensor)));
   }
   return hash.hex();
 }
@@ -249,12 +321,38 @@ absl::StatusOr<TensorView> Checkpoint::view(std::string_view name, std::span<con
                     folder_, DescribeExpected(dtypes, shape), tensors_.size(),
                     nearest.empty() ? "" : fmt::format("; nearest name: '{}'", Printable(nearest, 200)));
   }
-  if (std::ranges::find(dtypes, info->dtype) == dtypes.end() || !std::ranges::equal(info->shape, shape)) {
+  if (std::ranges::find(dtypes, info->dtype) == dtypes.end() || !std::ranges::equal(info->shape, shape) ||
+      info->blocks != BlockType::kNone) {
     return InvalidArgument("checkpoint: tensor '{}' in {}: expected {}, found {}", name,
-                           file_names_[info->file], DescribeExpected(dtypes, shape),
-                           DescribeTensor(info->dtype, info->shape));
+                           file_names_[info->file], DescribeExpected(dtypes, shape), DescribeTensor(*info));
   }
   return view(*info);
+}
+
+absl::StatusOr<BlockView> Checkpoint::view_blocks(const TensorInfo& info,
+                                                  std::span<const int64_t> shape) const {
+  SHOAL_CHECK(info.blocks != BlockType::kNone && shape.size() >= 2);
+  if (!std::ranges::equal(info.shape, shape)) {
+    return InvalidArgument("checkpoint: tensor '{}' in {}: expected {} [{}], found {}", info.name,
+                           file_names_[info.file], LawOf(info.blocks).name, fmt::join(shape, ", "),
+                           DescribeTensor(info));
+  }
+  const int64_t elements = *ElementCount(shape);
+  BlockView view{.type = info.blocks,
+                 .data = files_[info.file].bytes().data() + info.bytes.begin,
+                 .rows = elements / shape.back(),
+                 .cols = shape.back()};
+  if (!info.parts) return view;
+  const auto at = [this](const TensorPlace& place) {
+    return files_[place.file].bytes().data() + place.bytes.begin;
+  };
+  view.scales = at(info.parts->scales);
+  view.scales_dtype = info.parts->scales.dtype;
+  if (info.parts->zeros) view.zeros = at(*info.parts->zeros);
+  view.group = static_cast<int>(info.parts->group);
+  view.group_rows = static_cast<int>(info.parts->group_rows);
+  view.zero_offset = info.parts->zero_offset;
+  return view;
 }
 
 std::pair<const MappedFile*, Range> Checkpoint::locate(const std::byte* data, int64_t bytes) const {

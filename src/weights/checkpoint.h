@@ -11,6 +11,8 @@
 
 #include "absl/status/statusor.h"
 #include "weights/config.h"
+#include "weights/gguf.h"
+#include "weights/gguf_text.h"
 #include "weights/mapped_file.h"
 #include "weights/safetensors.h"
 
@@ -29,17 +31,25 @@ struct TensorView {
 };
 
 /// A Hugging Face folder: config.json, generation_config.json where there is one, and either
-/// model.safetensors.index.json with its shards or model.safetensors. Opening reads the headers only; tensors
-/// are read page by page as they are touched, so a stage pays for its own tensors alone. Immutable and safe
-/// to share between threads.
+/// model.safetensors.index.json with its shards or model.safetensors. Or a GGUF file, or all files of a split
+/// one, whose metadata stands for the config and whose tensors have the names of Hugging Face. Opening reads
+/// the headers only; tensors are read page by page as they are touched, so a stage pays for its own tensors
+/// alone. Immutable and safe to share between threads.
 class Checkpoint {
  public:
-  /// NotFound where a file is missing, InvalidArgument where one is not what it should be (truncated,
-  /// overlapping, an index that names a tensor which its file lacks, a tensor in two files): file, tensor,
-  /// expected and got.
-  static absl::StatusOr<std::shared_ptr<const Checkpoint>> Open(const std::string& folder);
+  /// path: a folder, a GGUF file (the first of a split one), or a folder that has no safetensors but one
+  /// GGUF model. NotFound where a file is missing, InvalidArgument where one is not what it should be
+  /// (truncated, overlapping, an index that names a tensor which its file lacks, a tensor in two files):
+  /// file, tensor, expected and got. Unimplemented for a GGUF of an architecture or an encoding that is not
+  /// built.
+  static absl::StatusOr<std::shared_ptr<const Checkpoint>> Open(const std::string& path);
 
+  /// The folder, or the GGUF file: for messages.
   const std::string& folder() const { return folder_; }
+  /// Whether tokenizer and chat template are in the file itself: see gguf_text().
+  bool is_gguf() const { return !gguf_metadata_.empty(); }
+  /// Tokenizer and chat template of a GGUF (CHECK). Builds them: some 100 ms for a large vocabulary.
+  absl::StatusOr<GgufText> gguf_text() const;
   const ModelConfig& config() const { return config_; }
   /// generation_config.json; what it does not say of the eos, bos and pad ids is taken from config.json.
   const GenerationConfig& generation() const { return generation_; }
@@ -47,6 +57,10 @@ class Checkpoint {
   /// nullptr where there is no such tensor.
   const TensorInfo* find(std::string_view name) const;
   bool has(std::string_view name) const { return find(name) != nullptr; }
+
+  /// The rows of a tensor whose `blocks` are not kNone (CHECK), if it has exactly this `shape`; else as
+  /// below.
+  absl::StatusOr<BlockView> view_blocks(const TensorInfo& info, std::span<const int64_t> shape) const;
 
   /// The tensor, if it has one of the `dtypes` and exactly this `shape`; the error says what was expected and
   /// found. NotFound (with the nearest name) or InvalidArgument.
@@ -91,6 +105,8 @@ class Checkpoint {
 
   absl::Status read_generation_config();
   absl::Status open_files();
+  static absl::StatusOr<std::shared_ptr<const Checkpoint>> OpenGguf(const std::string& path);
+  absl::Status add_gguf(const std::string& path, std::vector<GgufTensor>* tensors);
   absl::Status add_file(const std::string& name);
   absl::Status read_index(const std::string& path);
   absl::Status sort_and_refuse_duplicates();
@@ -106,6 +122,7 @@ class Checkpoint {
   std::vector<TensorInfo> tensors_;
   int64_t total_bytes_ = 0;
   std::string hash_;
+  GgufMetadata gguf_metadata_;  ///< Views into the first file; empty where this is no GGUF.
   int64_t opened_unix_s_ = 0;
 };
 

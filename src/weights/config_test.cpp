@@ -122,8 +122,8 @@ TEST(Quantization, WhatIsNotAffineIsRefusedByKeyValueAndWhatIsKnown) {
   const auto error = [](std::string_view quantization) {
     return ErrorOf(Quantization::FromConfig(Config(fmt::format(R"({{"quantization": {}}})", quantization))));
   };
-  EXPECT_THAT(error(R"({"bits": 4, "group_size": 32, "mode": "mxfp4"})"),
-              AllOf(HasSubstr("'quantization.mode'"), HasSubstr("'mxfp4'"), HasSubstr("'affine'")));
+  EXPECT_THAT(error(R"({"bits": 4, "group_size": 32, "mode": "nf4"})"),
+              AllOf(HasSubstr("'quantization.mode'"), HasSubstr("'nf4'"), HasSubstr("'affine'")));
   EXPECT_THAT(error(R"({"bits": 7, "group_size": 32})"),
               HasSubstr("expected one of 2, 3, 4, 5, 6, 8, found 7"));
   EXPECT_THAT(error(R"({"bits": 4, "group_size": 16})"), HasSubstr("expected one of 32, 64, 128, found 16"));
@@ -132,7 +132,7 @@ TEST(Quantization, WhatIsNotAffineIsRefusedByKeyValueAndWhatIsKnown) {
               HasSubstr("'quantization.lm_head.group_size'"));
   EXPECT_THAT(error(R"({"bits": 4, "group_size": 64, "group_sise": 32})"),
               AllOf(HasSubstr("'quantization.group_sise'"), HasSubstr("'group_size'")));
-  EXPECT_THAT(error(R"({"quant_method": "fp8"})"), HasSubstr("\"fp8\" is not supported"));
+  EXPECT_THAT(error(R"({"quant_method": "bitsandbytes"})"), HasSubstr("\"bitsandbytes\" is not supported"));
 }
 
 }  // namespace

@@ -1,5 +1,7 @@
 #include "weights/mlx_quant.h"
 
+#include <algorithm>
+
 #include "base/check.h"
 #include "base/status.h"
 #include "base/text.h"
@@ -11,11 +13,15 @@ constexpr int kKnownBits[] = {2, 3, 4, 5, 6, 8};
 constexpr int kKnownGroups[] = {32, 64, 128};
 
 /// bits, group_size and mode of one object.
-absl::StatusOr<AffineFormat> FormatFrom(const ModelConfig& object) {
+absl::StatusOr<std::optional<AffineFormat>> FormatFrom(const ModelConfig& object) {
   ASSIGN_OR_RETURN(const auto mode, object.optional_string("mode"));
+  // Tensors of these modes show what they are by their scales alone (encoded_tensors.h).
+  if (mode && (*mode == "mxfp4" || *mode == "nvfp4" || *mode == "mxfp8"))
+    return std::optional<AffineFormat>();
   if (mode && *mode != "affine") {
     return InvalidArgument(
-        "{}: '{}' is not supported: expected 'affine'. Convert the model with mode affine.",
+        "{}: '{}' is not supported: expected 'affine', 'mxfp4', 'nvfp4' or 'mxfp8'. Convert the model with "
+        "one of them.",
         object.where("mode"), *mode);
   }
   ASSIGN_OR_RETURN(const int64_t bits, object.required_int("bits"));
@@ -28,7 +34,7 @@ absl::StatusOr<AffineFormat> FormatFrom(const ModelConfig& object) {
     return InvalidArgument("{}: expected one of {}, found {}", object.where("group_size"),
                            fmt::join(kKnownGroups, ", "), group);
   }
-  return AffineFormat{static_cast<int>(bits), static_cast<int>(group)};
+  return std::optional(AffineFormat{static_cast<int>(bits), static_cast<int>(group)});
 }
 
 /// "(4-bit, D=2048, 8 per word)"; a width that does not divide 32 has no whole number of codes per word.
@@ -92,11 +98,15 @@ absl::StatusOr<Quantization> Quantization::FromConfig(const ModelConfig& config)
   const char* key = config.has("quantization") ? "quantization" : "quantization_config";
   ASSIGN_OR_RETURN(const auto object, config.optional_object(key));
   if (!object) return result;
-  if (object->has("quant_method")) {
+  ASSIGN_OR_RETURN(const auto method, object->optional_string("quant_method"));
+  if (method) {
+    constexpr std::string_view kMethods[] = {"fp8", "gptq", "awq", "compressed-tensors", "mxfp4"};
+    if (std::ranges::find(kMethods, *method) != std::end(kMethods)) return result;  // encoded_tensors.h
     return InvalidArgument(
-        "{}: {} is not supported: expected MLX affine quantization (bits, group_size). Convert the model "
-        "with mlx_lm.convert -q, or use the bf16 one.",
-        object->where("quant_method"), object->excerpt("quant_method"));
+        "{}: {} is not supported: expected MLX quantization (bits, group_size), or one of {}. Take the "
+        "unquantized model "
+        "and `shoal convert` it.",
+        object->where("quant_method"), object->excerpt("quant_method"), fmt::join(kMethods, ", "));
   }
   ASSIGN_OR_RETURN(result.default_, FormatFrom(*object));
   for (const std::string& name : object->keys()) {

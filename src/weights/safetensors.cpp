@@ -116,6 +116,7 @@ absl::StatusOr<TensorInfo> TensorFrom(const std::string& name, const Json& entry
 
 absl::Status ReadMetadata(const Json& entry, std::string_view file,
                           std::map<std::string, std::string>* metadata) {
+  if (entry.is_null()) return absl::OkStatus();  // What MLX writes where it was given none.
   if (!entry.is_object()) {
     return InvalidArgument("checkpoint: {}: '__metadata__': expected an object, found {}", file,
                            JsonExcerpt(entry));
@@ -195,6 +196,11 @@ std::optional<int64_t> ElementCount(std::span<const int64_t> shape) {
 
 std::string DescribeTensor(DType dtype, std::span<const int64_t> shape) {
   return fmt::format("{} [{}]", DTypeName(dtype), fmt::join(shape, ", "));
+}
+
+std::string DescribeTensor(const TensorInfo& tensor) {
+  if (tensor.blocks == BlockType::kNone) return DescribeTensor(tensor.dtype, tensor.shape);
+  return fmt::format("{} [{}]", LawOf(tensor.blocks).name, fmt::join(tensor.shape, ", "));
 }
 
 absl::StatusOr<SafetensorsHeader> ParseSafetensorsHeader(std::span<const std::byte> file,

@@ -17,11 +17,29 @@
 #include "absl/status/statusor.h"
 #include "base/range.h"
 #include "numeric/dtype.h"
+#include "weights/block_types.h"
 
 namespace shoal {
 
 /// Longest header that is read, as in the reference implementation.
 inline constexpr int64_t kSafetensorsHeaderMax = 100'000'000;
+
+/// Where a tensor's bytes are.
+struct TensorPlace {
+  int file = 0;
+  Range bytes;
+  DType dtype = DType::kF32;
+};
+
+/// The tensors that stand beside an encoded one's codes (encoded_tensors.h).
+struct EncodedParts {
+  TensorPlace scales;
+  std::optional<TensorPlace> zeros;
+  int64_t group = 0;       ///< Columns per scale; 0: as the type says.
+  int64_t group_rows = 1;  ///< Rows per scale.
+  int zero_offset = 0;
+  std::string codes_name;  ///< Of the tensor in the file.
+};
 
 /// One row of a header.
 struct TensorInfo {
@@ -30,6 +48,10 @@ struct TensorInfo {
   std::vector<int64_t> shape;  ///< [] is a scalar.
   Range bytes;                 ///< In the file, from its first byte.
   int file = 0;                ///< Index of the file in its Checkpoint.
+  BlockType blocks =
+      BlockType::kNone;  ///< How its bytes encode the elements of `shape`; kNone: as `dtype` says.
+  std::optional<EncodedParts> parts;  ///< Where the encoding's scales are apart.
+  int64_t permuted_heads = 0;         ///< Of GGUF: see GgufName::permuted_heads.
 };
 
 struct SafetensorsHeader {
@@ -47,6 +69,8 @@ absl::StatusOr<SafetensorsHeader> ParseSafetensorsHeader(std::span<const std::by
 
 /// "u32 [128, 768, 256]".
 std::string DescribeTensor(DType dtype, std::span<const int64_t> shape);
+/// The same, with the name of the blocks where it has some.
+std::string DescribeTensor(const TensorInfo& tensor);
 
 /// Elements of a shape; nullopt where a dimension is negative or the product does not fit 62 bits.
 std::optional<int64_t> ElementCount(std::span<const int64_t> shape);

@@ -22,4 +22,7 @@ std::string JsonExcerpt(const nlohmann::json& value);
 /// message.
 std::string Printable(std::string_view text, size_t chars_max);
 
+/// Whether `text` is UTF-8 (RFC 3629: no surrogates, no overlong forms), as what is written as JSON must be.
+bool IsUtf8(std::string_view text);
+
 }  // namespace shoal

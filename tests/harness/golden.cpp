@@ -173,7 +173,10 @@ GoldenCases GoldenFolders(const std::string& family) {
       {"glm4_moe", {{}, {"qknorm"}}},
       {"glm4_moe_lite", {{}, {"plain"}}},
       {"gpt_oss", {{}, {"bf16"}}},
-      {"llama", {{"bias_mha", "llama3_rope_tied", "plain", "plain-q3g64", "plain-q4g64"}, {}}},
+      {"llama",
+       {{"bias_mha", "llama3_rope_tied", "plain", "plain-q3g64", "plain-q4g64", "plain-gguf-f16",
+         "plain-gguf-q4_0", "plain-gguf-q8_0", "wide-gguf-q4_k_m"},
+        {}}},
       {"minimax_m2", {{}, {"plain"}}},
       {"mistral", {{"swa"}, {}}},
       {"mixtral", {{}, {"plain"}}},
@@ -181,8 +184,9 @@ GoldenCases GoldenFolders(const std::string& family) {
       {"phi3", {{}, {"mini4k"}}},
       {"qwen2", {{"tied"}, {"untied"}}},
       {"qwen2_moe", {{}, {}}},
-      {"qwen3", {{"tied", "tied-q4g32", "tied-q4g64", "tied-q6g64", "tied-q8g64"}, {"yarn_untied"}}},
-      {"qwen3_moe", {{"plain", "plain-mixed46", "plain-q4g64", "sparse_step"}, {}}},
+      {"qwen3",
+       {{"tied", "tied-q4g32", "tied-q4g64", "tied-q6g64", "tied-q8g64", "tied-gguf-q8_0"}, {"yarn_untied"}}},
+      {"qwen3_moe", {{"plain", "plain-mixed46", "plain-q4g64", "sparse_step", "plain-gguf-q4_0"}, {}}},
   };
   const Names& names = kCases.at(family);
   GoldenCases cases;
