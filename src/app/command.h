@@ -37,6 +37,7 @@ Command AddLogitsCommand(CLI::App& root);
 Command AddSynthCommand(CLI::App& root);
 Command AddBenchCommand(CLI::App& root);
 Command AddCacheCommand(CLI::App& root);
+Command AddConvertCommand(CLI::App& root);
 
 /// Flags that say how to compute.
 struct ComputeFlags {
