@@ -38,6 +38,7 @@ Command AddSynthCommand(CLI::App& root);
 Command AddBenchCommand(CLI::App& root);
 Command AddCacheCommand(CLI::App& root);
 Command AddConvertCommand(CLI::App& root);
+Command AddEvalCommand(CLI::App& root);
 
 /// Flags that say how to compute.
 struct ComputeFlags {

@@ -21,7 +21,8 @@ int main(int argc, char** argv) {
   const std::vector<Command> commands = {
       AddServeCommand(root), AddWorkerCommand(root),  AddRunCommand(root),    AddChatCommand(root),
       AddPlanCommand(root),  AddInspectCommand(root), AddLogitsCommand(root), AddSynthCommand(root),
-      AddBenchCommand(root), AddCacheCommand(root), AddConvertCommand(root)};
+      AddBenchCommand(root), AddCacheCommand(root), AddConvertCommand(root),
+      AddEvalCommand(root)};
   try {
     root.parse(argc, argv);
   } catch (const CLI::ParseError& error) {

@@ -1,0 +1,54 @@
+#include "exec/evaluation.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <cmath>
+
+namespace shoal {
+namespace {
+
+TEST(TextScore, IsTheMeanSurpriseOfTheTokensThatFollowed) {
+  TextScore score;
+  EXPECT_EQ(score.mean_nll(), 0);
+  const std::vector<float> even(8, 3.5f);  // Eight tokens, equally likely.
+  score.add(even, 2);
+  EXPECT_NEAR(score.perplexity(), 8, 1e-12);
+  const std::vector<float> sure = {0, 60};  // p(1) is 1 but for 1e-26.
+  score.add(sure, 1);
+  EXPECT_NEAR(score.mean_nll(), std::log(8.0) / 2, 1e-12);
+  EXPECT_EQ(score.tokens(), 2);
+  score.add(sure, 0);
+  EXPECT_NEAR(score.mean_nll(), (std::log(8.0) + 60) / 3, 1e-12);
+}
+
+TEST(Divergence, IsZeroForEqualDistributionsAndKnowsTheirSides) {
+  Divergence none;
+  const std::vector<float> a = {1, 2, 3};
+  const std::vector<float> shifted = {11, 12, 13};  // The same distribution.
+  none.add(a, a);
+  none.add(a, shifted);
+  EXPECT_NEAR(none.mean_kl(), 0, 1e-15);
+  EXPECT_EQ(none.top1(), 1);
+
+  // p = (3/4, 1/4), q = (1/4, 3/4): KL(p || q) = ln(3) / 2.
+  const std::vector<float> p = {std::log(3.0f), 0};
+  const std::vector<float> q = {0, std::log(3.0f)};
+  Divergence some;
+  some.add(p, q);
+  some.add(p, p);
+  EXPECT_NEAR(some.max_kl(), std::log(3.0) / 2, 1e-7);
+  EXPECT_NEAR(some.mean_kl(), std::log(3.0) / 4, 1e-7);
+  EXPECT_EQ(some.top1(), 0.5);
+  // KL has a direction: r = (1/2, 1/2) gives ln 2 - H(p) one way and -ln(4 * 3/16) / 2 the other.
+  const std::vector<float> r = {0, 0};
+  Divergence forward;
+  forward.add(p, r);
+  EXPECT_NEAR(forward.mean_kl(), std::log(2.0) + 0.75 * std::log(0.75) + 0.25 * std::log(0.25), 1e-7);
+  Divergence backward;
+  backward.add(r, p);
+  EXPECT_NEAR(backward.mean_kl(), -0.5 * std::log(0.75), 1e-7);
+}
+
+}  // namespace
+}  // namespace shoal
