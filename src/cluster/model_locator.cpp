@@ -76,7 +76,10 @@ absl::StatusOr<std::string> CheckedGguf(const fs::path& file, const Root& root) 
   ASSIGN_OR_RETURN(const std::vector<std::string> parts, GgufFiles(found));
   for (const std::string& part : parts) {
     const fs::path target = fs::canonical(part, error);
-    if (error) return NotFound("model file {}: expected this part of the model, found nothing", part);
+    if (error) {  // Not kNotFound, which has other roots looked through: the model is here, and lacks a part.
+      return FailedPrecondition(
+          "model file {}: expected this part of the model, found nothing. Is the download complete?", part);
+    }
     if (!IsBelow(target, *root.resolved)) {
       return PermissionDenied("model file {}: it leads to {}, which is outside the model root {}", part,
                               target.string(), root.given);

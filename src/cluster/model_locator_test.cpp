@@ -146,7 +146,8 @@ TEST_F(ModelLocator, FindsGgufFilesByNameAndInAFolderOfTheirOwn) {
   expect_found("tiny.gguf", root_ / "tiny.gguf");
   expect_found((root_ / "tiny.gguf").string(), root_ / "tiny.gguf");
   expect_found("acme", root_ / "acme");
-  expect_error("acme/split-00001-of-00002.gguf", absl::StatusCode::kNotFound, "split-00002-of-00002.gguf");
+  expect_error("acme/split-00001-of-00002.gguf", absl::StatusCode::kFailedPrecondition,
+               "split-00002-of-00002.gguf");
   write(base_ / "secret", "GGUF");
   fs::create_symlink(base_ / "secret", root_ / "leak.gguf");
   expect_error("leak.gguf", absl::StatusCode::kPermissionDenied, "outside the model root");
