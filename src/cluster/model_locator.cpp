@@ -255,9 +255,9 @@ absl::StatusOr<std::string> FindModel(const std::vector<std::string>& root_paths
     if (found.ok() || found.status().code() != absl::StatusCode::kNotFound) return found;
   }
   const std::string nearest = NearestWord(name, KnownNames(roots));
-  return NotFound("model '{}': no folder of this name with a config.json below the model roots ({}){}", name,
-                  DescribeRoots(roots),
-                  nearest.empty() ? "" : fmt::format("; nearest name there: '{}'", nearest));
+  return NotFound(
+      "model '{}': no folder of this name with a config.json, and no GGUF file, below the model roots ({}){}",
+      name, DescribeRoots(roots), nearest.empty() ? "" : fmt::format("; nearest name there: '{}'", nearest));
 }
 
 }  // namespace shoal
