@@ -4,6 +4,7 @@
 #include <nlohmann/json.hpp>
 #include <unordered_map>
 #include <unordered_set>
+#include <utility>
 
 #include "base/status.h"
 #include "weights/gguf_reader.h"
@@ -187,6 +188,7 @@ absl::StatusOr<Json> MergesByScore(const GgufKeys& keys, const Vocabulary& vocab
   struct Merge {
     double score;
     size_t left, right;
+    size_t order;  ///< As they were found: by the id of what they make.
   };
   std::vector<Merge> merges;
   for (size_t id = 0; id < vocabulary.tokens.size(); ++id) {
@@ -196,12 +198,13 @@ absl::StatusOr<Json> MergesByScore(const GgufKeys& keys, const Vocabulary& vocab
       const auto left = ids.find(token.substr(0, cut));
       if (left == ids.end()) continue;
       const auto right = ids.find(token.substr(cut));
-      if (right != ids.end()) merges.push_back({(*scores)[id], left->second, right->second});
+      if (right != ids.end()) merges.push_back({(*scores)[id], left->second, right->second, merges.size()});
     }
   }
   // NaN scores would make the order undefined; they sort as the worst.
-  const auto rank = [](const Merge& merge) { return merge.score == merge.score ? -merge.score : 1e300; };
-  std::ranges::stable_sort(merges, {}, rank);
+  std::ranges::sort(merges, {}, [](const Merge& merge) {
+    return std::pair(merge.score == merge.score ? -merge.score : 1e300, merge.order);
+  });
   Json result = Json::array();
   for (const Merge& merge : merges) {
     result.push_back(
