@@ -72,7 +72,7 @@ absl::StatusOr<std::string> CheckedGguf(const fs::path& file, const Root& root) 
   std::error_code error;
   const fs::path folder = fs::canonical(file.parent_path(), error);
   if (error) return NotFound("model file {}: expected a file", file.string());
-  const std::string found = (folder / file.filename()).string();
+  std::string found = (folder / file.filename()).string();
   ASSIGN_OR_RETURN(const std::vector<std::string> parts, GgufFiles(found));
   for (const std::string& part : parts) {
     const fs::path target = fs::canonical(part, error);
