@@ -3,8 +3,11 @@
 #include <cmath>
 #include <optional>
 #include <string>
+#include <utility>
+#include <vector>
 
 #include "base/status.h"
+#include "models/family_moe.h"
 
 namespace shoal {
 namespace {
@@ -96,6 +99,19 @@ absl::StatusOr<MakeMixer> ReadLatentAttention(const ModelConfig& config, const D
   ASSIGN_OR_RETURN(const double factor, ReadYarnScoreFactor(config));
   parts.scale = factor / std::sqrt(static_cast<double>(parts.nope + parts.rope_dim));
   return MakeMixer([parts](int64_t, const std::string& base) { return MlaAt(base + ".self_attn", parts); });
+}
+
+absl::StatusOr<ModelSpec> ReadDeepseekV3(const ModelConfig& config, std::string model_type) {
+  RETURN_IF_ERROR(RefuseUnbuiltFeatures(config));
+  RETURN_IF_ERROR(RefuseWindows(config));
+  RETURN_IF_ERROR(RequireIfPresent(config, "scoring_func", "sigmoid"));
+  RETURN_IF_ERROR(RequireIfPresent(config, "topk_method", "noaux_tc"));
+  ASSIGN_OR_RETURN(const DecoderSizes sizes, ReadDecoderSizes(config));
+  ASSIGN_OR_RETURN(const MakeMixer attention, ReadLatentAttention(config, sizes));
+  ASSIGN_OR_RETURN(const int64_t ffn, config.required_int("intermediate_size"));
+  ASSIGN_OR_RETURN(const ExpertParts experts, ReadDeepseekV3Experts(config, sizes));
+  ASSIGN_OR_RETURN(const std::vector<bool> sparse, ReadLayersAfterDense(config, sizes.layers));
+  return DecoderOf(std::move(model_type), sizes, attention, UsualMoe(sizes, experts, sparse, ffn));
 }
 
 }  // namespace shoal

@@ -1,6 +1,8 @@
 // Latent attention as DeepSeek's configs and checkpoints have it.
 #pragma once
 
+#include <string>
+
 #include "absl/status/statusor.h"
 #include "models/family_parts.h"
 #include "models/spec.h"
@@ -11,5 +13,9 @@ namespace shoal {
 /// Latent attention of every layer: under the hub's names (kv_b_proj, whose heads hold their key matrix
 /// before their value matrix) or MLX's (embed_q and unembed_out, one matrix per head).
 absl::StatusOr<MakeMixer> ReadLatentAttention(const ModelConfig& config, const DecoderSizes& sizes);
+
+/// A whole decoder as DeepSeek-V3's config describes it, for those that took it over under names of their
+/// own.
+absl::StatusOr<ModelSpec> ReadDeepseekV3(const ModelConfig& config, std::string model_type);
 
 }  // namespace shoal

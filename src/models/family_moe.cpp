@@ -41,6 +41,16 @@ absl::StatusOr<ExpertParts> ReadDeepseekExperts(const ModelConfig& config, const
   return parts;
 }
 
+absl::StatusOr<ExpertParts> ReadDeepseekV3Experts(const ModelConfig& config, const DecoderSizes& sizes) {
+  ASSIGN_OR_RETURN(ExpertParts parts, ReadDeepseekExperts(config, sizes));
+  parts.scores = RouteScores::kSigmoid;
+  parts.corrected = true;
+  ASSIGN_OR_RETURN(parts.weighting, ReadWeighting(config));
+  ASSIGN_OR_RETURN(parts.groups, ReadGroups(config, parts));
+  parts.groups.by_top_two = true;
+  return parts;
+}
+
 absl::StatusOr<RouteGroups> ReadGroups(const ModelConfig& config, const ExpertParts& parts) {
   RouteGroups groups;
   ASSIGN_OR_RETURN(groups.count, config.required_int("n_group", {1, parts.experts}));

@@ -42,6 +42,10 @@ absl::StatusOr<ExpertParts> ReadExperts(const ModelConfig& config, const Decoder
 /// wide) and routed_scaling_factor, where absent 1.
 absl::StatusOr<ExpertParts> ReadDeepseekExperts(const ModelConfig& config, const DecoderSizes& sizes);
 
+/// The same with what DeepSeek-V3 added: sigmoid scores, a correction for the choice, and groups (n_group,
+/// topk_group) by their two best.
+absl::StatusOr<ExpertParts> ReadDeepseekV3Experts(const ModelConfig& config, const DecoderSizes& sizes);
+
 /// n_group and topk_group. InvalidArgument where the groups do not divide the experts or hold too few.
 absl::StatusOr<RouteGroups> ReadGroups(const ModelConfig& config, const ExpertParts& parts);
 

@@ -189,6 +189,14 @@ GqaSpec GqaAt(const std::string& base, const DecoderSizes& sizes, const Attentio
   return gqa;
 }
 
+absl::StatusOr<AttentionParts> ReadWindowedAttention(const ModelConfig& config, const DecoderSizes& sizes) {
+  AttentionParts attention;
+  ASSIGN_OR_RETURN(attention.windows, ReadWindows(config, sizes.layers));
+  ASSIGN_OR_RETURN(attention.head_dim, ReadHeadDimOrShare(config, sizes));
+  ASSIGN_OR_RETURN(attention.rope, ReadRope(config, attention.head_dim));
+  return attention;
+}
+
 MakeMixer UsualAttention(const DecoderSizes& sizes, const AttentionParts& parts) {
   return [sizes, parts](int64_t layer, const std::string& base) {
     GqaSpec gqa = GqaAt(base + ".self_attn", sizes, parts);

@@ -95,6 +95,10 @@ GqaSpec GqaAt(const std::string& base, const DecoderSizes& sizes, const Attentio
 using MakeMixer = std::function<MixerSpec(int64_t layer, const std::string& base)>;
 using MakeFeedForward = std::function<FeedForwardSpec(int64_t layer, const std::string& base)>;
 
+/// Windows, head_dim (else the heads' share of the width) and rope: what Mistral and Qwen2 state alike. The
+/// rest is left as it is by default.
+absl::StatusOr<AttentionParts> ReadWindowedAttention(const ModelConfig& config, const DecoderSizes& sizes);
+
 /// GqaAt `<base>.self_attn` with the layer's window; DenseAt `<base>.mlp`.
 MakeMixer UsualAttention(const DecoderSizes& sizes, const AttentionParts& parts);
 MakeFeedForward UsualMlp(const DecoderSizes& sizes, int64_t ffn, bool bias = false);

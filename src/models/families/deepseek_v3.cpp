@@ -1,32 +1,12 @@
 // DeepSeek-V3 and R1. Reference: transformers models/deepseek_v3/modeling_deepseek_v3.py.
-#include <vector>
-
-#include "base/status.h"
 #include "models/family.h"
 #include "models/family_mla.h"
-#include "models/family_moe.h"
 #include "models/family_parts.h"
 
 namespace shoal::families {
 namespace {
 
-absl::StatusOr<ModelSpec> Spec(const ModelConfig& config) {
-  RETURN_IF_ERROR(RefuseUnbuiltFeatures(config));
-  RETURN_IF_ERROR(RefuseWindows(config));
-  RETURN_IF_ERROR(RequireIfPresent(config, "scoring_func", "sigmoid"));
-  RETURN_IF_ERROR(RequireIfPresent(config, "topk_method", "noaux_tc"));
-  ASSIGN_OR_RETURN(const DecoderSizes sizes, ReadDecoderSizes(config));
-  ASSIGN_OR_RETURN(const MakeMixer attention, ReadLatentAttention(config, sizes));
-  ASSIGN_OR_RETURN(const int64_t ffn, config.required_int("intermediate_size"));
-  ASSIGN_OR_RETURN(ExpertParts experts, ReadDeepseekExperts(config, sizes));
-  experts.scores = RouteScores::kSigmoid;
-  experts.corrected = true;
-  ASSIGN_OR_RETURN(experts.weighting, ReadWeighting(config));
-  ASSIGN_OR_RETURN(experts.groups, ReadGroups(config, experts));
-  experts.groups.by_top_two = true;
-  ASSIGN_OR_RETURN(const std::vector<bool> sparse, ReadLayersAfterDense(config, sizes.layers));
-  return DecoderOf("deepseek_v3", sizes, attention, UsualMoe(sizes, experts, sparse, ffn));
-}
+absl::StatusOr<ModelSpec> Spec(const ModelConfig& config) { return ReadDeepseekV3(config, "deepseek_v3"); }
 
 std::string Tiny() {
   return TinyConfig("deepseek_v3",

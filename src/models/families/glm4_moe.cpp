@@ -21,12 +21,7 @@ absl::StatusOr<ModelSpec> Spec(const ModelConfig& config) {
   ASSIGN_OR_RETURN(const bool qk_norm, config.required_bool("use_qk_norm"));
   if (qk_norm) attention.norm = QkNorm::kPerHead;
   ASSIGN_OR_RETURN(const int64_t ffn, config.required_int("intermediate_size"));
-  ASSIGN_OR_RETURN(ExpertParts experts, ReadDeepseekExperts(config, sizes));
-  experts.scores = RouteScores::kSigmoid;
-  experts.corrected = true;
-  ASSIGN_OR_RETURN(experts.weighting, ReadWeighting(config));
-  ASSIGN_OR_RETURN(experts.groups, ReadGroups(config, experts));
-  experts.groups.by_top_two = true;
+  ASSIGN_OR_RETURN(const ExpertParts experts, ReadDeepseekV3Experts(config, sizes));
   ASSIGN_OR_RETURN(const std::vector<bool> sparse, ReadLayersAfterDense(config, sizes.layers));
   return DecoderOf("glm4_moe", sizes, UsualAttention(sizes, attention),
                    UsualMoe(sizes, experts, sparse, ffn));

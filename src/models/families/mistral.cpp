@@ -9,10 +9,7 @@ namespace {
 absl::StatusOr<ModelSpec> Spec(const ModelConfig& config) {
   RETURN_IF_ERROR(RefuseUnbuiltFeatures(config));
   ASSIGN_OR_RETURN(const DecoderSizes sizes, ReadDecoderSizes(config));
-  AttentionParts attention;
-  ASSIGN_OR_RETURN(attention.windows, ReadWindows(config, sizes.layers));
-  ASSIGN_OR_RETURN(attention.head_dim, ReadHeadDimOrShare(config, sizes));
-  ASSIGN_OR_RETURN(attention.rope, ReadRope(config, attention.head_dim));
+  ASSIGN_OR_RETURN(const AttentionParts attention, ReadWindowedAttention(config, sizes));
   ASSIGN_OR_RETURN(const int64_t ffn, config.required_int("intermediate_size"));
   return DecoderOf("mistral", sizes, UsualAttention(sizes, attention), UsualMlp(sizes, ffn));
 }

@@ -13,10 +13,7 @@ namespace {
 absl::StatusOr<ModelSpec> Spec(const ModelConfig& config) {
   RETURN_IF_ERROR(RefuseUnbuiltFeatures(config));
   ASSIGN_OR_RETURN(const DecoderSizes sizes, ReadDecoderSizes(config));
-  AttentionParts attention;
-  ASSIGN_OR_RETURN(attention.windows, ReadWindows(config, sizes.layers));
-  ASSIGN_OR_RETURN(attention.head_dim, ReadHeadDimOrShare(config, sizes));
-  ASSIGN_OR_RETURN(attention.rope, ReadRope(config, attention.head_dim));
+  ASSIGN_OR_RETURN(AttentionParts attention, ReadWindowedAttention(config, sizes));
   ASSIGN_OR_RETURN(const std::optional<bool> qkv_bias, config.optional_bool("qkv_bias"));
   attention.qkv_bias = qkv_bias.value_or(true);  // The key came after the models, which all have biases.
   ASSIGN_OR_RETURN(const int64_t ffn, config.required_int("intermediate_size"));
