@@ -1,6 +1,7 @@
 """Fixtures that run real shoal processes on loopback. Nothing here is mocked."""
 import os
 import re
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -32,6 +33,23 @@ def shoal(request):
     path = request.config.getoption("--shoal").resolve()
     assert path.exists(), f"{path} is not built: ./dev build"
     return path
+
+
+@pytest.fixture(scope="session")
+def run(shoal):
+    """run(words...) -> CompletedProcess with text output; never more than a minute."""
+    def call(*words, timeout_s=60):
+        return subprocess.run([shoal, *map(str, words)], capture_output=True, text=True, timeout=timeout_s, check=False)
+    return call
+
+
+@pytest.fixture(scope="session")
+def succeed(run):
+    def call(*words):
+        done = run(*words)
+        assert done.returncode == 0, f"{done.args}:\n{done.stdout}\n{done.stderr}"
+        return done.stdout
+    return call
 
 
 @pytest.fixture(scope="session")

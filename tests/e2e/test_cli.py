@@ -1,26 +1,8 @@
 """The subcommands that people and scripts run."""
 import json
-import subprocess
 
 import pytest
 import safetensors.numpy
-
-
-@pytest.fixture(scope="session")
-def run(shoal):
-    """run(words...) -> CompletedProcess with text output; never more than a minute."""
-    def call(*words, timeout_s=60):
-        return subprocess.run([shoal, *map(str, words)], capture_output=True, text=True, timeout=timeout_s, check=False)
-    return call
-
-
-@pytest.fixture(scope="session")
-def succeed(run):
-    def call(*words):
-        done = run(*words)
-        assert done.returncode == 0, f"{done.args}:\n{done.stdout}\n{done.stderr}"
-        return done.stdout
-    return call
 
 
 @pytest.fixture(scope="session")

@@ -15,22 +15,6 @@ The capital of Portugal is Lisbon.<|im_end|>
 <|endoftext|>"""
 
 
-@pytest.fixture(scope="session")
-def run(shoal):
-    def call(*words, timeout_s=60):
-        return subprocess.run([shoal, *map(str, words)], capture_output=True, text=True, timeout=timeout_s, check=False)
-    return call
-
-
-@pytest.fixture(scope="session")
-def succeed(run):
-    def call(*words):
-        done = run(*words)
-        assert done.returncode == 0, f"{done.args}:\n{done.stdout}\n{done.stderr}"
-        return done.stdout
-    return call
-
-
 @pytest.fixture()
 def text(tmp_path):
     path = tmp_path / "text.txt"
