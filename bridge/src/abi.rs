@@ -1,11 +1,8 @@
 //! The C ABI of `shoal_bridge.h`, which documents it.
 
-use std::cell::RefCell;
-use std::panic::{catch_unwind, AssertUnwindSafe};
-use std::sync::Once;
-
-use crate::error::{invalid, Fault, Outcome};
+use crate::error::{caught, invalid, Fault, Outcome};
 use crate::grammar::{Compiler, GrammarKind, GrammarMatcher};
+use crate::meter::DEEP_STACK;
 use crate::template::{ChatTemplates, Request};
 use crate::tokenizer::TextTokenizer;
 
@@ -78,38 +75,10 @@ unsafe fn view<'a, T>(data: *const T, size: usize) -> &'a [T] {
     std::slice::from_raw_parts(data, size)
 }
 
-thread_local! {
-    /// Where and why this thread panicked last.
-    static PANIC: RefCell<String> = const { RefCell::new(String::new()) };
-}
-
-/// Panics become `Fault::Internal`: their text is kept for it rather than printed.
-fn keep_panic_texts() {
-    static ONCE: Once = Once::new();
-    ONCE.call_once(|| {
-        std::panic::set_hook(Box::new(|info| {
-            let text = info.to_string();
-            let _ = PANIC.try_with(|cell| cell.replace(text));
-        }));
-    });
-}
-
-/// Runs `body`; a panic becomes an error.
-fn caught<T>(body: impl FnOnce() -> Outcome<T>) -> Outcome<T> {
-    keep_panic_texts();
-    catch_unwind(AssertUnwindSafe(body)).unwrap_or_else(|_| {
-        let text = PANIC.with(|cell| cell.take()).replace('\n', " ");
-        Err(Fault::Internal(format!("the text bridge failed: {text}")))
-    })
-}
-
-/// Runs `body` on a thread of its own with a stack that no input of the sizes allowed can exhaust: the compilers of
-/// templates and grammars recurse as deeply as their input nests, and a stack that ends takes the process with it.
-/// Only what is touched costs memory; the thread costs some ten microseconds.
+/// Runs `body` on a thread of its own with a deep stack; the thread costs some ten microseconds.
 fn deep<T: Send>(body: impl FnOnce() -> Outcome<T> + Send) -> Outcome<T> {
-    const STACK: usize = 1 << 28;
     std::thread::scope(|scope| {
-        let thread = std::thread::Builder::new().stack_size(STACK).spawn_scoped(scope, || caught(body));
+        let thread = std::thread::Builder::new().stack_size(DEEP_STACK).spawn_scoped(scope, || caught(body));
         match thread.map(|t| t.join()) {
             Ok(Ok(outcome)) => outcome,
             Ok(Err(_)) => Err(Fault::Internal("the text bridge failed: a thread died".into())),
@@ -247,7 +216,7 @@ pub unsafe extern "C" fn shoal_template_new(
 ) -> i32 {
     guard(error, || {
         let (jinja, config) = (jinja.text("chat_template.jinja")?, config.text("tokenizer_config.json")?);
-        let templates = deep(|| ChatTemplates::new(jinja, config))?;
+        let templates = ChatTemplates::new(jinja, config)?;
         out.write(Box::into_raw(Box::new(templates)));
         Ok(())
     })
@@ -269,14 +238,14 @@ pub unsafe extern "C" fn shoal_template_render(
 ) -> i32 {
     guard(error, || {
         let request = Request {
-            messages: request.messages.text("messages")?,
-            tools: request.tools.text("tools")?,
-            kwargs: request.kwargs.text("chat_template_kwargs")?,
+            messages: request.messages.text("messages")?.into(),
+            tools: request.tools.text("tools")?.into(),
+            kwargs: request.kwargs.text("chat_template_kwargs")?.into(),
             add_generation_prompt: request.add_generation_prompt,
             continue_final_message: request.continue_final_message,
             local_seconds: request.local_seconds,
         };
-        let text = deep(|| templates.render(&request))?;
+        let text = templates.render(request)?;
         out.write(Bytes::from_vec(text.into_bytes()));
         Ok(())
     })

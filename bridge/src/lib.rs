@@ -1,11 +1,13 @@
 //! Text for shoal: Hugging Face tokenizers, chat templates and constrained decoding behind a C ABI
-//! (`shoal_bridge.h`). Nothing here keeps global state but the panic hook; nothing here reads a file, a clock or the
+//! (`shoal_bridge.h`). Nothing here keeps global state but the panic hook and the
+//! allocator, which counts what a thread holds where that is bounded; nothing here reads a file, a clock or the
 //! environment.
 
 mod abi;
 mod error;
 mod grammar;
 mod jinja_source;
+mod meter;
 mod python;
 mod template;
 mod tokenizer;

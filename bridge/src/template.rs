@@ -4,17 +4,24 @@
 //! numbers and nested values in Rust's way; `%` formats no strings; integers end at 128 bits.
 
 use std::cell::Cell;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::Arc;
 
 use chrono::format::{Item, StrftimeItems};
 use minijinja::value::ValueKind;
 use minijinja::{AutoEscape, Environment, Error, ErrorKind, Value};
 use serde_json::{Map, Value as Json};
 
-use crate::error::{invalid, Fault, Outcome};
+use crate::error::{caught, invalid, Fault, Outcome};
+use crate::meter::{within, Bounded};
 use crate::{jinja_source, python};
 
 /// Instructions one rendering may take: under a second. A conversation of 10,000 messages takes some millions.
 const FUEL: u64 = 20_000_000;
+/// Bytes of heap that one rendering may hold, and as many more for every byte of its request: a conversation is held
+/// several times over, as text, as JSON and as values.
+const HEAP: usize = 256 << 20;
+const HEAP_PER_BYTE: usize = 64;
 /// The largest template known has 17 KB.
 const MAX_TEMPLATE_BYTES: usize = 1 << 16;
 const CONTINUE_TAG: &str = "CONTINUE_FINAL_MESSAGE_TAG ";
@@ -30,16 +37,23 @@ thread_local! {
 }
 
 /// All that a rendering depends on; JSON texts, empty where absent.
-pub struct Request<'a> {
-    pub messages: &'a str,
-    pub tools: &'a str,
-    pub kwargs: &'a str,
+pub struct Request {
+    pub messages: String,
+    pub tools: String,
+    pub kwargs: String,
     pub add_generation_prompt: bool,
     pub continue_final_message: bool,
     pub local_seconds: i64,
 }
 
+/// The templates of a model. They come from elsewhere: what they take in time and memory is bounded.
 pub struct ChatTemplates {
+    compiled: Arc<Compiled>,
+    /// A rendering asked for too much memory, and its thread rests with what it had: there is no second one.
+    exceeded: AtomicBool,
+}
+
+struct Compiled {
     environment: Environment<'static>,
     special_tokens: Map<String, Json>,
     /// Name and source as the file has it.
@@ -61,6 +75,49 @@ impl std::error::Error for Raised {}
 impl ChatTemplates {
     /// `jinja`: chat_template.jinja, which wins, or empty; `config`: tokenizer_config.json, or empty.
     pub fn new(jinja: &str, config: &str) -> Outcome<Self> {
+        let (jinja, config) = (jinja.to_string(), config.to_string());
+        match bounded(jinja.len() + config.len(), move || Compiled::new(&jinja, &config))? {
+            Bounded::Done(compiled) => {
+                Ok(ChatTemplates { compiled: Arc::new(compiled), exceeded: AtomicBool::new(false) })
+            }
+            Bounded::Exceeded => Err(too_much()),
+        }
+    }
+
+    pub fn render(&self, request: Request) -> Outcome<String> {
+        if self.exceeded.load(Ordering::Relaxed) {
+            return Err(too_much());
+        }
+        let compiled = self.compiled.clone();
+        let size = request.messages.len() + request.tools.len() + request.kwargs.len();
+        match bounded(size, move || compiled.render(&request))? {
+            Bounded::Done(text) => Ok(text),
+            Bounded::Exceeded => {
+                self.exceeded.store(true, Ordering::Relaxed);
+                Err(too_much())
+            }
+        }
+    }
+}
+
+/// Runs `body` with the memory that an input of `size` bytes may take.
+fn bounded<T: Send + 'static>(
+    size: usize,
+    body: impl FnOnce() -> Outcome<T> + Send + 'static,
+) -> Outcome<Bounded<T>> {
+    match within(HEAP.saturating_add(size.saturating_mul(HEAP_PER_BYTE)), || caught(body)) {
+        Ok(Bounded::Done(outcome)) => outcome.map(Bounded::Done),
+        Ok(Bounded::Exceeded) => Ok(Bounded::Exceeded),
+        Err(e) => Err(Fault::Internal(format!("the text bridge failed: no thread for a template: {e}"))),
+    }
+}
+
+fn too_much() -> Fault {
+    invalid!("chat template: it asked for more than {} MiB of memory and is not used again", HEAP >> 20)
+}
+
+impl Compiled {
+    fn new(jinja: &str, config: &str) -> Outcome<Self> {
         let config: Json = match config {
             "" => Json::Object(Map::new()),
             text => serde_json::from_str(text).map_err(|e| invalid!("tokenizer_config.json: {e}"))?,
@@ -81,16 +138,16 @@ impl ChatTemplates {
                 .add_template_owned(name.clone(), jinja_source::prepare(source))
                 .map_err(|e| describe(&e))?;
         }
-        Ok(ChatTemplates { environment, special_tokens: special_tokens(&config)?, sources })
+        Ok(Compiled { environment, special_tokens: special_tokens(&config)?, sources })
     }
 
-    pub fn render(&self, request: &Request) -> Outcome<String> {
-        let mut messages = parse_messages(request.messages)?;
-        let tools = match parse("tools", request.tools)? {
+    fn render(&self, request: &Request) -> Outcome<String> {
+        let mut messages = parse_messages(&request.messages)?;
+        let tools = match parse("tools", &request.tools)? {
             tools @ (Json::Null | Json::Array(_)) => tools,
             _ => return Err(invalid!("tools: expected a list")),
         };
-        let kwargs = match parse("chat_template_kwargs", request.kwargs)? {
+        let kwargs = match parse("chat_template_kwargs", &request.kwargs)? {
             Json::Null => Map::new(),
             Json::Object(map) => map,
             _ => return Err(invalid!("chat_template_kwargs: expected an object")),

@@ -26,8 +26,9 @@ struct ChatRequest {
   std::optional<int64_t> local_seconds = std::nullopt;
 };
 
-/// Immutable; `render` may be called by many threads at once. The template is trusted as the model's folder
-/// is: its time is bounded, its memory is not.
+/// Immutable; `render` may be called by many threads at once. The template comes from elsewhere: its
+/// time is bounded, and its memory, by 256 MiB and 64 bytes for every byte of the request. One that asks for
+/// more is refused from then on; what it had taken stays taken.
 class ChatTemplate {
  public:
   /// From chat_template.jinja of a model folder, else from `chat_template` of its tokenizer_config.json,

@@ -13,6 +13,7 @@ namespace shoal {
 namespace {
 
 using absl::StatusCode;
+using testing::AnyOf;
 using testing::HasSubstr;
 using testing::StartsWith;
 
@@ -112,6 +113,34 @@ TEST(ChatTemplate, EndlessAndDeepTemplatesEnd) {
   EXPECT_EQ(
       Rendered(ChatTemplate::FromText("{{ " + std::string(60'000, '-') + "1 }}", ""), {.messages = kHi}),
       "1");
+}
+
+TEST(ChatTemplate, WhatWouldFillTheMemoryEndsAndIsNotTriedAgain) {
+  const std::string doubled =
+      "{% set ns = namespace(x='12345678') %}{% if messages %}{% for a in range(60) %}{% set ns.x = ns.x ~ "
+      "ns.x %}"
+      "{% endfor %}{% endif %}{{ ns.x }}";
+  const std::string repeated = "{% if messages %}{{ 'x' * 99999999999 }}{% endif %}ok";
+  const std::string listed =
+      "{% set ns = namespace(x=[1, 2]) %}{% if messages %}{% for a in range(60) %}{% set ns.x = ns.x + ns.x "
+      "%}"
+      "{% endfor %}{{ ns.x | list | length }}{% endif %}ok";
+  for (const std::string& source : {doubled, repeated, listed}) {
+    const auto chat_template = ChatTemplate::FromText(source, "");
+    EXPECT_THAT(Rendered(chat_template, {.messages = "[]"}), AnyOf("ok", "12345678")) << source;
+    const std::string refusal = Rendered(chat_template, {.messages = kHi});
+    EXPECT_THAT(refusal, StartsWith("INVALID_ARGUMENT: chat template")) << source;
+    if (refusal.find("asked for more than 256 MiB") != std::string::npos) {
+      EXPECT_EQ(Rendered(chat_template, {.messages = "[]"}), refusal) << source;
+    }
+  }
+  EXPECT_THAT(Rendered(ChatTemplate::FromText(doubled, ""), {.messages = kHi}),
+              HasSubstr("asked for more than 256 MiB of memory and is not used again"));
+  // What is large because the conversation is stays allowed.
+  const std::string long_text(24 << 20, 'x');
+  EXPECT_EQ(Rendered(ChatTemplate::FromText("{{ messages[0].content }}", ""),
+                     {.messages = R"([{"role": "user", "content": ")" + long_text + R"("}])"}),
+            long_text);
 }
 
 TEST(ChatTemplate, SaysWhichPartOfARequestIsWrong) {
