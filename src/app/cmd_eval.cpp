@@ -1,10 +1,9 @@
-#include <fstream>
 #include <nlohmann/json.hpp>
-#include <sstream>
 
 #include "app/command.h"
 #include "app/model_text.h"
 #include "app/progress.h"
+#include "base/file.h"
 #include "base/status.h"
 #include "exec/evaluation.h"
 
@@ -23,13 +22,8 @@ struct EvalFlags {
   PlacementFlags placement;
 };
 
-absl::StatusOr<std::string> ReadText(const std::string& path) {
-  std::ifstream file(path, std::ios::binary);
-  if (!file) return NotFound("{}: cannot be read", path);
-  std::stringstream text;
-  text << file.rdbuf();
-  return text.str();
-}
+/// A text longer than this would take days.
+constexpr int64_t kTextBytesMax = 256 << 20;
 
 /// A model ready for steps, alone or on the nodes of a placement, in this process.
 struct Running {
@@ -77,7 +71,7 @@ void Print(const EvalFlags& flags, const Evaluation& result) {
 }
 
 absl::Status Eval(const EvalFlags& flags) {
-  ASSIGN_OR_RETURN(const std::string text, ReadText(flags.text));
+  ASSIGN_OR_RETURN(const std::string text, ReadTextFile(flags.text, kTextBytesMax));
   ASSIGN_OR_RETURN(const OpenedModel model, OpenModel(flags.model));
   ASSIGN_OR_RETURN(const Tokenizer tokenizer, LoadTokenizer(*model.checkpoint));
   ASSIGN_OR_RETURN(std::vector<int32_t> ids,

@@ -1,9 +1,8 @@
-#include <fstream>
 #include <nlohmann/json.hpp>
-#include <sstream>
 
 #include "app/command.h"
 #include "app/progress.h"
+#include "base/file.h"
 #include "base/status.h"
 #include "exec/logits_probe.h"
 #include "kv/block_pool.h"
@@ -24,11 +23,9 @@ struct LogitsFlags {
 };
 
 absl::StatusOr<ProbeRequest> ReadRequest(const std::string& path) {
-  std::ifstream file(path);
-  if (!file) return NotFound("{}: cannot be read", path);
-  std::stringstream text;
-  text << file.rdbuf();
-  const nlohmann::json json = nlohmann::json::parse(text.str(), nullptr, false);
+  constexpr int64_t kBytesMax = 64 << 20;
+  ASSIGN_OR_RETURN(const std::string text, ReadTextFile(path, kBytesMax));
+  const nlohmann::json json = nlohmann::json::parse(text, nullptr, false);
   if (!json.is_object())
     return InvalidArgument("{}: expected a JSON object {{\"ids\": [..], \"greedy\": 24}}", path);
   ProbeRequest request;

@@ -1,8 +1,6 @@
-#include <fstream>
-#include <sstream>
-
 #include "app/command.h"
 #include "app/progress.h"
+#include "base/file.h"
 #include "base/log.h"
 #include "base/status.h"
 #include "base/text.h"
@@ -23,16 +21,15 @@ struct SynthFlags {
   std::string shard = "4GiB";
 };
 
+/// More than any config.json has.
+constexpr int64_t kConfigBytesMax = 16 << 20;
+
 absl::Status Synth(const SynthFlags& flags) {
   SynthOptions options;
   if (!flags.shape.empty()) {
     ASSIGN_OR_RETURN(options.config_json, SynthPreset(flags.shape));
   } else {
-    std::ifstream file(flags.config);
-    if (!file) return NotFound("{}: cannot be read", flags.config);
-    std::stringstream text;
-    text << file.rdbuf();
-    options.config_json = text.str();
+    ASSIGN_OR_RETURN(options.config_json, ReadTextFile(flags.config, kConfigBytesMax));
   }
   options.out = flags.out;
   if (flags.layers > 0) options.layers = flags.layers;

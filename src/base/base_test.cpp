@@ -1,7 +1,11 @@
 #include <gtest/gtest.h>
 
+#include <filesystem>
+#include <fstream>
+
 #include "base/check.h"
 #include "base/clock.h"
+#include "base/file.h"
 #include "base/ids.h"
 #include "base/random.h"
 #include "base/range.h"
@@ -19,6 +23,20 @@ TEST(Status, MessageKeepsItsFormatArguments) {
 }
 
 TEST(Check, PrintsBothOperands) { EXPECT_DEATH(SHOAL_CHECK_EQ(1 + 1, 3), "1 \\+ 1 == 3 \\(2 vs 3\\)"); }
+
+TEST(File, IsReadWholeUpToABound) {
+  const std::string path = testing::TempDir() + "/base_test_file";
+  const std::string text(3 << 20, 'x');
+  std::ofstream(path) << text;
+  EXPECT_EQ(*ReadTextFile(path, 3 << 20), text);
+  EXPECT_EQ(ToString(ReadTextFile(path, 4096).status()),
+            "INVALID_ARGUMENT: " + path + ": expected at most 4.0 KiB, found more");
+  EXPECT_EQ(ToString(ReadTextFile("/dev/zero", 4096).status()),
+            "INVALID_ARGUMENT: /dev/zero: expected at most 4.0 KiB, found more");
+  EXPECT_EQ(ReadTextFile(path + "x", 4096).status().code(), absl::StatusCode::kNotFound);
+  EXPECT_EQ(ReadTextFile(testing::TempDir(), 4096).status().code(), absl::StatusCode::kInvalidArgument);
+  std::filesystem::remove(path);
+}
 
 TEST(Text, ParsesSizesWithUnitsAndRefusesOthers) {
   EXPECT_EQ(*ParseBytes("8GiB"), int64_t{8} << 30);

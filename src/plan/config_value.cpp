@@ -1,7 +1,6 @@
 #include "plan/config_value.h"
 
 #include <algorithm>
-#include <fstream>
 #include <utility>
 
 #include "base/text.h"
@@ -31,19 +30,6 @@ std::string ConfigValue::describe() const {
       return "a map";
   }
   return "an unknown kind";
-}
-
-absl::StatusOr<std::string> ReadTextFile(const std::string& path, int64_t bytes_max) {
-  std::ifstream file(path, std::ios::binary);
-  if (!file) return NotFound("{}: cannot be opened for reading", path);
-  std::string text(static_cast<size_t>(bytes_max) + 1, '\0');
-  file.read(text.data(), bytes_max + 1);
-  if (file.bad()) return NotFound("{}: cannot be read (is it a folder?)", path);
-  text.resize(static_cast<size_t>(file.gcount()));
-  if (static_cast<int64_t>(text.size()) > bytes_max) {
-    return InvalidArgument("{}: longer than {}", path, FormatBytes(bytes_max));
-  }
-  return text;
 }
 
 absl::Status ConfigPlace::error(std::string_view text) const {

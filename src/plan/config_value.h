@@ -42,9 +42,6 @@ struct ConfigLimits {
 absl::StatusOr<ConfigValue> ParseJsonConfig(std::string_view text, const ConfigLimits& limits);
 absl::StatusOr<ConfigValue> ParseYamlConfig(std::string_view text, const ConfigLimits& limits);
 
-/// The whole file, or NotFound. InvalidArgument above `bytes_max`.
-absl::StatusOr<std::string> ReadTextFile(const std::string& path, int64_t bytes_max);
-
 /// A value and the way to it: "devices[1].capabilities". Does not own the value.
 class ConfigPlace {
  public:

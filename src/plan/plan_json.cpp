@@ -4,6 +4,7 @@
 #include <nlohmann/json.hpp>
 #include <utility>
 
+#include "base/file.h"
 #include "base/text.h"
 #include "plan/config_value.h"
 #include "plan/id_list.h"

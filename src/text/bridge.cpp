@@ -1,10 +1,5 @@
 #include "text/bridge.h"
 
-#include <cerrno>
-#include <cstring>
-#include <fstream>
-#include <iterator>
-
 namespace shoal::bridge {
 
 std::string Take(ShoalBytes bytes) {
@@ -26,18 +21,6 @@ absl::Status Result(int32_t code, ShoalBytes error) {
     default:
       return Internal("{}", text);
   }
-}
-
-absl::StatusOr<std::string> ReadFile(const std::filesystem::path& path) {
-  std::error_code ignored;
-  if (!std::filesystem::exists(path, ignored)) return NotFound("{}: no such file", path.string());
-  errno = 0;
-  std::ifstream file(path, std::ios::binary);
-  std::string text((std::istreambuf_iterator<char>(file)), std::istreambuf_iterator<char>());
-  if (!file.is_open() || file.bad()) {
-    return InvalidArgument("{}: cannot be read: {}", path.string(), std::strerror(errno));
-  }
-  return text;
 }
 
 }  // namespace shoal::bridge

@@ -2,7 +2,6 @@
 // .cpp files only, so that nobody else sees the C ABI.
 #pragma once
 
-#include <filesystem>
 #include <string>
 #include <string_view>
 
@@ -20,8 +19,5 @@ std::string Take(ShoalBytes bytes);
 /// The Status of a call that returned `code`; frees `error`. A template's own refusal is FailedPrecondition,
 /// a missing part NotFound, other bad input InvalidArgument.
 absl::Status Result(int32_t code, ShoalBytes error);
-
-/// The whole file. NotFound where there is none.
-absl::StatusOr<std::string> ReadFile(const std::filesystem::path& path);
 
 }  // namespace shoal::bridge

@@ -3,14 +3,18 @@
 #include <ctime>
 
 #include "base/clock.h"
+#include "base/file.h"
 #include "text/bridge.h"
 
 namespace shoal {
 namespace {
 
+/// A tokenizer_config.json may list all added tokens: some MB.
+constexpr int64_t kFileBytesMax = 64 << 20;
+
 /// The file's text, or nothing where there is no file.
 absl::StatusOr<std::string> ReadIfThere(const std::filesystem::path& path) {
-  auto text = bridge::ReadFile(path);
+  auto text = ReadTextFile(path, kFileBytesMax);
   if (absl::IsNotFound(text.status())) return std::string();
   return text;
 }

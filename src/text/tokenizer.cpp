@@ -1,8 +1,15 @@
 #include "text/tokenizer.h"
 
+#include "base/file.h"
 #include "text/bridge.h"
 
 namespace shoal {
+namespace {
+
+/// The largest known, Gemma's, has 33 MB.
+constexpr int64_t kTokenizerBytesMax = 256 << 20;
+
+}  // namespace
 
 void Tokenizer::Free::operator()(ShoalTokenizer* tokenizer) const { shoal_tokenizer_free(tokenizer); }
 
@@ -11,7 +18,7 @@ Tokenizer::Tokenizer(ShoalTokenizer* handle)
 
 absl::StatusOr<Tokenizer> Tokenizer::Load(const std::filesystem::path& folder) {
   const std::filesystem::path path = folder / "tokenizer.json";
-  auto json = bridge::ReadFile(path);
+  auto json = ReadTextFile(path, kTokenizerBytesMax);
   if (absl::IsNotFound(json.status())) {
     return NotFound("{}: no such file; a model folder needs the tokenizer.json of Hugging Face's tokenizers",
                     path.string());

@@ -215,6 +215,10 @@ absl::Status Checkpoint::add_file(const std::string& name) {
 absl::Status Checkpoint::read_index(const std::string& path) {
   ASSIGN_OR_RETURN(const MappedFile file, MappedFile::Open(path));
   const std::string_view text(reinterpret_cast<const char*>(file.bytes().data()), file.bytes().size());
+  if (static_cast<int64_t>(text.size()) > kSafetensorsHeaderMax) {
+    return InvalidArgument("checkpoint: {}: expected at most {} bytes, found {}", path, kSafetensorsHeaderMax,
+                           text.size());
+  }
   using WeightMap = std::map<std::string, std::string>;
   ASSIGN_OR_RETURN(const WeightMap weight_map, ParseWeightMap(text, path));
   std::map<std::string, int> files;  // Shard -> its index, in the order of names.

@@ -25,6 +25,9 @@ namespace {
 
 using Json = nlohmann::json;
 
+/// Parsed it takes several times as much; one with quantization settings for every tensor has some MB.
+constexpr size_t kConfigBytesMax = 16 << 20;
+
 absl::StatusOr<int64_t> IntFrom(const Json& value, const std::string& where, Bounds<int64_t> bounds) {
   const bool fits =
       value.is_number_integer() &&
@@ -61,6 +64,9 @@ absl::StatusOr<T> Required(absl::StatusOr<std::optional<T>> value, const ModelCo
 }  // namespace
 
 absl::StatusOr<ModelConfig> ModelConfig::Parse(std::string_view text, std::string file) {
+  if (text.size() > kConfigBytesMax) {
+    return InvalidArgument("{}: expected at most {} bytes, found {}", file, kConfigBytesMax, text.size());
+  }
   auto root = std::make_shared<Json>();
   RETURN_IF_ERROR(ParseStrictJson(text, file, root.get()));
   if (!root->is_object())

@@ -78,6 +78,12 @@ TEST(ModelConfig, TextThatIsNotOneStrictObjectIsRefused) {
   }
 }
 
+TEST(ModelConfig, ATextThatWouldTakeAllMemoryIsRefusedUnparsed) {
+  const std::string text = R"({"a": ")" + std::string(16 << 20, 'x') + R"("})";
+  EXPECT_THAT(Message(ModelConfig::Parse(text, "config.json").status()),
+              HasSubstr("expected at most 16777216 bytes, found 16777225"));
+}
+
 TEST(ModelConfig, LayoutAndKeyOrderDoNotChangeTheCanonicalText) {
   EXPECT_EQ(Config(R"({"b": [1, 2], "a": {"y": 1, "x": null}})").canonical(),
             Config("{ \"a\":{\"x\":null,\"y\":1},\n\"b\":[1,2] }").canonical());

@@ -1,0 +1,36 @@
+#include "base/file.h"
+
+#include <algorithm>
+#include <cerrno>
+#include <cstring>
+#include <filesystem>
+#include <fstream>
+
+#include "base/status.h"
+#include "base/text.h"
+
+namespace shoal {
+
+absl::StatusOr<std::string> ReadTextFile(const std::string& path, int64_t bytes_max) {
+  constexpr int64_t kPiece = 1 << 20;
+  std::error_code ignored;
+  if (!std::filesystem::exists(path, ignored)) return NotFound("{}: no such file", path);
+  errno = 0;
+  std::ifstream file(path, std::ios::binary);
+  std::string text;
+  while (file && static_cast<int64_t>(text.size()) <= bytes_max) {
+    const size_t before = text.size();
+    text.resize(before + static_cast<size_t>(std::min(kPiece, bytes_max + 1 - static_cast<int64_t>(before))));
+    file.read(text.data() + before, static_cast<std::streamsize>(text.size() - before));
+    text.resize(before + static_cast<size_t>(file.gcount()));
+  }
+  if (!file.is_open() || file.bad()) {
+    return InvalidArgument("{}: cannot be read: {}", path, std::strerror(errno));
+  }
+  if (static_cast<int64_t>(text.size()) > bytes_max) {
+    return InvalidArgument("{}: expected at most {}, found more", path, FormatBytes(bytes_max));
+  }
+  return text;
+}
+
+}  // namespace shoal
