@@ -1,24 +1,28 @@
 #!/usr/bin/env python3
-"""Puts what the tests of the families print into the table of docs/models.md.
+"""Puts what the tests of the families and of the placements print into the tables of docs/models.md.
 
-    build/release/bin/models_test --gtest_filter='*MatchesTheReference' | tools/goldens/models_table.py
+    ./dev test && tools/goldens/models_table.py < build/release/Testing/Temporary/LastTest.log
+
+or the output of models_test --gtest_filter='*MatchesTheReference' and placement_test, one behind the other.
 """
 
 import pathlib
 import re
 import sys
 
-PAGE = pathlib.Path(__file__).resolve().parents[2] / "docs" / "models.md"
-BEGIN, END = "<!-- table: begin -->", "<!-- table: end -->"
-LINE = re.compile(
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+PAGE = ROOT / "docs" / "models.md"
+GOLDEN = re.compile(
     r"^(\w+)/(\S+) (f32|default): +max (\S+), mean KL (\S+), top-1 (\S+), greedy (\w+), routing (\S+); "
     r"long: max (\S+), mean KL (\S+), top-1 (\S+), greedy (\w+)$")
+PLACED = re.compile(r"^placed (\w+) (\w+): the same bits on (\d+) placements in (\d+) ways$")
 
 
-def rows(lines):
+def goldens(lines):
+    """The rows of the table of goldens."""
     found = {}
     for line in lines:
-        match = LINE.match(line.strip())
+        match = GOLDEN.match(line)
         if not match:
             continue
         family, case, mode = match.group(1, 2, 3)
@@ -33,16 +37,45 @@ def rows(lines):
                f"{usual[4]:.3f}")
 
 
+def code_lines(family):
+    """Lines of the family's file that are neither empty nor comment."""
+    text = (ROOT / "src/models/families" / f"{family}.cpp").read_text()
+    return sum(1 for line in text.splitlines() if line.strip() and not line.strip().startswith("//"))
+
+
+def placements(lines):
+    """The rows of the table of placements: per family its lines of code, models, placements and runs."""
+    found = {}
+    for line in lines:
+        match = PLACED.match(line)
+        if match:
+            found.setdefault(match.group(1), {})[match.group(2)] = (int(match.group(3)), int(match.group(4)))
+    for family, models in sorted(found.items()):
+        yield (family, code_lines(family), len(models), min(count for count, _ in models.values()),
+               sum(ways for _, ways in models.values()))
+
+
+def put(page, name, head, rows):
+    """`page` with the table between its marks made anew; as it is where there are no rows."""
+    rows = list(rows)
+    if not rows:
+        return page
+    table = ["| " + " | ".join(map(str, row)) + " |" for row in [head, ["---"] * len(head), *rows]]
+    begin, end = f"<!-- {name}: begin -->", f"<!-- {name}: end -->"
+    before, rest = page.split(begin)
+    return before + begin + "\n\n" + "\n".join(table) + "\n\n" + end + rest.split(end)[1]
+
+
 def main():
-    table = ["| family | case | f32: max abs | f32: mean KL | int8: max abs | int8: mean KL | int8: top-1 | int8: routing |",
-             "| --- | --- | --- | --- | --- | --- | --- | --- |"]
-    table += ["| " + " | ".join(row) + " |" for row in rows(sys.stdin)]
-    if len(table) == 2:
-        sys.exit("no line of a golden in the input")
-    page = PAGE.read_text()
-    head, rest = page.split(BEGIN)
-    tail = rest.split(END)[1]
-    PAGE.write_text(head + BEGIN + "\n\n" + "\n".join(table) + "\n\n" + END + tail)
+    lines = [line.strip() for line in sys.stdin]
+    old = PAGE.read_text()
+    page = put(old, "table", ["family", "case", "f32: max abs", "f32: mean KL", "int8: max abs", "int8: mean KL",
+                              "int8: top-1", "int8: routing"], goldens(lines))
+    page = put(page, "placements", ["family", "lines of code", "models", "placements of each", "runs"],
+               placements(lines))
+    if not any(GOLDEN.match(line) or PLACED.match(line) for line in lines):
+        sys.exit("no line of a golden or of a placement in the input")
+    PAGE.write_text(page)
 
 
 if __name__ == "__main__":
