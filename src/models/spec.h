@@ -28,6 +28,7 @@ struct WeightSource {
   /// Rows of the stored matrix [stored_rows, K] that are the weight (fused projections). Empty: all of them.
   Range rows;
   int64_t stored_rows = 0;
+  int64_t row_step = 1;  ///< Of `rows`, the first and each row_step-th after it (matrices that take turns).
   /// Spread over a stored tensor of another shape (transposed, every other row): element (n, k) of the weight
   /// is stored value offset + n * row_step + k * col_step. Only of plain tensors.
   struct Spread {

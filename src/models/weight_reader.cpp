@@ -60,11 +60,15 @@ absl::StatusOr<WeightReader> WeightReader::Create(const Checkpoint& checkpoint, 
 absl::StatusOr<StoredWeight> WeightReader::find(const WeightRef& ref) const {
   const WeightSource& source = ChooseSource(*checkpoint_, ref);
   const int64_t stored_rows = StoredRows(ref, source);
-  StoredWeight weight{
-      .source = &source, .rows = Rows(ref), .cols = Cols(ref), .first_row = source.rows.begin};
+  StoredWeight weight{.source = &source,
+                      .rows = Rows(ref),
+                      .cols = Cols(ref),
+                      .first_row = source.rows.begin,
+                      .row_every = source.row_step};
   weight.is_vector = ref.shape.size() == 1;
   if (source.spread) return find_spread(std::move(weight));
-  SHOAL_CHECK(source.rows.empty() || (source.rows.size() == weight.rows && source.rows.end <= stored_rows));
+  SHOAL_CHECK(source.rows.empty() || (source.rows.size() == (weight.rows - 1) * source.row_step + 1 &&
+                                      source.rows.end <= stored_rows));
 
   if (ref.shape.size() == 2 && source.suffix == "weight" && IsQuantized(*checkpoint_, source.base)) {
     const MatrixShape shape{
@@ -142,6 +146,7 @@ absl::StatusOr<PackedStore::Place> WeightReader::place(const StoredWeight& weigh
   std::string name = source.name();
   if (source.stack > 0) name += fmt::format("[{}]", source.index);
   if (!source.rows.empty()) name += fmt::format("[{}:{}]", source.rows.begin, source.rows.end);
+  if (source.row_step > 1) name += fmt::format("[::{}]", source.row_step);
   if (source.spread)
     name += fmt::format("[{}+{}+{}]", source.spread->offset, weight.row_step, weight.col_step);
   return store_->place(name, weight.format, weight.rows, weight.cols, batch);
@@ -204,19 +209,17 @@ absl::Status WeightReader::pack_tiles(const StoredWeight& weight, Range tiles, i
   }
   const int64_t row_bytes = std::max<int64_t>(1, weight.stored_bytes() / weight.rows);
   const int64_t slab_rows = std::max<int64_t>(1, slab_bytes / row_bytes / kTileRows) * kTileRows;
-  const auto slab_from = [&](int64_t row) {
-    return Range{weight.first_row + row, weight.first_row + std::min(rows.end, row + slab_rows)};
-  };
-  const auto read_ahead = [&](Range source) {
-    if (source.empty()) return;
-    for_sources(weight, source, [&](const std::byte* data, int64_t n) { checkpoint_->will_need(data, n); });
+  const auto slab_from = [&](int64_t row) { return Range{row, std::min(rows.end, row + slab_rows)}; };
+  const auto read_ahead = [&](Range slab) {
+    if (slab.empty()) return;
+    for_sources(weight, slab, [&](const std::byte* data, int64_t n) { checkpoint_->will_need(data, n); });
   };
   read_ahead(slab_from(rows.begin));
   for (int64_t row = rows.begin; row < rows.end; row += slab_rows) {
     read_ahead(slab_from(row + slab_rows));
-    const Range source = slab_from(row);
-    RETURN_IF_ERROR(pack_rows(weight, row, source, packed));
-    for_sources(weight, source, [&](const std::byte* data, int64_t n) { checkpoint_->drop(data, n); });
+    const Range slab = slab_from(row);
+    RETURN_IF_ERROR(pack_rows(weight, slab, packed));
+    for_sources(weight, slab, [&](const std::byte* data, int64_t n) { checkpoint_->drop(data, n); });
   }
   return absl::OkStatus();
 }
@@ -231,42 +234,49 @@ absl::Status WeightReader::decode(const StoredWeight& weight, const std::vector<
       weight.source->name(), checkpoint_->folder(), decoded.bad_row(), DTypeName(weight.format.dtype));
 }
 
-absl::Status WeightReader::pack_rows(const StoredWeight& weight, int64_t row, Range source,
-                                     PackedMatrix& packed) const {
+absl::Status WeightReader::pack_rows(const StoredWeight& weight, Range rows, PackedMatrix& packed) const {
   if (weight.blocks.type != BlockType::kNone) {
     // A tile at a time: what is decoded stays in the core's cache until it is packed.
     DecodedRows decoded;
-    std::vector<int64_t> rows;
-    for (int64_t begin = source.begin; begin < source.end; begin += kTileRows) {
-      rows.clear();
-      for (int64_t r = begin; r < std::min(source.end, begin + kTileRows); ++r)
-        rows.push_back(weight.stored_row(r));
-      RETURN_IF_ERROR(decode(weight, rows, decoded));
-      const int64_t to = row + begin - source.begin;
-      const Range all{0, std::ssize(rows)};
+    std::vector<int64_t> stored;
+    for (int64_t begin = rows.begin; begin < rows.end; begin += kTileRows) {
+      stored.clear();
+      for (int64_t r = begin; r < std::min(rows.end, begin + kTileRows); ++r)
+        stored.push_back(weight.stored_row(r));
+      RETURN_IF_ERROR(decode(weight, stored, decoded));
+      const Range all{0, std::ssize(stored)};
       if (weight.format.affine()) {
-        packed.set_affine_rows(to, decoded.affine(), all);
+        packed.set_affine_rows(begin, decoded.affine(), all);
       } else {
-        packed.set_float_rows(to, decoded.floats(), weight.cols, all);
+        packed.set_float_rows(begin, decoded.floats(), weight.cols, all);
       }
     }
-  } else if (weight.format.affine()) {
-    packed.set_affine_rows(row, weight.affine, source);
-  } else if (weight.head_rows > 0) {
-    for (int64_t r = source.begin; r < source.end; ++r) {
-      const int64_t stored = weight.stored_row(r);
-      packed.set_float_rows(row + r - source.begin, weight.data, weight.cols, {stored, stored + 1});
+    return absl::OkStatus();
+  }
+  const auto set_rows = [&](int64_t row, Range stored) {
+    if (weight.format.affine()) {
+      packed.set_affine_rows(row, weight.affine, stored);
+    } else {
+      packed.set_float_rows(row, weight.data, weight.cols, stored);
     }
-  } else {
-    packed.set_float_rows(row, weight.data, weight.cols, source);
+  };
+  if (weight.head_rows == 0 && weight.row_every == 1) {
+    set_rows(rows.begin, {weight.first_row + rows.begin, weight.first_row + rows.end});
+    return absl::OkStatus();
+  }
+  for (int64_t row = rows.begin; row < rows.end; ++row) {
+    const int64_t stored = weight.stored_row(row);
+    set_rows(row, {stored, stored + 1});
   }
   return absl::OkStatus();
 }
 
 void WeightReader::for_sources(const StoredWeight& weight, Range rows,
                                absl::FunctionRef<void(const std::byte* data, int64_t bytes)> visit) const {
+  const Range stored{weight.first_row + rows.begin * weight.row_every,
+                     weight.first_row + (rows.end - 1) * weight.row_every + 1};
   const auto visit_rows = [&](const void* data, int64_t row_bytes) {
-    visit(static_cast<const std::byte*>(data) + rows.begin * row_bytes, rows.size() * row_bytes);
+    visit(static_cast<const std::byte*>(data) + stored.begin * row_bytes, stored.size() * row_bytes);
   };
   if (weight.blocks.type != BlockType::kNone)
     return visit_rows(weight.blocks.data, weight.blocks.row_bytes());
@@ -284,7 +294,7 @@ absl::Status WeightReader::read_rows(const StoredWeight& weight, Range rows, flo
   SHOAL_CHECK(0 <= rows.begin && rows.end <= weight.rows);
   DecodedRows decoded;
   for (int64_t row = rows.begin; row < rows.end; ++row, out += weight.cols) {
-    const int64_t stored = weight.stored_row(weight.first_row + row);
+    const int64_t stored = weight.stored_row(row);
     if (weight.blocks.type != BlockType::kNone) RETURN_IF_ERROR(decode(weight, {stored}, decoded));
     const bool decoded_floats = weight.blocks.type != BlockType::kNone && !weight.format.affine();
     const AffineView affine = !weight.format.affine()                  ? AffineView{}
@@ -310,8 +320,8 @@ absl::Status WeightReader::read_rows(const StoredWeight& weight, Range rows, flo
 }
 
 void WeightReader::drop(const StoredWeight& weight) const {
-  const Range all{weight.first_row, weight.first_row + weight.rows};
-  for_sources(weight, all, [&](const std::byte* data, int64_t bytes) { checkpoint_->drop(data, bytes); });
+  for_sources(weight, {0, weight.rows},
+              [&](const std::byte* data, int64_t bytes) { checkpoint_->drop(data, bytes); });
 }
 
 absl::StatusOr<std::vector<float>> WeightReader::read_vector(const WeightRef& ref) const {

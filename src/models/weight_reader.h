@@ -28,7 +28,8 @@ struct StoredWeight {
   AffineView affine;                     ///< Where quantized: the stored matrix.
   const std::byte* data = nullptr;       ///< Where not: the stored matrix, contiguous rows.
   BlockView blocks;                      ///< Where it is stored in blocks: the stored matrix.
-  int64_t first_row = 0;                 ///< The weight is rows [first_row, first_row + rows) of it.
+  int64_t first_row = 0;                 ///< Row 0 of the weight in it,
+  int64_t row_every = 1;                 ///< and its rows from one of the weight to the next.
   /// Where it is spread over a tensor: element (n, k) is `data`'s n * row_step + k * col_step.
   int64_t row_step = 0;
   int64_t col_step = 0;
@@ -37,9 +38,10 @@ struct StoredWeight {
   int64_t head_rows = 0;   ///< Rows of a head within which rows are permuted; 0: none are.
 
   int64_t elements() const { return rows * cols; }
-  /// The row of the stored matrix that is row `row` of what the family asked for, both counted from the first
-  /// of the stored matrix (GgufName::permuted_heads says which permutation).
+  /// The row of the stored matrix that is row `row` of the weight (GgufName::permuted_heads says which
+  /// permutation).
   int64_t stored_row(int64_t row) const {
+    row = first_row + row * row_every;
     if (head_rows == 0) return row;
     const int64_t in_head = row % head_rows;
     return row - in_head + 2 * (in_head % (head_rows / 2)) + in_head / (head_rows / 2);
@@ -89,8 +91,9 @@ class WeightReader {
   /// DataLoss where a block holds what no weight is.
   absl::Status pack_tiles(const StoredWeight& weight, Range tiles, int64_t slab_bytes,
                           PackedMatrix& packed) const;
-  absl::Status pack_rows(const StoredWeight& weight, int64_t row, Range source, PackedMatrix& packed) const;
-  /// Calls with the address and the bytes of each tensor's share of the rows of a weight.
+  absl::Status pack_rows(const StoredWeight& weight, Range rows, PackedMatrix& packed) const;
+  /// Calls with the address and the bytes of each tensor's share of the rows of a weight, and of what lies
+  /// between them.
   void for_sources(const StoredWeight& weight, Range rows,
                    absl::FunctionRef<void(const std::byte* data, int64_t bytes)> visit) const;
 

@@ -107,6 +107,27 @@ TEST_F(WeightReaderTest, ARowSliceIsThoseRowsOfTheWhole) {
   }
 }
 
+TEST_F(WeightReaderTest, RowsThatTakeTurnsAreEverySecondOne) {
+  for (const char* base : {"plain", "fused"}) {
+    const std::vector<float> all = Unpacked({.shape = {24, kCols}, .sources = {{.base = base}}});
+    for (const int64_t first : {3, 4}) {
+      const WeightRef turn{
+          .shape = {10, kCols},
+          .sources = {{.base = base, .rows = {first, first + 19}, .stored_rows = 24, .row_step = 2}}};
+      std::vector<float> expected;
+      for (int64_t row = first; row < first + 20; row += 2) {
+        const std::vector<float> one = Part(all, row, 1);
+        expected.insert(expected.end(), one.begin(), one.end());
+      }
+      EXPECT_EQ(Unpacked(turn, 2), expected) << base << " " << first;
+      const auto reader = WeightReader::Create(*checkpoint_);
+      std::vector<float> read(expected.size());
+      ASSERT_TRUE(reader->read_rows(*reader->find(turn), {0, 10}, read.data()).ok());
+      EXPECT_EQ(read, expected) << base << " " << first;
+    }
+  }
+}
+
 TEST_F(WeightReaderTest, AStackedWeightIsItsOwnMatrix) {
   for (const char* base : {"plain", "fused"}) {
     std::vector<float> joined;

@@ -145,7 +145,7 @@ absl::Status Folder::fold_blocks(const std::string& base) {
   ASSIGN_OR_RETURN(const TensorInfo* scales, part(blocks, base + "_scales", kBytes, groups));
   std::vector<int64_t> shape = groups;
   shape.back() *= 32;
-  make(base, blocks, BlockType::kMxfp4Words, std::move(shape), {.scales = place(*scales)});
+  make(base + ".weight", blocks, BlockType::kMxfp4Words, std::move(shape), {.scales = place(*scales)});
   folded_.insert(scales->name);
   return absl::OkStatus();
 }

@@ -91,6 +91,29 @@ TEST(EncodedTensors, MlxsSmallFloatsHaveMlxsValuesToTheBit) {
   }
 }
 
+TEST(EncodedTensors, GptOsssBlocksAreAStackOfMatricesUnderTheNameOfAWeight) {
+  // Expert 0, row 0: every e2m1 twice, low nibble first, at scale 2^(128 - 127). Expert 1, row 1: 0.5 at
+  // 2^-2.
+  std::vector<uint8_t> blocks(2 * 2 * 1 * 16);
+  for (size_t i = 0; i < 16; ++i) blocks[i] = static_cast<uint8_t>(2 * i % 16 | (2 * i + 1) % 16 << 4);
+  std::fill(blocks.begin() + 48, blocks.end(), 0x11);
+  const std::vector<uint8_t> scales = {128, 127, 127, 125};
+  const TemporaryFolder folder;
+  const auto checkpoint = Open(folder, "{}",
+                               {{{"a.up_blocks", DType::kU8, {2, 2, 1, 16}}, Bytes(blocks)},
+                                {{"a.up_scales", DType::kU8, {2, 2, 1}}, Bytes(scales)}});
+  ASSERT_TRUE(checkpoint.ok()) << ToString(checkpoint.status());
+  ASSERT_EQ((*checkpoint)->tensors().size(), 1u);
+  EXPECT_THAT((*checkpoint)->find("a.up.weight")->shape, ElementsAre(2, 2, 32));
+  const std::vector<float> values = ValuesOf(**checkpoint, "a.up.weight");
+  const std::vector<float> table = {0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12};
+  std::vector<float> expected = table;
+  expected.insert(expected.end(), table.begin(), table.end());
+  expected.resize(96);
+  expected.resize(128, 0.125f);
+  EXPECT_EQ(values, expected);
+}
+
 TEST(EncodedTensors, Fp8HasAScalePerBlockAndItsTinyNumbers) {
   std::vector<uint8_t> codes(3 * 5, 0x38);  // 1
   codes[0] = 0x01;                          // 2^-9, the smallest

@@ -172,7 +172,7 @@ GoldenCases GoldenFolders(const std::string& family) {
       {"gemma3_text", {{}, {"plain"}}},
       {"glm4_moe", {{}, {"qknorm"}}},
       {"glm4_moe_lite", {{}, {"plain"}}},
-      {"gpt_oss", {{}, {"bf16"}}},
+      {"gpt_oss", {{}, {"bf16", "mxfp4", "mxfp4-q8g64"}}},
       {"llama",
        {{"bias_mha", "llama3_rope_tied", "plain", "plain-q3g64", "plain-q4g64", "plain-gguf-f16",
          "plain-gguf-q4_0", "plain-gguf-q8_0", "wide-gguf-q4_k_m"},

@@ -7,13 +7,14 @@
 namespace shoal::families {
 namespace {
 
-/// One projection of expert `expert`, as MLX splits them, or as part of the hub's: gate and up stand there as
-/// columns 2i and 2i + 1 of [E, D, 2F], down as [E, F, D], biases likewise without the middle axis.
+/// One projection of expert `expert`, as MLX splits them, or as part of the hub's. In floats gate and up
+/// stand there as columns 2i and 2i + 1 of [E, D, 2F], down as [E, F, D], biases likewise without the middle
+/// axis; in MXFP4 as rows of [E, 2F, D] and [E, D, F], named `<fused>.weight` (encoded_tensors.h).
 struct Projection {
   const char* name;   ///< MLX's stack
   const char* fused;  ///< the hub's tensor
-  int64_t step = 1;   ///< Columns from one row of the weight to the next,
-  int64_t first = 0;  ///< and the column of row 0.
+  int64_t step = 1;   ///< Columns or rows from one row of the weight to the next,
+  int64_t first = 0;  ///< and that of row 0.
 };
 
 LinearSpec ExpertLinear(const std::string& base, const Projection& projection, int64_t experts,
@@ -30,6 +31,13 @@ LinearSpec ExpertLinear(const std::string& base, const Projection& projection, i
                                       .row_step = projection.step,
                                       .col_step = stored};
   linear.weight.sources.push_back(fused);
+  linear.weight.sources.push_back(
+      {.base = base + "." + projection.fused,
+       .stack = experts,
+       .index = expert,
+       .rows = {projection.first, projection.first + (rows - 1) * projection.step + 1},
+       .stored_rows = stored,
+       .row_step = projection.step});
   fused.suffix += "_bias";
   fused.spread = WeightSource::Spread{.stored_shape = {experts, stored},
                                       .offset = expert * stored + projection.first,

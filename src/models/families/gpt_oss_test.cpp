@@ -28,6 +28,19 @@ TEST(GptOss, GateAndUpTakeTurnsInTheHubsTensor) {
   EXPECT_EQ(bias.spread->col_step, 2);
 }
 
+TEST(GptOss, GateAndUpTakeTurnsInTheHubsBlocks) {
+  const ModelSpec spec = SpecWith("gpt_oss", "num_experts_per_tok", "2");
+  const DenseSpec& expert = MoeOf(spec.layers[2])->experts[5];
+  const WeightSource& gate = expert.gate.weight.sources[2];
+  const WeightSource& up = expert.up.weight.sources[2];
+  EXPECT_EQ(gate.name(), "model.layers.2.mlp.experts.gate_up_proj.weight");
+  EXPECT_EQ(gate.rows, (Range{0, 639}));
+  EXPECT_EQ(up.rows, (Range{1, 640}));
+  EXPECT_EQ(up.row_step, 2);
+  EXPECT_EQ(up.stored_rows, 640);
+  EXPECT_EQ(up.index, 5);
+}
+
 TEST(GptOss, LayersHaveSinksAndTakeTurnsWithTheWindow) {
   const ModelSpec spec = SpecWith("gpt_oss", "sliding_window", "128");
   EXPECT_EQ(std::get<GqaSpec>(spec.layers[0].mixer).window, 128);
