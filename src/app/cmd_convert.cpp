@@ -1,8 +1,13 @@
+#include <algorithm>
+#include <nlohmann/json.hpp>
+
 #include "app/command.h"
 #include "app/progress.h"
+#include "base/file.h"
 #include "base/status.h"
 #include "base/text.h"
 #include "models/convert.h"
+#include "weights/gguf_files.h"
 
 namespace shoal {
 namespace {
@@ -11,16 +16,111 @@ struct ConvertFlags {
   std::string model;
   std::string out;
   std::string quant;
+  std::string shard_for;
   std::string shard = "4GiB";
   int jobs = 0;
 };
 
+/// Whether a file describes a cluster, and not a plan.
+bool IsClusterFile(const std::string& path) {
+  if (path.ends_with(".yaml") || path.ends_with(".yml")) return true;
+  const auto text = ReadTextFile(path, 1 << 24);  // What cannot be read is an error of the plan's reader.
+  const auto json = nlohmann::json::parse(text.ok() ? *text : "", nullptr, false);
+  return json.is_object() && json.contains("devices");
+}
+
+/// The plan of a plan file, of what `shoal plan --json` printed, or of a cluster file.
+absl::StatusOr<Plan> ReadPlanFor(const std::string& path, const OpenedModel& model) {
+  PlacementFlags flags;
+  (IsClusterFile(path) ? flags.cluster : flags.plan) = path;
+  ASSIGN_OR_RETURN(const Placement placement, ReadPlacement(flags, {}));
+  ASSIGN_OR_RETURN(Plan plan, ResolvePlan(placement, model.facts));
+  if (!placement.model_name.empty()) plan.model_name = placement.model_name;
+  return plan;
+}
+
+/// A node's or model's name as a folder's: names may have slashes, and be made of dots.
+std::string FolderName(std::string name) {
+  std::ranges::replace(name, '/', '_');
+  return name.empty() || name.find_first_not_of('.') == std::string::npos ? "_" : name;
+}
+
+/// The name of all shares' folders: what workers look for below their model roots.
+std::string ModelFolder(const std::string& name) {
+  std::string last = name.substr(name.rfind('/') + 1);
+  if (last.ends_with(kGgufExtension)) last.resize(last.size() - std::string_view(kGgufExtension).size());
+  return FolderName(last);
+}
+
+absl::StatusOr<std::vector<ConvertShare>> SharesOf(const Plan& plan, const std::string& out) {
+  std::vector<ConvertShare> shares;
+  for (size_t i = 0; i < plan.nodes.size(); ++i) {
+    const std::string& name = plan.nodes[i].name;
+    NodeSlice slice = SliceOf(plan, NodeId{static_cast<int32_t>(i)});
+    ConvertShare share{.out = fmt::format("{}/{}/{}", out, FolderName(name), ModelFolder(plan.model_name)),
+                       .node = name,
+                       .holds = slice.summary(),
+                       .has = {},
+                       .text = i == 0};  // Only the coordinator speaks.
+    for (const ConvertShare& other : shares) {
+      if (other.out != share.out) continue;
+      return InvalidArgument(
+          "convert: nodes '{}' and '{}' would share the folder {}; name them differently in the plan",
+          other.node, name, share.out);
+    }
+    share.has = [slice = std::move(slice)](const WeightUse& use) { return slice.holds(use); };
+    shares.push_back(std::move(share));
+  }
+  return shares;
+}
+
+/// The plan for the model that the shares are of, beside them: `serve --plan` of it asks no worker for more.
+absl::Status WritePlan(Plan plan, const std::string& out, const ConvertShare& share) {
+  ASSIGN_OR_RETURN(const OpenedModel made, OpenModel(share.out));
+  plan.model_name = made.facts.name;
+  plan.model_hash = made.facts.hash;
+  return WriteTextFile(out + "/plan.json", PlanToJson(plan));
+}
+
+void Print(const ConvertFlags& flags, const ConvertOptions& options, const ConvertReport& report) {
+  const FolderReport all = report.sum();
+  std::vector<std::string> parts = {FormatBytes(all.bytes)};
+  if (report.parameters > 0 && options.shares.empty()) {
+    const double bits = 8.0 * static_cast<double>(all.bytes) / static_cast<double>(report.parameters);
+    parts.push_back(fmt::format("{:.2f} bits per weight", bits));
+  }
+  std::string text = fmt::format("{}: {}", flags.out, Join(parts, ", "));
+  std::vector<std::string> kinds;
+  for (const auto& [format, count] : report.matrices)
+    kinds.push_back(fmt::format("{} matrices {}", count, format));
+  if (!kinds.empty()) text += "; " + Join(kinds, ", ");
+  if (all.shards_kept > 0) text += fmt::format("; {} of {} files were there", all.shards_kept, all.shards);
+  fmt::print("{}\n", text);
+  for (size_t i = 0; i < options.shares.size(); ++i) {
+    fmt::print("  {}: {}, {}\n", options.shares[i].out, options.shares[i].holds,
+               FormatBytes(report.folders[i].bytes));
+  }
+  if (options.shares.empty()) return;
+  fmt::print(
+      "Copy what is in a node's folder below its --model-root; then: shoal serve --model {} --plan "
+      "{}/plan.json\n",
+      options.shares.front().out, flags.out);
+}
+
 absl::Status Convert(const ConvertFlags& flags) {
   ConvertOptions options{.out = flags.out};
-  ASSIGN_OR_RETURN(options.format, ParseConvertFormat(flags.quant));
+  const bool shares = !flags.shard_for.empty();
+  if (flags.quant.empty() && !shares)
+    return InvalidArgument("convert: expected --quant, --shard-for PLAN, or both");
+  ASSIGN_OR_RETURN(options.format, ParseConvertFormat(flags.quant.empty() ? "keep" : flags.quant));
   ASSIGN_OR_RETURN(options.shard_bytes, ParseBytes(flags.shard));
   options.threads = ComputeFlags{.threads = flags.jobs}.chosen_threads();
   ASSIGN_OR_RETURN(const OpenedModel model, OpenModel(flags.model));
+  Plan plan;
+  if (shares) {
+    ASSIGN_OR_RETURN(plan, ReadPlanFor(flags.shard_for, model));
+    ASSIGN_OR_RETURN(options.shares, SharesOf(plan, flags.out));
+  }
   absl::StatusOr<ConvertReport> report;
   {
     ProgressBar bar("converting");
@@ -28,15 +128,8 @@ absl::Status Convert(const ConvertFlags& flags) {
     report = ConvertModel(*model.checkpoint, model.spec, options);
   }
   RETURN_IF_ERROR(report.status());
-  std::vector<std::string> kinds;
-  for (const auto& [format, count] : report->matrices)
-    kinds.push_back(fmt::format("{} matrices {}", count, format));
-  fmt::print("{}: {}, {:.2f} bits per weight; {}{}\n", flags.out, FormatBytes(report->bytes),
-             8.0 * static_cast<double>(report->bytes) / static_cast<double>(report->parameters),
-             Join(kinds, ", "),
-             report->shards_kept == 0
-                 ? ""
-                 : fmt::format("; {} of {} files were there", report->shards_kept, report->shards));
+  if (shares) RETURN_IF_ERROR(WritePlan(std::move(plan), flags.out, options.shares.front()));
+  Print(flags, options, *report);
   return absl::OkStatus();
 }
 
@@ -44,13 +137,18 @@ absl::Status Convert(const ConvertFlags& flags) {
 
 Command AddConvertCommand(CLI::App& root) {
   auto flags = std::make_shared<ConvertFlags>();
-  CLI::App* app = root.add_subcommand(
-      "convert", "Write a model as an MLX folder, quantized or bf16; cut off, it goes on where it was");
+  CLI::App* app = root.add_subcommand("convert",
+                                      "Write a model as an MLX folder, quantized or bf16, or as a folder for "
+                                      "each node; cut off, it goes on where it was");
   app->add_option("--model", flags->model, "Model folder, or a GGUF file")->required();
   app->add_option("--out", flags->out, "Folder to write")->required();
   app->add_option("--quant", flags->quant,
-                  "affine-4-g64, affine-8-g64 (2 to 8 bits, groups of 32, 64 or 128), mixed, or bf16")
-      ->required();
+                  "affine-4-g64, affine-8-g64 (2 to 8 bits, groups of 32, 64 or 128), mixed, bf16, or, with "
+                  "--shard-for, keep (default)");
+  app->add_option(
+      "--shard-for", flags->shard_for,
+      "Plan: what `shoal plan --json` prints, or a cluster file. Writes OUT/NODE/MODEL with what the "
+      "node needs, for each node, and OUT/plan.json");
   app->add_option("--jobs", flags->jobs, "Threads (default: one per core)")->check(CLI::Range(1, 1024));
   app->add_option("--shard", flags->shard, "Largest file of weights (default 4GiB)");
   return {app, [flags] { return Convert(*flags); }};

@@ -42,6 +42,10 @@ Json Describe(const OpenedModel& model) {
                              {"kv_values_per_position", layer.kv_values_per_position}});
   }
   out["unused_tensors"] = model.footprint.unused_tensors;
+  if (const Share* share = model.checkpoint->share()) {
+    out["share"] = {
+        {"node", share->node}, {"holds", share->holds}, {"stored_bytes", model.checkpoint->total_bytes()}};
+  }
   return out;
 }
 
@@ -55,6 +59,10 @@ void PrintTable(const OpenedModel& model) {
     int32_t experts = 0;
     for (const LayerFacts& layer : model.facts.layers) experts = std::max(experts, layer.experts);
     fmt::print("{} experts per MoE layer, {} per token\n", experts, model.facts.top_k);
+  }
+  if (const Share* share = model.checkpoint->share()) {
+    fmt::print("here: the share of node '{}' ({}), {}; what follows is of the whole model\n", share->node,
+               share->holds, FormatBytes(model.checkpoint->total_bytes()));
   }
   fmt::print("{:.2f} M parameters, {} in files, {} packed in memory\n\n",
              static_cast<double>(footprint.total.parameters) * 1e-6, FormatBytes(footprint.total.stored),

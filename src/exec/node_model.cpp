@@ -6,6 +6,7 @@
 #include "base/clock.h"
 #include "base/status.h"
 #include "base/text.h"
+#include "models/weight_reader.h"
 #include "weights/content_hash.h"
 
 namespace shoal {
@@ -26,18 +27,56 @@ bool NodeSlice::empty() const {
   return layers.empty() && std::ranges::all_of(experts, [](const auto& ids) { return ids.empty(); });
 }
 
-std::string NodeSlice::text() const {
+bool NodeSlice::holds(const WeightUse& use) const {
+  if (use.layer < 0) return use.is_head ? head : embed;
+  if (use.expert < 0) return layers.contains(use.layer);
+  return std::ranges::binary_search(experts[static_cast<size_t>(use.layer)],
+                                    ExpertId{static_cast<int32_t>(use.expert)});
+}
+
+namespace {
+
+/// "layer 3", "expert 5 of layer 3", "the embedding".
+std::string PlaceOf(const WeightUse& use) {
+  if (use.layer < 0) return use.is_head ? "the final norm and head" : "the embedding";
+  return use.expert < 0 ? fmt::format("layer {}", use.layer)
+                        : fmt::format("expert {} of layer {}", use.expert, use.layer);
+}
+
+/// Says which part of the slice a share lacks.
+absl::Status CheckShare(const Checkpoint& checkpoint, const ModelSpec& spec, const NodeSlice& slice) {
+  if (checkpoint.share() == nullptr) return absl::OkStatus();
+  ASSIGN_OR_RETURN(const WeightReader reader, WeightReader::Create(checkpoint));
+  absl::Status first;
+  ForEachWeight(spec, [&](const WeightUse& use) {
+    if (!first.ok() || !slice.holds(use)) return;
+    const absl::StatusOr<StoredWeight> weight = reader.find(use.ref);
+    first = weight.ok() ? reader.check_here(*weight) : weight.status();
+    if (!first.ok())
+      first =
+          Annotate(first, fmt::format("{} of {}, which the plan gives it", PlaceOf(use), slice.summary()));
+  });
+  return first;
+}
+
+}  // namespace
+
+std::string NodeSlice::summary() const {
   std::string text = layers.empty() ? "no layers" : fmt::format("layers [{}, {})", layers.begin, layers.end);
   if (embed) text += ", embedding";
   if (head) text += ", head";
   size_t count = 0;
+  for (const std::vector<ExpertId>& ids : experts) count += ids.size();
+  if (count > 0) text += fmt::format(", {} experts", count);
+  return text;
+}
+
+std::string NodeSlice::text() const {
   std::string list;
   for (size_t layer = 0; layer < experts.size(); ++layer) {
-    count += experts[layer].size();
     for (const ExpertId id : experts[layer]) list += fmt::format("{}:{} ", layer, id);
   }
-  if (count > 0) text += fmt::format(", {} experts ({})", count, ContentHashHex(list));
-  return text;
+  return list.empty() ? summary() : fmt::format("{} ({})", summary(), ContentHashHex(list));
 }
 
 LoadStats& LoadStats::operator+=(const LoadStats& other) {
@@ -66,6 +105,7 @@ absl::StatusOr<std::unique_ptr<NodeModel>> NodeModel::Load(std::shared_ptr<const
   model->checkpoint_ = std::move(checkpoint);
   model->spec_ = std::move(spec);
   model->slice_ = std::move(slice);
+  RETURN_IF_ERROR(CheckShare(*model->checkpoint_, model->spec_, model->slice_));
   if (cache != nullptr && !model->slice_.empty()) {
     model->store_.open(std::move(cache), model->checkpoint_, model->slice_.text(), pool);
   }

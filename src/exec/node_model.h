@@ -26,6 +26,10 @@ struct NodeSlice {
   std::vector<std::vector<ExpertId>> experts;  ///< [L], ascending ids; owned and replicated alike.
   bool operator==(const NodeSlice&) const = default;
   bool empty() const;
+  /// Whether the node reads this weight.
+  bool holds(const WeightUse& use) const;
+  /// "layers [2, 4), embedding, 12 experts"
+  std::string summary() const;
   /// In words; another slice of the same model has other words.
   std::string text() const;
 };
@@ -48,7 +52,8 @@ class NodeModel {
  public:
   /// Reads the node's own tensors, nothing else: packed from the cache where it has them, else from the
   /// checkpoint, and then they go to the cache while the model is used already. cache: nullptr for none.
-  /// Errors name file, tensor, expected and got; the cache causes none.
+  /// Errors name file, tensor, expected and got; the cache causes none. NotFound where the checkpoint is a
+  /// share that lacks a tensor of the slice: said before anything is read.
   static absl::StatusOr<std::unique_ptr<NodeModel>> Load(std::shared_ptr<const Checkpoint> checkpoint,
                                                          ModelSpec spec, NodeSlice slice, ThreadPool& pool,
                                                          const LoadProgress& progress,

@@ -4,28 +4,23 @@
 #include <cmath>
 #include <cstring>
 #include <deque>
-#include <filesystem>
-#include <fstream>
 #include <mutex>
 #include <nlohmann/json.hpp>
-#include <set>
 
 #include "base/status.h"
 #include "base/text.h"
 #include "cpu/pool.h"
+#include "models/model_folder.h"
+#include "models/shares.h"
 #include "models/weight_reader.h"
 #include "weights/affine_quantize.h"
 #include "weights/content_hash.h"
-#include "weights/mapped_file.h"
 
 namespace shoal {
 namespace {
 
-namespace fs = std::filesystem;
 using Json = nlohmann::json;
 
-constexpr char kIdentityKey[] =
-    "shoal_convert";  ///< In a file's metadata: from what and to what it was written.
 constexpr int64_t kSlabBytes = int64_t{4} << 20;  ///< f32 values per thread between two writes.
 constexpr AffineFormat kRouterFormat{
     8, 64};  ///< As mlx-lm quantizes routers: a wrong expert costs more than bits.
@@ -38,8 +33,10 @@ struct Job {
   std::string suffix;
   std::string role;
   std::vector<StoredWeight> parts;  ///< As many as the stack has; one where there is none.
+  std::vector<Nodes> needed;        ///< Of each part: by which shares.
   bool stacked = false;
   bool vector = false;
+  bool floats = false;                 ///< Stays unquantized, as its values are taken apart when it is read.
   std::optional<AffineFormat> format;  ///< nullopt: `dtype`.
   DType dtype = DType::kBF16;          ///< Of the elements, or of scales and biases.
 
@@ -61,26 +58,49 @@ struct Job {
             {base + ".scales", dtype, groups},
             {base + ".biases", dtype, groups}};
   }
-  int64_t bytes() const {
-    int64_t sum = 0;
-    for (const auto& entry : entries()) sum += *ElementCount(entry.shape) * DTypeBytes(entry.dtype);
-    return sum;
-  }
   std::string format_name() const {
     if (!format) return std::string(DTypeName(dtype));
     return fmt::format("{}-bit groups of {}", format->bits, format->group);
   }
 };
 
-/// The tensors of a model as they lie in its checkpoint, each once.
+/// Where a weight may be written: the stack in which mlx-lm looks for it, where it has not been in one by
+/// itself.
+const WeightSource* PlaceInStack(const WeightRef& ref, const WeightSource& from) {
+  const auto is_stack = [](const WeightSource& source) {
+    return source.stack > 0 && source.rows.empty() && !source.spread && source.written;
+  };
+  if (is_stack(from)) return nullptr;
+  const auto found = std::ranges::find_if(ref.sources, is_stack);
+  return found == ref.sources.end() ? nullptr : &*found;
+}
+
+/// The whole of the tensor of which a weight is a part.
+WeightRef WholeOf(const WeightRef& ref, const WeightSource& from) {
+  WeightRef whole = ref;
+  whole.sources = {from};
+  WeightSource& source = whole.sources.front();
+  if (from.spread) {
+    whole.shape = from.spread->stored_shape;
+    source.spread.reset();
+  } else if (!from.rows.empty()) {
+    whole.shape.front() = from.stored_rows;
+    source.rows = {};
+    source.stored_rows = 0;
+  }
+  return whole;
+}
+
+/// The tensors that a converted model has, each once.
 class Inventory {
  public:
-  Inventory(const ModelSpec& spec, const WeightReader& reader) : spec_(spec), reader_(reader) {}
+  Inventory(const ModelSpec& spec, const WeightReader& reader, const std::vector<ConvertShare>& shares)
+      : spec_(spec), reader_(reader), shares_(shares) {}
 
   absl::StatusOr<std::vector<Job>> collect() {
     absl::Status status;
     ForEachWeight(spec_, [&](const WeightUse& use) {
-      if (status.ok() && !(use.role == "head" && spec_.tied_head)) status = add(use);
+      if (status.ok()) status = add(use);
     });
     RETURN_IF_ERROR(status);
     return std::move(jobs_);
@@ -90,52 +110,67 @@ class Inventory {
   absl::Status add(const WeightUse& use) {
     ASSIGN_OR_RETURN(const StoredWeight found, reader_.find(use.ref));
     const WeightSource& from = *found.source;
-    if (found.spread()) {
+    const WeightSource* stack = PlaceInStack(use.ref, from);
+    if (stack == nullptr && from.spread && from.spread->stored_shape.size() > 2) {
       return Unimplemented(
-          "convert: tensor '{}' in {}: its heads or columns are taken apart while it is read, which is not "
-          "converted yet; convert with mlx_lm.convert",
+          "convert: tensor '{}' in {}: it is taken apart while it is read, and this family has no place for "
+          "its "
+          "parts; convert with mlx_lm.convert",
           from.name(), reader_.checkpoint().folder());
     }
-    // A slice of a fused tensor stands for the whole of it, which is written once.
-    WeightRef& whole = refs_.emplace_back(use.ref);
-    whole.sources = {from};
-    if (!from.rows.empty()) {
-      whole.shape.front() = from.stored_rows;
-      whole.sources.front().rows = {};
-      whole.sources.front().stored_rows = 0;
-    }
-    // Experts that lie one by one go where the family would find them stacked.
-    WeightSource to = from;
-    const auto stacked = std::ranges::find_if(
-        use.ref.sources, [](const WeightSource& other) { return other.stack > 0 && other.rows.empty(); });
-    if (from.stack == 0 && from.rows.empty() && stacked != use.ref.sources.end()) to = *stacked;
+    // What goes to a stack is taken as it is used; else a part of a tensor stands for the whole, written
+    // once.
+    const WeightRef& part =
+        refs_.emplace_back(stack == nullptr ? WholeOf(use.ref, from) : OnlyFrom(use.ref, from));
+    const WeightSource& to = stack == nullptr ? from : *stack;
     const std::string name = to.name();
-    const std::string key = fmt::format("{}[{}]", name, to.index);
-    if (!seen_.insert(key).second) return absl::OkStatus();
-    auto [at, is_new] = places_.try_emplace(name, jobs_.size());
+    const Nodes needed = NodesThatNeed(use, shares_);
+    const auto [seen, is_new] = seen_.try_emplace({name, to.index});
+    if (is_new) {
+      ASSIGN_OR_RETURN(seen->second, new_part(use.role, to, part));
+    }
+    Job& job = jobs_[seen->second.first];
+    job.floats = job.floats || (from.spread && stack == nullptr);
+    Add(needed, job.needed[seen->second.second]);
+    return absl::OkStatus();
+  }
+
+  static WeightRef OnlyFrom(const WeightRef& ref, const WeightSource& from) {
+    WeightRef only = ref;
+    only.sources = {from};
+    return only;
+  }
+
+  /// Adds a part to the job of its name. Returns the job, and which of its parts it is.
+  absl::StatusOr<std::pair<size_t, size_t>> new_part(std::string_view role, const WeightSource& to,
+                                                     const WeightRef& part) {
+    const std::string name = to.name();
+    const auto [at, is_new] = places_.try_emplace(name, jobs_.size());
     if (is_new) {
       Job& job = jobs_.emplace_back();
       job.base = to.base;
       job.suffix = to.suffix;
-      job.role = use.role;
+      job.role = role;
       job.stacked = to.stack > 0;
-      job.vector = whole.shape.size() == 1;
+      job.vector = part.shape.size() == 1;
     }
     Job& job = jobs_[at->second];
     if (job.stacked && to.index != std::ssize(job.parts)) {
       return InvalidArgument("convert: '{}': expected matrix {} of the stack, found {}", name,
                              job.parts.size(), to.index);
     }
-    ASSIGN_OR_RETURN(StoredWeight weight, reader_.find(whole));
+    ASSIGN_OR_RETURN(StoredWeight weight, reader_.find(part));
     job.parts.push_back(std::move(weight));
-    return absl::OkStatus();
+    job.needed.emplace_back();
+    return std::pair(at->second, job.parts.size() - 1);
   }
 
   const ModelSpec& spec_;
   const WeightReader& reader_;
+  const std::vector<ConvertShare>& shares_;
   std::deque<WeightRef>
       refs_;  // Stored weights point into their refs; a member of the caller, as the jobs are.
-  std::set<std::string> seen_;
+  std::map<std::pair<std::string, int64_t>, std::pair<size_t, size_t>> seen_;
   std::map<std::string, size_t> places_;
   std::vector<Job> jobs_;
 };
@@ -230,7 +265,7 @@ absl::StatusOr<double> RelativeError(const WeightReader& reader, const Job& job,
 }
 
 bool Quantizable(const Job& job, AffineFormat format) {
-  return !job.vector && job.suffix == "weight" && job.cols() % format.group == 0;
+  return !job.vector && !job.floats && job.suffix == "weight" && job.cols() % format.group == 0;
 }
 
 /// Tensors that lose more at 4 bits than most do get 6, or 8 where 6 still lose more than 4 do elsewhere.
@@ -289,13 +324,12 @@ absl::Status ChooseFormats(const WeightReader& reader, const ConvertFormat& form
   return ChooseMixed(reader, pool, jobs);
 }
 
-/// Writes the tensors of one file.
+/// Reads, quantizes and hands on the bytes of jobs.
 class Writer {
  public:
-  Writer(const WeightReader& reader, ThreadPool& pool, const ConvertOptions& options, int64_t total)
-      : reader_(reader), pool_(pool), options_(options), total_(total) {}
+  Writer(const WeightReader& reader, ThreadPool& pool) : reader_(reader), pool_(pool) {}
 
-  absl::Status write(const Job& job, SafetensorsWriter& file) {
+  absl::Status write(const Job& job, AppendBytes append) {
     const int64_t row_bytes =
         job.format ? job.cols() * job.format->bits / 8 : job.cols() * DTypeBytes(job.dtype);
     const int64_t scale_bytes = job.format ? job.cols() / job.format->group * DTypeBytes(job.dtype) : 0;
@@ -322,85 +356,17 @@ class Writer {
         return absl::OkStatus();
       };
       RETURN_IF_ERROR(InParts(pool_, count, quantize));
-      RETURN_IF_ERROR(append(std::span(words).first(static_cast<size_t>(count * row_bytes)), file));
+      RETURN_IF_ERROR(append(std::span(words).first(static_cast<size_t>(count * row_bytes))));
     }
     for (const StoredWeight& part : job.parts) reader_.drop(part);
-    RETURN_IF_ERROR(append(scales, file));
-    return append(biases, file);
-  }
-  void skip(int64_t bytes) {
-    done_ += bytes;
-    if (options_.progress) options_.progress(done_, total_);
+    RETURN_IF_ERROR(append(scales));
+    return append(biases);
   }
 
  private:
-  absl::Status append(std::span<const std::byte> bytes, SafetensorsWriter& file) {
-    RETURN_IF_ERROR(file.append(bytes));
-    skip(static_cast<int64_t>(bytes.size()));
-    return absl::OkStatus();
-  }
-
   const WeightReader& reader_;
   ThreadPool& pool_;
-  const ConvertOptions& options_;
-  const int64_t total_;
-  int64_t done_ = 0;
 };
-
-/// One file of weights, to be.
-struct Shard {
-  std::string name;
-  std::vector<const Job*> jobs;
-  int64_t bytes = 0;
-
-  std::vector<SafetensorsWriter::Entry> entries() const {
-    std::vector<SafetensorsWriter::Entry> all;
-    for (const Job* job : jobs) std::ranges::copy(job->entries(), std::back_inserter(all));
-    return all;
-  }
-};
-
-std::vector<Shard> CutIntoShards(const std::vector<Job>& jobs, int64_t shard_bytes) {
-  std::vector<Shard> shards(1);
-  for (const Job& job : jobs) {
-    if (!shards.back().jobs.empty() && shards.back().bytes + job.bytes() > shard_bytes) shards.emplace_back();
-    shards.back().jobs.push_back(&job);
-    shards.back().bytes += job.bytes();
-  }
-  for (size_t i = 0; i < shards.size(); ++i) {
-    shards[i].name = shards.size() == 1
-                         ? "model.safetensors"
-                         : fmt::format("model-{:05}-of-{:05}.safetensors", i + 1, shards.size());
-  }
-  return shards;
-}
-
-/// Whether the file is there, whole, and was written from the same source to the same formats.
-bool IsWritten(const std::string& path, const Shard& shard, const std::string& identity) {
-  const auto file = MappedFile::Open(path);
-  if (!file.ok()) return false;
-  const auto header = ParseSafetensorsHeader(file->bytes(), shard.name);
-  if (!header.ok()) return false;
-  const auto found = header->metadata.find(kIdentityKey);
-  const auto entries = shard.entries();
-  if (found == header->metadata.end() || found->second != identity) return false;
-  return std::ranges::equal(header->tensors, entries,
-                            [](const TensorInfo& a, const SafetensorsWriter::Entry& b) {
-                              return a.name == b.name && a.dtype == b.dtype && a.shape == b.shape;
-                            });
-}
-
-/// Written under another name first: nobody sees half a file.
-absl::Status WriteText(const std::string& path, std::string_view text) {
-  const std::string partial = path + ".partial";
-  std::ofstream file(partial, std::ios::binary);
-  file << text << '\n';
-  file.close();
-  std::error_code error;
-  if (file) fs::rename(partial, path, error);
-  if (!file || error) return ResourceExhausted("cannot write {}: {}", path, error.message());
-  return absl::OkStatus();
-}
 
 std::string ConfigText(const Checkpoint& checkpoint, const std::vector<Job>& jobs,
                        const ConvertFormat& format) {
@@ -424,62 +390,46 @@ std::string ConfigText(const Checkpoint& checkpoint, const std::vector<Job>& job
   return config.dump(2);
 }
 
-/// What a folder has beside weights and config.
-absl::Status WriteSideFiles(const Checkpoint& checkpoint, const std::string& out) {
-  if (checkpoint.is_gguf()) {
-    const GenerationConfig& generation = checkpoint.generation();
-    Json json = {{"eos_token_id", generation.eos_token_ids}};
-    if (generation.bos_token_id) json["bos_token_id"] = *generation.bos_token_id;
-    if (generation.pad_token_id) json["pad_token_id"] = *generation.pad_token_id;
-    RETURN_IF_ERROR(WriteText(out + "/generation_config.json", json.dump(2)));
-    ASSIGN_OR_RETURN(const GgufText text, checkpoint.gguf_text());
-    RETURN_IF_ERROR(WriteText(out + "/tokenizer.json", text.tokenizer_json));
-    return WriteText(out + "/tokenizer_config.json", text.tokenizer_config_json);
-  }
-  for (const fs::directory_entry& entry : fs::directory_iterator(checkpoint.folder())) {
-    const std::string name = entry.path().filename().string();
-    const std::string extension = entry.path().extension().string();
-    const bool text =
-        extension == ".json" || extension == ".jinja" || extension == ".txt" || name == "tokenizer.model";
-    if (!text || name == "config.json" || name.ends_with(".index.json")) continue;
-    std::error_code error;
-    fs::copy_file(entry.path(), fs::path(out) / name, fs::copy_options::overwrite_existing, error);
-    if (error) return ResourceExhausted("cannot write {}/{}: {}", out, name, error.message());
-  }
-  return absl::OkStatus();
+FolderPart PartOf(Writer& writer, Job job) {
+  FolderPart part{.entries = job.entries(), .write = {}};
+  part.write = [&writer, job = std::move(job)](AppendBytes append) { return writer.write(job, append); };
+  return part;
 }
 
-/// Makes the folder; refuses one in which writing would destroy a model.
-absl::Status PrepareFolder(const Checkpoint& checkpoint, const std::string& out, const Shard& first,
-                           const std::string& identity) {
-  std::error_code error;
-  if (fs::equivalent(out, checkpoint.folder(), error)) {
-    return FailedPrecondition("convert: --out {}: it is the source itself; name another folder", out);
+/// What a share has of the jobs, and which matrices of their stacks.
+void TakeShare(const std::vector<Job>& jobs, size_t share, Writer& writer, FolderContents& contents,
+               Share& table) {
+  for (const Job& job : jobs) {
+    Job mine = job;
+    mine.parts.clear();
+    std::vector<int64_t> held;
+    for (size_t i = 0; i < job.parts.size(); ++i) {
+      if (!job.needed[i][share]) continue;
+      mine.parts.push_back(job.parts[i]);
+      held.push_back(static_cast<int64_t>(i));
+    }
+    if (held.empty()) continue;
+    if (held.size() < job.parts.size()) {
+      for (const auto& entry : mine.entries()) table.stacks[entry.name] = held;
+    }
+    contents.parts.push_back(PartOf(writer, std::move(mine)));
   }
-  if (fs::exists(out + "/config.json", error) && !IsWritten(out + "/" + first.name, first, identity)) {
-    return FailedPrecondition(
-        "convert: --out {}: expected a new folder, or one where this conversion was cut off; found another "
-        "model "
-        "(config.json). Name another folder, or delete it.",
-        out);
-  }
-  fs::create_directories(out, error);
-  if (error) return ResourceExhausted("convert: --out {}: cannot be made: {}", out, error.message());
-  return absl::OkStatus();
-}
-
-absl::Status WriteIndex(const std::vector<Shard>& shards, const std::string& out, int64_t bytes) {
-  Json map = Json::object();
-  for (const Shard& shard : shards) {
-    for (const auto& entry : shard.entries()) map[entry.name] = shard.name;
-  }
-  const Json index = {{"metadata", {{"total_size", bytes}}}, {"weight_map", std::move(map)}};
-  return WriteText(out + "/model.safetensors.index.json", index.dump(2));
 }
 
 }  // namespace
 
+FolderReport ConvertReport::sum() const {
+  FolderReport all;
+  for (const FolderReport& folder : folders) {
+    all.bytes += folder.bytes;
+    all.shards += folder.shards;
+    all.shards_kept += folder.shards_kept;
+  }
+  return all;
+}
+
 absl::StatusOr<ConvertFormat> ParseConvertFormat(std::string_view text) {
+  if (text == "keep") return ConvertFormat{.kind = ConvertFormat::Kind::kKeep};
   if (text == "bf16") return ConvertFormat{.kind = ConvertFormat::Kind::kFloat};
   if (text == "mixed") return ConvertFormat{.kind = ConvertFormat::Kind::kMixed, .affine = kMixedUsual};
   for (const int bits : {2, 3, 4, 5, 6, 8}) {
@@ -488,50 +438,60 @@ absl::StatusOr<ConvertFormat> ParseConvertFormat(std::string_view text) {
     }
   }
   return InvalidArgument(
-      "--quant '{}': expected bf16, mixed, or affine-BITS-gGROUP with 2, 3, 4, 5, 6 or 8 bits and groups of "
-      "32, 64 or "
-      "128, such as affine-4-g64",
+      "--quant '{}': expected bf16, mixed, keep (with --shard-for), or affine-BITS-gGROUP with 2, 3, 4, 5, 6 "
+      "or 8 "
+      "bits and groups of 32, 64 or 128, such as affine-4-g64",
       text);
 }
 
 absl::StatusOr<ConvertReport> ConvertModel(const Checkpoint& checkpoint, const ModelSpec& spec,
                                            const ConvertOptions& options) {
+  if (const Share* share = checkpoint.share()) {
+    return FailedPrecondition("convert: {}: it is the share of node '{}' ({}); give the whole model",
+                              checkpoint.folder(), share->node, share->holds);
+  }
   ASSIGN_OR_RETURN(const WeightReader reader, WeightReader::Create(checkpoint));
+  if (options.format.kind == ConvertFormat::Kind::kKeep) {
+    if (options.shares.empty()) {
+      return InvalidArgument("--quant keep: it would be a copy; it is for --shard-for PLAN");
+    }
+    FolderRun run(checkpoint, options.shard_bytes, options.progress);
+    ConvertReport report;
+    ASSIGN_OR_RETURN(report.folders, CopyShares(reader, spec, options.shares, run));
+    return report;
+  }
   ThreadPool pool(options.threads);
-  Inventory inventory(spec, reader);
+  Inventory inventory(spec, reader, options.shares);
   ASSIGN_OR_RETURN(std::vector<Job> jobs, inventory.collect());
   RETURN_IF_ERROR(ChooseFormats(reader, options.format, pool, jobs));
 
-  const std::vector<Shard> shards = CutIntoShards(jobs, options.shard_bytes);
-  ConvertReport report{.shards = std::ssize(shards)};
+  ConvertReport report;
   std::string formats;
+  std::vector<SafetensorsWriter::Entry> all;
   for (const Job& job : jobs) {
-    report.bytes += job.bytes();
     formats += fmt::format("\n{} {} {}", job.base, job.suffix, job.format_name());
+    std::ranges::move(job.entries(), std::back_inserter(all));
     if (job.vector) continue;
     report.parameters += job.rows_total() * job.cols();
     ++report.matrices[job.format_name()];
   }
-  const std::string identity = ContentHashHex(checkpoint.content_identity() + formats);
-  RETURN_IF_ERROR(PrepareFolder(checkpoint, options.out, shards.front(), identity));
-
-  Writer writer(reader, pool, options, report.bytes);
-  for (const Shard& shard : shards) {
-    const std::string path = options.out + "/" + shard.name;
-    if (IsWritten(path, shard, identity)) {
-      ++report.shards_kept;
-      writer.skip(shard.bytes);
-      continue;
-    }
-    ASSIGN_OR_RETURN(
-        SafetensorsWriter file,
-        SafetensorsWriter::Create(path, shard.entries(), {{"format", "mlx"}, {kIdentityKey, identity}}));
-    for (const Job* job : shard.jobs) RETURN_IF_ERROR(writer.write(*job, file));
-    RETURN_IF_ERROR(file.finish());
+  const std::string config = ConfigText(checkpoint, jobs, options.format);
+  Writer writer(reader, pool);
+  FolderRun run(checkpoint, options.shard_bytes, options.progress);
+  for (size_t i = 0; i < options.shares.size(); ++i) {
+    FolderContents contents = FolderOf(options.shares[i], config);
+    Share table = TableOf(options.shares[i], all);
+    TakeShare(jobs, i, writer, contents, table);
+    contents.share = std::move(table);
+    run.add(std::move(contents));
   }
-  if (shards.size() > 1) RETURN_IF_ERROR(WriteIndex(shards, options.out, report.bytes));
-  RETURN_IF_ERROR(WriteSideFiles(checkpoint, options.out));
-  RETURN_IF_ERROR(WriteText(options.out + "/config.json", ConfigText(checkpoint, jobs, options.format)));
+  if (options.shares.empty()) {
+    FolderContents contents{
+        .out = options.out, .parts = {}, .config_json = config, .share = std::nullopt, .identity = {}};
+    for (const Job& job : jobs) contents.parts.push_back(PartOf(writer, job));
+    run.add(std::move(contents));
+  }
+  ASSIGN_OR_RETURN(report.folders, run.write(formats));
   return report;
 }
 

@@ -7,9 +7,11 @@
 #include <map>
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "models/shares.h"
 #include "models/spec.h"
 #include "weights/checkpoint.h"
 #include "weights/mlx_quant.h"
@@ -19,6 +21,7 @@ namespace shoal {
 /// What matrices become.
 struct ConvertFormat {
   enum class Kind : uint8_t {
+    kKeep,    ///< What they are: for shares.
     kFloat,   ///< bf16.
     kAffine,  ///< `affine`; routers 8 bits, as mlx-lm has them.
     kMixed,   ///< 4 bits in groups of 64; embedding and head 6, routers 8; and 6 or 8 where 4 bits lose more
@@ -28,12 +31,14 @@ struct ConvertFormat {
   AffineFormat affine{4, 64};
 };
 
-/// "bf16", "affine-4-g64" (2, 3, 4, 5, 6 or 8 bits, groups of 32, 64 or 128), "mixed". InvalidArgument lists
-/// them.
+/// "bf16", "affine-4-g64" (2, 3, 4, 5, 6 or 8 bits, groups of 32, 64 or 128), "mixed", "keep".
+/// InvalidArgument lists them.
 absl::StatusOr<ConvertFormat> ParseConvertFormat(std::string_view text);
 
 struct ConvertOptions {
-  std::string out;  ///< The folder, made if need be. It must not be another model.
+  std::string
+      out;  ///< The folder, made if need be. It must not be another model. Not used where there are shares.
+  std::vector<ConvertShare> shares;  ///< Instead of one whole folder.
   ConvertFormat format;
   int threads = 1;
   int64_t shard_bytes = int64_t{4} << 30;
@@ -42,19 +47,20 @@ struct ConvertOptions {
 
 /// What was written.
 struct ConvertReport {
-  int64_t bytes = 0;                        ///< Of all tensors.
-  int64_t parameters = 0;                   ///< Of all matrices.
-  int64_t shards = 0;                       ///< Files of weights ...
-  int64_t shards_kept = 0;                  ///< ... and how many of them an earlier call had finished.
+  std::vector<FolderReport> folders;        ///< Of each share, or of the one folder.
+  int64_t parameters = 0;                   ///< Of all matrices; 0 where they were kept.
   std::map<std::string, int64_t> matrices;  ///< By format ("4-bit groups of 64"): how many.
+
+  FolderReport sum() const;
 };
 
 /// Streams tensor by tensor: memory is some MiB, and the scales of one tensor. A file of weights appears
 /// under its name when it is whole, and config.json last: a folder with config.json is a whole model. Called
 /// again after it was cut off, it keeps the files that are whole. Experts are stacked as mlx-lm has them;
-/// fused tensors stay fused. FailedPrecondition where `out` is the source or holds another model,
-/// InvalidArgument for a weight that is no number, ResourceExhausted where the disk is full, and the errors
-/// of reading.
+/// fused tensors stay fused, unless mlx-lm keeps their parts in stacks; what is taken apart while it is read
+/// and has no stack stays floats. FailedPrecondition where `out` is the source or holds another model, or
+/// where the source is a share; InvalidArgument for a weight that is no number, ResourceExhausted where the
+/// disk is full, and the errors of reading.
 absl::StatusOr<ConvertReport> ConvertModel(const Checkpoint& checkpoint, const ModelSpec& spec,
                                            const ConvertOptions& options);
 

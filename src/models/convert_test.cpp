@@ -107,11 +107,11 @@ TEST(Convert, GoesOnWhereItWasCutOff) {
   const TempFolder whole;
   const auto first = Convert(source, whole.path(), "affine-4-g64", 100'000);
   ASSERT_TRUE(first.ok()) << ToString(first.status());
-  ASSERT_GT(first->shards, 3);
-  EXPECT_EQ(first->shards_kept, 0);
+  ASSERT_GT(first->sum().shards, 3);
+  EXPECT_EQ(first->sum().shards_kept, 0);
   // As if it had been cut off: one file is missing, one is another conversion's, one is half there.
   const auto file = [&](int i) {
-    return fmt::format("{}/model-{:05}-of-{:05}.safetensors", whole.path(), i, first->shards);
+    return fmt::format("{}/model-{:05}-of-{:05}.safetensors", whole.path(), i, first->sum().shards);
   };
   const std::string expected[] = {BytesOf(file(1)), BytesOf(file(2)), BytesOf(file(3))};
   fs::remove(whole.path() + "/config.json");
@@ -120,7 +120,7 @@ TEST(Convert, GoesOnWhereItWasCutOff) {
   fs::resize_file(file(3), fs::file_size(file(3)) / 2);
   const auto second = Convert(source, whole.path(), "affine-4-g64", 100'000);
   ASSERT_TRUE(second.ok()) << ToString(second.status());
-  EXPECT_EQ(second->shards_kept, second->shards - 3);
+  EXPECT_EQ(second->sum().shards_kept, second->sum().shards - 3);
   for (int i = 1; i <= 3; ++i) EXPECT_TRUE(BytesOf(file(i)) == expected[i - 1]) << i;
   EXPECT_TRUE(Checkpoint::Open(whole.path()).ok());
 }
@@ -133,6 +133,169 @@ TEST(Convert, NeverWritesOverAModel) {
   EXPECT_THAT(Message(Convert(source, out.path(), "affine-4-g64").status()),
               HasSubstr("found another model"));
   EXPECT_TRUE(Convert(source, out.path(), "bf16").ok());
+}
+
+/// Root mean square error of a weight of `got` relative to the weight of `want`: the largest.
+double LargestError(const std::string& want, const std::string& got) {
+  const auto a = Checkpoint::Open(want);
+  const auto b = Checkpoint::Open(got);
+  EXPECT_TRUE(a.ok() && b.ok());
+  const auto spec = SpecFor((*a)->config());
+  const auto reader_a = WeightReader::Create(**a);
+  const auto reader_b = WeightReader::Create(**b);
+  EXPECT_TRUE(spec.ok() && reader_a.ok() && reader_b.ok());
+  double largest = 0;
+  ForEachWeight(*spec, [&](const WeightUse& use) {
+    const auto x = reader_a->find(use.ref);
+    const auto y = reader_b->find(use.ref);
+    ASSERT_TRUE(x.ok() && y.ok()) << ToString(y.status());
+    std::vector<float> expected(static_cast<size_t>(x->elements()));
+    std::vector<float> values(expected.size());
+    ASSERT_TRUE(reader_a->read_rows(*x, {0, x->rows}, expected.data()).ok());
+    ASSERT_TRUE(reader_b->read_rows(*y, {0, y->rows}, values.data()).ok());
+    double error = 0;
+    double norm = 0;
+    for (size_t i = 0; i < values.size(); ++i) {
+      error += std::pow(static_cast<double>(values[i]) - static_cast<double>(expected[i]), 2);
+      norm += std::pow(static_cast<double>(expected[i]), 2);
+    }
+    if (norm > 0) largest = std::max(largest, std::sqrt(error / norm));
+  });
+  return largest;
+}
+
+/// What the hub stores fused, for MLX by itself: values stay, and have a place where they are quantized.
+void ExpectTakenApart(const std::string& golden, const std::string& split, bool quantized) {
+  if (!GoldensBesideExist()) GTEST_SKIP() << "no ../shared/goldens";
+  const std::string source = RepositoryPath("../shared/goldens/models/" + golden);
+  const TempFolder floats;
+  const auto report = Convert(source, floats.path(), "bf16");
+  ASSERT_TRUE(report.ok()) << ToString(report.status());
+  EXPECT_EQ(LogitsOf(floats.path()), LogitsOf(source)) << "bf16 stays bf16";
+  const TempFolder eight;
+  ASSERT_TRUE(Convert(source, eight.path(), "affine-8-g64").ok());
+  const auto checkpoint = Checkpoint::Open(eight.path());
+  ASSERT_TRUE(checkpoint.ok()) << ToString(checkpoint.status());
+  EXPECT_TRUE((*checkpoint)->has(split + ".weight")) << split;
+  EXPECT_EQ((*checkpoint)->has(split + ".scales"), quantized) << split;
+  // Steps of 1/255 of a group's range are some half percent of normal weights: a weight in another's place is
+  // 140 %.
+  EXPECT_LT(LargestError(source, eight.path()), 0.02);
+}
+
+TEST(Convert, SplitsGatesFromUpsAsMlxHasThem) {
+  ExpectTakenApart("gpt_oss/bf16", "model.layers.1.mlp.experts.up_proj", true);
+}
+
+TEST(Convert, SplitsLatentMatricesByHeadsWhereMlxDoes) {
+  ExpectTakenApart("deepseek_v3/r1", "model.layers.1.self_attn.embed_q", true);
+  ExpectTakenApart("glm4_moe_lite/plain", "model.layers.1.self_attn.unembed_out", true);
+}
+
+TEST(Convert, KeepsLatentMatricesWholeAndFloatWhereMlxDoesNotSplitThem) {
+  ExpectTakenApart("deepseek_v2/lite", "model.layers.1.self_attn.kv_b_proj", false);
+}
+
+/// Shares by layer parity and experts by parity of their sum: `node` of two.
+std::vector<ConvertShare> TwoShares(const std::string& out) {
+  std::vector<ConvertShare> shares;
+  for (const int64_t node : {0, 1}) {
+    shares.push_back({.out = fmt::format("{}/{}", out, node),
+                      .node = fmt::format("n{}", node),
+                      .holds = "its half",
+                      .has = [node](const WeightUse& use) {
+                        if (use.layer < 0) return use.is_head == (node == 1);
+                        return (use.layer + std::max<int64_t>(use.expert, 0)) % 2 == node;
+                      }});
+  }
+  return shares;
+}
+
+/// Every weight is where it should be, with the values of the whole model, and nowhere else.
+void ExpectSharesTile(const std::string& source, std::string_view quant) {
+  const TempFolder out;
+  const TempFolder one;
+  const auto checkpoint = Checkpoint::Open(source);
+  ASSERT_TRUE(checkpoint.ok()) << ToString(checkpoint.status());
+  const auto spec = SpecFor((*checkpoint)->config());
+  ASSERT_TRUE(spec.ok());
+  ConvertOptions options{.out = one.path(), .threads = 2};
+  options.format = *ParseConvertFormat(quant);
+  std::string whole_folder = source;
+  if (quant != "keep") {
+    whole_folder = one.path();
+    ASSERT_TRUE(ConvertModel(**checkpoint, *spec, options).ok());
+  }
+  options.shares = TwoShares(out.path());
+  const auto report = ConvertModel(**checkpoint, *spec, options);
+  ASSERT_TRUE(report.ok()) << ToString(report.status());
+  const auto whole = Checkpoint::Open(whole_folder);
+  ASSERT_TRUE(whole.ok());
+  const auto whole_reader = WeightReader::Create(**whole);
+  for (const ConvertShare& share : options.shares) {
+    const auto part = Checkpoint::Open(share.out);
+    ASSERT_TRUE(part.ok()) << ToString(part.status());
+    EXPECT_EQ((*part)->hash(), (*whole)->hash());
+    const auto reader = WeightReader::Create(**part);
+    ASSERT_TRUE(reader.ok() && whole_reader.ok());
+    int64_t here = 0;
+    ForEachWeight(*spec, [&](const WeightUse& use) {
+      const auto weight = reader->find(use.ref);
+      const auto expected = whole_reader->find(use.ref);
+      ASSERT_TRUE(weight.ok() && expected.ok()) << ToString(weight.status());
+      // A tied head or a fused tensor is there for another use, too.
+      EXPECT_TRUE(!share.has(use) || !weight->absent) << weight->source->name();
+      if (weight->absent) return;
+      ++here;
+      std::vector<float> got(static_cast<size_t>(weight->elements()));
+      std::vector<float> want(got.size());
+      ASSERT_TRUE(reader->read_rows(*weight, {0, weight->rows}, got.data()).ok());
+      ASSERT_TRUE(whole_reader->read_rows(*expected, {0, expected->rows}, want.data()).ok());
+      EXPECT_TRUE(got == want) << weight->source->name();
+    });
+    EXPECT_GT(here, 0);
+    // Of another's expert, the format is known and the bytes are not.
+    const int64_t foreign = share.node == "n0" ? 1 : 0;
+    if (const MoeSpec* moe = MoeOf(spec->layers[0])) {
+      const auto expert = reader->find(moe->experts[static_cast<size_t>(foreign)].gate.weight);
+      ASSERT_TRUE(expert.ok()) << ToString(expert.status());
+      EXPECT_TRUE(expert->absent);
+      std::vector<float> row(static_cast<size_t>(expert->cols));
+      const absl::Status read = reader->read_rows(*expert, {0, 1}, row.data());
+      EXPECT_EQ(read.code(), absl::StatusCode::kNotFound);
+      EXPECT_THAT(Message(read),
+                  testing::AllOf(HasSubstr("share of node '" + share.node), HasSubstr("--shard-for")));
+    }
+  }
+}
+
+TEST(Convert, SharesHaveTheirWeightsAndNoOthers) {
+  for (const char* family : {"qwen3_moe", "gpt_oss", "deepseek_v3", "phi3"}) {
+    SCOPED_TRACE(family);
+    ExpectSharesTile(TinyCheckpoint(family, std::nullopt), "keep");
+    ExpectSharesTile(TinyCheckpoint(family, std::nullopt), "affine-4-g64");
+  }
+  ExpectSharesTile(TinyCheckpoint("qwen3_moe", AffineFormat{4, 64}), "keep");
+  ExpectSharesTile(RepositoryPath("tests/goldens/models/qwen3_moe/plain-gguf-q4_0"), "affine-8-g64");
+}
+
+TEST(Convert, SharesOfOtherEncodingsKeepThem) {
+  if (!GoldensBesideExist()) GTEST_SKIP() << "no ../shared/goldens";
+  for (const char* golden : {"gpt_oss/bf16", "gpt_oss/mxfp4-q8g64", "deepseek_v3/r1", "qwen3/tied-mxfp4"}) {
+    SCOPED_TRACE(golden);
+    ExpectSharesTile(RepositoryPath(fmt::format("../shared/goldens/models/{}", golden)), "keep");
+  }
+}
+
+TEST(Convert, KeepsOnlyForSharesAndNotTheBlocksOfAGguf) {
+  const std::string source = RepositoryPath("tests/goldens/models/qwen3_moe/plain-gguf-q4_0");
+  const TempFolder out;
+  EXPECT_THAT(Message(Convert(source, out.path(), "keep").status()), HasSubstr("--shard-for"));
+  const auto checkpoint = Checkpoint::Open(source);
+  ASSERT_TRUE(checkpoint.ok());
+  ConvertOptions options{.shares = TwoShares(out.path()), .format = {.kind = ConvertFormat::Kind::kKeep}};
+  const auto refused = ConvertModel(**checkpoint, *SpecFor((*checkpoint)->config()), options);
+  EXPECT_THAT(Message(refused.status()), HasSubstr("affine-8-g64"));
 }
 
 TEST(Convert, RefusesFormatsThatItDoesNotKnow) {

@@ -16,12 +16,21 @@ constexpr float kLatentEps = 1e-6f;  // Of the latents' norms, whatever rms_norm
 
 struct MlaParts {
   DecoderSizes sizes;
+  LatentNames names = LatentNames::kSplit;
   std::optional<int64_t> q_latent;
   int64_t latent = 0;
   int64_t nope = 0, rope_dim = 0, value = 0;
   RopeSpec rope;
   double scale = 0;
 };
+
+/// Matrix h of MLX's stack.
+WeightSource StackOf(std::string base, const MlaParts& parts, int64_t h) {
+  return {.base = std::move(base),
+          .stack = parts.sizes.heads,
+          .index = h,
+          .written = parts.names == LatentNames::kSplit};
+}
 
 /// Rows of what kv_b_proj holds of head h, or matrix h of MLX's stack.
 WeightRef ValueMatrix(const std::string& base, const MlaParts& parts, int64_t h) {
@@ -31,7 +40,7 @@ WeightRef ValueMatrix(const std::string& base, const MlaParts& parts, int64_t h)
           .sources = {{.base = base + ".kv_b_proj",
                        .rows = {begin, begin + parts.value},
                        .stored_rows = parts.sizes.heads * per_head},
-                      {.base = base + ".unembed_out", .stack = parts.sizes.heads, .index = h}}};
+                      StackOf(base + ".unembed_out", parts, h)}};
 }
 
 /// The transpose of what kv_b_proj holds.
@@ -42,8 +51,7 @@ WeightRef KeyMatrix(const std::string& base, const MlaParts& parts, int64_t h) {
                                     .offset = h * per_head * parts.latent,
                                     .row_step = 1,
                                     .col_step = parts.latent};
-  return {.shape = {parts.latent, parts.nope},
-          .sources = {hub, {.base = base + ".embed_q", .stack = parts.sizes.heads, .index = h}}};
+  return {.shape = {parts.latent, parts.nope}, .sources = {hub, StackOf(base + ".embed_q", parts, h)}};
 }
 
 MlaSpec MlaAt(const std::string& base, const MlaParts& parts) {
@@ -76,14 +84,15 @@ MlaSpec MlaAt(const std::string& base, const MlaParts& parts) {
 
 }  // namespace
 
-absl::StatusOr<MakeMixer> ReadLatentAttention(const ModelConfig& config, const DecoderSizes& sizes) {
+absl::StatusOr<MakeMixer> ReadLatentAttention(const ModelConfig& config, const DecoderSizes& sizes,
+                                              LatentNames names) {
   ASSIGN_OR_RETURN(const bool bias, ReadLateFlag(config, "attention_bias"));
   if (bias) {
     return Unimplemented("{}: expected false, found true; latent attention with biases is not built",
                          config.where("attention_bias"));
   }
   constexpr Bounds<int64_t> kDims{1, 1 << 16};
-  MlaParts parts{.sizes = sizes};
+  MlaParts parts{.sizes = sizes, .names = names};
   ASSIGN_OR_RETURN(parts.q_latent, config.optional_int("q_lora_rank"));  // null: queries have no latent.
   ASSIGN_OR_RETURN(parts.latent, config.required_int("kv_lora_rank", kDims));
   ASSIGN_OR_RETURN(parts.nope, config.required_int("qk_nope_head_dim", kDims));
@@ -107,7 +116,7 @@ absl::StatusOr<ModelSpec> ReadDeepseekV3(const ModelConfig& config, std::string 
   RETURN_IF_ERROR(RequireIfPresent(config, "scoring_func", "sigmoid"));
   RETURN_IF_ERROR(RequireIfPresent(config, "topk_method", "noaux_tc"));
   ASSIGN_OR_RETURN(const DecoderSizes sizes, ReadDecoderSizes(config));
-  ASSIGN_OR_RETURN(const MakeMixer attention, ReadLatentAttention(config, sizes));
+  ASSIGN_OR_RETURN(const MakeMixer attention, ReadLatentAttention(config, sizes, LatentNames::kSplit));
   ASSIGN_OR_RETURN(const int64_t ffn, config.required_int("intermediate_size"));
   ASSIGN_OR_RETURN(const ExpertParts experts, ReadDeepseekV3Experts(config, sizes));
   ASSIGN_OR_RETURN(const std::vector<bool> sparse, ReadLayersAfterDense(config, sizes.layers));

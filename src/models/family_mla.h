@@ -1,6 +1,7 @@
 // Latent attention as DeepSeek's configs and checkpoints have it.
 #pragma once
 
+#include <cstdint>
 #include <string>
 
 #include "absl/status/statusor.h"
@@ -10,9 +11,14 @@
 
 namespace shoal {
 
+/// Where mlx-lm keeps what the hub has as kv_b_proj: in the same tensor, or split by heads into embed_q and
+/// unembed_out. Both are read; it says what a conversion writes.
+enum class LatentNames : uint8_t { kFused, kSplit };
+
 /// Latent attention of every layer: under the hub's names (kv_b_proj, whose heads hold their key matrix
 /// before their value matrix) or MLX's (embed_q and unembed_out, one matrix per head).
-absl::StatusOr<MakeMixer> ReadLatentAttention(const ModelConfig& config, const DecoderSizes& sizes);
+absl::StatusOr<MakeMixer> ReadLatentAttention(const ModelConfig& config, const DecoderSizes& sizes,
+                                              LatentNames names);
 
 /// A whole decoder as DeepSeek-V3's config describes it, for those that took it over under names of their
 /// own.

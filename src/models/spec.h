@@ -30,14 +30,17 @@ struct WeightSource {
   int64_t stored_rows = 0;
   int64_t row_step = 1;  ///< Of `rows`, the first and each row_step-th after it (matrices that take turns).
   /// Spread over a stored tensor of another shape (transposed, every other row): element (n, k) of the weight
-  /// is stored value offset + n * row_step + k * col_step. Only of plain tensors.
+  /// is value offset + n * row_step + k * col_step of the stored matrix, or of matrix `index` of a stack.
+  /// Only of plain tensors.
   struct Spread {
-    std::vector<int64_t> stored_shape;
+    std::vector<int64_t> stored_shape;  ///< Of the whole tensor.
     int64_t offset = 0;
     int64_t row_step = 0;
     int64_t col_step = 0;
   };
   std::optional<Spread> spread;
+  bool written =
+      true;  ///< Whether a conversion may put the weight here: mlx-lm looks for it under this name.
 
   std::string name() const { return base + "." + suffix; }
 };

@@ -76,6 +76,8 @@ absl::StatusOr<StoredWeight> WeightReader::find(const WeightRef& ref) const {
     ASSIGN_OR_RETURN(weight.affine, ViewAffine(*checkpoint_, quantization_, source.base, shape));
     weight.format = {
         .dtype = weight.affine.scale_dtype, .bits = weight.affine.bits, .group = weight.affine.group};
+    const AffineView& parts = weight.affine;
+    weight.absent = parts.words == nullptr || parts.scales == nullptr || parts.biases == nullptr;
     return weight;
   }
   std::vector<int64_t> shape;
@@ -93,7 +95,8 @@ absl::StatusOr<StoredWeight> WeightReader::find(const WeightRef& ref) const {
   const absl::StatusOr<TensorView> view = checkpoint_->view(source.name(), kFloatWeights, shape);
   if (!view.ok()) return AlsoTried(view.status(), ref);
   weight.format = {.dtype = view->dtype};
-  weight.data = view->data + source.index * stored_rows * weight.cols * DTypeBytes(view->dtype);
+  weight.data = checkpoint_->matrix(*info, source.stack, source.index);
+  weight.absent = weight.data == nullptr;
   return weight;
 }
 
@@ -110,7 +113,9 @@ absl::StatusOr<StoredWeight> WeightReader::find_spread(StoredWeight weight) cons
   ASSIGN_OR_RETURN(const TensorView view,
                    checkpoint_->view(source.name(), kFloatWeights, spread.stored_shape));
   weight.format = {.dtype = view.dtype};
-  weight.data = view.data + spread.offset * DTypeBytes(view.dtype);
+  weight.data = checkpoint_->matrix(*checkpoint_->find(source.name()), source.stack, source.index);
+  weight.absent = weight.data == nullptr;
+  if (!weight.absent) weight.data += spread.offset * DTypeBytes(view.dtype);
   weight.row_step = spread.row_step;
   weight.col_step = spread.col_step;
   return weight;
@@ -122,7 +127,14 @@ absl::StatusOr<StoredWeight> WeightReader::find_blocks(StoredWeight weight, cons
   weight.format = {.dtype = weight.blocks.decoded_dtype(),
                    .bits = LawOf(weight.blocks.type).bits,
                    .group = weight.blocks.decoded_group()};
-  if (shape.size() == 3) weight.blocks = weight.blocks.matrix(weight.source->index, shape[0]);
+  const int64_t slot = Checkpoint::SlotOf(info, weight.source->index);
+  weight.absent = slot < 0;
+  if (shape.size() == 3) {
+    // Without bytes, any matrix says what there is to say.
+    BlockView& stack = weight.blocks;
+    if (weight.absent) stack.data = stack.scales = nullptr;
+    stack = stack.matrix(weight.absent ? 0 : slot, shape[0]);
+  }
   return weight;
 }
 
@@ -135,6 +147,20 @@ absl::StatusOr<StoredWeight> WeightReader::find(const LinearSpec& linear) const 
         checkpoint_->folder(), checkpoint_->config().file());
   }
   return weight;
+}
+
+absl::Status WeightReader::check_here(const StoredWeight& weight) const {
+  if (!weight.absent) return absl::OkStatus();
+  const Share* share = checkpoint_->share();
+  SHOAL_CHECK(share != nullptr);
+  const WeightSource& source = *weight.source;
+  return NotFound(
+      "checkpoint: tensor '{}'{} is not in {}, which is the share of node '{}' ({}) and not the whole model. "
+      "Serve "
+      "with the plan that the shares were made for, or make them again for this one: shoal convert "
+      "--shard-for PLAN",
+      source.name(), source.stack > 0 ? fmt::format(", matrix {} of {},", source.index, source.stack) : "",
+      checkpoint_->folder(), share->node, share->holds);
 }
 
 absl::StatusOr<PackedStore::Place> WeightReader::place(const StoredWeight& weight, uint32_t batch) const {
@@ -158,6 +184,7 @@ absl::StatusOr<std::vector<PackedMatrix>> WeightReader::pack(std::span<const Sto
   std::vector<int64_t> tiles;  // Of each matrix: those that are to be packed.
   const uint32_t batch = store_ == nullptr ? 0 : store_->next_batch();
   for (const StoredWeight& weight : weights) {
+    RETURN_IF_ERROR(check_here(weight));
     ASSIGN_OR_RETURN(PackedStore::Place place, this->place(weight, batch));
     tiles.push_back(place.packed ? 0 : place.matrix.view().tiles());
     packed.push_back(std::move(place.matrix));
@@ -292,6 +319,7 @@ void WeightReader::for_sources(const StoredWeight& weight, Range rows,
 
 absl::Status WeightReader::read_rows(const StoredWeight& weight, Range rows, float* out) const {
   SHOAL_CHECK(0 <= rows.begin && rows.end <= weight.rows);
+  RETURN_IF_ERROR(check_here(weight));
   DecodedRows decoded;
   for (int64_t row = rows.begin; row < rows.end; ++row, out += weight.cols) {
     const int64_t stored = weight.stored_row(row);
@@ -320,6 +348,7 @@ absl::Status WeightReader::read_rows(const StoredWeight& weight, Range rows, flo
 }
 
 void WeightReader::drop(const StoredWeight& weight) const {
+  if (weight.absent) return;
   for_sources(weight, {0, weight.rows},
               [&](const std::byte* data, int64_t bytes) { checkpoint_->drop(data, bytes); });
 }

@@ -106,6 +106,7 @@ std::string PlanToJson(const Plan& plan);
 
 /// Reads a plan file and validates it by itself. InvalidArgument names the place ("stages[1].layers"), what
 /// was expected and what is there; unknown keys come with the nearest known one. At most 16 MiB of text.
+/// Of a report of `shoal plan --json`, the plan in it.
 absl::StatusOr<Plan> PlanFromJson(std::string_view text);
 
 /// PlanFromJson of a file. NotFound where it cannot be read.

@@ -265,7 +265,9 @@ absl::StatusOr<Plan> PlanFromJson(std::string_view text) {
   const ConfigLimits limits = {.bytes = kTextMax, .values = 1 << 18, .depth = 6};
   auto value = ParseJsonConfig(text, limits);
   if (!value.ok()) return Annotate(value.status(), "plan");
-  const ConfigPlace root(*value);
+  // The report of `shoal plan --json` has the plan beside what it costs.
+  const ConfigValue* report = value->kind == ConfigValue::Kind::kMap ? value->find("plan") : nullptr;
+  const ConfigPlace root(report != nullptr ? *report : *value);
   RETURN_IF_ERROR(root.expect_keys({"format", "epoch", "model", "wire_dtype", "activations", "kv_dtype",
                                     "nodes", "stages", "experts", "notes"}));
   Plan plan;

@@ -7,6 +7,7 @@
 
 #include "base/check.h"
 #include "base/clock.h"
+#include "base/file.h"
 #include "base/log.h"
 #include "base/status.h"
 #include "base/text.h"
@@ -103,9 +104,11 @@ absl::StatusOr<std::shared_ptr<const Checkpoint>> Checkpoint::Open(const std::st
   checkpoint->opened_unix_s_ = UnixSeconds();
   RETURN_IF_ERROR(checkpoint->read_generation_config());
   RETURN_IF_ERROR(checkpoint->open_files());
+  RETURN_IF_ERROR(checkpoint->read_share());
   RETURN_IF_ERROR(checkpoint->sort_and_refuse_duplicates());
+  checkpoint->stored_tensors_ = checkpoint->tensors_;
   RETURN_IF_ERROR(FoldEncodedTensors(
-      checkpoint->config_, [&](int file) { return checkpoint->file_names_[file]; }, &checkpoint->tensors_));
+      checkpoint->config_, [&](int file) { return checkpoint->name_of_file(file); }, &checkpoint->tensors_));
   checkpoint->hash_ = checkpoint->compute_hash();
   return std::shared_ptr<const Checkpoint>(std::move(checkpoint));
 }
@@ -149,6 +152,7 @@ absl::StatusOr<std::shared_ptr<const Checkpoint>> Checkpoint::OpenGguf(const std
                            Printable(twice->name, 200), path);
   }
   RETURN_IF_ERROR(checkpoint->sort_and_refuse_duplicates());
+  checkpoint->stored_tensors_ = checkpoint->tensors_;
   checkpoint->hash_ = checkpoint->compute_hash();
   return std::shared_ptr<const Checkpoint>(std::move(checkpoint));
 }
@@ -205,6 +209,7 @@ absl::Status Checkpoint::add_file(const std::string& name) {
     tensor.file = static_cast<int>(files_.size());
     tensors_.push_back(std::move(tensor));
   }
+  conversions_.push_back(std::move(header.metadata[kConversionKey]));
   // The header's pages are not needed again.
   file.drop({0, header.data_begin});
   file_names_.push_back(name);
@@ -252,6 +257,23 @@ absl::Status Checkpoint::read_index(const std::string& path) {
     std::erase_if(tensors_, [&](const TensorInfo& tensor) { return !weight_map.contains(tensor.name); });
   }
   return absl::OkStatus();
+}
+
+absl::Status Checkpoint::read_share() {
+  const std::string path = PathIn(folder_, kShareFile);
+  if (!Exists(path)) return absl::OkStatus();
+  ASSIGN_OR_RETURN(const std::string text, ReadTextFile(path, kSafetensorsHeaderMax));
+  ASSIGN_OR_RETURN(share_, ParseShare(text, fmt::format("checkpoint: {}", path)));
+  for (size_t i = 0; i < files_.size(); ++i) {
+    if (conversions_[i] == share_->id) continue;
+    return InvalidArgument(
+        "checkpoint: {} in {}: expected the file of share '{}', as {} says, found {}. The files are not of "
+        "one "
+        "share: copy it again, or make it again with shoal convert --shard-for",
+        file_names_[i], folder_, Printable(share_->id, 40), kShareFile,
+        conversions_[i].empty() ? "none" : fmt::format("that of '{}'", Printable(conversions_[i], 40)));
+  }
+  return CompleteTable(*share_, folder_, &tensors_);
 }
 
 absl::Status Checkpoint::sort_and_refuse_duplicates() {
@@ -310,8 +332,23 @@ const TensorInfo* Checkpoint::find(std::string_view name) const {
 }
 
 TensorView Checkpoint::view(const TensorInfo& info) const {
-  const auto file = files_[info.file].bytes();
-  return {info.dtype, info.shape, file.data() + info.bytes.begin, info.bytes.size(), file_names_[info.file]};
+  const std::byte* data = info.file < 0 ? nullptr : files_[info.file].bytes().data() + info.bytes.begin;
+  return {info.dtype, info.shape, data, info.bytes.size(), file_name(info)};
+}
+
+int64_t Checkpoint::SlotOf(const TensorInfo& info, int64_t index) {
+  if (info.file < 0) return -1;
+  if (info.held.empty()) return index;
+  const auto at = std::ranges::lower_bound(info.held, index);
+  return at == info.held.end() || *at != index ? -1 : at - info.held.begin();
+}
+
+const std::byte* Checkpoint::matrix(const TensorInfo& info, int64_t stack, int64_t index) const {
+  // Some matrices of a stack are not what was asked for as a whole.
+  const int64_t slot = stack > 0 ? SlotOf(info, index) : info.held.empty() && info.file >= 0 ? 0 : -1;
+  if (slot < 0) return nullptr;
+  const int64_t count = stack == 0 ? 1 : info.held.empty() ? stack : std::ssize(info.held);
+  return files_[info.file].bytes().data() + info.bytes.begin + slot * (info.bytes.size() / count);
 }
 
 absl::StatusOr<TensorView> Checkpoint::view(std::string_view name, std::span<const DType> dtypes,
@@ -327,8 +364,8 @@ absl::StatusOr<TensorView> Checkpoint::view(std::string_view name, std::span<con
   }
   if (std::ranges::find(dtypes, info->dtype) == dtypes.end() || !std::ranges::equal(info->shape, shape) ||
       info->blocks != BlockType::kNone) {
-    return InvalidArgument("checkpoint: tensor '{}' in {}: expected {}, found {}", name,
-                           file_names_[info->file], DescribeExpected(dtypes, shape), DescribeTensor(*info));
+    return InvalidArgument("checkpoint: tensor '{}' in {}: expected {}, found {}", name, file_name(*info),
+                           DescribeExpected(dtypes, shape), DescribeTensor(*info));
   }
   return view(*info);
 }
@@ -338,25 +375,23 @@ absl::StatusOr<BlockView> Checkpoint::view_blocks(const TensorInfo& info,
   SHOAL_CHECK(info.blocks != BlockType::kNone && shape.size() >= 2);
   if (!std::ranges::equal(info.shape, shape)) {
     return InvalidArgument("checkpoint: tensor '{}' in {}: expected {} [{}], found {}", info.name,
-                           file_names_[info.file], LawOf(info.blocks).name, fmt::join(shape, ", "),
+                           file_name(info), LawOf(info.blocks).name, fmt::join(shape, ", "),
                            DescribeTensor(info));
   }
   const int64_t elements = *ElementCount(shape);
-  BlockView view{.type = info.blocks,
-                 .data = files_[info.file].bytes().data() + info.bytes.begin,
-                 .rows = elements / shape.back(),
-                 .cols = shape.back()};
-  if (!info.parts) return view;
-  const auto at = [this](const TensorPlace& place) {
-    return files_[place.file].bytes().data() + place.bytes.begin;
+  BlockView blocks{
+      .type = info.blocks, .data = view(info).data, .rows = elements / shape.back(), .cols = shape.back()};
+  if (!info.parts) return blocks;
+  const auto at = [this](const TensorPlace& place) -> const std::byte* {
+    return place.file < 0 ? nullptr : files_[place.file].bytes().data() + place.bytes.begin;
   };
-  view.scales = at(info.parts->scales);
-  view.scales_dtype = info.parts->scales.dtype;
-  if (info.parts->zeros) view.zeros = at(*info.parts->zeros);
-  view.group = static_cast<int>(info.parts->group);
-  view.group_rows = static_cast<int>(info.parts->group_rows);
-  view.zero_offset = info.parts->zero_offset;
-  return view;
+  blocks.scales = at(info.parts->scales);
+  blocks.scales_dtype = info.parts->scales.dtype;
+  if (info.parts->zeros) blocks.zeros = at(*info.parts->zeros);
+  blocks.group = static_cast<int>(info.parts->group);
+  blocks.group_rows = static_cast<int>(info.parts->group_rows);
+  blocks.zero_offset = info.parts->zero_offset;
+  return blocks;
 }
 
 std::pair<const MappedFile*, Range> Checkpoint::locate(const std::byte* data, int64_t bytes) const {

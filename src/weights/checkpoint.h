@@ -15,6 +15,7 @@
 #include "weights/gguf_text.h"
 #include "weights/mapped_file.h"
 #include "weights/safetensors.h"
+#include "weights/share.h"
 
 namespace shoal {
 
@@ -58,8 +59,17 @@ class Checkpoint {
   const TensorInfo* find(std::string_view name) const;
   bool has(std::string_view name) const { return find(name) != nullptr; }
 
+  /// The share that this folder is of its model, or nullptr. The tensors are all the model's then, and what
+  /// is not here has no bytes.
+  const Share* share() const { return share_ ? &*share_ : nullptr; }
+  /// The bytes of matrix `index` of a stack of as many as the tensor's first dimension says, or of the whole
+  /// tensor where stack = 0. nullptr where this is a share without them.
+  const std::byte* matrix(const TensorInfo& info, int64_t stack, int64_t index) const;
+  /// Which of the matrices held is `index` of a stack: -1 where it is none of them.
+  static int64_t SlotOf(const TensorInfo& info, int64_t index);
+
   /// The rows of a tensor whose `blocks` are not kNone (CHECK), if it has exactly this `shape`; else as
-  /// below.
+  /// below. Of a stack in a share: the matrices held, one after another.
   absl::StatusOr<BlockView> view_blocks(const TensorInfo& info, std::span<const int64_t> shape) const;
 
   /// The tensor, if it has one of the `dtypes` and exactly this `shape`; the error says what was expected and
@@ -75,8 +85,11 @@ class Checkpoint {
 
   /// All tensors, sorted by name.
   std::span<const TensorInfo> tensors() const { return tensors_; }
+  /// The same as the files have them: what encodings take several tensors for is not one there
+  /// (encoded_tensors.h). Of a GGUF as tensors().
+  std::span<const TensorInfo> stored_tensors() const { return stored_tensors_; }
   /// Name of a tensor's file in the folder.
-  const std::string& file_name(const TensorInfo& info) const { return file_names_[info.file]; }
+  const std::string& file_name(const TensorInfo& info) const { return name_of_file(info.file); }
   /// Bytes of all tensors.
   int64_t total_bytes() const { return total_bytes_; }
 
@@ -110,7 +123,9 @@ class Checkpoint {
   absl::Status add_file(const std::string& name);
   absl::Status read_index(const std::string& path);
   absl::Status sort_and_refuse_duplicates();
+  absl::Status read_share();
   std::string compute_hash() const;
+  const std::string& name_of_file(int file) const { return file < 0 ? folder_ : file_names_[file]; }
   /// The file that holds `data` and the byte range in it.
   std::pair<const MappedFile*, Range> locate(const std::byte* data, int64_t bytes) const;
 
@@ -118,8 +133,11 @@ class Checkpoint {
   ModelConfig config_;
   GenerationConfig generation_;
   std::vector<std::string> file_names_;
+  std::vector<std::string> conversions_;  ///< Of each safetensors file: its kConversionKey, or empty.
   std::vector<MappedFile> files_;
   std::vector<TensorInfo> tensors_;
+  std::vector<TensorInfo> stored_tensors_;
+  std::optional<Share> share_;
   int64_t total_bytes_ = 0;
   std::string hash_;
   GgufMetadata gguf_metadata_;  ///< Views into the first file; empty where this is no GGUF.

@@ -62,11 +62,19 @@ class Folder {
     const TensorInfo* found = find(name);
     if (found != nullptr && std::ranges::find(dtypes, found->dtype) != dtypes.end() &&
         found->shape == shape) {
+      RETURN_IF_ERROR(together(of, *found));
       return found;
     }
     return InvalidArgument("{}: expected beside it '{}', {} [{}], found {}", where(of), name,
                            DTypeName(dtypes[0]), fmt::join(shape, ", "),
                            found == nullptr ? "none" : DescribeTensor(*found));
+  }
+  /// A share has the same of an encoded tensor and of what stands beside it.
+  absl::Status together(const TensorInfo& codes, const TensorInfo& beside) const {
+    if ((codes.file < 0) == (beside.file < 0) && codes.held == beside.held) return absl::OkStatus();
+    return InvalidArgument(
+        "{}: expected the same part of it as of '{}' beside it, found another; make the share again",
+        where(codes), beside.name);
   }
   void make(const std::string& name, const TensorInfo& codes, BlockType type, std::vector<int64_t> shape,
             EncodedParts parts) {
@@ -77,7 +85,8 @@ class Folder {
                      .bytes = codes.bytes,
                      .file = codes.file,
                      .blocks = type,
-                     .parts = std::move(parts)});
+                     .parts = std::move(parts),
+                     .held = codes.held});
     folded_.insert(codes.name);
   }
   static TensorPlace place(const TensorInfo& tensor) {
@@ -123,6 +132,7 @@ absl::Status Folder::fold_microscaled(const std::string& base) {
     if (shape.back() % mode.group != 0) continue;
     groups.back() /= mode.group;
     if (scales.shape != groups) continue;
+    RETURN_IF_ERROR(together(*words, scales));
     make(base + ".weight", *words, mode.type, std::move(shape), {.scales = place(scales)});
     folded_.insert(scales.name);
     return absl::OkStatus();
@@ -259,6 +269,7 @@ absl::Status Folder::fold_packed(const std::string& base, const ModelConfig& qua
         "`shoal convert` it.",
         where(codes), scales->shape[1], cols);
   }
+  RETURN_IF_ERROR(together(codes, *scales));
   make(base + ".weight", codes, BlockType::kPackedInt4, {codes.shape[0], cols},
        {.scales = place(*scales), .group = group});
   folded_.insert(scales->name);

@@ -165,20 +165,19 @@ absl::StatusOr<AffineView> ViewAffine(const Checkpoint& checkpoint, const Quanti
                            ExplainScales(format, shape.cols, info->shape.back()));
   }
   const DType scale_dtype[] = {scales_view->dtype};
-  ASSIGN_OR_RETURN(const TensorView biases_view, checkpoint.view(biases, scale_dtype, groups_shape));
+  RETURN_IF_ERROR(checkpoint.view(biases, scale_dtype, groups_shape).status());
 
-  AffineView view{.words = words_view->data,
-                  .scales = scales_view->data,
-                  .biases = biases_view.data,
-                  .scale_dtype = scales_view->dtype,
+  AffineView view{.scale_dtype = scales_view->dtype,
                   .rows = shape.rows,
                   .cols = shape.cols,
                   .bits = format.bits,
                   .group = format.group};
-  const AffineBytes bytes = BytesOf(view);
-  view.words = words_view->data + shape.expert * bytes.words;
-  view.scales = scales_view->data + shape.expert * bytes.scales;
-  view.biases = biases_view.data + shape.expert * bytes.scales;
+  const auto at = [&](const std::string& name) {
+    return checkpoint.matrix(*checkpoint.find(name), shape.experts, shape.expert);
+  };
+  view.words = at(weight);
+  view.scales = at(scales);
+  view.biases = at(biases);
   return view;
 }
 

@@ -27,7 +27,7 @@ absl::StatusOr<ModelSpec> Spec(const ModelConfig& config) {
   RETURN_IF_ERROR(RefuseWindows(config));
   RETURN_IF_ERROR(RequireIfPresent(config, "scoring_func", "softmax"));
   ASSIGN_OR_RETURN(const DecoderSizes sizes, ReadDecoderSizes(config));
-  ASSIGN_OR_RETURN(const MakeMixer attention, ReadLatentAttention(config, sizes));
+  ASSIGN_OR_RETURN(const MakeMixer attention, ReadLatentAttention(config, sizes, LatentNames::kFused));
   ASSIGN_OR_RETURN(const int64_t ffn, config.required_int("intermediate_size"));
   // norm_topk_prob has no effect in the reference.
   ASSIGN_OR_RETURN(ExpertParts experts, ReadDeepseekExperts(config, sizes));

@@ -25,9 +25,9 @@ LinearSpec ExpertLinear(const std::string& base, const Projection& projection, i
     ref->sources[0].stack = experts;
     ref->sources[0].index = expert;
   }
-  WeightSource fused{.base = base, .suffix = projection.fused};
+  WeightSource fused{.base = base, .suffix = projection.fused, .stack = experts, .index = expert};
   fused.spread = WeightSource::Spread{.stored_shape = {experts, cols, stored},
-                                      .offset = expert * cols * stored + projection.first,
+                                      .offset = projection.first,
                                       .row_step = projection.step,
                                       .col_step = stored};
   linear.weight.sources.push_back(fused);
@@ -40,7 +40,7 @@ LinearSpec ExpertLinear(const std::string& base, const Projection& projection, i
        .row_step = projection.step});
   fused.suffix += "_bias";
   fused.spread = WeightSource::Spread{.stored_shape = {experts, stored},
-                                      .offset = expert * stored + projection.first,
+                                      .offset = projection.first,
                                       .row_step = 0,
                                       .col_step = projection.step};
   linear.bias->sources.push_back(fused);

@@ -19,12 +19,15 @@ TEST(GptOss, GateAndUpTakeTurnsInTheHubsTensor) {
   const WeightSource& up = expert.up.weight.sources[1];
   EXPECT_EQ(up.name(), "model.layers.2.mlp.experts.gate_up_proj");
   EXPECT_EQ(up.spread->stored_shape, (std::vector<int64_t>{13, 320, 640}));
-  EXPECT_EQ(up.spread->offset, 5 * 320 * 640 + 1);
+  EXPECT_EQ(up.stack, 13);
+  EXPECT_EQ(up.index, 5);
+  EXPECT_EQ(up.spread->offset, 1);
   EXPECT_EQ(up.spread->row_step, 2);
   EXPECT_EQ(up.spread->col_step, 640);
   const WeightSource& bias = expert.gate.bias->sources[1];
   EXPECT_EQ(bias.name(), "model.layers.2.mlp.experts.gate_up_proj_bias");
-  EXPECT_EQ(bias.spread->offset, 5 * 640);
+  EXPECT_EQ(bias.index, 5);
+  EXPECT_EQ(bias.spread->offset, 0);
   EXPECT_EQ(bias.spread->col_step, 2);
 }
 

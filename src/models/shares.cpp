@@ -1,0 +1,172 @@
+#include "models/shares.h"
+
+#include <algorithm>
+#include <map>
+#include <utility>
+
+#include "base/check.h"
+#include "base/status.h"
+#include "weights/content_hash.h"
+
+namespace shoal {
+namespace {
+
+constexpr int64_t kSlabBytes = int64_t{4} << 20;  ///< Copied between two writes.
+
+/// Which shares need which of the tensors that lie in the files: by matrix, where the family reads a stack.
+struct StoredNeeds {
+  std::vector<std::map<int64_t, Nodes>> by_tensor;  ///< As Checkpoint::stored_tensors(); -1: the whole.
+};
+
+absl::StatusOr<StoredNeeds> NeedsOf(const ModelSpec& spec, const WeightReader& reader,
+                                    const std::vector<ConvertShare>& shares) {
+  const Checkpoint& checkpoint = reader.checkpoint();
+  const std::span<const TensorInfo> stored = checkpoint.stored_tensors();
+  std::map<std::pair<int, int64_t>, size_t> by_place;
+  std::map<std::string, size_t> by_name;
+  for (size_t i = 0; i < stored.size(); ++i) {
+    by_place[{stored[i].file, stored[i].bytes.begin}] = i;
+    by_name[stored[i].name] = i;
+  }
+  StoredNeeds needs;
+  needs.by_tensor.resize(stored.size());
+  absl::Status status;
+  ForEachWeight(spec, [&](const WeightUse& use) {
+    if (!status.ok()) return;
+    const absl::StatusOr<StoredWeight> weight = reader.find(use.ref);
+    status = weight.status();
+    if (!status.ok()) return;
+    const WeightSource& source = *weight->source;
+    const Nodes nodes = NodesThatNeed(use, shares);
+    const auto need = [&](size_t tensor) {
+      Add(nodes, needs.by_tensor[tensor][source.stack > 0 ? source.index : -1]);
+    };
+    const TensorInfo* info = checkpoint.find(source.name());
+    SHOAL_CHECK(info != nullptr);  // It was found.
+    need(by_place.at({info->file, info->bytes.begin}));
+    if (info->parts) {
+      const auto need_at = [&](const TensorPlace& place) {
+        need(by_place.at({place.file, place.bytes.begin}));
+      };
+      need_at(info->parts->scales);
+      if (info->parts->zeros) need_at(*info->parts->zeros);
+    } else if (weight->format.affine() && weight->blocks.type == BlockType::kNone) {
+      need(by_name.at(source.base + ".scales"));
+      need(by_name.at(source.base + ".biases"));
+    }
+  });
+  RETURN_IF_ERROR(status);
+  return needs;
+}
+
+/// The bytes of a stored tensor, or of those of its matrices that are `held` (all where empty), as they are.
+FolderPart CopyOf(const Checkpoint& checkpoint, const TensorInfo& tensor, std::vector<int64_t> held) {
+  FolderPart part{.entries = {{tensor.name, tensor.dtype, tensor.shape}}, .write = {}};
+  if (!held.empty()) part.entries[0].shape[0] = std::ssize(held);
+  part.write = [&checkpoint, &tensor, held = std::move(held)](AppendBytes append) -> absl::Status {
+    const TensorView view = checkpoint.view(tensor);
+    const int64_t count = held.empty() ? 1 : tensor.shape[0];
+    const int64_t each = view.bytes / count;
+    for (int64_t i = 0; i < (held.empty() ? 1 : std::ssize(held)); ++i) {
+      const std::byte* data = view.data + (held.empty() ? 0 : held[static_cast<size_t>(i)]) * each;
+      for (int64_t begin = 0; begin < each; begin += kSlabBytes) {
+        const int64_t bytes = std::min(kSlabBytes, each - begin);
+        RETURN_IF_ERROR(append({data + begin, static_cast<size_t>(bytes)}));
+        checkpoint.drop(data + begin, bytes);
+      }
+    }
+    return absl::OkStatus();
+  };
+  return part;
+}
+
+void TakeStored(const Checkpoint& checkpoint, const StoredNeeds& needs, size_t share,
+                FolderContents& contents, Share& table) {
+  const std::span<const TensorInfo> stored = checkpoint.stored_tensors();
+  for (size_t i = 0; i < stored.size(); ++i) {
+    bool whole = false;
+    std::vector<int64_t> held;
+    for (const auto& [index, nodes] : needs.by_tensor[i]) {
+      if (!nodes[share]) continue;
+      if (index < 0) whole = true;
+      if (index >= 0) held.push_back(index);
+    }
+    if (!whole && held.empty()) continue;
+    if (whole || std::ssize(held) == stored[i].shape[0]) held.clear();
+    if (!held.empty()) table.stacks[stored[i].name] = held;
+    contents.parts.push_back(CopyOf(checkpoint, stored[i], std::move(held)));
+  }
+}
+
+}  // namespace
+
+Nodes NodesThatNeed(const WeightUse& use, const std::vector<ConvertShare>& shares) {
+  Nodes nodes;
+  for (const ConvertShare& share : shares) nodes.push_back(share.has(use));
+  return nodes;
+}
+
+void Add(const Nodes& more, Nodes& nodes) {
+  if (nodes.empty()) nodes.resize(more.size());
+  for (size_t i = 0; i < more.size(); ++i) nodes[i] = nodes[i] || more[i];
+}
+
+/// A share's folder, without its tensors, and its table.
+FolderContents FolderOf(const ConvertShare& share, std::string config_json) {
+  return {.out = share.out,
+          .parts = {},
+          .config_json = std::move(config_json),
+          .share = std::nullopt,
+          .text = share.text,
+          .identity = {}};
+}
+Share TableOf(const ConvertShare& share, std::vector<SafetensorsWriter::Entry> tensors) {
+  std::ranges::sort(tensors, {}, &SafetensorsWriter::Entry::name);
+  return {.id = "", .node = share.node, .holds = share.holds, .tensors = std::move(tensors), .stacks = {}};
+}
+
+void FolderRun::add(FolderContents contents) {
+  for (const FolderPart& part : contents.parts) total_ += part.bytes();
+  folders_.push_back(std::move(contents));
+}
+
+absl::StatusOr<std::vector<FolderReport>> FolderRun::write(const std::string& formats) {
+  const std::string from = source_.content_identity() + formats;
+  std::vector<FolderReport> reports;
+  for (FolderContents& folder : folders_) {
+    folder.identity = ContentHashHex(from + (folder.share ? ShareText(*folder.share) : ""));
+    ASSIGN_OR_RETURN(FolderReport report, WriteModelFolder(source_, folder, shard_bytes_, [&](int64_t bytes) {
+                       done_ += bytes;
+                       if (progress_) progress_(done_, total_);
+                     }));
+    reports.push_back(report);
+  }
+  return reports;
+}
+
+absl::StatusOr<std::vector<FolderReport>> CopyShares(const WeightReader& reader, const ModelSpec& spec,
+                                                     const std::vector<ConvertShare>& shares,
+                                                     FolderRun& run) {
+  const Checkpoint& checkpoint = reader.checkpoint();
+  if (checkpoint.is_gguf()) {
+    return Unimplemented(
+        "--quant keep: {}: the blocks of a GGUF have no place in the folder of a share; give another "
+        "--quant, such "
+        "as affine-8-g64, or put the GGUF itself on every node",
+        checkpoint.folder());
+  }
+  ASSIGN_OR_RETURN(const StoredNeeds needs, NeedsOf(spec, reader, shares));
+  std::vector<SafetensorsWriter::Entry> all;
+  for (const TensorInfo& tensor : checkpoint.stored_tensors())
+    all.push_back({tensor.name, tensor.dtype, tensor.shape});
+  for (size_t i = 0; i < shares.size(); ++i) {
+    FolderContents contents = FolderOf(shares[i], checkpoint.config().canonical());
+    Share table = TableOf(shares[i], all);
+    TakeStored(checkpoint, needs, i, contents, table);
+    contents.share = std::move(table);
+    run.add(std::move(contents));
+  }
+  return run.write("");
+}
+
+}  // namespace shoal
