@@ -173,7 +173,7 @@ absl::Status RemoteCluster::open(Epoch epoch, PipelineEngine& engine) {
   note(NodeId{0}, "up", absl::OkStatus());
   engine.open(options_.plan, &session_->transport(),
               {options_.limits.blocks, options_.limits.context, static_cast<int>(options_.plan.stages.size()),
-               static_cast<int>(options_.limits.vocabulary)});
+               static_cast<int>(options_.limits.vocabulary), ShortRopePositions(options_.spec)});
   return absl::OkStatus();
 }
 

@@ -4,6 +4,7 @@
 
 #include <cstdint>
 #include <functional>
+#include <limits>
 #include <string>
 
 #include "absl/status/status.h"
@@ -18,6 +19,11 @@ struct EngineLimits {
   int64_t context = 0;      ///< Longest sequence of the model, positions.
   int steps_in_flight = 1;  ///< Steps worth submitting before the first result (stages of the plan).
   int vocabulary = 0;
+  /// Sequences longer than this are to be told as such (SeqSlice::long_rope). One that grows beyond it is
+  /// prefilled again: it goes on with the bits of a prompt of its length.
+  int64_t short_rope_positions = std::numeric_limits<int64_t>::max();
+
+  bool long_rope(int64_t positions) const { return positions > short_rope_positions; }
 };
 
 /// Called from the engine's own thread, once per submitted step, in step order; or, when the cluster is lost,

@@ -100,7 +100,7 @@ absl::Status LocalCluster::open(Epoch epoch, PipelineEngine& engine) {
   }
   engine.open(options_.plan, &nodes_[0].session->transport(),
               {options_.limits.blocks, options_.limits.context, static_cast<int>(options_.plan.stages.size()),
-               static_cast<int>(options_.limits.vocabulary)});
+               static_cast<int>(options_.limits.vocabulary), ShortRopePositions(options_.spec)});
   return absl::OkStatus();
 }
 

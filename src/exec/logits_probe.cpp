@@ -64,24 +64,30 @@ absl::StatusOr<ProbeResult> ProbeLogits(Engine& engine, const ProbeRequest& requ
   }
   StepId id = request.first_step;
   int64_t position = 0;
-  std::vector<int32_t> next;
+  std::vector<int32_t> tokens = request.ids;
+  bool long_rope = limits.long_rope(prompt);
   while (position < prompt || static_cast<int64_t>(out.greedy.size()) < request.greedy) {
+    const auto known = static_cast<int64_t>(tokens.size());
+    if (!long_rope && limits.long_rope(known)) {  // It has outgrown short rope, and begins again.
+      long_rope = true;
+      position = 0;
+    }
     Step step;
     step.id = id;
-    const bool in_prompt = position < prompt;
-    if (in_prompt) {
-      const int64_t end = std::min(prompt, position + chunk);
-      next.assign(request.ids.begin() + position, request.ids.begin() + end);
-      step.want_logits = true;
-      step.want_routing = request.routing;
-    }
+    // Of a prompt once: not where it is prefilled again.
+    step.want_logits = position < prompt && out.greedy.empty();
+    step.want_routing = step.want_logits && request.routing;
     if (position == 0) {
-      step.begins.push_back(
-          {request.sequence, {.temperature = 0}, request.ids, static_cast<int32_t>(prompt)});
+      step.begins.push_back({request.sequence, {.temperature = 0}, tokens, static_cast<int32_t>(prompt)});
     }
-    const auto rows = static_cast<int64_t>(next.size());
-    const bool sample = position + rows >= prompt && request.greedy > 0;
-    step.slices.push_back({request.sequence, static_cast<int32_t>(position), next, blocks, sample});
+    const int64_t rows = std::min(chunk, known - position);
+    const bool sample = position + rows == known && request.greedy > 0;
+    step.slices.push_back({request.sequence,
+                           static_cast<int32_t>(position),
+                           {tokens.begin() + position, tokens.begin() + position + rows},
+                           blocks,
+                           sample,
+                           long_rope});
     ASSIGN_OR_RETURN(StepResult result, RunStep(engine, std::move(step), request.step_timeout));
     ++id.value;
     position += rows;
@@ -95,8 +101,8 @@ absl::StatusOr<ProbeResult> ProbeLogits(Engine& engine, const ProbeRequest& requ
     if (result.sequences.size() != 1 || result.sequences[0].tokens.size() != 1) {
       return Internal("step {}: expected one sampled token", result.id);
     }
-    next = result.sequences[0].tokens;
-    out.greedy.push_back(next[0]);
+    out.greedy.push_back(result.sequences[0].tokens[0]);
+    tokens.push_back(out.greedy.back());
   }
   out.next_step = id;
   return out;

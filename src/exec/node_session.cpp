@@ -35,6 +35,7 @@ absl::StatusOr<std::unique_ptr<NodeSession>> NodeSession::Create(Options options
   SHOAL_CHECK(options.model != nullptr && options.pool != nullptr && options.kernels != nullptr);
   std::unique_ptr<NodeSession> session(new NodeSession(std::move(options)));
   const Options& o = session->options_;
+  session->options_.limits.short_rope_positions = ShortRopePositions(o.model->spec());
   Stage* stage = o.model->stage();
   if (stage != nullptr) {
     DType dtype = DType::kF16;

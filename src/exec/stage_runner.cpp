@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <limits>
 #include <unordered_set>
 #include <utility>
 #include <vector>
@@ -24,6 +25,13 @@ absl::Status ValidateSlice(const SeqSlice& slice, const StepLimits& limits) {
   }
   if (blocks < BlocksFor(end)) {
     return InvalidArgument("block table of {} blocks: {} positions need {}", blocks, end, BlocksFor(end));
+  }
+  if (!slice.long_rope && end > limits.short_rope_positions) {
+    return InvalidArgument("positions [{}, {}) without long rope: short frequencies end at {}",
+                           slice.position, end, limits.short_rope_positions);
+  }
+  if (slice.long_rope && limits.short_rope_positions == std::numeric_limits<int64_t>::max()) {
+    return InvalidArgument("long rope: this model has no second set of frequencies");
   }
   for (const BlockId block : slice.blocks) {
     if (block.value < 0 || block.value >= limits.blocks) {
@@ -115,7 +123,7 @@ absl::Status StageRunner::forward(const ComputeContext& context, PlannedExchange
   int64_t row = 0;
   for (size_t i = 0; i < slices.size(); ++i) {
     const auto rows = static_cast<int64_t>(slices[i].tokens.size());
-    views[i] = {row, rows, slices[i].position, slices[i].blocks};
+    views[i] = {row, rows, slices[i].position, slices[i].blocks, slices[i].long_rope};
     row += rows;
   }
   StageStep step;

@@ -4,6 +4,7 @@
 
 #include <cstdint>
 #include <functional>
+#include <limits>
 #include <unordered_map>
 
 #include "absl/status/status.h"
@@ -23,6 +24,8 @@ struct StepLimits {
   int64_t vocabulary = 0;
   int32_t blocks = 0;       ///< KV blocks.
   int64_t rows_max = 4096;  ///< Rows of one step.
+  /// ShortRopePositions of the model that the node holds; a node fills it in itself, as the vocabulary.
+  int64_t short_rope_positions = std::numeric_limits<int64_t>::max();
 };
 
 /// Whether a step that came over the wire makes sense here. InvalidArgument names sequence and field.

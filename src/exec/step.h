@@ -43,6 +43,9 @@ struct SeqSlice {
   std::vector<int32_t> tokens;
   std::vector<BlockId> blocks;  ///< Block table that covers position + tokens.size().
   bool sample = false;          ///< Sample after the last row.
+  /// The sequence is longer than EngineLimits::short_rope_positions: its cache holds keys that turn by the
+  /// long frequencies, from position 0 on. It never changes while a sequence keeps its cache.
+  bool long_rope = false;
   bool operator==(const SeqSlice&) const = default;
 };
 

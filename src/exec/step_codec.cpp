@@ -14,6 +14,17 @@ namespace {
 constexpr uint8_t kWantLogits = 1;
 constexpr uint8_t kWantRouting = 2;
 
+// Of a slice.
+constexpr uint8_t kSample = 1;
+constexpr uint8_t kLongRope = 2;
+
+/// Flags of which no other than `known` is set.
+absl::StatusOr<uint8_t> ReadFlags(PayloadReader& in, std::string_view field, uint8_t known) {
+  ASSIGN_OR_RETURN(const uint8_t flags, in.u8(field));
+  if ((flags & ~known) != 0) return InvalidArgument("{}: expected bits of {}, got {}", field, known, flags);
+  return flags;
+}
+
 void WriteIds(PayloadWriter& out, const std::vector<int32_t>& ids) {
   out.u32(static_cast<uint32_t>(ids.size()));
   for (int32_t id : ids) out.i32(id);
@@ -80,7 +91,7 @@ void WriteStepHeader(PayloadWriter& out, const Step& step) {
   for (const SeqSlice& slice : step.slices) {
     out.u64(slice.id.value);
     out.i32(slice.position);
-    out.u8(slice.sample ? 1 : 0);
+    out.u8((slice.sample ? kSample : 0) | (slice.long_rope ? kLongRope : 0));
     WriteIds(out, slice.tokens);
     out.u32(static_cast<uint32_t>(slice.blocks.size()));
     for (BlockId block : slice.blocks) out.i32(block.value);
@@ -91,8 +102,9 @@ absl::StatusOr<SeqSlice> ReadSlice(PayloadReader& in) {
   SeqSlice slice;
   ASSIGN_OR_RETURN(slice.id.value, in.u64("step.slice.id"));
   ASSIGN_OR_RETURN(slice.position, in.i32("step.slice.position"));
-  ASSIGN_OR_RETURN(const uint8_t sample, in.u8("step.slice.sample"));
-  slice.sample = sample != 0;
+  ASSIGN_OR_RETURN(const uint8_t flags, ReadFlags(in, "step.slice.flags", kSample | kLongRope));
+  slice.sample = (flags & kSample) != 0;
+  slice.long_rope = (flags & kLongRope) != 0;
   ASSIGN_OR_RETURN(slice.tokens, ReadIds(in, "step.slice.tokens"));
   ASSIGN_OR_RETURN(const uint32_t blocks, in.count("step.slice.blocks", sizeof(int32_t)));
   slice.blocks.resize(blocks);
@@ -105,10 +117,7 @@ absl::StatusOr<SeqSlice> ReadSlice(PayloadReader& in) {
 absl::StatusOr<Step> ReadStepHeader(PayloadReader& in, StepId id) {
   Step step;
   step.id = id;
-  ASSIGN_OR_RETURN(const uint8_t flags, in.u8("step.flags"));
-  if ((flags & ~(kWantLogits | kWantRouting)) != 0) {
-    return InvalidArgument("step.flags: expected bits of {}, got {}", kWantLogits | kWantRouting, flags);
-  }
+  ASSIGN_OR_RETURN(const uint8_t flags, ReadFlags(in, "step.flags", kWantLogits | kWantRouting));
   step.want_logits = (flags & kWantLogits) != 0;
   step.want_routing = (flags & kWantRouting) != 0;
   ASSIGN_OR_RETURN(const uint32_t begins, in.count("step.begins", 60));

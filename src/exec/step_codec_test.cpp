@@ -3,7 +3,9 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cstring>
+#include <limits>
 
 #include "base/status.h"
 #include "exec/expert_exchange.h"
@@ -23,7 +25,7 @@ Step SampleStep() {
   step.begins = {sequence};
   step.ends = {SeqId{40}, SeqId{41}};
   step.slices = {{SeqId{42}, 0, {1, 2, 3}, {BlockId{4}}, true},
-                 {SeqId{43}, 40, {9}, {BlockId{1}, BlockId{2}}, false}};
+                 {SeqId{43}, 40, {9}, {BlockId{1}, BlockId{2}}, false, true}};
   step.want_routing = true;
   return step;
 }
@@ -52,6 +54,20 @@ TEST(StepCodec, RowsThatDoNotMatchTheSlicesAreRefused) {
   EXPECT_EQ(DecodeStep(frame).status().code(), absl::StatusCode::kInvalidArgument);
 }
 
+TEST(StepCodec, UnknownFlagsOfASliceAreRefused) {
+  Step step;
+  step.slices = {{SeqId{1}, 0x01020304, {5}, {}, true, true}};
+  const Frame frame = EncodeStep(Epoch{1}, step, {}, {});
+  std::vector<std::byte> bytes(frame.payload.bytes().begin(), frame.payload.bytes().end());
+  const std::byte position[] = {std::byte{4}, std::byte{3}, std::byte{2}, std::byte{1}};
+  const auto found = std::ranges::search(bytes, position);
+  ASSERT_EQ(*found.end(), std::byte{3});  // The flags stand behind the position: both that are known.
+  *found.end() = std::byte{4};
+  Frame changed = frame;
+  changed.payload = Buffer::copy_of(bytes);
+  EXPECT_THAT(Message(DecodeStep(changed).status()), testing::HasSubstr("step.slice.flags"));
+}
+
 TEST(StepCodec, EveryTruncationIsAnErrorAndNoneCrashes) {
   const Frame whole = EncodeStep(Epoch{1}, SampleStep(), {}, {});
   for (size_t size = 0; size < whole.payload.size(); ++size) {
@@ -78,7 +94,8 @@ TEST(StepCodec, ResultAndErrorComeBackEqual) {
 }
 
 TEST(ValidateStep, NamesWhatLiesOutsideTheNode) {
-  const StepLimits limits{.context = 64, .vocabulary = 10, .blocks = 8, .rows_max = 16};
+  const StepLimits limits{
+      .context = 64, .vocabulary = 10, .blocks = 8, .rows_max = 16, .short_rope_positions = 40};
   EXPECT_TRUE(ValidateStep(SampleStep(), limits).ok());
   const auto broken = [&](auto change) {
     Step step = SampleStep();
@@ -93,6 +110,11 @@ TEST(ValidateStep, NamesWhatLiesOutsideTheNode) {
   EXPECT_THAT(broken([](Step& s) { s.slices[1].position = 64; }), testing::HasSubstr("[64, 65)"));
   EXPECT_THAT(broken([](Step& s) { s.slices[1].position = -1; }), testing::HasSubstr("[-1, 0)"));
   EXPECT_THAT(broken([](Step& s) { s.slices[1].id = SeqId{42}; }), testing::HasSubstr("two slices"));
+  EXPECT_THAT(broken([](Step& s) { s.slices[1].long_rope = false; }),
+              testing::HasSubstr("[40, 41) without long rope"));
+  StepLimits one_set = limits;
+  one_set.short_rope_positions = std::numeric_limits<int64_t>::max();
+  EXPECT_THAT(Message(ValidateStep(SampleStep(), one_set)), testing::HasSubstr("no second set"));
   EXPECT_THAT(broken([](Step& s) { s.slices.clear(); }), testing::HasSubstr("0 rows"));
   EXPECT_THAT(broken([](Step& s) { s.begins[0].prompt_tokens = 4; }),
               testing::HasSubstr("4 prompt tokens of 3"));

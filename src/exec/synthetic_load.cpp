@@ -60,6 +60,7 @@ absl::Status SyntheticLoad::make_sequences(int64_t count, int64_t positions) {
                              count * each, limits.blocks);
   }
   sequences_.clear();
+  long_rope_ = limits.long_rope(positions);
   for (int64_t i = 0; i < count; ++i) {
     Sequence sequence;
     sequence.id = SeqId{static_cast<uint64_t>(i + 1)};
@@ -126,7 +127,8 @@ absl::StatusOr<LoadRun> SyntheticLoad::prefill(int64_t tokens, bool trace) {
                            static_cast<int32_t>(at),
                            {prompt.begin() + at, prompt.begin() + end},
                            sequence.blocks,
-                           end == tokens});
+                           end == tokens,
+                           long_rope_});
     at = end;
     return step;
   };
@@ -146,8 +148,12 @@ absl::Status SyntheticLoad::fill(int64_t sequences, int64_t positions, int64_t r
     const int64_t rows = std::min(positions - sequence.filled, options_.fill_piece);
     const auto first_block = sequence.blocks.begin() + sequence.filled / kBlockPositions;
     Step step;
-    step.slices.push_back(
-        {sequence.id, 0, random_tokens(rows), {first_block, first_block + BlocksFor(rows)}, false});
+    step.slices.push_back({sequence.id,
+                           0,
+                           random_tokens(rows),
+                           {first_block, first_block + BlocksFor(rows)},
+                           false,
+                           long_rope_});
     sequence.filled += rows;
     return step;
   };
@@ -177,7 +183,8 @@ absl::StatusOr<LoadRun> SyntheticLoad::decode(int64_t tokens, int64_t groups, bo
                              static_cast<int32_t>(sequence.filled + token),
                              {sequence.last_token},
                              sequence.blocks,
-                             true});
+                             true,
+                             long_rope_});
     }
     ++turn;
     return step;

@@ -75,6 +75,7 @@ class SyntheticLoad {
   const Options options_;
   StepId next_id_{1};
   std::vector<Sequence> sequences_;
+  bool long_rope_ = false;  // Whether they are longer than short rope goes.
 };
 
 }  // namespace shoal

@@ -1,5 +1,9 @@
+#include <algorithm>
+#include <cmath>
 #include <optional>
 #include <string>
+#include <utility>
+#include <vector>
 
 #include "base/status.h"
 #include "models/family_parts.h"
@@ -76,10 +80,74 @@ absl::Status ReadYarn(const ModelConfig& config, const ModelConfig& rope, RopeSp
   return absl::OkStatus();
 }
 
+/// The factors of one of longrope's two sets, one for each pair that turns.
+absl::StatusOr<std::vector<double>> ReadRopeFactors(const ModelConfig& rope, const char* key, int dims) {
+  ASSIGN_OR_RETURN(std::vector<double> factors, rope.number_list(key, {0.1, 1e6}));
+  if (std::ssize(factors) == dims / 2) return factors;
+  return InvalidArgument("{}: expected {} factors, one for each pair of {} dimensions that turn, found {}",
+                         rope.where(key), dims / 2, dims, factors.size());
+}
+
+/// How far longrope stretches: stated, or the share of the context that the model was first trained for.
+absl::StatusOr<double> LongRopeFactor(const ModelConfig& config, const ModelConfig& rope, double original) {
+  ASSIGN_OR_RETURN(const std::optional<double> stated, rope.optional_number("factor", {1.0, 1e6}));
+  ASSIGN_OR_RETURN(const int64_t positions, config.required_int("max_position_embeddings"));
+  const double share = static_cast<double>(positions) / original;
+  if (stated && *stated != share && config.has("original_max_position_embeddings")) {
+    // Versions of the reference differ in which one they read.
+    return InvalidArgument(
+        "{}: expected max_position_embeddings / original_max_position_embeddings = {}, "
+        "found {}",
+        rope.where("factor"), share, *stated);
+  }
+  return stated.value_or(share);
+}
+
+/// Factors below 1 make angles larger than the position.
+absl::Status CheckAngles(const ModelConfig& config, const ModelConfig& rope, const RopeLong& both) {
+  ASSIGN_OR_RETURN(const int64_t positions, config.required_int("max_position_embeddings"));
+  for (const auto* factors : {&both.short_factors, &both.long_factors}) {
+    const double least = std::ranges::min(*factors);
+    if (static_cast<double>(positions) / least <= kTrigArgumentMax) continue;
+    return Unimplemented("{}: {} positions by a factor of {} exceed {}, up to which rope angles are exact",
+                         rope.where(factors == &both.short_factors ? "short_factor" : "long_factor"),
+                         positions, least, kTrigArgumentMax);
+  }
+  return absl::OkStatus();
+}
+
+absl::Status ReadLongRope(const ModelConfig& config, const ModelConfig& rope, RopeSpec& spec) {
+  for (const char* key : {"short_mscale", "long_mscale"}) {
+    if (!rope.has(key)) continue;
+    return Unimplemented("{}: expected nothing, found {}; one magnitude for both sets of factors is built",
+                         rope.where(key), rope.excerpt(key));
+  }
+  RopeLong both;
+  ASSIGN_OR_RETURN(const double original, OriginalPositions(config, rope));
+  both.original_positions = static_cast<int64_t>(original);
+  ASSIGN_OR_RETURN(both.short_factors, ReadRopeFactors(rope, "short_factor", spec.dims));
+  ASSIGN_OR_RETURN(both.long_factors, ReadRopeFactors(rope, "long_factor", spec.dims));
+  RETURN_IF_ERROR(CheckAngles(config, rope, both));
+  ASSIGN_OR_RETURN(const std::optional<double> stated, rope.optional_number("attention_factor", {0.0, 1e3}));
+  ASSIGN_OR_RETURN(const double factor, LongRopeFactor(config, rope, original));
+  if (stated) {
+    spec.magnitude = *stated;
+  } else if (factor > 1) {
+    if (original < 2) {
+      return InvalidArgument("{}: expected 2 at least, found {}",
+                             config.where("original_max_position_embeddings"), original);
+    }
+    spec.magnitude = std::sqrt(1 + Log(factor) / Log(original));
+  }
+  spec.scaling = std::move(both);
+  return absl::OkStatus();
+}
+
 absl::Status ReadScaling(const ModelConfig& config, const ModelConfig& rope, RopeSpec& spec) {
   ASSIGN_OR_RETURN(const std::string type, RopeType(rope));
   if (type == "default") return absl::OkStatus();
   if (type == "yarn") return ReadYarn(config, rope, spec);
+  if (type == "longrope" || type == "su") return ReadLongRope(config, rope, spec);  // "su": its first name.
   if (type == "llama3") {
     ASSIGN_OR_RETURN(spec.scaling, ReadLlama3(rope));
   } else if (type == "linear") {
@@ -87,8 +155,8 @@ absl::Status ReadScaling(const ModelConfig& config, const ModelConfig& rope, Rop
     spec.scaling = RopeLinear{factor};
   } else {
     return Unimplemented(
-        "{}: expected \"default\", \"linear\", \"llama3\" or \"yarn\", found \"{}\"; this rope scaling is "
-        "not built",
+        "{}: expected \"default\", \"linear\", \"llama3\", \"longrope\" or \"yarn\", found \"{}\"; this rope "
+        "scaling is not built",
         rope.where("rope_type"), type);
   }
   return absl::OkStatus();

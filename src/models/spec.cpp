@@ -1,5 +1,8 @@
 #include "models/spec.h"
 
+#include <algorithm>
+#include <limits>
+
 namespace shoal {
 namespace {
 
@@ -68,6 +71,18 @@ void ForEachWeight(const ModelSpec& spec, const std::function<void(const WeightU
   const Walk end(visit, -1, true);
   end.weight("norm", spec.final_norm.weight);
   end.linear("head", spec.head);
+}
+
+int64_t ShortRopePositions(const ModelSpec& spec) {
+  int64_t positions = std::numeric_limits<int64_t>::max();
+  const auto visit = [&]<typename Mixer>(const Mixer& mixer) {
+    if constexpr (requires { mixer.rope; }) {
+      const auto* both = std::get_if<RopeLong>(&mixer.rope.scaling);
+      if (both != nullptr) positions = std::min(positions, both->original_positions);
+    }
+  };
+  for (const LayerSpec& layer : spec.layers) std::visit(visit, layer.mixer);
+  return positions;
 }
 
 const MoeSpec* MoeOf(const LayerSpec& layer) { return std::get_if<MoeSpec>(&layer.feed_forward); }

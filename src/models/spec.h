@@ -100,12 +100,20 @@ struct RopeYarn {
   bool truncate = true;
 };
 
+/// Two sets of frequencies, theta^(-2i / dims) / factor[i]: the short factors in sequences of up to
+/// `original_positions`, the long ones in longer sequences, there from the first position on. Source: Ding et
+/// al. 2024, arXiv:2402.13753; transformers `_compute_longrope_parameters`, `dynamic_rope_update`.
+struct RopeLong {
+  int64_t original_positions = 0;
+  std::vector<double> short_factors, long_factors;  ///< [dims / 2]
+};
+
 /// Rotary position embedding. Source: Su et al. 2021, arXiv:2104.09864.
 struct RopeSpec {
   double theta = 0;
   int dims = 0;  ///< Dimensions of a head that turn, the leading ones where not all do.
   RopePairing pairing = RopePairing::kHalfSplit;
-  std::variant<RopeUnscaled, RopeLlama3, RopeLinear, RopeYarn> scaling;
+  std::variant<RopeUnscaled, RopeLlama3, RopeLinear, RopeYarn, RopeLong> scaling;
   double magnitude = 1;  ///< What cosines and sines are multiplied by ("attention factor").
 };
 
@@ -229,6 +237,10 @@ struct WeightUse {
 /// Calls `visit` for every weight, first embedding, then the layers in order, final norm, head (also where
 /// tied).
 void ForEachWeight(const ModelSpec& spec, const std::function<void(const WeightUse&)>& visit);
+
+/// Up to how many positions a sequence turns by short frequencies where layers have RopeLong; a longer one is
+/// another sequence to the cache, from its first position on. INT64_MAX: no layer has.
+int64_t ShortRopePositions(const ModelSpec& spec);
 
 /// The MoE part of a layer, or nullptr.
 const MoeSpec* MoeOf(const LayerSpec& layer);

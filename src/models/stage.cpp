@@ -263,6 +263,7 @@ CpuStage::Shared CpuStage::prepare(const ComputeContext& context, const StageSte
   Arena& arena = *context.arena;
   const std::span<int64_t> positions = arena.allocate<int64_t>(x.rows);
   const std::span<const BlockId*> tables = arena.allocate<const BlockId*>(x.rows);
+  const std::span<bool> long_rope = arena.allocate<bool>(x.rows);
   int64_t row = 0;
   for (const StepSlice& slice : step.slices) {
     SHOAL_CHECK_EQ(slice.row_begin, row);
@@ -270,6 +271,7 @@ CpuStage::Shared CpuStage::prepare(const ComputeContext& context, const StageSte
     for (int64_t i = 0; i < slice.rows; ++i, ++row) {
       positions[static_cast<size_t>(row)] = slice.position + i;
       tables[static_cast<size_t>(row)] = slice.blocks.data();
+      long_rope[static_cast<size_t>(row)] = slice.long_rope;
     }
   }
   SHOAL_CHECK_EQ(row, x.rows);
@@ -279,7 +281,7 @@ CpuStage::Shared CpuStage::prepare(const ComputeContext& context, const StageSte
                 .out = arena.allocate_rows<float>(x.rows, width_)};
   const PartTimer timer(context, StepPart::kRopeAppend);
   for (size_t i = 0; i < rope_tables_.size(); ++i) {
-    shared.ropes[i] = MakeRopeRows(context, rope_tables_[i], positions);
+    shared.ropes[i] = MakeRopeRows(context, rope_tables_[i], positions, long_rope);
   }
   return shared;
 }

@@ -30,6 +30,7 @@ struct StepSlice {
   int64_t rows = 0;                 ///< Number of rows (tokens).
   int64_t position = 0;             ///< Absolute position of the first row.
   std::span<const BlockId> blocks;  ///< Block table: blocks[p / 32] holds position p; covers position + rows.
+  bool long_rope = false;           ///< Of a sequence beyond ShortRopePositions: all its slices say so.
 };
 
 /// What a step asks of a stage beyond the rows.

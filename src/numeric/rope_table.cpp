@@ -5,13 +5,15 @@
 
 namespace shoal {
 
-std::vector<float> RopeInverseFrequencies(double theta, int64_t rotary) {
+std::vector<float> RopeInverseFrequencies(double theta, int64_t rotary, std::span<const double> factors) {
   SHOAL_CHECK(theta > 0 && rotary >= 0 && rotary % 2 == 0);
+  SHOAL_CHECK(factors.empty() || static_cast<int64_t>(factors.size()) == rotary / 2);
   std::vector<float> frequencies;
   frequencies.reserve(static_cast<size_t>(rotary / 2));
   for (int64_t i = 0; i < rotary; i += 2) {
     const float exponent = static_cast<float>(i) / static_cast<float>(rotary);
-    frequencies.push_back(1.0f / static_cast<float>(Pow(theta, exponent)));
+    const float factor = factors.empty() ? 1.0f : static_cast<float>(factors[frequencies.size()]);
+    frequencies.push_back(1.0f / (factor * static_cast<float>(Pow(theta, exponent))));
   }
   return frequencies;
 }

@@ -9,8 +9,9 @@
 
 namespace shoal {
 
-/// f32 1 / theta^(2i / rotary) for i < rotary / 2; theta > 0, rotary even. Scaling rules work on this list.
-std::vector<float> RopeInverseFrequencies(double theta, int64_t rotary);
+/// f32 1 / (factors[i] theta^(2i / rotary)) for i < rotary / 2; theta > 0, rotary even. factors: > 0, one for
+/// each, or none: all 1. Scaling rules work on this list.
+std::vector<float> RopeInverseFrequencies(double theta, int64_t rotary, std::span<const double> factors = {});
 
 /// cosine[i], sine[i] = scale * cos, sin of the f32 angle position * inverse_frequencies[i]. Both of the
 /// list's length. scale: 1, or the attention factor of yarn and longrope. |angle| <= kTrigArgumentMax.

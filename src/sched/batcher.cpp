@@ -151,6 +151,7 @@ void Batcher::admit() {
     head.state = SequenceState::kRunning;
     head.scheduled = 0;
     head.begun = false;
+    head.long_rope = limits_.long_rope(static_cast<int64_t>(head.tokens.size()));
     waiting_.erase(waiting_.begin());
     running_.emplace(head.id, &head);
   }
@@ -168,7 +169,9 @@ void Batcher::add_slice(Sequence& sequence, int64_t rows, Step& step, InFlight& 
                            .prompt_tokens = static_cast<int32_t>(sequence.request.prompt.size())});
     sequence.begun = sequence.known_to_workers = true;
   }
-  SeqSlice slice{.id = sequence.id, .position = static_cast<int32_t>(sequence.scheduled)};
+  SeqSlice slice{.id = sequence.id,
+                 .position = static_cast<int32_t>(sequence.scheduled),
+                 .long_rope = sequence.long_rope};
   slice.tokens.assign(sequence.tokens.begin() + sequence.scheduled, sequence.tokens.begin() + end);
   slice.blocks.assign(sequence.blocks.begin(), sequence.blocks.begin() + blocks);
   slice.sample = end == static_cast<int64_t>(sequence.tokens.size());
@@ -201,6 +204,11 @@ bool Batcher::grow(Sequence& sequence, int64_t positions) {
 
 void Batcher::preempt(Sequence& sequence) {
   ++preemptions_;
+  requeue(sequence);
+}
+
+// Takes its blocks, to begin again from its tokens.
+void Batcher::requeue(Sequence& sequence) {
   running_.erase(sequence.id);
   if (sequence.steps_in_flight > 0) {
     sequence.state = SequenceState::kDraining;
@@ -270,7 +278,18 @@ absl::StatusOr<std::vector<Batcher::Sampled>> Batcher::acknowledge(const StepRes
   const std::vector<SeqId> named = record.named;
   in_flight_.pop_front();
   for (const SeqId id : named) step_returned(*sequences_.at(id));
+  for (const Sampled& one : sampled) {
+    Sequence& sequence = *find(one.id);
+    if (outgrown(sequence)) requeue(sequence);
+  }
   return sampled;
+}
+
+// With its last token it is longer than short rope goes: its cache is of no further use. As its next step
+// would be a decode, no step in flight names it.
+bool Batcher::outgrown(const Sequence& sequence) const {
+  return sequence.state == SequenceState::kRunning && !sequence.long_rope &&
+         limits_.long_rope(static_cast<int64_t>(sequence.tokens.size()));
 }
 
 void Batcher::step_returned(Sequence& sequence) {

@@ -105,6 +105,8 @@ class Batcher {
   void add_slice(Sequence& sequence, int64_t rows, Step& step, InFlight& record);
   bool grow(Sequence& sequence, int64_t positions);
   void preempt(Sequence& sequence);
+  void requeue(Sequence& sequence);
+  bool outgrown(const Sequence& sequence) const;
   void release_blocks(Sequence& sequence);
   void step_returned(Sequence& sequence);
   void forget_workers();

@@ -167,6 +167,55 @@ TEST_F(BatcherTest, TheYoungestGivesItsBlocksBackWhenTheyRunOut) {
   EXPECT_EQ(again->ends, std::vector<SeqId>{old});
 }
 
+TEST_F(BatcherTest, ASequenceThatOutgrowsShortRopeIsPrefilledAgainAndItsNeighbourIsLeftAlone) {
+  EngineLimits limits = kLimits;
+  limits.short_rope_positions = 65;
+  start(limits);
+  const SeqId grows = add(64);
+  const SeqId neighbour = add(3);
+  compose();  // The prompt of the first fills the step.
+  acknowledge();
+  auto step = compose();
+  ASSERT_THAT(step->slices, SizeIs(2));
+  EXPECT_EQ(step->slices[0].position, 64);  // Feeds its 65th token, the last that short rope reaches.
+  EXPECT_FALSE(step->slices[0].long_rope);
+  acknowledge();
+  std::vector<int64_t> rows;
+  for (int i = 0; i < 2; ++i) {
+    step = compose();
+    ASSERT_THAT(step->slices, SizeIs(2));
+    EXPECT_EQ(step->slices[0].id, neighbour);
+    EXPECT_EQ(step->slices[0].position, 3 + i);
+    EXPECT_FALSE(step->slices[0].long_rope);
+    const SeqSlice& again = step->slices[1];
+    EXPECT_EQ(again.id, grows);
+    EXPECT_EQ(again.position, i == 0 ? 0 : 63);
+    EXPECT_TRUE(again.long_rope);
+    EXPECT_EQ(again.sample, i == 1);
+    rows.push_back(static_cast<int64_t>(again.tokens.size()));
+    ASSERT_THAT(step->begins, SizeIs(i == 0 ? 1 : 0));
+    for (const NewSequence& begin : step->begins) EXPECT_EQ(begin.tokens.size(), 66u);
+    acknowledge();
+  }
+  EXPECT_EQ(rows, (std::vector<int64_t>{63, 3}));
+  EXPECT_EQ(batcher_->preemptions(), 0);
+  step = compose();
+  EXPECT_EQ(step->slices[0].position + step->slices[1].position, 5 + 66);  // Both decode.
+}
+
+TEST_F(BatcherTest, APromptBeyondShortRopeIsLongFromItsFirstChunk) {
+  EngineLimits limits = kLimits;
+  limits.short_rope_positions = 99;
+  start(limits);
+  add(100);
+  for (int i = 0; i < 3; ++i) {  // Two chunks and a decode.
+    const auto step = compose();
+    EXPECT_TRUE(step->slices[0].long_rope);
+    EXPECT_EQ(step->slices[0].position, i == 0 ? 0 : i == 1 ? 64 : 100);
+    acknowledge();
+  }
+}
+
 TEST_F(BatcherTest, AnEndedSequenceKeepsItsBlocksUntilItsLastStepIsBack) {
   EngineLimits limits = kLimits;
   limits.steps_in_flight = 2;

@@ -36,6 +36,7 @@ struct Sequence {
   bool sample_pending = false;    ///< A step in flight will give its next token.
   bool begun = false;             ///< Its NewSequence was sent since it last got blocks.
   bool known_to_workers = false;  ///< Some step carried its NewSequence: its end must be told.
+  bool long_rope = false;         ///< What its slices say, since it last got blocks.
   StepId last_step;
 
   int64_t generated() const { return static_cast<int64_t>(tokens.size() - request.prompt.size()); }

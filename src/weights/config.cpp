@@ -3,6 +3,7 @@
 #include <cmath>
 #include <nlohmann/json.hpp>
 
+#include "absl/functional/function_ref.h"
 #include "base/status.h"
 #include "base/text.h"
 #include "weights/mapped_file.h"
@@ -47,6 +48,22 @@ absl::StatusOr<double> NumberFrom(const Json& value, const std::string& where, B
                            JsonExcerpt(value));
   }
   return value.get<double>();
+}
+
+/// The elements of a list, each as `read` gives it; empty where there is no value.
+template <class T>
+absl::StatusOr<std::vector<T>> ListFrom(const Json* value, const std::string& where, std::string_view of,
+                                        absl::FunctionRef<absl::StatusOr<T>(const Json&)> read) {
+  std::vector<T> result;
+  if (value == nullptr) return result;
+  if (!value->is_array()) {
+    return InvalidArgument("{}: expected a list of {}, found {}", where, of, JsonExcerpt(*value));
+  }
+  for (const Json& element : *value) {
+    ASSIGN_OR_RETURN(T read_element, read(element));
+    result.push_back(std::move(read_element));
+  }
+  return result;
 }
 
 /// required_* from optional_*.
@@ -175,20 +192,18 @@ absl::StatusOr<std::vector<int64_t>> ModelConfig::int_list(std::string_view key,
   return result;
 }
 
+absl::StatusOr<std::vector<double>> ModelConfig::number_list(std::string_view key,
+                                                             Bounds<double> bounds) const {
+  return ListFrom<double>(node_->find(key), where(key), "numbers",
+                          [&](const Json& element) { return NumberFrom(element, where(key), bounds); });
+}
+
 absl::StatusOr<std::vector<std::string>> ModelConfig::string_list(std::string_view key) const {
-  std::vector<std::string> result;
-  const Json* value = node_->find(key);
-  if (value == nullptr) return result;
-  if (!value->is_array()) {
-    return InvalidArgument("{}: expected a list of strings, found {}", where(key), JsonExcerpt(*value));
-  }
-  for (const Json& element : *value) {
-    if (!element.is_string()) {
-      return InvalidArgument("{}: expected a list of strings, found {}", where(key), JsonExcerpt(element));
-    }
-    result.push_back(element.get<std::string>());
-  }
-  return result;
+  return ListFrom<std::string>(
+      node_->find(key), where(key), "strings", [&](const Json& element) -> absl::StatusOr<std::string> {
+        if (element.is_string()) return element.get<std::string>();
+        return InvalidArgument("{}: expected a list of strings, found {}", where(key), JsonExcerpt(element));
+      });
 }
 
 absl::StatusOr<GenerationConfig> ParseGenerationConfig(const ModelConfig& config) {

@@ -54,6 +54,9 @@ class ModelConfig {
   /// A list of integers, or one integer as a list of one ("eos_token_id"); absent gives an empty list.
   absl::StatusOr<std::vector<int64_t>> int_list(std::string_view key,
                                                 Bounds<int64_t> bounds = kAnyCount) const;
+  /// Absent gives an empty list.
+  absl::StatusOr<std::vector<double>> number_list(std::string_view key,
+                                                  Bounds<double> bounds = kAnyNumber) const;
   absl::StatusOr<std::vector<std::string>> string_list(std::string_view key) const;
 
   /// Where a key stands, for messages: "config.json: 'rope_scaling.factor'".

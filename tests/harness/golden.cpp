@@ -181,7 +181,7 @@ GoldenCases GoldenFolders(const std::string& family) {
       {"mistral", {{"swa"}, {}}},
       {"mixtral", {{}, {"plain"}}},
       {"olmoe", {{}, {"plain"}}},
-      {"phi3", {{}, {"mini4k"}}},
+      {"phi3", {{}, {"longrope", "mini4k"}}},
       {"qwen2", {{"tied"}, {"untied"}}},
       {"qwen2_moe", {{}, {}}},
       {"qwen3",

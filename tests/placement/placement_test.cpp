@@ -5,6 +5,7 @@
 
 #include <cstring>
 #include <future>
+#include <limits>
 #include <optional>
 #include <set>
 #include <string>
@@ -444,7 +445,103 @@ TEST_P(Placement, SeveralStepsInFlightGiveTheBitsOfOneAtATimeEvenWhereNodesOwnEa
   }
 }
 
+/// The next `rows` tokens of `tokens` from `at` on as a slice of sequence `id`, which has blocks 8 id to 8 id
+/// + 7.
+SeqSlice Part(uint64_t id, const std::vector<int32_t>& tokens, int64_t at, int64_t rows, bool long_rope) {
+  SeqSlice slice{
+      SeqId{id}, static_cast<int32_t>(at), {tokens.begin() + at, tokens.begin() + at + rows}, {}, false,
+      long_rope};
+  for (int64_t k = 0; k < BlocksFor(at + rows); ++k) {
+    slice.blocks.push_back(BlockId{static_cast<int32_t>(8 * static_cast<int64_t>(id) + k)});
+  }
+  return slice;
+}
+
+/// The logits of a step of these slices, by row of the slice.
+absl::StatusOr<std::vector<std::vector<float>>> LogitsOf(Engine& engine, StepId id,
+                                                         std::vector<SeqSlice> slices) {
+  std::vector<size_t> rows;
+  for (const SeqSlice& slice : slices) rows.push_back(slice.tokens.size());
+  Step step;
+  step.id = id;
+  step.want_logits = true;
+  step.slices = std::move(slices);
+  ASSIGN_OR_RETURN(const StepResult result, RunStep(engine, std::move(step)));
+  std::vector<std::vector<float>> logits;
+  auto from = result.logits.begin();
+  for (const size_t count : rows) {
+    const auto end = from + static_cast<std::ptrdiff_t>(count) * engine.limits().vocabulary;
+    logits.emplace_back(from, end);
+    from = end;
+  }
+  return logits;
+}
+
+/// Models whose longer sequences turn by other frequencies.
+class LongRopePlacement : public Placement {};
+
+// As the batcher composes it: a sequence that outgrows short rope in the middle of a batch is prefilled again
+// in its old blocks, and its neighbours decode on.
+TEST_P(LongRopePlacement, ASequenceThatOutgrowsShortRopeHasTheBitsOfAFreshOneAndItsNeighboursKeepTheirs) {
+  const int64_t border = ShortRopePositions(model_.spec);
+  const std::vector<int32_t> grows = Prompt(model_, 1, border + 2);
+  const std::vector<int32_t> neighbour = Prompt(model_, 2, 40);
+  using Rows = std::vector<std::vector<float>>;
+  Rows fresh;
+  Rows alone;
+  {
+    Running running(model_, {0, 0, 1, SupportedIsas().back(), TransportKind::kInproc});
+    for (int64_t rows : {border + 1, int64_t{1}}) {
+      const int64_t at = rows == 1 ? border + 1 : 0;
+      const auto got = LogitsOf(running.engine(), StepId{fresh.size() + 1}, {Part(1, grows, at, rows, true)});
+      ASSERT_TRUE(got.ok()) << ToString(got.status());
+      fresh.push_back((*got)[0]);
+    }
+    const auto got = LogitsOf(running.engine(), StepId{3}, {Part(2, neighbour, 0, 40, false)});
+    ASSERT_TRUE(got.ok()) << ToString(got.status());
+    alone = *got;
+  }
+  for (const int placement : {0, 3, 8, 11}) {
+    const Way way{placement, 0, 2, SupportedIsas().back(), TransportKind::kInproc};
+    Running running(model_, way);
+    const std::vector<std::vector<SeqSlice>> steps = {
+        {Part(1, grows, 0, border - 1, false), Part(2, neighbour, 0, 37, false)},
+        {Part(1, grows, border - 1, 1, false)},
+        {Part(2, neighbour, 37, 1, false), Part(1, grows, 0, 40, true)},
+        {Part(1, grows, 40, border - 39, true), Part(2, neighbour, 38, 1, false)},
+        {Part(2, neighbour, 39, 1, false), Part(1, grows, border + 1, 1, true)}};
+    std::vector<float> again;
+    std::vector<float> beside;
+    for (size_t i = 0; i < steps.size(); ++i) {
+      const auto got = LogitsOf(running.engine(), StepId{i + 1}, steps[i]);
+      ASSERT_TRUE(got.ok()) << way.name() << ": " << ToString(got.status());
+      for (size_t s = 0; s < steps[i].size(); ++s) {
+        std::vector<float>& all = steps[i][s].id == SeqId{2} ? beside : again;
+        if (steps[i][s].id == SeqId{2} || steps[i][s].long_rope) {
+          all.insert(all.end(), (*got)[s].begin(), (*got)[s].end());
+        }
+      }
+    }
+    std::vector<float> expected = fresh[0];
+    expected.insert(expected.end(), fresh[1].begin(), fresh[1].end());
+    EXPECT_TRUE(SameBits(again, expected)) << way.name();
+    EXPECT_TRUE(SameBits(beside, alone[0])) << way.name();
+  }
+}
+
 INSTANTIATE_TEST_SUITE_P(Models, Placement, testing::ValuesIn(Subjects()),
+                         [](const auto& subject) { return subject.param.name; });
+
+std::vector<Subject> LongRopeSubjects() {
+  std::vector<Subject> all = Subjects();
+  std::erase_if(all, [](const Subject& subject) {
+    const auto config = ModelConfig::Parse((*FindFamily(subject.family))->tiny(), "tiny");
+    return ShortRopePositions(*SpecFor(*config)) == std::numeric_limits<int64_t>::max();
+  });
+  return all;
+}
+
+INSTANTIATE_TEST_SUITE_P(Models, LongRopePlacement, testing::ValuesIn(LongRopeSubjects()),
                          [](const auto& subject) { return subject.param.name; });
 
 TEST(Pairwise, EveryPairOfLevelsStandsInSomeRow) {

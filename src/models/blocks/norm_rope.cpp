@@ -12,6 +12,9 @@ namespace {
 
 void Scale(const RopeUnscaled&, const RopeSpec&, std::vector<float>&) {}
 
+/// Its factors are in the frequencies: rounded as in the reference, once with the power of theta.
+void Scale(const RopeLong&, const RopeSpec&, std::vector<float>&) {}
+
 void Scale(const RopeLinear& linear, const RopeSpec&, std::vector<float>& inverse_frequencies) {
   for (float& frequency : inverse_frequencies) frequency = frequency / static_cast<float>(linear.factor);
 }
@@ -80,17 +83,25 @@ void Norm::apply(const Kernels& kernels, MatView<const float> x, MatView<float> 
 }
 
 std::vector<float> InverseFrequencies(const RopeSpec& spec) {
-  std::vector<float> frequencies = RopeInverseFrequencies(spec.theta, spec.dims);
+  const auto* both = std::get_if<RopeLong>(&spec.scaling);
+  std::vector<float> frequencies = RopeInverseFrequencies(
+      spec.theta, spec.dims, both != nullptr ? std::span(both->short_factors) : std::span<const double>());
   std::visit([&](const auto& scaling) { Scale(scaling, spec, frequencies); }, spec.scaling);
   return frequencies;
 }
 
 RopeTable MakeRopeTable(const RopeSpec& spec) {
-  return {.inverse_frequencies = InverseFrequencies(spec), .magnitude = static_cast<float>(spec.magnitude)};
+  RopeTable table{.inverse_frequencies = InverseFrequencies(spec),
+                  .of_long_sequences = {},
+                  .magnitude = static_cast<float>(spec.magnitude)};
+  if (const auto* both = std::get_if<RopeLong>(&spec.scaling)) {
+    table.of_long_sequences = RopeInverseFrequencies(spec.theta, spec.dims, both->long_factors);
+  }
+  return table;
 }
 
 RopeRows MakeRopeRows(const ComputeContext& context, const RopeTable& table,
-                      std::span<const int64_t> positions) {
+                      std::span<const int64_t> positions, std::span<const bool> long_rope) {
   const auto rows = static_cast<int64_t>(positions.size());
   const auto half = static_cast<int64_t>(table.inverse_frequencies.size());
   const RopeRows turns{context.arena->allocate_rows<float>(rows, half),
@@ -98,7 +109,9 @@ RopeRows MakeRopeRows(const ComputeContext& context, const RopeTable& table,
   constexpr int64_t kCostOfSine = 32;  // Of a pair, in values that a plain pass would handle.
   context.for_rows(rows, half * kCostOfSine, [&](Range part) {
     for (int64_t t = part.begin; t < part.end; ++t) {
-      RopeRow(table.inverse_frequencies, positions[static_cast<size_t>(t)], table.magnitude,
+      const auto i = static_cast<size_t>(t);
+      const bool other = long_rope[i] && !table.of_long_sequences.empty();
+      RopeRow(other ? table.of_long_sequences : table.inverse_frequencies, positions[i], table.magnitude,
               turns.cosine.row(t), turns.sine.row(t));
     }
   });

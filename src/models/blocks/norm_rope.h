@@ -30,12 +30,14 @@ class Norm {
   float eps_ = 0;
 };
 
-/// f32 inverse frequencies of a RopeSpec, dims / 2 of them, scaled as it says.
+/// f32 inverse frequencies of a RopeSpec, dims / 2 of them, scaled as it says; of RopeLong those of short
+/// sequences.
 std::vector<float> InverseFrequencies(const RopeSpec& spec);
 
 /// What decides how positions turn: layers for which this is equal share their cosines and sines.
 struct RopeTable {
   std::vector<float> inverse_frequencies;
+  std::vector<float> of_long_sequences;  ///< The same of RopeLong's long sequences; empty: no difference.
   float magnitude = 1;
   bool operator==(const RopeTable&) const = default;
 };
@@ -47,8 +49,9 @@ struct RopeRows {
   MatView<float> sine;    ///< [T, dims / 2]
 };
 
-/// In the context's arena. positions: [T].
+/// In the context's arena. positions, long_rope: [T], where each row stands and whether it is of a sequence
+/// beyond ShortRopePositions.
 RopeRows MakeRopeRows(const ComputeContext& context, const RopeTable& table,
-                      std::span<const int64_t> positions);
+                      std::span<const int64_t> positions, std::span<const bool> long_rope);
 
 }  // namespace shoal

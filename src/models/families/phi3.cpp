@@ -35,7 +35,9 @@ absl::StatusOr<ModelSpec> Spec(const ModelConfig& config) {
 std::string Tiny() {
   return TinyConfig("phi3", R"("intermediate_size": 384, "num_key_value_heads": 2, "hidden_act": "silu",
   "rope_theta": 10000.0, "tie_word_embeddings": false, "sliding_window": 45,
-  "partial_rotary_factor": 0.8, "original_max_position_embeddings": 1024)");
+  "partial_rotary_factor": 0.8, "original_max_position_embeddings": 73, "rope_scaling": {"type": "longrope",
+  "short_factor": [1.0, 1.05, 1.1, 1.2, 1.3, 1.5, 1.8, 2.5],
+  "long_factor": [1.0, 1.5, 2.5, 4.0, 6.5, 9.0, 12.0, 14.5]})");
 }
 
 }  // namespace

@@ -68,7 +68,8 @@ absl::StatusOr<std::vector<float>> LocalModel::step(std::span<const LocalSlice> 
     step_slices.push_back({.row_begin = static_cast<int64_t>(tokens.size()),
                            .rows = rows,
                            .position = sequence.length,
-                           .blocks = sequence.blocks});
+                           .blocks = sequence.blocks,
+                           .long_rope = slice.long_rope});
     tokens.insert(tokens.end(), slice.tokens.begin(), slice.tokens.end());
     sequence.length += rows;
   }
@@ -93,24 +94,42 @@ absl::StatusOr<std::vector<float>> LocalModel::step(std::span<const LocalSlice> 
 }
 
 absl::StatusOr<LocalModel::Run> LocalModel::run(std::span<const int32_t> prompt, int greedy, int64_t chunk) {
-  reset();
   Run run;
-  const size_t step_rows = chunk == 0 ? prompt.size() : static_cast<size_t>(chunk);
-  for (size_t begin = 0; begin < prompt.size(); begin += step_rows) {
-    const LocalSlice slice{0, prompt.subspan(begin, std::min(step_rows, prompt.size() - begin))};
-    ASSIGN_OR_RETURN(const std::vector<float> logits, step({&slice, 1}, &run.router));
-    run.logits.insert(run.logits.end(), logits.begin(), logits.end());
-  }
-  const auto vocabulary = static_cast<size_t>(spec_.vocabulary);
-  std::vector<float> last(run.logits.end() - static_cast<std::ptrdiff_t>(vocabulary), run.logits.end());
+  ASSIGN_OR_RETURN(run.logits, prefill(prompt, chunk, &run.router));
+  const auto last_row = [this](const std::vector<float>& logits) {
+    return std::vector<float>(logits.end() - static_cast<std::ptrdiff_t>(spec_.vocabulary), logits.end());
+  };
+  std::vector<float> last = last_row(run.logits);
+  std::vector<int32_t> tokens(prompt.begin(), prompt.end());
   while (static_cast<int>(run.greedy.size()) < greedy) {
     const int64_t token =
         context_.kernels->argmax({.values = last.data(), .size = static_cast<int64_t>(last.size())});
     run.greedy.push_back(static_cast<int32_t>(token));
-    const LocalSlice slice{0, std::span(run.greedy).last(1)};
+    tokens.push_back(run.greedy.back());
+    const bool was_long = long_rope(tokens.size() - 1);
+    if (long_rope(tokens.size()) != was_long) {
+      ASSIGN_OR_RETURN(const std::vector<float> logits, prefill(tokens, chunk, nullptr));
+      last = last_row(logits);
+      continue;
+    }
+    const LocalSlice slice{0, std::span(tokens).last(1), was_long};
     ASSIGN_OR_RETURN(last, step({&slice, 1}));
   }
   return run;
+}
+
+absl::StatusOr<std::vector<float>> LocalModel::prefill(std::span<const int32_t> tokens, int64_t chunk,
+                                                       std::map<int32_t, std::vector<int32_t>>* router) {
+  reset();
+  std::vector<float> all;
+  const size_t step_rows = chunk == 0 ? tokens.size() : static_cast<size_t>(chunk);
+  for (size_t begin = 0; begin < tokens.size(); begin += step_rows) {
+    const LocalSlice slice{0, tokens.subspan(begin, std::min(step_rows, tokens.size() - begin)),
+                           long_rope(tokens.size())};
+    ASSIGN_OR_RETURN(const std::vector<float> logits, step({&slice, 1}, router));
+    all.insert(all.end(), logits.begin(), logits.end());
+  }
+  return all;
 }
 
 }  // namespace shoal

@@ -31,6 +31,7 @@ struct LocalOptions {
 struct LocalSlice {
   int sequence = 0;
   std::span<const int32_t> tokens;
+  bool long_rope = false;  ///< Of a sequence beyond ShortRopePositions.
 };
 
 class LocalModel {
@@ -54,7 +55,8 @@ class LocalModel {
     blocks_used_ = 0;
   }
 
-  /// A prompt in a new sequence, in chunks of `chunk` rows (0: at once), then `greedy` tokens one by one.
+  /// A prompt in a new sequence, in chunks of `chunk` rows (0: at once), then `greedy` tokens one by one;
+  /// begun again where it outgrows short rope.
   struct Run {
     std::vector<float> logits;                       ///< [T, V] of the prompt.
     std::vector<int32_t> greedy;                     ///< Greedy continuation.
@@ -69,6 +71,10 @@ class LocalModel {
     std::vector<BlockId> blocks;
   };
 
+  bool long_rope(size_t tokens) const { return static_cast<int64_t>(tokens) > ShortRopePositions(spec_); }
+  /// The logits [T, V] of all tokens in a new sequence.
+  absl::StatusOr<std::vector<float>> prefill(std::span<const int32_t> tokens, int64_t chunk,
+                                             std::map<int32_t, std::vector<int32_t>>* router);
   explicit LocalModel(int threads) : pool_(threads) {}
   absl::Status load(const std::string& folder, const LocalOptions& options);
 

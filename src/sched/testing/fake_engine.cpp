@@ -150,12 +150,17 @@ void FakeEngine::execute_slice(const SeqSlice& slice, StepResult& result) {
                      position % kBlockPositions);
   };
   for (size_t i = 0; i < slice.tokens.size(); ++i) {
-    cells_[cell(slice.position + static_cast<int64_t>(i))] = slice.tokens[i];
+    cells_[cell(slice.position + static_cast<int64_t>(i))] = {slice.tokens[i], slice.long_rope};
+  }
+  if (slice.long_rope != options_.limits.long_rope(static_cast<int64_t>(known.tokens.size()))) {
+    violation(fmt::format("sequence {}: {} tokens, but long_rope is {}", slice.id, known.tokens.size(),
+                          slice.long_rope));
   }
   std::vector<int32_t> cached;
   for (int64_t position = 0; position < end; ++position) {
     const auto held = cells_.find(cell(position));
-    cached.push_back(held == cells_.end() ? -1 : held->second);
+    const bool usable = held != cells_.end() && held->second.long_rope == slice.long_rope;
+    cached.push_back(usable ? held->second.token : -1);
   }
   if (!std::equal(cached.begin(), cached.end(), known.tokens.begin(),
                   known.tokens.begin() + std::min<int64_t>(end, static_cast<int64_t>(known.tokens.size())))) {

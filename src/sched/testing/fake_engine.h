@@ -92,8 +92,11 @@ class FakeEngine : public Engine {
   bool held_ = false;
   bool stopping_ = false;
   std::unordered_map<SeqId, Known> known_;
-  std::map<std::pair<int32_t, int64_t>, int32_t>
-      cells_;  // (block, offset) -> the token whose K and V it would hold.
+  struct Cell {
+    int32_t token = 0;       // Whose K and V it would hold,
+    bool long_rope = false;  // turned by these frequencies.
+  };
+  std::map<std::pair<int32_t, int64_t>, Cell> cells_;  // By (block, offset).
   std::vector<std::string> violations_;
   int64_t steps_ = 0;
   int64_t rows_max_ = 0;
