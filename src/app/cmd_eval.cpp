@@ -18,6 +18,7 @@ struct EvalFlags {
   int64_t window = 512;
   int64_t tokens = 0;
   bool json = false;
+  bool layers = false;
   ComputeFlags compute;
   PlacementFlags placement;
 };
@@ -36,10 +37,11 @@ struct Running {
 };
 
 absl::Status Start(const OpenedModel& model, const EvalFlags& flags, const std::string& activations,
-                   const char* what, Running* running) {
+                   const char* what, LayerTap tap, Running* running) {
   ComputeFlags compute = flags.compute;
   compute.activations = activations;
   ASSIGN_OR_RETURN(LocalCluster::Options options, LocalOptions(model, flags.placement, compute, "inproc"));
+  options.tap = std::move(tap);
   options.limits = LimitsFor(model.spec, flags.window, flags.window);
   ProgressBar bar(what);
   options.progress = [&bar](int64_t done, int64_t total) { bar.update(done, total); };
@@ -48,7 +50,10 @@ absl::Status Start(const OpenedModel& model, const EvalFlags& flags, const std::
   return running->cluster->open(Epoch{1}, *running->engine);
 }
 
-void Print(const EvalFlags& flags, const Evaluation& result) {
+std::string NameOfLayer(int64_t layer) { return layer < 0 ? "embedding" : std::to_string(layer); }
+
+/// layers: nullptr where nobody asked.
+void Print(const EvalFlags& flags, const Evaluation& result, const LayerErrors* layers) {
   const bool compared = result.divergence.rows() > 0;
   if (flags.json) {
     nlohmann::ordered_json out = {{"tokens", result.model.tokens()},
@@ -60,6 +65,10 @@ void Print(const EvalFlags& flags, const Evaluation& result) {
       out["max_kl"] = result.divergence.max_kl();
       out["top1"] = result.divergence.top1();
     }
+    for (int64_t i = -1; layers != nullptr && i < layers->layers(); ++i) {
+      const double error = layers->relative_rms(LayerId{static_cast<int32_t>(i)});
+      out["layers"].push_back({{"layer", NameOfLayer(i)}, {"relative_rms", error}});
+    }
     fmt::print("{}\n", out.dump(2));
     return;
   }
@@ -68,6 +77,11 @@ void Print(const EvalFlags& flags, const Evaluation& result) {
   fmt::print("reference  {:.4f}\nmean KL    {:.3e} nats (largest {:.3e})\ntop-1      {:.2f} %\n",
              result.reference.perplexity(), result.divergence.mean_kl(), result.divergence.max_kl(),
              100 * result.divergence.top1());
+  if (layers == nullptr) return;
+  fmt::print("\nafter layer  relative rms error\n");
+  for (int64_t i = -1; i < layers->layers(); ++i) {
+    fmt::print("{:>11}  {:.3e}\n", NameOfLayer(i), layers->relative_rms(LayerId{static_cast<int32_t>(i)}));
+  }
 }
 
 absl::Status Eval(const EvalFlags& flags) {
@@ -78,24 +92,42 @@ absl::Status Eval(const EvalFlags& flags) {
                    tokenizer.encode(text, {.add_special = true, .parse_special = true}));
   if (flags.tokens > 0 && std::ssize(ids) > flags.tokens) ids.resize(static_cast<size_t>(flags.tokens));
 
-  Running running;
-  RETURN_IF_ERROR(Start(model, flags, flags.compute.activations, "loading", &running));
-  Running reference;
   const bool compared = !flags.reference.empty() || !flags.reference_activations.empty();
+  if (flags.layers && !compared) {
+    return InvalidArgument(
+        "eval: --layers: errors are against a reference; give --reference or --reference-activations");
+  }
+  LayerErrors layers(flags.layers ? model.spec.layer_count() : 0);
+  LayerTap tap;
+  LayerTap reference_tap;
+  if (flags.layers) {
+    tap = [&layers](LayerId layer, MatView<const float> x) { layers.add_model(layer, x); };
+    reference_tap = [&layers](LayerId layer, MatView<const float> x) { layers.add_reference(layer, x); };
+  }
+  Running running;
+  RETURN_IF_ERROR(Start(model, flags, flags.compute.activations, "loading", std::move(tap), &running));
+  Running reference;
   if (compared) {
     ASSIGN_OR_RETURN(const OpenedModel other,
                      OpenModel(flags.reference.empty() ? flags.model : flags.reference));
+    if (flags.layers &&
+        (other.spec.width != model.spec.width || other.spec.layer_count() != layers.layers())) {
+      return InvalidArgument("eval: --layers: expected a reference of {} layers of width {}, found {} of {}",
+                             layers.layers(), model.spec.width, other.spec.layer_count(), other.spec.width);
+    }
     const std::string activations = flags.reference_activations.empty() ? "f32" : flags.reference_activations;
-    RETURN_IF_ERROR(Start(other, flags, activations, "loading the reference", &reference));
+    RETURN_IF_ERROR(
+        Start(other, flags, activations, "loading the reference", std::move(reference_tap), &reference));
   }
   absl::StatusOr<Evaluation> result;
   {
     ProgressBar bar("evaluating");
     result = EvaluateText(*running.engine, reference.engine.get(), ids, flags.window,
+                          flags.layers ? &layers : nullptr,
                           [&bar](int64_t done, int64_t total) { bar.update(done, total); });
   }
   RETURN_IF_ERROR(result.status());
-  Print(flags, *result);
+  Print(flags, *result, flags.layers ? &layers : nullptr);
   return absl::OkStatus();
 }
 
@@ -115,6 +147,9 @@ Command AddEvalCommand(CLI::App& root) {
       ->check(CLI::Range(2, 1 << 20));
   app->add_option("--tokens", flags->tokens, "At most so many tokens of the text")
       ->check(CLI::Range(2, 1 << 30));
+  app->add_flag(
+      "--layers", flags->layers,
+      "With a reference: how far the rows that leave each layer are from its, as root mean squares");
   app->add_flag("--json", flags->json, "For scripts");
   flags->compute.add_to(*app);
   flags->placement.add_to(*app, false);

@@ -1,6 +1,7 @@
 #include "exec/evaluation.h"
 
 #include <algorithm>
+#include <cmath>
 #include <utility>
 
 #include "base/check.h"
@@ -68,8 +69,39 @@ void Divergence::add(std::span<const float> reference, std::span<const float> go
   ++rows_;
 }
 
+void LayerErrors::add_model(LayerId layer, MatView<const float> x) {
+  std::vector<float>& rows = at(layer).model;
+  for (int64_t r = 0; r < x.rows; ++r) rows.insert(rows.end(), x.row(r), x.row(r) + x.cols);
+}
+
+void LayerErrors::add_reference(LayerId layer, MatView<const float> x) {
+  Layer& one = at(layer);
+  SHOAL_CHECK_LE(one.compared + static_cast<size_t>(x.rows * x.cols), one.model.size());
+  for (int64_t r = 0; r < x.rows; ++r) {
+    for (int64_t c = 0; c < x.cols; ++c) {
+      const auto expected = static_cast<double>(x.row(r)[c]);
+      const double difference = static_cast<double>(one.model[one.compared++]) - expected;
+      one.error += difference * difference;
+      one.norm += expected * expected;
+    }
+  }
+}
+
+void LayerErrors::end_window() {
+  for (Layer& layer : layers_) {
+    SHOAL_CHECK_EQ(layer.compared, layer.model.size());
+    layer.model.clear();
+    layer.compared = 0;
+  }
+}
+
+double LayerErrors::relative_rms(LayerId layer) const {
+  const Layer& one = layers_[static_cast<size_t>(layer.value + 1)];
+  return one.norm > 0 ? std::sqrt(one.error / one.norm) : 0;
+}
+
 absl::StatusOr<Evaluation> EvaluateText(Engine& model, Engine* reference, std::span<const int32_t> ids,
-                                        int64_t window,
+                                        int64_t window, LayerErrors* layers,
                                         const std::function<void(int64_t done, int64_t total)>& progress) {
   const auto total = std::ssize(ids);
   if (total < 2 || window < 2) {
@@ -92,6 +124,7 @@ absl::StatusOr<Evaluation> EvaluateText(Engine& model, Engine* reference, std::s
     if (reference != nullptr) {
       ASSIGN_OR_RETURN(expected, reference_runner.run(piece));
     }
+    if (layers != nullptr) layers->end_window();
     const auto row = [vocabulary](const ProbeResult& result, size_t i) {
       return std::span(result.logits)
           .subspan(i * static_cast<size_t>(vocabulary), static_cast<size_t>(vocabulary));

@@ -7,7 +7,9 @@
 #include <vector>
 
 #include "absl/status/statusor.h"
+#include "base/ids.h"
 #include "exec/engine.h"
+#include "numeric/view.h"
 
 namespace shoal {
 
@@ -48,6 +50,35 @@ class Divergence {
   double max_kl_ = 0;
 };
 
+/// How far the rows that leave each layer are from a reference's: the root of the sum of squared differences
+/// over that of the reference's squares. Layer -1 is the embedding. The model's rows of a window come first,
+/// then the reference's, each layer's in one order; calls may come from several threads, but not at the same
+/// time for one layer.
+class LayerErrors {
+ public:
+  explicit LayerErrors(int64_t layers) : layers_(static_cast<size_t>(layers) + 1) {}
+
+  void add_model(LayerId layer, MatView<const float> x);
+  /// CHECKs that the model gave as many values before.
+  void add_reference(LayerId layer, MatView<const float> x);
+  /// Forgets the model's rows, which must all have met the reference's (CHECK).
+  void end_window();
+
+  int64_t layers() const { return std::ssize(layers_) - 1; }
+  /// 0 where nothing was added.
+  double relative_rms(LayerId layer) const;
+
+ private:
+  struct Layer {
+    std::vector<float> model;  ///< Of this window.
+    size_t compared = 0;       ///< Values of `model`.
+    double error = 0;
+    double norm = 0;
+  };
+  Layer& at(LayerId layer) { return layers_[static_cast<size_t>(layer.value + 1)]; }
+  std::vector<Layer> layers_;
+};
+
 struct Evaluation {
   TextScore model;
   TextScore reference;    ///< Empty without one.
@@ -56,11 +87,11 @@ struct Evaluation {
 
 /// Runs `ids` in windows of at most `window` tokens, each a sequence of its own, through both engines. In a
 /// window every token but the first is predicted and scored; the distributions of all positions are compared.
-/// reference: nullptr, or an engine with the same vocabulary. progress(done, total) counts tokens; may be
-/// empty. InvalidArgument where there are fewer than two ids, window < 2, or the vocabularies differ; else
-/// the engines' errors.
+/// reference: nullptr, or an engine with the same vocabulary. layers: nullptr, or what the engines' taps add
+/// to. progress(done, total) counts tokens; may be empty. InvalidArgument where there are fewer than two ids,
+/// window < 2, or the vocabularies differ; else the engines' errors.
 absl::StatusOr<Evaluation> EvaluateText(Engine& model, Engine* reference, std::span<const int32_t> ids,
-                                        int64_t window,
+                                        int64_t window, LayerErrors* layers,
                                         const std::function<void(int64_t done, int64_t total)>& progress);
 
 }  // namespace shoal

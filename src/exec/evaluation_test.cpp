@@ -8,6 +8,28 @@
 namespace shoal {
 namespace {
 
+TEST(LayerErrors, AreRootsOfSquaresOverTheReferencesSquares) {
+  LayerErrors errors(2);
+  EXPECT_EQ(errors.layers(), 2);
+  std::vector<float> embedding = {1, 2, 3, 4};
+  std::vector<float> model = {3, 4.5, 0, 0.5};
+  std::vector<float> reference = {3, 4, 0, 0};
+  const auto rows = [](std::vector<float>& values, int64_t count) {
+    return MatView<const float>(values.data(), count, std::ssize(values) / count);
+  };
+  errors.add_model(LayerId{-1}, rows(embedding, 2));
+  errors.add_reference(LayerId{-1}, rows(embedding, 1));  // Cut into steps differently: the values count.
+  errors.add_model(LayerId{0}, rows(model, 2));
+  errors.add_reference(LayerId{0}, rows(reference, 2));
+  errors.end_window();
+  errors.add_model(LayerId{0}, rows(reference, 1));  // A second window without an error.
+  errors.add_reference(LayerId{0}, rows(reference, 1));
+  errors.end_window();
+  EXPECT_EQ(errors.relative_rms(LayerId{-1}), 0);
+  EXPECT_NEAR(errors.relative_rms(LayerId{0}), std::sqrt(0.5 / 50), 1e-12);
+  EXPECT_EQ(errors.relative_rms(LayerId{1}), 0);
+}
+
 TEST(TextScore, IsTheMeanSurpriseOfTheTokensThatFollowed) {
   TextScore score;
   EXPECT_EQ(score.mean_nll(), 0);

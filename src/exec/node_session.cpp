@@ -43,8 +43,8 @@ absl::StatusOr<std::unique_ptr<NodeSession>> NodeSession::Create(Options options
     if (o.plan.kv_dtype == Plan::KvDtype::kBF16) dtype = DType::kBF16;
     ASSIGN_OR_RETURN(session->cache_,
                      KvCache::Create(stage->options().layers, stage->kv_shapes(), dtype, o.limits.blocks));
-    session->runner_ = std::make_unique<StageRunner>(
-        StageRunner::Options{&o.plan, o.self, stage, session->cache_.get(), o.limits, o.model->spec().width});
+    session->runner_ = std::make_unique<StageRunner>(StageRunner::Options{
+        &o.plan, o.self, stage, session->cache_.get(), o.limits, o.model->spec().width, o.tap});
   }
   NodeSession* raw = session.get();
   session->exchange_ = std::make_unique<PlannedExchange>(

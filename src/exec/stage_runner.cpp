@@ -93,6 +93,7 @@ absl::StatusOr<Outgoing> StageRunner::run(const Frame& frame, const ComputeConte
     for (const SeqSlice& slice : message.step.slices)
       out = std::copy(slice.tokens.begin(), slice.tokens.end(), out);
     RETURN_IF_ERROR(options_.stage->embed(context, tokens, x));
+    if (options_.tap) options_.tap(LayerId{-1}, x);
   } else if (message.cols != options_.width || message.rows.empty()) {
     return InvalidArgument("step {}: rows of width {}, expected {}", message.step.id, message.cols,
                            options_.width);
@@ -131,6 +132,7 @@ absl::Status StageRunner::forward(const ComputeContext& context, PlannedExchange
   step.cache = options_.cache;
   step.experts = &exchange;
   step.before_layer = before_layer;
+  step.after_layer = options_.tap;
   if (message.step.want_routing) {
     step.on_routing = [&message](LayerId layer, const Routing& routing) {
       RoutingTrace trace{layer, static_cast<int32_t>(routing.ids.cols), {}};

@@ -296,6 +296,7 @@ absl::Status CpuStage::forward(const ComputeContext& context, const StageStep& s
     if (step.before_layer) RETURN_IF_ERROR(step.before_layer(id));
     const absl::Status status = run_layer(context, step, id, shared, x);
     if (!status.ok()) return Annotate(status, fmt::format("layer {}", i));
+    if (step.after_layer) step.after_layer(id, x);
   }
   return absl::OkStatus();
 }

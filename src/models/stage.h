@@ -33,6 +33,9 @@ struct StepSlice {
   bool long_rope = false;           ///< Of a sequence beyond ShortRopePositions: all its slices say so.
 };
 
+/// Sees rows x [T, D] as they leave a layer; layer -1: the embedding.
+using LayerTap = std::function<void(LayerId, MatView<const float>)>;
+
 /// What a step asks of a stage beyond the rows.
 struct StageStep {
   std::span<const StepSlice> slices;  ///< Tile [0, T) in order.
@@ -42,6 +45,7 @@ struct StageStep {
   std::function<absl::Status(LayerId)> before_layer;
   /// Called with each MoE layer's choice, ids [T, K]. May be empty.
   std::function<void(LayerId, const Routing&)> on_routing;
+  LayerTap after_layer;  ///< May be empty.
 };
 
 struct StageOptions {

@@ -59,6 +59,29 @@ def test_eval_finds_no_distance_of_a_model_to_itself(succeed, demo_model, text):
     assert "mean_kl" not in alone and alone["perplexity"] == judged["perplexity"]
 
 
+def layer_errors(succeed, model, text, *words):
+    judged = json.loads(succeed("eval", "--model", model, "--text", text, "--layers", "--json", *words))
+    assert [row["layer"] for row in judged["layers"]] == ["embedding", *map(str, range(6))]
+    return [row["relative_rms"] for row in judged["layers"]]
+
+
+def test_layers_are_as_far_from_a_reference_as_their_weights_make_them(succeed, run, demo_model, text, tmp_path):
+    exact = ("--activations", "f32", "--reference-activations", "f32")
+    assert layer_errors(succeed, demo_model, text, *exact) == [0] * 7
+    succeed("convert", "--model", demo_model, "--out", tmp_path / "three", "--quant", "affine-3-g32")
+    succeed("convert", "--model", demo_model, "--out", tmp_path / "eight", "--quant", "affine-8-g32")
+    against = ("--reference", demo_model, *exact)
+    three, eight = (layer_errors(succeed, tmp_path / name, text, *against) for name in ("three", "eight"))
+    assert all(a > 4 * b > 0 for a, b in zip(three, eight)), "five bits more"
+    assert three[0] < three[-1], "errors of layers add up"
+    # What a layer gives does not depend on where it is, so its error does not.
+    assert layer_errors(succeed, tmp_path / "three", text, *against, "--split", "2,1,3") == three
+    int8 = layer_errors(succeed, demo_model, text, "--reference-activations", "f32")
+    assert int8[0] == 0 and 0 < int8[1] < int8[-1] < 0.1
+    alone = run("eval", "--model", demo_model, "--text", text, "--layers")
+    assert alone.returncode == 2 and "--reference" in alone.stderr
+
+
 def test_a_conversion_that_is_killed_goes_on(shoal, succeed, demo_model, tmp_path):
     words = ["convert", "--model", demo_model, "--out", tmp_path / "out", "--quant", "mixed", "--shard", "500KB"]
     child = subprocess.Popen([shoal, *map(str, words)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
