@@ -30,8 +30,8 @@ struct WeightSource {
   int64_t stored_rows = 0;
   int64_t row_step = 1;  ///< Of `rows`, the first and each row_step-th after it (matrices that take turns).
   /// Spread over a stored tensor of another shape (transposed, every other row): element (n, k) of the weight
-  /// is value offset + n * row_step + k * col_step of the stored matrix, or of matrix `index` of a stack.
-  /// Only of plain tensors.
+  /// is value offset + n * row_step + k * col_step of the stored matrix, or of matrix `index` of a stack. Of
+  /// plain tensors; of blocks only where it is transposed.
   struct Spread {
     std::vector<int64_t> stored_shape;  ///< Of the whole tensor.
     int64_t offset = 0;

@@ -44,7 +44,7 @@ absl::Status AlsoTried(const absl::Status& status, const WeightRef& ref) {
 }  // namespace
 
 int64_t StoredWeight::stored_bytes() const {
-  if (blocks.type != BlockType::kNone) return rows * blocks.row_bytes();
+  if (blocks.type != BlockType::kNone) return (spread() ? cols : rows) * blocks.row_bytes();
   if (!format.affine()) return elements() * DTypeBytes(format.dtype);
   AffineView slice = affine;
   slice.rows = rows;
@@ -103,21 +103,31 @@ absl::StatusOr<StoredWeight> WeightReader::find(const WeightRef& ref) const {
 absl::StatusOr<StoredWeight> WeightReader::find_spread(StoredWeight weight) const {
   const WeightSource& source = *weight.source;
   const WeightSource::Spread& spread = *source.spread;
-  if (source.suffix == "weight" && IsQuantized(*checkpoint_, source.base)) {
+  const TensorInfo* info = checkpoint_->find(source.name());
+  const bool blocks = info != nullptr && info->blocks != BlockType::kNone;
+  const bool transposed = spread.stored_shape.size() == 2 && spread.row_step == 1 &&
+                          spread.col_step == spread.stored_shape.back();
+  if ((blocks && !transposed) || (source.suffix == "weight" && IsQuantized(*checkpoint_, source.base))) {
     return Unimplemented(
         "checkpoint: tensor '{}' in {}: expected a plain tensor, found a quantized one, whose values cannot "
-        "be "
-        "transposed; convert with a tool that splits it by heads, as mlx-lm does",
+        "be taken apart here; convert with a tool that splits it as mlx-lm does",
         source.name(), checkpoint_->folder());
+  }
+  weight.row_step = spread.row_step;
+  weight.col_step = spread.col_step;
+  if (blocks) {  // A scale is of a stored row, which is a column here: it has no exact place but as floats.
+    ASSIGN_OR_RETURN(weight.blocks, checkpoint_->view_blocks(*info, spread.stored_shape));
+    weight.format = {.dtype = DType::kF32};
+    weight.first_row = spread.offset / spread.col_step;
+    weight.absent = Checkpoint::SlotOf(*info, source.index) < 0;
+    return weight;
   }
   ASSIGN_OR_RETURN(const TensorView view,
                    checkpoint_->view(source.name(), kFloatWeights, spread.stored_shape));
   weight.format = {.dtype = view.dtype};
-  weight.data = checkpoint_->matrix(*checkpoint_->find(source.name()), source.stack, source.index);
+  weight.data = checkpoint_->matrix(*info, source.stack, source.index);
   weight.absent = weight.data == nullptr;
   if (!weight.absent) weight.data += spread.offset * DTypeBytes(view.dtype);
-  weight.row_step = spread.row_step;
-  weight.col_step = spread.col_step;
   return weight;
 }
 
@@ -230,6 +240,12 @@ void PackSpread(const StoredWeight& weight, Range rows, PackedMatrix& packed) {
 absl::Status WeightReader::pack_tiles(const StoredWeight& weight, Range tiles, int64_t slab_bytes,
                                       PackedMatrix& packed) const {
   const Range rows{tiles.begin * kTileRows, std::min(weight.rows, tiles.end * kTileRows)};
+  if (weight.spread() && weight.blocks.type != BlockType::kNone) {
+    std::vector<float> values(static_cast<size_t>(rows.size() * weight.cols));
+    RETURN_IF_ERROR(read_transposed(weight, rows, values.data()));
+    packed.set_float_rows(rows.begin, values.data(), weight.cols, {0, rows.size()});
+    return absl::OkStatus();
+  }
   if (weight.spread()) {
     PackSpread(weight, rows, packed);
     return absl::OkStatus();
@@ -300,8 +316,9 @@ absl::Status WeightReader::pack_rows(const StoredWeight& weight, Range rows, Pac
 
 void WeightReader::for_sources(const StoredWeight& weight, Range rows,
                                absl::FunctionRef<void(const std::byte* data, int64_t bytes)> visit) const {
-  const Range stored{weight.first_row + rows.begin * weight.row_every,
-                     weight.first_row + (rows.end - 1) * weight.row_every + 1};
+  const bool transposed = weight.spread() && weight.blocks.type != BlockType::kNone;
+  const Range stored{weight.first_row + (transposed ? 0 : rows.begin * weight.row_every),
+                     weight.first_row + (transposed ? weight.cols : (rows.end - 1) * weight.row_every + 1)};
   const auto visit_rows = [&](const void* data, int64_t row_bytes) {
     visit(static_cast<const std::byte*>(data) + stored.begin * row_bytes, stored.size() * row_bytes);
   };
@@ -317,26 +334,34 @@ void WeightReader::for_sources(const StoredWeight& weight, Range rows,
   visit_rows(view.biases, scale_bytes);
 }
 
+absl::Status WeightReader::read_transposed(const StoredWeight& weight, Range rows, float* out) const {
+  DecodedRows decoded;
+  for (int64_t col = 0; col < weight.cols; ++col) {
+    RETURN_IF_ERROR(decode(weight, {weight.first_row + col}, decoded));
+    for (int64_t row = rows.begin; row < rows.end; ++row) {
+      out[(row - rows.begin) * weight.cols + col] = decoded.value(0, row);
+    }
+  }
+  return absl::OkStatus();
+}
+
 absl::Status WeightReader::read_rows(const StoredWeight& weight, Range rows, float* out) const {
   SHOAL_CHECK(0 <= rows.begin && rows.end <= weight.rows);
   RETURN_IF_ERROR(check_here(weight));
+  const bool blocks = weight.blocks.type != BlockType::kNone;
+  if (blocks && weight.spread()) return read_transposed(weight, rows, out);
   DecodedRows decoded;
   for (int64_t row = rows.begin; row < rows.end; ++row, out += weight.cols) {
     const int64_t stored = weight.stored_row(row);
-    if (weight.blocks.type != BlockType::kNone) RETURN_IF_ERROR(decode(weight, {stored}, decoded));
-    const bool decoded_floats = weight.blocks.type != BlockType::kNone && !weight.format.affine();
-    const AffineView affine = !weight.format.affine()                  ? AffineView{}
-                              : weight.blocks.type != BlockType::kNone ? decoded.affine()
-                                                                       : weight.affine;
-    const int64_t affine_row = weight.blocks.type != BlockType::kNone ? 0 : stored;
+    if (blocks) RETURN_IF_ERROR(decode(weight, {stored}, decoded));
     for (int64_t col = 0; col < weight.cols; ++col) {
-      if (weight.spread()) {
+      if (blocks) {
+        out[col] = decoded.value(0, col);
+      } else if (weight.spread()) {
         out[col] =
             LoadFloatWeight(weight.data, weight.format.dtype, row * weight.row_step + col * weight.col_step);
       } else if (weight.format.affine()) {
-        out[col] = AffineValue(affine, affine_row, col);
-      } else if (decoded_floats) {
-        out[col] = LoadFloatWeight(decoded.floats(), weight.format.dtype, col);
+        out[col] = AffineValue(weight.affine, stored, col);
       } else if (weight.is_vector) {  // One row, whose elements are what a permutation moves.
         out[col] = LoadFloatWeight(weight.data, weight.format.dtype, weight.stored_row(col));
       } else {

@@ -30,7 +30,8 @@ struct StoredWeight {
   BlockView blocks;                      ///< Where it is stored in blocks: the stored matrix.
   int64_t first_row = 0;                 ///< Row 0 of the weight in it,
   int64_t row_every = 1;                 ///< and its rows from one of the weight to the next.
-  /// Where it is spread over a tensor: element (n, k) is `data`'s n * row_step + k * col_step.
+  /// Where it is spread over a tensor: element (n, k) is `data`'s n * row_step + k * col_step; of blocks,
+  /// column n of stored row first_row + k.
   int64_t row_step = 0;
   int64_t col_step = 0;
   bool spread() const { return col_step != 0; }
@@ -96,6 +97,8 @@ class WeightReader {
   absl::Status pack_tiles(const StoredWeight& weight, Range tiles, int64_t slab_bytes,
                           PackedMatrix& packed) const;
   absl::Status pack_rows(const StoredWeight& weight, Range rows, PackedMatrix& packed) const;
+  /// read_rows of a weight that is the transpose of part of a matrix of blocks.
+  absl::Status read_transposed(const StoredWeight& weight, Range rows, float* out) const;
   /// Calls with the address and the bytes of each tensor's share of the rows of a weight, and of what lies
   /// between them.
   void for_sources(const StoredWeight& weight, Range rows,

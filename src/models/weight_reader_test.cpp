@@ -179,6 +179,60 @@ TEST_F(WeightReaderTest, WeightsPackedTogetherAreThoseEachPackedAlone) {
   }
 }
 
+TEST(WeightReader, AMatrixOfBlocksIsTransposedAsFloats) {
+  constexpr int64_t kRows = 12;
+  constexpr int64_t kWidth = 40;
+  TempFolder folder;
+  std::ofstream(folder.path() + "/config.json")
+      << R"({"quantization_config": {"quant_method": "fp8", "weight_block_size": [8, 16]}})";
+  auto writer = SafetensorsWriter::Create(
+      folder.path() + "/model.safetensors",
+      {{"w.weight", DType::kF8E4M3, {kRows, kWidth}}, {"w.weight_scale_inv", DType::kF32, {2, 3}}});
+  ASSERT_TRUE(writer.ok()) << writer.status();
+  std::vector<uint8_t> codes(kRows * kWidth);
+  // 1, 1.125, 1.25 .. 1.875 times 1, 2 or 4: e4m3 codes from 0x38 on.
+  const auto value_of = [](uint8_t code) {
+    return (1 + static_cast<float>(code % 8) / 8) * static_cast<float>(1 << (code / 8 - 7));
+  };
+  for (size_t i = 0; i < codes.size(); ++i) codes[i] = static_cast<uint8_t>(0x38 + i * 7 % 24);
+  const std::vector<float> scales = {1, 0.5f, 2, 4, 0.25f, 8};
+  ASSERT_TRUE(writer->append(std::as_bytes(std::span(codes))).ok());
+  ASSERT_TRUE(writer->append(std::as_bytes(std::span(scales))).ok());
+  ASSERT_TRUE(writer->finish().ok());
+  const auto checkpoint = Checkpoint::Open(folder.path());
+  ASSERT_TRUE(checkpoint.ok()) << checkpoint.status();
+  const auto reader = WeightReader::Create(**checkpoint);
+  // Columns of rows 3 to 10: what latent attention does to the keys of a head.
+  WeightRef ref{.shape = {kWidth, 7}, .sources = {{.base = "w"}}};
+  ref.sources[0].spread = WeightSource::Spread{
+      .stored_shape = {kRows, kWidth}, .offset = 3 * kWidth, .row_step = 1, .col_step = kWidth};
+  const auto weight = reader->find(ref);
+  ASSERT_TRUE(weight.ok()) << weight.status();
+  EXPECT_EQ(weight->stored_bytes(), 7 * kWidth);
+  std::vector<float> expected;
+  for (int64_t n = 0; n < kWidth; ++n) {
+    for (int64_t row = 3; row < 10; ++row) {
+      expected.push_back(value_of(codes[static_cast<size_t>(row * kWidth + n)]) *
+                         scales[static_cast<size_t>(row / 8 * 3 + n / 16)]);
+    }
+  }
+  std::vector<float> read(expected.size());
+  ASSERT_TRUE(reader->read_rows(*weight, {0, kWidth}, read.data()).ok());
+  EXPECT_EQ(read, expected);
+  for (const int threads : {1, 3}) {
+    ThreadPool pool(threads);
+    const auto packed = reader->pack({&*weight, 1}, pool);
+    ASSERT_TRUE(packed.ok()) << packed.status();
+    std::vector<float> rows(expected.size());
+    for (int64_t n = 0; n < kWidth; ++n) packed->front().unpack_row(n, rows.data() + n * 7);
+    EXPECT_EQ(rows, expected) << threads;
+  }
+  reader->drop(*weight);
+  // Another order of blocks is refused, not guessed.
+  ref.sources[0].spread->row_step = 2;
+  EXPECT_EQ(reader->find(ref).status().code(), absl::StatusCode::kUnimplemented);
+}
+
 TEST(WeightReader, AMatrixOfManySlabsIsPackedAsIfItWereOne) {
   constexpr int64_t kRows = 33'333;  // 18 MB of f16: several slabs for each of some threads.
   constexpr int64_t kWidth = 270;

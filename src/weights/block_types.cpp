@@ -427,6 +427,11 @@ bool DecodedRows::decode(const BlockView& view, const std::vector<int64_t>& rows
   return true;
 }
 
+float DecodedRows::value(int64_t row, int64_t col) const {
+  if (LawOf(type_).bits > 0) return AffineValue(affine(), row, col);
+  return LoadFloatWeight(floats(), dtype_, row * cols_ + col);
+}
+
 AffineView DecodedRows::affine() const {
   const BlockLaw& law = LawOf(type_);
   SHOAL_CHECK(law.bits > 0);

@@ -110,6 +110,8 @@ class DecodedRows {
   AffineView affine() const;
   /// The rows as floats [rows, cols] of the law's dtype; of a type without.
   const void* floats() const { return words_.data(); }
+  /// One value, whatever the law: round(scale * code) + bias, rounded, or the float.
+  float value(int64_t row, int64_t col) const;
   int64_t bad_row() const { return bad_row_; }
 
  private:

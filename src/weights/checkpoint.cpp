@@ -136,6 +136,7 @@ absl::StatusOr<std::shared_ptr<const Checkpoint>> Checkpoint::OpenGguf(const std
   ASSIGN_OR_RETURN(checkpoint->config_, ModelConfig::Parse(model.config_json, name));
   for (size_t i = 0; i < tensors.size(); ++i) {
     if (model.names[i].name.empty()) continue;
+    if (model.names[i].row) tensors[i].shape.insert(tensors[i].shape.begin(), 1);
     checkpoint->tensors_.push_back({.name = model.names[i].name,
                                     .dtype = tensors[i].dtype,
                                     .shape = std::move(tensors[i].shape),

@@ -51,9 +51,7 @@ std::vector<float> ValuesOf(const Checkpoint& checkpoint, std::string_view name)
   std::vector<float> values;
   for (int64_t row = 0; row < view->rows; ++row) {
     for (int64_t col = 0; col < view->cols; ++col) {
-      values.push_back(LawOf(view->type).bits > 0 ? AffineValue(decoded.affine(), row, col)
-                                                  : LoadFloatWeight(decoded.floats(), view->decoded_dtype(),
-                                                                    row * view->cols + col));
+      values.push_back(decoded.value(row, col));
     }
   }
   return values;

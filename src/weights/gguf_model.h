@@ -1,5 +1,5 @@
 // What a GGUF says of its model, in the words of a Hugging Face folder: a config.json, and for each tensor
-// the name that the families look for. One table per architecture.
+// the name that the families look for. One function per architecture (gguf_architectures.cpp).
 #pragma once
 
 #include <cstddef>
@@ -23,7 +23,8 @@ struct GgufSource {
 
 /// A tensor under its Hugging Face name.
 struct GgufName {
-  std::string name;  ///< Empty: it went into the config (rope factors).
+  std::string name;  ///< Empty: it went into the config (rope factors), or no layer of the model uses it.
+  bool row = false;  ///< A vector that Hugging Face has as a matrix of one row.
   /// Heads whose rows were permuted for rope over neighbouring pairs, as llama's q and k are; 0: none were.
   /// Row h * d + j * d / 2 + i of Hugging Face's matrix, with d rows a head, is row h * d + 2 * i + j of this
   /// one.

@@ -1,6 +1,8 @@
 // Typed reading of GGUF metadata with errors that name file, key, expected and got. Internal to weights/.
 #pragma once
 
+#include <charconv>
+#include <cmath>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -51,7 +53,13 @@ class GgufKeys {
   absl::StatusOr<std::optional<double>> optional_number(std::string_view key) const {
     const GgufValue* value = find(key);
     if (value == nullptr) return std::optional<double>();
-    const std::optional<double> number = value->as_number();
+    std::optional<double> number = value->as_number();
+    // Of what a converter rounded to f32 the config had the shortest decimal that rounds to it: 0.1, not
+    // 0.100000001490116. So a GGUF has the bits of the folder that it was made from.
+    if (number && value->type == GgufType::kF32 && std::isfinite(*number)) {
+      const std::string shortest = fmt::format("{}", static_cast<float>(*number));
+      std::from_chars(shortest.data(), shortest.data() + shortest.size(), *number);
+    }
     if (!number || !(*number >= kAnyNumber.min && *number <= kAnyNumber.max)) return refuse(key, "a number");
     return number;
   }

@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 
 #include <cmath>
+#include <functional>
 #include <nlohmann/json.hpp>
 
 #include "base/status.h"
@@ -191,6 +192,105 @@ TEST(GgufModel, RefusesTensorsAndArchitecturesThatItDoesNotKnow) {
   missing.add_tensor("token_embd.weight", 0, {8, 5}, 0);
   EXPECT_THAT(Message(ModelOf(missing, std::string(160, '\0')).status()),
               HasSubstr("llama.embedding_length"));
+}
+
+/// Metadata of a DeepSeek-V3 of one layer in a file of 2024, whose `edit` comes last; token_embd is its
+/// tensor.
+absl::StatusOr<nlohmann::json> DeepseekConfig(const std::function<void(GgufBuilder&)>& edit = {},
+                                              bool large = false) {
+  GgufBuilder builder;
+  const auto set = [&](const char* key, uint32_t value) {
+    builder.add_int(std::string("deepseek2.") + key, value);
+  };
+  builder.add_string("general.architecture", "deepseek2");
+  set("block_count", large ? 61 : 1);
+  set("context_length", 128);
+  set("embedding_length", large ? 7168 : 8);
+  set("feed_forward_length", 16);
+  set("attention.head_count", 2);
+  set("attention.key_length", 24);
+  set("attention.value_length", 16);
+  set("attention.kv_lora_rank", 32);
+  set("rope.dimension_count", 8);
+  set("expert_count", large ? 256 : 4);
+  set("expert_used_count", 2);
+  set("expert_feed_forward_length", 8);
+  builder.add_float("deepseek2.attention.layer_norm_rms_epsilon", 1e-6f);
+  builder.add_tensor("token_embd.weight", 0, {8, 5}, 0);
+  if (edit) edit(builder);
+  ASSIGN_OR_RETURN(const GgufModel model, ModelOf(builder, std::string(320, '\0')));
+  return nlohmann::json::parse(model.config_json);
+}
+
+TEST(GgufModel, DeepseekIsOfTheVersionWhoseScoresItHas) {
+  const auto old = DeepseekConfig();
+  ASSERT_TRUE(old.ok()) << ToString(old.status());
+  EXPECT_EQ((*old)["model_type"], "deepseek_v2");
+  EXPECT_EQ((*old)["topk_method"], "greedy");
+  EXPECT_EQ((*old)["qk_nope_head_dim"], 16);
+  EXPECT_EQ((*old)["v_head_dim"], 16);
+  EXPECT_FALSE(old->contains("q_lora_rank"));
+  EXPECT_EQ((*old)["rms_norm_eps"], 1e-6);  // What stood in the config, not what f32 made of it.
+  const auto sigmoid =
+      DeepseekConfig([](GgufBuilder& builder) { builder.add_int("deepseek2.expert_gating_func", 2); });
+  ASSERT_TRUE(sigmoid.ok()) << ToString(sigmoid.status());
+  EXPECT_EQ((*sigmoid)["model_type"], "deepseek_v3");
+  const auto corrected =
+      DeepseekConfig([](GgufBuilder& builder) { builder.add_tensor("blk.0.exp_probs_b.bias", 0, {4}, 160); });
+  ASSERT_TRUE(corrected.ok()) << ToString(corrected.status());
+  EXPECT_EQ((*corrected)["model_type"], "deepseek_v3");
+  const auto contradiction = DeepseekConfig([](GgufBuilder& builder) {
+    builder.add_int("deepseek2.expert_gating_func", 1);
+    builder.add_tensor("blk.0.exp_probs_b.bias", 0, {4}, 160);
+  });
+  EXPECT_THAT(Message(contradiction.status()), HasSubstr("blk.0.exp_probs_b.bias"));
+}
+
+TEST(GgufModel, GroupsOfExpertsAreThoseOfTheFileOrOfTheModelsSizes) {
+  EXPECT_EQ((*DeepseekConfig())["n_group"], 1);
+  const auto large = DeepseekConfig({}, true);
+  ASSERT_TRUE(large.ok()) << ToString(large.status());
+  EXPECT_EQ((*large)["n_group"], 8);
+  EXPECT_EQ((*large)["topk_group"], 4);
+  const auto said = DeepseekConfig(
+      [](GgufBuilder& builder) {
+        builder.add_int("deepseek2.expert_group_count", 2);
+        builder.add_int("deepseek2.expert_group_used_count", 1);
+      },
+      true);
+  EXPECT_EQ((*said)["n_group"], 2);
+  EXPECT_EQ((*said)["topk_group"], 1);
+}
+
+TEST(GgufModel, RefusesKeysThatChangeTheArithmetic) {
+  for (const char* key : {"attention.temperature_scale", "final_logit_softcapping", "logit_scale"}) {
+    const std::string full = std::string("deepseek2.") + key;
+    const auto config = DeepseekConfig([&](GgufBuilder& builder) { builder.add_float(full, 0.5f); });
+    EXPECT_THAT(Message(config.status()), HasSubstr(full));
+  }
+  EXPECT_TRUE(DeepseekConfig([](GgufBuilder& b) { b.add_float("deepseek2.logit_scale", 1); }).ok());
+  const auto all_further =
+      DeepseekConfig([](GgufBuilder& builder) { builder.add_int("deepseek2.nextn_predict_layers", 1); });
+  EXPECT_THAT(Message(all_further.status()), HasSubstr("nextn_predict_layers"));
+  const auto normalized =
+      DeepseekConfig([](GgufBuilder& builder) { builder.add_bool("deepseek2.expert_weights_norm", true); });
+  EXPECT_THAT(Message(normalized.status()), HasSubstr("expert_weights_norm"));
+  const auto turning =
+      DeepseekConfig([](GgufBuilder& builder) { builder.add_int("deepseek2.attention.key_length_mla", 8); });
+  EXPECT_THAT(Message(turning.status()), HasSubstr("more than the 8 that turn"));
+}
+
+TEST(GgufModel, ExpertsOneByOneAreTensorsOfTheirOwn) {
+  GgufBuilder builder = TinyLlama();
+  builder.add_int("llama.expert_count", 2);
+  builder.add_int("llama.expert_used_count", 1);
+  builder.add_tensor("token_embd.weight", 0, {8, 5}, 0);
+  builder.add_tensor("blk.0.ffn_up.1.weight", 0, {8, 2}, 160);
+  const auto model = ModelOf(builder, std::string(256, '\0'));
+  ASSERT_TRUE(model.ok()) << ToString(model.status());
+  EXPECT_EQ(model->names[1].name, "model.layers.0.block_sparse_moe.experts.1.w3.weight");
+  builder.add_tensor("blk.0.ffn_norm.1.weight", 0, {8}, 224);  // Only experts have a number.
+  EXPECT_THAT(Message(ModelOf(builder, std::string(256, '\0')).status()), HasSubstr("ffn_norm.1"));
 }
 
 /// Ten pairs at theta 500000 as Llama 3.1 has them (factor 8), `edit` times the last.
