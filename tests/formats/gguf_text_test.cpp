@@ -132,6 +132,26 @@ TEST(GgufText, LeavesOutMergesOfWhatAreNoTokens) {
   EXPECT_THAT(*tokenizer->encode("abb", {}), testing::ElementsAre(2, 1));
 }
 
+TEST(GgufText, DeepSeeksFirstTokenizersPutASpaceBeforeLettersAndDigitsAlone) {
+  for (const char* pre : {"deepseek-llm", "deepseek-coder"}) {
+    GgufBuilder builder;
+    builder.add_string("tokenizer.ggml.model", "gpt2");
+    builder.add_string("tokenizer.ggml.pre", pre);
+    builder.add_strings("tokenizer.ggml.tokens",
+                        {"a", "b", "Ġ", "1", "2", "Ġa", "12", "ab", "Ċ", "ĊĊ", ",", "a,", "Ġ,"});
+    builder.add_strings("tokenizer.ggml.merges", {"Ġ a", "1 2", "a b", "Ċ Ċ", "a ,", "Ġ ,"});
+    const std::string file = builder.file();
+    const auto header = ParseGguf(std::as_bytes(std::span(file)), "x.gguf");
+    const auto text = TextOfGguf(header->metadata, "x.gguf");
+    ASSERT_TRUE(text.ok()) << ToString(text.status());
+    const auto tokenizer = Tokenizer::FromJson(text->tokenizer_json);
+    ASSERT_TRUE(tokenizer.ok()) << ToString(tokenizer.status());
+    // "ab", " ", "1", "2", two line ends, " a", ",", " ,"
+    EXPECT_THAT(*tokenizer->encode("ab 12\n\n a, ,", {}), testing::ElementsAre(7, 2, 3, 4, 8, 8, 5, 10, 12))
+        << pre;
+  }
+}
+
 TEST(GgufText, RefusesTablesThatDoNotFitAndKindsThatAreNotBuilt) {
   const auto error = [](const GgufBuilder& builder) {
     const std::string file = builder.file();

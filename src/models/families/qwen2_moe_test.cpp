@@ -5,6 +5,8 @@
 namespace shoal {
 namespace {
 
+TEST(Qwen2Moe, MatchesTheReference) { ExpectGoldensMatch("qwen2_moe"); }
+
 TEST(Qwen2Moe, EverySparseLayerHasASharedExpertBehindAGate) {
   const ModelSpec spec = SpecWith("qwen2_moe", "decoder_sparse_step", "3");
   EXPECT_EQ(MoeOf(spec.layers[4]), nullptr);
