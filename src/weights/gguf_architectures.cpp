@@ -3,6 +3,7 @@
 #include "weights/gguf_architectures.h"
 
 #include <algorithm>
+#include <nlohmann/json.hpp>
 
 #include "base/status.h"
 

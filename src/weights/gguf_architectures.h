@@ -3,7 +3,7 @@
 #pragma once
 
 #include <cstdint>
-#include <nlohmann/json.hpp>
+#include <nlohmann/json_fwd.hpp>
 #include <span>
 #include <string_view>
 #include <utility>
@@ -32,7 +32,7 @@ struct GgufStem {
 struct GgufDraft {
   GgufKeys keys;
   const GgufSource& source;
-  nlohmann::json config;
+  nlohmann::json& config;
   std::vector<GgufStem> stems;
   int64_t permuted_q = 0;  ///< Heads; 0: none.
   int64_t permuted_k = 0;

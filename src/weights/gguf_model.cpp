@@ -1,6 +1,7 @@
 #include "weights/gguf_model.h"
 
 #include <algorithm>
+#include <nlohmann/json.hpp>
 
 #include "base/status.h"
 #include "weights/gguf_architectures.h"
@@ -106,11 +107,15 @@ absl::StatusOr<GgufModel> ModelOfGguf(const GgufSource& source, std::string_view
     return Unimplemented("checkpoint: {}: architecture '{}' is not built for GGUF; known: {}", file_name,
                          Printable(architecture, 60), fmt::join(names, ", "));
   }
-  GgufDraft draft{.keys = GgufKeys(source.metadata, std::string(architecture), file_name), .source = source};
+  nlohmann::json config;
+  GgufDraft draft{.keys = GgufKeys(source.metadata, std::string(architecture), file_name),
+                  .source = source,
+                  .config = config,
+                  .stems = {}};
   RETURN_IF_ERROR(known->build(draft));
-  RETURN_IF_ERROR(AddTokenIds(general, &draft.config));
+  RETURN_IF_ERROR(AddTokenIds(general, &config));
   GgufModel model;
-  model.config_json = draft.config.dump();
+  model.config_json = config.dump();
   for (const GgufTensor& tensor : source.tensors) {
     ASSIGN_OR_RETURN(GgufName name, HubName(draft, architecture, tensor));
     model.names.push_back(std::move(name));
