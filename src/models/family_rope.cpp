@@ -83,6 +83,8 @@ absl::Status ReadYarn(const ModelConfig& config, const ModelConfig& rope, RopeSp
 /// The factors of one of longrope's two sets, one for each pair that turns.
 absl::StatusOr<std::vector<double>> ReadRopeFactors(const ModelConfig& rope, const char* key, int dims) {
   ASSIGN_OR_RETURN(std::vector<double> factors, rope.number_list(key, {0.1, 1e6}));
+  for (double& factor : factors)
+    factor = static_cast<float>(factor);  // As the reference has them, and a GGUF.
   if (std::ssize(factors) == dims / 2) return factors;
   return InvalidArgument("{}: expected {} factors, one for each pair of {} dimensions that turn, found {}",
                          rope.where(key), dims / 2, dims, factors.size());

@@ -263,15 +263,20 @@ void Synthesize(std::string_view family, const Json& edits, const std::string& f
   ASSERT_TRUE(made.ok()) << made;
 }
 
+/// Of a prompt within the windows and the original contexts of the tiny models, and of one beyond them.
 std::vector<float> Logits(const std::string& path, const LocalOptions& options) {
   auto model = LocalModel::Load(path, options);
   EXPECT_TRUE(model.ok()) << path << ": " << model.status();
   if (!model.ok()) return {};
-  std::vector<int32_t> prompt(75);  // Beyond the windows and the original context of yarn.
-  for (size_t i = 0; i < prompt.size(); ++i) prompt[i] = static_cast<int32_t>(i * 13 % 331);
-  const auto run = (*model)->run(prompt, 0);
-  EXPECT_TRUE(run.ok()) << run.status();
-  return run.ok() ? run->logits : std::vector<float>();
+  std::vector<float> logits;
+  for (const size_t length : {30u, 75u}) {
+    std::vector<int32_t> prompt(length);
+    for (size_t i = 0; i < length; ++i) prompt[i] = static_cast<int32_t>(i * 13 % 331);
+    const auto run = (*model)->run(prompt, 0);
+    EXPECT_TRUE(run.ok()) << run.status();
+    if (run.ok()) logits.insert(logits.end(), run->logits.begin(), run->logits.end());
+  }
+  return logits;
 }
 
 void ExpectSameBits(const std::string& gguf, const std::string& folder) {
@@ -293,13 +298,21 @@ TEST(GgufModels, Qwen2HasTheBitsOfItsFolder) {
   ExpectSameBits(converter.write(out.path()), folder.path());
 }
 
-TEST(GgufModels, Phi3WithFusedProjectionsHasTheBitsOfItsFolder) {
+TEST(GgufModels, Phi3WithFusedProjectionsAndLongropeHasTheBitsOfItsFolder) {
   const TempFolder folder;
   Synthesize("phi3", Json::object(), folder.path());
   Converter converter(folder.path(), "phi3");
   converter.set_heads(20);
   converter.set_int(".rope.dimension_count", 16);
   converter.set_int(".attention.sliding_window", converter.config["sliding_window"]);
+  converter.set_int(".rope.scaling.original_context_length",
+                    converter.config["original_max_position_embeddings"]);
+  for (const std::string length : {"long", "short"}) {
+    converter.tensors.push_back({.name = "rope_factors_" + length + ".weight",
+                                 .shape = {8},
+                                 .values = converter.config["rope_scaling"][length + "_factor"],
+                                 .blocks = {}});
+  }
   const TempFolder out;
   ExpectSameBits(converter.write(out.path()), folder.path());
 }
