@@ -36,7 +36,7 @@ struct Job {
   std::vector<Nodes> needed;        ///< Of each part: by which shares.
   bool stacked = false;
   bool vector = false;
-  bool floats = false;                 ///< Stays unquantized, as its values are taken apart when it is read.
+  bool floats = false;  ///< Stays unquantized: taken apart when it is read, or a router of floats.
   std::optional<AffineFormat> format;  ///< nullopt: `dtype`.
   DType dtype = DType::kBF16;          ///< Of the elements, or of scales and biases.
 
@@ -130,9 +130,15 @@ class Inventory {
       ASSIGN_OR_RETURN(seen->second, new_part(use.role, to, part));
     }
     Job& job = jobs_[seen->second.first];
-    job.floats = job.floats || (from.spread && stack == nullptr);
+    job.floats = job.floats || (from.spread && stack == nullptr) || IsFloatRouter(use);
     Add(needed, job.needed[seen->second.second]);
     return absl::OkStatus();
+  }
+
+  bool IsFloatRouter(const WeightUse& use) const {
+    if (use.role != "router") return false;
+    const MoeSpec* moe = MoeOf(spec_.layers[static_cast<size_t>(use.layer)]);
+    return moe->router.kept_float;
   }
 
   static WeightRef OnlyFrom(const WeightRef& ref, const WeightSource& from) {

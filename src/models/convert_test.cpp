@@ -102,6 +102,20 @@ TEST(Convert, StacksExpertsAndKeepsRoutersAtEightBits) {
   EXPECT_EQ(LogitsOf(out.path()).size(), 40u * 331);
 }
 
+TEST(Convert, LeavesRoutersFloatsWhereMlxReadsThemSo) {
+  for (const char* family : {"deepseek", "deepseek_v2", "deepseek_v3", "glm4_moe", "glm4_moe_lite"}) {
+    const TempFolder out;
+    ASSERT_TRUE(Convert(TinyCheckpoint(family, std::nullopt), out.path(), "mixed").ok()) << family;
+    const auto checkpoint = Checkpoint::Open(out.path());
+    ASSERT_TRUE(checkpoint.ok()) << ToString(checkpoint.status());
+    const TensorInfo* router = (*checkpoint)->find("model.layers.6.mlp.gate.weight");
+    ASSERT_NE(router, nullptr) << family;
+    EXPECT_EQ(router->dtype, DType::kBF16) << family;
+    EXPECT_EQ(ConfigOf(out.path())["quantization"]["model.layers.6.mlp.gate"], false) << family;
+    EXPECT_TRUE((*checkpoint)->has("model.layers.6.mlp.switch_mlp.up_proj.scales")) << family;
+  }
+}
+
 TEST(Convert, GoesOnWhereItWasCutOff) {
   const std::string& source = TinyCheckpoint("qwen3", std::nullopt);
   const TempFolder whole;

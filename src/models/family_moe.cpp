@@ -38,6 +38,7 @@ absl::StatusOr<ExpertParts> ReadDeepseekExperts(const ModelConfig& config, const
   ASSIGN_OR_RETURN(const std::optional<double> factor,
                    config.optional_number("routed_scaling_factor", {0.0, 1e3}));
   parts.factor = static_cast<float>(factor.value_or(1.0));
+  parts.float_router = true;
   return parts;
 }
 
@@ -110,7 +111,8 @@ MoeSpec MoeAt(const std::string& base, int64_t width, const ExpertParts& parts, 
                 .correction = std::nullopt,
                 .groups = parts.groups,
                 .weighting = parts.weighting,
-                .factor = parts.factor};
+                .factor = parts.factor,
+                .kept_float = parts.float_router};
   if (parts.corrected) {
     moe.router.correction =
         WeightRef{.shape = {parts.experts},

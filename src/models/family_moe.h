@@ -24,8 +24,9 @@ struct ExpertParts {
   RouteGroups groups;
   RouteWeights weighting = RouteWeights::kAsIs;
   float factor = 1;
-  bool corrected = false;    ///< There is an e_score_correction_bias.
-  int64_t shared_width = 0;  ///< Hidden width of the shared expert; 0: there is none.
+  bool float_router = false;  ///< RouterSpec::kept_float
+  bool corrected = false;     ///< There is an e_score_correction_bias.
+  int64_t shared_width = 0;   ///< Hidden width of the shared expert; 0: there is none.
 };
 
 /// The keys of a family's config.

@@ -179,6 +179,8 @@ struct RouterSpec {
   RouteGroups groups;
   RouteWeights weighting = RouteWeights::kAsIs;
   float factor = 1;  ///< On the weights of the chosen.
+  bool kept_float =
+      false;  ///< mlx-lm reads `linear` as floats only, so that a conversion leaves it what it is.
 };
 
 struct MoeSpec {
