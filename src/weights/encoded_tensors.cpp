@@ -10,6 +10,9 @@
 namespace shoal {
 namespace {
 
+/// Nothing is encoded in it, whatever its other dimensions say.
+bool IsEmpty(const TensorInfo& tensor) { return std::ranges::find(tensor.shape, 0) != tensor.shape.end(); }
+
 /// The tensors of a checkpoint while they are folded.
 class Folder {
  public:
@@ -112,7 +115,7 @@ class Folder {
 absl::Status Folder::fold_microscaled(const std::string& base) {
   const TensorInfo* words = find(base + ".weight");
   const TensorInfo& scales = *find(base + ".scales");
-  if (words == nullptr || words->dtype != DType::kU32 || words->shape.size() < 2 ||
+  if (words == nullptr || words->dtype != DType::kU32 || words->shape.size() < 2 || IsEmpty(*words) ||
       words->shape.size() != scales.shape.size() || find(base + ".biases") != nullptr) {
     return InvalidArgument(
         "{}: scales of one byte: expected '{}.weight', u32 of as many dimensions, and no biases, found "
@@ -146,7 +149,7 @@ absl::Status Folder::fold_microscaled(const std::string& base) {
 absl::Status Folder::fold_blocks(const std::string& base) {
   const TensorInfo& blocks = *find(base + "_blocks");
   static constexpr DType kBytes[] = {DType::kU8};
-  if (blocks.shape.size() < 3 || blocks.shape.back() != 16) {
+  if (blocks.shape.size() < 3 || blocks.shape.back() != 16 || IsEmpty(blocks)) {
     return InvalidArgument("{}: expected u8 [.., K / 32, 16], found {}", where(blocks),
                            DescribeTensor(blocks));
   }
@@ -168,7 +171,7 @@ absl::Status Folder::fold_fp8(const std::string& base) {
   if (quantization) {
     ASSIGN_OR_RETURN(block, quantization->int_list("weight_block_size", kPositive));
   }
-  if (block.size() != 2 || codes.shape.size() != 2) {
+  if (block.size() != 2 || codes.shape.size() != 2 || IsEmpty(codes)) {
     return Unimplemented(
         "{}: expected a matrix of e4m3 with 'quantization_config.weight_block_size' [rows, columns] as "
         "DeepSeek has it, "
@@ -204,7 +207,7 @@ absl::Status Folder::fold_integers(const std::string& base, const std::string& m
                                    const ModelConfig& quantization) {
   const TensorInfo& codes = *find(base + ".qweight");
   const bool awq = method == "awq";
-  if ((!awq && method != "gptq") || codes.shape.size() != 2 || codes.dtype != DType::kI32) {
+  if ((!awq && method != "gptq") || codes.shape.size() != 2 || codes.dtype != DType::kI32 || IsEmpty(codes)) {
     return Unimplemented(
         "{}: expected i32 of two dimensions and 'quant_method' \"gptq\" or \"awq\", found {} and \"{}\"",
         where(codes), DescribeTensor(codes), method);
@@ -250,7 +253,7 @@ absl::Status Folder::fold_packed(const std::string& base, const ModelConfig& qua
   const TensorInfo& codes = *find(base + ".weight_packed");
   const TensorInfo* scales = find(base + ".weight_scale");
   ASSIGN_OR_RETURN(const auto format, quantization.optional_string("format"));
-  if (codes.shape.size() != 2 || codes.dtype != DType::kI32 || scales == nullptr ||
+  if (codes.shape.size() != 2 || codes.dtype != DType::kI32 || IsEmpty(codes) || scales == nullptr ||
       scales->shape.size() != 2 || scales->shape[0] != codes.shape[0] || scales->shape[1] < 1 ||
       format.value_or("") != "pack-quantized" || find(base + ".weight_zero_point") != nullptr ||
       find(base + ".weight_g_idx") != nullptr) {

@@ -259,6 +259,9 @@ TEST(EncodedTensors, APartThatIsMissingOrOfAnotherShapeIsNamed) {
   EXPECT_THAT(
       error(R"({"quantization_config": {"quant_method": "fp8", "weight_block_size": [2, 2]}})", {fp8}),
       HasSubstr("'a.weight_scale_inv', f32 [1, 1], found none"));
+  // Without elements the other dimensions may be anything: sizes made of them would not fit.
+  const Part empty = {{"a.up_blocks", DType::kU8, {0, int64_t{1} << 60, 16}}, ""};
+  EXPECT_THAT(error("{}", {empty}), HasSubstr("found u8 [0, "));
   const Part packed = {{"a.weight_packed", DType::kI32, {2, 4}}, std::string(32, '\0')};
   EXPECT_THAT(error("{}", {packed}), HasSubstr("shoal convert"));
 }
