@@ -114,7 +114,8 @@ absl::Status AddSizes(GgufDraft& draft) {
   config["tie_word_embeddings"] = !draft.has("output.weight");
   config["hidden_act"] = "silu";
   ASSIGN_OR_RETURN(config["hidden_size"], keys.required_int(".embedding_length"));
-  ASSIGN_OR_RETURN(draft.blocks, keys.required_int(".block_count"));
+  constexpr int64_t kBlocksMax = 4096;  // Beyond any model: what is made for each layer stays small.
+  ASSIGN_OR_RETURN(draft.blocks, keys.required_int(".block_count", {1, kBlocksMax}));
   ASSIGN_OR_RETURN(const auto further, keys.optional_int(".nextn_predict_layers", kAnyCount));
   draft.layers = draft.blocks - further.value_or(0);
   if (draft.layers < 1) return keys.refuse(".nextn_predict_layers", "fewer than there are blocks");

@@ -46,8 +46,8 @@ class GgufKeys {
     }
     return number;
   }
-  absl::StatusOr<int64_t> required_int(std::string_view key) const {
-    ASSIGN_OR_RETURN(const std::optional<int64_t> value, optional_int(key));
+  absl::StatusOr<int64_t> required_int(std::string_view key, Bounds<int64_t> bounds = kPositive) const {
+    ASSIGN_OR_RETURN(const std::optional<int64_t> value, optional_int(key, bounds));
     return value ? absl::StatusOr<int64_t>(*value) : refuse(key, "an integer");
   }
   absl::StatusOr<std::optional<double>> optional_number(std::string_view key) const {

@@ -194,6 +194,16 @@ TEST(GgufModel, RefusesTensorsAndArchitecturesThatItDoesNotKnow) {
               HasSubstr("llama.embedding_length"));
 }
 
+TEST(GgufModel, RefusesMoreLayersThanAnyModelHas) {
+  GgufBuilder builder;
+  builder.add_string("general.architecture", "gpt-oss");
+  builder.add_int("gpt-oss.embedding_length", 8);
+  builder.add_int("gpt-oss.block_count", 2'000'000'000);
+  builder.add_tensor("token_embd.weight", 0, {8, 5}, 0);
+  EXPECT_THAT(Message(ModelOf(builder, std::string(160, '\0')).status()),
+              HasSubstr("'gpt-oss.block_count': expected an integer from 1 to 4096"));
+}
+
 /// Metadata of a DeepSeek-V3 of one layer in a file of 2024, whose `edit` comes last; token_embd is its
 /// tensor.
 absl::StatusOr<nlohmann::json> DeepseekConfig(const std::function<void(GgufBuilder&)>& edit = {},
