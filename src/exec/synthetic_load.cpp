@@ -24,6 +24,7 @@ void Count(const Step& step, StepSize& size) {
     size.rows += rows;
     size.sampled += slice.sample ? 1 : 0;
     size.cached += end;
+    ++size.states;
     size.attended += rows * (int64_t{slice.position} + 1 + end) / 2;
   }
 }

@@ -145,6 +145,44 @@ struct ClampedSwigluArgs {
   Range rows;
 };
 
+/// out = up / (1 + exp(-gate)). out may be gate or up.
+struct SigmoidMulArgs {
+  MatView<const float> gate;
+  MatView<const float> up;
+  MatView<float> out;
+  Range rows;
+};
+
+// ---- Recurrent layers
+// ----------------------------------------------------------------------------------------------
+
+/// out[t, c] = silu(sum over j < width of weight[j, c] * x[t - (width - 1) + j, c]) for c in cols, one chain
+/// over ascending j; rows before x's first are those of `before`. silu as in silu_mul.
+struct CausalConvArgs {
+  MatView<const float> x;         ///< [T, C]
+  MatView<const float> before;    ///< [width - 1, C]: the rows before x, the last of them just before it.
+  const float* weight = nullptr;  ///< [width, C]
+  MatView<float> out;             ///< [T, C], not x.
+  Range cols;
+};
+
+/// The gated delta rule for one head over consecutive rows of a sequence. With s = decay[t] * state, rounded:
+///   memory[j] = sum over i of key[t, i] * s[i, j]       (a chain over ascending i, as is out)
+///   delta[j] = (value[t, j] - memory[j]) * beta[t]
+///   state[i, j] = fma(key[t, i], delta[j], s[i, j]);  out[t, j] = sum over i of query[t, i] * state[i, j]
+/// row by row, so that it cannot matter how rows were cut into calls. Source: Yang et al. 2024,
+/// arXiv:2412.06464, eq. 10.
+struct DeltaRuleArgs {
+  MatView<const float> query;       ///< [T, I]
+  MatView<const float> key;         ///< [T, I]
+  MatView<const float> value;       ///< [T, J]
+  MatView<const float> decay;       ///< [T, 1]
+  MatView<const float> beta;        ///< [T, 1]
+  const float* state_in = nullptr;  ///< [I, J] before the first row,
+  float* state_out = nullptr;       ///< and after the last. May be state_in.
+  MatView<float> out;               ///< [T, J], not value.
+};
+
 // ---- Attention
 // -----------------------------------------------------------------------------------------------------
 

@@ -342,6 +342,98 @@ void Case_clamped_swiglu(const Pair& pair) {
   }
 }
 
+void Case_sigmoid_mul(const Pair& pair) {
+  RandomStream random(18);
+  const std::vector<float> gate = SweepOfGates();
+  const auto cols = static_cast<int64_t>(gate.size());
+  const std::vector<float> up = RandomFloats(random, cols, Values::kEdge);
+  std::vector<float> expected(gate.size()), got(gate.size());
+  SigmoidMulArgs args{
+      .gate = ConstView(gate, cols), .up = ConstView(up, cols), .out = View(expected, cols), .rows = {0, 1}};
+  pair.reference.sigmoid_mul(args);
+  args.out = View(got, cols);
+  pair.tested.sigmoid_mul(args);
+  EXPECT_EQ(Bits(got), Bits(expected));
+}
+
+// ---- Recurrent layers ----
+
+void Case_causal_conv(const Pair& pair) {
+  RandomStream random(19);
+  for (const auto& [rows, cols, width] : std::vector<std::array<int64_t, 3>>{
+           {1, 1, 4}, {5, 37, 4}, {2, 16, 4}, {9, 50, 2}, {3, 20, 1}, {20, 640, 4}}) {
+    for (const Values kind : {Values::kOrdinary, Values::kEdge}) {
+      const std::vector<float> x = RandomFloats(random, rows * cols, kind);
+      const std::vector<float> before = RandomFloats(random, (width - 1) * cols + 1, kind);
+      const std::vector<float> weight = RandomFloats(random, width * cols, kind);
+      std::vector<float> expected(x.size(), 7.0f), got(x.size(), 7.0f);
+      CausalConvArgs args{.x = ConstView(x, cols),
+                          .before = MatView<const float>(before.data(), width - 1, cols),
+                          .weight = weight.data(),
+                          .out = View(expected, cols),
+                          .cols = {0, cols}};
+      pair.reference.causal_conv(args);
+      args.out = View(got, cols);
+      for (int part = 0; part < 3; ++part) {
+        args.cols = StaticPart(cols, 1, part, 3);
+        pair.tested.causal_conv(args);
+      }
+      EXPECT_EQ(Bits(got), Bits(expected)) << rows << " x " << cols << ", width " << width;
+    }
+  }
+}
+
+/// A head's rows, lying in wider matrices, and its state before and after them.
+struct DeltaProblem {
+  int64_t rows, keys, values;
+  std::vector<float> mixed;  ///< [T, 2 I + J + 3]: query, key, value.
+  std::vector<float> gates;  ///< [T, 2]: decay, beta.
+  std::vector<float> state;  ///< [I, J]
+
+  DeltaProblem(RandomStream& random, int64_t rows_in, int64_t keys_in, int64_t values_in, Values kind)
+      : rows(rows_in), keys(keys_in), values(values_in) {
+    mixed = RandomFloats(random, rows * (2 * keys + values + 3), kind);
+    for (int64_t i = 0; i < 2 * rows; ++i) gates.push_back(static_cast<float>(random.uniform()));
+    state = RandomFloats(random, keys * values, kind);
+  }
+  /// Runs rows [0, cut), then the others; gives outputs, then the state.
+  std::vector<float> run(const Kernels& kernels, int64_t cut) const {
+    std::vector<float> out(static_cast<size_t>(rows * values));
+    std::vector<float> between = state, after = state;
+    const MatView<const float> all = ConstView(mixed, 2 * keys + values + 3);
+    const MatView<const float> scales = ConstView(gates, 2);
+    for (const Range part : {Range{0, cut}, Range{cut, rows}}) {
+      if (part.empty()) continue;
+      const MatView<const float> x = all.rows_between(part.begin, part.end);
+      const MatView<const float> g = scales.rows_between(part.begin, part.end);
+      kernels.delta_rule({.query = x.cols_between(0, keys),
+                          .key = x.cols_between(keys, 2 * keys),
+                          .value = x.cols_between(2 * keys, 2 * keys + values),
+                          .decay = g.cols_between(0, 1),
+                          .beta = g.cols_between(1, 2),
+                          .state_in = part.begin == 0 ? state.data() : between.data(),
+                          .state_out = part.end == rows ? after.data() : between.data(),
+                          .out = View(out, values).rows_between(part.begin, part.end)});
+    }
+    out.insert(out.end(), after.begin(), after.end());
+    return out;
+  }
+};
+
+void Case_delta_rule(const Pair& pair) {
+  RandomStream random(20);
+  for (const auto& [rows, keys, values] : std::vector<std::array<int64_t, 3>>{
+           {1, 1, 1}, {4, 12, 20}, {3, 32, 32}, {7, 16, 100}, {2, 128, 128}, {9, 5, 64}, {40, 24, 48}}) {
+    for (const Values kind : {Values::kOrdinary, Values::kEdge}) {
+      const DeltaProblem problem(random, rows, keys, values, kind);
+      const std::vector<uint32_t> expected = Bits(problem.run(pair.reference, rows));
+      for (const int64_t cut : {rows, rows / 2}) {
+        EXPECT_EQ(Bits(problem.run(pair.tested, cut)), expected) << rows << ", " << keys << ", " << values;
+      }
+    }
+  }
+}
+
 // ---- Attention ----
 
 void Case_append_kv(const Pair& pair) {

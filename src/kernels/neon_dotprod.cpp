@@ -61,6 +61,7 @@ inline void DotStrips(const uint8_t* const* strips, const int8_t* const* x, IntL
 #include "kernels/lane_attention.inc"
 #include "kernels/lane_kernels.inc"
 #include "kernels/lane_matmul.inc"
+#include "kernels/lane_recurrent.inc"
 
 constexpr Kernels kTable = {
     .isa = Isa::kNeonDotprod,

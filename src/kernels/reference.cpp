@@ -277,6 +277,58 @@ void clamped_swiglu(const ClampedSwigluArgs& args) {
   }
 }
 
+void sigmoid_mul(const SigmoidMulArgs& args) {
+  for (int64_t row = args.rows.begin; row < args.rows.end; ++row) {
+    const float* gate = args.gate.data + row * args.gate.stride;
+    const float* up = args.up.data + row * args.up.stride;
+    float* out = args.out.data + row * args.out.stride;
+    for (int64_t c = 0; c < args.gate.cols; ++c) out[c] = up[c] / (1.0f + ExpF32(-gate[c]));
+  }
+}
+
+// ---- Recurrent layers ----
+
+void causal_conv(const CausalConvArgs& args) {
+  const int64_t before = args.before.rows;
+  for (int64_t t = 0; t < args.x.rows; ++t) {
+    for (int64_t c = args.cols.begin; c < args.cols.end; ++c) {
+      float sum = 0.0f;
+      for (int64_t j = 0; j <= before; ++j) {
+        const int64_t from = t - before + j;
+        const float x = from < 0 ? args.before.data[(before + from) * args.before.stride + c]
+                                 : args.x.data[from * args.x.stride + c];
+        sum = Fma(args.weight[j * args.x.cols + c], x, sum);
+      }
+      args.out.data[t * args.out.stride + c] = sum / (1.0f + ExpF32(-sum));
+    }
+  }
+}
+
+void delta_rule(const DeltaRuleArgs& args) {
+  const int64_t rows = args.key.cols;
+  const int64_t cols = args.value.cols;
+  const float* state = args.state_in;
+  for (int64_t t = 0; t < args.key.rows; ++t) {
+    const float* query = args.query.data + t * args.query.stride;
+    const float* key = args.key.data + t * args.key.stride;
+    const float decay = args.decay.data[t * args.decay.stride];
+    for (int64_t j = 0; j < cols; ++j) {
+      float memory = 0.0f;
+      for (int64_t i = 0; i < rows; ++i) memory = Fma(key[i], decay * state[i * cols + j], memory);
+      const float delta =
+          (args.value.data[t * args.value.stride + j] - memory) * args.beta.data[t * args.beta.stride];
+      float out = 0.0f;
+      for (int64_t i = 0; i < rows; ++i) {
+        const float next = Fma(key[i], delta, decay * state[i * cols + j]);
+        args.state_out[i * cols + j] = next;
+        out = Fma(query[i], next, out);
+      }
+      args.out.data[t * args.out.stride + j] = out;
+    }
+    state = args.state_out;
+  }
+}
+
 // ---- Attention ----
 
 int64_t ElementBytes(DType dtype) { return dtype == DType::kF32 ? 4 : 2; }

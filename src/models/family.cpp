@@ -14,9 +14,9 @@ namespace {
 /// What no family may ask of the kernels.
 absl::Status CheckLimits(const ModelConfig& config, const ModelSpec& spec) {
   for (const LayerSpec& layer : spec.layers) {
-    const auto* mla = std::get_if<MlaSpec>(&layer.mixer);
-    const int64_t head_dim =
-        mla != nullptr ? mla->latent + mla->rope_dim : std::get<GqaSpec>(layer.mixer).head_dim;
+    int64_t head_dim = 0;  // In the cache.
+    if (const auto* gqa = std::get_if<GqaSpec>(&layer.mixer)) head_dim = gqa->head_dim;
+    if (const auto* mla = std::get_if<MlaSpec>(&layer.mixer)) head_dim = mla->latent + mla->rope_dim;
     if (head_dim > kHeadDimMax) {
       return Unimplemented("{}: head dimension {} exceeds {}, the largest that is built", config.file(),
                            head_dim, kHeadDimMax);

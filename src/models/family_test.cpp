@@ -27,7 +27,7 @@ TEST(Families, AreThoseOfTheFolder) {
   EXPECT_EQ(names, (std::set<std::string_view>{"deepseek", "deepseek_v2", "deepseek_v3", "gemma3_text",
                                                "glm4_moe", "glm4_moe_lite", "gpt_oss", "llama", "minimax_m2",
                                                "mistral", "mixtral", "olmoe", "phi3", "qwen2", "qwen2_moe",
-                                               "qwen3", "qwen3_moe"}));
+                                               "qwen3", "qwen3_5_moe", "qwen3_moe"}));
 }
 
 TEST(Families, AnUnknownModelTypeListsThoseKnown) {

@@ -1,5 +1,6 @@
 #include "models/footprint.h"
 
+#include <algorithm>
 #include <set>
 
 #include "base/status.h"
@@ -23,12 +24,6 @@ WeightBytes BytesOf(const WeightRef& ref, const StoredWeight& weight) {
                            : PackedBytes(weight.format, weight.rows, weight.cols)};
 }
 
-/// Values that one position of a layer takes in the cache, keys and values together.
-int64_t CachedValuesPerPosition(const LayerSpec& layer) {
-  const KvLayerShape shape = KvShapeOf(layer.mixer);
-  return int64_t{2} * shape.kv_heads * shape.head_dim;
-}
-
 /// Collects what ForEachWeight shows; the first error ends the collecting.
 class Measurer {
  public:
@@ -37,7 +32,9 @@ class Measurer {
       const MoeSpec* moe = MoeOf(layer);
       LayerFootprint empty;
       empty.experts.resize(moe == nullptr ? 0 : moe->experts.size());
-      empty.cached_values_per_position = CachedValuesPerPosition(layer);
+      const KvLayerShape kept = KvShapeOf(layer.mixer);
+      empty.cached_values_per_position = int64_t{2} * kept.kv_heads * kept.head_dim;
+      empty.state_values = kept.state_values;
       footprint_.layers.push_back(std::move(empty));
     }
   }
@@ -68,7 +65,13 @@ class Measurer {
             "checkpoint: tensor '{}' in {}: expected none, as {} says that this projection has no bias",
             tensor.name, reader_.checkpoint().folder(), reader_.checkpoint().config().file());
       }
-      footprint_.unused_tensors.push_back(tensor.name);
+      const auto known = std::ranges::find_if(
+          spec_.left_out, [&](const auto& part) { return tensor.name.starts_with(part.first); });
+      if (known != spec_.left_out.end()) {
+        ++footprint_.left_out[known->second];
+      } else {
+        footprint_.unused_tensors.push_back(tensor.name);
+      }
     }
     return std::move(footprint_);
   }

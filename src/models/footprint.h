@@ -26,6 +26,7 @@ struct LayerFootprint {
   WeightBytes fixed;                 ///< Everything but routed experts.
   std::vector<WeightBytes> experts;  ///< One per routed expert; empty for a dense layer.
   int64_t cached_values_per_position = 0;
+  int64_t state_values = 0;  ///< f32, of one state of a sequence.
 };
 
 struct Footprint {
@@ -38,6 +39,8 @@ struct Footprint {
   std::map<std::string, WeightBytes>
       by_format;                            ///< "bf16", "4-bit groups of 64, bf16 scales", ...; as total.
   std::vector<std::string> unused_tensors;  ///< In the checkpoint, but behind no weight. Sorted.
+  /// Tensors that the family knows and does not use, by what they are (ModelSpec::left_out): how many.
+  std::map<std::string, int64_t> left_out;
 };
 
 /// NotFound or InvalidArgument for the first weight that is missing or of the wrong shape.

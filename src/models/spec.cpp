@@ -39,6 +39,14 @@ class Walk {
     for (const LinearSpec& head : mla.values) linear("attention", head);
     linear("attention", mla.o);
   }
+  void operator()(const DeltaSpec& delta) const {
+    for (const LinearSpec* part : {&delta.qkv, &delta.z, &delta.b, &delta.a}) linear("attention", *part);
+    weight("convolution", delta.conv);
+    weight("decay", delta.decay_log);
+    weight("decay", delta.step_bias);
+    weight("norm", delta.norm.weight);
+    linear("attention", delta.o);
+  }
   void operator()(const DenseSpec& spec) const { dense("mlp", spec); }
   void operator()(const MoeSpec& moe) const {
     linear("router", moe.router.linear);
@@ -85,6 +93,16 @@ int64_t ShortRopePositions(const ModelSpec& spec) {
   return positions;
 }
 
+void EditWeights(ModelSpec& spec, const std::function<void(WeightRef&)>& edit) {
+  // The refs are parts of `spec`, which is ours to change; only the walk sees them as constant.
+  ForEachWeight(spec, [&](const WeightUse& use) { edit(const_cast<WeightRef&>(use.ref)); });
+}
+
 const MoeSpec* MoeOf(const LayerSpec& layer) { return std::get_if<MoeSpec>(&layer.feed_forward); }
+
+bool KeepsState(const ModelSpec& spec) {
+  return std::ranges::any_of(spec.layers,
+                             [](const LayerSpec& layer) { return layer.cache == CacheGroup::kState; });
+}
 
 }  // namespace shoal

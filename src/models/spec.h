@@ -9,6 +9,7 @@
 #include <optional>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <variant>
 #include <vector>
 
@@ -41,6 +42,8 @@ struct WeightSource {
   std::optional<Spread> spread;
   bool written =
       true;  ///< Whether a conversion may put the weight here: mlx-lm looks for it under this name.
+  float offset = 0;  ///< Added to what is stored here, of a vector: norms that are stored as w of 1 + w.
+  bool mlx = false;  ///< Where folders of mlx-lm have it, where that is not what `stack` says.
 
   std::string name() const { return base + "." + suffix; }
 };
@@ -50,7 +53,6 @@ struct WeightSource {
 struct WeightRef {
   std::vector<int64_t> shape;
   std::vector<WeightSource> sources;
-  float offset = 0;  ///< Added to what is stored, of a vector: norms that are stored as w of 1 + w.
 
   int64_t elements() const {
     int64_t product = 1;
@@ -130,6 +132,9 @@ struct GqaSpec {
   std::optional<int64_t> window;   ///< Positions that a row sees, its own included; absent: all before it.
   std::optional<double> scale;     ///< Of scores, instead of 1 / sqrt(head_dim).
   std::optional<WeightRef> sinks;  ///< [heads]: a score without a value that each head sees, too.
+  /// q gives, per head, a query and behind it as many values of a gate (2 * heads * head_dim rows): what a
+  /// head attended is multiplied by the sigmoid of its gate.
+  bool output_gate = false;
 };
 
 /// Latent attention: keys and values are made from one latent vector per position, which is what the cache
@@ -153,6 +158,30 @@ struct MlaSpec {
   LinearSpec o;                    ///< [D, heads * value_dim]
   RopeSpec rope;
   double scale = 0;  ///< Of scores.
+};
+
+/// Gated delta rule: a layer that keeps a matrix per value head instead of the past. Queries, keys and values
+/// pass a causal convolution over the sequence and silu; query head h / (value_heads / key_heads) serves
+/// value head h. Per position, state = decay * state + key (beta (value - decay * state^T key))^T and the
+/// output is state^T query, normed per head and multiplied by silu(z), with decay = exp(-exp(decay_log) *
+/// softplus(a + step_bias)), beta = sigmoid(b), queries and keys of length 1, queries over sqrt(key_dim).
+/// Source: Yang et al. 2024, arXiv:2412.06464; transformers `Qwen3_5MoeGatedDeltaNet`.
+struct DeltaSpec {
+  int key_heads = 0;
+  int value_heads = 0;  ///< A multiple of key_heads.
+  int key_dim = 0;      ///< Of a head.
+  int value_dim = 0;
+  int conv_width = 0;  ///< Positions that the convolution sees, the row's own included.
+  LinearSpec qkv;      ///< [channels(), D]: queries, keys, values.
+  LinearSpec z;        ///< [value_heads * value_dim, D]
+  LinearSpec b, a;     ///< [value_heads, D]
+  WeightRef conv;      ///< [channels() * conv_width]: of each channel its taps, the oldest position first.
+  WeightRef decay_log, step_bias;  ///< [value_heads]
+  NormSpec norm;                   ///< [value_dim], of each value head's output.
+  LinearSpec o;                    ///< [D, value_heads * value_dim]
+
+  /// What passes the convolution.
+  int64_t channels() const { return int64_t{2} * key_heads * key_dim + int64_t{value_heads} * value_dim; }
 };
 
 /// How gate and up become one.
@@ -194,10 +223,11 @@ struct MoeSpec {
 
 /// Which kind of cache a layer's mixer keeps. Layers of one group share their block tables.
 enum class CacheGroup : uint8_t {
-  kFull,  ///< Every position, in blocks.
+  kFull,   ///< Every position, in blocks.
+  kState,  ///< A state per sequence, in slots (kv/kv_cache.h).
 };
 
-using MixerSpec = std::variant<GqaSpec, MlaSpec>;
+using MixerSpec = std::variant<GqaSpec, MlaSpec, DeltaSpec>;
 using FeedForwardSpec = std::variant<DenseSpec, MoeSpec>;
 
 /// Pre-norm residual layer: x += mixer(norm(x)); x += feed_forward(norm(x)). Where there are norms of what
@@ -223,6 +253,8 @@ struct ModelSpec {
   NormSpec final_norm;
   bool tied_head = false;  ///< The head is the embedding table.
   LinearSpec head;         ///< [V, D]; the embedding's ref where tied.
+  /// Tensors of checkpoints that are known and not used: how their names begin, and what they are.
+  std::vector<std::pair<std::string, std::string>> left_out;
 
   int64_t layer_count() const { return static_cast<int64_t>(layers.size()); }
 };
@@ -231,7 +263,8 @@ struct ModelSpec {
 struct WeightUse {
   int64_t layer = -1;     ///< -1: embedding, final norm, head.
   int64_t expert = -1;    ///< -1: not a routed expert's.
-  std::string_view role;  ///< "embedding", "head", "norm", "attention", "router", "mlp", "expert"
+  std::string_view role;  ///< "embedding", "head", "norm", "attention", "router", "mlp", "expert",
+                          ///< "convolution", "decay"
   bool is_head = false;   ///< Belongs to the last stage (final norm and head).
   const WeightRef& ref;
 };
@@ -243,8 +276,13 @@ void ForEachWeight(const ModelSpec& spec, const std::function<void(const WeightU
 /// Up to how many positions a sequence turns by short frequencies where layers have RopeLong; a longer one is
 /// another sequence to the cache, from its first position on. INT64_MAX: no layer has.
 int64_t ShortRopePositions(const ModelSpec& spec);
+/// Calls `edit` for every weight, in that order: where the same model lies under other names.
+void EditWeights(ModelSpec& spec, const std::function<void(WeightRef&)>& edit);
 
 /// The MoE part of a layer, or nullptr.
 const MoeSpec* MoeOf(const LayerSpec& layer);
+
+/// Whether a sequence has a state beside its blocks (CacheGroup::kState).
+bool KeepsState(const ModelSpec& spec);
 
 }  // namespace shoal

@@ -1,5 +1,6 @@
 #include "models/stage.h"
 
+#include <algorithm>
 #include <atomic>
 #include <bit>
 #include <optional>
@@ -9,6 +10,7 @@
 #include "base/check.h"
 #include "base/status.h"
 #include "models/blocks/attention.h"
+#include "models/blocks/gated_delta.h"
 #include "models/blocks/latent_attention.h"
 #include "models/blocks/linear.h"
 #include "models/blocks/mlp.h"
@@ -25,8 +27,8 @@ static_assert(kBlockPositions == kKvBlockPositions,
 /// One layer, built from its LayerSpec.
 struct Layer {
   Norm mixer_norm;
-  std::variant<Attention, LatentAttention> attention;
-  size_t rope = 0;  ///< Which of the stage's tables.
+  std::variant<Attention, LatentAttention, GatedDelta> mixer;
+  size_t rope = 0;  ///< Which of the stage's tables, where the mixer turns by positions.
   std::optional<Norm> mixer_out_norm;
   Norm feed_forward_norm;
   std::variant<Mlp, Moe> feed_forward;
@@ -34,12 +36,12 @@ struct Layer {
 
   int64_t bytes() const {
     const auto bytes_of = [](const auto& block) { return block.bytes(); };
-    return mixer_norm.bytes() + std::visit(bytes_of, attention) + feed_forward_norm.bytes() +
+    return mixer_norm.bytes() + std::visit(bytes_of, mixer) + feed_forward_norm.bytes() +
            (mixer_out_norm ? mixer_out_norm->bytes() : 0) +
            (feed_forward_out_norm ? feed_forward_out_norm->bytes() : 0) + std::visit(bytes_of, feed_forward);
   }
   KvLayerShape kv_shape() const {
-    return std::visit([](const auto& block) { return block.kv_shape(); }, attention);
+    return std::visit([](const auto& block) { return block.kv_shape(); }, mixer);
   }
 };
 
@@ -49,6 +51,14 @@ absl::StatusOr<Attention> LoadMixer(const WeightReader& reader, const GqaSpec& s
 absl::StatusOr<LatentAttention> LoadMixer(const WeightReader& reader, const MlaSpec& spec, ThreadPool& pool) {
   return LatentAttention::Load(reader, spec, pool);
 }
+absl::StatusOr<GatedDelta> LoadMixer(const WeightReader& reader, const DeltaSpec& spec, ThreadPool& pool) {
+  return GatedDelta::Load(reader, spec, pool);
+}
+
+/// nullptr: positions turn nothing.
+const RopeSpec* RopeOf(const GqaSpec& spec) { return &spec.rope; }
+const RopeSpec* RopeOf(const MlaSpec& spec) { return &spec.rope; }
+const RopeSpec* RopeOf(const DeltaSpec&) { return nullptr; }
 
 absl::StatusOr<Mlp> LoadFeedForward(const WeightReader& reader, const DenseSpec& spec, ThreadPool& pool) {
   return Mlp::Load(reader, spec, pool);
@@ -132,6 +142,7 @@ class CpuStage final : public Stage {
   /// What all layers of a step share.
   struct Shared {
     RowPlaces places;
+    std::span<const StateSpan> states;  ///< Empty where no layer here has any.
     std::span<RopeRows> ropes;
     MatView<float> normed;  ///< [T, D]
     MatView<float> out;     ///< [T, D]
@@ -140,7 +151,10 @@ class CpuStage final : public Stage {
   absl::Status load_ends(const WeightReader& reader, const ModelSpec& spec, ThreadPool& pool,
                          Progress& progress);
   size_t rope_index(const RopeSpec& spec);
+  bool keeps_states() const;
   Shared prepare(const ComputeContext& context, const StageStep& step, MatView<float> x) const;
+  absl::Status mix(const ComputeContext& context, const StageStep& step, LayerId id, const Shared& shared,
+                   MatView<float> x);
   absl::Status run_layer(const ComputeContext& context, const StageStep& step, LayerId id,
                          const Shared& shared, MatView<float> x);
   const Linear& head_linear() const { return head_is_embedding_ ? embedding_ : head_; }
@@ -176,8 +190,8 @@ absl::Status CpuStage::load_layer(const WeightReader& reader, const LayerSpec& s
   ASSIGN_OR_RETURN(layer.mixer_norm, Norm::Load(reader, spec.mixer_norm));
   RETURN_IF_ERROR(std::visit(
       [&](const auto& mixer) -> absl::Status {
-        layer.rope = rope_index(mixer.rope);
-        ASSIGN_OR_RETURN(layer.attention, LoadMixer(reader, mixer, pool));
+        if (const RopeSpec* rope = RopeOf(mixer)) layer.rope = rope_index(*rope);
+        ASSIGN_OR_RETURN(layer.mixer, LoadMixer(reader, mixer, pool));
         return absl::OkStatus();
       },
       spec.mixer));
@@ -258,6 +272,47 @@ absl::Status CpuStage::embed(const ComputeContext& context, std::span<const int3
   return absl::OkStatus();
 }
 
+bool CpuStage::keeps_states() const {
+  return std::ranges::any_of(
+      layers_, [](const Layer& layer) { return std::holds_alternative<GatedDelta>(layer.mixer); });
+}
+
+namespace {
+
+/// The rows of all slices, cut where states are written.
+std::span<const StateSpan> StateSpansOf(Arena& arena, std::span<const StepSlice> slices) {
+  int64_t count = 0;
+  for (const StepSlice& slice : slices) count += std::ssize(slice.state_to);
+  const std::span<StateSpan> spans = arena.allocate<StateSpan>(count);
+  auto out = spans.begin();
+  for (const StepSlice& slice : slices) {
+    int64_t position = slice.position;
+    BlockId from = slice.state_from;
+    for (const StateWrite& write : slice.state_to) {
+      SHOAL_CHECK(write.position > position && write.slot != from);
+      *out++ = {slice.row_begin + position - slice.position, write.position - position, from, write.slot};
+      position = write.position;
+      from = write.slot;
+    }
+    SHOAL_CHECK_EQ(position, slice.position + slice.rows);
+  }
+  return spans;
+}
+
+absl::Status CheckStates(const KvCache& cache, std::span<const StepSlice> slices) {
+  for (const StepSlice& slice : slices) {
+    if (slice.state_to.empty()) continue;  // A model without states.
+    const int64_t held = slice.state_from == kNoState ? 0 : cache.state_position(slice.state_from);
+    if (held == slice.position) continue;
+    return FailedPrecondition("state slot {}: expected the state behind {} tokens, found {}",
+                              slice.state_from, slice.position,
+                              held < 0 ? "none" : fmt::format("that behind {}", held));
+  }
+  return absl::OkStatus();
+}
+
+}  // namespace
+
 CpuStage::Shared CpuStage::prepare(const ComputeContext& context, const StageStep& step,
                                    MatView<float> x) const {
   Arena& arena = *context.arena;
@@ -276,9 +331,11 @@ CpuStage::Shared CpuStage::prepare(const ComputeContext& context, const StageSte
   }
   SHOAL_CHECK_EQ(row, x.rows);
   Shared shared{.places = {positions, tables},
+                .states = {},
                 .ropes = arena.allocate<RopeRows>(static_cast<int64_t>(rope_tables_.size())),
                 .normed = arena.allocate_rows<float>(x.rows, width_),
                 .out = arena.allocate_rows<float>(x.rows, width_)};
+  if (keeps_states()) shared.states = StateSpansOf(arena, step.slices);
   const PartTimer timer(context, StepPart::kRopeAppend);
   for (size_t i = 0; i < rope_tables_.size(); ++i) {
     shared.ropes[i] = MakeRopeRows(context, rope_tables_[i], positions, long_rope);
@@ -290,6 +347,10 @@ absl::Status CpuStage::forward(const ComputeContext& context, const StageStep& s
   SHOAL_CHECK(x.cols == width_ && step.cache != nullptr && step.cache->layers() == options_.layers);
   if (x.rows == 0 || layers_.empty()) return absl::OkStatus();
   const ArenaScope scope(*context.arena);
+  RETURN_IF_ERROR(CheckStates(*step.cache, step.slices));
+  for (const StepSlice& slice : step.slices) {
+    for (const StateWrite& write : slice.state_to) step.cache->set_state_position(write.slot, -1);
+  }
   const Shared shared = prepare(context, step, x);
   for (int64_t i = options_.layers.begin; i < options_.layers.end; ++i) {
     const LayerId id{static_cast<int32_t>(i)};
@@ -298,14 +359,26 @@ absl::Status CpuStage::forward(const ComputeContext& context, const StageStep& s
     if (!status.ok()) return Annotate(status, fmt::format("layer {}", i));
     if (step.after_layer) step.after_layer(id, x);
   }
+  for (const StepSlice& slice : step.slices) {
+    for (const StateWrite& write : slice.state_to) step.cache->set_state_position(write.slot, write.position);
+  }
   return absl::OkStatus();
 }
 
-/// x += attention(norm(x)); x += feed_forward(norm(x)), where the layer has them with norms of what is added.
-absl::Status CpuStage::run_layer(const ComputeContext& context, const StageStep& step, LayerId id,
-                                 const Shared& shared, MatView<float> x) {
-  const PartTimer timer(context, StepPart::kNormQuantize);
+/// out = mixer(norm(x)).
+absl::Status CpuStage::mix(const ComputeContext& context, const StageStep& step, LayerId id,
+                           const Shared& shared, MatView<float> x) {
+  const ArenaScope scope(*context.arena);
   const Layer& layer = layers_[static_cast<size_t>(id.value - options_.layers.begin)];
+  LinearInput input(shared.normed);
+  const auto fill = [&](int group) {
+    return input.fill(context, group,
+                      [&](Range rows) { layer.mixer_norm.apply(*context.kernels, x, shared.normed, rows); });
+  };
+  if (const auto* delta = std::get_if<GatedDelta>(&layer.mixer)) {
+    RETURN_IF_ERROR(fill(delta->input_group(context.activations)));
+    return delta->forward(context, input, shared.states, *step.cache, id, shared.out);
+  }
   const KvLayerShape shape = layer.kv_shape();
   const KvLayerView cache{
       .keys = step.cache->keys(id, BlockId{0}),
@@ -314,21 +387,22 @@ absl::Status CpuStage::run_layer(const ComputeContext& context, const StageStep&
       .kv_heads = shape.kv_heads,
       .head_dim = shape.head_dim,
       .dtype = step.cache->dtype()};
+  const auto attend = [&](const auto& attention) -> absl::Status {
+    RETURN_IF_ERROR(fill(attention.input_group(context.activations)));
+    return attention.forward(context, input, shared.places, shared.ropes[layer.rope], cache, shared.out,
+                             kv_saturated_);
+  };
+  const auto* attention = std::get_if<Attention>(&layer.mixer);
+  return attention != nullptr ? attend(*attention) : attend(std::get<LatentAttention>(layer.mixer));
+}
+
+/// x += mixer(norm(x)); x += feed_forward(norm(x)), where the layer has them with norms of what is added.
+absl::Status CpuStage::run_layer(const ComputeContext& context, const StageStep& step, LayerId id,
+                                 const Shared& shared, MatView<float> x) {
+  const PartTimer timer(context, StepPart::kNormQuantize);
+  const Layer& layer = layers_[static_cast<size_t>(id.value - options_.layers.begin)];
   const Kernels& kernels = *context.kernels;
-  {
-    const ArenaScope scope(*context.arena);
-    LinearInput input(shared.normed);
-    const absl::Status attended = std::visit(
-        [&](const auto& attention) -> absl::Status {
-          RETURN_IF_ERROR(input.fill(context, attention.input_group(context.activations), [&](Range rows) {
-            layer.mixer_norm.apply(kernels, x, shared.normed, rows);
-          }));
-          return attention.forward(context, input, shared.places, shared.ropes[layer.rope], cache, shared.out,
-                                   kv_saturated_);
-        },
-        layer.attention);
-    RETURN_IF_ERROR(attended);
-  }
+  RETURN_IF_ERROR(mix(context, step, id, shared, x));
   const ArenaScope scope(*context.arena);
   LinearInput input(shared.normed);
   const Moe* moe = std::get_if<Moe>(&layer.feed_forward);

@@ -31,6 +31,12 @@ struct StepSlice {
   int64_t position = 0;             ///< Absolute position of the first row.
   std::span<const BlockId> blocks;  ///< Block table: blocks[p / 32] holds position p; covers position + rows.
   bool long_rope = false;           ///< Of a sequence beyond ShortRopePositions: all its slices say so.
+  /// Of models with states: the slot that holds the state behind `position` tokens (kNoState at position 0),
+  /// and where states go while the rows pass, ascending, the last one behind all of them. A step writes to no
+  /// slot that it reads: after a failed one, and from every snapshot that is left alone, rows can be run
+  /// again.
+  BlockId state_from = kNoState;
+  std::span<const StateWrite> state_to;
 };
 
 /// Sees rows x [T, D] as they leave a layer; layer -1: the embedding.
@@ -79,8 +85,9 @@ class Stage {
   virtual absl::Status embed(const ComputeContext& context, std::span<const int32_t> tokens,
                              MatView<float> x) = 0;
 
-  /// Runs the layers in place on x [T, D] and appends to the cache. On an error x and the new cache positions
-  /// are undefined, all else is unchanged.
+  /// Runs the layers in place on x [T, D] and appends to the cache. On an error x, the new cache positions
+  /// and the slots of state_to are undefined, all else is unchanged. FailedPrecondition where a slot to be
+  /// read holds no state, or that of another position.
   virtual absl::Status forward(const ComputeContext& context, const StageStep& step, MatView<float> x) = 0;
 
   /// logits[r, :] = head(final_norm(x[r, :])). x: [R, D], logits: [R, V].

@@ -10,8 +10,16 @@ namespace {
 /// Of one row and position: scores, then values.
 int64_t AttentionMultiplies(const MixerSpec& mixer) {
   if (const auto* mla = std::get_if<MlaSpec>(&mixer)) return mla->heads * (2 * mla->latent + mla->rope_dim);
-  const GqaSpec& gqa = std::get<GqaSpec>(mixer);
-  return int64_t{2} * gqa.heads * gqa.head_dim;
+  const auto* gqa = std::get_if<GqaSpec>(&mixer);
+  return gqa == nullptr ? 0 : int64_t{2} * gqa->heads * gqa->head_dim;
+}
+
+/// Of one row, whatever its position: the passes over a state, and the convolution.
+int64_t StateMultiplies(const MixerSpec& mixer) {
+  const auto* delta = std::get_if<DeltaSpec>(&mixer);
+  if (delta == nullptr) return 0;
+  return int64_t{3} * delta->value_heads * delta->key_dim * delta->value_dim +
+         delta->conv_width * delta->channels();
 }
 
 }  // namespace
@@ -48,6 +56,8 @@ absl::StatusOr<WorkModel> WorkModel::Create(const ModelSpec& spec, const Checkpo
     const KvLayerShape shape = KvShapeOf(layer.mixer);
     work.kv_bytes_ += int64_t{2} * shape.kv_heads * shape.head_dim * DTypeBytes(kv);
     work.attention_multiplies_ += AttentionMultiplies(layer.mixer);
+    work.every_row_.f32_multiplies += StateMultiplies(layer.mixer);
+    work.state_bytes_ += shape.state_values * int64_t{sizeof(float)};
     const MoeSpec* moe = MoeOf(layer);
     if (moe == nullptr) continue;
     work.experts_ += static_cast<int64_t>(moe->experts.size());
@@ -70,7 +80,8 @@ StepWork WorkModel::of(const StepSize& size) const {
                       rows * static_cast<double>(embedding_bytes_);
   // One reading of the head serves all samples of a step; there are as many as steps, or fewer.
   work.weight_bytes += std::min(steps, sampled) * static_cast<double>(sampled_row_.bytes);
-  work.kv_bytes = static_cast<double>(size.cached) * static_cast<double>(kv_bytes_);
+  work.kv_bytes = static_cast<double>(size.cached) * static_cast<double>(kv_bytes_) +
+                  2 * static_cast<double>(size.states) * static_cast<double>(state_bytes_);
   work.int8_ops = 2 * (rows * static_cast<double>(every_row_.int8_multiplies + called_.int8_multiplies) +
                        sampled * static_cast<double>(sampled_row_.int8_multiplies));
   work.f32_ops = 2 * (rows * static_cast<double>(every_row_.f32_multiplies + called_.f32_multiplies) +

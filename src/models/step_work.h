@@ -19,6 +19,7 @@ struct StepSize {
   int64_t sampled = 0;  ///< Rows of which the logits are wanted.
   int64_t cached =
       0;  ///< Positions of which keys and values are read: per step and sequence, those before and of it.
+  int64_t states = 0;    ///< States of sequences that are read and written: one per step and sequence.
   int64_t attended = 0;  ///< Positions that rows attend to, summed over the rows.
   double experts = 0;    ///< Distinct routed experts whose weights are read, summed over steps and layers.
 };
@@ -26,7 +27,7 @@ struct StepSize {
 /// Bytes and operations. A multiply-add is two operations.
 struct StepWork {
   double weight_bytes = 0;   ///< Packed, each weight once a step; of routed experts those of StepSize.
-  double kv_bytes = 0;       ///< Keys and values read, once a step and sequence.
+  double kv_bytes = 0;       ///< Keys and values read, states read and written, once a step and sequence.
   double int8_ops = 0;       ///< Products of quantized weights with 8-bit activations.
   double f32_ops = 0;        ///< All other products, attention's excepted.
   double attention_ops = 0;  ///< Scores and values, f32.
@@ -62,6 +63,7 @@ class WorkModel {
   int64_t experts_ = 0;
   int64_t experts_per_row_ = 0;
   int64_t kv_bytes_ = 0;              ///< Of one position, all layers.
+  int64_t state_bytes_ = 0;           ///< Of one sequence, all layers.
   int64_t attention_multiplies_ = 0;  ///< Of one row and position, all layers.
 };
 

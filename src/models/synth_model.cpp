@@ -38,15 +38,21 @@ class Lister {
     SynthTensor& tensor = tensors_.back();
     tensor.experts = source.stack;
     for (int64_t i = 0; i < std::max<int64_t>(source.stack, 1); ++i) {
-      tensor.seeds.push_back(source.stack == 0 ? source.base : fmt::format("{}[{}]", source.base, i));
+      // Stacks that are named by their last word alone share what stands before it.
+      const bool shares_base = source.stack > 0 && source.suffix != "weight" && source.suffix != "bias";
+      const std::string name = shares_base ? source.name() : source.base;
+      tensor.seeds.push_back(source.stack == 0 ? name : fmt::format("{}[{}]", name, i));
     }
   }
 
   std::vector<SynthTensor> list() && { return std::move(tensors_); }
 
  private:
-  /// Stacked where the checkpoint is to be MLX's and the weight may lie so, else the first place.
+  /// Where MLX has it where the checkpoint is to be MLX's, else the first place.
   const WeightSource& source_of(const WeightRef& ref) const {
+    for (const WeightSource& source : ref.sources) {
+      if (stacked_ && source.mlx) return source;
+    }
     for (const WeightSource& source : ref.sources) {
       if (stacked_ && source.stack > 0) return source;
     }
@@ -64,7 +70,8 @@ class Lister {
       tensors_.back().experts = source.stack;
       stacks_[source.name()] = tensors_.size() - 1;
     }
-    const bool shared = own.spread.has_value() || !own.rows.empty();  // With other matrices of the stack.
+    // With other matrices of the stack.
+    const bool shared = own.spread.has_value() || !own.rows.empty() || own.stack > 0;
     tensors_[stacks_.at(source.name())].seeds.push_back(
         shared ? fmt::format("{}[{}]", source.base, source.index) : own.base);
   }
@@ -73,8 +80,14 @@ class Lister {
     SynthTensor tensor{.base = source.base, .suffix = source.suffix, .cols = use.ref.shape.back()};
     if (use.ref.shape.size() == 1) {
       tensor.kind = SynthTensor::Kind::kVector;
-      tensor.mean = use.role == "norm" ? 1.0 - use.ref.offset : 0.0;
+      if (source.spread) tensor.shape = source.spread->stored_shape;
+      tensor.mean = use.role == "norm" ? 1.0 - source.offset : 0.0;
       tensor.deviation = use.role == "norm" ? 0.1 : 0.2;
+      if (use.role == "convolution") tensor.deviation = 0.5;
+      if (use.role == "decay" && source.suffix == "A_log") {
+        tensor.mean = -2.0;  // States that remember a few dozen tokens, some more, some less.
+        tensor.deviation = 1.0;
+      }
       return tensor;
     }
     tensor.rows = source.rows.empty() ? use.ref.shape.front() : source.stored_rows;

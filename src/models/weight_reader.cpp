@@ -383,7 +383,7 @@ absl::StatusOr<std::vector<float>> WeightReader::read_vector(const WeightRef& re
   ASSIGN_OR_RETURN(const StoredWeight weight, find(ref));
   std::vector<float> values(static_cast<size_t>(weight.cols));
   RETURN_IF_ERROR(read_rows(weight, {0, 1}, values.data()));
-  for (float& value : values) value += ref.offset;
+  for (float& value : values) value += weight.source->offset;
   return values;
 }
 

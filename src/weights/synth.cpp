@@ -46,6 +46,7 @@ Job MakeJob(SynthTensor tensor, const SynthOptions& options) {
   if (tensor.experts > 0) shape.push_back(tensor.experts);
   if (is_matrix) shape.push_back(tensor.rows);
   shape.push_back(tensor.cols);
+  if (!tensor.shape.empty()) shape = tensor.shape;
   const std::string name = tensor.base + "." + tensor.suffix;
   if (job.format) {
     std::vector<int64_t> groups = shape;
@@ -230,7 +231,7 @@ Json FinalConfig(const Json& given, const SynthOptions& options, const std::vect
   return config;
 }
 
-absl::Status WriteTexts(const SynthOptions& options, const Json& config) {
+absl::Status WriteTexts(const SynthOptions& options, const Json& config, int64_t vocab) {
   const std::string folder = options.out + "/";
   Json generation = Json::object();
   for (const char* key : {"bos_token_id", "eos_token_id"}) {
@@ -239,8 +240,7 @@ absl::Status WriteTexts(const SynthOptions& options, const Json& config) {
   generation["do_sample"] = false;
   RETURN_IF_ERROR(WriteText(folder + "generation_config.json", generation.dump(2)));
   if (options.with_tokenizer) {
-    RETURN_IF_ERROR(
-        WriteText(folder + "tokenizer.json", SynthTokenizerJson(config["vocab_size"].get<int64_t>())));
+    RETURN_IF_ERROR(WriteText(folder + "tokenizer.json", SynthTokenizerJson(vocab)));
     RETURN_IF_ERROR(WriteText(folder + "tokenizer_config.json", SynthTokenizerConfigJson()));
   }
   return WriteText(folder + "config.json", config.dump(2));  // Last: without it the folder is no checkpoint.
@@ -304,21 +304,24 @@ absl::Status Synthesize(const SynthOptions& options, const ListTensorsFn& list, 
   if (!checked.is_object())
     return InvalidArgument("config.json: expected a JSON object, found {}", JsonExcerpt(checked));
   Json json = Json::parse(options.config_json);
-  if (options.layers) json["num_hidden_layers"] = *options.layers;
+  Json& text = json.contains("text_config") && json["text_config"].is_object() ? json["text_config"] : json;
+  if (options.layers) text["num_hidden_layers"] = *options.layers;
 
   ASSIGN_OR_RETURN(const ModelConfig config, ModelConfig::Parse(json.dump(), "config.json"));
   ASSIGN_OR_RETURN(std::vector<SynthTensor> tensors, list(config, options.quantization.has_value()));
-  ASSIGN_OR_RETURN(const int64_t vocab, config.required_int("vocab_size"));
+  // Models of text and images keep what is said of the text apart.
+  ASSIGN_OR_RETURN(const std::optional<ModelConfig> of_text, config.optional_object("text_config"));
+  const ModelConfig& sizes = of_text ? *of_text : config;
+  ASSIGN_OR_RETURN(const int64_t vocab, sizes.required_int("vocab_size"));
   if (options.with_tokenizer && vocab < kSynthVocabMin) {
-    return InvalidArgument(
-        "config.json: 'vocab_size': expected at least {} (256 bytes and 3 special tokens), found {}",
-        kSynthVocabMin, vocab);
+    return InvalidArgument("{}: expected at least {} (256 bytes and 3 special tokens), found {}",
+                           sizes.where("vocab_size"), kSynthVocabMin, vocab);
   }
   std::vector<Job> jobs;
   for (SynthTensor& tensor : tensors) jobs.push_back(MakeJob(std::move(tensor), options));
   RETURN_IF_ERROR(MakeFolder(options.out));
   RETURN_IF_ERROR(WriteTensors(options, jobs, progress));
-  return WriteTexts(options, FinalConfig(json, options, jobs));
+  return WriteTexts(options, FinalConfig(json, options, jobs), vocab);
 }
 
 absl::StatusOr<std::string> SynthPreset(std::string_view name) {

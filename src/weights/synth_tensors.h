@@ -18,6 +18,7 @@ struct SynthTensor {
   std::string suffix = "weight";  ///< The tensor is `<base>.<suffix>`.
   int64_t rows = 0;               ///< N; 0 for a vector.
   int64_t cols = 0;               ///< K, or the length of a vector.
+  std::vector<int64_t> shape;     ///< Of a vector that is stored under another shape, else empty.
   double mean = 0;
   double deviation = 0;  ///< Standard deviation of the values.
   int64_t experts = 0;   ///< Above 0: a stack [experts, rows, cols], or [experts, cols] of vectors.

@@ -7,6 +7,7 @@
 
 #include "base/check.h"
 #include "base/status.h"
+#include "models/blocks/gated_delta.h"
 #include "models/step_profile.h"
 
 namespace shoal {
@@ -32,6 +33,7 @@ KvLayerShape KvShapeOf(const MixerSpec& mixer) {
   if (const auto* mla = std::get_if<MlaSpec>(&mixer)) {
     return {1, CachedHeadDim(static_cast<int>(mla->latent) + mla->rope_dim)};
   }
+  if (const auto* delta = std::get_if<DeltaSpec>(&mixer)) return {.state_values = StateValuesOf(*delta)};
   const GqaSpec& gqa = std::get<GqaSpec>(mixer);
   return {gqa.kv_heads, CachedHeadDim(gqa.head_dim)};
 }
@@ -45,6 +47,7 @@ absl::StatusOr<Attention> Attention::Load(const WeightReader& reader, const GqaS
       .scale = static_cast<float>(spec.scale.value_or(1.0 / std::sqrt(static_cast<double>(spec.head_dim)))),
       .sinks = {}};
   attention.head_dim_ = spec.head_dim;
+  attention.output_gate_ = spec.output_gate;
   attention.pairing_ = spec.rope.pairing;
   attention.rotary_ = spec.rope.dims;
   attention.window_ = spec.window.value_or(std::numeric_limits<int64_t>::max());
@@ -76,16 +79,26 @@ absl::Status Attention::forward(const ComputeContext& context, LinearInput& inpu
   const ArenaScope scope(*context.arena);
   Arena& arena = *context.arena;
   const int64_t tokens = input.rows();
-  HeadRows rows{arena.allocate_rows<float>(tokens, q_.rows()), arena.allocate_rows<float>(tokens, k_.rows()),
-                arena.allocate_rows<float>(tokens, v_.rows())};
+  const int64_t q_cols = int64_t{heads_.heads} * head_dim_;
+  const MatView<float> asked =
+      arena.allocate_rows<float>(tokens, q_.rows());  // Gates beside queries, perhaps.
+  HeadRows rows{output_gate_ ? arena.allocate_rows<float>(tokens, q_cols) : asked,
+                arena.allocate_rows<float>(tokens, k_.rows()), arena.allocate_rows<float>(tokens, v_.rows())};
   PartTimer timer(context, StepPart::kQkv);
   const LinearTask projections[] = {
-      {&q_, rows.q, input.all_rows()}, {&k_, rows.k, input.all_rows()}, {&v_, rows.v, input.all_rows()}};
+      {&q_, asked, input.all_rows()}, {&k_, rows.k, input.all_rows()}, {&v_, rows.v, input.all_rows()}};
   RETURN_IF_ERROR(RunLinears(context, input, projections));
 
   timer.next(StepPart::kRopeAppend);
-  context.for_rows(tokens, q_.rows() + k_.rows(),
-                   [&](Range part) { norm_and_turn(context, rows, rope, part); });
+  const MatView<float> gated =
+      AsHeads(asked, heads_.heads);  // A query and its gate per row, where there are.
+  context.for_rows(tokens, q_.rows() + k_.rows(), [&](Range part) {
+    if (output_gate_) {
+      CopyHeads(gated.cols_between(0, head_dim_), AsHeads(rows.q, heads_.heads),
+                {part.begin * heads_.heads, part.end * heads_.heads});
+    }
+    norm_and_turn(context, rows, rope, part);
+  });
   rows = {padded(context, rows.q, heads_.heads), padded(context, rows.k, heads_.kv_heads),
           padded(context, rows.v, heads_.kv_heads)};
   saturated.fetch_add(AppendKeysAndValues(context, cache, places, rows.k, rows.v), std::memory_order_relaxed);
@@ -103,11 +116,18 @@ absl::Status Attention::forward(const ComputeContext& context, LinearInput& inpu
   }
   heads_.attend(context, cache, queries);
   if (heads_.head_dim != head_dim_) {
-    const MatView<float> compact = arena.allocate_rows<float>(tokens, q_.rows());
+    const MatView<float> compact = arena.allocate_rows<float>(tokens, q_cols);
     CopyHeads(AsHeads(out, heads_.heads), AsHeads(compact, heads_.heads), {0, tokens * heads_.heads});
     out = compact;
   }
   timer.next(StepPart::kAttentionOut);
+  if (output_gate_) {
+    const MatView<float> heads = AsHeads(out, heads_.heads);
+    context.for_rows(heads.rows, heads.cols, [&](Range part) {
+      context.kernels->sigmoid_mul(
+          {.gate = gated.cols_between(head_dim_, 2 * head_dim_), .up = heads, .out = heads, .rows = part});
+    });
+  }
   LinearInput attended(out);
   const LinearTask output[] = {{&o_, y, attended.all_rows()}};
   return RunLinears(context, attended, output);

@@ -22,7 +22,7 @@ namespace shoal {
 /// score.
 constexpr int CachedHeadDim(int head_dim) { return (head_dim + 15) / 16 * 16; }
 
-/// What a mixer keeps per position.
+/// What a mixer keeps, per position or per sequence.
 KvLayerShape KvShapeOf(const MixerSpec& mixer);
 
 class Attention {
@@ -56,6 +56,7 @@ class Attention {
   AttentionHeads heads_;  // Of the cache's head dimension.
   int head_dim_ = 0;
   int rotary_ = 0;
+  bool output_gate_ = false;
   RopePairing pairing_ = RopePairing::kHalfSplit;
   int64_t window_ = 0;  // Positions that a row sees; INT64_MAX: all.
   Linear q_, k_, v_, o_;

@@ -40,7 +40,7 @@ float EmbeddingScale(int64_t width) {
 
 /// Norms are stored as w of 1 + w.
 NormSpec ZeroCentred(NormSpec norm) {
-  norm.weight.offset = 1;
+  for (WeightSource& source : norm.weight.sources) source.offset = 1;
   return norm;
 }
 

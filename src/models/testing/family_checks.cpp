@@ -67,10 +67,13 @@ absl::StatusOr<ModelSpec> SpecFrom(std::string_view family, const ConfigEdits& e
   ASSIGN_OR_RETURN(const Family* found, FindFamily(family));
   nlohmann::json json = nlohmann::json::parse(found->tiny());
   for (const auto& [key, value] : edits) {
+    const size_t dot = key.find('.');
+    nlohmann::json& object = dot == std::string::npos ? json : json.at(key.substr(0, dot));
+    const std::string name = key.substr(dot == std::string::npos ? 0 : dot + 1);
     if (value.empty()) {
-      json.erase(key);
+      object.erase(name);
     } else {
-      json[key] = nlohmann::json::parse(value);
+      object[name] = nlohmann::json::parse(value);
     }
   }
   ASSIGN_OR_RETURN(const ModelConfig config, ModelConfig::Parse(json.dump(), "config.json"));

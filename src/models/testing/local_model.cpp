@@ -1,6 +1,7 @@
 #include "models/testing/local_model.h"
 
 #include <algorithm>
+#include <deque>
 #include <numeric>
 #include <utility>
 
@@ -24,6 +25,7 @@ absl::Status LocalModel::load(const std::string& folder, const LocalOptions& opt
               .arena = &arena_,
               .activations = options.activations,
               .profile = options.profile};
+  snapshots_ = options.snapshots;
   ASSIGN_OR_RETURN(checkpoint_, Checkpoint::Open(folder));
   ASSIGN_OR_RETURN(spec_, SpecFor(checkpoint_->config()));
   const std::vector<int64_t> split = options.split.empty() ? std::vector{spec_.layer_count()} : options.split;
@@ -33,8 +35,8 @@ absl::Status LocalModel::load(const std::string& folder, const LocalOptions& opt
     const StageOptions stage_options{
         .layers = {begin, begin + split[i]}, .embed = i == 0, .head = i + 1 == split.size()};
     ASSIGN_OR_RETURN(auto stage, Stage::Load(*checkpoint_, spec_, stage_options, pool_, {}));
-    ASSIGN_OR_RETURN(auto cache,
-                     KvCache::Create(stage_options.layers, stage->kv_shapes(), options.kv, kBlocks));
+    ASSIGN_OR_RETURN(auto cache, KvCache::Create(stage_options.layers, stage->kv_shapes(), options.kv,
+                                                 kBlocks, KeepsState(spec_) ? kStateSlots : 0));
     stages_.push_back(std::move(stage));
     caches_.push_back(std::move(cache));
     begin += split[i];
@@ -52,11 +54,40 @@ absl::Status LocalModel::load(const std::string& folder, const LocalOptions& opt
   return absl::OkStatus();
 }
 
+BlockId LocalModel::new_slot() {
+  SHOAL_CHECK_LT(slots_used_, kStateSlots);
+  return BlockId{slots_used_++ * 5 % kStateSlots};  // 5 is coprime to the number of slots.
+}
+
+std::vector<StateWrite> LocalModel::states_of_step(Sequence& sequence, int64_t rows) {
+  if (!KeepsState(spec_)) return {};
+  const int64_t end = sequence.length + rows;
+  std::vector<StateWrite> writes;
+  for (int64_t at = sequence.length / kBlockPositions * kBlockPositions + kBlockPositions;
+       snapshots_ && at < end; at += kBlockPositions) {
+    if (!sequence.snapshots.contains(at)) sequence.snapshots[at] = new_slot();
+    writes.push_back({static_cast<int32_t>(at), sequence.snapshots[at]});
+  }
+  if (sequence.spare == kNoState) sequence.spare = new_slot();
+  writes.push_back({static_cast<int32_t>(end), sequence.spare});
+  return writes;
+}
+
+void LocalModel::continue_from(int from, int to, int64_t position) {
+  const Sequence& source = sequences_.at(from);
+  Sequence& sequence = sequences_[to];
+  SHOAL_CHECK(sequence.length == 0 && position % kBlockPositions == 0);
+  sequence.length = position;
+  sequence.blocks.assign(source.blocks.begin(), source.blocks.begin() + position / kBlockPositions);
+  sequence.state = sequence.begun_from = source.snapshots.at(position);
+}
+
 absl::StatusOr<std::vector<float>> LocalModel::step(std::span<const LocalSlice> slices,
                                                     std::map<int32_t, std::vector<int32_t>>* router) {
   arena_.reset();
   std::vector<int32_t> tokens;
   std::vector<StepSlice> step_slices;
+  std::deque<std::vector<StateWrite>> states;  // Slices point into them.
   for (const LocalSlice& slice : slices) {
     Sequence& sequence = sequences_[slice.sequence];
     const auto rows = static_cast<int64_t>(slice.tokens.size());
@@ -69,14 +100,15 @@ absl::StatusOr<std::vector<float>> LocalModel::step(std::span<const LocalSlice> 
                            .rows = rows,
                            .position = sequence.length,
                            .blocks = sequence.blocks,
-                           .long_rope = slice.long_rope});
+                           .long_rope = slice.long_rope,
+                           .state_from = sequence.state,
+                           .state_to = states.emplace_back(states_of_step(sequence, rows))});
     tokens.insert(tokens.end(), slice.tokens.begin(), slice.tokens.end());
-    sequence.length += rows;
   }
   const auto rows = static_cast<int64_t>(tokens.size());
   std::vector<float> hidden(static_cast<size_t>(rows * spec_.width));
   const MatView<float> x(hidden.data(), rows, spec_.width);
-  StageStep step{.slices = step_slices, .experts = experts_.get()};
+  StageStep step{.slices = step_slices, .experts = experts_.get(), .before_layer = before_layer_};
   if (router != nullptr) {
     step.on_routing = [router](LayerId layer, const Routing& routing) {
       std::vector<int32_t>& ids = (*router)[layer.value];
@@ -87,6 +119,13 @@ absl::StatusOr<std::vector<float>> LocalModel::step(std::span<const LocalSlice> 
   for (size_t i = 0; i < stages_.size(); ++i) {
     step.cache = caches_[i].get();
     RETURN_IF_ERROR(stages_[i]->forward(context_, step, x));
+  }
+  for (const LocalSlice& slice : slices) {
+    Sequence& sequence = sequences_[slice.sequence];
+    sequence.length += std::ssize(slice.tokens);
+    if (!KeepsState(spec_)) continue;
+    const BlockId before = std::exchange(sequence.state, sequence.spare);
+    sequence.spare = std::exchange(sequence.begun_from, kNoState) == before ? kNoState : before;
   }
   std::vector<float> logits(static_cast<size_t>(rows * spec_.vocabulary));
   RETURN_IF_ERROR(stages_.back()->head(context_, x, MatView<float>(logits.data(), rows, spec_.vocabulary)));

@@ -2,10 +2,12 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <map>
 #include <memory>
 #include <span>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "absl/status/status.h"
@@ -25,6 +27,7 @@ struct LocalOptions {
   std::string isa;             ///< "" = the fastest.
   std::vector<int64_t> split;  ///< Layers per stage; empty: one stage.
   StepProfile* profile = nullptr;
+  bool snapshots = false;  ///< Keep the state behind every whole block of a sequence, for continue_from.
 };
 
 /// Consecutive tokens of a sequence, in a step.
@@ -52,7 +55,16 @@ class LocalModel {
   /// Forgets all sequences.
   void reset() {
     sequences_.clear();
-    blocks_used_ = 0;
+    blocks_used_ = slots_used_ = 0;
+  }
+
+  /// Makes `to` a new sequence that begins with the first `position` tokens of `from`: with its blocks, and
+  /// the snapshot of its state there. position: a multiple of a block's that `from` has passed.
+  void continue_from(int from, int to, int64_t position);
+
+  /// As StageStep's; a step that it ends with an error leaves the sequences as they were.
+  void set_before_layer(std::function<absl::Status(LayerId)> before_layer) {
+    before_layer_ = std::move(before_layer);
   }
 
   /// A prompt in a new sequence, in chunks of `chunk` rows (0: at once), then `greedy` tokens one by one;
@@ -66,10 +78,17 @@ class LocalModel {
 
  private:
   static constexpr int kBlocks = 64;
+  static constexpr int kStateSlots = 32;
   struct Sequence {
     int64_t length = 0;
     std::vector<BlockId> blocks;
+    BlockId state = kNoState;
+    BlockId spare = kNoState;       ///< The slot that the next step writes to; they take turns.
+    BlockId begun_from = kNoState;  ///< Another's snapshot, which is not its own to write to.
+    std::map<int64_t, BlockId> snapshots;
   };
+  std::vector<StateWrite> states_of_step(Sequence& sequence, int64_t rows);
+  BlockId new_slot();
 
   bool long_rope(size_t tokens) const { return static_cast<int64_t>(tokens) > ShortRopePositions(spec_); }
   /// The logits [T, V] of all tokens in a new sequence.
@@ -88,6 +107,9 @@ class LocalModel {
   std::unique_ptr<LocalExchange> experts_;
   std::map<int, Sequence> sequences_;
   int blocks_used_ = 0;
+  int slots_used_ = 0;
+  bool snapshots_ = false;
+  std::function<absl::Status(LayerId)> before_layer_;
 };
 
 }  // namespace shoal

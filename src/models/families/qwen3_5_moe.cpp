@@ -1,0 +1,215 @@
+// Qwen3.5 Mixture of Experts, text only. Reference: transformers models/qwen3_5_moe/modeling_qwen3_5_moe.py.
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "base/status.h"
+#include "models/family.h"
+#include "models/family_moe.h"
+#include "models/family_parts.h"
+
+namespace shoal::families {
+namespace {
+
+/// Which layers attend; the others are gated delta layers.
+absl::StatusOr<std::vector<bool>> ReadAttending(const ModelConfig& text, int64_t layers) {
+  std::vector<bool> attending(static_cast<size_t>(layers));
+  ASSIGN_OR_RETURN(const std::vector<std::string> types, text.string_list("layer_types"));
+  if (types.empty()) {
+    ASSIGN_OR_RETURN(const int64_t interval, text.required_int("full_attention_interval"));
+    for (int64_t i = 0; i < layers; ++i) attending[static_cast<size_t>(i)] = (i + 1) % interval == 0;
+    return attending;
+  }
+  if (types.size() < attending.size()) {
+    return InvalidArgument("{}: expected one for each of {} layers, found {}", text.where("layer_types"),
+                           layers, types.size());
+  }
+  for (size_t i = 0; i < attending.size(); ++i) {
+    attending[i] = types[i] == "full_attention";
+    if (attending[i] || types[i] == "linear_attention") continue;
+    return Unimplemented("{}: expected \"full_attention\" or \"linear_attention\", found \"{}\"",
+                         text.where("layer_types"), types[i]);
+  }
+  return attending;
+}
+
+/// What a config says of its gated delta layers; tensors are named by DeltaAt.
+absl::StatusOr<DeltaSpec> ReadDelta(const ModelConfig& text) {
+  constexpr Bounds<int64_t> kHeads{1, 1 << 12};
+  constexpr Bounds<int64_t> kDims{1, 1 << 12};
+  constexpr Bounds<int64_t> kTaps{1, 64};
+  ASSIGN_OR_RETURN(const int64_t key_heads, text.required_int("linear_num_key_heads", kHeads));
+  ASSIGN_OR_RETURN(const int64_t value_heads, text.required_int("linear_num_value_heads", kHeads));
+  ASSIGN_OR_RETURN(const int64_t key_dim, text.required_int("linear_key_head_dim", kDims));
+  ASSIGN_OR_RETURN(const int64_t value_dim, text.required_int("linear_value_head_dim", kDims));
+  ASSIGN_OR_RETURN(const int64_t taps, text.required_int("linear_conv_kernel_dim", kTaps));
+  if (value_heads % key_heads != 0) {
+    return InvalidArgument("{}: expected a multiple of linear_num_key_heads = {}, found {}",
+                           text.where("linear_num_value_heads"), key_heads, value_heads);
+  }
+  RETURN_IF_ERROR(RequireIfPresent(text, "mamba_ssm_dtype", "float32"));
+  DeltaSpec delta;
+  delta.key_heads = static_cast<int>(key_heads);
+  delta.value_heads = static_cast<int>(value_heads);
+  delta.key_dim = static_cast<int>(key_dim);
+  delta.value_dim = static_cast<int>(value_dim);
+  delta.conv_width = static_cast<int>(taps);
+  return delta;
+}
+
+DeltaSpec DeltaAt(const std::string& base, const DecoderSizes& sizes, DeltaSpec delta) {
+  const int64_t values = int64_t{delta.value_heads} * delta.value_dim;
+  const auto head_vector = [&](const char* name) {
+    return WeightRef{.shape = {delta.value_heads}, .sources = {{.base = base, .suffix = name}}};
+  };
+  delta.qkv = LinearAt(base + ".in_proj_qkv", delta.channels(), sizes.width, false);
+  delta.z = LinearAt(base + ".in_proj_z", values, sizes.width, false);
+  delta.b = LinearAt(base + ".in_proj_b", delta.value_heads, sizes.width, false);
+  delta.a = LinearAt(base + ".in_proj_a", delta.value_heads, sizes.width, false);
+  delta.conv = {.shape = {delta.channels() * delta.conv_width}, .sources = {{.base = base + ".conv1d"}}};
+  delta.conv.sources[0].spread = WeightSource::Spread{
+      .stored_shape = {delta.channels(), 1, delta.conv_width}, .offset = 0, .row_step = 0, .col_step = 1};
+  delta.decay_log = head_vector("A_log");
+  delta.step_bias = head_vector("dt_bias");
+  delta.norm = NormAt(base + ".norm", delta.value_dim, sizes.eps);
+  delta.o = LinearAt(base + ".out_proj", sizes.width, values, false);
+  return delta;
+}
+
+/// The hub fuses gate and up of all experts into one tensor; MLX's stacks are what MoeAt names.
+void FuseExperts(const std::string& base, const ExpertParts& parts, MoeSpec& moe) {
+  for (int64_t e = 0; e < parts.experts; ++e) {
+    DenseSpec& expert = moe.experts[static_cast<size_t>(e)];
+    const auto fused = [&](LinearSpec& linear, const char* tensor, int64_t stored, int64_t begin) {
+      WeightSource& hub = linear.weight.sources[0];
+      hub = {.base = base + ".experts", .suffix = tensor, .stack = parts.experts, .index = e};
+      const int64_t rows = linear.weight.shape[0];
+      if (stored == rows) return;
+      hub.rows = {begin, begin + rows};
+      hub.stored_rows = stored;
+    };
+    fused(expert.gate, "gate_up_proj", 2 * parts.width, 0);
+    fused(expert.up, "gate_up_proj", 2 * parts.width, parts.width);
+    fused(expert.down, "down_proj", expert.down.weight.shape[0], 0);
+  }
+}
+
+/// Norms of rows and heads are stored as w of 1 + w, those of gated delta outputs as they are.
+bool IsZeroCentred(const std::string& base) {
+  for (const char* name :
+       {"model.norm", ".input_layernorm", ".post_attention_layernorm", ".q_norm", ".k_norm"}) {
+    if (base.ends_with(name)) return true;
+  }
+  return false;
+}
+
+/// The text model lies below a model of text and images. mlx-lm turns the names around, stores 1 + w for
+/// norms, and the convolution's taps as [channels, taps, 1].
+void PlaceBelowLanguageModel(WeightRef& ref) {
+  std::vector<WeightSource> placed;
+  for (const WeightSource& source : ref.sources) {
+    const bool stack_of_mlx = source.stack > 0 && source.suffix == "weight";
+    const bool stack_of_hub = source.stack > 0 && !stack_of_mlx;
+    const bool in_model = source.base.starts_with("model.");
+    if (!stack_of_mlx) {
+      WeightSource hub = source;
+      if (in_model) hub.base = "model.language_model." + source.base.substr(6);
+      if (IsZeroCentred(source.base)) hub.offset = 1;
+      placed.push_back(std::move(hub));
+    }
+    if (!stack_of_hub) {
+      WeightSource mlx = source;
+      mlx.base = "language_model." + source.base;
+      mlx.mlx = true;
+      if (mlx.spread) std::swap(mlx.spread->stored_shape[1], mlx.spread->stored_shape[2]);
+      placed.push_back(std::move(mlx));
+    }
+  }
+  ref.sources = std::move(placed);
+}
+
+absl::Status RefuseUnbuilt(const ModelConfig& text) {
+  RETURN_IF_ERROR(RequireActivation(text, "hidden_act", "silu"));
+  ASSIGN_OR_RETURN(const std::optional<bool> gate, text.optional_bool("attn_output_gate"));
+  if (!gate.value_or(true)) {
+    return Unimplemented("{}: expected true, found false; the reference of this family has the gate always",
+                         text.where("attn_output_gate"));
+  }
+  ASSIGN_OR_RETURN(const std::vector<int64_t> dense, text.int_list("mlp_only_layers"));
+  if (!dense.empty()) {
+    return Unimplemented("{}: expected [], found {}; the reference of this family has experts in every layer",
+                         text.where("mlp_only_layers"), text.excerpt("mlp_only_layers"));
+  }
+  return absl::OkStatus();
+}
+
+absl::StatusOr<AttentionParts> ReadAttention(const ModelConfig& text) {
+  AttentionParts attention{.norm = QkNorm::kPerHead};
+  ASSIGN_OR_RETURN(attention.head_dim, ReadHeadDim(text));
+  ASSIGN_OR_RETURN(const ModelConfig rope, text.required_object("rope_parameters"));
+  RETURN_IF_ERROR(rope.required_number("partial_rotary_factor", {0, 1}).status());
+  ASSIGN_OR_RETURN(const int rotary, ReadRotaryDims(text, attention.head_dim));
+  // mrope_section deals out frequencies to time, height and width of images, which agree wherever text is.
+  ASSIGN_OR_RETURN(attention.rope, ReadRope(text, rotary));
+  ASSIGN_OR_RETURN(attention.qkv_bias, ReadLateFlag(text, "attention_bias"));
+  attention.o_bias = attention.qkv_bias;
+  return attention;
+}
+
+absl::StatusOr<ModelSpec> Spec(const ModelConfig& config) {
+  ASSIGN_OR_RETURN(const ModelConfig text, config.required_object("text_config"));
+  RETURN_IF_ERROR(RefuseUnbuilt(text));
+  ASSIGN_OR_RETURN(const std::optional<bool> tied, config.optional_bool("tie_word_embeddings"));
+  ASSIGN_OR_RETURN(const DecoderSizes sizes, ReadDecoderSizes(text, tied));
+  ASSIGN_OR_RETURN(const std::vector<bool> attending, ReadAttending(text, sizes.layers));
+  ASSIGN_OR_RETURN(const AttentionParts attention, ReadAttention(text));
+  ASSIGN_OR_RETURN(const DeltaSpec delta, ReadDelta(text));
+  ASSIGN_OR_RETURN(ExpertParts experts, ReadExperts(text, sizes));
+  experts.weighting = RouteWeights::kRenormalized;
+  ASSIGN_OR_RETURN(const int64_t shared, text.required_int("shared_expert_intermediate_size"));
+
+  const auto mixer = [&](int64_t layer, const std::string& base) -> MixerSpec {
+    if (!attending[static_cast<size_t>(layer)]) return DeltaAt(base + ".linear_attn", sizes, delta);
+    GqaSpec gqa = GqaAt(base + ".self_attn", sizes, attention);
+    const int64_t rows = int64_t{2} * sizes.heads * attention.head_dim;
+    gqa.q = LinearAt(base + ".self_attn.q_proj", rows, sizes.width, attention.qkv_bias);
+    gqa.output_gate = true;
+    return gqa;
+  };
+  const auto feed_forward = [&](int64_t, const std::string& base) -> FeedForwardSpec {
+    MoeSpec moe = MoeAt(base + ".mlp", sizes.width, experts);
+    FuseExperts(base + ".mlp", experts, moe);
+    moe.shared = DenseAt(base + ".mlp.shared_expert", sizes.width, shared, false);
+    moe.shared_gate = MatrixAt(base + ".mlp.shared_expert_gate", 1, sizes.width);
+    return moe;
+  };
+  ModelSpec spec = DecoderOf("qwen3_5_moe", sizes, mixer, feed_forward);
+  EditWeights(spec, PlaceBelowLanguageModel);
+  spec.left_out = {{"model.visual.", "the vision tower"},
+                   {"vision_tower.", "the vision tower"},
+                   {"mtp.", "multi-token prediction"},
+                   {"language_model.mtp.", "multi-token prediction"}};
+  return spec;
+}
+
+std::string Tiny() {
+  return R"({"model_type": "qwen3_5_moe", "text_config": )" +
+         TinyConfig("qwen3_5_moe_text", R"("num_key_value_heads": 2, "head_dim": 24, "hidden_act": "silu",
+  "attn_output_gate": true, "attention_bias": false, "full_attention_interval": 3,
+  "layer_types": ["linear_attention", "linear_attention", "full_attention", "linear_attention",
+    "linear_attention", "full_attention", "linear_attention"],
+  "linear_conv_kernel_dim": 4, "linear_key_head_dim": 12, "linear_value_head_dim": 20,
+  "linear_num_key_heads": 4, "linear_num_value_heads": 16, "mamba_ssm_dtype": "float32",
+  "moe_intermediate_size": 320, "shared_expert_intermediate_size": 448, "num_experts": 13,
+  "num_experts_per_tok": 3, "tie_word_embeddings": false,
+  "rope_parameters": {"rope_type": "default", "rope_theta": 10000000.0, "partial_rotary_factor": 0.25,
+    "mrope_section": [1, 1, 1], "mrope_interleaved": true})") +
+         "}";
+}
+
+}  // namespace
+
+extern const Family qwen3_5_moe;
+constinit const Family qwen3_5_moe = {"qwen3_5_moe", &Spec, &Tiny};
+
+}  // namespace shoal::families
