@@ -112,8 +112,10 @@ std::string ClusterStatusJson(RemoteCluster& cluster, const PipelineEngine& engi
                   {"layers", plan.layers()},
                   {"context", model.spec.max_positions},
                   {"activations", Name(plan.activations)}};
-  out["cache"] = {
-      {"dtype", Name(plan.kv_dtype)}, {"blocks", limits.blocks}, {"positions_per_block", kBlockPositions}};
+  out["cache"] = {{"dtype", Name(plan.kv_dtype)},
+                  {"blocks", limits.blocks},
+                  {"positions_per_block", kBlockPositions},
+                  {"state_slots", limits.state_slots}};
   out["nodes"] = Json::array();
   for (size_t i = 0; i < plan.nodes.size(); ++i) {
     Json node = NodeJson(plan, NodeId{static_cast<int32_t>(i)}, nodes[i], facts);

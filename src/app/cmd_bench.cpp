@@ -235,7 +235,9 @@ absl::Status MeasureModel(BenchFlags& flags, BenchReport& report) {
     return PrefillChunkRows(rows_left, stages, kRowsPerStep);
   }};
   const int64_t positions = PositionsNeeded(flags);
-  options.limits = LimitsFor(model.spec, positions, std::max(kRowsPerStep, load_options.fill_piece));
+  const int64_t sequences = std::max<int64_t>(1, std::ranges::max(flags.batches));
+  options.limits = LimitsFor(model.spec, options.plan, {positions, sequences},
+                             std::max(kRowsPerStep, load_options.fill_piece));
   options.profile = true;
   ASSIGN_OR_RETURN(options.packed_cache, flags.packed_cache.open());
   report.isa = IsaName(options.isa);
@@ -268,7 +270,7 @@ absl::Status MeasureModel(BenchFlags& flags, BenchReport& report) {
   report.transport = flags.transport;
   report.experts_over = flags.experts_over;
   report.threads = flags.compute.threads;
-  report.kv_bytes = static_cast<int64_t>(work.of({.cached = positions}).kv_bytes);
+  report.kv_bytes = static_cast<int64_t>(work.of({.cached = positions, .states = sequences}).kv_bytes);
   for (int32_t i = 0; i < nodes; ++i) report.weight_bytes += cluster->model(NodeId{i}).bytes();
   return absl::OkStatus();
 }

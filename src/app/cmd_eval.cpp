@@ -42,7 +42,7 @@ absl::Status Start(const OpenedModel& model, const EvalFlags& flags, const std::
   compute.activations = activations;
   ASSIGN_OR_RETURN(LocalCluster::Options options, LocalOptions(model, flags.placement, compute, "inproc"));
   options.tap = std::move(tap);
-  options.limits = LimitsFor(model.spec, flags.window, flags.window);
+  options.limits = LimitsFor(model.spec, options.plan, {flags.window, 1}, flags.window);
   ProgressBar bar(what);
   options.progress = [&bar](int64_t done, int64_t total) { bar.update(done, total); };
   ASSIGN_OR_RETURN(running->cluster, LocalCluster::Load(std::move(options)));

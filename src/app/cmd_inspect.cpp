@@ -39,9 +39,11 @@ Json Describe(const OpenedModel& model) {
                              {"packed_bytes", layer.bytes},
                              {"experts", layer.experts},
                              {"packed_bytes_per_expert", layer.expert_bytes},
-                             {"kv_values_per_position", layer.kv_values_per_position}});
+                             {"kv_values_per_position", layer.kv_values_per_position},
+                             {"state_bytes", layer.state_bytes}});
   }
   out["unused_tensors"] = model.footprint.unused_tensors;
+  out["left_out"] = model.footprint.left_out;
   if (const Share* share = model.checkpoint->share()) {
     out["share"] = {
         {"node", share->node}, {"holds", share->holds}, {"stored_bytes", model.checkpoint->total_bytes()}};
@@ -77,12 +79,15 @@ void PrintTable(const OpenedModel& model) {
   };
   table("by role", footprint.by_role);
   table("by format", footprint.by_format);
-  fmt::print("{:<8} {:>14} {:>9} {:>18} {:>22}\n", "layer", "packed", "experts", "packed per expert",
-             "KV values/position");
+  fmt::print("{:<8} {:>14} {:>9} {:>18} {:>22} {:>12}\n", "layer", "packed", "experts", "packed per expert",
+             "KV values/position", "state");
   for (size_t i = 0; i < model.facts.layers.size(); ++i) {
     const LayerFacts& layer = model.facts.layers[i];
-    fmt::print("{:<8} {:>14} {:>9} {:>18} {:>22}\n", i, FormatBytes(layer.bytes), layer.experts,
-               FormatBytes(layer.expert_bytes), layer.kv_values_per_position);
+    fmt::print("{:<8} {:>14} {:>9} {:>18} {:>22} {:>12}\n", i, FormatBytes(layer.bytes), layer.experts,
+               FormatBytes(layer.expert_bytes), layer.kv_values_per_position, FormatBytes(layer.state_bytes));
+  }
+  for (const auto& [what, count] : footprint.left_out) {
+    fmt::print("\n{} tensors of {} are left out\n", count, what);
   }
   if (!footprint.unused_tensors.empty()) {
     fmt::print("\n{} tensors stand behind no weight of this model: {}{}\n", footprint.unused_tensors.size(),

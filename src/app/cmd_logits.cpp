@@ -76,7 +76,7 @@ absl::Status Logits(const LogitsFlags& flags) {
                    LocalOptions(model, flags.placement, flags.compute, flags.transport));
   const auto positions = static_cast<int64_t>(request.ids.size()) + request.greedy;
   ASSIGN_OR_RETURN(options.packed_cache, flags.cache.open());
-  options.limits = LimitsFor(model.spec, positions, std::max<int64_t>(positions, 1));
+  options.limits = LimitsFor(model.spec, options.plan, {positions, 1}, std::max<int64_t>(positions, 1));
   ProgressBar bar("loading");
   options.progress = [&bar](int64_t done, int64_t total) { bar.update(done, total); };
 

@@ -13,7 +13,7 @@ namespace {
 struct PlanFlags {
   std::string model;
   bool json = false;
-  int64_t kv_positions = 0;
+  CacheSize cache_size;
   std::string memory;
   std::string key_file;
   ComputeFlags compute;
@@ -40,11 +40,10 @@ absl::Status ShowPlan(const PlanFlags& flags) {
   RETURN_IF_ERROR(ConsiderWorkers(flags, placement));
   ASSIGN_OR_RETURN(const OpenedModel model, OpenModel(flags.model, placement.model_name));
   ASSIGN_OR_RETURN(const Plan plan, ResolvePlan(placement, model.facts));
-  const int64_t positions = flags.kv_positions > 0 ? flags.kv_positions
-                                                   : DefaultKvPositions(plan, model.facts, placement.nodes,
-                                                                        model.spec.max_positions);
+  const CacheSize cache =
+      DefaultCacheSize(plan, model.facts, placement.nodes, model.spec.max_positions, flags.cache_size);
   const std::string text =
-      flags.json ? PlanReportJson(plan, model.facts, positions) : PlanReport(plan, model.facts, positions);
+      flags.json ? PlanReportJson(plan, model.facts, cache) : PlanReport(plan, model.facts, cache);
   std::fputs(text.c_str(), stdout);
   if (!text.ends_with('\n')) std::fputc('\n', stdout);
   return absl::OkStatus();
@@ -57,9 +56,7 @@ Command AddPlanCommand(CLI::App& root) {
   CLI::App* app = root.add_subcommand("plan", "Show who would hold what, bytes per node, messages per token");
   app->add_option("--model", flags->model, "Model folder")->required();
   app->add_flag("--json", flags->json, "For scripts; the \"plan\" in it is a plan file");
-  app->add_option("--kv-positions", flags->kv_positions,
-                  "Positions of the KV cache (default: as `shoal serve`)")
-      ->check(CLI::Range(1, 1 << 30));
+  AddCacheSizeOptions(*app, flags->cache_size);
   app->add_option("--memory", flags->memory, "This node's memory for weights and cache, such as 8GiB");
   app->add_option("--key-file", flags->key_file, "File with the cluster's key, to ask the workers");
   flags->compute.add_to(*app);

@@ -146,8 +146,8 @@ absl::Status Run(const RunFlags& flags) {
                    LocalOptions(model, flags.placement, flags.compute, flags.transport));
   ASSIGN_OR_RETURN(options.packed_cache, flags.cache.open());
   const auto prompt_tokens = static_cast<int64_t>(request.prompt.size());
-  options.limits =
-      LimitsFor(model.spec, std::min(model.spec.max_positions, prompt_tokens + flags.max_tokens), 512);
+  options.limits = LimitsFor(model.spec, options.plan,
+                             {std::min(model.spec.max_positions, prompt_tokens + flags.max_tokens), 1}, 512);
   std::unique_ptr<LocalCluster> cluster;
   {
     ProgressBar bar("loading");

@@ -30,7 +30,7 @@ struct ServeFlags {
   std::string listen;
   std::string memory;
   std::string key_file;
-  int64_t kv_positions = 0;
+  CacheSize cache_size;
   int rows_per_step = 256;
   int queue = 256;
   double request_timeout_s = 600;
@@ -77,7 +77,7 @@ class Server {
   Placement placement_;
   OpenedModel model_;
   Plan plan_;
-  int64_t kv_positions_ = 0;
+  CacheSize cache_size_;
   std::optional<ServedText> text_;
   std::unique_ptr<RemoteCluster> cluster_;
   std::unique_ptr<PipelineEngine> engine_;
@@ -118,7 +118,8 @@ absl::Status Server::plan_cluster() {
   ASSIGN_OR_RETURN(folder_, model_folder());
   ASSIGN_OR_RETURN(
       model_, OpenModel(folder_, flags_.served_name.empty() ? placement_.model_name : flags_.served_name));
-  placement_.request.kv_positions = flags_.kv_positions;
+  placement_.request.kv_positions = flags_.cache_size.positions;
+  placement_.request.sequences = flags_.cache_size.sequences;
   ASSIGN_OR_RETURN(plan_, ResolvePlan(placement_, model_.facts));
   for (size_t i = 1; i < plan_.nodes.size(); ++i) {
     if (plan_.nodes[i].address.empty()) {
@@ -127,10 +128,12 @@ absl::Status Server::plan_cluster() {
           plan_.nodes[i].name);
     }
   }
-  kv_positions_ = flags_.kv_positions > 0
-                      ? flags_.kv_positions
-                      : DefaultKvPositions(plan_, model_.facts, placement_.nodes, model_.spec.max_positions);
+  cache_size_ =
+      DefaultCacheSize(plan_, model_.facts, placement_.nodes, model_.spec.max_positions, flags_.cache_size);
   for (const std::string& note : plan_.notes) LogInfo("plan: {}", note);
+  for (const auto& [what, count] : model_.footprint.left_out) {
+    LogInfo("{}: {} tensors of {} are left out", model_.facts.name, count, what);
+  }
   return absl::OkStatus();
 }
 
@@ -154,7 +157,7 @@ absl::Status Server::start_cluster() {
   options.spec = model_.spec;
   options.plan = plan_;
   // A node may be asked for as many rows as one step has.
-  options.limits = LimitsFor(model_.spec, kv_positions_, flags_.rows_per_step);
+  options.limits = LimitsFor(model_.spec, plan_, cache_size_, flags_.rows_per_step);
   options.model_names = ModelNames(folder_, placement_.model_name);
   options.listen = flags_.listen.empty() ? placement_.coordinator_address : flags_.listen;
   options.threads = flags_.compute.chosen_threads();
@@ -224,9 +227,10 @@ absl::Status Server::start_api() {
   http.error_body = &OpenAiApi::ErrorBodyOf;
   http.on_response = [this](const std::string& route, int status) { metrics_.count_response(route, status); };
   ASSIGN_OR_RETURN(http_, HttpServer::Start(std::move(http), api_->routes()));
-  LogInfo("serving '{}' on http://{} over {} node{}, {} KV positions", model_.facts.name,
+  LogInfo("serving '{}' on http://{} over {} node{}, {} KV positions{}", model_.facts.name,
           HostPort{flags_.host, http_->port()}.to_string(), plan_.nodes.size(),
-          plan_.nodes.size() == 1 ? "" : "s", BlocksFor(kv_positions_) * kBlockPositions);
+          plan_.nodes.size() == 1 ? "" : "s", BlocksFor(cache_size_.positions) * kBlockPositions,
+          KeepsState(model_.spec) ? fmt::format(", states of {} sequences", cache_size_.sequences) : "");
   return absl::OkStatus();
 }
 
@@ -260,9 +264,7 @@ Command AddServeCommand(CLI::App& root) {
                   "HOST:PORT where workers reach this process (default: found by itself)");
   app->add_option("--memory", flags->memory, "This node's memory for weights and cache, such as 8GiB");
   app->add_option("--key-file", flags->key_file, "File with the cluster's key; all nodes need the same");
-  app->add_option("--kv-positions", flags->kv_positions,
-                  "Positions of the KV cache over all sequences (default: by memory)")
-      ->check(CLI::Range(1, 1 << 30));
+  AddCacheSizeOptions(*app, flags->cache_size);
   app->add_option("--rows-per-step", flags->rows_per_step,
                   "Tokens computed in one step at most (default 256)")
       ->check(CLI::Range(1, 4096));

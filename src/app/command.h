@@ -14,6 +14,7 @@
 #include "exec/model_facts.h"
 #include "exec/stage_runner.h"
 #include "kernels/kernels.h"
+#include "plan/cost.h"
 #include "plan/planner.h"
 #include "weights/packed_cache.h"
 
@@ -102,12 +103,16 @@ absl::StatusOr<Plan> ResolvePlan(const Placement& placement, const ModelFacts& m
 absl::StatusOr<LocalCluster::Options> LocalOptions(const OpenedModel& model, const PlacementFlags& placement,
                                                    const ComputeFlags& compute, const std::string& transport);
 
-/// How many KV positions to have, where no flag says: the context times four, within bounds and within the
-/// memory that nodes with known memory have left beside their weights.
-int64_t DefaultKvPositions(const Plan& plan, const ModelFacts& model, const std::vector<NodeFacts>& nodes,
-                           int64_t context);
+/// --kv-positions and --sequences; both 0 where they are not given.
+void AddCacheSizeOptions(CLI::App& app, CacheSize& size);
 
-/// The limits of a node that has room for `kv_positions`.
-StepLimits LimitsFor(const ModelSpec& spec, int64_t kv_positions, int64_t rows_max);
+/// How large a cache to have: what is asked for; where that is 0, positions for four contexts and the states
+/// of 16 sequences, within bounds and within the memory that nodes with known memory have left beside their
+/// weights.
+CacheSize DefaultCacheSize(const Plan& plan, const ModelFacts& model, const std::vector<NodeFacts>& nodes,
+                           int64_t context, const CacheSize& asked);
+
+/// The limits of a node of `plan` that has room for `cache`.
+StepLimits LimitsFor(const ModelSpec& spec, const Plan& plan, const CacheSize& cache, int64_t rows_max);
 
 }  // namespace shoal

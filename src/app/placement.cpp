@@ -168,24 +168,56 @@ absl::StatusOr<LocalCluster::Options> LocalOptions(const OpenedModel& model, con
   return options;
 }
 
-int64_t DefaultKvPositions(const Plan& plan, const ModelFacts& model, const std::vector<NodeFacts>& nodes,
-                           int64_t context) {
-  constexpr int64_t kOthers = int64_t{200} << 20;  // What a process needs beside weights and cache.
-  int64_t positions = std::clamp<int64_t>(4 * context, 4096, std::max<int64_t>(65536, context));
-  const std::vector<NodeCost> costs = NodeCosts(plan, model, kBlockPositions);
-  for (const NodeFacts& node : nodes) {
-    const std::optional<NodeId> id = plan.find_node(node.name);  // Nodes without a share are not in the plan.
-    if (!id.has_value() || node.memory_bytes <= 0) continue;
-    const NodeCost& cost = costs[static_cast<size_t>(id->value)];
-    if (cost.kv_bytes <= 0) continue;
-    const int64_t room = node.memory_bytes - cost.weight_bytes() - kOthers;
-    positions = std::min(positions, std::max<int64_t>(room / cost.kv_bytes, 0) * kBlockPositions);
-  }
-  return std::max<int64_t>(positions, kBlockPositions);
+void AddCacheSizeOptions(CLI::App& app, CacheSize& size) {
+  app.add_option("--kv-positions", size.positions,
+                 "Positions of the KV cache over all sequences (default: by memory)")
+      ->check(CLI::Range(1, 1 << 30));
+  app.add_option(
+         "--sequences", size.sequences,
+         "Sequences that run at once of a model with recurrent layers, whose states take memory whatever "
+         "their length (default: 16, or fewer by memory)")
+      ->check(CLI::Range(1, 1 << 16));
 }
 
-StepLimits LimitsFor(const ModelSpec& spec, int64_t kv_positions, int64_t rows_max) {
-  return {spec.max_positions, spec.vocabulary, static_cast<int32_t>(BlocksFor(kv_positions)), rows_max};
+CacheSize DefaultCacheSize(const Plan& plan, const ModelFacts& model, const std::vector<NodeFacts>& nodes,
+                           int64_t context, const CacheSize& asked) {
+  constexpr int64_t kOthers = int64_t{200} << 20;  // What a process needs beside weights and cache.
+  constexpr int64_t kSequences = 16;
+  CacheSize size = asked;
+  if (asked.positions == 0) {
+    size.positions = std::clamp<int64_t>(4 * context, 4096, std::max<int64_t>(65536, context));
+  }
+  if (asked.sequences == 0) size.sequences = kSequences;
+  // Of one block, and of one sequence's states.
+  const std::vector<NodeCost> costs = NodeCosts(plan, model, {kBlockPositions, 1});
+  const auto for_each_room = [&](auto visit) {
+    for (const NodeFacts& node : nodes) {
+      const std::optional<NodeId> id =
+          plan.find_node(node.name);  // Nodes without a share are not in the plan.
+      if (!id.has_value() || node.memory_bytes <= 0) continue;
+      const NodeCost& cost = costs[static_cast<size_t>(id->value)];
+      visit(cost, std::max<int64_t>(node.memory_bytes - cost.weight_bytes() - kOthers, 0));
+    }
+  };
+  // States get a quarter of the room at most, and one sequence its own whatever becomes of the rest.
+  for_each_room([&](const NodeCost& cost, int64_t room) {
+    if (cost.state_bytes == 0 || asked.sequences > 0) return;
+    size.sequences = std::clamp<int64_t>(room / 4 / cost.state_bytes, 1, size.sequences);
+  });
+  for_each_room([&](const NodeCost& cost, int64_t room) {
+    if (cost.kv_bytes == 0 || asked.positions > 0) return;
+    const int64_t left = std::max<int64_t>(room - size.sequences * cost.state_bytes, 0);
+    size.positions = std::min(size.positions, left / cost.kv_bytes * kBlockPositions);
+  });
+  size.positions = std::max<int64_t>(size.positions, kBlockPositions);
+  return size;
+}
+
+StepLimits LimitsFor(const ModelSpec& spec, const Plan& plan, const CacheSize& cache, int64_t rows_max) {
+  const int64_t slots =
+      KeepsState(spec) ? StateSlotsPerSequence(std::ssize(plan.stages)) * cache.sequences : 0;
+  return {spec.max_positions, spec.vocabulary, static_cast<int32_t>(BlocksFor(cache.positions)), rows_max,
+          static_cast<int32_t>(slots)};
 }
 
 }  // namespace shoal

@@ -84,6 +84,7 @@ v1::OpenRequest ToProto(const OpenOrder& order) {
   request.set_context(order.limits.context);
   request.set_blocks(order.limits.blocks);
   request.set_rows_max(order.limits.rows_max);
+  request.set_state_slots(order.limits.state_slots);
   request.set_expert_timeout_ms(order.expert_timeout / std::chrono::milliseconds(1));
   return request;
 }
@@ -96,12 +97,15 @@ absl::StatusOr<OpenOrder> FromProto(const v1::OpenRequest& request) {
   order.limits.context = request.context();
   order.limits.blocks = request.blocks();
   order.limits.rows_max = request.rows_max();
+  order.limits.state_slots = request.state_slots();
   order.expert_timeout = std::chrono::milliseconds(request.expert_timeout_ms());
   const StepLimits& limits = order.limits;
-  if (limits.context <= 0 || limits.blocks <= 0 || limits.rows_max <= 0 ||
+  if (limits.context <= 0 || limits.blocks <= 0 || limits.rows_max <= 0 || limits.state_slots < 0 ||
       order.expert_timeout <= Duration::zero()) {
-    return InvalidArgument("open: context {}, blocks {}, rows {} and expert timeout {} ms must be positive",
-                           limits.context, limits.blocks, limits.rows_max, request.expert_timeout_ms());
+    return InvalidArgument(
+        "open: context {}, blocks {}, rows {} and expert timeout {} ms must be positive, state slots {} not "
+        "negative",
+        limits.context, limits.blocks, limits.rows_max, request.expert_timeout_ms(), limits.state_slots);
   }
   return order;
 }

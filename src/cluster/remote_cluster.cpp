@@ -173,7 +173,8 @@ absl::Status RemoteCluster::open(Epoch epoch, PipelineEngine& engine) {
   note(NodeId{0}, "up", absl::OkStatus());
   engine.open(options_.plan, &session_->transport(),
               {options_.limits.blocks, options_.limits.context, static_cast<int>(options_.plan.stages.size()),
-               static_cast<int>(options_.limits.vocabulary), ShortRopePositions(options_.spec)});
+               static_cast<int>(options_.limits.vocabulary), ShortRopePositions(options_.spec),
+               options_.limits.state_slots});
   return absl::OkStatus();
 }
 

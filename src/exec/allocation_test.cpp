@@ -38,9 +38,9 @@ class Node {
       plan_.experts[layer].assign(moe == nullptr ? 0 : moe->experts.size(), {NodeId{0}, {}});
     }
     model_ = *NodeModel::Load(checkpoint, spec, SliceOf(plan_, NodeId{0}), pool_, {});
-    cache_ =
-        *KvCache::Create({0, spec.layer_count()}, model_->stage()->kv_shapes(), DType::kF16, 2 * kSequences);
-    limits_ = {64, spec.vocabulary, 2 * kSequences, 64};
+    cache_ = *KvCache::Create({0, spec.layer_count()}, model_->stage()->kv_shapes(), DType::kF16,
+                              2 * kSequences, KeepsState(spec) ? 2 * kSequences : 0);
+    limits_ = {64, spec.vocabulary, 2 * kSequences, 64, cache_->state_slots()};
     runner_ = std::make_unique<StageRunner>(
         StageRunner::Options{&plan_, NodeId{0}, model_->stage(), cache_.get(), limits_, spec.width});
     exchange_ = std::make_unique<PlannedExchange>(
@@ -69,6 +69,10 @@ class Node {
         step.begins.push_back({id, {.temperature = i == 0 ? 0.0f : 0.8f, .top_p = 0.9f}, all, 0});
       }
       step.slices.push_back({id, position, {7 + i}, {BlockId{2 * i + 1}, BlockId{2 * i}}, true});
+      if (limits_.state_slots == 0) continue;
+      const auto slot = [i](int32_t at) { return BlockId{2 * i + at % 2}; };
+      if (position > 0) step.slices.back().state_from = slot(position);
+      step.slices.back().state_to = {{position + 1, slot(position + 1)}};
     }
     return EncodeStep(Epoch{1}, step, {}, {});
   }

@@ -10,6 +10,7 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "exec/step.h"
+#include "plan/cost.h"
 
 namespace shoal {
 
@@ -22,8 +23,14 @@ struct EngineLimits {
   /// Sequences longer than this are to be told as such (SeqSlice::long_rope). One that grows beyond it is
   /// prefilled again: it goes on with the bits of a prompt of its length.
   int64_t short_rope_positions = std::numeric_limits<int64_t>::max();
+  int state_slots = 0;  ///< States on every node; 0: the model keeps none.
 
   bool long_rope(int64_t positions) const { return positions > short_rope_positions; }
+
+  /// Slots that a sequence needs.
+  int state_slots_each() const {
+    return state_slots == 0 ? 0 : static_cast<int>(StateSlotsPerSequence(steps_in_flight));
+  }
 };
 
 /// Called from the engine's own thread, once per submitted step, in step order; or, when the cluster is lost,

@@ -101,7 +101,8 @@ absl::Status LocalCluster::open(Epoch epoch, PipelineEngine& engine) {
   }
   engine.open(options_.plan, &nodes_[0].session->transport(),
               {options_.limits.blocks, options_.limits.context, static_cast<int>(options_.plan.stages.size()),
-               static_cast<int>(options_.limits.vocabulary), ShortRopePositions(options_.spec)});
+               static_cast<int>(options_.limits.vocabulary), ShortRopePositions(options_.spec),
+               options_.limits.state_slots});
   return absl::OkStatus();
 }
 

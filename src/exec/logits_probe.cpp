@@ -6,6 +6,7 @@
 #include <utility>
 
 #include "base/status.h"
+#include "exec/state_ring.h"
 #include "kv/block_pool.h"
 
 namespace shoal {
@@ -38,6 +39,10 @@ absl::Status Check(const EngineLimits& limits, const ProbeRequest& request) {
     return InvalidArgument("ids: {} positions need {} KV blocks, there are {}", positions,
                            BlocksFor(positions), limits.blocks - request.first_block.value);
   }
+  if (request.first_state_slot.value + limits.state_slots_each() > limits.state_slots) {
+    return InvalidArgument("ids: a sequence needs {} state slots, there are {}", limits.state_slots_each(),
+                           limits.state_slots - request.first_state_slot.value);
+  }
   for (const int32_t id : request.ids) {
     if (id < 0 || id >= limits.vocabulary)
       return InvalidArgument("ids: {} is outside the vocabulary of {}", id, limits.vocabulary);
@@ -62,6 +67,7 @@ absl::StatusOr<ProbeResult> ProbeLogits(Engine& engine, const ProbeRequest& requ
   for (int64_t b = 0; b < BlocksFor(prompt + request.greedy); ++b) {
     blocks.push_back(BlockId{request.first_block.value + static_cast<int32_t>(b)});
   }
+  StateRing states = RingFrom(limits, request.first_state_slot);
   StepId id = request.first_step;
   int64_t position = 0;
   std::vector<int32_t> tokens = request.ids;
@@ -88,6 +94,7 @@ absl::StatusOr<ProbeResult> ProbeLogits(Engine& engine, const ProbeRequest& requ
                            blocks,
                            sample,
                            long_rope});
+    states.place(step.slices.back());
     ASSIGN_OR_RETURN(StepResult result, RunStep(engine, std::move(step), request.step_timeout));
     ++id.value;
     position += rows;

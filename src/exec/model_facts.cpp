@@ -26,6 +26,7 @@ ModelFacts MakeModelFacts(std::string name, std::string hash, const ModelSpec& s
     for (const WeightBytes& expert : layer.experts)
       out.expert_bytes = std::max(out.expert_bytes, expert.packed);
     out.kv_values_per_position = layer.cached_values_per_position;
+    out.state_bytes = layer.state_values * int64_t{sizeof(float)};
     facts.layers.push_back(out);
     if (const MoeSpec* moe = MoeOf(spec.layers[i])) facts.top_k = std::max(facts.top_k, moe->top_k);
   }

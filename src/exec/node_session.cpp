@@ -37,12 +37,16 @@ absl::StatusOr<std::unique_ptr<NodeSession>> NodeSession::Create(Options options
   const Options& o = session->options_;
   session->options_.limits.short_rope_positions = ShortRopePositions(o.model->spec());
   Stage* stage = o.model->stage();
+  if (KeepsState(o.model->spec()) && o.limits.state_slots < 2) {
+    return InvalidArgument("session: expected 2 state slots at least for a model that keeps states, got {}",
+                           o.limits.state_slots);
+  }
   if (stage != nullptr) {
     DType dtype = DType::kF16;
     if (o.plan.kv_dtype == Plan::KvDtype::kF32) dtype = DType::kF32;
     if (o.plan.kv_dtype == Plan::KvDtype::kBF16) dtype = DType::kBF16;
-    ASSIGN_OR_RETURN(session->cache_,
-                     KvCache::Create(stage->options().layers, stage->kv_shapes(), dtype, o.limits.blocks));
+    ASSIGN_OR_RETURN(session->cache_, KvCache::Create(stage->options().layers, stage->kv_shapes(), dtype,
+                                                      o.limits.blocks, o.limits.state_slots));
     session->runner_ = std::make_unique<StageRunner>(StageRunner::Options{
         &o.plan, o.self, stage, session->cache_.get(), o.limits, o.model->spec().width, o.tap});
   }

@@ -15,6 +15,54 @@
 namespace shoal {
 namespace {
 
+/// The state of one slice: where it comes from, and where it goes.
+absl::Status ValidateStates(const SeqSlice& slice, const StepLimits& limits) {
+  const auto known = [&](BlockId slot) { return slot.value >= 0 && slot.value < limits.state_slots; };
+  if (limits.state_slots == 0) {
+    if (slice.state_from == kNoState && slice.state_to.empty()) return absl::OkStatus();
+    return InvalidArgument("state slots: expected none, as this model keeps no states");
+  }
+  if (slice.position == 0 ? slice.state_from != kNoState : !known(slice.state_from)) {
+    return InvalidArgument("state from slot {} at position {}: expected {}", slice.state_from, slice.position,
+                           slice.position == 0 ? fmt::format("{}, as nothing came before", kNoState)
+                                               : fmt::format("one of {}", limits.state_slots));
+  }
+  const int64_t end = slice.position + std::ssize(slice.tokens);
+  int64_t before = slice.position;
+  for (const StateWrite& write : slice.state_to) {
+    if (!known(write.slot)) {
+      return InvalidArgument("state to slot {}: this node has {} slots", write.slot, limits.state_slots);
+    }
+    const bool last = &write == &slice.state_to.back();
+    if (write.position <= before || (last ? write.position != end : write.position % kBlockPositions != 0)) {
+      return InvalidArgument(
+          "state behind {} tokens: expected ascending multiples of {} between {} and {}, and {} itself",
+          write.position, kBlockPositions, slice.position, end, end);
+    }
+    before = write.position;
+  }
+  if (before != end) return InvalidArgument("state behind {} tokens: expected a slot for it, got none", end);
+  return absl::OkStatus();
+}
+
+/// No slot is written twice, or written and read: a failed step could not be run again.
+absl::Status ValidateSlotUse(const Step& step) {
+  std::unordered_set<BlockId> written;
+  for (const SeqSlice& slice : step.slices) {
+    for (const StateWrite& write : slice.state_to) {
+      if (written.insert(write.slot).second) continue;
+      return InvalidArgument("step {}, sequence {}: state slot {} is written twice", step.id, slice.id,
+                             write.slot);
+    }
+  }
+  for (const SeqSlice& slice : step.slices) {
+    if (!written.contains(slice.state_from)) continue;
+    return InvalidArgument("step {}, sequence {}: state slot {} is read and written", step.id, slice.id,
+                           slice.state_from);
+  }
+  return absl::OkStatus();
+}
+
 absl::Status ValidateSlice(const SeqSlice& slice, const StepLimits& limits) {
   const auto tokens = static_cast<int64_t>(slice.tokens.size());
   const auto blocks = static_cast<int64_t>(slice.blocks.size());
@@ -43,7 +91,7 @@ absl::Status ValidateSlice(const SeqSlice& slice, const StepLimits& limits) {
       return InvalidArgument("token {}: the vocabulary has {}", token, limits.vocabulary);
     }
   }
-  return absl::OkStatus();
+  return ValidateStates(slice, limits);
 }
 
 }  // namespace
@@ -59,6 +107,7 @@ absl::Status ValidateStep(const Step& step, const StepLimits& limits) {
     if (!seen.insert(slice.id).second) return InvalidArgument("{}: two slices of one sequence", where);
     RETURN_IF_ERROR(Annotate(ValidateSlice(slice, limits), where));
   }
+  if (limits.state_slots > 0) RETURN_IF_ERROR(ValidateSlotUse(step));
   for (const NewSequence& sequence : step.begins) {
     const auto tokens = static_cast<int64_t>(sequence.tokens.size());
     if (sequence.prompt_tokens < 0 || sequence.prompt_tokens > tokens) {
@@ -124,7 +173,9 @@ absl::Status StageRunner::forward(const ComputeContext& context, PlannedExchange
   int64_t row = 0;
   for (size_t i = 0; i < slices.size(); ++i) {
     const auto rows = static_cast<int64_t>(slices[i].tokens.size());
-    views[i] = {row, rows, slices[i].position, slices[i].blocks, slices[i].long_rope};
+    const SeqSlice& slice = slices[i];
+    views[i] = {row,             rows,           slice.position, slice.blocks,
+                slice.long_rope, slice.state_from, slice.state_to};
     row += rows;
   }
   StageStep step;

@@ -24,6 +24,7 @@ struct StepLimits {
   int64_t vocabulary = 0;
   int32_t blocks = 0;       ///< KV blocks.
   int64_t rows_max = 4096;  ///< Rows of one step.
+  int32_t state_slots = 0;  ///< States of sequences; 0: the model keeps none.
   /// ShortRopePositions of the model that the node holds; a node fills it in itself, as the vocabulary.
   int64_t short_rope_positions = std::numeric_limits<int64_t>::max();
 };

@@ -95,6 +95,12 @@ void WriteStepHeader(PayloadWriter& out, const Step& step) {
     WriteIds(out, slice.tokens);
     out.u32(static_cast<uint32_t>(slice.blocks.size()));
     for (BlockId block : slice.blocks) out.i32(block.value);
+    out.i32(slice.state_from.value);
+    out.u32(static_cast<uint32_t>(slice.state_to.size()));
+    for (const StateWrite& write : slice.state_to) {
+      out.i32(write.position);
+      out.i32(write.slot.value);
+    }
   }
 }
 
@@ -110,6 +116,13 @@ absl::StatusOr<SeqSlice> ReadSlice(PayloadReader& in) {
   slice.blocks.resize(blocks);
   for (BlockId& block : slice.blocks) {
     ASSIGN_OR_RETURN(block.value, in.i32("step.slice.block"));
+  }
+  ASSIGN_OR_RETURN(slice.state_from.value, in.i32("step.slice.state_from"));
+  ASSIGN_OR_RETURN(const uint32_t states, in.count("step.slice.state_to", 8));
+  slice.state_to.resize(states);
+  for (StateWrite& write : slice.state_to) {
+    ASSIGN_OR_RETURN(write.position, in.i32("step.slice.state_to.position"));
+    ASSIGN_OR_RETURN(write.slot.value, in.i32("step.slice.state_to.slot"));
   }
   return slice;
 }
@@ -133,7 +146,7 @@ absl::StatusOr<Step> ReadStepHeader(PayloadReader& in, StepId id) {
   for (SeqId& end : step.ends) {
     ASSIGN_OR_RETURN(end.value, in.u64("step.end.id"));
   }
-  ASSIGN_OR_RETURN(const uint32_t slices, in.count("step.slices", 21));
+  ASSIGN_OR_RETURN(const uint32_t slices, in.count("step.slices", 29));
   step.slices.reserve(slices);
   for (uint32_t i = 0; i < slices; ++i) {
     ASSIGN_OR_RETURN(SeqSlice slice, ReadSlice(in));

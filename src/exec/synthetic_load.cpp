@@ -60,12 +60,18 @@ absl::Status SyntheticLoad::make_sequences(int64_t count, int64_t positions) {
     return ResourceExhausted("{} sequences of {} positions need {} KV blocks, there are {}", count, positions,
                              count * each, limits.blocks);
   }
+  const int slots = limits.state_slots_each();
+  if (count * slots > limits.state_slots) {
+    return ResourceExhausted("{} sequences need {} state slots, there are {}", count, count * slots,
+                             limits.state_slots);
+  }
   sequences_.clear();
   long_rope_ = limits.long_rope(positions);
   for (int64_t i = 0; i < count; ++i) {
     Sequence sequence;
     sequence.id = SeqId{static_cast<uint64_t>(i + 1)};
     for (int64_t b = 0; b < each; ++b) sequence.blocks.push_back(BlockId{static_cast<int32_t>(i * each + b)});
+    sequence.states = RingFrom(limits, BlockId{static_cast<int32_t>(i * slots)});
     sequences_.push_back(std::move(sequence));
   }
   return absl::OkStatus();
@@ -115,7 +121,7 @@ absl::StatusOr<LoadRun> SyntheticLoad::run(int64_t in_flight, NextStep next, OnR
 
 absl::StatusOr<LoadRun> SyntheticLoad::prefill(int64_t tokens, bool trace) {
   RETURN_IF_ERROR(make_sequences(1, tokens));
-  const Sequence& sequence = sequences_[0];
+  Sequence& sequence = sequences_[0];
   const std::vector<int32_t> prompt = random_tokens(tokens);
   int64_t at = 0;
   const auto next = [&]() -> std::optional<Step> {
@@ -130,6 +136,7 @@ absl::StatusOr<LoadRun> SyntheticLoad::prefill(int64_t tokens, bool trace) {
                            sequence.blocks,
                            end == tokens,
                            long_rope_});
+    sequence.states.place(step.slices.back());
     at = end;
     return step;
   };
@@ -147,14 +154,19 @@ absl::Status SyntheticLoad::fill(int64_t sequences, int64_t positions, int64_t r
     if (index == sequences_.size() || positions == 0) return std::nullopt;
     Sequence& sequence = sequences_[index];
     const int64_t rows = std::min(positions - sequence.filled, options_.fill_piece);
-    const auto first_block = sequence.blocks.begin() + sequence.filled / kBlockPositions;
+    // Each piece as a sequence of its own, which spares attending to the others; a state, however, must have
+    // seen what lies before it.
+    const bool apart = sequence.states.slots().empty();
+    const auto first_block = sequence.blocks.begin() + (apart ? sequence.filled / kBlockPositions : 0);
+    const int64_t position = apart ? 0 : sequence.filled;
     Step step;
     step.slices.push_back({sequence.id,
-                           0,
+                           static_cast<int32_t>(position),
                            random_tokens(rows),
-                           {first_block, first_block + BlocksFor(rows)},
+                           {first_block, first_block + BlocksFor(position + rows)},
                            false,
                            long_rope_});
+    sequence.states.place(step.slices.back());
     sequence.filled += rows;
     return step;
   };
@@ -178,7 +190,7 @@ absl::StatusOr<LoadRun> SyntheticLoad::decode(int64_t tokens, int64_t groups, bo
     step.want_routing = trace;
     const Range members = StaticPart(count, 1, static_cast<int>(turn % groups), static_cast<int>(groups));
     for (int64_t i = members.begin; i < members.end; ++i) {
-      const Sequence& sequence = sequences_[static_cast<size_t>(i)];
+      Sequence& sequence = sequences_[static_cast<size_t>(i)];
       if (token == 0) step.begins.push_back({sequence.id, {.temperature = 0}, {}, 0});
       step.slices.push_back({sequence.id,
                              static_cast<int32_t>(sequence.filled + token),
@@ -186,6 +198,7 @@ absl::StatusOr<LoadRun> SyntheticLoad::decode(int64_t tokens, int64_t groups, bo
                              sequence.blocks,
                              true,
                              long_rope_});
+      sequence.states.place(step.slices.back());
     }
     ++turn;
     return step;

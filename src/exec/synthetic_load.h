@@ -13,6 +13,7 @@
 #include "absl/status/statusor.h"
 #include "base/clock.h"
 #include "exec/engine.h"
+#include "exec/state_ring.h"
 #include "models/step_work.h"
 
 namespace shoal {
@@ -61,6 +62,7 @@ class SyntheticLoad {
   struct Sequence {
     SeqId id;
     std::vector<BlockId> blocks;
+    StateRing states;
     int64_t filled = 0;  ///< Positions of its context.
     int32_t last_token = 0;
   };

@@ -86,6 +86,42 @@ TEST(KvCache, GivesEveryLayerAndBlockItsOwnBytes) {
   }
 }
 
+TEST(KvCache, LayersKeepBlocksOrStatesEachWithBytesOfItsOwn) {
+  const auto cache =
+      KvCache::Create({4, 7}, {{.state_values = 48}, {2, 16}, {.state_values = 16}}, DType::kF16, 3, 4);
+  ASSERT_TRUE(cache.ok()) << cache.status();
+  EXPECT_EQ((*cache)->bytes_per_slot(), (48 + 16) * 4);
+  EXPECT_EQ((*cache)->bytes_per_block(), 2 * 2 * 32 * 16 * 2);
+  std::set<std::byte*> bytes;
+  int64_t total = 0;
+  const auto take = [&](void* data, int64_t count) {
+    EXPECT_EQ(reinterpret_cast<uintptr_t>(data) % 64, 0u);
+    for (int64_t i = 0; i < count; ++i) bytes.insert(static_cast<std::byte*>(data) + i);
+    total += count;
+  };
+  for (int32_t slot = 0; slot < 4; ++slot) {
+    take((*cache)->state(LayerId{4}, BlockId{slot}), 48 * 4);
+    take((*cache)->state(LayerId{6}, BlockId{slot}), 16 * 4);
+  }
+  for (int32_t block = 0; block < 3; ++block)
+    take((*cache)->keys(LayerId{5}, BlockId{block}), 2 * 2 * 32 * 16 * 2);
+  EXPECT_EQ(std::ssize(bytes), total);
+}
+
+TEST(KvCache, ASlotHoldsNothingUntilItsPositionIsSet) {
+  const auto cache = *KvCache::Create({0, 1}, {{.state_values = 16}}, DType::kF16, 0, 2);
+  EXPECT_EQ(cache->state_position(BlockId{1}), -1);
+  cache->set_state_position(BlockId{1}, 32);
+  EXPECT_EQ(cache->state_position(BlockId{1}), 32);
+  EXPECT_EQ(cache->state_position(BlockId{0}), -1);
+}
+
+TEST(KvCacheDeathTest, AStateWhereBlocksAreIsABug) {
+  const auto cache = *KvCache::Create({0, 2}, {{2, 16}, {.state_values = 16}}, DType::kF16, 1, 1);
+  EXPECT_DEATH(cache->state(LayerId{0}, BlockId{0}), "state_values");
+  EXPECT_DEATH(cache->state(LayerId{1}, BlockId{1}), "slot");
+}
+
 TEST(KvCache, SaysWhenTheMemoryIsRefused) {
   const auto cache = KvCache::Create({0, 1}, {{1 << 20, 1 << 10}}, DType::kF32, 1 << 30);
   EXPECT_EQ(cache.status().code(), absl::StatusCode::kResourceExhausted);

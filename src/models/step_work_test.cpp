@@ -77,10 +77,17 @@ TEST(StepWork, ARowMultipliesEveryMatrixOnceAndItsExpertsOnly) {
       multiplies += elements;
       if (use.role != "router") int8 += elements;
     });
+    double states = 0;  // Three passes over each state, and the convolution before it.
+    for (const LayerSpec& layer : subject.spec.layers) {
+      const auto* delta = std::get_if<DeltaSpec>(&layer.mixer);
+      if (delta == nullptr) continue;
+      states += 3.0 * delta->value_heads * delta->key_dim * delta->value_dim;
+      states += static_cast<double>(delta->conv.elements());
+    }
     const StepSize size{.steps = 1, .rows = 5, .sampled = 5};
     EXPECT_NEAR(subject.int8.of(size).int8_ops, 5 * 2 * int8, 1.0);
-    EXPECT_NEAR(subject.int8.of(size).f32_ops, 5 * 2 * (multiplies - int8), 1.0);
-    EXPECT_NEAR(subject.exact.of(size).f32_ops, 5 * 2 * multiplies, 1.0);
+    EXPECT_NEAR(subject.int8.of(size).f32_ops, 5 * 2 * (multiplies - int8 + states), 1.0);
+    EXPECT_NEAR(subject.exact.of(size).f32_ops, 5 * 2 * (multiplies + states), 1.0);
     EXPECT_EQ(subject.exact.of(size).int8_ops, 0);
   }
 }
@@ -94,6 +101,16 @@ TEST(StepWork, AttentionReadsTheCacheAndMultipliesPerHead) {
   EXPECT_EQ(subject.int8.of(size).kv_bytes, layers * 100 * 2 * gqa.kv_heads * padded * 2);
   EXPECT_EQ(subject.exact.of(size).kv_bytes, layers * 100 * 2 * gqa.kv_heads * padded * 4);
   EXPECT_EQ(subject.int8.of(size).attention_ops, layers * 199 * 4 * gqa.heads * gqa.head_dim);
+}
+
+TEST(StepWork, AStateIsReadAndWrittenOnceAStepWhateverItsRows) {
+  const Subject subject = Make("qwen3_5_moe", std::nullopt);
+  double state_bytes = 0;
+  for (const LayerFootprint& layer : subject.footprint.layers) {
+    state_bytes += static_cast<double>(layer.state_values) * 4;
+  }
+  EXPECT_GT(state_bytes, 0);
+  EXPECT_EQ(subject.int8.of({.steps = 1, .rows = 40, .states = 3}).kv_bytes, 2 * 3 * state_bytes);
 }
 
 }  // namespace

@@ -6,7 +6,7 @@
 
 namespace shoal {
 
-std::vector<NodeCost> NodeCosts(const Plan& plan, const ModelFacts& model, int64_t kv_positions) {
+std::vector<NodeCost> NodeCosts(const Plan& plan, const ModelFacts& model, const CacheSize& cache) {
   SHOAL_CHECK_EQ(plan.layers(), std::ssize(model.layers));
   std::vector<NodeCost> costs(plan.nodes.size());
   const auto of = [&](NodeId id) -> NodeCost& { return costs[static_cast<size_t>(id.value)]; };
@@ -14,7 +14,9 @@ std::vector<NodeCost> NodeCosts(const Plan& plan, const ModelFacts& model, int64
     for (int64_t layer = stage.layers.begin; layer < stage.layers.end; ++layer) {
       const LayerFacts& facts = model.layers[static_cast<size_t>(layer)];
       of(stage.node).layer_bytes += facts.bytes;
-      of(stage.node).kv_bytes += facts.kv_values_per_position * Bytes(plan.kv_dtype) * kv_positions;
+      of(stage.node).kv_bytes += facts.kv_values_per_position * Bytes(plan.kv_dtype) * cache.positions;
+      of(stage.node).state_bytes +=
+          facts.state_bytes * StateSlotsPerSequence(std::ssize(plan.stages)) * cache.sequences;
     }
   }
   for (size_t layer = 0; layer < plan.experts.size(); ++layer) {

@@ -28,6 +28,7 @@ struct LayerFacts {
   int32_t experts = 0;       ///< Routed experts E; 0 for a dense layer.
   int64_t expert_bytes = 0;  ///< Weights of one routed expert.
   int64_t kv_values_per_position = 0;  ///< Values cached per position, keys and values together.
+  int64_t state_bytes = 0;             ///< Of one state of a sequence; 0 for a layer that keeps none.
 };
 
 struct ModelFacts {
@@ -39,6 +40,13 @@ struct ModelFacts {
   int64_t head_bytes = 0;   ///< Held by the node of the last stage.
   bool tied_head = false;   ///< The head is the embedding: a node with both ends holds embed_bytes only.
   std::vector<LayerFacts> layers;
+
+  /// Of one state, all layers.
+  int64_t state_bytes() const {
+    int64_t sum = 0;
+    for (const LayerFacts& layer : layers) sum += layer.state_bytes;
+    return sum;
+  }
 };
 
 }  // namespace shoal

@@ -181,7 +181,7 @@ TEST(PlanJson, FileErrorsNameTheFile) {
 }
 
 TEST(Cost, AddsUpWhatEachNodeHolds) {
-  const auto costs = NodeCosts(SmallPlan(), MoeModel(3, 4), 100);
+  const auto costs = NodeCosts(SmallPlan(), MoeModel(3, 4), {.positions = 100});
   // n0: one layer and the embedding; experts 0 and 1 of two layers, and the copy of one.
   EXPECT_EQ(costs[0].layer_bytes, 10 * kMiB);
   EXPECT_EQ(costs[0].ends_bytes, 4 * kMiB);
@@ -195,10 +195,21 @@ TEST(Cost, ATiedHeadCountsOnceOnOneNodeAndTwiceOnTwo) {
   ModelFacts model = DenseModel(2);
   model.tied_head = true;
   model.head_bytes = model.embed_bytes;
-  EXPECT_EQ(NodeCosts(*MakePlan(model, Nodes({0}), {}), model, 0)[0].ends_bytes, 4 * kMiB);
+  EXPECT_EQ(NodeCosts(*MakePlan(model, Nodes({0}), {}), model, {})[0].ends_bytes, 4 * kMiB);
   const auto two =
-      NodeCosts(*MakePlan(model, Nodes({0, 0}), {.strategy = LayerStrategy::kUniform}), model, 0);
+      NodeCosts(*MakePlan(model, Nodes({0, 0}), {.strategy = LayerStrategy::kUniform}), model, {});
   EXPECT_EQ(two[0].ends_bytes + two[1].ends_bytes, 8 * kMiB);
+}
+
+TEST(Cost, StatesTakeASlotMoreThanThereAreStages) {
+  ModelFacts model = DenseModel(4);
+  for (const size_t layer : {0, 1, 3}) model.layers[layer].state_bytes = kMiB;
+  const CacheSize cache{.positions = 0, .sequences = 5};
+  EXPECT_EQ(NodeCosts(*MakePlan(model, Nodes({0}), {}), model, cache)[0].state_bytes, 3 * 2 * 5 * kMiB);
+  const Plan two = *MakePlan(model, Nodes({0, 0}), {.strategy = LayerStrategy::kUniform});
+  EXPECT_EQ(NodeCosts(two, model, cache)[0].state_bytes, 2 * 3 * 5 * kMiB);
+  EXPECT_EQ(NodeCosts(two, model, cache)[1].state_bytes, 1 * 3 * 5 * kMiB);
+  EXPECT_THAT(PlanReport(two, model, cache), HasSubstr("states of 5 sequences"));
 }
 
 TEST(Cost, CountsOneMessagePerHopAndPerLayerAndOwner) {
@@ -228,7 +239,7 @@ TEST(Cost, AsksAtMostTopKOwners) {
 }
 
 TEST(Report, ShowsEveryNodeAndNote) {
-  const std::string report = PlanReport(SmallPlan(), MoeModel(3, 4), 100);
+  const std::string report = PlanReport(SmallPlan(), MoeModel(3, 4), {.positions = 100});
   EXPECT_THAT(report, HasSubstr("n0 (coordinator)  this process    [0, 1)  5 in 2 layers"));
   EXPECT_THAT(report, HasSubstr("n1                n1.local:50051  [1, 3)  2-3 of 2 layers"));
   EXPECT_THAT(report, HasSubstr("at most 4 messages (1 hops, 2 expert calls, 1 results)"));
@@ -237,10 +248,10 @@ TEST(Report, ShowsEveryNodeAndNote) {
   PlanRequest spread{.strategy = LayerStrategy::kUniform,
                      .experts = {.strategy = ExpertStrategy::kRoundRobin}};
   const ModelFacts wide = MoeModel(3, 64);
-  EXPECT_THAT(PlanReport(*MakePlan(wide, Nodes({0, 0}), spread), wide, 0),
+  EXPECT_THAT(PlanReport(*MakePlan(wide, Nodes({0, 0}), spread), wide, {}),
               HasSubstr("32 of each of 2 layers"));
 
-  const std::string json = PlanReportJson(SmallPlan(), MoeModel(3, 4), 100);
+  const std::string json = PlanReportJson(SmallPlan(), MoeModel(3, 4), {.positions = 100});
   EXPECT_THAT(json, HasSubstr("\"expert_slots\": 5"));
   EXPECT_THAT(json, HasSubstr("\"messages_max\": 4"));
 }

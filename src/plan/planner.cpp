@@ -16,6 +16,7 @@ namespace shoal {
 namespace {
 
 constexpr int64_t kKvPositionsMax = int64_t{1} << 32;  // Keeps every sum of bytes within int64.
+constexpr int64_t kSequencesMax = 1 << 16;
 constexpr double kComputeMin = 1e-6;
 constexpr double kComputeMax = 1e12;
 constexpr double kProportionsTolerance = 1e-3;
@@ -81,10 +82,13 @@ absl::Status Planner::check_inputs() const {
           node.name, node.memory_bytes, node.compute, kComputeMin, kComputeMax);
     }
   }
-  if (request_.kv_positions < 0 || request_.kv_positions > kKvPositionsMax || request_.reserve_bytes < 0) {
+  if (request_.kv_positions < 0 || request_.kv_positions > kKvPositionsMax || request_.reserve_bytes < 0 ||
+      request_.sequences < 0 || request_.sequences > kSequencesMax) {
     return InvalidArgument(
-        "planner: cache for {} positions, {} B kept free: expected 0 to {} positions and bytes >= 0",
-        request_.kv_positions, request_.reserve_bytes, kKvPositionsMax);
+        "planner: cache for {} positions, states of {} sequences, {} B kept free: expected 0 to {} "
+        "positions, "
+        "0 to {} sequences and bytes >= 0",
+        request_.kv_positions, request_.sequences, request_.reserve_bytes, kKvPositionsMax, kSequencesMax);
   }
   bool any = false;
   for (size_t i = 0; i < nodes_.size(); ++i) any |= holds_layers(i);
@@ -214,9 +218,13 @@ SplitProblem Planner::split_problem(bool compute_known) const {
       problem.nodes[i].room_bytes = nodes_[i].memory_bytes - request_.reserve_bytes;
     }
   }
+  // At most: nodes that get no layers are no stages.
+  const auto stages = std::ranges::count_if(problem.nodes, &SplitProblem::Node::may_hold_layers);
+  const int64_t slots = StateSlotsPerSequence(stages) * request_.sequences;
   for (size_t l = 0; l < model_.layers.size(); ++l) {
     const LayerFacts& layer = model_.layers[l];
-    const int64_t kv = layer.kv_values_per_position * Bytes(request_.kv_dtype) * request_.kv_positions;
+    const int64_t kv = layer.kv_values_per_position * Bytes(request_.kv_dtype) * request_.kv_positions +
+                       layer.state_bytes * slots;
     const int64_t active = std::min(model_.top_k, layer.experts) * layer.expert_bytes;
     problem.layers.push_back(
         {.held_bytes = layer.bytes + kv + (with_layer ? layer.experts * layer.expert_bytes : 0),
@@ -286,7 +294,7 @@ void Planner::set_stages(const std::vector<int64_t>& counts) {
 }
 
 absl::Status Planner::check_fit() {
-  const std::vector<NodeCost> costs = NodeCosts(plan_, model_, request_.kv_positions);
+  const std::vector<NodeCost> costs = NodeCosts(plan_, model_, {request_.kv_positions, request_.sequences});
   std::vector<std::string> unknown;
   std::vector<std::string> lacking;
   for (size_t i = 0; i < nodes_.size(); ++i) {
@@ -300,7 +308,7 @@ absl::Status Planner::check_fit() {
         "node '{}' lacks {} ({} B): layers [{}, {}) and its experts take {}, cache for {} positions {}, kept "
         "free {}, and it has {}",
         nodes_[i].name, FormatBytes(lack), lack, range.begin, range.end, FormatBytes(costs[i].weight_bytes()),
-        request_.kv_positions, FormatBytes(costs[i].kv_bytes), FormatBytes(request_.reserve_bytes),
+        request_.kv_positions, FormatBytes(costs[i].cache_bytes()), FormatBytes(request_.reserve_bytes),
         FormatBytes(nodes_[i].memory_bytes)));
   }
   if (!lacking.empty()) {

@@ -52,6 +52,7 @@ struct PlanRequest {
   ExpertRequest experts;
   bool coordinator_holds_layers = true;
   int64_t kv_positions = 0;   ///< Cache positions that every node must have room for, in each of its layers.
+  int64_t sequences = 0;      ///< Sequences whose states every node must have room for.
   int64_t reserve_bytes = 0;  ///< Memory that each node keeps free for all else.
 
   Epoch epoch{1};

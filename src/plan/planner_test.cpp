@@ -299,6 +299,8 @@ RandomCase MakeCase(uint64_t seed) {
                        .replicas = static_cast<int32_t>(random.below(nodes))};
   c.request.coordinator_holds_layers = random.below(4) != 0;
   c.request.kv_positions = static_cast<int64_t>(random.below(4096));
+  c.request.sequences = static_cast<int64_t>(random.below(4));
+  if (random.below(3) == 0) c.model.layers[0].state_bytes = static_cast<int64_t>(random.below(8)) * kMiB;
   return c;
 }
 
@@ -315,7 +317,7 @@ TEST(Planner, EveryPlanOfRandomFactsIsValidFitsAndIsTheSameAgain) {
     ASSERT_TRUE(Validate(*plan, c.model).ok()) << seed;
     ASSERT_EQ(*plan, *MakePlan(c.model, c.nodes, c.request)) << seed;
     ASSERT_EQ(plan->nodes[0].name, "n0") << seed;
-    const auto costs = NodeCosts(*plan, c.model, c.request.kv_positions);
+    const auto costs = NodeCosts(*plan, c.model, {c.request.kv_positions, c.request.sequences});
     for (size_t i = 0; i < plan->nodes.size(); ++i) {
       const auto facts = std::find_if(c.nodes.begin(), c.nodes.end(),
                                       [&](const NodeFacts& n) { return n.name == plan->nodes[i].name; });

@@ -53,8 +53,8 @@ std::string Table(const std::vector<std::vector<std::string>>& rows) {
 
 }  // namespace
 
-std::string PlanReport(const Plan& plan, const ModelFacts& model, int64_t kv_positions) {
-  const std::vector<NodeCost> costs = NodeCosts(plan, model, kv_positions);
+std::string PlanReport(const Plan& plan, const ModelFacts& model, const CacheSize& cache) {
+  const std::vector<NodeCost> costs = NodeCosts(plan, model, cache);
   std::vector<std::vector<std::string>> rows = {
       {"node", "address", "layers", "experts", "weights", "cache", "total"}};
   for (size_t i = 0; i < plan.nodes.size(); ++i) {
@@ -63,13 +63,14 @@ std::string PlanReport(const Plan& plan, const ModelFacts& model, int64_t kv_pos
     rows.push_back({id == Plan::kCoordinator ? node.name + " (coordinator)" : node.name,
                     node.address.empty() ? "this process" : node.address, LayersText(plan.layers_of(id)),
                     ExpertsText(plan, id), FormatBytes(costs[i].weight_bytes()),
-                    FormatBytes(costs[i].kv_bytes), FormatBytes(costs[i].total_bytes())});
+                    FormatBytes(costs[i].cache_bytes()), FormatBytes(costs[i].total_bytes())});
   }
   const TokenCost cost = DecodeCost(plan, model);
   std::string text =
-      fmt::format("{}: {} layers on {} of {} nodes, epoch {}, activations {}, cache {} x {} positions\n\n",
+      fmt::format("{}: {} layers on {} of {} nodes, epoch {}, activations {}, cache {} x {} positions{}\n\n",
                   plan.model_name, plan.layers(), plan.stages.size(), plan.nodes.size(), plan.epoch,
-                  Name(plan.activations), Name(plan.kv_dtype), kv_positions);
+                  Name(plan.activations), Name(plan.kv_dtype), cache.positions,
+                  model.state_bytes() == 0 ? "" : fmt::format(", states of {} sequences", cache.sequences));
   text += Table(rows);
   text += fmt::format(
       "\nper token: at most {} messages ({} hops, {} expert calls, {} results) and {} between nodes\n",
@@ -78,9 +79,9 @@ std::string PlanReport(const Plan& plan, const ModelFacts& model, int64_t kv_pos
   return text;
 }
 
-std::string PlanReportJson(const Plan& plan, const ModelFacts& model, int64_t kv_positions) {
+std::string PlanReportJson(const Plan& plan, const ModelFacts& model, const CacheSize& cache) {
   using Json = nlohmann::ordered_json;
-  const std::vector<NodeCost> costs = NodeCosts(plan, model, kv_positions);
+  const std::vector<NodeCost> costs = NodeCosts(plan, model, cache);
   Json nodes = Json::array();
   for (size_t i = 0; i < plan.nodes.size(); ++i) {
     const NodeId id{static_cast<int32_t>(i)};
@@ -97,11 +98,13 @@ std::string PlanReportJson(const Plan& plan, const ModelFacts& model, int64_t kv
                      {"ends_bytes", costs[i].ends_bytes},
                      {"weight_bytes", costs[i].weight_bytes()},
                      {"kv_bytes", costs[i].kv_bytes},
+                     {"state_bytes", costs[i].state_bytes},
                      {"total_bytes", costs[i].total_bytes()}});
   }
   const TokenCost cost = DecodeCost(plan, model);
   const Json report = {{"plan", Json::parse(PlanToJson(plan))},
-                       {"kv_positions", kv_positions},
+                       {"kv_positions", cache.positions},
+                       {"sequences", cache.sequences},
                        {"nodes", nodes},
                        {"per_token",
                         {{"messages_max", cost.messages()},

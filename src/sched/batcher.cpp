@@ -58,6 +58,8 @@ void Batcher::reset(const EngineLimits& limits) {
   SHOAL_CHECK_GE(limits.steps_in_flight, 1);
   limits_ = limits;
   pool_ = BlockPool(limits.blocks);
+  states_ = BlockPool(limits.state_slots);
+  SHOAL_CHECK_LE(limits.state_slots_each(), limits.state_slots);
   model_ = PipelineModel(limits.steps_in_flight);
   forget_workers();
 }
@@ -145,9 +147,12 @@ void Batcher::admit() {
       SHOAL_CHECK(!alone);  // CheckFits promised that an empty cache holds it.
       return;
     }
+    const int slots = limits_.state_slots_each();
+    if (states_.free_count() < slots) return;  // Those who have them go on, and give them back.
     auto blocks = pool_.allocate(static_cast<int>(need));
     SHOAL_CHECK(blocks.ok());
     head.blocks = *std::move(blocks);
+    if (slots > 0) head.states = StateRing(*states_.allocate(slots));
     head.state = SequenceState::kRunning;
     head.scheduled = 0;
     head.begun = false;
@@ -175,6 +180,8 @@ void Batcher::add_slice(Sequence& sequence, int64_t rows, Step& step, InFlight& 
   slice.tokens.assign(sequence.tokens.begin() + sequence.scheduled, sequence.tokens.begin() + end);
   slice.blocks.assign(sequence.blocks.begin(), sequence.blocks.begin() + blocks);
   slice.sample = end == static_cast<int64_t>(sequence.tokens.size());
+  if (limits_.state_slots > 0) SHOAL_CHECK_LT(sequence.steps_in_flight, limits_.steps_in_flight);
+  sequence.states.place(slice);  // Counts on it: the slot that is written next must have been read.
   record.named.push_back(sequence.id);
   if (slice.sample) record.sampled.push_back(sequence.id);
   sequence.sample_pending = slice.sample;
@@ -224,6 +231,8 @@ void Batcher::requeue(Sequence& sequence) {
 void Batcher::release_blocks(Sequence& sequence) {
   pool_.release(sequence.blocks);
   sequence.blocks.clear();
+  states_.release(sequence.states.slots());
+  sequence.states = StateRing();
   sequence.scheduled = 0;
 }
 
@@ -323,6 +332,7 @@ std::vector<std::unique_ptr<Sequence>> Batcher::fail_started() {
   draining_ = 0;
   returning_blocks_ = 0;
   pool_ = BlockPool(limits_.blocks);
+  states_ = BlockPool(limits_.state_slots);
   forget_workers();
   std::ranges::sort(failed, {}, [](const auto& sequence) { return sequence->id; });
   return failed;
@@ -350,10 +360,19 @@ std::vector<SeqId> Batcher::live_ids() const {
 
 absl::Status Batcher::verify() const {
   RETURN_IF_ERROR(pool_.verify());
+  RETURN_IF_ERROR(states_.verify());
   int64_t held = 0;
-  for (const auto& [id, sequence] : sequences_) held += static_cast<int64_t>(sequence->blocks.size());
+  int64_t slots = 0;
+  for (const auto& [id, sequence] : sequences_) {
+    held += std::ssize(sequence->blocks);
+    slots += std::ssize(sequence->states.slots());
+  }
   if (held != pool_.used_count()) {
     return Internal("the sequences hold {} blocks, but the pool has given out {}", held, pool_.used_count());
+  }
+  if (slots != states_.used_count()) {
+    return Internal("the sequences hold {} state slots, but the pool has given out {}", slots,
+                    states_.used_count());
   }
   return absl::OkStatus();
 }

@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <functional>
+#include <map>
 #include <numeric>
 
 #include "base/status.h"
@@ -58,6 +59,58 @@ class BatcherTest : public ::testing::Test {
   uint64_t next_ = 1;
   uint64_t step_ = 1;
 };
+
+TEST_F(BatcherTest, AStateIsWrittenToASlotThatNoStepInFlightNames) {
+  EngineLimits limits = kLimits;
+  limits.blocks = 32;
+  limits.steps_in_flight = 3;
+  limits.state_slots = 8;
+  start(limits, {.rows_per_step = 32, .sequences_max = 16});
+  add(300, 5);
+  add(100, 5);
+  std::map<SeqId, BlockId> latest;
+  for (int turn = 0; turn < 40; ++turn) {
+    while (pending_.size() < 3 && compose().has_value()) {
+      const Step& step = pending_.back();
+      for (const SeqSlice& slice : step.slices) {
+        ASSERT_THAT(slice.state_to, SizeIs(1));
+        EXPECT_EQ(slice.state_to[0].position, slice.position + std::ssize(slice.tokens));
+        EXPECT_EQ(slice.state_from, slice.position == 0 ? kNoState : latest.at(slice.id));
+        latest[slice.id] = slice.state_to[0].slot;
+        for (size_t i = 0; i + 1 < pending_.size(); ++i) {
+          for (const SeqSlice& other : pending_[i].slices) {
+            EXPECT_NE(slice.state_to[0].slot, other.state_from);
+            EXPECT_NE(slice.state_to[0].slot, other.state_to[0].slot);
+          }
+        }
+      }
+    }
+    if (pending_.empty()) break;
+    acknowledge();
+    for (const SeqId id : batcher_->live_ids()) {
+      if (batcher_->find(id)->generated() == 5) batcher_->end(id);
+    }
+  }
+  EXPECT_TRUE(batcher_->live_ids().empty());
+  EXPECT_TRUE(batcher_->verify().ok());
+}
+
+TEST_F(BatcherTest, ASequenceWaitsForSlotsThatOthersHold) {
+  EngineLimits limits = kLimits;
+  limits.state_slots = 5;  // Of which each takes two.
+  start(limits);
+  const SeqId first = add(3);
+  add(3);
+  const SeqId third = add(3);
+  ASSERT_TRUE(compose().has_value());
+  EXPECT_THAT(pending_.back().slices, SizeIs(2));
+  EXPECT_EQ(batcher_->find(third)->state, SequenceState::kWaiting);
+  batcher_->end(first);  // A step in flight names its slots.
+  EXPECT_FALSE(compose().has_value());
+  acknowledge();
+  ASSERT_TRUE(compose().has_value());
+  EXPECT_EQ(batcher_->find(third)->state, SequenceState::kRunning);
+}
 
 TEST_F(BatcherTest, CutsALongPromptIntoChunksOfTheBudget) {
   start(kLimits);

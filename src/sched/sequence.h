@@ -8,6 +8,7 @@
 
 #include "base/clock.h"
 #include "base/ids.h"
+#include "exec/state_ring.h"
 #include "sched/request.h"
 
 namespace shoal {
@@ -31,6 +32,7 @@ struct Sequence {
   std::vector<int32_t> tokens;  ///< Prompt, then generated.
   SequenceState state = SequenceState::kWaiting;
   std::vector<BlockId> blocks;
+  StateRing states;               ///< Of a model that keeps states.
   int64_t scheduled = 0;          ///< Positions [0, scheduled) are cached, or in a step in flight.
   int steps_in_flight = 0;        ///< Steps in flight that name its blocks.
   bool sample_pending = false;    ///< A step in flight will give its next token.

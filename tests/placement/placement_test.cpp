@@ -16,6 +16,7 @@
 #include "exec/local_cluster.h"
 #include "exec/logits_probe.h"
 #include "exec/model_facts.h"
+#include "exec/state_ring.h"
 #include "harness/golden.h"
 #include "models/family.h"
 #include "models/testing/checkpoints.h"
@@ -224,7 +225,8 @@ class Running {
     options.checkpoint = model.checkpoint;
     options.spec = model.spec;
     options.plan = PlanFor(Placements()[way.placement], model.facts);
-    options.limits = {model.spec.max_positions, model.spec.vocabulary, 64, 512};
+    options.limits = {model.spec.max_positions, model.spec.vocabulary, 64, 512,
+                      KeepsState(model.spec) ? 32 : 0};
     options.threads_per_node = way.threads;
     options.isa = way.isa;
     options.transport = way.transport;
@@ -302,6 +304,16 @@ absl::StatusOr<StepResult> RunStep(Engine& engine, Step step) {
   return result.get();  // The engine ends every step, at the latest by its silence limit.
 }
 
+/// Slots for the states of `count` sequences, where the model keeps any.
+std::vector<StateRing> RingsOf(const Engine& engine, size_t count) {
+  std::vector<StateRing> rings;
+  const int each = engine.limits().state_slots_each();
+  for (size_t i = 0; i < count; ++i) {
+    rings.push_back(RingFrom(engine.limits(), BlockId{static_cast<int32_t>(i) * each}));
+  }
+  return rings;
+}
+
 /// Runs sequences of different lengths together, `chunks[i]` tokens of sequence i per step while it lasts,
 /// and gives each one's logits.
 absl::StatusOr<std::vector<std::vector<float>>> RunTogether(Engine& engine,
@@ -309,6 +321,7 @@ absl::StatusOr<std::vector<std::vector<float>>> RunTogether(Engine& engine,
                                                             const std::vector<int64_t>& chunks) {
   std::vector<std::vector<float>> logits(prompts.size());
   std::vector<int64_t> at(prompts.size());
+  std::vector<StateRing> states = RingsOf(engine, prompts.size());
   const int64_t vocabulary = engine.limits().vocabulary;
   for (StepId id{1};; ++id.value) {
     Step step;
@@ -330,6 +343,7 @@ absl::StatusOr<std::vector<std::vector<float>>> RunTogether(Engine& engine,
             static_cast<int32_t>(k * static_cast<int64_t>(prompts.size()) + static_cast<int64_t>(i))});
       }
       at[i] += take;
+      states[i].place(slice);
       step.slices.push_back(std::move(slice));
       members.push_back(i);
     }
@@ -384,6 +398,7 @@ absl::StatusOr<std::vector<std::vector<float>>> RunInFlight(Engine& engine,
                                                             int64_t chunk) {
   std::vector<std::promise<absl::StatusOr<StepResult>>> done(1000);
   std::vector<size_t> owner;
+  std::vector<StateRing> states = RingsOf(engine, prompts.size());
   StepId id{1};
   for (int64_t at = 0;; at += chunk) {
     const size_t before = owner.size();
@@ -401,6 +416,7 @@ absl::StatusOr<std::vector<std::vector<float>>> RunInFlight(Engine& engine,
                      false};
       for (int32_t k = 0; k < BlocksFor(at + take); ++k)
         slice.blocks.push_back(BlockId{static_cast<int32_t>(i) * 8 + k});
+      states[i].place(slice);
       step.slices.push_back(std::move(slice));
       auto& promise = done[owner.size()];
       engine.submit(std::move(step),
@@ -543,6 +559,51 @@ std::vector<Subject> LongRopeSubjects() {
 
 INSTANTIATE_TEST_SUITE_P(Models, LongRopePlacement, testing::ValuesIn(LongRopeSubjects()),
                          [](const auto& subject) { return subject.param.name; });
+
+// What a prefix cache will do: a sequence whose beginning another has run takes its blocks, and the snapshot
+// of its state at a block boundary.
+TEST(States, ASequenceThatBeginsFromAnothersSnapshotHasItsBits) {
+  const auto model = OpenModel(TinyCheckpoint("qwen3_5_moe", AffineFormat{4, 64}));
+  ASSERT_TRUE(model.ok()) << ToString(model.status());
+  const std::vector<int32_t> prompt = Prompt(*model, 1);
+  const auto vocabulary = static_cast<size_t>(model->spec.vocabulary);
+  for (const int placement : {0, 3, 8}) {
+    Running running(*model, {placement, 0, 2, SupportedIsas().back(), TransportKind::kInproc});
+    const std::vector<BlockId> blocks = {BlockId{9}, BlockId{4}, BlockId{7}};
+    const auto run = [&](uint64_t step, SeqSlice slice) {
+      const auto result =
+          RunStep(running.engine(), {.id = StepId{step}, .slices = {slice}, .want_logits = true});
+      EXPECT_TRUE(result.ok()) << ToString(result.status());
+      return result.ok() ? result->logits : std::vector<float>();
+    };
+    const std::vector<float> whole = run(1, {SeqId{1},
+                                             0,
+                                             prompt,
+                                             blocks,
+                                             false,
+                                             false,
+                                             kNoState,
+                                             {{32, BlockId{3}}, {64, BlockId{1}}, {70, BlockId{0}}}});
+    uint64_t step = 2;
+    for (const auto& [position, slot] : {std::pair(64, BlockId{1}), std::pair(32, BlockId{3})}) {
+      // Its own blocks from there on, so that what the first wrote stays.
+      std::vector<BlockId> shared = {blocks[0], BlockId{20}, BlockId{21}};
+      if (position == 64) shared[1] = blocks[1];
+      const std::vector<float> rest = run(step, {SeqId{step},
+                                                 position,
+                                                 {prompt.begin() + position, prompt.end()},
+                                                 shared,
+                                                 false,
+                                                 false,
+                                                 slot,
+                                                 {{70, BlockId{static_cast<int32_t>(3 + step)}}}});
+      ++step;
+      const auto from =
+          whole.begin() + static_cast<std::ptrdiff_t>(static_cast<size_t>(position) * vocabulary);
+      EXPECT_TRUE(SameBits(rest, {from, whole.end()})) << position << ", " << Placements()[placement].name;
+    }
+  }
+}
 
 TEST(Pairwise, EveryPairOfLevelsStandsInSomeRow) {
   const std::vector<int> levels = {5, 3, 4, 2};
