@@ -174,8 +174,7 @@ absl::Status StageRunner::forward(const ComputeContext& context, PlannedExchange
   for (size_t i = 0; i < slices.size(); ++i) {
     const auto rows = static_cast<int64_t>(slices[i].tokens.size());
     const SeqSlice& slice = slices[i];
-    views[i] = {row,             rows,           slice.position, slice.blocks,
-                slice.long_rope, slice.state_from, slice.state_to};
+    views[i] = {row, rows, slice.position, slice.blocks, slice.long_rope, slice.state_from, slice.state_to};
     row += rows;
   }
   StageStep step;

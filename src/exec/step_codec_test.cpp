@@ -106,12 +106,13 @@ TEST(ValidateStep, NamesStatesThatAreNotWhereTheyShouldBe) {
   StepLimits limits{.context = 128, .vocabulary = 10, .blocks = 8, .rows_max = 64, .state_slots = 6};
   Step good;
   good.id = StepId{3};
-  good.slices = {{SeqId{1}, 0, {1, 2, 3}, {BlockId{4}}, false, kNoState, {{3, BlockId{0}}}},
-                 {SeqId{2}, 40, {9}, {BlockId{1}, BlockId{2}}, false, BlockId{1}, {{41, BlockId{2}}}},
+  good.slices = {{SeqId{1}, 0, {1, 2, 3}, {BlockId{4}}, false, false, kNoState, {{3, BlockId{0}}}},
+                 {SeqId{2}, 40, {9}, {BlockId{1}, BlockId{2}}, false, false, BlockId{1}, {{41, BlockId{2}}}},
                  {SeqId{3},
                   30,
                   std::vector<int32_t>(10, 1),
                   {BlockId{5}, BlockId{6}},
+                  false,
                   false,
                   BlockId{3},
                   {{32, BlockId{4}}, {40, BlockId{5}}}}};

@@ -445,5 +445,54 @@ TEST(Accuracy, ExpertSumsDoNotDependOnOrder) {
   EXPECT_EQ(results.size(), 1u);
 }
 
+// One row of the delta rule from a given state: each result within what its own roundings and those of what
+// it is made of can add up to.
+TEST(Accuracy, DeltaRuleIsWithinItsRoundings) {
+  RandomStream random(31);
+  for (const int64_t keys : {5, 128}) {
+    const int64_t values = 40;
+    const std::vector<float> query = RandomFloats(random, keys), key = RandomFloats(random, keys);
+    const std::vector<float> value = RandomFloats(random, values);
+    const std::vector<float> state = RandomFloats(random, keys * values);
+    const float decay = 0.93f, beta = 0.4f;
+    std::vector<float> next(state.size()), out(value.size());
+    Reference().delta_rule({.query = ConstView(query, keys),
+                            .key = ConstView(key, keys),
+                            .value = ConstView(value, values),
+                            .decay = MatView<const float>(&decay, 1, 1),
+                            .beta = MatView<const float>(&beta, 1, 1),
+                            .state_in = state.data(),
+                            .state_out = next.data(),
+                            .out = View(out, values)});
+    const double chain = static_cast<double>(keys) * kU * 1.01;
+    for (int64_t j = 0; j < values; ++j) {
+      const auto at = [&](int64_t i) { return static_cast<size_t>(i * values + j); };
+      double memory = 0, memory_size = 0;
+      for (int64_t i = 0; i < keys; ++i) {
+        const double term = double{key[static_cast<size_t>(i)]} * decay * state[at(i)];
+        memory += term;
+        memory_size += std::fabs(term);
+      }
+      const double memory_error = (chain + kU) * memory_size;
+      const double difference = value[static_cast<size_t>(j)] - memory;
+      const double delta = difference * beta;
+      const double delta_error = beta * (memory_error * (1 + 2 * kU) + 2 * kU * std::fabs(difference)) * 1.01;
+      double sum = 0, sum_size = 0, sum_error = 0;
+      for (int64_t i = 0; i < keys; ++i) {
+        const double k = key[static_cast<size_t>(i)];
+        const double q = query[static_cast<size_t>(i)];
+        const double exact = decay * double{state[at(i)]} + k * delta;
+        const double error =
+            std::fabs(k) * delta_error + kU * std::fabs(decay * state[at(i)]) + kU * std::fabs(exact) * 1.01;
+        EXPECT_NEAR(next[at(i)], exact, error) << keys;
+        sum += q * exact;
+        sum_size += std::fabs(q * exact);
+        sum_error += std::fabs(q) * error;
+      }
+      EXPECT_NEAR(out[static_cast<size_t>(j)], sum, (sum_error + chain * sum_size) * 1.01) << keys;
+    }
+  }
+}
+
 }  // namespace
 }  // namespace shoal

@@ -139,5 +139,42 @@ TEST(AcrossCpus, RoutingAndSumsOfExpertsAreTheSameBits) {
   EXPECT_EQ(digest.value(), 0xbd05f2ecd656e128u);
 }
 
+TEST(AcrossCpus, RecurrentLayersAreTheSameBits) {
+  Digest digest;
+  for (const Values kind : {Values::kOrdinary, Values::kEdge}) {
+    RandomStream random(25);
+    const int64_t rows = 9, cols = 3 * 24;  // Queries, keys and values of one head.
+    const std::vector<float> x = RandomFloats(random, rows * cols, kind);
+    const std::vector<float> before = RandomFloats(random, 3 * cols, kind);
+    const std::vector<float> taps = RandomFloats(random, 4 * cols, kind);
+    std::vector<float> mixed(x.size()), gated(x.size()), out(static_cast<size_t>(rows * 24));
+    Reference().causal_conv({.x = ConstView(x, cols),
+                             .before = ConstView(before, cols),
+                             .weight = taps.data(),
+                             .out = View(mixed, cols),
+                             .cols = {0, cols}});
+    Reference().sigmoid_mul({.gate = ConstView(x, cols),
+                             .up = ConstView(mixed, cols),
+                             .out = View(gated, cols),
+                             .rows = {0, rows}});
+    digest.add(mixed);
+    digest.add(gated);
+    const std::vector<float> gates(static_cast<size_t>(rows), 0.75f);
+    std::vector<float> state = RandomFloats(random, 24 * 24, kind);
+    const MatView<const float> all = ConstView(gated, cols);
+    Reference().delta_rule({.query = all.cols_between(0, 24),
+                            .key = all.cols_between(24, 48),
+                            .value = all.cols_between(48, 72),
+                            .decay = ConstView(gates, 1),
+                            .beta = ConstView(gates, 1),
+                            .state_in = state.data(),
+                            .state_out = state.data(),
+                            .out = View(out, 24)});
+    digest.add(out);
+    digest.add(state);
+  }
+  EXPECT_EQ(digest.value(), 0u);
+}
+
 }  // namespace
 }  // namespace shoal

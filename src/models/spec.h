@@ -41,7 +41,7 @@ struct WeightSource {
   };
   std::optional<Spread> spread;
   bool written =
-      true;  ///< Whether a conversion may put the weight here: mlx-lm looks for it under this name.
+      true;          ///< Whether a conversion may put the weight here: mlx-lm looks for it under this name.
   float offset = 0;  ///< Added to what is stored here, of a vector: norms that are stored as w of 1 + w.
   bool mlx = false;  ///< Where folders of mlx-lm have it, where that is not what `stack` says.
 

@@ -109,7 +109,7 @@ class OneStage : public ::testing::Test {
                                  nullptr};
     const std::vector<BlockId> blocks = {BlockId{0}, BlockId{1}};
     const StateWrite write{static_cast<int32_t>(position + 8), to};
-    const StepSlice slice{0, 8, position, blocks, from, {&write, 1}};
+    const StepSlice slice{0, 8, position, blocks, false, from, {&write, 1}};
     std::vector<float> rows(static_cast<size_t>(8 * spec_.width), 1.0f);
     StageStep step{.slices = {&slice, 1}, .cache = cache_.get()};
     step.before_layer = [](LayerId) { return Cancelled("reached"); };

@@ -124,7 +124,15 @@ INSTANTIATE_TEST_SUITE_P(
         MixCase{"tight_pipeline",
                 {.blocks = 9, .context = 2048, .steps_in_flight = 3, .vocabulary = 101},
                 48,
-                48}),
+                48},
+        MixCase{"states",
+                {.blocks = 512, .context = 2048, .steps_in_flight = 3, .vocabulary = 101, .state_slots = 31},
+                64,
+                64},
+        MixCase{"states_and_tight_blocks",
+                {.blocks = 8, .context = 2048, .steps_in_flight = 2, .vocabulary = 101, .state_slots = 100},
+                64,
+                32}),
     [](const auto& test) { return std::string(test.param.name); });
 
 TEST(Scheduler, RefusesWhenTheQueueIsFull) {

@@ -167,6 +167,7 @@ void FakeEngine::execute_slice(const SeqSlice& slice, StepResult& result) {
     violation(
         fmt::format("sequence {}: the cache of positions [0, {}) does not hold its tokens", slice.id, end));
   }
+  execute_state(slice, cached);
   if (!slice.sample) return;
   if (end != static_cast<int64_t>(known.tokens.size())) {
     violation(fmt::format("sequence {}: sampled after {} of {} tokens", slice.id, end, known.tokens.size()));
@@ -174,6 +175,30 @@ void FakeEngine::execute_slice(const SeqSlice& slice, StepResult& result) {
   const int32_t next = model_(cached, known.prompt_tokens, known.sampling);
   known.tokens.push_back(next);
   result.sequences.push_back({.id = slice.id, .tokens = {next}});
+}
+
+// A state is what it has seen: all tokens before the slice where it is read, those of the slice, too, where
+// it is written.
+void FakeEngine::execute_state(const SeqSlice& slice, const std::vector<int32_t>& cached) {
+  if (options_.limits.state_slots == 0) {
+    if (!slice.state_to.empty()) violation(fmt::format("sequence {}: a state without slots", slice.id));
+    return;
+  }
+  const std::vector<int32_t> before(cached.begin(), cached.begin() + slice.position);
+  const auto held = states_.find(slice.state_from);
+  if (slice.position > 0 && (held == states_.end() || held->second != before)) {
+    violation(fmt::format("sequence {}: slot {} does not hold its state at {}", slice.id, slice.state_from,
+                          slice.position));
+  }
+  if (slice.state_to.empty() || slice.state_to.back().position != std::ssize(cached)) {
+    return violation(fmt::format("sequence {}: no slot for its state", slice.id));
+  }
+  for (const StateWrite& write : slice.state_to) {
+    if (write.slot.value < 0 || write.slot.value >= options_.limits.state_slots) {
+      violation(fmt::format("sequence {}: there is no slot {}", slice.id, write.slot));
+    }
+    states_[write.slot].assign(cached.begin(), cached.begin() + write.position);
+  }
 }
 
 void FakeEngine::lose(const absl::Status& status) {
@@ -203,6 +228,7 @@ void FakeEngine::recover(EngineLimits limits) {
     options_.limits = limits;
     next_step_ = 1;
     known_.clear();
+    states_.clear();
     cells_.clear();
     listener = listener_;
   }

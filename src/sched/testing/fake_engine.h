@@ -78,6 +78,7 @@ class FakeEngine : public Engine {
   void run();
   StepResult execute(const Step& step);
   void execute_slice(const SeqSlice& slice, StepResult& result);
+  void execute_state(const SeqSlice& slice, const std::vector<int32_t>& cached);
   void check_submitted(const Step& step);
   void violation(std::string text) { violations_.push_back(std::move(text)); }
 
@@ -96,7 +97,8 @@ class FakeEngine : public Engine {
     int32_t token = 0;       // Whose K and V it would hold,
     bool long_rope = false;  // turned by these frequencies.
   };
-  std::map<std::pair<int32_t, int64_t>, Cell> cells_;  // By (block, offset).
+  std::map<std::pair<int32_t, int64_t>, Cell> cells_;         // By (block, offset).
+  std::unordered_map<BlockId, std::vector<int32_t>> states_;  // By slot: the tokens that its state has seen.
   std::vector<std::string> violations_;
   int64_t steps_ = 0;
   int64_t rows_max_ = 0;
