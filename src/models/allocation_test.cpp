@@ -23,7 +23,8 @@ void ExpectQuietDecode(const Family& family, int threads, ActivationMode mode) {
   const ModelSpec spec = *SpecFor(checkpoint->config());
   const auto stage =
       *Stage::Load(*checkpoint, spec, {.layers = {0, 7}, .embed = true, .head = true}, pool, {});
-  const auto cache = *KvCache::Create({0, 7}, stage->kv_shapes(), DType::kF16, 2);
+  const auto cache =
+      *KvCache::Create({0, 7}, stage->kv_shapes(), DType::kF16, 2, KeepsState(spec) ? 2 : 0);
   std::vector<ExpertSet> sets;
   for (int32_t layer = 0; layer < 7; ++layer) {
     std::vector<ExpertId> ids;
@@ -46,7 +47,12 @@ void ExpectQuietDecode(const Family& family, int threads, ActivationMode mode) {
       growths_before = arena.growths();
     }
     arena.reset();
-    const StepSlice slice{.row_begin = 0, .rows = 1, .position = position, .blocks = blocks};
+    const StateWrite write{position + 1, BlockId{(position + 1) % 2}};
+    StepSlice slice{.row_begin = 0, .rows = 1, .position = position, .blocks = blocks};
+    if (KeepsState(spec)) {
+      slice.state_from = position == 0 ? kNoState : BlockId{position % 2};
+      slice.state_to = {&write, 1};
+    }
     const StageStep step{.slices = {&slice, 1}, .cache = cache.get(), .experts = &experts};
     ASSERT_TRUE(stage->embed(context, {&position, 1}, row).ok());
     ASSERT_TRUE(stage->forward(context, step, row).ok());
