@@ -305,12 +305,10 @@ absl::StatusOr<StepResult> RunStep(Engine& engine, Step step) {
 }
 
 /// Slots for the states of `count` sequences, where the model keeps any.
-std::vector<StateRing> RingsOf(const Engine& engine, size_t count) {
+std::vector<StateRing> RingsOf(const EngineLimits& limits, size_t count) {
   std::vector<StateRing> rings;
-  const int each = engine.limits().state_slots_each();
-  for (size_t i = 0; i < count; ++i) {
-    rings.push_back(RingFrom(engine.limits(), BlockId{static_cast<int32_t>(i) * each}));
-  }
+  for (int32_t i = 0; i < static_cast<int32_t>(count); ++i)
+    rings.push_back(RingFrom(limits, BlockId{i * limits.state_slots_each()}));
   return rings;
 }
 
@@ -321,7 +319,7 @@ absl::StatusOr<std::vector<std::vector<float>>> RunTogether(Engine& engine,
                                                             const std::vector<int64_t>& chunks) {
   std::vector<std::vector<float>> logits(prompts.size());
   std::vector<int64_t> at(prompts.size());
-  std::vector<StateRing> states = RingsOf(engine, prompts.size());
+  std::vector<StateRing> states = RingsOf(engine.limits(), prompts.size());
   const int64_t vocabulary = engine.limits().vocabulary;
   for (StepId id{1};; ++id.value) {
     Step step;
@@ -398,7 +396,7 @@ absl::StatusOr<std::vector<std::vector<float>>> RunInFlight(Engine& engine,
                                                             int64_t chunk) {
   std::vector<std::promise<absl::StatusOr<StepResult>>> done(1000);
   std::vector<size_t> owner;
-  std::vector<StateRing> states = RingsOf(engine, prompts.size());
+  std::vector<StateRing> states = RingsOf(engine.limits(), prompts.size());
   StepId id{1};
   for (int64_t at = 0;; at += chunk) {
     const size_t before = owner.size();
@@ -566,42 +564,23 @@ TEST(States, ASequenceThatBeginsFromAnothersSnapshotHasItsBits) {
   const auto model = OpenModel(TinyCheckpoint("qwen3_5_moe", AffineFormat{4, 64}));
   ASSERT_TRUE(model.ok()) << ToString(model.status());
   const std::vector<int32_t> prompt = Prompt(*model, 1);
-  const auto vocabulary = static_cast<size_t>(model->spec.vocabulary);
   for (const int placement : {0, 3, 8}) {
     Running running(*model, {placement, 0, 2, SupportedIsas().back(), TransportKind::kInproc});
-    const std::vector<BlockId> blocks = {BlockId{9}, BlockId{4}, BlockId{7}};
-    const auto run = [&](uint64_t step, SeqSlice slice) {
-      const auto result =
-          RunStep(running.engine(), {.id = StepId{step}, .slices = {slice}, .want_logits = true});
-      EXPECT_TRUE(result.ok()) << ToString(result.status());
-      return result.ok() ? result->logits : std::vector<float>();
+    const auto run = [&](uint64_t id, std::vector<BlockId> blocks, StateWrite from,
+                         std::vector<StateWrite> to) {
+      SeqSlice slice{
+          SeqId{id}, from.position, {prompt.begin() + from.position, prompt.end()}, std::move(blocks)};
+      slice.state_from = from.slot;
+      slice.state_to = std::move(to);
+      return RunStep(running.engine(), {.id = StepId{id}, .slices = {slice}, .want_logits = true})->logits;
     };
-    const std::vector<float> whole = run(1, {SeqId{1},
-                                             0,
-                                             prompt,
-                                             blocks,
-                                             false,
-                                             false,
-                                             kNoState,
-                                             {{32, BlockId{3}}, {64, BlockId{1}}, {70, BlockId{0}}}});
-    uint64_t step = 2;
-    for (const auto& [position, slot] : {std::pair(64, BlockId{1}), std::pair(32, BlockId{3})}) {
-      // Its own blocks from there on, so that what the first wrote stays.
-      std::vector<BlockId> shared = {blocks[0], BlockId{20}, BlockId{21}};
-      if (position == 64) shared[1] = blocks[1];
-      const std::vector<float> rest = run(step, {SeqId{step},
-                                                 position,
-                                                 {prompt.begin() + position, prompt.end()},
-                                                 shared,
-                                                 false,
-                                                 false,
-                                                 slot,
-                                                 {{70, BlockId{static_cast<int32_t>(3 + step)}}}});
-      ++step;
-      const auto from =
-          whole.begin() + static_cast<std::ptrdiff_t>(static_cast<size_t>(position) * vocabulary);
-      EXPECT_TRUE(SameBits(rest, {from, whole.end()})) << position << ", " << Placements()[placement].name;
-    }
+    const auto whole = run(1, {{9}, {4}, {7}}, {0, kNoState}, {{32, {3}}, {64, {1}}, {70, {0}}});
+    const auto behind = [&](int64_t position) {
+      return std::vector<float>(whole.begin() + position * model->spec.vocabulary, whole.end());
+    };
+    // Each with blocks of its own behind those that it shares, so that what the first wrote stays.
+    EXPECT_TRUE(SameBits(run(2, {{9}, {4}, {21}}, {64, {1}}, {{70, {5}}}), behind(64))) << placement;
+    EXPECT_TRUE(SameBits(run(3, {{9}, {20}, {22}}, {32, {3}}, {{70, {6}}}), behind(32))) << placement;
   }
 }
 

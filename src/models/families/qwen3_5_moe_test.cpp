@@ -77,8 +77,8 @@ TEST(Qwen35Moe, WhatIsNotBuiltIsRefusedByKeyAndValue) {
   refused("mamba_ssm_dtype", R"("bfloat16")", R"(expected "float32", found "bfloat16")");
   refused("linear_num_value_heads", "6", "expected a multiple of linear_num_key_heads = 4, found 6");
   refused("linear_conv_kernel_dim", "0", "linear_conv_kernel_dim");
-  refused("rope_parameters", R"({"rope_theta": 1e7, "partial_rotary_factor": 0.25, "rope_type": "longrope"})",
-          "longrope");
+  refused("rope_parameters", R"({"rope_theta": 1e7, "partial_rotary_factor": 0.25, "rope_type": "dynamic"})",
+          "found \"dynamic\"");
   refused("rope_parameters", R"({"rope_theta": 1e7})", "partial_rotary_factor");
   for (const char* key : {"linear_key_head_dim", "linear_value_head_dim", "linear_num_key_heads",
                           "linear_conv_kernel_dim", "shared_expert_intermediate_size", "num_experts"}) {
