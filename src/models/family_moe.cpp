@@ -121,7 +121,7 @@ MoeSpec MoeAt(const std::string& base, int64_t width, const ExpertParts& parts, 
   if (parts.shared_width > 0) {
     moe.shared = DenseAt(base + ".shared_experts", width, parts.shared_width, false);
   }
-  const std::string stacks = base + ".switch_mlp.";
+  const std::string stacks = base + names.stacks + ".";
   for (int64_t e = 0; e < parts.experts; ++e) {
     const std::string expert = fmt::format("{}.experts.{}.", base, e);
     const auto linear = [&](const char* name, const char* stack, int64_t rows, int64_t cols) {
@@ -133,6 +133,27 @@ MoeSpec MoeAt(const std::string& base, int64_t width, const ExpertParts& parts, 
                            .down = linear(names.down, "down_proj", width, parts.width)});
   }
   return moe;
+}
+
+void FuseExperts(const std::string& base, const ExpertParts& parts, MoeSpec& moe) {
+  for (int64_t e = 0; e < parts.experts; ++e) {
+    DenseSpec& expert = moe.experts[static_cast<size_t>(e)];
+    const auto fused = [&](LinearSpec& linear, const char* tensor) -> WeightSource& {
+      return linear.weight.sources[0] = {.base = base + ".experts",
+                                         .suffix = tensor,
+                                         .stack = parts.experts,
+                                         .index = e,
+                                         .written = false};
+    };
+    const auto half = [&](LinearSpec& linear, int64_t begin) {
+      WeightSource& hub = fused(linear, "gate_up_proj");
+      hub.rows = {begin, begin + parts.width};
+      hub.stored_rows = 2 * parts.width;
+    };
+    half(expert.gate, 0);
+    half(expert.up, parts.width);
+    fused(expert.down, "down_proj");
+  }
 }
 
 MakeFeedForward UsualMoe(const DecoderSizes& sizes, const ExpertParts& parts, std::vector<bool> sparse,

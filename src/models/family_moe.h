@@ -64,19 +64,24 @@ absl::StatusOr<std::vector<bool>> ReadLayersAfterDense(const ModelConfig& config
 /// for those of mlp_only_layers.
 absl::StatusOr<std::vector<bool>> ReadSparseLayers(const ModelConfig& config, int64_t layers);
 
-/// Names below `<base>.experts.<i>`; MLX's stacks are `<base>.switch_mlp.<gate_proj|up_proj|down_proj>` for
-/// every family.
+/// Names below `<base>.experts.<i>`; MLX's stacks are called gate_proj, up_proj and down_proj for every
+/// family.
 struct ExpertNames {
   const char* gate = "gate_proj";
   const char* up = "up_proj";
   const char* down = "down_proj";
-  const char* corrected = ".gate";  ///< e_score_correction_bias is below `<base><corrected>`.
+  const char* corrected = ".gate";     ///< e_score_correction_bias is below `<base><corrected>`.
+  const char* stacks = ".switch_mlp";  ///< MLX's stacks are below `<base><stacks>`.
 };
 
 /// The router `<base>.gate`, experts alone as on the hub or stacked as in MLX folders, and the shared expert
 /// `<base>.shared_experts`.
 MoeSpec MoeAt(const std::string& base, int64_t width, const ExpertParts& parts,
               const ExpertNames& names = {});
+
+/// Where the hub has the experts as two stacks, `<base>.experts.gate_up_proj` [E, 2F, D], gate first, and
+/// `<base>.experts.down_proj` [E, D, F], instead of alone.
+void FuseExperts(const std::string& base, const ExpertParts& parts, MoeSpec& moe);
 
 /// MoeAt `<base>.mlp` for layers that have experts, else a dense `<base>.mlp` of width `ffn`.
 MakeFeedForward UsualMoe(const DecoderSizes& sizes, const ExpertParts& parts, std::vector<bool> sparse,

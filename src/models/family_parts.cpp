@@ -116,11 +116,11 @@ absl::StatusOr<std::vector<std::optional<int64_t>>> ReadWindows(const ModelConfi
   return windows;
 }
 
-absl::StatusOr<int> ReadHeadDim(const ModelConfig& config) {
-  ASSIGN_OR_RETURN(const int64_t head_dim, config.required_int("head_dim", kHeadBounds));
+absl::StatusOr<int> ReadHeadDim(const ModelConfig& config, const char* key) {
+  ASSIGN_OR_RETURN(const int64_t head_dim, config.required_int(key, kHeadBounds));
   if (head_dim % 2 != 0) {
-    return InvalidArgument("{}: expected an even number (rope turns pairs), found {}",
-                           config.where("head_dim"), head_dim);
+    return InvalidArgument("{}: expected an even number (rope turns pairs), found {}", config.where(key),
+                           head_dim);
   }
   return static_cast<int>(head_dim);
 }

@@ -34,6 +34,9 @@ absl::StatusOr<DecoderSizes> ReadDecoderSizes(const ModelConfig& config,
 /// level. `dims` of a head turn. Unimplemented lists the scalings that are known.
 absl::StatusOr<RopeSpec> ReadRope(const ModelConfig& config, int dims);
 
+/// The same where rope_parameters holds one object for each layer type.
+absl::StatusOr<RopeSpec> ReadRopeOfType(const ModelConfig& config, const char* layer_type, int dims);
+
 /// What yarn multiplies scores by where the config has mscale_all_dim (DeepSeek); 1 elsewhere.
 absl::StatusOr<double> ReadYarnScoreFactor(const ModelConfig& config);
 
@@ -54,8 +57,8 @@ absl::Status RefuseWindows(const ModelConfig& config);
 /// by use_sliding_window and max_window_layers, else sliding_window for every layer.
 absl::StatusOr<std::vector<std::optional<int64_t>>> ReadWindows(const ModelConfig& config, int64_t layers);
 
-/// An even head dimension that `config` gives as head_dim.
-absl::StatusOr<int> ReadHeadDim(const ModelConfig& config);
+/// An even head dimension that `config` gives under `key`.
+absl::StatusOr<int> ReadHeadDim(const ModelConfig& config, const char* key = "head_dim");
 
 /// The same where the reference takes hidden_size / num_attention_heads for a config without head_dim.
 absl::StatusOr<int> ReadHeadDimOrShare(const ModelConfig& config, const DecoderSizes& sizes);

@@ -12,6 +12,8 @@
 namespace shoal {
 namespace {
 
+constexpr Bounds<double> kThetaBounds{1.0, 1e15};
+
 /// "default", "llama3", ...: new configs say rope_type, old ones type; neither means no scaling.
 absl::StatusOr<std::string> RopeType(const ModelConfig& rope) {
   for (const char* key : {"rope_type", "type"}) {
@@ -145,10 +147,21 @@ absl::Status ReadLongRope(const ModelConfig& config, const ModelConfig& rope, Ro
   return absl::OkStatus();
 }
 
+absl::Status ReadProportional(const ModelConfig& rope, RopeSpec& spec) {
+  RopeProportional proportional;
+  ASSIGN_OR_RETURN(const std::optional<double> share, rope.optional_number("partial_rotary_factor", {0, 1}));
+  ASSIGN_OR_RETURN(const std::optional<double> factor, rope.optional_number("factor", {1.0, 1e6}));
+  proportional.turning_pairs = static_cast<int>(share.value_or(1.0) * spec.dims / 2);
+  proportional.factor = factor.value_or(1.0);
+  spec.scaling = proportional;
+  return absl::OkStatus();
+}
+
 absl::Status ReadScaling(const ModelConfig& config, const ModelConfig& rope, RopeSpec& spec) {
   ASSIGN_OR_RETURN(const std::string type, RopeType(rope));
   if (type == "default") return absl::OkStatus();
   if (type == "yarn") return ReadYarn(config, rope, spec);
+  if (type == "proportional") return ReadProportional(rope, spec);
   if (type == "longrope" || type == "su") return ReadLongRope(config, rope, spec);  // "su": its first name.
   if (type == "llama3") {
     ASSIGN_OR_RETURN(spec.scaling, ReadLlama3(rope));
@@ -157,8 +170,9 @@ absl::Status ReadScaling(const ModelConfig& config, const ModelConfig& rope, Rop
     spec.scaling = RopeLinear{factor};
   } else {
     return Unimplemented(
-        "{}: expected \"default\", \"linear\", \"llama3\", \"longrope\" or \"yarn\", found \"{}\"; this rope "
-        "scaling is not built",
+        "{}: expected \"default\", \"linear\", \"llama3\", \"longrope\", \"proportional\" or \"yarn\", found "
+        "\"{}\"; "
+        "this rope scaling is not built",
         rope.where("rope_type"), type);
   }
   return absl::OkStatus();
@@ -170,7 +184,6 @@ absl::StatusOr<RopeSpec> ReadRope(const ModelConfig& config, int dims) {
   RopeSpec spec;
   spec.dims = dims;
   ASSIGN_OR_RETURN(const std::optional<ModelConfig> rope, RopeObject(config));
-  constexpr Bounds<double> kThetaBounds{1.0, 1e15};
   if (!rope) {
     ASSIGN_OR_RETURN(spec.theta, config.required_number("rope_theta", kThetaBounds));
     return spec;
@@ -183,6 +196,16 @@ absl::StatusOr<RopeSpec> ReadRope(const ModelConfig& config, int dims) {
   }
   ASSIGN_OR_RETURN(spec.theta, (inner ? *rope : config).required_number("rope_theta", kThetaBounds));
   RETURN_IF_ERROR(ReadScaling(config, *rope, spec));
+  return spec;
+}
+
+absl::StatusOr<RopeSpec> ReadRopeOfType(const ModelConfig& config, const char* layer_type, int dims) {
+  ASSIGN_OR_RETURN(const ModelConfig all, config.required_object("rope_parameters"));
+  ASSIGN_OR_RETURN(const ModelConfig rope, all.required_object(layer_type));
+  RopeSpec spec;
+  spec.dims = dims;
+  ASSIGN_OR_RETURN(spec.theta, rope.required_number("rope_theta", kThetaBounds));
+  RETURN_IF_ERROR(ReadScaling(config, rope, spec));
   return spec;
 }
 

@@ -25,7 +25,9 @@ class Walk {
     linear(role, dense.down, expert);
   }
   void operator()(const GqaSpec& gqa) const {
-    for (const LinearSpec* part : {&gqa.q, &gqa.k, &gqa.v, &gqa.o}) linear("attention", *part);
+    for (const LinearSpec* part : {&gqa.q, &gqa.k}) linear("attention", *part);
+    if (!gqa.values_from_keys) linear("attention", gqa.v);
+    linear("attention", gqa.o);
     if (gqa.q_norm) weight("norm", gqa.q_norm->weight);
     if (gqa.k_norm) weight("norm", gqa.k_norm->weight);
     if (gqa.sinks) weight("attention", *gqa.sinks);
@@ -49,10 +51,17 @@ class Walk {
   }
   void operator()(const DenseSpec& spec) const { dense("mlp", spec); }
   void operator()(const MoeSpec& moe) const {
+    if (moe.router.norm) weight("norm", moe.router.norm->weight);
     linear("router", moe.router.linear);
+    if (moe.router.expert_scales) weight("scale", *moe.router.expert_scales);
     if (moe.router.correction) weight("router", *moe.router.correction);
     if (moe.shared) dense("mlp", *moe.shared);
     if (moe.shared_gate) weight("router", *moe.shared_gate);
+    if (moe.branch) {
+      for (const NormSpec* norm : {&moe.branch->norm, &moe.branch->out_norm, &moe.branch->shared_out_norm}) {
+        weight("norm", norm->weight);
+      }
+    }
     for (size_t e = 0; e < moe.experts.size(); ++e) dense("expert", moe.experts[e], static_cast<int64_t>(e));
   }
 
@@ -75,10 +84,16 @@ void ForEachWeight(const ModelSpec& spec, const std::function<void(const WeightU
     walk.weight("norm", layer.feed_forward_norm.weight);
     std::visit(walk, layer.feed_forward);
     if (layer.feed_forward_out_norm) walk.weight("norm", layer.feed_forward_out_norm->weight);
+    if (layer.output_scale) walk.weight("scale", *layer.output_scale);
   }
   const Walk end(visit, -1, true);
   end.weight("norm", spec.final_norm.weight);
   end.linear("head", spec.head);
+}
+
+void EditWeights(ModelSpec& spec, const std::function<void(WeightRef&)>& edit) {
+  // The refs are parts of `spec`, which is ours to change; only the walk sees them as constant.
+  ForEachWeight(spec, [&](const WeightUse& use) { edit(const_cast<WeightRef&>(use.ref)); });
 }
 
 int64_t ShortRopePositions(const ModelSpec& spec) {

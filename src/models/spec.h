@@ -72,6 +72,7 @@ struct LinearSpec {
 struct NormSpec {
   WeightRef weight;
   float eps = 0;
+  float factor = 1;  ///< On the weight.
 };
 
 /// Frequencies used as they are.
@@ -102,6 +103,13 @@ struct RopeYarn {
   bool truncate = true;
 };
 
+/// Of all dims / 2 pairs only the first `turning_pairs` turn, by frequencies divided by `factor`. Source:
+/// transformers `_compute_proportional_rope_parameters`.
+struct RopeProportional {
+  int turning_pairs = 0;
+  double factor = 1;
+};
+
 /// Two sets of frequencies, theta^(-2i / dims) / factor[i]: the short factors in sequences of up to
 /// `original_positions`, the long ones in longer sequences, there from the first position on. Source: Ding et
 /// al. 2024, arXiv:2402.13753; transformers `_compute_longrope_parameters`, `dynamic_rope_update`.
@@ -115,7 +123,7 @@ struct RopeSpec {
   double theta = 0;
   int dims = 0;  ///< Dimensions of a head that turn, the leading ones where not all do.
   RopePairing pairing = RopePairing::kHalfSplit;
-  std::variant<RopeUnscaled, RopeLlama3, RopeLinear, RopeYarn, RopeLong> scaling;
+  std::variant<RopeUnscaled, RopeLlama3, RopeLinear, RopeYarn, RopeProportional, RopeLong> scaling;
   double magnitude = 1;  ///< What cosines and sines are multiplied by ("attention factor").
 };
 
@@ -128,6 +136,9 @@ struct GqaSpec {
   LinearSpec q, k, v, o;
   /// Before rope: over each head where the weight has head_dim values, else over all heads together.
   std::optional<NormSpec> q_norm, k_norm;
+  std::optional<float> v_norm_eps;  ///< Values are normed over each head, without a weight.
+  /// There is no v: values are what k gives, before its norm and rope.
+  bool values_from_keys = false;
   RopeSpec rope;
   std::optional<int64_t> window;   ///< Positions that a row sees, its own included; absent: all before it.
   std::optional<double> scale;     ///< Of scores, instead of 1 / sqrt(head_dim).
@@ -202,12 +213,15 @@ struct DenseSpec {
 /// The router: scores of all experts, the top_k largest after correction, ties to the lowest id (kernels.h,
 /// RouteArgs).
 struct RouterSpec {
+  /// Of what the layer adds to, read by `linear` instead of the experts' input.
+  std::optional<NormSpec> norm;
   LinearSpec linear;  ///< [E, D]
   RouteScores scores = RouteScores::kSoftmax;
   std::optional<WeightRef> correction;  ///< [E]: added to scores for the choice alone.
   RouteGroups groups;
   RouteWeights weighting = RouteWeights::kAsIs;
-  float factor = 1;  ///< On the weights of the chosen.
+  float factor = 1;                        ///< On the weights of the chosen,
+  std::optional<WeightRef> expert_scales;  ///< and one [E] for each expert.
   bool kept_float =
       false;  ///< mlx-lm reads `linear` as floats only, so that a conversion leaves it what it is.
 };
@@ -219,6 +233,13 @@ struct MoeSpec {
   /// An expert that every row goes to, beside the routed ones. It runs where the layer is.
   std::optional<DenseSpec> shared;
   std::optional<WeightRef> shared_gate;  ///< [1, D]: the shared output times sigmoid(gate x).
+  /// Routed experts as a branch beside the shared one: they read this norm of what the layer adds to (the
+  /// shared expert reads the layer's feed_forward_norm of it), and there are norms of their sum and of the
+  /// shared expert's output before the two are added. All or none.
+  struct Branch {
+    NormSpec norm, out_norm, shared_out_norm;
+  };
+  std::optional<Branch> branch;
 };
 
 /// Which kind of cache a layer's mixer keeps. Layers of one group share their block tables.
@@ -239,7 +260,8 @@ struct LayerSpec {
   std::optional<NormSpec> mixer_out_norm;
   NormSpec feed_forward_norm;
   FeedForwardSpec feed_forward;
-  std::optional<NormSpec> feed_forward_out_norm;  ///< Of a dense feed-forward only.
+  std::optional<NormSpec> feed_forward_out_norm;
+  std::optional<WeightRef> output_scale;  ///< [1]: on what leaves the layer.
 };
 
 struct ModelSpec {
@@ -255,6 +277,7 @@ struct ModelSpec {
   LinearSpec head;         ///< [V, D]; the embedding's ref where tied.
   /// Tensors of checkpoints that are known and not used: how their names begin, and what they are.
   std::vector<std::pair<std::string, std::string>> left_out;
+  float logit_cap = 0;     ///< c > 0: logits are c tanh(logits / c).
 
   int64_t layer_count() const { return static_cast<int64_t>(layers.size()); }
 };
@@ -263,7 +286,7 @@ struct ModelSpec {
 struct WeightUse {
   int64_t layer = -1;     ///< -1: embedding, final norm, head.
   int64_t expert = -1;    ///< -1: not a routed expert's.
-  std::string_view role;  ///< "embedding", "head", "norm", "attention", "router", "mlp", "expert",
+  std::string_view role;  ///< "embedding", "head", "norm", "scale", "attention", "router", "mlp", "expert",
                           ///< "convolution", "decay"
   bool is_head = false;   ///< Belongs to the last stage (final norm and head).
   const WeightRef& ref;
@@ -272,6 +295,9 @@ struct WeightUse {
 /// Calls `visit` for every weight, first embedding, then the layers in order, final norm, head (also where
 /// tied).
 void ForEachWeight(const ModelSpec& spec, const std::function<void(const WeightUse&)>& visit);
+
+/// Calls `edit` for every weight, in that order: where the same model lies under other names.
+void EditWeights(ModelSpec& spec, const std::function<void(WeightRef&)>& edit);
 
 /// Up to how many positions a sequence turns by short frequencies where layers have RopeLong; a longer one is
 /// another sequence to the cache, from its first position on. INT64_MAX: no layer has.

@@ -17,6 +17,7 @@
 #include "models/blocks/moe.h"
 #include "models/blocks/norm_rope.h"
 #include "models/step_profile.h"
+#include "numeric/transcendental.h"
 
 namespace shoal {
 namespace {
@@ -33,6 +34,7 @@ struct Layer {
   Norm feed_forward_norm;
   std::variant<Mlp, Moe> feed_forward;
   std::optional<Norm> feed_forward_out_norm;
+  float output_scale = 1;
 
   int64_t bytes() const {
     const auto bytes_of = [](const auto& block) { return block.bytes(); };
@@ -122,6 +124,13 @@ bool AllFinite(MatView<const float> x, Range rows) {
   return true;
 }
 
+void Multiply(MatView<float> x, float scale, Range rows) {
+  for (int64_t r = rows.begin; r < rows.end; ++r) {
+    float* row = x.row(r);
+    for (int64_t c = 0; c < x.cols; ++c) row[c] *= scale;
+  }
+}
+
 class CpuStage final : public Stage {
  public:
   explicit CpuStage(const StageOptions& options) : options_(options) {}
@@ -157,12 +166,15 @@ class CpuStage final : public Stage {
                    MatView<float> x);
   absl::Status run_layer(const ComputeContext& context, const StageStep& step, LayerId id,
                          const Shared& shared, MatView<float> x);
+  /// c tanh(logits / c) for c = logit_cap_.
+  void cap(const ComputeContext& context, MatView<float> logits) const;
   const Linear& head_linear() const { return head_is_embedding_ ? embedding_ : head_; }
 
   StageOptions options_;
   int64_t width_ = 0;
   int64_t vocabulary_ = 0;
   float embedding_scale_ = 1;
+  float logit_cap_ = 0;
   Linear embedding_;  // As a linear without bias, since a tied head multiplies by it.
   Norm final_norm_;
   Linear head_;
@@ -177,6 +189,7 @@ absl::Status CpuStage::load(const WeightReader& reader, const ModelSpec& spec, T
   width_ = spec.width;
   vocabulary_ = spec.vocabulary;
   embedding_scale_ = spec.embedding_scale;
+  logit_cap_ = spec.logit_cap;
   Progress progress(report, reader, spec, options_);
   for (int64_t i = options_.layers.begin; i < options_.layers.end; ++i) {
     RETURN_IF_ERROR(load_layer(reader, spec.layers[static_cast<size_t>(i)], pool));
@@ -200,7 +213,6 @@ absl::Status CpuStage::load_layer(const WeightReader& reader, const LayerSpec& s
   }
   ASSIGN_OR_RETURN(layer.feed_forward_norm, Norm::Load(reader, spec.feed_forward_norm));
   if (spec.feed_forward_out_norm) {
-    SHOAL_CHECK(MoeOf(spec) == nullptr);
     ASSIGN_OR_RETURN(layer.feed_forward_out_norm, Norm::Load(reader, *spec.feed_forward_out_norm));
   }
   RETURN_IF_ERROR(std::visit(
@@ -209,6 +221,10 @@ absl::Status CpuStage::load_layer(const WeightReader& reader, const LayerSpec& s
         return absl::OkStatus();
       },
       spec.feed_forward));
+  if (spec.output_scale) {
+    ASSIGN_OR_RETURN(const std::vector<float> scale, reader.read_vector(*spec.output_scale));
+    layer.output_scale = scale[0];
+  }
   layers_.push_back(std::move(layer));
   return absl::OkStatus();
 }
@@ -265,9 +281,8 @@ absl::Status CpuStage::embed(const ComputeContext& context, std::span<const int3
     for (int64_t t = rows.begin; t < rows.end; ++t) {
       float* row = x.row(t);
       embedding_.weight().unpack_row(tokens[static_cast<size_t>(t)], row);
-      if (embedding_scale_ == 1) continue;
-      for (int64_t c = 0; c < x.cols; ++c) row[c] *= embedding_scale_;
     }
+    if (embedding_scale_ != 1) Multiply(x, embedding_scale_, rows);
   });
   return absl::OkStatus();
 }
@@ -414,11 +429,16 @@ absl::Status CpuStage::run_layer(const ComputeContext& context, const StageStep&
     kernels.add_rows({.x = shared.out, .y = x, .rows = rows});
     layer.feed_forward_norm.apply(kernels, x, shared.normed, rows);
   }));
+  const bool adds_itself = moe != nullptr && !layer.feed_forward_out_norm;
   if (moe != nullptr) {
     SHOAL_CHECK(step.experts != nullptr);
-    RETURN_IF_ERROR(moe->forward(context, id, input, *step.experts, step.on_routing, x));
+    const MatView<float> y = adds_itself ? x : shared.out;
+    if (!adds_itself) std::fill_n(y.data, y.rows * y.cols, 0.0f);
+    RETURN_IF_ERROR(moe->forward(context, id, input, x, *step.experts, step.on_routing, y));
   } else {
     RETURN_IF_ERROR(mlp->forward(context, input, shared.out));
+  }
+  if (!adds_itself) {
     context.for_rows(x.rows, x.cols, [&](Range rows) {
       if (layer.feed_forward_out_norm) {
         layer.feed_forward_out_norm->apply(kernels, shared.out, shared.out, rows);
@@ -428,6 +448,7 @@ absl::Status CpuStage::run_layer(const ComputeContext& context, const StageStep&
   }
   std::atomic<bool> finite = true;
   context.for_rows(x.rows, x.cols, [&](Range rows) {
+    if (layer.output_scale != 1) Multiply(x, layer.output_scale, rows);
     if (!AllFinite(x, rows)) finite.store(false, std::memory_order_relaxed);
   });
   return finite ? absl::OkStatus() : OutOfRange("an activation is not finite (NaN or infinity)");
@@ -441,8 +462,22 @@ absl::Status CpuStage::head(const ComputeContext& context, MatView<const float> 
   context.for_rows(x.rows, x.cols, [&](Range rows) { final_norm_.apply(*context.kernels, x, normed, rows); });
   LinearInput input(normed);
   const LinearTask tasks[] = {{&head_linear(), logits, input.all_rows()}};
-  const absl::Status status = RunLinears(context, input, tasks);
-  return Annotate(status, "output head");
+  RETURN_IF_ERROR(Annotate(RunLinears(context, input, tasks), "output head"));
+  if (logit_cap_ > 0) cap(context, logits);
+  return absl::OkStatus();
+}
+
+/// By columns, as decoding has a row or a few and a vocabulary of 262,144.
+void CpuStage::cap(const ComputeContext& context, MatView<float> logits) const {
+  constexpr int64_t kCostOfTanh = 64;  // In values that a plain pass would handle.
+  context.for_parts(logits.cols, logits.rows * logits.cols * kCostOfTanh, [&](Range part) {
+    for (int64_t r = 0; r < logits.rows; ++r) {
+      for (int64_t c = part.begin; c < part.end; ++c) {
+        logits.at(r, c) =
+            logit_cap_ * static_cast<float>(Tanh(static_cast<double>(logits.at(r, c) / logit_cap_)));
+      }
+    }
+  });
 }
 
 }  // namespace

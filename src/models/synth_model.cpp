@@ -54,7 +54,7 @@ class Lister {
       if (stacked_ && source.mlx) return source;
     }
     for (const WeightSource& source : ref.sources) {
-      if (stacked_ && source.stack > 0) return source;
+      if (stacked_ && source.stack > 0 && source.suffix == "weight") return source;
     }
     return ref.sources.front();
   }
@@ -81,8 +81,9 @@ class Lister {
     if (use.ref.shape.size() == 1) {
       tensor.kind = SynthTensor::Kind::kVector;
       if (source.spread) tensor.shape = source.spread->stored_shape;
-      tensor.mean = use.role == "norm" ? 1.0 - source.offset : 0.0;
-      tensor.deviation = use.role == "norm" ? 0.1 : 0.2;
+      const bool scales = use.role == "norm" || use.role == "scale";
+      tensor.mean = scales ? 1.0 - source.offset : 0.0;
+      tensor.deviation = scales ? 0.1 : 0.2;
       if (use.role == "convolution") tensor.deviation = 0.5;
       if (use.role == "decay" && source.suffix == "A_log") {
         tensor.mean = -2.0;  // States that remember a few dozen tokens, some more, some less.

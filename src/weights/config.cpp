@@ -106,6 +106,15 @@ std::vector<std::string> ModelConfig::keys() const {
   return result;
 }
 
+ModelConfig ModelConfig::with_defaults(std::string_view defaults) const {
+  auto merged = std::make_shared<Json>(Json::parse(defaults));
+  for (const auto& item : node_->value->items()) {
+    if (!item.value().is_null()) (*merged)[item.key()] = item.value();
+  }
+  const Json* value = merged.get();
+  return ModelConfig(std::make_shared<Node>(Node{std::move(merged), value}), file_, path_);
+}
+
 std::string ModelConfig::where(std::string_view key) const {
   return fmt::format("{}: '{}{}'", file_, path_, Printable(key, 200));
 }

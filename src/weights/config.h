@@ -59,6 +59,9 @@ class ModelConfig {
                                                   Bounds<double> bounds = kAnyNumber) const;
   absl::StatusOr<std::vector<std::string>> string_list(std::string_view key) const;
 
+  /// The same object where keys that are absent or null have the values of `defaults`, a JSON object of ours.
+  ModelConfig with_defaults(std::string_view defaults) const;
+
   /// Where a key stands, for messages: "config.json: 'rope_scaling.factor'".
   std::string where(std::string_view key) const;
   /// The value under `key` as short printable JSON, "nothing" where absent: for messages.

@@ -51,10 +51,13 @@ absl::StatusOr<Attention> Attention::Load(const WeightReader& reader, const GqaS
   attention.pairing_ = spec.rope.pairing;
   attention.rotary_ = spec.rope.dims;
   attention.window_ = spec.window.value_or(std::numeric_limits<int64_t>::max());
-  ASSIGN_OR_RETURN(std::vector<Linear> qkv, Linear::LoadTogether(reader, {&spec.q, &spec.k, &spec.v}, pool));
+  attention.values_from_keys_ = spec.values_from_keys;
+  ASSIGN_OR_RETURN(std::vector<Linear> qkv,
+                   spec.values_from_keys ? Linear::LoadTogether(reader, {&spec.q, &spec.k}, pool)
+                                         : Linear::LoadTogether(reader, {&spec.q, &spec.k, &spec.v}, pool));
   attention.q_ = std::move(qkv[0]);
   attention.k_ = std::move(qkv[1]);
-  attention.v_ = std::move(qkv[2]);
+  if (!spec.values_from_keys) attention.v_ = std::move(qkv[2]);
   ASSIGN_OR_RETURN(attention.o_, Linear::Load(reader, spec.o, pool));
   if (spec.q_norm) {
     ASSIGN_OR_RETURN(attention.q_norm_, Norm::Load(reader, *spec.q_norm));
@@ -62,6 +65,7 @@ absl::StatusOr<Attention> Attention::Load(const WeightReader& reader, const GqaS
   if (spec.k_norm) {
     ASSIGN_OR_RETURN(attention.k_norm_, Norm::Load(reader, *spec.k_norm));
   }
+  if (spec.v_norm_eps) attention.v_norm_ = Norm::Weightless(spec.head_dim, *spec.v_norm_eps);
   if (spec.sinks) {
     ASSIGN_OR_RETURN(attention.heads_.sinks, reader.read_vector(*spec.sinks));
   }
@@ -70,7 +74,8 @@ absl::StatusOr<Attention> Attention::Load(const WeightReader& reader, const GqaS
 
 int64_t Attention::bytes() const {
   return q_.bytes() + k_.bytes() + v_.bytes() + o_.bytes() + (q_norm_ ? q_norm_->bytes() : 0) +
-         (k_norm_ ? k_norm_->bytes() : 0) + static_cast<int64_t>(heads_.sinks.size() * sizeof(float));
+         (k_norm_ ? k_norm_->bytes() : 0) + (v_norm_ ? v_norm_->bytes() : 0) +
+         static_cast<int64_t>(heads_.sinks.size() * sizeof(float));
 }
 
 absl::Status Attention::forward(const ComputeContext& context, LinearInput& input, const RowPlaces& places,
@@ -83,11 +88,11 @@ absl::Status Attention::forward(const ComputeContext& context, LinearInput& inpu
   const MatView<float> asked =
       arena.allocate_rows<float>(tokens, q_.rows());  // Gates beside queries, perhaps.
   HeadRows rows{output_gate_ ? arena.allocate_rows<float>(tokens, q_cols) : asked,
-                arena.allocate_rows<float>(tokens, k_.rows()), arena.allocate_rows<float>(tokens, v_.rows())};
+                arena.allocate_rows<float>(tokens, k_.rows()), arena.allocate_rows<float>(tokens, k_.rows())};
   PartTimer timer(context, StepPart::kQkv);
   const LinearTask projections[] = {
       {&q_, asked, input.all_rows()}, {&k_, rows.k, input.all_rows()}, {&v_, rows.v, input.all_rows()}};
-  RETURN_IF_ERROR(RunLinears(context, input, projections));
+  RETURN_IF_ERROR(RunLinears(context, input, std::span(projections).first(values_from_keys_ ? 2 : 3)));
 
   timer.next(StepPart::kRopeAppend);
   const MatView<float> gated =
@@ -136,12 +141,14 @@ absl::Status Attention::forward(const ComputeContext& context, LinearInput& inpu
 void Attention::norm_and_turn(const ComputeContext& context, const HeadRows& rows, const RopeRows& rope,
                               Range part) const {
   const Kernels& kernels = *context.kernels;
+  const auto apply = [&](MatView<float> x, const std::optional<Norm>& norm) {
+    if (!norm) return;
+    const auto spans = static_cast<int>(x.cols / norm->size());  // Heads, or one over all of them.
+    const MatView<float> spanned = AsHeads(x, spans);
+    norm->apply(kernels, spanned, spanned, {part.begin * spans, part.end * spans});
+  };
   const auto turn = [&](MatView<float> x, int heads, const std::optional<Norm>& norm) {
-    if (norm) {
-      const auto spans = static_cast<int>(x.cols / norm->size());  // Heads, or one over all of them.
-      const MatView<float> spanned = AsHeads(x, spans);
-      norm->apply(kernels, spanned, spanned, {part.begin * spans, part.end * spans});
-    }
+    apply(x, norm);
     kernels.rope({.x = x,
                   .heads = heads,
                   .head_dim = head_dim_,
@@ -151,6 +158,10 @@ void Attention::norm_and_turn(const ComputeContext& context, const HeadRows& row
                   .pairing = pairing_,
                   .rows = part});
   };
+  for (int64_t t = part.begin; values_from_keys_ && t < part.end; ++t) {
+    std::copy_n(rows.k.row(t), rows.k.cols, rows.v.row(t));
+  }
+  apply(rows.v, v_norm_);
   turn(rows.q, heads_.heads, q_norm_);
   turn(rows.k, heads_.kv_heads, k_norm_);
 }

@@ -60,7 +60,8 @@ class Attention {
   RopePairing pairing_ = RopePairing::kHalfSplit;
   int64_t window_ = 0;  // Positions that a row sees; INT64_MAX: all.
   Linear q_, k_, v_, o_;
-  std::optional<Norm> q_norm_, k_norm_;
+  std::optional<Norm> q_norm_, k_norm_, v_norm_;
+  bool values_from_keys_ = false;  // Without v_.
 };
 
 }  // namespace shoal

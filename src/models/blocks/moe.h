@@ -11,6 +11,7 @@
 #include "base/ids.h"
 #include "models/blocks/linear.h"
 #include "models/blocks/mlp.h"
+#include "models/blocks/norm_rope.h"
 #include "models/expert_exchange.h"
 #include "models/spec.h"
 
@@ -21,32 +22,41 @@ class Moe {
   Moe() = default;
   static absl::StatusOr<Moe> Load(const WeightReader& reader, const MoeSpec& spec, ThreadPool& pool);
 
-  /// Of the router and the shared expert: routed experts count elsewhere.
-  int64_t bytes() const {
-    return router_.bytes() + static_cast<int64_t>(correction_.size() * sizeof(float)) +
-           (shared_ ? shared_->bytes() : 0) + (shared_gate_ ? shared_gate_->bytes() : 0);
+  /// Of the router, the shared expert and the branch's norms: routed experts count elsewhere.
+  int64_t bytes() const;
+
+  /// Columns per scale of the codes that it asks of its input; 0: none.
+  int input_group(ActivationMode mode) const {
+    return branch_ ? shared_->input_group(mode) : expert_group(mode);
   }
 
-  /// Columns per scale of the codes that the experts take; 0: they take f32.
-  int input_group(ActivationMode mode) const { return mode == ActivationMode::kInt8 ? group_ : 0; }
-
-  /// y += shared(x), and then += the sum over the chosen experts of weight * expert(x). input, y: [T, D];
-  /// must not alias.
+  /// y += shared(x), and then += the sum over the chosen experts of weight * expert(x). As a branch
+  /// (MoeSpec::Branch) the experts take a norm of `residual`, what the layer adds to, and there are norms of
+  /// what is added. input, residual, y: [T, D]; y may be residual where there is no branch.
   /// on_routing: told the choice; may be empty. OutOfRange for non-finite router logits; else what `experts`
   /// returns.
   absl::Status forward(const ComputeContext& context, LayerId layer, LinearInput& input,
-                       ExpertExchange& experts,
+                       MatView<const float> residual, ExpertExchange& experts,
                        const std::function<void(LayerId, const Routing&)>& on_routing,
                        MatView<float> y) const;
 
  private:
+  struct Branch {
+    Norm norm, out_norm, shared_out_norm;
+  };
+  int expert_group(ActivationMode mode) const { return mode == ActivationMode::kInt8 ? group_ : 0; }
+  absl::StatusOr<Routing> choose(const ComputeContext& context, MatView<const float> x,
+                                 MatView<const float> residual) const;
   absl::Status add_shared(const ComputeContext& context, LinearInput& input, MatView<float> y) const;
 
   int top_k_ = 0;
   RouteArgs route_;  // Scores, groups, weighting and factor; the rest is of each call.
   int group_ = 0;    // Of the experts' int8 rows; 0 where they take f32.
+  std::optional<Norm> router_norm_;
   Linear router_;
-  std::vector<float> correction_;  // [E] or empty.
+  std::vector<float> correction_;     // [E] or empty.
+  std::vector<float> expert_scales_;  // [E] or empty.
+  std::optional<Branch> branch_;
   std::optional<Mlp> shared_;
   std::optional<Linear> shared_gate_;
 };

@@ -76,8 +76,8 @@ TEST(Moe, TheSharedExpertIsAddedTimesTheSigmoidOfItsGate) {
   std::vector<float> y(x.size(), 0.5f);
   LinearInput input(MatView<const float>(x.data(), kRows, spec.width));
   NoExperts nobody;
-  const absl::Status status =
-      moe->forward(context, LayerId{1}, input, nobody, {}, MatView<float>(y.data(), kRows, spec.width));
+  const absl::Status status = moe->forward(context, LayerId{1}, input, input.x(), nobody, {},
+                                           MatView<float>(y.data(), kRows, spec.width));
   ASSERT_TRUE(status.ok()) << status;
   EXPECT_EQ(nobody.combined, 1);
   for (int64_t t = 0; t < kRows; ++t) {

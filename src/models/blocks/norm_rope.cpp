@@ -19,6 +19,13 @@ void Scale(const RopeLinear& linear, const RopeSpec&, std::vector<float>& invers
   for (float& frequency : inverse_frequencies) frequency = frequency / static_cast<float>(linear.factor);
 }
 
+void Scale(const RopeProportional& proportional, const RopeSpec&, std::vector<float>& inverse_frequencies) {
+  for (size_t i = 0; i < inverse_frequencies.size(); ++i) {
+    const bool turns = i < static_cast<size_t>(proportional.turning_pairs);
+    inverse_frequencies[i] = turns ? inverse_frequencies[i] / static_cast<float>(proportional.factor) : 0.0f;
+  }
+}
+
 /// As transformers' `_compute_llama3_parameters`, in f32 as there: wavelengths beyond the original context
 /// are stretched by `factor`, short ones stay, those between are blended.
 void Scale(const RopeLlama3& llama3, const RopeSpec&, std::vector<float>& inverse_frequencies) {
@@ -73,7 +80,15 @@ void Scale(const RopeYarn& yarn, const RopeSpec& rope, std::vector<float>& inver
 absl::StatusOr<Norm> Norm::Load(const WeightReader& reader, const NormSpec& spec) {
   Norm norm;
   ASSIGN_OR_RETURN(norm.weight_, reader.read_vector(spec.weight));
+  for (float& weight : norm.weight_) weight *= spec.factor;
   norm.eps_ = spec.eps;
+  return norm;
+}
+
+Norm Norm::Weightless(int64_t size, float eps) {
+  Norm norm;
+  norm.weight_.assign(static_cast<size_t>(size), 1.0f);
+  norm.eps_ = eps;
   return norm;
 }
 

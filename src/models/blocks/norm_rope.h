@@ -18,6 +18,8 @@ class Norm {
  public:
   Norm() = default;
   static absl::StatusOr<Norm> Load(const WeightReader& reader, const NormSpec& spec);
+  /// Without a weight: all are 1.
+  static Norm Weightless(int64_t size, float eps);
 
   int64_t size() const { return static_cast<int64_t>(weight_.size()); }
   int64_t bytes() const { return static_cast<int64_t>(weight_.size() * sizeof(float)); }

@@ -25,6 +25,18 @@ TEST(Gemma3Text, LocalLayersHaveAWindowAndARopeOfTheirOwn) {
   EXPECT_TRUE(std::holds_alternative<RopeLinear>(global.rope.scaling));
 }
 
+TEST(Gemma3Text, NewerConfigsHaveARopeForEachTypeOfLayer) {
+  const ModelSpec spec =
+      SpecWith("gemma3_text",
+               {{"rope_theta", ""},
+                {"rope_scaling", ""},
+                {"rope_local_base_freq", ""},
+                {"rope_parameters", R"({"sliding_attention": {"rope_type": "default", "rope_theta": 20000},
+                               "full_attention": {"rope_type": "linear", "factor": 4, "rope_theta": 5000000}})"}});
+  EXPECT_EQ(std::get<GqaSpec>(spec.layers[0].mixer).rope.theta, 20000.0);
+  EXPECT_EQ(std::get<RopeLinear>(std::get<GqaSpec>(spec.layers[2].mixer).rope.scaling).factor, 4.0);
+}
+
 TEST(Gemma3Text, ScalesEmbeddingsAsTheirPrecisionGivesIt) {
   EXPECT_EQ(SpecWith("gemma3_text", "hidden_size", "1152").embedding_scale, 34.0f);  // Of 33.94 in bf16.
 }
@@ -32,7 +44,7 @@ TEST(Gemma3Text, ScalesEmbeddingsAsTheirPrecisionGivesIt) {
 TEST(Gemma3Text, RefusesWhatIsNotBuiltByName) {
   ExpectConfigRefused("gemma3_text", "hidden_activation", R"("silu")",
                       R"(expected "gelu_pytorch_tanh", found "silu")");
-  ExpectConfigRefused("gemma3_text", "final_logit_softcapping", "30.0", "final_logit_softcapping");
+  ExpectConfigRefused("gemma3_text", "attn_logit_softcapping", "50.0", "attn_logit_softcapping");
 }
 
 }  // namespace

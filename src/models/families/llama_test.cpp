@@ -50,8 +50,9 @@ TEST(Llama, ReadsRopeFromEitherPlace) {
 }
 
 TEST(Llama, RefusesRopeScalingsThatAreNotBuilt) {
-  ExpectConfigRefused("llama", "rope_scaling", R"({"type": "dynamic", "factor": 2.0})",
-                      R"(expected "default", "linear", "llama3", "longrope" or "yarn", found "dynamic")");
+  ExpectConfigRefused(
+      "llama", "rope_scaling", R"({"type": "dynamic", "factor": 2.0})",
+      R"(expected "default", "linear", "llama3", "longrope", "proportional" or "yarn", found "dynamic")");
   ExpectConfigRefused("llama", "rope_scaling", R"({"rope_type": "llama3", "factor": 8.0})",
                       "low_freq_factor");
   ExpectConfigRefused(

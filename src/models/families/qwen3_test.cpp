@@ -28,7 +28,7 @@ TEST(Qwen3, RefusesWhatIsNotBuiltByName) {
   ExpectConfigRefused("qwen3", {{"num_hidden_layers", "1"}, {"layer_types", R"(["sliding_attention"])"}},
                       "'sliding_window'");
   ExpectConfigRefused("qwen3", "rope_scaling", R"({"rope_type": "dynamic", "factor": 4.0})",
-                      R"("linear", "llama3", "longrope" or "yarn", found "dynamic")");
+                      R"("linear", "llama3", "longrope", "proportional" or "yarn", found "dynamic")");
   ExpectConfigRefused("qwen3", "partial_rotary_factor", "0.5", "partial_rotary_factor");
   ExpectConfigRefused("qwen3", "head_dim", "1024", "1024 exceeds 576");
   ExpectConfigRefused("qwen3", "max_position_embeddings", "100000000", "positions exceed");

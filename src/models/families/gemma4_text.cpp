@@ -1,0 +1,150 @@
+// Gemma 4, text only. Reference: transformers models/gemma4/modeling_gemma4.py.
+#include <cmath>
+#include <optional>
+#include <vector>
+
+#include "base/status.h"
+#include "models/family.h"
+#include "models/family_gemma.h"
+#include "models/family_moe.h"
+#include "models/family_parts.h"
+
+namespace shoal::families {
+namespace {
+
+/// Features of the smaller ones: a second stream of embeddings into every layer, layers that read the keys
+/// and values of others, sequences that are read both ways.
+absl::Status RefuseUnbuilt(const ModelConfig& config) {
+  for (const char* key : {"hidden_size_per_layer_input", "num_kv_shared_layers"}) {
+    ASSIGN_OR_RETURN(const std::optional<int64_t> size, config.optional_int(key, kAnyCount));
+    if (size.value_or(0) == 0) continue;
+    return Unimplemented("{}: expected 0, found {}; not built", config.where(key), *size);
+  }
+  ASSIGN_OR_RETURN(const std::optional<std::string> both_ways,
+                   config.optional_string("use_bidirectional_attention"));
+  if (both_ways.value_or("vision") != "vision") {  // That is among the tokens of an image.
+    return Unimplemented("{}: expected null or \"vision\", found \"{}\"; not built",
+                         config.where("use_bidirectional_attention"), *both_ways);
+  }
+  if (config.has("per_layer_config")) {
+    return Unimplemented("{}: expected nothing, found {}; heads are read from head_dim and global_head_dim",
+                         config.where("per_layer_config"), config.excerpt("per_layer_config"));
+  }
+  return absl::OkStatus();
+}
+
+/// The layers that see everything have other heads than those with a window.
+struct Attentions {
+  DecoderSizes full_sizes;  ///< With their number of heads for keys and values.
+  AttentionParts full, windowed;
+  bool full_values_from_keys = false;
+};
+
+absl::StatusOr<Attentions> ReadAttentions(const ModelConfig& config, const DecoderSizes& sizes) {
+  Attentions both{
+      .full_sizes = sizes, .full = {.norm = QkNorm::kPerHead}, .windowed = {.norm = QkNorm::kPerHead}};
+  ASSIGN_OR_RETURN(both.windowed.windows, ReadWindows(config, sizes.layers));
+  both.full.windows = both.windowed.windows;
+  if (both.full.windows.back()) {
+    return Unimplemented(
+        "{}: expected the last to be \"full_attention\", as the reference makes it, found {}",
+        config.where("layer_types"), config.excerpt("layer_types"));
+  }
+  ASSIGN_OR_RETURN(both.windowed.head_dim, ReadHeadDim(config));
+  ASSIGN_OR_RETURN(both.full.head_dim, ReadHeadDim(config, "global_head_dim"));
+  ASSIGN_OR_RETURN(both.windowed.rope, ReadRopeOfType(config, "sliding_attention", both.windowed.head_dim));
+  ASSIGN_OR_RETURN(both.full.rope, ReadRopeOfType(config, "full_attention", both.full.head_dim));
+  ASSIGN_OR_RETURN(both.full.qkv_bias, ReadLateFlag(config, "attention_bias"));
+  for (bool* bias : {&both.full.o_bias, &both.windowed.qkv_bias, &both.windowed.o_bias})
+    *bias = both.full.qkv_bias;
+  ASSIGN_OR_RETURN(both.full_values_from_keys, ReadLateFlag(config, "attention_k_eq_v"));
+  if (!both.full_values_from_keys) return both;
+  ASSIGN_OR_RETURN(const std::optional<int64_t> kv_heads,
+                   config.optional_int("num_global_key_value_heads", {1, sizes.heads}));
+  if (!kv_heads) return both;
+  both.full_sizes.kv_heads = static_cast<int>(*kv_heads);
+  if (sizes.heads % *kv_heads == 0) return both;
+  return InvalidArgument("{}: expected a divisor of num_attention_heads = {}, found {}",
+                         config.where("num_global_key_value_heads"), sizes.heads, *kv_heads);
+}
+
+MakeMixer AttentionOf(const DecoderSizes& sizes, const Attentions& both) {
+  return [full = UsualAttention(both.full_sizes, both.full), windowed = UsualAttention(sizes, both.windowed),
+          both, eps = sizes.eps](int64_t layer, const std::string& base) -> MixerSpec {
+    const bool window = both.windowed.windows[static_cast<size_t>(layer)].has_value();
+    MixerSpec mixer = (window ? windowed : full)(layer, base);
+    GqaSpec& gqa = std::get<GqaSpec>(mixer);
+    gqa.values_from_keys = !window && both.full_values_from_keys;
+    gqa.v_norm_eps = eps;
+    gqa.scale = 1.0;
+    return mixer;
+  };
+}
+
+/// The dense block, and experts beside it.
+MoeSpec MoeBeside(DenseSpec dense, const std::string& base, const DecoderSizes& sizes,
+                  const ExpertParts& parts) {
+  const auto norm = [&](const char* name) { return NormAt(base + name, sizes.width, sizes.eps); };
+  MoeSpec moe = MoeAt(base, sizes.width, parts, {.stacks = ".experts.switch_glu"});
+  FuseExperts(base, parts, moe);
+  for (DenseSpec& expert : moe.experts) expert.gating = Gating::kGelu;
+  moe.shared = std::move(dense);
+  moe.router.linear = LinearAt(base + ".router.proj", parts.experts, sizes.width, false);
+  moe.router.norm = NormAt(base + ".router", sizes.width, sizes.eps);
+  moe.router.norm->weight.sources[0].suffix = "scale";
+  moe.router.norm->factor = static_cast<float>(1.0 / std::sqrt(static_cast<double>(sizes.width)));
+  moe.router.expert_scales = WeightRef{.shape = {parts.experts},
+                                       .sources = {{.base = base + ".router", .suffix = "per_expert_scale"}}};
+  moe.branch = MoeSpec::Branch{.norm = norm(".pre_feedforward_layernorm_2"),
+                               .out_norm = norm(".post_feedforward_layernorm_2"),
+                               .shared_out_norm = norm(".post_feedforward_layernorm_1")};
+  return moe;
+}
+
+absl::StatusOr<ModelSpec> Spec(const ModelConfig& config) {
+  RETURN_IF_ERROR(RequireActivation(config, "hidden_activation", "gelu_pytorch_tanh"));
+  RETURN_IF_ERROR(RefuseUnbuilt(config));
+  ASSIGN_OR_RETURN(const DecoderSizes sizes, ReadDecoderSizes(config));
+  ASSIGN_OR_RETURN(const Attentions attentions, ReadAttentions(config, sizes));
+  ASSIGN_OR_RETURN(const int64_t ffn, config.required_int("intermediate_size"));
+  ASSIGN_OR_RETURN(const bool sparse, ReadLateFlag(config, "enable_moe_block"));
+  std::optional<ExpertParts> experts;
+  if (sparse) {
+    ASSIGN_OR_RETURN(experts, ReadExperts(config, sizes, {.top_k = "top_k_experts"}));
+    experts->weighting = RouteWeights::kRenormalized;
+  }
+  const auto feed_forward = [&](int64_t, const std::string& base) -> FeedForwardSpec {
+    DenseSpec dense = DenseAt(base + ".mlp", sizes.width, ffn, false);
+    dense.gating = Gating::kGelu;
+    if (!experts) return dense;
+    return MoeBeside(std::move(dense), base, sizes, *experts);
+  };
+  ModelSpec spec = DecoderOf("gemma4_text", sizes, AttentionOf(sizes, attentions), feed_forward);
+  ASSIGN_OR_RETURN(spec.logit_cap, ReadLogitCap(config));
+  MakeGemma(sizes, /*norm_offset=*/0, spec);
+  for (size_t i = 0; i < spec.layers.size(); ++i) {
+    spec.layers[i].output_scale = WeightRef{
+        .shape = {1}, .sources = {{.base = fmt::format("model.layers.{}", i), .suffix = "layer_scalar"}}};
+  }
+  return spec;
+}
+
+std::string Tiny() {
+  return TinyConfig("gemma4_text", R"("intermediate_size": 384, "num_key_value_heads": 4, "head_dim": 28,
+  "num_global_key_value_heads": 2, "global_head_dim": 60, "attention_k_eq_v": true,
+  "hidden_activation": "gelu_pytorch_tanh", "final_logit_softcapping": 30.0, "sliding_window": 33,
+  "layer_types": ["sliding_attention", "sliding_attention", "full_attention", "sliding_attention",
+    "sliding_attention", "sliding_attention", "full_attention"],
+  "rope_parameters": {"sliding_attention": {"rope_type": "default", "rope_theta": 10000.0},
+    "full_attention": {"rope_type": "proportional", "partial_rotary_factor": 0.25, "rope_theta": 1000000.0}},
+  "hidden_size_per_layer_input": 0, "num_kv_shared_layers": 0, "use_bidirectional_attention": null,
+  "enable_moe_block": true, "num_experts": 13, "top_k_experts": 3, "moe_intermediate_size": 320,
+  "tie_word_embeddings": true)");
+}
+
+}  // namespace
+
+extern const Family gemma4_text;
+constinit const Family gemma4_text = {"gemma4_text", &Spec, &Tiny};
+
+}  // namespace shoal::families

@@ -1,0 +1,31 @@
+// What Gemma 3 and Gemma 4 share.
+#pragma once
+
+#include <string>
+#include <string_view>
+
+#include "absl/status/statusor.h"
+#include "models/family.h"
+#include "models/family_parts.h"
+#include "models/spec.h"
+#include "weights/config.h"
+
+namespace shoal {
+
+/// sqrt(hidden_size) on embeddings, and four norms a layer: of what goes into attention and feed-forward and
+/// of what comes out of them. norm_offset: 1 where norms are stored as w of 1 + w, heads' included.
+void MakeGemma(const DecoderSizes& sizes, float norm_offset, ModelSpec& spec);
+
+/// final_logit_softcapping; 0 where absent.
+absl::StatusOr<float> ReadLogitCap(const ModelConfig& config);
+
+/// The text model of a checkpoint that has towers for images or sound beside it: its config is `text_config`,
+/// in which the hub leaves out what equals the reference's `defaults`; its tensors are
+/// `model.language_model.*` on the hub and `language_model.model.*` where MLX wrote them.
+absl::StatusOr<ModelSpec> TextModelOf(const ModelConfig& config, const Family& text,
+                                      std::string_view defaults);
+
+/// A config.json around the text model's.
+std::string AroundTextConfig(std::string_view model_type, const std::string& text_config);
+
+}  // namespace shoal
