@@ -4,30 +4,21 @@
 
 #include <utility>
 
+#include "base/awake.h"
 #include "base/check.h"
-#include "base/clock.h"
 #include "base/log.h"
 
 namespace shoal {
 namespace {
 
-// Waking a sleeping thread takes 50 us and more on a virtual machine, so a worker stays awake for longer than
-// the gap between two runs of a step, which is shorter than that. After a few microseconds it gives way to
-// whoever wants the core: two nodes on one machine, or a server's other threads, lose nothing to it.
-constexpr int64_t kSpinNs = 5'000;
-constexpr int64_t kYieldNs = 60'000;
+// A worker stays awake for longer than the gap between two runs of a step.
+constexpr int64_t kAwakeNs = 60'000;
 
-// Returns when `value` differs from `old`. Reading the clock also keeps the loop from hammering the cache
-// line.
+// Returns when `value` differs from `old`.
 void WaitForChange(const std::atomic<int>& value, int old) {
-  const int64_t start = NowNs();
+  AwakeWait awake(NowNs() + kAwakeNs);
   while (value.load(std::memory_order_acquire) == old) {
-    const int64_t waited = NowNs() - start;
-    if (waited > kYieldNs) {
-      value.wait(old, std::memory_order_acquire);
-    } else if (waited > kSpinNs) {
-      std::this_thread::yield();
-    }
+    if (!awake.pause()) value.wait(old, std::memory_order_acquire);
   }
 }
 

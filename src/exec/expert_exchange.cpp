@@ -108,12 +108,14 @@ absl::Status DecodeExpertRequest(const Frame& frame, ExpertMessage& request) {
   return in.finish("expert_request");
 }
 
-Frame EncodeExpertReply(const FrameHeader& request, uint64_t ticket, MatView<const int64_t> acc) {
+Frame EncodeExpertReply(const FrameHeader& request, uint64_t ticket, int64_t compute_ns,
+                        MatView<const int64_t> acc) {
   SHOAL_CHECK(acc.contiguous());
-  PayloadWriter out;
-  out.u64(ticket);
   const int64_t count = acc.rows * acc.cols;
   const int width = BytePlanesWidth(acc.data, count);
+  PayloadWriter out(kWireAlignment + static_cast<size_t>(count * width));
+  out.u64(ticket);
+  out.i64(compute_ns);
   out.u8(static_cast<uint8_t>(width));
   EncodeBytePlanes(acc.data, count, width,
                    out.reserve_array<uint8_t>(static_cast<size_t>(count * width)).data());
@@ -127,8 +129,8 @@ Frame EncodeExpertReply(const FrameHeader& request, uint64_t ticket, MatView<con
   return frame;
 }
 
-absl::Status AddExpertReply(const Frame& frame, std::span<const int32_t> targets, Arena& scratch,
-                            MatView<int64_t> acc) {
+absl::StatusOr<int64_t> AddExpertReply(const Frame& frame, std::span<const int32_t> targets, Arena& scratch,
+                                       MatView<int64_t> acc) {
   PayloadReader in(frame.payload);
   const auto rows = static_cast<int64_t>(targets.size());
   if (frame.header.rows != rows || frame.header.cols != acc.cols) {
@@ -137,6 +139,7 @@ absl::Status AddExpertReply(const Frame& frame, std::span<const int32_t> targets
   }
   ASSIGN_OR_RETURN([[maybe_unused]] const uint64_t ticket,
                    in.u64("expert_reply.ticket"));  // The caller matched it.
+  ASSIGN_OR_RETURN(const int64_t compute_ns, in.i64("expert_reply.compute_ns"));
   ASSIGN_OR_RETURN(const uint8_t width, in.u8("expert_reply.width"));
   if (width < kBytePlanesMin || width > kBytePlanesMax) {
     return InvalidArgument("expert_reply.width: expected {} to {}, got {}", kBytePlanesMin, kBytePlanesMax,
@@ -152,7 +155,7 @@ absl::Status AddExpertReply(const Frame& frame, std::span<const int32_t> targets
     int64_t* target = acc.row(targets[static_cast<size_t>(r)]);
     for (int64_t c = 0; c < acc.cols; ++c) target[c] += sums.at(r, c);
   }
-  return absl::OkStatus();
+  return compute_ns;
 }
 
 PlannedExchange::PlannedExchange(Options options, Pump pump) : options_(options), pump_(std::move(pump)) {}
@@ -163,6 +166,7 @@ void PlannedExchange::begin_step(StepId step, const ComputeContext& context) {
   step_ = step;
   context_ = context;
   waited_ns_ = 0;
+  overhead_ns_ = 0;
 }
 
 NodeId PlannedExchange::choose_holder(ExpertId expert) const {
@@ -236,6 +240,7 @@ absl::Status PlannedExchange::send_all() {
 
 absl::StatusOr<ExpertExchange::Ticket> PlannedExchange::dispatch(LayerId layer, const ExpertRows& rows,
                                                                  const Routing& routing) {
+  pending_.begin_ns = NowNs();
   pending_.ticket = next_ticket_++;
   pending_.layer = layer;
   pending_.rows = rows;
@@ -243,6 +248,7 @@ absl::StatusOr<ExpertExchange::Ticket> PlannedExchange::dispatch(LayerId layer, 
   pending_.asked = 0;
   RETURN_IF_ERROR(assign(routing));
   RETURN_IF_ERROR(send_all());
+  pending_.dispatched_ns = NowNs();
   return Ticket{pending_.ticket};
 }
 
@@ -255,18 +261,21 @@ absl::Status PlannedExchange::combine(Ticket ticket, MatView<float> y) {
     RETURN_IF_ERROR(options_.bank->run(context_, pending_.layer, pending_.rows, pending_.own, acc));
   }
   const int64_t started_ns = NowNs();
+  int64_t compute_ns = started_ns - pending_.dispatched_ns;
   const Deadline deadline = Deadline::after(options_.reply_timeout);
   for (size_t i = 0; i < pending_.asked; ++i) {
     Remote& remote = pending_.remotes[i];
     RETURN_IF_ERROR(wait_for(remote, deadline));
-    const absl::Status added = AddExpertReply(remote.reply, remote.rows, *context_.arena, acc);
-    if (!added.ok()) return at(added, remote.owner);
+    const absl::StatusOr<int64_t> added = AddExpertReply(remote.reply, remote.rows, *context_.arena, acc);
+    if (!added.ok()) return at(added.status(), remote.owner);
+    compute_ns = std::max(compute_ns, *added);
     remote.reply = {};
   }
   if (pending_.asked > 0) waited_ns_ += NowNs() - started_ns;
   context_.for_rows(y.rows, y.cols, [&](Range rows) {
     context_.kernels->fixed_to_float({acc, y, FixedStore::kAdd, rows});
   });
+  if (pending_.asked > 0) overhead_ns_ += NowNs() - pending_.begin_ns - compute_ns;
   return absl::OkStatus();
 }
 

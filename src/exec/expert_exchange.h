@@ -31,11 +31,12 @@ Frame EncodeExpertRequest(Epoch epoch, StepId step, LayerId layer, uint64_t tick
 /// Points into `frame`, which must outlive `request`. InvalidArgument names the field; nothing is trusted.
 absl::Status DecodeExpertRequest(const Frame& frame, ExpertMessage& request);
 
-/// acc: [R, D] sums of one owner; lossless, 4 to 8 bytes an element.
-Frame EncodeExpertReply(const FrameHeader& request, uint64_t ticket, MatView<const int64_t> acc);
-/// Adds the reply's rows to acc[targets[r], :]. InvalidArgument names the field.
-absl::Status AddExpertReply(const Frame& frame, std::span<const int32_t> targets, Arena& scratch,
-                            MatView<int64_t> acc);
+/// acc: [R, D] sums of one owner; lossless, 4 to 8 bytes an element. compute_ns: what its experts took.
+Frame EncodeExpertReply(const FrameHeader& request, uint64_t ticket, int64_t compute_ns,
+                        MatView<const int64_t> acc);
+/// Adds the reply's rows to acc[targets[r], :] and gives its compute_ns. InvalidArgument names the field.
+absl::StatusOr<int64_t> AddExpertReply(const Frame& frame, std::span<const int32_t> targets, Arena& scratch,
+                                       MatView<int64_t> acc);
 
 /// The exchange of one step at a time, used by the executor's thread only.
 class PlannedExchange final : public ExpertExchange {
@@ -67,6 +68,10 @@ class PlannedExchange final : public ExpertExchange {
 
   /// Nanoseconds spent waiting for owners since begin_step, serving others meanwhile included.
   int64_t waited_ns() const { return waited_ns_; }
+  /// Nanoseconds since begin_step that exchanges with owners took beyond what computing alone would have: the
+  /// longest of what own experts (and the shared one) and each owner's took. Gathering, frames, the way there
+  /// and back, an owner that was not free at once, adding up.
+  int64_t overhead_ns() const { return overhead_ns_; }
 
  private:
   struct Remote {
@@ -84,6 +89,8 @@ class PlannedExchange final : public ExpertExchange {
     std::vector<ExpertCall> own;
     std::vector<Remote> remotes;  ///< One per owner asked; the vector's storage is reused.
     size_t asked = 0;
+    int64_t begin_ns = 0;  ///< dispatch() was called, and returned, by NowNs().
+    int64_t dispatched_ns = 0;
   };
 
   absl::Status assign(const Routing& routing);
@@ -100,6 +107,7 @@ class PlannedExchange final : public ExpertExchange {
   uint64_t next_ticket_ = 1;
   Pending pending_;
   int64_t waited_ns_ = 0;
+  int64_t overhead_ns_ = 0;
 };
 
 }  // namespace shoal

@@ -5,6 +5,7 @@
 
 #include <deque>
 #include <map>
+#include <thread>
 
 #include "base/status.h"
 #include "exec/step_codec.h"
@@ -55,6 +56,7 @@ class ExchangeTest : public testing::Test {
 
   absl::Status pump(Deadline) {
     if (inbox_.empty()) return DeadlineExceeded("nothing came");
+    std::this_thread::sleep_for(Duration(wait_ns_));
     auto [from, frame] = std::move(inbox_.front());
     inbox_.pop_front();
     exchange_.on_reply(from, std::move(frame));
@@ -62,7 +64,7 @@ class ExchangeTest : public testing::Test {
   }
 
   /// What `owner` answers to its only request: row r, element c is 1000 * owner + 10 * r + c, in units of 1.
-  Frame answer_of(NodeId owner) {
+  Frame answer_of(NodeId owner, int64_t compute_ns = 0) {
     const Frame& request = transport_.sent.at(owner).back();
     ExpertMessage message;
     EXPECT_EQ(DecodeExpertRequest(request, message), absl::OkStatus());
@@ -70,7 +72,7 @@ class ExchangeTest : public testing::Test {
     for (int64_t r = 0; r < static_cast<int64_t>(request.header.rows); ++r) {
       for (int64_t c = 0; c < kWidth; ++c) sums.push_back((1000 * owner.value + 10 * r + c) << 40);
     }
-    return EncodeExpertReply(request.header, message.ticket,
+    return EncodeExpertReply(request.header, message.ticket, compute_ns,
                              MatView<const int64_t>(sums.data(), request.header.rows, kWidth));
   }
 
@@ -102,6 +104,7 @@ class ExchangeTest : public testing::Test {
   std::vector<int32_t> ids_ = {0, 1, 1, 2, 3, 2};
   std::vector<float> weights_ = {0.5f, 0.5f, 0.25f, 0.75f, 0.5f, 0.5f};
   PlannedExchange exchange_;
+  int64_t wait_ns_ = 0;  ///< Before each reply.
 };
 
 TEST_F(ExchangeTest, EachOwnerGetsOneMessageWithTheDistinctRowsItNeeds) {
@@ -125,6 +128,24 @@ TEST_F(ExchangeTest, ResultDoesNotDependOnReplyOrder) {
   EXPECT_EQ((*forwards)[0], 1000.5f);                             // Row 0: left's first row alone.
   EXPECT_EQ((*forwards)[kWidth], 1010.0f + 2000.0f + 0.5f);       // Row 1: left's second and right's first.
   EXPECT_EQ((*forwards)[2 * kWidth + 3], 2010.0f + 3.0f + 0.5f);  // Row 2: right's second.
+}
+
+TEST_F(ExchangeTest, WaitingForAnOwnerIsOverheadUnlessItComputes) {
+  constexpr int64_t kWaitNs = 2'000'000;
+  wait_ns_ = kWaitNs;
+  const auto overhead_ns = [this](int64_t computed_ns) {
+    exchange_.begin_step(StepId{7}, {&SelectKernels(SupportedIsas().front()), &pool_, &arena_});
+    const auto ticket = dispatch();
+    EXPECT_TRUE(ticket.ok());
+    inbox_.emplace_back(NodeId{1}, answer_of(NodeId{1}));
+    inbox_.emplace_back(NodeId{2}, answer_of(NodeId{2}, computed_ns));
+    std::vector<float> y(3 * kWidth);
+    EXPECT_TRUE(exchange_.combine(*ticket, MatView<float>(y.data(), 3, kWidth)).ok());
+    return exchange_.overhead_ns();
+  };
+  EXPECT_GT(overhead_ns(0), 2 * kWaitNs - kWaitNs / 10);  // Each answer came after a wait.
+  constexpr int64_t kHourNs = int64_t{3600} * 1'000'000'000;
+  EXPECT_LT(overhead_ns(kHourNs), 0);  // An owner that computed for longer than the whole took.
 }
 
 TEST_F(ExchangeTest, ASilentOwnerIsNamed) {

@@ -240,10 +240,11 @@ absl::Status NodeSession::compute_experts(const Frame& frame, Frame& reply) {
   const ComputeContext serve = context(serve_arena_);
   const MatView<int64_t> acc = serve_arena_.allocate_rows<int64_t>(rows, spec.width);
   std::fill_n(acc.data, rows * spec.width, int64_t{0});
+  const int64_t begin_ns = NowNs();
   RETURN_IF_ERROR(
       options_.model->experts().run(serve, frame.header.layer, request_.rows, request_.calls, acc));
   calls_served_ += request_.calls.size();
-  reply = EncodeExpertReply(frame.header, request_.ticket, acc);
+  reply = EncodeExpertReply(frame.header, request_.ticket, NowNs() - begin_ns, acc);
   return absl::OkStatus();
 }
 

@@ -90,9 +90,10 @@ struct RoutingTrace {
 /// What a step took on one stage.
 struct StageTiming {
   NodeId node;
-  int64_t busy_ns = 0;         ///< From rows in to rows out, without waiting for remote experts.
-  int64_t expert_wait_ns = 0;  ///< Waiting for remote experts.
-  int64_t kv_saturated = 0;    ///< Keys and values that left the range of an f16 cache, and were clamped.
+  int64_t busy_ns = 0;             ///< From rows in to rows out, without waiting for remote experts.
+  int64_t expert_wait_ns = 0;      ///< Waiting for remote experts.
+  int64_t expert_overhead_ns = 0;  ///< As PlannedExchange::overhead_ns.
+  int64_t kv_saturated = 0;        ///< Keys and values that left the range of an f16 cache, and were clamped.
   bool operator==(const StageTiming&) const = default;
 };
 

@@ -161,6 +161,7 @@ void WriteReport(PayloadWriter& out, const StepReport& report) {
     out.i32(timing.node.value);
     out.i64(timing.busy_ns);
     out.i64(timing.expert_wait_ns);
+    out.i64(timing.expert_overhead_ns);
     out.i64(timing.kv_saturated);
   }
   out.u32(static_cast<uint32_t>(report.routing.size()));
@@ -173,12 +174,13 @@ void WriteReport(PayloadWriter& out, const StepReport& report) {
 
 absl::StatusOr<StepReport> ReadReport(PayloadReader& in) {
   StepReport report;
-  ASSIGN_OR_RETURN(const uint32_t timings, in.count("report.timings", 28));
+  ASSIGN_OR_RETURN(const uint32_t timings, in.count("report.timings", 36));
   report.timings.resize(timings);
   for (StageTiming& timing : report.timings) {
     ASSIGN_OR_RETURN(timing.node.value, in.i32("report.timing.node"));
     ASSIGN_OR_RETURN(timing.busy_ns, in.i64("report.timing.busy_ns"));
     ASSIGN_OR_RETURN(timing.expert_wait_ns, in.i64("report.timing.expert_wait_ns"));
+    ASSIGN_OR_RETURN(timing.expert_overhead_ns, in.i64("report.timing.expert_overhead_ns"));
     ASSIGN_OR_RETURN(timing.kv_saturated, in.i64("report.timing.kv_saturated"));
   }
   ASSIGN_OR_RETURN(const uint32_t traces, in.count("report.routing", 12));

@@ -33,7 +33,7 @@ Step SampleStep() {
 TEST(StepCodec, AStepWithRowsAndReportComesBackEqual) {
   const Step step = SampleStep();
   StepReport report;
-  report.timings = {{NodeId{1}, 1000, 20, 3}};
+  report.timings = {{NodeId{1}, 1000, 20, 15, 3}};
   report.routing = {{LayerId{3}, 2, {0, 1, 2, 3, 1, 0, 5, 4}}};
   std::vector<float> rows(4 * 5);
   for (size_t i = 0; i < rows.size(); ++i) rows[i] = 0.1f * static_cast<float>(i);
@@ -81,7 +81,7 @@ TEST(StepCodec, ResultAndErrorComeBackEqual) {
   StepResult result;
   result.id = StepId{9};
   result.sequences = {{SeqId{1}, {17}}, {SeqId{2}, {18}}};
-  result.timings = {{NodeId{0}, 5, 6}};
+  result.timings = {{NodeId{0}, 5, 6, 7, 8}};
   result.logits = {1.0f, -2.0f, 0.5f};
   const auto decoded = DecodeResult(EncodeResult(Epoch{1}, result));
   ASSERT_TRUE(decoded.ok());
@@ -171,10 +171,12 @@ TEST(ExpertFrames, ReplyAddsTheSumsToTheRowsThatWereAsked) {
   Arena arena;
   std::vector<int64_t> sums = {1, -2, int64_t{3} << 50, 4, 5, -6};
   FrameHeader request;
-  const Frame reply = EncodeExpertReply(request, 1, MatView<const int64_t>(sums.data(), 2, 3));
+  const Frame reply = EncodeExpertReply(request, 1, 42, MatView<const int64_t>(sums.data(), 2, 3));
   std::vector<int64_t> acc(9, 100);
   const std::vector<int32_t> targets = {2, 0};
-  ASSERT_TRUE(AddExpertReply(reply, targets, arena, MatView<int64_t>(acc.data(), 3, 3)).ok());
+  const auto compute_ns = AddExpertReply(reply, targets, arena, MatView<int64_t>(acc.data(), 3, 3));
+  ASSERT_TRUE(compute_ns.ok());
+  EXPECT_EQ(*compute_ns, 42);
   EXPECT_EQ(acc, (std::vector<int64_t>{104, 105, 94, 100, 100, 100, 101, 98, 100 + (int64_t{3} << 50)}));
   const std::vector<int32_t> too_few = {2};
   EXPECT_FALSE(AddExpertReply(reply, too_few, arena, MatView<int64_t>(acc.data(), 3, 3)).ok());

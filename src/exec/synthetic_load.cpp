@@ -30,7 +30,10 @@ void Count(const Step& step, StepSize& size) {
 }
 
 void Count(const StepResult& result, LoadRun& run) {
-  for (const StageTiming& timing : result.timings) run.busy_ns[timing.node] += timing.busy_ns;
+  for (const StageTiming& timing : result.timings) {
+    run.busy_ns[timing.node] += timing.busy_ns;
+    run.expert_overhead_ns += timing.expert_overhead_ns;
+  }
   for (const RoutingTrace& trace : result.routing) {
     run.size.experts += static_cast<double>(std::set(trace.ids.begin(), trace.ids.end()).size());
   }

@@ -25,6 +25,7 @@ struct LoadRun {
   int64_t end_ns = 0;
   StepSize size;                      ///< Of all its steps; experts only where routing was traced.
   std::map<NodeId, int64_t> busy_ns;  ///< By stage: from rows in to rows out, without waiting for experts.
+  int64_t expert_overhead_ns = 0;     ///< As PlannedExchange::overhead_ns, all stages.
 
   int64_t elapsed_ns() const { return end_ns - begin_ns; }
 };

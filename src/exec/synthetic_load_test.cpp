@@ -38,7 +38,7 @@ class FakeEngine final : public Engine {
       for (const SeqSlice& slice : step.slices) {
         if (slice.sample) result.sequences.push_back({slice.id, {TokenAfter(slice)}});
       }
-      result.timings = {{NodeId{0}, 5, 0, 0}, {NodeId{1}, 7, 0, 0}};
+      result.timings = {{NodeId{0}, 5, 0, 0, 0}, {NodeId{1}, 7, 0, 0, 0}};
       if (step.want_routing) result.routing = {{LayerId{0}, 2, {3, 4, 4, 5}}, {LayerId{1}, 2, {1, 2, 1, 2}}};
       done(std::move(result));
     }

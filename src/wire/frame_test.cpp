@@ -51,7 +51,7 @@ TEST(Frame, HeaderLiesOnTheWireAsDocumented) {
   const auto bytes = Bytes(SampleFrame());
   const auto at = [&](size_t i) { return static_cast<int>(bytes[i]); };
   EXPECT_EQ(std::string(reinterpret_cast<const char*>(bytes.data()), 4), "SHL0");
-  EXPECT_EQ(at(4), 1);           // version, low byte first
+  EXPECT_EQ(at(4), 2);           // version, low byte first
   EXPECT_EQ(at(6), 20);          // kind
   EXPECT_EQ(at(7), 3);           // flags
   EXPECT_EQ(at(12), 2);          // sender
@@ -114,7 +114,7 @@ TEST(Frame, AnotherVersionIsNamedOnBothSides) {
   bytes[4] = std::byte{9};
   const auto status = DecodeHeader(bytes, {}).status();
   EXPECT_EQ(status.code(), absl::StatusCode::kFailedPrecondition);
-  EXPECT_THAT(Message(status), testing::HasSubstr("speaks wire version 1, the peer 9"));
+  EXPECT_THAT(Message(status), testing::HasSubstr("speaks wire version 2, the peer 9"));
 }
 
 TEST(Frame, RowsThatDoNotFitThePayloadAreRefusedAlsoWhereTheProductOverflows) {

@@ -15,6 +15,7 @@
 #include <string_view>
 #include <utility>
 
+#include "absl/synchronization/mutex.h"
 #include "base/log.h"
 #include "base/status.h"
 #include "wire/grpc_message.h"
@@ -267,6 +268,9 @@ void PrepareLibrary() {
     // Never undone: when its last object dies, gRPC stops its threads and may wait 10 s for one that polls a
     // dead peer.
     grpc_init();
+    // Some distributions build abseil with the search for deadlocks that is meant for debugging: each of
+    // gRPC's locks would look through a graph of all locks.
+    absl::SetMutexDeadlockDetectionMode(absl::OnDeadlockCycle::kIgnore);
     gpr_set_log_function(LogForGrpc);
   });
 }

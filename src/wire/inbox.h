@@ -1,6 +1,7 @@
 // The events of one node: filled by the threads of a transport, emptied by the node's executor.
 #pragma once
 
+#include <atomic>
 #include <condition_variable>
 #include <deque>
 #include <functional>
@@ -60,6 +61,10 @@ class Inbox {
   /// Moves delayed events that are due into the queue.
   void promote_due();
   Event pop_front(bool& has_room, NodeId& from);
+  /// Tells receive() that there is something to look at. Call with the lock held.
+  void announce();
+  /// Waits, unlocked, until announce() was called or `until`: at first awake, then asleep.
+  void wait_for_announcement(std::unique_lock<std::mutex>& lock, Clock::time_point until);
 
   const WindowLimits window_;
   std::function<void(NodeId)> on_room_;
@@ -70,6 +75,8 @@ class Inbox {
   std::multimap<Clock::time_point, Event> delayed_;
   std::map<NodeId, Peer> peers_;
   bool woken_ = false;
+  std::atomic<uint64_t> announced_{0};  // Counts announce(). Written with the lock held.
+  bool awake_ = false;                  // An event was received, and no wait since was long.
   absl::Status closed_;
 };
 
