@@ -13,26 +13,22 @@ namespace {
 
 using Json = nlohmann::ordered_json;
 
-/// The least time that a machine of these bounds could take, and why.
-struct BoundTime {
-  double seconds = 0;
-  std::string_view by;  ///< "read" | "multiply"
-};
-
-/// Reading and multiplying overlap at best, so the longer of the two; integer and float products share their
-/// units, so the sum of those.
-BoundTime BoundOf(const BenchReport& report, const BenchResult& result) {
+MachineRates RatesOf(const BenchReport& report, const BenchResult& result) {
   const Roofline& bounds = report.bounds.at(result.bound_threads);
   const bool tiles = report.isa == "amx" && bounds.amx_gops.has_value();
-  const double int8_gops = tiles ? *bounds.amx_gops : bounds.vnni_gops;
-  const double read_s = 1e-9 * result.work.bytes() / bounds.read_gbs;
-  const double multiply_s =
-      1e-9 * (result.work.int8_ops / int8_gops + result.work.all_f32_ops() / bounds.fma_gflops);
-  return read_s > multiply_s ? BoundTime{read_s, "read"} : BoundTime{multiply_s, "multiply"};
+  return {bounds.read_gbs, tiles ? *bounds.amx_gops : bounds.vnni_gops, bounds.fma_gflops};
+}
+
+LeastTime BoundOf(const BenchReport& report, const BenchResult& result) {
+  return LeastTimeOf(result.work, RatesOf(report, result));
 }
 
 double ShareOfBound(const BenchReport& report, const BenchResult& result) {
   return BoundOf(report, result).seconds / result.median_s();
+}
+
+double ShareOfBoundByParts(const BenchReport& report, const BenchResult& result) {
+  return LeastTimeByParts(result.work_parts, RatesOf(report, result)).seconds / result.median_s();
 }
 
 /// Of attention alone, on one node: what it must read of the cache, or multiply, over the time it took.
@@ -88,8 +84,23 @@ Json NodeJson(const BenchResult& result, const NodeBreakdown& node) {
   return out;
 }
 
+/// Per token, what each part of a step must read and multiply, and which of the two bounds it.
+Json PartsJson(const BenchReport& report, const BenchResult& result) {
+  Json out = Json::object();
+  for (int i = 0; i < kWorkParts; ++i) {
+    const StepWork& work = result.work_parts[static_cast<size_t>(i)];
+    if (work.bytes() == 0) continue;
+    out[std::string(WorkPartName(static_cast<WorkPart>(i)))] = {
+        {"bytes_per_token", PerToken(result, work.bytes())},
+        {"int8_ops_per_token", PerToken(result, work.int8_ops)},
+        {"f32_ops_per_token", PerToken(result, work.all_f32_ops())},
+        {"bound", LeastTimeOf(work, RatesOf(report, result)).by}};
+  }
+  return out;
+}
+
 Json ResultJson(const BenchReport& report, const BenchResult& result) {
-  const BoundTime bound = BoundOf(report, result);
+  const LeastTime bound = BoundOf(report, result);
   Json out = {{"what", result.what},
               {"threads", report.threads},
               {"batch", result.batch},
@@ -112,12 +123,15 @@ Json ResultJson(const BenchReport& report, const BenchResult& result) {
               {"read_gbs", ReadGbs(result)},
               {"share_of_bound", bound.seconds / result.median_s()},
               {"bound", bound.by},
+              {"share_of_bound_by_parts", ShareOfBoundByParts(report, result)},
               {"bound_threads", result.bound_threads}};
+  out["parts"] = PartsJson(report, result);
   if (const auto share = AttentionShare(report, result)) out["attention_share_of_bound"] = *share;
   if (result.experts_per_step > 0) {
     out["experts_per_step"] = result.experts_per_step;
     out["experts_from"] = "routing traces";
   }
+  if (result.expert_overhead_us > 0) out["expert_overhead_us_per_layer"] = result.expert_overhead_us;
   out["nodes"] = Json::array();
   for (const NodeBreakdown& node : result.nodes) out["nodes"].push_back(NodeJson(result, node));
   return out;
@@ -205,14 +219,15 @@ std::string BenchText(const BenchReport& report) {
       report.experts_over == 0
           ? ""
           : fmt::format(", experts over {} nodes, {}", report.experts_over, report.transport));
-  text += fmt::format("{:<28} {:>30} {:>10} {:>8} {:>9} {:>7}\n", "", "tokens/s", "MB/token", "GB/s", "bound",
-                      "share");
+  text += fmt::format("{:<28} {:>30} {:>10} {:>8} {:>9} {:>7} {:>9}\n", "", "tokens/s", "MB/token", "GB/s",
+                      "bound", "share", "by parts");
   for (const BenchResult& result : report.results) {
     const Spread& rate = result.tokens_per_s;
-    text += fmt::format("{:<28} {:>30} {:>10.1f} {:>8.1f} {:>9} {:>6.1f}%\n", What(result),
-                        fmt::format("{:.2f} ({:.2f}-{:.2f})", rate.median, rate.min, rate.max),
-                        1e-6 * PerToken(result, result.work.bytes()), ReadGbs(result),
-                        BoundOf(report, result).by, 100 * ShareOfBound(report, result));
+    text +=
+        fmt::format("{:<28} {:>30} {:>10.1f} {:>8.1f} {:>9} {:>6.1f}% {:>8.1f}%\n", What(result),
+                    fmt::format("{:.2f} ({:.2f}-{:.2f})", rate.median, rate.min, rate.max),
+                    1e-6 * PerToken(result, result.work.bytes()), ReadGbs(result), BoundOf(report, result).by,
+                    100 * ShareOfBound(report, result), 100 * ShareOfBoundByParts(report, result));
   }
   if (report.weight_bytes < 2 * report.machine.l3_bytes) {
     text +=
@@ -226,6 +241,10 @@ std::string BenchText(const BenchReport& report) {
     }
     if (result.experts_per_step > 0) {
       text += fmt::format(", {:.1f} distinct experts a step (routing traces)", result.experts_per_step);
+    }
+    if (result.expert_overhead_us > 0) {
+      text += fmt::format(", experts of other nodes cost {:.0f} us a layer beyond computing",
+                          result.expert_overhead_us);
     }
     for (const NodeBreakdown& node : result.nodes) {
       const double sum =

@@ -40,9 +40,13 @@ struct BenchResult {
   int64_t tokens = 0;     ///< Of one run.
   Spread tokens_per_s;
   StepWork work;                ///< Of one run.
+  StepWorkParts work_parts;     ///< The same, part by part.
   double experts_per_step = 0;  ///< Distinct routed experts used, all layers; counted in a run beforehand.
   int bound_threads = 1;        ///< How many threads can work at once here: their bounds are the bounds.
   int64_t elapsed_ns = 0;       ///< Of all timed runs together.
+  /// What experts of other nodes cost a layer beyond computing (PlannedExchange::overhead_ns); 0 where every
+  /// stage has its own.
+  double expert_overhead_us = 0;
   std::vector<NodeBreakdown> nodes;
 
   double median_s() const { return static_cast<double>(tokens) / tokens_per_s.median; }

@@ -37,6 +37,7 @@ struct BenchFlags {
   int runs = 5;
   std::string split;
   int experts_over = 0;
+  int nodes = 1;
   std::string transport = "inproc";
   bool roofline = false;
   bool json = false;
@@ -82,6 +83,7 @@ absl::StatusOr<std::string> ShapeFolder(const BenchFlags& flags) {
 absl::StatusOr<PlacementFlags> PlacementOf(const BenchFlags& flags, const ModelSpec& spec) {
   PlacementFlags placement;
   placement.experts_over = flags.experts_over;
+  placement.local_nodes = flags.nodes;
   if (flags.split.empty()) {
     if (flags.experts_over > 0) placement.split = std::to_string(spec.layer_count());
     return placement;
@@ -100,6 +102,13 @@ absl::StatusOr<PlacementFlags> PlacementOf(const BenchFlags& flags, const ModelS
                                          static_cast<double>(part) / static_cast<double>(sum));
   }
   return placement;
+}
+
+/// Layers of each stage: "17,11".
+std::string SplitText(const Plan& plan) {
+  std::vector<int64_t> counts;
+  for (const PlanStage& stage : plan.stages) counts.push_back(stage.layers.size());
+  return fmt::format("{}", fmt::join(counts, ","));
 }
 
 /// Room in the cache for every load of the flags.
@@ -173,19 +182,26 @@ class Bencher {
     for (int32_t i = 0; i < nodes; ++i) result.nodes.push_back({cluster_.plan().node(NodeId{i}).name, 0, {}});
     std::vector<double> rates;
     LoadRun last;
+    int64_t overhead_ns = 0;
     for (int run = 0; run < flags_.runs; ++run) {
       const std::vector<StepProfile::Reading> before = profiles();
       ASSIGN_OR_RETURN(last, once(false));
       result.elapsed_ns += last.elapsed_ns();
       rates.push_back(static_cast<double>(last.tokens) * 1e9 / static_cast<double>(last.elapsed_ns()));
+      overhead_ns += last.expert_overhead_ns;
       add_breakdown(before, last, result);
     }
     for (NodeBreakdown& node : result.nodes) node.busy_share /= static_cast<double>(result.elapsed_ns);
     last.size.experts = result.experts_per_step * static_cast<double>(last.size.steps);
     result.steps = last.size.steps;
+    if (overhead_ns > 0) {
+      const int64_t exchanges = flags_.runs * result.steps * work_.moe_layers();
+      result.expert_overhead_us = 1e-3 * static_cast<double>(overhead_ns) / static_cast<double>(exchanges);
+    }
     result.tokens = last.tokens;
     result.tokens_per_s = SpreadOf(std::move(rates));
-    result.work = work_.of(last.size);
+    result.work_parts = work_.of(last.size);
+    result.work = SumOf(result.work_parts);
     return absl::OkStatus();
   }
 
@@ -266,11 +282,12 @@ absl::Status MeasureModel(BenchFlags& flags, BenchReport& report) {
   RETURN_IF_ERROR(measured);
 
   report.model = model.facts.name;
-  report.split = flags.split;
+  report.split = flags.nodes > 1 ? SplitText(cluster->plan()) : flags.split;
   report.transport = flags.transport;
   report.experts_over = flags.experts_over;
   report.threads = flags.compute.threads;
-  report.kv_bytes = static_cast<int64_t>(work.of({.cached = positions, .states = sequences}).kv_bytes);
+  report.kv_bytes =
+      static_cast<int64_t>(SumOf(work.of({.cached = positions, .states = sequences})).kv_bytes);
   for (int32_t i = 0; i < nodes; ++i) report.weight_bytes += cluster->model(NodeId{i}).bytes();
   return absl::OkStatus();
 }
@@ -278,6 +295,7 @@ absl::Status MeasureModel(BenchFlags& flags, BenchReport& report) {
 absl::Status Bench(BenchFlags flags) {
   BenchReport report;
   report.machine = ReadTopology();
+  ASSIGN_OR_RETURN(const std::vector<int> cpus, flags.compute.chosen_cpus());
   std::set<int> threads = {1, flags.compute.chosen_threads()};
   if (!flags.roofline) {
     RETURN_IF_ERROR(MeasureModel(flags, report));
@@ -287,7 +305,9 @@ absl::Status Bench(BenchFlags flags) {
   // Behind the loads: the memory that bounds are measured with is not the model's.
   for (const int n : threads) {
     LogInfo("measuring the bounds of {} thread{}", n, n == 1 ? "" : "s");
-    ThreadPool pool(n);
+    // Pinned as the model's threads are.
+    ThreadPool pool(n, cpus);
+    pool.pin_caller();
     ASSIGN_OR_RETURN(report.bounds[n], MeasureRoofline(pool, {}));
   }
   Reconcile(report.bounds);
@@ -330,6 +350,10 @@ Command AddBenchCommand(CLI::App& root) {
   auto* split =
       app->add_option("--split", flags->split,
                       "Layers over several nodes of this process: how many each, or shares such as 1,1");
+  app->add_option("--nodes", flags->nodes,
+                  "Layers over so many nodes of this process, as a server divides them")
+      ->check(CLI::Range(1, 64))
+      ->excludes(split);
   app->add_option("--experts-over", flags->experts_over, "Experts over so many nodes, layers on the first")
       ->check(CLI::Range(1, 64))
       ->excludes(split);

@@ -79,6 +79,7 @@ struct PlacementFlags {
   std::string split;
   std::string experts;
   int experts_over = 0;
+  int local_nodes = 1;  ///< In this process, where nothing above says how many.
   bool coordinator_without_layers = false;
 
   /// `remote`: --workers and --cluster, too.

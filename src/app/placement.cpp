@@ -131,7 +131,8 @@ absl::StatusOr<Placement> ReadPlacement(const PlacementFlags& flags, const Compu
   } else {
     const size_t by_split = flags.split.empty() ? 1 : Split(flags.split, ',').size();
     const size_t by_shares = flags.proportions.empty() ? 1 : Split(flags.proportions, ',').size();
-    placement.nodes = LocalNodes(std::max({by_split, by_shares, static_cast<size_t>(flags.experts_over)}));
+    placement.nodes = LocalNodes(std::max({by_split, by_shares, static_cast<size_t>(flags.experts_over),
+                                           static_cast<size_t>(flags.local_nodes)}));
   }
   RETURN_IF_ERROR(ApplyFlags(flags, placement.request));
   // Nodes that were named without layers (experts only) need not be counted out in the split.

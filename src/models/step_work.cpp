@@ -1,5 +1,7 @@
 #include "models/step_work.h"
 
+#include <algorithm>
+
 #include "base/status.h"
 #include "models/blocks/attention.h"
 #include "models/weight_reader.h"
@@ -62,6 +64,7 @@ absl::StatusOr<WorkModel> WorkModel::Create(const ModelSpec& spec, const Checkpo
     if (moe == nullptr) continue;
     work.experts_ += static_cast<int64_t>(moe->experts.size());
     work.experts_per_row_ += moe->top_k;
+    ++work.moe_layers_;
   }
   if (work.experts_ > 0) {
     work.expert_bytes_ = static_cast<double>(experts.bytes) / static_cast<double>(work.experts_);
@@ -71,23 +74,69 @@ absl::StatusOr<WorkModel> WorkModel::Create(const ModelSpec& spec, const Checkpo
   return work;
 }
 
-StepWork WorkModel::of(const StepSize& size) const {
+StepWorkParts WorkModel::of(const StepSize& size) const {
   const auto steps = static_cast<double>(size.steps);
   const auto rows = static_cast<double>(size.rows);
   const auto sampled = static_cast<double>(size.sampled);
-  StepWork work;
-  work.weight_bytes = steps * static_cast<double>(every_row_.bytes) + size.experts * expert_bytes_ +
-                      rows * static_cast<double>(embedding_bytes_);
+  const auto multiply = [](const Products& products, double met, StepWork& work) {
+    work.int8_ops = 2 * met * static_cast<double>(products.int8_multiplies);
+    work.f32_ops = 2 * met * static_cast<double>(products.f32_multiplies);
+  };
+  StepWorkParts parts;
+  const auto part = [&](WorkPart which) -> StepWork& { return parts[static_cast<size_t>(which)]; };
+  part(WorkPart::kLayers).weight_bytes =
+      steps * static_cast<double>(every_row_.bytes) + rows * static_cast<double>(embedding_bytes_);
+  multiply(every_row_, rows, part(WorkPart::kLayers));
+  part(WorkPart::kExperts).weight_bytes = size.experts * expert_bytes_;
+  multiply(called_, rows, part(WorkPart::kExperts));
   // One reading of the head serves all samples of a step; there are as many as steps, or fewer.
-  work.weight_bytes += std::min(steps, sampled) * static_cast<double>(sampled_row_.bytes);
-  work.kv_bytes = static_cast<double>(size.cached) * static_cast<double>(kv_bytes_) +
-                  2 * static_cast<double>(size.states) * static_cast<double>(state_bytes_);
-  work.int8_ops = 2 * (rows * static_cast<double>(every_row_.int8_multiplies + called_.int8_multiplies) +
-                       sampled * static_cast<double>(sampled_row_.int8_multiplies));
-  work.f32_ops = 2 * (rows * static_cast<double>(every_row_.f32_multiplies + called_.f32_multiplies) +
-                      sampled * static_cast<double>(sampled_row_.f32_multiplies));
-  work.attention_ops = 2 * static_cast<double>(size.attended) * static_cast<double>(attention_multiplies_);
-  return work;
+  part(WorkPart::kHead).weight_bytes = std::min(steps, sampled) * static_cast<double>(sampled_row_.bytes);
+  multiply(sampled_row_, sampled, part(WorkPart::kHead));
+  // States are read and written by layers that multiply them in the same pass.
+  part(WorkPart::kLayers).kv_bytes =
+      2 * static_cast<double>(size.states) * static_cast<double>(state_bytes_);
+  StepWork& attention = part(WorkPart::kAttention);
+  attention.kv_bytes = static_cast<double>(size.cached) * static_cast<double>(kv_bytes_);
+  attention.attention_ops =
+      2 * static_cast<double>(size.attended) * static_cast<double>(attention_multiplies_);
+  return parts;
+}
+
+std::string_view WorkPartName(WorkPart part) {
+  constexpr std::array<std::string_view, kWorkParts> kNames = {"layers", "experts", "attention", "head"};
+  return kNames[static_cast<size_t>(part)];
+}
+
+StepWork& StepWork::operator+=(const StepWork& other) {
+  weight_bytes += other.weight_bytes;
+  kv_bytes += other.kv_bytes;
+  int8_ops += other.int8_ops;
+  f32_ops += other.f32_ops;
+  attention_ops += other.attention_ops;
+  return *this;
+}
+
+StepWork SumOf(const StepWorkParts& parts) {
+  StepWork sum;
+  for (const StepWork& part : parts) sum += part;
+  return sum;
+}
+
+LeastTime LeastTimeOf(const StepWork& work, const MachineRates& rates) {
+  const double read_s = 1e-9 * work.bytes() / rates.read_gbs;
+  const double multiply_s = 1e-9 * (work.int8_ops / rates.int8_gops + work.all_f32_ops() / rates.f32_gflops);
+  return read_s > multiply_s ? LeastTime{read_s, "read"} : LeastTime{multiply_s, "multiply"};
+}
+
+LeastTime LeastTimeByParts(const StepWorkParts& parts, const MachineRates& rates) {
+  double seconds = 0;
+  double reading_s = 0;
+  for (const StepWork& part : parts) {
+    const LeastTime least = LeastTimeOf(part, rates);
+    seconds += least.seconds;
+    if (least.by == "read") reading_s += least.seconds;
+  }
+  return {seconds, 2 * reading_s > seconds ? "read" : "multiply"};
 }
 
 }  // namespace shoal

@@ -2,7 +2,9 @@
 // bounds of a machine.
 #pragma once
 
+#include <array>
 #include <cstdint>
+#include <string_view>
 
 #include "absl/status/statusor.h"
 #include "models/compute_context.h"
@@ -34,7 +36,42 @@ struct StepWork {
 
   double bytes() const { return weight_bytes + kv_bytes; }
   double all_f32_ops() const { return f32_ops + attention_ops; }
+  StepWork& operator+=(const StepWork& other);
 };
+
+/// The parts of a step that differ in how many rows meet a weight once it is read.
+enum class WorkPart : uint8_t {
+  kLayers,     ///< Embedding, and all weights of layers but routed experts: all rows.
+  kExperts,    ///< Routed experts: the rows that chose them.
+  kAttention,  ///< Keys and values, not weights.
+  kHead,       ///< Final norm and head: the rows that are sampled.
+};
+inline constexpr int kWorkParts = 4;
+using StepWorkParts = std::array<StepWork, kWorkParts>;
+
+/// "layers", "experts", "attention", "head".
+std::string_view WorkPartName(WorkPart part);
+/// All parts together.
+StepWork SumOf(const StepWorkParts& parts);
+
+/// What a machine can do at most, as measured.
+struct MachineRates {
+  double read_gbs = 0;
+  double int8_gops = 0;
+  double f32_gflops = 0;
+};
+
+/// The least time for some work, and what bounds it.
+struct LeastTime {
+  double seconds = 0;
+  std::string_view by;  ///< "read" | "multiply"
+};
+/// Reading and multiplying overlap at best, so the longer of the two; integer and float products share their
+/// units, so the sum of those.
+LeastTime LeastTimeOf(const StepWork& work, const MachineRates& rates);
+/// The same part by part, and added up: parts follow one another, so while one of them only reads, no other
+/// multiplies. Never below the least time of their sum. `by`: what bounds the larger share of the time.
+LeastTime LeastTimeByParts(const StepWorkParts& parts, const MachineRates& rates);
 
 class WorkModel {
  public:
@@ -42,10 +79,12 @@ class WorkModel {
   static absl::StatusOr<WorkModel> Create(const ModelSpec& spec, const Checkpoint& checkpoint,
                                           ActivationMode activations, DType kv);
 
-  StepWork of(const StepSize& size) const;
+  StepWorkParts of(const StepSize& size) const;
   /// Routed experts of all layers, and how many of them a row takes: a step of one row reads just these.
   int64_t experts() const { return experts_; }
   int64_t experts_per_row() const { return experts_per_row_; }
+  /// Layers with routed experts.
+  int64_t moe_layers() const { return moe_layers_; }
 
  private:
   /// Products with some weights, per row that meets them.
@@ -62,6 +101,7 @@ class WorkModel {
   int64_t embedding_bytes_ = 0;  ///< Of one row of the table.
   int64_t experts_ = 0;
   int64_t experts_per_row_ = 0;
+  int64_t moe_layers_ = 0;
   int64_t kv_bytes_ = 0;              ///< Of one position, all layers.
   int64_t state_bytes_ = 0;           ///< Of one sequence, all layers.
   int64_t attention_multiplies_ = 0;  ///< Of one row and position, all layers.

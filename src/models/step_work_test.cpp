@@ -26,6 +26,8 @@ Subject Make(std::string_view family, std::optional<AffineFormat> format) {
           *WorkModel::Create(spec, *checkpoint, ActivationMode::kF32, DType::kF32)};
 }
 
+StepWork Of(const WorkModel& model, const StepSize& size) { return SumOf(model.of(size)); }
+
 /// Packed bytes of all weights that a step reads where it uses every expert: all but the embedding table, of
 /// which it reads its rows, unless the table is the head too.
 double AllBytes(const Subject& subject, int64_t rows) {
@@ -42,10 +44,10 @@ TEST(StepWork, AStepReadsEveryWeightOnceAndTheEmbeddingsOfItsRows) {
       const Subject subject = Make(family->model_type, format);
       const auto all = static_cast<double>(subject.int8.experts());
       for (const int64_t rows : {1, 9}) {
-        const StepWork work = subject.int8.of({.steps = 1, .rows = rows, .sampled = 1, .experts = all});
+        const StepWork work = Of(subject.int8, {.steps = 1, .rows = rows, .sampled = 1, .experts = all});
         EXPECT_NEAR(work.weight_bytes, AllBytes(subject, rows), 16.0 * rows);
         EXPECT_NEAR(
-            subject.int8.of({.steps = 3, .rows = rows, .sampled = 3, .experts = 3 * all}).weight_bytes,
+            Of(subject.int8, {.steps = 3, .rows = rows, .sampled = 3, .experts = 3 * all}).weight_bytes,
             3 * AllBytes(subject, 0) + AllBytes(subject, rows) - AllBytes(subject, 0), 16.0 * rows);
       }
     }
@@ -57,7 +59,7 @@ TEST(StepWork, AStepWithoutSamplesDoesNotReadTheHead) {
   const StepSize size{.steps = 1, .rows = 4, .sampled = 1};
   StepSize silent = size;
   silent.sampled = 0;
-  EXPECT_DOUBLE_EQ(subject.int8.of(size).weight_bytes - subject.int8.of(silent).weight_bytes,
+  EXPECT_DOUBLE_EQ(Of(subject.int8, size).weight_bytes - Of(subject.int8, silent).weight_bytes,
                    static_cast<double>(subject.footprint.head.packed));
 }
 
@@ -85,10 +87,10 @@ TEST(StepWork, ARowMultipliesEveryMatrixOnceAndItsExpertsOnly) {
       states += static_cast<double>(delta->conv.elements());
     }
     const StepSize size{.steps = 1, .rows = 5, .sampled = 5};
-    EXPECT_NEAR(subject.int8.of(size).int8_ops, 5 * 2 * int8, 1.0);
-    EXPECT_NEAR(subject.int8.of(size).f32_ops, 5 * 2 * (multiplies - int8 + states), 1.0);
-    EXPECT_NEAR(subject.exact.of(size).f32_ops, 5 * 2 * (multiplies + states), 1.0);
-    EXPECT_EQ(subject.exact.of(size).int8_ops, 0);
+    EXPECT_NEAR(Of(subject.int8, size).int8_ops, 5 * 2 * int8, 1.0);
+    EXPECT_NEAR(Of(subject.int8, size).f32_ops, 5 * 2 * (multiplies - int8 + states), 1.0);
+    EXPECT_NEAR(Of(subject.exact, size).f32_ops, 5 * 2 * (multiplies + states), 1.0);
+    EXPECT_EQ(Of(subject.exact, size).int8_ops, 0);
   }
 }
 
@@ -98,9 +100,43 @@ TEST(StepWork, AttentionReadsTheCacheAndMultipliesPerHead) {
   const auto layers = static_cast<double>(subject.spec.layer_count());
   const StepSize size{.steps = 1, .rows = 2, .sampled = 0, .cached = 100, .attended = 199};
   const double padded = (gqa.head_dim + 15) / 16 * 16;
-  EXPECT_EQ(subject.int8.of(size).kv_bytes, layers * 100 * 2 * gqa.kv_heads * padded * 2);
-  EXPECT_EQ(subject.exact.of(size).kv_bytes, layers * 100 * 2 * gqa.kv_heads * padded * 4);
-  EXPECT_EQ(subject.int8.of(size).attention_ops, layers * 199 * 4 * gqa.heads * gqa.head_dim);
+  EXPECT_EQ(Of(subject.int8, size).kv_bytes, layers * 100 * 2 * gqa.kv_heads * padded * 2);
+  EXPECT_EQ(Of(subject.exact, size).kv_bytes, layers * 100 * 2 * gqa.kv_heads * padded * 4);
+  EXPECT_EQ(Of(subject.int8, size).attention_ops, layers * 199 * 4 * gqa.heads * gqa.head_dim);
+}
+
+TEST(StepWork, EveryPartHasItsOwnRows) {
+  const Subject subject = Make("qwen3_moe", AffineFormat{4, 64});
+  const StepSize size{.steps = 1, .rows = 7, .sampled = 2, .cached = 7, .attended = 28, .experts = 5};
+  const StepWorkParts parts = subject.int8.of(size);
+  const auto part = [&](WorkPart which) { return parts[static_cast<size_t>(which)]; };
+  EXPECT_DOUBLE_EQ(part(WorkPart::kHead).weight_bytes,
+                   Of(subject.int8, size).weight_bytes -
+                       Of(subject.int8, {.steps = 1, .rows = 7, .experts = 5}).weight_bytes);
+  EXPECT_DOUBLE_EQ(part(WorkPart::kExperts).weight_bytes,
+                   Of(subject.int8, size).weight_bytes -
+                       Of(subject.int8, {.steps = 1, .rows = 7, .sampled = 2}).weight_bytes);
+  EXPECT_GT(part(WorkPart::kExperts).int8_ops, 0);
+  EXPECT_GT(part(WorkPart::kLayers).int8_ops, 0);
+  EXPECT_EQ(part(WorkPart::kLayers).kv_bytes, 0);
+  EXPECT_EQ(part(WorkPart::kAttention).weight_bytes, 0);
+  EXPECT_GT(part(WorkPart::kAttention).attention_ops, 0);
+}
+
+TEST(StepWork, PartsThatAreBoundedByDifferentThingsTakeLongerThanTheirSum) {
+  const MachineRates rates{.read_gbs = 2, .int8_gops = 4, .f32_gflops = 1};
+  StepWorkParts parts;
+  parts[0] = {.weight_bytes = 2e9, .int8_ops = 12e9};     // 1 s of reading, 3 s of multiplying.
+  parts[1] = {.weight_bytes = 10e9, .int8_ops = 4e9};     // 5 s and 1 s.
+  parts[2] = {.kv_bytes = 1e9, .attention_ops = 0.25e9};  // 0.5 s and 0.25 s.
+  parts[3] = {.weight_bytes = 1e9, .int8_ops = 2e9, .f32_ops = 0.25e9};  // 0.5 s and 0.75 s.
+  const LeastTime whole = LeastTimeOf(SumOf(parts), rates);
+  EXPECT_DOUBLE_EQ(whole.seconds, 7);  // Of reading: 1 + 5 + 0.5 + 0.5; multiplying takes 5.
+  EXPECT_EQ(whole.by, "read");
+  const LeastTime added = LeastTimeByParts(parts, rates);
+  EXPECT_DOUBLE_EQ(added.seconds, 3 + 5 + 0.5 + 0.75);
+  EXPECT_EQ(added.by, "read");  // 5.5 s of it.
+  EXPECT_EQ(LeastTimeByParts({parts[0], {}, {}, parts[3]}, rates).by, "multiply");
 }
 
 TEST(StepWork, AStateIsReadAndWrittenOnceAStepWhateverItsRows) {
@@ -110,7 +146,7 @@ TEST(StepWork, AStateIsReadAndWrittenOnceAStepWhateverItsRows) {
     state_bytes += static_cast<double>(layer.state_values) * 4;
   }
   EXPECT_GT(state_bytes, 0);
-  EXPECT_EQ(subject.int8.of({.steps = 1, .rows = 40, .states = 3}).kv_bytes, 2 * 3 * state_bytes);
+  EXPECT_EQ(Of(subject.int8, {.steps = 1, .rows = 40, .states = 3}).kv_bytes, 2 * 3 * state_bytes);
 }
 
 }  // namespace

@@ -53,6 +53,12 @@ def test_results_hold_what_readers_of_the_json_need(one_node):
         rates = result["tokens_per_s"]
         assert 0 < rates["min"] <= rates["median"] <= rates["max"] and rates["runs"] == 2
         assert result["share_of_bound"] > 0 and result["bound"] in ("read", "multiply")
+        assert result["share_of_bound_by_parts"] >= result["share_of_bound"] * (1 - 1e-9)
+        assert set(result["parts"]) == {"layers", "experts", "attention", "head"}
+        assert "expert_overhead_us_per_layer" not in result  # No expert is elsewhere.
+        for field in ("bytes", "int8_ops", "f32_ops"):
+            whole = result[f"{field}_per_token"] + (result["kv_bytes_per_token"] if field == "bytes" else 0)
+            assert sum(part[f"{field}_per_token"] for part in result["parts"].values()) == pytest.approx(whole)
 
 
 def test_bounds_are_measured_at_the_threads_that_worked(one_node):
@@ -108,12 +114,20 @@ def test_experts_over_nodes_leave_the_layers_on_the_first(bench):
     report = bench(*QUICK, "--prompt", 40, "--experts-over", 2)
     for result in report["results"]:
         first, second = result["nodes"]
+        # Of the exchange's time, what is not computing; frames travel in it, so it is never nothing.
+        assert 0 < result["expert_overhead_us_per_layer"] < 1e3 * first["elapsed_ms"]
         assert "attention" in first["parts_ms"] and "attention" not in second["parts_ms"]
         assert "gate_up" in first["parts_ms"] and "gate_up" in second["parts_ms"]
 
 
 def test_a_split_may_name_layers_too(bench):
     assert bench(*QUICK, "--prompt", 40, "--split", "5,1")["results"][0]["split"] == "5,1"
+
+
+def test_nodes_without_a_split_get_the_layers_that_a_server_would_give_them(bench):
+    result = bench(*QUICK, "--prompt", 40, "--nodes", 2)["results"][0]
+    counts = [int(count) for count in result["split"].split(",")]
+    assert len(counts) == 2 and sum(counts) == 6 and len(result["nodes"]) == 2
 
 
 def test_the_roofline_alone_needs_no_model(run):
@@ -125,6 +139,11 @@ def test_the_roofline_alone_needs_no_model(run):
     for kind in ("read_gbs", "vnni_gops", "fma_gflops"):
         assert set(bounds[kind]) == {"1", "2"}
         assert 0 < bounds[kind]["1"] <= bounds[kind]["2"] <= 2 * bounds[kind]["1"]
+
+
+def test_the_roofline_is_of_the_cpus_that_were_named(run):
+    done = run("--roofline", "--cpus", "4000")
+    assert done.returncode not in (0, 1) and "--cpus" in done.stderr
 
 
 def test_people_get_a_table_and_a_breakdown(run, demo_model):

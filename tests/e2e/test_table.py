@@ -8,6 +8,10 @@ def result(what, tokens_per_s, *, batch=1, prompt=32, context=32, groups=1, exch
             "tokens_per_s": {"median": tokens_per_s, "min": tokens_per_s - 1, "max": tokens_per_s + 1, "runs": 3},
             "bytes_per_token": 9e8, "kv_bytes_per_token": 1e8, "read_gbs": 10.0, "share_of_bound": 0.5, "bound": "read",
             "int8_ops_per_token": 2e9, "f32_ops_per_token": 1e8,
+            "parts": {"layers": {"bytes_per_token": 7e8, "int8_ops_per_token": 1e9, "f32_ops_per_token": 0},
+                      "attention": {"bytes_per_token": 1e8, "int8_ops_per_token": 0, "f32_ops_per_token": 1e8},
+                      "head": {"bytes_per_token": 2e8, "int8_ops_per_token": 1e9, "f32_ops_per_token": 0}},
+            "expert_overhead_us_per_layer": 95.4,
             "bound_threads": 1, "attention_share_of_bound": 0.625,
             "nodes": [{"node": "coordinator", "busy_share": 0.5, "elapsed_ms": steps_ms, "sum_ms": steps_ms,
                        "parts_ms": {"qkv": steps_ms - exchange_ms, "exchange": exchange_ms}}]}
@@ -44,8 +48,8 @@ def compared():
 def test_ratios_are_taken_between_the_right_rows():
     rows = compared()
     assert rows["A, 2 threads: time of a step with 4 streams to that of one"] == ("1.20", "<= 1.15")
-    assert rows["A, one stream: 2 nodes of 1 thread to 1 node of 1 thread"] == ("0.95", ">= 0.95")
-    assert rows["A, prefill 512: 2 nodes of 1 thread to 1 node of 2 threads"] == ("0.75", ">= 0.8")
+    assert rows["A, one stream: 2 nodes of 1 thread, layers 1:1, to 1 node of 1 thread"] == ("0.95", ">= 0.95")
+    assert rows["A, prefill 512: 2 nodes of 1 thread, layers 1:1, to 1 node of 2 threads"] == ("0.75", ">= 0.8")
 
 
 def test_of_one_batch_and_several_steps_the_faster_counts():
@@ -54,7 +58,16 @@ def test_of_one_batch_and_several_steps_the_faster_counts():
 
 
 def test_an_exchange_is_told_per_layer():
-    assert compared()["B, experts over 2 nodes: sending and waiting, per layer"] == ("200 us", "<= 120 us")
+    rows = compared()
+    assert rows["B, experts over 2 nodes: what a layer takes beyond the longer of both nodes' computing"] == ("95 us", "<= 120 us")
+    assert rows["the same: the asking node sends and waits, per layer"] == ("200 us", "")
+
+
+def test_placements_are_compared_apart():
+    planned = Case("A", 1, (), 2, table.AS_PLANNED)
+    rows = {text: figure for text, figure, _ in
+            table.comparisons([*MEASURED, (planned, report(result("decode", 70.0, batch=8)))])}
+    assert [figure for text, figure in rows.items() if text.startswith("A, 8 streams")] == ["0.88", "0.95"]
 
 
 def test_memory_and_loading_are_held_against_the_weights():
@@ -71,7 +84,7 @@ def test_what_was_not_measured_is_not_compared():
 
 def test_rows_name_machine_shape_threads_and_spread():
     text = table.page(MEASURED, 0.5, 12)
-    assert "| A | 2 x 1, layers 1:1 | decode at 32, 8 streams in 2 steps | 76.0 (75.0-77.0) | 1000.0 | 10.0 | 760 % of read |  |" in text
+    assert "| A | 2 x 1, layers 1:1 | decode at 32, 8 streams in 2 steps | 76.0 (75.0-77.0) | 1000.0 | 10.0 | 760 % of read | 760 % (all read) |  |" in text
     assert "| reads, GB/s | 10.0 (9.0-10.0) | 200.0 (200.0-200.0) |" in text
     assert "tiles" not in text  # No process found any.
     assert "load 0.5 at the start; kernels: avx512" in text
@@ -87,6 +100,16 @@ def test_shares_are_of_the_best_bound_that_any_process_found():
     bounds["amx_gops"] = {1: 1000.0}
     assert table.share({**alone, "int8_ops_per_token": 96e9}, bounds) == "964 % of multiply"
     assert table.share({**alone, "int8_ops_per_token": 90e9, "isa": "amx"}, bounds) == "100 % of read"
+
+
+def test_bounds_of_parts_are_added_each_with_its_own_reason():
+    bounds = table.best_bounds(MEASURED)
+    alone = MEASURED[0][1]["results"][0]
+    # 70 + 10 + 20 ms of reading, each longer than the part's 10, 4 and 10 ms of multiplying. It took 100 ms.
+    assert table.share_by_parts(alone, bounds) == "100 % (all read)"
+    head = {"bytes_per_token": 2e8, "int8_ops_per_token": 5e9, "f32_ops_per_token": 0}  # 50 ms of multiplying.
+    busy = {**alone, "parts": {**alone["parts"], "head": head}}
+    assert table.share_by_parts(busy, bounds) == "130 % (head multiply, else read)"
 
 
 def test_a_breakdown_shows_parts_and_their_sum():
@@ -108,6 +131,6 @@ def test_the_cases_are_flags_that_shoal_bench_takes(shoal, demo_model, tmp_path,
     assert table.main(["--quick", "--shoal", str(shoal), "--cache", str(tmp_path)]) == 0, capsys.readouterr().err
     out = capsys.readouterr().out
     assert "<!-- begin: bench/table.py -->" in out
-    for text in ("| A | 1 x 2 | prefill 512 |", "decode at 32, 8 streams in 2 steps", "| B | 2 x 1, experts over both |",
+    for text in ("| A | 1 x 2 | prefill 512 |", "layers as planned", "decode at 32, 8 streams in 2 steps", "| B | 2 x 1, experts over both |",
                  "| gate_up |", "per layer"):
         assert text in out
