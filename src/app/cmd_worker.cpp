@@ -57,9 +57,11 @@ absl::Status RunWorker(const WorkerFlags& flags) {
   if (flags.rest_port >= 0) {
     ASSIGN_OR_RETURN(rest, ExpertRestServer::Start({.host = flags.rest_host,
                                                     .port = flags.rest_port,
-                                                    .model_roots = flags.model_roots,
-                                                    .threads = options.threads,
-                                                    .isa = options.isa}));
+                                                    .service = {.model_roots = flags.model_roots,
+                                                                .threads = options.threads,
+                                                                .cpus = options.cpus,
+                                                                .isa = options.isa,
+                                                                .packed_cache = options.packed_cache}}));
     LogInfo("expert REST API on http://{}:{}", flags.rest_host, rest->port());
   }
   const std::string host = flags.listen.substr(0, flags.listen.rfind(':'));

@@ -12,7 +12,7 @@
 namespace shoal {
 
 BankExpertService::BankExpertService(Options options)
-    : options_(std::move(options)), pool_(options_.threads) {}
+    : options_(std::move(options)), pool_(options_.threads, options_.cpus) {}
 
 ExpertService::Info BankExpertService::info() const {
   const std::lock_guard lock(mutex_);
@@ -28,6 +28,7 @@ absl::StatusOr<int> BankExpertService::initialize(std::span<const int32_t> exper
   ids.erase(std::unique(ids.begin(), ids.end()), ids.end());
 
   std::vector<std::vector<ExpertId>> held(model.spec.layers.size());
+  const auto layers = static_cast<int32_t>(held.size());
   int moe_layers = 0;
   for (size_t layer = 0; layer < held.size(); ++layer) {
     const int32_t experts = model.facts.layers[layer].experts;
@@ -44,26 +45,27 @@ absl::StatusOr<int> BankExpertService::initialize(std::span<const int32_t> exper
   if (moe_layers == 0) return InvalidArgument("model_path: {} is a dense model, it has no experts", folder);
 
   const std::lock_guard lock(mutex_);
-  ASSIGN_OR_RETURN(std::unique_ptr<ExpertBank> bank,
-                   ExpertBank::Load(*model.checkpoint, model.spec, held, pool_, nullptr));
-  bank_ = std::move(bank);
+  pool_.pin_caller();  // As in compute(): this thread works, too, and memory is near to who touches it first.
+  ASSIGN_OR_RETURN(std::unique_ptr<NodeModel> node,
+                   NodeModel::Load(model.checkpoint, model.spec, {.layers = {}, .experts = std::move(held)},
+                                   pool_, nullptr, options_.packed_cache));
+  node_ = std::move(node);
   model_ = std::move(model);
-  info_ = {
-      true,          folder, ids, static_cast<int32_t>(held.size()), static_cast<int32_t>(model_.spec.width),
-      bank_->bytes()};
-  LogInfo("expert API: {} experts of {} layers of {}, {}", ids.size(), moe_layers, folder,
-          FormatBytes(info_.memory_bytes));
+  info_ = {true, folder, ids, layers, static_cast<int32_t>(model_.spec.width), node_->bytes()};
+  LogInfo("expert API: {} experts of {} layers of {}: {}", ids.size(), moe_layers, folder,
+          node_->load_stats().text());
   return static_cast<int>(ids.size());
 }
 
 absl::StatusOr<std::vector<std::vector<float>>> BankExpertService::compute(int32_t layer,
                                                                            std::span<const ExpertRow> rows) {
   const std::lock_guard lock(mutex_);
-  if (bank_ == nullptr) return FailedPrecondition("Worker not initialized");
+  if (node_ == nullptr) return FailedPrecondition("Worker not initialized");
   if (layer < 0 || layer >= info_.layers || model_.facts.layers[static_cast<size_t>(layer)].experts == 0) {
     return InvalidArgument("layer_idx: layer {} has no experts; the model has {} layers", layer,
                            info_.layers);
   }
+  pool_.pin_caller();
   std::map<int32_t, std::vector<size_t>> by_expert;
   for (size_t i = 0; i < rows.size(); ++i) by_expert[rows[i].expert].push_back(i);
 
@@ -79,7 +81,7 @@ absl::StatusOr<std::vector<std::vector<float>>> BankExpertService::compute(int32
       SHOAL_CHECK_EQ(static_cast<int32_t>(from.size()), info_.width);
       std::copy(from.begin(), from.end(), x.row(r));
     }
-    RETURN_IF_ERROR(bank_->run_one(context, LayerId{layer}, ExpertId{expert}, {x, nullptr}, y));
+    RETURN_IF_ERROR(node_->experts().run_one(context, LayerId{layer}, ExpertId{expert}, {x, nullptr}, y));
     for (int64_t r = 0; r < count; ++r) {
       outputs[members[static_cast<size_t>(r)]].assign(y.row(r), y.row(r) + info_.width);
     }
@@ -88,8 +90,7 @@ absl::StatusOr<std::vector<std::vector<float>>> BankExpertService::compute(int32
 }
 
 absl::StatusOr<std::unique_ptr<ExpertRestServer>> ExpertRestServer::Start(Options options) {
-  std::unique_ptr<ExpertRestServer> server(
-      new ExpertRestServer({std::move(options.model_roots), options.threads, options.isa}));
+  std::unique_ptr<ExpertRestServer> server(new ExpertRestServer(std::move(options.service)));
   HttpServerOptions http;
   http.host = options.host;
   http.port = options.port;

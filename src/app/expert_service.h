@@ -10,8 +10,8 @@
 #include "absl/status/statusor.h"
 #include "api/expert_rest.h"
 #include "api/http_server.h"
-#include "exec/expert_bank.h"
 #include "exec/model_facts.h"
+#include "exec/node_model.h"
 #include "kernels/kernels.h"
 
 namespace shoal {
@@ -22,7 +22,9 @@ class BankExpertService final : public ExpertService {
   struct Options {
     std::vector<std::string> model_roots;
     int threads = 1;
+    std::vector<int> cpus;  ///< As for ThreadPool.
     Isa isa = Isa::kReference;
+    std::shared_ptr<const PackedCache> packed_cache;  ///< nullptr: none.
   };
   explicit BankExpertService(Options options);
 
@@ -38,7 +40,7 @@ class BankExpertService final : public ExpertService {
   Arena arena_;
   Info info_;
   OpenedModel model_;
-  std::unique_ptr<ExpertBank> bank_;
+  std::unique_ptr<NodeModel> node_;  ///< Experts alone, without layers.
 };
 
 /// The service behind an HTTP port.
@@ -47,9 +49,7 @@ class ExpertRestServer {
   struct Options {
     std::string host;
     int port = 0;
-    std::vector<std::string> model_roots;
-    int threads = 1;
-    Isa isa = Isa::kReference;
+    BankExpertService::Options service;
   };
   static absl::StatusOr<std::unique_ptr<ExpertRestServer>> Start(Options options);
   int port() const { return http_->port(); }

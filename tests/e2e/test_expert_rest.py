@@ -1,4 +1,6 @@
 """The JSON expert API of a worker, against numpy on the same weights."""
+import os
+
 import httpx
 import numpy as np
 import pytest
@@ -10,11 +12,11 @@ WIDTH, LAYERS, EXPERTS = 256, 6, 16
 
 
 class ExpertWorker:
-    def __init__(self, shoal, model_root, log_dir, name):
+    def __init__(self, shoal, model_root, log_dir, name, flags):
         listen, rest = free_ports(2)
         self.url = f"http://127.0.0.1:{rest}"
         self.process = Process(name, [shoal, "worker", "--listen", f"127.0.0.1:{listen}", "--name", name,
-                                      "--model-root", model_root, "--rest-port", rest], log_dir / f"{name}.log").start()
+                                      "--model-root", model_root, "--rest-port", rest, *flags], log_dir / f"{name}.log").start()
 
     def post(self, path, body):
         return httpx.post(self.url + path, json=body, timeout=20, trust_env=False)
@@ -30,8 +32,8 @@ class ExpertWorker:
 def make_worker(shoal, demo_model, tmp_path):
     workers = []
 
-    def make(experts=None):
-        worker = ExpertWorker(shoal, demo_model.parent, tmp_path, f"expert-worker-{len(workers)}")
+    def make(experts=None, flags=()):
+        worker = ExpertWorker(shoal, demo_model.parent, tmp_path, f"expert-worker-{len(workers)}", flags)
         workers.append(worker)
         assert wait_until(worker.healthy, 20), worker.process.log_tail()
         if experts is not None:
@@ -91,6 +93,20 @@ def test_the_layer_is_the_first_unless_said(make_worker):
     unsaid, first, second = results_of(worker.post("/compute_experts", {
         "requests": [request(3, 1), request(3, 1, layer_idx=0), request(3, 1, layer_idx=1)]}))
     assert unsaid["expert_output"] == first["expert_output"] != second["expert_output"]
+
+
+def test_weights_come_from_the_packed_cache_the_second_time_with_the_same_bits(make_worker, tmp_path):
+    folder = tmp_path / "packed"
+    cpu = min(os.sched_getaffinity(0))  # Both its threads on one: what it computes cannot depend on that.
+    flags = ("--packed-cache", folder, "--cpus", cpu, "--threads", 2)
+    asked = {"requests": [request(2, 1), request(5, 2)]}
+    first = make_worker([2, 5], flags)
+    fresh = results_of(first.post("/compute_experts", asked))
+    assert wait_until(lambda: list(folder.glob("*.packed")), 20), first.process.log_tail()
+    assert "from the packed cache" not in first.process.log_tail()
+    second = make_worker([2, 5], flags)
+    assert results_of(second.post("/compute_experts", asked)) == fresh
+    assert "from the packed cache" in second.process.log_tail()
 
 
 def test_status_counts_what_was_done(make_worker):
