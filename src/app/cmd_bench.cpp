@@ -286,8 +286,7 @@ absl::Status MeasureModel(BenchFlags& flags, BenchReport& report) {
   report.transport = flags.transport;
   report.experts_over = flags.experts_over;
   report.threads = flags.compute.threads;
-  report.kv_bytes =
-      static_cast<int64_t>(SumOf(work.of({.cached = positions, .states = sequences})).kv_bytes);
+  report.kv_bytes = static_cast<int64_t>(SumOf(work.of({.cached = positions, .states = sequences})).kv_bytes);
   for (int32_t i = 0; i < nodes; ++i) report.weight_bytes += cluster->model(NodeId{i}).bytes();
   return absl::OkStatus();
 }

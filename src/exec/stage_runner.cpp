@@ -151,8 +151,8 @@ absl::StatusOr<Outgoing> StageRunner::run(const Frame& frame, const ComputeConte
 
   // The time is taken before the rows are packed for sending: it is this stage's share of the step.
   const auto report_time = [&](std::vector<StageTiming>& timings) {
-    timings.push_back({options_.self, NowNs() - started_ns - exchange.waited_ns(), exchange.waited_ns(), exchange.overhead_ns(),
-                       options_.stage->kv_saturated() - saturated_before});
+    timings.push_back({options_.self, NowNs() - started_ns - exchange.waited_ns(), exchange.waited_ns(),
+                       exchange.overhead_ns(), options_.stage->kv_saturated() - saturated_before});
   };
   const Plan& plan = *options_.plan;
   if (!last_) {

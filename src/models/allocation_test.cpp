@@ -23,8 +23,7 @@ void ExpectQuietDecode(const Family& family, int threads, ActivationMode mode) {
   const ModelSpec spec = *SpecFor(checkpoint->config());
   const auto stage =
       *Stage::Load(*checkpoint, spec, {.layers = {0, 7}, .embed = true, .head = true}, pool, {});
-  const auto cache =
-      *KvCache::Create({0, 7}, stage->kv_shapes(), DType::kF16, 2, KeepsState(spec) ? 2 : 0);
+  const auto cache = *KvCache::Create({0, 7}, stage->kv_shapes(), DType::kF16, 2, KeepsState(spec) ? 2 : 0);
   std::vector<ExpertSet> sets;
   for (int32_t layer = 0; layer < 7; ++layer) {
     std::vector<ExpertId> ids;

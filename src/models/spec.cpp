@@ -108,11 +108,6 @@ int64_t ShortRopePositions(const ModelSpec& spec) {
   return positions;
 }
 
-void EditWeights(ModelSpec& spec, const std::function<void(WeightRef&)>& edit) {
-  // The refs are parts of `spec`, which is ours to change; only the walk sees them as constant.
-  ForEachWeight(spec, [&](const WeightUse& use) { edit(const_cast<WeightRef&>(use.ref)); });
-}
-
 const MoeSpec* MoeOf(const LayerSpec& layer) { return std::get_if<MoeSpec>(&layer.feed_forward); }
 
 bool KeepsState(const ModelSpec& spec) {

@@ -277,7 +277,7 @@ struct ModelSpec {
   LinearSpec head;         ///< [V, D]; the embedding's ref where tied.
   /// Tensors of checkpoints that are known and not used: how their names begin, and what they are.
   std::vector<std::pair<std::string, std::string>> left_out;
-  float logit_cap = 0;     ///< c > 0: logits are c tanh(logits / c).
+  float logit_cap = 0;  ///< c > 0: logits are c tanh(logits / c).
 
   int64_t layer_count() const { return static_cast<int64_t>(layers.size()); }
 };
@@ -302,8 +302,6 @@ void EditWeights(ModelSpec& spec, const std::function<void(WeightRef&)>& edit);
 /// Up to how many positions a sequence turns by short frequencies where layers have RopeLong; a longer one is
 /// another sequence to the cache, from its first position on. INT64_MAX: no layer has.
 int64_t ShortRopePositions(const ModelSpec& spec);
-/// Calls `edit` for every weight, in that order: where the same model lies under other names.
-void EditWeights(ModelSpec& spec, const std::function<void(WeightRef&)>& edit);
 
 /// The MoE part of a layer, or nullptr.
 const MoeSpec* MoeOf(const LayerSpec& layer);

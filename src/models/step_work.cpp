@@ -93,8 +93,7 @@ StepWorkParts WorkModel::of(const StepSize& size) const {
   part(WorkPart::kHead).weight_bytes = std::min(steps, sampled) * static_cast<double>(sampled_row_.bytes);
   multiply(sampled_row_, sampled, part(WorkPart::kHead));
   // States are read and written by layers that multiply them in the same pass.
-  part(WorkPart::kLayers).kv_bytes =
-      2 * static_cast<double>(size.states) * static_cast<double>(state_bytes_);
+  part(WorkPart::kLayers).kv_bytes = 2 * static_cast<double>(size.states) * static_cast<double>(state_bytes_);
   StepWork& attention = part(WorkPart::kAttention);
   attention.kv_bytes = static_cast<double>(size.cached) * static_cast<double>(kv_bytes_);
   attention.attention_ops =

@@ -76,24 +76,6 @@ DeltaSpec DeltaAt(const std::string& base, const DecoderSizes& sizes, DeltaSpec 
   return delta;
 }
 
-/// The hub fuses gate and up of all experts into one tensor; MLX's stacks are what MoeAt names.
-void FuseExperts(const std::string& base, const ExpertParts& parts, MoeSpec& moe) {
-  for (int64_t e = 0; e < parts.experts; ++e) {
-    DenseSpec& expert = moe.experts[static_cast<size_t>(e)];
-    const auto fused = [&](LinearSpec& linear, const char* tensor, int64_t stored, int64_t begin) {
-      WeightSource& hub = linear.weight.sources[0];
-      hub = {.base = base + ".experts", .suffix = tensor, .stack = parts.experts, .index = e};
-      const int64_t rows = linear.weight.shape[0];
-      if (stored == rows) return;
-      hub.rows = {begin, begin + rows};
-      hub.stored_rows = stored;
-    };
-    fused(expert.gate, "gate_up_proj", 2 * parts.width, 0);
-    fused(expert.up, "gate_up_proj", 2 * parts.width, parts.width);
-    fused(expert.down, "down_proj", expert.down.weight.shape[0], 0);
-  }
-}
-
 /// Norms of rows and heads are stored as w of 1 + w, those of gated delta outputs as they are.
 bool IsZeroCentred(const std::string& base) {
   for (const char* name :
