@@ -168,7 +168,7 @@ GoldenCases GoldenFolders(const std::string& family) {
   static const std::map<std::string, Names> kCases = {
       {"deepseek", {{}, {"v1moe"}}},
       {"deepseek_v2", {{}, {"group_limited", "lite"}}},
-      {"deepseek_v3", {{"r1-q4g64"}, {"r1"}}},
+      {"deepseek_v3", {{}, {"r1", "r1-q4g64"}}},
       {"gemma3", {{}, {}}},
       {"gemma3_text", {{}, {"plain"}}},
       {"gemma4", {{}, {"moe"}}},
@@ -177,11 +177,10 @@ GoldenCases GoldenFolders(const std::string& family) {
       {"glm4_moe_lite", {{}, {"plain"}}},
       {"gpt_oss", {{}, {"bf16", "mxfp4", "mxfp4-q8g64"}}},
       {"llama",
-       {{"bias_mha", "llama3_rope_tied", "plain", "plain-q3g64", "plain-q4g64", "plain-gguf-f16",
-         "plain-gguf-q4_0", "plain-gguf-q8_0", "wide-gguf-q4_k_m"},
-        {}}},
+       {{"llama3_rope_tied", "plain", "plain-q3g64", "plain-q4g64", "plain-gguf-f16", "plain-gguf-q8_0"},
+        {"bias_mha", "plain-gguf-q4_0", "wide-gguf-q4_k_m"}}},
       {"minimax_m2", {{}, {"plain"}}},
-      {"mistral", {{"swa"}, {}}},
+      {"mistral", {{}, {"swa"}}},
       {"mixtral", {{}, {"plain"}}},
       {"olmoe", {{}, {"plain"}}},
       {"phi3", {{}, {"longrope", "mini4k"}}},
@@ -190,7 +189,7 @@ GoldenCases GoldenFolders(const std::string& family) {
       {"qwen3",
        {{"tied", "tied-q4g32", "tied-q4g64", "tied-q6g64", "tied-q8g64", "tied-gguf-q8_0"}, {"yarn_untied"}}},
       {"qwen3_5_moe", {{}, {"plain", "plain-q4g64"}}},
-      {"qwen3_moe", {{"plain", "plain-mixed46", "plain-q4g64", "sparse_step", "plain-gguf-q4_0"}, {}}},
+      {"qwen3_moe", {{"plain", "plain-mixed46", "plain-q4g64", "plain-gguf-q4_0"}, {"sparse_step"}}},
   };
   const Names& names = kCases.at(family);
   GoldenCases cases;
