@@ -34,13 +34,14 @@ struct Layer {
   Norm feed_forward_norm;
   std::variant<Mlp, Moe> feed_forward;
   std::optional<Norm> feed_forward_out_norm;
-  float output_scale = 1;
+  std::optional<float> output_scale;
 
   int64_t bytes() const {
     const auto bytes_of = [](const auto& block) { return block.bytes(); };
     return mixer_norm.bytes() + std::visit(bytes_of, mixer) + feed_forward_norm.bytes() +
            (mixer_out_norm ? mixer_out_norm->bytes() : 0) +
-           (feed_forward_out_norm ? feed_forward_out_norm->bytes() : 0) + std::visit(bytes_of, feed_forward);
+           (feed_forward_out_norm ? feed_forward_out_norm->bytes() : 0) + std::visit(bytes_of, feed_forward) +
+           (output_scale ? int64_t{sizeof(float)} : 0);
   }
   KvLayerShape kv_shape() const {
     return std::visit([](const auto& block) { return block.kv_shape(); }, mixer);
@@ -448,7 +449,7 @@ absl::Status CpuStage::run_layer(const ComputeContext& context, const StageStep&
   }
   std::atomic<bool> finite = true;
   context.for_rows(x.rows, x.cols, [&](Range rows) {
-    if (layer.output_scale != 1) Multiply(x, layer.output_scale, rows);
+    if (layer.output_scale) Multiply(x, *layer.output_scale, rows);
     if (!AllFinite(x, rows)) finite.store(false, std::memory_order_relaxed);
   });
   return finite ? absl::OkStatus() : OutOfRange("an activation is not finite (NaN or infinity)");
