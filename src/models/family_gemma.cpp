@@ -2,9 +2,9 @@
 
 #include <cmath>
 #include <optional>
-#include <utility>
 
 #include "base/status.h"
+#include "models/family_below.h"
 #include "models/family_moe.h"
 #include "numeric/dtype.h"
 
@@ -14,27 +14,6 @@ namespace {
 /// sqrt(D) in the precision of the reference's weights.
 float EmbeddingScale(int64_t width) {
   return BF16ToF32(F32ToBF16(static_cast<float>(std::sqrt(static_cast<double>(width)))));
-}
-
-/// "model.x" lies elsewhere below a model that does not hold text alone.
-void PlaceBelowLanguageModel(WeightRef& ref) {
-  constexpr std::string_view kModel = "model.";
-  std::vector<WeightSource> placed;
-  for (const WeightSource& source : ref.sources) {
-    const bool in_model = source.base.starts_with(kModel);
-    // A stack is the hub's or MLX's, by its name; all else may be either's.
-    const bool only_mlx = source.stack > 0 && source.suffix == "weight";
-    const bool only_hub = source.stack > 0 && !only_mlx;
-    if (!only_mlx) {
-      placed.push_back(source);
-      if (in_model) placed.back().base = "model.language_model." + source.base.substr(kModel.size());
-    }
-    if (!only_hub) {
-      placed.push_back(source);
-      placed.back().base = "language_model." + source.base;
-    }
-  }
-  ref.sources = std::move(placed);
 }
 
 void SetOffset(float offset, NormSpec& norm) {
@@ -75,7 +54,7 @@ absl::StatusOr<ModelSpec> TextModelOf(const ModelConfig& config, const Family& t
   RETURN_IF_ERROR(RequireIfPresent(stated, "model_type", text.model_type));
   ASSIGN_OR_RETURN(ModelSpec spec, text.spec(stated.with_defaults(defaults)));
   ASSIGN_OR_RETURN(spec.model_type, config.required_string("model_type"));
-  EditWeights(spec, PlaceBelowLanguageModel);
+  PlaceBelowLanguageModel(spec);
   for (const std::string prefix : {"", "model."}) {  // Of MLX and older checkpoints; of the hub.
     spec.left_out.emplace_back(prefix + "vision_tower.", "the vision tower");
     spec.left_out.emplace_back(prefix + "audio_tower.", "the audio tower");
@@ -84,10 +63,6 @@ absl::StatusOr<ModelSpec> TextModelOf(const ModelConfig& config, const Family& t
     }
   }
   return spec;
-}
-
-std::string AroundTextConfig(std::string_view model_type, const std::string& text_config) {
-  return fmt::format(R"({{"model_type": "{}", "text_config": {}}})", model_type, text_config);
 }
 
 }  // namespace shoal

@@ -1,7 +1,6 @@
 // What Gemma 3 and Gemma 4 share.
 #pragma once
 
-#include <string>
 #include <string_view>
 
 #include "absl/status/statusor.h"
@@ -20,12 +19,9 @@ void MakeGemma(const DecoderSizes& sizes, float norm_offset, ModelSpec& spec);
 absl::StatusOr<float> ReadLogitCap(const ModelConfig& config);
 
 /// The text model of a checkpoint that has towers for images or sound beside it: its config is `text_config`,
-/// in which the hub leaves out what equals the reference's `defaults`; its tensors are
-/// `model.language_model.*` on the hub and `language_model.model.*` where MLX wrote them.
+/// in which the hub leaves out what equals the reference's `defaults`; its tensors lie where
+/// PlaceBelowLanguageModel puts them, and those of the towers are left out.
 absl::StatusOr<ModelSpec> TextModelOf(const ModelConfig& config, const Family& text,
                                       std::string_view defaults);
-
-/// A config.json around the text model's.
-std::string AroundTextConfig(std::string_view model_type, const std::string& text_config);
 
 }  // namespace shoal

@@ -1,6 +1,7 @@
 // Gemma 4 with towers for images and sound, of which the text model runs. Reference: transformers
 // models/gemma4/configuration_gemma4.py.
 #include "models/family.h"
+#include "models/family_below.h"
 #include "models/family_gemma.h"
 
 namespace shoal::families {

@@ -5,6 +5,7 @@
 
 #include "base/status.h"
 #include "models/family.h"
+#include "models/family_below.h"
 #include "models/family_moe.h"
 #include "models/family_parts.h"
 
@@ -85,29 +86,14 @@ bool IsZeroCentred(const std::string& base) {
   return false;
 }
 
-/// The text model lies below a model of text and images. mlx-lm turns the names around, stores 1 + w for
-/// norms, and the convolution's taps as [channels, taps, 1].
-void PlaceBelowLanguageModel(WeightRef& ref) {
-  std::vector<WeightSource> placed;
-  for (const WeightSource& source : ref.sources) {
-    const bool stack_of_mlx = source.stack > 0 && source.suffix == "weight";
-    const bool stack_of_hub = source.stack > 0 && !stack_of_mlx;
-    const bool in_model = source.base.starts_with("model.");
-    if (!stack_of_mlx) {
-      WeightSource hub = source;
-      if (in_model) hub.base = "model.language_model." + source.base.substr(6);
-      if (IsZeroCentred(source.base)) hub.offset = 1;
-      placed.push_back(std::move(hub));
-    }
-    if (!stack_of_hub) {
-      WeightSource mlx = source;
-      mlx.base = "language_model." + source.base;
-      mlx.mlx = true;
-      if (mlx.spread) std::swap(mlx.spread->stored_shape[1], mlx.spread->stored_shape[2]);
-      placed.push_back(std::move(mlx));
-    }
+/// mlx-lm stores 1 + w for norms, and the convolution's taps as [channels, taps, 1].
+void AsStored(WeightSource& place, bool by_mlx) {
+  if (!by_mlx) {
+    if (IsZeroCentred(place.base)) place.offset = 1;
+    return;
   }
-  ref.sources = std::move(placed);
+  place.mlx = true;
+  if (place.spread) std::swap(place.spread->stored_shape[1], place.spread->stored_shape[2]);
 }
 
 absl::Status RefuseUnbuilt(const ModelConfig& text) {
@@ -166,7 +152,7 @@ absl::StatusOr<ModelSpec> Spec(const ModelConfig& config) {
     return moe;
   };
   ModelSpec spec = DecoderOf("qwen3_5_moe", sizes, mixer, feed_forward);
-  EditWeights(spec, PlaceBelowLanguageModel);
+  PlaceBelowLanguageModel(spec, AsStored);
   spec.left_out = {{"model.visual.", "the vision tower"},
                    {"vision_tower.", "the vision tower"},
                    {"mtp.", "multi-token prediction"},
@@ -175,8 +161,9 @@ absl::StatusOr<ModelSpec> Spec(const ModelConfig& config) {
 }
 
 std::string Tiny() {
-  return R"({"model_type": "qwen3_5_moe", "text_config": )" +
-         TinyConfig("qwen3_5_moe_text", R"("num_key_value_heads": 2, "head_dim": 24, "hidden_act": "silu",
+  return AroundTextConfig(
+      "qwen3_5_moe",
+      TinyConfig("qwen3_5_moe_text", R"("num_key_value_heads": 2, "head_dim": 24, "hidden_act": "silu",
   "attn_output_gate": true, "attention_bias": false, "full_attention_interval": 3,
   "layer_types": ["linear_attention", "linear_attention", "full_attention", "linear_attention",
     "linear_attention", "full_attention", "linear_attention"],
@@ -185,8 +172,7 @@ std::string Tiny() {
   "moe_intermediate_size": 320, "shared_expert_intermediate_size": 448, "num_experts": 13,
   "num_experts_per_tok": 3, "tie_word_embeddings": false,
   "rope_parameters": {"rope_type": "default", "rope_theta": 10000000.0, "partial_rotary_factor": 0.25,
-    "mrope_section": [1, 1, 1], "mrope_interleaved": true})") +
-         "}";
+    "mrope_section": [1, 1, 1], "mrope_interleaved": true})"));
 }
 
 }  // namespace
