@@ -19,10 +19,9 @@ int main(int argc, char** argv) {
   root.fallthrough();
 
   const std::vector<Command> commands = {
-      AddServeCommand(root), AddWorkerCommand(root),  AddRunCommand(root),    AddChatCommand(root),
-      AddPlanCommand(root),  AddInspectCommand(root), AddLogitsCommand(root), AddSynthCommand(root),
-      AddBenchCommand(root), AddCacheCommand(root), AddConvertCommand(root),
-      AddEvalCommand(root)};
+      AddServeCommand(root), AddWorkerCommand(root),  AddRunCommand(root),     AddChatCommand(root),
+      AddPlanCommand(root),  AddInspectCommand(root), AddLogitsCommand(root),  AddSynthCommand(root),
+      AddBenchCommand(root), AddCacheCommand(root),   AddConvertCommand(root), AddEvalCommand(root)};
   try {
     root.parse(argc, argv);
   } catch (const CLI::ParseError& error) {

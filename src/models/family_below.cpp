@@ -22,7 +22,8 @@ void PlaceBelowLanguageModel(ModelSpec& spec,
       const bool only_mlx = source.stack > 0 && source.suffix == "weight";
       const bool only_hub = source.stack > 0 && !only_mlx;
       if (!only_mlx) {
-        add(source, in_model ? "model.language_model." + source.base.substr(kModel.size()) : source.base, false);
+        add(source, in_model ? "model.language_model." + source.base.substr(kModel.size()) : source.base,
+            false);
       }
       if (!only_hub) add(source, "language_model." + source.base, true);
     }

@@ -75,8 +75,7 @@ absl::StatusOr<Attention> Attention::Load(const WeightReader& reader, const GqaS
 int64_t Attention::bytes() const {
   // v_norm_ has no weights.
   return q_.bytes() + k_.bytes() + v_.bytes() + o_.bytes() + (q_norm_ ? q_norm_->bytes() : 0) +
-         (k_norm_ ? k_norm_->bytes() : 0) +
-         static_cast<int64_t>(heads_.sinks.size() * sizeof(float));
+         (k_norm_ ? k_norm_->bytes() : 0) + static_cast<int64_t>(heads_.sinks.size() * sizeof(float));
 }
 
 absl::Status Attention::forward(const ComputeContext& context, LinearInput& input, const RowPlaces& places,
