@@ -252,7 +252,8 @@ absl::Status MeasureModel(BenchFlags& flags, BenchReport& report) {
   }};
   const int64_t positions = PositionsNeeded(flags);
   const int64_t sequences = std::max<int64_t>(1, std::ranges::max(flags.batches));
-  options.limits = LimitsFor(model.spec, options.plan, {positions, sequences},
+  const int64_t states = 2 * sequences;  // SyntheticLoad keeps two rings of each.
+  options.limits = LimitsFor(model.spec, options.plan, {positions, states},
                              std::max(kRowsPerStep, load_options.fill_piece));
   options.profile = true;
   ASSIGN_OR_RETURN(options.packed_cache, flags.packed_cache.open());

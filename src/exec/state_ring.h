@@ -23,6 +23,8 @@ class StateRing {
   }
 
   const std::vector<BlockId>& slots() const { return slots_; }
+  /// The slot that the slice placed last wrote, where there are slots.
+  BlockId last() const { return slots_.empty() ? kNoState : slots_[at_]; }
 
   /// Says where `slice`, the next of the sequence (or its first again, at position 0), has its state.
   void place(SeqSlice& slice) {

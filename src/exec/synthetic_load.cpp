@@ -63,7 +63,7 @@ absl::Status SyntheticLoad::make_sequences(int64_t count, int64_t positions) {
     return ResourceExhausted("{} sequences of {} positions need {} KV blocks, there are {}", count, positions,
                              count * each, limits.blocks);
   }
-  const int slots = limits.state_slots_each();
+  const int slots = 2 * limits.state_slots_each();  // Two rings.
   if (count * slots > limits.state_slots) {
     return ResourceExhausted("{} sequences need {} state slots, there are {}", count, count * slots,
                              limits.state_slots);
@@ -75,6 +75,7 @@ absl::Status SyntheticLoad::make_sequences(int64_t count, int64_t positions) {
     sequence.id = SeqId{static_cast<uint64_t>(i + 1)};
     for (int64_t b = 0; b < each; ++b) sequence.blocks.push_back(BlockId{static_cast<int32_t>(i * each + b)});
     sequence.states = RingFrom(limits, BlockId{static_cast<int32_t>(i * slots)});
+    sequence.decoding = RingFrom(limits, BlockId{static_cast<int32_t>(i * slots + slots / 2)});
     sequences_.push_back(std::move(sequence));
   }
   return absl::OkStatus();
@@ -201,7 +202,9 @@ absl::StatusOr<LoadRun> SyntheticLoad::decode(int64_t tokens, int64_t groups, bo
                              sequence.blocks,
                              true,
                              long_rope_});
-      sequence.states.place(step.slices.back());
+      SeqSlice& slice = step.slices.back();
+      sequence.decoding.place(slice);
+      if (token == 0 && slice.position > 0) slice.state_from = sequence.states.last();
     }
     ++turn;
     return step;

@@ -63,7 +63,8 @@ class SyntheticLoad {
   struct Sequence {
     SeqId id;
     std::vector<BlockId> blocks;
-    StateRing states;
+    StateRing states;    ///< Of what fills it; the last keeps the state that every decode begins from.
+    StateRing decoding;  ///< Of what decodes.
     int64_t filled = 0;  ///< Positions of its context.
     int32_t last_token = 0;
   };
