@@ -117,17 +117,20 @@ INSTANTIATE_TEST_SUITE_P(
                     Case{"gemma_style", "llama", "", "<bos>", false}),
     [](const auto& tested) { return std::string(tested.param.name); });
 
+absl::StatusOr<Tokenizer> TokenizerIn(GgufBuilder& builder) {
+  const std::string file = builder.file();
+  ASSIGN_OR_RETURN(const GgufHeader header, ParseGguf(std::as_bytes(std::span(file)), "x.gguf"));
+  ASSIGN_OR_RETURN(const GgufText text, TextOfGguf(header.metadata, "x.gguf"));
+  return Tokenizer::FromJson(text.tokenizer_json);
+}
+
 TEST(GgufText, LeavesOutMergesOfWhatAreNoTokens) {
   GgufBuilder builder;
   builder.add_string("tokenizer.ggml.model", "gpt2");
   builder.add_string("tokenizer.ggml.pre", "qwen2");
   builder.add_strings("tokenizer.ggml.tokens", {"a", "b", "ab", "bb"});
   builder.add_strings("tokenizer.ggml.merges", {"x y", "b a", "a b"});
-  const std::string file = builder.file();
-  const auto header = ParseGguf(std::as_bytes(std::span(file)), "x.gguf");
-  const auto text = TextOfGguf(header->metadata, "x.gguf");
-  ASSERT_TRUE(text.ok()) << ToString(text.status());
-  const auto tokenizer = Tokenizer::FromJson(text->tokenizer_json);
+  const absl::StatusOr<Tokenizer> tokenizer = TokenizerIn(builder);
   ASSERT_TRUE(tokenizer.ok()) << ToString(tokenizer.status());
   EXPECT_THAT(*tokenizer->encode("abb", {}), testing::ElementsAre(2, 1));
 }
@@ -140,11 +143,7 @@ TEST(GgufText, DeepSeeksFirstTokenizersPutASpaceBeforeLettersAndDigitsAlone) {
     builder.add_strings("tokenizer.ggml.tokens",
                         {"a", "b", "Ġ", "1", "2", "Ġa", "12", "ab", "Ċ", "ĊĊ", ",", "a,", "Ġ,"});
     builder.add_strings("tokenizer.ggml.merges", {"Ġ a", "1 2", "a b", "Ċ Ċ", "a ,", "Ġ ,"});
-    const std::string file = builder.file();
-    const auto header = ParseGguf(std::as_bytes(std::span(file)), "x.gguf");
-    const auto text = TextOfGguf(header->metadata, "x.gguf");
-    ASSERT_TRUE(text.ok()) << ToString(text.status());
-    const auto tokenizer = Tokenizer::FromJson(text->tokenizer_json);
+    const absl::StatusOr<Tokenizer> tokenizer = TokenizerIn(builder);
     ASSERT_TRUE(tokenizer.ok()) << ToString(tokenizer.status());
     // "ab", " ", "1", "2", two line ends, " a", ",", " ,"
     EXPECT_THAT(*tokenizer->encode("ab 12\n\n a, ,", {}), testing::ElementsAre(7, 2, 3, 4, 8, 8, 5, 10, 12))
