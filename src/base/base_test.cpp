@@ -24,6 +24,16 @@ TEST(Status, MessageKeepsItsFormatArguments) {
 
 TEST(Check, PrintsBothOperands) { EXPECT_DEATH(SHOAL_CHECK_EQ(1 + 1, 3), "1 \\+ 1 == 3 \\(2 vs 3\\)"); }
 
+TEST(File, WhatIsWrittenIsReadAndLeavesNothingBeside) {
+  const std::string path = testing::TempDir() + "/base_test_written";
+  ASSERT_EQ(WriteTextFile(path, "{}"), absl::OkStatus());
+  EXPECT_EQ(*ReadTextFile(path, 4096), "{}\n");
+  EXPECT_FALSE(std::filesystem::exists(path + ".partial"));
+  std::filesystem::remove(path);
+  EXPECT_EQ(ToString(WriteTextFile("/nowhere/x", "{}")),
+            "RESOURCE_EXHAUSTED: cannot write /nowhere/x: No such file or directory");
+}
+
 TEST(File, IsReadWholeUpToABound) {
   const std::string path = testing::TempDir() + "/base_test_file";
   const std::string text(3 << 20, 'x');

@@ -33,4 +33,17 @@ absl::StatusOr<std::string> ReadTextFile(const std::string& path, int64_t bytes_
   return text;
 }
 
+absl::Status WriteTextFile(const std::string& path, std::string_view text) {
+  const std::string partial = path + ".partial";
+  errno = 0;
+  std::ofstream file(partial, std::ios::binary);
+  file << text << '\n';
+  file.close();
+  if (!file) return ResourceExhausted("cannot write {}: {}", path, std::strerror(errno));
+  std::error_code error;
+  std::filesystem::rename(partial, path, error);
+  if (error) return ResourceExhausted("cannot write {}: {}", path, error.message());
+  return absl::OkStatus();
+}
+
 }  // namespace shoal

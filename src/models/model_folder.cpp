@@ -2,9 +2,9 @@
 
 #include <algorithm>
 #include <filesystem>
-#include <fstream>
 #include <nlohmann/json.hpp>
 
+#include "base/file.h"
 #include "base/status.h"
 #include "base/text.h"
 #include "weights/mapped_file.h"
@@ -117,17 +117,6 @@ int64_t FolderPart::bytes() const {
   int64_t sum = 0;
   for (const auto& entry : entries) sum += *ElementCount(entry.shape) * DTypeBytes(entry.dtype);
   return sum;
-}
-
-absl::Status WriteTextFile(const std::string& path, std::string_view text) {
-  const std::string partial = path + ".partial";
-  std::ofstream file(partial, std::ios::binary);
-  file << text << '\n';
-  file.close();
-  std::error_code error;
-  if (file) fs::rename(partial, path, error);
-  if (!file || error) return ResourceExhausted("cannot write {}: {}", path, error.message());
-  return absl::OkStatus();
 }
 
 absl::StatusOr<FolderReport> WriteModelFolder(const Checkpoint& source, const FolderContents& contents,

@@ -54,7 +54,4 @@ absl::StatusOr<FolderReport> WriteModelFolder(const Checkpoint& source, const Fo
                                               int64_t shard_bytes,
                                               const std::function<void(int64_t bytes)>& progress);
 
-/// Written under another name first: nobody sees half a file.
-absl::Status WriteTextFile(const std::string& path, std::string_view text);
-
 }  // namespace shoal

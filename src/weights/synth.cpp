@@ -1,15 +1,14 @@
 #include "weights/synth.h"
 
 #include <algorithm>
-#include <cerrno>
 #include <cstring>
 #include <filesystem>
-#include <fstream>
 #include <nlohmann/json.hpp>
 #include <thread>
 #include <vector>
 
 #include "base/check.h"
+#include "base/file.h"
 #include "base/range.h"
 #include "base/status.h"
 #include "weights/safetensors.h"
@@ -158,14 +157,6 @@ class TensorWriter {
   int64_t done_ = 0;
 };
 
-absl::Status WriteText(const std::string& path, std::string_view text) {
-  std::ofstream file(path, std::ios::binary);
-  file << text << '\n';
-  file.close();
-  if (!file) return ResourceExhausted("cannot write {}: {}", path, std::strerror(errno));
-  return absl::OkStatus();
-}
-
 /// Consecutive jobs, each list for one file.
 std::vector<std::vector<const Job*>> SplitIntoFiles(const std::vector<Job>& jobs, int64_t shard_bytes) {
   std::vector<std::vector<const Job*>> files(1);
@@ -203,7 +194,7 @@ absl::Status WriteTensors(const SynthOptions& options, const std::vector<Job>& j
   }
   if (files.size() == 1) return absl::OkStatus();
   const nlohmann::json index = {{"metadata", {{"total_size", total}}}, {"weight_map", std::move(weight_map)}};
-  return WriteText(options.out + "/model.safetensors.index.json", index.dump(2));
+  return WriteTextFile(options.out + "/model.safetensors.index.json", index.dump(2));
 }
 
 /// The given config with what the options change.
@@ -238,12 +229,13 @@ absl::Status WriteTexts(const SynthOptions& options, const Json& config, int64_t
     if (config.contains(key)) generation[key] = config[key];
   }
   generation["do_sample"] = false;
-  RETURN_IF_ERROR(WriteText(folder + "generation_config.json", generation.dump(2)));
+  RETURN_IF_ERROR(WriteTextFile(folder + "generation_config.json", generation.dump(2)));
   if (options.with_tokenizer) {
-    RETURN_IF_ERROR(WriteText(folder + "tokenizer.json", SynthTokenizerJson(vocab)));
-    RETURN_IF_ERROR(WriteText(folder + "tokenizer_config.json", SynthTokenizerConfigJson()));
+    RETURN_IF_ERROR(WriteTextFile(folder + "tokenizer.json", SynthTokenizerJson(vocab)));
+    RETURN_IF_ERROR(WriteTextFile(folder + "tokenizer_config.json", SynthTokenizerConfigJson()));
   }
-  return WriteText(folder + "config.json", config.dump(2));  // Last: without it the folder is no checkpoint.
+  return WriteTextFile(folder + "config.json",
+                       config.dump(2));  // Last: without it the folder is no checkpoint.
 }
 
 absl::Status CheckOptions(const SynthOptions& options) {
