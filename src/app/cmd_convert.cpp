@@ -1,5 +1,4 @@
 #include <algorithm>
-#include <nlohmann/json.hpp>
 
 #include "app/command.h"
 #include "app/progress.h"
@@ -7,6 +6,7 @@
 #include "base/status.h"
 #include "base/text.h"
 #include "models/convert.h"
+#include "plan/cluster_file.h"
 #include "weights/gguf_files.h"
 
 namespace shoal {
@@ -20,14 +20,6 @@ struct ConvertFlags {
   std::string shard = "4GiB";
   int jobs = 0;
 };
-
-/// Whether a file describes a cluster, and not a plan.
-bool IsClusterFile(const std::string& path) {
-  if (path.ends_with(".yaml") || path.ends_with(".yml")) return true;
-  const auto text = ReadTextFile(path, 1 << 24);  // What cannot be read is an error of the plan's reader.
-  const auto json = nlohmann::json::parse(text.ok() ? *text : "", nullptr, false);
-  return json.is_object() && json.contains("devices");
-}
 
 /// The plan of a plan file, of what `shoal plan --json` printed, or of a cluster file.
 absl::StatusOr<Plan> ReadPlanFor(const std::string& path, const OpenedModel& model) {

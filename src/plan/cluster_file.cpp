@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <map>
+#include <nlohmann/json.hpp>
 #include <optional>
 #include <utility>
 
@@ -281,6 +282,13 @@ void CoordinatorFirst(std::vector<T>& list, size_t coordinator) {
               begin + static_cast<ptrdiff_t>(coordinator) + 1);
 }
 
+/// By the file's extension; none where it is not one of a cluster file.
+std::optional<ConfigSyntax> SyntaxOf(std::string_view path) {
+  if (path.ends_with(".yaml") || path.ends_with(".yml")) return ConfigSyntax::kYaml;
+  if (path.ends_with(".json")) return ConfigSyntax::kJson;
+  return std::nullopt;
+}
+
 }  // namespace
 
 absl::StatusOr<ClusterFile> ParseClusterFile(std::string_view text, ConfigSyntax syntax) {
@@ -305,14 +313,21 @@ absl::StatusOr<ClusterFile> ParseClusterFile(std::string_view text, ConfigSyntax
 }
 
 absl::StatusOr<ClusterFile> ReadClusterFile(const std::string& path) {
-  const auto ends_with = [&](std::string_view end) { return path.ends_with(end); };
-  const bool yaml = ends_with(".yaml") || ends_with(".yml");
-  if (!yaml && !ends_with(".json"))
-    return InvalidArgument("{}: a cluster file ends with .json, .yaml or .yml", path);
+  const std::optional<ConfigSyntax> syntax = SyntaxOf(path);
+  if (!syntax) return InvalidArgument("{}: a cluster file ends with .json, .yaml or .yml", path);
   ASSIGN_OR_RETURN(const std::string text, ReadTextFile(path, ConfigLimits{}.bytes));
-  auto file = ParseClusterFile(text, yaml ? ConfigSyntax::kYaml : ConfigSyntax::kJson);
+  auto file = ParseClusterFile(text, *syntax);
   if (!file.ok()) return Annotate(file.status(), path);
   return file;
+}
+
+bool IsClusterFile(const std::string& path) {
+  if (SyntaxOf(path) == ConfigSyntax::kYaml) return true;
+  const auto text = ReadTextFile(path, ConfigLimits{}.bytes);
+  if (!text.ok()) return false;
+  // Leniently: what is wrong with a cluster file is for its own reader to say.
+  const auto json = nlohmann::json::parse(*text, nullptr, false);
+  return json.is_object() && json.contains("devices");
 }
 
 }  // namespace shoal

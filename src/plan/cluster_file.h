@@ -44,4 +44,8 @@ absl::StatusOr<ClusterFile> ParseClusterFile(std::string_view text, ConfigSyntax
 /// with the path.
 absl::StatusOr<ClusterFile> ReadClusterFile(const std::string& path);
 
+/// Whether a file that may be a plan, too, describes a cluster: by its extension, or as JSON by what it says.
+/// False where it cannot be read.
+bool IsClusterFile(const std::string& path);
+
 }  // namespace shoal

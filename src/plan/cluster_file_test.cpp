@@ -2,6 +2,9 @@
 
 #include <gmock/gmock.h>
 
+#include <filesystem>
+
+#include "base/file.h"
 #include "base/text.h"
 
 namespace shoal {
@@ -206,6 +209,22 @@ TEST(ClusterFile, ExamplesOfTheProjectMakePlans) {
     model.layers.assign(28, {.bytes = 1000, .experts = 16, .expert_bytes = 10});
     EXPECT_TRUE(MakePlan(model, file->nodes, file->request).ok()) << path;
   }
+}
+
+TEST(ClusterFile, IsToldFromAPlan) {
+  const std::string path = ::testing::TempDir() + "cluster_file_test.json";
+  const auto is = [&](std::string_view text) {
+    EXPECT_TRUE(WriteTextFile(path, text).ok());
+    return IsClusterFile(path);
+  };
+  EXPECT_TRUE(is(kJson));
+  EXPECT_TRUE(is("{\"devices\": 1, \"devices\": 2}"));  // Its reader says that the key is there twice.
+  EXPECT_FALSE(is(PlanToJson({})));
+  EXPECT_FALSE(is("[\"devices\"]"));
+  EXPECT_FALSE(is("{\"devices\": ["));
+  std::filesystem::remove(path);
+  EXPECT_FALSE(IsClusterFile(path));
+  EXPECT_TRUE(IsClusterFile("/nonexistent/cluster.yml"));
 }
 
 TEST(ClusterFile, FilesAreNamedInErrors) {
