@@ -156,6 +156,8 @@ TEST(KeyAuth, AKeyFileIsReadWithoutItsLineEndAndMustBePrivateAndLong) {
   EXPECT_THAT(Message(KeyAuth::from_file(path).status()), HasSubstr("chmod 600"));
   write("short\n", only_me);
   EXPECT_THAT(Message(KeyAuth::from_file(path).status()), AllOf(HasSubstr(path), HasSubstr("got 5")));
+  write(std::string(kKeyFileBytesMax + 1, 'k'), only_me);
+  EXPECT_THAT(Message(KeyAuth::from_file(path).status()), AllOf(HasSubstr(path), HasSubstr("at most 64")));
   std::filesystem::remove(path);
   EXPECT_EQ(KeyAuth::from_file(path).status().code(), absl::StatusCode::kNotFound);
 }

@@ -7,13 +7,12 @@
 
 #include <charconv>
 #include <filesystem>
-#include <fstream>
-#include <iterator>
 #include <map>
 #include <mutex>
 
 #include "base/check.h"
 #include "base/clock.h"
+#include "base/file.h"
 #include "base/status.h"
 #include "base/text.h"
 
@@ -51,18 +50,18 @@ absl::StatusOr<KeyAuth> KeyAuth::from_key(std::string key) {
 }
 
 absl::StatusOr<KeyAuth> KeyAuth::from_file(const std::string& path) {
-  std::error_code error;
-  const auto status = std::filesystem::status(path, error);
-  std::ifstream file(path, std::ios::binary);
-  if (error || !file) return NotFound("key file '{}' cannot be read", path);
+  auto key = ReadTextFile(path, kKeyFileBytesMax);
+  if (!key.ok()) return Annotate(key.status(), "key file");
+  const std::string place = fmt::format("key file '{}'", path);
+  std::error_code unknown;  // Then all permissions are set.
+  const auto status = std::filesystem::status(path, unknown);
   using std::filesystem::perms;
   if ((status.permissions() & (perms::group_read | perms::others_read)) != perms::none) {
-    return InvalidArgument("key file '{}' can be read by other users: chmod 600 '{}'", path, path);
+    return InvalidArgument("{} can be read by other users: chmod 600 '{}'", place, path);
   }
-  std::string key{std::istreambuf_iterator<char>(file), std::istreambuf_iterator<char>()};
-  while (!key.empty() && (key.back() == '\n' || key.back() == '\r')) key.pop_back();
-  auto auth = from_key(std::move(key));
-  if (!auth.ok()) return Annotate(auth.status(), fmt::format("key file '{}'", path));
+  while (!key->empty() && (key->back() == '\n' || key->back() == '\r')) key->pop_back();
+  auto auth = from_key(*std::move(key));
+  if (!auth.ok()) return Annotate(auth.status(), place);
   return auth;
 }
 

@@ -13,6 +13,7 @@ namespace shoal {
 
 inline constexpr size_t kNonceBytes = 32;
 inline constexpr size_t kKeyBytesMin = 16;
+inline constexpr int64_t kKeyFileBytesMax = 1 << 16;
 
 /// kNonceBytes from the system's cryptographic generator.
 std::string RandomNonce();
@@ -28,7 +29,7 @@ struct Claim {
 class KeyAuth {
  public:
   /// The key is the file's bytes without trailing line ends. NotFound, or InvalidArgument where it is shorter
-  /// than kKeyBytesMin or other users may read it.
+  /// than kKeyBytesMin, the file is longer than kKeyFileBytesMax, or other users may read it.
   static absl::StatusOr<KeyAuth> from_file(const std::string& path);
   /// InvalidArgument below kKeyBytesMin bytes.
   static absl::StatusOr<KeyAuth> from_key(std::string key);
