@@ -1,5 +1,6 @@
-// Any config and any file of weights are a folder whose encoded tensors can be read, or an error with a
-// message; never a crash. The input is the config, a zero byte, and the file.
+// Any config, any share and any file of weights are a folder whose encoded tensors can be read, or an error
+// with a message; never a crash. The input is the config, or the config, kShareMark and the share; a zero
+// byte; and the file.
 #include <unistd.h>
 
 #include <cstring>
@@ -10,8 +11,11 @@
 #include "base/check.h"
 #include "base/status.h"
 #include "weights/checkpoint.h"
+#include "weights/share.h"
 
 namespace {
+
+constexpr char kShareMark = '\x1e';  // In no JSON text.
 
 /// A folder of this process, gone with it.
 class Folder {
@@ -23,8 +27,12 @@ class Folder {
     std::error_code ignored;
     std::filesystem::remove_all(path_, ignored);
   }
-  void write(const char* name, std::string_view bytes) const {
+  void write(std::string_view name, std::string_view bytes) const {
     std::ofstream(path_ / name, std::ios::binary | std::ios::trunc) << bytes;
+  }
+  void remove(std::string_view name) const {
+    std::error_code ignored;
+    std::filesystem::remove(path_ / name, ignored);
   }
   std::string path() const { return path_.string(); }
 
@@ -59,7 +67,14 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
     const uint64_t length = end + 2 - 8;
     std::memcpy(file.data(), &length, 8);
   }
-  folder.write("config.json", input.substr(0, cut));
+  const std::string_view texts = input.substr(0, cut);
+  const size_t mark = texts.find(kShareMark);
+  folder.write("config.json", texts.substr(0, mark));
+  if (mark == std::string_view::npos) {
+    folder.remove(shoal::kShareFile);
+  } else {
+    folder.write(shoal::kShareFile, texts.substr(mark + 1));
+  }
   folder.write("model.safetensors", file);
   const auto checkpoint = shoal::Checkpoint::Open(folder.path());
   if (!checkpoint.ok()) {
@@ -67,7 +82,12 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
     return 0;
   }
   for (const shoal::TensorInfo& info : (*checkpoint)->tensors()) {
-    if (info.blocks != shoal::BlockType::kNone) Decode(**checkpoint, info);
+    if (info.blocks == shoal::BlockType::kNone) continue;
+    if (info.file < 0 || !info.held.empty()) {  // Not all of it is here.
+      (void)(*checkpoint)->matrix(info, info.shape.size() > 2 ? info.shape[0] : 0, 0);
+    } else {
+      Decode(**checkpoint, info);
+    }
   }
   return 0;
 }

@@ -1,7 +1,9 @@
 #include "weights/share.h"
 
 #include <algorithm>
+#include <cstdint>
 #include <nlohmann/json.hpp>
+#include <optional>
 
 #include "base/status.h"
 #include "weights/strict_json.h"
@@ -10,6 +12,10 @@ namespace shoal {
 namespace {
 
 constexpr std::string_view kFormat = "shoal-share-1";
+
+/// What no file bounds, this does: beyond any model, and what is multiplied from it (columns of packed codes,
+/// bytes) fits.
+constexpr int64_t kElementsMax = int64_t{1} << 48;
 
 using Json = nlohmann::json;
 
@@ -48,9 +54,11 @@ absl::StatusOr<SafetensorsWriter::Entry> ReadEntry(const std::string& name, cons
   const bool pair = json.is_array() && json.size() == 2 && json[0].is_string();
   const auto dtype = pair ? DTypeFromSafetensors(json[0].get_ref<const std::string&>()) : std::nullopt;
   const auto shape = pair ? Numbers(json[1]) : std::nullopt;
-  if (!dtype || !shape || !ElementCount(*shape)) {
-    return InvalidArgument("{}: tensor '{}': expected [dtype, shape] such as [\"BF16\", [64, 128]], found {}",
-                           where, Printable(name, 200), JsonExcerpt(json));
+  if (!dtype || !shape || ElementCount(*shape).value_or(INT64_MAX) > kElementsMax) {
+    return InvalidArgument(
+        "{}: tensor '{}': expected [dtype, shape] such as [\"BF16\", [64, 128]], of 2^48 elements at most, "
+        "found {}",
+        where, Printable(name, 200), JsonExcerpt(json));
   }
   return SafetensorsWriter::Entry{name, *dtype, *shape};
 }

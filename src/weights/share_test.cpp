@@ -93,6 +93,8 @@ TEST(Share, TextIsReadBackAndAnythingElseRefused) {
   EXPECT_THAT(refusal("BF16", "BF17"), HasSubstr("tensor 'experts'"));
   EXPECT_THAT(refusal("[4, 2, 2]", "[4, -2, 2]"), HasSubstr("tensor 'experts'"));
   EXPECT_THAT(refusal("[8]", "[4611686018427387904, 8]"), HasSubstr("tensor 'far'"));
+  EXPECT_EQ(refusal("[8]", "[281474976710656]"), "read");
+  EXPECT_THAT(refusal("[8]", "[281474976710657]"), HasSubstr("2^48 elements at most"));
   for (const char* held : {"[3, 1]", "[1, 1]", "[1, 4]", "[]", "\"1\"", "[1.5]", "[-1]"}) {
     EXPECT_THAT(refusal("[1, 3]", held), HasSubstr("stack 'experts'")) << held;
   }
