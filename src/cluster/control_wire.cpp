@@ -5,6 +5,10 @@
 namespace shoal {
 namespace {
 
+/// What a coordinator asks for is at most an hour (--silence); what would not fit in nanoseconds must not get
+/// in.
+constexpr int64_t kExpertTimeoutMsMax = int64_t{24} * 3600 * 1000;
+
 absl::StatusOr<Plan> ReadPlan(const std::string& json, int32_t node) {
   auto plan = PlanFromJson(json);
   if (!plan.ok()) return Annotate(plan.status(), "the coordinator's plan");
@@ -98,15 +102,18 @@ absl::StatusOr<OpenOrder> FromProto(const v1::OpenRequest& request) {
   order.limits.blocks = request.blocks();
   order.limits.rows_max = request.rows_max();
   order.limits.state_slots = request.state_slots();
-  order.expert_timeout = std::chrono::milliseconds(request.expert_timeout_ms());
+  const int64_t timeout_ms = request.expert_timeout_ms();
   const StepLimits& limits = order.limits;
-  if (limits.context <= 0 || limits.blocks <= 0 || limits.rows_max <= 0 || limits.state_slots < 0 ||
-      order.expert_timeout <= Duration::zero()) {
+  if (limits.context <= 0 || limits.blocks <= 0 || limits.rows_max <= 0 || limits.state_slots < 0) {
     return InvalidArgument(
-        "open: context {}, blocks {}, rows {} and expert timeout {} ms must be positive, state slots {} not "
-        "negative",
-        limits.context, limits.blocks, limits.rows_max, request.expert_timeout_ms(), limits.state_slots);
+        "open: context {}, blocks {} and rows {} must be positive, state slots {} not negative",
+        limits.context, limits.blocks, limits.rows_max, limits.state_slots);
   }
+  if (timeout_ms <= 0 || timeout_ms > kExpertTimeoutMsMax) {
+    return InvalidArgument("open: expected an expert timeout of 1 to {} ms, got {}", kExpertTimeoutMsMax,
+                           timeout_ms);
+  }
+  order.expert_timeout = std::chrono::milliseconds(timeout_ms);
   return order;
 }
 

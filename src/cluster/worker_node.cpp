@@ -85,6 +85,10 @@ absl::StatusOr<OpenedModel> WorkerNode::find_model(const PrepareOrder& order) co
   return Annotate(not_found, fmt::format("worker '{}'", options_.name));
 }
 
+absl::Status WorkerNode::check_plan(const Plan& plan, const ModelFacts& model) const {
+  return Annotate(Validate(plan, model), fmt::format("worker '{}'", options_.name));
+}
+
 absl::Status WorkerNode::check_memory(const OpenedModel& model, const NodeSlice& slice) const {
   const int64_t bytes = SliceBytes(model.spec, model.footprint, slice);
   if (options_.memory_bytes <= 0 || bytes <= options_.memory_bytes) return absl::OkStatus();
@@ -103,10 +107,7 @@ absl::StatusOr<int64_t> WorkerNode::prepare(const PrepareOrder& order, const Pre
     }
   }
   ASSIGN_OR_RETURN(OpenedModel model, find_model(order));
-  if (model.spec.layer_count() != order.plan.layers()) {
-    return FailedPrecondition("worker '{}': the plan has {} layers, the model {}", options_.name,
-                              order.plan.layers(), model.spec.layer_count());
-  }
+  RETURN_IF_ERROR(check_plan(order.plan, model.facts));
   RETURN_IF_ERROR(check_memory(model, slice));
   end_session();  // It runs on the weights that go now.
   {
@@ -121,6 +122,7 @@ absl::StatusOr<int64_t> WorkerNode::prepare(const PrepareOrder& order, const Pre
   state_ = loaded.ok() ? "ready" : "idle";
   if (!loaded.ok()) return Annotate(loaded.status(), fmt::format("worker '{}'", options_.name));
   model_ = std::move(*loaded);
+  facts_ = std::move(model.facts);
   LogInfo("loaded {}, {} experts", model_->load_stats().text(), model_->experts().count());
   return model_->bytes();
 }
@@ -135,6 +137,7 @@ absl::Status WorkerNode::open(const OpenOrder& order) {
           "worker '{}' holds no share of this plan: it was restarted, or prepared for another",
           options_.name);
     }
+    RETURN_IF_ERROR(check_plan(order.plan, facts_));
   }
   end_session();
   const absl::Status started = start_session(order);

@@ -47,6 +47,8 @@ class WorkerNode final : public WorkerControl {
  private:
   explicit WorkerNode(Options options);
   absl::StatusOr<OpenedModel> find_model(const PrepareOrder& order) const;
+  /// That the coordinator's plan is one for the model that is here: sessions index by layers and experts.
+  absl::Status check_plan(const Plan& plan, const ModelFacts& model) const;
   absl::Status check_memory(const OpenedModel& model, const NodeSlice& slice) const;
   absl::Status start_session(const OpenOrder& order);
   void end_session();
@@ -59,6 +61,7 @@ class WorkerNode final : public WorkerControl {
   mutable std::mutex mutex_;  ///< Guards what follows, for describe(); held until there is an endpoint.
   std::string state_ = "idle";
   std::unique_ptr<NodeModel> model_;
+  ModelFacts facts_;  ///< Of model_.
   std::unique_ptr<NodeSession> session_;
   uint64_t session_id_ = 0;
 };

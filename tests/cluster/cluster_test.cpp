@@ -19,6 +19,7 @@
 namespace shoal {
 namespace {
 
+using testing::AllOf;
 using testing::HasSubstr;
 
 class ClusterTest : public testing::Test {
@@ -189,6 +190,21 @@ TEST_F(ClusterTest, AShareThatDoesNotFitTheWorkersMemoryIsRefusedWithTheNumbers)
   const absl::Status status = open_once(cluster_options({worker->port()}));
   EXPECT_EQ(status.code(), absl::StatusCode::kResourceExhausted);
   EXPECT_THAT(Message(status), HasSubstr("it may use 4.0 KiB"));
+}
+
+TEST_F(ClusterTest, APlanForMoreExpertsThanTheModelHasIsRefusedByTheWorker) {
+  const auto worker = StartWorker(worker_options("first"));
+  const RemoteCluster::Options options = cluster_options({worker->port()});
+  PrepareOrder prepare{options.plan, NodeId{1}, options.model_names, model_.facts.hash};
+  OpenOrder open{1, options.plan, NodeId{1}, options.limits, options.expert_timeout};
+  const auto nobody_listens = [](int64_t, int64_t) {};
+  ASSERT_TRUE(worker->prepare(prepare, nobody_listens).ok());
+  // The worker's own share stays as it was: another node holds what does not exist.
+  open.plan.experts.back().push_back({NodeId{0}, {}});
+  EXPECT_THAT(ToString(worker->open(open)), AllOf(HasSubstr("worker 'first'"), HasSubstr("has owners for")));
+  const auto other = StartWorker(worker_options("other"));
+  prepare.plan = open.plan;
+  EXPECT_THAT(ToString(other->prepare(prepare, nobody_listens).status()), HasSubstr("has owners for"));
 }
 
 TEST_F(ClusterTest, OnlyHoldersOfTheKeyAreServed) {

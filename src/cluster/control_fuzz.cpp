@@ -1,0 +1,37 @@
+// The orders of a coordinator as any bytes: an order that is sound, or an InvalidArgument with a message. The
+// first byte picks the order.
+#include <cstddef>
+#include <cstdint>
+
+#include "base/check.h"
+#include "base/status.h"
+#include "cluster/control_wire.h"
+
+namespace {
+
+template <typename Proto>
+void CheckOrder(const uint8_t* data, size_t size) {
+  Proto request;
+  if (!request.ParseFromArray(data, static_cast<int>(size))) return;
+  const auto order = shoal::FromProto(request);
+  if (!order.ok()) {
+    SHOAL_CHECK(order.status().code() == absl::StatusCode::kInvalidArgument);
+    SHOAL_CHECK(!shoal::Message(order.status()).empty());
+    return;
+  }
+  SHOAL_CHECK(order->node.value >= 0 && order->node.value < std::ssize(order->plan.nodes));
+  const auto again = shoal::FromProto(shoal::ToProto(*order));  // What was read is what would be sent.
+  SHOAL_CHECK(again.ok() && again->plan == order->plan && again->node == order->node);
+}
+
+}  // namespace
+
+extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
+  if (size == 0) return 0;
+  if (data[0] % 2 == 0) {
+    CheckOrder<shoal::v1::PrepareRequest>(data + 1, size - 1);
+  } else {
+    CheckOrder<shoal::v1::OpenRequest>(data + 1, size - 1);
+  }
+  return 0;
+}

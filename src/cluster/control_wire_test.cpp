@@ -1,0 +1,61 @@
+#include "cluster/control_wire.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <chrono>
+#include <cstdint>
+
+#include "base/status.h"
+
+namespace shoal {
+namespace {
+
+using testing::HasSubstr;
+
+OpenOrder Order() {
+  OpenOrder order;
+  order.session = 7;
+  order.plan.nodes = {{.name = "a"}, {.name = "b"}};
+  order.plan.stages = {{NodeId{0}, {0, 2}}};
+  order.plan.experts.resize(2);
+  order.node = NodeId{1};
+  order.limits = {.context = 64, .blocks = 4, .rows_max = 16, .state_slots = 2};
+  order.expert_timeout = std::chrono::milliseconds(1500);
+  return order;
+}
+
+TEST(ControlWire, AnOrderToOpenArrivesAsItWasSent) {
+  const OpenOrder sent = Order();
+  const auto got = FromProto(ToProto(sent));
+  ASSERT_TRUE(got.ok()) << Message(got.status());
+  EXPECT_EQ(got->session, sent.session);
+  EXPECT_TRUE(got->plan == sent.plan);
+  EXPECT_EQ(got->node, sent.node);
+  EXPECT_EQ(got->limits.context, sent.limits.context);
+  EXPECT_EQ(got->limits.blocks, sent.limits.blocks);
+  EXPECT_EQ(got->limits.rows_max, sent.limits.rows_max);
+  EXPECT_EQ(got->limits.state_slots, sent.limits.state_slots);
+  EXPECT_EQ(got->expert_timeout, sent.expert_timeout);
+}
+
+TEST(ControlWire, AnOrderToOpenWithLimitsBeyondReasonIsRefused) {
+  const auto refusal = [](auto change) {
+    v1::OpenRequest request = ToProto(Order());
+    change(request);
+    return Message(FromProto(request).status());
+  };
+  EXPECT_THAT(refusal([](auto& r) { r.set_node(2); }), HasSubstr("has 2 nodes"));
+  EXPECT_THAT(refusal([](auto& r) { r.set_node(-1); }), HasSubstr("has 2 nodes"));
+  EXPECT_THAT(refusal([](auto& r) { r.set_plan_json("{"); }), HasSubstr("the coordinator's plan"));
+  EXPECT_THAT(refusal([](auto& r) { r.set_context(0); }), HasSubstr("context 0"));
+  EXPECT_THAT(refusal([](auto& r) { r.set_blocks(-1); }), HasSubstr("blocks -1"));
+  EXPECT_THAT(refusal([](auto& r) { r.set_rows_max(0); }), HasSubstr("rows 0"));
+  EXPECT_THAT(refusal([](auto& r) { r.set_state_slots(-2); }), HasSubstr("state slots -2"));
+  EXPECT_THAT(refusal([](auto& r) { r.set_expert_timeout_ms(0); }), HasSubstr("got 0"));
+  // In nanoseconds it would not fit 64 bits.
+  EXPECT_THAT(refusal([](auto& r) { r.set_expert_timeout_ms(INT64_MAX); }), HasSubstr("got 9223372036854"));
+}
+
+}  // namespace
+}  // namespace shoal
