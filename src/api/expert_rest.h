@@ -55,6 +55,11 @@ class ExpertRestApi {
 
   std::vector<HttpRoute> routes();
 
+  /// The answers to POST /initialize and POST /compute_experts; a Status of a fault is answered in their
+  /// place.
+  absl::StatusOr<std::string> initialize(const std::string& body);
+  absl::StatusOr<std::string> compute(const std::string& body);
+
   /// For HttpServerOptions::error_body.
   static std::string ErrorBodyOf(int status, const std::string& message);
 
@@ -67,8 +72,6 @@ class ExpertRestApi {
     double compute_seconds = 0;
   };
 
-  absl::StatusOr<std::string> initialize(const std::string& body);
-  absl::StatusOr<std::string> compute(const std::string& body);
   std::string status() const;
   void answer(const absl::StatusOr<std::string>& result, ResponseWriter& writer);
 
