@@ -153,6 +153,10 @@ class Found:
                  for result in report["results"] if all(result[key] == value for key, value in fields.items())]
         return max(found, key=lambda result: result["tokens_per_s"]["median"], default=None)
 
+    def report(self, shape, nodes, threads):
+        """Of the one case of this shape on so many nodes and threads."""
+        return next(report for case, report in self.measured if (case.shape, case.nodes, case.threads) == (shape, nodes, threads))
+
     def rate(self, *place, **fields):
         result = self.result(*place, **fields)
         return None if result is None else result["tokens_per_s"]["median"]
@@ -192,6 +196,9 @@ def comparisons(measured):
         lines.append(("B, experts over 2 nodes: what a layer takes beyond the longer of both nodes' computing",
                       f"{spread_experts['expert_overhead_us_per_layer']:.0f} us", "<= 120 us"))
         exchange_us = 1e3 * spread_experts["nodes"][0]["parts_ms"]["exchange"] / B_LAYERS
+        trip_us = found.report("B", 2, 1)["round_trip_us"]["median"]
+        lines.append((f"the same in bare round trips of 4 KiB between the two nodes, each {trip_us:.0f} us",
+                      f"{spread_experts['expert_overhead_us_per_layer'] / trip_us:.1f}", "<= 2.2"))
         lines.append(("the same: the asking node sends and waits, per layer", f"{exchange_us:.0f} us", ""))
     for context in (8192, 32768):
         deep = decode("A", 1, 2, batch=1, context=context)

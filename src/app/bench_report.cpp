@@ -50,6 +50,10 @@ double ReadGbs(const BenchResult& result) { return 1e-9 * result.work.bytes() / 
 
 int64_t Sum(const StepPartNs& parts) { return std::accumulate(parts.begin(), parts.end(), int64_t{0}); }
 
+Json SpreadJson(const Spread& spread) {
+  return {{"median", spread.median}, {"min", spread.min}, {"max", spread.max}, {"runs", spread.runs}};
+}
+
 Json BoundsJson(const std::map<int, Roofline>& all) {
   Json out = {{"read_gbs", Json::object()},
               {"vnni_gops", Json::object()},
@@ -111,11 +115,7 @@ Json ResultJson(const BenchReport& report, const BenchResult& result) {
               {"experts_over", report.experts_over > 0 ? Json(report.experts_over) : Json(nullptr)},
               {"transport", report.transport},
               {"groups", result.groups},
-              {"tokens_per_s",
-               {{"median", result.tokens_per_s.median},
-                {"min", result.tokens_per_s.min},
-                {"max", result.tokens_per_s.max},
-                {"runs", result.tokens_per_s.runs}}},
+              {"tokens_per_s", SpreadJson(result.tokens_per_s)},
               {"bytes_per_token", PerToken(result, result.work.weight_bytes)},
               {"kv_bytes_per_token", PerToken(result, result.work.kv_bytes)},
               {"int8_ops_per_token", PerToken(result, result.work.int8_ops)},
@@ -201,6 +201,10 @@ std::string BenchJson(const BenchReport& report) {
                     {"from_packed_cache", report.from_packed_cache},
                     {"peak_resident_bytes", report.peak_resident_bytes}};
   }
+  if (report.round_trip_us.runs > 0) {
+    out["round_trip_us"] = SpreadJson(report.round_trip_us);
+    out["round_trip_us"]["payload_bytes"] = kRoundTripBytes;
+  }
   out["results"] = Json::array();
   for (const BenchResult& result : report.results) out["results"].push_back(ResultJson(report, result));
   return out.dump(2, ' ', false, Json::error_handler_t::replace);
@@ -219,6 +223,10 @@ std::string BenchText(const BenchReport& report) {
       report.experts_over == 0
           ? ""
           : fmt::format(", experts over {} nodes, {}", report.experts_over, report.transport));
+  if (report.round_trip_us.runs > 0) {
+    text += fmt::format("a bare round trip of {} bytes between two nodes takes {:.0f} us\n\n",
+                        kRoundTripBytes, report.round_trip_us.median);
+  }
   text += fmt::format("{:<28} {:>30} {:>10} {:>8} {:>9} {:>7} {:>9}\n", "", "tokens/s", "MB/token", "GB/s",
                       "bound", "share", "by parts");
   for (const BenchResult& result : report.results) {
@@ -243,8 +251,9 @@ std::string BenchText(const BenchReport& report) {
       text += fmt::format(", {:.1f} distinct experts a step (routing traces)", result.experts_per_step);
     }
     if (result.expert_overhead_us > 0) {
-      text += fmt::format(", experts of other nodes cost {:.0f} us a layer beyond computing",
-                          result.expert_overhead_us);
+      text +=
+          fmt::format(", experts of other nodes cost {:.0f} us a layer beyond computing, {:.1f} round trips",
+                      result.expert_overhead_us, result.expert_overhead_us / report.round_trip_us.median);
     }
     for (const NodeBreakdown& node : result.nodes) {
       const double sum =

@@ -23,6 +23,9 @@ struct Spread {
 };
 Spread SpreadOf(std::vector<double> values);
 
+/// About what a row of shape B is on its way to the experts of another node (2.4 KiB) and back (8 KiB).
+inline constexpr int64_t kRoundTripBytes = 4096;
+
 /// Where a node's executor spent its time, over all timed runs of a result.
 struct NodeBreakdown {
   std::string name;
@@ -61,7 +64,8 @@ struct BenchReport {
   std::string split;  ///< "" = one node.
   std::string transport;
   int experts_over = 0;
-  int threads = 1;  ///< Per node.
+  Spread round_trip_us;  ///< Of a frame of kRoundTripBytes between two nodes; no runs: there is one node.
+  int threads = 1;       ///< Per node.
   double load_s = 0;
   bool from_packed_cache = false;  ///< Where that found the weights.
   int64_t weight_bytes = 0;        ///< Packed, all nodes.

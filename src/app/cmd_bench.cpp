@@ -23,6 +23,8 @@ namespace fs = std::filesystem;
 
 /// Where decoding begins without --context: a block, so that attention is there and next to nothing.
 constexpr int64_t kShortContext = 32;
+/// So many that the median stands still, and they are over in a tenth of a second.
+constexpr int kRoundTrips = 1000;
 /// Tokens decoded before the clock runs: arenas grow, and routing is traced.
 constexpr int64_t kWarmUpTokens = 8;
 
@@ -281,6 +283,11 @@ absl::Status MeasureModel(BenchFlags& flags, BenchReport& report) {
   report.peak_resident_bytes = PeakResidentBytes();
   cluster->close(engine, Cancelled("done"));
   RETURN_IF_ERROR(measured);
+  if (nodes > 1) {
+    ASSIGN_OR_RETURN(std::vector<double> trips,
+                     cluster->round_trips_us(Epoch{2}, kRoundTripBytes, kRoundTrips));
+    report.round_trip_us = SpreadOf(std::move(trips));
+  }
 
   report.model = model.facts.name;
   report.split = flags.nodes > 1 ? SplitText(cluster->plan()) : flags.split;

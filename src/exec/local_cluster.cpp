@@ -1,9 +1,11 @@
 #include "exec/local_cluster.h"
 
+#include <thread>
 #include <utility>
 
 #include "base/check.h"
 #include "base/status.h"
+#include "wire/echo.h"
 #include "wire/inproc.h"
 
 namespace shoal {
@@ -116,6 +118,28 @@ void LocalCluster::close(PipelineEngine& engine, const absl::Status& why) {
   for (const auto& session : sessions) {
     if (session != nullptr) session->stop();
   }
+}
+
+absl::StatusOr<std::vector<double>> LocalCluster::round_trips_us(Epoch epoch, int64_t payload_bytes,
+                                                                 int count) {
+  SHOAL_CHECK_GE(nodes_.size(), size_t{2});
+  ASSIGN_OR_RETURN(const auto transports, open_transports(epoch));
+  const EchoNode echo(*transports[1], [this] { nodes_[1].pool->pin_caller(); });
+  Frame frame;
+  frame.payload = Buffer::copy_of(std::vector<std::byte>(static_cast<size_t>(payload_bytes)));
+  std::vector<double> us;
+  absl::Status status;
+  std::thread asker([&] {
+    nodes_[0].pool->pin_caller();
+    for (int i = -count / 10; i < count && status.ok(); ++i) {
+      const int64_t begin_ns = NowNs();
+      status = RoundTrip(*transports[0], NodeId{1}, frame, Deadline::after(kLocalPatience));
+      if (i >= 0) us.push_back(1e-3 * static_cast<double>(NowNs() - begin_ns));
+    }
+  });
+  asker.join();
+  RETURN_IF_ERROR(status);
+  return us;
 }
 
 LoadStats LocalCluster::load_stats() const {

@@ -58,6 +58,10 @@ class LocalCluster final : public SessionHost {
   void finish_saving();
   /// What has travelled between the nodes in this session, by node; empty between sessions.
   std::vector<TransportStats> link_stats() const;
+  /// Microseconds of each of `count` round trips of a frame with `payload_bytes` from node 0 to node 1 and
+  /// back, over links of their own, between threads where the nodes' executors run; some more go before them.
+  /// Two nodes at least, between sessions; `epoch` is new. Errors as Transport::connect, send and receive.
+  absl::StatusOr<std::vector<double>> round_trips_us(Epoch epoch, int64_t payload_bytes, int count);
   const Plan& plan() const { return options_.plan; }
 
  private:

@@ -3,11 +3,11 @@
 #include <benchmark/benchmark.h>
 
 #include <memory>
-#include <thread>
 #include <vector>
 
 #include "base/check.h"
 #include "base/status.h"
+#include "wire/echo.h"
 #include "wire/grpc.h"
 #include "wire/inproc.h"
 
@@ -58,30 +58,14 @@ struct GrpcPair : Pair {
   std::unique_ptr<GrpcEndpoint> endpoints[2];
 };
 
-/// Sends back every frame until the node is closed.
-void Echo(Transport& node) {
-  while (true) {
-    auto event = node.receive(Soon());
-    if (!event.ok()) return;
-    if (event->kind != Event::Kind::kFrame) continue;
-    SHOAL_CHECK(node.send(event->from, std::move(event->frame), Soon()).ok());
-  }
-}
-
 template <typename PairType>
 void RoundTrip(benchmark::State& state) {
   PairType pair;
-  std::thread echo([&] { Echo(*pair.far); });
+  const EchoNode echo(*pair.far);
   Frame frame;
   frame.payload = Buffer::copy_of(std::vector<std::byte>(static_cast<size_t>(state.range(0)), std::byte{1}));
-  for (auto _ : state) {
-    SHOAL_CHECK(pair.near->send(NodeId{1}, frame, Soon()).ok());
-    const auto event = pair.near->receive(Soon());
-    SHOAL_CHECK(event.ok() && event->kind == Event::Kind::kFrame);
-  }
+  for (auto _ : state) SHOAL_CHECK(RoundTrip(*pair.near, NodeId{1}, frame, Soon()).ok());
   state.SetBytesProcessed(2 * state.iterations() * state.range(0));
-  pair.far->close();
-  echo.join();
 }
 
 BENCHMARK(RoundTrip<InprocPair>)->Arg(4 << 10)->Arg(1 << 20)->UseRealTime()->Unit(benchmark::kMicrosecond);

@@ -1,5 +1,6 @@
 """`shoal bench`: what it prints is whole and adds up. How fast anything is, is not asked here."""
 import json
+import re
 import subprocess
 
 import pytest
@@ -111,7 +112,10 @@ def test_a_split_is_measured_in_one_batch_and_with_all_stages_at_work(bench):
 
 
 def test_experts_over_nodes_leave_the_layers_on_the_first(bench):
-    report = bench(*QUICK, "--prompt", 40, "--experts-over", 2)
+    report = bench(*QUICK, "--prompt", 40, "--experts-over", 2, "--transport", "grpc")
+    trip = report["round_trip_us"]
+    assert trip["payload_bytes"] == 4096 and trip["runs"] == 1000
+    assert 1 < trip["min"] <= trip["median"] <= trip["max"]  # Below a microsecond nothing left the node.
     for result in report["results"]:
         first, second = result["nodes"]
         # Of the exchange's time, what is not computing; frames travel in it, so it is never nothing.
@@ -144,6 +148,14 @@ def test_the_roofline_alone_needs_no_model(run):
 def test_the_roofline_is_of_the_cpus_that_were_named(run):
     done = run("--roofline", "--cpus", "4000")
     assert done.returncode not in (0, 1) and "--cpus" in done.stderr
+
+
+def test_people_are_told_what_experts_elsewhere_cost_in_round_trips(run, demo_model):
+    done = run("--model", demo_model, *QUICK, "--prompt", 0, "--experts-over", 2, "--transport", "grpc")
+    assert done.returncode == 0, done.stderr
+    trip = float(re.search(r"a bare round trip of 4096 bytes between two nodes takes (\d+) us", done.stdout)[1])
+    cost = re.search(r"cost (\d+) us a layer beyond computing, ([\d.]+) round trips", done.stdout)
+    assert float(cost[2]) == pytest.approx(float(cost[1]) / trip, rel=0.1)  # The figures are rounded.
 
 
 def test_people_get_a_table_and_a_breakdown(run, demo_model):

@@ -37,7 +37,8 @@ MEASURED = [
                  result("decode", 9.0, context=8192, prompt=8192), reads=(("1", 9.0), ("2", 200.0)))),
     (SPLIT, report(result("prefill", 150.0, prompt=512, context=0), result("decode", 9.5),
                    result("decode", 40.0, batch=8), result("decode", 76.0, batch=8, groups=2))),
-    (EXPERTS, report(result("decode", 30.0, exchange_ms=1.2))),
+    (EXPERTS, {**report(result("decode", 30.0, exchange_ms=1.2)),
+               "round_trip_us": {"median": 53.0, "min": 50.0, "max": 90.0, "runs": 1000, "payload_bytes": 4096}}),
 ]
 
 
@@ -60,6 +61,7 @@ def test_of_one_batch_and_several_steps_the_faster_counts():
 def test_an_exchange_is_told_per_layer():
     rows = compared()
     assert rows["B, experts over 2 nodes: what a layer takes beyond the longer of both nodes' computing"] == ("95 us", "<= 120 us")
+    assert rows["the same in bare round trips of 4 KiB between the two nodes, each 53 us"] == ("1.8", "<= 2.2")
     assert rows["the same: the asking node sends and waits, per layer"] == ("200 us", "")
 
 
