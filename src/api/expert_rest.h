@@ -41,7 +41,8 @@ class ExpertService {
                                          const std::string& model_path) = 0;
 
   /// Each expert's own output [D], one per row and in their order, unweighted. `rows` are grouped by expert.
-  /// InvalidArgument if the layer has no experts.
+  /// InvalidArgument if the layer has no experts. FailedPrecondition where another model was loaded since the
+  /// rows were checked: it has another width, or such an expert is not held.
   virtual absl::StatusOr<std::vector<std::vector<float>>> compute(int32_t layer,
                                                                   std::span<const ExpertRow> rows) = 0;
 };

@@ -65,6 +65,12 @@ absl::StatusOr<std::vector<std::vector<float>>> BankExpertService::compute(int32
     return InvalidArgument("layer_idx: layer {} has no experts; the model has {} layers", layer,
                            info_.layers);
   }
+  // The request was checked against the model of its time: another may have taken its place since.
+  for (const ExpertRow& row : rows) {
+    if (std::ssize(row.x) == info_.width) continue;
+    return FailedPrecondition("a row has {} numbers, but the model loaded meanwhile has the width {}",
+                              row.x.size(), info_.width);
+  }
   pool_.pin_caller();
   std::map<int32_t, std::vector<size_t>> by_expert;
   for (size_t i = 0; i < rows.size(); ++i) by_expert[rows[i].expert].push_back(i);
@@ -78,7 +84,6 @@ absl::StatusOr<std::vector<std::vector<float>>> BankExpertService::compute(int32
     const MatView<float> y = arena_.allocate_rows<float>(count, info_.width);
     for (int64_t r = 0; r < count; ++r) {
       const std::vector<float>& from = rows[members[static_cast<size_t>(r)]].x;
-      SHOAL_CHECK_EQ(static_cast<int32_t>(from.size()), info_.width);
       std::copy(from.begin(), from.end(), x.row(r));
     }
     RETURN_IF_ERROR(node_->experts().run_one(context, LayerId{layer}, ExpertId{expert}, {x, nullptr}, y));

@@ -1,5 +1,6 @@
 """The JSON expert API of a worker, against numpy on the same weights."""
 import os
+from concurrent.futures import ThreadPoolExecutor
 
 import httpx
 import numpy as np
@@ -156,6 +157,26 @@ def test_a_number_that_is_none_is_refused(make_worker, number):
             '], "batch_idx": 0, "seq_idx": 0, "k_idx": 0, "weight": 1.0}]}')
     error_of(httpx.post(worker.url + "/compute_experts", content=text, timeout=20, trust_env=False,
                         headers={"Content-Type": "application/json"}))
+
+
+def test_a_model_may_be_exchanged_while_others_ask(make_worker, demo_model):
+    """A request that is checked against one model and computed by the next, of another width, is refused."""
+    other = demo_model.parents[1] / "tests/goldens/models/qwen2_moe/plain"
+    worker = make_worker([0, 1], ("--model-root", other.parent))
+    before = results_of(worker.post("/compute_experts", {"requests": [request(0, 1)]}))
+    asked = {"requests": [request(seed % 2, seed) for seed in range(64)]}
+
+    def ask(_):
+        return worker.post("/compute_experts", asked)
+
+    with ThreadPoolExecutor(2) as pool:
+        answers = pool.map(ask, range(60))
+        for turn in range(60):
+            model = (other, demo_model)[turn % 2]
+            assert worker.post("/initialize", {"expert_ids": [0, 1], "model_path": str(model)}).status_code == 200
+        statuses = [answer.status_code for answer in answers]
+    assert set(statuses) <= {200, 400} and 200 in statuses, statuses
+    assert results_of(worker.post("/compute_experts", {"requests": [request(0, 1)]})) == before
 
 
 @pytest.mark.parametrize("path", ["/etc", "../../etc", "no-such-model", ""])
