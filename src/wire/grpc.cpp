@@ -15,7 +15,6 @@ namespace shoal {
 namespace {
 
 constexpr size_t kParkedMax = 64;
-constexpr Duration kDrainTimeout = std::chrono::seconds(5);
 constexpr uint64_t kPayloadBytesLimit = uint64_t{1} << 30;  // gRPC counts a message's bytes in an int.
 
 /// The current session of an endpoint, and streams that wait for the next one.
@@ -118,14 +117,10 @@ absl::Status CheckSession(const SessionOptions& session) {
 
 class GrpcEndpoint::Impl {
  public:
-  explicit Impl(GrpcOptions o)
-      : options(std::move(o)),
-        sessions(std::make_shared<Sessions>()),
-        dialled(std::make_shared<DialledStreams>()) {}
+  explicit Impl(GrpcOptions o) : options(std::move(o)), sessions(std::make_shared<Sessions>()) {}
 
   const GrpcOptions options;
   const std::shared_ptr<Sessions> sessions;
-  const std::shared_ptr<DialledStreams> dialled;
   std::unique_ptr<FrameServer> server;
 };
 
@@ -134,7 +129,6 @@ GrpcEndpoint::GrpcEndpoint(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) 
 GrpcEndpoint::~GrpcEndpoint() {
   impl_->sessions->shut_down();
   impl_->server = nullptr;
-  impl_->dialled->drain(Deadline::after(kDrainTimeout));
 }
 
 absl::StatusOr<std::unique_ptr<GrpcEndpoint>> GrpcEndpoint::start(GrpcOptions options) {
@@ -153,7 +147,7 @@ int GrpcEndpoint::port() const { return impl_->server->port(); }
 
 absl::StatusOr<std::unique_ptr<Transport>> GrpcEndpoint::open_session(SessionOptions options) {
   RETURN_IF_ERROR(CheckSession(options));
-  auto session = std::make_shared<GrpcSession>(std::move(options), impl_->options, impl_->dialled);
+  auto session = std::make_shared<GrpcSession>(std::move(options), impl_->options, impl_->server->loop());
   RETURN_IF_ERROR(impl_->sessions->open(session));
   return std::unique_ptr<Transport>(std::make_unique<SessionTransport>(std::move(session)));
 }

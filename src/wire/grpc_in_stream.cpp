@@ -1,9 +1,8 @@
-// The listening port and the streams that peers dial, through gRPC's generic callback API: one message per
-// frame.
+// The listening port and the streams that peers dial, through gRPC's generic asynchronous API: one message
+// per frame.
 //
-// Lifetimes: a reactor keeps itself alive (self_) from its start until gRPC's OnDone. Locks are never held
-// while calling into gRPC, which may call back on the same thread; starting_ keeps an operation that has left
-// the lock from meeting the end of the stream instead.
+// Lifetimes: an operation under way keeps its stream alive. Operations end in GrpcLoop::poll() and never
+// while they begin, so the lock is held when they do.
 #include <grpc/grpc.h>
 #include <grpc/support/log.h>
 #include <grpcpp/alarm.h>
@@ -18,6 +17,7 @@
 #include "absl/synchronization/mutex.h"
 #include "base/log.h"
 #include "base/status.h"
+#include "wire/grpc_loop.h"
 #include "wire/grpc_message.h"
 #include "wire/grpc_streams.h"
 #include "wire/inbox.h"
@@ -25,124 +25,124 @@
 namespace shoal {
 namespace {
 
-class InReactor final : public InStream,
-                        public grpc::ServerGenericBidiReactor,
-                        public std::enable_shared_from_this<InReactor> {
- public:
-  InReactor(const GrpcOptions& options, std::shared_ptr<StreamAcceptor> acceptor)
-      : limits_(options.limits), key_(options.key), acceptor_(std::move(acceptor)) {}
+constexpr Duration kDrainTimeout = std::chrono::seconds(5);
 
-  void start(Duration handshake_timeout) {
-    self_ = shared_from_this();
-    // Weak: the alarm keeps this function as long as it lives, and we keep the alarm.
-    alarm_.Set(After(handshake_timeout), [weak = weak_from_this()](bool fired) {
-      const auto self = weak.lock();
-      if (fired && self != nullptr) self->on_handshake_timeout();
-    });
-    StartRead(&incoming_);
+/// What all streams of a listening port share.
+struct Acceptance {
+  GrpcOptions options;
+  std::shared_ptr<StreamAcceptor> acceptor;
+  std::shared_ptr<GrpcLoop> loop;
+  grpc::AsyncGenericService service;
+};
+
+class InCall final : public InStream, public std::enable_shared_from_this<InCall> {
+ public:
+  explicit InCall(std::shared_ptr<Acceptance> shared) : shared_(std::move(shared)) {}
+
+  /// Waits for the next call of anybody.
+  static void accept(const std::shared_ptr<Acceptance>& shared) {
+    if (!shared->loop->enter()) return;
+    const auto call = std::make_shared<InCall>(shared);
+    call->context_.AsyncNotifyWhenDone(call->over_.begin(call));
+    grpc::ServerCompletionQueue* queue = shared->loop->queue();
+    shared->service.RequestCall(&call->context_, &call->call_, queue, queue, call->accepted_.begin(call));
   }
 
+  ~InCall() override { shared_->loop->leave(); }
+
   void proceed(std::shared_ptr<StreamOwner> owner) override {
-    absl::Status answered = answer_hello(std::move(owner));
+    const absl::Status answered = answer_hello(std::move(owner));
     if (!answered.ok()) return finish(answered);
+    const std::lock_guard lock(mutex_);
     read();
   }
 
   void resume() override {
-    {
-      std::lock_guard lock(mutex_);
-      if (!std::exchange(paused_, false)) {
-        resume_early_ = true;  // The pause that this answers is about to begin.
-        return;
-      }
+    const std::lock_guard lock(mutex_);
+    if (std::exchange(paused_, false)) {
+      read();
+    } else {
+      resume_early_ = true;  // The pause that this answers is about to begin.
     }
-    read();
   }
 
   void finish(const absl::Status& status) override {
     std::unique_lock lock(mutex_);
-    if (finishing_) return;
-    finishing_ = true;
+    if (std::exchange(finishing_, true)) return;
     finish_status_ = status;
     const bool was_open = state_ == State::kOpen;
     lock.unlock();
     alarm_.Cancel();
     if (was_open) owner_->in_ended(peer_, this, status);
     lock.lock();
-    finish_when_idle(lock);
+    finish_when_idle();
   }
 
  private:
   enum class State { kAwaitsHello, kParked, kAwaitsProof, kOpen };
 
+  void on_accepted(bool ok) {
+    if (!ok) return over_.abandon();  // The port is being closed: no call came, so none will be over.
+    accept(shared_);
+    if (context_.method() != kFramesMethod) {
+      const std::lock_guard lock(mutex_);
+      finishing_ = true;
+      finish_status_ = absl::UnimplementedError("");
+      return finish_when_idle();
+    }
+    alarm_.Set(shared_->loop->queue(), After(shared_->options.handshake_timeout),
+               timed_out_.begin(shared_from_this()));
+    const std::lock_guard lock(mutex_);
+    read();
+  }
+
   absl::Status answer_hello(std::shared_ptr<StreamOwner> owner) {
     ASSIGN_OR_RETURN(Hello ours, owner->hello(peer_));
-    AcceptorHandshake handshake(std::move(ours), key_);
-    ASSIGN_OR_RETURN(const Frame ack, handshake.on_hello(hello_));
-    {
-      std::lock_guard lock(mutex_);
-      owner_ = std::move(owner);
-      handshake_ = std::move(handshake);
-      state_ = State::kAwaitsProof;
-    }
-    write(ack);
+    AcceptorHandshake handshake(std::move(ours), shared_->options.key);
+    ASSIGN_OR_RETURN(Frame ack, handshake.on_hello(hello_));
+    const std::lock_guard lock(mutex_);
+    owner_ = std::move(owner);
+    handshake_ = std::move(handshake);
+    state_ = State::kAwaitsProof;
+    write(std::move(ack));
     return absl::OkStatus();
   }
 
-  /// Runs `start` (which begins an operation of gRPC) unless the stream is finishing; a finish() meanwhile
-  /// comes after it.
-  template <typename Start>
-  void begin(Start start) {
-    std::unique_lock lock(mutex_);
-    if (finishing_) return;
-    starting_ += 1;
-    lock.unlock();
-    start();
-    lock.lock();
-    starting_ -= 1;
-    finish_when_idle(lock);
-  }
+  // The next three with the lock held.
 
-  /// Calls Finish, once, when no thread is about to begin an operation. Unlocks.
-  void finish_when_idle(std::unique_lock<std::mutex>& lock) {
-    const bool now = finishing_ && starting_ == 0 && !finished_;
-    finished_ = finished_ || now;
-    lock.unlock();
-    if (now) Finish(ToGrpc(finish_status_));
+  /// Nothing is written any more: ends the call, once.
+  void finish_when_idle() {
+    if (!finishing_ || writing_ || std::exchange(finished_, true)) return;
+    call_.Finish(ToGrpc(finish_status_), ended_.begin(shared_from_this()));
   }
 
   void read() {
-    begin([this] { StartRead(&incoming_); });
+    if (!finishing_) call_.Read(&incoming_, read_.begin(shared_from_this()));
   }
 
-  void write(const Frame& frame) {
-    {
-      std::lock_guard lock(mutex_);
-      if (writing_) {  // gRPC takes one at a time; the answer to an ack may overtake the ack's completion.
-        next_write_ = frame;
-        return;
-      }
-      writing_ = true;
+  void write(Frame frame) {
+    if (finishing_) return;
+    if (writing_) {  // gRPC takes one at a time; the answer to an ack may overtake the ack's completion.
+      next_write_ = std::move(frame);
+      return;
     }
-    outgoing_ = ToByteBuffer(frame);
-    begin([this] { StartWrite(&outgoing_); });
+    writing_ = true;
+    call_.Write(ToByteBuffer(frame), written_.begin(shared_from_this()));
   }
 
-  void OnWriteDone(bool ok) override {
-    std::optional<Frame> next;
-    {
-      std::lock_guard lock(mutex_);
-      writing_ = false;
-      if (ok && !finishing_) next = std::exchange(next_write_, std::nullopt);
-    }
-    if (next) write(*next);
+  void on_written(bool ok) {
+    const std::lock_guard lock(mutex_);
+    writing_ = false;
+    if (std::optional<Frame> next = std::exchange(next_write_, std::nullopt); ok && next)
+      write(*std::move(next));
+    finish_when_idle();
   }
 
-  void OnReadDone(bool ok) override {
+  void on_read(bool ok) {
     if (!ok) return finish(Unavailable("{} ended the stream", peer_text_));
     State state;
     {
-      std::lock_guard lock(mutex_);
+      const std::lock_guard lock(mutex_);
       state = state_;
     }
     absl::Status handled;
@@ -169,50 +169,55 @@ class InReactor final : public InStream,
     peer_ = hello.from;
     peer_text_ = PeerText(hello.from, hello.from_name);
     {
-      std::lock_guard lock(mutex_);
+      const std::lock_guard lock(mutex_);
       state_ = State::kParked;
     }
-    acceptor_->admit(shared_from_this(), hello);
+    shared_->acceptor->admit(shared_from_this(), hello);
     return absl::OkStatus();
   }
 
   absl::Status on_proof() {
     ASSIGN_OR_RETURN(const Frame proof, FromByteBuffer(incoming_, kHandshakeLimits));
-    ASSIGN_OR_RETURN(const Frame ready, handshake_->on_proof(proof));
+    ASSIGN_OR_RETURN(Frame ready, handshake_->on_proof(proof));
     alarm_.Cancel();
     {
-      std::lock_guard lock(mutex_);
+      const std::lock_guard lock(mutex_);
       if (finishing_) return absl::OkStatus();
       state_ = State::kOpen;
     }
     owner_->in_ready(peer_, shared_from_this());
-    write(ready);
+    const std::lock_guard lock(mutex_);
+    write(std::move(ready));
     read();
     return absl::OkStatus();
   }
 
   absl::Status on_frame() {
-    ASSIGN_OR_RETURN(Frame frame, FromByteBuffer(incoming_, limits_));
+    ASSIGN_OR_RETURN(Frame frame, FromByteBuffer(incoming_, shared_->options.limits));
     incoming_.Clear();
     if (frame.header.sender != peer_) {
       return InvalidArgument("frame: {} says that it is from node {}", Describe(frame.header),
                              frame.header.sender);
     }
-    if (!owner_->deliver(peer_, this, std::move(frame))) {
-      std::lock_guard lock(mutex_);
-      if (!std::exchange(resume_early_, false)) {
-        paused_ = true;
-        return absl::OkStatus();
-      }
+    const bool more = owner_->deliver(peer_, this, std::move(frame));
+    const std::lock_guard lock(mutex_);
+    if (more || std::exchange(resume_early_, false)) {
+      // Asking for the next frame tells the peer that there is room for it, which takes as long as a send:
+      // the one who waits for this frame has it first.
+      shared_->loop->later([self = shared_from_this()] {
+        const std::lock_guard locked(self->mutex_);
+        self->read();
+      });
+    } else {
+      paused_ = true;
     }
-    read();
     return absl::OkStatus();
   }
 
   void on_handshake_timeout() {
     bool parked = false;
     {
-      std::lock_guard lock(mutex_);
+      const std::lock_guard lock(mutex_);
       if (state_ == State::kOpen) return;
       parked = state_ == State::kParked;
     }
@@ -224,28 +229,33 @@ class InReactor final : public InStream,
     }
   }
 
-  void OnCancel() override { finish(Unavailable("{} ended the stream", peer_text_)); }
+  void on_over() {
+    if (context_.IsCancelled()) finish(Unavailable("{} ended the stream", peer_text_));
+  }
 
-  void OnDone() override { self_.reset(); }
-
-  const FrameLimits limits_;
-  const std::optional<KeyAuth> key_;
-  const std::shared_ptr<StreamAcceptor> acceptor_;
-  std::shared_ptr<InReactor> self_;
+  const std::shared_ptr<Acceptance> shared_;
+  grpc::GenericServerContext context_;
+  grpc::GenericServerAsyncReaderWriter call_{&context_};
   grpc::Alarm alarm_;
   grpc::ByteBuffer incoming_;
-  grpc::ByteBuffer outgoing_;
   Frame hello_;
   NodeId peer_{-1};
   std::string peer_text_ = "a stranger";
   std::shared_ptr<StreamOwner> owner_;
   std::optional<AcceptorHandshake> handshake_;
+  Operation accepted_{[this](bool ok) { on_accepted(ok); }};
+  Operation read_{[this](bool ok) { on_read(ok); }};
+  Operation written_{[this](bool ok) { on_written(ok); }};
+  Operation ended_{[](bool) {}};
+  Operation over_{[this](bool) { on_over(); }};
+  Operation timed_out_{[this](bool fired) {
+    if (fired) on_handshake_timeout();
+  }};
 
   std::mutex mutex_;
   State state_ = State::kAwaitsHello;
   std::optional<Frame> next_write_;
   bool writing_ = false;
-  int starting_ = 0;  // Threads between leaving the lock and having begun an operation.
   bool paused_ = false;
   bool resume_early_ = false;
   bool finishing_ = false;
@@ -275,56 +285,56 @@ void PrepareLibrary() {
   });
 }
 
-class GrpcFrameServer final : public FrameServer, private grpc::CallbackGenericService {
+class GrpcFrameServer final : public FrameServer {
  public:
   GrpcFrameServer(const GrpcOptions& options, std::shared_ptr<StreamAcceptor> acceptor)
-      : options_(options), acceptor_(std::move(acceptor)) {}
+      : shared_(std::make_shared<Acceptance>()) {
+    shared_->options = options;
+    shared_->acceptor = std::move(acceptor);
+  }
 
   ~GrpcFrameServer() override {
     if (server_ != nullptr) server_->Shutdown(After(Duration::zero()));
+    if (shared_->loop != nullptr) shared_->loop->close(Deadline::after(kDrainTimeout));
   }
 
   absl::Status listen() {
     using std::chrono::milliseconds;
     PrepareLibrary();
     grpc::ServerBuilder builder;
-    builder.AddListeningPort(options_.listen, grpc::InsecureServerCredentials(), &port_);
-    builder.RegisterCallbackGenericService(this);
-    for (grpc::Service* service : options_.services) builder.RegisterService(service);
+    builder.AddListeningPort(shared_->options.listen, grpc::InsecureServerCredentials(), &port_);
+    builder.RegisterAsyncGenericService(&shared_->service);
+    // With it, the threads of other services of the port leave its sockets to the loop, too.
+    shared_->loop = std::make_shared<GrpcLoop>(builder.AddCompletionQueue());
+    for (grpc::Service* service : shared_->options.services) builder.RegisterService(service);
     // A little above the limit, so that FromByteBuffer refuses what is just too long, with numbers.
-    builder.SetMaxReceiveMessageSize(static_cast<int>(options_.limits.payload_bytes_max + (1 << 20)));
+    builder.SetMaxReceiveMessageSize(static_cast<int>(shared_->options.limits.payload_bytes_max + (1 << 20)));
     builder.SetMaxSendMessageSize(-1);
     builder.AddChannelArgument(GRPC_ARG_ALLOW_REUSEPORT,
                                0);  // Two workers on one port is an error, not a lottery.
     builder.AddChannelArgument(
         GRPC_ARG_KEEPALIVE_TIME_MS,
-        static_cast<int>(std::chrono::ceil<milliseconds>(options_.keepalive_interval).count()));
+        static_cast<int>(std::chrono::ceil<milliseconds>(shared_->options.keepalive_interval).count()));
     builder.AddChannelArgument(
         GRPC_ARG_KEEPALIVE_TIMEOUT_MS,
-        static_cast<int>(std::chrono::ceil<milliseconds>(options_.keepalive_timeout).count()));
+        static_cast<int>(std::chrono::ceil<milliseconds>(shared_->options.keepalive_timeout).count()));
     builder.AddChannelArgument(GRPC_ARG_HTTP2_MAX_PINGS_WITHOUT_DATA, 0);
     builder.AddChannelArgument(GRPC_ARG_HTTP2_MAX_PING_STRIKES,
                                0);  // Diallers ping as often as they were told to.
     server_ = builder.BuildAndStart();
     if (server_ == nullptr || port_ == 0) {
       return Unavailable("cannot listen on {}: the port is in use, or the host is not this machine",
-                         options_.listen);
+                         shared_->options.listen);
     }
+    InCall::accept(shared_);
     return absl::OkStatus();
   }
 
   int port() const override { return port_; }
+  std::shared_ptr<GrpcLoop> loop() const override { return shared_->loop; }
 
  private:
-  grpc::ServerGenericBidiReactor* CreateReactor(grpc::GenericCallbackServerContext* context) override {
-    if (context->method() != kFramesMethod) return grpc::CallbackGenericService::CreateReactor(context);
-    const auto reactor = std::make_shared<InReactor>(options_, acceptor_);
-    reactor->start(options_.handshake_timeout);
-    return reactor.get();
-  }
-
-  const GrpcOptions options_;
-  const std::shared_ptr<StreamAcceptor> acceptor_;
+  const std::shared_ptr<Acceptance> shared_;
   int port_ = 0;
   std::unique_ptr<grpc::Server> server_;
 };

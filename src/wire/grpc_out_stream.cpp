@@ -1,8 +1,7 @@
-// A stream that we dial, through gRPC's generic callback API: one message per frame.
+// A stream that we dial, through gRPC's generic asynchronous API: one message per frame.
 //
-// Lifetimes: a reactor keeps itself alive (self_) from its start until gRPC's OnDone. Locks are never held
-// while calling into gRPC, which may call back on the same thread; writing_ keeps a write that has left the
-// lock from meeting the end of the stream instead.
+// Lifetimes: an operation under way keeps its stream alive. Operations end in GrpcLoop::poll() and never
+// while they begin, so the lock is held when they do.
 #include <grpcpp/generic/generic_stub.h>
 #include <grpcpp/grpcpp.h>
 
@@ -12,6 +11,7 @@
 #include <utility>
 
 #include "base/status.h"
+#include "wire/grpc_loop.h"
 #include "wire/grpc_message.h"
 #include "wire/grpc_streams.h"
 #include "wire/inbox.h"
@@ -19,35 +19,30 @@
 namespace shoal {
 namespace {
 
-class OutReactor final : public OutStream,
-                         public grpc::ClientBidiReactor<grpc::ByteBuffer, grpc::ByteBuffer>,
-                         public std::enable_shared_from_this<OutReactor> {
+class OutCall final : public OutStream, public std::enable_shared_from_this<OutCall> {
  public:
-  explicit OutReactor(const Config& config)
+  explicit OutCall(const Config& config)
       : peer_(config.peer),
         text_(fmt::format("{} at {}", PeerText(peer_.node, peer_.name), peer_.address)),
         window_(config.options->window),
         handshake_deadline_(Deadline::after(config.options->handshake_timeout)),
         owner_(config.owner),
+        loop_(config.loop),
         handshake_(config.hello, config.options->key),
         channel_(MakeChannel(*config.options, peer_.address)),
         stub_(channel_) {}
 
   void start() override {
-    self_ = shared_from_this();
-    stub_.PrepareBidiStreamingCall(&context_, kFramesMethod, {}, this);
-    AddHold();  // Until ending_: send() writes from outside gRPC's reactions.
-    std::unique_lock lock(mutex_);
-    enqueue(handshake_.hello());
-    pump(lock);
-    StartRead(&incoming_);
-    StartCall();
+    if (!loop_->enter()) return on_ended();  // The endpoint is going away: the status is still OK, "ended".
+    const std::lock_guard lock(mutex_);
+    call_ = stub_.PrepareCall(&context_, kFramesMethod, loop_->queue());
+    call_->StartCall(started_.begin(shared_from_this()));
   }
 
   absl::Status wait_ready(Deadline deadline) override {
     std::unique_lock lock(mutex_);
     const auto settled = [this] { return state_ == State::kReady || state_ == State::kEnded; };
-    if (!changed_.wait_until(lock, Deadline::min(deadline, handshake_deadline_).at, settled)) {
+    if (!loop_->wait(lock, changed_, Deadline::min(deadline, handshake_deadline_), settled)) {
       absl::Status late = DeadlineExceeded("{}: the handshake did not end in time", text_);
       if (!handshake_deadline_.expired()) return late;
       lock.unlock();
@@ -61,19 +56,23 @@ class OutReactor final : public OutStream,
     const uint64_t bytes = FrameBytes(frame);
     std::unique_lock lock(mutex_);
     const auto settled = [&] { return state_ == State::kEnded || (!ending_ && has_room(bytes)); };
-    if (!changed_.wait_until(lock, deadline.at, settled)) {
+    if (!loop_->wait(lock, changed_, deadline, settled)) {
       return DeadlineExceeded("{} takes nothing in: {} frames, {} bytes wait to be written", text_,
                               unwritten_frames_, unwritten_bytes_);
     }
     if (state_ == State::kEnded) return error_;
     enqueue(std::move(frame));
-    pump(lock);
+    pump();
+    if (queue_.empty()) return absl::OkStatus();
+    // It waits for a write that may have ended long ago, if only somebody looked.
+    lock.unlock();
+    loop_->drain();
     return absl::OkStatus();
   }
 
   void cancel(const absl::Status& why) override {
     {
-      std::lock_guard lock(mutex_);
+      const std::lock_guard lock(mutex_);
       if (local_error_.ok()) local_error_ = why;
     }
     context_.TryCancel();  // The outstanding read fails, which ends the stream.
@@ -109,12 +108,9 @@ class OutReactor final : public OutStream,
     queue_.push_back(std::move(frame));
   }
 
-  /// Starts the next write unless one is under way. Unlocks.
-  void pump(std::unique_lock<std::mutex>& lock) {
-    if (writing_ || ending_ || queue_.empty()) {
-      lock.unlock();
-      return;
-    }
+  /// Starts the next write unless one is under way.
+  void pump() {
+    if (writing_ || ending_ || queue_.empty()) return;
     writing_ = true;
     const Frame frame = std::move(queue_.front());
     queue_.pop_front();
@@ -122,32 +118,42 @@ class OutReactor final : public OutStream,
     grpc::WriteOptions options;
     if (!queue_.empty())
       options.set_buffer_hint();  // More follows at once: let gRPC put them into one packet.
-    lock.unlock();
-    outgoing_ = ToByteBuffer(frame);
-    StartWrite(&outgoing_, options);
+    call_->Write(ToByteBuffer(frame), options, written_.begin(shared_from_this()));
   }
 
-  void OnWriteDone(bool ok) override {
-    std::unique_lock lock(mutex_);
+  void read() {
+    reading_ = true;
+    call_->Read(&incoming_, read_.begin(shared_from_this()));
+  }
+
+  void on_started(bool ok) {
+    const std::lock_guard lock(mutex_);
+    if (!ok) return end();
+    enqueue(handshake_.hello());
+    pump();
+    read();
+  }
+
+  void on_written(bool ok) {
+    const std::lock_guard lock(mutex_);
     writing_ = false;
-    outgoing_.Clear();
     unwritten_bytes_ -= writing_bytes_;
     unwritten_frames_ -= 1;
-    if (!ok) ending_ = true;
     changed_.notify_all();
-    if (ending_) {
-      release(lock);
-    } else {
-      pump(lock);
-    }
+    if (!ok || ending_) return end();
+    pump();
   }
 
-  void OnReadDone(bool ok) override {
-    if (!ok) return end();
-    const absl::Status read = on_message();
-    if (read.ok()) return StartRead(&incoming_);
-    cancel(Annotate(read, text_));
-    end();
+  void on_read(bool ok) {
+    const absl::Status handled = ok ? on_message() : absl::OkStatus();
+    if (!handled.ok()) cancel(Annotate(handled, text_));
+    const std::lock_guard lock(mutex_);
+    reading_ = false;
+    if (ok && handled.ok()) {
+      read();
+    } else {
+      end();
+    }
   }
 
   absl::Status on_message() {
@@ -158,7 +164,7 @@ class OutReactor final : public OutStream,
         ASSIGN_OR_RETURN(Frame proof, handshake_.on_ack(frame));
         state_ = State::kAwaitsReady;
         enqueue(std::move(proof));
-        pump(lock);
+        pump();
         return absl::OkStatus();
       }
       case State::kAwaitsReady: {
@@ -175,26 +181,18 @@ class OutReactor final : public OutStream,
     }
   }
 
-  /// No read is outstanding and none will be: the stream ends when its last write is done.
+  /// The stream is over: asks for its status, once, when neither a read nor a write is under way.
   void end() {
-    std::unique_lock lock(mutex_);
     ending_ = true;
-    release(lock);
+    if (writing_ || reading_ || std::exchange(finishing_, true)) return;
+    call_->Finish(&status_, finished_.begin(shared_from_this()));
   }
 
-  /// Unlocks.
-  void release(std::unique_lock<std::mutex>& lock) {
-    const bool now = !writing_ && !released_;
-    released_ = released_ || now;
-    lock.unlock();
-    if (now) RemoveHold();
-  }
-
-  void OnDone(const grpc::Status& status) override {
+  void on_ended() {
     bool was_ready = false;
     absl::Status error;
     {
-      std::lock_guard lock(mutex_);
+      const std::lock_guard lock(mutex_);
       was_ready = state_ == State::kReady;
       state_ = State::kEnded;
       queue_.clear();
@@ -202,17 +200,16 @@ class OutReactor final : public OutStream,
         error = local_error_;
       } else if (was_ready) {
         error =
-            Unavailable("{} ended the stream: {}", text_, status.ok() ? "OK" : ToString(FromGrpc(status)));
-      } else if (status.ok()) {
+            Unavailable("{} ended the stream: {}", text_, status_.ok() ? "OK" : ToString(FromGrpc(status_)));
+      } else if (status_.ok()) {
         error = Unavailable("{} ended the stream during the handshake", text_);
       } else {
-        error = Annotate(FromGrpc(status), text_);
+        error = Annotate(FromGrpc(status_), text_);
       }
       error_ = error;
       changed_.notify_all();
     }
     if (const auto owner = owner_.lock()) owner->out_ended(peer_.node, this, error, was_ready);
-    self_.reset();
   }
 
   const PeerAddress peer_;
@@ -220,13 +217,21 @@ class OutReactor final : public OutStream,
   const WindowLimits window_;
   const Deadline handshake_deadline_;
   const std::weak_ptr<StreamOwner> owner_;
+  const std::shared_ptr<GrpcLoop> loop_;
   DiallerHandshake handshake_;
   const std::shared_ptr<grpc::Channel> channel_;
   grpc::GenericStub stub_;
   grpc::ClientContext context_;
-  std::shared_ptr<OutReactor> self_;
+  std::unique_ptr<grpc::GenericClientAsyncReaderWriter> call_;
   grpc::ByteBuffer incoming_;
-  grpc::ByteBuffer outgoing_;  // Belongs to whoever set writing_.
+  grpc::Status status_;
+  Operation started_{[this](bool ok) { on_started(ok); }};
+  Operation read_{[this](bool ok) { on_read(ok); }};
+  Operation written_{[this](bool ok) { on_written(ok); }};
+  Operation finished_{[this](bool) {
+    on_ended();
+    loop_->leave();
+  }};
 
   std::mutex mutex_;
   std::condition_variable changed_;
@@ -236,16 +241,15 @@ class OutReactor final : public OutStream,
   uint64_t unwritten_frames_ = 0;
   uint64_t writing_bytes_ = 0;
   bool writing_ = false;
+  bool reading_ = false;
   bool ending_ = false;
-  bool released_ = false;
+  bool finishing_ = false;
   absl::Status local_error_;  // Why we ended it ourselves.
   absl::Status error_;        // Set with kEnded.
 };
 
 }  // namespace
 
-std::shared_ptr<OutStream> OutStream::make(const Config& config) {
-  return std::make_shared<OutReactor>(config);
-}
+std::shared_ptr<OutStream> OutStream::make(const Config& config) { return std::make_shared<OutCall>(config); }
 
 }  // namespace shoal

@@ -1,11 +1,11 @@
 #include "wire/grpc_session.h"
 
 #include <algorithm>
-#include <thread>
 #include <utility>
 #include <vector>
 
 #include "base/status.h"
+#include "wire/grpc_loop.h"
 
 namespace shoal {
 namespace {
@@ -25,31 +25,11 @@ void Count(LinkStats& sent, uint64_t bytes) {
 
 }  // namespace
 
-void DialledStreams::add(std::shared_ptr<OutStream> stream) {
-  drop_ended();
-  std::lock_guard lock(mutex_);
-  streams_.push_back(std::move(stream));
-}
-
-bool DialledStreams::drop_ended() {
-  std::list<std::shared_ptr<OutStream>> ended;  // Destroyed after the lock is released.
-  std::lock_guard lock(mutex_);
-  for (auto it = streams_.begin(); it != streams_.end();) {
-    const auto stream = it++;
-    if (stream->use_count() == 1) ended.splice(ended.end(), streams_, stream);
-  }
-  return streams_.empty();
-}
-
-void DialledStreams::drain(Deadline deadline) {
-  while (!drop_ended() && !deadline.expired()) std::this_thread::sleep_for(std::chrono::milliseconds(1));
-}
-
-GrpcSession::GrpcSession(SessionOptions session, GrpcOptions options, std::shared_ptr<DialledStreams> dialled)
+GrpcSession::GrpcSession(SessionOptions session, GrpcOptions options, std::shared_ptr<GrpcLoop> loop)
     : session_(std::move(session)),
       options_(std::move(options)),
-      dialled_(std::move(dialled)),
-      inbox_(options_.window) {
+      loop_(std::move(loop)),
+      inbox_(options_.window, loop_.get()) {
   for (const PeerAddress& peer : session_.peers) {
     if (peer.node != session_.self) peers_[peer.node].address = peer;
   }
@@ -94,10 +74,12 @@ absl::StatusOr<std::shared_ptr<OutStream>> GrpcSession::link(NodeId to) {
     if (peer.out != nullptr) return peer.out;
     if (Clock::now() < peer.retry_at) return peer.last_error;
     ASSIGN_OR_RETURN(Hello ours, hello(to));
-    stream = peer.out = OutStream::make(
-        {.peer = peer.address, .hello = std::move(ours), .options = &options_, .owner = weak_from_this()});
+    stream = peer.out = OutStream::make({.peer = peer.address,
+                                         .hello = std::move(ours),
+                                         .options = &options_,
+                                         .owner = weak_from_this(),
+                                         .loop = loop_});
   }
-  dialled_->add(stream);
   stream->start();
   return stream;
 }

@@ -14,7 +14,7 @@ namespace shoal {
 /// Dials a stream to each peer it sends to, takes in the streams that peers dial, and tells each break once.
 class GrpcSession final : public StreamOwner, public std::enable_shared_from_this<GrpcSession> {
  public:
-  GrpcSession(SessionOptions session, GrpcOptions options, std::shared_ptr<DialledStreams> dialled);
+  GrpcSession(SessionOptions session, GrpcOptions options, std::shared_ptr<GrpcLoop> loop);
 
   uint64_t id() const { return session_.session; }
   NodeId self() const { return session_.self; }
@@ -57,7 +57,7 @@ class GrpcSession final : public StreamOwner, public std::enable_shared_from_thi
 
   const SessionOptions session_;
   const GrpcOptions options_;
-  const std::shared_ptr<DialledStreams> dialled_;
+  const std::shared_ptr<GrpcLoop> loop_;
   Inbox inbox_;
   mutable std::mutex mutex_;
   std::condition_variable closing_;

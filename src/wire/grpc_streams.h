@@ -2,9 +2,7 @@
 // gRPC.
 #pragma once
 
-#include <list>
 #include <memory>
-#include <mutex>
 #include <string>
 
 #include "absl/status/status.h"
@@ -14,10 +12,11 @@
 
 namespace shoal {
 
+class GrpcLoop;
 class InStream;
 class OutStream;
 
-/// What streams tell their session. Called on gRPC's threads, without locks held.
+/// What streams tell their session. Called by whoever polls the loop, without locks held.
 class StreamOwner {
  public:
   virtual ~StreamOwner() = default;
@@ -45,6 +44,7 @@ class OutStream {
     Hello hello;
     const GrpcOptions* options;  ///< Read by make() only.
     std::weak_ptr<StreamOwner> owner;
+    std::shared_ptr<GrpcLoop> loop;
   };
   static std::shared_ptr<OutStream> make(const Config& config);
   virtual ~OutStream() = default;
@@ -57,24 +57,6 @@ class OutStream {
   /// Queues a frame on a ready stream, waiting for room in its window.
   virtual absl::Status send(Frame frame, Deadline deadline) = 0;
   virtual void cancel(const absl::Status& why) = 0;
-};
-
-/// Every stream that this process dialled, until it has ended. The last reference to a channel must not be
-/// dropped by one of gRPC's own threads: with the last channel go those threads, and one would wait for
-/// itself.
-class DialledStreams {
- public:
-  void add(std::shared_ptr<OutStream> stream);
-  /// Waits for the end of all streams; they were cancelled before.
-  void drain(Deadline deadline);
-
- private:
-  /// Drops the streams that nobody else holds, which hold themselves until their end. True where none is
-  /// left.
-  bool drop_ended();
-
-  std::mutex mutex_;
-  std::list<std::shared_ptr<OutStream>> streams_;
 };
 
 /// A stream that a peer dialled: frames arrive here.
@@ -102,9 +84,11 @@ class FrameServer {
  public:
   static absl::StatusOr<std::unique_ptr<FrameServer>> start(const GrpcOptions& options,
                                                             std::shared_ptr<StreamAcceptor> acceptor);
-  /// Cancels calls in progress and waits for their end.
+  /// Cancels calls in progress and waits for their end, and for that of the dialled streams, which were
+  /// cancelled before.
   virtual ~FrameServer() = default;
   virtual int port() const = 0;
+  virtual std::shared_ptr<GrpcLoop> loop() const = 0;
 };
 
 }  // namespace shoal

@@ -235,6 +235,29 @@ TEST(Grpc, ABlackHoleIsFoundByKeepaliveOnBothSides) {
   EXPECT_LT(Clock::now() - begin, milliseconds(5000));
 }
 
+TEST(Grpc, NodesWhoseExecutorsComputeForLongAnswerPingsAndTakeFramesIn) {
+  TwoNodes nodes;
+  for (auto& options : nodes.options) {
+    options.keepalive_interval = milliseconds(200);
+    options.keepalive_timeout = milliseconds(300);
+  }
+  nodes.start();
+  const auto a = nodes.open(1, 0);
+  const auto b = nodes.open(1, 1);
+  ASSERT_TRUE(a->connect(Soon()).ok());
+  ASSERT_TRUE(b->connect(Soon()).ok());
+  for (Transport* node : {a.get(), b.get()}) {  // Executors that were there, and went.
+    EXPECT_TRUE(absl::IsDeadlineExceeded(node->receive(Deadline::after_ms(20)).status()));
+  }
+  ASSERT_TRUE(a->send(NodeId{1}, StepFrame(6), Soon()).ok());
+  std::this_thread::sleep_for(milliseconds(1500));
+  EXPECT_EQ(b->stats().total().frames_received, 1) << "nobody took it in";
+  const auto event = b->receive(Soon());
+  ASSERT_EQ(event->kind, Event::Kind::kFrame) << Message(event->status);
+  EXPECT_EQ(event->frame.header.step, StepId{6});
+  EXPECT_TRUE(absl::IsDeadlineExceeded(a->receive(Deadline::after_ms(0)).status()));
+}
+
 TEST(Grpc, ByDefaultABlackHoleIsFoundWithinSixSeconds) {
   const GrpcOptions options;
   EXPECT_LE(options.keepalive_interval + options.keepalive_timeout, std::chrono::seconds(6));

@@ -8,6 +8,7 @@
 #include <map>
 #include <mutex>
 
+#include "absl/functional/function_ref.h"
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "base/clock.h"
@@ -15,11 +16,29 @@
 
 namespace shoal {
 
+/// What fills an inbox from the thread that waits for it.
+class InboxSource {
+ public:
+  virtual ~InboxSource() = default;
+
+  enum class Polled : uint8_t {
+    kNothing,  ///< Nothing came until the deadline, an interrupt() or `enough`.
+    kHandled,  ///< Something did, and may have been pushed.
+    kTaken,    ///< Another thread is polling: returned at once.
+  };
+  /// Handles one thing that has arrived, waiting until the deadline for it; or nothing where `enough()`
+  /// holds, which is asked once, when no interrupt() can be missed any more.
+  virtual Polled poll(Deadline deadline, absl::FunctionRef<bool()> enough) = 0;
+  /// Ends a poll() that waits. From any thread.
+  virtual void interrupt() = 0;
+};
+
 /// Keeps a window per peer, so that a node that stops receiving stops its senders rather than growing.
 /// Thread-safe.
 class Inbox {
  public:
-  explicit Inbox(WindowLimits window) : window_(window) {}
+  /// source: polled by receive(); nullptr: other threads push. It outlives the inbox.
+  explicit Inbox(WindowLimits window, InboxSource* source = nullptr) : window_(window), source_(source) {}
 
   /// Called without locks when a peer whose window was full has room again. Set before the first push.
   void on_room(std::function<void(NodeId)> callback) { on_room_ = std::move(callback); }
@@ -65,8 +84,13 @@ class Inbox {
   void announce();
   /// Waits, unlocked, until announce() was called or `until`: at first awake, then asleep.
   void wait_for_announcement(std::unique_lock<std::mutex>& lock, Clock::time_point until);
+  void sleep(std::unique_lock<std::mutex>& lock, Clock::time_point until,
+             absl::FunctionRef<bool()> announced);
+  /// Takes from the source, unlocked, what is there already.
+  void poll_source(std::unique_lock<std::mutex>& lock);
 
   const WindowLimits window_;
+  InboxSource* const source_;
   std::function<void(NodeId)> on_room_;
   mutable std::mutex mutex_;
   std::condition_variable arrived_;
@@ -77,6 +101,7 @@ class Inbox {
   bool woken_ = false;
   std::atomic<uint64_t> announced_{0};  // Counts announce(). Written with the lock held.
   bool awake_ = false;                  // An event was received, and no wait since was long.
+  bool asleep_ = false;                 // In the source, which an announcement must interrupt.
   absl::Status closed_;
 };
 
