@@ -39,7 +39,10 @@ struct Knock {
 GrpcLoop::GrpcLoop(std::unique_ptr<grpc::ServerCompletionQueue> queue)
     : queue_(std::move(queue)), keeper_([this] { keep(); }) {}
 
-GrpcLoop::~GrpcLoop() = default;
+GrpcLoop::~GrpcLoop() {
+  // A queue with operations under way can neither be shut down nor freed.
+  if (inside_ > 0) (void)queue_.release();
+}
 
 bool GrpcLoop::enter() {
   const std::lock_guard lock(mutex_);
@@ -132,13 +135,11 @@ void GrpcLoop::close(Deadline deadline) {
     lock.unlock();
     queue_->Shutdown();
   } else {
-    // A queue with operations under way can neither be shut down nor freed.
     LogWarning("{} streams did not end in time", inside_);
     drained_ = true;
     lock.unlock();
   }
   keeper_.join();
-  if (!ended) (void)queue_.release();
 }
 
 }  // namespace shoal
