@@ -40,7 +40,9 @@ const IsaEntry kEntries[] = {
     {Isa::kReference, "reference", "FMA3", ReferenceKernels, HasFma},
     {Isa::kAvx2, "avx2", "AVX2, FMA3 and F16C", Avx2Kernels, HasAvx2},
     {Isa::kAvx512, "avx512", "AVX-512 F, BW, VL, DQ and VNNI", Avx512Kernels, HasAvx512},
-    {Isa::kAmx, "amx", "what avx512 needs, AMX-TILE, AMX-INT8, and Linux 5.16", AmxKernels, HasAmx},
+    {Isa::kAmx, "amx",
+     "what avx512 needs, AMX-TILE, AMX-INT8, and a Linux (5.16 or newer) that permits tiles", AmxKernels,
+     HasAmx},
 };
 #elif defined(__aarch64__)
 bool Always() { return true; }  // NEON is part of AArch64, and so are FMA and f16 conversions.

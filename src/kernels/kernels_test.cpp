@@ -115,7 +115,7 @@ void Case_matmul_affine(const Pair& pair) {
         CheckAffine(pair, {21, 49, 11 * group, bits, group, dtype, Values::kEdge});
       }
     }
-    for (int64_t tokens = 1; tokens <= 27; ++tokens) {
+    for (int64_t tokens = 1; tokens <= 40; ++tokens) {
       CheckAffine(pair, {tokens, 17, 128, bits, 64, DType::kBF16, Values::kOrdinary});
     }
     CheckAffine(pair, {1, 1, 64, bits, 64, DType::kF16, Values::kOrdinary});
@@ -846,6 +846,23 @@ TEST(AmxEmulated, MatmulOnTilesHasTheBitsOfTheReference) {
 }
 #endif
 
+// ---- AMX where there is one ----
+
+#if defined(__x86_64__)
+/// What of a thread's tiles a switch to another thread would have to save: XGETBV's components in use.
+bool TilesAreInUse() {
+  uint32_t in_use, high;
+  asm volatile("xgetbv" : "=a"(in_use), "=d"(high) : "c"(1));
+  return (in_use & (1u << 17 | 1u << 18)) != 0;
+}
+
+TEST(Amx, AProductLeavesNoTilesThatAThreadSwitchWouldSave) {
+  if (!ChooseIsa("amx").ok()) GTEST_SKIP() << "this machine lacks AMX";
+  CheckExtremes(SelectKernels(Isa::kAmx), 20);
+  EXPECT_FALSE(TilesAreInUse());
+}
+#endif
+
 // ---- Dispatch ----
 
 TEST(Isa, TheFastestIsChosenAndALowerOneCanBeForced) {
@@ -858,6 +875,23 @@ TEST(Isa, TheFastestIsChosenAndALowerOneCanBeForced) {
     EXPECT_EQ(SelectKernels(isa).isa, isa);
   }
 }
+
+#if defined(__x86_64__)
+TEST(Isa, OneThatThisMachineLacksIsRefusedWithWhatItNeedsAndWhatThereIs) {
+  int lacking = 0;
+  for (const std::string_view name : {"reference", "avx2", "avx512", "amx"}) {
+    const auto isa = ChooseIsa(name);
+    if (isa.ok()) continue;
+    ++lacking;
+    EXPECT_EQ(isa.status().code(), absl::StatusCode::kFailedPrecondition) << name;
+    for (const std::string& part : {"'" + std::string(name) + "'", std::string("which this machine lacks"),
+                                    std::string(IsaName(SupportedIsas().back()))}) {
+      EXPECT_NE(Message(isa.status()).find(part), std::string::npos) << Message(isa.status());
+    }
+  }
+  if (lacking == 0) GTEST_SKIP() << "this machine lacks none";
+}
+#endif
 
 TEST(Isa, AnUnknownNameIsRefusedWithTheKnownOnes) {
   const auto isa = ChooseIsa("sse2");
