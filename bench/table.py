@@ -2,8 +2,9 @@
 """What `shoal bench` finds on this machine, as the table of docs/benchmarks.md: two shapes with random 4-bit weights against the
 bounds of the machine, and where the time goes.
 
-Each case is one process, which also measures the bounds. Shares are of the best that any of them found: on a machine that is shared
-one may find too little, which would flatter. Only the standard library.
+Each case is one process, which also measures the bounds. Rates of arithmetic are the best that any process found. What memory gives changes
+from minute to minute on a machine that is shared: a row is held against the most that was read before, between and after its own
+runs. Only the standard library.
 """
 import argparse
 import datetime
@@ -85,37 +86,37 @@ def rate(result):
     return f"{tokens['median']:.1f} ({tokens['min']:.1f}-{tokens['max']:.1f})"
 
 
-def best_bounds(measured):
-    """{kind: {threads: the most that any process found}}."""
+def best_rates(measured):
+    """{kind of arithmetic: {threads: the most that any process found}}."""
     best = {}
     for _, report in measured:
-        for kind in ("read_gbs", "vnni_gops", "amx_gops", "fma_gflops"):
+        for kind in ("vnni_gops", "amx_gops", "fma_gflops"):
             for threads, value in report["bounds"][kind].items():
                 at = best.setdefault(kind, {})
                 at[int(threads)] = max(value, at.get(int(threads), 0))
     return best
 
 
-def least_time(work, result, bounds):
+def least_time(work, result, rates):
     """(seconds, "read" or "multiply") of a token's work {bytes, int8_ops, f32_ops}; docs/benchmarks.md says what the least time is."""
     threads = result["bound_threads"]
-    tiles = bounds.get("amx_gops", {}) if result["isa"] == "amx" else {}
-    read_s = 1e-9 * work["bytes_per_token"] / bounds["read_gbs"][threads]
-    multiply_s = 1e-9 * (work["int8_ops_per_token"] / tiles.get(threads, bounds["vnni_gops"][threads]) +
-                         work["f32_ops_per_token"] / bounds["fma_gflops"][threads])
+    tiles = rates.get("amx_gops", {}) if result["isa"] == "amx" else {}
+    read_s = 1e-9 * work["bytes_per_token"] / result["read_bound_gbs"]
+    multiply_s = 1e-9 * (work["int8_ops_per_token"] / tiles.get(threads, rates["vnni_gops"][threads]) +
+                         work["f32_ops_per_token"] / rates["fma_gflops"][threads])
     return (read_s, "read") if read_s > multiply_s else (multiply_s, "multiply")
 
 
-def share(result, bounds):
+def share(result, rates):
     """'63 % of read': the least time for a token over the time it took."""
     whole = {**result, "bytes_per_token": result["bytes_per_token"] + result["kv_bytes_per_token"]}
-    seconds, bound = least_time(whole, result, bounds)
+    seconds, bound = least_time(whole, result, rates)
     return f"{100 * seconds * result['tokens_per_s']['median']:.0f} % of {bound}"
 
 
-def share_by_parts(result, bounds):
+def share_by_parts(result, rates):
     """'81 % (experts read, else multiply)': the same with the least times of the parts added, and which part is bounded by what."""
-    least = {part: least_time(work, result, bounds) for part, work in result["parts"].items()}
+    least = {part: least_time(work, result, rates) for part, work in result["parts"].items()}
     seconds = sum(part_s for part_s, _ in least.values())
     main = max(("read", "multiply"), key=lambda kind: sum(part_s for part_s, bound in least.values() if bound == kind))
     others = [part for part, (part_s, bound) in least.items() if bound != main and part_s > 0.02 * seconds]
@@ -126,17 +127,17 @@ def share_by_parts(result, bounds):
 
 def rates_table(measured):
     """measured: [(Case, report)]."""
-    bounds = best_bounds(measured)
-    lines = ["| shape | nodes x threads | what | tokens/s | MB per token | GB/s | share of the bound | by parts | target |",
-             "| --- | --- | --- | ---: | ---: | ---: | ---: | ---: | ---: |"]
+    rates = best_rates(measured)
+    lines = ["| shape | nodes x threads | what | tokens/s | MB per token | GB/s | read at most | share of the bound | by parts | target |",
+             "| --- | --- | --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: |"]
     for case, report in measured:
         for result in report["results"]:
             place = f"{case.nodes} x {case.threads}" + (f", {case.placement}" if case.placement else "")
             aim = target(case, result)
             megabytes = 1e-6 * (result["bytes_per_token"] + result["kv_bytes_per_token"])
             lines.append(f"| {case.shape} | {place} | {what(result)} | {rate(result)} | {megabytes:.1f} | "
-                         f"{result['read_gbs']:.1f} | {share(result, bounds)} | "
-                         f"{share_by_parts(result, bounds)} | {f'{aim} %' if aim else ''} |")
+                         f"{result['read_gbs']:.1f} | {result['read_bound_gbs']:.1f} | {share(result, rates)} | "
+                         f"{share_by_parts(result, rates)} | {f'{aim} %' if aim else ''} |")
     return lines
 
 
@@ -249,7 +250,8 @@ def breakdown_table(measured):
 def bounds_lines(measured):
     """The bounds that the processes found, over all of them."""
     lines = []
-    names = {"read_gbs": "reads, GB/s", "vnni_gops": "8-bit, Gop/s", "amx_gops": "tiles, Gop/s", "fma_gflops": "f32, GFLOP/s"}
+    names = {"read_gbs": "reads, GB/s", "vnni_gops": "8-bit, Gop/s", "scaled_gops": "8-bit with scales, Gop/s",
+             "amx_gops": "tiles, Gop/s", "fma_gflops": "f32, GFLOP/s"}
     threads = sorted({int(key) for _, report in measured for key in report["bounds"]["read_gbs"]})
     lines.append("| bound | " + " | ".join(f"{n} thread{'s' if n > 1 else ''}" for n in threads) + " |")
     lines.append("| --- |" + " ---: |" * len(threads))
@@ -270,7 +272,7 @@ def page(measured, load, seconds):
         f"Machine: {machine()} ({' '.join(cpu_isa())}), load {load:.1f} at the start; kernels: {', '.join(isas)}. "
         f"Commit {commit()}, {datetime.date.today().isoformat()}; {seconds:.0f} s. Median (minimum-maximum) of {runs} runs after "
         "one to warm up; nodes are of one process, over loopback gRPC where there are two.", "",
-        f"The bounds, as each of the {len(measured)} processes found them (8-bit: {how}); shares are of the largest:", "", *bounds_lines(measured), "",
+        f"The bounds, as each of the {len(measured)} processes found them (8-bit: {how}):", "", *bounds_lines(measured), "",
         *rates_table(measured), "",
         "| compared | is | target |", "| --- | ---: | ---: |",
         *(f"| {text} | {figure} | {aim} |" for text, figure, aim in comparisons(measured)), "",

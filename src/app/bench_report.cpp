@@ -13,10 +13,12 @@ namespace {
 
 using Json = nlohmann::ordered_json;
 
+/// Reading as it was in the seconds of the result: what a shared machine's memory gives changes from minute to
+/// minute. Its arithmetic does not.
 MachineRates RatesOf(const BenchReport& report, const BenchResult& result) {
   const Roofline& bounds = report.bounds.at(result.bound_threads);
   const bool tiles = report.isa == "amx" && bounds.amx_gops.has_value();
-  return {bounds.read_gbs, tiles ? *bounds.amx_gops : bounds.vnni_gops, bounds.fma_gflops};
+  return {result.read_bound_gbs, tiles ? *bounds.amx_gops : bounds.vnni_gops, bounds.fma_gflops};
 }
 
 LeastTime BoundOf(const BenchReport& report, const BenchResult& result) {
@@ -34,9 +36,9 @@ double ShareOfBoundByParts(const BenchReport& report, const BenchResult& result)
 /// Of attention alone, on one node: what it must read of the cache, or multiply, over the time it took.
 std::optional<double> AttentionShare(const BenchReport& report, const BenchResult& result) {
   if (result.nodes.size() != 1) return std::nullopt;
-  const Roofline& bounds = report.bounds.at(result.bound_threads);
+  const MachineRates rates = RatesOf(report, result);
   const double bound_s =
-      1e-9 * std::max(result.work.kv_bytes / bounds.read_gbs, result.work.attention_ops / bounds.fma_gflops);
+      1e-9 * std::max(result.work.kv_bytes / rates.read_gbs, result.work.attention_ops / rates.f32_gflops);
   const auto part_ns = result.nodes[0].parts_ns[static_cast<size_t>(StepPart::kAttention)];
   const double taken_s = 1e-9 * static_cast<double>(part_ns) / result.tokens_per_s.runs;
   return taken_s > 0 ? std::optional(bound_s / taken_s) : std::nullopt;
@@ -57,12 +59,14 @@ Json SpreadJson(const Spread& spread) {
 Json BoundsJson(const std::map<int, Roofline>& all) {
   Json out = {{"read_gbs", Json::object()},
               {"vnni_gops", Json::object()},
+              {"scaled_gops", Json::object()},
               {"amx_gops", Json::object()},
               {"fma_gflops", Json::object()}};
   for (const auto& [threads, bounds] : all) {
     const std::string key = std::to_string(threads);
     out["read_gbs"][key] = bounds.read_gbs;
     out["vnni_gops"][key] = bounds.vnni_gops;
+    if (bounds.scaled_gops.has_value()) out["scaled_gops"][key] = *bounds.scaled_gops;
     if (bounds.amx_gops.has_value()) out["amx_gops"][key] = *bounds.amx_gops;
     out["fma_gflops"][key] = bounds.fma_gflops;
     out["vnni_how"] = bounds.vnni_how;
@@ -124,7 +128,8 @@ Json ResultJson(const BenchReport& report, const BenchResult& result) {
               {"share_of_bound", bound.seconds / result.median_s()},
               {"bound", bound.by},
               {"share_of_bound_by_parts", ShareOfBoundByParts(report, result)},
-              {"bound_threads", result.bound_threads}};
+              {"bound_threads", result.bound_threads},
+              {"read_bound_gbs", result.read_bound_gbs}};
   out["parts"] = PartsJson(report, result);
   if (const auto share = AttentionShare(report, result)) out["attention_share_of_bound"] = *share;
   if (result.experts_per_step > 0) {
@@ -142,6 +147,7 @@ std::string BoundsText(const BenchReport& report) {
   for (const auto& [threads, bounds] : report.bounds) {
     text += fmt::format("  {} thread{}: reads {:.1f} GB/s, 8-bit {:.0f} Gop/s ({}), ", threads,
                         threads == 1 ? "" : "s", bounds.read_gbs, bounds.vnni_gops, bounds.vnni_how);
+    if (bounds.scaled_gops.has_value()) text += fmt::format("{:.0f} with scales, ", *bounds.scaled_gops);
     if (bounds.amx_gops.has_value()) text += fmt::format("tiles {:.0f} Gop/s, ", *bounds.amx_gops);
     text += fmt::format("f32 {:.0f} GFLOP/s\n", bounds.fma_gflops);
   }
@@ -227,14 +233,15 @@ std::string BenchText(const BenchReport& report) {
     text += fmt::format("a bare round trip of {} bytes between two nodes takes {:.0f} us\n\n",
                         kRoundTripBytes, report.round_trip_us.median);
   }
-  text += fmt::format("{:<28} {:>30} {:>10} {:>8} {:>9} {:>7} {:>9}\n", "", "tokens/s", "MB/token", "GB/s",
-                      "bound", "share", "by parts");
+  text += fmt::format("{:<28} {:>30} {:>10} {:>8} {:>8} {:>9} {:>7} {:>9}\n", "", "tokens/s", "MB/token", "GB/s",
+                      "at most", "bound", "share", "by parts");
   for (const BenchResult& result : report.results) {
     const Spread& rate = result.tokens_per_s;
     text +=
-        fmt::format("{:<28} {:>30} {:>10.1f} {:>8.1f} {:>9} {:>6.1f}% {:>8.1f}%\n", What(result),
+        fmt::format("{:<28} {:>30} {:>10.1f} {:>8.1f} {:>8.1f} {:>9} {:>6.1f}% {:>8.1f}%\n", What(result),
                     fmt::format("{:.2f} ({:.2f}-{:.2f})", rate.median, rate.min, rate.max),
-                    1e-6 * PerToken(result, result.work.bytes()), ReadGbs(result), BoundOf(report, result).by,
+                    1e-6 * PerToken(result, result.work.bytes()), ReadGbs(result), result.read_bound_gbs,
+                    BoundOf(report, result).by,
                     100 * ShareOfBound(report, result), 100 * ShareOfBoundByParts(report, result));
   }
   if (report.weight_bytes < 2 * report.machine.l3_bytes) {

@@ -131,8 +131,9 @@ int64_t PositionsNeeded(const BenchFlags& flags) {
 /// Runs loads on a cluster and collects what they gave.
 class Bencher {
  public:
-  Bencher(const BenchFlags& flags, const LocalCluster& cluster, SyntheticLoad& load, const WorkModel& work)
-      : flags_(flags), cluster_(cluster), load_(load), work_(work) {}
+  Bencher(const BenchFlags& flags, const RooflineMeter& meter, const LocalCluster& cluster,
+          SyntheticLoad& load, const WorkModel& work)
+      : flags_(flags), meter_(meter), cluster_(cluster), load_(load), work_(work) {}
 
   absl::Status run(std::vector<BenchResult>& results) {
     for (const int64_t prompt : flags_.prompts) {
@@ -185,6 +186,7 @@ class Bencher {
     std::vector<double> rates;
     LoadRun last;
     int64_t overhead_ns = 0;
+    result.read_bound_gbs = meter_.read_gbs(result.bound_threads);
     for (int run = 0; run < flags_.runs; ++run) {
       const std::vector<StepProfile::Reading> before = profiles();
       ASSIGN_OR_RETURN(last, once(false));
@@ -192,6 +194,7 @@ class Bencher {
       rates.push_back(static_cast<double>(last.tokens) * 1e9 / static_cast<double>(last.elapsed_ns()));
       overhead_ns += last.expert_overhead_ns;
       add_breakdown(before, last, result);
+      result.read_bound_gbs = std::max(result.read_bound_gbs, meter_.read_gbs(result.bound_threads));
     }
     for (NodeBreakdown& node : result.nodes) node.busy_share /= static_cast<double>(result.elapsed_ns);
     last.size.experts = result.experts_per_step * static_cast<double>(last.size.steps);
@@ -229,12 +232,13 @@ class Bencher {
   }
 
   const BenchFlags& flags_;
+  const RooflineMeter& meter_;
   const LocalCluster& cluster_;
   SyntheticLoad& load_;
   const WorkModel& work_;
 };
 
-absl::Status MeasureModel(BenchFlags& flags, BenchReport& report) {
+absl::Status MeasureModel(BenchFlags& flags, const RooflineMeter& meter, BenchReport& report) {
   if (!flags.shape.empty()) {
     ASSIGN_OR_RETURN(flags.model, ShapeFolder(flags));
   }
@@ -279,8 +283,8 @@ absl::Status MeasureModel(BenchFlags& flags, BenchReport& report) {
   PipelineEngine engine(kLocalLiveness);
   RETURN_IF_ERROR(cluster->open(Epoch{1}, engine));
   SyntheticLoad load(engine, load_options);
-  const absl::Status measured = Bencher(flags, *cluster, load, work).run(report.results);
-  report.peak_resident_bytes = PeakResidentBytes();
+  const absl::Status measured = Bencher(flags, meter, *cluster, load, work).run(report.results);
+  report.peak_resident_bytes = PeakResidentBytes() - meter.resident_bytes();
   cluster->close(engine, Cancelled("done"));
   RETURN_IF_ERROR(measured);
   if (nodes > 1) {
@@ -304,18 +308,21 @@ absl::Status Bench(BenchFlags flags) {
   report.machine = ReadTopology();
   ASSIGN_OR_RETURN(const std::vector<int> cpus, flags.compute.chosen_cpus());
   std::set<int> threads = {1, flags.compute.chosen_threads()};
+  // Before the model, and all the time, so that it can be told apart from what the model takes.
+  ASSIGN_OR_RETURN(const RooflineMeter meter,
+                   RooflineMeter::Create(flags.compute.chosen_threads(), cpus, RooflineOptions{}));
   if (!flags.roofline) {
-    RETURN_IF_ERROR(MeasureModel(flags, report));
+    RETURN_IF_ERROR(MeasureModel(flags, meter, report));
     threads = {1};
     for (const BenchResult& result : report.results) threads.insert(result.bound_threads);
   }
-  // Behind the loads: the memory that bounds are measured with is not the model's.
   for (const int n : threads) {
     LogInfo("measuring the bounds of {} thread{}", n, n == 1 ? "" : "s");
-    // Pinned as the model's threads are.
-    ThreadPool pool(n, cpus);
-    pool.pin_caller();
-    ASSIGN_OR_RETURN(report.bounds[n], MeasureRoofline(pool, {}));
+    report.bounds[n] = meter.measure(n);
+  }
+  for (const BenchResult& result : report.results) {
+    double& read_gbs = report.bounds[result.bound_threads].read_gbs;
+    read_gbs = std::max(read_gbs, result.read_bound_gbs);
   }
   Reconcile(report.bounds);
   fmt::print("{}\n", flags.json ? BenchJson(report) : BenchText(report));

@@ -2,12 +2,12 @@
 
 #include <algorithm>
 #include <cstring>
+#include <thread>
 
 #include "base/check.h"
 #include "base/range.h"
 #include "base/status.h"
 #include "cpu/roofline_probes.h"
-#include "numeric/memory.h"
 
 namespace shoal {
 namespace {
@@ -52,20 +52,51 @@ double GigaOps(ThreadPool& pool, const RooflineOptions& options, const RateProbe
          });
 }
 
-absl::StatusOr<double> ReadGigabytes(ThreadPool& pool, const RooflineOptions& options) {
-  const int64_t steps = std::max<int64_t>(options.read_bytes / kReadStep, pool.threads());
-  ASSIGN_OR_RETURN(const AlignedMemory memory, AlignedMemory::Allocate(steps * kReadStep));
-  // Written by the threads that will read: pages that were never written are all one page of zeros.
-  pool.run_parts(steps, 1, [&](Range part) {
-    std::memset(memory.data() + part.begin * kReadStep, 0x5a, static_cast<size_t>(part.size() * kReadStep));
+/// The best of several ways, where there is one.
+std::optional<double> GigaOps(ThreadPool& pool, const RooflineOptions& options,
+                              std::span<const RateProbe> probes) {
+  const RateProbe* const probe = FirstAvailable(probes);
+  return probe == nullptr ? std::nullopt : std::optional(GigaOps(pool, options, *probe));
+}
+
+}  // namespace
+
+absl::StatusOr<RooflineMeter> RooflineMeter::Create(int threads, std::vector<int> cpus,
+                                                    const RooflineOptions& options) {
+  SHOAL_CHECK(options.read_bytes >= kReadStep && options.run.count() > 0);
+  if (FirstAvailable(Int8Probes()) == nullptr || FirstAvailable(FmaProbes()) == nullptr)
+    return FailedPrecondition("roofline: this CPU has neither AVX2 nor better");
+  ASSIGN_OR_RETURN(AlignedMemory memory,
+                   AlignedMemory::Allocate(options.read_bytes / kReadStep * kReadStep));
+  RooflineMeter meter(std::move(cpus), options, std::move(memory));
+  // Pages that were never written are all one page of zeros.
+  meter.with_team(threads, [&meter](ThreadPool& pool) {
+    pool.run_parts(meter.memory_.bytes() / kReadStep, 1, [&meter](Range part) {
+      std::memset(meter.memory_.data() + part.begin * kReadStep, 0x5a,
+                  static_cast<size_t>(part.size() * kReadStep));
+    });
   });
+  return meter;
+}
+
+/// On a thread of its own, which may be pinned: the caller stays where it is.
+void RooflineMeter::with_team(int threads, absl::FunctionRef<void(ThreadPool& pool)> work) const {
+  std::thread([&] {
+    ThreadPool pool(threads, cpus_);
+    pool.pin_caller();
+    work(pool);
+  }).join();
+}
+
+double RooflineMeter::read_gbs(ThreadPool& pool, const RooflineOptions& options) const {
+  const int64_t steps = memory_.bytes() / kReadStep;
   double best = 0;
   for (const ReadProbe& probe : ReadProbes()) {
     if (!probe.available()) continue;
-    best = std::max(best, BestRate(options, static_cast<double>(memory.bytes()), [&](int64_t rounds) {
+    best = std::max(best, BestRate(options, static_cast<double>(memory_.bytes()), [&](int64_t rounds) {
                       return Seconds(pool, steps, [&](Range part) {
                         for (int64_t i = 0; i < rounds; ++i) {
-                          probe.run(memory.data() + part.begin * kReadStep, part.size() * kReadStep);
+                          probe.run(memory_.data() + part.begin * kReadStep, part.size() * kReadStep);
                         }
                       });
                     }));
@@ -73,23 +104,26 @@ absl::StatusOr<double> ReadGigabytes(ThreadPool& pool, const RooflineOptions& op
   return best * 1e-9;
 }
 
-}  // namespace
+double RooflineMeter::read_gbs(int threads) const {
+  RooflineOptions options = options_;
+  options.budget = options_.budget / 3;
+  double found = 0;
+  with_team(threads, [&](ThreadPool& pool) { found = read_gbs(pool, options); });
+  return found;
+}
 
-absl::StatusOr<Roofline> MeasureRoofline(ThreadPool& pool, const RooflineOptions& options) {
-  SHOAL_CHECK(options.read_bytes > 0 && options.run.count() > 0);
-  const RateProbe* const int8 = FirstAvailable(Int8Probes());
-  const RateProbe* const fma = FirstAvailable(FmaProbes());
-  if (int8 == nullptr || fma == nullptr)
-    return FailedPrecondition("roofline: this CPU has neither AVX2 nor better");
+Roofline RooflineMeter::measure(int threads) const {
   Roofline bounds;
-  bounds.threads = pool.threads();
-  ASSIGN_OR_RETURN(bounds.read_gbs, ReadGigabytes(pool, options));
-  bounds.vnni_gops = GigaOps(pool, options, *int8);
-  bounds.vnni_how = int8->how;
-  bounds.fma_gflops = GigaOps(pool, options, *fma);
-  if (const RateProbe* const tiles = FirstAvailable(TileProbes())) {
-    bounds.amx_gops = GigaOps(pool, options, *tiles);
-  }
+  with_team(threads, [&](ThreadPool& pool) {
+    const RateProbe& int8 = *FirstAvailable(Int8Probes());
+    bounds.threads = pool.threads();
+    bounds.read_gbs = read_gbs(pool, options_);
+    bounds.vnni_gops = GigaOps(pool, options_, int8);
+    bounds.vnni_how = int8.how;
+    bounds.fma_gflops = GigaOps(pool, options_, *FirstAvailable(FmaProbes()));
+    bounds.scaled_gops = GigaOps(pool, options_, ScaledInt8Probes());
+    bounds.amx_gops = GigaOps(pool, options_, TileProbes());
+  });
   return bounds;
 }
 
@@ -102,6 +136,7 @@ void Reconcile(std::map<int, Roofline>& by_threads) {
       raise(bounds.read_gbs, theirs.read_gbs);
       raise(bounds.vnni_gops, theirs.vnni_gops);
       raise(bounds.fma_gflops, theirs.fma_gflops);
+      if (bounds.scaled_gops && theirs.scaled_gops) raise(*bounds.scaled_gops, *theirs.scaled_gops);
       if (bounds.amx_gops && theirs.amx_gops) raise(*bounds.amx_gops, *theirs.amx_gops);
     }
   }

@@ -7,10 +7,13 @@
 #include <map>
 #include <optional>
 #include <string_view>
+#include <vector>
 
+#include "absl/functional/function_ref.h"
 #include "absl/status/statusor.h"
 #include "base/clock.h"
 #include "cpu/pool.h"
+#include "numeric/memory.h"
 
 namespace shoal {
 
@@ -23,6 +26,10 @@ struct Roofline {
   std::optional<double> amx_gops;  ///< 8-bit integer operations on tiles, where CPU and kernel grant them.
   double fma_gflops = 0;           ///< f32.
   std::string_view vnni_how;       ///< The instruction that vnni_gops counts.
+  /// The same 8-bit operations together with what quantized products need besides (docs/numerics.md): for each
+  /// 64 multiply-adds of a sum a conversion, a product and two multiply-adds, all in registers. Where there is
+  /// a loop for it: AVX-512 VNNI.
+  std::optional<double> scaled_gops;
 };
 
 struct RooflineOptions {
@@ -32,9 +39,36 @@ struct RooflineOptions {
                                                      ///< run only makes it slower.
 };
 
-/// Takes some 1.5 seconds with the default options. ResourceExhausted where the buffer does not fit;
-/// FailedPrecondition on an x86 CPU without AVX2.
-absl::StatusOr<Roofline> MeasureRoofline(ThreadPool& pool, const RooflineOptions& options);
+/// Measures teams of threads. Its memory is resident from the start: whoever measures other memory beside it
+/// knows what to take off.
+class RooflineMeter {
+ public:
+  /// Teams have up to `threads` threads, among which the memory is divided (each writes its part first, which
+  /// puts it beside its CPU), on `cpus` as those of ThreadPool. ResourceExhausted where the memory does not fit;
+  /// FailedPrecondition on an x86 CPU without AVX2.
+  static absl::StatusOr<RooflineMeter> Create(int threads, std::vector<int> cpus,
+                                              const RooflineOptions& options);
+
+  /// All rates; takes some 1.5 seconds with the default options.
+  Roofline measure(int threads) const;
+
+  /// Roofline::read_gbs alone, in a third of a second: a machine's memory is shared with its host's other guests,
+  /// and what it gives can halve within minutes. So it is asked beside each load that reading bounds.
+  double read_gbs(int threads) const;
+
+  int64_t resident_bytes() const { return memory_.bytes(); }
+
+ private:
+  RooflineMeter(std::vector<int> cpus, const RooflineOptions& options, AlignedMemory memory)
+      : cpus_(std::move(cpus)), options_(options), memory_(std::move(memory)) {}
+
+  void with_team(int threads, absl::FunctionRef<void(ThreadPool& pool)> work) const;
+  double read_gbs(ThreadPool& pool, const RooflineOptions& options) const;
+
+  std::vector<int> cpus_;
+  RooflineOptions options_;
+  AlignedMemory memory_;
+};
 
 /// Raises what cannot be right: a team reaches at least what a smaller one does, and a smaller one at least
 /// its share of what a larger one does. Measurements that say otherwise were disturbed, and a bound that is

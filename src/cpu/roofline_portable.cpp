@@ -40,6 +40,7 @@ constexpr ReadProbe kReads[] = {{Always, ReadLines}};
 }  // namespace
 
 std::span<const RateProbe> Int8Probes() { return kInt8; }
+std::span<const RateProbe> ScaledInt8Probes() { return {}; }
 std::span<const RateProbe> TileProbes() { return {}; }
 std::span<const RateProbe> FmaProbes() { return kFma; }
 std::span<const ReadProbe> ReadProbes() { return kReads; }

@@ -25,6 +25,8 @@ inline constexpr int64_t kReadStep = 512;
 
 // Fastest first: the first that is available is the bound.
 std::span<const RateProbe> Int8Probes();
+/// Counts the 8-bit operations alone; see Roofline::scaled_gops.
+std::span<const RateProbe> ScaledInt8Probes();
 std::span<const RateProbe> TileProbes();
 std::span<const RateProbe> FmaProbes();
 

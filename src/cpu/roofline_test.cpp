@@ -18,15 +18,17 @@ constexpr RooflineOptions kBrief{
     .read_bytes = 1 << 20, .run = std::chrono::milliseconds(1), .budget = std::chrono::milliseconds(10)};
 
 TEST(Roofline, EveryBoundIsMeasuredAtAnyNumberOfThreads) {
+  const auto meter = RooflineMeter::Create(3, {}, kBrief);
+  ASSERT_TRUE(meter.ok()) << ToString(meter.status());
+  EXPECT_EQ(meter->resident_bytes(), kBrief.read_bytes);
   for (const int threads : {1, 3}) {
-    ThreadPool pool(threads);
-    const auto bounds = MeasureRoofline(pool, kBrief);
-    ASSERT_TRUE(bounds.ok()) << ToString(bounds.status());
-    EXPECT_EQ(bounds->threads, threads);
-    EXPECT_GT(bounds->read_gbs, 0);
-    EXPECT_GT(bounds->vnni_gops, 0);
-    EXPECT_GT(bounds->fma_gflops, 0);
-    EXPECT_FALSE(bounds->vnni_how.empty());
+    const Roofline bounds = meter->measure(threads);
+    EXPECT_EQ(bounds.threads, threads);
+    EXPECT_GT(bounds.read_gbs, 0);
+    EXPECT_GT(bounds.vnni_gops, 0);
+    EXPECT_GT(bounds.fma_gflops, 0);
+    EXPECT_FALSE(bounds.vnni_how.empty());
+    EXPECT_GT(meter->read_gbs(threads), 0);
   }
 }
 
@@ -49,14 +51,15 @@ TEST(Roofline, TheBestInstructionsThatLinuxNamesAreMeasured) {
     GTEST_SKIP() << "no x86 flags in /proc/cpuinfo, or not those of the CPU that runs this";
   }
   const auto has = [&](const std::string& flag) { return flags.find(" " + flag + " ") != std::string::npos; };
-  ThreadPool pool(1);
-  const auto bounds = MeasureRoofline(pool, kBrief);
-  ASSERT_TRUE(bounds.ok()) << ToString(bounds.status());
+  const auto meter = RooflineMeter::Create(1, {}, kBrief);
+  ASSERT_TRUE(meter.ok()) << ToString(meter.status());
+  const Roofline bounds = meter->measure(1);
   const std::string_view expected = has("avx512_vnni") ? "vpdpbusd on 512 bits"
                                     : has("avx_vnni")  ? "vpdpbusd on 256 bits"
                                                        : "vpmaddubsw on 256 bits, 4-bit weights";
-  EXPECT_EQ(bounds->vnni_how, expected);
-  EXPECT_EQ(bounds->amx_gops.has_value(), has("amx_int8"));
+  EXPECT_EQ(bounds.vnni_how, expected);
+  EXPECT_EQ(bounds.scaled_gops.has_value(), has("avx512_vnni"));
+  EXPECT_EQ(bounds.amx_gops.has_value(), has("amx_int8"));
 }
 
 TEST(Roofline, ADisturbedMeasurementIsRaisedToWhatOthersProve) {
@@ -75,7 +78,7 @@ TEST(Roofline, ADisturbedMeasurementIsRaisedToWhatOthersProve) {
 }
 
 TEST(Roofline, EveryProbeThatThisMachineHasRunsAndComesBack) {
-  for (const auto& probes : {Int8Probes(), TileProbes(), FmaProbes()}) {
+  for (const auto& probes : {Int8Probes(), ScaledInt8Probes(), TileProbes(), FmaProbes()}) {
     for (const RateProbe& probe : probes) {
       SCOPED_TRACE(probe.how);
       EXPECT_GT(probe.ops_per_round, 0);

@@ -56,6 +56,30 @@ void Chains(int64_t rounds) {
 /// Of a round of Chains, with `lanes` multiply-adds an instruction.
 constexpr int64_t ChainOps(int64_t lanes) { return 4 * 12 * lanes * 2; }
 
+/// What a quantized product needs of registers: ten sums of a group of 64, then for each a conversion, the product
+/// of the two scales, and the two multiply-adds of scale and offset.
+constexpr int64_t kScaledZmmOps = 10 * 16 * 64 * 2;
+void ScaledZmm(int64_t rounds) {
+  asm volatile(
+      "vpbroadcastd %1, %%zmm20\n vpbroadcastd %1, %%zmm21\n"
+      "vpbroadcastd %2, %%zmm22\n vpbroadcastd %2, %%zmm23\n"
+      ".irp r,0,1,2,3,4,5,6,7,8,9\n vpxord %%zmm1\\r, %%zmm1\\r, %%zmm1\\r\n .endr\n"
+      "1:\n"
+      ".irp r,0,1,2,3,4,5,6,7,8,9\n vpxord %%zmm\\r, %%zmm\\r, %%zmm\\r\n .endr\n"
+      ".rept 16\n"
+      ".irp r,0,1,2,3,4,5,6,7,8,9\n vpdpbusd %%zmm20, %%zmm21, %%zmm\\r\n .endr\n"
+      ".endr\n"
+      ".irp r,0,1,2,3,4,5,6,7,8,9\n"
+      "vcvtdq2ps %%zmm\\r, %%zmm24\n vmulps %%zmm22, %%zmm23, %%zmm25\n"
+      "vfmadd231ps %%zmm24, %%zmm25, %%zmm1\\r\n vfmadd231ps %%zmm22, %%zmm23, %%zmm1\\r\n"
+      ".endr\n"
+      "dec %0\n jnz 1b\n vzeroupper"
+      : "+r"(rounds)
+      : "m"(kBytes), "m"(kFloat)
+      : "xmm0", "xmm1", "xmm2", "xmm3", "xmm4", "xmm5", "xmm6", "xmm7", "xmm8", "xmm9", "xmm10", "xmm11",
+        "xmm12", "xmm13", "xmm14", "xmm15", "cc");
+}
+
 /// Without VNNI the shortest exact way is for 4-bit weights: a pair of products is at most 2 * 15 * 127, so
 /// eight pairs fit 16 bits and are widened together. Four chains; a temporary for each.
 constexpr int64_t kMaddYmmOps = 8 * 4 * 32 * 2;
@@ -139,6 +163,8 @@ void ReadLines(const std::byte* data, int64_t bytes) {
 constexpr RateProbe kInt8[] = {{"vpdpbusd on 512 bits", HasAvx512Vnni, ChainOps(64), Chains<kVnniZmm>},
                                {"vpdpbusd on 256 bits", HasAvxVnni, ChainOps(32), Chains<kVnniYmm>},
                                {"vpmaddubsw on 256 bits, 4-bit weights", HasAvx2, kMaddYmmOps, MaddYmm}};
+constexpr RateProbe kScaledInt8[] = {
+    {"vpdpbusd on 512 bits, scaled by groups of 64", HasAvx512Vnni, kScaledZmmOps, ScaledZmm}};
 constexpr RateProbe kTiles[] = {{"tdpbusd", MayUseAmxInt8, kTileOps, Tiles}};
 constexpr RateProbe kFma[] = {{"vfmadd231ps on 512 bits", HasAvx512, ChainOps(16), Chains<kFmaZmm>},
                               {"vfmadd231ps on 256 bits", HasAvx2, ChainOps(8), Chains<kFmaYmm>}};
@@ -148,6 +174,7 @@ constexpr ReadProbe kReads[] = {
 }  // namespace
 
 std::span<const RateProbe> Int8Probes() { return kInt8; }
+std::span<const RateProbe> ScaledInt8Probes() { return kScaledInt8; }
 std::span<const RateProbe> TileProbes() { return kTiles; }
 std::span<const RateProbe> FmaProbes() { return kFma; }
 std::span<const ReadProbe> ReadProbes() { return kReads; }
