@@ -13,8 +13,8 @@ namespace {
 
 using Json = nlohmann::ordered_json;
 
-/// Reading as it was in the seconds of the result: what a shared machine's memory gives changes from minute to
-/// minute. Its arithmetic does not.
+/// Reading as it was in the seconds of the result: what a shared machine's memory gives changes from minute
+/// to minute. Its arithmetic does not.
 MachineRates RatesOf(const BenchReport& report, const BenchResult& result) {
   const Roofline& bounds = report.bounds.at(result.bound_threads);
   const bool tiles = report.isa == "amx" && bounds.amx_gops.has_value();
@@ -233,16 +233,15 @@ std::string BenchText(const BenchReport& report) {
     text += fmt::format("a bare round trip of {} bytes between two nodes takes {:.0f} us\n\n",
                         kRoundTripBytes, report.round_trip_us.median);
   }
-  text += fmt::format("{:<28} {:>30} {:>10} {:>8} {:>8} {:>9} {:>7} {:>9}\n", "", "tokens/s", "MB/token", "GB/s",
-                      "at most", "bound", "share", "by parts");
+  text += fmt::format("{:<28} {:>30} {:>10} {:>8} {:>8} {:>9} {:>7} {:>9}\n", "", "tokens/s", "MB/token",
+                      "GB/s", "at most", "bound", "share", "by parts");
   for (const BenchResult& result : report.results) {
     const Spread& rate = result.tokens_per_s;
-    text +=
-        fmt::format("{:<28} {:>30} {:>10.1f} {:>8.1f} {:>8.1f} {:>9} {:>6.1f}% {:>8.1f}%\n", What(result),
-                    fmt::format("{:.2f} ({:.2f}-{:.2f})", rate.median, rate.min, rate.max),
-                    1e-6 * PerToken(result, result.work.bytes()), ReadGbs(result), result.read_bound_gbs,
-                    BoundOf(report, result).by,
-                    100 * ShareOfBound(report, result), 100 * ShareOfBoundByParts(report, result));
+    text += fmt::format("{:<28} {:>30} {:>10.1f} {:>8.1f} {:>8.1f} {:>9} {:>6.1f}% {:>8.1f}%\n", What(result),
+                        fmt::format("{:.2f} ({:.2f}-{:.2f})", rate.median, rate.min, rate.max),
+                        1e-6 * PerToken(result, result.work.bytes()), ReadGbs(result), result.read_bound_gbs,
+                        BoundOf(report, result).by, 100 * ShareOfBound(report, result),
+                        100 * ShareOfBoundByParts(report, result));
   }
   if (report.weight_bytes < 2 * report.machine.l3_bytes) {
     text +=

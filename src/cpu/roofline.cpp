@@ -66,8 +66,7 @@ absl::StatusOr<RooflineMeter> RooflineMeter::Create(int threads, std::vector<int
   SHOAL_CHECK(options.read_bytes >= kReadStep && options.run.count() > 0);
   if (FirstAvailable(Int8Probes()) == nullptr || FirstAvailable(FmaProbes()) == nullptr)
     return FailedPrecondition("roofline: this CPU has neither AVX2 nor better");
-  ASSIGN_OR_RETURN(AlignedMemory memory,
-                   AlignedMemory::Allocate(options.read_bytes / kReadStep * kReadStep));
+  ASSIGN_OR_RETURN(AlignedMemory memory, AlignedMemory::Allocate(options.read_bytes / kReadStep * kReadStep));
   RooflineMeter meter(std::move(cpus), options, std::move(memory));
   // Pages that were never written are all one page of zeros.
   meter.with_team(threads, [&meter](ThreadPool& pool) {

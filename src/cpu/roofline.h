@@ -26,9 +26,9 @@ struct Roofline {
   std::optional<double> amx_gops;  ///< 8-bit integer operations on tiles, where CPU and kernel grant them.
   double fma_gflops = 0;           ///< f32.
   std::string_view vnni_how;       ///< The instruction that vnni_gops counts.
-  /// The same 8-bit operations together with what quantized products need besides (docs/numerics.md): for each
-  /// 64 multiply-adds of a sum a conversion, a product and two multiply-adds, all in registers. Where there is
-  /// a loop for it: AVX-512 VNNI.
+  /// The same 8-bit operations together with what quantized products need besides (docs/numerics.md): for
+  /// each 64 multiply-adds of a sum a conversion, a product and two multiply-adds, all in registers. Where
+  /// there is a loop for it: AVX-512 VNNI.
   std::optional<double> scaled_gops;
 };
 
@@ -44,16 +44,16 @@ struct RooflineOptions {
 class RooflineMeter {
  public:
   /// Teams have up to `threads` threads, among which the memory is divided (each writes its part first, which
-  /// puts it beside its CPU), on `cpus` as those of ThreadPool. ResourceExhausted where the memory does not fit;
-  /// FailedPrecondition on an x86 CPU without AVX2.
+  /// puts it beside its CPU), on `cpus` as those of ThreadPool. ResourceExhausted where the memory does not
+  /// fit; FailedPrecondition on an x86 CPU without AVX2.
   static absl::StatusOr<RooflineMeter> Create(int threads, std::vector<int> cpus,
                                               const RooflineOptions& options);
 
   /// All rates; takes some 1.5 seconds with the default options.
   Roofline measure(int threads) const;
 
-  /// Roofline::read_gbs alone, in a third of a second: a machine's memory is shared with its host's other guests,
-  /// and what it gives can halve within minutes. So it is asked beside each load that reading bounds.
+  /// Roofline::read_gbs alone, in a third of a second: a machine's memory is shared with its host's other
+  /// guests, and what it gives can halve within minutes. So it is asked beside each load that reading bounds.
   double read_gbs(int threads) const;
 
   int64_t resident_bytes() const { return memory_.bytes(); }

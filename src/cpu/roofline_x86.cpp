@@ -56,8 +56,8 @@ void Chains(int64_t rounds) {
 /// Of a round of Chains, with `lanes` multiply-adds an instruction.
 constexpr int64_t ChainOps(int64_t lanes) { return 4 * 12 * lanes * 2; }
 
-/// What a quantized product needs of registers: ten sums of a group of 64, then for each a conversion, the product
-/// of the two scales, and the two multiply-adds of scale and offset.
+/// What a quantized product needs of registers: ten sums of a group of 64, then for each a conversion, the
+/// product of the two scales, and the two multiply-adds of scale and offset.
 constexpr int64_t kScaledZmmOps = 10 * 16 * 64 * 2;
 void ScaledZmm(int64_t rounds) {
   asm volatile(
