@@ -12,14 +12,14 @@ def result(what, tokens_per_s, *, batch=1, prompt=32, context=32, groups=1, exch
                       "attention": {"bytes_per_token": 1e8, "int8_ops_per_token": 0, "f32_ops_per_token": 1e8},
                       "head": {"bytes_per_token": 2e8, "int8_ops_per_token": 1e9, "f32_ops_per_token": 0}},
             "expert_overhead_us_per_layer": 95.4,
-            "bound_threads": 1, "attention_share_of_bound": 0.625,
+            "bound_threads": 1, "read_bound_gbs": 10.0, "attention_share_of_bound": 0.625,
             "nodes": [{"node": "coordinator", "busy_share": 0.5, "elapsed_ms": steps_ms, "sum_ms": steps_ms,
                        "parts_ms": {"qkv": steps_ms - exchange_ms, "exchange": exchange_ms}}]}
 
 
 def report(*results, reads=(("1", 10.0),)):
     return {"machine": {}, "results": list(results),
-            "bounds": {"read_gbs": dict(reads), "vnni_gops": {key: 100.0 for key, _ in reads}, "amx_gops": {},
+            "bounds": {"read_gbs": dict(reads), "vnni_gops": {key: 100.0 for key, _ in reads}, "scaled_gops": {"1": 84.0}, "amx_gops": {},
                        "fma_gflops": {key: 25.0 for key, _ in reads}, "vnni_how": "vpdpbusd on 512 bits"},
             "model": {"name": "m", "weight_bytes": 1_000_000_000, "kv_bytes": 100_000_000, "load_s": 0.5,
                       "peak_resident_bytes": 1_400_000_000}}
@@ -86,32 +86,36 @@ def test_what_was_not_measured_is_not_compared():
 
 def test_rows_name_machine_shape_threads_and_spread():
     text = table.page(MEASURED, 0.5, 12)
-    assert "| A | 2 x 1, layers 1:1 | decode at 32, 8 streams in 2 steps | 76.0 (75.0-77.0) | 1000.0 | 10.0 | 760 % of read | 760 % (all read) |  |" in text
+    assert "| A | 2 x 1, layers 1:1 | decode at 32, 8 streams in 2 steps | 76.0 (75.0-77.0) | 1000.0 | 10.0 | 10.0 | 760 % of read | 760 % (all read) |  |" in text
     assert "| reads, GB/s | 10.0 (9.0-10.0) | 200.0 (200.0-200.0) |" in text
+    assert "| 8-bit with scales, Gop/s | 84 (84-84) | " in text
     assert "tiles" not in text  # No process found any.
     assert "load 0.5 at the start; kernels: avx512" in text
 
 
-def test_shares_are_of_the_best_bound_that_any_process_found():
-    bounds = table.best_bounds(MEASURED)
-    assert bounds["read_gbs"] == {1: 10.0, 2: 200.0}
+def test_shares_are_of_the_best_arithmetic_of_any_process_and_of_what_memory_gave_to_the_row():
+    faster = report(result("decode", 10.0))
+    faster["bounds"]["vnni_gops"]["1"] = 90.0
+    rates = table.best_rates([*MEASURED, (ONE, faster)])
+    assert rates == {"vnni_gops": {1: 100.0, 2: 100.0}, "fma_gflops": {1: 25.0, 2: 25.0}}
     alone = MEASURED[0][1]["results"][0]
+    assert table.share({**alone, "read_bound_gbs": 12.5}, rates) == "80 % of read"
     # 1 GB at 10 GB/s takes 100 ms; 2 Gop at 100 Gop/s and 0.1 GFLOP at 25 GFLOP/s take 24 ms. It took 100 ms.
-    assert table.share(alone, bounds) == "100 % of read"
-    assert table.share({**alone, "int8_ops_per_token": 20e9}, bounds) == "204 % of multiply"
-    bounds["amx_gops"] = {1: 1000.0}
-    assert table.share({**alone, "int8_ops_per_token": 96e9}, bounds) == "964 % of multiply"
-    assert table.share({**alone, "int8_ops_per_token": 90e9, "isa": "amx"}, bounds) == "100 % of read"
+    assert table.share(alone, rates) == "100 % of read"
+    assert table.share({**alone, "int8_ops_per_token": 20e9}, rates) == "204 % of multiply"
+    rates["amx_gops"] = {1: 1000.0}
+    assert table.share({**alone, "int8_ops_per_token": 96e9}, rates) == "964 % of multiply"
+    assert table.share({**alone, "int8_ops_per_token": 90e9, "isa": "amx"}, rates) == "100 % of read"
 
 
 def test_bounds_of_parts_are_added_each_with_its_own_reason():
-    bounds = table.best_bounds(MEASURED)
+    rates = table.best_rates(MEASURED)
     alone = MEASURED[0][1]["results"][0]
     # 70 + 10 + 20 ms of reading, each longer than the part's 10, 4 and 10 ms of multiplying. It took 100 ms.
-    assert table.share_by_parts(alone, bounds) == "100 % (all read)"
+    assert table.share_by_parts(alone, rates) == "100 % (all read)"
     head = {"bytes_per_token": 2e8, "int8_ops_per_token": 5e9, "f32_ops_per_token": 0}  # 50 ms of multiplying.
     busy = {**alone, "parts": {**alone["parts"], "head": head}}
-    assert table.share_by_parts(busy, bounds) == "130 % (head multiply, else read)"
+    assert table.share_by_parts(busy, rates) == "130 % (head multiply, else read)"
 
 
 def test_a_breakdown_shows_parts_and_their_sum():
