@@ -14,8 +14,11 @@ namespace shoal {
 namespace {
 
 /// Source bytes, over all threads, that are packed before their pages are given back; as many are read ahead.
-/// Large against a page, small against the 200 MB that a node may take beside weights and cache.
+/// Large against a page and against what taking pages from a map costs, which interrupts every other thread;
+/// small against the 200 MB that a node may take beside weights and cache.
 constexpr int64_t kSlabBytes = int64_t{16} << 20;
+/// Pieces in a slab, at least: so far may what is held exceed it.
+constexpr int64_t kPiecesPerSlab = 4;
 
 int64_t Cols(const WeightRef& ref) { return ref.shape.back(); }
 int64_t Rows(const WeightRef& ref) { return ref.shape.size() == 1 ? 1 : ref.shape.front(); }
@@ -188,6 +191,35 @@ absl::StatusOr<PackedStore::Place> WeightReader::place(const StoredWeight& weigh
   return store_->place(name, weight.format, weight.rows, weight.cols, batch);
 }
 
+/// Rows of one of the weights that are packed together.
+struct WeightReader::Piece {
+  const StoredWeight* weight = nullptr;
+  size_t index = 0;  ///< Of the weight among them.
+  Range rows;
+  int64_t bytes = 0;  ///< Of these rows in the files.
+};
+
+std::vector<WeightReader::Piece> WeightReader::Cut(std::span<const StoredWeight> weights,
+                                                   std::span<const int64_t> tiles, Range part,
+                                                   int64_t slab_bytes) {
+  std::vector<Piece> pieces;
+  int64_t first = 0;  // Tile of this weight in the row of all.
+  for (size_t i = 0; i < weights.size(); first += tiles[i++]) {
+    const StoredWeight& weight = weights[i];
+    const Range mine{std::max<int64_t>(part.begin - first, 0), std::min(part.end - first, tiles[i])};
+    const Range rows{mine.begin * kTileRows, std::min(weight.rows, mine.end * kTileRows)};
+    const int64_t row_bytes = std::max<int64_t>(1, weight.stored_bytes() / weight.rows);
+    // Every row of what is spread reads nearly all of its bytes.
+    const int64_t step = weight.spread() ? weight.rows : slab_bytes / kPiecesPerSlab / row_bytes;
+    const int64_t piece_rows = std::max<int64_t>(1, step / kTileRows) * kTileRows;
+    for (int64_t row = rows.begin; row < rows.end; row += piece_rows) {
+      const Range piece{row, std::min(rows.end, row + piece_rows)};
+      pieces.push_back({&weight, i, piece, piece.size() * row_bytes});
+    }
+  }
+  return pieces;
+}
+
 absl::StatusOr<std::vector<PackedMatrix>> WeightReader::pack(std::span<const StoredWeight> weights,
                                                              ThreadPool& pool) const {
   std::vector<PackedMatrix> packed;
@@ -201,25 +233,34 @@ absl::StatusOr<std::vector<PackedMatrix>> WeightReader::pack(std::span<const Sto
   }
   const int64_t tiles_total = std::accumulate(tiles.begin(), tiles.end(), int64_t{0});
   if (tiles_total == 0) return packed;
+  const int64_t slab_bytes = kSlabBytes / pool.threads();
   std::mutex mutex;
   absl::Status first_error;
   pool.run_parts(tiles_total, 1, [&](Range part) {
-    int64_t first = 0;  // Tile of this matrix in the row of all.
-    for (size_t i = 0; i < weights.size(); ++i) {
-      const Range mine{std::max<int64_t>(part.begin - first, 0), std::min(part.end - first, tiles[i])};
-      if (!mine.empty()) {
-        const absl::Status status = pack_tiles(weights[i], mine, kSlabBytes / pool.threads(), packed[i]);
-        const std::lock_guard lock(mutex);
-        if (first_error.ok()) first_error = status;
-      }
-      first += tiles[i];
-    }
+    const absl::Status status = pack_pieces(Cut(weights, tiles, part, slab_bytes), slab_bytes, packed);
+    const std::lock_guard lock(mutex);
+    if (first_error.ok()) first_error = status;
   });
   RETURN_IF_ERROR(first_error);
   return packed;
 }
 
 namespace {
+
+/// Gives pages back, those of sources that lie side by side in one call: the matrices of a stack, or the
+/// tensors of one file. (Two files never meet: each begins with a header.)
+void DropTogether(const Checkpoint& checkpoint, std::vector<std::span<const std::byte>>& sources) {
+  std::ranges::sort(sources, {}, [](std::span<const std::byte> source) { return source.data(); });
+  for (size_t i = 0; i < sources.size();) {
+    const std::byte* const begin = sources[i].data();
+    const std::byte* end = begin;
+    for (; i < sources.size() && sources[i].data() <= end; ++i) {
+      end = std::max(end, sources[i].data() + sources[i].size());
+    }
+    checkpoint.drop(begin, end - begin);
+  }
+  sources.clear();
+}
 
 /// Rows of a weight that is spread over a tensor, row by row.
 void PackSpread(const StoredWeight& weight, Range rows, PackedMatrix& packed) {
@@ -237,33 +278,29 @@ void PackSpread(const StoredWeight& weight, Range rows, PackedMatrix& packed) {
 
 }  // namespace
 
-absl::Status WeightReader::pack_tiles(const StoredWeight& weight, Range tiles, int64_t slab_bytes,
-                                      PackedMatrix& packed) const {
-  const Range rows{tiles.begin * kTileRows, std::min(weight.rows, tiles.end * kTileRows)};
-  if (weight.spread() && weight.blocks.type != BlockType::kNone) {
-    std::vector<float> values(static_cast<size_t>(rows.size() * weight.cols));
-    RETURN_IF_ERROR(read_transposed(weight, rows, values.data()));
-    packed.set_float_rows(rows.begin, values.data(), weight.cols, {0, rows.size()});
-    return absl::OkStatus();
+absl::Status WeightReader::pack_pieces(std::span<const Piece> pieces, int64_t slab_bytes,
+                                       std::vector<PackedMatrix>& packed) const {
+  size_t next = 0;     // The first piece that is not being read yet.
+  int64_t ahead = 0;   // Bytes that are, and are to be packed.
+  int64_t behind = 0;  // Bytes that are packed, and in `sources`.
+  std::vector<std::span<const std::byte>> sources;
+  for (const Piece& piece : pieces) {
+    for (; next < pieces.size() && ahead <= slab_bytes; ++next) {
+      for_sources(*pieces[next].weight, pieces[next].rows,
+                  [&](const std::byte* data, int64_t bytes) { checkpoint_->will_need(data, bytes); });
+      ahead += pieces[next].bytes;
+    }
+    RETURN_IF_ERROR(pack_rows(*piece.weight, piece.rows, packed[piece.index]));
+    for_sources(*piece.weight, piece.rows, [&](const std::byte* data, int64_t bytes) {
+      sources.emplace_back(data, static_cast<size_t>(bytes));
+    });
+    ahead -= piece.bytes;
+    behind += piece.bytes;
+    if (behind < slab_bytes) continue;
+    DropTogether(*checkpoint_, sources);
+    behind = 0;
   }
-  if (weight.spread()) {
-    PackSpread(weight, rows, packed);
-    return absl::OkStatus();
-  }
-  const int64_t row_bytes = std::max<int64_t>(1, weight.stored_bytes() / weight.rows);
-  const int64_t slab_rows = std::max<int64_t>(1, slab_bytes / row_bytes / kTileRows) * kTileRows;
-  const auto slab_from = [&](int64_t row) { return Range{row, std::min(rows.end, row + slab_rows)}; };
-  const auto read_ahead = [&](Range slab) {
-    if (slab.empty()) return;
-    for_sources(weight, slab, [&](const std::byte* data, int64_t n) { checkpoint_->will_need(data, n); });
-  };
-  read_ahead(slab_from(rows.begin));
-  for (int64_t row = rows.begin; row < rows.end; row += slab_rows) {
-    read_ahead(slab_from(row + slab_rows));
-    const Range slab = slab_from(row);
-    RETURN_IF_ERROR(pack_rows(weight, slab, packed));
-    for_sources(weight, slab, [&](const std::byte* data, int64_t n) { checkpoint_->drop(data, n); });
-  }
+  DropTogether(*checkpoint_, sources);
   return absl::OkStatus();
 }
 
@@ -278,6 +315,16 @@ absl::Status WeightReader::decode(const StoredWeight& weight, const std::vector<
 }
 
 absl::Status WeightReader::pack_rows(const StoredWeight& weight, Range rows, PackedMatrix& packed) const {
+  if (weight.spread() && weight.blocks.type != BlockType::kNone) {
+    std::vector<float> values(static_cast<size_t>(rows.size() * weight.cols));
+    RETURN_IF_ERROR(read_transposed(weight, rows, values.data()));
+    packed.set_float_rows(rows.begin, values.data(), weight.cols, {0, rows.size()});
+    return absl::OkStatus();
+  }
+  if (weight.spread()) {
+    PackSpread(weight, rows, packed);
+    return absl::OkStatus();
+  }
   if (weight.blocks.type != BlockType::kNone) {
     // A tile at a time: what is decoded stays in the core's cache until it is packed.
     DecodedRows decoded;
@@ -325,7 +372,10 @@ void WeightReader::for_sources(const StoredWeight& weight, Range rows,
   if (weight.blocks.type != BlockType::kNone)
     return visit_rows(weight.blocks.data, weight.blocks.row_bytes());
   if (!weight.format.affine()) {
-    return visit_rows(weight.data, weight.cols * DTypeBytes(weight.format.dtype));
+    const int64_t element = DTypeBytes(weight.format.dtype);
+    if (!weight.spread()) return visit_rows(weight.data, weight.cols * element);
+    const int64_t last = (rows.size() - 1) * weight.row_step + (weight.cols - 1) * weight.col_step;
+    return visit(weight.data + rows.begin * weight.row_step * element, (last + 1) * element);
   }
   const AffineView& view = weight.affine;
   const int64_t scale_bytes = view.groups_per_row() * DTypeBytes(view.scale_dtype);

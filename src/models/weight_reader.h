@@ -71,8 +71,10 @@ class WeightReader {
   /// Matrices as the kernels read them, in the order of `weights`: those that are multiplied as one piece of
   /// work (q, k and v). What the store has is taken as it is; of the others the tiles stand in a row, which
   /// is cut into one part per thread as products cut it: on a machine of several memory nodes a page lies
-  /// where it will be read, as the thread that first writes it decides. Source pages are read ahead, and
-  /// given back as they are packed, so that no more than a slab of them is resident at a time.
+  /// where it will be read, as the thread that first writes it decides. Weights that are not multiplied
+  /// together may be given together all the same: threads then meet once, and pages are given back in fewer
+  /// calls. Source pages are read ahead, and given back as they are packed, so that little more than a slab
+  /// of them is resident at a time.
   /// ResourceExhausted where memory is refused.
   absl::StatusOr<std::vector<PackedMatrix>> pack(std::span<const StoredWeight> weights,
                                                  ThreadPool& pool) const;
@@ -93,9 +95,14 @@ class WeightReader {
                                            std::span<const int64_t> shape) const;
   absl::Status decode(const StoredWeight& weight, const std::vector<int64_t>& rows,
                       DecodedRows& decoded) const;
-  /// DataLoss where a block holds what no weight is.
-  absl::Status pack_tiles(const StoredWeight& weight, Range tiles, int64_t slab_bytes,
-                          PackedMatrix& packed) const;
+  struct Piece;
+  /// What one thread packs: of weights whose tiles to be packed stand in a row, those in `part`, in pieces
+  /// well below a slab.
+  static std::vector<Piece> Cut(std::span<const StoredWeight> weights, std::span<const int64_t> tiles,
+                                Range part, int64_t slab_bytes);
+  /// packed: of every weight. DataLoss where a block holds what no weight is.
+  absl::Status pack_pieces(std::span<const Piece> pieces, int64_t slab_bytes,
+                           std::vector<PackedMatrix>& packed) const;
   absl::Status pack_rows(const StoredWeight& weight, Range rows, PackedMatrix& packed) const;
   /// read_rows of a weight that is the transpose of part of a matrix of blocks.
   absl::Status read_transposed(const StoredWeight& weight, Range rows, float* out) const;

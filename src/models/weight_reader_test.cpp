@@ -233,29 +233,67 @@ TEST(WeightReader, AMatrixOfBlocksIsTransposedAsFloats) {
   EXPECT_EQ(reader->find(ref).status().code(), absl::StatusCode::kUnimplemented);
 }
 
-TEST(WeightReader, AMatrixOfManySlabsIsPackedAsIfItWereOne) {
-  constexpr int64_t kRows = 33'333;  // 18 MB of f16: several slabs for each of some threads.
-  constexpr int64_t kWidth = 270;
+/// One random matrix 'w' of 18 MB: several slabs for each of some threads.
+struct LargeMatrix {
+  static constexpr int64_t kRows = 33'333;
+  static constexpr int64_t kWidth = 270;
+
   TempFolder folder;
-  std::ofstream(folder.path() + "/config.json") << "{}";
-  auto writer = SafetensorsWriter::Create(folder.path() + "/model.safetensors",
-                                          {{"w.weight", DType::kF16, {kRows, kWidth}}});
-  ASSERT_TRUE(writer.ok()) << writer.status();
-  RandomStream random(2);
-  std::vector<uint64_t> words(kRows * kWidth / 4 + 1);
-  for (uint64_t& word : words) word = random.bits();
-  const auto bytes = std::as_bytes(std::span(words)).first(kRows * kWidth * 2);
-  ASSERT_TRUE(writer->append(bytes).ok());
-  ASSERT_TRUE(writer->finish().ok());
-  const auto checkpoint = Checkpoint::Open(folder.path());
-  ASSERT_TRUE(checkpoint.ok()) << checkpoint.status();
-  const auto reader = WeightReader::Create(**checkpoint);
-  const WeightRef ref{.shape = {kRows, kWidth}, .sources = {{.base = "w"}}};
+  std::vector<uint64_t> words = std::vector<uint64_t>(kRows * kWidth / 4 + 1);
+  std::shared_ptr<const Checkpoint> checkpoint;
+
+  std::span<const std::byte> bytes() const {
+    return std::as_bytes(std::span(words)).first(kRows * kWidth * 2);
+  }
+  LargeMatrix() {
+    std::ofstream(folder.path() + "/config.json") << "{}";
+    auto writer = SafetensorsWriter::Create(folder.path() + "/model.safetensors",
+                                            {{"w.weight", DType::kF16, {kRows, kWidth}}});
+    SHOAL_CHECK(writer.ok());
+    RandomStream random(2);
+    for (uint64_t& word : words) word = random.bits();
+    SHOAL_CHECK(writer->append(bytes()).ok() && writer->finish().ok());
+    checkpoint = *Checkpoint::Open(folder.path());
+  }
+  PackedMatrix packed(Range rows) const {
+    const std::byte* const first = bytes().data() + rows.begin * kWidth * 2;
+    return *PackedMatrix::PackFloat(first, DType::kF16, rows.size(), kWidth, kWidth);
+  }
+};
+
+TEST(WeightReader, AMatrixOfManySlabsIsPackedAsIfItWereOne) {
+  const LargeMatrix matrix;
+  const auto reader = WeightReader::Create(*matrix.checkpoint);
+  const WeightRef ref{.shape = {LargeMatrix::kRows, LargeMatrix::kWidth}, .sources = {{.base = "w"}}};
   const StoredWeight weight = *reader->find(ref);
-  const PackedMatrix expected = *PackedMatrix::PackFloat(bytes.data(), DType::kF16, kRows, kWidth, kWidth);
+  const PackedMatrix expected = matrix.packed({0, LargeMatrix::kRows});
   for (const int threads : {1, 3, 40}) {
     ThreadPool pool(threads);
     EXPECT_EQ(BytesOf(reader->pack({&weight, 1}, pool)->front()), BytesOf(expected)) << threads;
+  }
+}
+
+TEST(WeightReader, ManyMatricesPackedTogetherAreThoseEachPackedAlone) {
+  const LargeMatrix matrix;
+  const auto reader = WeightReader::Create(*matrix.checkpoint);
+  // Side by side, with gaps, and backwards: whatever is given back with a matrix, the others are not lost.
+  std::vector<Range> parts;
+  for (int64_t row = 0; row + 3000 <= LargeMatrix::kRows; row += 3000) parts.push_back({row, row + 3000});
+  for (int64_t row = 30'000; row > 0; row -= 1700) parts.push_back({row, row + 999});
+  std::vector<WeightRef> refs;
+  for (const Range rows : parts) {
+    refs.push_back({.shape = {rows.size(), LargeMatrix::kWidth},
+                    .sources = {{.base = "w", .rows = rows, .stored_rows = LargeMatrix::kRows}}});
+  }
+  std::vector<StoredWeight> weights;
+  for (const WeightRef& ref : refs) weights.push_back(*reader->find(ref));
+  for (const int threads : {1, 2, 7}) {
+    ThreadPool pool(threads);
+    const auto together = reader->pack(weights, pool);
+    ASSERT_TRUE(together.ok()) << together.status();
+    for (size_t i = 0; i < parts.size(); ++i) {
+      EXPECT_EQ(BytesOf((*together)[i]), BytesOf(matrix.packed(parts[i]))) << threads << " threads, " << i;
+    }
   }
 }
 

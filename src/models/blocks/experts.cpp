@@ -42,6 +42,7 @@ absl::StatusOr<ExpertSet> ExpertSet::Load(const Checkpoint& checkpoint, const Mo
   std::sort(set.ids_.begin(), set.ids_.end());
   ASSIGN_OR_RETURN(const WeightReader reader, WeightReader::Create(checkpoint, store));
   ASSIGN_OR_RETURN(set.group_, ExpertInputGroup(reader, *moe, ActivationMode::kInt8));
+  std::vector<const DenseSpec*> specs;
   for (size_t i = 0; i < set.ids_.size(); ++i) {
     const ExpertId id = set.ids_[i];
     if (id.value < 0 || id.value >= static_cast<int64_t>(moe->experts.size())) {
@@ -49,9 +50,9 @@ absl::StatusOr<ExpertSet> ExpertSet::Load(const Checkpoint& checkpoint, const Mo
     }
     if (i > 0 && set.ids_[i - 1] == id)
       return InvalidArgument("experts: expert {} of layer {} is named twice", id, layer);
-    ASSIGN_OR_RETURN(Mlp mlp, Mlp::Load(reader, moe->experts[static_cast<size_t>(id.value)], pool));
-    set.mlps_.push_back(std::move(mlp));
+    specs.push_back(&moe->experts[static_cast<size_t>(id.value)]);
   }
+  ASSIGN_OR_RETURN(set.mlps_, Mlp::LoadExperts(reader, specs, pool));
   return set;
 }
 

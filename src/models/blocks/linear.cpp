@@ -98,7 +98,7 @@ absl::StatusOr<Linear> Linear::Load(const WeightReader& reader, const LinearSpec
 }
 
 absl::StatusOr<std::vector<Linear>> Linear::LoadTogether(const WeightReader& reader,
-                                                         std::initializer_list<const LinearSpec*> specs,
+                                                         const std::vector<const LinearSpec*>& specs,
                                                          ThreadPool& pool) {
   std::vector<StoredWeight> weights;
   std::vector<Linear> linears(specs.size());

@@ -3,7 +3,6 @@
 
 #include <array>
 #include <cstdint>
-#include <initializer_list>
 #include <optional>
 #include <span>
 #include <vector>
@@ -24,9 +23,9 @@ class Linear {
   Linear() = default;
   /// Errors of WeightReader.
   static absl::StatusOr<Linear> Load(const WeightReader& reader, const LinearSpec& spec, ThreadPool& pool);
-  /// Those that RunLinears will run as one piece of work, in that order.
+  /// Those that RunLinears will run as one piece of work, in that order; or the many of a layer's experts.
   static absl::StatusOr<std::vector<Linear>> LoadTogether(const WeightReader& reader,
-                                                          std::initializer_list<const LinearSpec*> specs,
+                                                          const std::vector<const LinearSpec*>& specs,
                                                           ThreadPool& pool);
 
   int64_t rows() const { return weight_.rows(); }  ///< N

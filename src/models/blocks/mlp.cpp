@@ -1,19 +1,37 @@
 #include "models/blocks/mlp.h"
 
+#include <utility>
+
 #include "base/status.h"
 #include "models/step_profile.h"
 
 namespace shoal {
 
+Mlp::Mlp(const DenseSpec& spec, Linear gate, Linear up, Linear down)
+    : gate_(std::move(gate)),
+      up_(std::move(up)),
+      down_(std::move(down)),
+      gating_(spec.gating),
+      limit_(spec.limit) {}
+
 absl::StatusOr<Mlp> Mlp::Load(const WeightReader& reader, const DenseSpec& spec, ThreadPool& pool) {
-  Mlp mlp;
   ASSIGN_OR_RETURN(std::vector<Linear> in, Linear::LoadTogether(reader, {&spec.gate, &spec.up}, pool));
-  mlp.gate_ = std::move(in[0]);
-  mlp.up_ = std::move(in[1]);
-  ASSIGN_OR_RETURN(mlp.down_, Linear::Load(reader, spec.down, pool));
-  mlp.gating_ = spec.gating;
-  mlp.limit_ = spec.limit;
-  return mlp;
+  ASSIGN_OR_RETURN(Linear down, Linear::Load(reader, spec.down, pool));
+  return Mlp(spec, std::move(in[0]), std::move(in[1]), std::move(down));
+}
+
+absl::StatusOr<std::vector<Mlp>> Mlp::LoadExperts(const WeightReader& reader,
+                                                  const std::vector<const DenseSpec*>& specs,
+                                                  ThreadPool& pool) {
+  std::vector<const LinearSpec*> parts;
+  for (const DenseSpec* spec : specs) parts.insert(parts.end(), {&spec->gate, &spec->up, &spec->down});
+  ASSIGN_OR_RETURN(std::vector<Linear> linears, Linear::LoadTogether(reader, parts, pool));
+  std::vector<Mlp> mlps;
+  for (size_t i = 0; i < specs.size(); ++i) {
+    Linear* const of = &linears[3 * i];
+    mlps.push_back(Mlp(*specs[i], std::move(of[0]), std::move(of[1]), std::move(of[2])));
+  }
+  return mlps;
 }
 
 void Mlp::mix(const ComputeContext& context, MatView<float> gate, MatView<const float> up, Range rows) const {

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <span>
+#include <vector>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
@@ -16,6 +17,11 @@ class Mlp {
  public:
   Mlp() = default;
   static absl::StatusOr<Mlp> Load(const WeightReader& reader, const DenseSpec& spec, ThreadPool& pool);
+  /// Experts of one layer, in that order. Threads share them out as a whole: which of them will run one is
+  /// only known when rows arrive, and matrices of some hundred KB each would have them meet for every one.
+  static absl::StatusOr<std::vector<Mlp>> LoadExperts(const WeightReader& reader,
+                                                      const std::vector<const DenseSpec*>& specs,
+                                                      ThreadPool& pool);
 
   int64_t bytes() const { return gate_.bytes() + up_.bytes() + down_.bytes(); }
   /// Columns per scale of the codes that it asks of its input; 0: none.
@@ -30,6 +36,8 @@ class Mlp {
   friend absl::Status RunMlps(const ComputeContext&, LinearInput&, std::span<const MlpTask>, MatView<float>);
   /// gate = gating(gate, up)
   void mix(const ComputeContext& context, MatView<float> gate, MatView<const float> up, Range rows) const;
+
+  Mlp(const DenseSpec& spec, Linear gate, Linear up, Linear down);
 
   Linear gate_, up_, down_;
   Gating gating_ = Gating::kSilu;
