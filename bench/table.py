@@ -218,6 +218,8 @@ def comparisons(measured):
         room = 1.1 * model["weight_bytes"] + model["kv_bytes"] + 200e6
         lines.append((f"{case.shape}: loading, packed bytes per second and thread",
                       f"{1e-9 * model['weight_bytes'] / model['load_s'] / case.threads:.2f} GB/s", ">= 1.5 GB/s"))
+        lines.append((f"{case.shape}: before that, the system hands out as much memory, per thread",
+                      f"{model['memory_supply_gbs'] / case.threads:.2f} GB/s", ""))
         lines.append((f"{case.shape}: peak memory to 1.1 times the weights, the cache and 200 MB",
                       f"{model['peak_resident_bytes'] / room:.2f}", "<= 1"))
     return lines

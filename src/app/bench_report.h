@@ -68,6 +68,7 @@ struct BenchReport {
   int experts_over = 0;
   Spread round_trip_us;  ///< Of a frame of kRoundTripBytes between two nodes; no runs: there is one node.
   int threads = 1;       ///< Per node.
+  double memory_supply_gbs = 0;  ///< MeasureMemorySupply of as many bytes as the weights, before loading.
   double load_s = 0;
   bool from_packed_cache = false;  ///< Where that found the weights.
   int64_t weight_bytes = 0;        ///< Packed, all nodes.

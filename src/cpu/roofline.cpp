@@ -126,6 +126,18 @@ Roofline RooflineMeter::measure(int threads) const {
   return bounds;
 }
 
+absl::StatusOr<double> MeasureMemorySupply(ThreadPool& pool, int64_t bytes) {
+  constexpr int64_t kPageBytes = 4096;  // The smallest there is.
+  ASSIGN_OR_RETURN(const AlignedMemory memory, AlignedMemory::Allocate(bytes));
+  const double took_s = Seconds(pool, (bytes + kPageBytes - 1) / kPageBytes, [&](Range pages) {
+    // Volatile: nobody reads what is written.
+    for (int64_t page = pages.begin; page < pages.end; ++page) {
+      *static_cast<volatile std::byte*>(memory.data() + page * kPageBytes) = std::byte{1};
+    }
+  });
+  return 1e-9 * static_cast<double>(bytes) / took_s;
+}
+
 void Reconcile(std::map<int, Roofline>& by_threads) {
   const std::map<int, Roofline> measured = by_threads;
   for (auto& [threads, bounds] : by_threads) {

@@ -32,6 +32,15 @@ TEST(Roofline, EveryBoundIsMeasuredAtAnyNumberOfThreads) {
   }
 }
 
+TEST(Roofline, TheSupplyOfMemoryIsMeasuredDownToItsLastPage) {
+  for (const int threads : {1, 3}) {
+    ThreadPool pool(threads);
+    const auto rate = MeasureMemorySupply(pool, 2 * kHugePageBytes + 1);
+    ASSERT_TRUE(rate.ok()) << ToString(rate.status());
+    EXPECT_GT(*rate, 0);
+  }
+}
+
 /// Flags of the first CPU as Linux tells them, which asked the CPU (and its own settings) itself; empty
 /// elsewhere.
 std::string CpuFlags() {

@@ -44,8 +44,9 @@ def test_every_load_asked_for_is_measured_once(one_node):
 def test_results_hold_what_readers_of_the_json_need(one_node):
     assert set(one_node) == {"machine", "bounds", "model", "results"}
     assert {"cpu", "cores", "memory_bytes"} <= set(one_node["machine"])
-    assert set(one_node["model"]) == {"name", "weight_bytes", "kv_bytes", "load_s", "from_packed_cache",
-                                      "peak_resident_bytes"}
+    assert set(one_node["model"]) == {"name", "weight_bytes", "kv_bytes", "memory_supply_gbs", "load_s",
+                                      "from_packed_cache", "peak_resident_bytes"}
+    assert one_node["model"]["memory_supply_gbs"] > 0
     assert one_node["model"]["peak_resident_bytes"] > one_node["model"]["weight_bytes"] + one_node["model"]["kv_bytes"]
     for result in one_node["results"]:
         assert {"what", "threads", "batch", "prompt", "context", "isa", "split", "tokens_per_s", "bytes_per_token",

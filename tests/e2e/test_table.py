@@ -22,6 +22,7 @@ def report(*results, reads=(("1", 10.0),)):
             "bounds": {"read_gbs": dict(reads), "vnni_gops": {key: 100.0 for key, _ in reads}, "scaled_gops": {"1": 84.0}, "amx_gops": {},
                        "fma_gflops": {key: 25.0 for key, _ in reads}, "vnni_how": "vpdpbusd on 512 bits"},
             "model": {"name": "m", "weight_bytes": 1_000_000_000, "kv_bytes": 100_000_000, "load_s": 0.5,
+                      "memory_supply_gbs": 1.0,
                       "peak_resident_bytes": 1_400_000_000}}
 
 
@@ -75,6 +76,7 @@ def test_placements_are_compared_apart():
 def test_memory_and_loading_are_held_against_the_weights():
     rows = compared()
     assert rows["A: loading, packed bytes per second and thread"] == ("1.00 GB/s", ">= 1.5 GB/s")
+    assert rows["A: before that, the system hands out as much memory, per thread"] == ("0.50 GB/s", "")
     assert rows["A: peak memory to 1.1 times the weights, the cache and 200 MB"] == ("1.00", "<= 1")
 
 
