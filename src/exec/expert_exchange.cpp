@@ -275,7 +275,8 @@ absl::Status PlannedExchange::combine(Ticket ticket, MatView<float> y) {
   context_.for_rows(y.rows, y.cols, [&](Range rows) {
     context_.kernels->fixed_to_float({acc, y, FixedStore::kAdd, rows});
   });
-  if (pending_.asked > 0) overhead_ns_ += NowNs() - pending_.begin_ns - compute_ns;
+  // No owner computed for longer than the whole took, whatever it says.
+  if (pending_.asked > 0) overhead_ns_ += std::max<int64_t>(0, NowNs() - pending_.begin_ns - compute_ns);
   return absl::OkStatus();
 }
 
