@@ -167,8 +167,8 @@ def step_ms(result):
     return result["nodes"][0]["elapsed_ms"]
 
 
-def comparisons(measured):
-    """[(what, figure, target)] of rows with each other and with what they are made of."""
+def comparisons(measured, starts):
+    """[(what, figure, target)] of rows with each other and with what they are made of. starts: {shape: report of a second start}."""
     found = Found(measured)
     lines = []
 
@@ -222,6 +222,10 @@ def comparisons(measured):
                       f"{model['memory_supply_gbs'] / case.threads:.2f} GB/s", ""))
         lines.append((f"{case.shape}: peak memory to 1.1 times the weights, the cache and 200 MB",
                       f"{model['peak_resident_bytes'] / room:.2f}", "<= 1"))
+    for shape, report in starts.items():
+        model = report["model"]
+        lines.append((f"{shape}: a second start, from the packed cache, for each GB",
+                      f"{1e9 * model['load_s'] / model['weight_bytes']:.2f} s", "< 2 s"))
     return lines
 
 
@@ -266,7 +270,7 @@ def bounds_lines(measured):
     return lines
 
 
-def page(measured, load, seconds):
+def page(measured, starts, load, seconds):
     isas = sorted({result["isa"] for _, report in measured for result in report["results"]})
     how = measured[0][1]["bounds"]["vnni_how"]
     runs = measured[0][1]["results"][0]["tokens_per_s"]["runs"]
@@ -277,28 +281,39 @@ def page(measured, load, seconds):
         f"The bounds, as each of the {len(measured)} processes found them (8-bit: {how}):", "", *bounds_lines(measured), "",
         *rates_table(measured), "",
         "| compared | is | target |", "| --- | ---: | ---: |",
-        *(f"| {text} | {figure} | {aim} |" for text, figure, aim in comparisons(measured)), "",
+        *(f"| {text} | {figure} | {aim} |" for text, figure, aim in comparisons(measured, starts)), "",
         "Where the time goes:", "", *breakdown_table(measured)])
 
 
 # --------------------------------------------------------------------------------------------------------------- running
 
 
-def run(shoal, cache, isa, case):
-    """The parsed JSON of one case. RuntimeError with what the program said where it fails."""
+def run(shoal, cache, isa, case, packed_cache="off"):
+    """The parsed JSON of one case. RuntimeError with what the program said where it fails. Weights are packed anew unless a packed cache is
+    named: what loading takes would depend on who ran before."""
     command = [shoal, "bench", "--shape", case.shape, "--cache", cache, "--threads", case.threads, *case.flags, "--json",
-               *(["--isa", isa] if isa else [])]
+               "--packed-cache", packed_cache, *(["--isa", isa] if isa else [])]
     done = subprocess.run([str(word) for word in command], capture_output=True, text=True, timeout=CASE_LIMIT_S, check=False)
     if done.returncode != 0:
         raise RuntimeError(f"{' '.join(map(str, command))}: exit status {done.returncode}\n{done.stderr.strip()[-2000:]}")
     return json.loads(done.stdout)
 
 
+def second_start(shoal, cache, isa, shape):
+    """The report of a process that finds its weights in the packed cache, where the one before it left them."""
+    case = Case(shape, 2, ("--runs", 1, "--gen", 0, "--prompt", 8))
+    run(shoal, cache, isa, case, cache / "packed")
+    report = run(shoal, cache, isa, case, cache / "packed")
+    if not report["model"]["from_packed_cache"]:
+        raise RuntimeError(f"{shape}: a second start found no packed weights in {cache / 'packed'}")
+    return report
+
+
 def main(arguments=None):
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--shoal", default=ROOT / "build" / "release" / "bin" / "shoal", type=Path)
     parser.add_argument("--cache", default=ROOT / "build" / "bench", type=Path,
-                        help="where the shapes' weights are kept (3 GB, written once; default build/bench)")
+                        help="where the shapes' weights are kept (3 GB, and as much again packed; written once; default build/bench)")
     parser.add_argument("--isa", default="", help="instruction set of the kernels (default: the fastest here)")
     parser.add_argument("--write", action="store_true", help="put the tables into docs/benchmarks.md")
     effort = parser.add_mutually_exclusive_group()
@@ -318,7 +333,12 @@ def main(arguments=None):
             print(f"  {what(result)}: {rate(result)} tokens/s, {100 * result['share_of_bound']:.0f} % of {result['bound']}",
                   flush=True)
         measured.append((case, report))
-    text = page(measured, load, time.monotonic() - begin)
+    try:
+        starts = {shape: second_start(flags.shoal, flags.cache, flags.isa, shape) for shape in "AB"}
+    except (RuntimeError, subprocess.TimeoutExpired, OSError) as error:
+        print(f"bench/{DRIVER}: {error}", file=sys.stderr)
+        return 1
+    text = page(measured, starts, load, time.monotonic() - begin)
     print("\n".join((markers(DRIVER)[0], text, markers(DRIVER)[1])))
     if flags.write:
         write_section(DRIVER, text)

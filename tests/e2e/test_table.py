@@ -42,9 +42,11 @@ MEASURED = [
                "round_trip_us": {"median": 53.0, "min": 50.0, "max": 90.0, "runs": 1000, "payload_bytes": 4096}}),
 ]
 
+STARTS = {"A": report()}
+
 
 def compared():
-    return {text: (figure, aim) for text, figure, aim in table.comparisons(MEASURED)}
+    return {text: (figure, aim) for text, figure, aim in table.comparisons(MEASURED, STARTS)}
 
 
 def test_ratios_are_taken_between_the_right_rows():
@@ -69,7 +71,7 @@ def test_an_exchange_is_told_per_layer():
 def test_placements_are_compared_apart():
     planned = Case("A", 1, (), 2, table.AS_PLANNED)
     rows = {text: figure for text, figure, _ in
-            table.comparisons([*MEASURED, (planned, report(result("decode", 70.0, batch=8)))])}
+            table.comparisons([*MEASURED, (planned, report(result("decode", 70.0, batch=8)))], {})}
     assert [figure for text, figure in rows.items() if text.startswith("A, 8 streams")] == ["0.88", "0.95"]
 
 
@@ -77,17 +79,18 @@ def test_memory_and_loading_are_held_against_the_weights():
     rows = compared()
     assert rows["A: loading, packed bytes per second and thread"] == ("1.00 GB/s", ">= 1.5 GB/s")
     assert rows["A: before that, the system hands out as much memory, per thread"] == ("0.50 GB/s", "")
+    assert rows["A: a second start, from the packed cache, for each GB"] == ("0.50 s", "< 2 s")
     assert rows["A: peak memory to 1.1 times the weights, the cache and 200 MB"] == ("1.00", "<= 1")
 
 
 def test_what_was_not_measured_is_not_compared():
     rows = compared()
     assert not any("2048" in text or "32768" in text for text in rows)
-    assert table.comparisons([]) == []
+    assert table.comparisons([], {}) == []
 
 
 def test_rows_name_machine_shape_threads_and_spread():
-    text = table.page(MEASURED, 0.5, 12)
+    text = table.page(MEASURED, STARTS, 0.5, 12)
     assert "| A | 2 x 1, layers 1:1 | decode at 32, 8 streams in 2 steps | 76.0 (75.0-77.0) | 1000.0 | 10.0 | 10.0 | 760 % of read | 760 % (all read) |  |" in text
     assert "| reads, GB/s | 10.0 (9.0-10.0) | 200.0 (200.0-200.0) |" in text
     assert "| 8-bit with scales, Gop/s | 84 (84-84) | " in text
@@ -140,5 +143,5 @@ def test_the_cases_are_flags_that_shoal_bench_takes(shoal, demo_model, tmp_path,
     out = capsys.readouterr().out
     assert "<!-- begin: bench/table.py -->" in out
     for text in ("| A | 1 x 2 | prefill 512 |", "layers as planned", "decode at 32, 8 streams in 2 steps", "| B | 2 x 1, experts over both |",
-                 "| gate_up |", "per layer"):
+                 "| gate_up |", "per layer", "B: a second start, from the packed cache"):
         assert text in out
