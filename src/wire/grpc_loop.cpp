@@ -2,7 +2,6 @@
 
 #include <grpcpp/alarm.h>
 
-#include <algorithm>
 #include <limits>
 
 #include "base/log.h"

@@ -64,6 +64,12 @@ struct TwoNodes {
   GrpcOptions options[2] = {Named(0), Named(1)};
   std::unique_ptr<GrpcEndpoint> endpoints[2];
 
+  void ping_every(milliseconds interval, milliseconds timeout) {  // Before start().
+    for (GrpcOptions& of : options) {
+      of.keepalive_interval = interval;
+      of.keepalive_timeout = timeout;
+    }
+  }
   void start() {
     for (int i = 0; i < 2; ++i) endpoints[i] = Start(options[i]);
   }
@@ -212,10 +218,7 @@ TEST(Grpc, ConnectGivesUpAtItsDeadlineAndNamesThePeer) {
 
 TEST(Grpc, ABlackHoleIsFoundByKeepaliveOnBothSides) {
   TwoNodes nodes;
-  for (auto& options : nodes.options) {
-    options.keepalive_interval = milliseconds(300);
-    options.keepalive_timeout = milliseconds(500);
-  }
+  nodes.ping_every(milliseconds(300), milliseconds(500));
   nodes.start();
   TcpProxy there(nodes.endpoints[1]->port());
   TcpProxy back(nodes.endpoints[0]->port());
@@ -237,10 +240,7 @@ TEST(Grpc, ABlackHoleIsFoundByKeepaliveOnBothSides) {
 
 TEST(Grpc, NodesWhoseExecutorsComputeForLongAnswerPingsAndTakeFramesIn) {
   TwoNodes nodes;
-  for (auto& options : nodes.options) {
-    options.keepalive_interval = milliseconds(200);
-    options.keepalive_timeout = milliseconds(300);
-  }
+  nodes.ping_every(milliseconds(200), milliseconds(300));
   nodes.start();
   const auto a = nodes.open(1, 0);
   const auto b = nodes.open(1, 1);
