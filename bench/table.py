@@ -322,18 +322,14 @@ def main(arguments=None):
                         help="also 2048 tokens, 64 streams and 32768 positions")
     flags = parser.parse_args(arguments)
     load, begin, measured = os.getloadavg()[0], time.monotonic(), []
-    for case in cases(flags.effort or "normal"):
-        print(f"{case.shape}: {case.nodes} x {case.threads} {case.placement} ...", flush=True)
-        try:
-            report = run(flags.shoal, flags.cache, flags.isa, case)
-        except (RuntimeError, subprocess.TimeoutExpired, OSError) as error:
-            print(f"bench/{DRIVER}: {error}", file=sys.stderr)
-            return 1
-        for result in report["results"]:
-            print(f"  {what(result)}: {rate(result)} tokens/s, {100 * result['share_of_bound']:.0f} % of {result['bound']}",
-                  flush=True)
-        measured.append((case, report))
     try:
+        for case in cases(flags.effort or "normal"):
+            print(f"{case.shape}: {case.nodes} x {case.threads} {case.placement} ...", flush=True)
+            report = run(flags.shoal, flags.cache, flags.isa, case)
+            for result in report["results"]:
+                print(f"  {what(result)}: {rate(result)} tokens/s, {100 * result['share_of_bound']:.0f} % of {result['bound']}",
+                      flush=True)
+            measured.append((case, report))
         starts = {shape: second_start(flags.shoal, flags.cache, flags.isa, shape) for shape in "AB"}
     except (RuntimeError, subprocess.TimeoutExpired, OSError) as error:
         print(f"bench/{DRIVER}: {error}", file=sys.stderr)
