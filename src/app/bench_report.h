@@ -46,9 +46,8 @@ struct BenchResult {
   StepWorkParts work_parts;     ///< The same, part by part.
   double experts_per_step = 0;  ///< Distinct routed experts used, all layers; counted in a run beforehand.
   int bound_threads = 1;        ///< How many threads can work at once here: their bounds are the bounds.
-  double read_bound_gbs =
-      0;                   ///< The most that so many threads read before, between and after the timed runs.
-  int64_t elapsed_ns = 0;  ///< Of all timed runs together.
+  double read_bound_gbs = 0;    ///< The most that so many threads read around and between the timed runs.
+  int64_t elapsed_ns = 0;       ///< Of all timed runs together.
   /// What experts of other nodes cost a layer beyond computing (PlannedExchange::overhead_ns); 0 where every
   /// stage has its own.
   double expert_overhead_us = 0;
