@@ -4,12 +4,13 @@ bounds of the machine, and where the time goes.
 
 Each case is one process, which also measures the bounds. Rates of arithmetic are the best that any process found. What memory gives changes
 from minute to minute on a machine that is shared: a row is held against the most that was read before, between and after its own
-runs. Only the standard library.
+runs; and the cases take turns, round after round, so that rows are compared with each other within a round. Only the standard library.
 """
 import argparse
 import datetime
 import json
 import os
+import statistics
 import subprocess
 import sys
 import time
@@ -36,26 +37,32 @@ class Case:
     flags: tuple
     nodes: int = 1
     placement: str = ""
+    first_round_only: bool = False  # Nothing is compared with it, and it takes long.
+
+
+ROUNDS = {"quick": 1, "normal": 3, "long": 3}
 
 
 def cases(effort):
-    """effort: quick (about two minutes on two cores), normal (about four), long (about eight, nearly half of which fill the caches
-    of 8192 and 32768 positions; large batches and long prompts; fewer runs for that)."""
-    runs = ("--runs", 3 if effort == "normal" else 2)
+    """effort: quick (about two minutes on two cores), normal (about six), long (about twelve, a third of which fill the caches of 8192
+    and 32768 positions; large batches and long prompts)."""
+    runs = ("--runs", 1)
     gen = ("--gen", 16 if effort == "quick" else 32)
     prompts = {"quick": "512", "normal": "512", "long": "512,2048"}[effort]
     batches = {"quick": "1,4,8", "normal": "1,4,8,16", "long": "1,4,8,16,64"}[effort]
-    contexts = {"quick": (), "normal": ("--context", "8192"), "long": ("--context", "8192,32768")}[effort]
+    contexts = {"quick": "", "normal": "8192", "long": "8192,32768"}[effort]
     # Each node a CPU of its own.
     over_grpc = ("--transport", "grpc", "--cpus", ",".join(str(cpu) for cpu in sorted(os.sched_getaffinity(0))[:2]))
+    deep = [Case("A", 2, ("--runs", 3, *gen, "--prompt", 0, "--batch", 0, "--context", contexts), first_round_only=True)]
     return [
         Case("A", 1, (*runs, *gen, "--prompt", 0, "--batch", 1)),
-        Case("A", 2, (*runs, *gen, "--prompt", prompts, "--batch", batches, *contexts)),
+        Case("A", 2, (*runs, *gen, "--prompt", prompts, "--batch", batches)),
         Case("A", 1, (*runs, *gen, "--prompt", prompts, "--batch", "1,8", "--nodes", 2, *over_grpc), 2, AS_PLANNED),
         Case("A", 1, (*runs, *gen, "--prompt", prompts, "--batch", "1,8", "--split", "1,1", *over_grpc), 2, HALVES),
         Case("B", 1, (*runs, *gen, "--prompt", 0, "--batch", 1)),
         Case("B", 2, (*runs, *gen, "--prompt", "512", "--batch", "1,16")),
         Case("B", 1, (*runs, *gen, "--prompt", 0, "--batch", 1, "--experts-over", 2, *over_grpc), 2, "experts over both"),
+        *(deep if contexts else []),
     ]
 
 
@@ -81,15 +88,34 @@ def target(case, result):
     return None
 
 
-def rate(result):
-    tokens = result["tokens_per_s"]
-    return f"{tokens['median']:.1f} ({tokens['min']:.1f}-{tokens['max']:.1f})"
+def median(values):
+    return statistics.median(values)
 
 
-def best_rates(measured):
+def rate(results):
+    """'median (minimum-maximum)' of a row over its rounds."""
+    rates = [result["tokens_per_s"] for result in results]
+    return f"{median(r['median'] for r in rates):.1f} ({min(r['min'] for r in rates):.1f}-{max(r['max'] for r in rates):.1f})"
+
+
+def rows(rounds):
+    """[(case, [its result in each round])], in the order of the first round. rounds: [[(Case, report)]]."""
+    found = {}
+    for measured in rounds:
+        for case, report in measured:
+            for result in report["results"]:
+                found.setdefault((case, what(result)), (case, []))[1].append(result)
+    return list(found.values())
+
+
+def reports(rounds):
+    return [report for measured in rounds for _, report in measured]
+
+
+def best_rates(rounds):
     """{kind of arithmetic: {threads: the most that any process found}}."""
     best = {}
-    for _, report in measured:
+    for report in reports(rounds):
         for kind in ("vnni_gops", "amx_gops", "fma_gflops"):
             for threads, value in report["bounds"][kind].items():
                 at = best.setdefault(kind, {})
@@ -107,42 +133,52 @@ def least_time(work, result, rates):
     return (read_s, "read") if read_s > multiply_s else (multiply_s, "multiply")
 
 
-def share(result, rates):
-    """'63 % of read': the least time for a token over the time it took."""
-    whole = {**result, "bytes_per_token": result["bytes_per_token"] + result["kv_bytes_per_token"]}
-    seconds, bound = least_time(whole, result, rates)
-    return f"{100 * seconds * result['tokens_per_s']['median']:.0f} % of {bound}"
+def most_common(values):
+    return max(dict.fromkeys(values), key=list(values).count)
 
 
-def share_by_parts(result, rates):
+def share(results, rates):
+    """'63 % of read': the least time for a token over the time it took, the median of the rounds."""
+    shares, bounds = [], []
+    for result in results:
+        whole = {**result, "bytes_per_token": result["bytes_per_token"] + result["kv_bytes_per_token"]}
+        seconds, bound = least_time(whole, result, rates)
+        shares.append(100 * seconds * result["tokens_per_s"]["median"])
+        bounds.append(bound)
+    return f"{median(shares):.0f} % of {most_common(bounds)}"
+
+
+def share_by_parts(results, rates):
     """'81 % (experts read, else multiply)': the same with the least times of the parts added, and which part is bounded by what."""
-    least = {part: least_time(work, result, rates) for part, work in result["parts"].items()}
-    seconds = sum(part_s for part_s, _ in least.values())
-    main = max(("read", "multiply"), key=lambda kind: sum(part_s for part_s, bound in least.values() if bound == kind))
-    others = [part for part, (part_s, bound) in least.items() if bound != main and part_s > 0.02 * seconds]
-    other = "multiply" if main == "read" else "read"
-    said = f"{', '.join(others)} {other}, else {main}" if others else f"all {main}"
-    return f"{100 * seconds * result['tokens_per_s']['median']:.0f} % ({said})"
+    shares, texts = [], []
+    for result in results:
+        least = {part: least_time(work, result, rates) for part, work in result["parts"].items()}
+        seconds = sum(part_s for part_s, _ in least.values())
+        main = max(("read", "multiply"), key=lambda kind: sum(part_s for part_s, bound in least.values() if bound == kind))
+        others = [part for part, (part_s, bound) in least.items() if bound != main and part_s > 0.02 * seconds]
+        other = "multiply" if main == "read" else "read"
+        shares.append(100 * seconds * result["tokens_per_s"]["median"])
+        texts.append(f"{', '.join(others)} {other}, else {main}" if others else f"all {main}")
+    return f"{median(shares):.0f} % ({most_common(texts)})"
 
 
-def rates_table(measured):
-    """measured: [(Case, report)]."""
-    rates = best_rates(measured)
+def rates_table(rounds):
+    rates = best_rates(rounds)
     lines = ["| shape | nodes x threads | what | tokens/s | MB per token | GB/s | read at most | share of the bound | by parts | target |",
              "| --- | --- | --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: |"]
-    for case, report in measured:
-        for result in report["results"]:
-            place = f"{case.nodes} x {case.threads}" + (f", {case.placement}" if case.placement else "")
-            aim = target(case, result)
-            megabytes = 1e-6 * (result["bytes_per_token"] + result["kv_bytes_per_token"])
-            lines.append(f"| {case.shape} | {place} | {what(result)} | {rate(result)} | {megabytes:.1f} | "
-                         f"{result['read_gbs']:.1f} | {result['read_bound_gbs']:.1f} | {share(result, rates)} | "
-                         f"{share_by_parts(result, rates)} | {f'{aim} %' if aim else ''} |")
+    for case, results in rows(rounds):
+        place = f"{case.nodes} x {case.threads}" + (f", {case.placement}" if case.placement else "")
+        aim = target(case, results[0])
+        megabytes = median(1e-6 * (result["bytes_per_token"] + result["kv_bytes_per_token"]) for result in results)
+        lines.append(f"| {case.shape} | {place} | {what(results[0])} | {rate(results)} | {megabytes:.1f} | "
+                     f"{median(result['read_gbs'] for result in results):.1f} | "
+                     f"{spread([result['read_bound_gbs'] for result in results])} | {share(results, rates)} | "
+                     f"{share_by_parts(results, rates)} | {f'{aim} %' if aim else ''} |")
     return lines
 
 
 class Found:
-    """Looks results up; None where a case or a result was not measured."""
+    """Looks results of one round up; None where a case or a result was not measured."""
 
     def __init__(self, measured):
         self.measured = measured
@@ -155,7 +191,7 @@ class Found:
         return max(found, key=lambda result: result["tokens_per_s"]["median"], default=None)
 
     def report(self, shape, nodes, threads):
-        """Of the one case of this shape on so many nodes and threads."""
+        """Of the first case of this shape on so many nodes and threads."""
         return next(report for case, report in self.measured if (case.shape, case.nodes, case.threads) == (shape, nodes, threads))
 
     def rate(self, *place, **fields):
@@ -167,14 +203,14 @@ def step_ms(result):
     return result["nodes"][0]["elapsed_ms"]
 
 
-def comparisons(measured, starts):
-    """[(what, figure, target)] of rows with each other and with what they are made of. starts: {shape: report of a second start}."""
+def compared(measured):
+    """[(what, figure, how it is written, target)] of one round: rows with each other and with what they are made of."""
     found = Found(measured)
     lines = []
 
     def ratio(text, over, under, aim):
         if over and under:
-            lines.append((text, f"{over / under:.2f}", aim))
+            lines.append((text, over / under, "{:.2f}", aim))
 
     def decode(*place, **fields):
         return found.result(*place, what="decode", **fields)
@@ -188,40 +224,65 @@ def comparisons(measured, starts):
               found.rate(*spread_over, what="decode", batch=1), found.rate("A", 1, 1, what="decode", batch=1), ">= 0.95")
         ratio(f"A, 8 streams: 2 nodes of 1 thread, {how} (the better number of steps), to 1 node of 2 threads",
               found.rate(*spread_over, what="decode", batch=8), found.rate("A", 1, 2, what="decode", batch=8), ">= 0.9")
+        eight = decode(*spread_over, batch=8)
+        if eight:
+            at_most = 1e9 * eight["read_bound_gbs"] / (eight["bytes_per_token"] + eight["kv_bytes_per_token"])
+            ratio("the same, if the two nodes read their weights as fast as memory gave", at_most,
+                  found.rate("A", 1, 2, what="decode", batch=8), "")
         for prompt, aim in ((512, ">= 0.8"), (2048, ">= 0.9")):
             ratio(f"A, prefill {prompt}: 2 nodes of 1 thread, {how}, to 1 node of 2 threads",
                   found.rate(*spread_over, what="prefill", prompt=prompt),
                   found.rate("A", 1, 2, what="prefill", prompt=prompt), aim)
     spread_experts = decode("B", 2, 1, batch=1)
     if spread_experts and "expert_overhead_us_per_layer" in spread_experts:
-        lines.append(("B, experts over 2 nodes: what a layer takes beyond the longer of both nodes' computing",
-                      f"{spread_experts['expert_overhead_us_per_layer']:.0f} us", "<= 120 us"))
+        overhead_us = spread_experts["expert_overhead_us_per_layer"]
         exchange_us = 1e3 * spread_experts["nodes"][0]["parts_ms"]["exchange"] / B_LAYERS
         trip_us = found.report("B", 2, 1)["round_trip_us"]["median"]
-        lines.append((f"the same in bare round trips of 4 KiB between the two nodes, each {trip_us:.0f} us",
-                      f"{spread_experts['expert_overhead_us_per_layer'] / trip_us:.1f}", "<= 2.2"))
-        lines.append(("the same: the asking node sends and waits, per layer", f"{exchange_us:.0f} us", ""))
+        lines += [("B, experts over 2 nodes: what a layer takes beyond the longer of both nodes' computing", overhead_us, "{:.0f} us",
+                   "<= 120 us"),
+                  ("a bare round trip of 4 KiB between the two nodes", trip_us, "{:.0f} us", ""),
+                  ("what a layer takes beyond computing, in such trips", overhead_us / trip_us, "{:.1f}", "<= 2.2"),
+                  ("the same: the asking node sends and waits, per layer", exchange_us, "{:.0f} us", "")]
     for context in (8192, 32768):
         deep = decode("A", 1, 2, batch=1, context=context)
         if deep:
             lines.append((f"A, 2 threads, decode at {context}: attention's share of its own bound",
-                          f"{100 * deep['attention_share_of_bound']:.0f} %", ">= 80 %"))
+                          100 * deep["attention_share_of_bound"], "{:.0f} %", ">= 80 %"))
     for prompt in (512, 2048):
         long = found.result("A", 1, 2, what="prefill", prompt=prompt)
         if long:
             lines.append((f"A, 2 threads, prefill {prompt}: attention's share of its own bound",
-                          f"{100 * long['attention_share_of_bound']:.0f} %", ">= 50 %"))
+                          100 * long["attention_share_of_bound"], "{:.0f} %", ">= 50 %"))
     for case, report in measured:
-        if (case.nodes, case.threads) != (1, 2):
+        if case.nodes != 1 or case.first_round_only:
             continue
-        model = report["model"]
-        room = 1.1 * model["weight_bytes"] + model["kv_bytes"] + 200e6
-        lines.append((f"{case.shape}: loading, packed bytes per second and thread",
-                      f"{1e-9 * model['weight_bytes'] / model['load_s'] / case.threads:.2f} GB/s", ">= 1.5 GB/s"))
-        lines.append((f"{case.shape}: before that, the system hands out as much memory, per thread",
-                      f"{model['memory_supply_gbs'] / case.threads:.2f} GB/s", ""))
-        lines.append((f"{case.shape}: peak memory to 1.1 times the weights, the cache and 200 MB",
-                      f"{model['peak_resident_bytes'] / room:.2f}", "<= 1"))
+        model, gigabytes = report["model"], 1e-9 * report["model"]["weight_bytes"]
+        name = f"{case.shape}, {case.threads} thread{'s' if case.threads > 1 else ''}"
+        lines += [(f"{name}: loading, packed bytes per second and thread", gigabytes / model["load_s"] / case.threads, "{:.2f} GB/s",
+                   ">= 1.5 GB/s"),
+                  (f"{name}: loading, CPU time of our own for each GB", model["load_user_s"] / gigabytes, "{:.2f} s", ""),
+                  (f"{name}: loading, CPU time of the system for each GB", model["load_system_s"] / gigabytes, "{:.2f} s", ""),
+                  (f"{name}: before that, the system hands out as much memory, per thread", model["memory_supply_gbs"] / case.threads,
+                   "{:.2f} GB/s", "")]
+    for case, report in measured:
+        if case.nodes == 1 and case.threads == 2:
+            model = report["model"]
+            lines.append((f"{case.shape}{', long contexts' if case.first_round_only else ''}: peak memory to 1.1 times the weights, "
+                          "the cache and 200 MB",
+                          model["peak_resident_bytes"] / (1.1 * model["weight_bytes"] + model["kv_bytes"] + 200e6), "{:.2f}", "<= 1"))
+    return lines
+
+
+def comparisons(rounds, starts):
+    """[(what, median (minimum-maximum) over the rounds, target)]. starts: {shape: report of a second start}."""
+    found = {}
+    for measured in rounds:
+        for text, figure, form, aim in compared(measured):
+            found.setdefault(text, (form, aim, []))[2].append(figure)
+    lines = []
+    for text, (form, aim, figures) in found.items():
+        range_text = f" ({form.format(min(figures))}-{form.format(max(figures))})" if len(figures) > 1 else ""
+        lines.append((text, form.format(median(figures)) + range_text, aim))
     for shape, report in starts.items():
         model = report["model"]
         lines.append((f"{shape}: a second start, from the packed cache, for each GB",
@@ -232,13 +293,14 @@ def comparisons(measured, starts):
 B_LAYERS = 6
 
 
-def breakdown_table(measured):
-    """Milliseconds of a step (decode) or of a whole prompt (prefill), and percent, by part; one column a result."""
+def breakdown_table(rounds):
+    """Milliseconds of a step (decode) or of a whole prompt (prefill), and percent, by part; one column a result, of the round with
+    the median rate."""
     columns = []
-    for case, report in measured:
-        for result in report["results"]:
-            if (case.nodes, case.threads) == (1, 2) and result["batch"] in (1, 16):
-                columns.append((f"{case.shape}, {what(result)}", result["nodes"][0]))
+    for case, results in rows(rounds):
+        if (case.nodes, case.threads) == (1, 2) and results[0]["batch"] in (1, 16):
+            middle = sorted(results, key=lambda result: result["tokens_per_s"]["median"])[len(results) // 2]
+            columns.append((f"{case.shape}, {what(middle)}", middle["nodes"][0]))
     parts = []
     for _, node in columns:
         parts += [part for part in node["parts_ms"] if part not in parts]
@@ -253,16 +315,16 @@ def breakdown_table(measured):
     return lines
 
 
-def bounds_lines(measured):
+def bounds_lines(rounds):
     """The bounds that the processes found, over all of them."""
     lines = []
     names = {"read_gbs": "reads, GB/s", "vnni_gops": "8-bit, Gop/s", "scaled_gops": "8-bit with scales, Gop/s",
              "amx_gops": "tiles, Gop/s", "fma_gflops": "f32, GFLOP/s"}
-    threads = sorted({int(key) for _, report in measured for key in report["bounds"]["read_gbs"]})
+    threads = sorted({int(key) for report in reports(rounds) for key in report["bounds"]["read_gbs"]})
     lines.append("| bound | " + " | ".join(f"{n} thread{'s' if n > 1 else ''}" for n in threads) + " |")
     lines.append("| --- |" + " ---: |" * len(threads))
     for key, name in names.items():
-        values = {n: [report["bounds"][key][str(n)] for _, report in measured if str(n) in report["bounds"][key]]
+        values = {n: [report["bounds"][key][str(n)] for report in reports(rounds) if str(n) in report["bounds"][key]]
                   for n in threads}
         if any(values.values()):
             lines.append(f"| {name} | " + " | ".join(spread(values[n], 1 if key == "read_gbs" else 0) if values[n] else ""
@@ -270,19 +332,20 @@ def bounds_lines(measured):
     return lines
 
 
-def page(measured, starts, load, seconds):
-    isas = sorted({result["isa"] for _, report in measured for result in report["results"]})
-    how = measured[0][1]["bounds"]["vnni_how"]
-    runs = measured[0][1]["results"][0]["tokens_per_s"]["runs"]
+def page(rounds, starts, load, seconds):
+    every = reports(rounds)
+    isas = sorted({result["isa"] for report in every for result in report["results"]})
+    how = every[0]["bounds"]["vnni_how"]
     return "\n".join([
         f"Machine: {machine()} ({' '.join(cpu_isa())}), load {load:.1f} at the start; kernels: {', '.join(isas)}. "
-        f"Commit {commit()}, {datetime.date.today().isoformat()}; {seconds:.0f} s. Median (minimum-maximum) of {runs} runs after "
-        "one to warm up; nodes are of one process, over loopback gRPC where there are two.", "",
-        f"The bounds, as each of the {len(measured)} processes found them (8-bit: {how}):", "", *bounds_lines(measured), "",
-        *rates_table(measured), "",
-        "| compared | is | target |", "| --- | ---: | ---: |",
-        *(f"| {text} | {figure} | {aim} |" for text, figure, aim in comparisons(measured, starts)), "",
-        "Where the time goes:", "", *breakdown_table(measured)])
+        f"Commit {commit()}, {datetime.date.today().isoformat()}; {seconds:.0f} s. Median (minimum-maximum) of {len(rounds)} rounds, in each of "
+        "which every case has a process of its own and a run after one to warm up (contexts beyond 32: one process, three runs); nodes are "
+        "of one process, over loopback gRPC where there are two.", "",
+        f"The bounds, as each of the {len(every)} processes found them (8-bit: {how}):", "", *bounds_lines(rounds), "",
+        *rates_table(rounds), "",
+        "| compared, round by round | is | target |", "| --- | ---: | ---: |",
+        *(f"| {text} | {figure} | {aim} |" for text, figure, aim in comparisons(rounds, starts)), "",
+        "Where the time goes:", "", *breakdown_table(rounds)])
 
 
 # --------------------------------------------------------------------------------------------------------------- running
@@ -309,6 +372,18 @@ def second_start(shoal, cache, isa, shape):
     return report
 
 
+def one_round(flags, cases_of_it):
+    """[(Case, report)], and a line for each result as it comes."""
+    measured = []
+    for case in cases_of_it:
+        print(f"{case.shape}: {case.nodes} x {case.threads} {case.placement} ...", flush=True)
+        report = run(flags.shoal, flags.cache, flags.isa, case)
+        for result in report["results"]:
+            print(f"  {what(result)}: {rate([result])} tokens/s, {100 * result['share_of_bound']:.0f} % of {result['bound']}", flush=True)
+        measured.append((case, report))
+    return measured
+
+
 def main(arguments=None):
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--shoal", default=ROOT / "build" / "release" / "bin" / "shoal", type=Path)
@@ -320,21 +395,18 @@ def main(arguments=None):
     effort.add_argument("--quick", dest="effort", action="store_const", const="quick", help="fewer rows, fewer runs")
     effort.add_argument("--long", dest="effort", action="store_const", const="long",
                         help="also 2048 tokens, 64 streams and 32768 positions")
+    parser.add_argument("--rounds", type=int, help="how often each case has its turn (default: 3; 1 with --quick)")
     flags = parser.parse_args(arguments)
-    load, begin, measured = os.getloadavg()[0], time.monotonic(), []
+    effort = flags.effort or "normal"
+    load, begin, rounds = os.getloadavg()[0], time.monotonic(), []
     try:
-        for case in cases(flags.effort or "normal"):
-            print(f"{case.shape}: {case.nodes} x {case.threads} {case.placement} ...", flush=True)
-            report = run(flags.shoal, flags.cache, flags.isa, case)
-            for result in report["results"]:
-                print(f"  {what(result)}: {rate(result)} tokens/s, {100 * result['share_of_bound']:.0f} % of {result['bound']}",
-                      flush=True)
-            measured.append((case, report))
+        for round_number in range(flags.rounds or ROUNDS[effort]):
+            rounds.append(one_round(flags, [case for case in cases(effort) if round_number == 0 or not case.first_round_only]))
         starts = {shape: second_start(flags.shoal, flags.cache, flags.isa, shape) for shape in "AB"}
     except (RuntimeError, subprocess.TimeoutExpired, OSError) as error:
         print(f"bench/{DRIVER}: {error}", file=sys.stderr)
         return 1
-    text = page(measured, starts, load, time.monotonic() - begin)
+    text = page(rounds, starts, load, time.monotonic() - begin)
     print("\n".join((markers(DRIVER)[0], text, markers(DRIVER)[1])))
     if flags.write:
         write_section(DRIVER, text)

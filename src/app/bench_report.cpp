@@ -205,6 +205,8 @@ std::string BenchJson(const BenchReport& report) {
                     {"kv_bytes", report.kv_bytes},
                     {"memory_supply_gbs", report.memory_supply_gbs},
                     {"load_s", report.load_s},
+                    {"load_user_s", report.load_cpu.user_s},
+                    {"load_system_s", report.load_cpu.system_s},
                     {"from_packed_cache", report.from_packed_cache},
                     {"peak_resident_bytes", report.peak_resident_bytes}};
   }
@@ -221,11 +223,12 @@ std::string BenchText(const BenchReport& report) {
   std::string text = BoundsText(report);
   if (report.model.empty()) return text;
   text += fmt::format(
-      "{}: {} of weights, {} of cache, at most {} resident, loaded in {:.2f} s{}, into memory that the "
-      "system had handed out at {:.1f} GB/s\n",
+      "{}: {} of weights, {} of cache, at most {} resident, loaded in {:.2f} s{} ({:.2f} s of CPU, {:.2f} s "
+      "of the system besides), into memory that the system had handed out at {:.1f} GB/s\n",
       report.model, FormatBytes(report.weight_bytes), FormatBytes(report.kv_bytes),
       FormatBytes(report.peak_resident_bytes), report.load_s,
-      report.from_packed_cache ? " from the packed cache" : "", report.memory_supply_gbs);
+      report.from_packed_cache ? " from the packed cache" : "", report.load_cpu.user_s,
+      report.load_cpu.system_s, report.memory_supply_gbs);
   text += fmt::format(
       "{} thread{} a node, {}{}{}\n\n", report.threads, report.threads == 1 ? "" : "s", report.isa,
       report.split.empty() ? "" : fmt::format(", layers {} over {}", report.split, report.transport),

@@ -7,6 +7,7 @@
 #include <string_view>
 #include <vector>
 
+#include "base/process.h"
 #include "cpu/roofline.h"
 #include "cpu/topology.h"
 #include "models/step_profile.h"
@@ -69,6 +70,7 @@ struct BenchReport {
   int threads = 1;       ///< Per node.
   double memory_supply_gbs = 0;  ///< MeasureMemorySupply of as many bytes as the weights, before loading.
   double load_s = 0;
+  CpuTime load_cpu;  ///< Of all threads; the system's part is mostly memory handed out and files mapped.
   bool from_packed_cache = false;  ///< Where that found the weights.
   int64_t weight_bytes = 0;        ///< Packed, all nodes.
   int64_t kv_bytes = 0;            ///< All nodes.

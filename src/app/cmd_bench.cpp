@@ -145,7 +145,9 @@ class Bencher {
       results.push_back(std::move(result));
     }
     if (flags_.gen == 0) return absl::OkStatus();
-    for (const int64_t batch : flags_.batches) RETURN_IF_ERROR(decode(batch, kShortContext, results));
+    for (const int64_t batch : flags_.batches) {
+      if (batch > 0) RETURN_IF_ERROR(decode(batch, kShortContext, results));
+    }
     for (const int64_t context : flags_.contexts) RETURN_IF_ERROR(decode(1, context, results));
     return absl::OkStatus();
   }
@@ -280,12 +282,14 @@ absl::Status MeasureModel(BenchFlags& flags, const RooflineMeter& meter, BenchRe
   ASSIGN_OR_RETURN(report.memory_supply_gbs, MemorySupply(model, options));
   std::unique_ptr<LocalCluster> cluster;
   const int64_t loading_ns = NowNs();
+  const CpuTime loading_cpu = ProcessCpuTime();
   {
     ProgressBar bar("loading");
     options.progress = [&bar](int64_t done, int64_t total) { bar.update(done, total); };
     ASSIGN_OR_RETURN(cluster, LocalCluster::Load(std::move(options)));
   }
   report.load_s = 1e-9 * static_cast<double>(NowNs() - loading_ns);
+  report.load_cpu = ProcessCpuTime() - loading_cpu;
   report.from_packed_cache = cluster->load_stats().from_cache;
   cluster->finish_saving();  // It takes a core and the memory's time, which are not to be missing below.
   ASSIGN_OR_RETURN(const ActivationMode activations, ParseActivationMode(flags.compute.activations));
@@ -365,10 +369,11 @@ Command AddBenchCommand(CLI::App& root) {
       ->check(CLI::Range(0, 1 << 20));
   app->add_option("--gen", flags->gen, "Tokens to decode (default 64); 0: prefill only")
       ->check(CLI::Range(0, 1 << 16));
-  app->add_option("--batch", flags->batches,
-                  "Sequences decoded together, or several such numbers (default 1)")
+  app->add_option(
+         "--batch", flags->batches,
+         "Sequences decoded together, or several such numbers (default 1); 0: none but those of --context")
       ->delimiter(',')
-      ->check(CLI::Range(1, 256));
+      ->check(CLI::Range(0, 256));
   app->add_option("--context", flags->contexts, "Decode at so many cached positions, too")
       ->delimiter(',')
       ->check(CLI::Range(1, 1 << 20));

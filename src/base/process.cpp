@@ -1,5 +1,6 @@
 #include "base/process.h"
 
+#include <sys/resource.h>
 #include <unistd.h>
 
 #include <fstream>
@@ -26,6 +27,15 @@ int64_t PeakResidentBytes() {
     if (word == "VmHWM:") return status >> kib ? kib * 1024 : 0;
   }
   return 0;
+}
+
+CpuTime ProcessCpuTime() {
+  rusage usage = {};
+  getrusage(RUSAGE_SELF, &usage);
+  const auto seconds = [](const timeval& time) {
+    return static_cast<double>(time.tv_sec) + 1e-6 * static_cast<double>(time.tv_usec);
+  };
+  return {seconds(usage.ru_utime), seconds(usage.ru_stime)};
 }
 
 #if defined(__x86_64__) && defined(__linux__)

@@ -41,12 +41,17 @@ def test_every_load_asked_for_is_measured_once(one_node):
                                ("decode", 32, 3, 32, 1), ("decode", 200, 1, 200, 1)]
 
 
+def test_without_a_batch_only_the_contexts_are_decoded(bench):
+    assert names(bench(*QUICK, "--prompt", 0, "--batch", 0, "--context", 100)) == [("decode", 100, 1, 100, 1)]
+
+
 def test_results_hold_what_readers_of_the_json_need(one_node):
     assert set(one_node) == {"machine", "bounds", "model", "results"}
     assert {"cpu", "cores", "memory_bytes"} <= set(one_node["machine"])
-    assert set(one_node["model"]) == {"name", "weight_bytes", "kv_bytes", "memory_supply_gbs", "load_s",
+    assert set(one_node["model"]) == {"name", "weight_bytes", "kv_bytes", "memory_supply_gbs", "load_s", "load_user_s", "load_system_s",
                                       "from_packed_cache", "peak_resident_bytes"}
     assert one_node["model"]["memory_supply_gbs"] > 0
+    assert one_node["model"]["load_user_s"] + one_node["model"]["load_system_s"] > 0
     assert one_node["model"]["peak_resident_bytes"] > one_node["model"]["weight_bytes"] + one_node["model"]["kv_bytes"]
     for result in one_node["results"]:
         assert {"what", "threads", "batch", "prompt", "context", "isa", "split", "tokens_per_s", "bytes_per_token",
@@ -179,7 +184,7 @@ def test_a_shape_that_was_written_once_is_used_again(run, demo_model, tmp_path):
 @pytest.mark.parametrize("words, said", [
     ((), "--model, --shape or --roofline"),
     (("--shape", "C"), "'C'"),
-    (("--batch", "0"), "--batch"),
+    (("--batch", "-1"), "--batch"),
     (("--prompt", "-1"), "--prompt"),
     (("--transport", "pigeon"), "pigeon"),
     (("--split", "0,0"), "shares such as 1,1"),

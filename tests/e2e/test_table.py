@@ -21,7 +21,8 @@ def report(*results, reads=(("1", 10.0),)):
     return {"machine": {}, "results": list(results),
             "bounds": {"read_gbs": dict(reads), "vnni_gops": {key: 100.0 for key, _ in reads}, "scaled_gops": {"1": 84.0}, "amx_gops": {},
                        "fma_gflops": {key: 25.0 for key, _ in reads}, "vnni_how": "vpdpbusd on 512 bits"},
-            "model": {"name": "m", "weight_bytes": 1_000_000_000, "kv_bytes": 100_000_000, "load_s": 0.5,
+            "model": {"name": "m", "weight_bytes": 1_000_000_000, "kv_bytes": 100_000_000, "load_s": 0.5, "load_user_s": 0.4,
+                      "load_system_s": 0.3,
                       "memory_supply_gbs": 1.0,
                       "peak_resident_bytes": 1_400_000_000}}
 
@@ -46,7 +47,7 @@ STARTS = {"A": report()}
 
 
 def compared():
-    return {text: (figure, aim) for text, figure, aim in table.comparisons(MEASURED, STARTS)}
+    return {text: (figure, aim) for text, figure, aim in table.comparisons([MEASURED], STARTS)}
 
 
 def test_ratios_are_taken_between_the_right_rows():
@@ -64,21 +65,25 @@ def test_of_one_batch_and_several_steps_the_faster_counts():
 def test_an_exchange_is_told_per_layer():
     rows = compared()
     assert rows["B, experts over 2 nodes: what a layer takes beyond the longer of both nodes' computing"] == ("95 us", "<= 120 us")
-    assert rows["the same in bare round trips of 4 KiB between the two nodes, each 53 us"] == ("1.8", "<= 2.2")
+    assert rows["a bare round trip of 4 KiB between the two nodes"] == ("53 us", "")
+    assert rows["what a layer takes beyond computing, in such trips"] == ("1.8", "<= 2.2")
     assert rows["the same: the asking node sends and waits, per layer"] == ("200 us", "")
 
 
 def test_placements_are_compared_apart():
     planned = Case("A", 1, (), 2, table.AS_PLANNED)
     rows = {text: figure for text, figure, _ in
-            table.comparisons([*MEASURED, (planned, report(result("decode", 70.0, batch=8)))], {})}
+            table.comparisons([[*MEASURED, (planned, report(result("decode", 70.0, batch=8)))]], {})}
     assert [figure for text, figure in rows.items() if text.startswith("A, 8 streams")] == ["0.88", "0.95"]
 
 
 def test_memory_and_loading_are_held_against_the_weights():
     rows = compared()
-    assert rows["A: loading, packed bytes per second and thread"] == ("1.00 GB/s", ">= 1.5 GB/s")
-    assert rows["A: before that, the system hands out as much memory, per thread"] == ("0.50 GB/s", "")
+    assert rows["A, 1 thread: loading, packed bytes per second and thread"] == ("2.00 GB/s", ">= 1.5 GB/s")
+    assert rows["A, 2 threads: loading, packed bytes per second and thread"] == ("1.00 GB/s", ">= 1.5 GB/s")
+    assert rows["A, 2 threads: loading, CPU time of our own for each GB"] == ("0.40 s", "")
+    assert rows["A, 2 threads: loading, CPU time of the system for each GB"] == ("0.30 s", "")
+    assert rows["A, 2 threads: before that, the system hands out as much memory, per thread"] == ("0.50 GB/s", "")
     assert rows["A: a second start, from the packed cache, for each GB"] == ("0.50 s", "< 2 s")
     assert rows["A: peak memory to 1.1 times the weights, the cache and 200 MB"] == ("1.00", "<= 1")
 
@@ -89,9 +94,25 @@ def test_what_was_not_measured_is_not_compared():
     assert table.comparisons([], {}) == []
 
 
+def test_rows_are_compared_within_their_round():
+    # The second round met a machine of half the speed: no ratio changes, where medians over both rounds would give others.
+    slow = [(ONE, report(result("decode", 5.0))), (SPLIT, report(result("decode", 4.0)))]
+    lines = {text: figure for text, figure, _ in table.comparisons([MEASURED, slow], {})}
+    assert lines["A, one stream: 2 nodes of 1 thread, layers 1:1, to 1 node of 1 thread"] == "0.88 (0.80-0.95)"
+    assert "| A | 1 x 1 | decode at 32 | 7.5 (4.0-11.0) |" in table.page([MEASURED, slow], STARTS, 0.5, 12)
+
+
+def test_a_case_of_the_first_round_only_is_compared_from_there():
+    deep = Case("A", 2, (), first_round_only=True)
+    lines = {text: figure for text, figure, _ in table.comparisons([[(deep, report(result("decode", 6.3, context=32768)))], MEASURED], {})}
+    assert lines["A, 2 threads, decode at 32768: attention's share of its own bound"] == "62 %"
+    assert lines["A, long contexts: peak memory to 1.1 times the weights, the cache and 200 MB"] == "1.00"
+    assert not any("long contexts: loading" in text for text in lines)
+
+
 def test_rows_name_machine_shape_threads_and_spread():
-    text = table.page(MEASURED, STARTS, 0.5, 12)
-    assert "| A | 2 x 1, layers 1:1 | decode at 32, 8 streams in 2 steps | 76.0 (75.0-77.0) | 1000.0 | 10.0 | 10.0 | 760 % of read | 760 % (all read) |  |" in text
+    text = table.page([MEASURED], STARTS, 0.5, 12)
+    assert "| A | 2 x 1, layers 1:1 | decode at 32, 8 streams in 2 steps | 76.0 (75.0-77.0) | 1000.0 | 10.0 | 10.0 (10.0-10.0) | 760 % of read | 760 % (all read) |  |" in text
     assert "| reads, GB/s | 10.0 (9.0-10.0) | 200.0 (200.0-200.0) |" in text
     assert "| 8-bit with scales, Gop/s | 84 (84-84) | " in text
     assert "tiles" not in text  # No process found any.
@@ -101,30 +122,30 @@ def test_rows_name_machine_shape_threads_and_spread():
 def test_shares_are_of_the_best_arithmetic_of_any_process_and_of_what_memory_gave_to_the_row():
     faster = report(result("decode", 10.0))
     faster["bounds"]["vnni_gops"]["1"] = 90.0
-    rates = table.best_rates([*MEASURED, (ONE, faster)])
+    rates = table.best_rates([[*MEASURED, (ONE, faster)]])
     assert rates == {"vnni_gops": {1: 100.0, 2: 100.0}, "fma_gflops": {1: 25.0, 2: 25.0}}
     alone = MEASURED[0][1]["results"][0]
-    assert table.share({**alone, "read_bound_gbs": 12.5}, rates) == "80 % of read"
+    assert table.share([{**alone, "read_bound_gbs": 12.5}], rates) == "80 % of read"
     # 1 GB at 10 GB/s takes 100 ms; 2 Gop at 100 Gop/s and 0.1 GFLOP at 25 GFLOP/s take 24 ms. It took 100 ms.
-    assert table.share(alone, rates) == "100 % of read"
-    assert table.share({**alone, "int8_ops_per_token": 20e9}, rates) == "204 % of multiply"
+    assert table.share([alone], rates) == "100 % of read"
+    assert table.share([{**alone, "int8_ops_per_token": 20e9}], rates) == "204 % of multiply"
     rates["amx_gops"] = {1: 1000.0}
-    assert table.share({**alone, "int8_ops_per_token": 96e9}, rates) == "964 % of multiply"
-    assert table.share({**alone, "int8_ops_per_token": 90e9, "isa": "amx"}, rates) == "100 % of read"
+    assert table.share([{**alone, "int8_ops_per_token": 96e9}], rates) == "964 % of multiply"
+    assert table.share([{**alone, "int8_ops_per_token": 90e9, "isa": "amx"}], rates) == "100 % of read"
 
 
 def test_bounds_of_parts_are_added_each_with_its_own_reason():
-    rates = table.best_rates(MEASURED)
+    rates = table.best_rates([MEASURED])
     alone = MEASURED[0][1]["results"][0]
     # 70 + 10 + 20 ms of reading, each longer than the part's 10, 4 and 10 ms of multiplying. It took 100 ms.
-    assert table.share_by_parts(alone, rates) == "100 % (all read)"
+    assert table.share_by_parts([alone], rates) == "100 % (all read)"
     head = {"bytes_per_token": 2e8, "int8_ops_per_token": 5e9, "f32_ops_per_token": 0}  # 50 ms of multiplying.
     busy = {**alone, "parts": {**alone["parts"], "head": head}}
-    assert table.share_by_parts(busy, rates) == "130 % (head multiply, else read)"
+    assert table.share_by_parts([busy], rates) == "130 % (head multiply, else read)"
 
 
 def test_a_breakdown_shows_parts_and_their_sum():
-    lines = table.breakdown_table(MEASURED)
+    lines = table.breakdown_table([MEASURED])
     assert lines[0] == "| ms (%) | A, prefill 512 | A, decode at 32 | A, decode at 8192 |"
     assert lines[-1].startswith("| together | 10.00 of 10.00 | 50.00 of 50.00 |")
     assert "| qkv | 10.00 (100.0) | 50.00 (100.0) | 10.00 (100.0) |" in lines
