@@ -222,12 +222,16 @@ def compared(measured):
         spread_over = ("A", 2, 1, how)
         ratio(f"A, one stream: 2 nodes of 1 thread, {how}, to 1 node of 1 thread",
               found.rate(*spread_over, what="decode", batch=1), found.rate("A", 1, 1, what="decode", batch=1), ">= 0.95")
+        one, one_here = decode(*spread_over, batch=1), decode("A", 1, 1, batch=1)
+        if one and one_here and one["bound"] == one_here["bound"] == "read":
+            ratio(f"the same ({how}), each as a share of what memory gave in its own minutes", one["share_of_bound"],
+                  one_here["share_of_bound"], "")
         ratio(f"A, 8 streams: 2 nodes of 1 thread, {how} (the better number of steps), to 1 node of 2 threads",
               found.rate(*spread_over, what="decode", batch=8), found.rate("A", 1, 2, what="decode", batch=8), ">= 0.9")
         eight = decode(*spread_over, batch=8)
         if eight:
             at_most = 1e9 * eight["read_bound_gbs"] / (eight["bytes_per_token"] + eight["kv_bytes_per_token"])
-            ratio("the same, if the two nodes read their weights as fast as memory gave", at_most,
+            ratio(f"the same ({how}), if both nodes read their weights as fast as memory gave", at_most,
                   found.rate("A", 1, 2, what="decode", batch=8), "")
         for prompt, aim in ((512, ">= 0.8"), (2048, ">= 0.9")):
             ratio(f"A, prefill {prompt}: 2 nodes of 1 thread, {how}, to 1 node of 2 threads",
@@ -262,6 +266,7 @@ def compared(measured):
                    ">= 1.5 GB/s"),
                   (f"{name}: loading, CPU time of our own for each GB", model["load_user_s"] / gigabytes, "{:.2f} s", ""),
                   (f"{name}: loading, CPU time of the system for each GB", model["load_system_s"] / gigabytes, "{:.2f} s", ""),
+                  (f"{name}: before that, its files are read, per thread", model["file_supply_gbs"] / case.threads, "{:.2f} GB/s", ""),
                   (f"{name}: before that, the system hands out as much memory, per thread", model["memory_supply_gbs"] / case.threads,
                    "{:.2f} GB/s", "")]
     for case, report in measured:

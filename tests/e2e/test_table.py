@@ -23,7 +23,7 @@ def report(*results, reads=(("1", 10.0),)):
                        "fma_gflops": {key: 25.0 for key, _ in reads}, "vnni_how": "vpdpbusd on 512 bits"},
             "model": {"name": "m", "weight_bytes": 1_000_000_000, "kv_bytes": 100_000_000, "load_s": 0.5, "load_user_s": 0.4,
                       "load_system_s": 0.3,
-                      "memory_supply_gbs": 1.0,
+                      "memory_supply_gbs": 1.0, "file_supply_gbs": 2.0,
                       "peak_resident_bytes": 1_400_000_000}}
 
 
@@ -58,8 +58,14 @@ def test_ratios_are_taken_between_the_right_rows():
 
 
 def test_of_one_batch_and_several_steps_the_faster_counts():
-    (row,) = [value for text, value in compared().items() if text.startswith("A, 8 streams")]
-    assert row == ("0.95", ">= 0.9")
+    rows = compared()
+    assert rows["A, 8 streams: 2 nodes of 1 thread, layers 1:1 (the better number of steps), to 1 node of 2 threads"] == ("0.95", ">= 0.9")
+    # 10 GB/s, and a GB per token.
+    assert rows["the same (layers 1:1), if both nodes read their weights as fast as memory gave"] == ("0.12", "")
+
+
+def test_a_ratio_of_two_rows_that_read_is_told_by_their_shares_as_well():
+    assert compared()["the same (layers 1:1), each as a share of what memory gave in its own minutes"] == ("1.00", "")
 
 
 def test_an_exchange_is_told_per_layer():
@@ -83,6 +89,7 @@ def test_memory_and_loading_are_held_against_the_weights():
     assert rows["A, 2 threads: loading, packed bytes per second and thread"] == ("1.00 GB/s", ">= 1.5 GB/s")
     assert rows["A, 2 threads: loading, CPU time of our own for each GB"] == ("0.40 s", "")
     assert rows["A, 2 threads: loading, CPU time of the system for each GB"] == ("0.30 s", "")
+    assert rows["A, 2 threads: before that, its files are read, per thread"] == ("1.00 GB/s", "")
     assert rows["A, 2 threads: before that, the system hands out as much memory, per thread"] == ("0.50 GB/s", "")
     assert rows["A: a second start, from the packed cache, for each GB"] == ("0.50 s", "< 2 s")
     assert rows["A: peak memory to 1.1 times the weights, the cache and 200 MB"] == ("1.00", "<= 1")
