@@ -13,6 +13,7 @@
 #include "base/clock.h"
 #include "base/ids.h"
 #include "exec/stage_runner.h"
+#include "models/weight_sample.h"
 #include "plan/plan.h"
 #include "wire/key_auth.h"
 
@@ -46,6 +47,8 @@ struct PrepareOrder {
   NodeId node;
   std::vector<std::string> model_names;  ///< Tried in order: absolute path, provider/name, folder name.
   std::string model_hash;
+  /// Of weights of the worker's share that the coordinator has, too: the worker's are to be the same.
+  std::vector<WeightSample> samples;
 };
 
 /// Take part in this session.
@@ -65,7 +68,8 @@ class WorkerControl {
   virtual ~WorkerControl() = default;
   virtual WorkerFacts describe() = 0;
   /// Returns the packed bytes held. NotFound: no such model under the roots. FailedPrecondition: another
-  /// model of that name, or loading already. ResourceExhausted: it does not fit the memory allowed.
+  /// model of that name (another config, other tensors, or other numbers in them), or loading already.
+  /// ResourceExhausted: it does not fit the memory allowed.
   virtual absl::StatusOr<int64_t> prepare(const PrepareOrder& order, const PrepareProgress& progress) = 0;
   /// FailedPrecondition where the share of this plan was not prepared.
   virtual absl::Status open(const OpenOrder& order) = 0;

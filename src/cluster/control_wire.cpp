@@ -68,6 +68,11 @@ v1::PrepareRequest ToProto(const PrepareOrder& order) {
   request.set_node(order.node.value);
   for (const std::string& name : order.model_names) request.add_model_names(name);
   request.set_model_hash(order.model_hash);
+  for (const WeightSample& sample : order.samples) {
+    v1::WeightSample* out = request.add_samples();
+    out->set_weight(sample.weight);
+    out->set_hash(sample.hash);
+  }
   return request;
 }
 
@@ -77,6 +82,14 @@ absl::StatusOr<PrepareOrder> FromProto(const v1::PrepareRequest& request) {
   order.node = NodeId{request.node()};
   order.model_names.assign(request.model_names().begin(), request.model_names().end());
   order.model_hash = request.model_hash();
+  for (const v1::WeightSample& sample : request.samples()) {
+    if (!order.samples.empty() && sample.weight() <= order.samples.back().weight) {
+      return InvalidArgument(
+          "the coordinator's samples: expected weights in ascending order, got {} after {}", sample.weight(),
+          order.samples.back().weight);
+    }
+    order.samples.push_back({sample.weight(), sample.hash(), ""});
+  }
   return order;
 }
 

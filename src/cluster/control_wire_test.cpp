@@ -39,6 +39,24 @@ TEST(ControlWire, AnOrderToOpenArrivesAsItWasSent) {
   EXPECT_EQ(got->expert_timeout, sent.expert_timeout);
 }
 
+TEST(ControlWire, AnOrderToPrepareArrivesAsItWasSent) {
+  const OpenOrder open = Order();
+  const PrepareOrder sent{
+      open.plan, open.node, {"/models/m", "m"}, "00ff", {{3, 7, ""}, {4, UINT64_MAX, ""}}};
+  v1::PrepareRequest request = ToProto(sent);
+  const auto got = FromProto(request);
+  ASSERT_TRUE(got.ok()) << Message(got.status());
+  EXPECT_TRUE(got->plan == sent.plan);
+  EXPECT_EQ(got->node, sent.node);
+  EXPECT_EQ(got->model_names, sent.model_names);
+  EXPECT_EQ(got->model_hash, sent.model_hash);
+  ASSERT_EQ(got->samples.size(), 2u);
+  EXPECT_EQ(got->samples[1].weight, 4);
+  EXPECT_EQ(got->samples[1].hash, UINT64_MAX);
+  request.mutable_samples(1)->set_weight(3);
+  EXPECT_THAT(Message(FromProto(request).status()), HasSubstr("ascending order, got 3 after 3"));
+}
+
 TEST(ControlWire, AnOrderToOpenWithLimitsBeyondReasonIsRefused) {
   const auto refusal = [](auto change) {
     v1::OpenRequest request = ToProto(Order());

@@ -45,6 +45,7 @@ absl::StatusOr<std::unique_ptr<RemoteCluster>> RemoteCluster::Start(Options opti
   const size_t nodes = o.plan.nodes.size();
   cluster->status_.resize(nodes);
   cluster->workers_.resize(nodes);
+  cluster->samples_.resize(nodes);
   for (size_t i = 1; i < nodes; ++i) {
     cluster->workers_[i] = std::make_unique<WorkerClient>(o.plan.nodes[i].address, o.key);
   }
@@ -115,6 +116,18 @@ absl::Status RemoteCluster::check_worker(NodeId node, WorkerClient& client) {
   return absl::OkStatus();
 }
 
+absl::StatusOr<int64_t> RemoteCluster::prepare(NodeId node, WorkerClient& client,
+                                               const PrepareProgress& progress) {
+  auto& samples = samples_[static_cast<size_t>(node.value)];
+  if (!samples) {
+    const NodeSlice slice = SliceOf(options_.plan, node);
+    ASSIGN_OR_RETURN(samples, SampleWeights(*options_.checkpoint, options_.spec,
+                                            [&](const WeightUse& use) { return slice.holds(use); }));
+  }
+  const PrepareOrder order{options_.plan, node, options_.model_names, options_.checkpoint->hash(), *samples};
+  return client.prepare(order, progress, Deadline::after_ms(kPrepareMs));
+}
+
 absl::Status RemoteCluster::prepare_all() {
   const auto report = [this](NodeId node, int64_t done, int64_t total) {
     if (options_.progress) options_.progress(node, done, total);
@@ -134,10 +147,7 @@ absl::Status RemoteCluster::prepare_all() {
   });
   const absl::Status workers = for_each_worker([&](NodeId node, WorkerClient& client) {
     note(node, "loading", absl::OkStatus());
-    const PrepareOrder order{options_.plan, node, options_.model_names, options_.checkpoint->hash()};
-    const auto bytes = client.prepare(
-        order, [&](int64_t done, int64_t total) { report(node, done, total); },
-        Deadline::after_ms(kPrepareMs));
+    const auto bytes = prepare(node, client, [&](int64_t done, int64_t total) { report(node, done, total); });
     note(node, bytes.ok() ? "ready" : "failed", bytes.status());
     return bytes.status();
   });

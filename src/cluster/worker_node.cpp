@@ -89,6 +89,22 @@ absl::Status WorkerNode::check_plan(const Plan& plan, const ModelFacts& model) c
   return Annotate(Validate(plan, model), fmt::format("worker '{}'", options_.name));
 }
 
+absl::StatusOr<std::vector<WeightSample>> WorkerNode::check_weights(const PrepareOrder& order,
+                                                                    const OpenedModel& model,
+                                                                    const NodeSlice& slice) const {
+  ASSIGN_OR_RETURN(
+      std::vector<WeightSample> samples,
+      SampleWeights(*model.checkpoint, model.spec, [&](const WeightUse& use) { return slice.holds(use); }));
+  const absl::Status same = CompareSamples(order.samples, samples);
+  if (!same.ok()) {
+    return Annotate(
+        same, fmt::format("worker '{}': {} is another model than the coordinator's of the same config, such "
+                          "as another fine-tune. Copy the coordinator's folder here",
+                          options_.name, model.checkpoint->folder()));
+  }
+  return samples;
+}
+
 absl::Status WorkerNode::check_memory(const OpenedModel& model, const NodeSlice& slice) const {
   const int64_t bytes = SliceBytes(model.spec, model.footprint, slice);
   if (options_.memory_bytes <= 0 || bytes <= options_.memory_bytes) return absl::OkStatus();
@@ -102,13 +118,15 @@ absl::StatusOr<int64_t> WorkerNode::prepare(const PrepareOrder& order, const Pre
   NodeSlice slice = SliceOf(order.plan, order.node);
   {
     const std::lock_guard lock(mutex_);
-    if (model_ != nullptr && model_->slice() == slice && model_->checkpoint().hash() == order.model_hash) {
+    if (model_ != nullptr && model_->slice() == slice && model_->checkpoint().hash() == order.model_hash &&
+        CompareSamples(order.samples, samples_).ok()) {
       return model_->bytes();
     }
   }
   ASSIGN_OR_RETURN(OpenedModel model, find_model(order));
   RETURN_IF_ERROR(check_plan(order.plan, model.facts));
   RETURN_IF_ERROR(check_memory(model, slice));
+  ASSIGN_OR_RETURN(std::vector<WeightSample> samples, check_weights(order, model, slice));
   end_session();  // It runs on the weights that go now.
   {
     const std::lock_guard lock(mutex_);
@@ -123,6 +141,7 @@ absl::StatusOr<int64_t> WorkerNode::prepare(const PrepareOrder& order, const Pre
   if (!loaded.ok()) return Annotate(loaded.status(), fmt::format("worker '{}'", options_.name));
   model_ = std::move(*loaded);
   facts_ = std::move(model.facts);
+  samples_ = std::move(samples);
   LogInfo("loaded {}, {} experts", model_->load_stats().text(), model_->experts().count());
   return model_->bytes();
 }

@@ -49,6 +49,9 @@ class WorkerNode final : public WorkerControl {
   absl::StatusOr<OpenedModel> find_model(const PrepareOrder& order) const;
   /// That the coordinator's plan is one for the model that is here: sessions index by layers and experts.
   absl::Status check_plan(const Plan& plan, const ModelFacts& model) const;
+  /// That the weights are the coordinator's, as far as its samples tell. Returns those of this node.
+  absl::StatusOr<std::vector<WeightSample>> check_weights(const PrepareOrder& order, const OpenedModel& model,
+                                                          const NodeSlice& slice) const;
   absl::Status check_memory(const OpenedModel& model, const NodeSlice& slice) const;
   absl::Status start_session(const OpenOrder& order);
   void end_session();
@@ -61,7 +64,8 @@ class WorkerNode final : public WorkerControl {
   mutable std::mutex mutex_;  ///< Guards what follows, for describe(); held until there is an endpoint.
   std::string state_ = "idle";
   std::unique_ptr<NodeModel> model_;
-  ModelFacts facts_;  ///< Of model_.
+  ModelFacts facts_;                   ///< Of model_.
+  std::vector<WeightSample> samples_;  ///< Of model_'s share.
   std::unique_ptr<NodeSession> session_;
   uint64_t session_id_ = 0;
 };

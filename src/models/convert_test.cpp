@@ -15,6 +15,7 @@
 #include "models/testing/checkpoints.h"
 #include "models/testing/local_model.h"
 #include "models/weight_reader.h"
+#include "models/weight_sample.h"
 
 namespace shoal {
 namespace {
@@ -250,6 +251,11 @@ void ExpectSharesTile(const std::string& source, std::string_view quant) {
     const auto part = Checkpoint::Open(share.out);
     ASSERT_TRUE(part.ok()) << ToString(part.status());
     EXPECT_EQ((*part)->hash(), (*whole)->hash());
+    const auto samples = SampleWeights(**part, *spec, share.has);
+    const auto expected_samples = SampleWeights(**whole, *spec, share.has);
+    ASSERT_TRUE(samples.ok() && expected_samples.ok()) << ToString(samples.status());
+    EXPECT_EQ(samples->size(), expected_samples->size());
+    EXPECT_TRUE(CompareSamples(*expected_samples, *samples).ok());
     const auto reader = WeightReader::Create(**part);
     ASSERT_TRUE(reader.ok() && whole_reader.ok());
     int64_t here = 0;

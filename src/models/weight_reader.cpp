@@ -9,6 +9,7 @@
 #include "base/check.h"
 #include "base/status.h"
 #include "base/text.h"
+#include "weights/content_hash.h"
 
 namespace shoal {
 namespace {
@@ -382,6 +383,18 @@ void WeightReader::for_sources(const StoredWeight& weight, Range rows,
   visit_rows(view.words, view.words_per_row() * 4);
   visit_rows(view.scales, scale_bytes);
   visit_rows(view.biases, scale_bytes);
+}
+
+uint64_t WeightReader::row_hash(const StoredWeight& weight, int64_t row) const {
+  SHOAL_CHECK(!weight.absent && row >= 0 && row < weight.rows);
+  constexpr int64_t kBytesMax = 64 << 10;
+  uint64_t hash = 0;
+  for_sources(weight, {row, row + 1}, [&](const std::byte* data, int64_t bytes) {
+    bytes = std::min(bytes, kBytesMax);
+    hash = ContentHash({data, static_cast<size_t>(bytes)}, hash);
+    checkpoint_->drop(data, bytes);
+  });
+  return hash;
 }
 
 absl::Status WeightReader::read_transposed(const StoredWeight& weight, Range rows, float* out) const {

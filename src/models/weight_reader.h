@@ -81,6 +81,9 @@ class WeightReader {
   /// Rows [0, weight.rows) of a weight as f32 [rows, cols]: affine weights as round(scale * code) + bias,
   /// rounded; all others exactly. DataLoss where a block holds what no weight is.
   absl::Status read_rows(const StoredWeight& weight, Range rows, float* out) const;
+  /// A hash of row `row` of a weight that is here (CHECK), as it is in the files; of where its bytes are
+  /// spread over a tensor, of the first of them. Its pages are given back.
+  uint64_t row_hash(const StoredWeight& weight, int64_t row) const;
   /// Gives the pages of a weight that has been read back.
   void drop(const StoredWeight& weight) const;
   /// A vector (norm or bias) as f32.

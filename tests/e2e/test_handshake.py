@@ -54,6 +54,19 @@ def test_another_model_under_the_same_name_is_refused(make_cluster, demo_model, 
     assert "shoal-demo-4bit" in log and "hash" in log
 
 
+def test_another_fine_tune_of_the_same_model_is_refused(make_cluster, demo_model, tmp_path):
+    """Same config, same tensors, other numbers in them: nothing but the weights tells the two apart."""
+    other = tmp_path / "root" / demo_model.name
+    shutil.copytree(demo_model, other)
+    file = other / "model.safetensors"
+    weights = bytearray(file.read_bytes())
+    header = 8 + int.from_bytes(weights[:8], "little")
+    weights[header::64] = bytes(byte ^ 1 for byte in weights[header::64])
+    file.write_bytes(weights)
+    log = refused(make_cluster, model_root=other.parent).coordinator.log()
+    assert str(other) in log and "holds other numbers" in log and "another fine-tune" in log
+
+
 def test_a_worker_that_lacks_the_model_says_where_it_looked(make_cluster, tmp_path):
     empty = tmp_path / "empty"
     empty.mkdir()

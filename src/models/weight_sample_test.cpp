@@ -1,0 +1,119 @@
+#include "models/weight_sample.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <map>
+
+#include "base/status.h"
+#include "models/family.h"
+#include "models/testing/checkpoints.h"
+
+namespace shoal {
+namespace {
+
+using ::testing::HasSubstr;
+using ::testing::IsEmpty;
+using ::testing::Not;
+using ::testing::SizeIs;
+
+bool Everything(const WeightUse& /*use*/) { return true; }
+
+std::vector<WeightSample> SamplesOf(const std::string& folder,
+                                    absl::FunctionRef<bool(const WeightUse&)> holds = Everything) {
+  const auto checkpoint = Checkpoint::Open(folder);
+  EXPECT_TRUE(checkpoint.ok()) << checkpoint.status();
+  const auto spec = SpecFor((*checkpoint)->config());
+  EXPECT_TRUE(spec.ok()) << spec.status();
+  auto samples = SampleWeights(**checkpoint, *spec, holds);
+  EXPECT_TRUE(samples.ok()) << samples.status();
+  return *std::move(samples);
+}
+
+/// A copy of a model as another fine-tune of it: of the same tensors, one or all in other numbers.
+void CopyAndTune(const std::string& from, const std::string& folder, std::string_view tensor) {
+  CopyCheckpoint(from, folder, [&](std::vector<EditableTensor>& tensors) {
+    for (EditableTensor& edited : tensors) {
+      if (!tensor.empty() && edited.name != tensor) continue;
+      for (std::byte& byte : edited.bytes) byte ^= std::byte{1};
+    }
+  });
+}
+
+TEST(WeightSample, ACopyHasTheSameSamples) {
+  const std::string& model = TinyCheckpoint("qwen3_moe", AffineFormat{4, 64});
+  const TempFolder copy;
+  CopyCheckpoint(model, copy.path(), [](auto&) {});
+  const auto samples = SamplesOf(model);
+  EXPECT_THAT(samples, Not(IsEmpty()));
+  EXPECT_TRUE(CompareSamples(samples, SamplesOf(copy.path())).ok());
+}
+
+TEST(WeightSample, OtherNumbersInTheSameTensorsAreFoundAndNamed) {
+  for (const auto& format : {std::optional<AffineFormat>(), std::optional(AffineFormat{4, 64})}) {
+    const std::string& model = TinyCheckpoint("qwen3_moe", format);
+    const TempFolder all;
+    CopyAndTune(model, all.path(), "");
+    const auto samples = SamplesOf(model);
+    EXPECT_EQ(CompareSamples(samples, SamplesOf(all.path())).code(), absl::StatusCode::kFailedPrecondition);
+    const TempFolder one;
+    CopyAndTune(model, one.path(), "model.layers.1.self_attn.o_proj.weight");
+    EXPECT_THAT(Message(CompareSamples(samples, SamplesOf(one.path()))),
+                HasSubstr("tensor 'model.layers.1.self_attn.o_proj.weight'"));
+  }
+}
+
+TEST(WeightSample, OnlyWeightsThatAreHeldAreRead) {
+  const std::string& model = TinyCheckpoint("qwen3_moe");
+  const TempFolder tuned;
+  CopyAndTune(model, tuned.path(), "model.layers.1.self_attn.o_proj.weight");
+  const auto first_layer = [](const WeightUse& use) { return use.layer == 0; };
+  const auto samples = SamplesOf(model, first_layer);
+  EXPECT_THAT(samples, Not(IsEmpty()));
+  EXPECT_TRUE(CompareSamples(samples, SamplesOf(tuned.path(), first_layer)).ok());
+  EXPECT_THAT(SamplesOf(model, [](const WeightUse& use) { return use.layer == 99; }), IsEmpty());
+}
+
+TEST(WeightSample, WhatOnlyOneSideHasIsNotCompared) {
+  const std::vector<WeightSample> some = {{1, 10, "one"}, {5, 50, "five"}};
+  const std::vector<WeightSample> others = {{2, 20, "two"}, {5, 50, "five"}, {9, 90, "nine"}};
+  EXPECT_TRUE(CompareSamples(some, others).ok());
+  EXPECT_TRUE(CompareSamples(others, some).ok());
+  EXPECT_TRUE(CompareSamples({}, some).ok());
+  EXPECT_TRUE(CompareSamples(some, {}).ok());
+  const std::vector<WeightSample> changed = {{5, 51, "five"}};
+  EXPECT_THAT(Message(CompareSamples(some, changed)), HasSubstr("'five'"));
+}
+
+TEST(WeightSample, ALargeModelIsSampledAllOver) {
+  const std::string& model = TinyCheckpoint("qwen3_moe");
+  const auto checkpoint = Checkpoint::Open(model);
+  ASSERT_TRUE(checkpoint.ok());
+  auto spec = SpecFor((*checkpoint)->config());
+  ASSERT_TRUE(spec.ok());
+  // Its layers again and again: as many weights as a large model has, the last of them among the last
+  // samples.
+  const std::vector<LayerSpec> layers = spec->layers;
+  while (spec->layers.size() < 200) spec->layers.insert(spec->layers.end(), layers.begin(), layers.end());
+  int64_t weights = 0;
+  ForEachWeight(*spec, [&](const WeightUse& /*use*/) { ++weights; });
+  ASSERT_GT(weights, 4 * kWeightSamplesMax);
+  const auto samples = SampleWeights(**checkpoint, *spec, Everything);
+  ASSERT_TRUE(samples.ok()) << samples.status();
+  std::map<std::string, int> of;  // By tensor; the layers' names are those of the first ones.
+  for (const WeightSample& sample : *samples) ++of[sample.name];
+  EXPECT_LE(std::ssize(*samples), 2 * kWeightSamplesMax);
+  EXPECT_GT(std::ssize(*samples), kWeightSamplesMax);
+  EXPECT_GT(samples->back().weight, weights - weights / 32);
+  // Every kind of weight, wherever in a layer it stands.
+  for (const char* kind : {"q_proj", "k_proj", "v_proj", "o_proj", "q_norm", "input_layernorm", "mlp.gate.",
+                           "gate_proj", "down_proj"}) {
+    EXPECT_TRUE(std::ranges::any_of(of, [&](const auto& entry) {
+      return entry.first.find(kind) != std::string::npos;
+    })) << kind;
+  }
+}
+
+}  // namespace
+}  // namespace shoal
