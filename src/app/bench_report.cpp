@@ -225,8 +225,7 @@ std::string BenchText(const BenchReport& report) {
   if (report.model.empty()) return text;
   text += fmt::format(
       "{}: {} of weights, {} of cache, at most {} resident, loaded in {:.2f} s{} ({:.2f} s of CPU, {:.2f} s "
-      "of the system besides), from files read before at {:.1f} GB/s, into memory that the system had handed "
-      "out at "
+      "of the system besides), from files read before at {:.1f} GB/s, into memory handed out before at "
       "{:.1f} GB/s\n",
       report.model, FormatBytes(report.weight_bytes), FormatBytes(report.kv_bytes),
       FormatBytes(report.peak_resident_bytes), report.load_s,

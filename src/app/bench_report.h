@@ -68,8 +68,7 @@ struct BenchReport {
   int experts_over = 0;
   Spread round_trip_us;  ///< Of a frame of kRoundTripBytes between two nodes; no runs: there is one node.
   int threads = 1;       ///< Per node.
-  double file_supply_gbs =
-      0;  ///< The model's files read once, before loading; 0: they are too large to be kept.
+  double file_supply_gbs = 0;    ///< The model's files read once, before loading; 0: too large to be kept.
   double memory_supply_gbs = 0;  ///< MeasureMemorySupply of as many bytes as the weights, before loading.
   double load_s = 0;
   CpuTime load_cpu;  ///< Of all threads; the system's part is mostly memory handed out and files mapped.

@@ -7,7 +7,6 @@
 #include "weights/content_hash.h"
 
 namespace shoal {
-
 namespace {
 
 /// Takes one of every `run` weights that come.
