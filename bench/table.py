@@ -44,8 +44,8 @@ ROUNDS = {"quick": 1, "normal": 3, "long": 3}
 
 
 def cases(effort):
-    """effort: quick (about two minutes on two cores), normal (about six), long (about twelve, a third of which fill the caches of 8192
-    and 32768 positions; large batches and long prompts)."""
+    """effort: quick (fewer rows), normal, long (also large batches, long prompts, 32768 positions; three rounds take 16 minutes on two
+    cores)."""
     runs = ("--runs", 1)
     gen = ("--gen", 16 if effort == "quick" else 32)
     prompts = {"quick": "512", "normal": "512", "long": "512,2048"}[effort]
