@@ -282,6 +282,27 @@ absl::StatusOr<double> MemorySupply(const OpenedModel& model, const LocalCluster
   return MeasureMemorySupply(pool, bytes);
 }
 
+/// Loads the model, and says in the report what that took: of files and memory that are at hand.
+absl::StatusOr<std::unique_ptr<LocalCluster>> MeasureLoading(const OpenedModel& model,
+                                                             LocalCluster::Options options,
+                                                             BenchReport& report) {
+  {
+    ThreadPool pool(options.threads_per_node);
+    report.file_supply_gbs = FileSupply(model, report.machine.memory_bytes, pool);
+    ASSIGN_OR_RETURN(report.memory_supply_gbs, MemorySupply(model, options, pool));
+  }
+  const int64_t begin_ns = NowNs();
+  const CpuTime begin_cpu = ProcessCpuTime();
+  ProgressBar bar("loading");
+  options.progress = [&bar](int64_t done, int64_t total) { bar.update(done, total); };
+  ASSIGN_OR_RETURN(std::unique_ptr<LocalCluster> cluster, LocalCluster::Load(std::move(options)));
+  report.load_s = 1e-9 * static_cast<double>(NowNs() - begin_ns);
+  report.load_cpu = ProcessCpuTime() - begin_cpu;
+  report.from_packed_cache = cluster->load_stats().from_cache;
+  cluster->finish_saving();  // It takes a core and the memory's time, which are not to be missing below.
+  return cluster;
+}
+
 absl::Status MeasureModel(BenchFlags& flags, const RooflineMeter& meter, BenchReport& report) {
   if (!flags.shape.empty()) {
     ASSIGN_OR_RETURN(flags.model, ShapeFolder(flags));
@@ -309,23 +330,8 @@ absl::Status MeasureModel(BenchFlags& flags, const RooflineMeter& meter, BenchRe
   ASSIGN_OR_RETURN(options.packed_cache, flags.packed_cache.open());
   report.isa = IsaName(options.isa);
 
-  {
-    ThreadPool pool(options.threads_per_node);
-    report.file_supply_gbs = FileSupply(model, report.machine.memory_bytes, pool);
-    ASSIGN_OR_RETURN(report.memory_supply_gbs, MemorySupply(model, options, pool));
-  }
-  std::unique_ptr<LocalCluster> cluster;
-  const int64_t loading_ns = NowNs();
-  const CpuTime loading_cpu = ProcessCpuTime();
-  {
-    ProgressBar bar("loading");
-    options.progress = [&bar](int64_t done, int64_t total) { bar.update(done, total); };
-    ASSIGN_OR_RETURN(cluster, LocalCluster::Load(std::move(options)));
-  }
-  report.load_s = 1e-9 * static_cast<double>(NowNs() - loading_ns);
-  report.load_cpu = ProcessCpuTime() - loading_cpu;
-  report.from_packed_cache = cluster->load_stats().from_cache;
-  cluster->finish_saving();  // It takes a core and the memory's time, which are not to be missing below.
+  ASSIGN_OR_RETURN(const std::unique_ptr<LocalCluster> cluster,
+                   MeasureLoading(model, std::move(options), report));
   ASSIGN_OR_RETURN(const ActivationMode activations, ParseActivationMode(flags.compute.activations));
   ASSIGN_OR_RETURN(const Plan::KvDtype kv, ParseKvDtype(flags.compute.kv_dtype));
   ASSIGN_OR_RETURN(const WorkModel work,

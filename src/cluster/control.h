@@ -12,8 +12,8 @@
 #include "absl/status/statusor.h"
 #include "base/clock.h"
 #include "base/ids.h"
+#include "exec/node_model.h"
 #include "exec/stage_runner.h"
-#include "models/weight_sample.h"
 #include "plan/plan.h"
 #include "wire/key_auth.h"
 

@@ -120,9 +120,7 @@ absl::StatusOr<int64_t> RemoteCluster::prepare(NodeId node, WorkerClient& client
                                                const PrepareProgress& progress) {
   auto& samples = samples_[static_cast<size_t>(node.value)];
   if (!samples) {
-    const NodeSlice slice = SliceOf(options_.plan, node);
-    ASSIGN_OR_RETURN(samples, SampleWeights(*options_.checkpoint, options_.spec,
-                                            [&](const WeightUse& use) { return slice.holds(use); }));
+    ASSIGN_OR_RETURN(samples, SampleSlice(*options_.checkpoint, options_.spec, SliceOf(options_.plan, node)));
   }
   const PrepareOrder order{options_.plan, node, options_.model_names, options_.checkpoint->hash(), *samples};
   return client.prepare(order, progress, Deadline::after_ms(kPrepareMs));

@@ -92,9 +92,7 @@ absl::Status WorkerNode::check_plan(const Plan& plan, const ModelFacts& model) c
 absl::StatusOr<std::vector<WeightSample>> WorkerNode::check_weights(const PrepareOrder& order,
                                                                     const OpenedModel& model,
                                                                     const NodeSlice& slice) const {
-  ASSIGN_OR_RETURN(
-      std::vector<WeightSample> samples,
-      SampleWeights(*model.checkpoint, model.spec, [&](const WeightUse& use) { return slice.holds(use); }));
+  ASSIGN_OR_RETURN(std::vector<WeightSample> samples, SampleSlice(*model.checkpoint, model.spec, slice));
   const absl::Status same = CompareSamples(order.samples, samples);
   if (!same.ok()) {
     return Annotate(

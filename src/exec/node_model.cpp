@@ -23,6 +23,11 @@ NodeSlice SliceOf(const Plan& plan, NodeId node) {
   return slice;
 }
 
+absl::StatusOr<std::vector<WeightSample>> SampleSlice(const Checkpoint& checkpoint, const ModelSpec& spec,
+                                                      const NodeSlice& slice) {
+  return SampleWeights(checkpoint, spec, [&](const WeightUse& use) { return slice.holds(use); });
+}
+
 bool NodeSlice::empty() const {
   return layers.empty() && std::ranges::all_of(experts, [](const auto& ids) { return ids.empty(); });
 }

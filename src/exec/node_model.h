@@ -12,6 +12,7 @@
 #include "models/packed_store.h"
 #include "models/spec.h"
 #include "models/stage.h"
+#include "models/weight_sample.h"
 #include "plan/plan.h"
 #include "weights/checkpoint.h"
 #include "weights/packed_cache.h"
@@ -34,6 +35,10 @@ struct NodeSlice {
   std::string text() const;
 };
 NodeSlice SliceOf(const Plan& plan, NodeId node);
+
+/// SampleWeights of a node's share.
+absl::StatusOr<std::vector<WeightSample>> SampleSlice(const Checkpoint& checkpoint, const ModelSpec& spec,
+                                                      const NodeSlice& slice);
 
 /// What loading took.
 struct LoadStats {
