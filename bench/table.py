@@ -10,12 +10,12 @@ import argparse
 import datetime
 import json
 import os
-import statistics
 import subprocess
 import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import median
 
 from report import ROOT, commit, cpu_isa, machine, markers, spread, write_section
 
@@ -86,10 +86,6 @@ def target(case, result):
     if result["batch"] == 1 and result["context"] <= 32:
         return {1: 85, 2: 92}.get(case.threads)
     return None
-
-
-def median(values):
-    return statistics.median(values)
 
 
 def rate(results):
