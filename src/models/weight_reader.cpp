@@ -70,7 +70,7 @@ absl::StatusOr<StoredWeight> WeightReader::find(const WeightRef& ref) const {
                       .first_row = source.rows.begin,
                       .row_every = source.row_step};
   weight.is_vector = ref.shape.size() == 1;
-  if (source.spread) return find_spread(std::move(weight));
+  if (source.spread) return find_spread(weight);
   SHOAL_CHECK(source.rows.empty() || (source.rows.size() == (weight.rows - 1) * source.row_step + 1 &&
                                       source.rows.end <= stored_rows));
 
@@ -94,7 +94,7 @@ absl::StatusOr<StoredWeight> WeightReader::find(const WeightRef& ref) const {
     weight.head_rows = (ref.shape.size() == 2 ? stored_rows : weight.cols) / info->permuted_heads;
   }
   if (info != nullptr && info->blocks != BlockType::kNone && ref.shape.size() == 2) {
-    return find_blocks(std::move(weight), *info, shape);
+    return find_blocks(weight, *info, shape);
   }
   const absl::StatusOr<TensorView> view = checkpoint_->view(source.name(), kFloatWeights, shape);
   if (!view.ok()) return AlsoTried(view.status(), ref);

@@ -16,7 +16,6 @@ namespace {
 using ::testing::HasSubstr;
 using ::testing::IsEmpty;
 using ::testing::Not;
-using ::testing::SizeIs;
 
 bool Everything(const WeightUse& /*use*/) { return true; }
 
