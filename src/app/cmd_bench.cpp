@@ -266,8 +266,7 @@ double FileSupply(const OpenedModel& model, int64_t memory_bytes, ThreadPool& po
       checkpoint.drop(piece.data(), std::ssize(piece));
     }
   });
-  return 1e-9 * static_cast<double>(checkpoint.total_bytes()) /
-         (1e-9 * static_cast<double>(NowNs() - begin_ns));
+  return static_cast<double>(checkpoint.total_bytes()) / static_cast<double>(NowNs() - begin_ns);
 }
 
 /// Memory for the weights of all nodes, asked for once and given back. What a host takes its time for is told

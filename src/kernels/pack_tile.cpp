@@ -112,21 +112,20 @@ template <int kBits>
 void PackStrip(const uint8_t* const (&streams)[kLanes], int64_t offset, uint8_t* out) {
   Words stream[kBits];
   LoadStreams<kBits>(streams, offset, stream);
-  // Most models have 4 bits: a word is two quads, and so is a register's.
   if constexpr (kBits == 4) {
+    // A word is two quads, and so is a register's: no quads on the way.
     Unrolled<kBits>([&](auto w) { StoreWords(out + w * kRegisterBytes, ShuffleNibbles(stream[w])); });
-    return;
-  }
-  Words quads[kQuads];
-  Unrolled<kQuads>([&](auto q) { quads[q] = QuadOf<kBits, q>(stream); });
-  if constexpr (kBits == 8) {
-    Unrolled<kQuads>([&](auto q) { StoreWords(out + q * kRegisterBytes, quads[q]); });
-  }
-  // The planes of packed.h: 6 = 4 + 2, 5 = 4 + 1, 3 = 2 + 1.
-  if constexpr (kBits < 8) {
-    constexpr int kFirst = kBits >= 4 ? 4 : 2;
-    out = StorePlane<0, kFirst>(quads, out);
-    if constexpr (kBits > kFirst) StorePlane<kFirst, kBits - kFirst>(quads, out);
+  } else {
+    Words quads[kQuads];
+    Unrolled<kQuads>([&](auto q) { quads[q] = QuadOf<kBits, q>(stream); });
+    if constexpr (kBits == 8) {
+      Unrolled<kQuads>([&](auto q) { StoreWords(out + q * kRegisterBytes, quads[q]); });
+    } else {
+      // The planes of packed.h: 6 = 4 + 2, 5 = 4 + 1, 3 = 2 + 1.
+      constexpr int kFirst = kBits > 4 ? 4 : 2;
+      out = StorePlane<0, kFirst>(quads, out);
+      if constexpr (kBits > kFirst) StorePlane<kFirst, kBits - kFirst>(quads, out);
+    }
   }
 }
 
