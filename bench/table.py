@@ -129,33 +129,28 @@ def least_time(work, result, rates):
     return (read_s, "read") if read_s > multiply_s else (multiply_s, "multiply")
 
 
-def most_common(values):
-    return max(dict.fromkeys(values), key=list(values).count)
+def over_rounds(results, share_of, rates):
+    """'63 % of read' from the (percent, text) that share_of tells of each result: their median, and the most frequent text."""
+    shares, texts = zip(*(share_of(result, rates) for result in results))
+    return f"{median(shares):.0f} % {max(dict.fromkeys(texts), key=texts.count)}"
 
 
-def share(results, rates):
-    """'63 % of read': the least time for a token over the time it took, the median of the rounds."""
-    shares, bounds = [], []
-    for result in results:
-        whole = {**result, "bytes_per_token": result["bytes_per_token"] + result["kv_bytes_per_token"]}
-        seconds, bound = least_time(whole, result, rates)
-        shares.append(100 * seconds * result["tokens_per_s"]["median"])
-        bounds.append(bound)
-    return f"{median(shares):.0f} % of {most_common(bounds)}"
+def share(result, rates):
+    """(63, "of read"): the least time for a token over the time it took."""
+    whole = {**result, "bytes_per_token": result["bytes_per_token"] + result["kv_bytes_per_token"]}
+    seconds, bound = least_time(whole, result, rates)
+    return 100 * seconds * result["tokens_per_s"]["median"], f"of {bound}"
 
 
-def share_by_parts(results, rates):
-    """'81 % (experts read, else multiply)': the same with the least times of the parts added, and which part is bounded by what."""
-    shares, texts = [], []
-    for result in results:
-        least = {part: least_time(work, result, rates) for part, work in result["parts"].items()}
-        seconds = sum(part_s for part_s, _ in least.values())
-        main = max(("read", "multiply"), key=lambda kind: sum(part_s for part_s, bound in least.values() if bound == kind))
-        others = [part for part, (part_s, bound) in least.items() if bound != main and part_s > 0.02 * seconds]
-        other = "multiply" if main == "read" else "read"
-        shares.append(100 * seconds * result["tokens_per_s"]["median"])
-        texts.append(f"{', '.join(others)} {other}, else {main}" if others else f"all {main}")
-    return f"{median(shares):.0f} % ({most_common(texts)})"
+def share_by_parts(result, rates):
+    """(81, "(experts read, else multiply)"): the same with the least times of the parts added, and which part is bounded by what."""
+    least = {part: least_time(work, result, rates) for part, work in result["parts"].items()}
+    seconds = sum(part_s for part_s, _ in least.values())
+    main = max(("read", "multiply"), key=lambda kind: sum(part_s for part_s, bound in least.values() if bound == kind))
+    others = [part for part, (part_s, bound) in least.items() if bound != main and part_s > 0.02 * seconds]
+    other = "multiply" if main == "read" else "read"
+    said = f"({', '.join(others)} {other}, else {main})" if others else f"(all {main})"
+    return 100 * seconds * result["tokens_per_s"]["median"], said
 
 
 def rates_table(rounds):
@@ -168,8 +163,8 @@ def rates_table(rounds):
         megabytes = median(1e-6 * (result["bytes_per_token"] + result["kv_bytes_per_token"]) for result in results)
         lines.append(f"| {case.shape} | {place} | {what(results[0])} | {rate(results)} | {megabytes:.1f} | "
                      f"{median(result['read_gbs'] for result in results):.1f} | "
-                     f"{spread([result['read_bound_gbs'] for result in results])} | {share(results, rates)} | "
-                     f"{share_by_parts(results, rates)} | {f'{aim} %' if aim else ''} |")
+                     f"{spread([result['read_bound_gbs'] for result in results])} | {over_rounds(results, share, rates)} | "
+                     f"{over_rounds(results, share_by_parts, rates)} | {f'{aim} %' if aim else ''} |")
     return lines
 
 

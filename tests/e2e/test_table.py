@@ -132,23 +132,23 @@ def test_shares_are_of_the_best_arithmetic_of_any_process_and_of_what_memory_gav
     rates = table.best_rates([[*MEASURED, (ONE, faster)]])
     assert rates == {"vnni_gops": {1: 100.0, 2: 100.0}, "fma_gflops": {1: 25.0, 2: 25.0}}
     alone = MEASURED[0][1]["results"][0]
-    assert table.share([{**alone, "read_bound_gbs": 12.5}], rates) == "80 % of read"
+    assert table.over_rounds([{**alone, "read_bound_gbs": 12.5}], table.share, rates) == "80 % of read"
     # 1 GB at 10 GB/s takes 100 ms; 2 Gop at 100 Gop/s and 0.1 GFLOP at 25 GFLOP/s take 24 ms. It took 100 ms.
-    assert table.share([alone], rates) == "100 % of read"
-    assert table.share([{**alone, "int8_ops_per_token": 20e9}], rates) == "204 % of multiply"
+    assert table.over_rounds([alone], table.share, rates) == "100 % of read"
+    assert table.over_rounds([{**alone, "int8_ops_per_token": 20e9}], table.share, rates) == "204 % of multiply"
     rates["amx_gops"] = {1: 1000.0}
-    assert table.share([{**alone, "int8_ops_per_token": 96e9}], rates) == "964 % of multiply"
-    assert table.share([{**alone, "int8_ops_per_token": 90e9, "isa": "amx"}], rates) == "100 % of read"
+    assert table.over_rounds([{**alone, "int8_ops_per_token": 96e9}], table.share, rates) == "964 % of multiply"
+    assert table.over_rounds([{**alone, "int8_ops_per_token": 90e9, "isa": "amx"}], table.share, rates) == "100 % of read"
 
 
 def test_bounds_of_parts_are_added_each_with_its_own_reason():
     rates = table.best_rates([MEASURED])
     alone = MEASURED[0][1]["results"][0]
     # 70 + 10 + 20 ms of reading, each longer than the part's 10, 4 and 10 ms of multiplying. It took 100 ms.
-    assert table.share_by_parts([alone], rates) == "100 % (all read)"
+    assert table.over_rounds([alone], table.share_by_parts, rates) == "100 % (all read)"
     head = {"bytes_per_token": 2e8, "int8_ops_per_token": 5e9, "f32_ops_per_token": 0}  # 50 ms of multiplying.
     busy = {**alone, "parts": {**alone["parts"], "head": head}}
-    assert table.share_by_parts([busy], rates) == "130 % (head multiply, else read)"
+    assert table.over_rounds([busy], table.share_by_parts, rates) == "130 % (head multiply, else read)"
 
 
 def test_a_breakdown_shows_parts_and_their_sum():
