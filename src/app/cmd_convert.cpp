@@ -7,7 +7,7 @@
 #include "base/text.h"
 #include "models/convert.h"
 #include "plan/cluster_file.h"
-#include "weights/gguf_files.h"
+#include "formats/gguf_files.h"
 
 namespace shoal {
 namespace {

@@ -6,7 +6,7 @@
 #include "base/status.h"
 #include "exec/logits_probe.h"
 #include "kv/block_pool.h"
-#include "weights/safetensors.h"
+#include "formats/safetensors.h"
 
 namespace shoal {
 namespace {

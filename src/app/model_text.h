@@ -4,7 +4,7 @@
 #include "absl/status/statusor.h"
 #include "text/chat_template.h"
 #include "text/tokenizer.h"
-#include "weights/checkpoint.h"
+#include "formats/checkpoint.h"
 
 namespace shoal {
 

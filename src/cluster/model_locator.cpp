@@ -7,7 +7,7 @@
 
 #include "base/status.h"
 #include "base/text.h"
-#include "weights/gguf_files.h"
+#include "formats/gguf_files.h"
 
 namespace shoal {
 namespace {

@@ -16,7 +16,7 @@
 #include "models/expert_exchange.h"
 #include "models/spec.h"
 #include "models/stage.h"
-#include "weights/checkpoint.h"
+#include "formats/checkpoint.h"
 
 namespace shoal {
 

@@ -15,7 +15,7 @@
 #include "exec/pipeline_engine.h"
 #include "exec/supervisor.h"
 #include "plan/plan.h"
-#include "weights/checkpoint.h"
+#include "formats/checkpoint.h"
 #include "wire/grpc.h"
 
 namespace shoal {

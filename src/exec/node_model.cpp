@@ -7,7 +7,7 @@
 #include "base/status.h"
 #include "base/text.h"
 #include "models/weight_reader.h"
-#include "weights/content_hash.h"
+#include "formats/content_hash.h"
 
 namespace shoal {
 

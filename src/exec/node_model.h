@@ -14,8 +14,8 @@
 #include "models/stage.h"
 #include "models/weight_sample.h"
 #include "plan/plan.h"
-#include "weights/checkpoint.h"
-#include "weights/packed_cache.h"
+#include "formats/checkpoint.h"
+#include "formats/packed_cache.h"
 
 namespace shoal {
 

@@ -13,8 +13,8 @@
 #include "models/model_folder.h"
 #include "models/shares.h"
 #include "models/weight_reader.h"
-#include "weights/affine_quantize.h"
-#include "weights/content_hash.h"
+#include "formats/affine_quantize.h"
+#include "formats/content_hash.h"
 
 namespace shoal {
 namespace {

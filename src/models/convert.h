@@ -13,8 +13,8 @@
 #include "absl/status/statusor.h"
 #include "models/shares.h"
 #include "models/spec.h"
-#include "weights/checkpoint.h"
-#include "weights/mlx_quant.h"
+#include "formats/checkpoint.h"
+#include "formats/mlx_quant.h"
 
 namespace shoal {
 

@@ -7,7 +7,7 @@
 #include "absl/status/statusor.h"
 #include "models/family_parts.h"
 #include "models/spec.h"
-#include "weights/config.h"
+#include "formats/config.h"
 
 namespace shoal {
 

@@ -9,7 +9,7 @@
 
 #include "absl/status/statusor.h"
 #include "models/spec.h"
-#include "weights/checkpoint.h"
+#include "formats/checkpoint.h"
 
 namespace shoal {
 

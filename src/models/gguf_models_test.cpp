@@ -15,7 +15,7 @@
 #include "models/synth_model.h"
 #include "models/testing/checkpoints.h"
 #include "models/testing/local_model.h"
-#include "weights/test_gguf.h"
+#include "formats/test_gguf.h"
 
 namespace shoal {
 namespace {

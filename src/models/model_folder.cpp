@@ -7,7 +7,7 @@
 #include "base/file.h"
 #include "base/status.h"
 #include "base/text.h"
-#include "weights/mapped_file.h"
+#include "formats/mapped_file.h"
 
 namespace shoal {
 namespace {

@@ -13,9 +13,9 @@
 #include "absl/functional/function_ref.h"
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
-#include "weights/checkpoint.h"
-#include "weights/safetensors.h"
-#include "weights/share.h"
+#include "formats/checkpoint.h"
+#include "formats/safetensors.h"
+#include "formats/share.h"
 
 namespace shoal {
 

@@ -10,7 +10,7 @@
 #include "base/status.h"
 #include "base/text.h"
 #include "numeric/version.h"
-#include "weights/content_hash.h"
+#include "formats/content_hash.h"
 
 namespace shoal {
 namespace {

@@ -18,8 +18,8 @@
 #include "cpu/pool.h"
 #include "kernels/packed.h"
 #include "numeric/memory.h"
-#include "weights/checkpoint.h"
-#include "weights/packed_cache.h"
+#include "formats/checkpoint.h"
+#include "formats/packed_cache.h"
 
 namespace shoal {
 

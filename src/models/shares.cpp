@@ -6,7 +6,7 @@
 
 #include "base/check.h"
 #include "base/status.h"
-#include "weights/content_hash.h"
+#include "formats/content_hash.h"
 
 namespace shoal {
 namespace {

@@ -11,12 +11,12 @@
 #include "models/model_folder.h"
 #include "models/spec.h"
 #include "models/weight_reader.h"
-#include "weights/checkpoint.h"
-#include "weights/share.h"
+#include "formats/checkpoint.h"
+#include "formats/share.h"
 
 namespace shoal {
 
-/// A folder with what one node needs (weights/share.h).
+/// A folder with what one node needs (formats/share.h).
 struct ConvertShare {
   std::string out;                            ///< The folder, made if need be. It must not be another model.
   std::string node;                           ///< Whose it is, and

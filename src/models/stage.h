@@ -20,7 +20,7 @@
 #include "models/packed_store.h"
 #include "models/spec.h"
 #include "numeric/view.h"
-#include "weights/checkpoint.h"
+#include "formats/checkpoint.h"
 
 namespace shoal {
 

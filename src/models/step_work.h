@@ -10,7 +10,7 @@
 #include "models/compute_context.h"
 #include "models/spec.h"
 #include "numeric/dtype.h"
-#include "weights/checkpoint.h"
+#include "formats/checkpoint.h"
 
 namespace shoal {
 

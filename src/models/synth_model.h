@@ -2,11 +2,11 @@
 #pragma once
 
 #include "absl/status/status.h"
-#include "weights/synth.h"
+#include "formats/synth.h"
 
 namespace shoal {
 
-/// Synthesize (weights/synth.h) with the tensors of the config's family; the errors of SpecFor, too.
+/// Synthesize (formats/synth.h) with the tensors of the config's family; the errors of SpecFor, too.
 absl::Status SynthesizeModel(const SynthOptions& options, const ProgressFn& progress = {});
 
 }  // namespace shoal

@@ -9,8 +9,8 @@
 
 #include "base/status.h"
 #include "models/family.h"
-#include "weights/checkpoint.h"
-#include "weights/test_files.h"
+#include "formats/checkpoint.h"
+#include "formats/test_files.h"
 
 namespace shoal {
 namespace {

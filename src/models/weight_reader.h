@@ -14,8 +14,8 @@
 #include "kernels/packed.h"
 #include "models/packed_store.h"
 #include "models/spec.h"
-#include "weights/checkpoint.h"
-#include "weights/mlx_quant.h"
+#include "formats/checkpoint.h"
+#include "formats/mlx_quant.h"
 
 namespace shoal {
 

@@ -10,7 +10,7 @@
 #include "base/random.h"
 #include "base/status.h"
 #include "models/testing/checkpoints.h"
-#include "weights/safetensors.h"
+#include "formats/safetensors.h"
 
 namespace shoal {
 namespace {

@@ -12,7 +12,7 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "models/spec.h"
-#include "weights/checkpoint.h"
+#include "formats/checkpoint.h"
 
 namespace shoal {
 

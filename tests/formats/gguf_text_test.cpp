@@ -1,5 +1,5 @@
 // Tokenizers that were put into a GGUF's metadata and taken out again, against the reference's ids.
-#include "weights/gguf_text.h"
+#include "formats/gguf_text.h"
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
@@ -8,8 +8,8 @@
 
 #include "text/chat_template.h"
 #include "text/test_data.h"
-#include "weights/gguf.h"
-#include "weights/test_gguf.h"
+#include "formats/gguf.h"
+#include "formats/test_gguf.h"
 
 namespace shoal {
 namespace {

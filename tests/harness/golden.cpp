@@ -10,8 +10,8 @@
 
 #include "base/check.h"
 #include "base/status.h"
-#include "weights/mapped_file.h"
-#include "weights/safetensors.h"
+#include "formats/mapped_file.h"
+#include "formats/safetensors.h"
 
 namespace shoal {
 namespace {

@@ -12,7 +12,7 @@
 #include "models/compute_context.h"
 #include "models/expert_exchange.h"
 #include "models/spec.h"
-#include "weights/checkpoint.h"
+#include "formats/checkpoint.h"
 
 namespace shoal {
 

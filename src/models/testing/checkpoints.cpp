@@ -10,7 +10,7 @@
 #include "base/status.h"
 #include "models/family.h"
 #include "models/synth_model.h"
-#include "weights/checkpoint.h"
+#include "formats/checkpoint.h"
 
 namespace shoal {
 

@@ -9,7 +9,7 @@
 #include <vector>
 
 #include "numeric/dtype.h"
-#include "weights/mlx_quant.h"
+#include "formats/mlx_quant.h"
 
 namespace shoal {
 

@@ -1,0 +1,357 @@
+// One function per architecture. What the files hold is what llama.cpp's converter writes and its loader
+// reads (https://github.com/ggml-org/llama.cpp, conversion/ and src/models/).
+#include "formats/gguf_architectures.h"
+
+#include <algorithm>
+#include <nlohmann/json.hpp>
+
+#include "base/status.h"
+
+namespace shoal {
+namespace {
+
+using Kind = GgufStem::Kind;
+
+constexpr GgufStem kProjections[] = {{"attn_q", "self_attn.q_proj"},
+                                     {"attn_k", "self_attn.k_proj"},
+                                     {"attn_v", "self_attn.v_proj"},
+                                     {"attn_output", "self_attn.o_proj"}};
+constexpr GgufStem kNorms[] = {{"attn_norm", "input_layernorm"}, {"ffn_norm", "post_attention_layernorm"}};
+constexpr GgufStem kHeadNorms[] = {{"attn_q_norm", "self_attn.q_norm"}, {"attn_k_norm", "self_attn.k_norm"}};
+constexpr GgufStem kDense[] = {
+    {"ffn_gate", "mlp.gate_proj"}, {"ffn_up", "mlp.up_proj"}, {"ffn_down", "mlp.down_proj"}};
+constexpr GgufStem kExperts[] = {{"ffn_gate_inp", "mlp.gate"},
+                                 {"ffn_gate_exps", "mlp.switch_mlp.gate_proj"},
+                                 {"ffn_up_exps", "mlp.switch_mlp.up_proj"},
+                                 {"ffn_down_exps", "mlp.switch_mlp.down_proj"}};
+constexpr GgufStem kMixtralExperts[] = {
+    {"ffn_gate_inp", "block_sparse_moe.gate"},
+    {"ffn_gate_exps", "block_sparse_moe.switch_mlp.gate_proj"},
+    {"ffn_up_exps", "block_sparse_moe.switch_mlp.up_proj"},
+    {"ffn_down_exps", "block_sparse_moe.switch_mlp.down_proj"},
+    // Before the format had stacks (April 2024):
+    {"ffn_gate", "block_sparse_moe.experts.*.w1", Kind::kEach},
+    {"ffn_up", "block_sparse_moe.experts.*.w3", Kind::kEach},
+    {"ffn_down", "block_sparse_moe.experts.*.w2", Kind::kEach},
+};
+constexpr GgufStem kQwen2MoeShared[] = {
+    {"ffn_gate_inp_shexp", "mlp.shared_expert_gate", Kind::kRow},
+    {"ffn_gate_shexp", "mlp.shared_expert.gate_proj"},
+    {"ffn_up_shexp", "mlp.shared_expert.up_proj"},
+    {"ffn_down_shexp", "mlp.shared_expert.down_proj"},
+};
+constexpr GgufStem kDeepseekShared[] = {
+    {"ffn_gate_shexp", "mlp.shared_experts.gate_proj"},
+    {"ffn_up_shexp", "mlp.shared_experts.up_proj"},
+    {"ffn_down_shexp", "mlp.shared_experts.down_proj"},
+};
+constexpr GgufStem kLatentAttention[] = {
+    {"attn_q", "self_attn.q_proj"},
+    {"attn_q_a", "self_attn.q_a_proj"},
+    {"attn_q_a_norm", "self_attn.q_a_layernorm"},
+    {"attn_q_b", "self_attn.q_b_proj"},
+    {"attn_kv_a_mqa", "self_attn.kv_a_proj_with_mqa"},
+    {"attn_kv_a_norm", "self_attn.kv_a_layernorm"},
+    // One or the other: as on the hub, or (since April 2025) per head, keys transposed, as MLX has it.
+    {"attn_kv_b", "self_attn.kv_b_proj"},
+    {"attn_k_b", "self_attn.embed_q"},
+    {"attn_v_b", "self_attn.unembed_out"},
+    {"attn_output", "self_attn.o_proj"},
+};
+constexpr GgufStem kCorrection[] = {{"exp_probs_b", "mlp.gate.e_score_correction_bias", Kind::kWholeName}};
+constexpr GgufStem kFused[] = {{"attn_qkv", "self_attn.qkv_proj"},
+                               {"attn_output", "self_attn.o_proj"},
+                               {"ffn_up", "mlp.gate_up_proj"},
+                               {"ffn_down", "mlp.down_proj"}};
+constexpr GgufStem kGptOss[] = {{"attn_norm", "input_layernorm"},
+                                {"post_attention_norm", "post_attention_layernorm"},
+                                {"attn_sinks", "self_attn.sinks", Kind::kWholeName},
+                                {"ffn_gate_inp", "mlp.router"},
+                                {"ffn_gate_exps", "mlp.experts.gate_proj"},
+                                {"ffn_up_exps", "mlp.experts.up_proj"},
+                                {"ffn_down_exps", "mlp.experts.down_proj"}};
+
+/// Keys that change the arithmetic where they are not neutral: nothing below does what they say.
+struct NeutralKey {
+  std::string_view key;
+  double neutral;
+};
+constexpr NeutralKey kNeutralKeys[] = {{".attention.temperature_scale", 0},
+                                       {".attn_logit_softcapping", 0},
+                                       {".final_logit_softcapping", 0},
+                                       {".router_logit_softcapping", 0},
+                                       {".attention.clamp_kqv", 0},
+                                       {".attention.max_alibi_bias", 0},
+                                       {".logit_scale", 1},
+                                       {".residual_scale", 1},
+                                       {".embedding_scale", 1},
+                                       {".rope.scaling.yarn_ext_factor", 1},
+                                       {".rope.scaling.yarn_attn_factor", 1}};
+
+absl::Status RefuseOtherArithmetic(const GgufKeys& keys) {
+  for (const NeutralKey& each : kNeutralKeys) {
+    ASSIGN_OR_RETURN(const auto value, keys.optional_number(each.key));
+    if (value && *value != each.neutral) {
+      return Unimplemented("checkpoint: {}: key '{}': expected none, or {}, found {}; this is not built",
+                           keys.file(), keys.full(each.key), each.neutral, *value);
+    }
+  }
+  return absl::OkStatus();
+}
+
+/// The keys that every decoder has, but for those of its heads.
+absl::Status AddSizes(GgufDraft& draft) {
+  const GgufKeys& keys = draft.keys;
+  nlohmann::json& config = draft.config;
+  RETURN_IF_ERROR(RefuseOtherArithmetic(keys));
+  const GgufTensor* embedding = draft.tensor("token_embd.weight");
+  if (embedding == nullptr || embedding->shape.size() != 2) {
+    return InvalidArgument(
+        "checkpoint: {}: expected a tensor 'token_embd.weight' of two dimensions, found {}", keys.file(),
+        embedding == nullptr ? "none" : "another shape");
+  }
+  config["vocab_size"] = embedding->shape[0];
+  config["tie_word_embeddings"] = !draft.has("output.weight");
+  config["hidden_act"] = "silu";
+  ASSIGN_OR_RETURN(config["hidden_size"], keys.required_int(".embedding_length"));
+  constexpr int64_t kBlocksMax = 4096;  // Beyond any model: what is made for each layer stays small.
+  ASSIGN_OR_RETURN(draft.blocks, keys.required_int(".block_count", {1, kBlocksMax}));
+  ASSIGN_OR_RETURN(const auto further, keys.optional_int(".nextn_predict_layers", kAnyCount));
+  draft.layers = draft.blocks - further.value_or(0);
+  if (draft.layers < 1) return keys.refuse(".nextn_predict_layers", "fewer than there are blocks");
+  config["num_hidden_layers"] = draft.layers;
+  ASSIGN_OR_RETURN(config["max_position_embeddings"], keys.required_int(".context_length"));
+  ASSIGN_OR_RETURN(config["rms_norm_eps"], keys.required_number(".attention.layer_norm_rms_epsilon"));
+  ASSIGN_OR_RETURN(config["num_attention_heads"], keys.required_int(".attention.head_count"));
+  ASSIGN_OR_RETURN(const auto ffn, keys.optional_int(".feed_forward_length"));
+  if (ffn) config["intermediate_size"] = *ffn;
+  draft.add(kNorms);
+  return absl::OkStatus();
+}
+
+/// The same and those of grouped-query attention.
+absl::Status AddDecoder(GgufDraft& draft) {
+  const GgufKeys& keys = draft.keys;
+  RETURN_IF_ERROR(AddSizes(draft));
+  const auto heads = draft.config["num_attention_heads"].get<int64_t>();
+  ASSIGN_OR_RETURN(const auto kv_heads, keys.optional_int(".attention.head_count_kv"));
+  draft.config["num_key_value_heads"] = kv_heads.value_or(heads);
+  ASSIGN_OR_RETURN(const auto key_length, keys.optional_int(".attention.key_length"));
+  ASSIGN_OR_RETURN(const auto value_length, keys.optional_int(".attention.value_length"));
+  const int64_t head_dim = key_length.value_or(draft.config["hidden_size"].get<int64_t>() / heads);
+  if (head_dim < 1 || value_length.value_or(head_dim) != head_dim) {
+    return keys.refuse(".attention.value_length", fmt::format("the key length {}", head_dim));
+  }
+  draft.config["head_dim"] = head_dim;
+  return AddGgufRope(draft, head_dim);
+}
+
+absl::Status AddExperts(GgufDraft& draft, const char* count_key) {
+  ASSIGN_OR_RETURN(draft.config[count_key], draft.keys.required_int(".expert_count"));
+  ASSIGN_OR_RETURN(draft.config["num_experts_per_tok"], draft.keys.required_int(".expert_used_count"));
+  return absl::OkStatus();
+}
+
+absl::Status BuildLlama(GgufDraft& draft) {
+  RETURN_IF_ERROR(AddDecoder(draft));
+  draft.add(kProjections);
+  draft.permuted_q = draft.config["num_attention_heads"].get<int64_t>();
+  draft.permuted_k = draft.config["num_key_value_heads"].get<int64_t>();
+  draft.config["attention_bias"] = draft.has("blk.0.attn_q.bias");
+  ASSIGN_OR_RETURN(const auto experts, draft.keys.optional_int(".expert_count", kAnyCount));
+  if (experts.value_or(0) > 0) {
+    draft.config["model_type"] = "mixtral";
+    draft.add(kMixtralExperts);
+    return AddExperts(draft, "num_local_experts");
+  }
+  draft.config["model_type"] = "llama";
+  draft.config["mlp_bias"] = draft.has("blk.0.ffn_up.bias");
+  draft.add(kDense);
+  return absl::OkStatus();
+}
+
+absl::Status BuildQwen(GgufDraft& draft, const char* model_type, bool head_norms) {
+  RETURN_IF_ERROR(AddDecoder(draft));
+  draft.config["model_type"] = model_type;
+  draft.config["use_sliding_window"] = false;
+  draft.add(kProjections);
+  draft.add(kDense);
+  if (head_norms) draft.add(kHeadNorms);
+  return absl::OkStatus();
+}
+
+absl::Status BuildQwen2(GgufDraft& draft) { return BuildQwen(draft, "qwen2", false); }
+absl::Status BuildQwen3(GgufDraft& draft) { return BuildQwen(draft, "qwen3", true); }
+
+/// What the format has no keys for: `normalized` is what every released model of the architecture does, and
+/// the format's own readers do.
+absl::Status AddQwenExperts(GgufDraft& draft, bool normalized) {
+  RETURN_IF_ERROR(AddExperts(draft, "num_experts"));
+  ASSIGN_OR_RETURN(draft.config["moe_intermediate_size"],
+                   draft.keys.required_int(".expert_feed_forward_length"));
+  if (!draft.config.contains("intermediate_size")) draft.config["intermediate_size"] = 1;  // No dense layer.
+  draft.config["norm_topk_prob"] = normalized;
+  draft.config["decoder_sparse_step"] = 1;
+  draft.config["mlp_only_layers"] = nlohmann::json::array();
+  draft.add(kExperts);
+  return absl::OkStatus();
+}
+
+absl::Status BuildQwen2Moe(GgufDraft& draft) {
+  RETURN_IF_ERROR(BuildQwen(draft, "qwen2_moe", false));
+  draft.add(kQwen2MoeShared);
+  ASSIGN_OR_RETURN(draft.config["shared_expert_intermediate_size"],
+                   draft.keys.required_int(".expert_shared_feed_forward_length"));
+  return AddQwenExperts(draft, false);
+}
+
+absl::Status BuildQwen3Moe(GgufDraft& draft) {
+  RETURN_IF_ERROR(BuildQwen(draft, "qwen3_moe", true));
+  return AddQwenExperts(draft, true);
+}
+
+absl::Status BuildPhi3(GgufDraft& draft) {
+  RETURN_IF_ERROR(AddDecoder(draft));
+  draft.config["model_type"] = "phi3";
+  ASSIGN_OR_RETURN(const auto window, draft.keys.optional_int(".attention.sliding_window", kAnyCount));
+  if (window.value_or(0) > 0) draft.config["sliding_window"] = *window;
+  draft.add(kFused);
+  return absl::OkStatus();
+}
+
+absl::Status BuildGptOss(GgufDraft& draft) {
+  RETURN_IF_ERROR(AddDecoder(draft));
+  nlohmann::json& config = draft.config;
+  config["model_type"] = "gpt_oss";
+  config["attention_bias"] = draft.has("blk.0.attn_q.bias");
+  RETURN_IF_ERROR(AddExperts(draft, "num_local_experts"));
+  ASSIGN_OR_RETURN(config["intermediate_size"], draft.keys.required_int(".expert_feed_forward_length"));
+  ASSIGN_OR_RETURN(config["sliding_window"], draft.keys.required_int(".attention.sliding_window"));
+  config["layer_types"] = nlohmann::json::array();
+  for (int64_t i = 0; i < draft.layers; ++i) {
+    config["layer_types"].push_back(i % 2 == 0 ? "sliding_attention" : "full_attention");
+  }
+  // Both models have these; the format has no keys for them.
+  config["swiglu_limit"] = 7.0;
+  if (config.contains("rope_scaling")) config["rope_scaling"]["truncate"] = false;
+  std::erase_if(draft.stems, [](const GgufStem& stem) { return stem.gguf == "ffn_norm"; });
+  draft.add(kProjections);
+  draft.add(kGptOss);
+  return absl::OkStatus();
+}
+
+/// Latent attention: heads' sizes, and yarn as DeepSeek has it.
+absl::Status AddLatentAttention(GgufDraft& draft) {
+  const GgufKeys& keys = draft.keys;
+  nlohmann::json& config = draft.config;
+  RETURN_IF_ERROR(AddSizes(draft));
+  config["num_key_value_heads"] = config["num_attention_heads"];
+  ASSIGN_OR_RETURN(config["kv_lora_rank"], keys.required_int(".attention.kv_lora_rank"));
+  ASSIGN_OR_RETURN(const auto q_rank, keys.optional_int(".attention.q_lora_rank", kAnyCount));
+  if (q_rank.value_or(0) > 0) config["q_lora_rank"] = *q_rank;
+  // Files with keys and values apart describe their attention over the latent by the names without _mla.
+  const bool apart = keys.find(".attention.key_length_mla") != nullptr;
+  const std::string key = apart ? ".attention.key_length_mla" : ".attention.key_length";
+  ASSIGN_OR_RETURN(const int64_t key_dim, keys.required_int(key));
+  ASSIGN_OR_RETURN(config["v_head_dim"],
+                   keys.required_int(apart ? ".attention.value_length_mla" : ".attention.value_length"));
+  ASSIGN_OR_RETURN(const int64_t rope_dim, keys.required_int(".rope.dimension_count"));
+  if (rope_dim >= key_dim) return keys.refuse(key, fmt::format("more than the {} that turn", rope_dim));
+  config["qk_rope_head_dim"] = rope_dim;
+  config["qk_nope_head_dim"] = key_dim - rope_dim;
+  RETURN_IF_ERROR(AddGgufRope(draft, rope_dim));
+  ASSIGN_OR_RETURN(const auto tenth, keys.optional_number(".rope.scaling.yarn_log_multiplier"));
+  if (tenth.value_or(0) != 0 && config.contains("rope_scaling")) {
+    // The converter writes a tenth of mscale_all_dim. It has no key for mscale, which is the same number in
+    // every released model.
+    config["rope_scaling"]["mscale"] = 10 * *tenth;
+    config["rope_scaling"]["mscale_all_dim"] = 10 * *tenth;
+  }
+  draft.add(kLatentAttention);
+  return absl::OkStatus();
+}
+
+/// n_group and topk_group. Files from before October 2025 have no keys for them: then they are known by the
+/// sizes of the two models that have groups, and a model of other sizes has none, as the format's readers
+/// take it.
+absl::Status AddGroups(GgufDraft& draft) {
+  struct Grouped {
+    int64_t width, layers, experts;
+    int64_t groups, kept;
+  };
+  constexpr Grouped kGrouped[] = {{5120, 60, 160, 8, 3},   // DeepSeek-V2, V2.5
+                                  {7168, 61, 256, 8, 4}};  // DeepSeek-V3, R1
+  nlohmann::json& config = draft.config;
+  ASSIGN_OR_RETURN(const auto groups, draft.keys.optional_int(".expert_group_count", kAnyCount));
+  ASSIGN_OR_RETURN(const auto kept, draft.keys.optional_int(".expert_group_used_count", kAnyCount));
+  config["n_group"] = std::max<int64_t>(1, groups.value_or(1));
+  config["topk_group"] = std::max<int64_t>(1, kept.value_or(1));
+  if (groups) return absl::OkStatus();
+  for (const Grouped& each : kGrouped) {
+    if (config["hidden_size"] != each.width || config["num_hidden_layers"] != each.layers ||
+        config["n_routed_experts"] != each.experts) {
+      continue;
+    }
+    config["n_group"] = each.groups;
+    config["topk_group"] = each.kept;
+  }
+  return absl::OkStatus();
+}
+
+/// DeepSeek-V2 and all that took over its attention: V3 and R1, Kimi K2, GLM-4.7-Flash. How experts are
+/// scored tells which.
+absl::Status BuildDeepseek2(GgufDraft& draft) {
+  const GgufKeys& keys = draft.keys;
+  nlohmann::json& config = draft.config;
+  RETURN_IF_ERROR(AddLatentAttention(draft));
+  RETURN_IF_ERROR(AddExperts(draft, "n_routed_experts"));
+  ASSIGN_OR_RETURN(config["moe_intermediate_size"], keys.required_int(".expert_feed_forward_length"));
+  ASSIGN_OR_RETURN(const auto dense, keys.optional_int(".leading_dense_block_count", kAnyCount));
+  const int64_t first = dense.value_or(0);
+  config["first_k_dense_replace"] = first;
+  config["moe_layer_freq"] = 1;
+  ASSIGN_OR_RETURN(const auto shared, keys.optional_int(".expert_shared_count", kAnyCount));
+  config["n_shared_experts"] = shared.value_or(0);
+  ASSIGN_OR_RETURN(const auto scale, keys.optional_number(".expert_weights_scale"));
+  config["routed_scaling_factor"] = scale.value_or(0) == 0 ? 1.0 : *scale;  // 0: not scaled.
+  ASSIGN_OR_RETURN(const auto normalized, keys.optional_bool(".expert_weights_norm"));
+  config["norm_topk_prob"] = normalized.value_or(false);
+  RETURN_IF_ERROR(AddGroups(draft));
+  // Absent in files of DeepSeek-V2 and of the first GLM: only sigmoid scores are corrected.
+  enum Gating : int64_t { kUnsaid = 0, kSoftmax = 1, kSigmoid = 2 };
+  ASSIGN_OR_RETURN(const auto said, keys.optional_int(".expert_gating_func", {kUnsaid, kSigmoid}));
+  const bool corrected = draft.has(fmt::format("blk.{}.exp_probs_b.bias", first));
+  const int64_t gating = said.value_or(kUnsaid) != kUnsaid ? *said : corrected ? kSigmoid : kSoftmax;
+  config["scoring_func"] = gating == kSigmoid ? "sigmoid" : "softmax";
+  draft.add(kDense);
+  draft.add(kExperts);
+  draft.add(kDeepseekShared);
+  if (gating == kSigmoid) {
+    config["model_type"] = "deepseek_v3";
+    config["topk_method"] = "noaux_tc";
+    draft.add(kCorrection);
+    return absl::OkStatus();
+  }
+  config["model_type"] = "deepseek_v2";
+  config["topk_method"] = config["n_group"] > 1 ? "group_limited_greedy" : "greedy";
+  if (!config["norm_topk_prob"].get<bool>()) return absl::OkStatus();
+  return Unimplemented(
+      "checkpoint: {}: key '{}': expected false where experts are scored by softmax, found true", keys.file(),
+      keys.full(".expert_weights_norm"));
+}
+
+constexpr GgufArchitecture kArchitectures[] = {{"llama", &BuildLlama},         {"qwen2", &BuildQwen2},
+                                               {"qwen2moe", &BuildQwen2Moe},   {"qwen3", &BuildQwen3},
+                                               {"qwen3moe", &BuildQwen3Moe},   {"phi3", &BuildPhi3},
+                                               {"deepseek2", &BuildDeepseek2}, {"gpt-oss", &BuildGptOss}};
+
+}  // namespace
+
+const GgufTensor* GgufDraft::tensor(std::string_view name) const {
+  const auto found = std::ranges::find(source.tensors, name, &GgufTensor::name);
+  return found == source.tensors.end() ? nullptr : &*found;
+}
+
+std::span<const GgufArchitecture> GgufArchitectures() { return kArchitectures; }
+
+}  // namespace shoal

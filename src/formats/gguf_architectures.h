@@ -1,0 +1,63 @@
+// How a GGUF architecture is said in the words of a Hugging Face folder. Internal to weights/: gguf_model.h
+// is what others see.
+#pragma once
+
+#include <cstdint>
+#include <nlohmann/json_fwd.hpp>
+#include <span>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "formats/gguf_model.h"
+#include "formats/gguf_reader.h"
+
+namespace shoal {
+
+/// "attn_q" of a GGUF is "self_attn.q_proj" of Hugging Face, both below their layer.
+struct GgufStem {
+  enum class Kind : uint8_t {
+    kPlain,      ///< ".weight" and ".bias" stay.
+    kWholeName,  ///< `hub` is the whole name: Hugging Face has no suffix, or another.
+    kRow,        ///< As kPlain; a vector here, a matrix of one row there.
+    kEach,       ///< One tensor per expert, "ffn_gate.7"; the '*' of `hub` is the expert.
+  };
+  std::string_view gguf;
+  std::string_view hub;
+  Kind kind = Kind::kPlain;
+};
+
+/// A model while it is read: each architecture adds its keys to `config` and its stems.
+struct GgufDraft {
+  GgufKeys keys;
+  const GgufSource& source;
+  nlohmann::json& config;
+  std::vector<GgufStem> stems;
+  int64_t permuted_q = 0;  ///< Heads; 0: none.
+  int64_t permuted_k = 0;
+  int64_t layers = 0;
+  int64_t blocks = 0;  ///< As many or more: those behind the layers predict further tokens, and are not used.
+
+  const GgufTensor* tensor(std::string_view name) const;
+  bool has(std::string_view name) const { return tensor(name) != nullptr; }
+  void add(std::span<const GgufStem> more) { stems.insert(stems.end(), more.begin(), more.end()); }
+};
+
+struct GgufArchitecture {
+  std::string_view name;  ///< general.architecture
+  absl::Status (*build)(GgufDraft& draft);
+};
+
+/// All that are built.
+std::span<const GgufArchitecture> GgufArchitectures();
+
+/// What the tensors of an architecture may hold beside its stems: they go into the config.
+inline constexpr std::string_view kGgufRopeFactors = "rope_freqs.weight";
+inline constexpr std::string_view kGgufRopeLong = "rope_factors_long.weight";
+inline constexpr std::string_view kGgufRopeShort = "rope_factors_short.weight";
+
+/// rope_theta, rope_scaling and, where not all of `head_dim` dimensions turn, partial_rotary_factor.
+absl::Status AddGgufRope(GgufDraft& draft, int64_t head_dim);
+
+}  // namespace shoal

@@ -1,0 +1,81 @@
+#include "formats/gguf_files.h"
+
+#include <algorithm>
+#include <filesystem>
+
+#include "base/status.h"
+
+namespace shoal {
+namespace {
+
+constexpr size_t kDigits = 5;
+constexpr int kPartsMax = 99999;
+
+/// "-00002-of-00003" before the extension.
+struct Part {
+  std::string base;  ///< What stands before it.
+  int index = 0;     ///< From 1 on.
+  int count = 0;
+};
+
+std::optional<int> FiveDigits(std::string_view text) {
+  if (text.size() != kDigits) return std::nullopt;
+  int value = 0;
+  for (const char c : text) {
+    if (c < '0' || c > '9') return std::nullopt;
+    value = 10 * value + (c - '0');
+  }
+  return value;
+}
+
+std::optional<Part> PartOf(std::string_view path) {
+  constexpr std::string_view kOf = "-of-";
+  constexpr size_t kTail = 1 + kDigits + kOf.size() + kDigits;
+  if (!path.ends_with(kGgufExtension)) return std::nullopt;
+  path.remove_suffix(kGgufExtension.size());
+  if (path.size() < kTail) return std::nullopt;
+  const std::string_view tail = path.substr(path.size() - kTail);
+  const auto index = FiveDigits(tail.substr(1, kDigits));
+  const auto count = FiveDigits(tail.substr(kTail - kDigits));
+  if (tail[0] != '-' || tail.substr(1 + kDigits, kOf.size()) != kOf || !index || !count) return std::nullopt;
+  return Part{std::string(path.substr(0, path.size() - kTail)), *index, *count};
+}
+
+std::string PathOf(const Part& part, int index) {
+  return fmt::format("{}-{:05}-of-{:05}{}", part.base, index, part.count, kGgufExtension);
+}
+
+}  // namespace
+
+absl::StatusOr<std::vector<std::string>> GgufFiles(const std::string& path) {
+  const std::optional<Part> part = PartOf(path);
+  if (!part) return std::vector{path};
+  if (part->index < 1 || part->index > part->count || part->count > kPartsMax) {
+    return InvalidArgument("checkpoint: {}: expected part 1 to {} of a split GGUF, found part {}", path,
+                           part->count, part->index);
+  }
+  std::vector<std::string> files;
+  for (int i = 1; i <= part->count; ++i) files.push_back(PathOf(*part, i));
+  return files;
+}
+
+absl::StatusOr<std::optional<std::string>> GgufInFolder(const std::string& folder) {
+  namespace fs = std::filesystem;
+  std::vector<std::string> models;
+  std::error_code error;
+  for (fs::directory_iterator at(folder, error), end; !error && at != end; at.increment(error)) {
+    const std::string path = at->path().string();
+    if (!path.ends_with(kGgufExtension)) continue;
+    const std::optional<Part> part = PartOf(path);
+    models.push_back(part ? PathOf(*part, 1) : path);
+  }
+  std::ranges::sort(models);
+  models.erase(std::ranges::unique(models).begin(), models.end());
+  if (models.empty()) return std::optional<std::string>();
+  if (models.size() == 1) return std::optional(models.front());
+  return InvalidArgument(
+      "checkpoint: {}: expected one GGUF model, found {}: {} and others. Name the file itself.", folder,
+      models.size(), fs::path(models.front()).filename().string());
+}
+
+}  // namespace shoal

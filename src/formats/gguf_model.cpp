@@ -1,0 +1,126 @@
+#include "formats/gguf_model.h"
+
+#include <algorithm>
+#include <nlohmann/json.hpp>
+
+#include "base/status.h"
+#include "formats/gguf_architectures.h"
+#include "formats/gguf_text.h"
+#include "formats/strict_json.h"
+
+namespace shoal {
+namespace {
+
+constexpr GgufStem kOutside[] = {
+    {"token_embd", "model.embed_tokens"}, {"output_norm", "model.norm"}, {"output", "lm_head"}};
+
+/// "blk.7.attn_q.weight" -> 7, "attn_q", none, ".weight"; "blk.7.ffn_up.3.weight" -> 7, "ffn_up", "3".
+struct SplitName {
+  int64_t layer = -1;
+  std::string_view stem;
+  std::string_view expert;  ///< Digits; empty: none.
+  std::string_view suffix;
+};
+
+/// A number of at most six digits.
+std::optional<int64_t> SmallNumber(std::string_view digits) {
+  if (digits.empty() || digits.size() > 6) return std::nullopt;
+  int64_t value = 0;
+  for (const char c : digits) {
+    if (c < '0' || c > '9') return std::nullopt;
+    value = 10 * value + (c - '0');
+  }
+  return value;
+}
+
+std::optional<SplitName> SplitTensorName(std::string_view name) {
+  SplitName split;
+  const size_t dot = name.rfind('.');
+  if (dot == std::string_view::npos) return std::nullopt;
+  split.suffix = name.substr(dot);
+  split.stem = name.substr(0, dot);
+  if (!split.stem.starts_with("blk.")) return split;
+  split.stem.remove_prefix(4);
+  const size_t end = split.stem.find('.');
+  const std::optional<int64_t> layer = SmallNumber(split.stem.substr(0, end));
+  if (end == std::string_view::npos || !layer) return std::nullopt;
+  split.layer = *layer;
+  split.stem.remove_prefix(end + 1);
+  const size_t number = split.stem.rfind('.');
+  if (number == std::string_view::npos || !SmallNumber(split.stem.substr(number + 1))) return split;
+  split.expert = split.stem.substr(number + 1);
+  split.stem = split.stem.substr(0, number);
+  return split;
+}
+
+/// The name below its layer.
+std::string NameOf(const GgufStem& stem, const SplitName& split) {
+  std::string hub(stem.hub);
+  if (stem.kind == GgufStem::Kind::kWholeName) return hub;
+  if (stem.kind == GgufStem::Kind::kEach) hub.replace(hub.find('*'), 1, split.expert);
+  return hub + std::string(split.suffix);
+}
+
+absl::StatusOr<GgufName> HubName(const GgufDraft& draft, std::string_view architecture,
+                                 const GgufTensor& tensor) {
+  if (tensor.name == kGgufRopeFactors || tensor.name == kGgufRopeLong || tensor.name == kGgufRopeShort)
+    return GgufName{};
+  const std::optional<SplitName> split = SplitTensorName(tensor.name);
+  if (split && split->layer >= draft.layers && split->layer < draft.blocks) return GgufName{};
+  const std::span<const GgufStem> stems =
+      split && split->layer >= 0 ? std::span<const GgufStem>(draft.stems) : kOutside;
+  const auto fits = [&](const GgufStem& stem) {
+    return stem.gguf == split->stem && (stem.kind == GgufStem::Kind::kEach) == !split->expert.empty();
+  };
+  const auto stem = split ? std::ranges::find_if(stems, fits) : stems.end();
+  if (stem == stems.end() || (split->suffix != ".weight" && split->suffix != ".bias")) {
+    // What is not understood might change the arithmetic: it is not left out silently.
+    return Unimplemented(
+        "checkpoint: tensor '{}' in {}: expected the tensors of architecture '{}', found one that "
+        "is not built",
+        Printable(tensor.name, 200), draft.keys.file(), architecture);
+  }
+  GgufName result;
+  const std::string layer = split->layer >= 0 ? fmt::format("model.layers.{}.", split->layer) : "";
+  result.name = layer + NameOf(*stem, *split);
+  result.row = stem->kind == GgufStem::Kind::kRow && tensor.shape.size() == 1;
+  if (split->stem == "attn_q") result.permuted_heads = draft.permuted_q;
+  if (split->stem == "attn_k") result.permuted_heads = draft.permuted_k;
+  if (result.permuted_heads > 0 && tensor.shape[0] % (2 * result.permuted_heads) != 0) {
+    return InvalidArgument(
+        "checkpoint: tensor '{}' in {}: expected a multiple of {} rows for {} heads, found [{}]", tensor.name,
+        draft.keys.file(), 2 * result.permuted_heads, result.permuted_heads, fmt::join(tensor.shape, ", "));
+  }
+  return result;
+}
+
+}  // namespace
+
+absl::StatusOr<GgufModel> ModelOfGguf(const GgufSource& source, std::string_view file_name) {
+  const GgufKeys general(source.metadata, "", file_name);
+  ASSIGN_OR_RETURN(const std::string_view architecture, general.required_string("general.architecture"));
+  const std::span<const GgufArchitecture> all = GgufArchitectures();
+  const auto known = std::ranges::find(all, architecture, &GgufArchitecture::name);
+  if (known == all.end()) {
+    std::vector<std::string_view> names;
+    for (const GgufArchitecture& each : all) names.push_back(each.name);
+    return Unimplemented("checkpoint: {}: architecture '{}' is not built for GGUF; known: {}", file_name,
+                         Printable(architecture, 60), fmt::join(names, ", "));
+  }
+  nlohmann::json config;
+  GgufDraft draft{.keys = GgufKeys(source.metadata, std::string(architecture), file_name),
+                  .source = source,
+                  .config = config,
+                  .stems = {}};
+  RETURN_IF_ERROR(known->build(draft));
+  RETURN_IF_ERROR(AddTokenIds(general, &config));
+  GgufModel model;
+  model.config_json = config.dump();
+  for (const GgufTensor& tensor : source.tensors) {
+    ASSIGN_OR_RETURN(GgufName name, HubName(draft, architecture, tensor));
+    model.names.push_back(std::move(name));
+  }
+  return model;
+}
+
+}  // namespace shoal

@@ -1,0 +1,43 @@
+// What a GGUF says of its model, in the words of a Hugging Face folder: a config.json, and for each tensor
+// the name that the families look for. One function per architecture (gguf_architectures.cpp).
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "formats/gguf.h"
+
+namespace shoal {
+
+/// What the files of one model hold. Does not own.
+struct GgufSource {
+  const GgufMetadata& metadata;           ///< Of the first file.
+  std::span<const GgufTensor> tensors;    ///< Of all files.
+  std::span<const std::byte> first_file;  ///< Where the tables of rope factors lie.
+};
+
+/// A tensor under its Hugging Face name.
+struct GgufName {
+  std::string name;  ///< Empty: it went into the config (rope factors), or no layer of the model uses it.
+  bool row = false;  ///< A vector that Hugging Face has as a matrix of one row.
+  /// Heads whose rows were permuted for rope over neighbouring pairs, as llama's q and k are; 0: none were.
+  /// Row h * d + j * d / 2 + i of Hugging Face's matrix, with d rows a head, is row h * d + 2 * i + j of this
+  /// one.
+  int64_t permuted_heads = 0;
+};
+
+struct GgufModel {
+  std::string config_json;
+  std::vector<GgufName> names;  ///< Of each tensor, in the order of the source.
+};
+
+/// InvalidArgument for a key that is missing or odd, Unimplemented for an architecture, a tensor or a kind of
+/// rope that is not built: each with what was expected and found.
+absl::StatusOr<GgufModel> ModelOfGguf(const GgufSource& source, std::string_view file_name);
+
+}  // namespace shoal

@@ -1,0 +1,30 @@
+// The tokenizer and the chat template in a GGUF's metadata, as the files of a Hugging Face folder:
+// tokenizer.json for the `tokenizers` library and tokenizer_config.json for the template.
+#pragma once
+
+#include <nlohmann/json_fwd.hpp>
+#include <string>
+#include <string_view>
+
+#include "absl/status/statusor.h"
+#include "formats/gguf.h"
+
+namespace shoal {
+
+class GgufKeys;
+
+struct GgufText {
+  std::string tokenizer_json;
+  std::string tokenizer_config_json;  ///< The special tokens, and "chat_template" where the file has one.
+};
+
+/// Byte-level BPE ("gpt2", with the pre-tokenizer that tokenizer.ggml.pre names) and SentencePiece BPE
+/// ("llama"). InvalidArgument where a table is missing, of another length or no UTF-8; Unimplemented for
+/// other kinds.
+absl::StatusOr<GgufText> TextOfGguf(const GgufMetadata& metadata, std::string_view file_name);
+
+/// bos_token_id, pad_token_id and eos_token_id of a config.json. The last lists the end of text, and of a
+/// turn, by key or by the names that released models give it. Internal to weights/.
+absl::Status AddTokenIds(const GgufKeys& keys, nlohmann::json* config);
+
+}  // namespace shoal

@@ -1,0 +1,132 @@
+// A folder of packed weights, so that a second start need not pack again. It may be deleted at any time, and
+// shared by processes: files are made under a name of their own and renamed when they are whole; one that is
+// broken, cut short or of another identity is not used. docs/decisions/0007 says why it is as it is.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "formats/packed_file.h"
+
+namespace shoal {
+
+inline constexpr int64_t kPackedCacheLimit = int64_t{64} << 30;
+
+/// An open file descriptor.
+class FileHandle {
+ public:
+  FileHandle() = default;
+  explicit FileHandle(int fd) : fd_(fd) {}
+  FileHandle(FileHandle&& other) noexcept : fd_(std::exchange(other.fd_, -1)) {}
+  FileHandle& operator=(FileHandle&& other) noexcept {
+    std::swap(fd_, other.fd_);
+    return *this;
+  }
+  ~FileHandle();
+
+  int fd() const { return fd_; }
+
+ private:
+  int fd_ = -1;
+};
+
+/// A file whose table is sound. The bytes of the matrices are not yet known to be: who reads them compares
+/// the hashes.
+class PackedFile {
+ public:
+  /// NotFound; PermissionDenied; InvalidArgument as ParsePackedTable; Unavailable: the system's error.
+  static absl::StatusOr<PackedFile> Open(const std::string& path);
+
+  const std::string& path() const { return path_; }
+  const PackedTable& table() const { return table_; }
+  /// Any thread. DataLoss where the file ends before; Unavailable: the system's error.
+  absl::Status read(int64_t offset, std::span<std::byte> out) const;
+  /// Notes that it was used now: eviction takes the files first that have rested longest.
+  void touch() const;
+
+ private:
+  std::string path_;
+  FileHandle file_;
+  PackedTable table_;
+};
+
+/// A file that is being made. It is gone with the object unless finish() succeeded.
+class PackedFileWriter {
+ public:
+  PackedFileWriter(PackedFileWriter&& other) noexcept = default;
+  PackedFileWriter& operator=(PackedFileWriter&&) = delete;
+  ~PackedFileWriter();
+
+  /// Where the file will be.
+  const std::string& path() const { return path_; }
+  /// ResourceExhausted where the disk is full.
+  absl::Status write(int64_t offset, std::span<const std::byte> bytes);
+  /// Writes the head, makes everything durable and gives the file its name. `table` has the names, pieces and
+  /// offsets of the one that the file was made for, and now the hashes.
+  absl::Status finish(const PackedTable& table);
+
+ private:
+  friend class PackedCache;
+  PackedFileWriter(std::string temporary, std::string path, FileHandle file)
+      : temporary_(std::move(temporary)), path_(std::move(path)), file_(std::move(file)) {}
+
+  std::string temporary_;
+  std::string path_;
+  FileHandle file_;
+};
+
+class PackedCache {
+ public:
+  struct Options {
+    std::string folder;
+    int64_t limit_bytes = kPackedCacheLimit;  ///< Of all its files.
+  };
+  explicit PackedCache(Options options) : options_(std::move(options)) {}
+
+  const std::string& folder() const { return options_.folder; }
+
+  /// The file made for `identity`. NotFound where there is none; else as PackedFile::Open, and
+  /// InvalidArgument for a file of another identity under this one's name.
+  absl::StatusOr<PackedFile> open(std::string_view identity) const;
+
+  /// Makes room for a file with this table and begins it. ResourceExhausted: it exceeds the limit or the
+  /// disk.
+  absl::StatusOr<PackedFileWriter> create(const PackedTable& table) const;
+
+  /// What is in the folder, that which was used last first. No folder: nothing.
+  struct Item {
+    std::string path;
+    int64_t bytes = 0;
+    int64_t used_unix_s = 0;
+    std::string about;    ///< Empty where the file is broken.
+    std::string problem;  ///< Why it is broken; empty where it is not.
+  };
+  std::vector<Item> list() const;
+  /// Deletes its files, and nothing else that may be in the folder. Returns how many bytes they had.
+  absl::StatusOr<int64_t> clear() const;
+
+ private:
+  struct Found {
+    std::string path;
+    int64_t bytes = 0;
+    int64_t used_ns = 0;
+  };
+  std::string path_of(std::string_view identity) const;
+  /// Files of this cache, that which was used last first.
+  std::vector<Found> files() const;
+  /// Deletes what writers that are gone have left.
+  void delete_abandoned() const;
+  /// That, and then the files that rested longest until `bytes` more fit.
+  void make_room(int64_t bytes) const;
+
+  Options options_;
+};
+
+}  // namespace shoal
