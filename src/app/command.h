@@ -16,7 +16,7 @@
 #include "kernels/kernels.h"
 #include "plan/cost.h"
 #include "plan/planner.h"
-#include "formats/packed_cache.h"
+#include "loading/packed_cache.h"
 
 namespace shoal {
 

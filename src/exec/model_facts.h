@@ -7,7 +7,7 @@
 
 #include "absl/status/statusor.h"
 #include "exec/node_model.h"
-#include "models/footprint.h"
+#include "loading/footprint.h"
 #include "models/spec.h"
 #include "plan/facts.h"
 

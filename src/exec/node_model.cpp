@@ -6,7 +6,7 @@
 #include "base/clock.h"
 #include "base/status.h"
 #include "base/text.h"
-#include "models/weight_reader.h"
+#include "loading/weight_reader.h"
 #include "formats/content_hash.h"
 
 namespace shoal {

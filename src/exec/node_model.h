@@ -9,13 +9,13 @@
 
 #include "absl/status/statusor.h"
 #include "exec/expert_bank.h"
-#include "models/packed_store.h"
+#include "loading/packed_store.h"
 #include "models/spec.h"
 #include "models/stage.h"
-#include "models/weight_sample.h"
+#include "loading/weight_sample.h"
 #include "plan/plan.h"
 #include "formats/checkpoint.h"
-#include "formats/packed_cache.h"
+#include "loading/packed_cache.h"
 
 namespace shoal {
 

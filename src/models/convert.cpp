@@ -12,7 +12,7 @@
 #include "cpu/pool.h"
 #include "models/model_folder.h"
 #include "models/shares.h"
-#include "models/weight_reader.h"
+#include "loading/weight_reader.h"
 #include "formats/affine_quantize.h"
 #include "formats/content_hash.h"
 

@@ -14,8 +14,8 @@
 #include "models/family.h"
 #include "models/testing/checkpoints.h"
 #include "models/testing/local_model.h"
-#include "models/weight_reader.h"
-#include "models/weight_sample.h"
+#include "loading/weight_reader.h"
+#include "loading/weight_sample.h"
 
 namespace shoal {
 namespace {

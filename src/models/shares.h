@@ -10,7 +10,7 @@
 #include "absl/status/statusor.h"
 #include "models/model_folder.h"
 #include "models/spec.h"
-#include "models/weight_reader.h"
+#include "loading/weight_reader.h"
 #include "formats/checkpoint.h"
 #include "formats/share.h"
 

@@ -17,7 +17,7 @@
 #include "kv/kv_cache.h"
 #include "models/compute_context.h"
 #include "models/expert_exchange.h"
-#include "models/packed_store.h"
+#include "loading/packed_store.h"
 #include "models/spec.h"
 #include "numeric/view.h"
 #include "formats/checkpoint.h"

@@ -12,7 +12,7 @@
 #include "base/status.h"
 #include "models/blocks/experts.h"
 #include "models/family.h"
-#include "models/footprint.h"
+#include "loading/footprint.h"
 #include "models/testing/checkpoints.h"
 #include "models/testing/local_model.h"
 

@@ -4,7 +4,7 @@
 
 #include "base/status.h"
 #include "models/blocks/attention.h"
-#include "models/weight_reader.h"
+#include "loading/weight_reader.h"
 
 namespace shoal {
 namespace {

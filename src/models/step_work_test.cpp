@@ -4,7 +4,7 @@
 
 #include "base/status.h"
 #include "models/family.h"
-#include "models/footprint.h"
+#include "loading/footprint.h"
 #include "models/testing/checkpoints.h"
 
 namespace shoal {

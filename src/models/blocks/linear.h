@@ -13,7 +13,7 @@
 #include "cpu/pool.h"
 #include "kernels/kernels.h"
 #include "models/compute_context.h"
-#include "models/weight_reader.h"
+#include "loading/weight_reader.h"
 #include "numeric/view.h"
 
 namespace shoal {

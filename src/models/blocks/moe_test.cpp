@@ -10,7 +10,7 @@
 #include "base/status.h"
 #include "models/family.h"
 #include "models/testing/checkpoints.h"
-#include "models/weight_reader.h"
+#include "loading/weight_reader.h"
 
 namespace shoal {
 namespace {

@@ -9,7 +9,7 @@
 #include "kernels/kernels.h"
 #include "models/compute_context.h"
 #include "models/spec.h"
-#include "models/weight_reader.h"
+#include "loading/weight_reader.h"
 #include "numeric/view.h"
 
 namespace shoal {

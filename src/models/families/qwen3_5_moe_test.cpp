@@ -1,7 +1,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
-#include "models/footprint.h"
+#include "loading/footprint.h"
 #include "models/testing/checkpoints.h"
 #include "models/testing/family_checks.h"
 

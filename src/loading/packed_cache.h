@@ -13,7 +13,7 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
-#include "formats/packed_file.h"
+#include "loading/packed_file.h"
 
 namespace shoal {
 

@@ -19,7 +19,7 @@
 #include "kernels/packed.h"
 #include "numeric/memory.h"
 #include "formats/checkpoint.h"
-#include "formats/packed_cache.h"
+#include "loading/packed_cache.h"
 
 namespace shoal {
 

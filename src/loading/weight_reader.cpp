@@ -1,4 +1,4 @@
-#include "models/weight_reader.h"
+#include "loading/weight_reader.h"
 
 #include <algorithm>
 #include <cstring>

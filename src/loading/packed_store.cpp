@@ -1,4 +1,4 @@
-#include "models/packed_store.h"
+#include "loading/packed_store.h"
 
 #include <algorithm>
 #include <mutex>

@@ -1,4 +1,4 @@
-#include "models/footprint.h"
+#include "loading/footprint.h"
 
 #include <algorithm>
 #include <set>
@@ -6,7 +6,7 @@
 #include "base/status.h"
 #include "kernels/packed.h"
 #include "models/blocks/attention.h"
-#include "models/weight_reader.h"
+#include "loading/weight_reader.h"
 
 namespace shoal {
 namespace {

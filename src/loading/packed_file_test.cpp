@@ -1,4 +1,4 @@
-#include "formats/packed_file.h"
+#include "loading/packed_file.h"
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>

@@ -1,4 +1,4 @@
-#include "models/weight_sample.h"
+#include "loading/weight_sample.h"
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>

@@ -1,9 +1,9 @@
-#include "models/weight_sample.h"
+#include "loading/weight_sample.h"
 
 #include <algorithm>
 
 #include "base/status.h"
-#include "models/weight_reader.h"
+#include "loading/weight_reader.h"
 #include "formats/content_hash.h"
 
 namespace shoal {

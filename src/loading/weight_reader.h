@@ -12,7 +12,7 @@
 #include "absl/status/statusor.h"
 #include "cpu/pool.h"
 #include "kernels/packed.h"
-#include "models/packed_store.h"
+#include "loading/packed_store.h"
 #include "models/spec.h"
 #include "formats/checkpoint.h"
 #include "formats/mlx_quant.h"

@@ -1,4 +1,4 @@
-#include "formats/packed_cache.h"
+#include "loading/packed_cache.h"
 
 #include <dirent.h>
 #include <fcntl.h>

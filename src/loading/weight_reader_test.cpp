@@ -1,5 +1,5 @@
 // Every way in which a WeightRef may point into a checkpoint.
-#include "models/weight_reader.h"
+#include "loading/weight_reader.h"
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>

@@ -1,5 +1,5 @@
 // A store gives back the bytes that were packed, or says that it has none; whatever happened to its file.
-#include "models/packed_store.h"
+#include "loading/packed_store.h"
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
@@ -11,7 +11,7 @@
 #include "base/status.h"
 #include "models/family.h"
 #include "models/testing/checkpoints.h"
-#include "models/weight_reader.h"
+#include "loading/weight_reader.h"
 
 namespace shoal {
 namespace {

@@ -5,7 +5,7 @@
 #include "base/check.h"
 #include "base/status.h"
 #include "formats/content_hash.h"
-#include "formats/packed_file.h"
+#include "loading/packed_file.h"
 
 namespace {
 
