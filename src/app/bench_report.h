@@ -10,7 +10,7 @@
 #include "base/process.h"
 #include "cpu/roofline.h"
 #include "cpu/topology.h"
-#include "models/step_profile.h"
+#include "compute/step_profile.h"
 #include "models/step_work.h"
 
 namespace shoal {

@@ -8,10 +8,10 @@
 #include <vector>
 
 #include "absl/status/statusor.h"
-#include "exec/expert_bank.h"
+#include "compute/expert_bank.h"
 #include "loading/packed_store.h"
 #include "models/spec.h"
-#include "models/stage.h"
+#include "compute/stage.h"
 #include "loading/weight_sample.h"
 #include "plan/plan.h"
 #include "formats/checkpoint.h"

@@ -10,7 +10,7 @@
 #include "base/check.h"
 #include "base/clock.h"
 #include "base/status.h"
-#include "models/step_profile.h"
+#include "compute/step_profile.h"
 
 namespace shoal {
 namespace {

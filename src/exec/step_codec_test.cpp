@@ -8,7 +8,7 @@
 #include <limits>
 
 #include "base/status.h"
-#include "exec/expert_exchange.h"
+#include "exec/planned_exchange.h"
 #include "exec/stage_runner.h"
 
 namespace shoal {

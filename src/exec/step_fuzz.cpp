@@ -4,7 +4,7 @@
 #include <cstdint>
 
 #include "base/check.h"
-#include "exec/expert_exchange.h"
+#include "exec/planned_exchange.h"
 #include "exec/stage_runner.h"
 #include "exec/step_codec.h"
 

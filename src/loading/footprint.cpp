@@ -5,7 +5,7 @@
 
 #include "base/status.h"
 #include "kernels/packed.h"
-#include "models/blocks/attention.h"
+#include "compute/blocks/attention.h"
 #include "loading/weight_reader.h"
 
 namespace shoal {

@@ -13,7 +13,7 @@
 #include "harness/golden.h"
 #include "models/family.h"
 #include "models/testing/checkpoints.h"
-#include "models/testing/local_model.h"
+#include "compute/testing/local_model.h"
 #include "loading/weight_reader.h"
 #include "loading/weight_sample.h"
 

@@ -3,7 +3,7 @@
 #include <algorithm>
 
 #include "base/status.h"
-#include "models/blocks/attention.h"
+#include "compute/blocks/attention.h"
 #include "loading/weight_reader.h"
 
 namespace shoal {

@@ -7,7 +7,7 @@
 #include <string_view>
 
 #include "absl/status/statusor.h"
-#include "models/compute_context.h"
+#include "compute/compute_context.h"
 #include "models/spec.h"
 #include "numeric/dtype.h"
 #include "formats/checkpoint.h"

@@ -1,7 +1,7 @@
 #include <gtest/gtest.h>
 
-#include "models/blocks/norm_rope.h"
-#include "models/testing/family_checks.h"
+#include "compute/blocks/norm_rope.h"
+#include "compute/testing/family_checks.h"
 
 namespace shoal {
 namespace {

@@ -1,6 +1,6 @@
 #include <gtest/gtest.h>
 
-#include "models/testing/family_checks.h"
+#include "compute/testing/family_checks.h"
 
 namespace shoal {
 namespace {

@@ -5,10 +5,10 @@
 #include <cstring>
 #include <numeric>
 
-#include "models/blocks/norm_rope.h"
+#include "compute/blocks/norm_rope.h"
 #include "models/testing/checkpoints.h"
-#include "models/testing/family_checks.h"
-#include "models/testing/local_model.h"
+#include "compute/testing/family_checks.h"
+#include "compute/testing/local_model.h"
 
 namespace shoal {
 namespace {

@@ -3,7 +3,7 @@
 
 #include "loading/footprint.h"
 #include "models/testing/checkpoints.h"
-#include "models/testing/family_checks.h"
+#include "compute/testing/family_checks.h"
 
 namespace shoal {
 namespace {

@@ -3,8 +3,8 @@
 #include <optional>
 #include <vector>
 
-#include "models/blocks/norm_rope.h"
-#include "models/testing/family_checks.h"
+#include "compute/blocks/norm_rope.h"
+#include "compute/testing/family_checks.h"
 
 namespace shoal {
 namespace {

@@ -1,0 +1,123 @@
+#include "compute/blocks/attention_heads.h"
+
+#include <atomic>
+
+#include "kv/kv_cache.h"
+
+namespace shoal {
+
+int64_t AppendKeysAndValues(const ComputeContext& context, const KvLayerView& cache, const RowPlaces& places,
+                            MatView<const float> keys, MatView<const float> values) {
+  std::atomic<int64_t> saturated = 0;
+  context.for_rows(keys.rows, keys.cols + values.cols, [&](Range part) {
+    int64_t count = 0;
+    for (int64_t t = part.begin; t < part.end; ++t) {
+      const int64_t position = places.positions[static_cast<size_t>(t)];
+      count += context.kernels->append_kv(
+          {.cache = cache,
+           .block = places.block_tables[static_cast<size_t>(t)][position / kBlockPositions],
+           .position = position,
+           .key = keys.row(t),
+           .value = values.row(t),
+           .kv_heads = {0, cache.kv_heads}});
+    }
+    if (count > 0) saturated.fetch_add(count, std::memory_order_relaxed);
+  });
+  return saturated;
+}
+
+void AttentionHeads::attend(const ComputeContext& context, const KvLayerView& cache,
+                            std::span<const AttentionRow> rows) const {
+  const ArenaScope scope(*context.arena);
+  Arena& arena = *context.arena;
+  int64_t positions = 0;
+  for (const AttentionRow& row : rows) positions += row.positions.size();
+  const int parts = context.threads_for(2 * positions * heads * head_dim);
+  const std::span<AttentionCut> cuts = arena.allocate<AttentionCut>(parts + 1);
+  CutAttention(rows, kv_heads, cuts);
+  // partials[i]: of the row that cuts[i] goes through; several cuts may go through one row.
+  const std::span<float*> partials = arena.allocate<float*>(parts + 1);
+  for (size_t i = 0; i < cuts.size(); ++i) {
+    if (!cuts[i].inside) {
+      partials[i] = nullptr;
+    } else if (i > 0 && cuts[i - 1].inside && cuts[i - 1].row == cuts[i].row) {
+      partials[i] = partials[i - 1];
+    } else {
+      const Range splits = AttentionSplits(rows[static_cast<size_t>(cuts[i].row)].positions);
+      partials[i] = arena.allocate<float>(splits.size() * heads * AttentionPartialFloats(head_dim)).data();
+    }
+  }
+  const auto attend_part = [&](Range part) {
+    for (auto i = static_cast<size_t>(part.begin); i < static_cast<size_t>(part.end); ++i) {
+      attend_between(*context.kernels, cache, rows, {cuts[i], partials[i]}, {cuts[i + 1], partials[i + 1]});
+    }
+  };
+  if (parts == 1) return attend_part({0, 1});
+  context.pool->run_parts(parts, 1, attend_part);
+  for (size_t i = 0; i < cuts.size(); ++i) {
+    if (partials[i] == nullptr || (i > 0 && partials[i] == partials[i - 1])) continue;
+    const AttentionRow& row = rows[static_cast<size_t>(cuts[i].row)];
+    const int64_t splits = AttentionSplits(row.positions).size();
+    context.for_parts(heads, splits * heads * head_dim, [&](Range part) {
+      context.kernels->attention_merge({.partials = partials[i],
+                                        .splits = splits,
+                                        .heads = heads,
+                                        .head_dim = head_dim,
+                                        .sinks = sinks.empty() ? nullptr : sinks.data(),
+                                        .out = row.out,
+                                        .head_range = part});
+    });
+  }
+}
+
+void AttentionHeads::attend_between(const Kernels& kernels, const KvLayerView& cache,
+                                    std::span<const AttentionRow> rows, const CutRow& begin,
+                                    const CutRow& end) const {
+  const auto cells = [&](const AttentionCut& from, const AttentionCut& to, float* partials) {
+    attend_cells(kernels, cache, rows[static_cast<size_t>(from.row)], from, to, partials);
+  };
+  if (begin.cut.inside && end.cut.inside && begin.cut.row == end.cut.row) {
+    return cells(begin.cut, end.cut, begin.partials);
+  }
+  int64_t first = begin.cut.row;
+  if (begin.cut.inside) {
+    const Range splits = AttentionSplits(rows[static_cast<size_t>(first)].positions);
+    cells(begin.cut, {.row = first, .split = splits.end}, begin.partials);
+    ++first;
+  }
+  if (first < end.cut.row) {
+    kernels.attention({.cache = cache,
+                       .group = heads / kv_heads,
+                       .scale = scale,
+                       .sinks = sinks.empty() ? nullptr : sinks.data(),
+                       .rows = rows.data(),
+                       .row_range = {first, end.cut.row},
+                       .kv_heads = {0, kv_heads}});
+  }
+  if (end.cut.inside) {
+    const Range splits = AttentionSplits(rows[static_cast<size_t>(end.cut.row)].positions);
+    cells({.row = end.cut.row, .split = splits.begin}, end.cut, end.partials);
+  }
+}
+
+void AttentionHeads::attend_cells(const Kernels& kernels, const KvLayerView& cache, const AttentionRow& row,
+                                  const AttentionCut& begin, const AttentionCut& end, float* partials) const {
+  const auto attend = [&](Range splits, Range of_kv_heads) {
+    if (splits.empty() || of_kv_heads.empty()) return;
+    kernels.attention_partial({.cache = cache,
+                               .group = heads / kv_heads,
+                               .scale = scale,
+                               .row = row,
+                               .splits = splits,
+                               .kv_heads = of_kv_heads,
+                               .partials = partials});
+  };
+  if (begin.split == end.split) return attend({begin.split, begin.split + 1}, {begin.kv_head, end.kv_head});
+  int64_t first = begin.split;
+  if (begin.kv_head > 0) attend({first, first + 1}, {begin.kv_head, kv_heads});
+  if (begin.kv_head > 0) ++first;
+  attend({first, end.split}, {0, kv_heads});
+  attend({end.split, end.split + 1}, {0, end.kv_head});
+}
+
+}  // namespace shoal

@@ -1,0 +1,92 @@
+#include "compute/blocks/experts.h"
+
+#include <algorithm>
+#include <optional>
+
+#include "base/check.h"
+#include "base/status.h"
+
+namespace shoal {
+
+absl::StatusOr<int> ExpertInputGroup(const WeightReader& reader, const MoeSpec& moe, ActivationMode mode) {
+  std::optional<int> agreed;
+  for (const DenseSpec& expert : moe.experts) {
+    for (const LinearSpec* linear : {&expert.gate, &expert.up}) {
+      ASSIGN_OR_RETURN(const StoredWeight weight, reader.find(*linear));
+      if (!agreed) agreed = weight.format.group;
+      if (*agreed == weight.format.group) continue;
+      return InvalidArgument(
+          "checkpoint: tensor '{}' in {}: expected the group size of the layer's other experts, {}, found {} "
+          "(0: not "
+          "quantized). Rows are quantized once for all experts of a layer: convert with one group size.",
+          weight.source->name(), reader.checkpoint().folder(), *agreed, weight.format.group);
+    }
+  }
+  SHOAL_CHECK(agreed.has_value());
+  return mode == ActivationMode::kInt8 ? *agreed : 0;
+}
+
+absl::StatusOr<ExpertSet> ExpertSet::Load(const Checkpoint& checkpoint, const ModelSpec& spec, LayerId layer,
+                                          std::span<const ExpertId> experts, ThreadPool& pool,
+                                          PackedStore* store) {
+  if (layer.value < 0 || layer.value >= spec.layer_count()) {
+    return InvalidArgument("experts: layer {} of a model with {} layers", layer, spec.layer_count());
+  }
+  const MoeSpec* moe = MoeOf(spec.layers[static_cast<size_t>(layer.value)]);
+  if (moe == nullptr)
+    return InvalidArgument("experts: layer {} of {} has no experts", layer, checkpoint.folder());
+  ExpertSet set;
+  set.layer_ = layer;
+  set.width_ = spec.width;
+  set.ids_.assign(experts.begin(), experts.end());
+  std::sort(set.ids_.begin(), set.ids_.end());
+  ASSIGN_OR_RETURN(const WeightReader reader, WeightReader::Create(checkpoint, store));
+  ASSIGN_OR_RETURN(set.group_, ExpertInputGroup(reader, *moe, ActivationMode::kInt8));
+  std::vector<const DenseSpec*> specs;
+  for (size_t i = 0; i < set.ids_.size(); ++i) {
+    const ExpertId id = set.ids_[i];
+    if (id.value < 0 || id.value >= static_cast<int64_t>(moe->experts.size())) {
+      return InvalidArgument("experts: expert {} of layer {}, which has {}", id, layer, moe->experts.size());
+    }
+    if (i > 0 && set.ids_[i - 1] == id)
+      return InvalidArgument("experts: expert {} of layer {} is named twice", id, layer);
+    specs.push_back(&moe->experts[static_cast<size_t>(id.value)]);
+  }
+  ASSIGN_OR_RETURN(set.mlps_, Mlp::LoadExperts(reader, specs, pool));
+  return set;
+}
+
+int64_t ExpertSet::bytes() const {
+  int64_t bytes = 0;
+  for (const Mlp& mlp : mlps_) bytes += mlp.bytes();
+  return bytes;
+}
+
+int64_t ExpertSet::slot(ExpertId expert) const {
+  const auto found = std::lower_bound(ids_.begin(), ids_.end(), expert);
+  return found == ids_.end() || *found != expert ? -1 : found - ids_.begin();
+}
+
+absl::Status ExpertSet::forward(const ComputeContext& context, ExpertId expert, const ExpertRows& rows,
+                                MatView<float> y) const {
+  const Part all[] = {{expert, {0, rows.x.rows}}};
+  return forward(context, all, rows, y);
+}
+
+absl::Status ExpertSet::forward(const ComputeContext& context, std::span<const Part> parts,
+                                const ExpertRows& rows, MatView<float> y) const {
+  SHOAL_CHECK(rows.x.cols == width_ && y.cols == width_ && y.rows == rows.x.rows);
+  const ArenaScope scope(*context.arena);
+  const std::span<MlpTask> tasks = context.arena->allocate<MlpTask>(static_cast<int64_t>(parts.size()));
+  for (size_t i = 0; i < parts.size(); ++i) {
+    const int64_t index = slot(parts[i].expert);
+    SHOAL_CHECK_GE(index, 0);
+    tasks[i] = {&mlps_[static_cast<size_t>(index)], parts[i].rows};
+  }
+  const bool codes_given = input_group(context.activations) != 0 && rows.quantized != nullptr;
+  SHOAL_CHECK(!codes_given || rows.quantized->group == group_);
+  LinearInput input = codes_given ? LinearInput(rows.x, *rows.quantized) : LinearInput(rows.x);
+  return RunMlps(context, input, tasks, y);
+}
+
+}  // namespace shoal

@@ -1,0 +1,70 @@
+// The routed experts of one layer that a node holds.
+#pragma once
+
+#include <cstdint>
+#include <span>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "base/ids.h"
+#include "compute/blocks/mlp.h"
+#include "compute/compute_context.h"
+#include "compute/expert_exchange.h"
+#include "models/spec.h"
+#include "formats/checkpoint.h"
+
+namespace shoal {
+
+/// Columns per scale in which rows go to a layer's experts under `mode`: 0 where they go as f32. All gate and
+/// up projections of a layer must agree, as a row is quantized once for all its experts, wherever they are;
+/// InvalidArgument names the expert that does not.
+absl::StatusOr<int> ExpertInputGroup(const WeightReader& reader, const MoeSpec& moe, ActivationMode mode);
+
+class ExpertSet {
+ public:
+  /// Reads and packs `experts` of `layer`, in any order, each once. InvalidArgument for a layer without
+  /// experts, an expert that it does not have, or one named twice; else the errors of reading. store: as for
+  /// WeightReader.
+  static absl::StatusOr<ExpertSet> Load(const Checkpoint& checkpoint, const ModelSpec& spec, LayerId layer,
+                                        std::span<const ExpertId> experts, ThreadPool& pool,
+                                        PackedStore* store = nullptr);
+
+  LayerId layer() const { return layer_; }
+  bool holds(ExpertId expert) const { return slot(expert) >= 0; }
+  /// Ascending.
+  const std::vector<ExpertId>& experts() const { return ids_; }
+  /// Packed bytes.
+  int64_t bytes() const;
+  /// D, of rows in and out.
+  int64_t width() const { return width_; }
+  /// As ExpertInputGroup.
+  int input_group(ActivationMode mode) const { return mode == ActivationMode::kInt8 ? group_ : 0; }
+
+  /// y[r, :] = down(silu(gate x[r, :]) * up x[r, :]) by one expert held here (CHECKed).
+  /// rows: [R, D]. Where input_group() is not 0 the codes are used if given (of that group), and else made
+  /// from x; only then may x be without data. y: [R, D], must not alias x. OutOfRange for a non-finite
+  /// activation.
+  absl::Status forward(const ComputeContext& context, ExpertId expert, const ExpertRows& rows,
+                       MatView<float> y) const;
+
+  /// The same for several experts at once: part.rows of `rows` and of y by part.expert. The parts are
+  /// disjoint.
+  struct Part {
+    ExpertId expert;
+    Range rows;
+  };
+  absl::Status forward(const ComputeContext& context, std::span<const Part> parts, const ExpertRows& rows,
+                       MatView<float> y) const;
+
+ private:
+  int64_t slot(ExpertId expert) const;
+
+  LayerId layer_;
+  int64_t width_ = 0;
+  int group_ = 0;  // Of int8 rows; 0 where the weights are floats.
+  std::vector<ExpertId> ids_;
+  std::vector<Mlp> mlps_;  // As ids_.
+};
+
+}  // namespace shoal

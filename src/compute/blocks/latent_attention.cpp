@@ -1,0 +1,237 @@
+#include "compute/blocks/latent_attention.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "base/check.h"
+#include "base/status.h"
+#include "compute/blocks/attention.h"
+#include "compute/step_profile.h"
+
+namespace shoal {
+namespace {
+
+absl::StatusOr<std::vector<Linear>> LoadHeads(const WeightReader& reader,
+                                              const std::vector<LinearSpec>& specs, ThreadPool& pool) {
+  std::vector<Linear> heads;
+  for (const LinearSpec& spec : specs) {
+    ASSIGN_OR_RETURN(Linear head, Linear::Load(reader, spec, pool));
+    heads.push_back(std::move(head));
+  }
+  return heads;
+}
+
+int64_t BytesOf(const std::vector<Linear>& linears) {
+  int64_t bytes = 0;
+  for (const Linear& linear : linears) bytes += linear.bytes();
+  return bytes;
+}
+
+/// y of head h = heads[h] (x of head h), all in one piece of work. x and y: [H * T, K or N], a head's rows
+/// together.
+absl::Status RunHeads(const ComputeContext& context, const std::vector<Linear>& heads, MatView<const float> x,
+                      MatView<float> y) {
+  const ArenaScope scope(*context.arena);
+  const auto count = static_cast<int64_t>(heads.size());
+  const int64_t tokens = x.rows / count;
+  const std::span<LinearTask> tasks = context.arena->allocate<LinearTask>(count);
+  for (int64_t h = 0; h < count; ++h) {
+    const Range rows{h * tokens, (h + 1) * tokens};
+    tasks[static_cast<size_t>(h)] = {&heads[static_cast<size_t>(h)], y.rows_between(rows.begin, rows.end),
+                                     rows};
+  }
+  LinearInput input(x);
+  return RunLinears(context, input, tasks);
+}
+
+/// to[t, to_col + c] = from[t, from_col + c] for c < cols.
+void CopyCols(MatView<const float> from, int64_t from_col, MatView<float> to, int64_t to_col, int64_t cols,
+              Range rows) {
+  for (int64_t t = rows.begin; t < rows.end; ++t) {
+    std::copy_n(from.row(t) + from_col, cols, to.row(t) + to_col);
+  }
+}
+
+}  // namespace
+
+absl::StatusOr<LatentAttention> LatentAttention::Load(const WeightReader& reader, const MlaSpec& spec,
+                                                      ThreadPool& pool) {
+  LatentAttention attention;
+  attention.heads_ = {.heads = spec.heads,
+                      .kv_heads = 1,
+                      .head_dim = CachedHeadDim(static_cast<int>(spec.latent) + spec.rope_dim),
+                      .scale = static_cast<float>(spec.scale),
+                      .sinks = {}};
+  attention.nope_dim_ = spec.nope_dim;
+  attention.rope_dim_ = spec.rope_dim;
+  attention.value_dim_ = spec.value_dim;
+  attention.latent_ = spec.latent;
+  attention.pairing_ = spec.rope.pairing;
+  const LinearSpec& q_in = spec.q_a ? *spec.q_a : spec.q;
+  ASSIGN_OR_RETURN(std::vector<Linear> in, Linear::LoadTogether(reader, {&q_in, &spec.kv_a}, pool));
+  attention.kv_a_ = std::move(in[1]);
+  if (spec.q_a) {
+    attention.q_a_ = std::move(in[0]);
+    ASSIGN_OR_RETURN(attention.q_norm_, Norm::Load(reader, *spec.q_norm));
+    ASSIGN_OR_RETURN(attention.q_, Linear::Load(reader, spec.q, pool));
+  } else {
+    attention.q_ = std::move(in[0]);
+  }
+  ASSIGN_OR_RETURN(attention.kv_norm_, Norm::Load(reader, spec.kv_norm));
+  ASSIGN_OR_RETURN(attention.keys_, LoadHeads(reader, spec.keys, pool));
+  ASSIGN_OR_RETURN(attention.values_, LoadHeads(reader, spec.values, pool));
+  ASSIGN_OR_RETURN(attention.o_, Linear::Load(reader, spec.o, pool));
+  return attention;
+}
+
+int64_t LatentAttention::bytes() const {
+  return (q_a_ ? q_a_->bytes() + q_norm_->bytes() : 0) + q_.bytes() + kv_a_.bytes() + kv_norm_.bytes() +
+         BytesOf(keys_) + BytesOf(values_) + o_.bytes();
+}
+
+absl::Status LatentAttention::forward(const ComputeContext& context, LinearInput& input,
+                                      const RowPlaces& places, const RopeRows& rope, const KvLayerView& cache,
+                                      MatView<float> y, std::atomic<int64_t>& saturated) const {
+  const ArenaScope scope(*context.arena);
+  Arena& arena = *context.arena;
+  const int64_t tokens = input.rows();
+  PartTimer timer(context, StepPart::kQkv);
+  const MatView<float> latent = arena.allocate_rows<float>(tokens, kv_a_.rows());
+  ASSIGN_OR_RETURN(const MatView<float> q, queries(context, input, latent));
+  const MatView<float> absorbed = arena.allocate_rows<float>(tokens, int64_t{heads_.heads} * heads_.head_dim);
+  RETURN_IF_ERROR(absorb(context, q, rope, absorbed));
+
+  timer.next(StepPart::kRopeAppend);
+  RETURN_IF_ERROR(append(context, latent, places, rope, cache, saturated));
+
+  timer.next(StepPart::kAttention);
+  const MatView<float> attended = arena.allocate_rows<float>(tokens, absorbed.cols);
+  const std::span<AttentionRow> rows = arena.allocate<AttentionRow>(tokens);
+  for (int64_t t = 0; t < tokens; ++t) {
+    const auto i = static_cast<size_t>(t);
+    rows[i] = {.query = absorbed.row(t),
+               .out = attended.row(t),
+               .blocks = places.block_tables[i],
+               .positions = {0, places.positions[i] + 1}};
+  }
+  heads_.attend(context, cache, rows);
+  timer.next(StepPart::kAttentionOut);
+  return give_out(context, attended, y);
+}
+
+/// The queries [T, heads * (nope + rope)]; `latent` gets kv_a's rows, as both are made of the input.
+absl::StatusOr<MatView<float>> LatentAttention::queries(const ComputeContext& context, LinearInput& input,
+                                                        MatView<float> latent) const {
+  Arena& arena = *context.arena;
+  const MatView<float> q = arena.allocate_rows<float>(input.rows(), q_.rows());
+  if (!q_a_) {
+    const LinearTask both[] = {{&q_, q, input.all_rows()}, {&kv_a_, latent, input.all_rows()}};
+    RETURN_IF_ERROR(RunLinears(context, input, both));
+    return q;
+  }
+  const MatView<float> low = arena.allocate_rows<float>(input.rows(), q_a_->rows());
+  const LinearTask both[] = {{&*q_a_, low, input.all_rows()}, {&kv_a_, latent, input.all_rows()}};
+  RETURN_IF_ERROR(RunLinears(context, input, both));
+  LinearInput normed(low);
+  RETURN_IF_ERROR(normed.fill(context, q_.activation_group(context.activations),
+                              [&](Range part) { q_norm_->apply(*context.kernels, low, low, part); }));
+  const LinearTask one[] = {{&q_, q, normed.all_rows()}};
+  RETURN_IF_ERROR(RunLinears(context, normed, one));
+  return q;
+}
+
+/// Queries that meet what the cache holds: per head the dimensions that turn, then its key matrix applied to
+/// the others, then zeros.
+absl::Status LatentAttention::absorb(const ComputeContext& context, MatView<const float> q,
+                                     const RopeRows& rope, MatView<float> absorbed) const {
+  const ArenaScope scope(*context.arena);
+  const int64_t tokens = q.rows;
+  const int64_t per_head = nope_dim_ + rope_dim_;
+  const MatView<float> nope = context.arena->allocate_rows<float>(heads_.heads * tokens, nope_dim_);
+  const MatView<float> met = context.arena->allocate_rows<float>(heads_.heads * tokens, latent_);
+  context.for_rows(tokens, q.cols, [&](Range part) {
+    for (int64_t h = 0; h < heads_.heads; ++h) {
+      const MatView<float> rows = nope.rows_between(h * tokens, (h + 1) * tokens);
+      CopyCols(q, h * per_head, rows, 0, nope_dim_, part);
+    }
+  });
+  RETURN_IF_ERROR(RunHeads(context, keys_, nope, met));
+  context.for_rows(tokens, absorbed.cols, [&](Range part) {
+    for (int64_t h = 0; h < heads_.heads; ++h) {
+      const MatView<float> rows = met.rows_between(h * tokens, (h + 1) * tokens);
+      const int64_t to = h * heads_.head_dim;
+      CopyCols(q, h * per_head + nope_dim_, absorbed, to, rope_dim_, part);
+      CopyCols(rows, 0, absorbed, to + rope_dim_, latent_, part);
+      for (int64_t t = part.begin; t < part.end; ++t) {
+        std::fill(absorbed.row(t) + to + rope_dim_ + latent_, absorbed.row(t) + to + heads_.head_dim, 0.0f);
+      }
+    }
+  });
+  turn(context, absorbed, heads_.heads, rope);
+  return absl::OkStatus();
+}
+
+/// Puts the rows' latents and turning keys, `latent` [T, latent + rope], into the cache.
+absl::Status LatentAttention::append(const ComputeContext& context, MatView<float> latent,
+                                     const RowPlaces& places, const RopeRows& rope, const KvLayerView& cache,
+                                     std::atomic<int64_t>& saturated) const {
+  const ArenaScope scope(*context.arena);
+  const MatView<float> keys = context.arena->allocate_rows<float>(latent.rows, heads_.head_dim);
+  const MatView<float> values = context.arena->allocate_rows<float>(latent.rows, heads_.head_dim);
+  const MatView<float> only_latent = latent.cols_between(0, latent_);
+  context.for_rows(latent.rows, 2 * keys.cols, [&](Range part) {
+    kv_norm_.apply(*context.kernels, only_latent, only_latent, part);
+    for (int64_t t = part.begin; t < part.end; ++t) {
+      std::fill_n(keys.row(t), keys.cols, 0.0f);
+      std::fill_n(values.row(t), values.cols, 0.0f);
+    }
+    CopyCols(latent, latent_, keys, 0, rope_dim_, part);
+    CopyCols(latent, 0, keys, rope_dim_, latent_, part);
+    CopyCols(latent, 0, values, 0, latent_, part);
+  });
+  turn(context, keys, 1, rope);
+  saturated.fetch_add(AppendKeysAndValues(context, cache, places, keys, values), std::memory_order_relaxed);
+  return absl::OkStatus();
+}
+
+/// y = o(every head's value matrix applied to what it attended).
+absl::Status LatentAttention::give_out(const ComputeContext& context, MatView<const float> attended,
+                                       MatView<float> y) const {
+  const ArenaScope scope(*context.arena);
+  Arena& arena = *context.arena;
+  const int64_t tokens = attended.rows;
+  const MatView<float> by_head = arena.allocate_rows<float>(heads_.heads * tokens, latent_);
+  const MatView<float> values = arena.allocate_rows<float>(heads_.heads * tokens, value_dim_);
+  const MatView<float> rows = arena.allocate_rows<float>(tokens, int64_t{heads_.heads} * value_dim_);
+  context.for_rows(tokens, attended.cols, [&](Range part) {
+    for (int64_t h = 0; h < heads_.heads; ++h) {
+      CopyCols(attended, h * heads_.head_dim, by_head.rows_between(h * tokens, (h + 1) * tokens), 0, latent_,
+               part);
+    }
+  });
+  RETURN_IF_ERROR(RunHeads(context, values_, by_head, values));
+  context.for_rows(tokens, rows.cols, [&](Range part) {
+    for (int64_t h = 0; h < heads_.heads; ++h) {
+      CopyCols(values.rows_between(h * tokens, (h + 1) * tokens), 0, rows, h * value_dim_, value_dim_, part);
+    }
+  });
+  LinearInput input(rows);
+  const LinearTask out[] = {{&o_, y, input.all_rows()}};
+  return RunLinears(context, input, out);
+}
+
+void LatentAttention::turn(const ComputeContext& context, MatView<float> x, int heads,
+                           const RopeRows& rope) const {
+  context.for_rows(x.rows, int64_t{heads} * rope_dim_, [&](Range part) {
+    context.kernels->rope({.x = x,
+                           .heads = heads,
+                           .head_dim = heads_.head_dim,
+                           .rotary = rope_dim_,
+                           .cosine = rope.cosine,
+                           .sine = rope.sine,
+                           .pairing = pairing_,
+                           .rows = part});
+  });
+}
+
+}  // namespace shoal

@@ -1,0 +1,58 @@
+// Latent attention (MlaSpec) over the paged cache.
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+#include <optional>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "kv/kv_cache.h"
+#include "compute/blocks/attention_heads.h"
+#include "compute/blocks/linear.h"
+#include "compute/blocks/norm_rope.h"
+#include "models/spec.h"
+
+namespace shoal {
+
+/// Per position the cache holds one kv head: as key the shared key that turns, then the latent; as value the
+/// latent again, then zeros, as keys and values lie differently for the kernels.
+class LatentAttention {
+ public:
+  LatentAttention() = default;
+  static absl::StatusOr<LatentAttention> Load(const WeightReader& reader, const MlaSpec& spec,
+                                              ThreadPool& pool);
+
+  int64_t bytes() const;
+  /// As Attention's.
+  int input_group(ActivationMode mode) const { return kv_a_.activation_group(mode); }
+  KvLayerShape kv_shape() const { return {heads_.kv_heads, heads_.head_dim}; }
+  absl::Status forward(const ComputeContext& context, LinearInput& input, const RowPlaces& places,
+                       const RopeRows& rope, const KvLayerView& cache, MatView<float> y,
+                       std::atomic<int64_t>& saturated) const;
+
+ private:
+  absl::StatusOr<MatView<float>> queries(const ComputeContext& context, LinearInput& input,
+                                         MatView<float> latent) const;
+  absl::Status absorb(const ComputeContext& context, MatView<const float> q, const RopeRows& rope,
+                      MatView<float> absorbed) const;
+  absl::Status append(const ComputeContext& context, MatView<float> latent, const RowPlaces& places,
+                      const RopeRows& rope, const KvLayerView& cache, std::atomic<int64_t>& saturated) const;
+  absl::Status give_out(const ComputeContext& context, MatView<const float> attended, MatView<float> y) const;
+  void turn(const ComputeContext& context, MatView<float> x, int heads, const RopeRows& rope) const;
+
+  AttentionHeads heads_;
+  int nope_dim_ = 0;
+  int rope_dim_ = 0;
+  int value_dim_ = 0;
+  int64_t latent_ = 0;
+  RopePairing pairing_ = RopePairing::kHalfSplit;
+  std::optional<Linear> q_a_;
+  std::optional<Norm> q_norm_;
+  Linear q_, kv_a_, o_;
+  Norm kv_norm_;
+  std::vector<Linear> keys_, values_;  // Per head.
+};
+
+}  // namespace shoal

@@ -1,0 +1,83 @@
+#include "compute/blocks/mlp.h"
+
+#include <utility>
+
+#include "base/status.h"
+#include "compute/step_profile.h"
+
+namespace shoal {
+
+Mlp::Mlp(const DenseSpec& spec, Linear gate, Linear up, Linear down)
+    : gate_(std::move(gate)),
+      up_(std::move(up)),
+      down_(std::move(down)),
+      gating_(spec.gating),
+      limit_(spec.limit) {}
+
+absl::StatusOr<Mlp> Mlp::Load(const WeightReader& reader, const DenseSpec& spec, ThreadPool& pool) {
+  ASSIGN_OR_RETURN(std::vector<Linear> in, Linear::LoadTogether(reader, {&spec.gate, &spec.up}, pool));
+  ASSIGN_OR_RETURN(Linear down, Linear::Load(reader, spec.down, pool));
+  return Mlp(spec, std::move(in[0]), std::move(in[1]), std::move(down));
+}
+
+absl::StatusOr<std::vector<Mlp>> Mlp::LoadExperts(const WeightReader& reader,
+                                                  const std::vector<const DenseSpec*>& specs,
+                                                  ThreadPool& pool) {
+  std::vector<const LinearSpec*> parts;
+  for (const DenseSpec* spec : specs) parts.insert(parts.end(), {&spec->gate, &spec->up, &spec->down});
+  ASSIGN_OR_RETURN(std::vector<Linear> linears, Linear::LoadTogether(reader, parts, pool));
+  std::vector<Mlp> mlps;
+  for (size_t i = 0; i < specs.size(); ++i) {
+    Linear* const of = &linears[3 * i];
+    mlps.push_back(Mlp(*specs[i], std::move(of[0]), std::move(of[1]), std::move(of[2])));
+  }
+  return mlps;
+}
+
+void Mlp::mix(const ComputeContext& context, MatView<float> gate, MatView<const float> up, Range rows) const {
+  switch (gating_) {
+    case Gating::kSilu:
+      return context.kernels->silu_mul({.gate = gate, .up = up, .out = gate, .rows = rows});
+    case Gating::kGelu:
+      return context.kernels->gelu_mul({.gate = gate, .up = up, .out = gate, .rows = rows});
+    case Gating::kClampedSwiglu:
+      return context.kernels->clamped_swiglu(
+          {.gate = gate, .up = up, .limit = limit_, .out = gate, .rows = rows});
+  }
+}
+
+absl::Status Mlp::forward(const ComputeContext& context, LinearInput& input, MatView<float> y) const {
+  const MlpTask all[] = {{this, input.all_rows()}};
+  return RunMlps(context, input, all, y);
+}
+
+absl::Status RunMlps(const ComputeContext& context, LinearInput& input, std::span<const MlpTask> tasks,
+                     MatView<float> y) {
+  if (tasks.empty()) return absl::OkStatus();
+  Arena& arena = *context.arena;
+  const ArenaScope scope(arena);
+  const auto count = static_cast<int64_t>(tasks.size());
+  const int64_t hidden_width = tasks[0].mlp->up_.rows();
+  const MatView<float> gate = arena.allocate_rows<float>(input.rows(), hidden_width);
+  const MatView<float> up = arena.allocate_rows<float>(input.rows(), hidden_width);
+  const std::span<LinearTask> in = arena.allocate<LinearTask>(2 * count);
+  const std::span<LinearTask> out = arena.allocate<LinearTask>(count);
+  for (size_t i = 0; i < tasks.size(); ++i) {
+    const auto& [mlp, rows] = tasks[i];
+    in[2 * i] = {&mlp->gate_, gate.rows_between(rows.begin, rows.end), rows};
+    in[2 * i + 1] = {&mlp->up_, up.rows_between(rows.begin, rows.end), rows};
+    out[i] = {&mlp->down_, y.rows_between(rows.begin, rows.end), rows};
+  }
+  PartTimer timer(context, StepPart::kGateUp);
+  RETURN_IF_ERROR(RunLinears(context, input, in));
+
+  timer.next(StepPart::kActivation);
+  LinearInput hidden(gate);
+  const int group = tasks[0].mlp->down_.activation_group(context.activations);
+  RETURN_IF_ERROR(
+      hidden.fill(context, group, [&](Range rows) { tasks[0].mlp->mix(context, gate, up, rows); }));
+  timer.next(StepPart::kDown);
+  return RunLinears(context, hidden, out);
+}
+
+}  // namespace shoal

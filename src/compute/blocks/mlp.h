@@ -1,0 +1,60 @@
+// down(gating(gate x, up x)): the dense feed-forward, and one expert.
+#pragma once
+
+#include <span>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "compute/blocks/linear.h"
+#include "models/spec.h"
+
+namespace shoal {
+
+struct MlpTask;
+
+class Mlp {
+ public:
+  Mlp() = default;
+  static absl::StatusOr<Mlp> Load(const WeightReader& reader, const DenseSpec& spec, ThreadPool& pool);
+  /// Experts of one layer, in that order. Threads share them out as a whole: which of them will run one is
+  /// only known when rows arrive, and matrices of some hundred KB each would have them meet for every one.
+  static absl::StatusOr<std::vector<Mlp>> LoadExperts(const WeightReader& reader,
+                                                      const std::vector<const DenseSpec*>& specs,
+                                                      ThreadPool& pool);
+
+  int64_t bytes() const { return gate_.bytes() + up_.bytes() + down_.bytes(); }
+  /// Columns per scale of the codes that it asks of its input; 0: none.
+  int input_group(ActivationMode mode) const { return gate_.activation_group(mode); }
+  const Linear& gate() const { return gate_; }
+  const Linear& up() const { return up_; }
+
+  /// y [T, D] = the block of the input [T, D]. OutOfRange for a non-finite activation.
+  absl::Status forward(const ComputeContext& context, LinearInput& input, MatView<float> y) const;
+
+ private:
+  friend absl::Status RunMlps(const ComputeContext&, LinearInput&, std::span<const MlpTask>, MatView<float>);
+  /// gate = gating(gate, up)
+  void mix(const ComputeContext& context, MatView<float> gate, MatView<const float> up, Range rows) const;
+
+  Mlp(const DenseSpec& spec, Linear gate, Linear up, Linear down);
+
+  Linear gate_, up_, down_;
+  Gating gating_ = Gating::kSilu;
+  float limit_ = 0;
+};
+
+/// A block and the rows that it is applied to.
+struct MlpTask {
+  const Mlp* mlp = nullptr;
+  Range rows;
+};
+
+/// y[r, :] = block(input row r) for the rows of every task, which are disjoint. The blocks (experts of one
+/// layer) have one hidden width and one gating. All of them run as one piece of work: every weight is read
+/// once for all its rows, and threads meet three times however many blocks there are. OutOfRange for a
+/// non-finite activation.
+absl::Status RunMlps(const ComputeContext& context, LinearInput& input, std::span<const MlpTask> tasks,
+                     MatView<float> y);
+
+}  // namespace shoal

@@ -1,0 +1,161 @@
+#include "compute/blocks/moe.h"
+
+#include <algorithm>
+#include <atomic>
+
+#include "base/check.h"
+#include "base/status.h"
+#include "compute/blocks/experts.h"
+#include "compute/step_profile.h"
+#include "numeric/transcendental.h"
+
+namespace shoal {
+
+absl::StatusOr<Moe> Moe::Load(const WeightReader& reader, const MoeSpec& spec, ThreadPool& pool) {
+  Moe moe;
+  moe.top_k_ = spec.top_k;
+  moe.route_ = {.k = spec.top_k,
+                .scores = spec.router.scores,
+                .groups = spec.router.groups,
+                .weighting = spec.router.weighting,
+                .factor = spec.router.factor};
+  ASSIGN_OR_RETURN(moe.group_, ExpertInputGroup(reader, spec, ActivationMode::kInt8));
+  if (spec.router.norm) {
+    ASSIGN_OR_RETURN(moe.router_norm_, Norm::Load(reader, *spec.router.norm));
+  }
+  ASSIGN_OR_RETURN(moe.router_, Linear::Load(reader, spec.router.linear, pool));
+  if (spec.router.expert_scales) {
+    ASSIGN_OR_RETURN(moe.expert_scales_, reader.read_vector(*spec.router.expert_scales));
+  }
+  if (spec.branch) {
+    SHOAL_CHECK(spec.shared.has_value());
+    Branch& branch = moe.branch_.emplace();
+    ASSIGN_OR_RETURN(branch.norm, Norm::Load(reader, spec.branch->norm));
+    ASSIGN_OR_RETURN(branch.out_norm, Norm::Load(reader, spec.branch->out_norm));
+    ASSIGN_OR_RETURN(branch.shared_out_norm, Norm::Load(reader, spec.branch->shared_out_norm));
+  }
+  if (spec.router.correction) {
+    ASSIGN_OR_RETURN(moe.correction_, reader.read_vector(*spec.router.correction));
+  }
+  if (spec.shared) {
+    ASSIGN_OR_RETURN(moe.shared_, Mlp::Load(reader, *spec.shared, pool));
+  }
+  if (spec.shared_gate) {
+    ASSIGN_OR_RETURN(moe.shared_gate_,
+                     Linear::Load(reader, {.weight = *spec.shared_gate, .bias = std::nullopt}, pool));
+  }
+  return moe;
+}
+
+int64_t Moe::bytes() const {
+  const auto size_of = [](const std::vector<float>& values) {
+    return static_cast<int64_t>(values.size() * sizeof(float));
+  };
+  return router_.bytes() + (router_norm_ ? router_norm_->bytes() : 0) + size_of(correction_) +
+         size_of(expert_scales_) + (shared_ ? shared_->bytes() : 0) +
+         (shared_gate_ ? shared_gate_->bytes() : 0) +
+         (branch_ ? branch_->norm.bytes() + branch_->out_norm.bytes() + branch_->shared_out_norm.bytes() : 0);
+}
+
+absl::Status Moe::add_shared(const ComputeContext& context, LinearInput& input, MatView<float> y) const {
+  const ArenaScope scope(*context.arena);
+  const MatView<float> out = context.arena->allocate_rows<float>(y.rows, y.cols);
+  RETURN_IF_ERROR(shared_->forward(context, input, out));
+  const float* scales = nullptr;
+  if (shared_gate_) {
+    const MatView<float> gates = context.arena->allocate_rows<float>(y.rows, 1);
+    RunExactLinear(context, input.x(), *shared_gate_, gates);
+    for (int64_t t = 0; t < gates.rows; ++t) {
+      gates.at(t, 0) = static_cast<float>(1.0 / (1.0 + Exp(-static_cast<double>(gates.at(t, 0)))));
+    }
+    scales = gates.data;
+  }
+  context.for_rows(y.rows, y.cols, [&](Range rows) {
+    if (branch_) branch_->shared_out_norm.apply(*context.kernels, out, out, rows);
+    context.kernels->add_rows({.x = out, .scales = scales, .y = y, .rows = rows});
+  });
+  return absl::OkStatus();
+}
+
+absl::StatusOr<Routing> Moe::choose(const ComputeContext& context, MatView<const float> x,
+                                    MatView<const float> residual) const {
+  Arena& arena = *context.arena;
+  const MatView<int32_t> ids = arena.allocate_rows<int32_t>(x.rows, top_k_);
+  const MatView<float> weights = arena.allocate_rows<float>(x.rows, top_k_);
+  const ArenaScope scope(arena);
+  if (router_norm_) {
+    const MatView<float> normed = arena.allocate_rows<float>(x.rows, x.cols);
+    context.for_rows(x.rows, x.cols,
+                     [&](Range rows) { router_norm_->apply(*context.kernels, residual, normed, rows); });
+    x = normed;
+  }
+  const MatView<float> logits = arena.allocate_rows<float>(x.rows, router_.rows());
+  RunExactLinear(context, x, router_, logits);
+  std::atomic<bool> finite = true;
+  context.for_rows(x.rows, logits.cols, [&](Range rows) {
+    RouteArgs args = route_;
+    args.logits = logits;
+    args.correction = correction_.empty() ? nullptr : correction_.data();
+    args.ids = ids;
+    args.weights = weights;
+    args.rows = rows;
+    if (!context.kernels->route(args)) {
+      finite.store(false, std::memory_order_relaxed);
+      return;  // What was chosen may be nothing.
+    }
+    for (int64_t t = rows.begin; !expert_scales_.empty() && t < rows.end; ++t) {
+      for (int64_t k = 0; k < top_k_; ++k) {
+        weights.at(t, k) *= expert_scales_[static_cast<size_t>(ids.at(t, k))];
+      }
+    }
+  });
+  if (!finite) return OutOfRange("a router logit is not finite (NaN or infinity)");
+  return Routing{ids, weights};
+}
+
+absl::Status Moe::forward(const ComputeContext& context, LayerId layer, LinearInput& input,
+                          MatView<const float> residual, ExpertExchange& experts,
+                          const std::function<void(LayerId, const Routing&)>& on_routing,
+                          MatView<float> y) const {
+  Arena& arena = *context.arena;
+  const ArenaScope scope(arena);
+  PartTimer timer(context, StepPart::kRouter);
+  ASSIGN_OR_RETURN(const Routing routing, choose(context, input.x(), residual));
+  if (on_routing) on_routing(layer, routing);
+
+  const int group = expert_group(context.activations);
+  MatView<float> branch_rows;
+  if (branch_) branch_rows = arena.allocate_rows<float>(y.rows, y.cols);
+  LinearInput branch_input(branch_rows);
+  if (branch_) {
+    RETURN_IF_ERROR(branch_input.fill(context, group, [&](Range rows) {
+      branch_->norm.apply(*context.kernels, residual, branch_rows, rows);
+    }));
+  }
+  LinearInput& to_experts = branch_ ? branch_input : input;
+  ExpertRows rows{.x = to_experts.x()};
+  QuantizedRows codes;
+  if (group != 0) {
+    ASSIGN_OR_RETURN(codes, to_experts.quantized(context, group));
+    rows.quantized = &codes;
+  }
+  MatView<float> sum = y;
+  if (branch_) {
+    sum = arena.allocate_rows<float>(y.rows, y.cols);
+    std::fill_n(sum.data, sum.rows * sum.cols, 0.0f);
+  }
+  timer.next(StepPart::kExchange);
+  ASSIGN_OR_RETURN(const ExpertExchange::Ticket ticket, experts.dispatch(layer, rows, routing));
+  // While the rows are with the owners of experts. What was sent is collected whatever becomes of it.
+  const absl::Status shared = shared_ ? add_shared(context, input, y) : absl::OkStatus();
+  RETURN_IF_ERROR(experts.combine(ticket, sum));
+  if (branch_) {
+    context.for_rows(y.rows, y.cols, [&](Range part) {
+      branch_->out_norm.apply(*context.kernels, sum, sum, part);
+      context.kernels->add_rows({.x = sum, .y = y, .rows = part});
+    });
+  }
+  return shared;
+}
+
+}  // namespace shoal

@@ -1,0 +1,64 @@
+// Mixture of experts: routes rows and hands them to the ExpertExchange. The experts themselves are
+// blocks/experts.h.
+#pragma once
+
+#include <functional>
+#include <optional>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "base/ids.h"
+#include "compute/blocks/linear.h"
+#include "compute/blocks/mlp.h"
+#include "compute/blocks/norm_rope.h"
+#include "compute/expert_exchange.h"
+#include "models/spec.h"
+
+namespace shoal {
+
+class Moe {
+ public:
+  Moe() = default;
+  static absl::StatusOr<Moe> Load(const WeightReader& reader, const MoeSpec& spec, ThreadPool& pool);
+
+  /// Of the router, the shared expert and the branch's norms: routed experts count elsewhere.
+  int64_t bytes() const;
+
+  /// Columns per scale of the codes that it asks of its input; 0: none.
+  int input_group(ActivationMode mode) const {
+    return branch_ ? shared_->input_group(mode) : expert_group(mode);
+  }
+
+  /// y += shared(x), and then += the sum over the chosen experts of weight * expert(x). As a branch
+  /// (MoeSpec::Branch) the experts take a norm of `residual`, what the layer adds to, and there are norms of
+  /// what is added. input, residual, y: [T, D]; y may be residual where there is no branch.
+  /// on_routing: told the choice; may be empty. OutOfRange for non-finite router logits; else what `experts`
+  /// returns.
+  absl::Status forward(const ComputeContext& context, LayerId layer, LinearInput& input,
+                       MatView<const float> residual, ExpertExchange& experts,
+                       const std::function<void(LayerId, const Routing&)>& on_routing,
+                       MatView<float> y) const;
+
+ private:
+  struct Branch {
+    Norm norm, out_norm, shared_out_norm;
+  };
+  int expert_group(ActivationMode mode) const { return mode == ActivationMode::kInt8 ? group_ : 0; }
+  absl::StatusOr<Routing> choose(const ComputeContext& context, MatView<const float> x,
+                                 MatView<const float> residual) const;
+  absl::Status add_shared(const ComputeContext& context, LinearInput& input, MatView<float> y) const;
+
+  int top_k_ = 0;
+  RouteArgs route_;  // Scores, groups, weighting and factor; the rest is of each call.
+  int group_ = 0;    // Of the experts' int8 rows; 0 where they take f32.
+  std::optional<Norm> router_norm_;
+  Linear router_;
+  std::vector<float> correction_;     // [E] or empty.
+  std::vector<float> expert_scales_;  // [E] or empty.
+  std::optional<Branch> branch_;
+  std::optional<Mlp> shared_;
+  std::optional<Linear> shared_gate_;
+};
+
+}  // namespace shoal

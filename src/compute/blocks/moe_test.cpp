@@ -1,0 +1,94 @@
+// The shared expert and its gate against their formula, on weights read one by one.
+#include "compute/blocks/moe.h"
+
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <vector>
+
+#include "base/random.h"
+#include "base/status.h"
+#include "models/family.h"
+#include "models/testing/checkpoints.h"
+#include "loading/weight_reader.h"
+
+namespace shoal {
+namespace {
+
+/// Nobody has experts: what is left is the shared one.
+class NoExperts final : public ExpertExchange {
+ public:
+  absl::StatusOr<Ticket> dispatch(LayerId, const ExpertRows&, const Routing&) override { return Ticket{1}; }
+  absl::Status combine(Ticket, MatView<float>) override {
+    ++combined;
+    return absl::OkStatus();
+  }
+  int combined = 0;
+};
+
+std::vector<double> Read(const Checkpoint& checkpoint, const std::string& name) {
+  const TensorView view = checkpoint.view(*checkpoint.find(name));
+  std::vector<double> values;
+  for (int64_t i = 0; i < view.bytes / DTypeBytes(view.dtype); ++i) {
+    values.push_back(LoadFloatWeight(view.data, view.dtype, i));
+  }
+  return values;
+}
+
+std::vector<double> Times(const std::vector<double>& w, const std::vector<double>& x) {
+  std::vector<double> y(w.size() / x.size());
+  for (size_t n = 0; n < y.size(); ++n) {
+    for (size_t k = 0; k < x.size(); ++k) y[n] += w[n * x.size() + k] * x[k];
+  }
+  return y;
+}
+
+/// sigmoid(gate x) * down(silu(gate_proj x) * up_proj x) of layer 1.
+std::vector<double> Expected(const Checkpoint& checkpoint, const std::vector<double>& x) {
+  const std::string base = "model.layers.1.mlp.shared_expert";
+  std::vector<double> hidden = Times(Read(checkpoint, base + ".gate_proj.weight"), x);
+  const std::vector<double> up = Times(Read(checkpoint, base + ".up_proj.weight"), x);
+  for (size_t i = 0; i < hidden.size(); ++i) hidden[i] *= up[i] / (1 + std::exp(-hidden[i]));
+  std::vector<double> y = Times(Read(checkpoint, base + ".down_proj.weight"), hidden);
+  const double gate = Times(Read(checkpoint, base + "_gate.weight"), x)[0];
+  for (double& value : y) value /= 1 + std::exp(-gate);
+  return y;
+}
+
+TEST(Moe, TheSharedExpertIsAddedTimesTheSigmoidOfItsGate) {
+  const auto checkpoint = *Checkpoint::Open(TinyCheckpoint("qwen2_moe"));
+  const ModelSpec spec = *SpecFor(checkpoint->config());
+  ThreadPool pool(2);
+  Arena arena;
+  const ComputeContext context{.kernels = &SelectKernels(SupportedIsas().back()),
+                               .pool = &pool,
+                               .arena = &arena,
+                               .activations = ActivationMode::kF32};
+  const auto reader = WeightReader::Create(*checkpoint);
+  ASSERT_TRUE(reader.ok());
+  const auto moe = Moe::Load(*reader, *MoeOf(spec.layers[1]), pool);
+  ASSERT_TRUE(moe.ok()) << moe.status();
+
+  constexpr int64_t kRows = 3;
+  RandomStream random(4);
+  std::vector<float> x(static_cast<size_t>(kRows * spec.width));
+  for (float& value : x) value = static_cast<float>(random.uniform() * 2 - 1);
+  std::vector<float> y(x.size(), 0.5f);
+  LinearInput input(MatView<const float>(x.data(), kRows, spec.width));
+  NoExperts nobody;
+  const absl::Status status = moe->forward(context, LayerId{1}, input, input.x(), nobody, {},
+                                           MatView<float>(y.data(), kRows, spec.width));
+  ASSERT_TRUE(status.ok()) << status;
+  EXPECT_EQ(nobody.combined, 1);
+  for (int64_t t = 0; t < kRows; ++t) {
+    const auto row = x.begin() + t * spec.width;
+    const std::vector<double> expected = Expected(*checkpoint, {row, row + spec.width});
+    for (int64_t c = 0; c < spec.width; ++c) {
+      // Chains of 320 and 448 products of magnitude one: far below this.
+      EXPECT_NEAR(y[static_cast<size_t>(t * spec.width + c)], 0.5 + expected[static_cast<size_t>(c)], 1e-4);
+    }
+  }
+}
+
+}  // namespace
+}  // namespace shoal

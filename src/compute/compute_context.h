@@ -1,0 +1,43 @@
+// What computing needs, shared by all blocks of a node.
+#pragma once
+
+#include <cstdint>
+#include <string_view>
+
+#include "absl/functional/function_ref.h"
+#include "absl/status/statusor.h"
+#include "base/range.h"
+#include "cpu/arena.h"
+#include "cpu/pool.h"
+#include "kernels/kernels.h"
+
+namespace shoal {
+
+class StepProfile;
+
+/// How activations meet quantized weights: int8 per group (default), or exact f32 (the oracle path, slow).
+enum class ActivationMode : uint8_t { kInt8, kF32 };
+absl::StatusOr<ActivationMode> ParseActivationMode(std::string_view name);  ///< "int8" | "f32"
+std::string_view ActivationModeName(ActivationMode mode);
+
+/// The arena is reset by the caller before each step.
+struct ComputeContext {
+  const Kernels* kernels = nullptr;
+  ThreadPool* pool = nullptr;
+  Arena* arena = nullptr;
+  ActivationMode activations = ActivationMode::kInt8;
+  StepProfile* profile = nullptr;  ///< Where time is charged (compute/step_profile.h); nullptr: nowhere.
+
+  /// Calls `work` with parts that tile [0, rows): on all threads, or on this one alone where rows of `cols`
+  /// values are too little work to be worth waking them.
+  void for_rows(int64_t rows, int64_t cols, absl::FunctionRef<void(Range part)> work) const;
+
+  /// The pool's threads, or 1 where `multiplies` (of all the work there is) are too few to wake them.
+  int threads_for(int64_t multiplies) const;
+
+  /// As ThreadPool::run_parts over [0, size), or on this thread alone where `multiplies` (of the whole) are
+  /// too few. Which of the two changes no bit.
+  void for_parts(int64_t size, int64_t multiplies, absl::FunctionRef<void(Range part)> work) const;
+};
+
+}  // namespace shoal

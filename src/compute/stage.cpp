@@ -1,0 +1,497 @@
+#include "compute/stage.h"
+
+#include <algorithm>
+#include <atomic>
+#include <bit>
+#include <optional>
+#include <utility>
+#include <variant>
+
+#include "base/check.h"
+#include "base/status.h"
+#include "compute/blocks/attention.h"
+#include "compute/blocks/gated_delta.h"
+#include "compute/blocks/latent_attention.h"
+#include "compute/blocks/linear.h"
+#include "compute/blocks/mlp.h"
+#include "compute/blocks/moe.h"
+#include "compute/blocks/norm_rope.h"
+#include "compute/step_profile.h"
+#include "numeric/transcendental.h"
+
+namespace shoal {
+namespace {
+
+static_assert(kBlockPositions == kKvBlockPositions,
+              "the cache and the attention kernels cut at the same positions");
+
+/// One layer, built from its LayerSpec.
+struct Layer {
+  Norm mixer_norm;
+  std::variant<Attention, LatentAttention, GatedDelta> mixer;
+  size_t rope = 0;  ///< Which of the stage's tables, where the mixer turns by positions.
+  std::optional<Norm> mixer_out_norm;
+  Norm feed_forward_norm;
+  std::variant<Mlp, Moe> feed_forward;
+  std::optional<Norm> feed_forward_out_norm;
+  std::optional<float> output_scale;
+
+  int64_t bytes() const {
+    const auto bytes_of = [](const auto& block) { return block.bytes(); };
+    return mixer_norm.bytes() + std::visit(bytes_of, mixer) + feed_forward_norm.bytes() +
+           (mixer_out_norm ? mixer_out_norm->bytes() : 0) +
+           (feed_forward_out_norm ? feed_forward_out_norm->bytes() : 0) + std::visit(bytes_of, feed_forward) +
+           (output_scale ? int64_t{sizeof(float)} : 0);
+  }
+  KvLayerShape kv_shape() const {
+    return std::visit([](const auto& block) { return block.kv_shape(); }, mixer);
+  }
+};
+
+absl::StatusOr<Attention> LoadMixer(const WeightReader& reader, const GqaSpec& spec, ThreadPool& pool) {
+  return Attention::Load(reader, spec, pool);
+}
+absl::StatusOr<LatentAttention> LoadMixer(const WeightReader& reader, const MlaSpec& spec, ThreadPool& pool) {
+  return LatentAttention::Load(reader, spec, pool);
+}
+absl::StatusOr<GatedDelta> LoadMixer(const WeightReader& reader, const DeltaSpec& spec, ThreadPool& pool) {
+  return GatedDelta::Load(reader, spec, pool);
+}
+
+/// nullptr: positions turn nothing.
+const RopeSpec* RopeOf(const GqaSpec& spec) { return &spec.rope; }
+const RopeSpec* RopeOf(const MlaSpec& spec) { return &spec.rope; }
+const RopeSpec* RopeOf(const DeltaSpec&) { return nullptr; }
+
+absl::StatusOr<Mlp> LoadFeedForward(const WeightReader& reader, const DenseSpec& spec, ThreadPool& pool) {
+  return Mlp::Load(reader, spec, pool);
+}
+absl::StatusOr<Moe> LoadFeedForward(const WeightReader& reader, const MoeSpec& spec, ThreadPool& pool) {
+  return Moe::Load(reader, spec, pool);
+}
+
+/// Whether a stage reads a weight itself (routed experts are ExpertSets').
+bool Holds(const StageOptions& options, const WeightUse& use) {
+  if (use.layer >= 0) return options.layers.contains(use.layer) && use.expert < 0;
+  return use.is_head ? options.head : options.embed;
+}
+
+/// Tells how far loading has come, counted in source bytes of whole weights.
+class Progress {
+ public:
+  Progress(const LoadProgress& report, const WeightReader& reader, const ModelSpec& spec,
+           const StageOptions& options)
+      : report_(report) {
+    const bool head_is_embedding = options.embed && spec.tied_head;
+    ForEachWeight(spec, [&](const WeightUse& use) {
+      if (!Holds(options, use) || (use.role == "head" && head_is_embedding)) return;
+      const auto weight = reader.find(use.ref);  // What cannot be found is an error when it is loaded.
+      if (weight.ok()) weights_.push_back({use.layer, use.is_head, weight->stored_bytes()});
+    });
+    for (const Part& part : weights_) total_ += part.bytes;
+  }
+
+  /// The embedding (layer -1), a layer, or the head has been read.
+  void read(int64_t layer, bool is_head) {
+    for (const Part& part : weights_) {
+      if (part.layer == layer && part.is_head == is_head) done_ += part.bytes;
+    }
+    if (report_) report_(done_, total_);
+  }
+
+ private:
+  struct Part {
+    int64_t layer;
+    bool is_head;
+    int64_t bytes;
+  };
+  const LoadProgress& report_;
+  std::vector<Part> weights_;
+  int64_t done_ = 0;
+  int64_t total_ = 0;
+};
+
+/// All bits of an exponent set: NaN or infinity. An integer test, so that it vectorizes and never depends on
+/// float modes.
+bool AllFinite(MatView<const float> x, Range rows) {
+  constexpr uint32_t kExponent = 0x7f800000u;
+  for (int64_t r = rows.begin; r < rows.end; ++r) {
+    const float* row = x.row(r);
+    uint32_t bad = 0;
+    for (int64_t c = 0; c < x.cols; ++c)
+      bad |= (std::bit_cast<uint32_t>(row[c]) & kExponent) == kExponent ? 1u : 0u;
+    if (bad != 0) return false;
+  }
+  return true;
+}
+
+void Multiply(MatView<float> x, float scale, Range rows) {
+  for (int64_t r = rows.begin; r < rows.end; ++r) {
+    float* row = x.row(r);
+    for (int64_t c = 0; c < x.cols; ++c) row[c] *= scale;
+  }
+}
+
+class CpuStage final : public Stage {
+ public:
+  explicit CpuStage(const StageOptions& options) : options_(options) {}
+
+  absl::Status load(const WeightReader& reader, const ModelSpec& spec, ThreadPool& pool,
+                    const LoadProgress& report);
+
+  const StageOptions& options() const override { return options_; }
+  int64_t bytes() const override;
+  std::vector<KvLayerShape> kv_shapes() const override;
+  int64_t kv_saturated() const override { return kv_saturated_.load(std::memory_order_relaxed); }
+  absl::Status embed(const ComputeContext& context, std::span<const int32_t> tokens,
+                     MatView<float> x) override;
+  absl::Status forward(const ComputeContext& context, const StageStep& step, MatView<float> x) override;
+  absl::Status head(const ComputeContext& context, MatView<const float> x, MatView<float> logits) override;
+
+ private:
+  /// What all layers of a step share.
+  struct Shared {
+    RowPlaces places;
+    std::span<const StateSpan> states;  ///< Empty where no layer here has any.
+    std::span<RopeRows> ropes;
+    MatView<float> normed;  ///< [T, D]
+    MatView<float> out;     ///< [T, D]
+  };
+  absl::Status load_layer(const WeightReader& reader, const LayerSpec& spec, ThreadPool& pool);
+  absl::Status load_ends(const WeightReader& reader, const ModelSpec& spec, ThreadPool& pool,
+                         Progress& progress);
+  size_t rope_index(const RopeSpec& spec);
+  bool keeps_states() const;
+  Shared prepare(const ComputeContext& context, const StageStep& step, MatView<float> x) const;
+  absl::Status mix(const ComputeContext& context, const StageStep& step, LayerId id, const Shared& shared,
+                   MatView<float> x);
+  absl::Status run_layer(const ComputeContext& context, const StageStep& step, LayerId id,
+                         const Shared& shared, MatView<float> x);
+  /// c tanh(logits / c) for c = logit_cap_.
+  void cap(const ComputeContext& context, MatView<float> logits) const;
+  const Linear& head_linear() const { return head_is_embedding_ ? embedding_ : head_; }
+
+  StageOptions options_;
+  int64_t width_ = 0;
+  int64_t vocabulary_ = 0;
+  float embedding_scale_ = 1;
+  float logit_cap_ = 0;
+  Linear embedding_;  // As a linear without bias, since a tied head multiplies by it.
+  Norm final_norm_;
+  Linear head_;
+  bool head_is_embedding_ = false;
+  std::vector<Layer> layers_;
+  std::vector<RopeTable> rope_tables_;  // Distinct ones of the layers.
+  std::atomic<int64_t> kv_saturated_ = 0;
+};
+
+absl::Status CpuStage::load(const WeightReader& reader, const ModelSpec& spec, ThreadPool& pool,
+                            const LoadProgress& report) {
+  width_ = spec.width;
+  vocabulary_ = spec.vocabulary;
+  embedding_scale_ = spec.embedding_scale;
+  logit_cap_ = spec.logit_cap;
+  Progress progress(report, reader, spec, options_);
+  for (int64_t i = options_.layers.begin; i < options_.layers.end; ++i) {
+    RETURN_IF_ERROR(load_layer(reader, spec.layers[static_cast<size_t>(i)], pool));
+    progress.read(i, false);
+  }
+  return load_ends(reader, spec, pool, progress);
+}
+
+absl::Status CpuStage::load_layer(const WeightReader& reader, const LayerSpec& spec, ThreadPool& pool) {
+  Layer layer;
+  ASSIGN_OR_RETURN(layer.mixer_norm, Norm::Load(reader, spec.mixer_norm));
+  RETURN_IF_ERROR(std::visit(
+      [&](const auto& mixer) -> absl::Status {
+        if (const RopeSpec* rope = RopeOf(mixer)) layer.rope = rope_index(*rope);
+        ASSIGN_OR_RETURN(layer.mixer, LoadMixer(reader, mixer, pool));
+        return absl::OkStatus();
+      },
+      spec.mixer));
+  if (spec.mixer_out_norm) {
+    ASSIGN_OR_RETURN(layer.mixer_out_norm, Norm::Load(reader, *spec.mixer_out_norm));
+  }
+  ASSIGN_OR_RETURN(layer.feed_forward_norm, Norm::Load(reader, spec.feed_forward_norm));
+  if (spec.feed_forward_out_norm) {
+    ASSIGN_OR_RETURN(layer.feed_forward_out_norm, Norm::Load(reader, *spec.feed_forward_out_norm));
+  }
+  RETURN_IF_ERROR(std::visit(
+      [&](const auto& feed_forward) -> absl::Status {
+        ASSIGN_OR_RETURN(layer.feed_forward, LoadFeedForward(reader, feed_forward, pool));
+        return absl::OkStatus();
+      },
+      spec.feed_forward));
+  if (spec.output_scale) {
+    ASSIGN_OR_RETURN(const std::vector<float> scale, reader.read_vector(*spec.output_scale));
+    layer.output_scale = scale[0];
+  }
+  layers_.push_back(std::move(layer));
+  return absl::OkStatus();
+}
+
+absl::Status CpuStage::load_ends(const WeightReader& reader, const ModelSpec& spec, ThreadPool& pool,
+                                 Progress& progress) {
+  if (options_.embed) {
+    ASSIGN_OR_RETURN(embedding_,
+                     Linear::Load(reader, {.weight = spec.embedding, .bias = std::nullopt}, pool));
+    progress.read(-1, false);
+  }
+  if (options_.head) {
+    head_is_embedding_ = options_.embed && spec.tied_head;
+    ASSIGN_OR_RETURN(final_norm_, Norm::Load(reader, spec.final_norm));
+    if (!head_is_embedding_) {
+      ASSIGN_OR_RETURN(head_, Linear::Load(reader, spec.head, pool));
+    }
+    progress.read(-1, true);
+  }
+  return absl::OkStatus();
+}
+
+size_t CpuStage::rope_index(const RopeSpec& spec) {
+  RopeTable table = MakeRopeTable(spec);
+  for (size_t i = 0; i < rope_tables_.size(); ++i) {
+    if (rope_tables_[i] == table) return i;
+  }
+  rope_tables_.push_back(std::move(table));
+  return rope_tables_.size() - 1;
+}
+
+int64_t CpuStage::bytes() const {
+  int64_t bytes = embedding_.bytes() + final_norm_.bytes() + head_.bytes();
+  for (const Layer& layer : layers_) bytes += layer.bytes();
+  return bytes;
+}
+
+std::vector<KvLayerShape> CpuStage::kv_shapes() const {
+  std::vector<KvLayerShape> shapes;
+  for (const Layer& layer : layers_) shapes.push_back(layer.kv_shape());
+  return shapes;
+}
+
+absl::Status CpuStage::embed(const ComputeContext& context, std::span<const int32_t> tokens,
+                             MatView<float> x) {
+  const PartTimer timer(context, StepPart::kEmbed);
+  SHOAL_CHECK(options_.embed && x.cols == width_ && x.rows == static_cast<int64_t>(tokens.size()));
+  for (const int32_t token : tokens) {
+    if (token < 0 || token >= vocabulary_) {
+      return InvalidArgument("token {} is outside the vocabulary [0, {})", token, vocabulary_);
+    }
+  }
+  context.for_rows(x.rows, x.cols, [&](Range rows) {
+    for (int64_t t = rows.begin; t < rows.end; ++t) {
+      float* row = x.row(t);
+      embedding_.weight().unpack_row(tokens[static_cast<size_t>(t)], row);
+    }
+    if (embedding_scale_ != 1) Multiply(x, embedding_scale_, rows);
+  });
+  return absl::OkStatus();
+}
+
+bool CpuStage::keeps_states() const {
+  return std::ranges::any_of(
+      layers_, [](const Layer& layer) { return std::holds_alternative<GatedDelta>(layer.mixer); });
+}
+
+namespace {
+
+/// The rows of all slices, cut where states are written.
+std::span<const StateSpan> StateSpansOf(Arena& arena, std::span<const StepSlice> slices) {
+  int64_t count = 0;
+  for (const StepSlice& slice : slices) count += std::ssize(slice.state_to);
+  const std::span<StateSpan> spans = arena.allocate<StateSpan>(count);
+  auto out = spans.begin();
+  for (const StepSlice& slice : slices) {
+    int64_t position = slice.position;
+    BlockId from = slice.state_from;
+    for (const StateWrite& write : slice.state_to) {
+      SHOAL_CHECK(write.position > position && write.slot != from);
+      *out++ = {slice.row_begin + position - slice.position, write.position - position, from, write.slot};
+      position = write.position;
+      from = write.slot;
+    }
+    SHOAL_CHECK_EQ(position, slice.position + slice.rows);
+  }
+  return spans;
+}
+
+absl::Status CheckStates(const KvCache& cache, std::span<const StepSlice> slices) {
+  for (const StepSlice& slice : slices) {
+    if (slice.state_to.empty()) continue;  // A model without states.
+    const int64_t held = slice.state_from == kNoState ? 0 : cache.state_position(slice.state_from);
+    if (held == slice.position) continue;
+    return FailedPrecondition("state slot {}: expected the state behind {} tokens, found {}",
+                              slice.state_from, slice.position,
+                              held < 0 ? "none" : fmt::format("that behind {}", held));
+  }
+  return absl::OkStatus();
+}
+
+}  // namespace
+
+CpuStage::Shared CpuStage::prepare(const ComputeContext& context, const StageStep& step,
+                                   MatView<float> x) const {
+  Arena& arena = *context.arena;
+  const std::span<int64_t> positions = arena.allocate<int64_t>(x.rows);
+  const std::span<const BlockId*> tables = arena.allocate<const BlockId*>(x.rows);
+  const std::span<bool> long_rope = arena.allocate<bool>(x.rows);
+  int64_t row = 0;
+  for (const StepSlice& slice : step.slices) {
+    SHOAL_CHECK_EQ(slice.row_begin, row);
+    SHOAL_CHECK_GE(static_cast<int64_t>(slice.blocks.size()), BlocksFor(slice.position + slice.rows));
+    for (int64_t i = 0; i < slice.rows; ++i, ++row) {
+      positions[static_cast<size_t>(row)] = slice.position + i;
+      tables[static_cast<size_t>(row)] = slice.blocks.data();
+      long_rope[static_cast<size_t>(row)] = slice.long_rope;
+    }
+  }
+  SHOAL_CHECK_EQ(row, x.rows);
+  Shared shared{.places = {positions, tables},
+                .states = {},
+                .ropes = arena.allocate<RopeRows>(static_cast<int64_t>(rope_tables_.size())),
+                .normed = arena.allocate_rows<float>(x.rows, width_),
+                .out = arena.allocate_rows<float>(x.rows, width_)};
+  if (keeps_states()) shared.states = StateSpansOf(arena, step.slices);
+  const PartTimer timer(context, StepPart::kRopeAppend);
+  for (size_t i = 0; i < rope_tables_.size(); ++i) {
+    shared.ropes[i] = MakeRopeRows(context, rope_tables_[i], positions, long_rope);
+  }
+  return shared;
+}
+
+absl::Status CpuStage::forward(const ComputeContext& context, const StageStep& step, MatView<float> x) {
+  SHOAL_CHECK(x.cols == width_ && step.cache != nullptr && step.cache->layers() == options_.layers);
+  if (x.rows == 0 || layers_.empty()) return absl::OkStatus();
+  const ArenaScope scope(*context.arena);
+  RETURN_IF_ERROR(CheckStates(*step.cache, step.slices));
+  for (const StepSlice& slice : step.slices) {
+    for (const StateWrite& write : slice.state_to) step.cache->set_state_position(write.slot, -1);
+  }
+  const Shared shared = prepare(context, step, x);
+  for (int64_t i = options_.layers.begin; i < options_.layers.end; ++i) {
+    const LayerId id{static_cast<int32_t>(i)};
+    if (step.before_layer) RETURN_IF_ERROR(step.before_layer(id));
+    const absl::Status status = run_layer(context, step, id, shared, x);
+    if (!status.ok()) return Annotate(status, fmt::format("layer {}", i));
+    if (step.after_layer) step.after_layer(id, x);
+  }
+  for (const StepSlice& slice : step.slices) {
+    for (const StateWrite& write : slice.state_to) step.cache->set_state_position(write.slot, write.position);
+  }
+  return absl::OkStatus();
+}
+
+/// out = mixer(norm(x)).
+absl::Status CpuStage::mix(const ComputeContext& context, const StageStep& step, LayerId id,
+                           const Shared& shared, MatView<float> x) {
+  const ArenaScope scope(*context.arena);
+  const Layer& layer = layers_[static_cast<size_t>(id.value - options_.layers.begin)];
+  LinearInput input(shared.normed);
+  const auto fill = [&](int group) {
+    return input.fill(context, group,
+                      [&](Range rows) { layer.mixer_norm.apply(*context.kernels, x, shared.normed, rows); });
+  };
+  if (const auto* delta = std::get_if<GatedDelta>(&layer.mixer)) {
+    RETURN_IF_ERROR(fill(delta->input_group(context.activations)));
+    return delta->forward(context, input, shared.states, *step.cache, id, shared.out);
+  }
+  const KvLayerShape shape = layer.kv_shape();
+  const KvLayerView cache{
+      .keys = step.cache->keys(id, BlockId{0}),
+      .values = step.cache->values(id, BlockId{0}),
+      .block_stride = 2 * KvBlockBytes(shape.kv_heads, shape.head_dim, step.cache->dtype()),
+      .kv_heads = shape.kv_heads,
+      .head_dim = shape.head_dim,
+      .dtype = step.cache->dtype()};
+  const auto attend = [&](const auto& attention) -> absl::Status {
+    RETURN_IF_ERROR(fill(attention.input_group(context.activations)));
+    return attention.forward(context, input, shared.places, shared.ropes[layer.rope], cache, shared.out,
+                             kv_saturated_);
+  };
+  const auto* attention = std::get_if<Attention>(&layer.mixer);
+  return attention != nullptr ? attend(*attention) : attend(std::get<LatentAttention>(layer.mixer));
+}
+
+/// x += mixer(norm(x)); x += feed_forward(norm(x)), where the layer has them with norms of what is added.
+absl::Status CpuStage::run_layer(const ComputeContext& context, const StageStep& step, LayerId id,
+                                 const Shared& shared, MatView<float> x) {
+  const PartTimer timer(context, StepPart::kNormQuantize);
+  const Layer& layer = layers_[static_cast<size_t>(id.value - options_.layers.begin)];
+  const Kernels& kernels = *context.kernels;
+  RETURN_IF_ERROR(mix(context, step, id, shared, x));
+  const ArenaScope scope(*context.arena);
+  LinearInput input(shared.normed);
+  const Moe* moe = std::get_if<Moe>(&layer.feed_forward);
+  const Mlp* mlp = std::get_if<Mlp>(&layer.feed_forward);
+  const int group =
+      moe != nullptr ? moe->input_group(context.activations) : mlp->input_group(context.activations);
+  RETURN_IF_ERROR(input.fill(context, group, [&](Range rows) {
+    if (layer.mixer_out_norm) layer.mixer_out_norm->apply(kernels, shared.out, shared.out, rows);
+    kernels.add_rows({.x = shared.out, .y = x, .rows = rows});
+    layer.feed_forward_norm.apply(kernels, x, shared.normed, rows);
+  }));
+  const bool adds_itself = moe != nullptr && !layer.feed_forward_out_norm;
+  if (moe != nullptr) {
+    SHOAL_CHECK(step.experts != nullptr);
+    const MatView<float> y = adds_itself ? x : shared.out;
+    if (!adds_itself) std::fill_n(y.data, y.rows * y.cols, 0.0f);
+    RETURN_IF_ERROR(moe->forward(context, id, input, x, *step.experts, step.on_routing, y));
+  } else {
+    RETURN_IF_ERROR(mlp->forward(context, input, shared.out));
+  }
+  if (!adds_itself) {
+    context.for_rows(x.rows, x.cols, [&](Range rows) {
+      if (layer.feed_forward_out_norm) {
+        layer.feed_forward_out_norm->apply(kernels, shared.out, shared.out, rows);
+      }
+      kernels.add_rows({.x = shared.out, .y = x, .rows = rows});
+    });
+  }
+  std::atomic<bool> finite = true;
+  context.for_rows(x.rows, x.cols, [&](Range rows) {
+    if (layer.output_scale) Multiply(x, *layer.output_scale, rows);
+    if (!AllFinite(x, rows)) finite.store(false, std::memory_order_relaxed);
+  });
+  return finite ? absl::OkStatus() : OutOfRange("an activation is not finite (NaN or infinity)");
+}
+
+absl::Status CpuStage::head(const ComputeContext& context, MatView<const float> x, MatView<float> logits) {
+  SHOAL_CHECK(options_.head && x.cols == width_ && logits.rows == x.rows && logits.cols == vocabulary_);
+  const PartTimer timer(context, StepPart::kHead);
+  const ArenaScope scope(*context.arena);
+  const MatView<float> normed = context.arena->allocate_rows<float>(x.rows, x.cols);
+  context.for_rows(x.rows, x.cols, [&](Range rows) { final_norm_.apply(*context.kernels, x, normed, rows); });
+  LinearInput input(normed);
+  const LinearTask tasks[] = {{&head_linear(), logits, input.all_rows()}};
+  RETURN_IF_ERROR(Annotate(RunLinears(context, input, tasks), "output head"));
+  if (logit_cap_ > 0) cap(context, logits);
+  return absl::OkStatus();
+}
+
+/// By columns, as decoding has a row or a few and a vocabulary of 262,144.
+void CpuStage::cap(const ComputeContext& context, MatView<float> logits) const {
+  constexpr int64_t kCostOfTanh = 64;  // In values that a plain pass would handle.
+  context.for_parts(logits.cols, logits.rows * logits.cols * kCostOfTanh, [&](Range part) {
+    for (int64_t r = 0; r < logits.rows; ++r) {
+      for (int64_t c = part.begin; c < part.end; ++c) {
+        logits.at(r, c) =
+            logit_cap_ * static_cast<float>(Tanh(static_cast<double>(logits.at(r, c) / logit_cap_)));
+      }
+    }
+  });
+}
+
+}  // namespace
+
+absl::StatusOr<std::unique_ptr<Stage>> Stage::Load(const Checkpoint& checkpoint, const ModelSpec& spec,
+                                                   const StageOptions& options, ThreadPool& pool,
+                                                   const LoadProgress& progress, PackedStore* store) {
+  SHOAL_CHECK(0 <= options.layers.begin && options.layers.begin <= options.layers.end);
+  SHOAL_CHECK_LE(options.layers.end, spec.layer_count());
+  ASSIGN_OR_RETURN(const WeightReader reader, WeightReader::Create(checkpoint, store));
+  auto stage = std::make_unique<CpuStage>(options);
+  RETURN_IF_ERROR(stage->load(reader, spec, pool, progress));
+  return stage;
+}
+
+}  // namespace shoal

@@ -1,0 +1,83 @@
+// Where the time of an executor goes, part by part. The parts never overlap and leave nothing out, so they
+// add up to the time that has passed: a breakdown cannot hide anything.
+#pragma once
+
+#include <array>
+#include <atomic>
+#include <cstdint>
+#include <string_view>
+
+#include "base/clock.h"
+#include "compute/compute_context.h"
+
+namespace shoal {
+
+/// What an executor can be doing. Which code belongs where is said by the PartTimer in it.
+enum class StepPart : uint8_t {
+  kIdle,          ///< No step is here: it is with another node, or on its way.
+  kWire,          ///< Frames: decoding, checking, encoding, sending; what lies between the parts below.
+  kEmbed,         ///< Token ids to rows.
+  kNormQuantize,  ///< Norms, activations to 8 bits, residual sums, the check for NaN and infinity.
+  kQkv,           ///< Query, key and value projections.
+  kRopeAppend,    ///< Norms of heads, rotary embedding, append to the cache.
+  kAttention,     ///< Scores, softmax, values.
+  kAttentionOut,  ///< The projection behind attention.
+  kGateUp,        ///< Gate and up projections.
+  kActivation,    ///< silu(gate) * up, to 8 bits.
+  kDown,          ///< Down projections.
+  kRouter,        ///< Router logits and the choice of experts.
+  kExperts,       ///< What routed experts do beside the three parts above: gathering rows, weighted sums.
+  kExchange,      ///< Rows to the experts of other nodes and back, the wait for them, and own sums.
+  kHead,          ///< Final norm and output head.
+  kSample,        ///< Logits to tokens.
+};
+inline constexpr int kStepParts = 16;
+
+/// "idle", "wire", "embed", ...
+std::string_view StepPartName(StepPart part);
+
+using StepPartNs = std::array<int64_t, kStepParts>;
+
+/// Charges every nanosecond since it was made to the one part that is open. One thread enters parts; any may
+/// read. Costs a clock reading (some 25 ns) where a part begins, and nothing inside.
+class StepProfile {
+ public:
+  StepProfile() : since_ns_(NowNs()) {}
+
+  /// Opens `part` and returns the one that was open.
+  StepPart enter(StepPart part);
+
+  /// Nanoseconds by part up to a moment.
+  struct Reading {
+    StepPartNs ns{};
+    int64_t at_ns = 0;  ///< The moment, by NowNs().
+  };
+  /// Up to now. Exact while the executor is idle, else of a few moments around now.
+  Reading read() const;
+
+ private:
+  std::array<std::atomic<int64_t>, kStepParts> ns_{};
+  std::atomic<int64_t> since_ns_;  // When the open part began.
+  std::atomic<StepPart> open_{StepPart::kIdle};
+};
+
+/// Opens a part and, at its end, opens the one around it again. Nothing but a branch where nobody profiles.
+class PartTimer {
+ public:
+  PartTimer(const ComputeContext& context, StepPart part)
+      : profile_(context.profile), around_(profile_ == nullptr ? part : profile_->enter(part)) {}
+  ~PartTimer() { next(around_); }
+  PartTimer(const PartTimer&) = delete;
+  PartTimer& operator=(const PartTimer&) = delete;
+
+  /// The part ends here and another begins.
+  void next(StepPart part) {
+    if (profile_ != nullptr) profile_->enter(part);
+  }
+
+ private:
+  StepProfile* const profile_;
+  const StepPart around_;
+};
+
+}  // namespace shoal

@@ -1,0 +1,329 @@
+#include "exec/planned_exchange.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "base/check.h"
+#include "base/status.h"
+#include "exec/step_codec.h"
+#include "numeric/byte_planes.h"
+#include "wire/payload.h"
+
+namespace shoal {
+namespace {
+
+constexpr int64_t kSendMs =
+    2000;  // A healthy link's window holds many requests: this never elapses in health.
+constexpr int64_t kPumpMs = 250;  // How long one wait lasts before deadlines are looked at again.
+
+/// Bounds what a peer may make us multiply: rows of a frame are bounded by its size, calls by this per row.
+constexpr uint64_t kCallsPerRowMax = 256;
+
+template <typename T>
+std::span<const T> Flat(const T* data, int64_t n) {
+  return {data, static_cast<size_t>(n)};
+}
+
+}  // namespace
+
+Frame EncodeExpertRequest(Epoch epoch, StepId step, LayerId layer, uint64_t ticket, const ExpertRows& rows,
+                          std::span<const ExpertCall> calls) {
+  PayloadWriter out;
+  out.u64(ticket);
+  out.u32(static_cast<uint32_t>(calls.size()));
+  for (const ExpertCall& call : calls) {
+    out.i32(call.row);
+    out.i32(call.expert.value);
+    out.f32(call.weight);
+  }
+  Frame frame;
+  frame.header.kind = FrameKind::kExpertRequest;
+  frame.header.epoch = epoch;
+  frame.header.step = step;
+  frame.header.layer = layer;
+  if (rows.quantized != nullptr) {
+    const QuantizedRows& q = *rows.quantized;
+    out.u32(static_cast<uint32_t>(q.group));
+    out.array(Flat(q.codes, q.rows * q.cols));
+    out.array(Flat(q.scales, q.rows * q.groups()));
+    out.array(Flat(q.sums, q.rows * q.groups()));
+    frame.header.dtype = DType::kI8;
+    frame.header.rows = static_cast<uint32_t>(q.rows);
+    frame.header.cols = static_cast<uint32_t>(q.cols);
+  } else {
+    SHOAL_CHECK(rows.x.contiguous());
+    out.array(Flat(rows.x.data, rows.x.rows * rows.x.cols));
+    frame.header.rows = static_cast<uint32_t>(rows.x.rows);
+    frame.header.cols = static_cast<uint32_t>(rows.x.cols);
+  }
+  frame.payload = out.finish();
+  return frame;
+}
+
+absl::Status DecodeExpertRequest(const Frame& frame, ExpertMessage& request) {
+  PayloadReader in(frame.payload);
+  const int64_t rows = frame.header.rows;
+  const int64_t cols = frame.header.cols;
+  ASSIGN_OR_RETURN(request.ticket, in.u64("expert_request.ticket"));
+  ASSIGN_OR_RETURN(const uint32_t calls, in.count("expert_request.calls", 12));
+  if (calls > kCallsPerRowMax * frame.header.rows) {
+    return InvalidArgument("expert_request.calls: {} for {} rows, expected at most {} a row", calls, rows,
+                           kCallsPerRowMax);
+  }
+  request.calls.resize(calls);
+  for (ExpertCall& call : request.calls) {
+    ASSIGN_OR_RETURN(call.row, in.i32("expert_request.call.row"));
+    ASSIGN_OR_RETURN(call.expert.value, in.i32("expert_request.call.expert"));
+    ASSIGN_OR_RETURN(call.weight, in.f32("expert_request.call.weight"));
+    if (call.row < 0 || call.row >= rows) {
+      return InvalidArgument("expert_request.call.row: expected 0 to {}, got {}", rows - 1, call.row);
+    }
+  }
+  request.rows = {};
+  if (frame.header.dtype == DType::kI8) {
+    ASSIGN_OR_RETURN(const uint32_t group, in.u32("expert_request.group"));
+    if ((group != 32 && group != 64 && group != 128) || cols % group != 0) {
+      return InvalidArgument("expert_request.group: expected 32, 64 or 128 dividing {}, got {}", cols, group);
+    }
+    const uint64_t groups = static_cast<uint64_t>(rows) * static_cast<uint64_t>(cols) / group;
+    ASSIGN_OR_RETURN(const auto codes, in.array<int8_t>("expert_request.codes", groups * group));
+    ASSIGN_OR_RETURN(const auto scales, in.array<float>("expert_request.scales", groups));
+    ASSIGN_OR_RETURN(const auto sums, in.array<float>("expert_request.sums", groups));
+    // QuantizedRows is also what kernels write to; these rows are only read.
+    request.quantized = {const_cast<int8_t*>(codes.data()),
+                         const_cast<float*>(scales.data()),
+                         const_cast<float*>(sums.data()),
+                         rows,
+                         cols,
+                         static_cast<int>(group)};
+    request.rows.quantized = &request.quantized;
+    request.rows.x = MatView<const float>(nullptr, rows, cols);
+  } else if (frame.header.dtype == DType::kF32) {
+    ASSIGN_OR_RETURN(const auto x,
+                     in.array<float>("expert_request.rows", static_cast<uint64_t>(rows) * cols));
+    request.rows.x = MatView<const float>(x.data(), rows, cols);
+  } else {
+    return InvalidArgument("expert_request: expected dtype I8 or F32, got {}", DTypeName(frame.header.dtype));
+  }
+  return in.finish("expert_request");
+}
+
+Frame EncodeExpertReply(const FrameHeader& request, uint64_t ticket, int64_t compute_ns,
+                        MatView<const int64_t> acc) {
+  SHOAL_CHECK(acc.contiguous());
+  const int64_t count = acc.rows * acc.cols;
+  const int width = BytePlanesWidth(acc.data, count);
+  PayloadWriter out(kWireAlignment + static_cast<size_t>(count * width));
+  out.u64(ticket);
+  out.i64(compute_ns);
+  out.u8(static_cast<uint8_t>(width));
+  EncodeBytePlanes(acc.data, count, width,
+                   out.reserve_array<uint8_t>(static_cast<size_t>(count * width)).data());
+  Frame frame;
+  frame.header = request;
+  frame.header.kind = FrameKind::kExpertReply;
+  frame.header.dtype = DType::kU8;  // Planes of bytes, at least four an element.
+  frame.header.rows = static_cast<uint32_t>(acc.rows);
+  frame.header.cols = static_cast<uint32_t>(acc.cols);
+  frame.payload = out.finish();
+  return frame;
+}
+
+absl::StatusOr<int64_t> AddExpertReply(const Frame& frame, std::span<const int32_t> targets, Arena& scratch,
+                                       MatView<int64_t> acc) {
+  PayloadReader in(frame.payload);
+  const auto rows = static_cast<int64_t>(targets.size());
+  if (frame.header.rows != rows || frame.header.cols != acc.cols) {
+    return InvalidArgument("expert_reply: expected {} rows of {}, got {} of {}", rows, acc.cols,
+                           frame.header.rows, frame.header.cols);
+  }
+  ASSIGN_OR_RETURN([[maybe_unused]] const uint64_t ticket,
+                   in.u64("expert_reply.ticket"));  // The caller matched it.
+  ASSIGN_OR_RETURN(const int64_t compute_ns, in.i64("expert_reply.compute_ns"));
+  ASSIGN_OR_RETURN(const uint8_t width, in.u8("expert_reply.width"));
+  if (width < kBytePlanesMin || width > kBytePlanesMax) {
+    return InvalidArgument("expert_reply.width: expected {} to {}, got {}", kBytePlanesMin, kBytePlanesMax,
+                           width);
+  }
+  ASSIGN_OR_RETURN(const auto planes,
+                   in.array<uint8_t>("expert_reply.rows", static_cast<uint64_t>(rows * acc.cols) * width));
+  RETURN_IF_ERROR(in.finish("expert_reply"));
+  const ArenaScope scope(scratch);
+  const MatView<int64_t> sums = scratch.allocate_rows<int64_t>(rows, acc.cols);
+  DecodeBytePlanes(planes.data(), rows * acc.cols, width, sums.data);
+  for (int64_t r = 0; r < rows; ++r) {
+    int64_t* target = acc.row(targets[static_cast<size_t>(r)]);
+    for (int64_t c = 0; c < acc.cols; ++c) target[c] += sums.at(r, c);
+  }
+  return compute_ns;
+}
+
+PlannedExchange::PlannedExchange(Options options, Pump pump) : options_(options), pump_(std::move(pump)) {}
+
+PlannedExchange::~PlannedExchange() = default;
+
+void PlannedExchange::begin_step(StepId step, const ComputeContext& context) {
+  step_ = step;
+  context_ = context;
+  waited_ns_ = 0;
+  overhead_ns_ = 0;
+}
+
+NodeId PlannedExchange::choose_holder(ExpertId expert) const {
+  const ExpertHolders& holders = options_.plan->holders(pending_.layer, expert);
+  if (options_.bank != nullptr && options_.bank->holds(pending_.layer, expert)) return options_.self;
+  const auto load = [this](NodeId node) {
+    for (size_t i = 0; i < pending_.asked; ++i) {
+      if (pending_.remotes[i].owner == node) return pending_.remotes[i].calls.size();
+    }
+    return size_t{0};
+  };
+  NodeId best = holders.owner;
+  for (const NodeId replica : holders.replicas) {
+    if (load(replica) < load(best)) best = replica;
+  }
+  return best;
+}
+
+PlannedExchange::Remote& PlannedExchange::remote_of(NodeId owner) {
+  for (size_t i = 0; i < pending_.asked; ++i) {
+    if (pending_.remotes[i].owner == owner) return pending_.remotes[i];
+  }
+  if (pending_.asked == pending_.remotes.size()) pending_.remotes.emplace_back();
+  Remote& remote = pending_.remotes[pending_.asked++];
+  remote.owner = owner;
+  remote.calls.clear();
+  remote.rows.clear();
+  remote.reply = {};
+  remote.answered = false;
+  remote.failed = absl::OkStatus();
+  return remote;
+}
+
+absl::Status PlannedExchange::assign(const Routing& routing) {
+  const auto experts =
+      static_cast<int32_t>(options_.plan->experts[static_cast<size_t>(pending_.layer.value)].size());
+  for (int64_t t = 0; t < routing.ids.rows; ++t) {
+    for (int64_t k = 0; k < routing.ids.cols; ++k) {
+      const ExpertId expert{routing.ids.at(t, k)};
+      if (expert.value < 0 || expert.value >= experts) {
+        return FailedPrecondition("layer {}: the router chose expert {}, the plan knows {}", pending_.layer,
+                                  expert, experts);
+      }
+      const ExpertCall call{static_cast<int32_t>(t), expert, routing.weights.at(t, k)};
+      const NodeId holder = choose_holder(expert);
+      if (holder == options_.self) {
+        pending_.own.push_back(call);
+        continue;
+      }
+      Remote& remote = remote_of(holder);
+      if (remote.rows.empty() || remote.rows.back() != call.row) remote.rows.push_back(call.row);
+      remote.calls.push_back({static_cast<int32_t>(remote.rows.size() - 1), expert, call.weight});
+    }
+  }
+  return absl::OkStatus();
+}
+
+absl::Status PlannedExchange::send_all() {
+  for (size_t i = 0; i < pending_.asked; ++i) {
+    Remote& remote = pending_.remotes[i];
+    const ArenaScope scope(*context_.arena);
+    QuantizedRows storage;
+    const ExpertRows rows = GatherRows(*context_.arena, pending_.rows, remote.rows, storage);
+    const Frame frame =
+        EncodeExpertRequest(options_.plan->epoch, step_, pending_.layer, pending_.ticket, rows, remote.calls);
+    const absl::Status sent = options_.transport->send(remote.owner, frame, Deadline::after_ms(kSendMs));
+    if (!sent.ok()) return at(sent, remote.owner);
+  }
+  return absl::OkStatus();
+}
+
+absl::StatusOr<ExpertExchange::Ticket> PlannedExchange::dispatch(LayerId layer, const ExpertRows& rows,
+                                                                 const Routing& routing) {
+  pending_.begin_ns = NowNs();
+  pending_.ticket = next_ticket_++;
+  pending_.layer = layer;
+  pending_.rows = rows;
+  pending_.own.clear();
+  pending_.asked = 0;
+  RETURN_IF_ERROR(assign(routing));
+  RETURN_IF_ERROR(send_all());
+  pending_.dispatched_ns = NowNs();
+  return Ticket{pending_.ticket};
+}
+
+absl::Status PlannedExchange::combine(Ticket ticket, MatView<float> y) {
+  SHOAL_CHECK_EQ(ticket.value, pending_.ticket);
+  const ArenaScope scope(*context_.arena);
+  const MatView<int64_t> acc = context_.arena->allocate_rows<int64_t>(y.rows, y.cols);
+  std::fill_n(acc.data, y.rows * y.cols, int64_t{0});
+  if (!pending_.own.empty()) {
+    RETURN_IF_ERROR(options_.bank->run(context_, pending_.layer, pending_.rows, pending_.own, acc));
+  }
+  const int64_t started_ns = NowNs();
+  int64_t compute_ns = started_ns - pending_.dispatched_ns;
+  const Deadline deadline = Deadline::after(options_.reply_timeout);
+  for (size_t i = 0; i < pending_.asked; ++i) {
+    Remote& remote = pending_.remotes[i];
+    RETURN_IF_ERROR(wait_for(remote, deadline));
+    const absl::StatusOr<int64_t> added = AddExpertReply(remote.reply, remote.rows, *context_.arena, acc);
+    if (!added.ok()) return at(added.status(), remote.owner);
+    compute_ns = std::max(compute_ns, *added);
+    remote.reply = {};
+  }
+  if (pending_.asked > 0) waited_ns_ += NowNs() - started_ns;
+  context_.for_rows(y.rows, y.cols, [&](Range rows) {
+    context_.kernels->fixed_to_float({acc, y, FixedStore::kAdd, rows});
+  });
+  // No owner computed for longer than the whole took, whatever it says.
+  if (pending_.asked > 0) overhead_ns_ += std::max<int64_t>(0, NowNs() - pending_.begin_ns - compute_ns);
+  return absl::OkStatus();
+}
+
+absl::Status PlannedExchange::wait_for(Remote& remote, Deadline deadline) {
+  while (!remote.answered) {
+    if (!remote.failed.ok()) return remote.failed;
+    if (deadline.expired()) {
+      return at(Unavailable("no answer for {} s", options_.reply_timeout / std::chrono::seconds(1)),
+                remote.owner);
+    }
+    const absl::Status pumped = pump_(Deadline::min(deadline, Deadline::after_ms(kPumpMs)));
+    if (!pumped.ok() && pumped.code() != absl::StatusCode::kDeadlineExceeded) return pumped;
+  }
+  return absl::OkStatus();
+}
+
+void PlannedExchange::on_reply(NodeId from, Frame frame) {
+  for (size_t i = 0; i < pending_.asked; ++i) {
+    Remote& remote = pending_.remotes[i];
+    if (remote.owner != from || remote.answered || !remote.failed.ok()) continue;
+    if (frame.header.kind == FrameKind::kExpertError) {
+      remote.failed = at(DecodeError(frame), from);
+      return;
+    }
+    const auto ticket = PayloadReader(frame.payload).u64("expert_reply.ticket");
+    if (!ticket.ok() || *ticket != pending_.ticket) return;  // Of a step that failed meanwhile.
+    remote.reply = std::move(frame);
+    remote.answered = true;
+    return;
+  }
+}
+
+void PlannedExchange::on_lost(NodeId owner, const absl::Status& status) {
+  for (size_t i = 0; i < pending_.asked; ++i) {
+    Remote& remote = pending_.remotes[i];
+    if (remote.owner == owner && !remote.answered && remote.failed.ok()) remote.failed = at(status, owner);
+  }
+}
+
+absl::Status PlannedExchange::at(const absl::Status& status, NodeId owner) const {
+  const absl::Status named =
+      Annotate(status, fmt::format("expert owner '{}'", options_.plan->node(owner).name));
+  // Whatever broke at the owner, the asker's step is unavailable because of it; only data errors keep their
+  // code.
+  return status.code() == absl::StatusCode::kOutOfRange || status.code() == absl::StatusCode::kUnavailable
+             ? named
+             : absl::Status(absl::StatusCode::kUnavailable, Message(named));
+}
+
+}  // namespace shoal

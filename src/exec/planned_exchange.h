@@ -1,0 +1,113 @@
+// Rows to the experts of a plan and back: own experts run here, others get one message per (layer, owner)
+// with the distinct rows they need, and answer with one pre-summed fixed-point row each. Which experts sit
+// where cannot change a bit.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <span>
+#include <vector>
+
+#include "base/clock.h"
+#include "compute/expert_bank.h"
+#include "compute/expert_exchange.h"
+#include "plan/plan.h"
+#include "wire/transport.h"
+
+namespace shoal {
+
+/// A request for the experts of one owner, as it lies in a frame.
+struct ExpertMessage {
+  uint64_t ticket = 0;
+  ExpertRows rows;  ///< Views into the frame (and `quantized`).
+  QuantizedRows quantized;
+  std::vector<ExpertCall> calls;  ///< Row indices are of `rows`.
+};
+
+/// rows: what the owner needs, [R, D]; quantized rows travel as codes, scales and sums, else f32.
+Frame EncodeExpertRequest(Epoch epoch, StepId step, LayerId layer, uint64_t ticket, const ExpertRows& rows,
+                          std::span<const ExpertCall> calls);
+/// Points into `frame`, which must outlive `request`. InvalidArgument names the field; nothing is trusted.
+absl::Status DecodeExpertRequest(const Frame& frame, ExpertMessage& request);
+
+/// acc: [R, D] sums of one owner; lossless, 4 to 8 bytes an element. compute_ns: what its experts took.
+Frame EncodeExpertReply(const FrameHeader& request, uint64_t ticket, int64_t compute_ns,
+                        MatView<const int64_t> acc);
+/// Adds the reply's rows to acc[targets[r], :] and gives its compute_ns. InvalidArgument names the field.
+absl::StatusOr<int64_t> AddExpertReply(const Frame& frame, std::span<const int32_t> targets, Arena& scratch,
+                                       MatView<int64_t> acc);
+
+/// The exchange of one step at a time, used by the executor's thread only.
+class PlannedExchange final : public ExpertExchange {
+ public:
+  /// Handles one event of the node's inbox, waiting until `deadline` for it: replies come back through
+  /// on_reply() and on_lost(). DeadlineExceeded if nothing came.
+  using Pump = std::function<absl::Status(Deadline deadline)>;
+
+  struct Options {
+    const Plan* plan = nullptr;
+    NodeId self;
+    ExpertBank* bank = nullptr;
+    Transport* transport = nullptr;
+    Duration reply_timeout = std::chrono::seconds(6);  ///< An owner that is silent for so long is given up.
+  };
+  PlannedExchange(Options options, Pump pump);
+  ~PlannedExchange() override;
+
+  /// Names what follows: requests carry this step's id, and scratch comes from this context's arena.
+  void begin_step(StepId step, const ComputeContext& context);
+
+  absl::StatusOr<Ticket> dispatch(LayerId layer, const ExpertRows& rows, const Routing& routing) override;
+  absl::Status combine(Ticket ticket, MatView<float> y) override;
+
+  /// A kExpertReply or kExpertError frame from an owner. A reply that nobody waits for is dropped.
+  void on_reply(NodeId from, Frame frame);
+  /// An owner's link broke.
+  void on_lost(NodeId owner, const absl::Status& status);
+
+  /// Nanoseconds spent waiting for owners since begin_step, serving others meanwhile included.
+  int64_t waited_ns() const { return waited_ns_; }
+  /// Nanoseconds since begin_step that exchanges with owners took beyond what computing alone would have: the
+  /// longest of what own experts (and the shared one) and each owner's took. Gathering, frames, the way there
+  /// and back, an owner that was not free at once, adding up.
+  int64_t overhead_ns() const { return overhead_ns_; }
+
+ private:
+  struct Remote {
+    NodeId owner;
+    std::vector<ExpertCall> calls;  ///< Row indices of the whole batch until sent, then of the message.
+    std::vector<int32_t> rows;      ///< Distinct rows of the batch, ascending.
+    Frame reply;
+    bool answered = false;
+    absl::Status failed;
+  };
+  struct Pending {
+    uint64_t ticket = 0;
+    LayerId layer;
+    ExpertRows rows;
+    std::vector<ExpertCall> own;
+    std::vector<Remote> remotes;  ///< One per owner asked; the vector's storage is reused.
+    size_t asked = 0;
+    int64_t begin_ns = 0;  ///< dispatch() was called, and returned, by NowNs().
+    int64_t dispatched_ns = 0;
+  };
+
+  absl::Status assign(const Routing& routing);
+  NodeId choose_holder(ExpertId expert) const;
+  Remote& remote_of(NodeId owner);
+  absl::Status send_all();
+  absl::Status wait_for(Remote& remote, Deadline deadline);
+  absl::Status at(const absl::Status& status, NodeId owner) const;
+
+  const Options options_;
+  const Pump pump_;
+  StepId step_;
+  ComputeContext context_;
+  uint64_t next_ticket_ = 1;
+  Pending pending_;
+  int64_t waited_ns_ = 0;
+  int64_t overhead_ns_ = 0;
+};
+
+}  // namespace shoal

@@ -1,0 +1,205 @@
+#include "exec/planned_exchange.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <deque>
+#include <limits>
+#include <map>
+#include <thread>
+
+#include "base/status.h"
+#include "exec/step_codec.h"
+
+namespace shoal {
+namespace {
+
+using testing::HasSubstr;
+
+constexpr int64_t kWidth = 16;
+
+/// Keeps what is sent, so that a test can play the owners.
+class RecordingTransport final : public Transport {
+ public:
+  NodeId self() const override { return NodeId{0}; }
+  absl::Status connect(Deadline) override { return absl::OkStatus(); }
+  absl::Status send(NodeId to, Frame frame, Deadline) override {
+    if (refuse == to) return Unavailable("the peer is down");
+    sent[to].push_back(std::move(frame));
+    return absl::OkStatus();
+  }
+  absl::StatusOr<Event> receive(Deadline) override { return Cancelled("not used"); }
+  void wake() override {}
+  TransportStats stats() const override { return {}; }
+  void close() override {}
+
+  std::map<NodeId, std::vector<Frame>> sent;
+  NodeId refuse{-1};
+};
+
+/// Node 0 runs the layer and holds none of its four experts: node 1 owns 0 and 1, node 2 owns 2 and 3.
+Plan RemotePlan() {
+  Plan plan;
+  plan.nodes = {{"asker", ""}, {"left", ""}, {"right", ""}};
+  plan.stages = {{NodeId{0}, {0, 1}}};
+  plan.experts = {{{NodeId{1}, {}}, {NodeId{1}, {}}, {NodeId{2}, {}}, {NodeId{2}, {}}}};
+  return plan;
+}
+
+class ExchangeTest : public testing::Test {
+ protected:
+  ExchangeTest()
+      : pool_(1),
+        exchange_({&plan_, NodeId{0}, nullptr, &transport_, std::chrono::milliseconds(50)},
+                  [this](Deadline deadline) { return pump(deadline); }) {
+    exchange_.begin_step(StepId{7}, {&SelectKernels(SupportedIsas().front()), &pool_, &arena_});
+  }
+
+  absl::Status pump(Deadline) {
+    if (inbox_.empty()) return DeadlineExceeded("nothing came");
+    std::this_thread::sleep_for(Duration(wait_ns_));
+    auto [from, frame] = std::move(inbox_.front());
+    inbox_.pop_front();
+    exchange_.on_reply(from, std::move(frame));
+    return absl::OkStatus();
+  }
+
+  /// What `owner` answers to its only request: row r, element c is 1000 * owner + 10 * r + c, in units of 1.
+  Frame answer_of(NodeId owner, int64_t compute_ns = 0) {
+    const Frame& request = transport_.sent.at(owner).back();
+    ExpertMessage message;
+    EXPECT_EQ(DecodeExpertRequest(request, message), absl::OkStatus());
+    std::vector<int64_t> sums;
+    for (int64_t r = 0; r < static_cast<int64_t>(request.header.rows); ++r) {
+      for (int64_t c = 0; c < kWidth; ++c) sums.push_back((1000 * owner.value + 10 * r + c) << 40);
+    }
+    return EncodeExpertReply(request.header, message.ticket, compute_ns,
+                             MatView<const int64_t>(sums.data(), request.header.rows, kWidth));
+  }
+
+  /// Three rows: the first to experts 0 and 1 (both left), the second to 1 and 2, the third to 3 and 2 (both
+  /// right).
+  absl::StatusOr<ExpertExchange::Ticket> dispatch() {
+    return exchange_.dispatch(
+        LayerId{0}, {MatView<const float>(x_.data(), 3, kWidth), nullptr},
+        {MatView<const int32_t>(ids_.data(), 3, 2), MatView<const float>(weights_.data(), 3, 2)});
+  }
+  absl::StatusOr<std::vector<float>> run(std::vector<NodeId> reply_order) {
+    ASSIGN_OR_RETURN(const ExpertExchange::Ticket ticket, dispatch());
+    for (const NodeId owner : reply_order) inbox_.emplace_back(owner, answer_of(owner));
+    std::vector<float> y(3 * kWidth, 0.5f);
+    const absl::Status combined = exchange_.combine(ticket, MatView<float>(y.data(), 3, kWidth));
+    if (!combined.ok()) {
+      EXPECT_EQ(y, std::vector<float>(3 * kWidth, 0.5f)) << "y changed although combine failed";
+      return combined;
+    }
+    return y;
+  }
+
+  const Plan plan_ = RemotePlan();
+  RecordingTransport transport_;
+  ThreadPool pool_;
+  Arena arena_;
+  std::deque<std::pair<NodeId, Frame>> inbox_;
+  std::vector<float> x_ = std::vector<float>(3 * kWidth, 1.0f);
+  std::vector<int32_t> ids_ = {0, 1, 1, 2, 3, 2};
+  std::vector<float> weights_ = {0.5f, 0.5f, 0.25f, 0.75f, 0.5f, 0.5f};
+  PlannedExchange exchange_;
+  int64_t wait_ns_ = 0;  ///< Before each reply.
+};
+
+TEST_F(ExchangeTest, EachOwnerGetsOneMessageWithTheDistinctRowsItNeeds) {
+  ASSERT_TRUE(run({NodeId{1}, NodeId{2}}).ok());
+  ASSERT_EQ(transport_.sent.size(), 2u);
+  for (const auto& [owner, frames] : transport_.sent) {
+    ASSERT_EQ(frames.size(), 1u);
+    EXPECT_EQ(frames[0].header.rows, 2u);  // Rows 0 and 1 go left, 1 and 2 right.
+    EXPECT_EQ(frames[0].header.step, StepId{7});
+    ExpertMessage message;
+    ASSERT_TRUE(DecodeExpertRequest(frames[0], message).ok());
+    EXPECT_EQ(message.calls.size(), 3u);
+  }
+}
+
+TEST_F(ExchangeTest, ResultDoesNotDependOnReplyOrder) {
+  const auto forwards = run({NodeId{1}, NodeId{2}});
+  const auto backwards = run({NodeId{2}, NodeId{1}});
+  ASSERT_TRUE(forwards.ok() && backwards.ok());
+  EXPECT_EQ(*forwards, *backwards);
+  EXPECT_EQ((*forwards)[0], 1000.5f);                             // Row 0: left's first row alone.
+  EXPECT_EQ((*forwards)[kWidth], 1010.0f + 2000.0f + 0.5f);       // Row 1: left's second and right's first.
+  EXPECT_EQ((*forwards)[2 * kWidth + 3], 2010.0f + 3.0f + 0.5f);  // Row 2: right's second.
+}
+
+TEST_F(ExchangeTest, WaitingForAnOwnerIsOverheadUnlessItComputes) {
+  constexpr int64_t kWaitNs = 2'000'000;
+  wait_ns_ = kWaitNs;
+  const auto overhead_ns = [this](int64_t computed_ns) {
+    exchange_.begin_step(StepId{7}, {&SelectKernels(SupportedIsas().front()), &pool_, &arena_});
+    const auto ticket = dispatch();
+    EXPECT_TRUE(ticket.ok());
+    inbox_.emplace_back(NodeId{1}, answer_of(NodeId{1}));
+    inbox_.emplace_back(NodeId{2}, answer_of(NodeId{2}, computed_ns));
+    std::vector<float> y(3 * kWidth);
+    EXPECT_TRUE(exchange_.combine(*ticket, MatView<float>(y.data(), 3, kWidth)).ok());
+    return exchange_.overhead_ns();
+  };
+  EXPECT_GT(overhead_ns(0), 2 * kWaitNs - kWaitNs / 10);  // Each answer came after a wait.
+  // An owner that says it computed for longer than the whole took.
+  EXPECT_EQ(overhead_ns(std::numeric_limits<int64_t>::max()), 0);
+}
+
+TEST_F(ExchangeTest, ASilentOwnerIsNamed) {
+  const auto result = run({NodeId{1}});
+  EXPECT_EQ(result.status().code(), absl::StatusCode::kUnavailable);
+  EXPECT_THAT(Message(result.status()), HasSubstr("expert owner 'right'"));
+}
+
+TEST_F(ExchangeTest, ALostOwnerEndsTheWaitAtOnce) {
+  ASSERT_TRUE(dispatch().ok());
+  exchange_.on_lost(NodeId{2}, Unavailable("connection reset"));
+  inbox_.emplace_back(NodeId{1}, answer_of(NodeId{1}));
+  std::vector<float> y(3 * kWidth);
+  const absl::Status status = exchange_.combine({1}, MatView<float>(y.data(), 3, kWidth));
+  EXPECT_THAT(Message(status), HasSubstr("expert owner 'right': connection reset"));
+}
+
+TEST_F(ExchangeTest, AnOwnersErrorIsPassedOnWithItsName) {
+  ASSERT_TRUE(dispatch().ok());
+  inbox_.emplace_back(NodeId{1}, EncodeError(FrameKind::kExpertError, Epoch{1}, StepId{7}, LayerId{0},
+                                             OutOfRange("layer 0, expert 1: an output is not a number")));
+  std::vector<float> y(3 * kWidth);
+  const absl::Status status = exchange_.combine({1}, MatView<float>(y.data(), 3, kWidth));
+  EXPECT_EQ(status.code(), absl::StatusCode::kOutOfRange);
+  EXPECT_THAT(Message(status), HasSubstr("expert owner 'left': layer 0, expert 1"));
+}
+
+TEST_F(ExchangeTest, AReplyOfAnEarlierTicketIsNotTakenForThisOne) {
+  ASSERT_TRUE(run({NodeId{1}, NodeId{2}}).ok());
+  const Frame stale = answer_of(NodeId{1});
+  ASSERT_TRUE(dispatch().ok());
+  inbox_.emplace_back(NodeId{1}, stale);
+  inbox_.emplace_back(NodeId{2}, answer_of(NodeId{2}));
+  std::vector<float> y(3 * kWidth);
+  const absl::Status status = exchange_.combine({2}, MatView<float>(y.data(), 3, kWidth));
+  EXPECT_THAT(Message(status), HasSubstr("expert owner 'left': no answer"));
+}
+
+TEST_F(ExchangeTest, AReplyOfTheWrongShapeIsRefusedWithTheOwnersName) {
+  ASSERT_TRUE(dispatch().ok());
+  Frame wrong = answer_of(NodeId{1});
+  wrong.header.rows = 1;
+  inbox_.emplace_back(NodeId{1}, wrong);
+  std::vector<float> y(3 * kWidth);
+  const absl::Status status = exchange_.combine({1}, MatView<float>(y.data(), 3, kWidth));
+  EXPECT_THAT(Message(status),
+              HasSubstr("expert owner 'left': expert_reply: expected 2 rows of 16, got 1 of 16"));
+}
+
+TEST_F(ExchangeTest, AnOwnerThatCannotBeReachedFailsTheDispatch) {
+  transport_.refuse = NodeId{2};
+  EXPECT_THAT(Message(dispatch().status()), HasSubstr("expert owner 'right': the peer is down"));
+}
+
+}  // namespace
+}  // namespace shoal
