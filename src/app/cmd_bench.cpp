@@ -13,7 +13,7 @@
 #include "base/status.h"
 #include "base/text.h"
 #include "exec/synthetic_load.h"
-#include "models/synth_model.h"
+#include "convert/synth_model.h"
 #include "sched/batcher.h"
 
 namespace shoal {

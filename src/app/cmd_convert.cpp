@@ -5,7 +5,7 @@
 #include "base/file.h"
 #include "base/status.h"
 #include "base/text.h"
-#include "models/convert.h"
+#include "convert/convert.h"
 #include "plan/cluster_file.h"
 #include "formats/gguf_files.h"
 

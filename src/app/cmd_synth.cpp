@@ -4,7 +4,7 @@
 #include "base/log.h"
 #include "base/status.h"
 #include "base/text.h"
-#include "models/synth_model.h"
+#include "convert/synth_model.h"
 
 namespace shoal {
 namespace {

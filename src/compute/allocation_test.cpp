@@ -7,7 +7,7 @@
 #include "harness/count_allocations.h"
 #include "models/family.h"
 #include "compute/stage.h"
-#include "models/testing/checkpoints.h"
+#include "convert/testing/checkpoints.h"
 #include "compute/testing/local_exchange.h"
 
 namespace shoal {

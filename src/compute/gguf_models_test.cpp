@@ -12,8 +12,8 @@
 #include "base/random.h"
 #include "base/status.h"
 #include "models/family.h"
-#include "models/synth_model.h"
-#include "models/testing/checkpoints.h"
+#include "convert/synth_model.h"
+#include "convert/testing/checkpoints.h"
 #include "compute/testing/local_model.h"
 #include "formats/test_gguf.h"
 

@@ -9,7 +9,7 @@
 
 #include "base/random.h"
 #include "models/family.h"
-#include "models/testing/checkpoints.h"
+#include "convert/testing/checkpoints.h"
 #include "compute/testing/local_model.h"
 
 namespace shoal {

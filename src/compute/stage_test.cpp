@@ -13,7 +13,7 @@
 #include "compute/blocks/experts.h"
 #include "models/family.h"
 #include "loading/footprint.h"
-#include "models/testing/checkpoints.h"
+#include "convert/testing/checkpoints.h"
 #include "compute/testing/local_model.h"
 
 namespace shoal {

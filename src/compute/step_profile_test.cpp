@@ -5,7 +5,7 @@
 #include <numeric>
 #include <set>
 
-#include "models/testing/checkpoints.h"
+#include "convert/testing/checkpoints.h"
 #include "compute/testing/local_model.h"
 
 namespace shoal {

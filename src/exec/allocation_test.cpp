@@ -15,7 +15,7 @@
 #include "exec/stage_runner.h"
 #include "harness/count_allocations.h"
 #include "models/family.h"
-#include "models/testing/checkpoints.h"
+#include "convert/testing/checkpoints.h"
 
 namespace shoal {
 namespace {

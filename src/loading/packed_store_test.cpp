@@ -10,7 +10,7 @@
 
 #include "base/status.h"
 #include "models/family.h"
-#include "models/testing/checkpoints.h"
+#include "convert/testing/checkpoints.h"
 #include "loading/weight_reader.h"
 
 namespace shoal {

@@ -7,7 +7,7 @@
 
 #include "base/status.h"
 #include "models/family.h"
-#include "models/testing/checkpoints.h"
+#include "convert/testing/checkpoints.h"
 
 namespace shoal {
 namespace {

@@ -5,7 +5,7 @@
 #include "base/status.h"
 #include "models/family.h"
 #include "loading/footprint.h"
-#include "models/testing/checkpoints.h"
+#include "convert/testing/checkpoints.h"
 
 namespace shoal {
 namespace {

@@ -13,7 +13,7 @@
 #include "exec/local_cluster.h"
 #include "exec/logits_probe.h"
 #include "exec/model_facts.h"
-#include "models/testing/checkpoints.h"
+#include "convert/testing/checkpoints.h"
 #include "plan/planner.h"
 
 namespace shoal {

@@ -19,7 +19,7 @@
 #include "exec/state_ring.h"
 #include "harness/golden.h"
 #include "models/family.h"
-#include "models/testing/checkpoints.h"
+#include "convert/testing/checkpoints.h"
 #include "plan/planner.h"
 
 namespace shoal {

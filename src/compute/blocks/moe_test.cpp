@@ -9,7 +9,7 @@
 #include "base/random.h"
 #include "base/status.h"
 #include "models/family.h"
-#include "models/testing/checkpoints.h"
+#include "convert/testing/checkpoints.h"
 #include "loading/weight_reader.h"
 
 namespace shoal {

@@ -6,7 +6,7 @@
 #include <numeric>
 
 #include "compute/blocks/norm_rope.h"
-#include "models/testing/checkpoints.h"
+#include "convert/testing/checkpoints.h"
 #include "compute/testing/family_checks.h"
 #include "compute/testing/local_model.h"
 

@@ -2,7 +2,7 @@
 #include <gtest/gtest.h>
 
 #include "loading/footprint.h"
-#include "models/testing/checkpoints.h"
+#include "convert/testing/checkpoints.h"
 #include "compute/testing/family_checks.h"
 
 namespace shoal {

@@ -1,4 +1,4 @@
-#include "models/testing/checkpoints.h"
+#include "convert/testing/checkpoints.h"
 
 #include <algorithm>
 #include <filesystem>
@@ -9,7 +9,7 @@
 #include "base/random.h"
 #include "base/status.h"
 #include "models/family.h"
-#include "models/synth_model.h"
+#include "convert/synth_model.h"
 #include "formats/checkpoint.h"
 
 namespace shoal {

@@ -1,4 +1,4 @@
-#include "models/synth_model.h"
+#include "convert/synth_model.h"
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>

@@ -1,4 +1,4 @@
-#include "models/shares.h"
+#include "convert/shares.h"
 
 #include <algorithm>
 #include <map>

@@ -8,7 +8,7 @@
 #include <vector>
 
 #include "absl/status/statusor.h"
-#include "models/model_folder.h"
+#include "convert/model_folder.h"
 #include "models/spec.h"
 #include "loading/weight_reader.h"
 #include "formats/checkpoint.h"

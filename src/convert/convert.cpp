@@ -1,4 +1,4 @@
-#include "models/convert.h"
+#include "convert/convert.h"
 
 #include <algorithm>
 #include <cmath>
@@ -10,10 +10,10 @@
 #include "base/status.h"
 #include "base/text.h"
 #include "cpu/pool.h"
-#include "models/model_folder.h"
-#include "models/shares.h"
+#include "convert/model_folder.h"
+#include "convert/shares.h"
 #include "loading/weight_reader.h"
-#include "formats/affine_quantize.h"
+#include "convert/affine_quantize.h"
 #include "formats/content_hash.h"
 
 namespace shoal {

@@ -1,4 +1,4 @@
-#include "formats/synth.h"
+#include "convert/synth.h"
 
 #include <algorithm>
 #include <cstring>
@@ -13,9 +13,9 @@
 #include "base/status.h"
 #include "formats/safetensors.h"
 #include "formats/strict_json.h"
-#include "formats/synth_tensors.h"
-#include "formats/synth_tokenizer.h"
-#include "formats/synth_values.h"
+#include "convert/synth_tensors.h"
+#include "convert/synth_tokenizer.h"
+#include "convert/synth_values.h"
 
 namespace shoal {
 namespace {

@@ -1,5 +1,5 @@
 // What is converted is read again: its values, its formats, and what stays when it is cut off.
-#include "models/convert.h"
+#include "convert/convert.h"
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
@@ -12,7 +12,7 @@
 #include "base/status.h"
 #include "harness/golden.h"
 #include "models/family.h"
-#include "models/testing/checkpoints.h"
+#include "convert/testing/checkpoints.h"
 #include "compute/testing/local_model.h"
 #include "loading/weight_reader.h"
 #include "loading/weight_sample.h"

@@ -2,11 +2,11 @@
 #pragma once
 
 #include "absl/status/status.h"
-#include "formats/synth.h"
+#include "convert/synth.h"
 
 namespace shoal {
 
-/// Synthesize (formats/synth.h) with the tensors of the config's family; the errors of SpecFor, too.
+/// Synthesize (convert/synth.h) with the tensors of the config's family; the errors of SpecFor, too.
 absl::Status SynthesizeModel(const SynthOptions& options, const ProgressFn& progress = {});
 
 }  // namespace shoal

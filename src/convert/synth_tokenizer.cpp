@@ -1,4 +1,4 @@
-#include "formats/synth_tokenizer.h"
+#include "convert/synth_tokenizer.h"
 
 #include <fmt/format.h>
 

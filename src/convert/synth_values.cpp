@@ -1,4 +1,4 @@
-#include "formats/synth_values.h"
+#include "convert/synth_values.h"
 
 #include <algorithm>
 #include <cmath>

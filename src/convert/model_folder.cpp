@@ -1,4 +1,4 @@
-#include "models/model_folder.h"
+#include "convert/model_folder.h"
 
 #include <algorithm>
 #include <filesystem>

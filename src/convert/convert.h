@@ -11,7 +11,7 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
-#include "models/shares.h"
+#include "convert/shares.h"
 #include "models/spec.h"
 #include "formats/checkpoint.h"
 #include "formats/mlx_quant.h"

@@ -1,4 +1,4 @@
-#include "models/synth_model.h"
+#include "convert/synth_model.h"
 
 #include <algorithm>
 #include <cmath>

@@ -1,4 +1,4 @@
-#include "formats/affine_quantize.h"
+#include "convert/affine_quantize.h"
 
 #include <algorithm>
 #include <cmath>
