@@ -8,10 +8,10 @@
 #include <vector>
 
 #include "base/process.h"
-#include "cpu/roofline.h"
+#include "measure/roofline.h"
 #include "cpu/topology.h"
 #include "compute/step_profile.h"
-#include "models/step_work.h"
+#include "measure/step_work.h"
 
 namespace shoal {
 

@@ -12,7 +12,7 @@
 #include "base/process.h"
 #include "base/status.h"
 #include "base/text.h"
-#include "exec/synthetic_load.h"
+#include "measure/synthetic_load.h"
 #include "convert/synth_model.h"
 #include "sched/batcher.h"
 

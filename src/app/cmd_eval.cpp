@@ -5,7 +5,7 @@
 #include "app/progress.h"
 #include "base/file.h"
 #include "base/status.h"
-#include "exec/evaluation.h"
+#include "measure/evaluation.h"
 
 namespace shoal {
 namespace {

@@ -4,7 +4,7 @@
 #include "app/progress.h"
 #include "base/file.h"
 #include "base/status.h"
-#include "exec/logits_probe.h"
+#include "measure/logits_probe.h"
 #include "kv/block_pool.h"
 #include "formats/safetensors.h"
 

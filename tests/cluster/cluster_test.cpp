@@ -11,7 +11,7 @@
 #include "cluster/remote_cluster.h"
 #include "cluster/worker_node.h"
 #include "exec/local_cluster.h"
-#include "exec/logits_probe.h"
+#include "measure/logits_probe.h"
 #include "exec/model_facts.h"
 #include "convert/testing/checkpoints.h"
 #include "plan/planner.h"

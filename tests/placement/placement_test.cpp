@@ -14,7 +14,7 @@
 #include "base/random.h"
 #include "base/status.h"
 #include "exec/local_cluster.h"
-#include "exec/logits_probe.h"
+#include "measure/logits_probe.h"
 #include "exec/model_facts.h"
 #include "exec/state_ring.h"
 #include "harness/golden.h"

@@ -5,7 +5,7 @@
 #include <cpuid.h>
 
 #include "base/process.h"
-#include "cpu/roofline_probes.h"
+#include "measure/roofline_probes.h"
 
 namespace shoal {
 namespace {

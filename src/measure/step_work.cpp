@@ -1,4 +1,4 @@
-#include "models/step_work.h"
+#include "measure/step_work.h"
 
 #include <algorithm>
 

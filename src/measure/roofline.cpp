@@ -1,4 +1,4 @@
-#include "cpu/roofline.h"
+#include "measure/roofline.h"
 
 #include <algorithm>
 #include <cstring>
@@ -7,7 +7,7 @@
 #include "base/check.h"
 #include "base/range.h"
 #include "base/status.h"
-#include "cpu/roofline_probes.h"
+#include "measure/roofline_probes.h"
 
 namespace shoal {
 namespace {

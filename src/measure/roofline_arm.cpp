@@ -1,7 +1,7 @@
 // As roofline_x86.cpp, for AArch64: its 128-bit vectors are in every CPU, dot products of 8 bits in most.
 #include <sys/auxv.h>
 
-#include "cpu/roofline_probes.h"
+#include "measure/roofline_probes.h"
 
 namespace shoal {
 namespace {

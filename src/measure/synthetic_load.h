@@ -14,7 +14,7 @@
 #include "base/clock.h"
 #include "exec/engine.h"
 #include "exec/state_ring.h"
-#include "models/step_work.h"
+#include "measure/step_work.h"
 
 namespace shoal {
 

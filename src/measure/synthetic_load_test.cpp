@@ -1,4 +1,4 @@
-#include "exec/synthetic_load.h"
+#include "measure/synthetic_load.h"
 
 #include <gtest/gtest.h>
 

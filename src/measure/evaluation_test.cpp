@@ -1,4 +1,4 @@
-#include "exec/evaluation.h"
+#include "measure/evaluation.h"
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>

@@ -1,4 +1,4 @@
-#include "cpu/roofline.h"
+#include "measure/roofline.h"
 
 #include <gtest/gtest.h>
 #include <sys/utsname.h>
@@ -7,7 +7,7 @@
 #include <string>
 
 #include "base/status.h"
-#include "cpu/roofline_probes.h"
+#include "measure/roofline_probes.h"
 #include "numeric/memory.h"
 
 namespace shoal {

@@ -1,4 +1,4 @@
-#include "exec/evaluation.h"
+#include "measure/evaluation.h"
 
 #include <algorithm>
 #include <cmath>
@@ -6,7 +6,7 @@
 
 #include "base/check.h"
 #include "base/status.h"
-#include "exec/logits_probe.h"
+#include "measure/logits_probe.h"
 #include "numeric/transcendental.h"
 
 namespace shoal {

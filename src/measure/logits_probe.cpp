@@ -1,4 +1,4 @@
-#include "exec/logits_probe.h"
+#include "measure/logits_probe.h"
 
 #include <algorithm>
 #include <future>

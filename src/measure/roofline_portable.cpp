@@ -2,7 +2,7 @@
 // reference kernels, which are all that such a machine runs.
 #include <cmath>
 
-#include "cpu/roofline_probes.h"
+#include "measure/roofline_probes.h"
 
 namespace shoal {
 namespace {
