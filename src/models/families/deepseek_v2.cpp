@@ -3,9 +3,9 @@
 
 #include "base/status.h"
 #include "models/family.h"
-#include "models/family_mla.h"
-#include "models/family_moe.h"
-#include "models/family_parts.h"
+#include "models/families/common/family_mla.h"
+#include "models/families/common/family_moe.h"
+#include "models/families/common/family_parts.h"
 
 namespace shoal::families {
 namespace {

@@ -5,8 +5,8 @@
 
 #include "base/status.h"
 #include "models/family.h"
-#include "models/family_gemma.h"
-#include "models/family_parts.h"
+#include "models/families/common/family_gemma.h"
+#include "models/families/common/family_parts.h"
 
 namespace shoal::families {
 namespace {

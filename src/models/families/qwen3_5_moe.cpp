@@ -5,9 +5,9 @@
 
 #include "base/status.h"
 #include "models/family.h"
-#include "models/family_below.h"
-#include "models/family_moe.h"
-#include "models/family_parts.h"
+#include "models/families/common/family_below.h"
+#include "models/families/common/family_moe.h"
+#include "models/families/common/family_parts.h"
 
 namespace shoal::families {
 namespace {

@@ -9,7 +9,7 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
-#include "models/family_parts.h"
+#include "models/families/common/family_parts.h"
 #include "models/spec.h"
 #include "formats/config.h"
 

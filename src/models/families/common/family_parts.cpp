@@ -1,4 +1,4 @@
-#include "models/family_parts.h"
+#include "models/families/common/family_parts.h"
 
 #include <optional>
 #include <utility>

@@ -1,4 +1,4 @@
-#include "models/family_moe.h"
+#include "models/families/common/family_moe.h"
 
 #include <algorithm>
 #include <utility>

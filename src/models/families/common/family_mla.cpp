@@ -1,4 +1,4 @@
-#include "models/family_mla.h"
+#include "models/families/common/family_mla.h"
 
 #include <cmath>
 #include <optional>
@@ -7,7 +7,7 @@
 #include <vector>
 
 #include "base/status.h"
-#include "models/family_moe.h"
+#include "models/families/common/family_moe.h"
 
 namespace shoal {
 namespace {

@@ -1,11 +1,11 @@
-#include "models/family_gemma.h"
+#include "models/families/common/family_gemma.h"
 
 #include <cmath>
 #include <optional>
 
 #include "base/status.h"
-#include "models/family_below.h"
-#include "models/family_moe.h"
+#include "models/families/common/family_below.h"
+#include "models/families/common/family_moe.h"
 #include "numeric/dtype.h"
 
 namespace shoal {

@@ -1,4 +1,4 @@
-#include "models/family_below.h"
+#include "models/families/common/family_below.h"
 
 #include <fmt/format.h>
 

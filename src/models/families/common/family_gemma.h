@@ -5,7 +5,7 @@
 
 #include "absl/status/statusor.h"
 #include "models/family.h"
-#include "models/family_parts.h"
+#include "models/families/common/family_parts.h"
 #include "models/spec.h"
 #include "formats/config.h"
 
