@@ -18,7 +18,7 @@
 #include "exec/node_model.h"
 #include "exec/node_session.h"
 #include "exec/supervisor.h"
-#include "wire/grpc.h"
+#include "wire/grpc/endpoint.h"
 
 namespace shoal {
 

@@ -14,7 +14,7 @@
 #include "exec/model_facts.h"
 #include "exec/node_model.h"
 #include "exec/node_session.h"
-#include "wire/grpc.h"
+#include "wire/grpc/endpoint.h"
 
 namespace shoal {
 

@@ -16,7 +16,7 @@
 #include "exec/supervisor.h"
 #include "plan/plan.h"
 #include "formats/checkpoint.h"
-#include "wire/grpc.h"
+#include "wire/grpc/endpoint.h"
 
 namespace shoal {
 

@@ -21,7 +21,7 @@
 #include "exec/stage_runner.h"
 #include "kv/kv_cache.h"
 #include "compute/step_profile.h"
-#include "wire/grpc.h"
+#include "wire/grpc/endpoint.h"
 #include "wire/transport.h"
 
 namespace shoal {

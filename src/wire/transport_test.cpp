@@ -12,10 +12,10 @@
 
 #include "base/random.h"
 #include "base/status.h"
-#include "wire/grpc.h"
+#include "wire/grpc/endpoint.h"
 #include "wire/inproc.h"
 #include "wire/payload.h"
-#include "wire/tcp_proxy.h"
+#include "wire/testing/tcp_proxy.h"
 
 namespace shoal {
 namespace {

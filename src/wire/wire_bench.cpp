@@ -8,7 +8,7 @@
 #include "base/check.h"
 #include "base/status.h"
 #include "wire/echo.h"
-#include "wire/grpc.h"
+#include "wire/grpc/endpoint.h"
 #include "wire/inproc.h"
 
 namespace shoal {

@@ -1,11 +1,11 @@
-#include "wire/grpc_loop.h"
+#include "wire/grpc/loop.h"
 
 #include <grpcpp/alarm.h>
 
 #include <limits>
 
 #include "base/log.h"
-#include "wire/grpc_message.h"
+#include "wire/grpc/message.h"
 
 namespace shoal {
 namespace {

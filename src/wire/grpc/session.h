@@ -6,7 +6,7 @@
 #include <memory>
 #include <mutex>
 
-#include "wire/grpc_streams.h"
+#include "wire/grpc/streams.h"
 #include "wire/inbox.h"
 
 namespace shoal {

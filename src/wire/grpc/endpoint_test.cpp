@@ -1,5 +1,5 @@
 // What only the gRPC transport does: handshakes, sessions, keepalive, and strangers on the port.
-#include "wire/grpc.h"
+#include "wire/grpc/endpoint.h"
 
 #include <arpa/inet.h>
 #include <gmock/gmock.h>
@@ -14,7 +14,7 @@
 #include <thread>
 
 #include "base/status.h"
-#include "wire/tcp_proxy.h"
+#include "wire/testing/tcp_proxy.h"
 
 namespace shoal {
 namespace {

@@ -1,11 +1,11 @@
-#include "wire/grpc_session.h"
+#include "wire/grpc/session.h"
 
 #include <algorithm>
 #include <utility>
 #include <vector>
 
 #include "base/status.h"
-#include "wire/grpc_loop.h"
+#include "wire/grpc/loop.h"
 
 namespace shoal {
 namespace {

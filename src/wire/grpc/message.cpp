@@ -1,4 +1,4 @@
-#include "wire/grpc_message.h"
+#include "wire/grpc/message.h"
 
 #include <cstring>
 #include <utility>

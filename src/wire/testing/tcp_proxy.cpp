@@ -1,4 +1,4 @@
-#include "wire/tcp_proxy.h"
+#include "wire/testing/tcp_proxy.h"
 
 #include <arpa/inet.h>
 #include <netinet/in.h>

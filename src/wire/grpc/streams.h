@@ -7,7 +7,7 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
-#include "wire/grpc.h"
+#include "wire/grpc/endpoint.h"
 #include "wire/handshake.h"
 
 namespace shoal {

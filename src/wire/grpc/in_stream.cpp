@@ -17,9 +17,9 @@
 #include "absl/synchronization/mutex.h"
 #include "base/log.h"
 #include "base/status.h"
-#include "wire/grpc_loop.h"
-#include "wire/grpc_message.h"
-#include "wire/grpc_streams.h"
+#include "wire/grpc/loop.h"
+#include "wire/grpc/message.h"
+#include "wire/grpc/streams.h"
 #include "wire/inbox.h"
 
 namespace shoal {

@@ -1,4 +1,4 @@
-#include "wire/grpc.h"
+#include "wire/grpc/endpoint.h"
 
 #include <algorithm>
 #include <list>
@@ -8,8 +8,8 @@
 
 #include "base/status.h"
 #include "base/text.h"
-#include "wire/grpc_session.h"
-#include "wire/grpc_streams.h"
+#include "wire/grpc/session.h"
+#include "wire/grpc/streams.h"
 
 namespace shoal {
 namespace {
