@@ -10,7 +10,7 @@
 #include <vector>
 
 #include "absl/status/statusor.h"
-#include "api/http_server.h"
+#include "api/http/server.h"
 
 namespace shoal {
 

@@ -5,7 +5,7 @@
 
 #include <nlohmann/json.hpp>
 
-#include "api/http_client.h"
+#include "api/http/client.h"
 #include "api/json.h"
 #include "base/status.h"
 

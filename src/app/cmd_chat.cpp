@@ -2,7 +2,7 @@
 #include <iostream>
 #include <nlohmann/json.hpp>
 
-#include "api/http_client.h"
+#include "api/http/client.h"
 #include "app/command.h"
 #include "base/status.h"
 

@@ -1,9 +1,9 @@
 #include <cstdio>
 #include <thread>
 
-#include "api/http_server.h"
+#include "api/http/server.h"
 #include "api/metrics.h"
-#include "api/openai.h"
+#include "api/openai/api.h"
 #include "app/cluster_status.h"
 #include "app/command.h"
 #include "app/model_text.h"

@@ -9,7 +9,7 @@
 
 #include "absl/status/statusor.h"
 #include "api/expert_rest.h"
-#include "api/http_server.h"
+#include "api/http/server.h"
 #include "exec/model_facts.h"
 #include "exec/node_model.h"
 #include "kernels/kernels.h"

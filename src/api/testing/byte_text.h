@@ -9,7 +9,7 @@
 #include <vector>
 
 #include "api/json.h"
-#include "api/openai.h"
+#include "api/openai/api.h"
 #include "base/check.h"
 
 namespace shoal {

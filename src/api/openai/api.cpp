@@ -1,4 +1,4 @@
-#include "api/openai.h"
+#include "api/openai/api.h"
 
 #include <fmt/format.h>
 

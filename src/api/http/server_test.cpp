@@ -1,4 +1,4 @@
-#include "api/http_server.h"
+#include "api/http/server.h"
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
@@ -7,9 +7,9 @@
 #include <mutex>
 #include <thread>
 
-#include "api/http_client.h"
-#include "api/http_text.h"
-#include "api/tcp_stream.h"
+#include "api/http/client.h"
+#include "api/http/text.h"
+#include "api/http/tcp_stream.h"
 #include "base/check.h"
 #include "base/status.h"
 

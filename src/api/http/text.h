@@ -6,7 +6,7 @@
 #include <utility>
 #include <vector>
 
-#include "api/http_server.h"
+#include "api/http/server.h"
 
 namespace shoal {
 

@@ -1,4 +1,4 @@
-#include "api/openai_request.h"
+#include "api/openai/request.h"
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
@@ -6,7 +6,7 @@
 #include <nlohmann/json.hpp>
 
 #include "api/json.h"
-#include "api/stop_matcher.h"
+#include "api/openai/stop_matcher.h"
 
 namespace shoal {
 namespace {

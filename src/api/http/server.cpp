@@ -1,4 +1,4 @@
-#include "api/http_server.h"
+#include "api/http/server.h"
 
 #include <algorithm>
 #include <array>
@@ -12,7 +12,7 @@
 #include <set>
 #include <thread>
 
-#include "api/http_text.h"
+#include "api/http/text.h"
 #include "base/check.h"
 #include "base/log.h"
 #include "base/status.h"

@@ -1,4 +1,4 @@
-#include "api/tcp_stream.h"
+#include "api/http/tcp_stream.h"
 
 #include <fcntl.h>
 #include <netdb.h>

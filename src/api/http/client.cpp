@@ -1,10 +1,10 @@
-#include "api/http_client.h"
+#include "api/http/client.h"
 
 #include <charconv>
 #include <optional>
 
-#include "api/http_text.h"
-#include "api/tcp_stream.h"
+#include "api/http/text.h"
+#include "api/http/tcp_stream.h"
 #include "base/status.h"
 #include "base/text.h"
 

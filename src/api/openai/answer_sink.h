@@ -7,10 +7,10 @@
 #include <vector>
 
 #include "api/api_error.h"
-#include "api/http_server.h"
+#include "api/http/server.h"
 #include "api/metrics.h"
-#include "api/openai_response.h"
-#include "api/stop_matcher.h"
+#include "api/openai/response.h"
+#include "api/openai/stop_matcher.h"
 #include "base/clock.h"
 #include "sched/request.h"
 #include "text/stream_decoder.h"

@@ -7,8 +7,8 @@
 #include <string_view>
 #include <utility>
 
-#include "api/http_server.h"
-#include "api/tcp_stream.h"
+#include "api/http/server.h"
+#include "api/http/tcp_stream.h"
 #include "base/check.h"
 #include "base/clock.h"
 

@@ -1,4 +1,4 @@
-#include "api/openai_messages.h"
+#include "api/openai/messages.h"
 
 #include <fmt/format.h>
 

@@ -1,4 +1,4 @@
-#include "api/openai.h"
+#include "api/openai/api.h"
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
@@ -6,9 +6,9 @@
 #include <nlohmann/json.hpp>
 #include <thread>
 
-#include "api/http_client.h"
+#include "api/http/client.h"
 #include "api/json.h"
-#include "api/tcp_stream.h"
+#include "api/http/tcp_stream.h"
 #include "api/testing/byte_text.h"
 #include "base/random.h"
 #include "base/status.h"

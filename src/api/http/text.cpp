@@ -1,4 +1,4 @@
-#include "api/http_text.h"
+#include "api/http/text.h"
 
 #include <fmt/format.h>
 

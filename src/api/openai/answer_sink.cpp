@@ -1,4 +1,4 @@
-#include "api/answer_sink.h"
+#include "api/openai/answer_sink.h"
 
 #include "base/log.h"
 #include "base/status.h"

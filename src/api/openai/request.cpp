@@ -1,4 +1,4 @@
-#include "api/openai_request.h"
+#include "api/openai/request.h"
 
 #include <fmt/format.h>
 
@@ -9,7 +9,7 @@
 
 #include "api/field_reader.h"
 #include "api/json.h"
-#include "api/openai_messages.h"
+#include "api/openai/messages.h"
 #include "base/random.h"
 
 namespace shoal {

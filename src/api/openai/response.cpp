@@ -1,4 +1,4 @@
-#include "api/openai_response.h"
+#include "api/openai/response.h"
 
 #include <fmt/format.h>
 

@@ -4,7 +4,7 @@
 #include <string_view>
 
 #include "api/api_error.h"
-#include "api/openai_request.h"
+#include "api/openai/request.h"
 #include "base/check.h"
 
 namespace {

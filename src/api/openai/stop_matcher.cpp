@@ -1,4 +1,4 @@
-#include "api/stop_matcher.h"
+#include "api/openai/stop_matcher.h"
 
 #include <algorithm>
 #include <utility>

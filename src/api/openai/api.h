@@ -9,11 +9,11 @@
 #include <string>
 #include <vector>
 
-#include "api/answer_sink.h"
+#include "api/openai/answer_sink.h"
 #include "api/api_error.h"
-#include "api/http_server.h"
+#include "api/http/server.h"
 #include "api/metrics.h"
-#include "api/openai_request.h"
+#include "api/openai/request.h"
 #include "base/clock.h"
 #include "sched/scheduler.h"
 #include "text/chat_template.h"
