@@ -12,7 +12,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-COMPUTE_FOLDERS = ("numeric", "kernels", "kv", "models", "exec")
+COMPUTE_FOLDERS = ("numeric", "kernels", "kv", "models", "loading", "compute", "exec")
 
 ALLOWED = {"fma", "fmaf", "sqrt", "sqrtf"}
 
