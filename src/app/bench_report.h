@@ -8,9 +8,9 @@
 #include <vector>
 
 #include "base/process.h"
-#include "measure/roofline.h"
-#include "cpu/topology.h"
 #include "compute/step_profile.h"
+#include "cpu/topology.h"
+#include "measure/roofline.h"
 #include "measure/step_work.h"
 
 namespace shoal {

@@ -12,8 +12,8 @@
 #include "base/process.h"
 #include "base/status.h"
 #include "base/text.h"
-#include "measure/synthetic_load.h"
 #include "convert/synth_model.h"
+#include "measure/synthetic_load.h"
 #include "sched/batcher.h"
 
 namespace shoal {

@@ -6,8 +6,8 @@
 #include "base/status.h"
 #include "base/text.h"
 #include "convert/convert.h"
-#include "plan/cluster_file.h"
 #include "formats/gguf_files.h"
+#include "plan/cluster_file.h"
 
 namespace shoal {
 namespace {

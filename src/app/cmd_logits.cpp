@@ -4,9 +4,9 @@
 #include "app/progress.h"
 #include "base/file.h"
 #include "base/status.h"
-#include "measure/logits_probe.h"
-#include "kv/block_pool.h"
 #include "formats/safetensors.h"
+#include "kv/block_pool.h"
+#include "measure/logits_probe.h"
 
 namespace shoal {
 namespace {

@@ -14,9 +14,9 @@
 #include "exec/model_facts.h"
 #include "exec/stage_runner.h"
 #include "kernels/kernels.h"
+#include "loading/packed_cache.h"
 #include "plan/cost.h"
 #include "plan/planner.h"
-#include "loading/packed_cache.h"
 
 namespace shoal {
 

@@ -2,9 +2,9 @@
 #pragma once
 
 #include "absl/status/statusor.h"
+#include "formats/checkpoint.h"
 #include "text/chat_template.h"
 #include "text/tokenizer.h"
-#include "formats/checkpoint.h"
 
 namespace shoal {
 

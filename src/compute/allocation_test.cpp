@@ -4,11 +4,11 @@
 
 #include <vector>
 
+#include "compute/stage.h"
+#include "compute/testing/local_exchange.h"
+#include "convert/testing/checkpoints.h"
 #include "harness/count_allocations.h"
 #include "models/family.h"
-#include "compute/stage.h"
-#include "convert/testing/checkpoints.h"
-#include "compute/testing/local_exchange.h"
 
 namespace shoal {
 namespace {

@@ -14,9 +14,9 @@
 #include "base/ids.h"
 #include "compute/blocks/experts.h"
 #include "compute/expert_exchange.h"
-#include "models/spec.h"
 #include "compute/stage.h"
 #include "formats/checkpoint.h"
+#include "models/spec.h"
 
 namespace shoal {
 

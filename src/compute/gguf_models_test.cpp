@@ -11,11 +11,11 @@
 
 #include "base/random.h"
 #include "base/status.h"
-#include "models/family.h"
+#include "compute/testing/local_model.h"
 #include "convert/synth_model.h"
 #include "convert/testing/checkpoints.h"
-#include "compute/testing/local_model.h"
 #include "formats/test_gguf.h"
+#include "models/family.h"
 
 namespace shoal {
 namespace {

@@ -8,9 +8,9 @@
 #include <tuple>
 
 #include "base/random.h"
-#include "models/family.h"
-#include "convert/testing/checkpoints.h"
 #include "compute/testing/local_model.h"
+#include "convert/testing/checkpoints.h"
+#include "models/family.h"
 
 namespace shoal {
 namespace {

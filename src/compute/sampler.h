@@ -8,8 +8,8 @@
 #include <vector>
 
 #include "absl/status/statusor.h"
+#include "compute/sampling_params.h"
 #include "cpu/arena.h"
-#include "exec/step.h"
 #include "kernels/kernels.h"
 
 namespace shoal {

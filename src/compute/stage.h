@@ -13,14 +13,14 @@
 #include "absl/status/statusor.h"
 #include "base/ids.h"
 #include "base/range.h"
-#include "cpu/pool.h"
-#include "kv/kv_cache.h"
 #include "compute/compute_context.h"
 #include "compute/expert_exchange.h"
+#include "cpu/pool.h"
+#include "formats/checkpoint.h"
+#include "kv/kv_cache.h"
 #include "loading/packed_store.h"
 #include "models/spec.h"
 #include "numeric/view.h"
-#include "formats/checkpoint.h"
 
 namespace shoal {
 

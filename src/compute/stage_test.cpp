@@ -11,10 +11,10 @@
 
 #include "base/status.h"
 #include "compute/blocks/experts.h"
-#include "models/family.h"
-#include "loading/footprint.h"
-#include "convert/testing/checkpoints.h"
 #include "compute/testing/local_model.h"
+#include "convert/testing/checkpoints.h"
+#include "loading/footprint.h"
+#include "models/family.h"
 
 namespace shoal {
 namespace {

@@ -5,8 +5,8 @@
 #include <numeric>
 #include <set>
 
-#include "convert/testing/checkpoints.h"
 #include "compute/testing/local_model.h"
+#include "convert/testing/checkpoints.h"
 
 namespace shoal {
 namespace {

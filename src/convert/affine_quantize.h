@@ -4,8 +4,8 @@
 #include <cstddef>
 #include <span>
 
-#include "numeric/dtype.h"
 #include "formats/mlx_quant.h"
+#include "numeric/dtype.h"
 
 namespace shoal {
 

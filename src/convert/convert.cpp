@@ -9,12 +9,12 @@
 
 #include "base/status.h"
 #include "base/text.h"
-#include "cpu/pool.h"
+#include "convert/affine_quantize.h"
 #include "convert/model_folder.h"
 #include "convert/shares.h"
-#include "loading/weight_reader.h"
-#include "convert/affine_quantize.h"
+#include "cpu/pool.h"
 #include "formats/content_hash.h"
+#include "loading/weight_reader.h"
 
 namespace shoal {
 namespace {

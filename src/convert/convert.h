@@ -12,9 +12,9 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "convert/shares.h"
-#include "models/spec.h"
 #include "formats/checkpoint.h"
 #include "formats/mlx_quant.h"
+#include "models/spec.h"
 
 namespace shoal {
 

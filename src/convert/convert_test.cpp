@@ -10,12 +10,12 @@
 #include <sstream>
 
 #include "base/status.h"
-#include "harness/golden.h"
-#include "models/family.h"
-#include "convert/testing/checkpoints.h"
 #include "compute/testing/local_model.h"
+#include "convert/testing/checkpoints.h"
+#include "harness/golden.h"
 #include "loading/weight_reader.h"
 #include "loading/weight_sample.h"
+#include "models/family.h"
 
 namespace shoal {
 namespace {

@@ -9,10 +9,10 @@
 
 #include "absl/status/statusor.h"
 #include "convert/model_folder.h"
-#include "models/spec.h"
-#include "loading/weight_reader.h"
 #include "formats/checkpoint.h"
 #include "formats/share.h"
+#include "loading/weight_reader.h"
+#include "models/spec.h"
 
 namespace shoal {
 

@@ -11,11 +11,11 @@
 #include "base/file.h"
 #include "base/range.h"
 #include "base/status.h"
-#include "formats/safetensors.h"
-#include "formats/strict_json.h"
 #include "convert/synth_tensors.h"
 #include "convert/synth_tokenizer.h"
 #include "convert/synth_values.h"
+#include "formats/safetensors.h"
+#include "formats/strict_json.h"
 
 namespace shoal {
 namespace {

@@ -9,9 +9,9 @@
 #include <string_view>
 
 #include "absl/status/statusor.h"
-#include "numeric/dtype.h"
-#include "formats/mlx_quant.h"
 #include "convert/synth_tensors.h"
+#include "formats/mlx_quant.h"
+#include "numeric/dtype.h"
 
 namespace shoal {
 
@@ -38,7 +38,8 @@ using ProgressFn = std::function<void(int64_t done, int64_t total)>;
 /// logits have a standard deviation of about 2. A matrix whose columns are not a multiple of the group stays
 /// plain, as mlx-lm leaves it. InvalidArgument for a config that is not understood, FailedPrecondition for a
 /// folder in use, ResourceExhausted for a full disk. Memory: a few tens of MB whatever the size.
-/// Whoever knows models says which tensors there are: SynthesizeModel (convert/synth_model.h) is what to call.
+/// Whoever knows models says which tensors there are: SynthesizeModel (convert/synth_model.h) is what to
+/// call.
 absl::Status Synthesize(const SynthOptions& options, const ListTensorsFn& list,
                         const ProgressFn& progress = {});
 

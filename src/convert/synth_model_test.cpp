@@ -8,9 +8,9 @@
 #include <nlohmann/json.hpp>
 
 #include "base/status.h"
-#include "models/family.h"
 #include "formats/checkpoint.h"
 #include "formats/test_files.h"
+#include "models/family.h"
 
 namespace shoal {
 namespace {

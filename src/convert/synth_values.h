@@ -6,8 +6,8 @@
 #include <span>
 #include <string_view>
 
-#include "numeric/dtype.h"
 #include "formats/mlx_quant.h"
+#include "numeric/dtype.h"
 
 namespace shoal {
 

@@ -11,11 +11,11 @@
 #include <vector>
 
 #include "base/status.h"
+#include "convert/testing/checkpoints.h"
 #include "exec/node_model.h"
 #include "exec/stage_runner.h"
 #include "harness/count_allocations.h"
 #include "models/family.h"
-#include "convert/testing/checkpoints.h"
 
 namespace shoal {
 namespace {

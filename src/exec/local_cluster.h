@@ -14,8 +14,8 @@
 #include "exec/node_session.h"
 #include "exec/pipeline_engine.h"
 #include "exec/supervisor.h"
-#include "plan/plan.h"
 #include "formats/checkpoint.h"
+#include "plan/plan.h"
 #include "wire/grpc/endpoint.h"
 
 namespace shoal {

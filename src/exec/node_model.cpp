@@ -6,8 +6,8 @@
 #include "base/clock.h"
 #include "base/status.h"
 #include "base/text.h"
-#include "loading/weight_reader.h"
 #include "formats/content_hash.h"
+#include "loading/weight_reader.h"
 
 namespace shoal {
 

@@ -9,13 +9,13 @@
 
 #include "absl/status/statusor.h"
 #include "compute/expert_bank.h"
-#include "loading/packed_store.h"
-#include "models/spec.h"
 #include "compute/stage.h"
-#include "loading/weight_sample.h"
-#include "plan/plan.h"
 #include "formats/checkpoint.h"
 #include "loading/packed_cache.h"
+#include "loading/packed_store.h"
+#include "loading/weight_sample.h"
+#include "models/spec.h"
+#include "plan/plan.h"
 
 namespace shoal {
 

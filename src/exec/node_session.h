@@ -13,14 +13,14 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "compute/step_profile.h"
 #include "cpu/arena.h"
 #include "cpu/pool.h"
-#include "exec/planned_exchange.h"
 #include "exec/node_model.h"
 #include "exec/pipeline_engine.h"
+#include "exec/planned_exchange.h"
 #include "exec/stage_runner.h"
 #include "kv/kv_cache.h"
-#include "compute/step_profile.h"
 #include "wire/grpc/endpoint.h"
 #include "wire/transport.h"
 

@@ -9,11 +9,11 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
-#include "exec/planned_exchange.h"
 #include "compute/sampler.h"
+#include "compute/stage.h"
+#include "exec/planned_exchange.h"
 #include "exec/step_codec.h"
 #include "kv/kv_cache.h"
-#include "compute/stage.h"
 #include "plan/plan.h"
 
 namespace shoal {

@@ -13,8 +13,8 @@
 
 #include "absl/status/statusor.h"
 #include "base/range.h"
-#include "numeric/dtype.h"
 #include "formats/block_types.h"
+#include "numeric/dtype.h"
 
 namespace shoal {
 

@@ -8,9 +8,9 @@
 #include <string_view>
 
 #include "absl/status/statusor.h"
-#include "numeric/affine.h"
 #include "formats/checkpoint.h"
 #include "formats/config.h"
+#include "numeric/affine.h"
 
 namespace shoal {
 

@@ -15,6 +15,7 @@
 #include "base/range.h"
 #include "kernels/packed.h"
 #include "numeric/dtype.h"
+#include "numeric/operation_kinds.h"
 #include "numeric/view.h"
 
 namespace shoal {
@@ -98,11 +99,6 @@ struct AddBiasArgs {
   const float* bias = nullptr;  ///< [cols]
   MatView<float> y;
   Range rows;
-};
-
-enum class RopePairing : uint8_t {
-  kHalfSplit,    ///< (i, i + rotary / 2): Llama and Qwen as Hugging Face stores them.
-  kInterleaved,  ///< (2i, 2i + 1).
 };
 
 /// Rotates the first `rotary` elements of every head in place: (a, b) -> (a cos - b sin, b cos + a sin), as
@@ -190,8 +186,6 @@ struct DeltaRuleArgs {
 inline constexpr int64_t kKvBlockPositions = 32;
 /// Positions that one partial result covers, at multiples of itself.
 inline constexpr int64_t kAttentionSplitPositions = 512;
-inline constexpr int64_t kHeadDimMax = 576;  ///< DeepSeek's latent of 512, and 64 that turn.
-
 /// The cache of one layer. A block's keys lie [kv_heads][head_dim][32] (a lane is a position, so scores need
 /// no horizontal sum), its values [kv_heads][32][head_dim]. head_dim <= kHeadDimMax.
 struct KvLayerView {
@@ -274,32 +268,6 @@ struct AttentionMergeArgs {
 
 // ---- Experts
 // -------------------------------------------------------------------------------------------------------
-
-/// Experts of a layer that `route` can choose among.
-inline constexpr int64_t kExpertsMax = 1024;
-
-/// What a logit becomes before experts are compared.
-enum class RouteScores : uint8_t {
-  kSoftmax,  ///< Over all experts, in f32; the sum in 16 lanes as in rms_norm.
-  kSigmoid,  ///< 1 / (1 + exp(-logit))
-  kLogits,   ///< The logit itself.
-};
-
-/// What the scores of the chosen become.
-enum class RouteWeights : uint8_t {
-  kAsIs,
-  kRenormalized,  ///< Divided by 1e-20 + their sum, taken in the order of rank.
-  kSoftmax,       ///< Softmax over them, the first being the largest; the sum in the order of rank.
-};
-
-/// Experts [g E / count, (g + 1) E / count) are group g; only those of the `kept` groups of highest rank may
-/// be chosen. Source: DeepSeek-V2, arXiv:2405.04434, section 2.2.2; DeepSeek-V3, arXiv:2412.19437.
-struct RouteGroups {
-  int64_t count = 1;        ///< Divides E.
-  int64_t kept = 1;         ///< 1 <= kept <= count; k <= kept E / count.
-  bool by_top_two = false;  ///< A group's rank is the sum of its two largest scores, not the largest.
-  bool operator==(const RouteGroups&) const = default;
-};
 
 /// The k experts with the largest score (plus correction), ties to the lowest id, in descending order. Their
 /// weights come from the scores without correction, times factor. Returns false where a row of the range

@@ -13,19 +13,11 @@
 #include "base/ids.h"
 #include "base/range.h"
 #include "kv/block_pool.h"
+#include "numeric/cache_shape.h"
 #include "numeric/dtype.h"
 #include "numeric/memory.h"
 
 namespace shoal {
-
-/// What one layer keeps: per position K and V, each [kv_heads, head_dim] of `dtype`; or, where state_values
-/// is not 0, one state of so many f32 per sequence and nothing per position.
-struct KvLayerShape {
-  int kv_heads = 0;
-  int head_dim = 0;
-  int64_t state_values = 0;
-  bool operator==(const KvLayerShape&) const = default;
-};
 
 /// Where a sequence's state goes when `position` tokens have passed: into a slot, which from then on is a
 /// snapshot for as long as nobody writes to it.

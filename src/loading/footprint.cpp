@@ -5,7 +5,6 @@
 
 #include "base/status.h"
 #include "kernels/packed.h"
-#include "compute/blocks/attention.h"
 #include "loading/weight_reader.h"
 
 namespace shoal {

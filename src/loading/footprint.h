@@ -8,8 +8,8 @@
 #include <vector>
 
 #include "absl/status/statusor.h"
-#include "models/spec.h"
 #include "formats/checkpoint.h"
+#include "models/spec.h"
 
 namespace shoal {
 

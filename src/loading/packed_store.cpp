@@ -9,8 +9,8 @@
 #include "base/log.h"
 #include "base/status.h"
 #include "base/text.h"
-#include "numeric/version.h"
 #include "formats/content_hash.h"
+#include "numeric/version.h"
 
 namespace shoal {
 namespace {

@@ -16,10 +16,10 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "cpu/pool.h"
-#include "kernels/packed.h"
-#include "numeric/memory.h"
 #include "formats/checkpoint.h"
+#include "kernels/packed.h"
 #include "loading/packed_cache.h"
+#include "numeric/memory.h"
 
 namespace shoal {
 

@@ -9,9 +9,9 @@
 #include <memory>
 
 #include "base/status.h"
-#include "models/family.h"
 #include "convert/testing/checkpoints.h"
 #include "loading/weight_reader.h"
+#include "models/family.h"
 
 namespace shoal {
 namespace {

@@ -11,11 +11,11 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "cpu/pool.h"
+#include "formats/checkpoint.h"
+#include "formats/mlx_quant.h"
 #include "kernels/packed.h"
 #include "loading/packed_store.h"
 #include "models/spec.h"
-#include "formats/checkpoint.h"
-#include "formats/mlx_quant.h"
 
 namespace shoal {
 

@@ -3,8 +3,8 @@
 #include <algorithm>
 
 #include "base/status.h"
-#include "loading/weight_reader.h"
 #include "formats/content_hash.h"
+#include "loading/weight_reader.h"
 
 namespace shoal {
 namespace {

@@ -11,8 +11,8 @@
 #include "absl/functional/function_ref.h"
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
-#include "models/spec.h"
 #include "formats/checkpoint.h"
+#include "models/spec.h"
 
 namespace shoal {
 

@@ -6,8 +6,8 @@
 #include <algorithm>
 
 #include "base/status.h"
-#include "models/family.h"
 #include "convert/testing/checkpoints.h"
+#include "models/family.h"
 
 namespace shoal {
 namespace {

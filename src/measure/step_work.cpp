@@ -3,7 +3,6 @@
 #include <algorithm>
 
 #include "base/status.h"
-#include "compute/blocks/attention.h"
 #include "loading/weight_reader.h"
 
 namespace shoal {

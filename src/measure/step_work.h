@@ -8,9 +8,9 @@
 
 #include "absl/status/statusor.h"
 #include "compute/compute_context.h"
+#include "formats/checkpoint.h"
 #include "models/spec.h"
 #include "numeric/dtype.h"
-#include "formats/checkpoint.h"
 
 namespace shoal {
 

@@ -3,9 +3,9 @@
 #include <gtest/gtest.h>
 
 #include "base/status.h"
-#include "models/family.h"
-#include "loading/footprint.h"
 #include "convert/testing/checkpoints.h"
+#include "loading/footprint.h"
+#include "models/family.h"
 
 namespace shoal {
 namespace {

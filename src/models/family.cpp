@@ -4,7 +4,6 @@
 
 #include "base/status.h"
 #include "base/text.h"
-#include "kernels/kernels.h"
 #include "numeric/fixed_sum.h"
 #include "numeric/transcendental.h"
 

@@ -7,8 +7,8 @@
 #include <string_view>
 
 #include "absl/status/statusor.h"
-#include "models/spec.h"
 #include "formats/config.h"
+#include "models/spec.h"
 
 namespace shoal {
 

@@ -73,6 +73,15 @@ class Walk {
 
 }  // namespace
 
+KvLayerShape KvShapeOf(const MixerSpec& mixer) {
+  if (const auto* mla = std::get_if<MlaSpec>(&mixer)) {
+    return {1, CachedHeadDim(static_cast<int>(mla->latent) + mla->rope_dim)};
+  }
+  if (const auto* delta = std::get_if<DeltaSpec>(&mixer)) return {.state_values = delta->state_values()};
+  const GqaSpec& gqa = std::get<GqaSpec>(mixer);
+  return {gqa.kv_heads, CachedHeadDim(gqa.head_dim)};
+}
+
 void ForEachWeight(const ModelSpec& spec, const std::function<void(const WeightUse&)>& visit) {
   Walk(visit, -1, false).weight("embedding", spec.embedding);
   for (size_t i = 0; i < spec.layers.size(); ++i) {

@@ -14,7 +14,8 @@
 #include <vector>
 
 #include "base/range.h"
-#include "kernels/kernels.h"
+#include "numeric/cache_shape.h"
+#include "numeric/operation_kinds.h"
 
 namespace shoal {
 
@@ -193,6 +194,12 @@ struct DeltaSpec {
 
   /// What passes the convolution.
   int64_t channels() const { return int64_t{2} * key_heads * key_dim + int64_t{value_heads} * value_dim; }
+  /// f32 values of a layer's state: the convolution's rows, padded to a cache line where the matrices begin,
+  int64_t conv_values() const { return PaddedToCacheLine((conv_width - 1) * channels()); }
+  /// and all of it, padded alike.
+  int64_t state_values() const {
+    return PaddedToCacheLine(conv_values() + int64_t{value_heads} * key_dim * value_dim);
+  }
 };
 
 /// How gate and up become one.
@@ -298,6 +305,9 @@ void ForEachWeight(const ModelSpec& spec, const std::function<void(const WeightU
 
 /// Calls `edit` for every weight, in that order: where the same model lies under other names.
 void EditWeights(ModelSpec& spec, const std::function<void(WeightRef&)>& edit);
+
+/// What a mixer keeps, per position or per sequence.
+KvLayerShape KvShapeOf(const MixerSpec& mixer);
 
 /// Up to how many positions a sequence turns by short frequencies where layers have RopeLong; a longer one is
 /// another sequence to the cache, from its first position on. INT64_MAX: no layer has.

@@ -10,10 +10,10 @@
 #include "base/status.h"
 #include "cluster/remote_cluster.h"
 #include "cluster/worker_node.h"
-#include "exec/local_cluster.h"
-#include "measure/logits_probe.h"
-#include "exec/model_facts.h"
 #include "convert/testing/checkpoints.h"
+#include "exec/local_cluster.h"
+#include "exec/model_facts.h"
+#include "measure/logits_probe.h"
 #include "plan/planner.h"
 
 namespace shoal {

@@ -6,10 +6,10 @@
 
 #include <nlohmann/json.hpp>
 
-#include "text/chat_template.h"
-#include "text/test_data.h"
 #include "formats/gguf.h"
 #include "formats/test_gguf.h"
+#include "text/chat_template.h"
+#include "text/test_data.h"
 
 namespace shoal {
 namespace {

@@ -13,13 +13,13 @@
 
 #include "base/random.h"
 #include "base/status.h"
+#include "convert/testing/checkpoints.h"
 #include "exec/local_cluster.h"
-#include "measure/logits_probe.h"
 #include "exec/model_facts.h"
 #include "exec/state_ring.h"
 #include "harness/golden.h"
+#include "measure/logits_probe.h"
 #include "models/family.h"
-#include "convert/testing/checkpoints.h"
 #include "plan/planner.h"
 
 namespace shoal {

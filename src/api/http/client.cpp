@@ -3,8 +3,8 @@
 #include <charconv>
 #include <optional>
 
-#include "api/http/text.h"
 #include "api/http/tcp_stream.h"
+#include "api/http/text.h"
 #include "base/status.h"
 #include "base/text.h"
 

@@ -8,8 +8,8 @@
 #include <thread>
 
 #include "api/http/client.h"
-#include "api/http/text.h"
 #include "api/http/tcp_stream.h"
+#include "api/http/text.h"
 #include "base/check.h"
 #include "base/status.h"
 

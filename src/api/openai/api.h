@@ -9,10 +9,10 @@
 #include <string>
 #include <vector>
 
-#include "api/openai/answer_sink.h"
 #include "api/api_error.h"
 #include "api/http/server.h"
 #include "api/metrics.h"
+#include "api/openai/answer_sink.h"
 #include "api/openai/request.h"
 #include "base/clock.h"
 #include "sched/scheduler.h"

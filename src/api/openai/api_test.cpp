@@ -7,8 +7,8 @@
 #include <thread>
 
 #include "api/http/client.h"
-#include "api/json.h"
 #include "api/http/tcp_stream.h"
+#include "api/json.h"
 #include "api/testing/byte_text.h"
 #include "base/random.h"
 #include "base/status.h"

@@ -29,15 +29,6 @@ void CopyHeads(MatView<const float> from, MatView<float> to, Range heads) {
 
 }  // namespace
 
-KvLayerShape KvShapeOf(const MixerSpec& mixer) {
-  if (const auto* mla = std::get_if<MlaSpec>(&mixer)) {
-    return {1, CachedHeadDim(static_cast<int>(mla->latent) + mla->rope_dim)};
-  }
-  if (const auto* delta = std::get_if<DeltaSpec>(&mixer)) return {.state_values = StateValuesOf(*delta)};
-  const GqaSpec& gqa = std::get<GqaSpec>(mixer);
-  return {gqa.kv_heads, CachedHeadDim(gqa.head_dim)};
-}
-
 absl::StatusOr<Attention> Attention::Load(const WeightReader& reader, const GqaSpec& spec, ThreadPool& pool) {
   Attention attention;
   attention.heads_ = {

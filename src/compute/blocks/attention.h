@@ -10,20 +10,13 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "base/ids.h"
-#include "kv/kv_cache.h"
 #include "compute/blocks/attention_heads.h"
 #include "compute/blocks/linear.h"
 #include "compute/blocks/norm_rope.h"
+#include "kv/kv_cache.h"
 #include "models/spec.h"
 
 namespace shoal {
-
-/// Head dimension in the cache: padded with zeros to a multiple of 16, the kernels' unit. Zeros change no
-/// score.
-constexpr int CachedHeadDim(int head_dim) { return (head_dim + 15) / 16 * 16; }
-
-/// What a mixer keeps, per position or per sequence.
-KvLayerShape KvShapeOf(const MixerSpec& mixer);
 
 class Attention {
  public:

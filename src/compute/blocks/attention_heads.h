@@ -6,9 +6,9 @@
 #include <vector>
 
 #include "base/ids.h"
-#include "kernels/kernels.h"
 #include "compute/blocks/attention_parts.h"
 #include "compute/compute_context.h"
+#include "kernels/kernels.h"
 #include "numeric/view.h"
 
 namespace shoal {

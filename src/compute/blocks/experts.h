@@ -11,8 +11,8 @@
 #include "compute/blocks/mlp.h"
 #include "compute/compute_context.h"
 #include "compute/expert_exchange.h"
-#include "models/spec.h"
 #include "formats/checkpoint.h"
+#include "models/spec.h"
 
 namespace shoal {
 

@@ -15,20 +15,10 @@ namespace {
 /// What the reference adds to the sum of squares of a query or key.
 constexpr double kLengthEps = 1e-6;
 
-/// Begins on a cache line: the matrices behind the convolution's rows.
-constexpr int64_t PaddedToLine(int64_t floats) { return (floats + 15) / 16 * 16; }
-
-int64_t ConvValues(int64_t conv_width, int64_t channels) { return PaddedToLine((conv_width - 1) * channels); }
-
 /// The reference computes log(1 + e^x) in f32, and x itself above 20.
 double Softplus(double x) { return x > 20 ? x : Log(1 + Exp(x)); }
 
 }  // namespace
-
-int64_t StateValuesOf(const DeltaSpec& spec) {
-  return PaddedToLine(ConvValues(spec.conv_width, spec.channels()) +
-                      int64_t{spec.value_heads} * spec.key_dim * spec.value_dim);
-}
 
 absl::StatusOr<GatedDelta> GatedDelta::Load(const WeightReader& reader, const DeltaSpec& spec,
                                             ThreadPool& pool) {
@@ -39,7 +29,8 @@ absl::StatusOr<GatedDelta> GatedDelta::Load(const WeightReader& reader, const De
   delta.value_dim_ = spec.value_dim;
   delta.conv_width_ = spec.conv_width;
   delta.channels_ = spec.channels();
-  delta.state_values_ = StateValuesOf(spec);
+  delta.conv_values_ = spec.conv_values();
+  delta.state_values_ = spec.state_values();
   ASSIGN_OR_RETURN(std::vector<Linear> in,
                    Linear::LoadTogether(reader, {&spec.qkv, &spec.z, &spec.b, &spec.a}, pool));
   delta.qkv_ = std::move(in[0]);
@@ -153,7 +144,7 @@ void GatedDelta::run_head(const Kernels& kernels, const Rows& rows, int64_t head
   const int64_t matrix = key_dim_ * value_dim_;
   for (int64_t h = head * per_key; h < (head + 1) * per_key; ++h) {
     open_gates(rows, h);
-    const int64_t at = ConvValues(conv_width_, channels_) + h * matrix;
+    const int64_t at = conv_values_ + h * matrix;
     if (from == nullptr) std::fill_n(to + at, matrix, 0.0f);
     const int64_t value_at = 2 * keys_at + h * value_dim_;
     kernels.delta_rule({.query = rows.mixed.cols_between(query.begin, query.end),

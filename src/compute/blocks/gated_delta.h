@@ -7,9 +7,9 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
-#include "kv/kv_cache.h"
 #include "compute/blocks/linear.h"
 #include "compute/blocks/norm_rope.h"
+#include "kv/kv_cache.h"
 #include "models/spec.h"
 
 namespace shoal {
@@ -57,7 +57,7 @@ class GatedDelta {
   void open_gates(const Rows& rows, int64_t value_head) const;
 
   int64_t key_heads_ = 0, value_heads_ = 0, key_dim_ = 0, value_dim_ = 0;
-  int64_t conv_width_ = 0, channels_ = 0, state_values_ = 0;
+  int64_t conv_width_ = 0, channels_ = 0, conv_values_ = 0, state_values_ = 0;
   Linear qkv_, z_, b_, a_, o_;
   std::vector<float> conv_;                     // [conv_width, channels]
   std::vector<float> rate_;                     // [value_heads]: exp(decay_log).
@@ -65,8 +65,5 @@ class GatedDelta {
   std::vector<float> query_scale_, key_scale_;  // [key_dim]: what makes the norm below one of length 1.
   Norm norm_;
 };
-
-/// What a layer's state takes in a slot, in f32 values.
-int64_t StateValuesOf(const DeltaSpec& spec);
 
 }  // namespace shoal

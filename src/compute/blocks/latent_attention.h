@@ -8,10 +8,10 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
-#include "kv/kv_cache.h"
 #include "compute/blocks/attention_heads.h"
 #include "compute/blocks/linear.h"
 #include "compute/blocks/norm_rope.h"
+#include "kv/kv_cache.h"
 #include "models/spec.h"
 
 namespace shoal {

@@ -10,9 +10,9 @@
 #include "absl/functional/function_ref.h"
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "compute/compute_context.h"
 #include "cpu/pool.h"
 #include "kernels/kernels.h"
-#include "compute/compute_context.h"
 #include "loading/weight_reader.h"
 #include "numeric/view.h"
 

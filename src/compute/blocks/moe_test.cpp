@@ -8,9 +8,9 @@
 
 #include "base/random.h"
 #include "base/status.h"
-#include "models/family.h"
 #include "convert/testing/checkpoints.h"
 #include "loading/weight_reader.h"
+#include "models/family.h"
 
 namespace shoal {
 namespace {

@@ -6,10 +6,10 @@
 #include <vector>
 
 #include "absl/status/statusor.h"
-#include "kernels/kernels.h"
 #include "compute/compute_context.h"
-#include "models/spec.h"
+#include "kernels/kernels.h"
 #include "loading/weight_reader.h"
+#include "models/spec.h"
 #include "numeric/view.h"
 
 namespace shoal {

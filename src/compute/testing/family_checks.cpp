@@ -9,9 +9,9 @@
 #include <optional>
 
 #include "base/status.h"
+#include "compute/testing/local_model.h"
 #include "harness/golden.h"
 #include "models/family.h"
-#include "compute/testing/local_model.h"
 
 namespace shoal {
 namespace {

@@ -12,11 +12,11 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "compute/stage.h"
+#include "compute/testing/local_exchange.h"
 #include "kernels/kernels.h"
 #include "kv/block_pool.h"
 #include "kv/kv_cache.h"
-#include "compute/stage.h"
-#include "compute/testing/local_exchange.h"
 
 namespace shoal {
 

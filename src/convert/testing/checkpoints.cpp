@@ -8,9 +8,9 @@
 #include "base/check.h"
 #include "base/random.h"
 #include "base/status.h"
-#include "models/family.h"
 #include "convert/synth_model.h"
 #include "formats/checkpoint.h"
+#include "models/family.h"
 
 namespace shoal {
 

@@ -8,8 +8,8 @@
 #include <string_view>
 #include <vector>
 
-#include "numeric/dtype.h"
 #include "formats/mlx_quant.h"
+#include "numeric/dtype.h"
 
 namespace shoal {
 

@@ -1,7 +1,7 @@
 // DeepSeek-V3 and R1. Reference: transformers models/deepseek_v3/modeling_deepseek_v3.py.
-#include "models/family.h"
 #include "models/families/common/family_mla.h"
 #include "models/families/common/family_parts.h"
+#include "models/family.h"
 
 namespace shoal::families {
 namespace {

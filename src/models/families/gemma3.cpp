@@ -1,8 +1,8 @@
 // Gemma 3 with a tower for images, of which the text model runs. Reference: transformers
 // models/gemma3/configuration_gemma3.py.
-#include "models/family.h"
 #include "models/families/common/family_below.h"
 #include "models/families/common/family_gemma.h"
+#include "models/family.h"
 
 namespace shoal::families {
 

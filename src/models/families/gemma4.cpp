@@ -1,8 +1,8 @@
 // Gemma 4 with towers for images and sound, of which the text model runs. Reference: transformers
 // models/gemma4/configuration_gemma4.py.
-#include "models/family.h"
 #include "models/families/common/family_below.h"
 #include "models/families/common/family_gemma.h"
+#include "models/family.h"
 
 namespace shoal::families {
 

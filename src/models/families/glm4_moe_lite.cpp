@@ -1,7 +1,7 @@
 // GLM-4.7-Flash. Reference: transformers models/glm4_moe_lite/modeling_glm4_moe_lite.py.
-#include "models/family.h"
 #include "models/families/common/family_mla.h"
 #include "models/families/common/family_parts.h"
+#include "models/family.h"
 
 namespace shoal::families {
 namespace {

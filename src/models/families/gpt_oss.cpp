@@ -1,8 +1,8 @@
 // gpt-oss. Reference: transformers models/gpt_oss/modeling_gpt_oss.py.
 #include "base/status.h"
-#include "models/family.h"
 #include "models/families/common/family_moe.h"
 #include "models/families/common/family_parts.h"
+#include "models/family.h"
 
 namespace shoal::families {
 namespace {

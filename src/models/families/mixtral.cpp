@@ -1,8 +1,8 @@
 // Mixtral. Reference: transformers models/mixtral/modeling_mixtral.py.
 #include "base/status.h"
-#include "models/family.h"
 #include "models/families/common/family_moe.h"
 #include "models/families/common/family_parts.h"
+#include "models/family.h"
 
 namespace shoal::families {
 namespace {

@@ -6,9 +6,9 @@
 #include <numeric>
 
 #include "compute/blocks/norm_rope.h"
-#include "convert/testing/checkpoints.h"
 #include "compute/testing/family_checks.h"
 #include "compute/testing/local_model.h"
+#include "convert/testing/checkpoints.h"
 
 namespace shoal {
 namespace {

@@ -1,7 +1,7 @@
 // Qwen2 and Qwen2.5. Reference: transformers models/qwen2/modeling_qwen2.py.
 #include "base/status.h"
-#include "models/family.h"
 #include "models/families/common/family_parts.h"
+#include "models/family.h"
 
 namespace shoal::families {
 namespace {

@@ -1,7 +1,7 @@
 // Qwen3, dense. Reference: transformers models/qwen3/modeling_qwen3.py.
 #include "base/status.h"
-#include "models/family.h"
 #include "models/families/common/family_parts.h"
+#include "models/family.h"
 
 namespace shoal::families {
 namespace {

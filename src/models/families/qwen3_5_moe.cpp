@@ -4,10 +4,10 @@
 #include <vector>
 
 #include "base/status.h"
-#include "models/family.h"
 #include "models/families/common/family_below.h"
 #include "models/families/common/family_moe.h"
 #include "models/families/common/family_parts.h"
+#include "models/family.h"
 
 namespace shoal::families {
 namespace {

@@ -1,9 +1,9 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
-#include "loading/footprint.h"
-#include "convert/testing/checkpoints.h"
 #include "compute/testing/family_checks.h"
+#include "convert/testing/checkpoints.h"
+#include "loading/footprint.h"
 
 namespace shoal {
 namespace {

@@ -2,9 +2,9 @@
 #include <vector>
 
 #include "base/status.h"
-#include "models/family.h"
 #include "models/families/common/family_moe.h"
 #include "models/families/common/family_parts.h"
+#include "models/family.h"
 
 namespace shoal::families {
 namespace {

@@ -4,10 +4,10 @@
 #include <string_view>
 
 #include "absl/status/statusor.h"
-#include "models/family.h"
-#include "models/families/common/family_parts.h"
-#include "models/spec.h"
 #include "formats/config.h"
+#include "models/families/common/family_parts.h"
+#include "models/family.h"
+#include "models/spec.h"
 
 namespace shoal {
 

@@ -5,9 +5,9 @@
 #include <string>
 
 #include "absl/status/statusor.h"
+#include "formats/config.h"
 #include "models/families/common/family_parts.h"
 #include "models/spec.h"
-#include "formats/config.h"
 
 namespace shoal {
 

@@ -10,8 +10,8 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
-#include "models/spec.h"
 #include "formats/config.h"
+#include "models/spec.h"
 
 namespace shoal {
 
