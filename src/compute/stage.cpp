@@ -29,7 +29,7 @@ static_assert(kBlockPositions == kKvBlockPositions,
 struct Layer {
   Norm mixer_norm;
   std::variant<Attention, LatentAttention, GatedDelta> mixer;
-  size_t rope = 0;  ///< Which of the stage's tables, where the mixer turns by positions.
+  size_t rope = 0;  ///< Which of the stage's tables, where the mixer rotates by positions.
   std::optional<Norm> mixer_out_norm;
   Norm feed_forward_norm;
   std::variant<Mlp, Moe> feed_forward;
@@ -58,7 +58,7 @@ absl::StatusOr<GatedDelta> LoadMixer(const WeightReader& reader, const DeltaSpec
   return GatedDelta::Load(reader, spec, pool);
 }
 
-/// nullptr: positions turn nothing.
+/// nullptr: positions rotate nothing.
 const RopeSpec* RopeOf(const GqaSpec& spec) { return &spec.rope; }
 const RopeSpec* RopeOf(const MlaSpec& spec) { return &spec.rope; }
 const RopeSpec* RopeOf(const DeltaSpec&) { return nullptr; }

@@ -30,8 +30,8 @@ struct SeqSlice {
   std::vector<int32_t> tokens;
   std::vector<BlockId> blocks;  ///< Block table that covers position + tokens.size().
   bool sample = false;          ///< Sample after the last row.
-  /// The sequence is longer than EngineLimits::short_rope_positions: its cache holds keys that turn by the
-  /// long frequencies, from position 0 on. It never changes while a sequence keeps its cache.
+  /// The sequence is longer than EngineLimits::short_rope_positions: its cache holds keys that are rotated by
+  /// the long frequencies, from position 0 on. It never changes while a sequence keeps its cache.
   bool long_rope = false;
   /// Of models that keep states (StepSlice, compute/stage.h): the slot of the state behind `position` tokens,
   /// and where states go, ascending, the last behind all tokens. Those before it are snapshots, at block

@@ -256,7 +256,8 @@ absl::Status AddLatentAttention(GgufDraft& draft) {
   ASSIGN_OR_RETURN(config["v_head_dim"],
                    keys.required_int(apart ? ".attention.value_length_mla" : ".attention.value_length"));
   ASSIGN_OR_RETURN(const int64_t rope_dim, keys.required_int(".rope.dimension_count"));
-  if (rope_dim >= key_dim) return keys.refuse(key, fmt::format("more than the {} that turn", rope_dim));
+  if (rope_dim >= key_dim)
+    return keys.refuse(key, fmt::format("more than the {} that are rotated", rope_dim));
   config["qk_rope_head_dim"] = rope_dim;
   config["qk_nope_head_dim"] = key_dim - rope_dim;
   RETURN_IF_ERROR(AddGgufRope(draft, rope_dim));

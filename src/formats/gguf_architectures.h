@@ -57,7 +57,7 @@ inline constexpr std::string_view kGgufRopeFactors = "rope_freqs.weight";
 inline constexpr std::string_view kGgufRopeLong = "rope_factors_long.weight";
 inline constexpr std::string_view kGgufRopeShort = "rope_factors_short.weight";
 
-/// rope_theta, rope_scaling and, where not all of `head_dim` dimensions turn, partial_rotary_factor.
+/// rope_theta, rope_scaling and, where not all of `head_dim` dimensions are rotated, partial_rotary_factor.
 absl::Status AddGgufRope(GgufDraft& draft, int64_t head_dim);
 
 }  // namespace shoal

@@ -83,8 +83,8 @@ absl::Status AddGgufRope(GgufDraft& draft, int64_t head_dim) {
   ASSIGN_OR_RETURN(const std::optional<double> theta, draft.keys.optional_number(".rope.freq_base"));
   draft.config["rope_theta"] =
       theta.value_or(10000.0);  // What the format's readers take where it is left out.
-  ASSIGN_OR_RETURN(const auto turning, draft.keys.optional_int(".rope.dimension_count"));
-  const int64_t dims = turning.value_or(head_dim);
+  ASSIGN_OR_RETURN(const auto rotary, draft.keys.optional_int(".rope.dimension_count"));
+  const int64_t dims = rotary.value_or(head_dim);
   if (dims != head_dim) {
     double share = static_cast<double>(dims) / static_cast<double>(head_dim);
     // Whoever takes the whole part of share * head_dim must find dims.
@@ -102,8 +102,9 @@ absl::Status AddGgufRope(GgufDraft& draft, int64_t head_dim) {
   ASSIGN_OR_RETURN(const auto original, draft.keys.optional_int(".rope.scaling.original_context_length"));
   if (original) scaling["original_max_position_embeddings"] = *original;
   for (const char* key : {"beta_fast", "beta_slow"}) {
-    ASSIGN_OR_RETURN(const auto turns, draft.keys.optional_number(fmt::format(".rope.scaling.yarn_{}", key)));
-    if (turns) scaling[key] = *turns;
+    ASSIGN_OR_RETURN(const auto rotations,
+                     draft.keys.optional_number(fmt::format(".rope.scaling.yarn_{}", key)));
+    if (rotations) scaling[key] = *rotations;
   }
   draft.config["rope_scaling"] = std::move(scaling);  // A family refuses the kinds that it does not build.
   return absl::OkStatus();

@@ -285,11 +285,11 @@ TEST(GgufModel, RefusesKeysThatChangeTheArithmetic) {
   const auto normalized =
       DeepseekConfig([](GgufBuilder& builder) { builder.add_bool("deepseek2.expert_weights_norm", true); });
   EXPECT_THAT(Message(normalized.status()), HasSubstr("expert_weights_norm"));
-  const auto turning = DeepseekConfig([](GgufBuilder& builder) {
+  const auto rotary = DeepseekConfig([](GgufBuilder& builder) {
     builder.add_int("deepseek2.attention.key_length_mla", 8);
     builder.add_int("deepseek2.attention.value_length_mla", 8);
   });
-  EXPECT_THAT(Message(turning.status()), HasSubstr("more than the 8 that turn"));
+  EXPECT_THAT(Message(rotary.status()), HasSubstr("more than the 8 that are rotated"));
 }
 
 TEST(GgufModel, ExpertsOneByOneAreTensorsOfTheirOwn) {

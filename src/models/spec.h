@@ -92,8 +92,8 @@ struct RopeLinear {
   double factor = 0;
 };
 
-/// Frequencies that turn less than beta_slow times over the original context are divided by `factor`, those
-/// that turn more than beta_fast times stay, between them a ramp over the dimensions; `truncate` moves its
+/// Frequencies that rotate less than beta_slow times over the original context are divided by `factor`, those
+/// that rotate more than beta_fast times stay, between them a ramp over the dimensions; `truncate` moves its
 /// ends to whole dimensions. Source: Peng et al. 2023, arXiv:2309.00071; transformers
 /// `_compute_yarn_parameters`.
 struct RopeYarn {
@@ -104,10 +104,10 @@ struct RopeYarn {
   bool truncate = true;
 };
 
-/// Of all dims / 2 pairs only the first `turning_pairs` turn, by frequencies divided by `factor`. Source:
+/// Of all dims / 2 pairs only the first `rotary_dim` / 2 rotate, by frequencies divided by `factor`. Source:
 /// transformers `_compute_proportional_rope_parameters`.
 struct RopeProportional {
-  int turning_pairs = 0;
+  int rotary_dim = 0;
   double factor = 1;
 };
 
@@ -122,7 +122,7 @@ struct RopeLong {
 /// Rotary position embedding. Source: Su et al. 2021, arXiv:2104.09864.
 struct RopeSpec {
   double theta = 0;
-  int dims = 0;  ///< Dimensions of a head that turn, the leading ones where not all do.
+  int dims = 0;  ///< Dimensions of a head that are rotated, the leading ones where not all are.
   RopePairing pairing = RopePairing::kHalfSplit;
   std::variant<RopeUnscaled, RopeLlama3, RopeLinear, RopeYarn, RopeProportional, RopeLong> scaling;
   double magnitude = 1;  ///< What cosines and sines are multiplied by ("attention factor").
@@ -150,20 +150,20 @@ struct GqaSpec {
 };
 
 /// Latent attention: keys and values are made from one latent vector per position, which is what the cache
-/// holds, beside a key that turns with the position and is shared by all heads. There is one formulation for
-/// every number of rows: the heads' key matrices are applied to the queries and their value matrices to what
-/// attention gives, so that it is attention of all heads over one kv head of latents.
+/// holds, beside a key that is rotated by the position and is shared by all heads. There is one formulation
+/// for every number of rows: the heads' key matrices are applied to the queries and their value matrices to
+/// what attention gives, so that it is attention of all heads over one kv head of latents.
 /// Source: DeepSeek-V2, arXiv:2405.04434, section 2.1.
 struct MlaSpec {
   int heads = 0;
   int nope_dim = 0;   ///< Dimensions of a query that meet the latent,
-  int rope_dim = 0;   ///< and those that turn, which lie behind them.
+  int rope_dim = 0;   ///< and those that are rotated, which lie behind them.
   int value_dim = 0;  ///< Of a head's output.
   int64_t latent = 0;
   std::optional<LinearSpec> q_a;   ///< [Q, D]: queries may be made from a latent, too,
   std::optional<NormSpec> q_norm;  ///< which is normed.
   LinearSpec q;                    ///< [heads * (nope_dim + rope_dim), Q or D]
-  LinearSpec kv_a;                 ///< [latent + rope_dim, D]: latent, then the key that turns.
+  LinearSpec kv_a;                 ///< [latent + rope_dim, D]: latent, then the key that is rotated.
   NormSpec kv_norm;                ///< Of the latent.
   std::vector<LinearSpec> keys;    ///< Per head [latent, nope_dim]
   std::vector<LinearSpec> values;  ///< Per head [value_dim, latent]
@@ -309,8 +309,8 @@ void EditWeights(ModelSpec& spec, const std::function<void(WeightRef&)>& edit);
 /// What a mixer keeps, per position or per sequence.
 KvLayerShape KvShapeOf(const MixerSpec& mixer);
 
-/// Up to how many positions a sequence turns by short frequencies where layers have RopeLong; a longer one is
-/// another sequence to the cache, from its first position on. INT64_MAX: no layer has.
+/// Up to how many positions a sequence rotates by short frequencies where layers have RopeLong; a longer one
+/// is another sequence to the cache, from its first position on. INT64_MAX: no layer has.
 int64_t ShortRopePositions(const ModelSpec& spec);
 
 /// The MoE part of a layer, or nullptr.

@@ -12,7 +12,7 @@ enum class RopePairing : uint8_t {
   kInterleaved,  ///< (2i, 2i + 1).
 };
 
-inline constexpr int64_t kHeadDimMax = 576;  ///< DeepSeek's latent of 512, and 64 that turn.
+inline constexpr int64_t kHeadDimMax = 576;  ///< DeepSeek's latent of 512, and 64 that are rotated.
 
 /// Experts of a layer that `route` can choose among.
 inline constexpr int64_t kExpertsMax = 1024;

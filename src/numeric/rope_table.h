@@ -1,6 +1,6 @@
 // Cosines and sines of rotary position embeddings.
 // Source: Su et al. 2021, arXiv:2104.09864; rounding as in transformers' modeling_rope_utils (f32 frequencies
-// and angles), so that long positions turn by the same angle as in the reference.
+// and angles), so that long positions rotate by the same angle as in the reference.
 #pragma once
 
 #include <cstdint>

@@ -491,7 +491,7 @@ absl::StatusOr<std::vector<std::vector<float>>> LogitsOf(Engine& engine, StepId 
   return logits;
 }
 
-/// Models whose longer sequences turn by other frequencies.
+/// Models whose longer sequences rotate by other frequencies.
 class LongRopePlacement : public Placement {};
 
 // As the batcher composes it: a sequence that outgrows short rope in the middle of a batch is prefilled again

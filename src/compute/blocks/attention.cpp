@@ -93,7 +93,7 @@ absl::Status Attention::forward(const ComputeContext& context, LinearInput& inpu
       CopyHeads(gated.cols_between(0, head_dim_), AsHeads(rows.q, heads_.heads),
                 {part.begin * heads_.heads, part.end * heads_.heads});
     }
-    norm_and_turn(context, rows, rope, part);
+    apply_rope(context, rows, rope, part);
   });
   rows = {padded(context, rows.q, heads_.heads), padded(context, rows.k, heads_.kv_heads),
           padded(context, rows.v, heads_.kv_heads)};
@@ -129,8 +129,8 @@ absl::Status Attention::forward(const ComputeContext& context, LinearInput& inpu
   return RunLinears(context, attended, output);
 }
 
-void Attention::norm_and_turn(const ComputeContext& context, const HeadRows& rows, const RopeRows& rope,
-                              Range part) const {
+void Attention::apply_rope(const ComputeContext& context, const HeadRows& rows, const RopeRows& rope,
+                           Range part) const {
   const Kernels& kernels = *context.kernels;
   const auto apply = [&](MatView<float> x, const std::optional<Norm>& norm) {
     if (!norm) return;
@@ -138,7 +138,7 @@ void Attention::norm_and_turn(const ComputeContext& context, const HeadRows& row
     const MatView<float> spanned = AsHeads(x, spans);
     norm->apply(kernels, spanned, spanned, {part.begin * spans, part.end * spans});
   };
-  const auto turn = [&](MatView<float> x, int heads, const std::optional<Norm>& norm) {
+  const auto rotate = [&](MatView<float> x, int heads, const std::optional<Norm>& norm) {
     apply(x, norm);
     kernels.rope({.x = x,
                   .heads = heads,
@@ -153,8 +153,8 @@ void Attention::norm_and_turn(const ComputeContext& context, const HeadRows& row
     std::copy_n(rows.k.row(t), rows.k.cols, rows.v.row(t));
   }
   apply(rows.v, v_norm_);
-  turn(rows.q, heads_.heads, q_norm_);
-  turn(rows.k, heads_.kv_heads, k_norm_);
+  rotate(rows.q, heads_.heads, q_norm_);
+  rotate(rows.k, heads_.kv_heads, k_norm_);
 }
 
 MatView<float> Attention::padded(const ComputeContext& context, MatView<float> rows, int heads) const {

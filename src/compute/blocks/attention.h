@@ -43,8 +43,8 @@ class Attention {
   struct HeadRows {
     MatView<float> q, k, v;
   };
-  void norm_and_turn(const ComputeContext& context, const HeadRows& rows, const RopeRows& rope,
-                     Range part) const;
+  void apply_rope(const ComputeContext& context, const HeadRows& rows, const RopeRows& rope,
+                  Range part) const;
   MatView<float> padded(const ComputeContext& context, MatView<float> rows, int heads) const;
   AttentionHeads heads_;  // Of the cache's head dimension.
   int head_dim_ = 0;

@@ -140,7 +140,7 @@ absl::StatusOr<MatView<float>> LatentAttention::queries(const ComputeContext& co
   return q;
 }
 
-/// Queries that meet what the cache holds: per head the dimensions that turn, then its key matrix applied to
+/// Queries that meet what the cache holds: per head the rotary dimensions, then its key matrix applied to
 /// the others, then zeros.
 absl::Status LatentAttention::absorb(const ComputeContext& context, MatView<const float> q,
                                      const RopeRows& rope, MatView<float> absorbed) const {
@@ -167,11 +167,11 @@ absl::Status LatentAttention::absorb(const ComputeContext& context, MatView<cons
       }
     }
   });
-  turn(context, absorbed, heads_.heads, rope);
+  rotate(context, absorbed, heads_.heads, rope);
   return absl::OkStatus();
 }
 
-/// Puts the rows' latents and turning keys, `latent` [T, latent + rope], into the cache.
+/// Puts the rows' latents and rotated keys, `latent` [T, latent + rope], into the cache.
 absl::Status LatentAttention::append(const ComputeContext& context, MatView<float> latent,
                                      const RowPlaces& places, const RopeRows& rope, const KvLayerView& cache,
                                      std::atomic<int64_t>& saturated) const {
@@ -189,7 +189,7 @@ absl::Status LatentAttention::append(const ComputeContext& context, MatView<floa
     CopyCols(latent, 0, keys, rope_dim_, latent_, part);
     CopyCols(latent, 0, values, 0, latent_, part);
   });
-  turn(context, keys, 1, rope);
+  rotate(context, keys, 1, rope);
   saturated.fetch_add(AppendKeysAndValues(context, cache, places, keys, values), std::memory_order_relaxed);
   return absl::OkStatus();
 }
@@ -220,8 +220,8 @@ absl::Status LatentAttention::give_out(const ComputeContext& context, MatView<co
   return RunLinears(context, input, out);
 }
 
-void LatentAttention::turn(const ComputeContext& context, MatView<float> x, int heads,
-                           const RopeRows& rope) const {
+void LatentAttention::rotate(const ComputeContext& context, MatView<float> x, int heads,
+                             const RopeRows& rope) const {
   context.for_rows(x.rows, int64_t{heads} * rope_dim_, [&](Range part) {
     context.kernels->rope({.x = x,
                            .heads = heads,

@@ -16,8 +16,8 @@
 
 namespace shoal {
 
-/// Per position the cache holds one kv head: as key the shared key that turns, then the latent; as value the
-/// latent again, then zeros, as keys and values lie differently for the kernels.
+/// Per position the cache holds one kv head: as key the shared key that is rotated, then the latent; as value
+/// the latent again, then zeros, as keys and values lie differently for the kernels.
 class LatentAttention {
  public:
   LatentAttention() = default;
@@ -40,7 +40,7 @@ class LatentAttention {
   absl::Status append(const ComputeContext& context, MatView<float> latent, const RowPlaces& places,
                       const RopeRows& rope, const KvLayerView& cache, std::atomic<int64_t>& saturated) const;
   absl::Status give_out(const ComputeContext& context, MatView<const float> attended, MatView<float> y) const;
-  void turn(const ComputeContext& context, MatView<float> x, int heads, const RopeRows& rope) const;
+  void rotate(const ComputeContext& context, MatView<float> x, int heads, const RopeRows& rope) const;
 
   AttentionHeads heads_;
   int nope_dim_ = 0;

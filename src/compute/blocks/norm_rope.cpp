@@ -21,8 +21,9 @@ void Scale(const RopeLinear& linear, const RopeSpec&, std::vector<float>& invers
 
 void Scale(const RopeProportional& proportional, const RopeSpec&, std::vector<float>& inverse_frequencies) {
   for (size_t i = 0; i < inverse_frequencies.size(); ++i) {
-    const bool turns = i < static_cast<size_t>(proportional.turning_pairs);
-    inverse_frequencies[i] = turns ? inverse_frequencies[i] / static_cast<float>(proportional.factor) : 0.0f;
+    const bool rotates = i < static_cast<size_t>(proportional.rotary_dim / 2);
+    inverse_frequencies[i] =
+        rotates ? inverse_frequencies[i] / static_cast<float>(proportional.factor) : 0.0f;
   }
 }
 
@@ -49,7 +50,7 @@ double Floor(double x) {
   return x < whole ? whole - 1 : whole;
 }
 
-/// Which dimension turns `rotations` times over the original context (a fraction between two of them).
+/// Which dimension rotates `rotations` times over the original context (a fraction between two of them).
 double YarnDimension(const RopeYarn& yarn, const RopeSpec& rope, double rotations) {
   return rope.dims * Log(yarn.original_positions / (rotations * 2 * std::numbers::pi)) /
          (2 * Log(rope.theta));
@@ -119,18 +120,18 @@ RopeRows MakeRopeRows(const ComputeContext& context, const RopeTable& table,
                       std::span<const int64_t> positions, std::span<const bool> long_rope) {
   const auto rows = static_cast<int64_t>(positions.size());
   const auto half = static_cast<int64_t>(table.inverse_frequencies.size());
-  const RopeRows turns{context.arena->allocate_rows<float>(rows, half),
-                       context.arena->allocate_rows<float>(rows, half)};
+  const RopeRows tables{context.arena->allocate_rows<float>(rows, half),
+                        context.arena->allocate_rows<float>(rows, half)};
   constexpr int64_t kCostOfSine = 32;  // Of a pair, in values that a plain pass would handle.
   context.for_rows(rows, half * kCostOfSine, [&](Range part) {
     for (int64_t t = part.begin; t < part.end; ++t) {
       const auto i = static_cast<size_t>(t);
       const bool other = long_rope[i] && !table.of_long_sequences.empty();
       RopeRow(other ? table.of_long_sequences : table.inverse_frequencies, positions[i], table.magnitude,
-              turns.cosine.row(t), turns.sine.row(t));
+              tables.cosine.row(t), tables.sine.row(t));
     }
   });
-  return turns;
+  return tables;
 }
 
 }  // namespace shoal

@@ -36,7 +36,7 @@ class Norm {
 /// sequences.
 std::vector<float> InverseFrequencies(const RopeSpec& spec);
 
-/// What decides how positions turn: layers for which this is equal share their cosines and sines.
+/// What decides how positions rotate: layers for which this is equal share their cosines and sines.
 struct RopeTable {
   std::vector<float> inverse_frequencies;
   std::vector<float> of_long_sequences;  ///< The same of RopeLong's long sequences; empty: no difference.

@@ -43,7 +43,7 @@ TEST(Gemma4Text, LayersThatSeeEverythingHaveTheirOwnHeadsAndNoValueMatrix) {
   EXPECT_TRUE(full.values_from_keys);
   EXPECT_FALSE(full.window.has_value());
   const std::vector<float> frequencies = InverseFrequencies(full.rope);
-  ASSERT_EQ(frequencies.size(), 30u);  // A quarter of 30 pairs turns, seven, as in a head of 60 dimensions.
+  ASSERT_EQ(frequencies.size(), 30u);  // A quarter of 30 pairs rotates, seven, as in a head of 60 dimensions.
   EXPECT_GT(frequencies[6], 0.0f);
   EXPECT_EQ(frequencies[7], 0.0f);
 }

@@ -14,7 +14,7 @@ TEST(Glm4Moe, AMissingStructuralKeyIsAnErrorThatNamesIt) {
   }
 }
 
-TEST(Glm4Moe, TurnsHalfOfEachHead) {
+TEST(Glm4Moe, RotatesHalfOfEachHead) {
   const ModelSpec spec = SpecWith("glm4_moe", "partial_rotary_factor", "0.5");
   EXPECT_EQ(std::get<GqaSpec>(spec.layers[0].mixer).rope.dims, 10);
   ExpectConfigRefused("glm4_moe", "partial_rotary_factor", "0.05", "partial_rotary_factor");

@@ -60,7 +60,7 @@ TEST(Phi3, BothSetsOfFactorsHaveOneMagnitude) {
   EXPECT_EQ(table.inverse_frequencies[0], table.of_long_sequences[0]);
 }
 
-// 73 positions turn by short factors.
+// 73 positions rotate by short factors.
 TEST(Phi3, ASequenceThatOutgrowsTheShortFactorsGoesOnAsOneThatWasLongFromTheStart) {
   auto model = LocalModel::Load(TinyCheckpoint("phi3", AffineFormat{4, 64}), {});
   ASSERT_TRUE(model.ok()) << model.status();
@@ -74,7 +74,7 @@ TEST(Phi3, ASequenceThatOutgrowsTheShortFactorsGoesOnAsOneThatWasLongFromTheStar
     const auto fresh = (*model)->run(longer, 4, chunk);
     ASSERT_TRUE(fresh.ok()) << fresh.status();
     EXPECT_EQ(fresh->greedy, std::vector<int32_t>(grown->greedy.begin() + 4, grown->greedy.end()));
-    // From the second row on: position 0 does not turn.
+    // From the second row on: position 0 is not rotated.
     const auto vocabulary = static_cast<size_t>((*model)->spec().vocabulary);
     EXPECT_NE(std::memcmp(&fresh->logits[vocabulary], &grown->logits[vocabulary], vocabulary * sizeof(float)),
               0);

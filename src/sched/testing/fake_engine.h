@@ -95,7 +95,7 @@ class FakeEngine : public Engine {
   std::unordered_map<SeqId, Known> known_;
   struct Cell {
     int32_t token = 0;       // Whose K and V it would hold,
-    bool long_rope = false;  // turned by these frequencies.
+    bool long_rope = false;  // rotated by these frequencies.
   };
   std::map<std::pair<int32_t, int64_t>, Cell> cells_;         // By (block, offset).
   std::unordered_map<BlockId, std::vector<int32_t>> states_;  // By slot: the tokens that its state has seen.

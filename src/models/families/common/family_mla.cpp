@@ -99,7 +99,7 @@ absl::StatusOr<MakeMixer> ReadLatentAttention(const ModelConfig& config, const D
   ASSIGN_OR_RETURN(parts.rope_dim, config.required_int("qk_rope_head_dim", {2, 1 << 16}));
   ASSIGN_OR_RETURN(parts.value, config.required_int("v_head_dim", kDims));
   if (parts.rope_dim % 2 != 0) {
-    return InvalidArgument("{}: expected an even number (rope turns pairs), found {}",
+    return InvalidArgument("{}: expected an even number (rope rotates pairs), found {}",
                            config.where("qk_rope_head_dim"), parts.rope_dim);
   }
   ASSIGN_OR_RETURN(parts.rope, ReadRope(config, static_cast<int>(parts.rope_dim)));

@@ -54,8 +54,9 @@ absl::StatusOr<int> ReadRotaryDims(const ModelConfig& config, int head_dim) {
   ASSIGN_OR_RETURN(const std::optional<double> share, from.optional_number("partial_rotary_factor", {0, 1}));
   const auto dims = static_cast<int>(head_dim * share.value_or(1.0));
   if (dims < 2 || dims % 2 != 0) {
-    return InvalidArgument("{}: expected a share of {} dimensions that is even (rope turns pairs), found {}",
-                           from.where("partial_rotary_factor"), head_dim, dims);
+    return InvalidArgument(
+        "{}: expected a share of {} dimensions that is even (rope rotates pairs), found {}",
+        from.where("partial_rotary_factor"), head_dim, dims);
   }
   return dims;
 }
@@ -119,7 +120,7 @@ absl::StatusOr<std::vector<std::optional<int64_t>>> ReadWindows(const ModelConfi
 absl::StatusOr<int> ReadHeadDim(const ModelConfig& config, const char* key) {
   ASSIGN_OR_RETURN(const int64_t head_dim, config.required_int(key, kHeadBounds));
   if (head_dim % 2 != 0) {
-    return InvalidArgument("{}: expected an even number (rope turns pairs), found {}", config.where(key),
+    return InvalidArgument("{}: expected an even number (rope rotates pairs), found {}", config.where(key),
                            head_dim);
   }
   return static_cast<int>(head_dim);

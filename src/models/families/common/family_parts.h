@@ -31,7 +31,7 @@ absl::StatusOr<DecoderSizes> ReadDecoderSizes(const ModelConfig& config,
                                               std::optional<bool> tied_when_silent = std::nullopt);
 
 /// rope_theta and scaling, from rope_parameters or rope_scaling (with `rope_type` or `type`) or the top
-/// level. `dims` of a head turn. Unimplemented lists the scalings that are known.
+/// level. `dims` of a head are rotated. Unimplemented lists the scalings that are known.
 absl::StatusOr<RopeSpec> ReadRope(const ModelConfig& config, int dims);
 
 /// The same where rope_parameters holds one object for each layer type.
@@ -43,7 +43,7 @@ absl::StatusOr<double> ReadYarnScoreFactor(const ModelConfig& config);
 /// Refuses another activation under `key`.
 absl::Status RequireActivation(const ModelConfig& config, const char* key, std::string_view expected);
 
-/// How many dimensions of a head turn: all, or the share that partial_rotary_factor says.
+/// How many dimensions of a head are rotated: all, or the share that partial_rotary_factor says.
 absl::StatusOr<int> ReadRotaryDims(const ModelConfig& config, int head_dim);
 
 /// Refuses what would change the arithmetic and is not built: hidden_act other than silu, partial rotary

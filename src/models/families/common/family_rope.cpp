@@ -58,11 +58,11 @@ double YarnMagnitude(double factor, double mscale) {
 
 absl::Status ReadYarn(const ModelConfig& config, const ModelConfig& rope, RopeSpec& spec) {
   RopeYarn yarn;
-  constexpr Bounds<double> kTurns{1e-3, 1e6};
+  constexpr Bounds<double> kRotations{1e-3, 1e6};
   ASSIGN_OR_RETURN(yarn.factor, rope.required_number("factor", {1.0, 1e6}));
   ASSIGN_OR_RETURN(yarn.original_positions, OriginalPositions(config, rope));
-  ASSIGN_OR_RETURN(const std::optional<double> fast, rope.optional_number("beta_fast", kTurns));
-  ASSIGN_OR_RETURN(const std::optional<double> slow, rope.optional_number("beta_slow", kTurns));
+  ASSIGN_OR_RETURN(const std::optional<double> fast, rope.optional_number("beta_fast", kRotations));
+  ASSIGN_OR_RETURN(const std::optional<double> slow, rope.optional_number("beta_slow", kRotations));
   ASSIGN_OR_RETURN(const std::optional<bool> truncate, rope.optional_bool("truncate"));
   yarn.beta_fast = fast.value_or(32);
   yarn.beta_slow = slow.value_or(1);
@@ -82,13 +82,13 @@ absl::Status ReadYarn(const ModelConfig& config, const ModelConfig& rope, RopeSp
   return absl::OkStatus();
 }
 
-/// The factors of one of longrope's two sets, one for each pair that turns.
+/// The factors of one of longrope's two sets, one for each pair that rotates.
 absl::StatusOr<std::vector<double>> ReadRopeFactors(const ModelConfig& rope, const char* key, int dims) {
   ASSIGN_OR_RETURN(std::vector<double> factors, rope.number_list(key, {0.1, 1e6}));
   for (double& factor : factors)
     factor = static_cast<float>(factor);  // As the reference has them, and a GGUF.
   if (std::ssize(factors) == dims / 2) return factors;
-  return InvalidArgument("{}: expected {} factors, one for each pair of {} dimensions that turn, found {}",
+  return InvalidArgument("{}: expected {} factors, one for each pair of {} rotary dimensions, found {}",
                          rope.where(key), dims / 2, dims, factors.size());
 }
 
@@ -151,7 +151,7 @@ absl::Status ReadProportional(const ModelConfig& rope, RopeSpec& spec) {
   RopeProportional proportional;
   ASSIGN_OR_RETURN(const std::optional<double> share, rope.optional_number("partial_rotary_factor", {0, 1}));
   ASSIGN_OR_RETURN(const std::optional<double> factor, rope.optional_number("factor", {1.0, 1e6}));
-  proportional.turning_pairs = static_cast<int>(share.value_or(1.0) * spec.dims / 2);
+  proportional.rotary_dim = 2 * static_cast<int>(share.value_or(1.0) * spec.dims / 2);
   proportional.factor = factor.value_or(1.0);
   spec.scaling = proportional;
   return absl::OkStatus();
