@@ -86,7 +86,7 @@ void Print(const ConvertFlags& flags, const ConvertOptions& options, const Conve
   for (const auto& [format, count] : report.matrices)
     kinds.push_back(fmt::format("{} matrices {}", count, format));
   if (!kinds.empty()) text += "; " + Join(kinds, ", ");
-  if (all.shards_kept > 0) text += fmt::format("; {} of {} files were there", all.shards_kept, all.shards);
+  if (all.files_kept > 0) text += fmt::format("; {} of {} files were there", all.files_kept, all.files);
   fmt::print("{}\n", text);
   for (size_t i = 0; i < options.shares.size(); ++i) {
     fmt::print("  {}: {}, {}\n", options.shares[i].out, options.shares[i].holds,
@@ -105,7 +105,7 @@ absl::Status Convert(const ConvertFlags& flags) {
   if (flags.quant.empty() && !shares)
     return InvalidArgument("convert: expected --quant, --shard-for PLAN, or both");
   ASSIGN_OR_RETURN(options.format, ParseConvertFormat(flags.quant.empty() ? "keep" : flags.quant));
-  ASSIGN_OR_RETURN(options.shard_bytes, ParseBytes(flags.shard));
+  ASSIGN_OR_RETURN(options.file_bytes_max, ParseBytes(flags.shard));
   options.threads = ComputeFlags{.threads = flags.jobs}.chosen_threads();
   ASSIGN_OR_RETURN(const OpenedModel model, OpenModel(flags.model));
   Plan plan;

@@ -42,7 +42,7 @@ absl::Status Synth(const SynthFlags& flags) {
     return InvalidArgument("--dtype '{}': expected bf16, f16 or f32", flags.dtype);
   }
   options.seed = flags.seed;
-  ASSIGN_OR_RETURN(options.shard_bytes, ParseBytes(flags.shard));
+  ASSIGN_OR_RETURN(options.file_bytes_max, ParseBytes(flags.shard));
   ProgressBar bar("writing");
   return SynthesizeModel(options, [&bar](int64_t done, int64_t total) { bar.update(done, total); });
 }

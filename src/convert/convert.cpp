@@ -428,8 +428,8 @@ FolderReport ConvertReport::sum() const {
   FolderReport all;
   for (const FolderReport& folder : folders) {
     all.bytes += folder.bytes;
-    all.shards += folder.shards;
-    all.shards_kept += folder.shards_kept;
+    all.files += folder.files;
+    all.files_kept += folder.files_kept;
   }
   return all;
 }
@@ -461,7 +461,7 @@ absl::StatusOr<ConvertReport> ConvertModel(const Checkpoint& checkpoint, const M
     if (options.shares.empty()) {
       return InvalidArgument("--quant keep: it would be a copy; it is for --shard-for PLAN");
     }
-    FolderRun run(checkpoint, options.shard_bytes, options.progress);
+    FolderRun run(checkpoint, options.file_bytes_max, options.progress);
     ConvertReport report;
     ASSIGN_OR_RETURN(report.folders, CopyShares(reader, spec, options.shares, run));
     return report;
@@ -483,7 +483,7 @@ absl::StatusOr<ConvertReport> ConvertModel(const Checkpoint& checkpoint, const M
   }
   const std::string config = ConfigText(checkpoint, jobs, options.format);
   Writer writer(reader, pool);
-  FolderRun run(checkpoint, options.shard_bytes, options.progress);
+  FolderRun run(checkpoint, options.file_bytes_max, options.progress);
   for (size_t i = 0; i < options.shares.size(); ++i) {
     FolderContents contents = FolderOf(options.shares[i], config);
     Share table = TableOf(options.shares[i], all);

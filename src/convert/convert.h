@@ -41,7 +41,7 @@ struct ConvertOptions {
   std::vector<ConvertShare> shares;  ///< Instead of one whole folder.
   ConvertFormat format;
   int threads = 1;
-  int64_t shard_bytes = int64_t{4} << 30;
+  int64_t file_bytes_max = int64_t{4} << 30;
   std::function<void(int64_t done, int64_t total)> progress;  ///< Bytes written; may be empty.
 };
 

@@ -26,10 +26,10 @@ using testing::HasSubstr;
 constexpr LocalOptions kExact{.activations = ActivationMode::kF32, .kv = DType::kF32};
 
 absl::StatusOr<ConvertReport> Convert(const std::string& from, const std::string& to, std::string_view quant,
-                                      int64_t shard_bytes = int64_t{1} << 30) {
+                                      int64_t file_bytes_max = int64_t{1} << 30) {
   ASSIGN_OR_RETURN(const auto checkpoint, Checkpoint::Open(from));
   ASSIGN_OR_RETURN(const ModelSpec spec, SpecFor(checkpoint->config()));
-  ConvertOptions options{.out = to, .threads = 2, .shard_bytes = shard_bytes};
+  ConvertOptions options{.out = to, .threads = 2, .file_bytes_max = file_bytes_max};
   ASSIGN_OR_RETURN(options.format, ParseConvertFormat(quant));
   return ConvertModel(*checkpoint, spec, options);
 }
@@ -122,11 +122,11 @@ TEST(Convert, GoesOnWhereItWasCutOff) {
   const TempFolder whole;
   const auto first = Convert(source, whole.path(), "affine-4-g64", 100'000);
   ASSERT_TRUE(first.ok()) << ToString(first.status());
-  ASSERT_GT(first->sum().shards, 3);
-  EXPECT_EQ(first->sum().shards_kept, 0);
+  ASSERT_GT(first->sum().files, 3);
+  EXPECT_EQ(first->sum().files_kept, 0);
   // As if it had been cut off: one file is missing, one is another conversion's, one is half there.
   const auto file = [&](int i) {
-    return fmt::format("{}/model-{:05}-of-{:05}.safetensors", whole.path(), i, first->sum().shards);
+    return fmt::format("{}/model-{:05}-of-{:05}.safetensors", whole.path(), i, first->sum().files);
   };
   const std::string expected[] = {BytesOf(file(1)), BytesOf(file(2)), BytesOf(file(3))};
   fs::remove(whole.path() + "/config.json");
@@ -135,7 +135,7 @@ TEST(Convert, GoesOnWhereItWasCutOff) {
   fs::resize_file(file(3), fs::file_size(file(3)) / 2);
   const auto second = Convert(source, whole.path(), "affine-4-g64", 100'000);
   ASSERT_TRUE(second.ok()) << ToString(second.status());
-  EXPECT_EQ(second->sum().shards_kept, second->sum().shards - 3);
+  EXPECT_EQ(second->sum().files_kept, second->sum().files - 3);
   for (int i = 1; i <= 3; ++i) EXPECT_TRUE(BytesOf(file(i)) == expected[i - 1]) << i;
   EXPECT_TRUE(Checkpoint::Open(whole.path()).ok());
 }

@@ -16,7 +16,7 @@ namespace fs = std::filesystem;
 using Json = nlohmann::json;
 
 /// One file of weights, to be.
-struct Shard {
+struct WeightFile {
   std::string name;
   std::vector<const FolderPart*> parts;
   int64_t bytes = 0;
@@ -28,34 +28,35 @@ struct Shard {
   }
 };
 
-std::vector<Shard> CutIntoShards(const std::vector<FolderPart>& parts, int64_t shard_bytes) {
-  std::vector<Shard> shards(1);
+std::vector<WeightFile> CutIntoFiles(const std::vector<FolderPart>& parts, int64_t file_bytes_max) {
+  std::vector<WeightFile> weight_files(1);
   for (const FolderPart& part : parts) {
     const int64_t bytes = part.bytes();
-    if (!shards.back().parts.empty() && shards.back().bytes + bytes > shard_bytes) shards.emplace_back();
-    shards.back().parts.push_back(&part);
-    shards.back().bytes += bytes;
+    if (!weight_files.back().parts.empty() && weight_files.back().bytes + bytes > file_bytes_max)
+      weight_files.emplace_back();
+    weight_files.back().parts.push_back(&part);
+    weight_files.back().bytes += bytes;
   }
-  for (size_t i = 0; i < shards.size(); ++i) {
-    shards[i].name = shards.size() == 1
-                         ? "model.safetensors"
-                         : fmt::format("model-{:05}-of-{:05}.safetensors", i + 1, shards.size());
+  for (size_t i = 0; i < weight_files.size(); ++i) {
+    weight_files[i].name = weight_files.size() == 1
+                               ? "model.safetensors"
+                               : fmt::format("model-{:05}-of-{:05}.safetensors", i + 1, weight_files.size());
   }
-  return shards;
+  return weight_files;
 }
 
 /// Whether the file is there, whole, and was written from the same source to the same formats.
-bool IsWritten(const std::string& path, const Shard& shard, const std::string& identity) {
+bool IsWritten(const std::string& path, const WeightFile& weights, const std::string& identity) {
   const auto file = MappedFile::Open(path);
   if (!file.ok()) return false;
-  const auto header = ParseSafetensorsHeader(file->bytes(), shard.name);
+  const auto header = ParseSafetensorsHeader(file->bytes(), weights.name);
   if (!header.ok()) return false;
   const auto found = header->metadata.find(kConversionKey);
   if (found == header->metadata.end() || found->second != identity) return false;
   const auto same = [](const auto& a, const auto& b) {
     return a.name == b.name && a.dtype == b.dtype && a.shape == b.shape;
   };
-  return std::ranges::equal(header->tensors, shard.entries(), same);
+  return std::ranges::equal(header->tensors, weights.entries(), same);
 }
 
 /// What a folder has beside weights and config.
@@ -84,7 +85,8 @@ absl::Status WriteTextFiles(const Checkpoint& checkpoint, const std::string& out
 }
 
 /// Makes the folder; refuses one in which writing would destroy a model.
-absl::Status PrepareFolder(const Checkpoint& checkpoint, const FolderContents& contents, const Shard& first) {
+absl::Status PrepareFolder(const Checkpoint& checkpoint, const FolderContents& contents,
+                           const WeightFile& first) {
   const std::string& out = contents.out;
   std::error_code error;
   if (fs::equivalent(out, checkpoint.folder(), error)) {
@@ -102,10 +104,10 @@ absl::Status PrepareFolder(const Checkpoint& checkpoint, const FolderContents& c
   return absl::OkStatus();
 }
 
-absl::Status WriteIndex(const std::vector<Shard>& shards, const std::string& out, int64_t bytes) {
+absl::Status WriteIndex(const std::vector<WeightFile>& weight_files, const std::string& out, int64_t bytes) {
   Json map = Json::object();
-  for (const Shard& shard : shards) {
-    for (const auto& entry : shard.entries()) map[entry.name] = shard.name;
+  for (const WeightFile& weights : weight_files) {
+    for (const auto& entry : weights.entries()) map[entry.name] = weights.name;
   }
   const Json index = {{"metadata", {{"total_size", bytes}}}, {"weight_map", std::move(map)}};
   return WriteTextFile(out + "/model.safetensors.index.json", index.dump(2));
@@ -120,31 +122,31 @@ int64_t FolderPart::bytes() const {
 }
 
 absl::StatusOr<FolderReport> WriteModelFolder(const Checkpoint& source, const FolderContents& contents,
-                                              int64_t shard_bytes,
+                                              int64_t file_bytes_max,
                                               const std::function<void(int64_t bytes)>& progress) {
-  const std::vector<Shard> shards = CutIntoShards(contents.parts, shard_bytes);
-  RETURN_IF_ERROR(PrepareFolder(source, contents, shards.front()));
-  FolderReport report{.shards = std::ssize(shards)};
-  for (const Shard& shard : shards) {
-    report.bytes += shard.bytes;
-    const std::string path = contents.out + "/" + shard.name;
-    if (IsWritten(path, shard, contents.identity)) {
-      ++report.shards_kept;
-      progress(shard.bytes);
+  const std::vector<WeightFile> weight_files = CutIntoFiles(contents.parts, file_bytes_max);
+  RETURN_IF_ERROR(PrepareFolder(source, contents, weight_files.front()));
+  FolderReport report{.files = std::ssize(weight_files)};
+  for (const WeightFile& weights : weight_files) {
+    report.bytes += weights.bytes;
+    const std::string path = contents.out + "/" + weights.name;
+    if (IsWritten(path, weights, contents.identity)) {
+      ++report.files_kept;
+      progress(weights.bytes);
       continue;
     }
     ASSIGN_OR_RETURN(SafetensorsWriter file,
-                     SafetensorsWriter::Create(path, shard.entries(),
+                     SafetensorsWriter::Create(path, weights.entries(),
                                                {{"format", "mlx"}, {kConversionKey, contents.identity}}));
     const auto append = [&](std::span<const std::byte> bytes) -> absl::Status {
       RETURN_IF_ERROR(file.append(bytes));
       progress(static_cast<int64_t>(bytes.size()));
       return absl::OkStatus();
     };
-    for (const FolderPart* part : shard.parts) RETURN_IF_ERROR(part->write(append));
+    for (const FolderPart* part : weights.parts) RETURN_IF_ERROR(part->write(append));
     RETURN_IF_ERROR(file.finish());
   }
-  if (shards.size() > 1) RETURN_IF_ERROR(WriteIndex(shards, contents.out, report.bytes));
+  if (weight_files.size() > 1) RETURN_IF_ERROR(WriteIndex(weight_files, contents.out, report.bytes));
   if (contents.text) RETURN_IF_ERROR(WriteTextFiles(source, contents.out));
   if (contents.share) {
     Share share = *contents.share;

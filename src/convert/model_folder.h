@@ -43,15 +43,15 @@ struct FolderContents {
 
 struct FolderReport {
   int64_t bytes = 0;  ///< Of all tensors.
-  int64_t shards = 0;
-  int64_t shards_kept = 0;
+  int64_t files = 0;
+  int64_t files_kept = 0;
 };
 
-/// source: whose text files are copied. shard_bytes: largest file of weights. progress(bytes) is told what
+/// source: whose text files are copied. file_bytes_max: largest file of weights. progress(bytes) is told what
 /// has been written or kept. FailedPrecondition where `out` is the source or holds another model,
 /// ResourceExhausted where the disk is full, and the errors of the parts.
 absl::StatusOr<FolderReport> WriteModelFolder(const Checkpoint& source, const FolderContents& contents,
-                                              int64_t shard_bytes,
+                                              int64_t file_bytes_max,
                                               const std::function<void(int64_t bytes)>& progress);
 
 }  // namespace shoal

@@ -135,7 +135,8 @@ absl::StatusOr<std::vector<FolderReport>> FolderRun::write(const std::string& fo
   std::vector<FolderReport> reports;
   for (FolderContents& folder : folders_) {
     folder.identity = ContentHashHex(from + (folder.share ? ShareText(*folder.share) : ""));
-    ASSIGN_OR_RETURN(FolderReport report, WriteModelFolder(source_, folder, shard_bytes_, [&](int64_t bytes) {
+    ASSIGN_OR_RETURN(FolderReport report,
+                     WriteModelFolder(source_, folder, file_bytes_max_, [&](int64_t bytes) {
                        done_ += bytes;
                        if (progress_) progress_(done_, total_);
                      }));

@@ -38,9 +38,9 @@ Share TableOf(const ConvertShare& share, std::vector<SafetensorsWriter::Entry> t
 class FolderRun {
  public:
   /// progress: bytes; may be empty.
-  FolderRun(const Checkpoint& source, int64_t shard_bytes,
+  FolderRun(const Checkpoint& source, int64_t file_bytes_max,
             std::function<void(int64_t done, int64_t total)> progress)
-      : source_(source), shard_bytes_(shard_bytes), progress_(std::move(progress)) {}
+      : source_(source), file_bytes_max_(file_bytes_max), progress_(std::move(progress)) {}
 
   void add(FolderContents contents);
   /// formats: what the tensors become, which files that are kept must have been made to, too.
@@ -48,7 +48,7 @@ class FolderRun {
 
  private:
   const Checkpoint& source_;
-  const int64_t shard_bytes_;
+  const int64_t file_bytes_max_;
   const std::function<void(int64_t done, int64_t total)> progress_;
   std::vector<FolderContents> folders_;
   int64_t done_ = 0;

@@ -158,11 +158,11 @@ class TensorWriter {
 };
 
 /// Consecutive jobs, each list for one file.
-std::vector<std::vector<const Job*>> SplitIntoFiles(const std::vector<Job>& jobs, int64_t shard_bytes) {
+std::vector<std::vector<const Job*>> SplitIntoFiles(const std::vector<Job>& jobs, int64_t file_bytes_max) {
   std::vector<std::vector<const Job*>> files(1);
   int64_t bytes = 0;
   for (const Job& job : jobs) {
-    if (!files.back().empty() && bytes + job.bytes > shard_bytes) {
+    if (!files.back().empty() && bytes + job.bytes > file_bytes_max) {
       files.emplace_back();
       bytes = 0;
     }
@@ -178,7 +178,7 @@ absl::Status WriteTensors(const SynthOptions& options, const std::vector<Job>& j
   for (const Job& job : jobs) total += job.bytes;
   TensorWriter writer(options, progress, total);
   nlohmann::json weight_map = nlohmann::json::object();
-  const auto files = SplitIntoFiles(jobs, options.shard_bytes);
+  const auto files = SplitIntoFiles(jobs, options.file_bytes_max);
   for (size_t i = 0; i < files.size(); ++i) {
     const std::string name = files.size() == 1
                                  ? "model.safetensors"
@@ -251,8 +251,8 @@ absl::Status CheckOptions(const SynthOptions& options) {
   if (options.layers && (*options.layers < 1 || *options.layers > 10000)) {
     return InvalidArgument("synth: layers: expected 1 to 10000, found {}", *options.layers);
   }
-  if (options.shard_bytes < 1)
-    return InvalidArgument("synth: shard bytes: expected at least 1, found {}", options.shard_bytes);
+  if (options.file_bytes_max < 1)
+    return InvalidArgument("synth: shard bytes: expected at least 1, found {}", options.file_bytes_max);
   return absl::OkStatus();
 }
 

@@ -23,7 +23,7 @@ struct SynthOptions {
       quantization;            ///< MLX affine; routers get 8 bits in groups of 64, as mlx-lm makes them.
   DType dtype = DType::kBF16;  ///< Of plain weights, norms, scales and biases: bf16, f16 or f32.
   uint64_t seed = 1;
-  int64_t shard_bytes =
+  int64_t file_bytes_max =
       int64_t{4} << 30;  ///< A file ends before it grows beyond this, where more than one tensor is in it.
   bool with_tokenizer = true;  ///< Needs vocab_size >= 259: 256 bytes and 3 special tokens.
 };

@@ -114,7 +114,7 @@ TEST(Synth, ValuesDependOnTheSeedAndNotOnSharding) {
     return std::string(reinterpret_cast<const char*>(view.data), static_cast<size_t>(view.bytes));
   };
   SynthOptions sharded = Options(kTinyMoe, folder / "sharded");
-  sharded.shard_bytes = 100'000;
+  sharded.file_bytes_max = 100'000;
   SynthOptions other_seed = Options(kTinyMoe, folder / "seed");
   other_seed.seed = 2;
   const auto one = Made(Options(kTinyMoe, folder / "one"));
