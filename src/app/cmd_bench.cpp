@@ -251,7 +251,7 @@ double FileSupply(const OpenedModel& model, int64_t memory_bytes, ThreadPool& po
   std::vector<std::span<const std::byte>> pieces;
   for (const TensorInfo& tensor : checkpoint.stored_tensors()) {
     const TensorView view = checkpoint.view(tensor);
-    if (view.data == nullptr) continue;  // A share.
+    if (view.data == nullptr) continue;  // A shard.
     for (int64_t begin = 0; begin < view.bytes; begin += kPieceBytes) {
       pieces.emplace_back(view.data + begin, static_cast<size_t>(std::min(kPieceBytes, view.bytes - begin)));
     }

@@ -37,38 +37,38 @@ std::string FolderName(std::string name) {
   return name.empty() || name.find_first_not_of('.') == std::string::npos ? "_" : name;
 }
 
-/// The name of all shares' folders: what workers look for below their model roots.
+/// The name of all shards' folders: what workers look for below their model roots.
 std::string ModelFolder(const std::string& name) {
   std::string last = name.substr(name.rfind('/') + 1);
   if (last.ends_with(kGgufExtension)) last.resize(last.size() - std::string_view(kGgufExtension).size());
   return FolderName(last);
 }
 
-absl::StatusOr<std::vector<ConvertShare>> SharesOf(const Plan& plan, const std::string& out) {
-  std::vector<ConvertShare> shares;
+absl::StatusOr<std::vector<ConvertShard>> ShardsOf(const Plan& plan, const std::string& out) {
+  std::vector<ConvertShard> shards;
   for (size_t i = 0; i < plan.nodes.size(); ++i) {
     const std::string& name = plan.nodes[i].name;
     NodeSlice slice = SliceOf(plan, NodeId{static_cast<int32_t>(i)});
-    ConvertShare share{.out = fmt::format("{}/{}/{}", out, FolderName(name), ModelFolder(plan.model_name)),
+    ConvertShard shard{.out = fmt::format("{}/{}/{}", out, FolderName(name), ModelFolder(plan.model_name)),
                        .node = name,
                        .holds = slice.summary(),
                        .has = {},
                        .text = i == 0};  // Only the coordinator speaks.
-    for (const ConvertShare& other : shares) {
-      if (other.out != share.out) continue;
+    for (const ConvertShard& other : shards) {
+      if (other.out != shard.out) continue;
       return InvalidArgument(
           "convert: nodes '{}' and '{}' would share the folder {}; name them differently in the plan",
-          other.node, name, share.out);
+          other.node, name, shard.out);
     }
-    share.has = [slice = std::move(slice)](const WeightUse& use) { return slice.holds(use); };
-    shares.push_back(std::move(share));
+    shard.has = [slice = std::move(slice)](const WeightUse& use) { return slice.holds(use); };
+    shards.push_back(std::move(shard));
   }
-  return shares;
+  return shards;
 }
 
-/// The plan for the model that the shares are of, beside them: `serve --plan` of it asks no worker for more.
-absl::Status WritePlan(Plan plan, const std::string& out, const ConvertShare& share) {
-  ASSIGN_OR_RETURN(const OpenedModel made, OpenModel(share.out));
+/// The plan for the model that the shards are of, beside them: `serve --plan` of it asks no worker for more.
+absl::Status WritePlan(Plan plan, const std::string& out, const ConvertShard& shard) {
+  ASSIGN_OR_RETURN(const OpenedModel made, OpenModel(shard.out));
   plan.model_name = made.facts.name;
   plan.model_hash = made.facts.hash;
   return WriteTextFile(out + "/plan.json", PlanToJson(plan));
@@ -77,7 +77,7 @@ absl::Status WritePlan(Plan plan, const std::string& out, const ConvertShare& sh
 void Print(const ConvertFlags& flags, const ConvertOptions& options, const ConvertReport& report) {
   const FolderReport all = report.sum();
   std::vector<std::string> parts = {FormatBytes(all.bytes)};
-  if (report.parameters > 0 && options.shares.empty()) {
+  if (report.parameters > 0 && options.shards.empty()) {
     const double bits = 8.0 * static_cast<double>(all.bytes) / static_cast<double>(report.parameters);
     parts.push_back(fmt::format("{:.2f} bits per weight", bits));
   }
@@ -88,30 +88,30 @@ void Print(const ConvertFlags& flags, const ConvertOptions& options, const Conve
   if (!kinds.empty()) text += "; " + Join(kinds, ", ");
   if (all.files_kept > 0) text += fmt::format("; {} of {} files were there", all.files_kept, all.files);
   fmt::print("{}\n", text);
-  for (size_t i = 0; i < options.shares.size(); ++i) {
-    fmt::print("  {}: {}, {}\n", options.shares[i].out, options.shares[i].holds,
+  for (size_t i = 0; i < options.shards.size(); ++i) {
+    fmt::print("  {}: {}, {}\n", options.shards[i].out, options.shards[i].holds,
                FormatBytes(report.folders[i].bytes));
   }
-  if (options.shares.empty()) return;
+  if (options.shards.empty()) return;
   fmt::print(
       "Copy what is in a node's folder below its --model-root; then: shoal serve --model {} --plan "
       "{}/plan.json\n",
-      options.shares.front().out, flags.out);
+      options.shards.front().out, flags.out);
 }
 
 absl::Status Convert(const ConvertFlags& flags) {
   ConvertOptions options{.out = flags.out};
-  const bool shares = !flags.shard_for.empty();
-  if (flags.quant.empty() && !shares)
+  const bool shards = !flags.shard_for.empty();
+  if (flags.quant.empty() && !shards)
     return InvalidArgument("convert: expected --quant, --shard-for PLAN, or both");
   ASSIGN_OR_RETURN(options.format, ParseConvertFormat(flags.quant.empty() ? "keep" : flags.quant));
   ASSIGN_OR_RETURN(options.file_bytes_max, ParseBytes(flags.shard));
   options.threads = ComputeFlags{.threads = flags.jobs}.chosen_threads();
   ASSIGN_OR_RETURN(const OpenedModel model, OpenModel(flags.model));
   Plan plan;
-  if (shares) {
+  if (shards) {
     ASSIGN_OR_RETURN(plan, ReadPlanFor(flags.shard_for, model));
-    ASSIGN_OR_RETURN(options.shares, SharesOf(plan, flags.out));
+    ASSIGN_OR_RETURN(options.shards, ShardsOf(plan, flags.out));
   }
   absl::StatusOr<ConvertReport> report;
   {
@@ -120,7 +120,7 @@ absl::Status Convert(const ConvertFlags& flags) {
     report = ConvertModel(*model.checkpoint, model.spec, options);
   }
   RETURN_IF_ERROR(report.status());
-  if (shares) RETURN_IF_ERROR(WritePlan(std::move(plan), flags.out, options.shares.front()));
+  if (shards) RETURN_IF_ERROR(WritePlan(std::move(plan), flags.out, options.shards.front()));
   Print(flags, options, *report);
   return absl::OkStatus();
 }

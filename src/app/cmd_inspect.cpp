@@ -44,9 +44,9 @@ Json Describe(const OpenedModel& model) {
   }
   out["unused_tensors"] = model.footprint.unused_tensors;
   out["left_out"] = model.footprint.left_out;
-  if (const Share* share = model.checkpoint->share()) {
+  if (const Shard* shard = model.checkpoint->shard()) {
     out["share"] = {
-        {"node", share->node}, {"holds", share->holds}, {"stored_bytes", model.checkpoint->total_bytes()}};
+        {"node", shard->node}, {"holds", shard->holds}, {"stored_bytes", model.checkpoint->total_bytes()}};
   }
   return out;
 }
@@ -62,9 +62,9 @@ void PrintTable(const OpenedModel& model) {
     for (const LayerFacts& layer : model.facts.layers) experts = std::max(experts, layer.experts);
     fmt::print("{} experts per MoE layer, {} per token\n", experts, model.facts.top_k);
   }
-  if (const Share* share = model.checkpoint->share()) {
-    fmt::print("here: the share of node '{}' ({}), {}; what follows is of the whole model\n", share->node,
-               share->holds, FormatBytes(model.checkpoint->total_bytes()));
+  if (const Shard* shard = model.checkpoint->shard()) {
+    fmt::print("here: the shard of node '{}' ({}), {}; what follows is of the whole model\n", shard->node,
+               shard->holds, FormatBytes(model.checkpoint->total_bytes()));
   }
   fmt::print("{:.2f} M parameters, {} in files, {} packed in memory\n\n",
              static_cast<double>(footprint.total.parameters) * 1e-6, FormatBytes(footprint.total.stored),

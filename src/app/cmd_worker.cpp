@@ -80,7 +80,7 @@ absl::Status RunWorker(const WorkerFlags& flags) {
 
 Command AddWorkerCommand(CLI::App& root) {
   auto flags = std::make_shared<WorkerFlags>();
-  CLI::App* app = root.add_subcommand("worker", "Hold a share of a model for a coordinator");
+  CLI::App* app = root.add_subcommand("worker", "Hold a shard of a model for a coordinator");
   app->add_option("--listen", flags->listen,
                   "HOST:PORT for control calls and frames (default 127.0.0.1:50051; port 0 picks one)");
   app->add_option("--name", flags->name, "Of this node in logs (default: the host's name)");

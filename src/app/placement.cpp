@@ -194,7 +194,7 @@ CacheSize DefaultCacheSize(const Plan& plan, const ModelFacts& model, const std:
   const auto for_each_room = [&](auto visit) {
     for (const NodeFacts& node : nodes) {
       const std::optional<NodeId> id =
-          plan.find_node(node.name);  // Nodes without a share are not in the plan.
+          plan.find_node(node.name);  // Nodes without a shard are not in the plan.
       if (!id.has_value() || node.memory_bytes <= 0) continue;
       const NodeCost& cost = costs[static_cast<size_t>(id->value)];
       visit(cost, std::max<int64_t>(node.memory_bytes - cost.weight_bytes() - kOthers, 0));

@@ -41,13 +41,13 @@ struct WorkerFacts {
   int64_t resident_bytes = 0;
 };
 
-/// Load your share of this plan.
+/// Load your shard of this plan.
 struct PrepareOrder {
   Plan plan;
   NodeId node;
   std::vector<std::string> model_names;  ///< Tried in order: absolute path, provider/name, folder name.
   std::string model_hash;
-  /// Of weights of the worker's share that the coordinator has, too: the worker's are to be the same.
+  /// Of weights of the worker's shard that the coordinator has, too: the worker's are to be the same.
   std::vector<WeightSample> samples;
 };
 
@@ -71,7 +71,7 @@ class WorkerControl {
   /// model of that name (another config, other tensors, or other numbers in them), or loading already.
   /// ResourceExhausted: it does not fit the memory allowed.
   virtual absl::StatusOr<int64_t> prepare(const PrepareOrder& order, const PrepareProgress& progress) = 0;
-  /// FailedPrecondition where the share of this plan was not prepared.
+  /// FailedPrecondition where the shard of this plan was not prepared.
   virtual absl::Status open(const OpenOrder& order) = 0;
   virtual void close(uint64_t session) = 0;
 };

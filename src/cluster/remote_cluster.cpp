@@ -130,7 +130,7 @@ absl::Status RemoteCluster::prepare_all() {
   const auto report = [this](NodeId node, int64_t done, int64_t total) {
     if (options_.progress) options_.progress(node, done, total);
   };
-  // The coordinator loads its own share while the workers load theirs.
+  // The coordinator loads its own shard while the workers load theirs.
   absl::Status own;
   std::thread loader([&] {
     SetThreadLogName(options_.plan.nodes[0].name, 0);

@@ -43,8 +43,8 @@ class RemoteCluster final : public SessionHost {
     Isa isa = Isa::kReference;
     Duration expert_timeout = std::chrono::seconds(6);
     std::optional<KeyAuth> key;
-    std::shared_ptr<const PackedCache> packed_cache;  ///< For node 0's share; nullptr: none.
-    /// Loading of a node's share. Called from several threads.
+    std::shared_ptr<const PackedCache> packed_cache;  ///< For node 0's shard; nullptr: none.
+    /// Loading of a node's shard. Called from several threads.
     std::function<void(NodeId node, int64_t done, int64_t total)> progress;
   };
   static absl::StatusOr<std::unique_ptr<RemoteCluster>> Start(Options options);
@@ -76,7 +76,7 @@ class RemoteCluster final : public SessionHost {
   std::unique_ptr<GrpcEndpoint> endpoint_;
   std::vector<std::unique_ptr<WorkerClient>> workers_;  ///< Index = NodeId; nullptr for node 0.
   std::unique_ptr<NodeModel> model_;
-  /// Of each worker's share; each is taken at its first order, and only by the thread that speaks to that
+  /// Of each worker's shard; each is taken at its first order, and only by the thread that speaks to that
   /// worker.
   std::vector<std::optional<std::vector<WeightSample>>> samples_;
   uint64_t session_base_ = 0;

@@ -106,7 +106,7 @@ absl::StatusOr<std::vector<WeightSample>> WorkerNode::check_weights(const Prepar
 absl::Status WorkerNode::check_memory(const OpenedModel& model, const NodeSlice& slice) const {
   const int64_t bytes = SliceBytes(model.spec, model.footprint, slice);
   if (options_.memory_bytes <= 0 || bytes <= options_.memory_bytes) return absl::OkStatus();
-  return ResourceExhausted("worker '{}': its share of the model takes {}, it may use {} (--memory)",
+  return ResourceExhausted("worker '{}': its shard of the model takes {}, it may use {} (--memory)",
                            options_.name, FormatBytes(bytes), FormatBytes(options_.memory_bytes));
 }
 
@@ -151,7 +151,7 @@ absl::Status WorkerNode::open(const OpenOrder& order) {
     const std::lock_guard lock(mutex_);
     if (model_ == nullptr || !(model_->slice() == SliceOf(order.plan, order.node))) {
       return FailedPrecondition(
-          "worker '{}' holds no share of this plan: it was restarted, or prepared for another",
+          "worker '{}' holds no shard of this plan: it was restarted, or prepared for another",
           options_.name);
     }
     RETURN_IF_ERROR(check_plan(order.plan, facts_));

@@ -1,4 +1,4 @@
-// A worker process: a port that serves control calls and frames, one model share, one session at a time.
+// A worker process: a port that serves control calls and frames, one model shard, one session at a time.
 #pragma once
 
 #include <cstdint>
@@ -65,7 +65,7 @@ class WorkerNode final : public WorkerControl {
   std::string state_ = "idle";
   std::unique_ptr<NodeModel> model_;
   ModelFacts facts_;                   ///< Of model_.
-  std::vector<WeightSample> samples_;  ///< Of model_'s share.
+  std::vector<WeightSample> samples_;  ///< Of model_'s shard.
   std::unique_ptr<NodeSession> session_;
   uint64_t session_id_ = 0;
 };

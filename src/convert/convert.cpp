@@ -11,7 +11,7 @@
 #include "base/text.h"
 #include "convert/affine_quantize.h"
 #include "convert/model_folder.h"
-#include "convert/shares.h"
+#include "convert/shards.h"
 #include "cpu/pool.h"
 #include "formats/content_hash.h"
 #include "loading/weight_reader.h"
@@ -33,7 +33,7 @@ struct Job {
   std::string suffix;
   std::string role;
   std::vector<StoredWeight> parts;  ///< As many as the stack has; one where there is none.
-  std::vector<Nodes> needed;        ///< Of each part: by which shares.
+  std::vector<Nodes> needed;        ///< Of each part: by which shards.
   bool stacked = false;
   bool vector = false;
   bool floats = false;  ///< Stays unquantized: taken apart when it is read, or a router of floats.
@@ -94,8 +94,8 @@ WeightRef WholeOf(const WeightRef& ref, const WeightSource& from) {
 /// The tensors that a converted model has, each once.
 class Inventory {
  public:
-  Inventory(const ModelSpec& spec, const WeightReader& reader, const std::vector<ConvertShare>& shares)
-      : spec_(spec), reader_(reader), shares_(shares) {}
+  Inventory(const ModelSpec& spec, const WeightReader& reader, const std::vector<ConvertShard>& shards)
+      : spec_(spec), reader_(reader), shards_(shards) {}
 
   absl::StatusOr<std::vector<Job>> collect() {
     absl::Status status;
@@ -124,7 +124,7 @@ class Inventory {
         refs_.emplace_back(stack == nullptr ? WholeOf(use.ref, from) : OnlyFrom(use.ref, from));
     const WeightSource& to = stack == nullptr ? from : *stack;
     const std::string name = to.name();
-    const Nodes needed = NodesThatNeed(use, shares_);
+    const Nodes needed = NodesThatNeed(use, shards_);
     const auto [seen, is_new] = seen_.try_emplace({name, to.index});
     if (is_new) {
       ASSIGN_OR_RETURN(seen->second, new_part(use.role, to, part));
@@ -173,7 +173,7 @@ class Inventory {
 
   const ModelSpec& spec_;
   const WeightReader& reader_;
-  const std::vector<ConvertShare>& shares_;
+  const std::vector<ConvertShard>& shards_;
   std::deque<WeightRef>
       refs_;  // Stored weights point into their refs; a member of the caller, as the jobs are.
   std::map<std::pair<std::string, int64_t>, std::pair<size_t, size_t>> seen_;
@@ -402,15 +402,15 @@ FolderPart PartOf(Writer& writer, Job job) {
   return part;
 }
 
-/// What a share has of the jobs, and which matrices of their stacks.
-void TakeShare(const std::vector<Job>& jobs, size_t share, Writer& writer, FolderContents& contents,
-               Share& table) {
+/// What a shard has of the jobs, and which matrices of their stacks.
+void TakeShard(const std::vector<Job>& jobs, size_t shard, Writer& writer, FolderContents& contents,
+               Shard& table) {
   for (const Job& job : jobs) {
     Job mine = job;
     mine.parts.clear();
     std::vector<int64_t> held;
     for (size_t i = 0; i < job.parts.size(); ++i) {
-      if (!job.needed[i][share]) continue;
+      if (!job.needed[i][shard]) continue;
       mine.parts.push_back(job.parts[i]);
       held.push_back(static_cast<int64_t>(i));
     }
@@ -452,22 +452,22 @@ absl::StatusOr<ConvertFormat> ParseConvertFormat(std::string_view text) {
 
 absl::StatusOr<ConvertReport> ConvertModel(const Checkpoint& checkpoint, const ModelSpec& spec,
                                            const ConvertOptions& options) {
-  if (const Share* share = checkpoint.share()) {
-    return FailedPrecondition("convert: {}: it is the share of node '{}' ({}); give the whole model",
-                              checkpoint.folder(), share->node, share->holds);
+  if (const Shard* shard = checkpoint.shard()) {
+    return FailedPrecondition("convert: {}: it is the shard of node '{}' ({}); give the whole model",
+                              checkpoint.folder(), shard->node, shard->holds);
   }
   ASSIGN_OR_RETURN(const WeightReader reader, WeightReader::Create(checkpoint));
   if (options.format.kind == ConvertFormat::Kind::kKeep) {
-    if (options.shares.empty()) {
+    if (options.shards.empty()) {
       return InvalidArgument("--quant keep: it would be a copy; it is for --shard-for PLAN");
     }
     FolderRun run(checkpoint, options.file_bytes_max, options.progress);
     ConvertReport report;
-    ASSIGN_OR_RETURN(report.folders, CopyShares(reader, spec, options.shares, run));
+    ASSIGN_OR_RETURN(report.folders, CopyShards(reader, spec, options.shards, run));
     return report;
   }
   ThreadPool pool(options.threads);
-  Inventory inventory(spec, reader, options.shares);
+  Inventory inventory(spec, reader, options.shards);
   ASSIGN_OR_RETURN(std::vector<Job> jobs, inventory.collect());
   RETURN_IF_ERROR(ChooseFormats(reader, options.format, pool, jobs));
 
@@ -484,16 +484,16 @@ absl::StatusOr<ConvertReport> ConvertModel(const Checkpoint& checkpoint, const M
   const std::string config = ConfigText(checkpoint, jobs, options.format);
   Writer writer(reader, pool);
   FolderRun run(checkpoint, options.file_bytes_max, options.progress);
-  for (size_t i = 0; i < options.shares.size(); ++i) {
-    FolderContents contents = FolderOf(options.shares[i], config);
-    Share table = TableOf(options.shares[i], all);
-    TakeShare(jobs, i, writer, contents, table);
-    contents.share = std::move(table);
+  for (size_t i = 0; i < options.shards.size(); ++i) {
+    FolderContents contents = FolderOf(options.shards[i], config);
+    Shard table = TableOf(options.shards[i], all);
+    TakeShard(jobs, i, writer, contents, table);
+    contents.shard = std::move(table);
     run.add(std::move(contents));
   }
-  if (options.shares.empty()) {
+  if (options.shards.empty()) {
     FolderContents contents{
-        .out = options.out, .parts = {}, .config_json = config, .share = std::nullopt, .identity = {}};
+        .out = options.out, .parts = {}, .config_json = config, .shard = std::nullopt, .identity = {}};
     for (const Job& job : jobs) contents.parts.push_back(PartOf(writer, job));
     run.add(std::move(contents));
   }

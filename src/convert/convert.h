@@ -11,7 +11,7 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
-#include "convert/shares.h"
+#include "convert/shards.h"
 #include "formats/checkpoint.h"
 #include "formats/mlx_quant.h"
 #include "models/spec.h"
@@ -21,7 +21,7 @@ namespace shoal {
 /// What matrices become.
 struct ConvertFormat {
   enum class Kind : uint8_t {
-    kKeep,    ///< What they are: for shares.
+    kKeep,    ///< What they are: for shards.
     kFloat,   ///< bf16.
     kAffine,  ///< `affine`; routers 8 bits, as mlx-lm has them.
     kMixed,   ///< 4 bits in groups of 64; embedding and head 6, routers 8; and 6 or 8 where 4 bits lose more
@@ -37,8 +37,8 @@ absl::StatusOr<ConvertFormat> ParseConvertFormat(std::string_view text);
 
 struct ConvertOptions {
   std::string
-      out;  ///< The folder, made if need be. It must not be another model. Not used where there are shares.
-  std::vector<ConvertShare> shares;  ///< Instead of one whole folder.
+      out;  ///< The folder, made if need be. It must not be another model. Not used where there are shards.
+  std::vector<ConvertShard> shards;  ///< Instead of one whole folder.
   ConvertFormat format;
   int threads = 1;
   int64_t file_bytes_max = int64_t{4} << 30;
@@ -47,7 +47,7 @@ struct ConvertOptions {
 
 /// What was written.
 struct ConvertReport {
-  std::vector<FolderReport> folders;        ///< Of each share, or of the one folder.
+  std::vector<FolderReport> folders;        ///< Of each shard, or of the one folder.
   int64_t parameters = 0;                   ///< Of all matrices; 0 where they were kept.
   std::map<std::string, int64_t> matrices;  ///< By format ("4-bit groups of 64"): how many.
 
@@ -59,7 +59,7 @@ struct ConvertReport {
 /// again after it was cut off, it keeps the files that are whole. Experts are stacked as mlx-lm has them;
 /// fused tensors stay fused, unless mlx-lm keeps their parts in stacks; what is taken apart while it is read
 /// and has no stack stays floats. FailedPrecondition where `out` is the source or holds another model, or
-/// where the source is a share; InvalidArgument for a weight that is no number, ResourceExhausted where the
+/// where the source is a shard; InvalidArgument for a weight that is no number, ResourceExhausted where the
 /// disk is full, and the errors of reading.
 absl::StatusOr<ConvertReport> ConvertModel(const Checkpoint& checkpoint, const ModelSpec& spec,
                                            const ConvertOptions& options);

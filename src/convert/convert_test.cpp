@@ -211,11 +211,11 @@ TEST(Convert, KeepsLatentMatricesWholeAndFloatWhereMlxDoesNotSplitThem) {
   ExpectTakenApart("deepseek_v2/lite", "model.layers.1.self_attn.kv_b_proj", false);
 }
 
-/// Shares by layer parity and experts by parity of their sum: `node` of two.
-std::vector<ConvertShare> TwoShares(const std::string& out) {
-  std::vector<ConvertShare> shares;
+/// Shards by layer parity and experts by parity of their sum: `node` of two.
+std::vector<ConvertShard> TwoShards(const std::string& out) {
+  std::vector<ConvertShard> shards;
   for (const int64_t node : {0, 1}) {
-    shares.push_back({.out = fmt::format("{}/{}", out, node),
+    shards.push_back({.out = fmt::format("{}/{}", out, node),
                       .node = fmt::format("n{}", node),
                       .holds = "its half",
                       .has = [node](const WeightUse& use) {
@@ -223,11 +223,11 @@ std::vector<ConvertShare> TwoShares(const std::string& out) {
                         return (use.layer + std::max<int64_t>(use.expert, 0)) % 2 == node;
                       }});
   }
-  return shares;
+  return shards;
 }
 
 /// Every weight is where it should be, with the values of the whole model, and nowhere else.
-void ExpectSharesTile(const std::string& source, std::string_view quant) {
+void ExpectShardsTile(const std::string& source, std::string_view quant) {
   const TempFolder out;
   const TempFolder one;
   const auto checkpoint = Checkpoint::Open(source);
@@ -241,18 +241,18 @@ void ExpectSharesTile(const std::string& source, std::string_view quant) {
     whole_folder = one.path();
     ASSERT_TRUE(ConvertModel(**checkpoint, *spec, options).ok());
   }
-  options.shares = TwoShares(out.path());
+  options.shards = TwoShards(out.path());
   const auto report = ConvertModel(**checkpoint, *spec, options);
   ASSERT_TRUE(report.ok()) << ToString(report.status());
   const auto whole = Checkpoint::Open(whole_folder);
   ASSERT_TRUE(whole.ok());
   const auto whole_reader = WeightReader::Create(**whole);
-  for (const ConvertShare& share : options.shares) {
-    const auto part = Checkpoint::Open(share.out);
+  for (const ConvertShard& shard : options.shards) {
+    const auto part = Checkpoint::Open(shard.out);
     ASSERT_TRUE(part.ok()) << ToString(part.status());
     EXPECT_EQ((*part)->hash(), (*whole)->hash());
-    const auto samples = SampleWeights(**part, *spec, share.has);
-    const auto expected_samples = SampleWeights(**whole, *spec, share.has);
+    const auto samples = SampleWeights(**part, *spec, shard.has);
+    const auto expected_samples = SampleWeights(**whole, *spec, shard.has);
     ASSERT_TRUE(samples.ok() && expected_samples.ok()) << ToString(samples.status());
     EXPECT_EQ(samples->size(), expected_samples->size());
     EXPECT_TRUE(CompareSamples(*expected_samples, *samples).ok());
@@ -264,7 +264,7 @@ void ExpectSharesTile(const std::string& source, std::string_view quant) {
       const auto expected = whole_reader->find(use.ref);
       ASSERT_TRUE(weight.ok() && expected.ok()) << ToString(weight.status());
       // A tied head or a fused tensor is there for another use, too.
-      EXPECT_TRUE(!share.has(use) || !weight->absent) << weight->source->name();
+      EXPECT_TRUE(!shard.has(use) || !weight->absent) << weight->source->name();
       if (weight->absent) return;
       ++here;
       std::vector<float> got(static_cast<size_t>(weight->elements()));
@@ -275,7 +275,7 @@ void ExpectSharesTile(const std::string& source, std::string_view quant) {
     });
     EXPECT_GT(here, 0);
     // Of another's expert, the format is known and the bytes are not.
-    const int64_t foreign = share.node == "n0" ? 1 : 0;
+    const int64_t foreign = shard.node == "n0" ? 1 : 0;
     if (const MoeSpec* moe = MoeOf(spec->layers[0])) {
       const auto expert = reader->find(moe->experts[static_cast<size_t>(foreign)].gate.weight);
       ASSERT_TRUE(expert.ok()) << ToString(expert.status());
@@ -284,36 +284,36 @@ void ExpectSharesTile(const std::string& source, std::string_view quant) {
       const absl::Status read = reader->read_rows(*expert, {0, 1}, row.data());
       EXPECT_EQ(read.code(), absl::StatusCode::kNotFound);
       EXPECT_THAT(Message(read),
-                  testing::AllOf(HasSubstr("share of node '" + share.node), HasSubstr("--shard-for")));
+                  testing::AllOf(HasSubstr("shard of node '" + shard.node), HasSubstr("--shard-for")));
     }
   }
 }
 
-TEST(Convert, SharesHaveTheirWeightsAndNoOthers) {
+TEST(Convert, ShardsHaveTheirWeightsAndNoOthers) {
   for (const char* family : {"qwen3_moe", "gpt_oss", "deepseek_v3", "phi3"}) {
     SCOPED_TRACE(family);
-    ExpectSharesTile(TinyCheckpoint(family, std::nullopt), "keep");
-    ExpectSharesTile(TinyCheckpoint(family, std::nullopt), "affine-4-g64");
+    ExpectShardsTile(TinyCheckpoint(family, std::nullopt), "keep");
+    ExpectShardsTile(TinyCheckpoint(family, std::nullopt), "affine-4-g64");
   }
-  ExpectSharesTile(TinyCheckpoint("qwen3_moe", AffineFormat{4, 64}), "keep");
-  ExpectSharesTile(RepositoryPath("tests/goldens/models/qwen3_moe/plain-gguf-q4_0"), "affine-8-g64");
+  ExpectShardsTile(TinyCheckpoint("qwen3_moe", AffineFormat{4, 64}), "keep");
+  ExpectShardsTile(RepositoryPath("tests/goldens/models/qwen3_moe/plain-gguf-q4_0"), "affine-8-g64");
 }
 
-TEST(Convert, SharesOfOtherEncodingsKeepThem) {
+TEST(Convert, ShardsOfOtherEncodingsKeepThem) {
   if (!GoldensBesideExist()) GTEST_SKIP() << "no ../shared/goldens";
   for (const char* golden : {"gpt_oss/bf16", "gpt_oss/mxfp4-q8g64", "deepseek_v3/r1", "qwen3/tied-mxfp4"}) {
     SCOPED_TRACE(golden);
-    ExpectSharesTile(RepositoryPath(fmt::format("../shared/goldens/models/{}", golden)), "keep");
+    ExpectShardsTile(RepositoryPath(fmt::format("../shared/goldens/models/{}", golden)), "keep");
   }
 }
 
-TEST(Convert, KeepsOnlyForSharesAndNotTheBlocksOfAGguf) {
+TEST(Convert, KeepsOnlyForShardsAndNotTheBlocksOfAGguf) {
   const std::string source = RepositoryPath("tests/goldens/models/qwen3_moe/plain-gguf-q4_0");
   const TempFolder out;
   EXPECT_THAT(Message(Convert(source, out.path(), "keep").status()), HasSubstr("--shard-for"));
   const auto checkpoint = Checkpoint::Open(source);
   ASSERT_TRUE(checkpoint.ok());
-  ConvertOptions options{.shares = TwoShares(out.path()), .format = {.kind = ConvertFormat::Kind::kKeep}};
+  ConvertOptions options{.shards = TwoShards(out.path()), .format = {.kind = ConvertFormat::Kind::kKeep}};
   const auto refused = ConvertModel(**checkpoint, *SpecFor((*checkpoint)->config()), options);
   EXPECT_THAT(Message(refused.status()), HasSubstr("affine-8-g64"));
 }

@@ -148,10 +148,10 @@ absl::StatusOr<FolderReport> WriteModelFolder(const Checkpoint& source, const Fo
   }
   if (weight_files.size() > 1) RETURN_IF_ERROR(WriteIndex(weight_files, contents.out, report.bytes));
   if (contents.text) RETURN_IF_ERROR(WriteTextFiles(source, contents.out));
-  if (contents.share) {
-    Share share = *contents.share;
-    share.id = contents.identity;
-    RETURN_IF_ERROR(WriteTextFile(fmt::format("{}/{}", contents.out, kShareFile), ShareText(share)));
+  if (contents.shard) {
+    Shard shard = *contents.shard;
+    shard.id = contents.identity;
+    RETURN_IF_ERROR(WriteTextFile(fmt::format("{}/{}", contents.out, kShardFile), ShardText(shard)));
   }
   RETURN_IF_ERROR(WriteTextFile(contents.out + "/config.json", contents.config_json));
   return report;

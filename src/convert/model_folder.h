@@ -15,7 +15,7 @@
 #include "absl/status/statusor.h"
 #include "formats/checkpoint.h"
 #include "formats/safetensors.h"
-#include "formats/share.h"
+#include "formats/shard.h"
 
 namespace shoal {
 
@@ -35,7 +35,7 @@ struct FolderContents {
   std::string out;  ///< The folder, made if need be.
   std::vector<FolderPart> parts;
   std::string config_json;
-  std::optional<Share> share;  ///< What the folder is of its model, where it is not the whole.
+  std::optional<Shard> shard;  ///< What the folder is of its model, where it is not the whole.
   bool text = true;            ///< Tokenizer, template and generation config, too.
   /// What the files are made of and to: files of an earlier call that had the same are kept.
   std::string identity;

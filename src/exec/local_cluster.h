@@ -40,7 +40,7 @@ class LocalCluster final : public SessionHost {
     LoadProgress progress;  ///< Over all nodes' tensors, one node after the other. May be empty.
   };
 
-  /// Loads every node's share. Errors as NodeModel::Load.
+  /// Loads every node's shard. Errors as NodeModel::Load.
   static absl::StatusOr<std::unique_ptr<LocalCluster>> Load(Options options);
   ~LocalCluster() override;
 

@@ -27,7 +27,7 @@ struct OpenedModel {
 /// name. NotFound, InvalidArgument or Unimplemented, as Checkpoint::Open, SpecFor and MeasureFootprint.
 absl::StatusOr<OpenedModel> OpenModel(const std::string& folder, const std::string& name = "");
 
-/// Packed bytes of a node's share.
+/// Packed bytes of a node's shard.
 int64_t SliceBytes(const ModelSpec& spec, const Footprint& footprint, const NodeSlice& slice);
 
 }  // namespace shoal

@@ -48,9 +48,9 @@ std::string PlaceOf(const WeightUse& use) {
                         : fmt::format("expert {} of layer {}", use.expert, use.layer);
 }
 
-/// Says which part of the slice a share lacks.
-absl::Status CheckShare(const Checkpoint& checkpoint, const ModelSpec& spec, const NodeSlice& slice) {
-  if (checkpoint.share() == nullptr) return absl::OkStatus();
+/// Says which part of the slice a shard lacks.
+absl::Status CheckShard(const Checkpoint& checkpoint, const ModelSpec& spec, const NodeSlice& slice) {
+  if (checkpoint.shard() == nullptr) return absl::OkStatus();
   ASSIGN_OR_RETURN(const WeightReader reader, WeightReader::Create(checkpoint));
   absl::Status first;
   ForEachWeight(spec, [&](const WeightUse& use) {
@@ -110,7 +110,7 @@ absl::StatusOr<std::unique_ptr<NodeModel>> NodeModel::Load(std::shared_ptr<const
   model->checkpoint_ = std::move(checkpoint);
   model->spec_ = std::move(spec);
   model->slice_ = std::move(slice);
-  RETURN_IF_ERROR(CheckShare(*model->checkpoint_, model->spec_, model->slice_));
+  RETURN_IF_ERROR(CheckShard(*model->checkpoint_, model->spec_, model->slice_));
   if (cache != nullptr && !model->slice_.empty()) {
     model->store_.open(std::move(cache), model->checkpoint_, model->slice_.text(), pool);
   }

@@ -19,7 +19,7 @@
 
 namespace shoal {
 
-/// A node's share of a plan.
+/// A node's shard of a plan.
 struct NodeSlice {
   Range layers;  ///< Empty: experts only, or nothing.
   bool embed = false;
@@ -36,7 +36,7 @@ struct NodeSlice {
 };
 NodeSlice SliceOf(const Plan& plan, NodeId node);
 
-/// SampleWeights of a node's share.
+/// SampleWeights of a node's shard.
 absl::StatusOr<std::vector<WeightSample>> SampleSlice(const Checkpoint& checkpoint, const ModelSpec& spec,
                                                       const NodeSlice& slice);
 
@@ -58,7 +58,7 @@ class NodeModel {
   /// Reads the node's own tensors, nothing else: packed from the cache where it has them, else from the
   /// checkpoint, and then they go to the cache while the model is used already. cache: nullptr for none.
   /// Errors name file, tensor, expected and got; the cache causes none. NotFound where the checkpoint is a
-  /// share that lacks a tensor of the slice: said before anything is read.
+  /// shard that lacks a tensor of the slice: said before anything is read.
   static absl::StatusOr<std::unique_ptr<NodeModel>> Load(std::shared_ptr<const Checkpoint> checkpoint,
                                                          ModelSpec spec, NodeSlice slice, ThreadPool& pool,
                                                          const LoadProgress& progress,

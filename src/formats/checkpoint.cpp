@@ -104,7 +104,7 @@ absl::StatusOr<std::shared_ptr<const Checkpoint>> Checkpoint::Open(const std::st
   checkpoint->opened_unix_s_ = UnixSeconds();
   RETURN_IF_ERROR(checkpoint->read_generation_config());
   RETURN_IF_ERROR(checkpoint->open_files());
-  RETURN_IF_ERROR(checkpoint->read_share());
+  RETURN_IF_ERROR(checkpoint->read_shard());
   RETURN_IF_ERROR(checkpoint->sort_and_refuse_duplicates());
   checkpoint->stored_tensors_ = checkpoint->tensors_;
   RETURN_IF_ERROR(FoldEncodedTensors(
@@ -260,21 +260,23 @@ absl::Status Checkpoint::read_index(const std::string& path) {
   return absl::OkStatus();
 }
 
-absl::Status Checkpoint::read_share() {
-  const std::string path = PathIn(folder_, kShareFile);
+absl::Status Checkpoint::read_shard() {
+  const std::string_view name = Exists(PathIn(folder_, kShardFile)) ? kShardFile : kOlderShardFile;
+  const std::string path = PathIn(folder_, name);
   if (!Exists(path)) return absl::OkStatus();
   ASSIGN_OR_RETURN(const std::string text, ReadTextFile(path, kSafetensorsHeaderMax));
-  ASSIGN_OR_RETURN(share_, ParseShare(text, fmt::format("checkpoint: {}", path)));
+  ASSIGN_OR_RETURN(shard_, ParseShard(text, fmt::format("checkpoint: {}", path)));
+  shard_->file = name;
   for (size_t i = 0; i < files_.size(); ++i) {
-    if (conversions_[i] == share_->id) continue;
+    if (conversions_[i] == shard_->id) continue;
     return InvalidArgument(
-        "checkpoint: {} in {}: expected the file of share '{}', as {} says, found {}. The files are not of "
+        "checkpoint: {} in {}: expected the file of shard '{}', as {} says, found {}. The files are not of "
         "one "
-        "share: copy it again, or make it again with shoal convert --shard-for",
-        file_names_[i], folder_, Printable(share_->id, 40), kShareFile,
+        "shard: copy it again, or make it again with shoal convert --shard-for",
+        file_names_[i], folder_, Printable(shard_->id, 40), name,
         conversions_[i].empty() ? "none" : fmt::format("that of '{}'", Printable(conversions_[i], 40)));
   }
-  return CompleteTable(*share_, folder_, &tensors_);
+  return CompleteTable(*shard_, folder_, &tensors_);
 }
 
 absl::Status Checkpoint::sort_and_refuse_duplicates() {

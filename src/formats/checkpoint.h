@@ -15,7 +15,7 @@
 #include "formats/gguf_text.h"
 #include "formats/mapped_file.h"
 #include "formats/safetensors.h"
-#include "formats/share.h"
+#include "formats/shard.h"
 
 namespace shoal {
 
@@ -59,17 +59,17 @@ class Checkpoint {
   const TensorInfo* find(std::string_view name) const;
   bool has(std::string_view name) const { return find(name) != nullptr; }
 
-  /// The share that this folder is of its model, or nullptr. The tensors are all the model's then, and what
+  /// The shard that this folder is of its model, or nullptr. The tensors are all the model's then, and what
   /// is not here has no bytes.
-  const Share* share() const { return share_ ? &*share_ : nullptr; }
+  const Shard* shard() const { return shard_ ? &*shard_ : nullptr; }
   /// The bytes of matrix `index` of a stack of as many as the tensor's first dimension says, or of the whole
-  /// tensor where stack = 0. nullptr where this is a share without them.
+  /// tensor where stack = 0. nullptr where this is a shard without them.
   const std::byte* matrix(const TensorInfo& info, int64_t stack, int64_t index) const;
   /// Which of the matrices held is `index` of a stack: -1 where it is none of them.
   static int64_t SlotOf(const TensorInfo& info, int64_t index);
 
   /// The rows of a tensor whose `blocks` are not kNone (CHECK), if it has exactly this `shape`; else as
-  /// below. Of a stack in a share: the matrices held, one after another.
+  /// below. Of a stack in a shard: the matrices held, one after another.
   absl::StatusOr<BlockView> view_blocks(const TensorInfo& info, std::span<const int64_t> shape) const;
 
   /// The tensor, if it has one of the `dtypes` and exactly this `shape`; the error says what was expected and
@@ -123,7 +123,7 @@ class Checkpoint {
   absl::Status add_file(const std::string& name);
   absl::Status read_index(const std::string& path);
   absl::Status sort_and_refuse_duplicates();
-  absl::Status read_share();
+  absl::Status read_shard();
   std::string compute_hash() const;
   const std::string& name_of_file(int file) const { return file < 0 ? folder_ : file_names_[file]; }
   /// The file that holds `data` and the byte range in it.
@@ -137,7 +137,7 @@ class Checkpoint {
   std::vector<MappedFile> files_;
   std::vector<TensorInfo> tensors_;
   std::vector<TensorInfo> stored_tensors_;
-  std::optional<Share> share_;
+  std::optional<Shard> shard_;
   int64_t total_bytes_ = 0;
   std::string hash_;
   GgufMetadata gguf_metadata_;  ///< Views into the first file; empty where this is no GGUF.

@@ -1,5 +1,5 @@
-// Any config, any share and any file of weights are a folder whose encoded tensors can be read, or an error
-// with a message; never a crash. The input is the config, or the config, kShareMark and the share; a zero
+// Any config, any shard and any file of weights are a folder whose encoded tensors can be read, or an error
+// with a message; never a crash. The input is the config, or the config, kShardMark and the shard; a zero
 // byte; and the file.
 #include <unistd.h>
 
@@ -11,11 +11,11 @@
 #include "base/check.h"
 #include "base/status.h"
 #include "formats/checkpoint.h"
-#include "formats/share.h"
+#include "formats/shard.h"
 
 namespace {
 
-constexpr char kShareMark = '\x1e';  // In no JSON text.
+constexpr char kShardMark = '\x1e';  // In no JSON text.
 
 /// A folder of this process, gone with it.
 class Folder {
@@ -68,12 +68,12 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
     std::memcpy(file.data(), &length, 8);
   }
   const std::string_view texts = input.substr(0, cut);
-  const size_t mark = texts.find(kShareMark);
+  const size_t mark = texts.find(kShardMark);
   folder.write("config.json", texts.substr(0, mark));
   if (mark == std::string_view::npos) {
-    folder.remove(shoal::kShareFile);
+    folder.remove(shoal::kShardFile);
   } else {
-    folder.write(shoal::kShareFile, texts.substr(mark + 1));
+    folder.write(shoal::kShardFile, texts.substr(mark + 1));
   }
   folder.write("model.safetensors", file);
   const auto checkpoint = shoal::Checkpoint::Open(folder.path());

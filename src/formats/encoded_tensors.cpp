@@ -72,11 +72,11 @@ class Folder {
                            DTypeName(dtypes[0]), fmt::join(shape, ", "),
                            found == nullptr ? "none" : DescribeTensor(*found));
   }
-  /// A share has the same of an encoded tensor and of what stands beside it.
+  /// A shard has the same of an encoded tensor and of what stands beside it.
   absl::Status together(const TensorInfo& codes, const TensorInfo& beside) const {
     if ((codes.file < 0) == (beside.file < 0) && codes.held == beside.held) return absl::OkStatus();
     return InvalidArgument(
-        "{}: expected the same part of it as of '{}' beside it, found another; make the share again",
+        "{}: expected the same part of it as of '{}' beside it, found another; make the shard again",
         where(codes), beside.name);
   }
   void make(const std::string& name, const TensorInfo& codes, BlockType type, std::vector<int64_t> shape,

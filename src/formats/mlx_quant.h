@@ -52,7 +52,7 @@ struct MatrixShape {
 
 /// The quantized matrix behind `base_name`: `.weight` u32 [N, K * bits / 32], `.scales` and `.biases` float
 /// [N, K / group], each with a leading [experts] where the shape has one. Valid while the checkpoint lives;
-/// in a share that lacks them, parts are nullptr. NotFound or InvalidArgument; a shape that fits other bits
+/// in a shard that lacks them, parts are nullptr. NotFound or InvalidArgument; a shape that fits other bits
 /// or another group says so.
 absl::StatusOr<AffineView> ViewAffine(const Checkpoint& checkpoint, const Quantization& quantization,
                                       std::string_view base_name, const MatrixShape& shape);

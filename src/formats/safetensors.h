@@ -47,12 +47,12 @@ struct TensorInfo {
   DType dtype = DType::kF32;
   std::vector<int64_t> shape;  ///< [] is a scalar.
   Range bytes;                 ///< In the file, from its first byte.
-  int file = 0;                ///< Index of the file in its Checkpoint; -1: in none, as this is a share.
+  int file = 0;                ///< Index of the file in its Checkpoint; -1: in none, as this is a shard.
   BlockType blocks =
       BlockType::kNone;  ///< How its bytes encode the elements of `shape`; kNone: as `dtype` says.
   std::optional<EncodedParts> parts;  ///< Where the encoding's scales are apart.
   int64_t permuted_heads = 0;         ///< Of GGUF: see GgufName::permuted_heads.
-  /// Of a share that has some matrices of a stack (share.h): which; `shape` is the whole stack's. Empty: all.
+  /// Of a shard that has some matrices of a stack (shard.h): which; `shape` is the whole stack's. Empty: all.
   std::vector<int64_t> held;
 };
 

@@ -75,13 +75,13 @@ PackedStore::~PackedStore() {
 }
 
 void PackedStore::open(std::shared_ptr<const PackedCache> cache, std::shared_ptr<const Checkpoint> checkpoint,
-                       const std::string& share, ThreadPool& pool) {
+                       const std::string& shard, ThreadPool& pool) {
   SHOAL_CHECK(cache_ == nullptr && entries_.empty());
   cache_ = std::move(cache);
   checkpoint_ = std::move(checkpoint);
-  about_ = fmt::format("{}: {}", checkpoint_->folder(), share);
+  about_ = fmt::format("{}: {}", checkpoint_->folder(), shard);
   identity_ = fmt::format("packing {}, numerics {}, content {}, {}", kPackingVersion, kNumericsVersion,
-                          checkpoint_->content_identity(), share);
+                          checkpoint_->content_identity(), shard);
   const absl::StatusOr<PackedFile> file = cache_->open(identity_);
   absl::Status status = file.status();
   if (status.ok()) status = read(*file, pool);

@@ -1,4 +1,4 @@
-// Where the packed matrices of one node's share lie: memory on huge pages, and a file of the cache that they
+// Where the packed matrices of one node's shard lie: memory on huge pages, and a file of the cache that they
 // may come from and go to.
 //
 // What comes from a file is read into memory of our own, not mapped: a file's pages are small ones, which
@@ -35,17 +35,17 @@ class PackedStore {
   PackedStore(const PackedStore&) = delete;
   PackedStore& operator=(const PackedStore&) = delete;
 
-  /// Reads the matrices of a share of `checkpoint` from the cache, if they are there: each part of a batch by
+  /// Reads the matrices of a shard of `checkpoint` from the cache, if they are there: each part of a batch by
   /// the thread of `pool` that products will give it to. A file that cannot be used, as the hash of a matrix
-  /// is another or for any other reason, is named in the log and made anew by save(). `share` says in words
-  /// which matrices the share has: one with other matrices has another text.
+  /// is another or for any other reason, is named in the log and made anew by save(). `shard` says in words
+  /// which matrices the shard has: one with other matrices has another text.
   void open(std::shared_ptr<const PackedCache> cache, std::shared_ptr<const Checkpoint> checkpoint,
-            const std::string& share, ThreadPool& pool);
+            const std::string& shard, ThreadPool& pool);
 
   /// Whether every matrix so far came from the cache.
   bool from_cache() const { return file_memory_ != nullptr && !missed_; }
 
-  /// One matrix of the share.
+  /// One matrix of the shard.
   struct Place {
     PackedMatrix matrix;
     bool packed = false;  ///< Its bytes are there. Else it is zeros, to be packed into.

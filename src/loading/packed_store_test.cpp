@@ -56,10 +56,10 @@ class PackedStoreTest : public ::testing::Test {
     }
     return bytes;
   }
-  std::unique_ptr<PackedStore> Open(int threads = 2, const std::string& share = "all") const {
+  std::unique_ptr<PackedStore> Open(int threads = 2, const std::string& shard = "all") const {
     ThreadPool pool(threads);
     auto store = std::make_unique<PackedStore>();
-    store->open(cache_, Model(), share, pool);
+    store->open(cache_, Model(), shard, pool);
     return store;
   }
   /// Packs into a new file; returns the bytes.
@@ -133,7 +133,7 @@ TEST_F(PackedStoreTest, ATruncatedFileIsFoundAndTheFileIsMadeAnew) {
   }
 }
 
-TEST_F(PackedStoreTest, AnotherShareHasAFileOfItsOwn) {
+TEST_F(PackedStoreTest, AnotherShardHasAFileOfItsOwn) {
   Fill();
   EXPECT_FALSE(Open(2, "a part")->from_cache());
   EXPECT_TRUE(Open(2, "all")->from_cache());

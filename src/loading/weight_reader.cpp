@@ -165,16 +165,16 @@ absl::StatusOr<StoredWeight> WeightReader::find(const LinearSpec& linear) const 
 
 absl::Status WeightReader::check_here(const StoredWeight& weight) const {
   if (!weight.absent) return absl::OkStatus();
-  const Share* share = checkpoint_->share();
-  SHOAL_CHECK(share != nullptr);
+  const Shard* shard = checkpoint_->shard();
+  SHOAL_CHECK(shard != nullptr);
   const WeightSource& source = *weight.source;
   return NotFound(
-      "checkpoint: tensor '{}'{} is not in {}, which is the share of node '{}' ({}) and not the whole model. "
+      "checkpoint: tensor '{}'{} is not in {}, which is the shard of node '{}' ({}) and not the whole model. "
       "Serve "
-      "with the plan that the shares were made for, or make them again for this one: shoal convert "
+      "with the plan that the shards were made for, or make them again for this one: shoal convert "
       "--shard-for PLAN",
       source.name(), source.stack > 0 ? fmt::format(", matrix {} of {},", source.index, source.stack) : "",
-      checkpoint_->folder(), share->node, share->holds);
+      checkpoint_->folder(), shard->node, shard->holds);
 }
 
 absl::StatusOr<PackedStore::Place> WeightReader::place(const StoredWeight& weight, uint32_t batch) const {

@@ -36,7 +36,7 @@ struct StoredWeight {
   int64_t col_step = 0;
   bool spread() const { return col_step != 0; }
   bool is_vector = false;  ///< A norm or a bias: one row.
-  bool absent = false;     ///< The checkpoint is a share without it: it has a format, but no bytes.
+  bool absent = false;     ///< The checkpoint is a shard without it: it has a format, but no bytes.
   int64_t head_rows = 0;   ///< Rows of a head within which rows are permuted; 0: none are.
 
   int64_t elements() const { return rows * cols; }
@@ -60,7 +60,7 @@ class WeightReader {
 
   const Checkpoint& checkpoint() const { return *checkpoint_; }
 
-  /// NotFound or InvalidArgument, with file, tensor, expected and got. What a share lacks is found, `absent`:
+  /// NotFound or InvalidArgument, with file, tensor, expected and got. What a shard lacks is found, `absent`:
   /// its bytes are NotFound when they are read.
   absl::StatusOr<StoredWeight> find(const WeightRef& ref) const;
   /// NotFound for a weight that is absent: which, and what to do.

@@ -199,7 +199,7 @@ TEST_F(ClusterTest, APlanForMoreExpertsThanTheModelHasIsRefusedByTheWorker) {
   OpenOrder open{1, options.plan, NodeId{1}, options.limits, options.expert_timeout};
   const auto nobody_listens = [](int64_t, int64_t) {};
   ASSERT_TRUE(worker->prepare(prepare, nobody_listens).ok());
-  // The worker's own share stays as it was: another node holds what does not exist.
+  // The worker's own shard stays as it was: another node holds what does not exist.
   open.plan.experts.back().push_back({NodeId{0}, {}});
   EXPECT_THAT(ToString(worker->open(open)), AllOf(HasSubstr("worker 'first'"), HasSubstr("has owners for")));
   const auto other = StartWorker(worker_options("other"));

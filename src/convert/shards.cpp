@@ -1,4 +1,4 @@
-#include "convert/shares.h"
+#include "convert/shards.h"
 
 #include <algorithm>
 #include <map>
@@ -13,13 +13,13 @@ namespace {
 
 constexpr int64_t kSlabBytes = int64_t{4} << 20;  ///< Copied between two writes.
 
-/// Which shares need which of the tensors that lie in the files: by matrix, where the family reads a stack.
+/// Which shards need which of the tensors that lie in the files: by matrix, where the family reads a stack.
 struct StoredNeeds {
   std::vector<std::map<int64_t, Nodes>> by_tensor;  ///< As Checkpoint::stored_tensors(); -1: the whole.
 };
 
 absl::StatusOr<StoredNeeds> NeedsOf(const ModelSpec& spec, const WeightReader& reader,
-                                    const std::vector<ConvertShare>& shares) {
+                                    const std::vector<ConvertShard>& shards) {
   const Checkpoint& checkpoint = reader.checkpoint();
   const std::span<const TensorInfo> stored = checkpoint.stored_tensors();
   std::map<std::pair<int, int64_t>, size_t> by_place;
@@ -37,7 +37,7 @@ absl::StatusOr<StoredNeeds> NeedsOf(const ModelSpec& spec, const WeightReader& r
     status = weight.status();
     if (!status.ok()) return;
     const WeightSource& source = *weight->source;
-    const Nodes nodes = NodesThatNeed(use, shares);
+    const Nodes nodes = NodesThatNeed(use, shards);
     const auto need = [&](size_t tensor) {
       Add(nodes, needs.by_tensor[tensor][source.stack > 0 ? source.index : -1]);
     };
@@ -80,14 +80,14 @@ FolderPart CopyOf(const Checkpoint& checkpoint, const TensorInfo& tensor, std::v
   return part;
 }
 
-void TakeStored(const Checkpoint& checkpoint, const StoredNeeds& needs, size_t share,
-                FolderContents& contents, Share& table) {
+void TakeStored(const Checkpoint& checkpoint, const StoredNeeds& needs, size_t shard,
+                FolderContents& contents, Shard& table) {
   const std::span<const TensorInfo> stored = checkpoint.stored_tensors();
   for (size_t i = 0; i < stored.size(); ++i) {
     bool whole = false;
     std::vector<int64_t> held;
     for (const auto& [index, nodes] : needs.by_tensor[i]) {
-      if (!nodes[share]) continue;
+      if (!nodes[shard]) continue;
       if (index < 0) whole = true;
       if (index >= 0) held.push_back(index);
     }
@@ -100,9 +100,9 @@ void TakeStored(const Checkpoint& checkpoint, const StoredNeeds& needs, size_t s
 
 }  // namespace
 
-Nodes NodesThatNeed(const WeightUse& use, const std::vector<ConvertShare>& shares) {
+Nodes NodesThatNeed(const WeightUse& use, const std::vector<ConvertShard>& shards) {
   Nodes nodes;
-  for (const ConvertShare& share : shares) nodes.push_back(share.has(use));
+  for (const ConvertShard& shard : shards) nodes.push_back(shard.has(use));
   return nodes;
 }
 
@@ -111,18 +111,18 @@ void Add(const Nodes& more, Nodes& nodes) {
   for (size_t i = 0; i < more.size(); ++i) nodes[i] = nodes[i] || more[i];
 }
 
-/// A share's folder, without its tensors, and its table.
-FolderContents FolderOf(const ConvertShare& share, std::string config_json) {
-  return {.out = share.out,
+/// A shard's folder, without its tensors, and its table.
+FolderContents FolderOf(const ConvertShard& shard, std::string config_json) {
+  return {.out = shard.out,
           .parts = {},
           .config_json = std::move(config_json),
-          .share = std::nullopt,
-          .text = share.text,
+          .shard = std::nullopt,
+          .text = shard.text,
           .identity = {}};
 }
-Share TableOf(const ConvertShare& share, std::vector<SafetensorsWriter::Entry> tensors) {
+Shard TableOf(const ConvertShard& shard, std::vector<SafetensorsWriter::Entry> tensors) {
   std::ranges::sort(tensors, {}, &SafetensorsWriter::Entry::name);
-  return {.id = "", .node = share.node, .holds = share.holds, .tensors = std::move(tensors), .stacks = {}};
+  return {.id = "", .node = shard.node, .holds = shard.holds, .tensors = std::move(tensors), .stacks = {}};
 }
 
 void FolderRun::add(FolderContents contents) {
@@ -134,7 +134,7 @@ absl::StatusOr<std::vector<FolderReport>> FolderRun::write(const std::string& fo
   const std::string from = source_.content_identity() + formats;
   std::vector<FolderReport> reports;
   for (FolderContents& folder : folders_) {
-    folder.identity = ContentHashHex(from + (folder.share ? ShareText(*folder.share) : ""));
+    folder.identity = ContentHashHex(from + (folder.shard ? ShardText(*folder.shard) : ""));
     ASSIGN_OR_RETURN(FolderReport report,
                      WriteModelFolder(source_, folder, file_bytes_max_, [&](int64_t bytes) {
                        done_ += bytes;
@@ -145,26 +145,26 @@ absl::StatusOr<std::vector<FolderReport>> FolderRun::write(const std::string& fo
   return reports;
 }
 
-absl::StatusOr<std::vector<FolderReport>> CopyShares(const WeightReader& reader, const ModelSpec& spec,
-                                                     const std::vector<ConvertShare>& shares,
+absl::StatusOr<std::vector<FolderReport>> CopyShards(const WeightReader& reader, const ModelSpec& spec,
+                                                     const std::vector<ConvertShard>& shards,
                                                      FolderRun& run) {
   const Checkpoint& checkpoint = reader.checkpoint();
   if (checkpoint.is_gguf()) {
     return Unimplemented(
-        "--quant keep: {}: the blocks of a GGUF have no place in the folder of a share; give another "
+        "--quant keep: {}: the blocks of a GGUF have no place in the folder of a shard; give another "
         "--quant, such "
         "as affine-8-g64, or put the GGUF itself on every node",
         checkpoint.folder());
   }
-  ASSIGN_OR_RETURN(const StoredNeeds needs, NeedsOf(spec, reader, shares));
+  ASSIGN_OR_RETURN(const StoredNeeds needs, NeedsOf(spec, reader, shards));
   std::vector<SafetensorsWriter::Entry> all;
   for (const TensorInfo& tensor : checkpoint.stored_tensors())
     all.push_back({tensor.name, tensor.dtype, tensor.shape});
-  for (size_t i = 0; i < shares.size(); ++i) {
-    FolderContents contents = FolderOf(shares[i], checkpoint.config().canonical());
-    Share table = TableOf(shares[i], all);
+  for (size_t i = 0; i < shards.size(); ++i) {
+    FolderContents contents = FolderOf(shards[i], checkpoint.config().canonical());
+    Shard table = TableOf(shards[i], all);
     TakeStored(checkpoint, needs, i, contents, table);
-    contents.share = std::move(table);
+    contents.shard = std::move(table);
     run.add(std::move(contents));
   }
   return run.write("");

@@ -1,4 +1,4 @@
-"""Pre-sharding: every process has a folder with its own share of the model and nothing else."""
+"""Pre-sharding: every process has a folder with its own shard of the model and nothing else."""
 import json
 import shutil
 
@@ -12,23 +12,23 @@ SPREAD = ("--split", "3,1,2", "--experts", "round_robin:3")
 
 
 @pytest.fixture
-def make_shares(succeed, demo_model, tmp_path):
-    """make_shares(cluster, placement, words...) -> the folder with the shares of a plan for the cluster's addresses."""
+def make_shards(succeed, demo_model, tmp_path):
+    """make_shards(cluster, placement, words...) -> the folder with the shards of a plan for the cluster's addresses."""
     def make(cluster, placement=SPREAD, *words, source=demo_model):
         workers = ("--workers", ",".join(cluster.addresses)) if cluster.addresses else ()
         (tmp_path / "plan.json").write_text(succeed("plan", "--model", source, "--json", *workers, *placement))
-        out = tmp_path / "shares"
+        out = tmp_path / "shards"
         succeed("convert", "--model", source, "--shard-for", tmp_path / "plan.json", "--out", out, *words)
         return out
     return make
 
 
 @pytest.fixture
-def with_shares(make_cluster, make_shares, demo_model):
-    """with_shares(placement, words...) -> a cluster of three, not started, whose processes see their own share only."""
+def with_shards(make_cluster, make_shards, demo_model):
+    """with_shards(placement, words...) -> a cluster of three, not started, whose processes see their own shard only."""
     def make(placement=SPREAD, *words, **options):
         cluster = make_cluster(2, start=False, serve_args=("--silence", "120"))
-        out = make_shares(cluster, placement, *words, **options)
+        out = make_shards(cluster, placement, *words, **options)
         for worker, address in zip(cluster.workers, cluster.addresses):
             root = out / address
             at = worker.argv.index("--model-root") + 1
@@ -48,8 +48,8 @@ def files_of(folder):
 
 @pytest.mark.parametrize("placement", [SPREAD, (*SPREAD, "--coordinator-without-layers")[2:]],
                          ids=["layers-and-experts", "coordinator-without-layers"])
-def test_processes_with_their_shares_answer_as_the_whole_model_does(with_shares, demo_model, single, placement):
-    cluster, out = with_shares(placement)
+def test_processes_with_their_shards_answer_as_the_whole_model_does(with_shards, demo_model, single, placement):
+    cluster, out = with_shards(placement)
     # The head is the embedding here: first and last node have it both; all else is there once.
     sizes = [files_of(folder) for folder in out.iterdir() if folder.is_dir()]
     assert len(sizes) == 3 and max(sizes) < 0.7 * files_of(demo_model)
@@ -63,8 +63,8 @@ def test_processes_with_their_shares_answer_as_the_whole_model_does(with_shares,
     assert cluster.status()["model"]["hash"] == single.status()["model"]["hash"]
 
 
-def test_shares_and_whole_folders_work_together(with_shares, demo_model):
-    cluster, out = with_shares()
+def test_shards_and_whole_folders_work_together(with_shards, demo_model):
+    cluster, out = with_shards()
     cluster.coordinator.argv[cluster.coordinator.argv.index("--model") + 1] = str(demo_model)
     worker = cluster.workers[0]
     worker.argv[worker.argv.index("--model-root") + 1] = str(demo_model.parent)
@@ -72,10 +72,10 @@ def test_shares_and_whole_folders_work_together(with_shares, demo_model):
     assert "Lisbon" in ask(client_of(cluster), QUESTIONS[0])
 
 
-def test_quantized_shares_are_the_model_quantized(with_shares, make_cluster, succeed, demo_model, tmp_path):
+def test_quantized_shards_are_the_model_quantized(with_shards, make_cluster, succeed, demo_model, tmp_path):
     whole = tmp_path / "whole" / demo_model.name
     succeed("convert", "--model", demo_model, "--out", whole, "--quant", "affine-8-g64")
-    cluster, _ = with_shares(SPREAD, "--quant", "affine-8-g64", "--shard", "300KB")
+    cluster, _ = with_shards(SPREAD, "--quant", "affine-8-g64", "--shard", "300KB")
     cluster.start()
     alone = make_cluster(0, model=whole)
     for question in QUESTIONS[:3]:
@@ -83,8 +83,8 @@ def test_quantized_shares_are_the_model_quantized(with_shares, make_cluster, suc
     assert cluster.status()["model"]["hash"] == alone.status()["model"]["hash"]
 
 
-def test_a_worker_that_lacks_what_the_plan_gives_it_says_what(with_shares, succeed, demo_model):
-    cluster, out = with_shares()
+def test_a_worker_that_lacks_what_the_plan_gives_it_says_what(with_shards, succeed, demo_model):
+    cluster, out = with_shards()
     plan = json.loads((out / "plan.json").read_text())
     plan["stages"][0]["layers"], plan["stages"][1]["layers"] = [0, 2], [2, 4]  # Layer 2 goes to the first worker.
     (out / "plan.json").write_text(json.dumps(plan))
@@ -92,11 +92,11 @@ def test_a_worker_that_lacks_what_the_plan_gives_it_says_what(with_shares, succe
         cluster.start(timeout_s=15)
     log = cluster.coordinator.log()
     assert "worker-1" in log and "layer 2" in log and "model.layers.2." in log and "--shard-for" in log
-    assert f"share of node '{cluster.addresses[0]}' (layers [3, 4)" in log
+    assert f"shard of node '{cluster.addresses[0]}' (layers [3, 4)" in log
 
 
-def test_an_expert_that_a_worker_lacks_is_named(with_shares):
-    cluster, out = with_shares()
+def test_an_expert_that_a_worker_lacks_is_named(with_shards):
+    cluster, out = with_shards()
     plan = json.loads((out / "plan.json").read_text())
     owners = plan["experts"][0]["owners"]
     first, second = cluster.addresses
@@ -107,8 +107,8 @@ def test_an_expert_that_a_worker_lacks_is_named(with_shares):
     assert "expert 2 of layer 0" in cluster.coordinator.log() and "matrix 2 of 16" in cluster.coordinator.log()
 
 
-def test_a_share_of_another_model_is_refused(with_shares, make_cluster, succeed, demo_model):
-    cluster, out = with_shares()
+def test_a_shard_of_another_model_is_refused(with_shards, make_cluster, succeed, demo_model):
+    cluster, out = with_shards()
     folder = out / cluster.addresses[0] / demo_model.name
     config = json.loads((folder / "config.json").read_text())
     config["rope_theta"] = 20000.0
@@ -118,18 +118,18 @@ def test_a_share_of_another_model_is_refused(with_shares, make_cluster, succeed,
     assert "another model" in cluster.coordinator.log()
 
 
-def test_a_folder_whose_files_are_of_two_shares_is_refused(make_cluster, make_shares, run, demo_model):
+def test_a_folder_whose_files_are_of_two_shards_is_refused(make_cluster, make_shards, run, demo_model):
     cluster = make_cluster(2, start=False)
-    out = make_shares(cluster)
+    out = make_shards(cluster)
     first, second = (out / address / demo_model.name for address in cluster.addresses)
     shutil.copy(second / "model.safetensors", first / "model.safetensors")
     done = run("inspect", "--model", first)
-    assert done.returncode == 2 and "shoal-share.json" in done.stderr and "--shard-for" in done.stderr
+    assert done.returncode == 2 and "shoal-shard.json" in done.stderr and "--shard-for" in done.stderr
 
 
-def test_sharding_goes_on_where_it_was_cut_off(make_cluster, make_shares, succeed, run, demo_model, tmp_path):
+def test_sharding_goes_on_where_it_was_cut_off(make_cluster, make_shards, succeed, run, demo_model, tmp_path):
     cluster = make_cluster(2, start=False)
-    out = make_shares(cluster, SPREAD, "--shard", "300KB")
+    out = make_shards(cluster, SPREAD, "--shard", "300KB")
     words = ("convert", "--model", demo_model, "--shard-for", tmp_path / "plan.json", "--out", out, "--shard", "300KB")
     written = {file: file.read_bytes() for file in out.rglob("*.safetensors")}
     assert len(written) > 6
@@ -138,7 +138,7 @@ def test_sharding_goes_on_where_it_was_cut_off(make_cluster, make_shares, succee
     (gone.parent / "config.json").unlink()
     assert f"{len(written) - 1} of {len(written)} files were there" in succeed(*words)
     assert gone.read_bytes() == written[gone]
-    share = json.loads(succeed("inspect", "--model", out / cluster.addresses[0] / demo_model.name, "--json"))["share"]
-    assert share["node"] == cluster.addresses[0] and share["holds"].startswith("layers [3, 4)")
+    shard = json.loads(succeed("inspect", "--model", out / cluster.addresses[0] / demo_model.name, "--json"))["share"]
+    assert shard["node"] == cluster.addresses[0] and shard["holds"].startswith("layers [3, 4)")
     refused = run("convert", "--model", out / "coordinator" / demo_model.name, "--out", tmp_path / "x", "--quant", "bf16")
     assert refused.returncode == 1 and "give the whole model" in refused.stderr

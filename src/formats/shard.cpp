@@ -1,4 +1,4 @@
-#include "formats/share.h"
+#include "formats/shard.h"
 
 #include <algorithm>
 #include <cstdint>
@@ -63,38 +63,38 @@ absl::StatusOr<SafetensorsWriter::Entry> ReadEntry(const std::string& name, cons
   return SafetensorsWriter::Entry{name, *dtype, *shape};
 }
 
-const SafetensorsWriter::Entry* Find(const Share& share, std::string_view name) {
+const SafetensorsWriter::Entry* Find(const Shard& shard, std::string_view name) {
   const auto at = std::ranges::lower_bound(
-      share.tensors, name, std::less<std::string_view>(),
+      shard.tensors, name, std::less<std::string_view>(),
       [](const SafetensorsWriter::Entry& entry) { return std::string_view(entry.name); });
-  return at == share.tensors.end() || at->name != name ? nullptr : &*at;
+  return at == shard.tensors.end() || at->name != name ? nullptr : &*at;
 }
 
 }  // namespace
 
-absl::StatusOr<Share> ParseShare(std::string_view text, std::string_view where) {
+absl::StatusOr<Shard> ParseShard(std::string_view text, std::string_view where) {
   Json json;
   RETURN_IF_ERROR(ParseStrictJson(text, where, &json));
   if (!json.is_object()) return InvalidArgument("{}: expected an object, found {}", where, JsonExcerpt(json));
   ASSIGN_OR_RETURN(const std::string format, TextAt(json, "format", where));
   if (format != kFormat) {
     return InvalidArgument(
-        "{}: 'format': expected \"{}\", found \"{}\". Make the shares again with this shoal.", where, kFormat,
+        "{}: 'format': expected \"{}\", found \"{}\". Make the shards again with this shoal.", where, kFormat,
         Printable(format, 40));
   }
-  Share share;
-  ASSIGN_OR_RETURN(share.id, TextAt(json, "id", where));
-  ASSIGN_OR_RETURN(share.node, TextAt(json, "node", where));
-  ASSIGN_OR_RETURN(share.holds, TextAt(json, "holds", where));
+  Shard shard;
+  ASSIGN_OR_RETURN(shard.id, TextAt(json, "id", where));
+  ASSIGN_OR_RETURN(shard.node, TextAt(json, "node", where));
+  ASSIGN_OR_RETURN(shard.holds, TextAt(json, "holds", where));
   ASSIGN_OR_RETURN(const Json* tensors, ObjectAt(json, "tensors", where));
   ASSIGN_OR_RETURN(const Json* stacks, ObjectAt(json, "stacks", where));
   for (const auto& [name, value] : tensors->items()) {
     ASSIGN_OR_RETURN(SafetensorsWriter::Entry entry, ReadEntry(name, value, where));
-    share.tensors.push_back(std::move(entry));
+    shard.tensors.push_back(std::move(entry));
   }
-  std::ranges::sort(share.tensors, {}, &SafetensorsWriter::Entry::name);
+  std::ranges::sort(shard.tensors, {}, &SafetensorsWriter::Entry::name);
   for (const auto& [name, value] : stacks->items()) {
-    const SafetensorsWriter::Entry* of = Find(share, name);
+    const SafetensorsWriter::Entry* of = Find(shard, name);
     const auto held = Numbers(value);
     const auto not_ascending = [](int64_t a, int64_t b) { return a >= b; };
     if (of == nullptr || of->shape.empty() || !held || held->empty() || held->back() >= of->shape[0] ||
@@ -103,42 +103,42 @@ absl::StatusOr<Share> ParseShare(std::string_view text, std::string_view where) 
           "{}: stack '{}': expected ascending indices of {}, found {}", where, Printable(name, 200),
           of == nullptr ? "a tensor of the table" : DescribeTensor(of->dtype, of->shape), JsonExcerpt(value));
     }
-    share.stacks[name] = *held;
+    shard.stacks[name] = *held;
   }
-  return share;
+  return shard;
 }
 
-std::string ShareText(const Share& share) {
-  Json json = {{"format", kFormat}, {"id", share.id}, {"node", share.node}, {"holds", share.holds}};
+std::string ShardText(const Shard& shard) {
+  Json json = {{"format", kFormat}, {"id", shard.id}, {"node", shard.node}, {"holds", shard.holds}};
   json["tensors"] = Json::object();
   json["stacks"] = Json::object();
-  for (const SafetensorsWriter::Entry& entry : share.tensors) {
+  for (const SafetensorsWriter::Entry& entry : shard.tensors) {
     json["tensors"][entry.name] = {SafetensorsName(entry.dtype), entry.shape};
   }
-  for (const auto& [name, held] : share.stacks) json["stacks"][name] = held;
+  for (const auto& [name, held] : shard.stacks) json["stacks"][name] = held;
   return json.dump();
 }
 
-absl::Status CompleteTable(const Share& share, const std::string& folder, std::vector<TensorInfo>* tensors) {
+absl::Status CompleteTable(const Shard& shard, const std::string& folder, std::vector<TensorInfo>* tensors) {
   std::map<std::string_view, size_t> there;
   for (size_t i = 0; i < tensors->size(); ++i) {
     TensorInfo& tensor = (*tensors)[i];
     there[tensor.name] = i;
-    const SafetensorsWriter::Entry* expected = Find(share, tensor.name);
-    const auto stack = share.stacks.find(tensor.name);
-    if (stack != share.stacks.end() && !tensor.shape.empty() &&
+    const SafetensorsWriter::Entry* expected = Find(shard, tensor.name);
+    const auto stack = shard.stacks.find(tensor.name);
+    if (stack != shard.stacks.end() && !tensor.shape.empty() &&
         tensor.shape[0] == std::ssize(stack->second)) {
       tensor.held = stack->second;
-      tensor.shape[0] = expected->shape[0];  // A stack has an entry: ParseShare.
+      tensor.shape[0] = expected->shape[0];  // A stack has an entry: ParseShard.
     }
-    const bool whole_stack = stack != share.stacks.end() && tensor.held.empty();
+    const bool whole_stack = stack != shard.stacks.end() && tensor.held.empty();
     if (expected == nullptr || tensor.dtype != expected->dtype || tensor.shape != expected->shape ||
         whole_stack) {
       return InvalidArgument(
-          "checkpoint: tensor '{}' in {}: {} says {}, found {}. The files are not of one share: make it "
+          "checkpoint: tensor '{}' in {}: {} says {}, found {}. The files are not of one shard: make it "
           "again with "
           "shoal convert --shard-for",
-          Printable(tensor.name, 200), folder, kShareFile,
+          Printable(tensor.name, 200), folder, shard.file,
           expected == nullptr ? "none"
           : whole_stack       ? fmt::format("{} matrices of it", stack->second.size())
                               : DescribeTensor(expected->dtype, expected->shape),
@@ -146,7 +146,7 @@ absl::Status CompleteTable(const Share& share, const std::string& folder, std::v
     }
   }
   std::vector<TensorInfo> absent;
-  for (const SafetensorsWriter::Entry& entry : share.tensors) {
+  for (const SafetensorsWriter::Entry& entry : shard.tensors) {
     if (there.contains(entry.name)) continue;
     absent.push_back({.name = entry.name, .dtype = entry.dtype, .shape = entry.shape, .file = -1});
   }

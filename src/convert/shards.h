@@ -10,14 +10,14 @@
 #include "absl/status/statusor.h"
 #include "convert/model_folder.h"
 #include "formats/checkpoint.h"
-#include "formats/share.h"
+#include "formats/shard.h"
 #include "loading/weight_reader.h"
 #include "models/spec.h"
 
 namespace shoal {
 
-/// A folder with what one node needs (formats/share.h).
-struct ConvertShare {
+/// A folder with what one node needs (formats/shard.h).
+struct ConvertShard {
   std::string out;                            ///< The folder, made if need be. It must not be another model.
   std::string node;                           ///< Whose it is, and
   std::string holds;                          ///< what, in words.
@@ -25,14 +25,14 @@ struct ConvertShare {
   bool text = false;                          ///< With tokenizer and template.
 };
 
-using Nodes = std::vector<bool>;  ///< By share: whether it needs something.
-Nodes NodesThatNeed(const WeightUse& use, const std::vector<ConvertShare>& shares);
-/// nodes: of as many shares, or empty.
+using Nodes = std::vector<bool>;  ///< By shard: whether it needs something.
+Nodes NodesThatNeed(const WeightUse& use, const std::vector<ConvertShard>& shards);
+/// nodes: of as many shards, or empty.
 void Add(const Nodes& more, Nodes& nodes);
 
-/// A share's folder, without its tensors, and its table, of all `tensors` of the model.
-FolderContents FolderOf(const ConvertShare& share, std::string config_json);
-Share TableOf(const ConvertShare& share, std::vector<SafetensorsWriter::Entry> tensors);
+/// A shard's folder, without its tensors, and its table, of all `tensors` of the model.
+FolderContents FolderOf(const ConvertShard& shard, std::string config_json);
+Shard TableOf(const ConvertShard& shard, std::vector<SafetensorsWriter::Entry> tensors);
 
 /// Writes one folder after the other, with one progress over all.
 class FolderRun {
@@ -55,8 +55,8 @@ class FolderRun {
   int64_t total_ = 0;
 };
 
-/// Shares whose tensors stay what they are. Unimplemented for a GGUF.
-absl::StatusOr<std::vector<FolderReport>> CopyShares(const WeightReader& reader, const ModelSpec& spec,
-                                                     const std::vector<ConvertShare>& shares, FolderRun& run);
+/// Shards whose tensors stay what they are. Unimplemented for a GGUF.
+absl::StatusOr<std::vector<FolderReport>> CopyShards(const WeightReader& reader, const ModelSpec& spec,
+                                                     const std::vector<ConvertShard>& shards, FolderRun& run);
 
 }  // namespace shoal

@@ -1,5 +1,5 @@
-// What a share's table says is checked against its files, and neither can lead past the bytes that are there.
-#include "formats/share.h"
+// What a shard's table says is checked against its files, and neither can lead past the bytes that are there.
+#include "formats/shard.h"
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
@@ -29,14 +29,14 @@ absl::StatusOr<std::shared_ptr<const Checkpoint>> Open(const TemporaryFolder& fo
                                                        const std::string& files) {
   folder.write("config.json", "{}");
   folder.write("model.safetensors", files);
-  if (!table.empty()) folder.write(kShareFile, table);
+  if (!table.empty()) folder.write(kShardFile, table);
   return Checkpoint::Open(folder.path());
 }
 
-TEST(Share, IsTheWholeModelWithSomeOfItsBytes) {
+TEST(Shard, IsTheWholeModelWithSomeOfItsBytes) {
   const TemporaryFolder part;
-  const auto share = Open(part, kTable, Files("[2,2,2]", 16));
-  ASSERT_TRUE(share.ok()) << ToString(share.status());
+  const auto shard = Open(part, kTable, Files("[2,2,2]", 16));
+  ASSERT_TRUE(shard.ok()) << ToString(shard.status());
   const TemporaryFolder all;
   const auto whole =
       Open(all, "",
@@ -45,24 +45,42 @@ TEST(Share, IsTheWholeModelWithSomeOfItsBytes) {
                            R"("norm":{"dtype":"F32","shape":[4],"data_offsets":[64,80]}})",
                            80));
   ASSERT_TRUE(whole.ok()) << ToString(whole.status());
-  EXPECT_EQ((*share)->hash(), (*whole)->hash());
-  EXPECT_EQ((*share)->share()->node, "b");
-  EXPECT_EQ((*share)->total_bytes(), 32);
+  EXPECT_EQ((*shard)->hash(), (*whole)->hash());
+  EXPECT_EQ((*shard)->shard()->node, "b");
+  EXPECT_EQ((*shard)->total_bytes(), 32);
 
-  const TensorInfo& experts = *(*share)->find("experts");
+  const TensorInfo& experts = *(*shard)->find("experts");
   EXPECT_EQ(experts.shape, (std::vector<int64_t>{4, 2, 2}));
-  const std::byte* begin = (*share)->view(experts).data;
-  EXPECT_EQ((*share)->matrix(experts, 4, 0), nullptr);
-  EXPECT_EQ((*share)->matrix(experts, 4, 1), begin);
-  EXPECT_EQ((*share)->matrix(experts, 4, 3), begin + 8);
-  EXPECT_EQ((*share)->matrix(experts, 0, 0), nullptr) << "some matrices are not the whole stack";
-  const TensorInfo& far = *(*share)->find("far");
-  EXPECT_EQ((*share)->matrix(far, 0, 0), nullptr);
-  EXPECT_EQ((*share)->view(far).data, nullptr);
-  EXPECT_NE((*share)->matrix(*(*share)->find("norm"), 0, 0), nullptr);
+  const std::byte* begin = (*shard)->view(experts).data;
+  EXPECT_EQ((*shard)->matrix(experts, 4, 0), nullptr);
+  EXPECT_EQ((*shard)->matrix(experts, 4, 1), begin);
+  EXPECT_EQ((*shard)->matrix(experts, 4, 3), begin + 8);
+  EXPECT_EQ((*shard)->matrix(experts, 0, 0), nullptr) << "some matrices are not the whole stack";
+  const TensorInfo& far = *(*shard)->find("far");
+  EXPECT_EQ((*shard)->matrix(far, 0, 0), nullptr);
+  EXPECT_EQ((*shard)->view(far).data, nullptr);
+  EXPECT_NE((*shard)->matrix(*(*shard)->find("norm"), 0, 0), nullptr);
 }
 
-TEST(Share, IsRefusedWhereItsFilesAreOfAnother) {
+TEST(Shard, IsFoundUnderTheOlderNameOfItsTable) {
+  const TemporaryFolder folder;
+  folder.write("config.json", "{}");
+  folder.write("model.safetensors", Files("[2,2,2]", 16));
+  folder.write(kOlderShardFile, kTable);
+  const auto shard = Checkpoint::Open(folder.path());
+  ASSERT_TRUE(shard.ok()) << ToString(shard.status());
+  ASSERT_NE((*shard)->shard(), nullptr);
+  EXPECT_EQ((*shard)->shard()->node, "b");
+  EXPECT_EQ((*shard)->shard()->stacks.at("experts"), (std::vector<int64_t>{1, 3}));
+
+  // What is wrong with it is said of the file that is there; a table under the newer name goes before it.
+  folder.write("model.safetensors", Files("[2,2,2]", 16, "8"));
+  EXPECT_THAT(Message(Checkpoint::Open(folder.path()).status()), HasSubstr("as shoal-share.json says"));
+  folder.write(kShardFile, kTable);
+  EXPECT_THAT(Message(Checkpoint::Open(folder.path()).status()), HasSubstr("as shoal-shard.json says"));
+}
+
+TEST(Shard, IsRefusedWhereItsFilesAreOfAnother) {
   const auto refusal = [](std::string_view table, const std::string& files) {
     const TemporaryFolder folder;
     return Message(Open(folder, table, files).status());
@@ -70,23 +88,23 @@ TEST(Share, IsRefusedWhereItsFilesAreOfAnother) {
   EXPECT_THAT(refusal(kTable, Files("[3,2,2]", 24)), HasSubstr("2 matrices of it, found bf16 [3, 2, 2]"));
   EXPECT_THAT(refusal(kTable, Files("[2,4,2]", 32)), HasSubstr("says bf16 [4, 2, 2], found bf16 [4, 4, 2]"));
   EXPECT_THAT(refusal(kTable, Files("[4,2,2]", 32)), HasSubstr("2 matrices of it, found bf16 [4, 2, 2]"));
-  EXPECT_THAT(refusal(kTable, Files("[2,2,2]", 16, "8")), HasSubstr("expected the file of share '7'"));
+  EXPECT_THAT(refusal(kTable, Files("[2,2,2]", 16, "8")), HasSubstr("expected the file of shard '7'"));
   std::string other(kTable);
   other.replace(other.find("\"norm\""), 6, "\"nrom\"");
   EXPECT_THAT(refusal(other, Files("[2,2,2]", 16)), HasSubstr("tensor 'norm'"));
 }
 
-TEST(Share, TextIsReadBackAndAnythingElseRefused) {
-  const auto share = ParseShare(kTable, "x.json");
-  ASSERT_TRUE(share.ok()) << ToString(share.status());
-  const auto again = ParseShare(ShareText(*share), "x.json");
+TEST(Shard, TextIsReadBackAndAnythingElseRefused) {
+  const auto shard = ParseShard(kTable, "x.json");
+  ASSERT_TRUE(shard.ok()) << ToString(shard.status());
+  const auto again = ParseShard(ShardText(*shard), "x.json");
   ASSERT_TRUE(again.ok()) << ToString(again.status());
-  EXPECT_EQ(again->stacks, share->stacks);
+  EXPECT_EQ(again->stacks, shard->stacks);
   EXPECT_EQ(again->tensors.size(), 3u);
   const auto refusal = [](std::string_view from, std::string_view to) {
     std::string text(kTable);
     text.replace(text.find(from), from.size(), to);
-    const auto parsed = ParseShare(text, "x.json");
+    const auto parsed = ParseShard(text, "x.json");
     return parsed.ok() ? "read" : Message(parsed.status());
   };
   EXPECT_THAT(refusal("shoal-share-1", "shoal-share-9"), HasSubstr("'format'"));
