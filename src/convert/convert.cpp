@@ -68,7 +68,7 @@ struct Job {
 /// itself.
 const WeightSource* PlaceInStack(const WeightRef& ref, const WeightSource& from) {
   const auto is_stack = [](const WeightSource& source) {
-    return source.stack > 0 && source.rows.empty() && !source.spread && source.written;
+    return source.stack > 0 && source.rows.empty() && !source.strided && source.written;
   };
   if (is_stack(from)) return nullptr;
   const auto found = std::ranges::find_if(ref.sources, is_stack);
@@ -80,9 +80,9 @@ WeightRef WholeOf(const WeightRef& ref, const WeightSource& from) {
   WeightRef whole = ref;
   whole.sources = {from};
   WeightSource& source = whole.sources.front();
-  if (from.spread) {
-    whole.shape = from.spread->stored_shape;
-    source.spread.reset();
+  if (from.strided) {
+    whole.shape = from.strided->stored_shape;
+    source.strided.reset();
   } else if (!from.rows.empty()) {
     whole.shape.front() = from.stored_rows;
     source.rows = {};
@@ -111,7 +111,7 @@ class Inventory {
     ASSIGN_OR_RETURN(const StoredWeight found, reader_.find(use.ref));
     const WeightSource& from = *found.source;
     const WeightSource* stack = PlaceInStack(use.ref, from);
-    if (stack == nullptr && from.spread && from.spread->stored_shape.size() > 2) {
+    if (stack == nullptr && from.strided && from.strided->stored_shape.size() > 2) {
       return Unimplemented(
           "convert: tensor '{}' in {}: it is taken apart while it is read, and this family has no place for "
           "its "
@@ -130,7 +130,7 @@ class Inventory {
       ASSIGN_OR_RETURN(seen->second, new_part(use.role, to, part));
     }
     Job& job = jobs_[seen->second.first];
-    job.floats = job.floats || (from.spread && stack == nullptr) || IsFloatRouter(use);
+    job.floats = job.floats || (from.strided && stack == nullptr) || IsFloatRouter(use);
     Add(needed, job.needed[seen->second.second]);
     return absl::OkStatus();
   }

@@ -71,7 +71,7 @@ class Lister {
       stacks_[source.name()] = tensors_.size() - 1;
     }
     // With other matrices of the stack.
-    const bool shared = own.spread.has_value() || !own.rows.empty() || own.stack > 0;
+    const bool shared = own.strided.has_value() || !own.rows.empty() || own.stack > 0;
     tensors_[stacks_.at(source.name())].seeds.push_back(
         shared ? fmt::format("{}[{}]", source.base, source.index) : own.base);
   }
@@ -80,7 +80,7 @@ class Lister {
     SynthTensor tensor{.base = source.base, .suffix = source.suffix, .cols = use.ref.shape.back()};
     if (use.ref.shape.size() == 1) {
       tensor.kind = SynthTensor::Kind::kVector;
-      if (source.spread) tensor.shape = source.spread->stored_shape;
+      if (source.strided) tensor.shape = source.strided->stored_shape;
       const bool scales = use.role == "norm" || use.role == "scale";
       tensor.mean = scales ? 1.0 - source.offset : 0.0;
       tensor.deviation = scales ? 0.1 : 0.2;
@@ -92,8 +92,8 @@ class Lister {
       return tensor;
     }
     tensor.rows = source.rows.empty() ? use.ref.shape.front() : source.stored_rows;
-    if (source.spread) {
-      const std::vector<int64_t>& shape = source.spread->stored_shape;
+    if (source.strided) {
+      const std::vector<int64_t>& shape = source.strided->stored_shape;
       tensor.cols = shape.back();
       tensor.rows = shape[shape.size() - 2];
     }

@@ -48,7 +48,7 @@ absl::Status AlsoTried(const absl::Status& status, const WeightRef& ref) {
 }  // namespace
 
 int64_t StoredWeight::stored_bytes() const {
-  if (blocks.type != BlockType::kNone) return (spread() ? cols : rows) * blocks.row_bytes();
+  if (blocks.type != BlockType::kNone) return (strided() ? cols : rows) * blocks.row_bytes();
   if (!format.affine()) return elements() * DTypeBytes(format.dtype);
   AffineView slice = affine;
   slice.rows = rows;
@@ -68,10 +68,10 @@ absl::StatusOr<StoredWeight> WeightReader::find(const WeightRef& ref) const {
                       .rows = Rows(ref),
                       .cols = Cols(ref),
                       .first_row = source.rows.begin,
-                      .row_every = source.row_step};
+                      .row_interval = source.row_interval};
   weight.is_vector = ref.shape.size() == 1;
-  if (source.spread) return find_spread(weight);
-  SHOAL_CHECK(source.rows.empty() || (source.rows.size() == (weight.rows - 1) * source.row_step + 1 &&
+  if (source.strided) return find_strided(weight);
+  SHOAL_CHECK(source.rows.empty() || (source.rows.size() == (weight.rows - 1) * source.row_interval + 1 &&
                                       source.rows.end <= stored_rows));
 
   if (ref.shape.size() == 2 && source.suffix == "weight" && IsQuantized(*checkpoint_, source.base)) {
@@ -104,34 +104,34 @@ absl::StatusOr<StoredWeight> WeightReader::find(const WeightRef& ref) const {
   return weight;
 }
 
-absl::StatusOr<StoredWeight> WeightReader::find_spread(StoredWeight weight) const {
+absl::StatusOr<StoredWeight> WeightReader::find_strided(StoredWeight weight) const {
   const WeightSource& source = *weight.source;
-  const WeightSource::Spread& spread = *source.spread;
+  const WeightSource::StridedView& strided = *source.strided;
   const TensorInfo* info = checkpoint_->find(source.name());
   const bool blocks = info != nullptr && info->blocks != BlockType::kNone;
-  const bool transposed = spread.stored_shape.size() == 2 && spread.row_step == 1 &&
-                          spread.col_step == spread.stored_shape.back();
+  const bool transposed = strided.stored_shape.size() == 2 && strided.row_stride == 1 &&
+                          strided.col_stride == strided.stored_shape.back();
   if ((blocks && !transposed) || (source.suffix == "weight" && IsQuantized(*checkpoint_, source.base))) {
     return Unimplemented(
         "checkpoint: tensor '{}' in {}: expected a plain tensor, found a quantized one, whose values cannot "
         "be taken apart here; convert with a tool that splits it as mlx-lm does",
         source.name(), checkpoint_->folder());
   }
-  weight.row_step = spread.row_step;
-  weight.col_step = spread.col_step;
+  weight.row_stride = strided.row_stride;
+  weight.col_stride = strided.col_stride;
   if (blocks) {  // A scale is of a stored row, which is a column here: it has no exact place but as floats.
-    ASSIGN_OR_RETURN(weight.blocks, checkpoint_->view_blocks(*info, spread.stored_shape));
+    ASSIGN_OR_RETURN(weight.blocks, checkpoint_->view_blocks(*info, strided.stored_shape));
     weight.format = {.dtype = DType::kF32};
-    weight.first_row = spread.offset / spread.col_step;
+    weight.first_row = strided.offset / strided.col_stride;
     weight.absent = Checkpoint::SlotOf(*info, source.index) < 0;
     return weight;
   }
   ASSIGN_OR_RETURN(const TensorView view,
-                   checkpoint_->view(source.name(), kFloatWeights, spread.stored_shape));
+                   checkpoint_->view(source.name(), kFloatWeights, strided.stored_shape));
   weight.format = {.dtype = view.dtype};
   weight.data = checkpoint_->matrix(*info, source.stack, source.index);
   weight.absent = weight.data == nullptr;
-  if (!weight.absent) weight.data += spread.offset * DTypeBytes(view.dtype);
+  if (!weight.absent) weight.data += strided.offset * DTypeBytes(view.dtype);
   return weight;
 }
 
@@ -186,9 +186,9 @@ absl::StatusOr<PackedStore::Place> WeightReader::place(const StoredWeight& weigh
   std::string name = source.name();
   if (source.stack > 0) name += fmt::format("[{}]", source.index);
   if (!source.rows.empty()) name += fmt::format("[{}:{}]", source.rows.begin, source.rows.end);
-  if (source.row_step > 1) name += fmt::format("[::{}]", source.row_step);
-  if (source.spread)
-    name += fmt::format("[{}+{}+{}]", source.spread->offset, weight.row_step, weight.col_step);
+  if (source.row_interval > 1) name += fmt::format("[::{}]", source.row_interval);
+  if (source.strided)
+    name += fmt::format("[{}+{}+{}]", source.strided->offset, weight.row_stride, weight.col_stride);
   return store_->place(name, weight.format, weight.rows, weight.cols, batch);
 }
 
@@ -210,8 +210,8 @@ std::vector<WeightReader::Piece> WeightReader::Cut(std::span<const StoredWeight>
     const Range mine{std::max<int64_t>(part.begin - first, 0), std::min(part.end - first, tiles[i])};
     const Range rows{mine.begin * kTileRows, std::min(weight.rows, mine.end * kTileRows)};
     const int64_t row_bytes = std::max<int64_t>(1, weight.stored_bytes() / weight.rows);
-    // Every row of what is spread reads nearly all of its bytes.
-    const int64_t step = weight.spread() ? weight.rows : slab_bytes / kPiecesPerSlab / row_bytes;
+    // Every row of a strided view reads nearly all of its bytes.
+    const int64_t step = weight.strided() ? weight.rows : slab_bytes / kPiecesPerSlab / row_bytes;
     const int64_t piece_rows = std::max<int64_t>(1, step / kTileRows) * kTileRows;
     for (int64_t row = rows.begin; row < rows.end; row += piece_rows) {
       const Range piece{row, std::min(rows.end, row + piece_rows)};
@@ -263,13 +263,13 @@ void DropTogether(const Checkpoint& checkpoint, std::vector<std::span<const std:
   sources.clear();
 }
 
-/// Rows of a weight that is spread over a tensor, row by row.
-void PackSpread(const StoredWeight& weight, Range rows, PackedMatrix& packed) {
+/// Rows of a weight that is a strided view of a tensor, row by row.
+void PackStrided(const StoredWeight& weight, Range rows, PackedMatrix& packed) {
   const auto bytes = static_cast<size_t>(DTypeBytes(weight.format.dtype));
   std::vector<std::byte> row(static_cast<size_t>(weight.cols) * bytes);
   for (int64_t n = rows.begin; n < rows.end; ++n) {
     for (int64_t k = 0; k < weight.cols; ++k) {
-      const int64_t at = n * weight.row_step + k * weight.col_step;
+      const int64_t at = n * weight.row_stride + k * weight.col_stride;
       std::memcpy(row.data() + static_cast<size_t>(k) * bytes, weight.data + static_cast<size_t>(at) * bytes,
                   bytes);
     }
@@ -316,14 +316,14 @@ absl::Status WeightReader::decode(const StoredWeight& weight, const std::vector<
 }
 
 absl::Status WeightReader::pack_rows(const StoredWeight& weight, Range rows, PackedMatrix& packed) const {
-  if (weight.spread() && weight.blocks.type != BlockType::kNone) {
+  if (weight.strided() && weight.blocks.type != BlockType::kNone) {
     std::vector<float> values(static_cast<size_t>(rows.size() * weight.cols));
     RETURN_IF_ERROR(read_transposed(weight, rows, values.data()));
     packed.set_float_rows(rows.begin, values.data(), weight.cols, {0, rows.size()});
     return absl::OkStatus();
   }
-  if (weight.spread()) {
-    PackSpread(weight, rows, packed);
+  if (weight.strided()) {
+    PackStrided(weight, rows, packed);
     return absl::OkStatus();
   }
   if (weight.blocks.type != BlockType::kNone) {
@@ -351,7 +351,7 @@ absl::Status WeightReader::pack_rows(const StoredWeight& weight, Range rows, Pac
       packed.set_float_rows(row, weight.data, weight.cols, stored);
     }
   };
-  if (weight.head_rows == 0 && weight.row_every == 1) {
+  if (weight.head_rows == 0 && weight.row_interval == 1) {
     set_rows(rows.begin, {weight.first_row + rows.begin, weight.first_row + rows.end});
     return absl::OkStatus();
   }
@@ -364,9 +364,10 @@ absl::Status WeightReader::pack_rows(const StoredWeight& weight, Range rows, Pac
 
 void WeightReader::for_sources(const StoredWeight& weight, Range rows,
                                absl::FunctionRef<void(const std::byte* data, int64_t bytes)> visit) const {
-  const bool transposed = weight.spread() && weight.blocks.type != BlockType::kNone;
-  const Range stored{weight.first_row + (transposed ? 0 : rows.begin * weight.row_every),
-                     weight.first_row + (transposed ? weight.cols : (rows.end - 1) * weight.row_every + 1)};
+  const bool transposed = weight.strided() && weight.blocks.type != BlockType::kNone;
+  const Range stored{
+      weight.first_row + (transposed ? 0 : rows.begin * weight.row_interval),
+      weight.first_row + (transposed ? weight.cols : (rows.end - 1) * weight.row_interval + 1)};
   const auto visit_rows = [&](const void* data, int64_t row_bytes) {
     visit(static_cast<const std::byte*>(data) + stored.begin * row_bytes, stored.size() * row_bytes);
   };
@@ -374,9 +375,9 @@ void WeightReader::for_sources(const StoredWeight& weight, Range rows,
     return visit_rows(weight.blocks.data, weight.blocks.row_bytes());
   if (!weight.format.affine()) {
     const int64_t element = DTypeBytes(weight.format.dtype);
-    if (!weight.spread()) return visit_rows(weight.data, weight.cols * element);
-    const int64_t last = (rows.size() - 1) * weight.row_step + (weight.cols - 1) * weight.col_step;
-    return visit(weight.data + rows.begin * weight.row_step * element, (last + 1) * element);
+    if (!weight.strided()) return visit_rows(weight.data, weight.cols * element);
+    const int64_t last = (rows.size() - 1) * weight.row_stride + (weight.cols - 1) * weight.col_stride;
+    return visit(weight.data + rows.begin * weight.row_stride * element, (last + 1) * element);
   }
   const AffineView& view = weight.affine;
   const int64_t scale_bytes = view.groups_per_row() * DTypeBytes(view.scale_dtype);
@@ -412,7 +413,7 @@ absl::Status WeightReader::read_rows(const StoredWeight& weight, Range rows, flo
   SHOAL_CHECK(0 <= rows.begin && rows.end <= weight.rows);
   RETURN_IF_ERROR(check_here(weight));
   const bool blocks = weight.blocks.type != BlockType::kNone;
-  if (blocks && weight.spread()) return read_transposed(weight, rows, out);
+  if (blocks && weight.strided()) return read_transposed(weight, rows, out);
   DecodedRows decoded;
   for (int64_t row = rows.begin; row < rows.end; ++row, out += weight.cols) {
     const int64_t stored = weight.stored_row(row);
@@ -420,9 +421,9 @@ absl::Status WeightReader::read_rows(const StoredWeight& weight, Range rows, flo
     for (int64_t col = 0; col < weight.cols; ++col) {
       if (blocks) {
         out[col] = decoded.value(0, col);
-      } else if (weight.spread()) {
-        out[col] =
-            LoadFloatWeight(weight.data, weight.format.dtype, row * weight.row_step + col * weight.col_step);
+      } else if (weight.strided()) {
+        out[col] = LoadFloatWeight(weight.data, weight.format.dtype,
+                                   row * weight.row_stride + col * weight.col_stride);
       } else if (weight.format.affine()) {
         out[col] = AffineValue(weight.affine, stored, col);
       } else if (weight.is_vector) {  // One row, whose elements are what a permutation moves.

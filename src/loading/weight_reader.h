@@ -29,12 +29,12 @@ struct StoredWeight {
   const std::byte* data = nullptr;       ///< Where not: the stored matrix, contiguous rows.
   BlockView blocks;                      ///< Where it is stored in blocks: the stored matrix.
   int64_t first_row = 0;                 ///< Row 0 of the weight in it,
-  int64_t row_every = 1;                 ///< and its rows from one of the weight to the next.
-  /// Where it is spread over a tensor: element (n, k) is `data`'s n * row_step + k * col_step; of blocks,
-  /// column n of stored row first_row + k.
-  int64_t row_step = 0;
-  int64_t col_step = 0;
-  bool spread() const { return col_step != 0; }
+  int64_t row_interval = 1;              ///< and its rows from one of the weight to the next.
+  /// Where it is a strided view of a tensor: element (n, k) is `data`'s n * row_stride + k * col_stride; of
+  /// blocks, column n of stored row first_row + k.
+  int64_t row_stride = 0;
+  int64_t col_stride = 0;
+  bool strided() const { return col_stride != 0; }
   bool is_vector = false;  ///< A norm or a bias: one row.
   bool absent = false;     ///< The checkpoint is a shard without it: it has a format, but no bytes.
   int64_t head_rows = 0;   ///< Rows of a head within which rows are permuted; 0: none are.
@@ -43,7 +43,7 @@ struct StoredWeight {
   /// The row of the stored matrix that is row `row` of the weight (GgufName::permuted_heads says which
   /// permutation).
   int64_t stored_row(int64_t row) const {
-    row = first_row + row * row_every;
+    row = first_row + row * row_interval;
     if (head_rows == 0) return row;
     const int64_t in_head = row % head_rows;
     return row - in_head + 2 * (in_head % (head_rows / 2)) + in_head / (head_rows / 2);
@@ -82,7 +82,7 @@ class WeightReader {
   /// rounded; all others exactly. DataLoss where a block holds what no weight is.
   absl::Status read_rows(const StoredWeight& weight, Range rows, float* out) const;
   /// A hash of row `row` of a weight that is here (CHECK), as it is in the files; of where its bytes are
-  /// spread over a tensor, of the first of them. Its pages are given back.
+  /// a strided view, of the first of them. Its pages are given back.
   uint64_t row_hash(const StoredWeight& weight, int64_t row) const;
   /// Gives the pages of a weight that has been read back.
   void drop(const StoredWeight& weight) const;
@@ -93,7 +93,7 @@ class WeightReader {
   WeightReader(const Checkpoint& checkpoint, Quantization quantization, PackedStore* store)
       : checkpoint_(&checkpoint), quantization_(std::move(quantization)), store_(store) {}
   absl::StatusOr<PackedStore::Place> place(const StoredWeight& weight, uint32_t batch) const;
-  absl::StatusOr<StoredWeight> find_spread(StoredWeight weight) const;
+  absl::StatusOr<StoredWeight> find_strided(StoredWeight weight) const;
   absl::StatusOr<StoredWeight> find_blocks(StoredWeight weight, const TensorInfo& info,
                                            std::span<const int64_t> shape) const;
   absl::Status decode(const StoredWeight& weight, const std::vector<int64_t>& rows,

@@ -113,7 +113,7 @@ TEST_F(WeightReaderTest, RowsThatTakeTurnsAreEverySecondOne) {
     for (const int64_t first : {3, 4}) {
       const WeightRef turn{
           .shape = {10, kCols},
-          .sources = {{.base = base, .rows = {first, first + 19}, .stored_rows = 24, .row_step = 2}}};
+          .sources = {{.base = base, .rows = {first, first + 19}, .stored_rows = 24, .row_interval = 2}}};
       std::vector<float> expected;
       for (int64_t row = first; row < first + 20; row += 2) {
         const std::vector<float> one = Part(all, row, 1);
@@ -204,8 +204,8 @@ TEST(WeightReader, AMatrixOfBlocksIsTransposedAsFloats) {
   const auto reader = WeightReader::Create(**checkpoint);
   // Columns of rows 3 to 10: what latent attention does to the keys of a head.
   WeightRef ref{.shape = {kWidth, 7}, .sources = {{.base = "w"}}};
-  ref.sources[0].spread = WeightSource::Spread{
-      .stored_shape = {kRows, kWidth}, .offset = 3 * kWidth, .row_step = 1, .col_step = kWidth};
+  ref.sources[0].strided = WeightSource::StridedView{
+      .stored_shape = {kRows, kWidth}, .offset = 3 * kWidth, .row_stride = 1, .col_stride = kWidth};
   const auto weight = reader->find(ref);
   ASSERT_TRUE(weight.ok()) << weight.status();
   EXPECT_EQ(weight->stored_bytes(), 7 * kWidth);
@@ -229,7 +229,7 @@ TEST(WeightReader, AMatrixOfBlocksIsTransposedAsFloats) {
   }
   reader->drop(*weight);
   // Another order of blocks is refused, not guessed.
-  ref.sources[0].spread->row_step = 2;
+  ref.sources[0].strided->row_stride = 2;
   EXPECT_EQ(reader->find(ref).status().code(), absl::StatusCode::kUnimplemented);
 }
 

@@ -80,7 +80,7 @@ TEST(Spec, NamesEveryWeightOnce) {
       if (use.role == "head" && spec.tied_head) return;
       const WeightSource& source = use.ref.sources[0];
       const std::string name = fmt::format("{} of {}, from row {} or value {}", source.name(), source.index,
-                                           source.rows.begin, source.spread ? source.spread->offset : -1);
+                                           source.rows.begin, source.strided ? source.strided->offset : -1);
       EXPECT_TRUE(names.insert(name).second) << name;
     });
   }

@@ -30,17 +30,18 @@ struct WeightSource {
   /// Rows of the stored matrix [stored_rows, K] that are the weight (fused projections). Empty: all of them.
   Range rows;
   int64_t stored_rows = 0;
-  int64_t row_step = 1;  ///< Of `rows`, the first and each row_step-th after it (matrices that take turns).
-  /// Spread over a stored tensor of another shape (transposed, every other row): element (n, k) of the weight
-  /// is value offset + n * row_step + k * col_step of the stored matrix, or of matrix `index` of a stack. Of
-  /// plain tensors; of blocks only where it is transposed.
-  struct Spread {
+  /// Of `rows`, the first and each row_interval-th after it (matrices that take turns).
+  int64_t row_interval = 1;
+  /// A strided view of a stored tensor of another shape (transposed, every other row): element (n, k) of the
+  /// weight is value offset + n * row_stride + k * col_stride of the stored matrix, or of matrix `index` of a
+  /// stack. Of plain tensors; of blocks only where it is transposed.
+  struct StridedView {
     std::vector<int64_t> stored_shape;  ///< Of the whole tensor.
     int64_t offset = 0;
-    int64_t row_step = 0;
-    int64_t col_step = 0;
+    int64_t row_stride = 0;
+    int64_t col_stride = 0;
   };
-  std::optional<Spread> spread;
+  std::optional<StridedView> strided;
   bool written =
       true;          ///< Whether a conversion may put the weight here: mlx-lm looks for it under this name.
   float offset = 0;  ///< Added to what is stored here, of a vector: norms that are stored as w of 1 + w.

@@ -21,8 +21,8 @@ TEST(DeepseekV2, HeadsOfKvBAreSplitIntoKeysAndValues) {
   ASSERT_EQ(mla.keys.size(), 16u);
   const WeightRef& key = mla.keys[3].weight;
   EXPECT_EQ(key.shape, (std::vector<int64_t>{320, 64}));
-  ASSERT_TRUE(key.sources[0].spread.has_value());
-  EXPECT_EQ(key.sources[0].spread->offset, 3 * 104 * 320);
+  ASSERT_TRUE(key.sources[0].strided.has_value());
+  EXPECT_EQ(key.sources[0].strided->offset, 3 * 104 * 320);
   EXPECT_EQ(key.sources[1].name(), "model.layers.0.self_attn.embed_q.weight");
   EXPECT_EQ(key.sources[1].index, 3);
   EXPECT_EQ(mla.values[3].weight.sources[0].rows, (Range{3 * 104 + 64, 4 * 104}));

@@ -26,10 +26,10 @@ LinearSpec ExpertLinear(const std::string& base, const Projection& projection, i
     ref->sources[0].index = expert;
   }
   WeightSource fused{.base = base, .suffix = projection.fused, .stack = experts, .index = expert};
-  fused.spread = WeightSource::Spread{.stored_shape = {experts, cols, stored},
-                                      .offset = projection.first,
-                                      .row_step = projection.step,
-                                      .col_step = stored};
+  fused.strided = WeightSource::StridedView{.stored_shape = {experts, cols, stored},
+                                            .offset = projection.first,
+                                            .row_stride = projection.step,
+                                            .col_stride = stored};
   linear.weight.sources.push_back(fused);
   linear.weight.sources.push_back(
       {.base = base + "." + projection.fused,
@@ -37,12 +37,12 @@ LinearSpec ExpertLinear(const std::string& base, const Projection& projection, i
        .index = expert,
        .rows = {projection.first, projection.first + (rows - 1) * projection.step + 1},
        .stored_rows = stored,
-       .row_step = projection.step});
+       .row_interval = projection.step});
   fused.suffix += "_bias";
-  fused.spread = WeightSource::Spread{.stored_shape = {experts, stored},
-                                      .offset = projection.first,
-                                      .row_step = 0,
-                                      .col_step = projection.step};
+  fused.strided = WeightSource::StridedView{.stored_shape = {experts, stored},
+                                            .offset = projection.first,
+                                            .row_stride = 0,
+                                            .col_stride = projection.step};
   linear.bias->sources.push_back(fused);
   return linear;
 }

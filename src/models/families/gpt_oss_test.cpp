@@ -18,17 +18,17 @@ TEST(GptOss, GateAndUpTakeTurnsInTheHubsTensor) {
   const DenseSpec& expert = MoeOf(spec.layers[2])->experts[5];
   const WeightSource& up = expert.up.weight.sources[1];
   EXPECT_EQ(up.name(), "model.layers.2.mlp.experts.gate_up_proj");
-  EXPECT_EQ(up.spread->stored_shape, (std::vector<int64_t>{13, 320, 640}));
+  EXPECT_EQ(up.strided->stored_shape, (std::vector<int64_t>{13, 320, 640}));
   EXPECT_EQ(up.stack, 13);
   EXPECT_EQ(up.index, 5);
-  EXPECT_EQ(up.spread->offset, 1);
-  EXPECT_EQ(up.spread->row_step, 2);
-  EXPECT_EQ(up.spread->col_step, 640);
+  EXPECT_EQ(up.strided->offset, 1);
+  EXPECT_EQ(up.strided->row_stride, 2);
+  EXPECT_EQ(up.strided->col_stride, 640);
   const WeightSource& bias = expert.gate.bias->sources[1];
   EXPECT_EQ(bias.name(), "model.layers.2.mlp.experts.gate_up_proj_bias");
   EXPECT_EQ(bias.index, 5);
-  EXPECT_EQ(bias.spread->offset, 0);
-  EXPECT_EQ(bias.spread->col_step, 2);
+  EXPECT_EQ(bias.strided->offset, 0);
+  EXPECT_EQ(bias.strided->col_stride, 2);
 }
 
 TEST(GptOss, GateAndUpTakeTurnsInTheHubsBlocks) {
@@ -39,7 +39,7 @@ TEST(GptOss, GateAndUpTakeTurnsInTheHubsBlocks) {
   EXPECT_EQ(gate.name(), "model.layers.2.mlp.experts.gate_up_proj.weight");
   EXPECT_EQ(gate.rows, (Range{0, 639}));
   EXPECT_EQ(up.rows, (Range{1, 640}));
-  EXPECT_EQ(up.row_step, 2);
+  EXPECT_EQ(up.row_interval, 2);
   EXPECT_EQ(up.stored_rows, 640);
   EXPECT_EQ(up.index, 5);
 }

@@ -68,8 +68,8 @@ DeltaSpec DeltaAt(const std::string& base, const DecoderSizes& sizes, DeltaSpec 
   delta.b = LinearAt(base + ".in_proj_b", delta.value_heads, sizes.width, false);
   delta.a = LinearAt(base + ".in_proj_a", delta.value_heads, sizes.width, false);
   delta.conv = {.shape = {delta.channels() * delta.conv_width}, .sources = {{.base = base + ".conv1d"}}};
-  delta.conv.sources[0].spread = WeightSource::Spread{
-      .stored_shape = {delta.channels(), 1, delta.conv_width}, .offset = 0, .row_step = 0, .col_step = 1};
+  delta.conv.sources[0].strided = WeightSource::StridedView{
+      .stored_shape = {delta.channels(), 1, delta.conv_width}, .offset = 0, .row_stride = 0, .col_stride = 1};
   delta.decay_log = head_vector("A_log");
   delta.step_bias = head_vector("dt_bias");
   delta.norm = NormAt(base + ".norm", delta.value_dim, sizes.eps);
@@ -93,7 +93,7 @@ void AsStored(WeightSource& place, bool by_mlx) {
     return;
   }
   place.mlx = true;
-  if (place.spread) std::swap(place.spread->stored_shape[1], place.spread->stored_shape[2]);
+  if (place.strided) std::swap(place.strided->stored_shape[1], place.strided->stored_shape[2]);
 }
 
 absl::Status RefuseUnbuilt(const ModelConfig& text) {

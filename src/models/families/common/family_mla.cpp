@@ -47,10 +47,10 @@ WeightRef ValueMatrix(const std::string& base, const MlaParts& parts, int64_t h)
 WeightRef KeyMatrix(const std::string& base, const MlaParts& parts, int64_t h) {
   const int64_t per_head = parts.nope + parts.value;
   WeightSource hub{.base = base + ".kv_b_proj"};
-  hub.spread = WeightSource::Spread{.stored_shape = {parts.sizes.heads * per_head, parts.latent},
-                                    .offset = h * per_head * parts.latent,
-                                    .row_step = 1,
-                                    .col_step = parts.latent};
+  hub.strided = WeightSource::StridedView{.stored_shape = {parts.sizes.heads * per_head, parts.latent},
+                                          .offset = h * per_head * parts.latent,
+                                          .row_stride = 1,
+                                          .col_stride = parts.latent};
   return {.shape = {parts.latent, parts.nope}, .sources = {hub, StackOf(base + ".embed_q", parts, h)}};
 }
 
