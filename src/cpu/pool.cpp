@@ -4,21 +4,21 @@
 
 #include <utility>
 
-#include "base/awake.h"
+#include "base/busy_poll.h"
 #include "base/check.h"
 #include "base/log.h"
 
 namespace shoal {
 namespace {
 
-// A worker stays awake for longer than the gap between two runs of a step.
-constexpr int64_t kAwakeNs = 60'000;
+// A worker spins for longer than the gap between two runs of a step.
+constexpr int64_t kPollNs = 60'000;
 
 // Returns when `value` differs from `old`.
 void WaitForChange(const std::atomic<int>& value, int old) {
-  AwakeWait awake(NowNs() + kAwakeNs);
+  BusyPoll poll(NowNs() + kPollNs);
   while (value.load(std::memory_order_acquire) == old) {
-    if (!awake.pause()) value.wait(old, std::memory_order_acquire);
+    if (!poll.pause()) value.wait(old, std::memory_order_acquire);
   }
 }
 

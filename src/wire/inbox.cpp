@@ -3,18 +3,18 @@
 #include <algorithm>
 #include <utility>
 
-#include "base/awake.h"
+#include "base/busy_poll.h"
 #include "base/status.h"
 
 namespace shoal {
 namespace {
 
-// How long an executor that had an event waits awake for the next one. Longer than what lies between two
+// How long an executor that had an event spins for the next one. Longer than what lies between two
 // requests for experts of one step (the asker's own experts, then attention and router: 0.5 to 1 ms on one
-// thread at Qwen3-30B-A3B's widths), since a node that has fallen asleep costs its asker 35 us more in
+// thread at Qwen3-30B-A3B's widths), since a node that blocks costs its asker 35 us more in
 // sending and both 50 us of waiting; and far shorter than the time between two requests of a user: a node
 // that rests costs nothing.
-constexpr int64_t kAwakeNs = 2'000'000;
+constexpr int64_t kPollNs = 2'000'000;
 
 // How long to sleep before polling is tried again where another thread does it, which pushes what comes.
 constexpr Duration kTakenPause = std::chrono::milliseconds(5);
@@ -118,7 +118,7 @@ absl::StatusOr<Event> Inbox::receive(Deadline deadline) {
     const auto until = delayed_.empty() ? deadline.at : std::min(deadline.at, delayed_.begin()->first);
     wait_for_announcement(lock, until);
   }
-  awake_ = true;
+  poll_next_ = true;
   bool has_room = false;
   NodeId from;
   Event event = pop_front(has_room, from);
@@ -133,16 +133,16 @@ absl::StatusOr<Event> Inbox::receive(Deadline deadline) {
 void Inbox::announce() {
   announced_.fetch_add(1, std::memory_order_release);
   arrived_.notify_one();
-  if (std::exchange(asleep_, false)) source_->interrupt();
+  if (std::exchange(blocked_, false)) source_->interrupt();
 }
 
 void Inbox::wait_for_announcement(std::unique_lock<std::mutex>& lock, Clock::time_point until) {
   const uint64_t seen = announced_.load(std::memory_order_relaxed);
   const auto announced = [&] { return announced_.load(std::memory_order_acquire) != seen; };
-  if (std::exchange(awake_, false)) {
-    AwakeWait awake(std::min(Duration(until.time_since_epoch()).count(), NowNs() + kAwakeNs));
+  if (std::exchange(poll_next_, false)) {
+    BusyPoll poll(std::min(Duration(until.time_since_epoch()).count(), NowNs() + kPollNs));
     lock.unlock();
-    while (!announced() && awake.pause()) {
+    while (!announced() && poll.pause()) {
       if (source_ != nullptr) (void)source_->poll(Deadline{}, announced);
     }
     lock.lock();
@@ -157,11 +157,11 @@ void Inbox::wait_for_announcement(std::unique_lock<std::mutex>& lock, Clock::tim
 void Inbox::sleep(std::unique_lock<std::mutex>& lock, Clock::time_point until,
                   absl::FunctionRef<bool()> announced) {
   while (!announced() && Clock::now() < until) {
-    asleep_ = true;
+    blocked_ = true;
     lock.unlock();
     const InboxSource::Polled polled = source_->poll(Deadline{until}, announced);
     lock.lock();
-    asleep_ = false;
+    blocked_ = false;
     if (polled == InboxSource::Polled::kTaken) {
       arrived_.wait_until(lock, std::min(until, Clock::now() + kTakenPause), announced);
     }

@@ -82,7 +82,7 @@ class Inbox {
   Event pop_front(bool& has_room, NodeId& from);
   /// Tells receive() that there is something to look at. Call with the lock held.
   void announce();
-  /// Waits, unlocked, until announce() was called or `until`: at first awake, then asleep.
+  /// Waits, unlocked, until announce() was called or `until`: spins, then blocks.
   void wait_for_announcement(std::unique_lock<std::mutex>& lock, Clock::time_point until);
   void sleep(std::unique_lock<std::mutex>& lock, Clock::time_point until,
              absl::FunctionRef<bool()> announced);
@@ -100,8 +100,8 @@ class Inbox {
   std::map<NodeId, Peer> peers_;
   bool woken_ = false;
   std::atomic<uint64_t> announced_{0};  // Counts announce(). Written with the lock held.
-  bool awake_ = false;                  // An event was received, and no wait since was long.
-  bool asleep_ = false;                 // In the source, which an announcement must interrupt.
+  bool poll_next_ = false;              // An event was received, and no wait since was long.
+  bool blocked_ = false;                // In the source, which an announcement must interrupt.
   absl::Status closed_;
 };
 
