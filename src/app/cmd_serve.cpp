@@ -34,7 +34,7 @@ struct ServeFlags {
   int rows_per_step = 256;
   int queue = 256;
   double request_timeout_s = 600;
-  double silence_s = 7;
+  double liveness_timeout_s = 7;
   double wait_s = 15;
   ComputeFlags compute;
   PackedCacheFlags cache;
@@ -151,7 +151,7 @@ absl::Status Server::load_text() {
 }
 
 absl::Status Server::start_cluster() {
-  const Duration silence = Seconds(flags_.silence_s);
+  const Duration timeout = Seconds(flags_.liveness_timeout_s);
   RemoteCluster::Options options;
   options.checkpoint = model_.checkpoint;
   options.spec = model_.spec;
@@ -164,8 +164,8 @@ absl::Status Server::start_cluster() {
   ASSIGN_OR_RETURN(options.cpus, flags_.compute.chosen_cpus());
   ASSIGN_OR_RETURN(options.packed_cache, flags_.cache.open());
   ASSIGN_OR_RETURN(options.isa, flags_.compute.chosen_isa());
-  // The asker names the owner before the coordinator loses patience with the asker.
-  options.expert_timeout = std::max<Duration>(silence - std::chrono::seconds(1), silence / 2);
+  // The asker names the owner before the coordinator gives the asker up.
+  options.expert_timeout = std::max<Duration>(timeout - std::chrono::seconds(1), timeout / 2);
   options.key = key_;
   std::vector<std::unique_ptr<ProgressBar>> bars;
   for (const PlanNode& node : plan_.nodes)
@@ -176,7 +176,7 @@ absl::Status Server::start_cluster() {
   ASSIGN_OR_RETURN(cluster_, RemoteCluster::Start(std::move(options)));
   const bool alone = plan_.nodes.size() == 1;
   engine_ = std::make_unique<PipelineEngine>(alone ? kLocalLiveness
-                                                   : LivenessLimits{std::chrono::seconds(1), silence});
+                                                   : LivenessLimits{std::chrono::seconds(1), timeout});
   supervisor_ = std::make_unique<Supervisor>(*cluster_, *engine_);
   return supervisor_->start();
 }
@@ -273,8 +273,8 @@ Command AddServeCommand(CLI::App& root) {
   app->add_option("--request-timeout", flags->request_timeout_s,
                   "Seconds that one request may take (default 600)")
       ->check(CLI::Range(0.1, 86400.0));
-  app->add_option("--silence", flags->silence_s,
-                  "Seconds without a sign of life after which a node is lost (default 7)")
+  app->add_option("--liveness-timeout,--silence", flags->liveness_timeout_s,
+                  "Seconds without a heartbeat after which a node is lost (default 7)")
       ->check(CLI::Range(1.0, 3600.0));
   app->add_option("--wait", flags->wait_s, "Seconds to wait for the workers at the start (default 15)")
       ->check(CLI::Range(0.0, 86400.0));

@@ -5,8 +5,8 @@
 namespace shoal {
 namespace {
 
-/// What a coordinator asks for is at most an hour (--silence); what would not fit in nanoseconds must not get
-/// in.
+/// What a coordinator asks for is at most an hour (--liveness-timeout); what would not fit in nanoseconds
+/// must not get in.
 constexpr int64_t kExpertTimeoutMsMax = int64_t{24} * 3600 * 1000;
 
 absl::StatusOr<Plan> ReadPlan(const std::string& json, int32_t node) {

@@ -212,9 +212,9 @@ absl::Status RemoteCluster::open_own_session(uint64_t session, PipelineEngine& e
 }
 
 void RemoteCluster::close(PipelineEngine& engine, const absl::Status& why) {
-  const NodeId blamed = engine.blamed();
+  const NodeId suspected = engine.suspected();
   engine.close(why);
-  if (blamed.value > 0) note(blamed, "lost", why);
+  if (suspected.value > 0) note(suspected, "lost", why);
   std::unique_ptr<NodeSession> session;
   {
     const std::lock_guard lock(mutex_);

@@ -48,8 +48,8 @@ absl::StatusOr<std::unique_ptr<LocalCluster>> LocalCluster::Load(Options options
     if (o.transport == TransportKind::kGrpc) {
       GrpcOptions grpc;
       grpc.name = o.plan.nodes[i].name;
-      grpc.handshake_timeout = kLocalPatience;
-      grpc.keepalive_timeout = kLocalPatience;
+      grpc.handshake_timeout = kLocalTimeout;
+      grpc.keepalive_timeout = kLocalTimeout;
       ASSIGN_OR_RETURN(node.endpoint, GrpcEndpoint::start(std::move(grpc)));
       cluster->options_.plan.nodes[i].address = fmt::format("127.0.0.1:{}", node.endpoint->port());
     }
@@ -72,7 +72,7 @@ absl::StatusOr<std::vector<std::unique_ptr<Transport>>> LocalCluster::open_trans
                                         options_.plan, self, epoch.value, options_.checkpoint->hash())));
   }
   for (const auto& transport : transports)
-    RETURN_IF_ERROR(transport->connect(Deadline::after(kLocalPatience)));
+    RETURN_IF_ERROR(transport->connect(Deadline::after(kLocalTimeout)));
   return transports;
 }
 
@@ -91,7 +91,7 @@ absl::Status LocalCluster::open(Epoch epoch, PipelineEngine& engine) {
     session.tap = options_.tap;
     session.transport = std::move(transports[i]);
     session.limits = options_.limits;
-    session.expert_timeout = kLocalPatience;
+    session.expert_timeout = kLocalTimeout;
     session.sink = i == 0 ? &engine : nullptr;
     session.log_name = options_.plan.nodes[i].name;
     ASSIGN_OR_RETURN(sessions[i], NodeSession::Create(std::move(session)));
@@ -133,7 +133,7 @@ absl::StatusOr<std::vector<double>> LocalCluster::round_trips_us(Epoch epoch, in
     nodes_[0].pool->pin_caller();
     for (int i = -count / 10; i < count && status.ok(); ++i) {
       const int64_t begin_ns = NowNs();
-      status = RoundTrip(*transports[0], NodeId{1}, frame, Deadline::after(kLocalPatience));
+      status = RoundTrip(*transports[0], NodeId{1}, frame, Deadline::after(kLocalTimeout));
       if (i >= 0) us.push_back(1e-3 * static_cast<double>(NowNs() - begin_ns));
     }
   });

@@ -63,7 +63,7 @@ void PipelineEngine::open(const Plan& plan, Transport* transport, const EngineLi
           LayerId{static_cast<int32_t>(plan.layers_of(NodeId{static_cast<int32_t>(i)}).begin)};
     }
     next_id_ = StepId{1};
-    blamed_ = NodeId{-1};
+    suspected_ = NodeId{-1};
     last_result_ = last_probe_ = now;
     state_.status = absl::OkStatus();
     ++state_.generation;
@@ -88,9 +88,9 @@ EngineLimits PipelineEngine::limits() const {
   return limits_;
 }
 
-NodeId PipelineEngine::blamed() const {
+NodeId PipelineEngine::suspected() const {
   const std::lock_guard lock(mutex_);
-  return blamed_;
+  return suspected_;
 }
 
 void PipelineEngine::set_state_listener(std::function<void()> listener) {
@@ -108,7 +108,7 @@ void PipelineEngine::submit(Step step, StepDone done) {
       SHOAL_CHECK_EQ(step.id, next_id_);
       ++next_id_.value;
       if (in_flight_.empty())
-        last_result_ = last_probe_ = Clock::now();  // Silence before the first step is none.
+        last_result_ = last_probe_ = Clock::now();  // Without steps no heartbeat is due.
       in_flight_.push_back({step.id, std::move(done)});
       first = plan_.first_node();
       // Sent under the lock: steps of two submitters would otherwise overtake each other, and close() could
@@ -126,7 +126,7 @@ void PipelineEngine::submit(Step step, StepDone done) {
   }
 }
 
-void PipelineEngine::fail(const absl::Status& why, NodeId blamed) {
+void PipelineEngine::fail(const absl::Status& why, NodeId suspected) {
   SHOAL_CHECK(!why.ok());
   std::deque<InFlight> lost;
   std::function<void()> listener;
@@ -134,7 +134,7 @@ void PipelineEngine::fail(const absl::Status& why, NodeId blamed) {
     const std::lock_guard lock(mutex_);
     if (!state_.status.ok()) return;  // The first failure is the cause; the rest are its echoes.
     state_.status = why;
-    blamed_ = blamed;
+    suspected_ = suspected;
     lost.swap(in_flight_);
     listener = listener_;
   }
@@ -208,7 +208,7 @@ void PipelineEngine::on_peer_down(NodeId peer, const absl::Status& status) {
 
 void PipelineEngine::tick() {
   absl::Status verdict;
-  NodeId silent{-1};
+  NodeId late{-1};
   {
     const std::lock_guard lock(mutex_);
     if (!state_.status.ok() || in_flight_.empty()) return;
@@ -216,16 +216,16 @@ void PipelineEngine::tick() {
     if (now - last_result_ < liveness_.probe_after) return;
     for (size_t i = 0; i < nodes_.size(); ++i) {
       const auto since = std::max(nodes_[i].heard, last_result_);
-      if (nodes_[i].waiting && now - since > liveness_.silence_max) {
-        silent = NodeId{static_cast<int32_t>(i)};
-        verdict = Unavailable("{}: no sign of life for {:.1f} s", describe(silent, in_flight_.front().id),
+      if (nodes_[i].waiting && now - since > liveness_.timeout) {
+        late = NodeId{static_cast<int32_t>(i)};
+        verdict = Unavailable("{}: no heartbeat for {:.1f} s", describe(late, in_flight_.front().id),
                               Seconds(now - since));
         break;
       }
     }
     if (verdict.ok() && now - last_probe_ >= liveness_.probe_after) probe_all(now);
   }
-  if (!verdict.ok()) fail(verdict, silent);
+  if (!verdict.ok()) fail(verdict, late);
 }
 
 void PipelineEngine::probe_all(Clock::time_point now) {

@@ -16,16 +16,16 @@
 
 namespace shoal {
 
-/// When a silent cluster is asked for a sign of life, and when it is given up.
+/// When nodes without a result are probed for a heartbeat, and when they are given up.
 struct LivenessLimits {
   Duration probe_after = std::chrono::seconds(1);  ///< Without a result; then again each such time.
-  Duration silence_max = std::chrono::seconds(7);  ///< Of a node's executor while a step is out.
+  Duration timeout = std::chrono::seconds(7);      ///< Of a node's executor while a step is out.
 };
 
-/// Nodes that share one process cannot lose each other: silence there means a slow or crowded machine, so
-/// every wait between them lasts this long before it is called a hang.
-inline constexpr Duration kLocalPatience = std::chrono::minutes(10);
-inline constexpr LivenessLimits kLocalLiveness{std::chrono::seconds(1), kLocalPatience};
+/// Nodes that share one process cannot lose each other: a missing heartbeat there means a slow or crowded
+/// machine, so every wait between them lasts this long before it is called a hang.
+inline constexpr Duration kLocalTimeout = std::chrono::minutes(10);
+inline constexpr LivenessLimits kLocalLiveness{std::chrono::seconds(1), kLocalTimeout};
 
 /// What node 0's executor hands to the coordinator. Called from the executor's thread only.
 class CoordinatorSink {
@@ -34,7 +34,7 @@ class CoordinatorSink {
   /// kStepResult, kStepError and kProgress frames.
   virtual void on_frame(NodeId from, const Frame& frame) = 0;
   virtual void on_peer_down(NodeId peer, const absl::Status& status) = 0;
-  /// Called at least every quarter of a second: time to look for silence.
+  /// Called at least every quarter of a second: time to look for missing heartbeats.
   virtual void tick() = 0;
 };
 
@@ -68,8 +68,8 @@ class PipelineEngine final : public Engine, public CoordinatorSink {
   void on_peer_down(NodeId peer, const absl::Status& status) override;
   void tick() override;
 
-  /// The node that the last failure was blamed on; -1 where none. For /cluster/status.
-  NodeId blamed() const;
+  /// The node suspected of the last failure; -1 where none. For /cluster/status.
+  NodeId suspected() const;
 
  private:
   struct InFlight {
@@ -78,11 +78,11 @@ class PipelineEngine final : public Engine, public CoordinatorSink {
   };
   struct NodeState {
     NodeProgress progress;
-    Clock::time_point heard;  ///< Last sign of life.
+    Clock::time_point heard;  ///< Last heartbeat.
     bool waiting = false;     ///< A probe is not yet answered.
   };
 
-  void fail(const absl::Status& why, NodeId blamed);
+  void fail(const absl::Status& why, NodeId suspected);
   void on_result(const Frame& frame);
   void on_progress(NodeId from, const Frame& frame);
   void probe_all(Clock::time_point now);
@@ -99,7 +99,7 @@ class PipelineEngine final : public Engine, public CoordinatorSink {
   Clock::time_point last_result_;
   Clock::time_point last_probe_;
   StepId next_id_{1};
-  NodeId blamed_{-1};
+  NodeId suspected_{-1};
   std::function<void()> listener_;
 };
 

@@ -119,15 +119,15 @@ TEST_F(PipelineEngineTest, ASilentNodeIsNamedWithLayerAndStepAndFailsAllStepsOut
   ASSERT_EQ(ended.size(), 2u);
   for (const auto& [id, status] : ended) {
     EXPECT_EQ(status.code(), absl::StatusCode::kUnavailable);
-    EXPECT_THAT(Message(status), HasSubstr("node 'tail' (layers [2, 5)), layer 2, step 1: no sign of life"));
+    EXPECT_THAT(Message(status), HasSubstr("node 'tail' (layers [2, 5)), layer 2, step 1: no heartbeat"));
   }
-  EXPECT_EQ(engine_.blamed(), NodeId{1});
+  EXPECT_EQ(engine_.suspected(), NodeId{1});
   EXPECT_FALSE(engine_.state().status.ok());
 }
 
 TEST_F(PipelineEngineTest, ASlowNodeThatAnswersProbesIsNotGivenUp) {
   submit(1);
-  const auto until = Clock::now() + std::chrono::milliseconds(700);  // Several times the silence allowed.
+  const auto until = Clock::now() + std::chrono::milliseconds(700);  // Several times the timeout.
   while (Clock::now() < until) {
     auto event = tail_->receive(Deadline::after_ms(10));
     if (event.ok() && event->kind == Event::Kind::kFrame && IsProbe(event->frame)) {

@@ -50,7 +50,7 @@ class PlannedExchange final : public ExpertExchange {
     NodeId self;
     ExpertBank* bank = nullptr;
     Transport* transport = nullptr;
-    Duration reply_timeout = std::chrono::seconds(6);  ///< An owner that is silent for so long is given up.
+    Duration reply_timeout = std::chrono::seconds(6);  ///< An owner without a reply for so long is given up.
   };
   PlannedExchange(Options options, Pump pump);
   ~PlannedExchange() override;

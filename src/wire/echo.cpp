@@ -7,16 +7,16 @@
 namespace shoal {
 namespace {
 
-constexpr int64_t kPatienceMs = 10'000;
+constexpr int64_t kTimeoutMs = 10'000;
 
 void Echo(Transport& node) {
   while (true) {
-    absl::StatusOr<Event> event = node.receive(Deadline::after_ms(kPatienceMs));
+    absl::StatusOr<Event> event = node.receive(Deadline::after_ms(kTimeoutMs));
     if (absl::IsDeadlineExceeded(event.status())) continue;
     if (!event.ok()) return;
     if (event->kind != Event::Kind::kFrame) continue;
     // A frame that cannot be sent back is missed by whoever waits for it, with a deadline.
-    (void)node.send(event->from, std::move(event->frame), Deadline::after_ms(kPatienceMs));
+    (void)node.send(event->from, std::move(event->frame), Deadline::after_ms(kTimeoutMs));
   }
 }
 

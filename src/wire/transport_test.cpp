@@ -22,9 +22,9 @@ namespace {
 
 using testing::HasSubstr;
 
-constexpr int64_t kPatienceMs = 20'000;  // No test waits that long unless it fails.
+constexpr int64_t kTimeoutMs = 20'000;  // No test waits that long unless it fails.
 
-Deadline Soon() { return Deadline::after_ms(kPatienceMs); }
+Deadline Soon() { return Deadline::after_ms(kTimeoutMs); }
 
 /// Nodes that are connected, and ways to hurt their links.
 class Network {
@@ -219,7 +219,7 @@ void AskAndServe(Transport& self, NodeId peer, int rounds, std::atomic<int>& unf
       ASSERT_TRUE(self.send(peer, MakeFrame(1, 512, FrameKind::kExpertRequest), Soon()).ok());
       waiting = true;
     }
-    const auto event = self.receive(Deadline::after_ms(asked < rounds ? kPatienceMs : 20));
+    const auto event = self.receive(Deadline::after_ms(asked < rounds ? kTimeoutMs : 20));
     if (absl::IsDeadlineExceeded(event.status()) && asked == rounds) continue;
     ASSERT_TRUE(event.ok()) << Message(event.status());
     ASSERT_EQ(event->kind, Event::Kind::kFrame);

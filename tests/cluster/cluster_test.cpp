@@ -64,7 +64,7 @@ class ClusterTest : public testing::Test {
     options.limits = {model_.spec.max_positions, model_.spec.vocabulary, 16, 256};
     options.model_names = ModelNames(folder_, "");
     options.isa = SupportedIsas().back();
-    options.expert_timeout = kLocalPatience;
+    options.expert_timeout = kLocalTimeout;
     return options;
   }
 

@@ -60,7 +60,7 @@ def demo_model():
 # Two layers on each process, and the experts of every layer dealt out over all three.
 SPREAD = ("--split", "2,2,2", "--experts", "round_robin:3")
 # For tests that take nobody away: a machine that is busy with other things is not a lost node.
-PATIENT = ("--silence", "120")
+LONG_TIMEOUT = ("--liveness-timeout", "120")
 
 
 @pytest.fixture(scope="session")
@@ -104,7 +104,7 @@ def single(shoal, demo_model, tmp_path_factory, _clusters):
 @pytest.fixture(scope="session")
 def trio(shoal, demo_model, tmp_path_factory, _clusters):
     """Three processes, layers and experts both spread. Shared by all tests that leave it as it was."""
-    yield from _session_cluster(shoal, demo_model, tmp_path_factory, _clusters, 2, serve_args=SPREAD + PATIENT)
+    yield from _session_cluster(shoal, demo_model, tmp_path_factory, _clusters, 2, serve_args=SPREAD + LONG_TIMEOUT)
 
 
 @pytest.hookimpl(hookwrapper=True)

@@ -27,7 +27,7 @@ def make_shards(succeed, demo_model, tmp_path):
 def with_shards(make_cluster, make_shards, demo_model):
     """with_shards(placement, words...) -> a cluster of three, not started, whose processes see their own shard only."""
     def make(placement=SPREAD, *words, **options):
-        cluster = make_cluster(2, start=False, serve_args=("--silence", "120"))
+        cluster = make_cluster(2, start=False, serve_args=("--liveness-timeout", "120"))
         out = make_shards(cluster, placement, *words, **options)
         for worker, address in zip(cluster.workers, cluster.addresses):
             root = out / address

@@ -301,7 +301,7 @@ absl::StatusOr<StepResult> RunStep(Engine& engine, Step step) {
   auto result = done.get_future();
   engine.submit(std::move(step),
                 [&done](absl::StatusOr<StepResult> value) { done.set_value(std::move(value)); });
-  return result.get();  // The engine ends every step, at the latest by its silence limit.
+  return result.get();  // The engine ends every step, at the latest by its liveness timeout.
 }
 
 /// Slots for the states of `count` sequences, where the model keeps any.

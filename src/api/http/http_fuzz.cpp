@@ -19,7 +19,7 @@ namespace {
 constexpr int64_t kHeaderBytesMax = 1 << 10;
 constexpr int64_t kBodyBytesMax = 1 << 10;
 // Far above what an answer takes (milliseconds), below what the server grants a client that says nothing.
-constexpr int64_t kPatienceMs = 20'000;
+constexpr int64_t kTimeoutMs = 20'000;
 
 /// A route that answers at once, one that streams, one that drops its writer.
 std::vector<HttpRoute> Routes() {
@@ -48,7 +48,7 @@ HttpServer& Server() {
 
 /// All that the server says to a client that sends `bytes` and nothing more.
 std::string Exchange(std::string_view bytes) {
-  const Deadline deadline = Deadline::after_ms(kPatienceMs);
+  const Deadline deadline = Deadline::after_ms(kTimeoutMs);
   auto stream = TcpStream::Connect("127.0.0.1", Server().port(), deadline);
   SHOAL_CHECK(stream.ok());
   // A server that refuses early may hang up while we send.
