@@ -37,11 +37,11 @@ struct Running {
 };
 
 absl::Status Start(const OpenedModel& model, const EvalFlags& flags, const std::string& activations,
-                   const char* what, LayerTap tap, Running* running) {
+                   const char* what, LayerHook hook, Running* running) {
   ComputeFlags compute = flags.compute;
   compute.activations = activations;
   ASSIGN_OR_RETURN(LocalCluster::Options options, LocalOptions(model, flags.placement, compute, "inproc"));
-  options.tap = std::move(tap);
+  options.hook = std::move(hook);
   options.limits = LimitsFor(model.spec, options.plan, {flags.window, 1}, flags.window);
   ProgressBar bar(what);
   options.progress = [&bar](int64_t done, int64_t total) { bar.update(done, total); };
@@ -98,14 +98,14 @@ absl::Status Eval(const EvalFlags& flags) {
         "eval: --layers: errors are against a reference; give --reference or --reference-activations");
   }
   LayerErrors layers(flags.layers ? model.spec.layer_count() : 0);
-  LayerTap tap;
-  LayerTap reference_tap;
+  LayerHook hook;
+  LayerHook reference_hook;
   if (flags.layers) {
-    tap = [&layers](LayerId layer, MatView<const float> x) { layers.add_model(layer, x); };
-    reference_tap = [&layers](LayerId layer, MatView<const float> x) { layers.add_reference(layer, x); };
+    hook = [&layers](LayerId layer, MatView<const float> x) { layers.add_model(layer, x); };
+    reference_hook = [&layers](LayerId layer, MatView<const float> x) { layers.add_reference(layer, x); };
   }
   Running running;
-  RETURN_IF_ERROR(Start(model, flags, flags.compute.activations, "loading", std::move(tap), &running));
+  RETURN_IF_ERROR(Start(model, flags, flags.compute.activations, "loading", std::move(hook), &running));
   Running reference;
   if (compared) {
     ASSIGN_OR_RETURN(const OpenedModel other,
@@ -117,7 +117,7 @@ absl::Status Eval(const EvalFlags& flags) {
     }
     const std::string activations = flags.reference_activations.empty() ? "f32" : flags.reference_activations;
     RETURN_IF_ERROR(
-        Start(other, flags, activations, "loading the reference", std::move(reference_tap), &reference));
+        Start(other, flags, activations, "loading the reference", std::move(reference_hook), &reference));
   }
   absl::StatusOr<Evaluation> result;
   {

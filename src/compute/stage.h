@@ -40,7 +40,7 @@ struct StepSlice {
 };
 
 /// Sees rows x [T, D] as they leave a layer; layer -1: the embedding.
-using LayerTap = std::function<void(LayerId, MatView<const float>)>;
+using LayerHook = std::function<void(LayerId, MatView<const float>)>;
 
 /// What a step asks of a stage beyond the rows.
 struct StageStep {
@@ -51,7 +51,7 @@ struct StageStep {
   std::function<absl::Status(LayerId)> before_layer;
   /// Called with each MoE layer's choice, ids [T, K]. May be empty.
   std::function<void(LayerId, const Routing&)> on_routing;
-  LayerTap after_layer;  ///< May be empty.
+  LayerHook after_layer;  ///< May be empty.
 };
 
 struct StageOptions {

@@ -88,7 +88,7 @@ absl::Status LocalCluster::open(Epoch epoch, PipelineEngine& engine) {
     session.kernels = &SelectKernels(options_.isa);
     session.pool = nodes_[i].pool.get();
     session.profile = nodes_[i].profile.get();
-    session.tap = options_.tap;
+    session.hook = options_.hook;
     session.transport = std::move(transports[i]);
     session.limits = options_.limits;
     session.expert_timeout = kLocalTimeout;

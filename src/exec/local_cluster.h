@@ -35,7 +35,7 @@ class LocalCluster final : public SessionHost {
     Isa isa = Isa::kReference;
     TransportKind transport = TransportKind::kInproc;
     bool profile = false;  ///< Keep a StepProfile of every node.
-    LayerTap tap;          ///< Of every node, on its executor's thread. May be empty.
+    LayerHook hook;        ///< Of every node, on its executor's thread. May be empty.
     std::shared_ptr<const PackedCache> packed_cache;  ///< nullptr: none.
     LoadProgress progress;  ///< Over all nodes' tensors, one node after the other. May be empty.
   };

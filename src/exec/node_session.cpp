@@ -48,7 +48,7 @@ absl::StatusOr<std::unique_ptr<NodeSession>> NodeSession::Create(Options options
     ASSIGN_OR_RETURN(session->cache_, KvCache::Create(stage->options().layers, stage->kv_shapes(), dtype,
                                                       o.limits.blocks, o.limits.state_slots));
     session->runner_ = std::make_unique<StageRunner>(StageRunner::Options{
-        &o.plan, o.self, stage, session->cache_.get(), o.limits, o.model->spec().width, o.tap});
+        &o.plan, o.self, stage, session->cache_.get(), o.limits, o.model->spec().width, o.hook});
   }
   NodeSession* raw = session.get();
   session->exchange_ = std::make_unique<PlannedExchange>(

@@ -43,7 +43,7 @@ class NodeSession {
     CoordinatorSink* sink = nullptr;  ///< On node 0 of a coordinator; nullptr elsewhere.
     std::string log_name;
     StepProfile* profile = nullptr;  ///< Where the executor's time is charged, if anybody wants to know.
-    LayerTap tap;                    ///< As StageRunner::Options::tap.
+    LayerHook hook;                  ///< As StageRunner::Options::hook.
   };
 
   /// Allocates the cache; nothing runs yet. ResourceExhausted where it does not fit.

@@ -142,7 +142,7 @@ absl::StatusOr<Outgoing> StageRunner::run(const Frame& frame, const ComputeConte
     for (const SeqSlice& slice : message.step.slices)
       out = std::copy(slice.tokens.begin(), slice.tokens.end(), out);
     RETURN_IF_ERROR(options_.stage->embed(context, tokens, x));
-    if (options_.tap) options_.tap(LayerId{-1}, x);
+    if (options_.hook) options_.hook(LayerId{-1}, x);
   } else if (message.cols != options_.width || message.rows.empty()) {
     return InvalidArgument("step {}: rows of width {}, expected {}", message.step.id, message.cols,
                            options_.width);
@@ -182,7 +182,7 @@ absl::Status StageRunner::forward(const ComputeContext& context, PlannedExchange
   step.cache = options_.cache;
   step.experts = &exchange;
   step.before_layer = before_layer;
-  step.after_layer = options_.tap;
+  step.after_layer = options_.hook;
   if (message.step.want_routing) {
     step.on_routing = [&message](LayerId layer, const Routing& routing) {
       RoutingTrace trace{layer, static_cast<int32_t>(routing.ids.cols), {}};

@@ -47,7 +47,7 @@ class StageRunner {
     KvCache* cache = nullptr;
     StepLimits limits;
     int64_t width = 0;  ///< D
-    LayerTap tap;       ///< Called on the executor's thread. May be empty.
+    LayerHook hook;     ///< Called on the executor's thread. May be empty.
   };
   explicit StageRunner(Options options);
 

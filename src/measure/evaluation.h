@@ -87,7 +87,7 @@ struct Evaluation {
 
 /// Runs `ids` in windows of at most `window` tokens, each a sequence of its own, through both engines. In a
 /// window every token but the first is predicted and scored; the distributions of all positions are compared.
-/// reference: nullptr, or an engine with the same vocabulary. layers: nullptr, or what the engines' taps add
+/// reference: nullptr, or an engine with the same vocabulary. layers: nullptr, or what the engines' hooks add
 /// to. progress(done, total) counts tokens; may be empty. InvalidArgument where there are fewer than two ids,
 /// window < 2, or the vocabularies differ; else the engines' errors.
 absl::StatusOr<Evaluation> EvaluateText(Engine& model, Engine* reference, std::span<const int32_t> ids,
