@@ -25,7 +25,7 @@ struct IntLanes {
   __m256i lo;
   __m256i hi;
 };
-using Codes = IntLanes;  ///< 64 code bytes: a quad of 16 rows.
+using Codes = IntLanes;  ///< 64 code bytes: a 4-column block of 16 rows.
 
 // Of 16 registers, two tokens take 4 (32-bit sums) + 4 (16-bit sums), weights 2, constants 2.
 constexpr int kAffineTiles = 1;
@@ -264,18 +264,18 @@ inline Codes And(Codes v, uint8_t mask) {
   return {_mm256_and_si256(v.lo, m), _mm256_and_si256(v.hi, m)};
 }
 inline Codes Or(Codes a, Codes b) { return {_mm256_or_si256(a.lo, b.lo), _mm256_or_si256(a.hi, b.hi)}; }
-inline __m256 CodeColumn8(__m256i quad, int column) {
-  return _mm256_cvtepi32_ps(_mm256_and_si256(_mm256_srli_epi32(quad, 8 * column), _mm256_set1_epi32(0xff)));
+inline __m256 CodeColumn8(__m256i block, int column) {
+  return _mm256_cvtepi32_ps(_mm256_and_si256(_mm256_srli_epi32(block, 8 * column), _mm256_set1_epi32(0xff)));
 }
-/// Column `column` of a quad, as f32 lanes.
-inline Lanes CodeColumn(Codes quad, int column) {
-  return {CodeColumn8(quad.lo, column), CodeColumn8(quad.hi, column)};
+/// Column `column` of a 4-column block, as f32 lanes.
+inline Lanes CodeColumn(Codes block, int column) {
+  return {CodeColumn8(block.lo, column), CodeColumn8(block.hi, column)};
 }
 
 #include "kernels/lane_codes.inc"
 #include "kernels/lane_math.inc"
 
-inline __m256i SplatQuad(const int8_t* x) {
+inline __m256i SplatBlock(const int8_t* x) {
   int32_t four;
   std::memcpy(&four, x, 4);
   return _mm256_set1_epi32(four);
@@ -283,16 +283,16 @@ inline __m256i SplatQuad(const int8_t* x) {
 
 // 8-bit codes: even and odd columns as 16-bit pairs; products of 255 * 127 add up exactly in 32 bits.
 template <int kTokens>
-inline void DotStrip8(const uint8_t* strip, const int8_t* const* x, IntLanes* dots) {
+inline void DotPanel8(const uint8_t* panel, const int8_t* const* x, IntLanes* dots) {
 #pragma GCC unroll 16
-  for (int quad = 0; quad < 8; ++quad) {
-    const Codes codes = LoadCodes(strip + 64 * quad);
+  for (int block = 0; block < 8; ++block) {
+    const Codes codes = LoadCodes(panel + 64 * block);
     const __m256i low_byte = _mm256_set1_epi16(0xff);
     const Codes even = {_mm256_and_si256(codes.lo, low_byte), _mm256_and_si256(codes.hi, low_byte)};
     const Codes odd = {_mm256_srli_epi16(codes.lo, 8), _mm256_srli_epi16(codes.hi, 8)};
 #pragma GCC unroll 16
     for (int t = 0; t < kTokens; ++t) {
-      const __m256i four = SplatQuad(x[t] + 4 * quad);
+      const __m256i four = SplatBlock(x[t] + 4 * block);
       const __m256i x_even = _mm256_srai_epi16(_mm256_slli_epi16(four, 8), 8);
       const __m256i x_odd = _mm256_srai_epi16(four, 8);
       dots[t].lo = _mm256_add_epi32(dots[t].lo, _mm256_madd_epi16(even.lo, x_even));
@@ -303,27 +303,27 @@ inline void DotStrip8(const uint8_t* strip, const int8_t* const* x, IntLanes* do
   }
 }
 
-/// dots[t] += the products of a strip's codes with x[t][0, 32).
+/// dots[t] += the products of a panel's codes with x[t][0, 32).
 template <int kBits, int kTokens>
-inline void DotStrip(const uint8_t* strip, const int8_t* const* x, IntLanes* dots) {
+inline void DotPanel(const uint8_t* panel, const int8_t* const* x, IntLanes* dots) {
   if constexpr (kBits == 8) {
-    DotStrip8<kTokens>(strip, x, dots);
+    DotPanel8<kTokens>(panel, x, dots);
   } else {
-    // Quads whose pair sums, each at most 2 * 127 * (2^bits - 1), fit 16 bits together.
+    // 4-column blocks whose pair sums, each at most 2 * 127 * (2^bits - 1), fit 16 bits together.
     constexpr int kLargestPair = 2 * 127 * ((1 << kBits) - 1);
-    constexpr int kQuads = 8 * kLargestPair <= INT16_MAX ? 8 : 4 * kLargestPair <= INT16_MAX ? 4 : 2;
-    static_assert(kQuads * kLargestPair <= INT16_MAX);
+    constexpr int kBlocks = 8 * kLargestPair <= INT16_MAX ? 8 : 4 * kLargestPair <= INT16_MAX ? 4 : 2;
+    static_assert(kBlocks * kLargestPair <= INT16_MAX);
 #pragma GCC unroll 16
-    for (int first = 0; first < 8; first += kQuads) {
+    for (int first = 0; first < 8; first += kBlocks) {
       IntLanes sums[kTokens];
 #pragma GCC unroll 16
       for (int t = 0; t < kTokens; ++t) sums[t] = IntZero();
 #pragma GCC unroll 16
-      for (int quad = first; quad < first + kQuads; ++quad) {
-        const Codes codes = UnpackQuad<kBits>(strip, quad);
+      for (int block = first; block < first + kBlocks; ++block) {
+        const Codes codes = UnpackBlock<kBits>(panel, block);
 #pragma GCC unroll 16
         for (int t = 0; t < kTokens; ++t) {
-          const __m256i four = SplatQuad(x[t] + 4 * quad);
+          const __m256i four = SplatBlock(x[t] + 4 * block);
           sums[t].lo = _mm256_add_epi16(sums[t].lo, _mm256_maddubs_epi16(codes.lo, four));
           sums[t].hi = _mm256_add_epi16(sums[t].hi, _mm256_maddubs_epi16(codes.hi, four));
         }
@@ -339,9 +339,9 @@ inline void DotStrip(const uint8_t* strip, const int8_t* const* x, IntLanes* dot
 }
 
 template <int kBits, int kTiles, int kTokens>
-inline void DotStrips(const uint8_t* const* strips, const int8_t* const* x, IntLanes (*dots)[kTokens]) {
+inline void DotPanels(const uint8_t* const* panels, const int8_t* const* x, IntLanes (*dots)[kTokens]) {
   static_assert(kTiles == 1);
-  DotStrip<kBits, kTokens>(strips[0], x, dots[0]);
+  DotPanel<kBits, kTokens>(panels[0], x, dots[0]);
 }
 
 #include "kernels/lane_attention.inc"

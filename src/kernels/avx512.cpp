@@ -28,9 +28,10 @@ constexpr int kAttentionSums = 16;
 #include "kernels/lane_codes.inc"
 #include "kernels/lane_math.inc"
 
-/// sum + the products of a quad's codes with x[0, 4), four to a lane. In assembly for the reason that
-/// FmaSplat has, even where several tiles meet the same x: 1.14 times as fast for one token, 1.02 for many.
-inline IntLanes DotQuad(Codes codes, const int8_t* x, IntLanes sum) {
+/// sum + the products of a 4-column block's codes with x[0, 4), four to a lane. In assembly for the reason
+/// that FmaSplat has, even where several tiles meet the same x: 1.14 times as fast for one token, 1.02 for
+/// many.
+inline IntLanes DotBlock(Codes codes, const int8_t* x, IntLanes sum) {
   struct Four {
     int8_t x[4];
   };
@@ -38,18 +39,18 @@ inline IntLanes DotQuad(Codes codes, const int8_t* x, IntLanes sum) {
   return sum;
 }
 
-/// dots[i][t] += the products of strip i's codes with x[t][0, 32).
+/// dots[i][t] += the products of panel i's codes with x[t][0, 32).
 template <int kBits, int kTiles, int kTokens>
-inline void DotStrips(const uint8_t* const* strips, const int8_t* const* x, IntLanes (*dots)[kTokens]) {
+inline void DotPanels(const uint8_t* const* panels, const int8_t* const* x, IntLanes (*dots)[kTokens]) {
 #pragma GCC unroll 8
-  for (int quad = 0; quad < 8; ++quad) {
+  for (int block = 0; block < 8; ++block) {
     Codes codes[kTiles];
 #pragma GCC unroll 4
-    for (int i = 0; i < kTiles; ++i) codes[i] = UnpackQuad<kBits>(strips[i], quad);
+    for (int i = 0; i < kTiles; ++i) codes[i] = UnpackBlock<kBits>(panels[i], block);
 #pragma GCC unroll 16
     for (int t = 0; t < kTokens; ++t) {
 #pragma GCC unroll 4
-      for (int i = 0; i < kTiles; ++i) dots[i][t] = DotQuad(codes[i], x[t] + 4 * quad, dots[i][t]);
+      for (int i = 0; i < kTiles; ++i) dots[i][t] = DotBlock(codes[i], x[t] + 4 * block, dots[i][t]);
     }
   }
 }

@@ -18,16 +18,16 @@ namespace {
 // Of 32 registers, two rows take 16 (16-bit sums of two columns each), codes 4, a row's columns and masks 3.
 constexpr int kAffineTokens = 2;
 
-/// dots[0][t] += the products of a strip's codes with x[t][0, 32).
+/// dots[0][t] += the products of a panel's codes with x[t][0, 32).
 template <int kBits, int kTiles, int kTokens>
-inline void DotStrips(const uint8_t* const* strips, const int8_t* const* x, IntLanes (*dots)[kTokens]) {
+inline void DotPanels(const uint8_t* const* panels, const int8_t* const* x, IntLanes (*dots)[kTokens]) {
   static_assert(kTiles == 1);
-  // Quads whose products, each at most 127 * the largest code, fit 16 bits together.
+  // 4-column blocks whose products, each at most 127 * the largest code, fit 16 bits together.
   constexpr int kLargest = 127 * LargestSigned(kBits);
-  constexpr int kQuads = 8 * kLargest <= INT16_MAX ? 8 : 4 * kLargest <= INT16_MAX ? 4 : 2;
-  static_assert(kQuads * kLargest <= INT16_MAX);
+  constexpr int kBlocks = 8 * kLargest <= INT16_MAX ? 8 : 4 * kLargest <= INT16_MAX ? 4 : 2;
+  static_assert(kBlocks * kLargest <= INT16_MAX);
 #pragma GCC unroll 16
-  for (int first = 0; first < 8; first += kQuads) {
+  for (int first = 0; first < 8; first += kBlocks) {
     int16x8_t sums[kTokens][4][2];  // Of four rows: two rows each, by column.
 #pragma GCC unroll 16
     for (auto& token : sums) {
@@ -35,12 +35,12 @@ inline void DotStrips(const uint8_t* const* strips, const int8_t* const* x, IntL
       for (auto& rows : token) rows[0] = rows[1] = vdupq_n_s16(0);
     }
 #pragma GCC unroll 16
-    for (int quad = first; quad < first + kQuads; ++quad) {
-      const Codes codes = UnpackQuad<kBits>(strips[0], quad);
+    for (int block = first; block < first + kBlocks; ++block) {
+      const Codes codes = UnpackBlock<kBits>(panels[0], block);
 #pragma GCC unroll 16
       for (int t = 0; t < kTokens; ++t) {
         int32_t four;
-        std::memcpy(&four, x[t] + 4 * quad, 4);
+        std::memcpy(&four, x[t] + 4 * block, 4);
         const int8x16_t columns = vreinterpretq_s8_s32(vdupq_n_s32(four));
 #pragma GCC unroll 4
         for (int i = 0; i < 4; ++i) {

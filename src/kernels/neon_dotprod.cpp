@@ -15,7 +15,7 @@ namespace {
 
 #include "kernels/lane_neon.inc"
 
-// Of 32 registers, four rows take 16 for their sums in a strip and 8 for its columns; codes 4, masks 1.
+// Of 32 registers, four rows take 16 for their sums in a panel and 8 for its columns; codes 4, masks 1.
 constexpr int kAffineTokens = 4;
 
 /// sums + the products of codes with columns [4 * lane, 4 * lane + 4) of x. A switch, as the lane must be a
@@ -33,9 +33,9 @@ inline int32x4_t DotLane(int32x4_t sums, int8x16_t codes, int8x16_t x, int lane)
   }
 }
 
-/// dots[0][t] += the products of a strip's codes with x[t][0, 32).
+/// dots[0][t] += the products of a panel's codes with x[t][0, 32).
 template <int kBits, int kTiles, int kTokens>
-inline void DotStrips(const uint8_t* const* strips, const int8_t* const* x, IntLanes (*dots)[kTokens]) {
+inline void DotPanels(const uint8_t* const* panels, const int8_t* const* x, IntLanes (*dots)[kTokens]) {
   static_assert(kTiles == 1);
   int8x16_t columns[kTokens][2];
 #pragma GCC unroll 16
@@ -45,14 +45,14 @@ inline void DotStrips(const uint8_t* const* strips, const int8_t* const* x, IntL
     AddOffset<kBits>(x[t], dots[0][t]);
   }
 #pragma GCC unroll 16
-  for (int quad = 0; quad < 8; ++quad) {
-    const Codes codes = UnpackQuad<kBits>(strips[0], quad);
+  for (int block = 0; block < 8; ++block) {
+    const Codes codes = UnpackBlock<kBits>(panels[0], block);
 #pragma GCC unroll 4
     for (int i = 0; i < 4; ++i) {
       const int8x16_t rows = SignedCodes<kBits>(codes.v[i]);
 #pragma GCC unroll 16
       for (int t = 0; t < kTokens; ++t) {
-        dots[0][t].v[i] = DotLane(dots[0][t].v[i], rows, columns[t][quad / 4], quad % 4);
+        dots[0][t].v[i] = DotLane(dots[0][t].v[i], rows, columns[t][block / 4], block % 4);
       }
     }
   }

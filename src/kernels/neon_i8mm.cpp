@@ -35,14 +35,14 @@ inline uint8x16_t InterleaveHigh(uint8x16_t a, uint8x16_t b) {
   return vreinterpretq_u8_u32(vzip2q_u32(vreinterpretq_u32_u8(a), vreinterpretq_u32_u8(b)));
 }
 
-/// sums += the products of half a strip's rows with x[t][0, 32). Two quads side by side are eight columns of
-/// two rows of weights a register.
+/// sums += the products of half a panel's rows with x[t][0, 32). Two 4-column blocks side by side are eight
+/// columns of two rows of weights a register.
 template <int kBits, int kHalf>
-inline void DotHalfStrip(const uint8_t* strip, const int8_t* const* x, HalfSums& sums) {
+inline void DotHalfPanel(const uint8_t* panel, const int8_t* const* x, HalfSums& sums) {
 #pragma GCC unroll 4
-  for (int quad = 0; quad < 8; quad += 2) {
-    const Codes low = UnpackQuad<kBits>(strip, quad);
-    const Codes high = UnpackQuad<kBits>(strip, quad + 1);
+  for (int block = 0; block < 8; block += 2) {
+    const Codes low = UnpackBlock<kBits>(panel, block);
+    const Codes high = UnpackBlock<kBits>(panel, block + 1);
     uint8x16_t weights[kHalfPairs];
 #pragma GCC unroll 2
     for (int i = 0; i < 2; ++i) {
@@ -52,7 +52,7 @@ inline void DotHalfStrip(const uint8_t* strip, const int8_t* const* x, HalfSums&
 #pragma GCC unroll 4
     for (int pair = 0; pair < kRowPairs; ++pair) {
       const int8x16_t columns =
-          vcombine_s8(vld1_s8(x[2 * pair] + 4 * quad), vld1_s8(x[2 * pair + 1] + 4 * quad));
+          vcombine_s8(vld1_s8(x[2 * pair] + 4 * block), vld1_s8(x[2 * pair + 1] + 4 * block));
 #pragma GCC unroll 4
       for (int i = 0; i < kHalfPairs; ++i) sums[pair][i] = vusmmlaq_s32(sums[pair][i], weights[i], columns);
     }
@@ -68,7 +68,7 @@ struct Group {
 
 /// acc[t] += what half a group gives for rows t, whose scales (and sums) are `groups` apart.
 template <int kBits, int kHalf>
-inline void AddHalfGroup(const Group& group, int64_t strips, const int8_t* const* x, const float* scales,
+inline void AddHalfGroup(const Group& group, int64_t panels, const int8_t* const* x, const float* scales,
                          const float* sums, int64_t groups, Lanes* acc) {
   HalfSums dots;
 #pragma GCC unroll 4
@@ -79,10 +79,10 @@ inline void AddHalfGroup(const Group& group, int64_t strips, const int8_t* const
   const int8_t* columns[kRowsTogether];
 #pragma GCC unroll 8
   for (int t = 0; t < kRowsTogether; ++t) columns[t] = x[t];
-  for (int64_t s = 0; s < strips; ++s) {
-    DotHalfStrip<kBits, kHalf>(group.codes + s * kBits * 64, columns, dots);
+  for (int64_t s = 0; s < panels; ++s) {
+    DotHalfPanel<kBits, kHalf>(group.codes + s * kBits * 64, columns, dots);
 #pragma GCC unroll 8
-    for (int t = 0; t < kRowsTogether; ++t) columns[t] += kStripCols;
+    for (int t = 0; t < kRowsTogether; ++t) columns[t] += kPanelCols;
   }
 #pragma GCC unroll 8
   for (int t = 0; t < kRowsTogether; ++t) {
@@ -101,7 +101,7 @@ inline void AddHalfGroup(const Group& group, int64_t strips, const int8_t* const
   }
 }
 
-// y[t, 16 tile ...] for rows [first, first + 8). Bound: usmmla, 128 to a strip of 32 columns (sdot takes
+// y[t, 16 tile ...] for rows [first, first + 8). Bound: usmmla, 128 to a panel of 32 columns (sdot takes
 // 256), beside 64 instructions to unpack and interleave 4-bit codes, 64 loads of columns, and per group and
 // row 24 to rescale. Float sums wait in the first-level cache while a half group's integers have the
 // registers.
@@ -109,7 +109,7 @@ template <int kBits>
 inline void AffineBlock(const MatmulAffineArgs& args, int64_t tile, int64_t first) {
   const PackedView& w = args.w;
   const int64_t groups = w.cols / w.format.group;
-  const int64_t strips = w.format.group / kStripCols;
+  const int64_t panels = w.format.group / kPanelCols;
   const int64_t scale_bytes = ScaleBytes(w.format);
   const uint8_t* record = w.data + tile * w.tile_bytes;
   const float* scales = args.x.scales + first * groups;
@@ -121,11 +121,11 @@ inline void AffineBlock(const MatmulAffineArgs& args, int64_t tile, int64_t firs
     acc[t] = Zero();
   }
   for (int64_t g = 0; g < groups; ++g) {
-    const uint8_t* codes_end = record + strips * kBits * 64;
+    const uint8_t* codes_end = record + panels * kBits * 64;
     const Group group{record, LoadElements(codes_end, w.format.dtype, 0),
                       LoadElements(codes_end + scale_bytes, w.format.dtype, 0)};
-    AddHalfGroup<kBits, 0>(group, strips, x, scales + g, sums + g, groups, acc);
-    AddHalfGroup<kBits, 1>(group, strips, x, scales + g, sums + g, groups, acc);
+    AddHalfGroup<kBits, 0>(group, panels, x, scales + g, sums + g, groups, acc);
+    AddHalfGroup<kBits, 1>(group, panels, x, scales + g, sums + g, groups, acc);
     for (const int8_t*& columns : x) columns += w.format.group;
     record = codes_end + 2 * scale_bytes;
   }

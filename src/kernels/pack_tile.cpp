@@ -18,8 +18,8 @@ static_assert(std::endian::native == std::endian::little);
 
 constexpr int64_t kRegisterBytes = 64;
 constexpr int64_t kCacheLine = 64;
-constexpr int kQuads = kStripCols / 4;  ///< Of a strip: four columns each.
-constexpr int kLanes = 4;               ///< Rows of a vector.
+constexpr int kBlocks = kPanelCols / 4;  ///< Of a panel: four columns each.
+constexpr int kLanes = 4;                ///< Rows of a vector.
 
 using Words = uint32_t __attribute__((vector_size(16)));  ///< One word of each of four rows.
 
@@ -47,30 +47,30 @@ Words SpreadCodes(Words x) {
   return (x & kCode * 0x00010001u) | (x << (8 - kBits) & kCode * 0x01000100u);
 }
 
-/// Quad kQuad of a strip: its 4 * kBits bits begin at 4 * kBits * kQuad of the row's stream.
-template <int kBits, int kQuad>
-Words QuadOf(const Words (&stream)[kBits]) {
+/// 4-column block kBlock of a panel: its 4 * kBits bits begin at 4 * kBits * kBlock of the row's stream.
+template <int kBits, int kBlock>
+Words BlockOf(const Words (&stream)[kBits]) {
   constexpr int kWidth = 4 * kBits;
-  constexpr int kWord = kWidth * kQuad / 32;
-  constexpr int kShift = kWidth * kQuad % 32;
+  constexpr int kWord = kWidth * kBlock / 32;
+  constexpr int kShift = kWidth * kBlock % 32;
   Words field = stream[kWord] >> kShift;
   if constexpr (kShift + kWidth > 32) field |= stream[kWord + 1] << (32 - kShift);
   if constexpr (kBits < 8) field &= (uint32_t{1} << kWidth % 32) - 1;
   return SpreadCodes<kBits>(field);
 }
 
-/// The plane of bits [kFrom, kFrom + kWidth) of every code: a register takes 8 / kWidth quads.
+/// The plane of bits [kFrom, kFrom + kWidth) of every code: a register takes 8 / kWidth blocks.
 template <int kFrom, int kWidth>
-uint8_t* StorePlane(const Words (&quads)[kQuads], uint8_t* plane) {
+uint8_t* StorePlane(const Words (&blocks)[kBlocks], uint8_t* plane) {
   constexpr int kPerRegister = 8 / kWidth;
   constexpr uint32_t kMask = 0x01010101u * ((1u << kWidth) - 1);
-  Unrolled<kQuads / kPerRegister>([&](auto r) {
+  Unrolled<kBlocks / kPerRegister>([&](auto r) {
     Words word = {};
     Unrolled<kPerRegister>(
-        [&](auto i) { word |= ((quads[r * kPerRegister + i] >> kFrom) & kMask) << (kWidth * i); });
+        [&](auto i) { word |= ((blocks[r * kPerRegister + i] >> kFrom) & kMask) << (kWidth * i); });
     StoreWords(plane + r * kRegisterBytes, word);
   });
-  return plane + kQuads / kPerRegister * kRegisterBytes;
+  return plane + kBlocks / kPerRegister * kRegisterBytes;
 }
 
 Words InterleaveLow(Words a, Words b) { return __builtin_shufflevector(a, b, 0, 4, 1, 5); }
@@ -107,24 +107,24 @@ Words ShuffleNibbles(Words x) {
   return x ^ codes ^ (codes << 4);
 }
 
-/// 32 columns of four rows. streams: the rows' bits; out: the strip, from the lane of the first row on.
+/// 32 columns of four rows. streams: the rows' bits; out: the panel, from the lane of the first row on.
 template <int kBits>
-void PackStrip(const uint8_t* const (&streams)[kLanes], int64_t offset, uint8_t* out) {
+void PackPanel(const uint8_t* const (&streams)[kLanes], int64_t offset, uint8_t* out) {
   Words stream[kBits];
   LoadStreams<kBits>(streams, offset, stream);
   if constexpr (kBits == 4) {
-    // A word is two quads, and so is a register's: no quads on the way.
+    // A word is two blocks, and so is a register's: no blocks on the way.
     Unrolled<kBits>([&](auto w) { StoreWords(out + w * kRegisterBytes, ShuffleNibbles(stream[w])); });
   } else {
-    Words quads[kQuads];
-    Unrolled<kQuads>([&](auto q) { quads[q] = QuadOf<kBits, q>(stream); });
+    Words blocks[kBlocks];
+    Unrolled<kBlocks>([&](auto q) { blocks[q] = BlockOf<kBits, q>(stream); });
     if constexpr (kBits == 8) {
-      Unrolled<kQuads>([&](auto q) { StoreWords(out + q * kRegisterBytes, quads[q]); });
+      Unrolled<kBlocks>([&](auto q) { StoreWords(out + q * kRegisterBytes, blocks[q]); });
     } else {
       // The planes of packed.h: 6 = 4 + 2, 5 = 4 + 1, 3 = 2 + 1.
       constexpr int kFirst = kBits > 4 ? 4 : 2;
-      out = StorePlane<0, kFirst>(quads, out);
-      if constexpr (kBits > kFirst) StorePlane<kFirst, kBits - kFirst>(quads, out);
+      out = StorePlane<0, kFirst>(blocks, out);
+      if constexpr (kBits > kFirst) StorePlane<kFirst, kBits - kFirst>(blocks, out);
     }
   }
 }
@@ -141,24 +141,24 @@ template <int kBits, int64_t kScaleSize>
 void PackTile(const AffineView& source, int64_t first_row, uint8_t* record) {
   const int64_t row_bytes = source.words_per_row() * 4;
   const int64_t groups = source.groups_per_row();
-  const int64_t strips = source.group / kStripCols;
+  const int64_t panels = source.group / kPanelCols;
   const auto* words = static_cast<const uint8_t*>(source.words) + first_row * row_bytes;
   const auto* scales = static_cast<const uint8_t*>(source.scales) + first_row * groups * kScaleSize;
   const auto* biases = static_cast<const uint8_t*>(source.biases) + first_row * groups * kScaleSize;
   // Sixteen streams at a time are more than a CPU foresees: the next tile is asked for as it lies, one piece
-  // a strip.
+  // a panel.
   const bool is_last = first_row + 2 * kTileRows > source.rows;
   const uint8_t* ahead = is_last ? words : words + kTileRows * row_bytes;
   constexpr int64_t kPiece = kTileRows * 4 * kBits;
   for (int64_t group = 0; group < groups; ++group) {
-    for (int64_t strip = 0; strip < strips; ++strip, ahead += kPiece) {
+    for (int64_t panel = 0; panel < panels; ++panel, ahead += kPiece) {
       for (int64_t at = 0; at < kPiece; at += kCacheLine) __builtin_prefetch(ahead + at);
-      const int64_t offset = (group * strips + strip) * 4 * kBits;
+      const int64_t offset = (group * panels + panel) * 4 * kBits;
       for (int lane = 0; lane < kTileRows; lane += kLanes) {
         const uint8_t* const rows = words + lane * row_bytes;
         const uint8_t* const streams[kLanes] = {rows, rows + row_bytes, rows + 2 * row_bytes,
                                                 rows + 3 * row_bytes};
-        PackStrip<kBits>(streams, offset, record + 4 * lane);
+        PackPanel<kBits>(streams, offset, record + 4 * lane);
       }
       record += kBits * kRegisterBytes;
     }

@@ -13,7 +13,7 @@ namespace {
 // Codes are copied as 32-bit words whose lowest byte is the first column.
 static_assert(std::endian::native == std::endian::little);
 
-constexpr int64_t kQuadsPerStrip = kStripCols / 4;
+constexpr int64_t kBlocksPerPanel = kPanelCols / 4;
 constexpr int64_t kRegisterBytes = 64;
 
 struct RecordLayout {
@@ -23,7 +23,7 @@ struct RecordLayout {
 };
 
 RecordLayout LayoutOf(const PackedFormat& format) {
-  return {.code_bytes = format.bits * kRegisterBytes * (format.group / kStripCols),
+  return {.code_bytes = format.bits * kRegisterBytes * (format.group / kPanelCols),
           .scale_bytes = kTileRows * DTypeBytes(format.dtype)};
 }
 
@@ -48,12 +48,12 @@ uint32_t LoadWord(const uint8_t* at) {
 }
 void StoreWord(uint8_t* at, uint32_t word) { std::memcpy(at, &word, 4); }
 
-/// The 32 codes of a strip out of a row's bit stream, as 8 words of 4 bytes. `stream` holds 4 * bits bytes.
-void UnpackStream(const uint8_t* stream, int bits, uint32_t quads[kQuadsPerStrip]) {
+/// The 32 codes of a panel out of a row's bit stream, as 8 words of 4 bytes. `stream` holds 4 * bits bytes.
+void UnpackStream(const uint8_t* stream, int bits, uint32_t blocks[kBlocksPerPanel]) {
   const uint64_t mask = (uint64_t{1} << bits) - 1;
   uint64_t window = 0;
   int filled = 0;
-  for (int64_t quad = 0; quad < kQuadsPerStrip; ++quad) {
+  for (int64_t block = 0; block < kBlocksPerPanel; ++block) {
     uint32_t word = 0;
     if (filled < 4 * bits) {
       window |= static_cast<uint64_t>(LoadWord(stream)) << filled;
@@ -65,19 +65,19 @@ void UnpackStream(const uint8_t* stream, int bits, uint32_t quads[kQuadsPerStrip
       window >>= bits;
     }
     filled -= 4 * bits;
-    quads[quad] = word;
+    blocks[block] = word;
   }
 }
 
 /// Puts `width` bits, from bit `shift` of every code on, into one plane: register r of the plane takes 8 /
-/// width quads.
+/// width blocks.
 template <int kWidth>
-uint8_t* StorePlane(const uint32_t quads[kQuadsPerStrip], int shift, int lane, uint8_t* plane) {
+uint8_t* StorePlane(const uint32_t blocks[kBlocksPerPanel], int shift, int lane, uint8_t* plane) {
   constexpr int kPerRegister = 8 / kWidth;
   constexpr uint32_t kMask = 0x01010101u * ((1u << kWidth) - 1);
-  for (int64_t first = 0; first < kQuadsPerStrip; first += kPerRegister) {
+  for (int64_t first = 0; first < kBlocksPerPanel; first += kPerRegister) {
     uint32_t word = 0;
-    for (int i = 0; i < kPerRegister; ++i) word |= ((quads[first + i] >> shift) & kMask) << (kWidth * i);
+    for (int i = 0; i < kPerRegister; ++i) word |= ((blocks[first + i] >> shift) & kMask) << (kWidth * i);
     StoreWord(plane + 4 * lane, word);
     plane += kRegisterBytes;
   }
@@ -85,33 +85,33 @@ uint8_t* StorePlane(const uint32_t quads[kQuadsPerStrip], int shift, int lane, u
 }
 
 template <int kWidth>
-const uint8_t* LoadPlane(const uint8_t* plane, int shift, int lane, uint32_t quads[kQuadsPerStrip]) {
+const uint8_t* LoadPlane(const uint8_t* plane, int shift, int lane, uint32_t blocks[kBlocksPerPanel]) {
   constexpr int kPerRegister = 8 / kWidth;
   constexpr uint32_t kMask = 0x01010101u * ((1u << kWidth) - 1);
-  for (int64_t first = 0; first < kQuadsPerStrip; first += kPerRegister) {
+  for (int64_t first = 0; first < kBlocksPerPanel; first += kPerRegister) {
     const uint32_t word = LoadWord(plane + 4 * lane);
-    for (int i = 0; i < kPerRegister; ++i) quads[first + i] |= ((word >> (kWidth * i)) & kMask) << shift;
+    for (int i = 0; i < kPerRegister; ++i) blocks[first + i] |= ((word >> (kWidth * i)) & kMask) << shift;
     plane += kRegisterBytes;
   }
   return plane;
 }
 
-/// One row's share of a strip.
-void StoreStrip(const uint32_t quads[kQuadsPerStrip], int bits, int lane, uint8_t* strip) {
+/// One row's share of a panel.
+void StorePanel(const uint32_t blocks[kBlocksPerPanel], int bits, int lane, uint8_t* panel) {
   if (bits == 8) {
-    StorePlane<8>(quads, 0, lane, strip);
+    StorePlane<8>(blocks, 0, lane, panel);
     return;
   }
   int shift = 0;
   if (bits >= 4) {
-    strip = StorePlane<4>(quads, shift, lane, strip);
+    panel = StorePlane<4>(blocks, shift, lane, panel);
     shift += 4;
   }
   if (bits - shift >= 2) {
-    strip = StorePlane<2>(quads, shift, lane, strip);
+    panel = StorePlane<2>(blocks, shift, lane, panel);
     shift += 2;
   }
-  if (bits - shift == 1) StorePlane<1>(quads, shift, lane, strip);
+  if (bits - shift == 1) StorePlane<1>(blocks, shift, lane, panel);
 }
 
 /// Elements of kSize bytes, every 16th place from `to` on.
@@ -122,22 +122,22 @@ void StoreFloatRow(const uint8_t* from, int64_t cols, uint8_t* to) {
   }
 }
 
-void LoadStrip(const uint8_t* strip, int bits, int lane, uint32_t quads[kQuadsPerStrip]) {
-  for (int64_t quad = 0; quad < kQuadsPerStrip; ++quad) quads[quad] = 0;
+void LoadPanel(const uint8_t* panel, int bits, int lane, uint32_t blocks[kBlocksPerPanel]) {
+  for (int64_t block = 0; block < kBlocksPerPanel; ++block) blocks[block] = 0;
   if (bits == 8) {
-    LoadPlane<8>(strip, 0, lane, quads);
+    LoadPlane<8>(panel, 0, lane, blocks);
     return;
   }
   int shift = 0;
   if (bits >= 4) {
-    strip = LoadPlane<4>(strip, shift, lane, quads);
+    panel = LoadPlane<4>(panel, shift, lane, blocks);
     shift += 4;
   }
   if (bits - shift >= 2) {
-    strip = LoadPlane<2>(strip, shift, lane, quads);
+    panel = LoadPlane<2>(panel, shift, lane, blocks);
     shift += 2;
   }
-  if (bits - shift == 1) LoadPlane<1>(strip, shift, lane, quads);
+  if (bits - shift == 1) LoadPlane<1>(panel, shift, lane, blocks);
 }
 
 /// One row on its own. Whole tiles go through pack_tile.h, which is many times as fast.
@@ -151,10 +151,10 @@ void StoreAffineRow(const AffineView& source, int64_t source_row, int lane, uint
   const auto* scales = static_cast<const uint8_t*>(source.scales) + first_scale * scale_size;
   const auto* biases = static_cast<const uint8_t*>(source.biases) + first_scale * scale_size;
   for (int64_t group = 0; group < source.groups_per_row(); ++group) {
-    for (int64_t strip = 0; strip < source.group / kStripCols; ++strip) {
-      uint32_t quads[kQuadsPerStrip];
-      UnpackStream(stream, source.bits, quads);
-      StoreStrip(quads, source.bits, lane, record + strip * source.bits * kRegisterBytes);
+    for (int64_t panel = 0; panel < source.group / kPanelCols; ++panel) {
+      uint32_t blocks[kBlocksPerPanel];
+      UnpackStream(stream, source.bits, blocks);
+      StorePanel(blocks, source.bits, lane, record + panel * source.bits * kRegisterBytes);
       stream += 4 * source.bits;
     }
     uint8_t* scale_lane = record + layout.code_bytes + lane * scale_size;
@@ -272,11 +272,11 @@ void PackedMatrix::unpack_row(int64_t row, float* out) const {
     const uint8_t* record = tile + group * layout.bytes();
     const float scale = LoadFloatWeight(record + layout.code_bytes, format_.dtype, lane);
     const float bias = LoadFloatWeight(record + layout.code_bytes + layout.scale_bytes, format_.dtype, lane);
-    for (int64_t strip = 0; strip < format_.group / kStripCols; ++strip) {
-      uint32_t quads[kQuadsPerStrip];
-      LoadStrip(record + strip * format_.bits * kRegisterBytes, format_.bits, lane, quads);
-      for (int64_t col = 0; col < kStripCols; ++col) {
-        const uint32_t code = (quads[col / 4] >> (8 * (col % 4))) & 0xffu;
+    for (int64_t panel = 0; panel < format_.group / kPanelCols; ++panel) {
+      uint32_t blocks[kBlocksPerPanel];
+      LoadPanel(record + panel * format_.bits * kRegisterBytes, format_.bits, lane, blocks);
+      for (int64_t col = 0; col < kPanelCols; ++col) {
+        const uint32_t code = (blocks[col / 4] >> (8 * (col % 4))) & 0xffu;
         const float product = scale * static_cast<float>(code);
         *out++ = product + bias;
       }

@@ -6,12 +6,12 @@
 //   float weights   16 elements per column: [cols][16] of f32, f16 or bf16.
 //   affine weights  one record per group: codes, then 16 scales, then 16 biases (f16, bf16 or f32). The codes
 //   of 32
-//     columns are a strip of bits * 64 bytes. A quad is four columns of all 16 rows: byte 4 * row + column of
-//     a 64-byte register, which is the operand layout of vpdpbusd and, 16 quads together, of one AMX B tile.
-//     A strip has 8 quads, cut into planes of 4, 2 or 1 bits: 8 = 8, 6 = 4+2, 5 = 4+1, 4, 3 = 2+1, 2; low
+//     columns are a panel of bits * 64 bytes. A 4-column block has all 16 rows: byte 4 * row + column of
+//     a 64-byte register, which is the operand layout of vpdpbusd and, 16 blocks together, of one AMX B tile.
+//     A panel has 8 blocks, cut into planes of 4, 2 or 1 bits: 8 = 8, 6 = 4+2, 5 = 4+1, 4, 3 = 2+1, 2; low
 //     bits first.
-//       8 bit: register i holds quad i.                4 bit: register i holds quad 2i + j at bit 4j, j < 2.
-//       2 bit: register i holds quad 4i + j at bit 2j, j < 4.      1 bit: the one register holds quad j at
+//       8 bit: register i holds block i.              4 bit: register i holds block 2i + j at bit 4j, j < 2.
+//       2 bit: register i holds block 4i + j at bit 2j, j < 4.      1 bit: the one register holds block j at
 //       bit j.
 //   4 bits, groups of 64: 512 B of codes, 32 B of scales, 32 B of biases for 16 x 64 weights, 4.5 bits each.
 #pragma once
@@ -29,8 +29,8 @@
 namespace shoal {
 
 inline constexpr int64_t kTileRows = 16;
-/// Columns of a strip, the unit of affine codes.
-inline constexpr int64_t kStripCols = 32;
+/// Columns of a panel, the unit of affine codes.
+inline constexpr int64_t kPanelCols = 32;
 
 /// What one element is.
 struct PackedFormat {

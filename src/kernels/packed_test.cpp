@@ -34,16 +34,16 @@ void PackRowByDefinition(const AffineView& source, int64_t from, int64_t to, std
   const int64_t record_bytes = code_bytes + 32 * scale_size;
   uint8_t* tile = packed.data() + to / 16 * source.groups_per_row() * record_bytes;
   for (int64_t col = 0; col < source.cols; ++col) {
-    uint8_t* strip = tile + col / source.group * record_bytes + col % source.group / 32 * source.bits * 64;
-    const int64_t quad = col % 32 / 4;
+    uint8_t* panel = tile + col / source.group * record_bytes + col % source.group / 32 * source.bits * 64;
+    const int64_t block = col % 32 / 4;
     int shift = 0;
     for (const int width : {8, 4, 2, 1}) {
       if (source.bits - shift < width) continue;
       const int64_t per_register = 8 / width;
       const int piece = (AffineCode(source, from, col) >> shift) & ((1 << width) - 1);
-      strip[quad / per_register * 64 + 4 * lane + col % 4] |=
-          static_cast<uint8_t>(piece << (width * (quad % per_register)));
-      strip += 8 / per_register * 64;
+      panel[block / per_register * 64 + 4 * lane + col % 4] |=
+          static_cast<uint8_t>(piece << (width * (block % per_register)));
+      panel += 8 / per_register * 64;
       shift += width;
     }
   }
@@ -182,7 +182,7 @@ TEST(Packed, FourBitsOfGroups64TakeFourAndAHalfBitsPerWeight) {
   EXPECT_EQ(PackedMatrix::Allocate(format, 17, 64)->bytes(), 2 * 576);
 }
 
-TEST(Packed, FourBitRegistersHoldTwoQuadsAsTheHeaderSays) {
+TEST(Packed, FourBitRegistersHoldTwoBlocksAsTheHeaderSays) {
   RandomStream random(5);
   const AffineSource source = RandomAffine(random, 16, 32, 4, 32, DType::kBF16);
   const PackedMatrix matrix = *PackedMatrix::PackAffine(source.view);

@@ -97,25 +97,25 @@ bool quantize_rows(const QuantizeRowsArgs& args) {
 // ---- Matrix products ----
 
 int PlaneBits(const uint8_t* plane, int width, int lane, int col) {
-  const int quad = col / 4;
+  const int block = col / 4;
   const int per_register = 8 / width;
-  const uint8_t byte = plane[quad / per_register * 64 + lane * 4 + col % 4];
-  return (byte >> (quad % per_register * width)) & ((1 << width) - 1);
+  const uint8_t byte = plane[block / per_register * 64 + lane * 4 + col % 4];
+  return (byte >> (block % per_register * width)) & ((1 << width) - 1);
 }
 
-// The code of (lane, col) in a strip of 32 columns; packed.h describes the planes.
-int CodeInStrip(const uint8_t* strip, int bits, int lane, int col) {
+// The code of (lane, col) in a panel of 32 columns; packed.h describes the planes.
+int CodeInPanel(const uint8_t* panel, int bits, int lane, int col) {
   switch (bits) {
     case 8:
     case 4:
     case 2:
-      return PlaneBits(strip, bits, lane, col);
+      return PlaneBits(panel, bits, lane, col);
     case 6:
-      return PlaneBits(strip, 4, lane, col) | PlaneBits(strip + 256, 2, lane, col) << 4;
+      return PlaneBits(panel, 4, lane, col) | PlaneBits(panel + 256, 2, lane, col) << 4;
     case 5:
-      return PlaneBits(strip, 4, lane, col) | PlaneBits(strip + 256, 1, lane, col) << 4;
+      return PlaneBits(panel, 4, lane, col) | PlaneBits(panel + 256, 1, lane, col) << 4;
     default:
-      return PlaneBits(strip, 2, lane, col) | PlaneBits(strip + 128, 1, lane, col) << 2;
+      return PlaneBits(panel, 2, lane, col) | PlaneBits(panel + 128, 1, lane, col) << 2;
   }
 }
 
@@ -126,7 +126,7 @@ struct Record {
   int lane;
 
   int code(int col) const {
-    return CodeInStrip(data + col / 32 * format.bits * 64, format.bits, lane, col % 32);
+    return CodeInPanel(data + col / 32 * format.bits * 64, format.bits, lane, col % 32);
   }
   int64_t code_bytes() const { return format.bits * 64 * (format.group / 32); }
   int64_t scale_bytes() const { return kLanes * (format.dtype == DType::kF32 ? 4 : 2); }
