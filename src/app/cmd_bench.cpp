@@ -247,23 +247,23 @@ double FileSupply(const OpenedModel& model, int64_t memory_bytes, ThreadPool& po
   const Checkpoint& checkpoint = *model.checkpoint;
   if (checkpoint.total_bytes() > memory_bytes / 2) return 0;
   constexpr int64_t kPageBytes = 4096;  // The smallest there is.
-  constexpr int64_t kPieceBytes = 4 << 20;
-  std::vector<std::span<const std::byte>> pieces;
+  constexpr int64_t kChunkBytes = 4 << 20;
+  std::vector<std::span<const std::byte>> chunks;
   for (const TensorInfo& tensor : checkpoint.stored_tensors()) {
     const TensorView view = checkpoint.view(tensor);
     if (view.data == nullptr) continue;  // A shard.
-    for (int64_t begin = 0; begin < view.bytes; begin += kPieceBytes) {
-      pieces.emplace_back(view.data + begin, static_cast<size_t>(std::min(kPieceBytes, view.bytes - begin)));
+    for (int64_t begin = 0; begin < view.bytes; begin += kChunkBytes) {
+      chunks.emplace_back(view.data + begin, static_cast<size_t>(std::min(kChunkBytes, view.bytes - begin)));
     }
   }
   const int64_t begin_ns = NowNs();
-  pool.run_parts(std::ssize(pieces), 1, [&](Range part) {
+  pool.run_parts(std::ssize(chunks), 1, [&](Range part) {
     for (int64_t i = part.begin; i < part.end; ++i) {
-      const auto& piece = pieces[static_cast<size_t>(i)];
-      for (size_t at = 0; at < piece.size(); at += kPageBytes) {
-        (void)*static_cast<const volatile std::byte*>(piece.data() + at);
+      const auto& chunk = chunks[static_cast<size_t>(i)];
+      for (size_t at = 0; at < chunk.size(); at += kPageBytes) {
+        (void)*static_cast<const volatile std::byte*>(chunk.data() + at);
       }
-      checkpoint.drop(piece.data(), std::ssize(piece));
+      checkpoint.drop(chunk.data(), std::ssize(chunk));
     }
   });
   return static_cast<double>(checkpoint.total_bytes()) / static_cast<double>(NowNs() - begin_ns);
@@ -324,7 +324,7 @@ absl::Status MeasureModel(BenchFlags& flags, const RooflineMeter& meter, BenchRe
   const int64_t sequences = std::max<int64_t>(1, std::ranges::max(flags.batches));
   const int64_t states = 2 * sequences;  // SyntheticLoad keeps two rings of each.
   options.limits = LimitsFor(model.spec, options.plan, {positions, states},
-                             std::max(kRowsPerStep, load_options.fill_piece));
+                             std::max(kRowsPerStep, load_options.fill_chunk));
   options.profile = true;
   ASSIGN_OR_RETURN(options.packed_cache, flags.packed_cache.open());
   report.isa = IsaName(options.isa);

@@ -143,7 +143,7 @@ Command AddEvalCommand(CLI::App& root) {
                   "Model to compare with, computed with f32 activations: the unquantized one, say");
   app->add_option("--reference-activations", flags->reference_activations,
                   "int8 or f32 (default): how the reference is computed; alone: the same model");
-  app->add_option("--window", flags->window, "Tokens of each piece of the text (default 512)")
+  app->add_option("--window", flags->window, "Tokens of each chunk of the text (default 512)")
       ->check(CLI::Range(2, 1 << 20));
   app->add_option("--tokens", flags->tokens, "At most so many tokens of the text")
       ->check(CLI::Range(2, 1 << 30));

@@ -12,7 +12,7 @@
 namespace shoal {
 
 absl::StatusOr<std::string> ReadTextFile(const std::string& path, int64_t bytes_max) {
-  constexpr int64_t kPiece = 1 << 20;
+  constexpr int64_t kChunk = 1 << 20;
   std::error_code ignored;
   if (!std::filesystem::exists(path, ignored)) return NotFound("{}: no such file", path);
   errno = 0;
@@ -20,7 +20,7 @@ absl::StatusOr<std::string> ReadTextFile(const std::string& path, int64_t bytes_
   std::string text;
   while (file && static_cast<int64_t>(text.size()) <= bytes_max) {
     const size_t before = text.size();
-    text.resize(before + static_cast<size_t>(std::min(kPiece, bytes_max + 1 - static_cast<int64_t>(before))));
+    text.resize(before + static_cast<size_t>(std::min(kChunk, bytes_max + 1 - static_cast<int64_t>(before))));
     file.read(text.data() + before, static_cast<std::streamsize>(text.size() - before));
     text.resize(before + static_cast<size_t>(file.gcount()));
   }

@@ -14,10 +14,10 @@ uint64_t ContentHash(std::span<const std::byte> bytes, uint64_t seed = 0);
 /// 128 bits as 32 hex digits.
 std::string ContentHashHex(std::string_view text);
 
-/// The hash of bytes that are read in pieces by several threads, in any order: the sum of the pieces' hashes,
-/// each seeded with its index, so that neither a changed nor a moved piece goes unnoticed.
-inline uint64_t PieceHash(std::span<const std::byte> piece, int64_t index) {
-  return ContentHash(piece, static_cast<uint64_t>(index) + 1);
+/// The hash of bytes that are read in chunks by several threads, in any order: the sum of the chunks' hashes,
+/// each seeded with its index, so that neither a changed nor a moved chunk goes unnoticed.
+inline uint64_t ChunkHash(std::span<const std::byte> chunk, int64_t index) {
+  return ContentHash(chunk, static_cast<uint64_t>(index) + 1);
 }
 
 }  // namespace shoal

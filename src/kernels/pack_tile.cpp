@@ -145,14 +145,14 @@ void PackTile(const AffineView& source, int64_t first_row, uint8_t* record) {
   const auto* words = static_cast<const uint8_t*>(source.words) + first_row * row_bytes;
   const auto* scales = static_cast<const uint8_t*>(source.scales) + first_row * groups * kScaleSize;
   const auto* biases = static_cast<const uint8_t*>(source.biases) + first_row * groups * kScaleSize;
-  // Sixteen streams at a time are more than a CPU foresees: the next tile is asked for as it lies, one piece
+  // Sixteen streams at a time are more than a CPU foresees: the next tile is asked for as it lies, one chunk
   // a panel.
   const bool is_last = first_row + 2 * kTileRows > source.rows;
   const uint8_t* ahead = is_last ? words : words + kTileRows * row_bytes;
-  constexpr int64_t kPiece = kTileRows * 4 * kBits;
+  constexpr int64_t kChunk = kTileRows * 4 * kBits;
   for (int64_t group = 0; group < groups; ++group) {
-    for (int64_t panel = 0; panel < panels; ++panel, ahead += kPiece) {
-      for (int64_t at = 0; at < kPiece; at += kCacheLine) __builtin_prefetch(ahead + at);
+    for (int64_t panel = 0; panel < panels; ++panel, ahead += kChunk) {
+      for (int64_t at = 0; at < kChunk; at += kCacheLine) __builtin_prefetch(ahead + at);
       const int64_t offset = (group * panels + panel) * 4 * kBits;
       for (int lane = 0; lane < kTileRows; lane += kLanes) {
         const uint8_t* const rows = words + lane * row_bytes;

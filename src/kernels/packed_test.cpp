@@ -40,9 +40,9 @@ void PackRowByDefinition(const AffineView& source, int64_t from, int64_t to, std
     for (const int width : {8, 4, 2, 1}) {
       if (source.bits - shift < width) continue;
       const int64_t per_register = 8 / width;
-      const int piece = (AffineCode(source, from, col) >> shift) & ((1 << width) - 1);
+      const int field = (AffineCode(source, from, col) >> shift) & ((1 << width) - 1);
       panel[block / per_register * 64 + 4 * lane + col % 4] |=
-          static_cast<uint8_t>(piece << (width * (block % per_register)));
+          static_cast<uint8_t>(field << (width * (block % per_register)));
       panel += 8 / per_register * 64;
       shift += width;
     }

@@ -68,7 +68,7 @@ class PackedFileWriter {
   const std::string& path() const { return path_; }
   /// ResourceExhausted where the disk is full.
   absl::Status write(int64_t offset, std::span<const std::byte> bytes);
-  /// Writes the head, makes everything durable and gives the file its name. `table` has the names, pieces and
+  /// Writes the head, makes everything durable and gives the file its name. `table` has the names, tiles and
   /// offsets of the one that the file was made for, and now the hashes.
   absl::Status finish(const PackedTable& table);
 

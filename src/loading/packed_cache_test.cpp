@@ -19,16 +19,16 @@ using ::testing::ElementsAre;
 using ::testing::HasSubstr;
 using ::testing::IsEmpty;
 
-PackedTable TableOf(const std::string& identity, int64_t pieces = 3) {
+PackedTable TableOf(const std::string& identity, int64_t tiles = 3) {
   PackedTable table{.identity = identity, .about = "about " + identity};
-  table.entries = {{.name = "w", .format = "f32", .piece_bytes = 64, .pieces = pieces}};
+  table.entries = {{.name = "w", .format = "f32", .tile_bytes = 64, .tiles = tiles}};
   LayOutPackedFile(table);
   return table;
 }
 
 /// Makes the file of an identity; its bytes are the identity's first character.
-absl::Status Save(const PackedCache& cache, const std::string& identity, int64_t pieces = 3) {
-  const PackedTable table = TableOf(identity, pieces);
+absl::Status Save(const PackedCache& cache, const std::string& identity, int64_t tiles = 3) {
+  const PackedTable table = TableOf(identity, tiles);
   ASSIGN_OR_RETURN(PackedFileWriter writer, cache.create(table));
   const std::string bytes(static_cast<size_t>(table.entries[0].bytes()), identity[0]);
   RETURN_IF_ERROR(writer.write(table.entries[0].offset, std::as_bytes(std::span(bytes))));

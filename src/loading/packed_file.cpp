@@ -98,22 +98,22 @@ absl::StatusOr<PackedEntry> ReadEntry(Cursor& cursor, int64_t begin, int64_t fil
   entry.format = cursor.text();
   entry.batch = cursor.number<uint32_t>();
   const std::optional<int64_t> offset = Size(cursor.number<uint64_t>());
-  const std::optional<int64_t> piece_bytes = Size(cursor.number<uint64_t>());
-  const std::optional<int64_t> pieces = Size(cursor.number<uint64_t>());
+  const std::optional<int64_t> tile_bytes = Size(cursor.number<uint64_t>());
+  const std::optional<int64_t> tiles = Size(cursor.number<uint64_t>());
   entry.hash = cursor.number<uint64_t>();
   if (!cursor.ok()) return Broken(file_name, "the table ends in the middle of a matrix");
   int64_t bytes = 0;
   int64_t end = 0;
-  if (!offset || !piece_bytes || !pieces || *piece_bytes < 1 || *pieces < 1 ||
-      __builtin_mul_overflow(*piece_bytes, *pieces, &bytes) || __builtin_add_overflow(*offset, bytes, &end) ||
+  if (!offset || !tile_bytes || !tiles || *tile_bytes < 1 || *tiles < 1 ||
+      __builtin_mul_overflow(*tile_bytes, *tiles, &bytes) || __builtin_add_overflow(*offset, bytes, &end) ||
       *offset < begin || *offset % kPackedAlignment != 0 || end > file_bytes) {
     return InvalidArgument(
-        "{}: matrix '{}': expected pieces between bytes {} and {} of the file, from a multiple of {} on",
+        "{}: matrix '{}': expected tiles between bytes {} and {} of the file, from a multiple of {} on",
         file_name, Printable(entry.name, 200), begin, file_bytes, kPackedAlignment);
   }
   entry.offset = *offset;
-  entry.piece_bytes = *piece_bytes;
-  entry.pieces = *pieces;
+  entry.tile_bytes = *tile_bytes;
+  entry.tiles = *tiles;
   return entry;
 }
 
@@ -182,7 +182,7 @@ std::string EncodePackedHead(const PackedTable& table) {
     AppendText(entry.name, body);
     AppendText(entry.format, body);
     AppendNumber(entry.batch, body);
-    for (const int64_t number : {entry.offset, entry.piece_bytes, entry.pieces}) {
+    for (const int64_t number : {entry.offset, entry.tile_bytes, entry.tiles}) {
       AppendNumber(static_cast<uint64_t>(number), body);
     }
     AppendNumber(entry.hash, body);
@@ -198,7 +198,7 @@ std::string EncodePackedHead(const PackedTable& table) {
 void LayOutPackedFile(PackedTable& table) {
   int64_t at = RoundUp(static_cast<int64_t>(EncodePackedHead(table).size()), kPackedDataAlignment);
   for (PackedEntry& entry : table.entries) {
-    SHOAL_CHECK(entry.piece_bytes >= 1 && entry.pieces >= 1);
+    SHOAL_CHECK(entry.tile_bytes >= 1 && entry.tiles >= 1);
     entry.offset = at;
     at = RoundUp(at + entry.bytes(), kPackedAlignment);
   }

@@ -1,10 +1,10 @@
 // A file of packed weights: a table of matrices with their hashes, then their bytes. What the bytes mean is
-// the business of who writes them; here they are pieces (tiles of rows) with a name and a format in words.
+// the business of who writes them; here they are tiles of rows with a name and a format in words.
 //
 // All numbers are little-endian; a text is a u32 length and its bytes.
 //   0     "SHOALPCK", u32 version of this layout, u32 0, u64 bytes of the table, u64 hash of the table
 //   32    the table: text identity, text about, u32 count, and for each matrix
-//           text name, text format, u32 batch, u64 offset, u64 bytes of a piece, u64 pieces, u64 hash
+//           text name, text format, u32 batch, u64 offset, u64 bytes of a tile, u64 tiles, u64 hash
 //   data  each matrix at its offset (a multiple of 64), in the order of the table, without overlap; the last
 //         one ends the file.
 #pragma once
@@ -31,15 +31,15 @@ inline constexpr int64_t kPackedDataAlignment = 4096;
 inline constexpr int64_t kPackedTableMax = int64_t{64} << 20;
 
 struct PackedEntry {
-  std::string name;         ///< Unique in the file.
-  std::string format;       ///< Element format and shape, in words: compared, never parsed.
-  uint32_t batch = 0;       ///< Matrices of one batch stand side by side; threads cut their pieces in a row.
-  int64_t offset = 0;       ///< In the file.
-  int64_t piece_bytes = 0;  ///< >= 1
-  int64_t pieces = 0;       ///< >= 1
-  uint64_t hash = 0;        ///< Sum of PieceHash over the pieces (content_hash.h).
+  std::string name;        ///< Unique in the file.
+  std::string format;      ///< Element format and shape, in words: compared, never parsed.
+  uint32_t batch = 0;      ///< Matrices of one batch stand side by side; threads cut their tiles in a row.
+  int64_t offset = 0;      ///< In the file.
+  int64_t tile_bytes = 0;  ///< >= 1
+  int64_t tiles = 0;       ///< >= 1
+  uint64_t hash = 0;       ///< Sum of ChunkHash over the tiles (content_hash.h).
 
-  int64_t bytes() const { return piece_bytes * pieces; }
+  int64_t bytes() const { return tile_bytes * tiles; }
 };
 
 struct PackedTable {

@@ -27,7 +27,7 @@ void CheckParse(std::span<const std::byte> file) {
   int64_t at = shoal::kPackedPrefixBytes + *table_bytes;
   for (const shoal::PackedEntry& entry : table->entries) {
     SHOAL_CHECK(entry.offset >= at && entry.offset % shoal::kPackedAlignment == 0);
-    SHOAL_CHECK(entry.pieces >= 1 && entry.piece_bytes >= 1);
+    SHOAL_CHECK(entry.tiles >= 1 && entry.tile_bytes >= 1);
     at = entry.offset + entry.bytes();
   }
   SHOAL_CHECK_EQ(at, file_bytes);

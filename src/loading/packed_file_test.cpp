@@ -18,9 +18,9 @@ using ::testing::HasSubstr;
 PackedTable SomeTable() {
   PackedTable table{.identity = "what it was made from", .about = "a model"};
   table.entries = {
-      {.name = "a.weight", .format = "bf16 [20, 3]", .batch = 0, .piece_bytes = 96, .pieces = 2, .hash = 1},
-      {.name = "b.weight", .format = "bf16 [1, 1]", .batch = 0, .piece_bytes = 32, .pieces = 1, .hash = 2},
-      {.name = "c.weight", .format = "f32 [16, 1]", .batch = 7, .piece_bytes = 64, .pieces = 3, .hash = 3}};
+      {.name = "a.weight", .format = "bf16 [20, 3]", .batch = 0, .tile_bytes = 96, .tiles = 2, .hash = 1},
+      {.name = "b.weight", .format = "bf16 [1, 1]", .batch = 0, .tile_bytes = 32, .tiles = 1, .hash = 2},
+      {.name = "c.weight", .format = "f32 [16, 1]", .batch = 7, .tile_bytes = 64, .tiles = 3, .hash = 3}};
   LayOutPackedFile(table);
   return table;
 }
@@ -83,10 +83,10 @@ TEST(PackedFile, MatricesLieOnCacheLinesAndTheFirstOnAPage) {
             table.entries[1].offset + 64);  // 32 bytes, and as many to the next line.
 }
 
-TEST(PackedFile, AHashOfPiecesKnowsTheirOrder) {
+TEST(PackedFile, AHashOfChunksKnowsTheirOrder) {
   const std::string a(64, 'a'), b(64, 'b');
   const auto bytes = [](const std::string& text) { return std::as_bytes(std::span(text)); };
-  EXPECT_NE(PieceHash(bytes(a), 0) + PieceHash(bytes(b), 1), PieceHash(bytes(b), 0) + PieceHash(bytes(a), 1));
+  EXPECT_NE(ChunkHash(bytes(a), 0) + ChunkHash(bytes(b), 1), ChunkHash(bytes(b), 0) + ChunkHash(bytes(a), 1));
 }
 
 TEST(PackedFile, RefusesWhatIsNotOneOrOfAnotherVersion) {
@@ -121,12 +121,11 @@ TEST(PackedFile, RefusesMatricesThatOverlapLeaveTheFileOrOverflow) {
   EXPECT_THAT(Error(WithTable([](PackedTable& t) { t.entries[0].offset = 0; })), HasSubstr("'a.weight'"));
   EXPECT_THAT(Error(WithTable([](PackedTable& t) { t.entries[1].offset += 4; })),
               HasSubstr("multiple of 64"));
-  EXPECT_THAT(Error(WithTable([](PackedTable& t) { t.entries[2].pieces = 4; })), HasSubstr("'c.weight'"));
-  EXPECT_THAT(Error(WithTable([](PackedTable& t) { t.entries[0].pieces = int64_t{1} << 61; })),
+  EXPECT_THAT(Error(WithTable([](PackedTable& t) { t.entries[2].tiles = 4; })), HasSubstr("'c.weight'"));
+  EXPECT_THAT(Error(WithTable([](PackedTable& t) { t.entries[0].tiles = int64_t{1} << 61; })),
               HasSubstr("'a.weight'"));
-  EXPECT_THAT(Error(WithTable([](PackedTable& t) { t.entries[0].pieces = -1; })), HasSubstr("'a.weight'"));
-  EXPECT_THAT(Error(WithTable([](PackedTable& t) { t.entries[0].piece_bytes = 0; })),
-              HasSubstr("'a.weight'"));
+  EXPECT_THAT(Error(WithTable([](PackedTable& t) { t.entries[0].tiles = -1; })), HasSubstr("'a.weight'"));
+  EXPECT_THAT(Error(WithTable([](PackedTable& t) { t.entries[0].tile_bytes = 0; })), HasSubstr("'a.weight'"));
   EXPECT_THAT(Error(WithTable([](PackedTable& t) { t.entries[1].name = "a.weight"; })),
               HasSubstr("there twice"));
   EXPECT_THAT(Error(WithTable([](PackedTable& t) { t.entries.clear(); })), HasSubstr("expected"));

@@ -25,42 +25,42 @@ std::string FormatText(const PackedFormat& format, int64_t rows, int64_t cols) {
   return fmt::format("{} {}-bit groups of {} {}", DTypeName(format.dtype), format.bits, format.group, shape);
 }
 
-/// Calls visit(pieces) for ranges of the entry's pieces of about a chunk each, until one fails.
+/// Calls visit(tiles) for ranges of the entry's tiles of about a chunk each, until one fails.
 template <typename Visit>
-absl::Status InChunks(const PackedEntry& entry, Range pieces, Visit visit) {
-  const int64_t chunk = std::max<int64_t>(1, kChunkBytes / entry.piece_bytes);
-  for (int64_t begin = pieces.begin; begin < pieces.end; begin += chunk) {
-    RETURN_IF_ERROR(visit(Range{begin, std::min(pieces.end, begin + chunk)}));
+absl::Status InChunks(const PackedEntry& entry, Range tiles, Visit visit) {
+  const int64_t chunk = std::max<int64_t>(1, kChunkBytes / entry.tile_bytes);
+  for (int64_t begin = tiles.begin; begin < tiles.end; begin += chunk) {
+    RETURN_IF_ERROR(visit(Range{begin, std::min(tiles.end, begin + chunk)}));
   }
   return absl::OkStatus();
 }
 
 /// `at`: the first byte of the entry.
-uint64_t HashPieces(const PackedEntry& entry, const std::byte* at, Range pieces) {
+uint64_t HashTiles(const PackedEntry& entry, const std::byte* at, Range tiles) {
   uint64_t sum = 0;
-  for (int64_t piece = pieces.begin; piece < pieces.end; ++piece) {
-    sum += PieceHash({at + piece * entry.piece_bytes, static_cast<size_t>(entry.piece_bytes)}, piece);
+  for (int64_t tile = tiles.begin; tile < tiles.end; ++tile) {
+    sum += ChunkHash({at + tile * entry.tile_bytes, static_cast<size_t>(entry.tile_bytes)}, tile);
   }
   return sum;
 }
 
-/// Calls visit(entry's index, its pieces) for one thread's part of every batch: the pieces of a batch stand
+/// Calls visit(entry's index, its tiles) for one thread's part of every batch: the tiles of a batch stand
 /// in a row, which is cut as products cut it.
 template <typename Visit>
 absl::Status ForPartOfBatches(const std::vector<PackedEntry>& entries, int worker, int workers, Visit visit) {
   for (size_t begin = 0; begin < entries.size();) {
     size_t end = begin;
-    int64_t pieces = 0;
+    int64_t tiles = 0;
     for (; end < entries.size() && entries[end].batch == entries[begin].batch; ++end) {
-      pieces += entries[end].pieces;
+      tiles += entries[end].tiles;
     }
-    const Range part = StaticPart(pieces, 1, worker, workers);
+    const Range part = StaticPart(tiles, 1, worker, workers);
     int64_t first = 0;
     for (size_t i = begin; i < end; ++i) {
       const Range mine{std::max<int64_t>(part.begin - first, 0),
-                       std::min(part.end - first, entries[i].pieces)};
+                       std::min(part.end - first, entries[i].tiles)};
       if (!mine.empty()) RETURN_IF_ERROR(visit(i, mine));
-      first += entries[i].pieces;
+      first += entries[i].tiles;
     }
     begin = end;
   }
@@ -101,14 +101,14 @@ absl::Status PackedStore::read(const PackedFile& file, ThreadPool& pool) {
   std::mutex mutex;
   absl::Status first_error;
   pool.run([&](int worker, int workers) {
-    const absl::Status status = ForPartOfBatches(file_entries_, worker, workers, [&](size_t i, Range pieces) {
+    const absl::Status status = ForPartOfBatches(file_entries_, worker, workers, [&](size_t i, Range tiles) {
       const PackedEntry& entry = file_entries_[i];
       std::byte* const at = file_memory_.get() + (entry.offset - begin);
-      return InChunks(entry, pieces, [&](Range chunk) -> absl::Status {
-        const int64_t first = chunk.begin * entry.piece_bytes;
-        const auto size = static_cast<size_t>(chunk.size() * entry.piece_bytes);
+      return InChunks(entry, tiles, [&](Range chunk) -> absl::Status {
+        const int64_t first = chunk.begin * entry.tile_bytes;
+        const auto size = static_cast<size_t>(chunk.size() * entry.tile_bytes);
         RETURN_IF_ERROR(file.read(entry.offset + first, {at + first, size}));
-        hashes[i] += HashPieces(entry, at, chunk);
+        hashes[i] += HashTiles(entry, at, chunk);
         return absl::OkStatus();
       });
     });
@@ -133,8 +133,8 @@ absl::StatusOr<PackedStore::Place> PackedStore::place(const std::string& name, c
   }
   PackedEntry entry{.name = name, .format = FormatText(format, rows, cols), .batch = batch};
   const int64_t bytes = PackedBytes(format, rows, cols);
-  entry.pieces = (rows + kTileRows - 1) / kTileRows;
-  entry.piece_bytes = bytes / entry.pieces;
+  entry.tiles = (rows + kTileRows - 1) / kTileRows;
+  entry.tile_bytes = bytes / entry.tiles;
   Place place;
   const auto found = file_index_.find(name);
   if (found != file_index_.end() && file_entries_[found->second].format == entry.format &&
@@ -175,12 +175,12 @@ absl::Status PackedStore::write() const {
   for (size_t i = 0; i < table.entries.size(); ++i) {
     PackedEntry& entry = table.entries[i];
     const auto* const at = reinterpret_cast<const std::byte*>(matrices_[i].view().data);
-    RETURN_IF_ERROR(InChunks(entry, {0, entry.pieces}, [&](Range chunk) -> absl::Status {
+    RETURN_IF_ERROR(InChunks(entry, {0, entry.tiles}, [&](Range chunk) -> absl::Status {
       if (stopping_) return Cancelled("stopping");
-      const int64_t first = chunk.begin * entry.piece_bytes;
-      entry.hash += HashPieces(entry, at, chunk);
+      const int64_t first = chunk.begin * entry.tile_bytes;
+      entry.hash += HashTiles(entry, at, chunk);
       return writer.write(entry.offset + first,
-                          {at + first, static_cast<size_t>(chunk.size() * entry.piece_bytes)});
+                          {at + first, static_cast<size_t>(chunk.size() * entry.tile_bytes)});
     }));
   }
   // Had a file changed while it was being read, what was packed would belong to neither of its states.

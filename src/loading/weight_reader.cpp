@@ -18,8 +18,8 @@ namespace {
 /// Large against a page and against what taking pages from a map costs, which interrupts every other thread;
 /// small against the 200 MB that a node may take beside weights and cache.
 constexpr int64_t kSlabBytes = int64_t{16} << 20;
-/// Pieces in a slab, at least: so far may what is held exceed it.
-constexpr int64_t kPiecesPerSlab = 4;
+/// Chunks in a slab, at least: so far may what is held exceed it.
+constexpr int64_t kChunksPerSlab = 4;
 
 int64_t Cols(const WeightRef& ref) { return ref.shape.back(); }
 int64_t Rows(const WeightRef& ref) { return ref.shape.size() == 1 ? 1 : ref.shape.front(); }
@@ -193,17 +193,17 @@ absl::StatusOr<PackedStore::Place> WeightReader::place(const StoredWeight& weigh
 }
 
 /// Rows of one of the weights that are packed together.
-struct WeightReader::Piece {
+struct WeightReader::Chunk {
   const StoredWeight* weight = nullptr;
   size_t index = 0;  ///< Of the weight among them.
   Range rows;
   int64_t bytes = 0;  ///< Of these rows in the files.
 };
 
-std::vector<WeightReader::Piece> WeightReader::Cut(std::span<const StoredWeight> weights,
+std::vector<WeightReader::Chunk> WeightReader::Cut(std::span<const StoredWeight> weights,
                                                    std::span<const int64_t> tiles, Range part,
                                                    int64_t slab_bytes) {
-  std::vector<Piece> pieces;
+  std::vector<Chunk> chunks;
   int64_t first = 0;  // Tile of this weight in the row of all.
   for (size_t i = 0; i < weights.size(); first += tiles[i++]) {
     const StoredWeight& weight = weights[i];
@@ -211,14 +211,14 @@ std::vector<WeightReader::Piece> WeightReader::Cut(std::span<const StoredWeight>
     const Range rows{mine.begin * kTileRows, std::min(weight.rows, mine.end * kTileRows)};
     const int64_t row_bytes = std::max<int64_t>(1, weight.stored_bytes() / weight.rows);
     // Every row of a strided view reads nearly all of its bytes.
-    const int64_t step = weight.strided() ? weight.rows : slab_bytes / kPiecesPerSlab / row_bytes;
-    const int64_t piece_rows = std::max<int64_t>(1, step / kTileRows) * kTileRows;
-    for (int64_t row = rows.begin; row < rows.end; row += piece_rows) {
-      const Range piece{row, std::min(rows.end, row + piece_rows)};
-      pieces.push_back({&weight, i, piece, piece.size() * row_bytes});
+    const int64_t step = weight.strided() ? weight.rows : slab_bytes / kChunksPerSlab / row_bytes;
+    const int64_t chunk_rows = std::max<int64_t>(1, step / kTileRows) * kTileRows;
+    for (int64_t row = rows.begin; row < rows.end; row += chunk_rows) {
+      const Range chunk{row, std::min(rows.end, row + chunk_rows)};
+      chunks.push_back({&weight, i, chunk, chunk.size() * row_bytes});
     }
   }
-  return pieces;
+  return chunks;
 }
 
 absl::StatusOr<std::vector<PackedMatrix>> WeightReader::pack(std::span<const StoredWeight> weights,
@@ -238,7 +238,7 @@ absl::StatusOr<std::vector<PackedMatrix>> WeightReader::pack(std::span<const Sto
   std::mutex mutex;
   absl::Status first_error;
   pool.run_parts(tiles_total, 1, [&](Range part) {
-    const absl::Status status = pack_pieces(Cut(weights, tiles, part, slab_bytes), slab_bytes, packed);
+    const absl::Status status = pack_chunks(Cut(weights, tiles, part, slab_bytes), slab_bytes, packed);
     const std::lock_guard lock(mutex);
     if (first_error.ok()) first_error = status;
   });
@@ -279,24 +279,24 @@ void PackStrided(const StoredWeight& weight, Range rows, PackedMatrix& packed) {
 
 }  // namespace
 
-absl::Status WeightReader::pack_pieces(std::span<const Piece> pieces, int64_t slab_bytes,
+absl::Status WeightReader::pack_chunks(std::span<const Chunk> chunks, int64_t slab_bytes,
                                        std::vector<PackedMatrix>& packed) const {
-  size_t next = 0;     // The first piece that is not being read yet.
+  size_t next = 0;     // The first chunk that is not being read yet.
   int64_t ahead = 0;   // Bytes that are, and are to be packed.
   int64_t behind = 0;  // Bytes that are packed, and in `sources`.
   std::vector<std::span<const std::byte>> sources;
-  for (const Piece& piece : pieces) {
-    for (; next < pieces.size() && ahead <= slab_bytes; ++next) {
-      for_sources(*pieces[next].weight, pieces[next].rows,
+  for (const Chunk& chunk : chunks) {
+    for (; next < chunks.size() && ahead <= slab_bytes; ++next) {
+      for_sources(*chunks[next].weight, chunks[next].rows,
                   [&](const std::byte* data, int64_t bytes) { checkpoint_->will_need(data, bytes); });
-      ahead += pieces[next].bytes;
+      ahead += chunks[next].bytes;
     }
-    RETURN_IF_ERROR(pack_rows(*piece.weight, piece.rows, packed[piece.index]));
-    for_sources(*piece.weight, piece.rows, [&](const std::byte* data, int64_t bytes) {
+    RETURN_IF_ERROR(pack_rows(*chunk.weight, chunk.rows, packed[chunk.index]));
+    for_sources(*chunk.weight, chunk.rows, [&](const std::byte* data, int64_t bytes) {
       sources.emplace_back(data, static_cast<size_t>(bytes));
     });
-    ahead -= piece.bytes;
-    behind += piece.bytes;
+    ahead -= chunk.bytes;
+    behind += chunk.bytes;
     if (behind < slab_bytes) continue;
     DropTogether(*checkpoint_, sources);
     behind = 0;

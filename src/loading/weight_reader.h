@@ -98,13 +98,13 @@ class WeightReader {
                                            std::span<const int64_t> shape) const;
   absl::Status decode(const StoredWeight& weight, const std::vector<int64_t>& rows,
                       DecodedRows& decoded) const;
-  struct Piece;
-  /// What one thread packs: of weights whose tiles to be packed stand in a row, those in `part`, in pieces
+  struct Chunk;
+  /// What one thread packs: of weights whose tiles to be packed stand in a row, those in `part`, in chunks
   /// well below a slab.
-  static std::vector<Piece> Cut(std::span<const StoredWeight> weights, std::span<const int64_t> tiles,
+  static std::vector<Chunk> Cut(std::span<const StoredWeight> weights, std::span<const int64_t> tiles,
                                 Range part, int64_t slab_bytes);
   /// packed: of every weight. DataLoss where a block holds what no weight is.
-  absl::Status pack_pieces(std::span<const Piece> pieces, int64_t slab_bytes,
+  absl::Status pack_chunks(std::span<const Chunk> chunks, int64_t slab_bytes,
                            std::vector<PackedMatrix>& packed) const;
   absl::Status pack_rows(const StoredWeight& weight, Range rows, PackedMatrix& packed) const;
   /// read_rows of a weight that is the transpose of part of a matrix of blocks.

@@ -117,26 +117,26 @@ absl::StatusOr<Evaluation> EvaluateText(Engine& model, Engine* reference, std::s
   Runner model_runner(model);
   Runner reference_runner(reference != nullptr ? *reference : model);
   for (int64_t begin = 0; begin + 1 < total; begin += window) {
-    const auto piece =
+    const auto chunk =
         ids.subspan(static_cast<size_t>(begin), static_cast<size_t>(std::min(window, total - begin)));
-    ASSIGN_OR_RETURN(const ProbeResult got, model_runner.run(piece));
+    ASSIGN_OR_RETURN(const ProbeResult got, model_runner.run(chunk));
     ProbeResult expected;
     if (reference != nullptr) {
-      ASSIGN_OR_RETURN(expected, reference_runner.run(piece));
+      ASSIGN_OR_RETURN(expected, reference_runner.run(chunk));
     }
     if (layers != nullptr) layers->end_window();
     const auto row = [vocabulary](const ProbeResult& result, size_t i) {
       return std::span(result.logits)
           .subspan(i * static_cast<size_t>(vocabulary), static_cast<size_t>(vocabulary));
     };
-    for (size_t i = 0; i < piece.size(); ++i) {
-      const bool scored = i + 1 < piece.size();
-      if (scored) evaluation.model.add(row(got, i), piece[i + 1]);
+    for (size_t i = 0; i < chunk.size(); ++i) {
+      const bool scored = i + 1 < chunk.size();
+      if (scored) evaluation.model.add(row(got, i), chunk[i + 1]);
       if (reference == nullptr) continue;
-      if (scored) evaluation.reference.add(row(expected, i), piece[i + 1]);
+      if (scored) evaluation.reference.add(row(expected, i), chunk[i + 1]);
       evaluation.divergence.add(row(expected, i), row(got, i));
     }
-    if (progress) progress(begin + std::ssize(piece), total);
+    if (progress) progress(begin + std::ssize(chunk), total);
   }
   return evaluation;
 }

@@ -42,8 +42,8 @@ void Count(const StepResult& result, LoadRun& run) {
 }  // namespace
 
 SyntheticLoad::SyntheticLoad(Engine& engine, const Options& options) : engine_(engine), options_(options) {
-  SHOAL_CHECK_GE(options.fill_piece, 1);
-  SHOAL_CHECK_EQ(options.fill_piece % kBlockPositions, 0);  // Pieces begin with a block.
+  SHOAL_CHECK_GE(options.fill_chunk, 1);
+  SHOAL_CHECK_EQ(options.fill_chunk % kBlockPositions, 0);  // Chunks begin with a block.
 }
 
 int64_t SyntheticLoad::PrefillPositions(int64_t tokens) { return BlocksFor(tokens) * kBlockPositions; }
@@ -157,8 +157,8 @@ absl::Status SyntheticLoad::fill(int64_t sequences, int64_t positions, int64_t r
     if (index < sequences_.size() && sequences_[index].filled == positions) ++index;
     if (index == sequences_.size() || positions == 0) return std::nullopt;
     Sequence& sequence = sequences_[index];
-    const int64_t rows = std::min(positions - sequence.filled, options_.fill_piece);
-    // Each piece as a sequence of its own, which spares attending to the others; a state, however, must have
+    const int64_t rows = std::min(positions - sequence.filled, options_.fill_chunk);
+    // Each chunk as a sequence of its own, which spares attending to the others; a state, however, must have
     // seen what lies before it.
     const bool apart = sequence.states.slots().empty();
     const auto first_block = sequence.blocks.begin() + (apart ? sequence.filled / kBlockPositions : 0);

@@ -36,7 +36,7 @@ class SyntheticLoad {
   struct Options {
     /// Rows of a prompt's next chunk, where so many are left.
     std::function<int64_t(int64_t rows_left)> chunk_rows = [](int64_t) { return 256; };
-    int64_t fill_piece = 2048;  ///< See fill().
+    int64_t fill_chunk = 2048;  ///< See fill().
     Duration step_timeout = std::chrono::minutes(10);
   };
   SyntheticLoad(Engine& engine, const Options& options);
@@ -47,7 +47,7 @@ class SyntheticLoad {
   absl::StatusOr<LoadRun> prefill(int64_t tokens, bool trace);
 
   /// Makes `sequences` sequences with `positions` tokens in the cache each and room for `room` more. The
-  /// contents are computed in pieces of `fill_piece` positions that do not see each other: a decode step
+  /// contents are computed in chunks of `fill_chunk` positions that do not see each other: a decode step
   /// takes as long whatever the keys are, and a long prompt's own attention would take most of the time.
   absl::Status fill(int64_t sequences, int64_t positions, int64_t room);
 

@@ -156,9 +156,9 @@ TEST(SyntheticLoad, GroupsTakeTurnsAndAllAreUnderWay) {
   }
 }
 
-TEST(SyntheticLoad, ALongContextIsFilledInPiecesThatTileItsBlocks) {
+TEST(SyntheticLoad, ALongContextIsFilledInChunksThatTileItsBlocks) {
   FakeEngine engine(kLimits);
-  SyntheticLoad load(engine, {.fill_piece = 64});
+  SyntheticLoad load(engine, {.fill_chunk = 64});
   ASSERT_EQ(load.fill(1, 150, 10), absl::OkStatus());
   std::vector<BlockId> blocks;
   int64_t rows = 0;
