@@ -159,7 +159,7 @@ class Shoal:
     def __init__(self, binary, models, isa=""):
         self.name, self.binary, self.models, self.isa = "shoal", binary, models, isa
         self.version, self.options = commit(), []
-        self.shares = {}  # Row -> [(percent of the bound, "read" or "multiply", percent by parts)], one for each round
+        self.shares = {}  # Row -> [(percent of the bound, "read" or "multiply", percent per phase)], one for each round
 
     def can(self, row):
         return row.model in self.models
@@ -180,12 +180,12 @@ class Shoal:
         test = ({"what": "prefill", "prompt": row.prompt} if row.what == "prefill" else
                 {"what": "decode", "batch": row.batch, "context": row.prompt})
         found = pick(self.name, report["results"], {**test, "threads": row.threads})
-        for field in ("tokens_per_s", "share_of_bound", "bound", "share_of_bound_by_parts"):
+        for field in ("tokens_per_s", "share_of_bound", "bound", "share_of_bound_per_phase"):
             if field not in found:
                 raise BenchError(f"{self.name}: expected '{field}' in {found}")
         median = rate(self.name, found["tokens_per_s"].get("median"))
         self.shares.setdefault(row, []).append(
-            (100 * found["share_of_bound"], found["bound"], 100 * found["share_of_bound_by_parts"]))
+            (100 * found["share_of_bound"], found["bound"], 100 * found["share_of_bound_per_phase"]))
         return median
 
     def measure(self, row):
@@ -311,12 +311,12 @@ def ratios(rates, ours):
 
 
 def share_of_bound(shares):
-    """[(percent, which bound, percent with the bounds of the parts added)] of the rounds as a cell."""
+    """[(percent, which bound, percent of the per-phase roofline)] of the rounds as a cell."""
     if not shares:
         return "-"
-    percents, bounds, by_parts = zip(*shares, strict=True)
+    percents, bounds, per_phase = zip(*shares, strict=True)
     return (f"{statistics.median(percents):.0f} % of {statistics.mode(bounds)}, "
-            f"{statistics.median(by_parts):.0f} % by parts")
+            f"{statistics.median(per_phase):.0f} % per phase")
 
 
 def table(results, contenders, rounds, isa, load):
@@ -329,7 +329,7 @@ def table(results, contenders, rounds, isa, load):
         f"{'; '.join(versions)}; our kernels: {isa or 'the fastest here'}.", "",
         f"Tokens/s, median (minimum-maximum) of {rounds} rounds in turns. The best peer of a row is bold; ratio: ours to "
         "it, round by round; bound: our share of what the machine can read, or multiply, measured in the same rounds, and the same "
-        "with the least times of a step's parts added up.", "",
+        "per phase of a step.", "",
         "| model | what | threads | " + " | ".join(contender.name for contender in contenders)
         + " | ratio | target | bound |",
         "| --- | --- | ---: |" + " ---: |" * (len(contenders) + 3)]

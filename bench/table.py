@@ -119,8 +119,8 @@ def best_rates(rounds):
     return best
 
 
-def least_time(work, result, rates):
-    """(seconds, "read" or "multiply") of a token's work {bytes, int8_ops, f32_ops}; docs/benchmarks.md says what the least time is."""
+def roofline_time(work, result, rates):
+    """(seconds, "read" or "multiply") of a token's work {bytes, int8_ops, f32_ops}; docs/benchmarks.md says what the roofline time is."""
     threads = result["bound_threads"]
     tiles = rates.get("amx_gops", {}) if result["isa"] == "amx" else {}
     read_s = 1e-9 * work["bytes_per_token"] / result["read_bound_gbs"]
@@ -136,18 +136,18 @@ def over_rounds(results, share_of, rates):
 
 
 def share(result, rates):
-    """(63, "of read"): the least time for a token over the time it took."""
+    """(63, "of read"): the roofline time of a token over the time it took."""
     whole = {**result, "bytes_per_token": result["bytes_per_token"] + result["kv_bytes_per_token"]}
-    seconds, bound = least_time(whole, result, rates)
+    seconds, bound = roofline_time(whole, result, rates)
     return 100 * seconds * result["tokens_per_s"]["median"], f"of {bound}"
 
 
-def share_by_parts(result, rates):
-    """(81, "(experts read, else multiply)"): the same with the least times of the parts added, and which part is bounded by what."""
-    least = {part: least_time(work, result, rates) for part, work in result["parts"].items()}
-    seconds = sum(part_s for part_s, _ in least.values())
-    main = max(("read", "multiply"), key=lambda kind: sum(part_s for part_s, bound in least.values() if bound == kind))
-    others = [part for part, (part_s, bound) in least.items() if bound != main and part_s > 0.02 * seconds]
+def share_per_phase(result, rates):
+    """(81, "(experts read, else multiply)"): the same against the per-phase roofline, and which phase is bounded by what."""
+    times = {part: roofline_time(work, result, rates) for part, work in result["parts"].items()}
+    seconds = sum(part_s for part_s, _ in times.values())
+    main = max(("read", "multiply"), key=lambda kind: sum(part_s for part_s, bound in times.values() if bound == kind))
+    others = [part for part, (part_s, bound) in times.items() if bound != main and part_s > 0.02 * seconds]
     other = "multiply" if main == "read" else "read"
     said = f"({', '.join(others)} {other}, else {main})" if others else f"(all {main})"
     return 100 * seconds * result["tokens_per_s"]["median"], said
@@ -155,7 +155,7 @@ def share_by_parts(result, rates):
 
 def rates_table(rounds):
     rates = best_rates(rounds)
-    lines = ["| shape | nodes x threads | what | tokens/s | MB per token | GB/s | read at most | share of the bound | by parts | target |",
+    lines = ["| shape | nodes x threads | what | tokens/s | MB per token | GB/s | peak read bandwidth | share of the bound | per-phase roofline | target |",
              "| --- | --- | --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: |"]
     for case, results in rows(rounds):
         place = f"{case.nodes} x {case.threads}" + (f", {case.placement}" if case.placement else "")
@@ -164,7 +164,7 @@ def rates_table(rounds):
         lines.append(f"| {case.shape} | {place} | {what(results[0])} | {rate(results)} | {megabytes:.1f} | "
                      f"{median(result['read_gbs'] for result in results):.1f} | "
                      f"{spread([result['read_bound_gbs'] for result in results])} | {over_rounds(results, share, rates)} | "
-                     f"{over_rounds(results, share_by_parts, rates)} | {f'{aim} %' if aim else ''} |")
+                     f"{over_rounds(results, share_per_phase, rates)} | {f'{aim} %' if aim else ''} |")
     return lines
 
 
@@ -221,8 +221,8 @@ def compared(measured):
               found.rate(*spread_over, what="decode", batch=8), found.rate("A", 1, 2, what="decode", batch=8), ">= 0.9")
         eight = decode(*spread_over, batch=8)
         if eight:
-            at_most = 1e9 * eight["read_bound_gbs"] / (eight["bytes_per_token"] + eight["kv_bytes_per_token"])
-            ratio(f"the same ({how}), if both nodes read their weights as fast as memory gave", at_most,
+            peak = 1e9 * eight["read_bound_gbs"] / (eight["bytes_per_token"] + eight["kv_bytes_per_token"])
+            ratio(f"the same ({how}), if both nodes read their weights as fast as memory gave", peak,
                   found.rate("A", 1, 2, what="decode", batch=8), "")
         for prompt, aim in ((512, ">= 0.8"), (2048, ">= 0.9")):
             ratio(f"A, prefill {prompt}: 2 nodes of 1 thread, {how}, to 1 node of 2 threads",

@@ -21,16 +21,16 @@ MachineRates RatesOf(const BenchReport& report, const BenchResult& result) {
   return {result.read_bound_gbs, tiles ? *bounds.amx_gops : bounds.vnni_gops, bounds.fma_gflops};
 }
 
-LeastTime BoundOf(const BenchReport& report, const BenchResult& result) {
-  return LeastTimeOf(result.work, RatesOf(report, result));
+RooflineTime BoundOf(const BenchReport& report, const BenchResult& result) {
+  return RooflineTimeOf(result.work, RatesOf(report, result));
 }
 
 double ShareOfBound(const BenchReport& report, const BenchResult& result) {
   return BoundOf(report, result).seconds / result.median_s();
 }
 
-double ShareOfBoundByParts(const BenchReport& report, const BenchResult& result) {
-  return LeastTimeByParts(result.work_parts, RatesOf(report, result)).seconds / result.median_s();
+double ShareOfBoundPerPhase(const BenchReport& report, const BenchResult& result) {
+  return RooflineTimePerPhase(result.work_parts, RatesOf(report, result)).seconds / result.median_s();
 }
 
 /// Of attention alone, on one node: what it must read of the cache, or multiply, over the time it took.
@@ -102,13 +102,13 @@ Json PartsJson(const BenchReport& report, const BenchResult& result) {
         {"bytes_per_token", PerToken(result, work.bytes())},
         {"int8_ops_per_token", PerToken(result, work.int8_ops)},
         {"f32_ops_per_token", PerToken(result, work.all_f32_ops())},
-        {"bound", LeastTimeOf(work, RatesOf(report, result)).by}};
+        {"bound", RooflineTimeOf(work, RatesOf(report, result)).by}};
   }
   return out;
 }
 
 Json ResultJson(const BenchReport& report, const BenchResult& result) {
-  const LeastTime bound = BoundOf(report, result);
+  const RooflineTime bound = BoundOf(report, result);
   Json out = {{"what", result.what},
               {"threads", report.threads},
               {"batch", result.batch},
@@ -127,7 +127,7 @@ Json ResultJson(const BenchReport& report, const BenchResult& result) {
               {"read_gbs", ReadGbs(result)},
               {"share_of_bound", bound.seconds / result.median_s()},
               {"bound", bound.by},
-              {"share_of_bound_by_parts", ShareOfBoundByParts(report, result)},
+              {"share_of_bound_per_phase", ShareOfBoundPerPhase(report, result)},
               {"bound_threads", result.bound_threads},
               {"read_bound_gbs", result.read_bound_gbs}};
   out["parts"] = PartsJson(report, result);
@@ -242,14 +242,14 @@ std::string BenchText(const BenchReport& report) {
                         kRoundTripBytes, report.round_trip_us.median);
   }
   text += fmt::format("{:<28} {:>30} {:>10} {:>8} {:>8} {:>9} {:>7} {:>9}\n", "", "tokens/s", "MB/token",
-                      "GB/s", "at most", "bound", "share", "by parts");
+                      "GB/s", "peak", "bound", "share", "per phase");
   for (const BenchResult& result : report.results) {
     const Spread& rate = result.tokens_per_s;
     text += fmt::format("{:<28} {:>30} {:>10.1f} {:>8.1f} {:>8.1f} {:>9} {:>6.1f}% {:>8.1f}%\n", What(result),
                         fmt::format("{:.2f} ({:.2f}-{:.2f})", rate.median, rate.min, rate.max),
                         1e-6 * PerToken(result, result.work.bytes()), ReadGbs(result), result.read_bound_gbs,
                         BoundOf(report, result).by, 100 * ShareOfBound(report, result),
-                        100 * ShareOfBoundByParts(report, result));
+                        100 * ShareOfBoundPerPhase(report, result));
   }
   if (report.weight_bytes < 2 * report.machine.l3_bytes) {
     text +=

@@ -120,19 +120,19 @@ StepWork SumOf(const StepWorkParts& parts) {
   return sum;
 }
 
-LeastTime LeastTimeOf(const StepWork& work, const MachineRates& rates) {
+RooflineTime RooflineTimeOf(const StepWork& work, const MachineRates& rates) {
   const double read_s = 1e-9 * work.bytes() / rates.read_gbs;
   const double multiply_s = 1e-9 * (work.int8_ops / rates.int8_gops + work.all_f32_ops() / rates.f32_gflops);
-  return read_s > multiply_s ? LeastTime{read_s, "read"} : LeastTime{multiply_s, "multiply"};
+  return read_s > multiply_s ? RooflineTime{read_s, "read"} : RooflineTime{multiply_s, "multiply"};
 }
 
-LeastTime LeastTimeByParts(const StepWorkParts& parts, const MachineRates& rates) {
+RooflineTime RooflineTimePerPhase(const StepWorkParts& parts, const MachineRates& rates) {
   double seconds = 0;
   double reading_s = 0;
   for (const StepWork& part : parts) {
-    const LeastTime least = LeastTimeOf(part, rates);
-    seconds += least.seconds;
-    if (least.by == "read") reading_s += least.seconds;
+    const RooflineTime phase = RooflineTimeOf(part, rates);
+    seconds += phase.seconds;
+    if (phase.by == "read") reading_s += phase.seconds;
   }
   return {seconds, 2 * reading_s > seconds ? "read" : "multiply"};
 }

@@ -61,17 +61,17 @@ struct MachineRates {
   double f32_gflops = 0;
 };
 
-/// The least time for some work, and what bounds it.
-struct LeastTime {
+/// The roofline time of some work, and what bounds it.
+struct RooflineTime {
   double seconds = 0;
   std::string_view by;  ///< "read" | "multiply"
 };
 /// Reading and multiplying overlap at best, so the longer of the two; integer and float products share their
 /// units, so the sum of those.
-LeastTime LeastTimeOf(const StepWork& work, const MachineRates& rates);
-/// The same part by part, and added up: parts follow one another, so while one of them only reads, no other
-/// multiplies. Never below the least time of their sum. `by`: what bounds the larger share of the time.
-LeastTime LeastTimeByParts(const StepWorkParts& parts, const MachineRates& rates);
+RooflineTime RooflineTimeOf(const StepWork& work, const MachineRates& rates);
+/// The same per phase, added up: phases follow one another, so while one of them only reads, no other
+/// multiplies. Never below the roofline time of their sum. `by`: what bounds the larger share of the time.
+RooflineTime RooflineTimePerPhase(const StepWorkParts& parts, const MachineRates& rates);
 
 class WorkModel {
  public:

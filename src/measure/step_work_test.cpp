@@ -130,13 +130,13 @@ TEST(StepWork, PartsThatAreBoundedByDifferentThingsTakeLongerThanTheirSum) {
   parts[1] = {.weight_bytes = 10e9, .int8_ops = 4e9};     // 5 s and 1 s.
   parts[2] = {.kv_bytes = 1e9, .attention_ops = 0.25e9};  // 0.5 s and 0.25 s.
   parts[3] = {.weight_bytes = 1e9, .int8_ops = 2e9, .f32_ops = 0.25e9};  // 0.5 s and 0.75 s.
-  const LeastTime whole = LeastTimeOf(SumOf(parts), rates);
+  const RooflineTime whole = RooflineTimeOf(SumOf(parts), rates);
   EXPECT_DOUBLE_EQ(whole.seconds, 7);  // Of reading: 1 + 5 + 0.5 + 0.5; multiplying takes 5.
   EXPECT_EQ(whole.by, "read");
-  const LeastTime added = LeastTimeByParts(parts, rates);
+  const RooflineTime added = RooflineTimePerPhase(parts, rates);
   EXPECT_DOUBLE_EQ(added.seconds, 3 + 5 + 0.5 + 0.75);
   EXPECT_EQ(added.by, "read");  // 5.5 s of it.
-  EXPECT_EQ(LeastTimeByParts({parts[0], {}, {}, parts[3]}, rates).by, "multiply");
+  EXPECT_EQ(RooflineTimePerPhase({parts[0], {}, {}, parts[3]}, rates).by, "multiply");
 }
 
 TEST(StepWork, AStateIsReadAndWrittenOnceAStepWhateverItsRows) {

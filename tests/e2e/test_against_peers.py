@@ -74,7 +74,7 @@ def ours(*results):
 def decoded(batch, median, context=32, threads=2):
     return {"what": "decode", "threads": threads, "batch": batch, "prompt": None, "context": context,
             "tokens_per_s": {"median": median, "min": median - 1, "max": median + 1, "runs": 3},
-            "share_of_bound": 0.75, "bound": "read", "share_of_bound_by_parts": 0.875}
+            "share_of_bound": 0.75, "bound": "read", "share_of_bound_per_phase": 0.875}
 
 
 def prefilled(prompt, median):
@@ -242,7 +242,7 @@ def test_the_table_names_the_best_peer_of_each_row_and_the_target():
                (Row("A", "prefill", 2, 512), {"shoal": [150.0, 160.0]})]
     lines = bench.table(results, contenders, rounds=2, isa="", load=0.25).splitlines()
     assert lines[-3] == ("| A | decode | 2 | 31.5 (30.0-33.0) | **21.0 (20.0-22.0)** | 10.0 (10.0-10.0) | "
-                         "1.50 (1.50-1.50) | 1.15 | 80 % of read, 85 % by parts |")
+                         "1.50 (1.50-1.50) | 1.15 | 80 % of read, 85 % per phase |")
     assert lines[-2] == ("| A | decode, 64 streams | 2 | 91.0 (90.0-92.0) | - | **45.5 (45.0-46.0)** | "
                          "2.00 (2.00-2.00) | - | - |")
     assert lines[-1] == "| A | prefill 512 | 2 | 155.0 (150.0-160.0) | - | - | - | 1.8 | - |"
@@ -284,7 +284,7 @@ def words(flags):
 def test_a_comparison_from_flags_to_table(parts, capsys):
     assert bench.main(words(parts)) == 0
     out = capsys.readouterr().out
-    assert "| A | decode | 2 | 30.3 (30.3-30.3) | **20.2 (20.2-20.2)** | 1.50 (1.50-1.50) | 1.15 | 75 % of read, 88 % by parts |" in out
+    assert "| A | decode | 2 | 30.3 (30.3-30.3) | **20.2 (20.2-20.2)** | 1.50 (1.50-1.50) | 1.15 | 75 % of read, 88 % per phase |" in out
     assert "llama.cpp q4_0: 0c1e57098, `-fa on`" in out
     assert out.strip().endswith("<!-- end: bench/against_peers.py -->")
 

@@ -62,7 +62,7 @@ def test_results_hold_what_readers_of_the_json_need(one_node):
         assert 0 < rates["min"] <= rates["median"] <= rates["max"] and rates["runs"] == 2
         assert result["share_of_bound"] > 0 and result["bound"] in ("read", "multiply")
         assert 0 < result["read_bound_gbs"] <= one_node["bounds"]["read_gbs"]["1"]
-        assert result["share_of_bound_by_parts"] >= result["share_of_bound"] * (1 - 1e-9)
+        assert result["share_of_bound_per_phase"] >= result["share_of_bound"] * (1 - 1e-9)
         assert set(result["parts"]) == {"layers", "experts", "attention", "head"}
         assert "expert_overhead_us_per_layer" not in result  # No expert is elsewhere.
         for field in ("bytes", "int8_ops", "f32_ops"):

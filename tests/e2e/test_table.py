@@ -145,10 +145,10 @@ def test_bounds_of_parts_are_added_each_with_its_own_reason():
     rates = table.best_rates([MEASURED])
     alone = MEASURED[0][1]["results"][0]
     # 70 + 10 + 20 ms of reading, each longer than the part's 10, 4 and 10 ms of multiplying. It took 100 ms.
-    assert table.over_rounds([alone], table.share_by_parts, rates) == "100 % (all read)"
+    assert table.over_rounds([alone], table.share_per_phase, rates) == "100 % (all read)"
     head = {"bytes_per_token": 2e8, "int8_ops_per_token": 5e9, "f32_ops_per_token": 0}  # 50 ms of multiplying.
     busy = {**alone, "parts": {**alone["parts"], "head": head}}
-    assert table.over_rounds([busy], table.share_by_parts, rates) == "130 % (head multiply, else read)"
+    assert table.over_rounds([busy], table.share_per_phase, rates) == "130 % (head multiply, else read)"
 
 
 def test_a_breakdown_shows_parts_and_their_sum():
