@@ -257,8 +257,8 @@ def compared(measured):
                    ">= 1.5 GB/s"),
                   (f"{name}: loading, CPU time of our own for each GB", model["load_user_s"] / gigabytes, "{:.2f} s", ""),
                   (f"{name}: loading, CPU time of the system for each GB", model["load_system_s"] / gigabytes, "{:.2f} s", ""),
-                  (f"{name}: before that, its files are read, per thread", model["file_supply_gbs"] / case.threads, "{:.2f} GB/s", ""),
-                  (f"{name}: before that, the system hands out as much memory, per thread", model["memory_supply_gbs"] / case.threads,
+                  (f"{name}: file read rate before loading, per thread", model["file_read_gbs"] / case.threads, "{:.2f} GB/s", ""),
+                  (f"{name}: first-touch rate of memory before loading, per thread", model["first_touch_gbs"] / case.threads,
                    "{:.2f} GB/s", "")]
     for case, report in measured:
         if case.nodes == 1 and case.threads == 2:

@@ -203,8 +203,8 @@ std::string BenchJson(const BenchReport& report) {
     out["model"] = {{"name", report.model},
                     {"weight_bytes", report.weight_bytes},
                     {"kv_bytes", report.kv_bytes},
-                    {"file_supply_gbs", report.file_supply_gbs},
-                    {"memory_supply_gbs", report.memory_supply_gbs},
+                    {"file_read_gbs", report.file_read_gbs},
+                    {"first_touch_gbs", report.first_touch_gbs},
                     {"load_s", report.load_s},
                     {"load_user_s", report.load_cpu.user_s},
                     {"load_system_s", report.load_cpu.system_s},
@@ -225,12 +225,12 @@ std::string BenchText(const BenchReport& report) {
   if (report.model.empty()) return text;
   text += fmt::format(
       "{}: {} of weights, {} of cache, at most {} resident, loaded in {:.2f} s{} ({:.2f} s of CPU, {:.2f} s "
-      "of the system besides), from files read before at {:.1f} GB/s, into memory handed out before at "
+      "of the system besides), file read rate before it {:.1f} GB/s, first-touch rate before it "
       "{:.1f} GB/s\n",
       report.model, FormatBytes(report.weight_bytes), FormatBytes(report.kv_bytes),
       FormatBytes(report.peak_resident_bytes), report.load_s,
       report.from_packed_cache ? " from the packed cache" : "", report.load_cpu.user_s,
-      report.load_cpu.system_s, report.file_supply_gbs, report.memory_supply_gbs);
+      report.load_cpu.system_s, report.file_read_gbs, report.first_touch_gbs);
   text += fmt::format(
       "{} thread{} a node, {}{}{}\n\n", report.threads, report.threads == 1 ? "" : "s", report.isa,
       report.split.empty() ? "" : fmt::format(", layers {} over {}", report.split, report.transport),

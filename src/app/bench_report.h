@@ -66,10 +66,10 @@ struct BenchReport {
   std::string split;  ///< "" = one node.
   std::string transport;
   int experts_over = 0;
-  Spread round_trip_us;  ///< Of a frame of kRoundTripBytes between two nodes; no runs: there is one node.
-  int threads = 1;       ///< Per node.
-  double file_supply_gbs = 0;    ///< The model's files read once, before loading; 0: too large to be kept.
-  double memory_supply_gbs = 0;  ///< MeasureMemorySupply of as many bytes as the weights, before loading.
+  Spread round_trip_us;      ///< Of a frame of kRoundTripBytes between two nodes; no runs: there is one node.
+  int threads = 1;           ///< Per node.
+  double file_read_gbs = 0;  ///< The model's files read once, before loading; 0: too large to be kept.
+  double first_touch_gbs = 0;  ///< MeasureFirstTouchRate of as many bytes as the weights, before loading.
   double load_s = 0;
   CpuTime load_cpu;  ///< Of all threads; the system's part is mostly memory handed out and files mapped.
   bool from_packed_cache = false;  ///< Where that found the weights.

@@ -243,7 +243,7 @@ class Bencher {
 /// GB/s at which all threads together read the model's files, each page once. What a disk takes its time for
 /// is told apart so from what loading does: they are in the system's cache when that begins. 0, and nothing
 /// read, where they would fill half of the memory.
-double FileSupply(const OpenedModel& model, int64_t memory_bytes, ThreadPool& pool) {
+double FileReadRate(const OpenedModel& model, int64_t memory_bytes, ThreadPool& pool) {
   const Checkpoint& checkpoint = *model.checkpoint;
   if (checkpoint.total_bytes() > memory_bytes / 2) return 0;
   constexpr int64_t kPageBytes = 4096;  // The smallest there is.
@@ -271,14 +271,14 @@ double FileSupply(const OpenedModel& model, int64_t memory_bytes, ThreadPool& po
 
 /// Memory for the weights of all nodes, asked for once and given back. What a host takes its time for is told
 /// apart so from what loading does: the memory is there when that begins.
-absl::StatusOr<double> MemorySupply(const OpenedModel& model, const LocalCluster::Options& options,
-                                    ThreadPool& pool) {
+absl::StatusOr<double> FirstTouchRate(const OpenedModel& model, const LocalCluster::Options& options,
+                                      ThreadPool& pool) {
   int64_t bytes = 0;
   const auto nodes = static_cast<int32_t>(options.plan.nodes.size());
   for (int32_t i = 0; i < nodes; ++i) {
     bytes += SliceBytes(model.spec, model.footprint, SliceOf(options.plan, NodeId{i}));
   }
-  return MeasureMemorySupply(pool, bytes);
+  return MeasureFirstTouchRate(pool, bytes);
 }
 
 /// Loads the model, and says in the report what that took: of files and memory that are at hand.
@@ -287,8 +287,8 @@ absl::StatusOr<std::unique_ptr<LocalCluster>> MeasureLoading(const OpenedModel& 
                                                              BenchReport& report) {
   {
     ThreadPool pool(options.threads_per_node);
-    report.file_supply_gbs = FileSupply(model, report.machine.memory_bytes, pool);
-    ASSIGN_OR_RETURN(report.memory_supply_gbs, MemorySupply(model, options, pool));
+    report.file_read_gbs = FileReadRate(model, report.machine.memory_bytes, pool);
+    ASSIGN_OR_RETURN(report.first_touch_gbs, FirstTouchRate(model, options, pool));
   }
   const int64_t begin_ns = NowNs();
   const CpuTime begin_cpu = ProcessCpuTime();

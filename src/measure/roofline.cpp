@@ -126,7 +126,7 @@ Roofline RooflineMeter::measure(int threads) const {
   return bounds;
 }
 
-absl::StatusOr<double> MeasureMemorySupply(ThreadPool& pool, int64_t bytes) {
+absl::StatusOr<double> MeasureFirstTouchRate(ThreadPool& pool, int64_t bytes) {
   constexpr int64_t kPageBytes = 4096;  // The smallest there is.
   ASSIGN_OR_RETURN(const AlignedMemory memory, AlignedMemory::Allocate(bytes));
   const double took_s = Seconds(pool, (bytes + kPageBytes - 1) / kPageBytes, [&](Range pages) {

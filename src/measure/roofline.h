@@ -74,7 +74,7 @@ class RooflineMeter {
 /// the first time. In a virtual machine whose host takes back what is free this can be slower than anything
 /// that is done with the memory afterwards. It is free again then, and at hand for who asks next. bytes > 0.
 /// ResourceExhausted where there is not as much.
-absl::StatusOr<double> MeasureMemorySupply(ThreadPool& pool, int64_t bytes);
+absl::StatusOr<double> MeasureFirstTouchRate(ThreadPool& pool, int64_t bytes);
 
 /// Raises what cannot be right: a team reaches at least what a smaller one does, and a smaller one at least
 /// its share of what a larger one does. Measurements that say otherwise were disturbed, and a bound that is

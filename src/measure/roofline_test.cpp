@@ -32,10 +32,10 @@ TEST(Roofline, EveryBoundIsMeasuredAtAnyNumberOfThreads) {
   }
 }
 
-TEST(Roofline, TheSupplyOfMemoryIsMeasuredDownToItsLastPage) {
+TEST(Roofline, TheFirstTouchRateIsMeasuredDownToTheLastPage) {
   for (const int threads : {1, 3}) {
     ThreadPool pool(threads);
-    const auto rate = MeasureMemorySupply(pool, 2 * kHugePageBytes + 1);
+    const auto rate = MeasureFirstTouchRate(pool, 2 * kHugePageBytes + 1);
     ASSERT_TRUE(rate.ok()) << ToString(rate.status());
     EXPECT_GT(*rate, 0);
   }

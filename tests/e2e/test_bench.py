@@ -48,10 +48,10 @@ def test_without_a_batch_only_the_contexts_are_decoded(bench):
 def test_results_hold_what_readers_of_the_json_need(one_node):
     assert set(one_node) == {"machine", "bounds", "model", "results"}
     assert {"cpu", "cores", "memory_bytes"} <= set(one_node["machine"])
-    assert set(one_node["model"]) == {"name", "weight_bytes", "kv_bytes", "file_supply_gbs", "memory_supply_gbs", "load_s", "load_user_s", "load_system_s",
+    assert set(one_node["model"]) == {"name", "weight_bytes", "kv_bytes", "file_read_gbs", "first_touch_gbs", "load_s", "load_user_s", "load_system_s",
                                       "from_packed_cache", "peak_resident_bytes"}
-    assert one_node["model"]["memory_supply_gbs"] > 0
-    assert one_node["model"]["file_supply_gbs"] > 0
+    assert one_node["model"]["first_touch_gbs"] > 0
+    assert one_node["model"]["file_read_gbs"] > 0
     assert one_node["model"]["load_user_s"] + one_node["model"]["load_system_s"] > 0
     assert one_node["model"]["peak_resident_bytes"] > one_node["model"]["weight_bytes"] + one_node["model"]["kv_bytes"]
     for result in one_node["results"]:

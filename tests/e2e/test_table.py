@@ -23,7 +23,7 @@ def report(*results, reads=(("1", 10.0),)):
                        "fma_gflops": {key: 25.0 for key, _ in reads}, "vnni_how": "vpdpbusd on 512 bits"},
             "model": {"name": "m", "weight_bytes": 1_000_000_000, "kv_bytes": 100_000_000, "load_s": 0.5, "load_user_s": 0.4,
                       "load_system_s": 0.3,
-                      "memory_supply_gbs": 1.0, "file_supply_gbs": 2.0,
+                      "first_touch_gbs": 1.0, "file_read_gbs": 2.0,
                       "peak_resident_bytes": 1_400_000_000}}
 
 
@@ -89,8 +89,8 @@ def test_memory_and_loading_are_held_against_the_weights():
     assert rows["A, 2 threads: loading, packed bytes per second and thread"] == ("1.00 GB/s", ">= 1.5 GB/s")
     assert rows["A, 2 threads: loading, CPU time of our own for each GB"] == ("0.40 s", "")
     assert rows["A, 2 threads: loading, CPU time of the system for each GB"] == ("0.30 s", "")
-    assert rows["A, 2 threads: before that, its files are read, per thread"] == ("1.00 GB/s", "")
-    assert rows["A, 2 threads: before that, the system hands out as much memory, per thread"] == ("0.50 GB/s", "")
+    assert rows["A, 2 threads: file read rate before loading, per thread"] == ("1.00 GB/s", "")
+    assert rows["A, 2 threads: first-touch rate of memory before loading, per thread"] == ("0.50 GB/s", "")
     assert rows["A: a second start, from the packed cache, for each GB"] == ("0.50 s", "< 2 s")
     assert rows["A: peak memory to 1.1 times the weights, the cache and 200 MB"] == ("1.00", "<= 1")
 
