@@ -24,9 +24,9 @@ inline constexpr size_t kFrameHeaderBytes = 64;
 /// What a frame is. The wire knows 1..15 (a stream's handshake); exec owns the rest, and an unknown kind is
 /// passed on for its consumer to refuse. 0 is never sent.
 enum class FrameKind : uint8_t {
-  kHello = 1,       ///< Dialler's identity and nonce.
-  kHelloAck = 2,    ///< Acceptor's identity, nonce and proof.
-  kHelloProof = 3,  ///< Dialler's proof.
+  kHello = 1,       ///< Initiator's identity and nonce.
+  kHelloAck = 2,    ///< Responder's identity, nonce and proof.
+  kHelloProof = 3,  ///< Initiator's proof.
   kReady = 4,       ///< Frames may follow.
   kStep = 16,       ///< Step header with rows: coordinator -> stage 0 -> stage 1 ...
   kStepResult = 17,

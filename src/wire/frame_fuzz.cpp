@@ -31,7 +31,7 @@ void FuzzHello(std::span<const std::byte> bytes) {
   std::swap(ours.from, ours.to);
   SHOAL_CHECK(CheckHellos(ours, *hello).ok());
   frame.header.kind = FrameKind::kHelloAck;
-  (void)DiallerHandshake(ours, std::nullopt).on_ack(frame);
+  (void)InitiatorHandshake(ours, std::nullopt).on_ack(frame);
 }
 
 /// The first bytes say which fields to read from the rest.

@@ -9,8 +9,8 @@
 namespace shoal {
 namespace {
 
-constexpr std::string_view kDialler = "shoal stream dialler v1";
-constexpr std::string_view kAcceptor = "shoal stream acceptor v1";
+constexpr std::string_view kInitiator = "shoal stream dialler v1";
+constexpr std::string_view kResponder = "shoal stream acceptor v1";
 
 void WriteHello(const Hello& hello, PayloadWriter& writer) {
   writer.u64(hello.session);
@@ -113,7 +113,7 @@ absl::Status CheckHellos(const Hello& ours, const Hello& theirs) {
   return absl::OkStatus();
 }
 
-DiallerHandshake::DiallerHandshake(Hello ours, std::optional<KeyAuth> key)
+InitiatorHandshake::InitiatorHandshake(Hello ours, std::optional<KeyAuth> key)
     : ours_(std::move(ours)), key_(std::move(key)) {
   ours_.has_key = key_.has_value();
   PayloadWriter writer;
@@ -121,7 +121,7 @@ DiallerHandshake::DiallerHandshake(Hello ours, std::optional<KeyAuth> key)
   hello_ = MakeFrame(FrameKind::kHello, ours_.from, writer.finish());
 }
 
-absl::StatusOr<Frame> DiallerHandshake::on_ack(const Frame& ack) {
+absl::StatusOr<Frame> InitiatorHandshake::on_ack(const Frame& ack) {
   RETURN_IF_ERROR(ExpectKind(ack, FrameKind::kHelloAck));
   PayloadReader reader(ack.payload);
   ASSIGN_OR_RETURN(const Hello theirs, ReadHello(reader));
@@ -131,16 +131,16 @@ absl::StatusOr<Frame> DiallerHandshake::on_ack(const Frame& ack) {
   PayloadWriter writer;
   if (key_) {
     const std::string transcript = HelloText(ours_) + HelloText(theirs);
-    if (!key_->verify({kAcceptor, transcript}, proof))
+    if (!key_->verify({kResponder, transcript}, proof))
       return WrongProof(PeerText(theirs.from, theirs.from_name));
-    writer.string(key_->prove({kDialler, transcript}));
+    writer.string(key_->prove({kInitiator, transcript}));
   } else {
     writer.string("");
   }
   return MakeFrame(FrameKind::kHelloProof, ours_.from, writer.finish());
 }
 
-absl::StatusOr<Frame> AcceptorHandshake::on_hello(const Frame& hello) {
+absl::StatusOr<Frame> ResponderHandshake::on_hello(const Frame& hello) {
   ASSIGN_OR_RETURN(const Hello theirs, ParseHello(hello));
   ours_.has_key = key_.has_value();
   ours_.to = theirs.from;
@@ -148,16 +148,16 @@ absl::StatusOr<Frame> AcceptorHandshake::on_hello(const Frame& hello) {
   transcript_ = HelloText(theirs) + HelloText(ours_);
   PayloadWriter writer;
   WriteHello(ours_, writer);
-  writer.string(key_ ? key_->prove({kAcceptor, transcript_}) : "");
+  writer.string(key_ ? key_->prove({kResponder, transcript_}) : "");
   return MakeFrame(FrameKind::kHelloAck, ours_.from, writer.finish());
 }
 
-absl::StatusOr<Frame> AcceptorHandshake::on_proof(const Frame& frame) {
+absl::StatusOr<Frame> ResponderHandshake::on_proof(const Frame& frame) {
   RETURN_IF_ERROR(ExpectKind(frame, FrameKind::kHelloProof));
   PayloadReader reader(frame.payload);
   ASSIGN_OR_RETURN(const std::string proof, reader.string("hello_proof.proof"));
   RETURN_IF_ERROR(reader.finish("hello_proof"));
-  if (key_ && !key_->verify({kDialler, transcript_}, proof)) return WrongProof(PeerText(ours_.to, ""));
+  if (key_ && !key_->verify({kInitiator, transcript_}, proof)) return WrongProof(PeerText(ours_.to, ""));
   return MakeFrame(FrameKind::kReady, ours_.from, Buffer());
 }
 

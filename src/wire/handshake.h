@@ -1,9 +1,9 @@
 // What two nodes say before the first frame of a stream: who they are, that they compute the same, that they
 // know the key.
-//   dialler  -> hello        identity, nonce
-//   acceptor -> hello_ack    identity, nonce, HMAC over both hellos as "acceptor"
-//   dialler  -> hello_proof  HMAC over both hellos as "dialler"
-//   acceptor -> ready
+//   initiator -> hello        identity, nonce
+//   responder -> hello_ack    identity, nonce, HMAC over both hellos as "acceptor"
+//   initiator -> hello_proof  HMAC over both hellos as "dialler"
+//   responder -> ready
 // A purpose per role stops a reflected proof, both nonces stop a replayed one. Transport-free, so that it can
 // be tested alone.
 #pragma once
@@ -49,9 +49,9 @@ absl::StatusOr<Hello> ParseHello(const Frame& frame);
 absl::Status CheckHellos(const Hello& ours, const Hello& theirs);
 
 /// The node that opens the stream.
-class DiallerHandshake {
+class InitiatorHandshake {
  public:
-  DiallerHandshake(Hello ours, std::optional<KeyAuth> key);
+  InitiatorHandshake(Hello ours, std::optional<KeyAuth> key);
 
   Frame hello() const { return hello_; }
   /// The proof to send. Errors as CheckHellos, Unauthenticated on a wrong proof, InvalidArgument on a wrong
@@ -64,10 +64,10 @@ class DiallerHandshake {
   Frame hello_;
 };
 
-/// The node that is dialled, once it has read the dialler's hello.
-class AcceptorHandshake {
+/// The node that is dialled, once it has read the initiator's hello.
+class ResponderHandshake {
  public:
-  AcceptorHandshake(Hello ours, std::optional<KeyAuth> key) : ours_(std::move(ours)), key_(std::move(key)) {}
+  ResponderHandshake(Hello ours, std::optional<KeyAuth> key) : ours_(std::move(ours)), key_(std::move(key)) {}
 
   /// The ack to send. Errors as CheckHellos.
   absl::StatusOr<Frame> on_hello(const Frame& hello);

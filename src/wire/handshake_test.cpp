@@ -28,13 +28,13 @@ Hello HelloOf(int from, int to) {
 }
 
 /// Node 0 dials node 1. The first error of either side, or OK when both are satisfied.
-absl::Status Shake(Hello dialler_hello, std::optional<KeyAuth> dialler_key, Hello acceptor_hello,
-                   std::optional<KeyAuth> acceptor_key) {
-  DiallerHandshake dialler(std::move(dialler_hello), std::move(dialler_key));
-  AcceptorHandshake acceptor(std::move(acceptor_hello), std::move(acceptor_key));
-  ASSIGN_OR_RETURN(const Frame ack, acceptor.on_hello(dialler.hello()));
-  ASSIGN_OR_RETURN(const Frame proof, dialler.on_ack(ack));
-  ASSIGN_OR_RETURN(const Frame ready, acceptor.on_proof(proof));
+absl::Status Shake(Hello initiator_hello, std::optional<KeyAuth> initiator_key, Hello responder_hello,
+                   std::optional<KeyAuth> responder_key) {
+  InitiatorHandshake initiator(std::move(initiator_hello), std::move(initiator_key));
+  ResponderHandshake responder(std::move(responder_hello), std::move(responder_key));
+  ASSIGN_OR_RETURN(const Frame ack, responder.on_hello(initiator.hello()));
+  ASSIGN_OR_RETURN(const Frame proof, initiator.on_ack(ack));
+  ASSIGN_OR_RETURN(const Frame ready, responder.on_proof(proof));
   return ExpectKind(ready, FrameKind::kReady);
 }
 
@@ -80,45 +80,45 @@ TEST(Handshake, NodesThatWouldNotComputeTheSameAreRefusedWithBothValues) {
   EXPECT_THAT(Message(status), AllOf(HasSubstr("session"), HasSubstr("0abc"), HasSubstr("0def")));
 }
 
-TEST(Handshake, ADiallerThatReachedTheWrongNodeIsTold) {
+TEST(Handshake, AnInitiatorThatReachedTheWrongNodeIsTold) {
   const auto status = Shake(HelloOf(0, 2), std::nullopt, HelloOf(1, 0), std::nullopt);
   EXPECT_EQ(status.code(), absl::StatusCode::kFailedPrecondition);
   EXPECT_THAT(Message(status), HasSubstr("node 0 'mini0' to node 2"));
 }
 
 TEST(Handshake, AProofIsGoodForItsOwnNoncesOnly) {
-  DiallerHandshake dialler(HelloOf(0, 1), Key());
-  AcceptorHandshake first(HelloOf(1, 0), Key());
-  const auto ack = first.on_hello(dialler.hello());
+  InitiatorHandshake initiator(HelloOf(0, 1), Key());
+  ResponderHandshake first(HelloOf(1, 0), Key());
+  const auto ack = first.on_hello(initiator.hello());
   ASSERT_TRUE(ack.ok());
-  const auto proof = dialler.on_ack(*ack);
+  const auto proof = initiator.on_ack(*ack);
   ASSERT_TRUE(proof.ok());
-  AcceptorHandshake second(HelloOf(1, 0), Key());  // The same hello, replayed to a fresh nonce.
-  ASSERT_TRUE(second.on_hello(dialler.hello()).ok());
+  ResponderHandshake second(HelloOf(1, 0), Key());  // The same hello, replayed to a fresh nonce.
+  ASSERT_TRUE(second.on_hello(initiator.hello()).ok());
   EXPECT_EQ(second.on_proof(*proof).status().code(), absl::StatusCode::kUnauthenticated);
   EXPECT_TRUE(first.on_proof(*proof).ok());
 }
 
-TEST(Handshake, AnAcceptorsProofReflectedBackIsRefused) {
-  DiallerHandshake dialler(HelloOf(0, 1), Key());
-  AcceptorHandshake acceptor(HelloOf(1, 0), Key());
-  const auto ack = acceptor.on_hello(dialler.hello());
+TEST(Handshake, ARespondersProofReflectedBackIsRefused) {
+  InitiatorHandshake initiator(HelloOf(0, 1), Key());
+  ResponderHandshake responder(HelloOf(1, 0), Key());
+  const auto ack = responder.on_hello(initiator.hello());
   ASSERT_TRUE(ack.ok());
-  // Without the key, all an attacker has is what the acceptor sent: its proof ends the ack.
+  // Without the key, all an attacker has is what the responder sent: its proof ends the ack.
   const auto bytes = ack->payload.bytes();
   PayloadWriter writer;
   writer.string({reinterpret_cast<const char*>(bytes.data()) + bytes.size() - 32, 32});
   Frame reflected;
   reflected.header.kind = FrameKind::kHelloProof;
   reflected.payload = writer.finish();
-  EXPECT_EQ(acceptor.on_proof(reflected).status().code(), absl::StatusCode::kUnauthenticated);
+  EXPECT_EQ(responder.on_proof(reflected).status().code(), absl::StatusCode::kUnauthenticated);
 }
 
 TEST(Handshake, FramesOutOfTurnAreRefused) {
-  DiallerHandshake dialler(HelloOf(0, 1), std::nullopt);
-  AcceptorHandshake acceptor(HelloOf(1, 0), std::nullopt);
-  EXPECT_EQ(dialler.on_ack(dialler.hello()).status().code(), absl::StatusCode::kInvalidArgument);
-  EXPECT_EQ(acceptor.on_proof(dialler.hello()).status().code(), absl::StatusCode::kInvalidArgument);
+  InitiatorHandshake initiator(HelloOf(0, 1), std::nullopt);
+  ResponderHandshake responder(HelloOf(1, 0), std::nullopt);
+  EXPECT_EQ(initiator.on_ack(initiator.hello()).status().code(), absl::StatusCode::kInvalidArgument);
+  EXPECT_EQ(responder.on_proof(initiator.hello()).status().code(), absl::StatusCode::kInvalidArgument);
 }
 
 TEST(KeyAuth, ProvesAsHmacSha256DoesElsewhere) {

@@ -98,7 +98,7 @@ class InCall final : public InStream, public std::enable_shared_from_this<InCall
 
   absl::Status answer_hello(std::shared_ptr<StreamOwner> owner) {
     ASSIGN_OR_RETURN(Hello ours, owner->hello(peer_));
-    AcceptorHandshake handshake(std::move(ours), shared_->options.key);
+    ResponderHandshake handshake(std::move(ours), shared_->options.key);
     ASSIGN_OR_RETURN(Frame ack, handshake.on_hello(hello_));
     const std::lock_guard lock(mutex_);
     owner_ = std::move(owner);
@@ -242,7 +242,7 @@ class InCall final : public InStream, public std::enable_shared_from_this<InCall
   NodeId peer_{-1};
   std::string peer_text_ = "a stranger";
   std::shared_ptr<StreamOwner> owner_;
-  std::optional<AcceptorHandshake> handshake_;
+  std::optional<ResponderHandshake> handshake_;
   Operation accepted_{[this](bool ok) { on_accepted(ok); }};
   Operation read_{[this](bool ok) { on_read(ok); }};
   Operation written_{[this](bool ok) { on_written(ok); }};
@@ -320,7 +320,7 @@ class GrpcFrameServer final : public FrameServer {
         static_cast<int>(std::chrono::ceil<milliseconds>(shared_->options.keepalive_timeout).count()));
     builder.AddChannelArgument(GRPC_ARG_HTTP2_MAX_PINGS_WITHOUT_DATA, 0);
     builder.AddChannelArgument(GRPC_ARG_HTTP2_MAX_PING_STRIKES,
-                               0);  // Diallers ping as often as they were told to.
+                               0);  // Initiators ping as often as they were told to.
     server_ = builder.BuildAndStart();
     if (server_ == nullptr || port_ == 0) {
       return Unavailable("cannot listen on {}: the port is in use, or the host is not this machine",

@@ -218,7 +218,7 @@ class OutCall final : public OutStream, public std::enable_shared_from_this<OutC
   const Deadline handshake_deadline_;
   const std::weak_ptr<StreamOwner> owner_;
   const std::shared_ptr<GrpcLoop> loop_;
-  DiallerHandshake handshake_;
+  InitiatorHandshake handshake_;
   const std::shared_ptr<grpc::Channel> channel_;
   grpc::GenericStub stub_;
   grpc::ClientContext context_;

@@ -67,7 +67,7 @@ class InStream {
   virtual void proceed(std::shared_ptr<StreamOwner> owner) = 0;
   /// Reads on after a pause.
   virtual void resume() = 0;
-  /// Ends the stream; the dialler gets `status`.
+  /// Ends the stream; the initiator gets `status`.
   virtual void finish(const absl::Status& status) = 0;
 };
 
