@@ -39,7 +39,7 @@ struct BenchResult {
   int64_t batch = 1;      ///< Sequences.
   int64_t prompt = 0;     ///< Tokens of each sequence before the first that is decoded.
   int64_t context = 0;    ///< Of these, in the cache when the clock starts: none in prefill, all in decoding.
-  int64_t groups = 1;     ///< Steps that the batch is cut into, all under way at once.
+  int64_t groups = 1;     ///< Steps that the batch is cut into, all in flight at once.
   int64_t steps = 0;      ///< Of one run.
   int64_t tokens = 0;     ///< Of one run.
   Spread tokens_per_s;

@@ -171,7 +171,7 @@ class Bencher {
     return absl::OkStatus();
   }
 
-  /// Stages take turns unless several steps are under way; owners of experts work beside them.
+  /// Stages take turns unless several steps are in flight; owners of experts work beside them.
   int threads_at_once(int64_t steps) const {
     const auto nodes = std::ssize(cluster_.plan().nodes);
     const auto stages = std::ssize(cluster_.plan().stages);

@@ -11,7 +11,7 @@
 namespace shoal {
 
 /// Each slice reads the slot that the one before it wrote, and writes the next. With a slot more than steps
-/// may be under way (StateSlotsPerSequence), what a step read is still there when it comes back or fails,
+/// may be in flight (StateSlotsPerSequence), what a step read is still there when it comes back or fails,
 /// whatever later steps have done meanwhile.
 class StateRing {
  public:

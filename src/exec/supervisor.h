@@ -22,7 +22,7 @@ class SessionHost {
   virtual absl::Status open(Epoch epoch, PipelineEngine& engine) = 0;
   /// Ends the session, if there is one: engine.close(why) first, then the nodes. Idempotent.
   virtual void close(PipelineEngine& engine, const absl::Status& why) = 0;
-  /// Makes an open() under way return soon: the process is ending. Safe from any thread.
+  /// Makes an open() in flight return soon: the process is ending. Safe from any thread.
   virtual void interrupt() {}
 };
 

@@ -93,10 +93,10 @@ absl::StatusOr<LoadRun> SyntheticLoad::run(int64_t in_flight, NextStep next, OnR
   using Result = absl::StatusOr<StepResult>;
   LoadRun out;
   out.size.steps = 0;
-  std::deque<std::pair<StepId, std::future<Result>>> under_way;
+  std::deque<std::pair<StepId, std::future<Result>>> outstanding;
   out.begin_ns = NowNs();
   for (bool more = true;;) {
-    while (more && std::ssize(under_way) < in_flight) {
+    while (more && std::ssize(outstanding) < in_flight) {
       std::optional<Step> step = next();
       more = step.has_value();
       if (!more) break;
@@ -105,12 +105,12 @@ absl::StatusOr<LoadRun> SyntheticLoad::run(int64_t in_flight, NextStep next, OnR
       Count(*step, out.size);
       // Shared with the callback: a step that is given up here may still end later.
       auto done = std::make_shared<std::promise<Result>>();
-      under_way.emplace_back(step->id, done->get_future());
+      outstanding.emplace_back(step->id, done->get_future());
       engine_.submit(std::move(*step), [done](Result result) { done->set_value(std::move(result)); });
     }
-    if (under_way.empty()) break;
-    auto [id, future] = std::move(under_way.front());
-    under_way.pop_front();
+    if (outstanding.empty()) break;
+    auto [id, future] = std::move(outstanding.front());
+    outstanding.pop_front();
     if (future.wait_for(options_.step_timeout) != std::future_status::ready) {
       return DeadlineExceeded("step {}: no result within {} s", id,
                               options_.step_timeout / std::chrono::seconds(1));

@@ -41,7 +41,7 @@ class SyntheticLoad {
   };
   SyntheticLoad(Engine& engine, const Options& options);
 
-  /// Computes a prompt of `tokens` up to its first sampled token, in chunks, as many of them under way as the
+  /// Computes a prompt of `tokens` up to its first sampled token, in chunks, as many of them in flight as the
   /// engine asks for. The prompt takes the place of all sequences there were. `trace`: count the experts used
   /// (which costs a little time).
   absl::StatusOr<LoadRun> prefill(int64_t tokens, bool trace);
@@ -52,7 +52,7 @@ class SyntheticLoad {
   absl::Status fill(int64_t sequences, int64_t positions, int64_t room);
 
   /// Decodes `tokens` tokens of each sequence, from where fill() left them, every time anew. The sequences go
-  /// in `groups` equal steps, all under way at once. `trace`: as above.
+  /// in `groups` equal steps, all in flight at once. `trace`: as above.
   absl::StatusOr<LoadRun> decode(int64_t tokens, int64_t groups, bool trace);
 
   /// Positions of the cache that the calls above need.

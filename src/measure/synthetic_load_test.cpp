@@ -88,7 +88,7 @@ TEST(SyntheticLoad, APromptIsCutIntoChunksAndSampledOnce) {
   EXPECT_EQ(run->busy_ns, (std::map<NodeId, int64_t>{{NodeId{0}, 15}, {NodeId{1}, 21}}));
 }
 
-TEST(SyntheticLoad, AsManyChunksAreUnderWayAsTheEngineHasStages) {
+TEST(SyntheticLoad, AsManyChunksAreInFlightAsTheEngineHasStages) {
   EngineLimits limits = kLimits;
   limits.steps_in_flight = 3;
   FakeEngine engine(limits);
@@ -136,7 +136,7 @@ TEST(SyntheticLoad, ATokenThatWasSampledIsTheNextInput) {
   }
 }
 
-TEST(SyntheticLoad, GroupsTakeTurnsAndAllAreUnderWay) {
+TEST(SyntheticLoad, GroupsTakeTurnsAndAllAreInFlight) {
   FakeEngine engine(kLimits);
   SyntheticLoad load(engine, {});
   ASSERT_EQ(load.fill(5, 32, 4), absl::OkStatus());

@@ -28,11 +28,11 @@ struct CacheSize {
   int64_t sequences = 0;  ///< Whose states it has room for at once; matters to models that keep states.
 };
 
-/// Slots for the states of one sequence: one for each step that may be under way, and one more, so that what
+/// Slots for the states of one sequence: one for each step that may be in flight, and one more, so that what
 /// a step reads is overwritten only when it has come back.
 constexpr int64_t StateSlotsPerSequence(int64_t steps_in_flight) { return steps_in_flight + 1; }
 
-/// One entry per node of the plan, of which each stage may have a step under way. The plan is valid for the
+/// One entry per node of the plan, of which each stage may have a step in flight. The plan is valid for the
 /// model (CHECKed).
 std::vector<NodeCost> NodeCosts(const Plan& plan, const ModelFacts& model, const CacheSize& cache);
 

@@ -82,7 +82,7 @@ class HttpConnection : public std::enable_shared_from_this<HttpConnection> {
   void refuse(int status, const std::string& message) {
     post([this, status, message] { answer_error(status, message); });
   }
-  // Closes where nothing is under way; otherwise after the answer.
+  // Closes where nothing is in flight; otherwise after the answer.
   void retire() {
     post([this] {
       keep_alive_ = false;
@@ -236,7 +236,7 @@ void HttpConnection::begin_request() {
   watch_reading(inbox_.empty() ? shared_->options.idle_timeout : shared_->options.request_timeout);
 }
 
-// There is always a read under way, also while a request is answered: it is how a vanished client is noticed.
+// There is always a read in flight, also while a request is answered: it is how a vanished client is noticed.
 void HttpConnection::start_read() {
   if (reading_ || input_ended_ || state_ == State::kClosed ||
       (state_ == State::kHandling && inbox_.size() >= kReadAheadMax))

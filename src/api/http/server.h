@@ -108,7 +108,7 @@ class HttpServer {
   int port() const;
   int connections() const;
 
-  /// Accepts nobody new, waits up to `patience` for the answers under way, then cuts the rest. Idempotent.
+  /// Accepts nobody new, waits up to `patience` for the answers in flight, then cuts the rest. Idempotent.
   void stop(Duration patience);
 
  private:

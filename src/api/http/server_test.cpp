@@ -275,7 +275,7 @@ TEST_F(HttpServerTest, RefusesMoreClientsThanItsLimit) {
   EXPECT_THAT(exchange(""), HasSubstr("503 Service Unavailable"));
 }
 
-TEST_F(HttpServerTest, StopWaitsForTheAnswerUnderWay) {
+TEST_F(HttpServerTest, StopWaitsForTheAnswerInFlight) {
   start();
   TcpStream stream = connect();
   ASSERT_TRUE(stream.send_all("GET /kept HTTP/1.1\r\n\r\n", Soon()).ok());

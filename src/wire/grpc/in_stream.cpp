@@ -1,7 +1,7 @@
 // The listening port and the streams that peers dial, through gRPC's generic asynchronous API: one message
 // per frame.
 //
-// Lifetimes: an operation under way keeps its stream alive. Operations end in GrpcLoop::poll() and never
+// Lifetimes: an operation in flight keeps its stream alive. Operations end in GrpcLoop::poll() and never
 // while they begin, so the lock is held when they do.
 #include <grpc/grpc.h>
 #include <grpc/support/log.h>

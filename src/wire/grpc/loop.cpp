@@ -39,7 +39,7 @@ GrpcLoop::GrpcLoop(std::unique_ptr<grpc::ServerCompletionQueue> queue)
     : queue_(std::move(queue)), keeper_([this] { keep(); }) {}
 
 GrpcLoop::~GrpcLoop() {
-  // A queue with operations under way can neither be shut down nor freed.
+  // A queue with operations in flight can neither be shut down nor freed.
   if (inside_ > 0) (void)queue_.release();
 }
 

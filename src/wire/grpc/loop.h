@@ -20,7 +20,7 @@
 
 namespace shoal {
 
-/// What gRPC is asked to do, over and over: read, write, ... While it is under way it keeps alive what it
+/// What gRPC is asked to do, over and over: read, write, ... While it is in flight it keeps alive what it
 /// belongs to.
 class Operation {
  public:
@@ -29,7 +29,7 @@ class Operation {
   Operation(const Operation&) = delete;
   Operation& operator=(const Operation&) = delete;
 
-  /// The tag for gRPC. Not while it is under way.
+  /// The tag for gRPC. Not while it is in flight.
   void* begin(std::shared_ptr<const void> owner) {
     owner_ = std::move(owner);
     return this;

@@ -1,6 +1,6 @@
 // A stream that we dial, through gRPC's generic asynchronous API: one message per frame.
 //
-// Lifetimes: an operation under way keeps its stream alive. Operations end in GrpcLoop::poll() and never
+// Lifetimes: an operation in flight keeps its stream alive. Operations end in GrpcLoop::poll() and never
 // while they begin, so the lock is held when they do.
 #include <grpcpp/generic/generic_stub.h>
 #include <grpcpp/grpcpp.h>
@@ -108,7 +108,7 @@ class OutCall final : public OutStream, public std::enable_shared_from_this<OutC
     queue_.push_back(std::move(frame));
   }
 
-  /// Starts the next write unless one is under way.
+  /// Starts the next write unless one is in flight.
   void pump() {
     if (writing_ || ending_ || queue_.empty()) return;
     writing_ = true;
@@ -181,7 +181,7 @@ class OutCall final : public OutStream, public std::enable_shared_from_this<OutC
     }
   }
 
-  /// The stream is over: asks for its status, once, when neither a read nor a write is under way.
+  /// The stream is over: asks for its status, once, when neither a read nor a write is in flight.
   void end() {
     ending_ = true;
     if (writing_ || reading_ || std::exchange(finishing_, true)) return;
@@ -237,7 +237,7 @@ class OutCall final : public OutStream, public std::enable_shared_from_this<OutC
   std::condition_variable changed_;
   State state_ = State::kAwaitsAck;
   std::deque<Frame> queue_;
-  uint64_t unwritten_bytes_ = 0;  // Of the queue and of the write under way.
+  uint64_t unwritten_bytes_ = 0;  // Of the queue and of the write in flight.
   uint64_t unwritten_frames_ = 0;
   uint64_t writing_bytes_ = 0;
   bool writing_ = false;
