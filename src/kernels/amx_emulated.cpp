@@ -23,7 +23,7 @@ class EmulatedTiles {
   void configure(int64_t rows, int64_t columns) {
     SHOAL_CHECK(1 <= rows && rows <= 16 && (columns == 32 || columns == 64));
     if (tiles_[0].rows == rows && tiles_[4].row_bytes == columns) return;
-    // A new configuration spoils all tiles: garbage, so that whoever relied on them fails.
+    // A new configuration leaves all tiles undefined: garbage, so that whoever relied on them fails.
     for (Tile& tile : tiles_) {
       tile = {};
       std::memset(tile.bytes, 0x5a, sizeof(tile.bytes));

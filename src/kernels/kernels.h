@@ -286,8 +286,8 @@ struct RouteArgs {
 };
 
 /// acc[targets[r], c] += round_to_even(round(weights[r] * y[r, c]) * 2^40) for c in cols
-/// (numeric/fixed_sum.h). Different cols may run in parallel. Returns false, with acc spoilt, where a term is
-/// NaN or >= 2^18 in magnitude.
+/// (numeric/fixed_sum.h). Different cols may run in parallel. Returns false, with acc undefined, where a term
+/// is NaN or >= 2^18 in magnitude.
 struct AccumulateFixedArgs {
   MatView<const float> y;            ///< [R, D]
   const float* weights = nullptr;    ///< [R]

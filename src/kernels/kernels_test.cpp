@@ -762,9 +762,9 @@ void Case_accumulate_fixed(const Pair& pair) {
   args.cols = {0, cols};
   for (const float bad : {262144.0f, -262144.0f, kNan, kInfinity, -kInfinity}) {
     for (const size_t at : {size_t{3}, size_t{15}, static_cast<size_t>(cols - 1)}) {
-      std::vector<float> spoilt = y;
-      spoilt[at] = bad;
-      args.y = ConstView(spoilt, cols);
+      std::vector<float> with_bad = y;
+      with_bad[at] = bad;
+      args.y = ConstView(with_bad, cols);
       EXPECT_FALSE(pair.reference.accumulate_fixed(args));
       EXPECT_FALSE(pair.tested.accumulate_fixed(args));
     }
