@@ -58,7 +58,7 @@ constexpr GgufStem kLatentAttention[] = {
     {"attn_v_b", "self_attn.unembed_out"},
     {"attn_output", "self_attn.o_proj"},
 };
-constexpr GgufStem kCorrection[] = {{"exp_probs_b", "mlp.gate.e_score_correction_bias", Kind::kWholeName}};
+constexpr GgufStem kSelectionBias[] = {{"exp_probs_b", "mlp.gate.e_score_correction_bias", Kind::kWholeName}};
 constexpr GgufStem kFused[] = {{"attn_qkv", "self_attn.qkv_proj"},
                                {"attn_output", "self_attn.o_proj"},
                                {"ffn_up", "mlp.gate_up_proj"},
@@ -278,15 +278,15 @@ absl::Status AddLatentAttention(GgufDraft& draft) {
 absl::Status AddGroups(GgufDraft& draft) {
   struct Grouped {
     int64_t width, layers, experts;
-    int64_t groups, kept;
+    int64_t groups, topk_group;
   };
   constexpr Grouped kGrouped[] = {{5120, 60, 160, 8, 3},   // DeepSeek-V2, V2.5
                                   {7168, 61, 256, 8, 4}};  // DeepSeek-V3, R1
   nlohmann::json& config = draft.config;
   ASSIGN_OR_RETURN(const auto groups, draft.keys.optional_int(".expert_group_count", kAnyCount));
-  ASSIGN_OR_RETURN(const auto kept, draft.keys.optional_int(".expert_group_used_count", kAnyCount));
+  ASSIGN_OR_RETURN(const auto topk_group, draft.keys.optional_int(".expert_group_used_count", kAnyCount));
   config["n_group"] = std::max<int64_t>(1, groups.value_or(1));
-  config["topk_group"] = std::max<int64_t>(1, kept.value_or(1));
+  config["topk_group"] = std::max<int64_t>(1, topk_group.value_or(1));
   if (groups) return absl::OkStatus();
   for (const Grouped& each : kGrouped) {
     if (config["hidden_size"] != each.width || config["num_hidden_layers"] != each.layers ||
@@ -294,7 +294,7 @@ absl::Status AddGroups(GgufDraft& draft) {
       continue;
     }
     config["n_group"] = each.groups;
-    config["topk_group"] = each.kept;
+    config["topk_group"] = each.topk_group;
   }
   return absl::OkStatus();
 }
@@ -330,7 +330,7 @@ absl::Status BuildDeepseek2(GgufDraft& draft) {
   if (gating == kSigmoid) {
     config["model_type"] = "deepseek_v3";
     config["topk_method"] = "noaux_tc";
-    draft.add(kCorrection);
+    draft.add(kSelectionBias);
     return absl::OkStatus();
   }
   config["model_type"] = "deepseek_v2";

@@ -337,17 +337,17 @@ TEST(Accuracy, RoutingTakesTheLargestAndBreaksTiesByTheLowestId) {
   EXPECT_NEAR(static_cast<double>(weights[0]) + weights[1] + weights[2] + weights[3], 1.0, 8 * kU);
 }
 
-TEST(Accuracy, RoutingWithCorrectionComparesOneThingAndWeighsAnother) {
+TEST(Accuracy, RoutingWithSelectionBiasComparesOneThingAndWeighsAnother) {
   const std::vector<float> logits = {0.0f, 1.0f, 2.0f, -1.0f};
-  const std::vector<float> correction = {2.0f, 0.0f, -1.0f, 1.0f};
+  const std::vector<float> selection_bias = {2.0f, 0.0f, -1.0f, 1.0f};
   std::vector<int32_t> ids(2);
   std::vector<float> weights(2);
   ASSERT_TRUE(Reference().route({.logits = ConstView(logits, 4),
                                  .k = 2,
                                  .scores = RouteScores::kSigmoid,
-                                 .correction = correction.data(),
+                                 .selection_bias = selection_bias.data(),
                                  .weighting = RouteWeights::kRenormalized,
-                                 .factor = 2.5f,
+                                 .routed_scaling_factor = 2.5f,
                                  .ids = View(ids, 2),
                                  .weights = View(weights, 2),
                                  .rows = {0, 1}}));
@@ -365,7 +365,7 @@ TEST(Accuracy, RoutingTakesExpertsOfTheGroupsThatRankHighest) {
   RouteArgs args{.logits = ConstView(logits, 8),
                  .k = 3,
                  .scores = RouteScores::kLogits,
-                 .groups = {.count = 4, .kept = 2},
+                 .groups = {.count = 4, .topk_group = 2},
                  .weighting = RouteWeights::kAsIs,
                  .ids = View(ids, 3),
                  .weights = View(weights, 3),

@@ -269,17 +269,17 @@ struct AttentionMergeArgs {
 // ---- Experts
 // -------------------------------------------------------------------------------------------------------
 
-/// The k experts with the largest score (plus correction), ties to the lowest id, in descending order. Their
-/// weights come from the scores without correction, times factor. Returns false where a row of the range
-/// holds a NaN or an infinity.
+/// The k experts with the largest score (plus selection bias), ties to the lowest id, in descending order.
+/// Their weights come from the scores without selection bias, times routed_scaling_factor. Returns false
+/// where a row of the range holds a NaN or an infinity.
 struct RouteArgs {
   MatView<const float> logits;  ///< [T, E], 1 <= E <= kExpertsMax.
   int64_t k = 0;                ///< 1 <= k <= E.
   RouteScores scores = RouteScores::kSoftmax;
-  const float* correction = nullptr;  ///< [E] or nullptr: added to the scores that are compared.
+  const float* selection_bias = nullptr;  ///< [E] or nullptr: added to the scores that are compared.
   RouteGroups groups;
   RouteWeights weighting = RouteWeights::kRenormalized;
-  float factor = 1;
+  float routed_scaling_factor = 1;
   MatView<int32_t> ids;    ///< [T, k]
   MatView<float> weights;  ///< [T, k]
   Range rows;

@@ -669,9 +669,9 @@ TEST(Attention, SplitsMergedByTheReferenceAreItsAttention) {
 struct RouteWay {
   RouteScores scores = RouteScores::kSoftmax;
   RouteWeights weighting = RouteWeights::kAsIs;
-  bool corrected = false;
+  bool biased = false;
   RouteGroups groups;
-  float factor = 1;
+  float routed_scaling_factor = 1;
 };
 
 std::vector<RouteWay> RouteWays(int64_t experts) {
@@ -681,23 +681,23 @@ std::vector<RouteWay> RouteWays(int64_t experts) {
       {.scores = RouteScores::kLogits, .weighting = RouteWeights::kSoftmax},
       {.scores = RouteScores::kSigmoid,
        .weighting = RouteWeights::kRenormalized,
-       .corrected = true,
-       .factor = 2.5f},
+       .biased = true,
+       .routed_scaling_factor = 2.5f},
   };
   if (experts % 8 != 0) return ways;
-  ways.push_back({.groups = {.count = 4, .kept = 2}, .factor = 16.0f});
+  ways.push_back({.groups = {.count = 4, .topk_group = 2}, .routed_scaling_factor = 16.0f});
   ways.push_back({.scores = RouteScores::kSigmoid,
                   .weighting = RouteWeights::kRenormalized,
-                  .corrected = true,
-                  .groups = {.count = 8, .kept = 4, .by_top_two = true}});
+                  .biased = true,
+                  .groups = {.count = 8, .topk_group = 4, .by_top_two = true}});
   return ways;
 }
 
 void CheckRoute(const Pair& pair, int64_t experts, const RouteWay& way, RandomStream& random) {
-  const int64_t allowed = experts / way.groups.count * way.groups.kept;
+  const int64_t allowed = experts / way.groups.count * way.groups.topk_group;
   const int64_t k = std::min<int64_t>(8, allowed);
   std::vector<float> logits = RandomFloats(random, 5 * experts);
-  std::vector<float> correction = RandomFloats(random, experts);
+  std::vector<float> selection_bias = RandomFloats(random, experts);
   for (int64_t e = 0; e < experts; ++e) {
     logits[static_cast<size_t>(experts + e)] = 0.25f;  // All tie.
     logits[static_cast<size_t>(2 * experts + e)] =
@@ -709,10 +709,10 @@ void CheckRoute(const Pair& pair, int64_t experts, const RouteWay& way, RandomSt
   RouteArgs args{.logits = ConstView(logits, experts),
                  .k = k,
                  .scores = way.scores,
-                 .correction = way.corrected ? correction.data() : nullptr,
+                 .selection_bias = way.biased ? selection_bias.data() : nullptr,
                  .groups = way.groups,
                  .weighting = way.weighting,
-                 .factor = way.factor,
+                 .routed_scaling_factor = way.routed_scaling_factor,
                  .ids = View(expected_ids, k),
                  .weights = View(expected, k),
                  .rows = {0, 5}};

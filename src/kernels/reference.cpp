@@ -546,7 +546,7 @@ bool Scores(const RouteArgs& args, const float* logits, float* scores) {
 void KeepGroups(const RouteGroups& groups, int64_t experts, float* compared) {
   const int64_t size = experts / groups.count;
   float rank[kExpertsMax];
-  bool kept[kExpertsMax] = {};
+  bool chosen[kExpertsMax] = {};
   for (int64_t g = 0; g < groups.count; ++g) {
     float first = kMinusInfinity, second = kMinusInfinity;
     for (int64_t e = g * size; e < (g + 1) * size; ++e) {
@@ -559,15 +559,15 @@ void KeepGroups(const RouteGroups& groups, int64_t experts, float* compared) {
     }
     rank[g] = groups.by_top_two ? first + second : first;
   }
-  for (int64_t n = 0; n < groups.kept; ++n) {
+  for (int64_t n = 0; n < groups.topk_group; ++n) {
     int64_t best = -1;
     for (int64_t g = 0; g < groups.count; ++g) {
-      if (!kept[g] && (best < 0 || rank[best] < rank[g])) best = g;
+      if (!chosen[g] && (best < 0 || rank[best] < rank[g])) best = g;
     }
-    kept[best] = true;
+    chosen[best] = true;
   }
   for (int64_t e = 0; e < experts; ++e) {
-    if (!kept[e / size]) compared[e] = kMinusInfinity;
+    if (!chosen[e / size]) compared[e] = kMinusInfinity;
   }
 }
 
@@ -582,7 +582,7 @@ void WeighChosen(const RouteArgs& args, float* weights) {
   if (args.weighting == RouteWeights::kRenormalized) sum += 1e-20f;
   for (int64_t rank = 0; rank < args.k; ++rank) {
     if (args.weighting != RouteWeights::kAsIs) weights[rank] /= sum;
-    weights[rank] *= args.factor;
+    weights[rank] *= args.routed_scaling_factor;
   }
 }
 
@@ -592,7 +592,7 @@ bool RouteRow(const RouteArgs& args, const float* logits, int32_t* ids, float* w
   float compared[kExpertsMax];
   if (!Scores(args, logits, scores)) return false;
   for (int64_t e = 0; e < experts; ++e) {
-    compared[e] = args.correction == nullptr ? scores[e] : scores[e] + args.correction[e];
+    compared[e] = args.selection_bias == nullptr ? scores[e] : scores[e] + args.selection_bias[e];
   }
   if (args.groups.count > 1) KeepGroups(args.groups, experts, compared);
   for (int64_t rank = 0; rank < args.k; ++rank) {

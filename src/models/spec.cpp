@@ -54,7 +54,7 @@ class Walk {
     if (moe.router.norm) weight("norm", moe.router.norm->weight);
     linear("router", moe.router.linear);
     if (moe.router.expert_scales) weight("scale", *moe.router.expert_scales);
-    if (moe.router.correction) weight("router", *moe.router.correction);
+    if (moe.router.selection_bias) weight("router", *moe.router.selection_bias);
     if (moe.shared) dense("mlp", *moe.shared);
     if (moe.shared_gate) weight("router", *moe.shared_gate);
     if (moe.branch) {

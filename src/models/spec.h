@@ -218,17 +218,17 @@ struct DenseSpec {
   float limit = 0;  ///< Of kClampedSwiglu.
 };
 
-/// The router: scores of all experts, the top_k largest after correction, ties to the lowest id (kernels.h,
-/// RouteArgs).
+/// The router: scores of all experts, the top_k largest after selection bias, ties to the lowest id
+/// (kernels.h, RouteArgs).
 struct RouterSpec {
   /// Of what the layer adds to, read by `linear` instead of the experts' input.
   std::optional<NormSpec> norm;
   LinearSpec linear;  ///< [E, D]
   RouteScores scores = RouteScores::kSoftmax;
-  std::optional<WeightRef> correction;  ///< [E]: added to scores for the choice alone.
+  std::optional<WeightRef> selection_bias;  ///< [E]: added to scores for the choice alone.
   RouteGroups groups;
   RouteWeights weighting = RouteWeights::kAsIs;
-  float factor = 1;                        ///< On the weights of the chosen,
+  float routed_scaling_factor = 1;         ///< On the weights of the chosen,
   std::optional<WeightRef> expert_scales;  ///< and one [E] for each expert.
   bool kept_float =
       false;  ///< mlx-lm reads `linear` as floats only, so that a conversion leaves it what it is.

@@ -31,11 +31,11 @@ enum class RouteWeights : uint8_t {
   kSoftmax,       ///< Softmax over them, the first being the largest; the sum in the order of rank.
 };
 
-/// Experts [g E / count, (g + 1) E / count) are group g; only those of the `kept` groups of highest rank may
-/// be chosen. Source: DeepSeek-V2, arXiv:2405.04434, section 2.2.2; DeepSeek-V3, arXiv:2412.19437.
+/// Experts [g E / count, (g + 1) E / count) are group g; only those of the `topk_group` groups of highest
+/// rank may be chosen. Source: DeepSeek-V2, arXiv:2405.04434, section 2.2.2; DeepSeek-V3, arXiv:2412.19437.
 struct RouteGroups {
   int64_t count = 1;        ///< Divides E.
-  int64_t kept = 1;         ///< 1 <= kept <= count; k <= kept E / count.
+  int64_t topk_group = 1;   ///< 1 <= topk_group <= count; k <= topk_group E / count.
   bool by_top_two = false;  ///< A group's rank is the sum of its two largest scores, not the largest.
   bool operator==(const RouteGroups&) const = default;
 };

@@ -18,7 +18,7 @@ absl::StatusOr<Moe> Moe::Load(const WeightReader& reader, const MoeSpec& spec, T
                 .scores = spec.router.scores,
                 .groups = spec.router.groups,
                 .weighting = spec.router.weighting,
-                .factor = spec.router.factor};
+                .routed_scaling_factor = spec.router.routed_scaling_factor};
   ASSIGN_OR_RETURN(moe.group_, ExpertInputGroup(reader, spec, ActivationMode::kInt8));
   if (spec.router.norm) {
     ASSIGN_OR_RETURN(moe.router_norm_, Norm::Load(reader, *spec.router.norm));
@@ -34,8 +34,8 @@ absl::StatusOr<Moe> Moe::Load(const WeightReader& reader, const MoeSpec& spec, T
     ASSIGN_OR_RETURN(branch.out_norm, Norm::Load(reader, spec.branch->out_norm));
     ASSIGN_OR_RETURN(branch.shared_out_norm, Norm::Load(reader, spec.branch->shared_out_norm));
   }
-  if (spec.router.correction) {
-    ASSIGN_OR_RETURN(moe.correction_, reader.read_vector(*spec.router.correction));
+  if (spec.router.selection_bias) {
+    ASSIGN_OR_RETURN(moe.selection_bias_, reader.read_vector(*spec.router.selection_bias));
   }
   if (spec.shared) {
     ASSIGN_OR_RETURN(moe.shared_, Mlp::Load(reader, *spec.shared, pool));
@@ -51,7 +51,7 @@ int64_t Moe::bytes() const {
   const auto size_of = [](const std::vector<float>& values) {
     return static_cast<int64_t>(values.size() * sizeof(float));
   };
-  return router_.bytes() + (router_norm_ ? router_norm_->bytes() : 0) + size_of(correction_) +
+  return router_.bytes() + (router_norm_ ? router_norm_->bytes() : 0) + size_of(selection_bias_) +
          size_of(expert_scales_) + (shared_ ? shared_->bytes() : 0) +
          (shared_gate_ ? shared_gate_->bytes() : 0) +
          (branch_ ? branch_->norm.bytes() + branch_->out_norm.bytes() + branch_->shared_out_norm.bytes() : 0);
@@ -95,7 +95,7 @@ absl::StatusOr<Routing> Moe::choose(const ComputeContext& context, MatView<const
   context.for_rows(x.rows, logits.cols, [&](Range rows) {
     RouteArgs args = route_;
     args.logits = logits;
-    args.correction = correction_.empty() ? nullptr : correction_.data();
+    args.selection_bias = selection_bias_.empty() ? nullptr : selection_bias_.data();
     args.ids = ids;
     args.weights = weights;
     args.rows = rows;

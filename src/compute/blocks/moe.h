@@ -50,12 +50,12 @@ class Moe {
   absl::Status add_shared(const ComputeContext& context, LinearInput& input, MatView<float> y) const;
 
   int top_k_ = 0;
-  RouteArgs route_;  // Scores, groups, weighting and factor; the rest is of each call.
+  RouteArgs route_;  // Scores, groups, weighting and scaling; the rest is of each call.
   int group_ = 0;    // Of the experts' int8 rows; 0 where they take f32.
   std::optional<Norm> router_norm_;
   Linear router_;
-  std::vector<float> correction_;     // [E] or empty.
-  std::vector<float> expert_scales_;  // [E] or empty.
+  std::vector<float> selection_bias_;  // [E] or empty.
+  std::vector<float> expert_scales_;   // [E] or empty.
   std::optional<Branch> branch_;
   std::optional<Mlp> shared_;
   std::optional<Linear> shared_gate_;

@@ -19,9 +19,9 @@ TEST(DeepseekV3, ChoosesByCorrectedSigmoidsInGroupsThatRankByTwo) {
       SpecWith("deepseek_v3", {{"n_routed_experts", "12"}, {"n_group", "4"}, {"topk_group", "2"}});
   const RouterSpec& router = MoeOf(spec.layers[1])->router;
   EXPECT_EQ(router.scores, RouteScores::kSigmoid);
-  EXPECT_EQ(router.groups, (RouteGroups{.count = 4, .kept = 2, .by_top_two = true}));
-  EXPECT_EQ(router.correction->sources[0].name(), "model.layers.1.mlp.gate.e_score_correction_bias");
-  EXPECT_EQ(router.factor, 2.5f);
+  EXPECT_EQ(router.groups, (RouteGroups{.count = 4, .topk_group = 2, .by_top_two = true}));
+  EXPECT_EQ(router.selection_bias->sources[0].name(), "model.layers.1.mlp.gate.e_score_correction_bias");
+  EXPECT_EQ(router.routed_scaling_factor, 2.5f);
 }
 
 TEST(DeepseekV3, RefusesWhatIsNotBuiltByName) {

@@ -27,7 +27,7 @@ absl::StatusOr<ModelSpec> Spec(const ModelConfig& config) {
                                                      .width = "intermediate_size"}));
   experts.scores = RouteScores::kSigmoid;
   experts.weighting = RouteWeights::kRenormalized;
-  ASSIGN_OR_RETURN(experts.corrected, config.required_bool("use_routing_bias"));
+  ASSIGN_OR_RETURN(experts.has_selection_bias, config.required_bool("use_routing_bias"));
   ASSIGN_OR_RETURN(const std::optional<int64_t> shared,
                    config.optional_int("shared_intermediate_size", kAnyCount));
   if (shared.value_or(0) != 0) {
@@ -37,7 +37,7 @@ absl::StatusOr<ModelSpec> Spec(const ModelConfig& config) {
   return DecoderOf("minimax_m2", sizes, UsualAttention(sizes, attention),
                    [&](int64_t, const std::string& base) {
                      return MoeAt(base + ".block_sparse_moe", sizes.width, experts,
-                                  {.gate = "w1", .up = "w3", .down = "w2", .corrected = ""});
+                                  {.gate = "w1", .up = "w3", .down = "w2", .selection_bias = ""});
                    });
 }
 

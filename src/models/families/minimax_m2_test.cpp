@@ -19,7 +19,7 @@ TEST(MinimaxM2, FindsItsTensorsByTheirNames) {
   EXPECT_EQ(gqa.rope.dims, 14);
   EXPECT_EQ(gqa.q_norm->weight.shape, std::vector<int64_t>{16 * 28});
   const MoeSpec& moe = *MoeOf(spec.layers[1]);
-  EXPECT_EQ(moe.router.correction->sources[0].name(),
+  EXPECT_EQ(moe.router.selection_bias->sources[0].name(),
             "model.layers.1.block_sparse_moe.e_score_correction_bias");
   EXPECT_EQ(moe.experts[12].down.weight.sources[0].name(),
             "model.layers.1.block_sparse_moe.experts.12.w2.weight");

@@ -37,7 +37,7 @@ absl::StatusOr<ExpertParts> ReadDeepseekExperts(const ModelConfig& config, const
   parts.shared_width = shared.value_or(0) * parts.width;
   ASSIGN_OR_RETURN(const std::optional<double> factor,
                    config.optional_number("routed_scaling_factor", {0.0, 1e3}));
-  parts.factor = static_cast<float>(factor.value_or(1.0));
+  parts.routed_scaling_factor = static_cast<float>(factor.value_or(1.0));
   parts.float_router = true;
   return parts;
 }
@@ -45,7 +45,7 @@ absl::StatusOr<ExpertParts> ReadDeepseekExperts(const ModelConfig& config, const
 absl::StatusOr<ExpertParts> ReadDeepseekV3Experts(const ModelConfig& config, const DecoderSizes& sizes) {
   ASSIGN_OR_RETURN(ExpertParts parts, ReadDeepseekExperts(config, sizes));
   parts.scores = RouteScores::kSigmoid;
-  parts.corrected = true;
+  parts.has_selection_bias = true;
   ASSIGN_OR_RETURN(parts.weighting, ReadWeighting(config));
   ASSIGN_OR_RETURN(parts.groups, ReadGroups(config, parts));
   parts.groups.by_top_two = true;
@@ -55,14 +55,14 @@ absl::StatusOr<ExpertParts> ReadDeepseekV3Experts(const ModelConfig& config, con
 absl::StatusOr<RouteGroups> ReadGroups(const ModelConfig& config, const ExpertParts& parts) {
   RouteGroups groups;
   ASSIGN_OR_RETURN(groups.count, config.required_int("n_group", {1, parts.experts}));
-  ASSIGN_OR_RETURN(groups.kept, config.required_int("topk_group", {1, groups.count}));
+  ASSIGN_OR_RETURN(groups.topk_group, config.required_int("topk_group", {1, groups.count}));
   if (parts.experts % groups.count != 0) {
     return InvalidArgument("{}: expected a divisor of {} experts, found {}", config.where("n_group"),
                            parts.experts, groups.count);
   }
-  if (parts.experts / groups.count * groups.kept < parts.top_k) {
+  if (parts.experts / groups.count * groups.topk_group < parts.top_k) {
     return InvalidArgument("{}: expected groups that hold {} experts, found {} of {}",
-                           config.where("topk_group"), parts.top_k, groups.kept,
+                           config.where("topk_group"), parts.top_k, groups.topk_group,
                            parts.experts / groups.count);
   }
   return groups;
@@ -108,15 +108,15 @@ MoeSpec MoeAt(const std::string& base, int64_t width, const ExpertParts& parts, 
   moe.top_k = static_cast<int>(parts.top_k);
   moe.router = {.linear = LinearAt(base + ".gate", parts.experts, width, false),
                 .scores = parts.scores,
-                .correction = std::nullopt,
+                .selection_bias = std::nullopt,
                 .groups = parts.groups,
                 .weighting = parts.weighting,
-                .factor = parts.factor,
+                .routed_scaling_factor = parts.routed_scaling_factor,
                 .kept_float = parts.float_router};
-  if (parts.corrected) {
-    moe.router.correction =
+  if (parts.has_selection_bias) {
+    moe.router.selection_bias =
         WeightRef{.shape = {parts.experts},
-                  .sources = {{.base = base + names.corrected, .suffix = "e_score_correction_bias"}}};
+                  .sources = {{.base = base + names.selection_bias, .suffix = "e_score_correction_bias"}}};
   }
   if (parts.shared_width > 0) {
     moe.shared = DenseAt(base + ".shared_experts", width, parts.shared_width, false);

@@ -23,10 +23,10 @@ struct ExpertParts {
   RouteScores scores = RouteScores::kSoftmax;
   RouteGroups groups;
   RouteWeights weighting = RouteWeights::kAsIs;
-  float factor = 1;
-  bool float_router = false;  ///< RouterSpec::kept_float
-  bool corrected = false;     ///< There is an e_score_correction_bias.
-  int64_t shared_width = 0;   ///< Hidden width of the shared expert; 0: there is none.
+  float routed_scaling_factor = 1;
+  bool float_router = false;        ///< RouterSpec::kept_float
+  bool has_selection_bias = false;  ///< There is an e_score_correction_bias.
+  int64_t shared_width = 0;         ///< Hidden width of the shared expert; 0: there is none.
 };
 
 /// The keys of a family's config.
@@ -43,7 +43,7 @@ absl::StatusOr<ExpertParts> ReadExperts(const ModelConfig& config, const Decoder
 /// wide) and routed_scaling_factor, where absent 1.
 absl::StatusOr<ExpertParts> ReadDeepseekExperts(const ModelConfig& config, const DecoderSizes& sizes);
 
-/// The same with what DeepSeek-V3 added: sigmoid scores, a correction for the choice, and groups (n_group,
+/// The same with what DeepSeek-V3 added: sigmoid scores, a selection bias, and groups (n_group,
 /// topk_group) by their two best.
 absl::StatusOr<ExpertParts> ReadDeepseekV3Experts(const ModelConfig& config, const DecoderSizes& sizes);
 
@@ -70,8 +70,8 @@ struct ExpertNames {
   const char* gate = "gate_proj";
   const char* up = "up_proj";
   const char* down = "down_proj";
-  const char* corrected = ".gate";     ///< e_score_correction_bias is below `<base><corrected>`.
-  const char* stacks = ".switch_mlp";  ///< MLX's stacks are below `<base><stacks>`.
+  const char* selection_bias = ".gate";  ///< e_score_correction_bias is below `<base><selection_bias>`.
+  const char* stacks = ".switch_mlp";    ///< MLX's stacks are below `<base><stacks>`.
 };
 
 /// The router `<base>.gate`, experts alone as on the hub or stacked as in MLX folders, and the shared expert
