@@ -167,7 +167,7 @@ class CpuStage final : public Stage {
                    MatView<float> x);
   absl::Status run_layer(const ComputeContext& context, const StageStep& step, LayerId id,
                          const Shared& shared, MatView<float> x);
-  /// c tanh(logits / c) for c = logit_cap_.
+  /// c tanh(logits / c) for c = final_logit_softcap_.
   void cap(const ComputeContext& context, MatView<float> logits) const;
   const Linear& head_linear() const { return head_is_embedding_ ? embedding_ : head_; }
 
@@ -175,7 +175,7 @@ class CpuStage final : public Stage {
   int64_t width_ = 0;
   int64_t vocabulary_ = 0;
   float embedding_scale_ = 1;
-  float logit_cap_ = 0;
+  float final_logit_softcap_ = 0;
   Linear embedding_;  // As a linear without bias, since a tied head multiplies by it.
   Norm final_norm_;
   Linear head_;
@@ -190,7 +190,7 @@ absl::Status CpuStage::load(const WeightReader& reader, const ModelSpec& spec, T
   width_ = spec.width;
   vocabulary_ = spec.vocabulary;
   embedding_scale_ = spec.embedding_scale;
-  logit_cap_ = spec.logit_cap;
+  final_logit_softcap_ = spec.final_logit_softcap;
   Progress progress(report, reader, spec, options_);
   for (int64_t i = options_.layers.begin; i < options_.layers.end; ++i) {
     RETURN_IF_ERROR(load_layer(reader, spec.layers[static_cast<size_t>(i)], pool));
@@ -464,7 +464,7 @@ absl::Status CpuStage::head(const ComputeContext& context, MatView<const float> 
   LinearInput input(normed);
   const LinearTask tasks[] = {{&head_linear(), logits, input.all_rows()}};
   RETURN_IF_ERROR(Annotate(RunLinears(context, input, tasks), "output head"));
-  if (logit_cap_ > 0) cap(context, logits);
+  if (final_logit_softcap_ > 0) cap(context, logits);
   return absl::OkStatus();
 }
 
@@ -475,7 +475,8 @@ void CpuStage::cap(const ComputeContext& context, MatView<float> logits) const {
     for (int64_t r = 0; r < logits.rows; ++r) {
       for (int64_t c = part.begin; c < part.end; ++c) {
         logits.at(r, c) =
-            logit_cap_ * static_cast<float>(Tanh(static_cast<double>(logits.at(r, c) / logit_cap_)));
+            final_logit_softcap_ *
+            static_cast<float>(Tanh(static_cast<double>(logits.at(r, c) / final_logit_softcap_)));
       }
     }
   });

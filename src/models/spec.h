@@ -285,7 +285,7 @@ struct ModelSpec {
   LinearSpec head;         ///< [V, D]; the embedding's ref where tied.
   /// Tensors of checkpoints that are known and not used: how their names begin, and what they are.
   std::vector<std::pair<std::string, std::string>> left_out;
-  float logit_cap = 0;  ///< c > 0: logits are c tanh(logits / c).
+  float final_logit_softcap = 0;  ///< c > 0: logits are c tanh(logits / c).
 
   int64_t layer_count() const { return static_cast<int64_t>(layers.size()); }
 };

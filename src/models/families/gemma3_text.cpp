@@ -60,7 +60,7 @@ absl::StatusOr<ModelSpec> Spec(const ModelConfig& config) {
   ASSIGN_OR_RETURN(const int64_t ffn, config.required_int("intermediate_size"));
 
   ModelSpec spec = DecoderOf("gemma3_text", sizes, UsualAttention(sizes, attention), UsualMlp(sizes, ffn));
-  ASSIGN_OR_RETURN(spec.logit_cap, ReadLogitCap(config));
+  ASSIGN_OR_RETURN(spec.final_logit_softcap, ReadFinalLogitSoftcap(config));
   MakeGemma(sizes, /*norm_offset=*/1, spec);
   for (LayerSpec& layer : spec.layers) {
     GqaSpec& gqa = std::get<GqaSpec>(layer.mixer);

@@ -120,7 +120,7 @@ absl::StatusOr<ModelSpec> Spec(const ModelConfig& config) {
     return MoeBeside(std::move(dense), base, sizes, *experts);
   };
   ModelSpec spec = DecoderOf("gemma4_text", sizes, AttentionOf(sizes, attentions), feed_forward);
-  ASSIGN_OR_RETURN(spec.logit_cap, ReadLogitCap(config));
+  ASSIGN_OR_RETURN(spec.final_logit_softcap, ReadFinalLogitSoftcap(config));
   MakeGemma(sizes, /*norm_offset=*/0, spec);
   for (size_t i = 0; i < spec.layers.size(); ++i) {
     spec.layers[i].output_scale = WeightRef{

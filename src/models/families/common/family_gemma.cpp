@@ -42,7 +42,7 @@ void MakeGemma(const DecoderSizes& sizes, float norm_offset, ModelSpec& spec) {
   }
 }
 
-absl::StatusOr<float> ReadLogitCap(const ModelConfig& config) {
+absl::StatusOr<float> ReadFinalLogitSoftcap(const ModelConfig& config) {
   ASSIGN_OR_RETURN(const std::optional<double> cap,
                    config.optional_number("final_logit_softcapping", {1e-3, 1e6}));
   return static_cast<float>(cap.value_or(0));

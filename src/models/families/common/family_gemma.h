@@ -16,7 +16,7 @@ namespace shoal {
 void MakeGemma(const DecoderSizes& sizes, float norm_offset, ModelSpec& spec);
 
 /// final_logit_softcapping; 0 where absent.
-absl::StatusOr<float> ReadLogitCap(const ModelConfig& config);
+absl::StatusOr<float> ReadFinalLogitSoftcap(const ModelConfig& config);
 
 /// The text model of a checkpoint that has towers for images or sound beside it: its config is `text_config`,
 /// in which the hub leaves out what equals the reference's `defaults`; its tensors lie where
