@@ -10,7 +10,7 @@
 #include "base/check.h"
 #include "base/status.h"
 #include "compute/blocks/attention.h"
-#include "compute/blocks/gated_delta.h"
+#include "compute/blocks/gated_delta_net.h"
 #include "compute/blocks/latent_attention.h"
 #include "compute/blocks/linear.h"
 #include "compute/blocks/mlp.h"
@@ -28,7 +28,7 @@ static_assert(kBlockPositions == kKvBlockPositions,
 /// One layer, built from its LayerSpec.
 struct Layer {
   Norm mixer_norm;
-  std::variant<Attention, LatentAttention, GatedDelta> mixer;
+  std::variant<Attention, LatentAttention, GatedDeltaNet> mixer;
   size_t rope = 0;  ///< Which of the stage's tables, where the mixer rotates by positions.
   std::optional<Norm> mixer_out_norm;
   Norm feed_forward_norm;
@@ -54,14 +54,15 @@ absl::StatusOr<Attention> LoadMixer(const WeightReader& reader, const GqaSpec& s
 absl::StatusOr<LatentAttention> LoadMixer(const WeightReader& reader, const MlaSpec& spec, ThreadPool& pool) {
   return LatentAttention::Load(reader, spec, pool);
 }
-absl::StatusOr<GatedDelta> LoadMixer(const WeightReader& reader, const DeltaSpec& spec, ThreadPool& pool) {
-  return GatedDelta::Load(reader, spec, pool);
+absl::StatusOr<GatedDeltaNet> LoadMixer(const WeightReader& reader, const GatedDeltaNetSpec& spec,
+                                        ThreadPool& pool) {
+  return GatedDeltaNet::Load(reader, spec, pool);
 }
 
 /// nullptr: positions rotate nothing.
 const RopeSpec* RopeOf(const GqaSpec& spec) { return &spec.rope; }
 const RopeSpec* RopeOf(const MlaSpec& spec) { return &spec.rope; }
-const RopeSpec* RopeOf(const DeltaSpec&) { return nullptr; }
+const RopeSpec* RopeOf(const GatedDeltaNetSpec&) { return nullptr; }
 
 absl::StatusOr<Mlp> LoadFeedForward(const WeightReader& reader, const DenseSpec& spec, ThreadPool& pool) {
   return Mlp::Load(reader, spec, pool);
@@ -290,7 +291,7 @@ absl::Status CpuStage::embed(const ComputeContext& context, std::span<const int3
 
 bool CpuStage::keeps_states() const {
   return std::ranges::any_of(
-      layers_, [](const Layer& layer) { return std::holds_alternative<GatedDelta>(layer.mixer); });
+      layers_, [](const Layer& layer) { return std::holds_alternative<GatedDeltaNet>(layer.mixer); });
 }
 
 namespace {
@@ -391,7 +392,7 @@ absl::Status CpuStage::mix(const ComputeContext& context, const StageStep& step,
     return input.fill(context, group,
                       [&](Range rows) { layer.mixer_norm.apply(*context.kernels, x, shared.normed, rows); });
   };
-  if (const auto* delta = std::get_if<GatedDelta>(&layer.mixer)) {
+  if (const auto* delta = std::get_if<GatedDeltaNet>(&layer.mixer)) {
     RETURN_IF_ERROR(fill(delta->input_group(context.activations)));
     return delta->forward(context, input, shared.states, *step.cache, id, shared.out);
   }

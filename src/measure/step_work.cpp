@@ -17,7 +17,7 @@ int64_t AttentionMultiplies(const MixerSpec& mixer) {
 
 /// Of one row, whatever its position: the passes over a state, and the convolution.
 int64_t StateMultiplies(const MixerSpec& mixer) {
-  const auto* delta = std::get_if<DeltaSpec>(&mixer);
+  const auto* delta = std::get_if<GatedDeltaNetSpec>(&mixer);
   if (delta == nullptr) return 0;
   return int64_t{3} * delta->value_heads * delta->key_dim * delta->value_dim +
          delta->conv_width * delta->channels();

@@ -81,7 +81,7 @@ TEST(StepWork, ARowMultipliesEveryMatrixOnceAndItsExpertsOnly) {
     });
     double states = 0;  // Three passes over each state, and the convolution before it.
     for (const LayerSpec& layer : subject.spec.layers) {
-      const auto* delta = std::get_if<DeltaSpec>(&layer.mixer);
+      const auto* delta = std::get_if<GatedDeltaNetSpec>(&layer.mixer);
       if (delta == nullptr) continue;
       states += 3.0 * delta->value_heads * delta->key_dim * delta->value_dim;
       states += static_cast<double>(delta->conv.elements());

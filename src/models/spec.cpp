@@ -41,7 +41,7 @@ class Walk {
     for (const LinearSpec& head : mla.values) linear("attention", head);
     linear("attention", mla.o);
   }
-  void operator()(const DeltaSpec& delta) const {
+  void operator()(const GatedDeltaNetSpec& delta) const {
     for (const LinearSpec* part : {&delta.qkv, &delta.z, &delta.b, &delta.a}) linear("attention", *part);
     weight("convolution", delta.conv);
     weight("decay", delta.decay_log);
@@ -77,7 +77,8 @@ KvLayerShape KvShapeOf(const MixerSpec& mixer) {
   if (const auto* mla = std::get_if<MlaSpec>(&mixer)) {
     return {1, CachedHeadDim(static_cast<int>(mla->latent) + mla->rope_dim)};
   }
-  if (const auto* delta = std::get_if<DeltaSpec>(&mixer)) return {.state_values = delta->state_values()};
+  if (const auto* delta = std::get_if<GatedDeltaNetSpec>(&mixer))
+    return {.state_values = delta->state_values()};
   const GqaSpec& gqa = std::get<GqaSpec>(mixer);
   return {gqa.kv_heads, CachedHeadDim(gqa.head_dim)};
 }

@@ -179,7 +179,7 @@ struct MlaSpec {
 /// output is state^T query, normed per head and multiplied by silu(z), with decay = exp(-exp(decay_log) *
 /// softplus(a + step_bias)), beta = sigmoid(b), queries and keys of length 1, queries over sqrt(key_dim).
 /// Source: Yang et al. 2024, arXiv:2412.06464; transformers `Qwen3_5MoeGatedDeltaNet`.
-struct DeltaSpec {
+struct GatedDeltaNetSpec {
   int key_heads = 0;
   int value_heads = 0;  ///< A multiple of key_heads.
   int key_dim = 0;      ///< Of a head.
@@ -256,7 +256,7 @@ enum class CacheGroup : uint8_t {
   kState,  ///< A state per sequence, in slots (kv/kv_cache.h).
 };
 
-using MixerSpec = std::variant<GqaSpec, MlaSpec, DeltaSpec>;
+using MixerSpec = std::variant<GqaSpec, MlaSpec, GatedDeltaNetSpec>;
 using FeedForwardSpec = std::variant<DenseSpec, MoeSpec>;
 
 /// Pre-norm residual layer: x += mixer(norm(x)); x += feed_forward(norm(x)). Where there are norms of what

@@ -7,7 +7,7 @@
 
 #include "base/check.h"
 #include "base/status.h"
-#include "compute/blocks/gated_delta.h"
+#include "compute/blocks/gated_delta_net.h"
 #include "compute/step_profile.h"
 
 namespace shoal {

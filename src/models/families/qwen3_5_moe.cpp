@@ -35,7 +35,7 @@ absl::StatusOr<std::vector<bool>> ReadAttending(const ModelConfig& text, int64_t
 }
 
 /// What a config says of its gated delta layers; tensors are named by DeltaAt.
-absl::StatusOr<DeltaSpec> ReadDelta(const ModelConfig& text) {
+absl::StatusOr<GatedDeltaNetSpec> ReadDelta(const ModelConfig& text) {
   constexpr Bounds<int64_t> kHeads{1, 1 << 12};
   constexpr Bounds<int64_t> kDims{1, 1 << 12};
   constexpr Bounds<int64_t> kTaps{1, 64};
@@ -49,7 +49,7 @@ absl::StatusOr<DeltaSpec> ReadDelta(const ModelConfig& text) {
                            text.where("linear_num_value_heads"), key_heads, value_heads);
   }
   RETURN_IF_ERROR(RequireIfPresent(text, "mamba_ssm_dtype", "float32"));
-  DeltaSpec delta;
+  GatedDeltaNetSpec delta;
   delta.key_heads = static_cast<int>(key_heads);
   delta.value_heads = static_cast<int>(value_heads);
   delta.key_dim = static_cast<int>(key_dim);
@@ -58,7 +58,7 @@ absl::StatusOr<DeltaSpec> ReadDelta(const ModelConfig& text) {
   return delta;
 }
 
-DeltaSpec DeltaAt(const std::string& base, const DecoderSizes& sizes, DeltaSpec delta) {
+GatedDeltaNetSpec DeltaAt(const std::string& base, const DecoderSizes& sizes, GatedDeltaNetSpec delta) {
   const int64_t values = int64_t{delta.value_heads} * delta.value_dim;
   const auto head_vector = [&](const char* name) {
     return WeightRef{.shape = {delta.value_heads}, .sources = {{.base = base, .suffix = name}}};
@@ -131,7 +131,7 @@ absl::StatusOr<ModelSpec> Spec(const ModelConfig& config) {
   ASSIGN_OR_RETURN(const DecoderSizes sizes, ReadDecoderSizes(text, tied));
   ASSIGN_OR_RETURN(const std::vector<bool> attending, ReadAttending(text, sizes.layers));
   ASSIGN_OR_RETURN(const AttentionParts attention, ReadAttention(text));
-  ASSIGN_OR_RETURN(const DeltaSpec delta, ReadDelta(text));
+  ASSIGN_OR_RETURN(const GatedDeltaNetSpec delta, ReadDelta(text));
   ASSIGN_OR_RETURN(ExpertParts experts, ReadExperts(text, sizes));
   experts.weighting = RouteWeights::kRenormalized;
   ASSIGN_OR_RETURN(const int64_t shared, text.required_int("shared_expert_intermediate_size"));

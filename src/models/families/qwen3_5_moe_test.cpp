@@ -39,7 +39,7 @@ TEST(Qwen35Moe, NamesAreTheHubsOrThoseOfMlx) {
     for (const WeightSource& source : ref.sources) all.push_back(source.name());
     return all;
   };
-  const DeltaSpec& delta = std::get<DeltaSpec>(spec.layers[0].mixer);
+  const GatedDeltaNetSpec& delta = std::get<GatedDeltaNetSpec>(spec.layers[0].mixer);
   EXPECT_THAT(names(delta.decay_log), ElementsAre("model.language_model.layers.0.linear_attn.A_log",
                                                   "language_model.model.layers.0.linear_attn.A_log"));
   const DenseSpec& expert = MoeOf(spec.layers[0])->experts[3];
@@ -59,7 +59,7 @@ TEST(Qwen35Moe, NormsAreZeroCentredOnTheHubButThatOfTheDeltaRule) {
   EXPECT_THAT(offsets(spec.layers[0].feed_forward_norm), Pair(1, 0));
   EXPECT_THAT(offsets(*std::get<GqaSpec>(spec.layers[2].mixer).q_norm), Pair(1, 0));
   EXPECT_THAT(offsets(spec.final_norm), Pair(1, 0));
-  EXPECT_THAT(offsets(std::get<DeltaSpec>(spec.layers[0].mixer).norm), Pair(0, 0));
+  EXPECT_THAT(offsets(std::get<GatedDeltaNetSpec>(spec.layers[0].mixer).norm), Pair(0, 0));
 }
 
 TEST(Qwen35Moe, WhatIsNotBuiltIsRefusedByKeyAndValue) {

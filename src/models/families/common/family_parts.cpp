@@ -223,7 +223,7 @@ ModelSpec DecoderOf(std::string model_type, const DecoderSizes& sizes, const Mak
   for (int64_t i = 0; i < sizes.layers; ++i) {
     const std::string base = fmt::format("model.layers.{}", i);
     MixerSpec made = mixer(i, base);
-    const bool state = std::holds_alternative<DeltaSpec>(made);
+    const bool state = std::holds_alternative<GatedDeltaNetSpec>(made);
     spec.layers.push_back(
         {.mixer_norm = NormAt(base + ".input_layernorm", sizes.width, sizes.eps),
          .mixer = std::move(made),

@@ -1,4 +1,4 @@
-// Gated delta layers (DeltaSpec) over the states of the sequences.
+// GatedDeltaNet layers (GatedDeltaNetSpec) over the states of the sequences.
 #pragma once
 
 #include <cstdint>
@@ -25,10 +25,11 @@ struct StateSpan {
 
 /// A state slot of a layer holds the last conv_width - 1 rows that the convolution saw, [conv_width - 1,
 /// channels], then per value head its matrix [key_dim, value_dim], all f32.
-class GatedDelta {
+class GatedDeltaNet {
  public:
-  GatedDelta() = default;
-  static absl::StatusOr<GatedDelta> Load(const WeightReader& reader, const DeltaSpec& spec, ThreadPool& pool);
+  GatedDeltaNet() = default;
+  static absl::StatusOr<GatedDeltaNet> Load(const WeightReader& reader, const GatedDeltaNetSpec& spec,
+                                            ThreadPool& pool);
 
   int64_t bytes() const;
   /// As Attention's.

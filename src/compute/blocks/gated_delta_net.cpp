@@ -1,4 +1,4 @@
-#include "compute/blocks/gated_delta.h"
+#include "compute/blocks/gated_delta_net.h"
 
 #include <algorithm>
 #include <cmath>
@@ -20,9 +20,9 @@ double Softplus(double x) { return x > 20 ? x : Log(1 + Exp(x)); }
 
 }  // namespace
 
-absl::StatusOr<GatedDelta> GatedDelta::Load(const WeightReader& reader, const DeltaSpec& spec,
-                                            ThreadPool& pool) {
-  GatedDelta delta;
+absl::StatusOr<GatedDeltaNet> GatedDeltaNet::Load(const WeightReader& reader, const GatedDeltaNetSpec& spec,
+                                                  ThreadPool& pool) {
+  GatedDeltaNet delta;
   delta.key_heads_ = spec.key_heads;
   delta.value_heads_ = spec.value_heads;
   delta.key_dim_ = spec.key_dim;
@@ -58,20 +58,20 @@ absl::StatusOr<GatedDelta> GatedDelta::Load(const WeightReader& reader, const De
   return delta;
 }
 
-int64_t GatedDelta::bytes() const {
+int64_t GatedDeltaNet::bytes() const {
   const size_t vectors = conv_.size() + rate_.size() + step_bias_.size();
   return qkv_.bytes() + z_.bytes() + b_.bytes() + a_.bytes() + o_.bytes() + norm_.bytes() +
          static_cast<int64_t>(vectors * sizeof(float));
 }
 
-GatedDelta::Rows GatedDelta::Rows::between(int64_t begin, int64_t end) const {
+GatedDeltaNet::Rows GatedDeltaNet::Rows::between(int64_t begin, int64_t end) const {
   return {qkv.rows_between(begin, end),  mixed.rows_between(begin, end), z.rows_between(begin, end),
           beta.rows_between(begin, end), decay.rows_between(begin, end), out.rows_between(begin, end)};
 }
 
-absl::Status GatedDelta::forward(const ComputeContext& context, LinearInput& input,
-                                 std::span<const StateSpan> spans, const KvCache& cache, LayerId layer,
-                                 MatView<float> y) const {
+absl::Status GatedDeltaNet::forward(const ComputeContext& context, LinearInput& input,
+                                    std::span<const StateSpan> spans, const KvCache& cache, LayerId layer,
+                                    MatView<float> y) const {
   const ArenaScope scope(*context.arena);
   Arena& arena = *context.arena;
   const int64_t tokens = input.rows();
@@ -110,8 +110,8 @@ absl::Status GatedDelta::forward(const ComputeContext& context, LinearInput& inp
   return RunLinears(context, gated, output);
 }
 
-void GatedDelta::run_head(const Kernels& kernels, const Rows& rows, int64_t head, const float* from,
-                          float* to) const {
+void GatedDeltaNet::run_head(const Kernels& kernels, const Rows& rows, int64_t head, const float* from,
+                             float* to) const {
   const int64_t tokens = rows.qkv.rows;
   const int64_t before_rows = conv_width_ - 1;
   const int64_t per_key = value_heads_ / key_heads_;
@@ -159,7 +159,7 @@ void GatedDelta::run_head(const Kernels& kernels, const Rows& rows, int64_t head
 }
 
 /// In double: one value per head and row, and a state remembers every error of its decay.
-void GatedDelta::open_gates(const Rows& rows, int64_t value_head) const {
+void GatedDeltaNet::open_gates(const Rows& rows, int64_t value_head) const {
   const auto h = static_cast<size_t>(value_head);
   for (int64_t t = 0; t < rows.beta.rows; ++t) {
     float& beta = rows.beta.at(t, value_head);
