@@ -1,7 +1,7 @@
 // Gemma 3 with a tower for images, of which the text model runs. Reference: transformers
 // models/gemma3/configuration_gemma3.py.
-#include "models/families/common/family_below.h"
 #include "models/families/common/family_gemma.h"
+#include "models/families/common/nested_text_config.h"
 #include "models/family.h"
 
 namespace shoal::families {
@@ -21,7 +21,7 @@ absl::StatusOr<ModelSpec> Spec(const ModelConfig& config) {
   return TextModelOf(config, gemma3_text, kDefaults);
 }
 
-std::string Tiny() { return AroundTextConfig("gemma3", gemma3_text.tiny()); }
+std::string Tiny() { return NestTextConfig("gemma3", gemma3_text.tiny()); }
 
 }  // namespace
 

@@ -1,7 +1,7 @@
 // Gemma 4 with towers for images and sound, of which the text model runs. Reference: transformers
 // models/gemma4/configuration_gemma4.py.
-#include "models/families/common/family_below.h"
 #include "models/families/common/family_gemma.h"
+#include "models/families/common/nested_text_config.h"
 #include "models/family.h"
 
 namespace shoal::families {
@@ -23,7 +23,7 @@ absl::StatusOr<ModelSpec> Spec(const ModelConfig& config) {
   return TextModelOf(config, gemma4_text, kDefaults);
 }
 
-std::string Tiny() { return AroundTextConfig("gemma4", gemma4_text.tiny()); }
+std::string Tiny() { return NestTextConfig("gemma4", gemma4_text.tiny()); }
 
 }  // namespace
 

@@ -4,9 +4,9 @@
 #include <vector>
 
 #include "base/status.h"
-#include "models/families/common/family_below.h"
 #include "models/families/common/family_moe.h"
 #include "models/families/common/family_parts.h"
+#include "models/families/common/nested_text_config.h"
 #include "models/family.h"
 
 namespace shoal::families {
@@ -161,7 +161,7 @@ absl::StatusOr<ModelSpec> Spec(const ModelConfig& config) {
 }
 
 std::string Tiny() {
-  return AroundTextConfig(
+  return NestTextConfig(
       "qwen3_5_moe",
       TinyConfig("qwen3_5_moe_text", R"("num_key_value_heads": 2, "head_dim": 24, "hidden_act": "silu",
   "attn_output_gate": true, "attention_bias": false, "full_attention_interval": 3,

@@ -4,8 +4,8 @@
 #include <optional>
 
 #include "base/status.h"
-#include "models/families/common/family_below.h"
 #include "models/families/common/family_moe.h"
+#include "models/families/common/nested_text_config.h"
 #include "numeric/dtype.h"
 
 namespace shoal {

@@ -1,4 +1,4 @@
-#include "models/families/common/family_below.h"
+#include "models/families/common/nested_text_config.h"
 
 #include <fmt/format.h>
 
@@ -31,7 +31,7 @@ void PlaceBelowLanguageModel(ModelSpec& spec,
   });
 }
 
-std::string AroundTextConfig(std::string_view model_type, const std::string& text_config) {
+std::string NestTextConfig(std::string_view model_type, const std::string& text_config) {
   return fmt::format(R"({{"model_type": "{}", "text_config": {}}})", model_type, text_config);
 }
 

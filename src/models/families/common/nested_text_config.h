@@ -1,4 +1,4 @@
-// Text models that lie below a model of text, images and sound.
+// Text models nested in a model of text, images and sound: their config is its `text_config`.
 #pragma once
 
 #include <functional>
@@ -16,7 +16,7 @@ namespace shoal {
 void PlaceBelowLanguageModel(ModelSpec& spec,
                              const std::function<void(WeightSource& place, bool by_mlx)>& edit = {});
 
-/// A config.json around the text model's.
-std::string AroundTextConfig(std::string_view model_type, const std::string& text_config);
+/// A config.json with the text model's as its `text_config`.
+std::string NestTextConfig(std::string_view model_type, const std::string& text_config);
 
 }  // namespace shoal
