@@ -43,7 +43,7 @@ Json Describe(const OpenedModel& model) {
                              {"state_bytes", layer.state_bytes}});
   }
   out["unused_tensors"] = model.footprint.unused_tensors;
-  out["left_out"] = model.footprint.left_out;
+  out["left_out"] = model.footprint.ignored_tensors;
   if (const Shard* shard = model.checkpoint->shard()) {
     out["share"] = {
         {"node", shard->node}, {"holds", shard->holds}, {"stored_bytes", model.checkpoint->total_bytes()}};
@@ -86,8 +86,8 @@ void PrintTable(const OpenedModel& model) {
     fmt::print("{:<8} {:>14} {:>9} {:>18} {:>22} {:>12}\n", i, FormatBytes(layer.bytes), layer.experts,
                FormatBytes(layer.expert_bytes), layer.kv_values_per_position, FormatBytes(layer.state_bytes));
   }
-  for (const auto& [what, count] : footprint.left_out) {
-    fmt::print("\n{} tensors of {} are left out\n", count, what);
+  for (const auto& [what, count] : footprint.ignored_tensors) {
+    fmt::print("\n{} tensors of {} are ignored\n", count, what);
   }
   if (!footprint.unused_tensors.empty()) {
     fmt::print("\n{} tensors stand behind no weight of this model: {}{}\n", footprint.unused_tensors.size(),

@@ -131,8 +131,8 @@ absl::Status Server::plan_cluster() {
   cache_size_ =
       DefaultCacheSize(plan_, model_.facts, placement_.nodes, model_.spec.max_positions, flags_.cache_size);
   for (const std::string& note : plan_.notes) LogInfo("plan: {}", note);
-  for (const auto& [what, count] : model_.footprint.left_out) {
-    LogInfo("{}: {} tensors of {} are left out", model_.facts.name, count, what);
+  for (const auto& [what, count] : model_.footprint.ignored_tensors) {
+    LogInfo("{}: {} tensors of {} are ignored", model_.facts.name, count, what);
   }
   return absl::OkStatus();
 }

@@ -65,9 +65,9 @@ class Measurer {
             tensor.name, reader_.checkpoint().folder(), reader_.checkpoint().config().file());
       }
       const auto known = std::ranges::find_if(
-          spec_.left_out, [&](const auto& part) { return tensor.name.starts_with(part.first); });
-      if (known != spec_.left_out.end()) {
-        ++footprint_.left_out[known->second];
+          spec_.ignored_tensors, [&](const auto& part) { return tensor.name.starts_with(part.first); });
+      if (known != spec_.ignored_tensors.end()) {
+        ++footprint_.ignored_tensors[known->second];
       } else {
         footprint_.unused_tensors.push_back(tensor.name);
       }

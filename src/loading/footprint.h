@@ -39,8 +39,8 @@ struct Footprint {
   std::map<std::string, WeightBytes>
       by_format;                            ///< "bf16", "4-bit groups of 64, bf16 scales", ...; as total.
   std::vector<std::string> unused_tensors;  ///< In the checkpoint, but behind no weight. Sorted.
-  /// Tensors that the family knows and does not use, by what they are (ModelSpec::left_out): how many.
-  std::map<std::string, int64_t> left_out;
+  /// Tensors that the family knows and does not use, by what they are (ModelSpec::ignored_tensors): how many.
+  std::map<std::string, int64_t> ignored_tensors;
 };
 
 /// NotFound or InvalidArgument for the first weight that is missing or of the wrong shape.

@@ -284,7 +284,7 @@ struct ModelSpec {
   bool tied_head = false;  ///< The head is the embedding table.
   LinearSpec head;         ///< [V, D]; the embedding's ref where tied.
   /// Tensors of checkpoints that are known and not used: how their names begin, and what they are.
-  std::vector<std::pair<std::string, std::string>> left_out;
+  std::vector<std::pair<std::string, std::string>> ignored_tensors;
   float final_logit_softcap = 0;  ///< c > 0: logits are c tanh(logits / c).
 
   int64_t layer_count() const { return static_cast<int64_t>(layers.size()); }

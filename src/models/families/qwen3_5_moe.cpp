@@ -153,10 +153,10 @@ absl::StatusOr<ModelSpec> Spec(const ModelConfig& config) {
   };
   ModelSpec spec = DecoderOf("qwen3_5_moe", sizes, mixer, feed_forward);
   PlaceBelowLanguageModel(spec, AsStored);
-  spec.left_out = {{"model.visual.", "the vision tower"},
-                   {"vision_tower.", "the vision tower"},
-                   {"mtp.", "multi-token prediction"},
-                   {"language_model.mtp.", "multi-token prediction"}};
+  spec.ignored_tensors = {{"model.visual.", "the vision tower"},
+                          {"vision_tower.", "the vision tower"},
+                          {"mtp.", "multi-token prediction"},
+                          {"language_model.mtp.", "multi-token prediction"}};
   return spec;
 }
 

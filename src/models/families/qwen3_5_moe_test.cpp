@@ -87,7 +87,7 @@ TEST(Qwen35Moe, WhatIsNotBuiltIsRefusedByKeyAndValue) {
   ExpectConfigRefused("qwen3_5_moe", "text_config", "", "text_config");
 }
 
-TEST(Qwen35Moe, TensorsOfImagesAndOfGuessingAheadAreLeftOutByName) {
+TEST(Qwen35Moe, TensorsOfImagesAndOfGuessingAheadAreIgnoredByName) {
   const TempFolder folder;
   CopyCheckpoint(TinyCheckpoint("qwen3_5_moe"), folder.path(), [](std::vector<EditableTensor>& tensors) {
     for (const char* name : {"model.visual.patch_embed.proj.weight", "model.visual.pos_embed.weight",
@@ -98,7 +98,7 @@ TEST(Qwen35Moe, TensorsOfImagesAndOfGuessingAheadAreLeftOutByName) {
   const auto checkpoint = *Checkpoint::Open(folder.path());
   const auto footprint = MeasureFootprint(Usual(), *checkpoint);
   ASSERT_TRUE(footprint.ok()) << footprint.status();
-  EXPECT_THAT(footprint->left_out,
+  EXPECT_THAT(footprint->ignored_tensors,
               ElementsAre(Pair("multi-token prediction", 1), Pair("the vision tower", 2)));
   EXPECT_THAT(footprint->unused_tensors, ElementsAre("model.language_model.layers.0.linear_attn.other"));
 }

@@ -56,10 +56,10 @@ absl::StatusOr<ModelSpec> TextModelOf(const ModelConfig& config, const Family& t
   ASSIGN_OR_RETURN(spec.model_type, config.required_string("model_type"));
   PlaceBelowLanguageModel(spec);
   for (const std::string prefix : {"", "model."}) {  // Of MLX and older checkpoints; of the hub.
-    spec.left_out.emplace_back(prefix + "vision_tower.", "the vision tower");
-    spec.left_out.emplace_back(prefix + "audio_tower.", "the audio tower");
+    spec.ignored_tensors.emplace_back(prefix + "vision_tower.", "the vision tower");
+    spec.ignored_tensors.emplace_back(prefix + "audio_tower.", "the audio tower");
     for (const char* bridge : {"multi_modal_projector.", "embed_vision.", "embed_audio."}) {
-      spec.left_out.emplace_back(prefix + bridge, "what leads from towers to the text model");
+      spec.ignored_tensors.emplace_back(prefix + bridge, "what leads from towers to the text model");
     }
   }
   return spec;

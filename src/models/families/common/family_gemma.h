@@ -20,7 +20,7 @@ absl::StatusOr<float> ReadFinalLogitSoftcap(const ModelConfig& config);
 
 /// The text model of a checkpoint that has towers for images or sound beside it: its config is `text_config`,
 /// in which the hub leaves out what equals the reference's `defaults`; its tensors lie where
-/// PlaceBelowLanguageModel puts them, and those of the towers are left out.
+/// PlaceBelowLanguageModel puts them, and those of the towers are ignored.
 absl::StatusOr<ModelSpec> TextModelOf(const ModelConfig& config, const Family& text,
                                       std::string_view defaults);
 
