@@ -159,8 +159,8 @@ class CpuStage final : public Stage {
     MatView<float> out;     ///< [T, D]
   };
   absl::Status load_layer(const WeightReader& reader, const LayerSpec& spec, ThreadPool& pool);
-  absl::Status load_ends(const WeightReader& reader, const ModelSpec& spec, ThreadPool& pool,
-                         Progress& progress);
+  absl::Status load_embedding_and_head(const WeightReader& reader, const ModelSpec& spec, ThreadPool& pool,
+                                       Progress& progress);
   size_t rope_index(const RopeSpec& spec);
   bool keeps_states() const;
   Shared prepare(const ComputeContext& context, const StageStep& step, MatView<float> x) const;
@@ -197,7 +197,7 @@ absl::Status CpuStage::load(const WeightReader& reader, const ModelSpec& spec, T
     RETURN_IF_ERROR(load_layer(reader, spec.layers[static_cast<size_t>(i)], pool));
     progress.read(i, false);
   }
-  return load_ends(reader, spec, pool, progress);
+  return load_embedding_and_head(reader, spec, pool, progress);
 }
 
 absl::Status CpuStage::load_layer(const WeightReader& reader, const LayerSpec& spec, ThreadPool& pool) {
@@ -231,8 +231,8 @@ absl::Status CpuStage::load_layer(const WeightReader& reader, const LayerSpec& s
   return absl::OkStatus();
 }
 
-absl::Status CpuStage::load_ends(const WeightReader& reader, const ModelSpec& spec, ThreadPool& pool,
-                                 Progress& progress) {
+absl::Status CpuStage::load_embedding_and_head(const WeightReader& reader, const ModelSpec& spec,
+                                               ThreadPool& pool, Progress& progress) {
   if (options_.embed) {
     ASSIGN_OR_RETURN(embedding_,
                      Linear::Load(reader, {.weight = spec.embedding, .bias = std::nullopt}, pool));

@@ -181,9 +181,9 @@ TEST(Footprint, IsWhatStagesAndExpertSetsHold) {
         ASSERT_TRUE(set.ok()) << set.status();
         EXPECT_EQ(set->bytes(), expected.experts[12].packed);
       }
-      const auto ends = Stage::Load(*checkpoint, spec, {.layers = {7, 7}, .head = true}, pool, {});
-      ASSERT_TRUE(ends.ok()) << ends.status();
-      EXPECT_EQ((*ends)->bytes(), footprint->head.packed);
+      const auto head = Stage::Load(*checkpoint, spec, {.layers = {7, 7}, .head = true}, pool, {});
+      ASSERT_TRUE(head.ok()) << head.status();
+      EXPECT_EQ((*head)->bytes(), footprint->head.packed);
     }
   }
 }

@@ -26,9 +26,9 @@ std::vector<NodeCost> NodeCosts(const Plan& plan, const ModelFacts& model, const
         of(replica).expert_bytes += model.layers[layer].expert_bytes;
     }
   }
-  of(plan.first_node()).ends_bytes += model.embed_bytes;
+  of(plan.first_node()).embedding_head_bytes += model.embed_bytes;
   if (plan.last_node() != plan.first_node() || !model.tied_head)
-    of(plan.last_node()).ends_bytes += model.head_bytes;
+    of(plan.last_node()).embedding_head_bytes += model.head_bytes;
   return costs;
 }
 

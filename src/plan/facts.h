@@ -38,7 +38,7 @@ struct ModelFacts {
   int32_t top_k = 0;        ///< Experts per token; 0 for a dense model.
   int64_t embed_bytes = 0;  ///< Held by the node of the first stage.
   int64_t head_bytes = 0;   ///< Held by the node of the last stage.
-  bool tied_head = false;   ///< The head is the embedding: a node with both ends holds embed_bytes only.
+  bool tied_head = false;   ///< The head is the embedding: a node with both holds embed_bytes only.
   std::vector<LayerFacts> layers;
 
   /// Of one state, all layers.

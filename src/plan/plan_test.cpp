@@ -184,7 +184,7 @@ TEST(Cost, AddsUpWhatEachNodeHolds) {
   const auto costs = NodeCosts(SmallPlan(), MoeModel(3, 4), {.positions = 100});
   // n0: one layer and the embedding; experts 0 and 1 of two layers, and the copy of one.
   EXPECT_EQ(costs[0].layer_bytes, 10 * kMiB);
-  EXPECT_EQ(costs[0].ends_bytes, 4 * kMiB);
+  EXPECT_EQ(costs[0].embedding_head_bytes, 4 * kMiB);
   EXPECT_EQ(costs[0].expert_bytes, 5 * kMiB);
   EXPECT_EQ(costs[0].kv_bytes, 1024 * 2 * 100);
   EXPECT_EQ(costs[1].weight_bytes(), (20 + 6 + 4) * kMiB);
@@ -195,10 +195,10 @@ TEST(Cost, ATiedHeadCountsOnceOnOneNodeAndTwiceOnTwo) {
   ModelFacts model = DenseModel(2);
   model.tied_head = true;
   model.head_bytes = model.embed_bytes;
-  EXPECT_EQ(NodeCosts(*MakePlan(model, Nodes({0}), {}), model, {})[0].ends_bytes, 4 * kMiB);
+  EXPECT_EQ(NodeCosts(*MakePlan(model, Nodes({0}), {}), model, {})[0].embedding_head_bytes, 4 * kMiB);
   const auto two =
       NodeCosts(*MakePlan(model, Nodes({0, 0}), {.strategy = LayerStrategy::kUniform}), model, {});
-  EXPECT_EQ(two[0].ends_bytes + two[1].ends_bytes, 8 * kMiB);
+  EXPECT_EQ(two[0].embedding_head_bytes + two[1].embedding_head_bytes, 8 * kMiB);
 }
 
 TEST(Cost, StatesTakeASlotMoreThanThereAreStages) {

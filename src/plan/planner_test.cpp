@@ -180,8 +180,8 @@ TEST(Planner, RandomExpertsDependOnTheSeedAlone) {
 }
 
 TEST(Planner, SpreadExpertsCountForTheMemoryThatLayersLeave) {
-  // 8 layers x 10 + 10 for the ends = 90; 70 experts, 35 each. n1 has 30 beside them: 2 layers and the head
-  // (26).
+  // 8 layers x 10 + 10 for embedding and head = 90; 70 experts, 35 each. n1 has 30 beside them: 2 layers and
+  // the head (26).
   PlanRequest request{.experts = {.strategy = ExpertStrategy::kContiguous}};
   EXPECT_THAT(CountsOf(MoeModel(8, 10), Nodes({0, 65 * kMiB}, {1, 100}), request), ElementsAre(6, 2));
 }

@@ -95,7 +95,7 @@ std::string PlanReportJson(const Plan& plan, const ModelFacts& model, const Cach
                      {"expert_slots", slots},
                      {"layer_bytes", costs[i].layer_bytes},
                      {"expert_bytes", costs[i].expert_bytes},
-                     {"ends_bytes", costs[i].ends_bytes},
+                     {"ends_bytes", costs[i].embedding_head_bytes},
                      {"weight_bytes", costs[i].weight_bytes()},
                      {"kv_bytes", costs[i].kv_bytes},
                      {"state_bytes", costs[i].state_bytes},
