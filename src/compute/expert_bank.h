@@ -30,7 +30,7 @@ struct ExpertCall {
 class ExpertBank {
  public:
   /// held: per layer of the model (size L), the expert ids held here, ascending; empty lists are fine.
-  /// store: as for WeightReader. Errors name file, tensor, expected and got.
+  /// store: as for WeightLoader. Errors name file, tensor, expected and got.
   static absl::StatusOr<std::unique_ptr<ExpertBank>> Load(const Checkpoint& checkpoint, const ModelSpec& spec,
                                                           const std::vector<std::vector<ExpertId>>& held,
                                                           ThreadPool& pool, const LoadProgress& progress,

@@ -48,15 +48,15 @@ struct Layer {
   }
 };
 
-absl::StatusOr<Attention> LoadMixer(const WeightReader& reader, const GqaSpec& spec, ThreadPool& pool) {
-  return Attention::Load(reader, spec, pool);
+absl::StatusOr<Attention> LoadMixer(const WeightLoader& loader, const GqaSpec& spec, ThreadPool& pool) {
+  return Attention::Load(loader, spec, pool);
 }
-absl::StatusOr<LatentAttention> LoadMixer(const WeightReader& reader, const MlaSpec& spec, ThreadPool& pool) {
-  return LatentAttention::Load(reader, spec, pool);
+absl::StatusOr<LatentAttention> LoadMixer(const WeightLoader& loader, const MlaSpec& spec, ThreadPool& pool) {
+  return LatentAttention::Load(loader, spec, pool);
 }
-absl::StatusOr<GatedDeltaNet> LoadMixer(const WeightReader& reader, const GatedDeltaNetSpec& spec,
+absl::StatusOr<GatedDeltaNet> LoadMixer(const WeightLoader& loader, const GatedDeltaNetSpec& spec,
                                         ThreadPool& pool) {
-  return GatedDeltaNet::Load(reader, spec, pool);
+  return GatedDeltaNet::Load(loader, spec, pool);
 }
 
 /// nullptr: positions rotate nothing.
@@ -64,11 +64,11 @@ const RopeSpec* RopeOf(const GqaSpec& spec) { return &spec.rope; }
 const RopeSpec* RopeOf(const MlaSpec& spec) { return &spec.rope; }
 const RopeSpec* RopeOf(const GatedDeltaNetSpec&) { return nullptr; }
 
-absl::StatusOr<Mlp> LoadFeedForward(const WeightReader& reader, const DenseSpec& spec, ThreadPool& pool) {
-  return Mlp::Load(reader, spec, pool);
+absl::StatusOr<Mlp> LoadFeedForward(const WeightLoader& loader, const DenseSpec& spec, ThreadPool& pool) {
+  return Mlp::Load(loader, spec, pool);
 }
-absl::StatusOr<Moe> LoadFeedForward(const WeightReader& reader, const MoeSpec& spec, ThreadPool& pool) {
-  return Moe::Load(reader, spec, pool);
+absl::StatusOr<Moe> LoadFeedForward(const WeightLoader& loader, const MoeSpec& spec, ThreadPool& pool) {
+  return Moe::Load(loader, spec, pool);
 }
 
 /// Whether a stage reads a weight itself (routed experts are ExpertSets').
@@ -80,13 +80,13 @@ bool Holds(const StageOptions& options, const WeightUse& use) {
 /// Tells how far loading has come, counted in source bytes of whole weights.
 class Progress {
  public:
-  Progress(const LoadProgress& report, const WeightReader& reader, const ModelSpec& spec,
+  Progress(const LoadProgress& report, const WeightLoader& loader, const ModelSpec& spec,
            const StageOptions& options)
       : report_(report) {
     const bool head_is_embedding = options.embed && spec.tied_head;
     ForEachWeight(spec, [&](const WeightUse& use) {
       if (!Holds(options, use) || (use.role == "head" && head_is_embedding)) return;
-      const auto weight = reader.find(use.ref);  // What cannot be found is an error when it is loaded.
+      const auto weight = loader.find(use.ref);  // What cannot be found is an error when it is loaded.
       if (weight.ok()) weights_.push_back({use.layer, use.is_head, weight->stored_bytes()});
     });
     for (const Part& part : weights_) total_ += part.bytes;
@@ -137,7 +137,7 @@ class CpuStage final : public Stage {
  public:
   explicit CpuStage(const StageOptions& options) : options_(options) {}
 
-  absl::Status load(const WeightReader& reader, const ModelSpec& spec, ThreadPool& pool,
+  absl::Status load(const WeightLoader& loader, const ModelSpec& spec, ThreadPool& pool,
                     const LoadProgress& report);
 
   const StageOptions& options() const override { return options_; }
@@ -158,8 +158,8 @@ class CpuStage final : public Stage {
     MatView<float> normed;  ///< [T, D]
     MatView<float> out;     ///< [T, D]
   };
-  absl::Status load_layer(const WeightReader& reader, const LayerSpec& spec, ThreadPool& pool);
-  absl::Status load_embedding_and_head(const WeightReader& reader, const ModelSpec& spec, ThreadPool& pool,
+  absl::Status load_layer(const WeightLoader& loader, const LayerSpec& spec, ThreadPool& pool);
+  absl::Status load_embedding_and_head(const WeightLoader& loader, const ModelSpec& spec, ThreadPool& pool,
                                        Progress& progress);
   size_t rope_index(const RopeSpec& spec);
   bool keeps_states() const;
@@ -186,63 +186,63 @@ class CpuStage final : public Stage {
   std::atomic<int64_t> kv_saturated_ = 0;
 };
 
-absl::Status CpuStage::load(const WeightReader& reader, const ModelSpec& spec, ThreadPool& pool,
+absl::Status CpuStage::load(const WeightLoader& loader, const ModelSpec& spec, ThreadPool& pool,
                             const LoadProgress& report) {
   width_ = spec.width;
   vocabulary_ = spec.vocabulary;
   embedding_scale_ = spec.embedding_scale;
   final_logit_softcap_ = spec.final_logit_softcap;
-  Progress progress(report, reader, spec, options_);
+  Progress progress(report, loader, spec, options_);
   for (int64_t i = options_.layers.begin; i < options_.layers.end; ++i) {
-    RETURN_IF_ERROR(load_layer(reader, spec.layers[static_cast<size_t>(i)], pool));
+    RETURN_IF_ERROR(load_layer(loader, spec.layers[static_cast<size_t>(i)], pool));
     progress.read(i, false);
   }
-  return load_embedding_and_head(reader, spec, pool, progress);
+  return load_embedding_and_head(loader, spec, pool, progress);
 }
 
-absl::Status CpuStage::load_layer(const WeightReader& reader, const LayerSpec& spec, ThreadPool& pool) {
+absl::Status CpuStage::load_layer(const WeightLoader& loader, const LayerSpec& spec, ThreadPool& pool) {
   Layer layer;
-  ASSIGN_OR_RETURN(layer.mixer_norm, Norm::Load(reader, spec.mixer_norm));
+  ASSIGN_OR_RETURN(layer.mixer_norm, Norm::Load(loader, spec.mixer_norm));
   RETURN_IF_ERROR(std::visit(
       [&](const auto& mixer) -> absl::Status {
         if (const RopeSpec* rope = RopeOf(mixer)) layer.rope = rope_index(*rope);
-        ASSIGN_OR_RETURN(layer.mixer, LoadMixer(reader, mixer, pool));
+        ASSIGN_OR_RETURN(layer.mixer, LoadMixer(loader, mixer, pool));
         return absl::OkStatus();
       },
       spec.mixer));
   if (spec.mixer_out_norm) {
-    ASSIGN_OR_RETURN(layer.mixer_out_norm, Norm::Load(reader, *spec.mixer_out_norm));
+    ASSIGN_OR_RETURN(layer.mixer_out_norm, Norm::Load(loader, *spec.mixer_out_norm));
   }
-  ASSIGN_OR_RETURN(layer.feed_forward_norm, Norm::Load(reader, spec.feed_forward_norm));
+  ASSIGN_OR_RETURN(layer.feed_forward_norm, Norm::Load(loader, spec.feed_forward_norm));
   if (spec.feed_forward_out_norm) {
-    ASSIGN_OR_RETURN(layer.feed_forward_out_norm, Norm::Load(reader, *spec.feed_forward_out_norm));
+    ASSIGN_OR_RETURN(layer.feed_forward_out_norm, Norm::Load(loader, *spec.feed_forward_out_norm));
   }
   RETURN_IF_ERROR(std::visit(
       [&](const auto& feed_forward) -> absl::Status {
-        ASSIGN_OR_RETURN(layer.feed_forward, LoadFeedForward(reader, feed_forward, pool));
+        ASSIGN_OR_RETURN(layer.feed_forward, LoadFeedForward(loader, feed_forward, pool));
         return absl::OkStatus();
       },
       spec.feed_forward));
   if (spec.output_scale) {
-    ASSIGN_OR_RETURN(const std::vector<float> scale, reader.read_vector(*spec.output_scale));
+    ASSIGN_OR_RETURN(const std::vector<float> scale, loader.read_vector(*spec.output_scale));
     layer.output_scale = scale[0];
   }
   layers_.push_back(std::move(layer));
   return absl::OkStatus();
 }
 
-absl::Status CpuStage::load_embedding_and_head(const WeightReader& reader, const ModelSpec& spec,
+absl::Status CpuStage::load_embedding_and_head(const WeightLoader& loader, const ModelSpec& spec,
                                                ThreadPool& pool, Progress& progress) {
   if (options_.embed) {
     ASSIGN_OR_RETURN(embedding_,
-                     Linear::Load(reader, {.weight = spec.embedding, .bias = std::nullopt}, pool));
+                     Linear::Load(loader, {.weight = spec.embedding, .bias = std::nullopt}, pool));
     progress.read(-1, false);
   }
   if (options_.head) {
     head_is_embedding_ = options_.embed && spec.tied_head;
-    ASSIGN_OR_RETURN(final_norm_, Norm::Load(reader, spec.final_norm));
+    ASSIGN_OR_RETURN(final_norm_, Norm::Load(loader, spec.final_norm));
     if (!head_is_embedding_) {
-      ASSIGN_OR_RETURN(head_, Linear::Load(reader, spec.head, pool));
+      ASSIGN_OR_RETURN(head_, Linear::Load(loader, spec.head, pool));
     }
     progress.read(-1, true);
   }
@@ -490,9 +490,9 @@ absl::StatusOr<std::unique_ptr<Stage>> Stage::Load(const Checkpoint& checkpoint,
                                                    const LoadProgress& progress, PackedStore* store) {
   SHOAL_CHECK(0 <= options.layers.begin && options.layers.begin <= options.layers.end);
   SHOAL_CHECK_LE(options.layers.end, spec.layer_count());
-  ASSIGN_OR_RETURN(const WeightReader reader, WeightReader::Create(checkpoint, store));
+  ASSIGN_OR_RETURN(const WeightLoader loader, WeightLoader::Create(checkpoint, store));
   auto stage = std::make_unique<CpuStage>(options);
-  RETURN_IF_ERROR(stage->load(reader, spec, pool, progress));
+  RETURN_IF_ERROR(stage->load(loader, spec, pool, progress));
   return stage;
 }
 

@@ -66,7 +66,7 @@ using LoadProgress = std::function<void(int64_t bytes_done, int64_t bytes_total)
 class Stage {
  public:
   /// Reads and packs the stage's own tensors (experts excluded: they are ExpertSets', blocks/experts.h).
-  /// store: as for WeightReader. Errors name file, tensor, expected and got.
+  /// store: as for WeightLoader. Errors name file, tensor, expected and got.
   static absl::StatusOr<std::unique_ptr<Stage>> Load(const Checkpoint& checkpoint, const ModelSpec& spec,
                                                      const StageOptions& options, ThreadPool& pool,
                                                      const LoadProgress& progress,

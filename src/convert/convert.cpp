@@ -14,7 +14,7 @@
 #include "convert/shards.h"
 #include "cpu/pool.h"
 #include "formats/content_hash.h"
-#include "loading/weight_reader.h"
+#include "loading/weight_loader.h"
 
 namespace shoal {
 namespace {
@@ -94,8 +94,8 @@ WeightRef WholeOf(const WeightRef& ref, const WeightSource& from) {
 /// The tensors that a converted model has, each once.
 class Inventory {
  public:
-  Inventory(const ModelSpec& spec, const WeightReader& reader, const std::vector<ConvertShard>& shards)
-      : spec_(spec), reader_(reader), shards_(shards) {}
+  Inventory(const ModelSpec& spec, const WeightLoader& loader, const std::vector<ConvertShard>& shards)
+      : spec_(spec), loader_(loader), shards_(shards) {}
 
   absl::StatusOr<std::vector<Job>> collect() {
     absl::Status status;
@@ -108,7 +108,7 @@ class Inventory {
 
  private:
   absl::Status add(const WeightUse& use) {
-    ASSIGN_OR_RETURN(const StoredWeight found, reader_.find(use.ref));
+    ASSIGN_OR_RETURN(const StoredWeight found, loader_.find(use.ref));
     const WeightSource& from = *found.source;
     const WeightSource* stack = PlaceInStack(use.ref, from);
     if (stack == nullptr && from.strided && from.strided->stored_shape.size() > 2) {
@@ -116,7 +116,7 @@ class Inventory {
           "convert: tensor '{}' in {}: it is taken apart while it is read, and this family has no place for "
           "its "
           "parts; convert with mlx_lm.convert",
-          from.name(), reader_.checkpoint().folder());
+          from.name(), loader_.checkpoint().folder());
     }
     // What goes to a stack is taken as it is used; else a part of a tensor stands for the whole, written
     // once.
@@ -165,14 +165,14 @@ class Inventory {
       return InvalidArgument("convert: '{}': expected matrix {} of the stack, found {}", name,
                              job.parts.size(), to.index);
     }
-    ASSIGN_OR_RETURN(StoredWeight weight, reader_.find(part));
+    ASSIGN_OR_RETURN(StoredWeight weight, loader_.find(part));
     job.parts.push_back(std::move(weight));
     job.needed.emplace_back();
     return std::pair(at->second, job.parts.size() - 1);
   }
 
   const ModelSpec& spec_;
-  const WeightReader& reader_;
+  const WeightLoader& loader_;
   const std::vector<ConvertShard>& shards_;
   std::deque<WeightRef>
       refs_;  // Stored weights point into their refs; a member of the caller, as the jobs are.
@@ -182,12 +182,12 @@ class Inventory {
 };
 
 /// Reads rows of a job's tensor, counted over the whole stack.
-absl::Status ReadRows(const WeightReader& reader, const Job& job, Range rows, float* out) {
+absl::Status ReadRows(const WeightLoader& loader, const Job& job, Range rows, float* out) {
   for (int64_t row = rows.begin; row < rows.end;) {
     const StoredWeight& part = job.parts[static_cast<size_t>(row / job.rows())];
     const int64_t first = row % job.rows();
     const Range here{first, std::min(job.rows(), first + rows.end - row)};
-    RETURN_IF_ERROR(reader.read_rows(part, here, out));
+    RETURN_IF_ERROR(loader.read_rows(part, here, out));
     out += here.size() * job.cols();
     row += here.size();
   }
@@ -226,7 +226,7 @@ void StoreElements(std::span<const float> values, DType dtype, std::byte* out) {
 }
 
 /// Root of the squared error of quantizing over the squares of the weights, over rows spread evenly.
-absl::StatusOr<double> RelativeError(const WeightReader& reader, const Job& job, AffineFormat format,
+absl::StatusOr<double> RelativeError(const WeightLoader& loader, const Job& job, AffineFormat format,
                                      ThreadPool& pool) {
   constexpr int64_t kRowsMax = 512;
   const int64_t total = job.rows_total();
@@ -243,7 +243,7 @@ absl::StatusOr<double> RelativeError(const WeightReader& reader, const Job& job,
     double part_norm = 0;
     for (int64_t i = part.begin; i < part.end; ++i) {
       const int64_t at = i * total / count;
-      RETURN_IF_ERROR(ReadRows(reader, job, {at, at + 1}, row.data()));
+      RETURN_IF_ERROR(ReadRows(loader, job, {at, at + 1}, row.data()));
       RETURN_IF_ERROR(CheckFinite(job, row));
       QuantizeAffineRow(row, format, job.dtype, {words.data(), scales.data(), biases.data()});
       const AffineView view{.words = words.data(),
@@ -276,12 +276,12 @@ bool Quantizable(const Job& job, AffineFormat format) {
 
 /// Tensors that lose more at 4 bits than most do get 6, or 8 where 6 still lose more than 4 do elsewhere.
 /// Weights of one distribution lose alike whatever their size, so what stands out has outliers in its groups.
-absl::Status ChooseMixed(const WeightReader& reader, ThreadPool& pool, std::vector<Job>& jobs) {
+absl::Status ChooseMixed(const WeightLoader& loader, ThreadPool& pool, std::vector<Job>& jobs) {
   constexpr double kMuch = 1.1;  // Times the median.
   std::vector<std::pair<double, Job*>> measured;
   for (Job& job : jobs) {
     if (!Quantizable(job, kMixedUsual) || job.role == "router") continue;
-    ASSIGN_OR_RETURN(const double error, RelativeError(reader, job, kMixedUsual, pool));
+    ASSIGN_OR_RETURN(const double error, RelativeError(loader, job, kMixedUsual, pool));
     measured.emplace_back(error, &job);
   }
   if (measured.empty()) return absl::OkStatus();
@@ -294,22 +294,22 @@ absl::Status ChooseMixed(const WeightReader& reader, ThreadPool& pool, std::vect
     job->format = outer ? kMixedOuter : kMixedUsual;
     if (error <= kMuch * median) continue;
     job->format = AffineFormat{6, 64};
-    ASSIGN_OR_RETURN(const double at_six, RelativeError(reader, *job, *job->format, pool));
+    ASSIGN_OR_RETURN(const double at_six, RelativeError(loader, *job, *job->format, pool));
     if (at_six > median) job->format = AffineFormat{8, 64};
   }
   return absl::OkStatus();
 }
 
 /// Whether a vector loses nothing as `dtype`: a GGUF stores norms as f32 that were bf16.
-absl::StatusOr<bool> HoldsVector(const WeightReader& reader, const Job& job, DType dtype) {
+absl::StatusOr<bool> HoldsVector(const WeightLoader& loader, const Job& job, DType dtype) {
   std::vector<float> values(static_cast<size_t>(job.rows_total() * job.cols()));
-  RETURN_IF_ERROR(ReadRows(reader, job, {0, job.rows_total()}, values.data()));
+  RETURN_IF_ERROR(ReadRows(loader, job, {0, job.rows_total()}, values.data()));
   return std::ranges::all_of(values, [dtype](float value) {
     return (dtype == DType::kF16 ? F16ToF32(F32ToF16(value)) : BF16ToF32(F32ToBF16(value))) == value;
   });
 }
 
-absl::Status ChooseFormats(const WeightReader& reader, const ConvertFormat& format, ThreadPool& pool,
+absl::Status ChooseFormats(const WeightLoader& loader, const ConvertFormat& format, ThreadPool& pool,
                            std::vector<Job>& jobs) {
   // Half floats stay what they are; quantized and f32 sources become bf16.
   const StoredWeight& first = jobs.front().parts.front();
@@ -319,7 +319,7 @@ absl::Status ChooseFormats(const WeightReader& reader, const ConvertFormat& form
   for (Job& job : jobs) {
     job.dtype = dtype;
     if (job.vector) {
-      ASSIGN_OR_RETURN(const bool holds, HoldsVector(reader, job, dtype));
+      ASSIGN_OR_RETURN(const bool holds, HoldsVector(loader, job, dtype));
       if (!holds) job.dtype = job.parts.front().format.dtype;
     } else if (format.kind != ConvertFormat::Kind::kFloat) {
       const AffineFormat wanted = job.role == "router" ? kRouterFormat : format.affine;
@@ -327,13 +327,13 @@ absl::Status ChooseFormats(const WeightReader& reader, const ConvertFormat& form
     }
   }
   if (format.kind != ConvertFormat::Kind::kMixed) return absl::OkStatus();
-  return ChooseMixed(reader, pool, jobs);
+  return ChooseMixed(loader, pool, jobs);
 }
 
 /// Reads, quantizes and hands on the bytes of jobs.
 class Writer {
  public:
-  Writer(const WeightReader& reader, ThreadPool& pool) : reader_(reader), pool_(pool) {}
+  Writer(const WeightLoader& loader, ThreadPool& pool) : loader_(loader), pool_(pool) {}
 
   absl::Status write(const Job& job, AppendBytes append) {
     const int64_t row_bytes =
@@ -349,7 +349,7 @@ class Writer {
       const auto quantize = [&](Range part) -> absl::Status {
         std::vector<float> row(static_cast<size_t>(job.cols()));
         for (int64_t i = part.begin; i < part.end; ++i) {
-          RETURN_IF_ERROR(ReadRows(reader_, job, {begin + i, begin + i + 1}, row.data()));
+          RETURN_IF_ERROR(ReadRows(loader_, job, {begin + i, begin + i + 1}, row.data()));
           RETURN_IF_ERROR(CheckFinite(job, row));
           std::byte* out = words.data() + i * row_bytes;
           if (!job.format) {
@@ -364,13 +364,13 @@ class Writer {
       RETURN_IF_ERROR(InParts(pool_, count, quantize));
       RETURN_IF_ERROR(append(std::span(words).first(static_cast<size_t>(count * row_bytes))));
     }
-    for (const StoredWeight& part : job.parts) reader_.drop(part);
+    for (const StoredWeight& part : job.parts) loader_.drop(part);
     RETURN_IF_ERROR(append(scales));
     return append(biases);
   }
 
  private:
-  const WeightReader& reader_;
+  const WeightLoader& loader_;
   ThreadPool& pool_;
 };
 
@@ -456,20 +456,20 @@ absl::StatusOr<ConvertReport> ConvertModel(const Checkpoint& checkpoint, const M
     return FailedPrecondition("convert: {}: it is the shard of node '{}' ({}); give the whole model",
                               checkpoint.folder(), shard->node, shard->holds);
   }
-  ASSIGN_OR_RETURN(const WeightReader reader, WeightReader::Create(checkpoint));
+  ASSIGN_OR_RETURN(const WeightLoader loader, WeightLoader::Create(checkpoint));
   if (options.format.kind == ConvertFormat::Kind::kKeep) {
     if (options.shards.empty()) {
       return InvalidArgument("--quant keep: it would be a copy; it is for --shard-for PLAN");
     }
     FolderRun run(checkpoint, options.file_bytes_max, options.progress);
     ConvertReport report;
-    ASSIGN_OR_RETURN(report.folders, CopyShards(reader, spec, options.shards, run));
+    ASSIGN_OR_RETURN(report.folders, CopyShards(loader, spec, options.shards, run));
     return report;
   }
   ThreadPool pool(options.threads);
-  Inventory inventory(spec, reader, options.shards);
+  Inventory inventory(spec, loader, options.shards);
   ASSIGN_OR_RETURN(std::vector<Job> jobs, inventory.collect());
-  RETURN_IF_ERROR(ChooseFormats(reader, options.format, pool, jobs));
+  RETURN_IF_ERROR(ChooseFormats(loader, options.format, pool, jobs));
 
   ConvertReport report;
   std::string formats;
@@ -482,7 +482,7 @@ absl::StatusOr<ConvertReport> ConvertModel(const Checkpoint& checkpoint, const M
     ++report.matrices[job.format_name()];
   }
   const std::string config = ConfigText(checkpoint, jobs, options.format);
-  Writer writer(reader, pool);
+  Writer writer(loader, pool);
   FolderRun run(checkpoint, options.file_bytes_max, options.progress);
   for (size_t i = 0; i < options.shards.size(); ++i) {
     FolderContents contents = FolderOf(options.shards[i], config);

@@ -13,7 +13,7 @@
 #include "compute/testing/local_model.h"
 #include "convert/testing/checkpoints.h"
 #include "harness/golden.h"
-#include "loading/weight_reader.h"
+#include "loading/weight_loader.h"
 #include "loading/weight_sample.h"
 #include "models/family.h"
 
@@ -156,18 +156,18 @@ double LargestError(const std::string& want, const std::string& got) {
   const auto b = Checkpoint::Open(got);
   EXPECT_TRUE(a.ok() && b.ok());
   const auto spec = SpecFor((*a)->config());
-  const auto reader_a = WeightReader::Create(**a);
-  const auto reader_b = WeightReader::Create(**b);
-  EXPECT_TRUE(spec.ok() && reader_a.ok() && reader_b.ok());
+  const auto loader_a = WeightLoader::Create(**a);
+  const auto loader_b = WeightLoader::Create(**b);
+  EXPECT_TRUE(spec.ok() && loader_a.ok() && loader_b.ok());
   double largest = 0;
   ForEachWeight(*spec, [&](const WeightUse& use) {
-    const auto x = reader_a->find(use.ref);
-    const auto y = reader_b->find(use.ref);
+    const auto x = loader_a->find(use.ref);
+    const auto y = loader_b->find(use.ref);
     ASSERT_TRUE(x.ok() && y.ok()) << ToString(y.status());
     std::vector<float> expected(static_cast<size_t>(x->elements()));
     std::vector<float> values(expected.size());
-    ASSERT_TRUE(reader_a->read_rows(*x, {0, x->rows}, expected.data()).ok());
-    ASSERT_TRUE(reader_b->read_rows(*y, {0, y->rows}, values.data()).ok());
+    ASSERT_TRUE(loader_a->read_rows(*x, {0, x->rows}, expected.data()).ok());
+    ASSERT_TRUE(loader_b->read_rows(*y, {0, y->rows}, values.data()).ok());
     double error = 0;
     double norm = 0;
     for (size_t i = 0; i < values.size(); ++i) {
@@ -246,7 +246,7 @@ void ExpectShardsTile(const std::string& source, std::string_view quant) {
   ASSERT_TRUE(report.ok()) << ToString(report.status());
   const auto whole = Checkpoint::Open(whole_folder);
   ASSERT_TRUE(whole.ok());
-  const auto whole_reader = WeightReader::Create(**whole);
+  const auto whole_loader = WeightLoader::Create(**whole);
   for (const ConvertShard& shard : options.shards) {
     const auto part = Checkpoint::Open(shard.out);
     ASSERT_TRUE(part.ok()) << ToString(part.status());
@@ -256,12 +256,12 @@ void ExpectShardsTile(const std::string& source, std::string_view quant) {
     ASSERT_TRUE(samples.ok() && expected_samples.ok()) << ToString(samples.status());
     EXPECT_EQ(samples->size(), expected_samples->size());
     EXPECT_TRUE(CompareSamples(*expected_samples, *samples).ok());
-    const auto reader = WeightReader::Create(**part);
-    ASSERT_TRUE(reader.ok() && whole_reader.ok());
+    const auto loader = WeightLoader::Create(**part);
+    ASSERT_TRUE(loader.ok() && whole_loader.ok());
     int64_t here = 0;
     ForEachWeight(*spec, [&](const WeightUse& use) {
-      const auto weight = reader->find(use.ref);
-      const auto expected = whole_reader->find(use.ref);
+      const auto weight = loader->find(use.ref);
+      const auto expected = whole_loader->find(use.ref);
       ASSERT_TRUE(weight.ok() && expected.ok()) << ToString(weight.status());
       // A tied head or a fused tensor is there for another use, too.
       EXPECT_TRUE(!shard.has(use) || !weight->absent) << weight->source->name();
@@ -269,19 +269,19 @@ void ExpectShardsTile(const std::string& source, std::string_view quant) {
       ++here;
       std::vector<float> got(static_cast<size_t>(weight->elements()));
       std::vector<float> want(got.size());
-      ASSERT_TRUE(reader->read_rows(*weight, {0, weight->rows}, got.data()).ok());
-      ASSERT_TRUE(whole_reader->read_rows(*expected, {0, expected->rows}, want.data()).ok());
+      ASSERT_TRUE(loader->read_rows(*weight, {0, weight->rows}, got.data()).ok());
+      ASSERT_TRUE(whole_loader->read_rows(*expected, {0, expected->rows}, want.data()).ok());
       EXPECT_TRUE(got == want) << weight->source->name();
     });
     EXPECT_GT(here, 0);
     // Of another's expert, the format is known and the bytes are not.
     const int64_t foreign = shard.node == "n0" ? 1 : 0;
     if (const MoeSpec* moe = MoeOf(spec->layers[0])) {
-      const auto expert = reader->find(moe->experts[static_cast<size_t>(foreign)].gate.weight);
+      const auto expert = loader->find(moe->experts[static_cast<size_t>(foreign)].gate.weight);
       ASSERT_TRUE(expert.ok()) << ToString(expert.status());
       EXPECT_TRUE(expert->absent);
       std::vector<float> row(static_cast<size_t>(expert->cols));
-      const absl::Status read = reader->read_rows(*expert, {0, 1}, row.data());
+      const absl::Status read = loader->read_rows(*expert, {0, 1}, row.data());
       EXPECT_EQ(read.code(), absl::StatusCode::kNotFound);
       EXPECT_THAT(Message(read),
                   testing::AllOf(HasSubstr("shard of node '" + shard.node), HasSubstr("--shard-for")));

@@ -18,9 +18,9 @@ struct StoredNeeds {
   std::vector<std::map<int64_t, Nodes>> by_tensor;  ///< As Checkpoint::stored_tensors(); -1: the whole.
 };
 
-absl::StatusOr<StoredNeeds> NeedsOf(const ModelSpec& spec, const WeightReader& reader,
+absl::StatusOr<StoredNeeds> NeedsOf(const ModelSpec& spec, const WeightLoader& loader,
                                     const std::vector<ConvertShard>& shards) {
-  const Checkpoint& checkpoint = reader.checkpoint();
+  const Checkpoint& checkpoint = loader.checkpoint();
   const std::span<const TensorInfo> stored = checkpoint.stored_tensors();
   std::map<std::pair<int, int64_t>, size_t> by_place;
   std::map<std::string, size_t> by_name;
@@ -33,7 +33,7 @@ absl::StatusOr<StoredNeeds> NeedsOf(const ModelSpec& spec, const WeightReader& r
   absl::Status status;
   ForEachWeight(spec, [&](const WeightUse& use) {
     if (!status.ok()) return;
-    const absl::StatusOr<StoredWeight> weight = reader.find(use.ref);
+    const absl::StatusOr<StoredWeight> weight = loader.find(use.ref);
     status = weight.status();
     if (!status.ok()) return;
     const WeightSource& source = *weight->source;
@@ -145,10 +145,10 @@ absl::StatusOr<std::vector<FolderReport>> FolderRun::write(const std::string& fo
   return reports;
 }
 
-absl::StatusOr<std::vector<FolderReport>> CopyShards(const WeightReader& reader, const ModelSpec& spec,
+absl::StatusOr<std::vector<FolderReport>> CopyShards(const WeightLoader& loader, const ModelSpec& spec,
                                                      const std::vector<ConvertShard>& shards,
                                                      FolderRun& run) {
-  const Checkpoint& checkpoint = reader.checkpoint();
+  const Checkpoint& checkpoint = loader.checkpoint();
   if (checkpoint.is_gguf()) {
     return Unimplemented(
         "--quant keep: {}: the blocks of a GGUF have no place in the folder of a shard; give another "
@@ -156,7 +156,7 @@ absl::StatusOr<std::vector<FolderReport>> CopyShards(const WeightReader& reader,
         "as affine-8-g64, or put the GGUF itself on every node",
         checkpoint.folder());
   }
-  ASSIGN_OR_RETURN(const StoredNeeds needs, NeedsOf(spec, reader, shards));
+  ASSIGN_OR_RETURN(const StoredNeeds needs, NeedsOf(spec, loader, shards));
   std::vector<SafetensorsWriter::Entry> all;
   for (const TensorInfo& tensor : checkpoint.stored_tensors())
     all.push_back({tensor.name, tensor.dtype, tensor.shape});

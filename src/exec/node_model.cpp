@@ -7,7 +7,7 @@
 #include "base/status.h"
 #include "base/text.h"
 #include "formats/content_hash.h"
-#include "loading/weight_reader.h"
+#include "loading/weight_loader.h"
 
 namespace shoal {
 
@@ -51,12 +51,12 @@ std::string PlaceOf(const WeightUse& use) {
 /// Says which part of the slice a shard lacks.
 absl::Status CheckShard(const Checkpoint& checkpoint, const ModelSpec& spec, const NodeSlice& slice) {
   if (checkpoint.shard() == nullptr) return absl::OkStatus();
-  ASSIGN_OR_RETURN(const WeightReader reader, WeightReader::Create(checkpoint));
+  ASSIGN_OR_RETURN(const WeightLoader loader, WeightLoader::Create(checkpoint));
   absl::Status first;
   ForEachWeight(spec, [&](const WeightUse& use) {
     if (!first.ok() || !slice.holds(use)) return;
-    const absl::StatusOr<StoredWeight> weight = reader.find(use.ref);
-    first = weight.ok() ? reader.check_here(*weight) : weight.status();
+    const absl::StatusOr<StoredWeight> weight = loader.find(use.ref);
+    first = weight.ok() ? loader.check_here(*weight) : weight.status();
     if (!first.ok())
       first =
           Annotate(first, fmt::format("{} of {}, which the plan gives it", PlaceOf(use), slice.summary()));

@@ -5,7 +5,7 @@
 
 #include "base/status.h"
 #include "kernels/packed.h"
-#include "loading/weight_reader.h"
+#include "loading/weight_loader.h"
 
 namespace shoal {
 namespace {
@@ -26,7 +26,7 @@ WeightBytes BytesOf(const WeightRef& ref, const StoredWeight& weight) {
 /// Collects what ForEachWeight shows; the first error ends the collecting.
 class Measurer {
  public:
-  Measurer(const ModelSpec& spec, const WeightReader& reader) : spec_(spec), reader_(reader) {
+  Measurer(const ModelSpec& spec, const WeightLoader& loader) : spec_(spec), loader_(loader) {
     for (const LayerSpec& layer : spec.layers) {
       const MoeSpec* moe = MoeOf(layer);
       LayerFootprint empty;
@@ -40,7 +40,7 @@ class Measurer {
 
   void add(const WeightUse& use) {
     if (!status_.ok()) return;
-    const absl::StatusOr<StoredWeight> weight = reader_.find(use.ref);
+    const absl::StatusOr<StoredWeight> weight = loader_.find(use.ref);
     if (!weight.ok()) {
       status_ = weight.status();
       return;
@@ -56,13 +56,13 @@ class Measurer {
 
   absl::StatusOr<Footprint> finish() && {
     RETURN_IF_ERROR(status_);
-    for (const TensorInfo& tensor : reader_.checkpoint().tensors()) {
+    for (const TensorInfo& tensor : loader_.checkpoint().tensors()) {
       if (names_.contains(tensor.name)) continue;
       if (tensor.name.ends_with(".bias") &&
           names_.contains(tensor.name.substr(0, tensor.name.size() - 4) + "weight")) {
         return InvalidArgument(
             "checkpoint: tensor '{}' in {}: expected none, as {} says that this projection has no bias",
-            tensor.name, reader_.checkpoint().folder(), reader_.checkpoint().config().file());
+            tensor.name, loader_.checkpoint().folder(), loader_.checkpoint().config().file());
       }
       const auto known = std::ranges::find_if(
           spec_.ignored_tensors, [&](const auto& part) { return tensor.name.starts_with(part.first); });
@@ -89,7 +89,7 @@ class Measurer {
   }
 
   const ModelSpec& spec_;
-  const WeightReader& reader_;
+  const WeightLoader& loader_;
   Footprint footprint_;
   std::set<std::string> names_;
   absl::Status status_;
@@ -105,8 +105,8 @@ WeightBytes& WeightBytes::operator+=(const WeightBytes& other) {
 }
 
 absl::StatusOr<Footprint> MeasureFootprint(const ModelSpec& spec, const Checkpoint& checkpoint) {
-  ASSIGN_OR_RETURN(const WeightReader reader, WeightReader::Create(checkpoint));
-  Measurer measurer(spec, reader);
+  ASSIGN_OR_RETURN(const WeightLoader loader, WeightLoader::Create(checkpoint));
+  Measurer measurer(spec, loader);
   ForEachWeight(spec, [&](const WeightUse& use) { measurer.add(use); });
   return std::move(measurer).finish();
 }

@@ -10,7 +10,7 @@
 
 #include "base/status.h"
 #include "convert/testing/checkpoints.h"
-#include "loading/weight_reader.h"
+#include "loading/weight_loader.h"
 #include "models/family.h"
 
 namespace shoal {
@@ -43,12 +43,12 @@ class PackedStoreTest : public ::testing::Test {
   /// The bytes of all matrices, through a store.
   Bytes Pack(PackedStore* store, int threads = 2, size_t batches_max = SIZE_MAX) const {
     ThreadPool pool(threads);
-    const WeightReader reader = *WeightReader::Create(*Model(), store);
+    const WeightLoader loader = *WeightLoader::Create(*Model(), store);
     Bytes bytes;
     for (size_t i = 0; i < std::min(batches_.size(), batches_max); ++i) {
       std::vector<StoredWeight> weights;
-      for (const WeightRef& ref : batches_[i]) weights.push_back(*reader.find(ref));
-      const auto packed = reader.pack(weights, pool);
+      for (const WeightRef& ref : batches_[i]) weights.push_back(*loader.find(ref));
+      const auto packed = loader.pack(weights, pool);
       EXPECT_TRUE(packed.ok()) << packed.status();
       for (const PackedMatrix& matrix : *packed) {
         bytes.emplace_back(matrix.view().data, matrix.view().data + matrix.bytes());
@@ -161,11 +161,11 @@ TEST_F(PackedStoreTest, AMatrixThatTheFileLacksIsPackedAndTheFileMadeAnew) {
 
 TEST_F(PackedStoreTest, AMatrixAskedForTwiceIsTheSameMemory) {
   PackedStore store;
-  const WeightReader reader = *WeightReader::Create(*Model(), &store);
+  const WeightLoader loader = *WeightLoader::Create(*Model(), &store);
   ThreadPool pool(2);
-  const StoredWeight weight = *reader.find(batches_[0][0]);
-  const auto first = reader.pack({&weight, 1}, pool);
-  const auto second = reader.pack({&weight, 1}, pool);
+  const StoredWeight weight = *loader.find(batches_[0][0]);
+  const auto first = loader.pack({&weight, 1}, pool);
+  const auto second = loader.pack({&weight, 1}, pool);
   EXPECT_EQ(first->front().view().data, second->front().view().data);
 }
 

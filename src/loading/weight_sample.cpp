@@ -4,7 +4,7 @@
 
 #include "base/status.h"
 #include "formats/content_hash.h"
-#include "loading/weight_reader.h"
+#include "loading/weight_loader.h"
 
 namespace shoal {
 namespace {
@@ -28,7 +28,7 @@ bool IsExpert(const WeightUse& use) { return use.expert >= 0; }
 
 absl::StatusOr<std::vector<WeightSample>> SampleWeights(const Checkpoint& checkpoint, const ModelSpec& spec,
                                                         absl::FunctionRef<bool(const WeightUse&)> holds) {
-  ASSIGN_OR_RETURN(const WeightReader reader, WeightReader::Create(checkpoint));
+  ASSIGN_OR_RETURN(const WeightLoader loader, WeightLoader::Create(checkpoint));
   int64_t held[2] = {};  // Others, experts.
   ForEachWeight(spec, [&](const WeightUse& use) { held[IsExpert(use)] += holds(use) ? 1 : 0; });
   Picker pickers[2];
@@ -41,10 +41,10 @@ absl::StatusOr<std::vector<WeightSample>> SampleWeights(const Checkpoint& checkp
   ForEachWeight(spec, [&](const WeightUse& use) {
     ++weight;
     if (!status.ok() || !holds(use) || !pickers[IsExpert(use)].takes_next()) return;
-    const absl::StatusOr<StoredWeight> stored = reader.find(use.ref);
+    const absl::StatusOr<StoredWeight> stored = loader.find(use.ref);
     status = stored.status();
     if (!status.ok() || stored->absent) return;
-    samples.push_back({weight, reader.row_hash(*stored, stored->rows / 2), stored->source->name()});
+    samples.push_back({weight, loader.row_hash(*stored, stored->rows / 2), stored->source->name()});
   });
   RETURN_IF_ERROR(status);
   return samples;

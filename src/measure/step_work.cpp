@@ -3,7 +3,7 @@
 #include <algorithm>
 
 #include "base/status.h"
-#include "loading/weight_reader.h"
+#include "loading/weight_loader.h"
 
 namespace shoal {
 namespace {
@@ -27,12 +27,12 @@ int64_t StateMultiplies(const MixerSpec& mixer) {
 
 absl::StatusOr<WorkModel> WorkModel::Create(const ModelSpec& spec, const Checkpoint& checkpoint,
                                             ActivationMode activations, DType kv) {
-  ASSIGN_OR_RETURN(const WeightReader reader, WeightReader::Create(checkpoint));
+  ASSIGN_OR_RETURN(const WeightLoader loader, WeightLoader::Create(checkpoint));
   WorkModel work;
   Products experts;  // Of all routed experts together.
   absl::Status status;
   ForEachWeight(spec, [&](const WeightUse& use) {
-    const absl::StatusOr<StoredWeight> weight = reader.find(use.ref);
+    const absl::StatusOr<StoredWeight> weight = loader.find(use.ref);
     if (!weight.ok()) {
       if (status.ok()) status = weight.status();
       return;

@@ -75,7 +75,7 @@ RooflineTime RooflineTimePerPhase(const StepWorkParts& parts, const MachineRates
 
 class WorkModel {
  public:
-  /// Errors of WeightReader::find. `kv`: type of the cache's elements.
+  /// Errors of WeightLoader::find. `kv`: type of the cache's elements.
   static absl::StatusOr<WorkModel> Create(const ModelSpec& spec, const Checkpoint& checkpoint,
                                           ActivationMode activations, DType kv);
 

@@ -29,7 +29,7 @@ void CopyHeads(MatView<const float> from, MatView<float> to, Range heads) {
 
 }  // namespace
 
-absl::StatusOr<Attention> Attention::Load(const WeightReader& reader, const GqaSpec& spec, ThreadPool& pool) {
+absl::StatusOr<Attention> Attention::Load(const WeightLoader& loader, const GqaSpec& spec, ThreadPool& pool) {
   Attention attention;
   attention.heads_ = {
       .heads = spec.heads,
@@ -44,21 +44,21 @@ absl::StatusOr<Attention> Attention::Load(const WeightReader& reader, const GqaS
   attention.window_ = spec.window.value_or(std::numeric_limits<int64_t>::max());
   attention.values_from_keys_ = spec.values_from_keys;
   ASSIGN_OR_RETURN(std::vector<Linear> qkv,
-                   spec.values_from_keys ? Linear::LoadTogether(reader, {&spec.q, &spec.k}, pool)
-                                         : Linear::LoadTogether(reader, {&spec.q, &spec.k, &spec.v}, pool));
+                   spec.values_from_keys ? Linear::LoadTogether(loader, {&spec.q, &spec.k}, pool)
+                                         : Linear::LoadTogether(loader, {&spec.q, &spec.k, &spec.v}, pool));
   attention.q_ = std::move(qkv[0]);
   attention.k_ = std::move(qkv[1]);
   if (!spec.values_from_keys) attention.v_ = std::move(qkv[2]);
-  ASSIGN_OR_RETURN(attention.o_, Linear::Load(reader, spec.o, pool));
+  ASSIGN_OR_RETURN(attention.o_, Linear::Load(loader, spec.o, pool));
   if (spec.q_norm) {
-    ASSIGN_OR_RETURN(attention.q_norm_, Norm::Load(reader, *spec.q_norm));
+    ASSIGN_OR_RETURN(attention.q_norm_, Norm::Load(loader, *spec.q_norm));
   }
   if (spec.k_norm) {
-    ASSIGN_OR_RETURN(attention.k_norm_, Norm::Load(reader, *spec.k_norm));
+    ASSIGN_OR_RETURN(attention.k_norm_, Norm::Load(loader, *spec.k_norm));
   }
   if (spec.v_norm_eps) attention.v_norm_ = Norm::Weightless(spec.head_dim, *spec.v_norm_eps);
   if (spec.sinks) {
-    ASSIGN_OR_RETURN(attention.heads_.sinks, reader.read_vector(*spec.sinks));
+    ASSIGN_OR_RETURN(attention.heads_.sinks, loader.read_vector(*spec.sinks));
   }
   return attention;
 }

@@ -21,7 +21,7 @@ namespace shoal {
 class Attention {
  public:
   Attention() = default;
-  static absl::StatusOr<Attention> Load(const WeightReader& reader, const GqaSpec& spec, ThreadPool& pool);
+  static absl::StatusOr<Attention> Load(const WeightLoader& loader, const GqaSpec& spec, ThreadPool& pool);
 
   int64_t bytes() const;
   /// Columns per scale of the codes that its projections ask of their input; 0: none.

@@ -8,18 +8,18 @@
 
 namespace shoal {
 
-absl::StatusOr<int> ExpertInputGroup(const WeightReader& reader, const MoeSpec& moe, ActivationMode mode) {
+absl::StatusOr<int> ExpertInputGroup(const WeightLoader& loader, const MoeSpec& moe, ActivationMode mode) {
   std::optional<int> agreed;
   for (const DenseSpec& expert : moe.experts) {
     for (const LinearSpec* linear : {&expert.gate, &expert.up}) {
-      ASSIGN_OR_RETURN(const StoredWeight weight, reader.find(*linear));
+      ASSIGN_OR_RETURN(const StoredWeight weight, loader.find(*linear));
       if (!agreed) agreed = weight.format.group;
       if (*agreed == weight.format.group) continue;
       return InvalidArgument(
           "checkpoint: tensor '{}' in {}: expected the group size of the layer's other experts, {}, found {} "
           "(0: not "
           "quantized). Rows are quantized once for all experts of a layer: convert with one group size.",
-          weight.source->name(), reader.checkpoint().folder(), *agreed, weight.format.group);
+          weight.source->name(), loader.checkpoint().folder(), *agreed, weight.format.group);
     }
   }
   SHOAL_CHECK(agreed.has_value());
@@ -40,8 +40,8 @@ absl::StatusOr<ExpertSet> ExpertSet::Load(const Checkpoint& checkpoint, const Mo
   set.width_ = spec.width;
   set.ids_.assign(experts.begin(), experts.end());
   std::sort(set.ids_.begin(), set.ids_.end());
-  ASSIGN_OR_RETURN(const WeightReader reader, WeightReader::Create(checkpoint, store));
-  ASSIGN_OR_RETURN(set.group_, ExpertInputGroup(reader, *moe, ActivationMode::kInt8));
+  ASSIGN_OR_RETURN(const WeightLoader loader, WeightLoader::Create(checkpoint, store));
+  ASSIGN_OR_RETURN(set.group_, ExpertInputGroup(loader, *moe, ActivationMode::kInt8));
   std::vector<const DenseSpec*> specs;
   for (size_t i = 0; i < set.ids_.size(); ++i) {
     const ExpertId id = set.ids_[i];
@@ -52,7 +52,7 @@ absl::StatusOr<ExpertSet> ExpertSet::Load(const Checkpoint& checkpoint, const Mo
       return InvalidArgument("experts: expert {} of layer {} is named twice", id, layer);
     specs.push_back(&moe->experts[static_cast<size_t>(id.value)]);
   }
-  ASSIGN_OR_RETURN(set.mlps_, Mlp::LoadExperts(reader, specs, pool));
+  ASSIGN_OR_RETURN(set.mlps_, Mlp::LoadExperts(loader, specs, pool));
   return set;
 }
 

@@ -19,13 +19,13 @@ namespace shoal {
 /// Columns per scale in which rows go to a layer's experts under `mode`: 0 where they go as f32. All gate and
 /// up projections of a layer must agree, as a row is quantized once for all its experts, wherever they are;
 /// InvalidArgument names the expert that does not.
-absl::StatusOr<int> ExpertInputGroup(const WeightReader& reader, const MoeSpec& moe, ActivationMode mode);
+absl::StatusOr<int> ExpertInputGroup(const WeightLoader& loader, const MoeSpec& moe, ActivationMode mode);
 
 class ExpertSet {
  public:
   /// Reads and packs `experts` of `layer`, in any order, each once. InvalidArgument for a layer without
   /// experts, an expert that it does not have, or one named twice; else the errors of reading. store: as for
-  /// WeightReader.
+  /// WeightLoader.
   static absl::StatusOr<ExpertSet> Load(const Checkpoint& checkpoint, const ModelSpec& spec, LayerId layer,
                                         std::span<const ExpertId> experts, ThreadPool& pool,
                                         PackedStore* store = nullptr);

@@ -20,7 +20,7 @@ double Softplus(double x) { return x > 20 ? x : Log(1 + Exp(x)); }
 
 }  // namespace
 
-absl::StatusOr<GatedDeltaNet> GatedDeltaNet::Load(const WeightReader& reader, const GatedDeltaNetSpec& spec,
+absl::StatusOr<GatedDeltaNet> GatedDeltaNet::Load(const WeightLoader& loader, const GatedDeltaNetSpec& spec,
                                                   ThreadPool& pool) {
   GatedDeltaNet delta;
   delta.key_heads_ = spec.key_heads;
@@ -32,14 +32,14 @@ absl::StatusOr<GatedDeltaNet> GatedDeltaNet::Load(const WeightReader& reader, co
   delta.conv_values_ = spec.conv_values();
   delta.state_values_ = spec.state_values();
   ASSIGN_OR_RETURN(std::vector<Linear> in,
-                   Linear::LoadTogether(reader, {&spec.qkv, &spec.z, &spec.b, &spec.a}, pool));
+                   Linear::LoadTogether(loader, {&spec.qkv, &spec.z, &spec.b, &spec.a}, pool));
   delta.qkv_ = std::move(in[0]);
   delta.z_ = std::move(in[1]);
   delta.b_ = std::move(in[2]);
   delta.a_ = std::move(in[3]);
-  ASSIGN_OR_RETURN(delta.o_, Linear::Load(reader, spec.o, pool));
-  ASSIGN_OR_RETURN(delta.norm_, Norm::Load(reader, spec.norm));
-  ASSIGN_OR_RETURN(const std::vector<float> taps, reader.read_vector(spec.conv));
+  ASSIGN_OR_RETURN(delta.o_, Linear::Load(loader, spec.o, pool));
+  ASSIGN_OR_RETURN(delta.norm_, Norm::Load(loader, spec.norm));
+  ASSIGN_OR_RETURN(const std::vector<float> taps, loader.read_vector(spec.conv));
   delta.conv_.resize(taps.size());
   for (int64_t c = 0; c < delta.channels_; ++c) {
     for (int64_t j = 0; j < delta.conv_width_; ++j) {
@@ -47,8 +47,8 @@ absl::StatusOr<GatedDeltaNet> GatedDeltaNet::Load(const WeightReader& reader, co
           taps[static_cast<size_t>(c * delta.conv_width_ + j)];
     }
   }
-  ASSIGN_OR_RETURN(delta.step_bias_, reader.read_vector(spec.step_bias));
-  ASSIGN_OR_RETURN(const std::vector<float> logs, reader.read_vector(spec.decay_log));
+  ASSIGN_OR_RETURN(delta.step_bias_, loader.read_vector(spec.step_bias));
+  ASSIGN_OR_RETURN(const std::vector<float> logs, loader.read_vector(spec.decay_log));
   for (const float log : logs) delta.rate_.push_back(static_cast<float>(Exp(log)));
   // rms_norm divides by the root of the mean square: 1 / sqrt(key_dim) makes that the length, and a query is
   // divided by sqrt(key_dim) once more.

@@ -28,7 +28,7 @@ struct StateSpan {
 class GatedDeltaNet {
  public:
   GatedDeltaNet() = default;
-  static absl::StatusOr<GatedDeltaNet> Load(const WeightReader& reader, const GatedDeltaNetSpec& spec,
+  static absl::StatusOr<GatedDeltaNet> Load(const WeightLoader& loader, const GatedDeltaNetSpec& spec,
                                             ThreadPool& pool);
 
   int64_t bytes() const;

@@ -11,11 +11,11 @@
 namespace shoal {
 namespace {
 
-absl::StatusOr<std::vector<Linear>> LoadHeads(const WeightReader& reader,
+absl::StatusOr<std::vector<Linear>> LoadHeads(const WeightLoader& loader,
                                               const std::vector<LinearSpec>& specs, ThreadPool& pool) {
   std::vector<Linear> heads;
   for (const LinearSpec& spec : specs) {
-    ASSIGN_OR_RETURN(Linear head, Linear::Load(reader, spec, pool));
+    ASSIGN_OR_RETURN(Linear head, Linear::Load(loader, spec, pool));
     heads.push_back(std::move(head));
   }
   return heads;
@@ -54,7 +54,7 @@ void CopyCols(MatView<const float> from, int64_t from_col, MatView<float> to, in
 
 }  // namespace
 
-absl::StatusOr<LatentAttention> LatentAttention::Load(const WeightReader& reader, const MlaSpec& spec,
+absl::StatusOr<LatentAttention> LatentAttention::Load(const WeightLoader& loader, const MlaSpec& spec,
                                                       ThreadPool& pool) {
   LatentAttention attention;
   attention.heads_ = {.heads = spec.heads,
@@ -68,19 +68,19 @@ absl::StatusOr<LatentAttention> LatentAttention::Load(const WeightReader& reader
   attention.latent_ = spec.latent;
   attention.pairing_ = spec.rope.pairing;
   const LinearSpec& q_in = spec.q_a ? *spec.q_a : spec.q;
-  ASSIGN_OR_RETURN(std::vector<Linear> in, Linear::LoadTogether(reader, {&q_in, &spec.kv_a}, pool));
+  ASSIGN_OR_RETURN(std::vector<Linear> in, Linear::LoadTogether(loader, {&q_in, &spec.kv_a}, pool));
   attention.kv_a_ = std::move(in[1]);
   if (spec.q_a) {
     attention.q_a_ = std::move(in[0]);
-    ASSIGN_OR_RETURN(attention.q_norm_, Norm::Load(reader, *spec.q_norm));
-    ASSIGN_OR_RETURN(attention.q_, Linear::Load(reader, spec.q, pool));
+    ASSIGN_OR_RETURN(attention.q_norm_, Norm::Load(loader, *spec.q_norm));
+    ASSIGN_OR_RETURN(attention.q_, Linear::Load(loader, spec.q, pool));
   } else {
     attention.q_ = std::move(in[0]);
   }
-  ASSIGN_OR_RETURN(attention.kv_norm_, Norm::Load(reader, spec.kv_norm));
-  ASSIGN_OR_RETURN(attention.keys_, LoadHeads(reader, spec.keys, pool));
-  ASSIGN_OR_RETURN(attention.values_, LoadHeads(reader, spec.values, pool));
-  ASSIGN_OR_RETURN(attention.o_, Linear::Load(reader, spec.o, pool));
+  ASSIGN_OR_RETURN(attention.kv_norm_, Norm::Load(loader, spec.kv_norm));
+  ASSIGN_OR_RETURN(attention.keys_, LoadHeads(loader, spec.keys, pool));
+  ASSIGN_OR_RETURN(attention.values_, LoadHeads(loader, spec.values, pool));
+  ASSIGN_OR_RETURN(attention.o_, Linear::Load(loader, spec.o, pool));
   return attention;
 }
 

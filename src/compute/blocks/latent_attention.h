@@ -21,7 +21,7 @@ namespace shoal {
 class LatentAttention {
  public:
   LatentAttention() = default;
-  static absl::StatusOr<LatentAttention> Load(const WeightReader& reader, const MlaSpec& spec,
+  static absl::StatusOr<LatentAttention> Load(const WeightLoader& loader, const MlaSpec& spec,
                                               ThreadPool& pool);
 
   int64_t bytes() const;

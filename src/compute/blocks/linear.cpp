@@ -92,24 +92,24 @@ class LinearBatch {
   int64_t multiplies_ = 0;
 };
 
-absl::StatusOr<Linear> Linear::Load(const WeightReader& reader, const LinearSpec& spec, ThreadPool& pool) {
-  ASSIGN_OR_RETURN(std::vector<Linear> one, LoadTogether(reader, {&spec}, pool));
+absl::StatusOr<Linear> Linear::Load(const WeightLoader& loader, const LinearSpec& spec, ThreadPool& pool) {
+  ASSIGN_OR_RETURN(std::vector<Linear> one, LoadTogether(loader, {&spec}, pool));
   return std::move(one[0]);
 }
 
-absl::StatusOr<std::vector<Linear>> Linear::LoadTogether(const WeightReader& reader,
+absl::StatusOr<std::vector<Linear>> Linear::LoadTogether(const WeightLoader& loader,
                                                          const std::vector<const LinearSpec*>& specs,
                                                          ThreadPool& pool) {
   std::vector<StoredWeight> weights;
   std::vector<Linear> linears(specs.size());
   for (const LinearSpec* spec : specs) {
-    ASSIGN_OR_RETURN(const StoredWeight weight, reader.find(*spec));
+    ASSIGN_OR_RETURN(const StoredWeight weight, loader.find(*spec));
     if (spec->bias) {
-      ASSIGN_OR_RETURN(linears[weights.size()].bias_, reader.read_vector(*spec->bias));
+      ASSIGN_OR_RETURN(linears[weights.size()].bias_, loader.read_vector(*spec->bias));
     }
     weights.push_back(weight);
   }
-  ASSIGN_OR_RETURN(std::vector<PackedMatrix> packed, reader.pack(weights, pool));
+  ASSIGN_OR_RETURN(std::vector<PackedMatrix> packed, loader.pack(weights, pool));
   for (size_t i = 0; i < linears.size(); ++i) linears[i].weight_ = std::move(packed[i]);
   return linears;
 }

@@ -13,7 +13,7 @@
 #include "compute/compute_context.h"
 #include "cpu/pool.h"
 #include "kernels/kernels.h"
-#include "loading/weight_reader.h"
+#include "loading/weight_loader.h"
 #include "numeric/view.h"
 
 namespace shoal {
@@ -21,10 +21,10 @@ namespace shoal {
 class Linear {
  public:
   Linear() = default;
-  /// Errors of WeightReader.
-  static absl::StatusOr<Linear> Load(const WeightReader& reader, const LinearSpec& spec, ThreadPool& pool);
+  /// Errors of WeightLoader.
+  static absl::StatusOr<Linear> Load(const WeightLoader& loader, const LinearSpec& spec, ThreadPool& pool);
   /// Those that RunLinears will run as one piece of work, in that order; or the many of a layer's experts.
-  static absl::StatusOr<std::vector<Linear>> LoadTogether(const WeightReader& reader,
+  static absl::StatusOr<std::vector<Linear>> LoadTogether(const WeightLoader& loader,
                                                           const std::vector<const LinearSpec*>& specs,
                                                           ThreadPool& pool);
 

@@ -14,18 +14,18 @@ Mlp::Mlp(const DenseSpec& spec, Linear gate, Linear up, Linear down)
       gating_(spec.gating),
       limit_(spec.limit) {}
 
-absl::StatusOr<Mlp> Mlp::Load(const WeightReader& reader, const DenseSpec& spec, ThreadPool& pool) {
-  ASSIGN_OR_RETURN(std::vector<Linear> in, Linear::LoadTogether(reader, {&spec.gate, &spec.up}, pool));
-  ASSIGN_OR_RETURN(Linear down, Linear::Load(reader, spec.down, pool));
+absl::StatusOr<Mlp> Mlp::Load(const WeightLoader& loader, const DenseSpec& spec, ThreadPool& pool) {
+  ASSIGN_OR_RETURN(std::vector<Linear> in, Linear::LoadTogether(loader, {&spec.gate, &spec.up}, pool));
+  ASSIGN_OR_RETURN(Linear down, Linear::Load(loader, spec.down, pool));
   return Mlp(spec, std::move(in[0]), std::move(in[1]), std::move(down));
 }
 
-absl::StatusOr<std::vector<Mlp>> Mlp::LoadExperts(const WeightReader& reader,
+absl::StatusOr<std::vector<Mlp>> Mlp::LoadExperts(const WeightLoader& loader,
                                                   const std::vector<const DenseSpec*>& specs,
                                                   ThreadPool& pool) {
   std::vector<const LinearSpec*> parts;
   for (const DenseSpec* spec : specs) parts.insert(parts.end(), {&spec->gate, &spec->up, &spec->down});
-  ASSIGN_OR_RETURN(std::vector<Linear> linears, Linear::LoadTogether(reader, parts, pool));
+  ASSIGN_OR_RETURN(std::vector<Linear> linears, Linear::LoadTogether(loader, parts, pool));
   std::vector<Mlp> mlps;
   for (size_t i = 0; i < specs.size(); ++i) {
     Linear* const of = &linears[3 * i];

@@ -16,10 +16,10 @@ struct MlpTask;
 class Mlp {
  public:
   Mlp() = default;
-  static absl::StatusOr<Mlp> Load(const WeightReader& reader, const DenseSpec& spec, ThreadPool& pool);
+  static absl::StatusOr<Mlp> Load(const WeightLoader& loader, const DenseSpec& spec, ThreadPool& pool);
   /// Experts of one layer, in that order. Threads share them out as a whole: which of them will run one is
   /// only known when rows arrive, and matrices of some hundred KB each would have them meet for every one.
-  static absl::StatusOr<std::vector<Mlp>> LoadExperts(const WeightReader& reader,
+  static absl::StatusOr<std::vector<Mlp>> LoadExperts(const WeightLoader& loader,
                                                       const std::vector<const DenseSpec*>& specs,
                                                       ThreadPool& pool);
 

@@ -11,7 +11,7 @@
 
 namespace shoal {
 
-absl::StatusOr<Moe> Moe::Load(const WeightReader& reader, const MoeSpec& spec, ThreadPool& pool) {
+absl::StatusOr<Moe> Moe::Load(const WeightLoader& loader, const MoeSpec& spec, ThreadPool& pool) {
   Moe moe;
   moe.top_k_ = spec.top_k;
   moe.route_ = {.k = spec.top_k,
@@ -19,30 +19,30 @@ absl::StatusOr<Moe> Moe::Load(const WeightReader& reader, const MoeSpec& spec, T
                 .groups = spec.router.groups,
                 .weighting = spec.router.weighting,
                 .routed_scaling_factor = spec.router.routed_scaling_factor};
-  ASSIGN_OR_RETURN(moe.group_, ExpertInputGroup(reader, spec, ActivationMode::kInt8));
+  ASSIGN_OR_RETURN(moe.group_, ExpertInputGroup(loader, spec, ActivationMode::kInt8));
   if (spec.router.norm) {
-    ASSIGN_OR_RETURN(moe.router_norm_, Norm::Load(reader, *spec.router.norm));
+    ASSIGN_OR_RETURN(moe.router_norm_, Norm::Load(loader, *spec.router.norm));
   }
-  ASSIGN_OR_RETURN(moe.router_, Linear::Load(reader, spec.router.linear, pool));
+  ASSIGN_OR_RETURN(moe.router_, Linear::Load(loader, spec.router.linear, pool));
   if (spec.router.expert_scales) {
-    ASSIGN_OR_RETURN(moe.expert_scales_, reader.read_vector(*spec.router.expert_scales));
+    ASSIGN_OR_RETURN(moe.expert_scales_, loader.read_vector(*spec.router.expert_scales));
   }
   if (spec.branch) {
     SHOAL_CHECK(spec.shared.has_value());
     Branch& branch = moe.branch_.emplace();
-    ASSIGN_OR_RETURN(branch.norm, Norm::Load(reader, spec.branch->norm));
-    ASSIGN_OR_RETURN(branch.out_norm, Norm::Load(reader, spec.branch->out_norm));
-    ASSIGN_OR_RETURN(branch.shared_out_norm, Norm::Load(reader, spec.branch->shared_out_norm));
+    ASSIGN_OR_RETURN(branch.norm, Norm::Load(loader, spec.branch->norm));
+    ASSIGN_OR_RETURN(branch.out_norm, Norm::Load(loader, spec.branch->out_norm));
+    ASSIGN_OR_RETURN(branch.shared_out_norm, Norm::Load(loader, spec.branch->shared_out_norm));
   }
   if (spec.router.selection_bias) {
-    ASSIGN_OR_RETURN(moe.selection_bias_, reader.read_vector(*spec.router.selection_bias));
+    ASSIGN_OR_RETURN(moe.selection_bias_, loader.read_vector(*spec.router.selection_bias));
   }
   if (spec.shared) {
-    ASSIGN_OR_RETURN(moe.shared_, Mlp::Load(reader, *spec.shared, pool));
+    ASSIGN_OR_RETURN(moe.shared_, Mlp::Load(loader, *spec.shared, pool));
   }
   if (spec.shared_gate) {
     ASSIGN_OR_RETURN(moe.shared_gate_,
-                     Linear::Load(reader, {.weight = *spec.shared_gate, .bias = std::nullopt}, pool));
+                     Linear::Load(loader, {.weight = *spec.shared_gate, .bias = std::nullopt}, pool));
   }
   return moe;
 }

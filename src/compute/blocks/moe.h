@@ -20,7 +20,7 @@ namespace shoal {
 class Moe {
  public:
   Moe() = default;
-  static absl::StatusOr<Moe> Load(const WeightReader& reader, const MoeSpec& spec, ThreadPool& pool);
+  static absl::StatusOr<Moe> Load(const WeightLoader& loader, const MoeSpec& spec, ThreadPool& pool);
 
   /// Of the router, the shared expert and the branch's norms: routed experts count elsewhere.
   int64_t bytes() const;

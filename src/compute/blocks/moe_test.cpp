@@ -9,7 +9,7 @@
 #include "base/random.h"
 #include "base/status.h"
 #include "convert/testing/checkpoints.h"
-#include "loading/weight_reader.h"
+#include "loading/weight_loader.h"
 #include "models/family.h"
 
 namespace shoal {
@@ -64,9 +64,9 @@ TEST(Moe, TheSharedExpertIsAddedTimesTheSigmoidOfItsGate) {
                                .pool = &pool,
                                .arena = &arena,
                                .activations = ActivationMode::kF32};
-  const auto reader = WeightReader::Create(*checkpoint);
-  ASSERT_TRUE(reader.ok());
-  const auto moe = Moe::Load(*reader, *MoeOf(spec.layers[1]), pool);
+  const auto loader = WeightLoader::Create(*checkpoint);
+  ASSERT_TRUE(loader.ok());
+  const auto moe = Moe::Load(*loader, *MoeOf(spec.layers[1]), pool);
   ASSERT_TRUE(moe.ok()) << moe.status();
 
   constexpr int64_t kRows = 3;

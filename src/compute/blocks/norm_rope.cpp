@@ -78,9 +78,9 @@ void Scale(const RopeYarn& yarn, const RopeSpec& rope, std::vector<float>& inver
 
 }  // namespace
 
-absl::StatusOr<Norm> Norm::Load(const WeightReader& reader, const NormSpec& spec) {
+absl::StatusOr<Norm> Norm::Load(const WeightLoader& loader, const NormSpec& spec) {
   Norm norm;
-  ASSIGN_OR_RETURN(norm.weight_, reader.read_vector(spec.weight));
+  ASSIGN_OR_RETURN(norm.weight_, loader.read_vector(spec.weight));
   for (float& weight : norm.weight_) weight *= spec.factor;
   norm.eps_ = spec.eps;
   return norm;

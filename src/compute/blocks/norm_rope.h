@@ -8,7 +8,7 @@
 #include "absl/status/statusor.h"
 #include "compute/compute_context.h"
 #include "kernels/kernels.h"
-#include "loading/weight_reader.h"
+#include "loading/weight_loader.h"
 #include "models/spec.h"
 #include "numeric/view.h"
 
@@ -17,7 +17,7 @@ namespace shoal {
 class Norm {
  public:
   Norm() = default;
-  static absl::StatusOr<Norm> Load(const WeightReader& reader, const NormSpec& spec);
+  static absl::StatusOr<Norm> Load(const WeightLoader& loader, const NormSpec& spec);
   /// Without a weight: all are 1.
   static Norm Weightless(int64_t size, float eps);
 

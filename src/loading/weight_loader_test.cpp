@@ -1,5 +1,5 @@
 // Every way in which a WeightRef may point into a checkpoint.
-#include "loading/weight_reader.h"
+#include "loading/weight_loader.h"
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
@@ -21,7 +21,7 @@ constexpr int64_t kCols = 64;
 
 /// A folder with one plain and one 4-bit tensor of each kind:
 ///   plain  [24, 64] f32, plain_stack [3, 8, 64] f32, fused  [24, 64] 4-bit, fused_stack [3, 8, 64] 4-bit.
-class WeightReaderTest : public ::testing::Test {
+class WeightLoaderTest : public ::testing::Test {
  protected:
   void SetUp() override {
     std::ofstream(folder_.path() + "/config.json") << R"({"quantization": {"bits": 4, "group_size": 32}})";
@@ -51,12 +51,12 @@ class WeightReaderTest : public ::testing::Test {
 
   /// Rows of the packed weight, as f32.
   std::vector<float> Unpacked(const WeightRef& ref, int threads = 1) const {
-    const auto reader = WeightReader::Create(*checkpoint_);
-    EXPECT_TRUE(reader.ok()) << reader.status();
-    const auto weight = reader->find(ref);
+    const auto loader = WeightLoader::Create(*checkpoint_);
+    EXPECT_TRUE(loader.ok()) << loader.status();
+    const auto weight = loader->find(ref);
     EXPECT_TRUE(weight.ok()) << weight.status();
     ThreadPool pool(threads);
-    const auto matrices = reader->pack({&*weight, 1}, pool);
+    const auto matrices = loader->pack({&*weight, 1}, pool);
     EXPECT_TRUE(matrices.ok()) << matrices.status();
     const PackedMatrix* packed = &matrices->front();
     std::vector<float> rows(static_cast<size_t>(ref.elements()));
@@ -96,7 +96,7 @@ class WeightReaderTest : public ::testing::Test {
   std::shared_ptr<const Checkpoint> checkpoint_;
 };
 
-TEST_F(WeightReaderTest, ARowSliceIsThoseRowsOfTheWhole) {
+TEST_F(WeightLoaderTest, ARowSliceIsThoseRowsOfTheWhole) {
   for (const char* base : {"plain", "fused"}) {
     const std::vector<float> all = Unpacked({.shape = {24, kCols}, .sources = {{.base = base}}});
     for (const Range rows : {Range{0, 8}, Range{5, 22}, Range{23, 24}}) {
@@ -107,7 +107,7 @@ TEST_F(WeightReaderTest, ARowSliceIsThoseRowsOfTheWhole) {
   }
 }
 
-TEST_F(WeightReaderTest, RowsThatTakeTurnsAreEverySecondOne) {
+TEST_F(WeightLoaderTest, RowsThatTakeTurnsAreEverySecondOne) {
   for (const char* base : {"plain", "fused"}) {
     const std::vector<float> all = Unpacked({.shape = {24, kCols}, .sources = {{.base = base}}});
     for (const int64_t first : {3, 4}) {
@@ -120,15 +120,15 @@ TEST_F(WeightReaderTest, RowsThatTakeTurnsAreEverySecondOne) {
         expected.insert(expected.end(), one.begin(), one.end());
       }
       EXPECT_EQ(Unpacked(turn, 2), expected) << base << " " << first;
-      const auto reader = WeightReader::Create(*checkpoint_);
+      const auto loader = WeightLoader::Create(*checkpoint_);
       std::vector<float> read(expected.size());
-      ASSERT_TRUE(reader->read_rows(*reader->find(turn), {0, 10}, read.data()).ok());
+      ASSERT_TRUE(loader->read_rows(*loader->find(turn), {0, 10}, read.data()).ok());
       EXPECT_EQ(read, expected) << base << " " << first;
     }
   }
 }
 
-TEST_F(WeightReaderTest, AStackedWeightIsItsOwnMatrix) {
+TEST_F(WeightLoaderTest, AStackedWeightIsItsOwnMatrix) {
   for (const char* base : {"plain", "fused"}) {
     std::vector<float> joined;
     for (int64_t i = 0; i < 3; ++i) {
@@ -140,13 +140,13 @@ TEST_F(WeightReaderTest, AStackedWeightIsItsOwnMatrix) {
   }
 }
 
-TEST_F(WeightReaderTest, TheFirstPlaceThatExistsIsTaken) {
+TEST_F(WeightLoaderTest, TheFirstPlaceThatExistsIsTaken) {
   const WeightRef ref{.shape = {24, kCols},
                       .sources = {{.base = "absent"}, {.base = "plain"}, {.base = "fused"}}};
   EXPECT_EQ(Unpacked(ref), Unpacked({.shape = {24, kCols}, .sources = {{.base = "plain"}}}));
-  const auto reader = WeightReader::Create(*checkpoint_);
+  const auto loader = WeightLoader::Create(*checkpoint_);
   const auto missing =
-      reader->find(WeightRef{.shape = {24, kCols}, .sources = {{.base = "absent"}, {.base = "gone"}}});
+      loader->find(WeightRef{.shape = {24, kCols}, .sources = {{.base = "absent"}, {.base = "gone"}}});
   EXPECT_EQ(missing.status().code(), absl::StatusCode::kNotFound);
   EXPECT_THAT(Message(missing.status()), HasSubstr("absent.weight"));
   EXPECT_THAT(Message(missing.status()), HasSubstr("gone.weight"));
@@ -156,8 +156,8 @@ std::vector<uint8_t> BytesOf(const PackedMatrix& matrix) {
   return {matrix.view().data, matrix.view().data + matrix.bytes()};
 }
 
-TEST_F(WeightReaderTest, WeightsPackedTogetherAreThoseEachPackedAlone) {
-  const auto reader = WeightReader::Create(*checkpoint_);
+TEST_F(WeightLoaderTest, WeightsPackedTogetherAreThoseEachPackedAlone) {
+  const auto loader = WeightLoader::Create(*checkpoint_);
   const std::vector<Range> parts = {{5, 22}, {23, 24}, {0, 24}};
   std::vector<WeightRef> refs;  // A StoredWeight points into its ref.
   for (const Range rows : parts) {
@@ -165,10 +165,10 @@ TEST_F(WeightReaderTest, WeightsPackedTogetherAreThoseEachPackedAlone) {
         {.shape = {rows.size(), kCols}, .sources = {{.base = "fused", .rows = rows, .stored_rows = 24}}});
   }
   std::vector<StoredWeight> weights;
-  for (const WeightRef& ref : refs) weights.push_back(*reader->find(ref));
+  for (const WeightRef& ref : refs) weights.push_back(*loader->find(ref));
   for (const int threads : {1, 2, 3, 8}) {
     ThreadPool pool(threads);
-    const auto together = reader->pack(weights, pool);
+    const auto together = loader->pack(weights, pool);
     ASSERT_TRUE(together.ok()) << together.status();
     ASSERT_EQ(together->size(), weights.size());
     for (size_t i = 0; i < weights.size(); ++i) {
@@ -179,7 +179,7 @@ TEST_F(WeightReaderTest, WeightsPackedTogetherAreThoseEachPackedAlone) {
   }
 }
 
-TEST(WeightReader, AMatrixOfBlocksIsTransposedAsFloats) {
+TEST(WeightLoader, AMatrixOfBlocksIsTransposedAsFloats) {
   constexpr int64_t kRows = 12;
   constexpr int64_t kWidth = 40;
   TempFolder folder;
@@ -201,12 +201,12 @@ TEST(WeightReader, AMatrixOfBlocksIsTransposedAsFloats) {
   ASSERT_TRUE(writer->finish().ok());
   const auto checkpoint = Checkpoint::Open(folder.path());
   ASSERT_TRUE(checkpoint.ok()) << checkpoint.status();
-  const auto reader = WeightReader::Create(**checkpoint);
+  const auto loader = WeightLoader::Create(**checkpoint);
   // Columns of rows 3 to 10: what latent attention does to the keys of a head.
   WeightRef ref{.shape = {kWidth, 7}, .sources = {{.base = "w"}}};
   ref.sources[0].strided = WeightSource::StridedView{
       .stored_shape = {kRows, kWidth}, .offset = 3 * kWidth, .row_stride = 1, .col_stride = kWidth};
-  const auto weight = reader->find(ref);
+  const auto weight = loader->find(ref);
   ASSERT_TRUE(weight.ok()) << weight.status();
   EXPECT_EQ(weight->stored_bytes(), 7 * kWidth);
   std::vector<float> expected;
@@ -217,20 +217,20 @@ TEST(WeightReader, AMatrixOfBlocksIsTransposedAsFloats) {
     }
   }
   std::vector<float> read(expected.size());
-  ASSERT_TRUE(reader->read_rows(*weight, {0, kWidth}, read.data()).ok());
+  ASSERT_TRUE(loader->read_rows(*weight, {0, kWidth}, read.data()).ok());
   EXPECT_EQ(read, expected);
   for (const int threads : {1, 3}) {
     ThreadPool pool(threads);
-    const auto packed = reader->pack({&*weight, 1}, pool);
+    const auto packed = loader->pack({&*weight, 1}, pool);
     ASSERT_TRUE(packed.ok()) << packed.status();
     std::vector<float> rows(expected.size());
     for (int64_t n = 0; n < kWidth; ++n) packed->front().unpack_row(n, rows.data() + n * 7);
     EXPECT_EQ(rows, expected) << threads;
   }
-  reader->drop(*weight);
+  loader->drop(*weight);
   // Another order of blocks is refused, not guessed.
   ref.sources[0].strided->row_stride = 2;
-  EXPECT_EQ(reader->find(ref).status().code(), absl::StatusCode::kUnimplemented);
+  EXPECT_EQ(loader->find(ref).status().code(), absl::StatusCode::kUnimplemented);
 }
 
 /// One random matrix 'w' of 18 MB: several slabs for each of some threads.
@@ -261,21 +261,21 @@ struct LargeMatrix {
   }
 };
 
-TEST(WeightReader, AMatrixOfManySlabsIsPackedAsIfItWereOne) {
+TEST(WeightLoader, AMatrixOfManySlabsIsPackedAsIfItWereOne) {
   const LargeMatrix matrix;
-  const auto reader = WeightReader::Create(*matrix.checkpoint);
+  const auto loader = WeightLoader::Create(*matrix.checkpoint);
   const WeightRef ref{.shape = {LargeMatrix::kRows, LargeMatrix::kWidth}, .sources = {{.base = "w"}}};
-  const StoredWeight weight = *reader->find(ref);
+  const StoredWeight weight = *loader->find(ref);
   const PackedMatrix expected = matrix.packed({0, LargeMatrix::kRows});
   for (const int threads : {1, 3, 40}) {
     ThreadPool pool(threads);
-    EXPECT_EQ(BytesOf(reader->pack({&weight, 1}, pool)->front()), BytesOf(expected)) << threads;
+    EXPECT_EQ(BytesOf(loader->pack({&weight, 1}, pool)->front()), BytesOf(expected)) << threads;
   }
 }
 
-TEST(WeightReader, ManyMatricesPackedTogetherAreThoseEachPackedAlone) {
+TEST(WeightLoader, ManyMatricesPackedTogetherAreThoseEachPackedAlone) {
   const LargeMatrix matrix;
-  const auto reader = WeightReader::Create(*matrix.checkpoint);
+  const auto loader = WeightLoader::Create(*matrix.checkpoint);
   // Side by side, with gaps, and backwards: whatever is given back with a matrix, the others are not lost.
   std::vector<Range> parts;
   for (int64_t row = 0; row + 3000 <= LargeMatrix::kRows; row += 3000) parts.push_back({row, row + 3000});
@@ -286,10 +286,10 @@ TEST(WeightReader, ManyMatricesPackedTogetherAreThoseEachPackedAlone) {
                     .sources = {{.base = "w", .rows = rows, .stored_rows = LargeMatrix::kRows}}});
   }
   std::vector<StoredWeight> weights;
-  for (const WeightRef& ref : refs) weights.push_back(*reader->find(ref));
+  for (const WeightRef& ref : refs) weights.push_back(*loader->find(ref));
   for (const int threads : {1, 2, 7}) {
     ThreadPool pool(threads);
-    const auto together = reader->pack(weights, pool);
+    const auto together = loader->pack(weights, pool);
     ASSERT_TRUE(together.ok()) << together.status();
     for (size_t i = 0; i < parts.size(); ++i) {
       EXPECT_EQ(BytesOf((*together)[i]), BytesOf(matrix.packed(parts[i]))) << threads << " threads, " << i;
@@ -297,12 +297,12 @@ TEST(WeightReader, ManyMatricesPackedTogetherAreThoseEachPackedAlone) {
   }
 }
 
-TEST_F(WeightReaderTest, StoredBytesAreThoseOfTheSlice) {
-  const auto reader = WeightReader::Create(*checkpoint_);
-  const auto plain = reader->find(
+TEST_F(WeightLoaderTest, StoredBytesAreThoseOfTheSlice) {
+  const auto loader = WeightLoader::Create(*checkpoint_);
+  const auto plain = loader->find(
       WeightRef{.shape = {3, kCols}, .sources = {{.base = "plain", .rows = {1, 4}, .stored_rows = 24}}});
   EXPECT_EQ(plain->stored_bytes(), 3 * kCols * 4);
-  const auto fused = reader->find(
+  const auto fused = loader->find(
       WeightRef{.shape = {3, kCols}, .sources = {{.base = "fused", .rows = {1, 4}, .stored_rows = 24}}});
   EXPECT_EQ(fused->stored_bytes(), 3 * (kCols / 2 + 2 * 2 * 4));
 }

@@ -52,11 +52,12 @@ struct StoredWeight {
   int64_t stored_bytes() const;
 };
 
-/// Reads a checkpoint as its config says it is quantized. Owns neither the checkpoint nor the store.
-class WeightReader {
+/// Finds, packs and reads the weights of a checkpoint, as its config says they are quantized. Owns neither
+/// the checkpoint nor the store.
+class WeightLoader {
  public:
   /// store: where packed matrices lie and may come from; nullptr: each in memory of its own.
-  static absl::StatusOr<WeightReader> Create(const Checkpoint& checkpoint, PackedStore* store = nullptr);
+  static absl::StatusOr<WeightLoader> Create(const Checkpoint& checkpoint, PackedStore* store = nullptr);
 
   const Checkpoint& checkpoint() const { return *checkpoint_; }
 
@@ -90,7 +91,7 @@ class WeightReader {
   absl::StatusOr<std::vector<float>> read_vector(const WeightRef& ref) const;
 
  private:
-  WeightReader(const Checkpoint& checkpoint, Quantization quantization, PackedStore* store)
+  WeightLoader(const Checkpoint& checkpoint, Quantization quantization, PackedStore* store)
       : checkpoint_(&checkpoint), quantization_(std::move(quantization)), store_(store) {}
   absl::StatusOr<PackedStore::Place> place(const StoredWeight& weight, uint32_t batch) const;
   absl::StatusOr<StoredWeight> find_strided(StoredWeight weight) const;

@@ -1,4 +1,4 @@
-#include "loading/weight_reader.h"
+#include "loading/weight_loader.h"
 
 #include <algorithm>
 #include <cstring>
@@ -56,12 +56,12 @@ int64_t StoredWeight::stored_bytes() const {
   return bytes.words + 2 * bytes.scales;
 }
 
-absl::StatusOr<WeightReader> WeightReader::Create(const Checkpoint& checkpoint, PackedStore* store) {
+absl::StatusOr<WeightLoader> WeightLoader::Create(const Checkpoint& checkpoint, PackedStore* store) {
   ASSIGN_OR_RETURN(Quantization quantization, Quantization::FromConfig(checkpoint.config()));
-  return WeightReader(checkpoint, std::move(quantization), store);
+  return WeightLoader(checkpoint, std::move(quantization), store);
 }
 
-absl::StatusOr<StoredWeight> WeightReader::find(const WeightRef& ref) const {
+absl::StatusOr<StoredWeight> WeightLoader::find(const WeightRef& ref) const {
   const WeightSource& source = ChooseSource(*checkpoint_, ref);
   const int64_t stored_rows = StoredRows(ref, source);
   StoredWeight weight{.source = &source,
@@ -104,7 +104,7 @@ absl::StatusOr<StoredWeight> WeightReader::find(const WeightRef& ref) const {
   return weight;
 }
 
-absl::StatusOr<StoredWeight> WeightReader::find_strided(StoredWeight weight) const {
+absl::StatusOr<StoredWeight> WeightLoader::find_strided(StoredWeight weight) const {
   const WeightSource& source = *weight.source;
   const WeightSource::StridedView& strided = *source.strided;
   const TensorInfo* info = checkpoint_->find(source.name());
@@ -135,7 +135,7 @@ absl::StatusOr<StoredWeight> WeightReader::find_strided(StoredWeight weight) con
   return weight;
 }
 
-absl::StatusOr<StoredWeight> WeightReader::find_blocks(StoredWeight weight, const TensorInfo& info,
+absl::StatusOr<StoredWeight> WeightLoader::find_blocks(StoredWeight weight, const TensorInfo& info,
                                                        std::span<const int64_t> shape) const {
   ASSIGN_OR_RETURN(weight.blocks, checkpoint_->view_blocks(info, shape));
   weight.format = {.dtype = weight.blocks.decoded_dtype(),
@@ -152,7 +152,7 @@ absl::StatusOr<StoredWeight> WeightReader::find_blocks(StoredWeight weight, cons
   return weight;
 }
 
-absl::StatusOr<StoredWeight> WeightReader::find(const LinearSpec& linear) const {
+absl::StatusOr<StoredWeight> WeightLoader::find(const LinearSpec& linear) const {
   ASSIGN_OR_RETURN(StoredWeight weight, find(linear.weight));
   const std::string bias = weight.source->base + ".bias";
   if (!linear.bias && checkpoint_->has(bias)) {
@@ -163,7 +163,7 @@ absl::StatusOr<StoredWeight> WeightReader::find(const LinearSpec& linear) const 
   return weight;
 }
 
-absl::Status WeightReader::check_here(const StoredWeight& weight) const {
+absl::Status WeightLoader::check_here(const StoredWeight& weight) const {
   if (!weight.absent) return absl::OkStatus();
   const Shard* shard = checkpoint_->shard();
   SHOAL_CHECK(shard != nullptr);
@@ -177,7 +177,7 @@ absl::Status WeightReader::check_here(const StoredWeight& weight) const {
       checkpoint_->folder(), shard->node, shard->holds);
 }
 
-absl::StatusOr<PackedStore::Place> WeightReader::place(const StoredWeight& weight, uint32_t batch) const {
+absl::StatusOr<PackedStore::Place> WeightLoader::place(const StoredWeight& weight, uint32_t batch) const {
   if (store_ == nullptr) {
     ASSIGN_OR_RETURN(PackedMatrix matrix, PackedMatrix::Allocate(weight.format, weight.rows, weight.cols));
     return PackedStore::Place{.matrix = std::move(matrix), .packed = false};
@@ -193,14 +193,14 @@ absl::StatusOr<PackedStore::Place> WeightReader::place(const StoredWeight& weigh
 }
 
 /// Rows of one of the weights that are packed together.
-struct WeightReader::Chunk {
+struct WeightLoader::Chunk {
   const StoredWeight* weight = nullptr;
   size_t index = 0;  ///< Of the weight among them.
   Range rows;
   int64_t bytes = 0;  ///< Of these rows in the files.
 };
 
-std::vector<WeightReader::Chunk> WeightReader::Cut(std::span<const StoredWeight> weights,
+std::vector<WeightLoader::Chunk> WeightLoader::Cut(std::span<const StoredWeight> weights,
                                                    std::span<const int64_t> tiles, Range part,
                                                    int64_t slab_bytes) {
   std::vector<Chunk> chunks;
@@ -221,7 +221,7 @@ std::vector<WeightReader::Chunk> WeightReader::Cut(std::span<const StoredWeight>
   return chunks;
 }
 
-absl::StatusOr<std::vector<PackedMatrix>> WeightReader::pack(std::span<const StoredWeight> weights,
+absl::StatusOr<std::vector<PackedMatrix>> WeightLoader::pack(std::span<const StoredWeight> weights,
                                                              ThreadPool& pool) const {
   std::vector<PackedMatrix> packed;
   std::vector<int64_t> tiles;  // Of each matrix: those that are to be packed.
@@ -279,7 +279,7 @@ void PackStrided(const StoredWeight& weight, Range rows, PackedMatrix& packed) {
 
 }  // namespace
 
-absl::Status WeightReader::pack_chunks(std::span<const Chunk> chunks, int64_t slab_bytes,
+absl::Status WeightLoader::pack_chunks(std::span<const Chunk> chunks, int64_t slab_bytes,
                                        std::vector<PackedMatrix>& packed) const {
   size_t next = 0;     // The first chunk that is not being read yet.
   int64_t ahead = 0;   // Bytes that are, and are to be packed.
@@ -305,7 +305,7 @@ absl::Status WeightReader::pack_chunks(std::span<const Chunk> chunks, int64_t sl
   return absl::OkStatus();
 }
 
-absl::Status WeightReader::decode(const StoredWeight& weight, const std::vector<int64_t>& rows,
+absl::Status WeightLoader::decode(const StoredWeight& weight, const std::vector<int64_t>& rows,
                                   DecodedRows& decoded) const {
   if (decoded.decode(weight.blocks, rows)) return absl::OkStatus();
   return DataLoss(
@@ -315,7 +315,7 @@ absl::Status WeightReader::decode(const StoredWeight& weight, const std::vector<
       weight.source->name(), checkpoint_->folder(), decoded.bad_row(), DTypeName(weight.format.dtype));
 }
 
-absl::Status WeightReader::pack_rows(const StoredWeight& weight, Range rows, PackedMatrix& packed) const {
+absl::Status WeightLoader::pack_rows(const StoredWeight& weight, Range rows, PackedMatrix& packed) const {
   if (weight.strided() && weight.blocks.type != BlockType::kNone) {
     std::vector<float> values(static_cast<size_t>(rows.size() * weight.cols));
     RETURN_IF_ERROR(read_transposed(weight, rows, values.data()));
@@ -362,7 +362,7 @@ absl::Status WeightReader::pack_rows(const StoredWeight& weight, Range rows, Pac
   return absl::OkStatus();
 }
 
-void WeightReader::for_sources(const StoredWeight& weight, Range rows,
+void WeightLoader::for_sources(const StoredWeight& weight, Range rows,
                                absl::FunctionRef<void(const std::byte* data, int64_t bytes)> visit) const {
   const bool transposed = weight.strided() && weight.blocks.type != BlockType::kNone;
   const Range stored{
@@ -386,7 +386,7 @@ void WeightReader::for_sources(const StoredWeight& weight, Range rows,
   visit_rows(view.biases, scale_bytes);
 }
 
-uint64_t WeightReader::row_hash(const StoredWeight& weight, int64_t row) const {
+uint64_t WeightLoader::row_hash(const StoredWeight& weight, int64_t row) const {
   SHOAL_CHECK(!weight.absent && row >= 0 && row < weight.rows);
   constexpr int64_t kBytesMax = 64 << 10;
   uint64_t hash = 0;
@@ -398,7 +398,7 @@ uint64_t WeightReader::row_hash(const StoredWeight& weight, int64_t row) const {
   return hash;
 }
 
-absl::Status WeightReader::read_transposed(const StoredWeight& weight, Range rows, float* out) const {
+absl::Status WeightLoader::read_transposed(const StoredWeight& weight, Range rows, float* out) const {
   DecodedRows decoded;
   for (int64_t col = 0; col < weight.cols; ++col) {
     RETURN_IF_ERROR(decode(weight, {weight.first_row + col}, decoded));
@@ -409,7 +409,7 @@ absl::Status WeightReader::read_transposed(const StoredWeight& weight, Range row
   return absl::OkStatus();
 }
 
-absl::Status WeightReader::read_rows(const StoredWeight& weight, Range rows, float* out) const {
+absl::Status WeightLoader::read_rows(const StoredWeight& weight, Range rows, float* out) const {
   SHOAL_CHECK(0 <= rows.begin && rows.end <= weight.rows);
   RETURN_IF_ERROR(check_here(weight));
   const bool blocks = weight.blocks.type != BlockType::kNone;
@@ -436,13 +436,13 @@ absl::Status WeightReader::read_rows(const StoredWeight& weight, Range rows, flo
   return absl::OkStatus();
 }
 
-void WeightReader::drop(const StoredWeight& weight) const {
+void WeightLoader::drop(const StoredWeight& weight) const {
   if (weight.absent) return;
   for_sources(weight, {0, weight.rows},
               [&](const std::byte* data, int64_t bytes) { checkpoint_->drop(data, bytes); });
 }
 
-absl::StatusOr<std::vector<float>> WeightReader::read_vector(const WeightRef& ref) const {
+absl::StatusOr<std::vector<float>> WeightLoader::read_vector(const WeightRef& ref) const {
   SHOAL_CHECK_EQ(ref.shape.size(), 1u);
   ASSIGN_OR_RETURN(const StoredWeight weight, find(ref));
   std::vector<float> values(static_cast<size_t>(weight.cols));
