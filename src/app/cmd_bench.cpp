@@ -14,7 +14,7 @@
 #include "base/text.h"
 #include "convert/synth_model.h"
 #include "measure/synthetic_load.h"
-#include "sched/batcher.h"
+#include "sched/batch_planner.h"
 
 namespace shoal {
 namespace {
@@ -315,7 +315,7 @@ absl::Status MeasureModel(BenchFlags& flags, const RooflineMeter& meter, BenchRe
   if (flags.compute.threads == 0) flags.compute.threads = std::max(1, flags.compute.chosen_threads() / nodes);
   options.threads_per_node = flags.compute.threads;
   // Prompts are cut as a server cuts them.
-  constexpr int64_t kRowsPerStep = BatcherOptions{}.rows_per_step;
+  constexpr int64_t kRowsPerStep = BatchPlannerOptions{}.rows_per_step;
   const auto stages = static_cast<int>(options.plan.stages.size());
   const SyntheticLoad::Options load_options{.chunk_rows = [stages](int64_t rows_left) {
     return PrefillChunkRows(rows_left, stages, kRowsPerStep);

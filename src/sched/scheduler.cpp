@@ -48,7 +48,7 @@ struct Scheduler::Mailbox {
   mutable std::mutex mutex;
   std::condition_variable wake;
   std::vector<Event> events;
-  int waiting = 0;  // Requests in `events` or in the batcher's queue.
+  int waiting = 0;  // Requests in `events` or in the batch planner's queue.
   uint64_t next_id = 1;
   bool stopping = false;
   bool engine_known = false;  // `stats.limits` are those of a real engine.
@@ -68,7 +68,7 @@ Scheduler::Scheduler(Engine& engine, SchedulerOptions options)
     : engine_(engine),
       options_(std::move(options)),
       mailbox_(std::make_shared<Mailbox>()),
-      batcher_(options_.batch),
+      batch_planner_(options_.batch),
       engine_status_(Unavailable("the engine has not started yet")),
       down_since_(Clock::now()) {
   mailbox_->stats.engine = engine_status_;
@@ -142,7 +142,7 @@ void Scheduler::run() {
     submit_steps();
     publish();
   }
-  for (const SeqId id : batcher_.live_ids()) fail(id, Cancelled("the server is shutting down"));
+  for (const SeqId id : batch_planner_.live_ids()) fail(id, Cancelled("the server is shutting down"));
   publish();
 }
 
@@ -151,7 +151,7 @@ void Scheduler::handle(Event& event) {
     case Event::Kind::kSubmit:
       return handle_submit(event);
     case Event::Kind::kCancel:
-      if (batcher_.find(event.id) != nullptr)
+      if (batch_planner_.find(event.id) != nullptr)
         fail(event.id, Cancelled("the request was cancelled by its client"));
       return;
     case Event::Kind::kStepEnd:
@@ -165,7 +165,7 @@ void Scheduler::handle_submit(Event& event) {
   const SeqId id = event.sequence->id;
   absl::Status fits = absl::OkStatus();
   if (generation_.has_value()) fits = CheckFits(event.sequence->request, totals_.limits);
-  batcher_.enqueue(std::move(event.sequence));
+  batch_planner_.enqueue(std::move(event.sequence));
   if (!fits.ok()) fail(id, fits);
 }
 
@@ -174,12 +174,12 @@ void Scheduler::handle_step_end(Event& event) {
   if (!generation_.has_value() || event.generation != *generation_ || submitted_.empty()) return;
   if (!event.result.ok()) return lose_engine(event.result.status());
   const Submitted submitted = submitted_.front();
-  auto sampled = batcher_.acknowledge(*event.result);
+  auto sampled = batch_planner_.acknowledge(*event.result);
   if (!sampled.ok()) return lose_engine(sampled.status());
   submitted_.erase(submitted_.begin());
   ++totals_.steps;
   totals_.rows += submitted.rows;
-  for (const Batcher::Sampled& one : *sampled) deliver(one);
+  for (const BatchPlanner::Sampled& one : *sampled) deliver(one);
   if (options_.on_step) {
     options_.on_step({.id = event.result->id,
                       .rows = submitted.rows,
@@ -188,8 +188,8 @@ void Scheduler::handle_step_end(Event& event) {
   }
 }
 
-void Scheduler::deliver(const Batcher::Sampled& sampled) {
-  Sequence& sequence = *batcher_.find(sampled.id);
+void Scheduler::deliver(const BatchPlanner::Sampled& sampled) {
+  Sequence& sequence = *batch_planner_.find(sampled.id);
   const GenerationRequest& request = sequence.request;
   ++totals_.tokens_generated;
   if (!request.ignore_eos && std::ranges::count(request.eos_ids, sampled.token) > 0) {
@@ -201,14 +201,14 @@ void Scheduler::deliver(const Batcher::Sampled& sampled) {
 
 // The blocks are given back before the sink hears of the end: who sees the end may count on them.
 void Scheduler::finish(SeqId id, FinishReason reason) {
-  const std::shared_ptr<EventSink> sink = batcher_.find(id)->sink;
-  batcher_.end(id);
+  const std::shared_ptr<EventSink> sink = batch_planner_.find(id)->sink;
+  batch_planner_.end(id);
   sink->on_finish(reason);
 }
 
 void Scheduler::fail(SeqId id, const absl::Status& status) {
-  const std::shared_ptr<EventSink> sink = batcher_.find(id)->sink;
-  batcher_.end(id);
+  const std::shared_ptr<EventSink> sink = batch_planner_.find(id)->sink;
+  batch_planner_.end(id);
   sink->on_error(status);
 }
 
@@ -226,13 +226,13 @@ void Scheduler::refresh_engine() {
     down_since_ = Clock::now();
   }
   engine_status_ = state.status;
-  const bool settled = batcher_.steps_in_flight() == 0 || Clock::now() - down_since_ >= kLostStepGrace;
-  if (batcher_.running() > 0 && settled) lose_engine(state.status);
+  const bool settled = batch_planner_.steps_in_flight() == 0 || Clock::now() - down_since_ >= kLostStepGrace;
+  if (batch_planner_.running() > 0 && settled) lose_engine(state.status);
 }
 
 void Scheduler::engine_started(uint64_t generation) {
   // Rebuilt behind our back: whatever was in flight went with the old caches.
-  if (batcher_.running() > 0 || batcher_.steps_in_flight() > 0) {
+  if (batch_planner_.running() > 0 || batch_planner_.steps_in_flight() > 0) {
     lose_engine(Unavailable("the cluster was rebuilt while the request ran"));
   }
   generation_ = generation;
@@ -241,11 +241,11 @@ void Scheduler::engine_started(uint64_t generation) {
   engine_status_ = absl::OkStatus();
   next_step_ = StepId{1};
   totals_.limits = engine_.limits();
-  batcher_.reset(totals_.limits);
+  batch_planner_.reset(totals_.limits);
   LogInfo("scheduler: engine is up (generation {}): {} blocks, context {}, {} steps in flight", generation,
           totals_.limits.blocks, totals_.limits.context, totals_.limits.steps_in_flight);
-  for (const SeqId id : batcher_.waiting_ids()) {
-    const absl::Status fits = CheckFits(batcher_.find(id)->request, totals_.limits);
+  for (const SeqId id : batch_planner_.waiting_ids()) {
+    const absl::Status fits = CheckFits(batch_planner_.find(id)->request, totals_.limits);
     if (!fits.ok()) fail(id, fits);
   }
 }
@@ -253,25 +253,26 @@ void Scheduler::engine_started(uint64_t generation) {
 // A failed step invalidates all later ones of its generation (I12), so nothing more is submitted until the
 // engine comes back with a new one. Requests that had begun end with the error; the queue waits.
 void Scheduler::lose_engine(const absl::Status& status) {
-  LogWarning("scheduler: engine lost with {} requests running: {}", batcher_.running(), ToString(status));
+  LogWarning("scheduler: engine lost with {} requests running: {}", batch_planner_.running(),
+             ToString(status));
   ++totals_.engine_losses;
   if (engine_up_) down_since_ = Clock::now();
   engine_up_ = false;
   generation_lost_ = true;
   engine_status_ = AsServerFault(status);
   submitted_.clear();
-  for (const std::unique_ptr<Sequence>& sequence : batcher_.fail_started()) {
+  for (const std::unique_ptr<Sequence>& sequence : batch_planner_.fail_started()) {
     sequence->sink->on_error(engine_status_);
   }
 }
 
 void Scheduler::expire() {
   const Clock::time_point now = Clock::now();
-  for (const SeqId id : batcher_.live_ids()) expire_one(id, now);
+  for (const SeqId id : batch_planner_.live_ids()) expire_one(id, now);
 }
 
 void Scheduler::expire_one(SeqId id, Clock::time_point now) {
-  const Sequence& sequence = *batcher_.find(id);
+  const Sequence& sequence = *batch_planner_.find(id);
   if (now >= sequence.request.deadline.at) {
     return fail(id, DeadlineExceeded("the request's deadline passed after {} of at most {} tokens",
                                      sequence.generated(), sequence.request.max_tokens));
@@ -283,8 +284,8 @@ void Scheduler::expire_one(SeqId id, Clock::time_point now) {
 }
 
 void Scheduler::submit_steps() {
-  while (engine_up_ && batcher_.steps_in_flight() < totals_.limits.steps_in_flight) {
-    std::optional<Step> step = batcher_.compose(next_step_);
+  while (engine_up_ && batch_planner_.steps_in_flight() < totals_.limits.steps_in_flight) {
+    std::optional<Step> step = batch_planner_.compose(next_step_);
     if (!step.has_value()) return;
     ++next_step_.value;
     submitted_.push_back({.rows = step->rows(), .at_ns = NowNs()});
@@ -296,31 +297,31 @@ void Scheduler::submit_steps() {
 }
 
 void Scheduler::publish() {
-  if (batcher_.running() == 0 && batcher_.steps_in_flight() == 0) {
-    const absl::Status integrity = batcher_.verify();
+  if (batch_planner_.running() == 0 && batch_planner_.steps_in_flight() == 0) {
+    const absl::Status integrity = batch_planner_.verify();
     if (!integrity.ok()) CheckFailed(__FILE__, __LINE__, Message(integrity));
-    SHOAL_CHECK_EQ(batcher_.pool().used_count(), 0);
+    SHOAL_CHECK_EQ(batch_planner_.pool().used_count(), 0);
   }
   SchedulerStats stats = totals_;
   stats.engine = engine_status_;
-  stats.running = batcher_.running();
-  stats.steps_in_flight = batcher_.steps_in_flight();
-  stats.blocks_total = batcher_.pool().total();
-  stats.blocks_free = batcher_.pool().free_count();
-  stats.blocks_used = batcher_.pool().used_count();
-  stats.preemptions = batcher_.preemptions();
+  stats.running = batch_planner_.running();
+  stats.steps_in_flight = batch_planner_.steps_in_flight();
+  stats.blocks_total = batch_planner_.pool().total();
+  stats.blocks_free = batch_planner_.pool().free_count();
+  stats.blocks_used = batch_planner_.pool().used_count();
+  stats.preemptions = batch_planner_.preemptions();
   std::lock_guard lock(mailbox_->mutex);
   mailbox_->stats = std::move(stats);
   mailbox_->engine_known = generation_.has_value();
-  mailbox_->waiting = batcher_.waiting() + static_cast<int>(std::ranges::count(
-                                               mailbox_->events, Event::Kind::kSubmit, &Event::kind));
+  mailbox_->waiting = batch_planner_.waiting() + static_cast<int>(std::ranges::count(
+                                                     mailbox_->events, Event::Kind::kSubmit, &Event::kind));
 }
 
 Clock::time_point Scheduler::next_wake() const {
   const Clock::time_point now = Clock::now();
   Clock::time_point wake = now + kSleepMax;
-  for (const SeqId id : batcher_.live_ids()) {
-    const Sequence& sequence = *batcher_.find(id);
+  for (const SeqId id : batch_planner_.live_ids()) {
+    const Sequence& sequence = *batch_planner_.find(id);
     wake = std::min(wake, sequence.request.deadline.at);
     if (!engine_up_) {
       wake = std::min(wake, std::max(down_since_, sequence.queued_at) + options_.engine_wait);

@@ -16,7 +16,7 @@
 #include "base/clock.h"
 #include "exec/engine.h"
 #include "kv/block_pool.h"
-#include "sched/batcher.h"
+#include "sched/batch_planner.h"
 #include "sched/request.h"
 
 namespace shoal {
@@ -33,7 +33,7 @@ struct StepObservation {
 };
 
 struct SchedulerOptions {
-  BatcherOptions batch;
+  BatchPlannerOptions batch;
   int queue_max = 256;  ///< Requests that may wait; one more is refused.
   /// How long a queued request waits for an engine that is down before it fails with Unavailable.
   Duration engine_wait = std::chrono::seconds(10);
@@ -96,7 +96,7 @@ class Scheduler {
   void expire();
   void expire_one(SeqId id, Clock::time_point now);
   void submit_steps();
-  void deliver(const Batcher::Sampled& sampled);
+  void deliver(const BatchPlanner::Sampled& sampled);
   void finish(SeqId id, FinishReason reason);
   void fail(SeqId id, const absl::Status& status);
   void publish();
@@ -107,7 +107,7 @@ class Scheduler {
   std::shared_ptr<Mailbox> mailbox_;
 
   // All below belongs to the thread.
-  Batcher batcher_;
+  BatchPlanner batch_planner_;
   bool engine_up_ = false;
   absl::Status engine_status_;
   std::optional<uint64_t> generation_;  // Of the steps submitted.

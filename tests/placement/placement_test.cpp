@@ -494,8 +494,8 @@ absl::StatusOr<std::vector<std::vector<float>>> LogitsOf(Engine& engine, StepId 
 /// Models whose longer sequences rotate by other frequencies.
 class LongRopePlacement : public Placement {};
 
-// As the batcher composes it: a sequence that outgrows short rope in the middle of a batch is prefilled again
-// in its old blocks, and its neighbours decode on.
+// As the batch planner composes it: a sequence that outgrows short rope in the middle of a batch is prefilled
+// again in its old blocks, and its neighbours decode on.
 TEST_P(LongRopePlacement, ASequenceThatOutgrowsShortRopeHasTheBitsOfAFreshOneAndItsNeighboursKeepTheirs) {
   const int64_t border = ShortRopePositions(model_.spec);
   const std::vector<int32_t> grows = Prompt(model_, 1, border + 2);

@@ -1,4 +1,4 @@
-#include "sched/batcher.h"
+#include "sched/batch_planner.h"
 
 #include <algorithm>
 #include <utility>
@@ -44,16 +44,16 @@ absl::Status CheckFits(const GenerationRequest& request, const EngineLimits& lim
 }
 
 // Every running sequence that does not decode must find at least one row, or decodes would starve prefill.
-BatcherOptions Batcher::Bounded(BatcherOptions options) {
+BatchPlannerOptions BatchPlanner::Bounded(BatchPlannerOptions options) {
   SHOAL_CHECK_GE(options.rows_per_step, 1);
   SHOAL_CHECK_GE(options.sequences_max, 1);
   options.sequences_max = std::min(options.sequences_max, options.rows_per_step);
   return options;
 }
 
-Batcher::Batcher(BatcherOptions options) : options_(Bounded(options)) {}
+BatchPlanner::BatchPlanner(BatchPlannerOptions options) : options_(Bounded(options)) {}
 
-void Batcher::reset(const EngineLimits& limits) {
+void BatchPlanner::reset(const EngineLimits& limits) {
   SHOAL_CHECK(running_.empty() && in_flight_.empty());
   SHOAL_CHECK_GE(limits.steps_in_flight, 1);
   limits_ = limits;
@@ -64,7 +64,7 @@ void Batcher::reset(const EngineLimits& limits) {
   forget_workers();
 }
 
-void Batcher::enqueue(std::unique_ptr<Sequence> sequence) {
+void BatchPlanner::enqueue(std::unique_ptr<Sequence> sequence) {
   SHOAL_CHECK(!sequence->request.prompt.empty() && sequence->request.max_tokens > 0);
   SHOAL_CHECK(sequence->state == SequenceState::kWaiting && sequence->blocks.empty());
   Sequence* raw = sequence.get();
@@ -73,13 +73,13 @@ void Batcher::enqueue(std::unique_ptr<Sequence> sequence) {
   SHOAL_CHECK(inserted);
 }
 
-Sequence* Batcher::find(SeqId id) const {
+Sequence* BatchPlanner::find(SeqId id) const {
   const auto it = sequences_.find(id);
   if (it == sequences_.end() || it->second->state == SequenceState::kEnded) return nullptr;
   return it->second.get();
 }
 
-std::optional<Step> Batcher::compose(StepId id) {
+std::optional<Step> BatchPlanner::compose(StepId id) {
   Step step{.id = id};
   InFlight record{.id = id};
   admit();
@@ -97,7 +97,7 @@ std::optional<Step> Batcher::compose(StepId id) {
 }
 
 // Decodes are split evenly among as many steps as the model finds best; those that waited longest go first.
-void Batcher::add_decodes(Step& step, InFlight& record) {
+void BatchPlanner::add_decodes(Step& step, InFlight& record) {
   int64_t decoding = 0;
   std::vector<Sequence*> ready;
   for (const auto& [id, sequence] : running_) {
@@ -121,7 +121,7 @@ void Batcher::add_decodes(Step& step, InFlight& record) {
   }
 }
 
-void Batcher::add_prefills(Step& step, InFlight& record) {
+void BatchPlanner::add_prefills(Step& step, InFlight& record) {
   int64_t waiting_rows = 0;
   for (const auto& [id, sequence] : running_) {
     if (!sequence->decoding()) waiting_rows += sequence->unscheduled();
@@ -137,7 +137,7 @@ void Batcher::add_prefills(Step& step, InFlight& record) {
 }
 
 // First come, first served: a large request at the head of the queue is not overtaken for ever by small ones.
-void Batcher::admit() {
+void BatchPlanner::admit() {
   while (!waiting_.empty() && running() < options_.sequences_max) {
     Sequence& head = *waiting_.begin()->second;
     const int64_t need = BlocksFor(static_cast<int64_t>(head.tokens.size()));
@@ -162,7 +162,7 @@ void Batcher::admit() {
   }
 }
 
-void Batcher::add_slice(Sequence& sequence, int64_t rows, Step& step, InFlight& record) {
+void BatchPlanner::add_slice(Sequence& sequence, int64_t rows, Step& step, InFlight& record) {
   const int64_t end = sequence.scheduled + rows;
   SHOAL_CHECK_LE(end, static_cast<int64_t>(sequence.tokens.size()));
   const int64_t blocks = BlocksFor(end);
@@ -193,7 +193,7 @@ void Batcher::add_slice(Sequence& sequence, int64_t rows, Step& step, InFlight& 
 
 // True when `sequence` has blocks for `positions`. Takes them from the youngest sequence if it must, which
 // may be `sequence` itself; false then, or while blocks are on their way back.
-bool Batcher::grow(Sequence& sequence, int64_t positions) {
+bool BatchPlanner::grow(Sequence& sequence, int64_t positions) {
   const int64_t need = BlocksFor(positions) - static_cast<int64_t>(sequence.blocks.size());
   if (need <= 0) return true;
   while (pool_.free_count() < need) {
@@ -209,13 +209,13 @@ bool Batcher::grow(Sequence& sequence, int64_t positions) {
   return true;
 }
 
-void Batcher::preempt(Sequence& sequence) {
+void BatchPlanner::preempt(Sequence& sequence) {
   ++preemptions_;
   requeue(sequence);
 }
 
 // Takes its blocks, to begin again from its tokens.
-void Batcher::requeue(Sequence& sequence) {
+void BatchPlanner::requeue(Sequence& sequence) {
   running_.erase(sequence.id);
   if (sequence.steps_in_flight > 0) {
     sequence.state = SequenceState::kDraining;
@@ -228,7 +228,7 @@ void Batcher::requeue(Sequence& sequence) {
   waiting_.emplace(sequence.id, &sequence);
 }
 
-void Batcher::release_blocks(Sequence& sequence) {
+void BatchPlanner::release_blocks(Sequence& sequence) {
   pool_.release(sequence.blocks);
   sequence.blocks.clear();
   states_.release(sequence.states.slots());
@@ -236,7 +236,7 @@ void Batcher::release_blocks(Sequence& sequence) {
   sequence.scheduled = 0;
 }
 
-void Batcher::end(SeqId id) {
+void BatchPlanner::end(SeqId id) {
   Sequence* sequence = find(id);
   SHOAL_CHECK(sequence != nullptr);
   if (sequence->known_to_workers) ends_.push_back(id);
@@ -254,7 +254,7 @@ void Batcher::end(SeqId id) {
   sequences_.erase(id);
 }
 
-absl::StatusOr<std::vector<Batcher::Sampled>> Batcher::acknowledge(const StepResult& result) {
+absl::StatusOr<std::vector<BatchPlanner::Sampled>> BatchPlanner::acknowledge(const StepResult& result) {
   SHOAL_CHECK(!in_flight_.empty());
   const InFlight& record = in_flight_.front();
   if (result.id != record.id) {
@@ -296,12 +296,12 @@ absl::StatusOr<std::vector<Batcher::Sampled>> Batcher::acknowledge(const StepRes
 
 // With its last token it is longer than short rope goes: its cache is of no further use. As its next step
 // would be a decode, no step in flight names it.
-bool Batcher::outgrown(const Sequence& sequence) const {
+bool BatchPlanner::outgrown(const Sequence& sequence) const {
   return sequence.state == SequenceState::kRunning && !sequence.long_rope &&
          limits_.long_rope(static_cast<int64_t>(sequence.tokens.size()));
 }
 
-void Batcher::step_returned(Sequence& sequence) {
+void BatchPlanner::step_returned(Sequence& sequence) {
   SHOAL_CHECK_GT(sequence.steps_in_flight, 0);
   if (--sequence.steps_in_flight > 0 || sequence.state == SequenceState::kRunning) return;
   returning_blocks_ -= static_cast<int64_t>(sequence.blocks.size());
@@ -316,7 +316,7 @@ void Batcher::step_returned(Sequence& sequence) {
   waiting_.emplace(sequence.id, &sequence);
 }
 
-std::vector<std::unique_ptr<Sequence>> Batcher::fail_started() {
+std::vector<std::unique_ptr<Sequence>> BatchPlanner::fail_started() {
   std::vector<std::unique_ptr<Sequence>> failed;
   for (auto it = sequences_.begin(); it != sequences_.end();) {
     Sequence& sequence = *it->second;
@@ -339,18 +339,18 @@ std::vector<std::unique_ptr<Sequence>> Batcher::fail_started() {
 }
 
 // Workers of a new generation know nobody.
-void Batcher::forget_workers() {
+void BatchPlanner::forget_workers() {
   ends_.clear();
   for (const auto& [id, sequence] : waiting_) sequence->known_to_workers = false;
 }
 
-std::vector<SeqId> Batcher::waiting_ids() const {
+std::vector<SeqId> BatchPlanner::waiting_ids() const {
   std::vector<SeqId> ids;
   for (const auto& [id, sequence] : waiting_) ids.push_back(id);
   return ids;
 }
 
-std::vector<SeqId> Batcher::live_ids() const {
+std::vector<SeqId> BatchPlanner::live_ids() const {
   std::vector<SeqId> ids;
   for (const auto& [id, sequence] : sequences_) {
     if (sequence->state != SequenceState::kEnded) ids.push_back(id);
@@ -358,7 +358,7 @@ std::vector<SeqId> Batcher::live_ids() const {
   return ids;
 }
 
-absl::Status Batcher::verify() const {
+absl::Status BatchPlanner::verify() const {
   RETURN_IF_ERROR(pool_.verify());
   RETURN_IF_ERROR(states_.verify());
   int64_t held = 0;

@@ -23,7 +23,7 @@
 
 namespace shoal {
 
-struct BatcherOptions {
+struct BatchPlannerOptions {
   int rows_per_step = 256;  ///< Token budget of one step: decode rows first, prefill chunks fill the rest.
   int sequences_max = 256;  ///< Sequences that hold blocks at once; never more than rows_per_step.
 };
@@ -42,9 +42,9 @@ int64_t PrefillChunkRows(int64_t rows_left, int stages, int64_t rows_per_step);
 
 /// The state of all sequences, and the blocks. Belongs to the scheduler's thread; does no I/O and calls
 /// nobody.
-class Batcher {
+class BatchPlanner {
  public:
-  explicit Batcher(BatcherOptions options);
+  explicit BatchPlanner(BatchPlannerOptions options);
 
   /// A new generation of the engine: all caches are empty. No sequence may be started (fail_started first).
   void reset(const EngineLimits& limits);
@@ -98,7 +98,7 @@ class Batcher {
     bool alone = false;  // No other step has been in flight with it.
   };
 
-  static BatcherOptions Bounded(BatcherOptions options);
+  static BatchPlannerOptions Bounded(BatchPlannerOptions options);
   void add_decodes(Step& step, InFlight& record);
   void add_prefills(Step& step, InFlight& record);
   void admit();
@@ -112,7 +112,7 @@ class Batcher {
   void forget_workers();
   int64_t rows_left(const Step& step) const { return options_.rows_per_step - step.rows(); }
 
-  const BatcherOptions options_;
+  const BatchPlannerOptions options_;
   EngineLimits limits_;
   PipelineModel model_{1};
   BlockPool pool_{0};

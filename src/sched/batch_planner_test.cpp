@@ -1,4 +1,4 @@
-#include "sched/batcher.h"
+#include "sched/batch_planner.h"
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
@@ -18,11 +18,11 @@ using ::testing::SizeIs;
 
 constexpr EngineLimits kLimits{.blocks = 8, .context = 1024, .steps_in_flight = 1, .vocabulary = 100};
 
-class BatcherTest : public ::testing::Test {
+class BatchPlannerTest : public ::testing::Test {
  protected:
-  void start(EngineLimits limits, BatcherOptions options = {.rows_per_step = 64, .sequences_max = 16}) {
-    batcher_ = std::make_unique<Batcher>(options);
-    batcher_->reset(limits);
+  void start(EngineLimits limits, BatchPlannerOptions options = {.rows_per_step = 64, .sequences_max = 16}) {
+    batch_planner_ = std::make_unique<BatchPlanner>(options);
+    batch_planner_->reset(limits);
   }
   SeqId add(int prompt, int max_tokens = 100) {
     auto sequence = std::make_unique<Sequence>();
@@ -32,11 +32,11 @@ class BatcherTest : public ::testing::Test {
     sequence->request.max_tokens = max_tokens;
     sequence->tokens = sequence->request.prompt;
     const SeqId id = sequence->id;
-    batcher_->enqueue(std::move(sequence));
+    batch_planner_->enqueue(std::move(sequence));
     return id;
   }
   std::optional<Step> compose() {
-    auto step = batcher_->compose(StepId{step_});
+    auto step = batch_planner_->compose(StepId{step_});
     if (step.has_value()) {
       ++step_;
       pending_.push_back(*step);
@@ -50,17 +50,17 @@ class BatcherTest : public ::testing::Test {
       if (slice.sample) result.sequences.push_back({slice.id, {7}});
     }
     pending_.erase(pending_.begin());
-    ASSERT_TRUE(batcher_->acknowledge(result).ok());
-    ASSERT_TRUE(batcher_->verify().ok());
+    ASSERT_TRUE(batch_planner_->acknowledge(result).ok());
+    ASSERT_TRUE(batch_planner_->verify().ok());
   }
 
-  std::unique_ptr<Batcher> batcher_;
+  std::unique_ptr<BatchPlanner> batch_planner_;
   std::vector<Step> pending_;
   uint64_t next_ = 1;
   uint64_t step_ = 1;
 };
 
-TEST_F(BatcherTest, AStateIsWrittenToASlotThatNoStepInFlightNames) {
+TEST_F(BatchPlannerTest, AStateIsWrittenToASlotThatNoStepInFlightNames) {
   EngineLimits limits = kLimits;
   limits.blocks = 32;
   limits.steps_in_flight = 3;
@@ -87,15 +87,15 @@ TEST_F(BatcherTest, AStateIsWrittenToASlotThatNoStepInFlightNames) {
     }
     if (pending_.empty()) break;
     acknowledge();
-    for (const SeqId id : batcher_->live_ids()) {
-      if (batcher_->find(id)->generated() == 5) batcher_->end(id);
+    for (const SeqId id : batch_planner_->live_ids()) {
+      if (batch_planner_->find(id)->generated() == 5) batch_planner_->end(id);
     }
   }
-  EXPECT_TRUE(batcher_->live_ids().empty());
-  EXPECT_TRUE(batcher_->verify().ok());
+  EXPECT_TRUE(batch_planner_->live_ids().empty());
+  EXPECT_TRUE(batch_planner_->verify().ok());
 }
 
-TEST_F(BatcherTest, ASequenceWaitsForSlotsThatOthersHold) {
+TEST_F(BatchPlannerTest, ASequenceWaitsForSlotsThatOthersHold) {
   EngineLimits limits = kLimits;
   limits.state_slots = 5;  // Of which each takes two.
   start(limits);
@@ -104,15 +104,15 @@ TEST_F(BatcherTest, ASequenceWaitsForSlotsThatOthersHold) {
   const SeqId third = add(3);
   ASSERT_TRUE(compose().has_value());
   EXPECT_THAT(pending_.back().slices, SizeIs(2));
-  EXPECT_EQ(batcher_->find(third)->state, SequenceState::kWaiting);
-  batcher_->end(first);  // A step in flight names its slots.
+  EXPECT_EQ(batch_planner_->find(third)->state, SequenceState::kWaiting);
+  batch_planner_->end(first);  // A step in flight names its slots.
   EXPECT_FALSE(compose().has_value());
   acknowledge();
   ASSERT_TRUE(compose().has_value());
-  EXPECT_EQ(batcher_->find(third)->state, SequenceState::kRunning);
+  EXPECT_EQ(batch_planner_->find(third)->state, SequenceState::kRunning);
 }
 
-TEST_F(BatcherTest, CutsALongPromptIntoChunksOfTheBudget) {
+TEST_F(BatchPlannerTest, CutsALongPromptIntoChunksOfTheBudget) {
   start(kLimits);
   add(150);
   std::vector<int64_t> positions, rows;
@@ -133,7 +133,7 @@ TEST_F(BatcherTest, CutsALongPromptIntoChunksOfTheBudget) {
   EXPECT_EQ(samples, (std::vector<bool>{false, false, true}));
 }
 
-TEST_F(BatcherTest, DecodesGoFirstAndPrefillFillsTheRest) {
+TEST_F(BatchPlannerTest, DecodesGoFirstAndPrefillFillsTheRest) {
   start(kLimits);
   const SeqId first = add(10);
   compose();
@@ -147,14 +147,14 @@ TEST_F(BatcherTest, DecodesGoFirstAndPrefillFillsTheRest) {
   EXPECT_EQ(step->slices[1].tokens.size(), 63u);
 }
 
-TEST_F(BatcherTest, AdmitsNoMoreSequencesThanAStepHasRows) {
+TEST_F(BatchPlannerTest, AdmitsNoMoreSequencesThanAStepHasRows) {
   start(kLimits, {.rows_per_step = 2, .sequences_max = 16});
   for (int i = 0; i < 4; ++i) add(1);
   EXPECT_THAT(compose()->slices, SizeIs(2));
-  EXPECT_EQ(batcher_->running(), 2);
+  EXPECT_EQ(batch_planner_->running(), 2);
 }
 
-TEST_F(BatcherTest, SplitsDecodesEvenlyAmongTheStepsInFlight) {
+TEST_F(BatchPlannerTest, SplitsDecodesEvenlyAmongTheStepsInFlight) {
   EngineLimits limits = kLimits;
   limits.steps_in_flight = 2;
   limits.blocks = 16;
@@ -167,7 +167,7 @@ TEST_F(BatcherTest, SplitsDecodesEvenlyAmongTheStepsInFlight) {
   EXPECT_THAT(compose()->slices, SizeIs(3));
 }
 
-TEST_F(BatcherTest, PrefillChunksOfOneSequenceFollowEachOtherInFlight) {
+TEST_F(BatchPlannerTest, PrefillChunksOfOneSequenceFollowEachOtherInFlight) {
   EngineLimits limits = kLimits;
   limits.steps_in_flight = 3;
   start(limits);
@@ -177,7 +177,7 @@ TEST_F(BatcherTest, PrefillChunksOfOneSequenceFollowEachOtherInFlight) {
   EXPECT_FALSE(compose().has_value());
 }
 
-TEST_F(BatcherTest, APipelineGetsAPromptInChunksThatKeepAllItsStagesAtWork) {
+TEST_F(BatchPlannerTest, APipelineGetsAPromptInChunksThatKeepAllItsStagesAtWork) {
   start({.blocks = 64, .context = 2048, .steps_in_flight = 2, .vocabulary = 100},
         {.rows_per_step = 256, .sequences_max = 16});
   add(1800);
@@ -194,7 +194,7 @@ TEST_F(BatcherTest, APipelineGetsAPromptInChunksThatKeepAllItsStagesAtWork) {
   EXPECT_EQ(std::accumulate(rows.begin(), rows.end(), int64_t{0}), 1800);
 }
 
-TEST_F(BatcherTest, TheYoungestGivesItsBlocksBackWhenTheyRunOut) {
+TEST_F(BatchPlannerTest, TheYoungestGivesItsBlocksBackWhenTheyRunOut) {
   start({.blocks = 4, .context = 1024, .steps_in_flight = 1, .vocabulary = 100});
   const SeqId old = add(32);
   const SeqId young = add(32);
@@ -202,15 +202,15 @@ TEST_F(BatcherTest, TheYoungestGivesItsBlocksBackWhenTheyRunOut) {
     ASSERT_THAT(compose()->slices, SizeIs(2));
     acknowledge();
   }
-  EXPECT_EQ(batcher_->pool().free_count(), 0);
+  EXPECT_EQ(batch_planner_->pool().free_count(), 0);
   const auto step = compose();
   ASSERT_THAT(step->slices, SizeIs(1));
   EXPECT_EQ(step->slices[0].id, old);
-  EXPECT_EQ(batcher_->find(young)->state, SequenceState::kWaiting);
-  EXPECT_EQ(batcher_->preemptions(), 1);
+  EXPECT_EQ(batch_planner_->find(young)->state, SequenceState::kWaiting);
+  EXPECT_EQ(batch_planner_->preemptions(), 1);
   EXPECT_TRUE(step->ends.empty());
   acknowledge();
-  batcher_->end(old);
+  batch_planner_->end(old);
   const auto again = compose();
   ASSERT_THAT(again->begins, SizeIs(1));  // Begins again from all its tokens: prompt and generated.
   EXPECT_EQ(again->begins[0].id, young);
@@ -220,7 +220,7 @@ TEST_F(BatcherTest, TheYoungestGivesItsBlocksBackWhenTheyRunOut) {
   EXPECT_EQ(again->ends, std::vector<SeqId>{old});
 }
 
-TEST_F(BatcherTest, ASequenceThatOutgrowsShortRopeIsPrefilledAgainAndItsNeighbourIsLeftAlone) {
+TEST_F(BatchPlannerTest, ASequenceThatOutgrowsShortRopeIsPrefilledAgainAndItsNeighbourIsLeftAlone) {
   EngineLimits limits = kLimits;
   limits.short_rope_positions = 65;
   start(limits);
@@ -251,12 +251,12 @@ TEST_F(BatcherTest, ASequenceThatOutgrowsShortRopeIsPrefilledAgainAndItsNeighbou
     acknowledge();
   }
   EXPECT_EQ(rows, (std::vector<int64_t>{63, 3}));
-  EXPECT_EQ(batcher_->preemptions(), 0);
+  EXPECT_EQ(batch_planner_->preemptions(), 0);
   step = compose();
   EXPECT_EQ(step->slices[0].position + step->slices[1].position, 5 + 66);  // Both decode.
 }
 
-TEST_F(BatcherTest, APromptBeyondShortRopeIsLongFromItsFirstChunk) {
+TEST_F(BatchPlannerTest, APromptBeyondShortRopeIsLongFromItsFirstChunk) {
   EngineLimits limits = kLimits;
   limits.short_rope_positions = 99;
   start(limits);
@@ -269,24 +269,24 @@ TEST_F(BatcherTest, APromptBeyondShortRopeIsLongFromItsFirstChunk) {
   }
 }
 
-TEST_F(BatcherTest, AnEndedSequenceKeepsItsBlocksUntilItsLastStepIsBack) {
+TEST_F(BatchPlannerTest, AnEndedSequenceKeepsItsBlocksUntilItsLastStepIsBack) {
   EngineLimits limits = kLimits;
   limits.steps_in_flight = 2;
   start(limits);
   const SeqId id = add(100);
   compose();
   compose();
-  batcher_->end(id);
-  EXPECT_EQ(batcher_->find(id), nullptr);
-  EXPECT_EQ(batcher_->running(), 0);
-  EXPECT_EQ(batcher_->pool().used_count(), 4);
+  batch_planner_->end(id);
+  EXPECT_EQ(batch_planner_->find(id), nullptr);
+  EXPECT_EQ(batch_planner_->running(), 0);
+  EXPECT_EQ(batch_planner_->pool().used_count(), 4);
   acknowledge();
-  EXPECT_EQ(batcher_->pool().used_count(), 4);
+  EXPECT_EQ(batch_planner_->pool().used_count(), 4);
   acknowledge();
-  EXPECT_EQ(batcher_->pool().used_count(), 0);
+  EXPECT_EQ(batch_planner_->pool().used_count(), 0);
 }
 
-TEST_F(BatcherTest, APreemptedSequenceInFlightKeepsItsTokenAndItsBlocksUntilThen) {
+TEST_F(BatchPlannerTest, APreemptedSequenceInFlightKeepsItsTokenAndItsBlocksUntilThen) {
   start({.blocks = 3, .context = 1024, .steps_in_flight = 2, .vocabulary = 100});
   const SeqId old = add(31);
   const SeqId young = add(32);
@@ -297,22 +297,22 @@ TEST_F(BatcherTest, APreemptedSequenceInFlightKeepsItsTokenAndItsBlocksUntilThen
   acknowledge();
   EXPECT_FALSE(
       compose().has_value());  // The old one wants a block of the young one, which a step in flight names.
-  EXPECT_EQ(batcher_->find(young)->state, SequenceState::kDraining);
-  EXPECT_EQ(batcher_->pool().free_count(), 0);
+  EXPECT_EQ(batch_planner_->find(young)->state, SequenceState::kDraining);
+  EXPECT_EQ(batch_planner_->pool().free_count(), 0);
   acknowledge();
-  EXPECT_EQ(batcher_->find(young)->state, SequenceState::kWaiting);
-  EXPECT_EQ(batcher_->find(young)->tokens.size(), 34u);
+  EXPECT_EQ(batch_planner_->find(young)->state, SequenceState::kWaiting);
+  EXPECT_EQ(batch_planner_->find(young)->tokens.size(), 34u);
   const auto step = compose();
   ASSERT_THAT(step->slices, SizeIs(1));
   EXPECT_EQ(step->slices[0].id, old);
   EXPECT_EQ(step->slices[0].position, 32);
 }
 
-TEST_F(BatcherTest, RefusesAResultThatDoesNotMatchItsStep) {
+TEST_F(BatchPlannerTest, RefusesAResultThatDoesNotMatchItsStep) {
   start(kLimits);
   const SeqId id = add(3);
   const auto expect_refused = [&](StepResult result, const std::string& why) {
-    const auto refused = batcher_->acknowledge(result);
+    const auto refused = batch_planner_->acknowledge(result);
     ASSERT_FALSE(refused.ok());
     EXPECT_EQ(refused.status().code(), absl::StatusCode::kInternal);
     EXPECT_THAT(Message(refused.status()), HasSubstr(why));
@@ -326,17 +326,17 @@ TEST_F(BatcherTest, RefusesAResultThatDoesNotMatchItsStep) {
   acknowledge();
 }
 
-TEST_F(BatcherTest, FailingTheStartedLeavesTheQueue) {
+TEST_F(BatchPlannerTest, FailingTheStartedLeavesTheQueue) {
   start(kLimits, {.rows_per_step = 64, .sequences_max = 1});
   const SeqId started = add(3);
   const SeqId queued = add(3);
   compose();
-  const auto failed = batcher_->fail_started();
+  const auto failed = batch_planner_->fail_started();
   ASSERT_THAT(failed, SizeIs(1));
   EXPECT_EQ(failed[0]->id, started);
-  EXPECT_EQ(batcher_->waiting_ids(), std::vector<SeqId>{queued});
-  EXPECT_EQ(batcher_->pool().used_count(), 0);
-  batcher_->reset(kLimits);
+  EXPECT_EQ(batch_planner_->waiting_ids(), std::vector<SeqId>{queued});
+  EXPECT_EQ(batch_planner_->pool().used_count(), 0);
+  batch_planner_->reset(kLimits);
   pending_.clear();
   EXPECT_EQ(compose()->slices[0].id, queued);
 }
