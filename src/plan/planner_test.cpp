@@ -403,7 +403,7 @@ TEST(BalancedSplit, IsAsEvenAsItCanBesideTheSlowestStage) {
   EXPECT_THAT(*BalancedSplit(problem), ElementsAre(1, 2, 2));
 }
 
-TEST(RequestWords, NamesAndAliasesAreUnderstood) {
+TEST(PlacementWords, NamesAndAliasesAreUnderstood) {
   EXPECT_EQ(*ParseLayerStrategy("memory_proportional"), LayerStrategy::kMemory);
   EXPECT_EQ(*ParseLayerStrategy("compute_proportional"), LayerStrategy::kCompute);
   for (const auto strategy : {LayerStrategy::kUniform, LayerStrategy::kMemory, LayerStrategy::kCompute,
@@ -418,7 +418,7 @@ TEST(RequestWords, NamesAndAliasesAreUnderstood) {
   EXPECT_THAT(*ParseSplit("3,0,1"), ElementsAre(3, 0, 1));
 }
 
-TEST(RequestWords, WrongWordsAreRefused) {
+TEST(PlacementWords, WrongWordsAreRefused) {
   for (const char* text :
        {"", "contigous", "even:", "even:0", "even:x", "with_layer:1", "random:-1", "explicit", "explicit:1-",
         "explicit:3-1", "explicit:1,1", "explicit:-1", "explicit:99999"}) {
