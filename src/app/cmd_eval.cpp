@@ -1,8 +1,8 @@
 #include <nlohmann/json.hpp>
 
 #include "app/command.h"
-#include "app/model_text.h"
 #include "app/progress.h"
+#include "app/tokenizer_assets.h"
 #include "base/file.h"
 #include "base/status.h"
 #include "measure/evaluation.h"

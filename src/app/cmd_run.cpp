@@ -4,8 +4,8 @@
 #include <nlohmann/json.hpp>
 
 #include "app/command.h"
-#include "app/model_text.h"
 #include "app/progress.h"
+#include "app/tokenizer_assets.h"
 #include "base/process.h"
 #include "base/random.h"
 #include "base/status.h"

@@ -1,4 +1,4 @@
-#include "app/model_text.h"
+#include "app/tokenizer_assets.h"
 
 #include "base/status.h"
 
