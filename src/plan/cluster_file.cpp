@@ -22,41 +22,41 @@ struct Device {
   bool coordinator = false;
 };
 
-absl::StatusOr<std::optional<double>> OptionalNumber(const ConfigPlace& map, std::string_view key, double low,
-                                                     double high) {
+absl::StatusOr<std::optional<double>> OptionalNumber(const ConfigCursor& map, std::string_view key,
+                                                     double low, double high) {
   if (!map.has(key)) return std::nullopt;
-  ASSIGN_OR_RETURN(const ConfigPlace place, map.at(key));
-  ASSIGN_OR_RETURN(const double value, place.number(low, high));
+  ASSIGN_OR_RETURN(const ConfigCursor cursor, map.at(key));
+  ASSIGN_OR_RETURN(const double value, cursor.number(low, high));
   return value;
 }
 
-absl::Status OptionalBoolean(const ConfigPlace& map, std::string_view key, bool& target) {
+absl::Status OptionalBoolean(const ConfigCursor& map, std::string_view key, bool& target) {
   if (!map.has(key)) return absl::OkStatus();
-  ASSIGN_OR_RETURN(const ConfigPlace place, map.at(key));
-  ASSIGN_OR_RETURN(target, place.boolean());
+  ASSIGN_OR_RETURN(const ConfigCursor cursor, map.at(key));
+  ASSIGN_OR_RETURN(target, cursor.boolean());
   return absl::OkStatus();
 }
 
-absl::StatusOr<std::string> RequiredText(const ConfigPlace& map, std::string_view key) {
-  ASSIGN_OR_RETURN(const ConfigPlace place, map.at(key));
-  ASSIGN_OR_RETURN(std::string text, place.text());
-  if (text.empty()) return place.error("expected a text that is not empty");
+absl::StatusOr<std::string> RequiredText(const ConfigCursor& map, std::string_view key) {
+  ASSIGN_OR_RETURN(const ConfigCursor cursor, map.at(key));
+  ASSIGN_OR_RETURN(std::string text, cursor.text());
+  if (text.empty()) return cursor.error("expected a text that is not empty");
   return text;
 }
 
-absl::Status ReadCapabilities(const ConfigPlace& device, NodeFacts& facts) {
+absl::Status ReadCapabilities(const ConfigCursor& device, NodeFacts& facts) {
   if (!device.has("capabilities")) return absl::OkStatus();
-  ASSIGN_OR_RETURN(const ConfigPlace place, device.at("capabilities"));
-  RETURN_IF_ERROR(place.expect_keys({"memory_gb", "gpu_cores", "cpu_cores", "compute", "device"}));
-  ASSIGN_OR_RETURN(const std::optional<double> memory, OptionalNumber(place, "memory_gb", 0.001, 1e6));
+  ASSIGN_OR_RETURN(const ConfigCursor cursor, device.at("capabilities"));
+  RETURN_IF_ERROR(cursor.expect_keys({"memory_gb", "gpu_cores", "cpu_cores", "compute", "device"}));
+  ASSIGN_OR_RETURN(const std::optional<double> memory, OptionalNumber(cursor, "memory_gb", 0.001, 1e6));
   if (memory) facts.memory_bytes = static_cast<int64_t>(*memory * kBytesPerGb);
   // The first that is there; later ones are read all the same, so that a wrong one is told.
   for (const std::string_view key : {"compute", "gpu_cores", "cpu_cores"}) {
-    ASSIGN_OR_RETURN(const std::optional<double> compute, OptionalNumber(place, key, 0, 1e9));
+    ASSIGN_OR_RETURN(const std::optional<double> compute, OptionalNumber(cursor, key, 0, 1e9));
     if (compute && facts.compute == 0) facts.compute = *compute;
   }
-  if (place.has("device")) {
-    ASSIGN_OR_RETURN(facts.device, RequiredText(place, "device"));
+  if (cursor.has("device")) {
+    ASSIGN_OR_RETURN(facts.device, RequiredText(cursor, "device"));
   }
   return absl::OkStatus();
 }
@@ -71,67 +71,67 @@ bool IsHost(std::string_view host) {
   });
 }
 
-absl::Status ReadAddress(const ConfigPlace& place, Device& device) {
-  const bool has_host = place.has("hostname");
-  const bool has_port = place.has("port");
+absl::Status ReadAddress(const ConfigCursor& cursor, Device& device) {
+  const bool has_host = cursor.has("hostname");
+  const bool has_port = cursor.has("port");
   if (device.coordinator && !has_host && !has_port) return absl::OkStatus();
   if (!has_host || !has_port)
-    return place.error(fmt::format("the key {} is missing", has_host ? "port" : "hostname"));
-  ASSIGN_OR_RETURN(const std::string host, RequiredText(place, "hostname"));
-  ASSIGN_OR_RETURN(const ConfigPlace port_place, place.at("port"));
-  ASSIGN_OR_RETURN(const int64_t port, port_place.integer(1, 65535));
+    return cursor.error(fmt::format("the key {} is missing", has_host ? "port" : "hostname"));
+  ASSIGN_OR_RETURN(const std::string host, RequiredText(cursor, "hostname"));
+  ASSIGN_OR_RETURN(const ConfigCursor port_cursor, cursor.at("port"));
+  ASSIGN_OR_RETURN(const int64_t port, port_cursor.integer(1, 65535));
   if (!IsHost(host)) {
-    ASSIGN_OR_RETURN(const ConfigPlace host_place, place.at("hostname"));
-    return host_place.expected("a host name or address without port");
+    ASSIGN_OR_RETURN(const ConfigCursor host_cursor, cursor.at("hostname"));
+    return host_cursor.expected("a host name or address without port");
   }
   device.facts.address = HostPort{host, static_cast<int>(port)}.to_string();
   return absl::OkStatus();
 }
 
-absl::StatusOr<Device> ReadDevice(const ConfigPlace& place) {
-  RETURN_IF_ERROR(place.expect_keys(
+absl::StatusOr<Device> ReadDevice(const ConfigCursor& cursor) {
+  RETURN_IF_ERROR(cursor.expect_keys(
       {"device_id", "hostname", "port", "role", "capabilities", "holds_layers", "holds_experts"}));
   Device device;
-  ASSIGN_OR_RETURN(device.facts.name, RequiredText(place, "device_id"));
-  ASSIGN_OR_RETURN(const ConfigPlace role, place.at("role"));
+  ASSIGN_OR_RETURN(device.facts.name, RequiredText(cursor, "device_id"));
+  ASSIGN_OR_RETURN(const ConfigCursor role, cursor.at("role"));
   ASSIGN_OR_RETURN(const std::string role_text, role.text());
   if (role_text != "coordinator" && role_text != "worker") return role.expected("coordinator or worker");
   device.coordinator = role_text == "coordinator";
-  RETURN_IF_ERROR(ReadAddress(place, device));
-  RETURN_IF_ERROR(ReadCapabilities(place, device.facts));
-  RETURN_IF_ERROR(OptionalBoolean(place, "holds_layers", device.facts.may_hold_layers));
-  RETURN_IF_ERROR(OptionalBoolean(place, "holds_experts", device.facts.may_hold_experts));
+  RETURN_IF_ERROR(ReadAddress(cursor, device));
+  RETURN_IF_ERROR(ReadCapabilities(cursor, device.facts));
+  RETURN_IF_ERROR(OptionalBoolean(cursor, "holds_layers", device.facts.may_hold_layers));
+  RETURN_IF_ERROR(OptionalBoolean(cursor, "holds_experts", device.facts.may_hold_experts));
   return device;
 }
 
-absl::StatusOr<std::vector<Device>> ReadDevices(const ConfigPlace& root) {
-  ASSIGN_OR_RETURN(const ConfigPlace list, root.at("devices"));
-  ASSIGN_OR_RETURN(const std::vector<ConfigPlace> places, list.list());
+absl::StatusOr<std::vector<Device>> ReadDevices(const ConfigCursor& root) {
+  ASSIGN_OR_RETURN(const ConfigCursor list, root.at("devices"));
+  ASSIGN_OR_RETURN(const std::vector<ConfigCursor> cursors, list.list());
   std::vector<Device> devices;
   std::map<std::string, std::string> names;
   std::map<std::string, std::string> addresses;
   int coordinators = 0;
-  for (const ConfigPlace& place : places) {
-    ASSIGN_OR_RETURN(Device device, ReadDevice(place));
+  for (const ConfigCursor& cursor : cursors) {
+    ASSIGN_OR_RETURN(Device device, ReadDevice(cursor));
     const std::string& name = device.facts.name;
     const std::string& address = device.facts.address;
     if (!names.emplace(name, address).second)
-      return place.error(fmt::format("two devices have the device_id '{}'", name));
+      return cursor.error(fmt::format("two devices have the device_id '{}'", name));
     const auto [other, fresh] = addresses.emplace(address, name);
     if (!address.empty() && !fresh) {
-      return place.error(fmt::format("'{}' and '{}' both listen at {}", other->second, name, address));
+      return cursor.error(fmt::format("'{}' and '{}' both listen at {}", other->second, name, address));
     }
     coordinators += device.coordinator ? 1 : 0;
-    if (coordinators > 1) return place.error("a second coordinator; expected exactly one");
+    if (coordinators > 1) return cursor.error("a second coordinator; expected exactly one");
     devices.push_back(std::move(device));
   }
   if (coordinators == 0) return list.error("no device has the role coordinator; expected exactly one");
   return devices;
 }
 
-absl::Status ReadModel(const ConfigPlace& root, ClusterFile& file) {
+absl::Status ReadModel(const ConfigCursor& root, ClusterFile& file) {
   if (!root.has("model")) return absl::OkStatus();
-  ASSIGN_OR_RETURN(const ConfigPlace model, root.at("model"));
+  ASSIGN_OR_RETURN(const ConfigCursor model, root.at("model"));
   RETURN_IF_ERROR(model.expect_keys({"name", "provider"}));
   ASSIGN_OR_RETURN(file.model_name, RequiredText(model, "name"));
   if (model.has("provider")) {
@@ -141,13 +141,13 @@ absl::Status ReadModel(const ConfigPlace& root, ClusterFile& file) {
 }
 
 /// {device_id: "0-3,7"} or {device_id: [0, 1, 2, 3, 7]} -> a list per device.
-absl::Status ReadExpertLists(const ConfigPlace& place, const std::vector<Device>& devices,
+absl::Status ReadExpertLists(const ConfigCursor& cursor, const std::vector<Device>& devices,
                              ExpertRequest& request) {
-  ASSIGN_OR_RETURN(const std::vector<ConfigPlace> entries, place.entries());
+  ASSIGN_OR_RETURN(const std::vector<ConfigCursor> entries, cursor.entries());
   request.lists.resize(devices.size());
   std::vector<std::string> names;
   for (const Device& device : devices) names.push_back(device.facts.name);
-  for (const ConfigPlace& entry : entries) {
+  for (const ConfigCursor& entry : entries) {
     const auto at = std::find(names.begin(), names.end(), entry.key());
     if (at == names.end()) {
       const std::string near = NearestWord(entry.key(), names);
@@ -156,8 +156,8 @@ absl::Status ReadExpertLists(const ConfigPlace& place, const std::vector<Device>
     }
     std::vector<int32_t>& ids = request.lists[static_cast<size_t>(at - names.begin())];
     if (entry.is(ConfigValue::Kind::kList)) {
-      ASSIGN_OR_RETURN(const std::vector<ConfigPlace> items, entry.list());
-      for (const ConfigPlace& item : items) {
+      ASSIGN_OR_RETURN(const std::vector<ConfigCursor> items, entry.list());
+      for (const ConfigCursor& item : items) {
         ASSIGN_OR_RETURN(const int64_t id, item.integer(0, kListedExpertsMax - 1));
         ids.push_back(static_cast<int32_t>(id));
       }
@@ -177,17 +177,17 @@ absl::Status ReadExpertLists(const ConfigPlace& place, const std::vector<Device>
   return absl::OkStatus();
 }
 
-absl::Status ReadExpertMap(const ConfigPlace& place, const std::vector<Device>& devices,
+absl::Status ReadExpertMap(const ConfigCursor& cursor, const std::vector<Device>& devices,
                            ExpertRequest& request) {
-  RETURN_IF_ERROR(place.expect_keys({"strategy", "over_nodes", "seed", "replicas", "lists"}));
-  ASSIGN_OR_RETURN(const ConfigPlace strategy, place.at("strategy"));
+  RETURN_IF_ERROR(cursor.expect_keys({"strategy", "over_nodes", "seed", "replicas", "lists"}));
+  ASSIGN_OR_RETURN(const ConfigCursor strategy, cursor.at("strategy"));
   ASSIGN_OR_RETURN(const std::string word, strategy.text());
   const auto parsed = ParseExpertStrategy(word);
   if (!parsed.ok()) return strategy.error(Message(parsed.status()));
   request.strategy = *parsed;
   const auto integer = [&](std::string_view key, int64_t high, auto& target) -> absl::Status {
-    if (!place.has(key)) return absl::OkStatus();
-    ASSIGN_OR_RETURN(const ConfigPlace value, place.at(key));
+    if (!cursor.has(key)) return absl::OkStatus();
+    ASSIGN_OR_RETURN(const ConfigCursor value, cursor.at(key));
     ASSIGN_OR_RETURN(const int64_t number, value.integer(0, high));
     target = static_cast<std::remove_reference_t<decltype(target)>>(number);
     return absl::OkStatus();
@@ -196,49 +196,50 @@ absl::Status ReadExpertMap(const ConfigPlace& place, const std::vector<Device>& 
   RETURN_IF_ERROR(integer("seed", INT64_MAX, request.seed));
   RETURN_IF_ERROR(integer("replicas", std::ssize(devices) - 1, request.replicas));
   const bool is_explicit = request.strategy == ExpertStrategy::kExplicit;
-  if (place.has("lists") != is_explicit) {
-    return place.error("lists and the strategy explicit belong together; one is there without the other");
+  if (cursor.has("lists") != is_explicit) {
+    return cursor.error("lists and the strategy explicit belong together; one is there without the other");
   }
   if (!is_explicit) return absl::OkStatus();
-  ASSIGN_OR_RETURN(const ConfigPlace lists, place.at("lists"));
+  ASSIGN_OR_RETURN(const ConfigCursor lists, cursor.at("lists"));
   return ReadExpertLists(lists, devices, request);
 }
 
-absl::Status ReadExperts(const ConfigPlace& sharding, const std::vector<Device>& devices,
+absl::Status ReadExperts(const ConfigCursor& sharding, const std::vector<Device>& devices,
                          ExpertRequest& request) {
   if (!sharding.has("experts")) return absl::OkStatus();
-  ASSIGN_OR_RETURN(const ConfigPlace place, sharding.at("experts"));
-  if (place.is(ConfigValue::Kind::kMap)) return ReadExpertMap(place, devices, request);
-  ASSIGN_OR_RETURN(const std::string text, place.text());
+  ASSIGN_OR_RETURN(const ConfigCursor cursor, sharding.at("experts"));
+  if (cursor.is(ConfigValue::Kind::kMap)) return ReadExpertMap(cursor, devices, request);
+  ASSIGN_OR_RETURN(const std::string text, cursor.text());
   auto parsed = ParseExpertRequest(text);
-  if (!parsed.ok()) return place.error(Message(parsed.status()));
+  if (!parsed.ok()) return cursor.error(Message(parsed.status()));
   request = *std::move(parsed);
   if (request.strategy == ExpertStrategy::kExplicit && request.lists.size() != devices.size()) {
-    return place.error(fmt::format("{} lists for {} devices", request.lists.size(), devices.size()));
+    return cursor.error(fmt::format("{} lists for {} devices", request.lists.size(), devices.size()));
   }
   return absl::OkStatus();
 }
 
 /// The list under `key`, one number per device.
 template <typename Read>
-auto ReadPerDevice(const ConfigPlace& sharding, std::string_view key, size_t devices, Read read)
+auto ReadPerDevice(const ConfigCursor& sharding, std::string_view key, size_t devices, Read read)
     -> absl::StatusOr<std::vector<typename decltype(read(sharding))::value_type>> {
-  ASSIGN_OR_RETURN(const ConfigPlace place, sharding.at(key));
-  ASSIGN_OR_RETURN(const std::vector<ConfigPlace> items, place.list());
+  ASSIGN_OR_RETURN(const ConfigCursor cursor, sharding.at(key));
+  ASSIGN_OR_RETURN(const std::vector<ConfigCursor> items, cursor.list());
   if (items.size() != devices) {
-    return place.error(fmt::format("expected one number per device ({}), got {}", devices, items.size()));
+    return cursor.error(fmt::format("expected one number per device ({}), got {}", devices, items.size()));
   }
   std::vector<typename decltype(read(sharding))::value_type> values;
-  for (const ConfigPlace& item : items) {
+  for (const ConfigCursor& item : items) {
     ASSIGN_OR_RETURN(const auto value, read(item));
     values.push_back(value);
   }
   return values;
 }
 
-absl::Status ReadSharding(const ConfigPlace& root, const std::vector<Device>& devices, PlanRequest& request) {
+absl::Status ReadSharding(const ConfigCursor& root, const std::vector<Device>& devices,
+                          PlanRequest& request) {
   if (!root.has("sharding")) return absl::OkStatus();
-  ASSIGN_OR_RETURN(const ConfigPlace sharding, root.at("sharding"));
+  ASSIGN_OR_RETURN(const ConfigCursor sharding, root.at("sharding"));
   RETURN_IF_ERROR(sharding.expect_keys({"strategy", "custom_proportions", "layers", "experts"}));
   const bool has_proportions = sharding.has("custom_proportions");
   const bool has_layers = sharding.has("layers");
@@ -247,10 +248,10 @@ absl::Status ReadSharding(const ConfigPlace& root, const std::vector<Device>& de
   if (has_proportions && has_layers)
     return sharding.error("custom_proportions and layers exclude each other");
   if (sharding.has("strategy")) {
-    ASSIGN_OR_RETURN(const ConfigPlace place, sharding.at("strategy"));
-    ASSIGN_OR_RETURN(const std::string word, place.text());
+    ASSIGN_OR_RETURN(const ConfigCursor cursor, sharding.at("strategy"));
+    ASSIGN_OR_RETURN(const std::string word, cursor.text());
     const auto strategy = ParseLayerStrategy(word);
-    if (!strategy.ok()) return place.error(Message(strategy.status()));
+    if (!strategy.ok()) return cursor.error(Message(strategy.status()));
     request.strategy = *strategy;
   }
   if ((request.strategy == LayerStrategy::kCustom) != has_proportions) {
@@ -263,12 +264,12 @@ absl::Status ReadSharding(const ConfigPlace& root, const std::vector<Device>& de
   if (has_proportions) {
     ASSIGN_OR_RETURN(request.proportions,
                      ReadPerDevice(sharding, "custom_proportions", devices.size(),
-                                   [](const ConfigPlace& item) { return item.number(0, 1); }));
+                                   [](const ConfigCursor& item) { return item.number(0, 1); }));
   }
   if (has_layers) {
     ASSIGN_OR_RETURN(request.split,
                      ReadPerDevice(sharding, "layers", devices.size(),
-                                   [](const ConfigPlace& item) { return item.integer(0, 1 << 20); }));
+                                   [](const ConfigCursor& item) { return item.integer(0, 1 << 20); }));
   }
   return ReadExperts(sharding, devices, request.experts);
 }
@@ -294,7 +295,7 @@ std::optional<ConfigSyntax> SyntaxOf(std::string_view path) {
 absl::StatusOr<ClusterFile> ParseClusterFile(std::string_view text, ConfigSyntax syntax) {
   auto value = syntax == ConfigSyntax::kJson ? ParseJsonConfig(text, {}) : ParseYamlConfig(text, {});
   if (!value.ok()) return Annotate(value.status(), "cluster file");
-  const ConfigPlace root(*value);
+  const ConfigCursor root(*value);
   RETURN_IF_ERROR(root.expect_keys({"devices", "model", "sharding"}));
   ClusterFile file;
   ASSIGN_OR_RETURN(std::vector<Device> devices, ReadDevices(root));

@@ -32,22 +32,22 @@ std::string ConfigValue::describe() const {
   return "an unknown kind";
 }
 
-absl::Status ConfigPlace::error(std::string_view text) const {
-  const std::string place = path_.empty() ? "the file" : path_;
-  if (value_->line == 0) return InvalidArgument("{}: {}", place, text);
-  return InvalidArgument("{} (line {}): {}", place, value_->line, text);
+absl::Status ConfigCursor::error(std::string_view text) const {
+  const std::string where = path_.empty() ? "the file" : path_;
+  if (value_->line == 0) return InvalidArgument("{}: {}", where, text);
+  return InvalidArgument("{} (line {}): {}", where, value_->line, text);
 }
 
-absl::Status ConfigPlace::expected(std::string_view what) const {
+absl::Status ConfigCursor::expected(std::string_view what) const {
   return error(fmt::format("expected {}, got {}", what, value_->describe()));
 }
 
-ConfigPlace ConfigPlace::entry(size_t i) const {
+ConfigCursor ConfigCursor::entry(size_t i) const {
   const std::string& key = value_->keys[i];
-  return ConfigPlace(value_->items[i], path_.empty() ? key : fmt::format("{}.{}", path_, key), key);
+  return ConfigCursor(value_->items[i], path_.empty() ? key : fmt::format("{}.{}", path_, key), key);
 }
 
-absl::Status ConfigPlace::expect_keys(std::initializer_list<std::string_view> known) const {
+absl::Status ConfigCursor::expect_keys(std::initializer_list<std::string_view> known) const {
   if (value_->kind != ConfigValue::Kind::kMap) return expected("a map");
   for (size_t i = 0; i < value_->keys.size(); ++i) {
     const std::string& key = value_->keys[i];
@@ -60,53 +60,53 @@ absl::Status ConfigPlace::expect_keys(std::initializer_list<std::string_view> kn
   return absl::OkStatus();
 }
 
-bool ConfigPlace::has(std::string_view key) const {
+bool ConfigCursor::has(std::string_view key) const {
   const ConfigValue* value = value_->find(key);
   return value != nullptr && value->kind != ConfigValue::Kind::kNull;
 }
 
-absl::StatusOr<ConfigPlace> ConfigPlace::at(std::string_view key) const {
+absl::StatusOr<ConfigCursor> ConfigCursor::at(std::string_view key) const {
   const auto found = std::find(value_->keys.begin(), value_->keys.end(), key);
   if (found == value_->keys.end()) return error(fmt::format("the key {} is missing", key));
   return entry(static_cast<size_t>(found - value_->keys.begin()));
 }
 
-absl::StatusOr<std::vector<ConfigPlace>> ConfigPlace::list() const {
+absl::StatusOr<std::vector<ConfigCursor>> ConfigCursor::list() const {
   if (value_->kind != ConfigValue::Kind::kList) return expected("a list");
-  std::vector<ConfigPlace> places;
+  std::vector<ConfigCursor> cursors;
   for (size_t i = 0; i < value_->items.size(); ++i) {
-    places.push_back(ConfigPlace(value_->items[i], fmt::format("{}[{}]", path_, i), ""));
+    cursors.push_back(ConfigCursor(value_->items[i], fmt::format("{}[{}]", path_, i), ""));
   }
-  return places;
+  return cursors;
 }
 
-absl::StatusOr<std::vector<ConfigPlace>> ConfigPlace::entries() const {
+absl::StatusOr<std::vector<ConfigCursor>> ConfigCursor::entries() const {
   if (value_->kind != ConfigValue::Kind::kMap) return expected("a map");
-  std::vector<ConfigPlace> places;
-  for (size_t i = 0; i < value_->items.size(); ++i) places.push_back(entry(i));
-  return places;
+  std::vector<ConfigCursor> cursors;
+  for (size_t i = 0; i < value_->items.size(); ++i) cursors.push_back(entry(i));
+  return cursors;
 }
 
-absl::StatusOr<std::string> ConfigPlace::text() const {
+absl::StatusOr<std::string> ConfigCursor::text() const {
   if (value_->kind == ConfigValue::Kind::kString) return value_->text;
   const bool scalar = value_->kind != ConfigValue::Kind::kList && value_->kind != ConfigValue::Kind::kMap &&
                       value_->kind != ConfigValue::Kind::kNull;
   return expected(scalar ? "a text (put it in quotes)" : "a text");
 }
 
-absl::StatusOr<bool> ConfigPlace::boolean() const {
+absl::StatusOr<bool> ConfigCursor::boolean() const {
   if (value_->kind != ConfigValue::Kind::kBool) return expected("true or false");
   return value_->boolean;
 }
 
-absl::StatusOr<int64_t> ConfigPlace::integer(int64_t low, int64_t high) const {
+absl::StatusOr<int64_t> ConfigCursor::integer(int64_t low, int64_t high) const {
   if (value_->kind != ConfigValue::Kind::kInteger || value_->integer < low || value_->integer > high) {
     return expected(fmt::format("a whole number from {} to {}", low, high));
   }
   return value_->integer;
 }
 
-absl::StatusOr<double> ConfigPlace::number(double low, double high) const {
+absl::StatusOr<double> ConfigCursor::number(double low, double high) const {
   const bool is_number =
       value_->kind == ConfigValue::Kind::kInteger || value_->kind == ConfigValue::Kind::kNumber;
   if (!is_number || !(value_->number >= low && value_->number <= high)) {

@@ -43,9 +43,9 @@ absl::StatusOr<ConfigValue> ParseJsonConfig(std::string_view text, const ConfigL
 absl::StatusOr<ConfigValue> ParseYamlConfig(std::string_view text, const ConfigLimits& limits);
 
 /// A value and the way to it: "devices[1].capabilities". Does not own the value.
-class ConfigPlace {
+class ConfigCursor {
  public:
-  explicit ConfigPlace(const ConfigValue& root) : value_(&root) {}
+  explicit ConfigCursor(const ConfigValue& root) : value_(&root) {}
 
   /// InvalidArgument "devices[1].port (line 7): expected ..., got ...".
   absl::Status error(std::string_view text) const;
@@ -56,10 +56,10 @@ class ConfigPlace {
   /// The key is there, and not null.
   bool has(std::string_view key) const;
   /// The value of a required key. Call expect_keys first.
-  absl::StatusOr<ConfigPlace> at(std::string_view key) const;
+  absl::StatusOr<ConfigCursor> at(std::string_view key) const;
 
-  absl::StatusOr<std::vector<ConfigPlace>> list() const;
-  absl::StatusOr<std::vector<ConfigPlace>> entries() const;
+  absl::StatusOr<std::vector<ConfigCursor>> list() const;
+  absl::StatusOr<std::vector<ConfigCursor>> entries() const;
   absl::StatusOr<std::string> text() const;
   absl::StatusOr<bool> boolean() const;
   absl::StatusOr<int64_t> integer(int64_t low, int64_t high) const;
@@ -70,9 +70,9 @@ class ConfigPlace {
   bool is(ConfigValue::Kind kind) const { return value_->kind == kind; }
 
  private:
-  ConfigPlace(const ConfigValue& value, std::string path, std::string key)
+  ConfigCursor(const ConfigValue& value, std::string path, std::string key)
       : value_(&value), path_(std::move(path)), key_(std::move(key)) {}
-  ConfigPlace entry(size_t i) const;
+  ConfigCursor entry(size_t i) const;
 
   const ConfigValue* value_;
   std::string path_;

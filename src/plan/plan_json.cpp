@@ -61,69 +61,69 @@ std::vector<Json> ExpertGroups(const Plan& plan) {
   return groups;
 }
 
-absl::StatusOr<NodeId> FindNode(const Plan& plan, const ConfigPlace& place, const std::string& name) {
+absl::StatusOr<NodeId> FindNode(const Plan& plan, const ConfigCursor& cursor, const std::string& name) {
   if (const std::optional<NodeId> node = plan.find_node(name)) return *node;
   std::vector<std::string> names;
   for (const PlanNode& node : plan.nodes) names.push_back(node.name);
   const std::string near = NearestWord(name, names);
-  return place.error(near.empty() ? fmt::format("no node has the name '{}'", name)
-                                  : fmt::format("no node has the name '{}'; did you mean {}?", name, near));
+  return cursor.error(near.empty() ? fmt::format("no node has the name '{}'", name)
+                                   : fmt::format("no node has the name '{}'; did you mean {}?", name, near));
 }
 
 /// A value that some parser of words understands; its error gets the place.
 template <typename T, typename Parse>
-absl::Status ReadWord(const ConfigPlace& map, std::string_view key, Parse parse, T& target) {
-  ASSIGN_OR_RETURN(const ConfigPlace place, map.at(key));
-  ASSIGN_OR_RETURN(const std::string text, place.text());
+absl::Status ReadWord(const ConfigCursor& map, std::string_view key, Parse parse, T& target) {
+  ASSIGN_OR_RETURN(const ConfigCursor cursor, map.at(key));
+  ASSIGN_OR_RETURN(const std::string text, cursor.text());
   const auto value = parse(text);
-  if (!value.ok()) return place.error(Message(value.status()));
+  if (!value.ok()) return cursor.error(Message(value.status()));
   target = *value;
   return absl::OkStatus();
 }
 
-absl::StatusOr<Range> ReadLayers(const ConfigPlace& map, int64_t layers_end) {
-  ASSIGN_OR_RETURN(const ConfigPlace place, map.at("layers"));
-  ASSIGN_OR_RETURN(const std::vector<ConfigPlace> ends, place.list());
-  if (ends.size() != 2) return place.expected("[begin, end), two numbers");
+absl::StatusOr<Range> ReadLayers(const ConfigCursor& map, int64_t layers_end) {
+  ASSIGN_OR_RETURN(const ConfigCursor cursor, map.at("layers"));
+  ASSIGN_OR_RETURN(const std::vector<ConfigCursor> ends, cursor.list());
+  if (ends.size() != 2) return cursor.expected("[begin, end), two numbers");
   Range range;
   ASSIGN_OR_RETURN(range.begin, ends[0].integer(0, layers_end));
   ASSIGN_OR_RETURN(range.end, ends[1].integer(range.begin, layers_end));
   return range;
 }
 
-absl::StatusOr<int64_t> ReadHeader(const ConfigPlace& root, Plan& plan) {
-  ASSIGN_OR_RETURN(const ConfigPlace format, root.at("format"));
+absl::StatusOr<int64_t> ReadHeader(const ConfigCursor& root, Plan& plan) {
+  ASSIGN_OR_RETURN(const ConfigCursor format, root.at("format"));
   ASSIGN_OR_RETURN(const std::string format_text, format.text());
   if (format_text != kFormat) return format.expected(fmt::format("\"{}\"", kFormat));
-  ASSIGN_OR_RETURN(const ConfigPlace epoch, root.at("epoch"));
+  ASSIGN_OR_RETURN(const ConfigCursor epoch, root.at("epoch"));
   ASSIGN_OR_RETURN(const int64_t epoch_value, epoch.integer(0, UINT32_MAX));
   plan.epoch = Epoch{static_cast<uint32_t>(epoch_value)};
 
-  ASSIGN_OR_RETURN(const ConfigPlace model, root.at("model"));
+  ASSIGN_OR_RETURN(const ConfigCursor model, root.at("model"));
   RETURN_IF_ERROR(model.expect_keys({"name", "hash", "layers"}));
-  ASSIGN_OR_RETURN(const ConfigPlace name, model.at("name"));
+  ASSIGN_OR_RETURN(const ConfigCursor name, model.at("name"));
   ASSIGN_OR_RETURN(plan.model_name, name.text());
   if (model.has("hash")) {
-    ASSIGN_OR_RETURN(const ConfigPlace hash, model.at("hash"));
+    ASSIGN_OR_RETURN(const ConfigCursor hash, model.at("hash"));
     ASSIGN_OR_RETURN(plan.model_hash, hash.text());
   }
   RETURN_IF_ERROR(ReadWord(root, "wire_dtype", ParseWireDtype, plan.wire_dtype));
   RETURN_IF_ERROR(ReadWord(root, "activations", ParseActivations, plan.activations));
   RETURN_IF_ERROR(ReadWord(root, "kv_dtype", ParseKvDtype, plan.kv_dtype));
-  ASSIGN_OR_RETURN(const ConfigPlace layers, model.at("layers"));
+  ASSIGN_OR_RETURN(const ConfigCursor layers, model.at("layers"));
   return layers.integer(1, kLayersMax);
 }
 
-absl::Status ReadNodes(const ConfigPlace& root, Plan& plan) {
-  ASSIGN_OR_RETURN(const ConfigPlace nodes, root.at("nodes"));
-  ASSIGN_OR_RETURN(const std::vector<ConfigPlace> places, nodes.list());
-  for (const ConfigPlace& place : places) {
-    RETURN_IF_ERROR(place.expect_keys({"name", "address"}));
+absl::Status ReadNodes(const ConfigCursor& root, Plan& plan) {
+  ASSIGN_OR_RETURN(const ConfigCursor nodes, root.at("nodes"));
+  ASSIGN_OR_RETURN(const std::vector<ConfigCursor> cursors, nodes.list());
+  for (const ConfigCursor& cursor : cursors) {
+    RETURN_IF_ERROR(cursor.expect_keys({"name", "address"}));
     PlanNode node;
-    ASSIGN_OR_RETURN(const ConfigPlace name, place.at("name"));
+    ASSIGN_OR_RETURN(const ConfigCursor name, cursor.at("name"));
     ASSIGN_OR_RETURN(node.name, name.text());
-    if (place.has("address")) {
-      ASSIGN_OR_RETURN(const ConfigPlace address, place.at("address"));
+    if (cursor.has("address")) {
+      ASSIGN_OR_RETURN(const ConfigCursor address, cursor.at("address"));
       ASSIGN_OR_RETURN(node.address, address.text());
     }
     plan.nodes.push_back(std::move(node));
@@ -131,16 +131,16 @@ absl::Status ReadNodes(const ConfigPlace& root, Plan& plan) {
   return absl::OkStatus();
 }
 
-absl::Status ReadStages(const ConfigPlace& root, Plan& plan) {
-  ASSIGN_OR_RETURN(const ConfigPlace stages, root.at("stages"));
-  ASSIGN_OR_RETURN(const std::vector<ConfigPlace> places, stages.list());
-  for (const ConfigPlace& place : places) {
-    RETURN_IF_ERROR(place.expect_keys({"node", "layers"}));
-    ASSIGN_OR_RETURN(const ConfigPlace node, place.at("node"));
+absl::Status ReadStages(const ConfigCursor& root, Plan& plan) {
+  ASSIGN_OR_RETURN(const ConfigCursor stages, root.at("stages"));
+  ASSIGN_OR_RETURN(const std::vector<ConfigCursor> cursors, stages.list());
+  for (const ConfigCursor& cursor : cursors) {
+    RETURN_IF_ERROR(cursor.expect_keys({"node", "layers"}));
+    ASSIGN_OR_RETURN(const ConfigCursor node, cursor.at("node"));
     ASSIGN_OR_RETURN(const std::string name, node.text());
     PlanStage stage;
     ASSIGN_OR_RETURN(stage.node, FindNode(plan, node, name));
-    ASSIGN_OR_RETURN(stage.layers, ReadLayers(place, plan.layers()));
+    ASSIGN_OR_RETURN(stage.layers, ReadLayers(cursor, plan.layers()));
     plan.stages.push_back(stage);
   }
   return absl::OkStatus();
@@ -148,10 +148,10 @@ absl::Status ReadStages(const ConfigPlace& root, Plan& plan) {
 
 /// {"name": "0-3,7", ...} -> (node, ids) pairs.
 absl::StatusOr<std::vector<std::pair<NodeId, std::vector<int32_t>>>> ReadHolders(const Plan& plan,
-                                                                                 const ConfigPlace& map) {
+                                                                                 const ConfigCursor& map) {
   std::vector<std::pair<NodeId, std::vector<int32_t>>> holders;
-  ASSIGN_OR_RETURN(const std::vector<ConfigPlace> entries, map.entries());
-  for (const ConfigPlace& entry : entries) {
+  ASSIGN_OR_RETURN(const std::vector<ConfigCursor> entries, map.entries());
+  for (const ConfigCursor& entry : entries) {
     ASSIGN_OR_RETURN(const NodeId node, FindNode(plan, entry, entry.key()));
     ASSIGN_OR_RETURN(const std::string text, entry.text());
     auto ids = ParseIdList(text, kExpertsMax);
@@ -161,9 +161,9 @@ absl::StatusOr<std::vector<std::pair<NodeId, std::vector<int32_t>>>> ReadHolders
   return holders;
 }
 
-absl::StatusOr<ExpertRow> ReadExpertRow(const Plan& plan, const ConfigPlace& group) {
+absl::StatusOr<ExpertRow> ReadExpertRow(const Plan& plan, const ConfigCursor& group) {
   constexpr NodeId kNobody{-1};
-  ASSIGN_OR_RETURN(const ConfigPlace owners, group.at("owners"));
+  ASSIGN_OR_RETURN(const ConfigCursor owners, group.at("owners"));
   ASSIGN_OR_RETURN(const auto owned, ReadHolders(plan, owners));
   ExpertRow row;
   for (const auto& [node, ids] : owned) {
@@ -180,7 +180,7 @@ absl::StatusOr<ExpertRow> ReadExpertRow(const Plan& plan, const ConfigPlace& gro
     if (row[e].owner == kNobody) return owners.error(fmt::format("expert {} has no owner", e));
   }
   if (!group.has("replicas")) return row;
-  ASSIGN_OR_RETURN(const ConfigPlace replicas, group.at("replicas"));
+  ASSIGN_OR_RETURN(const ConfigCursor replicas, group.at("replicas"));
   ASSIGN_OR_RETURN(const auto copied, ReadHolders(plan, replicas));
   for (const auto& [node, ids] : copied) {
     for (const int32_t id : ids) {
@@ -195,12 +195,12 @@ absl::StatusOr<ExpertRow> ReadExpertRow(const Plan& plan, const ConfigPlace& gro
   return row;
 }
 
-absl::Status ReadExperts(const ConfigPlace& root, Plan& plan) {
+absl::Status ReadExperts(const ConfigCursor& root, Plan& plan) {
   if (!root.has("experts")) return absl::OkStatus();
-  ASSIGN_OR_RETURN(const ConfigPlace experts, root.at("experts"));
-  ASSIGN_OR_RETURN(const std::vector<ConfigPlace> groups, experts.list());
+  ASSIGN_OR_RETURN(const ConfigCursor experts, root.at("experts"));
+  ASSIGN_OR_RETURN(const std::vector<ConfigCursor> groups, experts.list());
   int64_t slots = 0;
-  for (const ConfigPlace& group : groups) {
+  for (const ConfigCursor& group : groups) {
     RETURN_IF_ERROR(group.expect_keys({"layers", "owners", "replicas"}));
     ASSIGN_OR_RETURN(const Range layers, ReadLayers(group, plan.layers()));
     ASSIGN_OR_RETURN(const ExpertRow row, ReadExpertRow(plan, group));
@@ -218,12 +218,12 @@ absl::Status ReadExperts(const ConfigPlace& root, Plan& plan) {
   return absl::OkStatus();
 }
 
-absl::Status ReadNotes(const ConfigPlace& root, Plan& plan) {
+absl::Status ReadNotes(const ConfigCursor& root, Plan& plan) {
   if (!root.has("notes")) return absl::OkStatus();
-  ASSIGN_OR_RETURN(const ConfigPlace notes, root.at("notes"));
-  ASSIGN_OR_RETURN(const std::vector<ConfigPlace> places, notes.list());
-  for (const ConfigPlace& place : places) {
-    ASSIGN_OR_RETURN(std::string note, place.text());
+  ASSIGN_OR_RETURN(const ConfigCursor notes, root.at("notes"));
+  ASSIGN_OR_RETURN(const std::vector<ConfigCursor> cursors, notes.list());
+  for (const ConfigCursor& cursor : cursors) {
+    ASSIGN_OR_RETURN(std::string note, cursor.text());
     plan.notes.push_back(std::move(note));
   }
   return absl::OkStatus();
@@ -267,7 +267,7 @@ absl::StatusOr<Plan> PlanFromJson(std::string_view text) {
   if (!value.ok()) return Annotate(value.status(), "plan");
   // The report of `shoal plan --json` has the plan beside what it costs.
   const ConfigValue* report = value->kind == ConfigValue::Kind::kMap ? value->find("plan") : nullptr;
-  const ConfigPlace root(report != nullptr ? *report : *value);
+  const ConfigCursor root(report != nullptr ? *report : *value);
   RETURN_IF_ERROR(root.expect_keys({"format", "epoch", "model", "wire_dtype", "activations", "kv_dtype",
                                     "nodes", "stages", "experts", "notes"}));
   Plan plan;
