@@ -3,10 +3,12 @@ import os
 import platform
 import statistics
 import subprocess
+import textwrap
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGE = ROOT / "docs" / "benchmarks.md"
+PAGE_COLUMNS = 120
 
 # The instruction sets that our kernels and those of others choose by, as /proc/cpuinfo spells them.
 ISA_FLAGS = ("avx2", "avx_vnni", "avx512f", "avx512_vnni", "avx512_bf16", "amx_int8", "asimddp", "i8mm")
@@ -51,6 +53,11 @@ def markers(driver):
     return f"<!-- begin: bench/{driver} -->", f"<!-- end: bench/{driver} -->"
 
 
+def _line_of_page(line):
+    """The line as the page has it: prose is wrapped, rows of tables are not."""
+    return line if line.startswith("|") else textwrap.fill(line, PAGE_COLUMNS, break_long_words=False, break_on_hyphens=False)
+
+
 def write_section(driver, text, page=PAGE):
     """Replaces what stands between the driver's markers. Raises ValueError where the page lacks them."""
     begin, end = markers(driver)
@@ -58,5 +65,6 @@ def write_section(driver, text, page=PAGE):
     if old.count(begin) != 1 or old.count(end) != 1 or old.index(begin) > old.index(end):
         raise ValueError(f"{page}: expected one '{begin}' and one '{end}' after it, "
                          f"found {old.count(begin)} and {old.count(end)}")
+    text = "\n".join(map(_line_of_page, text.split("\n")))
     head, rest = old.split(begin)
     page.write_text(f"{head}{begin}\n{text}\n{end}{rest.split(end)[1]}")

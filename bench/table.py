@@ -120,7 +120,7 @@ def best_rates(rounds):
 
 
 def roofline_time(work, result, rates):
-    """(seconds, "read" or "multiply") of a token's work {bytes, int8_ops, f32_ops}; docs/benchmarks.md says what the roofline time is."""
+    """(seconds, "read" or "multiply") of a token's work {bytes, int8_ops, f32_ops}; docs/benchmarks-method.md says what that is."""
     threads = result["bound_threads"]
     tiles = rates.get("amx_gops", {}) if result["isa"] == "amx" else {}
     read_s = 1e-9 * work["bytes_per_token"] / result["read_bound_gbs"]
@@ -207,25 +207,25 @@ def compared(measured):
         return found.result(*place, what="decode", **fields)
 
     alone, four = decode("A", 1, 2, batch=1, context=32), decode("A", 1, 2, batch=4)
-    ratio("A, 2 threads: time of a step with 4 streams to that of one", four and step_ms(four), alone and step_ms(alone),
+    ratio("A, 2 threads: time of a step with 4 streams, relative to one stream", four and step_ms(four), alone and step_ms(alone),
           "<= 1.15")
     for how in (AS_PLANNED, HALVES):
         spread_over = ("A", 2, 1, how)
-        ratio(f"A, one stream: 2 nodes of 1 thread, {how}, to 1 node of 1 thread",
+        ratio(f"A, one stream: 2 nodes of 1 thread, {how}, relative to 1 node of 1 thread",
               found.rate(*spread_over, what="decode", batch=1), found.rate("A", 1, 1, what="decode", batch=1), ">= 0.95")
         one, one_here = decode(*spread_over, batch=1), decode("A", 1, 1, batch=1)
         if one and one_here and one["bound"] == one_here["bound"] == "read":
-            ratio(f"the same ({how}), each as a share of what memory gave in its own minutes", one["share_of_bound"],
+            ratio(f"the same ({how}), each relative to the read bandwidth around its own runs", one["share_of_bound"],
                   one_here["share_of_bound"], "")
-        ratio(f"A, 8 streams: 2 nodes of 1 thread, {how} (the better number of steps), to 1 node of 2 threads",
+        ratio(f"A, 8 streams: 2 nodes of 1 thread, {how} (the better number of steps), relative to 1 node of 2 threads",
               found.rate(*spread_over, what="decode", batch=8), found.rate("A", 1, 2, what="decode", batch=8), ">= 0.9")
         eight = decode(*spread_over, batch=8)
         if eight:
             peak = 1e9 * eight["read_bound_gbs"] / (eight["bytes_per_token"] + eight["kv_bytes_per_token"])
-            ratio(f"the same ({how}), if both nodes read their weights as fast as memory gave", peak,
+            ratio(f"the same ({how}), if both nodes read their weights at the measured bandwidth", peak,
                   found.rate("A", 1, 2, what="decode", batch=8), "")
         for prompt, aim in ((512, ">= 0.8"), (2048, ">= 0.9")):
-            ratio(f"A, prefill {prompt}: 2 nodes of 1 thread, {how}, to 1 node of 2 threads",
+            ratio(f"A, prefill {prompt}: 2 nodes of 1 thread, {how}, relative to 1 node of 2 threads",
                   found.rate(*spread_over, what="prefill", prompt=prompt),
                   found.rate("A", 1, 2, what="prefill", prompt=prompt), aim)
     spread_experts = decode("B", 2, 1, batch=1)
@@ -233,11 +233,11 @@ def compared(measured):
         overhead_us = spread_experts["expert_overhead_us_per_layer"]
         exchange_us = 1e3 * spread_experts["nodes"][0]["parts_ms"]["exchange"] / B_LAYERS
         trip_us = found.report("B", 2, 1)["round_trip_us"]["median"]
-        lines += [("B, experts over 2 nodes: what a layer takes beyond the longer of both nodes' computing", overhead_us, "{:.0f} us",
+        lines += [("B, experts over 2 nodes: overhead per layer, beyond the longer of both nodes' computing", overhead_us, "{:.0f} us",
                    "<= 120 us"),
                   ("a bare round trip of 4 KiB between the two nodes", trip_us, "{:.0f} us", ""),
-                  ("what a layer takes beyond computing, in such trips", overhead_us / trip_us, "{:.1f}", "<= 2.2"),
-                  ("the same: the asking node sends and waits, per layer", exchange_us, "{:.0f} us", "")]
+                  ("that overhead, in such round trips", overhead_us / trip_us, "{:.1f}", "<= 2.2"),
+                  ("the asking node sends and waits, per layer", exchange_us, "{:.0f} us", "")]
     for context in (8192, 32768):
         deep = decode("A", 1, 2, batch=1, context=context)
         if deep:
@@ -249,22 +249,10 @@ def compared(measured):
             lines.append((f"A, 2 threads, prefill {prompt}: attention's share of its own bound",
                           100 * long["attention_share_of_bound"], "{:.0f} %", ">= 50 %"))
     for case, report in measured:
-        if case.nodes != 1 or case.first_round_only:
-            continue
-        model, gigabytes = report["model"], 1e-9 * report["model"]["weight_bytes"]
-        name = f"{case.shape}, {case.threads} thread{'s' if case.threads > 1 else ''}"
-        lines += [(f"{name}: loading, packed bytes per second and thread", gigabytes / model["load_s"] / case.threads, "{:.2f} GB/s",
-                   ">= 1.5 GB/s"),
-                  (f"{name}: loading, CPU time of our own for each GB", model["load_user_s"] / gigabytes, "{:.2f} s", ""),
-                  (f"{name}: loading, CPU time of the system for each GB", model["load_system_s"] / gigabytes, "{:.2f} s", ""),
-                  (f"{name}: file read rate before loading, per thread", model["file_read_gbs"] / case.threads, "{:.2f} GB/s", ""),
-                  (f"{name}: first-touch rate of memory before loading, per thread", model["first_touch_gbs"] / case.threads,
-                   "{:.2f} GB/s", "")]
-    for case, report in measured:
         if case.nodes == 1 and case.threads == 2:
             model = report["model"]
-            lines.append((f"{case.shape}{', long contexts' if case.first_round_only else ''}: peak memory to 1.1 times the weights, "
-                          "the cache and 200 MB",
+            lines.append((f"{case.shape}{', long contexts' if case.first_round_only else ''}: peak memory, relative to "
+                          "1.1 x weights + cache + 200 MB",
                           model["peak_resident_bytes"] / (1.1 * model["weight_bytes"] + model["kv_bytes"] + 200e6), "{:.2f}", "<= 1"))
     return lines
 
@@ -281,8 +269,30 @@ def comparisons(rounds, starts):
         lines.append((text, form.format(median(figures)) + range_text, aim))
     for shape, report in starts.items():
         model = report["model"]
-        lines.append((f"{shape}: a second start, from the packed cache, for each GB",
+        lines.append((f"{shape}: second start from the packed cache, per GB",
                       f"{1e9 * model['load_s'] / model['weight_bytes']:.2f} s", "< 2 s"))
+    return lines
+
+
+LOADING_TARGET = ">= 1.5"
+
+
+def loading_table(rounds):
+    """How fast the weights of each shape were packed on one node, and what the files and the memory gave before: a row per shape and
+    number of threads, median (minimum-maximum) over the rounds."""
+    found = {}
+    for case, report in (pair for measured in rounds for pair in measured):
+        if case.nodes != 1 or case.first_round_only:
+            continue
+        model, gigabytes = report["model"], 1e-9 * report["model"]["weight_bytes"]
+        found.setdefault((case.shape, case.threads), []).append(
+            (gigabytes / model["load_s"] / case.threads, model["load_user_s"] / gigabytes, model["load_system_s"] / gigabytes,
+             model["file_read_gbs"] / case.threads, model["first_touch_gbs"] / case.threads))
+    lines = ["| loading | packed, GB/s per thread | target | user CPU, s per GB | system CPU, s per GB | file read rate, GB/s per thread | "
+             "first-touch rate, GB/s per thread |", "| --- | ---: | ---: | ---: | ---: | ---: | ---: |"]
+    for (shape, threads), runs in found.items():
+        packed, *others = (spread(values, 2) for values in zip(*runs))
+        lines.append(f"| {shape}, {threads} thread{'s' if threads > 1 else ''} | {packed} | {LOADING_TARGET} | {' | '.join(others)} |")
     return lines
 
 
@@ -307,7 +317,7 @@ def breakdown_table(rounds):
             ms = node["parts_ms"].get(part, 0)
             cells.append(f"{ms:.2f} ({100 * ms / node['elapsed_ms']:.1f})" if ms else "")
         lines.append(f"| {part} | " + " | ".join(cells) + " |")
-    lines.append("| together | " + " | ".join(f"{node['sum_ms']:.2f} of {node['elapsed_ms']:.2f}" for _, node in columns) + " |")
+    lines.append("| total | " + " | ".join(f"{node['sum_ms']:.2f} of {node['elapsed_ms']:.2f}" for _, node in columns) + " |")
     return lines
 
 
@@ -339,8 +349,9 @@ def page(rounds, starts, load, seconds):
         "of one process, over loopback gRPC where there are two.", "",
         f"The bounds, as each of the {len(every)} processes found them (8-bit: {how}):", "", *bounds_lines(rounds), "",
         *rates_table(rounds), "",
-        "| compared, round by round | is | target |", "| --- | ---: | ---: |",
+        "| comparison, round by round | result | target |", "| --- | ---: | ---: |",
         *(f"| {text} | {figure} | {aim} |" for text, figure, aim in comparisons(rounds, starts)), "",
+        *loading_table(rounds), "",
         "Where the time goes:", "", *breakdown_table(rounds)])
 
 

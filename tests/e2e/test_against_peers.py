@@ -366,6 +366,19 @@ def test_a_table_replaces_what_its_driver_wrote_and_nothing_else(tmp_path):
     assert page.read_text() == f"before\n{begin}\nnewer\n{end}\nafter\n"
 
 
+def test_prose_of_a_section_is_wrapped_and_tables_are_not(tmp_path):
+    begin, end = report.markers("x.py")
+    page = tmp_path / "page.md"
+    page.write_text(f"{begin}\n{end}\n")
+    row = f"| {'cell ' * 40}|"
+    report.write_section("x.py", f"{'word ' * 40}\n\n{row}", page)
+    lines = page.read_text().split("\n")
+    assert row in lines
+    assert "" in lines
+    assert " ".join(line for line in lines if line.startswith("word")).split() == ["word"] * 40
+    assert max(len(line) for line in lines if line != row) <= report.PAGE_COLUMNS
+
+
 @pytest.mark.parametrize("text", ["", "{end}\n{begin}\n", "{begin}\n{begin}\n{end}\n", "{begin}\n"])
 def test_a_page_without_a_place_for_the_table_is_refused_and_left_alone(tmp_path, text):
     begin, end = report.markers("x.py")
