@@ -75,7 +75,7 @@ unsafe fn view<'a, T>(data: *const T, size: usize) -> &'a [T] {
     std::slice::from_raw_parts(data, size)
 }
 
-/// Runs `body` on a thread of its own with a deep stack; the thread costs some ten microseconds.
+/// Runs `body` on its own thread with a deep stack; starting the thread costs about ten microseconds.
 fn deep<T: Send>(body: impl FnOnce() -> Outcome<T> + Send) -> Outcome<T> {
     std::thread::scope(|scope| {
         let thread = std::thread::Builder::new().stack_size(DEEP_STACK).spawn_scoped(scope, || caught(body));
@@ -89,7 +89,7 @@ fn deep<T: Send>(body: impl FnOnce() -> Outcome<T> + Send) -> Outcome<T> {
     })
 }
 
-/// Runs `body`; whatever goes wrong is written to `error`, and its code returned.
+/// Runs `body`; an error is written to `error`, and its code is returned.
 ///
 /// SAFETY: `error` can be written to.
 unsafe fn guard(error: *mut Bytes, body: impl FnOnce() -> Outcome<()>) -> i32 {
@@ -368,7 +368,7 @@ pub unsafe extern "C" fn shoal_matcher_forced_text(
     })
 }
 
-/// A panic on purpose, for the test that none crosses.
+/// Panics, for the test that no panic crosses the ABI.
 #[no_mangle]
 pub unsafe extern "C" fn shoal_bridge_panic(error: *mut Bytes) -> i32 {
     guard(error, || panic!("on purpose"))

@@ -1,4 +1,4 @@
-//! What goes wrong, as text for people.
+//! Errors, as text for people.
 
 use std::cell::RefCell;
 use std::panic::{catch_unwind, AssertUnwindSafe};
@@ -13,7 +13,7 @@ pub enum Fault {
     Missing(String),
     /// The chat template refused the conversation with `raise_exception`; the text is the template's own.
     Raised(String),
-    /// Our own bug, or a library's: a panic that was caught.
+    /// A bug of ours, or of a library: a caught panic.
     Internal(String),
 }
 
@@ -30,7 +30,7 @@ thread_local! {
     static PANIC: RefCell<String> = const { RefCell::new(String::new()) };
 }
 
-/// Panics become `Fault::Internal`: their text is kept for it rather than printed.
+/// Panics become `Fault::Internal`; their text is kept for the error rather than printed.
 fn keep_panic_texts() {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {

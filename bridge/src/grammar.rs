@@ -1,4 +1,4 @@
-//! Constrained decoding: which tokens may come next so that the text keeps to a JSON schema, a regular expression or a
+//! Constrained decoding: which tokens may come next, so that the text matches a JSON schema, a regular expression or a
 //! Lark grammar (llguidance).
 
 use std::sync::Arc;
@@ -11,7 +11,7 @@ use toktrie_hf_tokenizers::ByteTokenizer;
 use crate::error::{invalid, Outcome};
 use crate::tokenizer::TextTokenizer;
 
-/// What compiles in seconds whatever its shape: some compilation steps take the square of the size.
+/// Any grammar of this size compiles in seconds: some compilation steps take quadratic time.
 const MAX_GRAMMAR_BYTES: usize = 1 << 18;
 const MAX_SYMBOLS: usize = 30_000;
 
@@ -109,9 +109,9 @@ impl GrammarMatcher {
         Ok(())
     }
 
-    /// Leaves the matcher as it was where the token may not come next.
+    /// On an error (the token may not come next) the matcher is unchanged.
     pub fn consume(&mut self, token: u32) -> Outcome<()> {
-        // A text that cannot go on has ended already; the token that says so comes after.
+        // A text that cannot continue has ended; its end-of-text token is still accepted.
         if self.matcher.is_stopped() && !self.matcher.is_error() && self.eos.contains(&token) {
             return Ok(());
         }

@@ -1,9 +1,10 @@
-//! What a template's source needs before minijinja compiles it. Lines stay where they are, so errors name the right one.
+//! Rewrites a template's source before minijinja compiles it. Line numbers stay the same, so errors name the right
+//! line.
 //!
 //! * `{% generation %}` ... `{% endgeneration %}` (transformers' mark of what the assistant says) become a plain scope.
-//! * `{% for x in y %}` gets `y` checked: Jinja2 refuses to walk over None, minijinja takes it for an empty list.
+//! * `{% for x in y %}` checks `y`: Jinja2 refuses to iterate over None, minijinja treats it as an empty list.
 
-/// Name of the filter that checks what a loop walks over.
+/// Name of the filter that checks what a loop iterates over.
 pub const CHECK_ITERABLE: &str = "_loop_over";
 
 pub fn prepare(source: &str) -> String {
@@ -18,7 +19,7 @@ pub fn prepare(source: &str) -> String {
             Some(b'%') => tag_end(rest, "%}"),
             _ => Some(1),
         };
-        // An unclosed tag is left to minijinja, which says so.
+        // minijinja reports an unclosed tag.
         let length = length.unwrap_or(rest.len());
         let tag = &rest[..length];
         rest = &rest[length..];
@@ -34,7 +35,7 @@ pub fn prepare(source: &str) -> String {
     out
 }
 
-/// Where the tag that `text` starts with is over, quoted strings skipped.
+/// The end of the tag that `text` starts with; quoted strings are skipped.
 fn tag_end(text: &str, close: &str) -> Option<usize> {
     let mut quoted = Quotes::default();
     text.char_indices()
@@ -43,7 +44,7 @@ fn tag_end(text: &str, close: &str) -> Option<usize> {
         .map(|(i, _)| i + close.len())
 }
 
-/// Writes `{% ... %}`, changed where it must be. True where it opens a raw block.
+/// Writes `{% ... %}`, rewritten if necessary. Returns true if it opens a raw block.
 fn push_statement(out: &mut String, tag: &str) -> bool {
     let body = &tag[2..tag.len() - 2];
     let start = body.len() - body.trim_start_matches(['-', '+']).trim_start().len();

@@ -1,7 +1,6 @@
 //! Text for shoal: Hugging Face tokenizers, chat templates and constrained decoding behind a C ABI
-//! (`shoal_bridge.h`). Nothing here keeps global state but the panic hook and the
-//! allocator, which counts what a thread holds where that is bounded; nothing here reads a file, a clock or the
-//! environment.
+//! (`shoal_bridge.h`). The only global state is the panic hook and the allocator, which counts what a thread
+//! holds if that is bounded. Nothing here reads a file, a clock or the environment.
 
 mod abi;
 mod error;

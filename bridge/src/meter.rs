@@ -1,5 +1,5 @@
-//! Work that may take only so much memory. What a chat template asks for depends on a text from elsewhere, and its
-//! engine bounds its steps only: forty doublings of a text fill any machine.
+//! Runs work with a bounded amount of memory. What a chat template allocates depends on untrusted text, and the
+//! template engine bounds only the number of steps: doubling a text forty times fills any machine.
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::Thread;
 
-/// The system's allocator, with an account of what the thread at hand holds where somebody asked for it.
+/// The system's allocator; counts the bytes that a thread holds, for threads that `within` started.
 struct Metered;
 
 #[global_allocator]
@@ -30,7 +30,7 @@ impl Watch {
 }
 
 thread_local! {
-    /// Bytes that this thread may still take; isize::MAX where nobody counts.
+    /// Bytes that this thread may still allocate; isize::MAX if it is not counted.
     static LEFT: Cell<isize> = const { Cell::new(isize::MAX) };
     static WATCH: Cell<*const Watch> = const { Cell::new(std::ptr::null()) };
 }
@@ -53,8 +53,8 @@ fn give(size: usize) {
     }
 }
 
-/// An allocator may neither unwind nor return nothing without ending the process, but nobody says that it must return:
-/// the thread rests from here on, with what it holds.
+/// If an allocator unwinds or returns null, the process ends; but it need not return at all. So the thread is parked
+/// for ever, with the memory that it holds.
 fn stop_here() -> ! {
     LEFT.set(isize::MAX);
     // SAFETY: set by `within`, whose thread keeps a reference to it for as long as LEFT counts.
@@ -64,7 +64,7 @@ fn stop_here() -> ! {
     }
 }
 
-// SAFETY: all is the system's; counting touches no memory of others and does not allocate.
+// SAFETY: all calls go to the system's allocator; counting touches only thread-local cells and does not allocate.
 unsafe impl GlobalAlloc for Metered {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         take(layout.size());
@@ -79,8 +79,8 @@ unsafe impl GlobalAlloc for Metered {
         System.dealloc(memory, layout)
     }
     unsafe fn realloc(&self, memory: *mut u8, layout: Layout, size: usize) -> *mut u8 {
-        // The difference only: where memory moves, both copies exist for a moment, so that the process may hold twice
-        // the bound then.
+        // Only the difference is counted. If memory moves, both copies exist for a moment, so the process may then hold
+        // twice the bound.
         match size.checked_sub(layout.size()) {
             Some(more) => take(more),
             None => give(layout.size() - size),
@@ -89,19 +89,19 @@ unsafe impl GlobalAlloc for Metered {
     }
 }
 
-/// What became of work that was bounded.
+/// The outcome of bounded work.
 pub enum Bounded<T> {
     Done(T),
-    /// It asked for more. Its thread rests for good and keeps what it had: call nothing of the kind again.
+    /// It needed more memory. Its thread is parked for ever and keeps its memory: do not run such work again.
     Exceeded,
 }
 
-/// A stack that no input of the sizes allowed can exhaust: the compilers of templates and grammars recurse as deeply as
-/// their input nests, and a stack that ends takes the process with it. Only what is touched costs memory.
+/// A stack size that no input within the size limits can exhaust. The compilers of templates and grammars recurse as
+/// deeply as their input nests, and a stack overflow ends the process. Only touched pages cost memory.
 pub const DEEP_STACK: usize = 1 << 28;
 
-/// Runs `body` on a thread of its own with a deep stack and lets it hold `bytes_max` bytes of heap at once. The error is
-/// the system's where no thread can be started.
+/// Runs `body` on its own thread, with a deep stack and at most `bytes_max` bytes of heap at once. Returns the system's
+/// error if no thread can be started.
 pub fn within<T: Send + 'static>(
     bytes_max: usize,
     body: impl FnOnce() -> T + Send + 'static,
@@ -111,7 +111,7 @@ pub fn within<T: Send + 'static>(
     let thread = std::thread::Builder::new().stack_size(DEEP_STACK).spawn({
         let (watch, result) = (watch.clone(), result.clone());
         move || {
-            // A thread makes its handle when it is first asked for: before an allocator needs it to park.
+            // A thread's handle is created on first use: create it before the allocator needs it to park.
             let _ = std::thread::current();
             WATCH.set(&*watch);
             LEFT.set(bytes_max.min(isize::MAX as usize - 1) as isize);
@@ -125,7 +125,7 @@ pub fn within<T: Send + 'static>(
         match watch.state.load(Ordering::Acquire) {
             EXCEEDED => return Ok(Bounded::Exceeded),
             ENDED => break,
-            // A thread that dies without a word (its body panicked) has ended, too.
+            // A thread whose body panicked has ended without saying so.
             _ if thread.is_finished() => break,
             _ => std::thread::park_timeout(std::time::Duration::from_millis(100)),
         }

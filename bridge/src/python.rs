@@ -1,5 +1,6 @@
-//! Values as Python writes them, and the methods of Python's strings that minijinja's pycompat lacks or answers otherwise.
-//! Chat templates are written against Jinja2 in CPython; a space too many changes what the model sees.
+//! Values as Python prints them, and those methods of Python's strings that minijinja's pycompat lacks or does
+//! differently.
+//! Chat templates are written for Jinja2 in CPython; one extra space changes the model's input.
 
 use minijinja::value::{from_args, Kwargs, Rest, ValueKind};
 use minijinja::{Error, ErrorKind, State, Value};
@@ -106,7 +107,7 @@ fn number(value: &Value) -> String {
     }
 }
 
-/// How `json.dumps` is asked to write.
+/// The options of `json.dumps`.
 struct JsonStyle {
     ascii: bool,
     indent: Option<String>,
@@ -301,7 +302,7 @@ pub fn escape(value: &Value) -> Result<Value, Error> {
     Ok(Value::from_safe_string(out))
 }
 
-/// Methods of Python's types, called where minijinja knows none of that name.
+/// Methods of Python's types, called if minijinja has none of that name.
 pub fn method(state: &State, value: &Value, name: &str, args: &[Value]) -> Result<Value, Error> {
     if let Some(text) = value.as_str() {
         if let Some(result) = string_method(text, name, args)? {
@@ -311,7 +312,7 @@ pub fn method(state: &State, value: &Value, name: &str, args: &[Value]) -> Resul
     pycompat::unknown_method_callback(state, value, name, args)
 }
 
-/// None where pycompat's own answer is Python's.
+/// None if pycompat's own answer equals Python's.
 fn string_method(text: &str, name: &str, args: &[Value]) -> Result<Option<Value>, Error> {
     Ok(Some(match (name, args.len()) {
         ("strip", 0) => strip(text).into(),

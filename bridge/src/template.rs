@@ -1,7 +1,8 @@
 //! Chat templates: a conversation to the text the model was trained on, as transformers' `apply_chat_template` makes it.
 //!
-//! Where minijinja still departs from Jinja2, in nothing that a known template does: tuples print as lists; `~` writes
-//! numbers and nested values in Rust's way; `%` formats no strings; integers end at 128 bits.
+//! Remaining differences between minijinja and Jinja2, none of which matters to a known template: tuples print as
+//! lists; `~` writes numbers and nested values as Rust does; `%` does not format strings; integers have at most 128
+//! bits.
 
 use std::cell::Cell;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -16,27 +17,27 @@ use crate::error::{caught, invalid, Fault, Outcome};
 use crate::meter::{within, Bounded};
 use crate::{jinja_source, python};
 
-/// Instructions one rendering may take: under a second. A conversation of 10,000 messages takes some millions.
+/// The most instructions of one rendering, under a second. A conversation of 10,000 messages takes a few millions.
 const FUEL: u64 = 20_000_000;
 /// Bytes of heap that one rendering may hold, and as many more for every byte of its request: a conversation is held
 /// several times over, as text, as JSON and as values.
 const HEAP: usize = 256 << 20;
 const HEAP_PER_BYTE: usize = 64;
-/// The largest template known has 17 KB.
+/// The largest known template has 17 KB.
 const MAX_TEMPLATE_BYTES: usize = 1 << 16;
 const CONTINUE_TAG: &str = "CONTINUE_FINAL_MESSAGE_TAG ";
-/// The names a message's reasoning goes under; templates read the first, gpt-oss the second.
+/// The keys of a message's reasoning; templates read the first, gpt-oss the second.
 const REASONING: [&str; 3] = ["reasoning_content", "thinking", "reasoning"];
-/// Those of tokenizer_config.json that templates may name.
+/// The special tokens of tokenizer_config.json that templates may use.
 const SPECIAL_TOKENS: [&str; 7] =
     ["bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token"];
 
 thread_local! {
-    /// What `strftime_now` says during a rendering: seconds since 1970 of the wall clock on the wall.
+    /// The time for `strftime_now` during a rendering: local time as seconds since 1970.
     static NOW: Cell<i64> = const { Cell::new(0) };
 }
 
-/// All that a rendering depends on; JSON texts, empty where absent.
+/// Everything that a rendering depends on: JSON texts, empty if absent.
 pub struct Request {
     pub messages: String,
     pub tools: String,
@@ -46,10 +47,10 @@ pub struct Request {
     pub local_seconds: i64,
 }
 
-/// The templates of a model. They come from elsewhere: what they take in time and memory is bounded.
+/// The templates of a model. They are untrusted: their time and memory are bounded.
 pub struct ChatTemplates {
     compiled: Arc<Compiled>,
-    /// A rendering asked for too much memory, and its thread rests with what it had: there is no second one.
+    /// A rendering needed too much memory, and its thread is parked with it: further renderings are refused.
     exceeded: AtomicBool,
 }
 
@@ -329,7 +330,7 @@ fn cut_after_final_message(rendered: String, message: &str) -> Outcome<String> {
         ));
     };
     let kept = &rendered[..at];
-    // Where the template trimmed the message, its trailing space is not to be kept either.
+    // If the template trimmed the message, its trailing space is dropped, too.
     Ok(match rendered[at..].starts_with(CONTINUE_TAG) {
         true => kept.to_string(),
         false => python::rstrip(kept).to_string(),

@@ -1,5 +1,5 @@
-//! Hugging Face's tokenizers, with what a server asks beyond them: one token's bytes, and text whose look-alikes of
-//! control tokens stay text.
+//! Hugging Face's tokenizers, with two additions that a server needs: the bytes of a single token, and encoding in
+//! which text that looks like a control token stays text.
 
 use std::collections::HashMap;
 use std::sync::OnceLock;
@@ -8,7 +8,7 @@ use tokenizers::{AddedToken, Tokenizer};
 
 use crate::error::{invalid, Outcome};
 
-/// How the vocabulary spells bytes, as the decoder of tokenizer.json tells.
+/// How the vocabulary spells bytes, according to the decoder of tokenizer.json.
 #[derive(Clone, Copy, PartialEq)]
 enum Spelling {
     /// GPT-2's alphabet: every byte is a printable character ("Ġ" is a space).
@@ -21,7 +21,7 @@ enum Spelling {
 
 pub struct TextTokenizer {
     tokenizer: Tokenizer,
-    /// The same tokenizer that does not recognise control tokens in text; made when first asked for.
+    /// The same tokenizer, but without recognising control tokens in text; made on first use.
     literal: OnceLock<Tokenizer>,
     added: HashMap<u32, AddedToken>,
     id_limit: u32,
@@ -32,7 +32,7 @@ impl TextTokenizer {
     pub fn new(json: &[u8]) -> Outcome<Self> {
         let mut tokenizer = Tokenizer::from_bytes(json)
             .map_err(|e| invalid!("not a tokenizer.json of Hugging Face's tokenizers: {e}"))?;
-        // A server never cuts or pads what it was given, whatever the file was saved with.
+        // A server never truncates or pads its input, whatever the file says.
         tokenizer.with_padding(None);
         tokenizer.with_truncation(None).map_err(|e| invalid!("tokenizer.json: {e}"))?;
         let largest = tokenizer.get_vocab(true).into_values().max();
@@ -119,8 +119,8 @@ fn spelling_of(tokenizer: &Tokenizer) -> Outcome<Spelling> {
     })
 }
 
-/// A copy that takes control tokens in a text for text. Files mark some of them as not special ("<tool_call>"), so
-/// their shape decides too; runs of spaces and the like, which are added tokens in some families, stay tokens.
+/// A copy that treats control tokens in a text as text. Files mark some of them as not special ("<tool_call>"), so
+/// their shape decides, too. Runs of spaces and the like, which are added tokens in some families, stay tokens.
 fn literal_copy(tokenizer: &Tokenizer, added: &HashMap<u32, AddedToken>) -> Tokenizer {
     let mut copy = tokenizer.clone();
     let mut unmarked: Vec<(&u32, &AddedToken)> = added
