@@ -333,9 +333,7 @@ absl::Status MeasureModel(BenchFlags& flags, const RooflineMeter& meter, BenchRe
                    MeasureLoading(model, std::move(options), report));
   ASSIGN_OR_RETURN(const ActivationMode activations, ParseActivationMode(flags.compute.activations));
   ASSIGN_OR_RETURN(const Plan::KvDtype kv, ParseKvDtype(flags.compute.kv_dtype));
-  ASSIGN_OR_RETURN(const WorkModel work,
-                   WorkModel::Create(model.spec, *model.checkpoint, activations,
-                                     kv == Plan::KvDtype::kF32 ? DType::kF32 : DType::kF16));
+  const WorkModel work(*model.weights, activations, kv == Plan::KvDtype::kF32 ? DType::kF32 : DType::kF16);
   PipelineEngine engine(kLocalLiveness);
   RETURN_IF_ERROR(cluster->open(Epoch{1}, engine));
   SyntheticLoad load(engine, load_options);

@@ -117,7 +117,7 @@ absl::Status Convert(const ConvertFlags& flags) {
   {
     ProgressBar bar("converting");
     options.progress = [&bar](int64_t done, int64_t total) { bar.update(done, total); };
-    report = ConvertModel(*model.checkpoint, model.spec, options);
+    report = ConvertModel(*model.weights, options);
   }
   RETURN_IF_ERROR(report.status());
   if (shards) RETURN_IF_ERROR(WritePlan(std::move(plan), flags.out, options.shards.front()));

@@ -153,8 +153,7 @@ absl::Status Server::load_text() {
 absl::Status Server::start_cluster() {
   const Duration timeout = Seconds(flags_.liveness_timeout_s);
   RemoteCluster::Options options;
-  options.checkpoint = model_.checkpoint;
-  options.spec = model_.spec;
+  options.weights = model_.weights;
   options.plan = plan_;
   // A node may be asked for as many rows as one step has.
   options.limits = LimitsFor(model_.spec, plan_, cache_size_, flags_.rows_per_step);

@@ -47,8 +47,8 @@ absl::StatusOr<int> BankExpertService::initialize(std::span<const int32_t> exper
   const std::lock_guard lock(mutex_);
   pool_.pin_caller();  // As in compute(): this thread works, too, and memory is near to who touches it first.
   ASSIGN_OR_RETURN(std::unique_ptr<NodeModel> node,
-                   NodeModel::Load(model.checkpoint, model.spec, {.layers = {}, .experts = std::move(held)},
-                                   pool_, nullptr, options_.packed_cache));
+                   NodeModel::Load(model.weights, {.layers = {}, .experts = std::move(held)}, pool_, nullptr,
+                                   options_.packed_cache));
   node_ = std::move(node);
   model_ = std::move(model);
   info_ = {true, folder, ids, layers, static_cast<int32_t>(model_.spec.width), node_->bytes()};

@@ -162,8 +162,7 @@ absl::StatusOr<LocalCluster::Options> LocalOptions(const OpenedModel& model, con
   ASSIGN_OR_RETURN(options.plan, ResolvePlan(placed, model.facts));
   ASSIGN_OR_RETURN(options.isa, compute.chosen_isa());
   ASSIGN_OR_RETURN(options.transport, ParseTransportKind(transport));
-  options.checkpoint = model.checkpoint;
-  options.spec = model.spec;
+  options.weights = model.weights;
   options.threads_per_node = compute.chosen_threads();
   ASSIGN_OR_RETURN(options.cpus, compute.chosen_cpus());
   return options;

@@ -119,10 +119,9 @@ absl::Status RemoteCluster::check_worker(NodeId node, WorkerClient& client) {
 absl::StatusOr<int64_t> RemoteCluster::prepare(NodeId node, WorkerClient& client,
                                                const PrepareProgress& progress) {
   auto& samples = samples_[static_cast<size_t>(node.value)];
-  if (!samples) {
-    ASSIGN_OR_RETURN(samples, SampleSlice(*options_.checkpoint, options_.spec, SliceOf(options_.plan, node)));
-  }
-  const PrepareOrder order{options_.plan, node, options_.model_names, options_.checkpoint->hash(), *samples};
+  if (!samples) samples = SampleSlice(*options_.weights, SliceOf(options_.plan, node));
+  const PrepareOrder order{options_.plan, node, options_.model_names, options_.weights->checkpoint().hash(),
+                           *samples};
   return client.prepare(order, progress, Deadline::after_ms(kPrepareMs));
 }
 
@@ -136,7 +135,7 @@ absl::Status RemoteCluster::prepare_all() {
     SetThreadLogName(options_.plan.nodes[0].name, 0);
     if (model_ != nullptr) return;
     auto loaded = NodeModel::Load(
-        options_.checkpoint, options_.spec, SliceOf(options_.plan, NodeId{0}), pool_,
+        options_.weights, SliceOf(options_.plan, NodeId{0}), pool_,
         [&](int64_t done, int64_t total) { report(NodeId{0}, done, total); }, options_.packed_cache);
     own = loaded.status();
     if (!loaded.ok()) return;
@@ -181,15 +180,15 @@ absl::Status RemoteCluster::open(Epoch epoch, PipelineEngine& engine) {
   note(NodeId{0}, "up", absl::OkStatus());
   engine.open(options_.plan, &session_->transport(),
               {options_.limits.blocks, options_.limits.context, static_cast<int>(options_.plan.stages.size()),
-               static_cast<int>(options_.limits.vocabulary), ShortRopePositions(options_.spec),
+               static_cast<int>(options_.limits.vocabulary), ShortRopePositions(options_.weights->spec()),
                options_.limits.state_slots});
   return absl::OkStatus();
 }
 
 absl::Status RemoteCluster::open_own_session(uint64_t session, PipelineEngine& engine) {
-  ASSIGN_OR_RETURN(
-      std::unique_ptr<Transport> transport,
-      endpoint_->open_session(WireSession(options_.plan, NodeId{0}, session, options_.checkpoint->hash())));
+  ASSIGN_OR_RETURN(std::unique_ptr<Transport> transport,
+                   endpoint_->open_session(WireSession(options_.plan, NodeId{0}, session,
+                                                       options_.weights->checkpoint().hash())));
   NodeSession::Options options;
   options.plan = options_.plan;
   options.self = NodeId{0};

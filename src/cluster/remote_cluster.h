@@ -32,8 +32,7 @@ struct NodeStatus {
 class RemoteCluster final : public SessionHost {
  public:
   struct Options {
-    std::shared_ptr<const Checkpoint> checkpoint;
-    ModelSpec spec;
+    std::shared_ptr<const ResolvedWeights> weights;
     Plan plan;  ///< Node 0 is this process; the others have addresses.
     StepLimits limits;
     std::vector<std::string> model_names;  ///< How workers may find the model.

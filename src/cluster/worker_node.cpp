@@ -92,7 +92,7 @@ absl::Status WorkerNode::check_plan(const Plan& plan, const ModelFacts& model) c
 absl::StatusOr<std::vector<WeightSample>> WorkerNode::check_weights(const PrepareOrder& order,
                                                                     const OpenedModel& model,
                                                                     const NodeSlice& slice) const {
-  ASSIGN_OR_RETURN(std::vector<WeightSample> samples, SampleSlice(*model.checkpoint, model.spec, slice));
+  std::vector<WeightSample> samples = SampleSlice(*model.weights, slice);
   const absl::Status same = CompareSamples(order.samples, samples);
   if (!same.ok()) {
     return Annotate(
@@ -132,8 +132,8 @@ absl::StatusOr<int64_t> WorkerNode::prepare(const PrepareOrder& order, const Pre
     state_ = "loading";
   }
   LogInfo("loading {}: layers [{}, {})", model.checkpoint->folder(), slice.layers.begin, slice.layers.end);
-  auto loaded = NodeModel::Load(std::move(model.checkpoint), std::move(model.spec), std::move(slice), pool_,
-                                progress, options_.packed_cache);
+  auto loaded =
+      NodeModel::Load(std::move(model.weights), std::move(slice), pool_, progress, options_.packed_cache);
   const std::lock_guard lock(mutex_);
   state_ = loaded.ok() ? "ready" : "idle";
   if (!loaded.ok()) return Annotate(loaded.status(), fmt::format("worker '{}'", options_.name));

@@ -19,17 +19,16 @@ void ExpectQuietDecode(const Family& family, int threads, ActivationMode mode) {
   Arena arena;
   const ComputeContext context{
       .kernels = &SelectKernels(SupportedIsas().back()), .pool = &pool, .arena = &arena, .activations = mode};
-  const auto checkpoint = *Checkpoint::Open(TinyCheckpoint(family.model_type, AffineFormat{4, 64}));
-  const ModelSpec spec = *SpecFor(checkpoint->config());
-  const auto stage =
-      *Stage::Load(*checkpoint, spec, {.layers = {0, 7}, .embed = true, .head = true}, pool, {});
+  const auto weights = *ResolvedWeights::Open(TinyCheckpoint(family.model_type, AffineFormat{4, 64}));
+  const ModelSpec& spec = weights->spec();
+  const auto stage = *Stage::Load(*weights, {.layers = {0, 7}, .embed = true, .head = true}, pool, {});
   const auto cache = *KvCache::Create({0, 7}, stage->kv_shapes(), DType::kF16, 2, KeepsState(spec) ? 2 : 0);
   std::vector<ExpertSet> sets;
   for (int32_t layer = 0; layer < 7; ++layer) {
     std::vector<ExpertId> ids;
     if (const MoeSpec* moe = MoeOf(spec.layers[static_cast<size_t>(layer)])) {
       for (int32_t e = 0; e < static_cast<int32_t>(moe->experts.size()); ++e) ids.push_back(ExpertId{e});
-      sets.push_back(*ExpertSet::Load(*checkpoint, spec, LayerId{layer}, ids, pool));
+      sets.push_back(*ExpertSet::Load(*weights, LayerId{layer}, ids, pool));
     }
   }
   LocalExchange experts(context, std::move(sets));

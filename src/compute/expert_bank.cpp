@@ -30,21 +30,19 @@ std::span<ExpertSet::Part> Parts(Arena& arena, std::span<const ExpertCall> sorte
 
 }  // namespace
 
-absl::StatusOr<std::unique_ptr<ExpertBank>> ExpertBank::Load(const Checkpoint& checkpoint,
-                                                             const ModelSpec& spec,
+absl::StatusOr<std::unique_ptr<ExpertBank>> ExpertBank::Load(const ResolvedWeights& weights,
                                                              const std::vector<std::vector<ExpertId>>& held,
                                                              ThreadPool& pool, const LoadProgress& progress,
                                                              PackedStore* store) {
-  SHOAL_CHECK_EQ(static_cast<int64_t>(held.size()), spec.layer_count());
+  SHOAL_CHECK_EQ(static_cast<int64_t>(held.size()), weights.spec().layer_count());
   std::unique_ptr<ExpertBank> bank(new ExpertBank);
-  bank->width_ = spec.width;
+  bank->width_ = weights.spec().width;
   bank->layers_.resize(held.size());
   for (size_t layer = 0; layer < held.size(); ++layer) {
     if (held[layer].empty()) continue;
-    ASSIGN_OR_RETURN(
-        bank->layers_[layer],
-        ExpertSet::Load(checkpoint, spec, LayerId{static_cast<int32_t>(layer)}, held[layer], pool, store));
-    if (progress) progress(static_cast<int64_t>(layer) + 1, spec.layer_count());
+    ASSIGN_OR_RETURN(bank->layers_[layer], ExpertSet::Load(weights, LayerId{static_cast<int32_t>(layer)},
+                                                           held[layer], pool, store));
+    if (progress) progress(static_cast<int64_t>(layer) + 1, weights.spec().layer_count());
   }
   return bank;
 }

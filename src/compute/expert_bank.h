@@ -31,7 +31,7 @@ class ExpertBank {
  public:
   /// held: per layer of the model (size L), the expert ids held here, ascending; empty lists are fine.
   /// store: as for WeightLoader. Errors name file, tensor, expected and got.
-  static absl::StatusOr<std::unique_ptr<ExpertBank>> Load(const Checkpoint& checkpoint, const ModelSpec& spec,
+  static absl::StatusOr<std::unique_ptr<ExpertBank>> Load(const ResolvedWeights& weights,
                                                           const std::vector<std::vector<ExpertId>>& held,
                                                           ThreadPool& pool, const LoadProgress& progress,
                                                           PackedStore* store = nullptr);

@@ -80,15 +80,13 @@ bool Holds(const StageOptions& options, const WeightUse& use) {
 /// Tells how far loading has come, counted in source bytes of whole weights.
 class Progress {
  public:
-  Progress(const LoadProgress& report, const WeightLoader& loader, const ModelSpec& spec,
-           const StageOptions& options)
+  Progress(const LoadProgress& report, const ResolvedWeights& weights, const StageOptions& options)
       : report_(report) {
-    const bool head_is_embedding = options.embed && spec.tied_head;
-    ForEachWeight(spec, [&](const WeightUse& use) {
-      if (!Holds(options, use) || (use.role == "head" && head_is_embedding)) return;
-      const auto weight = loader.find(use.ref);  // What cannot be found is an error when it is loaded.
-      if (weight.ok()) weights_.push_back({use.layer, use.is_head, weight->stored_bytes()});
-    });
+    const bool head_is_embedding = options.embed && weights.spec().tied_head;
+    for (const auto& [use, stored, packed_bytes] : weights.all()) {
+      if (!Holds(options, use) || (use.role == "head" && head_is_embedding)) continue;
+      weights_.push_back({use.layer, use.is_head, stored.stored_bytes()});
+    }
     for (const Part& part : weights_) total_ += part.bytes;
   }
 
@@ -137,7 +135,7 @@ class CpuStage final : public Stage {
  public:
   explicit CpuStage(const StageOptions& options) : options_(options) {}
 
-  absl::Status load(const WeightLoader& loader, const ModelSpec& spec, ThreadPool& pool,
+  absl::Status load(const ResolvedWeights& weights, PackedStore* store, ThreadPool& pool,
                     const LoadProgress& report);
 
   const StageOptions& options() const override { return options_; }
@@ -186,13 +184,15 @@ class CpuStage final : public Stage {
   std::atomic<int64_t> kv_saturated_ = 0;
 };
 
-absl::Status CpuStage::load(const WeightLoader& loader, const ModelSpec& spec, ThreadPool& pool,
+absl::Status CpuStage::load(const ResolvedWeights& weights, PackedStore* store, ThreadPool& pool,
                             const LoadProgress& report) {
+  const WeightLoader loader(weights, store);
+  const ModelSpec& spec = weights.spec();
   width_ = spec.width;
   vocabulary_ = spec.vocabulary;
   embedding_scale_ = spec.embedding_scale;
   final_logit_softcap_ = spec.final_logit_softcap;
-  Progress progress(report, loader, spec, options_);
+  Progress progress(report, weights, options_);
   for (int64_t i = options_.layers.begin; i < options_.layers.end; ++i) {
     RETURN_IF_ERROR(load_layer(loader, spec.layers[static_cast<size_t>(i)], pool));
     progress.read(i, false);
@@ -234,8 +234,7 @@ absl::Status CpuStage::load_layer(const WeightLoader& loader, const LayerSpec& s
 absl::Status CpuStage::load_embedding_and_head(const WeightLoader& loader, const ModelSpec& spec,
                                                ThreadPool& pool, Progress& progress) {
   if (options_.embed) {
-    ASSIGN_OR_RETURN(embedding_,
-                     Linear::Load(loader, {.weight = spec.embedding, .bias = std::nullopt}, pool));
+    ASSIGN_OR_RETURN(embedding_, Linear::Load(loader, spec.embedding, pool));
     progress.read(-1, false);
   }
   if (options_.head) {
@@ -485,14 +484,13 @@ void CpuStage::cap(const ComputeContext& context, MatView<float> logits) const {
 
 }  // namespace
 
-absl::StatusOr<std::unique_ptr<Stage>> Stage::Load(const Checkpoint& checkpoint, const ModelSpec& spec,
+absl::StatusOr<std::unique_ptr<Stage>> Stage::Load(const ResolvedWeights& weights,
                                                    const StageOptions& options, ThreadPool& pool,
                                                    const LoadProgress& progress, PackedStore* store) {
   SHOAL_CHECK(0 <= options.layers.begin && options.layers.begin <= options.layers.end);
-  SHOAL_CHECK_LE(options.layers.end, spec.layer_count());
-  ASSIGN_OR_RETURN(const WeightLoader loader, WeightLoader::Create(checkpoint, store));
+  SHOAL_CHECK_LE(options.layers.end, weights.spec().layer_count());
   auto stage = std::make_unique<CpuStage>(options);
-  RETURN_IF_ERROR(stage->load(loader, spec, pool, progress));
+  RETURN_IF_ERROR(stage->load(weights, store, pool, progress));
   return stage;
 }
 

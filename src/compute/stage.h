@@ -16,10 +16,9 @@
 #include "compute/compute_context.h"
 #include "compute/expert_exchange.h"
 #include "cpu/pool.h"
-#include "formats/checkpoint.h"
 #include "kv/kv_cache.h"
 #include "loading/packed_store.h"
-#include "models/spec.h"
+#include "loading/resolved_weights.h"
 #include "numeric/view.h"
 
 namespace shoal {
@@ -67,7 +66,7 @@ class Stage {
  public:
   /// Reads and packs the stage's own tensors (experts excluded: they are ExpertSets', blocks/experts.h).
   /// store: as for WeightLoader. Errors name file, tensor, expected and got.
-  static absl::StatusOr<std::unique_ptr<Stage>> Load(const Checkpoint& checkpoint, const ModelSpec& spec,
+  static absl::StatusOr<std::unique_ptr<Stage>> Load(const ResolvedWeights& weights,
                                                      const StageOptions& options, ThreadPool& pool,
                                                      const LoadProgress& progress,
                                                      PackedStore* store = nullptr);

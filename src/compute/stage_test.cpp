@@ -25,9 +25,8 @@ using ::testing::HasSubstr;
 absl::StatusOr<std::unique_ptr<Stage>> LoadStage(const std::string& folder, const StageOptions& options,
                                                  const LoadProgress& progress = {}) {
   ThreadPool pool(1);
-  ASSIGN_OR_RETURN(const auto checkpoint, Checkpoint::Open(folder));
-  ASSIGN_OR_RETURN(const ModelSpec spec, SpecFor(checkpoint->config()));
-  return Stage::Load(*checkpoint, spec, options, pool, progress);
+  ASSIGN_OR_RETURN(const auto weights, ResolvedWeights::Open(folder));
+  return Stage::Load(*weights, options, pool, progress);
 }
 
 constexpr StageOptions kWhole{.layers = {0, 7}, .embed = true, .head = true};
@@ -40,14 +39,7 @@ void ExpectDamageFound(std::string_view family, std::optional<AffineFormat> form
   CopyCheckpoint(TinyCheckpoint(family, format), folder.path(), edit);
   const auto stage = LoadStage(folder.path(), kWhole);
   ASSERT_FALSE(stage.ok());
-  const auto checkpoint = Checkpoint::Open(folder.path());
-  ASSERT_TRUE(checkpoint.ok()) << checkpoint.status();
-  const auto footprint = MeasureFootprint(*SpecFor((*checkpoint)->config()), **checkpoint);
-  ASSERT_FALSE(footprint.ok());
-  for (const std::string& word : words) {
-    EXPECT_THAT(Message(stage.status()), HasSubstr(word));
-    EXPECT_THAT(Message(footprint.status()), HasSubstr(word));
-  }
+  for (const std::string& word : words) EXPECT_THAT(Message(stage.status()), HasSubstr(word));
 }
 
 auto Remove(std::string name) {
@@ -95,13 +87,7 @@ TEST(StageLoad, AMissingExpertIsAnErrorThatNamesIt) {
   const std::string name = "model.layers.4.mlp.experts.12.down_proj.weight";
   const TempFolder folder;
   CopyCheckpoint(TinyCheckpoint("qwen3_moe"), folder.path(), Remove(name));
-  const auto checkpoint = *Checkpoint::Open(folder.path());
-  const ModelSpec spec = *SpecFor(checkpoint->config());
-  EXPECT_THAT(Message(MeasureFootprint(spec, *checkpoint).status()), HasSubstr(name));
-  ThreadPool pool(1);
-  const std::vector<ExpertId> ids = {{11}, {12}};
-  EXPECT_THAT(Message(ExpertSet::Load(*checkpoint, spec, LayerId{4}, ids, pool).status()), HasSubstr(name));
-  EXPECT_TRUE(ExpertSet::Load(*checkpoint, spec, LayerId{4}, std::span(ids).first(1), pool).ok());
+  EXPECT_THAT(Message(ResolvedWeights::Open(folder.path()).status()), HasSubstr(name));
 }
 
 TEST(StageLoad, AWrongShapeIsAnErrorWithExpectedAndFound) {
@@ -148,11 +134,8 @@ TEST(StageLoad, ReportsProgressUpToTheStoredBytesOfTheStage) {
   ASSERT_GE(reports.size(), 8u);
   EXPECT_TRUE(std::is_sorted(reports.begin(), reports.end()));
   EXPECT_EQ(reports.back().first, reports.back().second);
-  const auto checkpoint = Checkpoint::Open(folder);
-  ASSERT_TRUE(checkpoint.ok());
-  const auto footprint = MeasureFootprint(*SpecFor((*checkpoint)->config()), **checkpoint);
-  ASSERT_TRUE(footprint.ok()) << footprint.status();
-  EXPECT_EQ(reports.back().second, footprint->total.stored - footprint->by_role.at("expert").stored);
+  const Footprint footprint = MeasureFootprint(**ResolvedWeights::Open(folder));
+  EXPECT_EQ(reports.back().second, footprint.total.stored - footprint.by_role.at("expert").stored);
 }
 
 TEST(Footprint, IsWhatStagesAndExpertSetsHold) {
@@ -160,30 +143,27 @@ TEST(Footprint, IsWhatStagesAndExpertSetsHold) {
   for (const Family* family : Families()) {
     for (const auto& format : {std::optional<AffineFormat>(), std::optional(AffineFormat{4, 64})}) {
       SCOPED_TRACE(family->model_type);
-      const auto checkpoint = *Checkpoint::Open(TinyCheckpoint(family->model_type, format));
-      const ModelSpec spec = *SpecFor(checkpoint->config());
-      const auto footprint = MeasureFootprint(spec, *checkpoint);
-      ASSERT_TRUE(footprint.ok()) << footprint.status();
-      EXPECT_TRUE(footprint->unused_tensors.empty());
-      EXPECT_EQ(footprint->total.stored, checkpoint->total_bytes());
+      const auto weights = *ResolvedWeights::Open(TinyCheckpoint(family->model_type, format));
+      const Footprint footprint = MeasureFootprint(*weights);
+      EXPECT_TRUE(footprint.unused_tensors.empty());
+      EXPECT_EQ(footprint.total.stored, weights->checkpoint().total_bytes());
       for (int64_t layer = 0; layer < 7; ++layer) {
-        const auto stage = Stage::Load(*checkpoint, spec, {.layers = {layer, layer + 1}}, pool, {});
+        const auto stage = Stage::Load(*weights, {.layers = {layer, layer + 1}}, pool, {});
         ASSERT_TRUE(stage.ok()) << stage.status();
-        const LayerFootprint& expected = footprint->layers[static_cast<size_t>(layer)];
+        const LayerFootprint& expected = footprint.layers[static_cast<size_t>(layer)];
         EXPECT_EQ((*stage)->bytes(), expected.fixed.packed);
         const KvLayerShape kept = (*stage)->kv_shapes().at(0);
         EXPECT_EQ(expected.cached_values_per_position, int64_t{2} * kept.kv_heads * kept.head_dim);
         EXPECT_EQ(expected.state_values, kept.state_values);
         if (expected.experts.empty()) continue;
         const ExpertId last{12};
-        const auto set =
-            ExpertSet::Load(*checkpoint, spec, LayerId{static_cast<int32_t>(layer)}, {&last, 1}, pool);
+        const auto set = ExpertSet::Load(*weights, LayerId{static_cast<int32_t>(layer)}, {&last, 1}, pool);
         ASSERT_TRUE(set.ok()) << set.status();
         EXPECT_EQ(set->bytes(), expected.experts[12].packed);
       }
-      const auto head = Stage::Load(*checkpoint, spec, {.layers = {7, 7}, .head = true}, pool, {});
+      const auto head = Stage::Load(*weights, {.layers = {7, 7}, .head = true}, pool, {});
       ASSERT_TRUE(head.ok()) << head.status();
-      EXPECT_EQ((*head)->bytes(), footprint->head.packed);
+      EXPECT_EQ((*head)->bytes(), footprint.head.packed);
     }
   }
 }
@@ -193,25 +173,22 @@ TEST(Footprint, ListsTensorsThatNothingUses) {
   CopyCheckpoint(TinyCheckpoint("qwen3"), folder.path(), [](std::vector<EditableTensor>& tensors) {
     tensors.push_back({"model.rotary_emb.inv_freq", DType::kF32, {2}, std::vector<std::byte>(8)});
   });
-  const auto checkpoint = *Checkpoint::Open(folder.path());
-  const auto footprint = MeasureFootprint(*SpecFor(checkpoint->config()), *checkpoint);
-  ASSERT_TRUE(footprint.ok()) << footprint.status();
-  EXPECT_EQ(footprint->unused_tensors, std::vector<std::string>{"model.rotary_emb.inv_freq"});
+  const Footprint footprint = MeasureFootprint(**ResolvedWeights::Open(folder.path()));
+  EXPECT_EQ(footprint.unused_tensors, std::vector<std::string>{"model.rotary_emb.inv_freq"});
 }
 
 TEST(ExpertSet, LoadsThoseNamedAndNoOthers) {
   ThreadPool pool(1);
-  const auto checkpoint = *Checkpoint::Open(TinyCheckpoint("qwen3_moe"));
-  const ModelSpec spec = *SpecFor(checkpoint->config());
+  const auto weights = *ResolvedWeights::Open(TinyCheckpoint("qwen3_moe"));
   const std::vector<ExpertId> ids = {{9}, {2}};
-  const auto set = ExpertSet::Load(*checkpoint, spec, LayerId{1}, ids, pool);
+  const auto set = ExpertSet::Load(*weights, LayerId{1}, ids, pool);
   ASSERT_TRUE(set.ok()) << set.status();
   EXPECT_TRUE(set->holds({2}) && set->holds({9}));
   EXPECT_FALSE(set->holds({3}));
   EXPECT_EQ(set->experts(), (std::vector<ExpertId>{{2}, {9}}));
 
   const auto load = [&](int32_t layer, std::vector<ExpertId> experts) {
-    return Message(ExpertSet::Load(*checkpoint, spec, LayerId{layer}, experts, pool).status());
+    return Message(ExpertSet::Load(*weights, LayerId{layer}, experts, pool).status());
   };
   EXPECT_THAT(load(2, {{0}}), HasSubstr("layer 2"));  // Dense.
   EXPECT_THAT(load(7, {{0}}), HasSubstr("layer 7"));

@@ -95,10 +95,10 @@ TEST(RecurrentState, SnapshotsAtBlockBoundariesGiveTheBitsOfTheWhole) {
 class OneStage : public ::testing::Test {
  protected:
   void SetUp() override {
-    const auto checkpoint = *Checkpoint::Open(TinyCheckpoint("qwen3_5_moe"));
-    spec_ = *SpecFor(checkpoint->config());
+    const auto weights = *ResolvedWeights::Open(TinyCheckpoint("qwen3_5_moe"));
+    width_ = weights->spec().width;
     // The first layer alone keeps a state and has no remote experts to ask for: they are not reached here.
-    stage_ = *Stage::Load(*checkpoint, spec_, {.layers = {0, 1}}, pool_, {});
+    stage_ = *Stage::Load(*weights, {.layers = {0, 1}}, pool_, {});
     cache_ = *KvCache::Create({0, 1}, stage_->kv_shapes(), DType::kF16, 4, 3);
   }
 
@@ -110,15 +110,15 @@ class OneStage : public ::testing::Test {
     const std::vector<BlockId> blocks = {BlockId{0}, BlockId{1}};
     const StateWrite write{static_cast<int32_t>(position + 8), to};
     const StepSlice slice{0, 8, position, blocks, false, from, {&write, 1}};
-    std::vector<float> rows(static_cast<size_t>(8 * spec_.width), 1.0f);
+    std::vector<float> rows(static_cast<size_t>(8 * width_), 1.0f);
     StageStep step{.slices = {&slice, 1}, .cache = cache_.get()};
     step.before_layer = [](LayerId) { return Cancelled("reached"); };
-    return stage_->forward(context, step, MatView<float>(rows.data(), 8, spec_.width));
+    return stage_->forward(context, step, MatView<float>(rows.data(), 8, width_));
   }
 
   ThreadPool pool_{1};
   Arena arena_;
-  ModelSpec spec_;
+  int64_t width_ = 0;
   std::unique_ptr<Stage> stage_;
   std::unique_ptr<KvCache> cache_;
 };

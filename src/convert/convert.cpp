@@ -94,21 +94,16 @@ WeightRef WholeOf(const WeightRef& ref, const WeightSource& from) {
 /// The tensors that a converted model has, each once.
 class Inventory {
  public:
-  Inventory(const ModelSpec& spec, const WeightLoader& loader, const std::vector<ConvertShard>& shards)
-      : spec_(spec), loader_(loader), shards_(shards) {}
+  Inventory(const ResolvedWeights& weights, const std::vector<ConvertShard>& shards)
+      : weights_(weights), shards_(shards) {}
 
   absl::StatusOr<std::vector<Job>> collect() {
-    absl::Status status;
-    ForEachWeight(spec_, [&](const WeightUse& use) {
-      if (status.ok()) status = add(use);
-    });
-    RETURN_IF_ERROR(status);
+    for (const ResolvedWeight& weight : weights_.all()) RETURN_IF_ERROR(add(weight.use, weight.stored));
     return std::move(jobs_);
   }
 
  private:
-  absl::Status add(const WeightUse& use) {
-    ASSIGN_OR_RETURN(const StoredWeight found, loader_.find(use.ref));
+  absl::Status add(const WeightUse& use, const StoredWeight& found) {
     const WeightSource& from = *found.source;
     const WeightSource* stack = PlaceInStack(use.ref, from);
     if (stack == nullptr && from.strided && from.strided->stored_shape.size() > 2) {
@@ -116,18 +111,20 @@ class Inventory {
           "convert: tensor '{}' in {}: it is taken apart while it is read, and this family has no place for "
           "its "
           "parts; convert with mlx_lm.convert",
-          from.name(), loader_.checkpoint().folder());
+          from.name(), weights_.checkpoint().folder());
     }
-    // What goes to a stack is taken as it is used; else a part of a tensor stands for the whole, written
-    // once.
-    const WeightRef& part =
-        refs_.emplace_back(stack == nullptr ? WholeOf(use.ref, from) : OnlyFrom(use.ref, from));
     const WeightSource& to = stack == nullptr ? from : *stack;
     const std::string name = to.name();
     const Nodes needed = NodesThatNeed(use, shards_);
     const auto [seen, is_new] = seen_.try_emplace({name, to.index});
     if (is_new) {
-      ASSIGN_OR_RETURN(seen->second, new_part(use.role, to, part));
+      // What goes to a stack is taken as it is used; else a part of a tensor stands for the whole, written once.
+      const bool is_part = stack == nullptr && (from.strided || !from.rows.empty());
+      StoredWeight part = found;
+      if (is_part) {
+        ASSIGN_OR_RETURN(part, weights_.finder()->find(refs_.emplace_back(WholeOf(use.ref, from))));
+      }
+      ASSIGN_OR_RETURN(seen->second, new_part(use.role, to, std::move(part)));
     }
     Job& job = jobs_[seen->second.first];
     job.floats = job.floats || (from.strided && stack == nullptr) || IsFloatRouter(use);
@@ -137,19 +134,13 @@ class Inventory {
 
   bool IsFloatRouter(const WeightUse& use) const {
     if (use.role != "router") return false;
-    const MoeSpec* moe = MoeOf(spec_.layers[static_cast<size_t>(use.layer)]);
+    const MoeSpec* moe = MoeOf(weights_.spec().layers[static_cast<size_t>(use.layer)]);
     return moe->router.kept_float;
-  }
-
-  static WeightRef OnlyFrom(const WeightRef& ref, const WeightSource& from) {
-    WeightRef only = ref;
-    only.sources = {from};
-    return only;
   }
 
   /// Adds a part to the job of its name. Returns the job, and which of its parts it is.
   absl::StatusOr<std::pair<size_t, size_t>> new_part(std::string_view role, const WeightSource& to,
-                                                     const WeightRef& part) {
+                                                     StoredWeight part) {
     const std::string name = to.name();
     const auto [at, is_new] = places_.try_emplace(name, jobs_.size());
     if (is_new) {
@@ -158,21 +149,19 @@ class Inventory {
       job.suffix = to.suffix;
       job.role = role;
       job.stacked = to.stack > 0;
-      job.vector = part.shape.size() == 1;
+      job.vector = part.is_vector;
     }
     Job& job = jobs_[at->second];
     if (job.stacked && to.index != std::ssize(job.parts)) {
       return InvalidArgument("convert: '{}': expected matrix {} of the stack, found {}", name,
                              job.parts.size(), to.index);
     }
-    ASSIGN_OR_RETURN(StoredWeight weight, loader_.find(part));
-    job.parts.push_back(std::move(weight));
+    job.parts.push_back(std::move(part));
     job.needed.emplace_back();
     return std::pair(at->second, job.parts.size() - 1);
   }
 
-  const ModelSpec& spec_;
-  const WeightLoader& loader_;
+  const ResolvedWeights& weights_;
   const std::vector<ConvertShard>& shards_;
   std::deque<WeightRef>
       refs_;  // Stored weights point into their refs; a member of the caller, as the jobs are.
@@ -450,24 +439,24 @@ absl::StatusOr<ConvertFormat> ParseConvertFormat(std::string_view text) {
       text);
 }
 
-absl::StatusOr<ConvertReport> ConvertModel(const Checkpoint& checkpoint, const ModelSpec& spec,
-                                           const ConvertOptions& options) {
+absl::StatusOr<ConvertReport> ConvertModel(const ResolvedWeights& weights, const ConvertOptions& options) {
+  const Checkpoint& checkpoint = weights.checkpoint();
   if (const Shard* shard = checkpoint.shard()) {
     return FailedPrecondition("convert: {}: it is the shard of node '{}' ({}); give the whole model",
                               checkpoint.folder(), shard->node, shard->holds);
   }
-  ASSIGN_OR_RETURN(const WeightLoader loader, WeightLoader::Create(checkpoint));
   if (options.format.kind == ConvertFormat::Kind::kKeep) {
     if (options.shards.empty()) {
       return InvalidArgument("--quant keep: it would be a copy; it is for --shard-for PLAN");
     }
     FolderRun run(checkpoint, options.file_bytes_max, options.progress);
     ConvertReport report;
-    ASSIGN_OR_RETURN(report.folders, CopyShards(loader, spec, options.shards, run));
+    ASSIGN_OR_RETURN(report.folders, CopyShards(weights, options.shards, run));
     return report;
   }
   ThreadPool pool(options.threads);
-  Inventory inventory(spec, loader, options.shards);
+  const WeightLoader loader(weights);
+  Inventory inventory(weights, options.shards);
   ASSIGN_OR_RETURN(std::vector<Job> jobs, inventory.collect());
   RETURN_IF_ERROR(ChooseFormats(loader, options.format, pool, jobs));
 

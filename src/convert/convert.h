@@ -61,7 +61,6 @@ struct ConvertReport {
 /// and has no stack stays floats. FailedPrecondition where `out` is the source or holds another model, or
 /// where the source is a shard; InvalidArgument for a weight that is no number, ResourceExhausted where the
 /// disk is full, and the errors of reading.
-absl::StatusOr<ConvertReport> ConvertModel(const Checkpoint& checkpoint, const ModelSpec& spec,
-                                           const ConvertOptions& options);
+absl::StatusOr<ConvertReport> ConvertModel(const ResolvedWeights& weights, const ConvertOptions& options);
 
 }  // namespace shoal

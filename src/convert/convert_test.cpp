@@ -27,11 +27,10 @@ constexpr LocalOptions kExact{.activations = ActivationMode::kF32, .kv = DType::
 
 absl::StatusOr<ConvertReport> Convert(const std::string& from, const std::string& to, std::string_view quant,
                                       int64_t file_bytes_max = int64_t{1} << 30) {
-  ASSIGN_OR_RETURN(const auto checkpoint, Checkpoint::Open(from));
-  ASSIGN_OR_RETURN(const ModelSpec spec, SpecFor(checkpoint->config()));
+  ASSIGN_OR_RETURN(const auto weights, ResolvedWeights::Open(from));
   ConvertOptions options{.out = to, .threads = 2, .file_bytes_max = file_bytes_max};
   ASSIGN_OR_RETURN(options.format, ParseConvertFormat(quant));
-  return ConvertModel(*checkpoint, spec, options);
+  return ConvertModel(*weights, options);
 }
 
 std::vector<float> LogitsOf(const std::string& folder) {
@@ -230,38 +229,35 @@ std::vector<ConvertShard> TwoShards(const std::string& out) {
 void ExpectShardsTile(const std::string& source, std::string_view quant) {
   const TempFolder out;
   const TempFolder one;
-  const auto checkpoint = Checkpoint::Open(source);
-  ASSERT_TRUE(checkpoint.ok()) << ToString(checkpoint.status());
-  const auto spec = SpecFor((*checkpoint)->config());
-  ASSERT_TRUE(spec.ok());
+  const auto weights = ResolvedWeights::Open(source);
+  ASSERT_TRUE(weights.ok()) << ToString(weights.status());
+  const ModelSpec& spec = (*weights)->spec();
   ConvertOptions options{.out = one.path(), .threads = 2};
   options.format = *ParseConvertFormat(quant);
   std::string whole_folder = source;
   if (quant != "keep") {
     whole_folder = one.path();
-    ASSERT_TRUE(ConvertModel(**checkpoint, *spec, options).ok());
+    ASSERT_TRUE(ConvertModel(**weights, options).ok());
   }
   options.shards = TwoShards(out.path());
-  const auto report = ConvertModel(**checkpoint, *spec, options);
+  const auto report = ConvertModel(**weights, options);
   ASSERT_TRUE(report.ok()) << ToString(report.status());
-  const auto whole = Checkpoint::Open(whole_folder);
-  ASSERT_TRUE(whole.ok());
-  const auto whole_loader = WeightLoader::Create(**whole);
+  const auto whole = ResolvedWeights::Create(*Checkpoint::Open(whole_folder), spec);
+  ASSERT_TRUE(whole.ok()) << ToString(whole.status());
+  const WeightLoader whole_loader(**whole);
   for (const ConvertShard& shard : options.shards) {
-    const auto part = Checkpoint::Open(shard.out);
+    const auto part = ResolvedWeights::Create(*Checkpoint::Open(shard.out), spec);
     ASSERT_TRUE(part.ok()) << ToString(part.status());
-    EXPECT_EQ((*part)->hash(), (*whole)->hash());
-    const auto samples = SampleWeights(**part, *spec, shard.has);
-    const auto expected_samples = SampleWeights(**whole, *spec, shard.has);
-    ASSERT_TRUE(samples.ok() && expected_samples.ok()) << ToString(samples.status());
-    EXPECT_EQ(samples->size(), expected_samples->size());
-    EXPECT_TRUE(CompareSamples(*expected_samples, *samples).ok());
-    const auto loader = WeightLoader::Create(**part);
-    ASSERT_TRUE(loader.ok() && whole_loader.ok());
+    EXPECT_EQ((*part)->checkpoint().hash(), (*whole)->checkpoint().hash());
+    const auto samples = SampleWeights(**part, shard.has);
+    const auto expected_samples = SampleWeights(**whole, shard.has);
+    EXPECT_EQ(samples.size(), expected_samples.size());
+    EXPECT_TRUE(CompareSamples(expected_samples, samples).ok());
+    const WeightLoader loader(**part);
     int64_t here = 0;
-    ForEachWeight(*spec, [&](const WeightUse& use) {
-      const auto weight = loader->find(use.ref);
-      const auto expected = whole_loader->find(use.ref);
+    ForEachWeight(spec, [&](const WeightUse& use) {
+      const auto weight = loader.find(use.ref);
+      const auto expected = whole_loader.find(use.ref);
       ASSERT_TRUE(weight.ok() && expected.ok()) << ToString(weight.status());
       // A tied head or a fused tensor is there for another use, too.
       EXPECT_TRUE(!shard.has(use) || !weight->absent) << weight->source->name();
@@ -269,19 +265,19 @@ void ExpectShardsTile(const std::string& source, std::string_view quant) {
       ++here;
       std::vector<float> got(static_cast<size_t>(weight->elements()));
       std::vector<float> want(got.size());
-      ASSERT_TRUE(loader->read_rows(*weight, {0, weight->rows}, got.data()).ok());
-      ASSERT_TRUE(whole_loader->read_rows(*expected, {0, expected->rows}, want.data()).ok());
+      ASSERT_TRUE(loader.read_rows(*weight, {0, weight->rows}, got.data()).ok());
+      ASSERT_TRUE(whole_loader.read_rows(*expected, {0, expected->rows}, want.data()).ok());
       EXPECT_TRUE(got == want) << weight->source->name();
     });
     EXPECT_GT(here, 0);
     // Of another's expert, the format is known and the bytes are not.
     const int64_t foreign = shard.node == "n0" ? 1 : 0;
-    if (const MoeSpec* moe = MoeOf(spec->layers[0])) {
-      const auto expert = loader->find(moe->experts[static_cast<size_t>(foreign)].gate.weight);
+    if (const MoeSpec* moe = MoeOf(spec.layers[0])) {
+      const auto expert = loader.find(moe->experts[static_cast<size_t>(foreign)].gate.weight);
       ASSERT_TRUE(expert.ok()) << ToString(expert.status());
       EXPECT_TRUE(expert->absent);
       std::vector<float> row(static_cast<size_t>(expert->cols));
-      const absl::Status read = loader->read_rows(*expert, {0, 1}, row.data());
+      const absl::Status read = loader.read_rows(*expert, {0, 1}, row.data());
       EXPECT_EQ(read.code(), absl::StatusCode::kNotFound);
       EXPECT_THAT(Message(read),
                   testing::AllOf(HasSubstr("shard of node '" + shard.node), HasSubstr("--shard-for")));
@@ -311,10 +307,10 @@ TEST(Convert, KeepsOnlyForShardsAndNotTheBlocksOfAGguf) {
   const std::string source = RepositoryPath("tests/goldens/models/qwen3_moe/plain-gguf-q4_0");
   const TempFolder out;
   EXPECT_THAT(Message(Convert(source, out.path(), "keep").status()), HasSubstr("--shard-for"));
-  const auto checkpoint = Checkpoint::Open(source);
-  ASSERT_TRUE(checkpoint.ok());
+  const auto weights = ResolvedWeights::Open(source);
+  ASSERT_TRUE(weights.ok());
   ConvertOptions options{.shards = TwoShards(out.path()), .format = {.kind = ConvertFormat::Kind::kKeep}};
-  const auto refused = ConvertModel(**checkpoint, *SpecFor((*checkpoint)->config()), options);
+  const auto refused = ConvertModel(**weights, options);
   EXPECT_THAT(Message(refused.status()), HasSubstr("affine-8-g64"));
 }
 

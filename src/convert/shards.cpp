@@ -18,9 +18,8 @@ struct StoredNeeds {
   std::vector<std::map<int64_t, Nodes>> by_tensor;  ///< As Checkpoint::stored_tensors(); -1: the whole.
 };
 
-absl::StatusOr<StoredNeeds> NeedsOf(const ModelSpec& spec, const WeightLoader& loader,
-                                    const std::vector<ConvertShard>& shards) {
-  const Checkpoint& checkpoint = loader.checkpoint();
+StoredNeeds NeedsOf(const ResolvedWeights& weights, const std::vector<ConvertShard>& shards) {
+  const Checkpoint& checkpoint = weights.checkpoint();
   const std::span<const TensorInfo> stored = checkpoint.stored_tensors();
   std::map<std::pair<int, int64_t>, size_t> by_place;
   std::map<std::string, size_t> by_name;
@@ -30,14 +29,10 @@ absl::StatusOr<StoredNeeds> NeedsOf(const ModelSpec& spec, const WeightLoader& l
   }
   StoredNeeds needs;
   needs.by_tensor.resize(stored.size());
-  absl::Status status;
-  ForEachWeight(spec, [&](const WeightUse& use) {
-    if (!status.ok()) return;
-    const absl::StatusOr<StoredWeight> weight = loader.find(use.ref);
-    status = weight.status();
-    if (!status.ok()) return;
-    const WeightSource& source = *weight->source;
-    const Nodes nodes = NodesThatNeed(use, shards);
+  for (const ResolvedWeight& weight : weights.all()) {
+    const StoredWeight& stored_weight = weight.stored;
+    const WeightSource& source = *stored_weight.source;
+    const Nodes nodes = NodesThatNeed(weight.use, shards);
     const auto need = [&](size_t tensor) {
       Add(nodes, needs.by_tensor[tensor][source.stack > 0 ? source.index : -1]);
     };
@@ -50,12 +45,11 @@ absl::StatusOr<StoredNeeds> NeedsOf(const ModelSpec& spec, const WeightLoader& l
       };
       need_at(info->parts->scales);
       if (info->parts->zeros) need_at(*info->parts->zeros);
-    } else if (weight->format.affine() && weight->blocks.type == BlockType::kNone) {
+    } else if (stored_weight.format.affine() && stored_weight.blocks.type == BlockType::kNone) {
       need(by_name.at(source.base + ".scales"));
       need(by_name.at(source.base + ".biases"));
     }
-  });
-  RETURN_IF_ERROR(status);
+  }
   return needs;
 }
 
@@ -145,10 +139,10 @@ absl::StatusOr<std::vector<FolderReport>> FolderRun::write(const std::string& fo
   return reports;
 }
 
-absl::StatusOr<std::vector<FolderReport>> CopyShards(const WeightLoader& loader, const ModelSpec& spec,
+absl::StatusOr<std::vector<FolderReport>> CopyShards(const ResolvedWeights& weights,
                                                      const std::vector<ConvertShard>& shards,
                                                      FolderRun& run) {
-  const Checkpoint& checkpoint = loader.checkpoint();
+  const Checkpoint& checkpoint = weights.checkpoint();
   if (checkpoint.is_gguf()) {
     return Unimplemented(
         "--quant keep: {}: the blocks of a GGUF have no place in the folder of a shard; give another "
@@ -156,7 +150,7 @@ absl::StatusOr<std::vector<FolderReport>> CopyShards(const WeightLoader& loader,
         "as affine-8-g64, or put the GGUF itself on every node",
         checkpoint.folder());
   }
-  ASSIGN_OR_RETURN(const StoredNeeds needs, NeedsOf(spec, loader, shards));
+  const StoredNeeds needs = NeedsOf(weights, shards);
   std::vector<SafetensorsWriter::Entry> all;
   for (const TensorInfo& tensor : checkpoint.stored_tensors())
     all.push_back({tensor.name, tensor.dtype, tensor.shape});

@@ -11,8 +11,7 @@
 #include "convert/model_folder.h"
 #include "formats/checkpoint.h"
 #include "formats/shard.h"
-#include "loading/weight_loader.h"
-#include "models/spec.h"
+#include "loading/resolved_weights.h"
 
 namespace shoal {
 
@@ -56,7 +55,7 @@ class FolderRun {
 };
 
 /// Shards whose tensors stay what they are. Unimplemented for a GGUF.
-absl::StatusOr<std::vector<FolderReport>> CopyShards(const WeightLoader& loader, const ModelSpec& spec,
+absl::StatusOr<std::vector<FolderReport>> CopyShards(const ResolvedWeights& weights,
                                                      const std::vector<ConvertShard>& shards, FolderRun& run);
 
 }  // namespace shoal

@@ -26,9 +26,8 @@ constexpr int32_t kSequences = 3;
 class Node {
  public:
   Node(const Family& family, int threads) : pool_(threads) {
-    std::shared_ptr<const Checkpoint> checkpoint =
-        *Checkpoint::Open(TinyCheckpoint(family.model_type, AffineFormat{4, 64}));
-    const ModelSpec spec = *SpecFor(checkpoint->config());
+    const auto weights = *ResolvedWeights::Open(TinyCheckpoint(family.model_type, AffineFormat{4, 64}));
+    const ModelSpec& spec = weights->spec();
     plan_.epoch = Epoch{1};
     plan_.nodes = {{"alone", ""}};
     plan_.stages = {{NodeId{0}, {0, spec.layer_count()}}};
@@ -37,7 +36,7 @@ class Node {
       const MoeSpec* moe = MoeOf(spec.layers[layer]);
       plan_.experts[layer].assign(moe == nullptr ? 0 : moe->experts.size(), {NodeId{0}, {}});
     }
-    model_ = *NodeModel::Load(checkpoint, spec, SliceOf(plan_, NodeId{0}), pool_, {});
+    model_ = *NodeModel::Load(weights, SliceOf(plan_, NodeId{0}), pool_, {});
     cache_ = *KvCache::Create({0, spec.layer_count()}, model_->stage()->kv_shapes(), DType::kF16,
                               2 * kSequences, KeepsState(spec) ? 2 * kSequences : 0);
     limits_ = {64, spec.vocabulary, 2 * kSequences, 64, cache_->state_slots()};

@@ -42,9 +42,8 @@ absl::StatusOr<std::unique_ptr<LocalCluster>> LocalCluster::Load(Options options
     Node& node = cluster->nodes_[i];
     node.pool = std::make_unique<ThreadPool>(o.threads_per_node, CpusOf(o, i));
     if (o.profile) node.profile = std::make_unique<StepProfile>();
-    ASSIGN_OR_RETURN(node.model,
-                     NodeModel::Load(o.checkpoint, o.spec, SliceOf(o.plan, NodeId{static_cast<int32_t>(i)}),
-                                     *node.pool, o.progress, o.packed_cache));
+    ASSIGN_OR_RETURN(node.model, NodeModel::Load(o.weights, SliceOf(o.plan, NodeId{static_cast<int32_t>(i)}),
+                                                 *node.pool, o.progress, o.packed_cache));
     if (o.transport == TransportKind::kGrpc) {
       GrpcOptions grpc;
       grpc.name = o.plan.nodes[i].name;
@@ -68,8 +67,9 @@ absl::StatusOr<std::vector<std::unique_ptr<Transport>>> LocalCluster::open_trans
   }
   for (size_t i = 0; i < nodes_.size(); ++i) {
     const NodeId self{static_cast<int32_t>(i)};
-    ASSIGN_OR_RETURN(transports[i], nodes_[i].endpoint->open_session(WireSession(
-                                        options_.plan, self, epoch.value, options_.checkpoint->hash())));
+    ASSIGN_OR_RETURN(transports[i],
+                     nodes_[i].endpoint->open_session(WireSession(options_.plan, self, epoch.value,
+                                                                  options_.weights->checkpoint().hash())));
   }
   for (const auto& transport : transports)
     RETURN_IF_ERROR(transport->connect(Deadline::after(kLocalTimeout)));
@@ -103,7 +103,7 @@ absl::Status LocalCluster::open(Epoch epoch, PipelineEngine& engine) {
   }
   engine.open(options_.plan, &nodes_[0].session->transport(),
               {options_.limits.blocks, options_.limits.context, static_cast<int>(options_.plan.stages.size()),
-               static_cast<int>(options_.limits.vocabulary), ShortRopePositions(options_.spec),
+               static_cast<int>(options_.limits.vocabulary), ShortRopePositions(options_.weights->spec()),
                options_.limits.state_slots});
   return absl::OkStatus();
 }

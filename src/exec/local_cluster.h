@@ -26,8 +26,7 @@ absl::StatusOr<TransportKind> ParseTransportKind(std::string_view name);  ///< "
 class LocalCluster final : public SessionHost {
  public:
   struct Options {
-    std::shared_ptr<const Checkpoint> checkpoint;
-    ModelSpec spec;
+    std::shared_ptr<const ResolvedWeights> weights;
     Plan plan;
     StepLimits limits;
     int threads_per_node = 1;

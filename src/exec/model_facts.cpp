@@ -5,7 +5,6 @@
 #include <utility>
 
 #include "base/status.h"
-#include "models/family.h"
 
 namespace shoal {
 
@@ -35,9 +34,10 @@ ModelFacts MakeModelFacts(std::string name, std::string hash, const ModelSpec& s
 
 absl::StatusOr<OpenedModel> OpenModel(const std::string& folder, const std::string& name) {
   OpenedModel model;
-  ASSIGN_OR_RETURN(model.checkpoint, Checkpoint::Open(folder));
-  ASSIGN_OR_RETURN(model.spec, SpecFor(model.checkpoint->config()));
-  ASSIGN_OR_RETURN(model.footprint, MeasureFootprint(model.spec, *model.checkpoint));
+  ASSIGN_OR_RETURN(model.weights, ResolvedWeights::Open(folder));
+  model.checkpoint = model.weights->shared_checkpoint();
+  model.spec = model.weights->spec();
+  model.footprint = MeasureFootprint(*model.weights);
   std::string shown = name;
   if (shown.empty()) {
     std::error_code ignored;

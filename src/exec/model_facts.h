@@ -18,13 +18,14 @@ ModelFacts MakeModelFacts(std::string name, std::string hash, const ModelSpec& s
                           const Footprint& footprint);
 
 struct OpenedModel {
+  std::shared_ptr<const ResolvedWeights> weights;
   std::shared_ptr<const Checkpoint> checkpoint;
   ModelSpec spec;
   Footprint footprint;
   ModelFacts facts;
 };
 /// Opens a folder and checks every weight of it. `name` is how users call the model; empty: the folder's
-/// name. NotFound, InvalidArgument or Unimplemented, as Checkpoint::Open, SpecFor and MeasureFootprint.
+/// name. NotFound, InvalidArgument or Unimplemented, as ResolvedWeights::Open.
 absl::StatusOr<OpenedModel> OpenModel(const std::string& folder, const std::string& name = "");
 
 /// Packed bytes of a node's shard.

@@ -7,7 +7,7 @@
 #include "base/status.h"
 #include "base/text.h"
 #include "formats/content_hash.h"
-#include "loading/weight_loader.h"
+#include "loading/stored_weight.h"
 
 namespace shoal {
 
@@ -23,9 +23,8 @@ NodeSlice SliceOf(const Plan& plan, NodeId node) {
   return slice;
 }
 
-absl::StatusOr<std::vector<WeightSample>> SampleSlice(const Checkpoint& checkpoint, const ModelSpec& spec,
-                                                      const NodeSlice& slice) {
-  return SampleWeights(checkpoint, spec, [&](const WeightUse& use) { return slice.holds(use); });
+std::vector<WeightSample> SampleSlice(const ResolvedWeights& weights, const NodeSlice& slice) {
+  return SampleWeights(weights, [&](const WeightUse& use) { return slice.holds(use); });
 }
 
 bool NodeSlice::empty() const {
@@ -49,19 +48,14 @@ std::string PlaceOf(const WeightUse& use) {
 }
 
 /// Says which part of the slice a shard lacks.
-absl::Status CheckShard(const Checkpoint& checkpoint, const ModelSpec& spec, const NodeSlice& slice) {
-  if (checkpoint.shard() == nullptr) return absl::OkStatus();
-  ASSIGN_OR_RETURN(const WeightLoader loader, WeightLoader::Create(checkpoint));
-  absl::Status first;
-  ForEachWeight(spec, [&](const WeightUse& use) {
-    if (!first.ok() || !slice.holds(use)) return;
-    const absl::StatusOr<StoredWeight> weight = loader.find(use.ref);
-    first = weight.ok() ? loader.check_here(*weight) : weight.status();
-    if (!first.ok())
-      first =
-          Annotate(first, fmt::format("{} of {}, which the plan gives it", PlaceOf(use), slice.summary()));
-  });
-  return first;
+absl::Status CheckShard(const ResolvedWeights& weights, const NodeSlice& slice) {
+  if (weights.checkpoint().shard() == nullptr) return absl::OkStatus();
+  for (const ResolvedWeight& weight : weights.all()) {
+    if (!weight.stored.absent || !slice.holds(weight.use)) continue;
+    return Annotate(CheckHere(weights.checkpoint(), weight.stored),
+                    fmt::format("{} of {}, which the plan gives it", PlaceOf(weight.use), slice.summary()));
+  }
+  return absl::OkStatus();
 }
 
 }  // namespace
@@ -101,26 +95,24 @@ std::string LoadStats::text() const {
                      gigabytes_per_second(), from_cache ? ", from the packed cache" : "");
 }
 
-absl::StatusOr<std::unique_ptr<NodeModel>> NodeModel::Load(std::shared_ptr<const Checkpoint> checkpoint,
-                                                           ModelSpec spec, NodeSlice slice, ThreadPool& pool,
+absl::StatusOr<std::unique_ptr<NodeModel>> NodeModel::Load(std::shared_ptr<const ResolvedWeights> weights,
+                                                           NodeSlice slice, ThreadPool& pool,
                                                            const LoadProgress& progress,
                                                            std::shared_ptr<const PackedCache> cache) {
   const int64_t started_ns = NowNs();
   std::unique_ptr<NodeModel> model(new NodeModel);
-  model->checkpoint_ = std::move(checkpoint);
-  model->spec_ = std::move(spec);
+  model->weights_ = std::move(weights);
   model->slice_ = std::move(slice);
-  RETURN_IF_ERROR(CheckShard(*model->checkpoint_, model->spec_, model->slice_));
+  RETURN_IF_ERROR(CheckShard(*model->weights_, model->slice_));
   if (cache != nullptr && !model->slice_.empty()) {
-    model->store_.open(std::move(cache), model->checkpoint_, model->slice_.text(), pool);
+    model->store_.open(std::move(cache), model->weights_->shared_checkpoint(), model->slice_.text(), pool);
   }
   if (!model->slice_.layers.empty()) {
     const StageOptions options{model->slice_.layers, model->slice_.embed, model->slice_.head};
-    ASSIGN_OR_RETURN(model->stage_,
-                     Stage::Load(*model->checkpoint_, model->spec_, options, pool, progress, &model->store_));
+    ASSIGN_OR_RETURN(model->stage_, Stage::Load(*model->weights_, options, pool, progress, &model->store_));
   }
-  ASSIGN_OR_RETURN(model->experts_, ExpertBank::Load(*model->checkpoint_, model->spec_, model->slice_.experts,
-                                                     pool, progress, &model->store_));
+  ASSIGN_OR_RETURN(model->experts_,
+                   ExpertBank::Load(*model->weights_, model->slice_.experts, pool, progress, &model->store_));
   model->load_stats_ = {
       .bytes = model->bytes(), .ns = NowNs() - started_ns, .from_cache = model->store_.from_cache()};
   model->store_.save();

@@ -10,11 +10,10 @@
 #include "absl/status/statusor.h"
 #include "compute/expert_bank.h"
 #include "compute/stage.h"
-#include "formats/checkpoint.h"
 #include "loading/packed_cache.h"
 #include "loading/packed_store.h"
+#include "loading/resolved_weights.h"
 #include "loading/weight_sample.h"
-#include "models/spec.h"
 #include "plan/plan.h"
 
 namespace shoal {
@@ -37,8 +36,7 @@ struct NodeSlice {
 NodeSlice SliceOf(const Plan& plan, NodeId node);
 
 /// SampleWeights of a node's shard.
-absl::StatusOr<std::vector<WeightSample>> SampleSlice(const Checkpoint& checkpoint, const ModelSpec& spec,
-                                                      const NodeSlice& slice);
+std::vector<WeightSample> SampleSlice(const ResolvedWeights& weights, const NodeSlice& slice);
 
 /// What loading took.
 struct LoadStats {
@@ -59,15 +57,15 @@ class NodeModel {
   /// checkpoint, and then they go to the cache while the model is used already. cache: nullptr for none.
   /// Errors name file, tensor, expected and got; the cache causes none. NotFound where the checkpoint is a
   /// shard that lacks a tensor of the slice: said before anything is read.
-  static absl::StatusOr<std::unique_ptr<NodeModel>> Load(std::shared_ptr<const Checkpoint> checkpoint,
-                                                         ModelSpec spec, NodeSlice slice, ThreadPool& pool,
+  static absl::StatusOr<std::unique_ptr<NodeModel>> Load(std::shared_ptr<const ResolvedWeights> weights,
+                                                         NodeSlice slice, ThreadPool& pool,
                                                          const LoadProgress& progress,
                                                          std::shared_ptr<const PackedCache> cache = nullptr);
   /// Waits until the weights are in the cache. A model that goes before that leaves nothing there.
   void finish_saving() { store_.finish_saving(); }
 
-  const ModelSpec& spec() const { return spec_; }
-  const Checkpoint& checkpoint() const { return *checkpoint_; }
+  const ModelSpec& spec() const { return weights_->spec(); }
+  const Checkpoint& checkpoint() const { return weights_->checkpoint(); }
   const NodeSlice& slice() const { return slice_; }
   Stage* stage() const { return stage_.get(); }  ///< nullptr where the node runs no layers.
   ExpertBank& experts() const { return *experts_; }
@@ -77,8 +75,7 @@ class NodeModel {
 
  private:
   NodeModel() = default;
-  std::shared_ptr<const Checkpoint> checkpoint_;
-  ModelSpec spec_;
+  std::shared_ptr<const ResolvedWeights> weights_;
   NodeSlice slice_;
   PackedStore store_;
   std::unique_ptr<Stage> stage_;

@@ -1,5 +1,4 @@
-// How many bytes a model takes and where: what planners, `shoal inspect` and memory checks read. Measuring
-// also checks that every weight of the spec is in the checkpoint with the right shape.
+// How many bytes a model takes and where: what planners, `shoal inspect` and memory checks read.
 #pragma once
 
 #include <cstdint>
@@ -7,9 +6,7 @@
 #include <string>
 #include <vector>
 
-#include "absl/status/statusor.h"
-#include "formats/checkpoint.h"
-#include "models/spec.h"
+#include "loading/resolved_weights.h"
 
 namespace shoal {
 
@@ -43,7 +40,6 @@ struct Footprint {
   std::map<std::string, int64_t> ignored_tensors;
 };
 
-/// NotFound or InvalidArgument for the first weight that is missing or of the wrong shape.
-absl::StatusOr<Footprint> MeasureFootprint(const ModelSpec& spec, const Checkpoint& checkpoint);
+Footprint MeasureFootprint(const ResolvedWeights& weights);
 
 }  // namespace shoal

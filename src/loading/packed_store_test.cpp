@@ -10,8 +10,8 @@
 
 #include "base/status.h"
 #include "convert/testing/checkpoints.h"
+#include "loading/resolved_weights.h"
 #include "loading/weight_loader.h"
-#include "models/family.h"
 
 namespace shoal {
 namespace {
@@ -19,36 +19,33 @@ namespace {
 using ::testing::IsEmpty;
 
 /// A model that lies in the sources, and has not been touched for more than two seconds.
-const std::shared_ptr<const Checkpoint>& Model() {
-  static const std::shared_ptr<const Checkpoint> model =
-      *Checkpoint::Open(std::string(SHOAL_SOURCE_DIR) + "/tests/goldens/models/qwen3_moe/plain-mixed46");
-  return model;
+const ResolvedWeights& Model() {
+  static const auto model =
+      *ResolvedWeights::Open(std::string(SHOAL_SOURCE_DIR) + "/tests/goldens/models/qwen3_moe/plain-mixed46");
+  return *model;
 }
 
 class PackedStoreTest : public ::testing::Test {
  protected:
   PackedStoreTest() {
-    const ModelSpec spec = *SpecFor(Model()->config());
     // Two matrices at a time, as if they were multiplied together: stacked ones and others, of 4 and 6 bits
     // and floats.
-    std::vector<WeightRef> batch;
-    ForEachWeight(spec, [&](const WeightUse& use) {
-      if (use.ref.shape.size() != 2 || use.role == "head") return;
-      batch.push_back(use.ref);
+    std::vector<StoredWeight> batch;
+    for (const ResolvedWeight& weight : Model().all()) {
+      if (weight.stored.is_vector || weight.use.role == "head") continue;
+      batch.push_back(weight.stored);
       if (batch.size() == 2) batches_.push_back(std::exchange(batch, {}));
-    });
+    }
   }
 
   using Bytes = std::vector<std::vector<uint8_t>>;
   /// The bytes of all matrices, through a store.
   Bytes Pack(PackedStore* store, int threads = 2, size_t batches_max = SIZE_MAX) const {
     ThreadPool pool(threads);
-    const WeightLoader loader = *WeightLoader::Create(*Model(), store);
+    const WeightLoader loader(Model(), store);
     Bytes bytes;
     for (size_t i = 0; i < std::min(batches_.size(), batches_max); ++i) {
-      std::vector<StoredWeight> weights;
-      for (const WeightRef& ref : batches_[i]) weights.push_back(*loader.find(ref));
-      const auto packed = loader.pack(weights, pool);
+      const auto packed = loader.pack(batches_[i], pool);
       EXPECT_TRUE(packed.ok()) << packed.status();
       for (const PackedMatrix& matrix : *packed) {
         bytes.emplace_back(matrix.view().data, matrix.view().data + matrix.bytes());
@@ -59,7 +56,7 @@ class PackedStoreTest : public ::testing::Test {
   std::unique_ptr<PackedStore> Open(int threads = 2, const std::string& shard = "all") const {
     ThreadPool pool(threads);
     auto store = std::make_unique<PackedStore>();
-    store->open(cache_, Model(), shard, pool);
+    store->open(cache_, Model().shared_checkpoint(), shard, pool);
     return store;
   }
   /// Packs into a new file; returns the bytes.
@@ -91,7 +88,7 @@ class PackedStoreTest : public ::testing::Test {
   TempFolder folder_;
   std::shared_ptr<const PackedCache> cache_ =
       std::make_shared<const PackedCache>(PackedCache::Options{folder_.path()});
-  std::vector<std::vector<WeightRef>> batches_;
+  std::vector<std::vector<StoredWeight>> batches_;
 };
 
 TEST_F(PackedStoreTest, ASecondStoreHasTheBytesOfTheFirstWhateverTheNumberOfThreads) {
@@ -161,9 +158,9 @@ TEST_F(PackedStoreTest, AMatrixThatTheFileLacksIsPackedAndTheFileMadeAnew) {
 
 TEST_F(PackedStoreTest, AMatrixAskedForTwiceIsTheSameMemory) {
   PackedStore store;
-  const WeightLoader loader = *WeightLoader::Create(*Model(), &store);
+  const WeightLoader loader(Model(), &store);
   ThreadPool pool(2);
-  const StoredWeight weight = *loader.find(batches_[0][0]);
+  const StoredWeight& weight = batches_[0][0];
   const auto first = loader.pack({&weight, 1}, pool);
   const auto second = loader.pack({&weight, 1}, pool);
   EXPECT_EQ(first->front().view().data, second->front().view().data);
@@ -194,7 +191,7 @@ TEST_F(PackedStoreTest, AStoreThatGoesWhileItSavesLeavesAWholeFileOrNone) {
 
 TEST_F(PackedStoreTest, AModelThatHasJustChangedIsNotKept) {
   const TempFolder copy;
-  CopyCheckpoint(Model()->folder(), copy.path(), [](std::vector<EditableTensor>&) {});
+  CopyCheckpoint(Model().checkpoint().folder(), copy.path(), [](std::vector<EditableTensor>&) {});
   const auto model = Checkpoint::Open(copy.path());
   ASSERT_TRUE(model.ok()) << model.status();
   ThreadPool pool(1);

@@ -1,10 +1,11 @@
-// From a WeightRef to weights: finds the tensor behind it, checks it, packs it.
+// From weights in a checkpoint to matrices that kernels read.
 #pragma once
 
 #include <cstddef>
 #include <cstdint>
+#include <memory>
 #include <span>
-#include <string>
+#include <utility>
 #include <vector>
 
 #include "absl/functional/function_ref.h"
@@ -12,60 +13,33 @@
 #include "absl/status/statusor.h"
 #include "cpu/pool.h"
 #include "formats/checkpoint.h"
-#include "formats/mlx_quant.h"
 #include "kernels/packed.h"
 #include "loading/packed_store.h"
+#include "loading/resolved_weights.h"
+#include "loading/stored_weight.h"
 #include "models/spec.h"
 
 namespace shoal {
-
-/// A weight found in a checkpoint, of the shape that was expected. Valid while the checkpoint lives.
-struct StoredWeight {
-  const WeightSource* source = nullptr;  ///< Which of the ref's places it is.
-  PackedFormat format;                   ///< What it packs into.
-  int64_t rows = 0;                      ///< N (1 for a vector)
-  int64_t cols = 0;                      ///< K
-  AffineView affine;                     ///< Where quantized: the stored matrix.
-  const std::byte* data = nullptr;       ///< Where not: the stored matrix, contiguous rows.
-  BlockView blocks;                      ///< Where it is stored in blocks: the stored matrix.
-  int64_t first_row = 0;                 ///< Row 0 of the weight in it,
-  int64_t row_interval = 1;              ///< and its rows from one of the weight to the next.
-  /// Where it is a strided view of a tensor: element (n, k) is `data`'s n * row_stride + k * col_stride; of
-  /// blocks, column n of stored row first_row + k.
-  int64_t row_stride = 0;
-  int64_t col_stride = 0;
-  bool strided() const { return col_stride != 0; }
-  bool is_vector = false;  ///< A norm or a bias: one row.
-  bool absent = false;     ///< The checkpoint is a shard without it: it has a format, but no bytes.
-  int64_t head_rows = 0;   ///< Rows of a head within which rows are permuted; 0: none are.
-
-  int64_t elements() const { return rows * cols; }
-  /// The row of the stored matrix that is row `row` of the weight (GgufName::permuted_heads says which
-  /// permutation).
-  int64_t stored_row(int64_t row) const {
-    row = first_row + row * row_interval;
-    if (head_rows == 0) return row;
-    const int64_t in_head = row % head_rows;
-    return row - in_head + 2 * (in_head % (head_rows / 2)) + in_head / (head_rows / 2);
-  }
-  /// Bytes of the weight in the files.
-  int64_t stored_bytes() const;
-};
 
 /// Finds, packs and reads the weights of a checkpoint, as its config says they are quantized. Owns neither
 /// the checkpoint nor the store.
 class WeightLoader {
  public:
+  /// Looks each weight up when it is asked for.
+  static absl::StatusOr<WeightLoader> Create(const Checkpoint& checkpoint);
+  /// Takes the weights of `resolved`'s spec as they were found; others are looked up. `resolved` must outlive it.
   /// store: where packed matrices lie and may come from; nullptr: each in memory of its own.
-  static absl::StatusOr<WeightLoader> Create(const Checkpoint& checkpoint, PackedStore* store = nullptr);
+  explicit WeightLoader(const ResolvedWeights& resolved, PackedStore* store = nullptr)
+      : checkpoint_(&resolved.checkpoint()),
+        resolved_(&resolved),
+        finder_(resolved.finder()),
+        store_(store) {}
 
   const Checkpoint& checkpoint() const { return *checkpoint_; }
 
   /// NotFound or InvalidArgument, with file, tensor, expected and got. What a shard lacks is found, `absent`:
   /// its bytes are NotFound when they are read.
   absl::StatusOr<StoredWeight> find(const WeightRef& ref) const;
-  /// NotFound for a weight that is absent: which, and what to do.
-  absl::Status check_here(const StoredWeight& weight) const;
   /// The weight of a linear; InvalidArgument where the spec has no bias but the checkpoint does.
   absl::StatusOr<StoredWeight> find(const LinearSpec& linear) const;
 
@@ -91,12 +65,9 @@ class WeightLoader {
   absl::StatusOr<std::vector<float>> read_vector(const WeightRef& ref) const;
 
  private:
-  WeightLoader(const Checkpoint& checkpoint, Quantization quantization, PackedStore* store)
-      : checkpoint_(&checkpoint), quantization_(std::move(quantization)), store_(store) {}
+  explicit WeightLoader(std::shared_ptr<const WeightFinder> finder)
+      : checkpoint_(&finder->checkpoint()), finder_(std::move(finder)) {}
   absl::StatusOr<PackedStore::Place> place(const StoredWeight& weight, uint32_t batch) const;
-  absl::StatusOr<StoredWeight> find_strided(StoredWeight weight) const;
-  absl::StatusOr<StoredWeight> find_blocks(StoredWeight weight, const TensorInfo& info,
-                                           std::span<const int64_t> shape) const;
   absl::Status decode(const StoredWeight& weight, const std::vector<int64_t>& rows,
                       DecodedRows& decoded) const;
   struct Chunk;
@@ -116,8 +87,9 @@ class WeightLoader {
                    absl::FunctionRef<void(const std::byte* data, int64_t bytes)> visit) const;
 
   const Checkpoint* checkpoint_;
-  Quantization quantization_;
-  PackedStore* store_;
+  const ResolvedWeights* resolved_ = nullptr;
+  std::shared_ptr<const WeightFinder> finder_;
+  PackedStore* store_ = nullptr;
 };
 
 }  // namespace shoal

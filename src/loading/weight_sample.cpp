@@ -26,27 +26,22 @@ bool IsExpert(const WeightUse& use) { return use.expert >= 0; }
 
 }  // namespace
 
-absl::StatusOr<std::vector<WeightSample>> SampleWeights(const Checkpoint& checkpoint, const ModelSpec& spec,
-                                                        absl::FunctionRef<bool(const WeightUse&)> holds) {
-  ASSIGN_OR_RETURN(const WeightLoader loader, WeightLoader::Create(checkpoint));
+std::vector<WeightSample> SampleWeights(const ResolvedWeights& weights,
+                                        absl::FunctionRef<bool(const WeightUse&)> holds) {
+  const WeightLoader loader(weights);
   int64_t held[2] = {};  // Others, experts.
-  ForEachWeight(spec, [&](const WeightUse& use) { held[IsExpert(use)] += holds(use) ? 1 : 0; });
+  for (const ResolvedWeight& weight : weights.all()) held[IsExpert(weight.use)] += holds(weight.use) ? 1 : 0;
   Picker pickers[2];
   for (const int i : {0, 1})
     pickers[i].run = std::max<int64_t>(1, (held[i] + kWeightSamplesMax - 1) / kWeightSamplesMax);
 
   std::vector<WeightSample> samples;
-  absl::Status status;
-  int64_t weight = -1;
-  ForEachWeight(spec, [&](const WeightUse& use) {
-    ++weight;
-    if (!status.ok() || !holds(use) || !pickers[IsExpert(use)].takes_next()) return;
-    const absl::StatusOr<StoredWeight> stored = loader.find(use.ref);
-    status = stored.status();
-    if (!status.ok() || stored->absent) return;
-    samples.push_back({weight, loader.row_hash(*stored, stored->rows / 2), stored->source->name()});
-  });
-  RETURN_IF_ERROR(status);
+  int64_t place = -1;
+  for (const auto& [use, stored, packed_bytes] : weights.all()) {
+    ++place;
+    if (!holds(use) || !pickers[IsExpert(use)].takes_next() || stored.absent) continue;
+    samples.push_back({place, loader.row_hash(stored, stored.rows / 2), stored.source->name()});
+  }
   return samples;
 }
 

@@ -10,9 +10,7 @@
 
 #include "absl/functional/function_ref.h"
 #include "absl/status/status.h"
-#include "absl/status/statusor.h"
-#include "formats/checkpoint.h"
-#include "models/spec.h"
+#include "loading/resolved_weights.h"
 
 namespace shoal {
 
@@ -29,9 +27,9 @@ inline constexpr int64_t kWeightSamplesMax = 256;
 /// The middle rows of some of the weights that `holds` picks, in the order of ForEachWeight, as they are in
 /// the files: of all, or of one in each run of as many as it takes, experts and others apart. Which one of a
 /// run looks random, so that no kind of weight is left out for its place in a layer, and is the same
-/// everywhere. What a shard lacks is left out. Errors as WeightLoader::find.
-absl::StatusOr<std::vector<WeightSample>> SampleWeights(const Checkpoint& checkpoint, const ModelSpec& spec,
-                                                        absl::FunctionRef<bool(const WeightUse&)> holds);
+/// everywhere. What a shard lacks is left out.
+std::vector<WeightSample> SampleWeights(const ResolvedWeights& weights,
+                                        absl::FunctionRef<bool(const WeightUse&)> holds);
 
 /// FailedPrecondition for the first weight in both of which they tell another hash. Both in ascending order.
 absl::Status CompareSamples(std::span<const WeightSample> expected, std::span<const WeightSample> found);

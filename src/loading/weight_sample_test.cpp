@@ -20,13 +20,9 @@ bool Everything(const WeightUse& /*use*/) { return true; }
 
 std::vector<WeightSample> SamplesOf(const std::string& folder,
                                     absl::FunctionRef<bool(const WeightUse&)> holds = Everything) {
-  const auto checkpoint = Checkpoint::Open(folder);
-  EXPECT_TRUE(checkpoint.ok()) << checkpoint.status();
-  const auto spec = SpecFor((*checkpoint)->config());
-  EXPECT_TRUE(spec.ok()) << spec.status();
-  auto samples = SampleWeights(**checkpoint, *spec, holds);
-  EXPECT_TRUE(samples.ok()) << samples.status();
-  return *std::move(samples);
+  const auto weights = ResolvedWeights::Open(folder);
+  EXPECT_TRUE(weights.ok()) << weights.status();
+  return SampleWeights(**weights, holds);
 }
 
 /// A copy of a model as another fine-tune of it: of the same tensors, one or all in other numbers.
@@ -94,18 +90,18 @@ TEST(WeightSample, ALargeModelIsSampledAllOver) {
   // samples.
   const std::vector<LayerSpec> layers = spec->layers;
   while (spec->layers.size() < 200) spec->layers.insert(spec->layers.end(), layers.begin(), layers.end());
-  int64_t weights = 0;
-  ForEachWeight(*spec, [&](const WeightUse& /*use*/) { ++weights; });
+  const auto resolved = ResolvedWeights::Create(*checkpoint, *std::move(spec));
+  ASSERT_TRUE(resolved.ok()) << resolved.status();
+  const int64_t weights = std::ssize((*resolved)->all());
   ASSERT_GT(weights, 4 * kWeightSamplesMax);
-  const auto samples = SampleWeights(**checkpoint, *spec, Everything);
-  ASSERT_TRUE(samples.ok()) << samples.status();
-  EXPECT_LE(std::ssize(*samples), 2 * kWeightSamplesMax);
-  EXPECT_GT(std::ssize(*samples), kWeightSamplesMax);
-  EXPECT_GT(samples->back().weight, weights - weights / 32);
+  const auto samples = SampleWeights(**resolved, Everything);
+  EXPECT_LE(std::ssize(samples), 2 * kWeightSamplesMax);
+  EXPECT_GT(std::ssize(samples), kWeightSamplesMax);
+  EXPECT_GT(samples.back().weight, weights - weights / 32);
   // Every kind of weight, wherever in a layer it stands.
   for (const char* kind : {"q_proj", "k_proj", "v_proj", "o_proj", "q_norm", "input_layernorm", "mlp.gate.",
                            "gate_proj", "down_proj"}) {
-    EXPECT_TRUE(std::ranges::any_of(*samples, [&](const WeightSample& sample) {
+    EXPECT_TRUE(std::ranges::any_of(samples, [&](const WeightSample& sample) {
       return sample.name.find(kind) != std::string::npos;
     })) << kind;
   }

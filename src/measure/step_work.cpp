@@ -2,9 +2,6 @@
 
 #include <algorithm>
 
-#include "base/status.h"
-#include "loading/weight_loader.h"
-
 namespace shoal {
 namespace {
 
@@ -25,52 +22,37 @@ int64_t StateMultiplies(const MixerSpec& mixer) {
 
 }  // namespace
 
-absl::StatusOr<WorkModel> WorkModel::Create(const ModelSpec& spec, const Checkpoint& checkpoint,
-                                            ActivationMode activations, DType kv) {
-  ASSIGN_OR_RETURN(const WeightLoader loader, WeightLoader::Create(checkpoint));
-  WorkModel work;
+WorkModel::WorkModel(const ResolvedWeights& weights, ActivationMode activations, DType kv) {
   Products experts;  // Of all routed experts together.
-  absl::Status status;
-  ForEachWeight(spec, [&](const WeightUse& use) {
-    const absl::StatusOr<StoredWeight> weight = loader.find(use.ref);
-    if (!weight.ok()) {
-      if (status.ok()) status = weight.status();
-      return;
-    }
-    const bool vector = use.ref.shape.size() == 1;
-    const int64_t bytes = vector ? weight->elements() * int64_t{sizeof(float)}
-                                 : PackedBytes(weight->format, weight->rows, weight->cols);
+  for (const auto& [use, stored, packed_bytes] : weights.all()) {
     if (use.role == "embedding") {
-      work.embedding_bytes_ = bytes / weight->rows;
-      return;
+      embedding_bytes_ = packed_bytes / stored.rows;
+      continue;
     }
-    Products& products = use.expert >= 0 ? experts : use.is_head ? work.sampled_row_ : work.every_row_;
-    products.bytes += bytes;
-    if (vector) return;
+    Products& products = use.expert >= 0 ? experts : use.is_head ? sampled_row_ : every_row_;
+    products.bytes += packed_bytes;
+    if (stored.is_vector) continue;
     // Routers always meet f32 rows (RunExactLinear).
-    const bool int8 = weight->format.affine() && activations == ActivationMode::kInt8 && use.role != "router";
-    (int8 ? products.int8_multiplies : products.f32_multiplies) += weight->elements();
-  });
-  RETURN_IF_ERROR(status);
-
-  for (const LayerSpec& layer : spec.layers) {
+    const bool int8 = stored.format.affine() && activations == ActivationMode::kInt8 && use.role != "router";
+    (int8 ? products.int8_multiplies : products.f32_multiplies) += stored.elements();
+  }
+  for (const LayerSpec& layer : weights.spec().layers) {
     const KvLayerShape shape = KvShapeOf(layer.mixer);
-    work.kv_bytes_ += int64_t{2} * shape.kv_heads * shape.head_dim * DTypeBytes(kv);
-    work.attention_multiplies_ += AttentionMultiplies(layer.mixer);
-    work.every_row_.f32_multiplies += StateMultiplies(layer.mixer);
-    work.state_bytes_ += shape.state_values * int64_t{sizeof(float)};
+    kv_bytes_ += int64_t{2} * shape.kv_heads * shape.head_dim * DTypeBytes(kv);
+    attention_multiplies_ += AttentionMultiplies(layer.mixer);
+    every_row_.f32_multiplies += StateMultiplies(layer.mixer);
+    state_bytes_ += shape.state_values * int64_t{sizeof(float)};
     const MoeSpec* moe = MoeOf(layer);
     if (moe == nullptr) continue;
-    work.experts_ += static_cast<int64_t>(moe->experts.size());
-    work.experts_per_row_ += moe->top_k;
-    ++work.moe_layers_;
+    experts_ += static_cast<int64_t>(moe->experts.size());
+    experts_per_row_ += moe->top_k;
+    ++moe_layers_;
   }
-  if (work.experts_ > 0) {
-    work.expert_bytes_ = static_cast<double>(experts.bytes) / static_cast<double>(work.experts_);
-    work.called_.int8_multiplies = experts.int8_multiplies / work.experts_ * work.experts_per_row_;
-    work.called_.f32_multiplies = experts.f32_multiplies / work.experts_ * work.experts_per_row_;
+  if (experts_ > 0) {
+    expert_bytes_ = static_cast<double>(experts.bytes) / static_cast<double>(experts_);
+    called_.int8_multiplies = experts.int8_multiplies / experts_ * experts_per_row_;
+    called_.f32_multiplies = experts.f32_multiplies / experts_ * experts_per_row_;
   }
-  return work;
 }
 
 StepWorkParts WorkModel::of(const StepSize& size) const {

@@ -6,10 +6,8 @@
 #include <cstdint>
 #include <string_view>
 
-#include "absl/status/statusor.h"
 #include "compute/compute_context.h"
-#include "formats/checkpoint.h"
-#include "models/spec.h"
+#include "loading/resolved_weights.h"
 #include "numeric/dtype.h"
 
 namespace shoal {
@@ -75,9 +73,8 @@ RooflineTime RooflineTimePerPhase(const StepWorkParts& parts, const MachineRates
 
 class WorkModel {
  public:
-  /// Errors of WeightLoader::find. `kv`: type of the cache's elements.
-  static absl::StatusOr<WorkModel> Create(const ModelSpec& spec, const Checkpoint& checkpoint,
-                                          ActivationMode activations, DType kv);
+  /// `kv`: type of the cache's elements.
+  WorkModel(const ResolvedWeights& weights, ActivationMode activations, DType kv);
 
   StepWorkParts of(const StepSize& size) const;
   /// Routed experts of all layers, and how many of them a row takes: a step of one row reads just these.

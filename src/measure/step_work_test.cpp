@@ -11,7 +11,7 @@ namespace shoal {
 namespace {
 
 struct Subject {
-  std::shared_ptr<const Checkpoint> checkpoint;
+  std::shared_ptr<const ResolvedWeights> weights;
   ModelSpec spec;
   Footprint footprint;
   WorkModel int8;
@@ -19,11 +19,10 @@ struct Subject {
 };
 
 Subject Make(std::string_view family, std::optional<AffineFormat> format) {
-  const std::shared_ptr<const Checkpoint> checkpoint = *Checkpoint::Open(TinyCheckpoint(family, format));
-  const ModelSpec spec = *SpecFor(checkpoint->config());
-  return {checkpoint, spec, *MeasureFootprint(spec, *checkpoint),
-          *WorkModel::Create(spec, *checkpoint, ActivationMode::kInt8, DType::kF16),
-          *WorkModel::Create(spec, *checkpoint, ActivationMode::kF32, DType::kF32)};
+  const auto weights = *ResolvedWeights::Open(TinyCheckpoint(family, format));
+  return {weights, weights->spec(), MeasureFootprint(*weights),
+          WorkModel(*weights, ActivationMode::kInt8, DType::kF16),
+          WorkModel(*weights, ActivationMode::kF32, DType::kF32)};
 }
 
 StepWork Of(const WorkModel& model, const StepSize& size) { return SumOf(model.of(size)); }

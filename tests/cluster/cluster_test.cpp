@@ -58,8 +58,7 @@ class ClusterTest : public testing::Test {
     auto plan = MakePlan(model_.facts, nodes, request);
     SHOAL_CHECK(plan.ok());
     RemoteCluster::Options options;
-    options.checkpoint = model_.checkpoint;
-    options.spec = model_.spec;
+    options.weights = model_.weights;
     options.plan = *plan;
     options.limits = {model_.spec.max_positions, model_.spec.vocabulary, 16, 256};
     options.model_names = ModelNames(folder_, "");
@@ -80,8 +79,7 @@ class ClusterTest : public testing::Test {
 
   std::vector<float> one_node_logits(const ProbeRequest& request) {
     LocalCluster::Options options;
-    options.checkpoint = model_.checkpoint;
-    options.spec = model_.spec;
+    options.weights = model_.weights;
     auto plan = MakePlan(model_.facts, {{.name = "alone"}}, {});
     SHOAL_CHECK(plan.ok());
     options.plan = *plan;

@@ -222,8 +222,7 @@ class Running {
  public:
   Running(const OpenedModel& model, const Way& way) {
     LocalCluster::Options options;
-    options.checkpoint = model.checkpoint;
-    options.spec = model.spec;
+    options.weights = model.weights;
     options.plan = PlanFor(Placements()[way.placement], model.facts);
     options.limits = {model.spec.max_positions, model.spec.vocabulary, 64, 512,
                       KeepsState(model.spec) ? 32 : 0};

@@ -26,21 +26,22 @@ absl::StatusOr<int> ExpertInputGroup(const WeightLoader& loader, const MoeSpec& 
   return mode == ActivationMode::kInt8 ? *agreed : 0;
 }
 
-absl::StatusOr<ExpertSet> ExpertSet::Load(const Checkpoint& checkpoint, const ModelSpec& spec, LayerId layer,
+absl::StatusOr<ExpertSet> ExpertSet::Load(const ResolvedWeights& weights, LayerId layer,
                                           std::span<const ExpertId> experts, ThreadPool& pool,
                                           PackedStore* store) {
+  const ModelSpec& spec = weights.spec();
   if (layer.value < 0 || layer.value >= spec.layer_count()) {
     return InvalidArgument("experts: layer {} of a model with {} layers", layer, spec.layer_count());
   }
   const MoeSpec* moe = MoeOf(spec.layers[static_cast<size_t>(layer.value)]);
   if (moe == nullptr)
-    return InvalidArgument("experts: layer {} of {} has no experts", layer, checkpoint.folder());
+    return InvalidArgument("experts: layer {} of {} has no experts", layer, weights.checkpoint().folder());
   ExpertSet set;
   set.layer_ = layer;
   set.width_ = spec.width;
   set.ids_.assign(experts.begin(), experts.end());
   std::sort(set.ids_.begin(), set.ids_.end());
-  ASSIGN_OR_RETURN(const WeightLoader loader, WeightLoader::Create(checkpoint, store));
+  const WeightLoader loader(weights, store);
   ASSIGN_OR_RETURN(set.group_, ExpertInputGroup(loader, *moe, ActivationMode::kInt8));
   std::vector<const DenseSpec*> specs;
   for (size_t i = 0; i < set.ids_.size(); ++i) {

@@ -26,7 +26,7 @@ class ExpertSet {
   /// Reads and packs `experts` of `layer`, in any order, each once. InvalidArgument for a layer without
   /// experts, an expert that it does not have, or one named twice; else the errors of reading. store: as for
   /// WeightLoader.
-  static absl::StatusOr<ExpertSet> Load(const Checkpoint& checkpoint, const ModelSpec& spec, LayerId layer,
+  static absl::StatusOr<ExpertSet> Load(const ResolvedWeights& weights, LayerId layer,
                                         std::span<const ExpertId> experts, ThreadPool& pool,
                                         PackedStore* store = nullptr);
 

@@ -97,6 +97,14 @@ absl::StatusOr<Linear> Linear::Load(const WeightLoader& loader, const LinearSpec
   return std::move(one[0]);
 }
 
+absl::StatusOr<Linear> Linear::Load(const WeightLoader& loader, const WeightRef& weight, ThreadPool& pool) {
+  ASSIGN_OR_RETURN(const StoredWeight stored, loader.find(weight));
+  ASSIGN_OR_RETURN(std::vector<PackedMatrix> packed, loader.pack({&stored, 1}, pool));
+  Linear linear;
+  linear.weight_ = std::move(packed[0]);
+  return linear;
+}
+
 absl::StatusOr<std::vector<Linear>> Linear::LoadTogether(const WeightLoader& loader,
                                                          const std::vector<const LinearSpec*>& specs,
                                                          ThreadPool& pool) {

@@ -23,6 +23,8 @@ class Linear {
   Linear() = default;
   /// Errors of WeightLoader.
   static absl::StatusOr<Linear> Load(const WeightLoader& loader, const LinearSpec& spec, ThreadPool& pool);
+  /// One without a bias.
+  static absl::StatusOr<Linear> Load(const WeightLoader& loader, const WeightRef& weight, ThreadPool& pool);
   /// Those that RunLinears will run as one piece of work, in that order; or the many of a layer's experts.
   static absl::StatusOr<std::vector<Linear>> LoadTogether(const WeightLoader& loader,
                                                           const std::vector<const LinearSpec*>& specs,

@@ -26,28 +26,28 @@ absl::Status LocalModel::load(const std::string& folder, const LocalOptions& opt
               .activations = options.activations,
               .profile = options.profile};
   snapshots_ = options.snapshots;
-  ASSIGN_OR_RETURN(checkpoint_, Checkpoint::Open(folder));
-  ASSIGN_OR_RETURN(spec_, SpecFor(checkpoint_->config()));
-  const std::vector<int64_t> split = options.split.empty() ? std::vector{spec_.layer_count()} : options.split;
-  SHOAL_CHECK_EQ(std::accumulate(split.begin(), split.end(), int64_t{0}), spec_.layer_count());
+  ASSIGN_OR_RETURN(weights_, ResolvedWeights::Open(folder));
+  const std::vector<int64_t> split =
+      options.split.empty() ? std::vector{spec().layer_count()} : options.split;
+  SHOAL_CHECK_EQ(std::accumulate(split.begin(), split.end(), int64_t{0}), spec().layer_count());
   int64_t begin = 0;
   for (size_t i = 0; i < split.size(); ++i) {
     const StageOptions stage_options{
         .layers = {begin, begin + split[i]}, .embed = i == 0, .head = i + 1 == split.size()};
-    ASSIGN_OR_RETURN(auto stage, Stage::Load(*checkpoint_, spec_, stage_options, pool_, {}));
+    ASSIGN_OR_RETURN(auto stage, Stage::Load(*weights_, stage_options, pool_, {}));
     ASSIGN_OR_RETURN(auto cache, KvCache::Create(stage_options.layers, stage->kv_shapes(), options.kv,
-                                                 kBlocks, KeepsState(spec_) ? kStateSlots : 0));
+                                                 kBlocks, KeepsState(spec()) ? kStateSlots : 0));
     stages_.push_back(std::move(stage));
     caches_.push_back(std::move(cache));
     begin += split[i];
   }
   std::vector<ExpertSet> sets;
-  for (int32_t layer = 0; layer < spec_.layer_count(); ++layer) {
-    const MoeSpec* moe = MoeOf(spec_.layers[static_cast<size_t>(layer)]);
+  for (int32_t layer = 0; layer < spec().layer_count(); ++layer) {
+    const MoeSpec* moe = MoeOf(spec().layers[static_cast<size_t>(layer)]);
     if (moe == nullptr) continue;
     std::vector<ExpertId> all(moe->experts.size());
     for (size_t e = 0; e < all.size(); ++e) all[e] = ExpertId{static_cast<int32_t>(e)};
-    ASSIGN_OR_RETURN(ExpertSet set, ExpertSet::Load(*checkpoint_, spec_, LayerId{layer}, all, pool_));
+    ASSIGN_OR_RETURN(ExpertSet set, ExpertSet::Load(*weights_, LayerId{layer}, all, pool_));
     sets.push_back(std::move(set));
   }
   experts_ = std::make_unique<LocalExchange>(context_, std::move(sets));
@@ -60,7 +60,7 @@ BlockId LocalModel::new_slot() {
 }
 
 std::vector<StateWrite> LocalModel::states_of_step(Sequence& sequence, int64_t rows) {
-  if (!KeepsState(spec_)) return {};
+  if (!KeepsState(spec())) return {};
   const int64_t end = sequence.length + rows;
   std::vector<StateWrite> writes;
   for (int64_t at = sequence.length / kBlockPositions * kBlockPositions + kBlockPositions;
@@ -106,8 +106,8 @@ absl::StatusOr<std::vector<float>> LocalModel::step(std::span<const LocalSlice> 
     tokens.insert(tokens.end(), slice.tokens.begin(), slice.tokens.end());
   }
   const auto rows = static_cast<int64_t>(tokens.size());
-  std::vector<float> hidden(static_cast<size_t>(rows * spec_.width));
-  const MatView<float> x(hidden.data(), rows, spec_.width);
+  std::vector<float> hidden(static_cast<size_t>(rows * spec().width));
+  const MatView<float> x(hidden.data(), rows, spec().width);
   StageStep step{.slices = step_slices, .experts = experts_.get(), .before_layer = before_layer_};
   if (router != nullptr) {
     step.on_routing = [router](LayerId layer, const Routing& routing) {
@@ -123,12 +123,12 @@ absl::StatusOr<std::vector<float>> LocalModel::step(std::span<const LocalSlice> 
   for (const LocalSlice& slice : slices) {
     Sequence& sequence = sequences_[slice.sequence];
     sequence.length += std::ssize(slice.tokens);
-    if (!KeepsState(spec_)) continue;
+    if (!KeepsState(spec())) continue;
     const BlockId before = std::exchange(sequence.state, sequence.spare);
     sequence.spare = std::exchange(sequence.begun_from, kNoState) == before ? kNoState : before;
   }
-  std::vector<float> logits(static_cast<size_t>(rows * spec_.vocabulary));
-  RETURN_IF_ERROR(stages_.back()->head(context_, x, MatView<float>(logits.data(), rows, spec_.vocabulary)));
+  std::vector<float> logits(static_cast<size_t>(rows * spec().vocabulary));
+  RETURN_IF_ERROR(stages_.back()->head(context_, x, MatView<float>(logits.data(), rows, spec().vocabulary)));
   return logits;
 }
 
@@ -136,7 +136,7 @@ absl::StatusOr<LocalModel::Run> LocalModel::run(std::span<const int32_t> prompt,
   Run run;
   ASSIGN_OR_RETURN(run.logits, prefill(prompt, chunk, &run.router));
   const auto last_row = [this](const std::vector<float>& logits) {
-    return std::vector<float>(logits.end() - static_cast<std::ptrdiff_t>(spec_.vocabulary), logits.end());
+    return std::vector<float>(logits.end() - static_cast<std::ptrdiff_t>(spec().vocabulary), logits.end());
   };
   std::vector<float> last = last_row(run.logits);
   std::vector<int32_t> tokens(prompt.begin(), prompt.end());

@@ -42,7 +42,7 @@ class LocalModel {
   static absl::StatusOr<std::unique_ptr<LocalModel>> Load(const std::string& folder,
                                                           const LocalOptions& options);
 
-  const ModelSpec& spec() const { return spec_; }
+  const ModelSpec& spec() const { return weights_->spec(); }
   Stage& stage(size_t i) { return *stages_[i]; }
   const Arena& arena() const { return arena_; }
 
@@ -90,7 +90,7 @@ class LocalModel {
   std::vector<StateWrite> states_of_step(Sequence& sequence, int64_t rows);
   BlockId new_slot();
 
-  bool long_rope(size_t tokens) const { return static_cast<int64_t>(tokens) > ShortRopePositions(spec_); }
+  bool long_rope(size_t tokens) const { return static_cast<int64_t>(tokens) > ShortRopePositions(spec()); }
   /// The logits [T, V] of all tokens in a new sequence.
   absl::StatusOr<std::vector<float>> prefill(std::span<const int32_t> tokens, int64_t chunk,
                                              std::map<int32_t, std::vector<int32_t>>* router);
@@ -100,8 +100,7 @@ class LocalModel {
   ThreadPool pool_;
   Arena arena_;
   ComputeContext context_;
-  std::shared_ptr<const Checkpoint> checkpoint_;
-  ModelSpec spec_;
+  std::shared_ptr<const ResolvedWeights> weights_;
   std::vector<std::unique_ptr<Stage>> stages_;
   std::vector<std::unique_ptr<KvCache>> caches_;
   std::unique_ptr<LocalExchange> experts_;

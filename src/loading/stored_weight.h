@@ -1,0 +1,76 @@
+// From a WeightRef to the place of its bytes in a checkpoint.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <utility>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "formats/checkpoint.h"
+#include "formats/mlx_quant.h"
+#include "kernels/packed.h"
+#include "models/spec.h"
+
+namespace shoal {
+
+/// A weight found in a checkpoint, of the shape that was expected. Valid while the checkpoint lives.
+struct StoredWeight {
+  const WeightSource* source = nullptr;  ///< Which of the ref's places it is.
+  PackedFormat format;                   ///< What it packs into.
+  int64_t rows = 0;                      ///< N (1 for a vector)
+  int64_t cols = 0;                      ///< K
+  AffineView affine;                     ///< Where quantized: the stored matrix.
+  const std::byte* data = nullptr;       ///< Where not: the stored matrix, contiguous rows.
+  BlockView blocks;                      ///< Where it is stored in blocks: the stored matrix.
+  int64_t first_row = 0;                 ///< Row 0 of the weight in it,
+  int64_t row_interval = 1;              ///< and its rows from one of the weight to the next.
+  /// Where it is a strided view of a tensor: element (n, k) is `data`'s n * row_stride + k * col_stride; of
+  /// blocks, column n of stored row first_row + k.
+  int64_t row_stride = 0;
+  int64_t col_stride = 0;
+  bool strided() const { return col_stride != 0; }
+  bool is_vector = false;  ///< A norm or a bias: one row.
+  bool absent = false;     ///< The checkpoint is a shard without it: it has a format, but no bytes.
+  int64_t head_rows = 0;   ///< Rows of a head within which rows are permuted; 0: none are.
+
+  int64_t elements() const { return rows * cols; }
+  /// The row of the stored matrix that is row `row` of the weight (GgufName::permuted_heads says which
+  /// permutation).
+  int64_t stored_row(int64_t row) const {
+    row = first_row + row * row_interval;
+    if (head_rows == 0) return row;
+    const int64_t in_head = row % head_rows;
+    return row - in_head + 2 * (in_head % (head_rows / 2)) + in_head / (head_rows / 2);
+  }
+  /// Bytes of the weight in the files.
+  int64_t stored_bytes() const;
+};
+
+/// Finds weights in a checkpoint, as its config says they are quantized. Each weight costs up to ten look-ups of tensors by
+/// name: ResolvedWeights makes them once for all weights of a spec. The checkpoint must outlive it.
+class WeightFinder {
+ public:
+  /// InvalidArgument for a config whose quantization is not understood.
+  static absl::StatusOr<WeightFinder> Create(const Checkpoint& checkpoint);
+
+  const Checkpoint& checkpoint() const { return *checkpoint_; }
+
+  /// NotFound or InvalidArgument, with file, tensor, expected and got. What a shard lacks is found, `absent`.
+  absl::StatusOr<StoredWeight> find(const WeightRef& ref) const;
+
+ private:
+  WeightFinder(const Checkpoint& checkpoint, Quantization quantization)
+      : checkpoint_(&checkpoint), quantization_(std::move(quantization)) {}
+  absl::StatusOr<StoredWeight> find_strided(StoredWeight weight) const;
+  absl::StatusOr<StoredWeight> find_blocks(StoredWeight weight, const TensorInfo& info,
+                                           std::span<const int64_t> shape) const;
+
+  const Checkpoint* checkpoint_;
+  Quantization quantization_;
+};
+
+/// NotFound for a weight that is absent: which, and what to do.
+absl::Status CheckHere(const Checkpoint& checkpoint, const StoredWeight& weight);
+
+}  // namespace shoal
