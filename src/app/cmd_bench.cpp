@@ -47,17 +47,17 @@ struct BenchFlags {
   PackedCacheFlags packed_cache;
 };
 
-std::string CacheFolder(const BenchFlags& flags) {
-  if (!flags.cache.empty()) return flags.cache;
-  if (const char* xdg = std::getenv("XDG_CACHE_HOME"); xdg != nullptr && *xdg != '\0')
-    return std::string(xdg) + "/shoal";
-  const char* home = std::getenv("HOME");
-  return std::string(home == nullptr ? "." : home) + "/.cache/shoal";
+absl::StatusOr<std::string> CacheFolder(const BenchFlags& flags) {
+  const std::string folder = flags.cache.empty() ? UserCacheFolder() : flags.cache;
+  if (folder.empty())
+    return FailedPrecondition("--shape: there is no home to keep it in; --cache DIR says where");
+  return folder;
 }
 
 /// The folder of a named shape with random 4-bit weights; written once, and kept.
 absl::StatusOr<std::string> ShapeFolder(const BenchFlags& flags) {
-  const fs::path folder = fs::path(CacheFolder(flags)) / fmt::format("shape-{}-4bit-g64", flags.shape);
+  ASSIGN_OR_RETURN(const std::string cache, CacheFolder(flags));
+  const fs::path folder = fs::path(cache) / fmt::format("shape-{}-4bit-g64", flags.shape);
   std::error_code error;
   if (fs::exists(folder / "config.json", error)) return folder.string();
   SynthOptions options;

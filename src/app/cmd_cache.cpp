@@ -1,3 +1,4 @@
+#include <algorithm>
 #include <cstdlib>
 #include <nlohmann/json.hpp>
 
@@ -6,6 +7,7 @@
 #include "base/log.h"
 #include "base/status.h"
 #include "base/text.h"
+#include "loading/packed_unit.h"
 
 namespace shoal {
 namespace {
@@ -23,14 +25,6 @@ std::string Environment(const char* name) {
   return value == nullptr ? "" : value;
 }
 
-/// Where a user's caches belong (the XDG base directory specification); "" where there is no home.
-std::string DefaultFolder() {
-  const std::string base = Environment("XDG_CACHE_HOME");
-  if (base.starts_with('/')) return base + "/shoal/packed";
-  const std::string home = Environment("HOME");
-  return home.empty() ? "" : home + "/.cache/shoal/packed";
-}
-
 /// "3 days ago".
 std::string Ago(int64_t unix_s) {
   const int64_t seconds = std::max<int64_t>(0, UnixSeconds() - unix_s);
@@ -38,6 +32,56 @@ std::string Ago(int64_t unix_s) {
   if (seconds < 7200) return fmt::format("{} min ago", seconds / 60);
   if (seconds < 172800) return fmt::format("{} hours ago", seconds / 3600);
   return fmt::format("{} days ago", seconds / 86400);
+}
+
+/// The files of one model, or all that cannot be used.
+struct Group {
+  std::string content;
+  std::string about;
+  int64_t bytes = 0;
+  int64_t used_unix_s = 0;  ///< The last time.
+  int64_t layers = 0;
+  int64_t expert_blocks = 0;
+  std::vector<std::string> others;  ///< "embedding", "head", or what is wrong.
+
+  /// "embedding, 24 layers, 72 blocks of experts".
+  std::string summary() const {
+    std::vector<std::string> parts = others;
+    if (layers > 0) parts.push_back(fmt::format("{} layer{}", layers, layers == 1 ? "" : "s"));
+    if (expert_blocks > 0) {
+      parts.push_back(fmt::format("{} block{} of {} experts", expert_blocks, expert_blocks == 1 ? "" : "s",
+                                  kExpertsPerUnit));
+    }
+    return Join(parts, ", ");
+  }
+};
+
+/// In the order of last use.
+std::vector<Group> GroupsOf(const std::vector<PackedCache::Item>& items) {
+  std::vector<Group> groups;
+  for (const PackedCache::Item& item : items) {
+    const auto same = [&](const Group& group) {
+      return group.content == item.identity.content &&
+             group.about == (item.problem.empty() ? item.about : "unusable");
+    };
+    auto group = std::ranges::find_if(groups, same);
+    if (group == groups.end()) {
+      group = groups.insert(group, {.content = item.identity.content,
+                                    .about = item.problem.empty() ? item.about : "unusable",
+                                    .used_unix_s = item.used_unix_s,
+                                    .others = {}});
+    }
+    group->bytes += item.bytes;
+    const std::string& unit = item.problem.empty() ? item.identity.unit : item.problem;
+    if (item.problem.empty() && unit.starts_with("layer ")) {
+      ++group->layers;
+    } else if (item.problem.empty() && unit.starts_with("experts ")) {
+      ++group->expert_blocks;
+    } else {
+      group->others.push_back(unit);
+    }
+  }
+  return groups;
 }
 
 void Print(const PackedCache& cache, const std::vector<PackedCache::Item>& items, bool as_json) {
@@ -48,16 +92,18 @@ void Print(const PackedCache& cache, const std::vector<PackedCache::Item>& items
                               {"bytes", item.bytes},
                               {"used_unix_s", item.used_unix_s},
                               {"about", item.about},
+                              {"content", item.identity.content},
+                              {"unit", item.identity.unit},
                               {"problem", item.problem}});
     }
     fmt::print("{}\n", out.dump(2, ' ', false, nlohmann::json::error_handler_t::replace));
     return;
   }
   int64_t bytes = 0;
-  for (const PackedCache::Item& item : items) {
-    bytes += item.bytes;
-    fmt::print("{:>12}  {:<14}  {}\n", FormatBytes(item.bytes), Ago(item.used_unix_s),
-               item.problem.empty() ? item.about : "unusable: " + item.problem);
+  for (const Group& group : GroupsOf(items)) {
+    bytes += group.bytes;
+    fmt::print("{:>12}  {:<14}  {}: {}\n", FormatBytes(group.bytes), Ago(group.used_unix_s), group.about,
+               group.summary());
   }
   fmt::print("{} files, {} in {}\n", items.size(), FormatBytes(bytes), cache.folder());
 }
@@ -75,6 +121,13 @@ absl::Status RunCache(const CacheFlags& flags) {
 
 }  // namespace
 
+std::string UserCacheFolder() {
+  const std::string base = Environment("XDG_CACHE_HOME");
+  if (base.starts_with('/')) return base + "/shoal";
+  const std::string home = Environment("HOME");
+  return home.empty() ? "" : home + "/.cache/shoal";
+}
+
 void PackedCacheFlags::add_to(CLI::App& app) {
   app.add_option("--packed-cache", folder,
                  "Folder that keeps packed weights for the next start, or off (default: shoal/packed in the "
@@ -87,7 +140,8 @@ void PackedCacheFlags::add_to(CLI::App& app) {
 
 absl::StatusOr<std::shared_ptr<const PackedCache>> PackedCacheFlags::open() const {
   ASSIGN_OR_RETURN(const int64_t limit_bytes, ParseBytes(limit));
-  const std::string chosen = folder.empty() ? DefaultFolder() : folder;
+  std::string chosen = folder;
+  if (chosen.empty() && !UserCacheFolder().empty()) chosen = UserCacheFolder() + "/packed";
   if (chosen.empty()) LogInfo("packed cache: off, as there is no home; --packed-cache DIR says where");
   if (chosen.empty() || chosen == kOff) return nullptr;
   return std::make_shared<const PackedCache>(PackedCache::Options{chosen, limit_bytes});

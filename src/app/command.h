@@ -59,6 +59,10 @@ struct ComputeFlags {
   absl::StatusOr<std::vector<int>> chosen_cpus() const;
 };
 
+/// Where what shoal keeps for a user belongs (the XDG base directory specification); "" where there is no
+/// home.
+std::string UserCacheFolder();
+
 /// Flags that say where packed weights are kept for the next start.
 struct PackedCacheFlags {
   std::string folder;  ///< "off": nowhere; empty: the user's cache folder.

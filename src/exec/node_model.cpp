@@ -6,7 +6,6 @@
 #include "base/clock.h"
 #include "base/status.h"
 #include "base/text.h"
-#include "formats/content_hash.h"
 #include "loading/stored_weight.h"
 
 namespace shoal {
@@ -70,18 +69,11 @@ std::string NodeSlice::summary() const {
   return text;
 }
 
-std::string NodeSlice::text() const {
-  std::string list;
-  for (size_t layer = 0; layer < experts.size(); ++layer) {
-    for (const ExpertId id : experts[layer]) list += fmt::format("{}:{} ", layer, id);
-  }
-  return list.empty() ? summary() : fmt::format("{} ({})", summary(), ContentHashHex(list));
-}
-
 LoadStats& LoadStats::operator+=(const LoadStats& other) {
-  // A node without weights is neither here nor there.
+  // A node without weights says nothing of the cache.
   if (other.bytes > 0) from_cache = other.from_cache && (from_cache || bytes == 0);
   bytes += other.bytes;
+  cached_bytes += other.cached_bytes;
   ns += other.ns;
   return *this;
 }
@@ -91,8 +83,11 @@ double LoadStats::gigabytes_per_second() const {
 }
 
 std::string LoadStats::text() const {
-  return fmt::format("{} in {:.2f} s, {:.2f} GB/s{}", FormatBytes(bytes), static_cast<double>(ns) * 1e-9,
-                     gigabytes_per_second(), from_cache ? ", from the packed cache" : "");
+  std::string text = fmt::format("{} in {:.2f} s, {:.2f} GB/s", FormatBytes(bytes),
+                                 static_cast<double>(ns) * 1e-9, gigabytes_per_second());
+  if (from_cache) return text + ", from the packed cache";
+  if (cached_bytes > 0) text += fmt::format(", {} of it from the packed cache", FormatBytes(cached_bytes));
+  return text;
 }
 
 absl::StatusOr<std::unique_ptr<NodeModel>> NodeModel::Load(std::shared_ptr<const ResolvedWeights> weights,
@@ -105,7 +100,7 @@ absl::StatusOr<std::unique_ptr<NodeModel>> NodeModel::Load(std::shared_ptr<const
   model->slice_ = std::move(slice);
   RETURN_IF_ERROR(CheckShard(*model->weights_, model->slice_));
   if (cache != nullptr && !model->slice_.empty()) {
-    model->store_.open(std::move(cache), model->weights_->shared_checkpoint(), model->slice_.text(), pool);
+    model->store_.open(std::move(cache), model->weights_->shared_checkpoint());
   }
   if (!model->slice_.layers.empty()) {
     const StageOptions options{model->slice_.layers, model->slice_.embed, model->slice_.head};
@@ -113,8 +108,10 @@ absl::StatusOr<std::unique_ptr<NodeModel>> NodeModel::Load(std::shared_ptr<const
   }
   ASSIGN_OR_RETURN(model->experts_,
                    ExpertBank::Load(*model->weights_, model->slice_.experts, pool, progress, &model->store_));
-  model->load_stats_ = {
-      .bytes = model->bytes(), .ns = NowNs() - started_ns, .from_cache = model->store_.from_cache()};
+  model->load_stats_ = {.bytes = model->bytes(),
+                        .cached_bytes = model->store_.bytes_from_cache(),
+                        .ns = NowNs() - started_ns,
+                        .from_cache = model->store_.from_cache()};
   model->store_.save();
   return model;
 }

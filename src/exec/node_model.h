@@ -30,8 +30,6 @@ struct NodeSlice {
   bool holds(const WeightUse& use) const;
   /// "layers [2, 4), embedding, 12 experts"
   std::string summary() const;
-  /// In words; another slice of the same model has other words.
-  std::string text() const;
 };
 NodeSlice SliceOf(const Plan& plan, NodeId node);
 
@@ -40,9 +38,10 @@ std::vector<WeightSample> SampleSlice(const ResolvedWeights& weights, const Node
 
 /// What loading took.
 struct LoadStats {
-  int64_t bytes = 0;  ///< Packed.
+  int64_t bytes = 0;         ///< Packed.
+  int64_t cached_bytes = 0;  ///< Of matrices that were read packed, from the cache.
   int64_t ns = 0;
-  bool from_cache = false;  ///< All of them were read packed, from the cache.
+  bool from_cache = false;  ///< All matrices were.
 
   LoadStats& operator+=(const LoadStats& other);
   /// 10^9 bytes per second; 0 where nothing was loaded.

@@ -86,6 +86,14 @@ bool IsAbandoned(const std::string& path) {
   return UnixSeconds() - info.st_mtim.tv_sec > kYoungS && flock(file.fd(), LOCK_EX | LOCK_NB) == 0;
 }
 
+/// Whether a file was written by an older version of this.
+bool IsOfOlderLayout(const std::string& path) {
+  const FileHandle file(open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK));
+  std::byte prefix[kPackedPrefixBytes];
+  return file.fd() >= 0 && read(file.fd(), prefix, sizeof prefix) == ssize_t{sizeof prefix} &&
+         PackedVersion(prefix) < kPackedFileVersion;
+}
+
 }  // namespace
 
 FileHandle::~FileHandle() {
@@ -122,6 +130,13 @@ absl::Status PackedFile::read(int64_t offset, std::span<std::byte> out) const {
   return absl::OkStatus();
 }
 
+bool PackedFile::is_at(const std::string& path) const {
+  struct stat there = {};
+  struct stat here = {};
+  return stat(path.c_str(), &there) == 0 && fstat(file_.fd(), &here) == 0 && there.st_dev == here.st_dev &&
+         there.st_ino == here.st_ino;
+}
+
 void PackedFile::touch() const {
   // Only for eviction: a file that may be read but not touched is used all the same.
   const timespec times[2] = {{0, UTIME_NOW}, {0, UTIME_NOW}};
@@ -156,17 +171,22 @@ absl::Status PackedFileWriter::finish(const PackedTable& table) {
   return absl::OkStatus();
 }
 
-std::string PackedCache::path_of(std::string_view identity) const {
-  return fmt::format("{}/{}{}", options_.folder, ContentHashHex(identity), kSuffix);
+std::string PackedCache::path_of(const PackedIdentity& identity) const {
+  return fmt::format("{}/{}{}", options_.folder, ContentHashHex(identity.text()), kSuffix);
 }
 
-absl::StatusOr<PackedFile> PackedCache::open(std::string_view identity) const {
+absl::StatusOr<PackedFile> PackedCache::open(const PackedIdentity& identity) const {
   ASSIGN_OR_RETURN(PackedFile file, PackedFile::Open(path_of(identity)));
   if (file.table().identity != identity) {
-    return InvalidArgument("{}: expected the weights of '{}', found those of '{}'", file.path(), identity,
-                           file.table().identity);
+    return InvalidArgument("{}: expected the weights of '{}', found those of '{}'", file.path(),
+                           identity.text(), file.table().identity.text());
   }
   return file;
+}
+
+bool PackedCache::is_still(const PackedIdentity& identity, const PackedFile* file) const {
+  const std::string path = path_of(identity);
+  return file == nullptr ? access(path.c_str(), F_OK) != 0 : file->is_at(path);
 }
 
 absl::StatusOr<PackedFileWriter> PackedCache::create(const PackedTable& table) const {
@@ -181,7 +201,6 @@ absl::StatusOr<PackedFileWriter> PackedCache::create(const PackedTable& table) c
   std::error_code error;
   std::filesystem::create_directories(options_.folder, error);
   if (error) return SystemError("make", options_.folder, error.value());
-  make_room(bytes);
   const std::string path = path_of(table.identity);
   const std::string temporary = fmt::format("{}.{:016x}{}", path, EntropySeed(), kTemporarySuffix);
   FileHandle file(::open(temporary.c_str(), O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, kOwnerOnly));
@@ -214,19 +233,31 @@ void PackedCache::delete_abandoned() const {
   }
 }
 
-void PackedCache::make_room(int64_t bytes) const {
+absl::Status PackedCache::reserve(int64_t bytes, int64_t kept) const {
+  if (bytes + kept > options_.limit_bytes) {
+    return ResourceExhausted("{} are more than the limit of {}", FormatBytes(bytes + kept),
+                             FormatBytes(options_.limit_bytes));
+  }
   delete_abandoned();
   std::vector<Found> rest = files();
+  const auto delete_file = [](const Found& file, std::string_view why) {
+    // Another process may have been quicker. Who reads it still has it open.
+    if (unlink(file.path.c_str()) == 0) {
+      LogInfo("packed cache: deleted {}, {}, {}", file.path, FormatBytes(file.bytes), why);
+    }
+  };
+  std::erase_if(rest, [&](const Found& file) {
+    const bool old = IsOfOlderLayout(file.path);
+    if (old) delete_file(file, "of an older layout");
+    return old;
+  });
   int64_t total = bytes;
   for (const Found& file : rest) total += file.bytes;
   for (; total > options_.limit_bytes && !rest.empty(); rest.pop_back()) {
     total -= rest.back().bytes;
-    // Another process may have been quicker. Who reads it still has it open.
-    if (unlink(rest.back().path.c_str()) == 0) {
-      LogInfo("packed cache: deleted {}, {}, which rested longest", rest.back().path,
-              FormatBytes(rest.back().bytes));
-    }
+    delete_file(rest.back(), "which rested longest");
   }
+  return absl::OkStatus();
 }
 
 std::vector<PackedCache::Item> PackedCache::list() const {
@@ -235,6 +266,7 @@ std::vector<PackedCache::Item> PackedCache::list() const {
     Item item{.path = found.path, .bytes = found.bytes, .used_unix_s = found.used_ns / kNsPerS};
     const absl::StatusOr<PackedFile> file = PackedFile::Open(found.path);
     if (file.ok()) {
+      item.identity = file->table().identity;
       item.about = file->table().about;
     } else {
       item.problem = Message(file.status());

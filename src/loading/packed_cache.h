@@ -48,6 +48,8 @@ class PackedFile {
   const PackedTable& table() const { return table_; }
   /// Any thread. DataLoss where the file ends before; Unavailable: the system's error.
   absl::Status read(int64_t offset, std::span<std::byte> out) const;
+  /// Whether `path` is this very file.
+  bool is_at(const std::string& path) const;
   /// Notes that it was used now: eviction takes the files first that have rested longest.
   void touch() const;
 
@@ -94,10 +96,15 @@ class PackedCache {
 
   /// The file made for `identity`. NotFound where there is none; else as PackedFile::Open, and
   /// InvalidArgument for a file of another identity under this one's name.
-  absl::StatusOr<PackedFile> open(std::string_view identity) const;
+  absl::StatusOr<PackedFile> open(const PackedIdentity& identity) const;
+  /// Whether the file of `identity` is still `file` (nullptr: there is none).
+  bool is_still(const PackedIdentity& identity, const PackedFile* file) const;
 
-  /// Makes room for a file with this table and begins it. ResourceExhausted: it exceeds the limit or the
-  /// disk.
+  /// Makes room for new files: deletes those of older layouts, which nobody reads any more, and then those
+  /// that rested longest until `bytes` fit. `kept`: bytes of files that go with them. ResourceExhausted where
+  /// both exceed the limit.
+  absl::Status reserve(int64_t bytes, int64_t kept) const;
+  /// Begins a file with this table. ResourceExhausted: it exceeds the limit or the disk.
   absl::StatusOr<PackedFileWriter> create(const PackedTable& table) const;
 
   /// What is in the folder, that which was used last first. No folder: nothing.
@@ -105,8 +112,9 @@ class PackedCache {
     std::string path;
     int64_t bytes = 0;
     int64_t used_unix_s = 0;
-    std::string about;    ///< Empty where the file is broken.
-    std::string problem;  ///< Why it is broken; empty where it is not.
+    PackedIdentity identity;  ///< Empty where the file is broken, as
+    std::string about;        ///< is where the model was.
+    std::string problem;      ///< Why it is broken; empty where it is not.
   };
   std::vector<Item> list() const;
   /// Deletes its files, and nothing else that may be in the folder. Returns how many bytes they had.
@@ -118,13 +126,11 @@ class PackedCache {
     int64_t bytes = 0;
     int64_t used_ns = 0;
   };
-  std::string path_of(std::string_view identity) const;
+  std::string path_of(const PackedIdentity& identity) const;
   /// Files of this cache, that which was used last first.
   std::vector<Found> files() const;
   /// Deletes what writers that are gone have left.
   void delete_abandoned() const;
-  /// That, and then the files that rested longest until `bytes` more fit.
-  void make_room(int64_t bytes) const;
 
   Options options_;
 };

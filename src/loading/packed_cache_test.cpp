@@ -20,7 +20,7 @@ using ::testing::HasSubstr;
 using ::testing::IsEmpty;
 
 PackedTable TableOf(const std::string& identity, int64_t tiles = 3) {
-  PackedTable table{.identity = identity, .about = "about " + identity};
+  PackedTable table{.identity = {identity, "layer 0"}, .about = "about " + identity};
   table.entries = {{.name = "w", .format = "f32", .tile_bytes = 64, .tiles = tiles}};
   LayOutPackedFile(table);
   return table;
@@ -29,11 +29,14 @@ PackedTable TableOf(const std::string& identity, int64_t tiles = 3) {
 /// Makes the file of an identity; its bytes are the identity's first character.
 absl::Status Save(const PackedCache& cache, const std::string& identity, int64_t tiles = 3) {
   const PackedTable table = TableOf(identity, tiles);
+  RETURN_IF_ERROR(cache.reserve(table.file_bytes(), 0));
   ASSIGN_OR_RETURN(PackedFileWriter writer, cache.create(table));
   const std::string bytes(static_cast<size_t>(table.entries[0].bytes()), identity[0]);
   RETURN_IF_ERROR(writer.write(table.entries[0].offset, std::as_bytes(std::span(bytes))));
   return writer.finish(table);
 }
+
+PackedIdentity Identity(const std::string& content) { return {content, "layer 0"}; }
 
 class PackedCacheTest : public ::testing::Test {
  protected:
@@ -60,10 +63,10 @@ class PackedCacheTest : public ::testing::Test {
 };
 
 TEST_F(PackedCacheTest, GivesBackWhatWasSaved) {
-  EXPECT_EQ(cache_.open("one").status().code(), absl::StatusCode::kNotFound);
+  EXPECT_EQ(cache_.open(Identity("one")).status().code(), absl::StatusCode::kNotFound);
   ASSERT_TRUE(Save(cache_, "one").ok());
   ASSERT_TRUE(Save(cache_, "two").ok());
-  const absl::StatusOr<PackedFile> file = cache_.open("one");
+  const absl::StatusOr<PackedFile> file = cache_.open(Identity("one"));
   ASSERT_TRUE(file.ok()) << file.status();
   std::string bytes(192, ' ');
   ASSERT_TRUE(file->read(file->table().entries[0].offset, std::as_writable_bytes(std::span(bytes))).ok());
@@ -76,11 +79,12 @@ TEST_F(PackedCacheTest, AFileOfAnotherIdentityIsNotTaken) {
   ASSERT_TRUE(Save(cache_, "one").ok());
   const std::string one = cache_.list()[0].path;
   ASSERT_TRUE(Save(cache_, "two").ok());
-  const auto two = cache_.open("two");
+  const auto two = cache_.open(Identity("two"));
   std::filesystem::copy_file(two->path(), one, std::filesystem::copy_options::overwrite_existing);
-  const absl::Status status = cache_.open("one").status();
+  const absl::Status status = cache_.open(Identity("one")).status();
   EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument);
-  EXPECT_THAT(Message(status), HasSubstr("expected the weights of 'one', found those of 'two'"));
+  EXPECT_THAT(Message(status),
+              HasSubstr("expected the weights of 'one, layer 0', found those of 'two, layer 0'"));
 }
 
 TEST_F(PackedCacheTest, AWriterThatGivesUpLeavesNothing) {
@@ -101,13 +105,15 @@ TEST_F(PackedCacheTest, TwoWritersOfOneFileDoNotDisturbEachOther) {
   ASSERT_TRUE(first->write(table.entries[0].offset, std::as_bytes(std::span(a))).ok());
   ASSERT_TRUE(second->write(table.entries[0].offset, std::as_bytes(std::span(b))).ok());
   ASSERT_TRUE(first->finish(table).ok());
-  const auto opened = cache_.open("one");  // Goes on to be readable when the name is given to another file.
+  const auto opened =
+      cache_.open(Identity("one"));  // Goes on to be readable when the name is given to another file.
   ASSERT_TRUE(second->finish(table).ok());
   std::string bytes(192, ' ');
   ASSERT_TRUE(opened->read(table.entries[0].offset, std::as_writable_bytes(std::span(bytes))).ok());
   EXPECT_EQ(bytes, a);
-  ASSERT_TRUE(
-      cache_.open("one")->read(table.entries[0].offset, std::as_writable_bytes(std::span(bytes))).ok());
+  ASSERT_TRUE(cache_.open(Identity("one"))
+                  ->read(table.entries[0].offset, std::as_writable_bytes(std::span(bytes)))
+                  .ok());
   EXPECT_EQ(bytes, b);
   EXPECT_EQ(names().size(), 1u);
 }
@@ -117,9 +123,9 @@ TEST_F(PackedCacheTest, WhatRestedLongestGoesWhenRoomIsNeeded) {
   const PackedCache small({.folder = cache_.folder(), .limit_bytes = 2 * each + each / 2});
   for (const std::string name : {"one", "two"}) {
     ASSERT_TRUE(Save(small, name).ok());
-    rest(small.open(name)->path(), std::chrono::hours(name == "one" ? 3 : 2));
+    rest(small.open(Identity(name))->path(), std::chrono::hours(name == "one" ? 3 : 2));
   }
-  small.open("one")->touch();
+  small.open(Identity("one"))->touch();
   ASSERT_TRUE(Save(small, "three").ok());
   EXPECT_THAT(abouts(), ElementsAre("about three", "about one"));
 }
@@ -131,6 +137,38 @@ TEST_F(PackedCacheTest, WhatExceedsTheLimitIsNotBegunAndCostsNoOther) {
   EXPECT_EQ(status.code(), absl::StatusCode::kResourceExhausted);
   EXPECT_THAT(Message(status), HasSubstr("more than the limit"));
   EXPECT_THAT(abouts(), ElementsAre("about one"));
+}
+
+TEST_F(PackedCacheTest, FilesThatGoWithNewOnesCountToTheirLimit) {
+  const int64_t each = TableOf("one").file_bytes();
+  const PackedCache small({.folder = cache_.folder(), .limit_bytes = 2 * each});
+  EXPECT_TRUE(small.reserve(each, each).ok());
+  EXPECT_EQ(small.reserve(each, each + 1).code(), absl::StatusCode::kResourceExhausted);
+}
+
+TEST_F(PackedCacheTest, FilesOfAnOlderLayoutGoWhenNewOnesCome) {
+  ASSERT_TRUE(Save(cache_, "one").ok());
+  const std::string old = cache_.list()[0].path;
+  ASSERT_TRUE(Save(cache_, "two").ok());
+  std::fstream file(old, std::ios::in | std::ios::out | std::ios::binary);
+  file.seekp(8);
+  file.put(1);
+  file.close();
+  EXPECT_EQ(cache_.open(Identity("one")).status().code(), absl::StatusCode::kInvalidArgument);
+  ASSERT_TRUE(Save(cache_, "three").ok());
+  EXPECT_FALSE(std::filesystem::exists(old));
+  EXPECT_EQ(cache_.list().size(), 2u);
+}
+
+TEST_F(PackedCacheTest, SaysWhetherAFileIsStillThere) {
+  EXPECT_TRUE(cache_.is_still(Identity("one"), nullptr));
+  ASSERT_TRUE(Save(cache_, "one").ok());
+  EXPECT_FALSE(cache_.is_still(Identity("one"), nullptr));
+  const auto first = cache_.open(Identity("one"));
+  ASSERT_TRUE(first.ok());
+  EXPECT_TRUE(cache_.is_still(Identity("one"), &*first));
+  ASSERT_TRUE(Save(cache_, "one").ok());
+  EXPECT_FALSE(cache_.is_still(Identity("one"), &*first));
 }
 
 TEST_F(PackedCacheTest, WhatDeadWritersLeftIsDeletedAndWhatLivingOnesWriteIsNot) {
@@ -164,14 +202,14 @@ TEST_F(PackedCacheTest, ABrokenFileIsListedWithTheReason) {
   const std::vector<PackedCache::Item> items = cache_.list();
   ASSERT_EQ(items.size(), 1u);
   EXPECT_THAT(items[0].problem, HasSubstr("matrix 'w'"));
-  EXPECT_EQ(cache_.open("one").status().code(), absl::StatusCode::kInvalidArgument);
+  EXPECT_EQ(cache_.open(Identity("one")).status().code(), absl::StatusCode::kInvalidArgument);
 }
 
 TEST_F(PackedCacheTest, AFolderThatCannotBeMadeIsAnError) {
   folder_.write("file", "");
   const PackedCache cache({.folder = folder_ / "file/below"});
   EXPECT_FALSE(Save(cache, "one").ok());
-  EXPECT_EQ(cache.open("one").status().code(), absl::StatusCode::kNotFound);
+  EXPECT_EQ(cache.open(Identity("one")).status().code(), absl::StatusCode::kNotFound);
   EXPECT_THAT(cache.list(), IsEmpty());
 }
 

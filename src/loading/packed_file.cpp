@@ -96,7 +96,6 @@ absl::StatusOr<PackedEntry> ReadEntry(Cursor& cursor, int64_t begin, int64_t fil
   PackedEntry entry;
   entry.name = cursor.text();
   entry.format = cursor.text();
-  entry.batch = cursor.number<uint32_t>();
   const std::optional<int64_t> offset = Size(cursor.number<uint64_t>());
   const std::optional<int64_t> tile_bytes = Size(cursor.number<uint64_t>());
   const std::optional<int64_t> tiles = Size(cursor.number<uint64_t>());
@@ -121,6 +120,14 @@ absl::StatusOr<PackedEntry> ReadEntry(Cursor& cursor, int64_t begin, int64_t fil
 
 int64_t PackedTable::file_bytes() const {
   return entries.empty() ? 0 : entries.back().offset + entries.back().bytes();
+}
+
+uint32_t PackedVersion(std::span<const std::byte> prefix) {
+  if (static_cast<int64_t>(prefix.size()) < kPackedPrefixBytes ||
+      std::memcmp(prefix.data(), kMagic.data(), kMagic.size()) != 0) {
+    return UINT32_MAX;
+  }
+  return ReadPrefix(prefix).version;
 }
 
 absl::StatusOr<int64_t> ParsePackedPrefix(std::span<const std::byte> prefix, int64_t file_bytes,
@@ -151,7 +158,8 @@ absl::StatusOr<PackedTable> ParsePackedTable(std::span<const std::byte> prefix,
   }
   Cursor cursor(table);
   PackedTable result;
-  result.identity = cursor.text();
+  result.identity.content = cursor.text();
+  result.identity.unit = cursor.text();
   result.about = cursor.text();
   const auto count = cursor.number<uint32_t>();
   if (!cursor.ok()) return Broken(file_name, "the table ends before its first matrix");
@@ -175,13 +183,13 @@ absl::StatusOr<PackedTable> ParsePackedTable(std::span<const std::byte> prefix,
 
 std::string EncodePackedHead(const PackedTable& table) {
   std::string body;
-  AppendText(table.identity, body);
+  AppendText(table.identity.content, body);
+  AppendText(table.identity.unit, body);
   AppendText(table.about, body);
   AppendNumber(static_cast<uint32_t>(table.entries.size()), body);
   for (const PackedEntry& entry : table.entries) {
     AppendText(entry.name, body);
     AppendText(entry.format, body);
-    AppendNumber(entry.batch, body);
     for (const int64_t number : {entry.offset, entry.tile_bytes, entry.tiles}) {
       AppendNumber(static_cast<uint64_t>(number), body);
     }

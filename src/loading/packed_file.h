@@ -3,8 +3,8 @@
 //
 // All numbers are little-endian; a text is a u32 length and its bytes.
 //   0     "SHOALPCK", u32 version of this layout, u32 0, u64 bytes of the table, u64 hash of the table
-//   32    the table: text identity, text about, u32 count, and for each matrix
-//           text name, text format, u32 batch, u64 offset, u64 bytes of a tile, u64 tiles, u64 hash
+//   32    the table: text content, text unit, text about, u32 count, and for each matrix
+//           text name, text format, u64 offset, u64 bytes of a tile, u64 tiles, u64 hash
 //   data  each matrix at its offset (a multiple of 64), in the order of the table, without overlap; the last
 //         one ends the file.
 #pragma once
@@ -20,7 +20,8 @@
 
 namespace shoal {
 
-inline constexpr uint32_t kPackedFileVersion = 1;
+/// 1 had all of a node's shard in one file, and no unit.
+inline constexpr uint32_t kPackedFileVersion = 2;
 /// Bytes in front of the table.
 inline constexpr int64_t kPackedPrefixBytes = 32;
 /// Where matrices may begin: a cache line, and a register of every instruction set.
@@ -42,14 +43,26 @@ struct PackedEntry {
   int64_t bytes() const { return tile_bytes * tiles; }
 };
 
+/// What the bytes of a file were made from. Another identity: another file.
+struct PackedIdentity {
+  std::string content;  ///< Which weights, and how they are packed.
+  std::string unit;     ///< What of them: "layer 3".
+  bool operator==(const PackedIdentity&) const = default;
+  std::string text() const { return content + ", " + unit; }
+};
+
 struct PackedTable {
-  std::string identity;  ///< What the bytes were made from. Another identity: another file.
-  std::string about;     ///< For people.
+  PackedIdentity identity;
+  std::string about;  ///< Where the model was, for people.
   std::vector<PackedEntry> entries;
 
   /// Bytes of the whole file: the end of the last matrix.
   int64_t file_bytes() const;
 };
+
+/// The version of a file's layout, read off its first kPackedPrefixBytes; UINT32_MAX where it is no such
+/// file.
+uint32_t PackedVersion(std::span<const std::byte> prefix);
 
 /// Bytes of the table of a file, read off its first kPackedPrefixBytes. `file_bytes` is what the file has.
 /// InvalidArgument (names the file, expected and got): not such a file, another version, or a table that does

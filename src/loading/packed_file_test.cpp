@@ -16,11 +16,10 @@ namespace {
 using ::testing::HasSubstr;
 
 PackedTable SomeTable() {
-  PackedTable table{.identity = "what it was made from", .about = "a model"};
-  table.entries = {
-      {.name = "a.weight", .format = "bf16 [20, 3]", .batch = 0, .tile_bytes = 96, .tiles = 2, .hash = 1},
-      {.name = "b.weight", .format = "bf16 [1, 1]", .batch = 0, .tile_bytes = 32, .tiles = 1, .hash = 2},
-      {.name = "c.weight", .format = "f32 [16, 1]", .batch = 7, .tile_bytes = 64, .tiles = 3, .hash = 3}};
+  PackedTable table{.identity = {"what it was made from", "layer 3"}, .about = "a model"};
+  table.entries = {{.name = "a.weight", .format = "bf16 [20, 3]", .tile_bytes = 96, .tiles = 2, .hash = 1},
+                   {.name = "b.weight", .format = "bf16 [1, 1]", .tile_bytes = 32, .tiles = 1, .hash = 2},
+                   {.name = "c.weight", .format = "f32 [16, 1]", .tile_bytes = 64, .tiles = 3, .hash = 3}};
   LayOutPackedFile(table);
   return table;
 }
@@ -68,7 +67,6 @@ TEST(PackedFile, GivesBackTheTableThatWasWritten) {
   for (size_t i = 0; i < written.entries.size(); ++i) {
     EXPECT_EQ(read->entries[i].name, written.entries[i].name);
     EXPECT_EQ(read->entries[i].format, written.entries[i].format);
-    EXPECT_EQ(read->entries[i].batch, written.entries[i].batch);
     EXPECT_EQ(read->entries[i].offset, written.entries[i].offset);
     EXPECT_EQ(read->entries[i].bytes(), written.entries[i].bytes());
     EXPECT_EQ(read->entries[i].hash, written.entries[i].hash);
@@ -93,8 +91,11 @@ TEST(PackedFile, RefusesWhatIsNotOneOrOfAnotherVersion) {
   EXPECT_THAT(Error(""), HasSubstr("x.packed"));
   EXPECT_THAT(Error(std::string(100, 'x')), HasSubstr("SHOALPCK"));
   std::string other = SomeFile();
-  other[8] = 2;
-  EXPECT_THAT(Error(other), HasSubstr("version 1, found 2"));
+  other[8] = 1;
+  EXPECT_THAT(Error(other), HasSubstr("version 2, found 1"));
+  EXPECT_EQ(PackedVersion(std::as_bytes(std::span(other))), 1u);
+  const std::string foreign(100, 'x');
+  EXPECT_EQ(PackedVersion(std::as_bytes(std::span(foreign))), UINT32_MAX);
 }
 
 TEST(PackedFile, RefusesAnyByteOfTheTableThatChanged) {

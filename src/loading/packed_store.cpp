@@ -1,8 +1,8 @@
 #include "loading/packed_store.h"
 
 #include <algorithm>
-#include <mutex>
-#include <span>
+#include <cstring>
+#include <unordered_set>
 #include <utility>
 
 #include "base/check.h"
@@ -17,6 +17,8 @@ namespace {
 
 /// Bytes that are read or written, and hashed, at a time: they stay in a core's cache in between.
 constexpr int64_t kChunkBytes = int64_t{512} << 10;
+/// How often a file is written again because another process put one in its place meanwhile.
+constexpr int kAttempts = 3;
 
 /// "bf16 4-bit groups of 64 [6144, 2048]".
 std::string FormatText(const PackedFormat& format, int64_t rows, int64_t cols) {
@@ -35,158 +37,249 @@ absl::Status InChunks(const PackedEntry& entry, Range tiles, Visit visit) {
   return absl::OkStatus();
 }
 
-/// `at`: the first byte of the entry.
+/// `at`: the first byte of `tiles`.
 uint64_t HashTiles(const PackedEntry& entry, const std::byte* at, Range tiles) {
   uint64_t sum = 0;
-  for (int64_t tile = tiles.begin; tile < tiles.end; ++tile) {
-    sum += ChunkHash({at + tile * entry.tile_bytes, static_cast<size_t>(entry.tile_bytes)}, tile);
+  for (int64_t tile = tiles.begin; tile < tiles.end; ++tile, at += entry.tile_bytes) {
+    sum += ChunkHash({at, static_cast<size_t>(entry.tile_bytes)}, tile);
   }
   return sum;
 }
 
-/// Calls visit(entry's index, its tiles) for one thread's part of every batch: the tiles of a batch stand
-/// in a row, which is cut as products cut it.
-template <typename Visit>
-absl::Status ForPartOfBatches(const std::vector<PackedEntry>& entries, int worker, int workers, Visit visit) {
-  for (size_t begin = 0; begin < entries.size();) {
-    size_t end = begin;
-    int64_t tiles = 0;
-    for (; end < entries.size() && entries[end].batch == entries[begin].batch; ++end) {
-      tiles += entries[end].tiles;
-    }
-    const Range part = StaticPart(tiles, 1, worker, workers);
-    int64_t first = 0;
-    for (size_t i = begin; i < end; ++i) {
-      const Range mine{std::max<int64_t>(part.begin - first, 0),
-                       std::min(part.end - first, entries[i].tiles)};
-      if (!mine.empty()) RETURN_IF_ERROR(visit(i, mine));
-      first += entries[i].tiles;
-    }
-    begin = end;
+/// Whether an entry of a file is the matrix that is wanted.
+bool IsSame(const PackedEntry& kept, const PackedEntry& wanted) {
+  return kept.format == wanted.format && kept.tile_bytes == wanted.tile_bytes && kept.tiles == wanted.tiles;
+}
+
+std::byte* BytesOf(const PackedMatrix& matrix) {
+  return reinterpret_cast<std::byte*>(const_cast<uint8_t*>(matrix.view().data));
+}
+
+/// Behind the entries of `table`, those of a file that are none of them.
+void AddOthers(const PackedTable& file, PackedTable& table) {
+  std::unordered_set<std::string> names;
+  for (const PackedEntry& entry : table.entries) names.insert(entry.name);
+  for (const PackedEntry& entry : file.entries) {
+    if (!names.contains(entry.name)) table.entries.push_back(entry);
   }
-  return absl::OkStatus();
+}
+
+void Complain(const absl::Status& status) {
+  LogWarning("packed cache: {}; packing these weights again", Message(status));
 }
 
 }  // namespace
+
+bool PackedStore::HasAll(const PackedTable& file, const std::vector<const Matrix*>& wanted) {
+  return std::ranges::all_of(wanted, [&](const Matrix* matrix) {
+    const auto found = std::ranges::find(file.entries, matrix->entry.name, &PackedEntry::name);
+    return found != file.entries.end() && IsSame(*found, matrix->entry);
+  });
+}
+
+PackedStore::PackedStore() = default;
 
 PackedStore::~PackedStore() {
   stopping_ = true;
   finish_saving();
 }
 
-void PackedStore::open(std::shared_ptr<const PackedCache> cache, std::shared_ptr<const Checkpoint> checkpoint,
-                       const std::string& shard, ThreadPool& pool) {
-  SHOAL_CHECK(cache_ == nullptr && entries_.empty());
+void PackedStore::open(std::shared_ptr<const PackedCache> cache,
+                       std::shared_ptr<const Checkpoint> checkpoint) {
+  SHOAL_CHECK(cache_ == nullptr && matrices_.empty());
   cache_ = std::move(cache);
   checkpoint_ = std::move(checkpoint);
-  about_ = fmt::format("{}: {}", checkpoint_->folder(), shard);
-  identity_ = fmt::format("packing {}, numerics {}, content {}, {}", kPackingVersion, kNumericsVersion,
-                          checkpoint_->content_identity(), shard);
-  const absl::StatusOr<PackedFile> file = cache_->open(identity_);
-  absl::Status status = file.status();
-  if (status.ok()) status = read(*file, pool);
-  if (status.ok()) return file->touch();
-  file_memory_.reset();
-  file_entries_.clear();
-  file_index_.clear();
-  if (status.code() == absl::StatusCode::kNotFound) return;
-  LogWarning("packed cache: {}; packing the weights again", Message(status));
+  content_ = fmt::format("packing {}, numerics {}, content {}", kPackingVersion, kNumericsVersion,
+                         checkpoint_->content_identity());
 }
 
-absl::Status PackedStore::read(const PackedFile& file, ThreadPool& pool) {
-  file_entries_ = file.table().entries;
-  const int64_t begin = file_entries_.front().offset;
-  ASSIGN_OR_RETURN(file_memory_, SharedMemory(file.table().file_bytes() - begin));
-  std::vector<std::atomic<uint64_t>> hashes(file_entries_.size());
-  std::mutex mutex;
-  absl::Status first_error;
-  pool.run([&](int worker, int workers) {
-    const absl::Status status = ForPartOfBatches(file_entries_, worker, workers, [&](size_t i, Range tiles) {
-      const PackedEntry& entry = file_entries_[i];
-      std::byte* const at = file_memory_.get() + (entry.offset - begin);
-      return InChunks(entry, tiles, [&](Range chunk) -> absl::Status {
-        const int64_t first = chunk.begin * entry.tile_bytes;
-        const auto size = static_cast<size_t>(chunk.size() * entry.tile_bytes);
-        RETURN_IF_ERROR(file.read(entry.offset + first, {at + first, size}));
-        hashes[i] += HashTiles(entry, at, chunk);
-        return absl::OkStatus();
-      });
-    });
-    const std::lock_guard lock(mutex);
-    if (first_error.ok()) first_error = status;
-  });
-  RETURN_IF_ERROR(first_error);
-  for (size_t i = 0; i < file_entries_.size(); ++i) {
-    if (hashes[i] != file_entries_[i].hash) {
-      return DataLoss("{}: matrix '{}' is not as it was written (its hash is another)", file.path(),
-                      file_entries_[i].name);
-    }
-    file_index_.emplace(file_entries_[i].name, i);
+void PackedStore::begin_batch(int64_t layer) {
+  for (auto& [key, unit] : units_) {
+    if (key.layer == layer) continue;
+    unit.file.reset();
+    unit.entries.clear();
   }
-  return absl::OkStatus();
 }
 
-absl::StatusOr<PackedStore::Place> PackedStore::place(const std::string& name, const PackedFormat& format,
-                                                      int64_t rows, int64_t cols, uint32_t batch) {
-  if (const auto known = index_.find(name); known != index_.end()) {
-    return Place{.matrix = matrices_[known->second], .packed = true};
+PackedStore::Unit& PackedStore::open_unit(const PackedUnit& key) {
+  Unit& unit = units_[key];
+  if (std::exchange(unit.looked_for, true)) return unit;
+  absl::StatusOr<PackedFile> file = cache_->open({content_, key.text()});
+  if (!file.ok()) {
+    if (file.status().code() == absl::StatusCode::kNotFound) return unit;
+    unit.damaged = true;
+    Complain(file.status());
+    return unit;
   }
-  PackedEntry entry{.name = name, .format = FormatText(format, rows, cols), .batch = batch};
+  unit.file = *std::move(file);
+  unit.file->touch();
+  const std::vector<PackedEntry>& entries = unit.file->table().entries;
+  for (size_t i = 0; i < entries.size(); ++i) unit.entries.emplace(entries[i].name, i);
+  return unit;
+}
+
+absl::StatusOr<PackedStore::Place> PackedStore::place(const PackedUnit& key, const std::string& name,
+                                                      const PackedFormat& format, int64_t rows,
+                                                      int64_t cols) {
+  if (const auto known = by_name_.find(name); known != by_name_.end()) {
+    return Place{.matrix = known->second->matrix, .state = Place::State::kReady, .kept = known->second};
+  }
   const int64_t bytes = PackedBytes(format, rows, cols);
-  entry.tiles = (rows + kTileRows - 1) / kTileRows;
-  entry.tile_bytes = bytes / entry.tiles;
-  Place place;
-  const auto found = file_index_.find(name);
-  if (found != file_index_.end() && file_entries_[found->second].format == entry.format &&
-      file_entries_[found->second].bytes() == bytes) {
-    const int64_t at = file_entries_[found->second].offset - file_entries_.front().offset;
-    place.matrix = PackedMatrix::In({file_memory_, file_memory_.get() + at}, format, rows, cols);
-    place.packed = true;
-  } else {
-    ASSIGN_OR_RETURN(std::shared_ptr<std::byte> memory, slabs_.allocate(bytes));
-    place.matrix = PackedMatrix::In(std::move(memory), format, rows, cols);
-    missed_ = true;
+  ASSIGN_OR_RETURN(std::shared_ptr<std::byte> memory, slabs_.allocate(bytes));
+  Matrix& matrix = matrices_.emplace_back();
+  matrix.matrix = PackedMatrix::In(std::move(memory), format, rows, cols);
+  matrix.entry.name = name;
+  matrix.entry.format = FormatText(format, rows, cols);
+  matrix.entry.tiles = (rows + kTileRows - 1) / kTileRows;
+  matrix.entry.tile_bytes = bytes / matrix.entry.tiles;
+  by_name_.emplace(name, &matrix);
+  Place place{.matrix = matrix.matrix, .state = Place::State::kEmpty, .kept = &matrix};
+  if (cache_ == nullptr || key.kind == PackedUnit::Kind::kNone) return place;
+  Unit& unit = open_unit(key);
+  unit.placed.push_back(&matrix);
+  const auto found = unit.entries.find(name);
+  if (found != unit.entries.end() && IsSame(unit.file->table().entries[found->second], matrix.entry)) {
+    matrix.entry = unit.file->table().entries[found->second];
+    matrix.file = &*unit.file;
+    place.state = Place::State::kCached;
+    return place;
   }
-  index_.emplace(name, entries_.size());
-  entries_.push_back(std::move(entry));
-  matrices_.push_back(place.matrix);
+  unit.missed = true;
+  bytes_packed_ += bytes;
   return place;
 }
 
+void PackedStore::read(const Place& place, Range tiles) const {
+  Matrix& matrix = *place.kept;
+  const absl::Status status = InChunks(matrix.entry, tiles, [&](Range chunk) -> absl::Status {
+    const int64_t first = chunk.begin * matrix.entry.tile_bytes;
+    const auto size = static_cast<size_t>(chunk.size() * matrix.entry.tile_bytes);
+    std::byte* const at = BytesOf(matrix.matrix) + first;
+    RETURN_IF_ERROR(matrix.file->read(matrix.entry.offset + first, {at, size}));
+    matrix.read_hash += HashTiles(matrix.entry, at, chunk);
+    return absl::OkStatus();
+  });
+  if (!status.ok()) matrix.read_failed = true;
+}
+
+void PackedStore::settle(Place& place) {
+  if (place.state != Place::State::kCached) return;
+  Matrix& matrix = *place.kept;
+  const int64_t bytes = matrix.entry.bytes();
+  if (!matrix.read_failed && matrix.read_hash == matrix.entry.hash) {
+    place.state = Place::State::kReady;
+    bytes_from_cache_ += bytes;
+    return;
+  }
+  for (auto& [key, unit] : units_) {
+    if (!unit.file || &*unit.file != matrix.file) continue;
+    if (!unit.damaged) {
+      Complain(DataLoss("{}: matrix '{}' is not as it was written (its hash is another)", matrix.file->path(),
+                        matrix.entry.name));
+    }
+    unit.damaged = unit.missed = true;
+  }
+  std::memset(BytesOf(matrix.matrix), 0, static_cast<size_t>(bytes));
+  place.state = Place::State::kEmpty;
+  bytes_packed_ += bytes;
+}
+
 void PackedStore::save() {
-  if (cache_ == nullptr || from_cache() || entries_.empty()) return;
+  const bool missed = std::ranges::any_of(units_, [](const auto& unit) { return unit.second.missed; });
+  if (cache_ == nullptr || !missed) return;
   SHOAL_CHECK(!saver_.joinable());
+  begin_batch(INT64_MIN);  // Closes all files.
   if (!checkpoint_->content_settled()) {
     LogInfo("packed cache: {} changed within the last two seconds; its packed weights are not kept",
             checkpoint_->folder());
     return;
   }
-  saver_ = std::thread([this] {
-    const absl::Status status = write();
-    if (status.ok() || status.code() == absl::StatusCode::kCancelled) return;
-    LogWarning("packed cache: {}; going on without: the next start packs the weights again", Message(status));
-  });
+  saver_ = std::thread([this] { write_all(); });
 }
 
-absl::Status PackedStore::write() const {
-  PackedTable table{.identity = identity_, .about = about_, .entries = entries_};
-  LayOutPackedFile(table);
-  ASSIGN_OR_RETURN(PackedFileWriter writer, cache_->create(table));
-  for (size_t i = 0; i < table.entries.size(); ++i) {
+void PackedStore::write_all() const {
+  int64_t to_write = 0;
+  for (const auto& [key, unit] : units_) {
+    if (!unit.missed) continue;
+    for (const Matrix* matrix : unit.placed) to_write += matrix->entry.bytes();
+  }
+  absl::Status status = cache_->reserve(to_write, bytes_from_cache_ + bytes_packed_ - to_write);
+  int64_t files = 0;
+  int64_t bytes = 0;
+  for (auto unit = units_.begin(); status.ok() && unit != units_.end(); ++unit) {
+    if (!unit->second.missed) continue;
+    status = write(unit->first, unit->second, &bytes);
+    files += status.ok() ? 1 : 0;
+  }
+  if (files > 0)
+    LogInfo("packed cache: saved {} files, {}, in {}", files, FormatBytes(bytes), cache_->folder());
+  if (status.ok() || status.code() == absl::StatusCode::kCancelled) return;
+  LogWarning("packed cache: {}; going on without: the next start packs the weights again", Message(status));
+}
+
+absl::Status PackedStore::write(const PackedUnit& key, const Unit& unit, int64_t* bytes) const {
+  const PackedIdentity identity{content_, key.text()};
+  bool keep_others = true;
+  for (int attempt = 1;; ++attempt) {
+    const absl::StatusOr<PackedFile> found = cache_->open(identity);
+    const PackedFile* old = found.ok() ? &*found : nullptr;
+    if (old != nullptr && !unit.damaged && HasAll(old->table(), unit.placed)) return absl::OkStatus();
+    PackedTable table{.identity = identity, .about = checkpoint_->folder(), .entries = {}};
+    for (const Matrix* matrix : unit.placed) table.entries.push_back(matrix->entry);
+    if (old != nullptr && keep_others) AddOthers(old->table(), table);
+    LayOutPackedFile(table);
+    ASSIGN_OR_RETURN(PackedFileWriter writer, cache_->create(table));
+    RETURN_IF_ERROR(write_placed(unit, table, writer));
+    const absl::Status copied = copy_others(old, std::ssize(unit.placed), table, writer);
+    if (copied.code() == absl::StatusCode::kDataLoss) {
+      keep_others = false;
+      continue;
+    }
+    RETURN_IF_ERROR(copied);
+    // Had a file of the checkpoint changed while it was read, what was packed would belong to neither of its
+    // states.
+    if (!checkpoint_->content_settled()) return Cancelled("the checkpoint changed");
+    if (attempt < kAttempts && !cache_->is_still(identity, old)) continue;
+    RETURN_IF_ERROR(writer.finish(table));
+    *bytes += table.file_bytes();
+    return absl::OkStatus();
+  }
+}
+
+absl::Status PackedStore::write_placed(const Unit& unit, PackedTable& table, PackedFileWriter& writer) const {
+  for (size_t i = 0; i < unit.placed.size(); ++i) {
     PackedEntry& entry = table.entries[i];
-    const auto* const at = reinterpret_cast<const std::byte*>(matrices_[i].view().data);
-    RETURN_IF_ERROR(InChunks(entry, {0, entry.tiles}, [&](Range chunk) -> absl::Status {
+    const std::byte* const begin = BytesOf(unit.placed[i]->matrix);
+    entry.hash = 0;
+    const absl::Status written = InChunks(entry, {0, entry.tiles}, [&](Range chunk) -> absl::Status {
       if (stopping_) return Cancelled("stopping");
       const int64_t first = chunk.begin * entry.tile_bytes;
-      entry.hash += HashTiles(entry, at, chunk);
+      entry.hash += HashTiles(entry, begin + first, chunk);
       return writer.write(entry.offset + first,
-                          {at + first, static_cast<size_t>(chunk.size() * entry.tile_bytes)});
-    }));
+                          {begin + first, static_cast<size_t>(chunk.size() * entry.tile_bytes)});
+    });
+    RETURN_IF_ERROR(written);
   }
-  // Had a file changed while it was being read, what was packed would belong to neither of its states.
-  if (!checkpoint_->content_settled()) return Cancelled("the checkpoint changed");
-  RETURN_IF_ERROR(writer.finish(table));
-  LogInfo("packed cache: saved {}, {}", writer.path(), FormatBytes(table.file_bytes()));
+  return absl::OkStatus();
+}
+
+absl::Status PackedStore::copy_others(const PackedFile* old, int64_t placed, const PackedTable& table,
+                                      PackedFileWriter& writer) const {
+  std::vector<std::byte> bytes;
+  for (auto entry = table.entries.begin() + placed; entry != table.entries.end(); ++entry) {
+    const PackedEntry& from = *std::ranges::find(old->table().entries, entry->name, &PackedEntry::name);
+    uint64_t hash = 0;
+    const absl::Status copied = InChunks(*entry, {0, entry->tiles}, [&](Range chunk) -> absl::Status {
+      if (stopping_) return Cancelled("stopping");
+      const int64_t first = chunk.begin * entry->tile_bytes;
+      bytes.resize(static_cast<size_t>(chunk.size() * entry->tile_bytes));
+      RETURN_IF_ERROR(old->read(from.offset + first, bytes));
+      hash += HashTiles(*entry, bytes.data(), chunk);
+      return writer.write(entry->offset + first, bytes);
+    });
+    RETURN_IF_ERROR(copied);
+    if (hash != entry->hash) return DataLoss("matrix '{}' is not as it was written", entry->name);
+  }
   return absl::OkStatus();
 }
 

@@ -1,5 +1,5 @@
-// Where the packed matrices of one node's shard lie: memory on huge pages, and a file of the cache that they
-// may come from and go to.
+// Where the packed matrices of one node's shard lie: memory on huge pages, and files of the cache, one for
+// each PackedUnit, that they may come from and go to.
 //
 // What comes from a file is read into memory of our own, not mapped: a file's pages are small ones, which
 // cost time with every token (docs/decisions/0007 has the figures).
@@ -7,18 +7,22 @@
 
 #include <atomic>
 #include <cstdint>
+#include <deque>
 #include <map>
 #include <memory>
+#include <optional>
 #include <string>
 #include <thread>
+#include <unordered_map>
 #include <vector>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
-#include "cpu/pool.h"
+#include "base/range.h"
 #include "formats/checkpoint.h"
 #include "kernels/packed.h"
 #include "loading/packed_cache.h"
+#include "loading/packed_unit.h"
 #include "numeric/memory.h"
 
 namespace shoal {
@@ -27,61 +31,94 @@ namespace shoal {
 inline constexpr int kPackingVersion = 1;
 
 class PackedStore {
+  struct Matrix;
+
  public:
   /// Memory alone.
-  PackedStore() = default;
+  PackedStore();
   /// Ends saving: what is half written is deleted.
   ~PackedStore();
   PackedStore(const PackedStore&) = delete;
   PackedStore& operator=(const PackedStore&) = delete;
 
-  /// Reads the matrices of a shard of `checkpoint` from the cache, if they are there: each part of a batch by
-  /// the thread of `pool` that products will give it to. A file that cannot be used, as the hash of a matrix
-  /// is another or for any other reason, is named in the log and made anew by save(). `shard` says in words
-  /// which matrices the shard has: one with other matrices has another text.
-  void open(std::shared_ptr<const PackedCache> cache, std::shared_ptr<const Checkpoint> checkpoint,
-            const std::string& shard, ThreadPool& pool);
-
-  /// Whether every matrix so far came from the cache.
-  bool from_cache() const { return file_memory_ != nullptr && !missed_; }
+  /// From now on takes from the cache what it has of `checkpoint`. A file that cannot be used, as the hash of
+  /// a matrix is another or for any other reason, is named in the log and made anew by save().
+  void open(std::shared_ptr<const PackedCache> cache, std::shared_ptr<const Checkpoint> checkpoint);
 
   /// One matrix of the shard.
   struct Place {
+    enum class State : uint8_t {
+      kReady,   ///< Its bytes are there.
+      kCached,  ///< They are in a file: read() all of its tiles, then settle().
+      kEmpty,   ///< Zeros, to be packed into.
+    };
     PackedMatrix matrix;
-    bool packed = false;  ///< Its bytes are there. Else it is zeros, to be packed into.
+    State state = State::kEmpty;
+    Matrix* kept = nullptr;
   };
-  /// The place of the matrix `name`; asked for again, the same. batch: the same number for matrices that are
-  /// multiplied as one piece of work, one after the other. ResourceExhausted where memory is refused.
-  absl::StatusOr<Place> place(const std::string& name, const PackedFormat& format, int64_t rows, int64_t cols,
-                              uint32_t batch);
-  /// A number that no batch has had.
-  uint32_t next_batch() { return batches_++; }
+  /// To be called before the place() calls of each batch, with the layer of its weights: closes files of
+  /// others.
+  void begin_batch(int64_t layer);
+  /// The place of the matrix `name`; asked for again, the same. ResourceExhausted where memory is refused.
+  absl::StatusOr<Place> place(const PackedUnit& unit, const std::string& name, const PackedFormat& format,
+                              int64_t rows, int64_t cols);
+  /// Reads and hashes tiles of a matrix that is kCached. Threads may call for different tiles; what fails
+  /// shows in settle().
+  void read(const Place& place, Range tiles) const;
+  /// Whether what was read is what was written: kReady. Else kEmpty, and a line in the log.
+  void settle(Place& place);
 
-  /// To be called when everything is packed: writes what was placed to the cache, unless it came from there.
+  /// Whether every matrix so far came from the cache, and there are some.
+  bool from_cache() const { return bytes_from_cache_ > 0 && bytes_packed_ == 0; }
+  /// Bytes of those that did.
+  int64_t bytes_from_cache() const { return bytes_from_cache_; }
+
+  /// To be called when everything is packed: writes the units of which something did not come from the cache.
   /// Returns at once; errors go to the log, as they cost the next start and not this one.
   void save();
   /// Waits until that has been done.
   void finish_saving();
 
  private:
-  absl::Status read(const PackedFile& file, ThreadPool& pool);
-  absl::Status write() const;
+  /// A matrix that was placed, and what is read of it.
+  struct Matrix {
+    PackedEntry entry;  ///< As it is in `file` where it is kCached; else without offset and hash.
+    PackedMatrix matrix;
+    const PackedFile* file = nullptr;
+    std::atomic<uint64_t> read_hash = 0;
+    std::atomic<bool> read_failed = false;
+  };
+  struct Unit {
+    std::optional<PackedFile> file;  ///< Open while batches of its layer are being loaded.
+    std::unordered_map<std::string, size_t> entries;
+    bool looked_for = false;
+    bool damaged = false;  ///< Its file must be written again, whatever is in it.
+    bool missed = false;   ///< A matrix did not come from its file.
+    std::vector<const Matrix*> placed;
+  };
+
+  Unit& open_unit(const PackedUnit& key);
+  void write_all() const;
+  /// Writes a unit's file: the matrices that were placed and, so that nodes with other experts of a block do
+  /// not take turns in packing, those that another wrote. Adds what it took to `bytes`: nothing where another
+  /// process was quicker.
+  absl::Status write(const PackedUnit& key, const Unit& unit, int64_t* bytes) const;
+  absl::Status write_placed(const Unit& unit, PackedTable& table, PackedFileWriter& writer) const;
+  /// The entries of `table` from the `placed`-th on, from `old`. DataLoss where one is not what was written.
+  absl::Status copy_others(const PackedFile* old, int64_t placed, const PackedTable& table,
+                           PackedFileWriter& writer) const;
+  static bool HasAll(const PackedTable& file, const std::vector<const Matrix*>& wanted);
 
   std::shared_ptr<const PackedCache> cache_;
   std::shared_ptr<const Checkpoint> checkpoint_;
-  std::string identity_;
-  std::string about_;
-  uint32_t batches_ = 0;
-
-  std::shared_ptr<std::byte> file_memory_;                 // From the file's first matrix on.
-  std::vector<PackedEntry> file_entries_;                  // Its table.
-  std::map<std::string, size_t, std::less<>> file_index_;  // Name -> entry.
-  bool missed_ = false;                                    // A matrix was not in the file.
+  std::string content_;  ///< What of the checkpoint, and how it is packed.
 
   SlabMemory slabs_;
-  std::vector<PackedEntry> entries_;  // What was placed, in order; without offsets and hashes.
-  std::vector<PackedMatrix> matrices_;
-  std::map<std::string, size_t, std::less<>> index_;
+  std::deque<Matrix> matrices_;
+  std::unordered_map<std::string, Matrix*> by_name_;
+  std::map<PackedUnit, Unit> units_;
+  int64_t bytes_from_cache_ = 0;
+  int64_t bytes_packed_ = 0;
 
   std::thread saver_;
   std::atomic<bool> stopping_ = false;

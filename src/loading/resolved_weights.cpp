@@ -43,9 +43,10 @@ absl::Status ResolvedWeights::find_all() {
   absl::Status status;
   ForEachWeight(spec_, [&](const WeightUse& use) {
     if (!status.ok()) return;
-    const absl::StatusOr<StoredWeight> stored = finder_->find(use.ref);
+    absl::StatusOr<StoredWeight> stored = finder_->find(use.ref);
     status = stored.status();
     if (!status.ok()) return;
+    stored->unit = UnitOf(use, spec_.tied_head);
     index_.emplace(&use.ref, weights_.size());
     weights_.push_back({use, *stored, PackedBytesOf(*stored)});
   });

@@ -10,6 +10,7 @@
 #include "formats/checkpoint.h"
 #include "formats/mlx_quant.h"
 #include "kernels/packed.h"
+#include "loading/packed_unit.h"
 #include "models/spec.h"
 
 namespace shoal {
@@ -33,6 +34,7 @@ struct StoredWeight {
   bool is_vector = false;  ///< A norm or a bias: one row.
   bool absent = false;     ///< The checkpoint is a shard without it: it has a format, but no bytes.
   int64_t head_rows = 0;   ///< Rows of a head within which rows are permuted; 0: none are.
+  PackedUnit unit;         ///< What of the model it is kept with when it is packed; kNone where nobody said.
 
   int64_t elements() const { return rows * cols; }
   /// The row of the stored matrix that is row `row` of the weight (GgufName::permuted_heads says which
@@ -47,8 +49,9 @@ struct StoredWeight {
   int64_t stored_bytes() const;
 };
 
-/// Finds weights in a checkpoint, as its config says they are quantized. Each weight costs up to ten look-ups of tensors by
-/// name: ResolvedWeights makes them once for all weights of a spec. The checkpoint must outlive it.
+/// Finds weights in a checkpoint, as its config says they are quantized. Each weight costs up to ten look-ups
+/// of tensors by name: ResolvedWeights makes them once for all weights of a spec. The checkpoint must outlive
+/// it.
 class WeightFinder {
  public:
   /// InvalidArgument for a config whose quantization is not understood.

@@ -3,7 +3,6 @@
 #include <algorithm>
 #include <cstring>
 #include <mutex>
-#include <numeric>
 #include <utility>
 
 #include "base/check.h"
@@ -44,10 +43,10 @@ absl::StatusOr<StoredWeight> WeightLoader::find(const LinearSpec& linear) const 
   return weight;
 }
 
-absl::StatusOr<PackedStore::Place> WeightLoader::place(const StoredWeight& weight, uint32_t batch) const {
+absl::StatusOr<PackedStore::Place> WeightLoader::place(const StoredWeight& weight) const {
   if (store_ == nullptr) {
     ASSIGN_OR_RETURN(PackedMatrix matrix, PackedMatrix::Allocate(weight.format, weight.rows, weight.cols));
-    return PackedStore::Place{.matrix = std::move(matrix), .packed = false};
+    return PackedStore::Place{.matrix = std::move(matrix)};
   }
   const WeightSource& source = *weight.source;
   std::string name = source.name();
@@ -56,7 +55,7 @@ absl::StatusOr<PackedStore::Place> WeightLoader::place(const StoredWeight& weigh
   if (source.row_interval > 1) name += fmt::format("[::{}]", source.row_interval);
   if (source.strided)
     name += fmt::format("[{}+{}+{}]", source.strided->offset, weight.row_stride, weight.col_stride);
-  return store_->place(name, weight.format, weight.rows, weight.cols, batch);
+  return store_->place(weight.unit, name, weight.format, weight.rows, weight.cols);
 }
 
 /// Rows of one of the weights that are packed together.
@@ -67,50 +66,72 @@ struct WeightLoader::Chunk {
   int64_t bytes = 0;  ///< Of these rows in the files.
 };
 
-std::vector<WeightLoader::Chunk> WeightLoader::Cut(std::span<const StoredWeight> weights,
-                                                   std::span<const int64_t> tiles, Range part,
-                                                   int64_t slab_bytes) {
-  std::vector<Chunk> chunks;
-  int64_t first = 0;  // Tile of this weight in the row of all.
-  for (size_t i = 0; i < weights.size(); first += tiles[i++]) {
-    const StoredWeight& weight = weights[i];
-    const Range mine{std::max<int64_t>(part.begin - first, 0), std::min(part.end - first, tiles[i])};
-    const Range rows{mine.begin * kTileRows, std::min(weight.rows, mine.end * kTileRows)};
-    const int64_t row_bytes = std::max<int64_t>(1, weight.stored_bytes() / weight.rows);
-    // Every row of a strided view reads nearly all of its bytes.
-    const int64_t step = weight.strided() ? weight.rows : slab_bytes / kChunksPerSlab / row_bytes;
-    const int64_t chunk_rows = std::max<int64_t>(1, step / kTileRows) * kTileRows;
-    for (int64_t row = rows.begin; row < rows.end; row += chunk_rows) {
-      const Range chunk{row, std::min(rows.end, row + chunk_rows)};
-      chunks.push_back({&weight, i, chunk, chunk.size() * row_bytes});
-    }
+void WeightLoader::Cut(const StoredWeight& weight, size_t index, Range tiles, int64_t slab_bytes,
+                       std::vector<Chunk>& chunks) {
+  const Range rows{tiles.begin * kTileRows, std::min(weight.rows, tiles.end * kTileRows)};
+  const int64_t row_bytes = std::max<int64_t>(1, weight.stored_bytes() / weight.rows);
+  // Every row of a strided view reads nearly all of its bytes.
+  const int64_t step = weight.strided() ? weight.rows : slab_bytes / kChunksPerSlab / row_bytes;
+  const int64_t chunk_rows = std::max<int64_t>(1, step / kTileRows) * kTileRows;
+  for (int64_t row = rows.begin; row < rows.end; row += chunk_rows) {
+    const Range chunk{row, std::min(rows.end, row + chunk_rows)};
+    chunks.push_back({&weight, index, chunk, chunk.size() * row_bytes});
   }
-  return chunks;
 }
 
 absl::StatusOr<std::vector<PackedMatrix>> WeightLoader::pack(std::span<const StoredWeight> weights,
                                                              ThreadPool& pool) const {
-  std::vector<PackedMatrix> packed;
-  std::vector<int64_t> tiles;  // Of each matrix: those that are to be packed.
-  const uint32_t batch = store_ == nullptr ? 0 : store_->next_batch();
+  if (store_ != nullptr && !weights.empty()) store_->begin_batch(weights[0].unit.layer);
+  std::vector<PackedStore::Place> places;
   for (const StoredWeight& weight : weights) {
     RETURN_IF_ERROR(CheckHere(*checkpoint_, weight));
-    ASSIGN_OR_RETURN(PackedStore::Place place, this->place(weight, batch));
-    tiles.push_back(place.packed ? 0 : place.matrix.view().tiles());
-    packed.push_back(std::move(place.matrix));
+    ASSIGN_OR_RETURN(places.emplace_back(), place(weight));
   }
-  const int64_t tiles_total = std::accumulate(tiles.begin(), tiles.end(), int64_t{0});
-  if (tiles_total == 0) return packed;
+  RETURN_IF_ERROR(fill(weights, places, pool));
+  if (store_ != nullptr) {
+    for (PackedStore::Place& place : places) store_->settle(place);
+    RETURN_IF_ERROR(fill(weights, places, pool));  // What was damaged in a file.
+  }
+  std::vector<PackedMatrix> packed;
+  for (PackedStore::Place& place : places) packed.push_back(std::move(place.matrix));
+  return packed;
+}
+
+absl::Status WeightLoader::fill(std::span<const StoredWeight> weights, std::span<PackedStore::Place> places,
+                                ThreadPool& pool) const {
+  using State = PackedStore::Place::State;
+  const auto tiles_of = [](const PackedStore::Place& place) {
+    return place.state == State::kReady ? 0 : place.matrix.view().tiles();
+  };
+  int64_t tiles_total = 0;
+  for (const PackedStore::Place& place : places) tiles_total += tiles_of(place);
+  if (tiles_total == 0) return absl::OkStatus();
   const int64_t slab_bytes = kSlabBytes / pool.threads();
   std::mutex mutex;
   absl::Status first_error;
   pool.run_parts(tiles_total, 1, [&](Range part) {
-    const absl::Status status = pack_chunks(Cut(weights, tiles, part, slab_bytes), slab_bytes, packed);
+    std::vector<Chunk> chunks;
+    int64_t first = 0;  // Tile of this matrix in the row of all.
+    for (size_t i = 0; i < places.size() && first < part.end; ++i) {
+      const int64_t tiles = tiles_of(places[i]);
+      const Range mine{std::max<int64_t>(part.begin - first, 0), std::min(part.end - first, tiles)};
+      first += tiles;
+      if (mine.empty()) continue;
+      if (places[i].state == State::kCached) {
+        store_->read(places[i], mine);
+      } else {
+        Cut(weights[i], i, mine, slab_bytes, chunks);
+      }
+    }
+    const absl::Status status = pack_chunks(chunks, slab_bytes, places);
     const std::lock_guard lock(mutex);
     if (first_error.ok()) first_error = status;
   });
   RETURN_IF_ERROR(first_error);
-  return packed;
+  for (PackedStore::Place& place : places) {
+    if (place.state == State::kEmpty) place.state = State::kReady;
+  }
+  return absl::OkStatus();
 }
 
 namespace {
@@ -147,7 +168,7 @@ void PackStrided(const StoredWeight& weight, Range rows, PackedMatrix& packed) {
 }  // namespace
 
 absl::Status WeightLoader::pack_chunks(std::span<const Chunk> chunks, int64_t slab_bytes,
-                                       std::vector<PackedMatrix>& packed) const {
+                                       std::span<PackedStore::Place> places) const {
   size_t next = 0;     // The first chunk that is not being read yet.
   int64_t ahead = 0;   // Bytes that are, and are to be packed.
   int64_t behind = 0;  // Bytes that are packed, and in `sources`.
@@ -158,7 +179,7 @@ absl::Status WeightLoader::pack_chunks(std::span<const Chunk> chunks, int64_t sl
                   [&](const std::byte* data, int64_t bytes) { checkpoint_->will_need(data, bytes); });
       ahead += chunks[next].bytes;
     }
-    RETURN_IF_ERROR(pack_rows(*chunk.weight, chunk.rows, packed[chunk.index]));
+    RETURN_IF_ERROR(pack_rows(*chunk.weight, chunk.rows, places[chunk.index].matrix));
     for_sources(*chunk.weight, chunk.rows, [&](const std::byte* data, int64_t bytes) {
       sources.emplace_back(data, static_cast<size_t>(bytes));
     });

@@ -27,8 +27,8 @@ class WeightLoader {
  public:
   /// Looks each weight up when it is asked for.
   static absl::StatusOr<WeightLoader> Create(const Checkpoint& checkpoint);
-  /// Takes the weights of `resolved`'s spec as they were found; others are looked up. `resolved` must outlive it.
-  /// store: where packed matrices lie and may come from; nullptr: each in memory of its own.
+  /// Takes the weights of `resolved`'s spec as they were found; others are looked up. `resolved` must outlive
+  /// it. store: where packed matrices lie and may come from; nullptr: each in memory of its own.
   explicit WeightLoader(const ResolvedWeights& resolved, PackedStore* store = nullptr)
       : checkpoint_(&resolved.checkpoint()),
         resolved_(&resolved),
@@ -44,13 +44,12 @@ class WeightLoader {
   absl::StatusOr<StoredWeight> find(const LinearSpec& linear) const;
 
   /// Matrices as the kernels read them, in the order of `weights`: those that are multiplied as one piece of
-  /// work (q, k and v). What the store has is taken as it is; of the others the tiles stand in a row, which
-  /// is cut into one part per thread as products cut it: on a machine of several memory nodes a page lies
-  /// where it will be read, as the thread that first writes it decides. Weights that are not multiplied
-  /// together may be given together all the same: threads then meet once, and pages are given back in fewer
-  /// calls. Source pages are read ahead, and given back as they are packed, so that little more than a slab
-  /// of them is resident at a time.
-  /// ResourceExhausted where memory is refused.
+  /// work (q, k and v). What the store has is taken as it is; what a file has is read, and the rest packed.
+  /// The tiles stand in a row, which is cut into one part per thread as products cut it: on a machine of
+  /// several memory nodes a page lies where it will be read, as the thread that first writes it decides.
+  /// Weights that are not multiplied together may be given together all the same: threads then meet once, and
+  /// pages are given back in fewer calls. Source pages are read ahead, and given back as they are packed, so
+  /// that little more than a slab of them is resident at a time. ResourceExhausted where memory is refused.
   absl::StatusOr<std::vector<PackedMatrix>> pack(std::span<const StoredWeight> weights,
                                                  ThreadPool& pool) const;
   /// Rows [0, weight.rows) of a weight as f32 [rows, cols]: affine weights as round(scale * code) + bias,
@@ -67,17 +66,19 @@ class WeightLoader {
  private:
   explicit WeightLoader(std::shared_ptr<const WeightFinder> finder)
       : checkpoint_(&finder->checkpoint()), finder_(std::move(finder)) {}
-  absl::StatusOr<PackedStore::Place> place(const StoredWeight& weight, uint32_t batch) const;
+  absl::StatusOr<PackedStore::Place> place(const StoredWeight& weight) const;
+  /// Reads or packs what the places lack, each thread its part.
+  absl::Status fill(std::span<const StoredWeight> weights, std::span<PackedStore::Place> places,
+                    ThreadPool& pool) const;
   absl::Status decode(const StoredWeight& weight, const std::vector<int64_t>& rows,
                       DecodedRows& decoded) const;
   struct Chunk;
-  /// What one thread packs: of weights whose tiles to be packed stand in a row, those in `part`, in chunks
-  /// well below a slab.
-  static std::vector<Chunk> Cut(std::span<const StoredWeight> weights, std::span<const int64_t> tiles,
-                                Range part, int64_t slab_bytes);
-  /// packed: of every weight. DataLoss where a block holds what no weight is.
+  /// Appends what a thread packs of a weight, its `tiles`, in chunks well below a slab.
+  static void Cut(const StoredWeight& weight, size_t index, Range tiles, int64_t slab_bytes,
+                  std::vector<Chunk>& chunks);
+  /// places: of every weight. DataLoss where a block holds what no weight is.
   absl::Status pack_chunks(std::span<const Chunk> chunks, int64_t slab_bytes,
-                           std::vector<PackedMatrix>& packed) const;
+                           std::span<PackedStore::Place> places) const;
   absl::Status pack_rows(const StoredWeight& weight, Range rows, PackedMatrix& packed) const;
   /// read_rows of a weight that is the transpose of part of a matrix of blocks.
   absl::Status read_transposed(const StoredWeight& weight, Range rows, float* out) const;
