@@ -59,11 +59,6 @@ absl::StatusOr<GatedDeltaNet> LoadMixer(const WeightLoader& loader, const GatedD
   return GatedDeltaNet::Load(loader, spec, pool);
 }
 
-/// nullptr: positions rotate nothing.
-const RopeSpec* RopeOf(const GqaSpec& spec) { return &spec.rope; }
-const RopeSpec* RopeOf(const MlaSpec& spec) { return &spec.rope; }
-const RopeSpec* RopeOf(const GatedDeltaNetSpec&) { return nullptr; }
-
 absl::StatusOr<Mlp> LoadFeedForward(const WeightLoader& loader, const DenseSpec& spec, ThreadPool& pool) {
   return Mlp::Load(loader, spec, pool);
 }
@@ -205,7 +200,7 @@ absl::Status CpuStage::load_layer(const WeightLoader& loader, const LayerSpec& s
   ASSIGN_OR_RETURN(layer.mixer_norm, Norm::Load(loader, spec.mixer_norm));
   RETURN_IF_ERROR(std::visit(
       [&](const auto& mixer) -> absl::Status {
-        if (const RopeSpec* rope = RopeOf(mixer)) layer.rope = rope_index(*rope);
+        if (const RopeSpec* rope = mixer.position_rope()) layer.rope = rope_index(*rope);
         ASSIGN_OR_RETURN(layer.mixer, LoadMixer(loader, mixer, pool));
         return absl::OkStatus();
       },

@@ -3,25 +3,6 @@
 #include <algorithm>
 
 namespace shoal {
-namespace {
-
-/// Of one row and position: scores, then values.
-int64_t AttentionMultiplies(const MixerSpec& mixer) {
-  if (const auto* mla = std::get_if<MlaSpec>(&mixer)) return mla->heads * (2 * mla->latent + mla->rope_dim);
-  const auto* gqa = std::get_if<GqaSpec>(&mixer);
-  return gqa == nullptr ? 0 : int64_t{2} * gqa->heads * gqa->head_dim;
-}
-
-/// Of one row, whatever its position: the passes over a state, and the convolution.
-int64_t StateMultiplies(const MixerSpec& mixer) {
-  const auto* delta = std::get_if<GatedDeltaNetSpec>(&mixer);
-  if (delta == nullptr) return 0;
-  return int64_t{3} * delta->value_heads * delta->key_dim * delta->value_dim +
-         delta->conv_width * delta->channels();
-}
-
-}  // namespace
-
 WorkModel::WorkModel(const ResolvedWeights& weights, ActivationMode activations, DType kv) {
   Products experts;  // Of all routed experts together.
   for (const auto& [use, stored, packed_bytes] : weights.all()) {
@@ -37,10 +18,11 @@ WorkModel::WorkModel(const ResolvedWeights& weights, ActivationMode activations,
     (int8 ? products.int8_multiplies : products.f32_multiplies) += stored.elements();
   }
   for (const LayerSpec& layer : weights.spec().layers) {
-    const KvLayerShape shape = KvShapeOf(layer.mixer);
+    const KvLayerShape shape = CacheShapeOf(layer.mixer);
     kv_bytes_ += int64_t{2} * shape.kv_heads * shape.head_dim * DTypeBytes(kv);
-    attention_multiplies_ += AttentionMultiplies(layer.mixer);
-    every_row_.f32_multiplies += StateMultiplies(layer.mixer);
+    const MixerWork mixer = WorkOf(layer.mixer);
+    attention_multiplies_ += mixer.per_position;
+    every_row_.f32_multiplies += mixer.per_row;
     state_bytes_ += shape.state_values * int64_t{sizeof(float)};
     const MoeSpec* moe = MoeOf(layer);
     if (moe == nullptr) continue;

@@ -13,9 +13,7 @@ namespace {
 /// What no family may ask of the kernels.
 absl::Status CheckLimits(const ModelConfig& config, const ModelSpec& spec) {
   for (const LayerSpec& layer : spec.layers) {
-    int64_t head_dim = 0;  // In the cache.
-    if (const auto* gqa = std::get_if<GqaSpec>(&layer.mixer)) head_dim = gqa->head_dim;
-    if (const auto* mla = std::get_if<MlaSpec>(&layer.mixer)) head_dim = mla->latent + mla->rope_dim;
+    const int64_t head_dim = CachedDimOf(layer.mixer);
     if (head_dim > kHeadDimMax) {
       return Unimplemented("{}: head dimension {} exceeds {}, the largest that is built", config.file(),
                            head_dim, kHeadDimMax);

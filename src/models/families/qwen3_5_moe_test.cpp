@@ -20,7 +20,7 @@ TEST(Qwen35Moe, LayersAttendWhereTheConfigSaysSo) {
     std::vector<int> layers;
     for (int i = 0; i < 7; ++i) {
       const LayerSpec& layer = spec.layers[static_cast<size_t>(i)];
-      EXPECT_EQ(std::holds_alternative<GqaSpec>(layer.mixer), layer.cache == CacheGroup::kFull);
+      EXPECT_EQ(std::holds_alternative<GqaSpec>(layer.mixer), CacheShapeOf(layer.mixer).state_values == 0);
       if (std::holds_alternative<GqaSpec>(layer.mixer)) layers.push_back(i);
     }
     return layers;
@@ -95,12 +95,12 @@ TEST(Qwen35Moe, TensorsOfImagesAndOfGuessingAheadAreIgnoredByName) {
       tensors.push_back({name, DType::kF32, {2}, std::vector<std::byte>(8)});
     }
   });
-  const auto checkpoint = *Checkpoint::Open(folder.path());
-  const auto footprint = MeasureFootprint(Usual(), *checkpoint);
-  ASSERT_TRUE(footprint.ok()) << footprint.status();
-  EXPECT_THAT(footprint->ignored_tensors,
+  const auto weights = ResolvedWeights::Create(*Checkpoint::Open(folder.path()), Usual());
+  ASSERT_TRUE(weights.ok()) << weights.status();
+  const Footprint footprint = MeasureFootprint(**weights);
+  EXPECT_THAT(footprint.ignored_tensors,
               ElementsAre(Pair("multi-token prediction", 1), Pair("the vision tower", 2)));
-  EXPECT_THAT(footprint->unused_tensors, ElementsAre("model.language_model.layers.0.linear_attn.other"));
+  EXPECT_THAT(footprint.unused_tensors, ElementsAre("model.language_model.layers.0.linear_attn.other"));
 }
 
 }  // namespace

@@ -222,12 +222,9 @@ ModelSpec DecoderOf(std::string model_type, const DecoderSizes& sizes, const Mak
   spec.embedding = MatrixAt("model.embed_tokens", sizes.vocabulary, sizes.width);
   for (int64_t i = 0; i < sizes.layers; ++i) {
     const std::string base = fmt::format("model.layers.{}", i);
-    MixerSpec made = mixer(i, base);
-    const bool state = std::holds_alternative<GatedDeltaNetSpec>(made);
     spec.layers.push_back(
         {.mixer_norm = NormAt(base + ".input_layernorm", sizes.width, sizes.eps),
-         .mixer = std::move(made),
-         .cache = state ? CacheGroup::kState : CacheGroup::kFull,
+         .mixer = mixer(i, base),
          .feed_forward_norm = NormAt(base + ".post_attention_layernorm", sizes.width, sizes.eps),
          .feed_forward = feed_forward(i, base)});
   }

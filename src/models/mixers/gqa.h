@@ -1,0 +1,50 @@
+// Grouped-query attention.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+
+#include "models/mixers/mixer_work.h"
+#include "models/rope.h"
+#include "models/weights.h"
+#include "numeric/cache_shape.h"
+
+namespace shoal {
+
+/// Grouped-query attention: query head h reads key-value head h / (heads / kv_heads); scores are scaled by
+/// 1 / sqrt(head_dim). Source: Ainslie et al. 2023, arXiv:2305.13245.
+struct GqaSpec {
+  int heads = 0;
+  int kv_heads = 0;
+  int head_dim = 0;
+  LinearSpec q, k, v, o;
+  /// Before rope: over each head where the weight has head_dim values, else over all heads together.
+  std::optional<NormSpec> q_norm, k_norm;
+  std::optional<float> v_norm_eps;  ///< Values are normed over each head, without a weight.
+  /// There is no v: values are what k gives, before its norm and rope.
+  bool values_from_keys = false;
+  RopeSpec rope;
+  std::optional<int64_t> window;   ///< Positions that a row sees, its own included; absent: all before it.
+  std::optional<double> scale;     ///< Of scores, instead of 1 / sqrt(head_dim).
+  std::optional<WeightRef> sinks;  ///< [heads]: a score without a value that each head sees, too.
+  /// q gives, per head, a query and behind it as many values of a gate (2 * heads * head_dim rows): what a
+  /// head attended is multiplied by the sigmoid of its gate.
+  bool output_gate = false;
+
+  // What every mixer says of itself (mixers.h).
+  int64_t cached_dim() const { return head_dim; }
+  KvLayerShape cache_shape() const { return {kv_heads, CachedHeadDim(head_dim)}; }
+  const RopeSpec* position_rope() const { return &rope; }
+  MixerWork work() const { return {.per_position = int64_t{2} * heads * head_dim}; }
+  void show_weights(const WeightWalk& walk) const {
+    walk.linear("attention", q);
+    walk.linear("attention", k);
+    if (!values_from_keys) walk.linear("attention", v);
+    walk.linear("attention", o);
+    walk.norm(q_norm);
+    walk.norm(k_norm);
+    if (sinks) walk.weight("attention", *sinks);
+  }
+};
+
+}  // namespace shoal

@@ -1,0 +1,13 @@
+// What a mixer multiplies beside its weights.
+#pragma once
+
+#include <cstdint>
+
+namespace shoal {
+
+struct MixerWork {
+  int64_t per_position = 0;  ///< Multiplications of one row with one position before it: scores, then values.
+  int64_t per_row = 0;       ///< Of one row, whatever its position: passes over a state, convolutions.
+};
+
+}  // namespace shoal

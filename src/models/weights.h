@@ -1,0 +1,108 @@
+// What lies behind a weight of a model, and what a layer makes of weights: linears and norms.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "base/range.h"
+
+namespace shoal {
+
+/// One place where a weight may lie: the tensor `<base>.<suffix>`, or a part of it. It is quantized where
+/// `<base>.scales` exists beside `<base>.weight`.
+struct WeightSource {
+  std::string base;               ///< "model.layers.3.self_attn.q_proj"
+  std::string suffix = "weight";  ///< "weight" or "bias"
+  /// Stacked tensors [stack, N, K]: which of the `stack` matrices. Not stacked: stack = 0.
+  int64_t stack = 0;
+  int64_t index = 0;
+  /// Rows of the stored matrix [stored_rows, K] that are the weight (fused projections). Empty: all of them.
+  Range rows;
+  int64_t stored_rows = 0;
+  /// Of `rows`, the first and each row_interval-th after it (matrices that take turns).
+  int64_t row_interval = 1;
+  /// A strided view of a stored tensor of another shape (transposed, every other row): element (n, k) of the
+  /// weight is value offset + n * row_stride + k * col_stride of the stored matrix, or of matrix `index` of a
+  /// stack. Of plain tensors; of blocks only where it is transposed.
+  struct StridedView {
+    std::vector<int64_t> stored_shape;  ///< Of the whole tensor.
+    int64_t offset = 0;
+    int64_t row_stride = 0;
+    int64_t col_stride = 0;
+  };
+  std::optional<StridedView> strided;
+  bool written =
+      true;          ///< Whether a conversion may put the weight here: mlx-lm looks for it under this name.
+  float offset = 0;  ///< Added to what is stored here, of a vector: norms that are stored as w of 1 + w.
+  bool mlx = false;  ///< Where folders of mlx-lm have it, where that is not what `stack` says.
+
+  std::string name() const { return base + "." + suffix; }
+};
+
+/// A weight of the model: its logical shape ([N, K], or [N] for norms and biases) and its possible places,
+/// tried in order.
+struct WeightRef {
+  std::vector<int64_t> shape;
+  std::vector<WeightSource> sources;
+
+  int64_t elements() const {
+    int64_t product = 1;
+    for (const int64_t n : shape) product *= n;
+    return product;
+  }
+};
+
+/// y = x W^T + b. `bias` absent: none, and a checkpoint that has `<base>.bias` nevertheless is refused.
+struct LinearSpec {
+  WeightRef weight;
+  std::optional<WeightRef> bias;
+};
+
+/// Root mean square norm: y = x / sqrt(mean(x^2) + eps) * weight. Source: Zhang, Sennrich 2019,
+/// arXiv:1910.07467.
+struct NormSpec {
+  WeightRef weight;
+  float eps = 0;
+  float factor = 1;  ///< On the weight.
+};
+
+/// A weight met on the way through a spec.
+struct WeightUse {
+  int64_t layer = -1;     ///< -1: embedding, final norm, head.
+  int64_t expert = -1;    ///< -1: not a routed expert's.
+  std::string_view role;  ///< "embedding", "head", "norm", "scale", "attention", "router", "mlp", "expert",
+                          ///< "convolution", "decay"
+  bool is_head = false;   ///< Belongs to the last stage (final norm and head).
+  const WeightRef& ref;
+};
+
+/// Shows the weights of one place of a model to a visitor.
+class WeightWalk {
+ public:
+  using Visit = std::function<void(const WeightUse&)>;
+  WeightWalk(const Visit& visit, int64_t layer, bool is_head)
+      : visit_(visit), layer_(layer), is_head_(is_head) {}
+
+  void weight(std::string_view role, const WeightRef& ref, int64_t expert = -1) const {
+    visit_(WeightUse{layer_, expert, role, is_head_, ref});
+  }
+  void linear(std::string_view role, const LinearSpec& linear, int64_t expert = -1) const {
+    weight(role, linear.weight, expert);
+    if (linear.bias) weight(role, *linear.bias, expert);
+  }
+  void norm(const NormSpec& norm) const { weight("norm", norm.weight); }
+  void norm(const std::optional<NormSpec>& norm) const {
+    if (norm) this->norm(*norm);
+  }
+
+ private:
+  const Visit& visit_;
+  int64_t layer_;
+  bool is_head_;
+};
+
+}  // namespace shoal
