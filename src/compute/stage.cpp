@@ -22,9 +22,6 @@
 namespace shoal {
 namespace {
 
-static_assert(kBlockPositions == kKvBlockPositions,
-              "the cache and the attention kernels cut at the same positions");
-
 /// One layer, built from its LayerSpec.
 struct Layer {
   Norm mixer_norm;

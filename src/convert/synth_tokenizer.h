@@ -6,9 +6,9 @@
 
 namespace shoal {
 
-inline constexpr int64_t kSynthEndOfText = 256;  ///< <|endoftext|>, the bos and padding token.
-inline constexpr int64_t kSynthTurnStart = 257;  ///< <|im_start|>
-inline constexpr int64_t kSynthTurnEnd = 258;    ///< <|im_end|>, the eos token.
+inline constexpr int64_t kSynthEndOfText =
+    256;  ///< <|endoftext|>, the bos and padding token; 257 is <|im_start|>.
+inline constexpr int64_t kSynthTurnEnd = 258;  ///< <|im_end|>, the eos token.
 inline constexpr int64_t kSynthVocabMin = 259;
 
 /// tokenizer.json: ids 0..255 are the bytes, then the three special tokens; the others decode to " w<id>" and

@@ -32,7 +32,6 @@ class Quantization {
   /// the config says that it is not quantized. Whether it is quantized on disk is what the checkpoint shows:
   /// see IsQuantized.
   std::optional<AffineFormat> for_tensor(std::string_view base_name) const;
-  std::optional<AffineFormat> default_format() const { return default_; }
 
  private:
   std::optional<AffineFormat> default_;

@@ -84,14 +84,14 @@ TEST(AcrossCpus, AttentionOverEveryCacheIsTheSameBits) {
   for (const DType dtype : {DType::kF32, DType::kF16, DType::kBF16}) {
     RandomStream random(23);
     const int64_t positions = 600, head_dim = 48, heads = 4;
-    CacheStorage cache = MakeCache(positions / kKvBlockPositions + 1, 2, head_dim, dtype);
+    CacheStorage cache = MakeCache(positions / kBlockPositions + 1, 2, head_dim, dtype);
     std::vector<BlockId> blocks;
-    for (int32_t b = 0; b <= positions / kKvBlockPositions; ++b) blocks.push_back(BlockId{b});
+    for (int32_t b = 0; b <= positions / kBlockPositions; ++b) blocks.push_back(BlockId{b});
     for (int64_t position = 0; position < positions; ++position) {
       const std::vector<float> key = RandomFloats(random, 2 * head_dim, Values::kEdge);
       const std::vector<float> value = RandomFloats(random, 2 * head_dim, Values::kEdge);
       Reference().append_kv({.cache = cache.view,
-                             .block = blocks[static_cast<size_t>(position / kKvBlockPositions)],
+                             .block = blocks[static_cast<size_t>(position / kBlockPositions)],
                              .position = position,
                              .key = key.data(),
                              .value = value.data(),

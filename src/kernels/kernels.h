@@ -14,6 +14,7 @@
 #include "base/ids.h"
 #include "base/range.h"
 #include "kernels/packed.h"
+#include "numeric/cache_shape.h"
 #include "numeric/dtype.h"
 #include "numeric/operation_kinds.h"
 #include "numeric/view.h"
@@ -182,8 +183,6 @@ struct DeltaRuleArgs {
 // ---- Attention
 // -----------------------------------------------------------------------------------------------------
 
-/// Positions of a block of the KV cache; block b of a sequence holds positions [32 b, 32 b + 32).
-inline constexpr int64_t kKvBlockPositions = 32;
 /// Positions that one partial result covers, at multiples of itself.
 inline constexpr int64_t kAttentionSplitPositions = 512;
 /// The cache of one layer. A block's keys lie [kv_heads][head_dim][32] (a lane is a position, so scores need

@@ -88,7 +88,7 @@ struct FilledCaches {
   std::vector<BlockId> blocks;
 
   FilledCaches(const Kernels& kernels, const AttentionShape& shape, int64_t total_bytes) {
-    const int64_t count = (shape.context + kKvBlockPositions - 1) / kKvBlockPositions;
+    const int64_t count = (shape.context + kBlockPositions - 1) / kBlockPositions;
     const int64_t half = KvBlockBytes(shape.kv_heads(), kHeadDim, DType::kF16);
     for (int64_t b = 0; b < count; ++b) blocks.push_back(BlockId{static_cast<int32_t>(b)});
     RandomStream random(4);
@@ -105,7 +105,7 @@ struct FilledCaches {
       for (int64_t p = 0; p < shape.context; ++p) {
         std::swap(row[static_cast<size_t>(p % kHeadDim)], row[static_cast<size_t>(random.below(row.size()))]);
         kernels.append_kv({.cache = views.back(),
-                           .block = blocks[static_cast<size_t>(p / kKvBlockPositions)],
+                           .block = blocks[static_cast<size_t>(p / kBlockPositions)],
                            .position = p,
                            .key = row.data(),
                            .value = row.data(),
@@ -163,7 +163,7 @@ void AppendKv(benchmark::State& state, Isa isa, DType dtype) {
     for (int64_t p = 0; p < shape.rows; ++p) {
       benchmark::DoNotOptimize(
           kernels.append_kv({.cache = caches.views[0],
-                             .block = caches.blocks[static_cast<size_t>(p / kKvBlockPositions)],
+                             .block = caches.blocks[static_cast<size_t>(p / kBlockPositions)],
                              .position = p,
                              .key = key.data() + p * cols,
                              .value = key.data() + p * cols,

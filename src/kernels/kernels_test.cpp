@@ -493,7 +493,7 @@ struct AttentionProblem {
     int32_t count = 0;
     for (const int64_t end : ends) {
       blocks.emplace_back();
-      for (int64_t p = 0; p < end; p += kKvBlockPositions) blocks.back().push_back(BlockId{++count});
+      for (int64_t p = 0; p < end; p += kBlockPositions) blocks.back().push_back(BlockId{++count});
       std::reverse(blocks.back().begin(), blocks.back().end());
     }
     cache = MakeCache(count + 1, shape.kv_heads, shape.head_dim, shape.dtype);
@@ -503,7 +503,7 @@ struct AttentionProblem {
         const std::vector<float> key = RandomFloats(random, floats, shape.values);
         const std::vector<float> value = RandomFloats(random, floats, shape.values);
         kernels.append_kv({.cache = cache.view,
-                           .block = blocks[s][static_cast<size_t>(position / kKvBlockPositions)],
+                           .block = blocks[s][static_cast<size_t>(position / kBlockPositions)],
                            .position = position,
                            .key = key.data(),
                            .value = value.data(),

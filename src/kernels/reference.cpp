@@ -348,15 +348,15 @@ int64_t StoreElement(void* data, DType dtype, int64_t index, float value) {
 
 int64_t append_kv(const AppendKvArgs& args) {
   const KvLayerView& cache = args.cache;
-  const int64_t slot = args.position % kKvBlockPositions;
+  const int64_t slot = args.position % kBlockPositions;
   std::byte* keys = cache.keys + args.block.value * cache.block_stride;
   std::byte* values = cache.values + args.block.value * cache.block_stride;
   int64_t saturated = 0;
   for (int64_t head = args.kv_heads.begin; head < args.kv_heads.end; ++head) {
     for (int64_t d = 0; d < cache.head_dim; ++d) {
       const int64_t at = head * cache.head_dim + d;
-      saturated += StoreElement(keys, cache.dtype, at * kKvBlockPositions + slot, args.key[at]);
-      saturated += StoreElement(values, cache.dtype, (head * kKvBlockPositions + slot) * cache.head_dim + d,
+      saturated += StoreElement(keys, cache.dtype, at * kBlockPositions + slot, args.key[at]);
+      saturated += StoreElement(values, cache.dtype, (head * kBlockPositions + slot) * cache.head_dim + d,
                                 args.value[at]);
     }
   }
@@ -370,8 +370,8 @@ struct HeadBlock {
 };
 
 HeadBlock HeadBlockOf(const KvLayerView& cache, BlockId block, int64_t head) {
-  const int64_t offset = block.value * cache.block_stride +
-                         head * cache.head_dim * kKvBlockPositions * ElementBytes(cache.dtype);
+  const int64_t offset =
+      block.value * cache.block_stride + head * cache.head_dim * kBlockPositions * ElementBytes(cache.dtype);
   return {cache.keys + offset, cache.values + offset};
 }
 
@@ -395,18 +395,18 @@ struct HeadQuery {
 
 void AttendBlock(const HeadQuery& head, HeadBlock block, Range slots, Partial& partial) {
   const int64_t head_dim = head.cache.head_dim;
-  float p[kKvBlockPositions];
+  float p[kBlockPositions];
   float block_max = kMinusInfinity;
   for (int64_t j = slots.begin; j < slots.end; ++j) {
     float score = 0.0f;
     for (int64_t d = 0; d < head_dim; ++d) {
-      score = Fma(head.query[d], LoadElement(block.keys, head.cache.dtype, d * kKvBlockPositions + j), score);
+      score = Fma(head.query[d], LoadElement(block.keys, head.cache.dtype, d * kBlockPositions + j), score);
     }
     p[j] = score * head.scale;
     block_max = block_max < p[j] ? p[j] : block_max;
   }
   const float new_max = partial.max < block_max ? block_max : partial.max;
-  for (int64_t j = 0; j < kKvBlockPositions; ++j) {
+  for (int64_t j = 0; j < kBlockPositions; ++j) {
     const bool visible = slots.begin <= j && j < slots.end;
     p[j] = visible ? ExpF32(p[j] - new_max) : 0.0f;
   }
@@ -438,10 +438,10 @@ void AttendSplit(const HeadQuery& head, int64_t kv_head, const AttentionRow& row
   const int64_t split_end = split_begin + kAttentionSplitPositions;
   const int64_t begin = row.positions.begin < split_begin ? split_begin : row.positions.begin;
   const int64_t end = split_end < row.positions.end ? split_end : row.positions.end;
-  for (int64_t block = begin / kKvBlockPositions; block * kKvBlockPositions < end; ++block) {
-    const int64_t first = block * kKvBlockPositions;
+  for (int64_t block = begin / kBlockPositions; block * kBlockPositions < end; ++block) {
+    const int64_t first = block * kBlockPositions;
     const Range slots{begin < first ? 0 : begin - first,
-                      end - first < kKvBlockPositions ? end - first : kKvBlockPositions};
+                      end - first < kBlockPositions ? end - first : kBlockPositions};
     AttendBlock(head, HeadBlockOf(head.cache, row.blocks[block], kv_head), slots, partial);
   }
 }

@@ -8,12 +8,9 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "base/ids.h"
+#include "numeric/cache_shape.h"
 
 namespace shoal {
-
-/// Positions per KV block, fixed: attention's partial results are cut at absolute multiples of it
-/// (docs/numerics.md).
-inline constexpr int kBlockPositions = 32;
 
 /// Blocks that `positions` positions need.
 constexpr int64_t BlocksFor(int64_t positions) { return (positions + kBlockPositions - 1) / kBlockPositions; }

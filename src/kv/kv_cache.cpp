@@ -104,11 +104,4 @@ int64_t KvCache::bytes_per_block() const {
   return static_cast<int64_t>(bytes);
 }
 
-absl::StatusOr<DType> ParseKvDType(std::string_view name) {
-  if (name == "f32") return DType::kF32;
-  if (name == "bf16") return DType::kBF16;
-  if (name == "f16") return DType::kF16;
-  return InvalidArgument("kv dtype '{}' is unknown; f32, bf16 and f16 are known", name);
-}
-
 }  // namespace shoal

@@ -6,7 +6,6 @@
 #include <cstddef>
 #include <cstdint>
 #include <memory>
-#include <string_view>
 #include <vector>
 
 #include "absl/status/statusor.h"
@@ -76,8 +75,5 @@ class KvCache {
   std::vector<int32_t> state_positions_;
   AlignedMemory memory_;
 };
-
-/// "f32", "bf16", "f16" -> dtype; InvalidArgument lists these.
-absl::StatusOr<DType> ParseKvDType(std::string_view name);
 
 }  // namespace shoal

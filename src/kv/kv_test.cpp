@@ -134,10 +134,5 @@ TEST(KvCacheDeathTest, ALayerOfAnotherNodeIsABug) {
   EXPECT_DEATH((*cache)->keys({3}, {2}), "CHECK failed");
 }
 
-TEST(ParseKvDType, ListsTheKnownNames) {
-  EXPECT_EQ(*ParseKvDType("bf16"), DType::kBF16);
-  EXPECT_THAT(Message(ParseKvDType("int8").status()), HasSubstr("f32, bf16 and f16"));
-}
-
 }  // namespace
 }  // namespace shoal

@@ -77,9 +77,8 @@ class WorkModel {
   WorkModel(const ResolvedWeights& weights, ActivationMode activations, DType kv);
 
   StepWorkParts of(const StepSize& size) const;
-  /// Routed experts of all layers, and how many of them a row takes: a step of one row reads just these.
+  /// Routed experts of all layers.
   int64_t experts() const { return experts_; }
-  int64_t experts_per_row() const { return experts_per_row_; }
   /// Layers with routed experts.
   int64_t moe_layers() const { return moe_layers_; }
 

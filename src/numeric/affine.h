@@ -57,13 +57,6 @@ inline float LoadFloatWeight(const void* data, DType dtype, int64_t index) {
   return dtype == DType::kF16 ? F16ToF32(bits) : BF16ToF32(bits);
 }
 
-/// Word `index` of a row: [0, words_per_row).
-inline uint32_t AffineWord(const AffineView& view, int64_t row, int64_t index) {
-  uint32_t word;
-  std::memcpy(&word, static_cast<const char*>(view.words) + (row * view.words_per_row() + index) * 4, 4);
-  return word;
-}
-
 /// The code of (row, col), in [0, 2^bits).
 inline int AffineCode(const AffineView& view, int64_t row, int64_t col) {
   const char* row_bytes = static_cast<const char*>(view.words) + row * view.words_per_row() * 4;

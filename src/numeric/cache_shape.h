@@ -5,6 +5,10 @@
 
 namespace shoal {
 
+/// Positions of a block of the KV cache, fixed: block b of a sequence holds positions [32 b, 32 b + 32), and
+/// the partial results of attention are cut at absolute multiples of it (docs/numerics.md).
+inline constexpr int64_t kBlockPositions = 32;
+
 /// What one layer keeps: per position K and V, each [kv_heads, head_dim] of `dtype`; or, where state_values
 /// is not 0, one state of so many f32 per sequence and nothing per position.
 struct KvLayerShape {

@@ -15,7 +15,6 @@
 
 namespace shoal {
 
-inline constexpr int kFixedFractionBits = 40;
 inline constexpr float kFixedScale = 0x1p40f;
 inline constexpr float kFixedUnit = 0x1p-40f;
 /// A term at or beyond this magnitude (or NaN) is an error, never a wrapped sum.

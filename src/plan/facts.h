@@ -3,7 +3,6 @@
 #pragma once
 
 #include <cstdint>
-#include <optional>
 #include <string>
 #include <vector>
 
@@ -17,10 +16,6 @@ struct NodeFacts {
   bool may_hold_layers = true;
   bool may_hold_experts = true;
   std::string device;  ///< What it is, for people: "Mac mini M4".
-  // Measured facts. No strategy reads them yet; a later planner decides from them whether experts or layers
-  // are spread.
-  std::optional<double> read_gb_per_s;  ///< Weight bytes that the node streams per second, in 1e9.
-  std::optional<double> round_trip_us;  ///< From the coordinator and back, small message.
 };
 
 struct LayerFacts {

@@ -1,6 +1,5 @@
 #include "wire/inproc.h"
 
-#include <algorithm>
 #include <mutex>
 
 #include "base/check.h"
@@ -14,8 +13,6 @@ struct Link {
   bool broken = false;
   bool hung = false;
   bool corrupt_next = false;
-  Duration delay{0};
-  Clock::time_point last_ready{};  // A frame is never ready before the one sent before it.
   LinkStats sent;
 };
 
@@ -81,10 +78,7 @@ struct InprocNetwork::Hub {
           PeerDown(to, Unavailable("{} ended the stream: {}", text(to), ToString(frame.status()))));
       return absl::OkStatus();
     }
-    Clock::time_point ready{};
-    if (way.delay > Duration::zero()) ready = std::max(Clock::now() + way.delay, way.last_ready);
-    if (way.hung) ready = Clock::time_point::max();
-    way.last_ready = ready;
+    const Clock::time_point ready = way.hung ? Clock::time_point::max() : Clock::time_point{};
     Event event;
     event.kind = Event::Kind::kFrame;
     event.from = from;
@@ -198,11 +192,6 @@ void InprocNetwork::hang_link(NodeId from, NodeId to) {
   hub_->link(from, to).hung = true;
 }
 
-void InprocNetwork::delay_link(NodeId from, NodeId to, Duration delay) {
-  std::lock_guard lock(hub_->mutex);
-  hub_->link(from, to).delay = delay;
-}
-
 void InprocNetwork::corrupt_next(NodeId from, NodeId to) {
   std::lock_guard lock(hub_->mutex);
   hub_->link(from, to).corrupt_next = true;
@@ -212,8 +201,6 @@ void InprocNetwork::heal_link(NodeId from, NodeId to) {
   std::lock_guard lock(hub_->mutex);
   Link& way = hub_->link(from, to);
   way.broken = way.hung = false;
-  way.delay = Duration::zero();
-  way.last_ready = {};
   hub_->inbox(to).discard_delayed(from);
 }
 

@@ -33,10 +33,9 @@ class InprocNetwork {
   /// From now on frames vanish on their way, and nobody is told: what a black hole or a stopped process looks
   /// like.
   void hang_link(NodeId from, NodeId to);
-  void delay_link(NodeId from, NodeId to, Duration delay);
   /// Flips a bit of the next frame.
   void corrupt_next(NodeId from, NodeId to);
-  /// Undoes break, hang and delay.
+  /// Undoes break and hang.
   void heal_link(NodeId from, NodeId to);
 
  private:
