@@ -1,4 +1,4 @@
-// How a sequence is sampled: what a request asks for, as the last stage gets it.
+// How a sequence is sampled: what a request asks for, as the last stage gets it, and what sampling gives.
 #pragma once
 
 #include <cstdint>
@@ -6,6 +6,9 @@
 #include <vector>
 
 namespace shoal {
+
+/// SamplingParams::top_logprobs where no log-probabilities are asked for.
+inline constexpr int32_t kNoLogprobs = -1;
 
 /// How the next token is chosen from logits. Defaults are no-ops: greedy needs temperature = 0.
 struct SamplingParams {
@@ -19,7 +22,24 @@ struct SamplingParams {
   uint64_t seed = 0;
   uint32_t choice = 0;  ///< Index of the choice (OpenAI's n), part of the random key.
   std::vector<std::pair<int32_t, float>> logit_bias;
+  /// How many of the most likely ids come back with each token, besides its own log-probability.
+  int32_t top_logprobs = kNoLogprobs;
   bool operator==(const SamplingParams&) const = default;
+};
+
+/// An id with its log-probability.
+struct TokenLogprob {
+  int32_t id = 0;
+  float logprob = 0;
+  bool operator==(const TokenLogprob&) const = default;
+};
+
+/// What sampling gave one position. Log-probabilities are 0 and `top` is empty where they were not asked for.
+struct SampledToken {
+  int32_t id = 0;
+  float logprob = 0;
+  std::vector<TokenLogprob> top;  ///< The most likely ids, by descending log-probability.
+  bool operator==(const SampledToken&) const = default;
 };
 
 }  // namespace shoal

@@ -67,7 +67,7 @@ class Node {
         std::iota(all.begin(), all.end(), 0);
         step.begins.push_back({id, {.temperature = i == 0 ? 0.0f : 0.8f, .top_p = 0.9f}, all, 0});
       }
-      step.slices.push_back({id, position, {7 + i}, {BlockId{2 * i + 1}, BlockId{2 * i}}, true});
+      step.slices.push_back({id, position, {7 + i}, {BlockId{2 * i + 1}, BlockId{2 * i}}, 0});
       if (limits_.state_slots == 0) continue;
       const auto slot = [i](int32_t at) { return BlockId{2 * i + at % 2}; };
       if (position > 0) step.slices.back().state_from = slot(position);
@@ -96,7 +96,7 @@ int64_t AllocationsOfFrames(const Node& node, const Frame& step) {
     SHOAL_CHECK(message.ok() && ValidateStep(message->step, node.limits()).ok());
     StepResult result;
     result.id = message->step.id;
-    for (const SeqSlice& slice : message->step.slices) result.sequences.push_back({slice.id, {0}});
+    for (const SeqSlice& slice : message->step.slices) result.sequences.push_back({slice.id, {{0}}});
     result.timings.push_back({});
     const Frame frame = EncodeResult(Epoch{1}, result);
   }

@@ -62,7 +62,7 @@ class PipelineEngineTest : public testing::Test {
   void submit(uint64_t id) {
     Step step;
     step.id = StepId{id};
-    step.slices = {{SeqId{1}, 0, {1}, {BlockId{0}}, true}};
+    step.slices = {{SeqId{1}, 0, {1}, {BlockId{0}}, 0}};
     engine_.submit(step, [this, id](absl::StatusOr<StepResult> result) {
       const std::lock_guard lock(mutex_);
       ended_.emplace_back(id, result.status());

@@ -63,6 +63,11 @@ absl::Status ValidateSlotUse(const Step& step) {
   return absl::OkStatus();
 }
 
+/// How many rows of a slice are sampled: its last ones.
+int64_t SampledRows(const SeqSlice& slice) {
+  return slice.sample_from == kNoSample ? 0 : std::ssize(slice.tokens) - slice.sample_from;
+}
+
 absl::Status ValidateSlice(const SeqSlice& slice, const StepLimits& limits) {
   const auto tokens = static_cast<int64_t>(slice.tokens.size());
   const auto blocks = static_cast<int64_t>(slice.blocks.size());
@@ -73,6 +78,10 @@ absl::Status ValidateSlice(const SeqSlice& slice, const StepLimits& limits) {
   }
   if (blocks < BlocksFor(end)) {
     return InvalidArgument("block table of {} blocks: {} positions need {}", blocks, end, BlocksFor(end));
+  }
+  if (slice.sample_from != kNoSample && (slice.sample_from < 0 || slice.sample_from >= tokens)) {
+    return InvalidArgument("sampled from row {} on: expected one of {}, or {} for none", slice.sample_from,
+                           tokens, kNoSample);
   }
   if (!slice.long_rope && end > limits.short_rope_positions) {
     return InvalidArgument("positions [{}, {}) without long rope: short frequencies end at {}",
@@ -201,7 +210,7 @@ absl::Status StageRunner::remember(const Step& step) {
     sequences_[sequence.id] = {sequence.sampling, TokenHistory(sequence.tokens, sequence.prompt_tokens)};
   }
   for (const SeqSlice& slice : step.slices) {
-    if (slice.sample && !sequences_.contains(slice.id)) {
+    if (slice.sample_from != kNoSample && !sequences_.contains(slice.id)) {
       return FailedPrecondition("step {}: sequence {} was never begun here", step.id, slice.id);
     }
   }
@@ -224,30 +233,35 @@ absl::Status StageRunner::sample(const ComputeContext& context, const Step& step
                                  StepResult& result) {
   const PartTimer timer(context, StepPart::kSample);
   const ArenaScope scope(*context.arena);
-  const auto sampled =
-      std::count_if(step.slices.begin(), step.slices.end(), [](const SeqSlice& s) { return s.sample; });
+  int64_t sampled = 0;
+  for (const SeqSlice& slice : step.slices) sampled += SampledRows(slice);
   if (sampled == 0) return absl::OkStatus();
   const MatView<float> picked = context.arena->allocate_rows<float>(sampled, options_.width);
   const MatView<float> logits = context.arena->allocate_rows<float>(sampled, options_.limits.vocabulary);
   int64_t row = 0;
   int64_t at = 0;
   for (const SeqSlice& slice : step.slices) {
-    row += static_cast<int64_t>(slice.tokens.size());
-    if (!slice.sample) continue;
-    std::memcpy(picked.row(at++), x.row(row - 1), static_cast<size_t>(options_.width) * sizeof(float));
+    row += std::ssize(slice.tokens);
+    for (int64_t r = row - SampledRows(slice); r < row; ++r) {
+      std::memcpy(picked.row(at++), x.row(r), static_cast<size_t>(options_.width) * sizeof(float));
+    }
   }
   RETURN_IF_ERROR(options_.stage->head(context, picked, logits));
   at = 0;
   for (const SeqSlice& slice : step.slices) {
-    if (!slice.sample) continue;
+    if (slice.sample_from == kNoSample) continue;
     SequenceState& sequence = sequences_.at(slice.id);
-    const int64_t position = slice.position + static_cast<int64_t>(slice.tokens.size());
-    const absl::StatusOr<int32_t> token =
-        SampleToken(*context.kernels, sequence.sampling, sequence.history, position, *context.arena,
-                    {logits.row(at++), static_cast<size_t>(logits.cols)});
-    if (!token.ok()) return Annotate(token.status(), fmt::format("step {}, sequence {}", step.id, slice.id));
-    sequence.history.append(*token);
-    result.sequences.push_back({slice.id, {*token}});
+    SeqResult& out = result.sequences.emplace_back();
+    out.id = slice.id;
+    for (int64_t r = slice.sample_from; r < std::ssize(slice.tokens); ++r) {
+      const absl::StatusOr<int32_t> token =
+          SampleToken(*context.kernels, sequence.sampling, sequence.history, slice.position + r + 1,
+                      *context.arena, {logits.row(at++), static_cast<size_t>(logits.cols)});
+      if (!token.ok())
+        return Annotate(token.status(), fmt::format("step {}, sequence {}", step.id, slice.id));
+      sequence.history.append(*token);
+      out.tokens.push_back({.id = *token});
+    }
   }
   return absl::OkStatus();
 }

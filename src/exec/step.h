@@ -23,13 +23,18 @@ struct NewSequence {
   bool operator==(const NewSequence&) const = default;
 };
 
+/// SeqSlice::sample_from of a slice of which nothing is sampled.
+inline constexpr int32_t kNoSample = -1;
+
 /// Consecutive tokens of one sequence in this step.
 struct SeqSlice {
   SeqId id;
   int32_t position = 0;  ///< Absolute position of tokens[0].
   std::vector<int32_t> tokens;
   std::vector<BlockId> blocks;  ///< Block table that covers position + tokens.size().
-  bool sample = false;          ///< Sample after the last row.
+  /// Index, within the slice's rows, of the first row that is sampled; so is every row behind it. Row r gives
+  /// the token at position + r + 1.
+  int32_t sample_from = kNoSample;
   /// The sequence is longer than EngineLimits::short_rope_positions: its cache holds keys that are rotated by
   /// the long frequencies, from position 0 on. It never changes while a sequence keeps its cache.
   bool long_rope = false;
@@ -58,10 +63,18 @@ struct Step {
   }
 };
 
-/// What a step gave one sequence.
+/// Why a sequence can't go on: an error of its own, which ends no other. It says where, and what to do.
+struct SeqFailure {
+  SeqId id;
+  absl::Status status;
+  bool operator==(const SeqFailure&) const = default;
+};
+
+/// What a step gave one sequence: of those that were sampled, and of those that failed.
 struct SeqResult {
   SeqId id;
-  std::vector<int32_t> tokens;  ///< Sampled ids, one today.
+  std::vector<SampledToken> tokens;  ///< One per sampled row, in row order.
+  absl::Status status;               ///< Why the sequence can't go on; `tokens` is then empty.
   bool operator==(const SeqResult&) const = default;
 };
 
@@ -87,8 +100,9 @@ struct StepResult {
   StepId id;
   std::vector<SeqResult> sequences;
   std::vector<StageTiming> timings;
-  std::vector<float> logits;          ///< [rows, V] when asked for.
-  std::vector<RoutingTrace> routing;  ///< When asked for.
+  /// [rows, V] when asked for, and the experts chosen: of the rows of sequences that did not fail.
+  std::vector<float> logits;
+  std::vector<RoutingTrace> routing;
 };
 
 }  // namespace shoal

@@ -1,5 +1,6 @@
 #include "exec/step_codec.h"
 
+#include <algorithm>
 #include <string>
 #include <utility>
 
@@ -14,9 +15,11 @@ namespace {
 constexpr uint8_t kWantLogits = 1;
 constexpr uint8_t kWantRouting = 2;
 
+// Of a sequence's result.
+constexpr uint8_t kLogprobs = 1;
+
 // Of a slice.
-constexpr uint8_t kSample = 1;
-constexpr uint8_t kLongRope = 2;
+constexpr uint8_t kLongRope = 1;
 
 /// Flags of which no other than `known` is set.
 absl::StatusOr<uint8_t> ReadFlags(PayloadReader& in, std::string_view field, uint8_t known) {
@@ -39,6 +42,22 @@ absl::StatusOr<std::vector<int32_t>> ReadIds(PayloadReader& in, std::string_view
   return ids;
 }
 
+/// A code as gRPC numbers them, 0 for OK, then the message of an error.
+void WriteStatus(PayloadWriter& out, const absl::Status& status) {
+  out.i32(static_cast<int32_t>(status.code()));
+  if (!status.ok()) out.string(Message(status));
+}
+
+absl::Status ReadStatus(PayloadReader& in, std::string_view field, absl::Status& status) {
+  ASSIGN_OR_RETURN(const int32_t code, in.i32(field));
+  if (code < 0 || code > 16) return InvalidArgument("{}: expected a code from 0 to 16, got {}", field, code);
+  status = absl::OkStatus();
+  if (code == 0) return status;
+  ASSIGN_OR_RETURN(const std::string text, in.string(field));
+  status = absl::Status(static_cast<absl::StatusCode>(code), text);
+  return absl::OkStatus();
+}
+
 void WriteSampling(PayloadWriter& out, const SamplingParams& p) {
   out.f32(p.temperature);
   out.i32(p.top_k);
@@ -54,6 +73,7 @@ void WriteSampling(PayloadWriter& out, const SamplingParams& p) {
     out.i32(id);
     out.f32(bias);
   }
+  out.i32(p.top_logprobs);
 }
 
 absl::StatusOr<SamplingParams> ReadSampling(PayloadReader& in) {
@@ -73,6 +93,7 @@ absl::StatusOr<SamplingParams> ReadSampling(PayloadReader& in) {
     ASSIGN_OR_RETURN(id, in.i32("sampling.logit_bias.id"));
     ASSIGN_OR_RETURN(bias, in.f32("sampling.logit_bias.value"));
   }
+  ASSIGN_OR_RETURN(p.top_logprobs, in.i32("sampling.top_logprobs"));
   return p;
 }
 
@@ -91,7 +112,8 @@ void WriteStepHeader(PayloadWriter& out, const Step& step) {
   for (const SeqSlice& slice : step.slices) {
     out.u64(slice.id.value);
     out.i32(slice.position);
-    out.u8((slice.sample ? kSample : 0) | (slice.long_rope ? kLongRope : 0));
+    out.i32(slice.sample_from);
+    out.u8(slice.long_rope ? kLongRope : 0);
     WriteIds(out, slice.tokens);
     out.u32(static_cast<uint32_t>(slice.blocks.size()));
     for (BlockId block : slice.blocks) out.i32(block.value);
@@ -108,8 +130,8 @@ absl::StatusOr<SeqSlice> ReadSlice(PayloadReader& in) {
   SeqSlice slice;
   ASSIGN_OR_RETURN(slice.id.value, in.u64("step.slice.id"));
   ASSIGN_OR_RETURN(slice.position, in.i32("step.slice.position"));
-  ASSIGN_OR_RETURN(const uint8_t flags, ReadFlags(in, "step.slice.flags", kSample | kLongRope));
-  slice.sample = (flags & kSample) != 0;
+  ASSIGN_OR_RETURN(slice.sample_from, in.i32("step.slice.sample_from"));
+  ASSIGN_OR_RETURN(const uint8_t flags, ReadFlags(in, "step.slice.flags", kLongRope));
   slice.long_rope = (flags & kLongRope) != 0;
   ASSIGN_OR_RETURN(slice.tokens, ReadIds(in, "step.slice.tokens"));
   ASSIGN_OR_RETURN(const uint32_t blocks, in.count("step.slice.blocks", sizeof(int32_t)));
@@ -133,7 +155,7 @@ absl::StatusOr<Step> ReadStepHeader(PayloadReader& in, StepId id) {
   ASSIGN_OR_RETURN(const uint8_t flags, ReadFlags(in, "step.flags", kWantLogits | kWantRouting));
   step.want_logits = (flags & kWantLogits) != 0;
   step.want_routing = (flags & kWantRouting) != 0;
-  ASSIGN_OR_RETURN(const uint32_t begins, in.count("step.begins", 60));
+  ASSIGN_OR_RETURN(const uint32_t begins, in.count("step.begins", 64));
   step.begins.resize(begins);
   for (NewSequence& sequence : step.begins) {
     ASSIGN_OR_RETURN(sequence.id.value, in.u64("step.begin.id"));
@@ -146,7 +168,7 @@ absl::StatusOr<Step> ReadStepHeader(PayloadReader& in, StepId id) {
   for (SeqId& end : step.ends) {
     ASSIGN_OR_RETURN(end.value, in.u64("step.end.id"));
   }
-  ASSIGN_OR_RETURN(const uint32_t slices, in.count("step.slices", 29));
+  ASSIGN_OR_RETURN(const uint32_t slices, in.count("step.slices", 33));
   step.slices.reserve(slices);
   for (uint32_t i = 0; i < slices; ++i) {
     ASSIGN_OR_RETURN(SeqSlice slice, ReadSlice(in));
@@ -156,6 +178,11 @@ absl::StatusOr<Step> ReadStepHeader(PayloadReader& in, StepId id) {
 }
 
 void WriteReport(PayloadWriter& out, const StepReport& report) {
+  out.u32(static_cast<uint32_t>(report.failures.size()));
+  for (const SeqFailure& failure : report.failures) {
+    out.u64(failure.id.value);
+    WriteStatus(out, failure.status);
+  }
   out.u32(static_cast<uint32_t>(report.timings.size()));
   for (const StageTiming& timing : report.timings) {
     out.i32(timing.node.value);
@@ -174,6 +201,13 @@ void WriteReport(PayloadWriter& out, const StepReport& report) {
 
 absl::StatusOr<StepReport> ReadReport(PayloadReader& in) {
   StepReport report;
+  ASSIGN_OR_RETURN(const uint32_t failures, in.count("report.failures", 12));
+  report.failures.resize(failures);
+  for (SeqFailure& failure : report.failures) {
+    ASSIGN_OR_RETURN(failure.id.value, in.u64("report.failure.id"));
+    RETURN_IF_ERROR(ReadStatus(in, "report.failure.status", failure.status));
+    if (failure.status.ok()) return InvalidArgument("report.failure.status: expected an error, got OK");
+  }
   ASSIGN_OR_RETURN(const uint32_t timings, in.count("report.timings", 36));
   report.timings.resize(timings);
   for (StageTiming& timing : report.timings) {
@@ -191,6 +225,43 @@ absl::StatusOr<StepReport> ReadReport(PayloadReader& in) {
     ASSIGN_OR_RETURN(trace.ids, ReadIds(in, "report.routing.ids"));
   }
   return report;
+}
+
+/// Log-probabilities travel only where there are some.
+void WriteTokens(PayloadWriter& out, const std::vector<SampledToken>& tokens) {
+  const bool logprobs = std::ranges::any_of(
+      tokens, [](const SampledToken& token) { return token.logprob != 0 || !token.top.empty(); });
+  out.u8(logprobs ? kLogprobs : 0);
+  out.u32(static_cast<uint32_t>(tokens.size()));
+  for (const SampledToken& token : tokens) {
+    out.i32(token.id);
+    if (!logprobs) continue;
+    out.f32(token.logprob);
+    out.u32(static_cast<uint32_t>(token.top.size()));
+    for (const TokenLogprob& one : token.top) {
+      out.i32(one.id);
+      out.f32(one.logprob);
+    }
+  }
+}
+
+absl::StatusOr<std::vector<SampledToken>> ReadTokens(PayloadReader& in) {
+  ASSIGN_OR_RETURN(const uint8_t flags, ReadFlags(in, "result.sequence.flags", kLogprobs));
+  const bool logprobs = flags != 0;
+  ASSIGN_OR_RETURN(const uint32_t count, in.count("result.sequence.tokens", logprobs ? 12 : 4));
+  std::vector<SampledToken> tokens(count);
+  for (SampledToken& token : tokens) {
+    ASSIGN_OR_RETURN(token.id, in.i32("result.sequence.token"));
+    if (!logprobs) continue;
+    ASSIGN_OR_RETURN(token.logprob, in.f32("result.sequence.logprob"));
+    ASSIGN_OR_RETURN(const uint32_t top, in.count("result.sequence.top", 8));
+    token.top.resize(top);
+    for (TokenLogprob& one : token.top) {
+      ASSIGN_OR_RETURN(one.id, in.i32("result.sequence.top.id"));
+      ASSIGN_OR_RETURN(one.logprob, in.f32("result.sequence.top.logprob"));
+    }
+  }
+  return tokens;
 }
 
 }  // namespace
@@ -241,9 +312,10 @@ Frame EncodeResult(Epoch epoch, const StepResult& result) {
   out.u32(static_cast<uint32_t>(result.sequences.size()));
   for (const SeqResult& sequence : result.sequences) {
     out.u64(sequence.id.value);
-    WriteIds(out, sequence.tokens);
+    WriteTokens(out, sequence.tokens);
+    WriteStatus(out, sequence.status);
   }
-  WriteReport(out, {result.timings, result.routing});
+  WriteReport(out, {{}, result.timings, result.routing});
   out.u64(result.logits.size());
   if (!result.logits.empty()) out.array(std::span<const float>(result.logits));
   Frame frame;
@@ -258,11 +330,12 @@ absl::StatusOr<StepResult> DecodeResult(const Frame& frame) {
   PayloadReader in(frame.payload);
   StepResult result;
   result.id = frame.header.step;
-  ASSIGN_OR_RETURN(const uint32_t sequences, in.count("result.sequences", 12));
+  ASSIGN_OR_RETURN(const uint32_t sequences, in.count("result.sequences", 17));
   result.sequences.resize(sequences);
   for (SeqResult& sequence : result.sequences) {
     ASSIGN_OR_RETURN(sequence.id.value, in.u64("result.sequence.id"));
-    ASSIGN_OR_RETURN(sequence.tokens, ReadIds(in, "result.sequence.tokens"));
+    ASSIGN_OR_RETURN(sequence.tokens, ReadTokens(in));
+    RETURN_IF_ERROR(ReadStatus(in, "result.sequence.status", sequence.status));
   }
   ASSIGN_OR_RETURN(StepReport report, ReadReport(in));
   result.timings = std::move(report.timings);
@@ -279,8 +352,7 @@ absl::StatusOr<StepResult> DecodeResult(const Frame& frame) {
 Frame EncodeError(FrameKind kind, Epoch epoch, StepId step, LayerId layer, const absl::Status& status) {
   SHOAL_CHECK(!status.ok());
   PayloadWriter out;
-  out.i32(static_cast<int32_t>(status.code()));
-  out.string(Message(status));
+  WriteStatus(out, status);
   Frame frame;
   frame.header.kind = kind;
   frame.header.epoch = epoch;
@@ -292,11 +364,11 @@ Frame EncodeError(FrameKind kind, Epoch epoch, StepId step, LayerId layer, const
 
 absl::Status DecodeError(const Frame& frame) {
   PayloadReader in(frame.payload);
-  ASSIGN_OR_RETURN(const int32_t code, in.i32("error.code"));
-  ASSIGN_OR_RETURN(const std::string text, in.string("error.message"));
+  absl::Status status;
+  RETURN_IF_ERROR(ReadStatus(in, "error.status", status));
   RETURN_IF_ERROR(in.finish("error"));
-  if (code <= 0 || code > 16) return InvalidArgument("error.code: expected 1 to 16, got {}", code);
-  return absl::Status(static_cast<absl::StatusCode>(code), text);
+  if (status.ok()) return InvalidArgument("error.status: expected an error, got OK");
+  return status;
 }
 
 }  // namespace shoal

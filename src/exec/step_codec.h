@@ -15,6 +15,8 @@ namespace shoal {
 
 /// What travels with a step from stage to stage and ends in its result.
 struct StepReport {
+  /// Sequences that failed in earlier stages. Their slices have left the step, and their rows the traces.
+  std::vector<SeqFailure> failures;
   std::vector<StageTiming> timings;
   std::vector<RoutingTrace> routing;
   bool operator==(const StepReport&) const = default;

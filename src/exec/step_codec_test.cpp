@@ -24,8 +24,8 @@ Step SampleStep() {
   sequence.prompt_tokens = 3;
   step.begins = {sequence};
   step.ends = {SeqId{40}, SeqId{41}};
-  step.slices = {{SeqId{42}, 0, {1, 2, 3}, {BlockId{4}}, true},
-                 {SeqId{43}, 40, {9}, {BlockId{1}, BlockId{2}}, false, true}};
+  step.slices = {{SeqId{42}, 0, {1, 2, 3}, {BlockId{4}}, 1},
+                 {SeqId{43}, 40, {9}, {BlockId{1}, BlockId{2}}, kNoSample, true}};
   step.want_routing = true;
   return step;
 }
@@ -33,6 +33,7 @@ Step SampleStep() {
 TEST(StepCodec, AStepWithRowsAndReportComesBackEqual) {
   const Step step = SampleStep();
   StepReport report;
+  report.failures = {{SeqId{5}, OutOfRange("layer 2: an activation is not finite")}};
   report.timings = {{NodeId{1}, 1000, 20, 15, 3}};
   report.routing = {{LayerId{3}, 2, {0, 1, 2, 3, 1, 0, 5, 4}}};
   std::vector<float> rows(4 * 5);
@@ -56,13 +57,13 @@ TEST(StepCodec, RowsThatDoNotMatchTheSlicesAreRefused) {
 
 TEST(StepCodec, UnknownFlagsOfASliceAreRefused) {
   Step step;
-  step.slices = {{SeqId{1}, 0x01020304, {5}, {}, true, true}};
+  step.slices = {{SeqId{1}, 0x01020304, {5}, {}, 0x05060708, true}};
   const Frame frame = EncodeStep(Epoch{1}, step, {}, {});
   std::vector<std::byte> bytes(frame.payload.bytes().begin(), frame.payload.bytes().end());
-  const std::byte position[] = {std::byte{4}, std::byte{3}, std::byte{2}, std::byte{1}};
-  const auto found = std::ranges::search(bytes, position);
-  ASSERT_EQ(*found.end(), std::byte{3});  // The flags stand behind the position: both that are known.
-  *found.end() = std::byte{4};
+  const std::byte sample_from[] = {std::byte{8}, std::byte{7}, std::byte{6}, std::byte{5}};
+  const auto found = std::ranges::search(bytes, sample_from);
+  ASSERT_EQ(*found.end(), std::byte{1});  // The flags stand behind it: the one that is known.
+  *found.end() = std::byte{2};
   Frame changed = frame;
   changed.payload = Buffer::copy_of(bytes);
   EXPECT_THAT(Message(DecodeStep(changed).status()), testing::HasSubstr("step.slice.flags"));
@@ -80,7 +81,9 @@ TEST(StepCodec, EveryTruncationIsAnErrorAndNoneCrashes) {
 TEST(StepCodec, ResultAndErrorComeBackEqual) {
   StepResult result;
   result.id = StepId{9};
-  result.sequences = {{SeqId{1}, {17}}, {SeqId{2}, {18}}};
+  result.sequences = {{SeqId{1}, {{17}}},
+                      {SeqId{2}, {{18, -0.5f, {{3, -0.25f}, {18, -0.5f}}}, {19, -2.0f, {}}}},
+                      {SeqId{3}, {}, InvalidArgument("logit_bias: id 700 is outside the vocabulary")}};
   result.timings = {{NodeId{0}, 5, 6, 7, 8}};
   result.logits = {1.0f, -2.0f, 0.5f};
   const auto decoded = DecodeResult(EncodeResult(Epoch{1}, result));
@@ -106,16 +109,17 @@ TEST(ValidateStep, NamesStatesThatAreNotWhereTheyShouldBe) {
   StepLimits limits{.context = 128, .vocabulary = 10, .blocks = 8, .rows_max = 64, .state_slots = 6};
   Step good;
   good.id = StepId{3};
-  good.slices = {{SeqId{1}, 0, {1, 2, 3}, {BlockId{4}}, false, false, kNoState, {{3, BlockId{0}}}},
-                 {SeqId{2}, 40, {9}, {BlockId{1}, BlockId{2}}, false, false, BlockId{1}, {{41, BlockId{2}}}},
-                 {SeqId{3},
-                  30,
-                  std::vector<int32_t>(10, 1),
-                  {BlockId{5}, BlockId{6}},
-                  false,
-                  false,
-                  BlockId{3},
-                  {{32, BlockId{4}}, {40, BlockId{5}}}}};
+  good.slices = {
+      {SeqId{1}, 0, {1, 2, 3}, {BlockId{4}}, kNoSample, false, kNoState, {{3, BlockId{0}}}},
+      {SeqId{2}, 40, {9}, {BlockId{1}, BlockId{2}}, kNoSample, false, BlockId{1}, {{41, BlockId{2}}}},
+      {SeqId{3},
+       30,
+       std::vector<int32_t>(10, 1),
+       {BlockId{5}, BlockId{6}},
+       kNoSample,
+       false,
+       BlockId{3},
+       {{32, BlockId{4}}, {40, BlockId{5}}}}};
   EXPECT_TRUE(ValidateStep(good, limits).ok()) << ToString(ValidateStep(good, limits));
   const auto broken = [&](auto change) {
     Step step = good;
@@ -154,6 +158,8 @@ TEST(ValidateStep, NamesWhatLiesOutsideTheNode) {
   EXPECT_THAT(broken([](Step& s) { s.slices[0].tokens[1] = 10; }), testing::HasSubstr("token 10"));
   EXPECT_THAT(broken([](Step& s) { s.slices[0].blocks[0] = BlockId{8}; }), testing::HasSubstr("block 8"));
   EXPECT_THAT(broken([](Step& s) { s.slices[0].blocks.clear(); }), testing::HasSubstr("need 1"));
+  EXPECT_THAT(broken([](Step& s) { s.slices[0].sample_from = 3; }), testing::HasSubstr("row 3"));
+  EXPECT_THAT(broken([](Step& s) { s.slices[0].sample_from = -2; }), testing::HasSubstr("row -2"));
   EXPECT_THAT(broken([](Step& s) { s.slices[1].position = 64; }), testing::HasSubstr("[64, 65)"));
   EXPECT_THAT(broken([](Step& s) { s.slices[1].position = -1; }), testing::HasSubstr("[-1, 0)"));
   EXPECT_THAT(broken([](Step& s) { s.slices[1].id = SeqId{42}; }), testing::HasSubstr("two slices"));

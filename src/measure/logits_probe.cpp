@@ -92,7 +92,7 @@ absl::StatusOr<ProbeResult> ProbeLogits(Engine& engine, const ProbeRequest& requ
                            static_cast<int32_t>(position),
                            {tokens.begin() + position, tokens.begin() + position + rows},
                            blocks,
-                           sample,
+                           sample ? static_cast<int32_t>(rows - 1) : kNoSample,
                            long_rope});
     states.place(step.slices.back());
     ASSIGN_OR_RETURN(StepResult result, RunStep(engine, std::move(step), request.step_timeout));
@@ -108,7 +108,7 @@ absl::StatusOr<ProbeResult> ProbeLogits(Engine& engine, const ProbeRequest& requ
     if (result.sequences.size() != 1 || result.sequences[0].tokens.size() != 1) {
       return Internal("step {}: expected one sampled token", result.id);
     }
-    out.greedy.push_back(result.sequences[0].tokens[0]);
+    out.greedy.push_back(result.sequences[0].tokens[0].id);
     tokens.push_back(out.greedy.back());
   }
   out.next_step = id;

@@ -22,7 +22,7 @@ void Count(const Step& step, StepSize& size) {
     const auto rows = static_cast<int64_t>(slice.tokens.size());
     const int64_t end = slice.position + rows;
     size.rows += rows;
-    size.sampled += slice.sample ? 1 : 0;
+    if (slice.sample_from != kNoSample) size.sampled += rows - slice.sample_from;
     size.cached += end;
     ++size.states;
     size.attended += rows * (int64_t{slice.position} + 1 + end) / 2;
@@ -138,7 +138,7 @@ absl::StatusOr<LoadRun> SyntheticLoad::prefill(int64_t tokens, bool trace) {
                            static_cast<int32_t>(at),
                            {prompt.begin() + at, prompt.begin() + end},
                            sequence.blocks,
-                           end == tokens,
+                           end == tokens ? static_cast<int32_t>(end - at - 1) : kNoSample,
                            long_rope_});
     sequence.states.place(step.slices.back());
     at = end;
@@ -168,7 +168,7 @@ absl::Status SyntheticLoad::fill(int64_t sequences, int64_t positions, int64_t r
                            static_cast<int32_t>(position),
                            random_tokens(rows),
                            {first_block, first_block + BlocksFor(position + rows)},
-                           false,
+                           kNoSample,
                            long_rope_});
     sequence.states.place(step.slices.back());
     sequence.filled += rows;
@@ -200,7 +200,7 @@ absl::StatusOr<LoadRun> SyntheticLoad::decode(int64_t tokens, int64_t groups, bo
                              static_cast<int32_t>(sequence.filled + token),
                              {sequence.last_token},
                              sequence.blocks,
-                             true,
+                             0,
                              long_rope_});
       SeqSlice& slice = step.slices.back();
       sequence.decoding.place(slice);
@@ -215,7 +215,7 @@ absl::StatusOr<LoadRun> SyntheticLoad::decode(int64_t tokens, int64_t groups, bo
           static_cast<int64_t>(sampled.id.value) > count) {
         return Internal("step {}: expected one token of each sequence", result.id);
       }
-      sequences_[sampled.id.value - 1].last_token = sampled.tokens[0];
+      sequences_[sampled.id.value - 1].last_token = sampled.tokens[0].id;
     }
     return absl::OkStatus();
   };

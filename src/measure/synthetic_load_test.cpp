@@ -36,7 +36,7 @@ class FakeEngine final : public Engine {
       if (step.id == failing) return done(Unavailable("node 'b' is away"));
       StepResult result{.id = step.id};
       for (const SeqSlice& slice : step.slices) {
-        if (slice.sample) result.sequences.push_back({slice.id, {TokenAfter(slice)}});
+        if (slice.sample_from != kNoSample) result.sequences.push_back({slice.id, {{TokenAfter(slice)}}});
       }
       result.timings = {{NodeId{0}, 5, 0, 0, 0}, {NodeId{1}, 7, 0, 0, 0}};
       if (step.want_routing) result.routing = {{LayerId{0}, 2, {3, 4, 4, 5}}, {LayerId{1}, 2, {1, 2, 1, 2}}};
@@ -74,7 +74,7 @@ TEST(SyntheticLoad, APromptIsCutIntoChunksAndSampledOnce) {
     at += std::ssize(slice.tokens);
     EXPECT_LE(slice.tokens.size(), 100u);
     EXPECT_GE(std::ssize(slice.blocks), BlocksFor(at));
-    EXPECT_EQ(slice.sample, at == 250);
+    EXPECT_EQ(slice.sample_from != kNoSample, at == 250);
     EXPECT_EQ(step.begins.size(), slice.position == 0 ? 1u : 0u);
     for (const int32_t token : slice.tokens) EXPECT_TRUE(0 <= token && token < kLimits.vocabulary);
   }
@@ -127,7 +127,7 @@ TEST(SyntheticLoad, ATokenThatWasSampledIsTheNextInput) {
     EXPECT_EQ(engine.steps[i].begins.size(), fresh ? 2u : 0u);
     for (const SeqSlice& slice : engine.steps[i].slices) {
       EXPECT_EQ(slice.position, 40 + static_cast<int32_t>((i - filled) % 3));
-      EXPECT_TRUE(slice.sample);
+      EXPECT_EQ(slice.sample_from, 0);
       if (!fresh) {
         EXPECT_EQ(slice.tokens, std::vector<int32_t>{expected[slice.id]});
       }
@@ -165,7 +165,7 @@ TEST(SyntheticLoad, ALongContextIsFilledInChunksThatTileItsBlocks) {
   for (const Step& step : engine.steps) {
     const SeqSlice& slice = step.slices[0];
     EXPECT_EQ(slice.position, 0);
-    EXPECT_FALSE(slice.sample);
+    EXPECT_EQ(slice.sample_from, kNoSample);
     EXPECT_EQ(std::ssize(slice.blocks), BlocksFor(std::ssize(slice.tokens)));
     rows += std::ssize(slice.tokens);
     blocks.insert(blocks.end(), slice.blocks.begin(), slice.blocks.end());

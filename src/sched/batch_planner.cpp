@@ -179,12 +179,13 @@ void BatchPlanner::add_slice(Sequence& sequence, int64_t rows, Step& step, InFli
                  .long_rope = sequence.long_rope};
   slice.tokens.assign(sequence.tokens.begin() + sequence.scheduled, sequence.tokens.begin() + end);
   slice.blocks.assign(sequence.blocks.begin(), sequence.blocks.begin() + blocks);
-  slice.sample = end == static_cast<int64_t>(sequence.tokens.size());
+  const bool sampled = end == static_cast<int64_t>(sequence.tokens.size());
+  if (sampled) slice.sample_from = static_cast<int32_t>(rows - 1);
   if (limits_.state_slots > 0) SHOAL_CHECK_LT(sequence.steps_in_flight, limits_.steps_in_flight);
   sequence.states.place(slice);  // Counts on it: the slot that is written next must have been read.
   record.named.push_back(sequence.id);
-  if (slice.sample) record.sampled.push_back(sequence.id);
-  sequence.sample_pending = slice.sample;
+  if (sampled) record.sampled.push_back(sequence.id);
+  sequence.sample_pending = sampled;
   sequence.scheduled = end;
   sequence.last_step = step.id;
   ++sequence.steps_in_flight;
@@ -266,11 +267,11 @@ absl::StatusOr<std::vector<BatchPlanner::Sampled>> BatchPlanner::acknowledge(con
       return Internal("step {}: got {} tokens for sequence {}, which was not to be sampled once in it",
                       result.id, one.tokens.size(), one.id);
     }
-    if (one.tokens[0] < 0 || one.tokens[0] >= limits_.vocabulary) {
+    if (one.tokens[0].id < 0 || one.tokens[0].id >= limits_.vocabulary) {
       return Internal("step {}: got token {} for sequence {}, outside the vocabulary of {}", result.id,
-                      one.tokens[0], one.id, limits_.vocabulary);
+                      one.tokens[0].id, one.id, limits_.vocabulary);
     }
-    sampled.push_back({one.id, one.tokens[0]});
+    sampled.push_back({one.id, one.tokens[0].id});
   }
   if (sampled.size() != record.sampled.size()) {
     return Internal("step {}: expected tokens for {} sequences, got {}", result.id, record.sampled.size(),

@@ -47,7 +47,7 @@ class BatchPlannerTest : public ::testing::Test {
   void acknowledge() {
     StepResult result{.id = pending_.front().id};
     for (const SeqSlice& slice : pending_.front().slices) {
-      if (slice.sample) result.sequences.push_back({slice.id, {7}});
+      if (slice.sample_from != kNoSample) result.sequences.push_back({slice.id, {{7}}});
     }
     pending_.erase(pending_.begin());
     ASSERT_TRUE(batch_planner_->acknowledge(result).ok());
@@ -124,7 +124,7 @@ TEST_F(BatchPlannerTest, CutsALongPromptIntoChunksOfTheBudget) {
     EXPECT_EQ(step->begins.size(), i == 0 ? 1u : 0u);
     positions.push_back(step->slices[0].position);
     rows.push_back(step->rows());
-    samples.push_back(step->slices[0].sample);
+    samples.push_back(step->slices[0].sample_from != kNoSample);
     EXPECT_EQ(step->slices[0].tokens[0], positions.back());
     acknowledge();
   }
@@ -182,7 +182,7 @@ TEST_F(BatchPlannerTest, APipelineGetsAPromptInChunksThatKeepAllItsStagesAtWork)
         {.rows_per_step = 256, .sequences_max = 16});
   add(1800);
   std::vector<int64_t> rows;
-  while (rows.empty() || !pending_.back().slices[0].sample) {
+  while (rows.empty() || pending_.back().slices[0].sample_from == kNoSample) {
     ASSERT_TRUE(compose().has_value());
     rows.push_back(pending_.back().rows());
     if (pending_.size() == 2) acknowledge();
@@ -244,7 +244,7 @@ TEST_F(BatchPlannerTest, ASequenceThatOutgrowsShortRopeIsPrefilledAgainAndItsNei
     EXPECT_EQ(again.id, grows);
     EXPECT_EQ(again.position, i == 0 ? 0 : 63);
     EXPECT_TRUE(again.long_rope);
-    EXPECT_EQ(again.sample, i == 1);
+    EXPECT_EQ(again.sample_from != kNoSample, i == 1);
     rows.push_back(static_cast<int64_t>(again.tokens.size()));
     ASSERT_THAT(step->begins, SizeIs(i == 0 ? 1 : 0));
     for (const NewSequence& begin : step->begins) EXPECT_EQ(begin.tokens.size(), 66u);
@@ -318,11 +318,11 @@ TEST_F(BatchPlannerTest, RefusesAResultThatDoesNotMatchItsStep) {
     EXPECT_THAT(Message(refused.status()), HasSubstr(why));
   };
   compose();
-  expect_refused({.id = StepId{9}, .sequences = {{id, {1}}}}, "step 9");
+  expect_refused({.id = StepId{9}, .sequences = {{id, {{1}}}}}, "step 9");
   expect_refused({.id = StepId{1}}, "expected tokens for 1");
-  expect_refused({.id = StepId{1}, .sequences = {{id, {1, 2}}}}, "2 tokens");
-  expect_refused({.id = StepId{1}, .sequences = {{SeqId{77}, {1}}}}, "sequence 77");
-  expect_refused({.id = StepId{1}, .sequences = {{id, {100}}}}, "vocabulary of 100");
+  expect_refused({.id = StepId{1}, .sequences = {{id, {{1}, {2}}}}}, "2 tokens");
+  expect_refused({.id = StepId{1}, .sequences = {{SeqId{77}, {{1}}}}}, "sequence 77");
+  expect_refused({.id = StepId{1}, .sequences = {{id, {{100}}}}}, "vocabulary of 100");
   acknowledge();
 }
 

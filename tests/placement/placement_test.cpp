@@ -332,8 +332,7 @@ absl::StatusOr<std::vector<std::vector<float>>> RunTogether(Engine& engine,
       SeqSlice slice{SeqId{i + 1},
                      static_cast<int32_t>(at[i]),
                      {prompts[i].begin() + at[i], prompts[i].begin() + at[i] + take},
-                     {},
-                     false};
+                     {}};
       // Tables that interleave: block k of sequence i is k * n + i.
       for (int64_t k = 0; k < BlocksFor(at[i] + take); ++k) {
         slice.blocks.push_back(BlockId{
@@ -409,8 +408,7 @@ absl::StatusOr<std::vector<std::vector<float>>> RunInFlight(Engine& engine,
       SeqSlice slice{SeqId{i + 1},
                      static_cast<int32_t>(at),
                      {prompts[i].begin() + at, prompts[i].begin() + at + take},
-                     {},
-                     false};
+                     {}};
       for (int32_t k = 0; k < BlocksFor(at + take); ++k)
         slice.blocks.push_back(BlockId{static_cast<int32_t>(i) * 8 + k});
       states[i].place(slice);
@@ -462,7 +460,7 @@ TEST_P(Placement, SeveralStepsInFlightGiveTheBitsOfOneAtATimeEvenWhereNodesOwnEa
 /// + 7.
 SeqSlice Part(uint64_t id, const std::vector<int32_t>& tokens, int64_t at, int64_t rows, bool long_rope) {
   SeqSlice slice{
-      SeqId{id}, static_cast<int32_t>(at), {tokens.begin() + at, tokens.begin() + at + rows}, {}, false,
+      SeqId{id}, static_cast<int32_t>(at), {tokens.begin() + at, tokens.begin() + at + rows}, {}, kNoSample,
       long_rope};
   for (int64_t k = 0; k < BlocksFor(at + rows); ++k) {
     slice.blocks.push_back(BlockId{static_cast<int32_t>(8 * static_cast<int64_t>(id) + k)});

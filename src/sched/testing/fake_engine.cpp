@@ -168,13 +168,13 @@ void FakeEngine::execute_slice(const SeqSlice& slice, StepResult& result) {
         fmt::format("sequence {}: the cache of positions [0, {}) does not hold its tokens", slice.id, end));
   }
   execute_state(slice, cached);
-  if (!slice.sample) return;
+  if (slice.sample_from == kNoSample) return;
   if (end != static_cast<int64_t>(known.tokens.size())) {
     violation(fmt::format("sequence {}: sampled after {} of {} tokens", slice.id, end, known.tokens.size()));
   }
   const int32_t next = model_(cached, known.prompt_tokens, known.sampling);
   known.tokens.push_back(next);
-  result.sequences.push_back({.id = slice.id, .tokens = {next}});
+  result.sequences.push_back({.id = slice.id, .tokens = {{next}}});
 }
 
 // A state is what it has seen: all tokens before the slice where it is read, those of the slice, too, where
