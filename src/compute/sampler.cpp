@@ -1,6 +1,8 @@
 #include "compute/sampler.h"
 
 #include <algorithm>
+#include <limits>
+#include <numeric>
 
 #include "base/random.h"
 #include "base/status.h"
@@ -25,9 +27,10 @@ absl::Status ApplyPenalties(const SamplingParams& params, const TokenHistory& hi
                             std::span<float> logits) {
   const auto vocabulary = static_cast<int64_t>(logits.size());
   for (const auto& [id, bias] : params.logit_bias) {
-    if (id < 0 || id >= vocabulary)
-      return InvalidArgument("logit_bias: id {} is outside the vocabulary of {}", id, vocabulary);
-    logits[id] += bias;
+    if (id < 0 || id >= vocabulary) {
+      return InvalidArgument("logit_bias: id {} is outside the vocabulary of {}; leave it out", id, vocabulary);
+    }
+    logits[static_cast<size_t>(id)] += bias;
   }
   const bool penalised = params.repetition_penalty != 1.0f || params.presence_penalty != 0.0f ||
                          params.frequency_penalty != 0.0f;
@@ -69,33 +72,24 @@ size_t Filter(const SamplingParams& params, double total, std::span<Candidate> c
   }
 }
 
-}  // namespace
-
-TokenHistory::TokenHistory(std::span<const int32_t> tokens, int64_t prompt_tokens) {
-  for (size_t i = 0; i < tokens.size(); ++i) {
-    if (static_cast<int64_t>(i) < prompt_tokens) {
-      counts_[tokens[i]].seen = true;
-    } else {
-      append(tokens[i]);
-    }
+/// The largest of the logits, which may be drawn from.
+absl::StatusOr<int32_t> Best(const Kernels& kernels, int64_t position, std::span<const float> logits) {
+  constexpr float kInfinity = std::numeric_limits<float>::infinity();
+  const int64_t best = kernels.argmax({logits.data(), std::ssize(logits)});
+  if (best < 0 || logits[static_cast<size_t>(best)] == kInfinity) {
+    return OutOfRange("sampling at position {}: a logit is not finite (NaN or infinity)", position);
   }
+  if (logits[static_cast<size_t>(best)] == -kInfinity) {
+    return InvalidArgument("sampling at position {}: no token is left, all logits are -infinity; weaken logit_bias",
+                           position);
+  }
+  return static_cast<int32_t>(best);
 }
 
-void TokenHistory::append(int32_t token) {
-  Counts& counts = counts_[token];
-  counts.seen = true;
-  ++counts.generated;
-}
-
-absl::StatusOr<int32_t> SampleToken(const Kernels& kernels, const SamplingParams& params,
-                                    const TokenHistory& history, int64_t position, Arena& scratch,
-                                    std::span<float> logits) {
-  RETURN_IF_ERROR(ApplyPenalties(params, history, logits));
-  const int64_t best = kernels.argmax({logits.data(), static_cast<int64_t>(logits.size())});
-  if (best < 0) return OutOfRange("sampling at position {}: the logits hold a NaN", position);
-  if (params.temperature <= 0.0f) return static_cast<int32_t>(best);
-
-  const double peak = logits[best];
+/// Draws an id from the logits after all penalties, of which `best` is the largest.
+int32_t Draw(const SamplingParams& params, int64_t position, int32_t best, Arena& scratch,
+             std::span<const float> logits) {
+  const double peak = logits[static_cast<size_t>(best)];
   const ArenaScope scope(scratch);
   const std::span<Candidate> candidates = scratch.allocate<Candidate>(std::ssize(logits));
   double total = 0;
@@ -119,6 +113,90 @@ absl::StatusOr<int32_t> SampleToken(const Kernels& kernels, const SamplingParams
   // Rounding left the target beyond the last sum: the last id that has any mass.
   while (kept > 1 && candidates[kept - 1].mass == 0.0) --kept;
   return candidates[kept - 1].id;
+}
+
+/// Fills in the log-probabilities of out.id and of the `count` most likely ids. logits: as they came from the
+/// head, without NaN. One chain of sums over ascending ids, so that the bits are the same everywhere.
+void AddLogprobs(std::span<const float> logits, int32_t count, Arena& scratch, SampledToken& out) {
+  const double peak = *std::ranges::max_element(logits);
+  double total = 0;
+  for (const float logit : logits) total += Exp(logit - peak);
+  const double log_total = Log(total);
+  const auto logprob = [&](int32_t id) {
+    return static_cast<float>(logits[static_cast<size_t>(id)] - peak - log_total);
+  };
+  out.logprob = logprob(out.id);
+  const auto top = std::min<size_t>(static_cast<size_t>(count), logits.size());
+  const ArenaScope scope(scratch);
+  const std::span<int32_t> ids = scratch.allocate<int32_t>(std::ssize(logits));
+  std::iota(ids.begin(), ids.end(), 0);
+  std::partial_sort(ids.begin(), ids.begin() + static_cast<std::ptrdiff_t>(top), ids.end(),
+                    [&](int32_t a, int32_t b) {
+                      const float of_a = logits[static_cast<size_t>(a)];
+                      const float of_b = logits[static_cast<size_t>(b)];
+                      return of_a > of_b || (of_a == of_b && a < b);
+                    });
+  out.top.reserve(top);
+  for (const int32_t id : ids.first(top)) out.top.push_back({id, logprob(id)});
+}
+
+/// Stands at positions that nobody told of.
+constexpr int32_t kUnknown = std::numeric_limits<int32_t>::min();
+
+/// Ids to come for which a history has room: a decode step seldom allocates.
+constexpr size_t kRoom = 1024;
+
+}  // namespace
+
+TokenHistory::TokenHistory(std::span<const int32_t> tokens, int64_t prompt_tokens)
+    : prompt_tokens_(prompt_tokens) {
+  tokens_.reserve(tokens.size() + kRoom);
+  for (const int32_t token : tokens) append(token);
+}
+
+void TokenHistory::place(int64_t position, std::span<const int32_t> tokens) {
+  const auto begin = static_cast<size_t>(position);
+  while (tokens_.size() < begin) append(kUnknown);
+  size_t same = 0;
+  while (same < tokens.size() && begin + same < tokens_.size() && tokens_[begin + same] == tokens[same]) ++same;
+  truncate(begin + same);
+  for (const int32_t token : tokens.subspan(same)) append(token);
+}
+
+int32_t& TokenHistory::count_at(size_t position) {
+  Counts& counts = counts_[tokens_[position]];
+  return static_cast<int64_t>(position) < prompt_tokens_ ? counts.prompt : counts.generated;
+}
+
+void TokenHistory::append(int32_t token) {
+  tokens_.push_back(token);
+  if (token != kUnknown) ++count_at(tokens_.size() - 1);
+}
+
+void TokenHistory::truncate(size_t length) {
+  for (; tokens_.size() > length; tokens_.pop_back()) {
+    if (tokens_.back() == kUnknown) continue;
+    --count_at(tokens_.size() - 1);
+    const Counts& left = counts_.at(tokens_.back());
+    if (left.prompt == 0 && left.generated == 0) counts_.erase(tokens_.back());
+  }
+}
+
+absl::StatusOr<SampledToken> SampleToken(const Kernels& kernels, const SamplingParams& params,
+                                         const TokenHistory& history, int64_t position, Arena& scratch,
+                                         std::span<float> logits) {
+  const ArenaScope scope(scratch);
+  std::span<float> raw;
+  if (params.top_logprobs >= 0) {
+    raw = scratch.allocate<float>(std::ssize(logits));
+    std::ranges::copy(logits, raw.begin());
+  }
+  RETURN_IF_ERROR(ApplyPenalties(params, history, logits));
+  ASSIGN_OR_RETURN(const int32_t best, Best(kernels, position, logits));
+  SampledToken out;
+  out.id = params.temperature <= 0.0f ? best : Draw(params, position, best, scratch, logits);
+  if (!raw.empty()) AddLogprobs(raw, params.top_logprobs, scratch, out);
+  return out;
 }
 
 }  // namespace shoal

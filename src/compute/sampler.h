@@ -14,22 +14,31 @@
 
 namespace shoal {
 
-/// Which ids a sequence has seen: what penalties need.
+/// The ids of a sequence and how often each occurs: what penalties need.
 class TokenHistory {
  public:
   TokenHistory() = default;
+  /// The first `prompt_tokens` of `tokens` are the prompt; whatever stands behind it was generated.
   TokenHistory(std::span<const int32_t> tokens, int64_t prompt_tokens);
 
-  /// Appends a generated id.
-  void append(int32_t token);
+  /// `tokens` stand at `position` and the positions behind it, and nothing behind them: ids that were drafted
+  /// and not accepted are forgotten. Positions before them that nobody told of count as no id.
+  void place(int64_t position, std::span<const int32_t> tokens);
 
   struct Counts {
-    bool seen = false;      ///< In prompt or generated text.
+    int32_t prompt = 0;     ///< Times in the prompt.
     int32_t generated = 0;  ///< Times in the generated text.
   };
+  /// Of every id that occurs.
   const std::unordered_map<int32_t, Counts>& counts() const { return counts_; }
 
  private:
+  void append(int32_t token);
+  void truncate(size_t length);
+  int32_t& count_at(size_t position);
+
+  int64_t prompt_tokens_ = 0;
+  std::vector<int32_t> tokens_;
   std::unordered_map<int32_t, Counts> counts_;
 };
 
@@ -38,10 +47,14 @@ class TokenHistory {
 /// presence and frequency penalties (OpenAI's definition, on generated ids); temperature; top_k; top_p (the
 /// fewest ids that reach it); min_p (of the largest probability). temperature = 0 takes the largest logit
 /// after the penalties, ties to the lowest id. logits: [V], overwritten. Scratch of a few numbers per id
-/// comes from the arena. OutOfRange if they hold a NaN. InvalidArgument if logit_bias names an id outside [0,
-/// V).
-absl::StatusOr<int32_t> SampleToken(const Kernels& kernels, const SamplingParams& params,
-                                    const TokenHistory& history, int64_t position, Arena& scratch,
-                                    std::span<float> logits);
+/// comes from the arena.
+/// Log-probabilities, where params.top_logprobs asks for them, are log softmax of the logits as they came
+/// from the head: before logit_bias, penalties, temperature and cut-offs, as OpenAI's are. Ids with the
+/// largest come first, ties by the lowest id.
+/// OutOfRange: the logits hold a NaN or their largest is infinite. InvalidArgument: logit_bias names an id
+/// outside [0, V), or no id is left to sample.
+absl::StatusOr<SampledToken> SampleToken(const Kernels& kernels, const SamplingParams& params,
+                                         const TokenHistory& history, int64_t position, Arena& scratch,
+                                         std::span<float> logits);
 
 }  // namespace shoal

@@ -2,10 +2,14 @@
 
 #include <gtest/gtest.h>
 
+#include <cmath>
+#include <limits>
 #include <map>
 
 namespace shoal {
 namespace {
+
+constexpr float kInfinity = std::numeric_limits<float>::infinity();
 
 const Kernels& K() { return SelectKernels(SupportedIsas().front()); }
 
@@ -14,7 +18,7 @@ int32_t Sample(const SamplingParams& params, std::vector<float> logits, int64_t 
   Arena arena;
   const auto token = SampleToken(K(), params, history, position, arena, logits);
   EXPECT_TRUE(token.ok());
-  return token.ok() ? *token : -1;
+  return token.ok() ? token->id : -1;
 }
 
 std::map<int32_t, int> Histogram(const SamplingParams& params, const std::vector<float>& logits, int draws) {
@@ -88,10 +92,82 @@ TEST(Sampler, LogitBiasMovesAnIdAndRefusesOneOutsideTheVocabulary) {
             absl::StatusCode::kInvalidArgument);
 }
 
-TEST(Sampler, NanIsAnError) {
-  std::vector<float> logits = {1, __builtin_nanf(""), 0};
+absl::StatusCode CodeOf(const SamplingParams& params, std::vector<float> logits) {
   Arena arena;
-  EXPECT_EQ(SampleToken(K(), {}, {}, 3, arena, logits).status().code(), absl::StatusCode::kOutOfRange);
+  return SampleToken(K(), params, {}, 3, arena, logits).status().code();
+}
+
+TEST(Sampler, NanAndInfinityAreErrors) {
+  for (const float temperature : {0.0f, 1.0f}) {
+    EXPECT_EQ(CodeOf({.temperature = temperature}, {1, __builtin_nanf(""), 0}), absl::StatusCode::kOutOfRange);
+    EXPECT_EQ(CodeOf({.temperature = temperature}, {1, kInfinity, 0}), absl::StatusCode::kOutOfRange);
+  }
+}
+
+TEST(Sampler, NoTokenIsSampledWhereNoneIsLeft) {
+  const SamplingParams nothing{.temperature = 0, .logit_bias = {{0, -kInfinity}, {1, -kInfinity}}};
+  EXPECT_EQ(CodeOf(nothing, {1, 2}), absl::StatusCode::kInvalidArgument);
+  EXPECT_EQ(Sample(nothing, {1, 2, -9}), 2);
+}
+
+TEST(TokenHistory, PlacedTokensReplaceWhatStoodThereAndBehind) {
+  const std::vector<int32_t> tokens = {7, 8, 7, 9};
+  TokenHistory history(tokens, 2);
+  const auto counts = [&](int32_t id) {
+    const auto found = history.counts().find(id);
+    return found == history.counts().end() ? std::pair(0, 0)
+                                           : std::pair(found->second.prompt, found->second.generated);
+  };
+  EXPECT_EQ(counts(7), std::pair(1, 1));
+  history.place(3, std::vector<int32_t>{9, 7, 5});  // Two drafts behind what is known.
+  EXPECT_EQ(counts(7), std::pair(1, 2));
+  EXPECT_EQ(counts(5), std::pair(0, 1));
+  history.place(4, std::vector<int32_t>{6});  // Both are rejected.
+  EXPECT_EQ(counts(7), std::pair(1, 1));
+  EXPECT_EQ(counts(9), std::pair(0, 1));
+  EXPECT_EQ(counts(6), std::pair(0, 1));
+  EXPECT_FALSE(history.counts().contains(5));
+  history.place(8, std::vector<int32_t>{6});  // Positions 5 to 7 are unknown, and count as no id.
+  EXPECT_EQ(counts(6), std::pair(0, 2));
+  history.place(0, std::vector<int32_t>{7});
+  EXPECT_EQ(history.counts().size(), 1u);
+}
+
+absl::StatusOr<SampledToken> WithLogprobs(SamplingParams params, std::vector<float> logits, int32_t count) {
+  Arena arena;
+  params.top_logprobs = count;
+  return SampleToken(K(), params, {}, 0, arena, logits);
+}
+
+TEST(Sampler, LogprobsAreTheLogSoftmaxOfTheLogitsFromTheHead) {
+  // p = {1, 2, 1, 4} / 8.
+  const std::vector<float> logits = {0.0f, 0.6931472f, 0.0f, 1.3862944f};
+  const auto plain = WithLogprobs({.temperature = 0}, logits, 3);
+  ASSERT_TRUE(plain.ok());
+  EXPECT_EQ(plain->id, 3);
+  EXPECT_NEAR(plain->logprob, std::log(0.5), 1e-6);
+  ASSERT_EQ(plain->top.size(), 3u);
+  EXPECT_EQ(plain->top[0].id, 3);
+  EXPECT_EQ(plain->top[1].id, 1);
+  EXPECT_EQ(plain->top[2].id, 0);  // As likely as 2, which has the higher id.
+  EXPECT_NEAR(plain->top[1].logprob, std::log(0.25), 1e-6);
+  EXPECT_NEAR(plain->top[2].logprob, std::log(0.125), 1e-6);
+  // What decides the choice changes none of them.
+  const auto biased =
+      WithLogprobs({.temperature = 0.3f, .top_k = 1, .logit_bias = {{2, 50.0f}}}, logits, 3);
+  ASSERT_TRUE(biased.ok());
+  EXPECT_EQ(biased->id, 2);
+  EXPECT_EQ(biased->logprob, plain->top[2].logprob);
+  EXPECT_EQ(biased->top, plain->top);
+}
+
+TEST(Sampler, LogprobsAreOffUnlessAskedForAndBoundedByTheVocabulary) {
+  const std::vector<float> logits = {0.0f, 1.0f};
+  EXPECT_EQ(WithLogprobs({.temperature = 0}, logits, kNoLogprobs).value(), (SampledToken{1, 0, {}}));
+  const auto alone = WithLogprobs({.temperature = 0}, logits, 0);
+  EXPECT_LT(alone->logprob, 0.0f);
+  EXPECT_TRUE(alone->top.empty());
+  EXPECT_EQ(WithLogprobs({.temperature = 0}, logits, 20)->top.size(), 2u);
 }
 
 }  // namespace
