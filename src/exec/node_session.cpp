@@ -236,6 +236,11 @@ absl::Status NodeSession::compute_experts(const Frame& frame, Frame& reply) {
         frame.header.layer, rows, frame.header.cols, spec.layer_count(), options_.limits.rows_max,
         spec.width);
   }
+  const MoeSpec* moe = MoeOf(spec.layers[static_cast<size_t>(frame.header.layer.value)]);
+  if (moe == nullptr || std::ssize(request_.calls) > rows * moe->top_k) {
+    return InvalidArgument("expert_request: {} calls for {} rows of layer {}, expected at most {} a row",
+                           request_.calls.size(), rows, frame.header.layer, moe == nullptr ? 0 : moe->top_k);
+  }
   serve_arena_.reset();
   const ComputeContext serve = context(serve_arena_);
   const MatView<int64_t> acc = serve_arena_.allocate_rows<int64_t>(rows, spec.width);

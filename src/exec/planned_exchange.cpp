@@ -7,6 +7,7 @@
 #include "base/status.h"
 #include "exec/step_codec.h"
 #include "numeric/byte_planes.h"
+#include "numeric/fixed_sum.h"
 #include "wire/payload.h"
 
 namespace shoal {
@@ -16,8 +17,9 @@ constexpr int64_t kSendMs =
     2000;  // A healthy link's window holds many requests: this never elapses in health.
 constexpr int64_t kPumpMs = 250;  // How long one wait lasts before deadlines are looked at again.
 
-/// Bounds what a peer may make us multiply: rows of a frame are bounded by its size, calls by this per row.
-constexpr uint64_t kCallsPerRowMax = 256;
+/// Bounds what a peer may make us multiply, and keeps its sums from wrapping around: rows of a frame are bounded
+/// by its size, calls by this per row.
+constexpr int kCallsPerRowMax = kFixedTermsMax;
 
 template <typename T>
 std::span<const T> Flat(const T* data, int64_t n) {
@@ -66,11 +68,9 @@ absl::Status DecodeExpertRequest(const Frame& frame, ExpertMessage& request) {
   const int64_t cols = frame.header.cols;
   ASSIGN_OR_RETURN(request.ticket, in.u64("expert_request.ticket"));
   ASSIGN_OR_RETURN(const uint32_t calls, in.count("expert_request.calls", 12));
-  if (calls > kCallsPerRowMax * frame.header.rows) {
-    return InvalidArgument("expert_request.calls: {} for {} rows, expected at most {} a row", calls, rows,
-                           kCallsPerRowMax);
-  }
   request.calls.resize(calls);
+  int of_row = 0;
+  int32_t last_row = -1;
   for (ExpertCall& call : request.calls) {
     ASSIGN_OR_RETURN(call.row, in.i32("expert_request.call.row"));
     ASSIGN_OR_RETURN(call.expert.value, in.i32("expert_request.call.expert"));
@@ -78,6 +78,13 @@ absl::Status DecodeExpertRequest(const Frame& frame, ExpertMessage& request) {
     if (call.row < 0 || call.row >= rows) {
       return InvalidArgument("expert_request.call.row: expected 0 to {}, got {}", rows - 1, call.row);
     }
+    of_row = call.row == last_row ? of_row + 1 : 1;
+    if (call.row < last_row || of_row > kCallsPerRowMax) {
+      return InvalidArgument(
+          "expert_request.call.row: {} follows {}, expected ascending rows, each at most {} times", call.row,
+          last_row, kCallsPerRowMax);
+    }
+    last_row = call.row;
   }
   request.rows = {};
   if (frame.header.dtype == DType::kI8) {
@@ -153,7 +160,10 @@ absl::StatusOr<int64_t> AddExpertReply(const Frame& frame, std::span<const int32
   DecodeBytePlanes(planes.data(), rows * acc.cols, width, sums.data);
   for (int64_t r = 0; r < rows; ++r) {
     int64_t* target = acc.row(targets[static_cast<size_t>(r)]);
-    for (int64_t c = 0; c < acc.cols; ++c) target[c] += sums.at(r, c);
+    for (int64_t c = 0; c < acc.cols; ++c) {  // A peer's sums may be any: they wrap around as unsigned ones.
+      target[c] =
+          static_cast<int64_t>(static_cast<uint64_t>(target[c]) + static_cast<uint64_t>(sums.at(r, c)));
+    }
   }
   return compute_ns;
 }

@@ -188,6 +188,23 @@ TEST(ExpertFrames, ReplyAddsTheSumsToTheRowsThatWereAsked) {
   EXPECT_FALSE(AddExpertReply(reply, too_few, arena, MatView<int64_t>(acc.data(), 3, 3)).ok());
 }
 
+TEST(ExpertFrames, ARowThatIsNamedTooOftenOrOutOfOrderIsRefused) {
+  const std::vector<float> x(2 * 4, 1.0f);
+  const ExpertRows rows{.x = MatView<const float>(x.data(), 2, 4)};
+  const auto decoded = [&](const std::vector<ExpertCall>& calls) {
+    const Frame frame = EncodeExpertRequest(Epoch{1}, StepId{2}, LayerId{3}, 77, rows, calls);
+    ExpertMessage request;
+    return DecodeExpertRequest(frame, request);
+  };
+  std::vector<ExpertCall> calls(31, {0, ExpertId{3}, 0.25f});  // As many terms as a sum can hold.
+  calls.push_back({1, ExpertId{3}, 0.25f});
+  EXPECT_EQ(decoded(calls), absl::OkStatus());
+  calls.insert(calls.begin(), {0, ExpertId{3}, 0.25f});
+  EXPECT_EQ(decoded(calls).code(), absl::StatusCode::kInvalidArgument);
+  EXPECT_EQ(decoded({{1, ExpertId{3}, 0.25f}, {0, ExpertId{3}, 0.25f}}).code(),
+            absl::StatusCode::kInvalidArgument);
+}
+
 TEST(ExpertFrames, QuantizedRequestComesBackEqualAndTruncationsAreErrors) {
   Arena arena;
   QuantizedRows q = QuantizedRowsIn(arena.allocate_bytes(QuantizedRowsBytes(2, 64, 32)), 2, 64, 32);
