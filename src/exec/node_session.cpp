@@ -193,22 +193,31 @@ void NodeSession::run_step(const Frame& frame) {
   const NodeId to = out->to;
   const absl::Status sent = options_.transport->send(to, std::move(out->frame), Deadline::after_ms(kSendMs));
   if (!sent.ok()) {
-    fail(id, Annotate(sent, fmt::format("sending to node '{}'", options_.plan.node(to).name)));
+    const Plan& plan = options_.plan;
+    tell(id, {Unavailable("node '{}' lost: {}, while node '{}' sent it step {}", plan.node(to).name,
+                          Message(sent), plan.node(options_.self).name, id),
+              to});
     return;
   }
   ++steps_run_;
 }
 
 void NodeSession::fail(StepId step, const absl::Status& status) {
+  // A lost owner comes first in the message: it, not this node, is what ended the step.
+  if (const PlannedExchange::Loss& loss = exchange_->loss(); !loss.status.ok()) {
+    return tell(step, {loss.status, loss.owner});
+  }
+  // Errors of a layer begin with its number.
+  tell(step,
+       {Annotate(status, fmt::format("node '{}', step {}", options_.plan.node(options_.self).name, step))});
+}
+
+void NodeSession::tell(StepId step, const StepError& error) {
   failed_step_ = step;
   if (stopping_) return;
-  const LayerId layer = progress_.layer;
-  // Errors of a layer begin with its number.
-  const absl::Status named =
-      Annotate(status, fmt::format("node '{}', step {}", options_.plan.node(options_.self).name, step));
-  LogWarning("{}", Message(named));
+  LogWarning("{}", Message(error.status));
   (void)options_.transport->send(Plan::kCoordinator,
-                                 EncodeError(FrameKind::kStepError, options_.plan.epoch, step, layer, named),
+                                 EncodeStepError(options_.plan.epoch, step, progress_.layer, error),
                                  Deadline::after_ms(kSendMs));
 }
 
@@ -218,8 +227,7 @@ void NodeSession::serve_experts(NodeId from, const Frame& frame) {
   const absl::Status served = compute_experts(frame, reply);
   if (!served.ok()) {
     LogWarning("{} of node '{}': {}", Describe(frame.header), options_.plan.node(from).name, Message(served));
-    reply = EncodeError(FrameKind::kExpertError, options_.plan.epoch, frame.header.step, frame.header.layer,
-                        served);
+    reply = EncodeExpertError(frame.header, {request_.ticket, served});
   }
   const absl::Status sent = options_.transport->send(from, std::move(reply), Deadline::after_ms(kSendMs));
   if (!sent.ok()) LogWarning("expert reply not sent: {}", Message(sent));

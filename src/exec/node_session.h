@@ -79,6 +79,7 @@ class NodeSession {
   absl::Status compute_experts(const Frame& frame, Frame& reply);
   absl::Status before_layer(LayerId layer);
   void fail(StepId step, const absl::Status& status);
+  void tell(StepId step, const StepError& error);
   ComputeContext context(Arena& arena) const;
 
   Options options_;

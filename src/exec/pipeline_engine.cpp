@@ -148,18 +148,27 @@ void PipelineEngine::on_frame(NodeId from, const Frame& frame) {
     case FrameKind::kStepResult:
       on_result(frame);
       return;
-    case FrameKind::kStepError: {
-      const absl::Status status = DecodeError(frame);
-      // An expert owner's failure names the owner in its text; the sender only reports it.
-      fail(status.ok() ? Internal("node {} reported an error without a cause", from) : status, from);
+    case FrameKind::kStepError:
+      on_error(from, frame);
       return;
-    }
     case FrameKind::kProgress:
       on_progress(from, frame);
       return;
     default:
       LogWarning("coordinator: dropped a {} frame from node {}", FrameKindText(frame.header.kind), from);
   }
+}
+
+// The node at fault may be another than the one that tells of it: an owner of experts that is gone.
+void PipelineEngine::on_error(NodeId from, const Frame& frame) {
+  const absl::StatusOr<StepError> error = DecodeStepError(frame);
+  if (!error.ok()) return fail(Annotate(error.status(), fmt::format("node {}", from)), from);
+  NodeId suspected = error->suspected;
+  {
+    const std::lock_guard lock(mutex_);
+    if (suspected.value < 0 || static_cast<size_t>(suspected.value) >= nodes_.size()) suspected = from;
+  }
+  fail(error->status, suspected);
 }
 
 void PipelineEngine::on_result(const Frame& frame) {

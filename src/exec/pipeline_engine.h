@@ -83,6 +83,7 @@ class PipelineEngine final : public Engine, public CoordinatorSink {
   };
 
   void fail(const absl::Status& why, NodeId suspected);
+  void on_error(NodeId from, const Frame& frame);
   void on_result(const Frame& frame);
   void on_progress(NodeId from, const Frame& frame);
   void probe_all(Clock::time_point now);

@@ -66,6 +66,7 @@ absl::Status DecodeExpertRequest(const Frame& frame, ExpertMessage& request) {
   PayloadReader in(frame.payload);
   const int64_t rows = frame.header.rows;
   const int64_t cols = frame.header.cols;
+  request.ticket = 0;
   ASSIGN_OR_RETURN(request.ticket, in.u64("expert_request.ticket"));
   ASSIGN_OR_RETURN(const uint32_t calls, in.count("expert_request.calls", 12));
   request.calls.resize(calls);
@@ -168,6 +169,30 @@ absl::StatusOr<int64_t> AddExpertReply(const Frame& frame, std::span<const int32
   return compute_ns;
 }
 
+Frame EncodeExpertError(const FrameHeader& request, const ExpertError& error) {
+  SHOAL_CHECK(!error.status.ok());
+  PayloadWriter out;
+  out.u64(error.ticket);
+  WriteStatus(out, error.status);
+  Frame frame;
+  frame.header.kind = FrameKind::kExpertError;
+  frame.header.epoch = request.epoch;
+  frame.header.step = request.step;
+  frame.header.layer = request.layer;
+  frame.payload = out.finish();
+  return frame;
+}
+
+absl::StatusOr<ExpertError> DecodeExpertError(const Frame& frame) {
+  PayloadReader in(frame.payload);
+  ExpertError error;
+  ASSIGN_OR_RETURN(error.ticket, in.u64("expert_error.ticket"));
+  RETURN_IF_ERROR(ReadStatus(in, "expert_error.status", error.status));
+  RETURN_IF_ERROR(in.finish("expert_error"));
+  if (error.status.ok()) return InvalidArgument("expert_error.status: expected an error, got OK");
+  return error;
+}
+
 PlannedExchange::PlannedExchange(Options options, Pump pump) : options_(options), pump_(std::move(pump)) {}
 
 PlannedExchange::~PlannedExchange() = default;
@@ -177,6 +202,7 @@ void PlannedExchange::begin_step(StepId step, const ComputeContext& context) {
   context_ = context;
   waited_ns_ = 0;
   overhead_ns_ = 0;
+  loss_ = {};
 }
 
 NodeId PlannedExchange::choose_holder(ExpertId expert) const {
@@ -243,7 +269,7 @@ absl::Status PlannedExchange::send_all() {
     const Frame frame =
         EncodeExpertRequest(options_.plan->epoch, step_, pending_.layer, pending_.ticket, rows, remote.calls);
     const absl::Status sent = options_.transport->send(remote.owner, frame, Deadline::after_ms(kSendMs));
-    if (!sent.ok()) return at(sent, remote.owner);
+    if (!sent.ok()) return lost(sent, remote.owner);
   }
   return absl::OkStatus();
 }
@@ -277,7 +303,7 @@ absl::Status PlannedExchange::combine(Ticket ticket, MatView<float> y) {
     Remote& remote = pending_.remotes[i];
     RETURN_IF_ERROR(wait_for(remote, deadline));
     const absl::StatusOr<int64_t> added = AddExpertReply(remote.reply, remote.rows, *context_.arena, acc);
-    if (!added.ok()) return at(added.status(), remote.owner);
+    if (!added.ok()) return lost(added.status(), remote.owner);
     compute_ns = std::max(compute_ns, *added);
     remote.reply = {};
   }
@@ -294,8 +320,8 @@ absl::Status PlannedExchange::wait_for(Remote& remote, Deadline deadline) {
   while (!remote.answered) {
     if (!remote.failed.ok()) return remote.failed;
     if (deadline.expired()) {
-      return at(Unavailable("no answer for {} s", options_.reply_timeout / std::chrono::seconds(1)),
-                remote.owner);
+      return lost(Unavailable("no answer for {} s", options_.reply_timeout / std::chrono::seconds(1)),
+                  remote.owner);
     }
     const absl::Status pumped = pump_(Deadline::min(deadline, Deadline::after_ms(kPumpMs)));
     if (!pumped.ok() && pumped.code() != absl::StatusCode::kDeadlineExceeded) return pumped;
@@ -307,33 +333,46 @@ void PlannedExchange::on_reply(NodeId from, Frame frame) {
   for (size_t i = 0; i < pending_.asked; ++i) {
     Remote& remote = pending_.remotes[i];
     if (remote.owner != from || remote.answered || !remote.failed.ok()) continue;
-    if (frame.header.kind == FrameKind::kExpertError) {
-      remote.failed = at(DecodeError(frame), from);
-      return;
-    }
+    if (frame.header.kind == FrameKind::kExpertError) return on_failure(remote, frame);
     const auto ticket = PayloadReader(frame.payload).u64("expert_reply.ticket");
-    if (!ticket.ok() || *ticket != pending_.ticket) return;  // Of a step that failed meanwhile.
+    // Otherwise of a request that was given up, as its step failed or its layer is run again.
+    if (!ticket.ok() || *ticket != pending_.ticket) return;
     remote.reply = std::move(frame);
     remote.answered = true;
     return;
   }
 }
 
-void PlannedExchange::on_lost(NodeId owner, const absl::Status& status) {
-  for (size_t i = 0; i < pending_.asked; ++i) {
-    Remote& remote = pending_.remotes[i];
-    if (remote.owner == owner && !remote.answered && remote.failed.ok()) remote.failed = at(status, owner);
+void PlannedExchange::on_failure(Remote& remote, const Frame& frame) {
+  const absl::StatusOr<ExpertError> error = DecodeExpertError(frame);
+  if (!error.ok()) {
+    remote.failed = lost(error.status(), remote.owner);
+  } else if (error->ticket == pending_.ticket || error->ticket == 0) {
+    const bool of_rows = error->status.code() == absl::StatusCode::kOutOfRange;
+    remote.failed = of_rows ? out_of_range(error->status, remote.owner) : lost(error->status, remote.owner);
   }
 }
 
-absl::Status PlannedExchange::at(const absl::Status& status, NodeId owner) const {
-  const absl::Status named =
-      Annotate(status, fmt::format("expert owner '{}'", options_.plan->node(owner).name));
-  // Whatever broke at the owner, the asker's step is unavailable because of it; only data errors keep their
-  // code.
-  return status.code() == absl::StatusCode::kOutOfRange || status.code() == absl::StatusCode::kUnavailable
-             ? named
-             : absl::Status(absl::StatusCode::kUnavailable, Message(named));
+void PlannedExchange::on_lost(NodeId owner, const absl::Status& status) {
+  for (size_t i = 0; i < pending_.asked; ++i) {
+    Remote& remote = pending_.remotes[i];
+    if (remote.owner == owner && !remote.answered && remote.failed.ok()) remote.failed = lost(status, owner);
+  }
+}
+
+/// What the rows of a request hold is no fault of the owner.
+absl::Status PlannedExchange::out_of_range(const absl::Status& status, NodeId owner) const {
+  return Annotate(status, fmt::format("expert owner '{}'", options_.plan->node(owner).name));
+}
+
+/// Whatever broke at the owner, the step is unavailable because of it.
+absl::Status PlannedExchange::lost(const absl::Status& status, NodeId owner) {
+  loss_.owner = owner;
+  loss_.status =
+      Unavailable("node '{}' lost: {}, while node '{}' waited for its experts at layer {}, step {}",
+                  options_.plan->node(owner).name, Message(status), options_.plan->node(options_.self).name,
+                  pending_.layer, step_);
+  return loss_.status;
 }
 
 }  // namespace shoal

@@ -38,6 +38,15 @@ Frame EncodeExpertReply(const FrameHeader& request, uint64_t ticket, int64_t com
 absl::StatusOr<int64_t> AddExpertReply(const Frame& frame, std::span<const int32_t> targets, Arena& scratch,
                                        MatView<int64_t> acc);
 
+/// Why an owner could not answer. ticket 0: it could not read which request.
+struct ExpertError {
+  uint64_t ticket = 0;
+  absl::Status status;
+};
+Frame EncodeExpertError(const FrameHeader& request, const ExpertError& error);
+/// InvalidArgument names the field.
+absl::StatusOr<ExpertError> DecodeExpertError(const Frame& frame);
+
 /// The exchange of one step at a time, used by the executor's thread only.
 class PlannedExchange final : public ExpertExchange {
  public:
@@ -61,10 +70,17 @@ class PlannedExchange final : public ExpertExchange {
   absl::StatusOr<Ticket> dispatch(LayerId layer, const ExpertRows& rows, const Routing& routing) override;
   absl::Status combine(Ticket ticket, MatView<float> y) override;
 
-  /// A kExpertReply or kExpertError frame from an owner. A reply that nobody waits for is dropped.
+  /// A kExpertReply or kExpertError frame from an owner. One that nobody waits for is dropped.
   void on_reply(NodeId from, Frame frame);
   /// An owner's link broke.
   void on_lost(NodeId owner, const absl::Status& status);
+
+  /// The owner that this step was lost with, and how: OK and -1 while there is none.
+  struct Loss {
+    absl::Status status;
+    NodeId owner{-1};
+  };
+  const Loss& loss() const { return loss_; }
 
   /// Nanoseconds spent waiting for owners since begin_step, serving others meanwhile included.
   int64_t waited_ns() const { return waited_ns_; }
@@ -98,7 +114,9 @@ class PlannedExchange final : public ExpertExchange {
   Remote& remote_of(NodeId owner);
   absl::Status send_all();
   absl::Status wait_for(Remote& remote, Deadline deadline);
-  absl::Status at(const absl::Status& status, NodeId owner) const;
+  void on_failure(Remote& remote, const Frame& frame);
+  absl::Status out_of_range(const absl::Status& status, NodeId owner) const;
+  absl::Status lost(const absl::Status& status, NodeId owner);
 
   const Options options_;
   const Pump pump_;
@@ -106,6 +124,7 @@ class PlannedExchange final : public ExpertExchange {
   ComputeContext context_;
   uint64_t next_ticket_ = 1;
   Pending pending_;
+  Loss loss_;
   int64_t waited_ns_ = 0;
   int64_t overhead_ns_ = 0;
 };

@@ -15,6 +15,7 @@ namespace shoal {
 namespace {
 
 using testing::HasSubstr;
+using testing::StartsWith;
 
 constexpr int64_t kWidth = 16;
 
@@ -152,7 +153,7 @@ TEST_F(ExchangeTest, WaitingForAnOwnerIsOverheadUnlessItComputes) {
 TEST_F(ExchangeTest, ASilentOwnerIsNamed) {
   const auto result = run({NodeId{1}});
   EXPECT_EQ(result.status().code(), absl::StatusCode::kUnavailable);
-  EXPECT_THAT(Message(result.status()), HasSubstr("expert owner 'right'"));
+  EXPECT_THAT(Message(result.status()), StartsWith("node 'right' lost: no answer"));
 }
 
 TEST_F(ExchangeTest, ALostOwnerEndsTheWaitAtOnce) {
@@ -161,17 +162,44 @@ TEST_F(ExchangeTest, ALostOwnerEndsTheWaitAtOnce) {
   inbox_.emplace_back(NodeId{1}, answer_of(NodeId{1}));
   std::vector<float> y(3 * kWidth);
   const absl::Status status = exchange_.combine({1}, MatView<float>(y.data(), 3, kWidth));
-  EXPECT_THAT(Message(status), HasSubstr("expert owner 'right': connection reset"));
+  EXPECT_THAT(Message(status), StartsWith("node 'right' lost: connection reset, while node 'asker' waited "
+                                          "for its experts at layer 0, step 7"));
+  EXPECT_EQ(exchange_.loss().owner, NodeId{2});
+  EXPECT_EQ(exchange_.loss().status, status);
 }
 
 TEST_F(ExchangeTest, AnOwnersErrorIsPassedOnWithItsName) {
   ASSERT_TRUE(dispatch().ok());
-  inbox_.emplace_back(NodeId{1}, EncodeError(FrameKind::kExpertError, Epoch{1}, StepId{7}, LayerId{0},
-                                             OutOfRange("layer 0, expert 1: an output is not a number")));
+  const FrameHeader& request = transport_.sent.at(NodeId{1}).back().header;
+  inbox_.emplace_back(
+      NodeId{1}, EncodeExpertError(request, {1, OutOfRange("layer 0, expert 1: an output is not a number")}));
   std::vector<float> y(3 * kWidth);
   const absl::Status status = exchange_.combine({1}, MatView<float>(y.data(), 3, kWidth));
   EXPECT_EQ(status.code(), absl::StatusCode::kOutOfRange);
   EXPECT_THAT(Message(status), HasSubstr("expert owner 'left': layer 0, expert 1"));
+  EXPECT_TRUE(exchange_.loss().status.ok());  // What the rows hold is no fault of the owner.
+}
+
+TEST_F(ExchangeTest, AnOwnersErrorOfAnotherKindIsALostOwner) {
+  ASSERT_TRUE(dispatch().ok());
+  const FrameHeader& request = transport_.sent.at(NodeId{1}).back().header;
+  inbox_.emplace_back(NodeId{1}, EncodeExpertError(request, {0, InvalidArgument("expert_request.group: 3")}));
+  std::vector<float> y(3 * kWidth);
+  const absl::Status status = exchange_.combine({1}, MatView<float>(y.data(), 3, kWidth));
+  EXPECT_EQ(status.code(), absl::StatusCode::kUnavailable);
+  EXPECT_EQ(exchange_.loss().owner, NodeId{1});
+}
+
+// A layer in which both owners find a value out of range is run again, while the second's error is on its way.
+TEST_F(ExchangeTest, AnErrorOfAnEarlierTicketIsNotTakenForThisOne) {
+  ASSERT_TRUE(dispatch().ok());
+  const FrameHeader request = transport_.sent.at(NodeId{2}).back().header;
+  ASSERT_TRUE(dispatch().ok());
+  inbox_.emplace_back(NodeId{2}, EncodeExpertError(request, {1, OutOfRange("an output is not a number")}));
+  inbox_.emplace_back(NodeId{1}, answer_of(NodeId{1}));
+  inbox_.emplace_back(NodeId{2}, answer_of(NodeId{2}));
+  std::vector<float> y(3 * kWidth);
+  EXPECT_EQ(exchange_.combine({2}, MatView<float>(y.data(), 3, kWidth)), absl::OkStatus());
 }
 
 TEST_F(ExchangeTest, AReplyOfAnEarlierTicketIsNotTakenForThisOne) {
@@ -182,7 +210,7 @@ TEST_F(ExchangeTest, AReplyOfAnEarlierTicketIsNotTakenForThisOne) {
   inbox_.emplace_back(NodeId{2}, answer_of(NodeId{2}));
   std::vector<float> y(3 * kWidth);
   const absl::Status status = exchange_.combine({2}, MatView<float>(y.data(), 3, kWidth));
-  EXPECT_THAT(Message(status), HasSubstr("expert owner 'left': no answer"));
+  EXPECT_THAT(Message(status), StartsWith("node 'left' lost: no answer"));
 }
 
 TEST_F(ExchangeTest, AReplyOfTheWrongShapeIsRefusedWithTheOwnersName) {
@@ -193,12 +221,12 @@ TEST_F(ExchangeTest, AReplyOfTheWrongShapeIsRefusedWithTheOwnersName) {
   std::vector<float> y(3 * kWidth);
   const absl::Status status = exchange_.combine({1}, MatView<float>(y.data(), 3, kWidth));
   EXPECT_THAT(Message(status),
-              HasSubstr("expert owner 'left': expert_reply: expected 2 rows of 16, got 1 of 16"));
+              StartsWith("node 'left' lost: expert_reply: expected 2 rows of 16, got 1 of 16"));
 }
 
 TEST_F(ExchangeTest, AnOwnerThatCannotBeReachedFailsTheDispatch) {
   transport_.refuse = NodeId{2};
-  EXPECT_THAT(Message(dispatch().status()), HasSubstr("expert owner 'right': the peer is down"));
+  EXPECT_THAT(Message(dispatch().status()), StartsWith("node 'right' lost: the peer is down"));
 }
 
 }  // namespace

@@ -7,7 +7,6 @@
 #include "base/check.h"
 #include "base/status.h"
 #include "numeric/dtype.h"
-#include "wire/payload.h"
 
 namespace shoal {
 namespace {
@@ -40,22 +39,6 @@ absl::StatusOr<std::vector<int32_t>> ReadIds(PayloadReader& in, std::string_view
     ASSIGN_OR_RETURN(id, in.i32(field));
   }
   return ids;
-}
-
-/// A code as gRPC numbers them, 0 for OK, then the message of an error.
-void WriteStatus(PayloadWriter& out, const absl::Status& status) {
-  out.i32(static_cast<int32_t>(status.code()));
-  if (!status.ok()) out.string(Message(status));
-}
-
-absl::Status ReadStatus(PayloadReader& in, std::string_view field, absl::Status& status) {
-  ASSIGN_OR_RETURN(const int32_t code, in.i32(field));
-  if (code < 0 || code > 16) return InvalidArgument("{}: expected a code from 0 to 16, got {}", field, code);
-  status = absl::OkStatus();
-  if (code == 0) return status;
-  ASSIGN_OR_RETURN(const std::string text, in.string(field));
-  status = absl::Status(static_cast<absl::StatusCode>(code), text);
-  return absl::OkStatus();
 }
 
 void WriteSampling(PayloadWriter& out, const SamplingParams& p) {
@@ -266,6 +249,21 @@ absl::StatusOr<std::vector<SampledToken>> ReadTokens(PayloadReader& in) {
 
 }  // namespace
 
+void WriteStatus(PayloadWriter& out, const absl::Status& status) {
+  out.i32(static_cast<int32_t>(status.code()));
+  if (!status.ok()) out.string(Message(status));
+}
+
+absl::Status ReadStatus(PayloadReader& in, std::string_view field, absl::Status& status) {
+  ASSIGN_OR_RETURN(const int32_t code, in.i32(field));
+  if (code < 0 || code > 16) return InvalidArgument("{}: expected a code from 0 to 16, got {}", field, code);
+  status = absl::OkStatus();
+  if (code == 0) return status;
+  ASSIGN_OR_RETURN(const std::string text, in.string(field));
+  status = absl::Status(static_cast<absl::StatusCode>(code), text);
+  return absl::OkStatus();
+}
+
 Frame EncodeStep(Epoch epoch, const Step& step, const StepReport& report, MatView<const float> rows) {
   PayloadWriter out;
   WriteStepHeader(out, step);
@@ -349,12 +347,13 @@ absl::StatusOr<StepResult> DecodeResult(const Frame& frame) {
   return result;
 }
 
-Frame EncodeError(FrameKind kind, Epoch epoch, StepId step, LayerId layer, const absl::Status& status) {
-  SHOAL_CHECK(!status.ok());
+Frame EncodeStepError(Epoch epoch, StepId step, LayerId layer, const StepError& error) {
+  SHOAL_CHECK(!error.status.ok());
   PayloadWriter out;
-  WriteStatus(out, status);
+  WriteStatus(out, error.status);
+  out.i32(error.suspected.value);
   Frame frame;
-  frame.header.kind = kind;
+  frame.header.kind = FrameKind::kStepError;
   frame.header.epoch = epoch;
   frame.header.step = step;
   frame.header.layer = layer;
@@ -362,13 +361,14 @@ Frame EncodeError(FrameKind kind, Epoch epoch, StepId step, LayerId layer, const
   return frame;
 }
 
-absl::Status DecodeError(const Frame& frame) {
+absl::StatusOr<StepError> DecodeStepError(const Frame& frame) {
   PayloadReader in(frame.payload);
-  absl::Status status;
-  RETURN_IF_ERROR(ReadStatus(in, "error.status", status));
-  RETURN_IF_ERROR(in.finish("error"));
-  if (status.ok()) return InvalidArgument("error.status: expected an error, got OK");
-  return status;
+  StepError error;
+  RETURN_IF_ERROR(ReadStatus(in, "step_error.status", error.status));
+  ASSIGN_OR_RETURN(error.suspected.value, in.i32("step_error.suspected"));
+  RETURN_IF_ERROR(in.finish("step_error"));
+  if (error.status.ok()) return InvalidArgument("step_error.status: expected an error, got OK");
+  return error;
 }
 
 }  // namespace shoal

@@ -2,6 +2,7 @@
 // (timings, traces) and the rows; docs/wire.md has the layout.
 #pragma once
 
+#include <string_view>
 #include <vector>
 
 #include "absl/status/status.h"
@@ -10,6 +11,7 @@
 #include "exec/step.h"
 #include "numeric/view.h"
 #include "wire/frame.h"
+#include "wire/payload.h"
 
 namespace shoal {
 
@@ -41,8 +43,16 @@ Frame EncodeResult(Epoch epoch, const StepResult& result);
 absl::StatusOr<StepResult> DecodeResult(const Frame& frame);
 
 /// The failure of a step, told to the coordinator. The message already names node, layer and step.
-Frame EncodeError(FrameKind kind, Epoch epoch, StepId step, LayerId layer, const absl::Status& status);
-/// The status carried by a kStepError or kExpertError frame; InvalidArgument where the frame itself is bad.
-absl::Status DecodeError(const Frame& frame);
+struct StepError {
+  absl::Status status;
+  NodeId suspected{-1};  ///< The node at fault; -1: the one that tells of it.
+};
+Frame EncodeStepError(Epoch epoch, StepId step, LayerId layer, const StepError& error);
+/// InvalidArgument where the frame itself is bad. Whether there is such a node is the reader's matter.
+absl::StatusOr<StepError> DecodeStepError(const Frame& frame);
+
+/// A code as gRPC numbers them, 0 for OK, then the message of an error.
+void WriteStatus(PayloadWriter& out, const absl::Status& status);
+absl::Status ReadStatus(PayloadReader& in, std::string_view field, absl::Status& status);
 
 }  // namespace shoal

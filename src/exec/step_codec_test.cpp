@@ -92,8 +92,11 @@ TEST(StepCodec, ResultAndErrorComeBackEqual) {
   EXPECT_EQ(decoded->timings, result.timings);
   EXPECT_EQ(decoded->logits, result.logits);
 
-  const absl::Status error = Unavailable("node 'b', layer 3, step 9: gone");
-  EXPECT_EQ(DecodeError(EncodeError(FrameKind::kStepError, Epoch{1}, StepId{9}, LayerId{3}, error)), error);
+  const absl::Status status = Unavailable("node 'b' lost: gone, while node 'a' waited for it");
+  const auto error = DecodeStepError(EncodeStepError(Epoch{1}, StepId{9}, LayerId{3}, {status, NodeId{1}}));
+  ASSERT_TRUE(error.ok());
+  EXPECT_EQ(error->status, status);
+  EXPECT_EQ(error->suspected, NodeId{1});
 }
 
 TEST(StepCodec, StatesOfSlicesComeBackEqual) {

@@ -31,7 +31,8 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   } else if (what == 1) {
     (void)DecodeResult(frame);
   } else if (what == 2) {
-    (void)DecodeError(frame);
+    (void)DecodeStepError(frame);
+    (void)DecodeExpertError(frame);
   } else if (what == 3) {
     ExpertMessage request;
     (void)DecodeExpertRequest(frame, request);
