@@ -2,7 +2,7 @@
 
 #include <algorithm>
 #include <atomic>
-#include <bit>
+#include <numeric>
 #include <optional>
 #include <utility>
 #include <variant>
@@ -16,6 +16,7 @@
 #include "compute/blocks/mlp.h"
 #include "compute/blocks/moe.h"
 #include "compute/blocks/norm_rope.h"
+#include "compute/row_ops.h"
 #include "compute/step_profile.h"
 #include "numeric/transcendental.h"
 
@@ -102,27 +103,6 @@ class Progress {
   int64_t total_ = 0;
 };
 
-/// All bits of an exponent set: NaN or infinity. An integer test, so that it vectorizes and never depends on
-/// float modes.
-bool AllFinite(MatView<const float> x, Range rows) {
-  constexpr uint32_t kExponent = 0x7f800000u;
-  for (int64_t r = rows.begin; r < rows.end; ++r) {
-    const float* row = x.row(r);
-    uint32_t bad = 0;
-    for (int64_t c = 0; c < x.cols; ++c)
-      bad |= (std::bit_cast<uint32_t>(row[c]) & kExponent) == kExponent ? 1u : 0u;
-    if (bad != 0) return false;
-  }
-  return true;
-}
-
-void Multiply(MatView<float> x, float scale, Range rows) {
-  for (int64_t r = rows.begin; r < rows.end; ++r) {
-    float* row = x.row(r);
-    for (int64_t c = 0; c < x.cols; ++c) row[c] *= scale;
-  }
-}
-
 class CpuStage final : public Stage {
  public:
   explicit CpuStage(const StageOptions& options) : options_(options) {}
@@ -147,13 +127,28 @@ class CpuStage final : public Stage {
     std::span<RopeRows> ropes;
     MatView<float> normed;  ///< [T, D]
     MatView<float> out;     ///< [T, D]
+    MatView<float> before;  ///< [T, D], x as it came to the layer; no data where nobody asks for bad slices.
+  };
+  /// What is left of a step when bad slices have gone.
+  struct Batch {
+    std::span<StepSlice> slices;
+    std::span<size_t> indices;  ///< Of these slices in the step.
+    MatView<float> x;
+    Shared shared;
   };
   absl::Status load_layer(const WeightLoader& loader, const LayerSpec& spec, ThreadPool& pool);
   absl::Status load_embedding_and_head(const WeightLoader& loader, const ModelSpec& spec, ThreadPool& pool,
                                        Progress& progress);
   size_t rope_index(const RopeSpec& spec);
   bool keeps_states() const;
-  Shared prepare(const ComputeContext& context, const StageStep& step, MatView<float> x) const;
+  Shared prepare(const ComputeContext& context, std::span<const StepSlice> slices, int64_t rows) const;
+  Batch batch_of(const ComputeContext& context, const StageStep& step, MatView<float> x) const;
+  absl::Status run_layer_without_bad(const ComputeContext& context, const StageStep& step, LayerId id,
+                                     Batch& batch);
+  absl::Status drop_bad(const ComputeContext& context, const StageStep& step, LayerId id,
+                        const absl::Status& why, Batch& batch);
+  absl::Status run_alone(const ComputeContext& context, const StageStep& step, LayerId id, StepSlice slice,
+                         MatView<const float> x);
   absl::Status mix(const ComputeContext& context, const StageStep& step, LayerId id, const Shared& shared,
                    MatView<float> x);
   absl::Status run_layer(const ComputeContext& context, const StageStep& step, LayerId id,
@@ -270,13 +265,20 @@ absl::Status CpuStage::embed(const ComputeContext& context, std::span<const int3
       return InvalidArgument("token {} is outside the vocabulary [0, {})", token, vocabulary_);
     }
   }
+  std::atomic<bool> finite = true;
   context.for_rows(x.rows, x.cols, [&](Range rows) {
     for (int64_t t = rows.begin; t < rows.end; ++t) {
       float* row = x.row(t);
       embedding_.weight().unpack_row(tokens[static_cast<size_t>(t)], row);
     }
     if (embedding_scale_ != 1) Multiply(x, embedding_scale_, rows);
+    if (!AllFinite(x, rows)) finite.store(false, std::memory_order_relaxed);
   });
+  for (int64_t t = 0; !finite && t < x.rows; ++t) {
+    if (AllFinite(x, {t, t + 1})) continue;
+    return OutOfRange("the embedding of token {} is not finite (NaN or infinity)",
+                      tokens[static_cast<size_t>(t)]);
+  }
   return absl::OkStatus();
 }
 
@@ -321,14 +323,14 @@ absl::Status CheckStates(const KvCache& cache, std::span<const StepSlice> slices
 
 }  // namespace
 
-CpuStage::Shared CpuStage::prepare(const ComputeContext& context, const StageStep& step,
-                                   MatView<float> x) const {
+CpuStage::Shared CpuStage::prepare(const ComputeContext& context, std::span<const StepSlice> slices,
+                                   int64_t rows) const {
   Arena& arena = *context.arena;
-  const std::span<int64_t> positions = arena.allocate<int64_t>(x.rows);
-  const std::span<const BlockId*> tables = arena.allocate<const BlockId*>(x.rows);
-  const std::span<bool> long_rope = arena.allocate<bool>(x.rows);
+  const std::span<int64_t> positions = arena.allocate<int64_t>(rows);
+  const std::span<const BlockId*> tables = arena.allocate<const BlockId*>(rows);
+  const std::span<bool> long_rope = arena.allocate<bool>(rows);
   int64_t row = 0;
-  for (const StepSlice& slice : step.slices) {
+  for (const StepSlice& slice : slices) {
     SHOAL_CHECK_EQ(slice.row_begin, row);
     SHOAL_CHECK_GE(static_cast<int64_t>(slice.blocks.size()), BlocksFor(slice.position + slice.rows));
     for (int64_t i = 0; i < slice.rows; ++i, ++row) {
@@ -337,13 +339,14 @@ CpuStage::Shared CpuStage::prepare(const ComputeContext& context, const StageSte
       long_rope[static_cast<size_t>(row)] = slice.long_rope;
     }
   }
-  SHOAL_CHECK_EQ(row, x.rows);
+  SHOAL_CHECK_EQ(row, rows);
   Shared shared{.places = {positions, tables},
                 .states = {},
                 .ropes = arena.allocate<RopeRows>(static_cast<int64_t>(rope_tables_.size())),
-                .normed = arena.allocate_rows<float>(x.rows, width_),
-                .out = arena.allocate_rows<float>(x.rows, width_)};
-  if (keeps_states()) shared.states = StateSpansOf(arena, step.slices);
+                .normed = arena.allocate_rows<float>(rows, width_),
+                .out = arena.allocate_rows<float>(rows, width_),
+                .before = {}};
+  if (keeps_states()) shared.states = StateSpansOf(arena, slices);
   const PartTimer timer(context, StepPart::kRopeAppend);
   for (size_t i = 0; i < rope_tables_.size(); ++i) {
     shared.ropes[i] = MakeRopeRows(context, rope_tables_[i], positions, long_rope);
@@ -359,18 +362,91 @@ absl::Status CpuStage::forward(const ComputeContext& context, const StageStep& s
   for (const StepSlice& slice : step.slices) {
     for (const StateWrite& write : slice.state_to) step.cache->set_state_position(write.slot, -1);
   }
-  const Shared shared = prepare(context, step, x);
-  for (int64_t i = options_.layers.begin; i < options_.layers.end; ++i) {
+  Batch batch = batch_of(context, step, x);
+  for (int64_t i = options_.layers.begin; i < options_.layers.end && !batch.slices.empty(); ++i) {
     const LayerId id{static_cast<int32_t>(i)};
     if (step.before_layer) RETURN_IF_ERROR(step.before_layer(id));
-    const absl::Status status = run_layer(context, step, id, shared, x);
+    const absl::Status status = run_layer_without_bad(context, step, id, batch);
     if (!status.ok()) return Annotate(status, fmt::format("layer {}", i));
-    if (step.after_layer) step.after_layer(id, x);
+    if (step.after_layer) step.after_layer(id, batch.x);
   }
-  for (const StepSlice& slice : step.slices) {
+  for (const StepSlice& slice : batch.slices) {
     for (const StateWrite& write : slice.state_to) step.cache->set_state_position(write.slot, write.position);
   }
   return absl::OkStatus();
+}
+
+CpuStage::Batch CpuStage::batch_of(const ComputeContext& context, const StageStep& step,
+                                   MatView<float> x) const {
+  Arena& arena = *context.arena;
+  Batch batch{.slices = arena.allocate<StepSlice>(std::ssize(step.slices)),
+              .indices = arena.allocate<size_t>(std::ssize(step.slices)),
+              .x = x,
+              .shared = prepare(context, step.slices, x.rows)};
+  std::ranges::copy(step.slices, batch.slices.begin());
+  std::iota(batch.indices.begin(), batch.indices.end(), size_t{0});
+  if (step.on_bad_slice) batch.shared.before = arena.allocate_rows<float>(x.rows, x.cols);
+  return batch;
+}
+
+/// Rows do not depend on their neighbours (I10), and a layer can be run again: it appends to the same positions
+/// and writes to slots that it does not read. So where a value is not finite, each slice is tried alone.
+absl::Status CpuStage::run_layer_without_bad(const ComputeContext& context, const StageStep& step, LayerId id,
+                                             Batch& batch) {
+  while (!batch.slices.empty()) {
+    const int64_t saturated = kv_saturated();
+    const absl::Status status = run_layer(context, step, id, batch.shared, batch.x);
+    if (status.code() != absl::StatusCode::kOutOfRange || !step.on_bad_slice) return status;
+    CopyRows(batch.shared.before, batch.x, 0);
+    RETURN_IF_ERROR(drop_bad(context, step, id, status, batch));
+    kv_saturated_.store(saturated, std::memory_order_relaxed);  // What is run again is counted again.
+  }
+  return absl::OkStatus();
+}
+
+/// Takes the slices that fail alone out of the batch. `why`: how all together failed.
+absl::Status CpuStage::drop_bad(const ComputeContext& context, const StageStep& step, LayerId id,
+                                const absl::Status& why, Batch& batch) {
+  std::vector<absl::Status> alone(batch.slices.size(), why);
+  for (size_t i = 0; i < alone.size() && alone.size() > 1; ++i) {
+    if (step.before_layer) RETURN_IF_ERROR(step.before_layer(id));
+    const StepSlice& slice = batch.slices[i];
+    alone[i] = run_alone(context, step, id, slice,
+                         batch.x.rows_between(slice.row_begin, slice.row_begin + slice.rows));
+    if (!alone[i].ok() && alone[i].code() != absl::StatusCode::kOutOfRange) return alone[i];
+  }
+  size_t kept = 0;
+  int64_t rows = 0;
+  for (size_t i = 0; i < alone.size(); ++i) {
+    StepSlice slice = batch.slices[i];
+    if (!alone[i].ok()) {
+      step.on_bad_slice(batch.indices[i], Annotate(alone[i], fmt::format("layer {}", id)));
+      continue;
+    }
+    CopyRows(batch.x.rows_between(slice.row_begin, slice.row_begin + slice.rows), batch.x, rows);
+    slice.row_begin = rows;
+    rows += slice.rows;
+    batch.slices[kept] = slice;
+    batch.indices[kept++] = batch.indices[i];
+  }
+  if (kept == alone.size()) return why;  // No slice alone: not what its rows hold, but this node is at fault.
+  const MatView<float> before = batch.shared.before.rows_between(0, rows);
+  batch.slices = batch.slices.first(kept);
+  batch.indices = batch.indices.first(kept);
+  batch.x = batch.x.rows_between(0, rows);
+  batch.shared = prepare(context, batch.slices, rows);
+  batch.shared.before = before;
+  return absl::OkStatus();
+}
+
+absl::Status CpuStage::run_alone(const ComputeContext& context, const StageStep& step, LayerId id,
+                                 StepSlice slice, MatView<const float> x) {
+  const ArenaScope scope(*context.arena);
+  slice.row_begin = 0;
+  const StageStep alone{.slices = {&slice, 1}, .cache = step.cache, .experts = step.experts};
+  const MatView<float> rows = context.arena->allocate_rows<float>(x.rows, x.cols);
+  CopyRows(x, rows, 0);
+  return run_layer(context, alone, id, prepare(context, alone.slices, x.rows), rows);
 }
 
 /// out = mixer(norm(x)).
@@ -380,8 +456,12 @@ absl::Status CpuStage::mix(const ComputeContext& context, const StageStep& step,
   const Layer& layer = layers_[static_cast<size_t>(id.value - options_.layers.begin)];
   LinearInput input(shared.normed);
   const auto fill = [&](int group) {
-    return input.fill(context, group,
-                      [&](Range rows) { layer.mixer_norm.apply(*context.kernels, x, shared.normed, rows); });
+    return input.fill(context, group, [&](Range rows) {
+      if (shared.before.data != nullptr) {
+        CopyRows(x.rows_between(rows.begin, rows.end), shared.before, rows.begin);
+      }
+      layer.mixer_norm.apply(*context.kernels, x, shared.normed, rows);
+    });
   };
   if (const auto* delta = std::get_if<GatedDeltaNet>(&layer.mixer)) {
     RETURN_IF_ERROR(fill(delta->input_group(context.activations)));

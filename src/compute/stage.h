@@ -43,6 +43,9 @@ using LayerHook = std::function<void(LayerId, MatView<const float>)>;
 
 /// What a step asks of a stage beyond the rows.
 struct StageStep {
+  /// A slice, by its index in `slices`, and the OutOfRange that says where it stopped being finite.
+  using OnBadSlice = std::function<void(size_t slice, const absl::Status& why)>;
+
   std::span<const StepSlice> slices;  ///< Tile [0, T) in order.
   KvCache* cache = nullptr;
   ExpertExchange* experts = nullptr;
@@ -51,6 +54,9 @@ struct StageStep {
   /// Called with each MoE layer's choice, ids [T, K]. May be empty.
   std::function<void(LayerId, const Routing&)> on_routing;
   LayerHook after_layer;  ///< May be empty.
+  /// Told of each slice in which an activation is not finite or leaves its range. Its rows leave x, those behind
+  /// them move up, and the others go on with the bits that they have without it. Empty: the call fails instead.
+  OnBadSlice on_bad_slice;
 };
 
 struct StageOptions {
@@ -80,16 +86,19 @@ class Stage {
   /// Elements that did not fit the cache's f16 and were stored as +-65504, since loading. Any thread may ask.
   virtual int64_t kv_saturated() const = 0;
 
-  /// x[t, :] = embedding of tokens[t]. x: [T, D]. InvalidArgument names a token outside the vocabulary.
+  /// x[t, :] = embedding of tokens[t]. x: [T, D]. InvalidArgument names a token outside the vocabulary,
+  /// OutOfRange one whose embedding is not finite.
   virtual absl::Status embed(const ComputeContext& context, std::span<const int32_t> tokens,
                              MatView<float> x) = 0;
 
-  /// Runs the layers in place on x [T, D] and appends to the cache. On an error x, the new cache positions
-  /// and the slots of state_to are undefined, all else is unchanged. FailedPrecondition where a slot to be
-  /// read holds no state, or that of another position.
+  /// Runs the layers in place on x [T, D] and appends to the cache. x then holds the rows of the slices that
+  /// on_bad_slice was not told of. On an error x, the new cache positions and the slots of state_to are
+  /// undefined, all else is unchanged; so they are for a bad slice. FailedPrecondition where a slot to be read
+  /// holds no state, or that of another position. OutOfRange: an activation is not finite.
   virtual absl::Status forward(const ComputeContext& context, const StageStep& step, MatView<float> x) = 0;
 
-  /// logits[r, :] = head(final_norm(x[r, :])). x: [R, D], logits: [R, V].
+  /// logits[r, :] = head(final_norm(x[r, :])). x: [R, D], logits: [R, V]. OutOfRange: an activation is not
+  /// finite.
   virtual absl::Status head(const ComputeContext& context, MatView<const float> x, MatView<float> logits) = 0;
 };
 

@@ -7,7 +7,6 @@
 
 #include <algorithm>
 #include <memory>
-#include <numeric>
 #include <vector>
 
 #include "base/status.h"
@@ -55,17 +54,15 @@ class Node {
   Arena& arena() { return arena_; }
   absl::StatusOr<Outgoing> run(const Frame& frame) { return runner_->run(frame, context_, *exchange_, {}); }
 
-  /// A decode of every sequence at `position`; the first is greedy, the others draw. Sequences begin with all
-  /// ids in their history, which then learns no new one.
+  /// A decode of every sequence at `position`; the first is greedy, the others draw. Each is fed one id again
+  /// and again, so that its history learns no new one.
   Frame step(int32_t position) const {
     Step step;
     step.id = StepId{static_cast<uint64_t>(position) + 1};
     for (int32_t i = 0; i < kSequences; ++i) {
       const SeqId id{static_cast<uint64_t>(i) + 1};
       if (position == 0) {
-        std::vector<int32_t> all(static_cast<size_t>(spec().vocabulary));
-        std::iota(all.begin(), all.end(), 0);
-        step.begins.push_back({id, {.temperature = i == 0 ? 0.0f : 0.8f, .top_p = 0.9f}, all, 0});
+        step.begins.push_back({id, {.temperature = i == 0 ? 0.0f : 0.8f, .top_p = 0.9f}, {7 + i}, 0});
       }
       step.slices.push_back({id, position, {7 + i}, {BlockId{2 * i + 1}, BlockId{2 * i}}, 0});
       if (limits_.state_slots == 0) continue;

@@ -1,15 +1,18 @@
 #include "exec/stage_runner.h"
 
 #include <algorithm>
-#include <cstring>
 #include <limits>
+#include <string>
+#include <string_view>
 #include <unordered_set>
 #include <utility>
 #include <vector>
 
-#include "base/check.h"
+#include "absl/functional/function_ref.h"
 #include "base/clock.h"
+#include "base/log.h"
 #include "base/status.h"
+#include "compute/row_ops.h"
 #include "compute/step_profile.h"
 
 namespace shoal {
@@ -63,6 +66,17 @@ absl::Status ValidateSlotUse(const Step& step) {
   return absl::OkStatus();
 }
 
+/// What a result frame of 256 MiB can carry.
+constexpr int64_t kLogitsMax = (int64_t{256} << 20) / 4 - (1 << 16);
+
+/// Rows for which the head runs at once: their logits are scratch.
+constexpr int64_t kHeadRows = 256;
+
+/// What to do about a value that is not finite.
+constexpr std::string_view kNotFiniteHint =
+    "the model leaves the range of its numbers on this text: check its weights with `shoal inspect`, or try "
+    "--activations f32";
+
 /// How many rows of a slice are sampled: its last ones.
 int64_t SampledRows(const SeqSlice& slice) {
   return slice.sample_from == kNoSample ? 0 : std::ssize(slice.tokens) - slice.sample_from;
@@ -95,20 +109,67 @@ absl::Status ValidateSlice(const SeqSlice& slice, const StepLimits& limits) {
       return InvalidArgument("block {}: this node has {} blocks", block, limits.blocks);
     }
   }
-  for (const int32_t token : slice.tokens) {
-    if (token < 0 || token >= limits.vocabulary) {
-      return InvalidArgument("token {}: the vocabulary has {}", token, limits.vocabulary);
+  return ValidateStates(slice, limits);
+}
+
+/// Traces of earlier stages have a row for each of the step's.
+absl::Status ValidateTraces(const StepMessage& message) {
+  for (const RoutingTrace& trace : message.report.routing) {
+    if (trace.top_k > 0 && std::ssize(trace.ids) == message.step.rows() * trace.top_k) continue;
+    return InvalidArgument("step {}: a trace of layer {} has {} ids of {} a row, expected {} rows",
+                           message.step.id, trace.layer, trace.ids.size(), trace.top_k, message.step.rows());
+  }
+  return absl::OkStatus();
+}
+
+void EraseRows(std::vector<RoutingTrace>& traces, Range rows) {
+  for (RoutingTrace& trace : traces) {
+    trace.ids.erase(trace.ids.begin() + rows.begin * trace.top_k, trace.ids.begin() + rows.end * trace.top_k);
+  }
+}
+
+/// In the place of what a failed attempt at the layer left.
+void AddTrace(std::vector<RoutingTrace>& traces, LayerId layer, const Routing& routing) {
+  RoutingTrace trace{layer, static_cast<int32_t>(routing.ids.cols), {}};
+  for (int64_t t = 0; t < routing.ids.rows; ++t) {
+    trace.ids.insert(trace.ids.end(), routing.ids.row(t), routing.ids.row(t) + routing.ids.cols);
+  }
+  if (!traces.empty() && traces.back().layer == layer) traces.pop_back();
+  traces.push_back(std::move(trace));
+}
+
+bool AllOk(std::span<const absl::Status> outcomes) {
+  return std::ranges::all_of(outcomes, [](const absl::Status& outcome) { return outcome.ok(); });
+}
+
+/// Runs [0, count) at once and, where a value is not finite, one by one: on_bad is told of those that fail
+/// alone. Rows do not depend on their neighbours (I10), so the others have the bits that they have anyway.
+absl::Status TogetherOrApart(int64_t count, absl::FunctionRef<absl::Status(Range)> run,
+                             absl::FunctionRef<void(int64_t, const absl::Status&)> on_bad) {
+  if (count == 0) return absl::OkStatus();
+  const absl::Status together = run({0, count});
+  if (together.code() != absl::StatusCode::kOutOfRange) return together;
+  for (int64_t i = 0; i < count; ++i) {
+    const absl::Status alone = count == 1 ? together : run({i, i + 1});
+    if (alone.code() == absl::StatusCode::kOutOfRange) {
+      on_bad(i, alone);
+    } else {
+      RETURN_IF_ERROR(alone);
     }
   }
-  return ValidateStates(slice, limits);
+  return absl::OkStatus();
 }
 
 }  // namespace
 
 absl::Status ValidateStep(const Step& step, const StepLimits& limits) {
   const int64_t rows = step.rows();
-  if (rows == 0 || rows > limits.rows_max) {
-    return InvalidArgument("step {}: {} rows, expected 1 to {}", step.id, rows, limits.rows_max);
+  if (rows > limits.rows_max) {
+    return InvalidArgument("step {}: {} rows, expected at most {}", step.id, rows, limits.rows_max);
+  }
+  if (step.want_logits && rows * limits.vocabulary > kLogitsMax) {
+    return InvalidArgument("step {}: logits of {} rows of {} are wanted, expected at most {} of them in all",
+                           step.id, rows, limits.vocabulary, kLogitsMax);
   }
   std::unordered_set<SeqId> seen;
   for (const SeqSlice& slice : step.slices) {
@@ -139,23 +200,11 @@ absl::StatusOr<Outgoing> StageRunner::run(const Frame& frame, const ComputeConte
   const int64_t saturated_before = options_.stage->kv_saturated();
   ASSIGN_OR_RETURN(StepMessage message, DecodeStep(frame));
   RETURN_IF_ERROR(ValidateStep(message.step, options_.limits));
-  const int64_t rows = message.step.rows();
+  RETURN_IF_ERROR(ValidateTraces(message));
 
   context.arena->reset();
   exchange.begin_step(message.step.id, context);
-  MatView<float> x(message.rows.data(), rows, message.cols);
-  if (first_) {
-    x = context.arena->allocate_rows<float>(rows, options_.width);
-    const std::span<int32_t> tokens = context.arena->allocate<int32_t>(rows);
-    auto out = tokens.begin();
-    for (const SeqSlice& slice : message.step.slices)
-      out = std::copy(slice.tokens.begin(), slice.tokens.end(), out);
-    RETURN_IF_ERROR(options_.stage->embed(context, tokens, x));
-    if (options_.hook) options_.hook(LayerId{-1}, x);
-  } else if (message.cols != options_.width || message.rows.empty()) {
-    return InvalidArgument("step {}: rows of width {}, expected {}", message.step.id, message.cols,
-                           options_.width);
-  }
+  ASSIGN_OR_RETURN(MatView<float> x, receive(context, message));
   RETURN_IF_ERROR(forward(context, exchange, message, x, before_layer));
 
   // The time is taken before the rows are packed for sending: it is this stage's share of the step.
@@ -174,14 +223,126 @@ absl::StatusOr<Outgoing> StageRunner::run(const Frame& frame, const ComputeConte
   return Outgoing{Plan::kCoordinator, EncodeResult(plan.epoch, result)};
 }
 
+/// The rows of the slices that can be run.
+absl::StatusOr<MatView<float>> StageRunner::receive(const ComputeContext& context, StepMessage& message) {
+  const int64_t rows = message.step.rows();
+  if (!first_ && std::ssize(message.rows) != rows * options_.width) {
+    return InvalidArgument("step {}: {} rows of width {}, expected {} of {}", message.step.id,
+                           message.cols == 0 ? 0 : std::ssize(message.rows) / message.cols, message.cols,
+                           rows, options_.width);
+  }
+  MatView<float> x(first_ ? nullptr : message.rows.data(), rows, options_.width);
+  screen(message.step);
+  drop_rows(message, x);
+  drop_slices(message);
+  if (!first_) return x;
+  x = context.arena->allocate_rows<float>(message.step.rows(), options_.width);
+  RETURN_IF_ERROR(embed(context, message.step, x));
+  drop_rows(message, x);
+  drop_slices(message);
+  if (options_.hook) options_.hook(LayerId{-1}, x);
+  return x;
+}
+
+/// Marks the slices that need not be tried.
+void StageRunner::screen(const Step& step) {
+  for (const SeqId id : step.ends) failed_.erase(id);
+  for (const NewSequence& sequence : step.begins) failed_.erase(sequence.id);
+  outcomes_.assign(step.slices.size(), absl::OkStatus());
+  for (size_t i = 0; i < step.slices.size(); ++i) {
+    const SeqSlice& slice = step.slices[i];
+    if (slice.position == 0) failed_.erase(slice.id);  // All that came before is forgotten.
+    if (const auto failed = failed_.find(slice.id); failed != failed_.end()) {
+      outcomes_[i] = failed->second;
+      continue;
+    }
+    for (const int32_t token : slice.tokens) {
+      if (0 <= token && token < options_.limits.vocabulary) continue;
+      fail(slice, i,
+           InvalidArgument("token {} is outside the model's vocabulary of {}", token,
+                           options_.limits.vocabulary));
+      break;
+    }
+  }
+}
+
+/// Marks slice `index` of the step, and remembers its sequence.
+void StageRunner::fail(const SeqSlice& slice, size_t index, const absl::Status& why) {
+  std::string text = fmt::format("sequence {}, node '{}': {}", slice.id,
+                                 options_.plan->node(options_.self).name, Message(why));
+  if (why.code() == absl::StatusCode::kOutOfRange) text += fmt::format("; {}", kNotFiniteHint);
+  outcomes_[index] = absl::Status(why.code(), text);
+  failed_[slice.id] = outcomes_[index];
+}
+
+/// Takes the rows of the marked slices out of x, if it has any, and out of the traces.
+void StageRunner::drop_rows(StepMessage& message, MatView<float>& x) const {
+  if (AllOk(outcomes_)) return;
+  int64_t kept = 0;
+  int64_t row = 0;
+  for (size_t i = 0; i < outcomes_.size(); ++i) {
+    const auto rows = std::ssize(message.step.slices[i].tokens);
+    if (!outcomes_[i].ok()) {
+      EraseRows(message.report.routing, {kept, kept + rows});
+    } else {
+      if (x.data != nullptr) CopyRows(x.rows_between(row, row + rows), x, kept);
+      kept += rows;
+    }
+    row += rows;
+  }
+  x = x.rows_between(0, kept);
+}
+
+/// Takes the marked slices out of the step, and reports them.
+void StageRunner::drop_slices(StepMessage& message) {
+  if (AllOk(outcomes_)) return;
+  std::vector<SeqSlice> kept;
+  for (size_t i = 0; i < outcomes_.size(); ++i) {
+    SeqSlice& slice = message.step.slices[i];
+    if (outcomes_[i].ok()) {
+      kept.push_back(std::move(slice));
+    } else {
+      LogWarning("step {}: {}", message.step.id, Message(outcomes_[i]));
+      message.report.failures.push_back({slice.id, outcomes_[i]});
+    }
+  }
+  message.step.slices = std::move(kept);
+  outcomes_.assign(message.step.slices.size(), absl::OkStatus());
+}
+
+absl::Status StageRunner::embed(const ComputeContext& context, const Step& step, MatView<float> x) {
+  const std::span<int32_t> tokens = context.arena->allocate<int32_t>(x.rows);
+  const std::span<int64_t> begins = context.arena->allocate<int64_t>(std::ssize(step.slices) + 1);
+  int64_t row = 0;
+  for (size_t i = 0; i < step.slices.size(); ++i) {
+    begins[i] = row;
+    std::ranges::copy(step.slices[i].tokens, tokens.begin() + row);
+    row += std::ssize(step.slices[i].tokens);
+  }
+  begins[step.slices.size()] = row;
+  return TogetherOrApart(
+      std::ssize(step.slices),
+      [&](Range slices) {
+        const Range rows{begins[static_cast<size_t>(slices.begin)], begins[static_cast<size_t>(slices.end)]};
+        return options_.stage->embed(
+            context, tokens.subspan(static_cast<size_t>(rows.begin), static_cast<size_t>(rows.size())),
+            x.rows_between(rows.begin, rows.end));
+      },
+      [&](int64_t i, const absl::Status& why) {
+        const auto index = static_cast<size_t>(i);
+        fail(step.slices[index], index, why);
+      });
+}
+
+/// x then holds the rows of the slices that are left.
 absl::Status StageRunner::forward(const ComputeContext& context, PlannedExchange& exchange,
-                                  StepMessage& message, MatView<float> x,
+                                  StepMessage& message, MatView<float>& x,
                                   const std::function<absl::Status(LayerId)>& before_layer) {
   const std::vector<SeqSlice>& slices = message.step.slices;
-  const std::span<StepSlice> views = context.arena->allocate<StepSlice>(static_cast<int64_t>(slices.size()));
+  const std::span<StepSlice> views = context.arena->allocate<StepSlice>(std::ssize(slices));
   int64_t row = 0;
   for (size_t i = 0; i < slices.size(); ++i) {
-    const auto rows = static_cast<int64_t>(slices[i].tokens.size());
+    const auto rows = std::ssize(slices[i].tokens);
     const SeqSlice& slice = slices[i];
     views[i] = {row, rows, slice.position, slice.blocks, slice.long_rope, slice.state_from, slice.state_to};
     row += rows;
@@ -192,16 +353,29 @@ absl::Status StageRunner::forward(const ComputeContext& context, PlannedExchange
   step.experts = &exchange;
   step.before_layer = before_layer;
   step.after_layer = options_.hook;
+  step.on_bad_slice = [this, &message](size_t slice, const absl::Status& why) {
+    on_bad(message, slice, why);
+  };
   if (message.step.want_routing) {
     step.on_routing = [&message](LayerId layer, const Routing& routing) {
-      RoutingTrace trace{layer, static_cast<int32_t>(routing.ids.cols), {}};
-      for (int64_t t = 0; t < routing.ids.rows; ++t) {
-        trace.ids.insert(trace.ids.end(), routing.ids.row(t), routing.ids.row(t) + routing.ids.cols);
-      }
-      message.report.routing.push_back(std::move(trace));
+      AddTrace(message.report.routing, layer, routing);
     };
   }
-  return options_.stage->forward(context, step, x);
+  RETURN_IF_ERROR(options_.stage->forward(context, step, x));
+  drop_slices(message);
+  x = x.rows_between(0, message.step.rows());
+  return absl::OkStatus();
+}
+
+/// The rows of the slice have left x, and leave the traces.
+void StageRunner::on_bad(StepMessage& message, size_t index, const absl::Status& why) {
+  int64_t begin = 0;
+  for (size_t i = 0; i < index; ++i) {
+    if (outcomes_[i].ok()) begin += std::ssize(message.step.slices[i].tokens);
+  }
+  const SeqSlice& slice = message.step.slices[index];
+  EraseRows(message.report.routing, {begin, begin + std::ssize(slice.tokens)});
+  fail(slice, index, why);
 }
 
 absl::Status StageRunner::remember(const Step& step) {
@@ -218,12 +392,18 @@ absl::Status StageRunner::remember(const Step& step) {
 }
 
 absl::StatusOr<StepResult> StageRunner::finish(const ComputeContext& context, StepMessage& message,
-                                               MatView<const float> x) {
+                                               MatView<float> x) {
   StepResult result;
   result.id = message.step.id;
   RETURN_IF_ERROR(remember(message.step));
   RETURN_IF_ERROR(sample(context, message.step, x, result));
-  if (message.step.want_logits) RETURN_IF_ERROR(all_logits(context, x, result));
+  drop_rows(message, x);
+  drop_slices(message);
+  if (message.step.want_logits) RETURN_IF_ERROR(all_logits(context, message, x, result));
+  for (SeqFailure& failure : message.report.failures) {
+    std::erase_if(result.sequences, [&](const SeqResult& sampled) { return sampled.id == failure.id; });
+    result.sequences.push_back({failure.id, {}, std::move(failure.status)});
+  }
   result.timings = std::move(message.report.timings);
   result.routing = std::move(message.report.routing);
   return result;
@@ -233,44 +413,85 @@ absl::Status StageRunner::sample(const ComputeContext& context, const Step& step
                                  StepResult& result) {
   const PartTimer timer(context, StepPart::kSample);
   const ArenaScope scope(*context.arena);
-  int64_t sampled = 0;
-  for (const SeqSlice& slice : step.slices) sampled += SampledRows(slice);
-  if (sampled == 0) return absl::OkStatus();
-  const MatView<float> picked = context.arena->allocate_rows<float>(sampled, options_.width);
-  const MatView<float> logits = context.arena->allocate_rows<float>(sampled, options_.limits.vocabulary);
+  int64_t count = 0;
+  for (const SeqSlice& slice : step.slices) count += SampledRows(slice);
+  const std::span<SampledRow> rows = context.arena->allocate<SampledRow>(count);
+  size_t at = 0;
   int64_t row = 0;
-  int64_t at = 0;
-  for (const SeqSlice& slice : step.slices) {
-    row += std::ssize(slice.tokens);
-    for (int64_t r = row - SampledRows(slice); r < row; ++r) {
-      std::memcpy(picked.row(at++), x.row(r), static_cast<size_t>(options_.width) * sizeof(float));
-    }
+  for (size_t i = 0; i < step.slices.size(); ++i) {
+    const SeqSlice& slice = step.slices[i];
+    const auto end = std::ssize(slice.tokens);
+    for (int64_t r = end - SampledRows(slice); r < end; ++r)
+      rows[at++] = {i, row + r, slice.position + r + 1};
+    row += end;
   }
-  RETURN_IF_ERROR(options_.stage->head(context, picked, logits));
-  at = 0;
-  for (const SeqSlice& slice : step.slices) {
-    if (slice.sample_from == kNoSample) continue;
-    SequenceState& sequence = sequences_.at(slice.id);
-    SeqResult& out = result.sequences.emplace_back();
-    out.id = slice.id;
-    for (int64_t r = slice.sample_from; r < std::ssize(slice.tokens); ++r) {
-      const absl::StatusOr<int32_t> token =
-          SampleToken(*context.kernels, sequence.sampling, sequence.history, slice.position + r + 1,
-                      *context.arena, {logits.row(at++), static_cast<size_t>(logits.cols)});
-      if (!token.ok())
-        return Annotate(token.status(), fmt::format("step {}, sequence {}", step.id, slice.id));
-      sequence.history.append(*token);
-      out.tokens.push_back({.id = *token});
+  const int64_t at_once = std::min(count, kHeadRows);
+  const MatView<float> picked = context.arena->allocate_rows<float>(at_once, options_.width);
+  const MatView<float> logits = context.arena->allocate_rows<float>(at_once, options_.limits.vocabulary);
+  for (int64_t begin = 0; begin < count; begin += at_once) {
+    const int64_t size = std::min(at_once, count - begin);
+    const auto some = rows.subspan(static_cast<size_t>(begin), static_cast<size_t>(size));
+    for (int64_t i = 0; i < size; ++i) {
+      const int64_t from = some[static_cast<size_t>(i)].row;
+      CopyRows(x.rows_between(from, from + 1), picked, i);
+    }
+    RETURN_IF_ERROR(TogetherOrApart(
+        size,
+        [&](Range part) {
+          return options_.stage->head(context, picked.rows_between(part.begin, part.end),
+                                      logits.rows_between(part.begin, part.end));
+        },
+        [&](int64_t i, const absl::Status& why) {
+          const size_t slice = some[static_cast<size_t>(i)].slice;
+          fail(step.slices[slice], slice, why);
+        }));
+    for (int64_t i = 0; i < size; ++i) {
+      const SampledRow& one = some[static_cast<size_t>(i)];
+      sample_row(context, step.slices[one.slice], one, {logits.row(i), static_cast<size_t>(logits.cols)},
+                 result);
     }
   }
   return absl::OkStatus();
 }
 
-absl::Status StageRunner::all_logits(const ComputeContext& context, MatView<const float> x,
+void StageRunner::sample_row(const ComputeContext& context, const SeqSlice& slice, const SampledRow& row,
+                             std::span<float> logits, StepResult& result) {
+  if (!outcomes_[row.slice].ok()) return;
+  SequenceState& sequence = sequences_.at(slice.id);  // remember() saw to it.
+  const auto known = static_cast<size_t>(row.position - slice.position);
+  sequence.history.place(slice.position, std::span(slice.tokens).first(known));
+  absl::StatusOr<SampledToken> token = SampleToken(*context.kernels, sequence.sampling, sequence.history,
+                                                   row.position, *context.arena, logits);
+  if (!token.ok()) return fail(slice, row.slice, token.status());
+  if (result.sequences.empty() || result.sequences.back().id != slice.id) {
+    result.sequences.emplace_back().id = slice.id;
+  }
+  result.sequences.back().tokens.push_back(*std::move(token));
+}
+
+absl::Status StageRunner::all_logits(const ComputeContext& context, StepMessage& message, MatView<float> x,
                                      StepResult& result) {
   const int64_t vocabulary = options_.limits.vocabulary;
   result.logits.resize(static_cast<size_t>(x.rows * vocabulary));
-  return options_.stage->head(context, x, MatView<float>(result.logits.data(), x.rows, vocabulary));
+  MatView<float> logits(result.logits.data(), x.rows, vocabulary);
+  const std::vector<SeqSlice>& slices = message.step.slices;
+  std::vector<int64_t> begins(slices.size() + 1);
+  for (size_t i = 0; i < slices.size(); ++i) begins[i + 1] = begins[i] + std::ssize(slices[i].tokens);
+  RETURN_IF_ERROR(TogetherOrApart(
+      std::ssize(slices),
+      [&](Range part) {
+        const Range rows{begins[static_cast<size_t>(part.begin)], begins[static_cast<size_t>(part.end)]};
+        return options_.stage->head(context, x.rows_between(rows.begin, rows.end),
+                                    logits.rows_between(rows.begin, rows.end));
+      },
+      [&](int64_t i, const absl::Status& why) {
+        const auto index = static_cast<size_t>(i);
+        fail(slices[index], index, why);
+      }));
+  drop_rows(message, logits);
+  drop_slices(message);
+  result.logits.resize(static_cast<size_t>(logits.rows * vocabulary));
+  return absl::OkStatus();
 }
 
 }  // namespace shoal

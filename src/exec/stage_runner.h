@@ -1,11 +1,17 @@
 // One step on one node: receive or embed, forward my layers, send or sample. Every node runs this same code;
 // in a one-stage plan the receiving and the sending happen zero times.
+//
+// What is wrong with one sequence (a token outside the vocabulary, an activation that is not finite, sampling
+// that allows nothing) ends that sequence alone: its slice leaves the step, its failure travels with the report,
+// and later slices of it, which are on their way already, fail in the same way until it is forgotten.
 #pragma once
 
 #include <cstdint>
 #include <functional>
 #include <limits>
+#include <span>
 #include <unordered_map>
+#include <vector>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
@@ -29,7 +35,8 @@ struct StepLimits {
   int64_t short_rope_positions = std::numeric_limits<int64_t>::max();
 };
 
-/// Whether a step that came over the wire makes sense here. InvalidArgument names sequence and field.
+/// Whether a step that came over the wire makes sense here; one without rows does. Tokens outside the vocabulary
+/// are no matter of the step, but of their sequence. InvalidArgument names sequence and field.
 absl::Status ValidateStep(const Step& step, const StepLimits& limits);
 
 /// A frame and where it goes.
@@ -64,19 +71,38 @@ class StageRunner {
     TokenHistory history;
   };
 
+  /// A row on its way to a token.
+  struct SampledRow {
+    size_t slice = 0;
+    int64_t row = 0;       ///< Of x.
+    int64_t position = 0;  ///< That the token will take.
+  };
+
+  absl::StatusOr<MatView<float>> receive(const ComputeContext& context, StepMessage& message);
+  absl::Status embed(const ComputeContext& context, const Step& step, MatView<float> x);
   absl::Status forward(const ComputeContext& context, PlannedExchange& exchange, StepMessage& message,
-                       MatView<float> x, const std::function<absl::Status(LayerId)>& before_layer);
+                       MatView<float>& x, const std::function<absl::Status(LayerId)>& before_layer);
   absl::Status remember(const Step& step);
-  absl::StatusOr<StepResult> finish(const ComputeContext& context, StepMessage& message,
-                                    MatView<const float> x);
+  absl::StatusOr<StepResult> finish(const ComputeContext& context, StepMessage& message, MatView<float> x);
   absl::Status sample(const ComputeContext& context, const Step& step, MatView<const float> x,
                       StepResult& result);
-  absl::Status all_logits(const ComputeContext& context, MatView<const float> x, StepResult& result);
+  void sample_row(const ComputeContext& context, const SeqSlice& slice, const SampledRow& row,
+                  std::span<float> logits, StepResult& result);
+  absl::Status all_logits(const ComputeContext& context, StepMessage& message, MatView<float> x,
+                          StepResult& result);
+
+  void screen(const Step& step);
+  void fail(const SeqSlice& slice, size_t index, const absl::Status& why);
+  void on_bad(StepMessage& message, size_t index, const absl::Status& why);
+  void drop_rows(StepMessage& message, MatView<float>& x) const;
+  void drop_slices(StepMessage& message);
 
   const Options options_;
   const bool first_;
   const bool last_;
   std::unordered_map<SeqId, SequenceState> sequences_;
+  std::unordered_map<SeqId, absl::Status> failed_;  ///< Here, until they end or begin again.
+  std::vector<absl::Status> outcomes_;              ///< Of the slices of the step being run.
 };
 
 }  // namespace shoal
