@@ -154,6 +154,30 @@ TEST_F(PipelineEngineTest, ABrokenLinkFailsAtOnceAndLaterStepsGetTheSameReason) 
   EXPECT_EQ(got, ended[0].second);
 }
 
+TEST_F(PipelineEngineTest, AnErrorSuspectsTheNodeThatItNamesOrElseItsSender) {
+  submit(1);
+  next_step();
+  const absl::Status lost = Unavailable("node 'head' lost: gone, while node 'tail' waited for its experts");
+  ASSERT_TRUE(tail_
+                  ->send(NodeId{0}, EncodeStepError(Epoch{1}, StepId{1}, LayerId{2}, {lost, NodeId{0}}),
+                         Deadline::after_ms(1000))
+                  .ok());
+  EXPECT_EQ(wait_for(1).at(0).second, lost);
+  EXPECT_EQ(engine_.suspected(), NodeId{0});
+}
+
+TEST_F(PipelineEngineTest, AnErrorThatNamesANodeOutsideThePlanSuspectsItsSender) {
+  submit(1);
+  next_step();
+  ASSERT_TRUE(tail_
+                  ->send(NodeId{0},
+                         EncodeStepError(Epoch{1}, StepId{1}, LayerId{2}, {Internal("?"), NodeId{7}}),
+                         Deadline::after_ms(1000))
+                  .ok());
+  EXPECT_EQ(wait_for(1).at(0).second.code(), absl::StatusCode::kInternal);
+  EXPECT_EQ(engine_.suspected(), NodeId{1});
+}
+
 TEST_F(PipelineEngineTest, AResultOutOfOrderIsAFailureAndNotBelieved) {
   submit(1);
   submit(2);
