@@ -22,6 +22,7 @@ using SeqId = Id<struct SeqTag, uint64_t>;       ///< A sequence, unique in the 
 using StepId = Id<struct StepTag, uint64_t>;     ///< A step; steps are executed in ascending order.
 using Epoch = Id<struct EpochTag, uint32_t>;     ///< Version of the plan in force.
 using BlockId = Id<struct BlockTag, int32_t>;    ///< A block of the KV cache, the same id on every node.
+using SlotId = Id<struct SlotTag, int32_t>;      ///< A slot for a recurrent state, the same id on every node.
 
 }  // namespace shoal
 

@@ -45,10 +45,10 @@ void ExpectQuietDecode(const Family& family, int threads, ActivationMode mode) {
       growths_before = arena.growths();
     }
     arena.reset();
-    const StateWrite write{position + 1, BlockId{(position + 1) % 2}};
+    const StateWrite write{position + 1, SlotId{(position + 1) % 2}};
     StepSlice slice{.row_begin = 0, .rows = 1, .position = position, .blocks = blocks};
     if (KeepsState(spec)) {
-      slice.state_from = position == 0 ? kNoState : BlockId{position % 2};
+      slice.state_from = position == 0 ? kNoState : SlotId{position % 2};
       slice.state_to = {&write, 1};
     }
     const StageStep step{.slices = {&slice, 1}, .cache = cache.get(), .experts = &experts};

@@ -297,7 +297,7 @@ std::span<const StateSpan> StateSpansOf(Arena& arena, std::span<const StepSlice>
   auto out = spans.begin();
   for (const StepSlice& slice : slices) {
     int64_t position = slice.position;
-    BlockId from = slice.state_from;
+    SlotId from = slice.state_from;
     for (const StateWrite& write : slice.state_to) {
       SHOAL_CHECK(write.position > position && write.slot != from);
       *out++ = {slice.row_begin + position - slice.position, write.position - position, from, write.slot};

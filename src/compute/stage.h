@@ -34,7 +34,7 @@ struct StepSlice {
   /// and where states go while the rows pass, ascending, the last one behind all of them. A step writes to no
   /// slot that it reads: after a failed one, and from every snapshot that is left alone, rows can be run
   /// again.
-  BlockId state_from = kNoState;
+  SlotId state_from = kNoState;
   std::span<const StateWrite> state_to;
 };
 

@@ -103,7 +103,7 @@ class OneStage : public ::testing::Test {
   }
 
   /// 8 rows at `position`; whether the layer was reached.
-  absl::Status run(int64_t position, BlockId from, BlockId to) {
+  absl::Status run(int64_t position, SlotId from, SlotId to) {
     arena_.reset();
     const ComputeContext context{&SelectKernels(Isa::kReference), &pool_, &arena_, ActivationMode::kInt8,
                                  nullptr};
@@ -124,15 +124,15 @@ class OneStage : public ::testing::Test {
 };
 
 TEST_F(OneStage, ASlotWithAnotherStateIsRefused) {
-  EXPECT_EQ(run(0, kNoState, BlockId{1}).code(), absl::StatusCode::kCancelled);
+  EXPECT_EQ(run(0, kNoState, SlotId{1}).code(), absl::StatusCode::kCancelled);
   // The step failed: its slot holds nothing, and is not to be read.
-  const absl::Status none = run(8, BlockId{1}, BlockId{2});
+  const absl::Status none = run(8, SlotId{1}, SlotId{2});
   EXPECT_EQ(none.code(), absl::StatusCode::kFailedPrecondition);
   EXPECT_THAT(Message(none), HasSubstr("state slot 1: expected the state behind 8 tokens, found none"));
-  cache_->set_state_position(BlockId{1}, 8);
-  EXPECT_EQ(run(8, BlockId{1}, BlockId{2}).code(), absl::StatusCode::kCancelled);
-  EXPECT_THAT(Message(run(16, BlockId{1}, BlockId{2})), HasSubstr("behind 16 tokens, found that behind 8"));
-  EXPECT_THAT(Message(run(8, kNoState, BlockId{2})), HasSubstr("behind 8 tokens"));
+  cache_->set_state_position(SlotId{1}, 8);
+  EXPECT_EQ(run(8, SlotId{1}, SlotId{2}).code(), absl::StatusCode::kCancelled);
+  EXPECT_THAT(Message(run(16, SlotId{1}, SlotId{2})), HasSubstr("behind 16 tokens, found that behind 8"));
+  EXPECT_THAT(Message(run(8, kNoState, SlotId{2})), HasSubstr("behind 8 tokens"));
 }
 
 }  // namespace

@@ -66,7 +66,7 @@ class Node {
       }
       step.slices.push_back({id, position, {7 + i}, {BlockId{2 * i + 1}, BlockId{2 * i}}, 0});
       if (limits_.state_slots == 0) continue;
-      const auto slot = [i](int32_t at) { return BlockId{2 * i + at % 2}; };
+      const auto slot = [i](int32_t at) { return SlotId{2 * i + at % 2}; };
       if (position > 0) step.slices.back().state_from = slot(position);
       step.slices.back().state_to = {{position + 1, slot(position + 1)}};
     }

@@ -20,7 +20,7 @@ namespace {
 
 /// The state of one slice: where it comes from, and where it goes.
 absl::Status ValidateStates(const SeqSlice& slice, const StepLimits& limits) {
-  const auto known = [&](BlockId slot) { return slot.value >= 0 && slot.value < limits.state_slots; };
+  const auto known = [&](SlotId slot) { return slot.value >= 0 && slot.value < limits.state_slots; };
   if (limits.state_slots == 0) {
     if (slice.state_from == kNoState && slice.state_to.empty()) return absl::OkStatus();
     return InvalidArgument("state slots: expected none, as this model keeps no states");
@@ -50,7 +50,7 @@ absl::Status ValidateStates(const SeqSlice& slice, const StepLimits& limits) {
 
 /// No slot is written twice, or written and read: a failed step could not be run again.
 absl::Status ValidateSlotUse(const Step& step) {
-  std::unordered_set<BlockId> written;
+  std::unordered_set<SlotId> written;
   for (const SeqSlice& slice : step.slices) {
     for (const StateWrite& write : slice.state_to) {
       if (written.insert(write.slot).second) continue;

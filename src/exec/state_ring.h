@@ -18,13 +18,13 @@ class StateRing {
   /// Of a model without states.
   StateRing() = default;
   /// At least two slots, which nobody else writes to.
-  explicit StateRing(std::vector<BlockId> slots) : slots_(std::move(slots)) {
+  explicit StateRing(std::vector<SlotId> slots) : slots_(std::move(slots)) {
     SHOAL_CHECK_GE(slots_.size(), size_t{2});
   }
 
-  const std::vector<BlockId>& slots() const { return slots_; }
+  const std::vector<SlotId>& slots() const { return slots_; }
   /// The slot that the slice placed last wrote, where there are slots.
-  BlockId last() const { return slots_.empty() ? kNoState : slots_[at_]; }
+  SlotId last() const { return slots_.empty() ? kNoState : slots_[at_]; }
 
   /// Says where `slice`, the next of the sequence (or its first again, at position 0), has its state.
   void place(SeqSlice& slice) {
@@ -36,14 +36,14 @@ class StateRing {
   }
 
  private:
-  std::vector<BlockId> slots_;
+  std::vector<SlotId> slots_;
   size_t at_ = 0;
 };
 
 /// The ring of a sequence that has the slots from `first` on, as many as the engine asks for.
-inline StateRing RingFrom(const EngineLimits& limits, BlockId first) {
-  std::vector<BlockId> slots;
-  for (int i = 0; i < limits.state_slots_each(); ++i) slots.push_back(BlockId{first.value + i});
+inline StateRing RingFrom(const EngineLimits& limits, SlotId first) {
+  std::vector<SlotId> slots;
+  for (int i = 0; i < limits.state_slots_each(); ++i) slots.push_back(SlotId{first.value + i});
   return slots.empty() ? StateRing() : StateRing(std::move(slots));
 }
 

@@ -41,7 +41,7 @@ struct SeqSlice {
   /// Of models that keep states (StepSlice, compute/stage.h): the slot of the state behind `position` tokens,
   /// and where states go, ascending, the last behind all tokens. Those before it are snapshots, at block
   /// boundaries: another sequence with the same beginning may start from one.
-  BlockId state_from = kNoState;
+  SlotId state_from = kNoState;
   std::vector<StateWrite> state_to;
   bool operator==(const SeqSlice&) const = default;
 };

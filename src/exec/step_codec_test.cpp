@@ -101,8 +101,8 @@ TEST(StepCodec, ResultAndErrorComeBackEqual) {
 
 TEST(StepCodec, StatesOfSlicesComeBackEqual) {
   Step step = SampleStep();
-  step.slices[1].state_from = BlockId{3};
-  step.slices[1].state_to = {{41, BlockId{5}}};
+  step.slices[1].state_from = SlotId{3};
+  step.slices[1].state_to = {{41, SlotId{5}}};
   const auto decoded = DecodeStep(EncodeStep(Epoch{1}, step, {}, {}));
   ASSERT_TRUE(decoded.ok()) << ToString(decoded.status());
   EXPECT_EQ(decoded->step, step);
@@ -113,16 +113,16 @@ TEST(ValidateStep, NamesStatesThatAreNotWhereTheyShouldBe) {
   Step good;
   good.id = StepId{3};
   good.slices = {
-      {SeqId{1}, 0, {1, 2, 3}, {BlockId{4}}, kNoSample, false, kNoState, {{3, BlockId{0}}}},
-      {SeqId{2}, 40, {9}, {BlockId{1}, BlockId{2}}, kNoSample, false, BlockId{1}, {{41, BlockId{2}}}},
+      {SeqId{1}, 0, {1, 2, 3}, {BlockId{4}}, kNoSample, false, kNoState, {{3, SlotId{0}}}},
+      {SeqId{2}, 40, {9}, {BlockId{1}, BlockId{2}}, kNoSample, false, SlotId{1}, {{41, SlotId{2}}}},
       {SeqId{3},
        30,
        std::vector<int32_t>(10, 1),
        {BlockId{5}, BlockId{6}},
        kNoSample,
        false,
-       BlockId{3},
-       {{32, BlockId{4}}, {40, BlockId{5}}}}};
+       SlotId{3},
+       {{32, SlotId{4}}, {40, SlotId{5}}}}};
   EXPECT_TRUE(ValidateStep(good, limits).ok()) << ToString(ValidateStep(good, limits));
   const auto broken = [&](auto change) {
     Step step = good;
@@ -132,16 +132,16 @@ TEST(ValidateStep, NamesStatesThatAreNotWhereTheyShouldBe) {
     return Message(status);
   };
   using testing::HasSubstr;
-  EXPECT_THAT(broken([](Step& s) { s.slices[0].state_from = BlockId{5}; }), HasSubstr("nothing came before"));
+  EXPECT_THAT(broken([](Step& s) { s.slices[0].state_from = SlotId{5}; }), HasSubstr("nothing came before"));
   EXPECT_THAT(broken([](Step& s) { s.slices[1].state_from = kNoState; }), HasSubstr("one of 6"));
-  EXPECT_THAT(broken([](Step& s) { s.slices[1].state_from = BlockId{6}; }), HasSubstr("one of 6"));
+  EXPECT_THAT(broken([](Step& s) { s.slices[1].state_from = SlotId{6}; }), HasSubstr("one of 6"));
   EXPECT_THAT(broken([](Step& s) { s.slices[1].state_to.clear(); }), HasSubstr("a slot for it, got none"));
-  EXPECT_THAT(broken([](Step& s) { s.slices[1].state_to[0].slot = BlockId{-1}; }), HasSubstr("slot -1"));
+  EXPECT_THAT(broken([](Step& s) { s.slices[1].state_to[0].slot = SlotId{-1}; }), HasSubstr("slot -1"));
   EXPECT_THAT(broken([](Step& s) { s.slices[1].state_to[0].position = 40; }), HasSubstr("behind 40"));
   EXPECT_THAT(broken([](Step& s) { s.slices[2].state_to[0].position = 33; }), HasSubstr("multiples of 32"));
   EXPECT_THAT(broken([](Step& s) { s.slices[2].state_to.pop_back(); }), HasSubstr("behind 32 tokens"));
-  EXPECT_THAT(broken([](Step& s) { s.slices[2].state_to[0].slot = BlockId{5}; }), HasSubstr("written twice"));
-  EXPECT_THAT(broken([](Step& s) { s.slices[2].state_to[0].slot = BlockId{1}; }),
+  EXPECT_THAT(broken([](Step& s) { s.slices[2].state_to[0].slot = SlotId{5}; }), HasSubstr("written twice"));
+  EXPECT_THAT(broken([](Step& s) { s.slices[2].state_to[0].slot = SlotId{1}; }),
               HasSubstr("read and written"));
   limits.state_slots = 0;
   EXPECT_THAT(Message(ValidateStep(good, limits)), HasSubstr("keeps no states"));

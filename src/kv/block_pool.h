@@ -1,5 +1,5 @@
-// The coordinator's allocator of KV blocks. Workers never allocate: they are told which blocks a sequence
-// uses.
+// The coordinator's allocator of KV blocks and of slots for recurrent states. Workers never allocate: they are
+// told which blocks and slots a sequence uses.
 #pragma once
 
 #include <cstdint>
@@ -15,29 +15,43 @@ namespace shoal {
 /// Blocks that `positions` positions need.
 constexpr int64_t BlocksFor(int64_t positions) { return (positions + kBlockPositions - 1) / kBlockPositions; }
 
-/// Free list of block ids 0 .. total-1. Not thread safe: it belongs to the scheduler's thread.
-class BlockPool {
+/// Ids 0 .. total-1, each free or held by one or more owners. Not thread safe: it belongs to the scheduler's
+/// thread.
+template <typename Id>
+class IdPool {
  public:
-  explicit BlockPool(int total);
+  explicit IdPool(int total);
 
-  int total() const { return total_; }
+  int total() const { return static_cast<int>(references_.size()); }
   int free_count() const { return static_cast<int>(free_.size()); }
-  int used_count() const { return total_ - free_count(); }
+  int used_count() const { return total() - free_count(); }
 
-  /// Takes `count` blocks, lowest ids first where it can. ResourceExhausted (and nothing taken) if there are
-  /// not enough.
-  absl::StatusOr<std::vector<BlockId>> allocate(int count);
+  /// Takes `count` ids with one owner each, the lowest first. ResourceExhausted (and nothing taken) if there
+  /// are not enough.
+  absl::StatusOr<std::vector<Id>> allocate(int count);
 
-  /// Gives blocks back. Giving back a block that is free is our bug (CHECK).
-  void release(const std::vector<BlockId>& blocks);
+  /// One more owner for an id that has one. Sharing a free one is our bug (CHECK).
+  void share(Id id);
 
-  /// I7: free + used = total, no block twice. Internal, naming the block, otherwise.
+  /// Takes one owner from each id; an id without owners is free. Releasing a free one is our bug (CHECK).
+  void release(const std::vector<Id>& ids);
+
+  /// Owners of an id; 0: free.
+  int references(Id id) const;
+
+  /// I7: free + used = total, and an id is on the free list, once, exactly if it has no owner. Internal, naming
+  /// the id, otherwise.
   absl::Status verify() const;
 
  private:
-  int total_;
-  std::vector<BlockId> free_;
-  std::vector<bool> used_;
+  std::vector<int> references_;
+  std::vector<Id> free_;  // Descending: the lowest is taken from the back.
 };
+
+extern template class IdPool<BlockId>;
+extern template class IdPool<SlotId>;
+
+using BlockPool = IdPool<BlockId>;
+using SlotPool = IdPool<SlotId>;
 
 }  // namespace shoal

@@ -73,7 +73,7 @@ std::byte* KvCache::values(LayerId layer, BlockId block) const {
          HalfBlockBytes(shapes_[static_cast<size_t>(layer.value - layers_.begin)], dtype_);
 }
 
-float* KvCache::state(LayerId layer, BlockId slot) const {
+float* KvCache::state(LayerId layer, SlotId slot) const {
   SHOAL_CHECK(layers_.contains(layer.value));
   SHOAL_CHECK(slot.value >= 0 && slot.value < state_slots());
   const auto index = static_cast<size_t>(layer.value - layers_.begin);
@@ -82,12 +82,12 @@ float* KvCache::state(LayerId layer, BlockId slot) const {
                                   SlotBytes(shapes_[index]) * static_cast<size_t>(slot.value));
 }
 
-int32_t KvCache::state_position(BlockId slot) const {
+int32_t KvCache::state_position(SlotId slot) const {
   SHOAL_CHECK(slot.value >= 0 && slot.value < state_slots());
   return state_positions_[static_cast<size_t>(slot.value)];
 }
 
-void KvCache::set_state_position(BlockId slot, int32_t position) {
+void KvCache::set_state_position(SlotId slot, int32_t position) {
   SHOAL_CHECK(slot.value >= 0 && slot.value < state_slots());
   state_positions_[static_cast<size_t>(slot.value)] = position;
 }

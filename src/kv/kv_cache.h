@@ -22,12 +22,12 @@ namespace shoal {
 /// snapshot for as long as nobody writes to it.
 struct StateWrite {
   int32_t position = 0;
-  BlockId slot;
+  SlotId slot;
   bool operator==(const StateWrite&) const = default;
 };
 
 /// The slot of a sequence of which nothing has passed yet.
-inline constexpr BlockId kNoState{-1};
+inline constexpr SlotId kNoState{-1};
 
 /// Memory for `blocks` blocks of each layer in `layers`, and `state_slots` states. Pages are touched only
 /// when a block or slot is first written. One block of one layer holds K, as
@@ -52,13 +52,13 @@ class KvCache {
   std::byte* values(LayerId layer, BlockId block) const;
 
   /// A layer's state in a slot. CHECKs that layer and slot are ours, and that the layer has states.
-  float* state(LayerId layer, BlockId slot) const;
+  float* state(LayerId layer, SlotId slot) const;
 
   /// How many tokens had passed in the state that a slot holds, over all layers; -1: it holds none. Whoever
   /// writes states keeps it: -1 before the first layer, the position behind the last, so that a step that
   /// failed half-way leaves no state that could be taken for whole.
-  int32_t state_position(BlockId slot) const;
-  void set_state_position(BlockId slot, int32_t position);
+  int32_t state_position(SlotId slot) const;
+  void set_state_position(SlotId slot, int32_t position);
 
   /// Bytes that one block takes over all layers held here.
   int64_t bytes_per_block() const;

@@ -1,6 +1,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <map>
 #include <set>
 
 #include "base/random.h"
@@ -30,31 +31,60 @@ TEST(BlockPool, TakesNothingWhenThereIsTooLittle) {
   EXPECT_EQ(pool.free_count(), 1);
 }
 
-TEST(BlockPool, NeverHoldsABlockTwiceOverRandomUse) {
+TEST(BlockPool, ASharedBlockIsFreeOnlyAfterItsLastOwner) {
+  BlockPool pool(3);
+  const std::vector<BlockId> blocks = *pool.allocate(2);
+  pool.share(blocks[0]);
+  EXPECT_EQ(pool.references(blocks[0]), 2);
+  pool.release(blocks);
+  EXPECT_EQ(pool.references(blocks[0]), 1);
+  EXPECT_EQ(pool.references(blocks[1]), 0);
+  EXPECT_EQ(pool.used_count(), 1);
+  EXPECT_EQ(*pool.allocate(2), (std::vector<BlockId>{{1}, {2}}));
+  pool.release({blocks[0]});
+  EXPECT_EQ(pool.free_count(), 1);
+  EXPECT_TRUE(pool.verify().ok());
+}
+
+TEST(BlockPool, OwnersAreCountedOverRandomUse) {
   BlockPool pool(37);
   RandomStream random(7);
-  std::vector<std::vector<BlockId>> held;
-  std::set<BlockId> in_use;
-  for (int round = 0; round < 2000; ++round) {
-    if (random.below(2) == 0) {
+  std::vector<std::vector<BlockId>> held;  // By owner; owners may share blocks.
+  for (int round = 0; round < 3000; ++round) {
+    const auto pick = [&] { return static_cast<size_t>(random.below(held.size())); };
+    const auto choice = random.below(3);
+    if (choice == 0) {
+      const int before = pool.free_count();
       auto blocks = pool.allocate(static_cast<int>(random.below(6)));
       if (!blocks.ok()) continue;
-      for (const BlockId block : *blocks) EXPECT_TRUE(in_use.insert(block).second);
+      for (const BlockId block : *blocks) EXPECT_EQ(pool.references(block), 1);
+      EXPECT_EQ(pool.free_count(), before - std::ssize(*blocks));
       held.push_back(*blocks);
+    } else if (choice == 1 && !held.empty()) {
+      const std::vector<BlockId> shared = held[pick()];
+      for (const BlockId block : shared) pool.share(block);
+      held.push_back(shared);
     } else if (!held.empty()) {
-      const auto victim = static_cast<size_t>(random.below(held.size()));
-      for (const BlockId block : held[victim]) in_use.erase(block);
-      pool.release(held[victim]);
-      held.erase(held.begin() + static_cast<std::ptrdiff_t>(victim));
+      const size_t owner = pick();
+      pool.release(held[owner]);
+      held.erase(held.begin() + static_cast<std::ptrdiff_t>(owner));
     }
     ASSERT_TRUE(pool.verify().ok());
-    ASSERT_EQ(pool.used_count(), static_cast<int>(in_use.size()));
+    std::map<BlockId, int> owners;
+    for (const auto& blocks : held) {
+      for (const BlockId block : blocks) ++owners[block];
+    }
+    ASSERT_EQ(pool.used_count(), std::ssize(owners));
+    for (const auto& [block, count] : owners) ASSERT_EQ(pool.references(block), count);
   }
 }
 
-TEST(BlockPoolDeathTest, ReleasingAFreeBlockIsABug) {
+TEST(BlockPoolDeathTest, ReleasingOrSharingAFreeBlockIsABug) {
   BlockPool pool(2);
   EXPECT_DEATH(pool.release({{0}}), "CHECK failed");
+  EXPECT_DEATH(pool.share(BlockId{0}), "CHECK failed");
+  const auto blocks = pool.allocate(1);
+  EXPECT_DEATH(pool.release({(*blocks)[0], (*blocks)[0]}), "CHECK failed");
 }
 
 TEST(BlocksFor, CoversEveryPosition) {
@@ -100,8 +130,8 @@ TEST(KvCache, LayersKeepBlocksOrStatesEachWithBytesOfItsOwn) {
     total += count;
   };
   for (int32_t slot = 0; slot < 4; ++slot) {
-    take((*cache)->state(LayerId{4}, BlockId{slot}), 48 * 4);
-    take((*cache)->state(LayerId{6}, BlockId{slot}), 16 * 4);
+    take((*cache)->state(LayerId{4}, SlotId{slot}), 48 * 4);
+    take((*cache)->state(LayerId{6}, SlotId{slot}), 16 * 4);
   }
   for (int32_t block = 0; block < 3; ++block)
     take((*cache)->keys(LayerId{5}, BlockId{block}), 2 * 2 * 32 * 16 * 2);
@@ -110,16 +140,16 @@ TEST(KvCache, LayersKeepBlocksOrStatesEachWithBytesOfItsOwn) {
 
 TEST(KvCache, ASlotHoldsNothingUntilItsPositionIsSet) {
   const auto cache = *KvCache::Create({0, 1}, {{.state_values = 16}}, DType::kF16, 0, 2);
-  EXPECT_EQ(cache->state_position(BlockId{1}), -1);
-  cache->set_state_position(BlockId{1}, 32);
-  EXPECT_EQ(cache->state_position(BlockId{1}), 32);
-  EXPECT_EQ(cache->state_position(BlockId{0}), -1);
+  EXPECT_EQ(cache->state_position(SlotId{1}), -1);
+  cache->set_state_position(SlotId{1}, 32);
+  EXPECT_EQ(cache->state_position(SlotId{1}), 32);
+  EXPECT_EQ(cache->state_position(SlotId{0}), -1);
 }
 
 TEST(KvCacheDeathTest, AStateWhereBlocksAreIsABug) {
   const auto cache = *KvCache::Create({0, 2}, {{2, 16}, {.state_values = 16}}, DType::kF16, 1, 1);
-  EXPECT_DEATH(cache->state(LayerId{0}, BlockId{0}), "state_values");
-  EXPECT_DEATH(cache->state(LayerId{1}, BlockId{1}), "slot");
+  EXPECT_DEATH(cache->state(LayerId{0}, SlotId{0}), "state_values");
+  EXPECT_DEATH(cache->state(LayerId{1}, SlotId{1}), "slot");
 }
 
 TEST(KvCache, SaysWhenTheMemoryIsRefused) {

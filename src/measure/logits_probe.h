@@ -19,7 +19,7 @@ struct ProbeRequest {
   int64_t chunk = 0;   ///< Prompt tokens per step; 0 = as many as a result frame can carry.
   bool routing = false;
   BlockId first_block{0};       ///< The sequence uses consecutive blocks from here.
-  BlockId first_state_slot{0};  ///< And consecutive state slots from here, of a model that keeps states.
+  SlotId first_state_slot{0};  ///< And consecutive state slots from here, of a model that keeps states.
   SeqId sequence{1};
   StepId first_step{1};
   Duration step_timeout = std::chrono::minutes(10);

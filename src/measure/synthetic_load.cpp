@@ -74,8 +74,8 @@ absl::Status SyntheticLoad::make_sequences(int64_t count, int64_t positions) {
     Sequence sequence;
     sequence.id = SeqId{static_cast<uint64_t>(i + 1)};
     for (int64_t b = 0; b < each; ++b) sequence.blocks.push_back(BlockId{static_cast<int32_t>(i * each + b)});
-    sequence.states = RingFrom(limits, BlockId{static_cast<int32_t>(i * slots)});
-    sequence.decoding = RingFrom(limits, BlockId{static_cast<int32_t>(i * slots + slots / 2)});
+    sequence.states = RingFrom(limits, SlotId{static_cast<int32_t>(i * slots)});
+    sequence.decoding = RingFrom(limits, SlotId{static_cast<int32_t>(i * slots + slots / 2)});
     sequences_.push_back(std::move(sequence));
   }
   return absl::OkStatus();

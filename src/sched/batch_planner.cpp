@@ -58,7 +58,7 @@ void BatchPlanner::reset(const EngineLimits& limits) {
   SHOAL_CHECK_GE(limits.steps_in_flight, 1);
   limits_ = limits;
   pool_ = BlockPool(limits.blocks);
-  states_ = BlockPool(limits.state_slots);
+  states_ = SlotPool(limits.state_slots);
   SHOAL_CHECK_LE(limits.state_slots_each(), limits.state_slots);
   model_ = PipelineModel(limits.steps_in_flight);
   forget_workers();
@@ -333,7 +333,7 @@ std::vector<std::unique_ptr<Sequence>> BatchPlanner::fail_started() {
   draining_ = 0;
   returning_blocks_ = 0;
   pool_ = BlockPool(limits_.blocks);
-  states_ = BlockPool(limits_.state_slots);
+  states_ = SlotPool(limits_.state_slots);
   forget_workers();
   std::ranges::sort(failed, {}, [](const auto& sequence) { return sequence->id; });
   return failed;

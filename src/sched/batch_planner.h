@@ -116,7 +116,7 @@ class BatchPlanner {
   EngineLimits limits_;
   PipelineModel model_{1};
   BlockPool pool_{0};
-  BlockPool states_{0};  ///< Slots for states of sequences.
+  SlotPool states_{0};  ///< Slots for states of sequences.
   std::unordered_map<SeqId, std::unique_ptr<Sequence>> sequences_;
   std::map<SeqId, Sequence*> waiting_;  // By arrival: a preempted sequence is ahead of all younger ones.
   std::map<SeqId, Sequence*> running_;

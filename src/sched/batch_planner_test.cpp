@@ -68,7 +68,7 @@ TEST_F(BatchPlannerTest, AStateIsWrittenToASlotThatNoStepInFlightNames) {
   start(limits, {.rows_per_step = 32, .sequences_max = 16});
   add(300, 5);
   add(100, 5);
-  std::map<SeqId, BlockId> latest;
+  std::map<SeqId, SlotId> latest;
   for (int turn = 0; turn < 40; ++turn) {
     while (pending_.size() < 3 && compose().has_value()) {
       const Step& step = pending_.back();

@@ -307,7 +307,7 @@ absl::StatusOr<StepResult> RunStep(Engine& engine, Step step) {
 std::vector<StateRing> RingsOf(const EngineLimits& limits, size_t count) {
   std::vector<StateRing> rings;
   for (int32_t i = 0; i < static_cast<int32_t>(count); ++i)
-    rings.push_back(RingFrom(limits, BlockId{i * limits.state_slots_each()}));
+    rings.push_back(RingFrom(limits, SlotId{i * limits.state_slots_each()}));
   return rings;
 }
 

@@ -19,8 +19,8 @@ namespace shoal {
 struct StateSpan {
   int64_t row_begin = 0;
   int64_t rows = 0;
-  BlockId from;  ///< Slot of the state before the rows; kNoState: nothing came before, all is zero.
-  BlockId to;    ///< Slot of the state behind them; not `from`.
+  SlotId from;  ///< Slot of the state before the rows; kNoState: nothing came before, all is zero.
+  SlotId to;    ///< Slot of the state behind them; not `from`.
 };
 
 /// A state slot of a layer holds the last conv_width - 1 rows that the convolution saw, [conv_width - 1,

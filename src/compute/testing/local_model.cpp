@@ -54,9 +54,9 @@ absl::Status LocalModel::load(const std::string& folder, const LocalOptions& opt
   return absl::OkStatus();
 }
 
-BlockId LocalModel::new_slot() {
+SlotId LocalModel::new_slot() {
   SHOAL_CHECK_LT(slots_used_, kStateSlots);
-  return BlockId{slots_used_++ * 5 % kStateSlots};  // 5 is coprime to the number of slots.
+  return SlotId{slots_used_++ * 5 % kStateSlots};  // 5 is coprime to the number of slots.
 }
 
 std::vector<StateWrite> LocalModel::states_of_step(Sequence& sequence, int64_t rows) {
@@ -124,7 +124,7 @@ absl::StatusOr<std::vector<float>> LocalModel::step(std::span<const LocalSlice> 
     Sequence& sequence = sequences_[slice.sequence];
     sequence.length += std::ssize(slice.tokens);
     if (!KeepsState(spec())) continue;
-    const BlockId before = std::exchange(sequence.state, sequence.spare);
+    const SlotId before = std::exchange(sequence.state, sequence.spare);
     sequence.spare = std::exchange(sequence.begun_from, kNoState) == before ? kNoState : before;
   }
   std::vector<float> logits(static_cast<size_t>(rows * spec().vocabulary));

@@ -82,13 +82,13 @@ class LocalModel {
   struct Sequence {
     int64_t length = 0;
     std::vector<BlockId> blocks;
-    BlockId state = kNoState;
-    BlockId spare = kNoState;       ///< The slot that the next step writes to; they take turns.
-    BlockId begun_from = kNoState;  ///< Another's snapshot, which is not its own to write to.
-    std::map<int64_t, BlockId> snapshots;
+    SlotId state = kNoState;
+    SlotId spare = kNoState;       ///< The slot that the next step writes to; they take turns.
+    SlotId begun_from = kNoState;  ///< Another's snapshot, which is not its own to write to.
+    std::map<int64_t, SlotId> snapshots;
   };
   std::vector<StateWrite> states_of_step(Sequence& sequence, int64_t rows);
-  BlockId new_slot();
+  SlotId new_slot();
 
   bool long_rope(size_t tokens) const { return static_cast<int64_t>(tokens) > ShortRopePositions(spec()); }
   /// The logits [T, V] of all tokens in a new sequence.

@@ -98,7 +98,7 @@ class FakeEngine : public Engine {
     bool long_rope = false;  // rotated by these frequencies.
   };
   std::map<std::pair<int32_t, int64_t>, Cell> cells_;         // By (block, offset).
-  std::unordered_map<BlockId, std::vector<int32_t>> states_;  // By slot: the tokens that its state has seen.
+  std::unordered_map<SlotId, std::vector<int32_t>> states_;  // By slot: the tokens that its state has seen.
   std::vector<std::string> violations_;
   int64_t steps_ = 0;
   int64_t rows_max_ = 0;
