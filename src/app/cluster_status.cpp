@@ -102,7 +102,7 @@ std::string ClusterStatusJson(RemoteCluster& cluster, const PipelineEngine& engi
                               const std::vector<NodeFacts>& facts) {
   const Plan& plan = cluster.plan();
   const Engine::State state = engine.state();
-  const EngineLimits limits = engine.limits();
+  const EngineLimits& limits = state.limits;
   std::vector<NodeStatus> nodes = cluster.status(Deadline::after_ms(kStatusMs));
   Json out = {{"status", state.status.ok() ? "up" : "down"}};
   if (!state.status.ok()) out["error"] = Message(state.status);

@@ -1,5 +1,5 @@
 // What the scheduler sees of the cluster: steps go in, results come out in step order, and a lost peer is a
-// Status.
+// Status. A cluster that was rebuilt is another generation of the same engine.
 #pragma once
 
 #include <cstdint>
@@ -14,7 +14,7 @@
 
 namespace shoal {
 
-/// What the scheduler may count on while the engine is up.
+/// What a generation of the engine can do.
 struct EngineLimits {
   int blocks = 0;           ///< KV blocks on every node.
   int64_t context = 0;      ///< Longest sequence of the model, positions.
@@ -33,28 +33,35 @@ struct EngineLimits {
   }
 };
 
-/// Called from the engine's own thread, once per submitted step, in step order; or, when the cluster is lost,
-/// once per step with the same error. Must not block.
+/// Called once per submitted step: from the engine's own thread, in step order, with its result or, when the
+/// cluster is lost, with the error that all its steps get; from within submit() where the step is refused.
+/// Steps of a lost generation may still end when the next has begun. Must not block.
 using StepDone = std::function<void(absl::StatusOr<StepResult>)>;
 
 class Engine {
  public:
   virtual ~Engine() = default;
 
-  /// OK when steps can be submitted; otherwise why not (a node is away: Unavailable naming it). `generation`
-  /// changes whenever the cluster was rebuilt: all caches are then empty.
+  /// All of it belongs together: read once, it stays true of its generation.
   struct State {
+    /// OK when steps can be submitted; otherwise why not (a node is away: Unavailable naming it).
     absl::Status status;
+    /// 0 before the cluster was first up; one more whenever it was rebuilt: all caches are then empty.
     uint64_t generation = 0;
+    EngineLimits limits;  ///< Of this generation; zeros before the first.
   };
   virtual State state() const = 0;
-  /// Valid while state() is OK.
-  virtual EngineLimits limits() const = 0;
 
-  /// Queues a step; step ids must ascend by one from 1 within a generation. Never blocks on a peer. The
-  /// result, or the error that ended it, comes through `done`. A failed step fails all later ones (I12).
-  /// Submitting while state() is not OK gives that status through `done`.
-  virtual void submit(Step step, StepDone done) = 0;
+  /// Queues a step of `generation`; step ids must ascend by one from 1 within a generation. Never blocks on a
+  /// peer. The result, or the error that ended it, comes through `done`. A failed step fails all later ones
+  /// (I12). Refused through `done`, without any effect: with the state's status while that is not OK;
+  /// Unavailable if `generation` is no longer the one that is up (it may have ended since the caller looked);
+  /// FailedPrecondition for a step id that is not due.
+  virtual void submit(uint64_t generation, Step step, StepDone done) = 0;
+
+  /// `generation` can't be trusted any more: ends it with `why` (not OK), as if a node were lost. Nothing
+  /// happens if it has ended already.
+  virtual void give_up(uint64_t generation, const absl::Status& why) = 0;
 
   /// Called (from the engine's thread) whenever state() changed. Set before the first submit.
   virtual void set_state_listener(std::function<void()> listener) = 0;

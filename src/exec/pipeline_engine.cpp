@@ -51,10 +51,9 @@ void PipelineEngine::open(const Plan& plan, Transport* transport, const EngineLi
   std::function<void()> listener;
   {
     const std::lock_guard lock(mutex_);
-    SHOAL_CHECK(transport_ == nullptr);
+    SHOAL_CHECK(transport_ == nullptr);  // Whoever opens has closed: the supervisor's thread does both.
     plan_ = plan;
     transport_ = transport;
-    limits_ = limits;
     const auto now = Clock::now();
     nodes_.assign(plan.nodes.size(), NodeState{});
     for (size_t i = 0; i < nodes_.size(); ++i) {
@@ -65,8 +64,7 @@ void PipelineEngine::open(const Plan& plan, Transport* transport, const EngineLi
     next_id_ = StepId{1};
     suspected_ = NodeId{-1};
     last_result_ = last_probe_ = now;
-    state_.status = absl::OkStatus();
-    ++state_.generation;
+    state_ = {absl::OkStatus(), state_.generation + 1, limits};
     listener = listener_;
   }
   if (listener) listener();
@@ -83,11 +81,6 @@ Engine::State PipelineEngine::state() const {
   return state_;
 }
 
-EngineLimits PipelineEngine::limits() const {
-  const std::lock_guard lock(mutex_);
-  return limits_;
-}
-
 NodeId PipelineEngine::suspected() const {
   const std::lock_guard lock(mutex_);
   return suspected_;
@@ -98,41 +91,53 @@ void PipelineEngine::set_state_listener(std::function<void()> listener) {
   listener_ = std::move(listener);
 }
 
-void PipelineEngine::submit(Step step, StepDone done) {
-  absl::Status refused;
-  NodeId first{-1};
-  {
-    const std::lock_guard lock(mutex_);
-    refused = state_.status;
-    if (refused.ok()) {
-      SHOAL_CHECK_EQ(step.id, next_id_);
-      ++next_id_.value;
-      if (in_flight_.empty())
-        last_result_ = last_probe_ = Clock::now();  // Without steps no heartbeat is due.
-      in_flight_.push_back({step.id, std::move(done)});
-      first = plan_.first_node();
-      // Sent under the lock: steps of two submitters would otherwise overtake each other, and close() could
-      // not promise that the transport is no longer used.
-      refused =
-          transport_->send(first, EncodeStep(plan_.epoch, step, {}, {}), Deadline::after_ms(kSubmitSendMs));
-      if (!refused.ok()) refused = Annotate(refused, describe(first, step.id));
-    }
+absl::Status PipelineEngine::check_submit(uint64_t generation, StepId step) const {
+  if (!state_.status.ok()) return state_.status;
+  if (generation != state_.generation) {
+    return Unavailable("step {} belongs to generation {} of the cluster, which has ended; {} is up", step,
+                       generation, state_.generation);
   }
-  if (refused.ok()) return;
-  if (first.value < 0) {
-    done(refused);
-  } else {
-    fail(refused, first);  // The step is among those that are out, and ends with them.
-  }
+  if (step != next_id_) return FailedPrecondition("step {} was submitted, expected step {}", step, next_id_);
+  return absl::OkStatus();
 }
 
-void PipelineEngine::fail(const absl::Status& why, NodeId suspected) {
-  SHOAL_CHECK(!why.ok());
+void PipelineEngine::submit(uint64_t generation, Step step, StepDone done) {
+  absl::Status sent;
+  NodeId first{-1};
+  {
+    std::unique_lock lock(mutex_);
+    const absl::Status refused = check_submit(generation, step.id);
+    if (!refused.ok()) {
+      lock.unlock();
+      return done(refused);
+    }
+    ++next_id_.value;
+    // Without steps no heartbeat is due.
+    if (in_flight_.empty()) last_result_ = last_probe_ = Clock::now();
+    in_flight_.push_back({step.id, std::move(done)});
+    first = plan_.first_node();
+    // Sent under the lock: steps of two submitters would otherwise overtake each other, and close() could
+    // not promise that the transport is no longer used.
+    sent = transport_->send(first, EncodeStep(plan_.epoch, step, {}, {}), Deadline::after_ms(kSubmitSendMs));
+    if (!sent.ok()) sent = Annotate(sent, describe(first, step.id));
+  }
+  // The step is among those that are out, and ends with them.
+  if (!sent.ok()) fail(sent, first, generation);
+}
+
+void PipelineEngine::give_up(uint64_t generation, const absl::Status& why) {
+  fail(why, NodeId{-1}, generation);
+}
+
+// Ends the session that is up; only that of `generation` where one is given.
+void PipelineEngine::fail(const absl::Status& why, NodeId suspected, std::optional<uint64_t> generation) {
+  SHOAL_CHECK(!why.ok());  // Of all callers: a peer's error without a cause gets one in on_frame.
   std::deque<InFlight> lost;
   std::function<void()> listener;
   {
     const std::lock_guard lock(mutex_);
     if (!state_.status.ok()) return;  // The first failure is the cause; the rest are its echoes.
+    if (generation.has_value() && *generation != state_.generation) return;
     state_.status = why;
     suspected_ = suspected;
     lost.swap(in_flight_);
@@ -146,7 +151,7 @@ void PipelineEngine::fail(const absl::Status& why, NodeId suspected) {
 void PipelineEngine::on_frame(NodeId from, const Frame& frame) {
   switch (frame.header.kind) {
     case FrameKind::kStepResult:
-      on_result(frame);
+      on_result(from, frame);
       return;
     case FrameKind::kStepError:
       on_error(from, frame);
@@ -171,28 +176,39 @@ void PipelineEngine::on_error(NodeId from, const Frame& frame) {
   fail(error->status, suspected);
 }
 
-void PipelineEngine::on_result(const Frame& frame) {
+// Whether it is the result that is due, and speaks of nodes of this plan only: the metrics name them.
+absl::Status PipelineEngine::check_result(const absl::StatusOr<StepResult>& result) const {
+  RETURN_IF_ERROR(result.status());
+  if (in_flight_.empty() || in_flight_.front().id != result->id) {
+    return FailedPrecondition("result of step {} arrived, expected step {}", result->id,
+                              in_flight_.empty() ? StepId{0} : in_flight_.front().id);
+  }
+  for (const StageTiming& timing : result->timings) {
+    if (timing.node.value >= 0 && timing.node.value < std::ssize(plan_.nodes)) continue;
+    return FailedPrecondition("result of step {}: timing of node {}, the plan has {} nodes", result->id,
+                              timing.node, plan_.nodes.size());
+  }
+  return absl::OkStatus();
+}
+
+void PipelineEngine::on_result(NodeId from, const Frame& frame) {
   absl::StatusOr<StepResult> result = DecodeResult(frame);
   StepDone done;
-  absl::Status broken = result.status();
+  absl::Status broken;
   {
     const std::lock_guard lock(mutex_);
     if (!state_.status.ok()) return;
-    if (broken.ok() && (in_flight_.empty() || in_flight_.front().id != result->id)) {
-      broken = FailedPrecondition("result of step {} arrived, expected step {}", result->id,
-                                  in_flight_.empty() ? StepId{0} : in_flight_.front().id);
-    }
+    broken = check_result(result);
     if (broken.ok()) {
       done = std::move(in_flight_.front().done);
       in_flight_.pop_front();
       last_result_ = Clock::now();
       for (NodeState& node : nodes_) node = {node.progress, last_result_, false};
+    } else {
+      broken = Annotate(broken, describe(from, frame.header.step));
     }
   }
-  if (!broken.ok()) {
-    fail(Annotate(broken, describe(frame.header.sender, frame.header.step)), frame.header.sender);
-    return;
-  }
+  if (!broken.ok()) return fail(broken, from);
   done(std::move(result));
 }
 
@@ -206,13 +222,16 @@ void PipelineEngine::on_progress(NodeId from, const Frame& frame) {
 }
 
 void PipelineEngine::on_peer_down(NodeId peer, const absl::Status& status) {
-  StepId step;
+  absl::Status lost;
+  uint64_t generation = 0;
   {
     const std::lock_guard lock(mutex_);
     if (!state_.status.ok()) return;
-    step = in_flight_.empty() ? next_id_ : in_flight_.front().id;
+    generation = state_.generation;
+    const StepId step = in_flight_.empty() ? next_id_ : in_flight_.front().id;
+    lost = Unavailable("{}: {}", describe(peer, step), Message(status));
   }
-  fail(Unavailable("{}: {}", describe(peer, step), Message(status)), peer);
+  fail(lost, peer, generation);
 }
 
 void PipelineEngine::tick() {

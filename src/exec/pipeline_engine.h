@@ -6,6 +6,7 @@
 #include <deque>
 #include <functional>
 #include <mutex>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -60,8 +61,8 @@ class PipelineEngine final : public Engine, public CoordinatorSink {
   void close(const absl::Status& why);
 
   State state() const override;
-  EngineLimits limits() const override;
-  void submit(Step step, StepDone done) override;
+  void submit(uint64_t generation, Step step, StepDone done) override;
+  void give_up(uint64_t generation, const absl::Status& why) override;
   void set_state_listener(std::function<void()> listener) override;
 
   void on_frame(NodeId from, const Frame& frame) override;
@@ -82,9 +83,11 @@ class PipelineEngine final : public Engine, public CoordinatorSink {
     bool waiting = false;     ///< A probe is not yet answered.
   };
 
-  void fail(const absl::Status& why, NodeId suspected);
+  absl::Status check_submit(uint64_t generation, StepId step) const;
+  absl::Status check_result(const absl::StatusOr<StepResult>& result) const;
+  void fail(const absl::Status& why, NodeId suspected, std::optional<uint64_t> generation = {});
   void on_error(NodeId from, const Frame& frame);
-  void on_result(const Frame& frame);
+  void on_result(NodeId from, const Frame& frame);
   void on_progress(NodeId from, const Frame& frame);
   void probe_all(Clock::time_point now);
   std::string describe(NodeId node, StepId step) const;
@@ -92,7 +95,6 @@ class PipelineEngine final : public Engine, public CoordinatorSink {
   const LivenessLimits liveness_;
   mutable std::mutex mutex_;
   State state_;
-  EngineLimits limits_;
   Plan plan_;
   Transport* transport_ = nullptr;
   std::deque<InFlight> in_flight_;

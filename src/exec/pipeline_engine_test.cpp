@@ -59,15 +59,21 @@ class PipelineEngineTest : public testing::Test {
     engine_.close(Cancelled("test over"));
   }
 
-  void submit(uint64_t id) {
+  void submit(uint64_t id, uint64_t generation = 1) {
     Step step;
     step.id = StepId{id};
     step.slices = {{SeqId{1}, 0, {1}, {BlockId{0}}, 0}};
-    engine_.submit(step, [this, id](absl::StatusOr<StepResult> result) {
+    engine_.submit(generation, step, [this, id](absl::StatusOr<StepResult> result) {
       const std::lock_guard lock(mutex_);
       ended_.emplace_back(id, result.status());
       changed_.notify_all();
     });
+  }
+  /// The session closes, and another opens with `blocks` blocks.
+  void reopen(int blocks) {
+    engine_.close(Unavailable("the session was closed"));
+    engine_.open(TwoNodePlan(), head_.get(),
+                 {.blocks = blocks, .context = 100, .steps_in_flight = 2, .vocabulary = 10});
   }
   std::vector<std::pair<uint64_t, absl::Status>> wait_for(size_t count) {
     std::unique_lock lock(mutex_);
@@ -150,7 +156,7 @@ TEST_F(PipelineEngineTest, ABrokenLinkFailsAtOnceAndLaterStepsGetTheSameReason) 
   Step late;
   late.id = StepId{2};
   absl::Status got;
-  engine_.submit(late, [&](absl::StatusOr<StepResult> result) { got = result.status(); });
+  engine_.submit(1, late, [&](absl::StatusOr<StepResult> result) { got = result.status(); });
   EXPECT_EQ(got, ended[0].second);
 }
 
@@ -185,6 +191,84 @@ TEST_F(PipelineEngineTest, AResultOutOfOrderIsAFailureAndNotBelieved) {
   const auto ended = wait_for(2);
   ASSERT_EQ(ended.size(), 2u);
   EXPECT_THAT(Message(ended[0].second), HasSubstr("result of step 2 arrived, expected step 1"));
+}
+
+TEST_F(PipelineEngineTest, AStepOfAGenerationThatHasEndedIsRefusedAndTheNewOneServes) {
+  submit(1);
+  EXPECT_EQ(next_step().header.step, StepId{1});
+  engine_.close(Unavailable("node 'tail' restarts"));
+  EXPECT_EQ(wait_for(1).at(0).second, Unavailable("node 'tail' restarts"));
+  reopen(4);
+  const Engine::State state = engine_.state();
+  EXPECT_EQ(state.generation, 2u);
+  EXPECT_EQ(state.limits.blocks, 4);
+  submit(2, 1);  // Was due in the old generation,
+  submit(1, 1);  // has the number that is due in the new one,
+  submit(1, 3);  // or belongs to one that never was.
+  auto ended = wait_for(4);
+  ASSERT_EQ(ended.size(), 4u);
+  for (size_t i = 1; i < ended.size(); ++i) {
+    EXPECT_EQ(ended[i].second.code(), absl::StatusCode::kUnavailable);
+    EXPECT_THAT(Message(ended[i].second), HasSubstr("2 is up"));
+  }
+  EXPECT_TRUE(engine_.state().status.ok());
+  submit(1, 2);
+  EXPECT_EQ(next_step().header.step, StepId{1});
+  answer(1);
+  ended = wait_for(5);
+  ASSERT_EQ(ended.size(), 5u);
+  EXPECT_TRUE(ended[4].second.ok());
+}
+
+TEST_F(PipelineEngineTest, AStepThatIsNotDueIsRefusedAndTheSessionLives) {
+  submit(3);
+  const auto refused = wait_for(1);
+  ASSERT_EQ(refused.size(), 1u);
+  EXPECT_EQ(refused[0].second.code(), absl::StatusCode::kFailedPrecondition);
+  EXPECT_THAT(Message(refused[0].second), HasSubstr("step 3 was submitted, expected step 1"));
+  submit(1);
+  EXPECT_EQ(next_step().header.step, StepId{1});
+  answer(1);
+  EXPECT_TRUE(wait_for(2).at(1).second.ok());
+}
+
+TEST_F(PipelineEngineTest, AGenerationThatIsGivenUpEndsItsStepsAndAnOldOneIsNotMissed) {
+  engine_.give_up(7, Internal("a result made no sense"));
+  EXPECT_TRUE(engine_.state().status.ok());
+  submit(1);
+  engine_.give_up(1, Internal("a result made no sense"));
+  EXPECT_EQ(wait_for(1).at(0).second, Internal("a result made no sense"));
+  EXPECT_EQ(engine_.state().status, Internal("a result made no sense"));
+}
+
+TEST_F(PipelineEngineTest, AResultThatNamesANodeBeyondThePlanIsAFailure) {
+  for (const int32_t node : {-1, 2, 1 << 30}) {
+    reopen(8);
+    const uint64_t generation = engine_.state().generation;
+    submit(1, generation);
+    StepResult result{.id = StepId{1}};
+    result.timings = {{.node = NodeId{0}}, {.node = NodeId{node}}};
+    ASSERT_TRUE(tail_->send(NodeId{0}, EncodeResult(Epoch{1}, result), Deadline::after_ms(1000)).ok());
+    const auto ended = wait_for(generation - 1);
+    ASSERT_EQ(ended.size(), generation - 1);
+    EXPECT_THAT(Message(ended.back().second), HasSubstr(fmt::format("timing of node {}", node)));
+  }
+}
+
+TEST_F(PipelineEngineTest, AReopenedSessionIsSafeFromSubmittersThatHaveNotNoticed) {
+  std::atomic<bool> over{false};
+  std::atomic<int> submitted{0};
+  std::thread submitter([&] {
+    while (!over) {
+      const uint64_t generation = engine_.state().generation;
+      for (uint64_t id = 1; id <= 3; ++id, ++submitted) submit(id, generation);
+    }
+  });
+  for (int i = 0; i < 200; ++i) reopen(8);
+  over = true;
+  submitter.join();
+  engine_.close(Unavailable("over"));
+  EXPECT_EQ(wait_for(static_cast<size_t>(submitted)).size(), static_cast<size_t>(submitted));
 }
 
 }  // namespace

@@ -108,10 +108,10 @@ absl::StatusOr<Evaluation> EvaluateText(Engine& model, Engine* reference, std::s
     return InvalidArgument("eval: expected a text and a window of 2 tokens at least, found {} and {}", total,
                            window);
   }
-  const int64_t vocabulary = model.limits().vocabulary;
-  if (reference != nullptr && reference->limits().vocabulary != vocabulary) {
+  const int64_t vocabulary = model.state().limits.vocabulary;
+  if (reference != nullptr && reference->state().limits.vocabulary != vocabulary) {
     return InvalidArgument("eval: expected a reference of the same vocabulary, {} tokens, found {}",
-                           vocabulary, reference->limits().vocabulary);
+                           vocabulary, reference->state().limits.vocabulary);
   }
   Evaluation evaluation;
   Runner model_runner(model);

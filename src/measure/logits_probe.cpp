@@ -6,7 +6,7 @@
 #include <utility>
 
 #include "base/status.h"
-#include "exec/state_ring.h"
+#include "exec/sequence_cursor.h"
 #include "kv/block_pool.h"
 
 namespace shoal {
@@ -15,12 +15,12 @@ namespace {
 /// A result frame carries the logits of a chunk; well below the frame limit.
 constexpr int64_t kLogitBytesMax = int64_t{128} << 20;
 
-absl::StatusOr<StepResult> RunStep(Engine& engine, Step step, Duration timeout) {
+absl::StatusOr<StepResult> RunStep(Engine& engine, uint64_t generation, Step step, Duration timeout) {
   // Shared with the callback: a step that is given up here may still end later.
   auto done = std::make_shared<std::promise<absl::StatusOr<StepResult>>>();
   auto result = done->get_future();
   const StepId id = step.id;
-  engine.submit(std::move(step),
+  engine.submit(generation, std::move(step),
                 [done](absl::StatusOr<StepResult> value) { done->set_value(std::move(value)); });
   if (result.wait_for(timeout) != std::future_status::ready) {
     return DeadlineExceeded("step {}: no result within {} s", id, timeout / std::chrono::seconds(1));
@@ -53,8 +53,9 @@ absl::Status Check(const EngineLimits& limits, const ProbeRequest& request) {
 }  // namespace
 
 absl::StatusOr<ProbeResult> ProbeLogits(Engine& engine, const ProbeRequest& request) {
-  RETURN_IF_ERROR(engine.state().status);
-  const EngineLimits limits = engine.limits();
+  const Engine::State state = engine.state();
+  RETURN_IF_ERROR(state.status);
+  const EngineLimits& limits = state.limits;
   RETURN_IF_ERROR(Check(limits, request));
   const auto prompt = static_cast<int64_t>(request.ids.size());
   int64_t chunk = std::max<int64_t>(1, kLogitBytesMax / (int64_t{limits.vocabulary} * 4));
@@ -63,24 +64,20 @@ absl::StatusOr<ProbeResult> ProbeLogits(Engine& engine, const ProbeRequest& requ
 
   ProbeResult out;
   out.vocabulary = limits.vocabulary;
-  std::vector<BlockId> blocks;
-  for (int64_t b = 0; b < BlocksFor(prompt + request.greedy); ++b) {
-    blocks.push_back(BlockId{request.first_block.value + static_cast<int32_t>(b)});
-  }
-  StateRing states = RingFrom(limits, request.first_state_slot);
+  const SequenceRoom room{IdsFrom(request.first_block, BlocksFor(prompt + request.greedy)),
+                          IdsFrom(request.first_state_slot, limits.state_slots_each())};
+  SequenceCursor cursor;
   StepId id = request.first_step;
-  int64_t position = 0;
   std::vector<int32_t> tokens = request.ids;
-  bool long_rope = limits.long_rope(prompt);
-  while (position < prompt || static_cast<int64_t>(out.greedy.size()) < request.greedy) {
-    const auto known = static_cast<int64_t>(tokens.size());
-    if (!long_rope && limits.long_rope(known)) {  // It has outgrown short rope, and begins again.
-      long_rope = true;
-      position = 0;
+  while (cursor.position() < prompt || std::ssize(out.greedy) < request.greedy) {
+    const int64_t known = std::ssize(tokens);
+    if (id == request.first_step || cursor.long_rope() != limits.long_rope(known)) {
+      cursor = SequenceCursor(request.sequence, {room.blocks, room.slots, limits.long_rope(known)});
     }
+    const int64_t position = cursor.position();
     Step step;
     step.id = id;
-    // Of a prompt once: not where it is prefilled again.
+    // Of a prompt once: not where it is prefilled again, having outgrown short rope.
     step.want_logits = position < prompt && out.greedy.empty();
     step.want_routing = step.want_logits && request.routing;
     if (position == 0) {
@@ -88,16 +85,11 @@ absl::StatusOr<ProbeResult> ProbeLogits(Engine& engine, const ProbeRequest& requ
     }
     const int64_t rows = std::min(chunk, known - position);
     const bool sample = position + rows == known && request.greedy > 0;
-    step.slices.push_back({request.sequence,
-                           static_cast<int32_t>(position),
-                           {tokens.begin() + position, tokens.begin() + position + rows},
-                           blocks,
-                           sample ? static_cast<int32_t>(rows - 1) : kNoSample,
-                           long_rope});
-    states.place(step.slices.back());
-    ASSIGN_OR_RETURN(StepResult result, RunStep(engine, std::move(step), request.step_timeout));
+    step.slices.push_back(cursor.next(
+        std::span(tokens).subspan(static_cast<size_t>(position), static_cast<size_t>(rows)), sample));
+    ASSIGN_OR_RETURN(StepResult result,
+                     RunStep(engine, state.generation, std::move(step), request.step_timeout));
     ++id.value;
-    position += rows;
     out.logits.insert(out.logits.end(), result.logits.begin(), result.logits.end());
     for (const RoutingTrace& trace : result.routing) {
       out.top_k = trace.top_k;

@@ -41,7 +41,8 @@ void Count(const StepResult& result, LoadRun& run) {
 
 }  // namespace
 
-SyntheticLoad::SyntheticLoad(Engine& engine, const Options& options) : engine_(engine), options_(options) {
+SyntheticLoad::SyntheticLoad(Engine& engine, const Options& options)
+    : engine_(engine), session_(engine.state()), options_(options) {
   SHOAL_CHECK_GE(options.fill_chunk, 1);
   SHOAL_CHECK_EQ(options.fill_chunk % kBlockPositions, 0);  // Chunks begin with a block.
 }
@@ -53,7 +54,7 @@ int64_t SyntheticLoad::DecodePositions(int64_t sequences, int64_t positions, int
 }
 
 absl::Status SyntheticLoad::make_sequences(int64_t count, int64_t positions) {
-  const EngineLimits limits = engine_.limits();
+  const EngineLimits& limits = session_.limits;
   if (positions > limits.context) {
     return InvalidArgument("{} positions in a sequence: the model's context is {}", positions,
                            limits.context);
@@ -69,13 +70,16 @@ absl::Status SyntheticLoad::make_sequences(int64_t count, int64_t positions) {
                              limits.state_slots);
   }
   sequences_.clear();
-  long_rope_ = limits.long_rope(positions);
   for (int64_t i = 0; i < count; ++i) {
     Sequence sequence;
     sequence.id = SeqId{static_cast<uint64_t>(i + 1)};
-    for (int64_t b = 0; b < each; ++b) sequence.blocks.push_back(BlockId{static_cast<int32_t>(i * each + b)});
-    sequence.states = RingFrom(limits, SlotId{static_cast<int32_t>(i * slots)});
-    sequence.decoding = RingFrom(limits, SlotId{static_cast<int32_t>(i * slots + slots / 2)});
+    const auto room = [&](int64_t first_slot) {
+      return SequenceRoom{IdsFrom(BlockId{static_cast<int32_t>(i * each)}, each),
+                          IdsFrom(SlotId{static_cast<int32_t>(first_slot)}, slots / 2),
+                          limits.long_rope(positions)};
+    };
+    sequence.filling = SequenceCursor(sequence.id, room(i * slots));
+    sequence.decoding = SequenceCursor(sequence.id, room(i * slots + slots / 2));
     sequences_.push_back(std::move(sequence));
   }
   return absl::OkStatus();
@@ -83,7 +87,7 @@ absl::Status SyntheticLoad::make_sequences(int64_t count, int64_t positions) {
 
 std::vector<int32_t> SyntheticLoad::random_tokens(int64_t count) {
   RandomStream random(1, next_id_.value);
-  const auto vocabulary = static_cast<uint64_t>(engine_.limits().vocabulary);
+  const auto vocabulary = static_cast<uint64_t>(session_.limits.vocabulary);
   std::vector<int32_t> tokens(static_cast<size_t>(count));
   for (int32_t& token : tokens) token = static_cast<int32_t>(random.below(vocabulary));
   return tokens;
@@ -106,7 +110,8 @@ absl::StatusOr<LoadRun> SyntheticLoad::run(int64_t in_flight, NextStep next, OnR
       // Shared with the callback: a step that is given up here may still end later.
       auto done = std::make_shared<std::promise<Result>>();
       outstanding.emplace_back(step->id, done->get_future());
-      engine_.submit(std::move(*step), [done](Result result) { done->set_value(std::move(result)); });
+      engine_.submit(session_.generation, std::move(*step),
+                     [done](Result result) { done->set_value(std::move(result)); });
     }
     if (outstanding.empty()) break;
     auto [id, future] = std::move(outstanding.front());
@@ -127,27 +132,32 @@ absl::StatusOr<LoadRun> SyntheticLoad::prefill(int64_t tokens, bool trace) {
   RETURN_IF_ERROR(make_sequences(1, tokens));
   Sequence& sequence = sequences_[0];
   const std::vector<int32_t> prompt = random_tokens(tokens);
-  int64_t at = 0;
   const auto next = [&]() -> std::optional<Step> {
+    const int64_t at = sequence.filling.position();
     if (at == tokens) return std::nullopt;
     const int64_t end = std::min(tokens, at + options_.chunk_rows(tokens - at));
     Step step;
     step.want_routing = trace;
     if (at == 0) step.begins.push_back({sequence.id, {.temperature = 0}, {}, 0});
-    step.slices.push_back({sequence.id,
-                           static_cast<int32_t>(at),
-                           {prompt.begin() + at, prompt.begin() + end},
-                           sequence.blocks,
-                           end == tokens ? static_cast<int32_t>(end - at - 1) : kNoSample,
-                           long_rope_});
-    sequence.states.place(step.slices.back());
-    at = end;
+    step.slices.push_back(sequence.filling.next({prompt.begin() + at, prompt.begin() + end}, end == tokens));
     return step;
   };
   const auto nothing = [](const StepResult&) { return absl::OkStatus(); };
-  ASSIGN_OR_RETURN(LoadRun out, run(engine_.limits().steps_in_flight, next, nothing));
+  ASSIGN_OR_RETURN(LoadRun out, run(session_.limits.steps_in_flight, next, nothing));
   out.tokens = tokens;
   return out;
+}
+
+// Each chunk as a sequence of its own, which spares attending to the others; a state, however, must have seen
+// what lies before it.
+SeqSlice SyntheticLoad::fill_chunk(Sequence& sequence, int64_t rows) {
+  const std::vector<int32_t> tokens = random_tokens(rows);
+  const int64_t first_block = std::exchange(sequence.filled, sequence.filled + rows) / kBlockPositions;
+  SequenceCursor& whole = sequence.filling;
+  if (!whole.slots().empty()) return whole.next(tokens, false);
+  SequenceCursor chunk(sequence.id, {.blocks = {whole.blocks().begin() + first_block, whole.blocks().end()},
+                                     .long_rope = whole.long_rope()});
+  return chunk.next(tokens, false);
 }
 
 absl::Status SyntheticLoad::fill(int64_t sequences, int64_t positions, int64_t room) {
@@ -157,25 +167,12 @@ absl::Status SyntheticLoad::fill(int64_t sequences, int64_t positions, int64_t r
     if (index < sequences_.size() && sequences_[index].filled == positions) ++index;
     if (index == sequences_.size() || positions == 0) return std::nullopt;
     Sequence& sequence = sequences_[index];
-    const int64_t rows = std::min(positions - sequence.filled, options_.fill_chunk);
-    // Each chunk as a sequence of its own, which spares attending to the others; a state, however, must have
-    // seen what lies before it.
-    const bool apart = sequence.states.slots().empty();
-    const auto first_block = sequence.blocks.begin() + (apart ? sequence.filled / kBlockPositions : 0);
-    const int64_t position = apart ? 0 : sequence.filled;
     Step step;
-    step.slices.push_back({sequence.id,
-                           static_cast<int32_t>(position),
-                           random_tokens(rows),
-                           {first_block, first_block + BlocksFor(position + rows)},
-                           kNoSample,
-                           long_rope_});
-    sequence.states.place(step.slices.back());
-    sequence.filled += rows;
+    step.slices.push_back(fill_chunk(sequence, std::min(positions - sequence.filled, options_.fill_chunk)));
     return step;
   };
   const auto nothing = [](const StepResult&) { return absl::OkStatus(); };
-  return run(engine_.limits().steps_in_flight, next, nothing).status();
+  return run(session_.limits.steps_in_flight, next, nothing).status();
 }
 
 absl::StatusOr<LoadRun> SyntheticLoad::decode(int64_t tokens, int64_t groups, bool trace) {
@@ -195,16 +192,11 @@ absl::StatusOr<LoadRun> SyntheticLoad::decode(int64_t tokens, int64_t groups, bo
     const Range members = StaticPart(count, 1, static_cast<int>(turn % groups), static_cast<int>(groups));
     for (int64_t i = members.begin; i < members.end; ++i) {
       Sequence& sequence = sequences_[static_cast<size_t>(i)];
-      if (token == 0) step.begins.push_back({sequence.id, {.temperature = 0}, {}, 0});
-      step.slices.push_back({sequence.id,
-                             static_cast<int32_t>(sequence.filled + token),
-                             {sequence.last_token},
-                             sequence.blocks,
-                             0,
-                             long_rope_});
-      SeqSlice& slice = step.slices.back();
-      sequence.decoding.place(slice);
-      if (token == 0 && slice.position > 0) slice.state_from = sequence.states.last();
+      if (token == 0) {
+        step.begins.push_back({sequence.id, {.temperature = 0}, {}, 0});
+        sequence.decoding.start_at(sequence.filled, sequence.filling.state());
+      }
+      step.slices.push_back(sequence.decoding.next({&sequence.last_token, 1}, true));
     }
     ++turn;
     return step;

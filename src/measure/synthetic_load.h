@@ -13,7 +13,7 @@
 #include "absl/status/statusor.h"
 #include "base/clock.h"
 #include "exec/engine.h"
-#include "exec/state_ring.h"
+#include "exec/sequence_cursor.h"
 #include "measure/step_work.h"
 
 namespace shoal {
@@ -62,10 +62,9 @@ class SyntheticLoad {
  private:
   struct Sequence {
     SeqId id;
-    std::vector<BlockId> blocks;
-    StateRing states;    ///< Of what fills it; the last keeps the state that every decode begins from.
-    StateRing decoding;  ///< Of what decodes.
-    int64_t filled = 0;  ///< Positions of its context.
+    SequenceCursor filling;   ///< What makes its context; keeps the state that every decode begins from.
+    SequenceCursor decoding;  ///< Over the same blocks, with slots of its own.
+    int64_t filled = 0;       ///< Positions of its context.
     int32_t last_token = 0;
   };
   using NextStep = absl::FunctionRef<std::optional<Step>()>;
@@ -74,12 +73,13 @@ class SyntheticLoad {
   absl::StatusOr<LoadRun> run(int64_t in_flight, NextStep next, OnResult on_result);
   absl::Status make_sequences(int64_t count, int64_t positions);
   std::vector<int32_t> random_tokens(int64_t count);
+  SeqSlice fill_chunk(Sequence& sequence, int64_t rows);
 
   Engine& engine_;
+  const Engine::State session_;  // What is up when the load begins.
   const Options options_;
   StepId next_id_{1};
   std::vector<Sequence> sequences_;
-  bool long_rope_ = false;  // Whether they are longer than short rope goes.
 };
 
 }  // namespace shoal

@@ -19,10 +19,11 @@ class FakeEngine final : public Engine {
  public:
   explicit FakeEngine(EngineLimits limits) : limits_(limits) {}
 
-  State state() const override { return {}; }
-  EngineLimits limits() const override { return limits_; }
+  State state() const override { return {.generation = 1, .limits = limits_}; }
+  void give_up(uint64_t, const absl::Status&) override {}
   void set_state_listener(std::function<void()>) override {}
-  void submit(Step step, StepDone done) override {
+  void submit(uint64_t generation, Step step, StepDone done) override {
+    EXPECT_EQ(generation, 1u);
     EXPECT_EQ(step.id.value, steps.size() + 1);
     steps.push_back(step);
     out_.emplace_back(std::move(step), std::move(done));
@@ -171,10 +172,10 @@ TEST(SyntheticLoad, ALongContextIsFilledInChunksThatTileItsBlocks) {
     blocks.insert(blocks.end(), slice.blocks.begin(), slice.blocks.end());
   }
   EXPECT_EQ(rows, 150);
-  ASSERT_TRUE(load.decode(1, 1, false).ok());
-  const SeqSlice& first = engine.steps.back().slices[0];
-  EXPECT_EQ(first.position, 150);
-  EXPECT_EQ(std::vector<BlockId>(first.blocks.begin(), first.blocks.begin() + std::ssize(blocks)), blocks);
+  ASSERT_TRUE(load.decode(10, 1, false).ok());
+  const SeqSlice& last = engine.steps.back().slices[0];
+  EXPECT_EQ(last.position, 159);
+  EXPECT_EQ(last.blocks, blocks);
   EXPECT_EQ(std::set(blocks.begin(), blocks.end()).size(), blocks.size());
 }
 
@@ -182,7 +183,7 @@ TEST(SyntheticLoad, SequencesShareNoBlock) {
   FakeEngine engine(kLimits);
   SyntheticLoad load(engine, {});
   ASSERT_EQ(load.fill(4, 33, 40), absl::OkStatus());
-  ASSERT_TRUE(load.decode(1, 1, false).ok());
+  ASSERT_TRUE(load.decode(40, 1, false).ok());
   std::set<BlockId> seen;
   size_t count = 0;
   for (const SeqSlice& slice : engine.steps.back().slices) {

@@ -1,12 +1,25 @@
 #include "sched/batch_planner.h"
 
 #include <algorithm>
+#include <unordered_set>
 #include <utility>
 
 #include "base/check.h"
 #include "base/status.h"
 
 namespace shoal {
+namespace {
+
+absl::Status CheckTokens(std::span<const int32_t> prompt, int64_t vocabulary) {
+  const auto beyond = std::ranges::find_if(prompt, [&](int32_t id) { return id < 0 || id >= vocabulary; });
+  if (beyond == prompt.end()) return absl::OkStatus();
+  return InvalidArgument(
+      "token {} of the prompt has the id {}, but the model's vocabulary has {} ids; leave that token out of "
+      "the text, or serve the model with its own tokenizer",
+      beyond - prompt.begin(), *beyond, vocabulary);
+}
+
+}  // namespace
 
 int64_t PrefillChunkRows(int64_t rows_left, int stages, int64_t rows_per_step) {
   constexpr int64_t kChunksPerHop = 9;   // n / (n + S - 1) >= 0.9.
@@ -18,26 +31,41 @@ int64_t PrefillChunkRows(int64_t rows_left, int stages, int64_t rows_per_step) {
   return std::min(chunk, rows_per_step);
 }
 
+absl::Status CheckLimits(const EngineLimits& limits) {
+  if (limits.steps_in_flight >= 1 && limits.blocks >= 0 && limits.state_slots >= 0 &&
+      limits.state_slots_each() <= limits.state_slots) {
+    return absl::OkStatus();
+  }
+  return Internal(
+      "engine: expected at least one step in flight, and state slots for one sequence ({}) or none, "
+      "got {} steps, {} blocks, {} slots",
+      limits.state_slots_each(), limits.steps_in_flight, limits.blocks, limits.state_slots);
+}
+
 int64_t PositionsMax(const EngineLimits& limits) {
   // The last generated token is never fed, so it needs no position in the cache.
   return std::min(limits.context, static_cast<int64_t>(limits.blocks) * kBlockPositions + 1);
 }
 
 absl::Status CheckFits(const GenerationRequest& request, const EngineLimits& limits) {
-  const auto prompt = static_cast<int64_t>(request.prompt.size());
-  if (prompt + request.max_tokens > limits.context) {
+  RETURN_IF_ERROR(CheckTokens(request.prompt, limits.vocabulary));
+  for (const auto& [id, bias] : request.sampling.logit_bias) {
+    if (id >= 0 && id < limits.vocabulary) continue;
+    return InvalidArgument("logit_bias names the id {}, but the model's vocabulary has {} ids", id,
+                           limits.vocabulary);
+  }
+  const int64_t prompt = std::ssize(request.prompt);
+  if (request.max_tokens > limits.context - prompt) {
     return InvalidArgument(
-        "the prompt has {} tokens and max_tokens is {}, together {}, but the model's context is {} tokens; "
-        "shorten the "
+        "the prompt has {} tokens and max_tokens is {}, but the model's context is {} tokens; shorten the "
         "prompt or lower max_tokens",
-        prompt, request.max_tokens, prompt + request.max_tokens, limits.context);
+        prompt, request.max_tokens, limits.context);
   }
   const int64_t blocks = BlocksFor(prompt + request.max_tokens - 1);
   if (blocks > limits.blocks) {
     return InvalidArgument(
         "the prompt has {} tokens and max_tokens is {}: that needs {} blocks of {} positions, but the whole "
-        "KV cache has "
-        "{}; shorten the prompt, lower max_tokens, or serve with a larger cache",
+        "KV cache has {}; shorten the prompt, lower max_tokens, or serve with a larger cache",
         prompt, request.max_tokens, blocks, kBlockPositions, limits.blocks);
   }
   return absl::OkStatus();
@@ -54,19 +82,19 @@ BatchPlannerOptions BatchPlanner::Bounded(BatchPlannerOptions options) {
 BatchPlanner::BatchPlanner(BatchPlannerOptions options) : options_(Bounded(options)) {}
 
 void BatchPlanner::reset(const EngineLimits& limits) {
-  SHOAL_CHECK(running_.empty() && in_flight_.empty());
-  SHOAL_CHECK_GE(limits.steps_in_flight, 1);
+  SHOAL_CHECK(running_.empty() && in_flight_.empty());  // The scheduler settles a lost generation first.
+  SHOAL_CHECK(CheckLimits(limits).ok());                // And takes no limits that fail it.
   limits_ = limits;
   pool_ = BlockPool(limits.blocks);
-  states_ = SlotPool(limits.state_slots);
-  SHOAL_CHECK_LE(limits.state_slots_each(), limits.state_slots);
+  slots_ = SlotPool(limits.state_slots);
   model_ = PipelineModel(limits.steps_in_flight);
   forget_workers();
 }
 
 void BatchPlanner::enqueue(std::unique_ptr<Sequence> sequence) {
+  // Scheduler::submit refuses other requests, and makes each sequence, with an id of its own.
   SHOAL_CHECK(!sequence->request.prompt.empty() && sequence->request.max_tokens > 0);
-  SHOAL_CHECK(sequence->state == SequenceState::kWaiting && sequence->blocks.empty());
+  SHOAL_CHECK(sequence->state == SequenceState::kWaiting && sequence->cursor.blocks().empty());
   Sequence* raw = sequence.get();
   waiting_.emplace(raw->id, raw);
   const bool inserted = sequences_.emplace(raw->id, std::move(sequence)).second;
@@ -115,7 +143,7 @@ void BatchPlanner::add_decodes(Step& step, InFlight& record) {
   for (Sequence* sequence : ready) {
     if (taken == share || rows_left(step) == 0) break;
     if (sequence->state != SequenceState::kRunning) continue;  // Preempted for the sake of an earlier one.
-    if (!grow(*sequence, sequence->scheduled + 1)) continue;
+    if (!grow(*sequence, sequence->cursor.position() + 1)) continue;
     add_slice(*sequence, 1, step, record);
     ++taken;
   }
@@ -144,29 +172,27 @@ void BatchPlanner::admit() {
     // One block of air for each running sequence, or the next decodes would preempt what was just admitted.
     if (pool_.free_count() < need + static_cast<int64_t>(running_.size())) {
       const bool alone = running_.empty() && returning_blocks_ == 0;
-      SHOAL_CHECK(!alone);  // CheckFits promised that an empty cache holds it.
+      SHOAL_CHECK(!alone);  // An empty cache holds all that waits: CheckFits, again for each generation.
       return;
     }
     const int slots = limits_.state_slots_each();
-    if (states_.free_count() < slots) return;  // Those who have them go on, and give them back.
+    if (slots_.free_count() < slots) return;  // Those who have them go on, and give them back.
     auto blocks = pool_.allocate(static_cast<int>(need));
-    SHOAL_CHECK(blocks.ok());
-    head.blocks = *std::move(blocks);
-    if (slots > 0) head.states = StateRing(*states_.allocate(slots));
+    SHOAL_CHECK(blocks.ok());  // There are as many: looked up above.
+    SequenceRoom room{.blocks = *std::move(blocks), .long_rope = limits_.long_rope(std::ssize(head.tokens))};
+    if (slots > 0) room.slots = *slots_.allocate(slots);
+    head.cursor = SequenceCursor(head.id, std::move(room));
     head.state = SequenceState::kRunning;
-    head.scheduled = 0;
     head.begun = false;
-    head.long_rope = limits_.long_rope(static_cast<int64_t>(head.tokens.size()));
+    head.started = true;
     waiting_.erase(waiting_.begin());
     running_.emplace(head.id, &head);
   }
 }
 
 void BatchPlanner::add_slice(Sequence& sequence, int64_t rows, Step& step, InFlight& record) {
-  const int64_t end = sequence.scheduled + rows;
-  SHOAL_CHECK_LE(end, static_cast<int64_t>(sequence.tokens.size()));
-  const int64_t blocks = BlocksFor(end);
-  SHOAL_CHECK_LE(blocks, static_cast<int64_t>(sequence.blocks.size()));
+  const int64_t begin = sequence.cursor.position();
+  SHOAL_CHECK_LE(rows, sequence.unscheduled());  // Both callers ask it first.
   if (!sequence.begun) {
     step.begins.push_back({.id = sequence.id,
                            .sampling = sequence.request.sampling,
@@ -174,39 +200,34 @@ void BatchPlanner::add_slice(Sequence& sequence, int64_t rows, Step& step, InFli
                            .prompt_tokens = static_cast<int32_t>(sequence.request.prompt.size())});
     sequence.begun = sequence.known_to_workers = true;
   }
-  SeqSlice slice{.id = sequence.id,
-                 .position = static_cast<int32_t>(sequence.scheduled),
-                 .long_rope = sequence.long_rope};
-  slice.tokens.assign(sequence.tokens.begin() + sequence.scheduled, sequence.tokens.begin() + end);
-  slice.blocks.assign(sequence.blocks.begin(), sequence.blocks.begin() + blocks);
-  const bool sampled = end == static_cast<int64_t>(sequence.tokens.size());
-  if (sampled) slice.sample_from = static_cast<int32_t>(rows - 1);
+  // The cursor counts on it: the slot that is written next must have been read. So does the scheduler: it
+  // composes no step beyond the engine's limit.
   if (limits_.state_slots > 0) SHOAL_CHECK_LT(sequence.steps_in_flight, limits_.steps_in_flight);
-  sequence.states.place(slice);  // Counts on it: the slot that is written next must have been read.
+  const bool sample = rows == sequence.unscheduled();
+  step.slices.push_back(sequence.cursor.next(
+      std::span(sequence.tokens).subspan(static_cast<size_t>(begin), static_cast<size_t>(rows)), sample));
   record.named.push_back(sequence.id);
-  if (sampled) record.sampled.push_back(sequence.id);
-  sequence.sample_pending = sampled;
-  sequence.scheduled = end;
+  if (sample) record.sampled.push_back(sequence.id);
+  sequence.sample_pending = sample;
   sequence.last_step = step.id;
   ++sequence.steps_in_flight;
-  step.slices.push_back(std::move(slice));
 }
 
 // True when `sequence` has blocks for `positions`. Takes them from the youngest sequence if it must, which
 // may be `sequence` itself; false then, or while blocks are on their way back.
 bool BatchPlanner::grow(Sequence& sequence, int64_t positions) {
-  const int64_t need = BlocksFor(positions) - static_cast<int64_t>(sequence.blocks.size());
+  const int64_t need = BlocksFor(positions) - std::ssize(sequence.cursor.blocks());
   if (need <= 0) return true;
   while (pool_.free_count() < need) {
     if (returning_blocks_ > 0) return false;
-    SHOAL_CHECK_GT(running_.size(), size_t{1});  // Alone it fits: CheckFits.
+    SHOAL_CHECK_GT(running_.size(), size_t{1});  // Alone it fits: CheckFits, again for each generation.
     Sequence& youngest = *running_.rbegin()->second;
     preempt(youngest);
     if (&youngest == &sequence) return false;
   }
   auto blocks = pool_.allocate(static_cast<int>(need));
-  SHOAL_CHECK(blocks.ok());
-  sequence.blocks.insert(sequence.blocks.end(), blocks->begin(), blocks->end());
+  SHOAL_CHECK(blocks.ok());  // As above.
+  sequence.cursor.add_blocks(*blocks);
   return true;
 }
 
@@ -220,7 +241,7 @@ void BatchPlanner::requeue(Sequence& sequence) {
   running_.erase(sequence.id);
   if (sequence.steps_in_flight > 0) {
     sequence.state = SequenceState::kDraining;
-    returning_blocks_ += static_cast<int64_t>(sequence.blocks.size());
+    returning_blocks_ += std::ssize(sequence.cursor.blocks());
     ++draining_;
     return;
   }
@@ -230,23 +251,21 @@ void BatchPlanner::requeue(Sequence& sequence) {
 }
 
 void BatchPlanner::release_blocks(Sequence& sequence) {
-  pool_.release(sequence.blocks);
-  sequence.blocks.clear();
-  states_.release(sequence.states.slots());
-  sequence.states = StateRing();
-  sequence.scheduled = 0;
+  pool_.release(sequence.cursor.blocks());
+  slots_.release(sequence.cursor.slots());
+  sequence.cursor = SequenceCursor();
 }
 
 void BatchPlanner::end(SeqId id) {
   Sequence* sequence = find(id);
-  SHOAL_CHECK(sequence != nullptr);
+  SHOAL_CHECK(sequence != nullptr);  // The scheduler forgets a request when it ends it.
   if (sequence->known_to_workers) ends_.push_back(id);
   waiting_.erase(id);
   running_.erase(id);
   if (sequence->state == SequenceState::kDraining) {
     --draining_;
   } else if (sequence->steps_in_flight > 0) {
-    returning_blocks_ += static_cast<int64_t>(sequence->blocks.size());
+    returning_blocks_ += std::ssize(sequence->cursor.blocks());
   }
   sequence->sink.reset();
   sequence->state = SequenceState::kEnded;
@@ -256,14 +275,15 @@ void BatchPlanner::end(SeqId id) {
 }
 
 absl::StatusOr<std::vector<BatchPlanner::Sampled>> BatchPlanner::acknowledge(const StepResult& result) {
-  SHOAL_CHECK(!in_flight_.empty());
+  SHOAL_CHECK(!in_flight_.empty());  // The scheduler drops results of which it has submitted no step.
   const InFlight& record = in_flight_.front();
   if (result.id != record.id) {
     return Internal("step {}: expected its result next, got the result of step {}", record.id, result.id);
   }
   std::vector<Sampled> sampled;
+  std::unordered_set<SeqId> expected(record.sampled.begin(), record.sampled.end());
   for (const SeqResult& one : result.sequences) {
-    if (std::ranges::count(record.sampled, one.id) != 1 || one.tokens.size() != 1) {
+    if (expected.erase(one.id) == 0 || one.tokens.size() != 1) {
       return Internal("step {}: got {} tokens for sequence {}, which was not to be sampled once in it",
                       result.id, one.tokens.size(), one.id);
     }
@@ -273,7 +293,7 @@ absl::StatusOr<std::vector<BatchPlanner::Sampled>> BatchPlanner::acknowledge(con
     }
     sampled.push_back({one.id, one.tokens[0].id});
   }
-  if (sampled.size() != record.sampled.size()) {
+  if (!expected.empty()) {
     return Internal("step {}: expected tokens for {} sequences, got {}", result.id, record.sampled.size(),
                     sampled.size());
   }
@@ -282,6 +302,7 @@ absl::StatusOr<std::vector<BatchPlanner::Sampled>> BatchPlanner::acknowledge(con
     if (sequence == nullptr) return true;  // It ended while the step was in flight.
     sequence->tokens.push_back(one.token);
     sequence->sample_pending = false;
+    sequence->losses_in_a_row = 0;
     return false;
   });
   if (record.decodes_only) model_.observe(record.rows, result.timings, record.alone);
@@ -298,14 +319,14 @@ absl::StatusOr<std::vector<BatchPlanner::Sampled>> BatchPlanner::acknowledge(con
 // With its last token it is longer than short rope goes: its cache is of no further use. As its next step
 // would be a decode, no step in flight names it.
 bool BatchPlanner::outgrown(const Sequence& sequence) const {
-  return sequence.state == SequenceState::kRunning && !sequence.long_rope &&
+  return sequence.state == SequenceState::kRunning && !sequence.cursor.long_rope() &&
          limits_.long_rope(static_cast<int64_t>(sequence.tokens.size()));
 }
 
 void BatchPlanner::step_returned(Sequence& sequence) {
-  SHOAL_CHECK_GT(sequence.steps_in_flight, 0);
+  SHOAL_CHECK_GT(sequence.steps_in_flight, 0);  // From our own record of the step, not from its result.
   if (--sequence.steps_in_flight > 0 || sequence.state == SequenceState::kRunning) return;
-  returning_blocks_ -= static_cast<int64_t>(sequence.blocks.size());
+  returning_blocks_ -= std::ssize(sequence.cursor.blocks());
   release_blocks(sequence);
   if (sequence.state == SequenceState::kEnded) {
     sequences_.erase(sequence.id);
@@ -317,32 +338,50 @@ void BatchPlanner::step_returned(Sequence& sequence) {
   waiting_.emplace(sequence.id, &sequence);
 }
 
-std::vector<std::unique_ptr<Sequence>> BatchPlanner::fail_started() {
-  std::vector<std::unique_ptr<Sequence>> failed;
+std::vector<std::unique_ptr<Sequence>> BatchPlanner::lose_generation(const LossPolicy& policy) {
+  // A failed step fails all later ones: if a sequence is to blame, it is in the oldest.
+  if (!in_flight_.empty()) {
+    for (const SeqId id : in_flight_.front().named) ++sequences_.at(id)->losses_in_a_row;
+  }
+  std::vector<std::unique_ptr<Sequence>> removed;
   for (auto it = sequences_.begin(); it != sequences_.end();) {
     Sequence& sequence = *it->second;
+    const bool keep = policy.resume && sequence.losses_in_a_row < policy.losses_in_a_row_max;
     if (sequence.state == SequenceState::kWaiting) {
       ++it;
-      continue;
+    } else if (sequence.state != SequenceState::kEnded && keep) {
+      sequence.cursor = SequenceCursor();
+      sequence.steps_in_flight = 0;
+      sequence.sample_pending = false;
+      sequence.state = SequenceState::kWaiting;
+      waiting_.emplace(sequence.id, &sequence);
+      ++restarts_;
+      ++it;
+    } else {
+      if (sequence.state != SequenceState::kEnded) removed.push_back(std::move(it->second));
+      it = sequences_.erase(it);
     }
-    if (sequence.state != SequenceState::kEnded) failed.push_back(std::move(it->second));
-    it = sequences_.erase(it);
   }
   running_.clear();
   in_flight_.clear();
   draining_ = 0;
   returning_blocks_ = 0;
   pool_ = BlockPool(limits_.blocks);
-  states_ = SlotPool(limits_.state_slots);
+  slots_ = SlotPool(limits_.state_slots);
   forget_workers();
-  std::ranges::sort(failed, {}, [](const auto& sequence) { return sequence->id; });
-  return failed;
+  std::ranges::sort(removed, {}, [](const auto& sequence) { return sequence->id; });
+  return removed;
 }
 
 // Workers of a new generation know nobody.
 void BatchPlanner::forget_workers() {
   ends_.clear();
   for (const auto& [id, sequence] : waiting_) sequence->known_to_workers = false;
+}
+
+int BatchPlanner::queued() const {
+  return static_cast<int>(
+      std::ranges::count_if(waiting_, [](const auto& entry) { return !entry.second->started; }));
 }
 
 std::vector<SeqId> BatchPlanner::waiting_ids() const {
@@ -361,19 +400,24 @@ std::vector<SeqId> BatchPlanner::live_ids() const {
 
 absl::Status BatchPlanner::verify() const {
   RETURN_IF_ERROR(pool_.verify());
-  RETURN_IF_ERROR(states_.verify());
-  int64_t held = 0;
-  int64_t slots = 0;
+  RETURN_IF_ERROR(slots_.verify());
+  std::vector<int> blocks(static_cast<size_t>(pool_.total()));
+  std::vector<int> slots(static_cast<size_t>(slots_.total()));
   for (const auto& [id, sequence] : sequences_) {
-    held += std::ssize(sequence->blocks);
-    slots += std::ssize(sequence->states.slots());
+    for (const BlockId block : sequence->cursor.blocks()) ++blocks[static_cast<size_t>(block.value)];
+    for (const SlotId slot : sequence->cursor.slots()) ++slots[static_cast<size_t>(slot.value)];
   }
-  if (held != pool_.used_count()) {
-    return Internal("the sequences hold {} blocks, but the pool has given out {}", held, pool_.used_count());
+  for (int32_t i = 0; i < pool_.total(); ++i) {
+    const int held = blocks[static_cast<size_t>(i)];
+    if (held == pool_.references(BlockId{i})) continue;
+    return Internal("block {}: {} sequences hold it, the pool counts {}", i, held,
+                    pool_.references(BlockId{i}));
   }
-  if (slots != states_.used_count()) {
-    return Internal("the sequences hold {} state slots, but the pool has given out {}", slots,
-                    states_.used_count());
+  for (int32_t i = 0; i < slots_.total(); ++i) {
+    const int held = slots[static_cast<size_t>(i)];
+    if (held == slots_.references(SlotId{i})) continue;
+    return Internal("state slot {}: {} sequences hold it, the pool counts {}", i, held,
+                    slots_.references(SlotId{i}));
   }
   return absl::OkStatus();
 }

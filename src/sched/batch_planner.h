@@ -28,7 +28,11 @@ struct BatchPlannerOptions {
   int sequences_max = 256;  ///< Sequences that hold blocks at once; never more than rows_per_step.
 };
 
-/// OK if `request` can be served by an engine with `limits`; else InvalidArgument with the numbers.
+/// OK if an engine may have such limits; else Internal with the numbers.
+absl::Status CheckLimits(const EngineLimits& limits);
+
+/// OK if `request` can be served by an engine with `limits`; else InvalidArgument with the numbers, or with an
+/// id that the model does not know: a tokenizer may have more tokens than the model.
 absl::Status CheckFits(const GenerationRequest& request, const EngineLimits& limits);
 
 /// Longest prompt + output that CheckFits lets pass: bounded by the model's context and by the whole cache.
@@ -40,13 +44,23 @@ int64_t PositionsMax(const EngineLimits& limits);
 /// grow fewer the chunks grow smaller, which drains the stages evenly.
 int64_t PrefillChunkRows(int64_t rows_left, int stages, int64_t rows_per_step);
 
+/// What becomes of started sequences when their engine is lost.
+struct LossPolicy {
+  /// They wait for the next generation, to begin again from their tokens; else they end.
+  bool resume = true;
+  /// A sequence that was in the failing step so often in a row, without a token between, ends: it may be what
+  /// brings the cluster down.
+  int losses_in_a_row_max = 5;
+};
+
 /// The state of all sequences, and the blocks. Belongs to the scheduler's thread; does no I/O and calls
 /// nobody.
 class BatchPlanner {
  public:
   explicit BatchPlanner(BatchPlannerOptions options);
 
-  /// A new generation of the engine: all caches are empty. No sequence may be started (fail_started first).
+  /// A new generation of the engine: all caches are empty. No sequence may hold blocks (lose_generation
+  /// first). CHECKs CheckLimits. All sequences must fit the new limits (CheckFits) before the next compose.
   void reset(const EngineLimits& limits);
 
   /// Puts a fresh sequence at the end of the queue.
@@ -62,30 +76,34 @@ class BatchPlanner {
     SeqId id;
     int32_t token = 0;
   };
-  /// A step came back, in step order. Appends the sampled ids to their sequences, returns those of sequences
-  /// that have not ended, and gives blocks back that no step in flight names. Internal if the result does not
-  /// match the step.
+  /// The oldest step in flight (of which there is one) came back. Appends the sampled ids to their sequences,
+  /// returns those of sequences that have not ended, and gives blocks back that no step in flight names.
+  /// Internal if the result does not match the step: then nothing has changed.
   absl::StatusOr<std::vector<Sampled>> acknowledge(const StepResult& result);
 
   /// Ends a waiting or running sequence. Its blocks return once no step in flight names them.
   void end(SeqId id);
 
-  /// Removes every sequence that holds blocks and forgets the steps in flight: their engine is gone. The
-  /// queue stays, preempted sequences included, since those can begin again from their tokens.
-  std::vector<std::unique_ptr<Sequence>> fail_started();
+  /// The engine is gone, with the caches and the steps in flight. Sequences that hold blocks go back to the
+  /// queue, ahead of all younger ones, to begin again from their tokens; those that `policy` gives up are
+  /// removed and returned. The queue stays, preempted sequences included.
+  std::vector<std::unique_ptr<Sequence>> lose_generation(const LossPolicy& policy);
 
   /// Ids of all sequences that wait (in queue order) or run.
   std::vector<SeqId> waiting_ids() const;
   std::vector<SeqId> live_ids() const;
 
   int waiting() const { return static_cast<int>(waiting_.size()); }
+  /// Those of them that never held blocks.
+  int queued() const;
   /// Sequences that hold blocks and have not ended.
   int running() const { return static_cast<int>(running_.size()) + draining_; }
   int steps_in_flight() const { return static_cast<int>(in_flight_.size()); }
   int64_t preemptions() const { return preemptions_; }
+  int64_t restarts() const { return restarts_; }  ///< Sequences put back by lose_generation.
   const BlockPool& pool() const { return pool_; }
 
-  /// I7; and when nothing runs, that no block is held.
+  /// I7; and that each block and slot has as many owners as sequences that hold it.
   absl::Status verify() const;
 
  private:
@@ -116,7 +134,7 @@ class BatchPlanner {
   EngineLimits limits_;
   PipelineModel model_{1};
   BlockPool pool_{0};
-  SlotPool states_{0};  ///< Slots for states of sequences.
+  SlotPool slots_{0};  ///< For states of sequences.
   std::unordered_map<SeqId, std::unique_ptr<Sequence>> sequences_;
   std::map<SeqId, Sequence*> waiting_;  // By arrival: a preempted sequence is ahead of all younger ones.
   std::map<SeqId, Sequence*> running_;
@@ -126,6 +144,7 @@ class BatchPlanner {
   std::deque<InFlight> in_flight_;
   std::vector<SeqId> ends_;  // To be told to the workers with the next step.
   int64_t preemptions_ = 0;
+  int64_t restarts_ = 0;
 };
 
 }  // namespace shoal

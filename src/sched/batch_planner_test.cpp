@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <functional>
+#include <limits>
 #include <map>
 #include <numeric>
 
@@ -326,41 +327,140 @@ TEST_F(BatchPlannerTest, RefusesAResultThatDoesNotMatchItsStep) {
   acknowledge();
 }
 
+TEST_F(BatchPlannerTest, RefusesAResultThatNamesOneSequenceForAnother) {
+  start(kLimits);
+  const SeqId first = add(3);
+  add(3);
+  compose();
+  const auto refused =
+      batch_planner_->acknowledge({.id = StepId{1}, .sequences = {{first, {1}}, {first, {2}}}});
+  EXPECT_EQ(refused.status().code(), absl::StatusCode::kInternal);
+  acknowledge();
+}
+
 TEST_F(BatchPlannerTest, FailingTheStartedLeavesTheQueue) {
   start(kLimits, {.rows_per_step = 64, .sequences_max = 1});
   const SeqId started = add(3);
   const SeqId queued = add(3);
   compose();
-  const auto failed = batch_planner_->fail_started();
+  const auto failed = batch_planner_->lose_generation({.resume = false});
   ASSERT_THAT(failed, SizeIs(1));
   EXPECT_EQ(failed[0]->id, started);
   EXPECT_EQ(batch_planner_->waiting_ids(), std::vector<SeqId>{queued});
   EXPECT_EQ(batch_planner_->pool().used_count(), 0);
+  EXPECT_TRUE(batch_planner_->verify().ok());
   batch_planner_->reset(kLimits);
   pending_.clear();
   EXPECT_EQ(compose()->slices[0].id, queued);
 }
 
+TEST_F(BatchPlannerTest, WhatIsKeptOverALossBeginsAgainFromItsTokensAheadOfTheQueue) {
+  start(kLimits, {.rows_per_step = 64, .sequences_max = 2});
+  const SeqId running = add(3);
+  const SeqId ended = add(3);
+  const SeqId queued = add(3);
+  for (int i = 0; i < 3; ++i) {
+    compose();
+    acknowledge();
+  }
+  compose();  // Its token is lost.
+  batch_planner_->end(ended);
+  EXPECT_THAT(batch_planner_->lose_generation({.resume = true}), SizeIs(0));
+  EXPECT_EQ(batch_planner_->waiting_ids(), (std::vector<SeqId>{running, queued}));
+  EXPECT_EQ(batch_planner_->queued(), 1);
+  EXPECT_EQ(batch_planner_->restarts(), 1);
+  EXPECT_EQ(batch_planner_->running() + batch_planner_->steps_in_flight(), 0);
+  EXPECT_TRUE(batch_planner_->verify().ok());
+  batch_planner_->reset({.blocks = 4, .context = 1024, .steps_in_flight = 1, .vocabulary = 100});
+  pending_.clear();
+  const auto step = compose();
+  ASSERT_THAT(step->begins, SizeIs(2));
+  EXPECT_EQ(step->begins[0].id, running);
+  EXPECT_EQ(step->begins[0].tokens, (std::vector<int32_t>{0, 1, 2, 7, 7, 7}));
+  EXPECT_EQ(step->begins[0].prompt_tokens, 3);
+  EXPECT_EQ(step->slices[0].position, 0);
+  EXPECT_TRUE(step->ends.empty());  // The workers of a new generation know nobody.
+  acknowledge();
+  EXPECT_EQ(batch_planner_->find(running)->tokens.size(), 7u);
+}
+
+TEST_F(BatchPlannerTest, ASequenceInTheFailingStepOfEveryGenerationIsGivenUp) {
+  EngineLimits limits = kLimits;
+  limits.steps_in_flight = 2;
+  start(limits, {.rows_per_step = 4, .sequences_max = 4});
+  const SeqId culprit = add(4);
+  const SeqId bystander = add(4);
+  const LossPolicy policy{.resume = true, .losses_in_a_row_max = 3};
+  for (int loss = 1; loss <= 3; ++loss) {
+    EXPECT_EQ(compose()->slices[0].id, culprit);
+    EXPECT_EQ(compose()->slices[0].id, bystander);
+    const auto removed = batch_planner_->lose_generation(policy);
+    ASSERT_EQ(removed.size(), loss == 3 ? 1u : 0u);
+    if (loss == 3) {
+      EXPECT_EQ(removed[0]->id, culprit);
+    }
+    batch_planner_->reset(limits);
+    pending_.clear();
+  }
+  EXPECT_EQ(batch_planner_->waiting_ids(), std::vector<SeqId>{bystander});
+  for (size_t tokens = 5; tokens < 10; ++tokens) {  // Losses with a token between are no reason.
+    while (batch_planner_->find(bystander)->tokens.size() < tokens) {
+      ASSERT_TRUE(compose().has_value());
+      acknowledge();
+    }
+    compose();
+    EXPECT_THAT(batch_planner_->lose_generation(policy), SizeIs(0));
+    batch_planner_->reset(limits);
+    pending_.clear();
+  }
+}
+
 TEST(CheckFits, SaysWhichLimitAndByHowMuch) {
   GenerationRequest request{.prompt = std::vector<int32_t>(100), .max_tokens = 50};
-  EXPECT_TRUE(CheckFits(request, {.blocks = 5, .context = 150}).ok());
-  const std::string context = Message(CheckFits(request, {.blocks = 5, .context = 149}));
+  EXPECT_TRUE(CheckFits(request, {.blocks = 5, .context = 150, .vocabulary = 1}).ok());
+  const std::string context = Message(CheckFits(request, {.blocks = 5, .context = 149, .vocabulary = 1}));
   EXPECT_THAT(context, HasSubstr("100 tokens"));
   EXPECT_THAT(context, HasSubstr("149"));
-  const std::string cache = Message(CheckFits(request, {.blocks = 4, .context = 150}));
+  const std::string cache = Message(CheckFits(request, {.blocks = 4, .context = 150, .vocabulary = 1}));
   EXPECT_THAT(cache, HasSubstr("5 blocks"));
   EXPECT_THAT(cache, HasSubstr("has 4"));
+  request.max_tokens = std::numeric_limits<int64_t>::max();
+  EXPECT_THAT(Message(CheckFits(request, {.blocks = 5, .context = 150, .vocabulary = 1})),
+              HasSubstr("context is 150"));
+}
+
+TEST(CheckFits, NamesAnIdThatTheModelDoesNotKnow) {
+  const EngineLimits limits{.blocks = 5, .context = 150, .vocabulary = 101};
+  GenerationRequest request{.prompt = {3, 100, 0}, .max_tokens = 5};
+  EXPECT_TRUE(CheckFits(request, limits).ok());
+  for (const int32_t id : {101, -1, std::numeric_limits<int32_t>::max()}) {
+    request.prompt[1] = id;
+    const absl::Status refused = CheckFits(request, limits);
+    EXPECT_EQ(refused.code(), absl::StatusCode::kInvalidArgument);
+    EXPECT_THAT(Message(refused), HasSubstr(fmt::format("token 1 of the prompt has the id {}", id)));
+    EXPECT_THAT(Message(refused), HasSubstr("vocabulary has 101 ids"));
+  }
+  request.prompt[1] = 100;
+  request.sampling.logit_bias = {{101, 1.0f}};
+  EXPECT_THAT(Message(CheckFits(request, limits)), HasSubstr("logit_bias names the id 101"));
 }
 
 TEST(CheckFits, AgreesWithPositionsMax) {
-  for (const EngineLimits limits :
-       {EngineLimits{.blocks = 3, .context = 1000}, {.blocks = 100, .context = 70}}) {
+  for (const EngineLimits limits : {EngineLimits{.blocks = 3, .context = 1000, .vocabulary = 1},
+                                    {.blocks = 100, .context = 70, .vocabulary = 1}}) {
     GenerationRequest request{.prompt = std::vector<int32_t>(10)};
     request.max_tokens = PositionsMax(limits) - 10;
     EXPECT_TRUE(CheckFits(request, limits).ok());
     ++request.max_tokens;
     EXPECT_FALSE(CheckFits(request, limits).ok());
   }
+}
+
+TEST(CheckLimits, WantsStatesForOneSequenceAtLeast) {
+  EXPECT_TRUE(CheckLimits({.steps_in_flight = 3}).ok());
+  EXPECT_TRUE(CheckLimits({.steps_in_flight = 3, .state_slots = 4}).ok());
+  EXPECT_FALSE(CheckLimits({.steps_in_flight = 3, .state_slots = 3}).ok());
+  EXPECT_FALSE(CheckLimits({.steps_in_flight = 0}).ok());
 }
 
 }  // namespace

@@ -41,7 +41,7 @@ double PipelineModel::Line::at(double rows) const {
 }
 
 PipelineModel::PipelineModel(int stages) : stages_(stages) {
-  SHOAL_CHECK_GE(stages, 1);
+  SHOAL_CHECK_GE(stages, 1);  // CheckLimits.
   alone_.stages.resize(static_cast<size_t>(stages));
   together_.stages.resize(static_cast<size_t>(stages));
 }
@@ -50,8 +50,10 @@ void PipelineModel::observe(int64_t rows, std::span<const StageTiming> timings, 
   if (static_cast<int>(timings.size()) != stages_) return;  // An engine that does not tell.
   Lines& lines = alone ? alone_ : together_;
   for (size_t i = 0; i < timings.size(); ++i) {
-    const int64_t ns = timings[i].busy_ns + timings[i].expert_wait_ns;
-    lines.stages[i].add(static_cast<double>(rows), static_cast<double>(ns));
+    // As real numbers: a peer may tell any.
+    const double ns =
+        static_cast<double>(timings[i].busy_ns) + static_cast<double>(timings[i].expert_wait_ns);
+    lines.stages[i].add(static_cast<double>(rows), ns);
   }
   lines.seen_at = decisions_;
 }

@@ -17,6 +17,9 @@ namespace {
 constexpr Duration kLostStepGrace = std::chrono::seconds(2);
 /// The longest sleep: the engine's state is looked at again even if a notification never came.
 constexpr Duration kSleepMax = std::chrono::seconds(1);
+/// A request that was in the failing step of so many engines in a row, without a token between, may be what
+/// ends them, and must not do so until its deadline.
+constexpr int kLossesInARowMax = 5;
 
 /// A step's error as its requests see it: whatever the engine says, it is not the client's fault.
 absl::Status AsServerFault(const absl::Status& status) {
@@ -38,7 +41,7 @@ struct Scheduler::Event {
   enum class Kind : uint8_t { kSubmit, kCancel, kStepEnd, kEngineState };
   Kind kind = Kind::kEngineState;
   std::unique_ptr<Sequence> sequence;                              // kSubmit
-  SeqId id;                                                        // kCancel
+  RequestId id;                                                    // kCancel
   uint64_t generation = 0;                                         // kStepEnd
   absl::StatusOr<StepResult> result = absl::UnknownError("none");  // kStepEnd
 };
@@ -48,10 +51,12 @@ struct Scheduler::Mailbox {
   mutable std::mutex mutex;
   std::condition_variable wake;
   std::vector<Event> events;
-  int waiting = 0;  // Requests in `events` or in the batch planner's queue.
-  uint64_t next_id = 1;
+  int queued =
+      0;  // Requests that have not begun: in `events`, in the scheduler's hand, in the planner's queue.
+  uint64_t next_request = 1;
+  uint64_t next_sequence = 1;
   bool stopping = false;
-  bool engine_known = false;  // `stats.limits` are those of a real engine.
+  bool limits_known = false;  // `stats.limits` are those of a real engine.
   SchedulerStats stats;
 
   void post(Event event) {
@@ -84,22 +89,29 @@ absl::StatusOr<RequestId> Scheduler::submit(GenerationRequest request, std::shar
   if (request.prompt.empty()) return InvalidArgument("the prompt has no tokens; at least one is needed");
   if (request.max_tokens < 1)
     return InvalidArgument("max_tokens is {}; at least 1 is needed", request.max_tokens);
+  std::optional<EngineLimits> limits;
+  {
+    std::lock_guard lock(mailbox_->mutex);
+    if (mailbox_->limits_known) limits = mailbox_->stats.limits;
+  }
+  if (limits.has_value()) RETURN_IF_ERROR(CheckFits(request, *limits));
   auto sequence = std::make_unique<Sequence>();
+  sequence->tokens = request.prompt;
+  sequence->request = std::move(request);
+  sequence->sink = std::move(sink);
   {
     std::lock_guard lock(mailbox_->mutex);
     if (mailbox_->stopping) return Cancelled("the server is shutting down");
-    if (mailbox_->engine_known) RETURN_IF_ERROR(CheckFits(request, mailbox_->stats.limits));
-    if (mailbox_->waiting >= options_.queue_max) {
+    if (mailbox_->queued >= options_.queue_max) {
       return ResourceExhausted(
           "{} requests wait already, which is the most this server queues; try again later",
-          mailbox_->waiting);
+          mailbox_->queued);
     }
-    ++mailbox_->waiting;
-    sequence->id = SeqId{mailbox_->next_id++};
-    sequence->tokens = request.prompt;
-    sequence->request = std::move(request);
-    sequence->sink = std::move(sink);
-    const RequestId id = sequence->id;
+    ++mailbox_->queued;
+    ++mailbox_->stats.waiting;
+    const RequestId id{mailbox_->next_request++};
+    sequence->id = SeqId{mailbox_->next_sequence++};
+    sequence->request_id = id;
     mailbox_->events.push_back({.kind = Event::Kind::kSubmit, .sequence = std::move(sequence)});
     mailbox_->wake.notify_one();
     return id;
@@ -110,9 +122,7 @@ void Scheduler::cancel(RequestId id) { mailbox_->post({.kind = Event::Kind::kCan
 
 SchedulerStats Scheduler::stats() const {
   std::lock_guard lock(mailbox_->mutex);
-  SchedulerStats stats = mailbox_->stats;
-  stats.waiting = mailbox_->waiting;
-  return stats;
+  return mailbox_->stats;
 }
 
 void Scheduler::stop() {
@@ -135,11 +145,13 @@ void Scheduler::run() {
       events.swap(mailbox_->events);
       stopping = mailbox_->stopping;
     }
+    submits_in_hand_ = static_cast<int>(std::ranges::count(events, Event::Kind::kSubmit, &Event::kind));
     for (Event& event : events) handle(event);
     if (stopping) break;
     refresh_engine();
     expire();
     submit_steps();
+    check_integrity();
     publish();
   }
   for (const SeqId id : batch_planner_.live_ids()) fail(id, Cancelled("the server is shutting down"));
@@ -150,10 +162,11 @@ void Scheduler::handle(Event& event) {
   switch (event.kind) {
     case Event::Kind::kSubmit:
       return handle_submit(event);
-    case Event::Kind::kCancel:
-      if (batch_planner_.find(event.id) != nullptr)
-        fail(event.id, Cancelled("the request was cancelled by its client"));
+    case Event::Kind::kCancel: {
+      const auto it = sequence_of_.find(event.id);
+      if (it != sequence_of_.end()) fail(it->second, Cancelled("the request was cancelled by its client"));
       return;
+    }
     case Event::Kind::kStepEnd:
       return handle_step_end(event);
     case Event::Kind::kEngineState:
@@ -164,8 +177,10 @@ void Scheduler::handle(Event& event) {
 void Scheduler::handle_submit(Event& event) {
   const SeqId id = event.sequence->id;
   absl::Status fits = absl::OkStatus();
-  if (generation_.has_value()) fits = CheckFits(event.sequence->request, totals_.limits);
+  if (limits_known_) fits = CheckFits(event.sequence->request, totals_.limits);
+  sequence_of_.emplace(event.sequence->request_id, id);
   batch_planner_.enqueue(std::move(event.sequence));
+  --submits_in_hand_;
   if (!fits.ok()) fail(id, fits);
 }
 
@@ -179,13 +194,13 @@ void Scheduler::handle_step_end(Event& event) {
   submitted_.erase(submitted_.begin());
   ++totals_.steps;
   totals_.rows += submitted.rows;
-  for (const BatchPlanner::Sampled& one : *sampled) deliver(one);
   if (options_.on_step) {
     options_.on_step({.id = event.result->id,
                       .rows = submitted.rows,
                       .elapsed_ns = NowNs() - submitted.at_ns,
                       .timings = std::move(event.result->timings)});
   }
+  for (const BatchPlanner::Sampled& one : *sampled) deliver(one);
 }
 
 void Scheduler::deliver(const BatchPlanner::Sampled& sampled) {
@@ -199,23 +214,24 @@ void Scheduler::deliver(const BatchPlanner::Sampled& sampled) {
   if (sequence.generated() >= request.max_tokens) finish(sampled.id, FinishReason::kLength);
 }
 
-// The blocks are given back before the sink hears of the end: who sees the end may count on them.
-void Scheduler::finish(SeqId id, FinishReason reason) {
-  const std::shared_ptr<EventSink> sink = batch_planner_.find(id)->sink;
+// The blocks are given back and counted before the sink hears of the end: who sees the end may rely on it.
+std::shared_ptr<EventSink> Scheduler::forget(SeqId id) {
+  const Sequence& sequence = *batch_planner_.find(id);
+  std::shared_ptr<EventSink> sink = sequence.sink;
+  sequence_of_.erase(sequence.request_id);
   batch_planner_.end(id);
-  sink->on_finish(reason);
+  publish();
+  return sink;
 }
 
-void Scheduler::fail(SeqId id, const absl::Status& status) {
-  const std::shared_ptr<EventSink> sink = batch_planner_.find(id)->sink;
-  batch_planner_.end(id);
-  sink->on_error(status);
-}
+void Scheduler::finish(SeqId id, FinishReason reason) { forget(id)->on_finish(reason); }
+
+void Scheduler::fail(SeqId id, const absl::Status& status) { forget(id)->on_error(status); }
 
 void Scheduler::refresh_engine() {
   const Engine::State state = engine_.state();
   if (state.status.ok()) {
-    if (!generation_.has_value() || *generation_ != state.generation) return engine_started(state.generation);
+    if (!generation_.has_value() || *generation_ != state.generation) return engine_started(state);
     if (generation_lost_) return;  // Its caches are not to be trusted: wait for a new one.
     engine_up_ = true;
     engine_status_ = absl::OkStatus();
@@ -230,57 +246,85 @@ void Scheduler::refresh_engine() {
   if (batch_planner_.running() > 0 && settled) lose_engine(state.status);
 }
 
-void Scheduler::engine_started(uint64_t generation) {
-  // Rebuilt behind our back: whatever was in flight went with the old caches.
+void Scheduler::engine_started(const Engine::State& state) {
+  // Rebuilt before its loss was noticed here: whatever was in flight went with the old caches.
   if (batch_planner_.running() > 0 || batch_planner_.steps_in_flight() > 0) {
     lose_engine(Unavailable("the cluster was rebuilt while the request ran"));
   }
-  generation_ = generation;
+  generation_ = state.generation;
+  const absl::Status sane = CheckLimits(state.limits);
+  if (!sane.ok()) return lose_engine(sane);
   generation_lost_ = false;
   engine_up_ = true;
   engine_status_ = absl::OkStatus();
   next_step_ = StepId{1};
-  totals_.limits = engine_.limits();
+  totals_.limits = state.limits;
+  limits_known_ = true;
   batch_planner_.reset(totals_.limits);
-  LogInfo("scheduler: engine is up (generation {}): {} blocks, context {}, {} steps in flight", generation,
-          totals_.limits.blocks, totals_.limits.context, totals_.limits.steps_in_flight);
+  LogInfo("scheduler: engine is up (generation {}): {} blocks, context {}, {} steps in flight",
+          state.generation, totals_.limits.blocks, totals_.limits.context, totals_.limits.steps_in_flight);
+  refuse_misfits();
+}
+
+// All that wait are held against the limits of the new generation: the planner counts on it.
+void Scheduler::refuse_misfits() {
   for (const SeqId id : batch_planner_.waiting_ids()) {
-    const absl::Status fits = CheckFits(batch_planner_.find(id)->request, totals_.limits);
-    if (!fits.ok()) fail(id, fits);
+    const Sequence& sequence = *batch_planner_.find(id);
+    const absl::Status fits = CheckFits(sequence.request, totals_.limits);
+    if (fits.ok()) continue;
+    // What had begun did fit: that it no longer does is not its client's fault.
+    fail(id, sequence.started
+                 ? Unavailable("the cluster was rebuilt with other limits while the request ran, "
+                               "after {} tokens: {}",
+                               sequence.generated(), Message(fits))
+                 : fits);
   }
 }
 
 // A failed step invalidates all later ones of its generation (I12), so nothing more is submitted until the
-// engine comes back with a new one. Requests that had begun end with the error; the queue waits.
+// engine comes back with a new one, which it must if it has not noticed itself that this one is of no use.
 void Scheduler::lose_engine(const absl::Status& status) {
-  LogWarning("scheduler: engine lost with {} requests running: {}", batch_planner_.running(),
-             ToString(status));
+  const bool resume = options_.on_loss == OnLoss::kResume;
+  LogWarning("scheduler: engine lost with {} requests running, which {}: {}", batch_planner_.running(),
+             resume ? "wait for it" : "end", ToString(status));
   ++totals_.engine_losses;
   if (engine_up_) down_since_ = Clock::now();
   engine_up_ = false;
   generation_lost_ = true;
   engine_status_ = AsServerFault(status);
   submitted_.clear();
-  for (const std::unique_ptr<Sequence>& sequence : batch_planner_.fail_started()) {
-    sequence->sink->on_error(engine_status_);
-  }
+  if (generation_.has_value()) engine_.give_up(*generation_, status);
+  const auto ended =
+      batch_planner_.lose_generation({.resume = resume, .losses_in_a_row_max = kLossesInARowMax});
+  for (const std::unique_ptr<Sequence>& sequence : ended) sequence_of_.erase(sequence->request_id);
+  publish();
+  for (const std::unique_ptr<Sequence>& sequence : ended) sequence->sink->on_error(engine_status_);
 }
 
 void Scheduler::expire() {
   const Clock::time_point now = Clock::now();
-  for (const SeqId id : batch_planner_.live_ids()) expire_one(id, now);
+  for (const SeqId id : batch_planner_.live_ids()) expire_one(*batch_planner_.find(id), now);
 }
 
-void Scheduler::expire_one(SeqId id, Clock::time_point now) {
-  const Sequence& sequence = *batch_planner_.find(id);
-  if (now >= sequence.request.deadline.at) {
-    return fail(id, DeadlineExceeded("the request's deadline passed after {} of at most {} tokens",
+void Scheduler::expire_one(const Sequence& sequence, Clock::time_point now) {
+  const bool late = now >= sequence.request.deadline.at;
+  if (!engine_up_ && sequence.state == SequenceState::kWaiting && now >= gives_up_at(sequence)) {
+    const std::string waited =
+        sequence.started ? fmt::format(" again after {} tokens", sequence.generated()) : "";
+    return fail(sequence.id,
+                Unavailable("the cluster is not ready{}{}: {}", waited,
+                            late ? " before the request's deadline" : "", Message(engine_status_)));
+  }
+  if (!late) return;
+  fail(sequence.id, DeadlineExceeded("the request's deadline passed after {} of at most {} tokens",
                                      sequence.generated(), sequence.request.max_tokens));
-  }
-  if (!engine_up_ && sequence.state == SequenceState::kWaiting &&
-      now - std::max(down_since_, sequence.queued_at) >= options_.engine_wait) {
-    fail(id, Unavailable("the cluster is not ready: {}", Message(engine_status_)));
-  }
+}
+
+// When one that waits for an engine that is down gives up.
+Clock::time_point Scheduler::gives_up_at(const Sequence& sequence) const {
+  const Clock::time_point deadline = sequence.request.deadline.at;
+  if (sequence.started && options_.on_loss == OnLoss::kResume) return deadline;
+  return std::min(deadline, std::max(down_since_, sequence.queued_at) + options_.engine_wait);
 }
 
 void Scheduler::submit_steps() {
@@ -289,19 +333,24 @@ void Scheduler::submit_steps() {
     if (!step.has_value()) return;
     ++next_step_.value;
     submitted_.push_back({.rows = step->rows(), .at_ns = NowNs()});
-    engine_.submit(*std::move(step), [mailbox = mailbox_,
-                                      generation = *generation_](absl::StatusOr<StepResult> result) {
-      mailbox->post({.kind = Event::Kind::kStepEnd, .generation = generation, .result = std::move(result)});
-    });
+    const uint64_t generation = *generation_;
+    engine_.submit(
+        generation, *std::move(step), [mailbox = mailbox_, generation](absl::StatusOr<StepResult> result) {
+          mailbox->post(
+              {.kind = Event::Kind::kStepEnd, .generation = generation, .result = std::move(result)});
+        });
   }
 }
 
+// What nobody else looks at is looked at here, whenever nothing runs.
+void Scheduler::check_integrity() const {
+  if (batch_planner_.running() > 0 || batch_planner_.steps_in_flight() > 0) return;
+  const absl::Status integrity = batch_planner_.verify();
+  if (!integrity.ok()) CheckFailed(__FILE__, __LINE__, Message(integrity));
+  SHOAL_CHECK_EQ(batch_planner_.pool().used_count(), 0);
+}
+
 void Scheduler::publish() {
-  if (batch_planner_.running() == 0 && batch_planner_.steps_in_flight() == 0) {
-    const absl::Status integrity = batch_planner_.verify();
-    if (!integrity.ok()) CheckFailed(__FILE__, __LINE__, Message(integrity));
-    SHOAL_CHECK_EQ(batch_planner_.pool().used_count(), 0);
-  }
   SchedulerStats stats = totals_;
   stats.engine = engine_status_;
   stats.running = batch_planner_.running();
@@ -310,11 +359,14 @@ void Scheduler::publish() {
   stats.blocks_free = batch_planner_.pool().free_count();
   stats.blocks_used = batch_planner_.pool().used_count();
   stats.preemptions = batch_planner_.preemptions();
+  stats.restarts = batch_planner_.restarts();
   std::lock_guard lock(mailbox_->mutex);
+  const int arriving = submits_in_hand_ + static_cast<int>(std::ranges::count(
+                                              mailbox_->events, Event::Kind::kSubmit, &Event::kind));
+  stats.waiting = batch_planner_.waiting() + arriving;
+  mailbox_->queued = batch_planner_.queued() + arriving;
+  mailbox_->limits_known = limits_known_;
   mailbox_->stats = std::move(stats);
-  mailbox_->engine_known = generation_.has_value();
-  mailbox_->waiting = batch_planner_.waiting() + static_cast<int>(std::ranges::count(
-                                                     mailbox_->events, Event::Kind::kSubmit, &Event::kind));
 }
 
 Clock::time_point Scheduler::next_wake() const {
@@ -322,10 +374,7 @@ Clock::time_point Scheduler::next_wake() const {
   Clock::time_point wake = now + kSleepMax;
   for (const SeqId id : batch_planner_.live_ids()) {
     const Sequence& sequence = *batch_planner_.find(id);
-    wake = std::min(wake, sequence.request.deadline.at);
-    if (!engine_up_) {
-      wake = std::min(wake, std::max(down_since_, sequence.queued_at) + options_.engine_wait);
-    }
+    wake = std::min(wake, engine_up_ ? sequence.request.deadline.at : gives_up_at(sequence));
   }
   // Already due: expire() has seen it; a wait that is over at once would only spin.
   return std::max(wake, now + std::chrono::milliseconds(1));

@@ -9,6 +9,7 @@
 #include <optional>
 #include <string>
 #include <thread>
+#include <unordered_map>
 #include <vector>
 
 #include "absl/status/status.h"
@@ -21,9 +22,6 @@
 
 namespace shoal {
 
-/// A request as the scheduler knows it; never given twice in the life of a scheduler.
-using RequestId = SeqId;
-
 /// A step that came back well, for the metrics.
 struct StepObservation {
   StepId id;
@@ -32,10 +30,17 @@ struct StepObservation {
   std::vector<StageTiming> timings;
 };
 
+/// What becomes of requests that have begun when the cluster is lost.
+enum class OnLoss : uint8_t {
+  kFail,    ///< They end with the error.
+  kResume,  ///< They wait for the cluster, each until its own deadline, and go on with the same bytes.
+};
+
 struct SchedulerOptions {
   BatchPlannerOptions batch;
   int queue_max = 256;  ///< Requests that may wait; one more is refused.
-  /// How long a queued request waits for an engine that is down before it fails with Unavailable.
+  OnLoss on_loss = OnLoss::kResume;
+  /// How long a request that has not begun waits for an engine that is down before it fails with Unavailable.
   Duration engine_wait = std::chrono::seconds(10);
   /// Called from the scheduler's thread; must not block. May be empty.
   std::function<void(const StepObservation&)> on_step;
@@ -44,7 +49,7 @@ struct SchedulerOptions {
 struct SchedulerStats {
   absl::Status engine;  ///< OK while steps can be submitted.
   EngineLimits limits;  ///< Of the last engine that was up; zeros before.
-  int waiting = 0;
+  int waiting = 0;      ///< Requests without blocks: new, preempted, or kept while the engine is down.
   int running = 0;
   int steps_in_flight = 0;
   int blocks_total = 0;
@@ -56,6 +61,7 @@ struct SchedulerStats {
   int64_t tokens_generated = 0;
   int64_t preemptions = 0;
   int64_t engine_losses = 0;
+  int64_t restarts = 0;  ///< Begun requests that were kept over an engine loss.
 };
 
 class Scheduler {
@@ -69,14 +75,15 @@ class Scheduler {
 
   /// Queues a request; from then on `sink` is told of it, from the scheduler's thread, until on_finish or
   /// on_error. On an error `sink` is never called: ResourceExhausted if the queue is full, InvalidArgument if
-  /// it can never fit the context or the cache (where no engine has been up yet that verdict comes through
-  /// the sink), Cancelled after stop().
+  /// it can never fit the context or the cache or has a token that the model does not know (where no engine
+  /// has been up yet that verdict comes through the sink), Cancelled after stop().
   absl::StatusOr<RequestId> submit(GenerationRequest request, std::shared_ptr<EventSink> sink);
 
   /// Ends a request (on_error with Cancelled) and frees its blocks as soon as no step in flight names them. A
   /// request that has ended already, or never was, is left alone.
   void cancel(RequestId id);
 
+  /// When a sink is told the end of its request, its blocks and counters are in here already.
   SchedulerStats stats() const;
 
   /// Ends every request with Cancelled and joins the thread. Idempotent.
@@ -91,14 +98,18 @@ class Scheduler {
   void handle_submit(Event& event);
   void handle_step_end(Event& event);
   void refresh_engine();
-  void engine_started(uint64_t generation);
+  void engine_started(const Engine::State& state);
+  void refuse_misfits();
   void lose_engine(const absl::Status& status);
   void expire();
-  void expire_one(SeqId id, Clock::time_point now);
+  void expire_one(const Sequence& sequence, Clock::time_point now);
+  Clock::time_point gives_up_at(const Sequence& sequence) const;
   void submit_steps();
   void deliver(const BatchPlanner::Sampled& sampled);
   void finish(SeqId id, FinishReason reason);
   void fail(SeqId id, const absl::Status& status);
+  std::shared_ptr<EventSink> forget(SeqId id);
+  void check_integrity() const;
   void publish();
   Clock::time_point next_wake() const;
 
@@ -113,7 +124,10 @@ class Scheduler {
   std::optional<uint64_t> generation_;  // Of the steps submitted.
   bool generation_lost_ = false;        // A step of it failed, or was given up.
   Clock::time_point down_since_;
+  bool limits_known_ = false;  // totals_.limits are those of an engine.
   StepId next_step_{1};
+  std::unordered_map<RequestId, SeqId> sequence_of_;  // Of the requests that have not ended.
+  int submits_in_hand_ = 0;                           // Taken from the mailbox and not yet handled.
   struct Submitted {
     int64_t rows = 0;
     int64_t at_ns = 0;

@@ -3,6 +3,8 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <atomic>
+
 #include "base/random.h"
 #include "base/status.h"
 #include "sched/testing/fake_engine.h"
@@ -186,7 +188,7 @@ TEST(Scheduler, CancelFreesTheBlocks) {
   EXPECT_EQ(sink->error().code(), absl::StatusCode::kCancelled);
   EXPECT_TRUE(Eventually([&] { return Idle(scheduler); }));
   scheduler.cancel(*id);  // Twice does no harm.
-  scheduler.cancel(SeqId{999});
+  scheduler.cancel(RequestId{999});
   auto other = std::make_shared<RecordingSink>();
   ASSERT_TRUE(scheduler.submit(Request({4}, 2), other).ok());
   EXPECT_TRUE(other->wait_end());
@@ -225,10 +227,10 @@ TEST(Scheduler, TheDeadlineEndsRunningAndQueuedRequests) {
   EXPECT_TRUE(Eventually([&] { return Idle(scheduler); }));
 }
 
-TEST(Scheduler, ALostEngineEndsWhatRunsAndServesTheQueueWhenItIsBack) {
+TEST(Scheduler, WhereALossFailsWhatRunsTheQueueIsServedWhenTheEngineIsBack) {
   const EngineLimits limits{.blocks = 64, .context = 2048, .steps_in_flight = 2, .vocabulary = 101};
   FakeEngine engine({.limits = limits, .step_time = milliseconds(1)});
-  Scheduler scheduler(engine, {.batch = {.rows_per_step = 16, .sequences_max = 2}});
+  Scheduler scheduler(engine, {.batch = {.rows_per_step = 16, .sequences_max = 2}, .on_loss = OnLoss::kFail});
   std::vector<std::shared_ptr<RecordingSink>> sinks;
   for (int i = 0; i < 3; ++i) {
     sinks.push_back(std::make_shared<RecordingSink>());
@@ -271,28 +273,225 @@ TEST(Scheduler, WhatNoLongerFitsTheRebuiltEngineIsRefused) {
   EXPECT_EQ(sink->error().code(), absl::StatusCode::kInvalidArgument);
 }
 
+TEST(Scheduler, ABegunRequestWaitsForTheEngineUntilItsDeadline) {
+  FakeEngine engine({.step_time = milliseconds(1)});
+  Scheduler scheduler(engine,
+                      {.batch = {.rows_per_step = 8, .sequences_max = 1}, .engine_wait = milliseconds(50)});
+  auto begun = std::make_shared<RecordingSink>();
+  auto queued = std::make_shared<RecordingSink>();
+  GenerationRequest request = Request({1, 2, 3}, 1500);
+  request.deadline = Deadline::after_ms(600);
+  ASSERT_TRUE(scheduler.submit(request, begun).ok());
+  ASSERT_TRUE(scheduler.submit(Request({4}, 3), queued).ok());
+  ASSERT_TRUE(begun->wait_tokens(2));
+  const auto lost_at = Clock::now();
+  engine.lose(Unavailable("node 'mini2' is lost"));
+  ASSERT_TRUE(queued->wait_end());
+  EXPECT_THAT(Message(queued->error()), HasSubstr("not ready: node 'mini2' is lost"));
+  EXPECT_FALSE(begun->reason().has_value() || !begun->error().ok());
+  ASSERT_TRUE(begun->wait_end());
+  EXPECT_GE(Clock::now() - lost_at, milliseconds(200));
+  EXPECT_EQ(begun->error().code(), absl::StatusCode::kUnavailable);
+  EXPECT_THAT(Message(begun->error()), HasSubstr("before the request's deadline: node 'mini2' is lost"));
+  EXPECT_TRUE(Eventually([&] { return Idle(scheduler); }));
+}
+
+TEST(Scheduler, RequestsThatWaitToGoOnTakeNoPlaceInTheQueue) {
+  const EngineLimits limits{.blocks = 64, .context = 2048, .steps_in_flight = 1, .vocabulary = 101};
+  FakeEngine engine({.limits = limits, .step_time = milliseconds(1)});
+  Scheduler scheduler(engine, {.batch = {.rows_per_step = 8, .sequences_max = 3}, .queue_max = 1});
+  std::vector<std::shared_ptr<RecordingSink>> sinks;
+  const auto submit = [&] {
+    sinks.push_back(std::make_shared<RecordingSink>());
+    return scheduler.submit(Request({1, 2}, 300), sinks.back()).status();
+  };
+  for (int i = 0; i < 3; ++i) {
+    ASSERT_EQ(submit(), absl::OkStatus());
+    ASSERT_TRUE(sinks.back()->wait_tokens(1));
+  }
+  engine.lose(Unavailable("node 'b' is lost"));
+  ASSERT_TRUE(Eventually([&] { return scheduler.stats().waiting == 3; }));
+  EXPECT_EQ(submit(), absl::OkStatus());
+  EXPECT_EQ(submit().code(), absl::StatusCode::kResourceExhausted);
+  engine.recover(limits);
+  for (int i = 0; i < 4; ++i) {
+    ASSERT_TRUE(sinks[static_cast<size_t>(i)]->wait_end());
+    EXPECT_EQ(sinks[static_cast<size_t>(i)]->tokens(), ExpectedTokens(HashModel(101), {1, 2}, 300));
+  }
+  EXPECT_EQ(scheduler.stats().restarts, 3);
+  EXPECT_THAT(engine.violations(), IsEmpty());
+}
+
+TEST(Scheduler, WhatHadBegunAndNoLongerFitsIsToldWhy) {
+  FakeEngine engine({.step_time = milliseconds(1)});
+  Scheduler scheduler(engine, {});
+  auto large = std::make_shared<RecordingSink>();
+  auto small = std::make_shared<RecordingSink>();
+  ASSERT_TRUE(scheduler.submit(Request({1}, 1000), large).ok());
+  ASSERT_TRUE(scheduler.submit(Request({2}, 60), small).ok());
+  ASSERT_TRUE(large->wait_tokens(3));
+  engine.lose(Unavailable("node 'b' is lost"));
+  engine.recover({.blocks = 2, .context = 2048, .steps_in_flight = 1, .vocabulary = 101});
+  ASSERT_TRUE(large->wait_end());
+  EXPECT_EQ(large->error().code(), absl::StatusCode::kUnavailable);
+  EXPECT_THAT(Message(large->error()), HasSubstr("rebuilt with other limits"));
+  EXPECT_THAT(Message(large->error()), HasSubstr("32 blocks"));
+  ASSERT_TRUE(small->wait_end());
+  EXPECT_EQ(small->tokens(), ExpectedTokens(HashModel(101), {2}, 60));
+}
+
+TEST(Scheduler, AResultThatMakesNoSenseEndsTheGenerationAndNoRequest) {
+  const EngineLimits limits{.blocks = 64, .context = 2048, .steps_in_flight = 2, .vocabulary = 101};
+  const std::vector<std::function<void(StepResult&)>> faults = {
+      [](StepResult& result) { result.id.value += 3; },
+      [](StepResult& result) { result.sequences.clear(); },
+      [](StepResult& result) { result.sequences.at(0).id = SeqId{77}; },
+      [](StepResult& result) { result.sequences.push_back(result.sequences.at(0)); },
+      [](StepResult& result) { result.sequences.at(1) = result.sequences.at(0); },
+  };
+  for (size_t fault = 0; fault < faults.size(); ++fault) {
+    FakeEngine engine({.limits = limits});
+    std::atomic<int> results{0};
+    engine.set_tamper([&](StepResult& result) {
+      if (result.sequences.size() > 1 && ++results == 3) faults[fault](result);
+    });
+    engine.hold(true);
+    Scheduler scheduler(engine, {});
+    std::vector<std::shared_ptr<RecordingSink>> sinks;
+    for (int i = 0; i < 4; ++i) {
+      sinks.push_back(std::make_shared<RecordingSink>());
+      ASSERT_TRUE(scheduler.submit(Request({i, 9}, 40), sinks.back()).ok());
+    }
+    engine.hold(false);
+    ASSERT_TRUE(Eventually([&] { return !engine.state().status.ok(); })) << fault;
+    EXPECT_EQ(engine.state().status.code(), absl::StatusCode::kInternal);
+    engine.recover(limits);
+    for (int i = 0; i < 4; ++i) {
+      ASSERT_TRUE(sinks[static_cast<size_t>(i)]->wait_end());
+      EXPECT_EQ(sinks[static_cast<size_t>(i)]->tokens(), ExpectedTokens(HashModel(101), {i, 9}, 40));
+    }
+    EXPECT_THAT(engine.violations(), IsEmpty());
+  }
+}
+
+TEST(Scheduler, LimitsThatNoEngineMayHaveEndTheirGeneration) {
+  FakeEngine engine({.up = false});
+  Scheduler scheduler(engine, {});
+  auto sink = std::make_shared<RecordingSink>();
+  ASSERT_TRUE(scheduler.submit(Request({1}, 3), sink).ok());
+  engine.recover({.blocks = 8, .context = 64, .steps_in_flight = 0, .vocabulary = 101});
+  ASSERT_TRUE(Eventually([&] { return !engine.state().status.ok(); }));
+  engine.recover({.blocks = 8, .context = 64, .steps_in_flight = 1, .vocabulary = 101});
+  ASSERT_TRUE(sink->wait_end());
+  EXPECT_EQ(sink->tokens(), ExpectedTokens(HashModel(101), {1}, 3));
+}
+
+TEST(Scheduler, AnIdBeyondTheVocabularyIsRefusedAndNobodyElseNotices) {
+  FakeEngine engine({});
+  Scheduler scheduler(engine, {});
+  auto running = std::make_shared<RecordingSink>();
+  ASSERT_TRUE(scheduler.submit(Request({1, 100}, 200), running).ok());
+  const auto refused = scheduler.submit(Request({1, 101, 3}, 5), std::make_shared<RecordingSink>());
+  EXPECT_EQ(refused.status().code(), absl::StatusCode::kInvalidArgument);
+  EXPECT_THAT(Message(refused.status()), HasSubstr("id 101"));
+  ASSERT_TRUE(running->wait_end());
+  EXPECT_EQ(running->tokens(), ExpectedTokens(HashModel(101), {1, 100}, 200));
+}
+
+TEST(Scheduler, AnIdBeyondTheVocabularyOfALaterEngineEndsItsRequestAlone) {
+  FakeEngine engine({.up = false});
+  Scheduler scheduler(engine, {});
+  auto unknown = std::make_shared<RecordingSink>();
+  auto known = std::make_shared<RecordingSink>();
+  ASSERT_TRUE(scheduler.submit(Request({1, 101}, 5), unknown).ok());
+  ASSERT_TRUE(scheduler.submit(Request({1, 100}, 5), known).ok());
+  engine.recover({.blocks = 8, .context = 64, .steps_in_flight = 1, .vocabulary = 101});
+  ASSERT_TRUE(unknown->wait_end());
+  EXPECT_EQ(unknown->error().code(), absl::StatusCode::kInvalidArgument);
+  EXPECT_THAT(Message(unknown->error()), HasSubstr("id 101"));
+  ASSERT_TRUE(known->wait_end());
+  EXPECT_EQ(known->tokens(), ExpectedTokens(HashModel(101), {1, 100}, 5));
+}
+
+/// Looks at the scheduler's numbers at the very moment when it hears the end.
+class CountingSink : public RecordingSink {
+ public:
+  explicit CountingSink(const Scheduler** scheduler) : scheduler_(scheduler) {}
+  void on_finish(FinishReason reason) override {
+    stats_ = (*scheduler_)->stats();
+    RecordingSink::on_finish(reason);
+  }
+  void on_error(const absl::Status& status) override {
+    stats_ = (*scheduler_)->stats();
+    RecordingSink::on_error(status);
+  }
+  const SchedulerStats& stats() const { return stats_; }
+
+ private:
+  const Scheduler** scheduler_;
+  SchedulerStats stats_;
+};
+
+TEST(Scheduler, WhoHearsTheEndFindsItCounted) {
+  const EngineLimits limits{.blocks = 64, .context = 2048, .steps_in_flight = 2, .vocabulary = 101};
+  const Scheduler* raw = nullptr;
+  FakeEngine engine({.limits = limits});
+  int64_t observed = 0;
+  Scheduler scheduler(engine, {.on_loss = OnLoss::kFail,
+                               .on_step = [&](const StepObservation& step) { observed = step.rows; }});
+  raw = &scheduler;
+  auto answered = std::make_shared<CountingSink>(&raw);
+  ASSERT_TRUE(scheduler.submit(Request({1, 2, 3}, 1), answered).ok());
+  ASSERT_TRUE(answered->wait_end());
+  EXPECT_EQ(answered->stats().blocks_used, 0);
+  EXPECT_EQ(answered->stats().blocks_free, 64);
+  EXPECT_EQ(answered->stats().running, 0);
+  EXPECT_EQ(answered->stats().steps, 1);
+  EXPECT_EQ(answered->stats().tokens_generated, 1);
+  EXPECT_EQ(observed, 3);  // As are the metrics.
+
+  engine.hold(true);
+  auto failed = std::make_shared<CountingSink>(&raw);
+  ASSERT_TRUE(scheduler.submit(Request({1, 2, 3}, 9), failed).ok());
+  ASSERT_TRUE(Eventually([&] { return scheduler.stats().blocks_used > 0; }));
+  engine.lose(Unavailable("node 'b' is lost"));
+  ASSERT_TRUE(failed->wait_end());
+  EXPECT_EQ(failed->stats().blocks_used, 0);
+  EXPECT_EQ(failed->stats().running, 0);
+  EXPECT_FALSE(failed->stats().engine.ok());
+}
+
 TEST(Scheduler, LosingTheEngineUnderLoadLeaksNothing) {
   const EngineLimits limits{.blocks = 10, .context = 2048, .steps_in_flight = 3, .vocabulary = 101};
-  FakeEngine engine({.limits = limits});
-  Scheduler scheduler(engine, {.batch = {.rows_per_step = 32, .sequences_max = 16}, .queue_max = 1000});
-  RandomStream random(3);
-  std::vector<std::shared_ptr<RecordingSink>> sinks;
-  for (int round = 0; round < 20; ++round) {
-    for (int i = 0; i < 10; ++i) {
-      sinks.push_back(std::make_shared<RecordingSink>());
-      const auto id = scheduler.submit(Request(RandomPrompt(random, 1 + random.below(60)), 60), sinks.back());
-      ASSERT_TRUE(id.ok());
-      if (i % 4 == 0) scheduler.cancel(*id);
+  for (const OnLoss on_loss : {OnLoss::kFail, OnLoss::kResume}) {
+    FakeEngine engine({.limits = limits});
+    Scheduler scheduler(
+        engine, {.batch = {.rows_per_step = 32, .sequences_max = 16}, .queue_max = 1000, .on_loss = on_loss});
+    RandomStream random(3);
+    std::vector<std::shared_ptr<RecordingSink>> sinks;
+    std::vector<std::vector<int32_t>> prompts;
+    for (int round = 0; round < 20; ++round) {
+      for (int i = 0; i < 10; ++i) {
+        sinks.push_back(std::make_shared<RecordingSink>());
+        prompts.push_back(RandomPrompt(random, 1 + random.below(60)));
+        const auto id = scheduler.submit(Request(prompts.back(), 60), sinks.back());
+        ASSERT_TRUE(id.ok());
+        if (i % 4 == 0) scheduler.cancel(*id);
+      }
+      std::this_thread::sleep_for(milliseconds(2));
+      engine.lose(Unavailable("node 'b' is lost"));
+      std::this_thread::sleep_for(milliseconds(1));
+      engine.recover(limits);
     }
-    std::this_thread::sleep_for(milliseconds(2));
-    engine.lose(Unavailable("node 'b' is lost"));
-    std::this_thread::sleep_for(milliseconds(1));
-    engine.recover(limits);
+    for (size_t i = 0; i < sinks.size(); ++i) {
+      ASSERT_TRUE(sinks[i]->wait_end());
+      if (!sinks[i]->error().ok()) continue;
+      EXPECT_EQ(sinks[i]->tokens(), ExpectedTokens(HashModel(101), prompts[i], 60));
+    }
+    EXPECT_TRUE(Eventually([&] { return Idle(scheduler); }));
+    EXPECT_THAT(engine.violations(), IsEmpty());
+    EXPECT_EQ(scheduler.stats().blocks_free, 10);
   }
-  for (const auto& sink : sinks) ASSERT_TRUE(sink->wait_end());
-  EXPECT_TRUE(Eventually([&] { return Idle(scheduler); }));
-  EXPECT_THAT(engine.violations(), IsEmpty());
-  EXPECT_EQ(scheduler.stats().blocks_free, 10);
 }
 
 TEST(Scheduler, StopEndsEverything) {

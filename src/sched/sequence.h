@@ -8,7 +8,7 @@
 
 #include "base/clock.h"
 #include "base/ids.h"
-#include "exec/state_ring.h"
+#include "exec/sequence_cursor.h"
 #include "sched/request.h"
 
 namespace shoal {
@@ -25,25 +25,25 @@ enum class SequenceState : uint8_t {
 
 struct Sequence {
   SeqId id;  ///< Ascends with arrival: the highest id is the youngest.
+  RequestId request_id;
   GenerationRequest request;
   std::shared_ptr<EventSink> sink;
   Clock::time_point queued_at = Clock::now();
 
   std::vector<int32_t> tokens;  ///< Prompt, then generated.
   SequenceState state = SequenceState::kWaiting;
-  std::vector<BlockId> blocks;
-  StateRing states;               ///< Of a model that keeps states.
-  int64_t scheduled = 0;          ///< Positions [0, scheduled) are cached, or in a step in flight.
+  SequenceCursor cursor;          ///< Its blocks and slots, and how far it is cached or in a step in flight.
   int steps_in_flight = 0;        ///< Steps in flight that name its blocks.
   bool sample_pending = false;    ///< A step in flight will give its next token.
   bool begun = false;             ///< Its NewSequence was sent since it last got blocks.
   bool known_to_workers = false;  ///< Some step carried its NewSequence: its end must be told.
-  bool long_rope = false;         ///< What its slices say, since it last got blocks.
+  bool started = false;           ///< Got blocks at some time: a lost engine is waited for (OnLoss::kResume).
+  int losses_in_a_row = 0;        ///< Engines lost with it in the oldest step, since its last token.
   StepId last_step;
 
-  int64_t generated() const { return static_cast<int64_t>(tokens.size() - request.prompt.size()); }
+  int64_t generated() const { return std::ssize(tokens) - std::ssize(request.prompt); }
   /// Positions that have a token but are in no step yet.
-  int64_t unscheduled() const { return static_cast<int64_t>(tokens.size()) - scheduled; }
+  int64_t unscheduled() const { return std::ssize(tokens) - cursor.position(); }
   /// One row a step from here on: all but its last token are cached or in flight.
   bool decoding() const { return sample_pending || unscheduled() == 1; }
 };

@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 
 #include <cstring>
+#include <functional>
 #include <future>
 #include <limits>
 #include <optional>
@@ -16,7 +17,7 @@
 #include "convert/testing/checkpoints.h"
 #include "exec/local_cluster.h"
 #include "exec/model_facts.h"
-#include "exec/state_ring.h"
+#include "exec/sequence_cursor.h"
 #include "harness/golden.h"
 #include "measure/logits_probe.h"
 #include "models/family.h"
@@ -298,17 +299,25 @@ TEST_P(Placement, EveryPlacementChunkThreadAndIsaGivesTheBitsOfOneNodeInOneShot)
 absl::StatusOr<StepResult> RunStep(Engine& engine, Step step) {
   std::promise<absl::StatusOr<StepResult>> done;
   auto result = done.get_future();
-  engine.submit(std::move(step),
+  engine.submit(engine.state().generation, std::move(step),
                 [&done](absl::StatusOr<StepResult> value) { done.set_value(std::move(value)); });
   return result.get();  // The engine ends every step, at the latest by its liveness timeout.
 }
 
-/// Slots for the states of `count` sequences, where the model keeps any.
-std::vector<StateRing> RingsOf(const EngineLimits& limits, size_t count) {
-  std::vector<StateRing> rings;
-  for (int32_t i = 0; i < static_cast<int32_t>(count); ++i)
-    rings.push_back(RingFrom(limits, SlotId{i * limits.state_slots_each()}));
-  return rings;
+/// Sequences 1, 2, ... of which `block(i, k)` is block k of the i-th, with slots where the model keeps
+/// states.
+std::vector<SequenceCursor> CursorsOf(const EngineLimits& limits,
+                                      const std::vector<std::vector<int32_t>>& prompts,
+                                      const std::function<int64_t(int64_t i, int64_t k)>& block) {
+  std::vector<SequenceCursor> cursors;
+  for (int64_t i = 0; i < std::ssize(prompts); ++i) {
+    const int slots = limits.state_slots_each();
+    SequenceRoom room{.slots = IdsFrom(SlotId{static_cast<int32_t>(i * slots)}, slots)};
+    for (int64_t k = 0; k < BlocksFor(std::ssize(prompts[static_cast<size_t>(i)])); ++k)
+      room.blocks.push_back(BlockId{static_cast<int32_t>(block(i, k))});
+    cursors.emplace_back(SeqId{static_cast<uint64_t>(i + 1)}, std::move(room));
+  }
+  return cursors;
 }
 
 /// Runs sequences of different lengths together, `chunks[i]` tokens of sequence i per step while it lasts,
@@ -317,30 +326,22 @@ absl::StatusOr<std::vector<std::vector<float>>> RunTogether(Engine& engine,
                                                             const std::vector<std::vector<int32_t>>& prompts,
                                                             const std::vector<int64_t>& chunks) {
   std::vector<std::vector<float>> logits(prompts.size());
-  std::vector<int64_t> at(prompts.size());
-  std::vector<StateRing> states = RingsOf(engine.limits(), prompts.size());
-  const int64_t vocabulary = engine.limits().vocabulary;
+  const EngineLimits limits = engine.state().limits;
+  const int64_t vocabulary = limits.vocabulary;
+  // Tables that interleave.
+  std::vector<SequenceCursor> cursors =
+      CursorsOf(limits, prompts, [&](int64_t i, int64_t k) { return k * std::ssize(prompts) + i; });
   for (StepId id{1};; ++id.value) {
     Step step;
     step.id = id;
     step.want_logits = true;
     std::vector<size_t> members;
     for (size_t i = 0; i < prompts.size(); ++i) {
-      const auto left = static_cast<int64_t>(prompts[i].size()) - at[i];
-      const int64_t take = std::min(left, chunks[i]);
+      const int64_t at = cursors[i].position();
+      const int64_t take = std::min(std::ssize(prompts[i]) - at, chunks[i]);
       if (take <= 0) continue;
-      SeqSlice slice{SeqId{i + 1},
-                     static_cast<int32_t>(at[i]),
-                     {prompts[i].begin() + at[i], prompts[i].begin() + at[i] + take},
-                     {}};
-      // Tables that interleave: block k of sequence i is k * n + i.
-      for (int64_t k = 0; k < BlocksFor(at[i] + take); ++k) {
-        slice.blocks.push_back(BlockId{
-            static_cast<int32_t>(k * static_cast<int64_t>(prompts.size()) + static_cast<int64_t>(i))});
-      }
-      at[i] += take;
-      states[i].place(slice);
-      step.slices.push_back(std::move(slice));
+      step.slices.push_back(
+          cursors[i].next({prompts[i].begin() + at, prompts[i].begin() + at + take}, false));
       members.push_back(i);
     }
     if (members.empty()) return logits;
@@ -394,7 +395,9 @@ absl::StatusOr<std::vector<std::vector<float>>> RunInFlight(Engine& engine,
                                                             int64_t chunk) {
   std::vector<std::promise<absl::StatusOr<StepResult>>> done(1000);
   std::vector<size_t> owner;
-  std::vector<StateRing> states = RingsOf(engine.limits(), prompts.size());
+  const Engine::State session = engine.state();
+  std::vector<SequenceCursor> cursors =
+      CursorsOf(session.limits, prompts, [](int64_t i, int64_t k) { return i * 8 + k; });
   StepId id{1};
   for (int64_t at = 0;; at += chunk) {
     const size_t before = owner.size();
@@ -405,16 +408,10 @@ absl::StatusOr<std::vector<std::vector<float>>> RunInFlight(Engine& engine,
       Step step;
       step.id = id;
       step.want_logits = true;
-      SeqSlice slice{SeqId{i + 1},
-                     static_cast<int32_t>(at),
-                     {prompts[i].begin() + at, prompts[i].begin() + at + take},
-                     {}};
-      for (int32_t k = 0; k < BlocksFor(at + take); ++k)
-        slice.blocks.push_back(BlockId{static_cast<int32_t>(i) * 8 + k});
-      states[i].place(slice);
-      step.slices.push_back(std::move(slice));
+      step.slices.push_back(
+          cursors[i].next({prompts[i].begin() + at, prompts[i].begin() + at + take}, false));
       auto& promise = done[owner.size()];
-      engine.submit(std::move(step),
+      engine.submit(session.generation, std::move(step),
                     [&promise](absl::StatusOr<StepResult> value) { promise.set_value(std::move(value)); });
       owner.push_back(i);
       ++id.value;
@@ -481,7 +478,7 @@ absl::StatusOr<std::vector<std::vector<float>>> LogitsOf(Engine& engine, StepId 
   std::vector<std::vector<float>> logits;
   auto from = result.logits.begin();
   for (const size_t count : rows) {
-    const auto end = from + static_cast<std::ptrdiff_t>(count) * engine.limits().vocabulary;
+    const auto end = from + static_cast<std::ptrdiff_t>(count) * engine.state().limits.vocabulary;
     logits.emplace_back(from, end);
     from = end;
   }

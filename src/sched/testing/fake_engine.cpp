@@ -9,11 +9,12 @@
 namespace shoal {
 
 NextTokenFn HashModel(int vocabulary) {
-  return [vocabulary](std::span<const int32_t> tokens, int32_t, const SamplingParams& sampling) {
-    uint64_t hash = sampling.seed;
-    for (const int32_t token : tokens) hash = Mix64(hash ^ static_cast<uint64_t>(token));
-    return static_cast<int32_t>(hash % static_cast<uint64_t>(vocabulary));
-  };
+  return
+      [vocabulary](std::span<const int32_t> tokens, int32_t prompt_tokens, const SamplingParams& sampling) {
+        uint64_t hash = Mix64(sampling.seed ^ static_cast<uint64_t>(prompt_tokens));
+        for (const int32_t token : tokens) hash = Mix64(hash ^ static_cast<uint64_t>(token));
+        return static_cast<int32_t>(hash % static_cast<uint64_t>(vocabulary));
+      };
 }
 
 std::vector<int32_t> ExpectedTokens(const NextTokenFn& model, std::vector<int32_t> prompt, int count,
@@ -29,8 +30,10 @@ FakeEngine::FakeEngine(FakeEngineOptions options)
 
 FakeEngine::FakeEngine(FakeEngineOptions options, NextTokenFn model)
     : options_(options), model_(std::move(model)) {
-  state_ = {.status = options_.up ? absl::OkStatus() : Unavailable("node 'fake' is away"), .generation = 1};
-  thread_ = std::thread([this] { run(); });
+  state_ = {.status = options_.up ? absl::OkStatus() : Unavailable("node 'fake' is away"),
+            .generation = options_.up ? uint64_t{1} : 0,
+            .limits = options_.limits};
+  if (options_.threaded) thread_ = std::thread([this] { run(); });
 }
 
 FakeEngine::~FakeEngine() {
@@ -39,17 +42,31 @@ FakeEngine::~FakeEngine() {
     stopping_ = true;
   }
   wake_.notify_all();
-  thread_.join();
+  if (thread_.joinable()) thread_.join();
 }
 
 Engine::State FakeEngine::state() const {
+  if (call_hook_) call_hook_(EngineCall::kState);
+  return state_now();
+}
+
+Engine::State FakeEngine::state_now() const {
   std::lock_guard lock(mutex_);
   return state_;
 }
 
-EngineLimits FakeEngine::limits() const {
+void FakeEngine::notify() {
+  std::function<void()> listener;
+  {
+    std::lock_guard lock(mutex_);
+    listener = listener_;
+  }
+  if (listener) listener();
+}
+
+int FakeEngine::in_flight() const {
   std::lock_guard lock(mutex_);
-  return options_.limits;
+  return static_cast<int>(queue_.size());
 }
 
 void FakeEngine::set_state_listener(std::function<void()> listener) {
@@ -57,20 +74,35 @@ void FakeEngine::set_state_listener(std::function<void()> listener) {
   listener_ = std::move(listener);
 }
 
-void FakeEngine::submit(Step step, StepDone done) {
+void FakeEngine::submit(uint64_t generation, Step step, StepDone done) {
+  if (call_hook_) call_hook_(EngineCall::kSubmit);
   absl::Status refused;
+  std::function<void()> listener;
   {
     std::lock_guard lock(mutex_);
-    if (state_.status.ok()) {
+    if (!state_.status.ok()) {
+      refused = state_.status;
+    } else if (generation != state_.generation) {
+      refused = Unavailable("generation {} has ended, {} is up", generation, state_.generation);
+      ++stale_;
+    } else {
       check_submitted(step);
       queue_.push_back({std::move(step), std::move(done)});
       in_flight_max_ = std::max(in_flight_max_, static_cast<int>(queue_.size()));
-    } else {
-      refused = state_.status;
+      if (!options_.threaded) listener = listener_;
     }
   }
   if (!refused.ok()) return done(refused);
   wake_.notify_all();
+  if (listener) listener();
+}
+
+void FakeEngine::give_up(uint64_t generation, const absl::Status& why) {
+  {
+    std::lock_guard lock(mutex_);
+    if (!state_.status.ok() || generation != state_.generation) return;
+  }
+  lose(why);
 }
 
 // A block belongs to one sequence over all steps in flight: a later step must not reuse what an earlier one
@@ -108,18 +140,30 @@ void FakeEngine::run() {
       wake_.wait_for(lock, options_.step_time, [&] { return stopping_ || !state_.status.ok(); });
       if (stopping_) return;
     }
-    Pending pending = std::move(queue_.front());
-    queue_.pop_front();
-    absl::StatusOr<StepResult> result = absl::UnknownError("none");
-    if (state_.status.ok()) {
-      result = execute(pending.step);
-    } else {
-      result = state_.status;
-    }
-    lock.unlock();
-    pending.done(std::move(result));
-    lock.lock();
+    finish_oldest(lock);
   }
+}
+
+bool FakeEngine::run_step() {
+  std::unique_lock lock(mutex_);
+  if (queue_.empty()) return false;
+  finish_oldest(lock);
+  return true;
+}
+
+void FakeEngine::finish_oldest(std::unique_lock<std::mutex>& lock) {
+  Pending pending = std::move(queue_.front());
+  queue_.pop_front();
+  absl::StatusOr<StepResult> result = absl::UnknownError("none");
+  if (state_.status.ok()) {
+    result = execute(pending.step);
+    if (tamper_) tamper_(*result);
+  } else {
+    result = state_.status;
+  }
+  lock.unlock();
+  pending.done(std::move(result));
+  lock.lock();
 }
 
 StepResult FakeEngine::execute(const Step& step) {
@@ -214,17 +258,11 @@ void FakeEngine::lose(const absl::Status& status) {
 
 void FakeEngine::recover(EngineLimits limits) {
   std::function<void()> listener;
+  std::deque<Pending> lost;
   {
-    std::unique_lock lock(mutex_);
-    // As a real engine: every step of the old generation is answered before the new one begins.
-    while (!queue_.empty()) {
-      Pending pending = std::move(queue_.front());
-      queue_.pop_front();
-      lock.unlock();
-      pending.done(Unavailable("the step was lost"));
-      lock.lock();
-    }
-    state_ = {.status = absl::OkStatus(), .generation = state_.generation + 1};
+    std::lock_guard lock(mutex_);
+    lost.swap(queue_);
+    state_ = {.status = absl::OkStatus(), .generation = state_.generation + 1, .limits = limits};
     options_.limits = limits;
     next_step_ = 1;
     known_.clear();
@@ -232,6 +270,8 @@ void FakeEngine::recover(EngineLimits limits) {
     cells_.clear();
     listener = listener_;
   }
+  // A real engine, too, may answer the steps of the old generation after the new one has begun.
+  for (Pending& pending : lost) pending.done(Unavailable("the step was lost"));
   wake_.notify_all();
   if (listener) listener();
 }
@@ -267,6 +307,11 @@ int FakeEngine::in_flight_max() const {
 int64_t FakeEngine::ends() const {
   std::lock_guard lock(mutex_);
   return ends_;
+}
+
+int64_t FakeEngine::stale() const {
+  std::lock_guard lock(mutex_);
+  return stale_;
 }
 
 int FakeEngine::known_sequences() const {

@@ -36,7 +36,13 @@ struct FakeEngineOptions {
   EngineLimits limits{.blocks = 64, .context = 2048, .steps_in_flight = 1, .vocabulary = 101};
   Duration step_time{};  ///< Each step takes this long.
   bool up = true;        ///< State at the start.
+  /// Runs steps by itself. Where not, a step stays in flight until run_step(), and the listener is called
+  /// with each submit, so that a scheduler that has nothing else to do looks at state() again.
+  bool threaded = true;
 };
+
+/// What a scheduler calls.
+enum class EngineCall : uint8_t { kState, kSubmit };
 
 class FakeEngine : public Engine {
  public:
@@ -45,8 +51,8 @@ class FakeEngine : public Engine {
   ~FakeEngine() override;
 
   State state() const override;
-  EngineLimits limits() const override;
-  void submit(Step step, StepDone done) override;
+  void submit(uint64_t generation, Step step, StepDone done) override;
+  void give_up(uint64_t generation, const absl::Status& why) override;
   void set_state_listener(std::function<void()> listener) override;
 
   /// The steps in flight and all later ones fail with `status`, until recover().
@@ -55,7 +61,19 @@ class FakeEngine : public Engine {
   void recover(EngineLimits limits);
   /// While held, steps are accepted but none is executed.
   void hold(bool held);
+  /// Runs (or fails) the oldest step in flight in this thread; false if there is none.
+  bool run_step();
+  /// Changes results before they are told. Set before the first submit.
+  void set_tamper(std::function<void(StepResult&)> tamper) { tamper_ = std::move(tamper); }
+  /// Called, unlocked, before state() and submit() do anything: may lose, recover, run_step. Set before the
+  /// scheduler is made.
+  void set_call_hook(std::function<void(EngineCall)> hook) { call_hook_ = std::move(hook); }
 
+  /// As state(), but no call of the scheduler: safe within the hook.
+  State state_now() const;
+  /// Calls the listener, as if the state had changed.
+  void notify();
+  int in_flight() const;
   /// What a real cluster would not have survived; empty if the scheduler behaves.
   std::vector<std::string> violations() const;
   int64_t steps() const;
@@ -63,6 +81,7 @@ class FakeEngine : public Engine {
   int in_flight_max() const;
   int64_t ends() const;         ///< Sequences that the workers were told to forget.
   int known_sequences() const;  ///< Sequences that the workers remember now.
+  int64_t stale() const;        ///< Steps refused because their generation had ended.
 
  private:
   struct Known {
@@ -76,6 +95,7 @@ class FakeEngine : public Engine {
   };
 
   void run();
+  void finish_oldest(std::unique_lock<std::mutex>& lock);
   StepResult execute(const Step& step);
   void execute_slice(const SeqSlice& slice, StepResult& result);
   void execute_state(const SeqSlice& slice, const std::vector<int32_t>& cached);
@@ -87,6 +107,8 @@ class FakeEngine : public Engine {
   mutable std::mutex mutex_;
   std::condition_variable wake_;
   std::function<void()> listener_;
+  std::function<void(EngineCall)> call_hook_;
+  std::function<void(StepResult&)> tamper_;
   State state_;
   uint64_t next_step_ = 1;
   std::deque<Pending> queue_;
@@ -97,13 +119,14 @@ class FakeEngine : public Engine {
     int32_t token = 0;       // Whose K and V it would hold,
     bool long_rope = false;  // rotated by these frequencies.
   };
-  std::map<std::pair<int32_t, int64_t>, Cell> cells_;         // By (block, offset).
+  std::map<std::pair<int32_t, int64_t>, Cell> cells_;        // By (block, offset).
   std::unordered_map<SlotId, std::vector<int32_t>> states_;  // By slot: the tokens that its state has seen.
   std::vector<std::string> violations_;
   int64_t steps_ = 0;
   int64_t rows_max_ = 0;
   int in_flight_max_ = 0;
   int64_t ends_ = 0;
+  int64_t stale_ = 0;
   std::thread thread_;
 };
 

@@ -1,0 +1,69 @@
+// Where a sequence stands in the caches, and the slices that take it further. The one place that makes
+// slices.
+#pragma once
+
+#include <cstdint>
+#include <span>
+#include <utility>
+#include <vector>
+
+#include "base/ids.h"
+#include "exec/step.h"
+#include "kv/kv_cache.h"
+
+namespace shoal {
+
+/// What a sequence has of the caches, and for how long it keeps it.
+struct SequenceRoom {
+  std::vector<BlockId> blocks;  ///< Block table; may grow.
+  /// Of a model that keeps states: EngineLimits::state_slots_each() slots that nobody else writes to.
+  std::vector<SlotId> slots;
+  bool long_rope = false;  ///< As SeqSlice::long_rope.
+};
+
+/// Each slice begins where the one before it ended. A state goes round the slots: a slice reads the one that
+/// the slice before it wrote, and writes the next. With a slot more than steps may be in flight
+/// (StateSlotsPerSequence), what a step read is still there when it comes back or fails, whatever later steps
+/// have done meanwhile.
+class SequenceCursor {
+ public:
+  /// Has no room: no slice can be made.
+  SequenceCursor() = default;
+  /// A sequence of which nothing is cached. CHECKs that there is no slot, or at least two.
+  SequenceCursor(SeqId id, SequenceRoom room);
+
+  /// Positions [0, position) are cached, or in a step in flight.
+  int64_t position() const { return position_; }
+  const std::vector<BlockId>& blocks() const { return room_.blocks; }
+  const std::vector<SlotId>& slots() const { return room_.slots; }
+  bool long_rope() const { return room_.long_rope; }
+  /// The slot of the state behind position(); kNoState where there is none.
+  SlotId state() const { return state_; }
+
+  void add_blocks(std::span<const BlockId> blocks);
+
+  /// The sequence goes on behind `position` tokens that its blocks hold already (of which another may have
+  /// been the sequence); `state` holds theirs, of a model that keeps states.
+  void start_at(int64_t position, SlotId state);
+
+  /// The slice that feeds `tokens`, the next of the sequence; `sample`: after the last of them. CHECKs that
+  /// there are tokens, and blocks for them.
+  SeqSlice next(std::span<const int32_t> tokens, bool sample);
+
+ private:
+  SeqId id_;
+  SequenceRoom room_;
+  int64_t position_ = 0;
+  size_t slot_ = 0;  // Index of the slot that was written last.
+  SlotId state_ = kNoState;
+};
+
+/// `count` consecutive ids.
+template <typename Id>
+std::vector<Id> IdsFrom(Id first, int64_t count) {
+  std::vector<Id> ids;
+  for (int64_t i = 0; i < count; ++i) ids.push_back(Id{first.value + static_cast<int32_t>(i)});
+  return ids;
+}
+
+}  // namespace shoal
