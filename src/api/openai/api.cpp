@@ -139,9 +139,24 @@ ApiResult<std::vector<int32_t>> OpenAiApi::prompt_tokens(const CompletionRequest
   return *std::move(ids);
 }
 
+// The model would have no row for it. A fine-tune that added tokens to the tokenizer alone has such.
+std::optional<std::string> OpenAiApi::unknown_token(std::span<const int32_t> prompt) const {
+  const auto beyond = std::ranges::find_if(prompt, [&](int32_t id) { return id >= options_.vocabulary; });
+  if (beyond == prompt.end()) return std::nullopt;
+  return fmt::format(
+      "the prompt has the token '{}' (id {}), which the tokenizer knows, but not the model, whose vocabulary "
+      "has "
+      "{} ids; leave it out",
+      text_.tokenizer.token_name(*beyond).value_or(""), *beyond, options_.vocabulary);
+}
+
 void OpenAiApi::start(AnswerKind kind, const CommonFields& common, std::vector<int32_t> prompt,
                       const Writer& writer) {
   const auto prompt_length = static_cast<int64_t>(prompt.size());
+  const char* const prompt_field = kind == AnswerKind::kChat ? "messages" : "prompt";
+  if (const auto unknown = unknown_token(prompt)) {
+    return SendError(*writer, {.message = *unknown, .param = prompt_field, .code = "invalid_value"});
+  }
   const SchedulerStats stats = scheduler_.stats();
   if (!common.max_tokens.has_value() && stats.limits.context == 0) {
     return SendError(*writer, FromStatus(Unavailable("the cluster is not ready: {}", Message(stats.engine))));
@@ -167,7 +182,7 @@ void OpenAiApi::start(AnswerKind kind, const CommonFields& common, std::vector<i
   if (!id.ok()) {
     ApiError error = FromStatus(id.status());
     if (error.status == 400) {
-      error.param = kind == AnswerKind::kChat ? "messages" : "prompt";
+      error.param = prompt_field;
       error.code = "context_length_exceeded";
     }
     return SendError(*writer, error);
@@ -220,6 +235,8 @@ void OpenAiApi::cache_stats(const HttpRequest&, const Writer& writer) const {
   json["rows"] = stats.rows;
   json["tokens_generated"] = stats.tokens_generated;
   json["preemptions"] = stats.preemptions;
+  json["engine_losses"] = stats.engine_losses;
+  json["restarts"] = stats.restarts;
   writer->send({.body = DumpJson(json)});
 }
 

@@ -6,6 +6,7 @@
 #include <functional>
 #include <memory>
 #include <optional>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -63,6 +64,7 @@ class OpenAiApi {
   std::optional<ApiError> check_model(const CommonFields& common) const;
   ApiResult<std::vector<int32_t>> prompt_tokens(const ChatCompletionRequest& request) const;
   ApiResult<std::vector<int32_t>> prompt_tokens(const CompletionRequest& request) const;
+  std::optional<std::string> unknown_token(std::span<const int32_t> prompt) const;
   void start(AnswerKind kind, const CommonFields& common, std::vector<int32_t> prompt, const Writer& writer);
 
   const OpenAiOptions options_;

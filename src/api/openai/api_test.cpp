@@ -42,9 +42,9 @@ int32_t Reciter(std::span<const int32_t> tokens, int32_t prompt_tokens, const Sa
 class OpenAiTest : public ::testing::Test {
  protected:
   void start(FakeEngineOptions engine = {}, SchedulerOptions scheduler = {}, OpenAiOptions api = {}) {
-    engine.limits.vocabulary = kByteVocabulary;
+    engine.limits.vocabulary = vocabulary_;
     api.model_names = {"shoal-test", "org/shoal-test"};
-    api.vocabulary = kByteVocabulary;
+    api.vocabulary = vocabulary_;
     api.eos_ids = {kByteEos};
     api.cluster_status = [] { return R"({"nodes":[]})"; };
     scheduler.on_step = [this](const StepObservation& step) { metrics_.observe_step(step); };
@@ -109,6 +109,7 @@ class OpenAiTest : public ::testing::Test {
     return fmt::format(R"({{"messages": [{{"role": "user", "content": "say:{}"}}]{}}})", script, more);
   }
 
+  int32_t vocabulary_ = kByteVocabulary;
   ServedText text_ = ByteText();
   Metrics metrics_;
   std::unique_ptr<FakeEngine> engine_;
@@ -309,8 +310,47 @@ TEST_F(OpenAiTest, AClientThatLeavesFreesItsBlocks) {
   EXPECT_LT(engine_->steps(), 2 * 1900);
 }
 
+TEST_F(OpenAiTest, AStreamGoesOnWhereItStoodWhenALostNodeIsBack) {
+  const std::string end = R"(, "stream": true, "max_tokens": 400, "stop": ["xyz", "END"], "seed": 5)";
+  start({.step_time = std::chrono::microseconds(200)});
+  const auto text_over = [&](int losses) {
+    std::string text;
+    int seen = 0;
+    const auto reply = client().post_events(kChat, say("?", end), Soon(), [&](std::string_view one) {
+      if (one != "[DONE]") text += (*ParseJson(one))["choices"][0]["delta"].value("content", "");
+      if (++seen % 50 != 0 || seen / 50 > losses) return true;
+      engine_->lose(Unavailable("node 'mini2' is lost"));
+      engine_->recover({.blocks = 64, .context = 2048, .steps_in_flight = 1, .vocabulary = kByteVocabulary});
+      return true;
+    });
+    EXPECT_TRUE(reply.ok());
+    EXPECT_EQ(scheduler_->stats().engine_losses, losses);
+    EXPECT_THAT(engine_->violations(), IsEmpty());
+    return text;
+  };
+  const std::string undisturbed = text_over(0);
+  EXPECT_GT(undisturbed.size(), 150u);
+  EXPECT_EQ(text_over(3), undisturbed);
+}
+
+TEST_F(OpenAiTest, ATokenThatTheModelDoesNotKnowIsTheRequestsFaultAndNamed) {
+  vocabulary_ = kByteEos;  // The tokenizer has a special token, <|end|>, that the model lacks.
+  start();
+  for (const auto& [path, body, param] :
+       {std::tuple(kChat, say("hi <|end|>"), "messages"),
+        std::tuple("/v1/completions", std::string(R"({"prompt": "say:a <|end|> b"})"), "prompt")}) {
+    const Json error = post_json(path, body, 400)["error"];
+    EXPECT_THAT(error["message"].get<std::string>(), HasSubstr("'<|end|>' (id 256)"));
+    EXPECT_EQ(error["param"], param);
+    EXPECT_EQ(error["code"], "invalid_value");
+  }
+  EXPECT_EQ(scheduler_->stats().steps, 0);
+  EXPECT_EQ(post_json(kChat, say("hello", R"(, "max_tokens": 5)"))["choices"][0]["message"]["content"],
+            "hello");
+}
+
 TEST_F(OpenAiTest, ALostNodeIs503BeforeTheFirstTokenAndAnEventAfter) {
-  start({}, {.engine_wait = milliseconds(20)});
+  start({}, {.on_loss = OnLoss::kFail, .engine_wait = milliseconds(20)});
   const absl::Status lost = Unavailable("node 'mini2', layer 3, step 17: no progress for 5 s");
   std::vector<std::string> data;
   const auto reply = client().post_events(kChat, say("*", R"(, "stream": true, "max_tokens": 2000)"), Soon(),
