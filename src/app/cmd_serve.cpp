@@ -36,6 +36,7 @@ struct ServeFlags {
   double request_timeout_s = 600;
   double liveness_timeout_s = 7;
   double wait_s = 15;
+  OnLoss on_loss = OnLoss::kResume;
   ComputeFlags compute;
   PackedCacheFlags cache;
   PlacementFlags placement;
@@ -199,6 +200,7 @@ absl::Status Server::start_api() {
   SchedulerOptions scheduling;
   scheduling.batch.rows_per_step = flags_.rows_per_step;
   scheduling.queue_max = flags_.queue;
+  scheduling.on_loss = flags_.on_loss;
   scheduling.on_step = [this](const StepObservation& step) { metrics_.observe_step(step); };
   scheduler_ = std::make_unique<Scheduler>(*engine_, std::move(scheduling));
   metrics_.set_sources({[this] { return scheduler_->stats(); }, [this] { return link_totals(); },
@@ -275,6 +277,12 @@ Command AddServeCommand(CLI::App& root) {
   app->add_option("--liveness-timeout,--silence", flags->liveness_timeout_s,
                   "Seconds without a heartbeat after which a node is lost (default 7)")
       ->check(CLI::Range(1.0, 3600.0));
+  app->add_option(
+         "--on-loss", flags->on_loss,
+         "When a node is lost, requests that have begun resume once the cluster is back, each until its "
+         "--request-timeout (default), or fail")
+      ->transform(CLI::CheckedTransformer(
+          std::map<std::string, OnLoss>{{"fail", OnLoss::kFail}, {"resume", OnLoss::kResume}}));
   app->add_option("--wait", flags->wait_s, "Seconds to wait for the workers at the start (default 15)")
       ->check(CLI::Range(0.0, 86400.0));
   flags->compute.add_to(*app);
