@@ -171,7 +171,7 @@ absl::Status Run(const RunFlags& flags) {
   absl::Status ended;
   {
     auto sink = std::make_shared<TerminalSink>(tokenizer, !flags.json);
-    Scheduler scheduler(engine, {});
+    Scheduler scheduler(engine, {.on_loss = OnLoss::kFail});  // Nobody would open the cluster again.
     const int64_t started_ns = NowNs();
     const auto submitted = scheduler.submit(std::move(request), sink);
     ended = submitted.ok() ? sink->wait() : submitted.status();

@@ -298,7 +298,12 @@ void Scheduler::lose_engine(const absl::Status& status) {
       batch_planner_.lose_generation({.resume = resume, .losses_in_a_row_max = kLossesInARowMax});
   for (const std::unique_ptr<Sequence>& sequence : ended) sequence_of_.erase(sequence->request_id);
   publish();
-  for (const std::unique_ptr<Sequence>& sequence : ended) sequence->sink->on_error(engine_status_);
+  const absl::Status why =
+      resume ? MakeError(engine_status_.code(),
+                         "the cluster was lost {} times in a row while it computed this request, now by: {}",
+                         kLossesInARowMax, Message(engine_status_))
+             : engine_status_;
+  for (const std::unique_ptr<Sequence>& sequence : ended) sequence->sink->on_error(why);
 }
 
 void Scheduler::expire() {
@@ -309,11 +314,12 @@ void Scheduler::expire() {
 void Scheduler::expire_one(const Sequence& sequence, Clock::time_point now) {
   const bool late = now >= sequence.request.deadline.at;
   if (!engine_up_ && sequence.state == SequenceState::kWaiting && now >= gives_up_at(sequence)) {
-    const std::string waited =
-        sequence.started ? fmt::format(" again after {} tokens", sequence.generated()) : "";
-    return fail(sequence.id,
-                Unavailable("the cluster is not ready{}{}: {}", waited,
-                            late ? " before the request's deadline" : "", Message(engine_status_)));
+    const std::string what =
+        sequence.started
+            ? fmt::format("the cluster was lost after {} tokens and is not back", sequence.generated())
+            : "the cluster is not ready";
+    return fail(sequence.id, Unavailable("{}{}: {}", what, late ? " by the request's deadline" : "",
+                                         Message(engine_status_)));
   }
   if (!late) return;
   fail(sequence.id, DeadlineExceeded("the request's deadline passed after {} of at most {} tokens",

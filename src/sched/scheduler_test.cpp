@@ -292,7 +292,7 @@ TEST(Scheduler, ABegunRequestWaitsForTheEngineUntilItsDeadline) {
   ASSERT_TRUE(begun->wait_end());
   EXPECT_GE(Clock::now() - lost_at, milliseconds(200));
   EXPECT_EQ(begun->error().code(), absl::StatusCode::kUnavailable);
-  EXPECT_THAT(Message(begun->error()), HasSubstr("before the request's deadline: node 'mini2' is lost"));
+  EXPECT_THAT(Message(begun->error()), HasSubstr("is not back by the request's deadline: node 'mini2' is lost"));
   EXPECT_TRUE(Eventually([&] { return Idle(scheduler); }));
 }
 

@@ -1,4 +1,4 @@
-"""A worker dies, hangs or is cut off in the middle of a stream."""
+"""A worker dies, hangs or is cut off in the middle of a stream, where a loss fails what runs. test_resume.py: where not."""
 import concurrent.futures
 import re
 import time
@@ -12,6 +12,7 @@ from local_cluster import wait_until
 
 LOSS_NOTICED_S = 10.0
 QUESTION = QUESTIONS[2]
+FAIL = ("--split", "2,2,2", "--experts", "round_robin:3", "--on-loss", "fail")
 
 
 @pytest.fixture
@@ -77,25 +78,26 @@ def lose_and_return(cluster, worker, lose, bring_back):
 
 @pytest.mark.parametrize("worker", [0, 1], ids=["middle_stage", "last_stage"])
 def test_a_killed_worker_ends_requests_by_name_and_may_return(make_cluster, worker):
-    cluster = make_cluster(2)
+    cluster = make_cluster(2, serve_args=FAIL)
     process = cluster.workers[worker]
     lose_and_return(cluster, worker, process.kill, process.start)
 
 
 def test_a_stopped_worker_ends_requests_by_name_and_may_return(make_cluster):
-    cluster = make_cluster(2)
+    cluster = make_cluster(2, serve_args=FAIL)
     process = cluster.workers[1]
     lose_and_return(cluster, 1, process.pause, process.resume)
 
 
 def test_a_worker_behind_a_silent_network_ends_requests_by_name_and_may_return(make_cluster, black_hole):
     # All nodes must reach one another, so the first worker listens on our end of the link, not on loopback.
-    cluster = make_cluster(2, hosts={0: black_hole.here, 1: black_hole.there}, prefixes={1: black_hole.prefix})
+    cluster = make_cluster(2, hosts={0: black_hole.here, 1: black_hole.there}, prefixes={1: black_hole.prefix},
+                           serve_args=FAIL)
     lose_and_return(cluster, 1, black_hole.swallow, black_hole.release)
 
 
 def test_a_worker_that_only_holds_experts_is_missed_as_well(make_cluster):
-    cluster = make_cluster(2, serve_args=("--split", "3,3", "--experts", "round_robin:3"))
+    cluster = make_cluster(2, serve_args=("--split", "3,3", "--experts", "round_robin:3", "--on-loss", "fail"))
     process = cluster.workers[1]
     lose_and_return(cluster, 1, process.kill, process.start)
 
