@@ -5,6 +5,7 @@
 
 #include "base/check.h"
 #include "base/clock.h"
+#include "base/exposure.h"
 #include "base/file.h"
 #include "base/ids.h"
 #include "base/random.h"
@@ -91,6 +92,26 @@ TEST(Random, IsAFunctionOfItsKeyAlone) {
 TEST(Deadline, RemainingIsNeverNegative) {
   EXPECT_EQ(Deadline::after_ms(-5).remaining().count(), 0);
   EXPECT_TRUE(Deadline::after_ms(-5).expired());
+}
+
+TEST(Exposure, LoopbackIsWhatOnlyThisMachineReaches) {
+  for (const char* host : {"127.0.0.1", "127.8.9.10", "::1", "localhost", "::ffff:127.0.0.1"}) {
+    EXPECT_TRUE(IsLoopback(host)) << host;
+  }
+  for (const char* host : {"0.0.0.0", "::", "10.0.0.1", "128.0.0.1", "fe80::1", "", "no such name.invalid"}) {
+    EXPECT_FALSE(IsLoopback(host)) << host;
+  }
+}
+
+TEST(Exposure, APortThatOthersReachNeedsAKeyOrTheOperatorsWord) {
+  EXPECT_TRUE(CheckExposure({.what = "x", .host = "127.0.0.1"}).ok());
+  EXPECT_TRUE(CheckExposure({.what = "x", .host = "0.0.0.0", .has_key = true}).ok());
+  EXPECT_TRUE(CheckExposure({.what = "x", .host = "0.0.0.0", .insecure = true}).ok());
+  const absl::Status refused = CheckExposure({.what = "worker --listen", .host = "0.0.0.0"});
+  EXPECT_EQ(refused.code(), absl::StatusCode::kFailedPrecondition);
+  for (const char* part : {"worker --listen", "0.0.0.0", "--key-file", "--insecure"}) {
+    EXPECT_NE(Message(refused).find(part), std::string::npos) << part;
+  }
 }
 
 }  // namespace
