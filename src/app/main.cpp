@@ -6,6 +6,7 @@
 
 #include "app/command.h"
 #include "base/log.h"
+#include "base/process.h"
 #include "base/status.h"
 
 int main(int argc, char** argv) {
@@ -32,6 +33,7 @@ int main(int argc, char** argv) {
                  log_level.c_str());
     return 2;
   }
+  RaiseDescriptorLimit();
   for (const Command& command : commands) {
     if (!command.app->parsed()) continue;
     const absl::Status status = command.run();

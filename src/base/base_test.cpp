@@ -1,13 +1,18 @@
 #include <gtest/gtest.h>
+#include <sys/resource.h>
 
+#include <algorithm>
 #include <filesystem>
 #include <fstream>
+#include <thread>
 
 #include "base/check.h"
 #include "base/clock.h"
 #include "base/exposure.h"
 #include "base/file.h"
 #include "base/ids.h"
+#include "base/log_throttle.h"
+#include "base/process.h"
 #include "base/random.h"
 #include "base/range.h"
 #include "base/status.h"
@@ -92,6 +97,30 @@ TEST(Random, IsAFunctionOfItsKeyAlone) {
 TEST(Deadline, RemainingIsNeverNegative) {
   EXPECT_EQ(Deadline::after_ms(-5).remaining().count(), 0);
   EXPECT_TRUE(Deadline::after_ms(-5).expired());
+}
+
+TEST(LogThrottle, OneLineAnIntervalAndTheCountOfTheOthers) {
+  testing::internal::CaptureStderr();
+  LogThrottle throttle(std::chrono::milliseconds(50));
+  EXPECT_TRUE(throttle.warn("refused"));
+  EXPECT_FALSE(throttle.warn("refused"));
+  EXPECT_FALSE(throttle.warn("refused"));
+  std::this_thread::sleep_for(std::chrono::milliseconds(60));
+  EXPECT_TRUE(throttle.warn("refused"));
+  EXPECT_NE(testing::internal::GetCapturedStderr().find("refused (2 like it"), std::string::npos);
+}
+
+TEST(Process, TheDescriptorLimitIsRaisedToWhatIsAllowed) {
+  rlimit before{};
+  ASSERT_EQ(getrlimit(RLIMIT_NOFILE, &before), 0);
+  rlimit low = before;
+  low.rlim_cur = 100;
+  ASSERT_EQ(setrlimit(RLIMIT_NOFILE, &low), 0);
+  EXPECT_EQ(DescriptorLimit(), 100);
+  const int64_t raised = RaiseDescriptorLimit();
+  EXPECT_EQ(raised, DescriptorLimit());
+  EXPECT_EQ(raised, static_cast<int64_t>(std::min<rlim_t>(before.rlim_max, 1 << 20)));
+  ASSERT_EQ(setrlimit(RLIMIT_NOFILE, &before), 0);
 }
 
 TEST(Exposure, LoopbackIsWhatOnlyThisMachineReaches) {

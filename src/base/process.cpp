@@ -3,6 +3,7 @@
 #include <sys/resource.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <fstream>
 #include <string>
 
@@ -36,6 +37,22 @@ CpuTime ProcessCpuTime() {
     return static_cast<double>(time.tv_sec) + 1e-6 * static_cast<double>(time.tv_usec);
   };
   return {seconds(usage.ru_utime), seconds(usage.ru_stime)};
+}
+
+int64_t DescriptorLimit() {
+  constexpr rlim_t kMany = 1 << 20;  // No limit, or one beyond any use.
+  rlimit limit{};
+  if (getrlimit(RLIMIT_NOFILE, &limit) != 0) return 256;  // The least that POSIX systems give by default.
+  return static_cast<int64_t>(std::min(limit.rlim_cur, kMany));
+}
+
+int64_t RaiseDescriptorLimit() {
+  rlimit limit{};
+  if (getrlimit(RLIMIT_NOFILE, &limit) == 0 && limit.rlim_cur < limit.rlim_max) {
+    limit.rlim_cur = limit.rlim_max;
+    setrlimit(RLIMIT_NOFILE, &limit);  // Refused (macOS, without bounds): the old limit stays.
+  }
+  return DescriptorLimit();
 }
 
 #if defined(__x86_64__) && defined(__linux__)

@@ -22,6 +22,13 @@ struct CpuTime {
 };
 CpuTime ProcessCpuTime();
 
+/// How many descriptors (files, sockets) this process may have open.
+int64_t DescriptorLimit();
+
+/// Raises that limit as far as the system lets this process: distributions start processes with 1,024, because
+/// of select(), which nobody here calls. Returns the limit then in force.
+int64_t RaiseDescriptorLimit();
+
 /// Whether this process may multiply 8-bit tiles (AMX) on this CPU. Linux saves tiles only for processes that
 /// ask, so this asks for all threads; no where the CPU has no tiles, the kernel is older than 5.16, or it
 /// says no.
