@@ -30,6 +30,10 @@ struct GrpcOptions {
   WindowLimits window;  ///< Per peer, in each direction.
   /// From a stream's first byte to kReady. A stream for a session that is not open yet waits as long.
   Duration handshake_timeout = std::chrono::seconds(5);
+  /// Connections to the port, never more than half of the process's descriptors. Those that say nothing are
+  /// closed first where there is no room for another.
+  int connections_max = 1024;
+  int connections_per_address_max = 512;
   /// HTTP/2 pings: a peer that answers none for interval + timeout is down, whatever its sockets say.
   Duration keepalive_interval = std::chrono::seconds(2);
   Duration keepalive_timeout = std::chrono::seconds(4);

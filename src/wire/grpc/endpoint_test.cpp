@@ -7,12 +7,17 @@
 #include <grpcpp/grpcpp.h>
 #include <gtest/gtest.h>
 #include <netinet/in.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include <algorithm>
+#include <filesystem>
 #include <future>
 #include <thread>
 
+#include "base/check.h"
+#include "base/process.h"
 #include "base/status.h"
 #include "wire/testing/tcp_proxy.h"
 
@@ -343,6 +348,96 @@ TEST(Grpc, StrangersOnThePortDoNotDisturbTheSession) {
   const auto event = b->receive(Soon());
   EXPECT_EQ(event->kind, Event::Kind::kFrame);
   EXPECT_EQ(event->frame.header.step, StepId{4});
+}
+
+/// How many descriptors this process has open.
+int64_t OpenDescriptors() {
+  const auto entries = std::filesystem::directory_iterator("/proc/self/fd");
+  return std::ranges::distance(begin(entries), end(entries)) - 1;  // Without the one that reads the folder.
+}
+
+bool FallsTo(int64_t count, Deadline deadline) {
+  while (OpenDescriptors() > count && !deadline.expired()) std::this_thread::sleep_for(milliseconds(10));
+  return OpenDescriptors() <= count;
+}
+
+/// A client that begins as HTTP/2 does, and then neither reads nor writes, as one behind a network that
+/// swallows its packets.
+int LostClient(int port) {
+  const int socket = ::socket(AF_INET, SOCK_STREAM, 0);
+  SHOAL_CHECK_GE(socket, 0);
+  sockaddr_in address{};
+  address.sin_family = AF_INET;
+  address.sin_port = htons(static_cast<uint16_t>(port));
+  address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+  SHOAL_CHECK_EQ(connect(socket, reinterpret_cast<sockaddr*>(&address), sizeof address), 0);
+  const std::string empty_settings("\0\0\0\x04\0\0\0\0\0", 9);
+  const std::string beginning = "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + empty_settings;
+  SHOAL_CHECK_EQ(::send(socket, beginning.data(), beginning.size(), MSG_NOSIGNAL), std::ssize(beginning));
+  return socket;
+}
+
+TEST(Grpc, AThousandPeersThatVanishLeaveNoDescriptor) {
+  RaiseDescriptorLimit();
+  constexpr int kPeers = 1000;
+  GrpcOptions options = Named(0);
+  options.keepalive_interval = milliseconds(300);
+  options.keepalive_timeout = milliseconds(300);
+  options.connections_max = options.connections_per_address_max = 2 * kPeers;
+  const auto endpoint = Start(options);
+  const int64_t before = OpenDescriptors();
+  std::vector<int> peers;
+  while (std::ssize(peers) < kPeers) peers.push_back(LostClient(endpoint->port()));
+  EXPECT_GT(OpenDescriptors(), before + kPeers);
+  EXPECT_TRUE(FallsTo(before + kPeers, Soon())) << OpenDescriptors() - before - kPeers << " are left";
+  for (const int socket : peers) close(socket);
+  EXPECT_TRUE(FallsTo(before, Soon()));
+}
+
+TEST(Grpc, SessionsThatEndInABlackHoleLeaveNoDescriptor) {
+  TwoNodes nodes;
+  nodes.ping_every(milliseconds(100), milliseconds(150));
+  nodes.start();
+  const int64_t before = OpenDescriptors();
+  for (uint64_t session = 1; session <= 5; ++session) {
+    TcpProxy there(nodes.endpoints[1]->port());
+    TcpProxy back(nodes.endpoints[0]->port());
+    const auto a = Open(*nodes.endpoints[0], SessionOf(session, 0, there.address()));
+    const auto b = Open(*nodes.endpoints[1], SessionOf(session, 1, back.address()));
+    ASSERT_TRUE(a->connect(Soon()).ok());
+    ASSERT_TRUE(b->connect(Soon()).ok());
+    there.go_silent();
+    back.go_silent();
+    for (Transport* node : {a.get(), b.get()}) EXPECT_EQ(node->receive(Soon())->kind, Event::Kind::kPeerDown);
+    (void)a->send(NodeId{1}, StepFrame(1), Deadline::after_ms(100));  // Dials into the hole.
+    EXPECT_TRUE(FallsTo(before + 2 * 3 + 2, Soon())) << "proxies keep both ends of two links, and listen";
+  }
+  EXPECT_TRUE(FallsTo(before, Soon())) << OpenDescriptors() - before;
+}
+
+TEST(Grpc, AnEndpointThatRanOutOfDescriptorsTakesItsPeersAgain) {
+  TwoNodes nodes;
+  nodes.start();
+  rlimit all{};
+  ASSERT_EQ(getrlimit(RLIMIT_NOFILE, &all), 0);
+  std::vector<int> idle;
+  for (int i = 0; i < 20; ++i) idle.push_back(::socket(AF_INET, SOCK_STREAM, 0));
+  rlimit few = all;
+  few.rlim_cur = static_cast<rlim_t>(idle.back()) + 4;
+  ASSERT_EQ(setrlimit(RLIMIT_NOFILE, &few), 0);
+  sockaddr_in address{};
+  address.sin_family = AF_INET;
+  address.sin_port = htons(static_cast<uint16_t>(nodes.endpoints[1]->port()));
+  address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+  for (const int one : idle)
+    ASSERT_EQ(connect(one, reinterpret_cast<sockaddr*>(&address), sizeof address), 0);
+  std::this_thread::sleep_for(milliseconds(300));
+  ASSERT_EQ(setrlimit(RLIMIT_NOFILE, &all), 0);
+  const auto a = nodes.open(1, 0);
+  const auto b = nodes.open(1, 1);
+  ASSERT_TRUE(a->send(NodeId{1}, StepFrame(4), Soon()).ok());
+  EXPECT_EQ(b->receive(Soon())->frame.header.step, StepId{4});
+  for (const int one : idle) close(one);
 }
 
 TEST(Grpc, AnEndpointThatGoesAwayClosesItsSessionInAnyOrder) {

@@ -9,6 +9,7 @@
 #include <grpcpp/generic/async_generic_service.h>
 #include <grpcpp/grpcpp.h>
 
+#include <algorithm>
 #include <mutex>
 #include <optional>
 #include <string_view>
@@ -16,7 +17,9 @@
 
 #include "absl/synchronization/mutex.h"
 #include "base/log.h"
+#include "base/process.h"
 #include "base/status.h"
+#include "wire/grpc/listener.h"
 #include "wire/grpc/loop.h"
 #include "wire/grpc/message.h"
 #include "wire/grpc/streams.h"
@@ -26,6 +29,8 @@ namespace shoal {
 namespace {
 
 constexpr Duration kDrainTimeout = std::chrono::seconds(5);
+/// A connection without a call. A coordinator that had nothing to say for so long dials again.
+constexpr Duration kIdleMax = std::chrono::minutes(5);
 
 /// What all streams of a listening port share.
 struct Acceptance {
@@ -294,48 +299,63 @@ class GrpcFrameServer final : public FrameServer {
   }
 
   ~GrpcFrameServer() override {
+    listener_ = nullptr;  // First: gRPC forgets to close a connection that it is handed later.
     if (server_ != nullptr) server_->Shutdown(After(Duration::zero()));
     if (shared_->loop != nullptr) shared_->loop->close(Deadline::after(kDrainTimeout));
   }
 
   absl::Status listen() {
-    using std::chrono::milliseconds;
     PrepareLibrary();
+    const GrpcOptions& options = shared_->options;
+    // Of a connection, before its first call; a stream has its own besides.
+    const Duration beginning = std::max<Duration>(options.handshake_timeout, std::chrono::seconds(1));
+    const int connections_max =
+        static_cast<int>(std::min<int64_t>(options.connections_max, DescriptorLimit() / 2));
+    ASSIGN_OR_RETURN(listener_,
+                     Listener::Bind({.address = options.listen,
+                                     .preface_timeout = beginning,
+                                     .connections_max = connections_max,
+                                     .per_address_max = std::min(options.connections_per_address_max,
+                                                                 connections_max * 3 / 4)}));
     grpc::ServerBuilder builder;
-    builder.AddListeningPort(shared_->options.listen, grpc::InsecureServerCredentials(), &port_);
+    using Experimental = grpc::ServerBuilder::experimental_type;
+    acceptor_ = builder.experimental().AddExternalConnectionAcceptor(
+        Experimental::ExternalConnectionType::FROM_FD, grpc::InsecureServerCredentials());
     builder.RegisterAsyncGenericService(&shared_->service);
     // With it, the threads of other services of the port leave its sockets to the loop, too.
     shared_->loop = std::make_shared<GrpcLoop>(builder.AddCompletionQueue());
-    for (grpc::Service* service : shared_->options.services) builder.RegisterService(service);
+    for (grpc::Service* service : options.services) builder.RegisterService(service);
     // A little above the limit, so that FromByteBuffer refuses what is just too long, with numbers.
-    builder.SetMaxReceiveMessageSize(static_cast<int>(shared_->options.limits.payload_bytes_max + (1 << 20)));
+    builder.SetMaxReceiveMessageSize(static_cast<int>(options.limits.payload_bytes_max + (1 << 20)));
     builder.SetMaxSendMessageSize(-1);
-    builder.AddChannelArgument(GRPC_ARG_ALLOW_REUSEPORT,
-                               0);  // Two workers on one port is an error, not a lottery.
-    builder.AddChannelArgument(
-        GRPC_ARG_KEEPALIVE_TIME_MS,
-        static_cast<int>(std::chrono::ceil<milliseconds>(shared_->options.keepalive_interval).count()));
-    builder.AddChannelArgument(
-        GRPC_ARG_KEEPALIVE_TIMEOUT_MS,
-        static_cast<int>(std::chrono::ceil<milliseconds>(shared_->options.keepalive_timeout).count()));
+    builder.AddChannelArgument(GRPC_ARG_KEEPALIVE_TIME_MS, WholeMs(options.keepalive_interval));
+    builder.AddChannelArgument(GRPC_ARG_KEEPALIVE_TIMEOUT_MS, WholeMs(options.keepalive_timeout));
+    // Also where no call is open: a peer that gave up while it could not be reached has closed its end long ago.
+    builder.AddChannelArgument(GRPC_ARG_KEEPALIVE_PERMIT_WITHOUT_CALLS, 1);
     builder.AddChannelArgument(GRPC_ARG_HTTP2_MAX_PINGS_WITHOUT_DATA, 0);
+    // For strangers who begin well and then say nothing, or call nothing.
+    builder.AddChannelArgument(GRPC_ARG_SERVER_HANDSHAKE_TIMEOUT_MS, WholeMs(beginning));
+    builder.AddChannelArgument(GRPC_ARG_MAX_CONNECTION_IDLE_MS, WholeMs(kIdleMax));
     builder.AddChannelArgument(GRPC_ARG_HTTP2_MAX_PING_STRIKES,
                                0);  // Initiators ping as often as they were told to.
     server_ = builder.BuildAndStart();
-    if (server_ == nullptr || port_ == 0) {
-      return Unavailable("cannot listen on {}: the port is in use, or the host is not this machine",
-                         shared_->options.listen);
-    }
+    if (server_ == nullptr) return Internal("gRPC does not start a server for {}", shared_->options.listen);
     InCall::accept(shared_);
+    listener_->start([this](int fd) {
+      grpc::experimental::ExternalConnectionAcceptor::NewConnectionParameters connection;
+      connection.fd = fd;
+      acceptor_->HandleNewConnection(&connection);
+    });
     return absl::OkStatus();
   }
 
-  int port() const override { return port_; }
+  int port() const override { return listener_->port(); }
   std::shared_ptr<GrpcLoop> loop() const override { return shared_->loop; }
 
  private:
   const std::shared_ptr<Acceptance> shared_;
-  int port_ = 0;
+  std::unique_ptr<Listener> listener_;
+  std::unique_ptr<grpc::experimental::ExternalConnectionAcceptor> acceptor_;
   std::unique_ptr<grpc::Server> server_;
 };
 

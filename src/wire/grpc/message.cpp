@@ -18,6 +18,10 @@ grpc::Status ToGrpc(const absl::Status& status) {
 
 gpr_timespec After(Duration duration) { return gpr_time_from_nanos(duration.count(), GPR_TIMESPAN); }
 
+int WholeMs(Duration duration) {
+  return static_cast<int>(std::chrono::ceil<std::chrono::milliseconds>(duration).count());
+}
+
 grpc::ByteBuffer ToByteBuffer(const Frame& frame) {
   const auto header = EncodeHeader(frame.header, frame.payload.bytes());
   grpc::Slice slices[2] = {grpc::Slice(header.data(), header.size())};

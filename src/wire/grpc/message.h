@@ -21,6 +21,9 @@ grpc::Status ToGrpc(const absl::Status& status);
 /// A deadline for gRPC, counted from now by its own clock.
 gpr_timespec After(Duration duration);
 
+/// As gRPC's arguments want a time, rounded up.
+int WholeMs(Duration duration);
+
 /// Header and payload as slices of one message. The payload is not copied: its slice keeps the buffer alive.
 grpc::ByteBuffer ToByteBuffer(const Frame& frame);
 

@@ -82,12 +82,9 @@ class OutCall final : public OutStream, public std::enable_shared_from_this<OutC
   enum class State { kAwaitsAck, kAwaitsReady, kReady, kEnded };
 
   static std::shared_ptr<grpc::Channel> MakeChannel(const GrpcOptions& options, const std::string& address) {
-    using std::chrono::milliseconds;
     grpc::ChannelArguments args;
-    args.SetInt(GRPC_ARG_KEEPALIVE_TIME_MS,
-                static_cast<int>(std::chrono::ceil<milliseconds>(options.keepalive_interval).count()));
-    args.SetInt(GRPC_ARG_KEEPALIVE_TIMEOUT_MS,
-                static_cast<int>(std::chrono::ceil<milliseconds>(options.keepalive_timeout).count()));
+    args.SetInt(GRPC_ARG_KEEPALIVE_TIME_MS, WholeMs(options.keepalive_interval));
+    args.SetInt(GRPC_ARG_KEEPALIVE_TIMEOUT_MS, WholeMs(options.keepalive_timeout));
     args.SetInt(GRPC_ARG_HTTP2_MAX_PINGS_WITHOUT_DATA, 0);  // 0: as many as needed.
     args.SetInt(GRPC_ARG_USE_LOCAL_SUBCHANNEL_POOL, 1);     // A connection of its own, dialled afresh.
     args.SetInt(GRPC_ARG_ENABLE_HTTP_PROXY, 0);  // Nodes talk directly, whatever the environment says.
