@@ -1,0 +1,216 @@
+// Internal to the HTTP server: one client, and what all of them share.
+#pragma once
+
+#include <array>
+#include <atomic>
+#include <condition_variable>
+#include <functional>
+#include <memory>
+#include <mutex>
+#include <optional>
+#include <set>
+#include <string>
+#include <utility>
+#include <vector>
+
+// Last: Asio of Boost 1.74 uses std::exchange without its header.
+#include <boost/asio.hpp>
+#include <boost/beast/http.hpp>
+
+#include "api/http/server.h"
+#include "api/http/text.h"
+
+namespace shoal {
+
+namespace asio = boost::asio;
+namespace http = boost::beast::http;
+using asio::ip::tcp;
+using ErrorCode = boost::system::error_code;
+
+// What all connections of a server share.
+struct HttpShared {
+  asio::io_context io;  // First: outlives the sockets of connections that a slow handler still holds.
+  HttpServerOptions options;
+  std::vector<HttpRoute> routes;
+  std::unique_ptr<asio::thread_pool> handlers;
+  std::mutex mutex;
+  std::condition_variable emptied;
+  std::set<HttpConnection*> open;
+  std::atomic<bool> stopping = false;
+  std::atomic<bool> stopped = false;  // Nothing runs any more: what is posted would never be freed.
+
+  std::string error_body(int status, const std::string& message) const {
+    return options.error_body ? options.error_body(status, message) : message + "\n";
+  }
+};
+
+// One client. Everything but the marked members runs on its strand.
+class HttpConnection : public std::enable_shared_from_this<HttpConnection> {
+ public:
+  HttpConnection(tcp::socket socket, std::shared_ptr<HttpShared> shared)
+      : shared_(std::move(shared)),
+        socket_(std::move(socket)),
+        read_timer_(socket_.get_executor()),
+        write_timer_(socket_.get_executor()) {
+    std::lock_guard lock(shared_->mutex);
+    shared_->open.insert(this);
+  }
+  ~HttpConnection() {
+    std::lock_guard lock(shared_->mutex);
+    shared_->open.erase(this);
+    shared_->emptied.notify_all();
+  }
+
+  void start() {
+    post([this] {
+      ErrorCode ignored;
+      socket_.set_option(tcp::no_delay(true), ignored);
+      begin_request();
+      start_read();
+    });
+  }
+  void refuse(int status, const std::string& message) {
+    post([this, status, message] { answer_error(status, message); });
+  }
+  // Closes where nothing is in flight; otherwise after the answer.
+  void retire() {
+    post([this] {
+      keep_alive_ = false;
+      if (state_ == State::kReading && inbox_.empty()) close();
+    });
+  }
+  void cut() {
+    post([this] { close(); });
+  }
+
+  // For ResponseWriter, from any thread. `exchange` is the request that the writer belongs to: what comes
+  // after its answer must not touch the next one.
+  void send(uint64_t exchange, HttpResponse response) {
+    post_answer(exchange,
+                [this, response = std::move(response)]() mutable { send_now(std::move(response)); });
+  }
+  void begin_stream(uint64_t exchange, int status, std::string content_type, HttpHeaders headers) {
+    post_answer(exchange,
+                [this, status, content_type = std::move(content_type), headers = std::move(headers)] {
+                  chunked_ = http_version_ >= 11;
+                  if (!chunked_) keep_alive_ = false;
+                  HttpHeaders all = headers;
+                  all.emplace_back("Cache-Control", "no-cache");
+                  if (chunked_) all.emplace_back("Transfer-Encoding", "chunked");
+                  begin_answer(status, content_type, std::move(all));
+                });
+  }
+  bool write(uint64_t exchange, std::string piece) {
+    if (gone_ || piece.empty()) return !gone_;
+    const auto bytes = static_cast<int64_t>(piece.size());
+    if ((posted_bytes_ += bytes) + unread_bytes_ > shared_->options.unread_bytes_max) {
+      cut();
+      return false;
+    }
+    post([this, exchange, bytes, piece = std::move(piece)] {
+      posted_bytes_ -= bytes;
+      if (answering(exchange) && begun_) put(chunked_ ? HttpChunk(piece) : piece);
+    });
+    return true;
+  }
+  void end_stream(uint64_t exchange) {
+    post_answer(exchange, [this] {
+      if (!begun_) return;
+      if (chunked_) put(std::string(kHttpLastChunk));
+      finish_answer();
+    });
+  }
+  void on_disconnect(uint64_t exchange, std::function<void()> callback) {
+    post([this, exchange, callback = std::move(callback)]() mutable {
+      if (exchange != exchange_ || finished_) return;
+      if (gone_) return callback();
+      disconnect_callback_ = std::move(callback);
+    });
+  }
+  void abandon(uint64_t exchange) {
+    post_answer(exchange, [this] {
+      if (begun_) return close();
+      send_now({.status = 500, .body = shared_->error_body(500, "the server gave no answer")});
+    });
+  }
+  bool gone() const { return gone_; }
+
+ private:
+  enum class State : uint8_t { kReading, kHandling, kLingering, kClosed };
+  using Parser = http::request_parser<http::string_body>;
+
+  template <typename F>
+  void post(F&& f) {
+    if (shared_->stopped) return;
+    asio::post(socket_.get_executor(),
+               [self = shared_from_this(), f = std::forward<F>(f)]() mutable { f(); });
+  }
+
+  bool answering(uint64_t exchange) const {
+    return exchange == exchange_ && state_ == State::kHandling && !finished_;
+  }
+  bool half_a_request() const {
+    return state_ == State::kReading && (parser_->got_some() || !inbox_.empty());
+  }
+  template <typename F>
+  void post_answer(uint64_t exchange, F&& f) {
+    post([this, exchange, f = std::forward<F>(f)]() mutable {
+      if (answering(exchange)) f();
+    });
+  }
+
+  void begin_request();
+  void start_read();
+  void on_read(const ErrorCode& error, size_t bytes);
+  void on_end_of_input(const ErrorCode& error);
+  void parse();
+  void parse_failed(const ErrorCode& error);
+  void dispatch();
+  void run_handler(HttpHandler handler, HttpRequest request);
+  void answer_error(int status, const std::string& message);
+  void send_now(HttpResponse response);
+  void begin_answer(int status, const std::string& content_type, HttpHeaders headers);
+  void finish_answer();
+  void after_answer();
+  void put(std::string bytes);
+  void flush();
+  void on_written(const ErrorCode& error, size_t bytes);
+  void linger();
+  void close();
+  void watch_reading(Duration limit);
+  void watch_writing();
+
+  const std::shared_ptr<HttpShared> shared_;
+  tcp::socket socket_;
+  asio::steady_timer read_timer_;
+  asio::steady_timer write_timer_;
+
+  State state_ = State::kReading;
+  std::array<char, 16 << 10> chunk_;
+  std::string inbox_;  // Received, not parsed.
+  bool reading_ = false;
+  bool input_ended_ = false;  // The client closed its sending side.
+
+  std::optional<Parser> parser_;
+  bool continue_sent_ = false;
+  bool keep_alive_ = true;
+  bool head_ = false;
+  unsigned http_version_ = 11;
+  uint64_t exchange_ = 0;  // Counts the requests.
+  std::string route_;      // Of the request being answered, for on_response.
+
+  bool begun_ = false;     // The answer's headers are out.
+  bool finished_ = false;  // The answer is complete in the output.
+  bool chunked_ = false;
+  std::string outbox_;  // To be written after what is being written.
+  std::string writing_;
+  size_t written_ = 0;
+  std::function<void()> disconnect_callback_;
+
+  // Any thread:
+  std::atomic<bool> gone_ = false;
+  std::atomic<int64_t> posted_bytes_ = 0;  // On their way to the output.
+  std::atomic<int64_t> unread_bytes_ = 0;  // In the output.
+};
+
+}  // namespace shoal
