@@ -1,6 +1,8 @@
 #include "api/http/connection.h"
 
 #include <exception>
+#include <map>
+#include <tuple>
 #include <utility>
 
 #include "base/log.h"
@@ -17,11 +19,95 @@ constexpr Duration kLinger = std::chrono::seconds(2);
 /// A client that closed its sending side has left, or has only said all it will (nc -N): an answer that is
 /// ready so soon still goes out; then the client counts as gone.
 constexpr Duration kHalfCloseGrace = std::chrono::milliseconds(500);
+/// A request that has been arriving for less is not given up for another's sake.
+constexpr int64_t kReceivingNs = 1'000'000'000;
+/// Beyond connections_max, for urgent routes; and how long each may take to say what it wants.
+constexpr int kReservedMax = 16;
+constexpr Duration kReservedTimeout = std::chrono::seconds(2);
 
 }  // namespace
 
+std::string HttpNetworkOf(const asio::ip::address& address) {
+  if (address.is_v4()) return address.to_v4().to_string();
+  const asio::ip::address_v6 v6 = address.to_v6();
+  if (v6.is_v4_mapped()) return asio::ip::make_address_v4(asio::ip::v4_mapped, v6).to_string();
+  const auto bytes = v6.to_bytes();
+  return std::string(bytes.begin(), bytes.begin() + 8);
+}
+
+bool HttpShared::admit(const std::string& network) {
+  int taken = 0;
+  int from_there = 0;
+  {
+    const std::lock_guard lock(mutex);
+    for (const HttpConnection* one : open) {
+      if (one->reserved() || one->activity() == HttpActivity::kClosing) continue;
+      ++taken;
+      if (one->network() == network) ++from_there;
+    }
+  }
+  if (from_there >= options.connections_per_address_max) return dismiss_one(network, {});
+  return taken < options.connections_max || dismiss_one("", {});
+}
+
+HttpConnection* HttpShared::to_dismiss(const std::string& network, int64_t since_ns) {
+  const auto fits = [&](const HttpConnection* one) {
+    if (one->reserved() || one->since_ns() > since_ns) return false;
+    if (!network.empty() && one->network() != network) return false;
+    const HttpActivity activity = one->activity();
+    return activity < HttpActivity::kReceiving ||
+           (activity == HttpActivity::kReceiving && NowNs() - one->since_ns() >= kReceivingNs);
+  };
+  std::map<std::string_view, int> count;  // Who has most of them can spare one.
+  for (const HttpConnection* one : open) {
+    if (fits(one)) ++count[one->network()];
+  }
+  HttpConnection* best = nullptr;
+  const auto rank = [&](const HttpConnection* one) {
+    return std::tuple(one->activity(), -count[one->network()], one->since_ns());
+  };
+  for (HttpConnection* one : open) {
+    if (fits(one) && (best == nullptr || rank(one) < rank(best))) best = one;
+  }
+  return best;
+}
+
+bool HttpShared::dismiss_one(const std::string& network, Duration at_least) {
+  std::shared_ptr<HttpConnection> one;
+  {
+    const std::lock_guard lock(mutex);
+    HttpConnection* found = to_dismiss(network, NowNs() - at_least.count());
+    if (found != nullptr) one = found->weak_from_this().lock();
+  }
+  if (one == nullptr) return false;
+  one->dismiss();
+  return true;
+}
+
+void HttpShared::bound_reserved() {
+  std::shared_ptr<HttpConnection> oldest;
+  {
+    const std::lock_guard lock(mutex);
+    int count = 0;
+    HttpConnection* found = nullptr;
+    for (HttpConnection* one : open) {
+      if (!one->reserved()) continue;
+      ++count;
+      if (found == nullptr || one->since_ns() < found->since_ns()) found = one;
+    }
+    if (count >= kReservedMax) oldest = found->weak_from_this().lock();
+  }
+  if (oldest != nullptr) oldest->cut();
+}
+
+void HttpConnection::enter(HttpActivity activity) {
+  activity_ = activity;
+  since_ns_ = NowNs();
+}
+
 void HttpConnection::begin_request() {
   state_ = State::kReading;
+  enter(inbox_.empty() ? HttpActivity::kIdle : HttpActivity::kReceiving);
   ++exchange_;
   begun_ = finished_ = continue_sent_ = chunked_ = head_ = false;
   http_version_ = 11;
@@ -30,6 +116,7 @@ void HttpConnection::begin_request() {
   parser_->eager(true);
   parser_->header_limit(static_cast<uint32_t>(shared_->options.header_bytes_max));
   parser_->body_limit(static_cast<uint64_t>(shared_->options.body_bytes_max));
+  if (reserved_) return watch_reading(kReservedTimeout);
   watch_reading(inbox_.empty() ? shared_->options.idle_timeout : shared_->options.request_timeout);
 }
 
@@ -53,7 +140,8 @@ void HttpConnection::on_read(const ErrorCode& error, size_t bytes) {
   const bool first = state_ == State::kReading && inbox_.empty() && !parser_->got_some();
   inbox_.append(chunk_.data(), bytes);
   if (state_ == State::kReading) {
-    if (first) watch_reading(shared_->options.request_timeout);
+    if (first) enter(HttpActivity::kReceiving);
+    if (first && !reserved_) watch_reading(shared_->options.request_timeout);
     parse();
   }
   start_read();
@@ -103,8 +191,9 @@ void HttpConnection::dispatch() {
   auto message = parser_->release();
   read_timer_.cancel();
   state_ = State::kHandling;
+  enter(HttpActivity::kAnswering);
   http_version_ = message.version();
-  keep_alive_ = message.keep_alive() && !shared_->stopping;
+  keep_alive_ = message.keep_alive() && !shared_->stopping && !reserved_;
   HttpRequest request{.method = std::string(message.method_string())};
   head_ = request.method == "HEAD";
   const std::string target(message.target());
@@ -121,7 +210,10 @@ void HttpConnection::dispatch() {
 
   const RouteMatch match = FindRoute(shared_->routes, request.method, request.path);
   if (match.known != nullptr) route_ = match.known->path;
-  if (match.route != nullptr) return run_handler(match.route->handler, std::move(request));
+  if (reserved_ && (match.route == nullptr || !match.route->urgent)) {
+    return answer_error(503, "all connections that this server takes are being answered; try again later");
+  }
+  if (match.route != nullptr) return run_handler(*match.route, std::move(request));
   // The connection stays usable: the request itself was well formed.
   if (match.known == nullptr) {
     const std::string text = fmt::format("there is nothing at {} {}", request.method, request.path);
@@ -132,17 +224,18 @@ void HttpConnection::dispatch() {
   send_now({.status = 405, .body = shared_->error_body(405, text), .headers = {{"Allow", match.allowed}}});
 }
 
-void HttpConnection::run_handler(HttpHandler handler, HttpRequest request) {
+void HttpConnection::run_handler(const HttpRoute& route, HttpRequest request) {
   auto writer = std::make_shared<ResponseWriter>(shared_from_this(), exchange_);
-  asio::post(*shared_->handlers, [handler = std::move(handler), request = std::move(request),
-                                  writer = std::move(writer)]() mutable {
+  auto run = [handler = route.handler, request = std::move(request), writer = std::move(writer)]() mutable {
     try {
-      handler(request, writer);
+      handler(request, std::move(writer));
     } catch (const std::exception& error) {
       // Libraries below may throw (out of memory); one request must not take the server down.
       LogError("http: {} {}: {}", request.method, request.path, error.what());
     }
-  });
+  };
+  if (route.urgent) return run();
+  asio::post(*shared_->handlers, std::move(run));
 }
 
 // Answers what cannot be answered by a handler, and closes: after a broken request the next one cannot be
@@ -151,8 +244,11 @@ void HttpConnection::answer_error(int status, const std::string& message) {
   if (state_ == State::kClosed || begun_) return close();
   keep_alive_ = false;
   state_ = State::kHandling;
+  enter(HttpActivity::kAnswering);
   read_timer_.cancel();
-  send_now({.status = status, .body = shared_->error_body(status, message)});
+  HttpResponse response{.status = status, .body = shared_->error_body(status, message)};
+  if (status == 503) response.headers.emplace_back("Retry-After", "1");
+  send_now(std::move(response));
 }
 
 void HttpConnection::send_now(HttpResponse response) {
@@ -218,6 +314,7 @@ void HttpConnection::on_written(const ErrorCode& error, size_t bytes) {
 void HttpConnection::linger() {
   if (input_ended_) return close();
   state_ = State::kLingering;
+  enter(HttpActivity::kLingering);
   ErrorCode ignored;
   socket_.shutdown(tcp::socket::shutdown_send, ignored);
   watch_reading(kLinger);
@@ -227,6 +324,7 @@ void HttpConnection::linger() {
 void HttpConnection::close() {
   if (state_ == State::kClosed) return;
   state_ = State::kClosed;
+  enter(HttpActivity::kClosing);
   gone_ = true;
   ErrorCode ignored;
   socket_.close(ignored);

@@ -27,6 +27,8 @@ namespace http = boost::beast::http;
 using asio::ip::tcp;
 using ErrorCode = boost::system::error_code;
 
+class HttpConnection;
+
 // What all connections of a server share.
 struct HttpShared {
   asio::io_context io;  // First: outlives the sockets of connections that a slow handler still holds.
@@ -42,13 +44,33 @@ struct HttpShared {
   std::string error_body(int status, const std::string& message) const {
     return options.error_body ? options.error_body(status, message) : message + "\n";
   }
+
+  /// What a new connection from `network` is to be: one of all, or a reserved one, for urgent routes. Makes room
+  /// where it can.
+  bool admit(const std::string& network);
+  /// Closes a connection that has waited for its client so long, of `network` unless that is empty. False if
+  /// there is none.
+  bool dismiss_one(const std::string& network, Duration at_least);
+  /// Closes the oldest of the reserved connections if there are too many of them.
+  void bound_reserved();
+
+ private:
+  HttpConnection* to_dismiss(const std::string& network, int64_t since_ns);  // With the mutex held.
 };
+
+/// What a connection is at, those first that can best be closed where room is needed. kClosing: as good as gone.
+enum class HttpActivity : uint8_t { kLingering, kIdle, kReceiving, kAnswering, kClosing };
+
+/// The address of a peer as far as connections are counted together.
+std::string HttpNetworkOf(const asio::ip::address& address);
 
 // One client. Everything but the marked members runs on its strand.
 class HttpConnection : public std::enable_shared_from_this<HttpConnection> {
  public:
-  HttpConnection(tcp::socket socket, std::shared_ptr<HttpShared> shared)
+  HttpConnection(tcp::socket socket, std::shared_ptr<HttpShared> shared, std::string network, bool reserved)
       : shared_(std::move(shared)),
+        network_(std::move(network)),
+        reserved_(reserved),
         socket_(std::move(socket)),
         read_timer_(socket_.get_executor()),
         write_timer_(socket_.get_executor()) {
@@ -65,12 +87,20 @@ class HttpConnection : public std::enable_shared_from_this<HttpConnection> {
     post([this] {
       ErrorCode ignored;
       socket_.set_option(tcp::no_delay(true), ignored);
+      socket_.set_option(asio::socket_base::keep_alive(true), ignored);
       begin_request();
       start_read();
     });
   }
-  void refuse(int status, const std::string& message) {
-    post([this, status, message] { answer_error(status, message); });
+  // Closes unless it is being answered: another connection needs the room. From any thread.
+  void dismiss() {
+    activity_ = HttpActivity::kClosing;  // At once: nobody is to dismiss it again.
+    post([this] {
+      if (half_a_request())
+        return answer_error(408, "the request did not arrive before others needed the room");
+      if (state_ != State::kHandling) return close();
+      activity_ = HttpActivity::kAnswering;  // A request came in time.
+    });
   }
   // Closes where nothing is in flight; otherwise after the answer.
   void retire() {
@@ -135,6 +165,12 @@ class HttpConnection : public std::enable_shared_from_this<HttpConnection> {
   }
   bool gone() const { return gone_; }
 
+  // For HttpShared, from any thread.
+  const std::string& network() const { return network_; }
+  bool reserved() const { return reserved_; }
+  HttpActivity activity() const { return activity_; }
+  int64_t since_ns() const { return since_ns_; }
+
  private:
   enum class State : uint8_t { kReading, kHandling, kLingering, kClosed };
   using Parser = http::request_parser<http::string_body>;
@@ -166,7 +202,7 @@ class HttpConnection : public std::enable_shared_from_this<HttpConnection> {
   void parse();
   void parse_failed(const ErrorCode& error);
   void dispatch();
-  void run_handler(HttpHandler handler, HttpRequest request);
+  void run_handler(const HttpRoute& route, HttpRequest request);
   void answer_error(int status, const std::string& message);
   void send_now(HttpResponse response);
   void begin_answer(int status, const std::string& content_type, HttpHeaders headers);
@@ -177,10 +213,13 @@ class HttpConnection : public std::enable_shared_from_this<HttpConnection> {
   void on_written(const ErrorCode& error, size_t bytes);
   void linger();
   void close();
+  void enter(HttpActivity activity);
   void watch_reading(Duration limit);
   void watch_writing();
 
   const std::shared_ptr<HttpShared> shared_;
+  const std::string network_;
+  const bool reserved_;
   tcp::socket socket_;
   asio::steady_timer read_timer_;
   asio::steady_timer write_timer_;
@@ -211,6 +250,8 @@ class HttpConnection : public std::enable_shared_from_this<HttpConnection> {
   std::atomic<bool> gone_ = false;
   std::atomic<int64_t> posted_bytes_ = 0;  // On their way to the output.
   std::atomic<int64_t> unread_bytes_ = 0;  // In the output.
+  std::atomic<HttpActivity> activity_ = HttpActivity::kIdle;
+  std::atomic<int64_t> since_ns_ = NowNs();  // When that began.
 };
 
 }  // namespace shoal

@@ -1,14 +1,27 @@
 #include "api/http/server.h"
 
+#include <algorithm>
 #include <mutex>
 #include <set>
 #include <thread>
 
 #include "api/http/connection.h"
 #include "base/log.h"
+#include "base/log_throttle.h"
+#include "base/process.h"
 #include "base/status.h"
 
 namespace shoal {
+namespace {
+
+/// After accept() failed, which it would again at once.
+constexpr Duration kAcceptPause = std::chrono::milliseconds(100);
+/// A client's first bytes come a round trip after it was accepted: where pausing will do it is not taken for an
+/// idle one before.
+constexpr Duration kFirstBytesGrace = std::chrono::milliseconds(500);
+constexpr Duration kLogInterval = std::chrono::seconds(10);
+
+}  // namespace
 
 ResponseWriter::ResponseWriter(std::shared_ptr<HttpConnection> connection, uint64_t exchange)
     : connection_(std::move(connection)), exchange_(exchange) {}
@@ -36,6 +49,10 @@ struct HttpServer::Impl {
   explicit Impl(HttpServerOptions options, std::vector<HttpRoute> routes)
       : shared(std::make_shared<HttpShared>()) {
     shared->handlers = std::make_unique<asio::thread_pool>(options.handler_threads);
+    // The rest is for files, and for the nodes of the cluster.
+    const auto most = static_cast<int>(std::min<int64_t>(options.connections_max, DescriptorLimit() / 2));
+    options.connections_max = most;
+    options.connections_per_address_max = std::min(options.connections_per_address_max, most - most / 8);
     shared->options = std::move(options);
     shared->routes = std::move(routes);
   }
@@ -63,23 +80,39 @@ struct HttpServer::Impl {
   void accept() {
     acceptor.async_accept(asio::make_strand(shared->io), [this](const ErrorCode& error, tcp::socket socket) {
       if (error == asio::error::operation_aborted || shared->stopping) return;
-      if (error) {  // Out of file descriptors, most likely: try again when some may be back.
-        LogWarning("http: accept: {}", error.message());
-        pause.expires_after(std::chrono::milliseconds(100));
-        return pause.async_wait([this](const ErrorCode& stopped) {
-          if (!stopped) accept();
-        });
-      }
-      const int open = connections();
-      auto connection = std::make_shared<HttpConnection>(std::move(socket), shared);
-      if (open < shared->options.connections_max) {
-        connection->start();
-      } else {
-        connection->refuse(
-            503, fmt::format("{} clients are connected, which is the most this server takes", open));
-      }
+      if (error) return accept_failed(error);
+      if (std::exchange(failing, false)) LogInfo("http: port {}: accepts connections again", port);
+      take(std::move(socket));
       accept();
     });
+  }
+
+  // Out of file descriptors, most likely: tries again when some may be back.
+  void accept_failed(const ErrorCode& error) {
+    const bool room = shared->dismiss_one("", kFirstBytesGrace);
+    const bool told =
+        failures.warn(fmt::format("http: port {}: accept: {}{}", port, error.message(),
+                                  room ? "; closing a connection that waits for its client" : ""));
+    failing = failing || told;
+    pause.expires_after(kAcceptPause);
+    pause.async_wait([this](const ErrorCode& stopped) {
+      if (!stopped) accept();
+    });
+  }
+
+  void take(tcp::socket socket) {
+    ErrorCode gone;
+    const tcp::endpoint peer = socket.remote_endpoint(gone);
+    if (gone) return;  // It left before we looked.
+    std::string network = HttpNetworkOf(peer.address());
+    const bool admitted = shared->admit(network);
+    if (!admitted) {
+      full.warn(
+          fmt::format("http: port {}: {} connections are open; one more from {} gets urgent answers only",
+                      port, connections(), peer.address().to_string()));
+      shared->bound_reserved();
+    }
+    std::make_shared<HttpConnection>(std::move(socket), shared, std::move(network), !admitted)->start();
   }
 
   int connections() const {
@@ -108,6 +141,9 @@ struct HttpServer::Impl {
   tcp::acceptor acceptor{asio::make_strand(shared->io)};
   asio::steady_timer pause{acceptor.get_executor()};
   int port = 0;
+  bool failing = false;  // accept() failed, and the log says so. As the others, of the acceptor's strand.
+  LogThrottle failures{kLogInterval};
+  LogThrottle full{kLogInterval};
   std::vector<std::thread> threads;
 };
 

@@ -76,6 +76,9 @@ struct HttpRoute {
   std::string method;
   std::string path;  ///< Exact; or a prefix if it ends in "/*".
   HttpHandler handler;
+  /// Answered even where all connections are taken and all handler threads are at work: the handler runs on an
+  /// I/O thread, and must not block.
+  bool urgent = false;
 };
 
 struct HttpServerOptions {
@@ -83,7 +86,11 @@ struct HttpServerOptions {
   int port = 0;  ///< 0: the system chooses; see HttpServer::port.
   int io_threads = 2;
   int handler_threads = 4;
+  /// Never more than half of the process's descriptors. Where there is no room, the connection that has been
+  /// idle for longest is closed, else one that has not finished its request; where all are being answered, a
+  /// few more are taken, for urgent routes only.
   int connections_max = 1024;
+  int connections_per_address_max = 896;  ///< Of one IPv4 address, or one IPv6 network of 64 bits.
   int64_t header_bytes_max = 16 << 10;
   int64_t body_bytes_max = 8 << 20;
   int64_t unread_bytes_max = 1 << 20;  ///< What a client may leave unread of a stream before it is cut.

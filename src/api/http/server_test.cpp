@@ -2,6 +2,10 @@
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <netinet/in.h>
+#include <sys/resource.h>
+#include <sys/socket.h>
+#include <unistd.h>
 
 #include <atomic>
 #include <mutex>
@@ -11,6 +15,7 @@
 #include "api/http/tcp_stream.h"
 #include "api/http/text.h"
 #include "base/check.h"
+#include "base/process.h"
 #include "base/status.h"
 
 namespace shoal {
@@ -53,8 +58,14 @@ class HttpServerTest : public ::testing::Test {
             for (int i = 0; i < 3; ++i) writer->write(fmt::format("data: {}\n\n", i));
             writer->end_stream();
           }},
+         {"GET", "/urgent", [](const HttpRequest&, auto writer) { writer->send({.body = "alive"}); }, true},
          {"GET", "/dropped", [](const HttpRequest&, auto) {}},
          {"GET", "/throws", [](const HttpRequest&, auto) { throw std::runtime_error("bug"); }},
+         {"GET", "/held",
+          [this](const HttpRequest&, auto writer) {
+            std::lock_guard lock(mutex_);
+            held_.push_back(writer);
+          }},
          {"GET", "/kept", [this](const HttpRequest&, auto writer) {
             writer->on_disconnect([this] { ++disconnects_; });
             std::lock_guard lock(mutex_);
@@ -93,6 +104,7 @@ class HttpServerTest : public ::testing::Test {
 
   std::mutex mutex_;
   std::shared_ptr<ResponseWriter> kept_;
+  std::vector<std::shared_ptr<ResponseWriter>> held_;
   std::atomic<int> disconnects_ = 0;
   std::unique_ptr<HttpServer> server_;
 };
@@ -267,12 +279,100 @@ TEST_F(HttpServerTest, CutsAClientThatDoesNotRead) {
   }
 }
 
-TEST_F(HttpServerTest, RefusesMoreClientsThanItsLimit) {
+TEST_F(HttpServerTest, WhereThereIsNoRoomTheLongestIdleConnectionGoes) {
+  start({.connections_max = 3});
+  TcpStream oldest = connect();
+  TcpStream second = connect();
+  TcpStream third = connect();
+  ASSERT_TRUE(eventually([&] { return server_->connections() == 3; }));
+  EXPECT_EQ(client().post("/echo", "served", Soon())->body, "served");
+  EXPECT_EQ(ReadAll(oldest), "");
+  for (TcpStream* other : {&second, &third}) {
+    ASSERT_TRUE(other->send_all("GET /path/x HTTP/1.1\r\nConnection: close\r\n\r\n", Soon()).ok());
+    EXPECT_THAT(ReadAll(*other), HasSubstr("200 OK"));
+  }
+}
+
+TEST_F(HttpServerTest, UnfinishedRequestsMakeRoomAfterASecond) {
   start({.connections_max = 2});
   TcpStream first = connect();
   TcpStream second = connect();
-  ASSERT_TRUE(eventually([&] { return server_->connections() == 2; }));
-  EXPECT_THAT(exchange(""), HasSubstr("503 Service Unavailable"));
+  for (TcpStream* one : {&first, &second}) ASSERT_TRUE(one->send_all("POST /echo HTTP/1.1\r\n", Soon()).ok());
+  std::this_thread::sleep_for(milliseconds(200));  // Until they are read: before, both are idle.
+  EXPECT_TRUE(eventually([&] { return client().post("/echo", "served", Soon())->status == 200; }));
+  bool told = false;
+  for (TcpStream* one : {&first, &second}) {
+    const auto answer = one->receive(Deadline::after_ms(50));
+    told = told || (answer.ok() && answer->find("408") != std::string::npos);
+  }
+  EXPECT_TRUE(told);
+}
+
+TEST_F(HttpServerTest, OneAddressCannotTakeTheRoomOfOthers) {
+  start({.connections_max = 100, .connections_per_address_max = 5});
+  std::vector<TcpStream> crowd;
+  for (int i = 0; i < 50; ++i) crowd.push_back(connect());
+  EXPECT_TRUE(eventually([&] { return server_->connections() == 5; })) << server_->connections();
+  EXPECT_EQ(client().post("/echo", "served", Soon())->body, "served");
+}
+
+TEST_F(HttpServerTest, WhereAllConnectionsAreAnsweredOnlyUrgentRoutesAre) {
+  start({.handler_threads = 1, .connections_max = 2});
+  std::vector<TcpStream> busy;
+  std::vector<std::shared_ptr<ResponseWriter>> writers;
+  for (int i = 0; i < 2; ++i) {
+    busy.push_back(connect());
+    ASSERT_TRUE(busy.back().send_all("GET /kept HTTP/1.1\r\n\r\n", Soon()).ok());
+    writers.push_back(kept());
+    ASSERT_NE(writers.back(), nullptr);
+  }
+  for (int i = 0; i < 40; ++i) EXPECT_EQ(client().get("/urgent", Soon())->body, "alive") << i;
+  const auto refused = client().post("/echo", "x", Soon());
+  ASSERT_TRUE(refused.ok()) << ToString(refused.status());
+  EXPECT_EQ(refused->status, 503);
+  EXPECT_EQ(refused->header("retry-after"), "1");
+  // Those who take a reserved place and say nothing do not keep others from it.
+  std::vector<TcpStream> silent;
+  for (int i = 0; i < 40; ++i) silent.push_back(connect());
+  EXPECT_EQ(client().get("/urgent", Soon())->body, "alive");
+  EXPECT_TRUE(eventually([&] { return server_->connections() <= 2 + 17; })) << server_->connections();
+  for (const auto& writer : writers) writer->send({.body = "done"});
+}
+
+TEST_F(HttpServerTest, AcceptsAgainWhenDescriptorsAreBackSaysSoAndDoesNotSpin) {
+  start();
+  ASSERT_EQ(client().post("/echo", "x", Soon())->status, 200);
+  ASSERT_TRUE(eventually([&] { return server_->connections() == 0; }));
+  std::vector<int> sockets;
+  for (int i = 0; i < 12; ++i) sockets.push_back(::socket(AF_INET, SOCK_STREAM, 0));
+  testing::internal::CaptureStderr();
+  rlimit all{};
+  ASSERT_EQ(getrlimit(RLIMIT_NOFILE, &all), 0);
+  rlimit few = all;
+  const int next = dup(0);
+  ::close(next);
+  few.rlim_cur = static_cast<rlim_t>(next) + 3;
+  ASSERT_EQ(setrlimit(RLIMIT_NOFILE, &few), 0);
+  sockaddr_in address{};
+  address.sin_family = AF_INET;
+  address.sin_port = htons(static_cast<uint16_t>(server_->port()));
+  address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+  const std::string_view request = "GET /held HTTP/1.1\r\n\r\n";
+  for (const int one : sockets) {
+    ASSERT_EQ(::connect(one, reinterpret_cast<sockaddr*>(&address), sizeof address), 0);
+    ASSERT_EQ(::send(one, request.data(), request.size(), 0), std::ssize(request));
+  }
+  const CpuTime before = ProcessCpuTime();
+  std::this_thread::sleep_for(milliseconds(500));
+  const CpuTime spent = ProcessCpuTime() - before;
+  EXPECT_LT(spent.user_s + spent.system_s, 0.1);
+  EXPECT_LE(server_->connections(), 3);
+  ASSERT_EQ(setrlimit(RLIMIT_NOFILE, &all), 0);
+  EXPECT_TRUE(eventually([&] { return server_->connections() == 12; })) << server_->connections();
+  const std::string log = testing::internal::GetCapturedStderr();
+  EXPECT_THAT(log, AllOf(HasSubstr("accept: Too many open files"), HasSubstr("accepts connections again")));
+  EXPECT_EQ(log.find("Too many", log.find("Too many") + 1), std::string::npos) << log;
+  for (const int one : sockets) ::close(one);
 }
 
 TEST_F(HttpServerTest, StopWaitsForTheAnswerInFlight) {
