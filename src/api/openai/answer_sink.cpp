@@ -13,6 +13,7 @@ double Seconds(int64_t ns) { return static_cast<double>(ns) * 1e-9; }
 void SendError(ResponseWriter& writer, const ApiError& error) {
   HttpResponse response{.status = error.status, .body = ErrorBody(error)};
   if (error.status == 429) response.headers.emplace_back("Retry-After", "1");
+  if (error.status == 503) response.headers.emplace_back("Retry-After", "5");
   writer.send(std::move(response));
 }
 

@@ -55,7 +55,7 @@ class AnswerSink : public EventSink {
   int64_t last_token_ns_ = 0;
 };
 
-/// Answers with the error; a 429 tells when to try again.
+/// Answers with the error; a 429 or 503 tells when to try again.
 void SendError(ResponseWriter& writer, const ApiError& error);
 
 }  // namespace shoal

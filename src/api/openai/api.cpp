@@ -37,6 +37,16 @@ ApiError UnknownModel(const std::string& asked, const std::vector<std::string>& 
       .code = "model_not_found"};
 }
 
+ApiError ShuttingDown() {
+  return {.status = 503,
+          .message = "the server is shutting down; send the request again later, or to another",
+          .type = "server_error",
+          .code = "shutting_down"};
+}
+
+/// Where a prompt of this kind of request is.
+const char* PromptField(AnswerKind kind) { return kind == AnswerKind::kChat ? "messages" : "prompt"; }
+
 /// What a tokenizer or a template says of a text is the sender's fault unless it says otherwise.
 ApiError TextError(const absl::Status& status, const char* param) {
   ApiError error = FromStatus(status);
@@ -71,12 +81,19 @@ std::vector<HttpRoute> OpenAiApi::routes() {
                         (this->*member)(request, writer);
                       }});
   };
-  add("POST", "/v1/chat/completions", &OpenAiApi::chat_completion);
-  add("POST", "/v1/completions", &OpenAiApi::completion);
-  add("POST", "/generate", &OpenAiApi::generate);
+  auto add_work = [this, &routes](const char* path, auto member) {
+    routes.push_back({"POST", path, [this, member](const HttpRequest& request, const Writer& writer) {
+                        if (draining_) return SendError(*writer, ShuttingDown());
+                        (this->*member)(request, writer);
+                      }});
+  };
+  add_work("/v1/chat/completions", &OpenAiApi::chat_completion);
+  add_work("/v1/completions", &OpenAiApi::completion);
+  add_work("/generate", &OpenAiApi::generate);
   add("GET", "/v1/models", &OpenAiApi::list_models);
   add("GET", "/v1/models/*", &OpenAiApi::describe_model);
   add("GET", "/health", &OpenAiApi::health);
+  routes.back().urgent = true;
   add("GET", "/cluster/status", &OpenAiApi::cluster_status);
   add("GET", "/cache/stats", &OpenAiApi::cache_stats);
   add("GET", "/metrics", &OpenAiApi::scrape);
@@ -139,24 +156,26 @@ ApiResult<std::vector<int32_t>> OpenAiApi::prompt_tokens(const CompletionRequest
   return *std::move(ids);
 }
 
-// The model would have no row for it. A fine-tune that added tokens to the tokenizer alone has such.
-std::optional<std::string> OpenAiApi::unknown_token(std::span<const int32_t> prompt) const {
-  const auto beyond = std::ranges::find_if(prompt, [&](int32_t id) { return id >= options_.vocabulary; });
-  if (beyond == prompt.end()) return std::nullopt;
-  return fmt::format(
-      "the prompt has the token '{}' (id {}), which the tokenizer knows, but not the model, whose vocabulary "
-      "has "
-      "{} ids; leave it out",
-      text_.tokenizer.token_name(*beyond).value_or(""), *beyond, options_.vocabulary);
+std::optional<ApiError> OpenAiApi::check_tokens(const std::vector<int32_t>& prompt) const {
+  const auto unknown =
+      std::ranges::find_if(prompt, [&](int32_t id) { return id < 0 || id >= options_.vocabulary; });
+  if (unknown == prompt.end()) return std::nullopt;
+  const auto name = text_.tokenizer.token_name(*unknown);
+  return ApiError{.message = fmt::format(
+                      "token {} ('{}') at position {} of the prompt is beyond the model's "
+                      "vocabulary of {} tokens: its tokenizer knows more tokens than the model; "
+                      "leave that text out",
+                      *unknown, name.ok() ? *name : "?", unknown - prompt.begin(), options_.vocabulary),
+                  .code = "token_out_of_vocabulary"};
 }
 
 void OpenAiApi::start(AnswerKind kind, const CommonFields& common, std::vector<int32_t> prompt,
                       const Writer& writer) {
-  const auto prompt_length = static_cast<int64_t>(prompt.size());
-  const char* const prompt_field = kind == AnswerKind::kChat ? "messages" : "prompt";
-  if (const auto unknown = unknown_token(prompt)) {
-    return SendError(*writer, {.message = *unknown, .param = prompt_field, .code = "invalid_value"});
+  if (auto wrong = check_tokens(prompt)) {
+    wrong->param = PromptField(kind);
+    return SendError(*writer, *wrong);
   }
+  const auto prompt_length = static_cast<int64_t>(prompt.size());
   const SchedulerStats stats = scheduler_.stats();
   if (!common.max_tokens.has_value() && stats.limits.context == 0) {
     return SendError(*writer, FromStatus(Unavailable("the cluster is not ready: {}", Message(stats.engine))));
@@ -182,7 +201,7 @@ void OpenAiApi::start(AnswerKind kind, const CommonFields& common, std::vector<i
   if (!id.ok()) {
     ApiError error = FromStatus(id.status());
     if (error.status == 400) {
-      error.param = prompt_field;
+      error.param = PromptField(kind);
       error.code = "context_length_exceeded";
     }
     return SendError(*writer, error);
@@ -209,11 +228,13 @@ void OpenAiApi::describe_model(const HttpRequest& request, const Writer& writer)
 
 void OpenAiApi::health(const HttpRequest&, const Writer& writer) const {
   const SchedulerStats stats = scheduler_.stats();
+  const bool ok = stats.engine.ok() && !draining_;
   Json json;
-  json["status"] = stats.engine.ok() ? "ok" : "unavailable";
+  json["status"] = draining_ ? "draining" : ok ? "ok" : "unavailable";
   json["model"] = options_.model_names.front();
   if (!stats.engine.ok()) json["reason"] = Message(stats.engine);
-  writer->send({.status = stats.engine.ok() ? 200 : 503, .body = DumpJson(json)});
+  if (draining_) json["reason"] = ShuttingDown().message;
+  writer->send({.status = ok ? 200 : 503, .body = DumpJson(json)});
 }
 
 void OpenAiApi::cluster_status(const HttpRequest&, const Writer& writer) const {

@@ -1,6 +1,7 @@
 // The HTTP API of a served model: OpenAI's chat and completions, a plain /generate, and what operators ask.
 #pragma once
 
+#include <atomic>
 #include <chrono>
 #include <cstdint>
 #include <functional>
@@ -45,6 +46,9 @@ class OpenAiApi {
 
   std::vector<HttpRoute> routes();
 
+  /// From now on requests get 503, and /health says why. Those in progress go on. From any thread.
+  void drain() { draining_ = true; }
+
   /// For HttpServerOptions::error_body.
   static std::string ErrorBodyOf(int status, const std::string& message);
 
@@ -64,7 +68,8 @@ class OpenAiApi {
   std::optional<ApiError> check_model(const CommonFields& common) const;
   ApiResult<std::vector<int32_t>> prompt_tokens(const ChatCompletionRequest& request) const;
   ApiResult<std::vector<int32_t>> prompt_tokens(const CompletionRequest& request) const;
-  std::optional<std::string> unknown_token(std::span<const int32_t> prompt) const;
+  /// That the model knows all tokens of a prompt: a tokenizer may have more than it (a fine-tune that added some).
+  std::optional<ApiError> check_tokens(const std::vector<int32_t>& prompt) const;
   void start(AnswerKind kind, const CommonFields& common, std::vector<int32_t> prompt, const Writer& writer);
 
   const OpenAiOptions options_;
@@ -72,6 +77,7 @@ class OpenAiApi {
   Scheduler& scheduler_;
   Metrics& metrics_;
   const int64_t started_;  // Unix seconds.
+  std::atomic<bool> draining_ = false;
 };
 
 }  // namespace shoal

@@ -42,9 +42,9 @@ int32_t Reciter(std::span<const int32_t> tokens, int32_t prompt_tokens, const Sa
 class OpenAiTest : public ::testing::Test {
  protected:
   void start(FakeEngineOptions engine = {}, SchedulerOptions scheduler = {}, OpenAiOptions api = {}) {
-    engine.limits.vocabulary = vocabulary_;
+    engine.limits.vocabulary = kByteVocabulary;
     api.model_names = {"shoal-test", "org/shoal-test"};
-    api.vocabulary = vocabulary_;
+    if (api.vocabulary == 0) api.vocabulary = kByteVocabulary;
     api.eos_ids = {kByteEos};
     api.cluster_status = [] { return R"({"nodes":[]})"; };
     scheduler.on_step = [this](const StepObservation& step) { metrics_.observe_step(step); };
@@ -109,7 +109,6 @@ class OpenAiTest : public ::testing::Test {
     return fmt::format(R"({{"messages": [{{"role": "user", "content": "say:{}"}}]{}}})", script, more);
   }
 
-  int32_t vocabulary_ = kByteVocabulary;
   ServedText text_ = ByteText();
   Metrics metrics_;
   std::unique_ptr<FakeEngine> engine_;
@@ -269,6 +268,56 @@ TEST_F(OpenAiTest, WhatCanNeverFitIsRefusedWithTheNumbers) {
   EXPECT_EQ(rest["choices"][0]["finish_reason"], "length");
 }
 
+TEST_F(OpenAiTest, ATokenBeyondTheModelsVocabularyIsTheRequestsFaultAndNobodyElses) {
+  start({.step_time = milliseconds(1)}, {}, {.vocabulary = kByteEos});
+  TcpStream other = *TcpStream::Connect("127.0.0.1", server_->port(), Soon());
+  const std::string endless = say("*", R"(, "stream": true)");
+  ASSERT_TRUE(other
+                  .send_all(fmt::format("POST {} HTTP/1.1\r\nContent-Length: {}\r\n\r\n{}", kChat,
+                                        endless.size(), endless),
+                            Soon())
+                  .ok());
+  ASSERT_TRUE(eventually([&] { return scheduler_->stats().running == 1; }));
+  const std::vector<std::pair<std::string, std::string>> requests = {
+      {kChat, say("a <|end|> b")},
+      {"/v1/completions", R"({"prompt": "a <|end|> b"})"},
+      {"/generate", R"({"prompt": "a <|end|> b"})"}};
+  for (const auto& [path, body] : requests) {
+    const Json error = post_json(path, body, 400)["error"];
+    EXPECT_EQ(error["code"], "token_out_of_vocabulary") << path;
+    EXPECT_EQ(error["param"], path == kChat ? "messages" : "prompt");
+    EXPECT_THAT(error["message"].get<std::string>(), HasSubstr("token 256 ('<|end|>')"));
+  }
+  EXPECT_EQ(scheduler_->stats().running, 1);
+}
+
+TEST_F(OpenAiTest, DrainingRefusesNewRequestsLetsOthersRunAndThenEndsThemWithAnError) {
+  start({.step_time = milliseconds(1)});
+  std::vector<std::string> streamed;
+  std::thread stream([&] { streamed = events(kChat, say("*", R"(, "stream": true)")); });
+  HttpReply whole;
+  std::thread other([&] { whole = post(kChat, say("*")); });
+  ASSERT_TRUE(eventually([&] { return scheduler_->stats().running == 2; }));
+  const int64_t before = scheduler_->stats().tokens_generated;
+  api_->drain();
+  const HttpReply refused = post(kChat, say("hello"));
+  EXPECT_EQ(refused.status, 503);
+  EXPECT_FALSE(refused.header("retry-after").empty());
+  EXPECT_EQ((*ParseJson(refused.body))["error"]["code"], "shutting_down");
+  EXPECT_EQ(get("/health").status, 503);
+  EXPECT_EQ((*ParseJson(get("/health").body))["status"], "draining");
+  EXPECT_EQ(get("/metrics").status, 200);
+  EXPECT_TRUE(eventually([&] { return scheduler_->stats().tokens_generated > before + 5; }));
+  scheduler_->stop();
+  stream.join();
+  other.join();
+  ASSERT_GE(streamed.size(), 2u);
+  EXPECT_THAT((*ParseJson(streamed.back()))["error"]["message"].get<std::string>(),
+              HasSubstr("shutting down"));
+  EXPECT_EQ(whole.status, 503) << whole.body;
+  EXPECT_THAT((*ParseJson(whole.body))["error"]["message"].get<std::string>(), HasSubstr("shutting down"));
+}
+
 TEST_F(OpenAiTest, AFullQueueIs429WithRetryAfter) {
   start({}, {.batch = {.rows_per_step = 64, .sequences_max = 1}, .queue_max = 1});
   engine_->hold(true);
@@ -331,22 +380,6 @@ TEST_F(OpenAiTest, AStreamGoesOnWhereItStoodWhenALostNodeIsBack) {
   const std::string undisturbed = text_over(0);
   EXPECT_GT(undisturbed.size(), 150u);
   EXPECT_EQ(text_over(3), undisturbed);
-}
-
-TEST_F(OpenAiTest, ATokenThatTheModelDoesNotKnowIsTheRequestsFaultAndNamed) {
-  vocabulary_ = kByteEos;  // The tokenizer has a special token, <|end|>, that the model lacks.
-  start();
-  for (const auto& [path, body, param] :
-       {std::tuple(kChat, say("hi <|end|>"), "messages"),
-        std::tuple("/v1/completions", std::string(R"({"prompt": "say:a <|end|> b"})"), "prompt")}) {
-    const Json error = post_json(path, body, 400)["error"];
-    EXPECT_THAT(error["message"].get<std::string>(), HasSubstr("'<|end|>' (id 256)"));
-    EXPECT_EQ(error["param"], param);
-    EXPECT_EQ(error["code"], "invalid_value");
-  }
-  EXPECT_EQ(scheduler_->stats().steps, 0);
-  EXPECT_EQ(post_json(kChat, say("hello", R"(, "max_tokens": 5)"))["choices"][0]["message"]["content"],
-            "hello");
 }
 
 TEST_F(OpenAiTest, ALostNodeIs503BeforeTheFirstTokenAndAnEventAfter) {
