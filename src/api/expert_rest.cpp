@@ -32,7 +32,7 @@ absl::Status AsStatus(const ApiError& error) { return InvalidArgument("{}", erro
 
 absl::StatusOr<Json> ParseObject(const std::string& body) {
   auto value = ParseJson(body);
-  if (!value.has_value()) return AsStatus(value.error());
+  if (!value.has_value()) return Annotate(AsStatus(value.error()), "the body");
   if (!value->is_object())
     return InvalidArgument("the body must be a JSON object, got {}", JsonTypeName(*value));
   return *std::move(value);

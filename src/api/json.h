@@ -17,8 +17,7 @@ using Json = nlohmann::ordered_json;
 inline constexpr int kJsonDepthMax = 64;
 inline constexpr int kJsonKeysMax = 4096;
 
-/// The value of `text`, which must be strict JSON in UTF-8. Of a key that comes twice the last value counts.
-/// A 400 says at which line and column it broke.
+/// The value of `text`, read as by ReadJson of base/json.h. A 400 says what is wrong, and where.
 ApiResult<Json> ParseJson(std::string_view text);
 
 /// One line; strings that are not UTF-8 (they should not be) get U+FFFD.

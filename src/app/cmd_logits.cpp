@@ -3,6 +3,7 @@
 #include "app/command.h"
 #include "app/progress.h"
 #include "base/file.h"
+#include "base/json.h"
 #include "base/status.h"
 #include "formats/safetensors.h"
 #include "kv/block_pool.h"
@@ -25,7 +26,8 @@ struct LogitsFlags {
 absl::StatusOr<ProbeRequest> ReadRequest(const std::string& path) {
   constexpr int64_t kBytesMax = 64 << 20;
   ASSIGN_OR_RETURN(const std::string text, ReadTextFile(path, kBytesMax));
-  const nlohmann::json json = nlohmann::json::parse(text, nullptr, false);
+  nlohmann::json json;
+  RETURN_IF_ERROR(Annotate(ReadJson(text, {}, &json), path));
   if (!json.is_object())
     return InvalidArgument("{}: expected a JSON object {{\"ids\": [..], \"greedy\": 24}}", path);
   ProbeRequest request;

@@ -25,8 +25,8 @@ CpuTime ProcessCpuTime();
 /// How many descriptors (files, sockets) this process may have open.
 int64_t DescriptorLimit();
 
-/// Raises that limit as far as the system lets this process: distributions start processes with 1,024, because
-/// of select(), which nobody here calls. Returns the limit then in force.
+/// Raises that limit as far as the system lets this process: distributions start processes with 1,024,
+/// because of select(), which nobody here calls. Returns the limit then in force.
 int64_t RaiseDescriptorLimit();
 
 /// Whether this process may multiply 8-bit tiles (AMX) on this CPU. Linux saves tiles only for processes that

@@ -1,39 +1,11 @@
 #include "formats/strict_json.h"
 
-#include <algorithm>
 #include <nlohmann/json.hpp>
-#include <set>
-#include <vector>
 
+#include "base/json.h"
 #include "base/status.h"
 
 namespace shoal {
-namespace {
-
-constexpr int kNestingMax = 32;
-
-/// Deepest nesting of brackets outside strings: checked before parsing, so that hostile text costs one scan.
-int NestingOf(std::string_view text) {
-  int depth = 0;
-  int deepest = 0;
-  bool in_string = false;
-  for (size_t i = 0; i < text.size(); ++i) {
-    const char c = text[i];
-    if (in_string) {
-      if (c == '\\') ++i;
-      if (c == '"') in_string = false;
-    } else if (c == '"') {
-      in_string = true;
-    } else if (c == '{' || c == '[') {
-      deepest = std::max(deepest, ++depth);
-    } else if (c == '}' || c == ']') {
-      --depth;
-    }
-  }
-  return deepest;
-}
-
-}  // namespace
 
 std::string Printable(std::string_view text, size_t chars_max) {
   std::string result(text.substr(0, chars_max));
@@ -71,30 +43,7 @@ std::string JsonExcerpt(const nlohmann::json& value) {
 }
 
 absl::Status ParseStrictJson(std::string_view text, std::string_view where, nlohmann::json* value) {
-  using Json = nlohmann::json;
-  if (const int nesting = NestingOf(text); nesting > kNestingMax) {
-    return InvalidArgument("{}: JSON nested {} deep: expected at most {}", where, nesting, kNestingMax);
-  }
-  std::vector<std::set<std::string>> open_objects;
-  std::string duplicate;
-  bool has_duplicate = false;
-  const auto watch_keys = [&](int, Json::parse_event_t event, Json& parsed) {
-    if (event == Json::parse_event_t::object_start) open_objects.emplace_back();
-    if (event == Json::parse_event_t::object_end) open_objects.pop_back();
-    if (event == Json::parse_event_t::key && !has_duplicate) {
-      has_duplicate = !open_objects.back().insert(parsed.get<std::string>()).second;
-      if (has_duplicate) duplicate = parsed.get<std::string>();
-    }
-    return true;
-  };
-  try {  // The parser's words, with line and byte, come only as an exception.
-    *value = Json::parse(text.begin(), text.end(), watch_keys);
-  } catch (const Json::exception& error) {
-    return InvalidArgument("{}: not valid JSON: {}", where, Printable(error.what(), 300));
-  }
-  if (has_duplicate)
-    return InvalidArgument("{}: the key '{}' appears twice", where, Printable(duplicate, 200));
-  return absl::OkStatus();
+  return Annotate(ReadJson(text, {.depth_max = 32}, value), where);
 }
 
 }  // namespace shoal

@@ -1,5 +1,4 @@
-// JSON as shoal reads it from files: bounded nesting, no duplicate keys, errors that name the file. Internal
-// to weights/.
+// JSON as shoal reads it from the files of a model: errors name the file.
 #pragma once
 
 #include <nlohmann/json_fwd.hpp>
@@ -10,9 +9,7 @@
 
 namespace shoal {
 
-/// Parses `text` into `*value`. InvalidArgument, starting with `where`, for anything that is not one JSON
-/// value (trailing text, invalid UTF-8, NaN), for an object with a duplicate key, and for nesting deeper
-/// than 32.
+/// Reads `text` as by ReadJson of base/json.h, nested 32 deep at most. InvalidArgument, starting with `where`.
 absl::Status ParseStrictJson(std::string_view text, std::string_view where, nlohmann::json* value);
 
 /// A short, printable picture of a value for messages: at most 60 characters, ASCII.

@@ -178,15 +178,15 @@ TEST(ClusterFile, TextsThatAreNoTreeAreRefused) {
   const auto json = [](std::string_view text) {
     return ToString(ParseClusterFile(text, ConfigSyntax::kJson).status());
   };
-  EXPECT_THAT(json("{\"devices\": [}"), HasSubstr("not JSON: parse error at line 1, column 14"));
+  EXPECT_THAT(json("{\"devices\": [}"), HasSubstr("not valid JSON: parse error at line 1, column 14"));
   EXPECT_THAT(json("[]"), HasSubstr("expected a map, got a list of 0"));
-  EXPECT_THAT(json("{\"devices\": 1e999}"), HasSubstr("not JSON"));
-  EXPECT_THAT(json("{} {}"), HasSubstr("not JSON"));
-  EXPECT_THAT(json("{\"model\": 1, \"model\": 2}"), HasSubstr("the key 'model' is there twice"));
+  EXPECT_THAT(json("{\"devices\": 1e999}"), HasSubstr("not valid JSON"));
+  EXPECT_THAT(json("{} {}"), HasSubstr("not valid JSON"));
+  EXPECT_THAT(json("{\"model\": 1, \"model\": 2}"), HasSubstr("the key 'model' appears twice"));
   EXPECT_THAT(json(std::string(40, '[')), HasSubstr("nested more than 16 deep"));
   EXPECT_THAT(yaml(std::string(40, '[') + std::string(40, ']')), HasSubstr("nested more than 16 deep"));
   EXPECT_THAT(yaml(std::string(400000, '[')), HasSubstr("INVALID_ARGUMENT"));
-  EXPECT_THAT(yaml("a: 1\na: 2\n"), HasSubstr("line 2: the key 'a' is there twice"));
+  EXPECT_THAT(yaml("a: 1\na: 2\n"), HasSubstr("line 2: the key 'a' appears twice"));
   EXPECT_THAT(yaml("a: &x 1\nb: *x\n"), HasSubstr("line 1: anchors"));
   EXPECT_THAT(yaml("a: *x\n"), HasSubstr("not YAML: line 1"));
   EXPECT_THAT(yaml("a: !!binary 1\n"), HasSubstr("the tag"));

@@ -19,6 +19,9 @@ inline absl::Status CheckConfigSize(std::string_view text, const ConfigLimits& l
                          FormatBytes(limits.bytes));
 }
 
+/// Of one map. Keys are looked up one by one: this keeps the search for repeated ones short.
+inline constexpr int kConfigKeysMax = 4096;
+
 /// Every add returns false once something is wrong; status() says what. Lines are 1-based, 0 = unknown.
 class ConfigTree {
  public:
@@ -42,10 +45,10 @@ class ConfigTree {
   }
   bool add_key(std::string key, int line) {
     ConfigValue& map = open_.back();
-    if (static_cast<int>(map.keys.size()) >= kKeysMax) {
-      return fail(line, fmt::format("a map of more than {} keys", kKeysMax));
+    if (static_cast<int>(map.keys.size()) >= kConfigKeysMax) {
+      return fail(line, fmt::format("a map of more than {} keys", kConfigKeysMax));
     }
-    if (map.find(key) != nullptr) return fail(line, fmt::format("the key '{}' is there twice", key));
+    if (map.find(key) != nullptr) return fail(line, fmt::format("the key '{}' appears twice", key));
     map.keys.push_back(std::move(key));
     return status_.ok();
   }
@@ -79,8 +82,6 @@ class ConfigTree {
   ConfigValue take_root() { return std::move(root_); }
 
  private:
-  static constexpr int kKeysMax = 4096;  // Looked up one by one: keeps the search for repeated keys short.
-
   bool add(ConfigValue value) { return count(value.line) && attach(std::move(value)); }
   bool count(int line) {
     if (++values_ > limits_.values) return fail(line, fmt::format("more than {} values", limits_.values));

@@ -158,10 +158,10 @@ TEST(PlanJson, ErrorsSayWhere) {
   EXPECT_THAT(ErrorWith("\"layers\":[2,3],\"owners\"", "\"layers\":[1,3],\"owners\""),
               HasSubstr("experts of layer 1 are placed twice"));
   EXPECT_THAT(ErrorWith("{\"name\":\"n0\"}", "{\"name\":\"n0\",\"name\":\"n0\"}"),
-              HasSubstr("the key 'name' is there twice"));
+              HasSubstr("the key 'name' appears twice"));
   EXPECT_THAT(ErrorWith("\"notes\": [", "\"notes\": [[[[[[[[["), HasSubstr("nested more than 6 deep"));
-  EXPECT_THAT(ErrorWith("\"epoch\": 1,", "\"epoch\": 1"), HasSubstr("not JSON: parse error at line 4"));
-  EXPECT_THAT(ToString(PlanFromJson("").status()), HasSubstr("not JSON"));
+  EXPECT_THAT(ErrorWith("\"epoch\": 1,", "\"epoch\": 1"), HasSubstr("not valid JSON: parse error at line 4"));
+  EXPECT_THAT(ToString(PlanFromJson("").status()), HasSubstr("not valid JSON"));
   EXPECT_THAT(ToString(PlanFromJson(std::string(20 << 20, ' ')).status()), HasSubstr("16.0 MiB is the most"));
 }
 

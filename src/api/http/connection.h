@@ -45,8 +45,8 @@ struct HttpShared {
     return options.error_body ? options.error_body(status, message) : message + "\n";
   }
 
-  /// What a new connection from `network` is to be: one of all, or a reserved one, for urgent routes. Makes room
-  /// where it can.
+  /// Whether a new connection from `network` may be one as all others, or only a reserved one, for urgent
+  /// routes. Makes room where it can.
   bool admit(const std::string& network);
   /// Closes a connection that has waited for its client so long, of `network` unless that is empty. False if
   /// there is none.
@@ -58,7 +58,8 @@ struct HttpShared {
   HttpConnection* to_dismiss(const std::string& network, int64_t since_ns);  // With the mutex held.
 };
 
-/// What a connection is at, those first that can best be closed where room is needed. kClosing: as good as gone.
+/// What a connection is at, those first that can best be closed where room is needed. kClosing: as good as
+/// gone.
 enum class HttpActivity : uint8_t { kLingering, kIdle, kReceiving, kAnswering, kClosing };
 
 /// The address of a peer as far as connections are counted together.

@@ -16,8 +16,8 @@ namespace {
 
 /// After accept() failed, which it would again at once.
 constexpr Duration kAcceptPause = std::chrono::milliseconds(100);
-/// A client's first bytes come a round trip after it was accepted: where pausing will do it is not taken for an
-/// idle one before.
+/// A client's first bytes come a round trip after it was accepted: where pausing will do, it is not taken for
+/// an idle one before.
 constexpr Duration kFirstBytesGrace = std::chrono::milliseconds(500);
 constexpr Duration kLogInterval = std::chrono::seconds(10);
 

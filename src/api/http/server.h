@@ -76,8 +76,8 @@ struct HttpRoute {
   std::string method;
   std::string path;  ///< Exact; or a prefix if it ends in "/*".
   HttpHandler handler;
-  /// Answered even where all connections are taken and all handler threads are at work: the handler runs on an
-  /// I/O thread, and must not block.
+  /// Answered even where all connections are taken and all handler threads are at work: the handler runs on
+  /// an I/O thread, and must not block.
   bool urgent = false;
 };
 

@@ -68,7 +68,7 @@ class OpenAiApi {
   std::optional<ApiError> check_model(const CommonFields& common) const;
   ApiResult<std::vector<int32_t>> prompt_tokens(const ChatCompletionRequest& request) const;
   ApiResult<std::vector<int32_t>> prompt_tokens(const CompletionRequest& request) const;
-  /// That the model knows all tokens of a prompt: a tokenizer may have more than it (a fine-tune that added some).
+  /// That the model knows all tokens of a prompt: a tokenizer may have more (a fine-tune that added some).
   std::optional<ApiError> check_tokens(const std::vector<int32_t>& prompt) const;
   void start(AnswerKind kind, const CommonFields& common, std::vector<int32_t> prompt, const Writer& writer);
 

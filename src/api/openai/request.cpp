@@ -167,7 +167,11 @@ void ReadMaxCompletionTokens(FieldReader& fields, CommonFields& out) {
 /// The object in `body`, or why there is none.
 ApiResult<Json> ParseObject(std::string_view body) {
   auto value = ParseJson(body);
-  if (value.has_value() && !value->is_object()) {
+  if (!value.has_value()) {
+    value.error().message = "the body: " + value.error().message;
+    return value;
+  }
+  if (!value->is_object()) {
     return std::unexpected(
         ApiError{.message = fmt::format("the body must be a JSON object, got {}", JsonTypeName(*value)),
                  .code = "invalid_type"});

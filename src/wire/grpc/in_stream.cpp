@@ -330,7 +330,7 @@ class GrpcFrameServer final : public FrameServer {
     builder.SetMaxSendMessageSize(-1);
     builder.AddChannelArgument(GRPC_ARG_KEEPALIVE_TIME_MS, WholeMs(options.keepalive_interval));
     builder.AddChannelArgument(GRPC_ARG_KEEPALIVE_TIMEOUT_MS, WholeMs(options.keepalive_timeout));
-    // Also where no call is open: a peer that gave up while it could not be reached has closed its end long ago.
+    // Also where no call is open: a peer that gave up behind a black hole has closed its end, unheard.
     builder.AddChannelArgument(GRPC_ARG_KEEPALIVE_PERMIT_WITHOUT_CALLS, 1);
     builder.AddChannelArgument(GRPC_ARG_HTTP2_MAX_PINGS_WITHOUT_DATA, 0);
     // For strangers who begin well and then say nothing, or call nothing.

@@ -1,6 +1,6 @@
-// Internal to the gRPC transport: the listening sockets, and connections until they have begun as HTTP/2 does.
-// gRPC's own acceptor ends for ever, without a word, when accept() fails once, as it does when the process
-// has no descriptor left; and it bounds neither connections nor those that never say anything.
+// Internal to the gRPC transport: the listening sockets, and connections until they have begun as HTTP/2
+// does. gRPC's own acceptor ends for ever, without a word, when accept() fails once, as it does when the
+// process has no descriptor left; and it bounds neither connections nor those that never say anything.
 #pragma once
 
 #include <cstdint>

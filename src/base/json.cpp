@@ -1,0 +1,119 @@
+#include "base/json.h"
+
+#include <nlohmann/json.hpp>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "base/status.h"
+
+namespace shoal {
+namespace {
+
+/// `text` on one line, cut to `bytes_max` at a character's border.
+std::string OneLine(std::string_view text, size_t bytes_max) {
+  size_t end = std::min(text.size(), bytes_max);
+  while (end > 0 && end < text.size() && (static_cast<unsigned char>(text[end]) & 0xC0) == 0x80) --end;
+  std::string line(text.substr(0, end));
+  for (char& c : line) {
+    if (static_cast<unsigned char>(c) < 0x20 || c == 0x7f) c = '?';
+  }
+  return end < text.size() ? line + "..." : line;
+}
+
+/// Builds the value from the parser's events, so that limits and repeated keys are seen at once.
+template <typename Json>
+class Builder final : public nlohmann::json_sax<Json> {
+ public:
+  Builder(const JsonLimits& limits, Json* root) : limits_(limits), root_(root) {}
+
+  const std::string& problem() const { return problem_; }
+
+  bool null() override { return add(nullptr); }
+  bool boolean(bool value) override { return add(value); }
+  bool number_integer(typename Json::number_integer_t value) override { return add(value); }
+  bool number_unsigned(typename Json::number_unsigned_t value) override { return add(value); }
+  bool number_float(typename Json::number_float_t value, const std::string&) override { return add(value); }
+  bool string(std::string& value) override { return add(std::move(value)); }
+  bool binary(typename Json::binary_t&) override { return refuse("binary data"); }  // JSON text has none.
+  bool start_object(size_t) override { return open(Json::object()); }
+  bool start_array(size_t) override { return open(Json::array()); }
+  bool end_object() override { return close(); }
+  bool end_array() override { return close(); }
+
+  bool key(std::string& key) override {
+    auto& object = open_.back()->template get_ref<typename Json::object_t&>();
+    if (limits_.keys_max > 0 && std::ssize(object) >= limits_.keys_max) {
+      return refuse(fmt::format("an object has more than {} keys", limits_.keys_max));
+    }
+    const auto [at, added] = object.emplace(key, nullptr);
+    if (!added) return refuse(fmt::format("the key '{}' appears twice in one object", OneLine(key, 200)));
+    slot_ = &at->second;
+    return true;
+  }
+
+  bool parse_error(size_t, const std::string&, const nlohmann::detail::exception& error) override {
+    // "[json.exception.parse_error.101] parse error at line 1, column 2: ..."
+    const std::string_view text = error.what();
+    const size_t end = text.find("] ");
+    const std::string_view reason = end == std::string_view::npos ? text : text.substr(end + 2);
+    return refuse("not valid JSON: " + OneLine(reason, 300));
+  }
+
+ private:
+  Json* place(Json value) {
+    if (open_.empty()) {
+      *root_ = std::move(value);
+      return root_;
+    }
+    if (!open_.back()->is_array()) {
+      *slot_ = std::move(value);
+      return slot_;
+    }
+    open_.back()->push_back(std::move(value));
+    return &open_.back()->back();
+  }
+  bool add(Json value) {
+    place(std::move(value));
+    return true;
+  }
+  bool open(Json value) {
+    if (std::ssize(open_) >= limits_.depth_max)
+      return refuse(fmt::format("nested more than {} deep", limits_.depth_max));
+    open_.push_back(
+        place(std::move(value)));  // Stays where it is: nothing is added around it while it is open.
+    return true;
+  }
+  bool close() {
+    open_.pop_back();
+    return true;
+  }
+  bool refuse(std::string problem) {
+    problem_ = std::move(problem);
+    return false;
+  }
+
+  const JsonLimits limits_;
+  Json* const root_;
+  std::vector<Json*> open_;
+  Json* slot_ = nullptr;  // Where the value of the last key goes.
+  std::string problem_;
+};
+
+template <typename Json>
+absl::Status Read(std::string_view text, const JsonLimits& limits, Json* value) {
+  Builder<Json> builder(limits, value);
+  if (Json::sax_parse(text.begin(), text.end(), &builder)) return absl::OkStatus();
+  return InvalidArgument("{}", builder.problem());
+}
+
+}  // namespace
+
+absl::Status ReadJson(std::string_view text, const JsonLimits& limits, nlohmann::json* value) {
+  return Read(text, limits, value);
+}
+absl::Status ReadJson(std::string_view text, const JsonLimits& limits, nlohmann::ordered_json* value) {
+  return Read(text, limits, value);
+}
+
+}  // namespace shoal
