@@ -19,7 +19,7 @@
 #include "convert/testing/checkpoints.h"
 #include "exec/local_cluster.h"
 #include "exec/model_facts.h"
-#include "exec/state_ring.h"
+#include "exec/sequence_cursor.h"
 #include "plan/planner.h"
 
 namespace shoal {
@@ -88,30 +88,28 @@ struct Poison {
   std::string end = "weight";
   std::string where;  ///< In the error.
   std::optional<AffineFormat> format = std::nullopt;
-  bool remote_experts = false;  ///< Those that another node owns are what overflows.
 };
 
 std::vector<Poison> Poisons() {
   return {
-      {.name = "Embedding", .family = "qwen3", .tensor = "", .where = "the embedding of token 7"},
+      {.name = "Embedding", .family = "qwen3_moe", .tensor = "", .where = "the embedding of token 7"},
       {.name = "EmbeddingQuantized",
        .family = "qwen3_moe",
        .tensor = "",
        .where = "the embedding of token 7",
        .format = AffineFormat{4, 64}},
       {.name = "Attention", .family = "qwen3", .tensor = "layers.1.self_attn.q_proj", .where = "layer 1"},
-      {.name = "Mlp", .family = "llama", .tensor = "layers.2.mlp.up_proj", .where = "layer 2"},
+      {.name = "Mlp", .family = "mistral", .tensor = "layers.2.mlp.up_proj", .where = "layer 2"},
       {.name = "Latent",
        .family = "deepseek_v3",
        .tensor = "layers.1.self_attn.kv_a_proj",
        .where = "layer 1"},
-      {.name = "Router", .family = "qwen3_moe", .tensor = "layers.2.mlp.gate.", .where = "layer 2"},
+      {.name = "Router", .family = "qwen3_moe", .tensor = "layers.4.mlp.gate.", .where = "layer 4"},
       {.name = "Experts",
        .family = "qwen3_moe",
        .tensor = "layers.1.mlp.experts.",
        .end = "up_proj.weight",
-       .where = "layer 1",
-       .remote_experts = true},
+       .where = "layer 1"},
       {.name = "SharedExpert",
        .family = "qwen2_moe",
        .tensor = "layers.1.mlp.shared_expert.up",
@@ -143,7 +141,7 @@ void MakePoisoned(const Poison& poison, const std::string& folder) {
       for (int64_t row = 0; row < weight.all_rows(); ++row) weight.set(row, 0, kHuge);
       ++changed;
     }
-    SHOAL_CHECK_GT(changed, 0);
+    SHOAL_CHECK_GT(changed, 0);  // The name is right.
   });
 }
 
@@ -179,8 +177,7 @@ class Running {
  public:
   Running(const OpenedModel& model, const Placed& placed) {
     LocalCluster::Options options;
-    options.checkpoint = model.checkpoint;
-    options.spec = model.spec;
+    options.weights = model.weights;
     options.plan = PlanFor(placed, model.facts);
     options.limits = {model.spec.max_positions, model.spec.vocabulary, 64, 512,
                       KeepsState(model.spec) ? 32 : 0};
@@ -198,11 +195,11 @@ class Running {
     step.id = next_;
     ++next_.value;
     auto done = std::make_shared<std::promise<absl::StatusOr<StepResult>>>();
-    engine_.submit(std::move(step),
+    engine_.submit(engine_.state().generation, std::move(step),
                    [done](absl::StatusOr<StepResult> value) { done->set_value(std::move(value)); });
     return done->get_future();
   }
-  EngineLimits limits() const { return engine_.limits(); }
+  EngineLimits limits() const { return engine_.state().limits; }
 
  private:
   PipelineEngine engine_{kLocalLiveness};
@@ -212,29 +209,22 @@ class Running {
 
 /// A sequence of a test: its tokens, and where it lies. Sequences in the same place take turns there.
 struct Sequence {
-  Sequence(uint64_t number, int where, std::vector<int32_t> ids, const EngineLimits& limits)
-      : id{number},
-        place(where),
-        tokens(std::move(ids)),
-        states(RingFrom(limits, BlockId{where * limits.state_slots_each()})) {}
-
-  /// The tokens from `at` on, the last of which is sampled.
-  SeqSlice slice(int64_t at) {
-    SeqSlice slice{id, static_cast<int32_t>(at), {tokens.begin() + at, tokens.end()}, {}};
-    slice.sample_from = static_cast<int32_t>(slice.tokens.size()) - 1;
-    for (int32_t k = 0; k < BlocksFor(std::ssize(tokens)); ++k)
-      slice.blocks.push_back(BlockId{8 * place + k});
-    states.place(slice);
-    return slice;
+  Sequence(uint64_t number, int32_t place, std::vector<int32_t> ids, const EngineLimits& limits)
+      : id{number}, tokens(std::move(ids)) {
+    const int slots = limits.state_slots_each();
+    cursor = SequenceCursor(
+        id, {.blocks = IdsFrom(BlockId{8 * place}, 8), .slots = IdsFrom(SlotId{place * slots}, slots)});
   }
+
+  /// What is not in the cache yet, with the last token sampled.
+  SeqSlice slice() { return cursor.next(std::span<const int32_t>(tokens).subspan(cursor.position()), true); }
   NewSequence begin(SamplingParams sampling = {.temperature = 0}) const {
     return {id, std::move(sampling), tokens, static_cast<int32_t>(tokens.size())};
   }
 
   SeqId id;
-  int place;
   std::vector<int32_t> tokens;
-  StateRing states;
+  SequenceCursor cursor;
 };
 
 std::vector<int32_t> Prompt(uint64_t stream, int64_t count, int64_t vocabulary) {
@@ -289,7 +279,7 @@ class BadSequenceTest : public testing::Test {
     for (int i = 0; i < 2; ++i) {
       Step step;
       if (i == 0) step.begins = {sequence.begin({.temperature = 0, .top_logprobs = 2})};
-      step.slices = {sequence.slice(i == 0 ? 0 : std::ssize(sequence.tokens) - 1)};
+      step.slices = {sequence.slice()};
       step.want_logits = true;
       const auto result = running.submit(std::move(step)).get();
       if (!result.ok() || result->sequences.size() != 1 || !result->sequences[0].status.ok()) {
@@ -323,6 +313,7 @@ class BadSequenceTest : public testing::Test {
   void run_on(const Placed& placed, SamplingParams sampling, absl::StatusCode code,
               const std::string& where) {
     SCOPED_TRACE(placed.name);
+    ASSERT_TRUE(good_alone_.tokens.size() == 2 && other_alone_.tokens.size() == 2);
     Running running(model_, placed);
     Sequence good(1, 0, good_, running.limits());
     Sequence bad(2, 1, bad_, running.limits());
@@ -332,22 +323,21 @@ class BadSequenceTest : public testing::Test {
     first.want_routing = model_.facts.top_k > 0;
     const SamplingParams with_logprobs{.temperature = 0, .top_logprobs = 2};
     first.begins = {good.begin(with_logprobs), bad.begin(std::move(sampling)), other.begin(with_logprobs)};
-    first.slices = {good.slice(0), bad.slice(0), other.slice(0)};
+    first.slices = {good.slice(), bad.slice(), other.slice()};
     auto first_done = running.submit(std::move(first));
     good.tokens.push_back(good_alone_.tokens[0].id);
     bad.tokens.push_back(3);
     other.tokens.push_back(other_alone_.tokens[0].id);
     Step second;
     second.want_logits = true;
-    second.slices = {bad.slice(std::ssize(bad_)), good.slice(std::ssize(good_)),
-                     other.slice(std::ssize(other_))};
+    second.slices = {bad.slice(), good.slice(), other.slice()};
     auto second_done = running.submit(std::move(second));
     Step third;
     third.want_logits = true;
     Sequence heir(4, 1, good_, running.limits());
     third.ends = {bad.id};
     third.begins = {heir.begin(with_logprobs)};
-    third.slices = {heir.slice(0)};
+    third.slices = {heir.slice()};
     auto third_done = running.submit(std::move(third));
 
     const auto one = first_done.get();
@@ -424,7 +414,7 @@ TEST_F(BadSequenceTest, AStepWithoutAGoodSequenceEndsToo) {
     Sequence bad(1, 0, bad_, running.limits());
     Step step;
     step.begins = {bad.begin()};
-    step.slices = {bad.slice(0)};
+    step.slices = {bad.slice()};
     step.want_logits = true;
     const auto result = running.submit(std::move(step)).get();
     ASSERT_TRUE(result.ok()) << ToString(result.status());
