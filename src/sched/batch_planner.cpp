@@ -274,32 +274,49 @@ void BatchPlanner::end(SeqId id) {
   sequences_.erase(id);
 }
 
-absl::StatusOr<std::vector<BatchPlanner::Sampled>> BatchPlanner::acknowledge(const StepResult& result) {
-  SHOAL_CHECK(!in_flight_.empty());  // The scheduler drops results of which it has submitted no step.
-  const InFlight& record = in_flight_.front();
+// What a result says of the sequences of its step: a token or an error for each that was sampled, an error
+// for any other that failed.
+absl::StatusOr<std::vector<BatchPlanner::Outcome>> BatchPlanner::read(const InFlight& record,
+                                                                      const StepResult& result) const {
   if (result.id != record.id) {
     return Internal("step {}: expected its result next, got the result of step {}", record.id, result.id);
   }
-  std::vector<Sampled> sampled;
-  std::unordered_set<SeqId> expected(record.sampled.begin(), record.sampled.end());
+  std::unordered_set<SeqId> named(record.named.begin(), record.named.end());
+  std::unordered_set<SeqId> sampled(record.sampled.begin(), record.sampled.end());
+  std::vector<Outcome> outcomes;
   for (const SeqResult& one : result.sequences) {
-    if (expected.erase(one.id) == 0 || one.tokens.size() != 1) {
-      return Internal("step {}: got {} tokens for sequence {}, which was not to be sampled once in it",
-                      result.id, one.tokens.size(), one.id);
+    const bool fresh = named.erase(one.id) == 1;
+    const bool due = sampled.erase(one.id) == 1;
+    if (!fresh || (one.status.ok() ? !due || one.tokens.size() != 1 : !one.tokens.empty())) {
+      return Internal("step {}: got {} tokens ({}) for sequence {}, which was not to be sampled once in it",
+                      result.id, one.tokens.size(), CodeName(one.status.code()), one.id);
     }
-    if (one.tokens[0].id < 0 || one.tokens[0].id >= limits_.vocabulary) {
-      return Internal("step {}: got token {} for sequence {}, outside the vocabulary of {}", result.id,
-                      one.tokens[0].id, one.id, limits_.vocabulary);
+    if (!one.status.ok()) {
+      outcomes.push_back({one.id, 0, one.status});
+      continue;
     }
-    sampled.push_back({one.id, one.tokens[0].id});
+    const int32_t token = one.tokens[0].id;
+    if (token < 0 || token >= limits_.vocabulary) {
+      return Internal("step {}: got token {} for sequence {}, outside the vocabulary of {}", result.id, token,
+                      one.id, limits_.vocabulary);
+    }
+    outcomes.push_back({one.id, token, absl::OkStatus()});
   }
-  if (!expected.empty()) {
-    return Internal("step {}: expected tokens for {} sequences, got {}", result.id, record.sampled.size(),
-                    sampled.size());
+  if (!sampled.empty()) {
+    return Internal("step {}: expected tokens for {} sequences, {} are missing", result.id,
+                    record.sampled.size(), sampled.size());
   }
-  std::erase_if(sampled, [&](const Sampled& one) {
+  return outcomes;
+}
+
+absl::StatusOr<std::vector<BatchPlanner::Outcome>> BatchPlanner::acknowledge(const StepResult& result) {
+  SHOAL_CHECK(!in_flight_.empty());  // The scheduler drops results of which it has submitted no step.
+  const InFlight& record = in_flight_.front();
+  ASSIGN_OR_RETURN(std::vector<Outcome> outcomes, read(record, result));
+  std::erase_if(outcomes, [&](const Outcome& one) {
     Sequence* sequence = find(one.id);
     if (sequence == nullptr) return true;  // It ended while the step was in flight.
+    if (!one.status.ok()) return false;
     sequence->tokens.push_back(one.token);
     sequence->sample_pending = false;
     sequence->losses_in_a_row = 0;
@@ -309,11 +326,11 @@ absl::StatusOr<std::vector<BatchPlanner::Sampled>> BatchPlanner::acknowledge(con
   const std::vector<SeqId> named = record.named;
   in_flight_.pop_front();
   for (const SeqId id : named) step_returned(*sequences_.at(id));
-  for (const Sampled& one : sampled) {
+  for (const Outcome& one : outcomes) {
     Sequence& sequence = *find(one.id);
-    if (outgrown(sequence)) requeue(sequence);
+    if (one.status.ok() && outgrown(sequence)) requeue(sequence);
   }
-  return sampled;
+  return outcomes;
 }
 
 // With its last token it is longer than short rope goes: its cache is of no further use. As its next step

@@ -31,8 +31,8 @@ struct BatchPlannerOptions {
 /// OK if an engine may have such limits; else Internal with the numbers.
 absl::Status CheckLimits(const EngineLimits& limits);
 
-/// OK if `request` can be served by an engine with `limits`; else InvalidArgument with the numbers, or with an
-/// id that the model does not know: a tokenizer may have more tokens than the model.
+/// OK if `request` can be served by an engine with `limits`; else InvalidArgument with the numbers, or with
+/// an id that the model does not know: a tokenizer may have more tokens than the model.
 absl::Status CheckFits(const GenerationRequest& request, const EngineLimits& limits);
 
 /// Longest prompt + output that CheckFits lets pass: bounded by the model's context and by the whole cache.
@@ -72,14 +72,16 @@ class BatchPlanner {
   /// The next step, or nullopt if no sequence can use one now. Marks what it takes as in flight.
   std::optional<Step> compose(StepId id);
 
-  struct Sampled {
+  /// What a step gave one sequence.
+  struct Outcome {
     SeqId id;
-    int32_t token = 0;
+    int32_t token = 0;    ///< Where status is OK.
+    absl::Status status;  ///< Why the sequence can't go on; whoever hears it ends it.
   };
   /// The oldest step in flight (of which there is one) came back. Appends the sampled ids to their sequences,
   /// returns those of sequences that have not ended, and gives blocks back that no step in flight names.
   /// Internal if the result does not match the step: then nothing has changed.
-  absl::StatusOr<std::vector<Sampled>> acknowledge(const StepResult& result);
+  absl::StatusOr<std::vector<Outcome>> acknowledge(const StepResult& result);
 
   /// Ends a waiting or running sequence. Its blocks return once no step in flight names them.
   void end(SeqId id);
@@ -117,6 +119,7 @@ class BatchPlanner {
   };
 
   static BatchPlannerOptions Bounded(BatchPlannerOptions options);
+  absl::StatusOr<std::vector<Outcome>> read(const InFlight& record, const StepResult& result) const;
   void add_decodes(Step& step, InFlight& record);
   void add_prefills(Step& step, InFlight& record);
   void admit();

@@ -333,7 +333,7 @@ TEST_F(BatchPlannerTest, RefusesAResultThatNamesOneSequenceForAnother) {
   add(3);
   compose();
   const auto refused =
-      batch_planner_->acknowledge({.id = StepId{1}, .sequences = {{first, {1}}, {first, {2}}}});
+      batch_planner_->acknowledge({.id = StepId{1}, .sequences = {{first, {{1}}}, {first, {{2}}}}});
   EXPECT_EQ(refused.status().code(), absl::StatusCode::kInternal);
   acknowledge();
 }

@@ -189,8 +189,8 @@ void Scheduler::handle_step_end(Event& event) {
   if (!generation_.has_value() || event.generation != *generation_ || submitted_.empty()) return;
   if (!event.result.ok()) return lose_engine(event.result.status());
   const Submitted submitted = submitted_.front();
-  auto sampled = batch_planner_.acknowledge(*event.result);
-  if (!sampled.ok()) return lose_engine(sampled.status());
+  const auto outcomes = batch_planner_.acknowledge(*event.result);
+  if (!outcomes.ok()) return lose_engine(outcomes.status());
   submitted_.erase(submitted_.begin());
   ++totals_.steps;
   totals_.rows += submitted.rows;
@@ -200,18 +200,23 @@ void Scheduler::handle_step_end(Event& event) {
                       .elapsed_ns = NowNs() - submitted.at_ns,
                       .timings = std::move(event.result->timings)});
   }
-  for (const BatchPlanner::Sampled& one : *sampled) deliver(one);
+  for (const BatchPlanner::Outcome& one : *outcomes) deliver(one);
 }
 
-void Scheduler::deliver(const BatchPlanner::Sampled& sampled) {
-  Sequence& sequence = *batch_planner_.find(sampled.id);
+void Scheduler::deliver(const BatchPlanner::Outcome& outcome) {
+  // What is wrong with one sequence ends that one. InvalidArgument: its request asks what the model can't do.
+  if (!outcome.status.ok()) {
+    const bool asked = outcome.status.code() == absl::StatusCode::kInvalidArgument;
+    return fail(outcome.id, asked ? outcome.status : AsServerFault(outcome.status));
+  }
+  Sequence& sequence = *batch_planner_.find(outcome.id);
   const GenerationRequest& request = sequence.request;
   ++totals_.tokens_generated;
-  if (!request.ignore_eos && std::ranges::count(request.eos_ids, sampled.token) > 0) {
-    return finish(sampled.id, FinishReason::kStop);
+  if (!request.ignore_eos && std::ranges::count(request.eos_ids, outcome.token) > 0) {
+    return finish(outcome.id, FinishReason::kStop);
   }
-  if (!sequence.sink->on_token(sampled.token)) return finish(sampled.id, FinishReason::kStop);
-  if (sequence.generated() >= request.max_tokens) finish(sampled.id, FinishReason::kLength);
+  if (!sequence.sink->on_token(outcome.token)) return finish(outcome.id, FinishReason::kStop);
+  if (sequence.generated() >= request.max_tokens) finish(outcome.id, FinishReason::kLength);
 }
 
 // The blocks are given back and counted before the sink hears of the end: who sees the end may rely on it.

@@ -105,7 +105,7 @@ class Scheduler {
   void expire_one(const Sequence& sequence, Clock::time_point now);
   Clock::time_point gives_up_at(const Sequence& sequence) const;
   void submit_steps();
-  void deliver(const BatchPlanner::Sampled& sampled);
+  void deliver(const BatchPlanner::Outcome& outcome);
   void finish(SeqId id, FinishReason reason);
   void fail(SeqId id, const absl::Status& status);
   std::shared_ptr<EventSink> forget(SeqId id);

@@ -292,7 +292,8 @@ TEST(Scheduler, ABegunRequestWaitsForTheEngineUntilItsDeadline) {
   ASSERT_TRUE(begun->wait_end());
   EXPECT_GE(Clock::now() - lost_at, milliseconds(200));
   EXPECT_EQ(begun->error().code(), absl::StatusCode::kUnavailable);
-  EXPECT_THAT(Message(begun->error()), HasSubstr("is not back by the request's deadline: node 'mini2' is lost"));
+  EXPECT_THAT(Message(begun->error()),
+              HasSubstr("is not back by the request's deadline: node 'mini2' is lost"));
   EXPECT_TRUE(Eventually([&] { return Idle(scheduler); }));
 }
 
@@ -348,6 +349,10 @@ TEST(Scheduler, AResultThatMakesNoSenseEndsTheGenerationAndNoRequest) {
       [](StepResult& result) { result.sequences.at(0).id = SeqId{77}; },
       [](StepResult& result) { result.sequences.push_back(result.sequences.at(0)); },
       [](StepResult& result) { result.sequences.at(1) = result.sequences.at(0); },
+      [](StepResult& result) { result.sequences.at(0).status = OutOfRange("and yet a token"); },
+      [](StepResult& result) {
+        result.sequences.push_back({SeqId{77}, {}, OutOfRange("of nobody")});
+      },
   };
   for (size_t fault = 0; fault < faults.size(); ++fault) {
     FakeEngine engine({.limits = limits});
@@ -371,6 +376,52 @@ TEST(Scheduler, AResultThatMakesNoSenseEndsTheGenerationAndNoRequest) {
       EXPECT_EQ(sinks[static_cast<size_t>(i)]->tokens(), ExpectedTokens(HashModel(101), {i, 9}, 40));
     }
     EXPECT_THAT(engine.violations(), IsEmpty());
+  }
+}
+
+TEST(Scheduler, WhatIsWrongWithOneSequenceEndsThatOneAlone) {
+  const EngineLimits limits{.blocks = 64, .context = 2048, .steps_in_flight = 3, .vocabulary = 101};
+  for (const bool prefill : {false, true}) {
+    FakeEngine engine({.limits = limits});
+    int results = 0;
+    bool done = false;
+    engine.set_tamper([&](StepResult& result) {
+      if (++results < 6 || done || result.sequences.size() < 2) return;  // By then all are in the steps.
+      done = true;
+      if (prefill) {  // Of the long prompt, which is in each step and not sampled yet.
+        result.sequences.push_back({SeqId{5}, {}, OutOfRange("a value is not finite")});
+      } else {
+        result.sequences[1] = {result.sequences[1].id, {}, InvalidArgument("sampling allows nothing")};
+      }
+    });
+    engine.hold(true);
+    Scheduler scheduler(engine, {.batch = {.rows_per_step = 16}});
+    std::vector<std::shared_ptr<RecordingSink>> sinks;
+    std::vector<std::vector<int32_t>> prompts;
+    for (int32_t i = 1; i < 5; ++i) prompts.push_back({i, 9});
+    prompts.emplace_back(900, 5);
+    for (const std::vector<int32_t>& prompt : prompts) {
+      sinks.push_back(std::make_shared<RecordingSink>());
+      ASSERT_TRUE(scheduler.submit(Request(prompt, 40), sinks.back()).ok());
+    }
+    engine.hold(false);
+    int failed = 0;
+    for (size_t i = 0; i < sinks.size(); ++i) {
+      ASSERT_TRUE(sinks[i]->wait_end());
+      const absl::Status error = sinks[i]->error();
+      if (error.ok()) {
+        EXPECT_EQ(sinks[i]->tokens(), ExpectedTokens(HashModel(101), prompts[i], 40));
+        continue;
+      }
+      ++failed;
+      EXPECT_EQ(i == 4, prefill);
+      EXPECT_EQ(error, prefill ? Internal("OUT_OF_RANGE: a value is not finite")
+                               : InvalidArgument("sampling allows nothing"));
+    }
+    EXPECT_EQ(failed, 1);
+    EXPECT_TRUE(Eventually([&] { return Idle(scheduler); }));
+    EXPECT_EQ(scheduler.stats().engine_losses, 0);
+    EXPECT_EQ(scheduler.stats().blocks_free, 64);
   }
 }
 
