@@ -25,7 +25,10 @@ absl::StatusOr<StepResult> RunStep(Engine& engine, uint64_t generation, Step ste
   if (result.wait_for(timeout) != std::future_status::ready) {
     return DeadlineExceeded("step {}: no result within {} s", id, timeout / std::chrono::seconds(1));
   }
-  return result.get();
+  absl::StatusOr<StepResult> ended = result.get();
+  RETURN_IF_ERROR(ended.status());
+  for (const SeqResult& one : ended->sequences) RETURN_IF_ERROR(one.status);
+  return ended;
 }
 
 absl::Status Check(const EngineLimits& limits, const ProbeRequest& request) {

@@ -121,6 +121,7 @@ absl::StatusOr<LoadRun> SyntheticLoad::run(int64_t in_flight, NextStep next, OnR
                               options_.step_timeout / std::chrono::seconds(1));
     }
     ASSIGN_OR_RETURN(const StepResult result, future.get());
+    for (const SeqResult& one : result.sequences) RETURN_IF_ERROR(one.status);
     Count(result, out);
     RETURN_IF_ERROR(on_result(result));
   }

@@ -35,6 +35,10 @@ class FakeEngine final : public Engine {
       auto [step, done] = std::move(out_.front());
       out_.pop_front();
       if (step.id == failing) return done(Unavailable("node 'b' is away"));
+      if (step.id == bad) {
+        done(StepResult{.id = step.id, .sequences = {{step.slices[0].id, {}, OutOfRange("not finite")}}});
+        continue;
+      }
       StepResult result{.id = step.id};
       for (const SeqSlice& slice : step.slices) {
         if (slice.sample_from != kNoSample) result.sequences.push_back({slice.id, {{TokenAfter(slice)}}});
@@ -53,6 +57,7 @@ class FakeEngine final : public Engine {
   size_t out_max = 0;
   int64_t hold = 1;  ///< Steps that are out before the first is answered.
   StepId failing;
+  StepId bad;  ///< In which a sequence fails.
 
  private:
   const EngineLimits limits_;
@@ -216,6 +221,13 @@ TEST(SyntheticLoad, AFailedStepEndsTheRunWithItsError) {
   engine.failing = StepId{2};
   SyntheticLoad load(engine, {.chunk_rows = [](int64_t) { return 10; }});
   EXPECT_EQ(load.prefill(40, false).status(), Unavailable("node 'b' is away"));
+}
+
+TEST(SyntheticLoad, AFailedSequenceEndsTheRunWithItsError) {
+  FakeEngine engine(kLimits);
+  engine.bad = StepId{2};
+  SyntheticLoad load(engine, {.chunk_rows = [](int64_t) { return 10; }});
+  EXPECT_EQ(load.prefill(40, false).status(), OutOfRange("not finite"));
 }
 
 }  // namespace
