@@ -11,6 +11,7 @@
 #include <tuple>
 
 #include "api/field_reader.h"
+#include "api/http/text.h"
 #include "api/json.h"
 #include "base/clock.h"
 #include "base/status.h"
@@ -129,6 +130,8 @@ absl::StatusOr<std::vector<int32_t>> ParseExpertIds(FieldReader& fields) {
 
 int HttpStatusOf(const absl::Status& status) {
   switch (status.code()) {
+    case absl::StatusCode::kUnauthenticated:
+      return 401;
     case absl::StatusCode::kInternal:
       return 500;
     case absl::StatusCode::kUnavailable:
@@ -163,8 +166,12 @@ std::string ResultsBody(const std::vector<ComputeRequest>& requests,
 
 std::vector<HttpRoute> ExpertRestApi::routes() {
   std::vector<HttpRoute> routes;
-  auto add = [&routes](const char* method, const char* path, HttpHandler handler) {
-    routes.push_back({method, path, std::move(handler)});
+  auto add = [this, &routes](const char* method, const char* path, HttpHandler handler) {
+    routes.push_back({method, path,
+                      [this, handler = std::move(handler)](const HttpRequest& request, const Writer& writer) {
+                        const absl::Status allowed = check(request);
+                        return allowed.ok() ? handler(request, writer) : answer(allowed, *writer);
+                      }});
   };
   add("POST", "/initialize", [this](const HttpRequest& request, const Writer& writer) {
     answer(initialize(request.body), *writer);
@@ -173,9 +180,20 @@ std::vector<HttpRoute> ExpertRestApi::routes() {
       [this](const HttpRequest& request, const Writer& writer) { answer(compute(request.body), *writer); });
   add("GET", "/status",
       [this](const HttpRequest&, const Writer& writer) { writer->send({.body = status()}); });
-  add("GET", "/health",
-      [](const HttpRequest&, const Writer& writer) { writer->send({.body = R"({"status":"healthy"})"}); });
+  routes.push_back(
+      {"GET", "/health",
+       [](const HttpRequest&, const Writer& writer) { writer->send({.body = R"({"status":"healthy"})"}); },
+       /*urgent=*/true});
   return routes;
+}
+
+absl::Status ExpertRestApi::check(const HttpRequest& request) const {
+  constexpr std::string_view kScheme = "bearer ";
+  if (!authorize_) return absl::OkStatus();
+  std::string_view given = request.header("authorization");
+  const bool bearer = LowerCase(given.substr(0, kScheme.size())) == kScheme;
+  given.remove_prefix(bearer ? kScheme.size() : given.size());
+  return authorize_(given, fmt::format("{} {}\n{}", request.method, request.path, request.body));
 }
 
 std::string ExpertRestApi::ErrorBodyOf(int, const std::string& message) {
@@ -192,7 +210,9 @@ void ExpertRestApi::answer(const absl::StatusOr<std::string>& result, ResponseWr
     ++totals_.errors;
   }
   const int status = HttpStatusOf(result.status());
-  writer.send({.status = status, .body = ErrorBodyOf(status, Message(result.status()))});
+  HttpResponse response{.status = status, .body = ErrorBodyOf(status, Message(result.status()))};
+  if (status == 401) response.headers.emplace_back("WWW-Authenticate", "Bearer");
+  writer.send(std::move(response));
 }
 
 absl::StatusOr<std::string> ExpertRestApi::initialize(const std::string& body) {

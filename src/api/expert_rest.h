@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <mutex>
 #include <span>
@@ -47,12 +48,17 @@ class ExpertService {
                                                                   std::span<const ExpertRow> rows) = 0;
 };
 
+/// Whether who sent `token` knows the cluster's key: it proves `context`. Unauthenticated says why not.
+using Authorize = std::function<absl::Status(std::string_view token, std::string_view context)>;
+
 /// POST /initialize, POST /compute_experts, GET /status, GET /health. Errors are
 /// {"status": "error", "message": ...}, with 400 for whatever the caller can mend.
 class ExpertRestApi {
  public:
-  /// `service` must outlive it, and it must outlive the HttpServer that has its routes.
-  explicit ExpertRestApi(ExpertService& service) : service_(service) {}
+  /// `service` must outlive it, and it must outlive the HttpServer that has its routes. With `authorize`, all
+  /// but /health want "Authorization: Bearer TOKEN", where TOKEN proves "METHOD PATH\nBODY": else 401.
+  explicit ExpertRestApi(ExpertService& service, Authorize authorize = nullptr)
+      : service_(service), authorize_(std::move(authorize)) {}
 
   std::vector<HttpRoute> routes();
 
@@ -74,9 +80,11 @@ class ExpertRestApi {
   };
 
   std::string status() const;
+  absl::Status check(const HttpRequest& request) const;
   void answer(const absl::StatusOr<std::string>& result, ResponseWriter& writer);
 
   ExpertService& service_;
+  const Authorize authorize_;
   mutable std::mutex mutex_;
   Totals totals_;
 };

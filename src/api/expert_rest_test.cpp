@@ -6,12 +6,14 @@
 #include <nlohmann/json.hpp>
 
 #include "api/http/client.h"
+#include "api/http/tcp_stream.h"
 #include "api/json.h"
 #include "base/status.h"
 
 namespace shoal {
 namespace {
 
+using ::testing::AllOf;
 using ::testing::HasSubstr;
 
 /// Experts of width 2: expert e of layer l gives (e + x0, l + x1).
@@ -177,6 +179,48 @@ TEST_F(ExpertRestTest, CountsWhatItDid) {
   EXPECT_EQ(status["total_requests"], 1);
   EXPECT_EQ(status["errors"], 1);
   EXPECT_EQ(get("/health")["status"], "healthy");
+}
+
+TEST_F(ExpertRestTest, WithAKeyCallersMustProveTheWholeRequest) {
+  std::vector<std::string> contexts;
+  ExpertRestApi locked(experts_, [&](std::string_view token, std::string_view context) {
+    contexts.emplace_back(context);
+    return token == "good" ? absl::OkStatus() : Unauthenticated("'{}' is no proof of the key", token);
+  });
+  auto server = HttpServer::Start({.error_body = ExpertRestApi::ErrorBodyOf}, locked.routes());
+  ASSERT_TRUE(server.ok());
+  const auto answer = [&](const std::string& authorization, const std::string& head,
+                          const std::string& body) {
+    auto stream = TcpStream::Connect("127.0.0.1", (*server)->port(), Deadline::after_ms(20'000));
+    EXPECT_TRUE(
+        stream
+            ->send_all(fmt::format("{} HTTP/1.1\r\nConnection: close\r\n{}Content-Length: {}\r\n\r\n{}", head,
+                                   authorization, body.size(), body),
+                       Deadline::after_ms(20'000))
+            .ok());
+    std::string all;
+    for (auto piece = stream->receive(Deadline::after_ms(20'000)); piece.ok() && !piece->empty();
+         piece = stream->receive(Deadline::after_ms(20'000))) {
+      all += *piece;
+    }
+    return all;
+  };
+  const std::string body = R"({"expert_ids": [5], "model_path": "/m"})";
+  for (const char* wrong :
+       {"", "Authorization: Bearer bad\r\n", "Authorization: Basic good\r\n", "Authorization: good\r\n"}) {
+    for (const char* head : {"POST /initialize", "POST /compute_experts", "GET /status"}) {
+      const std::string refused = answer(wrong, head, body);
+      EXPECT_THAT(refused, AllOf(HasSubstr("401 Unauthorized"), HasSubstr("WWW-Authenticate: Bearer")))
+          << wrong << head;
+      EXPECT_THAT(refused, HasSubstr("no proof of the key"));
+    }
+  }
+  EXPECT_FALSE(experts_.info().initialized);
+  EXPECT_THAT(answer("Authorization: bearer good\r\n", "POST /initialize", body), HasSubstr("200 OK"));
+  EXPECT_EQ(contexts.back(), "POST /initialize\n" + body);
+  EXPECT_THAT(answer("Authorization: Bearer good\r\n", "GET /status?x=1", ""), HasSubstr("200 OK"));
+  EXPECT_EQ(contexts.back(), "GET /status\n");
+  EXPECT_THAT(answer("", "GET /health", ""), HasSubstr("200 OK"));
 }
 
 TEST_F(ExpertRestTest, ErrorsOfTheServerHaveTheSameShape) {

@@ -34,6 +34,7 @@ struct ServeFlags {
   int rows_per_step = 256;
   int queue = 256;
   double request_timeout_s = 600;
+  double drain_timeout_s = 8;  ///< Docker kills ten seconds after SIGTERM.
   double liveness_timeout_s = 7;
   double wait_s = 15;
   OnLoss on_loss = OnLoss::kResume;
@@ -41,6 +42,8 @@ struct ServeFlags {
   PackedCacheFlags cache;
   PlacementFlags placement;
 };
+
+constexpr Duration kFlushTimeout = std::chrono::seconds(2);  ///< For clients to take their last bytes.
 
 Duration Seconds(double seconds) {
   return std::chrono::duration_cast<Duration>(std::chrono::duration<double>(seconds));
@@ -59,8 +62,10 @@ class Server {
   }
 
   void stop() {
-    if (http_ != nullptr) http_->stop(std::chrono::seconds(2));
-    if (scheduler_ != nullptr) scheduler_->stop();
+    if (api_ != nullptr) drain();
+    UnblockStopSignals();
+    if (scheduler_ != nullptr) scheduler_->stop();  // What still runs ends with an error, told to its client.
+    if (http_ != nullptr) http_->stop(kFlushTimeout);
     if (supervisor_ != nullptr) supervisor_->stop();
   }
 
@@ -69,6 +74,8 @@ class Server {
   absl::Status load_text();
   absl::Status start_cluster();
   absl::Status start_api();
+  /// Takes no new requests, and lets those in progress end, for a while or until another signal comes.
+  void drain();
   absl::StatusOr<std::string> model_folder() const;
   std::vector<LinkTotals> link_totals() const;
 
@@ -235,6 +242,18 @@ absl::Status Server::start_api() {
   return absl::OkStatus();
 }
 
+void Server::drain() {
+  api_->drain();
+  const Deadline deadline = Deadline::after(Seconds(flags_.drain_timeout_s));
+  while (!deadline.expired()) {
+    const SchedulerStats stats = scheduler_->stats();
+    if (stats.running + stats.waiting == 0) return;
+    if (StopSignalWithin(Deadline::min(deadline, Deadline::after_ms(20)))) break;
+  }
+  const SchedulerStats stats = scheduler_->stats();
+  if (stats.running + stats.waiting > 0) LogWarning("ending {} requests", stats.running + stats.waiting);
+}
+
 absl::Status Serve(const ServeFlags& flags) {
   BlockStopSignals();
   SetThreadLogName("coordinator", 0);
@@ -274,6 +293,10 @@ Command AddServeCommand(CLI::App& root) {
   app->add_option("--request-timeout", flags->request_timeout_s,
                   "Seconds that one request may take (default 600)")
       ->check(CLI::Range(0.1, 86400.0));
+  app->add_option(
+         "--drain-timeout", flags->drain_timeout_s,
+         "Seconds for running requests to end after SIGTERM (default 8); a second signal ends at once")
+      ->check(CLI::Range(0.0, 86400.0));
   app->add_option("--liveness-timeout,--silence", flags->liveness_timeout_s,
                   "Seconds without a heartbeat after which a node is lost (default 7)")
       ->check(CLI::Range(1.0, 3600.0));

@@ -57,6 +57,7 @@ absl::Status RunWorker(const WorkerFlags& flags) {
   if (flags.rest_port >= 0) {
     ASSIGN_OR_RETURN(rest, ExpertRestServer::Start({.host = flags.rest_host,
                                                     .port = flags.rest_port,
+                                                    .key = options.key,
                                                     .service = {.model_roots = flags.model_roots,
                                                                 .threads = options.threads,
                                                                 .cpus = options.cpus,

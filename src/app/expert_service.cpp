@@ -94,8 +94,17 @@ absl::StatusOr<std::vector<std::vector<float>>> BankExpertService::compute(int32
   return outputs;
 }
 
+ExpertRestServer::ExpertRestServer(Options options)
+    : checker_(options.key.has_value() ? std::make_unique<TokenChecker>(*std::move(options.key)) : nullptr),
+      service_(std::move(options.service)),
+      api_(
+          service_,
+          checker_ == nullptr ? Authorize() : [this](std::string_view token, std::string_view context) {
+            return checker_->check(token, context);
+          }) {}
+
 absl::StatusOr<std::unique_ptr<ExpertRestServer>> ExpertRestServer::Start(Options options) {
-  std::unique_ptr<ExpertRestServer> server(new ExpertRestServer(std::move(options.service)));
+  std::unique_ptr<ExpertRestServer> server(new ExpertRestServer(options));
   HttpServerOptions http;
   http.host = options.host;
   http.port = options.port;

@@ -4,6 +4,7 @@
 
 #include <memory>
 #include <mutex>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -13,6 +14,7 @@
 #include "exec/model_facts.h"
 #include "exec/node_model.h"
 #include "kernels/kernels.h"
+#include "wire/key_auth.h"
 
 namespace shoal {
 
@@ -49,14 +51,15 @@ class ExpertRestServer {
   struct Options {
     std::string host;
     int port = 0;
+    std::optional<KeyAuth> key;  ///< Callers must prove that they have it.
     BankExpertService::Options service;
   };
   static absl::StatusOr<std::unique_ptr<ExpertRestServer>> Start(Options options);
   int port() const { return http_->port(); }
 
  private:
-  explicit ExpertRestServer(BankExpertService::Options options)
-      : service_(std::move(options)), api_(service_) {}
+  explicit ExpertRestServer(Options options);
+  std::unique_ptr<TokenChecker> checker_;  ///< nullptr without a key.
   BankExpertService service_;
   ExpertRestApi api_;
   std::unique_ptr<HttpServer> http_;

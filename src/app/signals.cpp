@@ -2,7 +2,9 @@
 
 #include <pthread.h>
 
+#include <algorithm>
 #include <csignal>
+#include <thread>
 
 namespace shoal {
 namespace {
@@ -28,6 +30,27 @@ int WaitForStopSignal() {
   int number = 0;
   sigwait(&set, &number);
   return number;
+}
+
+bool StopSignalWithin(Deadline deadline) {
+  constexpr Duration kLook = std::chrono::milliseconds(20);  // macOS has no sigtimedwait().
+  const sigset_t stop = StopSignals();
+  while (true) {
+    sigset_t pending;
+    sigpending(&pending);
+    if (sigismember(&pending, SIGINT) == 1 || sigismember(&pending, SIGTERM) == 1) {
+      int number = 0;
+      sigwait(&stop, &number);
+      return true;
+    }
+    if (deadline.expired()) return false;
+    std::this_thread::sleep_for(std::min(kLook, deadline.remaining()));
+  }
+}
+
+void UnblockStopSignals() {
+  const sigset_t set = StopSignals();
+  pthread_sigmask(SIG_UNBLOCK, &set, nullptr);
 }
 
 }  // namespace shoal

@@ -1,6 +1,8 @@
 // Ends a server on Ctrl-C or SIGTERM, in order rather than at once.
 #pragma once
 
+#include "base/clock.h"
+
 namespace shoal {
 
 /// Blocks SIGINT and SIGTERM in this thread and those it starts from now on; call first thing in a server.
@@ -8,5 +10,11 @@ void BlockStopSignals();
 
 /// Waits for one of them. Returns its number.
 int WaitForStopSignal();
+
+/// Whether another one came before the deadline.
+bool StopSignalWithin(Deadline deadline);
+
+/// From now on one ends the process at once.
+void UnblockStopSignals();
 
 }  // namespace shoal

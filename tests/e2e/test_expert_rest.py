@@ -1,5 +1,9 @@
 """The JSON expert API of a worker, against numpy on the same weights."""
+import hmac
+import json
 import os
+import secrets
+import time
 from concurrent.futures import ThreadPoolExecutor
 
 import httpx
@@ -187,3 +191,37 @@ def test_a_model_outside_the_roots_is_not_read(make_worker, path):
 def test_experts_that_the_model_lacks_are_refused(make_worker, demo_model):
     message = error_of(make_worker().post("/initialize", {"expert_ids": [0, 16], "model_path": str(demo_model)}))
     assert "16" in message
+
+
+def bearer(key, method, path, body=b""):
+    """As docs/operations.md says."""
+    stamp = f"{int(time.time())}.{secrets.token_hex(32)}"
+    message = f"{stamp} {method} {path}\n".encode() + body
+    claim = b"14:shoal token v1" + f"{len(message)}:".encode() + message
+    return f"Bearer {stamp}.{hmac.new(key, claim, 'sha256').hexdigest()}"
+
+
+def test_with_a_key_only_who_proves_it_is_served(make_worker, demo_model, tmp_path):
+    key = b"a key of more than sixteen bytes"
+    key_file = tmp_path / "key"
+    key_file.write_bytes(key + b"\n")
+    key_file.chmod(0o600)
+    worker = make_worker(flags=("--key-file", key_file))
+    body = json.dumps({"expert_ids": [3], "model_path": str(demo_model)}).encode()
+
+    def post(authorization, content=body):
+        return httpx.post(worker.url + "/initialize", content=content, timeout=20, trust_env=False,
+                          headers={"Authorization": authorization} if authorization else {})
+
+    for wrong in (None, f"Bearer {key.decode()}", bearer(b"another key, just as long...", "POST", "/initialize", body),
+                  bearer(key, "POST", "/compute_experts", body), bearer(key, "POST", "/initialize", body + b" ")):
+        refused = post(wrong)
+        assert refused.status_code == 401 and refused.json()["status"] == "error", refused.text
+    proof = bearer(key, "POST", "/initialize", body)
+    assert post(proof).status_code == 200
+    assert post(proof).status_code == 401, "used before"
+    status = httpx.get(worker.url + "/status", trust_env=False,
+                       headers={"Authorization": bearer(key, "GET", "/status")})
+    assert status.json()["expert_ids"] == [3]
+    assert httpx.get(worker.url + "/status", trust_env=False).status_code == 401
+    assert "sixteen" not in worker.process.log(), "a key must never be printed"

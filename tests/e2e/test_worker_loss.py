@@ -1,5 +1,6 @@
 """A worker dies, hangs or is cut off in the middle of a stream, where a loss fails what runs. test_resume.py: where not."""
 import concurrent.futures
+import os
 import re
 import time
 
@@ -20,6 +21,10 @@ def black_hole():
     hole = BlackHole(0).open()
     yield hole
     hole.close()
+
+
+def descriptors(process):
+    return len(os.listdir(f"/proc/{process.pid}/fd"))
 
 
 def endless_stream(cluster):
@@ -93,7 +98,10 @@ def test_a_worker_behind_a_silent_network_ends_requests_by_name_and_may_return(m
     # All nodes must reach one another, so the first worker listens on our end of the link, not on loopback.
     cluster = make_cluster(2, hosts={0: black_hole.here, 1: black_hole.there}, prefixes={1: black_hole.prefix},
                            serve_args=FAIL)
+    before = [descriptors(worker) for worker in cluster.workers]
     lose_and_return(cluster, 1, black_hole.swallow, black_hole.release)
+    # Each side closed what the other could not hear of.
+    assert wait_until(lambda: all(map(int.__le__, map(descriptors, cluster.workers), before)), 15), before
 
 
 def test_a_worker_that_only_holds_experts_is_missed_as_well(make_cluster):

@@ -316,6 +316,7 @@ TEST_F(OpenAiTest, DrainingRefusesNewRequestsLetsOthersRunAndThenEndsThemWithAnE
               HasSubstr("shutting down"));
   EXPECT_EQ(whole.status, 503) << whole.body;
   EXPECT_THAT((*ParseJson(whole.body))["error"]["message"].get<std::string>(), HasSubstr("shutting down"));
+  server_ = nullptr;  // A stopped scheduler does not become idle.
 }
 
 TEST_F(OpenAiTest, AFullQueueIs429WithRetryAfter) {

@@ -248,8 +248,13 @@ TEST(Json, BoundsTheKeysOfAnObject) {
   EXPECT_TRUE(ParseJson(text).has_value());
 }
 
-TEST(Json, OfAKeyThatComesTwiceTheLastCounts) {
-  EXPECT_EQ(DumpJson(*ParseJson(R"({"a": 1, "b": 2, "a": 3})")), R"({"a":3,"b":2})");
+TEST(Json, AKeyThatComesTwiceIsRefusedByName) {
+  const auto twice =
+      ParseChatCompletion(R"({"messages": [], "model": "a", "model": "b"})", {.vocabulary = 10});
+  ASSERT_FALSE(twice.has_value());
+  EXPECT_EQ(twice.error().status, 400);
+  EXPECT_EQ(twice.error().code, "invalid_json");
+  EXPECT_THAT(twice.error().message, HasSubstr("'model' appears twice"));
 }
 
 TEST(Json, ExcerptsDoNotCutCharacters) {
