@@ -1,4 +1,4 @@
-// Making affine groups, with the scales, biases and codes that mlx.core.quantize chooses.
+// Quantizes rows to affine groups with the scales, biases and codes that mlx.core.quantize chooses.
 #pragma once
 
 #include <cstddef>

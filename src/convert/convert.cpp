@@ -64,8 +64,8 @@ struct Job {
   }
 };
 
-/// Where a weight may be written: the stack in which mlx-lm looks for it, where it has not been in one by
-/// itself.
+/// The stack in which mlx-lm looks for a weight that is stored alone; nullptr where it is in one already or
+/// has none.
 const WeightSource* PlaceInStack(const WeightRef& ref, const WeightSource& from) {
   const auto is_stack = [](const WeightSource& source) {
     return source.stack > 0 && source.rows.empty() && !source.strided && source.written;
@@ -118,7 +118,8 @@ class Inventory {
     const Nodes needed = NodesThatNeed(use, shards_);
     const auto [seen, is_new] = seen_.try_emplace({name, to.index});
     if (is_new) {
-      // What goes to a stack is taken as it is used; else a part of a tensor stands for the whole, written once.
+      // What goes to a stack is taken as it is used; else a part of a tensor stands for the whole, written
+      // once.
       const bool is_part = stack == nullptr && (from.strided || !from.rows.empty());
       StoredWeight part = found;
       if (is_part) {
@@ -264,7 +265,8 @@ bool Quantizable(const Job& job, AffineFormat format) {
 }
 
 /// Tensors that lose more at 4 bits than most do get 6, or 8 where 6 still lose more than 4 do elsewhere.
-/// Weights of one distribution lose alike whatever their size, so what stands out has outliers in its groups.
+/// Weights of one distribution lose the same share whatever their size, so a tensor above the median has
+/// outliers in its groups.
 absl::Status ChooseMixed(const WeightLoader& loader, ThreadPool& pool, std::vector<Job>& jobs) {
   constexpr double kMuch = 1.1;  // Times the median.
   std::vector<std::pair<double, Job*>> measured;

@@ -21,7 +21,7 @@ namespace shoal {
 /// What matrices become.
 struct ConvertFormat {
   enum class Kind : uint8_t {
-    kKeep,    ///< What they are: for shards.
+    kKeep,    ///< Unchanged: for shards.
     kFloat,   ///< bf16.
     kAffine,  ///< `affine`; routers 8 bits, as mlx-lm has them.
     kMixed,   ///< 4 bits in groups of 64; embedding and head 6, routers 8; and 6 or 8 where 4 bits lose more
@@ -59,8 +59,8 @@ struct ConvertReport {
 /// again after it was cut off, it keeps the files that are whole. Experts are stacked as mlx-lm has them;
 /// fused tensors stay fused, unless mlx-lm keeps their parts in stacks; what is taken apart while it is read
 /// and has no stack stays floats. FailedPrecondition where `out` is the source or holds another model, or
-/// where the source is a shard; InvalidArgument for a weight that is no number, ResourceExhausted where the
-/// disk is full, and the errors of reading.
+/// where the source is a shard; InvalidArgument for a weight that is NaN or infinite, ResourceExhausted where
+/// the disk is full, and the errors of reading.
 absl::StatusOr<ConvertReport> ConvertModel(const ResolvedWeights& weights, const ConvertOptions& options);
 
 }  // namespace shoal

@@ -1,5 +1,5 @@
 // Writes a model folder tensor by tensor: files of weights that appear when they are whole and are kept when
-// the writing is cut off and started again, then an index, what belongs to the text, and config.json last.
+// the writing is cut off and started again, then an index, the tokenizer files, and config.json last.
 #pragma once
 
 #include <cstdint>
@@ -35,9 +35,9 @@ struct FolderContents {
   std::string out;  ///< The folder, made if need be.
   std::vector<FolderPart> parts;
   std::string config_json;
-  std::optional<Shard> shard;  ///< What the folder is of its model, where it is not the whole.
+  std::optional<Shard> shard;  ///< Set where the folder is not the whole model.
   bool text = true;            ///< Tokenizer, template and generation config, too.
-  /// What the files are made of and to: files of an earlier call that had the same are kept.
+  /// Hash of source and formats: files that an earlier call wrote with the same identity are kept.
   std::string identity;
 };
 

@@ -1,5 +1,4 @@
-// Folders with what one node needs of a model: which tensors that is, and the writing of several folders in a
-// row.
+// Folders with the tensors that one node needs: chooses the tensors and writes the folders one after another.
 #pragma once
 
 #include <cstdint>
@@ -18,8 +17,8 @@ namespace shoal {
 /// A folder with what one node needs (formats/shard.h).
 struct ConvertShard {
   std::string out;                            ///< The folder, made if need be. It must not be another model.
-  std::string node;                           ///< Whose it is, and
-  std::string holds;                          ///< what, in words.
+  std::string node;                           ///< The node's name, and
+  std::string holds;                          ///< what it holds, in words.
   std::function<bool(const WeightUse&)> has;  ///< Whether the node reads a weight.
   bool text = false;                          ///< With tokenizer and template.
 };
@@ -42,7 +41,7 @@ class FolderRun {
       : source_(source), file_bytes_max_(file_bytes_max), progress_(std::move(progress)) {}
 
   void add(FolderContents contents);
-  /// formats: what the tensors become, which files that are kept must have been made to, too.
+  /// formats: what the tensors become, part of the identity by which files are kept.
   absl::StatusOr<std::vector<FolderReport>> write(const std::string& formats);
 
  private:

@@ -38,8 +38,7 @@ using ProgressFn = std::function<void(int64_t done, int64_t total)>;
 /// logits have a standard deviation of about 2. A matrix whose columns are not a multiple of the group stays
 /// plain, as mlx-lm leaves it. InvalidArgument for a config that is not understood, FailedPrecondition for a
 /// folder in use, ResourceExhausted for a full disk. Memory: a few tens of MB whatever the size.
-/// Whoever knows models says which tensors there are: SynthesizeModel (convert/synth_model.h) is what to
-/// call.
+/// Callers use SynthesizeModel (convert/synth_model.h), which knows a family's tensors.
 absl::Status Synthesize(const SynthOptions& options, const ListTensorsFn& list,
                         const ProgressFn& progress = {});
 

@@ -1,4 +1,4 @@
-// The tensors of a checkpoint that is to be written: what Synthesize takes from whoever knows models.
+// The tensors of a checkpoint to be written: input of Synthesize, which knows no models.
 #pragma once
 
 #include <cstdint>

@@ -1,4 +1,4 @@
-// A tokenizer that any vocabulary size can have: byte-level BPE without merges. Internal to weights/.
+// A tokenizer that any vocabulary size can have: byte-level BPE without merges. Internal to convert/.
 #pragma once
 
 #include <cstdint>

@@ -1,4 +1,4 @@
-// Random rows, and MLX's affine quantization of rows. Internal to weights/.
+// Random rows, and MLX's affine quantization of rows. Internal to convert/.
 #pragma once
 
 #include <cstddef>

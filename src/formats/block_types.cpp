@@ -23,7 +23,8 @@ constexpr BlockLaw kLaws[] = {
     {BlockType::kQ5_K, "Q5_K", 256, 176, 5, 32, DType::kF32},
     {BlockType::kQ6_K, "Q6_K", 256, 210, 0, 0, DType::kF32},
     {BlockType::kMxfp4, "MXFP4", 32, 17, 5, 32, DType::kBF16},
-    // With scales apart. A block is what has one scale, or what has whole bytes.
+    // Encodings with separate scales. A block is the columns of one scale, or the fewest that fill whole
+    // bytes.
     {BlockType::kMxfp4Words, "mxfp4", 32, 16, 5, 32, DType::kBF16},
     {BlockType::kNvfp4Words, "nvfp4", 16, 8, 0, 0, DType::kBF16},
     {BlockType::kMxfp8Words, "mxfp8", 32, 32, 0, 0, DType::kBF16},
@@ -33,7 +34,7 @@ constexpr BlockLaw kLaws[] = {
     {BlockType::kPackedInt4, "packed int4", 8, 4, 4, 0, DType::kF32},
 };
 
-constexpr int kGroup = 32;  ///< Of every affine law above.
+constexpr int kGroup = 32;  ///< Columns of a group, for all types above with an affine code.
 
 /// One group of 32 columns: what each decoder below fills in.
 struct Group {
@@ -182,7 +183,8 @@ void StoreCodes(const uint8_t codes[kGroup], int bits, uint8_t* out) {
   }
 }
 
-/// Writes the value as `dtype`, which every law above has chosen so that it fits; false where it does not.
+/// Writes the value as `dtype`; false where it does not fit: the types above are chosen so that it does for
+/// sound files.
 bool StoreScale(float value, DType dtype, uint8_t* out) {
   if (dtype == DType::kF32) {
     std::memcpy(out, &value, 4);
@@ -233,7 +235,7 @@ uint32_t WordAt(const std::byte* base, int64_t index) {
   return word;
 }
 
-/// All 256 of them: a lookup is what decoding a large FP8 model spends its time on.
+/// A table of all 256 values: decoding a large FP8 model spends its time on these look-ups.
 const std::array<float, 256>& E4M3Table() {
   static const std::array<float, 256> table = [] {
     std::array<float, 256> values;

@@ -1,25 +1,27 @@
-// The block encodings of GGUF: what a block holds, and how its values lie in affine groups (numeric/affine.h)
-// or floats without losing a bit. The packed layout knows nothing of blocks: they are decoded on the way in.
+// The block encodings of GGUF: what a block holds, and how its values become affine groups (numeric/affine.h)
+// or floats without losing a bit. The packed layout knows no blocks: they are decoded on the way in.
 //
-//   type           block            becomes                 why exact
-//   Q4_0           18 B of 32       4 bit, f16 scales       w = d (q - 8): bias = -8 d, a power of two times
-//   an f16 Q4_1           20 B of 32       4 bit, f16 scales       w = d q + m Q5_0, Q5_1     22, 24 B of 32
-//   5 bit, f16 scales       the same with 5 bits, bias = -16 d Q8_0           34 B of 32       8 bit, f16
-//   scales       w = d q, q signed: code = q + 128, bias = -128 d Q4_K, Q5_K     144, 176 B of    4, 5 bit,
-//   f32 scales    w = (d sc) q - (dmin m): 11 bits times 6 bits need 17
-//                  256
-//   Q6_K           210 B of 256     f32                     scales of 16 columns; an affine group has 32 at
-//   least MXFP4          17 B of 32       5 bit, bf16 scales      twice an e2m1 value is one of -12 .. 12,
-//   the scale a power
-//                                                           of two
+//   type         block           becomes             why exact
+//   Q4_0         18 B of 32      4 bit, f16 scales   w = d (q - 8): bias = -8 d, a power of two times an f16
+//   Q4_1         20 B of 32      4 bit, f16 scales   w = d q + m
+//   Q5_0, Q5_1   22, 24 B of 32  5 bit, f16 scales   as Q4_0 and Q4_1 with 5 bits: bias = -16 d, or m
+//   Q8_0         34 B of 32      8 bit, f16 scales   w = d q, q signed: code = q + 128, bias = -128 d
+//   Q4_K, Q5_K   144, 176 B      4, 5 bit,           w = (d sc) q - (dmin m): 11 bits times 6 bits need 17
+//                of 256          f32 scales
+//   Q6_K         210 B of 256    f32                 scales of 16 columns; an affine group has 32 at least
+//   MXFP4        17 B of 32      5 bit, bf16 scales  twice an e2m1 value is one of -12 .. 12; the scale is a
+//                                                    power of two
 //
 // And the encodings of Hugging Face folders that keep codes and scales in tensors of their own:
-//   mxfp4          e2m1, e8m0 per 32         5 bit, bf16 scales        as MXFP4 above
-//   nvfp4          e2m1, e4m3 per 16         bf16                      2 times 4 bits; groups of 16 have no
-//   other place mxfp8          e4m3, e8m0 per 32         bf16                      4 bits times a power of
-//   two fp8 blocks     e4m3, f32 per 128 x 128   f32                       one rounding, that of the
-//   reference's product GPTQ, AWQ      4 bit, a zero point       4 bit, f32 scales         w = s q - s z: 11
-//   bits times 4 need 15 packed int4    4 bit, symmetric          4 bit, its own scales     w = s (q - 8)
+//
+//   encoding     stored                    becomes             why exact
+//   mxfp4        e2m1, e8m0 per 32         5 bit, bf16 scales  as MXFP4 above
+//   nvfp4        e2m1, e4m3 per 16         bf16                2 bits times 4 bits; no groups of 16 here
+//   mxfp8        e4m3, e8m0 per 32         bf16                4 bits times a power of two
+//   fp8 blocks   e4m3, f32 per 128 x 128   f32                 one rounding, that of the reference's product
+//   GPTQ, AWQ    4 bit, a zero point       4 bit, f32 scales   w = s q - s z: 11 bits times 4 need 15
+//   packed int4  4 bit, symmetric          4 bit, own scales   w = s (q - 8)
+//
 // Source: ggml's quantization formats as ggml-quants.c dequantizes them; the PyPI package `gguf` is the
 // second opinion that the goldens were made with.
 #pragma once
@@ -66,7 +68,7 @@ struct BlockLaw {
   DType dtype = DType::kF32;  ///< Of the scales, or of the floats.
 };
 
-/// The law of a type other than kNone (CHECK).
+/// How blocks of a type other than kNone (CHECK) are stored and decoded.
 const BlockLaw& LawOf(BlockType type);
 
 /// The type behind ggml's number for it (enum ggml_type); nullopt where this is no block type that is read.
@@ -106,7 +108,7 @@ class DecodedRows {
   /// then `bad_row` is that row.
   bool decode(const BlockView& view, const std::vector<int64_t>& rows);
 
-  /// The rows as affine groups; of a type whose law has bits.
+  /// The rows as affine groups: of a type whose law has bits.
   AffineView affine() const;
   /// The rows as floats [rows, cols] of the law's dtype; of a type without.
   const void* floats() const { return words_.data(); }

@@ -28,7 +28,7 @@ std::string PathIn(const std::string& folder, std::string_view name) {
 }
 
 bool Exists(const std::string& path) {
-  std::error_code error;  // A folder that may not be searched has no files for us.
+  std::error_code error;  // No permission to search the folder: as if the file were not there.
   return std::filesystem::exists(path, error);
 }
 
@@ -320,7 +320,7 @@ std::string Checkpoint::content_identity() const {
 }
 
 bool Checkpoint::content_settled() const {
-  constexpr int64_t kTickS = 2;  // FAT counts in two seconds, the coarsest that a checkpoint may lie on.
+  constexpr int64_t kTickS = 2;  // FAT counts in steps of two seconds, the coarsest of all file systems.
   return std::ranges::all_of(files_, [&](const MappedFile& file) {
     const int64_t changed_s = std::max(file.stamp().changed_ns, file.stamp().modified_ns) / 1'000'000'000;
     return changed_s + kTickS < opened_unix_s_ && file.unchanged();

@@ -59,17 +59,17 @@ class Checkpoint {
   const TensorInfo* find(std::string_view name) const;
   bool has(std::string_view name) const { return find(name) != nullptr; }
 
-  /// The shard that this folder is of its model, or nullptr. The tensors are all the model's then, and what
-  /// is not here has no bytes.
+  /// Set where the folder is a shard of a model, else nullptr. tensors() then lists all of the model's
+  /// tensors; those that are not here have no bytes.
   const Shard* shard() const { return shard_ ? &*shard_ : nullptr; }
-  /// The bytes of matrix `index` of a stack of as many as the tensor's first dimension says, or of the whole
-  /// tensor where stack = 0. nullptr where this is a shard without them.
+  /// The bytes of matrix `index` of a stacked tensor (its first dimension counts the matrices), or of the
+  /// whole tensor where stack = 0. nullptr where this is a shard without them.
   const std::byte* matrix(const TensorInfo& info, int64_t stack, int64_t index) const;
-  /// Which of the matrices held is `index` of a stack: -1 where it is none of them.
+  /// The place of matrix `index` among the matrices of the stack that are here; -1 where it is not.
   static int64_t SlotOf(const TensorInfo& info, int64_t index);
 
-  /// The rows of a tensor whose `blocks` are not kNone (CHECK), if it has exactly this `shape`; else as
-  /// below. Of a stack in a shard: the matrices held, one after another.
+  /// The rows of a tensor whose `blocks` are not kNone (CHECK), if it has exactly this `shape`; errors as
+  /// view(). Of a stack in a shard: the matrices held, one after another.
   absl::StatusOr<BlockView> view_blocks(const TensorInfo& info, std::span<const int64_t> shape) const;
 
   /// The tensor, if it has one of the `dtypes` and exactly this `shape`; the error says what was expected and
@@ -85,8 +85,8 @@ class Checkpoint {
 
   /// All tensors, sorted by name.
   std::span<const TensorInfo> tensors() const { return tensors_; }
-  /// The same as the files have them: what encodings take several tensors for is not one there
-  /// (encoded_tensors.h). Of a GGUF as tensors().
+  /// The tensors as they are in the files: an encoded weight is several of them there (encoded_tensors.h).
+  /// For a GGUF the same as tensors().
   std::span<const TensorInfo> stored_tensors() const { return stored_tensors_; }
   /// Name of a tensor's file in the folder.
   const std::string& file_name(const TensorInfo& info) const { return name_of_file(info.file); }
@@ -98,15 +98,16 @@ class Checkpoint {
   /// same model; it does not read the weights.
   const std::string& hash() const { return hash_; }
 
-  /// Says whether the weights are the bytes that they were at another time, on this machine: a text that
-  /// depends on hash(), on the stamps of the files and on a few pages of each. It misses only a change that
-  /// leaves those pages, the size and the time of the last change (which no program can set) as they were.
+  /// Equal at two times on this machine if the weights are the same bytes: a hash of hash(), the stamps of
+  /// the files and a few pages of each. It misses only a change that leaves those pages, the size and the
+  /// time of the last change (which no program can set) as they were.
   std::string content_identity() const;
-  /// Whether content_identity() may be relied on later: no file has changed since it was opened, or within
-  /// the two seconds before, as a file system may count time no finer.
+  /// Whether content_identity() can be trusted: no file has changed since it was opened, or in the two
+  /// seconds before, the coarsest step in which a file system counts time.
   bool content_settled() const;
 
-  /// Asks for the bytes to be read ahead. `bytes` of `data` must lie in a view of this checkpoint.
+  /// Tells the system that the bytes will be read soon. `bytes` of `data` must lie in a view of this
+  /// checkpoint.
   void will_need(const std::byte* data, int64_t bytes) const;
   /// Gives the pages of bytes that have been packed back to the system, so that resident memory stays near
   /// the packed size.

@@ -10,10 +10,10 @@
 namespace shoal {
 namespace {
 
-/// Nothing is encoded in it, whatever its other dimensions say.
+/// Whether a dimension is 0: nothing is encoded then, whatever the other dimensions are.
 bool IsEmpty(const TensorInfo& tensor) { return std::ranges::find(tensor.shape, 0) != tensor.shape.end(); }
 
-/// The tensors of a checkpoint while they are folded.
+/// Replaces the tensors of encoded weights in a checkpoint's table.
 class Folder {
  public:
   Folder(const ModelConfig& config, const std::function<std::string(int file)>& file_name,
@@ -58,7 +58,7 @@ class Folder {
   std::string where(const TensorInfo& tensor) const {
     return fmt::format("checkpoint: tensor '{}' in {}", Printable(tensor.name, 200), file_name_(tensor.file));
   }
-  /// The tensor beside an encoded one, with this dtype and shape.
+  /// The tensor (scales, zeros) that belongs to an encoded one, checked for dtype and shape.
   absl::StatusOr<const TensorInfo*> part(const TensorInfo& of, const std::string& name,
                                          std::span<const DType> dtypes,
                                          const std::vector<int64_t>& shape) const {
@@ -72,7 +72,7 @@ class Folder {
                            DTypeName(dtypes[0]), fmt::join(shape, ", "),
                            found == nullptr ? "none" : DescribeTensor(*found));
   }
-  /// A shard has the same of an encoded tensor and of what stands beside it.
+  /// A shard holds the same matrices of an encoded tensor and of its scales and zeros.
   absl::Status together(const TensorInfo& codes, const TensorInfo& beside) const {
     if ((codes.file < 0) == (beside.file < 0) && codes.held == beside.held) return absl::OkStatus();
     return InvalidArgument(

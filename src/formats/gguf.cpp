@@ -31,7 +31,7 @@ T Load(const std::byte* at) {
   return value;
 }
 
-/// Reads on and on; what would lie beyond the end is an error that says what was to be read.
+/// Reads values one after another; reading past the end is an error that says what was expected.
 class Reader {
  public:
   Reader(std::span<const std::byte> file, std::string_view name) : file_(file), name_(name) {}
@@ -209,7 +209,7 @@ absl::StatusOr<int64_t> Alignment(const GgufMetadata& metadata, std::string_view
   return *value;
 }
 
-/// Gives each tensor its range: aligned, in the file, and nobody else's.
+/// Gives each tensor its byte range: aligned, inside the file, without overlap.
 absl::Status PlaceTensors(std::vector<TableRow> rows, int64_t alignment, int64_t file_size,
                           std::string_view file, GgufHeader* header) {
   const int64_t data_size = file_size - header->data_begin;
@@ -266,7 +266,7 @@ absl::StatusOr<Counts> ReadCounts(Reader& reader, std::string_view file) {
   Counts counts;
   ASSIGN_OR_RETURN(counts.tensors, reader.number<uint64_t>("number of tensors"));
   ASSIGN_OR_RETURN(counts.keys, reader.number<uint64_t>("number of keys"));
-  // The least that a row of the table and a key take: what is above cannot be true, whatever follows.
+  // The fewest bytes that a row of the table and a key take: a larger count cannot be true.
   constexpr uint64_t kTensorBytesMin = 8 + 4 + 8 + 4 + 8;
   constexpr uint64_t kKeyBytesMin = 8 + 4 + 1;
   const auto left = static_cast<uint64_t>(reader.left());
@@ -313,7 +313,7 @@ std::optional<double> NumberAt(GgufType type, const std::byte* at) {
   return integer ? std::optional(static_cast<double>(*integer)) : std::nullopt;
 }
 
-/// Every element by `read`, which is one of the two above.
+/// Reads every element by `read`, one of the two functions above.
 template <class T>
 std::optional<std::vector<T>> Elements(const GgufValue& value,
                                        std::optional<T> (*read)(GgufType, const std::byte*)) {

@@ -41,13 +41,13 @@ struct GgufValue {
   int64_t count = 1;                 ///< Elements.
   std::span<const std::byte> bytes;  ///< Strings: u64 length and bytes, one after another.
 
-  /// The only element as the type asked for; nullopt where it is an array or of another kind. Every integer
-  /// type that holds a value of int64 is an integer, both float types are numbers, and so are integers.
+  /// The value as the type asked for; nullopt for an array or another kind. integer(): every integer type
+  /// whose value fits int64. number(): floats and integers.
   std::optional<int64_t> as_int() const;
   std::optional<double> as_number() const;
   std::optional<bool> as_bool() const;
   std::optional<std::string_view> as_string() const;
-  /// The elements of an array; nullopt where it is none of that kind.
+  /// The elements of an array; nullopt where it is no array of that kind.
   std::optional<std::vector<std::string_view>> as_strings() const;
   std::optional<std::vector<int64_t>> as_ints() const;
   std::optional<std::vector<double>> as_numbers() const;
@@ -57,7 +57,7 @@ struct GgufValue {
 
 using GgufMetadata = std::map<std::string, GgufValue, std::less<>>;
 
-/// A row of the table. A matrix of blocks has dtype u8, which is what its bytes are.
+/// A row of the table. A matrix of blocks has dtype u8.
 struct GgufTensor {
   std::string name;
   DType dtype = DType::kF32;

@@ -1,4 +1,4 @@
-// One function per architecture. What the files hold is what llama.cpp's converter writes and its loader
+// One function per architecture. Names and keys are those that llama.cpp's converter writes and its loader
 // reads (https://github.com/ggml-org/llama.cpp, conversion/ and src/models/).
 #include "formats/gguf_architectures.h"
 
@@ -52,7 +52,7 @@ constexpr GgufStem kLatentAttention[] = {
     {"attn_q_b", "self_attn.q_b_proj"},
     {"attn_kv_a_mqa", "self_attn.kv_a_proj_with_mqa"},
     {"attn_kv_a_norm", "self_attn.kv_a_layernorm"},
-    // One or the other: as on the hub, or (since April 2025) per head, keys transposed, as MLX has it.
+    // Either as on the hub, or (since April 2025) per head with keys transposed, as MLX stores them.
     {"attn_kv_b", "self_attn.kv_b_proj"},
     {"attn_k_b", "self_attn.embed_q"},
     {"attn_v_b", "self_attn.unembed_out"},
@@ -71,7 +71,8 @@ constexpr GgufStem kGptOss[] = {{"attn_norm", "input_layernorm"},
                                 {"ffn_up_exps", "mlp.experts.up_proj"},
                                 {"ffn_down_exps", "mlp.experts.down_proj"}};
 
-/// Keys that change the arithmetic where they are not neutral: nothing below does what they say.
+/// Keys that change the arithmetic unless they are neutral; none of them is built, so other values are
+/// refused.
 struct NeutralKey {
   std::string_view key;
   double neutral;
@@ -99,7 +100,7 @@ absl::Status RefuseOtherArithmetic(const GgufKeys& keys) {
   return absl::OkStatus();
 }
 
-/// The keys that every decoder has, but for those of its heads.
+/// The keys that every decoder has, except those of its heads.
 absl::Status AddSizes(GgufDraft& draft) {
   const GgufKeys& keys = draft.keys;
   nlohmann::json& config = draft.config;
@@ -114,7 +115,7 @@ absl::Status AddSizes(GgufDraft& draft) {
   config["tie_word_embeddings"] = !draft.has("output.weight");
   config["hidden_act"] = "silu";
   ASSIGN_OR_RETURN(config["hidden_size"], keys.required_int(".embedding_length"));
-  constexpr int64_t kBlocksMax = 4096;  // Beyond any model: what is made for each layer stays small.
+  constexpr int64_t kBlocksMax = 4096;  // More than any model has; bounds what is allocated per layer.
   ASSIGN_OR_RETURN(draft.blocks, keys.required_int(".block_count", {1, kBlocksMax}));
   ASSIGN_OR_RETURN(const auto further, keys.optional_int(".nextn_predict_layers", kAnyCount));
   draft.layers = draft.blocks - further.value_or(0);
@@ -129,7 +130,7 @@ absl::Status AddSizes(GgufDraft& draft) {
   return absl::OkStatus();
 }
 
-/// The same and those of grouped-query attention.
+/// The keys that every decoder has, and those of grouped-query attention.
 absl::Status AddDecoder(GgufDraft& draft) {
   const GgufKeys& keys = draft.keys;
   RETURN_IF_ERROR(AddSizes(draft));
@@ -183,8 +184,8 @@ absl::Status BuildQwen(GgufDraft& draft, const char* model_type, bool head_norms
 absl::Status BuildQwen2(GgufDraft& draft) { return BuildQwen(draft, "qwen2", false); }
 absl::Status BuildQwen3(GgufDraft& draft) { return BuildQwen(draft, "qwen3", true); }
 
-/// What the format has no keys for: `normalized` is what every released model of the architecture does, and
-/// the format's own readers do.
+/// The format has no key for norm_topk_prob: `normalized` is what every released model of the architecture
+/// does, and what llama.cpp assumes.
 absl::Status AddQwenExperts(GgufDraft& draft, bool normalized) {
   RETURN_IF_ERROR(AddExperts(draft, "num_experts"));
   ASSIGN_OR_RETURN(draft.config["moe_intermediate_size"],
@@ -272,9 +273,8 @@ absl::Status AddLatentAttention(GgufDraft& draft) {
   return absl::OkStatus();
 }
 
-/// n_group and topk_group. Files from before October 2025 have no keys for them: then they are known by the
-/// sizes of the two models that have groups, and a model of other sizes has none, as the format's readers
-/// take it.
+/// n_group and topk_group. Files from before October 2025 have no keys for them: then the sizes of the two
+/// released models with groups identify them, and a model of other sizes has no groups, as in llama.cpp.
 absl::Status AddGroups(GgufDraft& draft) {
   struct Grouped {
     int64_t width, layers, experts;
@@ -299,8 +299,8 @@ absl::Status AddGroups(GgufDraft& draft) {
   return absl::OkStatus();
 }
 
-/// DeepSeek-V2 and all that took over its attention: V3 and R1, Kimi K2, GLM-4.7-Flash. How experts are
-/// scored tells which.
+/// DeepSeek-V2 and the models with its attention: V3 and R1, Kimi K2, GLM-4.7-Flash. They differ in how
+/// experts are scored.
 absl::Status BuildDeepseek2(GgufDraft& draft) {
   const GgufKeys& keys = draft.keys;
   nlohmann::json& config = draft.config;
@@ -318,7 +318,7 @@ absl::Status BuildDeepseek2(GgufDraft& draft) {
   ASSIGN_OR_RETURN(const auto normalized, keys.optional_bool(".expert_weights_norm"));
   config["norm_topk_prob"] = normalized.value_or(false);
   RETURN_IF_ERROR(AddGroups(draft));
-  // Absent in files of DeepSeek-V2 and of the first GLM: only sigmoid scores are corrected.
+  // Absent in files of DeepSeek-V2 and of the first GLM: only sigmoid scores have a selection bias.
   enum Gating : int64_t { kUnsaid = 0, kSoftmax = 1, kSigmoid = 2 };
   ASSIGN_OR_RETURN(const auto said, keys.optional_int(".expert_gating_func", {kUnsaid, kSigmoid}));
   const bool corrected = draft.has(fmt::format("blk.{}.exp_probs_b.bias", first));

@@ -1,5 +1,5 @@
-// How a GGUF architecture is said in the words of a Hugging Face folder. Internal to weights/: gguf_model.h
-// is what others see.
+// Translates a GGUF architecture to the names and config keys of a Hugging Face folder. Internal to formats/:
+// others include gguf_model.h.
 #pragma once
 
 #include <cstdint>
@@ -15,7 +15,7 @@
 
 namespace shoal {
 
-/// "attn_q" of a GGUF is "self_attn.q_proj" of Hugging Face, both below their layer.
+/// One pair of tensor names, without their layer: "attn_q" of a GGUF is "self_attn.q_proj" of Hugging Face.
 struct GgufStem {
   enum class Kind : uint8_t {
     kPlain,      ///< ".weight" and ".bias" stay.
@@ -37,7 +37,8 @@ struct GgufDraft {
   int64_t permuted_q = 0;  ///< Heads; 0: none.
   int64_t permuted_k = 0;
   int64_t layers = 0;
-  int64_t blocks = 0;  ///< As many or more: those behind the layers predict further tokens, and are not used.
+  /// Blocks of the file, layers or more: those behind the layers predict further tokens and are not used.
+  int64_t blocks = 0;
 
   const GgufTensor* tensor(std::string_view name) const;
   bool has(std::string_view name) const { return tensor(name) != nullptr; }
@@ -52,7 +53,7 @@ struct GgufArchitecture {
 /// All that are built.
 std::span<const GgufArchitecture> GgufArchitectures();
 
-/// What the tensors of an architecture may hold beside its stems: they go into the config.
+/// Tensors that an architecture may have beside its stems: their values go into the config.
 inline constexpr std::string_view kGgufRopeFactors = "rope_freqs.weight";
 inline constexpr std::string_view kGgufRopeLong = "rope_factors_long.weight";
 inline constexpr std::string_view kGgufRopeShort = "rope_factors_short.weight";

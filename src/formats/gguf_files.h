@@ -13,11 +13,12 @@ namespace shoal {
 inline constexpr std::string_view kGgufExtension = ".gguf";
 
 /// The paths of the files of the model, in order; `path` is any of them. InvalidArgument where the name says
-/// an impossible part. Whether they exist is not asked.
+/// an impossible part. Does not check that they exist.
 absl::StatusOr<std::vector<std::string>> GgufFiles(const std::string& path);
 
 /// The one GGUF model in a folder (its first file): what `--model FOLDER` means where there are no
-/// safetensors. nullopt where there is none; InvalidArgument where there are several, as nobody said which.
+/// safetensors. nullopt where there is none; InvalidArgument where there are several: the caller must name
+/// one.
 absl::StatusOr<std::optional<std::string>> GgufInFolder(const std::string& folder);
 
 }  // namespace shoal

@@ -74,7 +74,7 @@ absl::StatusOr<GgufName> HubName(const GgufDraft& draft, std::string_view archit
   };
   const auto stem = split ? std::ranges::find_if(stems, fits) : stems.end();
   if (stem == stems.end() || (split->suffix != ".weight" && split->suffix != ".bias")) {
-    // What is not understood might change the arithmetic: it is not left out silently.
+    // An unknown tensor might change the arithmetic, so it is refused and not ignored.
     return Unimplemented(
         "checkpoint: tensor '{}' in {}: expected the tensors of architecture '{}', found one that "
         "is not built",

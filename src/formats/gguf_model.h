@@ -1,5 +1,5 @@
-// What a GGUF says of its model, in the words of a Hugging Face folder: a config.json, and for each tensor
-// the name that the families look for. One function per architecture (gguf_architectures.cpp).
+// A GGUF model under the names of a Hugging Face folder: a config.json, and for each tensor the name that the
+// families look for. One function per architecture (gguf_architectures.cpp).
 #pragma once
 
 #include <cstddef>
@@ -14,7 +14,7 @@
 
 namespace shoal {
 
-/// What the files of one model hold. Does not own.
+/// The files of one model. Does not own them.
 struct GgufSource {
   const GgufMetadata& metadata;           ///< Of the first file.
   std::span<const GgufTensor> tensors;    ///< Of all files.

@@ -1,4 +1,4 @@
-// Typed reading of GGUF metadata with errors that name file, key, expected and got. Internal to weights/.
+// Typed reading of GGUF metadata with errors that name file, key, expected and got. Internal to formats/.
 #pragma once
 
 #include <charconv>
@@ -54,8 +54,8 @@ class GgufKeys {
     const GgufValue* value = find(key);
     if (value == nullptr) return std::optional<double>();
     std::optional<double> number = value->as_number();
-    // Of what a converter rounded to f32 the config had the shortest decimal that rounds to it: 0.1, not
-    // 0.100000001490116. So a GGUF has the bits of the folder that it was made from.
+    // A converter rounded this number to f32. The config had the shortest decimal that rounds to it: 0.1, not
+    // 0.100000001490116. Taking that decimal gives the bits of the folder that the GGUF was made from.
     if (number && value->type == GgufType::kF32 && std::isfinite(*number)) {
       const std::string shortest = fmt::format("{}", static_cast<float>(*number));
       std::from_chars(shortest.data(), shortest.data() + shortest.size(), *number);

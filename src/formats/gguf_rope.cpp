@@ -1,4 +1,4 @@
-// Rope of a GGUF: keys and tables of factors as the config that they were made from.
+// Rope of a GGUF: restores the config's rope keys from the file's keys and tables of factors.
 #include <algorithm>
 #include <cmath>
 #include <cstring>
@@ -28,8 +28,8 @@ absl::StatusOr<std::vector<float>> RopeTable(const GgufDraft& draft, std::string
   return factors;
 }
 
-/// Llama 3's law (transformers `_compute_llama3_parameters`) with the constants of every released model; the
-/// converter that wrote the table knew the law, the file has only its values.
+/// Llama 3's scaling (transformers `_compute_llama3_parameters`) with the constants of every released model:
+/// the file has only the factors that the converter computed by it.
 absl::Status AddLlama3Rope(GgufDraft& draft, std::span<const float> factors, double theta) {
   constexpr double kLow = 1;
   constexpr double kHigh = 4;
@@ -81,13 +81,12 @@ absl::Status AddLongRope(GgufDraft& draft, int64_t pairs) {
 
 absl::Status AddGgufRope(GgufDraft& draft, int64_t head_dim) {
   ASSIGN_OR_RETURN(const std::optional<double> theta, draft.keys.optional_number(".rope.freq_base"));
-  draft.config["rope_theta"] =
-      theta.value_or(10000.0);  // What the format's readers take where it is left out.
+  draft.config["rope_theta"] = theta.value_or(10000.0);  // llama.cpp's default.
   ASSIGN_OR_RETURN(const auto rotary, draft.keys.optional_int(".rope.dimension_count"));
   const int64_t dims = rotary.value_or(head_dim);
   if (dims != head_dim) {
     double share = static_cast<double>(dims) / static_cast<double>(head_dim);
-    // Whoever takes the whole part of share * head_dim must find dims.
+    // Chosen so that the integer part of factor * head_dim is dims.
     if (share * static_cast<double>(head_dim) < static_cast<double>(dims)) share = std::nextafter(share, 2.0);
     draft.config["partial_rotary_factor"] = share;
   }

@@ -184,8 +184,8 @@ Json VocabularyJson(const Vocabulary& vocabulary) {
   return vocab;
 }
 
-/// merges of a byte-level vocabulary: "left right". One of what are no tokens can never apply, and is left
-/// out as llama.cpp does: the tokenizers library would refuse the whole.
+/// merges of a byte-level vocabulary: "left right". A merge of strings that are no tokens can never apply and
+/// is dropped, as llama.cpp does: the tokenizers library would refuse the whole list.
 absl::StatusOr<Json> ReadMerges(const GgufKeys& keys, const Vocabulary& vocabulary) {
   constexpr std::string_view kMerges = "tokenizer.ggml.merges";
   const GgufValue* value = keys.find(kMerges);

@@ -23,8 +23,8 @@ struct GgufText {
 /// other kinds.
 absl::StatusOr<GgufText> TextOfGguf(const GgufMetadata& metadata, std::string_view file_name);
 
-/// bos_token_id, pad_token_id and eos_token_id of a config.json. The last lists the end of text, and of a
-/// turn, by key or by the names that released models give it. Internal to weights/.
+/// bos_token_id, pad_token_id and eos_token_id of a config.json. eos_token_id lists the tokens that end a
+/// text or a turn, found by key or by the names that released models use. Internal to formats/.
 absl::Status AddTokenIds(const GgufKeys& keys, nlohmann::json* config);
 
 }  // namespace shoal

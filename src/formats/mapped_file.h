@@ -1,4 +1,4 @@
-// A file mapped read-only, and what the kernel may keep of it in memory.
+// A file mapped read-only, with control over which of its pages stay in memory.
 #pragma once
 
 #include <cstddef>
@@ -11,8 +11,8 @@
 
 namespace shoal {
 
-/// What the system says of a file. A file that was written to, replaced, or renamed has another stamp. The
-/// device is left out: its number may be another after every start of the machine.
+/// What fstat says of a file. Writing to, replacing or renaming a file changes its stamp. The device number
+/// is not in it, as it may change with every boot.
 struct FileStamp {
   int64_t bytes = 0;
   int64_t inode = 0;
@@ -39,9 +39,9 @@ class MappedFile {
 
   std::span<const std::byte> bytes() const { return {data_, size_}; }
   const std::string& path() const { return path_; }
-  /// Of the file that is mapped, when it was.
+  /// The stamp at the time of mapping.
   const FileStamp& stamp() const { return stamp_; }
-  /// Whether the file under path() is still that one.
+  /// Whether the file at path() still has that stamp.
   bool unchanged() const;
 
   /// Asks the kernel to read the byte range ahead.

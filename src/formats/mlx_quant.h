@@ -1,4 +1,4 @@
-// MLX's affine quantization as a checkpoint folder states it: which tensors, how many bits, which groups.
+// MLX's affine quantization as a folder's config states it: which tensors, how many bits, which groups.
 #pragma once
 
 #include <cstdint>

@@ -31,7 +31,7 @@ struct TensorPlace {
   DType dtype = DType::kF32;
 };
 
-/// The tensors that stand beside an encoded one's codes (encoded_tensors.h).
+/// The tensors that belong to an encoded one's codes (encoded_tensors.h).
 struct EncodedParts {
   TensorPlace scales;
   std::optional<TensorPlace> zeros;
@@ -47,12 +47,12 @@ struct TensorInfo {
   DType dtype = DType::kF32;
   std::vector<int64_t> shape;  ///< [] is a scalar.
   Range bytes;                 ///< In the file, from its first byte.
-  int file = 0;                ///< Index of the file in its Checkpoint; -1: in none, as this is a shard.
+  int file = 0;                ///< Index of the file in its Checkpoint; -1: not in this shard.
   BlockType blocks =
       BlockType::kNone;  ///< How its bytes encode the elements of `shape`; kNone: as `dtype` says.
   std::optional<EncodedParts> parts;  ///< Where the encoding's scales are apart.
   int64_t permuted_heads = 0;         ///< Of GGUF: see GgufName::permuted_heads.
-  /// Of a shard that has some matrices of a stack (shard.h): which; `shape` is the whole stack's. Empty: all.
+  /// Which matrices of a stack a shard has (shard.h), where not all; `shape` is the whole stack's.
   std::vector<int64_t> held;
 };
 

@@ -13,8 +13,8 @@ namespace {
 
 constexpr std::string_view kFormat = "shoal-share-1";
 
-/// What no file bounds, this does: beyond any model, and what is multiplied from it (columns of packed codes,
-/// bytes) fits.
+/// Bounds shapes that no file's size bounds: more than any model has, and small enough that sizes computed
+/// from them fit int64.
 constexpr int64_t kElementsMax = int64_t{1} << 48;
 
 using Json = nlohmann::json;

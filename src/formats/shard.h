@@ -1,6 +1,6 @@
 // A node's shard of a model as a folder: a config, some of the model's tensors, and shoal-shard.json, which
-// says what all of them are. So a shard is known to be of its model (Checkpoint::hash() is that of the
-// whole), and measured and planned as the whole is.
+// lists all of the model's. So a shard can be told to belong to its model (Checkpoint::hash() is the whole
+// model's), and is measured and planned like the whole.
 #pragma once
 
 #include <cstdint>
@@ -17,7 +17,7 @@
 namespace shoal {
 
 inline constexpr std::string_view kShardFile = "shoal-shard.json";
-/// What older versions called it; read, never written.
+/// The name that older versions gave it; it is read, never written.
 inline constexpr std::string_view kOlderShardFile = "shoal-share.json";
 
 /// In the metadata of a file of weights that a conversion wrote: from what and to what.
@@ -26,9 +26,9 @@ inline constexpr char kConversionKey[] = "shoal_convert";
 /// What shoal-shard.json says: {"format": "shoal-share-1", "id", "node", "holds", "tensors": {name: [dtype,
 /// shape]}, "stacks": {name: [indices]}}.
 struct Shard {
-  std::string id;     ///< Of the files that belong to it: the kConversionKey of each.
-  std::string node;   ///< Whose it is, and what of the model: for messages.
-  std::string holds;  ///< "layers [2, 4), 12 experts"
+  std::string id;                                 ///< The kConversionKey of each of its files.
+  std::string node;                               ///< The node's name, for messages,
+  std::string holds;                              ///< and what it holds: "layers [2, 4), 12 experts".
   std::vector<SafetensorsWriter::Entry> tensors;  ///< All of the model's, sorted by name.
   /// Stacked tensors [E, ..] of which the shard has some matrices only: which, ascending. They lie in that
   /// order in a tensor [held, ..] of the same name.
@@ -41,8 +41,8 @@ struct Shard {
 absl::StatusOr<Shard> ParseShard(std::string_view text, std::string_view where);
 std::string ShardText(const Shard& shard);
 
-/// Makes the table of a shard's files that of its model: stacks get the shape of the whole and `held`, and
-/// what is not there an entry of file -1. tensors: those of the files; sorted by name after it.
+/// Completes the table of a shard's files to that of its model: stacks get the shape of the whole and `held`;
+/// tensors that are not here get an entry with file -1. tensors: those of the files; sorted by name after it.
 /// InvalidArgument for a tensor that is not in the model, or of another dtype or shape than it is there.
 absl::Status CompleteTable(const Shard& shard, const std::string& folder, std::vector<TensorInfo>* tensors);
 

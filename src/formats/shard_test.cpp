@@ -73,7 +73,7 @@ TEST(Shard, IsFoundUnderTheOlderNameOfItsTable) {
   EXPECT_EQ((*shard)->shard()->node, "b");
   EXPECT_EQ((*shard)->shard()->stacks.at("experts"), (std::vector<int64_t>{1, 3}));
 
-  // What is wrong with it is said of the file that is there; a table under the newer name goes before it.
+  // Errors name the file that is there; a table under the newer name is preferred.
   folder.write("model.safetensors", Files("[2,2,2]", 16, "8"));
   EXPECT_THAT(Message(Checkpoint::Open(folder.path()).status()), HasSubstr("as shoal-share.json says"));
   folder.write(kShardFile, kTable);

@@ -1,4 +1,4 @@
-// Folders and files for the tests of weights/.
+// Folders and files for the tests of formats/ and loading/.
 #pragma once
 
 #include <gtest/gtest.h>
