@@ -28,8 +28,8 @@ struct LayerFootprint {
 
 struct Footprint {
   WeightBytes embedding;
-  WeightBytes
-      head;  ///< Final norm and output head; a tied head counts here too, as a last stage alone holds it.
+  /// Final norm and output head, also where it is tied: a last stage without the embedding holds it.
+  WeightBytes head;
   std::vector<LayerFootprint> layers;
   WeightBytes total;                           ///< A tied head counts once.
   std::map<std::string, WeightBytes> by_role;  ///< "attention", "expert", ... (WeightUse::role); as total.

@@ -1,6 +1,6 @@
 // A folder of packed weights, so that a second start need not pack again. It may be deleted at any time, and
-// shared by processes: files are made under a name of their own and renamed when they are whole; one that is
-// broken, cut short or of another identity is not used. docs/decisions/0007 says why it is as it is.
+// shared by processes: files are written under a temporary name and renamed when they are whole; a file that
+// is broken, cut short or of another identity is not used. The reasons are in docs/decisions/0007.
 #pragma once
 
 #include <cstdint>
@@ -37,8 +37,7 @@ class FileHandle {
   int fd_ = -1;
 };
 
-/// A file whose table is sound. The bytes of the matrices are not yet known to be: who reads them compares
-/// the hashes.
+/// A file whose table is sound. Its matrices are not checked: the reader compares the hashes.
 class PackedFile {
  public:
   /// NotFound; PermissionDenied; InvalidArgument as ParsePackedTable; Unavailable: the system's error.
@@ -50,7 +49,7 @@ class PackedFile {
   absl::Status read(int64_t offset, std::span<std::byte> out) const;
   /// Whether `path` is this very file.
   bool is_at(const std::string& path) const;
-  /// Notes that it was used now: eviction takes the files first that have rested longest.
+  /// Marks it as used now: eviction deletes the least recently used files first.
   void touch() const;
 
  private:
@@ -59,14 +58,14 @@ class PackedFile {
   PackedTable table_;
 };
 
-/// A file that is being made. It is gone with the object unless finish() succeeded.
+/// A file that is being written. The destructor deletes it unless finish() succeeded.
 class PackedFileWriter {
  public:
   PackedFileWriter(PackedFileWriter&& other) noexcept = default;
   PackedFileWriter& operator=(PackedFileWriter&&) = delete;
   ~PackedFileWriter();
 
-  /// Where the file will be.
+  /// The path that the file will have.
   const std::string& path() const { return path_; }
   /// ResourceExhausted where the disk is full.
   absl::Status write(int64_t offset, std::span<const std::byte> bytes);
@@ -100,14 +99,14 @@ class PackedCache {
   /// Whether the file of `identity` is still `file` (nullptr: there is none).
   bool is_still(const PackedIdentity& identity, const PackedFile* file) const;
 
-  /// Makes room for new files: deletes those of older layouts, which nobody reads any more, and then those
-  /// that rested longest until `bytes` fit. `kept`: bytes of files that go with them. ResourceExhausted where
+  /// Makes room for new files: deletes those of older layouts, which nobody reads any more, and then the
+  /// least recently used until `bytes` fit. `kept`: bytes of files that go with them. ResourceExhausted where
   /// both exceed the limit.
   absl::Status reserve(int64_t bytes, int64_t kept) const;
   /// Begins a file with this table. ResourceExhausted: it exceeds the limit or the disk.
   absl::StatusOr<PackedFileWriter> create(const PackedTable& table) const;
 
-  /// What is in the folder, that which was used last first. No folder: nothing.
+  /// The files in the folder, most recently used first; none where there is no folder.
   struct Item {
     std::string path;
     int64_t bytes = 0;
@@ -127,9 +126,9 @@ class PackedCache {
     int64_t used_ns = 0;
   };
   std::string path_of(const PackedIdentity& identity) const;
-  /// Files of this cache, that which was used last first.
+  /// Files of this cache, most recently used first.
   std::vector<Found> files() const;
-  /// Deletes what writers that are gone have left.
+  /// Deletes temporary files whose writers are gone.
   void delete_abandoned() const;
 
   Options options_;

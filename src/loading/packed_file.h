@@ -1,5 +1,5 @@
-// A file of packed weights: a table of matrices with their hashes, then their bytes. What the bytes mean is
-// the business of who writes them; here they are tiles of rows with a name and a format in words.
+// A file of packed weights: a table of matrices with their hashes, then their bytes. A matrix is tiles of
+// rows with a name and a format in words; what the bytes mean is up to the writer.
 //
 // All numbers are little-endian; a text is a u32 length and its bytes.
 //   0     "SHOALPCK", u32 version of this layout, u32 0, u64 bytes of the table, u64 hash of the table
@@ -26,7 +26,7 @@ inline constexpr uint32_t kPackedFileVersion = 2;
 inline constexpr int64_t kPackedPrefixBytes = 32;
 /// Where matrices may begin: a cache line, and a register of every instruction set.
 inline constexpr int64_t kPackedAlignment = 64;
-/// Where the first one begins at the earliest is a multiple of this: a page.
+/// The first one begins on a page.
 inline constexpr int64_t kPackedDataAlignment = 4096;
 /// Longest table that is read: some hundred thousand matrices.
 inline constexpr int64_t kPackedTableMax = int64_t{64} << 20;
@@ -70,8 +70,8 @@ uint32_t PackedVersion(std::span<const std::byte> prefix);
 absl::StatusOr<int64_t> ParsePackedPrefix(std::span<const std::byte> prefix, int64_t file_bytes,
                                           std::string_view file_name);
 
-/// The table behind a prefix that ParsePackedPrefix took. Whatever the bytes are, the answer is a table whose
-/// matrices lie in the file as the layout says, or an InvalidArgument that names the file.
+/// The table behind a prefix that ParsePackedPrefix took. For any bytes, returns a table whose matrices lie
+/// in the file as the layout says, or an InvalidArgument that names the file.
 absl::StatusOr<PackedTable> ParsePackedTable(std::span<const std::byte> prefix,
                                              std::span<const std::byte> table, int64_t file_bytes,
                                              std::string_view file_name);

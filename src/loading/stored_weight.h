@@ -1,4 +1,4 @@
-// From a WeightRef to the place of its bytes in a checkpoint.
+// Finds the tensor behind a WeightRef and checks it.
 #pragma once
 
 #include <cstddef>
@@ -24,8 +24,8 @@ struct StoredWeight {
   AffineView affine;                     ///< Where quantized: the stored matrix.
   const std::byte* data = nullptr;       ///< Where not: the stored matrix, contiguous rows.
   BlockView blocks;                      ///< Where it is stored in blocks: the stored matrix.
-  int64_t first_row = 0;                 ///< Row 0 of the weight in it,
-  int64_t row_interval = 1;              ///< and its rows from one of the weight to the next.
+  int64_t first_row = 0;                 ///< The stored row that is row 0 of the weight.
+  int64_t row_interval = 1;              ///< Stored rows from one row of the weight to the next.
   /// Where it is a strided view of a tensor: element (n, k) is `data`'s n * row_stride + k * col_stride; of
   /// blocks, column n of stored row first_row + k.
   int64_t row_stride = 0;

@@ -1,4 +1,4 @@
-// From weights in a checkpoint to matrices that kernels read.
+// Packs weights of a checkpoint into the matrices that kernels read.
 #pragma once
 
 #include <cstddef>

@@ -27,7 +27,7 @@ inline constexpr int64_t kWeightSamplesMax = 256;
 /// The middle rows of some of the weights that `holds` picks, in the order of ForEachWeight, as they are in
 /// the files: of all, or of one in each run of as many as it takes, experts and others apart. Which one of a
 /// run looks random, so that no kind of weight is left out for its place in a layer, and is the same
-/// everywhere. What a shard lacks is left out.
+/// everywhere. Weights that a shard lacks are skipped.
 std::vector<WeightSample> SampleWeights(const ResolvedWeights& weights,
                                         absl::FunctionRef<bool(const WeightUse&)> holds);
 

@@ -10,7 +10,7 @@
 namespace shoal {
 namespace {
 
-/// What no family may ask of the kernels.
+/// Refuses models beyond the limits of the kernels.
 absl::Status CheckLimits(const ModelConfig& config, const ModelSpec& spec) {
   for (const LayerSpec& layer : spec.layers) {
     const int64_t head_dim = CachedDimOf(layer.mixer);

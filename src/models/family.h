@@ -27,7 +27,7 @@ struct Family {
 /// All families, by model_type.
 std::span<const Family* const> Families();
 
-/// The family of a model_type; Unimplemented lists those known.
+/// The family of a model_type; else Unimplemented, which lists the known ones.
 absl::StatusOr<const Family*> FindFamily(std::string_view model_type);
 
 /// FindFamily(config's model_type)->spec(config).

@@ -12,7 +12,8 @@ namespace shoal {
 /// Frequencies used as they are.
 struct RopeUnscaled {};
 
-/// Llama 3's stretching of the slow frequencies. Source: transformers `_compute_llama3_parameters`.
+/// Llama 3's scaling: slow frequencies are divided by `factor`, fast ones stay, with a ramp between them.
+/// Source: transformers `_compute_llama3_parameters`.
 struct RopeLlama3 {
   double factor = 0;
   double low_freq_factor = 0;

@@ -53,7 +53,7 @@ void ForEachWeight(const ModelSpec& spec, const std::function<void(const WeightU
 }
 
 void EditWeights(ModelSpec& spec, const std::function<void(WeightRef&)>& edit) {
-  // The refs are parts of `spec`, which is ours to change; only the walk sees them as constant.
+  // Safe: the refs are parts of `spec`, which is not const here; only the walk has a const view of it.
   ForEachWeight(spec, [&](const WeightUse& use) { edit(const_cast<WeightRef&>(use.ref)); });
 }
 

@@ -18,7 +18,7 @@
 
 namespace shoal {
 
-/// How gate and up become one.
+/// How gate and up are combined.
 enum class Gating : uint8_t {
   kSilu,           ///< silu(gate) * up. Source: Shazeer 2020, arXiv:2002.05202.
   kGelu,           ///< gelu(gate) * up, by the tanh form.
@@ -36,29 +36,28 @@ struct DenseSpec {
 /// The router: scores of all experts, the top_k largest after selection bias, ties to the lowest id
 /// (kernels.h, RouteArgs).
 struct RouterSpec {
-  /// Of what the layer adds to, read by `linear` instead of the experts' input.
+  /// Norm of the residual stream, which `linear` reads instead of the experts' input.
   std::optional<NormSpec> norm;
   LinearSpec linear;  ///< [E, D]
   RouteScores scores = RouteScores::kSoftmax;
   std::optional<WeightRef> selection_bias;  ///< [E]: added to scores for the choice alone.
   RouteGroups groups;
   RouteWeights weighting = RouteWeights::kAsIs;
-  float routed_scaling_factor = 1;         ///< On the weights of the chosen,
-  std::optional<WeightRef> expert_scales;  ///< and one [E] for each expert.
-  bool kept_float =
-      false;  ///< mlx-lm reads `linear` as floats only, so that a conversion leaves it what it is.
+  float routed_scaling_factor = 1;         ///< Factor on the weights of the chosen experts.
+  std::optional<WeightRef> expert_scales;  ///< [E]: another factor for each expert.
+  bool kept_float = false;  ///< mlx-lm reads `linear` as floats only, so a conversion does not quantize it.
 };
 
 struct MoeSpec {
   int top_k = 0;
   RouterSpec router;
   std::vector<DenseSpec> experts;  ///< One per expert, all of one width.
-  /// An expert that every row goes to, beside the routed ones. It runs where the layer is.
+  /// An expert that every row goes to, in addition to the routed ones. It runs on the layer's node.
   std::optional<DenseSpec> shared;
   std::optional<WeightRef> shared_gate;  ///< [1, D]: the shared output times sigmoid(gate x).
-  /// Routed experts as a branch beside the shared one: they read this norm of what the layer adds to (the
-  /// shared expert reads the layer's feed_forward_norm of it), and there are norms of their sum and of the
-  /// shared expert's output before the two are added. All or none.
+  /// Routed and shared experts as two branches. Routed experts read `norm` of the residual stream, the shared
+  /// expert reads the layer's feed_forward_norm of it. The sum of the routed experts passes `out_norm`, the
+  /// shared output passes `shared_out_norm`, then the two are added.
   struct Branch {
     NormSpec norm, out_norm, shared_out_norm;
   };
@@ -67,8 +66,8 @@ struct MoeSpec {
 
 using FeedForwardSpec = std::variant<DenseSpec, MoeSpec>;
 
-/// Pre-norm residual layer: x += mixer(norm(x)); x += feed_forward(norm(x)). Where there are norms of what
-/// comes out, they stand before the addition.
+/// Pre-norm residual layer: x += mixer(norm(x)); x += feed_forward(norm(x)). The optional out norms apply
+/// before the addition.
 struct LayerSpec {
   NormSpec mixer_norm;
   MixerSpec mixer;
@@ -76,7 +75,7 @@ struct LayerSpec {
   NormSpec feed_forward_norm;
   FeedForwardSpec feed_forward;
   std::optional<NormSpec> feed_forward_out_norm;
-  std::optional<WeightRef> output_scale;  ///< [1]: on what leaves the layer.
+  std::optional<WeightRef> output_scale;  ///< [1]: factor on the layer's output.
 };
 
 struct ModelSpec {
@@ -85,12 +84,12 @@ struct ModelSpec {
   int64_t vocabulary = 0;     ///< V
   int64_t max_positions = 0;  ///< Longest sequence the model was made for.
   WeightRef embedding;        ///< [V, D]
-  float embedding_scale = 1;  ///< On its rows where they enter the first layer, not where they are the head.
+  float embedding_scale = 1;  ///< On rows that enter the first layer; not when the table is used as the head.
   std::vector<LayerSpec> layers;
   NormSpec final_norm;
   bool tied_head = false;  ///< The head is the embedding table.
   LinearSpec head;         ///< [V, D]; the embedding's ref where tied.
-  /// Tensors of checkpoints that are known and not used: how their names begin, and what they are.
+  /// Tensors that checkpoints may have and the model does not use: prefix of their names, and what they are.
   std::vector<std::pair<std::string, std::string>> ignored_tensors;
   float final_logit_softcap = 0;  ///< c > 0: logits are c tanh(logits / c).
 
@@ -101,11 +100,11 @@ struct ModelSpec {
 /// tied).
 void ForEachWeight(const ModelSpec& spec, const std::function<void(const WeightUse&)>& visit);
 
-/// Calls `edit` for every weight, in that order: where the same model lies under other names.
+/// Calls `edit` for every weight, in that order: for families whose tensors have other names.
 void EditWeights(ModelSpec& spec, const std::function<void(WeightRef&)>& edit);
 
-/// Up to how many positions a sequence rotates by short frequencies where layers have RopeLong; a longer one
-/// is another sequence to the cache, from its first position on. INT64_MAX: no layer has.
+/// The longest sequence that uses the short factors of RopeLong; INT64_MAX without RopeLong. A longer one has
+/// other keys from its first position on, so its cache is computed anew.
 int64_t ShortRopePositions(const ModelSpec& spec);
 
 /// The MoE part of a layer, or nullptr.

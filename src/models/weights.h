@@ -1,4 +1,4 @@
-// What lies behind a weight of a model, and what a layer makes of weights: linears and norms.
+// Where a weight of a model may be in a checkpoint, and the parts that weights form: linears and norms.
 #pragma once
 
 #include <cstdint>
@@ -12,7 +12,7 @@
 
 namespace shoal {
 
-/// One place where a weight may lie: the tensor `<base>.<suffix>`, or a part of it. It is quantized where
+/// One place where a weight may be: the tensor `<base>.<suffix>`, or a part of it. It is quantized where
 /// `<base>.scales` exists beside `<base>.weight`.
 struct WeightSource {
   std::string base;               ///< "model.layers.3.self_attn.q_proj"
@@ -35,10 +35,10 @@ struct WeightSource {
     int64_t col_stride = 0;
   };
   std::optional<StridedView> strided;
-  bool written =
-      true;          ///< Whether a conversion may put the weight here: mlx-lm looks for it under this name.
-  float offset = 0;  ///< Added to what is stored here, of a vector: norms that are stored as w of 1 + w.
-  bool mlx = false;  ///< Where folders of mlx-lm have it, where that is not what `stack` says.
+  bool written = true;  ///< Whether a conversion may write the weight here, as mlx-lm reads this name.
+  float offset =
+      0;  ///< Of vectors: added to the stored values. 1 for norms that are stored as w and applied as 1 + w.
+  bool mlx = false;  ///< This is where mlx-lm's folders have it, although it is no stack.
 
   std::string name() const { return base + "." + suffix; }
 };
@@ -70,7 +70,7 @@ struct NormSpec {
   float factor = 1;  ///< On the weight.
 };
 
-/// A weight met on the way through a spec.
+/// A weight that ForEachWeight shows.
 struct WeightUse {
   int64_t layer = -1;     ///< -1: embedding, final norm, head.
   int64_t expert = -1;    ///< -1: not a routed expert's.

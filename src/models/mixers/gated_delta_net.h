@@ -30,11 +30,12 @@ struct GatedDeltaNetSpec {
   NormSpec norm;                   ///< [value_dim], of each value head's output.
   LinearSpec o;                    ///< [D, value_heads * value_dim]
 
-  /// What passes the convolution.
+  /// Channels of the convolution.
   int64_t channels() const { return int64_t{2} * key_heads * key_dim + int64_t{value_heads} * value_dim; }
-  /// f32 values of a layer's state: the convolution's rows, padded to a cache line where the matrices begin,
+  /// f32 values of the convolution's rows in a layer's state, padded so that the matrices begin on a cache
+  /// line.
   int64_t conv_values() const { return PaddedToCacheLine((conv_width - 1) * channels()); }
-  /// and all of it, padded alike.
+  /// f32 values of the whole state, padded likewise.
   int64_t state_values() const {
     return PaddedToCacheLine(conv_values() + int64_t{value_heads} * key_dim * value_dim);
   }

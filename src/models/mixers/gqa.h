@@ -21,14 +21,14 @@ struct GqaSpec {
   /// Before rope: over each head where the weight has head_dim values, else over all heads together.
   std::optional<NormSpec> q_norm, k_norm;
   std::optional<float> v_norm_eps;  ///< Values are normed over each head, without a weight.
-  /// There is no v: values are what k gives, before its norm and rope.
+  /// There is no v projection: the values are the output of k before its norm and rope.
   bool values_from_keys = false;
   RopeSpec rope;
   std::optional<int64_t> window;   ///< Positions that a row sees, its own included; absent: all before it.
   std::optional<double> scale;     ///< Of scores, instead of 1 / sqrt(head_dim).
-  std::optional<WeightRef> sinks;  ///< [heads]: a score without a value that each head sees, too.
-  /// q gives, per head, a query and behind it as many values of a gate (2 * heads * head_dim rows): what a
-  /// head attended is multiplied by the sigmoid of its gate.
+  std::optional<WeightRef> sinks;  ///< [heads]: an extra score per head that has no value.
+  /// q returns, per head, a query followed by a gate of the same width (2 * heads * head_dim rows). The
+  /// head's output is multiplied by the sigmoid of its gate.
   bool output_gate = false;
 
   // What every mixer says of itself (mixers.h).

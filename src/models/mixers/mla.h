@@ -19,14 +19,14 @@ namespace shoal {
 /// Source: DeepSeek-V2, arXiv:2405.04434, section 2.1.
 struct MlaSpec {
   int heads = 0;
-  int nope_dim = 0;   ///< Dimensions of a query that meet the latent,
-  int rope_dim = 0;   ///< and those that are rotated, which lie behind them.
+  int nope_dim = 0;   ///< Dimensions of a query that are compared with the latent.
+  int rope_dim = 0;   ///< Rotated dimensions, which follow them.
   int value_dim = 0;  ///< Of a head's output.
   int64_t latent = 0;
-  std::optional<LinearSpec> q_a;   ///< [Q, D]: queries may be made from a latent, too,
-  std::optional<NormSpec> q_norm;  ///< which is normed.
+  std::optional<LinearSpec> q_a;   ///< [Q, D]: makes the latent of queries, where they have one.
+  std::optional<NormSpec> q_norm;  ///< Of that latent.
   LinearSpec q;                    ///< [heads * (nope_dim + rope_dim), Q or D]
-  LinearSpec kv_a;                 ///< [latent + rope_dim, D]: latent, then the key that is rotated.
+  LinearSpec kv_a;                 ///< [latent + rope_dim, D]: latent, then the rotated key.
   NormSpec kv_norm;                ///< Of the latent.
   std::vector<LinearSpec> keys;    ///< Per head [latent, nope_dim]
   std::vector<LinearSpec> values;  ///< Per head [value_dim, latent]

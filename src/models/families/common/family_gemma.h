@@ -11,16 +11,17 @@
 
 namespace shoal {
 
-/// sqrt(hidden_size) on embeddings, and four norms a layer: of what goes into attention and feed-forward and
-/// of what comes out of them. norm_offset: 1 where norms are stored as w of 1 + w, heads' included.
+/// Scales embeddings by sqrt(hidden_size) and adds norms of the outputs of attention and feed-forward, four
+/// norms a layer in all. norm_offset: 1 where norms, those of heads included, are stored as w and applied as
+/// 1 + w.
 void MakeGemma(const DecoderSizes& sizes, float norm_offset, ModelSpec& spec);
 
 /// final_logit_softcapping; 0 where absent.
 absl::StatusOr<float> ReadFinalLogitSoftcap(const ModelConfig& config);
 
-/// The text model of a checkpoint that has towers for images or sound beside it: its config is `text_config`,
-/// in which the hub leaves out what equals the reference's `defaults`; its tensors lie where
-/// PlaceBelowLanguageModel puts them, and those of the towers are ignored.
+/// The text model of a checkpoint that also has towers for images or sound. Its config is `text_config`, in
+/// which the hub omits keys that equal the reference's `defaults`; its tensors have the names of
+/// PlaceBelowLanguageModel; those of the towers are ignored.
 absl::StatusOr<ModelSpec> TextModelOf(const ModelConfig& config, const Family& text,
                                       std::string_view defaults);
 

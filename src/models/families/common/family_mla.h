@@ -1,4 +1,4 @@
-// Latent attention as DeepSeek's configs and checkpoints have it.
+// Latent attention under the keys and names of DeepSeek's configs and checkpoints.
 #pragma once
 
 #include <cstdint>
@@ -11,8 +11,8 @@
 
 namespace shoal {
 
-/// Where mlx-lm keeps what the hub has as kv_b_proj: in the same tensor, or split by heads into embed_q and
-/// unembed_out. Both are read; it says what a conversion writes.
+/// How mlx-lm stores the hub's kv_b_proj: as the same tensor, or split by heads into embed_q and unembed_out.
+/// Both are read; this decides what a conversion writes.
 enum class LatentNames : uint8_t { kFused, kSplit };
 
 /// Latent attention of every layer: under the hub's names (kv_b_proj, whose heads hold their key matrix
@@ -20,8 +20,7 @@ enum class LatentNames : uint8_t { kFused, kSplit };
 absl::StatusOr<MakeMixer> ReadLatentAttention(const ModelConfig& config, const DecoderSizes& sizes,
                                               LatentNames names);
 
-/// A whole decoder as DeepSeek-V3's config describes it, for those that took it over under names of their
-/// own.
+/// A whole decoder as DeepSeek-V3's config describes it, for families that use it under another model_type.
 absl::StatusOr<ModelSpec> ReadDeepseekV3(const ModelConfig& config, std::string model_type);
 
 }  // namespace shoal

@@ -15,7 +15,7 @@
 
 namespace shoal {
 
-/// What a config says of a layer's experts, whatever it calls them.
+/// A layer's experts as a config describes them, independent of its key names.
 struct ExpertParts {
   int64_t experts = 0;
   int64_t top_k = 0;
@@ -35,7 +35,7 @@ struct ExpertKeys {
   const char* top_k = "num_experts_per_tok";
   const char* width = "moe_intermediate_size";
 };
-/// Number, top_k and width; nothing else. Bounds the experts of a model, and so the memory of its spec.
+/// Reads number, top_k and width only. Bounds the experts of a model, and so the memory of its spec.
 absl::StatusOr<ExpertParts> ReadExperts(const ModelConfig& config, const DecoderSizes& sizes,
                                         const ExpertKeys& keys = {});
 
@@ -53,15 +53,15 @@ absl::StatusOr<RouteGroups> ReadGroups(const ModelConfig& config, const ExpertPa
 /// norm_topk_prob
 absl::StatusOr<RouteWeights> ReadWeighting(const ModelConfig& config);
 
-/// Refuses another value of a key that may be absent: what a config says and the family does anyway.
+/// Refuses a key that may be absent and has another value than the family builds.
 absl::Status RequireIfPresent(const ModelConfig& config, const char* key, std::string_view expected);
 
-/// Which layers have experts: all from first_k_dense_replace on whose number moe_layer_freq divides (absent:
-/// 1).
+/// Which layers have experts: from first_k_dense_replace on, those whose number is divisible by
+/// moe_layer_freq (1 where absent).
 absl::StatusOr<std::vector<bool>> ReadLayersAfterDense(const ModelConfig& config, int64_t layers);
 
-/// Which layers have experts: every decoder_sparse_step-th, counted from layer decoder_sparse_step - 1, but
-/// for those of mlp_only_layers.
+/// Which layers have experts: every decoder_sparse_step-th from layer decoder_sparse_step - 1 on, except
+/// those in mlp_only_layers.
 absl::StatusOr<std::vector<bool>> ReadSparseLayers(const ModelConfig& config, int64_t layers);
 
 /// Names below `<base>.experts.<i>`; MLX's stacks are called gate_proj, up_proj and down_proj for every

@@ -26,7 +26,7 @@ struct DecoderSizes {
   float eps = 0;              ///< rms_norm_eps
   bool tied_head = false;     ///< tie_word_embeddings
 };
-/// tied_when_silent: what a config without tie_word_embeddings means, for families that leave it out.
+/// tied_when_silent: the value for a config without tie_word_embeddings, in families that may omit it.
 absl::StatusOr<DecoderSizes> ReadDecoderSizes(const ModelConfig& config,
                                               std::optional<bool> tied_when_silent = std::nullopt);
 
@@ -46,11 +46,10 @@ absl::Status RequireActivation(const ModelConfig& config, const char* key, std::
 /// How many dimensions of a head are rotated: all, or the share that partial_rotary_factor says.
 absl::StatusOr<int> ReadRotaryDims(const ModelConfig& config, int head_dim);
 
-/// Refuses what would change the arithmetic and is not built: hidden_act other than silu, partial rotary
-/// factors.
+/// Refuses features that are not built: hidden_act other than silu, partial rotary factors.
 absl::Status RefuseUnbuiltFeatures(const ModelConfig& config);
 
-/// Refuses whatever asks for a sliding window: for families whose reference has none.
+/// Refuses a config with a sliding window: for families whose reference has none.
 absl::Status RefuseWindows(const ModelConfig& config);
 
 /// The window of each layer, nullopt where it sees everything: by layer_types where the config has them, else
@@ -60,11 +59,11 @@ absl::StatusOr<std::vector<std::optional<int64_t>>> ReadWindows(const ModelConfi
 /// An even head dimension that `config` gives under `key`.
 absl::StatusOr<int> ReadHeadDim(const ModelConfig& config, const char* key = "head_dim");
 
-/// The same where the reference takes hidden_size / num_attention_heads for a config without head_dim.
+/// As ReadHeadDim; without head_dim hidden_size / num_attention_heads, as in the reference.
 absl::StatusOr<int> ReadHeadDimOrShare(const ModelConfig& config, const DecoderSizes& sizes);
 
-/// A flag that came into the format after the first checkpoints and is false where absent; a checkpoint with
-/// the tensors nevertheless is refused on loading.
+/// A flag that older configs do not have, which means false. If the checkpoint has the tensors all the same,
+/// loading refuses them.
 absl::StatusOr<bool> ReadLateFlag(const ModelConfig& config, const char* key);
 
 // Tensors under one name: `<base>.weight`, `<base>.bias`.
@@ -78,10 +77,10 @@ DenseSpec DenseAt(const std::string& base, int64_t width, int64_t ffn, bool bias
 /// Rows [begin, begin + rows) of a fused projection of `stored` rows.
 LinearSpec PartOf(const std::string& base, int64_t stored, int64_t begin, int64_t rows, int64_t cols);
 
-/// What queries and keys are normed over, before rope.
+/// Over what queries and keys are normalized before rope.
 enum class QkNorm : uint8_t { kNone, kPerHead, kWhole };
 
-/// What is left to say of an attention under the hub's usual names.
+/// What differs between attentions with the hub's usual tensor names.
 struct AttentionParts {
   int head_dim = 0;
   RopeSpec rope;
@@ -94,12 +93,12 @@ struct AttentionParts {
 /// q_proj, k_proj, v_proj, o_proj (and q_norm, k_norm) below `base`, without a window.
 GqaSpec GqaAt(const std::string& base, const DecoderSizes& sizes, const AttentionParts& parts);
 
-/// What a layer is made of, asked for with its number and "model.layers.<i>".
+/// Make the parts of a layer from its number and "model.layers.<i>".
 using MakeMixer = std::function<MixerSpec(int64_t layer, const std::string& base)>;
 using MakeFeedForward = std::function<FeedForwardSpec(int64_t layer, const std::string& base)>;
 
-/// Windows, head_dim (else the heads' share of the width) and rope: what Mistral and Qwen2 state alike. The
-/// rest is left as it is by default.
+/// Reads windows, head_dim (by default width / heads) and rope, which Mistral and Qwen2 configs state alike.
+/// The other fields keep their defaults.
 absl::StatusOr<AttentionParts> ReadWindowedAttention(const ModelConfig& config, const DecoderSizes& sizes);
 
 /// GqaAt `<base>.self_attn` with the layer's window; DenseAt `<base>.mlp`.

@@ -9,10 +9,10 @@
 
 namespace shoal {
 
-/// Moves every weight to where it lies there: what is `model.x` alone is `model.language_model.x` on the hub,
-/// and anything `x` is `language_model.x` where mlx-lm wrote it. A stack is the hub's or MLX's, by its name;
-/// all else may be either's and is looked for in both places, the hub's first. `edit`, where given, is called
-/// with every new place and whether it is MLX's.
+/// Renames every weight's places: `model.x` of a text model is `model.language_model.x` on the hub, and any
+/// `x` is `language_model.x` in mlx-lm's folders. Stacks exist in one of the two only; other weights are
+/// looked for in both, the hub's name first. `edit`, where given, is called with every new place and whether
+/// it is MLX's.
 void PlaceBelowLanguageModel(ModelSpec& spec,
                              const std::function<void(WeightSource& place, bool by_mlx)>& edit = {});
 
