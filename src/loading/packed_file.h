@@ -34,7 +34,6 @@ inline constexpr int64_t kPackedTableMax = int64_t{64} << 20;
 struct PackedEntry {
   std::string name;        ///< Unique in the file.
   std::string format;      ///< Element format and shape, in words: compared, never parsed.
-  uint32_t batch = 0;      ///< Matrices of one batch stand side by side; threads cut their tiles in a row.
   int64_t offset = 0;      ///< In the file.
   int64_t tile_bytes = 0;  ///< >= 1
   int64_t tiles = 0;       ///< >= 1
