@@ -335,7 +335,7 @@ absl::Status MeasureModel(BenchFlags& flags, const RooflineMeter& meter, BenchRe
   ASSIGN_OR_RETURN(const Plan::KvDtype kv, ParseKvDtype(flags.compute.kv_dtype));
   const WorkModel work(*model.weights, activations, kv == Plan::KvDtype::kF32 ? DType::kF32 : DType::kF16);
   PipelineEngine engine(kLocalLiveness);
-  RETURN_IF_ERROR(cluster->open(Epoch{1}, engine));
+  RETURN_IF_ERROR(cluster->open(cluster->plan(), engine));
   SyntheticLoad load(engine, load_options);
   const absl::Status measured = Bencher(flags, meter, *cluster, load, work).run(report.results);
   report.peak_resident_bytes = PeakResidentBytes() - meter.resident_bytes();

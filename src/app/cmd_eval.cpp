@@ -47,7 +47,7 @@ absl::Status Start(const OpenedModel& model, const EvalFlags& flags, const std::
   options.progress = [&bar](int64_t done, int64_t total) { bar.update(done, total); };
   ASSIGN_OR_RETURN(running->cluster, LocalCluster::Load(std::move(options)));
   running->engine = std::make_unique<PipelineEngine>(kLocalLiveness);
-  return running->cluster->open(Epoch{1}, *running->engine);
+  return running->cluster->open(running->cluster->plan(), *running->engine);
 }
 
 std::string NameOfLayer(int64_t layer) { return layer < 0 ? "embedding" : std::to_string(layer); }

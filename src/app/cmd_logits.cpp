@@ -84,7 +84,7 @@ absl::Status Logits(const LogitsFlags& flags) {
 
   ASSIGN_OR_RETURN(const std::unique_ptr<LocalCluster> cluster, LocalCluster::Load(std::move(options)));
   PipelineEngine engine(kLocalLiveness);
-  RETURN_IF_ERROR(cluster->open(Epoch{1}, engine));
+  RETURN_IF_ERROR(cluster->open(cluster->plan(), engine));
   const absl::StatusOr<ProbeResult> result = ProbeLogits(engine, request);
   cluster->close(engine, Cancelled("done"));
   cluster->finish_saving();

@@ -155,7 +155,7 @@ absl::Status Run(const RunFlags& flags) {
     ASSIGN_OR_RETURN(cluster, LocalCluster::Load(std::move(options)));
   }
   PipelineEngine engine(kLocalLiveness);
-  RETURN_IF_ERROR(cluster->open(Epoch{1}, engine));
+  RETURN_IF_ERROR(cluster->open(cluster->plan(), engine));
   request.id = "run";
   request.max_tokens = std::min(flags.max_tokens, model.spec.max_positions - prompt_tokens);
   request.sampling.temperature = flags.temperature;

@@ -184,7 +184,7 @@ absl::Status Server::start_cluster() {
   const bool alone = plan_.nodes.size() == 1;
   engine_ = std::make_unique<PipelineEngine>(alone ? kLocalLiveness
                                                    : LivenessLimits{std::chrono::seconds(1), timeout});
-  supervisor_ = std::make_unique<Supervisor>(*cluster_, *engine_);
+  supervisor_ = std::make_unique<Supervisor>(*cluster_, *engine_, [this] { return plan_; });
   return supervisor_->start();
 }
 

@@ -118,11 +118,28 @@ absl::Status RemoteCluster::check_worker(NodeId node, WorkerClient& client) {
 
 absl::StatusOr<int64_t> RemoteCluster::prepare(NodeId node, WorkerClient& client,
                                                const PrepareProgress& progress) {
-  auto& samples = samples_[static_cast<size_t>(node.value)];
-  if (!samples) samples = SampleSlice(*options_.weights, SliceOf(options_.plan, node));
+  std::optional<Samples>& samples = samples_[static_cast<size_t>(node.value)];
+  NodeSlice slice = SliceOf(options_.plan, node);
+  if (!samples.has_value() || !(samples->slice == slice)) {
+    auto taken = SampleSlice(*options_.weights, slice);
+    samples = Samples{std::move(slice), std::move(taken)};
+  }
   const PrepareOrder order{options_.plan, node, options_.model_names, options_.weights->checkpoint().hash(),
-                           *samples};
+                           samples->taken};
   return client.prepare(order, progress, Deadline::after_ms(kPrepareMs));
+}
+
+absl::Status RemoteCluster::prepare_own() {
+  NodeSlice slice = SliceOf(options_.plan, NodeId{0});
+  if (model_ != nullptr && model_->slice() == slice) return absl::OkStatus();
+  model_.reset();  // Memory is for one slice, not for two.
+  const auto report = [this](int64_t done, int64_t total) {
+    if (options_.progress) options_.progress(NodeId{0}, done, total);
+  };
+  ASSIGN_OR_RETURN(model_,
+                   NodeModel::Load(options_.weights, std::move(slice), pool_, report, options_.packed_cache));
+  LogInfo("loaded {}, {} experts", model_->load_stats().text(), model_->experts().count());
+  return absl::OkStatus();
 }
 
 absl::Status RemoteCluster::prepare_all() {
@@ -133,14 +150,7 @@ absl::Status RemoteCluster::prepare_all() {
   absl::Status own;
   std::thread loader([&] {
     SetThreadLogName(options_.plan.nodes[0].name, 0);
-    if (model_ != nullptr) return;
-    auto loaded = NodeModel::Load(
-        options_.weights, SliceOf(options_.plan, NodeId{0}), pool_,
-        [&](int64_t done, int64_t total) { report(NodeId{0}, done, total); }, options_.packed_cache);
-    own = loaded.status();
-    if (!loaded.ok()) return;
-    model_ = std::move(*loaded);
-    LogInfo("loaded {}, {} experts", model_->load_stats().text(), model_->experts().count());
+    own = prepare_own();
   });
   const absl::Status workers = for_each_worker([&](NodeId node, WorkerClient& client) {
     note(node, "loading", absl::OkStatus());
@@ -153,12 +163,15 @@ absl::Status RemoteCluster::prepare_all() {
   return workers;
 }
 
-absl::Status RemoteCluster::open(Epoch epoch, PipelineEngine& engine) {
+absl::Status RemoteCluster::open(const Plan& plan, PipelineEngine& engine) {
+  SHOAL_CHECK_EQ(plan.nodes.size(), options_.plan.nodes.size());
+  const std::string own_address = options_.plan.nodes[0].address;
+  options_.plan = plan;
+  options_.plan.nodes[0].address = own_address;
   RETURN_IF_ERROR(
       for_each_worker([this](NodeId node, WorkerClient& client) { return check_worker(node, client); }));
-  options_.plan.epoch = epoch;
   RETURN_IF_ERROR(prepare_all());
-  const uint64_t session = session_base_ + epoch.value;
+  const uint64_t session = session_base_ + plan.epoch.value;
   session_id_ = session;
   absl::Status own;
   std::thread opener([&] {

@@ -49,7 +49,8 @@ class RemoteCluster final : public SessionHost {
   static absl::StatusOr<std::unique_ptr<RemoteCluster>> Start(Options options);
   ~RemoteCluster() override;
 
-  absl::Status open(Epoch epoch, PipelineEngine& engine) override;
+  /// `plan` is for the nodes of Options::plan.
+  absl::Status open(const Plan& plan, PipelineEngine& engine) override;
   void close(PipelineEngine& engine, const absl::Status& why) override;
   void interrupt() override;
 
@@ -66,6 +67,7 @@ class RemoteCluster final : public SessionHost {
   absl::Status for_each_worker(absl::FunctionRef<absl::Status(NodeId, WorkerClient&)> call);
   absl::Status check_worker(NodeId node, WorkerClient& client);
   absl::Status prepare_all();
+  absl::Status prepare_own();
   absl::StatusOr<int64_t> prepare(NodeId node, WorkerClient& client, const PrepareProgress& progress);
   absl::Status open_own_session(uint64_t session, PipelineEngine& engine);
   void note(NodeId node, std::string state, const absl::Status& status);
@@ -75,9 +77,12 @@ class RemoteCluster final : public SessionHost {
   std::unique_ptr<GrpcEndpoint> endpoint_;
   std::vector<std::unique_ptr<WorkerClient>> workers_;  ///< Index = NodeId; nullptr for node 0.
   std::unique_ptr<NodeModel> model_;
-  /// Of each worker's shard; each is taken at its first order, and only by the thread that speaks to that
-  /// worker.
-  std::vector<std::optional<std::vector<WeightSample>>> samples_;
+  /// Of each worker's shard; taken by the thread that speaks to that worker, again where its shard is another.
+  struct Samples {
+    NodeSlice slice;
+    std::vector<WeightSample> taken;
+  };
+  std::vector<std::optional<Samples>> samples_;
   uint64_t session_base_ = 0;
   uint64_t session_id_ = 0;
   std::atomic<bool> stopping_{false};

@@ -34,26 +34,43 @@ LocalCluster::LocalCluster(Options options) : options_(std::move(options)) {}
 LocalCluster::~LocalCluster() = default;
 
 absl::StatusOr<std::unique_ptr<LocalCluster>> LocalCluster::Load(Options options) {
-  RETURN_IF_ERROR(Validate(options.plan));
+  const Plan plan = options.plan;
   std::unique_ptr<LocalCluster> cluster(new LocalCluster(std::move(options)));
-  const Options& o = cluster->options_;
-  cluster->nodes_.resize(o.plan.nodes.size());
-  for (size_t i = 0; i < cluster->nodes_.size(); ++i) {
-    Node& node = cluster->nodes_[i];
-    node.pool = std::make_unique<ThreadPool>(o.threads_per_node, CpusOf(o, i));
-    if (o.profile) node.profile = std::make_unique<StepProfile>();
-    ASSIGN_OR_RETURN(node.model, NodeModel::Load(o.weights, SliceOf(o.plan, NodeId{static_cast<int32_t>(i)}),
-                                                 *node.pool, o.progress, o.packed_cache));
-    if (o.transport == TransportKind::kGrpc) {
-      GrpcOptions grpc;
-      grpc.name = o.plan.nodes[i].name;
-      grpc.handshake_timeout = kLocalTimeout;
-      grpc.keepalive_timeout = kLocalTimeout;
-      ASSIGN_OR_RETURN(node.endpoint, GrpcEndpoint::start(std::move(grpc)));
-      cluster->options_.plan.nodes[i].address = fmt::format("127.0.0.1:{}", node.endpoint->port());
-    }
-  }
+  RETURN_IF_ERROR(cluster->prepare(plan));
   return cluster;
+}
+
+absl::Status LocalCluster::prepare(const Plan& plan) {
+  RETURN_IF_ERROR(Validate(plan));
+  options_.plan = plan;
+  nodes_.resize(plan.nodes.size());
+  for (size_t i = 0; i < nodes_.size(); ++i) RETURN_IF_ERROR(prepare_node(i));
+  return absl::OkStatus();
+}
+
+absl::Status LocalCluster::prepare_node(size_t index) {
+  const Options& o = options_;
+  Node& node = nodes_[index];
+  if (node.pool == nullptr) {
+    node.pool = std::make_unique<ThreadPool>(o.threads_per_node, CpusOf(o, index));
+    if (o.profile) node.profile = std::make_unique<StepProfile>();
+  }
+  NodeSlice slice = SliceOf(o.plan, NodeId{static_cast<int32_t>(index)});
+  if (node.model == nullptr || !(node.model->slice() == slice)) {
+    node.model.reset();  // Memory is for one slice, not for two.
+    ASSIGN_OR_RETURN(node.model,
+                     NodeModel::Load(o.weights, std::move(slice), *node.pool, o.progress, o.packed_cache));
+  }
+  if (o.transport == TransportKind::kInproc) return absl::OkStatus();
+  if (node.endpoint == nullptr) {
+    GrpcOptions grpc;
+    grpc.name = o.plan.nodes[index].name;
+    grpc.handshake_timeout = kLocalTimeout;
+    grpc.keepalive_timeout = kLocalTimeout;
+    ASSIGN_OR_RETURN(node.endpoint, GrpcEndpoint::start(std::move(grpc)));
+  }
+  options_.plan.nodes[index].address = fmt::format("127.0.0.1:{}", node.endpoint->port());
+  return absl::OkStatus();
 }
 
 absl::StatusOr<std::vector<std::unique_ptr<Transport>>> LocalCluster::open_transports(Epoch epoch) {
@@ -76,9 +93,9 @@ absl::StatusOr<std::vector<std::unique_ptr<Transport>>> LocalCluster::open_trans
   return transports;
 }
 
-absl::Status LocalCluster::open(Epoch epoch, PipelineEngine& engine) {
-  options_.plan.epoch = epoch;
-  ASSIGN_OR_RETURN(auto transports, open_transports(epoch));
+absl::Status LocalCluster::open(const Plan& plan, PipelineEngine& engine) {
+  RETURN_IF_ERROR(prepare(plan));
+  ASSIGN_OR_RETURN(auto transports, open_transports(plan.epoch));
   std::vector<std::unique_ptr<NodeSession>> sessions(nodes_.size());
   for (size_t i = 0; i < nodes_.size(); ++i) {
     NodeSession::Options session;

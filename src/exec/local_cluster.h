@@ -43,7 +43,7 @@ class LocalCluster final : public SessionHost {
   static absl::StatusOr<std::unique_ptr<LocalCluster>> Load(Options options);
   ~LocalCluster() override;
 
-  absl::Status open(Epoch epoch, PipelineEngine& engine) override;
+  absl::Status open(const Plan& plan, PipelineEngine& engine) override;
   void close(PipelineEngine& engine, const absl::Status& why) override;
 
   const NodeModel& model(NodeId node) const { return *nodes_[static_cast<size_t>(node.value)].model; }
@@ -61,6 +61,7 @@ class LocalCluster final : public SessionHost {
   /// back, over links of their own, between threads where the nodes' executors run; some more go before them.
   /// Two nodes at least, between sessions; `epoch` is new. Errors as Transport::connect, send and receive.
   absl::StatusOr<std::vector<double>> round_trips_us(Epoch epoch, int64_t payload_bytes, int count);
+  /// The plan in force: of Load(), then of the last open().
   const Plan& plan() const { return options_.plan; }
 
  private:
@@ -73,6 +74,9 @@ class LocalCluster final : public SessionHost {
   };
 
   explicit LocalCluster(Options options);
+  /// Has every node load its slice of `plan`, which becomes the one in force; a node that holds it keeps it.
+  absl::Status prepare(const Plan& plan);
+  absl::Status prepare_node(size_t index);
   absl::StatusOr<std::vector<std::unique_ptr<Transport>>> open_transports(Epoch epoch);
 
   Options options_;

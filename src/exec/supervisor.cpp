@@ -7,13 +7,13 @@
 
 namespace shoal {
 
-Supervisor::Supervisor(SessionHost& host, PipelineEngine& engine, Duration retry_pause)
-    : host_(host), engine_(engine), retry_pause_(retry_pause) {}
+Supervisor::Supervisor(SessionHost& host, PipelineEngine& engine, PlanSource make_plan, Duration retry_pause)
+    : host_(host), engine_(engine), make_plan_(std::move(make_plan)), retry_pause_(retry_pause) {}
 
 Supervisor::~Supervisor() { stop(); }
 
 absl::Status Supervisor::start() {
-  RETURN_IF_ERROR(host_.open(Epoch{++epoch_.value}, engine_));
+  RETURN_IF_ERROR(attempt());
   thread_ = std::thread([this] { run(); });
   return absl::OkStatus();
 }
@@ -34,6 +34,22 @@ absl::Status Supervisor::last_attempt() const {
   return last_attempt_;
 }
 
+std::shared_ptr<const Plan> Supervisor::plan() const {
+  const std::lock_guard lock(mutex_);
+  return plan_;
+}
+
+absl::Status Supervisor::attempt() {
+  ASSIGN_OR_RETURN(Plan made, make_plan_());
+  made.epoch = Epoch{++epoch_.value};
+  const auto plan = std::make_shared<const Plan>(std::move(made));
+  {
+    const std::lock_guard lock(mutex_);
+    plan_ = plan;
+  }
+  return host_.open(*plan, engine_);
+}
+
 void Supervisor::run() {
   SetThreadLogName("supervisor", -1);
   constexpr auto kPoll = std::chrono::milliseconds(50);  // How late a lost cluster may be noticed here.
@@ -46,11 +62,10 @@ void Supervisor::run() {
     const absl::Status state = engine_.state().status;
     if (state.ok()) continue;
     host_.close(engine_, state);
-    const Epoch epoch{++epoch_.value};
-    const absl::Status opened = host_.open(epoch, engine_);
+    const absl::Status opened = attempt();
     const std::lock_guard lock(mutex_);
     if (opened.ok()) {
-      LogInfo("cluster is up again, epoch {}", epoch);
+      LogInfo("cluster is up again, epoch {}", epoch_);
     } else if (last_attempt_ != opened) {  // The same failure every half second is said once.
       LogWarning("cluster not up yet: {}", Message(opened));
     }

@@ -1,16 +1,21 @@
-// Keeps a session up: whenever the engine has none, the host is asked to build one with the next epoch, until
-// it succeeds. One process or many is the host's matter.
+// Keeps a session up: whenever the engine has none, a plan is made, gets the next epoch and goes to the host,
+// until a session is open. The supervisor alone owns the plan in force; one process or many is the host's
+// matter.
 #pragma once
 
 #include <condition_variable>
 #include <cstdint>
+#include <functional>
+#include <memory>
 #include <mutex>
 #include <thread>
 
 #include "absl/status/status.h"
+#include "absl/status/statusor.h"
 #include "base/clock.h"
 #include "base/ids.h"
 #include "exec/pipeline_engine.h"
+#include "plan/plan.h"
 
 namespace shoal {
 
@@ -18,17 +23,21 @@ namespace shoal {
 class SessionHost {
  public:
   virtual ~SessionHost() = default;
-  /// Prepares every node for `epoch` and calls engine.open(). On an error nothing is left open.
-  virtual absl::Status open(Epoch epoch, PipelineEngine& engine) = 0;
+  /// Has every node load its part of `plan`, where it holds another one, opens a session and calls
+  /// engine.open(). The plan's epoch is new. On an error nothing is left open.
+  virtual absl::Status open(const Plan& plan, PipelineEngine& engine) = 0;
   /// Ends the session, if there is one: engine.close(why) first, then the nodes. Idempotent.
   virtual void close(PipelineEngine& engine, const absl::Status& why) = 0;
   /// Makes an open() in flight return soon: the process is ending. Safe from any thread.
   virtual void interrupt() {}
 };
 
+/// "Make me a plan now". Its epoch does not matter. Called from the supervisor's thread.
+using PlanSource = std::function<absl::StatusOr<Plan>()>;
+
 class Supervisor {
  public:
-  Supervisor(SessionHost& host, PipelineEngine& engine,
+  Supervisor(SessionHost& host, PipelineEngine& engine, PlanSource make_plan,
              Duration retry_pause = std::chrono::milliseconds(500));
   ~Supervisor();
 
@@ -39,17 +48,22 @@ class Supervisor {
 
   /// Why the last attempt to build a session failed; OK where it did not.
   absl::Status last_attempt() const;
+  /// The plan of the last attempt; nullptr where none could be made so far.
+  std::shared_ptr<const Plan> plan() const;
 
  private:
+  absl::Status attempt();
   void run();
 
   SessionHost& host_;
   PipelineEngine& engine_;
+  const PlanSource make_plan_;
   const Duration retry_pause_;
   Epoch epoch_{0};
   mutable std::mutex mutex_;
   std::condition_variable changed_;
   absl::Status last_attempt_;
+  std::shared_ptr<const Plan> plan_;
   bool stopping_ = false;
   std::thread thread_;
 };

@@ -14,17 +14,12 @@ namespace {
 /// A cluster of one node that can be told to fail.
 class FakeHost final : public SessionHost {
  public:
-  absl::Status open(Epoch epoch, PipelineEngine& engine) override {
-    epochs.push_back(epoch.value);
+  absl::Status open(const Plan& plan, PipelineEngine& engine) override {
+    epochs.push_back(plan.epoch.value);
     if (refusals > 0) {
       --refusals;
       return Unavailable("node 'b' is away");
     }
-    Plan plan;
-    plan.epoch = epoch;
-    plan.nodes = {{"a", ""}};
-    plan.stages = {{NodeId{0}, {0, 1}}};
-    plan.experts.resize(1);
     transport = InprocNetwork(1).open(NodeId{0});
     engine.open(plan, transport.get(), {.blocks = 1, .context = 32});
     return absl::OkStatus();
@@ -40,6 +35,14 @@ class FakeHost final : public SessionHost {
   std::unique_ptr<Transport> transport;
 };
 
+Plan OneNode() {
+  Plan plan;
+  plan.nodes = {{"a", ""}};
+  plan.stages = {{NodeId{0}, {0, 1}}};
+  plan.experts.resize(1);
+  return plan;
+}
+
 void WaitUntilUp(const PipelineEngine& engine, uint64_t generation) {
   const Deadline deadline = Deadline::after_ms(10000);
   while (!deadline.expired()) {
@@ -54,14 +57,14 @@ TEST(Supervisor, TheFirstFailureIsAnErrorOfTheStart) {
   FakeHost host;
   host.refusals = 1;
   PipelineEngine engine;
-  Supervisor supervisor(host, engine);
+  Supervisor supervisor(host, engine, OneNode);
   EXPECT_EQ(supervisor.start(), Unavailable("node 'b' is away"));
 }
 
 TEST(Supervisor, ALostSessionIsBuiltAgainWithTheNextEpochUntilThatSucceeds) {
   FakeHost host;
   PipelineEngine engine;
-  Supervisor supervisor(host, engine, std::chrono::milliseconds(5));
+  Supervisor supervisor(host, engine, OneNode, std::chrono::milliseconds(5));
   ASSERT_EQ(supervisor.start(), absl::OkStatus());
   EXPECT_EQ(engine.state().generation, 1u);
 

@@ -72,7 +72,7 @@ class ClusterTest : public testing::Test {
     auto cluster = RemoteCluster::Start(std::move(options));
     if (!cluster.ok()) return cluster.status();
     PipelineEngine engine(kLocalLiveness);
-    const absl::Status opened = (*cluster)->open(Epoch{1}, engine);
+    const absl::Status opened = (*cluster)->open((*cluster)->plan(), engine);
     (*cluster)->close(engine, Cancelled("done"));
     return opened;
   }
@@ -88,7 +88,7 @@ class ClusterTest : public testing::Test {
     auto cluster = LocalCluster::Load(std::move(options));
     SHOAL_CHECK(cluster.ok());
     PipelineEngine engine(kLocalLiveness);
-    SHOAL_CHECK((*cluster)->open(Epoch{1}, engine).ok());
+    SHOAL_CHECK((*cluster)->open((*cluster)->plan(), engine).ok());
     const auto result = ProbeLogits(engine, request);
     (*cluster)->close(engine, Cancelled("done"));
     SHOAL_CHECK(result.ok());
@@ -106,7 +106,7 @@ TEST_F(ClusterTest, TwoWorkersAndTheCoordinatorGiveTheBitsOfOneNode) {
   auto cluster = RemoteCluster::Start(cluster_options({first->port(), second->port()}));
   ASSERT_TRUE(cluster.ok()) << ToString(cluster.status());
   PipelineEngine engine(kLocalLiveness);
-  ASSERT_EQ((*cluster)->open(Epoch{1}, engine), absl::OkStatus());
+  ASSERT_EQ((*cluster)->open((*cluster)->plan(), engine), absl::OkStatus());
   const ProbeRequest request{.ids = {1, 2, 3, 4, 5, 6, 7, 8, 9}, .greedy = 3};
   const auto got = ProbeLogits(engine, request);
   const std::vector<NodeStatus> status = (*cluster)->status(Deadline::after_ms(5000));
@@ -118,13 +118,42 @@ TEST_F(ClusterTest, TwoWorkersAndTheCoordinatorGiveTheBitsOfOneNode) {
   EXPECT_GT(status[1].facts->expert_calls, 0u);
 }
 
+TEST_F(ClusterTest, UnderANewPlanEveryNodeLoadsItsNewSlice) {
+  const auto worker = StartWorker(worker_options("first"));
+  const RemoteCluster::Options options = cluster_options({worker->port()});
+  auto cluster = RemoteCluster::Start(options);
+  ASSERT_TRUE(cluster.ok());
+  PipelineEngine engine(kLocalLiveness);
+  ASSERT_EQ((*cluster)->open((*cluster)->plan(), engine), absl::OkStatus());
+  const ProbeRequest request{.ids = {1, 2, 3, 4, 5, 6, 7}, .greedy = 2};
+  const auto before = ProbeLogits(engine, request);
+  (*cluster)->close(engine, Cancelled("a new plan"));
+
+  Plan plan = options.plan;
+  plan.epoch = Epoch{2};
+  ASSERT_EQ(plan.stages.size(), 2u);
+  plan.stages[0].layers.end = 1;
+  plan.stages[1].layers.begin = 1;
+  for (auto& layer : plan.experts) {
+    for (ExpertHolders& holders : layer) holders.owner = NodeId{1 - holders.owner.value};
+  }
+  ASSERT_NE(SliceOf(plan, NodeId{0}), SliceOf(options.plan, NodeId{0}));
+  ASSERT_EQ((*cluster)->open(plan, engine), absl::OkStatus());
+  EXPECT_EQ((*cluster)->own_model()->slice(), SliceOf(plan, NodeId{0}));
+  const auto after = ProbeLogits(engine, request);
+  (*cluster)->close(engine, Cancelled("done"));
+  ASSERT_TRUE(before.ok() && after.ok()) << ToString(after.status());
+  EXPECT_EQ(after->logits, before->logits);
+}
+
 TEST_F(ClusterTest, AWorkerThatIsGoneIsNamedAndItsReturnIsEnough) {
   auto worker = StartWorker(worker_options("first"));
   const int port = worker->port();
   auto cluster = RemoteCluster::Start(cluster_options({port}));
   ASSERT_TRUE(cluster.ok());
   PipelineEngine engine(kLocalLiveness);
-  Supervisor supervisor(**cluster, engine, std::chrono::milliseconds(50));
+  Supervisor supervisor(
+      **cluster, engine, [&] { return (*cluster)->plan(); }, std::chrono::milliseconds(50));
   ASSERT_EQ(supervisor.start(), absl::OkStatus());
   const ProbeRequest request{.ids = {5, 6, 7}, .greedy = 2};
   const auto before = ProbeLogits(engine, request);
