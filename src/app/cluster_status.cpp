@@ -2,9 +2,7 @@
 
 #include <algorithm>
 #include <nlohmann/json.hpp>
-#include <thread>
 
-#include "base/log.h"
 #include "base/process.h"
 #include "base/status.h"
 #include "base/text.h"
@@ -15,38 +13,32 @@ namespace {
 
 using Json = nlohmann::ordered_json;
 
-constexpr int64_t kAskMs = 2000;
 constexpr int64_t kStatusMs = 700;  // A status page waits no longer for a node that is away.
 
-absl::StatusOr<WorkerFacts> AskUntil(WorkerClient& client, Deadline deadline) {
-  while (true) {
-    absl::StatusOr<WorkerFacts> facts = client.describe(
-        Deadline::min(Deadline::after_ms(kAskMs), Deadline{deadline.at + std::chrono::seconds(1)}));
-    const bool again = facts.status().code() == absl::StatusCode::kUnavailable ||
-                       facts.status().code() == absl::StatusCode::kDeadlineExceeded;
-    if (facts.ok() || !again || deadline.expired()) return facts;
-    LogInfo("waiting for the worker at {}", client.address());
-    std::this_thread::sleep_for(std::chrono::milliseconds(500));
-  }
-}
-
-Json NodeJson(const Plan& plan, NodeId id, const NodeStatus& status, const std::vector<NodeFacts>& facts) {
-  const PlanNode& node = plan.node(id);
-  Json out = {{"name", node.name},
-              {"rank", id.value},
-              {"address", node.address},
-              {"role", id == Plan::kCoordinator ? "coordinator" : "worker"},
-              {"state", status.state}};
-  if (!status.error.empty()) out["error"] = status.error;
-  const Range layers = plan.layers_of(id);
+/// What a plan gives the member; nulls where no plan was made so far, or not for it.
+void AddPart(const Plan* plan, const std::string& name, Json& out) {
+  const std::optional<NodeId> id = plan == nullptr ? std::nullopt : plan->find_node(name);
+  out["rank"] = id.has_value() ? Json(id->value) : Json(nullptr);
+  const Range layers = id.has_value() ? plan->layers_of(*id) : Range{};
   out["layers"] = layers.empty() ? Json(nullptr) : Json{layers.begin, layers.end};
   int64_t experts = 0;
-  for (int32_t layer = 0; layer < plan.layers(); ++layer) {
-    experts += static_cast<int64_t>(plan.experts_held(id, LayerId{layer}).size());
+  for (int32_t layer = 0; id.has_value() && layer < plan->layers(); ++layer) {
+    experts += static_cast<int64_t>(plan->experts_held(*id, LayerId{layer}).size());
   }
   out["experts"] = experts;
-  const auto declared =
-      std::find_if(facts.begin(), facts.end(), [&](const NodeFacts& fact) { return fact.name == node.name; });
+}
+
+Json NodeJson(const Plan* plan, const MemberStatus& status, const std::vector<NodeFacts>& facts) {
+  Json out = {{"name", status.name},
+              {"address", status.address},
+              {"role", status.address.empty() ? "coordinator" : "worker"},
+              {"state", Name(status.state)}};
+  if (!status.error.empty()) out["error"] = status.error;
+  if (status.load_total > 0)
+    out["loading"] = {{"bytes", status.load_done}, {"total_bytes", status.load_total}};
+  AddPart(plan, status.name, out);
+  const auto declared = std::find_if(facts.begin(), facts.end(),
+                                     [&](const NodeFacts& fact) { return fact.name == status.name; });
   if (declared != facts.end()) {
     out["memory_bytes"] = declared->memory_bytes;
     out["device"] = declared->device;
@@ -78,54 +70,47 @@ absl::Status DescribeThisNode(Placement& placement, const ComputeFlags& compute,
   return absl::OkStatus();
 }
 
-absl::Status AskWorkers(Placement& placement, const std::optional<KeyAuth>& key, Deadline deadline) {
-  const auto taken = [&](const std::string& name) {
-    return std::any_of(placement.nodes.begin(), placement.nodes.end(),
-                       [&](const NodeFacts& node) { return node.name == name; });
-  };
-  for (size_t i = 1; i < placement.nodes.size(); ++i) {
-    NodeFacts& node = placement.nodes[i];
-    if (node.address.empty()) continue;
-    WorkerClient client(node.address, key);
-    const absl::StatusOr<WorkerFacts> facts = AskUntil(client, deadline);
-    RETURN_IF_ERROR(facts.status());
-    // A worker named only by its address says its own name; several on one host would share the host's.
-    if (node.name == node.address && !facts->name.empty() && !taken(facts->name)) node.name = facts->name;
-    if (node.memory_bytes == 0) node.memory_bytes = facts->memory_bytes;
-    if (node.compute == 0) node.compute = facts->threads;
-    if (node.device.empty()) node.device = facts->device;
+void ApplyFacts(const std::vector<MemberStatus>& members, std::vector<NodeFacts>& nodes) {
+  for (size_t i = 0; i < nodes.size(); ++i) {
+    if (!members[i].facts.has_value()) continue;
+    NodeFacts& node = nodes[i];
+    const WorkerFacts& facts = *members[i].facts;
+    node.name = members[i].name;
+    if (node.memory_bytes == 0) node.memory_bytes = facts.memory_bytes;
+    if (node.compute == 0) node.compute = facts.threads;
+    if (node.device.empty()) node.device = facts.device;
   }
-  return absl::OkStatus();
 }
 
-std::string ClusterStatusJson(RemoteCluster& cluster, const PipelineEngine& engine, const OpenedModel& model,
-                              const std::vector<NodeFacts>& facts) {
-  const Plan& plan = cluster.plan();
+std::string ClusterStatusJson(RemoteCluster& cluster, const PipelineEngine& engine, const Plan* plan,
+                              const OpenedModel& model, const std::vector<NodeFacts>& facts) {
   const Engine::State state = engine.state();
   const EngineLimits& limits = state.limits;
-  std::vector<NodeStatus> nodes = cluster.status(Deadline::after_ms(kStatusMs));
+  const std::vector<MemberStatus> members = cluster.status(Deadline::after_ms(kStatusMs));
   Json out = {{"status", state.status.ok() ? "up" : "down"}};
   if (!state.status.ok()) out["error"] = Message(state.status);
   out["generation"] = state.generation;
   out["model"] = {{"name", model.facts.name},
                   {"hash", model.facts.hash},
-                  {"layers", plan.layers()},
-                  {"context", model.spec.max_positions},
-                  {"activations", Name(plan.activations)}};
-  out["cache"] = {{"dtype", Name(plan.kv_dtype)},
-                  {"blocks", limits.blocks},
+                  {"layers", std::ssize(model.facts.layers)},
+                  {"context", model.spec.max_positions}};
+  out["cache"] = {{"blocks", limits.blocks},
                   {"positions_per_block", kBlockPositions},
                   {"state_slots", limits.state_slots}};
+  if (plan != nullptr) {
+    out["model"]["activations"] = Name(plan->activations);
+    out["cache"]["dtype"] = Name(plan->kv_dtype);
+  }
   out["nodes"] = Json::array();
-  for (size_t i = 0; i < plan.nodes.size(); ++i) {
-    Json node = NodeJson(plan, NodeId{static_cast<int32_t>(i)}, nodes[i], facts);
-    if (i == 0) {
+  for (const MemberStatus& member : members) {
+    Json node = NodeJson(plan, member, facts);
+    if (out["nodes"].empty()) {
       node["resident_bytes"] = ResidentBytes();
-      if (const NodeModel* own = cluster.own_model()) node["weight_bytes"] = own->bytes();
+      node["weight_bytes"] = cluster.own_bytes();
     }
     out["nodes"].push_back(std::move(node));
   }
-  out["plan"] = plan.notes;
+  out["plan"] = plan == nullptr ? std::vector<std::string>() : plan->notes;
   return out.dump(2, ' ', false, Json::error_handler_t::replace);
 }
 

@@ -1,14 +1,12 @@
-// What a coordinator knows of its cluster: facts gathered from workers before planning, and the JSON of
+// What a coordinator knows of its cluster: facts gathered from members before planning, and the JSON of
 // /cluster/status.
 #pragma once
 
-#include <optional>
 #include <string>
 #include <vector>
 
 #include "absl/status/status.h"
 #include "app/command.h"
-#include "base/clock.h"
 #include "cluster/remote_cluster.h"
 #include "exec/pipeline_engine.h"
 
@@ -18,13 +16,14 @@ namespace shoal {
 /// empty.
 absl::Status DescribeThisNode(Placement& placement, const ComputeFlags& compute, const std::string& memory);
 
-/// Asks every worker what it is, trying again until `deadline`, and fills in what the placement does not say:
-/// name, memory, compute (threads), device. Unavailable names the worker that did not answer.
-absl::Status AskWorkers(Placement& placement, const std::optional<KeyAuth>& key, Deadline deadline);
+/// Fills in what a declaration leaves open with what the members say of themselves; names are theirs. Both in
+/// the same order; one that has said nothing stays as it is declared.
+void ApplyFacts(const std::vector<MemberStatus>& members, std::vector<NodeFacts>& nodes);
 
-/// {"status", "error", "epoch", "model": {...}, "cache": {...}, "nodes": [{"name", "state", "layers",
-/// "experts", ...}], ...}
-std::string ClusterStatusJson(RemoteCluster& cluster, const PipelineEngine& engine, const OpenedModel& model,
-                              const std::vector<NodeFacts>& facts);
+/// {"status", "error", "generation", "model": {...}, "cache": {...}, "nodes": [{"name", "state", "error",
+/// "layers", "experts", ...}], "plan": [...]}. "error" is why the cluster is not up now, a node's why it is
+/// not. plan: of the last attempt; nullptr where none was made so far.
+std::string ClusterStatusJson(RemoteCluster& cluster, const PipelineEngine& engine, const Plan* plan,
+                              const OpenedModel& model, const std::vector<NodeFacts>& facts);
 
 }  // namespace shoal

@@ -10,6 +10,8 @@
 namespace shoal {
 namespace {
 
+constexpr int64_t kDescribeMs = 2000;
+
 struct PlanFlags {
   std::string model;
   bool json = false;
@@ -29,7 +31,13 @@ absl::Status ConsiderWorkers(const PlanFlags& flags, Placement& placement) {
     ASSIGN_OR_RETURN(key, KeyAuth::from_file(flags.key_file));
   }
   RETURN_IF_ERROR(DescribeThisNode(placement, flags.compute, flags.memory));
-  const absl::Status asked = AskWorkers(placement, key, Deadline::after_ms(0));
+  std::vector<MemberAddress> addresses;
+  for (const NodeFacts& node : placement.nodes) {
+    addresses.push_back({node.name, addresses.empty() ? "" : node.address});
+  }
+  Members members(addresses, key, true);
+  const absl::Status asked = members.describe(Deadline::after_ms(kDescribeMs));
+  ApplyFacts(members.status(), placement.nodes);
   if (!asked.ok())
     LogWarning("{}: its memory and speed are taken as unknown where nothing is declared", Message(asked));
   return absl::OkStatus();

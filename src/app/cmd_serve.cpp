@@ -1,4 +1,5 @@
 #include <cstdio>
+#include <map>
 #include <thread>
 
 #include "api/http/server.h"
@@ -7,6 +8,7 @@
 #include "app/cluster_status.h"
 #include "app/command.h"
 #include "app/progress.h"
+#include "app/serving_planner.h"
 #include "app/signals.h"
 #include "app/tokenizer_assets.h"
 #include "base/log.h"
@@ -44,9 +46,40 @@ struct ServeFlags {
 };
 
 constexpr Duration kFlushTimeout = std::chrono::seconds(2);  ///< For clients to take their last bytes.
+constexpr Duration kDescribeTimeout = std::chrono::seconds(2);
 
 Duration Seconds(double seconds) {
   return std::chrono::duration_cast<Duration>(std::chrono::duration<double>(seconds));
+}
+
+/// Progress bars by member, made when the first bytes are there.
+class LoadBars {
+ public:
+  void update(const std::string& member, int64_t done, int64_t total) {
+    const std::lock_guard lock(mutex_);
+    std::unique_ptr<ProgressBar>& bar = bars_[member];
+    if (bar == nullptr) bar = std::make_unique<ProgressBar>("loading on " + member);
+    bar->update(done, total);
+    if (done == total) bars_.erase(member);
+  }
+
+ private:
+  std::mutex mutex_;
+  std::map<std::string, std::unique_ptr<ProgressBar>> bars_;
+};
+
+absl::StatusOr<std::string> ModelFolder(const ServeFlags& flags, const Placement& placement) {
+  if (!flags.model.empty()) return flags.model;
+  if (placement.model_name.empty()) {
+    return InvalidArgument(
+        "serve: which model? Give --model DIR, or a cluster file with \"model\" and --model-root DIR");
+  }
+  if (flags.model_roots.empty()) {
+    return InvalidArgument(
+        "serve: the cluster file names '{}'; give --model-root DIR to find it under, or --model DIR",
+        placement.model_name);
+  }
+  return FindModel(flags.model_roots, placement.model_name);
 }
 
 /// Everything a server is made of, in the order in which it is built; it is torn down in the reverse.
@@ -55,10 +88,11 @@ class Server {
   explicit Server(const ServeFlags& flags) : flags_(flags) {}
 
   absl::Status start() {
-    RETURN_IF_ERROR(plan_cluster());
+    RETURN_IF_ERROR(configure());
     RETURN_IF_ERROR(load_text());
     RETURN_IF_ERROR(start_cluster());
-    return start_api();
+    RETURN_IF_ERROR(start_api());
+    return supervisor_->start();
   }
 
   void stop() {
@@ -70,23 +104,23 @@ class Server {
   }
 
  private:
-  absl::Status plan_cluster();
+  absl::Status configure();
   absl::Status load_text();
   absl::Status start_cluster();
   absl::Status start_api();
   /// Takes no new requests, and lets those in progress end, for a while or until another signal comes.
   void drain();
-  absl::StatusOr<std::string> model_folder() const;
   std::vector<LinkTotals> link_totals() const;
+  std::string node_name(NodeId node) const;
 
   const ServeFlags& flags_;
   std::optional<KeyAuth> key_;
-  std::string folder_;
-  Placement placement_;
+  std::string listen_;  ///< As of the flag, or the cluster file.
+  std::vector<std::string> model_names_;
   OpenedModel model_;
-  Plan plan_;
-  CacheSize cache_size_;
+  std::unique_ptr<ServingPlanner> planner_;
   std::optional<ServedText> text_;
+  LoadBars bars_;
   std::unique_ptr<RemoteCluster> cluster_;
   std::unique_ptr<PipelineEngine> engine_;
   std::unique_ptr<Supervisor> supervisor_;
@@ -96,52 +130,32 @@ class Server {
   std::unique_ptr<HttpServer> http_;
 };
 
-absl::StatusOr<std::string> Server::model_folder() const {
-  if (!flags_.model.empty()) return flags_.model;
-  if (placement_.model_name.empty()) {
-    return InvalidArgument(
-        "serve: which model? Give --model DIR, or a cluster file with \"model\" and --model-root DIR");
-  }
-  if (flags_.model_roots.empty()) {
-    return InvalidArgument(
-        "serve: the cluster file names '{}'; give --model-root DIR to find it under, or --model DIR",
-        placement_.model_name);
-  }
-  return FindModel(flags_.model_roots, placement_.model_name);
-}
-
-absl::Status Server::plan_cluster() {
+absl::Status Server::configure() {
   if (!flags_.key_file.empty()) {
     ASSIGN_OR_RETURN(key_, KeyAuth::from_file(flags_.key_file));
   }
-  ASSIGN_OR_RETURN(placement_, ReadPlacement(flags_.placement, flags_.compute));
+  ASSIGN_OR_RETURN(Placement placement, ReadPlacement(flags_.placement, flags_.compute));
   if (flags_.placement.workers.empty() && flags_.placement.cluster.empty() && flags_.placement.plan.empty() &&
-      placement_.nodes.size() > 1) {
+      placement.nodes.size() > 1) {
     return InvalidArgument(
         "serve: a placement over {} nodes needs --workers or --cluster; this process is one node",
-        placement_.nodes.size());
+        placement.nodes.size());
   }
-  RETURN_IF_ERROR(DescribeThisNode(placement_, flags_.compute, flags_.memory));
-  RETURN_IF_ERROR(AskWorkers(placement_, key_, Deadline::after(Seconds(flags_.wait_s))));
-  ASSIGN_OR_RETURN(folder_, model_folder());
-  ASSIGN_OR_RETURN(
-      model_, OpenModel(folder_, flags_.served_name.empty() ? placement_.model_name : flags_.served_name));
-  placement_.request.kv_positions = flags_.cache_size.positions;
-  placement_.request.sequences = flags_.cache_size.sequences;
-  ASSIGN_OR_RETURN(plan_, ResolvePlan(placement_, model_.facts));
-  for (size_t i = 1; i < plan_.nodes.size(); ++i) {
-    if (plan_.nodes[i].address.empty()) {
-      return InvalidArgument(
-          "serve: node '{}' of the plan has no address; this process is one node, the others are workers",
-          plan_.nodes[i].name);
-    }
-  }
-  cache_size_ =
-      DefaultCacheSize(plan_, model_.facts, placement_.nodes, model_.spec.max_positions, flags_.cache_size);
-  for (const std::string& note : plan_.notes) LogInfo("plan: {}", note);
+  RETURN_IF_ERROR(DescribeThisNode(placement, flags_.compute, flags_.memory));
+  listen_ = flags_.listen.empty() ? placement.coordinator_address : flags_.listen;
+  ASSIGN_OR_RETURN(const std::string folder, ModelFolder(flags_, placement));
+  model_names_ = ModelNames(folder, placement.model_name);
+  ASSIGN_OR_RETURN(model_,
+                   OpenModel(folder, flags_.served_name.empty() ? placement.model_name : flags_.served_name));
   for (const auto& [what, count] : model_.footprint.ignored_tensors) {
     LogInfo("{}: {} tensors of {} are ignored", model_.facts.name, count, what);
   }
+  // A node may be asked for as many rows as one step has.
+  ASSIGN_OR_RETURN(planner_, ServingPlanner::Create({.placement = std::move(placement),
+                                                     .model = model_.facts,
+                                                     .spec = model_.spec,
+                                                     .cache = flags_.cache_size,
+                                                     .rows_per_step = flags_.rows_per_step}));
   return absl::OkStatus();
 }
 
@@ -162,11 +176,11 @@ absl::Status Server::start_cluster() {
   const Duration timeout = Seconds(flags_.liveness_timeout_s);
   RemoteCluster::Options options;
   options.weights = model_.weights;
-  options.plan = plan_;
-  // A node may be asked for as many rows as one step has.
-  options.limits = LimitsFor(model_.spec, plan_, cache_size_, flags_.rows_per_step);
-  options.model_names = ModelNames(folder_, placement_.model_name);
-  options.listen = flags_.listen.empty() ? placement_.coordinator_address : flags_.listen;
+  options.members = planner_->members();
+  options.adopt_names = planner_->adopts_names();
+  options.limits = [this](const Plan& plan) { return planner_->limits(plan); };
+  options.model_names = model_names_;
+  options.listen = listen_;
   options.threads = flags_.compute.chosen_threads();
   ASSIGN_OR_RETURN(options.cpus, flags_.compute.chosen_cpus());
   ASSIGN_OR_RETURN(options.packed_cache, flags_.cache.open());
@@ -174,33 +188,37 @@ absl::Status Server::start_cluster() {
   // The asker names the owner before the coordinator gives the asker up.
   options.expert_timeout = std::max<Duration>(timeout - std::chrono::seconds(1), timeout / 2);
   options.key = key_;
-  std::vector<std::unique_ptr<ProgressBar>> bars;
-  for (const PlanNode& node : plan_.nodes)
-    bars.push_back(std::make_unique<ProgressBar>("loading on " + node.name));
-  options.progress = [&bars, this](NodeId node, int64_t done, int64_t total) {
-    if (engine_->state().generation == 0) bars[static_cast<size_t>(node.value)]->update(done, total);
+  options.progress = [this](const std::string& member, int64_t done, int64_t total) {
+    bars_.update(member, done, total);
   };
+  const bool alone = options.members.size() == 1;
   ASSIGN_OR_RETURN(cluster_, RemoteCluster::Start(std::move(options)));
-  const bool alone = plan_.nodes.size() == 1;
   engine_ = std::make_unique<PipelineEngine>(alone ? kLocalLiveness
                                                    : LivenessLimits{std::chrono::seconds(1), timeout});
-  supervisor_ = std::make_unique<Supervisor>(*cluster_, *engine_, [this] { return plan_; });
-  return supervisor_->start();
+  supervisor_ = std::make_unique<Supervisor>(*cluster_, *engine_, [this] {
+    return planner_->make_plan(cluster_->members(), Deadline::after(kDescribeTimeout));
+  });
+  return absl::OkStatus();
 }
 
 std::vector<LinkTotals> Server::link_totals() const {
   std::vector<LinkTotals> totals;
-  const Plan& plan = cluster_->plan();
-  for (const auto& [peer, link] : cluster_->link_stats().peers) {
-    if (peer == NodeId{0}) continue;  // To itself nothing travels.
-    const std::string& name = plan.node(peer).name;
-    const std::string& own = plan.nodes[0].name;
+  const std::string own = cluster_->members().self().name();
+  for (const auto& [name, link] : cluster_->link_stats()) {
+    if (name == own) continue;  // To itself nothing travels.
     totals.push_back(
         {own, name, static_cast<int64_t>(link.bytes_sent), static_cast<int64_t>(link.frames_sent)});
     totals.push_back(
         {name, own, static_cast<int64_t>(link.bytes_received), static_cast<int64_t>(link.frames_received)});
   }
   return totals;
+}
+
+std::string Server::node_name(NodeId node) const {
+  const std::shared_ptr<const Plan> plan = supervisor_->plan();
+  const bool known =
+      plan != nullptr && node.value >= 0 && static_cast<size_t>(node.value) < plan->nodes.size();
+  return known ? plan->node(node).name : fmt::format("{}", node);
 }
 
 absl::Status Server::start_api() {
@@ -211,7 +229,7 @@ absl::Status Server::start_api() {
   scheduling.on_step = [this](const StepObservation& step) { metrics_.observe_step(step); };
   scheduler_ = std::make_unique<Scheduler>(*engine_, std::move(scheduling));
   metrics_.set_sources({[this] { return scheduler_->stats(); }, [this] { return link_totals(); },
-                        [this](NodeId node) { return plan_.node(node).name; }});
+                        [this](NodeId node) { return node_name(node); }});
   OpenAiOptions options;
   options.model_names = {model_.facts.name};
   options.vocabulary = static_cast<int32_t>(model_.spec.vocabulary);
@@ -225,7 +243,7 @@ absl::Status Server::start_api() {
                       !generation.do_sample.value_or(true)};
   options.request_deadline = Seconds(flags_.request_timeout_s);
   options.cluster_status = [this] {
-    return ClusterStatusJson(*cluster_, *engine_, model_, placement_.nodes);
+    return ClusterStatusJson(*cluster_, *engine_, supervisor_->plan().get(), model_, planner_->nodes());
   };
   api_ = std::make_unique<OpenAiApi>(std::move(options), *text_, *scheduler_, metrics_);
 
@@ -235,10 +253,8 @@ absl::Status Server::start_api() {
   http.error_body = &OpenAiApi::ErrorBodyOf;
   http.on_response = [this](const std::string& route, int status) { metrics_.count_response(route, status); };
   ASSIGN_OR_RETURN(http_, HttpServer::Start(std::move(http), api_->routes()));
-  LogInfo("serving '{}' on http://{} over {} node{}, {} KV positions{}", model_.facts.name,
-          HostPort{flags_.host, http_->port()}.to_string(), plan_.nodes.size(),
-          plan_.nodes.size() == 1 ? "" : "s", BlocksFor(cache_size_.positions) * kBlockPositions,
-          KeepsState(model_.spec) ? fmt::format(", states of {} sequences", cache_size_.sequences) : "");
+  LogInfo("http://{} is open; '{}' is served when the cluster is up",
+          HostPort{flags_.host, http_->port()}.to_string(), model_.facts.name);
   return absl::OkStatus();
 }
 

@@ -102,7 +102,7 @@ class WorkerClient {
                                   Deadline deadline);
   absl::Status open(const OpenOrder& order, Deadline deadline);
   absl::Status close(uint64_t session, Deadline deadline);
-  /// Ends calls in flight with Cancelled. Safe from any thread.
+  /// Ends calls in flight, and those to come, with Cancelled. Safe from any thread.
   void cancel();
 
  private:

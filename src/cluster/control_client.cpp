@@ -37,6 +37,7 @@ class WorkerClient::Impl {
     if (key_.has_value()) context.AddMetadata(kTokenKey, key_->issue_token(TokenContext(method, request)));
     {
       const std::lock_guard lock(mutex_);
+      if (cancelled_) return Cancelled("worker at {}: no call is made any more", address_);
       active_.insert(&context);
     }
     const grpc::Status status = run(*stub_, context, request);
@@ -51,6 +52,7 @@ class WorkerClient::Impl {
 
   void cancel() {
     const std::lock_guard lock(mutex_);
+    cancelled_ = true;
     for (grpc::ClientContext* context : active_) context->TryCancel();
   }
 
@@ -61,6 +63,7 @@ class WorkerClient::Impl {
   std::unique_ptr<v1::Worker::Stub> stub_;
   std::mutex mutex_;
   std::set<grpc::ClientContext*> active_;
+  bool cancelled_ = false;
 };
 
 WorkerClient::WorkerClient(std::string address, std::optional<KeyAuth> key)

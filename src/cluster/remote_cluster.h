@@ -5,16 +5,18 @@
 #include <atomic>
 #include <cstdint>
 #include <functional>
+#include <map>
 #include <memory>
 #include <mutex>
 #include <optional>
 #include <string>
 #include <vector>
 
-#include "absl/functional/function_ref.h"
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "base/text.h"
 #include "cluster/control.h"
+#include "cluster/member.h"
 #include "exec/node_model.h"
 #include "exec/node_session.h"
 #include "exec/supervisor.h"
@@ -22,19 +24,14 @@
 
 namespace shoal {
 
-/// How one node of the plan is, for /cluster/status.
-struct NodeStatus {
-  std::string state;                 ///< "up", "lost", "loading", ...
-  std::string error;                 ///< Why it is not up, empty otherwise.
-  std::optional<WorkerFacts> facts;  ///< What it said last.
-};
-
 class RemoteCluster final : public SessionHost {
  public:
   struct Options {
     std::shared_ptr<const ResolvedWeights> weights;
-    Plan plan;  ///< Node 0 is this process; the others have addresses.
-    StepLimits limits;
+    std::vector<MemberAddress> members;  ///< This process first, then workers.
+    bool adopt_names = false;            ///< As Members.
+    /// What the nodes of a plan are to have room for. Called by open().
+    std::function<StepLimits(const Plan&)> limits;
     std::vector<std::string> model_names;  ///< How workers may find the model.
     std::string listen;  ///< Of this process's frames; empty: loopback or the address towards the workers.
     int threads = 1;
@@ -43,53 +40,61 @@ class RemoteCluster final : public SessionHost {
     Duration expert_timeout = std::chrono::seconds(6);
     std::optional<KeyAuth> key;
     std::shared_ptr<const PackedCache> packed_cache;  ///< For node 0's shard; nullptr: none.
-    /// Loading of a node's shard. Called from several threads.
-    std::function<void(NodeId node, int64_t done, int64_t total)> progress;
+    /// Loading of a member's shard. Called from several threads. May be empty.
+    std::function<void(const std::string& member, int64_t bytes_done, int64_t bytes_total)> progress;
   };
+  /// Listens where Options::listen says, if it does: errors as GrpcEndpoint::start. Asks nobody yet.
   static absl::StatusOr<std::unique_ptr<RemoteCluster>> Start(Options options);
   ~RemoteCluster() override;
 
-  /// `plan` is for the nodes of Options::plan.
+  /// The nodes of `plan` are members by their names, node 0 this process: FailedPrecondition where they are
+  /// not.
   absl::Status open(const Plan& plan, PipelineEngine& engine) override;
   void close(PipelineEngine& engine, const absl::Status& why) override;
   void interrupt() override;
 
-  /// Asks every worker how it is, at most for `deadline`; a worker that does not answer is "lost".
-  std::vector<NodeStatus> status(Deadline deadline);
-  /// Links of this process since the start, over all sessions.
-  TransportStats link_stats() const;
-  const Plan& plan() const { return options_.plan; }
+  Members& members() { return members_; }
+  /// How all members are, after asking each at most until `deadline`; one that does not answer is lost.
+  std::vector<MemberStatus> status(Deadline deadline);
+  /// What travelled between this process and each member since the start, over all sessions.
+  std::map<std::string, LinkStats> link_stats() const;
+  /// This process's weights; nullptr where it has none now. To be called where nothing opens.
   const NodeModel* own_model() const { return model_.get(); }
+  /// Packed bytes that this process holds. From any thread.
+  int64_t own_bytes() const { return own_bytes_; }
 
  private:
-  explicit RemoteCluster(Options options);
-  /// Runs `call` for every worker at the same time; the error of the lowest node, if any.
-  absl::Status for_each_worker(absl::FunctionRef<absl::Status(NodeId, WorkerClient&)> call);
-  absl::Status check_worker(NodeId node, WorkerClient& client);
-  absl::Status prepare_all();
-  absl::Status prepare_own();
-  absl::StatusOr<int64_t> prepare(NodeId node, WorkerClient& client, const PrepareProgress& progress);
-  absl::Status open_own_session(uint64_t session, PipelineEngine& engine);
-  void note(NodeId node, std::string state, const absl::Status& status);
-
-  Options options_;
-  ThreadPool pool_;
-  std::unique_ptr<GrpcEndpoint> endpoint_;
-  std::vector<std::unique_ptr<WorkerClient>> workers_;  ///< Index = NodeId; nullptr for node 0.
-  std::unique_ptr<NodeModel> model_;
-  /// Of each worker's shard; taken by the thread that speaks to that worker, again where its shard is another.
-  struct Samples {
-    NodeSlice slice;
-    std::vector<WeightSample> taken;
+  /// Of one plan: its nodes' members, by NodeId.
+  struct Session {
+    Plan plan;
+    std::vector<Member*> members;
+    uint64_t id = 0;
+    StepLimits limits;
+    std::unique_ptr<NodeSession> own;
   };
-  std::vector<std::optional<Samples>> samples_;
-  uint64_t session_base_ = 0;
-  uint64_t session_id_ = 0;
+
+  explicit RemoteCluster(Options options);
+  absl::StatusOr<std::vector<Member*>> members_of(const Plan& plan) const;
+  absl::Status listen_towards(const Plan& plan);
+  absl::Status start_endpoint(const HostPort& listen, const std::string& dialled_as);
+  absl::Status prepare_own(const Plan& plan);
+  absl::Status prepare_all(const Session& session);
+  absl::StatusOr<int64_t> prepare(const Session& session, NodeId node, Member& member);
+  absl::Status open_all(Session& session, PipelineEngine& engine);
+  absl::Status open_own(Session& session, PipelineEngine& engine);
+  void report(Member& member, int64_t done, int64_t total) const;
+
+  const Options options_;
+  Members members_;
+  ThreadPool pool_;
+  std::unique_ptr<GrpcEndpoint> endpoint_;  ///< Of one node alone nullptr until the first open().
+  std::string own_address_;                 ///< At which others dial this process.
+  std::unique_ptr<NodeModel> model_;
+  std::atomic<int64_t> own_bytes_{0};
+  const uint64_t session_base_;
   std::atomic<bool> stopping_{false};
   mutable std::mutex mutex_;  ///< Guards what follows.
-  std::unique_ptr<NodeSession> session_;
-  TransportStats ended_links_;  ///< Of the sessions before.
-  std::vector<NodeStatus> status_;
+  std::unique_ptr<Session> session_;
 };
 
 /// This machine's address as seen from `host`, without sending anything: where peers over there can reach it.

@@ -46,33 +46,51 @@ class ClusterTest : public testing::Test {
     return std::move(*worker);
   }
 
-  RemoteCluster::Options cluster_options(const std::vector<int>& ports) const {
+  /// A plan over the coordinator and so many workers, with layers and experts on each.
+  Plan plan_over(size_t workers) const {
     std::vector<NodeFacts> nodes = {{.name = "coordinator"}};
-    for (const int port : ports) {
-      nodes.push_back(
-          {.name = fmt::format("worker-{}", nodes.size()), .address = fmt::format("127.0.0.1:{}", port)});
+    while (nodes.size() <= workers) {
+      nodes.push_back({.name = fmt::format("worker-{}", nodes.size()), .address = "127.0.0.1:1"});
     }
+    for (size_t i = 1; i < nodes.size(); ++i) nodes[i].address = fmt::format("127.0.0.1:{}", i);
     PlanRequest request;
     request.strategy = LayerStrategy::kUniform;
     request.experts.strategy = ExpertStrategy::kRoundRobin;
     auto plan = MakePlan(model_.facts, nodes, request);
     SHOAL_CHECK(plan.ok());
+    return *plan;
+  }
+
+  RemoteCluster::Options cluster_options(const std::vector<int>& ports) const {
     RemoteCluster::Options options;
     options.weights = model_.weights;
-    options.plan = *plan;
-    options.limits = {model_.spec.max_positions, model_.spec.vocabulary, 16, 256};
+    options.members = {{"coordinator", ""}};
+    for (const int port : ports) {
+      options.members.push_back(
+          {fmt::format("worker-{}", options.members.size()), fmt::format("127.0.0.1:{}", port)});
+    }
+    options.limits = [this](const Plan&) { return limits(); };
     options.model_names = ModelNames(folder_, "");
     options.isa = SupportedIsas().back();
     options.expert_timeout = kLocalTimeout;
     return options;
   }
+  StepLimits limits() const { return {model_.spec.max_positions, model_.spec.vocabulary, 16, 256}; }
+
+  /// The plan of plan_over() with the addresses of the members.
+  Plan plan_for(const RemoteCluster::Options& options) const {
+    Plan plan = plan_over(options.members.size() - 1);
+    for (size_t i = 1; i < plan.nodes.size(); ++i) plan.nodes[i].address = options.members[i].address;
+    return plan;
+  }
 
   /// The error of the first session.
   absl::Status open_once(RemoteCluster::Options options) {
+    const Plan plan = plan_for(options);
     auto cluster = RemoteCluster::Start(std::move(options));
     if (!cluster.ok()) return cluster.status();
     PipelineEngine engine(kLocalLiveness);
-    const absl::Status opened = (*cluster)->open((*cluster)->plan(), engine);
+    const absl::Status opened = (*cluster)->open(plan, engine);
     (*cluster)->close(engine, Cancelled("done"));
     return opened;
   }
@@ -103,18 +121,19 @@ class ClusterTest : public testing::Test {
 TEST_F(ClusterTest, TwoWorkersAndTheCoordinatorGiveTheBitsOfOneNode) {
   const auto first = StartWorker(worker_options("first"));
   const auto second = StartWorker(worker_options("second"));
-  auto cluster = RemoteCluster::Start(cluster_options({first->port(), second->port()}));
+  const RemoteCluster::Options options = cluster_options({first->port(), second->port()});
+  auto cluster = RemoteCluster::Start(options);
   ASSERT_TRUE(cluster.ok()) << ToString(cluster.status());
   PipelineEngine engine(kLocalLiveness);
-  ASSERT_EQ((*cluster)->open((*cluster)->plan(), engine), absl::OkStatus());
+  ASSERT_EQ((*cluster)->open(plan_for(options), engine), absl::OkStatus());
   const ProbeRequest request{.ids = {1, 2, 3, 4, 5, 6, 7, 8, 9}, .greedy = 3};
   const auto got = ProbeLogits(engine, request);
-  const std::vector<NodeStatus> status = (*cluster)->status(Deadline::after_ms(5000));
+  const std::vector<MemberStatus> status = (*cluster)->status(Deadline::after_ms(5000));
   (*cluster)->close(engine, Cancelled("done"));
   ASSERT_TRUE(got.ok()) << ToString(got.status());
   EXPECT_EQ(got->logits, one_node_logits(request));
   ASSERT_EQ(status.size(), 3u);
-  for (const NodeStatus& node : status) EXPECT_EQ(node.state, "up") << node.error;
+  for (const MemberStatus& node : status) EXPECT_EQ(node.state, MemberState::kUp) << node.error;
   EXPECT_GT(status[1].facts->expert_calls, 0u);
 }
 
@@ -124,12 +143,13 @@ TEST_F(ClusterTest, UnderANewPlanEveryNodeLoadsItsNewSlice) {
   auto cluster = RemoteCluster::Start(options);
   ASSERT_TRUE(cluster.ok());
   PipelineEngine engine(kLocalLiveness);
-  ASSERT_EQ((*cluster)->open((*cluster)->plan(), engine), absl::OkStatus());
+  Plan plan = plan_for(options);
+  const Plan old_plan = plan;
+  ASSERT_EQ((*cluster)->open(plan, engine), absl::OkStatus());
   const ProbeRequest request{.ids = {1, 2, 3, 4, 5, 6, 7}, .greedy = 2};
   const auto before = ProbeLogits(engine, request);
   (*cluster)->close(engine, Cancelled("a new plan"));
 
-  Plan plan = options.plan;
   plan.epoch = Epoch{2};
   ASSERT_EQ(plan.stages.size(), 2u);
   plan.stages[0].layers.end = 1;
@@ -137,7 +157,7 @@ TEST_F(ClusterTest, UnderANewPlanEveryNodeLoadsItsNewSlice) {
   for (auto& layer : plan.experts) {
     for (ExpertHolders& holders : layer) holders.owner = NodeId{1 - holders.owner.value};
   }
-  ASSERT_NE(SliceOf(plan, NodeId{0}), SliceOf(options.plan, NodeId{0}));
+  ASSERT_NE(SliceOf(plan, NodeId{0}), SliceOf(old_plan, NodeId{0}));
   ASSERT_EQ((*cluster)->open(plan, engine), absl::OkStatus());
   EXPECT_EQ((*cluster)->own_model()->slice(), SliceOf(plan, NodeId{0}));
   const auto after = ProbeLogits(engine, request);
@@ -149,11 +169,12 @@ TEST_F(ClusterTest, UnderANewPlanEveryNodeLoadsItsNewSlice) {
 TEST_F(ClusterTest, AWorkerThatIsGoneIsNamedAndItsReturnIsEnough) {
   auto worker = StartWorker(worker_options("first"));
   const int port = worker->port();
-  auto cluster = RemoteCluster::Start(cluster_options({port}));
+  const RemoteCluster::Options options = cluster_options({port});
+  auto cluster = RemoteCluster::Start(options);
   ASSERT_TRUE(cluster.ok());
   PipelineEngine engine(kLocalLiveness);
   Supervisor supervisor(
-      **cluster, engine, [&] { return (*cluster)->plan(); }, std::chrono::milliseconds(50));
+      **cluster, engine, [&] { return plan_for(options); }, std::chrono::milliseconds(50));
   ASSERT_EQ(supervisor.start(), absl::OkStatus());
   const ProbeRequest request{.ids = {5, 6, 7}, .greedy = 2};
   const auto before = ProbeLogits(engine, request);
@@ -169,12 +190,12 @@ TEST_F(ClusterTest, AWorkerThatIsGoneIsNamedAndItsReturnIsEnough) {
   };
   const absl::Status lost = wait_for(false);
   EXPECT_THAT(Message(lost), HasSubstr("worker-1"));
-  EXPECT_EQ((*cluster)->status(Deadline::after_ms(1000))[1].state, "lost");
+  EXPECT_EQ((*cluster)->status(Deadline::after_ms(1000))[1].state, MemberState::kLost);
   EXPECT_FALSE(ProbeLogits(engine, request).ok());
 
-  auto options = worker_options("first");
-  options.listen = fmt::format("127.0.0.1:{}", port);
-  worker = StartWorker(options);
+  auto again = worker_options("first");
+  again.listen = fmt::format("127.0.0.1:{}", port);
+  worker = StartWorker(again);
   ASSERT_EQ(wait_for(true), absl::OkStatus());
   const auto after = ProbeLogits(engine, request);
   ASSERT_TRUE(after.ok()) << ToString(after.status());
@@ -222,8 +243,9 @@ TEST_F(ClusterTest, AShareThatDoesNotFitTheWorkersMemoryIsRefusedWithTheNumbers)
 TEST_F(ClusterTest, APlanForMoreExpertsThanTheModelHasIsRefusedByTheWorker) {
   const auto worker = StartWorker(worker_options("first"));
   const RemoteCluster::Options options = cluster_options({worker->port()});
-  PrepareOrder prepare{options.plan, NodeId{1}, options.model_names, model_.facts.hash};
-  OpenOrder open{1, options.plan, NodeId{1}, options.limits, options.expert_timeout};
+  const Plan plan = plan_for(options);
+  PrepareOrder prepare{plan, NodeId{1}, options.model_names, model_.facts.hash};
+  OpenOrder open{1, plan, NodeId{1}, limits(), options.expert_timeout};
   const auto nobody_listens = [](int64_t, int64_t) {};
   ASSERT_TRUE(worker->prepare(prepare, nobody_listens).ok());
   // The worker's own shard stays as it was: another node holds what does not exist.

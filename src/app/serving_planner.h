@@ -1,0 +1,55 @@
+// "Make me a plan now" of a server: from what flags, cluster file or plan file declare, and what the members
+// say of themselves at that moment.
+#pragma once
+
+#include <memory>
+#include <mutex>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "app/command.h"
+#include "cluster/member.h"
+
+namespace shoal {
+
+class ServingPlanner {
+ public:
+  struct Options {
+    Placement placement;  ///< Its first node is this process, described.
+    ModelFacts model;
+    ModelSpec spec;
+    CacheSize cache;  ///< As asked for; zeros: by memory.
+    int64_t rows_per_step = 256;
+  };
+  /// Errors are those that no worker's answer can mend: the request does not suit the model or the nodes, the
+  /// plan file is another model's, a node has no address, what is declared does not fit.
+  static absl::StatusOr<std::unique_ptr<ServingPlanner>> Create(Options options);
+
+  /// Who takes part, this process first.
+  std::vector<MemberAddress> members() const;
+  /// Whether members named by their addresses may take names of their own: not where a plan file names them.
+  bool adopts_names() const { return !file_plan_.has_value(); }
+
+  /// Asks all workers, each until `deadline` at most, and plans for what they say. Errors as
+  /// Members::describe and MakePlan.
+  absl::StatusOr<Plan> make_plan(Members& members, Deadline deadline);
+
+  /// What the nodes of a plan of make_plan() are to have room for.
+  StepLimits limits(const Plan& plan) const;
+  /// The nodes as they were last planned for, in the order of members().
+  std::vector<NodeFacts> nodes() const;
+
+ private:
+  explicit ServingPlanner(Options options) : options_(std::move(options)), nodes_(options_.placement.nodes) {}
+  absl::StatusOr<Plan> plan_for(const std::vector<NodeFacts>& nodes) const;
+
+  Options options_;
+  std::optional<Plan> file_plan_;
+  mutable std::mutex mutex_;  ///< Guards what follows.
+  std::vector<NodeFacts> nodes_;
+  std::vector<std::string> told_;  ///< Notes of the last plan, for the log.
+};
+
+}  // namespace shoal

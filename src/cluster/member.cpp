@@ -1,0 +1,222 @@
+#include "cluster/member.h"
+
+#include <algorithm>
+#include <thread>
+#include <utility>
+
+#include "base/check.h"
+#include "base/log.h"
+#include "base/status.h"
+#include "base/text.h"
+#include "numeric/version.h"
+
+namespace shoal {
+namespace {
+
+MemberState StateOf(const WorkerFacts& facts) {
+  if (facts.state == "serving") return MemberState::kUp;
+  if (facts.state == "loading") return MemberState::kLoading;
+  if (facts.state == "ready") return MemberState::kReady;
+  return MemberState::kIdle;
+}
+
+absl::Status CheckBuild(const WorkerFacts& facts, const std::string& address) {
+  if (facts.wire_version == kWireVersion && facts.numerics_version == kNumericsVersion) {
+    return absl::OkStatus();
+  }
+  return FailedPrecondition(
+      "{} runs shoal {} (wire {}, numerics {}); this is wire {}, numerics {}. Use the same build on all "
+      "nodes",
+      address, facts.version, facts.wire_version, facts.numerics_version, kWireVersion, kNumericsVersion);
+}
+
+}  // namespace
+
+std::string_view Name(MemberState state) {
+  switch (state) {
+    case MemberState::kUnknown:
+      return "unknown";
+    case MemberState::kIdle:
+      return "idle";
+    case MemberState::kLoading:
+      return "loading";
+    case MemberState::kReady:
+      return "ready";
+    case MemberState::kUp:
+      return "up";
+    case MemberState::kLost:
+      return "lost";
+    case MemberState::kFailed:
+      return "failed";
+  }
+  return "unknown";
+}
+
+Member::Member(MemberAddress address, const std::optional<KeyAuth>& key)
+    : address_(address.address),
+      client_(address.address.empty() ? nullptr : std::make_unique<WorkerClient>(address.address, key)) {
+  status_.name = std::move(address.name);
+  status_.address = std::move(address.address);
+}
+
+std::string Member::name() const {
+  const std::lock_guard lock(mutex_);
+  return status_.name;
+}
+
+absl::Status Member::describe(Deadline deadline) {
+  const absl::StatusOr<WorkerFacts> facts = client_->describe(deadline);
+  const absl::Status verdict = facts.ok() ? CheckBuild(*facts, client_->address()) : facts.status();
+  const std::lock_guard lock(mutex_);
+  if (facts.ok()) status_.facts = *facts;
+  if (!verdict.ok()) {
+    const absl::Status named = Annotate(verdict, fmt::format("node '{}'", status_.name));
+    status_.state = facts.ok() ? MemberState::kFailed : MemberState::kLost;
+    status_.error = Message(named);
+    return named;
+  }
+  // What it failed at before stays said until it succeeds; that it was away is over.
+  if (status_.state == MemberState::kLost) status_.error.clear();
+  status_.state = StateOf(*facts);
+  return absl::OkStatus();
+}
+
+void Member::refresh(Deadline deadline) {
+  const absl::StatusOr<WorkerFacts> facts = client_->describe(deadline);
+  const std::lock_guard lock(mutex_);
+  if (facts.ok()) {
+    status_.facts = *facts;
+    status_.state = StateOf(*facts);
+    if (status_.state == MemberState::kUp) status_.error.clear();
+  } else if (status_.state != MemberState::kLoading) {
+    status_.state = MemberState::kLost;
+    status_.error = Message(facts.status());
+  }
+}
+
+MemberStatus Member::status() const {
+  const std::lock_guard lock(mutex_);
+  return status_;
+}
+
+void Member::note(MemberState state, const absl::Status& status) {
+  const std::lock_guard lock(mutex_);
+  status_.state = state;
+  status_.error = status.ok() ? "" : Message(status);
+  status_.load_done = status_.load_total = 0;
+}
+
+void Member::note_loading(int64_t done, int64_t total) {
+  const std::lock_guard lock(mutex_);
+  status_.load_done = done;
+  status_.load_total = total;
+}
+
+absl::StatusOr<std::span<const WeightSample>> Member::samples(const ResolvedWeights& weights,
+                                                              NodeSlice slice) {
+  if (!samples_.has_value() || !(sampled_ == slice)) {
+    samples_ = SampleSlice(weights, slice);
+    sampled_ = std::move(slice);
+  }
+  return std::span<const WeightSample>(*samples_);
+}
+
+void Member::add_links(const LinkStats& links) {
+  const std::lock_guard lock(mutex_);
+  links_ += links;
+}
+
+LinkStats Member::links() const {
+  const std::lock_guard lock(mutex_);
+  return links_;
+}
+
+Members::Members(const std::vector<MemberAddress>& members, const std::optional<KeyAuth>& key,
+                 bool adopt_names)
+    : adopt_names_(adopt_names) {
+  SHOAL_CHECK(!members.empty() && members.front().address.empty());
+  for (const MemberAddress& member : members) members_.push_back(std::make_unique<Member>(member, key));
+}
+
+Member* Members::find(std::string_view name) const {
+  const auto found =
+      std::ranges::find_if(members_, [name](const auto& member) { return member->name() == name; });
+  return found == members_.end() ? nullptr : found->get();
+}
+
+std::vector<Member*> Members::all() const {
+  std::vector<Member*> list;
+  for (const auto& member : members_) list.push_back(member.get());
+  return list;
+}
+
+absl::Status Members::describe(Deadline deadline) {
+  const std::vector<absl::Status> results =
+      ForEachWorker(all(), [&](size_t, Member& member) { return member.describe(deadline); });
+  if (adopt_names_) {
+    for (const auto& member : members_) {
+      const MemberStatus status = member->status();
+      if (!status.facts.has_value() || status.name != status.address || status.facts->name.empty()) continue;
+      if (find(status.facts->name) != nullptr) continue;  // Workers on one host may say the host's name.
+      const std::lock_guard lock(member->mutex_);
+      member->status_.name = status.facts->name;
+    }
+  }
+  absl::Status first;
+  std::vector<std::string> messages;
+  for (const absl::Status& result : results) {
+    if (result.ok()) continue;
+    if (first.ok()) first = result;
+    messages.push_back(Message(result));
+  }
+  return first.ok() ? first : absl::Status(first.code(), Join(messages, "; "));
+}
+
+void Members::refresh(Deadline deadline) {
+  (void)ForEachWorker(all(), [&](size_t, Member& member) {
+    member.refresh(deadline);
+    return absl::OkStatus();
+  });
+}
+
+std::vector<MemberStatus> Members::status() const {
+  std::vector<MemberStatus> list;
+  for (const auto& member : members_) list.push_back(member->status());
+  return list;
+}
+
+void Members::cancel() {
+  for (const auto& member : members_) {
+    if (!member->is_self()) member->client().cancel();
+  }
+}
+
+std::vector<absl::Status> ForEachWorker(const std::vector<Member*>& members,
+                                        absl::FunctionRef<absl::Status(size_t index, Member& member)> call) {
+  std::vector<absl::Status> results(members.size());
+  std::vector<std::thread> threads;
+  for (size_t i = 0; i < members.size(); ++i) {
+    if (members[i]->is_self()) continue;
+    threads.emplace_back([&, i] {
+      SetThreadLogName(members[0]->name(), 0);
+      results[i] = call(i, *members[i]);
+    });
+  }
+  for (std::thread& thread : threads) thread.join();
+  return results;
+}
+
+absl::Status FirstError(const std::vector<Member*>& members,
+                        absl::FunctionRef<absl::Status(size_t index, Member& member)> call) {
+  std::mutex mutex;
+  absl::Status first;
+  (void)ForEachWorker(members, [&](size_t index, Member& member) {
+    const absl::Status status = call(index, member);
+    const std::lock_guard lock(mutex);
+    if (first.ok()) first = status;
+    return status;
+  });
+  return first;
+}
+
+}  // namespace shoal

@@ -1,0 +1,128 @@
+// Who takes part in a cluster: processes by name. All that outlives a plan belongs to a member: how it is
+// reached, what it said of itself, how it is, what travelled to it. A NodeId is an index within one plan.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <mutex>
+#include <optional>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "absl/functional/function_ref.h"
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "base/clock.h"
+#include "cluster/control.h"
+#include "exec/node_model.h"
+#include "wire/transport.h"
+
+namespace shoal {
+
+enum class MemberState : uint8_t {
+  kUnknown,  ///< Nobody asked it so far.
+  kIdle,     ///< It holds no weights.
+  kLoading,
+  kReady,   ///< It holds its weights, but no session is open.
+  kUp,      ///< It takes part in the session.
+  kLost,    ///< It does not answer.
+  kFailed,  ///< It answers, but did not do what it was asked for.
+};
+std::string_view Name(MemberState state);  ///< "unknown", "idle", "loading", "ready", "up", "lost", "failed"
+
+struct MemberAddress {
+  std::string name;     ///< As plans name the node; unique.
+  std::string address;  ///< HOST:PORT; empty for the coordinator's own process.
+  bool operator==(const MemberAddress&) const = default;
+};
+
+/// What is known of a member, for planning and for /cluster/status.
+struct MemberStatus {
+  std::string name;
+  std::string address;
+  MemberState state = MemberState::kUnknown;
+  std::string error;                 ///< Why it is not up, as last seen; empty otherwise.
+  std::optional<WorkerFacts> facts;  ///< What it said last; nothing of the coordinator's own process.
+  int64_t load_done = 0;             ///< Bytes of its shard while it loads, else 0.
+  int64_t load_total = 0;
+};
+
+/// Safe from any thread, but for samples().
+class Member {
+ public:
+  Member(MemberAddress address, const std::optional<KeyAuth>& key);
+
+  /// Whether it is the coordinator's own process, which has no client.
+  bool is_self() const { return client_ == nullptr; }
+  WorkerClient& client() const { return *client_; }
+  const std::string& address() const { return address_; }
+  std::string name() const;
+
+  /// Asks it what it is. Unavailable or DeadlineExceeded where it does not answer, FailedPrecondition where it
+  /// runs a build that computes or speaks differently; each is noted and names the member.
+  absl::Status describe(Deadline deadline);
+  /// As describe(), but without a verdict on its build, and a member that loads may be slow to answer.
+  void refresh(Deadline deadline);
+
+  MemberStatus status() const;
+  void note(MemberState state, const absl::Status& status);
+  void note_loading(int64_t done, int64_t total);
+
+  /// Samples of the weights of its shard; taken once for a slice. Called by one thread at a time.
+  absl::StatusOr<std::span<const WeightSample>> samples(const ResolvedWeights& weights, NodeSlice slice);
+
+  /// Adds what travelled between the coordinator and it in a session that has ended.
+  void add_links(const LinkStats& links);
+  LinkStats links() const;
+
+ private:
+  friend class Members;
+
+  const std::string address_;
+  const std::unique_ptr<WorkerClient> client_;  ///< nullptr: this process.
+  NodeSlice sampled_;
+  std::optional<std::vector<WeightSample>> samples_;
+  mutable std::mutex mutex_;  ///< Guards what follows.
+  MemberStatus status_;
+  LinkStats links_;
+};
+
+/// All members of a coordinator's cluster. They are the same for its whole life.
+class Members {
+ public:
+  /// The first is the coordinator's own process. adopt_names: a member that is named by its address takes the
+  /// name that it says of itself, unless another has it.
+  Members(const std::vector<MemberAddress>& members, const std::optional<KeyAuth>& key, bool adopt_names);
+
+  Member& self() { return *members_.front(); }
+  /// nullptr where there is none of that name.
+  Member* find(std::string_view name) const;
+  std::vector<Member*> all() const;
+
+  /// Member::describe() of all, at the same time. The error names every member that has one.
+  absl::Status describe(Deadline deadline);
+  /// Member::refresh() of all, at the same time.
+  void refresh(Deadline deadline);
+  /// In the order given at first.
+  std::vector<MemberStatus> status() const;
+
+  /// Ends calls in flight with Cancelled, and those to come. From any thread.
+  void cancel();
+
+ private:
+  const bool adopt_names_;
+  std::vector<std::unique_ptr<Member>> members_;
+};
+
+/// Runs `call` for every one of `members` but the first, which is this process, each in a thread of its own, and waits for all.
+/// One entry per member; OK for this process.
+std::vector<absl::Status> ForEachWorker(const std::vector<Member*>& members,
+                                        absl::FunctionRef<absl::Status(size_t index, Member& member)> call);
+
+/// The same; of several errors the one that came first: the others tend to follow from it.
+absl::Status FirstError(const std::vector<Member*>& members,
+                        absl::FunctionRef<absl::Status(size_t index, Member& member)> call);
+
+}  // namespace shoal
