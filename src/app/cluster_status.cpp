@@ -34,7 +34,7 @@ Json NodeJson(const Plan* plan, const MemberStatus& status, const std::vector<No
               {"role", status.address.empty() ? "coordinator" : "worker"},
               {"state", Name(status.state)}};
   if (!status.error.empty()) out["error"] = status.error;
-  if (status.load_total > 0)
+  if (status.state == MemberState::kLoading)
     out["loading"] = {{"bytes", status.load_done}, {"total_bytes", status.load_total}};
   AddPart(plan, status.name, out);
   const auto declared = std::find_if(facts.begin(), facts.end(),

@@ -38,7 +38,7 @@ struct ServeFlags {
   double request_timeout_s = 600;
   double drain_timeout_s = 8;  ///< Docker kills ten seconds after SIGTERM.
   double liveness_timeout_s = 7;
-  double wait_s = 15;
+  double wait_s = 0;
   OnLoss on_loss = OnLoss::kResume;
   ComputeFlags compute;
   PackedCacheFlags cache;
@@ -92,7 +92,8 @@ class Server {
     RETURN_IF_ERROR(load_text());
     RETURN_IF_ERROR(start_cluster());
     RETURN_IF_ERROR(start_api());
-    return supervisor_->start();
+    supervisor_->start();
+    return absl::OkStatus();
   }
 
   void stop() {
@@ -245,6 +246,7 @@ absl::Status Server::start_api() {
   options.cluster_status = [this] {
     return ClusterStatusJson(*cluster_, *engine_, supervisor_->plan().get(), model_, planner_->nodes());
   };
+  options.load_progress = [this] { return cluster_->load_progress(); };
   api_ = std::make_unique<OpenAiApi>(std::move(options), *text_, *scheduler_, metrics_);
 
   HttpServerOptions http;
@@ -322,7 +324,8 @@ Command AddServeCommand(CLI::App& root) {
          "--request-timeout (default), or fail")
       ->transform(CLI::CheckedTransformer(
           std::map<std::string, OnLoss>{{"fail", OnLoss::kFail}, {"resume", OnLoss::kResume}}));
-  app->add_option("--wait", flags->wait_s, "Seconds to wait for the workers at the start (default 15)")
+  app->add_option("--wait", flags->wait_s,
+                  "Obsolete and ignored: workers are waited for as long as it takes, with the port open")
       ->check(CLI::Range(0.0, 86400.0));
   flags->compute.add_to(*app);
   flags->cache.add_to(*app);

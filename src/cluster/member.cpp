@@ -103,7 +103,7 @@ void Member::note(MemberState state, const absl::Status& status) {
   const std::lock_guard lock(mutex_);
   status_.state = state;
   status_.error = status.ok() ? "" : Message(status);
-  status_.load_done = status_.load_total = 0;
+  if (state == MemberState::kLoading || state == MemberState::kUp) status_.load_done = status_.load_total = 0;
 }
 
 void Member::note_loading(int64_t done, int64_t total) {

@@ -45,8 +45,8 @@ struct MemberStatus {
   MemberState state = MemberState::kUnknown;
   std::string error;                 ///< Why it is not up, as last seen; empty otherwise.
   std::optional<WorkerFacts> facts;  ///< What it said last; nothing of the coordinator's own process.
-  int64_t load_done = 0;             ///< Bytes of its shard while it loads, else 0.
-  int64_t load_total = 0;
+  int64_t load_done = 0;   ///< Bytes of its shard, from the begin of loading until it is up; else 0.
+  int64_t load_total = 0;  ///< 0 where nothing had to be loaded.
 };
 
 /// Safe from any thread, but for samples().

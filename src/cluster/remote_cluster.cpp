@@ -142,6 +142,7 @@ absl::Status RemoteCluster::open(const Plan& plan, PipelineEngine& engine) {
   session->plan = plan;
   session->plan.nodes[0].address = own_address_;
   session->limits = options_.limits(plan);
+  engine.report_down(Unavailable("the nodes are loading their weights"));
   RETURN_IF_ERROR(prepare_all(*session));
   session->id = session_base_ + plan.epoch.value;
   Session& opened = *session;
@@ -237,6 +238,19 @@ void RemoteCluster::interrupt() {
 std::vector<MemberStatus> RemoteCluster::status(Deadline deadline) {
   members_.refresh(deadline);
   return members_.status();
+}
+
+std::optional<double> RemoteCluster::load_progress() const {
+  int64_t done = 0;
+  int64_t total = 0;
+  bool loading = false;
+  for (const MemberStatus& member : members_.status()) {
+    loading = loading || member.state == MemberState::kLoading;
+    done += member.load_done;
+    total += member.load_total;
+  }
+  if (!loading) return std::nullopt;
+  return total > 0 ? static_cast<double>(done) / static_cast<double>(total) : 0;
 }
 
 std::map<std::string, LinkStats> RemoteCluster::link_stats() const {

@@ -56,6 +56,9 @@ class RemoteCluster final : public SessionHost {
   Members& members() { return members_; }
   /// How all members are, after asking each at most until `deadline`; one that does not answer is lost.
   std::vector<MemberStatus> status(Deadline deadline);
+  /// How much of the bytes that members load, those that are done included, is there: 0 to 1; nothing where no
+  /// member loads.
+  std::optional<double> load_progress() const;
   /// What travelled between this process and each member since the start, over all sessions.
   std::map<std::string, LinkStats> link_stats() const;
   /// This process's weights; nullptr where it has none now. To be called where nothing opens.

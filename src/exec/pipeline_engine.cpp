@@ -76,6 +76,17 @@ void PipelineEngine::close(const absl::Status& why) {
   transport_ = nullptr;
 }
 
+void PipelineEngine::report_down(const absl::Status& why) {
+  std::function<void()> listener;
+  {
+    const std::lock_guard lock(mutex_);
+    if (why.ok() || state_.status.ok()) return;
+    state_.status = why;
+    listener = listener_;
+  }
+  if (listener) listener();
+}
+
 Engine::State PipelineEngine::state() const {
   const std::lock_guard lock(mutex_);
   return state_;

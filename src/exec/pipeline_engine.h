@@ -60,6 +60,10 @@ class PipelineEngine final : public Engine, public CoordinatorSink {
   /// open(). No call on the session's transport is made after it returns.
   void close(const absl::Status& why);
 
+  /// Why no session is open now, where that is another reason than the last session's end: from now on it is
+  /// the state. Ignored while one is open, and where `why` is OK.
+  void report_down(const absl::Status& why);
+
   State state() const override;
   void submit(uint64_t generation, Step step, StepDone done) override;
   void give_up(uint64_t generation, const absl::Status& why) override;

@@ -1,21 +1,25 @@
 #include "exec/supervisor.h"
 
+#include <algorithm>
 #include <utility>
 
 #include "base/log.h"
 #include "base/status.h"
 
 namespace shoal {
+namespace {
 
-Supervisor::Supervisor(SessionHost& host, PipelineEngine& engine, PlanSource make_plan, Duration retry_pause)
-    : host_(host), engine_(engine), make_plan_(std::move(make_plan)), retry_pause_(retry_pause) {}
+constexpr Duration kPoll = std::chrono::milliseconds(50);  // How late a lost cluster may be noticed here.
+
+}  // namespace
+
+Supervisor::Supervisor(SessionHost& host, PipelineEngine& engine, PlanSource make_plan, RetryPauses pauses)
+    : host_(host), engine_(engine), make_plan_(std::move(make_plan)), pauses_(pauses) {}
 
 Supervisor::~Supervisor() { stop(); }
 
-absl::Status Supervisor::start() {
-  RETURN_IF_ERROR(attempt());
+void Supervisor::start() {
   thread_ = std::thread([this] { run(); });
-  return absl::OkStatus();
 }
 
 void Supervisor::stop() {
@@ -50,26 +54,42 @@ absl::Status Supervisor::attempt() {
   return host_.open(*plan, engine_);
 }
 
+void Supervisor::note(const absl::Status& outcome) {
+  const std::lock_guard lock(mutex_);
+  if (outcome.ok()) {
+    LogInfo("cluster is up, epoch {}", epoch_);
+  } else {
+    engine_.report_down(outcome);
+    if (last_attempt_ != outcome && !stopping_) LogWarning("cluster not up yet: {}", Message(outcome));
+  }
+  last_attempt_ = outcome;
+}
+
+bool Supervisor::pause(Duration duration) {
+  std::unique_lock lock(mutex_);
+  return !changed_.wait_for(lock, duration, [this] { return stopping_; });
+}
+
 void Supervisor::run() {
   SetThreadLogName("supervisor", -1);
-  constexpr auto kPoll = std::chrono::milliseconds(50);  // How late a lost cluster may be noticed here.
+  Duration wait = pauses_.first;
   while (true) {
-    {
-      std::unique_lock lock(mutex_);
-      const Duration pause = last_attempt_.ok() ? Duration(kPoll) : retry_pause_;
-      if (changed_.wait_for(lock, pause, [this] { return stopping_; })) return;
+    const absl::Status outcome = attempt();
+    note(outcome);
+    if (outcome.ok()) {
+      const Clock::time_point opened = Clock::now();
+      while (engine_.state().status.ok()) {
+        if (!pause(kPoll)) return;
+      }
+      host_.close(engine_, engine_.state().status);
+      // One that broke soon may do so again: only what lasted is rebuilt at once.
+      if (Clock::now() - opened >= 2 * pauses_.max) {
+        wait = pauses_.first;
+        continue;
+      }
     }
-    const absl::Status state = engine_.state().status;
-    if (state.ok()) continue;
-    host_.close(engine_, state);
-    const absl::Status opened = attempt();
-    const std::lock_guard lock(mutex_);
-    if (opened.ok()) {
-      LogInfo("cluster is up again, epoch {}", epoch_);
-    } else if (last_attempt_ != opened) {  // The same failure every half second is said once.
-      LogWarning("cluster not up yet: {}", Message(opened));
-    }
-    last_attempt_ = opened;
+    if (!pause(wait)) return;
+    wait = std::min(wait + wait / 2, pauses_.max);
   }
 }
 

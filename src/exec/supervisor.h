@@ -1,6 +1,6 @@
-// Keeps a session up: whenever the engine has none, a plan is made, gets the next epoch and goes to the host,
-// until a session is open. The supervisor alone owns the plan in force; one process or many is the host's
-// matter.
+// Keeps a session up, the first one as any later one: whenever the engine has none, a plan is made, gets the
+// next epoch and goes to the host, until a session is open. The supervisor alone owns the plan in force; one
+// process or many is the host's matter.
 #pragma once
 
 #include <condition_variable>
@@ -35,32 +35,41 @@ class SessionHost {
 /// "Make me a plan now". Its epoch does not matter. Called from the supervisor's thread.
 using PlanSource = std::function<absl::StatusOr<Plan>()>;
 
+/// Between attempts: the first pause, then half as much again each time. The longest is well below the ten
+/// seconds that a request waits for the cluster, so that one that waits for a returning node gets it.
+struct RetryPauses {
+  Duration first = std::chrono::milliseconds(500);
+  Duration max = std::chrono::seconds(5);
+};
+
 class Supervisor {
  public:
-  Supervisor(SessionHost& host, PipelineEngine& engine, PlanSource make_plan,
-             Duration retry_pause = std::chrono::milliseconds(500));
+  Supervisor(SessionHost& host, PipelineEngine& engine, PlanSource make_plan, RetryPauses pauses = {});
   ~Supervisor();
 
-  /// Builds the first session in this thread, so that a wrong flag or model is an error of the start, and
-  /// keeps it up from then on.
-  absl::Status start();
+  /// Returns at once. Whatever an attempt fails with, it is tried again; why the last one failed is the
+  /// engine's state.
+  void start();
   void stop();
 
-  /// Why the last attempt to build a session failed; OK where it did not.
+  /// Why the last attempt to build a session failed; OK where it did not, or none has ended yet.
   absl::Status last_attempt() const;
   /// The plan of the last attempt; nullptr where none could be made so far.
   std::shared_ptr<const Plan> plan() const;
 
  private:
-  absl::Status attempt();
   void run();
+  absl::Status attempt();
+  void note(const absl::Status& outcome);
+  /// False when stop() was called meanwhile.
+  bool pause(Duration duration);
 
   SessionHost& host_;
   PipelineEngine& engine_;
   const PlanSource make_plan_;
-  const Duration retry_pause_;
+  const RetryPauses pauses_;
   Epoch epoch_{0};
-  mutable std::mutex mutex_;
+  mutable std::mutex mutex_;  ///< Guards what follows, but for the thread.
   std::condition_variable changed_;
   absl::Status last_attempt_;
   std::shared_ptr<const Plan> plan_;

@@ -53,20 +53,60 @@ void WaitUntilUp(const PipelineEngine& engine, uint64_t generation) {
   ADD_FAILURE() << "the engine did not come up: " << ToString(engine.state().status);
 }
 
-TEST(Supervisor, TheFirstFailureIsAnErrorOfTheStart) {
+constexpr RetryPauses kShort{std::chrono::milliseconds(5), std::chrono::milliseconds(10)};
+
+TEST(Supervisor, TheFirstAttemptIsRepeatedUntilItSucceedsAndItsErrorIsTheEnginesState) {
   FakeHost host;
-  host.refusals = 1;
+  host.refusals = 1000;
   PipelineEngine engine;
-  Supervisor supervisor(host, engine, OneNode);
-  EXPECT_EQ(supervisor.start(), Unavailable("node 'b' is away"));
+  Supervisor supervisor(host, engine, OneNode, kShort);
+  supervisor.start();
+  const Deadline deadline = Deadline::after_ms(10000);
+  while (supervisor.last_attempt().ok() && !deadline.expired()) std::this_thread::yield();
+  EXPECT_EQ(supervisor.last_attempt(), Unavailable("node 'b' is away"));
+  EXPECT_EQ(engine.state().status, Unavailable("node 'b' is away"));
+  EXPECT_EQ(engine.state().generation, 0u);
+  host.refusals = 0;
+  WaitUntilUp(engine, 1);
+}
+
+TEST(Supervisor, APlanThatCannotBeMadeNowIsAskedForAgainAndTakesNoEpoch) {
+  FakeHost host;
+  PipelineEngine engine;
+  std::atomic<int> asked = 0;
+  Supervisor supervisor(
+      host, engine,
+      [&]() -> absl::StatusOr<Plan> {
+        if (++asked <= 3) return ResourceExhausted("node 'b' has no room");
+        return OneNode();
+      },
+      kShort);
+  supervisor.start();
+  WaitUntilUp(engine, 1);
+  supervisor.stop();
+  EXPECT_EQ(asked, 4);
+  EXPECT_EQ(host.epochs, std::vector<uint32_t>{1});
+}
+
+TEST(Supervisor, TheStateSaysWhyTheLastAttemptFailedNotWhyTheSessionEnded) {
+  FakeHost host;
+  PipelineEngine engine;
+  Supervisor supervisor(host, engine, OneNode, kShort);
+  supervisor.start();
+  WaitUntilUp(engine, 1);
+  host.refusals = 1000;
+  engine.on_peer_down(NodeId{0}, Unavailable("gone"));
+  const Deadline deadline = Deadline::after_ms(10000);
+  while (supervisor.last_attempt().ok() && !deadline.expired()) std::this_thread::yield();
+  EXPECT_EQ(engine.state().status, Unavailable("node 'b' is away"));
 }
 
 TEST(Supervisor, ALostSessionIsBuiltAgainWithTheNextEpochUntilThatSucceeds) {
   FakeHost host;
   PipelineEngine engine;
-  Supervisor supervisor(host, engine, OneNode, std::chrono::milliseconds(5));
-  ASSERT_EQ(supervisor.start(), absl::OkStatus());
-  EXPECT_EQ(engine.state().generation, 1u);
+  Supervisor supervisor(host, engine, OneNode, kShort);
+  supervisor.start();
+  WaitUntilUp(engine, 1);
 
   host.refusals = 3;
   engine.on_peer_down(NodeId{0}, Unavailable("gone"));

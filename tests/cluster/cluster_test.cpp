@@ -173,14 +173,9 @@ TEST_F(ClusterTest, AWorkerThatIsGoneIsNamedAndItsReturnIsEnough) {
   auto cluster = RemoteCluster::Start(options);
   ASSERT_TRUE(cluster.ok());
   PipelineEngine engine(kLocalLiveness);
-  Supervisor supervisor(
-      **cluster, engine, [&] { return plan_for(options); }, std::chrono::milliseconds(50));
-  ASSERT_EQ(supervisor.start(), absl::OkStatus());
-  const ProbeRequest request{.ids = {5, 6, 7}, .greedy = 2};
-  const auto before = ProbeLogits(engine, request);
-  ASSERT_TRUE(before.ok());
-
-  worker.reset();
+  Supervisor supervisor(**cluster, engine, [&] { return plan_for(options); },
+                        {std::chrono::milliseconds(50), std::chrono::milliseconds(200)});
+  supervisor.start();
   const auto wait_for = [&](bool up) {
     const Deadline deadline = Deadline::after_ms(20000);
     while (engine.state().status.ok() != up && !deadline.expired()) {
@@ -188,6 +183,12 @@ TEST_F(ClusterTest, AWorkerThatIsGoneIsNamedAndItsReturnIsEnough) {
     }
     return engine.state().status;
   };
+  ASSERT_EQ(wait_for(true), absl::OkStatus());
+  const ProbeRequest request{.ids = {5, 6, 7}, .greedy = 2};
+  const auto before = ProbeLogits(engine, request);
+  ASSERT_TRUE(before.ok());
+
+  worker.reset();
   const absl::Status lost = wait_for(false);
   EXPECT_THAT(Message(lost), HasSubstr("worker-1"));
   EXPECT_EQ((*cluster)->status(Deadline::after_ms(1000))[1].state, MemberState::kLost);

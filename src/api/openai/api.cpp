@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <cmath>
 #include <nlohmann/json.hpp>
 
 #include "api/json.h"
@@ -230,9 +231,12 @@ void OpenAiApi::health(const HttpRequest&, const Writer& writer) const {
   const SchedulerStats stats = scheduler_.stats();
   const bool ok = stats.engine.ok() && !draining_;
   Json json;
-  json["status"] = draining_ ? "draining" : ok ? "ok" : "unavailable";
+  const std::optional<double> progress =
+      !stats.engine.ok() && options_.load_progress ? options_.load_progress() : std::nullopt;
+  json["status"] = draining_ ? "draining" : ok ? "ok" : progress.has_value() ? "loading" : "unavailable";
   json["model"] = options_.model_names.front();
   if (!stats.engine.ok()) json["reason"] = Message(stats.engine);
+  if (progress.has_value()) json["progress"] = std::floor(*progress * 1000) / 1000;
   if (draining_) json["reason"] = ShuttingDown().message;
   writer->send({.status = ok ? 200 : 503, .body = DumpJson(json)});
 }

@@ -31,6 +31,8 @@ struct OpenAiOptions {
   Duration request_deadline = std::chrono::seconds(600);
   /// The JSON of GET /cluster/status.
   std::function<std::string()> cluster_status;
+  /// How much of the weights is loaded, 0 to 1; nothing where none are being loaded. May be empty.
+  std::function<std::optional<double>()> load_progress;
 };
 
 /// The model's text side. `chat` is empty where the model has no chat template.

@@ -47,6 +47,7 @@ class OpenAiTest : public ::testing::Test {
     if (api.vocabulary == 0) api.vocabulary = kByteVocabulary;
     api.eos_ids = {kByteEos};
     api.cluster_status = [] { return R"({"nodes":[]})"; };
+    api.load_progress = [] { return 0.4256; };
     scheduler.on_step = [this](const StepObservation& step) { metrics_.observe_step(step); };
     engine_ = std::make_unique<FakeEngine>(engine, Reciter);
     scheduler_ = std::make_unique<Scheduler>(*engine_, std::move(scheduler));
@@ -401,6 +402,10 @@ TEST_F(OpenAiTest, ALostNodeIs503BeforeTheFirstTokenAndAnEventAfter) {
   EXPECT_EQ(refused["error"]["type"], "server_error");
   EXPECT_THAT(refused["error"]["message"].get<std::string>(), HasSubstr("mini2"));
   EXPECT_EQ(get("/health").status, 503);
+  const Json health = *ParseJson(get("/health").body);
+  EXPECT_EQ(health["status"], "loading");
+  EXPECT_EQ(health["progress"], 0.425);
+  EXPECT_THAT(health["reason"].get<std::string>(), HasSubstr("mini2"));
   engine_->recover({.blocks = 64, .context = 2048, .steps_in_flight = 1, .vocabulary = kByteVocabulary});
   ASSERT_TRUE(eventually([&] { return get("/health").status == 200; }));
   EXPECT_EQ(post_json(kChat, say("hi"))["choices"][0]["message"]["content"], "hi");
