@@ -4,6 +4,7 @@
 #include <atomic>
 #include <cstring>
 #include <limits>
+#include <numeric>
 #include <utility>
 
 #include "base/check.h"
@@ -28,6 +29,19 @@ std::span<ExpertSet::Part> Parts(Arena& arena, std::span<const ExpertCall> sorte
   return parts.first(count);
 }
 
+/// Bytes of each layer's held experts, as they are in the files.
+std::vector<int64_t> StoredBytes(const ResolvedWeights& weights,
+                                 const std::vector<std::vector<ExpertId>>& held) {
+  std::vector<int64_t> bytes(held.size());
+  for (const ResolvedWeight& weight : weights.all()) {
+    if (weight.use.layer < 0 || weight.use.expert < 0) continue;
+    const auto layer = static_cast<size_t>(weight.use.layer);
+    const ExpertId expert{static_cast<int32_t>(weight.use.expert)};
+    if (std::ranges::binary_search(held[layer], expert)) bytes[layer] += weight.stored.stored_bytes();
+  }
+  return bytes;
+}
+
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<ExpertBank>> ExpertBank::Load(const ResolvedWeights& weights,
@@ -38,11 +52,15 @@ absl::StatusOr<std::unique_ptr<ExpertBank>> ExpertBank::Load(const ResolvedWeigh
   std::unique_ptr<ExpertBank> bank(new ExpertBank);
   bank->width_ = weights.spec().width;
   bank->layers_.resize(held.size());
+  const std::vector<int64_t> stored = StoredBytes(weights, held);
+  const int64_t total = std::accumulate(stored.begin(), stored.end(), int64_t{0});
+  int64_t done = 0;
   for (size_t layer = 0; layer < held.size(); ++layer) {
     if (held[layer].empty()) continue;
     ASSIGN_OR_RETURN(bank->layers_[layer], ExpertSet::Load(weights, LayerId{static_cast<int32_t>(layer)},
                                                            held[layer], pool, store));
-    if (progress) progress(static_cast<int64_t>(layer) + 1, weights.spec().layer_count());
+    done += stored[layer];
+    if (progress) progress(done, total);
   }
   return bank;
 }

@@ -57,6 +57,22 @@ absl::Status CheckShard(const ResolvedWeights& weights, const NodeSlice& slice) 
   return absl::OkStatus();
 }
 
+/// Bytes of a slice in the files: of all of it, and of its routed experts.
+struct StoredBytes {
+  int64_t all = 0;
+  int64_t experts = 0;
+};
+StoredBytes MeasureStored(const ResolvedWeights& weights, const NodeSlice& slice) {
+  StoredBytes bytes;
+  for (const ResolvedWeight& weight : weights.all()) {
+    const WeightUse& use = weight.use;
+    if (!slice.holds(use) || (use.role == "head" && slice.embed && weights.spec().tied_head)) continue;
+    bytes.all += weight.stored.stored_bytes();
+    if (use.layer >= 0 && use.expert >= 0) bytes.experts += weight.stored.stored_bytes();
+  }
+  return bytes;
+}
+
 }  // namespace
 
 std::string NodeSlice::summary() const {
@@ -102,12 +118,22 @@ absl::StatusOr<std::unique_ptr<NodeModel>> NodeModel::Load(std::shared_ptr<const
   if (cache != nullptr && !model->slice_.empty()) {
     model->store_.open(std::move(cache), model->weights_->shared_checkpoint());
   }
+  LoadProgress stage_progress;
+  LoadProgress expert_progress;
+  if (progress) {  // One count of bytes over both.
+    const StoredBytes stored = MeasureStored(*model->weights_, model->slice_);
+    stage_progress = [&progress, stored](int64_t done, int64_t) { progress(done, stored.all); };
+    expert_progress = [&progress, stored](int64_t done, int64_t) {
+      progress(stored.all - stored.experts + done, stored.all);
+    };
+  }
   if (!model->slice_.layers.empty()) {
     const StageOptions options{model->slice_.layers, model->slice_.embed, model->slice_.head};
-    ASSIGN_OR_RETURN(model->stage_, Stage::Load(*model->weights_, options, pool, progress, &model->store_));
+    ASSIGN_OR_RETURN(model->stage_,
+                     Stage::Load(*model->weights_, options, pool, stage_progress, &model->store_));
   }
-  ASSIGN_OR_RETURN(model->experts_,
-                   ExpertBank::Load(*model->weights_, model->slice_.experts, pool, progress, &model->store_));
+  ASSIGN_OR_RETURN(model->experts_, ExpertBank::Load(*model->weights_, model->slice_.experts, pool,
+                                                     expert_progress, &model->store_));
   model->load_stats_ = {.bytes = model->bytes(),
                         .cached_bytes = model->store_.bytes_from_cache(),
                         .ns = NowNs() - started_ns,
