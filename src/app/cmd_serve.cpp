@@ -46,6 +46,7 @@ struct ServeFlags {
 };
 
 constexpr Duration kFlushTimeout = std::chrono::seconds(2);  ///< For clients to take their last bytes.
+constexpr Duration kClusterStopMax = std::chrono::seconds(3);
 constexpr Duration kDescribeTimeout = std::chrono::seconds(2);
 
 Duration Seconds(double seconds) {
@@ -101,6 +102,7 @@ class Server {
     UnblockStopSignals();
     if (scheduler_ != nullptr) scheduler_->stop();  // What still runs ends with an error, told to its client.
     if (http_ != nullptr) http_->stop(kFlushTimeout);
+    ExitWithin(kClusterStopMax);  // Weights may be loading.
     if (supervisor_ != nullptr) supervisor_->stop();
   }
 

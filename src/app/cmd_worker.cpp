@@ -15,6 +15,8 @@
 namespace shoal {
 namespace {
 
+constexpr Duration kStopMax = std::chrono::milliseconds(1500);  ///< From the signal to the end.
+
 struct WorkerFlags {
   std::string listen = "127.0.0.1:50051";
   std::string name;
@@ -74,6 +76,7 @@ absl::Status RunWorker(const WorkerFlags& flags) {
           FormatBytes(memory));
   WaitForStopSignal();
   LogInfo("stopping");
+  ExitWithin(kStopMax);
   return absl::OkStatus();
 }
 

@@ -4,7 +4,10 @@
 
 #include <algorithm>
 #include <csignal>
+#include <cstdlib>
 #include <thread>
+
+#include "base/log.h"
 
 namespace shoal {
 namespace {
@@ -51,6 +54,14 @@ bool StopSignalWithin(Deadline deadline) {
 void UnblockStopSignals() {
   const sigset_t set = StopSignals();
   pthread_sigmask(SIG_UNBLOCK, &set, nullptr);
+}
+
+void ExitWithin(Duration limit) {
+  std::thread([limit] {
+    std::this_thread::sleep_for(limit);
+    LogInfo("ends now: what was being done could not be interrupted");
+    std::_Exit(0);
+  }).detach();
 }
 
 }  // namespace shoal

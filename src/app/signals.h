@@ -17,4 +17,9 @@ bool StopSignalWithin(Deadline deadline);
 /// From now on one ends the process at once.
 void UnblockStopSignals();
 
+/// Ends the process after `limit`, with code 0, if it has not ended by then: what is in flight (loading, a page
+/// fault over gigabytes) cannot be interrupted and leaves nothing half done behind. Call it when all that must
+/// end in order has ended.
+void ExitWithin(Duration limit);
+
 }  // namespace shoal
