@@ -49,6 +49,7 @@ struct PrepareOrder {
   std::string model_hash;
   /// Of weights of the worker's shard that the coordinator has, too: the worker's are to be the same.
   std::vector<WeightSample> samples;
+  StepLimits limits;  ///< Of the sessions to come: the memory must hold their cache, too.
 };
 
 /// Take part in this session.

@@ -9,6 +9,34 @@ namespace {
 /// must not get in.
 constexpr int64_t kExpertTimeoutMsMax = int64_t{24} * 3600 * 1000;
 
+/// What a coordinator has of names and samples is a few.
+constexpr int kModelNamesMax = 16;
+constexpr int64_t kSamplesMax = 2 * kWeightSamplesMax;  // Of routed experts, and of all else.
+
+template <typename Request>
+void PutLimits(const StepLimits& limits, Request& request) {
+  request.set_context(limits.context);
+  request.set_blocks(limits.blocks);
+  request.set_rows_max(limits.rows_max);
+  request.set_state_slots(limits.state_slots);
+}
+
+/// Signs alone: whether they suit the model is known where the model is.
+template <typename Request>
+absl::StatusOr<StepLimits> ReadLimits(const Request& request) {
+  StepLimits limits;
+  limits.context = request.context();
+  limits.blocks = request.blocks();
+  limits.rows_max = request.rows_max();
+  limits.state_slots = request.state_slots();
+  if (limits.context <= 0 || limits.blocks <= 0 || limits.rows_max <= 0 || limits.state_slots < 0) {
+    return InvalidArgument(
+        "limits: context {}, blocks {} and rows {} must be positive, state slots {} not negative",
+        limits.context, limits.blocks, limits.rows_max, limits.state_slots);
+  }
+  return limits;
+}
+
 absl::StatusOr<Plan> ReadPlan(const std::string& json, int32_t node) {
   auto plan = PlanFromJson(json);
   if (!plan.ok()) return Annotate(plan.status(), "the coordinator's plan");
@@ -73,6 +101,7 @@ v1::PrepareRequest ToProto(const PrepareOrder& order) {
     out->set_weight(sample.weight);
     out->set_hash(sample.hash);
   }
+  PutLimits(order.limits, request);
   return request;
 }
 
@@ -80,6 +109,10 @@ absl::StatusOr<PrepareOrder> FromProto(const v1::PrepareRequest& request) {
   PrepareOrder order;
   ASSIGN_OR_RETURN(order.plan, ReadPlan(request.plan_json(), request.node()));
   order.node = NodeId{request.node()};
+  if (request.model_names_size() > kModelNamesMax || request.samples_size() > kSamplesMax) {
+    return InvalidArgument("prepare: {} names of the model and {} samples, expected at most {} and {}",
+                           request.model_names_size(), request.samples_size(), kModelNamesMax, kSamplesMax);
+  }
   order.model_names.assign(request.model_names().begin(), request.model_names().end());
   order.model_hash = request.model_hash();
   for (const v1::WeightSample& sample : request.samples()) {
@@ -90,6 +123,7 @@ absl::StatusOr<PrepareOrder> FromProto(const v1::PrepareRequest& request) {
     }
     order.samples.push_back({sample.weight(), sample.hash(), ""});
   }
+  ASSIGN_OR_RETURN(order.limits, ReadLimits(request));
   return order;
 }
 
@@ -98,10 +132,7 @@ v1::OpenRequest ToProto(const OpenOrder& order) {
   request.set_session(order.session);
   request.set_plan_json(PlanToJson(order.plan));
   request.set_node(order.node.value);
-  request.set_context(order.limits.context);
-  request.set_blocks(order.limits.blocks);
-  request.set_rows_max(order.limits.rows_max);
-  request.set_state_slots(order.limits.state_slots);
+  PutLimits(order.limits, request);
   request.set_expert_timeout_ms(order.expert_timeout / std::chrono::milliseconds(1));
   return request;
 }
@@ -111,17 +142,8 @@ absl::StatusOr<OpenOrder> FromProto(const v1::OpenRequest& request) {
   order.session = request.session();
   ASSIGN_OR_RETURN(order.plan, ReadPlan(request.plan_json(), request.node()));
   order.node = NodeId{request.node()};
-  order.limits.context = request.context();
-  order.limits.blocks = request.blocks();
-  order.limits.rows_max = request.rows_max();
-  order.limits.state_slots = request.state_slots();
+  ASSIGN_OR_RETURN(order.limits, ReadLimits(request));
   const int64_t timeout_ms = request.expert_timeout_ms();
-  const StepLimits& limits = order.limits;
-  if (limits.context <= 0 || limits.blocks <= 0 || limits.rows_max <= 0 || limits.state_slots < 0) {
-    return InvalidArgument(
-        "open: context {}, blocks {} and rows {} must be positive, state slots {} not negative",
-        limits.context, limits.blocks, limits.rows_max, limits.state_slots);
-  }
   if (timeout_ms <= 0 || timeout_ms > kExpertTimeoutMsMax) {
     return InvalidArgument("open: expected an expert timeout of 1 to {} ms, got {}", kExpertTimeoutMsMax,
                            timeout_ms);

@@ -42,7 +42,7 @@ TEST(ControlWire, AnOrderToOpenArrivesAsItWasSent) {
 TEST(ControlWire, AnOrderToPrepareArrivesAsItWasSent) {
   const OpenOrder open = Order();
   const PrepareOrder sent{
-      open.plan, open.node, {"/models/m", "m"}, "00ff", {{3, 7, ""}, {4, UINT64_MAX, ""}}};
+      open.plan, open.node, {"/models/m", "m"}, "00ff", {{3, 7, ""}, {4, UINT64_MAX, ""}}, open.limits};
   v1::PrepareRequest request = ToProto(sent);
   const auto got = FromProto(request);
   ASSERT_TRUE(got.ok()) << Message(got.status());
@@ -53,8 +53,15 @@ TEST(ControlWire, AnOrderToPrepareArrivesAsItWasSent) {
   ASSERT_EQ(got->samples.size(), 2u);
   EXPECT_EQ(got->samples[1].weight, 4);
   EXPECT_EQ(got->samples[1].hash, UINT64_MAX);
+  EXPECT_EQ(got->limits.blocks, sent.limits.blocks);
+  EXPECT_EQ(got->limits.state_slots, sent.limits.state_slots);
   request.mutable_samples(1)->set_weight(3);
   EXPECT_THAT(Message(FromProto(request).status()), HasSubstr("ascending order, got 3 after 3"));
+  while (request.samples_size() <= 512) request.add_samples();
+  EXPECT_THAT(Message(FromProto(request).status()), HasSubstr("513 samples"));
+  request.clear_samples();
+  request.set_rows_max(-1);
+  EXPECT_THAT(Message(FromProto(request).status()), HasSubstr("rows -1"));
 }
 
 TEST(ControlWire, AnOrderToOpenWithLimitsBeyondReasonIsRefused) {

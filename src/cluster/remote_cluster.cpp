@@ -89,7 +89,8 @@ absl::StatusOr<int64_t> RemoteCluster::prepare(const Session& session, NodeId no
                            node,
                            options_.model_names,
                            options_.weights->checkpoint().hash(),
-                           {samples.begin(), samples.end()}};
+                           {samples.begin(), samples.end()},
+                           session.limits};
   return member.client().prepare(
       order, [&](int64_t done, int64_t total) { report(member, done, total); },
       Deadline::after_ms(kPrepareMs));

@@ -7,6 +7,7 @@
 #include "base/status.h"
 #include "base/text.h"
 #include "cluster/model_locator.h"
+#include "kv/block_pool.h"
 #include "numeric/version.h"
 
 namespace shoal {
@@ -103,11 +104,19 @@ absl::StatusOr<std::vector<WeightSample>> WorkerNode::check_weights(const Prepar
   return samples;
 }
 
-absl::Status WorkerNode::check_memory(const OpenedModel& model, const NodeSlice& slice) const {
-  const int64_t bytes = SliceBytes(model.spec, model.footprint, slice);
-  if (options_.memory_bytes <= 0 || bytes <= options_.memory_bytes) return absl::OkStatus();
-  return ResourceExhausted("worker '{}': its shard of the model takes {}, it may use {} (--memory)",
-                           options_.name, FormatBytes(bytes), FormatBytes(options_.memory_bytes));
+absl::Status WorkerNode::check_limits(const OpenedModel& model, const Plan& plan, const NodeSlice& slice,
+                                      const StepLimits& limits) const {
+  RETURN_IF_ERROR(Annotate(CheckLimits(limits, model.spec), fmt::format("worker '{}'", options_.name)));
+  if (options_.memory_bytes <= 0) return absl::OkStatus();
+  const int64_t weights = SliceBytes(model.spec, model.footprint, slice);
+  const int64_t cache = CacheBytes(model.facts, slice, plan.kv_dtype, limits);
+  if (weights <= options_.memory_bytes && cache <= options_.memory_bytes - weights) return absl::OkStatus();
+  return ResourceExhausted(
+      "worker '{}': its shard of the model takes {} and its part of the cache {} ({} KV positions, {} "
+      "states), "
+      "it may use {} (--memory)",
+      options_.name, FormatBytes(weights), FormatBytes(cache), int64_t{limits.blocks} * kBlockPositions,
+      limits.state_slots, FormatBytes(options_.memory_bytes));
 }
 
 absl::StatusOr<int64_t> WorkerNode::prepare(const PrepareOrder& order, const PrepareProgress& progress) {
@@ -118,12 +127,14 @@ absl::StatusOr<int64_t> WorkerNode::prepare(const PrepareOrder& order, const Pre
     const std::lock_guard lock(mutex_);
     if (model_ != nullptr && model_->slice() == slice && model_->checkpoint().hash() == order.model_hash &&
         CompareSamples(order.samples, samples_).ok()) {
+      RETURN_IF_ERROR(check_plan(order.plan, opened_.facts));
+      RETURN_IF_ERROR(check_limits(opened_, order.plan, slice, order.limits));
       return model_->bytes();
     }
   }
   ASSIGN_OR_RETURN(OpenedModel model, find_model(order));
   RETURN_IF_ERROR(check_plan(order.plan, model.facts));
-  RETURN_IF_ERROR(check_memory(model, slice));
+  RETURN_IF_ERROR(check_limits(model, order.plan, slice, order.limits));
   ASSIGN_OR_RETURN(std::vector<WeightSample> samples, check_weights(order, model, slice));
   end_session();  // It runs on the weights that go now.
   {
@@ -133,29 +144,35 @@ absl::StatusOr<int64_t> WorkerNode::prepare(const PrepareOrder& order, const Pre
   }
   LogInfo("loading {}: layers [{}, {})", model.checkpoint->folder(), slice.layers.begin, slice.layers.end);
   auto loaded =
-      NodeModel::Load(std::move(model.weights), std::move(slice), pool_, progress, options_.packed_cache);
+      NodeModel::Load(model.weights, std::move(slice), pool_, progress, options_.packed_cache);
   const std::lock_guard lock(mutex_);
   state_ = loaded.ok() ? "ready" : "idle";
   if (!loaded.ok()) return Annotate(loaded.status(), fmt::format("worker '{}'", options_.name));
   model_ = std::move(*loaded);
-  facts_ = std::move(model.facts);
+  opened_ = std::move(model);
   samples_ = std::move(samples);
   LogInfo("loaded {}, {} experts", model_->load_stats().text(), model_->experts().count());
   return model_->bytes();
 }
 
+absl::Status WorkerNode::check_open(const OpenOrder& order) const {
+  const std::lock_guard lock(mutex_);
+  const NodeSlice slice = SliceOf(order.plan, order.node);
+  if (model_ == nullptr || !(model_->slice() == slice)) {
+    return FailedPrecondition(
+        "worker '{}' holds no shard of this plan: it was restarted, or prepared for another", options_.name);
+  }
+  if (order.session == session_id_) {
+    return FailedPrecondition("worker '{}': session {:016x} is open already", options_.name, order.session);
+  }
+  RETURN_IF_ERROR(check_plan(order.plan, opened_.facts));
+  return check_limits(opened_, order.plan, slice, order.limits);
+}
+
 absl::Status WorkerNode::open(const OpenOrder& order) {
   const std::unique_lock work(work_, std::try_to_lock);
   if (!work.owns_lock()) return FailedPrecondition("worker '{}' is busy with another call", options_.name);
-  {
-    const std::lock_guard lock(mutex_);
-    if (model_ == nullptr || !(model_->slice() == SliceOf(order.plan, order.node))) {
-      return FailedPrecondition(
-          "worker '{}' holds no shard of this plan: it was restarted, or prepared for another",
-          options_.name);
-    }
-    RETURN_IF_ERROR(check_plan(order.plan, facts_));
-  }
+  RETURN_IF_ERROR(check_open(order));  // What is refused leaves the session that runs alone.
   end_session();
   const absl::Status started = start_session(order);
   if (!started.ok()) end_session();

@@ -52,7 +52,11 @@ class WorkerNode final : public WorkerControl {
   /// That the weights are the coordinator's, as far as its samples tell. Returns those of this node.
   absl::StatusOr<std::vector<WeightSample>> check_weights(const PrepareOrder& order, const OpenedModel& model,
                                                           const NodeSlice& slice) const;
-  absl::Status check_memory(const OpenedModel& model, const NodeSlice& slice) const;
+  /// That the limits suit the model, and that the memory allowed holds weights, KV cache and states.
+  absl::Status check_limits(const OpenedModel& model, const Plan& plan, const NodeSlice& slice,
+                            const StepLimits& limits) const;
+  /// Of open(): whether the order is for what is held here. Nothing has changed so far.
+  absl::Status check_open(const OpenOrder& order) const;
   absl::Status start_session(const OpenOrder& order);
   void end_session();
 
@@ -64,7 +68,7 @@ class WorkerNode final : public WorkerControl {
   mutable std::mutex mutex_;  ///< Guards what follows, for describe(); held until there is an endpoint.
   std::string state_ = "idle";
   std::unique_ptr<NodeModel> model_;
-  ModelFacts facts_;                   ///< Of model_.
+  OpenedModel opened_;                 ///< What model_ was loaded from.
   std::vector<WeightSample> samples_;  ///< Of model_'s shard.
   std::unique_ptr<NodeSession> session_;
   uint64_t session_id_ = 0;

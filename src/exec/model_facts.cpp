@@ -1,12 +1,23 @@
 #include "exec/model_facts.h"
 
 #include <algorithm>
+#include <cstdint>
 #include <filesystem>
 #include <utility>
 
 #include "base/status.h"
+#include "kv/block_pool.h"
 
 namespace shoal {
+namespace {
+
+/// What no order may exceed, however much memory there is: what --rows-per-step and --kv-positions can ask
+/// for, and states of 65,536 sequences over 63 stages.
+constexpr int64_t kStepRowsMax = 4096;
+constexpr int32_t kCacheBlocksMax = static_cast<int32_t>(BlocksFor(int64_t{1} << 30));
+constexpr int32_t kStateSlotsMax = 1 << 22;
+
+}  // namespace
 
 ModelFacts MakeModelFacts(std::string name, std::string hash, const ModelSpec& spec,
                           const Footprint& footprint) {
@@ -57,6 +68,39 @@ int64_t SliceBytes(const ModelSpec& spec, const Footprint& footprint, const Node
       bytes += layer.experts[static_cast<size_t>(expert.value)].packed;
   }
   return bytes;
+}
+
+int64_t CacheBytes(const ModelFacts& model, const NodeSlice& slice, Plan::KvDtype dtype,
+                   const StepLimits& limits) {
+  // 128 bits hold any product of what the arguments hold.
+  __int128 bytes = 0;
+  for (int64_t i = slice.layers.begin; i < slice.layers.end; ++i) {
+    const LayerFacts& layer = model.layers[static_cast<size_t>(i)];
+    bytes += __int128{layer.kv_values_per_position} * Bytes(dtype) * kBlockPositions * limits.blocks;
+    bytes += __int128{layer.state_bytes} * limits.state_slots;
+  }
+  return static_cast<int64_t>(std::min<__int128>(bytes, INT64_MAX));
+}
+
+absl::Status CheckLimits(const StepLimits& limits, const ModelSpec& spec) {
+  if (limits.context < 1 || limits.context > spec.max_positions) {
+    return InvalidArgument("limits: context {}, expected 1 to {}, the model's", limits.context,
+                           spec.max_positions);
+  }
+  if (limits.rows_max < 1 || limits.rows_max > kStepRowsMax) {
+    return InvalidArgument("limits: {} rows a step, expected 1 to {}", limits.rows_max, kStepRowsMax);
+  }
+  if (limits.blocks < 1 || limits.blocks > kCacheBlocksMax) {
+    return InvalidArgument("limits: {} KV blocks, expected 1 to {}", limits.blocks, kCacheBlocksMax);
+  }
+  const int32_t slots_min = KeepsState(spec) ? 2 : 0;
+  const int32_t slots_max = KeepsState(spec) ? kStateSlotsMax : 0;
+  if (limits.state_slots < slots_min || limits.state_slots > slots_max) {
+    return InvalidArgument("limits: {} state slots, expected {} to {} for a model that keeps {}",
+                           limits.state_slots, slots_min, slots_max,
+                           KeepsState(spec) ? "states" : "no states");
+  }
+  return absl::OkStatus();
 }
 
 }  // namespace shoal

@@ -7,9 +7,11 @@
 
 #include "absl/status/statusor.h"
 #include "exec/node_model.h"
+#include "exec/stage_runner.h"
 #include "loading/footprint.h"
 #include "models/spec.h"
 #include "plan/facts.h"
+#include "plan/plan.h"
 
 namespace shoal {
 
@@ -30,5 +32,13 @@ absl::StatusOr<OpenedModel> OpenModel(const std::string& folder, const std::stri
 
 /// Packed bytes of a node's shard.
 int64_t SliceBytes(const ModelSpec& spec, const Footprint& footprint, const NodeSlice& slice);
+
+/// Bytes of the KV cache and of the states of a node with this slice; INT64_MAX where they are more.
+int64_t CacheBytes(const ModelFacts& model, const NodeSlice& slice, Plan::KvDtype dtype,
+                   const StepLimits& limits);
+
+/// Whether limits that somebody else chose suit the model, but for the memory that they take. InvalidArgument
+/// names the number, and what it may be.
+absl::Status CheckLimits(const StepLimits& limits, const ModelSpec& spec);
 
 }  // namespace shoal

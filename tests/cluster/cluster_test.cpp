@@ -5,6 +5,7 @@
 #include <cstdlib>
 #include <filesystem>
 #include <fstream>
+#include <limits>
 #include <thread>
 
 #include "base/status.h"
@@ -245,7 +246,7 @@ TEST_F(ClusterTest, APlanForMoreExpertsThanTheModelHasIsRefusedByTheWorker) {
   const auto worker = StartWorker(worker_options("first"));
   const RemoteCluster::Options options = cluster_options({worker->port()});
   const Plan plan = plan_for(options);
-  PrepareOrder prepare{plan, NodeId{1}, options.model_names, model_.facts.hash};
+  PrepareOrder prepare{plan, NodeId{1}, options.model_names, model_.facts.hash, {}, limits()};
   OpenOrder open{1, plan, NodeId{1}, limits(), options.expert_timeout};
   const auto nobody_listens = [](int64_t, int64_t) {};
   ASSERT_TRUE(worker->prepare(prepare, nobody_listens).ok());
@@ -255,6 +256,74 @@ TEST_F(ClusterTest, APlanForMoreExpertsThanTheModelHasIsRefusedByTheWorker) {
   const auto other = StartWorker(worker_options("other"));
   prepare.plan = open.plan;
   EXPECT_THAT(ToString(other->prepare(prepare, nobody_listens).status()), HasSubstr("has owners for"));
+}
+
+TEST_F(ClusterTest, ACacheThatDoesNotFitBesideTheWeightsIsRefusedBeforeAnythingIsLoaded) {
+  const Plan plan = plan_over(1);
+  const int64_t weights = SliceBytes(model_.spec, model_.footprint, SliceOf(plan, NodeId{1}));
+  const int64_t cache = CacheBytes(model_.facts, SliceOf(plan, NodeId{1}), plan.kv_dtype, limits());
+  ASSERT_GT(cache, 0);
+  auto options = worker_options("tight");
+  options.memory_bytes = weights + cache - 1;
+  const auto tight = StartWorker(options);
+  const PrepareOrder order{plan, NodeId{1}, ModelNames(folder_, ""), model_.facts.hash, {}, limits()};
+  const auto nobody_listens = [](int64_t, int64_t) {};
+  const absl::Status refused = tight->prepare(order, nobody_listens).status();
+  EXPECT_EQ(refused.code(), absl::StatusCode::kResourceExhausted);
+  EXPECT_THAT(Message(refused), HasSubstr("512 KV positions"));
+  EXPECT_EQ(tight->describe().weight_bytes, 0);
+
+  options.memory_bytes = weights + cache;
+  const auto wide = StartWorker(options);
+  EXPECT_TRUE(wide->prepare(order, nobody_listens).ok());
+}
+
+TEST_F(ClusterTest, AnAbsurdOrderIsRefusedAndTheRunningSessionGoesOn) {
+  const auto worker = StartWorker(worker_options("first"));
+  const RemoteCluster::Options options = cluster_options({worker->port()});
+  const Plan plan = plan_for(options);
+  auto cluster = RemoteCluster::Start(options);
+  ASSERT_TRUE(cluster.ok());
+  PipelineEngine engine(kLocalLiveness);
+  ASSERT_EQ((*cluster)->open(plan, engine), absl::OkStatus());
+  const uint64_t session = worker->describe().session;
+
+  const auto refusal = [&](auto change) {
+    OpenOrder order{session + 1, plan, NodeId{1}, limits(), options.expert_timeout};
+    change(order);
+    return ToString(worker->open(order));
+  };
+  constexpr int32_t kMost = std::numeric_limits<int32_t>::max();
+  EXPECT_THAT(refusal([](OpenOrder& order) { order.limits.state_slots = kMost; }),
+              HasSubstr("2147483647 state slots, expected 0 to 0"));
+  EXPECT_THAT(refusal([](OpenOrder& order) { order.limits.blocks = kMost; }), HasSubstr("KV blocks"));
+  EXPECT_THAT(refusal([](OpenOrder& order) { order.limits.context = int64_t{1} << 40; }),
+              HasSubstr("context 1099511627776"));
+  EXPECT_THAT(refusal([](OpenOrder& order) { order.limits.rows_max = 1 << 20; }), HasSubstr("rows a step"));
+  EXPECT_THAT(refusal([&](OpenOrder& order) { order.session = session; }), HasSubstr("open already"));
+  EXPECT_THAT(refusal([](OpenOrder& order) { order.node = NodeId{0}; }), HasSubstr("holds no shard"));
+  EXPECT_THAT(refusal([](OpenOrder& order) {
+                order.plan.experts.back().push_back({NodeId{0}, {}});
+              }),
+              HasSubstr("has owners for"));
+
+  EXPECT_EQ(worker->describe().session, session);
+  EXPECT_TRUE(ProbeLogits(engine, {.ids = {1, 2, 3}, .greedy = 2}).ok());
+  (*cluster)->close(engine, Cancelled("done"));
+}
+
+TEST_F(ClusterTest, LoadingTellsBytesOverLayersAndExpertsAlike) {
+  ThreadPool pool(1);
+  std::vector<std::pair<int64_t, int64_t>> told;
+  const auto loaded = NodeModel::Load(model_.weights, SliceOf(plan_over(0), NodeId{0}), pool,
+                                      [&](int64_t done, int64_t total) { told.emplace_back(done, total); });
+  ASSERT_TRUE(loaded.ok());
+  ASSERT_GT(told.size(), model_.spec.layers.size());
+  for (size_t i = 0; i < told.size(); ++i) {
+    EXPECT_EQ(told[i].second, model_.footprint.total.stored);
+    EXPECT_GT(told[i].first, i == 0 ? 0 : told[i - 1].first - 1);
+  }
+  EXPECT_EQ(told.back().first, told.back().second);
 }
 
 TEST_F(ClusterTest, OnlyHoldersOfTheKeyAreServed) {
