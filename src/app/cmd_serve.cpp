@@ -32,6 +32,7 @@ struct ServeFlags {
   std::string listen;
   std::string memory;
   std::string key_file;
+  bool insecure = false;
   CacheSize cache_size;
   int rows_per_step = 256;
   int queue = 256;
@@ -191,6 +192,7 @@ absl::Status Server::start_cluster() {
   // The asker names the owner before the coordinator gives the asker up.
   options.expert_timeout = std::max<Duration>(timeout - std::chrono::seconds(1), timeout / 2);
   options.key = key_;
+  options.insecure = flags_.insecure;
   options.progress = [this](const std::string& member, int64_t done, int64_t total) {
     bars_.update(member, done, total);
   };
@@ -304,6 +306,9 @@ Command AddServeCommand(CLI::App& root) {
                   "HOST:PORT where workers reach this process (default: found by itself)");
   app->add_option("--memory", flags->memory, "This node's memory for weights and cache, such as 8GiB");
   app->add_option("--key-file", flags->key_file, "File with the cluster's key; all nodes need the same");
+  app->add_flag(
+      "--insecure", flags->insecure,
+      "Work with nodes beyond this machine without a key: whoever reaches their ports may use them");
   AddCacheSizeOptions(*app, flags->cache_size);
   app->add_option("--rows-per-step", flags->rows_per_step,
                   "Tokens computed in one step at most (default 256)")

@@ -6,6 +6,7 @@
 #include "app/command.h"
 #include "app/expert_service.h"
 #include "app/signals.h"
+#include "base/exposure.h"
 #include "base/log.h"
 #include "base/status.h"
 #include "base/text.h"
@@ -23,6 +24,7 @@ struct WorkerFlags {
   std::vector<std::string> model_roots;
   std::string memory;
   std::string key_file;
+  bool insecure = false;
   int rest_port = -1;
   std::string rest_host = "127.0.0.1";
   ComputeFlags compute;
@@ -53,6 +55,11 @@ absl::Status RunWorker(const WorkerFlags& flags) {
   options.version = kShoalVersion;
   if (!flags.key_file.empty()) {
     ASSIGN_OR_RETURN(options.key, KeyAuth::from_file(flags.key_file));
+  }
+  options.insecure = flags.insecure;
+  if (flags.rest_port >= 0) {
+    RETURN_IF_ERROR(
+        CheckExposure({"worker --rest-host", flags.rest_host, options.key.has_value(), options.insecure}));
   }
   SetThreadLogName(options.name, -1);
   std::unique_ptr<ExpertRestServer> rest;
@@ -94,6 +101,8 @@ Command AddWorkerCommand(CLI::App& root) {
   app->add_option("--memory", flags->memory,
                   "For weights and cache, such as 8GiB (default: this machine's memory)");
   app->add_option("--key-file", flags->key_file, "File with the cluster's key; all nodes need the same");
+  app->add_flag("--insecure", flags->insecure,
+                "Listen beyond loopback without a key: whoever reaches the port may use it");
   app->add_option("--rest-port", flags->rest_port, "Serve the JSON expert API on this port (0 picks one)")
       ->check(CLI::Range(0, 65535));
   app->add_option("--rest-host", flags->rest_host, "Where the JSON expert API listens (default 127.0.0.1)");

@@ -1,14 +1,14 @@
+#include "cluster/addresses.h"
+
 #include <arpa/inet.h>
 #include <netdb.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
 #include <array>
-#include <filesystem>
 #include <memory>
 
 #include "base/status.h"
-#include "cluster/remote_cluster.h"
 
 namespace shoal {
 
@@ -35,22 +35,6 @@ absl::StatusOr<std::string> LocalAddressTowards(const std::string& host, int por
     }
   }
   return Unavailable("host '{}': there is no route to it", host);
-}
-
-std::vector<std::string> ModelNames(const std::string& folder, const std::string& provider_and_name) {
-  std::error_code ignored;
-  const std::filesystem::path path = std::filesystem::weakly_canonical(folder, ignored);
-  std::vector<std::string> names = {path.string()};
-  if (!provider_and_name.empty()) names.push_back(provider_and_name);
-  for (const auto& part : path) {
-    const std::string text = part.string();
-    if (text.starts_with("models--")) {  // A Hugging Face cache: models--provider--name/snapshots/revision.
-      const size_t cut = text.find("--", 8);
-      if (cut != std::string::npos) names.push_back(text.substr(8, cut - 8) + "/" + text.substr(cut + 2));
-    }
-  }
-  names.push_back(path.filename().string());
-  return names;
 }
 
 }  // namespace shoal

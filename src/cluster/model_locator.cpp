@@ -260,4 +260,20 @@ absl::StatusOr<std::string> FindModel(const std::vector<std::string>& root_paths
       name, DescribeRoots(roots), nearest.empty() ? "" : fmt::format("; nearest name there: '{}'", nearest));
 }
 
+std::vector<std::string> ModelNames(const std::string& folder, const std::string& provider_and_name) {
+  std::error_code ignored;
+  const std::filesystem::path path = std::filesystem::weakly_canonical(folder, ignored);
+  std::vector<std::string> names = {path.string()};
+  if (!provider_and_name.empty()) names.push_back(provider_and_name);
+  for (const auto& part : path) {
+    const std::string text = part.string();
+    if (text.starts_with("models--")) {  // A Hugging Face cache: models--provider--name/snapshots/revision.
+      const size_t cut = text.find("--", 8);
+      if (cut != std::string::npos) names.push_back(text.substr(8, cut - 8) + "/" + text.substr(cut + 2));
+    }
+  }
+  names.push_back(path.filename().string());
+  return names;
+}
+
 }  // namespace shoal

@@ -24,4 +24,8 @@ namespace shoal {
 /// model.
 absl::StatusOr<std::string> FindModel(const std::vector<std::string>& roots, std::string_view name);
 
+/// The names under which workers may know the model in `folder`: its absolute path, provider/name where a
+/// cluster file or a Hugging Face cache path tells, and the folder's own name.
+std::vector<std::string> ModelNames(const std::string& folder, const std::string& provider_and_name);
+
 }  // namespace shoal

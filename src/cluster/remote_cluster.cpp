@@ -3,10 +3,12 @@
 #include <thread>
 #include <utility>
 
+#include "base/exposure.h"
 #include "base/log.h"
 #include "base/random.h"
 #include "base/status.h"
 #include "base/text.h"
+#include "cluster/addresses.h"
 
 namespace shoal {
 namespace {
@@ -34,13 +36,24 @@ RemoteCluster::~RemoteCluster() = default;
 absl::StatusOr<std::unique_ptr<RemoteCluster>> RemoteCluster::Start(Options options) {
   std::unique_ptr<RemoteCluster> cluster(new RemoteCluster(std::move(options)));
   const Options& o = cluster->options_;
-  if (o.listen.empty()) return cluster;
+  if (o.listen.empty()) {
+    // It will listen at the address towards its workers.
+    for (const MemberAddress& member : o.members) {
+      if (member.address.empty()) continue;
+      ASSIGN_OR_RETURN(const HostPort worker, ParseHostPort(member.address));
+      RETURN_IF_ERROR(
+          CheckExposure({"serve, towards its worker", worker.host, o.key.has_value(), o.insecure}));
+    }
+    return cluster;
+  }
   ASSIGN_OR_RETURN(const HostPort listen, ParseHostPort(o.listen));
   RETURN_IF_ERROR(cluster->start_endpoint(listen, IsWildcard(listen.host) ? "" : listen.host));
   return cluster;
 }
 
 absl::Status RemoteCluster::start_endpoint(const HostPort& listen, const std::string& dialled_as) {
+  RETURN_IF_ERROR(
+      CheckExposure({"serve --listen", listen.host, options_.key.has_value(), options_.insecure}));
   GrpcOptions grpc;
   grpc.listen = listen.to_string();
   grpc.name = members_.self().name();

@@ -39,6 +39,7 @@ class RemoteCluster final : public SessionHost {
     Isa isa = Isa::kReference;
     Duration expert_timeout = std::chrono::seconds(6);
     std::optional<KeyAuth> key;
+    bool insecure = false;                            ///< Listens beyond loopback without a key.
     std::shared_ptr<const PackedCache> packed_cache;  ///< For node 0's shard; nullptr: none.
     /// Loading of a member's shard. Called from several threads. May be empty.
     std::function<void(const std::string& member, int64_t bytes_done, int64_t bytes_total)> progress;
@@ -99,12 +100,5 @@ class RemoteCluster final : public SessionHost {
   mutable std::mutex mutex_;  ///< Guards what follows.
   std::unique_ptr<Session> session_;
 };
-
-/// This machine's address as seen from `host`, without sending anything: where peers over there can reach it.
-absl::StatusOr<std::string> LocalAddressTowards(const std::string& host, int port);
-
-/// The names under which workers may know the model in `folder`: its absolute path, provider/name where a
-/// cluster file or a Hugging Face cache path tells, and the folder's own name.
-std::vector<std::string> ModelNames(const std::string& folder, const std::string& provider_and_name);
 
 }  // namespace shoal

@@ -2,6 +2,7 @@
 
 #include <utility>
 
+#include "base/exposure.h"
 #include "base/log.h"
 #include "base/process.h"
 #include "base/status.h"
@@ -26,6 +27,8 @@ WorkerNode::~WorkerNode() {
 }
 
 absl::StatusOr<std::unique_ptr<WorkerNode>> WorkerNode::Start(Options options) {
+  ASSIGN_OR_RETURN(const HostPort listen, ParseHostPort(options.listen));
+  RETURN_IF_ERROR(CheckExposure({"worker --listen", listen.host, options.key.has_value(), options.insecure}));
   std::unique_ptr<WorkerNode> node(new WorkerNode(std::move(options)));
   node->service_ = std::make_unique<ControlService>(*node, node->options_.key);
   GrpcOptions grpc;

@@ -29,11 +29,12 @@ class WorkerNode final : public WorkerControl {
     std::vector<int> cpus;  ///< Where they stay; empty: wherever the system puts them.
     Isa isa = Isa::kReference;
     std::optional<KeyAuth> key;
+    bool insecure = false;                            ///< Listens beyond loopback without a key.
     std::shared_ptr<const PackedCache> packed_cache;  ///< nullptr: none.
     std::string version;                              ///< Of the program, for describe().
     std::string device;                               ///< The CPU's name, for describe().
   };
-  /// Listens. Errors as GrpcEndpoint::start.
+  /// Listens. Errors as GrpcEndpoint::start and CheckExposure.
   static absl::StatusOr<std::unique_ptr<WorkerNode>> Start(Options options);
   ~WorkerNode() override;
 

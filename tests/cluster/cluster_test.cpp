@@ -9,6 +9,8 @@
 #include <thread>
 
 #include "base/status.h"
+#include "cluster/addresses.h"
+#include "cluster/model_locator.h"
 #include "cluster/remote_cluster.h"
 #include "cluster/worker_node.h"
 #include "convert/testing/checkpoints.h"
@@ -358,6 +360,23 @@ TEST(ModelNames, AHuggingFaceCachePathGivesProviderAndName) {
   EXPECT_THAT(ModelNames("/hub/models--mlx-community--Qwen3-8bit/snapshots/abc", ""),
               testing::ElementsAre("/hub/models--mlx-community--Qwen3-8bit/snapshots/abc",
                                    "mlx-community/Qwen3-8bit", "abc"));
+}
+
+TEST_F(ClusterTest, NeitherWorkerNorCoordinatorListensToStrangersUnasked) {
+  WorkerNode::Options worker = worker_options("open");
+  worker.listen = "0.0.0.0:0";
+  EXPECT_THAT(ToString(WorkerNode::Start(worker).status()), HasSubstr("--insecure"));
+  worker.insecure = true;
+  EXPECT_TRUE(WorkerNode::Start(worker).ok());
+
+  RemoteCluster::Options options = cluster_options({1});
+  options.listen = "0.0.0.0:0";
+  EXPECT_THAT(ToString(RemoteCluster::Start(options).status()), HasSubstr("--insecure"));
+  options.listen.clear();
+  options.members[1].address = "10.1.2.3:50051";
+  EXPECT_THAT(ToString(RemoteCluster::Start(options).status()), HasSubstr("10.1.2.3"));
+  options.insecure = true;
+  EXPECT_TRUE(RemoteCluster::Start(options).ok());
 }
 
 TEST(LocalAddress, LoopbackIsSeenFromLoopback) {

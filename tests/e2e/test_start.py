@@ -123,3 +123,22 @@ def test_what_a_person_must_mend_ends_the_start(make_cluster, words, said):
         cluster.start(timeout_s=20)
     assert cluster.coordinator.popen.wait(5) == 1
     assert said in cluster.coordinator.log() and "is open" not in cluster.coordinator.log()
+
+
+def test_a_worker_told_to_end_does_so_while_it_loads(make_cluster, slow_model):
+    cluster = make_cluster(1, start=False, model=slow_model, serve_args=("--split", "1,3"), worker_args=("--threads", "1"))
+    worker = cluster.workers[0]
+    worker.start()
+    cluster.coordinator.start()
+    assert wait_until(lambda: "loading" in worker.log(), 20, pause_s=0.005), worker.log_tail()
+    told_at = time.monotonic()
+    assert worker.stop() == 0
+    assert time.monotonic() - told_at < 2
+    assert "loaded" not in worker.log(), "it was not caught while it loaded"
+
+
+@pytest.mark.parametrize("words", [("--listen", "0.0.0.0:0"), ("--rest-port", "0", "--rest-host", "0.0.0.0")])
+def test_a_worker_does_not_listen_to_strangers_unasked(run, demo_model, words):
+    done = run("worker", "--model-root", demo_model.parent, *words)
+    assert done.returncode == 1
+    assert "0.0.0.0" in done.stderr and "--key-file" in done.stderr and "--insecure" in done.stderr
