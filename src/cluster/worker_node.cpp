@@ -165,9 +165,6 @@ absl::Status WorkerNode::check_open(const OpenOrder& order) const {
     return FailedPrecondition(
         "worker '{}' holds no shard of this plan: it was restarted, or prepared for another", options_.name);
   }
-  if (order.session == session_id_) {
-    return FailedPrecondition("worker '{}': session {:016x} is open already", options_.name, order.session);
-  }
   RETURN_IF_ERROR(check_plan(order.plan, opened_.facts));
   return check_limits(opened_, order.plan, slice, order.limits);
 }
@@ -175,17 +172,18 @@ absl::Status WorkerNode::check_open(const OpenOrder& order) const {
 absl::Status WorkerNode::open(const OpenOrder& order) {
   const std::unique_lock work(work_, std::try_to_lock);
   if (!work.owns_lock()) return FailedPrecondition("worker '{}' is busy with another call", options_.name);
-  RETURN_IF_ERROR(check_open(order));  // What is refused leaves the session that runs alone.
+  // What is refused leaves the session that runs alone.
+  RETURN_IF_ERROR(check_open(order));
+  auto transport = endpoint_->open_session(
+      WireSession(order.plan, order.node, order.session, model_->checkpoint().hash()));
+  if (!transport.ok()) return Annotate(transport.status(), fmt::format("worker '{}'", options_.name));
   end_session();
-  const absl::Status started = start_session(order);
+  const absl::Status started = start_session(order, *std::move(transport));
   if (!started.ok()) end_session();
   return Annotate(started, fmt::format("worker '{}'", options_.name));
 }
 
-absl::Status WorkerNode::start_session(const OpenOrder& order) {
-  ASSIGN_OR_RETURN(std::unique_ptr<Transport> transport,
-                   endpoint_->open_session(
-                       WireSession(order.plan, order.node, order.session, model_->checkpoint().hash())));
+absl::Status WorkerNode::start_session(const OpenOrder& order, std::unique_ptr<Transport> transport) {
   NodeSession::Options options;
   options.plan = order.plan;
   options.self = order.node;

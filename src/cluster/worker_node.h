@@ -58,7 +58,7 @@ class WorkerNode final : public WorkerControl {
                             const StepLimits& limits) const;
   /// Of open(): whether the order is for what is held here. Nothing has changed so far.
   absl::Status check_open(const OpenOrder& order) const;
-  absl::Status start_session(const OpenOrder& order);
+  absl::Status start_session(const OpenOrder& order, std::unique_ptr<Transport> transport);
   void end_session();
 
   const Options options_;

@@ -302,8 +302,10 @@ TEST_F(ClusterTest, AnAbsurdOrderIsRefusedAndTheRunningSessionGoesOn) {
   EXPECT_THAT(refusal([](OpenOrder& order) { order.limits.context = int64_t{1} << 40; }),
               HasSubstr("context 1099511627776"));
   EXPECT_THAT(refusal([](OpenOrder& order) { order.limits.rows_max = 1 << 20; }), HasSubstr("rows a step"));
-  EXPECT_THAT(refusal([&](OpenOrder& order) { order.session = session; }), HasSubstr("open already"));
+  EXPECT_THAT(refusal([&](OpenOrder& order) { order.session = session; }),
+              HasSubstr("was opened here before"));
   EXPECT_THAT(refusal([](OpenOrder& order) { order.node = NodeId{0}; }), HasSubstr("holds no shard"));
+  EXPECT_THAT(refusal([](OpenOrder& order) { order.plan.nodes[0].address = ""; }), HasSubstr("HOST:PORT"));
   EXPECT_THAT(refusal([](OpenOrder& order) {
                 order.plan.experts.back().push_back({NodeId{0}, {}});
               }),

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <list>
+#include <map>
 #include <mutex>
 #include <set>
 #include <utility>
@@ -17,23 +18,25 @@ namespace {
 constexpr size_t kParkedMax = 64;
 constexpr uint64_t kPayloadBytesLimit = uint64_t{1} << 30;  // gRPC counts a message's bytes in an int.
 
-/// The current session of an endpoint, and streams that wait for the next one.
+/// The sessions of an endpoint, one for each (session, node), and streams that wait for theirs.
 class Sessions final : public StreamAcceptor {
  public:
   void admit(std::shared_ptr<InStream> stream, const Hello& hello) override {
+    const Key key{hello.session, hello.to};
     std::shared_ptr<GrpcSession> session;
     absl::Status refusal;
     {
       std::lock_guard lock(mutex_);
       std::erase_if(parked_, [](const Parked& parked) { return parked.stream.expired(); });
-      if (current_ != nullptr && current_->id() == hello.session && !current_->closed()) {
-        session = current_;
-      } else if (ended_.contains(hello.session)) {
+      const auto open = open_.find(key);
+      if (open != open_.end() && !open->second->closed()) {
+        session = open->second;
+      } else if (known_.contains(key)) {
         refusal = FailedPrecondition("session {:016x} has ended here", hello.session);
       } else if (parked_.size() >= kParkedMax) {
         refusal = ResourceExhausted("{} streams wait here for sessions that are not open", parked_.size());
       } else {
-        parked_.push_back({hello.session, stream});
+        parked_.push_back({key, stream});
       }
     }
     if (session != nullptr) stream->proceed(session);
@@ -41,42 +44,43 @@ class Sessions final : public StreamAcceptor {
   }
 
   absl::Status open(const std::shared_ptr<GrpcSession>& session) {
-    std::shared_ptr<GrpcSession> previous;
+    const Key key{session->id(), session->self()};
     std::vector<std::shared_ptr<InStream>> waiting;
     {
       std::lock_guard lock(mutex_);
-      if (!ended_.insert(session->id()).second) {
+      if (!known_.insert(key).second) {
         return FailedPrecondition("session {:016x} was opened here before", session->id());
       }
-      previous = std::exchange(current_, session);
+      std::erase_if(open_, [](const auto& entry) { return entry.second->closed(); });
+      open_[key] = session;
       for (const Parked& parked : parked_) {
-        if (parked.session != session->id()) continue;
+        if (parked.key != key) continue;
         if (auto stream = parked.stream.lock()) waiting.push_back(std::move(stream));
       }
-      std::erase_if(parked_, [&](const Parked& parked) { return parked.session == session->id(); });
+      std::erase_if(parked_, [&](const Parked& parked) { return parked.key == key; });
     }
-    if (previous != nullptr) previous->close(Cancelled("session {:016x} replaced this one", session->id()));
     for (const auto& stream : waiting) stream->proceed(session);
     return absl::OkStatus();
   }
 
   void shut_down() {
-    std::shared_ptr<GrpcSession> session;
+    std::map<Key, std::shared_ptr<GrpcSession>> sessions;
     {
       std::lock_guard lock(mutex_);
-      session = std::exchange(current_, nullptr);
+      sessions.swap(open_);
     }
-    if (session != nullptr) session->close(Cancelled("the endpoint was shut down"));
+    for (const auto& [key, session] : sessions) session->close(Cancelled("the endpoint was shut down"));
   }
 
  private:
+  using Key = std::pair<uint64_t, NodeId>;
   struct Parked {
-    uint64_t session;
+    Key key;
     std::weak_ptr<InStream> stream;
   };
   std::mutex mutex_;
-  std::shared_ptr<GrpcSession> current_;
-  std::set<uint64_t> ended_;  // Every session that was ever opened here; all but the current one are over.
+  std::map<Key, std::shared_ptr<GrpcSession>> open_;  // Those that have ended stay until the next one opens.
+  std::set<Key> known_;                               // All that were ever opened here.
   std::list<Parked> parked_;
 };
 

@@ -52,19 +52,19 @@ struct SessionOptions {
   SessionIdentity identity;
 };
 
-/// A process's listening port and the session it takes part in. One session is open at a time: a new one
-/// closes the old.
+/// A process's listening port and the sessions that its nodes take part in: any number at a time, each as one
+/// or several nodes of a plan.
 class GrpcEndpoint {
  public:
   /// Listens. InvalidArgument: bad address or limits. Unavailable: the port cannot be bound.
   static absl::StatusOr<std::unique_ptr<GrpcEndpoint>> start(GrpcOptions options);
-  /// Ends the session, cancels calls in progress and waits for their end.
+  /// Ends the sessions, cancels calls in progress and waits for their end.
   ~GrpcEndpoint();
 
   int port() const;
 
   /// The transport may outlive the endpoint, which closes it. InvalidArgument: peers are not distinct, or
-  /// have no usable address. FailedPrecondition: the session was open here before.
+  /// have no usable address. FailedPrecondition: the session was open here before, as this node.
   absl::StatusOr<std::unique_ptr<Transport>> open_session(SessionOptions options);
 
  private:

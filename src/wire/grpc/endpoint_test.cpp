@@ -159,15 +159,21 @@ TEST(Grpc, AStreamWhoseSessionDoesNotOpenInTimeIsRefusedAndMayTryAgain) {
   EXPECT_TRUE(connected.ok()) << Message(connected);
 }
 
-TEST(Grpc, ANewSessionEndsTheOldOneOnBothSides) {
+TEST(Grpc, SessionsRunBesideEachOtherAndOneThatEndsIsNotOpenedAgain) {
   TwoNodes nodes;
   nodes.start();
   const auto a = nodes.open(1, 0);
   const auto b = nodes.open(1, 1);
   ASSERT_TRUE(a->connect(Soon()).ok());
   ASSERT_TRUE(b->connect(Soon()).ok());
+  const auto a2 = nodes.open(2, 0);
   const auto b2 = nodes.open(2, 1);
-  EXPECT_TRUE(absl::IsCancelled(b->receive(Soon()).status()));
+  ASSERT_TRUE(a2->send(NodeId{1}, StepFrame(9), Soon()).ok());
+  ASSERT_TRUE(a->send(NodeId{1}, StepFrame(3), Soon()).ok());
+  EXPECT_EQ(b2->receive(Soon())->frame.header.step, StepId{9});
+  EXPECT_EQ(b->receive(Soon())->frame.header.step, StepId{3});
+
+  b->close();
   EXPECT_TRUE(absl::IsCancelled(b->send(NodeId{0}, StepFrame(1), Soon())));
   const auto down = a->receive(Soon());
   ASSERT_TRUE(down.ok());
@@ -179,12 +185,38 @@ TEST(Grpc, ANewSessionEndsTheOldOneOnBothSides) {
   }
   EXPECT_EQ(late.code(), absl::StatusCode::kFailedPrecondition) << Message(late);
   EXPECT_THAT(Message(late), HasSubstr("has ended here"));
-
-  const auto a2 = nodes.open(2, 0);
-  ASSERT_TRUE(a2->send(NodeId{1}, StepFrame(9), Soon()).ok());
-  EXPECT_EQ(b2->receive(Soon())->frame.header.step, StepId{9});
-  EXPECT_EQ(nodes.endpoints[0]->open_session(nodes.session(1, 0)).status().code(),
+  EXPECT_EQ(nodes.endpoints[1]->open_session(nodes.session(1, 1)).status().code(),
             absl::StatusCode::kFailedPrecondition);
+
+  ASSERT_TRUE(a2->send(NodeId{1}, StepFrame(10), Soon()).ok());
+  EXPECT_EQ(b2->receive(Soon())->frame.header.step, StepId{10});
+}
+
+TEST(Grpc, SeveralNodesOfASessionShareAnEndpoint) {
+  TwoNodes nodes;
+  nodes.start();
+  const auto open = [&](int endpoint, int self) {
+    SessionOptions session = nodes.session(1, endpoint);
+    session.self = NodeId{self};
+    session.peers = {{NodeId{0}, "mini0", AddressOf(*nodes.endpoints[0])},
+                     {NodeId{1}, "mini1", AddressOf(*nodes.endpoints[1])},
+                     {NodeId{2}, "mini2", AddressOf(*nodes.endpoints[1])}};
+    return Open(*nodes.endpoints[endpoint], session);
+  };
+  const auto first = open(0, 0);
+  const auto second = open(1, 1);
+  ASSERT_TRUE(first->send(NodeId{1}, StepFrame(1), Soon()).ok());
+  const auto third = open(1, 2);
+  ASSERT_TRUE(first->send(NodeId{2}, StepFrame(2), Soon()).ok());
+  ASSERT_TRUE(second->send(NodeId{2}, StepFrame(3), Soon()).ok());
+  EXPECT_EQ(second->receive(Soon())->frame.header.step, StepId{1});
+  std::vector<std::pair<int, StepId>> got;
+  for (int i = 0; i < 2; ++i) {
+    const auto event = third->receive(Soon());
+    ASSERT_TRUE(event.ok());
+    got.emplace_back(event->from.value, event->frame.header.step);
+  }
+  EXPECT_THAT(got, testing::UnorderedElementsAre(std::pair(0, StepId{2}), std::pair(1, StepId{3})));
 }
 
 TEST(Grpc, ConnectWaitsForAPeerThatStartsLater) {
