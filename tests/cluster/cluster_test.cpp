@@ -292,6 +292,7 @@ TEST_F(ClusterTest, AnAbsurdOrderIsRefusedAndTheRunningSessionGoesOn) {
 
   const auto refusal = [&](auto change) {
     OpenOrder order{session + 1, plan, NodeId{1}, limits(), options.expert_timeout};
+    order.plan.nodes[0].address = "127.0.0.1:1";
     change(order);
     return ToString(worker->open(order));
   };
