@@ -16,7 +16,7 @@
 #include "base/text.h"
 #include "cluster/model_locator.h"
 #include "cluster/remote_cluster.h"
-#include "exec/supervisor.h"
+#include "cluster/supervisor.h"
 #include "kv/block_pool.h"
 #include "sched/scheduler.h"
 

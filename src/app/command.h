@@ -10,7 +10,7 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
-#include "exec/local_cluster.h"
+#include "cluster/local_cluster.h"
 #include "exec/model_facts.h"
 #include "exec/stage_runner.h"
 #include "kernels/kernels.h"

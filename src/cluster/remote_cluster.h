@@ -17,9 +17,9 @@
 #include "base/text.h"
 #include "cluster/control.h"
 #include "cluster/member.h"
+#include "cluster/supervisor.h"
 #include "exec/node_model.h"
 #include "exec/node_session.h"
-#include "exec/supervisor.h"
 #include "wire/grpc/endpoint.h"
 
 namespace shoal {

@@ -10,11 +10,11 @@
 
 #include "base/status.h"
 #include "cluster/addresses.h"
+#include "cluster/local_cluster.h"
 #include "cluster/model_locator.h"
 #include "cluster/remote_cluster.h"
 #include "cluster/worker_node.h"
 #include "convert/testing/checkpoints.h"
-#include "exec/local_cluster.h"
 #include "exec/model_facts.h"
 #include "measure/logits_probe.h"
 #include "plan/planner.h"

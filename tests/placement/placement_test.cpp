@@ -14,8 +14,8 @@
 
 #include "base/random.h"
 #include "base/status.h"
+#include "cluster/local_cluster.h"
 #include "convert/testing/checkpoints.h"
-#include "exec/local_cluster.h"
 #include "exec/model_facts.h"
 #include "exec/sequence_cursor.h"
 #include "harness/golden.h"

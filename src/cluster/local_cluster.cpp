@@ -1,4 +1,4 @@
-#include "exec/local_cluster.h"
+#include "cluster/local_cluster.h"
 
 #include <thread>
 #include <utility>

@@ -10,10 +10,10 @@
 #include <vector>
 
 #include "absl/status/statusor.h"
+#include "cluster/supervisor.h"
 #include "exec/node_model.h"
 #include "exec/node_session.h"
 #include "exec/pipeline_engine.h"
-#include "exec/supervisor.h"
 #include "formats/checkpoint.h"
 #include "plan/plan.h"
 #include "wire/grpc/endpoint.h"

@@ -1,4 +1,4 @@
-#include "exec/supervisor.h"
+#include "cluster/supervisor.h"
 
 #include <gtest/gtest.h>
 
