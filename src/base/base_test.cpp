@@ -30,7 +30,7 @@ TEST(Status, MessageKeepsItsFormatArguments) {
 
 TEST(Check, PrintsBothOperands) { EXPECT_DEATH(SHOAL_CHECK_EQ(1 + 1, 3), "1 \\+ 1 == 3 \\(2 vs 3\\)"); }
 
-TEST(File, WhatIsWrittenIsReadAndLeavesNothingBeside) {
+TEST(File, WriteThenReadGivesTheTextBackAndLeavesNoPartialFile) {
   const std::string path = testing::TempDir() + "/base_test_written";
   ASSERT_EQ(WriteTextFile(path, "{}"), absl::OkStatus());
   EXPECT_EQ(*ReadTextFile(path, 4096), "{}\n");
@@ -40,7 +40,7 @@ TEST(File, WhatIsWrittenIsReadAndLeavesNothingBeside) {
             "RESOURCE_EXHAUSTED: cannot write /nowhere/x: No such file or directory");
 }
 
-TEST(File, IsReadWholeUpToABound) {
+TEST(File, ReadRefusesAFileAboveItsBound) {
   const std::string path = testing::TempDir() + "/base_test_file";
   const std::string text(3 << 20, 'x');
   std::ofstream(path) << text;
@@ -54,7 +54,7 @@ TEST(File, IsReadWholeUpToABound) {
   std::filesystem::remove(path);
 }
 
-TEST(Text, ParsesSizesWithUnitsAndRefusesOthers) {
+TEST(Text, ParseBytesKnowsUnitsAndRefusesOtherWords) {
   EXPECT_EQ(*ParseBytes("8GiB"), int64_t{8} << 30);
   EXPECT_EQ(*ParseBytes("1.5GB"), 1500000000);
   EXPECT_EQ(*ParseBytes("4096"), 4096);
@@ -66,7 +66,7 @@ TEST(Text, NearestWordFindsATypoAndNothingFarAway) {
   EXPECT_EQ(NearestWord("zzzzzz", {"strategy", "custom_proportions"}), "");
 }
 
-TEST(Text, ParsesHostAndPort) {
+TEST(Text, ParseHostPortTakesBracketedIpv6AndRefusesBadPorts) {
   EXPECT_EQ(ParseHostPort("[::1]:80")->host, "::1");
   EXPECT_EQ(ParseHostPort("a.b:50051")->port, 50051);
   for (const char* bad : {"a", "a:", ":80", "a:70000", "::1:80", "a:8x"})

@@ -1,4 +1,5 @@
-// Waiting for what usually comes soon: spins, then blocks, and does not hold the core from whoever wants it.
+// Spinning before a wait blocks, for events that usually come soon. The core is yielded to any thread that
+// wants it.
 #pragma once
 
 #include <cstdint>
@@ -8,17 +9,16 @@
 
 namespace shoal {
 
-/// One wait. Waking a sleeping thread takes 50 us and more on a virtual machine, and its waker half of that,
-/// so it pays to spin for as long as what is waited for usually takes. After a few microseconds every
-/// pause gives way to whoever else wants the core: two nodes on one machine, or a server's other threads,
-/// lose nothing to it.
+/// One wait. Waking a sleeping thread takes 50 us or more on a virtual machine, and costs the waking thread
+/// half of that, so it pays to spin for about as long as the event usually takes. After the first 5 us every
+/// pause yields the core, so a second node on the machine and the server's other threads lose nothing.
 class BusyPoll {
  public:
   /// Spins until `until_ns`, by NowNs().
   explicit BusyPoll(int64_t until_ns) : begin_ns_(NowNs()), until_ns_(until_ns) {}
 
-  /// Passes a moment. False where the time is over: block now. Reading the clock also keeps the caller's loop
-  /// from hammering the cache line that it watches.
+  /// Pauses briefly. Returns false when the time is over and the caller should block. Reading the clock also
+  /// keeps the caller's loop from hammering the cache line that it watches.
   bool pause() {
     const int64_t now_ns = NowNs();
     if (now_ns >= until_ns_) return false;

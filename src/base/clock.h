@@ -24,10 +24,10 @@ struct Deadline {
   int64_t remaining_ms() const { return std::chrono::ceil<std::chrono::milliseconds>(remaining()).count(); }
 };
 
-/// Monotonic nanoseconds, for measuring.
+/// Monotonic nanoseconds, for measuring durations.
 int64_t NowNs();
 
-/// The same moment on the wall clock, for interfaces that wait in its time (gRPC).
+/// `deadline` on the wall clock, for interfaces whose waits take wall-clock times (gRPC).
 std::chrono::system_clock::time_point SystemTime(Deadline deadline);
 
 /// Seconds since the Unix epoch, for timestamps that people or protocols read.

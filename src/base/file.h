@@ -1,4 +1,4 @@
-// Files that are read or written whole.
+// Reading and writing whole files.
 #pragma once
 
 #include <cstdint>
@@ -9,13 +9,13 @@
 
 namespace shoal {
 
-/// The whole file. NotFound where there is none; InvalidArgument where it cannot be read (a folder, no
-/// permission), or where it has more than `bytes_max` bytes, of which no more are read: a file from elsewhere
-/// must not take all memory.
+/// The content of a file. Returns NotFound if there is none, InvalidArgument if it cannot be read (a folder,
+/// no permission) or has more than `bytes_max` bytes. Reads at most one byte beyond `bytes_max`: a file from
+/// elsewhere must not fill the memory.
 absl::StatusOr<std::string> ReadTextFile(const std::string& path, int64_t bytes_max);
 
-/// `text` and a line end. Written under another name first: nobody sees half a file. ResourceExhausted where
-/// that fails.
+/// Writes `text` and a newline, under another name that is then renamed, so that no reader sees half a file.
+/// Returns ResourceExhausted if writing or renaming fails.
 absl::Status WriteTextFile(const std::string& path, std::string_view text);
 
 }  // namespace shoal

@@ -1,4 +1,4 @@
-// Logs for people: "2026-11-21 10:00:00.123 I node-b/1  loaded layers [3, 5) ...", on stderr.
+// Logging to stderr, for people: "2026-11-21 10:00:00.123 I [node-b/1] loaded layers [3, 5) ...".
 #pragma once
 
 #include <fmt/format.h>
@@ -11,10 +11,10 @@ namespace shoal {
 
 enum class LogLevel { kDebug, kInfo, kWarning, kError };
 
-/// Sets the level below which lines are dropped ("debug", "info", "warning", "error"); false where unknown.
+/// Drops lines below the level `name`: "debug", "info", "warning" or "error". Returns false for other names.
 bool SetLogLevel(std::string_view name);
 
-/// Who is speaking: printed on every line that this thread logs. Rank < 0 is left out.
+/// Sets the name in brackets on every line that this thread logs: "node_name/rank"; no rank if it is < 0.
 void SetThreadLogName(std::string_view node_name, int rank);
 
 void LogLine(LogLevel level, std::string_view text);

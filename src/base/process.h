@@ -1,17 +1,17 @@
-// What the system says of this process.
+// Memory, CPU time and CPU permissions of this process, as the operating system reports them.
 #pragma once
 
 #include <cstdint>
 
 namespace shoal {
 
-/// Resident memory in bytes; 0 where the system does not tell.
+/// Resident memory in bytes; 0 if the system does not report it.
 int64_t ResidentBytes();
 
-/// The most that it ever was in this process; 0 where the system does not tell.
+/// Peak resident memory of this process in bytes; 0 if the system does not report it.
 int64_t PeakResidentBytes();
 
-/// What all threads of this process have computed so far, in seconds: themselves, and the system for them.
+/// CPU time of all threads of this process so far, in seconds: in user mode and in the kernel.
 struct CpuTime {
   double user_s = 0;
   double system_s = 0;
@@ -22,16 +22,16 @@ struct CpuTime {
 };
 CpuTime ProcessCpuTime();
 
-/// How many descriptors (files, sockets) this process may have open.
+/// The number of descriptors (files, sockets) that this process may have open.
 int64_t DescriptorLimit();
 
-/// Raises that limit as far as the system lets this process: distributions start processes with 1,024,
-/// because of select(), which nobody here calls. Returns the limit then in force.
+/// Raises that limit as far as the system permits. Distributions start processes with 1,024 because of
+/// select(), which shoal does not use. Returns the limit then in force.
 int64_t RaiseDescriptorLimit();
 
-/// Whether this process may multiply 8-bit tiles (AMX) on this CPU. Linux saves tiles only for processes that
-/// ask, so this asks for all threads; no where the CPU has no tiles, the kernel is older than 5.16, or it
-/// says no.
+/// Whether this process may use AMX-INT8 on this CPU. Linux saves AMX tiles only for processes that request
+/// it, so this call requests it for all threads. False if the CPU has no AMX, the kernel is older than 5.16,
+/// or it refuses.
 bool MayUseAmxInt8();
 
 }  // namespace shoal

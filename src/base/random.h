@@ -1,6 +1,6 @@
-// Counter-based randomness: a value is a function of its key and counter, so it is the same on every machine,
-// in every order, after every replay. The mixing function is SplitMix64's finaliser (Steele, Lea, Flood 2014,
-// doi 10.1145/2660193.2660195).
+// Counter-based random numbers: a value is a function of its key and counter alone, so it is the same on
+// every machine, in any order, and after any replay.
+// Source: the finaliser of SplitMix64, Steele, Lea, Flood 2014, doi 10.1145/2660193.2660195.
 #pragma once
 
 #include <cstdint>
@@ -24,7 +24,7 @@ constexpr double RandomUniform(uint64_t seed, uint64_t stream, uint64_t counter)
   return static_cast<double>(RandomBits(seed, stream, counter) >> 11) * 0x1.0p-53;
 }
 
-/// A sequence of values for generators of test data and checkpoints.
+/// A sequence of random values, for generating test data and checkpoints.
 class RandomStream {
  public:
   explicit RandomStream(uint64_t seed, uint64_t stream = 0) : seed_(seed), stream_(stream) {}
@@ -41,7 +41,7 @@ class RandomStream {
   uint64_t counter_ = 0;
 };
 
-/// A seed from the operating system, for requests that bring none.
+/// A seed from the operating system, for requests without one.
 uint64_t EntropySeed();
 
 }  // namespace shoal

@@ -13,7 +13,7 @@
 
 namespace shoal {
 
-/// A status with a message formatted as by fmt. Works whether absl::string_view is std::string_view or not.
+/// A status with a message formatted by fmt. Works whether absl::string_view is std::string_view or not.
 template <typename... Args>
 [[nodiscard]] absl::Status MakeError(absl::StatusCode code, fmt::format_string<Args...> format,
                                      Args&&... args) {
@@ -40,16 +40,16 @@ SHOAL_DEFINE_ERROR(Unauthenticated, kUnauthenticated)
 SHOAL_DEFINE_ERROR(PermissionDenied, kPermissionDenied)
 #undef SHOAL_DEFINE_ERROR
 
-/// The message of a status as std::string (absl's own type differs between distributions).
+/// The message of a status, as std::string because absl's own type differs between distributions.
 std::string Message(const absl::Status& status);
 
 /// "UNAVAILABLE: message", or "OK".
 std::string ToString(const absl::Status& status);
 
-/// The same code, with `where: ` in front of the message. An OK status stays OK.
+/// `status` with "where: " in front of its message. An OK status stays OK.
 absl::Status Annotate(const absl::Status& status, std::string_view where);
 
-/// Names of the codes, as gRPC writes them ("INVALID_ARGUMENT").
+/// Name of a code as gRPC writes it: "INVALID_ARGUMENT".
 std::string_view CodeName(absl::StatusCode code);
 
 }  // namespace shoal
