@@ -1,5 +1,5 @@
-// MLX affine groups as they lie on disk: packed words, scales, biases and their shape law; and the plain
-// unpacking that everything faster is tested against.
+// Affine quantized matrices in MLX's layout on disk (packed words, scales, biases), the rules for their
+// shapes, and the plain unpacking that faster code is tested against.
 #pragma once
 
 #include <cstdint>
@@ -10,20 +10,20 @@
 
 namespace shoal {
 
-/// Bits per code that MLX's affine mode knows.
+/// Bits per code that MLX's affine mode supports.
 constexpr bool IsAffineBits(int64_t bits) {
   return bits == 2 || bits == 3 || bits == 4 || bits == 5 || bits == 6 || bits == 8;
 }
-/// Group sizes (columns that share one scale and one bias) that MLX knows.
+/// Group sizes (columns that share one scale and one bias) that MLX supports.
 constexpr bool IsAffineGroup(int64_t group) { return group == 32 || group == 64 || group == 128; }
 
-/// A quantized matrix w[n, k] = scale[n, k / group] * code[n, k] + bias[n, k / group] in MLX's layout. Does
-/// not own.
-///   words:          u32 [rows, cols * bits / 32]; a row is one little-endian bit stream, code k at bits
-///   [k*bits, k*bits + bits). scales, biases: scale_dtype (f32, f16 or bf16) [rows, cols / group].
-/// cols is a multiple of group, so a row ends on a word for every group >= 32.
-/// The pointers are void because they may be unaligned, which a safetensors file is free to be: read with
-/// memcpy. Source: mlx `mx.quantize`; python/tests/test_quantized.py for the 3-, 5- and 6-bit streams.
+/// A view of a quantized matrix w[n, k] = scale[n, k / group] * code[n, k] + bias[n, k / group].
+///   words           u32 [rows, cols * bits / 32]: a row is one little-endian bit stream, with code k at
+///                   bits [k * bits, (k + 1) * bits).
+///   scales, biases  scale_dtype (f32, f16 or bf16) [rows, cols / group].
+/// cols is a multiple of group, so every row ends on a whole word.
+/// The pointers are void because safetensors files may be unaligned: read with memcpy.
+/// Source: mlx `mx.quantize`; python/tests/test_quantized.py for the 3-, 5- and 6-bit streams.
 struct AffineView {
   const void* words = nullptr;
   const void* scales = nullptr;
@@ -38,7 +38,8 @@ struct AffineView {
   int64_t groups_per_row() const { return cols / group; }
 };
 
-/// Whether the law holds: known bits and group, cols a positive multiple of group, a float scale dtype.
+/// Whether the shape is valid: supported bits and group, cols a positive multiple of group, a float scale
+/// dtype.
 constexpr bool AffineLawHolds(const AffineView& view) {
   return IsAffineBits(view.bits) && IsAffineGroup(view.group) && view.rows >= 0 && view.cols > 0 &&
          view.cols % view.group == 0 && IsFloatWeight(view.scale_dtype);
@@ -79,7 +80,7 @@ inline float AffineBias(const AffineView& view, int64_t row, int64_t group_index
   return LoadFloatWeight(view.biases, view.scale_dtype, row * view.groups_per_row() + group_index);
 }
 
-/// scale * code + bias in f32: product rounded, then the sum rounded (the definition the goldens use).
+/// scale * code + bias in f32: the product is rounded, then the sum, as in the goldens.
 inline float AffineValue(const AffineView& view, int64_t row, int64_t col) {
   const float product =
       AffineScale(view, row, col / view.group) * static_cast<float>(AffineCode(view, row, col));

@@ -7,7 +7,8 @@
 namespace shoal {
 namespace {
 
-/// Byte b of word i changes places with byte i of word b: 12 exchanges of halves, pairs and single bytes.
+/// Transposes 8 x 8 bytes: byte b of word i is swapped with byte i of word b. Takes 12 exchanges of halves,
+/// pairs and single bytes.
 void Transpose(uint64_t (&words)[8]) {
   constexpr uint64_t kMasks[] = {0x00000000ffffffff, 0x0000ffff0000ffff, 0x00ff00ff00ff00ff};
   int apart = 4;
@@ -59,8 +60,8 @@ void DecodeBytePlanes(const uint8_t* in, int64_t n, int width, int64_t* values) 
     std::memcpy(values + i, words, sizeof(words));
   }
   for (; i < n; ++i) {
-    uint64_t value =
-        static_cast<uint64_t>(int64_t{static_cast<int8_t>(in[(width - 1) * n + i])});  // Sign-extends.
+    // The highest byte sign-extends.
+    uint64_t value = static_cast<uint64_t>(int64_t{static_cast<int8_t>(in[(width - 1) * n + i])});
     for (int byte = width - 2; byte >= 0; --byte) value = (value << 8) | in[byte * n + i];
     values[i] = static_cast<int64_t>(value);
   }

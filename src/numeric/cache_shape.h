@@ -1,16 +1,17 @@
-// What a layer keeps of a sequence, as the cache and the model's description both name it.
+// The shape of what a layer caches per sequence. It has its own header because the cache and the model spec
+// share it.
 #pragma once
 
 #include <cstdint>
 
 namespace shoal {
 
-/// Positions of a block of the KV cache, fixed: block b of a sequence holds positions [32 b, 32 b + 32), and
-/// the partial results of attention are cut at absolute multiples of it (docs/numerics.md).
+/// Positions of a block of the KV cache: block b of a sequence holds positions [32 b, 32 b + 32). Fixed,
+/// because attention computes block by block, at absolute multiples of it (docs/numerics.md).
 inline constexpr int64_t kBlockPositions = 32;
 
-/// What one layer keeps: per position K and V, each [kv_heads, head_dim] of `dtype`; or, where state_values
-/// is not 0, one state of so many f32 per sequence and nothing per position.
+/// What one layer caches. If state_values is 0: K and V for each position, each [kv_heads, head_dim] in the
+/// cache's dtype. Otherwise: one state of state_values f32 for each sequence, and nothing for each position.
 struct KvLayerShape {
   int kv_heads = 0;
   int head_dim = 0;
@@ -22,7 +23,7 @@ struct KvLayerShape {
 /// score.
 constexpr int CachedHeadDim(int head_dim) { return (head_dim + 15) / 16 * 16; }
 
-/// Floats of a state that end on a cache line.
+/// `floats` rounded up to whole cache lines.
 constexpr int64_t PaddedToCacheLine(int64_t floats) { return (floats + 15) / 16 * 16; }
 
 }  // namespace shoal

@@ -1,4 +1,4 @@
-// Element types of checkpoints and rows, and the exact conversions between the float ones.
+// Element types of checkpoints and rows, and the conversions between the float types.
 #pragma once
 
 #include <bit>
@@ -36,10 +36,10 @@ std::string_view DTypeName(DType dtype);
 /// Name in a safetensors header: "U32", "BF16", "F8_E4M3".
 std::string_view SafetensorsName(DType dtype);
 
-/// The dtype of a safetensors name; nullopt where unknown.
+/// The dtype of a safetensors name; nullopt if there is none.
 std::optional<DType> DTypeFromSafetensors(std::string_view name);
 
-/// f32, f16 or bf16: what scales, norms and unquantized weights come in.
+/// Whether scales, norms and unquantized weights may have this dtype: f32, f16 or bf16.
 constexpr bool IsFloatWeight(DType dtype) {
   return dtype == DType::kF32 || dtype == DType::kF16 || dtype == DType::kBF16;
 }
@@ -76,8 +76,8 @@ constexpr uint16_t F32ToF16(float value) {
   const uint32_t magnitude = bits & 0x7fffffffu;
   if (magnitude > 0x7f800000u) return static_cast<uint16_t>(sign | 0x7e00u | ((magnitude >> 13) & 0x3ffu));
   if (magnitude >= 0x477ff000u) return static_cast<uint16_t>(sign | 0x7c00u);  // >= 65520 rounds to infinity.
-  if (magnitude <
-      0x38800000u) {  // Below 2^-14: adding 0.5 puts the unit of the result at 2^-24 and rounds to it.
+  if (magnitude < 0x38800000u) {
+    // Below 2^-14: adding 0.5 makes 2^-24 the unit of the sum, so the addition rounds to it.
     const float shifted = std::bit_cast<float>(magnitude) + 0.5f;
     return static_cast<uint16_t>(sign | (std::bit_cast<uint32_t>(shifted) - 0x3f000000u));
   }
@@ -85,14 +85,14 @@ constexpr uint16_t F32ToF16(float value) {
   return static_cast<uint16_t>(sign | (rounded >> 13));
 }
 
-/// As F32ToF16, but finite values and infinities beyond the range become +-65504 (f16 KV rows). NaN stays
+/// As F32ToF16, but values beyond the range, infinities included, become +-65504 (f16 KV rows). NaN stays
 /// NaN.
 constexpr uint16_t F32ToF16Saturating(float value) {
   const uint16_t half = F32ToF16(value);
   return (half & 0x7fffu) == 0x7c00u ? static_cast<uint16_t>((half & 0x8000u) | 0x7bffu) : half;
 }
 
-/// Whether F32ToF16Saturating changes the magnitude of `value` by saturating (NaN does not count).
+/// Whether F32ToF16Saturating saturates `value`. False for NaN.
 constexpr bool SaturatesF16(float value) {
   const uint32_t magnitude = std::bit_cast<uint32_t>(value) & 0x7fffffffu;
   return magnitude >= 0x477ff000u && magnitude <= 0x7f800000u;

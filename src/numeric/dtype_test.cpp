@@ -11,7 +11,7 @@
 namespace shoal {
 namespace {
 
-/// A float format by its definition: `fraction` bits behind the point, normal numbers from 2^`exponent_min`.
+/// A float format: `fraction` bits after the point, normal numbers from 2^`exponent_min` up.
 struct Format {
   int fraction;
   int exponent_min;
@@ -19,7 +19,7 @@ struct Format {
 constexpr Format kF16{10, -14};
 constexpr Format kBF16{7, -126};
 
-/// `value` rounded to the nearest number of the format, ties to even, without a largest number. Exact in
+/// `value` rounded to the nearest number of the format, ties to even, with an unbounded exponent. Exact in
 /// double.
 double RoundByDefinition(double value, Format format) {
   if (value == 0) return value;
@@ -29,7 +29,7 @@ double RoundByDefinition(double value, Format format) {
   return std::nearbyint(value / unit) * unit;  // The default rounding mode is to nearest even.
 }
 
-TEST(DType, EveryF16SurvivesTheWayThroughF32) {
+TEST(DType, EveryF16SurvivesConversionToF32AndBack) {
   for (uint32_t bits = 0; bits < 65536; ++bits) {
     const auto half = static_cast<uint16_t>(bits);
     const float value = F16ToF32(half);
@@ -41,7 +41,7 @@ TEST(DType, EveryF16SurvivesTheWayThroughF32) {
   }
 }
 
-TEST(DType, EveryBF16SurvivesTheWayThroughF32) {
+TEST(DType, EveryBF16SurvivesConversionToF32AndBack) {
   for (uint32_t bits = 0; bits < 65536; ++bits) {
     const auto half = static_cast<uint16_t>(bits);
     const float value = BF16ToF32(half);
@@ -53,7 +53,7 @@ TEST(DType, EveryBF16SurvivesTheWayThroughF32) {
   }
 }
 
-TEST(DType, RoundingIsToNearestEvenByDefinition) {
+TEST(DType, ConversionsFromF32RoundToNearestEven) {
   for (uint64_t i = 0; i < 2'000'000; ++i) {
     uint32_t bits = static_cast<uint32_t>(RandomBits(1, 2, i));
     if (i % 4 == 0) bits &= 0xfffff000u;  // Ties of f16 ...
@@ -90,7 +90,7 @@ TEST(DType, SaturatingKeepsTheSignAndEveryFiniteValueFinite) {
   EXPECT_FALSE(SaturatesF16(nan));
 }
 
-TEST(DType, SafetensorsNamesReadBack) {
+TEST(DType, EverySafetensorsNameGivesItsDTypeBack) {
   for (int i = 0; i <= static_cast<int>(DType::kF64); ++i) {
     const auto dtype = static_cast<DType>(i);
     EXPECT_EQ(DTypeFromSafetensors(SafetensorsName(dtype)), dtype);
@@ -100,14 +100,14 @@ TEST(DType, SafetensorsNamesReadBack) {
   EXPECT_EQ(DTypeName(DType::kBF16), "bf16");
 }
 
-TEST(MatView, PartsPointIntoTheWhole) {
+TEST(MatView, RowAndColumnRangesPointIntoTheWhole) {
   float data[12] = {};
   const MatView<float> whole(data, 3, 4);
   const MatView<const float> constant = whole;
   EXPECT_EQ(constant.row(2), data + 8);
-  const MatView<float> part = whole.rows_between(1, 3).cols_between(1, 3);
-  EXPECT_EQ(&part.at(1, 0), data + 9);
-  EXPECT_FALSE(part.contiguous());
+  const MatView<float> corner = whole.rows_between(1, 3).cols_between(1, 3);
+  EXPECT_EQ(&corner.at(1, 0), data + 9);
+  EXPECT_FALSE(corner.contiguous());
   EXPECT_TRUE(whole.rows_between(0, 2).contiguous());
   EXPECT_DEATH(whole.rows_between(2, 4), "end <= rows");
   EXPECT_DEATH((MatView<float>(data, 3, 4, 3)), "stride");

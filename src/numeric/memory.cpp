@@ -22,8 +22,8 @@ absl::Status OutOfMemory(int64_t bytes) {
                            FormatBytes(bytes));
 }
 
-/// Fresh anonymous pages from a huge-page boundary on, so that the first megabytes get huge pages too;
-/// nullptr where they are refused.
+/// Fresh anonymous pages that begin at a huge-page boundary, so that the first megabytes get huge pages too.
+/// nullptr if the system refuses.
 std::byte* MapHugePages(int64_t bytes) {
   const int64_t wanted = bytes + kHugePageBytes;
   void* mapped = mmap(nullptr, static_cast<size_t>(wanted), PROT_READ | PROT_WRITE,
@@ -32,7 +32,7 @@ std::byte* MapHugePages(int64_t bytes) {
   auto* const begin = static_cast<std::byte*>(mapped);
   const auto address = static_cast<int64_t>(reinterpret_cast<uintptr_t>(mapped));
   const int64_t before = RoundUp(address, kHugePageBytes) - address;
-  // What stands over at both ends goes back. The end need not be a page boundary: munmap rounds up.
+  // Unmap what is left over at both ends. The end need not be a page boundary: munmap rounds up.
   const int64_t used = before + RoundUp(bytes, sysconf(_SC_PAGESIZE));
   if (before > 0) munmap(begin, static_cast<size_t>(before));
   if (used < wanted) munmap(begin + used, static_cast<size_t>(wanted - used));
@@ -40,7 +40,7 @@ std::byte* MapHugePages(int64_t bytes) {
   return begin + before;
 }
 
-/// Of SlabMemory. Pages that are not touched are not backed: what is left at a slab's end costs addresses.
+/// The size of a slab. Untouched pages are not backed by memory, so an unused end costs only address space.
 constexpr int64_t kSlabBytes = int64_t{64} << 20;
 
 }  // namespace
@@ -50,7 +50,7 @@ absl::StatusOr<AlignedMemory> AlignedMemory::Allocate(int64_t bytes) {
   AlignedMemory memory;
   if (bytes == 0) return memory;
   if (bytes >= kHugePageBytes) {
-    // Fresh anonymous pages are zero and are only backed when written: first touch decides their NUMA node.
+    // Fresh anonymous pages are zero. They are backed when first written, which also decides their NUMA node.
     std::byte* mapped = MapHugePages(bytes);
     if (mapped == nullptr) return OutOfMemory(bytes);
     memory.data_ = mapped;
@@ -82,9 +82,9 @@ absl::StatusOr<std::shared_ptr<std::byte>> SlabMemory::allocate(int64_t bytes) {
     slab_ = *std::move(slab);
     used_ = 0;
   }
-  std::shared_ptr<std::byte> part(slab_, slab_.get() + used_);
+  std::shared_ptr<std::byte> memory(slab_, slab_.get() + used_);
   used_ += rounded;
-  return part;
+  return memory;
 }
 
 AlignedMemory::~AlignedMemory() {

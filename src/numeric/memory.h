@@ -1,4 +1,5 @@
-// Owned memory for weights, caches and scratch: aligned to a cache line (and an AVX-512 register), zeroed.
+// Owned memory for weights, caches and scratch: zeroed, and aligned to 64 bytes (a cache line, an AVX-512
+// register).
 #pragma once
 
 #include <cstddef>
@@ -10,15 +11,15 @@
 
 namespace shoal {
 
-/// Bytes from which an allocation is its own mapping, aligned to and advised to huge pages: a GEMV streams
-/// weights, and with 4 KiB pages the page walks cost about as much as the reads.
+/// Allocations of at least this size get a mapping of their own, aligned to huge pages and advised to use
+/// them. A GEMV streams weights, and with 4 KiB pages the page walks cost about as much as the reads.
 inline constexpr int64_t kHugePageBytes = int64_t{2} << 20;
 
 /// 64-byte aligned, zeroed, owned bytes. Movable, not copyable.
 class AlignedMemory {
  public:
   AlignedMemory() = default;
-  /// Zero bytes give an empty memory. Returns ResourceExhausted where the system has not enough.
+  /// Zero bytes give an empty memory. Returns ResourceExhausted if the system has too little memory.
   static absl::StatusOr<AlignedMemory> Allocate(int64_t bytes);
 
   AlignedMemory(AlignedMemory&& other) noexcept { swap(other); }
@@ -40,17 +41,17 @@ class AlignedMemory {
 
   std::byte* data_ = nullptr;
   int64_t bytes_ = 0;
-  int64_t mapped_bytes_ = 0;  ///< > 0: to be unmapped rather than freed.
+  int64_t mapped_bytes_ = 0;  ///< > 0: a mapping, to be unmapped rather than freed.
 };
 
-/// The same, owned by all that hold the pointer. nullptr for zero bytes.
+/// The same bytes with shared ownership. nullptr for zero bytes. Returns ResourceExhausted.
 absl::StatusOr<std::shared_ptr<std::byte>> SharedMemory(int64_t bytes);
 
-/// Cuts memory for many things that live as long as each other out of few large pieces, so that small ones
-/// get huge pages as well. Not for several threads.
+/// Allocates out of few large slabs, so that small allocations lie on huge pages as well. Meant for
+/// allocations that live equally long: a slab lives as long as any allocation in it. Not thread-safe.
 class SlabMemory {
  public:
-  /// As SharedMemory. A slab lives as long as any of its parts.
+  /// As SharedMemory.
   absl::StatusOr<std::shared_ptr<std::byte>> allocate(int64_t bytes);
 
  private:

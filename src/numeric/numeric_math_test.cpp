@@ -14,8 +14,8 @@
 namespace shoal {
 namespace {
 
-// |got - want| in units of the last place of `want`, computed in long double so that the reference's own
-// error is small.
+// |got - want| in units of the last place of `want`. In long double, so that the reference's own error is
+// small.
 double UlpError(double got, long double want) {
   const double rounded = static_cast<double>(want);
   const double magnitude = std::fabs(rounded);
@@ -35,11 +35,11 @@ TEST(Transcendental, ExpIsWithinOneUlp) {
   }
 }
 
-TEST(Transcendental, ExpKeepsItsLimits) {
+TEST(Transcendental, ExpOverflowsToInfinityAndUnderflowsToZero) {
   EXPECT_EQ(Exp(0), 1.0);
   EXPECT_EQ(Exp(710), std::numeric_limits<double>::infinity());
   EXPECT_EQ(Exp(-746), 0.0);
-  EXPECT_EQ(Exp(-745), std::exp(-745.0));  // The last subnormal but one.
+  EXPECT_EQ(Exp(-745), std::exp(-745.0));  // The second smallest subnormal.
   EXPECT_TRUE(std::isnan(Exp(std::nan(""))));
 }
 
@@ -66,13 +66,13 @@ TEST(Transcendental, SinAndCosAreWithinOneUlpOverTheirDomain) {
 
 TEST(TranscendentalDeathTest, TrigRefusesAnglesItCannotReduce) { EXPECT_DEATH(Sin(1e7), "kTrigArgumentMax"); }
 
-TEST(Transcendental, PowHoldsItsErrorBound) {
+TEST(Transcendental, PowStaysWithinItsErrorBound) {
   RandomStream random(4);
   for (int i = 0; i < 100000; ++i) {
     const double base = Exp(Uniform(random, -20, 20));
     const double exponent = Uniform(random, -5, 5);
-    const double bound =
-        2 * (1 + std::fabs(exponent * std::log(base)));  // In ulp: 2^-52 relative is at most two.
+    // In ulp: a relative error of 2^-52 is at most two.
+    const double bound = 2 * (1 + std::fabs(exponent * std::log(base)));
     ASSERT_LE(UlpError(Pow(base, exponent), std::pow(static_cast<long double>(base), exponent)), bound);
   }
 }
@@ -96,8 +96,8 @@ TEST(RopeTable, IsTheRoundedCosineOfTheRoundedAngle) {
     RopeRow(frequencies, position, 1.0f, cosine.data(), sine.data());
     for (size_t i = 0; i < 64; ++i) {
       const double true_frequency = std::pow(1e6, -2.0 * static_cast<double>(i) / 128);
-      ASSERT_NEAR(frequencies[i], true_frequency,
-                  4 * 0x1p-24 * true_frequency);  // pow rounded, its reciprocal rounded.
+      // Two roundings: of the power and of its reciprocal.
+      ASSERT_NEAR(frequencies[i], true_frequency, 4 * 0x1p-24 * true_frequency);
       const float angle = static_cast<float>(position) * frequencies[i];
       ASSERT_EQ(cosine[i], static_cast<float>(std::cos(static_cast<long double>(angle))));
       ASSERT_EQ(sine[i], static_cast<float>(std::sin(static_cast<long double>(angle))));
@@ -107,15 +107,15 @@ TEST(RopeTable, IsTheRoundedCosineOfTheRoundedAngle) {
 
 TEST(FixedSum, RoundsToNearestEvenAtTheUnit) {
   EXPECT_EQ(FixedFromFloat(0x1p-40f), 1);
-  EXPECT_EQ(FixedFromFloat(0x1p-41f), 0);    // A tie goes to the even neighbour,
-  EXPECT_EQ(FixedFromFloat(0x1.8p-40f), 2);  // up here.
+  EXPECT_EQ(FixedFromFloat(0x1p-41f), 0);    // A tie rounds to even: down here,
+  EXPECT_EQ(FixedFromFloat(0x1.8p-40f), 2);  // and up here.
   EXPECT_EQ(FixedFromFloat(-0x1.8p-40f), -2);
   EXPECT_EQ(FixedFromFloat(0x1.4p-39f), 2);
   EXPECT_EQ(FixedFromFloat(0x1.000002p11f), (int64_t{1} << 51) + (int64_t{1} << 28));
   EXPECT_EQ(FixedFromFloat(-0x1.fffffep17f), -((int64_t{1} << 58) - (int64_t{1} << 34)));
 }
 
-TEST(FixedSum, TheLargestSumAllowedDoesNotWrap) {
+TEST(FixedSum, TheLargestAllowedSumDoesNotWrap) {
   const float largest = std::nextafter(kFixedTermLimit, 0.0f);
   ASSERT_TRUE(FixedTermFits(largest));
   int64_t sum = 0;
@@ -127,7 +127,7 @@ TEST(FixedSum, TheLargestSumAllowedDoesNotWrap) {
   EXPECT_FALSE(FixedTermFits(-std::numeric_limits<float>::infinity()));
 }
 
-TEST(BytePlanes, GiveEveryRowBackInTheFewestBytes) {
+TEST(BytePlanes, RestoreEveryRowFromTheFewestBytes) {
   RandomStream random(6);
   for (int width = 1; width <= 8; ++width) {
     const int64_t n = 37;
@@ -154,14 +154,14 @@ TEST(AlignedMemory, IsZeroAndAlignedBelowAndAboveAHugePage) {
   }
 }
 
-TEST(AlignedMemory, MovesItsBytes) {
+TEST(AlignedMemory, MovingKeepsTheAddress) {
   AlignedMemory first = *AlignedMemory::Allocate(64);
   std::byte* data = first.data();
   AlignedMemory second = std::move(first);
   EXPECT_EQ(second.data(), data);
 }
 
-TEST(AlignedMemory, RefusesWhatTheAddressSpaceCannotHold) {
+TEST(AlignedMemory, RefusesMoreThanTheAddressSpaceHolds) {
   const auto memory = AlignedMemory::Allocate(int64_t{1} << 60);
   EXPECT_EQ(memory.status().code(), absl::StatusCode::kResourceExhausted);
 }

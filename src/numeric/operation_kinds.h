@@ -1,5 +1,5 @@
-// Variants of the operations that models ask for and kernels compute, and how far kernels go. Here, so that a model's
-// description needs no kernel.
+// Variants of the operations that models ask for and kernels compute, and the kernels' limits. They are
+// declared here so that a model spec does not depend on kernels.
 #pragma once
 
 #include <cstdint>
@@ -12,27 +12,29 @@ enum class RopePairing : uint8_t {
   kInterleaved,  ///< (2i, 2i + 1).
 };
 
-inline constexpr int64_t kHeadDimMax = 576;  ///< DeepSeek's latent of 512, and 64 that are rotated.
+/// The widest attention head: DeepSeek's latent of 512 and 64 rotary dimensions.
+inline constexpr int64_t kHeadDimMax = 576;
 
-/// Experts of a layer that `route` can choose among.
+/// The most experts of a layer that `route` can choose among.
 inline constexpr int64_t kExpertsMax = 1024;
 
-/// What a logit becomes before experts are compared.
+/// How a router turns logits into the scores that it compares.
 enum class RouteScores : uint8_t {
-  kSoftmax,  ///< Over all experts, in f32; the sum in 16 lanes as in rms_norm.
+  kSoftmax,  ///< Over all experts, in f32; summed in 16 lanes as in rms_norm.
   kSigmoid,  ///< 1 / (1 + exp(-logit))
   kLogits,   ///< The logit itself.
 };
 
-/// What the scores of the chosen become.
+/// How a router turns the scores of the chosen experts into weights. Sums run in descending order of score.
 enum class RouteWeights : uint8_t {
   kAsIs,
-  kRenormalized,  ///< Divided by 1e-20 + their sum, taken in the order of rank.
-  kSoftmax,       ///< Softmax over them, the first being the largest; the sum in the order of rank.
+  kRenormalized,  ///< score / (1e-20 + sum of scores).
+  kSoftmax,       ///< Softmax over the chosen; the first score is the maximum that is subtracted.
 };
 
-/// Experts [g E / count, (g + 1) E / count) are group g; only those of the `topk_group` groups of highest
-/// rank may be chosen. Source: DeepSeek-V2, arXiv:2405.04434, section 2.2.2; DeepSeek-V3, arXiv:2412.19437.
+/// Restricts the choice of experts to the `topk_group` groups of highest rank. Group g holds the experts
+/// [g E / count, (g + 1) E / count).
+/// Source: DeepSeek-V2, arXiv:2405.04434, section 2.2.2; DeepSeek-V3, arXiv:2412.19437.
 struct RouteGroups {
   int64_t count = 1;        ///< Divides E.
   int64_t topk_group = 1;   ///< 1 <= topk_group <= count; k <= topk_group E / count.

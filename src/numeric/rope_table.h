@@ -1,6 +1,6 @@
-// Cosines and sines of rotary position embeddings.
-// Source: Su et al. 2021, arXiv:2104.09864; rounding as in transformers' modeling_rope_utils (f32 frequencies
-// and angles), so that long positions rotate by the same angle as in the reference.
+// Cosines and sines of rotary position embeddings. Frequencies and angles are rounded to f32 as in
+// transformers' modeling_rope_utils, so that long positions rotate by the same angle as in the reference.
+// Source: Su et al. 2021, arXiv:2104.09864.
 #pragma once
 
 #include <cstdint>
@@ -9,12 +9,13 @@
 
 namespace shoal {
 
-/// f32 1 / (factors[i] theta^(2i / rotary)) for i < rotary / 2; theta > 0, rotary even. factors: > 0, one for
-/// each, or none: all 1. Scaling rules work on this list.
+/// f32 1 / (factors[i] theta^(2i / rotary)) for i < rotary / 2. Scaling rules modify this list.
+/// theta > 0; rotary even; factors: rotary / 2 values > 0, or none for all 1.
 std::vector<float> RopeInverseFrequencies(double theta, int64_t rotary, std::span<const double> factors = {});
 
-/// cosine[i], sine[i] = scale * cos, sin of the f32 angle position * inverse_frequencies[i]. Both of the
-/// list's length. scale: 1, or the attention factor of yarn and longrope. |angle| <= kTrigArgumentMax.
+/// cosine[i] = scale * cos(a) and sine[i] = scale * sin(a), with the f32 angle a = position * frequency i.
+/// cosine, sine: as long as inverse_frequencies. scale: 1, or the attention factor of yarn and longrope.
+/// Requires |a| <= kTrigArgumentMax.
 void RopeRow(std::span<const float> inverse_frequencies, int64_t position, float scale, float* cosine,
              float* sine);
 

@@ -1,8 +1,10 @@
-// Reductions and polynomials are those of Sun's fdlibm (e_exp.c, e_log.c, k_sin.c, k_cos.c, e_rem_pio2.c;
-// freely usable with this notice: Copyright (C) 1993 by Sun Microsystems, Inc. All rights reserved. Developed
-// at SunPro, a Sun Microsystems, Inc. business. Permission to use, copy, modify, and distribute this software
-// is freely granted, provided that this notice is preserved.) and, for tanh, of Cephes (S. Moshier). They are
-// compiled without contraction, so each operation rounds as written.
+// Compiled without contraction, so that each operation rounds as written.
+// Source: argument reductions and polynomials of fdlibm (e_exp.c, e_log.c, k_sin.c, k_cos.c, e_rem_pio2.c),
+// and of Cephes (S. Moshier) for tanh. fdlibm's notice:
+//   Copyright (C) 1993 by Sun Microsystems, Inc. All rights reserved.
+//   Developed at SunPro, a Sun Microsystems, Inc. business.
+//   Permission to use, copy, modify, and distribute this software is freely granted, provided that this
+//   notice is preserved.
 #include "numeric/transcendental.h"
 
 #include <bit>
@@ -28,22 +30,23 @@ double RoundToInteger(double x) { return (x + 0x1.8p52) - 0x1.8p52; }
 
 struct ReducedAngle {
   double high;  ///< In about [-pi/4, pi/4].
-  double low;   ///< The rest of the angle, below half an ulp of `high`.
+  double low;   ///< The remainder, below half an ulp of `high`.
   int quadrant;
 };
 
-// x - n * pi/2 with pi/2 in three parts of 33, 33 and 53 bits; n < 2^20 keeps the first two products exact.
+// x - n * pi/2, with pi/2 as a sum of three terms of 33, 33 and 53 bits. n < 2^20 keeps the first two
+// products exact.
 ReducedAngle ReduceAngle(double x) {
   SHOAL_CHECK(-kTrigArgumentMax <= x && x <= kTrigArgumentMax);
   constexpr double kTwoOverPi = 0x1.45f306dc9c883p-1;
-  constexpr double kPart1 = 0x1.921fb544p0;
-  constexpr double kPart2 = 0x1.0b4611a6p-34;
-  constexpr double kPart3 = 0x1.3198a2e037073p-69;
+  constexpr double kHalfPi1 = 0x1.921fb544p0;
+  constexpr double kHalfPi2 = 0x1.0b4611a6p-34;
+  constexpr double kHalfPi3 = 0x1.3198a2e037073p-69;
   const double n = RoundToInteger(x * kTwoOverPi);
-  const double first = x - n * kPart1;
-  const double second_part = n * kPart2;
-  const double rest = first - second_part;
-  const double correction = n * kPart3 - ((first - rest) - second_part);
+  const double first = x - n * kHalfPi1;
+  const double second = n * kHalfPi2;
+  const double rest = first - second;
+  const double correction = n * kHalfPi3 - ((first - rest) - second);
   const double high = rest - correction;
   return {high, (rest - high) - correction, static_cast<int>(static_cast<int64_t>(n) & 3)};
 }
@@ -85,8 +88,8 @@ double Exp(double x) {
   const double z = r * r;
   const double c = r - z * (kP1 + z * (kP2 + z * (kP3 + z * (kP4 + z * kP5))));
   const double y = 1.0 - ((low - (r * c) / (2.0 - c)) - high);
-  // Two factors: 2^1024 and the subnormal powers are no doubles. The first product is exact, so there is one
-  // rounding.
+  // 2^n as two factors, since 2^1024 and the subnormal powers are not normal doubles. The first product is
+  // exact, so the result is rounded once.
   const int exponent = static_cast<int>(n);
   const int half = exponent / 2;
   return y * PowerOfTwo(half) * PowerOfTwo(exponent - half);

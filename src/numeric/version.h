@@ -1,11 +1,12 @@
-// Which arithmetic this build does. Nodes that differ here would give other bits and refuse each other.
+// The version of this build's arithmetic. Nodes of different versions would compute different bits, so they
+// refuse to work together.
 #pragma once
 
 #include <cstdint>
 
 namespace shoal {
 
-/// Raised by every change that can move a bit of a logit: a kernel's chain, a rounding, a table, the
+/// Incremented by every change that can change a bit of a logit: the order of a sum, a rounding, a table, the
 /// fixed-point scale.
 inline constexpr uint32_t kNumericsVersion = 1;
 

@@ -1,4 +1,4 @@
-// Non-owning rows: what kernels and blocks take and give.
+// Non-owning views of matrices: the arguments of kernels and blocks.
 #pragma once
 
 #include <cstdint>
@@ -8,8 +8,7 @@
 
 namespace shoal {
 
-/// [rows, cols] row-major elements; row r starts at data + r * stride (stride >= cols, in elements). Does not
-/// own.
+/// A view of [rows, cols] row-major elements. Row r starts at data + r * stride; stride >= cols, in elements.
 template <class T>
 struct MatView {
   T* data = nullptr;
