@@ -1,9 +1,10 @@
-// The arithmetic of a step, as a table of plain functions per instruction set. All tables give the same bits.
+// The arithmetic of a step, as one table of plain functions per instruction set. All tables give the same
+// bits.
 //
-// A kernel computes the part of its output that a range names and knows nothing of threads: the caller cuts
-// ranges (StaticPart) and no cut changes a bit. Kernels do not allocate and do not fail, but for those that
-// return false. Shapes are the caller's promise; matrices are row-major with a stride in elements. Notation:
-// T tokens, D model width, K input columns, N output rows, G group, H heads, E experts.
+// A kernel computes the range of its output that its Args name, and knows nothing of threads: the caller cuts
+// the ranges (StaticPart), and no cut changes a bit. Kernels do not allocate, and only those that return
+// false can fail. The caller guarantees shapes. Matrices are row-major with a stride in elements.
+// Notation: T tokens, D model width, K input columns, N output rows, G group, H heads, E experts.
 #pragma once
 
 #include <cstdint>
@@ -21,10 +22,9 @@
 
 namespace shoal {
 
-// ---- Quantized activations
-// -----------------------------------------------------------------------------------------
+// ---- Quantized activations --------------------------------------------------------------------------------
 
-/// Activation rows as int8 with one scale per (row, group): x[t, k] ~ scales[t, k / group] * codes[t, k].
+/// Activations as int8 with one scale per (row, group): x[t, k] is about scales[t, k / group] * codes[t, k].
 struct QuantizedRows {
   int8_t* codes = nullptr;  ///< [rows, cols], in [-127, 127].
   float* scales = nullptr;  ///< [rows, cols / group].
@@ -39,33 +39,32 @@ struct QuantizedRows {
 
 /// Bytes that QuantizedRowsIn needs.
 int64_t QuantizedRowsBytes(int64_t rows, int64_t cols, int group);
-/// Lays the three arrays out in `memory` (64-byte aligned, QuantizedRowsBytes long; scratch of the step).
+/// Places the three arrays in `memory`: scratch of the step, 64-byte aligned, QuantizedRowsBytes long.
 QuantizedRows QuantizedRowsIn(void* memory, int64_t rows, int64_t cols, int group);
 
-/// scale = absmax / 127; codes = round_to_even(x * (127 / absmax)); absmax < 127 * 2^-126 gives scale 0 and
-/// codes 0. Returns false, with the rows before it written, where a row of the range holds a NaN or an
-/// infinity.
+/// scale = absmax / 127; codes = round_to_even(x * (127 / absmax)). absmax < 127 * 2^-126 gives scale 0 and
+/// codes 0. Returns false at the first row of the range that holds a NaN or an infinity; the rows before it
+/// are written.
 struct QuantizeRowsArgs {
   MatView<const float> x;  ///< [T, K], K a multiple of out.group.
   QuantizedRows out;       ///< [T, K]
   Range rows;
 };
 
-// ---- Matrix products
-// -----------------------------------------------------------------------------------------------
+// ---- Matrix products --------------------------------------------------------------------------------------
 
 /// y[t, n] = sum over k of x[t, k] * w[n, k], for n in 16 * [tiles.begin, tiles.end).
-/// Per element one chain over ascending groups g, with dot = exact sum of code products:
+/// Each element is one chain over ascending groups, where dot is the exact sum of a group's code products:
 ///   p = scale_w * scale_x;  acc = fma(float(dot), p, acc);  acc = fma(bias_w, sums_x, acc).
 struct MatmulAffineArgs {
-  QuantizedRows x;   ///< [T, K], the group of w.
+  QuantizedRows x;   ///< [T, K], quantized with the group of w.
   PackedView w;      ///< [N, K] affine.
   MatView<float> y;  ///< [T, N]
   Range tiles;
 };
 
-/// The same product of f32 activations and any packed weights (affine ones as round(scale * code) + bias,
-/// rounded): one chain acc = fma(w[n, k], x[t, k], acc) over ascending k.
+/// The same product for f32 activations and any packed weights. Each element is one chain
+/// acc = fma(w[n, k], x[t, k], acc) over ascending k; an affine weight is round(round(scale * code) + bias).
 struct MatmulFloatArgs {
   MatView<const float> x;  ///< [T, K]
   PackedView w;            ///< [N, K]
@@ -73,11 +72,10 @@ struct MatmulFloatArgs {
   Range tiles;
 };
 
-// ---- Rows
-// ----------------------------------------------------------------------------------------------------------
+// ---- Rows -------------------------------------------------------------------------------------------------
 
-/// y = x * (1 / sqrt(mean(x^2) + eps)) * weight per row. The sum of squares runs in 16 lanes (k mod 16) of
-/// ascending FMA chains, folded 8, 4, 2, 1. y may be x. A head norm is the same with cols = head_dim and one
+/// y = x * (1 / sqrt(mean(x^2) + eps)) * weight, per row. The sum of squares is 16 lanes (k mod 16), each an
+/// FMA chain over ascending k, folded by 8, 4, 2, 1. y may be x. A norm of heads has cols = head_dim and one
 /// row per head.
 struct RmsNormArgs {
   MatView<const float> x;
@@ -87,7 +85,7 @@ struct RmsNormArgs {
   Range rows;
 };
 
-/// y += x, or y[r, :] += round(scales[r] * x[r, :]).
+/// y += x, or with scales y[r, :] += round(scales[r] * x[r, :]).
 struct AddRowsArgs {
   MatView<const float> x;
   const float* scales = nullptr;  ///< [rows of x] or nullptr.
@@ -109,7 +107,7 @@ struct RopeArgs {
   int64_t heads = 0;
   int64_t head_dim = 0;
   int64_t rotary = 0;           ///< Even, <= head_dim.
-  MatView<const float> cosine;  ///< [T, rotary / 2], of each row's position (numeric/rope_table.h).
+  MatView<const float> cosine;  ///< [T, rotary / 2], for each row's position (numeric/rope_table.h).
   MatView<const float> sine;    ///< [T, rotary / 2]
   RopePairing pairing = RopePairing::kHalfSplit;
   Range rows;
@@ -123,8 +121,8 @@ struct SiluMulArgs {
   Range rows;
 };
 
-/// out = gelu(gate) * up with gelu(x) = x / (1 + exp(x * fma(x * x, c2, c1))), which is the "tanh" form of
-/// the Gaussian error linear unit: c1 = -2 sqrt(2 / pi), c2 = 0.044715 c1. out may be gate or up.
+/// out = gelu(gate) * up, with gelu(x) = x / (1 + exp(x * fma(x * x, c2, c1))), c1 = -2 sqrt(2 / pi),
+/// c2 = 0.044715 c1: the "tanh" form of the Gaussian error linear unit. out may be gate or up.
 struct GeluMulArgs {
   MatView<const float> gate;
   MatView<const float> up;
@@ -150,47 +148,50 @@ struct SigmoidMulArgs {
   Range rows;
 };
 
-// ---- Recurrent layers
-// ----------------------------------------------------------------------------------------------
+// ---- Recurrent layers -------------------------------------------------------------------------------------
 
-/// out[t, c] = silu(sum over j < width of weight[j, c] * x[t - (width - 1) + j, c]) for c in cols, one chain
-/// over ascending j; rows before x's first are those of `before`. silu as in silu_mul.
+/// out[t, c] = silu(sum over j < width of weight[j, c] * x[t - (width - 1) + j, c]) for c in cols. The sum is
+/// one chain over ascending j; silu as in silu_mul. Rows of x with a negative index are the last rows of
+/// `before`.
 struct CausalConvArgs {
   MatView<const float> x;         ///< [T, C]
-  MatView<const float> before;    ///< [width - 1, C]: the rows before x, the last of them just before it.
+  MatView<const float> before;    ///< [width - 1, C]: the rows just before x.
   const float* weight = nullptr;  ///< [width, C]
   MatView<float> out;             ///< [T, C], not x.
   Range cols;
 };
 
-/// The gated delta rule for one head over consecutive rows of a sequence. With s = decay[t] * state, rounded:
-///   memory[j] = sum over i of key[t, i] * s[i, j]       (a chain over ascending i, as is out)
-///   delta[j] = (value[t, j] - memory[j]) * beta[t]
-///   state[i, j] = fma(key[t, i], delta[j], s[i, j]);  out[t, j] = sum over i of query[t, i] * state[i, j]
-/// row by row, so that it cannot matter how rows were cut into calls. Source: Yang et al. 2024,
-/// arXiv:2412.06464, eq. 10.
+/// The gated delta rule for one head, over consecutive rows of a sequence. For each row t:
+///   s[i, j]      = decay[t] * state[i, j], rounded
+///   memory[j]    = sum over i of key[t, i] * s[i, j]
+///   delta[j]     = (value[t, j] - memory[j]) * beta[t]
+///   state[i, j]  = fma(key[t, i], delta[j], s[i, j])
+///   out[t, j]    = sum over i of query[t, i] * state[i, j]
+/// Each sum is one chain over ascending i. Rows are computed one by one, so the result does not depend on how
+/// rows are cut into calls.
+/// Source: Yang et al. 2024, arXiv:2412.06464, eq. 10.
 struct DeltaRuleArgs {
   MatView<const float> query;       ///< [T, I]
   MatView<const float> key;         ///< [T, I]
   MatView<const float> value;       ///< [T, J]
   MatView<const float> decay;       ///< [T, 1]
   MatView<const float> beta;        ///< [T, 1]
-  const float* state_in = nullptr;  ///< [I, J] before the first row,
-  float* state_out = nullptr;       ///< and after the last. May be state_in.
+  const float* state_in = nullptr;  ///< [I, J] before the first row.
+  float* state_out = nullptr;       ///< [I, J] after the last row. May be state_in.
   MatView<float> out;               ///< [T, J], not value.
 };
 
-// ---- Attention
-// -----------------------------------------------------------------------------------------------------
+// ---- Attention --------------------------------------------------------------------------------------------
 
-/// Positions that one partial result covers, at multiples of itself.
+/// Positions of a split, for which attention computes one partial result. Splits begin at multiples of this.
 inline constexpr int64_t kAttentionSplitPositions = 512;
-/// The cache of one layer. A block's keys lie [kv_heads][head_dim][32] (a lane is a position, so scores need
-/// no horizontal sum), its values [kv_heads][32][head_dim]. head_dim <= kHeadDimMax.
+/// The cache of one layer. head_dim <= kHeadDimMax. In a block:
+///   keys    [kv_heads][head_dim][32]: a lane is a position, so scores need no horizontal sum.
+///   values  [kv_heads][32][head_dim].
 struct KvLayerView {
   std::byte* keys = nullptr;    ///< Block i at keys + i * block_stride.
   std::byte* values = nullptr;  ///< Block i at values + i * block_stride.
-  int64_t block_stride = 0;     ///< Bytes from a block to the next, of keys and of values.
+  int64_t block_stride = 0;     ///< Bytes from one block to the next, for keys and for values.
   int64_t kv_heads = 0;
   int64_t head_dim = 0;
   DType dtype = DType::kF16;  ///< f32, f16 or bf16.
@@ -199,30 +200,31 @@ struct KvLayerView {
 /// Bytes of the keys (or of the values) of one block.
 int64_t KvBlockBytes(int64_t kv_heads, int64_t head_dim, DType dtype);
 
-/// Writes one position's key and value rows into its block, rounded to the cache's dtype; f16 saturates at
-/// +-65504. Returns how many elements saturated.
+/// Writes the key and value rows of one position into its block, rounded to the cache's dtype. f16 saturates
+/// at +-65504. Returns the number of elements that saturated.
 struct AppendKvArgs {
   KvLayerView cache;
   BlockId block;
-  int64_t position = 0;        ///< Its slot is position mod 32.
-  const float* key = nullptr;  ///< [kv_heads, head_dim]
-  const float* value = nullptr;
+  int64_t position = 0;          ///< Written at index position mod 32 of the block.
+  const float* key = nullptr;    ///< [kv_heads, head_dim]
+  const float* value = nullptr;  ///< [kv_heads, head_dim]
   Range kv_heads;
 };
 
 /// One query row.
 struct AttentionRow {
   const float* query = nullptr;  ///< [kv_heads * group, head_dim]
-  float* out = nullptr;          ///< As query.
-  const BlockId* blocks =
-      nullptr;      ///< Block of positions [32 b, 32 b + 32) at index b. Read from begin / 32 on.
-  Range positions;  ///< Visible positions, not empty: [0, p] for a full cache, a tail of it for a window.
+  float* out = nullptr;          ///< [kv_heads * group, head_dim]
+  /// blocks[b] holds positions [32 b, 32 b + 32). Entries before positions.begin / 32 are not read.
+  const BlockId* blocks = nullptr;
+  /// The visible positions, not empty: [0, p] for a full cache, the last ones of [0, p] for a window.
+  Range positions;
 };
 
 /// out = softmax(scale * q . k) v over the visible positions, for the query heads of kv_heads.
-/// A score is one FMA chain over ascending d, then * scale. Online softmax per block; partial results of 512
-/// positions at absolute boundaries are merged in ascending order, whoever computed them.
-/// Sinks are scores without a value that each head sees beside the positions, merged before all others.
+/// A score is one FMA chain over ascending d, times scale. The softmax is online, block by block. The partial
+/// results of splits (512 positions at absolute boundaries) are merged in ascending order, whichever thread
+/// computed them. A sink is a head's score without a value; it is merged before all positions.
 struct AttentionArgs {
   KvLayerView cache;
   int64_t group = 1;  ///< Query heads per kv head.
@@ -233,28 +235,31 @@ struct AttentionArgs {
   Range kv_heads;
 };
 
-/// Splits [begin / 512, (end - 1) / 512] hold the visible positions.
+/// The splits that hold `positions`.
 constexpr Range AttentionSplits(Range positions) {
   return {positions.begin / kAttentionSplitPositions,
           (positions.end + kAttentionSplitPositions - 1) / kAttentionSplitPositions};
 }
 
-/// Floats of one partial result: running max, sum, padding to a cache line, then head_dim weighted values.
+/// Floats of one partial result: running maximum, sum, padding to a cache line, then head_dim weighted
+/// values.
 constexpr int64_t AttentionPartialFloats(int64_t head_dim) { return head_dim + 16; }
 
-/// For one row alone over a long context: each split can be a thread's work. The partial of (split s, query
-/// head h) goes to partials + ((s - AttentionSplits(positions).begin) * kv_heads * group + h) *
-/// AttentionPartialFloats(head_dim). attention_merge then gives the bits of `attention`.
+/// Attention of a single row over a long context, one split at a time, so that threads can share the splits.
+/// attention_merge turns the partial results into the bits of `attention`. The partial result of split s and
+/// query head h begins at float
+///   ((s - AttentionSplits(positions).begin) * kv_heads * group + h) * AttentionPartialFloats(head_dim).
 struct AttentionPartialArgs {
   KvLayerView cache;
   int64_t group = 1;
   float scale = 0;
-  AttentionRow row;  ///< `out` is not written.
+  AttentionRow row;  ///< row.out is not written.
   Range splits;      ///< Within AttentionSplits(row.positions).
   Range kv_heads;
   float* partials = nullptr;
 };
 
+/// Merges the partial results of attention_partial, for the heads of head_range.
 struct AttentionMergeArgs {
   const float* partials = nullptr;  ///< [splits, heads, AttentionPartialFloats(head_dim)]
   int64_t splits = 0;
@@ -265,17 +270,16 @@ struct AttentionMergeArgs {
   Range head_range;
 };
 
-// ---- Experts
-// -------------------------------------------------------------------------------------------------------
+// ---- Experts ----------------------------------------------------------------------------------------------
 
-/// The k experts with the largest score (plus selection bias), ties to the lowest id, in descending order.
-/// Their weights come from the scores without selection bias, times routed_scaling_factor. Returns false
-/// where a row of the range holds a NaN or an infinity.
+/// Chooses the k experts with the largest score plus selection bias, in descending order, ties to the lowest
+/// id. Weights come from the scores without selection bias, times routed_scaling_factor. Returns false if a
+/// row of the range holds a NaN or an infinity.
 struct RouteArgs {
   MatView<const float> logits;  ///< [T, E], 1 <= E <= kExpertsMax.
   int64_t k = 0;                ///< 1 <= k <= E.
   RouteScores scores = RouteScores::kSoftmax;
-  const float* selection_bias = nullptr;  ///< [E] or nullptr: added to the scores that are compared.
+  const float* selection_bias = nullptr;  ///< [E] or nullptr: added to the scores for the choice only.
   RouteGroups groups;
   RouteWeights weighting = RouteWeights::kRenormalized;
   float routed_scaling_factor = 1;
@@ -285,8 +289,8 @@ struct RouteArgs {
 };
 
 /// acc[targets[r], c] += round_to_even(round(weights[r] * y[r, c]) * 2^40) for c in cols
-/// (numeric/fixed_sum.h). Different cols may run in parallel. Returns false, with acc undefined, where a term
-/// is NaN or >= 2^18 in magnitude.
+/// (numeric/fixed_sum.h). Different cols may run in parallel. Returns false, with acc undefined, if a term is
+/// NaN or >= 2^18 in magnitude.
 struct AccumulateFixedArgs {
   MatView<const float> y;            ///< [R, D]
   const float* weights = nullptr;    ///< [R]
@@ -297,7 +301,7 @@ struct AccumulateFixedArgs {
 
 enum class FixedStore : uint8_t { kAssign, kAdd };
 
-/// y (+)= acc * 2^-40, converted with one rounding.
+/// y = acc * 2^-40 or y += acc * 2^-40; the product is rounded once.
 struct FixedToFloatArgs {
   MatView<const int64_t> acc;  ///< [T, D]
   MatView<float> y;            ///< [T, D]
@@ -305,17 +309,17 @@ struct FixedToFloatArgs {
   Range rows;
 };
 
-/// Index of the largest value, ties to the lowest; -1 where there is a NaN.
+/// Returns the index of the largest value, ties to the lowest; -1 if any value is NaN.
 struct ArgmaxArgs {
   const float* values = nullptr;
   int64_t size = 0;
 };
 
-// ---- The table, and who chooses it
-// ---------------------------------------------------------------------------------
+// ---- Tables of instruction sets ---------------------------------------------------------------------------
 
 enum class Isa : uint8_t { kReference, kAvx2, kAvx512, kAmx, kNeon, kNeonDotprod, kNeonI8mm };
 
+/// The kernels of one instruction set.
 struct Kernels {
   Isa isa;
 #define SHOAL_KERNEL(result, name, Args) result (*name)(const Args&);
@@ -326,12 +330,12 @@ struct Kernels {
 /// "reference", "avx2", "avx512", "amx", "neon", "neon-dotprod", "neon-i8mm".
 std::string_view IsaName(Isa isa);
 
-/// Those that this build and this machine can run, ascending; the last is the fastest. Empty on an x86 CPU
-/// without FMA3, which shoal needs (docs/numerics.md).
+/// The instruction sets that this build and this machine can run, in the order of the enum; the last is the
+/// fastest. Empty on an x86 CPU without FMA3, which shoal requires (docs/numerics.md).
 std::vector<Isa> SupportedIsas();
 
-/// "" chooses the fastest. InvalidArgument for an unknown name, FailedPrecondition for one this machine
-/// cannot run.
+/// The instruction set named `forced`, or the fastest if it is "". Returns InvalidArgument for an unknown
+/// name, FailedPrecondition for a set that this machine cannot run.
 absl::StatusOr<Isa> ChooseIsa(std::string_view forced);
 
 /// The table of a supported instruction set.
