@@ -1,6 +1,6 @@
-// The definition (reference.cpp) against independent double-precision formulas. Tolerances follow from the
-// rounding steps: with u = 2^-24, a chain of n FMAs errs by at most n * u * sum |terms| (Higham 2002,
-// section 3.1; the factor 1.01 covers n * u << 1).
+// Compares reference.cpp with independent formulas in double precision. Tolerances follow from the roundings:
+// with u = 2^-24, a chain of n FMAs errs by at most n * u * sum |terms| (Higham 2002, section 3.1); the
+// factor 1.01 covers the higher powers of n * u.
 #include <gtest/gtest.h>
 
 #include <algorithm>
@@ -20,14 +20,14 @@ const Kernels& Reference() { return SelectKernels(Isa::kReference); }
 
 double ChainBound(int64_t n, double magnitude) { return 1.01 * static_cast<double>(n) * kU * magnitude; }
 
-TEST(Accuracy, QuantizationErrsByHalfAStep) {
+TEST(Accuracy, QuantizationErrsByAtMostHalfAStep) {
   RandomStream random(1);
   const std::vector<float> x = RandomFloats(random, 640);
   const QuantizedStorage q = Quantize(Reference(), x, 640, 64);
   for (size_t i = 0; i < x.size(); ++i) {
     const double step = q.scales[i / 64];
-    // Half a step; the reciprocal, the product with it and the scale round once each, on values up to 127
-    // steps.
+    // Half a step, and one rounding each of the reciprocal, the product with it and the scale, on values up
+    // to 127 steps.
     EXPECT_NEAR(step * q.codes[i], x[i], step * (0.5 + 127 * 3 * 1.01 * kU)) << i;
   }
   for (size_t g = 0; g < q.scales.size(); ++g) {
@@ -42,7 +42,7 @@ TEST(Accuracy, QuantizationErrsByHalfAStep) {
   }
 }
 
-TEST(Accuracy, AffineProductIsTheProductOfWhatTheCodesMean) {
+TEST(Accuracy, AffineProductIsTheProductOfTheDequantizedValues) {
   RandomStream random(2);
   for (const int bits : {2, 3, 4, 5, 6, 8}) {
     const int64_t cols = 512;
@@ -68,7 +68,7 @@ TEST(Accuracy, AffineProductIsTheProductOfWhatTheCodesMean) {
           exact += product + shift;
           magnitude += std::fabs(product) + std::fabs(shift);
         }
-        // Two FMAs per group, and one rounding of p or m inside each term.
+        // Two FMAs per group, and one rounding inside each term.
         EXPECT_NEAR(y[static_cast<size_t>(t * 20 + n)], exact, ChainBound(2 * cols / 64 + 1, magnitude))
             << bits << " bits";
       }
@@ -76,7 +76,7 @@ TEST(Accuracy, AffineProductIsTheProductOfWhatTheCodesMean) {
   }
 }
 
-TEST(Accuracy, FloatProductHoldsTheChainBound) {
+TEST(Accuracy, FloatProductStaysWithinTheChainBound) {
   RandomStream random(3);
   const int64_t cols = 1000;
   for (const DType dtype : {DType::kF32, DType::kF16, DType::kBF16}) {
@@ -100,7 +100,7 @@ TEST(Accuracy, FloatProductHoldsTheChainBound) {
   }
 }
 
-TEST(Accuracy, ExactActivationsTimesAffineWeightsIsTheGoldensDefinition) {
+TEST(Accuracy, FloatActivationsTimesAffineWeightsFollowTheDefinitionOfTheGoldens) {
   RandomStream random(4);
   const int64_t cols = 256;
   for (const int bits : {2, 3, 4, 5, 6, 8}) {
@@ -118,7 +118,7 @@ TEST(Accuracy, ExactActivationsTimesAffineWeightsIsTheGoldensDefinition) {
   }
 }
 
-TEST(Accuracy, RmsNormIsWithinItsRoundings) {
+TEST(Accuracy, RmsNormErrsByItsRoundingsOnly) {
   RandomStream random(5);
   const int64_t cols = 2048;
   const std::vector<float> x = RandomFloats(random, cols);
@@ -129,8 +129,8 @@ TEST(Accuracy, RmsNormIsWithinItsRoundings) {
   double squares = 0;
   for (const float v : x) squares += static_cast<double>(v) * v;
   const double factor = 1 / std::sqrt(squares / cols + static_cast<double>(1e-5f));
-  // The sum: 128 FMAs and 4 additions of positive terms; mean, sqrt and reciprocal one each, of which the
-  // sum's relative error counts half.
+  // The sum has 128 FMAs and 4 additions of positive terms; mean, sqrt and reciprocal round once each. The
+  // square root halves the relative error of the sum.
   const double relative = 1.01 * kU * ((128 + 4 + 2) / 2.0 + 2 + 2);
   for (size_t c = 0; c < y.size(); ++c) {
     const double exact = x[c] * factor * weight[c];
@@ -139,7 +139,7 @@ TEST(Accuracy, RmsNormIsWithinItsRoundings) {
 }
 
 TEST(Accuracy, ExponentialIsWithinTwoUlp) {
-  // A softmax over the logits (0, d) shows it: the second probability is e / (1 + e) with e = exp(d).
+  // Seen through a softmax over the logits (0, d): the second probability is e / (1 + e) with e = exp(d).
   double worst = 0;
   for (double d = -86.9; d <= 0; d += 0.0013) {
     const std::vector<float> logits = {0.0f, static_cast<float>(d)};
@@ -152,15 +152,15 @@ TEST(Accuracy, ExponentialIsWithinTwoUlp) {
                                    .weights = MatView<float>(weights, 1, 2),
                                    .rows = {0, 1}}));
     const double e = std::exp(static_cast<double>(logits[1]));
-    // Sum (half an ulp of a value in [1, 2]) and quotient add at most one ulp each to the two of exp.
+    // The sum (half an ulp of a value in [1, 2]) and the quotient add at most one ulp each to the two of exp.
     const double error = std::fabs(weights[1] - e / (1 + e)) / (e / (1 + e));
     worst = std::max(worst, error / (2 * kU));
     ASSERT_LE(error, 2 * kU * 4) << d;
   }
-  EXPECT_GT(worst, 0.1);  // It was measured at all.
+  EXPECT_GT(worst, 0.1);  // An error of 0 would mean that nothing was measured.
 }
 
-TEST(Accuracy, SiluIsWithinItsRoundings) {
+TEST(Accuracy, SiluErrsByItsRoundingsOnly) {
   std::vector<float> gate;
   for (float x = -80; x < 80; x += 0.013f) gate.push_back(x);
   const auto cols = static_cast<int64_t>(gate.size());
@@ -170,12 +170,12 @@ TEST(Accuracy, SiluIsWithinItsRoundings) {
       {.gate = ConstView(gate, cols), .up = ConstView(up, cols), .out = View(out, cols), .rows = {0, 1}});
   for (size_t i = 0; i < gate.size(); ++i) {
     const double exact = gate[i] / (1 + std::exp(-static_cast<double>(gate[i])));
-    // exp 2 ulp = 4 u, sum and quotient one u each.
+    // exp errs by 2 ulp = 4 u, sum and quotient by one u each.
     EXPECT_NEAR(out[i], exact, std::fabs(exact) * 1.01 * 6 * kU) << gate[i];
   }
 }
 
-TEST(Accuracy, GeluIsWithinItsRoundings) {
+TEST(Accuracy, GeluErrsByItsRoundingsOnly) {
   std::vector<float> gate;
   for (float x = -6; x < 20; x += 0.0031f) gate.push_back(x);
   const auto cols = static_cast<int64_t>(gate.size());
@@ -187,13 +187,13 @@ TEST(Accuracy, GeluIsWithinItsRoundings) {
     const double x = gate[i];
     const double inner = std::sqrt(2 / std::numbers::pi) * (x + 0.044715 * x * x * x);
     const double exact = 0.5 * x * (1 + std::tanh(inner));
-    // The argument has the roundings of two constants, a square, an FMA and a product, which the exponential
-    // turns into as many times its size; then as silu.
+    // The argument has five roundings: two constants, a square, an FMA and a product. The exponential turns
+    // them into relative errors of as many u, times the size of the argument. The rest is as for silu.
     EXPECT_NEAR(out[i], exact, std::fabs(exact) * 1.01 * (6 + 5 * std::fabs(2 * inner)) * kU + 1e-37) << x;
   }
 }
 
-TEST(Accuracy, ClampedSwigluIsWithinItsRoundings) {
+TEST(Accuracy, ClampedSwigluErrsByItsRoundingsOnly) {
   const std::vector<float> gate = {-20, -3, -1, 0, 0.5, 3, 6.9f, 7, 7.1f, 100};
   const std::vector<float> up = {1, -9, 9, 5, -7, 7.5f, -0.25f, 2, -100, 100};
   const auto cols = static_cast<int64_t>(gate.size());
@@ -207,12 +207,13 @@ TEST(Accuracy, ClampedSwigluIsWithinItsRoundings) {
     const double g = std::min(static_cast<double>(gate[i]), 7.0);
     const double u = std::clamp(static_cast<double>(up[i]), -7.0, 7.0);
     const double exact = g / (1 + std::exp(-1.702 * g)) * (u + 1);
-    // The argument's constant and product one u each, times its size; exp 4, sum, quotient, u + 1, product.
+    // The constant and the product in the argument err by one u each, times its size; exp by 4 u; sum,
+    // quotient, u + 1 and product by one u each.
     EXPECT_NEAR(out[i], exact, std::fabs(exact) * 1.01 * (8 + 2 * std::fabs(1.702 * g)) * kU) << gate[i];
   }
 }
 
-TEST(Accuracy, RopeRotates) {
+TEST(Accuracy, RopeRotatesEachPairByItsAngle) {
   RandomStream random(6);
   const int64_t head_dim = 64, half = 24;
   for (const RopePairing pairing : {RopePairing::kHalfSplit, RopePairing::kInterleaved}) {
@@ -302,8 +303,9 @@ TEST(Accuracy, AttentionIsSoftmaxOverTheVisiblePositions) {
           exact += term;
           magnitude += std::fabs(term);
         }
-        // A probability errs by its score's error and a few roundings (exp 4 u, argument, corrections of the
-        // online maximum, at most one per block); so does the sum below; the weighted sum is a chain.
+        // A probability errs by the error of its score and a few roundings: exp 4 u, its argument, and at
+        // most one correction of the online maximum per block. So does the sum it is divided by. The weighted
+        // sum is a chain.
         const int64_t blocks_seen = visible.size() / 32 + 2;
         const double relative = 2 * (score_error + 1.01 * kU * static_cast<double>(8 + 5 * blocks_seen));
         EXPECT_NEAR(out[static_cast<size_t>(h * head_dim + d)], exact,
@@ -313,7 +315,7 @@ TEST(Accuracy, AttentionIsSoftmaxOverTheVisiblePositions) {
   }
 }
 
-TEST(Accuracy, RoutingTakesTheLargestAndBreaksTiesByTheLowestId) {
+TEST(Accuracy, RoutingTakesTheLargestScoresAndBreaksTiesByTheLowestId) {
   const std::vector<float> logits = {1.0f, 3.0f, 2.0f, 3.0f, -5.0f, 2.0f};
   std::vector<int32_t> ids(4);
   std::vector<float> weights(4);
@@ -327,7 +329,7 @@ TEST(Accuracy, RoutingTakesTheLargestAndBreaksTiesByTheLowestId) {
   EXPECT_EQ(ids, (std::vector<int32_t>{1, 3, 2, 5}));
   double sum = 0;
   for (const float logit : logits) sum += std::exp(logit - 3.0);
-  // exp 4 u; the sum of 6 values and the quotient add 7 u at most.
+  // exp errs by 4 u; the sum of 6 values and the quotient add at most 7 u.
   for (size_t k = 0; k < 4; ++k) {
     const double exact = std::exp(logits[static_cast<size_t>(ids[k])] - 3.0) / sum;
     EXPECT_NEAR(weights[k], exact, exact * 16 * kU);
@@ -337,7 +339,7 @@ TEST(Accuracy, RoutingTakesTheLargestAndBreaksTiesByTheLowestId) {
   EXPECT_NEAR(static_cast<double>(weights[0]) + weights[1] + weights[2] + weights[3], 1.0, 8 * kU);
 }
 
-TEST(Accuracy, RoutingWithSelectionBiasComparesOneThingAndWeighsAnother) {
+TEST(Accuracy, SelectionBiasChangesTheChoiceButNotTheWeights) {
   const std::vector<float> logits = {0.0f, 1.0f, 2.0f, -1.0f};
   const std::vector<float> selection_bias = {2.0f, 0.0f, -1.0f, 1.0f};
   std::vector<int32_t> ids(2);
@@ -351,14 +353,14 @@ TEST(Accuracy, RoutingWithSelectionBiasComparesOneThingAndWeighsAnother) {
                                  .ids = View(ids, 2),
                                  .weights = View(weights, 2),
                                  .rows = {0, 1}}));
-  EXPECT_EQ(ids, (std::vector<int32_t>{0, 3}));  // 2.5 and 1.27, before 0.73 and -0.12.
+  EXPECT_EQ(ids, (std::vector<int32_t>{0, 3}));  // Scores with bias 2.5 and 1.27, above 0.73 and -0.12.
   const double last = 1 / (1 + std::exp(1.0));
   EXPECT_NEAR(weights[0], 2.5 * 0.5 / (0.5 + last), 16 * kU * 2.5);
   EXPECT_NEAR(weights[1], 2.5 * last / (0.5 + last), 16 * kU * 2.5);
 }
 
-TEST(Accuracy, RoutingTakesExpertsOfTheGroupsThatRankHighest) {
-  // Four groups of two. By the largest: groups 0 and 3; by the sum of two: groups 1 and 2.
+TEST(Accuracy, RoutingTakesExpertsOfTheHighestRankedGroupsOnly) {
+  // Four groups of two. Groups 0 and 3 have the largest scores, groups 1 and 2 the largest sums of two.
   const std::vector<float> logits = {5.0f, -9.0f, 3.0f, 2.9f, 2.8f, 2.7f, 4.0f, -9.0f};
   std::vector<int32_t> ids(3);
   std::vector<float> weights(3);
@@ -445,9 +447,9 @@ TEST(Accuracy, ExpertSumsDoNotDependOnOrder) {
   EXPECT_EQ(results.size(), 1u);
 }
 
-// One row of the delta rule from a given state: each result within what its own roundings and those of what
-// it is made of can add up to.
-TEST(Accuracy, DeltaRuleIsWithinItsRoundings) {
+// One row of the delta rule from a given state. The bound of each result adds its own roundings to those of
+// its inputs.
+TEST(Accuracy, DeltaRuleErrsByItsRoundingsOnly) {
   RandomStream random(31);
   for (const int64_t keys : {5, 128}) {
     const int64_t values = 40;

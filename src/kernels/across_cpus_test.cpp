@@ -1,5 +1,6 @@
-// Instruction sets of one CPU are compared with one another elsewhere; CPUs of different kinds never meet in
-// a test. So the reference's bits on fixed inputs are written down here, once for all of them.
+// Digests of the reference's bits on fixed inputs, the same for all kinds of CPU. kernels_test.cpp compares
+// the instruction sets of one CPU with each other; CPUs of different kinds are compared through the digests
+// here.
 #include <gtest/gtest.h>
 
 #include <bit>
@@ -12,7 +13,7 @@ namespace {
 
 const Kernels& Reference() { return SelectKernels(Isa::kReference); }
 
-/// FNV-1a over bit patterns.
+/// FNV-1a over the bits of values.
 class Digest {
  public:
   void add(const std::vector<float>& values) {

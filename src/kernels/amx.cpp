@@ -1,5 +1,5 @@
-// AMX: products of quantized weights and many rows on tile registers (lane_amx.inc says how, and what bounds
-// them). Everything else, and few rows, is what avx512.cpp has. Exports AmxKernels alone.
+// AMX: products of quantized weights and many rows on tile registers; lane_amx.inc describes them and their
+// bound. All other kernels, and products of few rows, are those of avx512.cpp. Exports AmxKernels alone.
 #include <immintrin.h>
 
 #include <cstdint>
@@ -14,19 +14,19 @@ namespace {
 
 #include "kernels/lane_amx.inc"
 
-/// The CPU's tiles: 0 to 3 are C, 4 is A, 6 and 7 are B. In assembly, as the intrinsics of some compilers are
-/// macros that want a literal for a tile; "memory", as a tile's rows are read and written behind the
-/// compiler's back.
+/// The CPU's tiles: 0 to 3 are C, 4 is A, 6 and 7 are B. In assembly, because the intrinsics of some
+/// compilers are macros that take only a literal as a tile. The "memory" clobbers tell the compiler that
+/// memory is read and written through tiles.
 class CpuTiles {
  public:
   CpuTiles() = default;
   CpuTiles(const CpuTiles&) = delete;
   CpuTiles& operator=(const CpuTiles&) = delete;
-  /// Tiles in their initial state are no part of what a thread switch saves.
+  /// Released tiles are in their initial state, which a thread switch does not save.
   ~CpuTiles() { asm volatile("tilerelease"); }
 
-  /// For `rows` rows of x and `columns` columns (32 or 64) at a time. What the tiles held is lost where this
-  /// differs from the last.
+  /// Configures the tiles for `rows` rows of x and `columns` columns (32 or 64) at a time. A new
+  /// configuration clears all tiles.
   void configure(int64_t rows, int64_t columns) {
     if (rows == rows_ && columns == columns_) return;
     rows_ = rows;
@@ -74,8 +74,8 @@ class CpuTiles {
   int64_t columns_ = 0;
 };
 
-/// Below this many rows vpdpbusd takes no longer: per row, 16 x 64 products take it some 10 cycles and the
-/// tiles 3, which have 24 for unpacking before. Counted, not measured.
+/// With fewer rows vpdpbusd is as fast. 16 x 64 products take it about 10 cycles per row; the tiles take 3
+/// cycles per row after 24 for unpacking. Counted, not measured.
 constexpr int64_t kRowsMin = 6;
 
 void matmul_affine(const MatmulAffineArgs& args) {

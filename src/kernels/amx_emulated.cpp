@@ -1,5 +1,5 @@
-// For tests on CPUs without AMX: the matmul of lane_amx.inc on an emulation of its tiles. Needs AVX-512, as
-// that file does. Exports MatmulOnEmulatedTiles alone.
+// The matmul of lane_amx.inc on emulated tiles, for tests on CPUs without AMX. Needs AVX-512, as lane_amx.inc
+// does. Exports MatmulOnEmulatedTiles alone.
 #include "kernels/amx_emulated.h"
 
 #include <immintrin.h>
@@ -16,14 +16,15 @@ namespace {
 
 #include "kernels/lane_amx.inc"
 
-/// As CpuTiles of amx.cpp; the pseudo-code of Intel's Software Developer's Manual, volume 2, for tileloadd,
-/// tilestored and tdpbsud. What would raise an exception there fails a check here.
+/// The interface of CpuTiles in amx.cpp. Whatever would raise an exception on a CPU fails a CHECK here.
+/// Source: the pseudo-code of tileloadd, tilestored and tdpbsud in Intel's Software Developer's Manual,
+/// volume 2.
 class EmulatedTiles {
  public:
   void configure(int64_t rows, int64_t columns) {
     SHOAL_CHECK(1 <= rows && rows <= 16 && (columns == 32 || columns == 64));
     if (tiles_[0].rows == rows && tiles_[4].row_bytes == columns) return;
-    // A new configuration leaves all tiles undefined: garbage, so that whoever relied on them fails.
+    // A new configuration fills all tiles with garbage, so that code that relies on their contents fails.
     for (Tile& tile : tiles_) {
       tile = {};
       std::memset(tile.bytes, 0x5a, sizeof(tile.bytes));

@@ -1,11 +1,11 @@
-// The matmul of AMX on emulated tiles, for tests.
+// matmul_affine of AMX on emulated tiles, for tests.
 #pragma once
 
 #include "kernels/kernels.h"
 
 namespace shoal {
 
-/// As the matmul_affine of "amx", without leaving few rows to "avx512". Slow. Needs what "avx512" needs.
+/// The matmul_affine of "amx", but on tiles for any number of rows. Slow. Needs the instructions of "avx512".
 void MatmulOnEmulatedTiles(const MatmulAffineArgs& args);
 
 }  // namespace shoal

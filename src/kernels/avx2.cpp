@@ -1,6 +1,6 @@
 // AVX2 with FMA3 and F16C: 16 lanes are two registers. vpmaddubsw saturates, so codes of up to 6 bits are
-// added in 16 bits only as far as the worst case allows, and 8-bit codes go through vpmaddwd. Exports
-// Avx2Kernels alone; everything else is local to this file, as it may run only where the CPU allows it.
+// added in 16 bits only as far as the worst case allows, and 8-bit codes use vpmaddwd. Exports Avx2Kernels
+// alone; all else is local to this file, since it may run only on CPUs that have these instructions.
 #include <immintrin.h>
 
 #include <cstdint>
@@ -14,8 +14,7 @@
 namespace shoal {
 namespace {
 
-// ---- 16 lanes of f32: the vocabulary of lane_kernels.inc
-// -----------------------------------------------------------
+// ---- 16 lanes of f32, for the lane_*.inc files ----
 
 struct Lanes {
   __m256 lo;
@@ -27,7 +26,7 @@ struct IntLanes {
 };
 using Codes = IntLanes;  ///< 64 code bytes: a 4-column block of 16 rows.
 
-// Of 16 registers, two tokens take 4 (32-bit sums) + 4 (16-bit sums), weights 2, constants 2.
+// Registers, of 16: two tokens take 4 for 32-bit sums and 4 for 16-bit sums, weights 2, constants 2.
 constexpr int kAffineTiles = 1;
 constexpr int kAffineTokens = 2;
 constexpr int kFloatTiles = 1;
@@ -36,7 +35,7 @@ constexpr int kQueriesAtOnce = 6;
 constexpr int kAttentionSums = 6;
 
 inline __m256i LaneNumbers() { return _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7); }
-/// All ones in lanes < n of 8; n may be negative or beyond 8.
+/// All ones in those of 8 lanes that are below n. n may be any number.
 inline __m256i FirstLanes(int64_t n) {
   return _mm256_cmpgt_epi32(_mm256_set1_epi32(static_cast<int>(n)), LaneNumbers());
 }
@@ -44,14 +43,14 @@ inline __m256i FirstLanes(int64_t n) {
 inline Lanes Zero() { return {_mm256_setzero_ps(), _mm256_setzero_ps()}; }
 inline Lanes Splat(float x) { return {_mm256_set1_ps(x), _mm256_set1_ps(x)}; }
 inline Lanes Load(const float* p) { return {_mm256_loadu_ps(p), _mm256_loadu_ps(p + 8)}; }
-inline Lanes LoadPart(const float* p, int64_t n) {
+inline Lanes LoadN(const float* p, int64_t n) {
   return {_mm256_maskload_ps(p, FirstLanes(n)), _mm256_maskload_ps(p + 8, FirstLanes(n - 8))};
 }
 inline void Store(float* p, Lanes v) {
   _mm256_storeu_ps(p, v.lo);
   _mm256_storeu_ps(p + 8, v.hi);
 }
-inline void StorePart(float* p, Lanes v, int64_t n) {
+inline void StoreN(float* p, Lanes v, int64_t n) {
   _mm256_maskstore_ps(p, FirstLanes(n), v.lo);
   _mm256_maskstore_ps(p + 8, FirstLanes(n - 8), v.hi);
 }
@@ -65,7 +64,7 @@ inline Lanes Fma(Lanes a, Lanes b, Lanes c) {
 inline Lanes MulSplat(const float* x, Lanes a) { return Mul(Splat(*x), a); }
 /// *x * a + c.
 inline Lanes FmaSplat(const float* x, Lanes a, Lanes c) { return Fma(Splat(*x), a, c); }
-/// a < b ? x : y, so y where a NaN is compared.
+/// a < b ? x : y per lane; y if a or b is NaN.
 inline Lanes SelectLess(Lanes a, Lanes b, Lanes x, Lanes y) {
   return {_mm256_blendv_ps(y.lo, x.lo, _mm256_cmp_ps(a.lo, b.lo, _CMP_LT_OQ)),
           _mm256_blendv_ps(y.hi, x.hi, _mm256_cmp_ps(a.hi, b.hi, _CMP_LT_OQ))};
@@ -93,12 +92,12 @@ inline __m256 PowerOfTwo8(__m256 shifted) {
   const __m256i exponent = _mm256_slli_epi32(_mm256_castps_si256(shifted), 23);
   return _mm256_castsi256_ps(_mm256_add_epi32(exponent, _mm256_set1_epi32(0x3f800000)));
 }
-/// Shifts the bits of n + 1.5 * 2^23 into a power of two: 2^n.
+/// 2^n, from shifted = n + 1.5 * 2^23, by shifting its bits.
 inline Lanes PowerOfTwo(Lanes shifted) { return {PowerOfTwo8(shifted.lo), PowerOfTwo8(shifted.hi)}; }
 inline uint32_t MaskOf(__m256 lo, __m256 hi) {
   return static_cast<uint32_t>(_mm256_movemask_ps(lo)) | static_cast<uint32_t>(_mm256_movemask_ps(hi)) << 8;
 }
-/// Bit i set where lane i of a equals that of b.
+/// Bit i is set if lane i of a equals lane i of b.
 inline uint32_t EqualMask(Lanes a, Lanes b) {
   return MaskOf(_mm256_cmp_ps(a.lo, b.lo, _CMP_EQ_OQ), _mm256_cmp_ps(a.hi, b.hi, _CMP_EQ_OQ));
 }
@@ -106,7 +105,7 @@ inline uint32_t UnorderedMask(Lanes a) {
   return MaskOf(_mm256_cmp_ps(a.lo, a.lo, _CMP_UNORD_Q), _mm256_cmp_ps(a.hi, a.hi, _CMP_UNORD_Q));
 }
 
-// The written sum: lane i + lane i + 8, then + 4, + 2, + 1.
+// The defined order of a horizontal sum: lane i + lane i + 8, then + 4, + 2, + 1.
 inline float FoldAdd(Lanes v) {
   const __m256 eight = _mm256_add_ps(v.lo, v.hi);
   const __m128 four = _mm_add_ps(_mm256_castps256_ps128(eight), _mm256_extractf128_ps(eight, 1));
@@ -120,11 +119,12 @@ inline float FoldMax(Lanes v) {
   return _mm_cvtss_f32(_mm_max_ss(two, _mm_movehdup_ps(two)));
 }
 
-/// Eight folds at once: lane q of the result folds v[q], q < n <= 8, by 8, 4, 2, 1 as FoldAdd does.
+/// Folds up to eight vectors at once: lane q of the result folds v[q], q < n <= 8, by 8, 4, 2, 1 as FoldAdd
+/// does.
 template <int n, typename Op>
 inline Lanes FoldEach(const Lanes* v, Op op) {
   const auto eight = [&](int q) { return op(v[q < n ? q : 0].lo, v[q < n ? q : 0].hi); };
-  const auto halves = [&](__m256 a, __m256 b) {  // 128-bit parts: a, b.
+  const auto halves = [&](__m256 a, __m256 b) {  // 128-bit lanes: a, b.
     return op(_mm256_permute2f128_ps(a, b, 0x20), _mm256_permute2f128_ps(a, b, 0x31));
   };
   const auto twos = [&](__m256 ab, __m256 cd) {  // a, a, c, c, b, b, d, d.
@@ -160,7 +160,7 @@ inline int32_t IntFoldAdd(IntLanes v) {
   return sum;
 }
 inline void StoreInt8(int8_t* p, IntLanes v) {
-  // Packing works within 128-bit halves; the permutation puts the four groups of four back in order.
+  // Packing works within 128-bit halves; the permutation restores the order of the four groups of four.
   const __m256i words = _mm256_permute4x64_epi64(_mm256_packs_epi32(v.lo, v.hi), 0b11011000);
   const __m128i bytes = _mm_packs_epi16(_mm256_castsi256_si128(words), _mm256_extracti128_si256(words, 1));
   _mm_storeu_si128(reinterpret_cast<__m128i*>(p), bytes);
@@ -178,15 +178,15 @@ inline Lanes LoadElements(const void* data, DType dtype, int64_t index) {
   const auto* halves = reinterpret_cast<const __m128i*>(static_cast<const uint16_t*>(data) + index);
   return {FromHalf(_mm_loadu_si128(halves), dtype), FromHalf(_mm_loadu_si128(halves + 1), dtype)};
 }
-inline Lanes LoadElementsPart(const void* data, DType dtype, int64_t index, int64_t n) {
-  if (dtype == DType::kF32) return LoadPart(static_cast<const float*>(data) + index, n);
+inline Lanes LoadElementsN(const void* data, DType dtype, int64_t index, int64_t n) {
+  if (dtype == DType::kF32) return LoadN(static_cast<const float*>(data) + index, n);
   uint16_t halves[16] = {};
   std::memcpy(halves, static_cast<const uint16_t*>(data) + index, static_cast<size_t>(n) * sizeof(uint16_t));
   return LoadElements(halves, dtype, 0);
 }
 inline __m128i RoundToHalf(__m256 v, DType dtype) {
   if (dtype == DType::kF16) {
-    // min and max give their second operand where the first is NaN.
+    // min and max return their second operand if the first is NaN.
     const __m256 clamped =
         _mm256_max_ps(_mm256_set1_ps(-65504.0f), _mm256_min_ps(_mm256_set1_ps(65504.0f), v));
     return _mm256_cvtps_ph(clamped, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
@@ -209,8 +209,8 @@ inline void StoreHalves(uint16_t* p, DType dtype, Lanes v) {
 
 // ---- Fixed point ----
 
-// Four terms below 2^11 in magnitude: the bits of x + 1.5 * 2^52 count up by one per unit, so their
-// difference is the integer.
+// Four terms below 2^11 in magnitude. The bits of x + 1.5 * 2^52 grow by one per unit of x, so subtracting
+// the bits of 1.5 * 2^52 gives the integer.
 inline void AddFixed4(int64_t* acc, __m128 term) {
   const __m256d magic = _mm256_set1_pd(0x1.8p52);
   const __m256d scaled = _mm256_mul_pd(_mm256_cvtps_pd(term), _mm256_set1_pd(0x1p40));
@@ -219,7 +219,7 @@ inline void AddFixed4(int64_t* acc, __m128 term) {
   auto* at = reinterpret_cast<__m256i*>(acc);
   _mm256_storeu_si256(at, _mm256_add_epi64(_mm256_loadu_si256(at), integer));
 }
-/// acc[0, 16) += round_to_even(term * 2^40). False where a term does not fit.
+/// acc[0, 16) += round_to_even(term * 2^40). False if a term does not fit.
 inline bool AddFixed(int64_t* acc, Lanes term) {
   const Lanes magnitude = AbsBits(term);
   const __m256 small = _mm256_set1_ps(0x1p11f);
@@ -281,7 +281,7 @@ inline __m256i SplatBlock(const int8_t* x) {
   return _mm256_set1_epi32(four);
 }
 
-// 8-bit codes: even and odd columns as 16-bit pairs; products of 255 * 127 add up exactly in 32 bits.
+// 8-bit codes: even and odd columns as pairs of 16 bits. Sums of products of 255 * 127 are exact in 32 bits.
 template <int kTokens>
 inline void DotPanel8(const uint8_t* panel, const int8_t* const* x, IntLanes* dots) {
 #pragma GCC unroll 16
@@ -309,7 +309,8 @@ inline void DotPanel(const uint8_t* panel, const int8_t* const* x, IntLanes* dot
   if constexpr (kBits == 8) {
     DotPanel8<kTokens>(panel, x, dots);
   } else {
-    // 4-column blocks whose pair sums, each at most 2 * 127 * (2^bits - 1), fit 16 bits together.
+    // How many 4-column blocks can be added in 16 bits: their pair sums are at most 2 * 127 * (2^bits - 1)
+    // each.
     constexpr int kLargestPair = 2 * 127 * ((1 << kBits) - 1);
     constexpr int kBlocks = 8 * kLargestPair <= INT16_MAX ? 8 : 4 * kLargestPair <= INT16_MAX ? 4 : 2;
     static_assert(kBlocks * kLargestPair <= INT16_MAX);

@@ -1,6 +1,6 @@
-// AVX-512 with VNNI: 16 lanes are one register, four code products and their sum are one instruction
-// (vpdpbusd, exact). Exports Avx512Kernels alone; everything else is local to this file, as it may run only
-// where the CPU allows it.
+// AVX-512 with VNNI: 16 lanes are one register, and four code products with their sum are one exact
+// instruction (vpdpbusd). Exports Avx512Kernels alone; all else is local to this file, since it may run only
+// on CPUs that have these instructions.
 #include <immintrin.h>
 
 #include <cstdint>
@@ -16,8 +16,8 @@ namespace {
 
 #include "kernels/lane_avx512.inc"
 
-// Registers: a matmul block of 2 tiles x 6 tokens keeps 12 integer and 12 float sums live; 8 of 32 are left
-// for weights, scales and a row's codes.
+// Registers, of 32: a matmul block of 2 tiles x 6 tokens keeps 12 integer and 12 float sums; 8 are left for
+// weights, scales and the codes of a row.
 constexpr int kAffineTiles = 2;
 constexpr int kAffineTokens = 6;
 constexpr int kFloatTiles = 2;
@@ -28,9 +28,8 @@ constexpr int kAttentionSums = 16;
 #include "kernels/lane_codes.inc"
 #include "kernels/lane_math.inc"
 
-/// sum + the products of a 4-column block's codes with x[0, 4), four to a lane. In assembly for the reason
-/// that FmaSplat has, even where several tiles meet the same x: 1.14 times as fast for one token, 1.02 for
-/// many.
+/// sum + the products of a 4-column block's codes with x[0, 4), four per lane. In assembly for the same
+/// reason as FmaSplat, even if several tiles share x: 1.14 times as fast for one token, 1.02 times for many.
 inline IntLanes DotBlock(Codes codes, const int8_t* x, IntLanes sum) {
   struct Four {
     int8_t x[4];

@@ -1,4 +1,4 @@
-// Which tables this build has, which this machine can run, and which one is meant.
+// The kernel tables of this build, which of them this machine can run, and the choice of one by name.
 #include <algorithm>
 #include <string>
 #include <vector>
@@ -20,13 +20,12 @@ namespace {
 struct IsaEntry {
   Isa isa;
   std::string_view name;
-  std::string_view needs;  ///< For the error of a machine that lacks it.
+  std::string_view needs;  ///< What the CPU must have, for the error text.
   const Kernels& (*table)();
   bool (*supported)();
 };
 
-// __builtin_cpu_supports asks the operating system too (XGETBV): a register file that is not saved is not
-// used.
+// __builtin_cpu_supports also checks that the operating system saves the registers (XGETBV).
 #if defined(__x86_64__)
 bool HasFma() { return __builtin_cpu_supports("fma"); }
 bool HasAvx2() { return HasFma() && __builtin_cpu_supports("avx2") && __builtin_cpu_supports("f16c"); }
@@ -40,9 +39,8 @@ const IsaEntry kEntries[] = {
     {Isa::kReference, "reference", "FMA3", ReferenceKernels, HasFma},
     {Isa::kAvx2, "avx2", "AVX2, FMA3 and F16C", Avx2Kernels, HasAvx2},
     {Isa::kAvx512, "avx512", "AVX-512 F, BW, VL, DQ and VNNI", Avx512Kernels, HasAvx512},
-    {Isa::kAmx, "amx",
-     "what avx512 needs, AMX-TILE, AMX-INT8, and a Linux (5.16 or newer) that permits tiles", AmxKernels,
-     HasAmx},
+    {Isa::kAmx, "amx", "all that avx512 needs, AMX-TILE, AMX-INT8, and Linux 5.16 or newer that permits AMX",
+     AmxKernels, HasAmx},
 };
 #elif defined(__aarch64__)
 bool Always() { return true; }  // NEON is part of AArch64, and so are FMA and f16 conversions.
@@ -96,7 +94,7 @@ absl::StatusOr<Isa> ChooseIsa(std::string_view forced) {
     const std::vector<Isa> isas = SupportedIsas();
     if (isas.empty()) {
       return FailedPrecondition(
-          "isa: this CPU has no FMA3, which shoal's results are defined by; it cannot run here");
+          "isa: this CPU has no FMA3, which shoal's results require; run shoal on a CPU that has it");
     }
     return isas.back();
   }

@@ -1,6 +1,5 @@
-// Micro-benchmarks of the kernels on the shapes of Qwen3-1.7B (D 2048, F 6144, 16/8 heads of 128), and the
-// bounds that they are measured against on one thread: read bandwidth and the rates of the multiply-add
-// units, as these kernels can reach them.
+// Micro-benchmarks of the kernels on the shapes of Qwen3-1.7B (D 2048, F 6144, 16/8 heads of 128), and of
+// their bounds on one thread: read bandwidth, and the rates of the multiply-add units.
 //   kernels_bench --benchmark_filter=avx512
 #include <benchmark/benchmark.h>
 
@@ -15,7 +14,7 @@ namespace {
 
 constexpr int64_t kCols = 2048;
 
-/// Enough distinct matrices that no cache holds them: decode reads every weight once per token.
+/// So many matrices that no cache holds them, because decode reads every weight once per token.
 std::vector<PackedMatrix> Weights(int bits, int64_t rows, int64_t total_bytes) {
   RandomStream random(1);
   const AffineSource source = RandomAffine(random, rows, kCols, bits, 64, DType::kBF16);
@@ -32,7 +31,7 @@ void MatmulAffine(benchmark::State& state, Isa isa, int bits, int64_t tokens) {
   const Kernels& kernels = SelectKernels(isa);
   RandomStream random(2);
   const int64_t rows = 6144;
-  // From memory where reading may be the bound: an expert meets one to three rows in a step of some
+  // Weights come from memory if reading may be the bound: an expert gets one to three rows in a step of a few
   // sequences.
   const std::vector<PackedMatrix> weights = Weights(bits, rows, tokens <= 3 ? int64_t{1} << 30 : 0);
   const QuantizedStorage x = Quantize(kernels, RandomFloats(random, tokens * kCols), kCols, 64);
@@ -74,14 +73,14 @@ void MatmulFloat(benchmark::State& state, Isa isa, DType dtype, int64_t tokens) 
                                                  benchmark::Counter::kIsRate);
 }
 
-/// The last `rows` positions of a context attend: 1 is decode, more are a chunk of a prompt.
+/// Attention of the last `rows` positions of a context: 1 is decode, more are a chunk of a prompt.
 struct AttentionShape {
   int64_t context, rows, group;
-  int64_t kv_heads() const { return group == 2 ? 8 : 4; }  ///< Qwen3-1.7B, and Qwen3-30B-A3B with group 8.
+  int64_t kv_heads() const { return group == 2 ? 8 : 4; }  ///< Group 2: Qwen3-1.7B. Group 8: Qwen3-30B-A3B.
 };
 constexpr int64_t kHeadDim = 128;
 
-/// Layers of an f16 cache that hold the same `context` positions, in the memory that KvCache would use.
+/// Layers of an f16 cache that hold the same `context` positions, allocated as KvCache does.
 struct FilledCaches {
   std::vector<AlignedMemory> memory;
   std::vector<KvLayerView> views;
@@ -115,8 +114,8 @@ struct FilledCaches {
   }
 };
 
-// GB/s counts each position's keys and values once, as a cache that is read once would; GFLOP/s counts the
-// two products over the positions that each row sees. Decode goes around layers that no cache holds together.
+// GB/s counts the keys and values of each position once. GFLOP/s counts the two products over the positions
+// that each row sees. Decode cycles through so many layers that no CPU cache holds them.
 void Attention(benchmark::State& state, Isa isa, const AttentionShape& shape) {
   const Kernels& kernels = SelectKernels(isa);
   const FilledCaches caches(kernels, shape, shape.rows == 1 ? int64_t{256} << 20 : 0);
@@ -150,7 +149,7 @@ void Attention(benchmark::State& state, Isa isa, const AttentionShape& shape) {
       benchmark::Counter(runs * 4e-9 * static_cast<double>(positions * cols), benchmark::Counter::kIsRate);
 }
 
-// A chunk of a prompt is written into the cache, position by position.
+// Writes a chunk of a prompt into the cache, position by position.
 void AppendKv(benchmark::State& state, Isa isa, DType dtype) {
   const Kernels& kernels = SelectKernels(isa);
   const AttentionShape shape{.context = 512, .rows = 512, .group = 2};
@@ -239,8 +238,8 @@ void ReadBandwidth(benchmark::State& state) {
 }
 
 #if defined(__x86_64__)
-// The most that one thread can do in f32: independent multiply-adds on registers, in chains enough to hide
-// their latency. Written in assembly, as this file is compiled for no instruction set in particular.
+// The f32 peak of one thread: multiply-adds on registers, in enough independent chains to hide their latency.
+// In assembly, because this file is compiled without flags for instruction sets.
 template <int kVectorBytes>
 void FmaPeak(benchmark::State& state) {
   constexpr int kChains = 12, kRounds = 1000;

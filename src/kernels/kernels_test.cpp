@@ -1,5 +1,5 @@
-// Every kernel of every instruction set gives the bits of the reference: on edge shapes, on real shapes, for
-// any cut of its range. Driven by the kernel list: a kernel without a case below does not compile.
+// Every kernel of every instruction set gives the bits of the reference, on edge shapes, on real shapes, and
+// for any cut of its range. Driven by the kernel list: a kernel without a case below does not compile.
 #include "kernels/kernels.h"
 
 #include <gtest/gtest.h>
@@ -22,7 +22,7 @@ constexpr float kNan = std::numeric_limits<float>::quiet_NaN();
 constexpr float kInfinity = std::numeric_limits<float>::infinity();
 constexpr std::array kFloatTypes = {DType::kF32, DType::kF16, DType::kBF16};
 
-/// The reference and the table on trial.
+/// The reference table and the table under test.
 struct Pair {
   const Kernels& reference;
   const Kernels& tested;
@@ -44,7 +44,7 @@ void Case_quantize_rows(const Pair& pair) {
     for (const Values kind : {Values::kOrdinary, Values::kEdge}) {
       ExpectSameQuantized(pair, RandomFloats(random, 7 * 5 * group, kind), 5 * group, group);
     }
-    // Around the threshold below which a group is zero, exact ties, and the largest floats.
+    // Values around the threshold below which a group is zero, exact ties, and the largest floats.
     std::vector<float> x(static_cast<size_t>(4 * group), 0.0f);
     x[0] = 127.0f * 0x1p-126f;
     x[static_cast<size_t>(group)] = std::nextafter(127.0f * 0x1p-126f, 0.0f);
@@ -76,7 +76,7 @@ struct AffineCase {
   Values kind;
 };
 
-// y over the whole range, and over three ranges one after another, must be the reference's.
+// Expects y to be the reference's, computed over the whole range and over three ranges one after another.
 template <typename Args, typename Run>
 void ExpectSameProduct(const Pair& pair, Args args, int64_t tokens, Run run) {
   const int64_t stride = args.w.rows + 3;
@@ -121,11 +121,12 @@ void Case_matmul_affine(const Pair& pair) {
     CheckAffine(pair, {1, 1, 64, bits, 64, DType::kF16, Values::kOrdinary});
     CheckAffine(pair, {2, 208, 2048, bits, 64, DType::kBF16, Values::kOrdinary});
   }
-  CheckAffine(pair,
-              {300, 33, 4096, 4, 64, DType::kBF16, Values::kOrdinary});  // More rows than one cached pass.
+  // More rows than one pass takes.
+  CheckAffine(pair, {300, 33, 4096, 4, 64, DType::kBF16, Values::kOrdinary});
 }
 
-// The largest sums: all codes and activations at their extremes, where an instruction that saturates would.
+// The largest sums: all codes and activations at their extremes, so that a saturating instruction would
+// saturate.
 void CheckExtremes(const Kernels& kernels, int64_t tokens) {
   for (const int bits : {2, 3, 4, 5, 6, 8}) {
     RandomStream random(5);
@@ -288,7 +289,7 @@ void Case_silu_mul(const Pair& pair) {
         {.gate = ConstView(gate, cols), .up = ConstView(up, cols), .out = View(got, cols), .rows = {0, 2}});
     EXPECT_EQ(Bits(got), Bits(expected)) << cols;
   }
-  // A dense sweep of the exponential through its whole range.
+  // A dense sweep over the whole range of the exponential.
   std::vector<float> gate;
   for (float x = -90; x < 90; x += 0.0017f) gate.push_back(x);
   const auto cols = static_cast<int64_t>(gate.size());
@@ -303,7 +304,7 @@ void Case_silu_mul(const Pair& pair) {
   EXPECT_EQ(Bits(got), Bits(expected));
 }
 
-/// Gates of the whole range of the exponential, and far beyond it, at columns that are no multiples of 16.
+/// Gates over the whole range of the exponential and far beyond, in a number that is not a multiple of 16.
 std::vector<float> SweepOfGates() {
   std::vector<float> gates = {0.0f, -0.0f, 1e-30f, -1e-30f, 1e19f, -1e19f, 3e38f, -3e38f};
   for (float x = -90; x < 90; x += 0.0173f) gates.push_back(x);
@@ -383,7 +384,7 @@ void Case_causal_conv(const Pair& pair) {
   }
 }
 
-/// A head's rows, lying in wider matrices, and its state before and after them.
+/// The rows of one head within wider matrices, and the state before them.
 struct DeltaProblem {
   int64_t rows, keys, values;
   std::vector<float> mixed;  ///< [T, 2 I + J + 3]: query, key, value.
@@ -396,7 +397,7 @@ struct DeltaProblem {
     for (int64_t i = 0; i < 2 * rows; ++i) gates.push_back(static_cast<float>(random.uniform()));
     state = RandomFloats(random, keys * values, kind);
   }
-  /// Runs rows [0, cut), then the others; gives outputs, then the state.
+  /// Runs rows [0, cut), then the others. Returns the outputs, followed by the state.
   std::vector<float> run(const Kernels& kernels, int64_t cut) const {
     std::vector<float> out(static_cast<size_t>(rows * values));
     std::vector<float> between = state, after = state;
@@ -442,7 +443,7 @@ void Case_append_kv(const Pair& pair) {
     for (const int64_t head_dim : {16, 64, 128, 100, 7}) {
       std::vector<float> key = RandomFloats(random, 3 * head_dim, Values::kEdge);
       std::vector<float> value = RandomFloats(random, 3 * head_dim, Values::kEdge);
-      // The last is a NaN that rounding as a number would turn into -0.
+      // The last is a NaN whose bits, rounded as a number, would become -0.
       const float extremes[] = {
           65504.0f, 65519.9f, 65520.0f, -1e30f, kInfinity, -kInfinity, std::bit_cast<float>(0x7fffffffu)};
       std::copy(std::begin(extremes), std::end(extremes), key.begin());
@@ -470,11 +471,12 @@ struct AttentionShape {
   int64_t kv_heads, group, head_dim;
   DType dtype;
   std::vector<Range> rows;  ///< Visible positions of each query row.
-  size_t sequences = 1;     ///< Rows are dealt out evenly, in order.
+  size_t sequences = 1;     ///< Each has equally many of the rows, in order.
   Values values = Values::kOrdinary;
 };
 
-/// A cache filled to the last visible position of each sequence, through a shuffled block table, and queries.
+/// Queries, and a cache that is filled, through a shuffled block table, to the last visible position of each
+/// sequence.
 struct AttentionProblem {
   CacheStorage cache;
   std::vector<std::vector<BlockId>> blocks;
@@ -521,7 +523,7 @@ struct AttentionProblem {
   }
 };
 
-/// Rows at positions [begin, end); each sees itself and what lies before it, `window` positions at most.
+/// Rows at positions [begin, end). Each sees itself and the positions before it, at most `window` in all.
 std::vector<Range> PromptRows(int64_t begin, int64_t end, int64_t window = INT64_MAX) {
   std::vector<Range> rows;
   for (int64_t p = begin; p < end; ++p) rows.push_back({std::max<int64_t>(0, p + 1 - window), p + 1});
@@ -536,21 +538,21 @@ std::vector<AttentionShape> AttentionShapes() {
       {1, 3, 100, DType::kF16, {{5, 700}}},
       {1, 12, 32, DType::kF32, {{0, 45}, {0, 1200}}},
       {3, 1, 7, DType::kF16, {{0, 40}}},
-      // Rows that share a pass and see nothing in common.
+      // Rows that share a pass and see no position in common.
       {2, 1, 48, DType::kF16, {{0, 10}, {100, 110}, {20, 300}, {64, 96}, {95, 97}}},
-      // Chunks of a prompt: from its start, over a split's border, of more rows than share a pass.
+      // Chunks of a prompt: from its start, across a boundary of splits, with more rows than share a pass.
       {2, 2, 64, DType::kF16, PromptRows(0, 70)},
       {1, 5, 80, DType::kF32, PromptRows(0, 70)},
       {2, 2, 32, DType::kBF16, PromptRows(470, 550)},
       {1, 1, 16, DType::kF16, PromptRows(3, 200)},
-      // Windows, within a split and over several.
+      // Windows within one split and across several.
       {1, 2, 64, DType::kF16, PromptRows(40, 90, 37)},
       {1, 8, 16, DType::kF16, PromptRows(1500, 1520, 600)},
       {2, 1, 16, DType::kF32, PromptRows(1000, 1040, 9)},
-      // Batches: a row of each sequence, several of each.
+      // Batches: one row of each sequence, several rows of each.
       {2, 4, 32, DType::kF16, {{0, 70}, {0, 1}, {0, 600}, {0, 32}, {100, 131}}, 5},
       {1, 2, 32, DType::kBF16, PromptRows(25, 73), 3},
-      // Heads and groups beyond what shares a pass.
+      // More heads and groups than share a pass.
       {1, 71, 16, DType::kF16, PromptRows(30, 33)},
       {1, 40, 512, DType::kF16, {{0, 35}}},
       {1, 16, 576, DType::kBF16, PromptRows(28, 36)},
@@ -570,7 +572,7 @@ std::vector<AttentionShape> AttentionShapes() {
   return shapes;
 }
 
-/// Sinks for every other of the shapes: from far below to far above the scores.
+/// Sinks for every second shape, from far below to far above the scores.
 std::vector<float> SinksFor(size_t shape, int64_t heads) {
   std::vector<float> sinks;
   for (int64_t h = 0; shape % 2 == 0 && h < heads; ++h) {
@@ -594,7 +596,7 @@ void Case_attention(const Pair& pair) {
                        .row_range = {0, count},
                        .kv_heads = {0, shape.kv_heads}};
     pair.reference.attention(args);
-    for (const int parts : {1, 3}) {  // Of the rows; and the heads together, or one by one.
+    for (const int parts : {1, 3}) {  // Cuts of the rows; the heads all together, or one by one.
       AttentionProblem got(pair.reference, shape);
       args.cache = got.cache.view;
       args.rows = got.rows.data();
@@ -613,7 +615,7 @@ void Case_attention(const Pair& pair) {
   }
 }
 
-// Splits computed apart and merged give the bits of `attention`.
+// Splits computed separately, then merged, give the bits of `attention`.
 void CheckSplits(const Kernels& reference, const Kernels& partial, const Kernels& merge) {
   size_t index = 0;
   for (const AttentionShape& shape : AttentionShapes()) {
@@ -640,7 +642,7 @@ void CheckSplits(const Kernels& reference, const Kernels& partial, const Kernels
                                  .kv_heads = kv_heads,
                                  .partials = partials.data()});
     };
-    // In whatever order: the last split, head by head, then those before it.
+    // The order must not matter: the last split first, head by head, then those before it.
     for (int64_t h = 0; h < shape.kv_heads; ++h) attend({splits.end - 1, splits.end}, {h, h + 1});
     attend({splits.begin, splits.end - 1}, {0, shape.kv_heads});
     std::vector<float> got(static_cast<size_t>(problem.row_floats));
@@ -659,7 +661,7 @@ void CheckSplits(const Kernels& reference, const Kernels& partial, const Kernels
 void Case_attention_partial(const Pair& pair) { CheckSplits(pair.reference, pair.tested, pair.reference); }
 void Case_attention_merge(const Pair& pair) { CheckSplits(pair.reference, pair.reference, pair.tested); }
 
-TEST(Attention, SplitsMergedByTheReferenceAreItsAttention) {
+TEST(Attention, MergedSplitsOfTheReferenceGiveTheBitsOfItsAttention) {
   const Kernels& reference = SelectKernels(Isa::kReference);
   CheckSplits(reference, reference, reference);
 }
@@ -700,8 +702,8 @@ void CheckRoute(const Pair& pair, int64_t experts, const RouteWay& way, RandomSt
   std::vector<float> selection_bias = RandomFloats(random, experts);
   for (int64_t e = 0; e < experts; ++e) {
     logits[static_cast<size_t>(experts + e)] = 0.25f;  // All tie.
-    logits[static_cast<size_t>(2 * experts + e)] =
-        static_cast<float>(e % 3) - 200.0f;  // Ties of three levels.
+    // Ties at three levels.
+    logits[static_cast<size_t>(2 * experts + e)] = static_cast<float>(e % 3) - 200.0f;
     logits[static_cast<size_t>(3 * experts + e)] = e == experts - 1 ? 3e38f : -3e38f;  // One takes all.
   }
   std::vector<int32_t> expected_ids(static_cast<size_t>(5 * k)), ids(expected_ids.size());
@@ -776,9 +778,9 @@ void Case_fixed_to_float(const Pair& pair) {
   const int64_t cols = 83;
   std::vector<int64_t> acc(2 * cols);
   for (size_t i = 0; i < acc.size(); ++i) acc[i] = static_cast<int64_t>(random.bits()) >> (i % 64);
-  acc[0] = (int64_t{1} << 53) + (int64_t{1} << 29);  // A tie between two floats,
-  acc[1] = (int64_t{1} << 53) + (int64_t{1} << 29) +
-           1;  // and just above: converting through double would lose the 1.
+  // A tie between two floats, and just above it, where a conversion through double would lose the 1.
+  acc[0] = (int64_t{1} << 53) + (int64_t{1} << 29);
+  acc[1] = (int64_t{1} << 53) + (int64_t{1} << 29) + 1;
   for (const FixedStore store : {FixedStore::kAssign, FixedStore::kAdd}) {
     std::vector<float> expected = RandomFloats(random, 2 * cols), got = expected;
     FixedToFloatArgs args{
@@ -815,7 +817,7 @@ void Case_argmax(const Pair& pair) {
   EXPECT_EQ(pair.tested.argmax({nullptr, 0}), -1);
 }
 
-// ---- One test per line of the list and instruction set ----
+// ---- One test per kernel of the list and instruction set ----
 
 class BitEquality : public testing::TestWithParam<Isa> {
  protected:
@@ -828,11 +830,11 @@ class BitEquality : public testing::TestWithParam<Isa> {
 
 INSTANTIATE_TEST_SUITE_P(, BitEquality, testing::ValuesIn(SupportedIsas()), [](const auto& isa) {
   std::string name(IsaName(isa.param));
-  std::replace(name.begin(), name.end(), '-', '_');  // Tests have no dashes.
+  std::replace(name.begin(), name.end(), '-', '_');  // gtest allows no dashes in names.
   return name;
 });
 
-// ---- AMX where there is none ----
+// ---- AMX on CPUs without it ----
 
 #if defined(__x86_64__)
 TEST(AmxEmulated, MatmulOnTilesHasTheBitsOfTheReference) {
@@ -846,17 +848,17 @@ TEST(AmxEmulated, MatmulOnTilesHasTheBitsOfTheReference) {
 }
 #endif
 
-// ---- AMX where there is one ----
+// ---- AMX on CPUs with it ----
 
 #if defined(__x86_64__)
-/// What of a thread's tiles a switch to another thread would have to save: XGETBV's components in use.
+/// Whether a switch to another thread would have to save tiles of this thread, by XGETBV's components in use.
 bool TilesAreInUse() {
   uint32_t in_use, high;
   asm volatile("xgetbv" : "=a"(in_use), "=d"(high) : "c"(1));
   return (in_use & (1u << 17 | 1u << 18)) != 0;
 }
 
-TEST(Amx, AProductLeavesNoTilesThatAThreadSwitchWouldSave) {
+TEST(Amx, AProductLeavesNoTilesForAThreadSwitchToSave) {
   if (!ChooseIsa("amx").ok()) GTEST_SKIP() << "this machine lacks AMX";
   CheckExtremes(SelectKernels(Isa::kAmx), 20);
   EXPECT_FALSE(TilesAreInUse());
@@ -877,7 +879,7 @@ TEST(Isa, TheFastestIsChosenAndALowerOneCanBeForced) {
 }
 
 #if defined(__x86_64__)
-TEST(Isa, OneThatThisMachineLacksIsRefusedWithWhatItNeedsAndWhatThereIs) {
+TEST(Isa, RefusesASetThatThisMachineLacksAndNamesThoseItHas) {
   int lacking = 0;
   for (const std::string_view name : {"reference", "avx2", "avx512", "amx"}) {
     const auto isa = ChooseIsa(name);
@@ -893,7 +895,7 @@ TEST(Isa, OneThatThisMachineLacksIsRefusedWithWhatItNeedsAndWhatThereIs) {
 }
 #endif
 
-TEST(Isa, AnUnknownNameIsRefusedWithTheKnownOnes) {
+TEST(Isa, RefusesAnUnknownNameAndListsTheKnownOnes) {
   const auto isa = ChooseIsa("sse2");
   EXPECT_EQ(isa.status().code(), absl::StatusCode::kInvalidArgument);
   EXPECT_NE(Message(isa.status()).find("reference"), std::string::npos);

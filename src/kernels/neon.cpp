@@ -1,5 +1,5 @@
-// NEON as every AArch64 CPU has it (Cortex-A53, A57, A72), without dot products: code products are added in
-// 16 bits as far as the worst case allows. Exports NeonKernels alone.
+// NEON of every AArch64 CPU (Cortex-A53, A57, A72), without dot-product instructions: code products are added
+// in 16 bits as far as the worst case allows. Exports NeonKernels alone.
 #include <arm_neon.h>
 
 #include <cstdint>
@@ -15,20 +15,22 @@ namespace {
 
 #include "kernels/lane_neon.inc"
 
-// Of 32 registers, two rows take 16 (16-bit sums of two columns each), codes 4, a row's columns and masks 3.
+// Registers, of 32: two rows take 16 for 16-bit sums of two columns each, codes 4, the columns of a row and
+// masks 3.
 constexpr int kAffineTokens = 2;
 
 /// dots[0][t] += the products of a panel's codes with x[t][0, 32).
 template <int kBits, int kTiles, int kTokens>
 inline void DotPanels(const uint8_t* const* panels, const int8_t* const* x, IntLanes (*dots)[kTokens]) {
   static_assert(kTiles == 1);
-  // 4-column blocks whose products, each at most 127 * the largest code, fit 16 bits together.
+  // How many 4-column blocks can be added in 16 bits: a product is at most 127 * the largest code.
   constexpr int kLargest = 127 * LargestSigned(kBits);
   constexpr int kBlocks = 8 * kLargest <= INT16_MAX ? 8 : 4 * kLargest <= INT16_MAX ? 4 : 2;
   static_assert(kBlocks * kLargest <= INT16_MAX);
 #pragma GCC unroll 16
   for (int first = 0; first < 8; first += kBlocks) {
-    int16x8_t sums[kTokens][4][2];  // Of four rows: two rows each, by column.
+    // [token][register of four rows][its first or last two rows]: sums by column.
+    int16x8_t sums[kTokens][4][2];
 #pragma GCC unroll 16
     for (auto& token : sums) {
 #pragma GCC unroll 4

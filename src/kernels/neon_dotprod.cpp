@@ -1,5 +1,5 @@
-// NEON with dot products (ARMv8.2 and later: Cortex-A76, Neoverse N1): four code products of four rows and
-// their sums are one instruction (sdot, exact). Exports NeonDotprodKernels alone.
+// NEON with dot products (ARMv8.2 and later: Cortex-A76, Neoverse N1): four code products of four rows, with
+// their sums, are one exact instruction (sdot). Exports NeonDotprodKernels alone.
 #include <arm_neon.h>
 
 #include <cstdint>
@@ -15,11 +15,11 @@ namespace {
 
 #include "kernels/lane_neon.inc"
 
-// Of 32 registers, four rows take 16 for their sums in a panel and 8 for its columns; codes 4, masks 1.
+// Registers, of 32: four rows take 16 for their sums in a panel and 8 for its columns, codes 4, masks 1.
 constexpr int kAffineTokens = 4;
 
-/// sums + the products of codes with columns [4 * lane, 4 * lane + 4) of x. A switch, as the lane must be a
-/// literal.
+/// sums + the products of codes with columns [4 * lane, 4 * lane + 4) of x. A switch, because sdot takes the
+/// lane as a literal.
 inline int32x4_t DotLane(int32x4_t sums, int8x16_t codes, int8x16_t x, int lane) {
   switch (lane) {
     case 0:

@@ -1,6 +1,6 @@
 // NEON with i8mm (ARMv8.6 and most of ARMv9: Neoverse V1 and N2, Cortex-X2, Apple M2): the products of two
-// rows of weights with two rows of activations over eight columns are one instruction, and codes may be
-// unsigned (usmmla, exact). That is for matmuls of many rows; everything else is what neon_dotprod.cpp has.
+// rows of weights with two rows of activations over eight columns are one exact instruction that takes
+// unsigned codes (usmmla). It serves matmuls of many rows; all other kernels are those of neon_dotprod.cpp.
 // Exports NeonI8mmKernels alone.
 #include <arm_neon.h>
 
@@ -17,15 +17,16 @@ namespace {
 #include "kernels/lane_neon.inc"
 #include "kernels/lane_tiles.inc"
 
-/// Rows of x, and rows of a tile, that a block works on. Of 32 registers their 32-bit sums take 16, weights
-/// 4, rows of x 4, unpacked codes 4. With all 16 rows of a tile only 4 rows of x would fit, and unpacking and
-/// interleaving the weights would cost as much as usmmla saves over sdot.
+/// A block has 8 rows of x and 8 rows of a tile. Registers, of 32: 32-bit sums take 16, weights 4, rows of x
+/// 4, unpacked codes 4. With all 16 rows of a tile only 4 rows of x would fit, and unpacking and interleaving
+/// the weights would cost as much as usmmla saves over sdot.
 constexpr int kRowsTogether = 8;
 constexpr int kHalfRows = 8;
 constexpr int kRowPairs = kRowsTogether / 2;
 constexpr int kHalfPairs = kHalfRows / 2;
 
-/// Register {w0 x0, w0 x1, w1 x0, w1 x1} for rows w0, w1 of the half tile and x0, x1 of the activations.
+/// A register holds {w0 x0, w0 x1, w1 x0, w1 x1} for rows w0, w1 of the half tile and rows x0, x1 of
+/// activations.
 using HalfSums = int32x4_t[kRowPairs][kHalfPairs];
 
 inline uint8x16_t InterleaveLow(uint8x16_t a, uint8x16_t b) {
@@ -35,8 +36,8 @@ inline uint8x16_t InterleaveHigh(uint8x16_t a, uint8x16_t b) {
   return vreinterpretq_u8_u32(vzip2q_u32(vreinterpretq_u32_u8(a), vreinterpretq_u32_u8(b)));
 }
 
-/// sums += the products of half a panel's rows with x[t][0, 32). Two 4-column blocks side by side are eight
-/// columns of two rows of weights a register.
+/// sums += the products of half of a panel's rows with x[t][0, 32). Two 4-column blocks, interleaved, give
+/// registers of eight columns of two rows.
 template <int kBits, int kHalf>
 inline void DotHalfPanel(const uint8_t* panel, const int8_t* const* x, HalfSums& sums) {
 #pragma GCC unroll 4
@@ -66,7 +67,8 @@ struct Group {
   Lanes bias;
 };
 
-/// acc[t] += what half a group gives for rows t, whose scales (and sums) are `groups` apart.
+/// acc[t] += the products of half of a group's rows with rows t of x. The scales (and sums) of one row are
+/// `groups` after those of the row before.
 template <int kBits, int kHalf>
 inline void AddHalfGroup(const Group& group, int64_t panels, const int8_t* const* x, const float* scales,
                          const float* sums, int64_t groups, Lanes* acc) {
@@ -101,10 +103,10 @@ inline void AddHalfGroup(const Group& group, int64_t panels, const int8_t* const
   }
 }
 
-// y[t, 16 tile ...] for rows [first, first + 8). Bound: usmmla, 128 to a panel of 32 columns (sdot takes
-// 256), beside 64 instructions to unpack and interleave 4-bit codes, 64 loads of columns, and per group and
-// row 24 to rescale. Float sums wait in the first-level cache while a half group's integers have the
-// registers.
+// y[t, n] for rows t in [first, first + 8) and the rows n of `tile`. Bound: usmmla, 128 per panel of 32
+// columns (sdot takes 256). Beside them, 64 instructions unpack and interleave 4-bit codes, 64 load columns,
+// and 24 per group and row rescale. The float sums wait in the first-level cache while integer sums occupy
+// the registers.
 template <int kBits>
 inline void AffineBlock(const MatmulAffineArgs& args, int64_t tile, int64_t first) {
   const PackedView& w = args.w;
@@ -134,7 +136,7 @@ inline void AffineBlock(const MatmulAffineArgs& args, int64_t tile, int64_t firs
   }
 }
 
-// Rows in eights.
+// Multiplies all rows, eight at a time; their number is a multiple of eight.
 template <int kBits>
 void AffineTiles(const MatmulAffineArgs& args) {
   const int64_t pass = MaxOf(kCachedRowBytes / args.w.cols / kRowsTogether, 1) * kRowsTogether;
@@ -148,28 +150,28 @@ void AffineTiles(const MatmulAffineArgs& args) {
 
 void matmul_affine(const MatmulAffineArgs& args) {
   const int64_t eights = args.x.rows / kRowsTogether * kRowsTogether;
-  MatmulAffineArgs part = args;
-  if (eights < args.x.rows) {  // Fewer than eight rows are bound by memory, or nearly so: sdot is as good.
-    part.x = args.x.rows_between({eights, args.x.rows});
-    part.y.data = args.y.data + eights * args.y.stride;
-    NeonDotprodKernels().matmul_affine(part);
+  MatmulAffineArgs rows = args;
+  if (eights < args.x.rows) {  // Fewer than eight rows are (nearly) bound by memory, so sdot is as fast.
+    rows.x = args.x.rows_between({eights, args.x.rows});
+    rows.y.data = args.y.data + eights * args.y.stride;
+    NeonDotprodKernels().matmul_affine(rows);
   }
   if (eights == 0) return;
-  part.x = args.x.rows_between({0, eights});
-  part.y.data = args.y.data;
+  rows.x = args.x.rows_between({0, eights});
+  rows.y.data = args.y.data;
   switch (args.w.format.bits) {
     case 2:
-      return AffineTiles<2>(part);
+      return AffineTiles<2>(rows);
     case 3:
-      return AffineTiles<3>(part);
+      return AffineTiles<3>(rows);
     case 4:
-      return AffineTiles<4>(part);
+      return AffineTiles<4>(rows);
     case 5:
-      return AffineTiles<5>(part);
+      return AffineTiles<5>(rows);
     case 6:
-      return AffineTiles<6>(part);
+      return AffineTiles<6>(rows);
     default:
-      return AffineTiles<8>(part);
+      return AffineTiles<8>(rows);
   }
 }
 

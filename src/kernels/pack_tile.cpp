@@ -1,8 +1,8 @@
-// Bound by memory: a byte is read once and written once, into pages that the kernel has just zeroed. Plain
-// vectors of the compiler (SSE2 or NEON, no intrinsics, no flags) do 6 to 8 GB/s out of a cache, and with the
-// next tile asked for in advance hardly less out of memory (4 bits, one thread; a copy: 12), so there is one
-// version for all instruction sets. A vector holds one 32-bit word of each of four rows, which is how a
-// quarter of a register of the packed layout lies.
+// Bound: memory. Each byte is read once and written once, into pages that the operating system has just
+// zeroed. The compiler's portable vectors (SSE2 or NEON, without intrinsics or flags) reach 6 to 8 GB/s from
+// cache and, with the next tile prefetched, hardly less from memory (4 bits, one thread; a copy reaches 12).
+// So there is one version for all instruction sets. A vector holds one 32-bit word of each of four rows, the
+// layout of a quarter of a register in packed.h.
 #include "kernels/pack_tile.h"
 
 #include <bit>
@@ -18,7 +18,7 @@ static_assert(std::endian::native == std::endian::little);
 
 constexpr int64_t kRegisterBytes = 64;
 constexpr int64_t kCacheLine = 64;
-constexpr int kBlocks = kPanelCols / 4;  ///< Of a panel: four columns each.
+constexpr int kBlocks = kPanelCols / 4;  ///< 4-column blocks of a panel.
 constexpr int kLanes = 4;                ///< Rows of a vector.
 
 using Words = uint32_t __attribute__((vector_size(16)));  ///< One word of each of four rows.
@@ -30,14 +30,15 @@ uint32_t LoadWord(const uint8_t* at) {
 }
 void StoreWords(uint8_t* at, Words words) { std::memcpy(at, &words, 16); }
 
-/// f(integral_constant<int, 0>) ... f(integral_constant<int, kN - 1>): a loop whose shifts are constants.
+/// Calls f(integral_constant<int, i>) for i in [0, kN): a loop with a constant index, for shifts.
 template <int kN, typename F>
 void Unrolled(F&& f) {
   [&]<int... kI>(std::integer_sequence<int, kI...>) { (f(std::integral_constant<int, kI>()), ...); }
   (std::make_integer_sequence<int, kN>());
 }
 
-/// Four codes side by side in the low 4 * kBits bits -> one byte each: pairs move apart, then their halves.
+/// Spreads four codes in the low 4 * kBits bits to one byte each: first the pairs move apart, then their
+/// halves.
 template <int kBits>
 Words SpreadCodes(Words x) {
   constexpr uint32_t kCode = (1u << kBits) - 1;
@@ -47,7 +48,8 @@ Words SpreadCodes(Words x) {
   return (x & kCode * 0x00010001u) | (x << (8 - kBits) & kCode * 0x01000100u);
 }
 
-/// 4-column block kBlock of a panel: its 4 * kBits bits begin at 4 * kBits * kBlock of the row's stream.
+/// 4-column block kBlock of a panel, whose 4 * kBits bits begin at bit 4 * kBits * kBlock of the row's
+/// stream.
 template <int kBits, int kBlock>
 Words BlockOf(const Words (&stream)[kBits]) {
   constexpr int kWidth = 4 * kBits;
@@ -59,7 +61,7 @@ Words BlockOf(const Words (&stream)[kBits]) {
   return SpreadCodes<kBits>(field);
 }
 
-/// The plane of bits [kFrom, kFrom + kWidth) of every code: a register takes 8 / kWidth blocks.
+/// Stores the plane of bits [kFrom, kFrom + kWidth) of every code; a register takes 8 / kWidth blocks.
 template <int kFrom, int kWidth>
 uint8_t* StorePlane(const Words (&blocks)[kBlocks], uint8_t* plane) {
   constexpr int kPerRegister = 8 / kWidth;
@@ -76,7 +78,8 @@ uint8_t* StorePlane(const Words (&blocks)[kBlocks], uint8_t* plane) {
 Words InterleaveLow(Words a, Words b) { return __builtin_shufflevector(a, b, 0, 4, 1, 5); }
 Words InterleaveHigh(Words a, Words b) { return __builtin_shufflevector(a, b, 2, 6, 3, 7); }
 
-/// The next kBits words of each of four rows, word by word: four at a time as a transposed square.
+/// Loads the next kBits words of each of four rows; out[w] has word w of each row. Four words at a time are
+/// loaded as a square and transposed.
 template <int kBits>
 void LoadStreams(const uint8_t* const (&streams)[kLanes], int64_t offset, Words (&out)[kBits]) {
   constexpr int kSquares = kBits / kLanes * kLanes;
@@ -97,9 +100,9 @@ void LoadStreams(const uint8_t* const (&streams)[kLanes], int64_t offset, Words 
   }
 }
 
-/// Eight codes of 4 bits, 01234567 from the lowest bit on, as a register has them: 04152637. That turns the
-/// three bits of a code's place by one, which is two exchanges: of the middle bytes, of the middle codes of
-/// each half.
+/// Reorders eight codes of 4 bits from 01234567 (lowest bits first) to the order of a register, 04152637.
+/// This rotates the three bits of a code's index by one. It takes two exchanges: of the middle bytes, then of
+/// the middle codes of each half.
 Words ShuffleNibbles(Words x) {
   const Words bytes = (x ^ (x >> 8)) & 0x0000FF00u;
   x ^= bytes ^ (bytes << 8);
@@ -107,13 +110,15 @@ Words ShuffleNibbles(Words x) {
   return x ^ codes ^ (codes << 4);
 }
 
-/// 32 columns of four rows. streams: the rows' bits; out: the panel, from the lane of the first row on.
+/// Packs 32 columns of four rows. streams: the bits of the rows; out: the panel, at the lane of the first
+/// row.
 template <int kBits>
 void PackPanel(const uint8_t* const (&streams)[kLanes], int64_t offset, uint8_t* out) {
   Words stream[kBits];
   LoadStreams<kBits>(streams, offset, stream);
   if constexpr (kBits == 4) {
-    // A word is two blocks, and so is a register's: no blocks on the way.
+    // A word of the stream holds two blocks, and so does a word of a register, so blocks need not be
+    // separated.
     Unrolled<kBits>([&](auto w) { StoreWords(out + w * kRegisterBytes, ShuffleNibbles(stream[w])); });
   } else {
     Words blocks[kBlocks];
@@ -129,7 +134,7 @@ void PackPanel(const uint8_t* const (&streams)[kLanes], int64_t offset, uint8_t*
   }
 }
 
-/// Element `col` of each of 16 rows, side by side.
+/// Writes element `col` of each of 16 rows, one after another.
 template <int64_t kSize>
 void PackColumn(const uint8_t* rows, int64_t row_bytes, int64_t col, uint8_t* out) {
   for (int64_t row = 0; row < kTileRows; ++row) {
@@ -145,8 +150,8 @@ void PackTile(const AffineView& source, int64_t first_row, uint8_t* record) {
   const auto* words = static_cast<const uint8_t*>(source.words) + first_row * row_bytes;
   const auto* scales = static_cast<const uint8_t*>(source.scales) + first_row * groups * kScaleSize;
   const auto* biases = static_cast<const uint8_t*>(source.biases) + first_row * groups * kScaleSize;
-  // Sixteen streams at a time are more than a CPU foresees: the next tile is asked for as it lies, one chunk
-  // a panel.
+  // Sixteen streams are too many for the hardware prefetcher, so the next tile is prefetched as one run of
+  // memory, a chunk per panel.
   const bool is_last = first_row + 2 * kTileRows > source.rows;
   const uint8_t* ahead = is_last ? words : words + kTileRows * row_bytes;
   constexpr int64_t kChunk = kTileRows * 4 * kBits;
@@ -181,7 +186,7 @@ Halves InterleaveHigh(Halves a, Halves b) {
   return __builtin_shufflevector(a, b, 4, 12, 5, 13, 6, 14, 7, 15);
 }
 
-/// One perfect shuffle of the elements of 16 vectors: the first half interleaved with the second.
+/// A perfect shuffle of the elements of 16 vectors: interleaves the first half with the second.
 template <typename Vector>
 void Shuffle(const Vector (&in)[kTileRows], Vector (&out)[kTileRows]) {
   Unrolled<kTileRows / 2>([&](auto i) {
@@ -190,9 +195,9 @@ void Shuffle(const Vector (&in)[kTileRows], Vector (&out)[kTileRows]) {
   });
 }
 
-/// [16][cols] -> [cols][16] for the columns that fill vectors; returns how many those are. An element's index
-/// is row * width + column; a perfect shuffle turns its bits by one place, so four of them bring the row's
-/// four bits to the bottom, which is the transpose.
+/// Transposes [16][cols] to [cols][16] for the columns that fill vectors; returns their number. An element's
+/// index is row * width + column. A perfect shuffle rotates the index by one bit, so four shuffles move the
+/// four bits of the row to the bottom, which is the transpose.
 template <typename Vector, int64_t kSize>
 int64_t TransposeVectors(const uint8_t* rows, int64_t row_bytes, int64_t cols, uint8_t* tile) {
   constexpr int64_t kWidth = 16 / kSize;

@@ -16,9 +16,10 @@ static_assert(std::endian::native == std::endian::little);
 constexpr int64_t kBlocksPerPanel = kPanelCols / 4;
 constexpr int64_t kRegisterBytes = 64;
 
+/// Sizes in the record of 16 rows and one group.
 struct RecordLayout {
-  int64_t code_bytes = 0;   ///< Of 16 rows and one group.
-  int64_t scale_bytes = 0;  ///< Of 16 scales; as many of biases.
+  int64_t code_bytes = 0;
+  int64_t scale_bytes = 0;  ///< Of 16 scales; the 16 biases take as many.
   int64_t bytes() const { return code_bytes + 2 * scale_bytes; }
 };
 
@@ -48,7 +49,8 @@ uint32_t LoadWord(const uint8_t* at) {
 }
 void StoreWord(uint8_t* at, uint32_t word) { std::memcpy(at, &word, 4); }
 
-/// The 32 codes of a panel out of a row's bit stream, as 8 words of 4 bytes. `stream` holds 4 * bits bytes.
+/// Unpacks one row's 32 codes of a panel to 8 words, each with the 4 bytes of a block. `stream` holds 4 *
+/// bits bytes.
 void UnpackStream(const uint8_t* stream, int bits, uint32_t blocks[kBlocksPerPanel]) {
   const uint64_t mask = (uint64_t{1} << bits) - 1;
   uint64_t window = 0;
@@ -69,8 +71,9 @@ void UnpackStream(const uint8_t* stream, int bits, uint32_t blocks[kBlocksPerPan
   }
 }
 
-/// Puts `width` bits, from bit `shift` of every code on, into one plane: register r of the plane takes 8 /
-/// width blocks.
+/// Stores bits [shift, shift + kWidth) of every code as one plane, whose registers take 8 / kWidth blocks
+/// each.
+/// Returns the end of the plane.
 template <int kWidth>
 uint8_t* StorePlane(const uint32_t blocks[kBlocksPerPanel], int shift, int lane, uint8_t* plane) {
   constexpr int kPerRegister = 8 / kWidth;
@@ -96,7 +99,7 @@ const uint8_t* LoadPlane(const uint8_t* plane, int shift, int lane, uint32_t blo
   return plane;
 }
 
-/// One row's share of a panel.
+/// Stores the codes of one row of a panel.
 void StorePanel(const uint32_t blocks[kBlocksPerPanel], int bits, int lane, uint8_t* panel) {
   if (bits == 8) {
     StorePlane<8>(blocks, 0, lane, panel);
@@ -114,7 +117,7 @@ void StorePanel(const uint32_t blocks[kBlocksPerPanel], int bits, int lane, uint
   if (bits - shift == 1) StorePlane<1>(blocks, shift, lane, panel);
 }
 
-/// Elements of kSize bytes, every 16th place from `to` on.
+/// Stores elements of kSize bytes at every 16th place from `to` on.
 template <int64_t kSize>
 void StoreFloatRow(const uint8_t* from, int64_t cols, uint8_t* to) {
   for (int64_t col = 0; col < cols; ++col) {
@@ -140,7 +143,7 @@ void LoadPanel(const uint8_t* panel, int bits, int lane, uint32_t blocks[kBlocks
   if (bits - shift == 1) LoadPlane<1>(panel, shift, lane, blocks);
 }
 
-/// One row on its own. Whole tiles go through pack_tile.h, which is many times as fast.
+/// Packs a single row. Whole tiles go through pack_tile.h, which is many times as fast.
 void StoreAffineRow(const AffineView& source, int64_t source_row, int lane, uint8_t* record) {
   const PackedFormat format{source.scale_dtype, source.bits, source.group};
   const RecordLayout layout = LayoutOf(format);

@@ -26,7 +26,7 @@ std::vector<float> AffineRow(const AffineView& view, int64_t row) {
   return values;
 }
 
-/// What packed.h says, code by code: row `to` of the packed matrix from row `from` of the source.
+/// Packs row `from` of the source as row `to` of the packed matrix, code by code as packed.h defines it.
 void PackRowByDefinition(const AffineView& source, int64_t from, int64_t to, std::vector<uint8_t>& packed) {
   const int64_t lane = to % 16;
   const int64_t scale_size = DTypeBytes(source.scale_dtype);
@@ -59,7 +59,7 @@ std::vector<uint8_t> BytesOf(const PackedMatrix& matrix) {
   return {matrix.view().data, matrix.view().data + matrix.bytes()};
 }
 
-/// Calls test(format's name, a matrix of `rows` rows) for each affine format.
+/// Calls test(name, source) for each affine format, with a source of `rows` rows.
 template <typename Test>
 void ForEachAffineFormat(uint64_t seed, int64_t rows, Test test) {
   RandomStream random(seed);
@@ -74,7 +74,7 @@ void ForEachAffineFormat(uint64_t seed, int64_t rows, Test test) {
 }
 
 TEST(Packed, WholeTilesAndSingleRowsHaveTheBytesOfTheDefinition) {
-  // Two whole tiles, which are packed 16 rows at a time, and five rows, which are not.
+  // Two whole tiles, which are packed 16 rows at a time, and five rows, which are packed one by one.
   ForEachAffineFormat(7, 37, [](const std::string& name, const AffineSource& source) {
     const PackedMatrix matrix = *PackedMatrix::PackAffine(source.view);
     std::vector<uint8_t> expected(static_cast<size_t>(matrix.bytes()));
@@ -88,7 +88,7 @@ TEST(Packed, SlicesAndPermutationsHaveTheBytesOfTheDefinition) {
     const PackedFormat format{source.view.scale_dtype, source.view.bits, source.view.group};
     PackedMatrix matrix = *PackedMatrix::Allocate(format, 53, source.view.cols);
     std::vector<uint8_t> expected(static_cast<size_t>(matrix.bytes()));
-    // A slice that begins within a tile and covers a whole one; then one row per call, backwards.
+    // A slice that begins inside a tile and covers a whole one; then one row per call, backwards.
     matrix.set_affine_rows(5, source.view, {3, 41});
     for (int64_t row = 5; row < 43; ++row) PackRowByDefinition(source.view, row - 2, row, expected);
     for (int64_t row = 43; row < 53; ++row) {
@@ -103,7 +103,7 @@ TEST(Packed, FloatTilesHaveTheBytesOfTheDefinition) {
   RandomStream random(9);
   for (const DType dtype : {DType::kF32, DType::kF16, DType::kBF16}) {
     const int64_t size = DTypeBytes(dtype);
-    // 29 columns are no whole number of vectors; rows 3 to 56 of the source; an address that is odd.
+    // 29 columns, not a whole number of vectors; rows 3 to 56 of the source; an odd address.
     std::vector<uint8_t> source = FloatsAs(RandomFloats(random, 60 * 31), dtype);
     source.insert(source.begin(), 0);
     PackedMatrix matrix = *PackedMatrix::Allocate({.dtype = dtype}, 53, 29);
@@ -120,7 +120,7 @@ TEST(Packed, FloatTilesHaveTheBytesOfTheDefinition) {
   }
 }
 
-TEST(Packed, EveryAffineValueComesBackExactly) {
+TEST(Packed, UnpackRestoresEveryAffineValue) {
   RandomStream random(1);
   for (const int bits : {2, 3, 4, 5, 6, 8}) {
     for (const int group : {32, 64, 128}) {
@@ -136,7 +136,7 @@ TEST(Packed, EveryAffineValueComesBackExactly) {
   }
 }
 
-TEST(Packed, EveryFloatComesBackExactly) {
+TEST(Packed, UnpackRestoresEveryFloat) {
   RandomStream random(2);
   for (const DType dtype : {DType::kF32, DType::kF16, DType::kBF16}) {
     const std::vector<uint8_t> bytes = FloatsAs(RandomFloats(random, 19 * 40, Values::kEdge), dtype);
@@ -182,7 +182,7 @@ TEST(Packed, FourBitsOfGroups64TakeFourAndAHalfBitsPerWeight) {
   EXPECT_EQ(PackedMatrix::Allocate(format, 17, 64)->bytes(), 2 * 576);
 }
 
-TEST(Packed, FourBitRegistersHoldTwoBlocksAsTheHeaderSays) {
+TEST(Packed, AFourBitRegisterHoldsTwoBlocks) {
   RandomStream random(5);
   const AffineSource source = RandomAffine(random, 16, 32, 4, 32, DType::kBF16);
   const PackedMatrix matrix = *PackedMatrix::PackAffine(source.view);
@@ -201,7 +201,7 @@ TEST(PackedDeathTest, RefusesASourceOfAnotherFormat) {
   EXPECT_DEATH(matrix.set_affine_rows(0, source.view, {0, 16}), "CHECK failed");
 }
 
-TEST(QuantizedRows, LiesInItsMemoryWithoutOverlap) {
+TEST(QuantizedRows, ArraysDoNotOverlap) {
   const int64_t bytes = QuantizedRowsBytes(3, 320, 64);
   AlignedMemory memory = *AlignedMemory::Allocate(bytes);
   const QuantizedRows rows = QuantizedRowsIn(memory.data(), 3, 320, 64);

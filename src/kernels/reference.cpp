@@ -1,5 +1,5 @@
-// The definition: every kernel in plain scalar code, one rounding at a time, in the order that numbers are
-// defined by. The vector files must give these bits (kernels_test.cpp); where they seem to differ, this file
+// The definition of the arithmetic: every kernel in plain scalar code, in the order of operations that
+// defines the results. The vector files must give the same bits (kernels_test.cpp); if they differ, this file
 // is right. Compiled with FMA3 on x86, so that __builtin_fmaf is one instruction.
 #include <bit>
 #include <cstdint>
@@ -17,7 +17,7 @@ constexpr int kLanes = 16;
 float Fma(float a, float b, float c) { return __builtin_fmaf(a, b, c); }
 bool IsFinite(float x) { return (std::bit_cast<uint32_t>(x) & 0x7f800000u) != 0x7f800000u; }
 
-// The written shape of every horizontal sum.
+// The order of every horizontal sum.
 float FoldLanes(float lanes[kLanes]) {
   for (int width = kLanes / 2; width >= 1; width /= 2) {
     for (int i = 0; i < width; ++i) lanes[i] += lanes[i + width];
@@ -25,8 +25,9 @@ float FoldLanes(float lanes[kLanes]) {
   return lanes[0];
 }
 
-// e^x within 2 ulp for x in [-87, 88.37]; 0 below, the value at 88.37 above (so that 1 + exp stays finite);
-// NaN stays NaN. x = n ln 2 + r, |r| <= ln 2 / 2; polynomial of Cephes' expf (S. Moshier).
+// e^x within 2 ulp for x in [-87, 88.37]. Below, 0; above, the value at 88.37, so that 1 + exp stays finite.
+// NaN stays NaN. x = n ln 2 + r with |r| <= ln 2 / 2.
+// Source: the polynomial of Cephes' expf (S. Moshier).
 float ExpF32(float x) {
   constexpr float kRound = 0x1.8p23f;  // Adding it leaves round(x / ln 2) in the low bits.
   const float clamped = 88.37f < x ? 88.37f : x;
@@ -54,7 +55,7 @@ float LoadElement(const void* data, DType dtype, int64_t index) {
 // ---- Quantized activations ----
 
 bool QuantizeGroup(const float* x, int group, int8_t* codes, float* scale, float* sum_out) {
-  uint32_t largest = 0;  // Bit patterns of magnitudes order as the magnitudes do.
+  uint32_t largest = 0;  // The bits of magnitudes have the same order as the magnitudes.
   for (int i = 0; i < group; ++i) {
     const uint32_t magnitude = std::bit_cast<uint32_t>(x[i]) & 0x7fffffffu;
     largest = largest < magnitude ? magnitude : largest;
@@ -348,15 +349,15 @@ int64_t StoreElement(void* data, DType dtype, int64_t index, float value) {
 
 int64_t append_kv(const AppendKvArgs& args) {
   const KvLayerView& cache = args.cache;
-  const int64_t slot = args.position % kBlockPositions;
+  const int64_t index = args.position % kBlockPositions;
   std::byte* keys = cache.keys + args.block.value * cache.block_stride;
   std::byte* values = cache.values + args.block.value * cache.block_stride;
   int64_t saturated = 0;
   for (int64_t head = args.kv_heads.begin; head < args.kv_heads.end; ++head) {
     for (int64_t d = 0; d < cache.head_dim; ++d) {
       const int64_t at = head * cache.head_dim + d;
-      saturated += StoreElement(keys, cache.dtype, at * kBlockPositions + slot, args.key[at]);
-      saturated += StoreElement(values, cache.dtype, (head * kBlockPositions + slot) * cache.head_dim + d,
+      saturated += StoreElement(keys, cache.dtype, at * kBlockPositions + index, args.key[at]);
+      saturated += StoreElement(values, cache.dtype, (head * kBlockPositions + index) * cache.head_dim + d,
                                 args.value[at]);
     }
   }
@@ -375,7 +376,7 @@ HeadBlock HeadBlockOf(const KvLayerView& cache, BlockId block, int64_t head) {
   return {cache.keys + offset, cache.values + offset};
 }
 
-// Online softmax: running maximum, sum of exponentials, weighted values.
+// State of an online softmax: running maximum, sum of exponentials, weighted values.
 struct Partial {
   float max;
   float sum;
@@ -384,7 +385,7 @@ struct Partial {
 
 constexpr float kMinusInfinity = -__builtin_inff();
 
-// exp(a - b) for running maxima, 0 where nothing was seen yet.
+// exp(a - b) for running maxima a and b; 0 if no position was seen before (a = -infinity).
 float Correction(float a, float b) { return a == kMinusInfinity ? 0.0f : ExpF32(a - b); }
 
 struct HeadQuery {
@@ -393,11 +394,11 @@ struct HeadQuery {
   float scale;
 };
 
-void AttendBlock(const HeadQuery& head, HeadBlock block, Range slots, Partial& partial) {
+void AttendBlock(const HeadQuery& head, HeadBlock block, Range visible, Partial& partial) {
   const int64_t head_dim = head.cache.head_dim;
   float p[kBlockPositions];
   float block_max = kMinusInfinity;
-  for (int64_t j = slots.begin; j < slots.end; ++j) {
+  for (int64_t j = visible.begin; j < visible.end; ++j) {
     float score = 0.0f;
     for (int64_t d = 0; d < head_dim; ++d) {
       score = Fma(head.query[d], LoadElement(block.keys, head.cache.dtype, d * kBlockPositions + j), score);
@@ -407,8 +408,8 @@ void AttendBlock(const HeadQuery& head, HeadBlock block, Range slots, Partial& p
   }
   const float new_max = partial.max < block_max ? block_max : partial.max;
   for (int64_t j = 0; j < kBlockPositions; ++j) {
-    const bool visible = slots.begin <= j && j < slots.end;
-    p[j] = visible ? ExpF32(p[j] - new_max) : 0.0f;
+    const bool sees = visible.begin <= j && j < visible.end;
+    p[j] = sees ? ExpF32(p[j] - new_max) : 0.0f;
   }
   float lanes[kLanes];
   for (int j = 0; j < kLanes; ++j) lanes[j] = p[j] + p[j + kLanes];
@@ -417,7 +418,7 @@ void AttendBlock(const HeadQuery& head, HeadBlock block, Range slots, Partial& p
   partial.max = new_max;
   for (int64_t d = 0; d < head_dim; ++d) {
     float value = partial.values[d] * correction;
-    for (int64_t j = slots.begin; j < slots.end; ++j) {
+    for (int64_t j = visible.begin; j < visible.end; ++j) {
       value = Fma(p[j], LoadElement(block.values, head.cache.dtype, j * head_dim + d), value);
     }
     partial.values[d] = value;
@@ -430,7 +431,7 @@ void Reset(Partial& partial, int64_t head_dim, const float* sink = nullptr) {
   for (int64_t d = 0; d < head_dim; ++d) partial.values[d] = 0.0f;
 }
 
-// The blocks of one split, for one query head.
+// Attends to the blocks of one split, for one query head.
 void AttendSplit(const HeadQuery& head, int64_t kv_head, const AttentionRow& row, int64_t split,
                  Partial& partial) {
   Reset(partial, head.cache.head_dim);
@@ -440,9 +441,9 @@ void AttendSplit(const HeadQuery& head, int64_t kv_head, const AttentionRow& row
   const int64_t end = split_end < row.positions.end ? split_end : row.positions.end;
   for (int64_t block = begin / kBlockPositions; block * kBlockPositions < end; ++block) {
     const int64_t first = block * kBlockPositions;
-    const Range slots{begin < first ? 0 : begin - first,
-                      end - first < kBlockPositions ? end - first : kBlockPositions};
-    AttendBlock(head, HeadBlockOf(head.cache, row.blocks[block], kv_head), slots, partial);
+    const Range visible{begin < first ? 0 : begin - first,
+                        end - first < kBlockPositions ? end - first : kBlockPositions};
+    AttendBlock(head, HeadBlockOf(head.cache, row.blocks[block], kv_head), visible, partial);
   }
 }
 
@@ -515,7 +516,7 @@ void attention_merge(const AttentionMergeArgs& args) {
 
 // ---- Experts ----
 
-// Softmax in place, over `size` scratch floats. False where a value is not finite.
+// p = softmax(logits). False if a logit is not finite.
 bool Softmax(const float* logits, int64_t size, float* p) {
   float largest = logits[0];
   for (int64_t e = 0; e < size; ++e) {
@@ -542,7 +543,7 @@ bool Scores(const RouteArgs& args, const float* logits, float* scores) {
   return true;
 }
 
-// What cannot be chosen becomes -infinity.
+// Sets the experts outside the chosen groups to -infinity.
 void KeepGroups(const RouteGroups& groups, int64_t experts, float* compared) {
   const int64_t size = experts / groups.count;
   float rank[kExpertsMax];
@@ -571,7 +572,7 @@ void KeepGroups(const RouteGroups& groups, int64_t experts, float* compared) {
   }
 }
 
-// From the scores of the chosen, in the order of rank.
+// Turns the scores of the chosen experts, in descending order, into weights.
 void WeighChosen(const RouteArgs& args, float* weights) {
   float sum = 0.0f;
   if (args.weighting == RouteWeights::kSoftmax) {

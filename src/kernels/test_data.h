@@ -1,4 +1,4 @@
-// Inputs for kernel tests: ordinary values, and the ones that break kernels.
+// Inputs for kernel tests: ordinary values, and edge cases that break kernels.
 #pragma once
 
 #include <gtest/gtest.h>
@@ -16,8 +16,8 @@ namespace shoal {
 
 enum class Values { kOrdinary, kEdge };
 
-/// Ordinary: about normal(0, 1) (sum of four uniforms). Edge: zeros of both signs, subnormals, powers of two,
-/// and magnitudes from 1e-30 to 1e4 in between.
+/// Ordinary: about normal(0, 1), as sums of four uniforms. Edge: zeros of both signs, subnormals, powers of
+/// two, and magnitudes from 1e-30 to 1e4.
 inline std::vector<float> RandomFloats(RandomStream& random, int64_t n, Values kind = Values::kOrdinary) {
   std::vector<float> values(static_cast<size_t>(n));
   for (float& value : values) {
@@ -59,7 +59,7 @@ MatView<const T> ConstView(const std::vector<T>& values, int64_t cols) {
   return MatView<const T>(values.data(), static_cast<int64_t>(values.size()) / cols, cols);
 }
 
-/// Bit patterns, so that gtest compares and prints bits: -0 is not +0.
+/// The bits of floats, for gtest to compare and print: -0 differs from +0.
 inline std::vector<uint32_t> Bits(const std::vector<float>& values) {
   std::vector<uint32_t> bits;
   bits.reserve(values.size());
@@ -144,8 +144,8 @@ inline QuantizedStorage Quantize(const Kernels& kernels, const std::vector<float
   return storage;
 }
 
-/// A KV cache layer of `blocks` blocks with its memory, filled with NaN bits: whoever reads an unwritten slot
-/// shows it.
+/// A KV cache layer of `blocks` blocks with its memory, filled with NaN bits, so that reading a position that
+/// was not written shows in the result.
 struct CacheStorage {
   std::vector<std::byte> memory;
   KvLayerView view;
