@@ -25,10 +25,10 @@ std::byte* Arena::allocate_bytes(int64_t bytes) {
 }
 
 void Arena::add_chunk(int64_t bytes) {
-  // Doubling what is held bounds the number of growths by the logarithm of the need.
+  // Doubling the held memory bounds the number of growths by the logarithm of the need.
   absl::StatusOr<AlignedMemory> memory =
       AlignedMemory::Allocate(std::max({bytes, bytes_held(), kChunkBytesMin}));
-  // Step scratch is small beside weights and cache, which were allocated and could be refused before.
+  // A step's scratch memory is small beside weights and cache, whose allocation was the time to refuse.
   SHOAL_CHECK(memory.ok());
   chunks_.push_back(*std::move(memory));
   ++growths_;

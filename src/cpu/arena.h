@@ -1,5 +1,5 @@
-// Scratch of a step: a bump allocator that is reset between steps. After the first steps it has grown to what
-// a step needs, and a step allocates nothing.
+// Scratch memory of a step: a bump allocator that is reset between steps. After the first steps it is as
+// large as a step needs, and steps no longer allocate from the system.
 #pragma once
 
 #include <cstddef>
@@ -14,15 +14,14 @@
 
 namespace shoal {
 
-/// Not for several threads. Pointers live until reset(), or until the ArenaScope in which they were made
-/// ends.
+/// Not thread-safe. An allocation is valid until reset(), or until the end of the ArenaScope it was made in.
 class Arena {
  public:
   Arena() = default;
   Arena(const Arena&) = delete;
   Arena& operator=(const Arena&) = delete;
 
-  /// Bytes aligned to 64, not initialised.
+  /// `bytes` bytes, aligned to 64, not initialised.
   std::byte* allocate_bytes(int64_t bytes);
 
   /// n elements, aligned to 64, not initialised.
@@ -41,11 +40,12 @@ class Arena {
     return MatView<T>(allocate<T>(rows * cols).data(), rows, cols);
   }
 
-  /// Forgets everything; chunks are joined into one that would have sufficed.
+  /// Ends all allocations. Several chunks are replaced by a single one of their total size.
   void reset();
 
-  /// Bytes held, and how often the arena had to ask the system for more.
+  /// Bytes taken from the system.
   int64_t bytes_held() const;
+  /// How often the arena took memory from the system.
   int64_t growths() const { return growths_; }
 
  private:
@@ -53,12 +53,12 @@ class Arena {
   void add_chunk(int64_t bytes);
 
   std::vector<AlignedMemory> chunks_;
-  size_t chunk_ = 0;    // Being filled; chunks behind it are empty.
-  int64_t offset_ = 0;  // In that chunk.
+  size_t chunk_ = 0;    // The chunk being filled; later ones are empty.
+  int64_t offset_ = 0;  // Bytes used of that chunk.
   int64_t growths_ = 0;
 };
 
-/// What is allocated while this lives is given back when it dies: scratch of one layer inside a step.
+/// Releases, at its end, what was allocated during its life: scratch memory of one layer of a step.
 class ArenaScope {
  public:
   explicit ArenaScope(Arena& arena) : arena_(arena), chunk_(arena.chunk_), offset_(arena.offset_) {}

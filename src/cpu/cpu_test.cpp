@@ -19,8 +19,8 @@ namespace {
 TEST(ThreadPool, RunsEveryWorkerExactlyOncePerRun) {
   for (const int threads : {1, 2, 3, 5}) {
     ThreadPool pool(threads);
-    std::vector<int> calls(
-        static_cast<size_t>(threads));  // One writer per element: a race is a sanitizer's find.
+    // One writer per element, so that ThreadSanitizer reports a race.
+    std::vector<int> calls(static_cast<size_t>(threads));
     for (int round = 0; round < 2000; ++round) {
       pool.run([&](int worker, int n) {
         EXPECT_EQ(n, threads);
@@ -31,7 +31,7 @@ TEST(ThreadPool, RunsEveryWorkerExactlyOncePerRun) {
   }
 }
 
-TEST(ThreadPool, PartsTileTheRangeWhateverTheThreads) {
+TEST(ThreadPool, RunPartsTilesTheRangeForAnyNumberOfThreads) {
   for (const int threads : {1, 2, 3, 7}) {
     ThreadPool pool(threads);
     std::vector<std::atomic<int>> hits(100);
@@ -43,7 +43,7 @@ TEST(ThreadPool, PartsTileTheRangeWhateverTheThreads) {
   }
 }
 
-TEST(ThreadPool, WakesWorkersThatWentToSleep) {
+TEST(ThreadPool, RunWakesSleepingWorkers) {
   ThreadPool pool(3);
   std::atomic<int> sum{0};
   for (int round = 0; round < 5; ++round) {
@@ -65,14 +65,14 @@ std::vector<int> OwnCpus() {
   return cpus;
 }
 
-TEST(ThreadPool, ThreadsStayOnTheirCpus) {
+TEST(ThreadPool, WorkersArePinnedAndTheCallerOnlyOnRequest) {
   const std::vector<int> allowed = OwnCpus();
   ASSERT_FALSE(allowed.empty());
-  std::thread([&] {  // Whoever is pinned stays so: not the thread of the other tests.
+  std::thread([&] {  // A thread of its own, because pinning outlasts the test.
     ThreadPool pool(3, {allowed.back(), allowed.front()});
     std::vector<std::vector<int>> seen(3);
     pool.run([&](int worker, int) { seen[static_cast<size_t>(worker)] = OwnCpus(); });
-    EXPECT_EQ(seen[0], allowed);  // Not asked to move.
+    EXPECT_EQ(seen[0], allowed);  // Not pinned yet.
     EXPECT_EQ(seen[1], std::vector<int>{allowed.front()});
     EXPECT_EQ(seen[2], std::vector<int>{allowed.back()});
     pool.pin_caller();
@@ -81,7 +81,7 @@ TEST(ThreadPool, ThreadsStayOnTheirCpus) {
       .join();
 }
 
-TEST(CpuList, IsReadInItsOrderAndRefusedByWhatIsWrong) {
+TEST(CpuList, KeepsItsOrderAndRefusesBadItems) {
   const std::vector<int> allowed = OwnCpus();
   const std::string first = std::to_string(allowed.front());
   EXPECT_EQ(*ParseCpuList(first), std::vector<int>{allowed.front()});
@@ -122,7 +122,7 @@ TEST(Arena, AllocationsAreAlignedAndDoNotOverlap) {
   }
 }
 
-TEST(Arena, DoesNotGrowOnceAStepHasFitted) {
+TEST(Arena, DoesNotGrowAfterTheSecondEqualStep) {
   Arena arena;
   const auto step = [&] {
     arena.reset();
@@ -135,7 +135,7 @@ TEST(Arena, DoesNotGrowOnceAStepHasFitted) {
   EXPECT_EQ(arena.growths(), growths);
 }
 
-TEST(Arena, AScopeGivesItsMemoryBack) {
+TEST(Arena, AScopeReleasesItsMemory) {
   Arena arena;
   arena.allocate<float>(10);
   float* first = nullptr;
@@ -152,7 +152,7 @@ void WriteFile(const std::filesystem::path& path, const std::string& text) {
   std::ofstream(path) << text;
 }
 
-TEST(Topology, ReadsNameCachesAndTheCgroupLimits) {
+TEST(Topology, ReadsTheCpuNameAndTheCgroupLimits) {
   const std::filesystem::path root =
       std::filesystem::temp_directory_path() / ("shoal-topology-" + std::to_string(getpid()));
   WriteFile(root / "proc/cpuinfo", "processor\t: 0\nmodel name\t: Testium 9000\n");

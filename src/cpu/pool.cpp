@@ -11,7 +11,7 @@
 namespace shoal {
 namespace {
 
-// A worker spins for longer than the gap between two runs of a step.
+// Longer than the gap between two runs of a step, so that workers do not sleep within a step.
 constexpr int64_t kPollNs = 60'000;
 
 // Returns when `value` differs from `old`.
@@ -67,8 +67,8 @@ void ThreadPool::pin(int worker) const {
   CPU_ZERO(&set);
   CPU_SET(static_cast<size_t>(cpu), &set);
   if (sched_setaffinity(0, sizeof(set), &set) == 0) return;
-  // Allowed when it was chosen, and taken away since: slower, not wrong.
-  LogWarning("thread {} cannot stay on CPU {}: it runs wherever the system puts it", worker, cpu);
+  // The CPU was allowed when it was chosen and has been taken away since. That is slower, not wrong.
+  LogWarning("thread {} cannot be pinned to CPU {}; the system chooses where it runs", worker, cpu);
 }
 
 void ThreadPool::serve(int worker) {
@@ -76,7 +76,7 @@ void ThreadPool::serve(int worker) {
   int round = 0;
   while (true) {
     WaitForChange(round_, round);
-    ++round;  // Rounds are never skipped: the next begins only after everyone finished this one.
+    ++round;  // No round is skipped: the next one begins only after all workers finished this one.
     if (stopping_.load(std::memory_order_acquire)) return;
     (*work_)(worker, threads_);
     if (unfinished_.fetch_sub(1, std::memory_order_release) == 1) unfinished_.notify_one();

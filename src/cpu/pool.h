@@ -1,5 +1,5 @@
-// Threads of one node's executor. Work is cut statically, so who computes what is a function of (size, n)
-// alone.
+// The threads of one node's executor. Work is cut statically: which thread computes what depends on (size,
+// number of threads) alone.
 #pragma once
 
 #include <atomic>
@@ -12,16 +12,16 @@
 
 namespace shoal {
 
-/// A fixed team. One thread at a time calls run; that thread is worker 0, so a pool of one has no thread of
-/// its own. Idle workers spin for a few microseconds, as the next run of a step usually follows at once,
-/// yield for a few more, then sleep on a futex: an idle pool costs nothing, and two nodes on one machine do
+/// A fixed team of threads. One thread at a time calls run() and is worker 0, so a pool of one has no thread
+/// of its own. Idle workers spin for a few microseconds, because the next run of a step usually follows at
+/// once, then yield, then sleep on a futex. So an idle pool costs nothing, and two nodes on one machine do
 /// not fight for its cores.
 class ThreadPool {
  public:
   using Work = absl::FunctionRef<void(int worker, int n)>;
 
-  /// threads >= 1, counting the caller. Worker i runs on cpus[i] alone, or the i-th counted round and round;
-  /// wherever the system likes where `cpus` is empty. The caller of run moves only by pin_caller().
+  /// threads >= 1, counting the caller. Worker i is pinned to cpus[i % cpus.size()], or to none if `cpus` is
+  /// empty. The caller of run() is pinned only by pin_caller().
   explicit ThreadPool(int threads, std::vector<int> cpus = {});
   ~ThreadPool();
   ThreadPool(const ThreadPool&) = delete;
@@ -29,15 +29,16 @@ class ThreadPool {
 
   int threads() const { return threads_; }
 
-  /// Has this thread, which is going to call run, stay on worker 0's CPU. Threads that it starts afterwards
-  /// would stay there, too.
+  /// Pins the calling thread, which will call run(), to the CPU of worker 0. Threads that it starts
+  /// afterwards inherit the pinning.
   void pin_caller() const { pin(0); }
 
-  /// Runs work(i, threads()) for every i, this thread being worker 0; returns when all are done. What they
-  /// wrote is then visible. Work must neither throw nor call run.
+  /// Runs work(i, threads()) for every i, the calling thread being worker 0. Returns when all are done, and
+  /// then sees what they wrote. `work` must neither throw nor call run().
   void run(Work work);
 
-  /// run() over [0, size) cut by StaticPart in units of `unit`; empty parts are not called.
+  /// Runs work(part) on each thread, for [0, size) cut by StaticPart at multiples of `unit`. Empty ranges are
+  /// skipped.
   void run_parts(int64_t size, int64_t unit, absl::FunctionRef<void(Range part)> work);
 
  private:
@@ -47,9 +48,9 @@ class ThreadPool {
   const int threads_;
   const std::vector<int> cpus_;
   std::vector<std::thread> workers_;
-  const Work* work_ = nullptr;        // Of the run in progress.
-  std::atomic<int> round_{0};         // Counts runs; workers wait for it to move.
-  std::atomic<int> unfinished_{0};    // Workers that have not finished the run in progress.
+  const Work* work_ = nullptr;        // Of the current run.
+  std::atomic<int> round_{0};         // Counts runs; workers wait for it to change.
+  std::atomic<int> unfinished_{0};    // Workers that have not finished the current run.
   std::atomic<bool> running_{false};  // Catches a second caller.
   std::atomic<bool> stopping_{false};
 };

@@ -52,7 +52,7 @@ std::vector<int> AllowedCpus() {
   return cpus;
 }
 
-// CPUs that the cgroup's quota is worth, rounded up; nothing where unlimited. cgroup v2: "max 100000" or
+// The cgroup's quota in CPUs, rounded up; nullopt if unlimited. The file of cgroup v2 holds "max 100000" or
 // "150000 100000".
 std::optional<int> QuotaCpus(const std::string& root) {
   const std::optional<std::string> text = ReadText(root + "/sys/fs/cgroup/cpu.max");
@@ -89,7 +89,7 @@ int CountCores(const std::string& root, const std::vector<int>& cpus) {
 
 int64_t MemoryBytes(const std::string& root) {
   int64_t bytes = int64_t{sysconf(_SC_PHYS_PAGES)} * sysconf(_SC_PAGE_SIZE);
-  const auto limit = ReadInteger(root + "/sys/fs/cgroup/memory.max");  // "max" where unlimited.
+  const auto limit = ReadInteger(root + "/sys/fs/cgroup/memory.max");  // "max" if unlimited.
   return limit ? std::min(bytes, *limit) : bytes;
 }
 
@@ -121,14 +121,14 @@ void ReadCaches(const std::string& root, int cpu, Topology& topology) {
 absl::StatusOr<std::vector<int>> ParseCpuList(std::string_view text) {
   const std::vector<int> allowed = AllowedCpus();
   std::vector<int> cpus;
-  if (text.empty()) return InvalidArgument("CPUs: expected a list such as 0-3,8, got nothing");
-  for (const std::string& part : Split(text, ',')) {
-    const size_t dash = part.find('-');
-    const auto first = ParseInteger(std::string_view(part).substr(0, dash));
+  if (text.empty()) return InvalidArgument("CPUs: expected a list such as 0-3,8, got an empty text");
+  for (const std::string& item : Split(text, ',')) {
+    const size_t dash = item.find('-');
+    const auto first = ParseInteger(std::string_view(item).substr(0, dash));
     const auto last =
-        dash == std::string::npos ? first : ParseInteger(std::string_view(part).substr(dash + 1));
+        dash == std::string::npos ? first : ParseInteger(std::string_view(item).substr(dash + 1));
     if (!first || !last || *first < 0 || *last < *first) {
-      return InvalidArgument("CPUs '{}': expected a list such as 0-3,8, got '{}' in it", text, part);
+      return InvalidArgument("CPUs '{}': expected a list such as 0-3,8, got '{}' in it", text, item);
     }
     for (int64_t cpu = *first; cpu <= *last; ++cpu) {
       if (std::find(allowed.begin(), allowed.end(), cpu) == allowed.end()) {
