@@ -20,7 +20,7 @@ IdPool<Id>::IdPool(int total) {
   SHOAL_CHECK_GE(total, 0);
   references_.resize(static_cast<size_t>(total));
   free_.reserve(static_cast<size_t>(total));
-  for (int id = total - 1; id >= 0; --id) free_.push_back(Id{id});
+  for (int id = total - 1; id >= 0; --id) free_.push_back(Id{id});  // Taken from the back, lowest first.
 }
 
 template <typename Id>
@@ -48,7 +48,7 @@ void IdPool<Id>::release(const std::vector<Id>& ids) {
     SHOAL_CHECK_GE(references(id), 1);
     if (--references_[static_cast<size_t>(id.value)] == 0) free_.push_back(id);
   }
-  // Low ids first keeps the touched part of the cache small.
+  // Lowest ids first keeps the touched memory of the cache small.
   const auto middle = free_.begin() + static_cast<std::ptrdiff_t>(before);
   std::sort(middle, free_.end(), std::greater<>());
   std::inplace_merge(free_.begin(), middle, free_.end(), std::greater<>());

@@ -1,5 +1,5 @@
-// The coordinator's allocator of KV blocks and of slots for recurrent states. Workers never allocate: they are
-// told which blocks and slots a sequence uses.
+// The coordinator's allocator of KV blocks and of slots for recurrent states. Workers never allocate; the
+// coordinator tells them which blocks and slots a sequence uses.
 #pragma once
 
 #include <cstdint>
@@ -12,10 +12,10 @@
 
 namespace shoal {
 
-/// Blocks that `positions` positions need.
+/// The number of blocks that `positions` positions need.
 constexpr int64_t BlocksFor(int64_t positions) { return (positions + kBlockPositions - 1) / kBlockPositions; }
 
-/// Ids 0 .. total-1, each free or held by one or more owners. Not thread safe: it belongs to the scheduler's
+/// Ids [0, total), each free or held by one or more owners. Not thread-safe: it belongs to the scheduler's
 /// thread.
 template <typename Id>
 class IdPool {
@@ -26,21 +26,21 @@ class IdPool {
   int free_count() const { return static_cast<int>(free_.size()); }
   int used_count() const { return total() - free_count(); }
 
-  /// Takes `count` ids with one owner each, the lowest first. ResourceExhausted (and nothing taken) if there
-  /// are not enough.
+  /// Takes `count` ids with one owner each, the free ones with the lowest ids. Returns ResourceExhausted, and
+  /// takes none, if there are not enough.
   absl::StatusOr<std::vector<Id>> allocate(int count);
 
-  /// One more owner for an id that has one. Sharing a free one is our bug (CHECK).
+  /// Adds an owner to an id. CHECKs that it has one.
   void share(Id id);
 
-  /// Takes one owner from each id; an id without owners is free. Releasing a free one is our bug (CHECK).
+  /// Removes one owner from each id; an id without owners is free. CHECKs that they have owners.
   void release(const std::vector<Id>& ids);
 
-  /// Owners of an id; 0: free.
+  /// The number of owners of an id; 0: free.
   int references(Id id) const;
 
-  /// I7: free + used = total, and an id is on the free list, once, exactly if it has no owner. Internal, naming
-  /// the id, otherwise.
+  /// Checks I7: free + used = total, and an id is on the free list, once, exactly if it has no owner. Returns
+  /// Internal, naming the id, otherwise.
   absl::Status verify() const;
 
  private:

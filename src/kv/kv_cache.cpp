@@ -11,7 +11,7 @@
 namespace shoal {
 namespace {
 
-/// Bytes of K (as of V) of one block.
+/// Bytes of K of one block; V has as many.
 size_t HalfBlockBytes(const KvLayerShape& shape, DType dtype) {
   return static_cast<size_t>(shape.kv_heads) * kBlockPositions * static_cast<size_t>(shape.head_dim) *
          static_cast<size_t>(DTypeBytes(dtype));
@@ -47,8 +47,9 @@ absl::StatusOr<std::unique_ptr<KvCache>> KvCache::Create(Range layers, std::vect
   }
   cache->state_positions_.assign(static_cast<size_t>(state_slots), -1);
   cache->shapes_ = std::move(shapes);
-  // Pages appear when a block is first written, so an idle cache costs nothing. Huge ones: decode reads the
-  // cache once per token, in runs of some KiB, and with 4 KiB pages the walks cost as much as the reads.
+  // Pages appear when a block is first written, so an idle cache costs nothing. They are huge pages, because
+  // decode reads the cache once per token, in runs of a few KiB, and with 4 KiB pages the walks cost as much
+  // as the reads.
   absl::StatusOr<AlignedMemory> memory = AlignedMemory::Allocate(static_cast<int64_t>(bytes));
   if (!memory.ok()) {
     return ResourceExhausted(

@@ -1,5 +1,5 @@
-// What the layers of one node keep of sequences: keys and values of positions in blocks, and states of
-// recurrent layers in slots. Ids of both are the coordinator's; every node has the same number of each, for
+// The cache of one node's layers: keys and values of positions in blocks, and states of recurrent layers in
+// slots. The coordinator allocates the ids of both. Every node has the same number of blocks and slots, for
 // its own layers only.
 #pragma once
 
@@ -18,24 +18,25 @@
 
 namespace shoal {
 
-/// Where a sequence's state goes when `position` tokens have passed: into a slot, which from then on is a
-/// snapshot for as long as nobody writes to it.
+/// Stores the state of a sequence after `position` tokens in a slot. The slot is then a snapshot until it is
+/// written again.
 struct StateWrite {
   int32_t position = 0;
   SlotId slot;
   bool operator==(const StateWrite&) const = default;
 };
 
-/// The slot of a sequence of which nothing has passed yet.
+/// The slot of a sequence without a state yet, before its first token.
 inline constexpr SlotId kNoState{-1};
 
-/// Memory for `blocks` blocks of each layer in `layers`, and `state_slots` states. Pages are touched only
-/// when a block or slot is first written. One block of one layer holds K, as
-/// [kv_heads][head_dim][kBlockPositions], then V, as [kv_heads][kBlockPositions][head_dim].
+/// Memory for `blocks` blocks and `state_slots` states of each layer in `layers`. Pages are touched only when
+/// a block or slot is first written. One block of one layer holds, one after the other,
+///   K   [kv_heads][head_dim][kBlockPositions]
+///   V   [kv_heads][kBlockPositions][head_dim]
 class KvCache {
  public:
   /// shapes: one per layer of `layers`, in order. dtype: F32, BF16 or F16.
-  /// ResourceExhausted if the address space or memory limit refuses it.
+  /// Returns ResourceExhausted if the address space or the memory limit is too small.
   static absl::StatusOr<std::unique_ptr<KvCache>> Create(Range layers, std::vector<KvLayerShape> shapes,
                                                          DType dtype, int blocks, int state_slots = 0);
   KvCache(const KvCache&) = delete;
@@ -47,16 +48,17 @@ class KvCache {
 
   int state_slots() const { return static_cast<int>(state_positions_.size()); }
 
-  /// First byte of K (V) of a block. CHECKs that layer and block are ours.
+  /// First byte of K (V) of a block. CHECKs that the cache has the layer and the block.
   std::byte* keys(LayerId layer, BlockId block) const;
   std::byte* values(LayerId layer, BlockId block) const;
 
-  /// A layer's state in a slot. CHECKs that layer and slot are ours, and that the layer has states.
+  /// The state of a layer in a slot. CHECKs that the cache has the layer and the slot, and that the layer has
+  /// states.
   float* state(LayerId layer, SlotId slot) const;
 
-  /// How many tokens had passed in the state that a slot holds, over all layers; -1: it holds none. Whoever
-  /// writes states keeps it: -1 before the first layer, the position behind the last, so that a step that
-  /// failed half-way leaves no state that could be taken for whole.
+  /// The number of tokens in the state that a slot holds, for all layers; -1 if it holds none. The writer of
+  /// states sets it to -1 before the first layer and to the position after the last, so that a step that
+  /// fails half-way leaves no state that looks complete.
   int32_t state_position(SlotId slot) const;
   void set_state_position(SlotId slot, int32_t position);
 
@@ -71,7 +73,7 @@ class KvCache {
   std::vector<KvLayerShape> shapes_;
   DType dtype_ = DType::kF16;
   int blocks_ = 0;
-  std::vector<size_t> layer_offset_;  // Byte offset of each layer's blocks or slots in the map.
+  std::vector<size_t> layer_offset_;  // Byte offset of each layer's blocks or slots in the memory.
   std::vector<int32_t> state_positions_;
   AlignedMemory memory_;
 };
