@@ -25,13 +25,13 @@ absl::Status Result(int32_t code, ShoalBytes error) {
 
 }  // namespace shoal::bridge
 
-// Rust's standard library is not instrumented: ThreadSanitizer sees the memory that its locks guard, through
-// the C library's functions, but not the locks. Our own code stays watched. Only a build with TSan calls
-// this.
+// Rust code is not instrumented: ThreadSanitizer sees the memory that its locks guard, through the functions
+// of the C library, but not the locks. Races in our C++ code are still reported. Only builds with
+// ThreadSanitizer call this.
 extern "C" const char* __tsan_default_suppressions() {
+  // The last two names of the second line are those that stay mangled.
   return "race:library/alloc/\nrace:library/core/\nrace:library/std/\n"
-         "race:^alloc::\nrace:^core::\nrace:^std::sys\nrace:^_R\nrace:^_*LT*GT*\n"  // Names that stay mangled
-                                                                                    // last.
+         "race:^alloc::\nrace:^core::\nrace:^std::sys\nrace:^_R\nrace:^_*LT*GT*\n"
          "race:^tokenizers::\nrace:^minijinja\nrace:^llguidance::\nrace:^toktrie\nrace:^derivre::\n"
          "race:^hashbrown::\nrace:^serde\nrace:^ahash\nrace:^regex_\nrace:^aho_corasick::\nrace:^onig\n"
          "race:^shoal_bridge::\n";

@@ -1,5 +1,5 @@
-// What the classes of this folder share: handles of the Rust bridge, and its errors as Status. Included by
-// .cpp files only, so that nobody else sees the C ABI.
+// Handles of the Rust bridge, and its errors as Status, for the classes of this folder. Included by .cpp
+// files only, so that no other folder sees the C ABI.
 #pragma once
 
 #include <string>
@@ -10,14 +10,14 @@
 
 namespace shoal::bridge {
 
-/// The caller's text as the bridge takes it.
+/// A view of `text` for the bridge.
 inline ShoalSlice Slice(std::string_view text) { return {text.data(), text.size()}; }
 
-/// Copies the bytes and frees them.
+/// Copies the bytes to a string and frees them.
 std::string Take(ShoalBytes bytes);
 
-/// The Status of a call that returned `code`; frees `error`. A template's own refusal is FailedPrecondition,
-/// a missing part NotFound, other bad input InvalidArgument.
+/// The Status of a call that returned `code`; frees `error`. FailedPrecondition if a template raised an
+/// exception, NotFound if something is missing, InvalidArgument for other bad input.
 absl::Status Result(int32_t code, ShoalBytes error);
 
 }  // namespace shoal::bridge

@@ -9,10 +9,10 @@
 namespace shoal {
 namespace {
 
-/// A tokenizer_config.json may list all added tokens: some MB.
+/// A tokenizer_config.json may list all added tokens, which takes a few MB.
 constexpr int64_t kFileBytesMax = 64 << 20;
 
-/// The file's text, or nothing where there is no file.
+/// The text of the file; empty if there is no such file.
 absl::StatusOr<std::string> ReadIfThere(const std::filesystem::path& path) {
   auto text = ReadTextFile(path, kFileBytesMax);
   if (absl::IsNotFound(text.status())) return std::string();

@@ -1,4 +1,5 @@
-// A conversation to the text that the model was trained on, as transformers' apply_chat_template makes it.
+// Renders a conversation to the prompt that a model was trained on, as transformers' apply_chat_template
+// does.
 #pragma once
 
 #include <cstdint>
@@ -14,32 +15,32 @@ struct ShoalTemplate;
 
 namespace shoal {
 
-/// What to render. JSON texts; an empty one is an absent one.
+/// A conversation to render. The texts are JSON; an empty text means that there is none.
 struct ChatRequest {
   std::string_view messages;     ///< [{"role": "user", "content": "Hi"}, ...]
   std::string_view tools = {};   ///< [{"type": "function", "function": {...}}, ...]
   std::string_view kwargs = {};  ///< {"enable_thinking": false, ...}: further variables of the template.
   bool add_generation_prompt = true;
-  /// Ends the text where the final message ends, for the model to go on with it.
+  /// Ends the text with the final message, so that the model continues it.
   bool continue_final_message = false;
-  /// What strftime_now shows, in seconds since 1970 as the wall shows them; the local time now where absent.
+  /// The time that strftime_now shows, in seconds since 1970 of local time; the current time if absent.
   std::optional<int64_t> local_seconds = std::nullopt;
 };
 
-/// Immutable; `render` may be called by many threads at once. The template comes from elsewhere: its
-/// time is bounded, and its memory, by 256 MiB and 64 bytes for every byte of the request. One that asks for
-/// more is refused from then on; what it had taken stays taken.
+/// Immutable; many threads may call `render` at once. Templates are not trusted: their time is bounded, and
+/// their memory, by 256 MiB plus 64 bytes for every byte of the request. A template that exceeds its memory
+/// is refused from then on; the memory that it took is not given back.
 class ChatTemplate {
  public:
-  /// From chat_template.jinja of a model folder, else from `chat_template` of its tokenizer_config.json,
-  /// which also gives the special tokens. NotFound where the model has none; InvalidArgument names the line
-  /// of a syntax error.
+  /// Reads chat_template.jinja of a model folder, or else `chat_template` of its tokenizer_config.json, which
+  /// also gives the special tokens. Returns NotFound if the model has no template, InvalidArgument, naming
+  /// the line, for a syntax error.
   static absl::StatusOr<ChatTemplate> Load(const std::filesystem::path& folder);
-  /// From the texts of both files, empty where absent.
+  /// As Load, from the texts of the two files; a missing file is an empty text.
   static absl::StatusOr<ChatTemplate> FromText(std::string_view jinja, std::string_view tokenizer_config);
 
-  /// FailedPrecondition with the template's own words where it refuses the conversation; InvalidArgument
-  /// where the request is no JSON of the right shape, or the template fails on it (naming its line).
+  /// Returns FailedPrecondition with the template's own message if it raises an exception; InvalidArgument if
+  /// the request is not JSON of the right shape, or if the template fails on it (naming its line).
   absl::StatusOr<std::string> render(const ChatRequest& request) const;
 
  private:

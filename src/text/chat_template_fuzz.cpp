@@ -1,5 +1,5 @@
-// Any template on any conversation gives a text, a refusal or an InvalidArgument; never a crash, never our
-// own bug. The input is the template, a zero byte, and the messages.
+// Any template with any conversation gives a text, FailedPrecondition, NotFound or InvalidArgument; never a
+// crash and never Internal. The input is the template, a zero byte, and the messages.
 #include <algorithm>
 
 #include "base/check.h"

@@ -19,7 +19,7 @@ using testing::StartsWith;
 
 constexpr std::string_view kHi = R"([{"role": "user", "content": "Hi"}])";
 
-/// A folder with the given files, removed at the end.
+/// A folder for test files, removed at the end.
 class Folder {
  public:
   Folder() : path_(testing::TempDir() + "/chat_template_" + std::to_string(NowNs())) {
@@ -39,12 +39,12 @@ std::string Rendered(const absl::StatusOr<ChatTemplate>& chat_template, const Ch
   return text.ok() ? *text : ToString(text.status());
 }
 
-TEST(ChatTemplate, RendersTheDemoModels) {
+TEST(ChatTemplate, RendersTheTemplateOfTheDemoModel) {
   EXPECT_EQ(Rendered(ChatTemplate::Load(test::DemoModel()), {.messages = kHi}),
             "<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\n");
 }
 
-TEST(ChatTemplate, TheJinjaFileWinsOverTheConfigWhoseTokensItUses) {
+TEST(ChatTemplate, TheJinjaFileOverridesTheConfigAndUsesItsTokens) {
   const Folder folder;
   folder.write(
       "tokenizer_config.json",
@@ -55,7 +55,7 @@ TEST(ChatTemplate, TheJinjaFileWinsOverTheConfigWhoseTokensItUses) {
   EXPECT_EQ(Rendered(ChatTemplate::Load(folder.path()), {.messages = kHi}), "<s>Hi</s>False");
 }
 
-TEST(ChatTemplate, OfNamedTemplatesTheOneForToolsIsTakenWhereThereAreTools) {
+TEST(ChatTemplate, ARequestWithToolsUsesTheTemplateNamedToolUse) {
   const auto chat_template = ChatTemplate::FromText(
       "",
       R"({"chat_template": [{"name": "default", "template": "plain"}, {"name": "tool_use", "template": "tools"}]})");
@@ -66,21 +66,21 @@ TEST(ChatTemplate, OfNamedTemplatesTheOneForToolsIsTakenWhereThereAreTools) {
               HasSubstr("only: rag"));
 }
 
-TEST(ChatTemplate, AModelWithoutOneIsNotFound) {
+TEST(ChatTemplate, AModelWithoutATemplateIsNotFound) {
   EXPECT_EQ(ChatTemplate::FromText("", R"({"bos_token": "<s>"})").status().code(), StatusCode::kNotFound);
   const auto missing = ChatTemplate::Load("/nonexistent");
   EXPECT_EQ(missing.status().code(), StatusCode::kNotFound);
   EXPECT_THAT(Message(missing.status()), StartsWith("/nonexistent: no chat template"));
 }
 
-TEST(ChatTemplate, ARefusalIsTheTemplatesOwnWords) {
+TEST(ChatTemplate, RaiseExceptionGivesTheMessageOfTheTemplate) {
   const auto chat_template = ChatTemplate::FromText("{{ raise_exception('Only ' ~ 2 ~ ' roles') }}", "");
   const auto text = chat_template->render({.messages = kHi});
   EXPECT_EQ(text.status().code(), StatusCode::kFailedPrecondition);
   EXPECT_EQ(Message(text.status()), "Only 2 roles");
 }
 
-TEST(ChatTemplate, ErrorsNameTheirLine) {
+TEST(ChatTemplate, ErrorsNameTheLineOfTheTemplate) {
   const auto broken =
       ChatTemplate::FromText("a\n{% generation %}{% endgeneration %}\n{% for x in messages %}\n{{ x }\n", "");
   EXPECT_EQ(broken.status().code(), StatusCode::kInvalidArgument);
@@ -95,7 +95,7 @@ TEST(ChatTemplate, ErrorsNameTheirLine) {
   }
 }
 
-TEST(ChatTemplate, EndlessAndDeepTemplatesEnd) {
+TEST(ChatTemplate, EndlessAndDeepTemplatesEndWithAnError) {
   const std::string loops =
       "{% for a in range(99999) %}{% for b in range(99999) %}{% if a %}{% endif %}{% endfor %}{% endfor %}";
   const std::string calls = "{% macro f(x) %}{{ f(x + 1) }}{% endmacro %}{{ f(1) }}";
@@ -115,7 +115,7 @@ TEST(ChatTemplate, EndlessAndDeepTemplatesEnd) {
       "1");
 }
 
-TEST(ChatTemplate, WhatWouldFillTheMemoryEndsAndIsNotTriedAgain) {
+TEST(ChatTemplate, ATemplateThatFillsTheMemoryEndsAndIsRefusedFromThenOn) {
   const std::string doubled =
       "{% set ns = namespace(x='12345678') %}{% if messages %}{% for a in range(60) %}{% set ns.x = ns.x ~ "
       "ns.x %}"
@@ -136,14 +136,14 @@ TEST(ChatTemplate, WhatWouldFillTheMemoryEndsAndIsNotTriedAgain) {
   }
   EXPECT_THAT(Rendered(ChatTemplate::FromText(doubled, ""), {.messages = kHi}),
               HasSubstr("asked for more than 256 MiB of memory and is not used again"));
-  // What is large because the conversation is stays allowed.
+  // A large text of a large conversation stays allowed.
   const std::string long_text(24 << 20, 'x');
   EXPECT_EQ(Rendered(ChatTemplate::FromText("{{ messages[0].content }}", ""),
                      {.messages = R"([{"role": "user", "content": ")" + long_text + R"("}])"}),
             long_text);
 }
 
-TEST(ChatTemplate, SaysWhichPartOfARequestIsWrong) {
+TEST(ChatTemplate, ErrorsNameTheFieldOfTheRequestThatIsWrong) {
   const auto chat_template = ChatTemplate::FromText("x", "");
   const auto with = [&](const ChatRequest& request) { return Rendered(chat_template, request); };
   EXPECT_THAT(with({.messages = "{"}), StartsWith("INVALID_ARGUMENT: messages: EOF"));
@@ -157,7 +157,7 @@ TEST(ChatTemplate, SaysWhichPartOfARequestIsWrong) {
   EXPECT_THAT(with({.messages = "[]", .continue_final_message = true}), HasSubstr("continue_final_message"));
 }
 
-TEST(ChatTemplate, KwargsAreVariablesButNeverReplaceTheConversation) {
+TEST(ChatTemplate, KwargsAreVariablesButCannotReplaceTheConversation) {
   const auto chat_template =
       ChatTemplate::FromText("{{ messages[0].content }} {{ color }} {{ add_generation_prompt }}", "");
   EXPECT_EQ(Rendered(chat_template,
@@ -176,7 +176,7 @@ TEST(ChatTemplate, ContinuesAMessageThatTheTemplateTrims) {
               HasSubstr("does not appear"));
 }
 
-TEST(ChatTemplate, TheClockIsTheLocalOneUnlessGiven) {
+TEST(ChatTemplate, StrftimeNowIsTheLocalTimeUnlessATimeIsGiven) {
   const auto chat_template = ChatTemplate::FromText("{{ strftime_now('%Y-%m-%d') }}", "");
   EXPECT_EQ(Rendered(chat_template, {.messages = kHi, .local_seconds = 0}), "1970-01-01");
   EXPECT_GE(Rendered(chat_template, {.messages = kHi}), "2024-01-01");

@@ -1,4 +1,4 @@
-// Tokenizers and chat templates against what Hugging Face's own libraries make
+// Tokenizers and chat templates compared with the outputs of Hugging Face's libraries
 // (tests/goldens/text/README.md).
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
@@ -27,7 +27,7 @@ class TokenizerGoldens : public testing::TestWithParam<std::string> {
   json vectors_ = json::parse(FileText(Goldens() / "tokenizers" / GetParam() / "vectors.json"));
 };
 
-TEST_P(TokenizerGoldens, TextsHaveTheReferencesIds) {
+TEST_P(TokenizerGoldens, TextsHaveTheIdsOfTheReference) {
   ASSERT_GE(vectors_["encode"].size(), 60u);
   for (const json& row : vectors_["encode"]) {
     const auto text = row["text"].get<std::string>();
@@ -40,7 +40,7 @@ TEST_P(TokenizerGoldens, TextsHaveTheReferencesIds) {
   }
 }
 
-TEST_P(TokenizerGoldens, StreamsSendTheReferencesPieces) {
+TEST_P(TokenizerGoldens, StreamsSendThePiecesOfTheReference) {
   ASSERT_GE(vectors_["decode"].size(), 90u);
   for (const json& row : vectors_["decode"]) {
     const auto ids = row["ids"].get<std::vector<int32_t>>();
@@ -62,12 +62,12 @@ TEST_P(TokenizerGoldens, StreamsSendTheReferencesPieces) {
   }
 }
 
-TEST_P(TokenizerGoldens, BytesOfTokensJoinToTheText) {
+TEST_P(TokenizerGoldens, TheBytesOfTokensJoinToTheText) {
   for (const json& row : vectors_["encode"]) {
     const auto ids = row["ids"].get<std::vector<int32_t>>();
     std::string joined;
     for (const int32_t id : ids) joined += *tokenizer_.token_bytes(id);
-    // Families that begin every text with a space, and take it away again, keep it here.
+    // Some families prepend a space to every text and strip it when decoding; the token bytes keep it.
     const std::string text = *tokenizer_.decode(ids, false);
     EXPECT_TRUE(joined == text || joined == " " + text) << row["text"] << " became " << joined;
   }
@@ -78,7 +78,7 @@ INSTANTIATE_TEST_SUITE_P(Families, TokenizerGoldens,
                                          "gemma_style"),
                          [](const auto& tested) { return tested.param; });
 
-// ------------------------------------------------------------------------------------------------- templates
+// ---- Templates ----
 
 struct Conversation {
   std::string messages, tools, kwargs;
@@ -87,7 +87,7 @@ struct Conversation {
 
 std::map<std::string, Conversation> ReadConversations(const std::filesystem::path& folder) {
   std::map<std::string, Conversation> conversations;
-  // Keys keep their order, which shows in the text.
+  // ordered_json, because the order of keys shows in the text.
   for (const auto& entry : nlohmann::ordered_json::parse(FileText(folder / "conversations.json"))) {
     auto kwargs = entry["kwargs"];
     Conversation& c = conversations[entry["name"].get<std::string>()];
@@ -101,7 +101,7 @@ std::map<std::string, Conversation> ReadConversations(const std::filesystem::pat
   return conversations;
 }
 
-/// Checks a rendering against a row with `text`, or `error` and `error_type`.
+/// Expects the rendering of a row: its `text`, or its `error` and `error_type`.
 void ExpectSame(const absl::StatusOr<std::string>& got, const json& row) {
   if (row.contains("text")) {
     ASSERT_TRUE(got.ok()) << ToString(got.status());
@@ -127,7 +127,8 @@ void ExpectRow(const json& row, const ChatTemplate& chat_template, const Convers
              row);
 }
 
-/// Checks all templates of a folder but those in `done`, which it adds to; returns the number of rows.
+/// Checks all templates of a folder except those in `done`, to which it adds them. Returns the number of
+/// rows.
 int CheckTemplates(const std::filesystem::path& folder, std::set<std::string>& done) {
   const auto conversations = ReadConversations(folder);
   const std::set<std::string> skip = done;
@@ -152,12 +153,12 @@ int CheckTemplates(const std::filesystem::path& folder, std::set<std::string>& d
   return rows;
 }
 
-TEST(ChatTemplateGoldens, RenderWhatTransformersRenders) {
+TEST(ChatTemplateGoldens, TemplatesRenderAsInTransformers) {
   std::set<std::string> done;
   EXPECT_EQ(CheckTemplates(Goldens() / "chat", done), 17 * 20);
   const auto shared = test::SourceDir() / "../shared/goldens/text/chat";
   const int more = std::filesystem::exists(shared) ? CheckTemplates(shared, done) : 0;
-  LogInfo("templates: {} rendered; {} rows of them from ../shared, whose licences keep them out of here",
+  LogInfo("templates: {} rendered, with {} rows from ../shared, whose licences do not allow a copy here",
           done.size(), more);
 }
 

@@ -60,7 +60,7 @@ void GrammarCompiler::Free::operator()(ShoalCompiler* handle) const { shoal_comp
 
 absl::StatusOr<GrammarCompiler> GrammarCompiler::Create(const Tokenizer& tokenizer, int32_t vocab_size,
                                                         std::span<const int32_t> eos) {
-  if (vocab_size < 0) return InvalidArgument("a model cannot have {} logits", vocab_size);
+  if (vocab_size < 0) return InvalidArgument("grammar: expected a number of logits, found {}", vocab_size);
   const std::vector<uint32_t> eos_ids(eos.begin(), eos.end());
   ShoalCompiler* handle = nullptr;
   ShoalBytes error{};

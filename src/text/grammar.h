@@ -1,4 +1,4 @@
-// Constrained decoding: which tokens may come next so that the text keeps to a grammar (llguidance).
+// Constrained decoding: which tokens may come next, so that the text matches a grammar. Uses llguidance.
 #pragma once
 
 #include <cstddef>
@@ -18,17 +18,17 @@ namespace shoal {
 
 enum class GrammarKind { kJsonSchema, kRegex, kLark };
 
-/// Where one sequence stands in its grammar. Used by one thread at a time.
+/// The state of one sequence in its grammar. Used by one thread at a time.
 class Grammar {
  public:
-  /// Number of 32-bit words of a mask: ceil(vocab_size / 32).
+  /// The number of 32-bit words of a mask: ceil(vocab_size / 32).
   size_t mask_words() const { return mask_words_; }
 
-  /// Bit i % 32 of words[i / 32] says whether token i may come next. Where the text is complete and nothing
-  /// can follow, only the end-of-text tokens may. `words` has mask_words() elements.
+  /// Sets bit i % 32 of words[i / 32] if token i may come next. If the text is complete and nothing can
+  /// follow, these are the end-of-text tokens only. `words` has mask_words() elements.
   absl::Status mask(std::span<uint32_t> words);
 
-  /// Takes the next token. InvalidArgument, and no change, where it may not come.
+  /// Appends the next token. Returns InvalidArgument, and changes nothing, if the token is not allowed.
   absl::Status consume(int32_t token);
 
   /// Whether the text may end here.
@@ -37,10 +37,10 @@ class Grammar {
   /// Whether the text has ended: nothing may follow.
   bool is_stopped() const;
 
-  /// The text that must come next whatever the model says, often empty.
+  /// The text that the grammar forces next, often empty.
   absl::StatusOr<std::string> forced_text();
 
-  /// A second one at the same place, independent of this one.
+  /// An independent copy of this state.
   absl::StatusOr<Grammar> copy() const;
 
  private:
@@ -54,16 +54,16 @@ class Grammar {
   size_t mask_words_;
 };
 
-/// The vocabulary made ready for grammars: costs a second and some ten megabytes once, for all grammars of a
-/// model. Immutable; `compile` may be called by many threads at once.
+/// A vocabulary prepared for grammars. Takes a second and some ten megabytes once, for all grammars of a
+/// model. Immutable; many threads may call `compile` at once.
 class GrammarCompiler {
  public:
-  /// `vocab_size`: number of logits, at least the tokenizer's; `eos`: the tokens that end a text, at least
-  /// one.
+  /// vocab_size: the number of logits, at least the tokenizer's vocabulary. eos: the tokens that end a text,
+  /// at least one.
   static absl::StatusOr<GrammarCompiler> Create(const Tokenizer& tokenizer, int32_t vocab_size,
                                                 std::span<const int32_t> eos);
 
-  /// InvalidArgument says what is wrong with the grammar, or that it is too large or nested too deeply.
+  /// Returns InvalidArgument if the grammar is wrong, too large or nested too deeply.
   absl::StatusOr<Grammar> compile(GrammarKind kind, std::string_view text) const;
 
  private:

@@ -54,7 +54,7 @@ class GrammarTest : public testing::Test {
 
   std::vector<int32_t> ids_of(std::string_view text) const { return *tokenizer_.encode(text, {}); }
 
-  /// Draws allowed tokens until the end-of-text token.
+  /// Draws random allowed tokens until an end-of-text token.
   std::vector<int32_t> draw(Grammar& grammar, uint64_t seed) {
     RandomStream random(seed);
     std::vector<int32_t> ids;
@@ -74,7 +74,7 @@ class GrammarTest : public testing::Test {
   std::optional<GrammarCompiler> compiler_;
 };
 
-TEST_F(GrammarTest, WhateverIsDrawnKeepsToTheSchema) {
+TEST_F(GrammarTest, RandomAllowedTokensGiveTextsOfTheSchema) {
   std::set<std::string> names;
   for (uint64_t seed = 0; seed < 30; ++seed) {
     Grammar grammar = compile(GrammarKind::kJsonSchema, kSchema);
@@ -90,7 +90,7 @@ TEST_F(GrammarTest, WhateverIsDrawnKeepsToTheSchema) {
   EXPECT_EQ(names, (std::set<std::string>{"Ada", "Zoë"}));
 }
 
-TEST_F(GrammarTest, TextsOfTheSchemaAreTakenTokenByToken) {
+TEST_F(GrammarTest, TextsOfTheSchemaAreAcceptedTokenByToken) {
   Grammar grammar = compile(GrammarKind::kJsonSchema, kSchema);
   EXPECT_FALSE(*grammar.is_accepting());
   for (const int32_t id : ids_of(R"({"name":"Zoë","age":36})")) {
@@ -112,7 +112,7 @@ TEST_F(GrammarTest, AForbiddenTokenIsRefusedAndChangesNothing) {
   for (const int32_t id : {-1, kLogits, INT32_MAX}) EXPECT_FALSE(grammar.consume(id).ok()) << id;
 }
 
-TEST_F(GrammarTest, ForcedTextIsWhatMustCome) {
+TEST_F(GrammarTest, ForcedTextIsTheOnlyContinuation) {
   Grammar grammar = compile(GrammarKind::kLark, R"(start: "The answer is " ("yes" | "no"))");
   EXPECT_EQ(*grammar.forced_text(), "The answer is ");
   for (const int32_t id : ids_of("The answer is ")) ASSERT_TRUE(grammar.consume(id).ok());
@@ -121,7 +121,7 @@ TEST_F(GrammarTest, ForcedTextIsWhatMustCome) {
   EXPECT_EQ(*grammar.forced_text(), "o");
 }
 
-TEST_F(GrammarTest, ACopyGoesItsOwnWay) {
+TEST_F(GrammarTest, ACopyIsIndependentOfItsOriginal) {
   Grammar grammar = compile(GrammarKind::kRegex, "ab|ac");
   ASSERT_TRUE(grammar.consume(tokenizer_.token_id("a").value()).ok());
   auto copy = grammar.copy();
@@ -132,7 +132,7 @@ TEST_F(GrammarTest, ACopyGoesItsOwnWay) {
   ASSERT_TRUE(grammar.consume(tokenizer_.token_id("c").value()).ok());
 }
 
-TEST_F(GrammarTest, SaysWhatIsWrongWithAGrammar) {
+TEST_F(GrammarTest, ErrorsSayWhatIsWrongWithAGrammar) {
   const auto error = [&](GrammarKind kind, const std::string& text) {
     const auto grammar = compiler_->compile(kind, text);
     EXPECT_EQ(grammar.status().code(), StatusCode::kInvalidArgument) << text.substr(0, 40);
@@ -146,7 +146,7 @@ TEST_F(GrammarTest, SaysWhatIsWrongWithAGrammar) {
   EXPECT_THAT(error(GrammarKind::kRegex, std::string(2 << 20, 'a')), HasSubstr("bytes"));
 }
 
-TEST_F(GrammarTest, HeavyAndDeepGrammarsEndInBoundedTimeAndStack) {
+TEST_F(GrammarTest, HeavyAndDeepGrammarsTakeBoundedTimeAndStack) {
   std::string chain = "start: r0\n";
   for (int i = 0; i < 12'000; ++i) chain += fmt::format("r{}: r{}\n", i, i + 1);
   chain += "r12000: \"a\"\n";
@@ -166,7 +166,7 @@ TEST_F(GrammarTest, HeavyAndDeepGrammarsEndInBoundedTimeAndStack) {
   for (const auto& [kind, text] : grammars) {
     const int64_t begin = NowNs();
     auto grammar = compiler_->compile(kind, text);
-    // Either answer will do: what counts is that one comes, and is no crash.
+    // A grammar or an error is fine; a crash or a hang is not.
     absl::Status status = grammar.status();
     if (grammar.ok()) {
       std::vector<uint32_t> words(grammar->mask_words());
@@ -178,7 +178,7 @@ TEST_F(GrammarTest, HeavyAndDeepGrammarsEndInBoundedTimeAndStack) {
   }
 }
 
-TEST_F(GrammarTest, TheVocabularyMustFit) {
+TEST_F(GrammarTest, RefusesAVocabularyThatDoesNotFitTheTokenizer) {
   const std::vector<int32_t> eos = {eos_};
   EXPECT_THAT(Message(GrammarCompiler::Create(tokenizer_, 10, eos).status()), HasSubstr("10 logits"));
   EXPECT_FALSE(GrammarCompiler::Create(tokenizer_, -1, eos).ok());
@@ -191,7 +191,7 @@ TEST_F(GrammarTest, TheVocabularyMustFit) {
   EXPECT_FALSE(grammar.mask(small).ok());
 }
 
-TEST(GrammarCompiler, TakesTheVocabularyOfEachFamily) {
+TEST(GrammarCompiler, AcceptsTheVocabularyOfEachFamily) {
   for (const auto& [name, eos] :
        std::vector<std::pair<std::string, std::string>>{{"qwen", "<|im_end|>"},
                                                         {"mistral_v3", "</s>"},

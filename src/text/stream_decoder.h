@@ -1,4 +1,4 @@
-// Ids to text, one token at a time: what a streaming server may send now.
+// Decodes ids to text one token at a time: the text that a streaming server can send now.
 #pragma once
 
 #include <cstddef>
@@ -11,26 +11,27 @@
 
 namespace shoal {
 
-/// Sends whole characters only: nothing while the text so far ends in U+FFFD, which may be a character that
-/// is not complete yet. The pieces joined are the full decode.
+/// Sends whole characters only: it holds text back while the text ends in U+FFFD, which may be an incomplete
+/// character. The sent texts joined are the full decode.
 ///
-/// One exception, of vocabularies with byte fallback: they decode a run of byte tokens as a whole, so a
-/// broken byte turns characters into U+FFFD that were complete, and sent, before it. What was sent stays; the
-/// rest is decoded alone.
+/// One exception: vocabularies with byte fallback decode a run of byte tokens as a whole, so a broken byte
+/// turns complete characters before it into U+FFFD, after they were sent. Sent text stays as it is; the rest
+/// is decoded alone.
 ///
-/// A token costs the decoding of a window: the tokens of the last piece and those held back, few unless a
-/// model babbles bytes. Beyond 64 held tokens the window is looked at less and less often, so the cost per
-/// token stays bounded, and what would end the hold may come up to an eighth of the held tokens later.
+/// Cost: each token decodes a window, the tokens sent last and those held back, which are few unless a model
+/// emits bytes without end. With more than 64 held tokens the window is decoded less and less often, so that
+/// the cost per token stays bounded. Held text is then sent late by at most an eighth of the held tokens.
 class StreamDecoder {
  public:
   /// `tokenizer` must outlive the decoder.
   StreamDecoder(const Tokenizer& tokenizer, bool skip_special)
       : tokenizer_(&tokenizer), skip_special_(skip_special) {}
 
-  /// The text that `id` sets free, often empty. InvalidArgument for a negative id.
+  /// Appends `id` and returns the text that can be sent now, often empty. Returns InvalidArgument for a
+  /// negative id.
   absl::StatusOr<std::string> push(int32_t id);
 
-  /// The text still held back; the decoder then begins anew.
+  /// Returns the text that is still held back, and resets the decoder.
   absl::StatusOr<std::string> flush();
 
  private:
@@ -40,10 +41,10 @@ class StreamDecoder {
 
   const Tokenizer* tokenizer_;
   bool skip_special_;
-  std::vector<int32_t> window_;  ///< The tokens of the last piece, then those held back.
-  size_t sent_ = 0;              ///< How many of the window were sent,
-  std::string sent_text_;        ///< and what they decode to.
-  size_t next_look_ = 0;         ///< Number of held tokens from which to decode again.
+  std::vector<int32_t> window_;  ///< The tokens sent last, then those held back.
+  size_t sent_ = 0;              ///< How many tokens of the window were sent.
+  std::string sent_text_;        ///< The text of these.
+  size_t next_look_ = 0;         ///< The number of held tokens at which to decode again.
 };
 
 }  // namespace shoal

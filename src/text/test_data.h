@@ -27,9 +27,10 @@ inline std::string GunzippedText(const std::filesystem::path& path) {
   const gzFile file = gzopen(path.c_str(), "rb");
   SHOAL_CHECK(file != nullptr);
   std::string text;
-  std::string part(1 << 16, '\0');
+  std::string chunk(1 << 16, '\0');
   int got = 0;
-  while ((got = gzread(file, part.data(), static_cast<unsigned>(part.size()))) > 0) text.append(part, 0, got);
+  while ((got = gzread(file, chunk.data(), static_cast<unsigned>(chunk.size()))) > 0)
+    text.append(chunk, 0, got);
   SHOAL_CHECK_EQ(got, 0);
   gzclose(file);
   return text;

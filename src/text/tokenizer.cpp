@@ -6,7 +6,7 @@
 namespace shoal {
 namespace {
 
-/// The largest known, Gemma's, has 33 MB.
+/// The largest tokenizer.json known, Gemma's, has 33 MB.
 constexpr int64_t kTokenizerBytesMax = 256 << 20;
 
 }  // namespace

@@ -1,4 +1,5 @@
-// Any bytes are a tokenizer whose streams join to its full decode, or an error with a message; never a crash.
+// Any bytes give a tokenizer whose streams join to its full decode, or an error with a message; never a
+// crash.
 #include "base/check.h"
 #include "text/stream_decoder.h"
 #include "text/tokenizer.h"

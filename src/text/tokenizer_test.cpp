@@ -25,7 +25,7 @@ std::string Streamed(const Tokenizer& tokenizer, std::span<const int32_t> ids) {
   return text + *stream.flush();
 }
 
-TEST(Tokenizer, LoadsTheDemoModelsFolder) {
+TEST(Tokenizer, LoadsTheFolderOfTheDemoModel) {
   const auto tokenizer = Tokenizer::Load(test::DemoModel());
   ASSERT_TRUE(tokenizer.ok()) << ToString(tokenizer.status());
   EXPECT_EQ(tokenizer->token_id("<|im_end|>"), 4089);
@@ -35,7 +35,7 @@ TEST(Tokenizer, LoadsTheDemoModelsFolder) {
   EXPECT_EQ(Streamed(*tokenizer, *ids), text);
 }
 
-TEST(Tokenizer, KnowsItsTokens) {
+TEST(Tokenizer, FindsTokensByNameAndById) {
   const Tokenizer tokenizer = test::GoldenTokenizer("qwen");
   EXPECT_EQ(tokenizer.vocab_size(), 151'669);
   const int32_t end = tokenizer.token_id("<|im_end|>").value();
@@ -47,7 +47,7 @@ TEST(Tokenizer, KnowsItsTokens) {
   EXPECT_EQ(tokenizer.token_id("no such token"), std::nullopt);
 }
 
-TEST(Tokenizer, TextForgesNoControlTokenUnlessAskedTo) {
+TEST(Tokenizer, TextGivesNoControlTokenWithoutParseSpecial) {
   for (const char* name : {"qwen", "llama3_style", "deepseek_style", "gemma_style", "mistral_v3"}) {
     SCOPED_TRACE(name);
     const Tokenizer tokenizer = test::GoldenTokenizer(name);
@@ -65,13 +65,13 @@ TEST(Tokenizer, TextForgesNoControlTokenUnlessAskedTo) {
   }
 }
 
-TEST(Tokenizer, PlainTextHasTheSameIdsEitherWay) {
+TEST(Tokenizer, PlainTextHasTheSameIdsWithAndWithoutParseSpecial) {
   const Tokenizer tokenizer = test::GoldenTokenizer("qwen");
   const std::string text = "if a < b && c > d:\n\tprint('<ok>')  # naïve";
   EXPECT_EQ(*tokenizer.encode(text, {}), *tokenizer.encode(text, {.parse_special = true}));
 }
 
-TEST(Tokenizer, TokensBeyondTheVocabularyDecodeToNothingAndNegativeOnesAreRefused) {
+TEST(Tokenizer, IdsBeyondTheVocabularyDecodeToNothingAndNegativeIdsAreRefused) {
   const Tokenizer tokenizer = test::GoldenTokenizer("llama3_style");
   const std::vector<int32_t> beyond = {tokenizer.vocab_size(), 1'000'000, INT32_MAX};
   EXPECT_EQ(*tokenizer.decode(beyond, true), "");
@@ -92,7 +92,7 @@ TEST(Tokenizer, RefusesTextThatIsNotUtf8) {
   EXPECT_THAT(Message(ids.status()), HasSubstr("byte 2"));
 }
 
-TEST(Tokenizer, SaysWhatIsWrongWithAFile) {
+TEST(Tokenizer, ErrorsSayWhatIsWrongWithAFile) {
   const std::string json = test::GoldenTokenizerJson("llama3_style");
   for (const size_t size : {size_t{0}, size_t{1}, json.size() / 3, json.size() - 1}) {
     const auto cut = Tokenizer::FromJson(std::string_view(json).substr(0, size));
@@ -109,7 +109,7 @@ TEST(Tokenizer, SaysWhatIsWrongWithAFile) {
   EXPECT_THAT(Message(missing.status()), HasSubstr("/nonexistent/tokenizer.json"));
 }
 
-TEST(Tokenizer, AnswersManyThreadsAtOnce) {
+TEST(Tokenizer, ManyThreadsGetTheSameIdsAtOnce) {
   const Tokenizer tokenizer = test::GoldenTokenizer("deepseek_style");
   const std::string text = "The quick brown fox <think> jumps </think> 12345 世界";
   const auto parsed = *tokenizer.encode(text, {.parse_special = true});
@@ -124,7 +124,7 @@ TEST(Tokenizer, AnswersManyThreadsAtOnce) {
   }
 }
 
-TEST(StreamDecoder, HoldsACharacterUntilItIsWhole) {
+TEST(StreamDecoder, HoldsACharacterUntilItIsComplete) {
   const Tokenizer tokenizer = test::GoldenTokenizer("qwen");
   StreamDecoder stream(tokenizer, true);
   const auto byte = [&](const char* name) { return *stream.push(tokenizer.token_id(name).value()); };
@@ -136,8 +136,8 @@ TEST(StreamDecoder, HoldsACharacterUntilItIsWhole) {
   EXPECT_EQ(*stream.flush(), "");
 }
 
-TEST(StreamDecoder, StreamsRandomTokensToTheFullDecode) {
-  // Of the byte-fallback vocabularies random tokens without bytes: with them, see the next test.
+TEST(StreamDecoder, RandomTokensStreamToTheFullDecode) {
+  // Byte-level vocabularies only; the next test has byte fallback.
   for (const char* name : {"qwen", "llama3_style", "deepseek_style"}) {
     const Tokenizer tokenizer = test::GoldenTokenizer(name);
     uint64_t state = 7;
@@ -150,7 +150,7 @@ TEST(StreamDecoder, StreamsRandomTokensToTheFullDecode) {
   }
 }
 
-TEST(StreamDecoder, GoesOnAfterABrokenByteOfAByteFallbackVocabulary) {
+TEST(StreamDecoder, ContinuesAfterABrokenByteWithByteFallback) {
   const Tokenizer tokenizer = test::GoldenTokenizer("mistral_v3");
   const auto byte = [&](const char* name) { return tokenizer.token_id(name).value(); };
   StreamDecoder stream(tokenizer, true);
@@ -162,9 +162,9 @@ TEST(StreamDecoder, GoesOnAfterABrokenByteOfAByteFallbackVocabulary) {
             "ab");
 }
 
-TEST(StreamDecoder, CostsPerTokenStayBoundedWhateverComes) {
+TEST(StreamDecoder, TheCostPerTokenIsBoundedForAnyTokens) {
   const Tokenizer tokenizer = test::GoldenTokenizer("qwen");
-  const int32_t broken = tokenizer.token_id("ÿ").value();  // The byte 0xFF, never part of a character.
+  const int32_t broken = tokenizer.token_id("ÿ").value();  // The byte 0xFF, which no character contains.
   const int32_t word = tokenizer.token_id("Ġworld").value();
   const int32_t special = tokenizer.token_id("<|im_end|>").value();
   for (const int32_t id : {broken, word, special}) {
