@@ -22,7 +22,7 @@ double LogSumExp(std::span<const float> logits) {
 
 int64_t Likeliest(std::span<const float> logits) { return std::ranges::max_element(logits) - logits.begin(); }
 
-/// The logits of one window, as a new sequence.
+/// Computes the logits of one window as a new sequence.
 class Runner {
  public:
   explicit Runner(Engine& engine) : engine_(engine) {}

@@ -8,7 +8,7 @@
 namespace shoal {
 namespace {
 
-TEST(LayerErrors, AreRootsOfSquaresOverTheReferencesSquares) {
+TEST(LayerErrors, AreRelativeRootMeanSquares) {
   LayerErrors errors(2);
   EXPECT_EQ(errors.layers(), 2);
   std::vector<float> embedding = {1, 2, 3, 4};
@@ -18,7 +18,7 @@ TEST(LayerErrors, AreRootsOfSquaresOverTheReferencesSquares) {
     return MatView<const float>(values.data(), count, std::ssize(values) / count);
   };
   errors.add_model(LayerId{-1}, rows(embedding, 2));
-  errors.add_reference(LayerId{-1}, rows(embedding, 1));  // Cut into steps differently: the values count.
+  errors.add_reference(LayerId{-1}, rows(embedding, 1));  // Other steps; only the order of values matters.
   errors.add_model(LayerId{0}, rows(model, 2));
   errors.add_reference(LayerId{0}, rows(reference, 2));
   errors.end_window();
@@ -30,13 +30,13 @@ TEST(LayerErrors, AreRootsOfSquaresOverTheReferencesSquares) {
   EXPECT_EQ(errors.relative_rms(LayerId{1}), 0);
 }
 
-TEST(TextScore, IsTheMeanSurpriseOfTheTokensThatFollowed) {
+TEST(TextScore, IsTheMeanNegativeLogLikelihoodOfTheNextToken) {
   TextScore score;
   EXPECT_EQ(score.mean_nll(), 0);
   const std::vector<float> even(8, 3.5f);  // Eight tokens, equally likely.
   score.add(even, 2);
   EXPECT_NEAR(score.perplexity(), 8, 1e-12);
-  const std::vector<float> sure = {0, 60};  // p(1) is 1 but for 1e-26.
+  const std::vector<float> sure = {0, 60};  // p(1) is 1 - 1e-26.
   score.add(sure, 1);
   EXPECT_NEAR(score.mean_nll(), std::log(8.0) / 2, 1e-12);
   EXPECT_EQ(score.tokens(), 2);
@@ -44,7 +44,7 @@ TEST(TextScore, IsTheMeanSurpriseOfTheTokensThatFollowed) {
   EXPECT_NEAR(score.mean_nll(), (std::log(8.0) + 60) / 3, 1e-12);
 }
 
-TEST(Divergence, IsZeroForEqualDistributionsAndKnowsTheirSides) {
+TEST(Divergence, IsZeroForEqualDistributionsAndNotSymmetric) {
   Divergence none;
   const std::vector<float> a = {1, 2, 3};
   const std::vector<float> shifted = {11, 12, 13};  // The same distribution.
@@ -62,7 +62,7 @@ TEST(Divergence, IsZeroForEqualDistributionsAndKnowsTheirSides) {
   EXPECT_NEAR(some.max_kl(), std::log(3.0) / 2, 1e-7);
   EXPECT_NEAR(some.mean_kl(), std::log(3.0) / 4, 1e-7);
   EXPECT_EQ(some.top1(), 0.5);
-  // KL has a direction: r = (1/2, 1/2) gives ln 2 - H(p) one way and -ln(4 * 3/16) / 2 the other.
+  // KL is not symmetric: r = (1/2, 1/2) gives ln 2 - H(p) one way and -ln(4 * 3/16) / 2 the other.
   const std::vector<float> r = {0, 0};
   Divergence forward;
   forward.add(p, r);

@@ -12,11 +12,11 @@
 namespace shoal {
 namespace {
 
-/// A result frame carries the logits of a chunk; well below the frame limit.
+/// Bytes of logits in one result frame, well below the frame limit.
 constexpr int64_t kLogitBytesMax = int64_t{128} << 20;
 
 absl::StatusOr<StepResult> RunStep(Engine& engine, uint64_t generation, Step step, Duration timeout) {
-  // Shared with the callback: a step that is given up here may still end later.
+  // Shared with the callback, which may run after the wait below has timed out.
   auto done = std::make_shared<std::promise<absl::StatusOr<StepResult>>>();
   auto result = done->get_future();
   const StepId id = step.id;
@@ -80,7 +80,7 @@ absl::StatusOr<ProbeResult> ProbeLogits(Engine& engine, const ProbeRequest& requ
     const int64_t position = cursor.position();
     Step step;
     step.id = id;
-    // Of a prompt once: not where it is prefilled again, having outgrown short rope.
+    // The logits of the prompt are wanted once, not when it is prefilled again for long rope.
     step.want_logits = position < prompt && out.greedy.empty();
     step.want_routing = step.want_logits && request.routing;
     if (position == 0) {

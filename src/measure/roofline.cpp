@@ -12,16 +12,17 @@
 namespace shoal {
 namespace {
 
-/// Seconds until every thread has called work(part) for its part of [0, size).
+/// Seconds until every thread has called work(range) for its range of [0, size).
 double Seconds(ThreadPool& pool, int64_t size, absl::FunctionRef<void(Range part)> work) {
   const int64_t begin_ns = NowNs();
   pool.run_parts(size, 1, work);
   return static_cast<double>(NowNs() - begin_ns) * 1e-9;
 }
 
-/// The best rate of a time's worth of runs, in units of `work_per_round` per second. `seconds_of(rounds)`
-/// does so many rounds and says how long they took. Runs grow until they are long enough to count; one that
-/// was interrupted early on looks long, so growing does not end there.
+/// The best rate of all runs within options.budget, in units of `work_per_round` per second.
+/// `seconds_of(rounds)` runs that many rounds and returns the seconds they took. Runs grow until they are
+/// long enough to count. They keep growing after the first long one, because a short run that was interrupted
+/// looks long.
 double BestRate(const RooflineOptions& options, double work_per_round,
                 absl::FunctionRef<double(int64_t rounds)> seconds_of) {
   const double enough_s = std::chrono::duration<double>(options.run).count();
@@ -44,7 +45,7 @@ const RateProbe* FirstAvailable(std::span<const RateProbe> probes) {
   return found == probes.end() ? nullptr : &*found;
 }
 
-/// 1e9 operations per second of all threads.
+/// The rate of all threads, in 1e9 operations per second.
 double GigaOps(ThreadPool& pool, const RooflineOptions& options, const RateProbe& probe) {
   const double ops = static_cast<double>(probe.ops_per_round) * pool.threads();
   return 1e-9 * BestRate(options, ops, [&](int64_t rounds) {
@@ -52,7 +53,7 @@ double GigaOps(ThreadPool& pool, const RooflineOptions& options, const RateProbe
          });
 }
 
-/// The best of several ways, where there is one.
+/// The rate of the first available probe; nullopt if none is available.
 std::optional<double> GigaOps(ThreadPool& pool, const RooflineOptions& options,
                               std::span<const RateProbe> probes) {
   const RateProbe* const probe = FirstAvailable(probes);
@@ -68,7 +69,7 @@ absl::StatusOr<RooflineMeter> RooflineMeter::Create(int threads, std::vector<int
     return FailedPrecondition("roofline: this CPU has neither AVX2 nor better");
   ASSIGN_OR_RETURN(AlignedMemory memory, AlignedMemory::Allocate(options.read_bytes / kReadStep * kReadStep));
   RooflineMeter meter(std::move(cpus), options, std::move(memory));
-  // Pages that were never written are all one page of zeros.
+  // Write each page: pages that were never written all map to one page of zeros.
   meter.with_team(threads, [&meter](ThreadPool& pool) {
     pool.run_parts(meter.memory_.bytes() / kReadStep, 1, [&meter](Range part) {
       std::memset(meter.memory_.data() + part.begin * kReadStep, 0x5a,
@@ -78,7 +79,7 @@ absl::StatusOr<RooflineMeter> RooflineMeter::Create(int threads, std::vector<int
   return meter;
 }
 
-/// On a thread of its own, which may be pinned: the caller stays where it is.
+/// Runs on a thread of its own, because the thread may be pinned and the caller must not be.
 void RooflineMeter::with_team(int threads, absl::FunctionRef<void(ThreadPool& pool)> work) const {
   std::thread([&] {
     ThreadPool pool(threads, cpus_);
@@ -127,10 +128,10 @@ Roofline RooflineMeter::measure(int threads) const {
 }
 
 absl::StatusOr<double> MeasureFirstTouchRate(ThreadPool& pool, int64_t bytes) {
-  constexpr int64_t kPageBytes = 4096;  // The smallest there is.
+  constexpr int64_t kPageBytes = 4096;  // The smallest page size.
   ASSIGN_OR_RETURN(const AlignedMemory memory, AlignedMemory::Allocate(bytes));
   const double took_s = Seconds(pool, (bytes + kPageBytes - 1) / kPageBytes, [&](Range pages) {
-    // Volatile: nobody reads what is written.
+    // Volatile, because the values are never read.
     for (int64_t page = pages.begin; page < pages.end; ++page) {
       *static_cast<volatile std::byte*>(memory.data() + page * kPageBytes) = std::byte{1};
     }

@@ -1,6 +1,6 @@
-// What this machine can do at most, measured here and now: the bounds that benchmarks are held against. They
-// are peaks of the machine and not of our kernels: the loops read without using what they read, and multiply
-// what is in registers already.
+// Measures the peak rates of this machine, the bounds that benchmarks are compared with. They are peaks of
+// the machine, not of our kernels: the loops read data without using it, or multiply what is in registers
+// already.
 #pragma once
 
 #include <cstdint>
@@ -17,43 +17,43 @@
 
 namespace shoal {
 
-/// Rates of all threads of a team together. An operation is a multiplication or an addition, so a
-/// multiply-add is two; G is 1e9.
+/// Rates of all threads of a team together. A multiply-add is two operations; G is 1e9.
 struct Roofline {
   int threads = 1;
   double read_gbs = 0;             ///< GB/s of reading a buffer that no cache holds.
   double vnni_gops = 0;            ///< 8-bit integer operations in vector registers.
-  std::optional<double> amx_gops;  ///< 8-bit integer operations on tiles, where CPU and kernel grant them.
-  double fma_gflops = 0;           ///< f32.
+  std::optional<double> amx_gops;  ///< 8-bit integer operations on AMX tiles, if CPU and kernel permit them.
+  double fma_gflops = 0;           ///< f32 operations.
   std::string_view vnni_how;       ///< The instruction that vnni_gops counts.
-  /// The same 8-bit operations together with what quantized products need besides (docs/numerics.md): for
-  /// each 64 multiply-adds of a sum a conversion, a product and two multiply-adds, all in registers. Where
-  /// there is a loop for it: AVX-512 VNNI.
+  /// 8-bit operations of quantized products with their rescaling (docs/numerics.md): for each 64
+  /// multiply-adds of a sum a conversion, a product and two multiply-adds, all in registers. Counts the 8-bit
+  /// operations alone. Measured with AVX-512 VNNI only.
   std::optional<double> scaled_gops;
 };
 
 struct RooflineOptions {
-  int64_t read_bytes = int64_t{512} << 20;           ///< Well beyond the last cache.
-  Duration run = std::chrono::milliseconds(8);       ///< At least so long, to count.
-  Duration budget = std::chrono::milliseconds(250);  ///< The best run of this time counts: what disturbs a
-                                                     ///< run only makes it slower.
+  int64_t read_bytes = int64_t{512} << 20;      ///< Much larger than the last-level cache.
+  Duration run = std::chrono::milliseconds(8);  ///< Shorter runs do not count.
+  /// Time for each rate. The best run counts, since disturbances only make runs slower.
+  Duration budget = std::chrono::milliseconds(250);
 };
 
-/// Measures teams of threads. Its memory is resident from the start: whoever measures other memory beside it
-/// knows what to take off.
+/// Measures teams of threads. Its memory is resident from the start, so that a measurement of resident memory
+/// can subtract it.
 class RooflineMeter {
  public:
-  /// Teams have up to `threads` threads, among which the memory is divided (each writes its part first, which
-  /// puts it beside its CPU), on `cpus` as those of ThreadPool. ResourceExhausted where the memory does not
-  /// fit; FailedPrecondition on an x86 CPU without AVX2.
+  /// threads: the most threads of a team. They divide the memory; each thread writes its range first, which
+  /// places it on the NUMA node of the thread. cpus: as for ThreadPool.
+  /// Returns ResourceExhausted if the memory does not fit, FailedPrecondition on an x86 CPU without AVX2.
   static absl::StatusOr<RooflineMeter> Create(int threads, std::vector<int> cpus,
                                               const RooflineOptions& options);
 
-  /// All rates; takes some 1.5 seconds with the default options.
+  /// Measures all rates, in about 1.5 seconds with the default options.
   Roofline measure(int threads) const;
 
-  /// Roofline::read_gbs alone, in a third of a second: a machine's memory is shared with its host's other
-  /// guests, and what it gives can halve within minutes. So it is asked beside each load that reading bounds.
+  /// Measures Roofline::read_gbs alone, in a third of a second. A virtual machine shares memory bandwidth
+  /// with other guests, and its bandwidth can halve within minutes, so it is measured again beside each load
+  /// that reading bounds.
   double read_gbs(int threads) const;
 
   int64_t resident_bytes() const { return memory_.bytes(); }
@@ -70,15 +70,15 @@ class RooflineMeter {
   AlignedMemory memory_;
 };
 
-/// GB/s at which the system hands out `bytes` of memory to all threads together: each page is written to for
-/// the first time. In a virtual machine whose host takes back what is free this can be slower than anything
-/// that is done with the memory afterwards. It is free again then, and at hand for who asks next. bytes > 0.
-/// ResourceExhausted where there is not as much.
+/// The first-touch rate in GB/s: all threads together write each page of `bytes` new bytes for the first
+/// time. In a virtual machine whose host reclaims free memory this can be slower than all later use of the
+/// memory. The memory is freed afterwards, so the next allocation gets it faster. bytes > 0.
+/// Returns ResourceExhausted if there is not enough memory.
 absl::StatusOr<double> MeasureFirstTouchRate(ThreadPool& pool, int64_t bytes);
 
-/// Raises what cannot be right: a team reaches at least what a smaller one does, and a smaller one at least
-/// its share of what a larger one does. Measurements that say otherwise were disturbed, and a bound that is
-/// too low flatters.
+/// Raises rates that are too low to be right. The rate for n threads is at least the rate for fewer threads,
+/// and at least its proportion of the rate for more threads. Lower measurements were disturbed, and a bound
+/// that is too low flatters.
 void Reconcile(std::map<int, Roofline>& by_threads);
 
 }  // namespace shoal

@@ -1,4 +1,5 @@
-// As roofline_x86.cpp, for AArch64: its 128-bit vectors are in every CPU, dot products of 8 bits in most.
+// The probes of roofline_x86.cpp for AArch64: every CPU has vectors of 128 bits, most have dot products of 8
+// bits.
 #include <sys/auxv.h>
 
 #include "measure/roofline_probes.h"
@@ -21,7 +22,7 @@ bool HasMatrixProduct() {
 
 enum Body { kDot, kMultiplyLong, kFma, kMatrix };
 
-/// One instruction on sixteen accumulators in turn: up to four a cycle with a latency of 4.
+/// Repeats one instruction on sixteen accumulators in turn, enough for four per cycle with a latency of 4.
 template <Body body>
 __attribute__((target("arch=armv8.2-a+dotprod+i8mm"))) void Chains(int64_t rounds) {
   const uint32_t operand = body == kFma ? kFloat : kBytes;
@@ -67,7 +68,8 @@ void ReadLines(const std::byte* data, int64_t bytes) {
       : "v0", "v1", "cc", "memory");
 }
 
-// Without dot products a widening multiply-add is the nearest; it counts as one although sums need another.
+// Without dot products a widening multiply-add comes closest. It counts as one, although sums need another
+// instruction.
 constexpr RateProbe kInt8[] = {{"smmla on 128 bits", HasMatrixProduct, ChainOps(32), Chains<kMatrix>},
                                {"sdot on 128 bits", HasDotProduct, ChainOps(16), Chains<kDot>},
                                {"smlal on 64 bits", Always, ChainOps(8), Chains<kMultiplyLong>}};

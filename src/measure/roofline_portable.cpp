@@ -1,5 +1,5 @@
-// As roofline_x86.cpp, for any other architecture: what its compiler makes of plain loops, as it does of the
-// reference kernels, which are all that such a machine runs.
+// The probes of roofline_x86.cpp for any other architecture: plain loops, compiled as the reference kernels
+// are, which are the only kernels of such a machine.
 #include <cmath>
 
 #include "measure/roofline_probes.h"
@@ -11,8 +11,8 @@ bool Always() { return true; }
 
 constexpr int64_t kChains = 16;
 
-/// Adds a * b to sixteen sums in turn. The empty asm makes the compiler believe that operands are unknown and
-/// results are used.
+/// Adds a * b to sixteen sums in turn. The empty asm makes operands unknown to the compiler, and results
+/// used.
 template <typename T, T (*multiply_add)(T, T, T)>
 void Chains(int64_t rounds) {
   T a = 3;

@@ -1,4 +1,4 @@
-// The loops behind MeasureRoofline. One file per architecture defines them; CMakeLists.txt picks it.
+// The loops of RooflineMeter. One file per architecture defines them; CMakeLists.txt selects it.
 #pragma once
 
 #include <cstddef>
@@ -8,7 +8,7 @@
 
 namespace shoal {
 
-/// A loop over one sequence of instructions, with enough independent chains to hide its latency.
+/// A loop of arithmetic instructions, in enough independent chains to hide their latency.
 struct RateProbe {
   std::string_view how;
   bool (*available)();
@@ -23,14 +23,14 @@ struct ReadProbe {
 };
 inline constexpr int64_t kReadStep = 512;
 
-// Fastest first: the first that is available is the bound.
+// Fastest first: the first available probe gives the bound.
 std::span<const RateProbe> Int8Probes();
 /// Counts the 8-bit operations alone; see Roofline::scaled_gops.
 std::span<const RateProbe> ScaledInt8Probes();
 std::span<const RateProbe> TileProbes();
 std::span<const RateProbe> FmaProbes();
 
-/// Which of them is fastest depends on the machine's prefetchers: all that are available are tried.
+/// All available probes are tried, since the machine's prefetchers decide which one is fastest.
 std::span<const ReadProbe> ReadProbes();
 
 }  // namespace shoal

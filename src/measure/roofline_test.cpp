@@ -13,11 +13,12 @@
 namespace shoal {
 namespace {
 
-// What is measured here is not the machine (others run beside a test) but that every loop ends and counts.
+// So brief that rates mean nothing (other processes run beside a test): the tests show that every loop ends
+// and counts.
 constexpr RooflineOptions kBrief{
     .read_bytes = 1 << 20, .run = std::chrono::milliseconds(1), .budget = std::chrono::milliseconds(10)};
 
-TEST(Roofline, EveryBoundIsMeasuredAtAnyNumberOfThreads) {
+TEST(Roofline, MeasuresEveryBoundForAnyNumberOfThreads) {
   const auto meter = RooflineMeter::Create(3, {}, kBrief);
   ASSERT_TRUE(meter.ok()) << ToString(meter.status());
   EXPECT_EQ(meter->resident_bytes(), kBrief.read_bytes);
@@ -32,7 +33,7 @@ TEST(Roofline, EveryBoundIsMeasuredAtAnyNumberOfThreads) {
   }
 }
 
-TEST(Roofline, TheFirstTouchRateIsMeasuredDownToTheLastPage) {
+TEST(Roofline, MeasuresTheFirstTouchRateUpToTheLastPage) {
   for (const int threads : {1, 3}) {
     ThreadPool pool(threads);
     const auto rate = MeasureFirstTouchRate(pool, 2 * kHugePageBytes + 1);
@@ -41,8 +42,7 @@ TEST(Roofline, TheFirstTouchRateIsMeasuredDownToTheLastPage) {
   }
 }
 
-/// Flags of the first CPU as Linux tells them, which asked the CPU (and its own settings) itself; empty
-/// elsewhere.
+/// Flags of the first CPU as Linux reports them, independently of our own detection; empty on other systems.
 std::string CpuFlags() {
   std::ifstream file("/proc/cpuinfo");
   for (std::string line; std::getline(file, line);) {
@@ -51,11 +51,11 @@ std::string CpuFlags() {
   return "";
 }
 
-TEST(Roofline, TheBestInstructionsThatLinuxNamesAreMeasured) {
+TEST(Roofline, MeasuresTheBestInstructionsThatLinuxReports) {
   const std::string flags = CpuFlags();
   utsname machine = {};
   ASSERT_EQ(uname(&machine), 0);
-  // Under emulation of another CPU the file is still this machine's.
+  // Under emulation of another CPU, /proc/cpuinfo still describes this machine.
   if (flags.empty() || std::string_view(machine.machine) != "x86_64") {
     GTEST_SKIP() << "no x86 flags in /proc/cpuinfo, or not those of the CPU that runs this";
   }
@@ -71,14 +71,14 @@ TEST(Roofline, TheBestInstructionsThatLinuxNamesAreMeasured) {
   EXPECT_EQ(bounds.amx_gops.has_value(), has("amx_int8"));
 }
 
-TEST(Roofline, ADisturbedMeasurementIsRaisedToWhatOthersProve) {
+TEST(Roofline, ReconcileRaisesRatesThatOtherTeamsDisprove) {
   std::map<int, Roofline> bounds = {
       {1, {.threads = 1, .read_gbs = 12, .vnni_gops = 100, .amx_gops = 2000, .fma_gflops = 110}},
       {2, {.threads = 2, .read_gbs = 10, .vnni_gops = 900, .amx_gops = 3000, .fma_gflops = 200}}};
   Reconcile(bounds);
   EXPECT_EQ(bounds[1].read_gbs, 12);
   EXPECT_EQ(bounds[2].read_gbs, 12);    // Two threads read no less than one.
-  EXPECT_EQ(bounds[1].vnni_gops, 450);  // One reaches half of what two did.
+  EXPECT_EQ(bounds[1].vnni_gops, 450);  // One thread reaches half the rate of two.
   EXPECT_EQ(bounds[2].vnni_gops, 900);
   EXPECT_EQ(bounds[1].amx_gops, 2000);
   EXPECT_EQ(bounds[2].amx_gops, 3000);
@@ -86,7 +86,7 @@ TEST(Roofline, ADisturbedMeasurementIsRaisedToWhatOthersProve) {
   EXPECT_EQ(bounds[2].fma_gflops, 200);
 }
 
-TEST(Roofline, EveryProbeThatThisMachineHasRunsAndComesBack) {
+TEST(Roofline, EveryAvailableProbeRunsAndReturns) {
   for (const auto& probes : {Int8Probes(), ScaledInt8Probes(), TileProbes(), FmaProbes()}) {
     for (const RateProbe& probe : probes) {
       SCOPED_TRACE(probe.how);
@@ -98,7 +98,7 @@ TEST(Roofline, EveryProbeThatThisMachineHasRunsAndComesBack) {
   ASSERT_TRUE(memory.ok());
   for (const ReadProbe& probe : ReadProbes()) {
     if (!probe.available()) continue;
-    probe.run(memory->data(), 0);  // A part of a team larger than the work.
+    probe.run(memory->data(), 0);  // An empty range, of a team larger than the work.
     probe.run(memory->data(), memory->bytes());
   }
 }

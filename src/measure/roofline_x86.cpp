@@ -1,7 +1,7 @@
-// In assembler, since a compiler would merge, reorder or drop work whose results nobody uses; and since it
-// asks for no compiler flags. Twelve accumulators of sixteen registers: the latency of these instructions is
-// 4 or 5 cycles at two a cycle. Operands are neither zero nor tiny, as both might cost a CPU less than real
-// ones.
+// Written in assembly, because a compiler would merge, reorder or drop work whose results are not used, and
+// because assembly needs no compiler flags. Twelve of sixteen registers are accumulators: the instructions
+// have a latency of 4 or 5 cycles, at two per cycle. Operands are neither zero nor tiny, which might cost a
+// CPU less than real ones.
 #include <cpuid.h>
 
 #include "base/process.h"
@@ -13,8 +13,7 @@ namespace {
 constexpr uint32_t kBytes = 0x5b3c7d2e;  // As four 8-bit integers.
 constexpr uint32_t kFloat = 0x3f9d70a4;  // 1.23f
 
-// __builtin_cpu_supports asks the operating system too (XGETBV): a register file that is not saved is not
-// used.
+// __builtin_cpu_supports also checks that the operating system saves the registers (XGETBV).
 bool HasAvx2() { return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"); }
 bool HasAvx512() { return __builtin_cpu_supports("avx512f"); }
 bool HasAvx512Vnni() { return HasAvx512() && __builtin_cpu_supports("avx512vnni"); }
@@ -24,12 +23,11 @@ bool HasAvxVnni() {
   return HasAvx2() && __get_cpuid_count(7, 1, &eax, &ebx, &ecx, &edx) != 0 && (eax & (1u << 4)) != 0;
 }
 
-// ----------------------------------------------------------------------------------------------------
-// multiply and add
+// ---- Multiply and add ----
 
 enum Body { kVnniZmm, kVnniYmm, kFmaZmm, kFmaYmm };
 
-/// One instruction on twelve accumulators in turn.
+/// Repeats one instruction on twelve accumulators in turn.
 template <Body body>
 void Chains(int64_t rounds) {
   const uint32_t operand = body == kVnniZmm || body == kVnniYmm ? kBytes : kFloat;
@@ -53,11 +51,11 @@ void Chains(int64_t rounds) {
         "xmm12", "xmm13", "cc");
 }
 
-/// Of a round of Chains, with `lanes` multiply-adds an instruction.
+/// Operations of a round of Chains, with `lanes` multiply-adds per instruction.
 constexpr int64_t ChainOps(int64_t lanes) { return 4 * 12 * lanes * 2; }
 
-/// What a quantized product needs of registers: ten sums of a group of 64, then for each a conversion, the
-/// product of the two scales, and the two multiply-adds of scale and offset.
+/// A quantized product in registers: ten sums over a group of 64, then for each a conversion, the product of
+/// the two scales, and two multiply-adds for scale and bias.
 constexpr int64_t kScaledZmmOps = 10 * 16 * 64 * 2;
 void ScaledZmm(int64_t rounds) {
   asm volatile(
@@ -80,8 +78,8 @@ void ScaledZmm(int64_t rounds) {
         "xmm12", "xmm13", "xmm14", "xmm15", "cc");
 }
 
-/// Without VNNI the shortest exact way is for 4-bit weights: a pair of products is at most 2 * 15 * 127, so
-/// eight pairs fit 16 bits and are widened together. Four chains; a temporary for each.
+/// The fastest exact product without VNNI is that of 4-bit weights: a pair of products is at most 2 * 15 *
+/// 127, so eight pairs fit 16 bits and are widened together. Four chains, each with a temporary.
 constexpr int64_t kMaddYmmOps = 8 * 4 * 32 * 2;
 void MaddYmm(int64_t rounds) {
   asm volatile(
@@ -105,8 +103,7 @@ void MaddYmm(int64_t rounds) {
         "xmm12", "xmm13", "xmm14", "cc");
 }
 
-// ---------------------------------------------------------------------------------------------------------------
-// tiles
+// ---- Tiles ----
 
 struct alignas(64) TileConfig {
   uint8_t palette = 1;
@@ -117,7 +114,8 @@ struct alignas(64) TileConfig {
 };
 static_assert(sizeof(TileConfig) == 64);
 
-/// 16 x 16 x 64 multiply-adds an instruction: 16 cycles, with a latency of 52, so four accumulators in turn.
+/// An instruction has 16 x 16 x 64 multiply-adds and takes 16 cycles, with a latency of 52: four accumulators
+/// in turn.
 constexpr int64_t kTileOps = 4 * 4 * (16 * 16 * 64 * 2);
 void Tiles(int64_t rounds) {
   const TileConfig config;
@@ -139,11 +137,10 @@ void Tiles(int64_t rounds) {
       : "cc", "memory");
 }
 
-// --------------------------------------------------------------------------------------------------------------
-// memory
+// ---- Memory ----
 
-/// Loads of 32 bytes: two a cycle, many times what memory gives. Prefetches reach `ahead` bytes beyond the
-/// loads; what they reach beyond the buffer is ignored.
+/// Loads of 32 bytes, two per cycle: many times the rate of memory. Prefetches run `ahead` bytes before the
+/// loads; prefetches beyond the buffer have no effect.
 template <int64_t ahead>
 void ReadLines(const std::byte* data, int64_t bytes) {
   static_assert(kReadStep == 8 * 64);

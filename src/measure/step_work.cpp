@@ -4,7 +4,7 @@
 
 namespace shoal {
 WorkModel::WorkModel(const ResolvedWeights& weights, ActivationMode activations, DType kv) {
-  Products experts;  // Of all routed experts together.
+  Products experts;  // All routed experts together.
   for (const auto& [use, stored, packed_bytes] : weights.all()) {
     if (use.role == "embedding") {
       embedding_bytes_ = packed_bytes / stored.rows;
@@ -13,7 +13,7 @@ WorkModel::WorkModel(const ResolvedWeights& weights, ActivationMode activations,
     Products& products = use.expert >= 0 ? experts : use.is_head ? sampled_row_ : every_row_;
     products.bytes += packed_bytes;
     if (stored.is_vector) continue;
-    // Routers always meet f32 rows (RunExactLinear).
+    // Routers always multiply f32 rows (RunExactLinear).
     const bool int8 = stored.format.affine() && activations == ActivationMode::kInt8 && use.role != "router";
     (int8 ? products.int8_multiplies : products.f32_multiplies) += stored.elements();
   }
@@ -52,10 +52,10 @@ StepWorkParts WorkModel::of(const StepSize& size) const {
   multiply(every_row_, rows, part(WorkPart::kLayers));
   part(WorkPart::kExperts).weight_bytes = size.experts * expert_bytes_;
   multiply(called_, rows, part(WorkPart::kExperts));
-  // One reading of the head serves all samples of a step; there are as many as steps, or fewer.
+  // The head is read once per step with samples: at most once per step, and once per sampled row.
   part(WorkPart::kHead).weight_bytes = std::min(steps, sampled) * static_cast<double>(sampled_row_.bytes);
   multiply(sampled_row_, sampled, part(WorkPart::kHead));
-  // States are read and written by layers that multiply them in the same pass.
+  // States belong to the layers, which read, multiply and write them in one pass.
   part(WorkPart::kLayers).kv_bytes = 2 * static_cast<double>(size.states) * static_cast<double>(state_bytes_);
   StepWork& attention = part(WorkPart::kAttention);
   attention.kv_bytes = static_cast<double>(size.cached) * static_cast<double>(kv_bytes_);

@@ -27,8 +27,8 @@ Subject Make(std::string_view family, std::optional<AffineFormat> format) {
 
 StepWork Of(const WorkModel& model, const StepSize& size) { return SumOf(model.of(size)); }
 
-/// Packed bytes of all weights that a step reads where it uses every expert: all but the embedding table, of
-/// which it reads its rows, unless the table is the head too.
+/// Packed bytes of all weights that a step with every expert reads. Of the embedding table it reads only its
+/// rows, unless the table is also the head.
 double AllBytes(const Subject& subject, int64_t rows) {
   const Footprint& footprint = subject.footprint;
   const double row = static_cast<double>(footprint.embedding.packed / subject.spec.vocabulary);
@@ -78,7 +78,7 @@ TEST(StepWork, ARowMultipliesEveryMatrixOnceAndItsExpertsOnly) {
       multiplies += elements;
       if (use.role != "router") int8 += elements;
     });
-    double states = 0;  // Three passes over each state, and the convolution before it.
+    double states = 0;  // Three passes over each state, and its convolution.
     for (const LayerSpec& layer : subject.spec.layers) {
       const auto* delta = std::get_if<GatedDeltaNetSpec>(&layer.mixer);
       if (delta == nullptr) continue;
@@ -104,7 +104,7 @@ TEST(StepWork, AttentionReadsTheCacheAndMultipliesPerHead) {
   EXPECT_EQ(Of(subject.int8, size).attention_ops, layers * 199 * 4 * gqa.heads * gqa.head_dim);
 }
 
-TEST(StepWork, EveryPartHasItsOwnRows) {
+TEST(StepWork, EveryPhaseHasItsOwnNumberOfRows) {
   const Subject subject = Make("qwen3_moe", AffineFormat{4, 64});
   const StepSize size{.steps = 1, .rows = 7, .sampled = 2, .cached = 7, .attended = 28, .experts = 5};
   const StepWorkParts parts = subject.int8.of(size);
@@ -122,7 +122,7 @@ TEST(StepWork, EveryPartHasItsOwnRows) {
   EXPECT_GT(part(WorkPart::kAttention).attention_ops, 0);
 }
 
-TEST(StepWork, PartsThatAreBoundedByDifferentThingsTakeLongerThanTheirSum) {
+TEST(StepWork, TheRooflineTimePerPhaseIsLongerThanThatOfTheSum) {
   const MachineRates rates{.read_gbs = 2, .int8_gops = 4, .f32_gflops = 1};
   StepWorkParts parts;
   parts[0] = {.weight_bytes = 2e9, .int8_ops = 12e9};     // 1 s of reading, 3 s of multiplying.
@@ -130,15 +130,15 @@ TEST(StepWork, PartsThatAreBoundedByDifferentThingsTakeLongerThanTheirSum) {
   parts[2] = {.kv_bytes = 1e9, .attention_ops = 0.25e9};  // 0.5 s and 0.25 s.
   parts[3] = {.weight_bytes = 1e9, .int8_ops = 2e9, .f32_ops = 0.25e9};  // 0.5 s and 0.75 s.
   const RooflineTime whole = RooflineTimeOf(SumOf(parts), rates);
-  EXPECT_DOUBLE_EQ(whole.seconds, 7);  // Of reading: 1 + 5 + 0.5 + 0.5; multiplying takes 5.
+  EXPECT_DOUBLE_EQ(whole.seconds, 7);  // Reading takes 1 + 5 + 0.5 + 0.5, multiplying 5.
   EXPECT_EQ(whole.by, "read");
   const RooflineTime added = RooflineTimePerPhase(parts, rates);
   EXPECT_DOUBLE_EQ(added.seconds, 3 + 5 + 0.5 + 0.75);
-  EXPECT_EQ(added.by, "read");  // 5.5 s of it.
+  EXPECT_EQ(added.by, "read");  // 5.5 s of the time.
   EXPECT_EQ(RooflineTimePerPhase({parts[0], {}, {}, parts[3]}, rates).by, "multiply");
 }
 
-TEST(StepWork, AStateIsReadAndWrittenOnceAStepWhateverItsRows) {
+TEST(StepWork, AStateIsReadAndWrittenOncePerStepForAnyNumberOfRows) {
   const Subject subject = Make("qwen3_5_moe", std::nullopt);
   double state_bytes = 0;
   for (const LayerFootprint& layer : subject.footprint.layers) {

@@ -15,7 +15,7 @@
 namespace shoal {
 namespace {
 
-/// Counts a step into the size of a run. Rows of a slice attend to all positions up to their own.
+/// Adds a step to the size of a run. Rows of a slice attend to all positions up to their own.
 void Count(const Step& step, StepSize& size) {
   ++size.steps;
   for (const SeqSlice& slice : step.slices) {
@@ -44,7 +44,7 @@ void Count(const StepResult& result, LoadRun& run) {
 SyntheticLoad::SyntheticLoad(Engine& engine, const Options& options)
     : engine_(engine), session_(engine.state()), options_(options) {
   SHOAL_CHECK_GE(options.fill_chunk, 1);
-  SHOAL_CHECK_EQ(options.fill_chunk % kBlockPositions, 0);  // Chunks begin with a block.
+  SHOAL_CHECK_EQ(options.fill_chunk % kBlockPositions, 0);  // Chunks begin at a block boundary.
 }
 
 int64_t SyntheticLoad::PrefillPositions(int64_t tokens) { return BlocksFor(tokens) * kBlockPositions; }
@@ -107,7 +107,7 @@ absl::StatusOr<LoadRun> SyntheticLoad::run(int64_t in_flight, NextStep next, OnR
       step->id = next_id_;
       ++next_id_.value;
       Count(*step, out.size);
-      // Shared with the callback: a step that is given up here may still end later.
+      // Shared with the callback, which may run after the wait below has timed out.
       auto done = std::make_shared<std::promise<Result>>();
       outstanding.emplace_back(step->id, done->get_future());
       engine_.submit(session_.generation, std::move(*step),
@@ -149,8 +149,8 @@ absl::StatusOr<LoadRun> SyntheticLoad::prefill(int64_t tokens, bool trace) {
   return out;
 }
 
-// Each chunk as a sequence of its own, which spares attending to the others; a state, however, must have seen
-// what lies before it.
+// Each chunk is a sequence of its own, so that it does not attend to the others. A state, however, depends on
+// all positions before it, so a sequence with states is one.
 SeqSlice SyntheticLoad::fill_chunk(Sequence& sequence, int64_t rows) {
   const std::vector<int32_t> tokens = random_tokens(rows);
   const int64_t first_block = std::exchange(sequence.filled, sequence.filled + rows) / kBlockPositions;
@@ -183,7 +183,7 @@ absl::StatusOr<LoadRun> SyntheticLoad::decode(int64_t tokens, int64_t groups, bo
   for (int64_t i = 0; i < count; ++i) {
     sequences_[static_cast<size_t>(i)].last_token = first[static_cast<size_t>(i)];
   }
-  // Groups take turns, in the order of their results: that of group g comes before its next turn.
+  // Groups take turns, in the order of their results: the result of a group comes before its next turn.
   int64_t turn = 0;
   const auto next = [&]() -> std::optional<Step> {
     const int64_t token = turn / groups;

@@ -13,8 +13,8 @@
 namespace shoal {
 namespace {
 
-/// Holds steps back until as many are out as it says are worth submitting, or nobody submits more: then it
-/// answers the oldest. The token after one at position p is p + 1000 * sequence.
+/// Holds steps back until `hold` are in flight, then answers all, the oldest first. The token after position
+/// p of a sequence is p + 1000 * sequence.
 class FakeEngine final : public Engine {
  public:
   explicit FakeEngine(EngineLimits limits) : limits_(limits) {}
@@ -55,7 +55,7 @@ class FakeEngine final : public Engine {
 
   std::vector<Step> steps;
   size_t out_max = 0;
-  int64_t hold = 1;  ///< Steps that are out before the first is answered.
+  int64_t hold = 1;  ///< Steps in flight before the first is answered.
   StepId failing;
   StepId bad;  ///< In which a sequence fails.
 
@@ -94,7 +94,7 @@ TEST(SyntheticLoad, APromptIsCutIntoChunksAndSampledOnce) {
   EXPECT_EQ(run->busy_ns, (std::map<NodeId, int64_t>{{NodeId{0}, 15}, {NodeId{1}, 21}}));
 }
 
-TEST(SyntheticLoad, AsManyChunksAreInFlightAsTheEngineHasStages) {
+TEST(SyntheticLoad, AsManyChunksAreInFlightAsTheEngineAsksFor) {
   EngineLimits limits = kLimits;
   limits.steps_in_flight = 3;
   FakeEngine engine(limits);
@@ -104,7 +104,7 @@ TEST(SyntheticLoad, AsManyChunksAreInFlightAsTheEngineHasStages) {
   EXPECT_EQ(engine.out_max, 3u);
 }
 
-TEST(SyntheticLoad, ADecodedRunIsCountedTokenByToken) {
+TEST(SyntheticLoad, DecodeCountsEveryTokenOfTheRun) {
   FakeEngine engine(kLimits);
   SyntheticLoad load(engine, {});
   ASSERT_EQ(load.fill(3, 40, 5), absl::OkStatus());
@@ -119,7 +119,7 @@ TEST(SyntheticLoad, ADecodedRunIsCountedTokenByToken) {
   EXPECT_EQ(run->size.experts, 0);
 }
 
-TEST(SyntheticLoad, ATokenThatWasSampledIsTheNextInput) {
+TEST(SyntheticLoad, TheSampledTokenIsTheNextInput) {
   FakeEngine engine(kLimits);
   SyntheticLoad load(engine, {});
   ASSERT_EQ(load.fill(2, 40, 3), absl::OkStatus());
@@ -129,7 +129,7 @@ TEST(SyntheticLoad, ATokenThatWasSampledIsTheNextInput) {
   ASSERT_EQ(engine.steps.size(), filled + 6);
   std::map<SeqId, int32_t> expected;
   for (size_t i = filled; i < engine.steps.size(); ++i) {
-    const bool fresh = (i - filled) % 3 == 0;  // Every run decodes the same positions anew.
+    const bool fresh = (i - filled) % 3 == 0;  // Every run decodes the same positions again.
     EXPECT_EQ(engine.steps[i].begins.size(), fresh ? 2u : 0u);
     for (const SeqSlice& slice : engine.steps[i].slices) {
       EXPECT_EQ(slice.position, 40 + static_cast<int32_t>((i - filled) % 3));
@@ -208,7 +208,7 @@ TEST(SyntheticLoad, TracedRoutingCountsDistinctExpertsPerLayer) {
   EXPECT_EQ(run->size.experts, 4 * (3 + 2));
 }
 
-TEST(SyntheticLoad, WhatDoesNotFitIsRefusedWithTheNumbers) {
+TEST(SyntheticLoad, RefusesSequencesThatDoNotFitTheCache) {
   FakeEngine engine(kLimits);
   SyntheticLoad load(engine, {});
   EXPECT_EQ(load.prefill(1025, false).status().code(), absl::StatusCode::kInvalidArgument);
