@@ -50,7 +50,7 @@ absl::Status ReadCapabilities(const ConfigCursor& device, NodeFacts& facts) {
   RETURN_IF_ERROR(cursor.expect_keys({"memory_gb", "gpu_cores", "cpu_cores", "compute", "device"}));
   ASSIGN_OR_RETURN(const std::optional<double> memory, OptionalNumber(cursor, "memory_gb", 0.001, 1e6));
   if (memory) facts.memory_bytes = static_cast<int64_t>(*memory * kBytesPerGb);
-  // The first that is there; later ones are read all the same, so that a wrong one is told.
+  // The first key that is present counts. The others are read as well, so that wrong values are reported.
   for (const std::string_view key : {"compute", "gpu_cores", "cpu_cores"}) {
     ASSIGN_OR_RETURN(const std::optional<double> compute, OptionalNumber(cursor, key, 0, 1e9));
     if (compute && facts.compute == 0) facts.compute = *compute;
@@ -61,7 +61,7 @@ absl::Status ReadCapabilities(const ConfigCursor& device, NodeFacts& facts) {
   return absl::OkStatus();
 }
 
-/// Letters, digits, '.', '-' and '_'; or what an IPv6 address is made of.
+/// Whether `host` has only letters, digits, '.', '-' and '_', or only the characters of an IPv6 address.
 bool IsHost(std::string_view host) {
   const bool v6 = host.find(':') != host.rfind(':');
   return std::all_of(host.begin(), host.end(), [v6](char c) {
@@ -197,7 +197,7 @@ absl::Status ReadExpertMap(const ConfigCursor& cursor, const std::vector<Device>
   RETURN_IF_ERROR(integer("replicas", std::ssize(devices) - 1, request.replicas));
   const bool is_explicit = request.strategy == ExpertStrategy::kExplicit;
   if (cursor.has("lists") != is_explicit) {
-    return cursor.error("lists and the strategy explicit belong together; one is there without the other");
+    return cursor.error("lists and the strategy explicit belong together; one is given without the other");
   }
   if (!is_explicit) return absl::OkStatus();
   ASSIGN_OR_RETURN(const ConfigCursor lists, cursor.at("lists"));
@@ -214,7 +214,8 @@ absl::Status ReadExperts(const ConfigCursor& sharding, const std::vector<Device>
   if (!parsed.ok()) return cursor.error(Message(parsed.status()));
   request = *std::move(parsed);
   if (request.strategy == ExpertStrategy::kExplicit && request.lists.size() != devices.size()) {
-    return cursor.error(fmt::format("{} lists for {} devices", request.lists.size(), devices.size()));
+    return cursor.error(
+        fmt::format("expected one list per device ({}), got {}", devices.size(), request.lists.size()));
   }
   return absl::OkStatus();
 }
@@ -256,10 +257,10 @@ absl::Status ReadSharding(const ConfigCursor& root, const std::vector<Device>& d
   }
   if ((request.strategy == LayerStrategy::kCustom) != has_proportions) {
     return sharding.error(
-        "custom_proportions and the strategy custom belong together; one is there without the other");
+        "custom_proportions and the strategy custom belong together; one is given without the other");
   }
   if ((request.strategy == LayerStrategy::kSplit) != has_layers) {
-    return sharding.error("layers and the strategy split belong together; one is there without the other");
+    return sharding.error("layers and the strategy split belong together; one is given without the other");
   }
   if (has_proportions) {
     ASSIGN_OR_RETURN(request.proportions,
@@ -274,7 +275,7 @@ absl::Status ReadSharding(const ConfigCursor& root, const std::vector<Device>& d
   return ReadExperts(sharding, devices, request.experts);
 }
 
-/// Moves the entry of the coordinator to the front, the others keep their order.
+/// Moves the entry of the coordinator to the front; the others keep their order.
 template <typename T>
 void CoordinatorFirst(std::vector<T>& list, size_t coordinator) {
   if (list.empty()) return;
@@ -283,7 +284,7 @@ void CoordinatorFirst(std::vector<T>& list, size_t coordinator) {
               begin + static_cast<ptrdiff_t>(coordinator) + 1);
 }
 
-/// By the file's extension; none where it is not one of a cluster file.
+/// The syntax of a file, by its extension; nullopt if it is not the extension of a cluster file.
 std::optional<ConfigSyntax> SyntaxOf(std::string_view path) {
   if (path.ends_with(".yaml") || path.ends_with(".yml")) return ConfigSyntax::kYaml;
   if (path.ends_with(".json")) return ConfigSyntax::kJson;
@@ -326,7 +327,7 @@ bool IsClusterFile(const std::string& path) {
   if (SyntaxOf(path) == ConfigSyntax::kYaml) return true;
   const auto text = ReadTextFile(path, ConfigLimits{}.bytes);
   if (!text.ok()) return false;
-  // Leniently: what is wrong with a cluster file is for its own reader to say.
+  // Lenient: ReadClusterFile reports what is wrong with a cluster file.
   const auto json = nlohmann::json::parse(*text, nullptr, false);
   return json.is_object() && json.contains("devices");
 }

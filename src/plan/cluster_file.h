@@ -17,35 +17,44 @@ struct ClusterFile {
   /// The coordinator first, then the workers in the order of the file. The coordinator's address may be
   /// empty.
   std::vector<NodeFacts> nodes;
-  std::string model_name;      ///< Empty where the file has no "model".
-  std::string model_provider;  ///< "mlx-community"; empty where not said.
-  /// The "sharding" section, its lists brought into the order of `nodes`.
+  std::string model_name;      ///< Empty if the file has no "model".
+  std::string model_provider;  ///< "mlx-community"; empty if not given.
+  /// The "sharding" section, with its lists in the order of `nodes`.
   PlanRequest request;
 };
 
-/// Keys (those marked * are required):
-///   devices*: list of
-///     device_id*: name, unique · hostname, port: where it listens (* for workers; both or neither for the
-///     coordinator) · role*: "coordinator" (exactly one) or "worker" · holds_layers, holds_experts:
-///     true/false, default true · capabilities: memory_gb (of 2^30 bytes, as memory is sold) · gpu_cores ·
-///     cpu_cores · compute (relative speed; default gpu_cores,
-///       else cpu_cores) · device (text for people)
-///   model: name*, provider
-///   sharding: strategy (planner.h; default "balanced", or what the lists below imply) · custom_proportions:
-///   one per device ·
-///     layers: layers per device · experts: a text as for --experts, or {strategy*, over_nodes, seed,
-///     replicas, lists: {device_id: "0-3,7"}}
-/// InvalidArgument names the place ("devices[1].capabilities.memory_g (line 7)"), what was expected and what
-/// is there; unknown keys come with the nearest known one. YAML anchors, aliases and tags are refused. At
-/// most 1 MiB, nested 16 deep.
+/// Parses a cluster file. Keys (* required):
+///   devices*                 a list of
+///     device_id*             name, unique
+///     role*                  "coordinator" (exactly one) or "worker"
+///     hostname, port         the address it listens on; required for workers; both or neither for the
+///                            coordinator
+///     holds_layers           true or false, default true
+///     holds_experts          true or false, default true
+///     capabilities
+///       memory_gb            in 2^30 bytes, as memory is sold
+///       compute              relative speed; default gpu_cores, else cpu_cores
+///       gpu_cores, cpu_cores
+///       device               a text for people
+///   model
+///     name*, provider
+///   sharding
+///     strategy               as in planner.h; default "balanced", or what the lists below imply
+///     custom_proportions     one per device
+///     layers                 layers per device
+///     experts                a text as for --experts, or {strategy*, over_nodes, seed, replicas,
+///                            lists: {device_id: "0-3,7"}}
+/// A file has at most 1 MiB and is nested at most 16 deep. YAML anchors, aliases and tags are refused.
+/// Returns InvalidArgument, which names the place ("devices[1].capabilities.memory_g (line 7)"), what was
+/// expected and what was found; for an unknown key also the nearest known key.
 absl::StatusOr<ClusterFile> ParseClusterFile(std::string_view text, ConfigSyntax syntax);
 
-/// ParseClusterFile of a file, its syntax by its extension. NotFound where it cannot be read; errors start
-/// with the path.
+/// ParseClusterFile of a file, whose extension gives the syntax. Returns NotFound if there is no such file,
+/// and the errors of ParseClusterFile after the path.
 absl::StatusOr<ClusterFile> ReadClusterFile(const std::string& path);
 
-/// Whether a file that may be a plan, too, describes a cluster: by its extension, or as JSON by what it says.
-/// False where it cannot be read.
+/// Whether a file is a cluster file rather than a plan file, by its extension, or by its content if it is
+/// JSON. False if it cannot be read.
 bool IsClusterFile(const std::string& path);
 
 }  // namespace shoal

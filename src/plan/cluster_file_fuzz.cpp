@@ -1,5 +1,5 @@
-// Any text as a cluster file, as JSON and as YAML: an error, or facts from which the planner makes a plan or
-// an error.
+// Any text as a cluster file, in JSON and in YAML, gives an error, or facts from which the planner makes a
+// plan or an error.
 #include <cstddef>
 #include <cstdint>
 #include <string_view>

@@ -74,7 +74,7 @@ TEST(ClusterFile, JsonGivesNodesModelAndRequest) {
   EXPECT_THAT(file->request.proportions, ElementsAre(0.7, 0.3));
 }
 
-TEST(ClusterFile, PutsTheCoordinatorAndItsNumbersFirst) {
+TEST(ClusterFile, TheCoordinatorAndItsNumbersComeFirst) {
   const auto file = ParseClusterFile(kYaml, ConfigSyntax::kYaml);
   ASSERT_TRUE(file.ok()) << ToString(file.status());
   EXPECT_EQ(file->nodes[0].name, "mini1");
@@ -89,7 +89,7 @@ TEST(ClusterFile, PutsTheCoordinatorAndItsNumbersFirst) {
   EXPECT_TRUE(file->request.experts.lists[0].empty());
 }
 
-TEST(ClusterFile, BothSyntaxesGiveTheSame) {
+TEST(ClusterFile, JsonAndYamlGiveTheSameNodesAndRequest) {
   const auto json = ParseClusterFile(kJson, ConfigSyntax::kJson);
   const auto yaml = ParseClusterFile(kJson, ConfigSyntax::kYaml);  // JSON is YAML.
   ASSERT_TRUE(json.ok() && yaml.ok()) << ToString(yaml.status());
@@ -98,7 +98,7 @@ TEST(ClusterFile, BothSyntaxesGiveTheSame) {
   EXPECT_EQ(json->request.proportions, yaml->request.proportions);
 }
 
-TEST(ClusterFile, ExpertsAreATextOrAMap) {
+TEST(ClusterFile, ExpertsMayBeATextOrAMap) {
   const auto with = [](std::string_view experts) {
     const std::string text = fmt::format(
         R"({{"devices": [{{"device_id": "a", "role": "coordinator"}}], "sharding": {{"experts": {}}}}})",
@@ -114,7 +114,7 @@ TEST(ClusterFile, ExpertsAreATextOrAMap) {
               ElementsAre(ElementsAre(2, 0, 1)));
 }
 
-TEST(ClusterFile, UnknownKeysComeWithThePlaceAndTheNearestKnownOne) {
+TEST(ClusterFile, ErrorsNameThePlaceOfAnUnknownKeyAndTheNearestKnownOne) {
   EXPECT_THAT(JsonError("\"memory_gb\": 8", "\"memory_g\": 8"),
               HasSubstr("devices[1].capabilities.memory_g: unknown key; did you mean memory_gb?"));
   EXPECT_THAT(JsonError("\"sharding\"", "\"shardin\""),
@@ -125,7 +125,7 @@ TEST(ClusterFile, UnknownKeysComeWithThePlaceAndTheNearestKnownOne) {
               HasSubstr("devices[0].hostnam (line 4): unknown key; did you mean hostname?"));
 }
 
-TEST(ClusterFile, WrongTypesAndValuesAreToldWithThePlace) {
+TEST(ClusterFile, ErrorsNameThePlaceOfAWrongTypeOrValue) {
   EXPECT_THAT(JsonError("\"port\": 50051", "\"port\": \"50051\""),
               HasSubstr("devices[0].port: expected a whole number from 1 to 65535, got the text '50051'"));
   EXPECT_THAT(JsonError("\"port\": 50051", "\"port\": 70000"), HasSubstr("devices[0].port"));
@@ -171,7 +171,7 @@ TEST(ClusterFile, DevicesMustBeDistinctWithOneCoordinator) {
               HasSubstr("devices: no device has the role coordinator"));
 }
 
-TEST(ClusterFile, TextsThatAreNoTreeAreRefused) {
+TEST(ClusterFile, RefusesTextsThatAreNotATreeWithinTheLimits) {
   const auto yaml = [](std::string_view text) {
     return ToString(ParseClusterFile(text, ConfigSyntax::kYaml).status());
   };
@@ -194,7 +194,7 @@ TEST(ClusterFile, TextsThatAreNoTreeAreRefused) {
   EXPECT_THAT(yaml("a: [1, 2\n"), HasSubstr("not YAML: line"));
   EXPECT_THAT(yaml("? [a, b]\n: 1\n"), HasSubstr("line 1: a key must be a text"));
   EXPECT_THAT(yaml(""), HasSubstr("empty"));
-  EXPECT_THAT(yaml(std::string((1 << 20) + 1, ' ')), HasSubstr("1.0 MiB is the most"));
+  EXPECT_THAT(yaml(std::string((1 << 20) + 1, ' ')), HasSubstr("at most 1.0 MiB"));
   std::string many = "[";
   for (int i = 0; i < 70000; ++i) many += "1,";
   EXPECT_THAT(yaml(many + "1]"), HasSubstr("more than 65536 values"));
@@ -211,14 +211,14 @@ TEST(ClusterFile, ExamplesOfTheProjectMakePlans) {
   }
 }
 
-TEST(ClusterFile, IsToldFromAPlan) {
+TEST(ClusterFile, IsDistinguishedFromAPlanFile) {
   const std::string path = ::testing::TempDir() + "cluster_file_test.json";
   const auto is = [&](std::string_view text) {
     EXPECT_TRUE(WriteTextFile(path, text).ok());
     return IsClusterFile(path);
   };
   EXPECT_TRUE(is(kJson));
-  EXPECT_TRUE(is("{\"devices\": 1, \"devices\": 2}"));  // Its reader says that the key is there twice.
+  EXPECT_TRUE(is("{\"devices\": 1, \"devices\": 2}"));  // ReadClusterFile reports the repeated key.
   EXPECT_FALSE(is(PlanToJson({})));
   EXPECT_FALSE(is("[\"devices\"]"));
   EXPECT_FALSE(is("{\"devices\": ["));
@@ -227,7 +227,7 @@ TEST(ClusterFile, IsToldFromAPlan) {
   EXPECT_TRUE(IsClusterFile("/nonexistent/cluster.yml"));
 }
 
-TEST(ClusterFile, FilesAreNamedInErrors) {
+TEST(ClusterFile, ErrorsNameTheFile) {
   EXPECT_THAT(ToString(ReadClusterFile("/nonexistent/cluster.yaml").status()),
               HasSubstr("NOT_FOUND: /nonexistent/cluster.yaml"));
   EXPECT_THAT(ToString(ReadClusterFile("cluster.toml").status()),

@@ -10,7 +10,7 @@ namespace {
 using Json = nlohmann::ordered_json;
 using Kind = ConfigValue::Kind;
 
-/// False once the tree says what is wrong.
+/// Adds `json` to the tree. False after an error, which the tree holds.
 bool Add(const Json& json, ConfigTree& tree) {
   constexpr int kNoLine = 0;
   switch (json.type()) {

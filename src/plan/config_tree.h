@@ -15,14 +15,14 @@ namespace shoal {
 
 inline absl::Status CheckConfigSize(std::string_view text, const ConfigLimits& limits) {
   if (static_cast<int64_t>(text.size()) <= limits.bytes) return absl::OkStatus();
-  return InvalidArgument("{} of text; {} is the most", FormatBytes(static_cast<int64_t>(text.size())),
-                         FormatBytes(limits.bytes));
+  return InvalidArgument("expected at most {} of text, got {}", FormatBytes(limits.bytes),
+                         FormatBytes(static_cast<int64_t>(text.size())));
 }
 
-/// Of one map. Keys are looked up one by one: this keeps the search for repeated ones short.
+/// The most keys of a map. Bounds the linear search for repeated keys.
 inline constexpr int kConfigKeysMax = 4096;
 
-/// Every add returns false once something is wrong; status() says what. Lines are 1-based, 0 = unknown.
+/// Every call returns false after the first error, which status() holds. Lines are 1-based; 0 is unknown.
 class ConfigTree {
  public:
   explicit ConfigTree(const ConfigLimits& limits) : limits_(limits) {}
@@ -46,7 +46,7 @@ class ConfigTree {
   bool add_key(std::string key, int line) {
     ConfigValue& map = open_.back();
     if (static_cast<int>(map.keys.size()) >= kConfigKeysMax) {
-      return fail(line, fmt::format("a map of more than {} keys", kConfigKeysMax));
+      return fail(line, fmt::format("expected at most {} keys in a map, got more", kConfigKeysMax));
     }
     if (map.find(key) != nullptr) return fail(line, fmt::format("the key '{}' appears twice", key));
     map.keys.push_back(std::move(key));
@@ -67,7 +67,7 @@ class ConfigTree {
     return attach(std::move(value));
   }
 
-  /// Inside a map, waiting for a key.
+  /// Whether the next value is a key of a map.
   bool wants_key() const {
     return !open_.empty() && open_.back().kind == ConfigValue::Kind::kMap &&
            open_.back().keys.size() == open_.back().items.size();

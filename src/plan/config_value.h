@@ -1,5 +1,5 @@
-// One tree for the JSON and YAML files that people write, with the line where YAML has one, and readers whose
-// errors say where. Private to plan/.
+// A tree of values for JSON and YAML files that people write, with line numbers for YAML, and a cursor whose
+// errors name the place. Private to plan/.
 #pragma once
 
 #include <cstdint>
@@ -16,33 +16,33 @@ struct ConfigValue {
   enum class Kind : uint8_t { kNull, kBool, kInteger, kNumber, kString, kList, kMap };
 
   Kind kind = Kind::kNull;
-  int line = 0;  ///< 1-based; 0 = unknown (JSON).
-  bool boolean = false;
+  int line = 0;                    ///< 1-based; 0: unknown (JSON).
+  bool boolean = false;            ///< kBool.
   int64_t integer = 0;             ///< kInteger.
   double number = 0;               ///< kInteger and kNumber.
   std::string text;                ///< kString.
-  std::vector<std::string> keys;   ///< kMap: keys[i] leads to items[i]; distinct.
+  std::vector<std::string> keys;   ///< kMap: the key of items[i]; distinct.
   std::vector<ConfigValue> items;  ///< kList and kMap.
 
   /// The value under `key`, or nullptr.
   const ConfigValue* find(std::string_view key) const;
-  /// "a list", "the number 3", "the text 'x'".
+  /// For error texts: "a list of 2", "the number 3", "the text 'x'".
   std::string describe() const;
 };
 
-/// What a text may be at most, so that no file can take the process down.
+/// Limits of a text, so that no file can exhaust the process.
 struct ConfigLimits {
   int64_t bytes = 1 << 20;
   int64_t values = 1 << 16;
   int depth = 16;
 };
 
-/// InvalidArgument with line (and column) of what is wrong: syntax, a key twice in one map, a limit, and in
-/// YAML anchors, aliases, tags and more than one document.
+/// Returns InvalidArgument, with line and column if known, for wrong syntax, a key that appears twice in a
+/// map, an exceeded limit, and in YAML for anchors, aliases, tags and a second document.
 absl::StatusOr<ConfigValue> ParseJsonConfig(std::string_view text, const ConfigLimits& limits);
 absl::StatusOr<ConfigValue> ParseYamlConfig(std::string_view text, const ConfigLimits& limits);
 
-/// A value and the way to it: "devices[1].capabilities". Does not own the value.
+/// A value and its path in the file: "devices[1].capabilities". Does not own the value.
 class ConfigCursor {
  public:
   explicit ConfigCursor(const ConfigValue& root) : value_(&root) {}
@@ -51,9 +51,9 @@ class ConfigCursor {
   absl::Status error(std::string_view text) const;
   absl::Status expected(std::string_view what) const;
 
-  /// Is a map that has no other keys than these.
+  /// Returns an error if the value is not a map or has a key that is not among `known`.
   absl::Status expect_keys(std::initializer_list<std::string_view> known) const;
-  /// The key is there, and not null.
+  /// Whether the key is present and not null.
   bool has(std::string_view key) const;
   /// The value of a required key. Call expect_keys first.
   absl::StatusOr<ConfigCursor> at(std::string_view key) const;
@@ -63,9 +63,9 @@ class ConfigCursor {
   absl::StatusOr<std::string> text() const;
   absl::StatusOr<bool> boolean() const;
   absl::StatusOr<int64_t> integer(int64_t low, int64_t high) const;
-  /// A number in [low, high], whole or not.
+  /// A whole or fractional number in [low, high].
   absl::StatusOr<double> number(double low, double high) const;
-  /// The last step of the way: the key of an entry.
+  /// The last key of the path, for an entry of a map.
   const std::string& key() const { return key_; }
   bool is(ConfigValue::Kind kind) const { return value_->kind == kind; }
 

@@ -14,10 +14,11 @@
 namespace shoal {
 namespace {
 
-/// Stops the parser: the handler interface has no other way out. Caught in ParseYamlConfig.
+/// Thrown to stop the parser, since the handler interface has no other way. Caught in ParseYamlConfig.
 struct StopParsing {};
 
-/// Receives yaml-cpp's events rather than its finished tree: an alias is refused before it can multiply.
+/// Receives yaml-cpp's events rather than its finished tree, so that aliases are refused before they can
+/// multiply.
 class YamlHandler : public YAML::EventHandler {
  public:
   explicit YamlHandler(const ConfigLimits& limits) : tree_(limits) {}
@@ -34,7 +35,7 @@ class YamlHandler : public YAML::EventHandler {
   void OnScalar(const YAML::Mark& mark, const std::string& tag, YAML::anchor_t anchor,
                 const std::string& value) override {
     refuse_anchor(mark, anchor);
-    if (tag == "!") {  // yaml-cpp's mark of a quoted scalar; "?" or "" is a plain one.
+    if (tag == "!") {  // yaml-cpp marks a quoted scalar with "!", a plain one with "?" or "".
       if (tree_.wants_key()) {
         add_key(value, mark);
       } else {
@@ -83,8 +84,8 @@ class YamlHandler : public YAML::EventHandler {
     key_line_ = line(mark);
   }
 
-  /// The core schema of YAML 1.2, section 10.3.2, without octal, hexadecimal, infinities and NaN (those stay
-  /// texts).
+  /// Adds a plain scalar by the core schema of YAML 1.2, section 10.3.2. Octal and hexadecimal numbers,
+  /// infinities and NaN stay texts.
   void add_plain(const std::string& value, const YAML::Mark& mark) {
     if (tree_.wants_key()) {
       add_key(value, mark);
@@ -92,7 +93,7 @@ class YamlHandler : public YAML::EventHandler {
     }
     const int key_line = std::exchange(key_line_, 0);
     if (value.empty() || value == "~" || value == "null" || value == "Null" || value == "NULL") {
-      // The mark of a value that is not there is where the next thing begins.
+      // yaml-cpp marks an absent value with the place of the next token, so use the line of the key.
       demand(tree_.add_null(key_line == 0 ? line(mark) : key_line));
       return;
     }
@@ -119,14 +120,14 @@ class YamlHandler : public YAML::EventHandler {
   }
 
   ConfigTree tree_;
-  int key_line_ = 0;  ///< Of the key whose value comes next.
+  int key_line_ = 0;  ///< The line of the key whose value comes next.
 };
 
 /// Reads a string_view without copying it.
 class ViewBuffer : public std::streambuf {
  public:
   explicit ViewBuffer(std::string_view text) {
-    char* begin = const_cast<char*>(text.data());  // streambuf's interface; only ever read.
+    char* begin = const_cast<char*>(text.data());  // Required by streambuf, which only reads here.
     setg(begin, begin, begin + text.size());
   }
 };

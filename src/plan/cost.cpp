@@ -35,8 +35,8 @@ std::vector<NodeCost> NodeCosts(const Plan& plan, const ModelFacts& model, const
 TokenCost DecodeCost(const Plan& plan, const ModelFacts& model) {
   SHOAL_CHECK_EQ(plan.layers(), std::ssize(model.layers));
   constexpr int64_t kIdBytes = 4;
-  constexpr int64_t kRowValueBytes = 4;  // f32 rows: between stages, and to the owners of experts.
-  constexpr int64_t kSumValueBytes = 8;  // Sums of experts come back as int64 in byte planes, at most whole.
+  constexpr int64_t kRowValueBytes = 4;     // f32 rows, between stages and to the owners of experts.
+  constexpr int64_t kSumValueBytes = 8;     // Sums of experts: int64 in at most 8 byte planes.
   constexpr int64_t kRoutingBytes = 4 + 4;  // Expert id and weight.
   TokenCost cost;
   if (plan.first_node() != Plan::kCoordinator) {

@@ -10,7 +10,7 @@
 namespace shoal {
 namespace {
 
-/// The nodes that a spread uses, ascending: the first `over_nodes` of those that may hold experts.
+/// The nodes that experts are placed on, ascending: the first `over_nodes` of those that may hold experts.
 absl::StatusOr<std::vector<NodeId>> Candidates(const std::vector<NodeFacts>& nodes,
                                                const ExpertRequest& request) {
   std::vector<NodeId> candidates;
@@ -26,13 +26,14 @@ absl::StatusOr<std::vector<NodeId>> Candidates(const std::vector<NodeFacts>& nod
   if (candidates.empty()) return InvalidArgument("planner: no node may hold experts");
   if (request.replicas < 0 || request.replicas >= std::ssize(candidates)) {
     return InvalidArgument(
-        "planner: {} replicas of each expert: expected 0 to {}, one less than the nodes that hold experts",
+        "planner: {} replicas of each expert: expected 0 to {}, one less than the nodes that may hold "
+        "experts",
         request.replicas, candidates.size() - 1);
   }
   return candidates;
 }
 
-/// The `replicas` candidates that follow the owner, cyclically.
+/// The owner, with the `replicas` candidates that follow it, cyclically, as replicas.
 ExpertHolders WithFollowers(const std::vector<NodeId>& candidates, size_t owner, int32_t replicas) {
   ExpertHolders holders{candidates[owner], {}};
   for (int32_t i = 1; i <= replicas; ++i) {
@@ -42,7 +43,7 @@ ExpertHolders WithFollowers(const std::vector<NodeId>& candidates, size_t owner,
   return holders;
 }
 
-/// Owner and replicas at random: the first draws of a shuffle.
+/// A random owner and random replicas: the first draws of a shuffle.
 ExpertHolders AtRandom(std::vector<NodeId> candidates, RandomStream& random, int32_t replicas) {
   for (size_t i = 0; i <= static_cast<size_t>(replicas); ++i) {
     std::swap(candidates[i], candidates[i + random.below(candidates.size() - i)]);
@@ -52,11 +53,11 @@ ExpertHolders AtRandom(std::vector<NodeId> candidates, RandomStream& random, int
   return holders;
 }
 
-/// The index of the contiguous part of `parts` that expert e of E falls into; parts differ by at most one.
-size_t ContiguousPart(int64_t expert, int64_t experts, int64_t parts) {
-  int64_t part = 0;
-  while (!StaticPart(experts, 1, static_cast<int>(part), static_cast<int>(parts)).contains(expert)) ++part;
-  return static_cast<size_t>(part);
+/// The index of the owner of `expert` when [0, experts) is cut into `owners` ranges of nearly equal size.
+size_t ContiguousOwner(int64_t expert, int64_t experts, int64_t owners) {
+  int64_t owner = 0;
+  while (!StaticPart(experts, 1, static_cast<int>(owner), static_cast<int>(owners)).contains(expert)) ++owner;
+  return static_cast<size_t>(owner);
 }
 
 absl::StatusOr<ExpertHolders> WithLayer(const std::vector<NodeFacts>& nodes,
@@ -65,8 +66,9 @@ absl::StatusOr<ExpertHolders> WithLayer(const std::vector<NodeFacts>& nodes,
   const auto at = std::find(candidates.begin(), candidates.end(), home);
   if (at == candidates.end()) {
     return InvalidArgument(
-        "planner: node '{}' runs layer {} but may hold no experts; spread the experts (contiguous) or let it "
-        "hold them",
+        "planner: node '{}' runs layer {} but may hold no experts; spread the experts (contiguous), or let "
+        "it "
+        "hold experts",
         nodes[static_cast<size_t>(home.value)].name, layer);
   }
   return WithFollowers(candidates, static_cast<size_t>(at - candidates.begin()), replicas);
@@ -82,7 +84,8 @@ absl::Status CheckLists(const ModelFacts& model, const std::vector<NodeFacts>& n
         request.lists.size(), nodes.size());
   }
   if (request.replicas != 0)
-    return InvalidArgument("planner: replicas of explicit experts: list an expert on several nodes");
+    return InvalidArgument(
+        "planner: explicit experts take no number of replicas; list an expert on several nodes instead");
   for (size_t i = 0; i < nodes.size(); ++i) {
     if (!request.lists[i].empty() && !nodes[i].may_hold_experts) {
       return InvalidArgument("planner: node '{}' has a list of experts but may hold none", nodes[i].name);
@@ -97,7 +100,8 @@ absl::Status CheckLists(const ModelFacts& model, const std::vector<NodeFacts>& n
   return absl::OkStatus();
 }
 
-/// One row for the widest layer; narrower ones take its beginning.
+/// Owners and replicas of the experts of one layer with `experts` experts. Listed ids beyond them are
+/// ignored.
 absl::StatusOr<std::vector<ExpertHolders>> ExplicitRow(const std::vector<NodeFacts>& nodes,
                                                        const ExpertRequest& request, int32_t experts) {
   std::vector<ExpertHolders> row(static_cast<size_t>(experts), ExpertHolders{NodeId{-1}, {}});
@@ -117,7 +121,7 @@ absl::StatusOr<std::vector<ExpertHolders>> ExplicitRow(const std::vector<NodeFac
   }
   for (size_t e = 0; e < row.size(); ++e) {
     if (row[e].owner.value < 0)
-      return InvalidArgument("planner: no node lists expert {}; each needs an owner", e);
+      return InvalidArgument("planner: no node lists expert {}; every expert needs an owner", e);
   }
   return row;
 }
@@ -132,7 +136,7 @@ std::string PlacementNote(const ModelFacts& model, const std::vector<NodeFacts>&
   std::string text;
   switch (request.strategy) {
     case ExpertStrategy::kWithLayer:
-      text = "experts (with_layer): on the node that runs their layer, so no row leaves it";
+      text = "experts (with_layer): on the node that runs their layer, so that no row leaves it";
       break;
     case ExpertStrategy::kExplicit:
       return "experts (explicit): as listed per node";
@@ -187,7 +191,7 @@ absl::StatusOr<ExpertPlacement> PlaceExperts(const ModelFacts& model, const std:
       } else {
         const size_t owner = request.strategy == ExpertStrategy::kRoundRobin
                                  ? static_cast<size_t>(e) % candidates.size()
-                                 : ContiguousPart(e, experts, std::ssize(candidates));
+                                 : ContiguousOwner(e, experts, std::ssize(candidates));
         holders = WithFollowers(candidates, owner, request.replicas);
       }
       placement.experts[l].push_back(std::move(holders));

@@ -1,4 +1,4 @@
-// Who holds which expert, for each strategy of planner.h. Private to plan/.
+// Places experts on nodes, for each strategy of planner.h. Private to plan/.
 #pragma once
 
 #include <string>
@@ -12,11 +12,12 @@
 namespace shoal {
 
 struct ExpertPlacement {
-  std::vector<std::vector<ExpertHolders>> experts;  ///< [L][E]; ids are indices of the facts.
-  std::string note;                                 ///< Why, for Plan::notes.
+  std::vector<std::vector<ExpertHolders>> experts;  ///< [L][E]; node ids are indices into the facts.
+  std::string note;                                 ///< The explanation, for Plan::notes.
 };
 
-/// `stages` is read by kWithLayer only. InvalidArgument where the request does not suit nodes or model.
+/// stages: used by kWithLayer only. Returns InvalidArgument if the request does not fit the nodes or the
+/// model.
 absl::StatusOr<ExpertPlacement> PlaceExperts(const ModelFacts& model, const std::vector<NodeFacts>& nodes,
                                              const ExpertRequest& request,
                                              const std::vector<PlanStage>& stages);

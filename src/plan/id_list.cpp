@@ -28,22 +28,23 @@ absl::StatusOr<int64_t> ParseInteger(std::string_view text) {
 
 absl::StatusOr<std::vector<int32_t>> ParseIdList(std::string_view text, int32_t end) {
   std::vector<int32_t> ids;
-  for (const std::string& part : Split(text, ',')) {
-    const size_t dash = part.find('-', 1);
-    const auto first = ParseInteger(part.substr(0, dash));
-    const auto last = dash == std::string::npos ? first : ParseInteger(part.substr(dash + 1));
+  for (const std::string& item : Split(text, ',')) {
+    const size_t dash = item.find('-', 1);
+    const auto first = ParseInteger(item.substr(0, dash));
+    const auto last = dash == std::string::npos ? first : ParseInteger(item.substr(dash + 1));
     if (!first.ok() || !last.ok() || *first > *last) {
-      return InvalidArgument("ids '{}': expected a list such as 0-3,7, got '{}'", text, part);
+      return InvalidArgument("ids '{}': expected a list such as 0-3,7, got '{}'", text, item);
     }
     if (*first < 0 || *last >= end) {
-      return InvalidArgument("ids '{}': {} is not in [0, {})", text, *first < 0 ? *first : *last, end);
+      return InvalidArgument("ids '{}': expected ids from 0 to {}, got {}", text, end - 1,
+                             *first < 0 ? *first : *last);
     }
     for (int64_t id = *first; id <= *last; ++id) ids.push_back(static_cast<int32_t>(id));
-    if (static_cast<int32_t>(ids.size()) > end) break;  // Then some id is there twice.
+    if (static_cast<int32_t>(ids.size()) > end) break;  // Some id appears twice.
   }
   std::sort(ids.begin(), ids.end());
   const auto twice = std::adjacent_find(ids.begin(), ids.end());
-  if (twice != ids.end()) return InvalidArgument("ids '{}': {} is there twice", text, *twice);
+  if (twice != ids.end()) return InvalidArgument("ids '{}': {} appears twice", text, *twice);
   return ids;
 }
 

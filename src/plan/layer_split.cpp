@@ -11,7 +11,7 @@ namespace {
 
 constexpr double kNever = std::numeric_limits<double>::infinity();
 
-/// Times and sizes of all stages in O(1), from sums over the layers before each.
+/// The time and size of any stage in O(1), from prefix sums over layers.
 class StageCosts {
  public:
   explicit StageCosts(const SplitProblem& problem) : problem_(problem) {
@@ -35,8 +35,8 @@ class StageCosts {
     return bytes;
   }
 
-  /// Bytes per compute; infinite where the range does not fit. One row of the embedding is read, so it costs
-  /// nothing.
+  /// Bytes read per token, divided by compute; infinite if the range does not fit. The embedding counts
+  /// nothing, since only a row of it is read.
   double time(const SplitProblem::Node& node, Range range) const {
     if (range.empty()) return node.busy_bytes / node.compute;
     if (!node.may_hold_layers || held_bytes(range) > node.room_bytes) return kNever;
@@ -53,9 +53,9 @@ class StageCosts {
   std::vector<int64_t> read_;
 };
 
-/// Dynamic programme over (nodes used, layers placed): the least total of `add(total so far, time of the next
-/// node)`, with the first layer of each node's range. Equal totals keep the later start, so that earlier
-/// nodes hold more.
+/// Dynamic programming over (nodes used, layers placed). Returns the least total of `add(total so far, time
+/// of the next node)` and the layers per node. Of equal totals the one with later starts wins, so that
+/// earlier nodes hold more.
 template <typename Add>
 std::pair<double, std::vector<int64_t>> LeastSplit(const SplitProblem& problem, const StageCosts& costs,
                                                    Add add) {
@@ -95,7 +95,7 @@ std::pair<double, std::vector<int64_t>> LeastSplit(const SplitProblem& problem, 
 
 int64_t SplitProblem::held_bytes(Range range) const { return StageCosts(*this).held_bytes(range); }
 
-std::vector<int64_t> ShareOut(int64_t total, const std::vector<double>& weights) {
+std::vector<int64_t> Apportion(int64_t total, const std::vector<double>& weights) {
   const double sum = std::accumulate(weights.begin(), weights.end(), 0.0);
   SHOAL_CHECK(sum > 0);
   std::vector<int64_t> counts;
@@ -122,7 +122,7 @@ std::optional<std::vector<int64_t>> BalancedSplit(const SplitProblem& problem) {
   const StageCosts costs(problem);
   const auto [slowest, any] = LeastSplit(problem, costs, [](double a, double b) { return std::max(a, b); });
   if (slowest == kNever) return std::nullopt;
-  // The same expressions gave `slowest`, so the comparison is exact and some split passes.
+  // `slowest` was computed by the same expressions, so the comparison is exact and at least one split passes.
   return LeastSplit(problem, costs,
                     [limit = slowest](double sum, double time) {
                       return time <= limit ? sum + time * time : kNever;

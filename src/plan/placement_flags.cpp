@@ -1,4 +1,4 @@
-// The words of --strategy, --experts and --split.
+// Parses the values of --strategy, --experts and --split.
 #include <algorithm>
 #include <array>
 #include <charconv>
@@ -17,7 +17,7 @@ struct Word {
   Enum value;
 };
 
-// The first word of a value is its name.
+// The first word of a value is its name; the others are aliases.
 constexpr std::array<Word<LayerStrategy>, 8> kLayerWords = {{
     {"uniform", LayerStrategy::kUniform},
     {"memory", LayerStrategy::kMemory},
@@ -60,7 +60,7 @@ std::string_view NameOf(Enum value, const std::array<Word<Enum>, N>& words) {
 absl::Status ReadArgument(std::string_view argument, ExpertRequest& request) {
   switch (request.strategy) {
     case ExpertStrategy::kWithLayer:
-      return InvalidArgument("with_layer takes no argument, got '{}'", argument);
+      return InvalidArgument("expected no argument after with_layer, got '{}'", argument);
     case ExpertStrategy::kContiguous:
     case ExpertStrategy::kRoundRobin: {
       const auto nodes = ParseInteger(argument);
@@ -77,8 +77,8 @@ absl::Status ReadArgument(std::string_view argument, ExpertRequest& request) {
       return InvalidArgument("expected a seed after the colon, got '{}'", argument);
     }
     case ExpertStrategy::kExplicit:
-      for (const std::string& part : Split(argument, ';')) {
-        ASSIGN_OR_RETURN(std::vector<int32_t> ids, ParseIdList(part, kListedExpertsMax));
+      for (const std::string& list : Split(argument, ';')) {
+        ASSIGN_OR_RETURN(std::vector<int32_t> ids, ParseIdList(list, kListedExpertsMax));
         request.lists.push_back(std::move(ids));
       }
       return absl::OkStatus();
@@ -113,10 +113,10 @@ absl::StatusOr<ExpertRequest> ParseExpertRequest(std::string_view text) {
 
 absl::StatusOr<std::vector<int64_t>> ParseSplit(std::string_view text) {
   std::vector<int64_t> split;
-  for (const std::string& part : Split(text, ',')) {
-    const auto count = ParseInteger(part);
+  for (const std::string& item : Split(text, ',')) {
+    const auto count = ParseInteger(item);
     if (!count.ok() || *count < 0) {
-      return InvalidArgument("split '{}': expected layers per node such as 3,2,1, got '{}'", text, part);
+      return InvalidArgument("split '{}': expected layers per node such as 3,2,1, got '{}'", text, item);
     }
     split.push_back(*count);
   }

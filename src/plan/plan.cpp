@@ -97,7 +97,7 @@ absl::Status ValidateExperts(const Plan& plan) {
   return absl::OkStatus();
 }
 
-/// Enum <-> word tables: the index is the enum's value.
+/// Words of the enums, by value.
 constexpr std::array<std::string_view, 1> kWireNames = {"f32"};
 constexpr std::array<std::string_view, 2> kActivationNames = {"int8", "f32"};
 constexpr std::array<std::string_view, 3> kKvNames = {"f16", "bf16", "f32"};
@@ -183,7 +183,7 @@ absl::Status Validate(const Plan& plan, const ModelFacts& model) {
   RETURN_IF_ERROR(Validate(plan));
   if (!plan.model_hash.empty() && !model.hash.empty() && plan.model_hash != model.hash) {
     return FailedPrecondition(
-        "plan: made for the model '{}' with hash {}, but '{}' has hash {}; make the plan again from this "
+        "plan: made for the model '{}' with hash {}, but '{}' has hash {}; make the plan again for this "
         "model",
         plan.model_name, plan.model_hash, model.name, model.hash);
   }

@@ -1,6 +1,6 @@
-// Who runs which layers, who holds which experts, how rows travel. A value: built by MakePlan (planner.h) or
-// read from a plan file, validated once, sent to every node as JSON, printed by `shoal plan`. It holds no
-// sockets and no weights.
+// A plan: which node runs which layers, which nodes hold which experts, and how rows travel. It is a value:
+// built by MakePlan (planner.h) or read from a plan file, validated once, sent to every node as JSON, printed
+// by `shoal plan`. It holds no sockets and no weights.
 #pragma once
 
 #include <cstdint>
@@ -18,18 +18,19 @@ namespace shoal {
 
 struct PlanNode {
   std::string name;
-  std::string address;  ///< HOST:PORT; empty = in the coordinator's process.
+  std::string address;  ///< HOST:PORT; empty: in the coordinator's process.
   bool operator==(const PlanNode&) const = default;
 };
 
-/// One hop of the pipeline: `node` runs `layers`.
+/// One stage of the pipeline: `node` runs `layers`.
 struct PlanStage {
   NodeId node;
   Range layers;
   bool operator==(const PlanStage&) const = default;
 };
 
-/// Who holds an expert. `owner` answers for it; `replicas` hold copies, ascending, without the owner.
+/// The nodes that hold an expert. The owner answers requests for it; the replicas hold copies, ascending,
+/// without the owner.
 struct ExpertHolders {
   NodeId owner;
   std::vector<NodeId> replicas;
@@ -37,34 +38,34 @@ struct ExpertHolders {
 };
 
 struct Plan {
-  /// How rows travel between stages and experts. f32 is lossless; no other is offered so far.
+  /// The dtype of rows between stages and experts. f32, which is lossless, is the only one so far.
   enum class WireDtype : uint8_t { kF32 };
-  /// Activations of quantized matmuls: int8 per group, or f32 (the slow oracle).
+  /// Activations of quantized matmuls: int8 per group, or f32 (slow; an oracle for tests).
   enum class Activations : uint8_t { kInt8, kF32 };
   enum class KvDtype : uint8_t { kF16, kBF16, kF32 };
 
   Epoch epoch{1};
   std::string model_name;
-  std::string model_hash;  ///< Empty in a hand-written plan: not compared.
+  std::string model_hash;  ///< Empty in a hand-written plan; then it is not compared.
   WireDtype wire_dtype = WireDtype::kF32;
   Activations activations = Activations::kInt8;
   KvDtype kv_dtype = KvDtype::kF16;
 
-  std::vector<PlanNode> nodes;                      ///< Index = NodeId; node 0 is the coordinator.
+  std::vector<PlanNode> nodes;                      ///< By NodeId; node 0 is the coordinator.
   std::vector<PlanStage> stages;                    ///< In pipeline order; a node has at most one.
   std::vector<std::vector<ExpertHolders>> experts;  ///< [L][E]; an empty row for a dense layer.
-  std::vector<std::string> notes;                   ///< Why it is so, a sentence each.
+  std::vector<std::string> notes;                   ///< The planner's reasons, a sentence each.
 
   static constexpr NodeId kCoordinator{0};
 
   int64_t layers() const { return static_cast<int64_t>(experts.size()); }
   const PlanNode& node(NodeId id) const { return nodes[static_cast<size_t>(id.value)]; }
 
-  /// The layers that `node` runs; empty where it has no stage.
+  /// The layers that `node` runs; empty if it has no stage.
   Range layers_of(NodeId node) const;
-  /// Index in `stages` of the node's stage.
+  /// The index in `stages` of the node's stage.
   std::optional<int> stage_of(NodeId node) const;
-  /// The node that runs `layer`. The plan is valid and 0 <= layer < L (CHECKed).
+  /// The node that runs `layer`. CHECKs that 0 <= layer < L and that a stage runs it.
   NodeId node_of(LayerId layer) const;
   NodeId first_node() const { return stages.front().node; }
   NodeId last_node() const { return stages.back().node; }
@@ -73,43 +74,44 @@ struct Plan {
   const ExpertHolders& holders(LayerId layer, ExpertId expert) const {
     return experts[static_cast<size_t>(layer.value)][static_cast<size_t>(expert.value)];
   }
-  /// Experts of `layer` that `node` holds as owner or replica, ascending.
+  /// The experts of `layer` that `node` holds as owner or replica, ascending.
   std::vector<ExpertId> experts_held(NodeId node, LayerId layer) const;
-  /// Nodes other than the one that runs `layer` that own experts of it, ascending: whom a step may have to
-  /// ask.
+  /// The nodes that own experts of `layer`, except the one that runs it, ascending: a step may have to ask
+  /// them.
   std::vector<NodeId> remote_owners(LayerId layer) const;
 
   bool operator==(const Plan&) const = default;
 };
 
 std::string_view Name(Plan::WireDtype dtype);
-std::string_view Name(Plan::Activations activations);  ///< "int8", "f32": the words of --activations.
-std::string_view Name(Plan::KvDtype dtype);            ///< "f16", "bf16", "f32": the words of --kv-dtype.
-/// InvalidArgument lists the words known.
+std::string_view Name(Plan::Activations activations);  ///< "int8", "f32": the values of --activations.
+std::string_view Name(Plan::KvDtype dtype);            ///< "f16", "bf16", "f32": the values of --kv-dtype.
+/// Return InvalidArgument, which lists the known words, for any other text.
 absl::StatusOr<Plan::WireDtype> ParseWireDtype(std::string_view text);
 absl::StatusOr<Plan::Activations> ParseActivations(std::string_view text);
 absl::StatusOr<Plan::KvDtype> ParseKvDtype(std::string_view text);
 int Bytes(Plan::KvDtype dtype);
 
-/// Whether the plan makes sense by itself: 1 to 4096 nodes with legal, unique names and unique addresses;
-/// stages tile [0, L) in order, without gaps or empty ones, at most one per node; owners and replicas are
-/// nodes, replicas ascending and distinct. InvalidArgument says which part is wrong.
+/// Checks that the plan is consistent in itself: 1 to 4096 nodes with legal, unique names and unique
+/// addresses; stages tile [0, L) in order, none of them empty, at most one per node; owners and replicas are
+/// nodes, replicas ascending and distinct. Returns InvalidArgument, which names what is wrong.
 absl::Status Validate(const Plan& plan);
 
-/// As Validate(plan), and that it is a plan for this model: as many layers, every (layer, expert) owned, the
-/// same hash where both have one. InvalidArgument names layer or hash, expected and got; FailedPrecondition
-/// for another model's plan.
+/// Validate(plan), and checks that the plan is for this model: as many layers, every (layer, expert) owned,
+/// the same hash if both have one. Returns FailedPrecondition if the hashes differ, otherwise InvalidArgument
+/// with the layer, expected and got.
 absl::Status Validate(const Plan& plan, const ModelFacts& model);
 
-/// The plan file: stable, pretty, names instead of numbers. Read back by PlanFromJson to an equal plan.
+/// The text of a plan file: stable and readable, with names instead of node ids. PlanFromJson reads it back
+/// to an equal plan.
 std::string PlanToJson(const Plan& plan);
 
-/// Reads a plan file and validates it by itself. InvalidArgument names the place ("stages[1].layers"), what
-/// was expected and what is there; unknown keys come with the nearest known one. At most 16 MiB of text.
-/// Of a report of `shoal plan --json`, the plan in it.
+/// Reads a plan file of at most 16 MiB, or the plan in a report of `shoal plan --json`, and validates it.
+/// Returns InvalidArgument, which names the place ("stages[1].layers"), what was expected and what was found;
+/// for an unknown key also the nearest known key.
 absl::StatusOr<Plan> PlanFromJson(std::string_view text);
 
-/// PlanFromJson of a file. NotFound where it cannot be read.
+/// PlanFromJson of a file. Returns NotFound if there is no such file.
 absl::StatusOr<Plan> ReadPlanFile(const std::string& path);
 
 }  // namespace shoal

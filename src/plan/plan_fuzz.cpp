@@ -1,4 +1,5 @@
-// Any text as a plan file: an error or a valid plan, which is written and read back unchanged.
+// Any text as a plan file gives an error, or a valid plan that is unchanged after writing and reading it
+// back.
 #include <cstddef>
 #include <cstdint>
 #include <string_view>

@@ -1,4 +1,5 @@
-// The plan file: {"format": "shoal-plan-1", "epoch", "model", ..., "nodes", "stages", "experts", "notes"}.
+// Writes and reads plan files: {"format": "shoal-plan-1", "epoch", "model", ..., "nodes", "stages",
+// "experts", "notes"}.
 #include <algorithm>
 #include <map>
 #include <nlohmann/json.hpp>
@@ -17,8 +18,8 @@ constexpr std::string_view kFormat = "shoal-plan-1";
 constexpr int64_t kTextMax = 16 << 20;
 constexpr int64_t kLayersMax = 4096;
 constexpr int32_t kExpertsMax = 4096;
-constexpr int64_t kExpertSlotsMax =
-    1 << 19;  // (layer, expert) pairs of a file; the largest models have about 50,000.
+/// The most (layer, expert) pairs of a file. The largest models have about 50,000.
+constexpr int64_t kExpertSlotsMax = 1 << 19;
 
 using Json = nlohmann::ordered_json;
 using ExpertRow = std::vector<ExpertHolders>;
@@ -33,8 +34,8 @@ std::string Block(std::string_view key, const std::vector<Json>& items) {
   return fmt::format("  \"{}\": [\n{}\n  ]", key, Join(lines, ",\n"));
 }
 
-/// {"layers": [0, 4], "owners": {"a": "0-3", "b": "4-7"}, "replicas": {"b": "0"}} for layers that are placed
-/// alike.
+/// {"layers": [0, 4], "owners": {"a": "0-3", "b": "4-7"}, "replicas": {"b": "0"}}, for layers whose experts
+/// are placed alike.
 Json ExpertGroup(const Plan& plan, Range layers) {
   std::map<NodeId, std::vector<int32_t>> owned;
   std::map<NodeId, std::vector<int32_t>> copied;
@@ -70,7 +71,7 @@ absl::StatusOr<NodeId> FindNode(const Plan& plan, const ConfigCursor& cursor, co
                                    : fmt::format("no node has the name '{}'; did you mean {}?", name, near));
 }
 
-/// A value that some parser of words understands; its error gets the place.
+/// Reads a word with `parse`, and adds the place to its error.
 template <typename T, typename Parse>
 absl::Status ReadWord(const ConfigCursor& map, std::string_view key, Parse parse, T& target) {
   ASSIGN_OR_RETURN(const ConfigCursor cursor, map.at(key));
@@ -265,7 +266,7 @@ absl::StatusOr<Plan> PlanFromJson(std::string_view text) {
   const ConfigLimits limits = {.bytes = kTextMax, .values = 1 << 18, .depth = 6};
   auto value = ParseJsonConfig(text, limits);
   if (!value.ok()) return Annotate(value.status(), "plan");
-  // The report of `shoal plan --json` has the plan beside what it costs.
+  // A report of `shoal plan --json` has the plan under "plan".
   const ConfigValue* report = value->kind == ConfigValue::Kind::kMap ? value->find("plan") : nullptr;
   const ConfigCursor root(report != nullptr ? *report : *value);
   RETURN_IF_ERROR(root.expect_keys({"format", "epoch", "model", "wire_dtype", "activations", "kv_dtype",

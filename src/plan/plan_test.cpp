@@ -14,7 +14,8 @@ namespace {
 
 using ::testing::HasSubstr;
 
-/// Two nodes, layers [0, 1) and [1, 3), layer 1 and 2 with 4 experts, spread, expert 3 copied.
+/// Two nodes with layers [0, 1) and [1, 3). Layers 1 and 2 have 4 experts, spread over both; expert 3 has a
+/// replica.
 Plan SmallPlan() {
   PlanRequest request{.strategy = LayerStrategy::kSplit, .split = {1, 2}};
   request.experts = {.strategy = ExpertStrategy::kExplicit, .lists = {{0, 1}, {2, 3}}};
@@ -26,7 +27,7 @@ Plan SmallPlan() {
 
 std::string ErrorOf(const Plan& plan) { return ToString(Validate(plan, MoeModel(3, 4))); }
 
-TEST(Plan, AnswersWhoHoldsWhat) {
+TEST(Plan, FindsTheNodesOfLayersAndExperts) {
   const Plan plan = SmallPlan();
   EXPECT_EQ(plan.layers_of(NodeId{1}), (Range{1, 3}));
   EXPECT_EQ(plan.node_of(LayerId{0}), NodeId{0});
@@ -47,7 +48,7 @@ TEST(Plan, RejectsLayersThatNoStageRuns) {
   EXPECT_THAT(ErrorOf(plan), HasSubstr("expected a range from 1 on"));
 }
 
-TEST(Plan, RejectsWhatIsNotAPlan) {
+TEST(Plan, RejectsInconsistentNodesStagesAndHolders) {
   const Plan good = SmallPlan();
   ASSERT_EQ(ErrorOf(good), "OK");
   const auto error = [&](auto change) {
@@ -90,7 +91,7 @@ TEST(Plan, RejectsThePlanOfAnotherModel) {
   EXPECT_THAT(ToString(Validate(plan, MoeModel(4, 4))), HasSubstr("it has 3 layers, the model 'moe' has 4"));
 }
 
-TEST(PlanJson, IsStableText) {
+TEST(PlanJson, WritesTheSameTextForTheSamePlan) {
   EXPECT_EQ(PlanToJson(SmallPlan()), R"({
   "format": "shoal-plan-1",
   "epoch": 1,
@@ -117,7 +118,7 @@ TEST(PlanJson, IsStableText) {
 )");
 }
 
-TEST(PlanJson, ReadsBackWhatItWrote) {
+TEST(PlanJson, ReadsBackAnEqualPlan) {
   Plan plan = SmallPlan();
   plan.epoch = Epoch{4294967295u};
   plan.kv_dtype = Plan::KvDtype::kBF16;
@@ -127,8 +128,8 @@ TEST(PlanJson, ReadsBackWhatItWrote) {
   EXPECT_EQ(*again, plan);
 }
 
-/// The error of the small plan's text with one part replaced.
-std::string ErrorWith(const std::string& part, const std::string& replacement) {
+/// The error of reading the small plan with `piece` of its text replaced.
+std::string ErrorWith(const std::string& piece, const std::string& replacement) {
   std::string text = PlanToJson(SmallPlan());
   const size_t at = text.find(part);
   EXPECT_NE(at, std::string::npos) << part;
@@ -136,7 +137,7 @@ std::string ErrorWith(const std::string& part, const std::string& replacement) {
   return ToString(PlanFromJson(text).status());
 }
 
-TEST(PlanJson, ErrorsSayWhere) {
+TEST(PlanJson, ErrorsNameThePlace) {
   EXPECT_THAT(ErrorWith("\"epoch\"", "\"epcoh\""), HasSubstr("epcoh: unknown key; did you mean epoch?"));
   EXPECT_THAT(ErrorWith("\"epoch\": 1,", ""), HasSubstr("the key epoch is missing"));
   EXPECT_THAT(ErrorWith("\"epoch\": 1", "\"epoch\": -1"), HasSubstr("epoch: expected a whole number from 0"));
@@ -153,7 +154,7 @@ TEST(PlanJson, ErrorsSayWhere) {
               HasSubstr("experts[0].owners: expert 1 has two owners"));
   EXPECT_THAT(ErrorWith("\"n1\":\"2-3\"", "\"n1\":\"3\""),
               HasSubstr("experts[0].owners: expert 2 has no owner"));
-  EXPECT_THAT(ErrorWith("\"n1\":\"2-3\"", "\"n1\":\"2-9999\""), HasSubstr("not in [0, 4096)"));
+  EXPECT_THAT(ErrorWith("\"n1\":\"2-3\"", "\"n1\":\"2-9999\""), HasSubstr("from 0 to 4095, got 9999"));
   EXPECT_THAT(ErrorWith("\"n0\":\"3\"", "\"n1\":\"3\""), HasSubstr("expert 3 has its owner as a replica"));
   EXPECT_THAT(ErrorWith("\"layers\":[2,3],\"owners\"", "\"layers\":[1,3],\"owners\""),
               HasSubstr("experts of layer 1 are placed twice"));
@@ -162,10 +163,10 @@ TEST(PlanJson, ErrorsSayWhere) {
   EXPECT_THAT(ErrorWith("\"notes\": [", "\"notes\": [[[[[[[[["), HasSubstr("nested more than 6 deep"));
   EXPECT_THAT(ErrorWith("\"epoch\": 1,", "\"epoch\": 1"), HasSubstr("not valid JSON: parse error at line 4"));
   EXPECT_THAT(ToString(PlanFromJson("").status()), HasSubstr("not valid JSON"));
-  EXPECT_THAT(ToString(PlanFromJson(std::string(20 << 20, ' ')).status()), HasSubstr("16.0 MiB is the most"));
+  EXPECT_THAT(ToString(PlanFromJson(std::string(20 << 20, ' ')).status()), HasSubstr("at most 16.0 MiB"));
 }
 
-TEST(PlanJson, FileErrorsNameTheFile) {
+TEST(PlanJson, ErrorsNameTheFile) {
   EXPECT_THAT(ToString(ReadPlanFile("/nonexistent/plan.json").status()),
               HasSubstr("NOT_FOUND: /nonexistent/plan.json"));
   const auto path =
@@ -180,9 +181,9 @@ TEST(PlanJson, FileErrorsNameTheFile) {
   EXPECT_THAT(ToString(broken.status()), HasSubstr(path.string() + ": the file: the key format is missing"));
 }
 
-TEST(Cost, AddsUpWhatEachNodeHolds) {
+TEST(Cost, AddsUpTheBytesThatEachNodeHolds) {
   const auto costs = NodeCosts(SmallPlan(), MoeModel(3, 4), {.positions = 100});
-  // n0: one layer and the embedding; experts 0 and 1 of two layers, and the copy of one.
+  // n0 has one layer and the embedding, experts 0 and 1 of two layers, and a replica of one expert.
   EXPECT_EQ(costs[0].layer_bytes, 10 * kMiB);
   EXPECT_EQ(costs[0].embedding_head_bytes, 4 * kMiB);
   EXPECT_EQ(costs[0].expert_bytes, 5 * kMiB);
@@ -201,7 +202,7 @@ TEST(Cost, ATiedHeadCountsOnceOnOneNodeAndTwiceOnTwo) {
   EXPECT_EQ(two[0].embedding_head_bytes + two[1].embedding_head_bytes, 8 * kMiB);
 }
 
-TEST(Cost, StatesTakeASlotMoreThanThereAreStages) {
+TEST(Cost, StatesTakeOneSlotMoreThanThereAreStages) {
   ModelFacts model = DenseModel(4);
   for (const size_t layer : {0, 1, 3}) model.layers[layer].state_bytes = kMiB;
   const CacheSize cache{.positions = 0, .sequences = 5};
@@ -212,13 +213,13 @@ TEST(Cost, StatesTakeASlotMoreThanThereAreStages) {
   EXPECT_THAT(PlanReport(two, model, cache), HasSubstr("states of 5 sequences"));
 }
 
-TEST(Cost, CountsOneMessagePerHopAndPerLayerAndOwner) {
+TEST(Cost, CountsOneMessagePerHopAndOnePerLayerAndRemoteOwner) {
   const TokenCost small = DecodeCost(SmallPlan(), MoeModel(3, 4));
   EXPECT_EQ(small.hops, 1);
   EXPECT_EQ(small.expert_calls, 2) << "layers 1 and 2 on n1 ask n0";
   EXPECT_EQ(small.results, 1);
   EXPECT_EQ(small.messages(), 4);
-  // A row of f32 and an id; twice a row there, its sum back, and 4 ids and weights.
+  // A row of f32 and a sampled id; for two layers a row there, its sum back, and 4 ids and weights.
   EXPECT_EQ(small.bytes, 128 * 4 + 4 + 2 * (128 * 12 + 4 * 8));
 
   const TokenCost alone = DecodeCost(*MakePlan(MoeModel(3, 4), Nodes({0}), {}), MoeModel(3, 4));
@@ -229,7 +230,7 @@ TEST(Cost, CountsOneMessagePerHopAndPerLayerAndOwner) {
   EXPECT_EQ(DecodeCost(*workers, DenseModel(4)).messages(), 3) << "to n1, to n2, back";
 }
 
-TEST(Cost, AsksAtMostTopKOwners) {
+TEST(Cost, ATokenAsksAtMostTopKOwners) {
   PlanRequest request{.strategy = LayerStrategy::kSplit, .split = {2, 0, 0, 0, 0, 0, 0}};
   request.experts.strategy = ExpertStrategy::kRoundRobin;
   const auto plan = MakePlan(MoeModel(2, 14), Nodes({0, 0, 0, 0, 0, 0, 0}), request);

@@ -1,4 +1,4 @@
-// Facts for the tests of plan/: plausible, small, and easy to add up by hand.
+// Facts for the tests of plan/: small, and easy to add up by hand.
 #pragma once
 
 #include <string>
@@ -18,7 +18,7 @@ inline ModelFacts DenseModel(int layers) {
   return model;
 }
 
-/// The same with `experts` experts of 1 MiB each in every layer but the first, top 4.
+/// DenseModel with `experts` experts of 1 MiB each in every layer except the first; each token uses 4.
 inline ModelFacts MoeModel(int layers, int experts) {
   ModelFacts model = DenseModel(layers);
   model.name = "moe";
@@ -31,7 +31,7 @@ inline ModelFacts MoeModel(int layers, int experts) {
   return model;
 }
 
-/// Nodes n0 (in process), n1, ... with these memories (0 = unknown) and computes (missing = unknown).
+/// Nodes n0 (in this process), n1, ... with these memories (0: unknown) and computes (missing: unknown).
 inline std::vector<NodeFacts> Nodes(const std::vector<int64_t>& memories,
                                     const std::vector<double>& computes = {}) {
   std::vector<NodeFacts> nodes;

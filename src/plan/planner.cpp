@@ -21,7 +21,8 @@ constexpr double kComputeMin = 1e-6;
 constexpr double kComputeMax = 1e12;
 constexpr double kProportionsTolerance = 1e-3;
 
-/// One MakePlan: the inputs, and the plan as it grows. Until finish(), a NodeId is an index into the facts.
+/// The inputs and the unfinished plan of one MakePlan. Until drop_idle_nodes(), a NodeId is an index into the
+/// facts.
 class Planner {
  public:
   Planner(const ModelFacts& model, const std::vector<NodeFacts>& nodes, const PlanRequest& request)
@@ -32,7 +33,7 @@ class Planner {
     start_plan();
     const bool experts_first = request_.experts.strategy != ExpertStrategy::kWithLayer;
     if (experts_first) RETURN_IF_ERROR(place_experts());
-    ASSIGN_OR_RETURN(const std::vector<int64_t> counts, share_out_layers());
+    ASSIGN_OR_RETURN(const std::vector<int64_t> counts, apportion_layers());
     set_stages(counts);
     if (!experts_first) RETURN_IF_ERROR(place_experts());
     RETURN_IF_ERROR(Validate(plan_, model_));
@@ -55,7 +56,7 @@ class Planner {
   absl::Status check_counts() const;
   void start_plan();
   absl::Status place_experts();
-  absl::StatusOr<std::vector<int64_t>> share_out_layers();
+  absl::StatusOr<std::vector<int64_t>> apportion_layers();
   absl::StatusOr<std::vector<double>> known(double (*fact)(const NodeFacts&), std::string_view what,
                                             std::string_view flag) const;
   absl::StatusOr<std::vector<int64_t>> balanced_split();
@@ -86,8 +87,7 @@ absl::Status Planner::check_inputs() const {
       request_.sequences < 0 || request_.sequences > kSequencesMax) {
     return InvalidArgument(
         "planner: cache for {} positions, states of {} sequences, {} B kept free: expected 0 to {} "
-        "positions, "
-        "0 to {} sequences and bytes >= 0",
+        "positions, 0 to {} sequences and bytes >= 0",
         request_.kv_positions, request_.sequences, request_.reserve_bytes, kKvPositionsMax, kSequencesMax);
   }
   bool any = false;
@@ -98,7 +98,7 @@ absl::Status Planner::check_inputs() const {
   return check_counts();
 }
 
-/// The lists that a request brings: one entry per node, sensible numbers.
+/// Checks the lists of the request: one entry per node, and sensible numbers.
 absl::Status Planner::check_counts() const {
   const auto check = [&](const auto& list, std::string_view what) -> absl::Status {
     if (list.size() != nodes_.size()) {
@@ -154,7 +154,8 @@ absl::Status Planner::place_experts() {
   return absl::OkStatus();
 }
 
-/// A fact of all nodes that may hold layers (0 for the others), or which node does not say it.
+/// A fact of all nodes that may hold layers, 0 for the others. InvalidArgument if it is unknown for one of
+/// them.
 absl::StatusOr<std::vector<double>> Planner::known(double (*fact)(const NodeFacts&), std::string_view what,
                                                    std::string_view flag) const {
   std::vector<double> values(nodes_.size(), 0.0);
@@ -163,21 +164,21 @@ absl::StatusOr<std::vector<double>> Planner::known(double (*fact)(const NodeFact
     values[i] = fact(nodes_[i]);
     if (values[i] <= 0) {
       return InvalidArgument(
-          "planner: the strategy '{}' needs the {} of every node, node '{}' does not say it; give {}, or "
-          "take another strategy",
+          "planner: the strategy '{}' needs the {} of every node, node '{}' gives none; set {}, or choose "
+          "another strategy",
           Name(request_.strategy), what, nodes_[i].name, flag);
     }
   }
   return values;
 }
 
-absl::StatusOr<std::vector<int64_t>> Planner::share_out_layers() {
+absl::StatusOr<std::vector<int64_t>> Planner::apportion_layers() {
   std::vector<double> weights(nodes_.size(), 0.0);
   std::string why;
   switch (request_.strategy) {
     case LayerStrategy::kUniform:
       for (size_t i = 0; i < nodes_.size(); ++i) weights[i] = holds_layers(i) ? 1.0 : 0.0;
-      why = "as many for each node";
+      why = "the same number for each node";
       break;
     case LayerStrategy::kMemory: {
       const auto memory = [](const NodeFacts& node) { return static_cast<double>(node.memory_bytes); };
@@ -197,12 +198,12 @@ absl::StatusOr<std::vector<int64_t>> Planner::share_out_layers() {
       why = fmt::format("in the proportions {}", fmt::join(weights, ", "));
       break;
     case LayerStrategy::kSplit:
-      note("layers: {} as the split says", fmt::join(request_.split, ", "));
+      note("layers (split): {}, as requested", fmt::join(request_.split, ", "));
       return request_.split;
     case LayerStrategy::kBalanced:
       return balanced_split();
   }
-  std::vector<int64_t> counts = ShareOut(layers(), weights);
+  std::vector<int64_t> counts = Apportion(layers(), weights);
   note("layers ({}): {}, which gives {}", Name(request_.strategy), why, fmt::join(counts, ", "));
   return counts;
 }
@@ -218,7 +219,7 @@ SplitProblem Planner::split_problem(bool compute_known) const {
       problem.nodes[i].room_bytes = nodes_[i].memory_bytes - request_.reserve_bytes;
     }
   }
-  // At most: nodes that get no layers are no stages.
+  // An upper bound: nodes that get no layers are not stages.
   const auto stages = std::ranges::count_if(problem.nodes, &SplitProblem::Node::may_hold_layers);
   const int64_t slots = StateSlotsPerSequence(stages) * request_.sequences;
   for (size_t l = 0; l < model_.layers.size(); ++l) {
@@ -252,10 +253,10 @@ absl::StatusOr<std::vector<int64_t>> Planner::balanced_split() {
   }
   if (const std::optional<std::vector<int64_t>> counts = BalancedSplit(problem)) {
     note(
-        "layers (balanced): the slowest node reads as few bytes per token and compute as it can, which gives "
-        "{}",
+        "layers (balanced): the slowest node reads as few bytes per token and compute as possible, which "
+        "gives {}",
         fmt::join(*counts, ", "));
-    if (!compute_known) note("not every node says its compute: all are taken as equally fast");
+    if (!compute_known) note("not every node gives its compute: all are assumed equally fast");
     return *counts;
   }
   return no_split_fits(problem);
@@ -274,11 +275,11 @@ absl::Status Planner::no_split_fits(const SplitProblem& problem) const {
                                 FormatBytes(std::max<int64_t>(0, problem.nodes[i].room_bytes))));
   }
   return ResourceExhausted(
-      "planner: '{}' needs {} for layers and a cache of {} positions, and no split fits into {}. When each "
-      "node takes what it can "
-      "in order, layers [{}, {}) remain: node '{}' lacks {} ({} B). Add a node or memory, spread the "
-      "experts, keep fewer cache "
-      "positions, or take a model of fewer bits",
+      "planner: '{}' needs {} for layers and a cache of {} positions, and no split fits into {}. If each "
+      "node "
+      "in order takes as many layers as fit, layers [{}, {}) remain: node '{}' lacks {} ({} B). Add a node "
+      "or "
+      "memory, spread the experts, use fewer cache positions, or choose a model of fewer bits",
       model_.name, FormatBytes(problem.held_bytes({0, layers()})), request_.kv_positions, Join(rooms, ", "),
       placed, layers(), nodes_[last].name, FormatBytes(lack), lack);
 }
@@ -305,24 +306,25 @@ absl::Status Planner::check_fit() {
     const int64_t lack = need - nodes_[i].memory_bytes;
     const Range range = plan_.layers_of(NodeId{static_cast<int32_t>(i)});
     lacking.push_back(fmt::format(
-        "node '{}' lacks {} ({} B): layers [{}, {}) and its experts take {}, cache for {} positions {}, kept "
-        "free {}, and it has {}",
+        "node '{}' lacks {} ({} B): layers [{}, {}) and its experts take {}, the cache for {} positions {}, "
+        "{} "
+        "stay free, and it has {}",
         nodes_[i].name, FormatBytes(lack), lack, range.begin, range.end, FormatBytes(costs[i].weight_bytes()),
         request_.kv_positions, FormatBytes(costs[i].cache_bytes()), FormatBytes(request_.reserve_bytes),
         FormatBytes(nodes_[i].memory_bytes)));
   }
   if (!lacking.empty()) {
     return ResourceExhausted(
-        "planner: {}. Take the strategy 'balanced', give it fewer layers or experts, keep fewer cache "
-        "positions, add a node, or "
-        "take a model of fewer bits",
+        "planner: {}. Use the strategy 'balanced', give it fewer layers or experts, use fewer cache "
+        "positions, "
+        "add a node, or choose a model of fewer bits",
         Join(lacking, "; "));
   }
-  if (!unknown.empty()) note("memory unknown, taken as unlimited: {}", Join(unknown, ", "));
+  if (!unknown.empty()) note("memory unknown, assumed unlimited: {}", Join(unknown, ", "));
   return absl::OkStatus();
 }
 
-/// Nodes without layers and experts go, except the coordinator; ids become indices of those that stay.
+/// Drops nodes without layers and experts, except the coordinator, and renumbers the others.
 void Planner::drop_idle_nodes() {
   std::set<NodeId> used = {Plan::kCoordinator};
   for (const PlanStage& stage : plan_.stages) used.insert(stage.node);
@@ -339,7 +341,7 @@ void Planner::drop_idle_nodes() {
     if (used.contains(NodeId{static_cast<int32_t>(i)})) {
       kept.push_back(plan_.nodes[i]);
     } else {
-      note("node '{}' is left out: there is no layer and no expert for it", plan_.nodes[i].name);
+      note("node '{}' is dropped: it has no layer and no expert", plan_.nodes[i].name);
     }
   }
   const auto renumber = [&](NodeId& id) { id = new_id[static_cast<size_t>(id.value)]; };

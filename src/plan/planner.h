@@ -1,4 +1,4 @@
-// From facts to a Plan. Pure functions: the same facts give the same plan on every machine.
+// Makes a plan from facts. Pure functions: the same facts give the same plan on every machine.
 #pragma once
 
 #include <cstdint>
@@ -13,47 +13,48 @@
 
 namespace shoal {
 
-/// How layers are shared out. Stages follow the order of the nodes, so the coordinator comes first.
+/// How layers are divided among nodes. Stages follow the order of the nodes, so the coordinator comes first.
 enum class LayerStrategy : uint8_t {
-  kUniform,   ///< As many layers each.
-  kMemory,    ///< In proportion to memory_bytes.
-  kCompute,   ///< In proportion to compute.
-  kBalanced,  ///< The smallest slowest stage (bytes read per token over compute) that fits every node's
-              ///< memory.
-  kCustom,    ///< In proportion to PlanRequest::proportions.
-  kSplit,     ///< PlanRequest::split, exactly.
+  kUniform,  ///< The same number for each node.
+  kMemory,   ///< In proportion to memory_bytes.
+  kCompute,  ///< In proportion to compute.
+  /// Minimizes the time of the slowest stage (bytes read per token / compute), within the memory of every
+  /// node.
+  kBalanced,
+  kCustom,  ///< In proportion to PlanRequest::proportions.
+  kSplit,   ///< Exactly PlanRequest::split.
 };
 
-/// How routed experts are shared out.
+/// How routed experts are divided among nodes.
 enum class ExpertStrategy : uint8_t {
   kWithLayer,   ///< On the node that runs their layer.
-  kContiguous,  ///< Node i of n owns the i-th of n equal ranges.
-  kRoundRobin,  ///< Expert e is on node e mod n.
-  kExplicit,    ///< ExpertRequest::lists.
-  kRandom,      ///< By seed, each (layer, expert) by itself: for tests of placements.
+  kContiguous,  ///< Node i of n owns the i-th of n ranges of nearly equal size.
+  kRoundRobin,  ///< Node e mod n owns expert e.
+  kExplicit,    ///< As in ExpertRequest::lists.
+  kRandom,      ///< By seed, independently for each (layer, expert): for tests of placements.
 };
 
 struct ExpertRequest {
   ExpertStrategy strategy = ExpertStrategy::kWithLayer;
-  /// Spread over the first so many nodes that may hold experts; 0 = all of them.
+  /// How many of the nodes that may hold experts get some, in order; 0: all.
   int32_t over_nodes = 0;
-  /// kExplicit: expert ids per node (one list per node, in order), the same in every layer. The first node
-  /// that lists an expert owns it, others that do hold replicas.
+  /// kExplicit: one list of expert ids per node, in order, for every layer. The first node that lists an
+  /// expert owns it; others that list it hold replicas.
   std::vector<std::vector<int32_t>> lists;
-  uint64_t seed = 0;  ///< kRandom.
-  /// Copies of every expert beside the owner's, on the nodes that follow it (kRandom: on any).
+  uint64_t seed = 0;  ///< For kRandom.
+  /// Replicas of every expert, on the nodes that follow the owner (kRandom: on any).
   int32_t replicas = 0;
 };
 
 struct PlanRequest {
   LayerStrategy strategy = LayerStrategy::kBalanced;
-  std::vector<double> proportions;  ///< kCustom: one per node, >= 0, sum 1 within 1e-3.
-  std::vector<int64_t> split;       ///< kSplit: layers per node, sum L.
+  std::vector<double> proportions;  ///< kCustom: one per node, >= 0, with a sum of 1 within 1e-3.
+  std::vector<int64_t> split;       ///< kSplit: layers per node, with a sum of L.
   ExpertRequest experts;
   bool coordinator_holds_layers = true;
   int64_t kv_positions = 0;   ///< Cache positions that every node must have room for, in each of its layers.
   int64_t sequences = 0;      ///< Sequences whose states every node must have room for.
-  int64_t reserve_bytes = 0;  ///< Memory that each node keeps free for all else.
+  int64_t reserve_bytes = 0;  ///< Memory that each node keeps free for everything else.
 
   Epoch epoch{1};
   Plan::WireDtype wire_dtype = Plan::WireDtype::kF32;
@@ -61,11 +62,11 @@ struct PlanRequest {
   Plan::KvDtype kv_dtype = Plan::KvDtype::kF16;
 };
 
-/// A valid plan (Validate(plan, model) is OK) that fits the memory of every node that says its memory.
-/// nodes[0] is the coordinator and always part of the plan; another node that gets neither layers nor experts
-/// is left out. Every decision is explained in Plan::notes. InvalidArgument: the request does not suit the
-/// nodes or the model (says which number). ResourceExhausted: it does not fit (says which node lacks how many
-/// bytes, and what to do).
+/// A valid plan (Validate(plan, model) is OK) that fits every node whose memory is known. nodes[0] is the
+/// coordinator and always in the plan; another node with neither layers nor experts is dropped. Plan::notes
+/// explains each decision.
+/// Returns InvalidArgument, which names the number, if the request does not fit the nodes or the model;
+/// ResourceExhausted if the memory is too small: it says how many bytes which node lacks, and what to do.
 absl::StatusOr<Plan> MakePlan(const ModelFacts& model, const std::vector<NodeFacts>& nodes,
                               const PlanRequest& request);
 
@@ -78,11 +79,14 @@ std::string_view Name(LayerStrategy strategy);
 absl::StatusOr<ExpertStrategy> ParseExpertStrategy(std::string_view text);
 std::string_view Name(ExpertStrategy strategy);
 
-/// The words of --experts: a strategy name, with an argument where it takes one: "contiguous:3" and
-/// "round_robin:3" (over 3 nodes), "random:SEED", "explicit:0-3;4-7" (ids of node 0; of node 1; ...).
+/// The value of --experts, a strategy with an optional argument:
+///   "with_layer"
+///   "contiguous:3", "round_robin:3"   over 3 nodes
+///   "random:SEED"
+///   "explicit:0-3;4-7"                ids of node 0; of node 1; ...
 absl::StatusOr<ExpertRequest> ParseExpertRequest(std::string_view text);
 
-/// "3,2,1" -> {3, 2, 1}, the words of --split.
+/// "3,2,1" -> {3, 2, 1}: the value of --split.
 absl::StatusOr<std::vector<int64_t>> ParseSplit(std::string_view text);
 
 }  // namespace shoal

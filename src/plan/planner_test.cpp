@@ -17,7 +17,7 @@ using ::testing::Contains;
 using ::testing::ElementsAre;
 using ::testing::HasSubstr;
 
-/// Layers per node of the facts, by name, so that nodes left out count as 0.
+/// Layers per node of the facts, by name; dropped nodes count as 0.
 std::vector<int64_t> Counts(const Plan& plan, const std::vector<NodeFacts>& nodes) {
   std::vector<int64_t> counts;
   for (const NodeFacts& node : nodes) {
@@ -40,14 +40,14 @@ std::string ErrorOf(const ModelFacts& model, const std::vector<NodeFacts>& nodes
   return plan.ok() ? "OK" : ToString(plan.status());
 }
 
-TEST(ShareOut, GivesWhatIsLeftToTheLargestRemainders) {
-  EXPECT_THAT(ShareOut(7, {1, 1, 1}), ElementsAre(3, 2, 2));
-  EXPECT_THAT(ShareOut(10, {0.7, 0.3}), ElementsAre(7, 3));
-  EXPECT_THAT(ShareOut(12, {900, 100}), ElementsAre(11, 1));
-  EXPECT_THAT(ShareOut(28, {16, 8}), ElementsAre(19, 9));
-  EXPECT_THAT(ShareOut(2, {1, 1, 1, 1}), ElementsAre(1, 1, 0, 0));
-  EXPECT_THAT(ShareOut(5, {0, 1, 0}), ElementsAre(0, 5, 0));
-  EXPECT_THAT(ShareOut(48, {1e-6, 1e12, 1e12}), ElementsAre(0, 24, 24));
+TEST(Apportion, GivesTheRestToTheLargestRemainders) {
+  EXPECT_THAT(Apportion(7, {1, 1, 1}), ElementsAre(3, 2, 2));
+  EXPECT_THAT(Apportion(10, {0.7, 0.3}), ElementsAre(7, 3));
+  EXPECT_THAT(Apportion(12, {900, 100}), ElementsAre(11, 1));
+  EXPECT_THAT(Apportion(28, {16, 8}), ElementsAre(19, 9));
+  EXPECT_THAT(Apportion(2, {1, 1, 1, 1}), ElementsAre(1, 1, 0, 0));
+  EXPECT_THAT(Apportion(5, {0, 1, 0}), ElementsAre(0, 5, 0));
+  EXPECT_THAT(Apportion(48, {1e-6, 1e12, 1e12}), ElementsAre(0, 24, 24));
 }
 
 struct PlacementCase {
@@ -61,7 +61,7 @@ struct PlacementCase {
 
 class Placement : public ::testing::TestWithParam<PlacementCase> {};
 
-TEST_P(Placement, SharesLayersAsTheTableSays) {
+TEST_P(Placement, DividesLayersAsInTheTable) {
   const PlacementCase& c = GetParam();
   std::vector<int64_t> memory;
   for (const int64_t mib : c.memory_mib) memory.push_back(mib * kMiB);
@@ -80,7 +80,7 @@ INSTANTIATE_TEST_SUITE_P(
         PlacementCase{"three_even", LayerStrategy::kMemory, 12, {900, 900, 900}, {}, {4, 4, 4}},
         PlacementCase{"tiny_node_gets_none", LayerStrategy::kMemory, 12, {9000, 9000, 10}, {}, {6, 6, 0}},
         PlacementCase{"compute_ignores_memory", LayerStrategy::kCompute, 12, {0, 0}, {10, 20}, {4, 8}},
-        // 13 layers x 10 and a head of 6, in times of 136 / 40: 33 to 34 per unit of compute.
+        // 13 layers x 10 and a head of 6 over 40 units of compute: 136 / 40 = 3.4 per unit at best.
         PlacementCase{"balanced_by_compute", LayerStrategy::kBalanced, 13, {0, 0}, {30, 10}, {10, 3}},
         PlacementCase{
             "balanced_counts_the_head", LayerStrategy::kBalanced, 4, {0, 0, 0}, {1, 1, 1}, {2, 1, 1}},
@@ -91,7 +91,7 @@ INSTANTIATE_TEST_SUITE_P(
             "balanced_skips_a_full_node", LayerStrategy::kBalanced, 6, {500, 5, 500}, {}, {3, 0, 3}}),
     [](const auto& test) { return std::string(test.param.name); });
 
-TEST(Planner, CustomProportionsFollowLargestRemainders) {
+TEST(Planner, CustomProportionsAreRoundedByLargestRemainders) {
   EXPECT_THAT(CountsOf(DenseModel(28), Nodes({0, 0}),
                        {.strategy = LayerStrategy::kCustom, .proportions = {0.7, 0.3}}),
               ElementsAre(20, 8));
@@ -100,7 +100,7 @@ TEST(Planner, CustomProportionsFollowLargestRemainders) {
               ElementsAre(4, 0, 3));
 }
 
-TEST(Planner, SplitIsTakenAsItIs) {
+TEST(Planner, ASplitIsUsedUnchanged) {
   EXPECT_THAT(
       CountsOf(DenseModel(6), Nodes({0, 0, 0}), {.strategy = LayerStrategy::kSplit, .split = {3, 2, 1}}),
       ElementsAre(3, 2, 1));
@@ -115,14 +115,14 @@ TEST(Planner, CoordinatorWithoutLayersStaysInThePlan) {
   EXPECT_THAT(plan->notes, Contains(HasSubstr("holds no layers")));
 }
 
-TEST(Planner, LeavesOutNodesWithoutWorkAndSaysSo) {
+TEST(Planner, DropsNodesWithoutWorkAndNotesIt) {
   const auto plan =
       MakePlan(DenseModel(2), Nodes({0, 0, 0}), {.strategy = LayerStrategy::kSplit, .split = {1, 0, 1}});
   ASSERT_TRUE(plan.ok());
   ASSERT_EQ(plan->nodes.size(), 2u);
   EXPECT_EQ(plan->nodes[1].name, "n2");
   EXPECT_EQ(plan->last_node(), NodeId{1});
-  EXPECT_THAT(plan->notes, Contains(HasSubstr("'n1' is left out")));
+  EXPECT_THAT(plan->notes, Contains(HasSubstr("'n1' is dropped")));
 }
 
 TEST(Planner, KeepsNodesThatHoldOnlyExperts) {
@@ -137,7 +137,7 @@ TEST(Planner, KeepsNodesThatHoldOnlyExperts) {
   EXPECT_TRUE(plan->remote_owners(LayerId{0}).empty()) << "layer 0 is dense";
 }
 
-TEST(Planner, ExpertsStayWithTheirLayerUnlessAsked) {
+TEST(Planner, ExpertsAreWithTheirLayerByDefault) {
   const auto plan = MakePlan(MoeModel(7, 13), Nodes({0, 0, 0}), {});
   ASSERT_TRUE(plan.ok());
   for (int32_t layer = 0; layer < 7; ++layer) {
@@ -147,7 +147,7 @@ TEST(Planner, ExpertsStayWithTheirLayerUnlessAsked) {
   }
 }
 
-TEST(Planner, ContiguousExpertsDifferByAtMostOne) {
+TEST(Planner, ContiguousRangesOfExpertsDifferByAtMostOne) {
   PlanRequest request{.experts = {.strategy = ExpertStrategy::kContiguous, .over_nodes = 3}};
   const auto plan = MakePlan(MoeModel(8, 13), Nodes({0, 0, 0, 0}), request);
   ASSERT_TRUE(plan.ok());
@@ -159,7 +159,7 @@ TEST(Planner, ContiguousExpertsDifferByAtMostOne) {
   }
 }
 
-TEST(Planner, ExplicitListsMakeTheFirstListerOwnerAndTheOthersReplicas) {
+TEST(Planner, TheFirstNodeThatListsAnExpertOwnsItAndOthersAreReplicas) {
   PlanRequest request{.experts = {.strategy = ExpertStrategy::kExplicit, .lists = {{0, 1, 3}, {2, 1}}}};
   const auto plan = MakePlan(MoeModel(3, 4), Nodes({0, 0}), request);
   ASSERT_TRUE(plan.ok()) << ToString(plan.status());
@@ -179,9 +179,9 @@ TEST(Planner, RandomExpertsDependOnTheSeedAlone) {
   EXPECT_NE(one->experts, other->experts);
 }
 
-TEST(Planner, SpreadExpertsCountForTheMemoryThatLayersLeave) {
-  // 8 layers x 10 + 10 for embedding and head = 90; 70 experts, 35 each. n1 has 30 beside them: 2 layers and
-  // the head (26).
+TEST(Planner, SpreadExpertsReduceTheMemoryForLayers) {
+  // In MiB: 8 layers x 10 + 10 for embedding and head = 90; 70 experts, 35 on each node. n1 has 30 left: 2
+  // layers and the head take 26.
   PlanRequest request{.experts = {.strategy = ExpertStrategy::kContiguous}};
   EXPECT_THAT(CountsOf(MoeModel(8, 10), Nodes({0, 65 * kMiB}, {1, 100}), request), ElementsAre(6, 2));
 }
@@ -201,7 +201,8 @@ TEST(Planner, SaysWhichNodeLacksHowManyBytes) {
 }
 
 TEST(Planner, SaysHowMuchIsMissingWhenNoSplitFits) {
-  // n0 takes 2 layers and the embedding (24 of 25); n1 then needs 6 layers and the head = 66, and has 50.
+  // n0 takes 2 layers and the embedding (24 of 25 MiB). n1 needs 66 MiB for 6 layers and the head, and has
+  // 50.
   const std::string error = ErrorOf(DenseModel(8), Nodes({25 * kMiB, 50 * kMiB}), {});
   EXPECT_THAT(error, HasSubstr("needs 90.0 MiB"));
   EXPECT_THAT(error, HasSubstr("node 'n1' lacks 16.0 MiB (16777216 B)"));
@@ -209,13 +210,13 @@ TEST(Planner, SaysHowMuchIsMissingWhenNoSplitFits) {
   EXPECT_NE(ErrorOf(DenseModel(8), Nodes({25 * kMiB, 66 * kMiB - 1}), {}), "OK");
 }
 
-TEST(Planner, TakesUnknownMemoryAsUnlimitedAndSaysSo) {
+TEST(Planner, AssumesUnknownMemoryUnlimitedAndNotesIt) {
   const auto plan = MakePlan(DenseModel(4), Nodes({0, 100 * kMiB}), {});
   ASSERT_TRUE(plan.ok());
   EXPECT_THAT(plan->notes, Contains("memory unknown, taken as unlimited: n0"));
 }
 
-TEST(Planner, RefusesRequestsThatDoNotSuit) {
+TEST(Planner, RefusesRequestsThatDoNotFitNodesOrModel) {
   const ModelFacts dense = DenseModel(6);
   const ModelFacts moe = MoeModel(6, 8);
   const auto two = Nodes({0, 0});
@@ -267,7 +268,7 @@ TEST(Planner, RefusesRequestsThatDoNotSuit) {
   EXPECT_THAT(ErrorOf(moe, twins, {}), HasSubstr("two nodes have the name 'n0'"));
 }
 
-/// A random case, some of which do not fit.
+/// A random case; some do not fit.
 struct RandomCase {
   ModelFacts model;
   std::vector<NodeFacts> nodes;
@@ -304,7 +305,7 @@ RandomCase MakeCase(uint64_t seed) {
   return c;
 }
 
-TEST(Planner, EveryPlanOfRandomFactsIsValidFitsAndIsTheSameAgain) {
+TEST(Planner, PlansOfRandomFactsAreValidFitAndAreReproducible) {
   int made = 0;
   for (uint64_t seed = 0; seed < 3000; ++seed) {
     const RandomCase c = MakeCase(seed);
@@ -396,14 +397,14 @@ TEST(BalancedSplit, IsNeverSlowerThanAnyOtherSplitThatFits) {
   }
 }
 
-TEST(BalancedSplit, IsAsEvenAsItCanBesideTheSlowestStage) {
+TEST(BalancedSplit, IsTheMostEvenOfTheFastestSplits) {
   SplitProblem problem;
   for (const int64_t read : {100, 10, 10, 10, 10}) problem.layers.push_back({.read_bytes = read});
   problem.nodes.resize(3);
   EXPECT_THAT(*BalancedSplit(problem), ElementsAre(1, 2, 2));
 }
 
-TEST(PlacementWords, NamesAndAliasesAreUnderstood) {
+TEST(PlacementFlags, NamesAndAliasesAreUnderstood) {
   EXPECT_EQ(*ParseLayerStrategy("memory_proportional"), LayerStrategy::kMemory);
   EXPECT_EQ(*ParseLayerStrategy("compute_proportional"), LayerStrategy::kCompute);
   for (const auto strategy : {LayerStrategy::kUniform, LayerStrategy::kMemory, LayerStrategy::kCompute,
@@ -418,7 +419,7 @@ TEST(PlacementWords, NamesAndAliasesAreUnderstood) {
   EXPECT_THAT(*ParseSplit("3,0,1"), ElementsAre(3, 0, 1));
 }
 
-TEST(PlacementWords, WrongWordsAreRefused) {
+TEST(PlacementFlags, WrongWordsAreRefused) {
   for (const char* text :
        {"", "contigous", "even:", "even:0", "even:x", "with_layer:1", "random:-1", "explicit", "explicit:1-",
         "explicit:3-1", "explicit:1,1", "explicit:-1", "explicit:99999"}) {

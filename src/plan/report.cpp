@@ -1,4 +1,4 @@
-// `shoal plan`: a plan and its costs, for people and for scripts.
+// The report of `shoal plan`: a plan and its costs, for people and for scripts.
 #include <algorithm>
 #include <nlohmann/json.hpp>
 #include <set>
@@ -14,7 +14,7 @@ std::string LayersText(Range layers) {
   return layers.empty() ? "-" : fmt::format("[{}, {})", layers.begin, layers.end);
 }
 
-/// "0-63 of 48 layers"; how many where the list is long or layers differ; "-" for none.
+/// "0-63 of 48 layers"; only the number if the list is long or layers differ; "-" for none.
 std::string ExpertsText(const Plan& plan, NodeId node) {
   std::set<std::string> lists;
   int64_t pairs = 0;
