@@ -1,9 +1,11 @@
 // The C ABI of the Rust crate in this folder: tokenizers, chat templates, constrained decoding.
 //
-// Rules: a call returns 0, or a code from ShoalFault and a text in *error (to be freed). Outputs are written
-// only where 0 is returned. Texts are UTF-8 and are checked. No panic crosses. Handles of tokenizers,
-// templates and compilers may be used by many threads at once, a matcher by one at a time; none may be used
-// after its _free, which takes null too.
+// Rules:
+//   errors    A call returns 0, or a ShoalFault and a text in *error, which the caller frees. Outputs are
+//             written only if it returns 0. No panic crosses the ABI.
+//   texts     UTF-8, which is checked.
+//   threads   Many threads may use a tokenizer, template or compiler at once; a matcher only one at a time.
+//   memory    A handle may not be used after its _free. Every _free accepts null.
 #pragma once
 
 #include <stdbool.h>
@@ -16,20 +18,20 @@ extern "C" {
 
 enum ShoalFault {
   kShoalInvalid = 1,   // The input is wrong.
-  kShoalRaised = 2,    // The chat template refused the conversation; the text is its own.
+  kShoalRaised = 2,    // The chat template raised an exception; the text is the template's message.
   kShoalInternal = 3,  // A bug on the Rust side.
-  kShoalMissing = 4,   // The model has no such part.
+  kShoalMissing = 4,   // The model has no chat template.
 };
 
 enum ShoalGrammarKind { kShoalJsonSchema = 0, kShoalRegex = 1, kShoalLark = 2 };
 
-// The caller's bytes, alive during the call.
+// Memory of the caller, which stays valid during the call.
 typedef struct {
   const char* data;
   size_t size;
 } ShoalSlice;
 
-// The bridge's memory, to be freed once.
+// Memory of the bridge, which the caller frees once.
 typedef struct {
   char* data;
   size_t size;
@@ -41,31 +43,29 @@ typedef struct {
 void shoal_bytes_free(ShoalBytes bytes);
 void shoal_ids_free(ShoalIds ids);
 
-// -------------------------------------------------------------------------------------------------
-// tokenizers
+// ---- Tokenizers ----
 
 typedef struct ShoalTokenizer ShoalTokenizer;
 int32_t shoal_tokenizer_new(ShoalSlice json, ShoalTokenizer** out, ShoalBytes* error);
 void shoal_tokenizer_free(ShoalTokenizer* tokenizer);
-// One above the largest id.
+// The largest id plus one.
 uint32_t shoal_tokenizer_id_limit(const ShoalTokenizer* tokenizer);
 int32_t shoal_tokenizer_encode(const ShoalTokenizer* tokenizer, ShoalSlice text, bool add_special,
                                bool parse_special, ShoalIds* out, ShoalBytes* error);
 int32_t shoal_tokenizer_decode(const ShoalTokenizer* tokenizer, const uint32_t* ids, size_t count,
                                bool skip_special, ShoalBytes* out, ShoalBytes* error);
-// -1 where there is none.
+// The id of a token by its name, or -1.
 int64_t shoal_tokenizer_token_id(const ShoalTokenizer* tokenizer, ShoalSlice token);
 bool shoal_tokenizer_is_special(const ShoalTokenizer* tokenizer, uint32_t id);
-// The token's name in the vocabulary, or the bytes it stands for.
+// The name of a token in the vocabulary, or the bytes that it stands for.
 int32_t shoal_tokenizer_token(const ShoalTokenizer* tokenizer, uint32_t id, bool as_bytes, ShoalBytes* out,
                               ShoalBytes* error);
 
-// --------------------------------------------------------------------------------------------- chat
-// templates
+// ---- Chat templates ----
 
 typedef struct ShoalTemplate ShoalTemplate;
-// JSON texts; an empty one is an absent one. local_seconds: seconds since 1970 as the wall shows them, for
-// strftime_now.
+// The texts are JSON; an empty text means that there is none. local_seconds: the time for strftime_now, in
+// seconds since 1970 of local time.
 typedef struct {
   ShoalSlice messages;
   ShoalSlice tools;
@@ -74,14 +74,13 @@ typedef struct {
   bool add_generation_prompt;
   bool continue_final_message;
 } ShoalRenderRequest;
-// From chat_template.jinja and tokenizer_config.json, each empty where absent.
+// From the texts of chat_template.jinja and tokenizer_config.json; a missing file is an empty text.
 int32_t shoal_template_new(ShoalSlice jinja, ShoalSlice config, ShoalTemplate** out, ShoalBytes* error);
 void shoal_template_free(ShoalTemplate* chat_template);
 int32_t shoal_template_render(const ShoalTemplate* chat_template, const ShoalRenderRequest* request,
                               ShoalBytes* out, ShoalBytes* error);
 
-// ---------------------------------------------------------------------------------------- constrained
-// decoding
+// ---- Constrained decoding ----
 
 typedef struct ShoalCompiler ShoalCompiler;
 typedef struct ShoalMatcher ShoalMatcher;
@@ -92,14 +91,14 @@ int32_t shoal_compiler_compile(const ShoalCompiler* compiler, int32_t kind, Shoa
                                ShoalMatcher** out, ShoalBytes* error);
 void shoal_matcher_free(ShoalMatcher* matcher);
 int32_t shoal_matcher_copy(const ShoalMatcher* matcher, ShoalMatcher** out, ShoalBytes* error);
-// words: ceil(vocab_size / 32), bit i of word i / 32 for token i.
+// words: ceil(vocab_size / 32) words; token i is bit i % 32 of word i / 32.
 int32_t shoal_matcher_mask(ShoalMatcher* matcher, uint32_t* words, size_t count, ShoalBytes* error);
 int32_t shoal_matcher_consume(ShoalMatcher* matcher, uint32_t token, ShoalBytes* error);
 int32_t shoal_matcher_is_accepting(ShoalMatcher* matcher, bool* out, ShoalBytes* error);
 bool shoal_matcher_is_stopped(const ShoalMatcher* matcher);
 int32_t shoal_matcher_forced_text(ShoalMatcher* matcher, ShoalBytes* out, ShoalBytes* error);
 
-// Panics inside, for the test that none crosses.
+// Panics in Rust, for the test that no panic crosses the ABI.
 int32_t shoal_bridge_panic(ShoalBytes* error);
 
 #ifdef __cplusplus

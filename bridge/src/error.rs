@@ -9,7 +9,7 @@ use std::sync::Once;
 pub enum Fault {
     /// The input is wrong; the text says where and how.
     Invalid(String),
-    /// The model has no such part.
+    /// The model has no chat template.
     Missing(String),
     /// The chat template refused the conversation with `raise_exception`; the text is the template's own.
     Raised(String),

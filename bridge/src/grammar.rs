@@ -131,7 +131,7 @@ impl GrammarMatcher {
         self.matcher.is_stopped()
     }
 
-    /// The bytes that must come next, whatever the model says.
+    /// The bytes that the grammar forces next.
     pub fn forced_text(&mut self) -> Vec<u8> {
         self.matcher.compute_ff_bytes()
     }

@@ -83,7 +83,7 @@ fn push_for(out: &mut String, statement: &str) {
     out.push_str(&statement[end..]);
 }
 
-/// The words outside of brackets and strings, with where they start.
+/// The words outside of brackets and strings, with their positions.
 fn outer_words(text: &str) -> Vec<(usize, &str)> {
     let mut words = Vec::new();
     let mut quoted = Quotes::default();
@@ -137,7 +137,7 @@ struct Quotes {
 }
 
 impl Quotes {
-    /// True for a character of a string, its quotes included.
+    /// Whether `c` belongs to a string, including its quotes.
     fn inside(&mut self, c: char) -> bool {
         match self.open {
             Some(_) if self.escaped => self.escaped = false,

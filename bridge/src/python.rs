@@ -57,7 +57,7 @@ fn write_repr(out: &mut String, value: &Value, depth: usize) -> Result<(), Error
     Ok(())
 }
 
-/// `repr` of a string: single quotes unless it holds some and no double ones.
+/// `repr` of a string: in single quotes, unless it contains single but no double quotes.
 fn write_quoted(out: &mut String, text: &str) {
     let quote = if text.contains('\'') && !text.contains('"') { '"' } else { '\'' };
     out.push(quote);
@@ -80,7 +80,7 @@ fn write_quoted(out: &mut String, text: &str) {
     out.push(quote);
 }
 
-/// `repr` of a number: the shortest digits that read back, an exponent below 1e-4 and from 1e16 on.
+/// `repr` of a number: the shortest digits that give the same number, with an exponent below 1e-4 and from 1e16 on.
 fn number(value: &Value) -> String {
     if value.is_integer() {
         return value.to_string();

@@ -1,4 +1,5 @@
-//! Chat templates: a conversation to the text the model was trained on, as transformers' `apply_chat_template` makes it.
+//! Chat templates: render a conversation to the prompt that a model was trained on, as transformers'
+//! `apply_chat_template` does.
 //!
 //! Remaining differences between minijinja and Jinja2, none of which matters to a known template: tuples print as
 //! lists; `~` writes numbers and nested values as Rust does; `%` does not format strings; integers have at most 128
@@ -74,7 +75,8 @@ impl std::fmt::Display for Raised {
 impl std::error::Error for Raised {}
 
 impl ChatTemplates {
-    /// `jinja`: chat_template.jinja, which wins, or empty; `config`: tokenizer_config.json, or empty.
+    /// `jinja`: the text of chat_template.jinja, which overrides the template in `config`, or empty.
+    /// `config`: the text of tokenizer_config.json, or empty.
     pub fn new(jinja: &str, config: &str) -> Outcome<Self> {
         let (jinja, config) = (jinja.to_string(), config.to_string());
         match bounded(jinja.len() + config.len(), move || Compiled::new(&jinja, &config))? {
@@ -178,7 +180,7 @@ impl Compiled {
         }
     }
 
-    /// "tool_use" where there are tools and such a template, else "default".
+    /// The template "tool_use" if there are tools and such a template, else "default".
     fn choose(&self, with_tools: bool) -> Outcome<(&str, &str)> {
         let find = |wanted: &str| self.sources.iter().find(|(name, _)| name == wanted);
         let found = if with_tools { find("tool_use").or(find("default")) } else { find("default") };
@@ -231,7 +233,7 @@ fn special_tokens(config: &Json) -> Outcome<Map<String, Json>> {
     Ok(tokens)
 }
 
-/// Jinja2 as transformers sets it up.
+/// A Jinja2 environment with the settings of transformers.
 fn environment() -> Environment<'static> {
     let mut env = Environment::new();
     env.set_trim_blocks(true);
@@ -249,7 +251,7 @@ fn environment() -> Environment<'static> {
         ValueKind::None => Err(Error::new(ErrorKind::InvalidOperation, "None is not iterable")),
         _ => Ok(value),
     });
-    // Python's: what has a length and can be indexed, which undefined pretends to.
+    // As in Python: a value with a length and an index, which includes undefined.
     env.add_test("sequence", |value: &Value| {
         use ValueKind::{Iterable, Map, Seq, String, Undefined};
         matches!(value.kind(), Seq | Iterable | String | Map | Undefined)

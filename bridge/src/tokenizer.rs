@@ -53,7 +53,7 @@ impl TextTokenizer {
         &self.tokenizer
     }
 
-    /// One above the largest id.
+    /// The largest id plus one.
     pub fn id_limit(&self) -> u32 {
         self.id_limit
     }
@@ -84,7 +84,7 @@ impl TextTokenizer {
         self.tokenizer.id_to_token(id)
     }
 
-    /// What the token adds to a text (" world"); part of a character where the vocabulary splits characters.
+    /// The bytes that the token adds to a text (" world"), not always whole characters.
     pub fn token_bytes(&self, id: u32) -> Option<Vec<u8>> {
         if let Some(token) = self.added.get(&id) {
             return Some(token.content.clone().into_bytes());
@@ -141,7 +141,8 @@ fn hex_byte(name: &str) -> Option<u8> {
     (digits.len() == 2).then(|| u8::from_str_radix(digits, 16).ok())?
 }
 
-/// The byte a character of GPT-2's alphabet stands for: itself where printable, else the n-th of those from U+0100 on.
+/// The byte that a character of GPT-2's alphabet stands for. Printable bytes stand for themselves; the n-th other byte
+/// is U+0100 + n.
 fn byte_of(c: char) -> Option<u8> {
     let printable = |b: u32| matches!(b, 0x21..=0x7e | 0xa1..=0xac | 0xae..=0xff);
     let code = c as u32;
