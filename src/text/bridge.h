@@ -17,7 +17,7 @@ inline ShoalSlice Slice(std::string_view text) { return {text.data(), text.size(
 std::string Take(ShoalBytes bytes);
 
 /// The Status of a call that returned `code`; frees `error`. FailedPrecondition if a template raised an
-/// exception, NotFound if something is missing, InvalidArgument for other bad input.
+/// exception, NotFound if the model has no chat template, InvalidArgument for other bad input.
 absl::Status Result(int32_t code, ShoalBytes error);
 
 }  // namespace shoal::bridge

@@ -47,11 +47,11 @@ class Tokenizer {
   /// The id of a token by its name in the vocabulary ("<|im_end|>", "Ġworld").
   std::optional<int32_t> token_id(std::string_view name) const;
 
-  /// The name of a token in the vocabulary. Returns NotFound if no token has this id.
+  /// The name of a token in the vocabulary. Returns InvalidArgument if no token has this id.
   absl::StatusOr<std::string> token_name(int32_t id) const;
 
-  /// The bytes that a token adds to a text, not always whole characters. Returns NotFound if no token has
-  /// this id.
+  /// The bytes that a token adds to a text, not always whole characters. Returns InvalidArgument if no token
+  /// has this id.
   absl::StatusOr<std::string> token_bytes(int32_t id) const;
 
   /// Whether `decode` with skip_special omits the token.
