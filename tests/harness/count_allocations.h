@@ -1,11 +1,11 @@
-// Counts calls of the global operator new, in a test binary that has count_allocations.cpp among its sources.
+// Counts the calls of the global operator new in test binaries that are built with count_allocations.cpp.
 #pragma once
 
 #include <cstdint>
 
 namespace shoal {
 
-/// Since the start, of all threads.
+/// The number of allocations of all threads since the start of the process.
 int64_t Allocations();
 
 }  // namespace shoal

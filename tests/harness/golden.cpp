@@ -33,14 +33,14 @@ class Tensors {
     for (const TensorInfo& info : header_.tensors) {
       if (info.name != name) continue;
       if (info.dtype != dtype)
-        return InvalidArgument("{}: tensor '{}' has another dtype", file_.path(), name);
+        return InvalidArgument("{}: tensor '{}' has an unexpected dtype", file_.path(), name);
       std::vector<T> values(static_cast<size_t>(info.bytes.size()) / sizeof(T));
       std::memcpy(values.data(), file_.bytes().data() + info.bytes.begin,
                   static_cast<size_t>(info.bytes.size()));
       if (shape != nullptr) *shape = info.shape;
       return values;
     }
-    return NotFound("{}: there is no tensor '{}'", file_.path(), name);
+    return NotFound("{}: no tensor '{}'", file_.path(), name);
   }
 
  private:
@@ -76,7 +76,7 @@ absl::StatusOr<Golden> LoadGolden(const std::string& folder) {
                      tensors.read<int32_t>(info.name, DType::kI32));
   }
   if (golden.logits.size() != golden.prompt.size() * static_cast<size_t>(golden.vocabulary)) {
-    return InvalidArgument("{}: logits are not [prompt, V]", folder);
+    return InvalidArgument("{}: expected logits [prompt, V], got another number of rows", folder);
   }
   return golden;
 }
@@ -99,7 +99,7 @@ LogitsDistance CompareLogits(std::span<const float> reference, std::span<const f
     double kl = 0;
     for (size_t i = 0; i < v; ++i) {
       const double difference = std::abs(static_cast<double>(want[i]) - static_cast<double>(have[i]));
-      // Written so that a NaN is a distance, not a match.
+      // Negated, so that a NaN becomes the distance.
       if (!(difference <= distance.max_abs)) distance.max_abs = difference;
       const double log_p = want[i] - want_sum;
       kl += std::exp(log_p) * (log_p - (have[i] - have_sum));
@@ -133,7 +133,7 @@ absl::StatusOr<GoldenReport> CompareWithGolden(const Golden& golden, const Golde
   GoldenReport report;
   ASSIGN_OR_RETURN(const ModelRun run, subject(golden.prompt, static_cast<int>(golden.greedy.size())));
   if (run.logits.size() != golden.logits.size()) {
-    return InvalidArgument("golden: {} logits, expected {}", run.logits.size(), golden.logits.size());
+    return InvalidArgument("golden: got {} logits, expected {}", run.logits.size(), golden.logits.size());
   }
   report.prompt = CompareLogits(golden.logits, run.logits, golden.vocabulary);
   report.same_routing = SameRouting(golden.router, run.router, static_cast<int64_t>(golden.prompt.size()));
@@ -141,7 +141,7 @@ absl::StatusOr<GoldenReport> CompareWithGolden(const Golden& golden, const Golde
   ASSIGN_OR_RETURN(const ModelRun longer,
                    subject(golden.long_prompt, static_cast<int>(golden.long_greedy.size())));
   if (longer.logits.size() < golden.long_logits.size()) {
-    return InvalidArgument("golden: {} long logits, expected at least {}", longer.logits.size(),
+    return InvalidArgument("golden: got {} long logits, expected at least {}", longer.logits.size(),
                            golden.long_logits.size());
   }
   const std::span<const float> last = std::span(longer.logits).last(golden.long_logits.size());

@@ -1,5 +1,5 @@
-// Goldens: what the reference implementation gives for a checkpoint, and how near an implementation comes.
-// Whoever runs the model (stages alone, an engine over a cluster) is a GoldenSubject.
+// Goldens: the outputs of the reference implementation for a checkpoint, and the distance of a GoldenSubject
+// from them. A subject runs the model: stages alone, or an engine over a cluster.
 #pragma once
 
 #include <cstdint>
@@ -15,31 +15,30 @@ namespace shoal {
 
 /// expect.safetensors of a golden folder (tests/goldens).
 struct Golden {
-  std::vector<int32_t> prompt;  ///< [48]
-  std::vector<float> logits;    ///< [48, V]
-  std::vector<int32_t> greedy;  ///< [24]
-  std::map<int32_t, std::vector<int32_t>>
-      router;                        ///< By layer: [48, K]; the order within a row means nothing.
-  std::vector<int32_t> long_prompt;  ///< [300]
-  std::vector<float> long_logits;    ///< [4, V], of the last rows.
-  std::vector<int32_t> long_greedy;  ///< [24]
+  std::vector<int32_t> prompt;                     ///< [48]
+  std::vector<float> logits;                       ///< [48, V]
+  std::vector<int32_t> greedy;                     ///< [24]
+  std::map<int32_t, std::vector<int32_t>> router;  ///< By layer: [48, K], in any order within a row.
+  std::vector<int32_t> long_prompt;                ///< [300]
+  std::vector<float> long_logits;                  ///< [4, V], of the last rows.
+  std::vector<int32_t> long_greedy;                ///< [24]
   int64_t vocabulary = 0;
 };
 
-/// NotFound or InvalidArgument where the file or one of its tensors is missing or odd: a golden that cannot
-/// be read fails.
+/// Returns NotFound or InvalidArgument if the file or one of its tensors is missing or wrong, so that a
+/// golden that cannot be read fails its test.
 absl::StatusOr<Golden> LoadGolden(const std::string& folder);
 
-/// What a model gives for a prompt.
+/// The outputs of a model for a prompt.
 struct ModelRun {
   std::vector<float> logits;                       ///< [T, V] of the prompt's rows.
-  std::vector<int32_t> greedy;                     ///< The greedy continuation that was asked for.
+  std::vector<int32_t> greedy;                     ///< The greedy continuation.
   std::map<int32_t, std::vector<int32_t>> router;  ///< By MoE layer: [T, K] of the prompt's rows.
 };
 /// Runs `prompt` in a new sequence, then continues it greedily for `greedy` tokens.
 using GoldenSubject = std::function<absl::StatusOr<ModelRun>(std::span<const int32_t> prompt, int greedy)>;
 
-/// Distance of two sets of logits.
+/// The distance of two sets of logits.
 struct LogitsDistance {
   double max_abs = 0;
   double mean_kl = 0;  ///< KL(reference || got), nats per row.
@@ -48,11 +47,11 @@ struct LogitsDistance {
 LogitsDistance CompareLogits(std::span<const float> reference, std::span<const float> got,
                              int64_t vocabulary);
 
-/// Fraction of rows that chose the same experts, over all layers of the golden; 1 where it has none.
+/// The fraction of rows that chose the same experts, over all layers of `reference`; 1 if it has none.
 double SameRouting(const std::map<int32_t, std::vector<int32_t>>& reference,
                    const std::map<int32_t, std::vector<int32_t>>& got, int64_t rows);
 
-/// A subject against a golden, both prompts.
+/// The distances of a subject from a golden, for both prompts.
 struct GoldenReport {
   LogitsDistance prompt, long_prompt;
   double same_routing = 0;
@@ -66,18 +65,18 @@ absl::StatusOr<GoldenReport> CompareWithGolden(const Golden& golden, const Golde
 /// Index of the largest logit, ties to the lowest.
 int32_t Argmax(std::span<const float> logits);
 
-/// The golden folders of a family, absolute. Listed, not searched: a missing one must fail. Those in
-/// tests/goldens always; the others lie beside the repository (../shared/goldens), where there is that.
+/// The golden folders of a family, as absolute paths. They are listed, not searched for, so that a missing
+/// folder fails.
 struct GoldenCases {
-  std::vector<std::string> here;    ///< tests/goldens/models/<family>/<case>
-  std::vector<std::string> beside;  ///< ../shared/goldens/models/<family>/<case>
+  std::vector<std::string> here;    ///< tests/goldens/models/<family>/<case>: in the repository.
+  std::vector<std::string> beside;  ///< ../shared/goldens/models/<family>/<case>: beside it, if that exists.
 };
 GoldenCases GoldenFolders(const std::string& family);
 
-/// Whether there is a ../shared/goldens. Without it a test skips what is `beside`, and says so.
+/// Whether ../shared/goldens exists. Without it a test skips the cases `beside`, and says so.
 bool GoldensBesideExist();
 
-/// Absolute path of a path relative to the repository.
+/// The absolute path of a path relative to the repository.
 std::string RepositoryPath(const std::string& relative);
 
 }  // namespace shoal

@@ -1,6 +1,5 @@
-// The promise, tested: the logits of a sequence are the same bits on one node in one shot and on every
-// placement, chunking, batch mix, thread count and instruction set (docs/numerics.md). Factors are covered
-// pairwise.
+// The logits of a sequence are the same bits for every placement, chunking, batch mix, thread count and
+// instruction set (docs/numerics.md). Combinations of these factors are covered pairwise.
 #include <gtest/gtest.h>
 
 #include <cstring>
@@ -26,14 +25,14 @@
 namespace shoal {
 namespace {
 
-constexpr int64_t kPromptTokens = 70;  // Crosses block borders, and a chunk of 64.
+constexpr int64_t kPromptTokens = 70;  // Crosses block boundaries, and a chunk of 64.
 constexpr int64_t kGreedyTokens = 5;
 
-/// A placement by what a planner is asked; layers and experts are cut for the model at hand.
+/// A placement as a request to the planner, for any number of layers and experts.
 struct Placed {
   std::string name;
   int nodes = 1;
-  /// Shares of the layers per node, scaled to L; 0 = no layers.
+  /// Proportions of the layers per node; 0: no layers.
   std::vector<int> weights;
   ExpertStrategy experts = ExpertStrategy::kWithLayer;
   uint64_t seed = 0;
@@ -72,8 +71,8 @@ struct Way {
   }
 };
 
-/// Rows of a covering array: every pair of levels of any two factors stands in some row. Greedy with a fixed
-/// seed.
+/// The rows of a covering array: every pair of levels of any two factors appears in some row. Greedy, with a
+/// fixed seed.
 std::vector<std::vector<int>> Pairwise(const std::vector<int>& levels) {
   const size_t factors = levels.size();
   std::set<std::tuple<size_t, int, size_t, int>> open;
@@ -118,13 +117,13 @@ constexpr bool kThreadSanitizer = true;
 constexpr bool kThreadSanitizer = false;
 #endif
 
-/// ThreadSanitizer sees nothing of the distribution's gRPC, and takes what it hands over for races.
+/// Without gRPC under ThreadSanitizer, which does not see into the system's gRPC and reports its hand-overs.
 std::vector<TransportKind> Transports() {
   if (kThreadSanitizer) return {TransportKind::kInproc};
   return {TransportKind::kInproc, TransportKind::kGrpc};
 }
 
-/// Those to be tried. To threads they are alike, and under ThreadSanitizer the reference takes minutes.
+/// Only one under ThreadSanitizer: all use threads alike, and the reference would take minutes.
 std::vector<Isa> Isas() {
   if (kThreadSanitizer) return {SupportedIsas().back()};
   return SupportedIsas();
@@ -143,7 +142,7 @@ std::vector<Way> PairwiseWays() {
   return ways;
 }
 
-/// Every placement once, the levels of the other factors taking turns: a fourth of the pairwise rows.
+/// Every placement once, with the levels of the other factors in turn: a fourth of the pairwise rows.
 std::vector<Way> WayPerPlacement() {
   static const std::vector<int64_t> kChunks = {64, 7, kPromptTokens, 1};
   const std::vector<Isa> isas = Isas();
@@ -157,14 +156,14 @@ std::vector<Way> WayPerPlacement() {
   return ways;
 }
 
-/// A model that the tests run: a golden folder, or a family's tiny config with random weights.
+/// A model under test: a golden folder, or the tiny config of a family with random weights.
 struct Subject {
   std::string name;
-  std::string folder;  ///< Empty: tiny.
+  std::string folder;  ///< Empty: the tiny config.
   std::string family;
   std::optional<AffineFormat> format;
-  /// Whether every pair of factors is tried. What placement, chunks, threads and transport do to each other
-  /// is the same for all families: few try it; the others have every placement.
+  /// Whether every pair of factors is tested. How placement, chunks, threads and transport interact does not
+  /// depend on the family, so only a few test pairs; the others test every placement.
   bool pairwise = false;
 };
 
@@ -190,7 +189,7 @@ Plan PlanFor(const Placed& placed, const ModelFacts& model) {
   PlanRequest request;
   request.strategy = LayerStrategy::kSplit;
   const auto layers = static_cast<int64_t>(model.layers.size());
-  // Largest remainders, every node with a share getting at least one layer: goldens have three layers only.
+  // Largest remainders, with at least one layer per node with a weight: goldens have only three layers.
   int total = 0;
   for (const int weight : placed.weights) total += weight;
   std::vector<int64_t> split(placed.weights.size());
@@ -218,7 +217,7 @@ Plan PlanFor(const Placed& placed, const ModelFacts& model) {
   return *plan;
 }
 
-/// A model on its nodes, ready for steps.
+/// A model that is loaded on its nodes.
 class Running {
  public:
   Running(const OpenedModel& model, const Way& way) {
@@ -254,7 +253,7 @@ std::vector<int32_t> Prompt(const OpenedModel& model, uint64_t stream, int64_t t
   return ids;
 }
 
-/// Bytes, not values: -0 is not 0 here, and a NaN would equal itself.
+/// Compares bytes, not values: -0 differs from 0, and a NaN equals itself.
 bool SameBits(const std::vector<float>& a, const std::vector<float>& b) {
   return a.size() == b.size() && std::memcmp(a.data(), b.data(), a.size() * sizeof(float)) == 0;
 }
@@ -304,8 +303,8 @@ absl::StatusOr<StepResult> RunStep(Engine& engine, Step step) {
   return result.get();  // The engine ends every step, at the latest by its liveness timeout.
 }
 
-/// Sequences 1, 2, ... of which `block(i, k)` is block k of the i-th, with slots where the model keeps
-/// states.
+/// Cursors of sequences 1, 2, ..., with block `block(i, k)` as block k of the i-th, and with slots if the model
+/// keeps states.
 std::vector<SequenceCursor> CursorsOf(const EngineLimits& limits,
                                       const std::vector<std::vector<int32_t>>& prompts,
                                       const std::function<int64_t(int64_t i, int64_t k)>& block) {
@@ -320,8 +319,8 @@ std::vector<SequenceCursor> CursorsOf(const EngineLimits& limits,
   return cursors;
 }
 
-/// Runs sequences of different lengths together, `chunks[i]` tokens of sequence i per step while it lasts,
-/// and gives each one's logits.
+/// Runs sequences of different lengths together, with `chunks[i]` tokens of sequence i per step until its
+/// end. Returns the logits of each.
 absl::StatusOr<std::vector<std::vector<float>>> RunTogether(Engine& engine,
                                                             const std::vector<std::vector<int32_t>>& prompts,
                                                             const std::vector<int64_t>& chunks) {
@@ -357,7 +356,7 @@ absl::StatusOr<std::vector<std::vector<float>>> RunTogether(Engine& engine,
   }
 }
 
-TEST_P(Placement, ARowInABatchIsTheRowAloneOnAnyPlacement) {
+TEST_P(Placement, ARowInABatchHasTheBitsOfTheRowAloneOnAnyPlacement) {
   const std::vector<std::vector<int32_t>> prompts = {Prompt(model_, 1, 50), Prompt(model_, 2, 9),
                                                      Prompt(model_, 3, 33), Prompt(model_, 4, 1),
                                                      Prompt(model_, 5, 20)};
@@ -388,8 +387,8 @@ TEST_P(Placement, ARowInABatchIsTheRowAloneOnAnyPlacement) {
   }
 }
 
-/// Submits all chunks of all sequences at once, in turn, and only then waits: as many steps are in flight as
-/// there are.
+/// Submits all chunks of all sequences, in turn, and only then waits, so that all steps are in flight at
+/// once.
 absl::StatusOr<std::vector<std::vector<float>>> RunInFlight(Engine& engine,
                                                             const std::vector<std::vector<int32_t>>& prompts,
                                                             int64_t chunk) {
@@ -432,7 +431,7 @@ absl::StatusOr<std::vector<std::vector<float>>> RunInFlight(Engine& engine,
   return logits;
 }
 
-TEST_P(Placement, SeveralStepsInFlightGiveTheBitsOfOneAtATimeEvenWhereNodesOwnEachOthersExperts) {
+TEST_P(Placement, SeveralStepsInFlightGiveTheBitsOfOneAtATimeEvenIfNodesOwnEachOthersExperts) {
   const std::vector<std::vector<int32_t>> prompts = {Prompt(model_, 1, 60), Prompt(model_, 2, 23),
                                                      Prompt(model_, 3, 41)};
   std::vector<std::vector<float>> alone;
@@ -453,9 +452,8 @@ TEST_P(Placement, SeveralStepsInFlightGiveTheBitsOfOneAtATimeEvenWhereNodesOwnEa
   }
 }
 
-/// The next `rows` tokens of `tokens` from `at` on as a slice of sequence `id`, which has blocks 8 id to 8 id
-/// + 7.
-SeqSlice Part(uint64_t id, const std::vector<int32_t>& tokens, int64_t at, int64_t rows, bool long_rope) {
+/// Tokens [at, at + rows) of `tokens` as a slice of sequence `id`, which has blocks [8 id, 8 id + 8).
+SeqSlice SliceOf(uint64_t id, const std::vector<int32_t>& tokens, int64_t at, int64_t rows, bool long_rope) {
   SeqSlice slice{
       SeqId{id}, static_cast<int32_t>(at), {tokens.begin() + at, tokens.begin() + at + rows}, {}, kNoSample,
       long_rope};
@@ -485,11 +483,11 @@ absl::StatusOr<std::vector<std::vector<float>>> LogitsOf(Engine& engine, StepId 
   return logits;
 }
 
-/// Models whose longer sequences rotate by other frequencies.
+/// Models that rotate long sequences by other frequencies.
 class LongRopePlacement : public Placement {};
 
-// As the batch planner composes it: a sequence that outgrows short rope in the middle of a batch is prefilled
-// again in its old blocks, and its neighbours decode on.
+// Steps as the batch planner composes them: a sequence that outgrows short rope is prefilled again in its old
+// blocks, while its neighbours in the batch continue to decode.
 TEST_P(LongRopePlacement, ASequenceThatOutgrowsShortRopeHasTheBitsOfAFreshOneAndItsNeighboursKeepTheirs) {
   const int64_t border = ShortRopePositions(model_.spec);
   const std::vector<int32_t> grows = Prompt(model_, 1, border + 2);
@@ -501,11 +499,12 @@ TEST_P(LongRopePlacement, ASequenceThatOutgrowsShortRopeHasTheBitsOfAFreshOneAnd
     Running running(model_, {0, 0, 1, SupportedIsas().back(), TransportKind::kInproc});
     for (int64_t rows : {border + 1, int64_t{1}}) {
       const int64_t at = rows == 1 ? border + 1 : 0;
-      const auto got = LogitsOf(running.engine(), StepId{fresh.size() + 1}, {Part(1, grows, at, rows, true)});
+      const auto got =
+          LogitsOf(running.engine(), StepId{fresh.size() + 1}, {SliceOf(1, grows, at, rows, true)});
       ASSERT_TRUE(got.ok()) << ToString(got.status());
       fresh.push_back((*got)[0]);
     }
-    const auto got = LogitsOf(running.engine(), StepId{3}, {Part(2, neighbour, 0, 40, false)});
+    const auto got = LogitsOf(running.engine(), StepId{3}, {SliceOf(2, neighbour, 0, 40, false)});
     ASSERT_TRUE(got.ok()) << ToString(got.status());
     alone = *got;
   }
@@ -513,11 +512,11 @@ TEST_P(LongRopePlacement, ASequenceThatOutgrowsShortRopeHasTheBitsOfAFreshOneAnd
     const Way way{placement, 0, 2, SupportedIsas().back(), TransportKind::kInproc};
     Running running(model_, way);
     const std::vector<std::vector<SeqSlice>> steps = {
-        {Part(1, grows, 0, border - 1, false), Part(2, neighbour, 0, 37, false)},
-        {Part(1, grows, border - 1, 1, false)},
-        {Part(2, neighbour, 37, 1, false), Part(1, grows, 0, 40, true)},
-        {Part(1, grows, 40, border - 39, true), Part(2, neighbour, 38, 1, false)},
-        {Part(2, neighbour, 39, 1, false), Part(1, grows, border + 1, 1, true)}};
+        {SliceOf(1, grows, 0, border - 1, false), SliceOf(2, neighbour, 0, 37, false)},
+        {SliceOf(1, grows, border - 1, 1, false)},
+        {SliceOf(2, neighbour, 37, 1, false), SliceOf(1, grows, 0, 40, true)},
+        {SliceOf(1, grows, 40, border - 39, true), SliceOf(2, neighbour, 38, 1, false)},
+        {SliceOf(2, neighbour, 39, 1, false), SliceOf(1, grows, border + 1, 1, true)}};
     std::vector<float> again;
     std::vector<float> beside;
     for (size_t i = 0; i < steps.size(); ++i) {
@@ -552,9 +551,9 @@ std::vector<Subject> LongRopeSubjects() {
 INSTANTIATE_TEST_SUITE_P(Models, LongRopePlacement, testing::ValuesIn(LongRopeSubjects()),
                          [](const auto& subject) { return subject.param.name; });
 
-// What a prefix cache will do: a sequence whose beginning another has run takes its blocks, and the snapshot
-// of its state at a block boundary.
-TEST(States, ASequenceThatBeginsFromAnothersSnapshotHasItsBits) {
+// A future prefix cache: a sequence reuses the blocks of another with the same beginning, and the snapshot of
+// its state at a block boundary.
+TEST(States, ASequenceThatStartsFromTheSnapshotOfAnotherHasItsBits) {
   const auto model = OpenModel(TinyCheckpoint("qwen3_5_moe", AffineFormat{4, 64}));
   ASSERT_TRUE(model.ok()) << ToString(model.status());
   const std::vector<int32_t> prompt = Prompt(*model, 1);
@@ -572,13 +571,13 @@ TEST(States, ASequenceThatBeginsFromAnothersSnapshotHasItsBits) {
     const auto behind = [&](int64_t position) {
       return std::vector<float>(whole.begin() + position * model->spec.vocabulary, whole.end());
     };
-    // Each with blocks of its own behind those that it shares, so that what the first wrote stays.
+    // Each has its own blocks after the shared ones, so that the blocks of the first stay unchanged.
     EXPECT_TRUE(SameBits(run(2, {{9}, {4}, {21}}, {64, {1}}, {{70, {5}}}), behind(64))) << placement;
     EXPECT_TRUE(SameBits(run(3, {{9}, {20}, {22}}, {32, {3}}, {{70, {6}}}), behind(32))) << placement;
   }
 }
 
-TEST(Pairwise, EveryPairOfLevelsStandsInSomeRow) {
+TEST(Pairwise, EveryPairOfLevelsAppearsInSomeRow) {
   const std::vector<int> levels = {5, 3, 4, 2};
   const auto rows = Pairwise(levels);
   for (size_t a = 0; a < levels.size(); ++a) {
