@@ -1,4 +1,4 @@
-"""MLX affine weights in numpy, straight from the file format: w = scale * q + bias per group along the last axis."""
+"""MLX affine weights in numpy, from the file format alone: w = scale * q + bias per group along the last axis."""
 import json
 from pathlib import Path
 
@@ -43,15 +43,15 @@ def silu(x):
     return x / (1 + np.exp(-x))
 
 
-# Relative error of a float32 chain of a few hundred terms, generously: 256 roundings of 2^-24, doubled.
+# A generous bound on the relative error of a float32 chain of a few hundred terms: twice 256 roundings of 2^-24.
 ROUNDING = 2 * 256 * 2.0**-24
 
 
 def quantized(x, x_error, group):
-    """x as int8 codes per group see it (docs/numerics.md), and how far the true one may be from ours.
+    """x after quantization to int8 codes per group (docs/numerics.md), and a bound on the difference from shoal's.
 
-    A code is round(x / step), step = absmax / 127. Where x / step is within its error of a half, the other neighbour is
-    as right: there the result may be off by one step; elsewhere only by the step's own rounding.
+    A code is round(x / step), with step = absmax / 127. If x / step is within its error of a half, both neighbours are
+    right, and the result may be off by one step. Otherwise it is off only by the rounding of the step.
     """
     step = np.repeat(np.abs(x).reshape(-1, group).max(-1) / 127, group)
     position = x / step
@@ -61,17 +61,17 @@ def quantized(x, x_error, group):
 
 
 def matvec(w, x, x_error):
-    """w @ x and how far a float32 chain may be from it."""
+    """w @ x, and a bound on the difference of a float32 chain."""
     return w @ x, np.abs(w) @ (x_error + np.abs(x) * ROUNDING)
 
 
 def expert_output(weights, x, group=64):
-    """down(silu(gate x) * up x) with int8 activations, in float64, and a bound on a float32 implementation's distance."""
+    """down(silu(gate x) * up x) with int8 activations in float64, and a bound on the difference of float32 code."""
     gate_w, up_w, down_w = weights
     xq, xq_error = quantized(x, np.zeros_like(x), group)
     gate, d_gate = matvec(gate_w, xq, xq_error)
     up, d_up = matvec(up_w, xq, xq_error)
     h = silu(gate) * up
-    slope = 1.1  # silu's, everywhere
+    slope = 1.1  # an upper bound on the slope of silu
     d_h = slope * d_gate * (np.abs(up) + d_up) + np.abs(silu(gate)) * d_up + np.abs(h) * ROUNDING
     return matvec(down_w, *quantized(h, d_h, group))

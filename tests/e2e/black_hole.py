@@ -1,4 +1,4 @@
-"""A network that swallows packets without a word: a namespace behind a veth pair, and wrong link addresses."""
+"""A network that drops packets silently: a namespace behind a veth pair, with wrong link addresses."""
 import os
 import subprocess
 
@@ -10,10 +10,10 @@ def _ip(*words):
 
 
 class BlackHole:
-    """A network namespace that can be cut off silently: no reset, no unreachable, no carrier loss.
+    """A network namespace that can be cut off silently: no reset, no "unreachable", no loss of carrier.
 
-    Both ends get a permanent neighbour entry with a link address that nobody has, so every frame is sent and none
-    arrives. (Bringing an interface down would be told to the sockets; netem is not in every kernel.)
+    Both ends get a permanent neighbour entry with an unused link address, so that frames are sent and never arrive.
+    (Sockets would notice an interface that goes down; netem is not in every kernel.)
     """
 
     NOWHERE = "02:00:00:00:00:99"

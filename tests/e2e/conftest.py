@@ -10,7 +10,7 @@ from local_cluster import LocalCluster
 
 SOURCE = Path(__file__).resolve().parents[2]
 
-# A user's cache folder is left alone; tests of the cache name folders of their own.
+# The user's cache folder is not used; tests of the cache use folders of their own.
 os.environ["SHOAL_PACKED_CACHE"] = "off"
 
 
@@ -37,7 +37,7 @@ def shoal(request):
 
 @pytest.fixture(scope="session")
 def run(shoal):
-    """run(words...) -> CompletedProcess with text output; never more than a minute."""
+    """run(words...) -> CompletedProcess with text output, within a minute."""
     def call(*words, timeout_s=60):
         return subprocess.run([shoal, *map(str, words)], capture_output=True, text=True, timeout=timeout_s, check=False)
     return call
@@ -57,21 +57,21 @@ def demo_model():
     return SOURCE / "models/shoal-demo-4bit"
 
 
-# Two layers on each process, and the experts of every layer dealt out over all three.
+# Two layers on each process, and the experts of every layer spread over all three.
 SPREAD = ("--split", "2,2,2", "--experts", "round_robin:3")
-# For tests that take nobody away: a machine that is busy with other things is not a lost node.
+# For tests without a loss: a busy machine must not look like a lost node.
 LONG_TIMEOUT = ("--liveness-timeout", "120")
 
 
 @pytest.fixture(scope="session")
 def _clusters():
-    """Clusters that live now, so that a failed test can show the ends of their logs."""
+    """The running clusters, so that a failed test can show the ends of their logs."""
     return []
 
 
 @pytest.fixture
 def make_cluster(shoal, demo_model, tmp_path, _clusters):
-    """make_cluster(workers, ...) starts a cluster of the demo model that ends with the test; see LocalCluster."""
+    """make_cluster(workers, ...) starts a cluster of the demo model, which ends with the test; see LocalCluster."""
     started = []
 
     def make(workers, start=True, model=demo_model, **options):
@@ -97,13 +97,13 @@ def _session_cluster(shoal, model, tmp_path_factory, clusters, workers, **option
 
 @pytest.fixture(scope="session")
 def single(shoal, demo_model, tmp_path_factory, _clusters):
-    """One process that holds the whole model. Shared by all tests that leave it as it was."""
+    """One process with the whole model. Shared by all tests that do not change its state."""
     yield from _session_cluster(shoal, demo_model, tmp_path_factory, _clusters, 0)
 
 
 @pytest.fixture(scope="session")
 def trio(shoal, demo_model, tmp_path_factory, _clusters):
-    """Three processes, layers and experts both spread. Shared by all tests that leave it as it was."""
+    """Three processes, with layers and experts spread over all. Shared by all tests that do not change their state."""
     yield from _session_cluster(shoal, demo_model, tmp_path_factory, _clusters, 2, serve_args=SPREAD + LONG_TIMEOUT)
 
 

@@ -1,8 +1,8 @@
-"""Requests that many tests send, as the official client sends them."""
+"""Requests that many tests send with the official client."""
 import httpx
 import openai
 
-# The demo model's two end-of-text ids: a request that forbids them runs for as long as it may.
+# The two end-of-text ids of the demo model. A request that forbids them runs up to its limit.
 NEVER_END = {"4087": -100, "4089": -100}
 
 QUESTIONS = [
@@ -22,7 +22,7 @@ def user(text):
 
 
 def client_of(cluster, timeout_s=60.0):
-    """The official client. No retries: they would hide a failure."""
+    """The official client, without retries, which would hide failures."""
     return openai.OpenAI(base_url=cluster.url + "/v1", api_key="unused", max_retries=0, timeout=timeout_s,
                          http_client=httpx.Client(trust_env=False, timeout=timeout_s))
 
@@ -38,7 +38,7 @@ def model_of(client):
 
 
 def ask(client, text, **options):
-    """The whole answer; greedy unless told otherwise."""
+    """The text of the answer; greedy by default."""
     options = {"temperature": 0, "max_tokens": 64, **options}
     answer = client.chat.completions.create(model=model_of(client), messages=user(text), **options)
     return answer.choices[0].message.content

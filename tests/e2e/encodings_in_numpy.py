@@ -1,5 +1,5 @@
-"""Writes models in the encodings that people publish, in numpy and from the public formats alone, and the same models with
-exactly the values that those encodings stand for.
+"""Writes models in published encodings, in numpy and from the public formats alone, and the same models as f32 with exactly
+the values that the encodings stand for.
 
 GPTQ: AutoGPTQ's qlinear (checkpoint formats "gptq" and "gptq_v2"). AWQ: AutoAWQ's WQLinear_GEMM. compressed-tensors:
 "pack-quantized". FP8: DeepSeek-V3's fp8_cast_bf16.py.
@@ -16,7 +16,7 @@ DTYPES = {"F32": np.float32, "F16": np.float16, "BF16": np.uint16, "I32": np.int
 
 
 def read(path):
-    """name -> (dtype, array); bf16 and fp8 as their bits."""
+    """{name: (dtype, array)}; bf16 and fp8 as their bits."""
     return {name: (tensor["dtype"], np.frombuffer(bytes(tensor["data"]), DTYPES[tensor["dtype"]]).reshape(tensor["shape"]))
             for name, tensor in safetensors.deserialize(Path(path).read_bytes())}
 
@@ -38,13 +38,13 @@ def to_f32(tensor):
 
 
 def short_f16(x):
-    """f16 whose last four bits are 0, so that eight times a scale, and fifteen times, are f16, too: readers that hold
-    biases as f16 lose nothing then."""
+    """x rounded to f16 with four zero bits at the end, so that 8 and 15 times a scale are f16, too, and readers that
+    hold biases as f16 lose nothing."""
     return ((x.astype(np.float16).view(np.uint16) + 8) & 0xFFF0).view(np.float16)
 
 
 def pack(codes, axis, order=range(8)):
-    """Eight codes of four bits to a word along `axis`: code order[i] of each eight at bit 4 i."""
+    """Packs eight codes of four bits per word along `axis`: code order[i] of each eight at bit 4 i."""
     codes = np.moveaxis(codes, axis, -1).astype(np.uint32)
     eights = codes.reshape(*codes.shape[:-1], -1, 8)
     words = np.zeros(eights.shape[:-1], np.uint32)
@@ -54,7 +54,7 @@ def pack(codes, axis, order=range(8)):
 
 
 def quantize(w, group):
-    """w [N, K] -> codes [N, K], scales f16 [N, K / group] and zeros of 1 to 15, per group of a row."""
+    """w [N, K] -> codes [N, K], scales f16 [N, K / group], zeros from 1 to 15 per group of a row, and the values."""
     groups = w.reshape(w.shape[0], -1, group)
     low, high = np.minimum(groups.min(-1), 0), np.maximum(groups.max(-1), 0)
     scales = short_f16((high - low) / 15)
@@ -91,14 +91,14 @@ def packed_int4(w, group):
 
 
 def e4m3_values():
-    """Of the codes 0 to 126: four bits of exponent with bias 7, three of mantissa; 127 is no number."""
+    """The values of the codes 0 to 126: four bits of exponent with bias 7, three of mantissa. Code 127 is NaN."""
     codes = np.arange(127)
     exponent, mantissa = codes >> 3, codes & 7
     return np.where(exponent == 0, mantissa * 2.0**-9, (8 + mantissa) * 2.0**(exponent - 10.0)).astype(np.float32)
 
 
 def fp8(w, block):
-    """block: rows and columns of a scale; the last ones may be cut."""
+    """block: rows and columns per scale; the last blocks may be smaller."""
     rows, cols = (-(-size // b) for size, b in zip(w.shape, block))
     scales = np.zeros((rows, cols), np.float32)
     spread = np.zeros_like(w)
@@ -117,7 +117,7 @@ def fp8(w, block):
 
 
 def fp8_powers(w, block):
-    """The same with scales that are powers of two, so that bf16 holds every value."""
+    """fp8 with scales that are powers of two, so that bf16 holds every value."""
     tensors, _ = fp8(w, block)
     scales = np.exp2(np.ceil(np.log2(tensors["weight_scale_inv"][1]))).astype(np.float32)
     spread = np.repeat(np.repeat(scales, block[0], 0), block[1], 1)[:w.shape[0], :w.shape[1]]
@@ -129,16 +129,16 @@ def fp8_powers(w, block):
 
 
 def encode_model(source, encoded, exact, encode, config, chosen=lambda name: "_proj." in name):
-    """Writes `source` twice: the chosen matrices by `encode` with `config` as quantization_config, and as f32 of the values
-    that this stands for. encode: w f32 [N, K] -> ({suffix: tensor}, values)."""
+    """Writes `source` twice: with the chosen matrices encoded and `config` as quantization_config, and with their values as
+    f32. encode: w f32 [N, K] -> ({suffix: tensor}, values)."""
     coded, floats = {}, {}
     for name, tensor in read(Path(source) / "model.safetensors").items():
         if not (name.endswith(".weight") and tensor[1].ndim == 2 and chosen(name)):
             coded[name] = floats[name] = tensor
             continue
-        parts, values = encode(to_f32(tensor))
-        for suffix, part in parts.items():
-            coded[name.removesuffix("weight") + suffix] = part
+        pieces, values = encode(to_f32(tensor))
+        for suffix, piece in pieces.items():
+            coded[name.removesuffix("weight") + suffix] = piece
         floats[name] = ("F32", values.astype(np.float32))
     for folder, tensors, more in (encoded, coded, {"quantization_config": config}), (exact, floats, {}):
         Path(folder).mkdir(parents=True)

@@ -1,4 +1,4 @@
-"""Logits of a folder by mlx-lm, on the CPU in f32, and by shoal with exact activations."""
+"""The logits of a model folder from mlx-lm (on the CPU, in f32) and from shoal (with f32 activations)."""
 import json
 import tempfile
 from pathlib import Path
@@ -10,7 +10,7 @@ from safetensors.numpy import load_file
 
 IDS = [i * 7 % 300 for i in range(40)]
 
-# Two implementations in f32: what the goldens allow (max |difference| of logits of the order of ten).
+# The tolerance of the goldens for two implementations in f32: max |difference| of logits of magnitude ten.
 TOLERANCE = 1e-3
 
 

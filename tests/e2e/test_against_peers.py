@@ -1,4 +1,4 @@
-"""bench/against_peers.py on output that the programs printed, and on programs that are not there, fail, or leave a row out."""
+"""bench/against_peers.py on recorded output of the programs, and on programs that are missing, fail, or omit a row."""
 import json
 import statistics
 
@@ -11,7 +11,7 @@ DECODE = Row("A", "decode", 2, 32)
 PREFILL = Row("A", "prefill", 2, 512)
 BATCHED = Row("A", "batched", 2, 32, 16)
 
-# llama-bench 0c1e57098 -t 2 -o json: -p 512 -n 0, and -p 0 -n 64 -d 32; the fields that matter, in its order.
+# llama-bench 0c1e57098 -t 2 -o json: -p 512 -n 0, and -p 0 -n 64 -d 32; only the fields that are read, in their order.
 LLAMA_PREFILL = """[
   {
     "build_commit": "0c1e57098",
@@ -70,7 +70,7 @@ def ours(*results):
     return json.dumps({"machine": {}, "bounds": {}, "results": list(results)})
 
 
-# A result of `shoal bench --json`, by the fields that matter.
+# A result of `shoal bench --json`, with the fields that are read.
 def decoded(batch, median, context=32, threads=2):
     return {"what": "decode", "threads": threads, "batch": batch, "prompt": None, "context": context,
             "tokens_per_s": {"median": median, "min": median - 1, "max": median + 1, "runs": 3},
@@ -90,13 +90,13 @@ def dllama():
 
 
 def program(path, text, status=0, to="stdout"):
-    """An executable that prints `text` and ends with `status`."""
+    """An executable that prints `text` and exits with `status`."""
     path.write_text(f"#!/bin/sh\ncat {'>&2 ' if to == 'stderr' else ''}<<'END'\n{text}\nEND\nexit {status}\n")
     path.chmod(0o755)
     return path
 
 
-# ---- what the programs print ----
+# ---- Output of the programs ----
 
 
 def test_rates_are_read_from_each_programs_own_output():
@@ -121,17 +121,17 @@ def test_a_peer_is_named_with_the_commit_that_it_prints():
 
 
 @pytest.mark.parametrize("row", [Row("A", "prefill", 2, 2048), Row("A", "prefill", 1, 512), DECODE], ids=str)
-def test_a_row_that_llama_bench_left_out_is_an_error_that_says_what_there_was(row):
+def test_a_row_that_llama_bench_omits_is_an_error_that_lists_the_others(row):
     with pytest.raises(BenchError, match=r"llama.cpp q4_0: expected one result with .*found 0 among .*'n_threads': 2"):
         llama().parse_bench(row, LLAMA_PREFILL)
 
 
-def test_a_row_that_the_batched_bench_left_out_is_an_error_that_says_what_there_was():
+def test_a_row_that_the_batched_bench_omits_is_an_error_that_lists_the_others():
     with pytest.raises(BenchError, match=r"PP, TG, B = \['32', '32', '64'\], found 0 among \[\['32', '32', '16'\]\]"):
         llama().parse_batched(Row("A", "batched", 2, 32, 64), LLAMA_BATCHED)
 
 
-def test_a_row_that_ours_left_out_or_has_twice_is_an_error():
+def test_a_row_that_shoal_bench_omits_or_repeats_is_an_error():
     shoal = bench.Shoal("shoal", {"A": "a"})
     with pytest.raises(BenchError, match="shoal: expected one result with .*'batch': 16.* found 0 among"):
         shoal.parse(BATCHED, ours(decoded(1, 29.5)))
@@ -151,13 +151,13 @@ def test_distributed_llama_that_evaluated_another_prompt_is_an_error():
 
 
 @pytest.mark.parametrize("value", ["0.000000", '"fast"', "null", "true", "NaN", "Infinity"])
-def test_a_rate_that_is_no_positive_number_is_an_error(value):
+def test_a_rate_that_is_not_a_positive_number_is_an_error(value):
     with pytest.raises(BenchError, match="expected tokens per second above 0"):
         llama().parse_bench(PREFILL, LLAMA_PREFILL.replace("65.815977", value))
 
 
 @pytest.mark.parametrize("text", ["", "error: cannot open model", "[", LLAMA_PREFILL[:-4]])
-def test_output_that_is_no_json_is_an_error_that_shows_it(text):
+def test_output_that_is_not_json_is_an_error_that_shows_it(text):
     with pytest.raises(BenchError, match="llama.cpp q4_0: expected JSON, got"):
         llama().parse_bench(PREFILL, text)
 
@@ -170,19 +170,19 @@ def test_json_of_another_form_is_an_error(text):
         bench.Shoal("shoal", {"A": "a"}).parse(DECODE, text)
 
 
-# ---- what they are told ----
+# ---- Command lines of the programs ----
 
 
 def test_every_side_decodes_behind_the_same_prompt():
     fork = bench.Llama("ik_llama.cpp", "q4_0", ("bench", None), {"A": "a.gguf"})
     words = {name: " ".join(map(str, contender.command(DECODE))) for name, contender in
              {"shoal": bench.Shoal("shoal", {"A": "a"}), "llama": llama(), "ik": fork, "dllama": dllama()}.items()}
-    assert "--prompt 1 --gen 64 --batch 1" in words["shoal"]  # at the context that parse() insists on
+    assert "--prompt 1 --gen 64 --batch 1" in words["shoal"]  # the context that parse() requires
     assert "-p 0 -n 64 -d 32" in words["llama"]
     assert "-p 0 -n 0 -gp 32,64" in words["ik"]
     assert "--steps 96" in words["dllama"]
     prompt = dllama().command(DECODE)[dllama().command(DECODE).index("--prompt") + 1]
-    assert len(prompt) == 32 + 1  # the last of them is the first that decoding takes in
+    assert len(prompt) == 32 + 1  # the last one is the first input of decoding
 
 
 def test_llama_cpp_runs_k_quants_as_the_file_has_them():
@@ -191,18 +191,18 @@ def test_llama_cpp_runs_k_quants_as_the_file_has_them():
     assert llama("q4_k").command(BATCHED)[-1] == "--no-repack"
 
 
-def test_a_peer_takes_part_only_in_rows_that_it_has_a_model_and_a_program_for():
+def test_a_peer_runs_only_the_rows_that_it_has_a_model_and_a_program_for():
     assert not llama(programs=("bench", None)).can(BATCHED)
     assert llama(programs=("bench", None)).can(DECODE)
     assert not llama().can(Row("B", "decode", 2, 32))
     assert not dllama().can(BATCHED)
 
 
-# ---- ratios ----
+# ---- Ratios ----
 
 
 class Told:
-    """A contender whose rates are given."""
+    """A contender with given rates."""
     options = ()
     version = "1"
 
@@ -226,7 +226,7 @@ def test_contenders_are_measured_in_turns():
 
 
 def test_the_ratio_is_taken_round_by_round_against_the_peer_with_the_best_median():
-    # x is best once and worst twice; the machine halves its speed in the last round, for both sides.
+    # x is best once and worst twice. The machine runs at half speed in the last round, for both sides.
     rates = {"shoal": [30.0, 33.0, 14.0], "x": [40.0, 5.0, 5.0], "y": [20.0, 22.0, 10.0]}
     assert bench.best_peer(rates, "shoal") == "y"
     assert bench.ratios(rates, "shoal") == [1.5, 1.5, 1.4]
@@ -263,12 +263,12 @@ def test_amx_moves_only_the_targets_of_prefill():
     assert bench.target(Row("A", "batched", 2, 32, 4), "") is None
 
 
-# ---- the whole driver, on programs that play their parts ----
+# ---- The whole driver, with fake programs ----
 
 
 @pytest.fixture
 def parts(tmp_path):
-    """Flags of a comparison in which each program prints what it printed for row DECODE."""
+    """Flags of a comparison in which each program prints its recorded output for row DECODE."""
     (tmp_path / "model").mkdir()
     (tmp_path / "a.gguf").touch()
     shoal = program(tmp_path / "shoal", ours(prefilled(1, 20.0), decoded(1, 30.341)))
@@ -303,16 +303,16 @@ def test_no_peer_named_is_nothing_to_do(parts, capsys):
     ("--rounds", "0", "--rounds 0: expected 1 or more"),
     ("--rows", "C: decode", "--rows 'C: decode' matches none of"),
 ])
-def test_wrong_flags_are_told_before_anything_runs(parts, capsys, flag, value, said):
+def test_wrong_flags_are_reported_before_anything_runs(parts, capsys, flag, value, said):
     with pytest.raises(SystemExit) as ended:
         bench.main(words({**parts, flag: value}))
     assert ended.value.code == 2
     captured = capsys.readouterr()
     assert said in captured.err
-    assert "..." not in captured.out  # no row was begun
+    assert "..." not in captured.out  # no row was started
 
 
-def test_a_peer_that_fails_is_named_with_what_it_said(parts, capsys):
+def test_a_peer_that_fails_is_named_with_its_output(parts, capsys):
     program(parts["--llama-bench"], "llama_bench: error: failed to load model", status=1, to="stderr")
     assert bench.main(words(parts)) == 1
     captured = capsys.readouterr()
@@ -344,8 +344,8 @@ def test_a_program_that_hangs_is_named(tmp_path, monkeypatch):
         bench.run("x", [path])
 
 
-def test_programs_run_in_a_folder_that_goes_away_and_relative_paths_are_ours(parts, tmp_path, monkeypatch):
-    """ik_llama.cpp writes llama.log where it runs."""
+def test_programs_run_in_a_temporary_folder_and_relative_paths_still_work(parts, tmp_path, monkeypatch):
+    """ik_llama.cpp writes llama.log to its working folder."""
     monkeypatch.chdir(tmp_path)
     peer = parts["--llama-bench"]
     peer.write_text(peer.read_text().replace("cat", 'touch llama.log; [ -e "$2" ] || exit 1; cat'))
@@ -354,7 +354,7 @@ def test_programs_run_in_a_folder_that_goes_away_and_relative_paths_are_ours(par
     assert not (tmp_path / "llama.log").exists()
 
 
-# ---- the page ----
+# ---- The page ----
 
 
 def test_a_table_replaces_what_its_driver_wrote_and_nothing_else(tmp_path):

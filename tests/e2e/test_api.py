@@ -1,4 +1,4 @@
-"""The HTTP API as its clients meet it: every field honoured or refused by name, every bad request a clear end."""
+"""The HTTP API: every field is honoured or refused by name, and every bad request gets a clear answer."""
 import json
 import socket
 import struct
@@ -32,7 +32,7 @@ def address(single):
 
 
 def exchange(single, raw):
-    """Sends raw bytes and reads until the server hangs up."""
+    """Sends raw bytes and reads until the server closes the connection."""
     with socket.create_connection(address(single), timeout=40) as connection:
         connection.sendall(raw)
         connection.shutdown(socket.SHUT_WR)
@@ -42,7 +42,7 @@ def exchange(single, raw):
         return answer
 
 
-# -- fields ---------------------------------------------------------------------------------------------------------
+# ---- Fields ----
 
 NO_OPS = {"n": 1, "logprobs": False, "top_logprobs": None, "user": "someone", "store": False, "parallel_tool_calls": True,
           "response_format": {"type": "text"}, "service_tier": "auto", "metadata": None, "audio": None, "seed": None,
@@ -70,7 +70,7 @@ def test_null_and_no_op_values_change_nothing(api):
     ("messages", []), ("messages", "hi"), ("messages", [{"role": "robot", "content": "hi"}]),
     ("messages", [{"role": "user"}]), ("messages", [{"role": "user", "content": [{"type": "image_url", "image_url": {}}]}]),
 ], ids=lambda value: str(value)[:30])
-def test_what_cannot_be_honoured_is_refused_by_name(api, field, value):
+def test_a_field_that_cannot_be_honoured_is_refused_by_name(api, field, value):
     answer = chat(api, **{field: value})
     assert answer.status_code == 400, answer.text
     error = answer.json()["error"]
@@ -136,7 +136,7 @@ def test_metrics_and_health(api):
     assert blocks["free"] + blocks["used"] == blocks["total"]
 
 
-# -- malformed requests ---------------------------------------------------------------------------------------------
+# ---- Malformed requests ----
 
 def posted(body, path="/v1/chat/completions", length=None, extra=""):
     body = body if isinstance(body, bytes) else body.encode()
@@ -184,7 +184,7 @@ MALFORMED = {
 
 
 @pytest.mark.parametrize("name", MALFORMED)
-def test_a_malformed_request_gets_a_clear_end(single, name):
+def test_a_malformed_request_gets_a_clear_answer(single, name):
     raw, status = MALFORMED[name]
     answer = exchange(single, raw)
     head, _, body = answer.partition(b"\r\n\r\n")
@@ -194,7 +194,7 @@ def test_a_malformed_request_gets_a_clear_end(single, name):
     assert {"message", "type", "param", "code"} == set(error)
 
 
-def test_the_server_serves_on_after_all_of_them(single, api):
+def test_the_server_still_serves_after_all_malformed_requests(single, api):
     for raw, _ in MALFORMED.values():
         exchange(single, raw)
     assert chat(api).status_code == 200
@@ -214,7 +214,7 @@ def test_slow_clients_do_not_hold_up_others(single, api):
             connection.close()
 
 
-# -- clients that leave ---------------------------------------------------------------------------------------------
+# ---- Clients that leave ----
 
 @pytest.mark.parametrize("stream", [False, True])
 @pytest.mark.parametrize("how", ["close", "reset"])

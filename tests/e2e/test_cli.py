@@ -1,4 +1,4 @@
-"""The subcommands that people and scripts run."""
+"""The subcommands of shoal, as people and scripts run them."""
 import json
 
 import pytest
@@ -29,7 +29,7 @@ def one_node(logits):
     return logits()
 
 
-def test_logits_hold_what_the_harness_reads(one_node):
+def test_logits_files_have_all_tensors_that_the_harness_reads(one_node):
     tensors = safetensors.numpy.load(one_node)
     assert tensors["logits"].shape == (70, 4096) and tensors["logits"].dtype == "float32"
     assert tensors["greedy"].shape == (24,) and tensors["greedy"].dtype == "int32"
@@ -52,11 +52,11 @@ def test_logits_hold_what_the_harness_reads(one_node):
     ("--isa", "reference"),
     ("--isa", "avx2"),
 ], ids=lambda flags: " ".join(map(str, flags)))
-def test_logits_are_the_same_bytes_however_they_are_computed(logits, one_node, flags):
+def test_logits_are_the_same_bytes_for_every_placement_and_isa(logits, one_node, flags):
     assert logits(*flags) == one_node
 
 
-def test_a_plan_file_places_as_flags_do(succeed, logits, one_node, demo_model, tmp_path):
+def test_a_plan_file_gives_the_same_placement_as_flags(succeed, logits, one_node, demo_model, tmp_path):
     plan = tmp_path / "plan.json"
     told = json.loads(succeed("plan", "--model", demo_model, "--workers", "127.0.0.1:1,127.0.0.1:2", "--split", "2,3,1",
                               "--experts", "random:5", "--json"))
@@ -64,14 +64,14 @@ def test_a_plan_file_places_as_flags_do(succeed, logits, one_node, demo_model, t
     assert logits("--plan", plan) == one_node
 
 
-def test_the_oracle_path_differs_but_agrees(logits, one_node):
+def test_f32_activations_give_other_bits_but_near_logits(logits, one_node):
     quick = safetensors.numpy.load(one_node)["logits"]
     exact = safetensors.numpy.load(logits("--activations", "f32", "--kv-dtype", "f32"))["logits"]
     assert (quick != exact).any()
     assert (quick.argmax(-1) == exact.argmax(-1)).mean() > 0.9
 
 
-def test_run_answers_and_tells_its_numbers(succeed, demo_model):
+def test_run_answers_and_reports_its_numbers(succeed, demo_model):
     told = json.loads(succeed("run", "--model", demo_model, "--prompt", "What is the capital of Portugal?", "--chat",
                               "--temperature", 0, "--max-tokens", 40, "--json"))
     assert "Lisbon" in told["text"]
@@ -80,7 +80,7 @@ def test_run_answers_and_tells_its_numbers(succeed, demo_model):
     assert told["text"].strip() in plain
 
 
-def test_inspect_tells_what_the_folder_holds(succeed, demo_model):
+def test_inspect_lists_the_contents_of_the_folder(succeed, demo_model):
     config = json.loads((demo_model / "config.json").read_text())
     d, f, experts = config["hidden_size"], config["moe_intermediate_size"], config["num_experts"]
     q, kv = (config[heads] * config["head_dim"] for heads in ("num_attention_heads", "num_key_value_heads"))
@@ -94,7 +94,7 @@ def test_inspect_tells_what_the_folder_holds(succeed, demo_model):
     assert f"{parameters * 1e-6:.2f} M parameters" in succeed("inspect", "--model", demo_model)
 
 
-def test_plan_tells_who_holds_what(succeed, demo_model):
+def test_plan_lists_the_layers_and_experts_of_each_node(succeed, demo_model):
     words = ("plan", "--model", demo_model, "--workers", "10.0.0.1:50051,10.0.0.2:50051", "--split", "2,2,2")
     told = json.loads(succeed(*words, "--json"))
     assert [stage["layers"] for stage in told["plan"]["stages"]] == [[0, 2], [2, 4], [4, 6]]
@@ -135,14 +135,14 @@ def test_a_wrong_ids_file_is_refused_by_place(run, demo_model, tmp_path, text, e
     assert "ids" in done.stderr and expected in done.stderr
 
 
-def test_a_model_that_is_not_there_is_named(run, tmp_path):
+def test_a_missing_model_is_named(run, tmp_path):
     for words in (("inspect",), ("run", "--prompt", "x"), ("serve",), ("plan", "--workers", "h:1")):
         done = run(*words, "--model", tmp_path / "absent")
         assert done.returncode in (1, 2), (words, done.stderr)
         assert "absent" in done.stderr
 
 
-def test_help_of_every_command_is_worth_reading(succeed):
+def test_every_command_has_help(succeed):
     top = succeed("--help")
     for command in ("run", "chat", "serve", "worker", "inspect", "plan", "logits", "synth"):
         assert command in top

@@ -1,4 +1,4 @@
-"""A cluster described in a file, as its keys are in docs/operations.md."""
+"""Clusters from a cluster file, whose keys are described in docs/operations.md."""
 import json
 
 import pytest
@@ -18,7 +18,7 @@ def devices(cluster, **capabilities):
 
 
 def as_yaml(value, indent=0):
-    """Block style for maps and lists; JSON, which YAML is, for the rest."""
+    """YAML: block style for maps and lists, and JSON, which is also YAML, for the rest."""
     pad = " " * indent
     if isinstance(value, dict):
         return "".join(f"{pad}{key}:\n{as_yaml(item, indent + 2)}" if isinstance(item, dict | list)
@@ -29,7 +29,7 @@ def as_yaml(value, indent=0):
 
 @pytest.fixture
 def from_file(make_cluster, demo_model, tmp_path):
-    """from_file(name, sharding, ...) -> a cluster of three, not started, whose coordinator reads the file `name`."""
+    """from_file(name, sharding, ...) -> an unstarted cluster of three, whose coordinator reads the file `name`."""
     def make(name, sharding, **capabilities):
         cluster = make_cluster(2, start=False)
         described = {"devices": devices(cluster, **capabilities), "model": {"name": demo_model.name}, "sharding": sharding}
@@ -43,7 +43,7 @@ def from_file(make_cluster, demo_model, tmp_path):
 
 
 @pytest.mark.parametrize("name", ["cluster.json", "cluster.yaml"])
-def test_a_cluster_file_says_who_holds_what(from_file, name):
+def test_a_cluster_file_places_layers_and_experts(from_file, name):
     cluster = from_file(name, {"strategy": "custom", "custom_proportions": [0.5, 0.17, 0.33]}).start()
     nodes = cluster.status()["nodes"]
     assert [(node["name"], node["layers"]) for node in nodes] == [("first", [0, 3]), ("worker-1", [3, 4]), ("worker-2", [4, 6])]
@@ -57,7 +57,7 @@ def test_an_unknown_key_is_refused_with_the_nearest_known_one(from_file):
     assert "cluster.json" in str(caught.value) and "memory_bg" in str(caught.value) and "memory_gb" in str(caught.value)
 
 
-def test_proportions_that_are_not_the_whole_are_refused(from_file):
+def test_proportions_that_do_not_sum_to_one_are_refused(from_file):
     cluster = from_file("cluster.json", {"strategy": "custom", "custom_proportions": [0.5, 0.2, 0.2]})
     with pytest.raises(ClusterError, match="0.9"):
         cluster.start()

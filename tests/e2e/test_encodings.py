@@ -1,5 +1,5 @@
-"""Folders in the encodings that people publish: what is read is, bit for bit, the values that the formats stand for, and
-the logits are those of mlx-lm for these values."""
+"""Model folders in published encodings: shoal reads, bit for bit, the values that the formats stand for, and its logits are
+those of mlx-lm for these values."""
 from pathlib import Path
 
 import pytest
@@ -31,7 +31,7 @@ CASES = {
 
 @pytest.mark.parametrize("family", ["qwen3/tied", "llama/plain"])
 @pytest.mark.parametrize("case", CASES)
-def test_an_encoded_folder_is_its_values(succeed, tmp_path, case, family):
+def test_an_encoded_folder_gives_the_logits_of_its_values(succeed, tmp_path, case, family):
     encode, config = CASES[case]
     encodings.encode_model(GOLDENS / family, tmp_path / "encoded", tmp_path / "exact", encode, config)
     ours = logits_of_shoal(succeed, tmp_path / "encoded")
@@ -43,7 +43,7 @@ def test_an_encoded_folder_is_its_values(succeed, tmp_path, case, family):
 
 @pytest.mark.parametrize("case", ["awq-64", "awq-128"])
 def test_mlx_lm_reads_the_same_from_awq(succeed, tmp_path, case):
-    """Its reader is another's work than ours and than the writer here."""
+    """An independent check: mlx-lm's reader was written neither by us nor by the author of the writer here."""
     encode, config = CASES[case]
     encodings.encode_model(GOLDENS / "qwen3/tied", tmp_path / "encoded", tmp_path / "exact", encode, config)
     difference = abs(logits_of_shoal(succeed, tmp_path / "encoded") - logits_of_mlx(tmp_path / "encoded")).max()
@@ -54,10 +54,10 @@ def test_mlx_lm_reads_the_same_from_awq(succeed, tmp_path, case):
 @pytest.mark.parametrize("case", ["fp8", "packed-int4"])
 def test_mlx_lm_reads_the_same_from_deepseeks_formats(succeed, tmp_path, case):
     encode, config = CASES[case]
-    if case == "fp8":  # mlx-lm makes bf16 of it.
+    if case == "fp8":  # mlx-lm converts it to bf16
         def encode(w):
             return encodings.fp8_powers(w, (128, 128))
-    only_experts = {"chosen": lambda name: ".experts." in name} if case == "packed-int4" else {}  # As Kimi K2 has them.
+    only_experts = {"chosen": lambda name: ".experts." in name} if case == "packed-int4" else {}  # as in Kimi K2
     encodings.encode_model(BESIDE / "deepseek_v3/r1", tmp_path / "encoded", tmp_path / "exact", encode, config, **only_experts)
     difference = abs(logits_of_shoal(succeed, tmp_path / "encoded") - logits_of_mlx(tmp_path / "encoded")).max()
     assert difference < TOLERANCE

@@ -1,4 +1,4 @@
-"""The JSON expert API of a worker, against numpy on the same weights."""
+"""The JSON expert API of a worker, compared with numpy on the same weights."""
 import hmac
 import json
 import os
@@ -69,7 +69,7 @@ def results_of(answer):
     return body["results"]
 
 
-def test_outputs_are_those_of_numpy_on_the_same_weights(make_worker, demo_model):
+def test_outputs_match_numpy_on_the_same_weights(make_worker, demo_model):
     weights = DemoWeights(demo_model)
     asked = [request(expert, 10 * expert + layer, layer_idx=layer) for expert in range(EXPERTS) for layer in (0, 3, 5)]
     results = results_of(make_worker(list(range(EXPERTS))).post("/compute_experts", {"requests": asked}))
@@ -83,7 +83,7 @@ def test_outputs_are_those_of_numpy_on_the_same_weights(make_worker, demo_model)
         assert (off <= bound).all(), f"expert {got['expert_id']}, layer {wanted['layer_idx']}: {(off - bound).max()}"
 
 
-def test_outputs_do_not_depend_on_who_holds_the_expert_or_who_else_asks(make_worker):
+def test_outputs_depend_neither_on_the_worker_nor_on_other_requests(make_worker):
     everything = make_worker(list(range(EXPERTS)))
     halves = [make_worker([e for e in range(EXPERTS) if e % 2 == parity]) for parity in (0, 1)]
     asked = [request(seed * 7 % EXPERTS, seed) for seed in range(24)]
@@ -93,7 +93,7 @@ def test_outputs_do_not_depend_on_who_holds_the_expert_or_who_else_asks(make_wor
         assert alone == [got]
 
 
-def test_the_layer_is_the_first_unless_said(make_worker):
+def test_the_default_layer_is_the_first(make_worker):
     worker = make_worker([3])
     unsaid, first, second = results_of(worker.post("/compute_experts", {
         "requests": [request(3, 1), request(3, 1, layer_idx=0), request(3, 1, layer_idx=1)]}))
@@ -102,7 +102,7 @@ def test_the_layer_is_the_first_unless_said(make_worker):
 
 def test_weights_come_from_the_packed_cache_the_second_time_with_the_same_bits(make_worker, tmp_path):
     folder = tmp_path / "packed"
-    cpu = min(os.sched_getaffinity(0))  # Both its threads on one: what it computes cannot depend on that.
+    cpu = min(os.sched_getaffinity(0))  # Both threads on one CPU; results cannot depend on that.
     flags = ("--packed-cache", folder, "--cpus", cpu, "--threads", 2)
     asked = {"requests": [request(2, 1), request(5, 2)]}
     first = make_worker([2, 5], flags)
@@ -114,7 +114,7 @@ def test_weights_come_from_the_packed_cache_the_second_time_with_the_same_bits(m
     assert "from the packed cache" in second.process.log_tail()
 
 
-def test_status_counts_what_was_done(make_worker):
+def test_status_counts_requests(make_worker):
     worker = make_worker([0, 1])
     results_of(worker.post("/compute_experts", {"requests": [request(0, 1), request(1, 2)]}))
     worker.post("/compute_experts", {"requests": [request(9, 1)]})
@@ -154,7 +154,7 @@ def test_a_wrong_request_is_refused_by_name(make_worker, change, expected):
 
 
 @pytest.mark.parametrize("number", ["NaN", "Infinity", "1e999"])
-def test_a_number_that_is_none_is_refused(make_worker, number):
+def test_a_value_that_is_not_a_finite_number_is_refused(make_worker, number):
     worker = make_worker([0])
     row = ",".join(["0.5"] * (WIDTH - 1) + [number])
     text = ('{"requests": [{"expert_id": 0, "token_embedding": [' + row +
@@ -163,8 +163,8 @@ def test_a_number_that_is_none_is_refused(make_worker, number):
                         headers={"Content-Type": "application/json"}))
 
 
-def test_a_model_may_be_exchanged_while_others_ask(make_worker, demo_model):
-    """A request that is checked against one model and computed by the next, of another width, is refused."""
+def test_a_model_may_be_replaced_during_other_requests(make_worker, demo_model):
+    """A request that is checked against one model and would be computed by the next, of another width, is refused."""
     other = demo_model.parents[1] / "tests/goldens/models/qwen2_moe/plain"
     worker = make_worker([0, 1], ("--model-root", other.parent))
     before = results_of(worker.post("/compute_experts", {"requests": [request(0, 1)]}))

@@ -1,4 +1,4 @@
-"""GGUF files, and the commands that convert and judge models."""
+"""GGUF files, and the commands that convert and evaluate models."""
 import json
 import pathlib
 import signal
@@ -33,7 +33,7 @@ def test_a_gguf_is_the_same_model_by_its_path_and_by_its_folder(succeed, tmp_pat
     assert (tmp_path / "folder").read_bytes() == (tmp_path / "file").read_bytes()
 
 
-def test_a_gguf_that_is_cut_off_is_refused_with_its_place(run, tmp_path):
+def test_a_truncated_gguf_is_refused_with_the_place(run, tmp_path):
     whole = (GOLDENS / "llama" / "plain-gguf-q8_0" / "model.gguf").read_bytes()
     (tmp_path / "cut.gguf").write_bytes(whole[:-1000])
     done = run("inspect", "--model", tmp_path / "cut.gguf")
@@ -51,7 +51,7 @@ def test_a_converted_model_answers_and_is_near_its_source(succeed, demo_model, t
     assert judged["perplexity"] == pytest.approx(judged["reference_perplexity"], rel=0.05)
 
 
-def test_eval_finds_no_distance_of_a_model_to_itself(succeed, demo_model, text):
+def test_eval_finds_no_distance_of_a_model_from_itself(succeed, demo_model, text):
     judged = json.loads(succeed("eval", "--model", demo_model, "--activations", "f32", "--reference-activations", "f32",
                                 "--text", text, "--json"))
     assert judged["mean_kl"] == pytest.approx(0, abs=1e-12) and judged["top1"] == 1
@@ -65,7 +65,7 @@ def layer_errors(succeed, model, text, *words):
     return [row["relative_rms"] for row in judged["layers"]]
 
 
-def test_layers_are_as_far_from_a_reference_as_their_weights_make_them(succeed, run, demo_model, text, tmp_path):
+def test_errors_of_layers_follow_the_bits_of_their_weights(succeed, run, demo_model, text, tmp_path):
     exact = ("--activations", "f32", "--reference-activations", "f32")
     assert layer_errors(succeed, demo_model, text, *exact) == [0] * 7
     succeed("convert", "--model", demo_model, "--out", tmp_path / "three", "--quant", "affine-3-g32")
@@ -74,7 +74,7 @@ def test_layers_are_as_far_from_a_reference_as_their_weights_make_them(succeed, 
     three, eight = (layer_errors(succeed, tmp_path / name, text, *against) for name in ("three", "eight"))
     assert all(a > 4 * b > 0 for a, b in zip(three, eight)), "five bits more"
     assert three[0] < three[-1], "errors of layers add up"
-    # What a layer gives does not depend on where it is, so its error does not.
+    # The output of a layer does not depend on its node, so its error does not either.
     assert layer_errors(succeed, tmp_path / "three", text, *against, "--split", "2,1,3") == three
     int8 = layer_errors(succeed, demo_model, text, "--reference-activations", "f32")
     assert int8[0] == 0 and 0 < int8[1] < int8[-1] < 0.1
@@ -82,7 +82,7 @@ def test_layers_are_as_far_from_a_reference_as_their_weights_make_them(succeed, 
     assert alone.returncode == 2 and "--reference" in alone.stderr
 
 
-def test_a_conversion_that_is_killed_goes_on(shoal, succeed, demo_model, tmp_path):
+def test_a_killed_conversion_can_be_continued(shoal, succeed, demo_model, tmp_path):
     words = ["convert", "--model", demo_model, "--out", tmp_path / "out", "--quant", "mixed", "--shard", "500KB"]
     child = subprocess.Popen([shoal, *map(str, words)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     while child.poll() is None and len(list((tmp_path / "out").glob("*.safetensors"))) < 2:

@@ -1,4 +1,4 @@
-"""Who may join: the right key, the same model, an address that answers."""
+"""Which workers may join a cluster: those with the right key, the same model, and an address that answers."""
 import json
 import shutil
 
@@ -44,7 +44,7 @@ def test_a_worker_with_a_key_refuses_a_coordinator_without_one(make_cluster, tmp
 
 
 def test_another_model_under_the_same_name_is_refused(make_cluster, demo_model, tmp_path):
-    """Same folder name and sizes; one number in its config makes it another model."""
+    """A folder of the same name and sizes, with one other number in its config."""
     other = tmp_path / "root" / demo_model.name
     shutil.copytree(demo_model, other)
     config = json.loads((other / "config.json").read_text())
@@ -55,7 +55,7 @@ def test_another_model_under_the_same_name_is_refused(make_cluster, demo_model, 
 
 
 def test_another_fine_tune_of_the_same_model_is_refused(make_cluster, demo_model, tmp_path):
-    """Same config, same tensors, other numbers in them: nothing but the weights tells the two apart."""
+    """The same config and tensors with other numbers in them: only the weights distinguish the two."""
     other = tmp_path / "root" / demo_model.name
     shutil.copytree(demo_model, other)
     file = other / "model.safetensors"

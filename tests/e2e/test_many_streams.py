@@ -1,4 +1,4 @@
-"""Batching changes nothing: who else is being served does not show in the text."""
+"""Batching changes nothing: a text does not depend on the other requests being served."""
 import asyncio
 import random
 
@@ -8,7 +8,7 @@ STREAMS = 64
 
 
 def requests(count):
-    """Mixed prompts, lengths and samplings, the same on every run."""
+    """Mixed prompts, lengths and sampling parameters, the same in every run."""
     draw = random.Random(64)
     for i in range(count):
         question = " ".join(draw.sample(QUESTIONS, draw.choice([1, 1, 1, 2, 4])))

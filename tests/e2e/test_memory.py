@@ -1,4 +1,4 @@
-"""A node holds its own part of the model and little else."""
+"""A node's memory is its shard of the model and little else."""
 import json
 import os
 import subprocess
@@ -10,7 +10,7 @@ from dialogue import QUESTIONS, ask, client_of
 
 
 def kv_bytes(status, node, config):
-    """Keys and values of the node's layers, for all positions of the cache, in two bytes each (f16)."""
+    """Bytes of the keys and values of the node's layers, for all positions of the cache, in f16."""
     assert status["cache"]["dtype"] == "f16"
     begin, end = node["layers"] or (0, 0)
     positions = status["cache"]["blocks"] * status["cache"]["positions_per_block"]
@@ -32,10 +32,10 @@ def test_peak_memory_is_weights_and_cache_and_a_bounded_rest(request, demo_model
 def test_three_nodes_share_the_weights_of_one(single, trio):
     def weights(cluster):
         return [node["weight_bytes"] for node in cluster.status()["nodes"]]
-    whole, parts = sum(weights(single)), weights(trio)
-    assert all(0 < part < 0.7 * whole for part in parts), (parts, whole)
-    # Only the embedding is held twice: the first stage looks up, the last one is tied to it.
-    assert sum(parts) < 1.3 * whole
+    whole, shards = sum(weights(single)), weights(trio)
+    assert all(0 < shard < 0.7 * whole for shard in shards), (shards, whole)
+    # Only the embedding is held twice: by the first stage, and by the last one as its tied head.
+    assert sum(shards) < 1.3 * whole
 
 
 @pytest.fixture(scope="session")
@@ -44,7 +44,7 @@ def wide_model(shoal, tmp_path_factory):
     folder = tmp_path_factory.mktemp("wide") / "model"
     subprocess.run([shoal, "synth", "--shape", "A", "--layers", "2", "--bits", "4", "--out", folder],
                    capture_output=True, timeout=120, check=True)
-    time.sleep(3.5)  # What changed within the last two seconds is not kept.
+    time.sleep(3.5)  # Files that changed within the last two seconds are not cached.
     return folder
 
 

@@ -1,4 +1,4 @@
-"""What `shoal convert` writes is loaded by mlx-lm itself, and both give the same logits."""
+"""mlx-lm loads the folders that `shoal convert` writes, and gives the same logits."""
 from pathlib import Path
 
 import pytest
@@ -11,7 +11,7 @@ BESIDE = Path(__file__).parents[3] / "shared" / "goldens" / "models"
 
 @pytest.fixture
 def round_trip(succeed, tmp_path):
-    """round_trip(source, quant) -> largest difference of the logits of the converted model, by mlx-lm and by us."""
+    """round_trip(source, quant) -> the largest difference between mlx-lm's and shoal's logits of the converted model."""
     def run(source, quant):
         out = tmp_path / "converted"
         succeed("convert", "--model", source, "--out", out, "--quant", quant)
@@ -35,5 +35,5 @@ def test_families_are_the_same_in_mlx_lm(round_trip, case):
 @pytest.mark.skipif(not BESIDE.exists(), reason="no ../shared/goldens")
 @pytest.mark.parametrize("quant", ["affine-8-g64", "bf16"])
 @pytest.mark.parametrize("case", ["gpt_oss/bf16", "deepseek_v3/r1", "deepseek_v2/lite", "glm4_moe_lite/plain"])
-def test_tensors_that_are_taken_apart_are_the_same_in_mlx_lm(round_trip, case, quant):
+def test_split_tensors_are_the_same_in_mlx_lm(round_trip, case, quant):
     assert round_trip(BESIDE / case, quant) < TOLERANCE

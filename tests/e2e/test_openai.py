@@ -1,4 +1,4 @@
-"""The official OpenAI client against one process and against three."""
+"""The official OpenAI client with one process and with three."""
 import openai
 import pytest
 
@@ -15,7 +15,7 @@ def test_three_processes_give_the_text_of_one(single, trio, options):
     assert all(alone)
 
 
-def test_the_model_that_ships_knows_what_it_was_taught(trio):
+def test_the_demo_model_knows_facts_of_its_training(trio):
     client = client_of(trio)
     assert "Lisbon" in ask(client, "What is the capital of Portugal?")
     assert "85" in ask(client, "What is 38 + 47?")
@@ -27,7 +27,7 @@ def test_another_seed_gives_another_text(single):
     assert len(texts) > 1
 
 
-def test_a_stream_joins_to_the_answer_and_tells_its_usage(trio):
+def test_a_stream_joins_to_the_answer_and_ends_with_its_usage(trio):
     client = client_of(trio)
     whole = client.chat.completions.create(model=model_of(client), messages=user(QUESTIONS[2]), temperature=0)
     chunks = list(client.chat.completions.create(model=model_of(client), messages=user(QUESTIONS[2]), temperature=0,

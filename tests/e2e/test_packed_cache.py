@@ -1,4 +1,4 @@
-"""Packed weights are kept for the next start, and never change an answer."""
+"""The packed cache keeps weights for the next start, and never changes an answer."""
 import json
 import os
 import shutil
@@ -42,7 +42,7 @@ def logits(shoal, demo_model, ids_file, tmp_path):
 
 @pytest.fixture
 def listed(shoal, cache):
-    """What `shoal cache` says of the files."""
+    """listed(flags...) -> the files that `shoal cache` lists."""
     def call(*flags):
         out = subprocess.run([shoal, "cache", "--packed-cache", str(cache), "--json", *flags], capture_output=True,
                              text=True, timeout=60, check=True).stdout
@@ -55,7 +55,7 @@ def complaints(log):
 
 
 @pytest.mark.parametrize("spread", SPREADS, ids=lambda flags: " ".join(flags) or "one node")
-def test_logits_are_the_same_bits_without_a_cache_to_it_and_from_it(logits, cache, listed, spread):
+def test_logits_are_the_same_bits_without_a_cache_and_when_writing_and_reading_it(logits, cache, listed, spread):
     without, _ = logits("off", *spread)
     assert not cache.exists()
     first, log = logits(cache, *spread)
@@ -69,7 +69,7 @@ def test_logits_are_the_same_bits_without_a_cache_to_it_and_from_it(logits, cach
     assert {file["path"] for file in listed()} == {file["path"] for file in files}
 
 
-def test_one_bad_byte_anywhere_is_found_and_costs_no_more_than_packing_again(logits, cache, listed):
+def test_a_bad_byte_anywhere_is_found_and_the_file_is_packed_again(logits, cache, listed):
     good, _ = logits(cache)
     path = listed()[0]["path"]
     size = os.path.getsize(path)
@@ -88,7 +88,7 @@ def test_one_bad_byte_anywhere_is_found_and_costs_no_more_than_packing_again(log
         assert once_more == good and "packed cache" not in log, log
 
 
-def test_a_file_cut_short_or_of_another_kind_is_made_anew(logits, cache, listed):
+def test_a_truncated_or_foreign_file_is_written_again(logits, cache, listed):
     good, _ = logits(cache)
     path = listed()[0]["path"]
     for content in (b"", b"SHOALPCK", b"something else" * 1000):
@@ -100,12 +100,12 @@ def test_a_file_cut_short_or_of_another_kind_is_made_anew(logits, cache, listed)
         assert not any(file["problem"] for file in listed())
 
 
-def test_a_folder_that_cannot_be_written_is_one_warning(logits, tmp_path):
+def test_a_folder_that_cannot_be_written_gives_one_warning(logits, tmp_path):
     good, _ = logits("off")
     blocker = tmp_path / "file"
     blocker.write_text("")
     folders = [blocker / "below"]
-    if os.geteuid() != 0:  # The superuser may write anywhere.
+    if os.geteuid() != 0:  # The superuser can write anywhere.
         locked = tmp_path / "locked"
         locked.mkdir(mode=0o500)
         folders.append(locked)
@@ -126,7 +126,7 @@ def test_nodes_that_hold_other_layers_take_what_is_there_and_pack_the_rest(logit
     assert sorted(file["unit"] for file in listed()) == UNITS
 
 
-def test_a_limit_too_small_is_one_warning_and_a_full_one_makes_room(logits, cache, listed, demo_model, tmp_path):
+def test_a_small_limit_gives_one_warning_and_a_full_cache_makes_room(logits, cache, listed, demo_model, tmp_path):
     _, log = logits(cache, "--packed-cache-limit", "1MiB")
     assert len(complaints(log)) == 1 and "more than the limit of 1.0 MiB" in log, log
     logits(cache)
@@ -149,7 +149,7 @@ def test_files_are_shown_by_model_and_clearing_empties_the_cache(shoal, logits, 
     assert list(cache.iterdir()) == []
 
 
-def test_run_says_where_the_weights_came_from(shoal, demo_model, cache):
+def test_run_reports_whether_the_weights_came_from_the_cache(shoal, demo_model, cache):
     def run():
         out = subprocess.run([shoal, "run", "--model", demo_model, "--prompt", "The", "--max-tokens", "8", "--json",
                               "--packed-cache", str(cache)], capture_output=True, text=True, timeout=60, check=True)
@@ -161,7 +161,7 @@ def test_run_says_where_the_weights_came_from(shoal, demo_model, cache):
     assert second["load"]["packed_bytes"] == first["load"]["packed_bytes"] > 0
 
 
-def test_two_first_starts_at_once_leave_whole_files(shoal, demo_model, cache, listed, logits, ids_file, tmp_path):
+def test_simultaneous_first_starts_leave_complete_files(shoal, demo_model, cache, listed, logits, ids_file, tmp_path):
     argv = [shoal, "logits", "--model", demo_model, "--ids", ids_file, "--packed-cache", str(cache)]
     runs = [subprocess.Popen([*argv, "--out", tmp_path / f"{i}.safetensors"]) for i in range(3)]
     assert [run.wait(60) for run in runs] == [0, 0, 0]

@@ -1,4 +1,4 @@
-"""Pre-sharding: every process has a folder with its own shard of the model and nothing else."""
+"""Pre-sharding: every process has a folder with only its own shard of the model."""
 import json
 import shutil
 
@@ -7,7 +7,7 @@ import pytest
 from dialogue import QUESTIONS, ask, client_of
 from local_cluster import ClusterError
 
-# Unequal layers, and the experts of every layer dealt out over all three: stacks are cut.
+# Unequal layers, and the experts of every layer spread over all three, so that stacked tensors are cut.
 SPREAD = ("--split", "3,1,2", "--experts", "round_robin:3")
 
 
@@ -25,7 +25,7 @@ def make_shards(succeed, demo_model, tmp_path):
 
 @pytest.fixture
 def with_shards(make_cluster, make_shards, demo_model):
-    """with_shards(placement, words...) -> a cluster of three, not started, whose processes see their own shard only."""
+    """with_shards(placement, words...) -> an unstarted cluster of three, whose processes see only their own shard."""
     def make(placement=SPREAD, *words, **options):
         cluster = make_cluster(2, start=False, serve_args=("--liveness-timeout", "120"))
         out = make_shards(cluster, placement, *words, **options)
@@ -48,9 +48,9 @@ def files_of(folder):
 
 @pytest.mark.parametrize("placement", [SPREAD, (*SPREAD, "--coordinator-without-layers")[2:]],
                          ids=["layers-and-experts", "coordinator-without-layers"])
-def test_processes_with_their_shards_answer_as_the_whole_model_does(with_shards, demo_model, single, placement):
+def test_processes_with_shards_answer_like_the_whole_model(with_shards, demo_model, single, placement):
     cluster, out = with_shards(placement)
-    # The head is the embedding here: first and last node have it both; all else is there once.
+    # The head is the embedding, so the first and the last node have it; all else is there once.
     sizes = [files_of(folder) for folder in out.iterdir() if folder.is_dir()]
     assert len(sizes) == 3 and max(sizes) < 0.7 * files_of(demo_model)
     assert not (out / cluster.addresses[0] / demo_model.name / "tokenizer.json").exists()
@@ -58,7 +58,7 @@ def test_processes_with_their_shards_answer_as_the_whole_model_does(with_shards,
     alone, apart = client_of(single), client_of(cluster)
     for seed, question in enumerate(QUESTIONS):
         assert ask(apart, question) == ask(alone, question)
-        drawn = {"temperature": 1.5, "seed": seed, "max_tokens": 100}  # Follows the logits' last bits.
+        drawn = {"temperature": 1.5, "seed": seed, "max_tokens": 100}  # Depends on the last bits of logits.
         assert ask(apart, question, **drawn) == ask(alone, question, **drawn)
     assert cluster.status()["model"]["hash"] == single.status()["model"]["hash"]
 
@@ -72,7 +72,7 @@ def test_shards_and_whole_folders_work_together(with_shards, demo_model):
     assert "Lisbon" in ask(client_of(cluster), QUESTIONS[0])
 
 
-def test_quantized_shards_are_the_model_quantized(with_shards, make_cluster, succeed, demo_model, tmp_path):
+def test_quantized_shards_answer_like_the_quantized_model(with_shards, make_cluster, succeed, demo_model, tmp_path):
     whole = tmp_path / "whole" / demo_model.name
     succeed("convert", "--model", demo_model, "--out", whole, "--quant", "affine-8-g64")
     cluster, _ = with_shards(SPREAD, "--quant", "affine-8-g64", "--shard", "300KB")
@@ -83,7 +83,7 @@ def test_quantized_shards_are_the_model_quantized(with_shards, make_cluster, suc
     assert cluster.status()["model"]["hash"] == alone.status()["model"]["hash"]
 
 
-def test_a_worker_that_lacks_what_the_plan_gives_it_says_what(with_shards, succeed, demo_model):
+def test_a_worker_names_the_layer_of_the_plan_that_its_shard_lacks(with_shards, succeed, demo_model):
     cluster, out = with_shards()
     plan = json.loads((out / "plan.json").read_text())
     plan["stages"][0]["layers"], plan["stages"][1]["layers"] = [0, 2], [2, 4]  # Layer 2 goes to the first worker.
@@ -118,7 +118,7 @@ def test_a_shard_of_another_model_is_refused(with_shards, make_cluster, succeed,
     assert "another model" in cluster.coordinator.log()
 
 
-def test_a_folder_whose_files_are_of_two_shards_is_refused(make_cluster, make_shards, run, demo_model):
+def test_a_folder_with_files_of_two_shards_is_refused(make_cluster, make_shards, run, demo_model):
     cluster = make_cluster(2, start=False)
     out = make_shards(cluster)
     first, second = (out / address / demo_model.name for address in cluster.addresses)
@@ -127,7 +127,7 @@ def test_a_folder_whose_files_are_of_two_shards_is_refused(make_cluster, make_sh
     assert done.returncode == 2 and "shoal-shard.json" in done.stderr and "--shard-for" in done.stderr
 
 
-def test_sharding_goes_on_where_it_was_cut_off(make_cluster, make_shards, succeed, run, demo_model, tmp_path):
+def test_interrupted_sharding_can_be_continued(make_cluster, make_shards, succeed, run, demo_model, tmp_path):
     cluster = make_cluster(2, start=False)
     out = make_shards(cluster, SPREAD, "--shard", "300KB")
     words = ("convert", "--model", demo_model, "--shard-for", tmp_path / "plan.json", "--out", out, "--shard", "300KB")

@@ -1,4 +1,4 @@
-"""bench/table.py: on reports of `shoal bench` with known numbers, and once on real ones."""
+"""bench/table.py on reports of `shoal bench` with known numbers, and once on real reports."""
 import table
 from table import Case
 
@@ -57,18 +57,18 @@ def test_ratios_are_taken_between_the_right_rows():
     assert rows["A, prefill 512: 2 nodes of 1 thread, layers 1:1, relative to 1 node of 2 threads"] == ("0.75", ">= 0.8")
 
 
-def test_of_one_batch_and_several_steps_the_faster_counts():
+def test_the_faster_of_one_and_several_steps_counts():
     rows = compared()
     assert rows["A, 8 streams: 2 nodes of 1 thread, layers 1:1 (the better number of steps), relative to 1 node of 2 threads"] == ("0.95", ">= 0.9")
-    # 10 GB/s, and a GB per token.
+    # 10 GB/s and 1 GB per token.
     assert rows["the same (layers 1:1), if both nodes read their weights at the measured bandwidth"] == ("0.12", "")
 
 
-def test_a_ratio_of_two_rows_that_read_is_told_by_their_shares_as_well():
+def test_rows_bounded_by_reading_are_also_compared_relative_to_the_read_bandwidth():
     assert compared()["the same (layers 1:1), each relative to the read bandwidth around its own runs"] == ("1.00", "")
 
 
-def test_an_exchange_is_told_per_layer():
+def test_an_exchange_is_reported_per_layer():
     rows = compared()
     assert rows["B, experts over 2 nodes: overhead per layer, beyond the longer of both nodes' computing"] == ("95 us", "<= 120 us")
     assert rows["a bare round trip of 4 KiB between the two nodes"] == ("53 us", "")
@@ -76,20 +76,20 @@ def test_an_exchange_is_told_per_layer():
     assert rows["the asking node sends and waits, per layer"] == ("200 us", "")
 
 
-def test_placements_are_compared_apart():
+def test_each_placement_is_compared_on_its_own():
     planned = Case("A", 1, (), 2, table.AS_PLANNED)
     rows = {text: figure for text, figure, _ in
             table.comparisons([[*MEASURED, (planned, report(result("decode", 70.0, batch=8)))]], {})}
     assert [figure for text, figure in rows.items() if text.startswith("A, 8 streams")] == ["0.88", "0.95"]
 
 
-def test_memory_and_second_starts_are_held_against_the_weights():
+def test_memory_and_second_starts_are_compared_with_the_weights():
     rows = compared()
     assert rows["A: second start from the packed cache, per GB"] == ("0.50 s", "< 2 s")
     assert rows["A: peak memory, relative to 1.1 x weights + cache + 200 MB"] == ("1.00", "<= 1")
 
 
-def test_loading_is_told_per_thread_and_per_gigabyte():
+def test_loading_is_reported_per_thread_and_per_gigabyte():
     slow = report()
     slow["model"]["load_s"] = 1.0
     lines = table.loading_table([MEASURED, [(ONE, slow), (Case("A", 2, (), first_round_only=True), report())]])[2:]
@@ -98,21 +98,21 @@ def test_loading_is_told_per_thread_and_per_gigabyte():
     assert lines[1] in table.page([MEASURED], STARTS, 0.5, 12)
 
 
-def test_what_was_not_measured_is_not_compared():
+def test_rows_that_were_not_measured_are_not_compared():
     rows = compared()
     assert not any("2048" in text or "32768" in text for text in rows)
     assert table.comparisons([], {}) == []
 
 
 def test_rows_are_compared_within_their_round():
-    # The second round met a machine of half the speed: no ratio changes, where medians over both rounds would give others.
+    # The machine has half the speed in the second round. Ratios within a round do not change; medians over both would.
     slow = [(ONE, report(result("decode", 5.0))), (SPLIT, report(result("decode", 4.0)))]
     lines = {text: figure for text, figure, _ in table.comparisons([MEASURED, slow], {})}
     assert lines["A, one stream: 2 nodes of 1 thread, layers 1:1, relative to 1 node of 1 thread"] == "0.88 (0.80-0.95)"
     assert "| A | 1 x 1 | decode at 32 | 7.5 (4.0-11.0) |" in table.page([MEASURED, slow], STARTS, 0.5, 12)
 
 
-def test_a_case_of_the_first_round_only_is_compared_from_there():
+def test_a_case_of_the_first_round_only_is_compared_in_that_round():
     deep = Case("A", 2, (), first_round_only=True)
     lines = {text: figure for text, figure, _ in table.comparisons([[(deep, report(result("decode", 6.3, context=32768)))], MEASURED], {})}
     assert lines["A, 2 threads, decode at 32768: attention's share of its own bound"] == "62 %"
@@ -124,11 +124,11 @@ def test_rows_name_machine_shape_threads_and_spread():
     assert "| A | 2 x 1, layers 1:1 | decode at 32, 8 streams in 2 steps | 76.0 (75.0-77.0) | 1000.0 | 10.0 | 10.0 (10.0-10.0) | 760 % of read | 760 % (all read) |  |" in text
     assert "| reads, GB/s | 10.0 (9.0-10.0) | 200.0 (200.0-200.0) |" in text
     assert "| 8-bit with scales, Gop/s | 84 (84-84) | " in text
-    assert "tiles" not in text  # No process found any.
+    assert "tiles" not in text  # no process had AMX
     assert "load 0.5 at the start; kernels: avx512" in text
 
 
-def test_shares_are_of_the_best_arithmetic_of_any_process_and_of_what_memory_gave_to_the_row():
+def test_percentages_are_of_the_best_multiply_rate_and_of_the_row_s_own_read_bandwidth():
     faster = report(result("decode", 10.0))
     faster["bounds"]["vnni_gops"]["1"] = 90.0
     rates = table.best_rates([[*MEASURED, (ONE, faster)]])
@@ -143,30 +143,30 @@ def test_shares_are_of_the_best_arithmetic_of_any_process_and_of_what_memory_gav
     assert table.over_rounds([{**alone, "int8_ops_per_token": 90e9, "isa": "amx"}], table.share, rates) == "100 % of read"
 
 
-def test_bounds_of_parts_are_added_each_with_its_own_reason():
+def test_the_bounds_of_phases_are_added_each_with_its_own_reason():
     rates = table.best_rates([MEASURED])
     alone = MEASURED[0][1]["results"][0]
-    # 70 + 10 + 20 ms of reading, each longer than the part's 10, 4 and 10 ms of multiplying. It took 100 ms.
+    # 70 + 10 + 20 ms of reading, each longer than the 10, 4 and 10 ms of multiplying. The step took 100 ms.
     assert table.over_rounds([alone], table.share_per_phase, rates) == "100 % (all read)"
-    head = {"bytes_per_token": 2e8, "int8_ops_per_token": 5e9, "f32_ops_per_token": 0}  # 50 ms of multiplying.
+    head = {"bytes_per_token": 2e8, "int8_ops_per_token": 5e9, "f32_ops_per_token": 0}  # 50 ms of multiplying
     busy = {**alone, "parts": {**alone["parts"], "head": head}}
     assert table.over_rounds([busy], table.share_per_phase, rates) == "130 % (head multiply, else read)"
 
 
-def test_a_breakdown_shows_parts_and_their_sum():
+def test_a_breakdown_shows_phases_and_their_sum():
     lines = table.breakdown_table([MEASURED])
     assert lines[0] == "| ms (%) | A, prefill 512 | A, decode at 32 | A, decode at 8192 |"
     assert lines[-1].startswith("| total | 10.00 of 10.00 | 50.00 of 50.00 |")
     assert "| qkv | 10.00 (100.0) | 50.00 (100.0) | 10.00 (100.0) |" in lines
 
 
-def test_a_program_that_fails_is_an_error_with_what_it_said(tmp_path, capsys):
+def test_a_program_that_fails_is_an_error_with_its_exit_status(tmp_path, capsys):
     assert table.main(["--quick", "--shoal", "/bin/false", "--cache", str(tmp_path)]) == 1
     assert "exit status 1" in capsys.readouterr().err
 
 
-def test_the_cases_are_flags_that_shoal_bench_takes(shoal, demo_model, tmp_path, capsys):
-    # The demo model in place of both shapes: it has layers to split and experts to spread.
+def test_shoal_bench_accepts_the_flags_of_all_cases(shoal, demo_model, tmp_path, capsys):
+    # The demo model stands in for both shapes: it has layers to split and experts to spread.
     for shape in "AB":
         (tmp_path / f"shape-{shape}-4bit-g64").symlink_to(demo_model)
     assert table.main(["--quick", "--shoal", str(shoal), "--cache", str(tmp_path)]) == 0, capsys.readouterr().err

@@ -28,7 +28,7 @@ def descriptors(process):
 
 
 def endless_stream(cluster):
-    """A stream that would still be running long after the worker has gone."""
+    """A stream that would run long beyond the loss of the worker."""
     client = client_of(cluster)
     return client.chat.completions.create(model=model_of(client), messages=user(QUESTION), temperature=0,
                                           max_tokens=1900, logit_bias=NEVER_END, stream=True)
@@ -44,14 +44,14 @@ def drain(stream):
 
 
 def error_of(call, *arguments):
-    """What ended the call, and when."""
+    """The error that ended the call, and the time of its end."""
     with pytest.raises(openai.APIError) as caught:
         call(*arguments)
     return caught.value, time.monotonic()
 
 
 def lose_and_return(cluster, worker, lose, bring_back):
-    """The whole story of a loss. `worker` is its index; lose() and bring_back() do what they say."""
+    """Loses a worker in the middle of requests, checks their errors, brings it back. worker: its index."""
     name = cluster.workers[worker].name
     before = ask(client_of(cluster), QUESTION)
 
@@ -75,7 +75,7 @@ def lose_and_return(cluster, worker, lose, bring_back):
     assert not cluster.healthy()
 
     bring_back()
-    cluster.wait_ready(30)  # which also sees to it that the coordinator has not ended
+    cluster.wait_ready(30)  # also checks that the coordinator has not ended
     assert cluster.node(name)["state"] == "up"
     assert ask(client_of(cluster), QUESTION) == before
     assert cluster.cache_stats()["blocks"]["used"] == 0
@@ -95,7 +95,7 @@ def test_a_stopped_worker_ends_requests_by_name_and_may_return(make_cluster):
 
 
 def test_a_worker_behind_a_silent_network_ends_requests_by_name_and_may_return(make_cluster, black_hole):
-    # All nodes must reach one another, so the first worker listens on our end of the link, not on loopback.
+    # All nodes must reach each other, so the first worker listens on this end of the link, not on loopback.
     cluster = make_cluster(2, hosts={0: black_hole.here, 1: black_hole.there}, prefixes={1: black_hole.prefix},
                            serve_args=(*FAIL, "--insecure"), worker_args=("--insecure",))
     before = [descriptors(worker) for worker in cluster.workers]
@@ -104,7 +104,7 @@ def test_a_worker_behind_a_silent_network_ends_requests_by_name_and_may_return(m
     assert wait_until(lambda: all(map(int.__le__, map(descriptors, cluster.workers), before)), 15), before
 
 
-def test_a_worker_that_only_holds_experts_is_missed_as_well(make_cluster):
+def test_the_loss_of_a_worker_with_experts_only_is_noticed_as_well(make_cluster):
     cluster = make_cluster(2, serve_args=("--split", "3,3", "--experts", "round_robin:3", "--on-loss", "fail"))
     process = cluster.workers[1]
     lose_and_return(cluster, 1, process.kill, process.start)
