@@ -1,8 +1,8 @@
-"""Writes documents as the demo model was trained on, from another seed: what `shoal eval --text` reads.
+"""Writes documents like those that the demo model was trained on, from another seed, for `shoal eval --text`.
 
     python sample_text.py OUT --documents 300 --seed 77
 
-Needs jinja2 alone.
+Needs only jinja2.
 """
 import argparse
 import json

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
-"""A model on three processes: a coordinator and two workers share its layers and its experts.
+"""Runs a model on three processes: its layers and experts are spread over a coordinator and two workers.
 
-Asks three questions as any OpenAI client would, over HTTP. Only the standard library: it runs on a fresh machine.
+Asks three questions over HTTP, like any OpenAI client. Uses only the standard library: it runs on a fresh machine.
 """
 import argparse
 import json
@@ -23,7 +23,7 @@ QUESTIONS = [
     "Will the answer change if I use more machines?",
     "Tell me a story about a lonely robot.",
 ]
-# Two layers on each of the three, and the 16 experts of every layer dealt out over all of them.
+# Two layers on each of the three processes, and the 16 experts of every layer spread over all of them.
 PLACEMENT = ["--split", "2,2,2", "--experts", "round_robin:3"]
 
 PLAIN = not sys.stdout.isatty() or "CI" in os.environ or "NO_COLOR" in os.environ
@@ -47,7 +47,7 @@ def green(text):
 
 
 def stream_answer(url, model, question, timeout_s=60.0):
-    """Yields (text, usage) as they arrive: pieces of the answer with usage None, and at the end "" with the usage."""
+    """Yields (text, usage) as they arrive: pieces of the answer with usage None, then "" with the usage."""
     body = {"model": model, "messages": [{"role": "user", "content": question}], "temperature": 0, "max_tokens": 300,
             "stream": True, "stream_options": {"include_usage": True}}
     request = urllib.request.Request(url + "/v1/chat/completions", json.dumps(body).encode(),
@@ -69,7 +69,7 @@ def stream_answer(url, model, question, timeout_s=60.0):
 
 
 class Wrapped:
-    """Prints text that comes in pieces, wrapped and indented, a word as soon as it is whole."""
+    """Prints text that arrives in pieces, wrapped and indented. Prints a word as soon as it is complete."""
 
     def __init__(self, indent):
         self.indent, self.column = indent, len(indent)
@@ -111,14 +111,14 @@ def ask(url, model, question):
         usage = told or usage
     printer.flush()
     ended = time.monotonic()
-    # Over the whole request, prompt included: what somebody who waits for the answer sees.
+    # Over the whole request, including the prompt: the rate that a waiting person sees.
     print("\n" + dim(f"      {usage['completion_tokens']} tokens in {ended - started:.2f} s, "
                      f"{usage['completion_tokens'] / (ended - started):.0f} tokens/s, "
                      f"the first after {1000 * (first - started):.0f} ms"))
 
 
 def table(rows):
-    """The first row is the head."""
+    """Prints rows as a table; the first row is the header."""
     widths = [max(len(str(row[i])) for row in rows) for i in range(len(rows[0]))]
     for number, row in enumerate(rows):
         line = "  " + "   ".join(str(cell).ljust(width) for cell, width in zip(row, widths)).rstrip()
@@ -130,7 +130,7 @@ def mib(count):
 
 
 def who_computed(cluster):
-    """One row per node, from what the coordinator tells at /cluster/status and /metrics."""
+    """One row per node, from /cluster/status and /metrics of the coordinator."""
     metrics = cluster.metrics()
 
     def mean_ms(name, node):
@@ -138,10 +138,10 @@ def who_computed(cluster):
         count = metrics.get(f"{name}_count{labels}", 0)
         return f"{1000 * metrics[f'{name}_sum{labels}'] / count:.2f} ms" if count else "-"
 
-    rows = [("node", "layers", "experts", "weights", "resident", "steps", "busy a step", "waits for experts",
+    rows = [("node", "layers", "experts", "weights", "resident", "steps", "busy per step", "waits for experts",
              "expert calls served")]
     nodes = cluster.status()["nodes"]
-    experts = sum(node["experts"] for node in nodes)  # of all layers; nobody holds copies here
+    experts = sum(node["experts"] for node in nodes)  # of all layers; there are no replicas here
     for node in nodes:
         name, layers = node["name"], node["layers"]
         rows.append((name, f"{layers[0]} to {layers[1] - 1}" if layers else "none", f"{node['experts']} of {experts}",
@@ -152,7 +152,7 @@ def who_computed(cluster):
 
 
 def run(options, cluster):
-    print(f"{bold('shoal demo')}  {options.model.name} on three processes; their logs are in {cluster.log_dir}")
+    print(f"{bold('shoal demo')}  {options.model.name} on three processes, with logs in {cluster.log_dir}")
     cluster.start()
     model = json.loads(get_text(cluster.url + "/v1/models")[1])["data"][0]["id"]
     for question in QUESTIONS:
@@ -164,7 +164,7 @@ def run(options, cluster):
 
 
 def keep(cluster, model):
-    print(f"\n{bold('still up')} at {cluster.url}; Ctrl-C ends it. Ask from another terminal:\n")
+    print(f"\n{bold('still running')} at {cluster.url}; Ctrl-C ends it. Ask from another terminal:\n")
     print(textwrap.indent(textwrap.dedent(f"""\
         curl {cluster.url}/v1/chat/completions -H 'Content-Type: application/json' \\
           -d '{{"messages": [{{"role": "user", "content": "Hello!"}}]}}'
@@ -212,7 +212,7 @@ def main(arguments):
         print(f"\ndemo: {error}", file=sys.stderr)
         for process in cluster.processes:
             if process.popen is not None and not process.alive and process.log_tail() not in str(error):
-                print(f"demo: {process.name} is gone (code {process.popen.returncode}):\n{process.log_tail()}",
+                print(f"demo: {process.name} has ended (code {process.popen.returncode}):\n{process.log_tail()}",
                       file=sys.stderr)
         return 1
     finally:

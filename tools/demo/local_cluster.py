@@ -1,6 +1,6 @@
-"""Starts a coordinator and its workers as processes of this machine. Used by the demo and by the end-to-end tests.
+"""Starts a coordinator and its workers as processes on this machine, for the demo and the end-to-end tests.
 
-Only the standard library: the demo runs on a fresh machine.
+Uses only the standard library, so that the demo runs on a fresh machine.
 """
 import ctypes
 import json
@@ -18,11 +18,11 @@ _libc = ctypes.CDLL(None, use_errno=True)
 
 
 class ClusterError(RuntimeError):
-    """A process did not do what was asked of it; the message holds the end of its log."""
+    """A process failed; the message has the end of its log."""
 
 
 def free_ports(count, host="127.0.0.1"):
-    """Ports that nobody listens on now. They are held together until all are known, so that they differ."""
+    """Unused ports. All are held until the last is known, so that they differ."""
     sockets = [socket.socket() for _ in range(count)]
     try:
         for s in sockets:
@@ -35,7 +35,7 @@ def free_ports(count, host="127.0.0.1"):
 
 
 def wait_until(condition, timeout_s, pause_s=0.05):
-    """True as soon as condition() is; False when it was not in time."""
+    """Returns True as soon as condition() is true, False after timeout_s."""
     end = time.monotonic() + timeout_s
     while not condition():
         if time.monotonic() > end:
@@ -45,7 +45,7 @@ def wait_until(condition, timeout_s, pause_s=0.05):
 
 
 def get_text(url, timeout_s=5.0):
-    """GET; any HTTP status is an answer. Returns (status, body)."""
+    """GET url -> (status, body), for any HTTP status."""
     try:
         with urllib.request.urlopen(url, timeout=timeout_s) as response:
             return response.status, response.read().decode()
@@ -70,13 +70,13 @@ class Process:
         self.popen = None
 
     def start(self):
-        """A session of its own: Ctrl-C in the terminal reaches us, and we end the processes in order."""
+        """Starts the process in its own session, so that Ctrl-C reaches only us and we end the processes in order."""
         with self.log_path.open("ab") as log:
             log.write(f"$ {' '.join(self.argv)}\n".encode())
             log.flush()
             self.popen = subprocess.Popen(
                 self.argv, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT, start_new_session=True,
-                # Should we be killed, nothing stays behind.
+                # If we are killed, the process is killed, too.
                 preexec_fn=lambda: _libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL))
         return self
 
@@ -104,7 +104,7 @@ class Process:
             self.popen.wait(10)
 
     def stop(self, timeout_s=10.0):
-        """Asks politely, then kills. Returns the exit code; negative is the signal that ended the process."""
+        """Sends SIGTERM, and SIGKILL after timeout_s. Returns the exit code, or minus the number of the fatal signal."""
         if self.popen is None:
             return None
         self._signal(signal.SIGTERM)
@@ -130,12 +130,12 @@ class Process:
 
 
 class LocalCluster:
-    """A coordinator and `workers` workers; a coordinator alone where workers = 0. A context manager.
+    """A coordinator and `workers` workers, possibly none. A context manager.
 
-    serve_args and worker_args are more flags for `shoal serve` and `shoal worker`; worker_args may be a function of the
-    worker's index.
-    prefixes runs a worker under another program, by its index: {1: ["ip", "netns", "exec", "x"]}.
-    hosts gives a worker another address than loopback, by its index.
+    serve_args, worker_args: further flags for `shoal serve` and `shoal worker`; worker_args may be a function of the
+        worker's index.
+    prefixes: programs that run a worker, by its index: {1: ["ip", "netns", "exec", "x"]}.
+    hosts: addresses of workers, by index; the default is loopback.
     """
 
     def __init__(self, shoal, model, log_dir, workers=0, serve_args=(), worker_args=(), model_root=None, port=None,
@@ -179,7 +179,7 @@ class LocalCluster:
             return False
 
     def wait_ready(self, timeout_s=60.0):
-        """Returns when the coordinator would serve a request; ClusterError when a process ends or time runs out."""
+        """Returns when the coordinator is ready; raises ClusterError if a process ends or after timeout_s."""
         end = time.monotonic() + timeout_s
         while not self.healthy():
             for process in self.processes:
@@ -195,7 +195,7 @@ class LocalCluster:
         return get_json(self.url + "/cluster/status")
 
     def node(self, name):
-        """What /cluster/status says of one node."""
+        """The entry of a node in /cluster/status."""
         return next(node for node in self.status()["nodes"] if node["name"] == name)
 
     def cache_stats(self):
@@ -208,7 +208,7 @@ class LocalCluster:
         return {name: float(value) for name, value in pairs}
 
     def stop(self):
-        """The coordinator first, so that no worker is missed by it. Returns the exit codes by name."""
+        """Stops the coordinator first, so that it reports no lost worker. Returns the exit codes by name."""
         return {process.name: process.stop() for process in self.processes}
 
     def __enter__(self):

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Copies a golden into tests/goldens/models without what no test reads: the hidden states, a third of the file.
+"""Copies a golden into tests/goldens/models, without the hidden states, which no test reads and which are a third of it.
 
     tools/goldens/copy_case.py ../shared/goldens/models qwen2/tied mistral/swa
 """
@@ -18,17 +18,17 @@ def without_hidden(raw):
     (size,) = struct.unpack("<Q", raw[:8])
     header = json.loads(raw[8:8 + size])
     data = raw[8 + size:]
-    kept, parts, at = {}, [], 0
+    kept, pieces, at = {}, [], 0
     for name, entry in header.items():
         if name == "__metadata__" or name.startswith("hidden."):
             continue
         begin, end = entry["data_offsets"]
         kept[name] = dict(entry, data_offsets=[at, at + end - begin])
-        parts.append(data[begin:end])
+        pieces.append(data[begin:end])
         at += end - begin
     text = json.dumps(kept, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)
-    return struct.pack("<Q", len(text)) + text + b"".join(parts)
+    return struct.pack("<Q", len(text)) + text + b"".join(pieces)
 
 
 def main(source, *cases):

@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
-"""Makes tests/goldens/models/qwen2_moe/plain: a tiny random model and what mlx-lm gives for it in float32.
+"""Makes tests/goldens/models/qwen2_moe/plain: a tiny random model, and the outputs of mlx-lm for it in float32.
 
     pip install mlx-lm==0.32.2 'mlx[cpu]==0.32.4' && tools/goldens/make_qwen2_moe.py
 
-A second opinion, written from transformers' modeling_qwen2_moe.py in float64, must agree: logits within 1e-4, the same
-greedy tokens. It also says which experts were chosen. Prompts are drawn until no choice is near a tie.
+A second implementation, written after transformers' modeling_qwen2_moe.py in float64, must agree: logits within 1e-4, and the
+same greedy tokens. It also gives the chosen experts. Prompts are drawn until no choice is near a tie.
 """
 
 import json
@@ -52,7 +52,7 @@ def shapes():
 
 
 def values(name, shape, random):
-    """Random numbers of the size that keeps logits near a standard deviation of 2 and routers far from uniform."""
+    """Random numbers, scaled so that logits have a standard deviation near 2 and routers are far from uniform."""
     x = random.standard_normal(shape)
     if name.endswith("norm.weight"):
         return 1 + 0.2 * x
@@ -65,11 +65,11 @@ def values(name, shape, random):
 
 
 class Second:
-    """float64, one sequence at once, no cache."""
+    """The second implementation: float64, one sequence at a time, no cache."""
 
     def __init__(self, weights):
         self.w = {k: v.astype(np.float64) for k, v in weights.items()}
-        self.nearest = np.inf  # Of the chosen experts' scores to those of the others.
+        self.nearest = np.inf  # The smallest distance between the scores of chosen and other experts.
 
     def norm(self, x, name):
         return x / np.sqrt((x * x).mean(-1, keepdims=True) + CONFIG["rms_norm_eps"]) * self.w[name]

@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
-"""Puts what the tests of the families and of the placements print into the tables of docs/models.md.
+"""Writes the output of the tests of families and placements into the tables of docs/models.md.
 
     ./dev test && tools/goldens/models_table.py < build/release/Testing/Temporary/LastTest.log
 
-or the output of models_test --gtest_filter='*MatchesTheReference' and placement_test, one behind the other.
+Also reads the output of models_test --gtest_filter='*MatchesTheReference' followed by that of placement_test.
 """
 
 import pathlib
@@ -38,13 +38,13 @@ def goldens(lines):
 
 
 def code_lines(family):
-    """Lines of the family's file that are neither empty nor comment."""
+    """The number of lines in the family's file that are neither empty nor comments."""
     text = (ROOT / "src/models/families" / f"{family}.cpp").read_text()
     return sum(1 for line in text.splitlines() if line.strip() and not line.strip().startswith("//"))
 
 
 def placements(lines):
-    """The rows of the table of placements: per family its lines of code, models, placements and runs."""
+    """The rows of the table of placements: lines of code, models, placements and runs per family."""
     found = {}
     for line in lines:
         match = PLACED.match(line)
@@ -56,7 +56,7 @@ def placements(lines):
 
 
 def put(page, name, head, rows):
-    """`page` with the table between its marks made anew; as it is where there are no rows."""
+    """`page` with a new table between its marks; unchanged if there are no rows."""
     rows = list(rows)
     if not rows:
         return page

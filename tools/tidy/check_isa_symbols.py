@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
-"""Fails when an object that was compiled for one instruction set exports anything but its kernel table.
+"""Fails if an object that is compiled for one instruction set exports anything but its kernel table.
 
-An inline function emitted there would carry that instruction set, and the linker may choose that copy for the whole program: it
-would then crash on a CPU without it, far from any kernel.
+An inline function emitted there would use that instruction set, and the linker may choose this copy for the whole program,
+which would then crash on other CPUs, far from any kernel.
 
 usage: check_isa_symbols.py libshoal_kernels.a [library ...]
 """
@@ -22,7 +22,7 @@ def main(libraries):
         if line.endswith("]:"):  # libshoal_kernels.a[avx2.cpp.o]:
             current = line[line.rindex("[") + 1:].split(".")[0]
             exported[current] = []
-        elif line and not line.startswith("DW.ref."):  # A pointer to the exception handler's data, no code.
+        elif line and not line.startswith("DW.ref."):  # A pointer to data of the exception handler, not code.
             exported[current].append(line)
     if "reference" not in exported:
         sys.exit(f"check_isa_symbols: no reference.cpp.o in {' '.join(libraries)}")

@@ -1,11 +1,11 @@
 #!/usr/bin/env python3
-"""Fails when a static library of a compute folder calls libm for anything but fma and sqrt.
+"""Fails if a static library of a compute folder calls libm for anything but fma and sqrt.
 
-glibc picks variants of its functions by CPU, and other systems have other ones, so a result that went through them would depend on
-the machine (docs/numerics.md). fma and sqrt are correctly rounded everywhere.
+glibc chooses variants of its functions by CPU, and other systems have other functions, so results would depend on the
+machine (docs/numerics.md). fma and sqrt are correctly rounded everywhere.
 
 usage: check_libm.py BUILD_FOLDER | LIBRARY.a...
-A build folder stands for the libraries of the compute folders in it.
+A build folder means the libraries of the compute folders in it.
 """
 import ctypes.util
 import subprocess
