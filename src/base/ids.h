@@ -19,11 +19,11 @@ using NodeId = Id<struct NodeTag, int32_t>;         ///< Index of a node in its 
 using LayerId = Id<struct LayerTag, int32_t>;       ///< Layer of the model, 0 .. L-1.
 using ExpertId = Id<struct ExpertTag, int32_t>;     ///< Expert of a layer, 0 .. E-1.
 using RequestId = Id<struct RequestTag, uint64_t>;  ///< A request, unique during the life of a coordinator.
-using SeqId = Id<struct SeqTag, uint64_t>;          ///< A sequence (one choice of a request), unique likewise.
-using StepId = Id<struct StepTag, uint64_t>;        ///< A step; steps are executed in ascending order.
-using Epoch = Id<struct EpochTag, uint32_t>;        ///< Version of the plan in force.
-using BlockId = Id<struct BlockTag, int32_t>;       ///< A block of the KV cache; the same id on every node.
-using SlotId = Id<struct SlotTag, int32_t>;         ///< A slot for a recurrent state; the same on every node.
+using SeqId = Id<struct SeqTag, uint64_t>;     ///< A sequence (one choice of a request), unique likewise.
+using StepId = Id<struct StepTag, uint64_t>;   ///< A step; steps are executed in ascending order.
+using Epoch = Id<struct EpochTag, uint32_t>;   ///< Version of the plan in force.
+using BlockId = Id<struct BlockTag, int32_t>;  ///< A block of the KV cache; the same id on every node.
+using SlotId = Id<struct SlotTag, int32_t>;    ///< A slot for a recurrent state; the same on every node.
 
 }  // namespace shoal
 

@@ -146,8 +146,7 @@ absl::StatusOr<int64_t> WorkerNode::prepare(const PrepareOrder& order, const Pre
     state_ = "loading";
   }
   LogInfo("loading {}: layers [{}, {})", model.checkpoint->folder(), slice.layers.begin, slice.layers.end);
-  auto loaded =
-      NodeModel::Load(model.weights, std::move(slice), pool_, progress, options_.packed_cache);
+  auto loaded = NodeModel::Load(model.weights, std::move(slice), pool_, progress, options_.packed_cache);
   const std::lock_guard lock(mutex_);
   state_ = loaded.ok() ? "ready" : "idle";
   if (!loaded.ok()) return Annotate(loaded.status(), fmt::format("worker '{}'", options_.name));

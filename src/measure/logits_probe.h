@@ -18,8 +18,8 @@ struct ProbeRequest {
   int64_t greedy = 0;  ///< Tokens to generate; does not stop at an end-of-text id.
   int64_t chunk = 0;   ///< Prompt tokens per step; 0: as many as a result frame can carry.
   bool routing = false;
-  BlockId first_block{0};       ///< The sequence uses consecutive blocks from here.
-  SlotId first_state_slot{0};   ///< And consecutive state slots from here, if the model keeps states.
+  BlockId first_block{0};      ///< The sequence uses consecutive blocks from here.
+  SlotId first_state_slot{0};  ///< And consecutive state slots from here, if the model keeps states.
   SeqId sequence{1};
   StepId first_step{1};
   Duration step_timeout = std::chrono::minutes(10);
