@@ -131,9 +131,9 @@ TEST(PlanJson, ReadsBackAnEqualPlan) {
 /// The error of reading the small plan with `piece` of its text replaced.
 std::string ErrorWith(const std::string& piece, const std::string& replacement) {
   std::string text = PlanToJson(SmallPlan());
-  const size_t at = text.find(part);
-  EXPECT_NE(at, std::string::npos) << part;
-  text.replace(at, part.size(), replacement);
+  const size_t at = text.find(piece);
+  EXPECT_NE(at, std::string::npos) << piece;
+  text.replace(at, piece.size(), replacement);
   return ToString(PlanFromJson(text).status());
 }
 
