@@ -186,7 +186,7 @@ class Running {
     auto cluster = LocalCluster::Load(std::move(options));
     SHOAL_CHECK(cluster.ok());
     cluster_ = std::move(*cluster);
-    const absl::Status opened = cluster_->open(Epoch{1}, engine_);
+    const absl::Status opened = cluster_->open(cluster_->plan(), engine_);
     if (!opened.ok()) ADD_FAILURE() << ToString(opened);
   }
   ~Running() { cluster_->close(engine_, Cancelled("done")); }
