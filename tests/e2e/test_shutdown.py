@@ -44,7 +44,7 @@ def ended(process, timeout_s):
 
 def test_running_requests_end_as_usual_and_new_ones_are_refused(make_cluster):
     cluster = make_cluster(0, serve_args=("--drain-timeout", "60", *SLOW))
-    stream = endless(client_of(cluster), stream=True, max_tokens=400)
+    stream = endless(client_of(cluster), stream=True, max_tokens=120)
     chunks = [next(stream) for _ in range(3)]
     terminate(cluster.coordinator)
     assert wait_until(lambda: get_text(cluster.url + "/health")[0] == 503, 5)
