@@ -101,9 +101,9 @@ class Server {
   void stop() {
     if (api_ != nullptr) drain();
     UnblockStopSignals();
+    ExitWithin(kFlushTimeout + kClusterStopMax);    // Weights may be loading, and a handler may be slow.
     if (scheduler_ != nullptr) scheduler_->stop();  // What still runs ends with an error, told to its client.
     if (http_ != nullptr) http_->stop(kFlushTimeout);
-    ExitWithin(kClusterStopMax);  // Weights may be loading.
     if (supervisor_ != nullptr) supervisor_->stop();
   }
 

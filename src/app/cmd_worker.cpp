@@ -83,6 +83,7 @@ absl::Status RunWorker(const WorkerFlags& flags) {
           FormatBytes(memory));
   WaitForStopSignal();
   LogInfo("stopping");
+  UnblockStopSignals();
   ExitWithin(kStopMax);
   return absl::OkStatus();
 }
