@@ -95,9 +95,10 @@ void PackedStore::open(std::shared_ptr<const PackedCache> cache,
 
 void PackedStore::begin_batch(int64_t layer) {
   for (auto& [key, unit] : units_) {
-    if (key.layer == layer) continue;
+    if (key.layer == layer || !unit.file) continue;
     unit.file.reset();
     unit.entries.clear();
+    unit.looked_for = false;
   }
 }
 
@@ -208,8 +209,9 @@ void PackedStore::write_all() const {
   int64_t bytes = 0;
   for (auto unit = units_.begin(); status.ok() && unit != units_.end(); ++unit) {
     if (!unit->second.missed) continue;
+    const int64_t before = bytes;
     status = write(unit->first, unit->second, &bytes);
-    files += status.ok() ? 1 : 0;
+    files += bytes > before ? 1 : 0;
   }
   if (files > 0)
     LogInfo("packed cache: saved {} files, {}, in {}", files, FormatBytes(bytes), cache_->folder());
