@@ -8,9 +8,11 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <chrono>
 #include <cstdio>
 #include <cstring>
 #include <filesystem>
+#include <thread>
 
 #include "base/check.h"
 #include "base/clock.h"
@@ -158,12 +160,16 @@ absl::Status PackedFileWriter::write(int64_t offset, std::span<const std::byte> 
   return absl::OkStatus();
 }
 
-absl::Status PackedFileWriter::finish(const PackedTable& table) {
+absl::Status PackedFileWriter::complete(const PackedTable& table) {
   const std::string head = EncodePackedHead(table);
   SHOAL_CHECK_LE(static_cast<int64_t>(head.size()), table.entries.front().offset);
   RETURN_IF_ERROR(write(0, std::as_bytes(std::span(head))));
   // The name comes after the bytes, also on a disk that loses power. (Were it not so, the hashes would tell.)
   if (fsync(file_.fd()) != 0) return SystemError("write", temporary_, errno);
+  return absl::OkStatus();
+}
+
+absl::Status PackedFileWriter::publish() {
   if (rename(temporary_.c_str(), path_.c_str()) != 0) return SystemError("rename", temporary_, errno);
   temporary_.clear();
   const FileHandle folder(open(std::filesystem::path(path_).parent_path().c_str(), O_RDONLY | O_CLOEXEC));
@@ -182,6 +188,16 @@ absl::StatusOr<PackedFile> PackedCache::open(const PackedIdentity& identity) con
                            identity.text(), file.table().identity.text());
   }
   return file;
+}
+
+FileHandle PackedCache::lock() const {
+  constexpr int kTriesMax = 1000;
+  constexpr auto kPause = std::chrono::milliseconds(1);
+  FileHandle folder(::open(options_.folder.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+  for (int i = 0; i < kTriesMax && flock(folder.fd(), LOCK_EX | LOCK_NB) != 0 && errno == EWOULDBLOCK; ++i) {
+    std::this_thread::sleep_for(kPause);
+  }
+  return folder;
 }
 
 bool PackedCache::is_still(const PackedIdentity& identity, const PackedFile* file) const {

@@ -58,7 +58,7 @@ class PackedFile {
   PackedTable table_;
 };
 
-/// A file that is being written. The destructor deletes it unless finish() succeeded.
+/// A file that is being written. The destructor deletes it unless publish() succeeded.
 class PackedFileWriter {
  public:
   PackedFileWriter(PackedFileWriter&& other) noexcept = default;
@@ -69,9 +69,11 @@ class PackedFileWriter {
   const std::string& path() const { return path_; }
   /// ResourceExhausted where the disk is full.
   absl::Status write(int64_t offset, std::span<const std::byte> bytes);
-  /// Writes the head, makes everything durable and gives the file its name. `table` has the names, tiles and
-  /// offsets of the one that the file was made for, and now the hashes.
-  absl::Status finish(const PackedTable& table);
+  /// Writes the head and makes everything durable. `table` has the names, tiles and offsets of the one that
+  /// the file was made for, and now the hashes.
+  absl::Status complete(const PackedTable& table);
+  /// Gives a complete file its name.
+  absl::Status publish();
 
  private:
   friend class PackedCache;
@@ -96,6 +98,9 @@ class PackedCache {
   /// The file made for `identity`. NotFound where there is none; else as PackedFile::Open, and
   /// InvalidArgument for a file of another identity under this one's name.
   absl::StatusOr<PackedFile> open(const PackedIdentity& identity) const;
+  /// Keeps others from publishing files while it lives: so long is_still() stays true. Waits for a second at
+  /// most; where another holds on, or the file system has no locks, nothing is kept.
+  FileHandle lock() const;
   /// Whether the file of `identity` is still `file` (nullptr: there is none).
   bool is_still(const PackedIdentity& identity, const PackedFile* file) const;
 

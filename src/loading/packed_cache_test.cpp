@@ -4,10 +4,13 @@
 #include <gtest/gtest.h>
 #include <unistd.h>
 
+#include <atomic>
 #include <chrono>
 #include <cstring>
 #include <filesystem>
 #include <fstream>
+#include <thread>
+#include <vector>
 
 #include "base/status.h"
 #include "formats/test_files.h"
@@ -33,7 +36,8 @@ absl::Status Save(const PackedCache& cache, const std::string& identity, int64_t
   ASSIGN_OR_RETURN(PackedFileWriter writer, cache.create(table));
   const std::string bytes(static_cast<size_t>(table.entries[0].bytes()), identity[0]);
   RETURN_IF_ERROR(writer.write(table.entries[0].offset, std::as_bytes(std::span(bytes))));
-  return writer.finish(table);
+  RETURN_IF_ERROR(writer.complete(table));
+  return writer.publish();
 }
 
 PackedIdentity Identity(const std::string& content) { return {content, "layer 0"}; }
@@ -104,10 +108,10 @@ TEST_F(PackedCacheTest, TwoWritersOfOneFileDoNotDisturbEachOther) {
   const std::string a(192, 'a'), b(192, 'b');
   ASSERT_TRUE(first->write(table.entries[0].offset, std::as_bytes(std::span(a))).ok());
   ASSERT_TRUE(second->write(table.entries[0].offset, std::as_bytes(std::span(b))).ok());
-  ASSERT_TRUE(first->finish(table).ok());
+  ASSERT_TRUE(first->complete(table).ok() && first->publish().ok());
   const auto opened =
       cache_.open(Identity("one"));  // Goes on to be readable when the name is given to another file.
-  ASSERT_TRUE(second->finish(table).ok());
+  ASSERT_TRUE(second->complete(table).ok() && second->publish().ok());
   std::string bytes(192, ' ');
   ASSERT_TRUE(opened->read(table.entries[0].offset, std::as_writable_bytes(std::span(bytes))).ok());
   EXPECT_EQ(bytes, a);
@@ -171,6 +175,23 @@ TEST_F(PackedCacheTest, SaysWhetherAFileIsStillThere) {
   EXPECT_FALSE(cache_.is_still(Identity("one"), &*first));
 }
 
+TEST_F(PackedCacheTest, ALockIsGivenToOneAtATime) {
+  ASSERT_TRUE(Save(cache_, "one").ok());
+  std::atomic<bool> held = false;
+  std::vector<std::thread> threads;
+  for (int i = 0; i < 4; ++i) {
+    threads.emplace_back([&] {
+      for (int k = 0; k < 20; ++k) {
+        const FileHandle lock = cache_.lock();
+        EXPECT_FALSE(held.exchange(true));
+        std::this_thread::yield();
+        held = false;
+      }
+    });
+  }
+  for (std::thread& thread : threads) thread.join();
+}
+
 TEST_F(PackedCacheTest, WhatDeadWritersLeftIsDeletedAndWhatLivingOnesWriteIsNot) {
   ASSERT_TRUE(Save(cache_, "one").ok());
   const std::string stem = cache_.list()[0].path;
@@ -184,7 +205,7 @@ TEST_F(PackedCacheTest, WhatDeadWritersLeftIsDeletedAndWhatLivingOnesWriteIsNot)
   ASSERT_TRUE(Save(cache_, "three").ok());
   EXPECT_FALSE(std::filesystem::exists(old));
   EXPECT_TRUE(std::filesystem::exists(young));
-  EXPECT_TRUE(living->finish(TableOf("two")).ok());
+  EXPECT_TRUE(living->complete(TableOf("two")).ok() && living->publish().ok());
 }
 
 TEST_F(PackedCacheTest, ClearingLeavesForeignFilesAlone) {

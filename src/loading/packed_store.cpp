@@ -18,7 +18,7 @@ namespace {
 /// Bytes that are read or written, and hashed, at a time: they stay in a core's cache in between.
 constexpr int64_t kChunkBytes = int64_t{512} << 10;
 /// How often a file is written again because another process put one in its place meanwhile.
-constexpr int kAttempts = 3;
+constexpr int kAttempts = 16;
 
 /// "bf16 4-bit groups of 64 [6144, 2048]".
 std::string FormatText(const PackedFormat& format, int64_t rows, int64_t cols) {
@@ -241,8 +241,10 @@ absl::Status PackedStore::write(const PackedUnit& key, const Unit& unit, int64_t
     // Had a file of the checkpoint changed while it was read, what was packed would belong to neither of its
     // states.
     if (!checkpoint_->content_settled()) return Cancelled("the checkpoint changed");
+    RETURN_IF_ERROR(writer.complete(table));
+    const FileHandle lock = cache_->lock();
     if (attempt < kAttempts && !cache_->is_still(identity, old)) continue;
-    RETURN_IF_ERROR(writer.finish(table));
+    RETURN_IF_ERROR(writer.publish());
     *bytes += table.file_bytes();
     return absl::OkStatus();
   }

@@ -217,6 +217,21 @@ TEST_F(PackedStoreTest, NodesThatHaveOtherExpertsOfABlockAddToItsFile) {
   EXPECT_TRUE(Start(Experts(0, 13)).from_cache);
 }
 
+TEST_F(PackedStoreTest, NodesThatSaveAtOnceLoseNothingOfOneAnother) {
+  constexpr int kNodes = 4;
+  const auto experts_of = [](int node) {
+    return [node](const WeightUse& use) { return use.expert >= 0 && use.expert % kNodes == node; };
+  };
+  std::vector<std::unique_ptr<PackedStore>> stores;
+  for (int node = 0; node < kNodes; ++node) {
+    stores.push_back(Open());
+    Pack(stores.back().get(), experts_of(node));
+  }
+  for (const auto& store : stores) store->save();
+  for (const auto& store : stores) store->finish_saving();
+  EXPECT_TRUE(Start(Experts(0, 13)).from_cache);
+}
+
 TEST_F(PackedStoreTest, WritersAtOnceLeaveWholeFilesThatServeTheNextStart) {
   const Bytes expected = Pack(nullptr).bytes;
   std::vector<std::thread> starts;

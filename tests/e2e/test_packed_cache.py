@@ -176,8 +176,8 @@ def test_a_server_and_its_workers_start_from_the_cache(make_cluster, cache, list
     monkeypatch.setenv("SHOAL_PACKED_CACHE", str(cache))
     first = make_cluster(2)
     assert wait_until(lambda: all("packed cache: saved " in p.log() for p in first.processes), 20)
-    assert not any("from the packed cache" in p.log() for p in first.processes)
+    assert not any("GB/s, from the packed cache" in p.log() for p in first.processes), "not all of it"
     first.stop()
     assert sorted(file["unit"] for file in listed()) == UNITS
     second = make_cluster(2)
-    assert all("from the packed cache" in p.log() for p in second.processes)
+    assert all("GB/s, from the packed cache" in p.log() for p in second.processes)
