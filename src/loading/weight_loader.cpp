@@ -33,7 +33,9 @@ absl::StatusOr<StoredWeight> WeightLoader::find(const WeightRef& ref) const {
 }
 
 absl::StatusOr<StoredWeight> WeightLoader::find(const LinearSpec& linear) const {
-  ASSIGN_OR_RETURN(StoredWeight weight, find(linear.weight));
+  const StoredWeight* known = resolved_ == nullptr ? nullptr : resolved_->find(linear.weight);
+  if (known != nullptr) return *known;  // ResolvedWeights refuses a bias without a place in the spec.
+  ASSIGN_OR_RETURN(StoredWeight weight, finder_->find(linear.weight));
   const std::string bias = weight.source->base + ".bias";
   if (!linear.bias && checkpoint_->has(bias)) {
     return InvalidArgument(
