@@ -106,7 +106,9 @@ std::string ClusterStatusJson(RemoteCluster& cluster, const PipelineEngine& engi
     Json node = NodeJson(plan, member, facts);
     if (out["nodes"].empty()) {
       node["resident_bytes"] = ResidentBytes();
-      node["weight_bytes"] = cluster.own_bytes();
+      int64_t bytes = 0;
+      for (const NodeHost::NodeReport& own : cluster.host().report()) bytes += own.weight_bytes;
+      node["weight_bytes"] = bytes;
     }
     out["nodes"].push_back(std::move(node));
   }

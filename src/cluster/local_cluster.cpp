@@ -5,6 +5,7 @@
 
 #include "base/check.h"
 #include "base/status.h"
+#include "exec/model_facts.h"
 #include "wire/echo.h"
 #include "wire/inproc.h"
 
@@ -18,18 +19,27 @@ absl::StatusOr<TransportKind> ParseTransportKind(std::string_view name) {
 
 namespace {
 
-std::vector<int> CpusOf(const LocalCluster::Options& options, size_t node) {
-  std::vector<int> cpus;
-  if (options.cpus.empty()) return cpus;
-  const auto threads = static_cast<size_t>(options.threads_per_node);
-  for (size_t i = 0; i < threads; ++i)
-    cpus.push_back(options.cpus[(node * threads + i) % options.cpus.size()]);
-  return cpus;
+/// Threads of the `index`-th node that asks for them.
+std::unique_ptr<ThreadPool> MakePool(int threads, const std::vector<int>& cpus, size_t index) {
+  std::vector<int> own;
+  for (size_t i = 0; i < static_cast<size_t>(threads) && !cpus.empty(); ++i) {
+    own.push_back(cpus[(index * static_cast<size_t>(threads) + i) % cpus.size()]);
+  }
+  return std::make_unique<ThreadPool>(threads, std::move(own));
 }
 
 }  // namespace
 
-LocalCluster::LocalCluster(Options options) : options_(std::move(options)) {}
+LocalCluster::LocalCluster(Options options) : options_(std::move(options)) {
+  NodeHost::Options host;
+  host.make_pool = [threads = options_.threads_per_node, cpus = options_.cpus,
+                    next = size_t{0}](const HostedNode&) mutable { return MakePool(threads, cpus, next++); };
+  host.isa = options_.isa;
+  host.packed_cache = options_.packed_cache;
+  host.profile = options_.profile;
+  host.hook = options_.hook;
+  host_ = std::make_unique<NodeHost>(std::move(host));
+}
 
 LocalCluster::~LocalCluster() = default;
 
@@ -42,51 +52,42 @@ absl::StatusOr<std::unique_ptr<LocalCluster>> LocalCluster::Load(Options options
 
 absl::Status LocalCluster::prepare(const Plan& plan) {
   RETURN_IF_ERROR(Validate(plan));
+  for (int32_t i = 0; i < nodes(); ++i) {  // What no longer takes part makes room first.
+    if (!plan.find_node(options_.plan.node(NodeId{i}).name).has_value()) host_->drop(hosted(NodeId{i}));
+  }
   options_.plan = plan;
-  nodes_.resize(plan.nodes.size());
-  for (size_t i = 0; i < nodes_.size(); ++i) RETURN_IF_ERROR(prepare_node(i));
-  return absl::OkStatus();
-}
-
-absl::Status LocalCluster::prepare_node(size_t index) {
-  const Options& o = options_;
-  Node& node = nodes_[index];
-  if (node.pool == nullptr) {
-    node.pool = std::make_unique<ThreadPool>(o.threads_per_node, CpusOf(o, index));
-    if (o.profile) node.profile = std::make_unique<StepProfile>();
+  for (int32_t i = 0; i < nodes(); ++i) {
+    const NodeId node{i};
+    RETURN_IF_ERROR(host_->load(hosted(node), options_.weights, SliceOf(plan, node), options_.progress));
+    if (options_.transport == TransportKind::kInproc) continue;
+    if (static_cast<size_t>(i) == endpoints_.size()) {
+      GrpcOptions grpc;
+      grpc.name = plan.node(node).name;
+      grpc.handshake_timeout = kLocalTimeout;
+      grpc.keepalive_timeout = kLocalTimeout;
+      ASSIGN_OR_RETURN(auto endpoint, GrpcEndpoint::start(std::move(grpc)));
+      endpoints_.push_back(std::move(endpoint));
+    }
+    options_.plan.nodes[static_cast<size_t>(i)].address =
+        fmt::format("127.0.0.1:{}", endpoints_[static_cast<size_t>(i)]->port());
   }
-  NodeSlice slice = SliceOf(o.plan, NodeId{static_cast<int32_t>(index)});
-  if (node.model == nullptr || !(node.model->slice() == slice)) {
-    node.model.reset();  // Memory is for one slice, not for two.
-    ASSIGN_OR_RETURN(node.model,
-                     NodeModel::Load(o.weights, std::move(slice), *node.pool, o.progress, o.packed_cache));
-  }
-  if (o.transport == TransportKind::kInproc) return absl::OkStatus();
-  if (node.endpoint == nullptr) {
-    GrpcOptions grpc;
-    grpc.name = o.plan.nodes[index].name;
-    grpc.handshake_timeout = kLocalTimeout;
-    grpc.keepalive_timeout = kLocalTimeout;
-    ASSIGN_OR_RETURN(node.endpoint, GrpcEndpoint::start(std::move(grpc)));
-  }
-  options_.plan.nodes[index].address = fmt::format("127.0.0.1:{}", node.endpoint->port());
   return absl::OkStatus();
 }
 
 absl::StatusOr<std::vector<std::unique_ptr<Transport>>> LocalCluster::open_transports(Epoch epoch) {
-  std::vector<std::unique_ptr<Transport>> transports(nodes_.size());
+  std::vector<std::unique_ptr<Transport>> transports;
   if (options_.transport == TransportKind::kInproc) {
     InprocOptions inproc;
     for (const PlanNode& node : options_.plan.nodes) inproc.names.push_back(node.name);
     InprocNetwork network(std::move(inproc));
-    for (size_t i = 0; i < nodes_.size(); ++i) transports[i] = network.open(NodeId{static_cast<int32_t>(i)});
+    for (int32_t i = 0; i < nodes(); ++i) transports.push_back(network.open(NodeId{i}));
     return transports;
   }
-  for (size_t i = 0; i < nodes_.size(); ++i) {
-    const NodeId self{static_cast<int32_t>(i)};
-    ASSIGN_OR_RETURN(transports[i],
-                     nodes_[i].endpoint->open_session(WireSession(options_.plan, self, epoch.value,
-                                                                  options_.weights->checkpoint().hash())));
+  for (int32_t i = 0; i < nodes(); ++i) {
+    ASSIGN_OR_RETURN(auto transport,
+                     endpoints_[static_cast<size_t>(i)]->open_session(WireSession(
+                         options_.plan, NodeId{i}, epoch.value, options_.weights->checkpoint().hash())));
+    transports.push_back(std::move(transport));
   }
   for (const auto& transport : transports)
     RETURN_IF_ERROR(transport->connect(Deadline::after(kLocalTimeout)));
@@ -96,58 +97,39 @@ absl::StatusOr<std::vector<std::unique_ptr<Transport>>> LocalCluster::open_trans
 absl::Status LocalCluster::open(const Plan& plan, PipelineEngine& engine) {
   RETURN_IF_ERROR(prepare(plan));
   ASSIGN_OR_RETURN(auto transports, open_transports(plan.epoch));
-  std::vector<std::unique_ptr<NodeSession>> sessions(nodes_.size());
-  for (size_t i = 0; i < nodes_.size(); ++i) {
-    NodeSession::Options session;
-    session.plan = options_.plan;
-    session.self = NodeId{static_cast<int32_t>(i)};
-    session.model = nodes_[i].model.get();
-    session.kernels = &SelectKernels(options_.isa);
-    session.pool = nodes_[i].pool.get();
-    session.profile = nodes_[i].profile.get();
-    session.hook = options_.hook;
-    session.transport = std::move(transports[i]);
-    session.limits = options_.limits;
-    session.expert_timeout = kLocalTimeout;
-    session.sink = i == 0 ? &engine : nullptr;
-    session.log_name = options_.plan.nodes[i].name;
-    ASSIGN_OR_RETURN(sessions[i], NodeSession::Create(std::move(session)));
+  for (int32_t i = 0; i < nodes(); ++i) {
+    const absl::Status opened =
+        host_->open(hosted(NodeId{i}), {.session = plan.epoch.value,
+                                        .plan = options_.plan,
+                                        .node = NodeId{i},
+                                        .transport = std::move(transports[static_cast<size_t>(i)]),
+                                        .limits = options_.limits,
+                                        .expert_timeout = kLocalTimeout,
+                                        .sink = i == 0 ? &engine : nullptr});
+    if (!opened.ok()) host_->close_all();
+    RETURN_IF_ERROR(opened);
   }
-  const std::lock_guard lock(mutex_);
-  for (size_t i = 0; i < nodes_.size(); ++i) {
-    nodes_[i].session = std::move(sessions[i]);
-    nodes_[i].session->start();
-  }
-  engine.open(options_.plan, &nodes_[0].session->transport(),
-              {options_.limits.blocks, options_.limits.context, static_cast<int>(options_.plan.stages.size()),
-               static_cast<int>(options_.limits.vocabulary), ShortRopePositions(options_.weights->spec()),
-               options_.limits.state_slots});
+  engine.open(options_.plan, host_->transport(hosted(NodeId{0})),
+              EngineLimitsOf(options_.plan, options_.weights->spec(), options_.limits));
   return absl::OkStatus();
 }
 
 void LocalCluster::close(PipelineEngine& engine, const absl::Status& why) {
   engine.close(why);
-  std::vector<std::unique_ptr<NodeSession>> sessions;
-  {
-    const std::lock_guard lock(mutex_);
-    for (Node& node : nodes_) sessions.push_back(std::move(node.session));
-  }
-  for (const auto& session : sessions) {
-    if (session != nullptr) session->stop();
-  }
+  host_->close_all();
 }
 
 absl::StatusOr<std::vector<double>> LocalCluster::round_trips_us(Epoch epoch, int64_t payload_bytes,
                                                                  int count) {
-  SHOAL_CHECK_GE(nodes_.size(), size_t{2});
+  SHOAL_CHECK_GE(nodes(), 2);
   ASSIGN_OR_RETURN(const auto transports, open_transports(epoch));
-  const EchoNode echo(*transports[1], [this] { nodes_[1].pool->pin_caller(); });
+  const EchoNode echo(*transports[1], [this] { host_->pool(hosted(NodeId{1}))->pin_caller(); });
   Frame frame;
   frame.payload = Buffer::copy_of(std::vector<std::byte>(static_cast<size_t>(payload_bytes)));
   std::vector<double> us;
   absl::Status status;
   std::thread asker([&] {
-    nodes_[0].pool->pin_caller();
+    host_->pool(hosted(NodeId{0}))->pin_caller();
     for (int i = -count / 10; i < count && status.ok(); ++i) {
       const int64_t begin_ns = NowNs();
       status = RoundTrip(*transports[0], NodeId{1}, frame, Deadline::after(kLocalTimeout));
@@ -161,19 +143,14 @@ absl::StatusOr<std::vector<double>> LocalCluster::round_trips_us(Epoch epoch, in
 
 LoadStats LocalCluster::load_stats() const {
   LoadStats sum;
-  for (const Node& node : nodes_) sum += node.model->load_stats();
+  for (const NodeHost::NodeReport& node : host_->report()) sum += node.load;
   return sum;
 }
 
-void LocalCluster::finish_saving() {
-  for (const Node& node : nodes_) node.model->finish_saving();
-}
-
 std::vector<TransportStats> LocalCluster::link_stats() const {
-  const std::lock_guard lock(mutex_);
   std::vector<TransportStats> stats;
-  for (const Node& node : nodes_) {
-    if (node.session != nullptr) stats.push_back(node.session->transport().stats());
+  for (int32_t i = 0; i < nodes(); ++i) {
+    if (std::optional<TransportStats> links = host_->links(hosted(NodeId{i}))) stats.push_back(*links);
   }
   return stats;
 }

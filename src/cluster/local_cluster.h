@@ -5,16 +5,15 @@
 
 #include <cstdint>
 #include <memory>
+#include <mutex>
 #include <string>
 #include <string_view>
 #include <vector>
 
 #include "absl/status/statusor.h"
+#include "cluster/node_host.h"
 #include "cluster/supervisor.h"
-#include "exec/node_model.h"
-#include "exec/node_session.h"
 #include "exec/pipeline_engine.h"
-#include "formats/checkpoint.h"
 #include "plan/plan.h"
 #include "wire/grpc/endpoint.h"
 
@@ -46,15 +45,13 @@ class LocalCluster final : public SessionHost {
   absl::Status open(const Plan& plan, PipelineEngine& engine) override;
   void close(PipelineEngine& engine, const absl::Status& why) override;
 
-  const NodeModel& model(NodeId node) const { return *nodes_[static_cast<size_t>(node.value)].model; }
+  const NodeModel& model(NodeId node) const { return *host_->model(hosted(node)); }
   /// Where the node's executor spent its time, over all sessions; nullptr where nobody asked for it.
-  const StepProfile* profile(NodeId node) const {
-    return nodes_[static_cast<size_t>(node.value)].profile.get();
-  }
+  const StepProfile* profile(NodeId node) const { return host_->profile(hosted(node)); }
   /// Of all nodes, which load one after the other.
   LoadStats load_stats() const;
   /// As NodeModel::finish_saving, for all nodes.
-  void finish_saving();
+  void finish_saving() { host_->finish_saving(); }
   /// What has travelled between the nodes in this session, by node; empty between sessions.
   std::vector<TransportStats> link_stats() const;
   /// Microseconds of each of `count` round trips of a frame with `payload_bytes` from node 0 to node 1 and
@@ -65,23 +62,19 @@ class LocalCluster final : public SessionHost {
   const Plan& plan() const { return options_.plan; }
 
  private:
-  struct Node {
-    std::unique_ptr<ThreadPool> pool;
-    std::unique_ptr<NodeModel> model;
-    std::unique_ptr<StepProfile> profile;
-    std::unique_ptr<GrpcEndpoint> endpoint;  ///< kGrpc only.
-    std::unique_ptr<NodeSession> session;
-  };
-
   explicit LocalCluster(Options options);
-  /// Has every node load its slice of `plan`, which becomes the one in force; a node that holds it keeps it.
+  HostedNode hosted(NodeId node) const {
+    return {options_.plan.node(node).name, options_.weights->checkpoint().hash()};
+  }
+  int32_t nodes() const { return static_cast<int32_t>(options_.plan.nodes.size()); }
+  /// Has every node hold its slice of `plan`, which becomes the one in force.
   absl::Status prepare(const Plan& plan);
-  absl::Status prepare_node(size_t index);
   absl::StatusOr<std::vector<std::unique_ptr<Transport>>> open_transports(Epoch epoch);
 
   Options options_;
-  std::vector<Node> nodes_;
-  mutable std::mutex mutex_;  ///< Guards the sessions against link_stats().
+  std::vector<std::unique_ptr<GrpcEndpoint>>
+      endpoints_;  ///< By node, as on machines of their own. kGrpc only.
+  std::unique_ptr<NodeHost> host_;
 };
 
 }  // namespace shoal

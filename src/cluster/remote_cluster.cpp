@@ -9,6 +9,7 @@
 #include "base/status.h"
 #include "base/text.h"
 #include "cluster/addresses.h"
+#include "exec/model_facts.h"
 
 namespace shoal {
 namespace {
@@ -28,7 +29,12 @@ bool IsWildcard(const std::string& host) { return host == "0.0.0.0" || host == "
 RemoteCluster::RemoteCluster(Options options)
     : options_(std::move(options)),
       members_(options_.members, options_.key, options_.adopt_names),
-      pool_(options_.threads, options_.cpus),
+      host_({.make_pool =
+                 [this](const HostedNode&) {
+                   return std::make_unique<ThreadPool>(options_.threads, options_.cpus);
+                 },
+             .isa = options_.isa,
+             .packed_cache = options_.packed_cache}),
       session_base_(EntropySeed() << 32) {}
 
 RemoteCluster::~RemoteCluster() = default;
@@ -109,22 +115,19 @@ absl::StatusOr<int64_t> RemoteCluster::prepare(const Session& session, NodeId no
       Deadline::after_ms(kPrepareMs));
 }
 
+HostedNode RemoteCluster::own_node() const {
+  return {options_.members.front().name, options_.weights->checkpoint().hash()};
+}
+
 absl::Status RemoteCluster::prepare_own(const Plan& plan) {
   NodeSlice slice = SliceOf(plan, NodeId{0});
-  if (model_ != nullptr && model_->slice() == slice) return absl::OkStatus();
-  own_bytes_ = 0;
-  model_.reset();  // Memory is for one slice, not for two.
+  if (host_.holds(own_node(), slice)) return absl::OkStatus();
   Member& self = members_.self();
   self.note(MemberState::kLoading, absl::OkStatus());
-  auto loaded = NodeModel::Load(
-      options_.weights, std::move(slice), pool_,
-      [&](int64_t done, int64_t total) { report(self, done, total); }, options_.packed_cache);
-  self.note(loaded.ok() ? MemberState::kReady : MemberState::kFailed, loaded.status());
-  if (!loaded.ok()) return Annotate(loaded.status(), fmt::format("node '{}'", self.name()));
-  model_ = std::move(*loaded);
-  own_bytes_ = model_->bytes();
-  LogInfo("loaded {}, {} experts", model_->load_stats().text(), model_->experts().count());
-  return absl::OkStatus();
+  const absl::Status loaded = host_.load(own_node(), options_.weights, std::move(slice),
+                                         [&](int64_t done, int64_t total) { report(self, done, total); });
+  self.note(loaded.ok() ? MemberState::kReady : MemberState::kFailed, loaded);
+  return Annotate(loaded, fmt::format("node '{}'", self.name()));
 }
 
 absl::Status RemoteCluster::prepare_all(const Session& session) {
@@ -186,11 +189,8 @@ absl::Status RemoteCluster::open_all(Session& session, PipelineEngine& engine) {
   RETURN_IF_ERROR(workers);
   RETURN_IF_ERROR(own);
   members_.self().note(MemberState::kUp, absl::OkStatus());
-  const StepLimits& limits = session.limits;
-  engine.open(session.plan, &session.own->transport(),
-              {limits.blocks, limits.context, static_cast<int>(session.plan.stages.size()),
-               static_cast<int>(limits.vocabulary), ShortRopePositions(options_.weights->spec()),
-               limits.state_slots});
+  engine.open(session.plan, host_.transport(own_node()),
+              EngineLimitsOf(session.plan, options_.weights->spec(), session.limits));
   return absl::OkStatus();
 }
 
@@ -198,25 +198,14 @@ absl::Status RemoteCluster::open_own(Session& session, PipelineEngine& engine) {
   ASSIGN_OR_RETURN(std::unique_ptr<Transport> transport,
                    endpoint_->open_session(WireSession(session.plan, NodeId{0}, session.id,
                                                        options_.weights->checkpoint().hash())));
-  NodeSession::Options options;
-  options.plan = session.plan;
-  options.self = NodeId{0};
-  options.model = model_.get();
-  options.kernels = &SelectKernels(options_.isa);
-  options.pool = &pool_;
-  options.transport = std::move(transport);
-  options.limits = session.limits;
-  options.expert_timeout = options_.expert_timeout;
-  options.sink = &engine;
-  options.log_name = session.plan.nodes[0].name;
-  ASSIGN_OR_RETURN(std::unique_ptr<NodeSession> own, NodeSession::Create(std::move(options)));
-  Transport& link = own->transport();
-  {
-    const std::lock_guard lock(mutex_);
-    session.own = std::move(own);
-    session.own->start();
-  }
-  return link.connect(Deadline::after_ms(kConnectMs));
+  RETURN_IF_ERROR(host_.open(own_node(), {.session = session.id,
+                                          .plan = session.plan,
+                                          .node = NodeId{0},
+                                          .transport = std::move(transport),
+                                          .limits = session.limits,
+                                          .expert_timeout = options_.expert_timeout,
+                                          .sink = &engine}));
+  return host_.connect(own_node(), Deadline::after_ms(kConnectMs));
 }
 
 void RemoteCluster::close(PipelineEngine& engine, const absl::Status& why) {
@@ -227,17 +216,15 @@ void RemoteCluster::close(PipelineEngine& engine, const absl::Status& why) {
     const std::lock_guard lock(mutex_);
     session = std::move(session_);
     if (session == nullptr) return;
-    if (session->own != nullptr) {
-      for (const auto& [node, links] : session->own->transport().stats().peers) {
-        session->members[static_cast<size_t>(node.value)]->add_links(links);
-      }
+    for (const auto& [node, links] : host_.links(own_node()).value_or(TransportStats()).peers) {
+      session->members[static_cast<size_t>(node.value)]->add_links(links);
     }
   }
   members_.self().note(MemberState::kReady, absl::OkStatus());
   if (suspected.value > 0 && static_cast<size_t>(suspected.value) < session->members.size()) {
     session->members[static_cast<size_t>(suspected.value)]->note(MemberState::kLost, why);
   }
-  if (session->own != nullptr) session->own->stop();
+  host_.close(session->id);
   // A worker that cannot be told finds its links closed, and the next session replaces this one.
   (void)ForEachWorker(session->members, [&session](size_t, Member& member) {
     return member.client().close(session->id, Deadline::after_ms(kCloseMs));
@@ -271,8 +258,8 @@ std::map<std::string, LinkStats> RemoteCluster::link_stats() const {
   std::map<std::string, LinkStats> links;
   const std::lock_guard lock(mutex_);  // Held throughout: a session that ends meanwhile counts once.
   for (const Member* member : members_.all()) links[member->name()] = member->links();
-  if (session_ == nullptr || session_->own == nullptr) return links;
-  for (const auto& [node, stats] : session_->own->transport().stats().peers) {
+  if (session_ == nullptr) return links;
+  for (const auto& [node, stats] : host_.links(own_node()).value_or(TransportStats()).peers) {
     links[session_->members[static_cast<size_t>(node.value)]->name()] += stats;
   }
   return links;

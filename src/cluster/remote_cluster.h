@@ -17,9 +17,8 @@
 #include "base/text.h"
 #include "cluster/control.h"
 #include "cluster/member.h"
+#include "cluster/node_host.h"
 #include "cluster/supervisor.h"
-#include "exec/node_model.h"
-#include "exec/node_session.h"
 #include "wire/grpc/endpoint.h"
 
 namespace shoal {
@@ -62,10 +61,9 @@ class RemoteCluster final : public SessionHost {
   std::optional<double> load_progress() const;
   /// What travelled between this process and each member since the start, over all sessions.
   std::map<std::string, LinkStats> link_stats() const;
-  /// This process's weights; nullptr where it has none now. To be called where nothing opens.
-  const NodeModel* own_model() const { return model_.get(); }
-  /// Packed bytes that this process holds. From any thread.
-  int64_t own_bytes() const { return own_bytes_; }
+  /// This process's node.
+  const NodeHost& host() const { return host_; }
+  HostedNode own_node() const;
 
  private:
   /// Of one plan: its nodes' members, by NodeId.
@@ -74,7 +72,6 @@ class RemoteCluster final : public SessionHost {
     std::vector<Member*> members;
     uint64_t id = 0;
     StepLimits limits;
-    std::unique_ptr<NodeSession> own;
   };
 
   explicit RemoteCluster(Options options);
@@ -90,11 +87,9 @@ class RemoteCluster final : public SessionHost {
 
   const Options options_;
   Members members_;
-  ThreadPool pool_;
+  NodeHost host_;
   std::unique_ptr<GrpcEndpoint> endpoint_;  ///< Of one node alone nullptr until the first open().
   std::string own_address_;                 ///< At which others dial this process.
-  std::unique_ptr<NodeModel> model_;
-  std::atomic<int64_t> own_bytes_{0};
   const uint64_t session_base_;
   std::atomic<bool> stopping_{false};
   mutable std::mutex mutex_;  ///< Guards what follows.

@@ -19,11 +19,16 @@ constexpr int64_t kConnectMs = 5000;
 }  // namespace
 
 WorkerNode::WorkerNode(Options options)
-    : options_(std::move(options)), pool_(options_.threads, options_.cpus) {}
+    : options_(std::move(options)),
+      host_({.make_pool =
+                 [this](const HostedNode&) {
+                   return std::make_unique<ThreadPool>(options_.threads, options_.cpus);
+                 },
+             .isa = options_.isa,
+             .packed_cache = options_.packed_cache}) {}
 
 WorkerNode::~WorkerNode() {
   endpoint_.reset();  // Ends calls first: nothing then touches what is torn down.
-  end_session();
 }
 
 absl::StatusOr<std::unique_ptr<WorkerNode>> WorkerNode::Start(Options options) {
@@ -54,17 +59,22 @@ WorkerFacts WorkerNode::describe() {
   facts.threads = options_.threads;
   facts.memory_bytes = options_.memory_bytes;
   facts.resident_bytes = ResidentBytes();
-  const std::lock_guard lock(mutex_);
-  facts.state = state_;
-  facts.weight_bytes = model_ == nullptr ? 0 : model_->bytes();
-  if (session_ != nullptr) {
-    const NodeSession::Stats stats = session_->stats();
-    facts.steps = stats.steps;
-    facts.expert_calls = stats.expert_calls_served;
-    facts.session = stats.running ? session_id_ : 0;
-    if (!stats.running) facts.state = "ready";
+  bool serving = false;
+  for (const NodeHost::NodeReport& node : host_.report()) {
+    facts.weight_bytes += node.weight_bytes;
+    if (node.session == 0) continue;
+    serving = true;
+    facts.session = node.session;
+    facts.steps += node.stats.steps;
+    facts.expert_calls += node.stats.expert_calls_served;
   }
+  const std::lock_guard lock(mutex_);
+  facts.state = loading_ ? "loading" : serving ? "serving" : facts.weight_bytes > 0 ? "ready" : "idle";
   return facts;
+}
+
+absl::Status WorkerNode::named(const absl::Status& status) const {
+  return Annotate(status, fmt::format("worker '{}'", options_.name));
 }
 
 absl::StatusOr<OpenedModel> WorkerNode::find_model(const PrepareOrder& order) const {
@@ -86,11 +96,7 @@ absl::StatusOr<OpenedModel> WorkerNode::find_model(const PrepareOrder& order) co
     }
     return model;
   }
-  return Annotate(not_found, fmt::format("worker '{}'", options_.name));
-}
-
-absl::Status WorkerNode::check_plan(const Plan& plan, const ModelFacts& model) const {
-  return Annotate(Validate(plan, model), fmt::format("worker '{}'", options_.name));
+  return named(not_found);
 }
 
 absl::StatusOr<std::vector<WeightSample>> WorkerNode::check_weights(const PrepareOrder& order,
@@ -107,9 +113,10 @@ absl::StatusOr<std::vector<WeightSample>> WorkerNode::check_weights(const Prepar
   return samples;
 }
 
-absl::Status WorkerNode::check_limits(const OpenedModel& model, const Plan& plan, const NodeSlice& slice,
-                                      const StepLimits& limits) const {
-  RETURN_IF_ERROR(Annotate(CheckLimits(limits, model.spec), fmt::format("worker '{}'", options_.name)));
+absl::Status WorkerNode::check_order(const OpenedModel& model, const Plan& plan, const NodeSlice& slice,
+                                     const StepLimits& limits) const {
+  RETURN_IF_ERROR(named(Validate(plan, model.facts)));
+  RETURN_IF_ERROR(named(CheckLimits(limits, model.spec)));
   if (options_.memory_bytes <= 0) return absl::OkStatus();
   const int64_t weights = SliceBytes(model.spec, model.footprint, slice);
   const int64_t cache = CacheBytes(model.facts, slice, plan.kv_dtype, limits);
@@ -122,109 +129,111 @@ absl::Status WorkerNode::check_limits(const OpenedModel& model, const Plan& plan
       limits.state_slots, FormatBytes(options_.memory_bytes));
 }
 
+void WorkerNode::make_room(const std::string& model_hash, int64_t bytes) {
+  const auto serves = [this](const std::string& hash) {
+    for (const NodeHost::NodeReport& node : host_.report()) {
+      if (node.node.model_hash == hash && node.session != 0 && !node.stats.orphaned) return true;
+    }
+    return false;
+  };
+  for (const bool also_serving : {false, true}) {
+    for (auto other = held_.begin(); other != held_.end();) {
+      int64_t taken = bytes;
+      for (const auto& [hash, held] : held_) {
+        if (hash != model_hash) taken += held.weight_bytes + held.cache_bytes;
+      }
+      const bool fits = options_.memory_bytes > 0 && taken <= options_.memory_bytes;
+      const bool stays = other->first == model_hash || fits || (!also_serving && serves(other->first)) ||
+                         (also_serving && options_.memory_bytes <= 0);
+      if (stays) {
+        ++other;
+        continue;
+      }
+      LogInfo("dropped {}, to make room", other->second.model.checkpoint->folder());
+      host_.drop(hosted(other->first));
+      const std::lock_guard lock(mutex_);
+      other = held_.erase(other);
+    }
+  }
+}
+
 absl::StatusOr<int64_t> WorkerNode::prepare(const PrepareOrder& order, const PrepareProgress& progress) {
   const std::unique_lock work(work_, std::try_to_lock);
   if (!work.owns_lock()) return FailedPrecondition("worker '{}' is busy with another call", options_.name);
   NodeSlice slice = SliceOf(order.plan, order.node);
-  {
-    const std::lock_guard lock(mutex_);
-    if (model_ != nullptr && model_->slice() == slice && model_->checkpoint().hash() == order.model_hash &&
-        CompareSamples(order.samples, samples_).ok()) {
-      RETURN_IF_ERROR(check_plan(order.plan, opened_.facts));
-      RETURN_IF_ERROR(check_limits(opened_, order.plan, slice, order.limits));
-      return model_->bytes();
-    }
+  const auto held = held_.find(order.model_hash);
+  if (held != held_.end() && host_.holds(hosted(order.model_hash), slice) &&
+      CompareSamples(order.samples, held->second.samples).ok()) {
+    RETURN_IF_ERROR(check_order(held->second.model, order.plan, slice, order.limits));
+    return held->second.weight_bytes;
   }
   ASSIGN_OR_RETURN(OpenedModel model, find_model(order));
-  RETURN_IF_ERROR(check_plan(order.plan, model.facts));
-  RETURN_IF_ERROR(check_limits(model, order.plan, slice, order.limits));
-  ASSIGN_OR_RETURN(std::vector<WeightSample> samples, check_weights(order, model, slice));
-  end_session();  // It runs on the weights that go now.
-  {
-    const std::lock_guard lock(mutex_);
-    model_.reset();
-    state_ = "loading";
-  }
-  LogInfo("loading {}: layers [{}, {})", model.checkpoint->folder(), slice.layers.begin, slice.layers.end);
-  auto loaded = NodeModel::Load(model.weights, std::move(slice), pool_, progress, options_.packed_cache);
-  const std::lock_guard lock(mutex_);
-  state_ = loaded.ok() ? "ready" : "idle";
-  if (!loaded.ok()) return Annotate(loaded.status(), fmt::format("worker '{}'", options_.name));
-  model_ = std::move(*loaded);
-  opened_ = std::move(model);
-  samples_ = std::move(samples);
-  LogInfo("loaded {}, {} experts", model_->load_stats().text(), model_->experts().count());
-  return model_->bytes();
+  RETURN_IF_ERROR(check_order(model, order.plan, slice, order.limits));
+  return load(order, std::move(model), std::move(slice), progress);
 }
 
-absl::Status WorkerNode::check_open(const OpenOrder& order) const {
-  const std::lock_guard lock(mutex_);
-  const NodeSlice slice = SliceOf(order.plan, order.node);
-  if (model_ == nullptr || !(model_->slice() == slice)) {
-    return FailedPrecondition(
-        "worker '{}' holds no shard of this plan: it was restarted, or prepared for another", options_.name);
+absl::StatusOr<int64_t> WorkerNode::load(const PrepareOrder& order, OpenedModel model, NodeSlice slice,
+                                         const PrepareProgress& progress) {
+  ASSIGN_OR_RETURN(std::vector<WeightSample> samples, check_weights(order, model, slice));
+  Held held{.samples = std::move(samples),
+            .weight_bytes = SliceBytes(model.spec, model.footprint, slice),
+            .cache_bytes = CacheBytes(model.facts, slice, order.plan.kv_dtype, order.limits)};
+  make_room(order.model_hash, held.weight_bytes + held.cache_bytes);
+  {
+    const std::lock_guard lock(mutex_);
+    held_.erase(order.model_hash);  // Its session ends and its weights go, in load().
+    loading_ = true;
   }
-  RETURN_IF_ERROR(check_plan(order.plan, opened_.facts));
-  return check_limits(opened_, order.plan, slice, order.limits);
+  LogInfo("loading {}: layers [{}, {})", model.checkpoint->folder(), slice.layers.begin, slice.layers.end);
+  const absl::Status loaded = host_.load(hosted(order.model_hash), model.weights, std::move(slice), progress);
+  const std::lock_guard lock(mutex_);
+  loading_ = false;
+  RETURN_IF_ERROR(named(loaded));
+  held.model = std::move(model);
+  held.weight_bytes = host_.model(hosted(order.model_hash))->bytes();
+  const int64_t bytes = held.weight_bytes;
+  held_.insert_or_assign(order.model_hash, std::move(held));
+  return bytes;
+}
+
+const WorkerNode::Held* WorkerNode::held_for(const Plan& plan) const {
+  // A hand-written plan does not say its model.
+  const auto held =
+      plan.model_hash.empty() && held_.size() == 1 ? held_.begin() : held_.find(plan.model_hash);
+  return held == held_.end() ? nullptr : &held->second;
 }
 
 absl::Status WorkerNode::open(const OpenOrder& order) {
   const std::unique_lock work(work_, std::try_to_lock);
   if (!work.owns_lock()) return FailedPrecondition("worker '{}' is busy with another call", options_.name);
-  // What is refused leaves the session that runs alone.
-  RETURN_IF_ERROR(check_open(order));
-  auto transport = endpoint_->open_session(
-      WireSession(order.plan, order.node, order.session, model_->checkpoint().hash()));
-  if (!transport.ok()) return Annotate(transport.status(), fmt::format("worker '{}'", options_.name));
-  end_session();
-  const absl::Status started = start_session(order, *std::move(transport));
-  if (!started.ok()) end_session();
-  return Annotate(started, fmt::format("worker '{}'", options_.name));
-}
-
-absl::Status WorkerNode::start_session(const OpenOrder& order, std::unique_ptr<Transport> transport) {
-  NodeSession::Options options;
-  options.plan = order.plan;
-  options.self = order.node;
-  options.model = model_.get();
-  options.kernels = &SelectKernels(options_.isa);
-  options.pool = &pool_;
-  options.transport = std::move(transport);
-  options.limits = order.limits;
-  options.limits.vocabulary = model_->spec().vocabulary;
-  options.expert_timeout = order.expert_timeout;
-  options.log_name = options_.name;
-  ASSIGN_OR_RETURN(std::unique_ptr<NodeSession> session, NodeSession::Create(std::move(options)));
-  {
-    const std::lock_guard lock(mutex_);
-    session_ = std::move(session);
-    session_id_ = order.session;
-    state_ = "serving";
-    session_->start();
+  // What is refused leaves the sessions that run alone.
+  const Held* held = held_for(order.plan);
+  const NodeSlice slice = SliceOf(order.plan, order.node);
+  if (held == nullptr || !host_.holds(hosted(held->model.facts.hash), slice)) {
+    return FailedPrecondition(
+        "worker '{}' holds no shard of this plan: it was restarted, or prepared for another", options_.name);
   }
-  RETURN_IF_ERROR(session_->transport().connect(Deadline::after_ms(kConnectMs)));
+  const HostedNode node = hosted(held->model.facts.hash);
+  RETURN_IF_ERROR(check_order(held->model, order.plan, slice, order.limits));
+  auto transport =
+      endpoint_->open_session(WireSession(order.plan, order.node, order.session, node.model_hash));
+  RETURN_IF_ERROR(named(transport.status()));
+  RETURN_IF_ERROR(named(host_.open(node, {.session = order.session,
+                                          .plan = order.plan,
+                                          .node = order.node,
+                                          .transport = *std::move(transport),
+                                          .limits = order.limits,
+                                          .expert_timeout = order.expert_timeout})));
+  const absl::Status connected = host_.connect(node, Deadline::after_ms(kConnectMs));
+  if (!connected.ok()) host_.close(order.session);
+  RETURN_IF_ERROR(named(connected));
   LogInfo("session open: epoch {}, node {} of {}", order.plan.epoch, order.node, order.plan.nodes.size());
   return absl::OkStatus();
 }
 
-void WorkerNode::end_session() {
-  std::unique_ptr<NodeSession> session;
-  {
-    const std::lock_guard lock(mutex_);
-    session = std::move(session_);
-    session_id_ = 0;
-    if (state_ == "serving") state_ = "ready";
-  }
-  if (session != nullptr) session->stop();
-}
-
 void WorkerNode::close(uint64_t session) {
   const std::lock_guard work(work_);
-  {
-    const std::lock_guard lock(mutex_);
-    if (session_id_ != session) return;
-  }
-  end_session();
+  host_.close(session);
 }
 
 }  // namespace shoal

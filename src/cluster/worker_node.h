@@ -1,7 +1,8 @@
-// A worker process: a port that serves control calls and frames, one model shard, one session at a time.
+// A worker process: a port that serves control calls and frames, and a host of nodes behind it.
 #pragma once
 
 #include <cstdint>
+#include <map>
 #include <memory>
 #include <mutex>
 #include <optional>
@@ -11,9 +12,8 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "cluster/control.h"
+#include "cluster/node_host.h"
 #include "exec/model_facts.h"
-#include "exec/node_model.h"
-#include "exec/node_session.h"
 #include "wire/grpc/endpoint.h"
 
 namespace shoal {
@@ -46,33 +46,41 @@ class WorkerNode final : public WorkerControl {
   void close(uint64_t session) override;
 
  private:
+  /// A model of which this process holds a shard.
+  struct Held {
+    OpenedModel model;
+    std::vector<WeightSample> samples;  ///< Of the shard.
+    int64_t weight_bytes = 0;
+    int64_t cache_bytes = 0;  ///< Of its sessions, as last ordered.
+  };
+
   explicit WorkerNode(Options options);
+  HostedNode hosted(const std::string& model_hash) const { return {options_.name, model_hash}; }
+  absl::Status named(const absl::Status& status) const;
   absl::StatusOr<OpenedModel> find_model(const PrepareOrder& order) const;
-  /// That the coordinator's plan is one for the model that is here: sessions index by layers and experts.
-  absl::Status check_plan(const Plan& plan, const ModelFacts& model) const;
   /// That the weights are the coordinator's, as far as its samples tell. Returns those of this node.
   absl::StatusOr<std::vector<WeightSample>> check_weights(const PrepareOrder& order, const OpenedModel& model,
                                                           const NodeSlice& slice) const;
-  /// That the limits suit the model, and that the memory allowed holds weights, KV cache and states.
-  absl::Status check_limits(const OpenedModel& model, const Plan& plan, const NodeSlice& slice,
-                            const StepLimits& limits) const;
-  /// Of open(): whether the order is for what is held here. Nothing has changed so far.
-  absl::Status check_open(const OpenOrder& order) const;
-  absl::Status start_session(const OpenOrder& order, std::unique_ptr<Transport> transport);
-  void end_session();
+  /// That the plan is one for the model, since sessions index by layers and experts; that the limits suit it; and
+  /// that the memory allowed holds weights, KV cache and states.
+  absl::Status check_order(const OpenedModel& model, const Plan& plan, const NodeSlice& slice,
+                           const StepLimits& limits) const;
+  /// Drops shards of other models until `bytes` fit beside those that stay: at first those without a session,
+  /// then the others, as one coordinator owns a worker.
+  void make_room(const std::string& model_hash, int64_t bytes);
+  absl::StatusOr<int64_t> load(const PrepareOrder& order, OpenedModel model, NodeSlice slice,
+                               const PrepareProgress& progress);
+  /// The model that an order to open is for; nullptr where none is held.
+  const Held* held_for(const Plan& plan) const;
 
   const Options options_;
-  ThreadPool pool_;
+  NodeHost host_;
   std::unique_ptr<ControlService> service_;
   std::unique_ptr<GrpcEndpoint> endpoint_;
   std::mutex work_;           ///< Held through prepare, open and close: one at a time.
   mutable std::mutex mutex_;  ///< Guards what follows, for describe(); held until there is an endpoint.
-  std::string state_ = "idle";
-  std::unique_ptr<NodeModel> model_;
-  OpenedModel opened_;                 ///< What model_ was loaded from.
-  std::vector<WeightSample> samples_;  ///< Of model_'s shard.
-  std::unique_ptr<NodeSession> session_;
-  uint64_t session_id_ = 0;
+  bool loading_ = false;
+  std::map<std::string, Held> held_;  ///< By the model's hash. Changed with work_ held, too.
 };
 
 }  // namespace shoal

@@ -82,6 +82,15 @@ int64_t CacheBytes(const ModelFacts& model, const NodeSlice& slice, Plan::KvDtyp
   return static_cast<int64_t>(std::min<__int128>(bytes, INT64_MAX));
 }
 
+EngineLimits EngineLimitsOf(const Plan& plan, const ModelSpec& spec, const StepLimits& limits) {
+  return {limits.blocks,
+          limits.context,
+          static_cast<int>(plan.stages.size()),
+          static_cast<int>(limits.vocabulary),
+          ShortRopePositions(spec),
+          limits.state_slots};
+}
+
 absl::Status CheckLimits(const StepLimits& limits, const ModelSpec& spec) {
   if (limits.context < 1 || limits.context > spec.max_positions) {
     return InvalidArgument("limits: context {}, expected 1 to {}, the model's", limits.context,

@@ -6,6 +6,7 @@
 #include <string>
 
 #include "absl/status/statusor.h"
+#include "exec/engine.h"
 #include "exec/node_model.h"
 #include "exec/stage_runner.h"
 #include "loading/footprint.h"
@@ -36,6 +37,9 @@ int64_t SliceBytes(const ModelSpec& spec, const Footprint& footprint, const Node
 /// Bytes of the KV cache and of the states of a node with this slice; INT64_MAX where they are more.
 int64_t CacheBytes(const ModelFacts& model, const NodeSlice& slice, Plan::KvDtype dtype,
                    const StepLimits& limits);
+
+/// What a scheduler may count on, of nodes with these limits.
+EngineLimits EngineLimitsOf(const Plan& plan, const ModelSpec& spec, const StepLimits& limits);
 
 /// Whether limits that somebody else chose suit the model, but for the memory that they take. InvalidArgument
 /// names the number, and what it may be.

@@ -73,7 +73,7 @@ void NodeSession::stop() {
 }
 
 NodeSession::Stats NodeSession::stats() const {
-  return {steps_run_.load(), calls_served_.load(), running_.load()};
+  return {steps_run_.load(), calls_served_.load(), running_.load(), orphaned_.load()};
 }
 
 ComputeContext NodeSession::context(Arena& arena) const {
@@ -115,6 +115,7 @@ void NodeSession::handle(Event event) {
       handle_frame(event.from, std::move(event.frame));
       return;
     case Event::Kind::kPeerDown:
+      if (event.from == Plan::kCoordinator) orphaned_ = true;
       exchange_->on_lost(event.from, event.status);
       if (options_.sink != nullptr) {
         options_.sink->on_peer_down(event.from, event.status);

@@ -63,6 +63,7 @@ class NodeSession {
     uint64_t steps = 0;
     uint64_t expert_calls_served = 0;
     bool running = false;
+    bool orphaned = false;  ///< The link with the coordinator broke.
   };
   Stats stats() const;
 
@@ -95,6 +96,7 @@ class NodeSession {
   std::atomic<uint64_t> steps_run_{0};
   std::atomic<uint64_t> calls_served_{0};
   std::atomic<bool> running_{false};
+  std::atomic<bool> orphaned_{false};
   std::atomic<bool> stopping_{false};
   std::thread thread_;
 };

@@ -162,7 +162,7 @@ TEST_F(ClusterTest, UnderANewPlanEveryNodeLoadsItsNewSlice) {
   }
   ASSERT_NE(SliceOf(plan, NodeId{0}), SliceOf(old_plan, NodeId{0}));
   ASSERT_EQ((*cluster)->open(plan, engine), absl::OkStatus());
-  EXPECT_EQ((*cluster)->own_model()->slice(), SliceOf(plan, NodeId{0}));
+  EXPECT_EQ((*cluster)->host().model((*cluster)->own_node())->slice(), SliceOf(plan, NodeId{0}));
   const auto after = ProbeLogits(engine, request);
   (*cluster)->close(engine, Cancelled("done"));
   ASSERT_TRUE(before.ok() && after.ok()) << ToString(after.status());
@@ -314,6 +314,89 @@ TEST_F(ClusterTest, AnAbsurdOrderIsRefusedAndTheRunningSessionGoesOn) {
 
   EXPECT_EQ(worker->describe().session, session);
   EXPECT_TRUE(ProbeLogits(engine, {.ids = {1, 2, 3}, .greedy = 2}).ok());
+  (*cluster)->close(engine, Cancelled("done"));
+}
+
+/// A coordinator of its own for another model, alone with one worker.
+struct OtherCoordinator {
+  OtherCoordinator(const std::string& folder, int port) {
+    model = OpenModel(folder);
+    SHOAL_CHECK(model.ok());
+    RemoteCluster::Options options;
+    options.weights = model->weights;
+    options.members = {{"coordinator", ""}, {"worker-1", fmt::format("127.0.0.1:{}", port)}};
+    options.limits = [this](const Plan&) {
+      return StepLimits{model->spec.max_positions, model->spec.vocabulary, 16, 256};
+    };
+    options.model_names = ModelNames(folder, "");
+    options.isa = SupportedIsas().back();
+    options.expert_timeout = kLocalTimeout;
+    auto started = RemoteCluster::Start(std::move(options));
+    SHOAL_CHECK(started.ok());
+    cluster = std::move(*started);
+    PlanRequest request;
+    request.strategy = LayerStrategy::kUniform;
+    auto made = MakePlan(
+        model->facts,
+        {{.name = "coordinator"}, {.name = "worker-1", .address = fmt::format("127.0.0.1:{}", port)}},
+        request);
+    SHOAL_CHECK(made.ok());
+    plan = *made;
+  }
+  ~OtherCoordinator() { cluster->close(engine, Cancelled("done")); }
+
+  absl::StatusOr<OpenedModel> model = absl::UnknownError("not opened");
+  PipelineEngine engine{kLocalLiveness};
+  std::unique_ptr<RemoteCluster> cluster;
+  Plan plan;
+};
+
+TEST_F(ClusterTest, AWorkerHoldsTwoModelsAndServesASessionOfEach) {
+  const auto worker = StartWorker(worker_options("first"));
+  const RemoteCluster::Options options = cluster_options({worker->port()});
+  auto cluster = RemoteCluster::Start(options);
+  ASSERT_TRUE(cluster.ok());
+  PipelineEngine engine(kLocalLiveness);
+  ASSERT_EQ((*cluster)->open(plan_for(options), engine), absl::OkStatus());
+  const ProbeRequest request{.ids = {1, 2, 3, 4, 5}, .greedy = 2};
+  const auto before = ProbeLogits(engine, request);
+  ASSERT_TRUE(before.ok()) << ToString(before.status());
+
+  OtherCoordinator other(TinyCheckpoint("llama", AffineFormat{4, 64}), worker->port());
+  ASSERT_EQ(other.cluster->open(other.plan, other.engine), absl::OkStatus());
+  const auto theirs = ProbeLogits(other.engine, request);
+  const auto ours = ProbeLogits(engine, {.ids = request.ids,
+                                         .greedy = 2,
+                                         .first_block = BlockId{8},
+                                         .sequence = SeqId{2},
+                                         .first_step = before->next_step});
+  (*cluster)->close(engine, Cancelled("done"));
+  ASSERT_TRUE(theirs.ok()) << ToString(theirs.status());
+  ASSERT_TRUE(ours.ok()) << ToString(ours.status());
+  EXPECT_EQ(ours->logits, before->logits);
+  EXPECT_NE(theirs->logits, before->logits);
+  EXPECT_TRUE(other.engine.state().status.ok());
+}
+
+TEST_F(ClusterTest, AModelThatTheMemoryDoesNotHoldBesideAnotherTakesItsPlace) {
+  const Plan plan = plan_over(1);
+  const NodeSlice slice = SliceOf(plan, NodeId{1});
+  auto options = worker_options("tight");
+  options.memory_bytes = SliceBytes(model_.spec, model_.footprint, slice) +
+                         CacheBytes(model_.facts, slice, plan.kv_dtype, limits()) + 1;
+  const auto worker = StartWorker(options);
+  const RemoteCluster::Options ours = cluster_options({worker->port()});
+  auto cluster = RemoteCluster::Start(ours);
+  ASSERT_TRUE(cluster.ok());
+  PipelineEngine engine(kLocalLiveness);
+  ASSERT_EQ((*cluster)->open(plan_for(ours), engine), absl::OkStatus());
+  OtherCoordinator other(TinyCheckpoint("llama", AffineFormat{4, 64}), worker->port());
+  ASSERT_EQ(other.cluster->open(other.plan, other.engine), absl::OkStatus());
+  const auto ended = [&] { return !engine.state().status.ok(); };
+  for (int i = 0; i < 1000 && !ended(); ++i) std::this_thread::sleep_for(std::chrono::milliseconds(10));
+  EXPECT_TRUE(ended());
+  EXPECT_LE(worker->describe().weight_bytes, options.memory_bytes);
+  EXPECT_TRUE(ProbeLogits(other.engine, {.ids = {1, 2, 3}}).ok());
   (*cluster)->close(engine, Cancelled("done"));
 }
 

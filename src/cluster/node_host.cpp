@@ -1,0 +1,186 @@
+#include "cluster/node_host.h"
+
+#include <utility>
+
+#include "base/check.h"
+#include "base/log.h"
+#include "base/status.h"
+
+namespace shoal {
+
+NodeHost::NodeHost(Options options) : options_(std::move(options)) {
+  SHOAL_CHECK(options_.make_pool != nullptr);
+}
+
+NodeHost::~NodeHost() { close_all(); }
+
+std::shared_ptr<NodeHost::Node> NodeHost::find(const HostedNode& node) const {
+  const std::lock_guard lock(mutex_);
+  const auto found = nodes_.find(node);
+  return found == nodes_.end() ? nullptr : found->second;
+}
+
+template <typename Which>
+void NodeHost::end_sessions(Which which) {
+  std::vector<std::unique_ptr<NodeSession>> ended;
+  {
+    const std::lock_guard lock(mutex_);
+    for (const auto& [name, node] : nodes_) {
+      if (node->session == nullptr || !which(name, *node)) continue;
+      ended.push_back(std::move(node->session));
+      node->session_id = 0;
+    }
+  }
+  for (const auto& session : ended) session->stop();
+}
+
+void NodeHost::close(uint64_t session) {
+  end_sessions([session](const HostedNode&, const Node& node) { return node.session_id == session; });
+}
+
+void NodeHost::close_all() {
+  end_sessions([](const HostedNode&, const Node&) { return true; });
+}
+
+void NodeHost::drop(const HostedNode& node) {
+  const std::lock_guard work(work_);
+  end_sessions([&](const HostedNode& name, const Node&) { return name == node; });
+  std::shared_ptr<Node> dropped;
+  const std::lock_guard lock(mutex_);
+  if (const auto found = nodes_.find(node); found != nodes_.end()) {
+    dropped = std::move(found->second);
+    nodes_.erase(found);
+  }
+}
+
+bool NodeHost::holds(const HostedNode& node, const NodeSlice& slice) const {
+  const std::lock_guard lock(mutex_);
+  const auto found = nodes_.find(node);
+  return found != nodes_.end() && found->second->model != nullptr && found->second->model->slice() == slice;
+}
+
+absl::Status NodeHost::load(const HostedNode& node, std::shared_ptr<const ResolvedWeights> weights,
+                            NodeSlice slice, const LoadProgress& progress) {
+  const std::lock_guard work(work_);
+  if (holds(node, slice)) return absl::OkStatus();
+  end_sessions([&](const HostedNode& name, const Node&) { return name == node; });
+  std::unique_ptr<NodeModel> old;
+  std::shared_ptr<Node> hosted;
+  {
+    const std::lock_guard lock(mutex_);
+    std::shared_ptr<Node>& entry = nodes_[node];
+    if (entry == nullptr) entry = std::make_shared<Node>();
+    hosted = entry;
+    old = std::move(hosted->model);
+  }
+  old.reset();
+  if (hosted->pool == nullptr) {
+    auto pool = options_.make_pool(node);
+    const std::lock_guard lock(mutex_);
+    hosted->pool = std::move(pool);
+    if (options_.profile) hosted->profile = std::make_unique<StepProfile>();
+  }
+  ASSIGN_OR_RETURN(
+      std::unique_ptr<NodeModel> model,
+      NodeModel::Load(std::move(weights), std::move(slice), *hosted->pool, progress, options_.packed_cache));
+  LogInfo("loaded {}, {} experts", model->load_stats().text(), model->experts().count());
+  const std::lock_guard lock(mutex_);
+  hosted->model = std::move(model);
+  return absl::OkStatus();
+}
+
+absl::Status NodeHost::open(const HostedNode& node, Part part) {
+  const std::lock_guard work(work_);
+  const std::shared_ptr<Node> hosted = find(node);
+  if (hosted == nullptr || hosted->model == nullptr ||
+      !(hosted->model->slice() == SliceOf(part.plan, part.node))) {
+    return FailedPrecondition("node '{}' does not hold its shard of this plan", node.name);
+  }
+  end_sessions([&](const HostedNode& name, const Node&) { return name == node; });
+  NodeSession::Options options;
+  options.log_name = part.plan.node(part.node).name;
+  options.plan = std::move(part.plan);
+  options.self = part.node;
+  options.model = hosted->model.get();
+  options.kernels = &SelectKernels(options_.isa);
+  options.pool = hosted->pool.get();
+  options.profile = hosted->profile.get();
+  options.hook = options_.hook;
+  options.transport = std::move(part.transport);
+  options.limits = part.limits;
+  options.limits.vocabulary = hosted->model->spec().vocabulary;
+  options.expert_timeout = part.expert_timeout;
+  options.sink = part.sink;
+  ASSIGN_OR_RETURN(std::unique_ptr<NodeSession> session, NodeSession::Create(std::move(options)));
+  const std::lock_guard lock(mutex_);
+  hosted->session = std::move(session);
+  hosted->session_id = part.session;
+  hosted->session->start();
+  return absl::OkStatus();
+}
+
+absl::Status NodeHost::connect(const HostedNode& node, Deadline deadline) {
+  Transport* link = transport(node);
+  if (link == nullptr) return FailedPrecondition("node '{}' has no session", node.name);
+  return link->connect(deadline);
+}
+
+std::vector<NodeHost::NodeReport> NodeHost::report() const {
+  std::vector<NodeReport> reports;
+  const std::lock_guard lock(mutex_);
+  for (const auto& [name, node] : nodes_) {
+    NodeReport report{.node = name};
+    if (node->model != nullptr) {
+      report.weight_bytes = node->model->bytes();
+      report.load = node->model->load_stats();
+    }
+    if (node->session != nullptr) {
+      report.stats = node->session->stats();
+      report.session = report.stats.running ? node->session_id : 0;
+    }
+    reports.push_back(std::move(report));
+  }
+  return reports;
+}
+
+const NodeModel* NodeHost::model(const HostedNode& node) const {
+  const std::shared_ptr<Node> hosted = find(node);
+  return hosted == nullptr ? nullptr : hosted->model.get();
+}
+
+Transport* NodeHost::transport(const HostedNode& node) const {
+  const std::lock_guard lock(mutex_);
+  const auto found = nodes_.find(node);
+  if (found == nodes_.end() || found->second->session == nullptr) return nullptr;
+  return &found->second->session->transport();
+}
+
+std::optional<TransportStats> NodeHost::links(const HostedNode& node) const {
+  const std::lock_guard lock(mutex_);
+  const auto found = nodes_.find(node);
+  if (found == nodes_.end() || found->second->session == nullptr) return std::nullopt;
+  return found->second->session->transport().stats();
+}
+
+const StepProfile* NodeHost::profile(const HostedNode& node) const {
+  const std::shared_ptr<Node> hosted = find(node);
+  return hosted == nullptr ? nullptr : hosted->profile.get();
+}
+
+const ThreadPool* NodeHost::pool(const HostedNode& node) const {
+  const std::shared_ptr<Node> hosted = find(node);
+  return hosted == nullptr ? nullptr : hosted->pool.get();
+}
+
+void NodeHost::finish_saving() {
+  std::vector<std::shared_ptr<Node>> nodes;
+  {
+    const std::lock_guard lock(mutex_);
+    for (const auto& [name, node] : nodes_) nodes.push_back(node);
+  }
+  for (const auto& node : nodes) {
+    if (node->model != nullptr) node->model->finish_saving();
+  }
+}
+
+}  // namespace shoal

@@ -1,0 +1,121 @@
+// Hosts nodes of plans in this process: loads what each is to hold, opens its part of a session, ends it, and
+// reports. A coordinator's own node, a worker and a cluster within one process are three uses of it. It decides
+// nothing: what to load and when a session ends is told by its user.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <map>
+#include <memory>
+#include <mutex>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "exec/node_model.h"
+#include "exec/node_session.h"
+#include "loading/packed_cache.h"
+#include "loading/resolved_weights.h"
+
+namespace shoal {
+
+/// A node that a host has: a node of that name, of plans for that model. Under a new plan it stays the same
+/// node, with another slice.
+struct HostedNode {
+  std::string name;
+  std::string model_hash;
+  auto operator<=>(const HostedNode&) const = default;
+};
+
+/// Safe from any thread. load(), open() and drop() wait for each other; the session of a node must not be ended
+/// while another thread is in its connect().
+class NodeHost {
+ public:
+  struct Options {
+    /// The threads of a node, made when it is first loaded.
+    std::function<std::unique_ptr<ThreadPool>(const HostedNode&)> make_pool;
+    Isa isa = Isa::kReference;
+    std::shared_ptr<const PackedCache> packed_cache;  ///< nullptr: none.
+    bool profile = false;                             ///< Keep a StepProfile of every node.
+    LayerHook hook;  ///< Of every node, on its executor's thread. May be empty.
+  };
+  explicit NodeHost(Options options);
+  /// Ends all sessions.
+  ~NodeHost();
+
+  /// Has the node hold `slice`: keeps it where it does, else ends its session, drops the weights that it had,
+  /// as memory is for one slice, and loads. Errors as NodeModel::Load; the node then holds nothing.
+  absl::Status load(const HostedNode& node, std::shared_ptr<const ResolvedWeights> weights, NodeSlice slice,
+                    const LoadProgress& progress);
+  /// Whether the node holds this slice now.
+  bool holds(const HostedNode& node, const NodeSlice& slice) const;
+  /// Ends the node's session and gives its weights and threads back. Nothing where there is no such node.
+  void drop(const HostedNode& node);
+
+  /// A node's part in a session.
+  struct Part {
+    uint64_t session = 0;
+    Plan plan;
+    NodeId node;
+    std::unique_ptr<Transport> transport;
+    StepLimits limits;
+    Duration expert_timeout = std::chrono::seconds(6);
+    CoordinatorSink* sink = nullptr;  ///< Of node 0 of a coordinator; nullptr elsewhere.
+  };
+  /// Ends the node's session, takes memory for the cache of this one and starts its executor. The links are
+  /// opened by connect(). FailedPrecondition where the node does not hold its slice of the plan; else as
+  /// NodeSession::Create, and then the node has no session.
+  absl::Status open(const HostedNode& node, Part part);
+  /// Opens the links of the node's session. Errors as Transport::connect, FailedPrecondition where it has none.
+  absl::Status connect(const HostedNode& node, Deadline deadline);
+
+  /// Ends the parts of this process in a session; of all sessions. Weights stay.
+  void close(uint64_t session);
+  void close_all();
+
+  /// A node as it is now.
+  struct NodeReport {
+    HostedNode node;
+    int64_t weight_bytes = 0;  ///< Packed; 0 while it loads.
+    LoadStats load;
+    uint64_t session = 0;      ///< 0: none is open, or its executor has ended.
+    NodeSession::Stats stats;  ///< Of the session that is open.
+  };
+  std::vector<NodeReport> report() const;
+
+  /// The node's weights; nullptr where it holds none. Valid until the next load() or drop() of it.
+  const NodeModel* model(const HostedNode& node) const;
+  /// Its transport; nullptr without a session. Valid until the session ends.
+  Transport* transport(const HostedNode& node) const;
+  /// What travelled in its session; nothing without one.
+  std::optional<TransportStats> links(const HostedNode& node) const;
+  /// Where its executor spent its time, over all sessions; nullptr where nobody asked for it.
+  const StepProfile* profile(const HostedNode& node) const;
+  /// For threads of a caller's that stand in for the executor; nullptr where there is no such node.
+  const ThreadPool* pool(const HostedNode& node) const;
+  /// As NodeModel::finish_saving, for all nodes.
+  void finish_saving();
+
+ private:
+  struct Node {
+    std::unique_ptr<ThreadPool> pool;
+    std::unique_ptr<StepProfile> profile;
+    std::unique_ptr<NodeModel> model;
+    uint64_t session_id = 0;
+    std::unique_ptr<NodeSession> session;
+  };
+
+  std::shared_ptr<Node> find(const HostedNode& node) const;
+  /// Ends the sessions that `which` picks, outside the lock: an executor may take a layer's time to notice.
+  template <typename Which>
+  void end_sessions(Which which);
+
+  const Options options_;
+  std::mutex work_;           ///< Held through load() and open().
+  mutable std::mutex mutex_;  ///< Guards the map and what its nodes hold.
+  std::map<HostedNode, std::shared_ptr<Node>> nodes_;
+};
+
+}  // namespace shoal
