@@ -99,7 +99,7 @@ TEST(Deadline, RemainingIsNeverNegative) {
   EXPECT_TRUE(Deadline::after_ms(-5).expired());
 }
 
-TEST(LogThrottle, OneLineAnIntervalAndTheCountOfTheOthers) {
+TEST(LogThrottle, LogsOneLinePerIntervalAndCountsTheOthers) {
   testing::internal::CaptureStderr();
   LogThrottle throttle(std::chrono::milliseconds(50));
   EXPECT_TRUE(throttle.warn("refused"));
@@ -110,7 +110,7 @@ TEST(LogThrottle, OneLineAnIntervalAndTheCountOfTheOthers) {
   EXPECT_NE(testing::internal::GetCapturedStderr().find("refused (2 like it"), std::string::npos);
 }
 
-TEST(Process, TheDescriptorLimitIsRaisedToWhatIsAllowed) {
+TEST(Process, RaisesTheDescriptorLimitToTheHardLimit) {
   rlimit before{};
   ASSERT_EQ(getrlimit(RLIMIT_NOFILE, &before), 0);
   rlimit low = before;
@@ -123,7 +123,7 @@ TEST(Process, TheDescriptorLimitIsRaisedToWhatIsAllowed) {
   ASSERT_EQ(setrlimit(RLIMIT_NOFILE, &before), 0);
 }
 
-TEST(Exposure, LoopbackIsWhatOnlyThisMachineReaches) {
+TEST(Exposure, DistinguishesLoopbackFromOtherAddresses) {
   for (const char* host : {"127.0.0.1", "127.8.9.10", "::1", "localhost", "::ffff:127.0.0.1"}) {
     EXPECT_TRUE(IsLoopback(host)) << host;
   }
@@ -132,7 +132,7 @@ TEST(Exposure, LoopbackIsWhatOnlyThisMachineReaches) {
   }
 }
 
-TEST(Exposure, APortThatOthersReachNeedsAKeyOrTheOperatorsWord) {
+TEST(Exposure, APortThatOthersReachNeedsAKeyOrInsecure) {
   EXPECT_TRUE(CheckExposure({.what = "x", .host = "127.0.0.1"}).ok());
   EXPECT_TRUE(CheckExposure({.what = "x", .host = "0.0.0.0", .has_key = true}).ok());
   EXPECT_TRUE(CheckExposure({.what = "x", .host = "0.0.0.0", .insecure = true}).ok());

@@ -42,9 +42,9 @@ bool IsLoopback(const std::string& host) {
 absl::Status CheckExposure(const Exposure& exposure) {
   if (exposure.has_key || exposure.insecure || IsLoopback(exposure.host)) return absl::OkStatus();
   return FailedPrecondition(
-      "{}: '{}' can be reached from other machines, and without a key anybody there may use it: give "
-      "--key-file FILE "
-      "(make one: umask 077; openssl rand -hex 32 > FILE), listen on 127.0.0.1, or say --insecure",
+      "{}: '{}' can be reached from other machines, and without a key anybody there can use it; give "
+      "--key-file FILE (make one: umask 077; openssl rand -hex 32 > FILE), listen on 127.0.0.1, or give "
+      "--insecure",
       exposure.what, exposure.host);
 }
 

@@ -1,4 +1,4 @@
-// Who may listen where other machines can reach it.
+// Decides whether a process may listen on an address that other machines can reach.
 #pragma once
 
 #include <string>
@@ -7,19 +7,20 @@
 
 namespace shoal {
 
-/// Whether only this machine reaches what listens on `host`: 127.0.0.0/8, ::1, or a name that has such
-/// addresses only. False for a name that does not resolve.
+/// Whether only this machine can reach a listener on `host`: 127.0.0.0/8, ::1, or a name whose addresses are
+/// all of these. False for a name that does not resolve.
 bool IsLoopback(const std::string& host);
 
 /// A port that is about to be opened.
 struct Exposure {
-  std::string what;       ///< For the message: "worker --listen".
+  std::string what;       ///< The flag, for the message: "worker --listen".
   std::string host;       ///< As given, without the port.
-  bool has_key = false;   ///< Who connects must prove the cluster's key.
-  bool insecure = false;  ///< The operator said that anybody may.
+  bool has_key = false;   ///< Clients must prove that they know the cluster's key.
+  bool insecure = false;  ///< The operator allows clients without a key.
 };
 
-/// OK on loopback, with a key, or where the operator insists. Else FailedPrecondition, saying what to do.
+/// OK on loopback, with a key, or if the operator allows it. Otherwise FailedPrecondition, which says what to
+/// do.
 absl::Status CheckExposure(const Exposure& exposure);
 
 }  // namespace shoal

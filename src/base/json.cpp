@@ -10,7 +10,7 @@
 namespace shoal {
 namespace {
 
-/// `text` on one line, cut to `bytes_max` at a character's border.
+/// `text` on one line, cut to at most `bytes_max` bytes at a boundary of characters.
 std::string OneLine(std::string_view text, size_t bytes_max) {
   size_t end = std::min(text.size(), bytes_max);
   while (end > 0 && end < text.size() && (static_cast<unsigned char>(text[end]) & 0xC0) == 0x80) --end;
@@ -21,7 +21,7 @@ std::string OneLine(std::string_view text, size_t bytes_max) {
   return end < text.size() ? line + "..." : line;
 }
 
-/// Builds the value from the parser's events, so that limits and repeated keys are seen at once.
+/// Builds the value from the parser's events, so that limits and repeated keys are checked while parsing.
 template <typename Json>
 class Builder final : public nlohmann::json_sax<Json> {
  public:
@@ -35,7 +35,7 @@ class Builder final : public nlohmann::json_sax<Json> {
   bool number_unsigned(typename Json::number_unsigned_t value) override { return add(value); }
   bool number_float(typename Json::number_float_t value, const std::string&) override { return add(value); }
   bool string(std::string& value) override { return add(std::move(value)); }
-  bool binary(typename Json::binary_t&) override { return refuse("binary data"); }  // JSON text has none.
+  bool binary(typename Json::binary_t&) override { return refuse("binary data"); }  // Does not occur in JSON.
   bool start_object(size_t) override { return open(Json::object()); }
   bool start_array(size_t) override { return open(Json::array()); }
   bool end_object() override { return close(); }
@@ -80,8 +80,8 @@ class Builder final : public nlohmann::json_sax<Json> {
   bool open(Json value) {
     if (std::ssize(open_) >= limits_.depth_max)
       return refuse(fmt::format("nested more than {} deep", limits_.depth_max));
-    open_.push_back(
-        place(std::move(value)));  // Stays where it is: nothing is added around it while it is open.
+    // The pointer stays valid: while a value is open, nothing is added to the values around it.
+    open_.push_back(place(std::move(value)));
     return true;
   }
   bool close() {
@@ -96,7 +96,7 @@ class Builder final : public nlohmann::json_sax<Json> {
   const JsonLimits limits_;
   Json* const root_;
   std::vector<Json*> open_;
-  Json* slot_ = nullptr;  // Where the value of the last key goes.
+  Json* slot_ = nullptr;  // The place for the value of the last key.
   std::string problem_;
 };
 

@@ -1,5 +1,5 @@
-// The one reader of JSON texts: strict (RFC 8259) and UTF-8, bounded, and no key twice in one object. Which
-// of two values counts would depend on who reads, so that two readers could be told two things by one text.
+// The only reader of JSON texts: strict (RFC 8259), UTF-8, and bounded. A key that appears twice in an object
+// is refused, because different readers would use different ones of its values.
 #pragma once
 
 #include <nlohmann/json_fwd.hpp>
@@ -10,15 +10,15 @@
 namespace shoal {
 
 struct JsonLimits {
-  int depth_max = 32;  ///< Objects and arrays within one another.
-  /// Of one object; 0: any number. Where the order is kept, each is searched for among the others.
+  int depth_max = 32;  ///< The most nested objects and arrays.
+  /// The most keys of an object; 0: no limit. ordered_json searches linearly for each key, so it needs one.
   int keys_max = 0;
 };
 
-/// Reads the one value that `text` is. InvalidArgument: not JSON (which says at which line and column), a key
-/// that appears twice, or a limit. Messages are one printable line, fit for a client.
+/// Reads the single value in `text`. Returns InvalidArgument if the text is not JSON (with line and column),
+/// if a key appears twice, or if a limit is exceeded. Messages are one printable line, suitable for clients.
 absl::Status ReadJson(std::string_view text, const JsonLimits& limits, nlohmann::json* value);
-/// Keys keep their order.
+/// As above; keys keep their order.
 absl::Status ReadJson(std::string_view text, const JsonLimits& limits, nlohmann::ordered_json* value);
 
 }  // namespace shoal

@@ -28,7 +28,7 @@ class JsonReader : public testing::Test {
 using Kinds = testing::Types<nlohmann::json, nlohmann::ordered_json>;
 TYPED_TEST_SUITE(JsonReader, Kinds);
 
-TYPED_TEST(JsonReader, ReadsWhatTheLibraryReads) {
+TYPED_TEST(JsonReader, ReadsTheSameValuesAsTheLibrary) {
   for (const char* text : {"null", "true", "[]", "{}", " 7 ", "-7", "1.5e3", "18446744073709551615",
                            "-9223372036854775808", R"("a\u00e9\n\ud83d\udc1f")",
                            R"([1, [2, {"a": [3]}], {}])", R"({"b": {"a": 1}, "a": [{"b": null}, "x"]})"}) {
@@ -44,12 +44,12 @@ TYPED_TEST(JsonReader, AKeyThatAppearsTwiceInOneObjectIsNamed) {
               HasSubstr("the key 'model' appears twice"));
   EXPECT_THAT(this->problem(R"([{"x": {"k": 1, "k": 1}}])"), HasSubstr("'k'"));
   EXPECT_THAT(this->problem(R"({"k": 1, "\u006b": 1})"), HasSubstr("'k'"))
-      << "the same key, written otherwise";
+      << "the same key in another spelling";
   EXPECT_THAT(this->problem(R"({"a\n": 1, "a\n": 1})"), HasSubstr("'a?'")) << "one line";
   EXPECT_EQ(this->problem(R"({"a": {"a": [{"a": 1}, {"a": 2}]}})"), "");
 }
 
-TYPED_TEST(JsonReader, LimitsAreForeseen) {
+TYPED_TEST(JsonReader, RefusesTextsBeyondItsLimits) {
   EXPECT_EQ(this->problem("[[[[]]]]"), "");
   EXPECT_THAT(this->problem("[[[[[]]]]]"), HasSubstr("nested more than 4 deep"));
   EXPECT_THAT(this->problem(std::string(1 << 20, '[')), HasSubstr("nested more than 4 deep"));
@@ -58,7 +58,7 @@ TYPED_TEST(JsonReader, LimitsAreForeseen) {
   EXPECT_EQ(this->problem(R"({"a": 1, "b": 2, "c": 3, "d": 4})", {.depth_max = 1}), "");
 }
 
-TYPED_TEST(JsonReader, WhatIsNoJsonIsRefusedWithItsPlace) {
+TYPED_TEST(JsonReader, RefusesOtherTextsWithLineAndColumn) {
   for (const char* text : {"", "{", "[1,]", "{\"a\"}", "{} x", "NaN", "[Infinity]", "'a'", "\"\\ud800\"",
                            "1e999", "01", "\"\xff\"", "// c\n1", "{a: 1}"}) {
     EXPECT_THAT(this->problem(text), HasSubstr("not valid JSON: ")) << text;

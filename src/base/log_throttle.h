@@ -1,4 +1,4 @@
-// Warnings that outsiders can cause as often as they like.
+// Limits the rate of warnings that outsiders can cause.
 #pragma once
 
 #include <cstdint>
@@ -10,7 +10,7 @@
 
 namespace shoal {
 
-/// Logs one warning per interval at most, and with the next one how many were left out. Safe from any thread.
+/// Logs at most one warning per interval; the next one gives the number of dropped warnings. Thread-safe.
 class LogThrottle {
  public:
   explicit LogThrottle(Duration interval) : interval_(interval) {}
@@ -32,7 +32,7 @@ class LogThrottle {
     if (left_out == 0) {
       LogWarning("{}", text);
     } else {
-      LogWarning("{} ({} like it since the last such line)", text, left_out);
+      LogWarning("{} ({} like it were dropped since the last one)", text, left_out);
     }
     return true;
   }

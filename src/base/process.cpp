@@ -40,9 +40,9 @@ CpuTime ProcessCpuTime() {
 }
 
 int64_t DescriptorLimit() {
-  constexpr rlim_t kMany = 1 << 20;  // No limit, or one beyond any use.
+  constexpr rlim_t kMany = 1 << 20;  // Stands for "unlimited" and for larger limits.
   rlimit limit{};
-  if (getrlimit(RLIMIT_NOFILE, &limit) != 0) return 256;  // The least that POSIX systems give by default.
+  if (getrlimit(RLIMIT_NOFILE, &limit) != 0) return 256;  // The smallest default of POSIX systems.
   return static_cast<int64_t>(std::min(limit.rlim_cur, kMany));
 }
 
@@ -50,7 +50,7 @@ int64_t RaiseDescriptorLimit() {
   rlimit limit{};
   if (getrlimit(RLIMIT_NOFILE, &limit) == 0 && limit.rlim_cur < limit.rlim_max) {
     limit.rlim_cur = limit.rlim_max;
-    setrlimit(RLIMIT_NOFILE, &limit);  // Refused (macOS, without bounds): the old limit stays.
+    setrlimit(RLIMIT_NOFILE, &limit);  // If refused (macOS, if unlimited), the old limit stays.
   }
   return DescriptorLimit();
 }
