@@ -22,7 +22,7 @@ TEST(BlockPool, HandsOutTheLowestIdsFirst) {
   EXPECT_EQ(*pool.allocate(3), (std::vector<BlockId>{{1}, {4}, {5}}));
 }
 
-TEST(BlockPool, TakesNothingWhenThereIsTooLittle) {
+TEST(BlockPool, TakesNothingIfThereAreTooFewBlocks) {
   BlockPool pool(4);
   ASSERT_TRUE(pool.allocate(3).ok());
   const auto refused = pool.allocate(2);
@@ -49,7 +49,7 @@ TEST(BlockPool, ASharedBlockIsFreeOnlyAfterItsLastOwner) {
 TEST(BlockPool, OwnersAreCountedOverRandomUse) {
   BlockPool pool(37);
   RandomStream random(7);
-  std::vector<std::vector<BlockId>> held;  // By owner; owners may share blocks.
+  std::vector<std::vector<BlockId>> held;  // By owner. Owners may share blocks.
   for (int round = 0; round < 3000; ++round) {
     const auto pick = [&] { return static_cast<size_t>(random.below(held.size())); };
     const auto choice = random.below(3);
@@ -146,13 +146,13 @@ TEST(KvCache, ASlotHoldsNothingUntilItsPositionIsSet) {
   EXPECT_EQ(cache->state_position(SlotId{0}), -1);
 }
 
-TEST(KvCacheDeathTest, AStateWhereBlocksAreIsABug) {
+TEST(KvCacheDeathTest, AskingALayerWithBlocksForAStateIsABug) {
   const auto cache = *KvCache::Create({0, 2}, {{2, 16}, {.state_values = 16}}, DType::kF16, 1, 1);
   EXPECT_DEATH(cache->state(LayerId{0}, SlotId{0}), "state_values");
   EXPECT_DEATH(cache->state(LayerId{1}, SlotId{1}), "slot");
 }
 
-TEST(KvCache, SaysWhenTheMemoryIsRefused) {
+TEST(KvCache, ReturnsResourceExhaustedIfMemoryIsRefused) {
   const auto cache = KvCache::Create({0, 1}, {{1 << 20, 1 << 10}}, DType::kF32, 1 << 30);
   EXPECT_EQ(cache.status().code(), absl::StatusCode::kResourceExhausted);
 }
