@@ -132,7 +132,7 @@ def test_a_small_limit_gives_one_warning_and_a_full_cache_makes_room(logits, cac
     logits(cache)
     size = sum(file["bytes"] for file in listed())
     copy = shutil.copytree(demo_model, tmp_path / "copy")
-    time.sleep(2.5)  # What has just changed is not kept.
+    time.sleep(2.5)  # Files that have just changed are not cached.
     _, log = logits(cache, "--packed-cache-limit", str(size + size // 2), model=copy)
     assert "packed cache: deleted " in log, log
     assert sum(file["bytes"] for file in listed()) <= size + size // 2

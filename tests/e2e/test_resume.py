@@ -1,4 +1,4 @@
-"""A worker is lost and comes back in the middle of streams: clients see a pause, then the bytes of an undisturbed run."""
+"""A worker is lost and returns during streams: clients see a pause, then the bytes of an undisturbed run."""
 import concurrent.futures
 import threading
 
@@ -8,7 +8,7 @@ import pytest
 from dialogue import NEVER_END, QUESTIONS, ask, client_of, model_of, user
 from local_cluster import wait_until
 
-# Enough tokens that all of them run when the worker goes; of every kind of sampling.
+# Every kind of sampling, with so many tokens that all requests are running when the worker is lost.
 REQUESTS = [
     dict(temperature=0, max_tokens=500, logit_bias=NEVER_END),
     dict(temperature=0.9, seed=7, max_tokens=500, logit_bias=NEVER_END, presence_penalty=0.8, frequency_penalty=0.5),
@@ -18,7 +18,7 @@ REQUESTS = [
 
 
 class Stream:
-    """One streamed answer, read by a thread of its own."""
+    """A streamed answer, read by its own thread."""
 
     def __init__(self, cluster, question, options):
         self.pieces = []
@@ -41,15 +41,15 @@ def streams(cluster, requests):
 
 
 def with_stop_string(requests, texts):
-    """The same requests, and one more that ends by a stop string in the middle of the first one's text."""
+    """The same requests, and one that ends at a stop string in the middle of the text of the first."""
     text = texts[0][0]
     return [*requests, dict(requests[0], stop=["never said", text[len(text) // 2:][:12]])]
 
 
 def all_answers(cluster, requests, disturb=None):
-    """What each request gets; `disturb` happens when all of them have begun."""
+    """The answers to the requests; `disturb` is called when all of them have begun."""
     reading = streams(cluster, requests)
-    # The request with the stop string asks what the first one asks.
+    # The request with the stop string has the question of the first one.
     if len(reading) > len(REQUESTS):
         reading[-1] = Stream(cluster, QUESTIONS[0], requests[-1])
     with concurrent.futures.ThreadPoolExecutor(len(reading)) as pool:
@@ -61,7 +61,7 @@ def all_answers(cluster, requests, disturb=None):
 
 
 def lost_and_found(cluster, requests, lose, bring_back):
-    """Disturbs the requests; checks that the cluster was down meanwhile, and that it was while they ran."""
+    """Disturbs the requests, and checks that the cluster was down while they ran."""
     def disturb():
         lose()
         assert wait_until(lambda: not cluster.healthy(), 20)
@@ -88,14 +88,14 @@ def test_streams_over_a_killed_worker_have_the_undisturbed_bytes(make_cluster, w
         cluster.wait_ready(30)
 
 
-def test_a_hanging_worker_that_goes_on_changes_no_text(make_cluster):
+def test_a_worker_that_hangs_and_continues_changes_no_text(make_cluster):
     cluster = make_cluster(2)
     process = cluster.workers[1]
     undisturbed = all_answers(cluster, REQUESTS)
     assert lost_and_found(cluster, REQUESTS, process.pause, process.resume) == undisturbed
 
 
-def test_a_stream_over_a_worker_that_never_returns_ends_by_its_deadline_with_the_reason(make_cluster):
+def test_a_stream_over_a_worker_that_never_returns_ends_at_its_deadline_with_the_reason(make_cluster):
     cluster = make_cluster(2, serve_args=("--split", "2,2,2", "--request-timeout", "8"))
     before = ask(client_of(cluster), QUESTIONS[2])
     stream = Stream(cluster, QUESTIONS[2], dict(REQUESTS[0], max_tokens=1900))

@@ -1,5 +1,6 @@
-// What is wrong with one sequence ends that sequence alone, wherever it goes wrong and whoever computes it: the
-// others in its steps have the bits that they have alone, the session lives on, and its blocks can be used again.
+// An error of one sequence ends only that sequence, wherever it occurs and on every placement: the other
+// sequences of its steps have the bits that they have alone, the session continues, and its blocks can be
+// used again.
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
@@ -27,10 +28,10 @@ namespace {
 
 using ::testing::HasSubstr;
 
-/// The id that takes a poisoned model out of its range of numbers.
+/// The token id that makes a poisoned model overflow.
 constexpr int32_t kBadToken = 7;
 
-/// A tensor of bf16 as matrices: all leading dimensions but the last two are many matrices.
+/// A tensor of bf16 as a list of matrices, whose dimensions are the last two of the tensor.
 class Bf16Matrices {
  public:
   explicit Bf16Matrices(EditableTensor& tensor) : tensor_(tensor) {
@@ -40,7 +41,7 @@ class Bf16Matrices {
     all_rows_ = std::ssize(tensor.bytes) / 2 / cols_;
   }
   int64_t all_rows() const { return all_rows_; }
-  int64_t rows() const { return rows_; }  ///< Of one matrix.
+  int64_t rows() const { return rows_; }  ///< Rows of one matrix.
   int64_t cols() const { return cols_; }
   void set(int64_t row, int64_t col, uint16_t bits) {
     std::memcpy(tensor_.bytes.data() + 2 * (row * cols_ + col), &bits, 2);
@@ -86,7 +87,7 @@ struct Poison {
   std::string family;
   std::string tensor;  ///< Column 0 of the tensors whose names contain this and `end` becomes huge.
   std::string end = "weight";
-  std::string where;  ///< In the error.
+  std::string where;  ///< The place that the error must name.
   std::optional<AffineFormat> format = std::nullopt;
 };
 
@@ -147,7 +148,7 @@ void MakePoisoned(const Poison& poison, const std::string& folder) {
 
 struct Placed {
   std::string name;
-  std::vector<int64_t> split;  ///< Parts of the layers per node.
+  std::vector<int64_t> split;  ///< Proportions of the layers per node.
   ExpertStrategy experts = ExpertStrategy::kWithLayer;
 };
 
@@ -207,7 +208,7 @@ class Running {
   StepId next_{1};
 };
 
-/// A sequence of a test: its tokens, and where it lies. Sequences in the same place take turns there.
+/// A sequence of a test: its tokens, and its place in the cache. Sequences in the same place use it in turn.
 struct Sequence {
   Sequence(uint64_t number, int32_t place, std::vector<int32_t> ids, const EngineLimits& limits)
       : id{number}, tokens(std::move(ids)) {
@@ -216,7 +217,7 @@ struct Sequence {
         id, {.blocks = IdsFrom(BlockId{8 * place}, 8), .slots = IdsFrom(SlotId{place * slots}, slots)});
   }
 
-  /// What is not in the cache yet, with the last token sampled.
+  /// A slice of the tokens that are not cached yet, which samples after the last one.
   SeqSlice slice() { return cursor.next(std::span<const int32_t>(tokens).subspan(cursor.position()), true); }
   NewSequence begin(SamplingParams sampling = {.temperature = 0}) const {
     return {id, std::move(sampling), tokens, static_cast<int32_t>(tokens.size())};
@@ -237,7 +238,7 @@ std::vector<int32_t> Prompt(uint64_t stream, int64_t count, int64_t vocabulary) 
   return ids;
 }
 
-/// What a sequence gives when nobody else is there: the logits and greedy token of its prompt, and those of
+/// The results of a sequence alone: logits and greedy token of its prompt, then logits and greedy token of
 /// that token.
 struct Alone {
   std::vector<float> logits[2];
@@ -308,8 +309,8 @@ class BadSequenceTest : public testing::Test {
     EXPECT_EQ(good->tokens, std::vector<SampledToken>{token});
   }
 
-  /// A good sequence, a bad one and another good one in one step; then a step of all three that is on its way
-  /// before the first is back; then a good one in the place of the bad one.
+  /// Runs a step of a good sequence, a bad one and another good one, a second step of all three that is
+  /// submitted before the first has ended, and then a good sequence in the place of the bad one.
   void run_on(const Placed& placed, SamplingParams sampling, absl::StatusCode code,
               const std::string& where) {
     SCOPED_TRACE(placed.name);
@@ -377,7 +378,7 @@ class BadActivationTest : public BadSequenceTest, public testing::WithParamInter
 TEST_P(BadActivationTest, EndsItsSequenceAlone) {
   open(GetParam());
   bad_[20] = kBadToken;
-  if (GetParam().name == "Head") bad_.back() = kBadToken;  // Only sampled rows meet the head.
+  if (GetParam().name == "Head") bad_.back() = kBadToken;  // Only sampled rows go through the head.
   for (const Placed& placed : Placements()) {
     run_on(placed, {.temperature = 0}, absl::StatusCode::kOutOfRange, GetParam().where);
     if (HasFailure()) return;
@@ -387,7 +388,7 @@ TEST_P(BadActivationTest, EndsItsSequenceAlone) {
 INSTANTIATE_TEST_SUITE_P(Poisons, BadActivationTest, testing::ValuesIn(Poisons()),
                          [](const auto& poison) { return poison.param.name; });
 
-TEST_F(BadSequenceTest, EndsAloneWhereATokenOrItsSamplingMakesNoSense) {
+TEST_F(BadSequenceTest, AnInvalidTokenOrSamplingEndsItsSequenceAlone) {
   open(Poisons()[5]);
   const auto vocabulary = static_cast<int32_t>(model_.spec.vocabulary);
   SamplingParams nothing{.temperature = 0};
@@ -405,8 +406,8 @@ TEST_F(BadSequenceTest, EndsAloneWhereATokenOrItsSamplingMakesNoSense) {
   }
 }
 
-// A step whose sequences all fail goes on to the last stage without rows.
-TEST_F(BadSequenceTest, AStepWithoutAGoodSequenceEndsToo) {
+// A step whose sequences all fail continues to the last stage without rows.
+TEST_F(BadSequenceTest, AStepWithoutGoodSequencesEnds) {
   open(Poisons()[2]);
   bad_[0] = kBadToken;
   for (const Placed& placed : Placements()) {

@@ -303,8 +303,8 @@ absl::StatusOr<StepResult> RunStep(Engine& engine, Step step) {
   return result.get();  // The engine ends every step, at the latest by its liveness timeout.
 }
 
-/// Cursors of sequences 1, 2, ..., with block `block(i, k)` as block k of the i-th, and with slots if the model
-/// keeps states.
+/// Cursors of sequences 1, 2, ..., with block `block(i, k)` as block k of the i-th, and with slots if the
+/// model keeps states.
 std::vector<SequenceCursor> CursorsOf(const EngineLimits& limits,
                                       const std::vector<std::vector<int32_t>>& prompts,
                                       const std::function<int64_t(int64_t i, int64_t k)>& block) {
