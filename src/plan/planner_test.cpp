@@ -213,7 +213,7 @@ TEST(Planner, SaysHowMuchIsMissingWhenNoSplitFits) {
 TEST(Planner, AssumesUnknownMemoryUnlimitedAndNotesIt) {
   const auto plan = MakePlan(DenseModel(4), Nodes({0, 100 * kMiB}), {});
   ASSERT_TRUE(plan.ok());
-  EXPECT_THAT(plan->notes, Contains("memory unknown, taken as unlimited: n0"));
+  EXPECT_THAT(plan->notes, Contains("memory unknown, assumed unlimited: n0"));
 }
 
 TEST(Planner, RefusesRequestsThatDoNotFitNodesOrModel) {
