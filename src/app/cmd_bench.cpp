@@ -385,55 +385,51 @@ absl::Status Bench(BenchFlags flags) {
 
 }  // namespace
 
-Command AddBenchCommand(CLI::App& root) {
+Command AddBenchCommand(Flags root) {
   auto flags = std::make_shared<BenchFlags>();
-  CLI::App* app = root.add_subcommand(
+  Flags app = root.add_subcommand(
       "bench", "Measure a model, or a shape with random weights, against the bounds of this machine");
-  auto* model = app->add_option("--model", flags->model, "Model folder");
-  auto* shape =
-      app->add_option("--shape", flags->shape,
-                      "A: Qwen3-1.7B; B: Qwen3-30B-A3B cut to 6 layers; random, 4 bits in groups of 64");
-  auto* roofline =
-      app->add_flag("--roofline", flags->roofline, "Only the bounds, of one thread and of --threads");
-  model->excludes(shape)->excludes(roofline);
-  shape->excludes(roofline);
-  app->add_option(
-      "--cache", flags->cache,
-      "Where the weights of --shape are kept (default: $XDG_CACHE_HOME/shoal, or ~/.cache/shoal)");
-  app->add_option("--prompt", flags->prompts,
-                  "Tokens of a prefill, or several lengths (default 512); 0: none")
-      ->delimiter(',')
-      ->check(CLI::Range(0, 1 << 20));
-  app->add_option("--gen", flags->gen, "Tokens to decode (default 64); 0: prefill only")
-      ->check(CLI::Range(0, 1 << 16));
-  app->add_option(
+  const Flag model = app.add_option("--model", flags->model, "Model folder");
+  const Flag shape =
+      app.add_option("--shape", flags->shape,
+                     "A: Qwen3-1.7B; B: Qwen3-30B-A3B cut to 6 layers; random, 4 bits in groups of 64");
+  const Flag roofline =
+      app.add_flag("--roofline", flags->roofline, "Only the bounds, of one thread and of --threads");
+  model.excludes(shape).excludes(roofline);
+  shape.excludes(roofline);
+  app.add_option("--cache", flags->cache,
+                 "Where the weights of --shape are kept (default: $XDG_CACHE_HOME/shoal, or ~/.cache/shoal)");
+  app.add_option("--prompt", flags->prompts, "Tokens of a prefill, or several lengths (default 512); 0: none")
+      .delimiter(',')
+      .range(0, 1 << 20);
+  app.add_option("--gen", flags->gen, "Tokens to decode (default 64); 0: prefill only").range(0, 1 << 16);
+  app.add_option(
          "--batch", flags->batches,
          "Sequences decoded together, or several such numbers (default 1); 0: none but those of --context")
-      ->delimiter(',')
-      ->check(CLI::Range(0, 256));
-  app->add_option("--context", flags->contexts, "Decode at so many cached positions, too")
-      ->delimiter(',')
-      ->check(CLI::Range(1, 1 << 20));
-  app->add_option("--runs", flags->runs, "Of each measurement, after one to warm up (default 5)")
-      ->check(CLI::Range(1, 1000));
-  auto* split =
-      app->add_option("--split", flags->split,
-                      "Layers over several nodes of this process: how many each, or shares such as 1,1");
-  app->add_option("--nodes", flags->nodes,
-                  "Layers over so many nodes of this process, as a server divides them")
-      ->check(CLI::Range(1, 64))
-      ->excludes(split);
-  app->add_option("--experts-over", flags->experts_over, "Experts over so many nodes, layers on the first")
-      ->check(CLI::Range(1, 64))
-      ->excludes(split);
-  app->add_option("--transport", flags->transport, "Between the nodes: inproc (default) or grpc");
-  app->add_flag("--json", flags->json, "For scripts");
-  flags->compute.add_to(*app);
-  flags->packed_cache.add_to(*app);
-  app->callback([flags] {
-    if (flags->model.empty() && flags->shape.empty() && !flags->roofline) {
-      throw CLI::RequiredError("--model, --shape or --roofline");
-    }
+      .delimiter(',')
+      .range(0, 256);
+  app.add_option("--context", flags->contexts, "Decode at so many cached positions, too")
+      .delimiter(',')
+      .range(1, 1 << 20);
+  app.add_option("--runs", flags->runs, "Of each measurement, after one to warm up (default 5)")
+      .range(1, 1000);
+  const Flag split =
+      app.add_option("--split", flags->split,
+                     "Layers over several nodes of this process: how many each, or shares such as 1,1");
+  app.add_option("--nodes", flags->nodes,
+                 "Layers over so many nodes of this process, as a server divides them")
+      .range(1, 64)
+      .excludes(split);
+  app.add_option("--experts-over", flags->experts_over, "Experts over so many nodes, layers on the first")
+      .range(1, 64)
+      .excludes(split);
+  app.add_option("--transport", flags->transport, "Between the nodes: inproc (default) or grpc");
+  app.add_flag("--json", flags->json, "For scripts");
+  flags->compute.add_to(app);
+  flags->packed_cache.add_to(app);
+  app.require([flags] {
+    const bool given = !flags->model.empty() || !flags->shape.empty() || flags->roofline;
+    return given ? "" : "--model, --shape or --roofline";
   });
   return {app, [flags] { return Bench(*flags); }};
 }

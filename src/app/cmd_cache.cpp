@@ -128,14 +128,14 @@ std::string UserCacheFolder() {
   return home.empty() ? "" : home + "/.cache/shoal";
 }
 
-void PackedCacheFlags::add_to(CLI::App& app) {
+void PackedCacheFlags::add_to(Flags app) {
   app.add_option("--packed-cache", folder,
                  "Folder that keeps packed weights for the next start, or off (default: shoal/packed in the "
                  "user's cache folder)")
-      ->envname("SHOAL_PACKED_CACHE");
+      .envname("SHOAL_PACKED_CACHE");
   app.add_option("--packed-cache-limit", limit,
                  "Bytes that it may take; what rested longest goes first (default 64GiB)")
-      ->envname("SHOAL_PACKED_CACHE_LIMIT");
+      .envname("SHOAL_PACKED_CACHE_LIMIT");
 }
 
 absl::StatusOr<std::shared_ptr<const PackedCache>> PackedCacheFlags::open() const {
@@ -147,12 +147,12 @@ absl::StatusOr<std::shared_ptr<const PackedCache>> PackedCacheFlags::open() cons
   return std::make_shared<const PackedCache>(PackedCache::Options{chosen, limit_bytes});
 }
 
-Command AddCacheCommand(CLI::App& root) {
+Command AddCacheCommand(Flags root) {
   auto flags = std::make_shared<CacheFlags>();
-  CLI::App* app = root.add_subcommand("cache", "Show, or clear, the packed weights kept for the next start");
-  app->add_flag("--clear", flags->clear, "Delete them all");
-  app->add_flag("--json", flags->json, "For scripts");
-  flags->cache.add_to(*app);
+  Flags app = root.add_subcommand("cache", "Show, or clear, the packed weights kept for the next start");
+  app.add_flag("--clear", flags->clear, "Delete them all");
+  app.add_flag("--json", flags->json, "For scripts");
+  flags->cache.add_to(app);
   return {app, [flags] { return RunCache(*flags); }};
 }
 

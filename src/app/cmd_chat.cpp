@@ -77,16 +77,15 @@ absl::Status Chat(const ChatFlags& flags) {
 
 }  // namespace
 
-Command AddChatCommand(CLI::App& root) {
+Command AddChatCommand(Flags root) {
   auto flags = std::make_shared<ChatFlags>();
-  CLI::App* app = root.add_subcommand("chat", "Talk to a running server from the terminal");
-  app->add_option("--url", flags->url, "The server (default http://127.0.0.1:8000)");
-  app->add_option("--system", flags->system, "A system message to begin with");
-  app->add_option("--max-tokens", flags->max_tokens,
-                  "At most so many tokens an answer (default: the rest of the context)")
-      ->check(CLI::Range(1, 1 << 30));
-  app->add_option("--temperature", flags->temperature, "0 to 2 (default: the model's own)")
-      ->check(CLI::Range(0.0, 2.0));
+  Flags app = root.add_subcommand("chat", "Talk to a running server from the terminal");
+  app.add_option("--url", flags->url, "The server (default http://127.0.0.1:8000)");
+  app.add_option("--system", flags->system, "A system message to begin with");
+  app.add_option("--max-tokens", flags->max_tokens,
+                 "At most so many tokens an answer (default: the rest of the context)")
+      .range(1, 1 << 30);
+  app.add_option("--temperature", flags->temperature, "0 to 2 (default: the model's own)").range(0.0, 2.0);
   return {app, [flags] { return Chat(*flags); }};
 }
 

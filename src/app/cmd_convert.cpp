@@ -127,22 +127,22 @@ absl::Status Convert(const ConvertFlags& flags) {
 
 }  // namespace
 
-Command AddConvertCommand(CLI::App& root) {
+Command AddConvertCommand(Flags root) {
   auto flags = std::make_shared<ConvertFlags>();
-  CLI::App* app = root.add_subcommand("convert",
-                                      "Write a model as an MLX folder, quantized or bf16, or as a folder for "
-                                      "each node; cut off, it goes on where it was");
-  app->add_option("--model", flags->model, "Model folder, or a GGUF file")->required();
-  app->add_option("--out", flags->out, "Folder to write")->required();
-  app->add_option("--quant", flags->quant,
-                  "affine-4-g64, affine-8-g64 (2 to 8 bits, groups of 32, 64 or 128), mixed, bf16, or, with "
-                  "--shard-for, keep (default)");
-  app->add_option(
+  Flags app = root.add_subcommand("convert",
+                                  "Write a model as an MLX folder, quantized or bf16, or as a folder for "
+                                  "each node; cut off, it goes on where it was");
+  app.add_option("--model", flags->model, "Model folder, or a GGUF file").required();
+  app.add_option("--out", flags->out, "Folder to write").required();
+  app.add_option("--quant", flags->quant,
+                 "affine-4-g64, affine-8-g64 (2 to 8 bits, groups of 32, 64 or 128), mixed, bf16, or, with "
+                 "--shard-for, keep (default)");
+  app.add_option(
       "--shard-for", flags->shard_for,
       "Plan: what `shoal plan --json` prints, or a cluster file. Writes OUT/NODE/MODEL with what the "
       "node needs, for each node, and OUT/plan.json");
-  app->add_option("--jobs", flags->jobs, "Threads (default: one per core)")->check(CLI::Range(1, 1024));
-  app->add_option("--shard", flags->shard, "Largest file of weights (default 4GiB)");
+  app.add_option("--jobs", flags->jobs, "Threads (default: one per core)").range(1, 1024);
+  app.add_option("--shard", flags->shard, "Largest file of weights (default 4GiB)");
   return {app, [flags] { return Convert(*flags); }};
 }
 

@@ -133,26 +133,24 @@ absl::Status Eval(const EvalFlags& flags) {
 
 }  // namespace
 
-Command AddEvalCommand(CLI::App& root) {
+Command AddEvalCommand(Flags root) {
   auto flags = std::make_shared<EvalFlags>();
-  CLI::App* app = root.add_subcommand(
+  Flags app = root.add_subcommand(
       "eval", "Perplexity of a text, and how far the model's distributions are from a reference's");
-  app->add_option("--model", flags->model, "Model folder, or a GGUF file")->required();
-  app->add_option("--text", flags->text, "File of text, as the model was trained on")->required();
-  app->add_option("--reference", flags->reference,
-                  "Model to compare with, computed with f32 activations: the unquantized one, say");
-  app->add_option("--reference-activations", flags->reference_activations,
-                  "int8 or f32 (default): how the reference is computed; alone: the same model");
-  app->add_option("--window", flags->window, "Tokens of each chunk of the text (default 512)")
-      ->check(CLI::Range(2, 1 << 20));
-  app->add_option("--tokens", flags->tokens, "At most so many tokens of the text")
-      ->check(CLI::Range(2, 1 << 30));
-  app->add_flag(
-      "--layers", flags->layers,
-      "With a reference: how far the rows that leave each layer are from its, as root mean squares");
-  app->add_flag("--json", flags->json, "For scripts");
-  flags->compute.add_to(*app);
-  flags->placement.add_to(*app, false);
+  app.add_option("--model", flags->model, "Model folder, or a GGUF file").required();
+  app.add_option("--text", flags->text, "File of text, as the model was trained on").required();
+  app.add_option("--reference", flags->reference,
+                 "Model to compare with, computed with f32 activations: the unquantized one, say");
+  app.add_option("--reference-activations", flags->reference_activations,
+                 "int8 or f32 (default): how the reference is computed; alone: the same model");
+  app.add_option("--window", flags->window, "Tokens of each chunk of the text (default 512)")
+      .range(2, 1 << 20);
+  app.add_option("--tokens", flags->tokens, "At most so many tokens of the text").range(2, 1 << 30);
+  app.add_flag("--layers", flags->layers,
+               "With a reference: how far the rows that leave each layer are from its, as root mean squares");
+  app.add_flag("--json", flags->json, "For scripts");
+  flags->compute.add_to(app);
+  flags->placement.add_to(app, false);
   return {app, [flags] { return Eval(*flags); }};
 }
 

@@ -107,12 +107,12 @@ absl::Status Inspect(const InspectFlags& flags) {
 
 }  // namespace
 
-Command AddInspectCommand(CLI::App& root) {
+Command AddInspectCommand(Flags root) {
   auto flags = std::make_shared<InspectFlags>();
-  CLI::App* app =
+  Flags app =
       root.add_subcommand("inspect", "Show a model folder: layers, experts, parameters, bytes, quantization");
-  app->add_option("--model", flags->model, "Model folder, or a GGUF file")->required();
-  app->add_flag("--json", flags->json, "For scripts");
+  app.add_option("--model", flags->model, "Model folder, or a GGUF file").required();
+  app.add_flag("--json", flags->json, "For scripts");
   return {app, [flags] { return Inspect(*flags); }};
 }
 

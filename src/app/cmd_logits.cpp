@@ -94,23 +94,22 @@ absl::Status Logits(const LogitsFlags& flags) {
 
 }  // namespace
 
-Command AddLogitsCommand(CLI::App& root) {
+Command AddLogitsCommand(Flags root) {
   auto flags = std::make_shared<LogitsFlags>();
-  CLI::App* app = root.add_subcommand(
+  Flags app = root.add_subcommand(
       "logits",
       "Write the logits of given token ids, the experts chosen and a greedy continuation, for any placement");
-  app->add_option("--model", flags->model, "Model folder, or a GGUF file")->required();
-  app->add_option("--ids", flags->ids, "JSON file: {\"ids\": [1, 2, 3], \"greedy\": 24}")->required();
-  app->add_option("--out", flags->out,
-                  "Safetensors file to write: logits f32 [T, V], greedy i32 [24], router.<layer> i32 [T, K]")
-      ->required();
-  app->add_option("--chunk", flags->chunk, "Prompt tokens per step (default: all)")
-      ->check(CLI::Range(1, 1 << 20));
-  app->add_option("--transport", flags->transport,
-                  "Between the nodes of a placement: inproc (default) or grpc");
-  flags->compute.add_to(*app);
-  flags->cache.add_to(*app);
-  flags->placement.add_to(*app, false);
+  app.add_option("--model", flags->model, "Model folder, or a GGUF file").required();
+  app.add_option("--ids", flags->ids, "JSON file: {\"ids\": [1, 2, 3], \"greedy\": 24}").required();
+  app.add_option("--out", flags->out,
+                 "Safetensors file to write: logits f32 [T, V], greedy i32 [24], router.<layer> i32 [T, K]")
+      .required();
+  app.add_option("--chunk", flags->chunk, "Prompt tokens per step (default: all)").range(1, 1 << 20);
+  app.add_option("--transport", flags->transport,
+                 "Between the nodes of a placement: inproc (default) or grpc");
+  flags->compute.add_to(app);
+  flags->cache.add_to(app);
+  flags->placement.add_to(app, false);
   return {app, [flags] { return Logits(*flags); }};
 }
 

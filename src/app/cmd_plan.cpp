@@ -59,16 +59,16 @@ absl::Status ShowPlan(const PlanFlags& flags) {
 
 }  // namespace
 
-Command AddPlanCommand(CLI::App& root) {
+Command AddPlanCommand(Flags root) {
   auto flags = std::make_shared<PlanFlags>();
-  CLI::App* app = root.add_subcommand("plan", "Show who would hold what, bytes per node, messages per token");
-  app->add_option("--model", flags->model, "Model folder")->required();
-  app->add_flag("--json", flags->json, "For scripts; the \"plan\" in it is a plan file");
-  AddCacheSizeOptions(*app, flags->cache_size);
-  app->add_option("--memory", flags->memory, "This node's memory for weights and cache, such as 8GiB");
-  app->add_option("--key-file", flags->key_file, "File with the cluster's key, to ask the workers");
-  flags->compute.add_to(*app);
-  flags->placement.add_to(*app, true);
+  Flags app = root.add_subcommand("plan", "Show who would hold what, bytes per node, messages per token");
+  app.add_option("--model", flags->model, "Model folder").required();
+  app.add_flag("--json", flags->json, "For scripts; the \"plan\" in it is a plan file");
+  AddCacheSizeOptions(app, flags->cache_size);
+  app.add_option("--memory", flags->memory, "This node's memory for weights and cache, such as 8GiB");
+  app.add_option("--key-file", flags->key_file, "File with the cluster's key, to ask the workers");
+  flags->compute.add_to(app);
+  flags->placement.add_to(app, true);
   return {app, [flags] { return ShowPlan(*flags); }};
 }
 

@@ -185,30 +185,25 @@ absl::Status Run(const RunFlags& flags) {
 
 }  // namespace
 
-Command AddRunCommand(CLI::App& root) {
+Command AddRunCommand(Flags root) {
   auto flags = std::make_shared<RunFlags>();
-  CLI::App* app =
-      root.add_subcommand("run", "Generate text in this process, on one node or on several at once");
-  app->add_option("--model", flags->model, "Model folder, or a GGUF file")->required();
-  app->add_option("--prompt", flags->prompt, "Text to continue, or the user's message with --chat")
-      ->required();
-  app->add_flag("--chat", flags->chat, "Put the prompt into the model's chat template");
-  app->add_option("--max-tokens", flags->max_tokens, "At most so many tokens (default 256)")
-      ->check(CLI::Range(1, 1 << 30));
-  app->add_option("--temperature", flags->temperature, "0 (default): always the likeliest token")
-      ->check(CLI::Range(0.0, 2.0));
-  app->add_option("--top-p", flags->top_p, "Share of the probability to draw from")
-      ->check(CLI::Range(0.0, 1.0));
-  app->add_option("--top-k", flags->top_k, "How many tokens to draw from; 0: all")
-      ->check(CLI::Range(0, 1 << 30));
-  app->add_option("--seed", flags->seed, "Same seed, same text; 0: a new one each time");
-  app->add_flag("--ignore-eos", flags->ignore_eos, "Go on after the end-of-text token, for measuring");
-  app->add_flag("--json", flags->json, "Print text, ids and rates as JSON");
-  app->add_option("--transport", flags->transport,
-                  "Between the nodes of a placement: inproc (default) or grpc");
-  flags->compute.add_to(*app);
-  flags->cache.add_to(*app);
-  flags->placement.add_to(*app, false);
+  Flags app = root.add_subcommand("run", "Generate text in this process, on one node or on several at once");
+  app.add_option("--model", flags->model, "Model folder, or a GGUF file").required();
+  app.add_option("--prompt", flags->prompt, "Text to continue, or the user's message with --chat").required();
+  app.add_flag("--chat", flags->chat, "Put the prompt into the model's chat template");
+  app.add_option("--max-tokens", flags->max_tokens, "At most so many tokens (default 256)").range(1, 1 << 30);
+  app.add_option("--temperature", flags->temperature, "0 (default): always the likeliest token")
+      .range(0.0, 2.0);
+  app.add_option("--top-p", flags->top_p, "Share of the probability to draw from").range(0.0, 1.0);
+  app.add_option("--top-k", flags->top_k, "How many tokens to draw from; 0: all").range(0, 1 << 30);
+  app.add_option("--seed", flags->seed, "Same seed, same text; 0: a new one each time");
+  app.add_flag("--ignore-eos", flags->ignore_eos, "Go on after the end-of-text token, for measuring");
+  app.add_flag("--json", flags->json, "Print text, ids and rates as JSON");
+  app.add_option("--transport", flags->transport,
+                 "Between the nodes of a placement: inproc (default) or grpc");
+  flags->compute.add_to(app);
+  flags->cache.add_to(app);
+  flags->placement.add_to(app, false);
   return {app, [flags] { return Run(*flags); }};
 }
 

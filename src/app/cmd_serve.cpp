@@ -291,52 +291,47 @@ absl::Status Serve(const ServeFlags& flags) {
 
 }  // namespace
 
-Command AddServeCommand(CLI::App& root) {
+Command AddServeCommand(Flags root) {
   auto flags = std::make_shared<ServeFlags>();
-  CLI::App* app =
+  Flags app =
       root.add_subcommand("serve", "Coordinate a cluster (or this machine alone) and speak the OpenAI API");
-  app->add_option("--model", flags->model, "Model folder");
-  app->add_option("--model-root", flags->model_roots, "Where to find the cluster file's model; repeatable");
-  app->add_option("--served-model-name", flags->served_name,
-                  "The model's name in the API (default: its folder's)");
-  app->add_option("--host", flags->host, "Address of the HTTP API (default 127.0.0.1)");
-  app->add_option("--port", flags->port, "Port of the HTTP API (default 8000; 0 picks one)")
-      ->check(CLI::Range(0, 65535));
-  app->add_option("--listen", flags->listen,
-                  "HOST:PORT where workers reach this process (default: found by itself)");
-  app->add_option("--memory", flags->memory, "This node's memory for weights and cache, such as 8GiB");
-  app->add_option("--key-file", flags->key_file, "File with the cluster's key; all nodes need the same");
-  app->add_flag(
-      "--insecure", flags->insecure,
-      "Work with nodes beyond this machine without a key: whoever reaches their ports may use them");
-  AddCacheSizeOptions(*app, flags->cache_size);
-  app->add_option("--rows-per-step", flags->rows_per_step,
-                  "Tokens computed in one step at most (default 256)")
-      ->check(CLI::Range(1, 4096));
-  app->add_option("--queue", flags->queue, "Requests that may wait; more get 429 (default 256)")
-      ->check(CLI::Range(1, 100000));
-  app->add_option("--request-timeout", flags->request_timeout_s,
-                  "Seconds that one request may take (default 600)")
-      ->check(CLI::Range(0.1, 86400.0));
-  app->add_option(
+  app.add_option("--model", flags->model, "Model folder");
+  app.add_option("--model-root", flags->model_roots, "Where to find the cluster file's model; repeatable");
+  app.add_option("--served-model-name", flags->served_name,
+                 "The model's name in the API (default: its folder's)");
+  app.add_option("--host", flags->host, "Address of the HTTP API (default 127.0.0.1)");
+  app.add_option("--port", flags->port, "Port of the HTTP API (default 8000; 0 picks one)").range(0, 65535);
+  app.add_option("--listen", flags->listen,
+                 "HOST:PORT where workers reach this process (default: found by itself)");
+  app.add_option("--memory", flags->memory, "This node's memory for weights and cache, such as 8GiB");
+  app.add_option("--key-file", flags->key_file, "File with the cluster's key; all nodes need the same");
+  app.add_flag("--insecure", flags->insecure,
+               "Work with nodes beyond this machine without a key: whoever reaches their ports may use them");
+  AddCacheSizeOptions(app, flags->cache_size);
+  app.add_option("--rows-per-step", flags->rows_per_step, "Tokens computed in one step at most (default 256)")
+      .range(1, 4096);
+  app.add_option("--queue", flags->queue, "Requests that may wait; more get 429 (default 256)")
+      .range(1, 100000);
+  app.add_option("--request-timeout", flags->request_timeout_s,
+                 "Seconds that one request may take (default 600)")
+      .range(0.1, 86400.0);
+  app.add_option(
          "--drain-timeout", flags->drain_timeout_s,
          "Seconds for running requests to end after SIGTERM (default 8); a second signal ends at once")
-      ->check(CLI::Range(0.0, 86400.0));
-  app->add_option("--liveness-timeout,--silence", flags->liveness_timeout_s,
-                  "Seconds without a heartbeat after which a node is lost (default 7)")
-      ->check(CLI::Range(1.0, 3600.0));
-  app->add_option(
-         "--on-loss", flags->on_loss,
-         "When a node is lost, requests that have begun resume once the cluster is back, each until its "
-         "--request-timeout (default), or fail")
-      ->transform(CLI::CheckedTransformer(
-          std::map<std::string, OnLoss>{{"fail", OnLoss::kFail}, {"resume", OnLoss::kResume}}));
-  app->add_option("--wait", flags->wait_s,
-                  "Obsolete and ignored: workers are waited for as long as it takes, with the port open")
-      ->check(CLI::Range(0.0, 86400.0));
-  flags->compute.add_to(*app);
-  flags->cache.add_to(*app);
-  flags->placement.add_to(*app, true);
+      .range(0.0, 86400.0);
+  app.add_option("--liveness-timeout,--silence", flags->liveness_timeout_s,
+                 "Seconds without a heartbeat after which a node is lost (default 7)")
+      .range(1.0, 3600.0);
+  app.add_choice(
+      "--on-loss", flags->on_loss, {{"fail", OnLoss::kFail}, {"resume", OnLoss::kResume}},
+      "When a node is lost, requests that have begun resume once the cluster is back, each until its "
+      "--request-timeout (default), or fail");
+  app.add_option("--wait", flags->wait_s,
+                 "Obsolete and ignored: workers are waited for as long as it takes, with the port open")
+      .range(0.0, 86400.0);
+  flags->compute.add_to(app);
+  flags->cache.add_to(app);
+  flags->placement.add_to(app, true);
   return {app, [flags] { return Serve(*flags); }};
 }
 

@@ -49,25 +49,23 @@ absl::Status Synth(const SynthFlags& flags) {
 
 }  // namespace
 
-Command AddSynthCommand(CLI::App& root) {
+Command AddSynthCommand(Flags root) {
   auto flags = std::make_shared<SynthFlags>();
-  CLI::App* app =
+  Flags app =
       root.add_subcommand("synth", "Write a random checkpoint of any config, for tests and benchmarks");
-  auto* shape = app->add_option("--shape", flags->shape, "A: Qwen3-1.7B; B: Qwen3-30B-A3B cut to 6 layers");
-  auto* config = app->add_option("--config", flags->config, "A config.json to follow")->excludes(shape);
-  shape->excludes(config);
-  app->add_option("--out", flags->out, "Folder to make")->required();
-  app->add_option("--layers", flags->layers, "Instead of num_hidden_layers")->check(CLI::Range(1, 10000));
-  app->add_option("--bits", flags->bits, "MLX affine quantization: 2, 3, 4, 5, 6 or 8 bits (default: none)")
-      ->check(CLI::IsMember({2, 3, 4, 5, 6, 8}));
-  app->add_option("--group", flags->group, "Columns per scale: 32, 64 (default) or 128")
-      ->check(CLI::IsMember({32, 64, 128}));
-  app->add_option("--dtype", flags->dtype, "Of unquantized weights: bf16 (default), f16, f32");
-  app->add_option("--seed", flags->seed, "Same seed, same weights");
-  app->add_option("--shard", flags->shard, "Largest size of one file (default 4GiB)");
-  app->callback([flags] {
-    if (flags->shape.empty() && flags->config.empty()) throw CLI::RequiredError("--shape or --config");
-  });
+  const Flag shape =
+      app.add_option("--shape", flags->shape, "A: Qwen3-1.7B; B: Qwen3-30B-A3B cut to 6 layers");
+  const Flag config = app.add_option("--config", flags->config, "A config.json to follow").excludes(shape);
+  shape.excludes(config);
+  app.add_option("--out", flags->out, "Folder to make").required();
+  app.add_option("--layers", flags->layers, "Instead of num_hidden_layers").range(1, 10000);
+  app.add_option("--bits", flags->bits, "MLX affine quantization: 2, 3, 4, 5, 6 or 8 bits (default: none)")
+      .one_of({2, 3, 4, 5, 6, 8});
+  app.add_option("--group", flags->group, "Columns per scale: 32, 64 (default) or 128").one_of({32, 64, 128});
+  app.add_option("--dtype", flags->dtype, "Of unquantized weights: bf16 (default), f16, f32");
+  app.add_option("--seed", flags->seed, "Same seed, same weights");
+  app.add_option("--shard", flags->shard, "Largest size of one file (default 4GiB)");
+  app.require([flags] { return flags->shape.empty() && flags->config.empty() ? "--shape or --config" : ""; });
   return {app, [flags] { return Synth(*flags); }};
 }
 

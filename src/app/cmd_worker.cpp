@@ -90,25 +90,25 @@ absl::Status RunWorker(const WorkerFlags& flags) {
 
 }  // namespace
 
-Command AddWorkerCommand(CLI::App& root) {
+Command AddWorkerCommand(Flags root) {
   auto flags = std::make_shared<WorkerFlags>();
-  CLI::App* app = root.add_subcommand("worker", "Hold a shard of a model for a coordinator");
-  app->add_option("--listen", flags->listen,
-                  "HOST:PORT for control calls and frames (default 127.0.0.1:50051; port 0 picks one)");
-  app->add_option("--name", flags->name, "Of this node in logs (default: the host's name)");
-  app->add_option("--model-root", flags->model_roots,
-                  "Models are loaded from below this folder only; repeatable")
-      ->required();
-  app->add_option("--memory", flags->memory,
-                  "For weights and cache, such as 8GiB (default: this machine's memory)");
-  app->add_option("--key-file", flags->key_file, "File with the cluster's key; all nodes need the same");
-  app->add_flag("--insecure", flags->insecure,
-                "Listen beyond loopback without a key: whoever reaches the port may use it");
-  app->add_option("--rest-port", flags->rest_port, "Serve the JSON expert API on this port (0 picks one)")
-      ->check(CLI::Range(0, 65535));
-  app->add_option("--rest-host", flags->rest_host, "Where the JSON expert API listens (default 127.0.0.1)");
-  flags->compute.add_machine_flags(*app);
-  flags->cache.add_to(*app);
+  Flags app = root.add_subcommand("worker", "Hold a shard of a model for a coordinator");
+  app.add_option("--listen", flags->listen,
+                 "HOST:PORT for control calls and frames (default 127.0.0.1:50051; port 0 picks one)");
+  app.add_option("--name", flags->name, "Of this node in logs (default: the host's name)");
+  app.add_option("--model-root", flags->model_roots,
+                 "Models are loaded from below this folder only; repeatable")
+      .required();
+  app.add_option("--memory", flags->memory,
+                 "For weights and cache, such as 8GiB (default: this machine's memory)");
+  app.add_option("--key-file", flags->key_file, "File with the cluster's key; all nodes need the same");
+  app.add_flag("--insecure", flags->insecure,
+               "Listen beyond loopback without a key: whoever reaches the port may use it");
+  app.add_option("--rest-port", flags->rest_port, "Serve the JSON expert API on this port (0 picks one)")
+      .range(0, 65535);
+  app.add_option("--rest-host", flags->rest_host, "Where the JSON expert API listens (default 127.0.0.1)");
+  flags->compute.add_machine_flags(app);
+  flags->cache.add_to(app);
   return {app, [flags] { return RunWorker(*flags); }};
 }
 

@@ -1,7 +1,6 @@
 // What the subcommands share: how one is declared, the model it opens, the placement its flags describe.
 #pragma once
 
-#include <CLI/CLI.hpp>
 #include <cstdint>
 #include <functional>
 #include <memory>
@@ -24,22 +23,22 @@ inline constexpr char kShoalVersion[] = "0.1.0";
 
 /// A subcommand: its flags are in `app`, and `run` does it.
 struct Command {
-  CLI::App* app = nullptr;
+  Flags app;
   std::function<absl::Status()> run;
 };
 
-Command AddRunCommand(CLI::App& root);
-Command AddServeCommand(CLI::App& root);
-Command AddWorkerCommand(CLI::App& root);
-Command AddChatCommand(CLI::App& root);
-Command AddInspectCommand(CLI::App& root);
-Command AddPlanCommand(CLI::App& root);
-Command AddLogitsCommand(CLI::App& root);
-Command AddSynthCommand(CLI::App& root);
-Command AddBenchCommand(CLI::App& root);
-Command AddCacheCommand(CLI::App& root);
-Command AddConvertCommand(CLI::App& root);
-Command AddEvalCommand(CLI::App& root);
+Command AddRunCommand(Flags root);
+Command AddServeCommand(Flags root);
+Command AddWorkerCommand(Flags root);
+Command AddChatCommand(Flags root);
+Command AddInspectCommand(Flags root);
+Command AddPlanCommand(Flags root);
+Command AddLogitsCommand(Flags root);
+Command AddSynthCommand(Flags root);
+Command AddBenchCommand(Flags root);
+Command AddCacheCommand(Flags root);
+Command AddConvertCommand(Flags root);
+Command AddEvalCommand(Flags root);
 
 /// Flags that say how to compute.
 struct ComputeFlags {
@@ -49,9 +48,9 @@ struct ComputeFlags {
   std::string activations = "int8";
   std::string kv_dtype = "f16";
 
-  void add_to(CLI::App& app);
+  void add_to(Flags app);
   /// Those of add_to() that a node has which follows another's orders: no types.
-  void add_machine_flags(CLI::App& app);
+  void add_machine_flags(Flags app);
   /// The instruction set chosen; errors where it is unknown or not to be had here.
   absl::StatusOr<Isa> chosen_isa() const;
   int chosen_threads() const;
@@ -68,7 +67,7 @@ struct PackedCacheFlags {
   std::string folder;  ///< "off": nowhere; empty: the user's cache folder.
   std::string limit = "64GiB";
 
-  void add_to(CLI::App& app);
+  void add_to(Flags app);
   /// nullptr where it is off, or where the user has no such folder.
   absl::StatusOr<std::shared_ptr<const PackedCache>> open() const;
 };
@@ -87,7 +86,7 @@ struct PlacementFlags {
   bool coordinator_without_layers = false;
 
   /// `remote`: --workers and --cluster, too.
-  void add_to(CLI::App& app, bool remote);
+  void add_to(Flags app, bool remote);
 };
 
 /// What the flags come to.
@@ -109,7 +108,7 @@ absl::StatusOr<LocalCluster::Options> LocalOptions(const OpenedModel& model, con
                                                    const ComputeFlags& compute, const std::string& transport);
 
 /// --kv-positions and --sequences; both 0 where they are not given.
-void AddCacheSizeOptions(CLI::App& app, CacheSize& size);
+void AddCacheSizeOptions(Flags app, CacheSize& size);
 
 /// How large a cache to have: what is asked for; where that is 0, positions for four contexts and the states
 /// of 16 sequences, within bounds and within the memory that nodes with known memory have left beside their

@@ -53,18 +53,18 @@ absl::Status ApplyFlags(const PlacementFlags& flags, PlanRequest& request) {
 
 }  // namespace
 
-void ComputeFlags::add_machine_flags(CLI::App& app) {
+void ComputeFlags::add_machine_flags(Flags app) {
   app.add_option("--isa", isa,
                  "Instruction set of the kernels: reference, avx2, avx512, amx; on ARM reference, neon, "
                  "neon-dotprod, neon-i8mm (default: the fastest here)")
-      ->envname("SHOAL_ISA");
+      .envname("SHOAL_ISA");
   app.add_option("--threads", threads, "Threads per node (default: one per core, or per CPU of --cpus)")
-      ->check(CLI::Range(1, 1024));
+      .range(1, 1024);
   app.add_option("--cpus", cpus,
                  "CPUs that the threads stay on, such as 0-3,8 (default: wherever the system puts them)");
 }
 
-void ComputeFlags::add_to(CLI::App& app) {
+void ComputeFlags::add_to(Flags app) {
   add_machine_flags(app);
   app.add_option("--activations", activations, "int8: quantized per group (default); f32: exact and slow");
   app.add_option("--kv-dtype", kv_dtype, "Type of the KV cache: f16 (default), bf16, f32");
@@ -86,28 +86,29 @@ absl::StatusOr<std::vector<int>> ComputeFlags::chosen_cpus() const {
   return list;
 }
 
-void PlacementFlags::add_to(CLI::App& app, bool remote) {
+void PlacementFlags::add_to(Flags app, bool remote) {
   if (remote) {
-    auto* list = app.add_option("--workers", workers, "Addresses of the workers: HOST:PORT,HOST:PORT,...");
+    const Flag list =
+        app.add_option("--workers", workers, "Addresses of the workers: HOST:PORT,HOST:PORT,...");
     app.add_option("--cluster", cluster, "Cluster file (.json, .yaml): devices, model, sharding")
-        ->excludes(list);
+        .excludes(list);
     app.add_flag("--coordinator-without-layers", coordinator_without_layers,
                  "The coordinator only coordinates");
   }
-  auto* file = app.add_option("--plan", plan, "Plan file, as `shoal plan --json` prints under \"plan\"");
+  const Flag file = app.add_option("--plan", plan, "Plan file, as `shoal plan --json` prints under \"plan\"");
   app.add_option("--strategy", strategy,
                  "How layers are shared out: uniform, memory, compute, balanced (default), custom, split")
-      ->excludes(file);
+      .excludes(file);
   app.add_option("--proportions", proportions, "Shares of the nodes for --strategy custom: 0.7,0.3")
-      ->excludes(file);
-  app.add_option("--split", split, "Layers per node, the coordinator first: 3,2,1")->excludes(file);
+      .excludes(file);
+  app.add_option("--split", split, "Layers per node, the coordinator first: 3,2,1").excludes(file);
   app.add_option("--experts", experts,
                  "Who holds experts: with_layer (default), contiguous[:N], round_robin[:N], random:SEED, "
                  "explicit:0-3;4-7")
-      ->excludes(file);
+      .excludes(file);
   app.add_option("--experts-over", experts_over, "Spread the experts evenly over so many nodes")
-      ->excludes(file)
-      ->check(CLI::Range(1, 4096));
+      .excludes(file)
+      .range(1, 4096);
 }
 
 absl::StatusOr<Placement> ReadPlacement(const PlacementFlags& flags, const ComputeFlags& compute) {
@@ -168,15 +169,15 @@ absl::StatusOr<LocalCluster::Options> LocalOptions(const OpenedModel& model, con
   return options;
 }
 
-void AddCacheSizeOptions(CLI::App& app, CacheSize& size) {
+void AddCacheSizeOptions(Flags app, CacheSize& size) {
   app.add_option("--kv-positions", size.positions,
                  "Positions of the KV cache over all sequences (default: by memory)")
-      ->check(CLI::Range(1, 1 << 30));
+      .range(1, 1 << 30);
   app.add_option(
          "--sequences", size.sequences,
          "Sequences that run at once of a model with recurrent layers, whose states take memory whatever "
          "their length (default: 16, or fewer by memory)")
-      ->check(CLI::Range(1, 1 << 16));
+      .range(1, 1 << 16);
 }
 
 CacheSize DefaultCacheSize(const Plan& plan, const ModelFacts& model, const std::vector<NodeFacts>& nodes,
