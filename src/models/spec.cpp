@@ -34,6 +34,20 @@ void ShowFeedForward(const MoeSpec& moe, const WeightWalk& walk) {
 
 }  // namespace
 
+LayerSpec::LayerSpec() = default;
+LayerSpec::LayerSpec(const LayerSpec&) = default;
+LayerSpec::LayerSpec(LayerSpec&&) noexcept = default;
+LayerSpec& LayerSpec::operator=(const LayerSpec&) = default;
+LayerSpec& LayerSpec::operator=(LayerSpec&&) noexcept = default;
+LayerSpec::~LayerSpec() = default;
+
+ModelSpec::ModelSpec() = default;
+ModelSpec::ModelSpec(const ModelSpec&) = default;
+ModelSpec::ModelSpec(ModelSpec&&) noexcept = default;
+ModelSpec& ModelSpec::operator=(const ModelSpec&) = default;
+ModelSpec& ModelSpec::operator=(ModelSpec&&) noexcept = default;
+ModelSpec::~ModelSpec() = default;
+
 void ForEachWeight(const ModelSpec& spec, const std::function<void(const WeightUse&)>& visit) {
   WeightWalk(visit, -1, false).weight("embedding", spec.embedding);
   for (size_t i = 0; i < spec.layers.size(); ++i) {
