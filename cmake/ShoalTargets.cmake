@@ -1,10 +1,14 @@
-# shoal_library(<folder> SOURCES ... [DEPS <our folders>] [LINK <outside libraries>] [PRIVATE_LINK ...])
+# shoal_library(<folder> SOURCES ... [DEPS <our folders>] [LINK <outside libraries>] [PRIVATE_LINK ...] [OWN_FLAGS])
 #   The static library of src/<folder>. DEPS are the folders it may include: the link line is the include rule.
+#   OWN_FLAGS: its files are compiled with flags of their own, so that no precompiled header fits them.
 function(shoal_library name)
-  cmake_parse_arguments(ARG "" "" "SOURCES;DEPS;LINK;PRIVATE_LINK" ${ARGN})
+  cmake_parse_arguments(ARG "OWN_FLAGS" "" "SOURCES;DEPS;LINK;PRIVATE_LINK" ${ARGN})
   add_library(shoal_${name} STATIC ${ARG_SOURCES})
   list(TRANSFORM ARG_DEPS PREPEND shoal_)
   target_link_libraries(shoal_${name} PUBLIC shoal_options ${ARG_DEPS} ${ARG_LINK} PRIVATE ${ARG_PRIVATE_LINK})
+  if(NOT ARG_OWN_FLAGS)
+    shoal_precompile(shoal_${name})
+  endif()
 endfunction()
 
 # shoal_test(<target> SOURCES x_test.cpp ... [DEPS <our folders>] [LINK ...])
@@ -24,6 +28,7 @@ function(shoal_test name)
   list(TRANSFORM ARG_DEPS PREPEND shoal_)
   target_link_libraries(${name} PRIVATE ${ARG_DEPS} ${ARG_LINK} GTest::gmock GTest::gtest_main)
   target_compile_definitions(${name} PRIVATE SHOAL_SOURCE_DIR="${CMAKE_SOURCE_DIR}")
+  shoal_precompile(${name} TESTS)
   # Parameters are named by the tests; printed as bytes they would make every name another in each run.
   gtest_discover_tests(${name} DISCOVERY_MODE PRE_TEST NO_PRETTY_VALUES PROPERTIES TIMEOUT ${ARG_TIMEOUT})
 endfunction()
