@@ -1,4 +1,4 @@
-# shoal_library(<folder> SOURCES ... [DEPS <our folders>] [LINK <outside libraries>] [PRIVATE_LINK ...] [OWN_FLAGS])
+# shoal_library(<folder> [OWN_FLAGS] SOURCES ... [DEPS <our folders>] [LINK <outside libraries>] [PRIVATE_LINK ...])
 #   The static library of src/<folder>. DEPS are the folders it may include: the link line is the include rule.
 #   OWN_FLAGS: its files are compiled with flags of their own, so that no precompiled header fits them.
 function(shoal_library name)

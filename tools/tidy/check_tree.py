@@ -3,6 +3,7 @@
 
     check_tree.py [ROOT]        self-test, then every source of the tree; exit 1 with one line per violation
     check_tree.py --self-test   only proves that each rule can fail
+    check_tree.py --table       prints what each folder may include, for docs/house.md
 
 Each rule is a function (path, text) -> [(line, message)] over one file; RULES lists them by name.
 """
@@ -34,6 +35,15 @@ def read_allowed(root):
 
 ALLOWED, ALLOWED_IN_TESTS = read_allowed(ROOT)
 
+
+def include_table():
+    """What each folder of src/ may include, as docs/house.md has it; its tests may include more."""
+    listed = re.findall(r"\bfolder\s(.*?)\)", (ROOT / "src/CMakeLists.txt").read_text(encoding="utf-8"), re.S)[0].split()
+    rows = [f"| `{folder}` | {', '.join(dep for dep in listed if dep in ALLOWED[folder] - {folder}) or 'nothing of ours'} |"
+            for folder in listed if folder in ALLOWED]
+    return "\n".join(["| folder | may include |", "| --- | --- |", *rows]) + "\n"
+
+
 # Outside headers with an owner: pattern of the header, pattern of the files that may include it, the rule in words.
 EXCLUSIVE = [
     (r"[a-z]*mmintrin\.h|immintrin\.h|x86intrin\.h|arm_(neon|sve|acle)\.h",
@@ -44,6 +54,7 @@ EXCLUSIVE = [
     (r"ucp/.*|ucs/.*|uct/.*", r"src/wire/ucx\w*\.cpp", "UCX only in wire/ucx*.cpp"),
     (r"nlohmann/(?!json_fwd\.hpp).*", r".*\.cpp", "nlohmann only in .cpp files (json_fwd.hpp elsewhere)"),
     (r"yaml-cpp/.*", r"src/plan/\w+\.cpp", "yaml-cpp only in plan/*.cpp"),
+    (r"CLI/.*", r"src/app/flags\.cpp", "CLI11 only in app/flags.cpp"),
     (r"spdlog/.*", r"src/base/\w+\.cpp", "spdlog only in base/*.cpp"),
 ]
 
@@ -248,6 +259,7 @@ def self_test():
         ("exclusive", "src/wire/grpc/endpoint.cpp", "#include <grpcpp/grpcpp.h>\n", "#include <ucp/api/ucp.h>\n"),
         ("exclusive", "src/plan/a.h", "#pragma once\n", "#pragma once\n#include <nlohmann/json.hpp>\n"),
         ("exclusive", "src/exec/a.cpp", "#include <nlohmann/json.hpp>\n", "#include <yaml-cpp/yaml.h>\n"),
+        ("exclusive", "src/app/main.cpp", '#include "app/flags.h"\n', "#include <CLI/CLI.hpp>\n"),
         ("exclusive", "src/exec/a.cpp", '#include "base/log.h"\n', "#include <spdlog/spdlog.h>\n"),
         ("words", "src/exec/a.cpp", "auto t = Clock::now();  // not steady_clock\n", "auto t = std::chrono::steady_clock::now();\n"),
         ("words", "src/exec/a.cpp", "auto t = step.time(0);\n", "auto t = time(nullptr);\n"),
@@ -293,6 +305,9 @@ def sources(root):
 
 
 def main(arguments):
+    if "--table" in arguments:
+        print(include_table(), end="")
+        return 0
     problems = self_test()
     if "--self-test" not in arguments:
         root = Path(arguments[0]) if arguments else ROOT

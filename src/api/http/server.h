@@ -1,5 +1,5 @@
 // An HTTP/1.1 server: routes, keep-alive, streamed answers, and a clear end for every bad or vanished client.
-// The only place that knows which HTTP library is used is http_server.cpp.
+// The only place that knows which HTTP library is used is server.cpp.
 #pragma once
 
 #include <chrono>

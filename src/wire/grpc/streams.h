@@ -1,4 +1,4 @@
-// Internal to the gRPC transport: streams of frames, without a gRPC type, so that only grpc_streams.cpp sees
+// Internal to the gRPC transport: streams of frames, without a gRPC type, so that only in_stream.cpp sees
 // gRPC.
 #pragma once
 
