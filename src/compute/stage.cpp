@@ -477,8 +477,8 @@ absl::Status CpuStage::mix(const ComputeContext& context, const StageStep& step,
       .dtype = step.cache->dtype()};
   const auto attend = [&](const auto& attention) -> absl::Status {
     RETURN_IF_ERROR(fill(attention.input_group(context.activations)));
-    return attention.forward(context, input, shared.places, shared.ropes[layer.rope], cache, shared.out,
-                             kv_saturated_);
+    return attention.forward(context, input, shared.places, shared.ropes[layer.rope], {cache, kv_saturated_},
+                             shared.out);
   };
   const auto* attention = std::get_if<Attention>(&layer.mixer);
   return attention != nullptr ? attend(*attention) : attend(std::get<LatentAttention>(layer.mixer));
@@ -507,7 +507,7 @@ absl::Status CpuStage::run_layer(const ComputeContext& context, const StageStep&
     SHOAL_CHECK(step.experts != nullptr);
     const MatView<float> y = adds_itself ? x : shared.out;
     if (!adds_itself) std::fill_n(y.data, y.rows * y.cols, 0.0f);
-    RETURN_IF_ERROR(moe->forward(context, id, input, x, *step.experts, step.on_routing, y));
+    RETURN_IF_ERROR(moe->forward(context, id, input, x, {*step.experts, step.on_routing}, y));
   } else {
     RETURN_IF_ERROR(mlp->forward(context, input, shared.out));
   }

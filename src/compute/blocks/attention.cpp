@@ -70,8 +70,7 @@ int64_t Attention::bytes() const {
 }
 
 absl::Status Attention::forward(const ComputeContext& context, LinearInput& input, const RowPlaces& places,
-                                const RopeRows& rope, const KvLayerView& cache, MatView<float> y,
-                                std::atomic<int64_t>& saturated) const {
+                                const RopeRows& rope, const LayerCache& cache, MatView<float> y) const {
   const ArenaScope scope(*context.arena);
   Arena& arena = *context.arena;
   const int64_t tokens = input.rows();
@@ -97,7 +96,8 @@ absl::Status Attention::forward(const ComputeContext& context, LinearInput& inpu
   });
   rows = {padded(context, rows.q, heads_.heads), padded(context, rows.k, heads_.kv_heads),
           padded(context, rows.v, heads_.kv_heads)};
-  saturated.fetch_add(AppendKeysAndValues(context, cache, places, rows.k, rows.v), std::memory_order_relaxed);
+  cache.saturated.fetch_add(AppendKeysAndValues(context, cache.view, places, rows.k, rows.v),
+                            std::memory_order_relaxed);
 
   timer.next(StepPart::kAttention);
   MatView<float> out = arena.allocate_rows<float>(tokens, rows.q.cols);
@@ -110,7 +110,7 @@ absl::Status Attention::forward(const ComputeContext& context, LinearInput& inpu
                   .blocks = places.block_tables[i],
                   .positions = {end > window_ ? end - window_ : 0, end}};
   }
-  heads_.attend(context, cache, queries);
+  heads_.attend(context, cache.view, queries);
   if (heads_.head_dim != head_dim_) {
     const MatView<float> compact = arena.allocate_rows<float>(tokens, q_cols);
     CopyHeads(AsHeads(out, heads_.heads), AsHeads(compact, heads_.heads), {0, tokens * heads_.heads});

@@ -33,10 +33,9 @@ class Attention {
   ///   y[t, :] = o(softmax(q k^T / sqrt(head_dim)) v) over positions 0 .. positions[t], or the last `window`
   /// of these.
   /// input, y: [T, D]. rope: of the rows' positions. Rows of one sequence are in ascending order.
-  /// Adds elements that saturated the cache's dtype to `saturated`. OutOfRange for a non-finite activation.
+  /// OutOfRange for a non-finite activation.
   absl::Status forward(const ComputeContext& context, LinearInput& input, const RowPlaces& places,
-                       const RopeRows& rope, const KvLayerView& cache, MatView<float> y,
-                       std::atomic<int64_t>& saturated) const;
+                       const RopeRows& rope, const LayerCache& cache, MatView<float> y) const;
 
  private:
   /// Head rows of a step: q [T, heads * dim], k and v [T, kv_heads * dim].

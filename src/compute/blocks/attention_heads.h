@@ -1,6 +1,7 @@
 // What every attention does with the cache: append, and attend on all threads.
 #pragma once
 
+#include <atomic>
 #include <cstdint>
 #include <span>
 #include <vector>
@@ -12,6 +13,12 @@
 #include "numeric/view.h"
 
 namespace shoal {
+
+/// A layer's part of the cache, and the count of elements that saturated its dtype when they were written.
+struct LayerCache {
+  const KvLayerView& view;
+  std::atomic<int64_t>& saturated;
+};
 
 /// Where each row of a step stands.
 struct RowPlaces {

@@ -90,8 +90,8 @@ int64_t LatentAttention::bytes() const {
 }
 
 absl::Status LatentAttention::forward(const ComputeContext& context, LinearInput& input,
-                                      const RowPlaces& places, const RopeRows& rope, const KvLayerView& cache,
-                                      MatView<float> y, std::atomic<int64_t>& saturated) const {
+                                      const RowPlaces& places, const RopeRows& rope, const LayerCache& cache,
+                                      MatView<float> y) const {
   const ArenaScope scope(*context.arena);
   Arena& arena = *context.arena;
   const int64_t tokens = input.rows();
@@ -102,7 +102,7 @@ absl::Status LatentAttention::forward(const ComputeContext& context, LinearInput
   RETURN_IF_ERROR(absorb(context, q, rope, absorbed));
 
   timer.next(StepPart::kRopeAppend);
-  RETURN_IF_ERROR(append(context, latent, places, rope, cache, saturated));
+  RETURN_IF_ERROR(append(context, latent, places, rope, cache.view, cache.saturated));
 
   timer.next(StepPart::kAttention);
   const MatView<float> attended = arena.allocate_rows<float>(tokens, absorbed.cols);
@@ -114,7 +114,7 @@ absl::Status LatentAttention::forward(const ComputeContext& context, LinearInput
                .blocks = places.block_tables[i],
                .positions = {0, places.positions[i] + 1}};
   }
-  heads_.attend(context, cache, rows);
+  heads_.attend(context, cache.view, rows);
   timer.next(StepPart::kAttentionOut);
   return give_out(context, attended, y);
 }

@@ -29,8 +29,7 @@ class LatentAttention {
   int input_group(ActivationMode mode) const { return kv_a_.activation_group(mode); }
   KvLayerShape kv_shape() const { return {heads_.kv_heads, heads_.head_dim}; }
   absl::Status forward(const ComputeContext& context, LinearInput& input, const RowPlaces& places,
-                       const RopeRows& rope, const KvLayerView& cache, MatView<float> y,
-                       std::atomic<int64_t>& saturated) const;
+                       const RopeRows& rope, const LayerCache& cache, MatView<float> y) const;
 
  private:
   absl::StatusOr<MatView<float>> queries(const ComputeContext& context, LinearInput& input,

@@ -114,14 +114,13 @@ absl::StatusOr<Routing> Moe::choose(const ComputeContext& context, MatView<const
 }
 
 absl::Status Moe::forward(const ComputeContext& context, LayerId layer, LinearInput& input,
-                          MatView<const float> residual, ExpertExchange& experts,
-                          const std::function<void(LayerId, const Routing&)>& on_routing,
+                          MatView<const float> residual, const RoutedExperts& experts,
                           MatView<float> y) const {
   Arena& arena = *context.arena;
   const ArenaScope scope(arena);
   PartTimer timer(context, StepPart::kRouter);
   ASSIGN_OR_RETURN(const Routing routing, choose(context, input.x(), residual));
-  if (on_routing) on_routing(layer, routing);
+  if (experts.on_routing) experts.on_routing(layer, routing);
 
   const int group = expert_group(context.activations);
   MatView<float> branch_rows;
@@ -145,10 +144,10 @@ absl::Status Moe::forward(const ComputeContext& context, LayerId layer, LinearIn
     std::fill_n(sum.data, sum.rows * sum.cols, 0.0f);
   }
   timer.next(StepPart::kExchange);
-  ASSIGN_OR_RETURN(const ExpertExchange::Ticket ticket, experts.dispatch(layer, rows, routing));
+  ASSIGN_OR_RETURN(const ExpertExchange::Ticket ticket, experts.exchange.dispatch(layer, rows, routing));
   // While the rows are with the owners of experts. What was sent is collected whatever becomes of it.
   const absl::Status shared = shared_ ? add_shared(context, input, y) : absl::OkStatus();
-  RETURN_IF_ERROR(experts.combine(ticket, sum));
+  RETURN_IF_ERROR(experts.exchange.combine(ticket, sum));
   if (branch_) {
     context.for_rows(y.rows, y.cols, [&](Range part) {
       branch_->out_norm.apply(*context.kernels, sum, sum, part);

@@ -17,6 +17,12 @@
 
 namespace shoal {
 
+/// Where a layer's routed experts are asked.
+struct RoutedExperts {
+  ExpertExchange& exchange;
+  const std::function<void(LayerId, const Routing&)>& on_routing;  ///< Told the choice; may be empty.
+};
+
 class Moe {
  public:
   Moe() = default;
@@ -33,12 +39,9 @@ class Moe {
   /// y += shared(x), and then += the sum over the chosen experts of weight * expert(x). As a branch
   /// (MoeSpec::Branch) the experts take a norm of `residual`, what the layer adds to, and there are norms of
   /// what is added. input, residual, y: [T, D]; y may be residual where there is no branch.
-  /// on_routing: told the choice; may be empty. OutOfRange for non-finite router logits; else what `experts`
-  /// returns.
+  /// OutOfRange for non-finite router logits; else what the exchange returns.
   absl::Status forward(const ComputeContext& context, LayerId layer, LinearInput& input,
-                       MatView<const float> residual, ExpertExchange& experts,
-                       const std::function<void(LayerId, const Routing&)>& on_routing,
-                       MatView<float> y) const;
+                       MatView<const float> residual, const RoutedExperts& experts, MatView<float> y) const;
 
  private:
   struct Branch {

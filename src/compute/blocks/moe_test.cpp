@@ -76,7 +76,7 @@ TEST(Moe, TheSharedExpertIsAddedTimesTheSigmoidOfItsGate) {
   std::vector<float> y(x.size(), 0.5f);
   LinearInput input(MatView<const float>(x.data(), kRows, spec.width));
   NoExperts nobody;
-  const absl::Status status = moe->forward(context, LayerId{1}, input, input.x(), nobody, {},
+  const absl::Status status = moe->forward(context, LayerId{1}, input, input.x(), {nobody, {}},
                                            MatView<float>(y.data(), kRows, spec.width));
   ASSERT_TRUE(status.ok()) << status;
   EXPECT_EQ(nobody.combined, 1);
