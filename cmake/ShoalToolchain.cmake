@@ -2,7 +2,7 @@
 
 find_program(SHOAL_CCACHE ccache)
 if(SHOAL_CCACHE AND NOT CMAKE_CXX_COMPILER_LAUNCHER)
-  # What it needs to know of precompiled headers: that our files do not look at their macros or at the time.
+  # What ccache needs to know of precompiled headers: that our files do not look at their macros or at the time.
   set(CMAKE_CXX_COMPILER_LAUNCHER ${CMAKE_COMMAND} -E env CCACHE_SLOPPINESS=pch_defines,time_macros ${SHOAL_CCACHE})
 endif()
 
@@ -26,6 +26,8 @@ target_compile_options(
             -ffp-contract=off -fno-fast-math)
 if(CMAKE_CXX_COMPILER_ID STREQUAL "GNU")
   # GCC 12 reports these inside libstdc++ and abseil headers at -O2.
+  # Its collector runs every 128 MB and frees little before a file's end: 5 to 8 % of the time. 512 MB hold most files.
+  target_compile_options(shoal_options INTERFACE --param=ggc-min-heapsize=524288)
   target_compile_options(shoal_options INTERFACE -Wno-maybe-uninitialized -Wno-stringop-overflow -Wno-restrict
                                                  -Wno-array-bounds -Wno-dangling-reference)
 endif()
