@@ -36,3 +36,12 @@ function(shoal_precompile target)
     target_precompile_headers(${target} REUSE_FROM ${headers})
   endif()
 endfunction()
+
+# shoal_find_grpc(): gRPC for this folder. re2, which it brings, asks for -pthread; that defines a macro which our precompiled
+# headers do not have, so that they would not fit. Threads come from Threads::Threads.
+macro(shoal_find_grpc)
+  find_package(gRPC CONFIG REQUIRED)
+  if(TARGET re2::re2)
+    set_property(TARGET re2::re2 PROPERTY INTERFACE_COMPILE_OPTIONS "")
+  endif()
+endmacro()

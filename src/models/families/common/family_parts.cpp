@@ -222,11 +222,11 @@ ModelSpec DecoderOf(std::string model_type, const DecoderSizes& sizes, const Mak
   spec.embedding = MatrixAt("model.embed_tokens", sizes.vocabulary, sizes.width);
   for (int64_t i = 0; i < sizes.layers; ++i) {
     const std::string base = fmt::format("model.layers.{}", i);
-    spec.layers.push_back(
-        {.mixer_norm = NormAt(base + ".input_layernorm", sizes.width, sizes.eps),
-         .mixer = mixer(i, base),
-         .feed_forward_norm = NormAt(base + ".post_attention_layernorm", sizes.width, sizes.eps),
-         .feed_forward = feed_forward(i, base)});
+    LayerSpec& layer = spec.layers.emplace_back();
+    layer.mixer_norm = NormAt(base + ".input_layernorm", sizes.width, sizes.eps);
+    layer.mixer = mixer(i, base);
+    layer.feed_forward_norm = NormAt(base + ".post_attention_layernorm", sizes.width, sizes.eps);
+    layer.feed_forward = feed_forward(i, base);
   }
   spec.final_norm = NormAt("model.norm", sizes.width, sizes.eps);
   spec.tied_head = sizes.tied_head;
