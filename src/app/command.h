@@ -9,6 +9,7 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "app/flags.h"
 #include "cluster/local_cluster.h"
 #include "exec/model_facts.h"
 #include "exec/stage_runner.h"
