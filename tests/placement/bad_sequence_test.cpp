@@ -5,10 +5,7 @@
 #include <gtest/gtest.h>
 
 #include <cstring>
-#include <functional>
-#include <future>
 #include <limits>
-#include <memory>
 #include <optional>
 #include <span>
 #include <string>
@@ -17,11 +14,9 @@
 
 #include "base/random.h"
 #include "base/status.h"
-#include "cluster/local_cluster.h"
 #include "convert/testing/checkpoints.h"
 #include "exec/model_facts.h"
-#include "exec/sequence_cursor.h"
-#include "plan/planner.h"
+#include "placement/placed_cluster.h"
 
 namespace shoal {
 namespace {
@@ -146,88 +141,6 @@ void MakePoisoned(const Poison& poison, const std::string& folder) {
   });
 }
 
-struct Placed {
-  std::string name;
-  std::vector<int64_t> split;  ///< Proportions of the layers per node.
-  ExpertStrategy experts = ExpertStrategy::kWithLayer;
-};
-
-std::vector<Placed> Placements() {
-  return {{"one node", {1}},
-          {"two stages", {1, 1}},
-          {"experts on another node", {1, 0}, ExpertStrategy::kContiguous},
-          {"owning each other's", {1, 1}, ExpertStrategy::kRoundRobin}};
-}
-
-Plan PlanFor(const Placed& placed, const ModelFacts& model) {
-  PlanRequest request;
-  request.strategy = LayerStrategy::kSplit;
-  const auto layers = static_cast<int64_t>(model.layers.size());
-  const int64_t first = placed.split.size() == 2 && placed.split[1] > 0 ? 2 : layers;
-  request.split =
-      placed.split.size() == 1 ? std::vector<int64_t>{layers} : std::vector{first, layers - first};
-  if (model.top_k > 0) request.experts.strategy = placed.experts;
-  std::vector<NodeFacts> nodes;
-  for (size_t i = 0; i < placed.split.size(); ++i) nodes.push_back({.name = fmt::format("node-{}", i)});
-  const absl::StatusOr<Plan> plan = MakePlan(model, nodes, request);
-  if (!plan.ok()) ADD_FAILURE() << ToString(plan.status());
-  return *plan;
-}
-
-class Running {
- public:
-  Running(const OpenedModel& model, const Placed& placed) {
-    LocalCluster::Options options;
-    options.weights = model.weights;
-    options.plan = PlanFor(placed, model.facts);
-    options.limits = {model.spec.max_positions, model.spec.vocabulary, 64, 512,
-                      KeepsState(model.spec) ? 32 : 0};
-    options.threads_per_node = 2;
-    options.isa = SupportedIsas().back();
-    auto cluster = LocalCluster::Load(std::move(options));
-    SHOAL_CHECK(cluster.ok());
-    cluster_ = std::move(*cluster);
-    const absl::Status opened = cluster_->open(cluster_->plan(), engine_);
-    if (!opened.ok()) ADD_FAILURE() << ToString(opened);
-  }
-  ~Running() { cluster_->close(engine_, Cancelled("done")); }
-
-  std::future<absl::StatusOr<StepResult>> submit(Step step) {
-    step.id = next_;
-    ++next_.value;
-    auto done = std::make_shared<std::promise<absl::StatusOr<StepResult>>>();
-    engine_.submit(engine_.state().generation, std::move(step),
-                   [done](absl::StatusOr<StepResult> value) { done->set_value(std::move(value)); });
-    return done->get_future();
-  }
-  EngineLimits limits() const { return engine_.state().limits; }
-
- private:
-  PipelineEngine engine_{kLocalLiveness};
-  std::unique_ptr<LocalCluster> cluster_;
-  StepId next_{1};
-};
-
-/// A sequence of a test: its tokens, and its place in the cache. Sequences in the same place use it in turn.
-struct Sequence {
-  Sequence(uint64_t number, int32_t place, std::vector<int32_t> ids, const EngineLimits& limits)
-      : id{number}, tokens(std::move(ids)) {
-    const int slots = limits.state_slots_each();
-    cursor = SequenceCursor(
-        id, {.blocks = IdsFrom(BlockId{8 * place}, 8), .slots = IdsFrom(SlotId{place * slots}, slots)});
-  }
-
-  /// A slice of the tokens that are not cached yet, which samples after the last one.
-  SeqSlice slice() { return cursor.next(std::span<const int32_t>(tokens).subspan(cursor.position()), true); }
-  NewSequence begin(SamplingParams sampling = {.temperature = 0}) const {
-    return {id, std::move(sampling), tokens, static_cast<int32_t>(tokens.size())};
-  }
-
-  SeqId id;
-  std::vector<int32_t> tokens;
-  SequenceCursor cursor;
-};
-
 std::vector<int32_t> Prompt(uint64_t stream, int64_t count, int64_t vocabulary) {
   RandomStream random(3, stream);
   std::vector<int32_t> ids;
@@ -274,7 +187,7 @@ class BadSequenceTest : public testing::Test {
   }
 
   Alone alone(const std::vector<int32_t>& prompt) {
-    Running running(model_, Placements()[0]);
+    PlacedCluster running(model_, Placements()[0]);
     Sequence sequence(1, 0, prompt, running.limits());
     Alone out;
     for (int i = 0; i < 2; ++i) {
@@ -315,7 +228,7 @@ class BadSequenceTest : public testing::Test {
               const std::string& where) {
     SCOPED_TRACE(placed.name);
     ASSERT_TRUE(good_alone_.tokens.size() == 2 && other_alone_.tokens.size() == 2);
-    Running running(model_, placed);
+    PlacedCluster running(model_, placed);
     Sequence good(1, 0, good_, running.limits());
     Sequence bad(2, 1, bad_, running.limits());
     Sequence other(3, 2, other_, running.limits());
@@ -411,7 +324,7 @@ TEST_F(BadSequenceTest, AStepWithoutGoodSequencesEnds) {
   open(Poisons()[2]);
   bad_[0] = kBadToken;
   for (const Placed& placed : Placements()) {
-    Running running(model_, placed);
+    PlacedCluster running(model_, placed);
     Sequence bad(1, 0, bad_, running.limits());
     Step step;
     step.begins = {bad.begin()};

@@ -1,0 +1,109 @@
+// A model on the nodes of a plan in this process, and sequences in its caches: for tests that compose steps
+// themselves.
+#pragma once
+
+#include <gtest/gtest.h>
+
+#include <cstdint>
+#include <future>
+#include <memory>
+#include <span>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "base/check.h"
+#include "base/status.h"
+#include "cluster/local_cluster.h"
+#include "exec/model_facts.h"
+#include "exec/sequence_cursor.h"
+#include "plan/planner.h"
+
+namespace shoal {
+
+/// A placement of a model.
+struct Placed {
+  std::string name;
+  std::vector<int64_t> split;  ///< Proportions of the layers per node.
+  ExpertStrategy experts = ExpertStrategy::kWithLayer;
+};
+
+inline std::vector<Placed> Placements() {
+  return {{"one node", {1}},
+          {"two stages", {1, 1}},
+          {"experts on another node", {1, 0}, ExpertStrategy::kContiguous},
+          {"owning each other's", {1, 1}, ExpertStrategy::kRoundRobin}};
+}
+
+inline Plan PlanFor(const Placed& placed, const ModelFacts& model) {
+  PlanRequest request;
+  request.strategy = LayerStrategy::kSplit;
+  const auto layers = static_cast<int64_t>(model.layers.size());
+  const int64_t first = placed.split.size() == 2 && placed.split[1] > 0 ? 2 : layers;
+  request.split =
+      placed.split.size() == 1 ? std::vector<int64_t>{layers} : std::vector{first, layers - first};
+  if (model.top_k > 0) request.experts.strategy = placed.experts;
+  std::vector<NodeFacts> nodes;
+  for (size_t i = 0; i < placed.split.size(); ++i) nodes.push_back({.name = fmt::format("node-{}", i)});
+  const absl::StatusOr<Plan> plan = MakePlan(model, nodes, request);
+  if (!plan.ok()) ADD_FAILURE() << ToString(plan.status());
+  return *plan;
+}
+
+/// A model on its nodes, ready for steps.
+class PlacedCluster {
+ public:
+  PlacedCluster(const OpenedModel& model, const Placed& placed) {
+    LocalCluster::Options options;
+    options.weights = model.weights;
+    options.plan = PlanFor(placed, model.facts);
+    options.limits = {model.spec.max_positions, model.spec.vocabulary, 64, 512,
+                      KeepsState(model.spec) ? 32 : 0};
+    options.threads_per_node = 2;
+    options.isa = SupportedIsas().back();
+    auto cluster = LocalCluster::Load(std::move(options));
+    SHOAL_CHECK(cluster.ok());
+    cluster_ = std::move(*cluster);
+    const absl::Status opened = cluster_->open(cluster_->plan(), engine_);
+    if (!opened.ok()) ADD_FAILURE() << ToString(opened);
+  }
+  ~PlacedCluster() { cluster_->close(engine_, Cancelled("done")); }
+
+  /// Gives the step its id.
+  std::future<absl::StatusOr<StepResult>> submit(Step step) {
+    step.id = next_;
+    ++next_.value;
+    auto done = std::make_shared<std::promise<absl::StatusOr<StepResult>>>();
+    engine_.submit(engine_.state().generation, std::move(step),
+                   [done](absl::StatusOr<StepResult> value) { done->set_value(std::move(value)); });
+    return done->get_future();
+  }
+  EngineLimits limits() const { return engine_.state().limits; }
+
+ private:
+  PipelineEngine engine_{kLocalLiveness};
+  std::unique_ptr<LocalCluster> cluster_;
+  StepId next_{1};
+};
+
+/// A sequence of a test: its tokens, and its place in the cache. Sequences in the same place use it in turn.
+struct Sequence {
+  Sequence(uint64_t number, int32_t place, std::vector<int32_t> ids, const EngineLimits& limits)
+      : id{number}, tokens(std::move(ids)) {
+    const int slots = limits.state_slots_each();
+    cursor = SequenceCursor(
+        id, {.blocks = IdsFrom(BlockId{8 * place}, 8), .slots = IdsFrom(SlotId{place * slots}, slots)});
+  }
+
+  /// A slice of the tokens that are not cached yet, which samples after the last one.
+  SeqSlice slice() { return cursor.next(std::span<const int32_t>(tokens).subspan(cursor.position()), true); }
+  NewSequence begin(SamplingParams sampling = {.temperature = 0}) const {
+    return {id, std::move(sampling), tokens, static_cast<int32_t>(tokens.size())};
+  }
+
+  SeqId id;
+  std::vector<int32_t> tokens;
+  SequenceCursor cursor;
+};
+
+}  // namespace shoal
