@@ -1,6 +1,7 @@
 #include "cluster/member.h"
 
 #include <algorithm>
+#include <system_error>
 #include <thread>
 #include <utility>
 
@@ -65,6 +66,7 @@ std::string Member::name() const {
 }
 
 absl::Status Member::describe(Deadline deadline) {
+  if (is_self()) return absl::OkStatus();
   const absl::StatusOr<WorkerFacts> facts = client_->describe(deadline);
   const absl::Status verdict = facts.ok() ? CheckBuild(*facts, client_->address()) : facts.status();
   const std::lock_guard lock(mutex_);
@@ -82,6 +84,7 @@ absl::Status Member::describe(Deadline deadline) {
 }
 
 void Member::refresh(Deadline deadline) {
+  if (is_self()) return;
   const absl::StatusOr<WorkerFacts> facts = client_->describe(deadline);
   const std::lock_guard lock(mutex_);
   if (facts.ok()) {
@@ -152,7 +155,7 @@ std::vector<Member*> Members::all() const {
 
 absl::Status Members::describe(Deadline deadline) {
   const std::vector<absl::Status> results =
-      ForEachWorker(all(), [&](size_t, Member& member) { return member.describe(deadline); });
+      ForEachMember(all(), [&](size_t, Member& member) { return member.describe(deadline); });
   if (adopt_names_) {
     for (const auto& member : members_) {
       const MemberStatus status = member->status();
@@ -173,7 +176,7 @@ absl::Status Members::describe(Deadline deadline) {
 }
 
 void Members::refresh(Deadline deadline) {
-  (void)ForEachWorker(all(), [&](size_t, Member& member) {
+  (void)ForEachMember(all(), [&](size_t, Member& member) {
     member.refresh(deadline);
     return absl::OkStatus();
   });
@@ -191,17 +194,22 @@ void Members::cancel() {
   }
 }
 
-std::vector<absl::Status> ForEachWorker(const std::vector<Member*>& members,
+std::vector<absl::Status> ForEachMember(const std::vector<Member*>& members,
                                         absl::FunctionRef<absl::Status(size_t index, Member& member)> call) {
   std::vector<absl::Status> results(members.size());
   std::vector<std::thread> threads;
+  std::vector<size_t> left;
   for (size_t i = 0; i < members.size(); ++i) {
-    if (members[i]->is_self()) continue;
-    threads.emplace_back([&, i] {
-      SetThreadLogName(members[0]->name(), 0);
-      results[i] = call(i, *members[i]);
-    });
+    try {
+      threads.emplace_back([&, i] {
+        SetThreadLogName(members[0]->name(), 0);
+        results[i] = call(i, *members[i]);
+      });
+    } catch (const std::system_error&) {  // Clients hold all that the system grants.
+      left.push_back(i);
+    }
   }
+  for (const size_t i : left) results[i] = call(i, *members[i]);
   for (std::thread& thread : threads) thread.join();
   return results;
 }
@@ -210,7 +218,7 @@ absl::Status FirstError(const std::vector<Member*>& members,
                         absl::FunctionRef<absl::Status(size_t index, Member& member)> call) {
   std::mutex mutex;
   absl::Status first;
-  (void)ForEachWorker(members, [&](size_t index, Member& member) {
+  (void)ForEachMember(members, [&](size_t index, Member& member) {
     const absl::Status status = call(index, member);
     const std::lock_guard lock(mutex);
     if (first.ok()) first = status;

@@ -60,7 +60,7 @@ class Member {
   const std::string& address() const { return address_; }
   std::string name() const;
 
-  /// Asks it what it is. Unavailable or DeadlineExceeded where it does not answer, FailedPrecondition where it
+  /// Asks it what it is; this process need not be asked. Unavailable or DeadlineExceeded where it does not answer, FailedPrecondition where it
   /// runs a build that computes or speaks differently; each is noted and names the member.
   absl::Status describe(Deadline deadline);
   /// As describe(), but without a verdict on its build, and a member that loads may be slow to answer.
@@ -116,9 +116,9 @@ class Members {
   std::vector<std::unique_ptr<Member>> members_;
 };
 
-/// Runs `call` for every one of `members` but the first, which is this process, each in a thread of its own, and waits for all.
-/// One entry per member; OK for this process.
-std::vector<absl::Status> ForEachWorker(const std::vector<Member*>& members,
+/// Runs `call` for every one of `members`, each in a thread of its own, or one after the other where the system
+/// has no more threads, and waits for all. One entry per member.
+std::vector<absl::Status> ForEachMember(const std::vector<Member*>& members,
                                         absl::FunctionRef<absl::Status(size_t index, Member& member)> call);
 
 /// The same; of several errors the one that came first: the others tend to follow from it.

@@ -1,6 +1,5 @@
 #include "cluster/remote_cluster.h"
 
-#include <thread>
 #include <utility>
 
 #include "base/exposure.h"
@@ -131,21 +130,13 @@ absl::Status RemoteCluster::prepare_own(const Plan& plan) {
 }
 
 absl::Status RemoteCluster::prepare_all(const Session& session) {
-  // The coordinator loads its own shard while the workers load theirs.
-  absl::Status own;
-  std::thread loader([&] {
-    SetThreadLogName(session.plan.nodes[0].name, 0);
-    own = prepare_own(session.plan);
-  });
-  const absl::Status workers = FirstError(session.members, [&](size_t index, Member& member) {
+  return FirstError(session.members, [&](size_t index, Member& member) {
+    if (member.is_self()) return prepare_own(session.plan);
     member.note(MemberState::kLoading, absl::OkStatus());
     const absl::Status status = prepare(session, NodeId{static_cast<int32_t>(index)}, member).status();
     member.note(status.ok() ? MemberState::kReady : MemberState::kFailed, status);
     return status;
   });
-  loader.join();
-  RETURN_IF_ERROR(own);
-  return workers;
 }
 
 absl::Status RemoteCluster::open(const Plan& plan, PipelineEngine& engine) {
@@ -173,21 +164,14 @@ absl::Status RemoteCluster::open(const Plan& plan, PipelineEngine& engine) {
 }
 
 absl::Status RemoteCluster::open_all(Session& session, PipelineEngine& engine) {
-  absl::Status own;
-  std::thread opener([&] {
-    SetThreadLogName(session.plan.nodes[0].name, 0);
-    own = open_own(session, engine);
-  });
-  const absl::Status workers = FirstError(session.members, [&](size_t index, Member& member) {
+  RETURN_IF_ERROR(FirstError(session.members, [&](size_t index, Member& member) {
+    if (member.is_self()) return open_own(session, engine);
     const OpenOrder order{session.id, session.plan, NodeId{static_cast<int32_t>(index)}, session.limits,
                           options_.expert_timeout};
     const absl::Status status = member.client().open(order, Deadline::after_ms(kOpenMs));
     member.note(status.ok() ? MemberState::kUp : MemberState::kFailed, status);
     return status;
-  });
-  opener.join();
-  RETURN_IF_ERROR(workers);
-  RETURN_IF_ERROR(own);
+  }));
   members_.self().note(MemberState::kUp, absl::OkStatus());
   engine.open(session.plan, host_.transport(own_node()),
               EngineLimitsOf(session.plan, options_.weights->spec(), session.limits));
@@ -226,8 +210,9 @@ void RemoteCluster::close(PipelineEngine& engine, const absl::Status& why) {
   }
   host_.close(session->id);
   // A worker that cannot be told finds its links closed, and the next session replaces this one.
-  (void)ForEachWorker(session->members, [&session](size_t, Member& member) {
-    return member.client().close(session->id, Deadline::after_ms(kCloseMs));
+  (void)ForEachMember(session->members, [&session](size_t, Member& member) {
+    return member.is_self() ? absl::OkStatus()
+                            : member.client().close(session->id, Deadline::after_ms(kCloseMs));
   });
 }
 
@@ -237,7 +222,9 @@ void RemoteCluster::interrupt() {
 }
 
 std::vector<MemberStatus> RemoteCluster::status(Deadline deadline) {
-  members_.refresh(deadline);
+  // One caller asks for all: pages that are loaded at the same time cost the workers one call.
+  if (const std::unique_lock asking(asking_, std::try_to_lock); asking.owns_lock())
+    members_.refresh(deadline);
   return members_.status();
 }
 

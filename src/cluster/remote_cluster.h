@@ -54,7 +54,8 @@ class RemoteCluster final : public SessionHost {
   void interrupt() override;
 
   Members& members() { return members_; }
-  /// How all members are, after asking each at most until `deadline`; one that does not answer is lost.
+  /// How all members are, after asking each at most until `deadline`; one that does not answer is lost. What
+  /// is known already where another thread is asking.
   std::vector<MemberStatus> status(Deadline deadline);
   /// How much of the bytes that members load, those that are done included, is there: 0 to 1; nothing where no
   /// member loads.
@@ -92,6 +93,7 @@ class RemoteCluster final : public SessionHost {
   std::string own_address_;                 ///< At which others dial this process.
   const uint64_t session_base_;
   std::atomic<bool> stopping_{false};
+  std::mutex asking_;         ///< Held by whoever asks the members how they are.
   mutable std::mutex mutex_;  ///< Guards what follows.
   std::unique_ptr<Session> session_;
 };
