@@ -23,6 +23,8 @@ class Service;
 
 namespace shoal {
 
+enum class WorkerState : uint8_t { kIdle, kLoading, kReady, kServing };
+
 /// What a worker says of itself.
 struct WorkerFacts {
   std::string name;
@@ -33,7 +35,7 @@ struct WorkerFacts {
   std::string isa;
   int32_t threads = 0;
   int64_t memory_bytes = 0;
-  std::string state;
+  WorkerState state = WorkerState::kIdle;
   int64_t weight_bytes = 0;
   uint64_t session = 0;
   uint64_t steps = 0;

@@ -1,5 +1,8 @@
 #include "cluster/control_wire.h"
 
+#include <iterator>
+#include <string>
+
 #include "base/status.h"
 
 namespace shoal {
@@ -46,6 +49,17 @@ absl::StatusOr<Plan> ReadPlan(const std::string& json, int32_t node) {
   return plan;
 }
 
+/// The words of DescribeReply.state, in the order of WorkerState.
+constexpr const char* kWorkerStates[] = {"idle", "loading", "ready", "serving"};
+
+/// A word that this build does not know is taken for idle: the worker is asked to load, and answers for itself.
+WorkerState WorkerStateOf(const std::string& word) {
+  for (size_t i = 0; i < std::size(kWorkerStates); ++i) {
+    if (word == kWorkerStates[i]) return static_cast<WorkerState>(i);
+  }
+  return WorkerState::kIdle;
+}
+
 }  // namespace
 
 std::string TokenContext(std::string_view method, const google::protobuf::MessageLite& request) {
@@ -62,7 +76,7 @@ v1::DescribeReply ToProto(const WorkerFacts& facts) {
   reply.set_isa(facts.isa);
   reply.set_threads(static_cast<uint32_t>(facts.threads));
   reply.set_memory_bytes(facts.memory_bytes);
-  reply.set_state(facts.state);
+  reply.set_state(kWorkerStates[static_cast<size_t>(facts.state)]);
   reply.set_weight_bytes(facts.weight_bytes);
   reply.set_session(facts.session);
   reply.set_steps(facts.steps);
@@ -81,7 +95,7 @@ WorkerFacts FromProto(const v1::DescribeReply& reply) {
   facts.isa = reply.isa();
   facts.threads = static_cast<int32_t>(reply.threads());
   facts.memory_bytes = reply.memory_bytes();
-  facts.state = reply.state();
+  facts.state = WorkerStateOf(reply.state());
   facts.weight_bytes = reply.weight_bytes();
   facts.session = reply.session();
   facts.steps = reply.steps();

@@ -82,5 +82,19 @@ TEST(ControlWire, AnOrderToOpenWithLimitsBeyondReasonIsRefused) {
   EXPECT_THAT(refusal([](auto& r) { r.set_expert_timeout_ms(INT64_MAX); }), HasSubstr("got 9223372036854"));
 }
 
+TEST(ControlWire, AWorkersStateArrivesAsItWasSentAndAnUnknownOneIsIdle) {
+  for (const WorkerState state :
+       {WorkerState::kIdle, WorkerState::kLoading, WorkerState::kReady, WorkerState::kServing}) {
+    WorkerFacts facts;
+    facts.state = state;
+    EXPECT_EQ(FromProto(ToProto(facts)).state, state);
+  }
+  v1::DescribeReply reply;
+  reply.set_state("serving");
+  EXPECT_EQ(FromProto(reply).state, WorkerState::kServing);
+  reply.set_state("dreaming");
+  EXPECT_EQ(FromProto(reply).state, WorkerState::kIdle);
+}
+
 }  // namespace
 }  // namespace shoal

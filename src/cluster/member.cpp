@@ -15,9 +15,16 @@ namespace shoal {
 namespace {
 
 MemberState StateOf(const WorkerFacts& facts) {
-  if (facts.state == "serving") return MemberState::kUp;
-  if (facts.state == "loading") return MemberState::kLoading;
-  if (facts.state == "ready") return MemberState::kReady;
+  switch (facts.state) {
+    case WorkerState::kServing:
+      return MemberState::kUp;
+    case WorkerState::kLoading:
+      return MemberState::kLoading;
+    case WorkerState::kReady:
+      return MemberState::kReady;
+    case WorkerState::kIdle:
+      break;
+  }
   return MemberState::kIdle;
 }
 

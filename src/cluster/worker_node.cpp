@@ -69,7 +69,10 @@ WorkerFacts WorkerNode::describe() {
     facts.expert_calls += node.stats.expert_calls_served;
   }
   const std::lock_guard lock(mutex_);
-  facts.state = loading_ ? "loading" : serving ? "serving" : facts.weight_bytes > 0 ? "ready" : "idle";
+  facts.state = loading_                 ? WorkerState::kLoading
+                : serving                ? WorkerState::kServing
+                : facts.weight_bytes > 0 ? WorkerState::kReady
+                                         : WorkerState::kIdle;
   return facts;
 }
 
