@@ -29,7 +29,7 @@ enum class WorkerState : uint8_t { kIdle, kLoading, kReady, kServing };
 struct WorkerFacts {
   std::string name;
   uint32_t wire_version = 0;
-  uint32_t numerics_version = 0;
+  std::string numerics_class;  ///< Of its backend.
   std::string version;
   std::string device;
   std::string isa;

@@ -70,7 +70,7 @@ v1::DescribeReply ToProto(const WorkerFacts& facts) {
   v1::DescribeReply reply;
   reply.set_name(facts.name);
   reply.set_wire_version(facts.wire_version);
-  reply.set_numerics_version(facts.numerics_version);
+  reply.set_numerics_class(facts.numerics_class);
   reply.set_version(facts.version);
   reply.set_device(facts.device);
   reply.set_isa(facts.isa);
@@ -89,7 +89,7 @@ WorkerFacts FromProto(const v1::DescribeReply& reply) {
   WorkerFacts facts;
   facts.name = reply.name();
   facts.wire_version = reply.wire_version();
-  facts.numerics_version = reply.numerics_version();
+  facts.numerics_class = reply.numerics_class();
   facts.version = reply.version();
   facts.device = reply.device();
   facts.isa = reply.isa();

@@ -9,7 +9,6 @@
 #include "base/log.h"
 #include "base/status.h"
 #include "base/text.h"
-#include "numeric/version.h"
 
 namespace shoal {
 namespace {
@@ -28,14 +27,15 @@ MemberState StateOf(const WorkerFacts& facts) {
   return MemberState::kIdle;
 }
 
-absl::Status CheckBuild(const WorkerFacts& facts, const std::string& address) {
-  if (facts.wire_version == kWireVersion && facts.numerics_version == kNumericsVersion) {
+absl::Status CheckBuild(const WorkerFacts& facts, const std::string& address, const OwnNode& peer) {
+  if (facts.wire_version == kWireVersion && facts.numerics_class == peer.numerics_class) {
     return absl::OkStatus();
   }
   return FailedPrecondition(
-      "{} runs shoal {} (wire {}, numerics {}); this is wire {}, numerics {}. Use the same build on all "
-      "nodes",
-      address, facts.version, facts.wire_version, facts.numerics_version, kWireVersion, kNumericsVersion);
+      "{} runs shoal {} (wire version {}, numerics class '{}'), node '{}' here has wire version {}, numerics "
+      "class '{}'. Use the same build on all nodes, with backends of one class",
+      address, facts.version, facts.wire_version, facts.numerics_class, peer.name, kWireVersion,
+      peer.numerics_class);
 }
 
 }  // namespace
@@ -60,8 +60,9 @@ std::string_view Name(MemberState state) {
   return "unknown";
 }
 
-Member::Member(MemberAddress address, const std::optional<KeyAuth>& key)
+Member::Member(MemberAddress address, const std::optional<KeyAuth>& key, OwnNode peer)
     : address_(address.address),
+      peer_(std::move(peer)),
       client_(address.address.empty() ? nullptr : std::make_unique<WorkerClient>(address.address, key)) {
   status_.name = std::move(address.name);
   status_.address = std::move(address.address);
@@ -75,7 +76,7 @@ std::string Member::name() const {
 absl::Status Member::describe(Deadline deadline) {
   if (is_self()) return absl::OkStatus();
   const absl::StatusOr<WorkerFacts> facts = client_->describe(deadline);
-  const absl::Status verdict = facts.ok() ? CheckBuild(*facts, client_->address()) : facts.status();
+  const absl::Status verdict = facts.ok() ? CheckBuild(*facts, client_->address(), peer_) : facts.status();
   const std::lock_guard lock(mutex_);
   if (facts.ok()) status_.facts = *facts;
   if (!verdict.ok()) {
@@ -142,10 +143,11 @@ LinkStats Member::links() const {
 }
 
 Members::Members(const std::vector<MemberAddress>& members, const std::optional<KeyAuth>& key,
-                 bool adopt_names)
+                 bool adopt_names, const std::string& numerics_class)
     : adopt_names_(adopt_names) {
   SHOAL_CHECK(!members.empty() && members.front().address.empty());
-  for (const MemberAddress& member : members) members_.push_back(std::make_unique<Member>(member, key));
+  const OwnNode self{members.front().name, numerics_class};
+  for (const MemberAddress& member : members) members_.push_back(std::make_unique<Member>(member, key, self));
 }
 
 Member* Members::find(std::string_view name) const {

@@ -49,10 +49,16 @@ struct MemberStatus {
   int64_t load_total = 0;  ///< 0 where nothing had to be loaded.
 };
 
+/// The coordinator's own node: what members must agree with.
+struct OwnNode {
+  std::string name;
+  std::string numerics_class;
+};
+
 /// Safe from any thread, but for samples().
 class Member {
  public:
-  Member(MemberAddress address, const std::optional<KeyAuth>& key);
+  Member(MemberAddress address, const std::optional<KeyAuth>& key, OwnNode peer);
 
   /// Whether it is the coordinator's own process, which has no client.
   bool is_self() const { return client_ == nullptr; }
@@ -81,6 +87,7 @@ class Member {
   friend class Members;
 
   const std::string address_;
+  const OwnNode peer_;
   const std::unique_ptr<WorkerClient> client_;  ///< nullptr: this process.
   NodeSlice sampled_;
   std::optional<std::vector<WeightSample>> samples_;
@@ -93,8 +100,9 @@ class Member {
 class Members {
  public:
   /// The first is the coordinator's own process. adopt_names: a member that is named by its address takes the
-  /// name that it says of itself, unless another has it.
-  Members(const std::vector<MemberAddress>& members, const std::optional<KeyAuth>& key, bool adopt_names);
+  /// name that it says of itself, unless another has it. numerics_class: of this process's backend.
+  Members(const std::vector<MemberAddress>& members, const std::optional<KeyAuth>& key, bool adopt_names,
+          const std::string& numerics_class);
 
   Member& self() { return *members_.front(); }
   /// nullptr where there is none of that name.

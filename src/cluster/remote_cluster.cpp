@@ -7,6 +7,7 @@
 #include "base/random.h"
 #include "base/status.h"
 #include "base/text.h"
+#include "numeric/version.h"
 #include "cluster/addresses.h"
 #include "exec/model_facts.h"
 
@@ -27,7 +28,7 @@ bool IsWildcard(const std::string& host) { return host == "0.0.0.0" || host == "
 
 RemoteCluster::RemoteCluster(Options options)
     : options_(std::move(options)),
-      members_(options_.members, options_.key, options_.adopt_names),
+      members_(options_.members, options_.key, options_.adopt_names, CpuNumericsClass()),
       host_({.make_pool =
                  [this](const HostedNode&) {
                    return std::make_unique<ThreadPool>(options_.threads, options_.cpus);

@@ -52,7 +52,7 @@ WorkerFacts WorkerNode::describe() {
   WorkerFacts facts;
   facts.name = options_.name;
   facts.wire_version = kWireVersion;
-  facts.numerics_version = kNumericsVersion;
+  facts.numerics_class = CpuNumericsClass();
   facts.version = options_.version;
   facts.device = options_.device;
   facts.isa = std::string(IsaName(options_.isa));

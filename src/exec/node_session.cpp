@@ -22,7 +22,7 @@ SessionOptions WireSession(const Plan& plan, NodeId self, uint64_t session, cons
   SessionOptions wire;
   wire.session = session;
   wire.self = self;
-  wire.identity = {kNumericsVersion, model_hash, std::string(Name(plan.kv_dtype))};
+  wire.identity = {CpuNumericsClass(), model_hash, std::string(Name(plan.kv_dtype))};
   for (size_t i = 0; i < plan.nodes.size(); ++i) {
     wire.peers.push_back({NodeId{static_cast<int32_t>(i)}, plan.nodes[i].name, plan.nodes[i].address});
   }

@@ -17,7 +17,7 @@ void WriteHello(const Hello& hello, PayloadWriter& writer) {
   writer.i32(hello.from.value);
   writer.i32(hello.to.value);
   writer.string(hello.from_name);
-  writer.u32(hello.identity.numerics_version);
+  writer.string(hello.identity.numerics_class);
   writer.string(hello.identity.model_hash);
   writer.string(hello.identity.kv_dtype);
   writer.string(hello.nonce);
@@ -30,7 +30,7 @@ absl::StatusOr<Hello> ReadHello(PayloadReader& reader) {
   ASSIGN_OR_RETURN(hello.from.value, reader.i32("hello.from"));
   ASSIGN_OR_RETURN(hello.to.value, reader.i32("hello.to"));
   ASSIGN_OR_RETURN(hello.from_name, reader.string("hello.name"));
-  ASSIGN_OR_RETURN(hello.identity.numerics_version, reader.u32("hello.numerics_version"));
+  ASSIGN_OR_RETURN(hello.identity.numerics_class, reader.string("hello.numerics_class"));
   ASSIGN_OR_RETURN(hello.identity.model_hash, reader.string("hello.model_hash"));
   ASSIGN_OR_RETURN(hello.identity.kv_dtype, reader.string("hello.kv_dtype"));
   ASSIGN_OR_RETURN(hello.nonce, reader.string("hello.nonce"));
@@ -92,10 +92,12 @@ absl::Status CheckHellos(const Hello& ours, const Hello& theirs) {
     return FailedPrecondition("nodes: {} talks to node {}, {} to node {}: check the addresses of the workers",
                               us, ours.to, them, theirs.to);
   }
-  if (theirs.identity.numerics_version != ours.identity.numerics_version) {
+  if (theirs.identity.numerics_class != ours.identity.numerics_class) {
     return FailedPrecondition(
-        "numerics version: {} computes as version {}, {} as {}: run one release on all nodes", us,
-        ours.identity.numerics_version, them, theirs.identity.numerics_version);
+        "numerics class: {} computes as '{}', {} as '{}', which gives other bits: run one release on all "
+        "nodes, "
+        "with backends of one class",
+        us, ours.identity.numerics_class, them, theirs.identity.numerics_class);
   }
   if (theirs.identity.model_hash != ours.identity.model_hash) {
     return FailedPrecondition(

@@ -22,9 +22,9 @@ namespace shoal {
 
 /// What must be equal on all nodes of a session, or their bits would differ.
 struct SessionIdentity {
-  uint32_t numerics_version = 0;
-  std::string model_hash;  ///< Of config and tensor table, as text.
-  std::string kv_dtype;    ///< "f16", ...
+  std::string numerics_class;  ///< Which arithmetic the node does: "shoal-cpu/1".
+  std::string model_hash;      ///< Of config and tensor table, as text.
+  std::string kv_dtype;        ///< "f16", ...
 };
 
 /// One node's side of a handshake.

@@ -23,7 +23,7 @@ Hello HelloOf(int from, int to) {
           .from = NodeId{from},
           .to = NodeId{to},
           .from_name = fmt::format("mini{}", from),
-          .identity = {.numerics_version = 3, .model_hash = "0011", .kv_dtype = "f16"},
+          .identity = {.numerics_class = "shoal-cpu/3", .model_hash = "0011", .kv_dtype = "f16"},
           .nonce = RandomNonce()};
 }
 
@@ -67,9 +67,11 @@ TEST(Handshake, NodesThatWouldNotComputeTheSameAreRefusedWithBothValues) {
   EXPECT_EQ(status.code(), absl::StatusCode::kFailedPrecondition);
   EXPECT_THAT(Message(status), AllOf(HasSubstr("model"), HasSubstr("0011"), HasSubstr("ffee")));
   other = HelloOf(1, 0);
-  other.identity.numerics_version = 9;
+  other.identity.numerics_class = "shoal-cpu/9";
   status = Shake(HelloOf(0, 1), std::nullopt, other, std::nullopt);
-  EXPECT_THAT(Message(status), AllOf(HasSubstr("numerics"), HasSubstr("version 9"), HasSubstr("as 3")));
+  EXPECT_THAT(Message(status),
+              AllOf(HasSubstr("numerics class"), HasSubstr("node 1 'mini1' computes as 'shoal-cpu/9'"),
+                    HasSubstr("node 0 'mini0' as 'shoal-cpu/3'")));
   other = HelloOf(1, 0);
   other.identity.kv_dtype = "f32";
   status = Shake(HelloOf(0, 1), std::nullopt, other, std::nullopt);

@@ -70,7 +70,7 @@ class Transport {
   /// told by kPeerDown. Blocks at most until the deadline while the link opens or its window is full.
   /// Unavailable: the peer is down (an attempt after a short pause dials again). DeadlineExceeded: it takes
   /// nothing in. InvalidArgument: no such peer, payload above the limit. FailedPrecondition: the peer is of
-  /// another session, protocol or numerics version, model or KV dtype. Unauthenticated: keys do not match.
+  /// another session, protocol version, numerics class, model or KV dtype. Unauthenticated: keys do not match.
   /// Cancelled: closed here. Every message names the peer.
   virtual absl::Status send(NodeId to, Frame frame, Deadline deadline) = 0;
 

@@ -49,7 +49,7 @@ SessionOptions SessionOf(uint64_t session, int self, const std::string& peer_add
   return {.session = session,
           .self = NodeId{self},
           .peers = {{NodeId{peer}, fmt::format("mini{}", peer), peer_address}},
-          .identity = {.numerics_version = 1, .model_hash = "0011", .kv_dtype = "f16"}};
+          .identity = {.numerics_class = "shoal-cpu/1", .model_hash = "0011", .kv_dtype = "f16"}};
 }
 
 std::unique_ptr<Transport> Open(GrpcEndpoint& endpoint, SessionOptions options) {
