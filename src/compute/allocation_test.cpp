@@ -51,9 +51,9 @@ void ExpectQuietDecode(const Family& family, int threads, ActivationMode mode) {
       slice.state_from = position == 0 ? kNoState : SlotId{position % 2};
       slice.state_to = {&write, 1};
     }
-    const StageStep step{.slices = {&slice, 1}, .cache = cache.get(), .experts = &experts};
+    const StageStep step{.slices = {&slice, 1}, .experts = &experts};
     ASSERT_TRUE(stage->embed(context, {&position, 1}, row).ok());
-    ASSERT_TRUE(stage->forward(context, step, row).ok());
+    ASSERT_TRUE(stage->forward(context, step, *cache, row).ok());
     ASSERT_TRUE(stage->head(context, row, MatView<float>(logits.data(), 1, spec.vocabulary)).ok());
   }
   EXPECT_GT(heap_before, 0);  // The counter counts: loading allocates.

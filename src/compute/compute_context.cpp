@@ -1,7 +1,5 @@
 #include "compute/compute_context.h"
 
-#include "base/status.h"
-
 namespace shoal {
 namespace {
 
@@ -13,16 +11,6 @@ constexpr int64_t kValuesWorthThreads = 16384;
 constexpr int64_t kMultipliesWorthThreads = 1 << 18;
 
 }  // namespace
-
-absl::StatusOr<ActivationMode> ParseActivationMode(std::string_view name) {
-  if (name == "int8") return ActivationMode::kInt8;
-  if (name == "f32") return ActivationMode::kF32;
-  return InvalidArgument("activations '{}' are unknown; int8 and f32 are known", name);
-}
-
-std::string_view ActivationModeName(ActivationMode mode) {
-  return mode == ActivationMode::kInt8 ? "int8" : "f32";
-}
 
 void ComputeContext::for_rows(int64_t rows, int64_t cols, absl::FunctionRef<void(Range part)> work) const {
   if (rows == 0) return;

@@ -2,11 +2,10 @@
 #pragma once
 
 #include <cstdint>
-#include <string_view>
 
 #include "absl/functional/function_ref.h"
-#include "absl/status/statusor.h"
 #include "base/range.h"
+#include "compute/activation_mode.h"
 #include "cpu/arena.h"
 #include "cpu/pool.h"
 #include "kernels/kernels.h"
@@ -14,11 +13,6 @@
 namespace shoal {
 
 class StepProfile;
-
-/// How activations meet quantized weights: int8 per group (default), or exact f32 (the oracle path, slow).
-enum class ActivationMode : uint8_t { kInt8, kF32 };
-absl::StatusOr<ActivationMode> ParseActivationMode(std::string_view name);  ///< "int8" | "f32"
-std::string_view ActivationModeName(ActivationMode mode);
 
 /// The arena is reset by the caller before each step.
 struct ComputeContext {

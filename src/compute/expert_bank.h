@@ -20,13 +20,6 @@
 
 namespace shoal {
 
-/// One expert applied to one row: row `row` of the rows given, times `weight`.
-struct ExpertCall {
-  int32_t row = 0;
-  ExpertId expert;
-  float weight = 0;
-};
-
 class ExpertBank {
  public:
   /// held: per layer of the model (size L), the expert ids held here, ascending; empty lists are fine.

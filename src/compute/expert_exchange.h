@@ -26,6 +26,13 @@ struct ExpertRows {
   const QuantizedRows* quantized = nullptr;
 };
 
+/// One expert applied to one row: row `row` of the rows given, times `weight`.
+struct ExpertCall {
+  int32_t row = 0;
+  ExpertId expert;
+  float weight = 0;
+};
+
 class ExpertExchange {
  public:
   struct Ticket {

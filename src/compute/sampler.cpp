@@ -28,7 +28,8 @@ absl::Status ApplyPenalties(const SamplingParams& params, const TokenHistory& hi
   const auto vocabulary = static_cast<int64_t>(logits.size());
   for (const auto& [id, bias] : params.logit_bias) {
     if (id < 0 || id >= vocabulary) {
-      return InvalidArgument("logit_bias: id {} is outside the vocabulary of {}; leave it out", id, vocabulary);
+      return InvalidArgument("logit_bias: id {} is outside the vocabulary of {}; leave it out", id,
+                             vocabulary);
     }
     logits[static_cast<size_t>(id)] += bias;
   }
@@ -80,8 +81,8 @@ absl::StatusOr<int32_t> Best(const Kernels& kernels, int64_t position, std::span
     return OutOfRange("sampling at position {}: a logit is not finite (NaN or infinity)", position);
   }
   if (logits[static_cast<size_t>(best)] == -kInfinity) {
-    return InvalidArgument("sampling at position {}: no token is left, all logits are -infinity; weaken logit_bias",
-                           position);
+    return InvalidArgument(
+        "sampling at position {}: no token is left, all logits are -infinity; weaken logit_bias", position);
   }
   return static_cast<int32_t>(best);
 }
@@ -140,47 +141,7 @@ void AddLogprobs(std::span<const float> logits, int32_t count, Arena& scratch, S
   for (const int32_t id : ids.first(top)) out.top.push_back({id, logprob(id)});
 }
 
-/// Stands at positions that nobody told of.
-constexpr int32_t kUnknown = std::numeric_limits<int32_t>::min();
-
-/// Ids to come for which a history has room: a decode step seldom allocates.
-constexpr size_t kRoom = 1024;
-
 }  // namespace
-
-TokenHistory::TokenHistory(std::span<const int32_t> tokens, int64_t prompt_tokens)
-    : prompt_tokens_(prompt_tokens) {
-  tokens_.reserve(tokens.size() + kRoom);
-  for (const int32_t token : tokens) append(token);
-}
-
-void TokenHistory::place(int64_t position, std::span<const int32_t> tokens) {
-  const auto begin = static_cast<size_t>(position);
-  while (tokens_.size() < begin) append(kUnknown);
-  size_t same = 0;
-  while (same < tokens.size() && begin + same < tokens_.size() && tokens_[begin + same] == tokens[same]) ++same;
-  truncate(begin + same);
-  for (const int32_t token : tokens.subspan(same)) append(token);
-}
-
-int32_t& TokenHistory::count_at(size_t position) {
-  Counts& counts = counts_[tokens_[position]];
-  return static_cast<int64_t>(position) < prompt_tokens_ ? counts.prompt : counts.generated;
-}
-
-void TokenHistory::append(int32_t token) {
-  tokens_.push_back(token);
-  if (token != kUnknown) ++count_at(tokens_.size() - 1);
-}
-
-void TokenHistory::truncate(size_t length) {
-  for (; tokens_.size() > length; tokens_.pop_back()) {
-    if (tokens_.back() == kUnknown) continue;
-    --count_at(tokens_.size() - 1);
-    const Counts& left = counts_.at(tokens_.back());
-    if (left.prompt == 0 && left.generated == 0) counts_.erase(tokens_.back());
-  }
-}
 
 absl::StatusOr<SampledToken> SampleToken(const Kernels& kernels, const SamplingParams& params,
                                          const TokenHistory& history, int64_t position, Arena& scratch,

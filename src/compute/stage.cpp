@@ -116,12 +116,14 @@ class CpuStage final : public Stage {
   int64_t kv_saturated() const override { return kv_saturated_.load(std::memory_order_relaxed); }
   absl::Status embed(const ComputeContext& context, std::span<const int32_t> tokens,
                      MatView<float> x) override;
-  absl::Status forward(const ComputeContext& context, const StageStep& step, MatView<float> x) override;
+  absl::Status forward(const ComputeContext& context, const StageStep& step, KvCache& cache,
+                       MatView<float> x) override;
   absl::Status head(const ComputeContext& context, MatView<const float> x, MatView<float> logits) override;
 
  private:
   /// What all layers of a step share.
   struct Shared {
+    KvCache* cache = nullptr;
     RowPlaces places;
     std::span<const StateSpan> states;  ///< Empty where no layer here has any.
     std::span<RopeRows> ropes;
@@ -141,16 +143,17 @@ class CpuStage final : public Stage {
                                        Progress& progress);
   size_t rope_index(const RopeSpec& spec);
   bool keeps_states() const;
-  Shared prepare(const ComputeContext& context, std::span<const StepSlice> slices, int64_t rows) const;
-  Batch batch_of(const ComputeContext& context, const StageStep& step, MatView<float> x) const;
+  Shared prepare(const ComputeContext& context, KvCache& cache, std::span<const StepSlice> slices,
+                 int64_t rows) const;
+  Batch batch_of(const ComputeContext& context, const StageStep& step, KvCache& cache,
+                 MatView<float> x) const;
   absl::Status run_layer_without_bad(const ComputeContext& context, const StageStep& step, LayerId id,
                                      Batch& batch);
   absl::Status drop_bad(const ComputeContext& context, const StageStep& step, LayerId id,
                         const absl::Status& why, Batch& batch);
-  absl::Status run_alone(const ComputeContext& context, const StageStep& step, LayerId id, StepSlice slice,
-                         MatView<const float> x);
-  absl::Status mix(const ComputeContext& context, const StageStep& step, LayerId id, const Shared& shared,
-                   MatView<float> x);
+  absl::Status run_alone(const ComputeContext& context, const StageStep& step, KvCache& cache, LayerId id,
+                         StepSlice slice, MatView<const float> x);
+  absl::Status mix(const ComputeContext& context, LayerId id, const Shared& shared, MatView<float> x);
   absl::Status run_layer(const ComputeContext& context, const StageStep& step, LayerId id,
                          const Shared& shared, MatView<float> x);
   /// c tanh(logits / c) for c = final_logit_softcap_.
@@ -323,8 +326,8 @@ absl::Status CheckStates(const KvCache& cache, std::span<const StepSlice> slices
 
 }  // namespace
 
-CpuStage::Shared CpuStage::prepare(const ComputeContext& context, std::span<const StepSlice> slices,
-                                   int64_t rows) const {
+CpuStage::Shared CpuStage::prepare(const ComputeContext& context, KvCache& cache,
+                                   std::span<const StepSlice> slices, int64_t rows) const {
   Arena& arena = *context.arena;
   const std::span<int64_t> positions = arena.allocate<int64_t>(rows);
   const std::span<const BlockId*> tables = arena.allocate<const BlockId*>(rows);
@@ -340,7 +343,8 @@ CpuStage::Shared CpuStage::prepare(const ComputeContext& context, std::span<cons
     }
   }
   SHOAL_CHECK_EQ(row, rows);
-  Shared shared{.places = {positions, tables},
+  Shared shared{.cache = &cache,
+                .places = {positions, tables},
                 .states = {},
                 .ropes = arena.allocate<RopeRows>(static_cast<int64_t>(rope_tables_.size())),
                 .normed = arena.allocate_rows<float>(rows, width_),
@@ -354,15 +358,16 @@ CpuStage::Shared CpuStage::prepare(const ComputeContext& context, std::span<cons
   return shared;
 }
 
-absl::Status CpuStage::forward(const ComputeContext& context, const StageStep& step, MatView<float> x) {
-  SHOAL_CHECK(x.cols == width_ && step.cache != nullptr && step.cache->layers() == options_.layers);
+absl::Status CpuStage::forward(const ComputeContext& context, const StageStep& step, KvCache& cache,
+                               MatView<float> x) {
+  SHOAL_CHECK(x.cols == width_ && cache.layers() == options_.layers);
   if (x.rows == 0 || layers_.empty()) return absl::OkStatus();
   const ArenaScope scope(*context.arena);
-  RETURN_IF_ERROR(CheckStates(*step.cache, step.slices));
+  RETURN_IF_ERROR(CheckStates(cache, step.slices));
   for (const StepSlice& slice : step.slices) {
-    for (const StateWrite& write : slice.state_to) step.cache->set_state_position(write.slot, -1);
+    for (const StateWrite& write : slice.state_to) cache.set_state_position(write.slot, -1);
   }
-  Batch batch = batch_of(context, step, x);
+  Batch batch = batch_of(context, step, cache, x);
   for (int64_t i = options_.layers.begin; i < options_.layers.end && !batch.slices.empty(); ++i) {
     const LayerId id{static_cast<int32_t>(i)};
     if (step.before_layer) RETURN_IF_ERROR(step.before_layer(id));
@@ -371,18 +376,18 @@ absl::Status CpuStage::forward(const ComputeContext& context, const StageStep& s
     if (step.after_layer) step.after_layer(id, batch.x);
   }
   for (const StepSlice& slice : batch.slices) {
-    for (const StateWrite& write : slice.state_to) step.cache->set_state_position(write.slot, write.position);
+    for (const StateWrite& write : slice.state_to) cache.set_state_position(write.slot, write.position);
   }
   return absl::OkStatus();
 }
 
-CpuStage::Batch CpuStage::batch_of(const ComputeContext& context, const StageStep& step,
+CpuStage::Batch CpuStage::batch_of(const ComputeContext& context, const StageStep& step, KvCache& cache,
                                    MatView<float> x) const {
   Arena& arena = *context.arena;
   Batch batch{.slices = arena.allocate<StepSlice>(std::ssize(step.slices)),
               .indices = arena.allocate<size_t>(std::ssize(step.slices)),
               .x = x,
-              .shared = prepare(context, step.slices, x.rows)};
+              .shared = prepare(context, cache, step.slices, x.rows)};
   std::ranges::copy(step.slices, batch.slices.begin());
   std::iota(batch.indices.begin(), batch.indices.end(), size_t{0});
   if (step.on_bad_slice) batch.shared.before = arena.allocate_rows<float>(x.rows, x.cols);
@@ -411,7 +416,7 @@ absl::Status CpuStage::drop_bad(const ComputeContext& context, const StageStep& 
   for (size_t i = 0; i < alone.size() && alone.size() > 1; ++i) {
     if (step.before_layer) RETURN_IF_ERROR(step.before_layer(id));
     const StepSlice& slice = batch.slices[i];
-    alone[i] = run_alone(context, step, id, slice,
+    alone[i] = run_alone(context, step, *batch.shared.cache, id, slice,
                          batch.x.rows_between(slice.row_begin, slice.row_begin + slice.rows));
     if (!alone[i].ok() && alone[i].code() != absl::StatusCode::kOutOfRange) return alone[i];
   }
@@ -434,24 +439,24 @@ absl::Status CpuStage::drop_bad(const ComputeContext& context, const StageStep& 
   batch.slices = batch.slices.first(kept);
   batch.indices = batch.indices.first(kept);
   batch.x = batch.x.rows_between(0, rows);
-  batch.shared = prepare(context, batch.slices, rows);
+  batch.shared = prepare(context, *batch.shared.cache, batch.slices, rows);
   batch.shared.before = before;
   return absl::OkStatus();
 }
 
-absl::Status CpuStage::run_alone(const ComputeContext& context, const StageStep& step, LayerId id,
-                                 StepSlice slice, MatView<const float> x) {
+absl::Status CpuStage::run_alone(const ComputeContext& context, const StageStep& step, KvCache& cache,
+                                 LayerId id, StepSlice slice, MatView<const float> x) {
   const ArenaScope scope(*context.arena);
   slice.row_begin = 0;
-  const StageStep alone{.slices = {&slice, 1}, .cache = step.cache, .experts = step.experts};
+  const StageStep alone{.slices = {&slice, 1}, .experts = step.experts};
   const MatView<float> rows = context.arena->allocate_rows<float>(x.rows, x.cols);
   CopyRows(x, rows, 0);
-  return run_layer(context, alone, id, prepare(context, alone.slices, x.rows), rows);
+  return run_layer(context, alone, id, prepare(context, cache, alone.slices, x.rows), rows);
 }
 
 /// out = mixer(norm(x)).
-absl::Status CpuStage::mix(const ComputeContext& context, const StageStep& step, LayerId id,
-                           const Shared& shared, MatView<float> x) {
+absl::Status CpuStage::mix(const ComputeContext& context, LayerId id, const Shared& shared,
+                           MatView<float> x) {
   const ArenaScope scope(*context.arena);
   const Layer& layer = layers_[static_cast<size_t>(id.value - options_.layers.begin)];
   LinearInput input(shared.normed);
@@ -465,16 +470,16 @@ absl::Status CpuStage::mix(const ComputeContext& context, const StageStep& step,
   };
   if (const auto* delta = std::get_if<GatedDeltaNet>(&layer.mixer)) {
     RETURN_IF_ERROR(fill(delta->input_group(context.activations)));
-    return delta->forward(context, input, shared.states, *step.cache, id, shared.out);
+    return delta->forward(context, input, shared.states, *shared.cache, id, shared.out);
   }
   const KvLayerShape shape = layer.kv_shape();
   const KvLayerView cache{
-      .keys = step.cache->keys(id, BlockId{0}),
-      .values = step.cache->values(id, BlockId{0}),
-      .block_stride = 2 * KvBlockBytes(shape.kv_heads, shape.head_dim, step.cache->dtype()),
+      .keys = shared.cache->keys(id, BlockId{0}),
+      .values = shared.cache->values(id, BlockId{0}),
+      .block_stride = 2 * KvBlockBytes(shape.kv_heads, shape.head_dim, shared.cache->dtype()),
       .kv_heads = shape.kv_heads,
       .head_dim = shape.head_dim,
-      .dtype = step.cache->dtype()};
+      .dtype = shared.cache->dtype()};
   const auto attend = [&](const auto& attention) -> absl::Status {
     RETURN_IF_ERROR(fill(attention.input_group(context.activations)));
     return attention.forward(context, input, shared.places, shared.ropes[layer.rope], {cache, kv_saturated_},
@@ -490,7 +495,7 @@ absl::Status CpuStage::run_layer(const ComputeContext& context, const StageStep&
   const PartTimer timer(context, StepPart::kNormQuantize);
   const Layer& layer = layers_[static_cast<size_t>(id.value - options_.layers.begin)];
   const Kernels& kernels = *context.kernels;
-  RETURN_IF_ERROR(mix(context, step, id, shared, x));
+  RETURN_IF_ERROR(mix(context, id, shared, x));
   const ArenaScope scope(*context.arena);
   LinearInput input(shared.normed);
   const Moe* moe = std::get_if<Moe>(&layer.feed_forward);

@@ -111,9 +111,9 @@ class OneStage : public ::testing::Test {
     const StateWrite write{static_cast<int32_t>(position + 8), to};
     const StepSlice slice{0, 8, position, blocks, false, from, {&write, 1}};
     std::vector<float> rows(static_cast<size_t>(8 * width_), 1.0f);
-    StageStep step{.slices = {&slice, 1}, .cache = cache_.get()};
+    StageStep step{.slices = {&slice, 1}};
     step.before_layer = [](LayerId) { return Cancelled("reached"); };
-    return stage_->forward(context, step, MatView<float>(rows.data(), 8, width_));
+    return stage_->forward(context, step, *cache_, MatView<float>(rows.data(), 8, width_));
   }
 
   ThreadPool pool_{1};

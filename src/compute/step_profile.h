@@ -64,8 +64,10 @@ class StepProfile {
 /// Opens a part and, at its end, opens the one around it again. Nothing but a branch where nobody profiles.
 class PartTimer {
  public:
-  PartTimer(const ComputeContext& context, StepPart part)
-      : profile_(context.profile), around_(profile_ == nullptr ? part : profile_->enter(part)) {}
+  /// profile: nullptr where nobody profiles.
+  PartTimer(StepProfile* profile, StepPart part)
+      : profile_(profile), around_(profile_ == nullptr ? part : profile_->enter(part)) {}
+  PartTimer(const ComputeContext& context, StepPart part) : PartTimer(context.profile, part) {}
   ~PartTimer() { next(around_); }
   PartTimer(const PartTimer&) = delete;
   PartTimer& operator=(const PartTimer&) = delete;

@@ -349,7 +349,6 @@ absl::Status StageRunner::forward(const ComputeContext& context, PlannedExchange
   }
   StageStep step;
   step.slices = views;
-  step.cache = options_.cache;
   step.experts = &exchange;
   step.before_layer = before_layer;
   step.after_layer = options_.hook;
@@ -361,7 +360,7 @@ absl::Status StageRunner::forward(const ComputeContext& context, PlannedExchange
       AddTrace(message.report.routing, layer, routing);
     };
   }
-  RETURN_IF_ERROR(options_.stage->forward(context, step, x));
+  RETURN_IF_ERROR(options_.stage->forward(context, step, *options_.cache, x));
   drop_slices(message);
   x = x.rows_between(0, message.step.rows());
   return absl::OkStatus();

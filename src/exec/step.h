@@ -38,7 +38,7 @@ struct SeqSlice {
   /// The sequence is longer than EngineLimits::short_rope_positions: its cache holds keys that are rotated by
   /// the long frequencies, from position 0 on. It never changes while a sequence keeps its cache.
   bool long_rope = false;
-  /// Of models that keep states (StepSlice, compute/stage.h): the slot of the state behind `position` tokens,
+  /// Of models that keep states (StepSlice, compute/stage_step.h): the slot of the state behind `position` tokens,
   /// and where states go, ascending, the last behind all tokens. Those before it are snapshots, at block
   /// boundaries: another sequence with the same beginning may start from one.
   SlotId state_from = kNoState;

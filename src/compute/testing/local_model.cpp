@@ -117,8 +117,7 @@ absl::StatusOr<std::vector<float>> LocalModel::step(std::span<const LocalSlice> 
   }
   RETURN_IF_ERROR(stages_.front()->embed(context_, tokens, x));
   for (size_t i = 0; i < stages_.size(); ++i) {
-    step.cache = caches_[i].get();
-    RETURN_IF_ERROR(stages_[i]->forward(context_, step, x));
+    RETURN_IF_ERROR(stages_[i]->forward(context_, step, *caches_[i], x));
   }
   for (const LocalSlice& slice : slices) {
     Sequence& sequence = sequences_[slice.sequence];
