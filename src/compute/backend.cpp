@@ -1,0 +1,66 @@
+#include "compute/backend.h"
+
+#include <algorithm>
+
+#include "base/status.h"
+#include "numeric/cache_shape.h"
+
+namespace shoal {
+namespace {
+
+std::string FormatText(const PackedFormat& format) {
+  return format.affine() ? fmt::format("{}-bit in groups of {}, scales of {}", format.bits, format.group,
+                                       DTypeName(format.dtype))
+                         : std::string(DTypeName(format.dtype));
+}
+
+}  // namespace
+
+bool BackendLoad::reads(const WeightUse& use) const {
+  if (use.layer < 0) return use.is_head ? stage.head : stage.embed;
+  if (use.expert < 0) return stage.layers.contains(use.layer);
+  return std::ranges::binary_search(experts[static_cast<size_t>(use.layer)],
+                                    ExpertId{static_cast<int32_t>(use.expert)});
+}
+
+absl::Status CheckTaken(const Backend& backend, const BackendLoad& load) {
+  const BackendLimits limits = backend.limits();
+  const ModelSpec& spec = load.weights->spec();
+  for (int64_t i = load.stage.layers.begin; i < load.stage.layers.end; ++i) {
+    const KvLayerShape shape = CacheShapeOf(spec.layers[static_cast<size_t>(i)].mixer);
+    if (shape.head_dim > limits.head_dim_max) {
+      return Unimplemented(
+          "layer {}: heads of {} numbers in the cache; backend {} takes at most {}. Give the layer to a node "
+          "with "
+          "another backend",
+          i, shape.head_dim, backend.numerics_class(), limits.head_dim_max);
+    }
+    if (shape.state_values > 0 && !limits.states) {
+      return Unimplemented(
+          "layer {} keeps a state, which backend {} does not compute. Give it to a node with another backend",
+          i, backend.numerics_class());
+    }
+  }
+  for (const ResolvedWeight& weight : load.weights->all()) {
+    const StoredWeight& stored = weight.stored;
+    if (stored.is_vector || !load.reads(weight.use) || backend.takes(stored.format)) continue;
+    return Unimplemented(
+        "checkpoint: tensor '{}' in {} is {}, which backend {} does not multiply. Convert the model, or give "
+        "the "
+        "tensor's layer to a node with another backend",
+        stored.source->name(), load.weights->checkpoint().folder(), FormatText(stored.format),
+        backend.numerics_class());
+  }
+  return absl::OkStatus();
+}
+
+absl::Status CheckOptions(const Backend& backend, const BackendSessionOptions& options) {
+  const int64_t rows_max = backend.limits().rows_max;
+  if (options.rows_max > rows_max) {
+    return InvalidArgument("session: steps of {} rows; backend {} takes at most {}", options.rows_max,
+                           backend.numerics_class(), rows_max);
+  }
+  return absl::OkStatus();
+}
+
+}  // namespace shoal

@@ -1,0 +1,205 @@
+#include "compute/cpu_backend.h"
+
+#include <limits>
+#include <utility>
+
+#include "base/check.h"
+#include "base/status.h"
+#include "compute/expert_bank.h"
+#include "compute/sampler.h"
+#include "compute/stage.h"
+#include "compute/step_profile.h"
+#include "kv/kv_cache.h"
+#include "loading/packed_store.h"
+#include "numeric/memory.h"
+#include "numeric/version.h"
+
+namespace shoal {
+namespace {
+
+constexpr int64_t kLogitRows = 256;
+
+/// What a model needs of the backend that loaded it.
+struct Device {
+  const Backend* backend = nullptr;
+  const Kernels* kernels = nullptr;
+  ThreadPool* pool = nullptr;
+};
+
+/// Bytes of a load in the files: of all of it, and of its routed experts.
+struct StoredBytes {
+  int64_t all = 0;
+  int64_t experts = 0;
+};
+StoredBytes MeasureStored(const BackendLoad& load) {
+  StoredBytes bytes;
+  for (const ResolvedWeight& weight : load.weights->all()) {
+    const WeightUse& use = weight.use;
+    const bool is_embedding = use.role == "head" && load.stage.embed && load.weights->spec().tied_head;
+    if (!load.reads(use) || is_embedding) continue;
+    bytes.all += weight.stored.stored_bytes();
+    if (use.layer >= 0 && use.expert >= 0) bytes.experts += weight.stored.stored_bytes();
+  }
+  return bytes;
+}
+
+class CpuSession final : public BackendSession {
+ public:
+  CpuSession(const Device& device, const BackendSessionOptions& options, const ModelSpec& spec, Stage* stage,
+             ExpertBank& experts)
+      : vocabulary_(spec.vocabulary),
+        step_{device.kernels, device.pool, &step_arena_, options.activations, options.profile},
+        serve_{device.kernels, device.pool, &serve_arena_, options.activations, options.profile},
+        stage_(stage),
+        experts_(experts) {}
+
+  absl::Status take_memory(const BackendSessionOptions& options) {
+    if (stage_ == nullptr) return absl::OkStatus();
+    ASSIGN_OR_RETURN(cache_, KvCache::Create(stage_->options().layers, stage_->kv_shapes(), options.kv_dtype,
+                                             options.blocks, options.state_slots));
+    if (!stage_->options().head) return absl::OkStatus();
+    // Pages that no row reaches are never touched.
+    ASSIGN_OR_RETURN(logits_, AlignedMemory::Allocate(kLogitRows * vocabulary_ * int64_t{sizeof(float)}));
+    return absl::OkStatus();
+  }
+
+  absl::Status embed(std::span<const int32_t> tokens, MatView<float> x) override {
+    step_arena_.reset();
+    return stage_->embed(step_, tokens, x);
+  }
+
+  absl::Status forward(const StageStep& step, MatView<float> x) override {
+    step_arena_.reset();
+    return stage_->forward(step_, step, *cache_, x);
+  }
+
+  absl::Status head(MatView<const float> x, int64_t first) override {
+    SHOAL_CHECK(first >= 0 && first + x.rows <= kLogitRows);
+    return read_logits(x, MatView<float>(logits_of(first).data(), x.rows, vocabulary_));
+  }
+
+  absl::StatusOr<SampledToken> sample(int64_t row, const SamplingParams& params, const TokenHistory& history,
+                                      int64_t position) override {
+    step_arena_.reset();
+    return SampleToken(*step_.kernels, params, history, position, step_arena_, logits_of(row));
+  }
+
+  absl::Status read_logits(MatView<const float> x, MatView<float> logits) override {
+    step_arena_.reset();
+    return stage_->head(step_, x, logits);
+  }
+
+  bool holds(LayerId layer, ExpertId expert) const override { return experts_.holds(layer, expert); }
+
+  absl::Status run_experts(LayerId layer, const ExpertRows& rows, std::span<const ExpertCall> calls,
+                           MatView<int64_t> acc) override {
+    serve_arena_.reset();
+    return experts_.run(serve_, layer, rows, calls, acc);
+  }
+
+  absl::Status run_expert(LayerId layer, ExpertId expert, const ExpertRows& rows, MatView<float> y) override {
+    serve_arena_.reset();
+    return experts_.run_one(serve_, layer, expert, rows, y);
+  }
+
+  void add_sums(MatView<const int64_t> acc, MatView<float> y) override {
+    serve_.for_rows(y.rows, y.cols, [&](Range rows) {
+      serve_.kernels->fixed_to_float({acc, y, FixedStore::kAdd, rows});
+    });
+  }
+
+  int64_t kv_saturated() const override { return stage_ == nullptr ? 0 : stage_->kv_saturated(); }
+  int64_t scratch_bytes() const override { return step_arena_.bytes_held() + serve_arena_.bytes_held(); }
+
+ private:
+  std::span<float> logits_of(int64_t row) const {
+    SHOAL_CHECK(row >= 0 && row < kLogitRows && logits_.data() != nullptr);
+    return {reinterpret_cast<float*>(logits_.data()) + row * vocabulary_, static_cast<size_t>(vocabulary_)};
+  }
+
+  const int64_t vocabulary_;
+  Arena step_arena_;
+  Arena serve_arena_;  // Experts run in the middle of a step, whose scratch must stay.
+  const ComputeContext step_;
+  const ComputeContext serve_;
+  Stage* const stage_;  // nullptr: no layers here.
+  ExpertBank& experts_;
+  std::unique_ptr<KvCache> cache_;
+  AlignedMemory logits_;  // [kLogitRows, V], where the head is here.
+};
+
+class CpuModel final : public BackendModel {
+ public:
+  explicit CpuModel(const Device& device) : device_(device) {}
+
+  absl::Status load(const BackendLoad& load) {
+    weights_ = load.weights;
+    ThreadPool& pool = *device_.pool;
+    if (load.cache != nullptr) store_.open(load.cache, weights_->shared_checkpoint());
+    LoadProgress stage_progress;
+    LoadProgress expert_progress;
+    if (load.progress) {  // One count of bytes over both.
+      const StoredBytes stored = MeasureStored(load);
+      stage_progress = [&load, stored](int64_t done, int64_t) { load.progress(done, stored.all); };
+      expert_progress = [&load, stored](int64_t done, int64_t) {
+        load.progress(stored.all - stored.experts + done, stored.all);
+      };
+    }
+    if (!load.stage.layers.empty()) {
+      ASSIGN_OR_RETURN(stage_, Stage::Load(*weights_, load.stage, pool, stage_progress, &store_));
+    }
+    ASSIGN_OR_RETURN(experts_, ExpertBank::Load(*weights_, load.experts, pool, expert_progress, &store_));
+    store_.save();
+    return absl::OkStatus();
+  }
+
+  const ModelSpec& spec() const override { return weights_->spec(); }
+  int64_t bytes() const override { return (stage_ == nullptr ? 0 : stage_->bytes()) + experts_->bytes(); }
+  int64_t expert_count() const override { return experts_->count(); }
+  bool from_cache() const override { return store_.from_cache(); }
+  int64_t cached_bytes() const override { return store_.bytes_from_cache(); }
+  void finish_saving() override { store_.finish_saving(); }
+
+  absl::StatusOr<std::unique_ptr<BackendSession>> open(const BackendSessionOptions& options) override {
+    RETURN_IF_ERROR(CheckOptions(*device_.backend, options));
+    auto session = std::make_unique<CpuSession>(device_, options, spec(), stage_.get(), *experts_);
+    RETURN_IF_ERROR(session->take_memory(options));
+    return session;
+  }
+
+ private:
+  const Device device_;
+  std::shared_ptr<const ResolvedWeights> weights_;
+  PackedStore store_;
+  std::unique_ptr<Stage> stage_;
+  std::unique_ptr<ExpertBank> experts_;
+};
+
+}  // namespace
+
+CpuBackend::CpuBackend(Options options)
+    : kernels_(SelectKernels(options.isa)), pool_(options.threads, std::move(options.cpus)) {}
+
+std::string CpuBackend::numerics_class() const { return CpuNumericsClass(); }
+
+/// Calls for experts count rows in 32 bits.
+BackendLimits CpuBackend::limits() const {
+  return {.rows_max = std::numeric_limits<int32_t>::max(),
+          .logit_rows = kLogitRows,
+          .head_dim_max = kHeadDimMax,
+          .states = true};
+}
+
+bool CpuBackend::takes(const PackedFormat& format) const {
+  if (!IsFloatWeight(format.dtype)) return false;
+  return !format.affine() || (IsAffineBits(format.bits) && IsAffineGroup(format.group));
+}
+
+absl::StatusOr<std::unique_ptr<BackendModel>> CpuBackend::load(const BackendLoad& load) {
+  RETURN_IF_ERROR(CheckTaken(*this, load));
+  auto model = std::make_unique<CpuModel>(Device{this, &kernels_, &pool_});
+  RETURN_IF_ERROR(model->load(load));
+  return model;
+}
+
+}  // namespace shoal
