@@ -12,7 +12,7 @@
 namespace shoal {
 
 BankExpertService::BankExpertService(Options options)
-    : options_(std::move(options)), pool_(options_.threads, options_.cpus) {}
+    : options_(std::move(options)), backend_({options_.isa, options_.threads, options_.cpus}) {}
 
 ExpertService::Info BankExpertService::info() const {
   const std::lock_guard lock(mutex_);
@@ -45,10 +45,13 @@ absl::StatusOr<int> BankExpertService::initialize(std::span<const int32_t> exper
   if (moe_layers == 0) return InvalidArgument("model_path: {} is a dense model, it has no experts", folder);
 
   const std::lock_guard lock(mutex_);
-  pool_.pin_caller();  // As in compute(): this thread works, too, and memory is near to who touches it first.
+  backend_
+      .enter_thread();  // As in compute(): this thread works, too, and memory is near to who touches it first.
   ASSIGN_OR_RETURN(std::unique_ptr<NodeModel> node,
-                   NodeModel::Load(model.weights, {.layers = {}, .experts = std::move(held)}, pool_, nullptr,
-                                   options_.packed_cache));
+                   NodeModel::Load(model.weights, {.layers = {}, .experts = std::move(held)}, backend_,
+                                   nullptr, options_.packed_cache));
+  ASSIGN_OR_RETURN(std::unique_ptr<BackendSession> session, node->held().open({}));
+  session_ = std::move(session);  // Before the weights that the old one runs on go.
   node_ = std::move(node);
   model_ = std::move(model);
   info_ = {true, folder, ids, layers, static_cast<int32_t>(model_.spec.width), node_->bytes()};
@@ -71,22 +74,22 @@ absl::StatusOr<std::vector<std::vector<float>>> BankExpertService::compute(int32
     return FailedPrecondition("a row has {} numbers, but the model loaded meanwhile has the width {}",
                               row.x.size(), info_.width);
   }
-  pool_.pin_caller();
+  backend_.enter_thread();
   std::map<int32_t, std::vector<size_t>> by_expert;
   for (size_t i = 0; i < rows.size(); ++i) by_expert[rows[i].expert].push_back(i);
 
-  const ComputeContext context{&SelectKernels(options_.isa), &pool_, &arena_, ActivationMode::kInt8};
   std::vector<std::vector<float>> outputs(rows.size());
   for (const auto& [expert, members] : by_expert) {
-    arena_.reset();
-    const auto count = static_cast<int64_t>(members.size());
-    const MatView<float> x = arena_.allocate_rows<float>(count, info_.width);
-    const MatView<float> y = arena_.allocate_rows<float>(count, info_.width);
+    const auto count = std::ssize(members);
+    std::vector<float> given(static_cast<size_t>(count * info_.width));
+    std::vector<float> got(given.size());
+    const MatView<float> x(given.data(), count, info_.width);
+    const MatView<float> y(got.data(), count, info_.width);
     for (int64_t r = 0; r < count; ++r) {
       const std::vector<float>& from = rows[members[static_cast<size_t>(r)]].x;
       std::copy(from.begin(), from.end(), x.row(r));
     }
-    RETURN_IF_ERROR(node_->experts().run_one(context, LayerId{layer}, ExpertId{expert}, {x, nullptr}, y));
+    RETURN_IF_ERROR(session_->run_expert(LayerId{layer}, ExpertId{expert}, {x, nullptr}, y));
     for (int64_t r = 0; r < count; ++r) {
       outputs[members[static_cast<size_t>(r)]].assign(y.row(r), y.row(r) + info_.width);
     }

@@ -11,9 +11,9 @@
 #include "absl/status/statusor.h"
 #include "api/expert_rest.h"
 #include "api/http/server.h"
+#include "compute/cpu_backend.h"
 #include "exec/model_facts.h"
 #include "exec/node_model.h"
-#include "kernels/kernels.h"
 #include "wire/key_auth.h"
 
 namespace shoal {
@@ -38,11 +38,11 @@ class BankExpertService final : public ExpertService {
  private:
   const Options options_;
   mutable std::mutex mutex_;  ///< One computation, or one load, at a time.
-  ThreadPool pool_;
-  Arena arena_;
+  CpuBackend backend_;
   Info info_;
   OpenedModel model_;
   std::unique_ptr<NodeModel> node_;  ///< Experts alone, without layers.
+  std::unique_ptr<BackendSession> session_;
 };
 
 /// The service behind an HTTP port.

@@ -5,6 +5,7 @@
 
 #include "base/check.h"
 #include "base/status.h"
+#include "compute/cpu_backend.h"
 #include "exec/model_facts.h"
 #include "wire/echo.h"
 #include "wire/inproc.h"
@@ -19,22 +20,26 @@ absl::StatusOr<TransportKind> ParseTransportKind(std::string_view name) {
 
 namespace {
 
-/// Threads of the `index`-th node that asks for them.
-std::unique_ptr<ThreadPool> MakePool(int threads, const std::vector<int>& cpus, size_t index) {
+/// Of the `index`-th node that asks for one.
+std::unique_ptr<Backend> MakeCpuBackend(Isa isa, int threads, const std::vector<int>& cpus, size_t index) {
   std::vector<int> own;
   for (size_t i = 0; i < static_cast<size_t>(threads) && !cpus.empty(); ++i) {
     own.push_back(cpus[(index * static_cast<size_t>(threads) + i) % cpus.size()]);
   }
-  return std::make_unique<ThreadPool>(threads, std::move(own));
+  return std::make_unique<CpuBackend>(CpuBackend::Options{isa, threads, std::move(own)});
 }
 
 }  // namespace
 
 LocalCluster::LocalCluster(Options options) : options_(std::move(options)) {
   NodeHost::Options host;
-  host.make_pool = [threads = options_.threads_per_node, cpus = options_.cpus,
-                    next = size_t{0}](const HostedNode&) mutable { return MakePool(threads, cpus, next++); };
-  host.isa = options_.isa;
+  host.make_backend = options_.make_backend;
+  if (!host.make_backend) {
+    host.make_backend = [isa = options_.isa, threads = options_.threads_per_node, cpus = options_.cpus,
+                         next = size_t{0}](const HostedNode&) mutable {
+      return MakeCpuBackend(isa, threads, cpus, next++);
+    };
+  }
   host.packed_cache = options_.packed_cache;
   host.profile = options_.profile;
   host.hook = options_.hook;
@@ -84,9 +89,8 @@ absl::StatusOr<std::vector<std::unique_ptr<Transport>>> LocalCluster::open_trans
     return transports;
   }
   for (int32_t i = 0; i < nodes(); ++i) {
-    ASSIGN_OR_RETURN(auto transport,
-                     endpoints_[static_cast<size_t>(i)]->open_session(WireSession(
-                         options_.plan, NodeId{i}, epoch.value, options_.weights->checkpoint().hash())));
+    ASSIGN_OR_RETURN(auto transport, endpoints_[static_cast<size_t>(i)]->open_session(WireSession(
+                                         options_.plan, NodeId{i}, epoch.value, model(NodeId{i}))));
     transports.push_back(std::move(transport));
   }
   for (const auto& transport : transports)
@@ -123,13 +127,13 @@ absl::StatusOr<std::vector<double>> LocalCluster::round_trips_us(Epoch epoch, in
                                                                  int count) {
   SHOAL_CHECK_GE(nodes(), 2);
   ASSIGN_OR_RETURN(const auto transports, open_transports(epoch));
-  const EchoNode echo(*transports[1], [this] { host_->pool(hosted(NodeId{1}))->pin_caller(); });
+  const EchoNode echo(*transports[1], [this] { host_->backend(hosted(NodeId{1}))->enter_thread(); });
   Frame frame;
   frame.payload = Buffer::copy_of(std::vector<std::byte>(static_cast<size_t>(payload_bytes)));
   std::vector<double> us;
   absl::Status status;
   std::thread asker([&] {
-    host_->pool(hosted(NodeId{0}))->pin_caller();
+    host_->backend(hosted(NodeId{0}))->enter_thread();
     for (int i = -count / 10; i < count && status.ok(); ++i) {
       const int64_t begin_ns = NowNs();
       status = RoundTrip(*transports[0], NodeId{1}, frame, Deadline::after(kLocalTimeout));

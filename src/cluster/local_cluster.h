@@ -31,6 +31,8 @@ class LocalCluster final : public SessionHost {
     int threads_per_node = 1;
     std::vector<int> cpus;  ///< threads_per_node of them for each node in turn; empty: none is pinned.
     Isa isa = Isa::kReference;
+    /// Makes the backend of a node; empty: a CpuBackend of the three above.
+    std::function<std::unique_ptr<Backend>(const HostedNode&)> make_backend;
     TransportKind transport = TransportKind::kInproc;
     bool profile = false;  ///< Keep a StepProfile of every node.
     LayerHook hook;        ///< Of every node, on its executor's thread. May be empty.

@@ -9,7 +9,7 @@
 namespace shoal {
 
 NodeHost::NodeHost(Options options) : options_(std::move(options)) {
-  SHOAL_CHECK(options_.make_pool != nullptr);
+  SHOAL_CHECK(options_.make_backend != nullptr);
 }
 
 NodeHost::~NodeHost() { close_all(); }
@@ -74,16 +74,16 @@ absl::Status NodeHost::load(const HostedNode& node, std::shared_ptr<const Resolv
     old = std::move(hosted->model);
   }
   old.reset();
-  if (hosted->pool == nullptr) {
-    auto pool = options_.make_pool(node);
+  if (hosted->backend == nullptr) {
+    auto backend = options_.make_backend(node);
     const std::lock_guard lock(mutex_);
-    hosted->pool = std::move(pool);
+    hosted->backend = std::move(backend);
     if (options_.profile) hosted->profile = std::make_unique<StepProfile>();
   }
-  ASSIGN_OR_RETURN(
-      std::unique_ptr<NodeModel> model,
-      NodeModel::Load(std::move(weights), std::move(slice), *hosted->pool, progress, options_.packed_cache));
-  LogInfo("loaded {}, {} experts", model->load_stats().text(), model->experts().count());
+  ASSIGN_OR_RETURN(std::unique_ptr<NodeModel> model,
+                   NodeModel::Load(std::move(weights), std::move(slice), *hosted->backend, progress,
+                                   options_.packed_cache));
+  LogInfo("loaded {}, {} experts", model->load_stats().text(), model->held().expert_count());
   const std::lock_guard lock(mutex_);
   hosted->model = std::move(model);
   return absl::OkStatus();
@@ -102,8 +102,6 @@ absl::Status NodeHost::open(const HostedNode& node, Part part) {
   options.plan = std::move(part.plan);
   options.self = part.node;
   options.model = hosted->model.get();
-  options.kernels = &SelectKernels(options_.isa);
-  options.pool = hosted->pool.get();
   options.profile = hosted->profile.get();
   options.hook = options_.hook;
   options.transport = std::move(part.transport);
@@ -167,9 +165,9 @@ const StepProfile* NodeHost::profile(const HostedNode& node) const {
   return hosted == nullptr ? nullptr : hosted->profile.get();
 }
 
-const ThreadPool* NodeHost::pool(const HostedNode& node) const {
+Backend* NodeHost::backend(const HostedNode& node) const {
   const std::shared_ptr<Node> hosted = find(node);
-  return hosted == nullptr ? nullptr : hosted->pool.get();
+  return hosted == nullptr ? nullptr : hosted->backend.get();
 }
 
 void NodeHost::finish_saving() {

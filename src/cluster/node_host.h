@@ -14,6 +14,7 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "compute/backend.h"
 #include "exec/node_model.h"
 #include "exec/node_session.h"
 #include "loading/packed_cache.h"
@@ -34,9 +35,8 @@ struct HostedNode {
 class NodeHost {
  public:
   struct Options {
-    /// The threads of a node, made when it is first loaded.
-    std::function<std::unique_ptr<ThreadPool>(const HostedNode&)> make_pool;
-    Isa isa = Isa::kReference;
+    /// The backend of a node, made when it is first loaded.
+    std::function<std::unique_ptr<Backend>(const HostedNode&)> make_backend;
     std::shared_ptr<const PackedCache> packed_cache;  ///< nullptr: none.
     bool profile = false;                             ///< Keep a StepProfile of every node.
     LayerHook hook;  ///< Of every node, on its executor's thread. May be empty.
@@ -51,7 +51,7 @@ class NodeHost {
                     const LoadProgress& progress);
   /// Whether the node holds this slice now.
   bool holds(const HostedNode& node, const NodeSlice& slice) const;
-  /// Ends the node's session and gives its weights and threads back. Nothing where there is no such node.
+  /// Ends the node's session and gives its weights and backend back. Nothing where there is no such node.
   void drop(const HostedNode& node);
 
   /// A node's part in a session.
@@ -94,13 +94,13 @@ class NodeHost {
   /// Where its executor spent its time, over all sessions; nullptr where nobody asked for it.
   const StepProfile* profile(const HostedNode& node) const;
   /// For threads of a caller's that stand in for the executor; nullptr where there is no such node.
-  const ThreadPool* pool(const HostedNode& node) const;
+  Backend* backend(const HostedNode& node) const;
   /// As NodeModel::finish_saving, for all nodes.
   void finish_saving();
 
  private:
   struct Node {
-    std::unique_ptr<ThreadPool> pool;
+    std::unique_ptr<Backend> backend;
     std::unique_ptr<StepProfile> profile;
     std::unique_ptr<NodeModel> model;
     uint64_t session_id = 0;

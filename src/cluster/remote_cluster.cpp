@@ -7,9 +7,10 @@
 #include "base/random.h"
 #include "base/status.h"
 #include "base/text.h"
-#include "numeric/version.h"
 #include "cluster/addresses.h"
+#include "compute/cpu_backend.h"
 #include "exec/model_facts.h"
+#include "numeric/version.h"
 
 namespace shoal {
 namespace {
@@ -29,11 +30,11 @@ bool IsWildcard(const std::string& host) { return host == "0.0.0.0" || host == "
 RemoteCluster::RemoteCluster(Options options)
     : options_(std::move(options)),
       members_(options_.members, options_.key, options_.adopt_names, CpuNumericsClass()),
-      host_({.make_pool =
+      host_({.make_backend =
                  [this](const HostedNode&) {
-                   return std::make_unique<ThreadPool>(options_.threads, options_.cpus);
+                   return std::make_unique<CpuBackend>(
+                       CpuBackend::Options{options_.isa, options_.threads, options_.cpus});
                  },
-             .isa = options_.isa,
              .packed_cache = options_.packed_cache}),
       session_base_(EntropySeed() << 32) {}
 
@@ -180,9 +181,9 @@ absl::Status RemoteCluster::open_all(Session& session, PipelineEngine& engine) {
 }
 
 absl::Status RemoteCluster::open_own(Session& session, PipelineEngine& engine) {
-  ASSIGN_OR_RETURN(std::unique_ptr<Transport> transport,
-                   endpoint_->open_session(WireSession(session.plan, NodeId{0}, session.id,
-                                                       options_.weights->checkpoint().hash())));
+  ASSIGN_OR_RETURN(
+      std::unique_ptr<Transport> transport,
+      endpoint_->open_session(WireSession(session.plan, NodeId{0}, session.id, *host_.model(own_node()))));
   RETURN_IF_ERROR(host_.open(own_node(), {.session = session.id,
                                           .plan = session.plan,
                                           .node = NodeId{0},

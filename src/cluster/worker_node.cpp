@@ -8,8 +8,8 @@
 #include "base/status.h"
 #include "base/text.h"
 #include "cluster/model_locator.h"
+#include "compute/cpu_backend.h"
 #include "kv/block_pool.h"
-#include "numeric/version.h"
 
 namespace shoal {
 namespace {
@@ -20,11 +20,11 @@ constexpr int64_t kConnectMs = 5000;
 
 WorkerNode::WorkerNode(Options options)
     : options_(std::move(options)),
-      host_({.make_pool =
-                 [this](const HostedNode&) {
-                   return std::make_unique<ThreadPool>(options_.threads, options_.cpus);
-                 },
-             .isa = options_.isa,
+      host_({.make_backend = [this](const HostedNode&) -> std::unique_ptr<Backend> {
+               if (options_.make_backend) return options_.make_backend();
+               return std::make_unique<CpuBackend>(
+                   CpuBackend::Options{options_.isa, options_.threads, options_.cpus});
+             },
              .packed_cache = options_.packed_cache}) {}
 
 WorkerNode::~WorkerNode() {
@@ -52,7 +52,7 @@ WorkerFacts WorkerNode::describe() {
   WorkerFacts facts;
   facts.name = options_.name;
   facts.wire_version = kWireVersion;
-  facts.numerics_class = CpuNumericsClass();
+  facts.numerics_class = options_.numerics_class;
   facts.version = options_.version;
   facts.device = options_.device;
   facts.isa = std::string(IsaName(options_.isa));
@@ -219,7 +219,7 @@ absl::Status WorkerNode::open(const OpenOrder& order) {
   const HostedNode node = hosted(held->model.facts.hash);
   RETURN_IF_ERROR(check_order(held->model, order.plan, slice, order.limits));
   auto transport =
-      endpoint_->open_session(WireSession(order.plan, order.node, order.session, node.model_hash));
+      endpoint_->open_session(WireSession(order.plan, order.node, order.session, *host_.model(node)));
   RETURN_IF_ERROR(named(transport.status()));
   RETURN_IF_ERROR(named(host_.open(node, {.session = order.session,
                                           .plan = order.plan,

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <map>
 #include <memory>
 #include <mutex>
@@ -14,6 +15,7 @@
 #include "cluster/control.h"
 #include "cluster/node_host.h"
 #include "exec/model_facts.h"
+#include "numeric/version.h"
 #include "wire/grpc/endpoint.h"
 
 namespace shoal {
@@ -28,6 +30,9 @@ class WorkerNode final : public WorkerControl {
     int threads = 1;
     std::vector<int> cpus;  ///< Where they stay; empty: wherever the system puts them.
     Isa isa = Isa::kReference;
+    /// Makes the backend of a node; empty: a CpuBackend of the three above.
+    std::function<std::unique_ptr<Backend>()> make_backend;
+    std::string numerics_class = CpuNumericsClass();  ///< Of these backends, for describe().
     std::optional<KeyAuth> key;
     bool insecure = false;                            ///< Listens beyond loopback without a key.
     std::shared_ptr<const PackedCache> packed_cache;  ///< nullptr: none.

@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "base/status.h"
+#include "compute/cpu_backend.h"
 #include "convert/testing/checkpoints.h"
 #include "exec/node_model.h"
 #include "exec/stage_runner.h"
@@ -24,7 +25,7 @@ constexpr int32_t kSequences = 3;
 /// One node that holds a tiny model, ready for steps.
 class Node {
  public:
-  Node(const Family& family, int threads) : pool_(threads) {
+  Node(const Family& family, int threads) : backend_({.isa = SupportedIsas().back(), .threads = threads}) {
     const auto weights = *ResolvedWeights::Open(TinyCheckpoint(family.model_type, AffineFormat{4, 64}));
     const ModelSpec& spec = weights->spec();
     plan_.epoch = Epoch{1};
@@ -35,24 +36,23 @@ class Node {
       const MoeSpec* moe = MoeOf(spec.layers[layer]);
       plan_.experts[layer].assign(moe == nullptr ? 0 : moe->experts.size(), {NodeId{0}, {}});
     }
-    model_ = *NodeModel::Load(weights, SliceOf(plan_, NodeId{0}), pool_, {});
-    cache_ = *KvCache::Create({0, spec.layer_count()}, model_->stage()->kv_shapes(), DType::kF16,
-                              2 * kSequences, KeepsState(spec) ? 2 * kSequences : 0);
-    limits_ = {64, spec.vocabulary, 2 * kSequences, 64, cache_->state_slots()};
-    runner_ = std::make_unique<StageRunner>(
-        StageRunner::Options{&plan_, NodeId{0}, model_->stage(), cache_.get(), limits_, spec.width});
+    model_ = *NodeModel::Load(weights, SliceOf(plan_, NodeId{0}), backend_, {});
+    const int slots = KeepsState(spec) ? 2 * kSequences : 0;
+    limits_ = {64, spec.vocabulary, 2 * kSequences, 64, slots};
+    compute_ = *model_->held().open({.blocks = 2 * kSequences, .state_slots = slots, .rows_max = 64});
+    runner_ = std::make_unique<StageRunner>(StageRunner::Options{&plan_, NodeId{0}, compute_.get(), limits_,
+                                                                 spec.width, backend_.limits().logit_rows});
     exchange_ = std::make_unique<PlannedExchange>(
-        PlannedExchange::Options{&plan_, NodeId{0}, &model_->experts(), nullptr},
+        PlannedExchange::Options{&plan_, NodeId{0}, compute_.get(), nullptr},
         [](Deadline) { return Internal("one node waits for nobody"); });
-    context_ = {&SelectKernels(SupportedIsas().back()), &pool_, &arena_};
   }
 
   const ModelSpec& spec() const { return model_->spec(); }
   const StepLimits& limits() const { return limits_; }
-  const ExpertBank& experts() const { return model_->experts(); }
-  const ComputeContext& context() const { return context_; }
-  Arena& arena() { return arena_; }
-  absl::StatusOr<Outgoing> run(const Frame& frame) { return runner_->run(frame, context_, *exchange_, {}); }
+  BackendSession& compute() const { return *compute_; }
+  /// Bytes held, of the backend's scratch and of the runner's.
+  int64_t scratch_bytes() const { return compute_->scratch_bytes() + arena_.bytes_held(); }
+  absl::StatusOr<Outgoing> run(const Frame& frame) { return runner_->run(frame, arena_, *exchange_, {}); }
 
   /// A decode of every sequence at `position`; the first is greedy, the others draw. Each is fed one id again
   /// and again, so that its history learns no new one.
@@ -74,15 +74,14 @@ class Node {
   }
 
  private:
-  ThreadPool pool_;
+  CpuBackend backend_;
   Arena arena_;
   Plan plan_;
   std::unique_ptr<NodeModel> model_;
-  std::unique_ptr<KvCache> cache_;
+  std::unique_ptr<BackendSession> compute_;
   StepLimits limits_;
   std::unique_ptr<StageRunner> runner_;
   std::unique_ptr<PlannedExchange> exchange_;
-  ComputeContext context_;
 };
 
 /// What decoding, checking and answering such a step allocates without computing it.
@@ -105,7 +104,7 @@ TEST(StageRunner, ADecodeStepAllocatesForItsFramesAlone) {
     for (const int threads : {1, 2}) {
       SCOPED_TRACE(family->model_type);
       Node node(*family, threads);
-      int64_t growths = 0;
+      int64_t scratch = 0;
       for (int32_t position = 0; position < 41; ++position) {  // Crosses a block border.
         const Frame frame = node.step(position);
         const int64_t frames = AllocationsOfFrames(node, frame);
@@ -117,14 +116,14 @@ TEST(StageRunner, ADecodeStepAllocatesForItsFramesAlone) {
         if (position >= 2) {
           EXPECT_EQ(Allocations() - before, frames) << "at position " << position;
         }
-        if (position == 2) growths = node.arena().growths();
+        if (position == 2) scratch = node.scratch_bytes();
       }
-      EXPECT_EQ(node.arena().growths(), growths);
+      EXPECT_EQ(node.scratch_bytes(), scratch);
     }
   }
 }
 
-TEST(ExpertBank, RunAllocatesNothingAfterWarmUp) {
+TEST(BackendSession, RunningExpertsAllocatesNothingAfterWarmUp) {
   Node node(**FindFamily("qwen3_moe"), 2);
   const int64_t width = node.spec().width;
   constexpr int64_t kRows = 5;
@@ -137,20 +136,18 @@ TEST(ExpertBank, RunAllocatesNothingAfterWarmUp) {
   LayerId layer{0};
   while (MoeOf(node.spec().layers[static_cast<size_t>(layer.value)]) == nullptr) ++layer.value;
   int64_t before = 0;
-  int64_t growths = 0;
+  int64_t scratch = 0;
   for (int round = 0; round < 10; ++round) {
     if (round == 2) {
       before = Allocations();
-      growths = node.arena().growths();
+      scratch = node.scratch_bytes();
     }
-    node.arena().reset();
     const ExpertRows rows{.x = MatView<const float>(x.data(), kRows, width)};
-    ASSERT_TRUE(node.experts()
-                    .run(node.context(), layer, rows, calls, MatView<int64_t>(acc.data(), kRows, width))
-                    .ok());
+    ASSERT_TRUE(
+        node.compute().run_experts(layer, rows, calls, MatView<int64_t>(acc.data(), kRows, width)).ok());
   }
   EXPECT_EQ(Allocations(), before);
-  EXPECT_EQ(node.arena().growths(), growths);
+  EXPECT_EQ(node.scratch_bytes(), scratch);
   EXPECT_NE(acc[0], 0);
 }
 

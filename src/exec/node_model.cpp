@@ -57,22 +57,6 @@ absl::Status CheckShard(const ResolvedWeights& weights, const NodeSlice& slice) 
   return absl::OkStatus();
 }
 
-/// Bytes of a slice in the files: of all of it, and of its routed experts.
-struct StoredBytes {
-  int64_t all = 0;
-  int64_t experts = 0;
-};
-StoredBytes MeasureStored(const ResolvedWeights& weights, const NodeSlice& slice) {
-  StoredBytes bytes;
-  for (const ResolvedWeight& weight : weights.all()) {
-    const WeightUse& use = weight.use;
-    if (!slice.holds(use) || (use.role == "head" && slice.embed && weights.spec().tied_head)) continue;
-    bytes.all += weight.stored.stored_bytes();
-    if (use.layer >= 0 && use.expert >= 0) bytes.experts += weight.stored.stored_bytes();
-  }
-  return bytes;
-}
-
 }  // namespace
 
 std::string NodeSlice::summary() const {
@@ -107,7 +91,7 @@ std::string LoadStats::text() const {
 }
 
 absl::StatusOr<std::unique_ptr<NodeModel>> NodeModel::Load(std::shared_ptr<const ResolvedWeights> weights,
-                                                           NodeSlice slice, ThreadPool& pool,
+                                                           NodeSlice slice, Backend& backend,
                                                            const LoadProgress& progress,
                                                            std::shared_ptr<const PackedCache> cache) {
   const int64_t started_ns = NowNs();
@@ -115,30 +99,17 @@ absl::StatusOr<std::unique_ptr<NodeModel>> NodeModel::Load(std::shared_ptr<const
   model->weights_ = std::move(weights);
   model->slice_ = std::move(slice);
   RETURN_IF_ERROR(CheckShard(*model->weights_, model->slice_));
-  if (cache != nullptr && !model->slice_.empty()) {
-    model->store_.open(std::move(cache), model->weights_->shared_checkpoint());
-  }
-  LoadProgress stage_progress;
-  LoadProgress expert_progress;
-  if (progress) {  // One count of bytes over both.
-    const StoredBytes stored = MeasureStored(*model->weights_, model->slice_);
-    stage_progress = [&progress, stored](int64_t done, int64_t) { progress(done, stored.all); };
-    expert_progress = [&progress, stored](int64_t done, int64_t) {
-      progress(stored.all - stored.experts + done, stored.all);
-    };
-  }
-  if (!model->slice_.layers.empty()) {
-    const StageOptions options{model->slice_.layers, model->slice_.embed, model->slice_.head};
-    ASSIGN_OR_RETURN(model->stage_,
-                     Stage::Load(*model->weights_, options, pool, stage_progress, &model->store_));
-  }
-  ASSIGN_OR_RETURN(model->experts_, ExpertBank::Load(*model->weights_, model->slice_.experts, pool,
-                                                     expert_progress, &model->store_));
+  model->backend_ = &backend;
+  const NodeSlice& held = model->slice_;
+  ASSIGN_OR_RETURN(model->held_, backend.load({.weights = model->weights_,
+                                               .stage = {held.layers, held.embed, held.head},
+                                               .experts = held.experts,
+                                               .progress = progress,
+                                               .cache = held.empty() ? nullptr : std::move(cache)}));
   model->load_stats_ = {.bytes = model->bytes(),
-                        .cached_bytes = model->store_.bytes_from_cache(),
+                        .cached_bytes = model->held_->cached_bytes(),
                         .ns = NowNs() - started_ns,
-                        .from_cache = model->store_.from_cache()};
-  model->store_.save();
+                        .from_cache = model->held_->from_cache()};
   return model;
 }
 

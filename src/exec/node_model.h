@@ -1,5 +1,4 @@
-// The weights that one node holds for a plan: its stage, if it runs layers, and its experts. They outlive
-// sessions: a new epoch that gives the node the same slice loads nothing.
+// The weights that one node holds for a plan, in the memory of its backend. They outlive sessions: a new epoch that gives the node the same slice loads nothing.
 #pragma once
 
 #include <cstdint>
@@ -8,10 +7,8 @@
 #include <vector>
 
 #include "absl/status/statusor.h"
-#include "compute/expert_bank.h"
-#include "compute/stage.h"
+#include "compute/backend.h"
 #include "loading/packed_cache.h"
-#include "loading/packed_store.h"
 #include "loading/resolved_weights.h"
 #include "loading/weight_sample.h"
 #include "plan/plan.h"
@@ -52,33 +49,35 @@ struct LoadStats {
 
 class NodeModel {
  public:
-  /// Reads the node's own tensors, nothing else: packed from the cache where it has them, else from the
-  /// checkpoint, and then they go to the cache while the model is used already. cache: nullptr for none.
-  /// Errors name file, tensor, expected and got; the cache causes none. NotFound where the checkpoint is a
-  /// shard that lacks a tensor of the slice: said before anything is read.
+  /// Has `backend`, which must outlive the model, read the node's own tensors, nothing else: packed from the
+  /// cache where it has them, else from the checkpoint, and then they go to the cache while the model is used
+  /// already. cache: nullptr for none. Errors name file, tensor, expected and got; the cache causes none.
+  /// NotFound where the checkpoint is a shard that lacks a tensor of the slice, Unimplemented where the backend
+  /// does not compute a layer of it: said before anything is read.
   static absl::StatusOr<std::unique_ptr<NodeModel>> Load(std::shared_ptr<const ResolvedWeights> weights,
-                                                         NodeSlice slice, ThreadPool& pool,
+                                                         NodeSlice slice, Backend& backend,
                                                          const LoadProgress& progress,
                                                          std::shared_ptr<const PackedCache> cache = nullptr);
   /// Waits until the weights are in the cache. A model that goes before that leaves nothing there.
-  void finish_saving() { store_.finish_saving(); }
+  void finish_saving() { held_->finish_saving(); }
 
   const ModelSpec& spec() const { return weights_->spec(); }
   const Checkpoint& checkpoint() const { return weights_->checkpoint(); }
   const NodeSlice& slice() const { return slice_; }
-  Stage* stage() const { return stage_.get(); }  ///< nullptr where the node runs no layers.
-  ExpertBank& experts() const { return *experts_; }
+  bool runs_layers() const { return !slice_.layers.empty(); }
+  Backend& backend() const { return *backend_; }
+  /// What the backend holds of it.
+  BackendModel& held() const { return *held_; }
   /// Packed bytes held.
-  int64_t bytes() const { return (stage_ == nullptr ? 0 : stage_->bytes()) + experts_->bytes(); }
+  int64_t bytes() const { return held_->bytes(); }
   const LoadStats& load_stats() const { return load_stats_; }
 
  private:
   NodeModel() = default;
   std::shared_ptr<const ResolvedWeights> weights_;
   NodeSlice slice_;
-  PackedStore store_;
-  std::unique_ptr<Stage> stage_;
-  std::unique_ptr<ExpertBank> experts_;
+  Backend* backend_ = nullptr;
+  std::unique_ptr<BackendModel> held_;
   LoadStats load_stats_;
 };
 

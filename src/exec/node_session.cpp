@@ -7,7 +7,6 @@
 #include "base/log.h"
 #include "base/status.h"
 #include "exec/step_codec.h"
-#include "numeric/version.h"
 
 namespace shoal {
 namespace {
@@ -16,13 +15,27 @@ constexpr int64_t kTickMs = 250;  // CoordinatorSink::tick at least so often.
 constexpr int64_t kSendMs =
     3000;  // Windows hold many frames: only a peer that takes nothing in lets this pass.
 
+/// What the backend is to keep for a session.
+BackendSessionOptions SessionOf(const NodeSession::Options& options) {
+  BackendSessionOptions session;
+  session.blocks = options.limits.blocks;
+  session.state_slots = options.limits.state_slots;
+  if (options.plan.kv_dtype == Plan::KvDtype::kF32) session.kv_dtype = DType::kF32;
+  if (options.plan.kv_dtype == Plan::KvDtype::kBF16) session.kv_dtype = DType::kBF16;
+  if (options.plan.activations == Plan::Activations::kF32) session.activations = ActivationMode::kF32;
+  session.rows_max = options.limits.rows_max;
+  session.profile = options.profile;
+  return session;
+}
+
 }  // namespace
 
-SessionOptions WireSession(const Plan& plan, NodeId self, uint64_t session, const std::string& model_hash) {
+SessionOptions WireSession(const Plan& plan, NodeId self, uint64_t session, const NodeModel& model) {
   SessionOptions wire;
   wire.session = session;
   wire.self = self;
-  wire.identity = {CpuNumericsClass(), model_hash, std::string(Name(plan.kv_dtype))};
+  wire.identity = {model.backend().numerics_class(), model.checkpoint().hash(),
+                   std::string(Name(plan.kv_dtype))};
   for (size_t i = 0; i < plan.nodes.size(); ++i) {
     wire.peers.push_back({NodeId{static_cast<int32_t>(i)}, plan.nodes[i].name, plan.nodes[i].address});
   }
@@ -32,29 +45,26 @@ SessionOptions WireSession(const Plan& plan, NodeId self, uint64_t session, cons
 NodeSession::NodeSession(Options options) : options_(std::move(options)) {}
 
 absl::StatusOr<std::unique_ptr<NodeSession>> NodeSession::Create(Options options) {
-  SHOAL_CHECK(options.model != nullptr && options.pool != nullptr && options.kernels != nullptr);
+  SHOAL_CHECK(options.model != nullptr);
   std::unique_ptr<NodeSession> session(new NodeSession(std::move(options)));
   const Options& o = session->options_;
   session->options_.limits.short_rope_positions = ShortRopePositions(o.model->spec());
   // Whatever the coordinator asks for: angles of positions beyond are not computed (Cos and Sin CHECK them).
   session->options_.limits.context = std::min(o.limits.context, o.model->spec().max_positions);
-  Stage* stage = o.model->stage();
   if (KeepsState(o.model->spec()) && o.limits.state_slots < 2) {
     return InvalidArgument("session: expected 2 state slots at least for a model that keeps states, got {}",
                            o.limits.state_slots);
   }
-  if (stage != nullptr) {
-    DType dtype = DType::kF16;
-    if (o.plan.kv_dtype == Plan::KvDtype::kF32) dtype = DType::kF32;
-    if (o.plan.kv_dtype == Plan::KvDtype::kBF16) dtype = DType::kBF16;
-    ASSIGN_OR_RETURN(session->cache_, KvCache::Create(stage->options().layers, stage->kv_shapes(), dtype,
-                                                      o.limits.blocks, o.limits.state_slots));
-    session->runner_ = std::make_unique<StageRunner>(StageRunner::Options{
-        &o.plan, o.self, stage, session->cache_.get(), o.limits, o.model->spec().width, o.hook});
+  ASSIGN_OR_RETURN(session->compute_, o.model->held().open(SessionOf(o)));
+  BackendSession* compute = session->compute_.get();
+  if (o.model->runs_layers()) {
+    session->runner_ = std::make_unique<StageRunner>(
+        StageRunner::Options{&o.plan, o.self, compute, o.limits, o.model->spec().width,
+                             o.model->backend().limits().logit_rows, o.hook, o.profile});
   }
   NodeSession* raw = session.get();
   session->exchange_ = std::make_unique<PlannedExchange>(
-      PlannedExchange::Options{&o.plan, o.self, &o.model->experts(), o.transport.get(), o.expert_timeout},
+      PlannedExchange::Options{&o.plan, o.self, compute, o.transport.get(), o.expert_timeout},
       [raw](Deadline deadline) { return raw->pump(deadline); });
   return session;
 }
@@ -76,15 +86,9 @@ NodeSession::Stats NodeSession::stats() const {
   return {steps_run_.load(), calls_served_.load(), running_.load(), orphaned_.load()};
 }
 
-ComputeContext NodeSession::context(Arena& arena) const {
-  const bool f32 = options_.plan.activations == Plan::Activations::kF32;
-  return {options_.kernels, options_.pool, &arena, f32 ? ActivationMode::kF32 : ActivationMode::kInt8,
-          options_.profile};
-}
-
 void NodeSession::run() {
   SetThreadLogName(options_.log_name, options_.self.value);
-  options_.pool->pin_caller();
+  options_.model->backend().enter_thread();
   while (!stopping_) {
     if (!steps_.empty()) {
       const Frame frame = std::move(steps_.front());
@@ -185,10 +189,9 @@ void NodeSession::run_step(const Frame& frame) {
     return;
   }
   progress_.step = id;
-  const ComputeContext step_context = context(step_arena_);
-  const PartTimer timer(step_context, StepPart::kWire);
+  const PartTimer timer(options_.profile, StepPart::kWire);
   absl::StatusOr<Outgoing> out =
-      runner_->run(frame, step_context, *exchange_, [this](LayerId layer) { return before_layer(layer); });
+      runner_->run(frame, step_arena_, *exchange_, [this](LayerId layer) { return before_layer(layer); });
   if (!out.ok()) {
     fail(id, out.status());
     return;
@@ -225,7 +228,7 @@ void NodeSession::tell(StepId step, const StepError& error) {
 }
 
 void NodeSession::serve_experts(NodeId from, const Frame& frame) {
-  const PartTimer timer(context(serve_arena_), StepPart::kExchange);
+  const PartTimer timer(options_.profile, StepPart::kExchange);
   Frame reply;
   const absl::Status served = compute_experts(frame, reply);
   if (!served.ok()) {
@@ -253,12 +256,10 @@ absl::Status NodeSession::compute_experts(const Frame& frame, Frame& reply) {
                            request_.calls.size(), rows, frame.header.layer, moe == nullptr ? 0 : moe->top_k);
   }
   serve_arena_.reset();
-  const ComputeContext serve = context(serve_arena_);
   const MatView<int64_t> acc = serve_arena_.allocate_rows<int64_t>(rows, spec.width);
   std::fill_n(acc.data, rows * spec.width, int64_t{0});
   const int64_t begin_ns = NowNs();
-  RETURN_IF_ERROR(
-      options_.model->experts().run(serve, frame.header.layer, request_.rows, request_.calls, acc));
+  RETURN_IF_ERROR(compute_->run_experts(frame.header.layer, request_.rows, request_.calls, acc));
   calls_served_ += request_.calls.size();
   reply = EncodeExpertReply(frame.header, request_.ticket, NowNs() - begin_ns, acc);
   return absl::OkStatus();

@@ -13,30 +13,27 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "compute/backend.h"
 #include "compute/step_profile.h"
 #include "cpu/arena.h"
-#include "cpu/pool.h"
 #include "exec/node_model.h"
 #include "exec/pipeline_engine.h"
 #include "exec/planned_exchange.h"
 #include "exec/stage_runner.h"
-#include "kv/kv_cache.h"
 #include "wire/grpc/endpoint.h"
 #include "wire/transport.h"
 
 namespace shoal {
 
-/// What a gRPC endpoint must know to take part in a session of `plan` as `self`.
-SessionOptions WireSession(const Plan& plan, NodeId self, uint64_t session, const std::string& model_hash);
+/// What a gRPC endpoint must know to take part in a session of `plan` as `self`, which holds `model`.
+SessionOptions WireSession(const Plan& plan, NodeId self, uint64_t session, const NodeModel& model);
 
 class NodeSession {
  public:
   struct Options {
     Plan plan;
     NodeId self;
-    NodeModel* model = nullptr;  ///< Outlives the session, as do pool, kernels and sink.
-    const Kernels* kernels = nullptr;
-    ThreadPool* pool = nullptr;  ///< Used by this session alone.
+    NodeModel* model = nullptr;  ///< Outlives the session, as does sink. No other session uses its backend.
     std::unique_ptr<Transport> transport;
     StepLimits limits;
     Duration expert_timeout = std::chrono::seconds(6);
@@ -81,10 +78,9 @@ class NodeSession {
   absl::Status before_layer(LayerId layer);
   void fail(StepId step, const absl::Status& status);
   void tell(StepId step, const StepError& error);
-  ComputeContext context(Arena& arena) const;
 
   Options options_;
-  std::unique_ptr<KvCache> cache_;
+  std::unique_ptr<BackendSession> compute_;
   std::unique_ptr<StageRunner> runner_;
   std::unique_ptr<PlannedExchange> exchange_;
   Arena step_arena_;

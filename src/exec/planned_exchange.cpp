@@ -5,6 +5,7 @@
 
 #include "base/check.h"
 #include "base/status.h"
+#include "compute/expert_bank.h"
 #include "exec/step_codec.h"
 #include "numeric/byte_planes.h"
 #include "numeric/fixed_sum.h"
@@ -197,9 +198,9 @@ PlannedExchange::PlannedExchange(Options options, Pump pump) : options_(options)
 
 PlannedExchange::~PlannedExchange() = default;
 
-void PlannedExchange::begin_step(StepId step, const ComputeContext& context) {
+void PlannedExchange::begin_step(StepId step, Arena& arena) {
   step_ = step;
-  context_ = context;
+  arena_ = &arena;
   waited_ns_ = 0;
   overhead_ns_ = 0;
   loss_ = {};
@@ -207,7 +208,7 @@ void PlannedExchange::begin_step(StepId step, const ComputeContext& context) {
 
 NodeId PlannedExchange::choose_holder(ExpertId expert) const {
   const ExpertHolders& holders = options_.plan->holders(pending_.layer, expert);
-  if (options_.bank != nullptr && options_.bank->holds(pending_.layer, expert)) return options_.self;
+  if (options_.compute->holds(pending_.layer, expert)) return options_.self;
   const auto load = [this](NodeId node) {
     for (size_t i = 0; i < pending_.asked; ++i) {
       if (pending_.remotes[i].owner == node) return pending_.remotes[i].calls.size();
@@ -263,9 +264,9 @@ absl::Status PlannedExchange::assign(const Routing& routing) {
 absl::Status PlannedExchange::send_all() {
   for (size_t i = 0; i < pending_.asked; ++i) {
     Remote& remote = pending_.remotes[i];
-    const ArenaScope scope(*context_.arena);
+    const ArenaScope scope(*arena_);
     QuantizedRows storage;
-    const ExpertRows rows = GatherRows(*context_.arena, pending_.rows, remote.rows, storage);
+    const ExpertRows rows = GatherRows(*arena_, pending_.rows, remote.rows, storage);
     const Frame frame =
         EncodeExpertRequest(options_.plan->epoch, step_, pending_.layer, pending_.ticket, rows, remote.calls);
     const absl::Status sent = options_.transport->send(remote.owner, frame, Deadline::after_ms(kSendMs));
@@ -290,11 +291,11 @@ absl::StatusOr<ExpertExchange::Ticket> PlannedExchange::dispatch(LayerId layer, 
 
 absl::Status PlannedExchange::combine(Ticket ticket, MatView<float> y) {
   SHOAL_CHECK_EQ(ticket.value, pending_.ticket);
-  const ArenaScope scope(*context_.arena);
-  const MatView<int64_t> acc = context_.arena->allocate_rows<int64_t>(y.rows, y.cols);
+  const ArenaScope scope(*arena_);
+  const MatView<int64_t> acc = arena_->allocate_rows<int64_t>(y.rows, y.cols);
   std::fill_n(acc.data, y.rows * y.cols, int64_t{0});
   if (!pending_.own.empty()) {
-    RETURN_IF_ERROR(options_.bank->run(context_, pending_.layer, pending_.rows, pending_.own, acc));
+    RETURN_IF_ERROR(options_.compute->run_experts(pending_.layer, pending_.rows, pending_.own, acc));
   }
   const int64_t started_ns = NowNs();
   int64_t compute_ns = started_ns - pending_.dispatched_ns;
@@ -302,15 +303,13 @@ absl::Status PlannedExchange::combine(Ticket ticket, MatView<float> y) {
   for (size_t i = 0; i < pending_.asked; ++i) {
     Remote& remote = pending_.remotes[i];
     RETURN_IF_ERROR(wait_for(remote, deadline));
-    const absl::StatusOr<int64_t> added = AddExpertReply(remote.reply, remote.rows, *context_.arena, acc);
+    const absl::StatusOr<int64_t> added = AddExpertReply(remote.reply, remote.rows, *arena_, acc);
     if (!added.ok()) return lost(added.status(), remote.owner);
     compute_ns = std::max(compute_ns, *added);
     remote.reply = {};
   }
   if (pending_.asked > 0) waited_ns_ += NowNs() - started_ns;
-  context_.for_rows(y.rows, y.cols, [&](Range rows) {
-    context_.kernels->fixed_to_float({acc, y, FixedStore::kAdd, rows});
-  });
+  options_.compute->add_sums(acc, y);
   // No owner computed for longer than the whole took, whatever it says.
   if (pending_.asked > 0) overhead_ns_ += std::max<int64_t>(0, NowNs() - pending_.begin_ns - compute_ns);
   return absl::OkStatus();

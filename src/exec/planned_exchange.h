@@ -10,8 +10,9 @@
 #include <vector>
 
 #include "base/clock.h"
-#include "compute/expert_bank.h"
+#include "compute/backend.h"
 #include "compute/expert_exchange.h"
+#include "cpu/arena.h"
 #include "plan/plan.h"
 #include "wire/transport.h"
 
@@ -57,15 +58,16 @@ class PlannedExchange final : public ExpertExchange {
   struct Options {
     const Plan* plan = nullptr;
     NodeId self;
-    ExpertBank* bank = nullptr;
+    BackendSession* compute = nullptr;  ///< Has the node's own experts.
     Transport* transport = nullptr;
     Duration reply_timeout = std::chrono::seconds(6);  ///< An owner without a reply for so long is given up.
   };
   PlannedExchange(Options options, Pump pump);
   ~PlannedExchange() override;
 
-  /// Names what follows: requests carry this step's id, and scratch comes from this context's arena.
-  void begin_step(StepId step, const ComputeContext& context);
+  /// Names what follows: requests carry this step's id, and scratch comes from `arena`, which must live until
+  /// the step ends.
+  void begin_step(StepId step, Arena& arena);
 
   absl::StatusOr<Ticket> dispatch(LayerId layer, const ExpertRows& rows, const Routing& routing) override;
   absl::Status combine(Ticket ticket, MatView<float> y) override;
@@ -121,7 +123,7 @@ class PlannedExchange final : public ExpertExchange {
   const Options options_;
   const Pump pump_;
   StepId step_;
-  ComputeContext context_;
+  Arena* arena_ = nullptr;
   uint64_t next_ticket_ = 1;
   Pending pending_;
   Loss loss_;

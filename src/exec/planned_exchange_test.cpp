@@ -9,6 +9,8 @@
 #include <thread>
 
 #include "base/status.h"
+#include "compute/testing/fake_backend.h"
+#include "convert/testing/checkpoints.h"
 #include "exec/step_codec.h"
 
 namespace shoal {
@@ -47,13 +49,20 @@ Plan RemotePlan() {
   return plan;
 }
 
+/// Nothing of a model.
+BackendLoad NoWeights() {
+  BackendLoad load;
+  load.weights = *ResolvedWeights::Open(TinyCheckpoint("qwen3_moe"));
+  load.experts.resize(load.weights->spec().layers.size());
+  return load;
+}
+
 class ExchangeTest : public testing::Test {
  protected:
   ExchangeTest()
-      : pool_(1),
-        exchange_({&plan_, NodeId{0}, nullptr, &transport_, std::chrono::milliseconds(50)},
+      : exchange_({&plan_, NodeId{0}, session_.get(), &transport_, std::chrono::milliseconds(50)},
                   [this](Deadline deadline) { return pump(deadline); }) {
-    exchange_.begin_step(StepId{7}, {&SelectKernels(SupportedIsas().front()), &pool_, &arena_});
+    exchange_.begin_step(StepId{7}, arena_);
   }
 
   absl::Status pump(Deadline) {
@@ -99,7 +108,9 @@ class ExchangeTest : public testing::Test {
 
   const Plan plan_ = RemotePlan();
   RecordingTransport transport_;
-  ThreadPool pool_;
+  FakeBackend backend_;
+  const std::unique_ptr<BackendModel> model_ = *backend_.load(NoWeights());
+  const std::unique_ptr<BackendSession> session_ = *model_->open({});
   Arena arena_;
   std::deque<std::pair<NodeId, Frame>> inbox_;
   std::vector<float> x_ = std::vector<float>(3 * kWidth, 1.0f);
@@ -136,7 +147,7 @@ TEST_F(ExchangeTest, WaitingForAnOwnerIsOverheadUnlessItComputes) {
   constexpr int64_t kWaitNs = 2'000'000;
   wait_ns_ = kWaitNs;
   const auto overhead_ns = [this](int64_t computed_ns) {
-    exchange_.begin_step(StepId{7}, {&SelectKernels(SupportedIsas().front()), &pool_, &arena_});
+    exchange_.begin_step(StepId{7}, arena_);
     const auto ticket = dispatch();
     EXPECT_TRUE(ticket.ok());
     inbox_.emplace_back(NodeId{1}, answer_of(NodeId{1}));

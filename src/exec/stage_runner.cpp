@@ -69,9 +69,6 @@ absl::Status ValidateSlotUse(const Step& step) {
 /// What a result frame of 256 MiB can carry.
 constexpr int64_t kLogitsMax = (int64_t{256} << 20) / 4 - (1 << 16);
 
-/// Rows for which the head runs at once: their logits are scratch.
-constexpr int64_t kHeadRows = 256;
-
 /// What to do about a value that is not finite.
 constexpr std::string_view kNotFiniteHint =
     "the model leaves the range of its numbers on this text: check its weights with `shoal inspect`, or try "
@@ -193,24 +190,23 @@ StageRunner::StageRunner(Options options)
       first_(options.plan->first_node() == options.self),
       last_(options.plan->last_node() == options.self) {}
 
-absl::StatusOr<Outgoing> StageRunner::run(const Frame& frame, const ComputeContext& context,
-                                          PlannedExchange& exchange,
+absl::StatusOr<Outgoing> StageRunner::run(const Frame& frame, Arena& scratch, PlannedExchange& exchange,
                                           const std::function<absl::Status(LayerId)>& before_layer) {
   const int64_t started_ns = NowNs();
-  const int64_t saturated_before = options_.stage->kv_saturated();
+  const int64_t saturated_before = options_.compute->kv_saturated();
   ASSIGN_OR_RETURN(StepMessage message, DecodeStep(frame));
   RETURN_IF_ERROR(ValidateStep(message.step, options_.limits));
   RETURN_IF_ERROR(ValidateTraces(message));
 
-  context.arena->reset();
-  exchange.begin_step(message.step.id, context);
-  ASSIGN_OR_RETURN(MatView<float> x, receive(context, message));
-  RETURN_IF_ERROR(forward(context, exchange, message, x, before_layer));
+  scratch.reset();
+  exchange.begin_step(message.step.id, scratch);
+  ASSIGN_OR_RETURN(MatView<float> x, receive(scratch, message));
+  RETURN_IF_ERROR(forward(scratch, exchange, message, x, before_layer));
 
   // The time is taken before the rows are packed for sending: it is this stage's share of the step.
   const auto report_time = [&](std::vector<StageTiming>& timings) {
     timings.push_back({options_.self, NowNs() - started_ns - exchange.waited_ns(), exchange.waited_ns(),
-                       exchange.overhead_ns(), options_.stage->kv_saturated() - saturated_before});
+                       exchange.overhead_ns(), options_.compute->kv_saturated() - saturated_before});
   };
   const Plan& plan = *options_.plan;
   if (!last_) {
@@ -218,13 +214,13 @@ absl::StatusOr<Outgoing> StageRunner::run(const Frame& frame, const ComputeConte
     const NodeId next = plan.stages[static_cast<size_t>(*plan.stage_of(options_.self)) + 1].node;
     return Outgoing{next, EncodeStep(plan.epoch, message.step, message.report, x)};
   }
-  ASSIGN_OR_RETURN(StepResult result, finish(context, message, x));
+  ASSIGN_OR_RETURN(StepResult result, finish(scratch, message, x));
   report_time(result.timings);
   return Outgoing{Plan::kCoordinator, EncodeResult(plan.epoch, result)};
 }
 
 /// The rows of the slices that can be run.
-absl::StatusOr<MatView<float>> StageRunner::receive(const ComputeContext& context, StepMessage& message) {
+absl::StatusOr<MatView<float>> StageRunner::receive(Arena& scratch, StepMessage& message) {
   const int64_t rows = message.step.rows();
   if (!first_ && std::ssize(message.rows) != rows * options_.width) {
     return InvalidArgument("step {}: {} rows of width {}, expected {} of {}", message.step.id,
@@ -236,8 +232,8 @@ absl::StatusOr<MatView<float>> StageRunner::receive(const ComputeContext& contex
   drop_rows(message, x);
   drop_slices(message);
   if (!first_) return x;
-  x = context.arena->allocate_rows<float>(message.step.rows(), options_.width);
-  RETURN_IF_ERROR(embed(context, message.step, x));
+  x = scratch.allocate_rows<float>(message.step.rows(), options_.width);
+  RETURN_IF_ERROR(embed(scratch, message.step, x));
   drop_rows(message, x);
   drop_slices(message);
   if (options_.hook) options_.hook(LayerId{-1}, x);
@@ -310,9 +306,9 @@ void StageRunner::drop_slices(StepMessage& message) {
   outcomes_.assign(message.step.slices.size(), absl::OkStatus());
 }
 
-absl::Status StageRunner::embed(const ComputeContext& context, const Step& step, MatView<float> x) {
-  const std::span<int32_t> tokens = context.arena->allocate<int32_t>(x.rows);
-  const std::span<int64_t> begins = context.arena->allocate<int64_t>(std::ssize(step.slices) + 1);
+absl::Status StageRunner::embed(Arena& scratch, const Step& step, MatView<float> x) {
+  const std::span<int32_t> tokens = scratch.allocate<int32_t>(x.rows);
+  const std::span<int64_t> begins = scratch.allocate<int64_t>(std::ssize(step.slices) + 1);
   int64_t row = 0;
   for (size_t i = 0; i < step.slices.size(); ++i) {
     begins[i] = row;
@@ -324,8 +320,8 @@ absl::Status StageRunner::embed(const ComputeContext& context, const Step& step,
       std::ssize(step.slices),
       [&](Range slices) {
         const Range rows{begins[static_cast<size_t>(slices.begin)], begins[static_cast<size_t>(slices.end)]};
-        return options_.stage->embed(
-            context, tokens.subspan(static_cast<size_t>(rows.begin), static_cast<size_t>(rows.size())),
+        return options_.compute->embed(
+            tokens.subspan(static_cast<size_t>(rows.begin), static_cast<size_t>(rows.size())),
             x.rows_between(rows.begin, rows.end));
       },
       [&](int64_t i, const absl::Status& why) {
@@ -335,11 +331,11 @@ absl::Status StageRunner::embed(const ComputeContext& context, const Step& step,
 }
 
 /// x then holds the rows of the slices that are left.
-absl::Status StageRunner::forward(const ComputeContext& context, PlannedExchange& exchange,
-                                  StepMessage& message, MatView<float>& x,
+absl::Status StageRunner::forward(Arena& scratch, PlannedExchange& exchange, StepMessage& message,
+                                  MatView<float>& x,
                                   const std::function<absl::Status(LayerId)>& before_layer) {
   const std::vector<SeqSlice>& slices = message.step.slices;
-  const std::span<StepSlice> views = context.arena->allocate<StepSlice>(std::ssize(slices));
+  const std::span<StepSlice> views = scratch.allocate<StepSlice>(std::ssize(slices));
   int64_t row = 0;
   for (size_t i = 0; i < slices.size(); ++i) {
     const auto rows = std::ssize(slices[i].tokens);
@@ -360,7 +356,7 @@ absl::Status StageRunner::forward(const ComputeContext& context, PlannedExchange
       AddTrace(message.report.routing, layer, routing);
     };
   }
-  RETURN_IF_ERROR(options_.stage->forward(context, step, *options_.cache, x));
+  RETURN_IF_ERROR(options_.compute->forward(step, x));
   drop_slices(message);
   x = x.rows_between(0, message.step.rows());
   return absl::OkStatus();
@@ -390,15 +386,14 @@ absl::Status StageRunner::remember(const Step& step) {
   return absl::OkStatus();
 }
 
-absl::StatusOr<StepResult> StageRunner::finish(const ComputeContext& context, StepMessage& message,
-                                               MatView<float> x) {
+absl::StatusOr<StepResult> StageRunner::finish(Arena& scratch, StepMessage& message, MatView<float> x) {
   StepResult result;
   result.id = message.step.id;
   RETURN_IF_ERROR(remember(message.step));
-  RETURN_IF_ERROR(sample(context, message.step, x, result));
+  RETURN_IF_ERROR(sample(scratch, message.step, x, result));
   drop_rows(message, x);
   drop_slices(message);
-  if (message.step.want_logits) RETURN_IF_ERROR(all_logits(context, message, x, result));
+  if (message.step.want_logits) RETURN_IF_ERROR(all_logits(message, x, result));
   for (SeqFailure& failure : message.report.failures) {
     std::erase_if(result.sequences, [&](const SeqResult& sampled) { return sampled.id == failure.id; });
     result.sequences.push_back({failure.id, {}, std::move(failure.status)});
@@ -408,13 +403,13 @@ absl::StatusOr<StepResult> StageRunner::finish(const ComputeContext& context, St
   return result;
 }
 
-absl::Status StageRunner::sample(const ComputeContext& context, const Step& step, MatView<const float> x,
+absl::Status StageRunner::sample(Arena& scratch, const Step& step, MatView<const float> x,
                                  StepResult& result) {
-  const PartTimer timer(context, StepPart::kSample);
-  const ArenaScope scope(*context.arena);
+  const PartTimer timer(options_.profile, StepPart::kSample);
+  const ArenaScope scope(scratch);
   int64_t count = 0;
   for (const SeqSlice& slice : step.slices) count += SampledRows(slice);
-  const std::span<SampledRow> rows = context.arena->allocate<SampledRow>(count);
+  const std::span<SampledRow> rows = scratch.allocate<SampledRow>(count);
   size_t at = 0;
   int64_t row = 0;
   for (size_t i = 0; i < step.slices.size(); ++i) {
@@ -424,9 +419,8 @@ absl::Status StageRunner::sample(const ComputeContext& context, const Step& step
       rows[at++] = {i, row + r, slice.position + r + 1};
     row += end;
   }
-  const int64_t at_once = std::min(count, kHeadRows);
-  const MatView<float> picked = context.arena->allocate_rows<float>(at_once, options_.width);
-  const MatView<float> logits = context.arena->allocate_rows<float>(at_once, options_.limits.vocabulary);
+  const int64_t at_once = std::min(count, options_.logit_rows);
+  const MatView<float> picked = scratch.allocate_rows<float>(at_once, options_.width);
   for (int64_t begin = 0; begin < count; begin += at_once) {
     const int64_t size = std::min(at_once, count - begin);
     const auto some = rows.subspan(static_cast<size_t>(begin), static_cast<size_t>(size));
@@ -437,8 +431,7 @@ absl::Status StageRunner::sample(const ComputeContext& context, const Step& step
     RETURN_IF_ERROR(TogetherOrApart(
         size,
         [&](Range part) {
-          return options_.stage->head(context, picked.rows_between(part.begin, part.end),
-                                      logits.rows_between(part.begin, part.end));
+          return options_.compute->head(picked.rows_between(part.begin, part.end), part.begin);
         },
         [&](int64_t i, const absl::Status& why) {
           const size_t slice = some[static_cast<size_t>(i)].slice;
@@ -446,30 +439,29 @@ absl::Status StageRunner::sample(const ComputeContext& context, const Step& step
         }));
     for (int64_t i = 0; i < size; ++i) {
       const SampledRow& one = some[static_cast<size_t>(i)];
-      sample_row(context, step.slices[one.slice], one, {logits.row(i), static_cast<size_t>(logits.cols)},
-                 result);
+      sample_row(step.slices[one.slice], one, i, result);
     }
   }
   return absl::OkStatus();
 }
 
-void StageRunner::sample_row(const ComputeContext& context, const SeqSlice& slice, const SampledRow& row,
-                             std::span<float> logits, StepResult& result) {
-  if (!outcomes_[row.slice].ok()) return;
+/// row: among those of the head.
+void StageRunner::sample_row(const SeqSlice& slice, const SampledRow& sampled, int64_t row,
+                             StepResult& result) {
+  if (!outcomes_[sampled.slice].ok()) return;
   SequenceState& sequence = sequences_.at(slice.id);  // remember() saw to it.
-  const auto known = static_cast<size_t>(row.position - slice.position);
+  const auto known = static_cast<size_t>(sampled.position - slice.position);
   sequence.history.place(slice.position, std::span(slice.tokens).first(known));
-  absl::StatusOr<SampledToken> token = SampleToken(*context.kernels, sequence.sampling, sequence.history,
-                                                   row.position, *context.arena, logits);
-  if (!token.ok()) return fail(slice, row.slice, token.status());
+  absl::StatusOr<SampledToken> token =
+      options_.compute->sample(row, sequence.sampling, sequence.history, sampled.position);
+  if (!token.ok()) return fail(slice, sampled.slice, token.status());
   if (result.sequences.empty() || result.sequences.back().id != slice.id) {
     result.sequences.emplace_back().id = slice.id;
   }
   result.sequences.back().tokens.push_back(*std::move(token));
 }
 
-absl::Status StageRunner::all_logits(const ComputeContext& context, StepMessage& message, MatView<float> x,
-                                     StepResult& result) {
+absl::Status StageRunner::all_logits(StepMessage& message, MatView<float> x, StepResult& result) {
   const int64_t vocabulary = options_.limits.vocabulary;
   result.logits.resize(static_cast<size_t>(x.rows * vocabulary));
   MatView<float> logits(result.logits.data(), x.rows, vocabulary);
@@ -480,8 +472,8 @@ absl::Status StageRunner::all_logits(const ComputeContext& context, StepMessage&
       std::ssize(slices),
       [&](Range part) {
         const Range rows{begins[static_cast<size_t>(part.begin)], begins[static_cast<size_t>(part.end)]};
-        return options_.stage->head(context, x.rows_between(rows.begin, rows.end),
-                                    logits.rows_between(rows.begin, rows.end));
+        return options_.compute->read_logits(x.rows_between(rows.begin, rows.end),
+                                             logits.rows_between(rows.begin, rows.end));
       },
       [&](int64_t i, const absl::Status& why) {
         const auto index = static_cast<size_t>(i);

@@ -15,11 +15,12 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
-#include "compute/sampler.h"
-#include "compute/stage.h"
+#include "compute/backend.h"
+#include "compute/step_profile.h"
+#include "compute/token_history.h"
+#include "cpu/arena.h"
 #include "exec/planned_exchange.h"
 #include "exec/step_codec.h"
-#include "kv/kv_cache.h"
 #include "plan/plan.h"
 
 namespace shoal {
@@ -50,18 +51,19 @@ class StageRunner {
   struct Options {
     const Plan* plan = nullptr;
     NodeId self;
-    Stage* stage = nullptr;
-    KvCache* cache = nullptr;
+    BackendSession* compute = nullptr;
     StepLimits limits;
-    int64_t width = 0;  ///< D
-    LayerHook hook;     ///< Called on the executor's thread. May be empty.
+    int64_t width = 0;       ///< D
+    int64_t logit_rows = 1;  ///< As BackendLimits::logit_rows.
+    LayerHook hook;          ///< Called on the executor's thread. May be empty.
+    StepProfile* profile = nullptr;
   };
   explicit StageRunner(Options options);
 
   /// Runs a kStep frame and returns what to send: the step with its rows to the next stage, or the result to
-  /// the coordinator. `before_layer` as in StageStep. On an error nothing is to be sent on; later steps of
+  /// the coordinator. `scratch` is reset. `before_layer` as in StageStep. On an error nothing is to be sent on; later steps of
   /// this session are void (I12).
-  absl::StatusOr<Outgoing> run(const Frame& frame, const ComputeContext& context, PlannedExchange& exchange,
+  absl::StatusOr<Outgoing> run(const Frame& frame, Arena& scratch, PlannedExchange& exchange,
                                const std::function<absl::Status(LayerId)>& before_layer);
 
  private:
@@ -78,18 +80,15 @@ class StageRunner {
     int64_t position = 0;  ///< That the token will take.
   };
 
-  absl::StatusOr<MatView<float>> receive(const ComputeContext& context, StepMessage& message);
-  absl::Status embed(const ComputeContext& context, const Step& step, MatView<float> x);
-  absl::Status forward(const ComputeContext& context, PlannedExchange& exchange, StepMessage& message,
-                       MatView<float>& x, const std::function<absl::Status(LayerId)>& before_layer);
+  absl::StatusOr<MatView<float>> receive(Arena& scratch, StepMessage& message);
+  absl::Status embed(Arena& scratch, const Step& step, MatView<float> x);
+  absl::Status forward(Arena& scratch, PlannedExchange& exchange, StepMessage& message, MatView<float>& x,
+                       const std::function<absl::Status(LayerId)>& before_layer);
   absl::Status remember(const Step& step);
-  absl::StatusOr<StepResult> finish(const ComputeContext& context, StepMessage& message, MatView<float> x);
-  absl::Status sample(const ComputeContext& context, const Step& step, MatView<const float> x,
-                      StepResult& result);
-  void sample_row(const ComputeContext& context, const SeqSlice& slice, const SampledRow& row,
-                  std::span<float> logits, StepResult& result);
-  absl::Status all_logits(const ComputeContext& context, StepMessage& message, MatView<float> x,
-                          StepResult& result);
+  absl::StatusOr<StepResult> finish(Arena& scratch, StepMessage& message, MatView<float> x);
+  absl::Status sample(Arena& scratch, const Step& step, MatView<const float> x, StepResult& result);
+  void sample_row(const SeqSlice& slice, const SampledRow& sampled, int64_t row, StepResult& result);
+  absl::Status all_logits(StepMessage& message, MatView<float> x, StepResult& result);
 
   void screen(const Step& step);
   void fail(const SeqSlice& slice, size_t index, const absl::Status& why);

@@ -14,6 +14,8 @@
 #include "cluster/model_locator.h"
 #include "cluster/remote_cluster.h"
 #include "cluster/worker_node.h"
+#include "compute/cpu_backend.h"
+#include "compute/testing/fake_backend.h"
 #include "convert/testing/checkpoints.h"
 #include "exec/model_facts.h"
 #include "measure/logits_probe.h"
@@ -225,6 +227,19 @@ TEST_F(ClusterTest, AnotherModelUnderTheSameNameIsRefusedWithBothHashes) {
   EXPECT_THAT(Message(status), HasSubstr(model_.facts.hash));
 }
 
+TEST_F(ClusterTest, AWorkerOfAnotherNumericsClassIsRefusedBeforeItLoads) {
+  WorkerNode::Options options = worker_options("other");
+  options.make_backend = [] { return std::make_unique<FakeBackend>(); };
+  options.numerics_class = FakeBackend().numerics_class();
+  const auto worker = StartWorker(std::move(options));
+  const absl::Status opened = open_once(cluster_options({worker->port()}));
+  EXPECT_EQ(opened.code(), absl::StatusCode::kFailedPrecondition);
+  EXPECT_THAT(Message(opened), AllOf(HasSubstr("'worker-1'"), HasSubstr("'coordinator'"),
+                                     HasSubstr("'shoal-fake/1'"), HasSubstr("'shoal-cpu/1'")));
+  EXPECT_EQ(worker->describe().weight_bytes, 0);
+  EXPECT_EQ(worker->describe().numerics_class, "shoal-fake/1");
+}
+
 TEST_F(ClusterTest, AModelOutsideTheRootsIsNotFound) {
   const TempFolder empty;
   auto options = worker_options("first");
@@ -401,9 +416,9 @@ TEST_F(ClusterTest, AModelThatTheMemoryDoesNotHoldBesideAnotherTakesItsPlace) {
 }
 
 TEST_F(ClusterTest, LoadingTellsBytesOverLayersAndExpertsAlike) {
-  ThreadPool pool(1);
+  CpuBackend backend({});
   std::vector<std::pair<int64_t, int64_t>> told;
-  const auto loaded = NodeModel::Load(model_.weights, SliceOf(plan_over(0), NodeId{0}), pool,
+  const auto loaded = NodeModel::Load(model_.weights, SliceOf(plan_over(0), NodeId{0}), backend,
                                       [&](int64_t done, int64_t total) { told.emplace_back(done, total); });
   ASSERT_TRUE(loaded.ok());
   ASSERT_GT(told.size(), model_.spec.layers.size());
