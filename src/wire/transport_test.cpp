@@ -79,7 +79,7 @@ class GrpcFixture : public Network {
       endpoints_.push_back(*std::move(endpoint));
     }
     for (int from = 0; from < shape.nodes; ++from) {
-      SessionOptions session{.session = 77, .self = NodeId{from}, .identity = {1, "hash", "f16"}};
+      SessionOptions session{.session = 77, .self = NodeId{from}, .identity = {"test/1", "hash", "f16"}};
       for (int to = 0; to < shape.nodes; ++to) {
         auto& proxy = proxies_[{from, to}];
         proxy = std::make_unique<TcpProxy>(endpoints_[static_cast<size_t>(to)]->port());

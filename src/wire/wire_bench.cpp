@@ -47,7 +47,7 @@ struct GrpcPair : Pair {
     far = nullptr;
   }
   std::unique_ptr<Transport> open(int self) {
-    SessionOptions session{.session = 1, .self = NodeId{self}, .identity = {1, "hash", "f16"}};
+    SessionOptions session{.session = 1, .self = NodeId{self}, .identity = {"bench/1", "hash", "f16"}};
     for (int node = 0; node < 2; ++node) {
       session.peers.push_back({NodeId{node}, "", fmt::format("127.0.0.1:{}", endpoints[node]->port())});
     }
