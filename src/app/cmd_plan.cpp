@@ -5,6 +5,7 @@
 #include "app/command.h"
 #include "base/log.h"
 #include "base/status.h"
+#include "numeric/version.h"
 #include "plan/cost.h"
 
 namespace shoal {
@@ -35,7 +36,7 @@ absl::Status ConsiderWorkers(const PlanFlags& flags, Placement& placement) {
   for (const NodeFacts& node : placement.nodes) {
     addresses.push_back({node.name, addresses.empty() ? "" : node.address});
   }
-  Members members(addresses, key, true);
+  Members members(addresses, key, true, CpuNumericsClass());
   const absl::Status asked = members.describe(Deadline::after_ms(kDescribeMs));
   ApplyFacts(members.status(), placement.nodes);
   if (!asked.ok())
