@@ -54,6 +54,7 @@ struct Metrics::Impl {
     CatchUp(rows, static_cast<double>(stats.rows));
     CatchUp(preemptions, static_cast<double>(stats.preemptions));
     CatchUp(engine_losses, static_cast<double>(stats.engine_losses));
+    CatchUp(restarts, static_cast<double>(stats.restarts));
   }
 
   Registry registry;
@@ -96,6 +97,8 @@ struct Metrics::Impl {
       CounterFamily(registry, "shoal_preemptions_total", "Sequences that gave their KV blocks back").Add({});
   Counter& engine_losses =
       CounterFamily(registry, "shoal_engine_losses_total", "Times the cluster was lost").Add({});
+  Counter& restarts =
+      CounterFamily(registry, "shoal_restarts_total", "Requests kept over a loss, to start again").Add({});
   Family<Counter>& link_bytes =
       CounterFamily(registry, "shoal_link_bytes_total", "Bytes sent over each link");
   Family<Counter>& link_messages =

@@ -382,6 +382,7 @@ TEST_F(OpenAiTest, AStreamGoesOnWhereItStoodWhenALostNodeIsBack) {
   const std::string undisturbed = text_over(0);
   EXPECT_GT(undisturbed.size(), 150u);
   EXPECT_EQ(text_over(3), undisturbed);
+  EXPECT_THAT(get("/metrics").body, HasSubstr("shoal_restarts_total 3"));
 }
 
 TEST_F(OpenAiTest, ALostNodeIs503BeforeTheFirstTokenAndAnEventAfter) {

@@ -98,6 +98,7 @@ void FakeEngine::submit(uint64_t generation, Step step, StepDone done) {
 }
 
 void FakeEngine::give_up(uint64_t generation, const absl::Status& why) {
+  if (call_hook_) call_hook_(EngineCall::kGiveUp);
   {
     std::lock_guard lock(mutex_);
     if (!state_.status.ok() || generation != state_.generation) return;

@@ -42,7 +42,7 @@ struct FakeEngineOptions {
 };
 
 /// What a scheduler calls.
-enum class EngineCall : uint8_t { kState, kSubmit };
+enum class EngineCall : uint8_t { kState, kSubmit, kGiveUp };
 
 class FakeEngine : public Engine {
  public:
@@ -65,7 +65,7 @@ class FakeEngine : public Engine {
   bool run_step();
   /// Changes results before they are told. Set before the first submit.
   void set_tamper(std::function<void(StepResult&)> tamper) { tamper_ = std::move(tamper); }
-  /// Called, unlocked, before state() and submit() do anything: may lose, recover, run_step. Set before the
+  /// Called, unlocked, before state(), submit() and give_up() do anything: may lose, recover, run_step. Set before the
   /// scheduler is made.
   void set_call_hook(std::function<void(EngineCall)> hook) { call_hook_ = std::move(hook); }
 
