@@ -68,7 +68,8 @@ def lose_and_return(cluster, worker, lose, bring_back):
 
     for error, ended_at in ((stream_error, stream_ended_at), (request_error, request_ended_at)):
         assert ended_at - lost_at < LOSS_NOTICED_S, f"it took {ended_at - lost_at:.1f} s: {error}"
-        assert name in error.message, error.message
+        # The node that is lost comes first, not the one that waited for it.
+        assert re.search(r"node '([^']+)'", error.message)[1] == name, error.message
         assert re.search(r"layer \d", error.message) and re.search(r"step \d", error.message), error.message
     assert request_error.status_code == 503
     assert wait_until(lambda: cluster.node(name)["state"] != "up", 5), cluster.status()
