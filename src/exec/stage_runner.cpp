@@ -109,16 +109,6 @@ absl::Status ValidateSlice(const SeqSlice& slice, const StepLimits& limits) {
   return ValidateStates(slice, limits);
 }
 
-/// Traces of earlier stages have a row for each of the step's.
-absl::Status ValidateTraces(const StepMessage& message) {
-  for (const RoutingTrace& trace : message.report.routing) {
-    if (trace.top_k > 0 && std::ssize(trace.ids) == message.step.rows() * trace.top_k) continue;
-    return InvalidArgument("step {}: a trace of layer {} has {} ids of {} a row, expected {} rows",
-                           message.step.id, trace.layer, trace.ids.size(), trace.top_k, message.step.rows());
-  }
-  return absl::OkStatus();
-}
-
 void EraseRows(std::vector<RoutingTrace>& traces, Range rows) {
   for (RoutingTrace& trace : traces) {
     trace.ids.erase(trace.ids.begin() + rows.begin * trace.top_k, trace.ids.begin() + rows.end * trace.top_k);
@@ -196,7 +186,6 @@ absl::StatusOr<Outgoing> StageRunner::run(const Frame& frame, Arena& scratch, Pl
   const int64_t saturated_before = options_.compute->kv_saturated();
   ASSIGN_OR_RETURN(StepMessage message, DecodeStep(frame));
   RETURN_IF_ERROR(ValidateStep(message.step, options_.limits));
-  RETURN_IF_ERROR(ValidateTraces(message));
 
   scratch.reset();
   exchange.begin_step(message.step.id, scratch);

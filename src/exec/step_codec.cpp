@@ -247,6 +247,16 @@ absl::StatusOr<std::vector<SampledToken>> ReadTokens(PayloadReader& in) {
   return tokens;
 }
 
+/// Traces of earlier stages have a row for each of the step's.
+absl::Status CheckTraces(const std::vector<RoutingTrace>& traces, int64_t rows) {
+  for (const RoutingTrace& trace : traces) {
+    if (trace.top_k > 0 && std::ssize(trace.ids) == rows * trace.top_k) continue;
+    return InvalidArgument("report.routing: layer {} has {} ids, expected {} for each of {} rows",
+                           trace.layer, trace.ids.size(), trace.top_k, rows);
+  }
+  return absl::OkStatus();
+}
+
 }  // namespace
 
 void WriteStatus(PayloadWriter& out, const absl::Status& status) {
@@ -288,6 +298,7 @@ absl::StatusOr<StepMessage> DecodeStep(const Frame& frame) {
   StepMessage message;
   ASSIGN_OR_RETURN(message.step, ReadStepHeader(in, frame.header.step));
   ASSIGN_OR_RETURN(message.report, ReadReport(in));
+  RETURN_IF_ERROR(CheckTraces(message.report.routing, message.step.rows()));
   if (frame.header.rows > 0 || frame.header.cols > 0) {
     if (frame.header.rows != message.step.rows()) {
       return InvalidArgument("step.rows: the slices hold {} tokens, the frame {} rows", message.step.rows(),

@@ -48,6 +48,16 @@ TEST(StepCodec, AStepWithRowsAndReportComesBackEqual) {
   EXPECT_EQ(decoded->cols, 5);
 }
 
+TEST(StepCodec, TracesThatDoNotMatchTheSlicesAreRefused) {
+  const auto decoded = [](const RoutingTrace& trace) {
+    return DecodeStep(EncodeStep(Epoch{3}, SampleStep(), {.routing = {trace}}, {})).status().code();
+  };
+  EXPECT_EQ(decoded({LayerId{3}, 2, {0, 1, 2, 3, 1, 0, 5, 4}}), absl::StatusCode::kOk);
+  EXPECT_EQ(decoded({LayerId{3}, 2, {0, 1, 2, 3, 1, 0}}), absl::StatusCode::kInvalidArgument);
+  EXPECT_EQ(decoded({LayerId{3}, 0, {}}), absl::StatusCode::kInvalidArgument);
+  EXPECT_EQ(decoded({LayerId{3}, -4, {}}), absl::StatusCode::kInvalidArgument);
+}
+
 TEST(StepCodec, RowsThatDoNotMatchTheSlicesAreRefused) {
   std::vector<float> rows(4 * 5);
   Frame frame = EncodeStep(Epoch{3}, SampleStep(), {}, MatView<const float>(rows.data(), 4, 5));
@@ -160,6 +170,12 @@ TEST(ValidateStep, NamesWhatLiesOutsideTheNode) {
   };
   EXPECT_THAT(broken([](Step& s) { s.slices[0].blocks[0] = BlockId{8}; }), testing::HasSubstr("block 8"));
   EXPECT_THAT(broken([](Step& s) { s.slices[0].blocks.clear(); }), testing::HasSubstr("need 1"));
+  StepLimits many_logits = limits;
+  many_logits.vocabulary = 1 << 24;
+  Step with_logits = SampleStep();
+  EXPECT_TRUE(ValidateStep(with_logits, many_logits).ok());
+  with_logits.want_logits = true;
+  EXPECT_THAT(Message(ValidateStep(with_logits, many_logits)), testing::HasSubstr("logits of 4 rows"));
   EXPECT_THAT(broken([](Step& s) { s.slices[0].sample_from = 3; }), testing::HasSubstr("row 3"));
   EXPECT_THAT(broken([](Step& s) { s.slices[0].sample_from = -2; }), testing::HasSubstr("row -2"));
   EXPECT_THAT(broken([](Step& s) { s.slices[1].position = 64; }), testing::HasSubstr("[64, 65)"));
