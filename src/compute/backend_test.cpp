@@ -3,6 +3,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cstring>
 #include <utility>
 #include <vector>
@@ -187,8 +188,12 @@ TEST(Backend, RefusesLayersAndFormatsThatItDoesNotComputeByName) {
   EXPECT_THAT(refusal("qwen3_moe", {.limits = {.rows_max = 8, .logit_rows = 1, .head_dim_max = 4}}),
               AllOf(HasSubstr("layer 0"), HasSubstr("shoal-fake/1"), HasSubstr("at most 4")));
   EXPECT_THAT(refusal("qwen3_5_moe", {}), AllOf(HasSubstr("keeps a state"), HasSubstr("shoal-fake/1")));
-  EXPECT_THAT(refusal("qwen3_moe", {.refused = DType::kF32}),
-              AllOf(HasSubstr("checkpoint: tensor 'model."), HasSubstr("shoal-fake/1")));
+  const auto weights = WeightsOf("qwen3_moe");
+  const auto matrix = std::ranges::find_if(
+      weights->all(), [](const ResolvedWeight& weight) { return !weight.stored.is_vector; });
+  EXPECT_THAT(
+      refusal("qwen3_moe", {.refused = matrix->stored.format.dtype}),
+      AllOf(HasSubstr(fmt::format("tensor '{}'", matrix->stored.source->name())), HasSubstr("shoal-fake/1")));
 }
 
 TEST(Backend, RefusesSessionsWithLongerStepsThanItTakes) {
