@@ -174,14 +174,7 @@ absl::Status Members::describe(Deadline deadline) {
       member->status_.name = status.facts->name;
     }
   }
-  absl::Status first;
-  std::vector<std::string> messages;
-  for (const absl::Status& result : results) {
-    if (result.ok()) continue;
-    if (first.ok()) first = result;
-    messages.push_back(Message(result));
-  }
-  return first.ok() ? first : absl::Status(first.code(), Join(messages, "; "));
+  return AllErrors(results);
 }
 
 void Members::refresh(Deadline deadline) {
@@ -221,6 +214,17 @@ std::vector<absl::Status> ForEachMember(const std::vector<Member*>& members,
   for (const size_t i : left) results[i] = call(i, *members[i]);
   for (std::thread& thread : threads) thread.join();
   return results;
+}
+
+absl::Status AllErrors(const std::vector<absl::Status>& results) {
+  absl::Status first;
+  std::vector<std::string> messages;
+  for (const absl::Status& result : results) {
+    if (result.ok()) continue;
+    if (first.ok()) first = result;
+    messages.push_back(Message(result));
+  }
+  return first.ok() ? first : absl::Status(first.code(), Join(messages, "; "));
 }
 
 absl::Status FirstError(const std::vector<Member*>& members,

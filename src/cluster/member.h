@@ -129,7 +129,10 @@ class Members {
 std::vector<absl::Status> ForEachMember(const std::vector<Member*>& members,
                                         absl::FunctionRef<absl::Status(size_t index, Member& member)> call);
 
-/// The same; of several errors the one that came first: the others tend to follow from it.
+/// The errors of nodes that do not wait for one another: the first's code, and what each says.
+absl::Status AllErrors(const std::vector<absl::Status>& results);
+
+/// ForEachMember(); of several errors the one that came first: the others tend to follow from it.
 absl::Status FirstError(const std::vector<Member*>& members,
                         absl::FunctionRef<absl::Status(size_t index, Member& member)> call);
 

@@ -132,13 +132,13 @@ absl::Status RemoteCluster::prepare_own(const Plan& plan) {
 }
 
 absl::Status RemoteCluster::prepare_all(const Session& session) {
-  return FirstError(session.members, [&](size_t index, Member& member) {
+  return AllErrors(ForEachMember(session.members, [&](size_t index, Member& member) {
     if (member.is_self()) return prepare_own(session.plan);
     member.note(MemberState::kLoading, absl::OkStatus());
     const absl::Status status = prepare(session, NodeId{static_cast<int32_t>(index)}, member).status();
     member.note(status.ok() ? MemberState::kReady : MemberState::kFailed, status);
     return status;
-  });
+  }));
 }
 
 absl::Status RemoteCluster::open(const Plan& plan, PipelineEngine& engine) {

@@ -173,5 +173,5 @@ def test_shoal_bench_accepts_the_flags_of_all_cases(shoal, demo_model, tmp_path,
     out = capsys.readouterr().out
     assert "<!-- begin: bench/table.py -->" in out
     for text in ("| A | 1 x 2 | prefill 512 |", "layers as planned", "decode at 32, 8 streams in 2 steps", "| B | 2 x 1, experts over both |",
-                 "| gate_up |", "per layer", "B: a second start, from the packed cache"):
+                 "| gate_up |", "per layer", "B: second start from the packed cache"):
         assert text in out
