@@ -140,6 +140,7 @@ void FakeEngine::run() {
       // The state may change meanwhile: then the step is lost, as on a cluster.
       wake_.wait_for(lock, options_.step_time, [&] { return stopping_ || !state_.status.ok(); });
       if (stopping_) return;
+      if (queue_.empty()) continue;  // Lost and up again meanwhile: recover() has ended the step.
     }
     finish_oldest(lock);
   }
