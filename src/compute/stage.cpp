@@ -9,10 +9,8 @@
 
 #include "base/check.h"
 #include "base/status.h"
-#include "compute/blocks/attention.h"
-#include "compute/blocks/gated_delta_net.h"
-#include "compute/blocks/latent_attention.h"
 #include "compute/blocks/linear.h"
+#include "compute/blocks/mixer_blocks.h"
 #include "compute/blocks/mlp.h"
 #include "compute/blocks/moe.h"
 #include "compute/blocks/norm_rope.h"
@@ -26,8 +24,9 @@ namespace {
 /// One layer, built from its LayerSpec.
 struct Layer {
   Norm mixer_norm;
-  std::variant<Attention, LatentAttention, GatedDeltaNet> mixer;
-  size_t rope = 0;  ///< Which of the stage's tables, where the mixer rotates by positions.
+  AnyMixerBlock mixer;
+  KvLayerShape cache_shape;
+  std::optional<size_t> rope;  ///< Which of the stage's tables, where the mixer rotates by positions.
   std::optional<Norm> mixer_out_norm;
   Norm feed_forward_norm;
   std::variant<Mlp, Moe> feed_forward;
@@ -41,21 +40,7 @@ struct Layer {
            (feed_forward_out_norm ? feed_forward_out_norm->bytes() : 0) + std::visit(bytes_of, feed_forward) +
            (output_scale ? int64_t{sizeof(float)} : 0);
   }
-  KvLayerShape kv_shape() const {
-    return std::visit([](const auto& block) { return block.kv_shape(); }, mixer);
-  }
 };
-
-absl::StatusOr<Attention> LoadMixer(const WeightLoader& loader, const GqaSpec& spec, ThreadPool& pool) {
-  return Attention::Load(loader, spec, pool);
-}
-absl::StatusOr<LatentAttention> LoadMixer(const WeightLoader& loader, const MlaSpec& spec, ThreadPool& pool) {
-  return LatentAttention::Load(loader, spec, pool);
-}
-absl::StatusOr<GatedDeltaNet> LoadMixer(const WeightLoader& loader, const GatedDeltaNetSpec& spec,
-                                        ThreadPool& pool) {
-  return GatedDeltaNet::Load(loader, spec, pool);
-}
 
 absl::StatusOr<Mlp> LoadFeedForward(const WeightLoader& loader, const DenseSpec& spec, ThreadPool& pool) {
   return Mlp::Load(loader, spec, pool);
@@ -193,13 +178,9 @@ absl::Status CpuStage::load(const ResolvedWeights& weights, PackedStore* store, 
 absl::Status CpuStage::load_layer(const WeightLoader& loader, const LayerSpec& spec, ThreadPool& pool) {
   Layer layer;
   ASSIGN_OR_RETURN(layer.mixer_norm, Norm::Load(loader, spec.mixer_norm));
-  RETURN_IF_ERROR(std::visit(
-      [&](const auto& mixer) -> absl::Status {
-        if (const RopeSpec* rope = mixer.position_rope()) layer.rope = rope_index(*rope);
-        ASSIGN_OR_RETURN(layer.mixer, LoadMixer(loader, mixer, pool));
-        return absl::OkStatus();
-      },
-      spec.mixer));
+  layer.cache_shape = CacheShapeOf(spec.mixer);
+  if (const RopeSpec* rope = PositionRopeOf(spec.mixer)) layer.rope = rope_index(*rope);
+  ASSIGN_OR_RETURN(layer.mixer, LoadMixer(loader, spec.mixer, pool));
   if (spec.mixer_out_norm) {
     ASSIGN_OR_RETURN(layer.mixer_out_norm, Norm::Load(loader, *spec.mixer_out_norm));
   }
@@ -255,7 +236,7 @@ int64_t CpuStage::bytes() const {
 
 std::vector<KvLayerShape> CpuStage::kv_shapes() const {
   std::vector<KvLayerShape> shapes;
-  for (const Layer& layer : layers_) shapes.push_back(layer.kv_shape());
+  for (const Layer& layer : layers_) shapes.push_back(layer.cache_shape);
   return shapes;
 }
 
@@ -286,8 +267,7 @@ absl::Status CpuStage::embed(const ComputeContext& context, std::span<const int3
 }
 
 bool CpuStage::keeps_states() const {
-  return std::ranges::any_of(
-      layers_, [](const Layer& layer) { return std::holds_alternative<GatedDeltaNet>(layer.mixer); });
+  return std::ranges::any_of(layers_, [](const Layer& layer) { return layer.cache_shape.state_values > 0; });
 }
 
 namespace {
@@ -459,34 +439,23 @@ absl::Status CpuStage::mix(const ComputeContext& context, LayerId id, const Shar
                            MatView<float> x) {
   const ArenaScope scope(*context.arena);
   const Layer& layer = layers_[static_cast<size_t>(id.value - options_.layers.begin)];
+  const MixerStep step{.places = shared.places,
+                       .rope = layer.rope ? shared.ropes[*layer.rope] : RopeRows(),
+                       .states = shared.states,
+                       .cache = *shared.cache,
+                       .layer = id,
+                       .saturated = kv_saturated_};
   LinearInput input(shared.normed);
-  const auto fill = [&](int group) {
-    return input.fill(context, group, [&](Range rows) {
+  const auto run = [&](const auto& mixer) -> absl::Status {
+    RETURN_IF_ERROR(input.fill(context, mixer.input_group(context.activations), [&](Range rows) {
       if (shared.before.data != nullptr) {
         CopyRows(x.rows_between(rows.begin, rows.end), shared.before, rows.begin);
       }
       layer.mixer_norm.apply(*context.kernels, x, shared.normed, rows);
-    });
+    }));
+    return mixer.forward(context, input, step, shared.out);
   };
-  if (const auto* delta = std::get_if<GatedDeltaNet>(&layer.mixer)) {
-    RETURN_IF_ERROR(fill(delta->input_group(context.activations)));
-    return delta->forward(context, input, shared.states, *shared.cache, id, shared.out);
-  }
-  const KvLayerShape shape = layer.kv_shape();
-  const KvLayerView cache{
-      .keys = shared.cache->keys(id, BlockId{0}),
-      .values = shared.cache->values(id, BlockId{0}),
-      .block_stride = 2 * KvBlockBytes(shape.kv_heads, shape.head_dim, shared.cache->dtype()),
-      .kv_heads = shape.kv_heads,
-      .head_dim = shape.head_dim,
-      .dtype = shared.cache->dtype()};
-  const auto attend = [&](const auto& attention) -> absl::Status {
-    RETURN_IF_ERROR(fill(attention.input_group(context.activations)));
-    return attention.forward(context, input, shared.places, shared.ropes[layer.rope], {cache, kv_saturated_},
-                             shared.out);
-  };
-  const auto* attention = std::get_if<Attention>(&layer.mixer);
-  return attention != nullptr ? attend(*attention) : attend(std::get<LatentAttention>(layer.mixer));
+  return std::visit(run, layer.mixer);
 }
 
 /// x += mixer(norm(x)); x += feed_forward(norm(x)), where the layer has them with norms of what is added.

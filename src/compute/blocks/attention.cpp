@@ -7,7 +7,6 @@
 
 #include "base/check.h"
 #include "base/status.h"
-#include "compute/blocks/gated_delta_net.h"
 #include "compute/step_profile.h"
 
 namespace shoal {
@@ -69,8 +68,8 @@ int64_t Attention::bytes() const {
          (k_norm_ ? k_norm_->bytes() : 0) + static_cast<int64_t>(heads_.sinks.size() * sizeof(float));
 }
 
-absl::Status Attention::forward(const ComputeContext& context, LinearInput& input, const RowPlaces& places,
-                                const RopeRows& rope, const LayerCache& cache, MatView<float> y) const {
+absl::Status Attention::forward(const ComputeContext& context, LinearInput& input, const MixerStep& step,
+                                MatView<float> y) const {
   const ArenaScope scope(*context.arena);
   Arena& arena = *context.arena;
   const int64_t tokens = input.rows();
@@ -92,25 +91,25 @@ absl::Status Attention::forward(const ComputeContext& context, LinearInput& inpu
       CopyHeads(gated.cols_between(0, head_dim_), AsHeads(rows.q, heads_.heads),
                 {part.begin * heads_.heads, part.end * heads_.heads});
     }
-    apply_rope(context, rows, rope, part);
+    apply_rope(context, rows, step.rope, part);
   });
   rows = {padded(context, rows.q, heads_.heads), padded(context, rows.k, heads_.kv_heads),
           padded(context, rows.v, heads_.kv_heads)};
-  cache.saturated.fetch_add(AppendKeysAndValues(context, cache.view, places, rows.k, rows.v),
-                            std::memory_order_relaxed);
+  const KvLayerView cache = heads_.cache_of(step);
+  AppendKeysAndValues(context, cache, step, rows.k, rows.v);
 
   timer.next(StepPart::kAttention);
   MatView<float> out = arena.allocate_rows<float>(tokens, rows.q.cols);
   const std::span<AttentionRow> queries = arena.allocate<AttentionRow>(tokens);
   for (int64_t t = 0; t < tokens; ++t) {
     const auto i = static_cast<size_t>(t);
-    const int64_t end = places.positions[i] + 1;
+    const int64_t end = step.places.positions[i] + 1;
     queries[i] = {.query = rows.q.row(t),
                   .out = out.row(t),
-                  .blocks = places.block_tables[i],
+                  .blocks = step.places.block_tables[i],
                   .positions = {end > window_ ? end - window_ : 0, end}};
   }
-  heads_.attend(context, cache.view, queries);
+  heads_.attend(context, cache, queries);
   if (heads_.head_dim != head_dim_) {
     const MatView<float> compact = arena.allocate_rows<float>(tokens, q_cols);
     CopyHeads(AsHeads(out, heads_.heads), AsHeads(compact, heads_.heads), {0, tokens * heads_.heads});

@@ -6,9 +6,9 @@
 
 namespace shoal {
 
-int64_t AppendKeysAndValues(const ComputeContext& context, const KvLayerView& cache, const RowPlaces& places,
-                            MatView<const float> keys, MatView<const float> values) {
-  std::atomic<int64_t> saturated = 0;
+void AppendKeysAndValues(const ComputeContext& context, const KvLayerView& cache, const MixerStep& step,
+                         MatView<const float> keys, MatView<const float> values) {
+  const RowPlaces& places = step.places;
   context.for_rows(keys.rows, keys.cols + values.cols, [&](Range part) {
     int64_t count = 0;
     for (int64_t t = part.begin; t < part.end; ++t) {
@@ -21,9 +21,17 @@ int64_t AppendKeysAndValues(const ComputeContext& context, const KvLayerView& ca
            .value = values.row(t),
            .kv_heads = {0, cache.kv_heads}});
     }
-    if (count > 0) saturated.fetch_add(count, std::memory_order_relaxed);
+    if (count > 0) step.saturated.fetch_add(count, std::memory_order_relaxed);
   });
-  return saturated;
+}
+
+KvLayerView AttentionHeads::cache_of(const MixerStep& step) const {
+  return {.keys = step.cache.keys(step.layer, BlockId{0}),
+          .values = step.cache.values(step.layer, BlockId{0}),
+          .block_stride = 2 * KvBlockBytes(kv_heads, head_dim, step.cache.dtype()),
+          .kv_heads = kv_heads,
+          .head_dim = head_dim,
+          .dtype = step.cache.dtype()};
 }
 
 void AttentionHeads::attend(const ComputeContext& context, const KvLayerView& cache,

@@ -1,36 +1,22 @@
 // What every attention does with the cache: append, and attend on all threads.
 #pragma once
 
-#include <atomic>
 #include <cstdint>
 #include <span>
 #include <vector>
 
-#include "base/ids.h"
 #include "compute/blocks/attention_parts.h"
+#include "compute/blocks/mixer_step.h"
 #include "compute/compute_context.h"
 #include "kernels/kernels.h"
 #include "numeric/view.h"
 
 namespace shoal {
 
-/// A layer's part of the cache, and the count of elements that saturated its dtype when they were written.
-struct LayerCache {
-  const KvLayerView& view;
-  std::atomic<int64_t>& saturated;
-};
-
-/// Where each row of a step stands.
-struct RowPlaces {
-  std::span<const int64_t> positions;  ///< [T], absolute.
-  std::span<const BlockId* const>
-      block_tables;  ///< [T]; block_tables[t][p / 32] holds position p of row t's sequence.
-};
-
-/// Writes the rows' keys and values [T, kv_heads * head_dim] to the cache. Returns how many elements
-/// saturated its dtype.
-int64_t AppendKeysAndValues(const ComputeContext& context, const KvLayerView& cache, const RowPlaces& places,
-                            MatView<const float> keys, MatView<const float> values);
+/// Writes the rows' keys and values [T, kv_heads * head_dim] to the layer's cache, and counts what saturated
+/// its dtype.
+void AppendKeysAndValues(const ComputeContext& context, const KvLayerView& cache, const MixerStep& step,
+                         MatView<const float> keys, MatView<const float> values);
 
 /// The heads of an attention, and how they attend.
 struct AttentionHeads {
@@ -39,6 +25,9 @@ struct AttentionHeads {
   int head_dim = 0;          ///< In the cache.
   float scale = 0;           ///< Of scores.
   std::vector<float> sinks;  ///< [heads] or empty.
+
+  /// The layer's part of the cache.
+  KvLayerView cache_of(const MixerStep& step) const;
 
   /// Every row's `out` from its query and the cache; on all threads.
   void attend(const ComputeContext& context, const KvLayerView& cache,

@@ -30,7 +30,6 @@ absl::StatusOr<GatedDeltaNet> GatedDeltaNet::Load(const WeightLoader& loader, co
   delta.conv_width_ = spec.conv_width;
   delta.channels_ = spec.channels();
   delta.conv_values_ = spec.conv_values();
-  delta.state_values_ = spec.state_values();
   ASSIGN_OR_RETURN(std::vector<Linear> in,
                    Linear::LoadTogether(loader, {&spec.qkv, &spec.z, &spec.b, &spec.a}, pool));
   delta.qkv_ = std::move(in[0]);
@@ -69,8 +68,7 @@ GatedDeltaNet::Rows GatedDeltaNet::Rows::between(int64_t begin, int64_t end) con
           beta.rows_between(begin, end), decay.rows_between(begin, end), out.rows_between(begin, end)};
 }
 
-absl::Status GatedDeltaNet::forward(const ComputeContext& context, LinearInput& input,
-                                    std::span<const StateSpan> spans, const KvCache& cache, LayerId layer,
+absl::Status GatedDeltaNet::forward(const ComputeContext& context, LinearInput& input, const MixerStep& step,
                                     MatView<float> y) const {
   const ArenaScope scope(*context.arena);
   Arena& arena = *context.arena;
@@ -90,10 +88,10 @@ absl::Status GatedDeltaNet::forward(const ComputeContext& context, LinearInput& 
   const int64_t multiplies = tokens * (4 * value_heads_ * key_dim_ * value_dim_ + conv_width_ * channels_);
   context.for_parts(key_heads_, multiplies, [&](Range heads) {
     for (int64_t head = heads.begin; head < heads.end; ++head) {
-      for (const StateSpan& span : spans) {
-        const float* from = span.from == kNoState ? nullptr : cache.state(layer, span.from);
+      for (const StateSpan& span : step.states) {
+        const float* from = span.from == kNoState ? nullptr : step.cache.state(step.layer, span.from);
         run_head(*context.kernels, rows.between(span.row_begin, span.row_begin + span.rows), head, from,
-                 cache.state(layer, span.to));
+                 step.cache.state(step.layer, span.to));
       }
     }
   });

@@ -5,7 +5,6 @@
 
 #include "base/check.h"
 #include "base/status.h"
-#include "compute/blocks/attention.h"
 #include "compute/step_profile.h"
 
 namespace shoal {
@@ -90,8 +89,7 @@ int64_t LatentAttention::bytes() const {
 }
 
 absl::Status LatentAttention::forward(const ComputeContext& context, LinearInput& input,
-                                      const RowPlaces& places, const RopeRows& rope, const LayerCache& cache,
-                                      MatView<float> y) const {
+                                      const MixerStep& step, MatView<float> y) const {
   const ArenaScope scope(*context.arena);
   Arena& arena = *context.arena;
   const int64_t tokens = input.rows();
@@ -99,10 +97,11 @@ absl::Status LatentAttention::forward(const ComputeContext& context, LinearInput
   const MatView<float> latent = arena.allocate_rows<float>(tokens, kv_a_.rows());
   ASSIGN_OR_RETURN(const MatView<float> q, queries(context, input, latent));
   const MatView<float> absorbed = arena.allocate_rows<float>(tokens, int64_t{heads_.heads} * heads_.head_dim);
-  RETURN_IF_ERROR(absorb(context, q, rope, absorbed));
+  RETURN_IF_ERROR(absorb(context, q, step.rope, absorbed));
 
   timer.next(StepPart::kRopeAppend);
-  RETURN_IF_ERROR(append(context, latent, places, rope, cache.view, cache.saturated));
+  const KvLayerView cache = heads_.cache_of(step);
+  append(context, latent, step, cache);
 
   timer.next(StepPart::kAttention);
   const MatView<float> attended = arena.allocate_rows<float>(tokens, absorbed.cols);
@@ -111,10 +110,10 @@ absl::Status LatentAttention::forward(const ComputeContext& context, LinearInput
     const auto i = static_cast<size_t>(t);
     rows[i] = {.query = absorbed.row(t),
                .out = attended.row(t),
-               .blocks = places.block_tables[i],
-               .positions = {0, places.positions[i] + 1}};
+               .blocks = step.places.block_tables[i],
+               .positions = {0, step.places.positions[i] + 1}};
   }
-  heads_.attend(context, cache.view, rows);
+  heads_.attend(context, cache, rows);
   timer.next(StepPart::kAttentionOut);
   return give_out(context, attended, y);
 }
@@ -172,9 +171,8 @@ absl::Status LatentAttention::absorb(const ComputeContext& context, MatView<cons
 }
 
 /// Puts the rows' latents and rotated keys, `latent` [T, latent + rope], into the cache.
-absl::Status LatentAttention::append(const ComputeContext& context, MatView<float> latent,
-                                     const RowPlaces& places, const RopeRows& rope, const KvLayerView& cache,
-                                     std::atomic<int64_t>& saturated) const {
+void LatentAttention::append(const ComputeContext& context, MatView<float> latent, const MixerStep& step,
+                             const KvLayerView& cache) const {
   const ArenaScope scope(*context.arena);
   const MatView<float> keys = context.arena->allocate_rows<float>(latent.rows, heads_.head_dim);
   const MatView<float> values = context.arena->allocate_rows<float>(latent.rows, heads_.head_dim);
@@ -189,9 +187,8 @@ absl::Status LatentAttention::append(const ComputeContext& context, MatView<floa
     CopyCols(latent, 0, keys, rope_dim_, latent_, part);
     CopyCols(latent, 0, values, 0, latent_, part);
   });
-  rotate(context, keys, 1, rope);
-  saturated.fetch_add(AppendKeysAndValues(context, cache, places, keys, values), std::memory_order_relaxed);
-  return absl::OkStatus();
+  rotate(context, keys, 1, step.rope);
+  AppendKeysAndValues(context, cache, step, keys, values);
 }
 
 /// y = o(every head's value matrix applied to what it attended).

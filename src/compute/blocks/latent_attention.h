@@ -1,7 +1,6 @@
 // Latent attention (MlaSpec) over the paged cache.
 #pragma once
 
-#include <atomic>
 #include <cstdint>
 #include <optional>
 #include <vector>
@@ -10,34 +9,34 @@
 #include "absl/status/statusor.h"
 #include "compute/blocks/attention_heads.h"
 #include "compute/blocks/linear.h"
+#include "compute/blocks/mixer_step.h"
 #include "compute/blocks/norm_rope.h"
-#include "kv/kv_cache.h"
 #include "models/spec.h"
 
 namespace shoal {
 
-/// Per position the cache holds one kv head: as key the shared key that is rotated, then the latent; as value
-/// the latent again, then zeros, as keys and values lie differently for the kernels.
+/// A mixer block (mixer_blocks.h). Per position the cache holds one kv head: as key the shared key that is
+/// rotated, then the latent; as value the latent again, then zeros, as keys and values lie differently for the
+/// kernels.
 class LatentAttention {
  public:
+  using Spec = MlaSpec;
   LatentAttention() = default;
   static absl::StatusOr<LatentAttention> Load(const WeightLoader& loader, const MlaSpec& spec,
                                               ThreadPool& pool);
 
   int64_t bytes() const;
-  /// As Attention's.
   int input_group(ActivationMode mode) const { return kv_a_.activation_group(mode); }
-  KvLayerShape kv_shape() const { return {heads_.kv_heads, heads_.head_dim}; }
-  absl::Status forward(const ComputeContext& context, LinearInput& input, const RowPlaces& places,
-                       const RopeRows& rope, const LayerCache& cache, MatView<float> y) const;
+  absl::Status forward(const ComputeContext& context, LinearInput& input, const MixerStep& step,
+                       MatView<float> y) const;
 
  private:
   absl::StatusOr<MatView<float>> queries(const ComputeContext& context, LinearInput& input,
                                          MatView<float> latent) const;
   absl::Status absorb(const ComputeContext& context, MatView<const float> q, const RopeRows& rope,
                       MatView<float> absorbed) const;
-  absl::Status append(const ComputeContext& context, MatView<float> latent, const RowPlaces& places,
-                      const RopeRows& rope, const KvLayerView& cache, std::atomic<int64_t>& saturated) const;
+  void append(const ComputeContext& context, MatView<float> latent, const MixerStep& step,
+              const KvLayerView& cache) const;
   absl::Status give_out(const ComputeContext& context, MatView<const float> attended, MatView<float> y) const;
   void rotate(const ComputeContext& context, MatView<float> x, int heads, const RopeRows& rope) const;
 
