@@ -6,6 +6,8 @@
 #include <array>
 #include <nlohmann/json.hpp>
 
+#include "absl/functional/function_ref.h"
+
 namespace shoal {
 namespace {
 
@@ -70,17 +72,20 @@ Json NormalizedCall(const Json& call, const std::string& where, std::optional<Ap
   return out;
 }
 
-Json NormalizedCalls(const Json& calls, const std::string& path, std::optional<ApiError>& error) {
+/// `normalized` of every entry of `list`, all of them objects. path: of the list, for errors.
+Json NormalizedEach(
+    const Json& list, std::string_view path,
+    absl::FunctionRef<Json(const Json&, const std::string&, std::optional<ApiError>&)> normalized,
+    std::optional<ApiError>& error) {
   Json out = Json::array();
-  for (size_t i = 0; i < calls.size() && !error.has_value(); ++i) {
+  for (size_t i = 0; i < list.size() && !error.has_value(); ++i) {
     const std::string where = fmt::format("{}[{}]", path, i);
-    if (calls[i].is_object()) {
-      out.push_back(NormalizedCall(calls[i], where, error));
+    if (list[i].is_object()) {
+      out.push_back(normalized(list[i], where, error));
     } else {
-      error =
-          ApiError{.message = fmt::format("'{}' must be an object, got {}", where, JsonTypeName(calls[i])),
-                   .param = where,
-                   .code = "invalid_type"};
+      error = ApiError{.message = fmt::format("'{}' must be an object, got {}", where, JsonTypeName(list[i])),
+                       .param = where,
+                       .code = "invalid_type"};
     }
   }
   return out;
@@ -126,7 +131,7 @@ Json NormalizedMessage(const Json& message, const std::string& where, std::optio
   const bool has_calls = calls != nullptr && !calls->empty();
   AddContent(fields, role, has_calls, out, error);
   if (const auto name = fields.text("name")) out["name"] = *name;
-  if (has_calls) out["tool_calls"] = NormalizedCalls(*calls, where + ".tool_calls", error);
+  if (has_calls) out["tool_calls"] = NormalizedEach(*calls, where + ".tool_calls", NormalizedCall, error);
   if (const auto id = fields.text("tool_call_id")) {
     out["tool_call_id"] = *id;
     if (role != "tool") {
@@ -170,35 +175,11 @@ Json NormalizedTool(const Json& tool, const std::string& where, std::optional<Ap
 }  // namespace
 
 Json NormalizedMessages(const Json& messages, std::optional<ApiError>& error) {
-  Json out = Json::array();
-  for (size_t i = 0; i < messages.size() && !error.has_value(); ++i) {
-    const std::string where = fmt::format("messages[{}]", i);
-    if (messages[i].is_object()) {
-      out.push_back(NormalizedMessage(messages[i], where, error));
-    } else {
-      error =
-          ApiError{.message = fmt::format("'{}' must be an object, got {}", where, JsonTypeName(messages[i])),
-                   .param = where,
-                   .code = "invalid_type"};
-    }
-  }
-  return out;
+  return NormalizedEach(messages, "messages", NormalizedMessage, error);
 }
 
 Json NormalizedTools(const Json& tools, std::optional<ApiError>& error) {
-  Json out = Json::array();
-  for (size_t i = 0; i < tools.size() && !error.has_value(); ++i) {
-    const std::string where = fmt::format("tools[{}]", i);
-    if (tools[i].is_object()) {
-      out.push_back(NormalizedTool(tools[i], where, error));
-    } else {
-      error =
-          ApiError{.message = fmt::format("'{}' must be an object, got {}", where, JsonTypeName(tools[i])),
-                   .param = where,
-                   .code = "invalid_type"};
-    }
-  }
-  return out;
+  return NormalizedEach(tools, "tools", NormalizedTool, error);
 }
 
 }  // namespace shoal
