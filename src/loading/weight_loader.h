@@ -45,7 +45,7 @@ class WeightLoader {
 
   /// Matrices as the kernels read them, in the order of `weights`: those that are multiplied as one piece of
   /// work (q, k and v). What the store has is taken as it is; what a file has is read, and the rest packed.
-  /// The tiles stand in a row, which is cut into one part per thread as products cut it: on a machine of
+  /// The tiles, laid end to end, are cut into one part per thread as products cut them: on a machine of
   /// several memory nodes a page lies where it will be read, as the thread that first writes it decides.
   /// Weights that are not multiplied together may be given together all the same: threads then meet once, and
   /// pages are given back in fewer calls. Source pages are read ahead, and given back as they are packed, so

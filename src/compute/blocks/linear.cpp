@@ -22,7 +22,7 @@ constexpr int64_t kRowsPerRead = 3;
 
 }  // namespace
 
-/// What every thread of a batch does. Tiles of all products stand in a row, each as long as its work, and are
+/// What every thread of a batch does. Tiles of all products are laid end to end, each as long as its work, and are
 /// cut into equal parts: a tile belongs to the part in which it begins.
 class LinearBatch {
  public:
