@@ -107,7 +107,6 @@ void HttpConnection::enter(HttpActivity activity) {
 
 void HttpConnection::begin_request() {
   state_ = State::kReading;
-  enter(inbox_.empty() ? HttpActivity::kIdle : HttpActivity::kReceiving);
   ++exchange_;
   begun_ = finished_ = continue_sent_ = chunked_ = head_ = false;
   http_version_ = 11;
@@ -275,6 +274,7 @@ void HttpConnection::finish_answer() {
 
 void HttpConnection::after_answer() {
   if (!keep_alive_ || shared_->stopping) return linger();
+  enter(inbox_.empty() ? HttpActivity::kIdle : HttpActivity::kReceiving);
   begin_request();
   parse();
   start_read();

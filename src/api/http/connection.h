@@ -252,7 +252,7 @@ class HttpConnection : public std::enable_shared_from_this<HttpConnection> {
   std::atomic<int64_t> posted_bytes_ = 0;  // On their way to the output.
   std::atomic<int64_t> unread_bytes_ = 0;  // In the output.
   std::atomic<HttpActivity> activity_ = HttpActivity::kIdle;
-  std::atomic<int64_t> since_ns_ = NowNs();  // When that began.
+  std::atomic<int64_t> since_ns_ = NowNs();  // When that began: at first, in the order of accepting.
 };
 
 }  // namespace shoal
