@@ -30,7 +30,7 @@ double ShareOfBound(const BenchReport& report, const BenchResult& result) {
 }
 
 double ShareOfBoundPerPhase(const BenchReport& report, const BenchResult& result) {
-  return RooflineTimePerPhase(result.work_parts, RatesOf(report, result)).seconds / result.median_s();
+  return RooflineTimePerPhase(result.work_per_phase, RatesOf(report, result)).seconds / result.median_s();
 }
 
 /// Of attention alone, on one node: what it must read of the cache, or multiply, over the time it took.
@@ -39,8 +39,8 @@ std::optional<double> AttentionShare(const BenchReport& report, const BenchResul
   const MachineRates rates = RatesOf(report, result);
   const double bound_s =
       1e-9 * std::max(result.work.kv_bytes / rates.read_gbs, result.work.attention_ops / rates.f32_gflops);
-  const auto part_ns = result.nodes[0].parts_ns[static_cast<size_t>(StepPart::kAttention)];
-  const double taken_s = 1e-9 * static_cast<double>(part_ns) / result.tokens_per_s.runs;
+  const auto one_phase_ns = result.nodes[0].phase_ns[static_cast<size_t>(StepPhase::kAttention)];
+  const double taken_s = 1e-9 * static_cast<double>(one_phase_ns) / result.tokens_per_s.runs;
   return taken_s > 0 ? std::optional(bound_s / taken_s) : std::nullopt;
 }
 
@@ -50,7 +50,7 @@ double PerToken(const BenchResult& result, double of_a_run) {
 
 double ReadGbs(const BenchResult& result) { return 1e-9 * result.work.bytes() / result.median_s(); }
 
-int64_t Sum(const StepPartNs& parts) { return std::accumulate(parts.begin(), parts.end(), int64_t{0}); }
+int64_t Sum(const StepPhaseNs& parts) { return std::accumulate(parts.begin(), parts.end(), int64_t{0}); }
 
 Json SpreadJson(const Spread& spread) {
   return {{"median", spread.median}, {"min", spread.min}, {"max", spread.max}, {"runs", spread.runs}};
@@ -82,11 +82,11 @@ Json NodeJson(const BenchResult& result, const NodeBreakdown& node) {
   Json out = {{"node", node.name},
               {"busy_share", node.busy_share},
               {"elapsed_ms", ms(result.elapsed_ns)},
-              {"sum_ms", ms(Sum(node.parts_ns))},
+              {"sum_ms", ms(Sum(node.phase_ns))},
               {"parts_ms", Json::object()}};
-  for (size_t i = 0; i < node.parts_ns.size(); ++i) {
-    if (node.parts_ns[i] > 0) {
-      out["parts_ms"][std::string(StepPartName(static_cast<StepPart>(i)))] = ms(node.parts_ns[i]);
+  for (size_t i = 0; i < node.phase_ns.size(); ++i) {
+    if (node.phase_ns[i] > 0) {
+      out["parts_ms"][std::string(StepPhaseName(static_cast<StepPhase>(i)))] = ms(node.phase_ns[i]);
     }
   }
   return out;
@@ -95,10 +95,10 @@ Json NodeJson(const BenchResult& result, const NodeBreakdown& node) {
 /// Per token, what each part of a step must read and multiply, and which of the two bounds it.
 Json PartsJson(const BenchReport& report, const BenchResult& result) {
   Json out = Json::object();
-  for (int i = 0; i < kWorkParts; ++i) {
-    const StepWork& work = result.work_parts[static_cast<size_t>(i)];
+  for (int i = 0; i < kWorkPhases; ++i) {
+    const StepWork& work = result.work_per_phase[static_cast<size_t>(i)];
     if (work.bytes() == 0) continue;
-    out[std::string(WorkPartName(static_cast<WorkPart>(i)))] = {
+    out[std::string(WorkPhaseName(static_cast<WorkPhase>(i)))] = {
         {"bytes_per_token", PerToken(result, work.bytes())},
         {"int8_ops_per_token", PerToken(result, work.int8_ops)},
         {"f32_ops_per_token", PerToken(result, work.all_f32_ops())},
@@ -162,18 +162,18 @@ std::string What(const BenchResult& result) {
 
 /// "gate_up 38.2 %, down 19.0 %, ...": the largest first, what is below a tenth of a percent left out.
 std::string PartsText(const NodeBreakdown& node) {
-  std::vector<size_t> order(node.parts_ns.size());
+  std::vector<size_t> order(node.phase_ns.size());
   std::iota(order.begin(), order.end(), size_t{0});
   std::sort(order.begin(), order.end(), [&](size_t a, size_t b) {
-    return node.parts_ns[a] != node.parts_ns[b] ? node.parts_ns[a] > node.parts_ns[b] : a < b;
+    return node.phase_ns[a] != node.phase_ns[b] ? node.phase_ns[a] > node.phase_ns[b] : a < b;
   });
-  const auto whole = static_cast<double>(std::max<int64_t>(Sum(node.parts_ns), 1));
+  const auto whole = static_cast<double>(std::max<int64_t>(Sum(node.phase_ns), 1));
   std::string text;
   for (const size_t i : order) {
-    const double share = 100 * static_cast<double>(node.parts_ns[i]) / whole;
+    const double share = 100 * static_cast<double>(node.phase_ns[i]) / whole;
     if (share < 0.1) continue;
     text +=
-        fmt::format("{}{} {:.1f} %", text.empty() ? "" : ", ", StepPartName(static_cast<StepPart>(i)), share);
+        fmt::format("{}{} {:.1f} %", text.empty() ? "" : ", ", StepPhaseName(static_cast<StepPhase>(i)), share);
   }
   return text;
 }
@@ -271,7 +271,7 @@ std::string BenchText(const BenchReport& report) {
     }
     for (const NodeBreakdown& node : result.nodes) {
       const double sum =
-          100 * static_cast<double>(Sum(node.parts_ns)) / static_cast<double>(result.elapsed_ns);
+          100 * static_cast<double>(Sum(node.phase_ns)) / static_cast<double>(result.elapsed_ns);
       text += fmt::format("\n  {}: {} (together {:.1f} %)", node.name, PartsText(node), sum);
       if (result.nodes.size() > 1) text += fmt::format("; busy {:.0f} %", 100 * node.busy_share);
     }

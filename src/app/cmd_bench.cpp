@@ -207,8 +207,8 @@ class Bencher {
     }
     result.tokens = last.tokens;
     result.tokens_per_s = SpreadOf(std::move(rates));
-    result.work_parts = work_.of(last.size);
-    result.work = SumOf(result.work_parts);
+    result.work_per_phase = work_.of(last.size);
+    result.work = SumOf(result.work_per_phase);
     return absl::OkStatus();
   }
 
@@ -218,9 +218,9 @@ class Bencher {
     for (size_t i = 0; i < result.nodes.size(); ++i) {
       NodeBreakdown& node = result.nodes[i];
       node.busy_share += static_cast<double>(run.busy_ns[NodeId{static_cast<int32_t>(i)}]);
-      for (size_t p = 0; p < node.parts_ns.size(); ++p) node.parts_ns[p] += after[i].ns[p] - before[i].ns[p];
+      for (size_t p = 0; p < node.phase_ns.size(); ++p) node.phase_ns[p] += after[i].ns[p] - before[i].ns[p];
       // Nodes were idle between the readings and the run.
-      node.parts_ns[static_cast<size_t>(StepPart::kIdle)] -=
+      node.phase_ns[static_cast<size_t>(StepPhase::kIdle)] -=
           (run.begin_ns - before[i].at_ns) + (after[i].at_ns - run.end_ns);
     }
   }

@@ -142,7 +142,7 @@ absl::Status ExpertBank::run_one(const ComputeContext& context, LayerId layer, E
 absl::Status ExpertBank::run(const ComputeContext& context, LayerId layer, const ExpertRows& rows,
                              std::span<const ExpertCall> calls, MatView<int64_t> acc) const {
   if (calls.empty()) return absl::OkStatus();
-  const PartTimer timer(context, StepPart::kExperts);
+  const PhaseTimer timer(context, StepPhase::kExperts);
   Arena& arena = *context.arena;
   const ArenaScope scope(arena);
   // Rows of one expert side by side: its weights are read once for all of them.

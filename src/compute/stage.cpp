@@ -242,7 +242,7 @@ std::vector<KvLayerShape> CpuStage::kv_shapes() const {
 
 absl::Status CpuStage::embed(const ComputeContext& context, std::span<const int32_t> tokens,
                              MatView<float> x) {
-  const PartTimer timer(context, StepPart::kEmbed);
+  const PhaseTimer timer(context, StepPhase::kEmbed);
   SHOAL_CHECK(options_.embed && x.cols == width_ && x.rows == static_cast<int64_t>(tokens.size()));
   for (const int32_t token : tokens) {
     if (token < 0 || token >= vocabulary_) {
@@ -331,7 +331,7 @@ CpuStage::Shared CpuStage::prepare(const ComputeContext& context, KvCache& cache
                 .out = arena.allocate_rows<float>(rows, width_),
                 .before = {}};
   if (keeps_states()) shared.states = StateSpansOf(arena, slices);
-  const PartTimer timer(context, StepPart::kRopeAppend);
+  const PhaseTimer timer(context, StepPhase::kRopeAppend);
   for (size_t i = 0; i < rope_tables_.size(); ++i) {
     shared.ropes[i] = MakeRopeRows(context, rope_tables_[i], positions, long_rope);
   }
@@ -461,7 +461,7 @@ absl::Status CpuStage::mix(const ComputeContext& context, LayerId id, const Shar
 /// x += mixer(norm(x)); x += feed_forward(norm(x)), where the layer has them with norms of what is added.
 absl::Status CpuStage::run_layer(const ComputeContext& context, const StageStep& step, LayerId id,
                                  const Shared& shared, MatView<float> x) {
-  const PartTimer timer(context, StepPart::kNormQuantize);
+  const PhaseTimer timer(context, StepPhase::kNormQuantize);
   const Layer& layer = layers_[static_cast<size_t>(id.value - options_.layers.begin)];
   const Kernels& kernels = *context.kernels;
   RETURN_IF_ERROR(mix(context, id, shared, x));
@@ -503,7 +503,7 @@ absl::Status CpuStage::run_layer(const ComputeContext& context, const StageStep&
 
 absl::Status CpuStage::head(const ComputeContext& context, MatView<const float> x, MatView<float> logits) {
   SHOAL_CHECK(options_.head && x.cols == width_ && logits.rows == x.rows && logits.cols == vocabulary_);
-  const PartTimer timer(context, StepPart::kHead);
+  const PhaseTimer timer(context, StepPhase::kHead);
   const ArenaScope scope(*context.arena);
   const MatView<float> normed = context.arena->allocate_rows<float>(x.rows, x.cols);
   context.for_rows(x.rows, x.cols, [&](Range rows) { final_norm_.apply(*context.kernels, x, normed, rows); });

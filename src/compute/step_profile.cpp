@@ -5,18 +5,18 @@
 namespace shoal {
 namespace {
 
-constexpr std::array<std::string_view, kStepParts> kNames = {
+constexpr std::array<std::string_view, kStepPhases> kNames = {
     "idle",    "wire",       "embed", "norm_quantize", "qkv",     "rope_append", "attention", "attention_out",
     "gate_up", "activation", "down",  "router",        "experts", "exchange",    "head",      "sample"};
-static_assert(static_cast<int>(StepPart::kSample) + 1 == kStepParts);
+static_assert(static_cast<int>(StepPhase::kSample) + 1 == kStepPhases);
 
 }  // namespace
 
-std::string_view StepPartName(StepPart part) { return kNames[static_cast<size_t>(part)]; }
+std::string_view StepPhaseName(StepPhase part) { return kNames[static_cast<size_t>(part)]; }
 
-StepPart StepProfile::enter(StepPart part) {
+StepPhase StepProfile::enter(StepPhase part) {
   const int64_t now_ns = NowNs();
-  const StepPart open = open_.load(std::memory_order_relaxed);
+  const StepPhase open = open_.load(std::memory_order_relaxed);
   std::atomic<int64_t>& spent = ns_[static_cast<size_t>(open)];
   // One thread writes: no read-modify-write is needed.
   spent.store(spent.load(std::memory_order_relaxed) + now_ns - since_ns_.load(std::memory_order_relaxed),

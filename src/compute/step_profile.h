@@ -12,8 +12,8 @@
 
 namespace shoal {
 
-/// What an executor can be doing. Which code belongs where is said by the PartTimer in it.
-enum class StepPart : uint8_t {
+/// What an executor can be doing. Which code belongs where is said by the PhaseTimer in it.
+enum class StepPhase : uint8_t {
   kIdle,          ///< No step is here: it is with another node, or on its way.
   kWire,          ///< Frames: decoding, checking, encoding, sending; what lies between the parts below.
   kEmbed,         ///< Token ids to rows.
@@ -31,12 +31,12 @@ enum class StepPart : uint8_t {
   kHead,          ///< Final norm and output head.
   kSample,        ///< Logits to tokens.
 };
-inline constexpr int kStepParts = 16;
+inline constexpr int kStepPhases = 16;
 
 /// "idle", "wire", "embed", ...
-std::string_view StepPartName(StepPart part);
+std::string_view StepPhaseName(StepPhase part);
 
-using StepPartNs = std::array<int64_t, kStepParts>;
+using StepPhaseNs = std::array<int64_t, kStepPhases>;
 
 /// Charges every nanosecond since it was made to the one part that is open. One thread enters parts; any may
 /// read. Costs a clock reading (some 25 ns) where a part begins, and nothing inside.
@@ -45,41 +45,41 @@ class StepProfile {
   StepProfile() : since_ns_(NowNs()) {}
 
   /// Opens `part` and returns the one that was open.
-  StepPart enter(StepPart part);
+  StepPhase enter(StepPhase part);
 
   /// Nanoseconds by part up to a moment.
   struct Reading {
-    StepPartNs ns{};
+    StepPhaseNs ns{};
     int64_t at_ns = 0;  ///< The moment, by NowNs().
   };
   /// Up to now. Exact while the executor is idle, else of a few moments around now.
   Reading read() const;
 
  private:
-  std::array<std::atomic<int64_t>, kStepParts> ns_{};
+  std::array<std::atomic<int64_t>, kStepPhases> ns_{};
   std::atomic<int64_t> since_ns_;  // When the open part began.
-  std::atomic<StepPart> open_{StepPart::kIdle};
+  std::atomic<StepPhase> open_{StepPhase::kIdle};
 };
 
 /// Opens a part and, at its end, opens the one around it again. Nothing but a branch where nobody profiles.
-class PartTimer {
+class PhaseTimer {
  public:
   /// profile: nullptr where nobody profiles.
-  PartTimer(StepProfile* profile, StepPart part)
+  PhaseTimer(StepProfile* profile, StepPhase part)
       : profile_(profile), around_(profile_ == nullptr ? part : profile_->enter(part)) {}
-  PartTimer(const ComputeContext& context, StepPart part) : PartTimer(context.profile, part) {}
-  ~PartTimer() { next(around_); }
-  PartTimer(const PartTimer&) = delete;
-  PartTimer& operator=(const PartTimer&) = delete;
+  PhaseTimer(const ComputeContext& context, StepPhase part) : PhaseTimer(context.profile, part) {}
+  ~PhaseTimer() { next(around_); }
+  PhaseTimer(const PhaseTimer&) = delete;
+  PhaseTimer& operator=(const PhaseTimer&) = delete;
 
   /// The part ends here and another begins.
-  void next(StepPart part) {
+  void next(StepPhase part) {
     if (profile_ != nullptr) profile_->enter(part);
   }
 
  private:
   StepProfile* const profile_;
-  const StepPart around_;
+  const StepPhase around_;
 };
 
 }  // namespace shoal

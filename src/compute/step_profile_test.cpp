@@ -11,9 +11,9 @@
 namespace shoal {
 namespace {
 
-int64_t Sum(const StepPartNs& ns) { return std::accumulate(ns.begin(), ns.end(), int64_t{0}); }
+int64_t Sum(const StepPhaseNs& ns) { return std::accumulate(ns.begin(), ns.end(), int64_t{0}); }
 
-int64_t Of(const StepPartNs& ns, StepPart part) { return ns[static_cast<size_t>(part)]; }
+int64_t Of(const StepPhaseNs& ns, StepPhase part) { return ns[static_cast<size_t>(part)]; }
 
 void Spend(int64_t ns) {
   for (const int64_t start = NowNs(); NowNs() - start < ns;) {
@@ -28,22 +28,22 @@ TEST(StepProfile, TimeOfAnInnerPartIsNotTheOuterOnes) {
   int64_t inner_end_ns = 0;
   const int64_t begin_ns = NowNs();
   {
-    PartTimer outer(context, StepPart::kQkv);
+    PhaseTimer outer(context, StepPhase::kQkv);
     Spend(10'000);
     {
-      const PartTimer inner(context, StepPart::kNormQuantize);
+      const PhaseTimer inner(context, StepPhase::kNormQuantize);
       inner_begin_ns = NowNs();
       Spend(10'000);
       inner_end_ns = NowNs();
     }
     Spend(10'000);
-    outer.next(StepPart::kAttention);
+    outer.next(StepPhase::kAttention);
   }
   const int64_t end_ns = NowNs();
-  const StepPartNs ns = profile.read().ns;
-  EXPECT_GE(Of(ns, StepPart::kNormQuantize), inner_end_ns - inner_begin_ns);
-  EXPECT_GE(Of(ns, StepPart::kQkv), 20'000);
-  EXPECT_LE(Of(ns, StepPart::kQkv), (inner_begin_ns - begin_ns) + (end_ns - inner_end_ns));
+  const StepPhaseNs ns = profile.read().ns;
+  EXPECT_GE(Of(ns, StepPhase::kNormQuantize), inner_end_ns - inner_begin_ns);
+  EXPECT_GE(Of(ns, StepPhase::kQkv), 20'000);
+  EXPECT_LE(Of(ns, StepPhase::kQkv), (inner_begin_ns - begin_ns) + (end_ns - inner_end_ns));
 }
 
 TEST(StepProfile, PartsAddUpToTheTimeThatPassed) {
@@ -52,7 +52,7 @@ TEST(StepProfile, PartsAddUpToTheTimeThatPassed) {
   const int64_t made = NowNs();
   const ComputeContext context{.profile = &profile};
   for (int i = 0; i < 100; ++i) {
-    const PartTimer timer(context, StepPart::kDown);
+    const PhaseTimer timer(context, StepPhase::kDown);
     Spend(10'000);
   }
   const int64_t read = NowNs();
@@ -63,37 +63,37 @@ TEST(StepProfile, PartsAddUpToTheTimeThatPassed) {
 
 TEST(StepProfile, EveryPartHasANameOfItsOwn) {
   std::set<std::string_view> names;
-  for (int i = 0; i < kStepParts; ++i) names.insert(StepPartName(static_cast<StepPart>(i)));
-  EXPECT_EQ(names.size(), static_cast<size_t>(kStepParts));
+  for (int i = 0; i < kStepPhases; ++i) names.insert(StepPhaseName(static_cast<StepPhase>(i)));
+  EXPECT_EQ(names.size(), static_cast<size_t>(kStepPhases));
   EXPECT_FALSE(names.contains(""));
 }
 
 /// The parts that a step of a whole model in one process is charged to.
-std::set<StepPart> PartsOfAStep(std::string_view family) {
+std::set<StepPhase> PhasesOfAStep(std::string_view family) {
   StepProfile profile;
   auto model = LocalModel::Load(TinyCheckpoint(family, AffineFormat{4, 64}), {.profile = &profile});
   SHOAL_CHECK(model.ok());
-  const StepPartNs before = profile.read().ns;
+  const StepPhaseNs before = profile.read().ns;
   const int32_t token = 7;
   const LocalSlice slice{0, {&token, 1}};
   SHOAL_CHECK((*model)->step({&slice, 1}).ok());
-  const StepPartNs after = profile.read().ns;
-  std::set<StepPart> parts;
+  const StepPhaseNs after = profile.read().ns;
+  std::set<StepPhase> parts;
   for (size_t i = 0; i < after.size(); ++i) {
-    if (after[i] > before[i]) parts.insert(static_cast<StepPart>(i));
+    if (after[i] > before[i]) parts.insert(static_cast<StepPhase>(i));
   }
   return parts;
 }
 
 TEST(StepProfile, AStepIsChargedToEachOfItsParts) {
-  std::set<StepPart> dense = {StepPart::kIdle,         StepPart::kEmbed,      StepPart::kNormQuantize,
-                              StepPart::kQkv,          StepPart::kRopeAppend, StepPart::kAttention,
-                              StepPart::kAttentionOut, StepPart::kGateUp,     StepPart::kActivation,
-                              StepPart::kDown,         StepPart::kHead};
-  EXPECT_EQ(PartsOfAStep("qwen3"), dense);
-  std::set<StepPart> routed = dense;
-  routed.insert({StepPart::kRouter, StepPart::kExchange});
-  EXPECT_EQ(PartsOfAStep("qwen3_moe"), routed);
+  std::set<StepPhase> dense = {StepPhase::kIdle,         StepPhase::kEmbed,      StepPhase::kNormQuantize,
+                              StepPhase::kQkv,          StepPhase::kRopeAppend, StepPhase::kAttention,
+                              StepPhase::kAttentionOut, StepPhase::kGateUp,     StepPhase::kActivation,
+                              StepPhase::kDown,         StepPhase::kHead};
+  EXPECT_EQ(PhasesOfAStep("qwen3"), dense);
+  std::set<StepPhase> routed = dense;
+  routed.insert({StepPhase::kRouter, StepPhase::kExchange});
+  EXPECT_EQ(PhasesOfAStep("qwen3_moe"), routed);
 }
 
 }  // namespace

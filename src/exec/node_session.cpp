@@ -189,7 +189,7 @@ void NodeSession::run_step(const Frame& frame) {
     return;
   }
   progress_.step = id;
-  const PartTimer timer(options_.profile, StepPart::kWire);
+  const PhaseTimer timer(options_.profile, StepPhase::kWire);
   absl::StatusOr<Outgoing> out =
       runner_->run(frame, step_arena_, *exchange_, [this](LayerId layer) { return before_layer(layer); });
   if (!out.ok()) {
@@ -228,7 +228,7 @@ void NodeSession::tell(StepId step, const StepError& error) {
 }
 
 void NodeSession::serve_experts(NodeId from, const Frame& frame) {
-  const PartTimer timer(options_.profile, StepPart::kExchange);
+  const PhaseTimer timer(options_.profile, StepPhase::kExchange);
   Frame reply;
   const absl::Status served = compute_experts(frame, reply);
   if (!served.ok()) {

@@ -394,7 +394,7 @@ absl::StatusOr<StepResult> StageRunner::finish(Arena& scratch, StepMessage& mess
 
 absl::Status StageRunner::sample(Arena& scratch, const Step& step, MatView<const float> x,
                                  StepResult& result) {
-  const PartTimer timer(options_.profile, StepPart::kSample);
+  const PhaseTimer timer(options_.profile, StepPhase::kSample);
   const ArenaScope scope(scratch);
   int64_t count = 0;
   for (const SeqSlice& slice : step.slices) count += SampledRows(slice);

@@ -37,7 +37,7 @@ WorkModel::WorkModel(const ResolvedWeights& weights, ActivationMode activations,
   }
 }
 
-StepWorkParts WorkModel::of(const StepSize& size) const {
+WorkPerPhase WorkModel::of(const StepSize& size) const {
   const auto steps = static_cast<double>(size.steps);
   const auto rows = static_cast<double>(size.rows);
   const auto sampled = static_cast<double>(size.sampled);
@@ -45,27 +45,27 @@ StepWorkParts WorkModel::of(const StepSize& size) const {
     work.int8_ops = 2 * met * static_cast<double>(products.int8_multiplies);
     work.f32_ops = 2 * met * static_cast<double>(products.f32_multiplies);
   };
-  StepWorkParts parts;
-  const auto part = [&](WorkPart which) -> StepWork& { return parts[static_cast<size_t>(which)]; };
-  part(WorkPart::kLayers).weight_bytes =
+  WorkPerPhase parts;
+  const auto part = [&](WorkPhase which) -> StepWork& { return parts[static_cast<size_t>(which)]; };
+  part(WorkPhase::kLayers).weight_bytes =
       steps * static_cast<double>(every_row_.bytes) + rows * static_cast<double>(embedding_bytes_);
-  multiply(every_row_, rows, part(WorkPart::kLayers));
-  part(WorkPart::kExperts).weight_bytes = size.experts * expert_bytes_;
-  multiply(called_, rows, part(WorkPart::kExperts));
+  multiply(every_row_, rows, part(WorkPhase::kLayers));
+  part(WorkPhase::kExperts).weight_bytes = size.experts * expert_bytes_;
+  multiply(called_, rows, part(WorkPhase::kExperts));
   // The head is read once per step with samples: at most once per step, and once per sampled row.
-  part(WorkPart::kHead).weight_bytes = std::min(steps, sampled) * static_cast<double>(sampled_row_.bytes);
-  multiply(sampled_row_, sampled, part(WorkPart::kHead));
+  part(WorkPhase::kHead).weight_bytes = std::min(steps, sampled) * static_cast<double>(sampled_row_.bytes);
+  multiply(sampled_row_, sampled, part(WorkPhase::kHead));
   // States belong to the layers, which read, multiply and write them in one pass.
-  part(WorkPart::kLayers).kv_bytes = 2 * static_cast<double>(size.states) * static_cast<double>(state_bytes_);
-  StepWork& attention = part(WorkPart::kAttention);
+  part(WorkPhase::kLayers).kv_bytes = 2 * static_cast<double>(size.states) * static_cast<double>(state_bytes_);
+  StepWork& attention = part(WorkPhase::kAttention);
   attention.kv_bytes = static_cast<double>(size.cached) * static_cast<double>(kv_bytes_);
   attention.attention_ops =
       2 * static_cast<double>(size.attended) * static_cast<double>(attention_multiplies_);
   return parts;
 }
 
-std::string_view WorkPartName(WorkPart part) {
-  constexpr std::array<std::string_view, kWorkParts> kNames = {"layers", "experts", "attention", "head"};
+std::string_view WorkPhaseName(WorkPhase part) {
+  constexpr std::array<std::string_view, kWorkPhases> kNames = {"layers", "experts", "attention", "head"};
   return kNames[static_cast<size_t>(part)];
 }
 
@@ -78,7 +78,7 @@ StepWork& StepWork::operator+=(const StepWork& other) {
   return *this;
 }
 
-StepWork SumOf(const StepWorkParts& parts) {
+StepWork SumOf(const WorkPerPhase& parts) {
   StepWork sum;
   for (const StepWork& part : parts) sum += part;
   return sum;
@@ -90,7 +90,7 @@ RooflineTime RooflineTimeOf(const StepWork& work, const MachineRates& rates) {
   return read_s > multiply_s ? RooflineTime{read_s, "read"} : RooflineTime{multiply_s, "multiply"};
 }
 
-RooflineTime RooflineTimePerPhase(const StepWorkParts& parts, const MachineRates& rates) {
+RooflineTime RooflineTimePerPhase(const WorkPerPhase& parts, const MachineRates& rates) {
   double seconds = 0;
   double reading_s = 0;
   for (const StepWork& part : parts) {

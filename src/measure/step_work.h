@@ -38,19 +38,19 @@ struct StepWork {
 };
 
 /// The phases of a step. They differ in how many rows each weight is multiplied by once it is read.
-enum class WorkPart : uint8_t {
+enum class WorkPhase : uint8_t {
   kLayers,     ///< Embedding, and all weights of layers except routed experts: all rows.
   kExperts,    ///< Routed experts: the rows that chose them.
   kAttention,  ///< Keys and values, no weights.
   kHead,       ///< Final norm and head: the sampled rows.
 };
-inline constexpr int kWorkParts = 4;
-using StepWorkParts = std::array<StepWork, kWorkParts>;
+inline constexpr int kWorkPhases = 4;
+using WorkPerPhase = std::array<StepWork, kWorkPhases>;
 
 /// "layers", "experts", "attention", "head".
-std::string_view WorkPartName(WorkPart part);
+std::string_view WorkPhaseName(WorkPhase part);
 /// The sum over all phases.
-StepWork SumOf(const StepWorkParts& parts);
+StepWork SumOf(const WorkPerPhase& parts);
 
 /// The measured peak rates of a machine.
 struct MachineRates {
@@ -70,14 +70,14 @@ RooflineTime RooflineTimeOf(const StepWork& work, const MachineRates& rates);
 /// The sum of the roofline times of all phases. Phases follow one another, so one cannot read while another
 /// multiplies. Never below the roofline time of SumOf(parts). `by`: what bounds the larger fraction of the
 /// time.
-RooflineTime RooflineTimePerPhase(const StepWorkParts& parts, const MachineRates& rates);
+RooflineTime RooflineTimePerPhase(const WorkPerPhase& parts, const MachineRates& rates);
 
 class WorkModel {
  public:
   /// kv: the dtype of the cache.
   WorkModel(const ResolvedWeights& weights, ActivationMode activations, DType kv);
 
-  StepWorkParts of(const StepSize& size) const;
+  WorkPerPhase of(const StepSize& size) const;
   /// The number of routed experts of all layers.
   int64_t experts() const { return experts_; }
   /// The number of layers with routed experts.

@@ -107,24 +107,24 @@ TEST(StepWork, AttentionReadsTheCacheAndMultipliesPerHead) {
 TEST(StepWork, EveryPhaseHasItsOwnNumberOfRows) {
   const Subject subject = Make("qwen3_moe", AffineFormat{4, 64});
   const StepSize size{.steps = 1, .rows = 7, .sampled = 2, .cached = 7, .attended = 28, .experts = 5};
-  const StepWorkParts parts = subject.int8.of(size);
-  const auto part = [&](WorkPart which) { return parts[static_cast<size_t>(which)]; };
-  EXPECT_DOUBLE_EQ(part(WorkPart::kHead).weight_bytes,
+  const WorkPerPhase parts = subject.int8.of(size);
+  const auto part = [&](WorkPhase which) { return parts[static_cast<size_t>(which)]; };
+  EXPECT_DOUBLE_EQ(part(WorkPhase::kHead).weight_bytes,
                    Of(subject.int8, size).weight_bytes -
                        Of(subject.int8, {.steps = 1, .rows = 7, .experts = 5}).weight_bytes);
-  EXPECT_DOUBLE_EQ(part(WorkPart::kExperts).weight_bytes,
+  EXPECT_DOUBLE_EQ(part(WorkPhase::kExperts).weight_bytes,
                    Of(subject.int8, size).weight_bytes -
                        Of(subject.int8, {.steps = 1, .rows = 7, .sampled = 2}).weight_bytes);
-  EXPECT_GT(part(WorkPart::kExperts).int8_ops, 0);
-  EXPECT_GT(part(WorkPart::kLayers).int8_ops, 0);
-  EXPECT_EQ(part(WorkPart::kLayers).kv_bytes, 0);
-  EXPECT_EQ(part(WorkPart::kAttention).weight_bytes, 0);
-  EXPECT_GT(part(WorkPart::kAttention).attention_ops, 0);
+  EXPECT_GT(part(WorkPhase::kExperts).int8_ops, 0);
+  EXPECT_GT(part(WorkPhase::kLayers).int8_ops, 0);
+  EXPECT_EQ(part(WorkPhase::kLayers).kv_bytes, 0);
+  EXPECT_EQ(part(WorkPhase::kAttention).weight_bytes, 0);
+  EXPECT_GT(part(WorkPhase::kAttention).attention_ops, 0);
 }
 
 TEST(StepWork, TheRooflineTimePerPhaseIsLongerThanThatOfTheSum) {
   const MachineRates rates{.read_gbs = 2, .int8_gops = 4, .f32_gflops = 1};
-  StepWorkParts parts;
+  WorkPerPhase parts;
   parts[0] = {.weight_bytes = 2e9, .int8_ops = 12e9};     // 1 s of reading, 3 s of multiplying.
   parts[1] = {.weight_bytes = 10e9, .int8_ops = 4e9};     // 5 s and 1 s.
   parts[2] = {.kv_bytes = 1e9, .attention_ops = 0.25e9};  // 0.5 s and 0.25 s.

@@ -78,12 +78,12 @@ absl::Status Attention::forward(const ComputeContext& context, LinearInput& inpu
       arena.allocate_rows<float>(tokens, q_.rows());  // Gates beside queries, perhaps.
   HeadRows rows{output_gate_ ? arena.allocate_rows<float>(tokens, q_cols) : asked,
                 arena.allocate_rows<float>(tokens, k_.rows()), arena.allocate_rows<float>(tokens, k_.rows())};
-  PartTimer timer(context, StepPart::kQkv);
+  PhaseTimer timer(context, StepPhase::kQkv);
   const LinearTask projections[] = {
       {&q_, asked, input.all_rows()}, {&k_, rows.k, input.all_rows()}, {&v_, rows.v, input.all_rows()}};
   RETURN_IF_ERROR(RunLinears(context, input, std::span(projections).first(values_from_keys_ ? 2 : 3)));
 
-  timer.next(StepPart::kRopeAppend);
+  timer.next(StepPhase::kRopeAppend);
   const MatView<float> gated =
       AsHeads(asked, heads_.heads);  // A query and its gate per row, where there are.
   context.for_rows(tokens, q_.rows() + k_.rows(), [&](Range part) {
@@ -98,7 +98,7 @@ absl::Status Attention::forward(const ComputeContext& context, LinearInput& inpu
   const KvLayerView cache = heads_.cache_of(step);
   AppendKeysAndValues(context, cache, step, rows.k, rows.v);
 
-  timer.next(StepPart::kAttention);
+  timer.next(StepPhase::kAttention);
   MatView<float> out = arena.allocate_rows<float>(tokens, rows.q.cols);
   const std::span<AttentionRow> queries = arena.allocate<AttentionRow>(tokens);
   for (int64_t t = 0; t < tokens; ++t) {
@@ -115,7 +115,7 @@ absl::Status Attention::forward(const ComputeContext& context, LinearInput& inpu
     CopyHeads(AsHeads(out, heads_.heads), AsHeads(compact, heads_.heads), {0, tokens * heads_.heads});
     out = compact;
   }
-  timer.next(StepPart::kAttentionOut);
+  timer.next(StepPhase::kAttentionOut);
   if (output_gate_) {
     const MatView<float> heads = AsHeads(out, heads_.heads);
     context.for_rows(heads.rows, heads.cols, [&](Range part) {

@@ -77,13 +77,13 @@ absl::Status GatedDeltaNet::forward(const ComputeContext& context, LinearInput& 
       arena.allocate_rows<float>(tokens, channels_),    arena.allocate_rows<float>(tokens, channels_),
       arena.allocate_rows<float>(tokens, z_.rows()),    arena.allocate_rows<float>(tokens, value_heads_),
       arena.allocate_rows<float>(tokens, value_heads_), arena.allocate_rows<float>(tokens, z_.rows())};
-  PartTimer timer(context, StepPart::kQkv);
+  PhaseTimer timer(context, StepPhase::kQkv);
   const Range all = input.all_rows();
   const LinearTask projections[] = {
       {&qkv_, rows.qkv, all}, {&z_, rows.z, all}, {&b_, rows.beta, all}, {&a_, rows.decay, all}};
   RETURN_IF_ERROR(RunLinears(context, input, projections));
 
-  timer.next(StepPart::kAttention);
+  timer.next(StepPhase::kAttention);
   // Heads are independent from the convolution on, spans of a sequence are not: threads share out the heads.
   const int64_t multiplies = tokens * (4 * value_heads_ * key_dim_ * value_dim_ + conv_width_ * channels_);
   context.for_parts(key_heads_, multiplies, [&](Range heads) {
@@ -96,7 +96,7 @@ absl::Status GatedDeltaNet::forward(const ComputeContext& context, LinearInput& 
     }
   });
 
-  timer.next(StepPart::kAttentionOut);
+  timer.next(StepPhase::kAttentionOut);
   LinearInput gated(rows.out);
   RETURN_IF_ERROR(gated.fill(context, o_.activation_group(context.activations), [&](Range part) {
     const Range heads{part.begin * value_heads_, part.end * value_heads_};

@@ -93,17 +93,17 @@ absl::Status LatentAttention::forward(const ComputeContext& context, LinearInput
   const ArenaScope scope(*context.arena);
   Arena& arena = *context.arena;
   const int64_t tokens = input.rows();
-  PartTimer timer(context, StepPart::kQkv);
+  PhaseTimer timer(context, StepPhase::kQkv);
   const MatView<float> latent = arena.allocate_rows<float>(tokens, kv_a_.rows());
   ASSIGN_OR_RETURN(const MatView<float> q, queries(context, input, latent));
   const MatView<float> absorbed = arena.allocate_rows<float>(tokens, int64_t{heads_.heads} * heads_.head_dim);
   RETURN_IF_ERROR(absorb(context, q, step.rope, absorbed));
 
-  timer.next(StepPart::kRopeAppend);
+  timer.next(StepPhase::kRopeAppend);
   const KvLayerView cache = heads_.cache_of(step);
   append(context, latent, step, cache);
 
-  timer.next(StepPart::kAttention);
+  timer.next(StepPhase::kAttention);
   const MatView<float> attended = arena.allocate_rows<float>(tokens, absorbed.cols);
   const std::span<AttentionRow> rows = arena.allocate<AttentionRow>(tokens);
   for (int64_t t = 0; t < tokens; ++t) {
@@ -114,7 +114,7 @@ absl::Status LatentAttention::forward(const ComputeContext& context, LinearInput
                .positions = {0, step.places.positions[i] + 1}};
   }
   heads_.attend(context, cache, rows);
-  timer.next(StepPart::kAttentionOut);
+  timer.next(StepPhase::kAttentionOut);
   return give_out(context, attended, y);
 }
 

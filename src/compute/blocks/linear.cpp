@@ -130,7 +130,7 @@ LinearInput::LinearInput(MatView<const float> x, const QuantizedRows& known) : x
 absl::StatusOr<QuantizedRows> LinearInput::quantized(const ComputeContext& context, int group) {
   const std::optional<QuantizedRows>& known = known_[static_cast<size_t>(GroupSlot(group))];
   if (!known) {
-    const PartTimer timer(context, StepPart::kNormQuantize);
+    const PhaseTimer timer(context, StepPhase::kNormQuantize);
     SHOAL_CHECK(x_.data != nullptr || x_.rows == 0);
     RETURN_IF_ERROR(fill(context, group, [](Range) {}));
   }

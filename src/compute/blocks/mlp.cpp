@@ -68,15 +68,15 @@ absl::Status RunMlps(const ComputeContext& context, LinearInput& input, std::spa
     in[2 * i + 1] = {&mlp->up_, up.rows_between(rows.begin, rows.end), rows};
     out[i] = {&mlp->down_, y.rows_between(rows.begin, rows.end), rows};
   }
-  PartTimer timer(context, StepPart::kGateUp);
+  PhaseTimer timer(context, StepPhase::kGateUp);
   RETURN_IF_ERROR(RunLinears(context, input, in));
 
-  timer.next(StepPart::kActivation);
+  timer.next(StepPhase::kActivation);
   LinearInput hidden(gate);
   const int group = tasks[0].mlp->down_.activation_group(context.activations);
   RETURN_IF_ERROR(
       hidden.fill(context, group, [&](Range rows) { tasks[0].mlp->mix(context, gate, up, rows); }));
-  timer.next(StepPart::kDown);
+  timer.next(StepPhase::kDown);
   return RunLinears(context, hidden, out);
 }
 

@@ -118,7 +118,7 @@ absl::Status Moe::forward(const ComputeContext& context, LayerId layer, LinearIn
                           MatView<float> y) const {
   Arena& arena = *context.arena;
   const ArenaScope scope(arena);
-  PartTimer timer(context, StepPart::kRouter);
+  PhaseTimer timer(context, StepPhase::kRouter);
   ASSIGN_OR_RETURN(const Routing routing, choose(context, input.x(), residual));
   if (experts.on_routing) experts.on_routing(layer, routing);
 
@@ -143,7 +143,7 @@ absl::Status Moe::forward(const ComputeContext& context, LayerId layer, LinearIn
     sum = arena.allocate_rows<float>(y.rows, y.cols);
     std::fill_n(sum.data, sum.rows * sum.cols, 0.0f);
   }
-  timer.next(StepPart::kExchange);
+  timer.next(StepPhase::kExchange);
   ASSIGN_OR_RETURN(const ExpertExchange::Ticket ticket, experts.exchange.dispatch(layer, rows, routing));
   // While the rows are with the owners of experts. What was sent is collected whatever becomes of it.
   const absl::Status shared = shared_ ? add_shared(context, input, y) : absl::OkStatus();
