@@ -257,7 +257,7 @@ double FileReadRate(const OpenedModel& model, int64_t memory_bytes, ThreadPool& 
     }
   }
   const int64_t begin_ns = NowNs();
-  pool.run_parts(std::ssize(chunks), 1, [&](Range part) {
+  pool.run_ranges(std::ssize(chunks), 1, [&](Range part) {
     for (int64_t i = part.begin; i < part.end; ++i) {
       const auto& chunk = chunks[static_cast<size_t>(i)];
       for (size_t at = 0; at < chunk.size(); at += kPageBytes) {

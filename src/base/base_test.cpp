@@ -77,7 +77,7 @@ TEST(Range, StaticPartsTileTheWholeWithoutGaps) {
   for (int n = 1; n < 9; ++n) {
     int64_t at = 0;
     for (int i = 0; i < n; ++i) {
-      const Range part = StaticPart(1000, 16, i, n);
+      const Range part = StaticRange(1000, 16, i, n);
       EXPECT_EQ(part.begin, at);
       at = part.end;
     }

@@ -18,7 +18,7 @@ struct Range {
 
 /// Sub-range `i` of `n` of [0, size), cut at multiples of `unit`. Sizes differ by at most one unit. A pure
 /// function, so that every thread and every node cuts alike.
-constexpr Range StaticPart(int64_t size, int64_t unit, int i, int n) {
+constexpr Range StaticRange(int64_t size, int64_t unit, int i, int n) {
   const int64_t units = (size + unit - 1) / unit;
   return {std::min(size, units * i / n * unit), std::min(size, units * (i + 1) / n * unit)};
 }

@@ -17,7 +17,7 @@ void ComputeContext::for_rows(int64_t rows, int64_t cols, absl::FunctionRef<void
   if (rows == 1 || rows * cols < kValuesWorthThreads) {
     work(Range{0, rows});
   } else {
-    pool->run_parts(rows, 1, work);
+    pool->run_ranges(rows, 1, work);
   }
 }
 
@@ -25,13 +25,13 @@ int ComputeContext::threads_for(int64_t multiplies) const {
   return multiplies < kMultipliesWorthThreads ? 1 : pool->threads();
 }
 
-void ComputeContext::for_parts(int64_t size, int64_t multiplies,
+void ComputeContext::for_ranges(int64_t size, int64_t multiplies,
                                absl::FunctionRef<void(Range part)> work) const {
   if (size == 0) return;
   if (size == 1 || threads_for(multiplies) == 1) {
     work(Range{0, size});
   } else {
-    pool->run_parts(size, 1, work);
+    pool->run_ranges(size, 1, work);
   }
 }
 

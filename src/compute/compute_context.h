@@ -29,9 +29,9 @@ struct ComputeContext {
   /// The pool's threads, or 1 where `multiplies` (of all the work there is) are too few to wake them.
   int threads_for(int64_t multiplies) const;
 
-  /// As ThreadPool::run_parts over [0, size), or on this thread alone where `multiplies` (of the whole) are
+  /// As ThreadPool::run_ranges over [0, size), or on this thread alone where `multiplies` (of the whole) are
   /// too few. Which of the two changes no bit.
-  void for_parts(int64_t size, int64_t multiplies, absl::FunctionRef<void(Range part)> work) const;
+  void for_ranges(int64_t size, int64_t multiplies, absl::FunctionRef<void(Range part)> work) const;
 };
 
 }  // namespace shoal

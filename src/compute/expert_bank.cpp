@@ -169,7 +169,7 @@ absl::Status ExpertBank::run(const ComputeContext& context, LayerId layer, const
   constexpr int32_t kNone = std::numeric_limits<int32_t>::max();
   std::atomic<int32_t> bad_expert{kNone};
   // A value costs about as much as four multiply-adds: it is rounded twice.
-  context.for_parts((width_ + 15) / 16, 4 * count * width_, [&](Range panels) {
+  context.for_ranges((width_ + 15) / 16, 4 * count * width_, [&](Range panels) {
     const Range cols{panels.begin * 16, std::min(panels.end * 16, width_)};
     for (const ExpertSet::Part& part : parts) {
       const auto first = static_cast<size_t>(part.rows.begin);

@@ -517,7 +517,7 @@ absl::Status CpuStage::head(const ComputeContext& context, MatView<const float> 
 /// By columns, as decoding has a row or a few and a vocabulary of 262,144.
 void CpuStage::cap(const ComputeContext& context, MatView<float> logits) const {
   constexpr int64_t kCostOfTanh = 64;  // In values that a plain pass would handle.
-  context.for_parts(logits.cols, logits.rows * logits.cols * kCostOfTanh, [&](Range part) {
+  context.for_ranges(logits.cols, logits.rows * logits.cols * kCostOfTanh, [&](Range part) {
     for (int64_t r = 0; r < logits.rows; ++r) {
       for (int64_t c = part.begin; c < part.end; ++c) {
         logits.at(r, c) =

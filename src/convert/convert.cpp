@@ -188,7 +188,7 @@ absl::Status ReadRows(const WeightLoader& loader, const Job& job, Range rows, fl
 absl::Status InParts(ThreadPool& pool, int64_t rows, const std::function<absl::Status(Range)>& work) {
   std::mutex mutex;
   absl::Status first;
-  pool.run_parts(rows, 1, [&](Range part) {
+  pool.run_ranges(rows, 1, [&](Range part) {
     const absl::Status status = work(part);
     const std::lock_guard lock(mutex);
     if (first.ok()) first = status;

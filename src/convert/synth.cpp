@@ -68,9 +68,9 @@ void ForParts(int64_t rows, const Fn& fn) {
   const int parts = static_cast<int>(std::clamp<int64_t>(std::thread::hardware_concurrency(), 1, 8));
   std::vector<std::jthread> threads;
   for (int i = 1; i < parts; ++i) {
-    threads.emplace_back([&fn, part = StaticPart(rows, 1, i, parts)] { fn(part); });
+    threads.emplace_back([&fn, part = StaticRange(rows, 1, i, parts)] { fn(part); });
   }
-  fn(StaticPart(rows, 1, 0, parts));
+  fn(StaticRange(rows, 1, 0, parts));
 }
 
 /// Writes the tensors of one file.

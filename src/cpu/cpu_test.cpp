@@ -35,7 +35,7 @@ TEST(ThreadPool, RunPartsTilesTheRangeForAnyNumberOfThreads) {
   for (const int threads : {1, 2, 3, 7}) {
     ThreadPool pool(threads);
     std::vector<std::atomic<int>> hits(100);
-    pool.run_parts(100, 16, [&](Range part) {
+    pool.run_ranges(100, 16, [&](Range part) {
       EXPECT_EQ(part.begin % 16, 0);
       for (int64_t i = part.begin; i < part.end; ++i) ++hits[static_cast<size_t>(i)];
     });

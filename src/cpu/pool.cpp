@@ -53,9 +53,9 @@ void ThreadPool::run(Work work) {
   running_.store(false, std::memory_order_release);
 }
 
-void ThreadPool::run_parts(int64_t size, int64_t unit, absl::FunctionRef<void(Range part)> work) {
+void ThreadPool::run_ranges(int64_t size, int64_t unit, absl::FunctionRef<void(Range part)> work) {
   run([&](int worker, int n) {
-    const Range part = StaticPart(size, unit, worker, n);
+    const Range part = StaticRange(size, unit, worker, n);
     if (!part.empty()) work(part);
   });
 }

@@ -37,9 +37,9 @@ class ThreadPool {
   /// then sees what they wrote. `work` must neither throw nor call run().
   void run(Work work);
 
-  /// Runs work(part) on each thread, for [0, size) cut by StaticPart at multiples of `unit`. Empty ranges are
+  /// Runs work(part) on each thread, for [0, size) cut by StaticRange at multiples of `unit`. Empty ranges are
   /// skipped.
-  void run_parts(int64_t size, int64_t unit, absl::FunctionRef<void(Range part)> work);
+  void run_ranges(int64_t size, int64_t unit, absl::FunctionRef<void(Range part)> work);
 
  private:
   void serve(int worker);

@@ -88,7 +88,7 @@ void ExpectSameProduct(const Pair& pair, Args args, int64_t tokens, Run run) {
     std::vector<float> got(expected.size(), 7.0f);
     args.y.data = got.data();
     for (int part = 0; part < parts; ++part) {
-      args.tiles = StaticPart(args.w.tiles(), 1, part, parts);
+      args.tiles = StaticRange(args.w.tiles(), 1, part, parts);
       run(pair.tested, args);
     }
     ASSERT_EQ(Bits(got), Bits(expected)) << tokens << " x " << args.w.rows << " x " << args.w.cols << ", "
@@ -376,7 +376,7 @@ void Case_causal_conv(const Pair& pair) {
       pair.reference.causal_conv(args);
       args.out = View(got, cols);
       for (int part = 0; part < 3; ++part) {
-        args.cols = StaticPart(cols, 1, part, 3);
+        args.cols = StaticRange(cols, 1, part, 3);
         pair.tested.causal_conv(args);
       }
       EXPECT_EQ(Bits(got), Bits(expected)) << rows << " x " << cols << ", width " << width;
@@ -603,7 +603,7 @@ void Case_attention(const Pair& pair) {
       const int64_t heads_at_once = parts == 1 ? shape.kv_heads : 1;
       for (int part = 0; part < parts; ++part) {
         for (int64_t head = 0; head < shape.kv_heads; head += heads_at_once) {
-          args.row_range = StaticPart(count, 1, part, parts);
+          args.row_range = StaticRange(count, 1, part, parts);
           args.kv_heads = {head, head + heads_at_once};
           pair.tested.attention(args);
         }
@@ -757,7 +757,7 @@ void Case_accumulate_fixed(const Pair& pair) {
   ASSERT_TRUE(pair.reference.accumulate_fixed(args));
   args.acc = View(got, cols);
   for (int part = 0; part < 3; ++part) {
-    args.cols = StaticPart(cols, 16, part, 3);
+    args.cols = StaticRange(cols, 16, part, 3);
     ASSERT_TRUE(pair.tested.accumulate_fixed(args));
   }
   EXPECT_EQ(got, expected);

@@ -111,7 +111,7 @@ absl::Status WeightLoader::fill(std::span<const StoredWeight> weights, std::span
   const int64_t slab_bytes = kSlabBytes / pool.threads();
   std::mutex mutex;
   absl::Status first_error;
-  pool.run_parts(tiles_total, 1, [&](Range part) {
+  pool.run_ranges(tiles_total, 1, [&](Range part) {
     std::vector<Chunk> chunks;
     int64_t first = 0;  // Tile of this matrix in the row of all.
     for (size_t i = 0; i < places.size() && first < part.end; ++i) {

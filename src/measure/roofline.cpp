@@ -15,7 +15,7 @@ namespace {
 /// Seconds until every thread has called work(range) for its range of [0, size).
 double Seconds(ThreadPool& pool, int64_t size, absl::FunctionRef<void(Range part)> work) {
   const int64_t begin_ns = NowNs();
-  pool.run_parts(size, 1, work);
+  pool.run_ranges(size, 1, work);
   return static_cast<double>(NowNs() - begin_ns) * 1e-9;
 }
 
@@ -71,7 +71,7 @@ absl::StatusOr<RooflineMeter> RooflineMeter::Create(int threads, std::vector<int
   RooflineMeter meter(std::move(cpus), options, std::move(memory));
   // Write each page: pages that were never written all map to one page of zeros.
   meter.with_team(threads, [&meter](ThreadPool& pool) {
-    pool.run_parts(meter.memory_.bytes() / kReadStep, 1, [&meter](Range part) {
+    pool.run_ranges(meter.memory_.bytes() / kReadStep, 1, [&meter](Range part) {
       std::memset(meter.memory_.data() + part.begin * kReadStep, 0x5a,
                   static_cast<size_t>(part.size() * kReadStep));
     });

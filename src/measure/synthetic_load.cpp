@@ -190,7 +190,7 @@ absl::StatusOr<LoadRun> SyntheticLoad::decode(int64_t tokens, int64_t groups, bo
     if (token == tokens) return std::nullopt;
     Step step;
     step.want_routing = trace;
-    const Range members = StaticPart(count, 1, static_cast<int>(turn % groups), static_cast<int>(groups));
+    const Range members = StaticRange(count, 1, static_cast<int>(turn % groups), static_cast<int>(groups));
     for (int64_t i = members.begin; i < members.end; ++i) {
       Sequence& sequence = sequences_[static_cast<size_t>(i)];
       if (token == 0) {

@@ -61,12 +61,12 @@ void AttentionHeads::attend(const ComputeContext& context, const KvLayerView& ca
     }
   };
   if (parts == 1) return attend_part({0, 1});
-  context.pool->run_parts(parts, 1, attend_part);
+  context.pool->run_ranges(parts, 1, attend_part);
   for (size_t i = 0; i < cuts.size(); ++i) {
     if (partials[i] == nullptr || (i > 0 && partials[i] == partials[i - 1])) continue;
     const AttentionRow& row = rows[static_cast<size_t>(cuts[i].row)];
     const int64_t splits = AttentionSplits(row.positions).size();
-    context.for_parts(heads, splits * heads * head_dim, [&](Range part) {
+    context.for_ranges(heads, splits * heads * head_dim, [&](Range part) {
       context.kernels->attention_merge({.partials = partials[i],
                                         .splits = splits,
                                         .heads = heads,

@@ -86,7 +86,7 @@ absl::Status GatedDeltaNet::forward(const ComputeContext& context, LinearInput& 
   timer.next(StepPhase::kAttention);
   // Heads are independent from the convolution on, spans of a sequence are not: threads share out the heads.
   const int64_t multiplies = tokens * (4 * value_heads_ * key_dim_ * value_dim_ + conv_width_ * channels_);
-  context.for_parts(key_heads_, multiplies, [&](Range heads) {
+  context.for_ranges(key_heads_, multiplies, [&](Range heads) {
     for (int64_t head = heads.begin; head < heads.end; ++head) {
       for (const StateSpan& span : step.states) {
         const float* from = span.from == kNoState ? nullptr : step.cache.state(step.layer, span.from);

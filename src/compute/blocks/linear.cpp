@@ -44,7 +44,7 @@ class LinearBatch {
   }
 
   void run() {
-    context_.for_parts(cost_, multiplies_, [this](Range part) {
+    context_.for_ranges(cost_, multiplies_, [this](Range part) {
       int64_t start = 0;  // Of the item, in the row of all tiles.
       for (const Item& item : items_.first(size_)) {
         const int64_t tiles = item.linear->weight().view().tiles();
