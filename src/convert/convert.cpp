@@ -387,8 +387,8 @@ std::string ConfigText(const Checkpoint& checkpoint, const std::vector<Job>& job
   return config.dump(2);
 }
 
-FolderPart PartOf(Writer& writer, Job job) {
-  FolderPart part{.entries = job.entries(), .write = {}};
+TensorGroup PartOf(Writer& writer, Job job) {
+  TensorGroup part{.entries = job.entries(), .write = {}};
   part.write = [&writer, job = std::move(job)](AppendBytes append) { return writer.write(job, append); };
   return part;
 }

@@ -18,19 +18,19 @@ using Json = nlohmann::json;
 /// One file of weights, to be.
 struct WeightFile {
   std::string name;
-  std::vector<const FolderPart*> parts;
+  std::vector<const TensorGroup*> parts;
   int64_t bytes = 0;
 
   std::vector<SafetensorsWriter::Entry> entries() const {
     std::vector<SafetensorsWriter::Entry> all;
-    for (const FolderPart* part : parts) std::ranges::copy(part->entries, std::back_inserter(all));
+    for (const TensorGroup* part : parts) std::ranges::copy(part->entries, std::back_inserter(all));
     return all;
   }
 };
 
-std::vector<WeightFile> CutIntoFiles(const std::vector<FolderPart>& parts, int64_t file_bytes_max) {
+std::vector<WeightFile> CutIntoFiles(const std::vector<TensorGroup>& parts, int64_t file_bytes_max) {
   std::vector<WeightFile> weight_files(1);
-  for (const FolderPart& part : parts) {
+  for (const TensorGroup& part : parts) {
     const int64_t bytes = part.bytes();
     if (!weight_files.back().parts.empty() && weight_files.back().bytes + bytes > file_bytes_max)
       weight_files.emplace_back();
@@ -115,7 +115,7 @@ absl::Status WriteIndex(const std::vector<WeightFile>& weight_files, const std::
 
 }  // namespace
 
-int64_t FolderPart::bytes() const {
+int64_t TensorGroup::bytes() const {
   int64_t sum = 0;
   for (const auto& entry : entries) sum += *ElementCount(entry.shape) * DTypeBytes(entry.dtype);
   return sum;
@@ -143,7 +143,7 @@ absl::StatusOr<FolderReport> WriteModelFolder(const Checkpoint& source, const Fo
       progress(static_cast<int64_t>(bytes.size()));
       return absl::OkStatus();
     };
-    for (const FolderPart* part : weights.parts) RETURN_IF_ERROR(part->write(append));
+    for (const TensorGroup* part : weights.parts) RETURN_IF_ERROR(part->write(append));
     RETURN_IF_ERROR(file.finish());
   }
   if (weight_files.size() > 1) RETURN_IF_ERROR(WriteIndex(weight_files, contents.out, report.bytes));

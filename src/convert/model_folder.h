@@ -23,7 +23,7 @@ using AppendBytes = absl::FunctionRef<absl::Status(std::span<const std::byte> by
 
 /// Tensors that come from one pass over their source: a float one, or the words, scales and biases of a
 /// matrix.
-struct FolderPart {
+struct TensorGroup {
   std::vector<SafetensorsWriter::Entry> entries;
   /// Gives all bytes of the entries, in their order, to `append`, whose errors it returns.
   std::function<absl::Status(AppendBytes append)> write;
@@ -33,7 +33,7 @@ struct FolderPart {
 
 struct FolderContents {
   std::string out;  ///< The folder, made if need be.
-  std::vector<FolderPart> parts;
+  std::vector<TensorGroup> parts;
   std::string config_json;
   std::optional<Shard> shard;  ///< Set where the folder is not the whole model.
   bool text = true;            ///< Tokenizer, template and generation config, too.

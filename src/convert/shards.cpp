@@ -54,8 +54,8 @@ StoredNeeds NeedsOf(const ResolvedWeights& weights, const std::vector<ConvertSha
 }
 
 /// The bytes of a stored tensor, or of those of its matrices that are `held` (all where empty), as they are.
-FolderPart CopyOf(const Checkpoint& checkpoint, const TensorInfo& tensor, std::vector<int64_t> held) {
-  FolderPart part{.entries = {{tensor.name, tensor.dtype, tensor.shape}}, .write = {}};
+TensorGroup CopyOf(const Checkpoint& checkpoint, const TensorInfo& tensor, std::vector<int64_t> held) {
+  TensorGroup part{.entries = {{tensor.name, tensor.dtype, tensor.shape}}, .write = {}};
   if (!held.empty()) part.entries[0].shape[0] = std::ssize(held);
   part.write = [&checkpoint, &tensor, held = std::move(held)](AppendBytes append) -> absl::Status {
     const TensorView view = checkpoint.view(tensor);
@@ -120,7 +120,7 @@ Shard TableOf(const ConvertShard& shard, std::vector<SafetensorsWriter::Entry> t
 }
 
 void FolderRun::add(FolderContents contents) {
-  for (const FolderPart& part : contents.parts) total_ += part.bytes();
+  for (const TensorGroup& part : contents.parts) total_ += part.bytes();
   folders_.push_back(std::move(contents));
 }
 

@@ -80,7 +80,7 @@ class Folder {
         where(codes), beside.name);
   }
   void make(const std::string& name, const TensorInfo& codes, BlockType type, std::vector<int64_t> shape,
-            EncodedParts parts) {
+            EncodingTensors parts) {
     parts.codes_name = codes.name;
     made_.push_back({.name = name,
                      .dtype = codes.dtype,

@@ -32,7 +32,7 @@ struct TensorPlace {
 };
 
 /// The tensors that belong to an encoded one's codes (encoded_tensors.h).
-struct EncodedParts {
+struct EncodingTensors {
   TensorPlace scales;
   std::optional<TensorPlace> zeros;
   int64_t group = 0;       ///< Columns per scale; 0: as the type says.
@@ -50,7 +50,7 @@ struct TensorInfo {
   int file = 0;                ///< Index of the file in its Checkpoint; -1: not in this shard.
   BlockType blocks =
       BlockType::kNone;  ///< How its bytes encode the elements of `shape`; kNone: as `dtype` says.
-  std::optional<EncodedParts> parts;  ///< Where the encoding's scales are apart.
+  std::optional<EncodingTensors> parts;  ///< Where the encoding's scales are apart.
   int64_t permuted_heads = 0;         ///< Of GGUF: see GgufName::permuted_heads.
   /// Which matrices of a stack a shard has (shard.h), where not all; `shape` is the whole stack's.
   std::vector<int64_t> held;

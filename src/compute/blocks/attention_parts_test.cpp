@@ -55,7 +55,7 @@ std::vector<Shape> Shapes() {
   return shapes;
 }
 
-TEST(AttentionParts, TileTheLineOfCellsInOrder) {
+TEST(AttentionSettings, TileTheLineOfCellsInOrder) {
   for (const Shape& shape : Shapes()) {
     for (const int parts : {1, 2, 3, 5, 16, 64}) {
       const std::vector<AttentionCut> cuts = Cut(shape, parts);
@@ -68,7 +68,7 @@ TEST(AttentionParts, TileTheLineOfCellsInOrder) {
   }
 }
 
-TEST(AttentionParts, HaveTheSameNumberOfPositionsUpToHalfACellOrRow) {
+TEST(AttentionSettings, HaveTheSameNumberOfPositionsUpToHalfACellOrRow) {
   for (const Shape& shape : Shapes()) {
     const int64_t total = Before(shape, AttentionCut{.row = static_cast<int64_t>(shape.rows.size())});
     for (const int parts : {2, 3, 5, 16, 64}) {
@@ -83,7 +83,7 @@ TEST(AttentionParts, HaveTheSameNumberOfPositionsUpToHalfACellOrRow) {
   }
 }
 
-TEST(AttentionParts, CutALongRowAndLeaveShortOnesWhole) {
+TEST(AttentionSettings, CutALongRowAndLeaveShortOnesWhole) {
   const Shape batch{{{0, 32768}, {0, 40}, {0, 41}, {0, 42}}, 8};
   const std::vector<AttentionCut> two = Cut(batch, 2);
   EXPECT_EQ(two[1].row, 0);
@@ -93,7 +93,7 @@ TEST(AttentionParts, CutALongRowAndLeaveShortOnesWhole) {
   for (const AttentionCut& cut : Cut(even, 3)) EXPECT_FALSE(cut.inside);
 }
 
-TEST(AttentionParts, HeadsOfAShortRowAreDealtOut) {
+TEST(AttentionSettings, HeadsOfAShortRowAreDealtOut) {
   const Shape row{{{0, 100}}, 8};
   const std::vector<AttentionCut> cuts = Cut(row, 4);
   for (int64_t i = 1; i < 4; ++i) {

@@ -14,13 +14,13 @@ absl::StatusOr<ModelSpec> Spec(const ModelConfig& config) {
   RETURN_IF_ERROR(RefuseWindows(config));
   RETURN_IF_ERROR(RequireIfPresent(config, "scoring_func", "softmax"));
   ASSIGN_OR_RETURN(const DecoderSizes sizes, ReadDecoderSizes(config));
-  AttentionParts attention;
+  AttentionSettings attention;
   ASSIGN_OR_RETURN(attention.head_dim, ReadHeadDimOrShare(config, sizes));
   ASSIGN_OR_RETURN(attention.rope, ReadRope(config, attention.head_dim));
   ASSIGN_OR_RETURN(attention.qkv_bias, ReadLateFlag(config, "attention_bias"));
   attention.o_bias = attention.qkv_bias;
   ASSIGN_OR_RETURN(const int64_t ffn, config.required_int("intermediate_size"));
-  ASSIGN_OR_RETURN(ExpertParts experts, ReadDeepseekExperts(config, sizes));
+  ASSIGN_OR_RETURN(MoeSettings experts, ReadDeepseekExperts(config, sizes));
   ASSIGN_OR_RETURN(experts.weighting, ReadWeighting(config));
   ASSIGN_OR_RETURN(const std::vector<bool> sparse, ReadLayersAfterDense(config, sizes.layers));
   return DecoderOf("deepseek", sizes, UsualAttention(sizes, attention),

@@ -11,7 +11,7 @@ namespace shoal::families {
 namespace {
 
 /// How groups are used: topk_method.
-absl::Status ReadChoice(const ModelConfig& config, ExpertParts& experts) {
+absl::Status ReadChoice(const ModelConfig& config, MoeSettings& experts) {
   ASSIGN_OR_RETURN(const std::string method, config.required_string("topk_method"));
   if (method == "group_limited_greedy") {
     ASSIGN_OR_RETURN(experts.groups, ReadGroups(config, experts));
@@ -30,7 +30,7 @@ absl::StatusOr<ModelSpec> Spec(const ModelConfig& config) {
   ASSIGN_OR_RETURN(const MakeMixer attention, ReadLatentAttention(config, sizes, LatentNames::kFused));
   ASSIGN_OR_RETURN(const int64_t ffn, config.required_int("intermediate_size"));
   // norm_topk_prob has no effect in the reference.
-  ASSIGN_OR_RETURN(ExpertParts experts, ReadDeepseekExperts(config, sizes));
+  ASSIGN_OR_RETURN(MoeSettings experts, ReadDeepseekExperts(config, sizes));
   RETURN_IF_ERROR(ReadChoice(config, experts));
   ASSIGN_OR_RETURN(const std::vector<bool> sparse, ReadLayersAfterDense(config, sizes.layers));
   return DecoderOf("deepseek_v2", sizes, attention, UsualMoe(sizes, experts, sparse, ffn));

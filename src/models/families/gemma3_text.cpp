@@ -49,7 +49,7 @@ absl::StatusOr<ModelSpec> Spec(const ModelConfig& config) {
   RETURN_IF_ERROR(RequireActivation(config, "hidden_activation", "gelu_pytorch_tanh"));
   RETURN_IF_ERROR(RefuseScoreCaps(config));
   ASSIGN_OR_RETURN(const DecoderSizes sizes, ReadDecoderSizes(config, true));
-  AttentionParts attention{.norm = QkNorm::kPerHead};
+  AttentionSettings attention{.norm = QkNorm::kPerHead};
   ASSIGN_OR_RETURN(attention.windows, Windows(config, sizes.layers));
   ASSIGN_OR_RETURN(attention.head_dim, ReadHeadDim(config));
   RopeSpec local;

@@ -36,7 +36,7 @@ absl::Status RefuseUnbuilt(const ModelConfig& config) {
 /// The layers that see everything have other heads than those with a window.
 struct Attentions {
   DecoderSizes full_sizes;  ///< With their number of heads for keys and values.
-  AttentionParts full, windowed;
+  AttentionSettings full, windowed;
   bool full_values_from_keys = false;
 };
 
@@ -83,7 +83,7 @@ MakeMixer AttentionOf(const DecoderSizes& sizes, const Attentions& both) {
 
 /// The dense block, and experts beside it.
 MoeSpec MoeBeside(DenseSpec dense, const std::string& base, const DecoderSizes& sizes,
-                  const ExpertParts& parts) {
+                  const MoeSettings& parts) {
   const auto norm = [&](const char* name) { return NormAt(base + name, sizes.width, sizes.eps); };
   MoeSpec moe = MoeAt(base, sizes.width, parts, {.stacks = ".experts.switch_glu"});
   FuseExperts(base, parts, moe);
@@ -108,7 +108,7 @@ absl::StatusOr<ModelSpec> Spec(const ModelConfig& config) {
   ASSIGN_OR_RETURN(const Attentions attentions, ReadAttentions(config, sizes));
   ASSIGN_OR_RETURN(const int64_t ffn, config.required_int("intermediate_size"));
   ASSIGN_OR_RETURN(const bool sparse, ReadLateFlag(config, "enable_moe_block"));
-  std::optional<ExpertParts> experts;
+  std::optional<MoeSettings> experts;
   if (sparse) {
     ASSIGN_OR_RETURN(experts, ReadExperts(config, sizes, {.top_k = "top_k_experts"}));
     experts->weighting = RouteWeights::kRenormalized;

@@ -13,7 +13,7 @@ absl::StatusOr<ModelSpec> Spec(const ModelConfig& config) {
   RETURN_IF_ERROR(RequireActivation(config, "hidden_act", "silu"));
   RETURN_IF_ERROR(RefuseWindows(config));
   ASSIGN_OR_RETURN(const DecoderSizes sizes, ReadDecoderSizes(config));
-  AttentionParts attention;
+  AttentionSettings attention;
   ASSIGN_OR_RETURN(attention.head_dim, ReadHeadDim(config));
   ASSIGN_OR_RETURN(const int rotary, ReadRotaryDims(config, attention.head_dim));
   ASSIGN_OR_RETURN(attention.rope, ReadRope(config, rotary));
@@ -21,7 +21,7 @@ absl::StatusOr<ModelSpec> Spec(const ModelConfig& config) {
   ASSIGN_OR_RETURN(const bool qk_norm, config.required_bool("use_qk_norm"));
   if (qk_norm) attention.norm = QkNorm::kPerHead;
   ASSIGN_OR_RETURN(const int64_t ffn, config.required_int("intermediate_size"));
-  ASSIGN_OR_RETURN(const ExpertParts experts, ReadDeepseekV3Experts(config, sizes));
+  ASSIGN_OR_RETURN(const MoeSettings experts, ReadDeepseekV3Experts(config, sizes));
   ASSIGN_OR_RETURN(const std::vector<bool> sparse, ReadLayersAfterDense(config, sizes.layers));
   return DecoderOf("glm4_moe", sizes, UsualAttention(sizes, attention),
                    UsualMoe(sizes, experts, sparse, ffn));

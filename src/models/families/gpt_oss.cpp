@@ -47,7 +47,7 @@ LinearSpec ExpertLinear(const std::string& base, const Projection& projection, i
   return linear;
 }
 
-MoeSpec ExpertsAt(const std::string& base, int64_t width, const ExpertParts& parts, float limit) {
+MoeSpec ExpertsAt(const std::string& base, int64_t width, const MoeSettings& parts, float limit) {
   constexpr Projection kGate{"gate_proj", "gate_up_proj", 2, 0};
   constexpr Projection kUp{"up_proj", "gate_up_proj", 2, 1};
   constexpr Projection kDown{"down_proj", "down_proj", 1, 0};
@@ -71,13 +71,13 @@ MoeSpec ExpertsAt(const std::string& base, int64_t width, const ExpertParts& par
 absl::StatusOr<ModelSpec> Spec(const ModelConfig& config) {
   RETURN_IF_ERROR(RefuseUnbuiltFeatures(config));
   ASSIGN_OR_RETURN(const DecoderSizes sizes, ReadDecoderSizes(config));
-  AttentionParts attention;
+  AttentionSettings attention;
   ASSIGN_OR_RETURN(attention.windows, ReadWindows(config, sizes.layers));
   ASSIGN_OR_RETURN(attention.head_dim, ReadHeadDim(config));
   ASSIGN_OR_RETURN(attention.rope, ReadRope(config, attention.head_dim));
   ASSIGN_OR_RETURN(attention.qkv_bias, config.required_bool("attention_bias"));
   attention.o_bias = attention.qkv_bias;
-  ASSIGN_OR_RETURN(const ExpertParts experts, ReadExperts(config, sizes,
+  ASSIGN_OR_RETURN(const MoeSettings experts, ReadExperts(config, sizes,
                                                           {.experts = "num_local_experts",
                                                            .top_k = "num_experts_per_tok",
                                                            .width = "intermediate_size"}));

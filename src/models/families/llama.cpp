@@ -10,7 +10,7 @@ absl::StatusOr<ModelSpec> Spec(const ModelConfig& config) {
   RETURN_IF_ERROR(RefuseUnbuiltFeatures(config));
   RETURN_IF_ERROR(RefuseWindows(config));
   ASSIGN_OR_RETURN(const DecoderSizes sizes, ReadDecoderSizes(config));
-  AttentionParts attention;
+  AttentionSettings attention;
   ASSIGN_OR_RETURN(attention.head_dim, ReadHeadDimOrShare(config, sizes));
   ASSIGN_OR_RETURN(attention.rope, ReadRope(config, attention.head_dim));
   ASSIGN_OR_RETURN(attention.qkv_bias, ReadLateFlag(config, "attention_bias"));

@@ -15,13 +15,13 @@ absl::StatusOr<ModelSpec> Spec(const ModelConfig& config) {
   RETURN_IF_ERROR(RequireIfPresent(config, "scoring_func", "sigmoid"));
   RETURN_IF_ERROR(RequireIfPresent(config, "qk_norm_type", "per_layer"));
   ASSIGN_OR_RETURN(const DecoderSizes sizes, ReadDecoderSizes(config, false));
-  AttentionParts attention;
+  AttentionSettings attention;
   ASSIGN_OR_RETURN(attention.head_dim, ReadHeadDim(config));
   ASSIGN_OR_RETURN(const int64_t rotary, config.required_int("rotary_dim", {2, attention.head_dim}));
   ASSIGN_OR_RETURN(attention.rope, ReadRope(config, static_cast<int>(rotary)));
   ASSIGN_OR_RETURN(const bool qk_norm, config.required_bool("use_qk_norm"));
   if (qk_norm) attention.norm = QkNorm::kWhole;
-  ASSIGN_OR_RETURN(ExpertParts experts, ReadExperts(config, sizes,
+  ASSIGN_OR_RETURN(MoeSettings experts, ReadExperts(config, sizes,
                                                     {.experts = "num_local_experts",
                                                      .top_k = "num_experts_per_tok",
                                                      .width = "intermediate_size"}));

@@ -10,8 +10,8 @@ namespace {
 absl::StatusOr<ModelSpec> Spec(const ModelConfig& config) {
   RETURN_IF_ERROR(RefuseUnbuiltFeatures(config));
   ASSIGN_OR_RETURN(const DecoderSizes sizes, ReadDecoderSizes(config));
-  ASSIGN_OR_RETURN(const AttentionParts attention, ReadWindowedAttention(config, sizes));
-  ASSIGN_OR_RETURN(ExpertParts experts, ReadExperts(config, sizes,
+  ASSIGN_OR_RETURN(const AttentionSettings attention, ReadWindowedAttention(config, sizes));
+  ASSIGN_OR_RETURN(MoeSettings experts, ReadExperts(config, sizes,
                                                     {.experts = "num_local_experts",
                                                      .top_k = "num_experts_per_tok",
                                                      .width = "intermediate_size"}));

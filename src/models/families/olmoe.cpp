@@ -17,12 +17,12 @@ absl::StatusOr<ModelSpec> Spec(const ModelConfig& config) {
                          config.excerpt("clip_qkv"));
   }
   ASSIGN_OR_RETURN(const DecoderSizes sizes, ReadDecoderSizes(config));
-  AttentionParts attention{.norm = QkNorm::kWhole};
+  AttentionSettings attention{.norm = QkNorm::kWhole};
   ASSIGN_OR_RETURN(attention.head_dim, ReadHeadDimOrShare(config, sizes));
   ASSIGN_OR_RETURN(attention.rope, ReadRope(config, attention.head_dim));
   ASSIGN_OR_RETURN(attention.qkv_bias, ReadLateFlag(config, "attention_bias"));
   attention.o_bias = attention.qkv_bias;
-  ASSIGN_OR_RETURN(ExpertParts experts, ReadExperts(config, sizes, {.width = "intermediate_size"}));
+  ASSIGN_OR_RETURN(MoeSettings experts, ReadExperts(config, sizes, {.width = "intermediate_size"}));
   ASSIGN_OR_RETURN(experts.weighting, ReadWeighting(config));
   const std::vector<bool> sparse(static_cast<size_t>(sizes.layers), true);
   return DecoderOf("olmoe", sizes, UsualAttention(sizes, attention), UsualMoe(sizes, experts, sparse, 0));

@@ -9,7 +9,7 @@ namespace {
 absl::StatusOr<ModelSpec> Spec(const ModelConfig& config) {
   RETURN_IF_ERROR(RequireActivation(config, "hidden_act", "silu"));
   ASSIGN_OR_RETURN(const DecoderSizes sizes, ReadDecoderSizes(config));
-  AttentionParts attention;
+  AttentionSettings attention;
   ASSIGN_OR_RETURN(attention.windows, ReadWindows(config, sizes.layers));
   ASSIGN_OR_RETURN(attention.head_dim, ReadHeadDimOrShare(config, sizes));
   ASSIGN_OR_RETURN(const int rotary, ReadRotaryDims(config, attention.head_dim));

@@ -9,7 +9,7 @@ namespace {
 absl::StatusOr<ModelSpec> Spec(const ModelConfig& config) {
   RETURN_IF_ERROR(RefuseUnbuiltFeatures(config));
   ASSIGN_OR_RETURN(const DecoderSizes sizes, ReadDecoderSizes(config));
-  ASSIGN_OR_RETURN(AttentionParts attention, ReadWindowedAttention(config, sizes));
+  ASSIGN_OR_RETURN(AttentionSettings attention, ReadWindowedAttention(config, sizes));
   attention.qkv_bias = true;
   ASSIGN_OR_RETURN(const int64_t ffn, config.required_int("intermediate_size"));
   return DecoderOf("qwen2", sizes, UsualAttention(sizes, attention), UsualMlp(sizes, ffn));

@@ -13,11 +13,11 @@ namespace {
 absl::StatusOr<ModelSpec> Spec(const ModelConfig& config) {
   RETURN_IF_ERROR(RefuseUnbuiltFeatures(config));
   ASSIGN_OR_RETURN(const DecoderSizes sizes, ReadDecoderSizes(config));
-  ASSIGN_OR_RETURN(AttentionParts attention, ReadWindowedAttention(config, sizes));
+  ASSIGN_OR_RETURN(AttentionSettings attention, ReadWindowedAttention(config, sizes));
   ASSIGN_OR_RETURN(const std::optional<bool> qkv_bias, config.optional_bool("qkv_bias"));
   attention.qkv_bias = qkv_bias.value_or(true);  // The key came after the models, which all have biases.
   ASSIGN_OR_RETURN(const int64_t ffn, config.required_int("intermediate_size"));
-  ASSIGN_OR_RETURN(ExpertParts experts, ReadExperts(config, sizes));
+  ASSIGN_OR_RETURN(MoeSettings experts, ReadExperts(config, sizes));
   ASSIGN_OR_RETURN(experts.weighting, ReadWeighting(config));
   ASSIGN_OR_RETURN(const int64_t shared, config.required_int("shared_expert_intermediate_size"));
   ASSIGN_OR_RETURN(const std::vector<bool> sparse, ReadSparseLayers(config, sizes.layers));

@@ -9,7 +9,7 @@ namespace {
 absl::StatusOr<ModelSpec> Spec(const ModelConfig& config) {
   RETURN_IF_ERROR(RefuseUnbuiltFeatures(config));
   ASSIGN_OR_RETURN(const DecoderSizes sizes, ReadDecoderSizes(config));
-  AttentionParts attention{.norm = QkNorm::kPerHead};
+  AttentionSettings attention{.norm = QkNorm::kPerHead};
   ASSIGN_OR_RETURN(attention.windows, ReadWindows(config, sizes.layers));
   ASSIGN_OR_RETURN(attention.head_dim, ReadHeadDim(config));
   ASSIGN_OR_RETURN(attention.rope, ReadRope(config, attention.head_dim));

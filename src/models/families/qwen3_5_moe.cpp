@@ -111,8 +111,8 @@ absl::Status RefuseUnbuilt(const ModelConfig& text) {
   return absl::OkStatus();
 }
 
-absl::StatusOr<AttentionParts> ReadAttention(const ModelConfig& text) {
-  AttentionParts attention{.norm = QkNorm::kPerHead};
+absl::StatusOr<AttentionSettings> ReadAttention(const ModelConfig& text) {
+  AttentionSettings attention{.norm = QkNorm::kPerHead};
   ASSIGN_OR_RETURN(attention.head_dim, ReadHeadDim(text));
   ASSIGN_OR_RETURN(const ModelConfig rope, text.required_object("rope_parameters"));
   RETURN_IF_ERROR(rope.required_number("partial_rotary_factor", {0, 1}).status());
@@ -130,9 +130,9 @@ absl::StatusOr<ModelSpec> Spec(const ModelConfig& config) {
   ASSIGN_OR_RETURN(const std::optional<bool> tied, config.optional_bool("tie_word_embeddings"));
   ASSIGN_OR_RETURN(const DecoderSizes sizes, ReadDecoderSizes(text, tied));
   ASSIGN_OR_RETURN(const std::vector<bool> attending, ReadAttending(text, sizes.layers));
-  ASSIGN_OR_RETURN(const AttentionParts attention, ReadAttention(text));
+  ASSIGN_OR_RETURN(const AttentionSettings attention, ReadAttention(text));
   ASSIGN_OR_RETURN(const GatedDeltaNetSpec delta, ReadDelta(text));
-  ASSIGN_OR_RETURN(ExpertParts experts, ReadExperts(text, sizes));
+  ASSIGN_OR_RETURN(MoeSettings experts, ReadExperts(text, sizes));
   experts.weighting = RouteWeights::kRenormalized;
   ASSIGN_OR_RETURN(const int64_t shared, text.required_int("shared_expert_intermediate_size"));
 

@@ -12,14 +12,14 @@ namespace {
 absl::StatusOr<ModelSpec> Spec(const ModelConfig& config) {
   RETURN_IF_ERROR(RefuseUnbuiltFeatures(config));
   ASSIGN_OR_RETURN(const DecoderSizes sizes, ReadDecoderSizes(config));
-  AttentionParts attention{.norm = QkNorm::kPerHead};
+  AttentionSettings attention{.norm = QkNorm::kPerHead};
   ASSIGN_OR_RETURN(attention.windows, ReadWindows(config, sizes.layers));
   ASSIGN_OR_RETURN(attention.head_dim, ReadHeadDim(config));
   ASSIGN_OR_RETURN(attention.rope, ReadRope(config, attention.head_dim));
   ASSIGN_OR_RETURN(attention.qkv_bias, ReadLateFlag(config, "attention_bias"));
   attention.o_bias = attention.qkv_bias;
   ASSIGN_OR_RETURN(const int64_t ffn, config.required_int("intermediate_size"));
-  ASSIGN_OR_RETURN(ExpertParts experts, ReadExperts(config, sizes));
+  ASSIGN_OR_RETURN(MoeSettings experts, ReadExperts(config, sizes));
   ASSIGN_OR_RETURN(experts.weighting, ReadWeighting(config));
   ASSIGN_OR_RETURN(const std::vector<bool> sparse, ReadSparseLayers(config, sizes.layers));
   return DecoderOf("qwen3_moe", sizes, UsualAttention(sizes, attention),

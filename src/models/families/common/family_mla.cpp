@@ -14,7 +14,7 @@ namespace {
 
 constexpr float kLatentEps = 1e-6f;  // Of the latents' norms, whatever rms_norm_eps says.
 
-struct MlaParts {
+struct MlaSettings {
   DecoderSizes sizes;
   LatentNames names = LatentNames::kSplit;
   std::optional<int64_t> q_latent;
@@ -25,7 +25,7 @@ struct MlaParts {
 };
 
 /// Matrix h of MLX's stack.
-WeightSource StackOf(std::string base, const MlaParts& parts, int64_t h) {
+WeightSource StackOf(std::string base, const MlaSettings& parts, int64_t h) {
   return {.base = std::move(base),
           .stack = parts.sizes.heads,
           .index = h,
@@ -33,7 +33,7 @@ WeightSource StackOf(std::string base, const MlaParts& parts, int64_t h) {
 }
 
 /// Rows of what kv_b_proj holds of head h, or matrix h of MLX's stack.
-WeightRef ValueMatrix(const std::string& base, const MlaParts& parts, int64_t h) {
+WeightRef ValueMatrix(const std::string& base, const MlaSettings& parts, int64_t h) {
   const int64_t per_head = parts.nope + parts.value;
   const int64_t begin = h * per_head + parts.nope;
   return {.shape = {parts.value, parts.latent},
@@ -44,7 +44,7 @@ WeightRef ValueMatrix(const std::string& base, const MlaParts& parts, int64_t h)
 }
 
 /// The transpose of what kv_b_proj holds.
-WeightRef KeyMatrix(const std::string& base, const MlaParts& parts, int64_t h) {
+WeightRef KeyMatrix(const std::string& base, const MlaSettings& parts, int64_t h) {
   const int64_t per_head = parts.nope + parts.value;
   WeightSource hub{.base = base + ".kv_b_proj"};
   hub.strided = WeightSource::StridedView{.stored_shape = {parts.sizes.heads * per_head, parts.latent},
@@ -54,7 +54,7 @@ WeightRef KeyMatrix(const std::string& base, const MlaParts& parts, int64_t h) {
   return {.shape = {parts.latent, parts.nope}, .sources = {hub, StackOf(base + ".embed_q", parts, h)}};
 }
 
-MlaSpec MlaAt(const std::string& base, const MlaParts& parts) {
+MlaSpec MlaAt(const std::string& base, const MlaSettings& parts) {
   const DecoderSizes& sizes = parts.sizes;
   const int64_t q_rows = sizes.heads * (parts.nope + parts.rope_dim);
   MlaSpec mla;
@@ -92,7 +92,7 @@ absl::StatusOr<MakeMixer> ReadLatentAttention(const ModelConfig& config, const D
                          config.where("attention_bias"));
   }
   constexpr Bounds<int64_t> kDims{1, 1 << 16};
-  MlaParts parts{.sizes = sizes, .names = names};
+  MlaSettings parts{.sizes = sizes, .names = names};
   ASSIGN_OR_RETURN(parts.q_latent, config.optional_int("q_lora_rank"));  // null: queries have no latent.
   ASSIGN_OR_RETURN(parts.latent, config.required_int("kv_lora_rank", kDims));
   ASSIGN_OR_RETURN(parts.nope, config.required_int("qk_nope_head_dim", kDims));
@@ -118,7 +118,7 @@ absl::StatusOr<ModelSpec> ReadDeepseekV3(const ModelConfig& config, std::string 
   ASSIGN_OR_RETURN(const DecoderSizes sizes, ReadDecoderSizes(config));
   ASSIGN_OR_RETURN(const MakeMixer attention, ReadLatentAttention(config, sizes, LatentNames::kSplit));
   ASSIGN_OR_RETURN(const int64_t ffn, config.required_int("intermediate_size"));
-  ASSIGN_OR_RETURN(const ExpertParts experts, ReadDeepseekV3Experts(config, sizes));
+  ASSIGN_OR_RETURN(const MoeSettings experts, ReadDeepseekV3Experts(config, sizes));
   ASSIGN_OR_RETURN(const std::vector<bool> sparse, ReadLayersAfterDense(config, sizes.layers));
   return DecoderOf(std::move(model_type), sizes, attention, UsualMoe(sizes, experts, sparse, ffn));
 }

@@ -17,9 +17,9 @@ LinearSpec ExpertLinear(const std::string& alone, const std::string& stacked, in
 
 }  // namespace
 
-absl::StatusOr<ExpertParts> ReadExperts(const ModelConfig& config, const DecoderSizes& sizes,
+absl::StatusOr<MoeSettings> ReadExperts(const ModelConfig& config, const DecoderSizes& sizes,
                                         const ExpertKeys& keys) {
-  ExpertParts parts;
+  MoeSettings parts;
   ASSIGN_OR_RETURN(parts.experts, config.required_int(keys.experts, {1, 4096}));
   ASSIGN_OR_RETURN(parts.top_k, config.required_int(keys.top_k, {1, parts.experts}));
   ASSIGN_OR_RETURN(parts.width, config.required_int(keys.width));
@@ -31,8 +31,8 @@ absl::StatusOr<ExpertParts> ReadExperts(const ModelConfig& config, const Decoder
   return parts;
 }
 
-absl::StatusOr<ExpertParts> ReadDeepseekExperts(const ModelConfig& config, const DecoderSizes& sizes) {
-  ASSIGN_OR_RETURN(ExpertParts parts, ReadExperts(config, sizes, {.experts = "n_routed_experts"}));
+absl::StatusOr<MoeSettings> ReadDeepseekExperts(const ModelConfig& config, const DecoderSizes& sizes) {
+  ASSIGN_OR_RETURN(MoeSettings parts, ReadExperts(config, sizes, {.experts = "n_routed_experts"}));
   ASSIGN_OR_RETURN(const std::optional<int64_t> shared, config.optional_int("n_shared_experts", {0, 1024}));
   parts.shared_width = shared.value_or(0) * parts.width;
   ASSIGN_OR_RETURN(const std::optional<double> factor,
@@ -42,8 +42,8 @@ absl::StatusOr<ExpertParts> ReadDeepseekExperts(const ModelConfig& config, const
   return parts;
 }
 
-absl::StatusOr<ExpertParts> ReadDeepseekV3Experts(const ModelConfig& config, const DecoderSizes& sizes) {
-  ASSIGN_OR_RETURN(ExpertParts parts, ReadDeepseekExperts(config, sizes));
+absl::StatusOr<MoeSettings> ReadDeepseekV3Experts(const ModelConfig& config, const DecoderSizes& sizes) {
+  ASSIGN_OR_RETURN(MoeSettings parts, ReadDeepseekExperts(config, sizes));
   parts.scores = RouteScores::kSigmoid;
   parts.has_selection_bias = true;
   ASSIGN_OR_RETURN(parts.weighting, ReadWeighting(config));
@@ -52,7 +52,7 @@ absl::StatusOr<ExpertParts> ReadDeepseekV3Experts(const ModelConfig& config, con
   return parts;
 }
 
-absl::StatusOr<RouteGroups> ReadGroups(const ModelConfig& config, const ExpertParts& parts) {
+absl::StatusOr<RouteGroups> ReadGroups(const ModelConfig& config, const MoeSettings& parts) {
   RouteGroups groups;
   ASSIGN_OR_RETURN(groups.count, config.required_int("n_group", {1, parts.experts}));
   ASSIGN_OR_RETURN(groups.topk_group, config.required_int("topk_group", {1, groups.count}));
@@ -103,7 +103,7 @@ absl::StatusOr<std::vector<bool>> ReadSparseLayers(const ModelConfig& config, in
   return sparse;
 }
 
-MoeSpec MoeAt(const std::string& base, int64_t width, const ExpertParts& parts, const ExpertNames& names) {
+MoeSpec MoeAt(const std::string& base, int64_t width, const MoeSettings& parts, const ExpertNames& names) {
   MoeSpec moe;
   moe.top_k = static_cast<int>(parts.top_k);
   moe.router = {.linear = LinearAt(base + ".gate", parts.experts, width, false),
@@ -135,7 +135,7 @@ MoeSpec MoeAt(const std::string& base, int64_t width, const ExpertParts& parts, 
   return moe;
 }
 
-void FuseExperts(const std::string& base, const ExpertParts& parts, MoeSpec& moe) {
+void FuseExperts(const std::string& base, const MoeSettings& parts, MoeSpec& moe) {
   for (int64_t e = 0; e < parts.experts; ++e) {
     DenseSpec& expert = moe.experts[static_cast<size_t>(e)];
     const auto fused = [&](LinearSpec& linear, const char* tensor) -> WeightSource& {
@@ -156,7 +156,7 @@ void FuseExperts(const std::string& base, const ExpertParts& parts, MoeSpec& moe
   }
 }
 
-MakeFeedForward UsualMoe(const DecoderSizes& sizes, const ExpertParts& parts, std::vector<bool> sparse,
+MakeFeedForward UsualMoe(const DecoderSizes& sizes, const MoeSettings& parts, std::vector<bool> sparse,
                          int64_t ffn) {
   return [width = sizes.width, parts, sparse = std::move(sparse), ffn](
              int64_t layer, const std::string& base) -> FeedForwardSpec {

@@ -16,7 +16,7 @@
 namespace shoal {
 
 /// A layer's experts as a config describes them, independent of its key names.
-struct ExpertParts {
+struct MoeSettings {
   int64_t experts = 0;
   int64_t top_k = 0;
   int64_t width = 0;  ///< Hidden width of an expert.
@@ -36,19 +36,19 @@ struct ExpertKeys {
   const char* width = "moe_intermediate_size";
 };
 /// Reads number, top_k and width only. Bounds the experts of a model, and so the memory of its spec.
-absl::StatusOr<ExpertParts> ReadExperts(const ModelConfig& config, const DecoderSizes& sizes,
+absl::StatusOr<MoeSettings> ReadExperts(const ModelConfig& config, const DecoderSizes& sizes,
                                         const ExpertKeys& keys = {});
 
 /// The same under DeepSeek's keys, with shared experts (n_shared_experts, as one that is as many times as
 /// wide) and routed_scaling_factor, where absent 1.
-absl::StatusOr<ExpertParts> ReadDeepseekExperts(const ModelConfig& config, const DecoderSizes& sizes);
+absl::StatusOr<MoeSettings> ReadDeepseekExperts(const ModelConfig& config, const DecoderSizes& sizes);
 
 /// The same with what DeepSeek-V3 added: sigmoid scores, a selection bias, and groups (n_group,
 /// topk_group) by their two best.
-absl::StatusOr<ExpertParts> ReadDeepseekV3Experts(const ModelConfig& config, const DecoderSizes& sizes);
+absl::StatusOr<MoeSettings> ReadDeepseekV3Experts(const ModelConfig& config, const DecoderSizes& sizes);
 
 /// n_group and topk_group. InvalidArgument where the groups do not divide the experts or hold too few.
-absl::StatusOr<RouteGroups> ReadGroups(const ModelConfig& config, const ExpertParts& parts);
+absl::StatusOr<RouteGroups> ReadGroups(const ModelConfig& config, const MoeSettings& parts);
 
 /// norm_topk_prob
 absl::StatusOr<RouteWeights> ReadWeighting(const ModelConfig& config);
@@ -76,15 +76,15 @@ struct ExpertNames {
 
 /// The router `<base>.gate`, experts alone as on the hub or stacked as in MLX folders, and the shared expert
 /// `<base>.shared_experts`.
-MoeSpec MoeAt(const std::string& base, int64_t width, const ExpertParts& parts,
+MoeSpec MoeAt(const std::string& base, int64_t width, const MoeSettings& parts,
               const ExpertNames& names = {});
 
 /// Where the hub has the experts as two stacks, `<base>.experts.gate_up_proj` [E, 2F, D], gate first, and
 /// `<base>.experts.down_proj` [E, D, F], instead of alone.
-void FuseExperts(const std::string& base, const ExpertParts& parts, MoeSpec& moe);
+void FuseExperts(const std::string& base, const MoeSettings& parts, MoeSpec& moe);
 
 /// MoeAt `<base>.mlp` for layers that have experts, else a dense `<base>.mlp` of width `ffn`.
-MakeFeedForward UsualMoe(const DecoderSizes& sizes, const ExpertParts& parts, std::vector<bool> sparse,
+MakeFeedForward UsualMoe(const DecoderSizes& sizes, const MoeSettings& parts, std::vector<bool> sparse,
                          int64_t ffn);
 
 }  // namespace shoal

@@ -170,7 +170,7 @@ DenseSpec DenseAt(const std::string& base, int64_t width, int64_t ffn, bool bias
           .down = LinearAt(base + ".down_proj", width, ffn, bias)};
 }
 
-GqaSpec GqaAt(const std::string& base, const DecoderSizes& sizes, const AttentionParts& parts) {
+GqaSpec GqaAt(const std::string& base, const DecoderSizes& sizes, const AttentionSettings& parts) {
   const int64_t q_rows = int64_t{sizes.heads} * parts.head_dim;
   const int64_t kv_rows = int64_t{sizes.kv_heads} * parts.head_dim;
   GqaSpec gqa;
@@ -190,15 +190,15 @@ GqaSpec GqaAt(const std::string& base, const DecoderSizes& sizes, const Attentio
   return gqa;
 }
 
-absl::StatusOr<AttentionParts> ReadWindowedAttention(const ModelConfig& config, const DecoderSizes& sizes) {
-  AttentionParts attention;
+absl::StatusOr<AttentionSettings> ReadWindowedAttention(const ModelConfig& config, const DecoderSizes& sizes) {
+  AttentionSettings attention;
   ASSIGN_OR_RETURN(attention.windows, ReadWindows(config, sizes.layers));
   ASSIGN_OR_RETURN(attention.head_dim, ReadHeadDimOrShare(config, sizes));
   ASSIGN_OR_RETURN(attention.rope, ReadRope(config, attention.head_dim));
   return attention;
 }
 
-MakeMixer UsualAttention(const DecoderSizes& sizes, const AttentionParts& parts) {
+MakeMixer UsualAttention(const DecoderSizes& sizes, const AttentionSettings& parts) {
   return [sizes, parts](int64_t layer, const std::string& base) {
     GqaSpec gqa = GqaAt(base + ".self_attn", sizes, parts);
     if (!parts.windows.empty()) gqa.window = parts.windows[static_cast<size_t>(layer)];

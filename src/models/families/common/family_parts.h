@@ -81,7 +81,7 @@ LinearSpec PartOf(const std::string& base, int64_t stored, int64_t begin, int64_
 enum class QkNorm : uint8_t { kNone, kPerHead, kWhole };
 
 /// What differs between attentions with the hub's usual tensor names.
-struct AttentionParts {
+struct AttentionSettings {
   int head_dim = 0;
   RopeSpec rope;
   bool qkv_bias = false;
@@ -91,7 +91,7 @@ struct AttentionParts {
 };
 
 /// q_proj, k_proj, v_proj, o_proj (and q_norm, k_norm) below `base`, without a window.
-GqaSpec GqaAt(const std::string& base, const DecoderSizes& sizes, const AttentionParts& parts);
+GqaSpec GqaAt(const std::string& base, const DecoderSizes& sizes, const AttentionSettings& parts);
 
 /// Make the parts of a layer from its number and "model.layers.<i>".
 using MakeMixer = std::function<MixerSpec(int64_t layer, const std::string& base)>;
@@ -99,10 +99,10 @@ using MakeFeedForward = std::function<FeedForwardSpec(int64_t layer, const std::
 
 /// Reads windows, head_dim (by default width / heads) and rope, which Mistral and Qwen2 configs state alike.
 /// The other fields keep their defaults.
-absl::StatusOr<AttentionParts> ReadWindowedAttention(const ModelConfig& config, const DecoderSizes& sizes);
+absl::StatusOr<AttentionSettings> ReadWindowedAttention(const ModelConfig& config, const DecoderSizes& sizes);
 
 /// GqaAt `<base>.self_attn` with the layer's window; DenseAt `<base>.mlp`.
-MakeMixer UsualAttention(const DecoderSizes& sizes, const AttentionParts& parts);
+MakeMixer UsualAttention(const DecoderSizes& sizes, const AttentionSettings& parts);
 MakeFeedForward UsualMlp(const DecoderSizes& sizes, int64_t ffn, bool bias = false);
 
 /// A decoder of pre-norm layers under the hub's usual names.
