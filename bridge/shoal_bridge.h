@@ -29,7 +29,7 @@ enum ShoalGrammarKind { kShoalJsonSchema = 0, kShoalRegex = 1, kShoalLark = 2 };
 typedef struct {
   const char* data;
   size_t size;
-} ShoalSlice;
+} ShoalView;
 
 // Memory of the bridge, which the caller frees once.
 typedef struct {
@@ -46,16 +46,16 @@ void shoal_ids_free(ShoalIds ids);
 // ---- Tokenizers ----
 
 typedef struct ShoalTokenizer ShoalTokenizer;
-int32_t shoal_tokenizer_new(ShoalSlice json, ShoalTokenizer** out, ShoalBytes* error);
+int32_t shoal_tokenizer_new(ShoalView json, ShoalTokenizer** out, ShoalBytes* error);
 void shoal_tokenizer_free(ShoalTokenizer* tokenizer);
 // The largest id plus one.
 uint32_t shoal_tokenizer_id_limit(const ShoalTokenizer* tokenizer);
-int32_t shoal_tokenizer_encode(const ShoalTokenizer* tokenizer, ShoalSlice text, bool add_special,
+int32_t shoal_tokenizer_encode(const ShoalTokenizer* tokenizer, ShoalView text, bool add_special,
                                bool parse_special, ShoalIds* out, ShoalBytes* error);
 int32_t shoal_tokenizer_decode(const ShoalTokenizer* tokenizer, const uint32_t* ids, size_t count,
                                bool skip_special, ShoalBytes* out, ShoalBytes* error);
 // The id of a token by its name, or -1.
-int64_t shoal_tokenizer_token_id(const ShoalTokenizer* tokenizer, ShoalSlice token);
+int64_t shoal_tokenizer_token_id(const ShoalTokenizer* tokenizer, ShoalView token);
 bool shoal_tokenizer_is_special(const ShoalTokenizer* tokenizer, uint32_t id);
 // The name of a token in the vocabulary, or the bytes that it stands for.
 int32_t shoal_tokenizer_token(const ShoalTokenizer* tokenizer, uint32_t id, bool as_bytes, ShoalBytes* out,
@@ -67,15 +67,15 @@ typedef struct ShoalTemplate ShoalTemplate;
 // The texts are JSON; an empty text means that there is none. local_seconds: the time for strftime_now, in
 // seconds since 1970 of local time.
 typedef struct {
-  ShoalSlice messages;
-  ShoalSlice tools;
-  ShoalSlice kwargs;
+  ShoalView messages;
+  ShoalView tools;
+  ShoalView kwargs;
   int64_t local_seconds;
   bool add_generation_prompt;
   bool continue_final_message;
 } ShoalRenderRequest;
 // From the texts of chat_template.jinja and tokenizer_config.json; a missing file is an empty text.
-int32_t shoal_template_new(ShoalSlice jinja, ShoalSlice config, ShoalTemplate** out, ShoalBytes* error);
+int32_t shoal_template_new(ShoalView jinja, ShoalView config, ShoalTemplate** out, ShoalBytes* error);
 void shoal_template_free(ShoalTemplate* chat_template);
 int32_t shoal_template_render(const ShoalTemplate* chat_template, const ShoalRenderRequest* request,
                               ShoalBytes* out, ShoalBytes* error);
@@ -87,7 +87,7 @@ typedef struct ShoalMatcher ShoalMatcher;
 int32_t shoal_compiler_new(const ShoalTokenizer* tokenizer, size_t vocab_size, const uint32_t* eos,
                            size_t eos_count, ShoalCompiler** out, ShoalBytes* error);
 void shoal_compiler_free(ShoalCompiler* compiler);
-int32_t shoal_compiler_compile(const ShoalCompiler* compiler, int32_t kind, ShoalSlice text,
+int32_t shoal_compiler_compile(const ShoalCompiler* compiler, int32_t kind, ShoalView text,
                                ShoalMatcher** out, ShoalBytes* error);
 void shoal_matcher_free(ShoalMatcher* matcher);
 int32_t shoal_matcher_copy(const ShoalMatcher* matcher, ShoalMatcher** out, ShoalBytes* error);

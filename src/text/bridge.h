@@ -11,7 +11,7 @@
 namespace shoal::bridge {
 
 /// A view of `text` for the bridge.
-inline ShoalSlice Slice(std::string_view text) { return {text.data(), text.size()}; }
+inline ShoalView Slice(std::string_view text) { return {text.data(), text.size()}; }
 
 /// Copies the bytes to a string and frees them.
 std::string Take(ShoalBytes bytes);
