@@ -48,7 +48,7 @@ absl::StatusOr<std::vector<ConvertShard>> ShardsOf(const Plan& plan, const std::
   std::vector<ConvertShard> shards;
   for (size_t i = 0; i < plan.nodes.size(); ++i) {
     const std::string& name = plan.nodes[i].name;
-    NodeSlice slice = SliceOf(plan, NodeId{static_cast<int32_t>(i)});
+    NodeShard slice = SliceOf(plan, NodeId{static_cast<int32_t>(i)});
     ConvertShard shard{.out = fmt::format("{}/{}/{}", out, FolderName(name), ModelFolder(plan.model_name)),
                        .node = name,
                        .holds = slice.summary(),

@@ -124,7 +124,7 @@ void Member::note_loading(int64_t done, int64_t total) {
 }
 
 absl::StatusOr<std::span<const WeightSample>> Member::samples(const ResolvedWeights& weights,
-                                                              NodeSlice slice) {
+                                                              NodeShard slice) {
   if (!samples_.has_value() || !(sampled_ == slice)) {
     samples_ = SampleSlice(weights, slice);
     sampled_ = std::move(slice);

@@ -77,7 +77,7 @@ class Member {
   void note_loading(int64_t done, int64_t total);
 
   /// Samples of the weights of its shard; taken once for a slice. Called by one thread at a time.
-  absl::StatusOr<std::span<const WeightSample>> samples(const ResolvedWeights& weights, NodeSlice slice);
+  absl::StatusOr<std::span<const WeightSample>> samples(const ResolvedWeights& weights, NodeShard slice);
 
   /// Adds what travelled between the coordinator and it in a session that has ended.
   void add_links(const LinkStats& links);
@@ -89,7 +89,7 @@ class Member {
   const std::string address_;
   const OwnNode peer_;
   const std::unique_ptr<WorkerClient> client_;  ///< nullptr: this process.
-  NodeSlice sampled_;
+  NodeShard sampled_;
   std::optional<std::vector<WeightSample>> samples_;
   mutable std::mutex mutex_;  ///< Guards what follows.
   MemberStatus status_;

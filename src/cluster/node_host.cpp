@@ -53,14 +53,14 @@ void NodeHost::drop(const HostedNode& node) {
   }
 }
 
-bool NodeHost::holds(const HostedNode& node, const NodeSlice& slice) const {
+bool NodeHost::holds(const HostedNode& node, const NodeShard& slice) const {
   const std::lock_guard lock(mutex_);
   const auto found = nodes_.find(node);
   return found != nodes_.end() && found->second->model != nullptr && found->second->model->slice() == slice;
 }
 
 absl::Status NodeHost::load(const HostedNode& node, std::shared_ptr<const ResolvedWeights> weights,
-                            NodeSlice slice, const LoadProgress& progress) {
+                            NodeShard slice, const LoadProgress& progress) {
   const std::lock_guard work(work_);
   if (holds(node, slice)) return absl::OkStatus();
   end_sessions([&](const HostedNode& name, const Node&) { return name == node; });

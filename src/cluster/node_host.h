@@ -47,10 +47,10 @@ class NodeHost {
 
   /// Has the node hold `slice`: keeps it where it does, else ends its session, drops the weights that it had,
   /// as memory is for one slice, and loads. Errors as NodeModel::Load; the node then holds nothing.
-  absl::Status load(const HostedNode& node, std::shared_ptr<const ResolvedWeights> weights, NodeSlice slice,
+  absl::Status load(const HostedNode& node, std::shared_ptr<const ResolvedWeights> weights, NodeShard slice,
                     const LoadProgress& progress);
   /// Whether the node holds this slice now.
-  bool holds(const HostedNode& node, const NodeSlice& slice) const;
+  bool holds(const HostedNode& node, const NodeShard& slice) const;
   /// Ends the node's session and gives its weights and backend back. Nothing where there is no such node.
   void drop(const HostedNode& node);
 

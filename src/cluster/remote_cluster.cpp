@@ -121,7 +121,7 @@ HostedNode RemoteCluster::own_node() const {
 }
 
 absl::Status RemoteCluster::prepare_own(const Plan& plan) {
-  NodeSlice slice = SliceOf(plan, NodeId{0});
+  NodeShard slice = SliceOf(plan, NodeId{0});
   if (host_.holds(own_node(), slice)) return absl::OkStatus();
   Member& self = members_.self();
   self.note(MemberState::kLoading, absl::OkStatus());

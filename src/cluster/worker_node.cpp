@@ -104,7 +104,7 @@ absl::StatusOr<OpenedModel> WorkerNode::find_model(const PrepareOrder& order) co
 
 absl::StatusOr<std::vector<WeightSample>> WorkerNode::check_weights(const PrepareOrder& order,
                                                                     const OpenedModel& model,
-                                                                    const NodeSlice& slice) const {
+                                                                    const NodeShard& slice) const {
   std::vector<WeightSample> samples = SampleSlice(*model.weights, slice);
   const absl::Status same = CompareSamples(order.samples, samples);
   if (!same.ok()) {
@@ -116,7 +116,7 @@ absl::StatusOr<std::vector<WeightSample>> WorkerNode::check_weights(const Prepar
   return samples;
 }
 
-absl::Status WorkerNode::check_order(const OpenedModel& model, const Plan& plan, const NodeSlice& slice,
+absl::Status WorkerNode::check_order(const OpenedModel& model, const Plan& plan, const NodeShard& slice,
                                      const StepLimits& limits) const {
   RETURN_IF_ERROR(named(Validate(plan, model.facts)));
   RETURN_IF_ERROR(named(CheckLimits(limits, model.spec)));
@@ -163,7 +163,7 @@ void WorkerNode::make_room(const std::string& model_hash, int64_t bytes) {
 absl::StatusOr<int64_t> WorkerNode::prepare(const PrepareOrder& order, const PrepareProgress& progress) {
   const std::unique_lock work(work_, std::try_to_lock);
   if (!work.owns_lock()) return FailedPrecondition("worker '{}' is busy with another call", options_.name);
-  NodeSlice slice = SliceOf(order.plan, order.node);
+  NodeShard slice = SliceOf(order.plan, order.node);
   const auto held = held_.find(order.model_hash);
   if (held != held_.end() && host_.holds(hosted(order.model_hash), slice) &&
       CompareSamples(order.samples, held->second.samples).ok()) {
@@ -175,7 +175,7 @@ absl::StatusOr<int64_t> WorkerNode::prepare(const PrepareOrder& order, const Pre
   return load(order, std::move(model), std::move(slice), progress);
 }
 
-absl::StatusOr<int64_t> WorkerNode::load(const PrepareOrder& order, OpenedModel model, NodeSlice slice,
+absl::StatusOr<int64_t> WorkerNode::load(const PrepareOrder& order, OpenedModel model, NodeShard slice,
                                          const PrepareProgress& progress) {
   ASSIGN_OR_RETURN(std::vector<WeightSample> samples, check_weights(order, model, slice));
   Held held{.samples = std::move(samples),
@@ -211,7 +211,7 @@ absl::Status WorkerNode::open(const OpenOrder& order) {
   if (!work.owns_lock()) return FailedPrecondition("worker '{}' is busy with another call", options_.name);
   // What is refused leaves the sessions that run alone.
   const Held* held = held_for(order.plan);
-  const NodeSlice slice = SliceOf(order.plan, order.node);
+  const NodeShard slice = SliceOf(order.plan, order.node);
   if (held == nullptr || !host_.holds(hosted(held->model.facts.hash), slice)) {
     return FailedPrecondition(
         "worker '{}' holds no shard of this plan: it was restarted, or prepared for another", options_.name);

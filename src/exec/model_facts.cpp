@@ -58,7 +58,7 @@ absl::StatusOr<OpenedModel> OpenModel(const std::string& folder, const std::stri
   return model;
 }
 
-int64_t SliceBytes(const ModelSpec& spec, const Footprint& footprint, const NodeSlice& slice) {
+int64_t SliceBytes(const ModelSpec& spec, const Footprint& footprint, const NodeShard& slice) {
   int64_t bytes = slice.embed ? footprint.embedding.packed : 0;
   if (slice.head && !(slice.embed && spec.tied_head)) bytes += footprint.head.packed;
   for (size_t i = 0; i < footprint.layers.size(); ++i) {
@@ -70,7 +70,7 @@ int64_t SliceBytes(const ModelSpec& spec, const Footprint& footprint, const Node
   return bytes;
 }
 
-int64_t CacheBytes(const ModelFacts& model, const NodeSlice& slice, Plan::KvDtype dtype,
+int64_t CacheBytes(const ModelFacts& model, const NodeShard& slice, Plan::KvDtype dtype,
                    const StepLimits& limits) {
   // 128 bits hold any product of what the arguments hold.
   __int128 bytes = 0;

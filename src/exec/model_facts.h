@@ -32,10 +32,10 @@ struct OpenedModel {
 absl::StatusOr<OpenedModel> OpenModel(const std::string& folder, const std::string& name = "");
 
 /// Packed bytes of a node's shard.
-int64_t SliceBytes(const ModelSpec& spec, const Footprint& footprint, const NodeSlice& slice);
+int64_t SliceBytes(const ModelSpec& spec, const Footprint& footprint, const NodeShard& slice);
 
 /// Bytes of the KV cache and of the states of a node with this slice; INT64_MAX where they are more.
-int64_t CacheBytes(const ModelFacts& model, const NodeSlice& slice, Plan::KvDtype dtype,
+int64_t CacheBytes(const ModelFacts& model, const NodeShard& slice, Plan::KvDtype dtype,
                    const StepLimits& limits);
 
 /// What a scheduler may count on, of nodes with these limits.

@@ -10,8 +10,8 @@
 
 namespace shoal {
 
-NodeSlice SliceOf(const Plan& plan, NodeId node) {
-  NodeSlice slice;
+NodeShard SliceOf(const Plan& plan, NodeId node) {
+  NodeShard slice;
   slice.layers = plan.layers_of(node);
   slice.embed = plan.first_node() == node;
   slice.head = plan.last_node() == node;
@@ -22,15 +22,15 @@ NodeSlice SliceOf(const Plan& plan, NodeId node) {
   return slice;
 }
 
-std::vector<WeightSample> SampleSlice(const ResolvedWeights& weights, const NodeSlice& slice) {
+std::vector<WeightSample> SampleSlice(const ResolvedWeights& weights, const NodeShard& slice) {
   return SampleWeights(weights, [&](const WeightUse& use) { return slice.holds(use); });
 }
 
-bool NodeSlice::empty() const {
+bool NodeShard::empty() const {
   return layers.empty() && std::ranges::all_of(experts, [](const auto& ids) { return ids.empty(); });
 }
 
-bool NodeSlice::holds(const WeightUse& use) const {
+bool NodeShard::holds(const WeightUse& use) const {
   if (use.layer < 0) return use.is_head ? head : embed;
   if (use.expert < 0) return layers.contains(use.layer);
   return std::ranges::binary_search(experts[static_cast<size_t>(use.layer)],
@@ -47,7 +47,7 @@ std::string PlaceOf(const WeightUse& use) {
 }
 
 /// Says which part of the slice a shard lacks.
-absl::Status CheckShard(const ResolvedWeights& weights, const NodeSlice& slice) {
+absl::Status CheckShard(const ResolvedWeights& weights, const NodeShard& slice) {
   if (weights.checkpoint().shard() == nullptr) return absl::OkStatus();
   for (const ResolvedWeight& weight : weights.all()) {
     if (!weight.stored.absent || !slice.holds(weight.use)) continue;
@@ -59,7 +59,7 @@ absl::Status CheckShard(const ResolvedWeights& weights, const NodeSlice& slice) 
 
 }  // namespace
 
-std::string NodeSlice::summary() const {
+std::string NodeShard::summary() const {
   std::string text = layers.empty() ? "no layers" : fmt::format("layers [{}, {})", layers.begin, layers.end);
   if (embed) text += ", embedding";
   if (head) text += ", head";
@@ -91,7 +91,7 @@ std::string LoadStats::text() const {
 }
 
 absl::StatusOr<std::unique_ptr<NodeModel>> NodeModel::Load(std::shared_ptr<const ResolvedWeights> weights,
-                                                           NodeSlice slice, Backend& backend,
+                                                           NodeShard slice, Backend& backend,
                                                            const LoadProgress& progress,
                                                            std::shared_ptr<const PackedCache> cache) {
   const int64_t started_ns = NowNs();
@@ -100,7 +100,7 @@ absl::StatusOr<std::unique_ptr<NodeModel>> NodeModel::Load(std::shared_ptr<const
   model->slice_ = std::move(slice);
   RETURN_IF_ERROR(CheckShard(*model->weights_, model->slice_));
   model->backend_ = &backend;
-  const NodeSlice& held = model->slice_;
+  const NodeShard& held = model->slice_;
   ASSIGN_OR_RETURN(model->held_, backend.load({.weights = model->weights_,
                                                .stage = {held.layers, held.embed, held.head},
                                                .experts = held.experts,

@@ -16,22 +16,22 @@
 namespace shoal {
 
 /// A node's shard of a plan.
-struct NodeSlice {
+struct NodeShard {
   Range layers;  ///< Empty: experts only, or nothing.
   bool embed = false;
   bool head = false;
   std::vector<std::vector<ExpertId>> experts;  ///< [L], ascending ids; owned and replicated alike.
-  bool operator==(const NodeSlice&) const = default;
+  bool operator==(const NodeShard&) const = default;
   bool empty() const;
   /// Whether the node reads this weight.
   bool holds(const WeightUse& use) const;
   /// "layers [2, 4), embedding, 12 experts"
   std::string summary() const;
 };
-NodeSlice SliceOf(const Plan& plan, NodeId node);
+NodeShard SliceOf(const Plan& plan, NodeId node);
 
 /// SampleWeights of a node's shard.
-std::vector<WeightSample> SampleSlice(const ResolvedWeights& weights, const NodeSlice& slice);
+std::vector<WeightSample> SampleSlice(const ResolvedWeights& weights, const NodeShard& slice);
 
 /// What loading took.
 struct LoadStats {
@@ -55,7 +55,7 @@ class NodeModel {
   /// NotFound where the checkpoint is a shard that lacks a tensor of the slice, Unimplemented where the backend
   /// does not compute a layer of it: said before anything is read.
   static absl::StatusOr<std::unique_ptr<NodeModel>> Load(std::shared_ptr<const ResolvedWeights> weights,
-                                                         NodeSlice slice, Backend& backend,
+                                                         NodeShard slice, Backend& backend,
                                                          const LoadProgress& progress,
                                                          std::shared_ptr<const PackedCache> cache = nullptr);
   /// Waits until the weights are in the cache. A model that goes before that leaves nothing there.
@@ -63,7 +63,7 @@ class NodeModel {
 
   const ModelSpec& spec() const { return weights_->spec(); }
   const Checkpoint& checkpoint() const { return weights_->checkpoint(); }
-  const NodeSlice& slice() const { return slice_; }
+  const NodeShard& slice() const { return slice_; }
   bool runs_layers() const { return !slice_.layers.empty(); }
   Backend& backend() const { return *backend_; }
   /// What the backend holds of it.
@@ -75,7 +75,7 @@ class NodeModel {
  private:
   NodeModel() = default;
   std::shared_ptr<const ResolvedWeights> weights_;
-  NodeSlice slice_;
+  NodeShard slice_;
   Backend* backend_ = nullptr;
   std::unique_ptr<BackendModel> held_;
   LoadStats load_stats_;

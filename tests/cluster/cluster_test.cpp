@@ -395,7 +395,7 @@ TEST_F(ClusterTest, AWorkerHoldsTwoModelsAndServesASessionOfEach) {
 
 TEST_F(ClusterTest, AModelThatTheMemoryDoesNotHoldBesideAnotherTakesItsPlace) {
   const Plan plan = plan_over(1);
-  const NodeSlice slice = SliceOf(plan, NodeId{1});
+  const NodeShard slice = SliceOf(plan, NodeId{1});
   auto options = worker_options("tight");
   options.memory_bytes = SliceBytes(model_.spec, model_.footprint, slice) +
                          CacheBytes(model_.facts, slice, plan.kv_dtype, limits()) + 1;
