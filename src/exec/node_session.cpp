@@ -138,7 +138,7 @@ void NodeSession::handle_frame(NodeId from, Frame frame) {
     return;
   }
   if (IsProbe(frame)) {
-    (void)options_.transport->send(from, EncodeProgress(options_.plan.epoch, progress_),
+    (void)options_.transport->send(from, EncodeExecutorPosition(options_.plan.epoch, position_),
                                    Deadline::after_ms(0));
     return;
   }
@@ -155,7 +155,7 @@ void NodeSession::handle_frame(NodeId from, Frame frame) {
       return;
     case FrameKind::kStepResult:
     case FrameKind::kStepError:
-    case FrameKind::kProgress:
+    case FrameKind::kPosition:
       if (options_.sink != nullptr) {
         options_.sink->on_frame(from, frame);
         return;
@@ -168,7 +168,7 @@ void NodeSession::handle_frame(NodeId from, Frame frame) {
 }
 
 absl::Status NodeSession::before_layer(LayerId layer) {
-  progress_.layer = layer;
+  position_.layer = layer;
   // What has arrived meanwhile is handled between layers: others' expert requests, results, probes.
   while (true) {
     const absl::Status pumped = pump(Deadline::after_ms(0));
@@ -184,11 +184,11 @@ void NodeSession::run_step(const Frame& frame) {
     fail(id, FailedPrecondition("a step came to a node that runs no layers"));
     return;
   }
-  if (id.value != progress_.step.value + 1) {
-    fail(id, FailedPrecondition("step {} came after step {}", id, progress_.step));
+  if (id.value != position_.step.value + 1) {
+    fail(id, FailedPrecondition("step {} came after step {}", id, position_.step));
     return;
   }
-  progress_.step = id;
+  position_.step = id;
   const PhaseTimer timer(options_.profile, StepPhase::kWire);
   absl::StatusOr<Outgoing> out =
       runner_->run(frame, step_arena_, *exchange_, [this](LayerId layer) { return before_layer(layer); });
@@ -223,7 +223,7 @@ void NodeSession::tell(StepId step, const StepError& error) {
   if (stopping_) return;
   LogWarning("{}", Message(error.status));
   (void)options_.transport->send(Plan::kCoordinator,
-                                 EncodeStepError(options_.plan.epoch, step, progress_.layer, error),
+                                 EncodeStepError(options_.plan.epoch, step, position_.layer, error),
                                  Deadline::after_ms(kSendMs));
 }
 

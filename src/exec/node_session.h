@@ -87,7 +87,7 @@ class NodeSession {
   Arena serve_arena_;  ///< Requests are served in the middle of a step: its scratch must stay.
   ExpertMessage request_;
   std::deque<Frame> steps_;
-  NodeProgress progress_;
+  ExecutorPosition position_;
   StepId failed_step_;  ///< Steps from this one on are void; 0 = none failed.
   std::atomic<uint64_t> steps_run_{0};
   std::atomic<uint64_t> calls_served_{0};

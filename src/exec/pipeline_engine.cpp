@@ -12,7 +12,7 @@
 namespace shoal {
 namespace {
 
-constexpr uint8_t kProbeFlag = 1;  // A kProgress frame that asks instead of telling.
+constexpr uint8_t kProbeFlag = 1;  // A kPosition frame that asks instead of telling.
 constexpr int64_t kSubmitSendMs =
     1000;  // Links are open and windows hold many steps: this never elapses in health.
 
@@ -22,23 +22,23 @@ double Seconds(Duration d) { return std::chrono::duration<double>(d).count(); }
 
 Frame EncodeProbe(Epoch epoch) {
   Frame frame;
-  frame.header.kind = FrameKind::kProgress;
+  frame.header.kind = FrameKind::kPosition;
   frame.header.flags = kProbeFlag;
   frame.header.epoch = epoch;
   return frame;
 }
 
-Frame EncodeProgress(Epoch epoch, const NodeProgress& progress) {
+Frame EncodeExecutorPosition(Epoch epoch, const ExecutorPosition& position) {
   Frame frame;
-  frame.header.kind = FrameKind::kProgress;
+  frame.header.kind = FrameKind::kPosition;
   frame.header.epoch = epoch;
-  frame.header.step = progress.step;
-  frame.header.layer = progress.layer;
+  frame.header.step = position.step;
+  frame.header.layer = position.layer;
   return frame;
 }
 
 bool IsProbe(const Frame& frame) {
-  return frame.header.kind == FrameKind::kProgress && (frame.header.flags & kProbeFlag) != 0;
+  return frame.header.kind == FrameKind::kPosition && (frame.header.flags & kProbeFlag) != 0;
 }
 
 PipelineEngine::PipelineEngine(LivenessLimits limits) : liveness_(limits) {
@@ -58,7 +58,7 @@ void PipelineEngine::open(const Plan& plan, Transport* transport, const EngineLi
     nodes_.assign(plan.nodes.size(), NodeState{});
     for (size_t i = 0; i < nodes_.size(); ++i) {
       nodes_[i].heard = now;
-      nodes_[i].progress.layer =
+      nodes_[i].position.layer =
           LayerId{static_cast<int32_t>(plan.layers_of(NodeId{static_cast<int32_t>(i)}).begin)};
     }
     next_id_ = StepId{1};
@@ -167,8 +167,8 @@ void PipelineEngine::on_frame(NodeId from, const Frame& frame) {
     case FrameKind::kStepError:
       on_error(from, frame);
       return;
-    case FrameKind::kProgress:
-      on_progress(from, frame);
+    case FrameKind::kPosition:
+      on_position(from, frame);
       return;
     default:
       LogWarning("coordinator: dropped a {} frame from node {}", FrameKindText(frame.header.kind), from);
@@ -214,7 +214,7 @@ void PipelineEngine::on_result(NodeId from, const Frame& frame) {
       done = std::move(in_flight_.front().done);
       in_flight_.pop_front();
       last_result_ = Clock::now();
-      for (NodeState& node : nodes_) node = {node.progress, last_result_, false};
+      for (NodeState& node : nodes_) node = {node.position, last_result_, false};
     } else {
       broken = Annotate(broken, describe(from, frame.header.step));
     }
@@ -223,13 +223,13 @@ void PipelineEngine::on_result(NodeId from, const Frame& frame) {
   done(std::move(result));
 }
 
-void PipelineEngine::on_progress(NodeId from, const Frame& frame) {
+void PipelineEngine::on_position(NodeId from, const Frame& frame) {
   const std::lock_guard lock(mutex_);
   if (from.value < 0 || static_cast<size_t>(from.value) >= nodes_.size()) return;
   NodeState& node = nodes_[static_cast<size_t>(from.value)];
   node.heard = Clock::now();
   node.waiting = false;
-  if (frame.header.layer.value >= 0) node.progress = {frame.header.step, frame.header.layer};
+  if (frame.header.layer.value >= 0) node.position = {frame.header.step, frame.header.layer};
 }
 
 void PipelineEngine::on_peer_down(NodeId peer, const absl::Status& status) {
@@ -281,7 +281,7 @@ std::string PipelineEngine::describe(NodeId node, StepId step) const {
   if (node.value < 0 || static_cast<size_t>(node.value) >= plan_.nodes.size())
     return fmt::format("step {}", step);
   const Range layers = plan_.layers_of(node);
-  const LayerId at = nodes_[static_cast<size_t>(node.value)].progress.layer;
+  const LayerId at = nodes_[static_cast<size_t>(node.value)].position.layer;
   return fmt::format(
       "node '{}' ({}), layer {}, step {}", plan_.node(node).name,
       layers.empty() ? "experts only" : fmt::format("layers [{}, {})", layers.begin, layers.end),

@@ -32,7 +32,7 @@ inline constexpr LivenessLimits kLocalLiveness{std::chrono::seconds(1), kLocalTi
 class CoordinatorSink {
  public:
   virtual ~CoordinatorSink() = default;
-  /// kStepResult, kStepError and kProgress frames.
+  /// kStepResult, kStepError and kPosition frames.
   virtual void on_frame(NodeId from, const Frame& frame) = 0;
   virtual void on_peer_down(NodeId peer, const absl::Status& status) = 0;
   /// Called at least every quarter of a second: time to look for missing heartbeats.
@@ -40,12 +40,12 @@ class CoordinatorSink {
 };
 
 /// Bytes that a probe asks a node to send back: where its executor stands.
-struct NodeProgress {
+struct ExecutorPosition {
   StepId step;        ///< Last step begun here, 0 before the first.
   LayerId layer{-1};  ///< Layer begun last.
 };
 Frame EncodeProbe(Epoch epoch);
-Frame EncodeProgress(Epoch epoch, const NodeProgress& progress);
+Frame EncodeExecutorPosition(Epoch epoch, const ExecutorPosition& position);
 bool IsProbe(const Frame& frame);
 
 class PipelineEngine final : public Engine, public CoordinatorSink {
@@ -82,7 +82,7 @@ class PipelineEngine final : public Engine, public CoordinatorSink {
     StepDone done;
   };
   struct NodeState {
-    NodeProgress progress;
+    ExecutorPosition position;
     Clock::time_point heard;  ///< Last heartbeat.
     bool waiting = false;     ///< A probe is not yet answered.
   };
@@ -92,7 +92,7 @@ class PipelineEngine final : public Engine, public CoordinatorSink {
   void fail(const absl::Status& why, NodeId suspected, std::optional<uint64_t> generation = {});
   void on_error(NodeId from, const Frame& frame);
   void on_result(NodeId from, const Frame& frame);
-  void on_progress(NodeId from, const Frame& frame);
+  void on_position(NodeId from, const Frame& frame);
   void probe_all(Clock::time_point now);
   std::string describe(NodeId node, StepId step) const;
 

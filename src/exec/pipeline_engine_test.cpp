@@ -42,7 +42,7 @@ class PipelineEngineTest : public testing::Test {
         if (event->kind == Event::Kind::kPeerDown) engine_.on_peer_down(event->from, event->status);
         if (event->kind != Event::Kind::kFrame) continue;
         if (IsProbe(event->frame)) {
-          (void)head_->send(NodeId{0}, EncodeProgress(Epoch{1}, {StepId{1}, LayerId{1}}),
+          (void)head_->send(NodeId{0}, EncodeExecutorPosition(Epoch{1}, {StepId{1}, LayerId{1}}),
                             Deadline::after_ms(100));
         } else if (event->frame.header.kind == FrameKind::kStep) {
           (void)head_->send(NodeId{1}, event->frame,
@@ -137,7 +137,7 @@ TEST_F(PipelineEngineTest, ASlowNodeThatAnswersProbesIsNotGivenUp) {
   while (Clock::now() < until) {
     auto event = tail_->receive(Deadline::after_ms(10));
     if (event.ok() && event->kind == Event::Kind::kFrame && IsProbe(event->frame)) {
-      (void)tail_->send(NodeId{0}, EncodeProgress(Epoch{1}, {StepId{1}, LayerId{3}}),
+      (void)tail_->send(NodeId{0}, EncodeExecutorPosition(Epoch{1}, {StepId{1}, LayerId{3}}),
                         Deadline::after_ms(100));
     }
   }

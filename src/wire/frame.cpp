@@ -106,7 +106,7 @@ std::string_view FrameKindName(FrameKind kind) {
       return "expert_reply";
     case FrameKind::kExpertError:
       return "expert_error";
-    case FrameKind::kProgress:
+    case FrameKind::kPosition:
       return "progress";
   }
   return "";

@@ -34,7 +34,7 @@ enum class FrameKind : uint8_t {
   kExpertRequest = 19,  ///< Rows for the experts of one owner, one per (layer, owner).
   kExpertReply = 20,
   kExpertError = 21,
-  kProgress = 22,
+  kPosition = 22,
 };
 
 /// "step", "expert_request", ...; "kind_<n>" is written by FrameKindText for those without a name ("" here).

@@ -65,7 +65,7 @@ TEST(Frame, HeaderLiesOnTheWireAsDocumented) {
 
 TEST(Frame, AnEmptyPayloadTravels) {
   Frame frame;
-  frame.header.kind = FrameKind::kProgress;
+  frame.header.kind = FrameKind::kPosition;
   const auto decoded = DecodeFrame(Bytes(frame), {});
   ASSERT_TRUE(decoded.ok()) << Message(decoded.status());
   EXPECT_TRUE(decoded->payload.empty());
