@@ -55,7 +55,7 @@ TokenCost DecodeCost(const Plan& plan, const ModelFacts& model);
 std::string PlanReport(const Plan& plan, const ModelFacts& model, const CacheSize& cache);
 
 /// The report for scripts:
-///   {"plan": ..., "nodes": [{"name", "layers", "expert_slots", "weight_bytes", ...}], "per_token": {...}}
+///   {"plan": ..., "nodes": [{"name", "layers", "expert_copies", "weight_bytes", ...}], "per_token": {...}}
 std::string PlanReportJson(const Plan& plan, const ModelFacts& model, const CacheSize& cache);
 
 }  // namespace shoal

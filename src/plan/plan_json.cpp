@@ -19,7 +19,7 @@ constexpr int64_t kTextMax = 16 << 20;
 constexpr int64_t kLayersMax = 4096;
 constexpr int32_t kExpertsMax = 4096;
 /// The most (layer, expert) pairs of a file. The largest models have about 50,000.
-constexpr int64_t kExpertSlotsMax = 1 << 19;
+constexpr int64_t kExpertCopiesMax = 1 << 19;
 
 using Json = nlohmann::ordered_json;
 using ExpertRow = std::vector<ExpertHolders>;
@@ -208,8 +208,8 @@ absl::Status ReadExperts(const ConfigCursor& root, Plan& plan) {
     for (const ExpertHolders& holders : row) {
       slots += layers.size() * (1 + std::ssize(holders.replicas));
     }
-    if (slots > kExpertSlotsMax)
-      return group.error(fmt::format("more than {} (layer, expert) pairs", kExpertSlotsMax));
+    if (slots > kExpertCopiesMax)
+      return group.error(fmt::format("more than {} (layer, expert) pairs", kExpertCopiesMax));
     for (int64_t layer = layers.begin; layer < layers.end; ++layer) {
       ExpertRow& target = plan.experts[static_cast<size_t>(layer)];
       if (!target.empty()) return group.error(fmt::format("the experts of layer {} are placed twice", layer));

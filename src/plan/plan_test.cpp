@@ -253,7 +253,7 @@ TEST(Report, ShowsEveryNodeAndNote) {
               HasSubstr("32 of each of 2 layers"));
 
   const std::string json = PlanReportJson(SmallPlan(), MoeModel(3, 4), {.positions = 100});
-  EXPECT_THAT(json, HasSubstr("\"expert_slots\": 5"));
+  EXPECT_THAT(json, HasSubstr("\"expert_copies\": 5"));
   EXPECT_THAT(json, HasSubstr("\"messages_max\": 4"));
 }
 

@@ -92,7 +92,7 @@ std::string PlanReportJson(const Plan& plan, const ModelFacts& model, const Cach
     nodes.push_back({{"name", plan.nodes[i].name},
                      {"address", plan.nodes[i].address},
                      {"layers", {layers.begin, layers.end}},
-                     {"expert_slots", slots},
+                     {"expert_copies", slots},
                      {"layer_bytes", costs[i].layer_bytes},
                      {"expert_bytes", costs[i].expert_bytes},
                      {"ends_bytes", costs[i].embedding_head_bytes},
