@@ -276,7 +276,7 @@ absl::StatusOr<double> FirstTouchRate(const OpenedModel& model, const LocalClust
   int64_t bytes = 0;
   const auto nodes = static_cast<int32_t>(options.plan.nodes.size());
   for (int32_t i = 0; i < nodes; ++i) {
-    bytes += SliceBytes(model.spec, model.footprint, SliceOf(options.plan, NodeId{i}));
+    bytes += ShardBytes(model.spec, model.footprint, ShardOf(options.plan, NodeId{i}));
   }
   return MeasureFirstTouchRate(pool, bytes);
 }

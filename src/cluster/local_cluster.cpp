@@ -63,7 +63,7 @@ absl::Status LocalCluster::prepare(const Plan& plan) {
   options_.plan = plan;
   for (int32_t i = 0; i < nodes(); ++i) {
     const NodeId node{i};
-    RETURN_IF_ERROR(host_->load(hosted(node), options_.weights, SliceOf(plan, node), options_.progress));
+    RETURN_IF_ERROR(host_->load(hosted(node), options_.weights, ShardOf(plan, node), options_.progress));
     if (options_.transport == TransportKind::kInproc) continue;
     if (static_cast<size_t>(i) == endpoints_.size()) {
       GrpcOptions grpc;

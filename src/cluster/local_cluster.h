@@ -69,7 +69,7 @@ class LocalCluster final : public SessionHost {
     return {options_.plan.node(node).name, options_.weights->checkpoint().hash()};
   }
   int32_t nodes() const { return static_cast<int32_t>(options_.plan.nodes.size()); }
-  /// Has every node hold its slice of `plan`, which becomes the one in force.
+  /// Has every node hold its shard of `plan`, which becomes the one in force.
   absl::Status prepare(const Plan& plan);
   absl::StatusOr<std::vector<std::unique_ptr<Transport>>> open_transports(Epoch epoch);
 

@@ -124,10 +124,10 @@ void Member::note_loading(int64_t done, int64_t total) {
 }
 
 absl::StatusOr<std::span<const WeightSample>> Member::samples(const ResolvedWeights& weights,
-                                                              NodeShard slice) {
-  if (!samples_.has_value() || !(sampled_ == slice)) {
-    samples_ = SampleSlice(weights, slice);
-    sampled_ = std::move(slice);
+                                                              NodeShard shard) {
+  if (!samples_.has_value() || !(sampled_ == shard)) {
+    samples_ = SampleShard(weights, shard);
+    sampled_ = std::move(shard);
   }
   return std::span<const WeightSample>(*samples_);
 }

@@ -76,8 +76,8 @@ class Member {
   void note(MemberState state, const absl::Status& status);
   void note_loading(int64_t done, int64_t total);
 
-  /// Samples of the weights of its shard; taken once for a slice. Called by one thread at a time.
-  absl::StatusOr<std::span<const WeightSample>> samples(const ResolvedWeights& weights, NodeShard slice);
+  /// Samples of the weights of its shard; taken once for a shard. Called by one thread at a time.
+  absl::StatusOr<std::span<const WeightSample>> samples(const ResolvedWeights& weights, NodeShard shard);
 
   /// Adds what travelled between the coordinator and it in a session that has ended.
   void add_links(const LinkStats& links);

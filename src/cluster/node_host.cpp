@@ -53,16 +53,16 @@ void NodeHost::drop(const HostedNode& node) {
   }
 }
 
-bool NodeHost::holds(const HostedNode& node, const NodeShard& slice) const {
+bool NodeHost::holds(const HostedNode& node, const NodeShard& shard) const {
   const std::lock_guard lock(mutex_);
   const auto found = nodes_.find(node);
-  return found != nodes_.end() && found->second->model != nullptr && found->second->model->slice() == slice;
+  return found != nodes_.end() && found->second->model != nullptr && found->second->model->shard() == shard;
 }
 
 absl::Status NodeHost::load(const HostedNode& node, std::shared_ptr<const ResolvedWeights> weights,
-                            NodeShard slice, const LoadProgress& progress) {
+                            NodeShard shard, const LoadProgress& progress) {
   const std::lock_guard work(work_);
-  if (holds(node, slice)) return absl::OkStatus();
+  if (holds(node, shard)) return absl::OkStatus();
   end_sessions([&](const HostedNode& name, const Node&) { return name == node; });
   std::unique_ptr<NodeModel> old;
   std::shared_ptr<Node> hosted;
@@ -81,7 +81,7 @@ absl::Status NodeHost::load(const HostedNode& node, std::shared_ptr<const Resolv
     if (options_.profile) hosted->profile = std::make_unique<StepProfile>();
   }
   ASSIGN_OR_RETURN(std::unique_ptr<NodeModel> model,
-                   NodeModel::Load(std::move(weights), std::move(slice), *hosted->backend, progress,
+                   NodeModel::Load(std::move(weights), std::move(shard), *hosted->backend, progress,
                                    options_.packed_cache));
   LogInfo("loaded {}, {} experts", model->load_stats().text(), model->held().expert_count());
   const std::lock_guard lock(mutex_);
@@ -89,30 +89,30 @@ absl::Status NodeHost::load(const HostedNode& node, std::shared_ptr<const Resolv
   return absl::OkStatus();
 }
 
-absl::Status NodeHost::open(const HostedNode& node, Part part) {
+absl::Status NodeHost::open(const HostedNode& node, SessionSetup setup) {
   const std::lock_guard work(work_);
   const std::shared_ptr<Node> hosted = find(node);
   if (hosted == nullptr || hosted->model == nullptr ||
-      !(hosted->model->slice() == SliceOf(part.plan, part.node))) {
+      !(hosted->model->shard() == ShardOf(setup.plan, setup.node))) {
     return FailedPrecondition("node '{}' does not hold its shard of this plan", node.name);
   }
   end_sessions([&](const HostedNode& name, const Node&) { return name == node; });
   NodeSession::Options options;
-  options.log_name = part.plan.node(part.node).name;
-  options.plan = std::move(part.plan);
-  options.self = part.node;
+  options.log_name = setup.plan.node(setup.node).name;
+  options.plan = std::move(setup.plan);
+  options.self = setup.node;
   options.model = hosted->model.get();
   options.profile = hosted->profile.get();
   options.hook = options_.hook;
-  options.transport = std::move(part.transport);
-  options.limits = part.limits;
+  options.transport = std::move(setup.transport);
+  options.limits = setup.limits;
   options.limits.vocabulary = hosted->model->spec().vocabulary;
-  options.expert_timeout = part.expert_timeout;
-  options.sink = part.sink;
+  options.expert_timeout = setup.expert_timeout;
+  options.sink = setup.sink;
   ASSIGN_OR_RETURN(std::unique_ptr<NodeSession> session, NodeSession::Create(std::move(options)));
   const std::lock_guard lock(mutex_);
   hosted->session = std::move(session);
-  hosted->session_id = part.session;
+  hosted->session_id = setup.session;
   hosted->session->start();
   return absl::OkStatus();
 }

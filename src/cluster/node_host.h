@@ -23,7 +23,7 @@
 namespace shoal {
 
 /// A node that a host has: a node of that name, of plans for that model. Under a new plan it stays the same
-/// node, with another slice.
+/// node, with another shard.
 struct HostedNode {
   std::string name;
   std::string model_hash;
@@ -45,17 +45,17 @@ class NodeHost {
   /// Ends all sessions.
   ~NodeHost();
 
-  /// Has the node hold `slice`: keeps it where it does, else ends its session, drops the weights that it had,
-  /// as memory is for one slice, and loads. Errors as NodeModel::Load; the node then holds nothing.
-  absl::Status load(const HostedNode& node, std::shared_ptr<const ResolvedWeights> weights, NodeShard slice,
+  /// Has the node hold `shard`: keeps it where it does, else ends its session, drops the weights that it had,
+  /// as memory is for one shard, and loads. Errors as NodeModel::Load; the node then holds nothing.
+  absl::Status load(const HostedNode& node, std::shared_ptr<const ResolvedWeights> weights, NodeShard shard,
                     const LoadProgress& progress);
-  /// Whether the node holds this slice now.
-  bool holds(const HostedNode& node, const NodeShard& slice) const;
+  /// Whether the node holds this shard now.
+  bool holds(const HostedNode& node, const NodeShard& shard) const;
   /// Ends the node's session and gives its weights and backend back. Nothing where there is no such node.
   void drop(const HostedNode& node);
 
-  /// A node's part in a session.
-  struct Part {
+  /// What one node is told of a session that it takes part in.
+  struct SessionSetup {
     uint64_t session = 0;
     Plan plan;
     NodeId node;
@@ -65,13 +65,13 @@ class NodeHost {
     CoordinatorSink* sink = nullptr;  ///< Of node 0 of a coordinator; nullptr elsewhere.
   };
   /// Ends the node's session, takes memory for the cache of this one and starts its executor. The links are
-  /// opened by connect(). FailedPrecondition where the node does not hold its slice of the plan; else as
+  /// opened by connect(). FailedPrecondition where the node does not hold its shard of the plan; else as
   /// NodeSession::Create, and then the node has no session.
-  absl::Status open(const HostedNode& node, Part part);
+  absl::Status open(const HostedNode& node, SessionSetup setup);
   /// Opens the links of the node's session. Errors as Transport::connect, FailedPrecondition where it has none.
   absl::Status connect(const HostedNode& node, Deadline deadline);
 
-  /// Ends the parts of this process in a session; of all sessions. Weights stay.
+  /// Ends what this process runs in a session; of all sessions. Weights stay.
   void close(uint64_t session);
   void close_all();
 

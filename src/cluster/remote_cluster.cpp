@@ -104,7 +104,7 @@ void RemoteCluster::report(Member& member, int64_t done, int64_t total) const {
 
 absl::StatusOr<int64_t> RemoteCluster::prepare(const Session& session, NodeId node, Member& member) {
   ASSIGN_OR_RETURN(const std::span<const WeightSample> samples,
-                   member.samples(*options_.weights, SliceOf(session.plan, node)));
+                   member.samples(*options_.weights, ShardOf(session.plan, node)));
   const PrepareOrder order{session.plan,
                            node,
                            options_.model_names,
@@ -121,11 +121,11 @@ HostedNode RemoteCluster::own_node() const {
 }
 
 absl::Status RemoteCluster::prepare_own(const Plan& plan) {
-  NodeShard slice = SliceOf(plan, NodeId{0});
-  if (host_.holds(own_node(), slice)) return absl::OkStatus();
+  NodeShard shard = ShardOf(plan, NodeId{0});
+  if (host_.holds(own_node(), shard)) return absl::OkStatus();
   Member& self = members_.self();
   self.note(MemberState::kLoading, absl::OkStatus());
-  const absl::Status loaded = host_.load(own_node(), options_.weights, std::move(slice),
+  const absl::Status loaded = host_.load(own_node(), options_.weights, std::move(shard),
                                          [&](int64_t done, int64_t total) { report(self, done, total); });
   self.note(loaded.ok() ? MemberState::kReady : MemberState::kFailed, loaded);
   return Annotate(loaded, fmt::format("node '{}'", self.name()));

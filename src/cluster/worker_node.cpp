@@ -104,8 +104,8 @@ absl::StatusOr<OpenedModel> WorkerNode::find_model(const PrepareOrder& order) co
 
 absl::StatusOr<std::vector<WeightSample>> WorkerNode::check_weights(const PrepareOrder& order,
                                                                     const OpenedModel& model,
-                                                                    const NodeShard& slice) const {
-  std::vector<WeightSample> samples = SampleSlice(*model.weights, slice);
+                                                                    const NodeShard& shard) const {
+  std::vector<WeightSample> samples = SampleShard(*model.weights, shard);
   const absl::Status same = CompareSamples(order.samples, samples);
   if (!same.ok()) {
     return Annotate(
@@ -116,16 +116,16 @@ absl::StatusOr<std::vector<WeightSample>> WorkerNode::check_weights(const Prepar
   return samples;
 }
 
-absl::Status WorkerNode::check_order(const OpenedModel& model, const Plan& plan, const NodeShard& slice,
+absl::Status WorkerNode::check_order(const OpenedModel& model, const Plan& plan, const NodeShard& shard,
                                      const StepLimits& limits) const {
   RETURN_IF_ERROR(named(Validate(plan, model.facts)));
   RETURN_IF_ERROR(named(CheckLimits(limits, model.spec)));
   if (options_.memory_bytes <= 0) return absl::OkStatus();
-  const int64_t weights = SliceBytes(model.spec, model.footprint, slice);
-  const int64_t cache = CacheBytes(model.facts, slice, plan.kv_dtype, limits);
+  const int64_t weights = ShardBytes(model.spec, model.footprint, shard);
+  const int64_t cache = CacheBytes(model.facts, shard, plan.kv_dtype, limits);
   if (weights <= options_.memory_bytes && cache <= options_.memory_bytes - weights) return absl::OkStatus();
   return ResourceExhausted(
-      "worker '{}': its shard of the model takes {} and its part of the cache {} ({} KV positions, {} "
+      "worker '{}': its shard of the model takes {} and its share of the cache {} ({} KV positions, {} "
       "states), "
       "it may use {} (--memory)",
       options_.name, FormatBytes(weights), FormatBytes(cache), int64_t{limits.blocks} * kBlockPositions,
@@ -163,32 +163,32 @@ void WorkerNode::make_room(const std::string& model_hash, int64_t bytes) {
 absl::StatusOr<int64_t> WorkerNode::prepare(const PrepareOrder& order, const PrepareProgress& progress) {
   const std::unique_lock work(work_, std::try_to_lock);
   if (!work.owns_lock()) return FailedPrecondition("worker '{}' is busy with another call", options_.name);
-  NodeShard slice = SliceOf(order.plan, order.node);
+  NodeShard shard = ShardOf(order.plan, order.node);
   const auto held = held_.find(order.model_hash);
-  if (held != held_.end() && host_.holds(hosted(order.model_hash), slice) &&
+  if (held != held_.end() && host_.holds(hosted(order.model_hash), shard) &&
       CompareSamples(order.samples, held->second.samples).ok()) {
-    RETURN_IF_ERROR(check_order(held->second.model, order.plan, slice, order.limits));
+    RETURN_IF_ERROR(check_order(held->second.model, order.plan, shard, order.limits));
     return held->second.weight_bytes;
   }
   ASSIGN_OR_RETURN(OpenedModel model, find_model(order));
-  RETURN_IF_ERROR(check_order(model, order.plan, slice, order.limits));
-  return load(order, std::move(model), std::move(slice), progress);
+  RETURN_IF_ERROR(check_order(model, order.plan, shard, order.limits));
+  return load(order, std::move(model), std::move(shard), progress);
 }
 
-absl::StatusOr<int64_t> WorkerNode::load(const PrepareOrder& order, OpenedModel model, NodeShard slice,
+absl::StatusOr<int64_t> WorkerNode::load(const PrepareOrder& order, OpenedModel model, NodeShard shard,
                                          const PrepareProgress& progress) {
-  ASSIGN_OR_RETURN(std::vector<WeightSample> samples, check_weights(order, model, slice));
+  ASSIGN_OR_RETURN(std::vector<WeightSample> samples, check_weights(order, model, shard));
   Held held{.samples = std::move(samples),
-            .weight_bytes = SliceBytes(model.spec, model.footprint, slice),
-            .cache_bytes = CacheBytes(model.facts, slice, order.plan.kv_dtype, order.limits)};
+            .weight_bytes = ShardBytes(model.spec, model.footprint, shard),
+            .cache_bytes = CacheBytes(model.facts, shard, order.plan.kv_dtype, order.limits)};
   make_room(order.model_hash, held.weight_bytes + held.cache_bytes);
   {
     const std::lock_guard lock(mutex_);
     held_.erase(order.model_hash);  // Its session ends and its weights go, in load().
     loading_ = true;
   }
-  LogInfo("loading {}: layers [{}, {})", model.checkpoint->folder(), slice.layers.begin, slice.layers.end);
-  const absl::Status loaded = host_.load(hosted(order.model_hash), model.weights, std::move(slice), progress);
+  LogInfo("loading {}: layers [{}, {})", model.checkpoint->folder(), shard.layers.begin, shard.layers.end);
+  const absl::Status loaded = host_.load(hosted(order.model_hash), model.weights, std::move(shard), progress);
   const std::lock_guard lock(mutex_);
   loading_ = false;
   RETURN_IF_ERROR(named(loaded));
@@ -211,13 +211,13 @@ absl::Status WorkerNode::open(const OpenOrder& order) {
   if (!work.owns_lock()) return FailedPrecondition("worker '{}' is busy with another call", options_.name);
   // What is refused leaves the sessions that run alone.
   const Held* held = held_for(order.plan);
-  const NodeShard slice = SliceOf(order.plan, order.node);
-  if (held == nullptr || !host_.holds(hosted(held->model.facts.hash), slice)) {
+  const NodeShard shard = ShardOf(order.plan, order.node);
+  if (held == nullptr || !host_.holds(hosted(held->model.facts.hash), shard)) {
     return FailedPrecondition(
         "worker '{}' holds no shard of this plan: it was restarted, or prepared for another", options_.name);
   }
   const HostedNode node = hosted(held->model.facts.hash);
-  RETURN_IF_ERROR(check_order(held->model, order.plan, slice, order.limits));
+  RETURN_IF_ERROR(check_order(held->model, order.plan, shard, order.limits));
   auto transport =
       endpoint_->open_session(WireSession(order.plan, order.node, order.session, *host_.model(node)));
   RETURN_IF_ERROR(named(transport.status()));

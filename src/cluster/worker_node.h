@@ -65,15 +65,15 @@ class WorkerNode final : public WorkerControl {
   absl::StatusOr<OpenedModel> find_model(const PrepareOrder& order) const;
   /// That the weights are the coordinator's, as far as its samples tell. Returns those of this node.
   absl::StatusOr<std::vector<WeightSample>> check_weights(const PrepareOrder& order, const OpenedModel& model,
-                                                          const NodeShard& slice) const;
+                                                          const NodeShard& shard) const;
   /// That the plan is one for the model, since sessions index by layers and experts; that the limits suit it; and
   /// that the memory allowed holds weights, KV cache and states.
-  absl::Status check_order(const OpenedModel& model, const Plan& plan, const NodeShard& slice,
+  absl::Status check_order(const OpenedModel& model, const Plan& plan, const NodeShard& shard,
                            const StepLimits& limits) const;
   /// Drops shards of other models until `bytes` fit beside those that stay: at first those without a session,
   /// then the others, as one coordinator owns a worker.
   void make_room(const std::string& model_hash, int64_t bytes);
-  absl::StatusOr<int64_t> load(const PrepareOrder& order, OpenedModel model, NodeShard slice,
+  absl::StatusOr<int64_t> load(const PrepareOrder& order, OpenedModel model, NodeShard shard,
                                const PrepareProgress& progress);
   /// The model that an order to open is for; nullptr where none is held.
   const Held* held_for(const Plan& plan) const;

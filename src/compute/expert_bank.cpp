@@ -16,17 +16,17 @@ namespace shoal {
 namespace {
 
 /// The runs of calls of one expert, in the order of `sorted`.
-std::span<ExpertSet::Part> Parts(Arena& arena, std::span<const ExpertCall> sorted) {
-  const std::span<ExpertSet::Part> parts =
-      arena.allocate<ExpertSet::Part>(static_cast<int64_t>(sorted.size()));
+std::span<ExpertSet::ExpertRange> RangesOf(Arena& arena, std::span<const ExpertCall> sorted) {
+  const std::span<ExpertSet::ExpertRange> ranges =
+      arena.allocate<ExpertSet::ExpertRange>(static_cast<int64_t>(sorted.size()));
   size_t count = 0;
   for (size_t begin = 0; begin < sorted.size();) {
     size_t end = begin;
     while (end < sorted.size() && sorted[end].expert == sorted[begin].expert) ++end;
-    parts[count++] = {sorted[begin].expert, {static_cast<int64_t>(begin), static_cast<int64_t>(end)}};
+    ranges[count++] = {sorted[begin].expert, {static_cast<int64_t>(begin), static_cast<int64_t>(end)}};
     begin = end;
   }
-  return parts.first(count);
+  return ranges.first(count);
 }
 
 /// Bytes of each layer's held experts, as they are in the files.
@@ -152,8 +152,8 @@ absl::Status ExpertBank::run(const ComputeContext& context, LayerId layer, const
   std::sort(sorted.begin(), sorted.end(), [](const ExpertCall& a, const ExpertCall& b) {
     return a.expert != b.expert ? a.expert < b.expert : a.row < b.row;
   });
-  const std::span<ExpertSet::Part> parts = Parts(arena, sorted);
-  for (const ExpertSet::Part& part : parts) RETURN_IF_ERROR(check(context, layer, part.expert, rows));
+  const std::span<ExpertSet::ExpertRange> ranges = RangesOf(arena, sorted);
+  for (const ExpertSet::ExpertRange& range : ranges) RETURN_IF_ERROR(check(context, layer, range.expert, rows));
 
   const std::span<int32_t> targets = arena.allocate<int32_t>(count);
   const std::span<float> weights = arena.allocate<float>(count);
@@ -164,22 +164,22 @@ absl::Status ExpertBank::run(const ComputeContext& context, LayerId layer, const
   QuantizedRows storage;
   const ExpertRows picked = GatherRows(arena, rows, targets, storage);
   const MatView<float> y = arena.allocate_rows<float>(count, width_);
-  RETURN_IF_ERROR(layers_[static_cast<size_t>(layer.value)]->forward(context, parts, picked, y));
+  RETURN_IF_ERROR(layers_[static_cast<size_t>(layer.value)]->forward(context, ranges, picked, y));
 
   constexpr int32_t kNone = std::numeric_limits<int32_t>::max();
   std::atomic<int32_t> bad_expert{kNone};
   // A value costs about as much as four multiply-adds: it is rounded twice.
   context.for_ranges((width_ + 15) / 16, 4 * count * width_, [&](Range panels) {
     const Range cols{panels.begin * 16, std::min(panels.end * 16, width_)};
-    for (const ExpertSet::Part& part : parts) {
-      const auto first = static_cast<size_t>(part.rows.begin);
+    for (const ExpertSet::ExpertRange& range : ranges) {
+      const auto first = static_cast<size_t>(range.rows.begin);
       const bool fits =
-          context.kernels->accumulate_fixed({.y = y.rows_between(part.rows.begin, part.rows.end),
+          context.kernels->accumulate_fixed({.y = y.rows_between(range.rows.begin, range.rows.end),
                                              .weights = weights.data() + first,
                                              .targets = targets.data() + first,
                                              .acc = acc,
                                              .cols = cols});
-      if (!fits) bad_expert = part.expert.value;
+      if (!fits) bad_expert = range.expert.value;
     }
   });
   if (bad_expert != kNone) {

@@ -65,25 +65,25 @@ class Progress {
       if (!Holds(options, use) || (use.role == "head" && head_is_embedding)) continue;
       weights_.push_back({use.layer, use.is_head, stored.stored_bytes()});
     }
-    for (const Part& part : weights_) total_ += part.bytes;
+    for (const WeightBytes& weight : weights_) total_ += weight.bytes;
   }
 
   /// The embedding (layer -1), a layer, or the head has been read.
   void read(int64_t layer, bool is_head) {
-    for (const Part& part : weights_) {
-      if (part.layer == layer && part.is_head == is_head) done_ += part.bytes;
+    for (const WeightBytes& weight : weights_) {
+      if (weight.layer == layer && weight.is_head == is_head) done_ += weight.bytes;
     }
     if (report_) report_(done_, total_);
   }
 
  private:
-  struct Part {
+  struct WeightBytes {
     int64_t layer;
     bool is_head;
     int64_t bytes;
   };
   const LoadProgress& report_;
-  std::vector<Part> weights_;
+  std::vector<WeightBytes> weights_;
   int64_t done_ = 0;
   int64_t total_ = 0;
 };

@@ -36,7 +36,7 @@ class Node {
       const MoeSpec* moe = MoeOf(spec.layers[layer]);
       plan_.experts[layer].assign(moe == nullptr ? 0 : moe->experts.size(), {NodeId{0}, {}});
     }
-    model_ = *NodeModel::Load(weights, SliceOf(plan_, NodeId{0}), backend_, {});
+    model_ = *NodeModel::Load(weights, ShardOf(plan_, NodeId{0}), backend_, {});
     const int slots = KeepsState(spec) ? 2 * kSequences : 0;
     limits_ = {64, spec.vocabulary, 2 * kSequences, 64, slots};
     compute_ = *model_->held().open({.blocks = 2 * kSequences, .state_slots = slots, .rows_max = 64});

@@ -58,23 +58,23 @@ absl::StatusOr<OpenedModel> OpenModel(const std::string& folder, const std::stri
   return model;
 }
 
-int64_t SliceBytes(const ModelSpec& spec, const Footprint& footprint, const NodeShard& slice) {
-  int64_t bytes = slice.embed ? footprint.embedding.packed : 0;
-  if (slice.head && !(slice.embed && spec.tied_head)) bytes += footprint.head.packed;
+int64_t ShardBytes(const ModelSpec& spec, const Footprint& footprint, const NodeShard& shard) {
+  int64_t bytes = shard.embed ? footprint.embedding.packed : 0;
+  if (shard.head && !(shard.embed && spec.tied_head)) bytes += footprint.head.packed;
   for (size_t i = 0; i < footprint.layers.size(); ++i) {
     const LayerFootprint& layer = footprint.layers[i];
-    if (slice.layers.contains(static_cast<int64_t>(i))) bytes += layer.fixed.packed;
-    for (const ExpertId expert : slice.experts[i])
+    if (shard.layers.contains(static_cast<int64_t>(i))) bytes += layer.fixed.packed;
+    for (const ExpertId expert : shard.experts[i])
       bytes += layer.experts[static_cast<size_t>(expert.value)].packed;
   }
   return bytes;
 }
 
-int64_t CacheBytes(const ModelFacts& model, const NodeShard& slice, Plan::KvDtype dtype,
+int64_t CacheBytes(const ModelFacts& model, const NodeShard& shard, Plan::KvDtype dtype,
                    const StepLimits& limits) {
   // 128 bits hold any product of what the arguments hold.
   __int128 bytes = 0;
-  for (int64_t i = slice.layers.begin; i < slice.layers.end; ++i) {
+  for (int64_t i = shard.layers.begin; i < shard.layers.end; ++i) {
     const LayerFacts& layer = model.layers[static_cast<size_t>(i)];
     bytes += __int128{layer.kv_values_per_position} * Bytes(dtype) * kBlockPositions * limits.blocks;
     bytes += __int128{layer.state_bytes} * limits.state_slots;

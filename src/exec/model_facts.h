@@ -1,4 +1,4 @@
-// A model folder, opened and measured: its numbers for the planner, and a slice's for the memory check.
+// A model folder, opened and measured: its numbers for the planner, and a shard's for the memory check.
 #pragma once
 
 #include <cstdint>
@@ -32,10 +32,10 @@ struct OpenedModel {
 absl::StatusOr<OpenedModel> OpenModel(const std::string& folder, const std::string& name = "");
 
 /// Packed bytes of a node's shard.
-int64_t SliceBytes(const ModelSpec& spec, const Footprint& footprint, const NodeShard& slice);
+int64_t ShardBytes(const ModelSpec& spec, const Footprint& footprint, const NodeShard& shard);
 
-/// Bytes of the KV cache and of the states of a node with this slice; INT64_MAX where they are more.
-int64_t CacheBytes(const ModelFacts& model, const NodeShard& slice, Plan::KvDtype dtype,
+/// Bytes of the KV cache and of the states of a node with this shard; INT64_MAX where they are more.
+int64_t CacheBytes(const ModelFacts& model, const NodeShard& shard, Plan::KvDtype dtype,
                    const StepLimits& limits);
 
 /// What a scheduler may count on, of nodes with these limits.

@@ -10,20 +10,20 @@
 
 namespace shoal {
 
-NodeShard SliceOf(const Plan& plan, NodeId node) {
-  NodeShard slice;
-  slice.layers = plan.layers_of(node);
-  slice.embed = plan.first_node() == node;
-  slice.head = plan.last_node() == node;
-  slice.experts.resize(static_cast<size_t>(plan.layers()));
+NodeShard ShardOf(const Plan& plan, NodeId node) {
+  NodeShard shard;
+  shard.layers = plan.layers_of(node);
+  shard.embed = plan.first_node() == node;
+  shard.head = plan.last_node() == node;
+  shard.experts.resize(static_cast<size_t>(plan.layers()));
   for (int32_t layer = 0; layer < plan.layers(); ++layer) {
-    slice.experts[static_cast<size_t>(layer)] = plan.experts_held(node, LayerId{layer});
+    shard.experts[static_cast<size_t>(layer)] = plan.experts_held(node, LayerId{layer});
   }
-  return slice;
+  return shard;
 }
 
-std::vector<WeightSample> SampleSlice(const ResolvedWeights& weights, const NodeShard& slice) {
-  return SampleWeights(weights, [&](const WeightUse& use) { return slice.holds(use); });
+std::vector<WeightSample> SampleShard(const ResolvedWeights& weights, const NodeShard& shard) {
+  return SampleWeights(weights, [&](const WeightUse& use) { return shard.holds(use); });
 }
 
 bool NodeShard::empty() const {
@@ -46,13 +46,13 @@ std::string PlaceOf(const WeightUse& use) {
                         : fmt::format("expert {} of layer {}", use.expert, use.layer);
 }
 
-/// Says which part of the slice a shard lacks.
-absl::Status CheckShard(const ResolvedWeights& weights, const NodeShard& slice) {
+/// Says which part of the shard a shard lacks.
+absl::Status CheckShard(const ResolvedWeights& weights, const NodeShard& shard) {
   if (weights.checkpoint().shard() == nullptr) return absl::OkStatus();
   for (const ResolvedWeight& weight : weights.all()) {
-    if (!weight.stored.absent || !slice.holds(weight.use)) continue;
+    if (!weight.stored.absent || !shard.holds(weight.use)) continue;
     return Annotate(CheckHere(weights.checkpoint(), weight.stored),
-                    fmt::format("{} of {}, which the plan gives it", PlaceOf(weight.use), slice.summary()));
+                    fmt::format("{} of {}, which the plan gives it", PlaceOf(weight.use), shard.summary()));
   }
   return absl::OkStatus();
 }
@@ -91,16 +91,16 @@ std::string LoadStats::text() const {
 }
 
 absl::StatusOr<std::unique_ptr<NodeModel>> NodeModel::Load(std::shared_ptr<const ResolvedWeights> weights,
-                                                           NodeShard slice, Backend& backend,
+                                                           NodeShard shard, Backend& backend,
                                                            const LoadProgress& progress,
                                                            std::shared_ptr<const PackedCache> cache) {
   const int64_t started_ns = NowNs();
   std::unique_ptr<NodeModel> model(new NodeModel);
   model->weights_ = std::move(weights);
-  model->slice_ = std::move(slice);
-  RETURN_IF_ERROR(CheckShard(*model->weights_, model->slice_));
+  model->shard_ = std::move(shard);
+  RETURN_IF_ERROR(CheckShard(*model->weights_, model->shard_));
   model->backend_ = &backend;
-  const NodeShard& held = model->slice_;
+  const NodeShard& held = model->shard_;
   ASSIGN_OR_RETURN(model->held_, backend.load({.weights = model->weights_,
                                                .stage = {held.layers, held.embed, held.head},
                                                .experts = held.experts,

@@ -1,4 +1,4 @@
-// The weights that one node holds for a plan, in the memory of its backend. They outlive sessions: a new epoch that gives the node the same slice loads nothing.
+// The weights that one node holds for a plan, in the memory of its backend. They outlive sessions: a new epoch that gives the node the same shard loads nothing.
 #pragma once
 
 #include <cstdint>
@@ -28,10 +28,10 @@ struct NodeShard {
   /// "layers [2, 4), embedding, 12 experts"
   std::string summary() const;
 };
-NodeShard SliceOf(const Plan& plan, NodeId node);
+NodeShard ShardOf(const Plan& plan, NodeId node);
 
 /// SampleWeights of a node's shard.
-std::vector<WeightSample> SampleSlice(const ResolvedWeights& weights, const NodeShard& slice);
+std::vector<WeightSample> SampleShard(const ResolvedWeights& weights, const NodeShard& shard);
 
 /// What loading took.
 struct LoadStats {
@@ -52,10 +52,10 @@ class NodeModel {
   /// Has `backend`, which must outlive the model, read the node's own tensors, nothing else: packed from the
   /// cache where it has them, else from the checkpoint, and then they go to the cache while the model is used
   /// already. cache: nullptr for none. Errors name file, tensor, expected and got; the cache causes none.
-  /// NotFound where the checkpoint is a shard that lacks a tensor of the slice, Unimplemented where the backend
+  /// NotFound where the checkpoint is a shard that lacks a tensor of the shard, Unimplemented where the backend
   /// does not compute a layer of it: said before anything is read.
   static absl::StatusOr<std::unique_ptr<NodeModel>> Load(std::shared_ptr<const ResolvedWeights> weights,
-                                                         NodeShard slice, Backend& backend,
+                                                         NodeShard shard, Backend& backend,
                                                          const LoadProgress& progress,
                                                          std::shared_ptr<const PackedCache> cache = nullptr);
   /// Waits until the weights are in the cache. A model that goes before that leaves nothing there.
@@ -63,8 +63,8 @@ class NodeModel {
 
   const ModelSpec& spec() const { return weights_->spec(); }
   const Checkpoint& checkpoint() const { return weights_->checkpoint(); }
-  const NodeShard& slice() const { return slice_; }
-  bool runs_layers() const { return !slice_.layers.empty(); }
+  const NodeShard& shard() const { return shard_; }
+  bool runs_layers() const { return !shard_.layers.empty(); }
   Backend& backend() const { return *backend_; }
   /// What the backend holds of it.
   BackendModel& held() const { return *held_; }
@@ -75,7 +75,7 @@ class NodeModel {
  private:
   NodeModel() = default;
   std::shared_ptr<const ResolvedWeights> weights_;
-  NodeShard slice_;
+  NodeShard shard_;
   Backend* backend_ = nullptr;
   std::unique_ptr<BackendModel> held_;
   LoadStats load_stats_;

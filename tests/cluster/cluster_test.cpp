@@ -162,9 +162,9 @@ TEST_F(ClusterTest, UnderANewPlanEveryNodeLoadsItsNewSlice) {
   for (auto& layer : plan.experts) {
     for (ExpertHolders& holders : layer) holders.owner = NodeId{1 - holders.owner.value};
   }
-  ASSERT_NE(SliceOf(plan, NodeId{0}), SliceOf(old_plan, NodeId{0}));
+  ASSERT_NE(ShardOf(plan, NodeId{0}), ShardOf(old_plan, NodeId{0}));
   ASSERT_EQ((*cluster)->open(plan, engine), absl::OkStatus());
-  EXPECT_EQ((*cluster)->host().model((*cluster)->own_node())->slice(), SliceOf(plan, NodeId{0}));
+  EXPECT_EQ((*cluster)->host().model((*cluster)->own_node())->shard(), ShardOf(plan, NodeId{0}));
   const auto after = ProbeLogits(engine, request);
   (*cluster)->close(engine, Cancelled("done"));
   ASSERT_TRUE(before.ok() && after.ok()) << ToString(after.status());
@@ -277,8 +277,8 @@ TEST_F(ClusterTest, APlanForMoreExpertsThanTheModelHasIsRefusedByTheWorker) {
 
 TEST_F(ClusterTest, ACacheThatDoesNotFitBesideTheWeightsIsRefusedBeforeAnythingIsLoaded) {
   const Plan plan = plan_over(1);
-  const int64_t weights = SliceBytes(model_.spec, model_.footprint, SliceOf(plan, NodeId{1}));
-  const int64_t cache = CacheBytes(model_.facts, SliceOf(plan, NodeId{1}), plan.kv_dtype, limits());
+  const int64_t weights = ShardBytes(model_.spec, model_.footprint, ShardOf(plan, NodeId{1}));
+  const int64_t cache = CacheBytes(model_.facts, ShardOf(plan, NodeId{1}), plan.kv_dtype, limits());
   ASSERT_GT(cache, 0);
   auto options = worker_options("tight");
   options.memory_bytes = weights + cache - 1;
@@ -395,9 +395,9 @@ TEST_F(ClusterTest, AWorkerHoldsTwoModelsAndServesASessionOfEach) {
 
 TEST_F(ClusterTest, AModelThatTheMemoryDoesNotHoldBesideAnotherTakesItsPlace) {
   const Plan plan = plan_over(1);
-  const NodeShard slice = SliceOf(plan, NodeId{1});
+  const NodeShard slice = ShardOf(plan, NodeId{1});
   auto options = worker_options("tight");
-  options.memory_bytes = SliceBytes(model_.spec, model_.footprint, slice) +
+  options.memory_bytes = ShardBytes(model_.spec, model_.footprint, slice) +
                          CacheBytes(model_.facts, slice, plan.kv_dtype, limits()) + 1;
   const auto worker = StartWorker(options);
   const RemoteCluster::Options ours = cluster_options({worker->port()});
@@ -418,7 +418,7 @@ TEST_F(ClusterTest, AModelThatTheMemoryDoesNotHoldBesideAnotherTakesItsPlace) {
 TEST_F(ClusterTest, LoadingTellsBytesOverLayersAndExpertsAlike) {
   CpuBackend backend({});
   std::vector<std::pair<int64_t, int64_t>> told;
-  const auto loaded = NodeModel::Load(model_.weights, SliceOf(plan_over(0), NodeId{0}), backend,
+  const auto loaded = NodeModel::Load(model_.weights, ShardOf(plan_over(0), NodeId{0}), backend,
                                       [&](int64_t done, int64_t total) { told.emplace_back(done, total); });
   ASSERT_TRUE(loaded.ok());
   ASSERT_GT(told.size(), model_.spec.layers.size());

@@ -453,7 +453,7 @@ TEST_P(Placement, SeveralStepsInFlightGiveTheBitsOfOneAtATimeEvenIfNodesOwnEachO
 }
 
 /// Tokens [at, at + rows) of `tokens` as a slice of sequence `id`, which has blocks [8 id, 8 id + 8).
-SeqSlice SliceOf(uint64_t id, const std::vector<int32_t>& tokens, int64_t at, int64_t rows, bool long_rope) {
+SeqSlice ShardOf(uint64_t id, const std::vector<int32_t>& tokens, int64_t at, int64_t rows, bool long_rope) {
   SeqSlice slice{
       SeqId{id}, static_cast<int32_t>(at), {tokens.begin() + at, tokens.begin() + at + rows}, {}, kNoSample,
       long_rope};
@@ -500,11 +500,11 @@ TEST_P(LongRopePlacement, ASequenceThatOutgrowsShortRopeHasTheBitsOfAFreshOneAnd
     for (int64_t rows : {border + 1, int64_t{1}}) {
       const int64_t at = rows == 1 ? border + 1 : 0;
       const auto got =
-          LogitsOf(running.engine(), StepId{fresh.size() + 1}, {SliceOf(1, grows, at, rows, true)});
+          LogitsOf(running.engine(), StepId{fresh.size() + 1}, {ShardOf(1, grows, at, rows, true)});
       ASSERT_TRUE(got.ok()) << ToString(got.status());
       fresh.push_back((*got)[0]);
     }
-    const auto got = LogitsOf(running.engine(), StepId{3}, {SliceOf(2, neighbour, 0, 40, false)});
+    const auto got = LogitsOf(running.engine(), StepId{3}, {ShardOf(2, neighbour, 0, 40, false)});
     ASSERT_TRUE(got.ok()) << ToString(got.status());
     alone = *got;
   }
@@ -512,11 +512,11 @@ TEST_P(LongRopePlacement, ASequenceThatOutgrowsShortRopeHasTheBitsOfAFreshOneAnd
     const Way way{placement, 0, 2, SupportedIsas().back(), TransportKind::kInproc};
     Running running(model_, way);
     const std::vector<std::vector<SeqSlice>> steps = {
-        {SliceOf(1, grows, 0, border - 1, false), SliceOf(2, neighbour, 0, 37, false)},
-        {SliceOf(1, grows, border - 1, 1, false)},
-        {SliceOf(2, neighbour, 37, 1, false), SliceOf(1, grows, 0, 40, true)},
-        {SliceOf(1, grows, 40, border - 39, true), SliceOf(2, neighbour, 38, 1, false)},
-        {SliceOf(2, neighbour, 39, 1, false), SliceOf(1, grows, border + 1, 1, true)}};
+        {ShardOf(1, grows, 0, border - 1, false), ShardOf(2, neighbour, 0, 37, false)},
+        {ShardOf(1, grows, border - 1, 1, false)},
+        {ShardOf(2, neighbour, 37, 1, false), ShardOf(1, grows, 0, 40, true)},
+        {ShardOf(1, grows, 40, border - 39, true), ShardOf(2, neighbour, 38, 1, false)},
+        {ShardOf(2, neighbour, 39, 1, false), ShardOf(1, grows, border + 1, 1, true)}};
     std::vector<float> again;
     std::vector<float> beside;
     for (size_t i = 0; i < steps.size(); ++i) {

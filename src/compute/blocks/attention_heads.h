@@ -5,7 +5,7 @@
 #include <span>
 #include <vector>
 
-#include "compute/blocks/attention_parts.h"
+#include "compute/blocks/attention_cuts.h"
 #include "compute/blocks/mixer_step.h"
 #include "compute/compute_context.h"
 #include "kernels/kernels.h"
@@ -41,7 +41,7 @@ struct AttentionHeads {
   };
   void attend_between(const Kernels& kernels, const KvLayerView& cache, std::span<const AttentionRow> rows,
                       const CutRow& begin, const CutRow& end) const;
-  /// Partial results of cells [begin, end) of one row (attention_parts.h).
+  /// Partial results of cells [begin, end) of one row (attention_cuts.h).
   void attend_cells(const Kernels& kernels, const KvLayerView& cache, const AttentionRow& row,
                     const AttentionCut& begin, const AttentionCut& end, float* partials) const;
 };

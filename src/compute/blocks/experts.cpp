@@ -70,19 +70,19 @@ int64_t ExpertSet::slot(ExpertId expert) const {
 
 absl::Status ExpertSet::forward(const ComputeContext& context, ExpertId expert, const ExpertRows& rows,
                                 MatView<float> y) const {
-  const Part all[] = {{expert, {0, rows.x.rows}}};
+  const ExpertRange all[] = {{expert, {0, rows.x.rows}}};
   return forward(context, all, rows, y);
 }
 
-absl::Status ExpertSet::forward(const ComputeContext& context, std::span<const Part> parts,
+absl::Status ExpertSet::forward(const ComputeContext& context, std::span<const ExpertRange> ranges,
                                 const ExpertRows& rows, MatView<float> y) const {
   SHOAL_CHECK(rows.x.cols == width_ && y.cols == width_ && y.rows == rows.x.rows);
   const ArenaScope scope(*context.arena);
-  const std::span<MlpTask> tasks = context.arena->allocate<MlpTask>(static_cast<int64_t>(parts.size()));
-  for (size_t i = 0; i < parts.size(); ++i) {
-    const int64_t index = slot(parts[i].expert);
+  const std::span<MlpTask> tasks = context.arena->allocate<MlpTask>(static_cast<int64_t>(ranges.size()));
+  for (size_t i = 0; i < ranges.size(); ++i) {
+    const int64_t index = slot(ranges[i].expert);
     SHOAL_CHECK_GE(index, 0);
-    tasks[i] = {&mlps_[static_cast<size_t>(index)], parts[i].rows};
+    tasks[i] = {&mlps_[static_cast<size_t>(index)], ranges[i].rows};
   }
   const bool codes_given = input_group(context.activations) != 0 && rows.quantized != nullptr;
   SHOAL_CHECK(!codes_given || rows.quantized->group == group_);

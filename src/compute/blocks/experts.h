@@ -48,13 +48,13 @@ class ExpertSet {
   absl::Status forward(const ComputeContext& context, ExpertId expert, const ExpertRows& rows,
                        MatView<float> y) const;
 
-  /// The same for several experts at once: part.rows of `rows` and of y by part.expert. The parts are
+  /// The same for several experts at once: range.rows of `rows` and of y by range.expert. The ranges are
   /// disjoint.
-  struct Part {
+  struct ExpertRange {
     ExpertId expert;
     Range rows;
   };
-  absl::Status forward(const ComputeContext& context, std::span<const Part> parts, const ExpertRows& rows,
+  absl::Status forward(const ComputeContext& context, std::span<const ExpertRange> ranges, const ExpertRows& rows,
                        MatView<float> y) const;
 
  private:

@@ -5,7 +5,7 @@
 
 #include "base/status.h"
 #include "models/families/common/family_gemma.h"
-#include "models/families/common/family_parts.h"
+#include "models/families/common/family_common.h"
 #include "models/family.h"
 
 namespace shoal::families {

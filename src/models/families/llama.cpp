@@ -1,6 +1,6 @@
 // Llama 1 to 3 and whatever shares its code. Reference: transformers models/llama/modeling_llama.py.
 #include "base/status.h"
-#include "models/families/common/family_parts.h"
+#include "models/families/common/family_common.h"
 #include "models/family.h"
 
 namespace shoal::families {

@@ -1,6 +1,6 @@
 // Mistral, with or without its sliding window. Reference: transformers models/mistral/modeling_mistral.py.
 #include "base/status.h"
-#include "models/families/common/family_parts.h"
+#include "models/families/common/family_common.h"
 #include "models/family.h"
 
 namespace shoal::families {

@@ -1,6 +1,6 @@
 // Phi-3 and Phi-4-mini. Reference: transformers models/phi3/modeling_phi3.py.
 #include "base/status.h"
-#include "models/families/common/family_parts.h"
+#include "models/families/common/family_common.h"
 #include "models/family.h"
 
 namespace shoal::families {

@@ -1,6 +1,6 @@
 // Qwen2 and Qwen2.5. Reference: transformers models/qwen2/modeling_qwen2.py.
 #include "base/status.h"
-#include "models/families/common/family_parts.h"
+#include "models/families/common/family_common.h"
 #include "models/family.h"
 
 namespace shoal::families {

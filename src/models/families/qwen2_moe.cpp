@@ -4,7 +4,7 @@
 
 #include "base/status.h"
 #include "models/families/common/family_moe.h"
-#include "models/families/common/family_parts.h"
+#include "models/families/common/family_common.h"
 #include "models/family.h"
 
 namespace shoal::families {

@@ -1,6 +1,6 @@
 // Qwen3, dense. Reference: transformers models/qwen3/modeling_qwen3.py.
 #include "base/status.h"
-#include "models/families/common/family_parts.h"
+#include "models/families/common/family_common.h"
 #include "models/family.h"
 
 namespace shoal::families {

@@ -5,7 +5,7 @@
 
 #include "base/status.h"
 #include "models/families/common/family_moe.h"
-#include "models/families/common/family_parts.h"
+#include "models/families/common/family_common.h"
 #include "models/families/common/nested_text_config.h"
 #include "models/family.h"
 

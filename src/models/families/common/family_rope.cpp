@@ -6,7 +6,7 @@
 #include <vector>
 
 #include "base/status.h"
-#include "models/families/common/family_parts.h"
+#include "models/families/common/family_common.h"
 #include "numeric/transcendental.h"
 
 namespace shoal {

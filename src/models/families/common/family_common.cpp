@@ -1,4 +1,4 @@
-#include "models/families/common/family_parts.h"
+#include "models/families/common/family_common.h"
 
 #include <optional>
 #include <utility>

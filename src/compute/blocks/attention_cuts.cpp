@@ -1,4 +1,4 @@
-#include "compute/blocks/attention_parts.h"
+#include "compute/blocks/attention_cuts.h"
 
 #include <algorithm>
 
