@@ -172,8 +172,8 @@ std::string PartsText(const NodeBreakdown& node) {
   for (const size_t i : order) {
     const double share = 100 * static_cast<double>(node.phase_ns[i]) / whole;
     if (share < 0.1) continue;
-    text +=
-        fmt::format("{}{} {:.1f} %", text.empty() ? "" : ", ", StepPhaseName(static_cast<StepPhase>(i)), share);
+    text += fmt::format("{}{} {:.1f} %", text.empty() ? "" : ", ", StepPhaseName(static_cast<StepPhase>(i)),
+                        share);
   }
   return text;
 }

@@ -44,7 +44,7 @@ struct BenchResult {
   int64_t tokens = 0;     ///< Of one run.
   Spread tokens_per_s;
   StepWork work;                ///< Of one run.
-  WorkPerPhase work_per_phase;     ///< The same, part by part.
+  WorkPerPhase work_per_phase;  ///< The same, part by part.
   double experts_per_step = 0;  ///< Distinct routed experts used, all layers; counted in a run beforehand.
   int bound_threads = 1;        ///< How many threads can work at once here: their bounds are the bounds.
   double read_bound_gbs = 0;    ///< The most that so many threads read around and between the timed runs.

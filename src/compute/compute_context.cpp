@@ -26,7 +26,7 @@ int ComputeContext::threads_for(int64_t multiplies) const {
 }
 
 void ComputeContext::for_ranges(int64_t size, int64_t multiplies,
-                               absl::FunctionRef<void(Range part)> work) const {
+                                absl::FunctionRef<void(Range part)> work) const {
   if (size == 0) return;
   if (size == 1 || threads_for(multiplies) == 1) {
     work(Range{0, size});

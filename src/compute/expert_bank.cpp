@@ -153,7 +153,8 @@ absl::Status ExpertBank::run(const ComputeContext& context, LayerId layer, const
     return a.expert != b.expert ? a.expert < b.expert : a.row < b.row;
   });
   const std::span<ExpertSet::ExpertRange> ranges = RangesOf(arena, sorted);
-  for (const ExpertSet::ExpertRange& range : ranges) RETURN_IF_ERROR(check(context, layer, range.expert, rows));
+  for (const ExpertSet::ExpertRange& range : ranges)
+    RETURN_IF_ERROR(check(context, layer, range.expert, rows));
 
   const std::span<int32_t> targets = arena.allocate<int32_t>(count);
   const std::span<float> weights = arena.allocate<float>(count);

@@ -99,7 +99,8 @@ absl::StatusCode CodeOf(const SamplingParams& params, std::vector<float> logits)
 
 TEST(Sampler, NanAndInfinityAreErrors) {
   for (const float temperature : {0.0f, 1.0f}) {
-    EXPECT_EQ(CodeOf({.temperature = temperature}, {1, __builtin_nanf(""), 0}), absl::StatusCode::kOutOfRange);
+    EXPECT_EQ(CodeOf({.temperature = temperature}, {1, __builtin_nanf(""), 0}),
+              absl::StatusCode::kOutOfRange);
     EXPECT_EQ(CodeOf({.temperature = temperature}, {1, kInfinity, 0}), absl::StatusCode::kOutOfRange);
   }
 }
@@ -153,8 +154,7 @@ TEST(Sampler, LogprobsAreTheLogSoftmaxOfTheLogitsFromTheHead) {
   EXPECT_NEAR(plain->top[1].logprob, std::log(0.25), 1e-6);
   EXPECT_NEAR(plain->top[2].logprob, std::log(0.125), 1e-6);
   // What decides the choice changes none of them.
-  const auto biased =
-      WithLogprobs({.temperature = 0.3f, .top_k = 1, .logit_bias = {{2, 50.0f}}}, logits, 3);
+  const auto biased = WithLogprobs({.temperature = 0.3f, .top_k = 1, .logit_bias = {{2, 50.0f}}}, logits, 3);
   ASSERT_TRUE(biased.ok());
   EXPECT_EQ(biased->id, 2);
   EXPECT_EQ(biased->logprob, plain->top[2].logprob);

@@ -87,9 +87,9 @@ std::set<StepPhase> PhasesOfAStep(std::string_view family) {
 
 TEST(StepProfile, AStepIsChargedToEachOfItsParts) {
   std::set<StepPhase> dense = {StepPhase::kIdle,         StepPhase::kEmbed,      StepPhase::kNormQuantize,
-                              StepPhase::kQkv,          StepPhase::kRopeAppend, StepPhase::kAttention,
-                              StepPhase::kAttentionOut, StepPhase::kGateUp,     StepPhase::kActivation,
-                              StepPhase::kDown,         StepPhase::kHead};
+                               StepPhase::kQkv,          StepPhase::kRopeAppend, StepPhase::kAttention,
+                               StepPhase::kAttentionOut, StepPhase::kGateUp,     StepPhase::kActivation,
+                               StepPhase::kDown,         StepPhase::kHead};
   EXPECT_EQ(PhasesOfAStep("qwen3"), dense);
   std::set<StepPhase> routed = dense;
   routed.insert({StepPhase::kRouter, StepPhase::kExchange});

@@ -51,7 +51,7 @@ struct TensorInfo {
   BlockType blocks =
       BlockType::kNone;  ///< How its bytes encode the elements of `shape`; kNone: as `dtype` says.
   std::optional<EncodingTensors> parts;  ///< Where the encoding's scales are apart.
-  int64_t permuted_heads = 0;         ///< Of GGUF: see GgufName::permuted_heads.
+  int64_t permuted_heads = 0;            ///< Of GGUF: see GgufName::permuted_heads.
   /// Which matrices of a stack a shard has (shard.h), where not all; `shape` is the whole stack's.
   std::vector<int64_t> held;
 };

@@ -56,7 +56,8 @@ WorkPerPhase WorkModel::of(const StepSize& size) const {
   part(WorkPhase::kHead).weight_bytes = std::min(steps, sampled) * static_cast<double>(sampled_row_.bytes);
   multiply(sampled_row_, sampled, part(WorkPhase::kHead));
   // States belong to the layers, which read, multiply and write them in one pass.
-  part(WorkPhase::kLayers).kv_bytes = 2 * static_cast<double>(size.states) * static_cast<double>(state_bytes_);
+  part(WorkPhase::kLayers).kv_bytes =
+      2 * static_cast<double>(size.states) * static_cast<double>(state_bytes_);
   StepWork& attention = part(WorkPhase::kAttention);
   attention.kv_bytes = static_cast<double>(size.cached) * static_cast<double>(kv_bytes_);
   attention.attention_ops =

@@ -56,7 +56,8 @@ ExpertHolders AtRandom(std::vector<NodeId> candidates, RandomStream& random, int
 /// The index of the owner of `expert` when [0, experts) is cut into `owners` ranges of nearly equal size.
 size_t ContiguousOwner(int64_t expert, int64_t experts, int64_t owners) {
   int64_t owner = 0;
-  while (!StaticRange(experts, 1, static_cast<int>(owner), static_cast<int>(owners)).contains(expert)) ++owner;
+  while (!StaticRange(experts, 1, static_cast<int>(owner), static_cast<int>(owners)).contains(expert))
+    ++owner;
   return static_cast<size_t>(owner);
 }
 

@@ -114,7 +114,8 @@ TEST(Frame, AnotherVersionIsNamedOnBothSides) {
   bytes[4] = std::byte{9};
   const auto status = DecodeHeader(bytes, {}).status();
   EXPECT_EQ(status.code(), absl::StatusCode::kFailedPrecondition);
-  EXPECT_THAT(Message(status), testing::HasSubstr(fmt::format("speaks wire version {}, the peer 9", kWireVersion)));
+  EXPECT_THAT(Message(status),
+              testing::HasSubstr(fmt::format("speaks wire version {}, the peer 9", kWireVersion)));
 }
 
 TEST(Frame, RowsThatDoNotFitThePayloadAreRefusedAlsoWhereTheProductOverflows) {

@@ -54,8 +54,8 @@ class ExpertSet {
     ExpertId expert;
     Range rows;
   };
-  absl::Status forward(const ComputeContext& context, std::span<const ExpertRange> ranges, const ExpertRows& rows,
-                       MatView<float> y) const;
+  absl::Status forward(const ComputeContext& context, std::span<const ExpertRange> ranges,
+                       const ExpertRows& rows, MatView<float> y) const;
 
  private:
   int64_t slot(ExpertId expert) const;

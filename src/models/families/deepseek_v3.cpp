@@ -1,6 +1,6 @@
 // DeepSeek-V3 and R1. Reference: transformers models/deepseek_v3/modeling_deepseek_v3.py.
-#include "models/families/common/family_mla.h"
 #include "models/families/common/family_common.h"
+#include "models/families/common/family_mla.h"
 #include "models/family.h"
 
 namespace shoal::families {

@@ -4,8 +4,8 @@
 #include <vector>
 
 #include "base/status.h"
-#include "models/families/common/family_gemma.h"
 #include "models/families/common/family_common.h"
+#include "models/families/common/family_gemma.h"
 #include "models/family.h"
 
 namespace shoal::families {

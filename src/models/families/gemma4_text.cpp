@@ -4,9 +4,9 @@
 #include <vector>
 
 #include "base/status.h"
+#include "models/families/common/family_common.h"
 #include "models/families/common/family_gemma.h"
 #include "models/families/common/family_moe.h"
-#include "models/families/common/family_common.h"
 #include "models/family.h"
 
 namespace shoal::families {

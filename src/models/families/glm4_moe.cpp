@@ -2,8 +2,8 @@
 #include <vector>
 
 #include "base/status.h"
-#include "models/families/common/family_moe.h"
 #include "models/families/common/family_common.h"
+#include "models/families/common/family_moe.h"
 #include "models/family.h"
 
 namespace shoal::families {

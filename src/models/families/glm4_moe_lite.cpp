@@ -1,6 +1,6 @@
 // GLM-4.7-Flash. Reference: transformers models/glm4_moe_lite/modeling_glm4_moe_lite.py.
-#include "models/families/common/family_mla.h"
 #include "models/families/common/family_common.h"
+#include "models/families/common/family_mla.h"
 #include "models/family.h"
 
 namespace shoal::families {

@@ -1,7 +1,7 @@
 // gpt-oss. Reference: transformers models/gpt_oss/modeling_gpt_oss.py.
 #include "base/status.h"
-#include "models/families/common/family_moe.h"
 #include "models/families/common/family_common.h"
+#include "models/families/common/family_moe.h"
 #include "models/family.h"
 
 namespace shoal::families {

@@ -4,8 +4,8 @@
 #include <vector>
 
 #include "base/status.h"
-#include "models/families/common/family_moe.h"
 #include "models/families/common/family_common.h"
+#include "models/families/common/family_moe.h"
 #include "models/families/common/nested_text_config.h"
 #include "models/family.h"
 

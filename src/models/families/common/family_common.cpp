@@ -190,7 +190,8 @@ GqaSpec GqaAt(const std::string& base, const DecoderSizes& sizes, const Attentio
   return gqa;
 }
 
-absl::StatusOr<AttentionSettings> ReadWindowedAttention(const ModelConfig& config, const DecoderSizes& sizes) {
+absl::StatusOr<AttentionSettings> ReadWindowedAttention(const ModelConfig& config,
+                                                        const DecoderSizes& sizes) {
   AttentionSettings attention;
   ASSIGN_OR_RETURN(attention.windows, ReadWindows(config, sizes.layers));
   ASSIGN_OR_RETURN(attention.head_dim, ReadHeadDimOrShare(config, sizes));
