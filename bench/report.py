@@ -1,4 +1,4 @@
-"""What the drivers of this folder share: the machine in words, spreads, and writing a table into docs/benchmarks.md."""
+"""What the drivers of this folder share: the machine in words, spreads, and writing a table into docs/benchmarks-tables.md."""
 import os
 import platform
 import statistics
@@ -7,7 +7,7 @@ import textwrap
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-PAGE = ROOT / "docs" / "benchmarks.md"
+PAGE = ROOT / "docs" / "benchmarks-tables.md"
 PAGE_COLUMNS = 120
 
 # The instruction sets that our kernels and those of others choose by, as /proc/cpuinfo spells them.

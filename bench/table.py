@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""What `shoal bench` finds on this machine, as the table of docs/benchmarks.md: two shapes with random 4-bit weights against the
+"""What `shoal bench` finds on this machine, as the table of docs/benchmarks-tables.md: two shapes with random 4-bit weights against the
 bounds of the machine, and where the time goes.
 
 Each case is one process, which also measures the bounds. Rates of arithmetic are the best that any process found. What memory gives changes
@@ -397,7 +397,7 @@ def main(arguments=None):
     parser.add_argument("--cache", default=ROOT / "build" / "bench", type=Path,
                         help="where the shapes' weights are kept (3 GB, and as much again packed; written once; default build/bench)")
     parser.add_argument("--isa", default="", help="instruction set of the kernels (default: the fastest here)")
-    parser.add_argument("--write", action="store_true", help="put the tables into docs/benchmarks.md")
+    parser.add_argument("--write", action="store_true", help="put the tables into docs/benchmarks-tables.md")
     effort = parser.add_mutually_exclusive_group()
     effort.add_argument("--quick", dest="effort", action="store_const", const="quick", help="fewer rows, fewer runs")
     effort.add_argument("--long", dest="effort", action="store_const", const="long",
