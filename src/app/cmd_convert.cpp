@@ -48,10 +48,10 @@ absl::StatusOr<std::vector<ConvertShard>> ShardsOf(const Plan& plan, const std::
   std::vector<ConvertShard> shards;
   for (size_t i = 0; i < plan.nodes.size(); ++i) {
     const std::string& name = plan.nodes[i].name;
-    NodeShard shard = ShardOf(plan, NodeId{static_cast<int32_t>(i)});
+    NodeShard held = ShardOf(plan, NodeId{static_cast<int32_t>(i)});
     ConvertShard shard{.out = fmt::format("{}/{}/{}", out, FolderName(name), ModelFolder(plan.model_name)),
                        .node = name,
-                       .holds = shard.summary(),
+                       .holds = held.summary(),
                        .has = {},
                        .text = i == 0};  // Only the coordinator speaks.
     for (const ConvertShard& other : shards) {
@@ -60,7 +60,7 @@ absl::StatusOr<std::vector<ConvertShard>> ShardsOf(const Plan& plan, const std::
           "convert: nodes '{}' and '{}' would share the folder {}; name them differently in the plan",
           other.node, name, shard.out);
     }
-    shard.has = [shard = std::move(shard)](const WeightUse& use) { return shard.holds(use); };
+    shard.has = [held = std::move(held)](const WeightUse& use) { return held.holds(use); };
     shards.push_back(std::move(shard));
   }
   return shards;
