@@ -39,16 +39,18 @@ class TerminalSink final : public EventSink {
  public:
   TerminalSink(const Tokenizer& tokenizer, bool print) : decoder_(tokenizer, true), print_(print) {}
 
-  bool on_token(int32_t token) override {
+  bool on_tokens(int /*choice*/, std::span<const SampledToken> tokens) override {
     const int64_t now_ns = NowNs();
     if (tokens_.empty()) first_ns_ = now_ns;
     last_ns_ = now_ns;
-    tokens_.push_back(token);
-    const auto piece = decoder_.push(token);
-    if (piece.ok()) show(*piece);
+    for (const SampledToken& token : tokens) {
+      tokens_.push_back(token.id);
+      const auto piece = decoder_.push(token.id);
+      if (piece.ok()) show(*piece);
+    }
     return true;
   }
-  void on_finish(FinishReason reason) override {
+  void on_finish(int /*choice*/, FinishReason reason) override {
     const auto rest = decoder_.flush();
     if (rest.ok()) show(*rest);
     end(absl::OkStatus(), reason == FinishReason::kStop ? "stop" : "length");

@@ -130,6 +130,7 @@ class Server {
   std::unique_ptr<Supervisor> supervisor_;
   Metrics metrics_;
   std::unique_ptr<Scheduler> scheduler_;
+  std::unique_ptr<AnswerService> service_;
   std::unique_ptr<OpenAiApi> api_;
   std::unique_ptr<HttpServer> http_;
 };
@@ -235,23 +236,25 @@ absl::Status Server::start_api() {
   scheduler_ = std::make_unique<Scheduler>(*engine_, std::move(scheduling));
   metrics_.set_sources({[this] { return scheduler_->stats(); }, [this] { return link_totals(); },
                         [this](NodeId node) { return node_name(node); }});
-  OpenAiOptions options;
-  options.model_names = {model_.facts.name};
-  options.vocabulary = static_cast<int32_t>(model_.spec.vocabulary);
+  AnswerServiceOptions service;
+  service.model_names = {model_.facts.name};
+  service.vocabulary = static_cast<int32_t>(model_.spec.vocabulary);
   const GenerationConfig& generation = model_.checkpoint->generation();
-  for (const int64_t id : generation.eos_token_ids) options.eos_ids.push_back(static_cast<int32_t>(id));
-  options.sampling = {generation.temperature,
+  for (const int64_t id : generation.eos_token_ids) service.eos_ids.push_back(static_cast<int32_t>(id));
+  service.sampling = {generation.temperature,
                       generation.top_p,
                       generation.min_p,
                       generation.top_k,
                       generation.repetition_penalty,
                       !generation.do_sample.value_or(true)};
-  options.request_deadline = Seconds(flags_.request_timeout_s);
+  service.request_deadline = Seconds(flags_.request_timeout_s);
+  service_ = std::make_unique<AnswerService>(std::move(service), *text_, *scheduler_, metrics_);
+  OpenAiOptions options;
   options.cluster_status = [this] {
     return ClusterStatusJson(*cluster_, *engine_, supervisor_->plan().get(), model_, planner_->nodes());
   };
   options.load_progress = [this] { return cluster_->load_progress(); };
-  api_ = std::make_unique<OpenAiApi>(std::move(options), *text_, *scheduler_, metrics_);
+  api_ = std::make_unique<OpenAiApi>(std::move(options), *service_, *scheduler_, metrics_);
 
   HttpServerOptions http;
   http.host = flags_.host;
@@ -265,7 +268,7 @@ absl::Status Server::start_api() {
 }
 
 void Server::drain() {
-  api_->drain();
+  service_->drain();
   const Deadline deadline = Deadline::after(Seconds(flags_.drain_timeout_s));
   while (!deadline.expired()) {
     const SchedulerStats stats = scheduler_->stats();

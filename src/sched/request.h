@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -12,7 +13,7 @@
 
 namespace shoal {
 
-/// One generation, validated and tokenized.
+/// One generation, validated and tokenized: one choice of an answer.
 struct GenerationRequest {
   std::string id;               ///< For logs and answers, e.g. "chatcmpl-...".
   std::vector<int32_t> prompt;  ///< At least one id.
@@ -25,18 +26,27 @@ struct GenerationRequest {
 
 enum class FinishReason { kStop, kLength };
 
-/// What the API gives the scheduler to be told. Called from the scheduler's thread; must not block.
+/// What the API gives the scheduler to be told of one request. Called from the scheduler's thread; must not
+/// block. `choice`: the index among the generations that were submitted together.
 class EventSink {
  public:
   virtual ~EventSink() = default;
-  /// A generated id, in order. The end-of-text id itself is not passed on. Returns whether more are wanted:
-  /// false (a stop string is complete, the client is gone) ends the request with on_finish(kStop), and no
-  /// further token is computed.
-  virtual bool on_token(int32_t token) = 0;
-  /// The end; nothing follows.
-  virtual void on_finish(FinishReason reason) = 0;
-  /// The end by an error: ResourceExhausted (queue full), InvalidArgument (can never fit), Unavailable (a
-  /// node is lost), DeadlineExceeded, Cancelled (shutdown). Nothing follows.
+  /// The choice has its place in the caches, and the next step computes its prompt, of which `cached` tokens need no
+  /// computing. Once for each choice: not again after a preemption or a loss.
+  virtual void on_begin(int /*choice*/, int64_t /*cached*/) {}
+  /// What one step generated for a choice, in order, never empty. The end-of-text id itself is not passed on. Returns
+  /// whether more are wanted: false (a stop string is complete, the client is gone) ends the choice with
+  /// on_finish(kStop), and no further token of it is computed.
+  virtual bool on_tokens(int choice, std::span<const SampledToken> tokens) = 0;
+  /// The end of a choice; nothing follows for it. The request ends with the last of them.
+  virtual void on_finish(int choice, FinishReason reason) = 0;
+  /// After all of the above that one step brought: time to write it out.
+  virtual void on_step_end() {}
+  /// About every second, from when the request is in the cluster's hands (queued while it is up, running, or kept over
+  /// a loss) until its end.
+  virtual void on_tick(Clock::time_point /*now*/) {}
+  /// The end of all choices by an error: ResourceExhausted (queue full), InvalidArgument (can never fit), Unavailable
+  /// (a node is lost), DeadlineExceeded, Cancelled (shutdown). Nothing follows.
   virtual void on_error(const absl::Status& status) = 0;
 };
 

@@ -15,7 +15,8 @@ namespace {
 /// How long the steps in flight of a lost engine may take to come back with their error before the scheduler
 /// ends their requests itself.
 constexpr Duration kLostStepGrace = std::chrono::seconds(2);
-/// The longest sleep: the engine's state is looked at again even if a notification never came.
+/// The longest sleep: the engine's state is looked at again even if a notification never came, and sinks are
+/// told the time.
 constexpr Duration kSleepMax = std::chrono::seconds(1);
 /// A request that was in the failing step of so many engines in a row, without a token between, may be what
 /// ends them, and must not do so until its deadline.
@@ -40,7 +41,7 @@ absl::Status AsServerFault(const absl::Status& status) {
 struct Scheduler::Event {
   enum class Kind : uint8_t { kSubmit, kCancel, kStepEnd, kEngineState };
   Kind kind = Kind::kEngineState;
-  std::unique_ptr<Sequence> sequence;                              // kSubmit
+  std::vector<std::unique_ptr<Sequence>> sequences;                // kSubmit: of one request
   RequestId id;                                                    // kCancel
   uint64_t generation = 0;                                         // kStepEnd
   absl::StatusOr<StepResult> result = absl::UnknownError("none");  // kStepEnd
@@ -52,7 +53,7 @@ struct Scheduler::Mailbox {
   std::condition_variable wake;
   std::vector<Event> events;
   int queued =
-      0;  // Requests that have not begun: in `events`, in the scheduler's hand, in the planner's queue.
+      0;  // Sequences that have not begun: in `events`, in the scheduler's hand, in the planner's queue.
   uint64_t next_request = 1;
   uint64_t next_sequence = 1;
   bool stopping = false;
@@ -75,7 +76,8 @@ Scheduler::Scheduler(Engine& engine, SchedulerOptions options)
       mailbox_(std::make_shared<Mailbox>()),
       batch_planner_(options_.batch),
       engine_status_(Unavailable("the engine has not started yet")),
-      down_since_(Clock::now()) {
+      down_since_(Clock::now()),
+      ticked_at_(down_since_) {
   mailbox_->stats.engine = engine_status_;
   engine_.set_state_listener([mailbox = mailbox_] { mailbox->post({.kind = Event::Kind::kEngineState}); });
   refresh_engine();  // So that the first request finds the limits known.
@@ -86,36 +88,48 @@ Scheduler::Scheduler(Engine& engine, SchedulerOptions options)
 Scheduler::~Scheduler() { stop(); }
 
 absl::StatusOr<RequestId> Scheduler::submit(GenerationRequest request, std::shared_ptr<EventSink> sink) {
-  if (request.prompt.empty()) return InvalidArgument("the prompt has no tokens; at least one is needed");
-  if (request.max_tokens < 1)
-    return InvalidArgument("max_tokens is {}; at least 1 is needed", request.max_tokens);
+  std::vector<GenerationRequest> choices;
+  choices.push_back(std::move(request));
+  return submit(std::move(choices), std::move(sink));
+}
+
+absl::StatusOr<RequestId> Scheduler::submit(std::vector<GenerationRequest> choices,
+                                            std::shared_ptr<EventSink> sink) {
+  if (choices.empty()) return InvalidArgument("the request has no choices; at least one is needed");
   std::optional<EngineLimits> limits;
   {
     std::lock_guard lock(mailbox_->mutex);
     if (mailbox_->limits_known) limits = mailbox_->stats.limits;
   }
-  if (limits.has_value()) RETURN_IF_ERROR(CheckFits(request, *limits));
-  auto sequence = std::make_unique<Sequence>();
-  sequence->tokens = request.prompt;
-  sequence->request = std::move(request);
-  sequence->sink = std::move(sink);
-  {
-    std::lock_guard lock(mailbox_->mutex);
-    if (mailbox_->stopping) return Cancelled("the server is shutting down");
-    if (mailbox_->queued >= options_.queue_max) {
-      return ResourceExhausted(
-          "{} requests wait already, which is the most this server queues; try again later",
-          mailbox_->queued);
-    }
-    ++mailbox_->queued;
-    ++mailbox_->stats.waiting;
-    const RequestId id{mailbox_->next_request++};
+  Event event{.kind = Event::Kind::kSubmit};
+  for (GenerationRequest& one : choices) {
+    if (one.prompt.empty()) return InvalidArgument("the prompt has no tokens; at least one is needed");
+    if (one.max_tokens < 1) return InvalidArgument("max_tokens is {}; at least 1 is needed", one.max_tokens);
+    if (limits.has_value()) RETURN_IF_ERROR(CheckFits(one, *limits));
+    auto sequence = std::make_unique<Sequence>();
+    sequence->choice = static_cast<int>(event.sequences.size());
+    sequence->tokens = one.prompt;
+    sequence->request = std::move(one);
+    sequence->sink = sink;
+    event.sequences.push_back(std::move(sequence));
+  }
+  const auto count = static_cast<int>(event.sequences.size());
+  std::lock_guard lock(mailbox_->mutex);
+  if (mailbox_->stopping) return Cancelled("the server is shutting down");
+  if (mailbox_->queued >= options_.queue_max) {
+    return ResourceExhausted(
+        "{} requests wait already, which is the most this server queues; try again later", mailbox_->queued);
+  }
+  mailbox_->queued += count;
+  mailbox_->stats.waiting += count;
+  const RequestId id{mailbox_->next_request++};
+  for (const auto& sequence : event.sequences) {
     sequence->id = SeqId{mailbox_->next_sequence++};
     sequence->request_id = id;
-    mailbox_->events.push_back({.kind = Event::Kind::kSubmit, .sequence = std::move(sequence)});
-    mailbox_->wake.notify_one();
-    return id;
   }
+  mailbox_->events.push_back(std::move(event));
+  mailbox_->wake.notify_one();
+  return id;
 }
 
 void Scheduler::cancel(RequestId id) { mailbox_->post({.kind = Event::Kind::kCancel, .id = id}); }
@@ -145,16 +159,19 @@ void Scheduler::run() {
       events.swap(mailbox_->events);
       stopping = mailbox_->stopping;
     }
-    submits_in_hand_ = static_cast<int>(std::ranges::count(events, Event::Kind::kSubmit, &Event::kind));
+    for (const Event& event : events) arriving_ += static_cast<int>(event.sequences.size());
     for (Event& event : events) handle(event);
     if (stopping) break;
     refresh_engine();
     expire();
     submit_steps();
+    tick();
     check_integrity();
     publish();
   }
-  for (const SeqId id : batch_planner_.live_ids()) fail(id, Cancelled("the server is shutting down"));
+  std::vector<RequestId> left;
+  for (const auto& [id, live] : live_) left.push_back(id);
+  fail_all(left, Cancelled("the server is shutting down"));
   publish();
 }
 
@@ -162,11 +179,8 @@ void Scheduler::handle(Event& event) {
   switch (event.kind) {
     case Event::Kind::kSubmit:
       return handle_submit(event);
-    case Event::Kind::kCancel: {
-      const auto it = sequence_of_.find(event.id);
-      if (it != sequence_of_.end()) fail(it->second, Cancelled("the request was cancelled by its client"));
-      return;
-    }
+    case Event::Kind::kCancel:
+      return fail(event.id, Cancelled("the request was cancelled by its client"));
     case Event::Kind::kStepEnd:
       return handle_step_end(event);
     case Event::Kind::kEngineState:
@@ -175,13 +189,17 @@ void Scheduler::handle(Event& event) {
 }
 
 void Scheduler::handle_submit(Event& event) {
-  const SeqId id = event.sequence->id;
+  const RequestId request = event.sequences.front()->request_id;
+  Live& live = live_[request];
+  live.sink = event.sequences.front()->sink;
   absl::Status fits = absl::OkStatus();
-  if (limits_known_) fits = CheckFits(event.sequence->request, totals_.limits);
-  sequence_of_.emplace(event.sequence->request_id, id);
-  batch_planner_.enqueue(std::move(event.sequence));
-  --submits_in_hand_;
-  if (!fits.ok()) fail(id, fits);
+  for (std::unique_ptr<Sequence>& sequence : event.sequences) {
+    if (limits_known_ && fits.ok()) fits = CheckFits(sequence->request, totals_.limits);
+    live.open.push_back(sequence->id);
+    batch_planner_.enqueue(std::move(sequence));
+    --arriving_;
+  }
+  if (!fits.ok()) fail(request, fits);
 }
 
 void Scheduler::handle_step_end(Event& event) {
@@ -200,38 +218,77 @@ void Scheduler::handle_step_end(Event& event) {
                       .elapsed_ns = NowNs() - submitted.at_ns,
                       .timings = std::move(event.result->timings)});
   }
-  for (const BatchPlanner::Outcome& one : *outcomes) deliver(one);
+  std::vector<std::shared_ptr<EventSink>> told;
+  for (const BatchPlanner::Outcome& one : *outcomes) {
+    const Sequence* sequence = batch_planner_.find(one.id);
+    if (sequence == nullptr) continue;  // Another choice of its request has just failed.
+    if (std::ranges::find(told, sequence->sink) == told.end()) told.push_back(sequence->sink);
+    // acknowledge() has seen to it that the result has each sequence once.
+    const auto& results = event.result->sequences;
+    deliver(one, std::ranges::find(results, one.id, &SeqResult::id)->tokens);
+  }
+  for (const std::shared_ptr<EventSink>& sink : told) sink->on_step_end();
 }
 
-void Scheduler::deliver(const BatchPlanner::Outcome& outcome) {
-  // What is wrong with one sequence ends that one. InvalidArgument: its request asks what the model can't do.
+void Scheduler::deliver(const BatchPlanner::Outcome& outcome, std::span<const SampledToken> sampled) {
+  Sequence& sequence = *batch_planner_.find(outcome.id);
+  // What is wrong with one sequence ends its request. InvalidArgument: it asks what the model can't do.
   if (!outcome.status.ok()) {
     const bool asked = outcome.status.code() == absl::StatusCode::kInvalidArgument;
-    return fail(outcome.id, asked ? outcome.status : AsServerFault(outcome.status));
+    return fail(sequence.request_id, asked ? outcome.status : AsServerFault(outcome.status));
   }
-  Sequence& sequence = *batch_planner_.find(outcome.id);
   const GenerationRequest& request = sequence.request;
-  ++totals_.tokens_generated;
-  if (!request.ignore_eos && std::ranges::count(request.eos_ids, outcome.token) > 0) {
+  totals_.tokens_generated += std::ssize(sampled);
+  const auto is_end = [&](const SampledToken& token) {
+    return !request.ignore_eos && std::ranges::count(request.eos_ids, token.id) > 0;
+  };
+  const auto end = std::ranges::find_if(sampled, is_end);
+  const auto given = sampled.first(static_cast<size_t>(end - sampled.begin()));
+  if (!given.empty() && !sequence.sink->on_tokens(sequence.choice, given)) {
     return finish(outcome.id, FinishReason::kStop);
   }
-  if (!sequence.sink->on_token(outcome.token)) return finish(outcome.id, FinishReason::kStop);
+  if (end != sampled.end()) return finish(outcome.id, FinishReason::kStop);
   if (sequence.generated() >= request.max_tokens) finish(outcome.id, FinishReason::kLength);
 }
 
 // The blocks are given back and counted before the sink hears of the end: who sees the end may rely on it.
-std::shared_ptr<EventSink> Scheduler::forget(SeqId id) {
+void Scheduler::finish(SeqId id, FinishReason reason) {
   const Sequence& sequence = *batch_planner_.find(id);
-  std::shared_ptr<EventSink> sink = sequence.sink;
-  sequence_of_.erase(sequence.request_id);
+  const std::shared_ptr<EventSink> sink = sequence.sink;
+  const int choice = sequence.choice;
+  const auto live = live_.find(sequence.request_id);
+  std::erase(live->second.open, id);
+  if (live->second.open.empty()) live_.erase(live);
   batch_planner_.end(id);
   publish();
-  return sink;
+  sink->on_finish(choice, reason);
 }
 
-void Scheduler::finish(SeqId id, FinishReason reason) { forget(id)->on_finish(reason); }
+// One that has ended is left alone. As above, the blocks come first.
+void Scheduler::fail(RequestId id, const absl::Status& status) {
+  const auto it = live_.find(id);
+  if (it == live_.end()) return;
+  const Live live = std::move(it->second);
+  live_.erase(it);
+  for (const SeqId one : live.open) batch_planner_.end(one);
+  publish();
+  live.sink->on_error(status);
+}
 
-void Scheduler::fail(SeqId id, const absl::Status& status) { forget(id)->on_error(status); }
+void Scheduler::fail_all(const std::vector<RequestId>& ids, const absl::Status& status) {
+  for (const RequestId id : ids) fail(id, status);
+}
+
+void Scheduler::tick() {
+  const Clock::time_point now = Clock::now();
+  if (now - ticked_at_ < kSleepMax) return;
+  ticked_at_ = now;
+  for (const auto& [id, live] : live_) {
+    const bool started =
+        std::ranges::any_of(live.open, [&](SeqId one) { return batch_planner_.find(one)->started; });
+    if (engine_up_ || started) live.sink->on_tick(now);
+  }
+}
 
 void Scheduler::refresh_engine() {
   const Engine::State state = engine_.state();
@@ -274,15 +331,16 @@ void Scheduler::engine_started(const Engine::State& state) {
 // All that wait are held against the limits of the new generation: the planner counts on it.
 void Scheduler::refuse_misfits() {
   for (const SeqId id : batch_planner_.waiting_ids()) {
-    const Sequence& sequence = *batch_planner_.find(id);
-    const absl::Status fits = CheckFits(sequence.request, totals_.limits);
+    const Sequence* sequence = batch_planner_.find(id);
+    if (sequence == nullptr) continue;  // Ended with another choice of its request.
+    const absl::Status fits = CheckFits(sequence->request, totals_.limits);
     if (fits.ok()) continue;
     // What had begun did fit: that it no longer does is not its client's fault.
-    fail(id, sequence.started
-                 ? Unavailable("the cluster was rebuilt with other limits while the request ran, "
-                               "after {} tokens: {}",
-                               sequence.generated(), Message(fits))
-                 : fits);
+    fail(sequence->request_id,
+         sequence->started ? Unavailable("the cluster was rebuilt with other limits while the request ran, "
+                                         "after {} tokens: {}",
+                                         sequence->generated(), Message(fits))
+                           : fits);
   }
 }
 
@@ -301,19 +359,27 @@ void Scheduler::lose_engine(const absl::Status& status) {
   if (generation_.has_value()) engine_.give_up(*generation_, status);
   const auto ended =
       batch_planner_.lose_generation({.resume = resume, .losses_in_a_row_max = kLossesInARowMax});
-  for (const std::unique_ptr<Sequence>& sequence : ended) sequence_of_.erase(sequence->request_id);
-  publish();
+  std::vector<RequestId> requests;
+  for (const std::unique_ptr<Sequence>& sequence : ended) {
+    const auto live = live_.find(sequence->request_id);
+    std::erase(live->second.open, sequence->id);  // The planner has forgotten it already.
+    if (requests.empty() || requests.back() != live->first) requests.push_back(live->first);
+  }
   const absl::Status why =
       resume ? MakeError(engine_status_.code(),
                          "the cluster was lost {} times in a row while it computed this request, now by: {}",
                          kLossesInARowMax, Message(engine_status_))
              : engine_status_;
-  for (const std::unique_ptr<Sequence>& sequence : ended) sequence->sink->on_error(why);
+  fail_all(requests, why);
+  publish();
 }
 
 void Scheduler::expire() {
   const Clock::time_point now = Clock::now();
-  for (const SeqId id : batch_planner_.live_ids()) expire_one(*batch_planner_.find(id), now);
+  for (const SeqId id : batch_planner_.live_ids()) {
+    const Sequence* sequence = batch_planner_.find(id);
+    if (sequence != nullptr) expire_one(*sequence, now);  // Else it ended with another choice of its request.
+  }
 }
 
 void Scheduler::expire_one(const Sequence& sequence, Clock::time_point now) {
@@ -323,12 +389,12 @@ void Scheduler::expire_one(const Sequence& sequence, Clock::time_point now) {
         sequence.started
             ? fmt::format("the cluster was lost after {} tokens and is not back", sequence.generated())
             : "the cluster is not ready";
-    return fail(sequence.id, Unavailable("{}{}: {}", what, late ? " by the request's deadline" : "",
-                                         Message(engine_status_)));
+    return fail(sequence.request_id, Unavailable("{}{}: {}", what, late ? " by the request's deadline" : "",
+                                                 Message(engine_status_)));
   }
   if (!late) return;
-  fail(sequence.id, DeadlineExceeded("the request's deadline passed after {} of at most {} tokens",
-                                     sequence.generated(), sequence.request.max_tokens));
+  fail(sequence.request_id, DeadlineExceeded("the request's deadline passed after {} of at most {} tokens",
+                                             sequence.generated(), sequence.request.max_tokens));
 }
 
 // When one that waits for an engine that is down gives up.
@@ -343,6 +409,7 @@ void Scheduler::submit_steps() {
     std::optional<Step> step = batch_planner_.compose(next_step_);
     if (!step.has_value()) return;
     ++next_step_.value;
+    announce(*step);
     submitted_.push_back({.rows = step->rows(), .at_ns = NowNs()});
     const uint64_t generation = *generation_;
     engine_.submit(
@@ -350,6 +417,16 @@ void Scheduler::submit_steps() {
           mailbox->post(
               {.kind = Event::Kind::kStepEnd, .generation = generation, .result = std::move(result)});
         });
+  }
+}
+
+// Tells sinks whose choices begin in this step.
+void Scheduler::announce(const Step& step) {
+  for (const NewSequence& begin : step.begins) {
+    Sequence& sequence = *batch_planner_.find(begin.id);
+    if (std::exchange(sequence.announced, true)) continue;
+    const auto first = std::ranges::find(step.slices, begin.id, &SeqSlice::id);
+    sequence.sink->on_begin(sequence.choice, first == step.slices.end() ? 0 : first->position);
   }
 }
 
@@ -372,8 +449,8 @@ void Scheduler::publish() {
   stats.preemptions = batch_planner_.preemptions();
   stats.restarts = batch_planner_.restarts();
   std::lock_guard lock(mailbox_->mutex);
-  const int arriving = submits_in_hand_ + static_cast<int>(std::ranges::count(
-                                              mailbox_->events, Event::Kind::kSubmit, &Event::kind));
+  int arriving = arriving_;
+  for (const Event& event : mailbox_->events) arriving += static_cast<int>(event.sequences.size());
   stats.waiting = batch_planner_.waiting() + arriving;
   mailbox_->queued = batch_planner_.queued() + arriving;
   mailbox_->limits_known = limits_known_;

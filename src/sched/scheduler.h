@@ -7,6 +7,7 @@
 #include <functional>
 #include <memory>
 #include <optional>
+#include <span>
 #include <string>
 #include <thread>
 #include <unordered_map>
@@ -38,7 +39,7 @@ enum class OnLoss : uint8_t {
 
 struct SchedulerOptions {
   BatchPlannerOptions batch;
-  int queue_max = 256;  ///< Requests that may wait; one more is refused.
+  int queue_max = 256;  ///< Sequences that may wait; with so many, a further request is refused.
   OnLoss on_loss = OnLoss::kResume;
   /// How long a request that has not begun waits for an engine that is down before it fails with Unavailable.
   Duration engine_wait = std::chrono::seconds(10);
@@ -73,14 +74,17 @@ class Scheduler {
   Scheduler(const Scheduler&) = delete;
   Scheduler& operator=(const Scheduler&) = delete;
 
-  /// Queues a request; from then on `sink` is told of it, from the scheduler's thread, until on_finish or
-  /// on_error. On an error `sink` is never called: ResourceExhausted if the queue is full, InvalidArgument if
-  /// it can never fit the context or the cache or has a token that the model does not know (where no engine
-  /// has been up yet that verdict comes through the sink), Cancelled after stop().
+  /// Queues a request, whose choices are `choices`, at least one; from then on `sink` is told of it, from the
+  /// scheduler's thread, until the last on_finish, or on_error. On an error `sink` is never called:
+  /// ResourceExhausted if the queue is full, InvalidArgument if a choice can never fit the context or the
+  /// cache or has a token that the model does not know (where no engine has been up yet that verdict comes
+  /// through the sink), Cancelled after stop().
+  absl::StatusOr<RequestId> submit(std::vector<GenerationRequest> choices, std::shared_ptr<EventSink> sink);
+  /// A request of one choice.
   absl::StatusOr<RequestId> submit(GenerationRequest request, std::shared_ptr<EventSink> sink);
 
-  /// Ends a request (on_error with Cancelled) and frees its blocks as soon as no step in flight names them. A
-  /// request that has ended already, or never was, is left alone.
+  /// Ends a request with all its choices (on_error with Cancelled) and frees its blocks as soon as no step in
+  /// flight names them. A request that has ended already, or never was, is left alone.
   void cancel(RequestId id);
 
   /// When a sink is told the end of its request, its blocks and counters are in here already.
@@ -105,10 +109,12 @@ class Scheduler {
   void expire_one(const Sequence& sequence, Clock::time_point now);
   Clock::time_point gives_up_at(const Sequence& sequence) const;
   void submit_steps();
-  void deliver(const BatchPlanner::Outcome& outcome);
+  void announce(const Step& step);
+  void deliver(const BatchPlanner::Outcome& outcome, std::span<const SampledToken> sampled);
   void finish(SeqId id, FinishReason reason);
-  void fail(SeqId id, const absl::Status& status);
-  std::shared_ptr<EventSink> forget(SeqId id);
+  void fail(RequestId id, const absl::Status& status);
+  void fail_all(const std::vector<RequestId>& ids, const absl::Status& status);
+  void tick();
   void check_integrity() const;
   void publish();
   Clock::time_point next_wake() const;
@@ -126,8 +132,13 @@ class Scheduler {
   Clock::time_point down_since_;
   bool limits_known_ = false;  // totals_.limits are those of an engine.
   StepId next_step_{1};
-  std::unordered_map<RequestId, SeqId> sequence_of_;  // Of the requests that have not ended.
-  int submits_in_hand_ = 0;                           // Taken from the mailbox and not yet handled.
+  struct Live {
+    std::shared_ptr<EventSink> sink;
+    std::vector<SeqId> open;  // Choices that have not ended, by index.
+  };
+  std::unordered_map<RequestId, Live> live_;  // The requests that have not ended.
+  int arriving_ = 0;                          // Sequences taken from the mailbox and not yet handled.
+  Clock::time_point ticked_at_;
   struct Submitted {
     int64_t rows = 0;
     int64_t at_ns = 0;

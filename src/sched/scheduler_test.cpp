@@ -468,9 +468,9 @@ TEST(Scheduler, AnIdBeyondTheVocabularyOfALaterEngineEndsItsRequestAlone) {
 class CountingSink : public RecordingSink {
  public:
   explicit CountingSink(const Scheduler** scheduler) : scheduler_(scheduler) {}
-  void on_finish(FinishReason reason) override {
+  void on_finish(int choice, FinishReason reason) override {
     stats_ = (*scheduler_)->stats();
-    RecordingSink::on_finish(reason);
+    RecordingSink::on_finish(choice, reason);
   }
   void on_error(const absl::Status& status) override {
     stats_ = (*scheduler_)->stats();

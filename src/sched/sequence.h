@@ -26,6 +26,7 @@ enum class SequenceState : uint8_t {
 struct Sequence {
   SeqId id;  ///< Ascends with arrival: the highest id is the youngest.
   RequestId request_id;
+  int choice = 0;  ///< Its index among the sequences of the request.
   GenerationRequest request;
   std::shared_ptr<EventSink> sink;
   Clock::time_point queued_at = Clock::now();
@@ -38,6 +39,7 @@ struct Sequence {
   bool begun = false;             ///< Its NewSequence was sent since it last got blocks.
   bool known_to_workers = false;  ///< Some step carried its NewSequence: its end must be told.
   bool started = false;           ///< Got blocks at some time: a lost engine is waited for (OnLoss::kResume).
+  bool announced = false;         ///< Its sink was told that it begins.
   int losses_in_a_row = 0;        ///< Engines lost with it in the oldest step, since its last token.
   StepId last_step;
 

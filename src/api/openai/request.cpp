@@ -3,14 +3,12 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <cfloat>
 #include <charconv>
 #include <nlohmann/json.hpp>
 
 #include "api/field_reader.h"
 #include "api/json.h"
 #include "api/openai/messages.h"
-#include "base/random.h"
 
 namespace shoal {
 namespace {
@@ -273,30 +271,9 @@ ApiResult<CompletionRequest> ParseGenerate(std::string_view body, const RequestL
   FieldReader fields(*object, "", error);
   ReadPrompt(fields, limits, out);
   ReadCommon(fields, limits, error, out.common);
-  if (out.common.stream)
-    fields.fail("stream", "'/generate' does not stream; /v1/completions does", "unsupported_parameter");
   fields.refuse_others();
   if (error.has_value()) return std::unexpected(*std::move(error));
   return out;
-}
-
-SamplingParams ResolveSampling(const SamplingFields& fields, const SamplingDefaults& defaults) {
-  const double temperature =
-      fields.temperature.value_or(defaults.greedy ? 0.0 : defaults.temperature.value_or(1.0));
-  SamplingParams params;
-  params.temperature = temperature < 1e-5 ? 0.0f : static_cast<float>(temperature);
-  // Stays above 0 as f32: the likeliest token always remains.
-  params.top_p = std::max(FLT_MIN, static_cast<float>(fields.top_p.value_or(defaults.top_p.value_or(1.0))));
-  params.min_p = static_cast<float>(fields.min_p.value_or(defaults.min_p.value_or(0.0)));
-  params.top_k =
-      static_cast<int32_t>(std::max<int64_t>(0, fields.top_k.value_or(defaults.top_k.value_or(0))));
-  params.repetition_penalty =
-      static_cast<float>(fields.repetition_penalty.value_or(defaults.repetition_penalty.value_or(1.0)));
-  params.presence_penalty = static_cast<float>(fields.presence_penalty.value_or(0.0));
-  params.frequency_penalty = static_cast<float>(fields.frequency_penalty.value_or(0.0));
-  params.seed = fields.seed.has_value() ? *fields.seed : EntropySeed();
-  params.logit_bias = fields.logit_bias;
-  return params;
 }
 
 }  // namespace shoal

@@ -10,23 +10,10 @@
 #include <variant>
 #include <vector>
 
+#include "api/answer/sampling_fields.h"
 #include "api/api_error.h"
-#include "exec/step.h"
 
 namespace shoal {
-
-/// Sampling fields as they came; what is absent is the model's default.
-struct SamplingFields {
-  std::optional<double> temperature;
-  std::optional<double> top_p;
-  std::optional<double> min_p;
-  std::optional<int64_t> top_k;
-  std::optional<double> repetition_penalty;
-  std::optional<double> presence_penalty;
-  std::optional<double> frequency_penalty;
-  std::optional<uint64_t> seed;
-  std::vector<std::pair<int32_t, float>> logit_bias;
-};
 
 /// What all generating endpoints share.
 struct CommonFields {
@@ -60,19 +47,5 @@ struct RequestLimits {
 ApiResult<ChatCompletionRequest> ParseChatCompletion(std::string_view body, const RequestLimits& limits);
 ApiResult<CompletionRequest> ParseCompletion(std::string_view body, const RequestLimits& limits);
 ApiResult<CompletionRequest> ParseGenerate(std::string_view body, const RequestLimits& limits);
-
-/// The model's own defaults (generation_config.json); nullopt where it has none.
-struct SamplingDefaults {
-  std::optional<double> temperature;
-  std::optional<double> top_p;
-  std::optional<double> min_p;
-  std::optional<int64_t> top_k;
-  std::optional<double> repetition_penalty;
-  bool greedy = false;  ///< do_sample is false: temperature 0 unless the request sets one.
-};
-
-/// Request over model over OpenAI's defaults (temperature 1, all else off). Without a seed a random one is
-/// drawn. A temperature below 1e-5 is greedy: its softmax could not be told from the argmax.
-SamplingParams ResolveSampling(const SamplingFields& fields, const SamplingDefaults& defaults);
 
 }  // namespace shoal

@@ -2,18 +2,31 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
+#include <array>
 #include <nlohmann/json.hpp>
 
-#include "api/json.h"
+#include "api/answer/stream_writer.h"
 
 namespace shoal {
-namespace {
+
+std::string_view EndReasonName(EndReason reason) {
+  switch (reason) {
+    case EndReason::kLength:
+      return "length";
+    case EndReason::kToolCalls:
+      return "tool_calls";
+    default:
+      return "stop";
+  }
+}
 
 Json UsageJson(const Usage& usage) {
   Json json;
   json["prompt_tokens"] = usage.prompt_tokens;
   json["completion_tokens"] = usage.completion_tokens;
   json["total_tokens"] = usage.prompt_tokens + usage.completion_tokens;
+  json["prompt_tokens_details"]["cached_tokens"] = usage.cached_tokens;
   return json;
 }
 
@@ -26,84 +39,31 @@ Json Envelope(const AnswerHeader& header, std::string_view object) {
   return json;
 }
 
-std::string_view ChunkObject(const AnswerHeader& header) {
-  return header.kind == AnswerKind::kChat ? "chat.completion.chunk" : "text_completion";
+std::string Quoted(std::string_view text) { return DumpJson(Json(text)); }
+
+ChunkFrame::ChunkFrame(const AnswerHeader& header, std::string_view object) {
+  head_ = DumpJson(Envelope(header, object));
+  head_.pop_back();  // '}'
+  head_ = "data: " + head_ + R"(,"choices":[)";
+  tail_ = header.include_usage ? "],\"usage\":null}\n\n" : "]}\n\n";
 }
 
-// A chunk with one choice. `content`: the delta of a chat, or the text of a completion.
-std::string ChoiceChunk(const AnswerHeader& header, Json content, Json finish_reason) {
-  Json json = Envelope(header, ChunkObject(header));
-  Json choice;
-  choice["index"] = 0;
-  choice[header.kind == AnswerKind::kChat ? "delta" : "text"] = std::move(content);
-  choice["logprobs"] = nullptr;
-  choice["finish_reason"] = std::move(finish_reason);
-  json["choices"] = Json::array({std::move(choice)});
-  if (header.include_usage) json["usage"] = nullptr;
-  return SseEvent(DumpJson(json));
+std::string ChunkFrame::event(std::string_view choice_json) const {
+  return fmt::format("{}{}{}", head_, choice_json, tail_);
 }
 
-}  // namespace
-
-std::string_view FinishReasonName(FinishReason reason) {
-  return reason == FinishReason::kStop ? "stop" : "length";
-}
-
-std::string AnswerBody(const AnswerHeader& header, const std::string& text, FinishReason reason,
-                       const Usage& usage) {
-  if (header.kind == AnswerKind::kGenerate) {
-    Json json;
-    json["text"] = text;
-    json["finish_reason"] = FinishReasonName(reason);
-    json["model"] = header.model;
-    json["usage"] = UsageJson(usage);
-    return DumpJson(json);
-  }
-  const bool chat = header.kind == AnswerKind::kChat;
-  Json json = Envelope(header, chat ? "chat.completion" : "text_completion");
-  Json choice;
-  choice["index"] = 0;
-  if (chat) {
-    choice["message"]["role"] = "assistant";
-    choice["message"]["content"] = text;
-    choice["message"]["refusal"] = nullptr;
-  } else {
-    choice["text"] = text;
-  }
-  choice["logprobs"] = nullptr;
-  choice["finish_reason"] = FinishReasonName(reason);
-  json["choices"] = Json::array({std::move(choice)});
-  json["usage"] = UsageJson(usage);
-  return DumpJson(json);
-}
-
-std::string SseEvent(std::string_view data) { return fmt::format("data: {}\n\n", data); }
-
-std::string OpeningChunk(const AnswerHeader& header) {
-  if (header.kind != AnswerKind::kChat) return "";
-  Json delta;
-  delta["role"] = "assistant";
-  delta["content"] = "";
-  return ChoiceChunk(header, std::move(delta), nullptr);
-}
-
-std::string TextChunk(const AnswerHeader& header, const std::string& text) {
-  if (header.kind != AnswerKind::kChat) return ChoiceChunk(header, text, nullptr);
-  Json delta;
-  delta["content"] = text;
-  return ChoiceChunk(header, std::move(delta), nullptr);
-}
-
-std::string FinishChunk(const AnswerHeader& header, FinishReason reason) {
-  Json content = header.kind == AnswerKind::kChat ? Json::object() : Json("");
-  return ChoiceChunk(header, std::move(content), FinishReasonName(reason));
-}
-
-std::string UsageChunk(const AnswerHeader& header, const Usage& usage) {
-  Json json = Envelope(header, ChunkObject(header));
+std::string UsageEvent(const AnswerHeader& header, std::string_view object, const Usage& usage) {
+  Json json = Envelope(header, object);
   json["choices"] = Json::array();
   json["usage"] = UsageJson(usage);
   return SseEvent(DumpJson(json));
 }
+
+std::string TokenText(const Tokenizer& tokenizer, int32_t id) {
+  auto text = tokenizer.decode(std::array{id}, /*skip_special=*/false);
+  return text.ok() ? *std::move(text) : "";
+}
+
+double JsonLogprob(float logprob) { return std::max(-9999.0, static_cast<double>(logprob)); }
 
 }  // namespace shoal

@@ -1,45 +1,57 @@
-// Answers of the OpenAI API as JSON texts.
+// What the answers of OpenAI's API have in common, as JSON.
 #pragma once
 
 #include <cstdint>
+#include <span>
 #include <string>
 #include <string_view>
+#include <vector>
 
-#include "sched/request.h"
+#include "api/answer/answer_writer.h"
+#include "api/json.h"
+#include "text/tokenizer.h"
 
 namespace shoal {
 
-enum class AnswerKind : uint8_t { kChat, kCompletion, kGenerate };
-
-struct Usage {
-  int64_t prompt_tokens = 0;
-  int64_t completion_tokens = 0;  ///< Tokens given out; the end-of-text token is not among them.
-};
+inline constexpr std::string_view kSseDone = "data: [DONE]\n\n";
 
 /// What all texts of one answer share.
 struct AnswerHeader {
-  AnswerKind kind = AnswerKind::kChat;
   std::string id;  ///< "chatcmpl-..."
   std::string model;
   int64_t created = 0;         ///< Unix seconds.
   bool include_usage = false;  ///< Each chunk then has "usage", null but in the last.
+  bool logprobs = false;       ///< Choices show the log-probabilities of their tokens.
 };
 
-std::string_view FinishReasonName(FinishReason reason);
+std::string_view EndReasonName(EndReason reason);
 
-/// The whole answer.
-std::string AnswerBody(const AnswerHeader& header, const std::string& text, FinishReason reason,
-                       const Usage& usage);
+Json UsageJson(const Usage& usage);
 
-/// One server-sent event: "data: {...}\n\n".
-std::string SseEvent(std::string_view data);
-inline constexpr std::string_view kSseDone = "data: [DONE]\n\n";
+/// {"id", "object", "created", "model"}
+Json Envelope(const AnswerHeader& header, std::string_view object);
 
-/// The chunk that opens a chat stream (the role); "" for completions, which have none.
-std::string OpeningChunk(const AnswerHeader& header);
-std::string TextChunk(const AnswerHeader& header, const std::string& text);
-std::string FinishChunk(const AnswerHeader& header, FinishReason reason);
-/// The chunk without choices that stream_options.include_usage asks for.
-std::string UsageChunk(const AnswerHeader& header, const Usage& usage);
+/// `text` as a JSON string, with its quotes.
+std::string Quoted(std::string_view text);
+
+/// The chunk of a stream that has one choice, as a server-sent event. `json`: the choice.
+class ChunkFrame {
+ public:
+  ChunkFrame(const AnswerHeader& header, std::string_view object);
+  std::string event(std::string_view choice_json) const;
+
+ private:
+  std::string head_;
+  std::string tail_;
+};
+
+/// The event without choices that stream_options.include_usage asks for.
+std::string UsageEvent(const AnswerHeader& header, std::string_view object, const Usage& usage);
+
+/// A token on its own: invalid UTF-8 shows as U+FFFD.
+std::string TokenText(const Tokenizer& tokenizer, int32_t id);
+
+/// Log-probabilities as JSON has them: never infinite.
+double JsonLogprob(float logprob);
 
 }  // namespace shoal

@@ -8,8 +8,8 @@
 #include <string_view>
 #include <vector>
 
+#include "api/answer/answer_service.h"
 #include "api/json.h"
-#include "api/openai/api.h"
 #include "base/check.h"
 
 namespace shoal {

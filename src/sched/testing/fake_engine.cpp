@@ -25,6 +25,13 @@ std::vector<int32_t> ExpectedTokens(const NextTokenFn& model, std::vector<int32_
   return {tokens.begin() + prompt_tokens, tokens.end()};
 }
 
+SampledToken WithLogprobs(int32_t token, int32_t top) {
+  const auto logprob = [](int32_t id) { return -0.25f * static_cast<float>(1 + id % 7); };
+  SampledToken sampled{.id = token, .logprob = logprob(token)};
+  for (int32_t id = 0; id < top; ++id) sampled.top.push_back({id, logprob(id)});
+  return sampled;
+}
+
 FakeEngine::FakeEngine(FakeEngineOptions options)
     : FakeEngine(options, HashModel(options.limits.vocabulary)) {}
 
@@ -220,7 +227,9 @@ void FakeEngine::execute_slice(const SeqSlice& slice, StepResult& result) {
   }
   const int32_t next = model_(cached, known.prompt_tokens, known.sampling);
   known.tokens.push_back(next);
-  result.sequences.push_back({.id = slice.id, .tokens = {{next}}});
+  SampledToken sampled{.id = next};
+  if (known.sampling.top_logprobs != kNoLogprobs) sampled = WithLogprobs(next, known.sampling.top_logprobs);
+  result.sequences.push_back({.id = slice.id, .tokens = {std::move(sampled)}});
 }
 
 // A state is what it has seen: all tokens before the slice where it is read, those of the slice, too, where

@@ -32,6 +32,9 @@ NextTokenFn HashModel(int vocabulary);
 std::vector<int32_t> ExpectedTokens(const NextTokenFn& model, std::vector<int32_t> prompt, int count,
                                     const SamplingParams& sampling = {});
 
+/// `token` with the log-probability that the pseudo-model gives to its id, and those of the ids below `top`.
+SampledToken WithLogprobs(int32_t token, int32_t top);
+
 struct FakeEngineOptions {
   EngineLimits limits{.blocks = 64, .context = 2048, .steps_in_flight = 1, .vocabulary = 101};
   Duration step_time{};  ///< Each step takes this long.

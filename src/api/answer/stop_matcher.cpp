@@ -1,4 +1,4 @@
-#include "api/openai/stop_matcher.h"
+#include "api/answer/stop_matcher.h"
 
 #include <algorithm>
 #include <utility>
@@ -6,14 +6,16 @@
 namespace shoal {
 
 std::string StopMatcher::push(std::string_view piece) {
-  if (stopped_) return "";
+  if (stopped()) return "";
   held_ += piece;
   size_t first = std::string::npos;
-  for (const std::string& stop : stops_) first = std::min(first, held_.find(stop));
-  if (first != std::string::npos) {
-    stopped_ = true;
-    return std::exchange(held_, "").substr(0, first);
+  for (const std::string& stop : stops_) {
+    const size_t at = held_.find(stop);
+    if (at >= first) continue;
+    first = at;
+    matched_ = stop;
   }
+  if (stopped()) return std::exchange(held_, "").substr(0, first);
   size_t keep = 0;
   for (const std::string& stop : stops_) {
     for (size_t n = std::min(held_.size(), stop.size() - 1); n > keep; --n) {

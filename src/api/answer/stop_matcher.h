@@ -20,12 +20,14 @@ class StopMatcher {
   /// The end of the text: what was held back is no stop string after all. "" once stopped.
   std::string flush();
 
-  bool stopped() const { return stopped_; }
+  bool stopped() const { return !matched_.empty(); }
+  /// The stop string that was found; "" before.
+  const std::string& matched() const { return matched_; }
 
  private:
   std::vector<std::string> stops_;
   std::string held_;  // The longest end of the text that is the beginning of a stop string.
-  bool stopped_ = false;
+  std::string matched_;
 };
 
 }  // namespace shoal

@@ -1,0 +1,105 @@
+// What every API that generates needs of the served model: its names, prompts from conversations and texts, and
+// the way of a request through the scheduler to an AnswerWriter. Knows no wire format.
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "api/answer/answer_sink.h"
+#include "api/answer/answer_writer.h"
+#include "api/answer/sampling_fields.h"
+#include "api/api_error.h"
+#include "api/http/server.h"
+#include "api/metrics.h"
+#include "base/clock.h"
+#include "sched/scheduler.h"
+#include "text/chat_template.h"
+#include "text/tokenizer.h"
+
+namespace shoal {
+
+/// The model's text side. `chat` is empty where the model has no chat template.
+struct ServedText {
+  Tokenizer tokenizer;
+  std::optional<ChatTemplate> chat;
+};
+
+struct AnswerServiceOptions {
+  std::vector<std::string> model_names;  ///< At least one; answers carry the first.
+  int32_t vocabulary = 0;                ///< Number of logits.
+  std::vector<int32_t> eos_ids;
+  SamplingDefaults sampling;
+  Duration request_deadline = std::chrono::seconds(600);
+  /// How the answer to a conversation is read, which `prompt` is the rendered text of (it may end within the
+  /// model's reasoning). Empty: all is content. Here the parsers of tool calls and reasoning plug in.
+  std::function<OutputFormat(const ChatRequest& chat, std::string_view prompt)> chat_format = {};
+};
+
+/// A conversation, ready to be answered.
+struct ChatPrompt {
+  std::vector<int32_t> tokens;
+  OutputFormat format;  ///< Of the answer.
+};
+
+/// What is to be generated, whatever API asked for it.
+struct AnswerOrder {
+  std::string id;                             ///< "chatcmpl-..."
+  std::vector<std::vector<int32_t>> prompts;  ///< At least one.
+  const char* prompt_field = "messages";      ///< Where prompts are in the request, for errors.
+  int choices_per_prompt = 1;
+  SamplingFields sampling;
+  std::optional<int64_t> max_tokens;  ///< Absent: the rest of the context.
+  std::vector<std::string> stop;
+  OutputFormat format;
+};
+
+class AnswerService {
+ public:
+  /// All must outlive it.
+  AnswerService(AnswerServiceOptions options, const ServedText& text, Scheduler& scheduler, Metrics& metrics);
+
+  const std::vector<std::string>& model_names() const { return options_.model_names; }
+  int32_t vocabulary() const { return options_.vocabulary; }
+  const Tokenizer& tokenizer() const { return text_.tokenizer; }
+
+  /// From now on requests are refused; those in progress go on. From any thread.
+  void drain() { draining_ = true; }
+  bool draining() const { return draining_; }
+
+  /// That a request means this model. Absent: it does.
+  std::optional<ApiError> check_model(const std::optional<std::string>& name) const;
+
+  /// Renders and encodes a conversation. Errors name `field`.
+  ApiResult<ChatPrompt> chat_prompt(const ChatRequest& chat, const char* field) const;
+  /// The tokens of a plain text. Errors name `field`.
+  ApiResult<std::vector<int32_t>> text_prompt(std::string_view text, const char* field) const;
+
+  /// Generates: all further goes to `answer`, which `writer`'s client gets. On an error nothing has begun, and the
+  /// caller answers.
+  std::optional<ApiError> start(AnswerOrder order, std::unique_ptr<AnswerWriter> answer,
+                                const std::shared_ptr<ResponseWriter>& writer);
+
+ private:
+  /// That the model knows all tokens of a prompt: a tokenizer may have more (a fine-tune that added some).
+  std::optional<ApiError> check_tokens(const std::vector<int32_t>& prompt) const;
+
+  const AnswerServiceOptions options_;
+  const ServedText& text_;
+  Scheduler& scheduler_;
+  Metrics& metrics_;
+  std::atomic<bool> draining_ = false;
+};
+
+/// What a request gets while the server drains.
+ApiError ShuttingDown();
+
+/// "<prefix>-" and 16 hexadecimal digits that nobody else has.
+std::string NewAnswerId(std::string_view prefix);
+
+}  // namespace shoal

@@ -1,0 +1,52 @@
+#include "api/answer/choice_chain.h"
+
+#include <utility>
+
+#include "base/status.h"
+
+namespace shoal {
+
+ChoiceChain::ChoiceChain(const Tokenizer& tokenizer, std::vector<std::string> stop,
+                         const OutputFormat& format)
+    : decoder_(tokenizer, /*skip_special=*/!format.special_text),
+      stop_(std::move(stop)),
+      parser_(format.parser ? format.parser() : nullptr) {}
+
+absl::Status ChoiceChain::push(std::span<const SampledToken> tokens, std::vector<AnswerEvent>& out) {
+  for (const SampledToken& token : tokens) {
+    if (stopped()) break;
+    ++tokens_;
+    ASSIGN_OR_RETURN(const std::string piece, decoder_.push(token.id));
+    parse(stop_.push(piece), out);
+  }
+  return absl::OkStatus();
+}
+
+absl::Status ChoiceChain::finish(std::vector<AnswerEvent>& out) {
+  ASSIGN_OR_RETURN(const std::string rest, decoder_.flush());
+  // A stop string may end in the very last characters.
+  parse(stop_.push(rest), out);
+  parse(stop_.flush(), out);
+  if (parser_ == nullptr) return absl::OkStatus();
+  const size_t from = out.size();
+  parser_->finish(out);
+  count_calls(out, from);
+  return absl::OkStatus();
+}
+
+void ChoiceChain::parse(const std::string& text, std::vector<AnswerEvent>& out) {
+  if (text.empty()) return;
+  if (parser_ == nullptr) return AppendEvent(out, {.kind = AnswerEvent::Kind::kContent, .text = text});
+  std::vector<AnswerEvent> events;
+  parser_->push(text, events);
+  count_calls(events, 0);
+  for (AnswerEvent& event : events) AppendEvent(out, std::move(event));
+}
+
+void ChoiceChain::count_calls(const std::vector<AnswerEvent>& events, size_t from) {
+  for (size_t i = from; i < events.size(); ++i) {
+    if (events[i].kind == AnswerEvent::Kind::kCallBegin) ++calls_;
+  }
+}
+
+}  // namespace shoal

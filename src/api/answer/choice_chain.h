@@ -1,0 +1,50 @@
+// The chain from the tokens of one choice to its answer: tokens -> text (whole characters) -> stop strings ->
+// output parser -> events. Each machine takes pieces and gives pieces; none knows a wire format or a clock.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "api/answer/answer_event.h"
+#include "api/answer/stop_matcher.h"
+#include "exec/step.h"
+#include "text/stream_decoder.h"
+
+namespace shoal {
+
+class ChoiceChain {
+ public:
+  /// `tokenizer` must outlive it.
+  ChoiceChain(const Tokenizer& tokenizer, std::vector<std::string> stop, const OutputFormat& format);
+
+  /// Appends to `out` what the next tokens set free. Those behind a stop string are not counted. An error is ours
+  /// (ids that do not decode).
+  absl::Status push(std::span<const SampledToken> tokens, std::vector<AnswerEvent>& out);
+
+  /// The end: appends what is still held back.
+  absl::Status finish(std::vector<AnswerEvent>& out);
+
+  bool stopped() const { return stop_.stopped(); }
+  /// The stop string that ended the text; "" if none did.
+  const std::string& stop_string() const { return stop_.matched(); }
+  /// Tokens of the text, those of a stop string included.
+  int64_t tokens() const { return tokens_; }
+  /// Tool calls that began.
+  int calls() const { return calls_; }
+
+ private:
+  void parse(const std::string& text, std::vector<AnswerEvent>& out);
+  void count_calls(const std::vector<AnswerEvent>& events, size_t from);
+
+  StreamDecoder decoder_;
+  StopMatcher stop_;
+  std::unique_ptr<OutputParser> parser_;  // Null: all is content.
+  int64_t tokens_ = 0;
+  int calls_ = 0;
+};
+
+}  // namespace shoal

@@ -1,0 +1,62 @@
+#include "api/answer/whole_writer.h"
+
+#include <utility>
+
+namespace shoal {
+namespace {
+
+std::string TextOf(const std::vector<AnswerEvent>& events, AnswerEvent::Kind kind) {
+  std::string text;
+  for (const AnswerEvent& event : events) {
+    if (event.kind == kind) text += event.text;
+  }
+  return text;
+}
+
+}  // namespace
+
+std::string AnsweredChoice::content() const { return TextOf(events, AnswerEvent::Kind::kContent); }
+std::string AnsweredChoice::reasoning() const { return TextOf(events, AnswerEvent::Kind::kReasoning); }
+
+std::vector<AnsweredCall> AnsweredChoice::calls() const {
+  std::vector<AnsweredCall> calls;
+  for (const AnswerEvent& event : events) {
+    if (event.kind == AnswerEvent::Kind::kCallBegin) calls.push_back({event.call_id, event.name, ""});
+    if (event.kind == AnswerEvent::Kind::kCallArguments && !calls.empty())
+      calls.back().arguments += event.text;
+  }
+  return calls;
+}
+
+WholeWriter::WholeWriter(WholeFormat format, int choices, std::shared_ptr<ResponseWriter> writer)
+    : format_(std::move(format)), writer_(std::move(writer)), choices_(static_cast<size_t>(choices)) {}
+
+AnsweredChoice& WholeWriter::add(int choice, std::span<const AnswerEvent> events) {
+  AnsweredChoice& one = choices_.at(static_cast<size_t>(choice));
+  for (const AnswerEvent& event : events) AppendEvent(one.events, event);
+  return one;
+}
+
+void WholeWriter::piece(const AnswerPiece& piece) {
+  AnsweredChoice& choice = add(piece.choice, piece.events);
+  choice.sampled.insert(choice.sampled.end(), piece.sampled.begin(), piece.sampled.end());
+}
+
+void WholeWriter::end_choice(int choice, std::span<const AnswerEvent> events, const ChoiceEnd& end) {
+  add(choice, events).end = end;
+}
+
+void WholeWriter::finish(const Usage& usage) { writer_->send({.body = format_.body(choices_, usage)}); }
+
+void WholeWriter::error(const ApiError& error) { SendError(*writer_, error, format_.error_body(error)); }
+
+void SendError(ResponseWriter& writer, const ApiError& error, std::string body) {
+  HttpResponse response{.status = error.status, .body = std::move(body)};
+  if (error.status == 429) response.headers.emplace_back("Retry-After", "1");
+  if (error.status == 503) response.headers.emplace_back("Retry-After", "5");
+  writer.send(std::move(response));
+}
+
+void SendError(ResponseWriter& writer, const ApiError& error) { SendError(writer, error, ErrorBody(error)); }
+
+}  // namespace shoal
