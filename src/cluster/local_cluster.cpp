@@ -114,7 +114,7 @@ absl::Status LocalCluster::open(const Plan& plan, PipelineEngine& engine) {
     RETURN_IF_ERROR(opened);
   }
   engine.open(options_.plan, host_->transport(hosted(NodeId{0})),
-              EngineLimitsOf(options_.plan, options_.weights->spec(), options_.limits));
+              EngineLimitsOf(options_.plan, *host_->model(hosted(NodeId{0})), options_.limits));
   return absl::OkStatus();
 }
 

@@ -176,7 +176,7 @@ absl::Status RemoteCluster::open_all(Session& session, PipelineEngine& engine) {
   }));
   members_.self().note(MemberState::kUp, absl::OkStatus());
   engine.open(session.plan, host_.transport(own_node()),
-              EngineLimitsOf(session.plan, options_.weights->spec(), session.limits));
+              EngineLimitsOf(session.plan, *host_.model(own_node()), session.limits));
   return absl::OkStatus();
 }
 

@@ -10,6 +10,7 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "exec/step.h"
+#include "kv/block_key.h"
 #include "plan/cost.h"
 
 namespace shoal {
@@ -24,6 +25,8 @@ struct EngineLimits {
   /// prefilled again: it goes on with the bits of a prompt of its length.
   int64_t short_rope_positions = std::numeric_limits<int64_t>::max();
   int state_slots = 0;  ///< States on every node; 0: the model keeps none.
+  /// CachesKey of the model and of what else decides the bits in its caches.
+  BlockKey caches;
 
   bool long_rope(int64_t positions) const { return positions > short_rope_positions; }
 

@@ -1,11 +1,13 @@
 #include "exec/model_facts.h"
 
 #include <algorithm>
+#include <array>
 #include <cstdint>
 #include <filesystem>
 #include <utility>
 
 #include "base/status.h"
+#include "kv/block_key.h"
 #include "kv/block_pool.h"
 
 namespace shoal {
@@ -82,13 +84,18 @@ int64_t CacheBytes(const ModelFacts& model, const NodeShard& shard, Plan::KvDtyp
   return static_cast<int64_t>(std::min<__int128>(bytes, INT64_MAX));
 }
 
-EngineLimits EngineLimitsOf(const Plan& plan, const ModelSpec& spec, const StepLimits& limits) {
+EngineLimits EngineLimitsOf(const Plan& plan, const NodeModel& model, const StepLimits& limits) {
+  const std::string weights = model.checkpoint().content_identity();
+  const std::string numerics = model.backend().numerics_class();
+  const std::array<std::string_view, 4> bits = {weights, numerics, Name(plan.kv_dtype),
+                                                Name(plan.activations)};
   return {limits.blocks,
           limits.context,
           static_cast<int>(plan.stages.size()),
           static_cast<int>(limits.vocabulary),
-          ShortRopePositions(spec),
-          limits.state_slots};
+          ShortRopePositions(model.spec()),
+          limits.state_slots,
+          CachesKey(bits)};
 }
 
 absl::Status CheckLimits(const StepLimits& limits, const ModelSpec& spec) {

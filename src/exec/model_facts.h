@@ -38,8 +38,9 @@ int64_t ShardBytes(const ModelSpec& spec, const Footprint& footprint, const Node
 int64_t CacheBytes(const ModelFacts& model, const NodeShard& shard, Plan::KvDtype dtype,
                    const StepLimits& limits);
 
-/// What a scheduler may count on, of nodes with these limits.
-EngineLimits EngineLimitsOf(const Plan& plan, const ModelSpec& spec, const StepLimits& limits);
+/// What a scheduler may count on, of nodes with these limits, which all have the model and the numerics class of
+/// this one.
+EngineLimits EngineLimitsOf(const Plan& plan, const NodeModel& model, const StepLimits& limits);
 
 /// Whether limits that somebody else chose suit the model, but for the memory that they take. InvalidArgument
 /// names the number, and what it may be.

@@ -18,7 +18,14 @@ void SequenceCursor::start_at(int64_t position, SlotId state) {
   state_ = state;
 }
 
-SeqSlice SequenceCursor::next(std::span<const int32_t> tokens, bool sample) {
+SlotId SequenceCursor::keep_state(SlotId fresh) {
+  SHOAL_CHECK(!room_.slots.empty() && state_ == room_.slots[slot_]);
+  room_.slots[slot_] = fresh;
+  return state_;
+}
+
+SeqSlice SequenceCursor::next(std::span<const int32_t> tokens, bool sample,
+                              std::span<const StateWrite> snapshots) {
   SHOAL_CHECK(!tokens.empty());
   const int64_t end = position_ + std::ssize(tokens);
   const int64_t blocks = BlocksFor(end);
@@ -33,7 +40,8 @@ SeqSlice SequenceCursor::next(std::span<const int32_t> tokens, bool sample) {
     slice.state_from = state_;
     slot_ = (slot_ + 1) % room_.slots.size();
     state_ = room_.slots[slot_];
-    slice.state_to = {{static_cast<int32_t>(end), state_}};
+    slice.state_to.assign(snapshots.begin(), snapshots.end());
+    slice.state_to.push_back({static_cast<int32_t>(end), state_});
   }
   position_ = end;
   return slice;

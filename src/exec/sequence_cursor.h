@@ -46,9 +46,17 @@ class SequenceCursor {
   /// been the sequence); `state` holds theirs, of a model that keeps states.
   void start_at(int64_t position, SlotId state);
 
-  /// The slice that feeds `tokens`, the next of the sequence; `sample`: after the last of them. CHECKs that
-  /// there are tokens, and blocks for them.
-  SeqSlice next(std::span<const int32_t> tokens, bool sample);
+  /// The slice that feeds `tokens`, the next of the sequence; `sample`: after the last of them. `snapshots` are
+  /// states to be kept on the way, before the last token, in slots that are not of the ring. CHECKs that there
+  /// are tokens, and blocks for them.
+  SeqSlice next(std::span<const int32_t> tokens, bool sample, std::span<const StateWrite> snapshots = {});
+
+  /// The slot of the state behind position() leaves the ring, as a snapshot, and `fresh` takes its place: the
+  /// next slice reads it and writes another. CHECKs that the last slice wrote it.
+  SlotId keep_state(SlotId fresh);
+
+  /// Positions [32 index, 32 index + 32) lie in `block` from now on, which holds the same.
+  void replace_block(size_t index, BlockId block) { room_.blocks[index] = block; }
 
  private:
   SeqId id_;
