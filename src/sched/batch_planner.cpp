@@ -79,14 +79,14 @@ BatchPlannerOptions BatchPlanner::Bounded(BatchPlannerOptions options) {
   return options;
 }
 
-BatchPlanner::BatchPlanner(BatchPlannerOptions options) : options_(Bounded(options)) {}
+BatchPlanner::BatchPlanner(BatchPlannerOptions options)
+    : options_(Bounded(options)), caches_(options.prefix_cache) {}
 
 void BatchPlanner::reset(const EngineLimits& limits) {
   SHOAL_CHECK(running_.empty() && in_flight_.empty());  // The scheduler settles a lost generation first.
   SHOAL_CHECK(CheckLimits(limits).ok());                // And takes no limits that fail it.
   limits_ = limits;
-  pool_ = BlockPool(limits.blocks);
-  slots_ = SlotPool(limits.state_slots);
+  caches_.reset(limits);
   model_ = PipelineModel(limits.steps_in_flight);
   forget_workers();
 }
@@ -165,33 +165,37 @@ void BatchPlanner::add_prefills(Step& step, InFlight& record) {
 }
 
 // First come, first served: a large request at the head of the queue is not overtaken for ever by small ones.
+// Only those that wait for a prefix let others pass, who have something to compute meanwhile.
 void BatchPlanner::admit() {
-  while (!waiting_.empty() && running() < options_.sequences_max) {
-    Sequence& head = *waiting_.begin()->second;
-    const int64_t need = BlocksFor(static_cast<int64_t>(head.tokens.size()));
+  for (auto it = waiting_.begin(); it != waiting_.end() && running() < options_.sequences_max;) {
+    Sequence& sequence = *it->second;
     // One block of air for each running sequence, or the next decodes would preempt what was just admitted.
-    if (pool_.free_count() < need + static_cast<int64_t>(running_.size())) {
+    const CacheLedger::Admission admission = caches_.admit(sequence, std::ssize(running_));
+    if (admission == CacheLedger::Admission::kNoRoom) {
       const bool alone = running_.empty() && returning_blocks_ == 0;
       SHOAL_CHECK(!alone);  // An empty cache holds all that waits: CheckFits, again for each generation.
       return;
     }
-    const int slots = limits_.state_slots_each();
-    if (slots_.free_count() < slots) return;  // Those who have them go on, and give them back.
-    auto blocks = pool_.allocate(static_cast<int>(need));
-    SHOAL_CHECK(blocks.ok());  // There are as many: looked up above.
-    SequenceRoom room{.blocks = *std::move(blocks), .long_rope = limits_.long_rope(std::ssize(head.tokens))};
-    if (slots > 0) room.slots = *slots_.allocate(slots);
-    head.cursor = SequenceCursor(head.id, std::move(room));
-    head.state = SequenceState::kRunning;
-    head.begun = false;
-    head.started = true;
-    waiting_.erase(waiting_.begin());
-    running_.emplace(head.id, &head);
+    if (admission == CacheLedger::Admission::kLater) {
+      SHOAL_CHECK(!running_.empty() || !in_flight_.empty());  // Who promised something ends, or writes it.
+      ++it;
+      continue;
+    }
+    it = waiting_.erase(it);
+    if (!sequence.started) started_.push_back(sequence.id);
+    sequence.state = SequenceState::kRunning;
+    sequence.begun = false;
+    sequence.started = true;
+    running_.emplace(sequence.id, &sequence);
   }
 }
 
+std::vector<SeqId> BatchPlanner::take_started() {
+  std::erase_if(started_, [&](SeqId id) { return find(id) == nullptr; });
+  return std::exchange(started_, {});
+}
+
 void BatchPlanner::add_slice(Sequence& sequence, int64_t rows, Step& step, InFlight& record) {
-  const int64_t begin = sequence.cursor.position();
   SHOAL_CHECK_LE(rows, sequence.unscheduled());  // Both callers ask it first.
   if (!sequence.begun) {
     step.begins.push_back({.id = sequence.id,
@@ -204,30 +208,27 @@ void BatchPlanner::add_slice(Sequence& sequence, int64_t rows, Step& step, InFli
   // composes no step beyond the engine's limit.
   if (limits_.state_slots > 0) SHOAL_CHECK_LT(sequence.steps_in_flight, limits_.steps_in_flight);
   const bool sample = rows == sequence.unscheduled();
-  step.slices.push_back(sequence.cursor.next(
-      std::span(sequence.tokens).subspan(static_cast<size_t>(begin), static_cast<size_t>(rows)), sample));
-  record.named.push_back(sequence.id);
+  step.slices.push_back(caches_.next_slice(sequence, rows, sample));
+  record.named.push_back({sequence.id, sequence.cursor.position()});
   if (sample) record.sampled.push_back(sequence.id);
   sequence.sample_pending = sample;
   sequence.last_step = step.id;
   ++sequence.steps_in_flight;
 }
 
-// True when `sequence` has blocks for `positions`. Takes them from the youngest sequence if it must, which
-// may be `sequence` itself; false then, or while blocks are on their way back.
+// True when `sequence` has blocks for `positions`. Takes unused cached ones, and then those of the youngest
+// sequence if it must, which may be `sequence` itself; false then, or while blocks are on their way back.
 bool BatchPlanner::grow(Sequence& sequence, int64_t positions) {
   const int64_t need = BlocksFor(positions) - std::ssize(sequence.cursor.blocks());
   if (need <= 0) return true;
-  while (pool_.free_count() < need) {
+  while (caches_.available() < need) {
     if (returning_blocks_ > 0) return false;
     SHOAL_CHECK_GT(running_.size(), size_t{1});  // Alone it fits: CheckFits, again for each generation.
     Sequence& youngest = *running_.rbegin()->second;
     preempt(youngest);
     if (&youngest == &sequence) return false;
   }
-  auto blocks = pool_.allocate(static_cast<int>(need));
-  SHOAL_CHECK(blocks.ok());  // As above.
-  sequence.cursor.add_blocks(*blocks);
+  caches_.give(sequence, need);
   return true;
 }
 
@@ -239,21 +240,16 @@ void BatchPlanner::preempt(Sequence& sequence) {
 // Takes its blocks, to begin again from its tokens.
 void BatchPlanner::requeue(Sequence& sequence) {
   running_.erase(sequence.id);
+  caches_.withdraw(sequence);
   if (sequence.steps_in_flight > 0) {
     sequence.state = SequenceState::kDraining;
     returning_blocks_ += std::ssize(sequence.cursor.blocks());
     ++draining_;
     return;
   }
-  release_blocks(sequence);
+  caches_.take_back(sequence);
   sequence.state = SequenceState::kWaiting;
   waiting_.emplace(sequence.id, &sequence);
-}
-
-void BatchPlanner::release_blocks(Sequence& sequence) {
-  pool_.release(sequence.cursor.blocks());
-  slots_.release(sequence.cursor.slots());
-  sequence.cursor = SequenceCursor();
 }
 
 void BatchPlanner::end(SeqId id) {
@@ -267,10 +263,11 @@ void BatchPlanner::end(SeqId id) {
   } else if (sequence->steps_in_flight > 0) {
     returning_blocks_ += std::ssize(sequence->cursor.blocks());
   }
+  caches_.withdraw(*sequence);
   sequence->sink.reset();
   sequence->state = SequenceState::kEnded;
   if (sequence->steps_in_flight > 0) return;
-  release_blocks(*sequence);
+  caches_.take_back(*sequence);
   sequences_.erase(id);
 }
 
@@ -281,7 +278,8 @@ absl::StatusOr<std::vector<BatchPlanner::Outcome>> BatchPlanner::read(const InFl
   if (result.id != record.id) {
     return Internal("step {}: expected its result next, got the result of step {}", record.id, result.id);
   }
-  std::unordered_set<SeqId> named(record.named.begin(), record.named.end());
+  std::unordered_set<SeqId> named;
+  for (const Named& one : record.named) named.insert(one.id);
   std::unordered_set<SeqId> sampled(record.sampled.begin(), record.sampled.end());
   std::vector<Outcome> outcomes;
   for (const SeqResult& one : result.sequences) {
@@ -313,6 +311,10 @@ absl::StatusOr<std::vector<BatchPlanner::Outcome>> BatchPlanner::acknowledge(con
   SHOAL_CHECK(!in_flight_.empty());  // The scheduler drops results of which it has submitted no step.
   const InFlight& record = in_flight_.front();
   ASSIGN_OR_RETURN(std::vector<Outcome> outcomes, read(record, result));
+  for (const Outcome& one : outcomes) {
+    // What is wrong with it may be in its blocks.
+    if (!one.status.ok()) sequences_.at(one.id)->standing.closed = true;
+  }
   std::erase_if(outcomes, [&](const Outcome& one) {
     Sequence* sequence = find(one.id);
     if (sequence == nullptr) return true;  // It ended while the step was in flight.
@@ -323,9 +325,15 @@ absl::StatusOr<std::vector<BatchPlanner::Outcome>> BatchPlanner::acknowledge(con
     return false;
   });
   if (record.decodes_only) model_.observe(record.rows, result.timings, record.alone);
-  const std::vector<SeqId> named = record.named;
+  const std::vector<Named> named = record.named;
   in_flight_.pop_front();
-  for (const SeqId id : named) step_returned(*sequences_.at(id));
+  for (const Named& one : named) {
+    Sequence& sequence = *sequences_.at(one.id);
+    SHOAL_CHECK_GT(sequence.steps_in_flight, 0);  // From our own record of the step, not from its result.
+    --sequence.steps_in_flight;
+    caches_.wrote(sequence, one.end);
+    step_returned(sequence);
+  }
   for (const Outcome& one : outcomes) {
     Sequence& sequence = *find(one.id);
     if (one.status.ok() && outgrown(sequence)) requeue(sequence);
@@ -341,10 +349,9 @@ bool BatchPlanner::outgrown(const Sequence& sequence) const {
 }
 
 void BatchPlanner::step_returned(Sequence& sequence) {
-  SHOAL_CHECK_GT(sequence.steps_in_flight, 0);  // From our own record of the step, not from its result.
-  if (--sequence.steps_in_flight > 0 || sequence.state == SequenceState::kRunning) return;
+  if (sequence.steps_in_flight > 0 || sequence.state == SequenceState::kRunning) return;
   returning_blocks_ -= std::ssize(sequence.cursor.blocks());
-  release_blocks(sequence);
+  caches_.take_back(sequence);
   if (sequence.state == SequenceState::kEnded) {
     sequences_.erase(sequence.id);
     return;
@@ -358,7 +365,7 @@ void BatchPlanner::step_returned(Sequence& sequence) {
 std::vector<std::unique_ptr<Sequence>> BatchPlanner::lose_generation(const LossPolicy& policy) {
   // A failed step fails all later ones: if a sequence is to blame, it is in the oldest.
   if (!in_flight_.empty()) {
-    for (const SeqId id : in_flight_.front().named) ++sequences_.at(id)->losses_in_a_row;
+    for (const Named& one : in_flight_.front().named) ++sequences_.at(one.id)->losses_in_a_row;
   }
   std::vector<std::unique_ptr<Sequence>> removed;
   for (auto it = sequences_.begin(); it != sequences_.end();) {
@@ -368,6 +375,7 @@ std::vector<std::unique_ptr<Sequence>> BatchPlanner::lose_generation(const LossP
       ++it;
     } else if (sequence.state != SequenceState::kEnded && keep) {
       sequence.cursor = SequenceCursor();
+      sequence.standing = {};
       sequence.steps_in_flight = 0;
       sequence.sample_pending = false;
       sequence.state = SequenceState::kWaiting;
@@ -383,8 +391,7 @@ std::vector<std::unique_ptr<Sequence>> BatchPlanner::lose_generation(const LossP
   in_flight_.clear();
   draining_ = 0;
   returning_blocks_ = 0;
-  pool_ = BlockPool(limits_.blocks);
-  slots_ = SlotPool(limits_.state_slots);
+  caches_.reset(limits_);
   forget_workers();
   std::ranges::sort(removed, {}, [](const auto& sequence) { return sequence->id; });
   return removed;
@@ -416,27 +423,9 @@ std::vector<SeqId> BatchPlanner::live_ids() const {
 }
 
 absl::Status BatchPlanner::verify() const {
-  RETURN_IF_ERROR(pool_.verify());
-  RETURN_IF_ERROR(slots_.verify());
-  std::vector<int> blocks(static_cast<size_t>(pool_.total()));
-  std::vector<int> slots(static_cast<size_t>(slots_.total()));
-  for (const auto& [id, sequence] : sequences_) {
-    for (const BlockId block : sequence->cursor.blocks()) ++blocks[static_cast<size_t>(block.value)];
-    for (const SlotId slot : sequence->cursor.slots()) ++slots[static_cast<size_t>(slot.value)];
-  }
-  for (int32_t i = 0; i < pool_.total(); ++i) {
-    const int held = blocks[static_cast<size_t>(i)];
-    if (held == pool_.references(BlockId{i})) continue;
-    return Internal("block {}: {} sequences hold it, the pool counts {}", i, held,
-                    pool_.references(BlockId{i}));
-  }
-  for (int32_t i = 0; i < slots_.total(); ++i) {
-    const int held = slots[static_cast<size_t>(i)];
-    if (held == slots_.references(SlotId{i})) continue;
-    return Internal("state slot {}: {} sequences hold it, the pool counts {}", i, held,
-                    slots_.references(SlotId{i}));
-  }
-  return absl::OkStatus();
+  std::vector<const Sequence*> all;
+  for (const auto& [id, sequence] : sequences_) all.push_back(sequence.get());
+  return caches_.verify(all);
 }
 
 }  // namespace shoal

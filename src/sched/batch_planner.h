@@ -18,14 +18,16 @@
 #include "base/ids.h"
 #include "exec/engine.h"
 #include "kv/block_pool.h"
+#include "sched/cache_ledger.h"
 #include "sched/pipeline_model.h"
 #include "sched/sequence.h"
 
 namespace shoal {
 
 struct BatchPlannerOptions {
-  int rows_per_step = 256;  ///< Token budget of one step: decode rows first, prefill chunks fill the rest.
-  int sequences_max = 256;  ///< Sequences that hold blocks at once; never more than rows_per_step.
+  int rows_per_step = 256;   ///< Token budget of one step: decode rows first, prefill chunks fill the rest.
+  int sequences_max = 256;   ///< Sequences that hold blocks at once; never more than rows_per_step.
+  bool prefix_cache = true;  ///< Sequences start from what others have computed.
 };
 
 /// OK if an engine may have such limits; else Internal with the numbers.
@@ -53,7 +55,7 @@ struct LossPolicy {
   int losses_in_a_row_max = 5;
 };
 
-/// The state of all sequences, and the blocks. Belongs to the scheduler's thread; does no I/O and calls
+/// The state of all sequences, and their room in the caches. Belongs to the scheduler's thread; does no I/O and calls
 /// nobody.
 class BatchPlanner {
  public:
@@ -103,15 +105,21 @@ class BatchPlanner {
   int steps_in_flight() const { return static_cast<int>(in_flight_.size()); }
   int64_t preemptions() const { return preemptions_; }
   int64_t restarts() const { return restarts_; }  ///< Sequences put back by lose_generation.
-  const BlockPool& pool() const { return pool_; }
+  const CacheLedger& caches() const { return caches_; }
+  /// Those that got blocks for the first time since the last call and have not ended, by age.
+  std::vector<SeqId> take_started();
 
   /// I7; and that each block and slot has as many owners as sequences that hold it.
   absl::Status verify() const;
 
  private:
+  struct Named {
+    SeqId id;
+    int64_t end = 0;  // Behind the last position of its slice.
+  };
   struct InFlight {
     StepId id;
-    std::vector<SeqId> named;    // Sequences with a slice in it.
+    std::vector<Named> named;    // Sequences with a slice in it.
     std::vector<SeqId> sampled;  // Those of them that get a token.
     int64_t rows = 0;
     bool decodes_only = false;
@@ -128,7 +136,6 @@ class BatchPlanner {
   void preempt(Sequence& sequence);
   void requeue(Sequence& sequence);
   bool outgrown(const Sequence& sequence) const;
-  void release_blocks(Sequence& sequence);
   void step_returned(Sequence& sequence);
   void forget_workers();
   int64_t rows_left(const Step& step) const { return options_.rows_per_step - step.rows(); }
@@ -136,8 +143,7 @@ class BatchPlanner {
   const BatchPlannerOptions options_;
   EngineLimits limits_;
   PipelineModel model_{1};
-  BlockPool pool_{0};
-  SlotPool slots_{0};  ///< For states of sequences.
+  CacheLedger caches_;
   std::unordered_map<SeqId, std::unique_ptr<Sequence>> sequences_;
   std::map<SeqId, Sequence*> waiting_;  // By arrival: a preempted sequence is ahead of all younger ones.
   std::map<SeqId, Sequence*> running_;
@@ -145,7 +151,8 @@ class BatchPlanner {
   int64_t returning_blocks_ =
       0;  // Held by draining and ended sequences: they come back with steps in flight.
   std::deque<InFlight> in_flight_;
-  std::vector<SeqId> ends_;  // To be told to the workers with the next step.
+  std::vector<SeqId> started_;  // As take_started().
+  std::vector<SeqId> ends_;     // To be told to the workers with the next step.
   int64_t preemptions_ = 0;
   int64_t restarts_ = 0;
 };

@@ -22,6 +22,7 @@ constexpr EngineLimits kLimits{.blocks = 8, .context = 1024, .steps_in_flight = 
 class BatchPlannerTest : public ::testing::Test {
  protected:
   void start(EngineLimits limits, BatchPlannerOptions options = {.rows_per_step = 64, .sequences_max = 16}) {
+    options.prefix_cache = false;  // prefix_planner_test.cpp has it on.
     batch_planner_ = std::make_unique<BatchPlanner>(options);
     batch_planner_->reset(limits);
   }
@@ -203,7 +204,7 @@ TEST_F(BatchPlannerTest, TheYoungestGivesItsBlocksBackWhenTheyRunOut) {
     ASSERT_THAT(compose()->slices, SizeIs(2));
     acknowledge();
   }
-  EXPECT_EQ(batch_planner_->pool().free_count(), 0);
+  EXPECT_EQ(batch_planner_->caches().pool().free_count(), 0);
   const auto step = compose();
   ASSERT_THAT(step->slices, SizeIs(1));
   EXPECT_EQ(step->slices[0].id, old);
@@ -280,11 +281,11 @@ TEST_F(BatchPlannerTest, AnEndedSequenceKeepsItsBlocksUntilItsLastStepIsBack) {
   batch_planner_->end(id);
   EXPECT_EQ(batch_planner_->find(id), nullptr);
   EXPECT_EQ(batch_planner_->running(), 0);
-  EXPECT_EQ(batch_planner_->pool().used_count(), 4);
+  EXPECT_EQ(batch_planner_->caches().pool().used_count(), 4);
   acknowledge();
-  EXPECT_EQ(batch_planner_->pool().used_count(), 4);
+  EXPECT_EQ(batch_planner_->caches().pool().used_count(), 4);
   acknowledge();
-  EXPECT_EQ(batch_planner_->pool().used_count(), 0);
+  EXPECT_EQ(batch_planner_->caches().pool().used_count(), 0);
 }
 
 TEST_F(BatchPlannerTest, APreemptedSequenceInFlightKeepsItsTokenAndItsBlocksUntilThen) {
@@ -299,7 +300,7 @@ TEST_F(BatchPlannerTest, APreemptedSequenceInFlightKeepsItsTokenAndItsBlocksUnti
   EXPECT_FALSE(
       compose().has_value());  // The old one wants a block of the young one, which a step in flight names.
   EXPECT_EQ(batch_planner_->find(young)->state, SequenceState::kDraining);
-  EXPECT_EQ(batch_planner_->pool().free_count(), 0);
+  EXPECT_EQ(batch_planner_->caches().pool().free_count(), 0);
   acknowledge();
   EXPECT_EQ(batch_planner_->find(young)->state, SequenceState::kWaiting);
   EXPECT_EQ(batch_planner_->find(young)->tokens.size(), 34u);
@@ -347,7 +348,7 @@ TEST_F(BatchPlannerTest, FailingTheStartedLeavesTheQueue) {
   ASSERT_THAT(failed, SizeIs(1));
   EXPECT_EQ(failed[0]->id, started);
   EXPECT_EQ(batch_planner_->waiting_ids(), std::vector<SeqId>{queued});
-  EXPECT_EQ(batch_planner_->pool().used_count(), 0);
+  EXPECT_EQ(batch_planner_->caches().pool().used_count(), 0);
   EXPECT_TRUE(batch_planner_->verify().ok());
   batch_planner_->reset(kLimits);
   pending_.clear();

@@ -435,7 +435,7 @@ void Scheduler::check_integrity() const {
   if (batch_planner_.running() > 0 || batch_planner_.steps_in_flight() > 0) return;
   const absl::Status integrity = batch_planner_.verify();
   if (!integrity.ok()) CheckFailed(__FILE__, __LINE__, Message(integrity));
-  SHOAL_CHECK_EQ(batch_planner_.pool().used_count(), 0);
+  SHOAL_CHECK_EQ(batch_planner_.caches().pool().used_count(), batch_planner_.caches().cached());
 }
 
 void Scheduler::publish() {
@@ -443,9 +443,12 @@ void Scheduler::publish() {
   stats.engine = engine_status_;
   stats.running = batch_planner_.running();
   stats.steps_in_flight = batch_planner_.steps_in_flight();
-  stats.blocks_total = batch_planner_.pool().total();
-  stats.blocks_free = batch_planner_.pool().free_count();
-  stats.blocks_used = batch_planner_.pool().used_count();
+  const CacheLedger& caches = batch_planner_.caches();
+  stats.blocks_total = caches.pool().total();
+  stats.blocks_free = caches.pool().free_count();
+  stats.blocks_cached = caches.cached();
+  stats.blocks_used = caches.pool().used_count() - caches.cached();
+  stats.prefix_cache = caches.stats();
   stats.preemptions = batch_planner_.preemptions();
   stats.restarts = batch_planner_.restarts();
   std::lock_guard lock(mailbox_->mutex);

@@ -55,7 +55,8 @@ struct SchedulerStats {
   int steps_in_flight = 0;
   int blocks_total = 0;
   int blocks_free = 0;
-  int blocks_used = 0;  ///< Free + used = total.
+  int blocks_used = 0;    ///< By sequences.
+  int blocks_cached = 0;  ///< Kept for sequences to come. Free + used + cached = total.
   int positions_per_block = kBlockPositions;
   int64_t steps = 0;
   int64_t rows = 0;  ///< Token rows computed, re-prefills included.
@@ -63,6 +64,7 @@ struct SchedulerStats {
   int64_t preemptions = 0;
   int64_t engine_losses = 0;
   int64_t restarts = 0;  ///< Begun requests that were kept over an engine loss.
+  PrefixCacheStats prefix_cache;
 };
 
 class Scheduler {

@@ -4,11 +4,14 @@
 
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <vector>
 
 #include "base/clock.h"
 #include "base/ids.h"
 #include "exec/sequence_cursor.h"
+#include "kv/block_key.h"
+#include "sched/prefix_cache.h"
 #include "sched/request.h"
 
 namespace shoal {
@@ -23,6 +26,30 @@ enum class SequenceState : uint8_t {
            ///< of them.
 };
 
+/// What the cache ledger remembers of a sequence while it has room in the caches.
+struct CacheStanding {
+  int64_t written = 0;        ///< Positions whose steps have come back: they are in the caches.
+  PrefixPlace shared;         ///< Behind those of its blocks that are in the prefix cache,
+  int64_t shared_blocks = 0;  ///< which are the first so many.
+  bool closed = false;        ///< No further block goes there: it failed, or has the key of another.
+  /// Equal blocks of its own that it no longer uses; steps in flight may still name them.
+  std::vector<BlockId> replaced;
+  /// Keys of blocks that it is going to write, for which others wait.
+  std::vector<BlockKey> promised;
+  int64_t promised_from = 0;  ///< Index of the block of promised[0].
+
+  std::vector<int64_t> snapshots_due;     ///< Positions behind which the state is to be kept.
+  std::vector<StateWrite> snapshots;      ///< On their way to the prefix cache; it owns the slots.
+  std::vector<StateWrite> read_from;      ///< Slots not of its ring that it reads behind these positions.
+  std::optional<PrefixPlace> last_state;  ///< Where its state was kept last while it decoded.
+};
+
+/// What a sequence waits for in the queue.
+struct AwaitedPrefix {
+  std::optional<BlockKey> key;  ///< A block that another is going to write.
+  int waits = 0;                ///< How often it has waited since it last ran.
+};
+
 struct Sequence {
   SeqId id;  ///< Ascends with arrival: the highest id is the youngest.
   RequestId request_id;
@@ -33,7 +60,10 @@ struct Sequence {
 
   std::vector<int32_t> tokens;  ///< Prompt, then generated.
   SequenceState state = SequenceState::kWaiting;
-  SequenceCursor cursor;          ///< Its blocks and slots, and how far it is cached or in a step in flight.
+  SequenceCursor cursor;  ///< Its blocks and slots, and how far it is cached or in a step in flight.
+  CacheStanding standing;
+  AwaitedPrefix awaited;
+  int64_t cached_tokens = 0;      ///< Of the prompt, those that were cached when it started.
   int steps_in_flight = 0;        ///< Steps in flight that name its blocks.
   bool sample_pending = false;    ///< A step in flight will give its next token.
   bool begun = false;             ///< Its NewSequence was sent since it last got blocks.

@@ -113,8 +113,6 @@ void FakeEngine::give_up(uint64_t generation, const absl::Status& why) {
   lose(why);
 }
 
-// A block belongs to one sequence over all steps in flight: a later step must not reuse what an earlier one
-// still names (I12).
 void FakeEngine::check_submitted(const Step& step) {
   if (step.id.value != next_step_) violation(fmt::format("step {} where {} was due", step.id, next_step_));
   next_step_ = step.id.value + 1;
@@ -122,20 +120,53 @@ void FakeEngine::check_submitted(const Step& step) {
     violation("too many steps in flight");
   if (step.slices.empty()) violation(fmt::format("step {} has no rows", step.id));
   rows_max_ = std::max(rows_max_, step.rows());
-  std::unordered_map<BlockId, SeqId> owner;
-  auto claim = [&](const Step& one) {
-    for (const SeqSlice& slice : one.slices) {
-      for (const BlockId block : slice.blocks) {
-        const auto [it, fresh] = owner.emplace(block, slice.id);
-        if (!fresh && it->second != slice.id) {
-          violation(fmt::format("step {}: block {} belongs to sequences {} and {}", one.id, block, it->second,
-                                slice.id));
-        }
-      }
+  check_blocks(step);
+  check_slots(step);
+}
+
+// A block that is written belongs to one sequence over all steps in flight: a later step must not reuse what an
+// earlier one still names (I12). Those that are only read may be shared.
+void FakeEngine::check_blocks(const Step& step) {
+  std::unordered_map<BlockId, SeqId> writer;
+  const auto each = [&](const auto& look) {
+    for (const Pending& pending : queue_) {
+      for (const SeqSlice& slice : pending.step.slices) look(slice);
     }
+    for (const SeqSlice& slice : step.slices) look(slice);
   };
-  for (const Pending& pending : queue_) claim(pending.step);
-  claim(step);
+  each([&](const SeqSlice& slice) {
+    const int64_t end = slice.position + std::ssize(slice.tokens);
+    for (int64_t block = slice.position / kBlockPositions; block < BlocksFor(end); ++block) {
+      writer.try_emplace(slice.blocks[static_cast<size_t>(block)], slice.id);
+    }
+  });
+  each([&](const SeqSlice& slice) {
+    for (const BlockId block : slice.blocks) {
+      const auto it = writer.find(block);
+      if (it == writer.end() || it->second == slice.id) continue;
+      violation(fmt::format("step {}: block {} belongs to sequences {} and {}", step.id, block, it->second,
+                            slice.id));
+    }
+  });
+}
+
+// A slot that is written is named by no other slice, and by no step in flight (I12).
+void FakeEngine::check_slots(const Step& step) {
+  std::unordered_map<SlotId, int> named;
+  for (const Pending& pending : queue_) {
+    for (const SeqSlice& slice : pending.step.slices) {
+      ++named[slice.state_from];
+      for (const StateWrite& write : slice.state_to) ++named[write.slot];
+    }
+  }
+  for (const SeqSlice& slice : step.slices) ++named[slice.state_from];
+  for (const SeqSlice& slice : step.slices) {
+    for (const StateWrite& write : slice.state_to) {
+      if (++named[write.slot] == 1) continue;
+      violation(
+          fmt::format("step {}, sequence {}: slot {} is written and in use", step.id, slice.id, write.slot));
+    }
+  }
 }
 
 void FakeEngine::run() {
@@ -248,7 +279,13 @@ void FakeEngine::execute_state(const SeqSlice& slice, const std::vector<int32_t>
   if (slice.state_to.empty() || slice.state_to.back().position != std::ssize(cached)) {
     return violation(fmt::format("sequence {}: no slot for its state", slice.id));
   }
+  int32_t before_it = slice.position;
   for (const StateWrite& write : slice.state_to) {
+    const bool last = &write == &slice.state_to.back();
+    if (write.position <= before_it || (!last && write.position % kBlockPositions != 0)) {
+      violation(fmt::format("sequence {}: a state behind {} tokens", slice.id, write.position));
+    }
+    before_it = write.position;
     if (write.slot.value < 0 || write.slot.value >= options_.limits.state_slots) {
       violation(fmt::format("sequence {}: there is no slot {}", slice.id, write.slot));
     }

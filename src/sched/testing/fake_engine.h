@@ -103,6 +103,8 @@ class FakeEngine : public Engine {
   void execute_slice(const SeqSlice& slice, StepResult& result);
   void execute_state(const SeqSlice& slice, const std::vector<int32_t>& cached);
   void check_submitted(const Step& step);
+  void check_blocks(const Step& step);
+  void check_slots(const Step& step);
   void violation(std::string text) { violations_.push_back(std::move(text)); }
 
   FakeEngineOptions options_;

@@ -1,0 +1,354 @@
+#include "sched/cache_ledger.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "base/check.h"
+#include "base/status.h"
+
+namespace shoal {
+namespace {
+
+/// A sequence waits so often, then it computes what others may be computing. Each wait ends with the block, or
+/// with the sequence that was going to write it.
+constexpr int kWaitsMax = 16;
+/// Blocks before a prompt's last full one whose state is kept as well: chat templates end a prompt with an
+/// opening of the answer that the next turn's prompt need not repeat.
+constexpr int64_t kOpeningBlocks = 2;
+
+std::span<const int32_t> TokensOf(const Sequence& sequence, int64_t block) {
+  return std::span(sequence.tokens)
+      .subspan(static_cast<size_t>(block * kBlockPositions), static_cast<size_t>(kBlockPositions));
+}
+
+/// Blocks that a sequence can start behind: its last token is to be computed.
+int64_t StartBlocksMax(const Sequence& sequence) {
+  return (std::ssize(sequence.tokens) - 1) / kBlockPositions;
+}
+
+void AddPosition(std::vector<int64_t>& positions, int64_t position) {
+  const auto at = std::ranges::lower_bound(positions, position);
+  if (at == positions.end() || *at != position) positions.insert(at, position);
+}
+
+}  // namespace
+
+void CacheLedger::reset(const EngineLimits& limits) {
+  if (prefixes_.has_value()) totals_.evictions += prefixes_->evictions();
+  limits_ = limits;
+  pool_ = BlockPool(limits.blocks);
+  slots_ = SlotPool(limits.state_slots);
+  prefixes_.emplace(limits.caches, pool_, slots_);
+  promised_.clear();
+}
+
+CacheLedger::Match CacheLedger::match(const Sequence& sequence) {
+  Match match;
+  PrefixPlace at = prefixes_->root(limits_.long_rope(std::ssize(sequence.tokens)));
+  match.start = at;
+  for (int64_t block = 0; share_ && block < StartBlocksMax(sequence); ++block) {
+    const std::optional<PrefixPlace> next = prefixes_->next(at, TokensOf(sequence, block));
+    if (!next.has_value()) break;
+    at = *next;
+    match.path.push_back(at);
+    if (keeps_states() && prefixes_->state(at) == kNoState) continue;
+    match.usable = std::ssize(match.path);
+    match.start = at;
+  }
+  return match;
+}
+
+// Whether to wait for what another is going to write. Marks what for.
+bool CacheLedger::better_later(Sequence& sequence, const Match& match) {
+  if (promised_.empty() || sequence.awaited.waits >= kWaitsMax) return false;
+  const int64_t cached = std::ssize(match.path);
+  BlockKey key = prefixes_->key(cached > 0 ? match.path.back() : match.start);
+  std::vector<BlockKey> keys;  // Of the blocks behind those that are cached.
+  Sequence* leader = nullptr;
+  for (int64_t block = cached; block < StartBlocksMax(sequence); ++block) {
+    key = KeyAfter(key, TokensOf(sequence, block));
+    const auto promise = promised_.find(key);
+    if (promise == promised_.end() || (leader != nullptr && promise->second != leader)) break;
+    leader = promise->second;
+    keys.push_back(key);
+  }
+  if (leader == nullptr) return false;
+  int64_t until = cached + std::ssize(keys);
+  if (keeps_states()) {
+    const auto position = snapshot_of(*leader, match.usable * kBlockPositions, until * kBlockPositions);
+    if (!position.has_value()) return false;
+    until = *position / kBlockPositions;
+    if (until <= cached) return false;
+  }
+  sequence.awaited.key = keys[static_cast<size_t>(until - cached - 1)];
+  ++sequence.awaited.waits;
+  ++totals_.waits;
+  return true;
+}
+
+// The last position in (after, until] behind which the leader's state is going to be kept: at `until` where it
+// is not too late to ask for it.
+std::optional<int64_t> CacheLedger::snapshot_of(Sequence& leader, int64_t after, int64_t until) const {
+  CacheStanding& standing = leader.standing;
+  if (leader.cursor.position() < until) {
+    AddPosition(standing.snapshots_due, until);
+    return until;
+  }
+  std::optional<int64_t> last;
+  for (const StateWrite& snapshot : standing.snapshots) {
+    if (snapshot.position > after && snapshot.position <= until) {
+      last = std::max<int64_t>(last.value_or(0), snapshot.position);
+    }
+  }
+  return last;
+}
+
+bool CacheLedger::make_slots_free(int count, PrefixPlace spared) {
+  if (slots_.free_count() + prefixes_->evictable_states(spared) < count) return false;
+  while (slots_.free_count() < count) prefixes_->evict_state(spared);
+  return true;
+}
+
+// For a snapshot: one that nobody needs.
+std::optional<SlotId> CacheLedger::spare_slot() {
+  if (slots_.free_count() == 0 && !prefixes_->evict_state(prefixes_->root(false))) return std::nullopt;
+  return (*slots_.allocate(1))[0];
+}
+
+CacheLedger::Admission CacheLedger::admit(Sequence& sequence, int64_t air) {
+  AwaitedPrefix& awaited = sequence.awaited;
+  if (awaited.key.has_value() && promised_.contains(*awaited.key)) return Admission::kLater;
+  awaited.key.reset();
+  const Match match = this->match(sequence);
+  if (share_ && better_later(sequence, match)) return Admission::kLater;
+  const auto taken = std::span(match.path).first(static_cast<size_t>(match.usable));
+  const int64_t need = BlocksFor(std::ssize(sequence.tokens)) - match.usable;
+  const int64_t unused =
+      std::ranges::count_if(taken, [&](PrefixPlace place) { return prefixes_->is_unused(place); });
+  if (available() - unused < need + air) return Admission::kNoRoom;
+  if (keeps_states() && !make_slots_free(limits_.state_slots_each(), match.start)) return Admission::kNoRoom;
+  begin(sequence, match);
+  return Admission::kGiven;
+}
+
+void CacheLedger::begin(Sequence& sequence, const Match& match) {
+  const bool long_rope = limits_.long_rope(std::ssize(sequence.tokens));
+  SequenceRoom room{.long_rope = long_rope};
+  for (int64_t i = 0; i < match.usable; ++i) {
+    const PrefixPlace place = match.path[static_cast<size_t>(i)];
+    prefixes_->take(place);
+    room.blocks.push_back(prefixes_->block(place));
+  }
+  if (keeps_states()) room.slots = *slots_.allocate(limits_.state_slots_each());  // As many are free.
+  sequence.cursor = SequenceCursor(sequence.id, std::move(room));
+  sequence.awaited = {};
+  const int64_t position = match.usable * kBlockPositions;
+  sequence.standing = {
+      .written = position, .shared = match.start, .shared_blocks = match.usable, .closed = !share_};
+  if (position > 0) {
+    const SlotId state = prefixes_->state(match.start);
+    sequence.cursor.start_at(position, state);
+    if (state != kNoState) {
+      slots_.share(state);
+      prefixes_->touch_state(match.start);
+      sequence.standing.read_from.push_back({static_cast<int32_t>(position), state});
+    }
+  }
+  if (!sequence.started) sequence.cached_tokens = position;
+  ++(position > 0 ? totals_.hits : totals_.misses);
+  totals_.tokens_reused += position;
+  give(sequence, BlocksFor(std::ssize(sequence.tokens)) - match.usable);
+  if (!share_) return;
+  promise(sequence);
+  if (keeps_states()) plan_snapshots(sequence, std::ssize(match.path));
+}
+
+void CacheLedger::give(Sequence& sequence, int64_t blocks) {
+  const int64_t missing = blocks - pool_.free_count();
+  if (missing > 0) prefixes_->evict(static_cast<int32_t>(missing));
+  const auto given = pool_.allocate(static_cast<int>(blocks));
+  SHOAL_CHECK(given.ok());
+  sequence.cursor.add_blocks(*given);
+}
+
+void CacheLedger::promise(Sequence& sequence) {
+  CacheStanding& standing = sequence.standing;
+  standing.promised_from = standing.shared_blocks;
+  BlockKey key = prefixes_->key(standing.shared);
+  const int64_t full = std::ssize(sequence.tokens) / kBlockPositions;
+  for (int64_t block = standing.shared_blocks; block < full; ++block) {
+    key = KeyAfter(key, TokensOf(sequence, block));
+    standing.promised.push_back(key);
+    promised_.try_emplace(key, &sequence);
+  }
+}
+
+// The states worth keeping: at the end of the prompt, where the next turn goes on; a little before it; and
+// where the sequence leaves what others have in common with it, as more of them may come.
+void CacheLedger::plan_snapshots(Sequence& sequence, int64_t matched_blocks) {
+  const int64_t last = StartBlocksMax(sequence);
+  for (const int64_t block : {matched_blocks, last - kOpeningBlocks, last}) {
+    const int64_t position = block * kBlockPositions;
+    if (position > sequence.cursor.position()) AddPosition(sequence.standing.snapshots_due, position);
+  }
+}
+
+SeqSlice CacheLedger::next_slice(Sequence& sequence, int64_t rows, bool sample) {
+  CacheStanding& standing = sequence.standing;
+  const int64_t begin = sequence.cursor.position();
+  const int64_t end = begin + rows;
+  const bool decodes = begin >= std::ssize(sequence.request.prompt);
+  std::vector<StateWrite> inside;
+  bool keep_last = keeps_states() && share_ && decodes && end % kBlockPositions == 0;
+  std::vector<int64_t>& due = standing.snapshots_due;
+  const auto passed = std::ranges::upper_bound(due, end);
+  for (const int64_t position : std::span(due.begin(), passed)) {
+    if (position == end) {
+      keep_last = true;
+    } else if (const std::optional<SlotId> slot = spare_slot()) {
+      inside.push_back({static_cast<int32_t>(position), *slot});
+    }
+  }
+  due.erase(due.begin(), passed);
+  standing.snapshots.insert(standing.snapshots.end(), inside.begin(), inside.end());
+  SeqSlice slice = sequence.cursor.next(
+      std::span(sequence.tokens).subspan(static_cast<size_t>(begin), static_cast<size_t>(rows)), sample,
+      inside);
+  if (!keep_last) return slice;
+  if (const std::optional<SlotId> slot = spare_slot()) {
+    const StateWrite kept{static_cast<int32_t>(end), sequence.cursor.keep_state(*slot)};
+    slots_.share(kept.slot);  // It goes to the prefix cache, and the next slice reads it.
+    standing.snapshots.push_back(kept);
+    standing.read_from.push_back(kept);
+  }
+  return slice;
+}
+
+void CacheLedger::wrote(Sequence& sequence, int64_t end) {
+  CacheStanding& standing = sequence.standing;
+  standing.written = end;
+  std::vector<SlotId> read;
+  std::erase_if(standing.read_from, [&](const StateWrite& from) {
+    if (from.position >= end) return false;  // The slice that reads it is yet to come, or to come back.
+    read.push_back(from.slot);
+    return true;
+  });
+  slots_.release(read);
+  share_blocks(sequence);
+  keep_snapshots(sequence);
+  if (sequence.steps_in_flight > 0) return;
+  pool_.release(std::exchange(standing.replaced, {}));
+}
+
+// Full blocks go to the prefix cache. Where it has an equal one that is used from now on.
+void CacheLedger::share_blocks(Sequence& sequence) {
+  CacheStanding& standing = sequence.standing;
+  while (!standing.closed && (standing.shared_blocks + 1) * kBlockPositions <= standing.written) {
+    const int64_t index = standing.shared_blocks;
+    const std::span<const int32_t> tokens = TokensOf(sequence, index);
+    const BlockId own = sequence.cursor.blocks()[static_cast<size_t>(index)];
+    fulfil(sequence, index);
+    std::optional<PrefixPlace> place = prefixes_->next(standing.shared, tokens);
+    if (place.has_value()) {
+      prefixes_->take(*place);
+      standing.replaced.push_back(own);
+      sequence.cursor.replace_block(static_cast<size_t>(index), prefixes_->block(*place));
+    } else {
+      place = prefixes_->add(standing.shared, tokens, own);
+    }
+    standing.closed = !place.has_value();
+    if (standing.closed) return withdraw(sequence, 0);
+    standing.shared = *place;
+    ++standing.shared_blocks;
+  }
+}
+
+void CacheLedger::keep_snapshots(Sequence& sequence) {
+  CacheStanding& standing = sequence.standing;
+  std::erase_if(standing.snapshots, [&](const StateWrite& snapshot) {
+    if (snapshot.position > standing.written) return false;
+    const int64_t blocks = snapshot.position / kBlockPositions;
+    PrefixPlace place = standing.shared;
+    for (int64_t at = standing.shared_blocks; at > blocks; --at) place = prefixes_->before(place);
+    if (blocks > standing.shared_blocks || prefixes_->state(place) != kNoState) {
+      slots_.release({snapshot.slot});
+      return true;
+    }
+    prefixes_->keep_state(place, snapshot.slot);
+    if (snapshot.position > std::ssize(sequence.request.prompt)) {
+      if (standing.last_state.has_value()) prefixes_->demote_state(*standing.last_state);
+      standing.last_state = place;
+    }
+    return true;
+  });
+}
+
+// The block is written: who waited for it looks again.
+void CacheLedger::fulfil(Sequence& sequence, int64_t block) {
+  const CacheStanding& standing = sequence.standing;
+  const int64_t index = block - standing.promised_from;
+  if (index < 0 || index >= std::ssize(standing.promised)) return;
+  const auto promise = promised_.find(standing.promised[static_cast<size_t>(index)]);
+  if (promise != promised_.end() && promise->second == &sequence) promised_.erase(promise);
+}
+
+// Its promises of blocks that end behind `position`.
+void CacheLedger::withdraw(Sequence& sequence, int64_t position) {
+  const CacheStanding& standing = sequence.standing;
+  const int64_t end = standing.promised_from + std::ssize(standing.promised);
+  for (int64_t block = std::max(standing.promised_from, position / kBlockPositions); block < end; ++block) {
+    fulfil(sequence, block);
+  }
+}
+
+void CacheLedger::take_back(Sequence& sequence) {
+  if (sequence.cursor.blocks().empty()) return;  // It has no room.
+  withdraw(sequence, 0);
+  CacheStanding& standing = sequence.standing;
+  std::vector<BlockId> blocks = sequence.cursor.blocks();
+  blocks.insert(blocks.end(), standing.replaced.begin(), standing.replaced.end());
+  prefixes_->give_back(blocks, standing.shared);
+  std::vector<SlotId> slots = sequence.cursor.slots();
+  for (const auto* list : {&standing.snapshots, &standing.read_from}) {
+    for (const StateWrite& one : *list) slots.push_back(one.slot);
+  }
+  slots_.release(slots);
+  sequence.cursor = SequenceCursor();
+  standing = {};
+}
+
+PrefixCacheStats CacheLedger::stats() const {
+  PrefixCacheStats stats = totals_;
+  stats.evictions += prefixes_->evictions();
+  return stats;
+}
+
+absl::Status CacheLedger::verify(std::span<const Sequence* const> sequences) const {
+  RETURN_IF_ERROR(pool_.verify());
+  RETURN_IF_ERROR(slots_.verify());
+  RETURN_IF_ERROR(prefixes_->verify());
+  std::vector<int> blocks(static_cast<size_t>(pool_.total()));
+  std::vector<int> slots(static_cast<size_t>(slots_.total()));
+  for (const Sequence* sequence : sequences) {
+    const CacheStanding& standing = sequence->standing;
+    for (const BlockId block : sequence->cursor.blocks()) ++blocks[static_cast<size_t>(block.value)];
+    for (const BlockId block : standing.replaced) ++blocks[static_cast<size_t>(block.value)];
+    for (const SlotId slot : sequence->cursor.slots()) ++slots[static_cast<size_t>(slot.value)];
+    for (const StateWrite& one : standing.snapshots) ++slots[static_cast<size_t>(one.slot.value)];
+    for (const StateWrite& one : standing.read_from) ++slots[static_cast<size_t>(one.slot.value)];
+  }
+  prefixes_->count_owned(blocks, slots);
+  for (int32_t i = 0; i < pool_.total(); ++i) {
+    const int held = blocks[static_cast<size_t>(i)];
+    if (held == pool_.references(BlockId{i})) continue;
+    return Internal("block {}: {} owners, the pool counts {}", i, held, pool_.references(BlockId{i}));
+  }
+  for (int32_t i = 0; i < slots_.total(); ++i) {
+    const int held = slots[static_cast<size_t>(i)];
+    if (held == slots_.references(SlotId{i})) continue;
+    return Internal("state slot {}: {} owners, the pool counts {}", i, held, slots_.references(SlotId{i}));
+  }
+  return absl::OkStatus();
+}
+
+}  // namespace shoal

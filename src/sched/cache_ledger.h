@@ -1,0 +1,105 @@
+// Who has which blocks and slots of the caches, and what of them others may use. It decides where a sequence
+// starts, what it leaves behind, and what is evicted; when, and who goes first, is the batch planner's.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <span>
+#include <unordered_map>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "base/ids.h"
+#include "exec/engine.h"
+#include "kv/block_pool.h"
+#include "sched/prefix_cache.h"
+#include "sched/sequence.h"
+
+namespace shoal {
+
+/// Since the start, over all generations.
+struct PrefixCacheStats {
+  int64_t hits = 0;           ///< Sequences that started from cached tokens, and
+  int64_t misses = 0;         ///< from none; preempted and restarted ones count each time.
+  int64_t tokens_reused = 0;  ///< Tokens that were not computed again.
+  int64_t evictions = 0;      ///< Blocks.
+  int64_t waits = 0;          ///< For a prefix that another sequence was computing.
+};
+
+/// Of one generation after the other. Belongs to the scheduler's thread.
+class CacheLedger {
+ public:
+  /// share: whether sequences start from what others have computed.
+  explicit CacheLedger(bool share) : share_(share) { reset({}); }
+  CacheLedger(const CacheLedger&) = delete;
+  CacheLedger& operator=(const CacheLedger&) = delete;
+
+  /// All caches are empty. No sequence may have room in them.
+  void reset(const EngineLimits& limits);
+
+  enum class Admission : uint8_t {
+    kGiven,
+    kNoRoom,
+    kLater,  ///< Another sequence is computing more of its prefix than is cached: it is worth the wait.
+  };
+  /// Gives a waiting sequence room for its tokens, and sets its cursor behind those that are cached: at least
+  /// one is left to compute. `air`: blocks to be left over.
+  Admission admit(Sequence& sequence, int64_t air);
+
+  /// Blocks that give() has: free, or cached and unused.
+  int64_t available() const { return pool_.free_count() + cached(); }
+  /// More blocks for a sequence, evicting if it must. CHECKs that they are available.
+  void give(Sequence& sequence, int64_t blocks);
+
+  /// The slice of the sequence's next `rows` tokens.
+  SeqSlice next_slice(Sequence& sequence, int64_t rows, bool sample);
+
+  /// A step of the sequence came back: its positions before `end` are in the caches. Full blocks are others'
+  /// to use from now on.
+  void wrote(Sequence& sequence, int64_t end);
+
+  /// The sequence gets no further slices: nobody is to wait for blocks of it that no step in flight writes.
+  void withdraw(Sequence& sequence) { withdraw(sequence, sequence.cursor.position()); }
+  /// Takes all that it has, if anything. No step in flight may name it. Its full blocks stay cached.
+  void take_back(Sequence& sequence);
+
+  const BlockPool& pool() const { return pool_; }
+  /// Blocks that are cached and in nobody's use: the pool counts them as used.
+  int32_t cached() const { return prefixes_->unused(); }
+  PrefixCacheStats stats() const;
+
+  /// I7, and that owners are those of `sequences`, which are all that have room.
+  absl::Status verify(std::span<const Sequence* const> sequences) const;
+
+ private:
+  /// What is cached of a sequence.
+  struct Match {
+    std::vector<PrefixPlace> path;  // All full blocks that are cached.
+    int64_t usable = 0;             // How many of them it can start behind.
+    PrefixPlace start;              // Behind them.
+  };
+
+  bool keeps_states() const { return limits_.state_slots > 0; }
+  Match match(const Sequence& sequence);
+  bool better_later(Sequence& sequence, const Match& match);
+  std::optional<int64_t> snapshot_of(Sequence& leader, int64_t after, int64_t until) const;
+  bool make_slots_free(int count, PrefixPlace spared);
+  std::optional<SlotId> spare_slot();
+  void begin(Sequence& sequence, const Match& match);
+  void promise(Sequence& sequence);
+  void plan_snapshots(Sequence& sequence, int64_t matched_blocks);
+  void fulfil(Sequence& sequence, int64_t block);
+  void withdraw(Sequence& sequence, int64_t position);
+  void share_blocks(Sequence& sequence);
+  void keep_snapshots(Sequence& sequence);
+
+  const bool share_;
+  EngineLimits limits_;
+  BlockPool pool_{0};
+  SlotPool slots_{0};  // For states of sequences.
+  std::optional<PrefixCache> prefixes_;
+  std::unordered_map<BlockKey, Sequence*> promised_;  // Who is going to write the block.
+  PrefixCacheStats totals_;
+};
+
+}  // namespace shoal

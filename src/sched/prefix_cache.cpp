@@ -1,0 +1,219 @@
+#include "sched/prefix_cache.h"
+
+#include <algorithm>
+#include <bit>
+#include <cstring>
+#include <utility>
+
+#include "base/check.h"
+#include "base/status.h"
+
+namespace shoal {
+namespace {
+
+size_t BucketsFor(int blocks) { return std::bit_ceil(static_cast<size_t>(std::max(blocks, 1))); }
+
+bool Equal(std::span<const int32_t> a, std::span<const int32_t> b) {
+  return std::memcmp(a.data(), b.data(), kBlockPositions * sizeof(int32_t)) == 0;
+}
+
+}  // namespace
+
+PrefixCache::PrefixCache(const BlockKey& caches, BlockPool& blocks, SlotPool& slots)
+    : blocks_(blocks),
+      slots_(slots),
+      nodes_(static_cast<size_t>(blocks.total()) + 2),
+      buckets_(BucketsFor(blocks.total()), kNone),
+      unused_(blocks.total()),
+      states_(blocks.total()) {
+  for (const bool long_rope : {false, true}) node(root(long_rope)).key = RootKey(caches, long_rope);
+}
+
+int32_t PrefixCache::find(const BlockKey& key) const {
+  int32_t at = buckets_[key.low & (buckets_.size() - 1)];
+  while (at != kNone && nodes_[static_cast<size_t>(at)].key != key) {
+    at = nodes_[static_cast<size_t>(at)].next_in_bucket;
+  }
+  return at;
+}
+
+std::optional<PrefixPlace> PrefixCache::next(PrefixPlace at, std::span<const int32_t> tokens) {
+  SHOAL_CHECK_EQ(std::ssize(tokens), kBlockPositions);
+  Node& parent = node(at);
+  if (parent.children == 0) return std::nullopt;
+  if (parent.favourite != kNone && Equal(node({parent.favourite}).tokens, tokens)) {
+    return PrefixPlace{parent.favourite};
+  }
+  const int32_t found = find(KeyAfter(parent.key, tokens));
+  if (found == kNone) return std::nullopt;
+  const Node& child = node({found});
+  if (child.parent != at.value || !Equal(child.tokens, tokens))
+    return std::nullopt;  // The same key by chance.
+  parent.favourite = found;
+  return PrefixPlace{found};
+}
+
+std::optional<PrefixPlace> PrefixCache::add(PrefixPlace at, std::span<const int32_t> tokens, BlockId block) {
+  SHOAL_CHECK(!next(at, tokens).has_value());
+  const PrefixPlace place{block.value};
+  Node& added = node(place);
+  SHOAL_CHECK(added.parent == kNone && !is_unused(at));
+  Node& parent = node(at);
+  const BlockKey key = KeyAfter(parent.key, tokens);
+  if (find(key) != kNone) return std::nullopt;
+  blocks_.share(block);
+  added.key = key;
+  std::ranges::copy(tokens, added.tokens.begin());
+  added.parent = at.value;
+  added.next_in_bucket = std::exchange(bucket(key), place.value);
+  ++parent.children;
+  parent.favourite = place.value;
+  ++size_;
+  return place;
+}
+
+void PrefixCache::take(PrefixPlace place) {
+  if (is_unused(place)) unused_.remove(place.value);
+  blocks_.share(block(place));
+}
+
+void PrefixCache::give_back(const std::vector<BlockId>& blocks, PrefixPlace deepest) {
+  blocks_.release(blocks);
+  for (PrefixPlace place = deepest; !is_root(place); place = before(place)) {
+    if (blocks_.references(block(place)) > 1) break;  // Whoever uses it uses those before it, too.
+    unused_.add_newest(place.value);
+  }
+}
+
+void PrefixCache::evict(int32_t count) {
+  std::vector<BlockId> freed;
+  for (int32_t i = 0; i < count; ++i) {
+    const PrefixPlace place{unused_.oldest()};
+    SHOAL_CHECK(place.value != kNone);
+    remove(place);
+    freed.push_back(block(place));
+  }
+  evictions_ += count;
+  blocks_.release(freed);
+}
+
+void PrefixCache::remove(PrefixPlace place) {
+  Node& gone = node(place);
+  SHOAL_CHECK_EQ(gone.children, 0);  // By the order of unused_.
+  unused_.remove(place.value);
+  if (gone.state != kNoState) {
+    states_.remove(place.value);
+    slots_.release({gone.state});
+  }
+  Node& parent = node({gone.parent});
+  --parent.children;
+  if (parent.favourite == place.value) parent.favourite = kNone;
+  int32_t* link = &bucket(gone.key);
+  while (*link != place.value) link = &node({*link}).next_in_bucket;
+  *link = gone.next_in_bucket;
+  gone = {};
+  --size_;
+}
+
+void PrefixCache::keep_state(PrefixPlace place, SlotId slot) {
+  SHOAL_CHECK(!is_root(place) && state(place) == kNoState && slots_.references(slot) > 0);
+  node(place).state = slot;
+  states_.add_newest(place.value);
+}
+
+void PrefixCache::touch_state(PrefixPlace place) {
+  states_.remove(place.value);
+  states_.add_newest(place.value);
+}
+
+void PrefixCache::demote_state(PrefixPlace place) {
+  if (state(place) == kNoState) return;
+  states_.remove(place.value);
+  states_.add_oldest(place.value);
+}
+
+bool PrefixCache::evict_state(PrefixPlace spared) {
+  for (int32_t at = states_.oldest(); at != kNone; at = states_.newer(at)) {
+    Node& holder = node({at});
+    if (at == spared.value || slots_.references(holder.state) > 1) continue;
+    slots_.release({std::exchange(holder.state, kNoState)});
+    states_.remove(at);
+    return true;
+  }
+  return false;
+}
+
+int32_t PrefixCache::evictable_states(PrefixPlace spared) const {
+  int32_t count = 0;
+  for (int32_t at = states_.oldest(); at != kNone; at = states_.newer(at)) {
+    count += at != spared.value && slots_.references(node({at}).state) == 1 ? 1 : 0;
+  }
+  return count;
+}
+
+int64_t PrefixCache::bytes() const {
+  constexpr int64_t kLinks = 2 * 2 * sizeof(int32_t);  // Of both lists.
+  return std::ssize(nodes_) * (int64_t{sizeof(Node)} + kLinks) +
+         std::ssize(buckets_) * int64_t{sizeof(int32_t)};
+}
+
+void PrefixCache::count_owned(std::vector<int>& blocks, std::vector<int>& slots) const {
+  for (int32_t at = 0; at < roots_begin(); ++at) {
+    const Node& one = node({at});
+    if (one.parent == kNone) continue;
+    ++blocks[static_cast<size_t>(at)];
+    if (one.state != kNoState) ++slots[static_cast<size_t>(one.state.value)];
+  }
+}
+
+absl::Status PrefixCache::verify_node(PrefixPlace place) const {
+  const Node& one = node(place);
+  const int owners = blocks_.references(block(place));
+  if (owners < 1) return Internal("prefix cache: block {} is cached and free", block(place));
+  if (is_unused(place) != (owners == 1)) {
+    return Internal("prefix cache: block {} has {} owners, and is {}", block(place), owners,
+                    is_unused(place) ? "unused" : "not unused");
+  }
+  if (!is_unused(place) && is_unused({one.parent})) {
+    return Internal("prefix cache: block {} is used, and block {} before it is not", block(place),
+                    one.parent);
+  }
+  if (find(one.key) != place.value) return Internal("prefix cache: block {} is not found", block(place));
+  if (one.state != kNoState && slots_.references(one.state) < 1) {
+    return Internal("prefix cache: state slot {} is kept and free", one.state);
+  }
+  return absl::OkStatus();
+}
+
+absl::Status PrefixCache::verify() const {
+  std::vector<int32_t> children(nodes_.size());
+  std::vector<bool> seen(nodes_.size());
+  int32_t count = 0;
+  int32_t states = 0;
+  for (int32_t at = 0; at < roots_begin(); ++at) {
+    const Node& one = node({at});
+    if (one.parent == kNone) continue;
+    RETURN_IF_ERROR(verify_node({at}));
+    ++count;
+    ++children[static_cast<size_t>(one.parent)];
+    states += one.state != kNoState ? 1 : 0;
+  }
+  for (size_t at = 0; at < nodes_.size(); ++at) {
+    if (children[at] == nodes_[at].children) continue;
+    return Internal("prefix cache: place {} counts {} children, and has {}", at, nodes_[at].children,
+                    children[at]);
+  }
+  for (int32_t at = unused_.oldest(); at != kNone; at = unused_.newer(at)) {
+    if (seen[static_cast<size_t>(node({at}).parent)]) {
+      return Internal("prefix cache: block {} would be evicted after the one before it", at);
+    }
+    seen[static_cast<size_t>(at)] = true;
+  }
+  if (count != size_ || states != states_.size()) {
+    return Internal("prefix cache: {} blocks and {} states, counted as {} and {}", count, states, size_,
+                    states_.size());
+  }
+  return absl::OkStatus();
+}
+
+}  // namespace shoal
