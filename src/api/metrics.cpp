@@ -50,6 +50,11 @@ struct Metrics::Impl {
     engine_up.Set(stats.engine.ok() ? 1 : 0);
     blocks_free.Set(stats.blocks_free);
     blocks_used.Set(stats.blocks_used);
+    blocks_cached.Set(stats.blocks_cached);
+    CatchUp(prefix_hits, static_cast<double>(stats.prefix_cache.hits));
+    CatchUp(prefix_misses, static_cast<double>(stats.prefix_cache.misses));
+    CatchUp(prefix_tokens, static_cast<double>(stats.prefix_cache.tokens_reused));
+    CatchUp(prefix_evictions, static_cast<double>(stats.prefix_cache.evictions));
     CatchUp(steps, static_cast<double>(stats.steps));
     CatchUp(rows, static_cast<double>(stats.rows));
     CatchUp(preemptions, static_cast<double>(stats.preemptions));
@@ -90,6 +95,16 @@ struct Metrics::Impl {
   Family<Gauge>& blocks = GaugeFamily(registry, "shoal_kv_blocks", "KV blocks of each node by state");
   Gauge& blocks_free = blocks.Add({{"state", "free"}});
   Gauge& blocks_used = blocks.Add({{"state", "used"}});
+  Gauge& blocks_cached = blocks.Add({{"state", "cached"}});
+  Family<Counter>& prefix_lookups = CounterFamily(registry, "shoal_prefix_cache_lookups_total",
+                                                  "Sequences that started, by what they found");
+  Counter& prefix_hits = prefix_lookups.Add({{"result", "hit"}});
+  Counter& prefix_misses = prefix_lookups.Add({{"result", "miss"}});
+  Counter& prefix_tokens = CounterFamily(registry, "shoal_prefix_cache_tokens_reused_total",
+                                         "Tokens of prompts that were not computed again")
+                               .Add({});
+  Counter& prefix_evictions =
+      CounterFamily(registry, "shoal_prefix_cache_evictions_total", "Cached KV blocks that gave way").Add({});
   Counter& steps = CounterFamily(registry, "shoal_steps_total", "Steps that came back").Add({});
   Counter& rows =
       CounterFamily(registry, "shoal_rows_total", "Token rows computed, re-prefills included").Add({});

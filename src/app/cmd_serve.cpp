@@ -41,6 +41,7 @@ struct ServeFlags {
   double liveness_timeout_s = 7;
   double wait_s = 0;
   OnLoss on_loss = OnLoss::kResume;
+  bool prefix_cache = true;
   ComputeFlags compute;
   PackedCacheFlags cache;
   PlacementFlags placement;
@@ -230,6 +231,7 @@ std::string Server::node_name(NodeId node) const {
 absl::Status Server::start_api() {
   SchedulerOptions scheduling;
   scheduling.batch.rows_per_step = flags_.rows_per_step;
+  scheduling.batch.prefix_cache = flags_.prefix_cache;
   scheduling.queue_max = flags_.queue;
   scheduling.on_loss = flags_.on_loss;
   scheduling.on_step = [this](const StepObservation& step) { metrics_.observe_step(step); };
@@ -329,6 +331,9 @@ Command AddServeCommand(Flags root) {
       "--on-loss", flags->on_loss, {{"fail", OnLoss::kFail}, {"resume", OnLoss::kResume}},
       "When a node is lost, requests that have begun resume once the cluster is back, each until its "
       "--request-timeout (default), or fail");
+  app.add_choice(
+      "--prefix-cache", flags->prefix_cache, {{"off", false}, {"on", true}},
+      "Keep the KV blocks of requests that have ended, for those that begin alike: on (default) or off");
   app.add_option("--wait", flags->wait_s,
                  "Obsolete and ignored: workers are waited for as long as it takes, with the port open")
       .range(0.0, 86400.0);

@@ -133,7 +133,7 @@ def test_metrics_and_health(api):
         assert f"# TYPE {name} " in metrics
     assert api.get("/health").json()["status"] == "ok"
     blocks = cache(api)["blocks"]
-    assert blocks["free"] + blocks["used"] == blocks["total"]
+    assert blocks["free"] + blocks["used"] + blocks["cached"] == blocks["total"]
 
 
 # ---- Malformed requests ----

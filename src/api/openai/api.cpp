@@ -168,7 +168,16 @@ void OpenAiApi::scrape(const HttpRequest&, const Writer& writer) const {
 void OpenAiApi::cache_stats(const HttpRequest&, const Writer& writer) const {
   const SchedulerStats stats = scheduler_.stats();
   Json json;
-  json["blocks"] = {{"total", stats.blocks_total}, {"used", stats.blocks_used}, {"free", stats.blocks_free}};
+  json["blocks"] = {{"total", stats.blocks_total},
+                    {"used", stats.blocks_used},
+                    {"cached", stats.blocks_cached},
+                    {"free", stats.blocks_free}};
+  const PrefixCacheStats& prefixes = stats.prefix_cache;
+  json["prefix_cache"] = {{"hits", prefixes.hits},
+                          {"misses", prefixes.misses},
+                          {"tokens_reused", prefixes.tokens_reused},
+                          {"evictions", prefixes.evictions},
+                          {"waits", prefixes.waits}};
   json["positions_per_block"] = stats.positions_per_block;
   json["context"] = stats.limits.context;
   json["requests"] = {{"running", stats.running}, {"waiting", stats.waiting}};

@@ -33,6 +33,29 @@ TEST_F(OpenAiTest, AChatGetsTheModelsTextReasonAndUsage) {
   EXPECT_EQ(json["usage"]["total_tokens"], prompt + 5);
 }
 
+TEST_F(OpenAiTest, TheUsageSaysHowManyTokensWereCached) {
+  start();
+  const std::string text(100, 'a');
+  EXPECT_EQ(post_json(kChat, say(text))["usage"]["prompt_tokens_details"]["cached_tokens"], 0);
+  ASSERT_TRUE(eventually([&] { return idle(); }));
+  const Json again = post_json(kChat, say(text));
+  EXPECT_EQ(again["usage"]["prompt_tokens_details"]["cached_tokens"], 96);
+  EXPECT_EQ(again["choices"][0]["message"]["content"], text);
+  ASSERT_TRUE(eventually([&] { return idle(); }));
+  const Json stats = *ParseJson(get("/cache/stats").body);
+  EXPECT_EQ(stats["prefix_cache"]["hits"], 1);
+  EXPECT_EQ(stats["prefix_cache"]["misses"], 1);
+  EXPECT_EQ(stats["prefix_cache"]["tokens_reused"], 96);
+  EXPECT_EQ(stats["blocks"]["used"], 0);
+  EXPECT_EQ(stats["blocks"]["cached"].get<int>() + stats["blocks"]["free"].get<int>(), 64);
+  const std::string metrics = get("/metrics").body;
+  for (const char* line :
+       {"shoal_prefix_cache_lookups_total{result=\"hit\"} 1", "shoal_prefix_cache_tokens_reused_total 96",
+        "shoal_prefix_cache_evictions_total 0"}) {
+    EXPECT_THAT(metrics, HasSubstr(line));
+  }
+}
+
 TEST_F(OpenAiTest, MaxTokensEndsTheTextWithLength) {
   start();
   for (const char* name : {"max_tokens", "max_completion_tokens"}) {
