@@ -53,11 +53,11 @@ inline Plan PlanFor(const Placed& placed, const ModelFacts& model) {
 /// A model on its nodes, ready for steps.
 class PlacedCluster {
  public:
-  PlacedCluster(const OpenedModel& model, const Placed& placed) {
+  PlacedCluster(const OpenedModel& model, const Placed& placed, int32_t blocks = 64) {
     LocalCluster::Options options;
     options.weights = model.weights;
     options.plan = PlanFor(placed, model.facts);
-    options.limits = {model.spec.max_positions, model.spec.vocabulary, 64, 512,
+    options.limits = {model.spec.max_positions, model.spec.vocabulary, blocks, 512,
                       KeepsState(model.spec) ? 32 : 0};
     options.threads_per_node = 2;
     options.isa = SupportedIsas().back();
@@ -79,6 +79,8 @@ class PlacedCluster {
     return done->get_future();
   }
   EngineLimits limits() const { return engine_.state().limits; }
+  /// For a scheduler, which then gives the steps their ids.
+  Engine& engine() { return engine_; }
 
  private:
   PipelineEngine engine_{kLocalLiveness};
