@@ -182,17 +182,11 @@ void BatchPlanner::admit() {
       continue;
     }
     it = waiting_.erase(it);
-    if (!sequence.started) started_.push_back(sequence.id);
     sequence.state = SequenceState::kRunning;
     sequence.begun = false;
     sequence.started = true;
     running_.emplace(sequence.id, &sequence);
   }
-}
-
-std::vector<SeqId> BatchPlanner::take_started() {
-  std::erase_if(started_, [&](SeqId id) { return find(id) == nullptr; });
-  return std::exchange(started_, {});
 }
 
 void BatchPlanner::add_slice(Sequence& sequence, int64_t rows, Step& step, InFlight& record) {

@@ -106,8 +106,6 @@ class BatchPlanner {
   int64_t preemptions() const { return preemptions_; }
   int64_t restarts() const { return restarts_; }  ///< Sequences put back by lose_generation.
   const CacheLedger& caches() const { return caches_; }
-  /// Those that got blocks for the first time since the last call and have not ended, by age.
-  std::vector<SeqId> take_started();
 
   /// I7; and that each block and slot has as many owners as sequences that hold it.
   absl::Status verify() const;
@@ -151,7 +149,6 @@ class BatchPlanner {
   int64_t returning_blocks_ =
       0;  // Held by draining and ended sequences: they come back with steps in flight.
   std::deque<InFlight> in_flight_;
-  std::vector<SeqId> started_;  // As take_started().
   std::vector<SeqId> ends_;     // To be told to the workers with the next step.
   int64_t preemptions_ = 0;
   int64_t restarts_ = 0;

@@ -154,7 +154,6 @@ void CacheLedger::begin(Sequence& sequence, const Match& match) {
       sequence.standing.read_from.push_back({static_cast<int32_t>(position), state});
     }
   }
-  if (!sequence.started) sequence.cached_tokens = position;
   ++(position > 0 ? totals_.hits : totals_.misses);
   totals_.tokens_reused += position;
   give(sequence, BlocksFor(std::ssize(sequence.tokens)) - match.usable);

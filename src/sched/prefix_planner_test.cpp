@@ -65,11 +65,13 @@ class Bench {
   /// Puts a step in flight; false if there is none.
   bool submit() {
     std::optional<Step> step = planner_.compose(next_step_);
-    for (const SeqId id : planner_.take_started()) cached_tokens[id] = planner_.find(id)->cached_tokens;
     if (!step.has_value()) return false;
     ++next_step_.value;
     rows += step->rows();
-    for (const SeqSlice& slice : step->slices) rows_of[slice.id] += std::ssize(slice.tokens);
+    for (const SeqSlice& slice : step->slices) {
+      rows_of[slice.id] += std::ssize(slice.tokens);
+      cached_tokens.emplace(slice.id, slice.position);  // Where its first slice begins.
+    }
     engine_.submit(generation_, *std::move(step), [this](absl::StatusOr<StepResult> result) {
       if (result.ok()) results_.push_back(*std::move(result));  // Else it was lost with its generation.
     });

@@ -63,7 +63,6 @@ struct Sequence {
   SequenceCursor cursor;  ///< Its blocks and slots, and how far it is cached or in a step in flight.
   CacheStanding standing;
   AwaitedPrefix awaited;
-  int64_t cached_tokens = 0;      ///< Of the prompt, those that were cached when it started.
   int steps_in_flight = 0;        ///< Steps in flight that name its blocks.
   bool sample_pending = false;    ///< A step in flight will give its next token.
   bool begun = false;             ///< Its NewSequence was sent since it last got blocks.
