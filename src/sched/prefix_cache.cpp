@@ -23,6 +23,8 @@ PrefixCache::PrefixCache(const BlockKey& caches, BlockPool& blocks, SlotPool& sl
     : blocks_(blocks),
       slots_(slots),
       nodes_(static_cast<size_t>(blocks.total()) + 2),
+      favourites_(nodes_.size(), kNone),
+      tokens_(static_cast<size_t>(blocks.total())),
       buckets_(BucketsFor(blocks.total()), kNone),
       unused_(blocks.total()),
       states_(blocks.total()) {
@@ -39,17 +41,14 @@ int32_t PrefixCache::find(const BlockKey& key) const {
 
 std::optional<PrefixPlace> PrefixCache::next(PrefixPlace at, std::span<const int32_t> tokens) {
   SHOAL_CHECK_EQ(std::ssize(tokens), kBlockPositions);
-  Node& parent = node(at);
-  if (parent.children == 0) return std::nullopt;
-  if (parent.favourite != kNone && Equal(node({parent.favourite}).tokens, tokens)) {
-    return PrefixPlace{parent.favourite};
-  }
-  const int32_t found = find(KeyAfter(parent.key, tokens));
+  const int32_t usual = favourite(at);
+  if (usual != kNone && Equal(this->tokens(usual), tokens)) return PrefixPlace{usual};
+  if (node(at).children == 0) return std::nullopt;
+  const int32_t found = find(KeyAfter(node(at).key, tokens));
   if (found == kNone) return std::nullopt;
-  const Node& child = node({found});
-  if (child.parent != at.value || !Equal(child.tokens, tokens))
-    return std::nullopt;  // The same key by chance.
-  parent.favourite = found;
+  // Other tokens may have the same key by chance.
+  if (node({found}).parent != at.value || !Equal(this->tokens(found), tokens)) return std::nullopt;
+  favourite(at) = found;
   return PrefixPlace{found};
 }
 
@@ -63,11 +62,11 @@ std::optional<PrefixPlace> PrefixCache::add(PrefixPlace at, std::span<const int3
   if (find(key) != kNone) return std::nullopt;
   blocks_.share(block);
   added.key = key;
-  std::ranges::copy(tokens, added.tokens.begin());
+  std::ranges::copy(tokens, tokens_[static_cast<size_t>(block.value)].ids.begin());
   added.parent = at.value;
   added.next_in_bucket = std::exchange(bucket(key), place.value);
   ++parent.children;
-  parent.favourite = place.value;
+  favourite(at) = place.value;
   ++size_;
   return place;
 }
@@ -105,9 +104,8 @@ void PrefixCache::remove(PrefixPlace place) {
     states_.remove(place.value);
     slots_.release({gone.state});
   }
-  Node& parent = node({gone.parent});
-  --parent.children;
-  if (parent.favourite == place.value) parent.favourite = kNone;
+  --node({gone.parent}).children;
+  if (favourite({gone.parent}) == place.value) favourite({gone.parent}) = kNone;
   int32_t* link = &bucket(gone.key);
   while (*link != place.value) link = &node({*link}).next_in_bucket;
   *link = gone.next_in_bucket;
@@ -152,9 +150,9 @@ int32_t PrefixCache::evictable_states(PrefixPlace spared) const {
 }
 
 int64_t PrefixCache::bytes() const {
-  constexpr int64_t kLinks = 2 * 2 * sizeof(int32_t);  // Of both lists.
+  constexpr int64_t kLinks = 5 * sizeof(int32_t);  // Of both lists, and the favourite.
   return std::ssize(nodes_) * (int64_t{sizeof(Node)} + kLinks) +
-         std::ssize(buckets_) * int64_t{sizeof(int32_t)};
+         std::ssize(tokens_) * int64_t{sizeof(BlockTokens)} + std::ssize(buckets_) * int64_t{sizeof(int32_t)};
 }
 
 void PrefixCache::count_owned(std::vector<int>& blocks, std::vector<int>& slots) const {

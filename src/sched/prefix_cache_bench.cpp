@@ -12,13 +12,14 @@
 namespace shoal {
 namespace {
 
-/// `count` sequences of `tokens` random tokens each, all cached, in blocks that lie anywhere.
+/// `count` sequences of `tokens` random tokens each, all cached: one after the other, or in blocks that lie
+/// anywhere.
 struct Filled {
-  Filled(int count, int64_t tokens)
+  Filled(int count, int64_t tokens, bool scattered)
       : blocks(static_cast<int>(count * BlocksFor(tokens))), slots(0), cache({}, blocks, slots) {
     RandomStream random(1);
     std::vector<BlockId> ids = *blocks.allocate(blocks.total());
-    for (size_t i = ids.size(); i > 1; --i) std::swap(ids[i - 1], ids[random.below(i)]);
+    for (size_t i = ids.size(); scattered && i > 1; --i) std::swap(ids[i - 1], ids[random.below(i)]);
     size_t next = 0;
     for (int s = 0; s < count; ++s) {
       std::vector<int32_t> sequence(static_cast<size_t>(tokens / kBlockPositions * kBlockPositions));
@@ -53,7 +54,7 @@ struct Filled {
 /// Looks up sequences of 10,000 tokens in turn: with one, all of it is in the processor's caches; with many,
 /// little.
 void FindTenThousandTokens(benchmark::State& state) {
-  Filled filled(static_cast<int>(state.range(0)), 10'000);
+  Filled filled(static_cast<int>(state.range(0)), 10'000, state.range(1) != 0);
   size_t turn = 0;
   for (auto _ : state) {
     const std::vector<int32_t>& tokens = filled.sequences[turn++ % filled.sequences.size()];
@@ -63,7 +64,10 @@ void FindTenThousandTokens(benchmark::State& state) {
   state.counters["bytes/token"] = static_cast<double>(filled.cache.bytes()) /
                                   static_cast<double>(filled.blocks.total() * kBlockPositions);
 }
-BENCHMARK(FindTenThousandTokens)->Arg(1)->Arg(8)->Arg(100)->Unit(benchmark::kMicrosecond);
+BENCHMARK(FindTenThousandTokens)
+    ->ArgNames({"sequences", "scattered"})
+    ->ArgsProduct({{1, 8, 100}, {0, 1}})
+    ->Unit(benchmark::kMicrosecond);
 
 /// As above, but each block is found by its key: many sequences branch off everywhere.
 void HashTenThousandTokens(benchmark::State& state) {
