@@ -194,9 +194,10 @@ TEST_F(ExpertRestTest, WithAKeyCallersMustProveTheWholeRequest) {
     auto stream = TcpStream::Connect("127.0.0.1", (*server)->port(), Deadline::after_ms(20'000));
     EXPECT_TRUE(
         stream
-            ->send_all(fmt::format("{} HTTP/1.1\r\nConnection: close\r\n{}Content-Length: {}\r\n\r\n{}", head,
-                                   authorization, body.size(), body),
-                       Deadline::after_ms(20'000))
+            ->send_all(
+                fmt::format("{} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n{}Content-Length: {}\r\n\r\n{}",
+                            head, authorization, body.size(), body),
+                Deadline::after_ms(20'000))
             .ok());
     std::string all;
     for (auto piece = stream->receive(Deadline::after_ms(20'000)); piece.ok() && !piece->empty();

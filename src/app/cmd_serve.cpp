@@ -27,15 +27,17 @@ struct ServeFlags {
   std::string model;
   std::vector<std::string> model_roots;
   std::string served_name;
-  std::string host = "127.0.0.1";
+  std::vector<std::string> hosts = {"localhost"};
   int port = 8000;
+  int connections = 4096;
+  std::vector<std::string> cors_origins;
   std::string listen;
   std::string memory;
   std::string key_file;
   bool insecure = false;
   CacheSize cache_size;
   int rows_per_step = 256;
-  int queue = 256;
+  int queue = 1024;
   double request_timeout_s = 600;
   double drain_timeout_s = 8;  ///< Docker kills ten seconds after SIGTERM.
   double liveness_timeout_s = 7;
@@ -113,6 +115,7 @@ class Server {
   absl::Status load_text();
   absl::Status start_cluster();
   absl::Status start_api();
+  absl::Status start_http();
   /// Takes no new requests, and lets those in progress end, for a while or until another signal comes.
   void drain();
   std::vector<LinkTotals> link_totals() const;
@@ -258,14 +261,24 @@ absl::Status Server::start_api() {
   options.load_progress = [this] { return cluster_->load_progress(); };
   api_ = std::make_unique<OpenAiApi>(std::move(options), *service_, *scheduler_, metrics_);
 
+  return start_http();
+}
+
+absl::Status Server::start_http() {
   HttpServerOptions http;
-  http.host = flags_.host;
+  http.hosts = flags_.hosts;
   http.port = flags_.port;
+  http.connections_max = flags_.connections;
+  http.connections_per_address_max = flags_.connections - flags_.connections / 8;
+  http.cors_origins = flags_.cors_origins;
   http.error_body = &OpenAiApi::ErrorBodyOf;
   http.on_response = [this](const std::string& route, int status) { metrics_.count_response(route, status); };
   ASSIGN_OR_RETURN(http_, HttpServer::Start(std::move(http), api_->routes()));
-  LogInfo("http://{} is open; '{}' is served when the cluster is up",
-          HostPort{flags_.host, http_->port()}.to_string(), model_.facts.name);
+  std::vector<std::string> addresses;
+  for (const std::string& host : flags_.hosts) {
+    addresses.push_back("http://" + HostPort{host, http_->port()}.to_string());
+  }
+  LogInfo("{} is open; '{}' is served when the cluster is up", Join(addresses, ", "), model_.facts.name);
   return absl::OkStatus();
 }
 
@@ -304,8 +317,18 @@ Command AddServeCommand(Flags root) {
   app.add_option("--model-root", flags->model_roots, "Where to find the cluster file's model; repeatable");
   app.add_option("--served-model-name", flags->served_name,
                  "The model's name in the API (default: its folder's)");
-  app.add_option("--host", flags->host, "Address of the HTTP API (default 127.0.0.1)");
+  app.add_option("--host", flags->hosts,
+                 "Addresses of the HTTP API, separated by commas (default localhost, of IPv4 and IPv6)")
+      .delimiter(',');
   app.add_option("--port", flags->port, "Port of the HTTP API (default 8000; 0 picks one)").range(0, 65535);
+  app.add_option("--connections", flags->connections,
+                 "HTTP connections at once, seven eighths of them from one address (default 4096)")
+      .range(16, 1000000);
+  app.add_option(
+         "--cors-origins", flags->cors_origins,
+         "Web pages that may use the API: origins separated by commas, with * for any characters but /, or "
+         "* for all (default: none)")
+      .delimiter(',');
   app.add_option("--listen", flags->listen,
                  "HOST:PORT where workers reach this process (default: found by itself)");
   app.add_option("--memory", flags->memory, "This node's memory for weights and cache, such as 8GiB");
@@ -315,7 +338,7 @@ Command AddServeCommand(Flags root) {
   AddCacheSizeOptions(app, flags->cache_size);
   app.add_option("--rows-per-step", flags->rows_per_step, "Tokens computed in one step at most (default 256)")
       .range(1, 4096);
-  app.add_option("--queue", flags->queue, "Requests that may wait; more get 429 (default 256)")
+  app.add_option("--queue", flags->queue, "Requests that may wait; more get 429 (default 1024)")
       .range(1, 100000);
   app.add_option("--request-timeout", flags->request_timeout_s,
                  "Seconds that one request may take (default 600)")

@@ -109,7 +109,7 @@ ExpertRestServer::ExpertRestServer(Options options)
 absl::StatusOr<std::unique_ptr<ExpertRestServer>> ExpertRestServer::Start(Options options) {
   std::unique_ptr<ExpertRestServer> server(new ExpertRestServer(options));
   HttpServerOptions http;
-  http.host = options.host;
+  http.hosts = {options.host};
   http.port = options.port;
   http.body_bytes_max = int64_t{64} << 20;  // Rows as decimal text take ten bytes a value.
   http.error_body = &ExpertRestApi::ErrorBodyOf;

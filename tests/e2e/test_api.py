@@ -162,20 +162,21 @@ MALFORMED = {
     "many keys": (posted("{" + ",".join(f'"{i}":1' for i in range(50000)) + "}"), 400),
     "body shorter than said": (posted("{}", length=100), 400),
     "no such path": (posted("{}", path="/v2/chat/completions"), 404),
-    "wrong method": (b"GET /v1/chat/completions HTTP/1.1\r\nConnection: close\r\n\r\n", 405),
-    "delete": (b"DELETE /v1/models HTTP/1.1\r\nConnection: close\r\n\r\n", 405),
+    "wrong method": (b"GET /v1/chat/completions HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n", 405),
+    "delete": (b"DELETE /v1/models HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n", 405),
     "not http": (b"hello\r\n\r\n", 400),
     "tls hello": (b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03\r\n\r\n", 400),
     "no version": (b"GET /health\r\n\r\n", 400),
     "header without colon": (b"GET /health HTTP/1.1\r\nnonsense\r\n\r\n", 400),
-    "length is a word": (b"POST /generate HTTP/1.1\r\nContent-Length: many\r\n\r\n", 400),
-    "negative length": (b"POST /generate HTTP/1.1\r\nContent-Length: -1\r\n\r\n", 400),
-    "two lengths": (b"POST /generate HTTP/1.1\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\n{}", 400),
-    "bad chunk": (b"POST /generate HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n", 400),
-    "enormous length": (b"POST /generate HTTP/1.1\r\nContent-Length: 99999999999999\r\n\r\n", 413),
-    "enormous headers": (b"GET /health HTTP/1.1\r\nX: " + b"x" * 100000 + b"\r\n\r\n", 431),
-    "bad escape": (b"GET /v1/models/%zz HTTP/1.1\r\nConnection: close\r\n\r\n", 400),
-    "unknown model in path": (b"GET /v1/models/nothing HTTP/1.1\r\nConnection: close\r\n\r\n", 404),
+    "length is a word": (b"POST /generate HTTP/1.1\r\nHost: x\r\nContent-Length: many\r\n\r\n", 400),
+    "negative length": (b"POST /generate HTTP/1.1\r\nHost: x\r\nContent-Length: -1\r\n\r\n", 400),
+    "two lengths": (b"POST /generate HTTP/1.1\r\nHost: x\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\n{}", 400),
+    "bad chunk": (b"POST /generate HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n", 400),
+    "enormous length": (b"POST /generate HTTP/1.1\r\nHost: x\r\nContent-Length: 99999999999999\r\n\r\n", 413),
+    "enormous headers": (b"GET /health HTTP/1.1\r\nHost: x\r\nX: " + b"x" * 100000 + b"\r\n\r\n", 431),
+    "no host": (b"GET /health HTTP/1.1\r\nConnection: close\r\n\r\n", 400),
+    "bad escape": (b"GET /v1/models/%zz HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n", 400),
+    "unknown model in path": (b"GET /v1/models/nothing HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n", 404),
     "prompt is an object": (posted('{"prompt": {}}', path="/v1/completions"), 400),
     "token beyond the vocabulary": (posted('{"prompt": [999999999]}', path="/v1/completions"), 400),
     "negative token": (posted('{"prompt": [-1]}', path="/v1/completions"), 400),
@@ -205,7 +206,7 @@ def test_slow_clients_do_not_hold_up_others(single, api):
     slow = [socket.create_connection(address(single), timeout=5) for _ in range(50)]
     try:
         for connection in slow:
-            connection.sendall(b"POST /v1/chat/completions HTTP/1.1\r\nContent-Le")
+            connection.sendall(b"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nContent-Le")
         begin = time.monotonic()
         assert chat(api, max_tokens=1).status_code == 200
         assert time.monotonic() - begin < 10

@@ -5,7 +5,9 @@
 #include <tuple>
 #include <utility>
 
+#include "api/http/routing.h"
 #include "base/log.h"
+#include "base/random.h"
 #include "base/status.h"
 
 namespace shoal {
@@ -24,6 +26,13 @@ constexpr int64_t kReceivingNs = 1'000'000'000;
 /// Beyond connections_max, for urgent routes; and how long each may take to say what it wants.
 constexpr int kReservedMax = 16;
 constexpr Duration kReservedTimeout = std::chrono::seconds(2);
+constexpr size_t kRequestIdBytesMax = 128;
+
+/// What a client calls its request, if that can stand in a header and in a line of the log.
+std::string RequestId(std::string_view given) {
+  const bool usable = !given.empty() && given.size() <= kRequestIdBytesMax && IsPrintable(given);
+  return usable ? std::string(given) : fmt::format("req-{:016x}", EntropySeed());
+}
 
 }  // namespace
 
@@ -100,6 +109,31 @@ void HttpShared::bound_reserved() {
   if (oldest != nullptr) oldest->cut();
 }
 
+void HttpShared::announce(std::shared_ptr<HttpConnection> connection) {
+  if (stopped) return;
+  bool first = false;
+  {
+    const std::lock_guard lock(announced_mutex_);
+    first = announced_.empty();
+    announced_.push_back(std::move(connection));
+  }
+  if (!first) return;
+  asio::post(io, [this] {
+    std::vector<std::shared_ptr<HttpConnection>> ready;
+    {
+      const std::lock_guard lock(announced_mutex_);
+      ready.swap(announced_);
+    }
+    for (const auto& one : ready) one->serve_pieces();
+  });
+}
+
+void HttpShared::forget_announced() {
+  std::vector<std::shared_ptr<HttpConnection>> ready;
+  const std::lock_guard lock(announced_mutex_);
+  ready.swap(announced_);
+}
+
 void HttpConnection::enter(HttpActivity activity) {
   activity_ = activity;
   since_ns_ = NowNs();
@@ -111,6 +145,9 @@ void HttpConnection::begin_request() {
   begun_ = finished_ = continue_sent_ = chunked_ = head_ = false;
   http_version_ = 11;
   route_.clear();
+  request_id_.clear();
+  request_line_.clear();
+  origin_headers_.clear();
   parser_.emplace();
   parser_->eager(true);
   parser_->header_limit(static_cast<uint32_t>(shared_->options.header_bytes_max));
@@ -195,42 +232,98 @@ void HttpConnection::dispatch() {
   keep_alive_ = message.keep_alive() && !shared_->stopping && !reserved_;
   HttpRequest request{.method = std::string(message.method_string())};
   head_ = request.method == "HEAD";
+  if (const auto wrong = read_request(std::move(message), request)) return answer_error(400, *wrong);
+  route(std::move(request));
+}
+
+// Says what is wrong with the request, as far as every server must refuse it.
+std::optional<std::string> HttpConnection::read_request(Parser::value_type message, HttpRequest& request) {
   const std::string target(message.target());
-  const size_t mark = target.find('?');
-  if (mark != std::string::npos) request.query = target.substr(mark + 1);
-  if (!PercentDecode(std::string_view(target).substr(0, mark), request.path)) {
-    return answer_error(400, fmt::format("the path '{}' has a broken percent escape", target));
-  }
+  const size_t hosts = message.count(http::field::host);
   for (const auto& field : message) {
     request.headers.emplace_back(LowerCase(std::string_view(field.name_string())),
                                  std::string(field.value()));
   }
   request.body = std::move(message.body());
+  request.id = request_id_ = RequestId(request.header("x-request-id"));
+  origin_headers_ = shared_->origins.answer_headers(request);
+  if (hosts > 1 || (hosts == 0 && http_version_ >= 11)) {
+    return fmt::format("expected one Host header, as HTTP/1.1 requires, got {}", hosts);
+  }
+  HttpTarget parsed;
+  if (!ParseHttpTarget(target, parsed)) {
+    return fmt::format("the target '{}' is no path, or has a broken percent escape", target);
+  }
+  if (parsed.path == "*" && request.method != "OPTIONS") return "only OPTIONS takes the target '*'";
+  request.path = std::move(parsed.path);
+  request.query = std::move(parsed.query);
+  request_line_ = fmt::format("{} {}", request.method, request.path);
+  return std::nullopt;
+}
 
-  const RouteMatch match = FindRoute(shared_->routes, request.method, request.path);
+// Refusals from here on leave the connection usable: the request itself was well formed.
+void HttpConnection::route(HttpRequest request) {
+  RouteMatch match = FindRoute(shared_->routes, request.method, request.path);
   if (match.known != nullptr) route_ = match.known->path;
   if (reserved_ && (match.route == nullptr || !match.route->urgent)) {
     return answer_error(503, "all connections that this server takes are being answered; try again later");
   }
-  if (match.route != nullptr) return run_handler(*match.route, std::move(request));
-  // The connection stays usable: the request itself was well formed.
-  if (match.known == nullptr) {
-    const std::string text = fmt::format("there is nothing at {} {}", request.method, request.path);
-    return send_now({.status = 404, .body = shared_->error_body(404, text)});
+  if (match.known == nullptr && request.path != "*") {
+    return refuse({404, fmt::format("there is nothing at {} {}", request.method, request.path), {}});
   }
-  const std::string text =
-      fmt::format("{} does not take {}, only {}", request.path, request.method, match.allowed);
-  send_now({.status = 405, .body = shared_->error_body(405, text), .headers = {{"Allow", match.allowed}}});
+  if (match.route == nullptr && request.method == "OPTIONS") return answer_options(request, match.allowed);
+  if (match.route == nullptr) {
+    const std::string text =
+        fmt::format("{} does not take {}, only {}", request.path, request.method, match.allowed);
+    return refuse({405, text, {{"Allow", match.allowed}}});
+  }
+  request.path = std::move(match.path);
+  if (const auto why = shared_->origins.refuse(request)) return refuse({403, *why, {}});
+  if (auto wrong = CheckBodyType(request)) return refuse(*std::move(wrong));
+  if (shared_->options.admit && !match.route->open) {
+    HttpAdmission admission = shared_->options.admit(request);
+    if (admission.refusal.has_value()) return send_now(*std::move(admission.refusal));
+    request.caller = std::move(admission.caller);
+    held_ = std::move(admission.held);
+  }
+  run_handler(*match.route, std::move(request));
+}
+
+void HttpConnection::answer_options(const HttpRequest& request, const std::string& allowed) {
+  HttpHeaders headers = {{"Allow", allowed}};
+  if (OriginPolicy::IsPreflight(request)) {
+    HttpHeaders granted = shared_->origins.preflight_headers(request, allowed);
+    if (granted.empty()) {
+      return refuse({403,
+                     "web pages of this origin may not use this server; its operator can allow them with "
+                     "--cors-origins",
+                     {}});
+    }
+    headers.insert(headers.end(), granted.begin(), granted.end());
+  }
+  send_now({.status = 204, .content_type = "", .headers = std::move(headers)});
+}
+
+void HttpConnection::refuse(HttpRefusal refusal) {
+  send_now({.status = refusal.status,
+            .body = shared_->error_body(refusal.status, refusal.message),
+            .headers = std::move(refusal.headers)});
 }
 
 void HttpConnection::run_handler(const HttpRoute& route, HttpRequest request) {
   auto writer = std::make_shared<ResponseWriter>(shared_from_this(), exchange_);
-  auto run = [handler = route.handler, request = std::move(request), writer = std::move(writer)]() mutable {
+  auto run = [shared = shared_, handler = route.handler, request = std::move(request),
+              writer = std::move(writer)]() mutable {
     try {
+      if (auto wrong = DecodeBody(request, shared->options.body_bytes_max)) {
+        return writer->send({.status = wrong->status,
+                             .body = shared->error_body(wrong->status, wrong->message),
+                             .headers = std::move(wrong->headers)});
+      }
       handler(request, std::move(writer));
     } catch (const std::exception& error) {
       // Libraries below may throw (out of memory); one request must not take the server down.
-      LogError("http: {} {}: {}", request.method, request.path, error.what());
+      LogError("http: {}: {} {}: {}", request.id, request.method, request.path, error.what());
     }
   };
   if (route.urgent) return run();
@@ -252,7 +345,9 @@ void HttpConnection::answer_error(int status, const std::string& message) {
 
 void HttpConnection::send_now(HttpResponse response) {
   if (state_ != State::kHandling || begun_) return;
-  response.headers.emplace_back("Content-Length", std::to_string(response.body.size()));
+  if (response.status != 204) {
+    response.headers.emplace_back("Content-Length", std::to_string(response.body.size()));
+  }
   begin_answer(response.status, response.content_type, std::move(response.headers));
   if (!head_) put(std::move(response.body));
   finish_answer();
@@ -260,16 +355,31 @@ void HttpConnection::send_now(HttpResponse response) {
 
 void HttpConnection::begin_answer(int status, const std::string& content_type, HttpHeaders headers) {
   begun_ = true;
-  headers.emplace_back("Content-Type", content_type);
+  if (request_id_.empty()) request_id_ = RequestId("");  // Nothing could be read.
+  if (!content_type.empty()) headers.emplace_back("Content-Type", content_type);
+  headers.emplace_back("Date", HttpDate(UnixSeconds()));
+  headers.emplace_back("X-Request-Id", request_id_);
   headers.emplace_back("Connection", keep_alive_ ? "keep-alive" : "close");
+  headers.insert(headers.end(), origin_headers_.begin(), origin_headers_.end());
   put(HttpHead(status, HttpReason(status), headers));
+  LogDebug("http: {}: {} from {}: {}", request_id_, request_line_, peer_, status);
+  if (status >= 500 && request_line_.starts_with("POST ")) {
+    shared_->failures.warn(
+        fmt::format("http: {}: {} from {}: {}", request_id_, request_line_, peer_, status));
+  }
   if (shared_->options.on_response) shared_->options.on_response(route_, status);
 }
 
 void HttpConnection::finish_answer() {
   finished_ = true;
   disconnect_callback_ = nullptr;
-  if (writing_.empty() && outbox_.empty()) after_answer();
+  held_.reset();
+  // Not at once: the next request may be here already, and its answer must not stand on the stack of this one.
+  if (writing_.empty()) {
+    post([this, exchange = exchange_] {
+      if (exchange == exchange_ && state_ == State::kHandling && finished_) after_answer();
+    });
+  }
 }
 
 void HttpConnection::after_answer() {
@@ -280,35 +390,71 @@ void HttpConnection::after_answer() {
   start_read();
 }
 
+// Whether the I/O threads must be told.
+bool HttpConnection::add_piece(uint64_t exchange, std::string_view piece) {
+  const std::lock_guard lock(pieces_mutex_);
+  if (exchange < pieces_of_) {  // Its answer has ended: nobody wants more of it.
+    posted_bytes_ -= static_cast<int64_t>(piece.size());
+    return false;
+  }
+  pieces_of_ = exchange;
+  pieces_ += piece;
+  return !std::exchange(announced_, true);
+}
+
+void HttpConnection::take_pieces() {
+  std::string pieces;
+  uint64_t exchange = 0;
+  {
+    const std::lock_guard lock(pieces_mutex_);
+    pieces.swap(pieces_);
+    exchange = pieces_of_;
+    announced_ = false;
+  }
+  posted_bytes_ -= static_cast<int64_t>(pieces.size());
+  if (pieces.empty() || head_ || !answering(exchange) || !begun_) return;
+  put(chunked_ ? HttpChunk(pieces) : std::move(pieces));
+}
+
 void HttpConnection::put(std::string bytes) {
   if (state_ == State::kClosed || bytes.empty()) return;
   unread_bytes_ += static_cast<int64_t>(bytes.size());
-  outbox_ += bytes;
-  if (writing_.empty()) {
-    watch_writing();
-    flush();
+  if (!writing_.empty()) {
+    outbox_ += bytes;
+    return;
   }
+  writing_ = std::move(bytes);
+  written_ = 0;
+  flush();
+  if (state_ != State::kClosed && !writing_.empty()) watch_writing();
 }
 
+// Most output fits the socket's buffer, and is written at once: waiting for the socket costs as much again.
 void HttpConnection::flush() {
-  if (writing_.empty()) {
+  while (!writing_.empty()) {
+    ErrorCode error;
+    const size_t bytes =
+        socket_.write_some(asio::buffer(writing_.data() + written_, writing_.size() - written_), error);
+    if (error == asio::error::would_block || error == asio::error::try_again) return await_room();
+    if (error) return close();
+    written_ += bytes;
+    unread_bytes_ -= static_cast<int64_t>(bytes);
+    if (written_ < writing_.size()) continue;
+    writing_.clear();
     writing_.swap(outbox_);
     written_ = 0;
   }
-  socket_.async_write_some(
-      asio::buffer(writing_.data() + written_, writing_.size() - written_),
-      [self = shared_from_this()](const ErrorCode& error, size_t bytes) { self->on_written(error, bytes); });
 }
 
-void HttpConnection::on_written(const ErrorCode& error, size_t bytes) {
-  if (state_ == State::kClosed) return;
-  if (error) return close();
-  written_ += bytes;
-  unread_bytes_ -= static_cast<int64_t>(bytes);
-  if (written_ == writing_.size()) writing_.clear();
-  if (!writing_.empty() || !outbox_.empty()) return flush();
-  write_timer_.cancel();
-  if (state_ == State::kHandling && finished_) after_answer();
+void HttpConnection::await_room() {
+  socket_.async_wait(tcp::socket::wait_write, [self = shared_from_this()](const ErrorCode& error) {
+    if (self->state_ == State::kClosed) return;
+    if (error) return self->close();
+    self->flush();
+    if (self->state_ == State::kClosed || !self->writing_.empty()) return;
+    self->write_timer_.cancel();
+    if (self->state_ == State::kHandling && self->finished_) self->after_answer();
+  });
 }
 
 void HttpConnection::linger() {
@@ -326,6 +472,7 @@ void HttpConnection::close() {
   state_ = State::kClosed;
   enter(HttpActivity::kClosing);
   gone_ = true;
+  held_.reset();
   ErrorCode ignored;
   socket_.close(ignored);
   read_timer_.cancel();

@@ -17,8 +17,11 @@
 #include <boost/asio.hpp>
 #include <boost/beast/http.hpp>
 
+#include "api/http/body.h"
+#include "api/http/origin.h"
 #include "api/http/server.h"
 #include "api/http/text.h"
+#include "base/log_throttle.h"
 
 namespace shoal {
 
@@ -33,6 +36,7 @@ class HttpConnection;
 struct HttpShared {
   asio::io_context io;  // First: outlives the sockets of connections that a slow handler still holds.
   HttpServerOptions options;
+  OriginPolicy origins{{}};
   std::vector<HttpRoute> routes;
   std::unique_ptr<asio::thread_pool> handlers;
   std::mutex mutex;
@@ -40,10 +44,16 @@ struct HttpShared {
   std::set<HttpConnection*> open;
   std::atomic<bool> stopping = false;
   std::atomic<bool> stopped = false;  // Nothing runs any more: what is posted would never be freed.
+  LogThrottle failures{std::chrono::seconds(10)};
 
   std::string error_body(int status, const std::string& message) const {
     return options.error_body ? options.error_body(status, message) : message + "\n";
   }
+
+  /// Has take_pieces() called soon, on an I/O thread: one wake-up for all connections that are announced meanwhile.
+  void announce(std::shared_ptr<HttpConnection> connection);
+  /// Forgets who is announced: no I/O thread runs any more.
+  void forget_announced();
 
   /// Whether a new connection from `network` may be one as all others, or only a reserved one, for urgent
   /// routes. Makes room where it can.
@@ -56,6 +66,9 @@ struct HttpShared {
 
  private:
   HttpConnection* to_dismiss(const std::string& network, int64_t since_ns);  // With the mutex held.
+
+  std::mutex announced_mutex_;
+  std::vector<std::shared_ptr<HttpConnection>> announced_;
 };
 
 /// What a connection is at, those first that can best be closed where room is needed. kClosing: as good as
@@ -68,9 +81,11 @@ std::string HttpNetworkOf(const asio::ip::address& address);
 // One client. Everything but the marked members runs on its strand.
 class HttpConnection : public std::enable_shared_from_this<HttpConnection> {
  public:
-  HttpConnection(tcp::socket socket, std::shared_ptr<HttpShared> shared, std::string network, bool reserved)
+  HttpConnection(tcp::socket socket, std::shared_ptr<HttpShared> shared, const asio::ip::address& peer,
+                 bool reserved)
       : shared_(std::move(shared)),
-        network_(std::move(network)),
+        peer_(peer.to_string()),
+        network_(HttpNetworkOf(peer)),
         reserved_(reserved),
         socket_(std::move(socket)),
         read_timer_(socket_.get_executor()),
@@ -89,6 +104,7 @@ class HttpConnection : public std::enable_shared_from_this<HttpConnection> {
       ErrorCode ignored;
       socket_.set_option(tcp::no_delay(true), ignored);
       socket_.set_option(asio::socket_base::keep_alive(true), ignored);
+      socket_.non_blocking(true, ignored);
       begin_request();
       start_read();
     });
@@ -127,27 +143,30 @@ class HttpConnection : public std::enable_shared_from_this<HttpConnection> {
                   if (!chunked_) keep_alive_ = false;
                   HttpHeaders all = headers;
                   all.emplace_back("Cache-Control", "no-cache");
+                  all.emplace_back("X-Accel-Buffering", "no");  // Or nginx holds pieces back.
                   if (chunked_) all.emplace_back("Transfer-Encoding", "chunked");
                   begin_answer(status, content_type, std::move(all));
                 });
   }
-  bool write(uint64_t exchange, std::string piece) {
+  bool write(uint64_t exchange, std::string_view piece) {
     if (gone_ || piece.empty()) return !gone_;
     const auto bytes = static_cast<int64_t>(piece.size());
     if ((posted_bytes_ += bytes) + unread_bytes_ > shared_->options.unread_bytes_max) {
       cut();
       return false;
     }
-    post([this, exchange, bytes, piece = std::move(piece)] {
-      posted_bytes_ -= bytes;
-      if (answering(exchange) && begun_) put(chunked_ ? HttpChunk(piece) : piece);
-    });
+    if (add_piece(exchange, piece)) shared_->announce(shared_from_this());
     return true;
+  }
+  /// Puts what was written since the last time into the output.
+  void serve_pieces() {
+    asio::dispatch(socket_.get_executor(), [self = shared_from_this()] { self->take_pieces(); });
   }
   void end_stream(uint64_t exchange) {
     post_answer(exchange, [this] {
       if (!begun_) return;
-      if (chunked_) put(std::string(kHttpLastChunk));
+      take_pieces();
+      if (chunked_ && !head_) put(std::string(kHttpLastChunk));
       finish_answer();
     });
   }
@@ -203,15 +222,21 @@ class HttpConnection : public std::enable_shared_from_this<HttpConnection> {
   void parse();
   void parse_failed(const ErrorCode& error);
   void dispatch();
+  std::optional<std::string> read_request(Parser::value_type message, HttpRequest& request);
+  void route(HttpRequest request);
+  void answer_options(const HttpRequest& request, const std::string& allowed);
   void run_handler(const HttpRoute& route, HttpRequest request);
+  void refuse(HttpRefusal refusal);
   void answer_error(int status, const std::string& message);
   void send_now(HttpResponse response);
   void begin_answer(int status, const std::string& content_type, HttpHeaders headers);
   void finish_answer();
   void after_answer();
   void put(std::string bytes);
+  bool add_piece(uint64_t exchange, std::string_view piece);
+  void take_pieces();
   void flush();
-  void on_written(const ErrorCode& error, size_t bytes);
+  void await_room();
   void linger();
   void close();
   void enter(HttpActivity activity);
@@ -219,6 +244,7 @@ class HttpConnection : public std::enable_shared_from_this<HttpConnection> {
   void watch_writing();
 
   const std::shared_ptr<HttpShared> shared_;
+  const std::string peer_;
   const std::string network_;
   const bool reserved_;
   tcp::socket socket_;
@@ -238,6 +264,10 @@ class HttpConnection : public std::enable_shared_from_this<HttpConnection> {
   unsigned http_version_ = 11;
   uint64_t exchange_ = 0;  // Counts the requests.
   std::string route_;      // Of the request being answered, for on_response.
+  std::string request_id_;
+  std::string request_line_;    // "POST /v1/completions", for the log.
+  HttpHeaders origin_headers_;  // For the page that sent the request.
+  std::shared_ptr<void> held_;  // HttpAdmission::held
 
   bool begun_ = false;     // The answer's headers are out.
   bool finished_ = false;  // The answer is complete in the output.
@@ -246,6 +276,13 @@ class HttpConnection : public std::enable_shared_from_this<HttpConnection> {
   std::string writing_;
   size_t written_ = 0;
   std::function<void()> disconnect_callback_;
+
+  // Any thread, with the mutex held: pieces of the body on their way to the output. What is written while the I/O threads
+  // are busy becomes one write, and one chunk.
+  std::mutex pieces_mutex_;
+  std::string pieces_;
+  uint64_t pieces_of_ = 0;  // The exchange that they belong to.
+  bool announced_ = false;
 
   // Any thread:
   std::atomic<bool> gone_ = false;

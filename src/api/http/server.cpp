@@ -20,6 +20,7 @@ constexpr Duration kAcceptPause = std::chrono::milliseconds(100);
 /// an idle one before.
 constexpr Duration kFirstBytesGrace = std::chrono::milliseconds(500);
 constexpr Duration kLogInterval = std::chrono::seconds(10);
+constexpr int kPortAttempts = 10;
 
 }  // namespace
 
@@ -35,7 +36,7 @@ void ResponseWriter::send(HttpResponse response) {
 void ResponseWriter::begin_stream(int status, std::string content_type, HttpHeaders headers) {
   connection_->begin_stream(exchange_, status, std::move(content_type), std::move(headers));
 }
-bool ResponseWriter::write(std::string piece) { return connection_->write(exchange_, std::move(piece)); }
+bool ResponseWriter::write(std::string piece) { return connection_->write(exchange_, piece); }
 void ResponseWriter::end_stream() {
   complete_ = true;
   connection_->end_stream(exchange_);
@@ -45,6 +46,32 @@ void ResponseWriter::on_disconnect(std::function<void()> callback) {
 }
 bool ResponseWriter::gone() const { return connection_->gone(); }
 
+namespace {
+
+/// One address that a server listens on. What it has belongs to its strand.
+struct Acceptor {
+  explicit Acceptor(asio::io_context& io) : acceptor(asio::make_strand(io)) {}
+
+  /// `one_of_several`: of IPv6 it takes only what is not for another.
+  ErrorCode open(const tcp::endpoint& endpoint, bool one_of_several) {
+    ErrorCode error;
+    acceptor.open(endpoint.protocol(), error);
+    if (!error) acceptor.set_option(tcp::acceptor::reuse_address(true), error);
+    if (!error && one_of_several && endpoint.address().is_v6()) {
+      acceptor.set_option(asio::ip::v6_only(true), error);
+    }
+    if (!error) acceptor.bind(endpoint, error);
+    if (!error) acceptor.listen(asio::socket_base::max_listen_connections, error);
+    return error;
+  }
+
+  tcp::acceptor acceptor;
+  asio::steady_timer pause{acceptor.get_executor()};
+  bool failing = false;  // accept() failed, and the log says so.
+};
+
+}  // namespace
+
 struct HttpServer::Impl {
   explicit Impl(HttpServerOptions options, std::vector<HttpRoute> routes)
       : shared(std::make_shared<HttpShared>()) {
@@ -53,50 +80,92 @@ struct HttpServer::Impl {
     const auto most = static_cast<int>(std::min<int64_t>(options.connections_max, DescriptorLimit() / 2));
     options.connections_max = most;
     options.connections_per_address_max = std::min(options.connections_per_address_max, most - most / 8);
+    shared->origins = OriginPolicy(options.cors_origins);
     shared->options = std::move(options);
     shared->routes = std::move(routes);
   }
 
   absl::Status listen() {
-    const HttpServerOptions& options = shared->options;
-    ErrorCode error;
-    tcp::resolver resolver(shared->io);
-    const auto found = resolver.resolve(options.host, std::to_string(options.port),
-                                        tcp::resolver::passive | tcp::resolver::numeric_service, error);
-    if (error) return Unavailable("http: cannot resolve '{}': {}", options.host, error.message());
-    const tcp::endpoint endpoint = found.begin()->endpoint();
-    acceptor.open(endpoint.protocol(), error);
-    if (!error) acceptor.set_option(tcp::acceptor::reuse_address(true), error);
-    if (!error) acceptor.bind(endpoint, error);
-    if (!error) acceptor.listen(asio::socket_base::max_listen_connections, error);
-    if (error) {
-      return Unavailable("http: cannot listen on {}:{}: {}; choose another --host or --port", options.host,
-                         options.port, error.message());
+    // Where the system chooses the port, its choice for the first address may be taken at another.
+    absl::Status status = absl::OkStatus();
+    for (int attempt = 0; attempt < kPortAttempts; ++attempt) {
+      status = listen_once();
+      if (status.ok() || shared->options.port != 0) return status;
     }
-    port = acceptor.local_endpoint().port();
-    return absl::OkStatus();
+    return status;
   }
 
-  void accept() {
-    acceptor.async_accept(asio::make_strand(shared->io), [this](const ErrorCode& error, tcp::socket socket) {
-      if (error == asio::error::operation_aborted || shared->stopping) return;
-      if (error) return accept_failed(error);
-      if (std::exchange(failing, false)) LogInfo("http: port {}: accepts connections again", port);
-      take(std::move(socket));
-      accept();
-    });
+  absl::Status listen_once() {
+    acceptors.clear();
+    port = shared->options.port;
+    absl::Status refused = absl::OkStatus();
+    ASSIGN_OR_RETURN(const std::vector<tcp::endpoint> endpoints, resolve());
+    for (tcp::endpoint endpoint : endpoints) {
+      endpoint.port(static_cast<uint16_t>(port));
+      auto acceptor = std::make_unique<Acceptor>(shared->io);
+      const ErrorCode error = acceptor->open(endpoint, endpoints.size() > 1);
+      if (error) {
+        refused = Unavailable("http: cannot listen on {}:{}: {}; choose another --host or --port",
+                              endpoint.address().to_string(), port, error.message());
+        // A machine without IPv6 has names with such addresses, all the same.
+        const bool absent = error == asio::error::address_family_not_supported ||
+                            error == boost::system::errc::address_not_available;
+        if (!absent) return refused;
+        LogInfo("{}", Message(refused));
+        continue;
+      }
+      port = acceptor->acceptor.local_endpoint().port();
+      acceptors.push_back(std::move(acceptor));
+    }
+    return acceptors.empty() ? refused : absl::OkStatus();
+  }
+
+  /// The addresses of all hosts.
+  absl::StatusOr<std::vector<tcp::endpoint>> resolve() {
+    std::vector<std::string> hosts;
+    for (const std::string& host : shared->options.hosts) {
+      if (host != "localhost") hosts.push_back(host);
+      // Not all systems say so, but their clients try both.
+      if (host == "localhost") hosts.insert(hosts.end(), {"127.0.0.1", "::1"});
+    }
+    std::vector<tcp::endpoint> endpoints;
+    tcp::resolver resolver(shared->io);
+    for (const std::string& host : hosts) {
+      ErrorCode error;
+      const auto found =
+          resolver.resolve(host, "0", tcp::resolver::passive | tcp::resolver::numeric_service, error);
+      if (error) return Unavailable("http: cannot resolve --host '{}': {}", host, error.message());
+      for (const auto& one : found) {
+        if (std::ranges::count(endpoints, one.endpoint()) == 0) endpoints.push_back(one.endpoint());
+      }
+    }
+    if (endpoints.empty())
+      return InvalidArgument("http: expected at least one --host to listen on, got none");
+    return endpoints;
+  }
+
+  void accept(Acceptor& from) {
+    from.acceptor.async_accept(asio::make_strand(shared->io),
+                               [this, &from](const ErrorCode& error, tcp::socket socket) {
+                                 if (error == asio::error::operation_aborted || shared->stopping) return;
+                                 if (error) return accept_failed(from, error);
+                                 if (std::exchange(from.failing, false))
+                                   LogInfo("http: port {}: accepts connections again", port);
+                                 take(std::move(socket));
+                                 accept(from);
+                               });
   }
 
   // Out of file descriptors, most likely: tries again when some may be back.
-  void accept_failed(const ErrorCode& error) {
+  void accept_failed(Acceptor& from, const ErrorCode& error) {
     const bool room = shared->dismiss_one("", kFirstBytesGrace);
     const bool told =
         failures.warn(fmt::format("http: port {}: accept: {}{}", port, error.message(),
                                   room ? "; closing a connection that waits for its client" : ""));
-    failing = failing || told;
-    pause.expires_after(kAcceptPause);
-    pause.async_wait([this](const ErrorCode& stopped) {
-      if (!stopped) accept();
+    from.failing = from.failing || told;
+    from.pause.expires_after(kAcceptPause);
+    from.pause.async_wait([this, &from](const ErrorCode& stopped) {
+      if (!stopped) accept(from);
     });
   }
 
@@ -104,15 +173,14 @@ struct HttpServer::Impl {
     ErrorCode gone;
     const tcp::endpoint peer = socket.remote_endpoint(gone);
     if (gone) return;  // It left before we looked.
-    std::string network = HttpNetworkOf(peer.address());
-    const bool admitted = shared->admit(network);
+    const bool admitted = shared->admit(HttpNetworkOf(peer.address()));
     if (!admitted) {
       full.warn(
           fmt::format("http: port {}: {} connections are open; one more from {} gets urgent answers only",
                       port, connections(), peer.address().to_string()));
       shared->bound_reserved();
     }
-    std::make_shared<HttpConnection>(std::move(socket), shared, std::move(network), !admitted)->start();
+    std::make_shared<HttpConnection>(std::move(socket), shared, peer.address(), !admitted)->start();
   }
 
   int connections() const {
@@ -138,10 +206,8 @@ struct HttpServer::Impl {
 
   const std::shared_ptr<HttpShared> shared;
   asio::executor_work_guard<asio::io_context::executor_type> work{shared->io.get_executor()};
-  tcp::acceptor acceptor{asio::make_strand(shared->io)};
-  asio::steady_timer pause{acceptor.get_executor()};
+  std::vector<std::unique_ptr<Acceptor>> acceptors;
   int port = 0;
-  bool failing = false;  // accept() failed, and the log says so. As the others, of the acceptor's strand.
   LogThrottle failures{kLogInterval};
   LogThrottle full{kLogInterval};
   std::vector<std::thread> threads;
@@ -153,7 +219,7 @@ absl::StatusOr<std::unique_ptr<HttpServer>> HttpServer::Start(HttpServerOptions 
                                                               std::vector<HttpRoute> routes) {
   auto impl = std::make_unique<Impl>(std::move(options), std::move(routes));
   RETURN_IF_ERROR(impl->listen());
-  impl->accept();
+  for (const auto& acceptor : impl->acceptors) impl->accept(*acceptor);
   for (int i = 0; i < impl->shared->options.io_threads; ++i) {
     impl->threads.emplace_back([io = &impl->shared->io] { io->run(); });
   }
@@ -168,11 +234,13 @@ int HttpServer::connections() const { return impl_->connections(); }
 void HttpServer::stop(Duration patience) {
   if (impl_->threads.empty()) return;
   impl_->shared->stopping = true;
-  asio::post(impl_->acceptor.get_executor(), [impl = impl_.get()] {
-    ErrorCode ignored;
-    impl->acceptor.close(ignored);
-    impl->pause.cancel();
-  });
+  for (const auto& acceptor : impl_->acceptors) {
+    asio::post(acceptor->acceptor.get_executor(), [one = acceptor.get()] {
+      ErrorCode ignored;
+      one->acceptor.close(ignored);
+      one->pause.cancel();
+    });
+  }
   impl_->for_each_connection(&HttpConnection::retire);
   if (!impl_->wait_empty(Deadline::after(patience))) {
     impl_->for_each_connection(&HttpConnection::cut);
@@ -184,6 +252,7 @@ void HttpServer::stop(Duration patience) {
   impl_->shared->io.stop();
   for (std::thread& thread : impl_->threads) thread.join();
   impl_->threads.clear();
+  impl_->shared->forget_announced();
 }
 
 }  // namespace shoal

@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -17,11 +18,13 @@
 namespace shoal {
 
 struct HttpRequest {
-  std::string method;                                        ///< "POST"
-  std::string path;                                          ///< Percent-decoded, without the query.
-  std::string query;                                         ///< As sent, without the '?'.
+  std::string method;  ///< "POST"
+  std::string path;    ///< Decoded, without the query, as its route has it.
+  std::string query;   ///< As sent, without the '?'.
   std::vector<std::pair<std::string, std::string>> headers;  ///< Names in lower case.
-  std::string body;
+  std::string body;                                          ///< Decompressed.
+  std::string id;      ///< X-Request-Id as sent, or made here; the answer has it, too.
+  std::string caller;  ///< Who sent it, as `admit` says.
 
   /// The first header of this (lower-case) name, or "".
   std::string_view header(std::string_view name) const;
@@ -79,18 +82,28 @@ struct HttpRoute {
   /// Answered even where all connections are taken and all handler threads are at work: the handler runs on
   /// an I/O thread, and must not block.
   bool urgent = false;
+  /// Answered without asking `admit`.
+  bool open = false;
+};
+
+/// Whether a request may go to its handler.
+struct HttpAdmission {
+  std::optional<HttpResponse> refusal;
+  std::string caller;          ///< For HttpRequest::caller.
+  std::shared_ptr<void> held;  ///< Let go when the answer is complete, or the client gone.
 };
 
 struct HttpServerOptions {
-  std::string host = "127.0.0.1";
-  int port = 0;  ///< 0: the system chooses; see HttpServer::port.
+  /// Addresses to listen on. "localhost" is 127.0.0.1 and ::1, where this machine has both.
+  std::vector<std::string> hosts = {"127.0.0.1"};
+  int port = 0;  ///< 0: the system chooses, one for all of `hosts`; see HttpServer::port.
   int io_threads = 2;
   int handler_threads = 4;
   /// Never more than half of the process's descriptors. Where there is no room, the connection that has been
   /// idle for longest is closed, else one that has not finished its request; where all are being answered, a
   /// few more are taken, for urgent routes only.
-  int connections_max = 1024;
-  int connections_per_address_max = 896;  ///< Of one IPv4 address, or one IPv6 network of 64 bits.
+  int connections_max = 4096;
+  int connections_per_address_max = 3584;  ///< Of one IPv4 address, or one IPv6 network of 64 bits.
   int64_t header_bytes_max = 16 << 10;
   int64_t body_bytes_max = 8 << 20;
   int64_t unread_bytes_max = 1 << 20;  ///< What a client may leave unread of a stream before it is cut.
@@ -98,7 +111,11 @@ struct HttpServerOptions {
       std::chrono::seconds(30);  ///< From the first byte of a request to its last: else 408.
   Duration idle_timeout = std::chrono::seconds(75);   ///< Between requests of a kept connection.
   Duration write_timeout = std::chrono::seconds(30);  ///< Within which a client must have read what was sent.
-  /// The body (JSON) of the errors that the server itself answers: 400, 404, 405, 408, 413, 431, 500, 503.
+  /// Web pages that may use the server, as OriginPolicy has them; those that it serves itself always may.
+  std::vector<std::string> cors_origins;
+  /// Asked on an I/O thread before a route's handler; must not block. Empty: all are admitted.
+  std::function<HttpAdmission(const HttpRequest& request)> admit;
+  /// The body (JSON) of the errors that the server itself answers: 400, 403, 404, 405, 408, 413, 415, 431, 500, 503.
   std::function<std::string(int status, const std::string& message)> error_body;
   /// Called for every answer begun, from any thread. May be empty.
   std::function<void(const std::string& route, int status)> on_response;

@@ -3,8 +3,11 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <array>
 #include <cctype>
+#include <ctime>
 
+#include "api/http/server.h"
 #include "base/check.h"
 
 namespace shoal {
@@ -51,12 +54,6 @@ bool PercentDecode(std::string_view text, std::string& out) {
   return true;
 }
 
-bool HttpRouteMatches(std::string_view pattern, std::string_view path) {
-  if (!pattern.ends_with("/*")) return pattern == path;
-  pattern.remove_suffix(1);
-  return path.starts_with(pattern) && path.size() > pattern.size();
-}
-
 std::string LowerCase(std::string_view text) {
   std::string lower(text);
   std::ranges::transform(lower, lower.begin(),
@@ -64,15 +61,33 @@ std::string LowerCase(std::string_view text) {
   return lower;
 }
 
-RouteMatch FindRoute(const std::vector<HttpRoute>& routes, std::string_view method, std::string_view path) {
-  RouteMatch match;
-  for (const HttpRoute& route : routes) {
-    if (!HttpRouteMatches(route.path, path)) continue;
-    if (match.known == nullptr) match.known = &route;
-    if (match.route == nullptr && route.method == method) match.route = &route;
-    match.allowed += (match.allowed.empty() ? "" : ", ") + route.method;
+std::string HttpDate(int64_t unix_seconds) {
+  const auto time = static_cast<std::time_t>(unix_seconds);
+  std::tm parts{};
+  gmtime_r(&time, &parts);
+  // Not strftime: its names follow the locale.
+  constexpr std::array<const char*, 7> kDays = {"Sun", "Mon", "Tue", "Wed", "Thu", "Fri", "Sat"};
+  constexpr std::array<const char*, 12> kMonths = {"Jan", "Feb", "Mar", "Apr", "May", "Jun",
+                                                   "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"};
+  return fmt::format("{}, {:02} {} {} {:02}:{:02}:{:02} GMT", kDays.at(static_cast<size_t>(parts.tm_wday)),
+                     parts.tm_mday, kMonths.at(static_cast<size_t>(parts.tm_mon)), parts.tm_year + 1900,
+                     parts.tm_hour, parts.tm_min, parts.tm_sec);
+}
+
+bool IsPrintable(std::string_view text) {
+  return std::ranges::all_of(text, [](char c) { return c >= ' ' && c <= '~'; });
+}
+
+bool MatchesGlob(std::string_view pattern, std::string_view text) {
+  if (pattern.empty()) return text.empty();
+  if (pattern.front() != '*') {
+    return !text.empty() && pattern.front() == text.front() && MatchesGlob(pattern.substr(1), text.substr(1));
   }
-  return match;
+  for (size_t taken = 0; taken <= text.size(); ++taken) {
+    if (MatchesGlob(pattern.substr(1), text.substr(taken))) return true;
+    if (taken < text.size() && text[taken] == '/') return false;
+  }
+  return false;
 }
 
 std::string_view HttpRequest::header(std::string_view name) const {
@@ -86,10 +101,14 @@ std::string_view HttpReason(int status) {
   switch (status) {
     case 200:
       return "OK";
+    case 204:
+      return "No Content";
     case 400:
       return "Bad Request";
     case 401:
       return "Unauthorized";
+    case 403:
+      return "Forbidden";
     case 404:
       return "Not Found";
     case 405:
@@ -98,6 +117,8 @@ std::string_view HttpReason(int status) {
       return "Request Timeout";
     case 413:
       return "Payload Too Large";
+    case 415:
+      return "Unsupported Media Type";
     case 429:
       return "Too Many Requests";
     case 431:

@@ -1,12 +1,11 @@
 // The bytes of HTTP/1.1 messages that we write ourselves, and small readings of theirs. Pure functions.
 #pragma once
 
+#include <cstdint>
 #include <string>
 #include <string_view>
 #include <utility>
 #include <vector>
-
-#include "api/http/server.h"
 
 namespace shoal {
 
@@ -23,14 +22,13 @@ bool PercentDecode(std::string_view text, std::string& out);
 
 std::string LowerCase(std::string_view text);
 
-/// Whether `path` is `pattern`, or below it where the pattern ends in "/*".
-bool HttpRouteMatches(std::string_view pattern, std::string_view path);
+/// A date as HTTP writes it: "Sun, 06 Nov 1994 08:49:37 GMT".
+std::string HttpDate(int64_t unix_seconds);
 
-struct RouteMatch {
-  const HttpRoute* route = nullptr;  ///< Takes this method and path.
-  const HttpRoute* known = nullptr;  ///< Takes this path, with whatever method.
-  std::string allowed;               ///< The methods that the path takes, "GET, POST".
-};
-RouteMatch FindRoute(const std::vector<HttpRoute>& routes, std::string_view method, std::string_view path);
+/// Whether all of `text` is printable ASCII, so that it may be sent as (part of) a header.
+bool IsPrintable(std::string_view text);
+
+/// Whether `text` matches `pattern`, in which each '*' stands for any characters but '/'.
+bool MatchesGlob(std::string_view pattern, std::string_view text);
 
 }  // namespace shoal

@@ -142,7 +142,7 @@ TEST_F(AnswersTest, AStreamIsOpenBeforeTheFirstToken) {
     const std::string body =
         path == kChat ? say("hi", R"(, "stream": true)") : R"({"prompt": "say:hi", "stream": true})";
     ASSERT_TRUE(socket
-                    .send_all(fmt::format("POST {} HTTP/1.1\r\nContent-Length: {}\r\n\r\n{}", path,
+                    .send_all(fmt::format("POST {} HTTP/1.1\r\nHost: x\r\nContent-Length: {}\r\n\r\n{}", path,
                                           body.size(), body),
                               Soon())
                     .ok());

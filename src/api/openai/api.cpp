@@ -152,7 +152,10 @@ void OpenAiApi::health(const HttpRequest&, const Writer& writer) const {
   json["status"] = draining ? "draining" : ok ? "ok" : progress.has_value() ? "loading" : "unavailable";
   json["model"] = service_.model_names().front();
   if (!stats.engine.ok()) json["reason"] = Message(stats.engine);
-  if (progress.has_value()) json["progress"] = std::floor(*progress * 1000) / 1000;
+  if (progress.has_value()) {
+    json["progress"] = std::floor(*progress * 1000) / 1000;
+    json["reason"] = fmt::format("loading {:.0f} %: {}", std::floor(*progress * 100), Message(stats.engine));
+  }
   if (draining) json["reason"] = ShuttingDown().message;
   writer->send({.status = ok ? 200 : 503, .body = DumpJson(json)});
 }
