@@ -13,6 +13,7 @@ using Json = nlohmann::json;
 
 struct ChatFlags {
   std::string url = "http://127.0.0.1:8000";
+  std::string api_key;
   std::string system;
   int64_t max_tokens = 0;
   double temperature = -1;
@@ -52,7 +53,8 @@ absl::StatusOr<std::string> Ask(const HttpClient& client, const ChatFlags& flags
 }
 
 absl::Status Chat(const ChatFlags& flags) {
-  ASSIGN_OR_RETURN(const HttpClient client, HttpClient::FromUrl(flags.url));
+  ASSIGN_OR_RETURN(HttpClient client, HttpClient::FromUrl(flags.url));
+  client.set_api_key(flags.api_key);
   ASSIGN_OR_RETURN(const HttpReply models, client.get("/v1/models", Deadline::after_ms(5000)));
   const Json listed = Json::parse(models.body, nullptr, false);
   const bool one = listed.is_object() && listed.contains("data") && !listed["data"].empty();
@@ -81,6 +83,8 @@ Command AddChatCommand(Flags root) {
   auto flags = std::make_shared<ChatFlags>();
   Flags app = root.add_subcommand("chat", "Talk to a running server from the terminal");
   app.add_option("--url", flags->url, "The server (default http://127.0.0.1:8000)");
+  app.add_option("--api-key", flags->api_key, "The key that the server wants, if any")
+      .envname("SHOAL_API_KEY");
   app.add_option("--system", flags->system, "A system message to begin with");
   app.add_option("--max-tokens", flags->max_tokens,
                  "At most so many tokens an answer (default: the rest of the context)")

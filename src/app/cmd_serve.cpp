@@ -2,6 +2,7 @@
 #include <map>
 #include <thread>
 
+#include "api/api_keys.h"
 #include "api/http/server.h"
 #include "api/metrics.h"
 #include "api/openai/api.h"
@@ -11,6 +12,8 @@
 #include "app/serving_planner.h"
 #include "app/signals.h"
 #include "app/tokenizer_assets.h"
+#include "base/exposure.h"
+#include "base/file.h"
 #include "base/log.h"
 #include "base/status.h"
 #include "base/text.h"
@@ -31,6 +34,9 @@ struct ServeFlags {
   int port = 8000;
   int connections = 4096;
   std::vector<std::string> cors_origins;
+  std::string api_key_file;
+  std::string api_key;
+  bool open_metrics = false;
   std::string listen;
   std::string memory;
   std::string key_file;
@@ -49,6 +55,7 @@ struct ServeFlags {
   PlacementFlags placement;
 };
 
+constexpr int64_t kKeyFileBytesMax = 1 << 20;
 constexpr Duration kFlushTimeout = std::chrono::seconds(2);  ///< For clients to take their last bytes.
 constexpr Duration kClusterStopMax = std::chrono::seconds(3);
 constexpr Duration kDescribeTimeout = std::chrono::seconds(2);
@@ -136,6 +143,7 @@ class Server {
   std::unique_ptr<Scheduler> scheduler_;
   std::unique_ptr<AnswerService> service_;
   std::unique_ptr<OpenAiApi> api_;
+  std::unique_ptr<ApiKeys> api_keys_;  ///< nullptr: everybody may ask.
   std::unique_ptr<HttpServer> http_;
 };
 
@@ -264,19 +272,45 @@ absl::Status Server::start_api() {
   return start_http();
 }
 
+absl::StatusOr<std::unique_ptr<ApiKeys>> OpenApiKeys(const ServeFlags& flags) {
+  std::vector<ApiKey> keys;
+  if (!flags.api_key_file.empty()) {
+    ASSIGN_OR_RETURN(const std::string text, ReadTextFile(flags.api_key_file, kKeyFileBytesMax));
+    ASSIGN_OR_RETURN(keys, ParseApiKeys(text, flags.api_key_file));
+  }
+  if (!flags.api_key.empty()) {
+    ASSIGN_OR_RETURN(const std::vector<ApiKey> one, ParseApiKeys(flags.api_key, "--api-key"));
+    keys.insert(keys.end(), one.begin(), one.end());
+  }
+  if (keys.empty()) return nullptr;
+  return std::make_unique<ApiKeys>(std::move(keys));
+}
+
 absl::Status Server::start_http() {
+  ASSIGN_OR_RETURN(api_keys_, OpenApiKeys(flags_));
   HttpServerOptions http;
   http.hosts = flags_.hosts;
   http.port = flags_.port;
   http.connections_max = flags_.connections;
   http.connections_per_address_max = flags_.connections - flags_.connections / 8;
   http.cors_origins = flags_.cors_origins;
+  if (api_keys_ != nullptr) {
+    http.admit = [this](const HttpRequest& request) { return api_keys_->admit(request); };
+  }
   http.error_body = &OpenAiApi::ErrorBodyOf;
   http.on_response = [this](const std::string& route, int status) { metrics_.count_response(route, status); };
-  ASSIGN_OR_RETURN(http_, HttpServer::Start(std::move(http), api_->routes()));
+  std::vector<HttpRoute> routes = api_->routes();
+  for (HttpRoute& route : routes) {
+    route.open = route.path == "/health" || (flags_.open_metrics && route.path == "/metrics");
+  }
+  ASSIGN_OR_RETURN(http_, HttpServer::Start(std::move(http), std::move(routes)));
   std::vector<std::string> addresses;
   for (const std::string& host : flags_.hosts) {
     addresses.push_back("http://" + HostPort{host, http_->port()}.to_string());
+    if (api_keys_ != nullptr || IsLoopback(host)) continue;
+    LogWarning(
+        "http: '{}' can be reached from other machines, and without --api-key-file anybody there may ask",
+        host);
   }
   LogInfo("{} is open; '{}' is served when the cluster is up", Join(addresses, ", "), model_.facts.name);
   return absl::OkStatus();
@@ -329,6 +363,13 @@ Command AddServeCommand(Flags root) {
          "Web pages that may use the API: origins separated by commas, with * for any characters but /, or "
          "* for all (default: none)")
       .delimiter(',');
+  app.add_option("--api-key-file", flags->api_key_file,
+                 "File with keys, one a line, of which clients must send one: KEY [name=NAME] [concurrent=N] "
+                 "[per-minute=N]");
+  app.add_option("--api-key", flags->api_key,
+                 "One such key; better in the environment, where others don't see it")
+      .envname("SHOAL_API_KEY");
+  app.add_flag("--open-metrics", flags->open_metrics, "Answer /metrics without a key, as /health");
   app.add_option("--listen", flags->listen,
                  "HOST:PORT where workers reach this process (default: found by itself)");
   app.add_option("--memory", flags->memory, "This node's memory for weights and cache, such as 8GiB");

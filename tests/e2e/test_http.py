@@ -9,7 +9,8 @@ import httpx
 import openai
 import pytest
 
-from dialogue import QUESTIONS, ask, user
+from dialogue import NEVER_END, QUESTIONS, ask, client_of, model_of, user
+from local_cluster import wait_until
 
 PAGE = "https://chat.example"
 CHAT = {"messages": user("hi"), "temperature": 0, "max_tokens": 8}
@@ -136,3 +137,51 @@ def test_with_cors_the_pages_named_may_post_and_read_everything(make_cluster):
             for answer in (granted, stream, error, api.get("/nowhere", headers=page)):
                 assert answer.headers["access-control-allow-origin"] == origin
         assert api.post("/v1/chat/completions", json=CHAT, headers={"Origin": "https://evil.example"}).status_code == 403
+
+
+# ---- Keys ----
+
+def test_keys_and_their_limits(make_cluster, tmp_path):
+    keys = tmp_path / "keys"
+    keys.write_text("# ours\nkey-of-ann name=ann concurrent=1\nkey-of-bob name=bob per-minute=2\n")
+    cluster = make_cluster(0, serve_args=("--api-key-file", keys, "--open-metrics"))
+    with session(cluster) as api:
+        assert api.get("/health").status_code == api.get("/metrics").status_code == 200
+        assert wait_until(lambda: api.get("/health").json()["status"] == "ok", 20)
+        for headers in ({}, {"Authorization": "Bearer wrong"}, {"x-api-key": "key-of-an"}):
+            refused = api.get("/v1/models", headers=headers)
+            assert refused.status_code == 401 and refused.headers["www-authenticate"] == "Bearer"
+            assert {"message", "type", "param", "code"} == set(refused.json()["error"])
+        with pytest.raises(openai.AuthenticationError):
+            client_of(cluster).models.list()
+        bob = {"x-api-key": "key-of-bob"}
+        posts = [api.post("/v1/chat/completions", json=CHAT, headers=bob) for _ in range(3)]
+        assert [p.status_code for p in posts] == [200, 200, 429]
+        assert 1 <= int(posts[2].headers["retry-after"]) <= 30
+
+        ann = openai.OpenAI(base_url=cluster.url + "/v1", api_key="key-of-ann", max_retries=0,
+                            http_client=httpx.Client(trust_env=False))
+        model = model_of(ann)
+        long = {"model": model, "messages": user("hi"), "max_tokens": 1900, "stream": True,
+                "extra_body": {"logit_bias": NEVER_END}}
+        running = ann.chat.completions.create(**long)
+        next(iter(running))
+        with pytest.raises(openai.RateLimitError):
+            ann.chat.completions.create(**{**long, "max_tokens": 1, "stream": False})
+        running.close()
+
+        def free():
+            try:
+                return ann.chat.completions.create(model=model, messages=user("hi"), max_tokens=1)
+            except openai.RateLimitError:
+                return None
+        assert wait_until(free, 10)
+    log = cluster.coordinator.log()
+    assert "key-of-ann" not in log and "key-of-bob" not in log
+
+
+def test_a_key_file_that_is_wrong_ends_the_start_with_its_line(shoal, demo_model, run, tmp_path):
+    keys = tmp_path / "keys"
+    keys.write_text("good\nsecret-key nonsense\n")
+    done = run("serve", "--model", demo_model, "--port", "0", "--api-key-file", keys)
+    assert done.returncode == 2 and "line 2" in done.stderr and "secret-key" not in done.stderr

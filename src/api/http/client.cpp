@@ -132,7 +132,7 @@ std::string_view HttpReply::header(std::string_view name) const {
   return {};
 }
 
-absl::StatusOr<HttpClient> HttpClient::FromUrl(std::string_view url) {
+absl::StatusOr<HttpBase> ParseHttpBase(std::string_view url) {
   std::string_view rest = url;
   const size_t scheme = url.find("://");
   if (scheme != std::string_view::npos) {
@@ -146,16 +146,23 @@ absl::StatusOr<HttpClient> HttpClient::FromUrl(std::string_view url) {
   std::string address(rest.substr(0, slash));
   if (address.find(':') == std::string::npos) address += ":80";
   ASSIGN_OR_RETURN(const HostPort host_port, ParseHostPort(address));
-  HttpClient client(host_port.host, host_port.port);
-  if (slash != std::string_view::npos) client.prefix_ = rest.substr(slash);
-  while (client.prefix_.ends_with('/')) client.prefix_.pop_back();
-  return client;
+  HttpBase base{host_port.host, host_port.port, ""};
+  if (slash != std::string_view::npos) base.prefix = rest.substr(slash);
+  while (base.prefix.ends_with('/')) base.prefix.pop_back();
+  if (base.prefix.ends_with("/v1")) base.prefix.resize(base.prefix.size() - 3);
+  return base;
+}
+
+absl::StatusOr<HttpClient> HttpClient::FromUrl(std::string_view url) {
+  ASSIGN_OR_RETURN(HttpBase base, ParseHttpBase(url));
+  return HttpClient(std::move(base));
 }
 
 std::string HttpClient::request_text(std::string_view method, const std::string& path,
                                      const std::string& body) const {
-  std::string text = fmt::format("{} {}{} HTTP/1.1\r\nHost: {}:{}\r\nConnection: close\r\nAccept: */*\r\n",
-                                 method, prefix_, path, host_, port_);
+  std::string text = fmt::format("{} {}{} HTTP/1.1\r\nHost: {}\r\nConnection: close\r\nAccept: */*\r\n",
+                                 method, base_.prefix, path, HostPort{base_.host, base_.port}.to_string());
+  if (!api_key_.empty()) text += fmt::format("Authorization: Bearer {}\r\n", api_key_);
   if (method == "POST")
     text += fmt::format("Content-Type: application/json\r\nContent-Length: {}\r\n", body.size());
   return text + "\r\n" + body;
@@ -163,7 +170,7 @@ std::string HttpClient::request_text(std::string_view method, const std::string&
 
 absl::StatusOr<HttpReply> HttpClient::exchange(const std::string& request, Deadline deadline,
                                                const Consumer* consumer) const {
-  ASSIGN_OR_RETURN(TcpStream stream, TcpStream::Connect(host_, port_, deadline));
+  ASSIGN_OR_RETURN(TcpStream stream, TcpStream::Connect(base_.host, base_.port, deadline));
   // A server that refuses early may hang up while we send: its answer is still worth reading.
   const absl::Status sent = stream.send_all(request, deadline);
   ReplyReader reader(stream, deadline);

@@ -21,12 +21,24 @@ struct HttpReply {
   std::string_view header(std::string_view name) const;
 };
 
+/// Where a server is.
+struct HttpBase {
+  std::string host;
+  int port = 80;
+  std::string prefix;  ///< Of all paths; "" or "/...", without "/v1" at its end, which is in our paths.
+};
+/// Reads "http://host:port/prefix" or "host:port". InvalidArgument for another scheme.
+absl::StatusOr<HttpBase> ParseHttpBase(std::string_view url);
+
 class HttpClient {
  public:
-  HttpClient(std::string host, int port) : host_(std::move(host)), port_(port) {}
-  /// "http://host:port" or "host:port", a path behind it being the prefix of all paths. InvalidArgument for
-  /// another scheme.
+  HttpClient(std::string host, int port) : base_{std::move(host), port, ""} {}
+  explicit HttpClient(HttpBase base) : base_(std::move(base)) {}
+  /// As ParseHttpBase.
   static absl::StatusOr<HttpClient> FromUrl(std::string_view url);
+
+  /// Sends this key with all requests, as OpenAI's clients do; empty: none.
+  void set_api_key(std::string key) { api_key_ = std::move(key); }
 
   /// Unavailable if the server cannot be reached or hangs up, DeadlineExceeded, DataLoss for what is not
   /// HTTP/1.1.
@@ -44,9 +56,8 @@ class HttpClient {
                                      const Consumer* consumer) const;
   std::string request_text(std::string_view method, const std::string& path, const std::string& body) const;
 
-  std::string host_;
-  int port_ = 0;
-  std::string prefix_;
+  HttpBase base_;
+  std::string api_key_;
 };
 
 }  // namespace shoal

@@ -1,0 +1,46 @@
+// Keys of those who may use the API, and what each may ask for.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "api/http/server.h"
+#include "base/clock.h"
+
+namespace shoal {
+
+struct ApiKey {
+  std::string secret;
+  std::string name;        ///< For logs; never secret.
+  int concurrent_max = 0;  ///< POST requests being answered at once; 0: no limit.
+  int per_minute_max = 0;  ///< POST requests a minute, so many of them at once; 0: no limit.
+};
+
+/// The keys of a file, one a line: "SECRET [name=NAME] [concurrent=N] [per-minute=N]"; empty lines and lines that begin
+/// with '#' do not count. InvalidArgument names `source` and the line (never the secret) that is wrong, and files
+/// without keys.
+absl::StatusOr<std::vector<ApiKey>> ParseApiKeys(std::string_view text, const std::string& source);
+
+class ApiKeys {
+ public:
+  /// `keys`: at least one. `now_ns` is the clock of the limits.
+  explicit ApiKeys(std::vector<ApiKey> keys, std::function<int64_t()> now_ns = NowNs);
+  ~ApiKeys();
+
+  /// For HttpServerOptions::admit. 401 without a key that is known, as "Authorization: Bearer KEY" or "x-api-key: KEY";
+  /// 429 beyond the key's limits. In constant time for keys of one length.
+  HttpAdmission admit(const HttpRequest& request);
+
+ private:
+  struct Caller;
+
+  const std::function<int64_t()> now_ns_;
+  std::vector<std::shared_ptr<Caller>> callers_;
+};
+
+}  // namespace shoal
