@@ -40,6 +40,7 @@ Command AddBenchCommand(Flags root);
 Command AddCacheCommand(Flags root);
 Command AddConvertCommand(Flags root);
 Command AddEvalCommand(Flags root);
+Command AddLoadCommand(Flags root);
 
 /// Flags that say how to compute.
 struct ComputeFlags {

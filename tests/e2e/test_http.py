@@ -3,6 +3,7 @@ import gzip
 import json
 import re
 import socket
+import threading
 import zlib
 
 import httpx
@@ -185,3 +186,35 @@ def test_a_key_file_that_is_wrong_ends_the_start_with_its_line(shoal, demo_model
     keys.write_text("good\nsecret-key nonsense\n")
     done = run("serve", "--model", demo_model, "--port", "0", "--api-key-file", keys)
     assert done.returncode == 2 and "line 2" in done.stderr and "secret-key" not in done.stderr
+
+
+# ---- Load ----
+
+def test_load_measures_a_server_and_counts_its_errors(single, run):
+    done = run("load", "--url", single.url + "/v1", "--concurrency", "4", "--requests", "12", "--prompt-words", "8-16",
+               "--output-tokens", "4:1,9:1", "--prefix-words", "20", "--json")
+    assert done.returncode == 0, done.stderr
+    report = json.loads(done.stdout)
+    assert report["requests"] == {"sent": 12, "succeeded": 12, "failed": 0, "in_flight_max": 4}
+    assert report["errors"] == {} and report["ttft_ms"]["count"] == 12
+    assert 12 * 1 <= report["tokens"]["output"] <= 12 * 9
+    assert report["tokens"]["prompt"] > 12 * 28
+    open_loop = run("load", "--url", single.url, "--rate", "50", "--requests", "20", "--prompt-words", "8",
+                    "--output-tokens", "2", "--extra", '{"max_tokens": "many"}')
+    assert open_loop.returncode == 1
+    assert "20 failed" in open_loop.stdout and "http 400" in open_loop.stdout
+
+
+def test_600_streams_at_once(single, run):
+    ended = []
+    load = threading.Thread(target=lambda: ended.append(run(
+        "load", "--url", single.url, "--concurrency", "600", "--requests", "600", "--prompt-words", "4-12",
+        "--output-tokens", "4-16", "--json", timeout_s=110)))
+    load.start()
+    with session(single) as api:
+        while load.is_alive():
+            assert api.get("/health").status_code == 200
+            load.join(0.2)
+    report = json.loads(ended[0].stdout)
+    assert report["requests"]["succeeded"] == 600, report["errors"]
+    assert report["requests"]["in_flight_max"] == 600
