@@ -52,6 +52,8 @@ void SetThreadLogName(std::string_view node_name, int rank) {
   thread_name = rank < 0 ? std::string(node_name) : fmt::format("{}/{}", node_name, rank);
 }
 
+void SwapThreadLogName(std::string& name) { thread_name.swap(name); }
+
 bool LogEnabled(LogLevel level) { return Logger().should_log(ToSpdlog(level)); }
 
 void LogLine(LogLevel level, std::string_view text) {

@@ -16,6 +16,8 @@ bool SetLogLevel(std::string_view name);
 
 /// Sets the name in brackets on every line that this thread logs: "node_name/rank"; no rank if it is < 0.
 void SetThreadLogName(std::string_view node_name, int rank);
+/// Exchanges it, brackets' content as a whole: for a thread that does the work of several by turns.
+void SwapThreadLogName(std::string& name);
 
 void LogLine(LogLevel level, std::string_view text);
 bool LogEnabled(LogLevel level);
