@@ -32,6 +32,8 @@ class RecordingTransport final : public Transport {
     return absl::OkStatus();
   }
   absl::StatusOr<Event> receive(Deadline) override { return Cancelled("not used"); }
+  absl::StatusOr<std::optional<Event>> take() override { return Cancelled("not used"); }
+  void share(std::shared_ptr<Wakeup>) override {}
   void wake() override {}
   TransportStats stats() const override { return {}; }
   void close() override {}

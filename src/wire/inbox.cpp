@@ -3,23 +3,34 @@
 #include <algorithm>
 #include <utility>
 
-#include "base/busy_poll.h"
 #include "base/status.h"
 
 namespace shoal {
-namespace {
 
-// How long an executor that had an event spins for the next one. Longer than what lies between two
-// requests for experts of one step (the asker's own experts, then attention and router: 0.5 to 1 ms on one
-// thread at Qwen3-30B-A3B's widths), since a node that blocks costs its asker 35 us more in
-// sending and both 50 us of waiting; and far shorter than the time between two requests of a user: a node
-// that rests costs nothing.
-constexpr int64_t kPollNs = 2'000'000;
+Inbox::Inbox(WindowLimits window, std::shared_ptr<InboxSource> source)
+    : window_(window), source_(std::move(source)), wakeup_(std::make_shared<Wakeup>()) {
+  if (source_ != nullptr) wakeup_->attach(source_);
+}
 
-// How long to sleep before polling is tried again where another thread does it, which pushes what comes.
-constexpr Duration kTakenPause = std::chrono::milliseconds(5);
+Inbox::~Inbox() {
+  const std::lock_guard lock(mutex_);
+  leave_source();
+}
 
-}  // namespace
+void Inbox::leave_source() {
+  if (source_ != nullptr) wakeup_->detach(source_.get());
+  source_ = nullptr;
+}
+
+void Inbox::share(std::shared_ptr<Wakeup> wakeup) {
+  const std::lock_guard lock(mutex_);
+  if (source_ != nullptr) {
+    wakeup->attach(source_);
+    wakeup_->detach(source_.get());
+  }
+  wakeup_ = std::move(wakeup);
+  wakeup_->announce();  // What came before was told to nobody.
+}
 
 bool Inbox::push(Event event, Clock::time_point ready) {
   std::lock_guard lock(mutex_);
@@ -41,7 +52,7 @@ bool Inbox::push(Event event, Clock::time_point ready) {
   } else {
     queue_.push_back(std::move(event));
   }
-  announce();
+  wakeup_->announce();
   return has_room;
 }
 
@@ -103,22 +114,12 @@ Event Inbox::pop_front(bool& has_room, NodeId& from) {
   return event;
 }
 
-absl::StatusOr<Event> Inbox::receive(Deadline deadline) {
+absl::StatusOr<std::optional<Event>> Inbox::take() {
   std::unique_lock lock(mutex_);
-  for (bool polled = source_ == nullptr;;) {
-    if (!closed_.ok()) return closed_;
-    promote_due();
-    if (!queue_.empty()) break;
-    if (std::exchange(woken_, false)) return Event{};
-    if (!std::exchange(polled, true)) {
-      poll_source(lock);
-      continue;
-    }
-    if (deadline.expired()) return DeadlineExceeded("receive: nothing came from any peer");
-    const auto until = delayed_.empty() ? deadline.at : std::min(deadline.at, delayed_.begin()->first);
-    wait_for_announcement(lock, until);
-  }
-  poll_next_ = true;
+  if (!closed_.ok()) return closed_;
+  promote_due();
+  if (queue_.empty()) return std::exchange(woken_, false) ? std::optional(Event{}) : std::nullopt;
+  wakeup_->handed_out();
   bool has_room = false;
   NodeId from;
   Event event = pop_front(has_room, from);
@@ -130,57 +131,29 @@ absl::StatusOr<Event> Inbox::receive(Deadline deadline) {
   return event;
 }
 
-void Inbox::announce() {
-  announced_.fetch_add(1, std::memory_order_release);
-  arrived_.notify_one();
-  if (std::exchange(blocked_, false)) source_->interrupt();
-}
-
-void Inbox::wait_for_announcement(std::unique_lock<std::mutex>& lock, Clock::time_point until) {
-  const uint64_t seen = announced_.load(std::memory_order_relaxed);
-  const auto announced = [&] { return announced_.load(std::memory_order_acquire) != seen; };
-  if (std::exchange(poll_next_, false)) {
-    BusyPoll poll(std::min(Duration(until.time_since_epoch()).count(), NowNs() + kPollNs));
-    lock.unlock();
-    while (!announced() && poll.pause()) {
-      if (source_ != nullptr) (void)source_->poll(Deadline{}, announced);
+absl::StatusOr<Event> Inbox::receive(Deadline deadline) {
+  for (bool polled = false;; polled = true) {
+    const uint64_t seen = wakeup_->announced();
+    ASSIGN_OR_RETURN(std::optional<Event> event, take());
+    if (event.has_value()) return *std::move(event);
+    if (!polled) {
+      wakeup_->poll();
+      continue;
     }
-    lock.lock();
-  }
-  if (source_ == nullptr) {
-    arrived_.wait_until(lock, until, announced);
-  } else {
-    sleep(lock, until, announced);
+    if (deadline.expired()) return DeadlineExceeded("receive: nothing came from any peer");
+    wakeup_->wait(seen, until(deadline));
   }
 }
 
-void Inbox::sleep(std::unique_lock<std::mutex>& lock, Clock::time_point until,
-                  absl::FunctionRef<bool()> announced) {
-  while (!announced() && Clock::now() < until) {
-    blocked_ = true;
-    lock.unlock();
-    const InboxSource::Polled polled = source_->poll(Deadline{until}, announced);
-    lock.lock();
-    blocked_ = false;
-    if (polled == InboxSource::Polled::kTaken) {
-      arrived_.wait_until(lock, std::min(until, Clock::now() + kTakenPause), announced);
-    }
-  }
-}
-
-void Inbox::poll_source(std::unique_lock<std::mutex>& lock) {
-  const uint64_t seen = announced_.load(std::memory_order_relaxed);
-  const auto announced = [&] { return announced_.load(std::memory_order_acquire) != seen; };
-  lock.unlock();
-  while (source_->poll(Deadline{}, announced) == InboxSource::Polled::kHandled) {
-  }
-  lock.lock();
+Clock::time_point Inbox::until(Deadline deadline) const {
+  const std::lock_guard lock(mutex_);
+  return delayed_.empty() ? deadline.at : std::min(deadline.at, delayed_.begin()->first);
 }
 
 void Inbox::wake() {
   std::lock_guard lock(mutex_);
   woken_ = true;
-  announce();
+  wakeup_->announce();
 }
 
 void Inbox::close(absl::Status reason) {
@@ -189,7 +162,8 @@ void Inbox::close(absl::Status reason) {
   closed_ = std::move(reason);
   queue_.clear();
   delayed_.clear();
-  announce();
+  wakeup_->announce();
+  leave_source();  // It may end next, and then waits for nothing.
   room_.notify_all();
 }
 

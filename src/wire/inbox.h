@@ -1,44 +1,30 @@
 // The events of one node: filled by the threads of a transport, emptied by the node's executor.
 #pragma once
 
-#include <atomic>
 #include <condition_variable>
 #include <deque>
 #include <functional>
 #include <map>
+#include <memory>
 #include <mutex>
+#include <optional>
 
-#include "absl/functional/function_ref.h"
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "base/clock.h"
 #include "wire/transport.h"
+#include "wire/wakeup.h"
 
 namespace shoal {
-
-/// What fills an inbox from the thread that waits for it.
-class InboxSource {
- public:
-  virtual ~InboxSource() = default;
-
-  enum class Polled : uint8_t {
-    kNothing,  ///< Nothing came until the deadline, an interrupt() or `enough`.
-    kHandled,  ///< Something did, and may have been pushed.
-    kTaken,    ///< Another thread is polling: returned at once.
-  };
-  /// Handles one thing that has arrived, waiting until the deadline for it; or nothing where `enough()`
-  /// holds, which is asked once, when no interrupt() can be missed any more.
-  virtual Polled poll(Deadline deadline, absl::FunctionRef<bool()> enough) = 0;
-  /// Ends a poll() that waits. From any thread.
-  virtual void interrupt() = 0;
-};
 
 /// Keeps a window per peer, so that a node that stops receiving stops its senders rather than growing.
 /// Thread-safe.
 class Inbox {
  public:
-  /// source: polled by receive(); nullptr: other threads push. It outlives the inbox.
-  explicit Inbox(WindowLimits window, InboxSource* source = nullptr) : window_(window), source_(source) {}
+  /// source: polled by whoever waits for events; nullptr: other threads push.
+  explicit Inbox(WindowLimits window, std::shared_ptr<InboxSource> source = nullptr);
+  ~Inbox();
+  Inbox(const Inbox&) = delete;
 
   /// Called without locks when a peer whose window was full has room again. Set before the first push.
   void on_room(std::function<void(NodeId)> callback) { on_room_ = std::move(callback); }
@@ -57,7 +43,14 @@ class Inbox {
   /// close().
   absl::Status wait_for_room(NodeId from, Deadline deadline);
 
-  /// The next event that is ready. DeadlineExceeded, or the reason of close(), which comes before events.
+  /// From now on `wakeup`, which other inboxes may share, is told of events, and polls the source. Before the
+  /// first event is taken.
+  void share(std::shared_ptr<Wakeup> wakeup);
+
+  /// The next event that is ready, without polling; nothing where none is. Or the reason of close(), which comes
+  /// before events.
+  absl::StatusOr<std::optional<Event>> take();
+  /// Waits for the next event. As take(), or DeadlineExceeded.
   absl::StatusOr<Event> receive(Deadline deadline);
 
   void wake();
@@ -80,28 +73,21 @@ class Inbox {
   /// Moves delayed events that are due into the queue.
   void promote_due();
   Event pop_front(bool& has_room, NodeId& from);
-  /// Tells receive() that there is something to look at. Call with the lock held.
-  void announce();
-  /// Waits, unlocked, until announce() was called or `until`: spins, then blocks.
-  void wait_for_announcement(std::unique_lock<std::mutex>& lock, Clock::time_point until);
-  void sleep(std::unique_lock<std::mutex>& lock, Clock::time_point until,
-             absl::FunctionRef<bool()> announced);
-  /// Takes from the source, unlocked, what is there already.
-  void poll_source(std::unique_lock<std::mutex>& lock);
+  /// When to look again: at the deadline, or when a delayed event is ready.
+  Clock::time_point until(Deadline deadline) const;
+  /// Gives the source up for good. Call with the lock held.
+  void leave_source();
 
   const WindowLimits window_;
-  InboxSource* const source_;
+  std::shared_ptr<InboxSource> source_;
+  std::shared_ptr<Wakeup> wakeup_;  // Told with the lock held.
   std::function<void(NodeId)> on_room_;
   mutable std::mutex mutex_;
-  std::condition_variable arrived_;
   std::condition_variable room_;
   std::deque<Event> queue_;
   std::multimap<Clock::time_point, Event> delayed_;
   std::map<NodeId, Peer> peers_;
   bool woken_ = false;
-  std::atomic<uint64_t> announced_{0};  // Counts announce(). Written with the lock held.
-  bool poll_next_ = false;              // An event was received, and no wait since was long.
-  bool blocked_ = false;                // In the source, which an announcement must interrupt.
   absl::Status closed_;
 };
 

@@ -53,8 +53,9 @@ class FakeSource final : public InboxSource {
 };
 
 TEST(Inbox, TakesWhatHasArrivedThoughNoTimeIsLeft) {
-  FakeSource source;
-  Inbox inbox({}, &source);
+  const auto owner = std::make_shared<FakeSource>();
+  FakeSource& source = *owner;
+  Inbox inbox({}, owner);
   int left = 2;  // Something that brings no event first, as the end of a write.
   source.arrives = [&] {
     if (left == 0) return false;
@@ -68,8 +69,9 @@ TEST(Inbox, TakesWhatHasArrivedThoughNoTimeIsLeft) {
 }
 
 TEST(Inbox, AnEventOfAnotherThreadInterruptsASleepInTheSource) {
-  FakeSource source;
-  Inbox inbox({}, &source);
+  const auto owner = std::make_shared<FakeSource>();
+  FakeSource& source = *owner;
+  Inbox inbox({}, owner);
   std::thread other([&] {
     source.slept.get_future().wait();
     inbox.push(FrameFrom(4));
@@ -82,8 +84,9 @@ TEST(Inbox, AnEventOfAnotherThreadInterruptsASleepInTheSource) {
 }
 
 TEST(Inbox, NobodyIsInterruptedWhoDoesNotSleep) {
-  FakeSource source;
-  Inbox inbox({}, &source);
+  const auto owner = std::make_shared<FakeSource>();
+  FakeSource& source = *owner;
+  Inbox inbox({}, owner);
   inbox.wake();
   EXPECT_EQ(inbox.receive(Soon())->kind, Event::Kind::kWake);
   EXPECT_EQ(source.interrupts, 0);
@@ -91,9 +94,10 @@ TEST(Inbox, NobodyIsInterruptedWhoDoesNotSleep) {
 }
 
 TEST(Inbox, WhatAnotherThreadPollsIsReceivedHere) {
-  FakeSource source;
+  const auto owner = std::make_shared<FakeSource>();
+  FakeSource& source = *owner;
   source.taken = true;
-  Inbox inbox({}, &source);
+  Inbox inbox({}, owner);
   std::thread other([&] {
     while (source.polls < 2) std::this_thread::sleep_for(milliseconds(1));
     inbox.push(FrameFrom(5));
@@ -105,8 +109,9 @@ TEST(Inbox, WhatAnotherThreadPollsIsReceivedHere) {
 }
 
 TEST(Inbox, ClosingEndsASleepInTheSource) {
-  FakeSource source;
-  Inbox inbox({}, &source);
+  const auto owner = std::make_shared<FakeSource>();
+  FakeSource& source = *owner;
+  Inbox inbox({}, owner);
   std::thread other([&] {
     source.slept.get_future().wait();
     inbox.close(absl::CancelledError("closed"));

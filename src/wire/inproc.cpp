@@ -146,6 +146,8 @@ class InprocNetwork::Endpoint : public Transport {
   }
 
   absl::StatusOr<Event> receive(Deadline deadline) override { return hub_->inbox(self_).receive(deadline); }
+  absl::StatusOr<std::optional<Event>> take() override { return hub_->inbox(self_).take(); }
+  void share(std::shared_ptr<Wakeup> wakeup) override { hub_->inbox(self_).share(std::move(wakeup)); }
   void wake() override { hub_->inbox(self_).wake(); }
 
   TransportStats stats() const override {

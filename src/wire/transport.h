@@ -4,6 +4,8 @@
 
 #include <cstdint>
 #include <map>
+#include <memory>
+#include <optional>
 #include <string>
 
 #include "absl/status/status.h"
@@ -13,6 +15,8 @@
 #include "wire/frame.h"
 
 namespace shoal {
+
+class Wakeup;
 
 /// What receive() returns.
 struct Event {
@@ -53,8 +57,8 @@ struct WindowLimits {
 };
 
 /// One node's end of a session (one plan in force: a new epoch may keep the session or open another). send(),
-/// wake(), stats() and close() are safe from any thread; receive() has one caller at a time, the node's
-/// executor.
+/// wake(), stats() and close() are safe from any thread; receive() and take() have one caller at a time, the
+/// node's executor.
 class Transport {
  public:
   virtual ~Transport() = default;
@@ -77,6 +81,12 @@ class Transport {
   /// The next event of any peer. Frames that arrived before a break are handed out before its kPeerDown.
   /// DeadlineExceeded: nothing came. Cancelled: closed here, or replaced by a newer session.
   virtual absl::StatusOr<Event> receive(Deadline deadline) = 0;
+
+  /// As receive(), of what has been read already: nothing where there is nothing. For a thread that serves
+  /// several transports, which share() one Wakeup, and reads through that.
+  virtual absl::StatusOr<std::optional<Event>> take() = 0;
+  /// From now on whoever waits for `wakeup` waits for this transport, too. Before the first receive() or take().
+  virtual void share(std::shared_ptr<Wakeup> wakeup) = 0;
 
   /// Ends the current receive(), or the next one, with kWake.
   virtual void wake() = 0;

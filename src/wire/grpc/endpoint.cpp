@@ -96,6 +96,8 @@ class SessionTransport final : public Transport {
     return session_->send(to, std::move(frame), deadline);
   }
   absl::StatusOr<Event> receive(Deadline deadline) override { return session_->receive(deadline); }
+  absl::StatusOr<std::optional<Event>> take() override { return session_->take(); }
+  void share(std::shared_ptr<Wakeup> wakeup) override { session_->share(std::move(wakeup)); }
   void wake() override { session_->wake(); }
   TransportStats stats() const override { return session_->stats(); }
   void close() override { session_->close(Cancelled("the session was closed here")); }

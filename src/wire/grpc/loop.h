@@ -16,7 +16,7 @@
 #include <vector>
 
 #include "base/clock.h"
-#include "wire/inbox.h"
+#include "wire/wakeup.h"
 
 namespace shoal {
 

@@ -29,7 +29,7 @@ GrpcSession::GrpcSession(SessionOptions session, GrpcOptions options, std::share
     : session_(std::move(session)),
       options_(std::move(options)),
       loop_(std::move(loop)),
-      inbox_(options_.window, loop_.get()) {
+      inbox_(options_.window, loop_) {
   for (const PeerAddress& peer : session_.peers) {
     if (peer.node != session_.self) peers_[peer.node].address = peer;
   }

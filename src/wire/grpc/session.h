@@ -5,6 +5,7 @@
 #include <map>
 #include <memory>
 #include <mutex>
+#include <optional>
 
 #include "wire/grpc/streams.h"
 #include "wire/inbox.h"
@@ -24,6 +25,8 @@ class GrpcSession final : public StreamOwner, public std::enable_shared_from_thi
   absl::Status connect(Deadline deadline);
   absl::Status send(NodeId to, Frame frame, Deadline deadline);
   absl::StatusOr<Event> receive(Deadline deadline) { return inbox_.receive(deadline); }
+  absl::StatusOr<std::optional<Event>> take() { return inbox_.take(); }
+  void share(std::shared_ptr<Wakeup> wakeup) { inbox_.share(std::move(wakeup)); }
   void wake() { inbox_.wake(); }
   TransportStats stats() const;
   void close(const absl::Status& reason);
