@@ -41,6 +41,7 @@ LocalCluster::LocalCluster(Options options) : options_(std::move(options)) {
     };
   }
   host.packed_cache = options_.packed_cache;
+  host.executors = HostThreads::kOneForEach;  // Stages of a pipeline compute at the same time.
   host.profile = options_.profile;
   host.hook = options_.hook;
   host_ = std::make_unique<NodeHost>(std::move(host));

@@ -20,6 +20,13 @@ std::shared_ptr<NodeHost::Node> NodeHost::find(const HostedNode& node) const {
   return found == nodes_.end() ? nullptr : found->second;
 }
 
+std::shared_ptr<Executor> NodeHost::executor_of(const Node& node) {
+  if (node.executor != nullptr) return node.executor;
+  if (options_.executors == HostThreads::kOneForEach) return std::make_shared<Executor>();
+  if (shared_executor_ == nullptr) shared_executor_ = std::make_shared<Executor>();
+  return shared_executor_;
+}
+
 template <typename Which>
 void NodeHost::end_sessions(Which which) {
   std::vector<std::unique_ptr<NodeSession>> ended;
@@ -97,7 +104,9 @@ absl::Status NodeHost::open(const HostedNode& node, SessionSetup setup) {
     return FailedPrecondition("node '{}' does not hold its shard of this plan", node.name);
   }
   end_sessions([&](const HostedNode& name, const Node&) { return name == node; });
+  hosted->executor = executor_of(*hosted);
   NodeSession::Options options;
+  options.executor = hosted->executor.get();
   options.log_name = setup.plan.node(setup.node).name;
   options.plan = std::move(setup.plan);
   options.self = setup.node;
@@ -110,10 +119,10 @@ absl::Status NodeHost::open(const HostedNode& node, SessionSetup setup) {
   options.expert_timeout = setup.expert_timeout;
   options.sink = setup.sink;
   ASSIGN_OR_RETURN(std::unique_ptr<NodeSession> session, NodeSession::Create(std::move(options)));
+  RETURN_IF_ERROR(session->start());
   const std::lock_guard lock(mutex_);
   hosted->session = std::move(session);
   hosted->session_id = setup.session;
-  hosted->session->start();
   return absl::OkStatus();
 }
 

@@ -30,6 +30,12 @@ struct HostedNode {
   auto operator<=>(const HostedNode&) const = default;
 };
 
+/// Which threads run the sessions of a host.
+enum class HostThreads : uint8_t {
+  kOne,         ///< One for all: nodes that share the CPUs of a machine.
+  kOneForEach,  ///< Each node has its own: nodes that stand for machines, and compute at the same time.
+};
+
 /// Safe from any thread. load(), open() and drop() wait for each other; the session of a node must not be ended
 /// while another thread is in its connect().
 class NodeHost {
@@ -38,6 +44,7 @@ class NodeHost {
     /// The backend of a node, made when it is first loaded.
     std::function<std::unique_ptr<Backend>(const HostedNode&)> make_backend;
     std::shared_ptr<const PackedCache> packed_cache;  ///< nullptr: none.
+    HostThreads executors = HostThreads::kOne;        ///< With kOne all backends ask for the same CPU.
     bool profile = false;                             ///< Keep a StepProfile of every node.
     LayerHook hook;  ///< Of every node, on its executor's thread. May be empty.
   };
@@ -64,7 +71,7 @@ class NodeHost {
     Duration expert_timeout = std::chrono::seconds(6);
     CoordinatorSink* sink = nullptr;  ///< Of node 0 of a coordinator; nullptr elsewhere.
   };
-  /// Ends the node's session, takes memory for the cache of this one and starts its executor. The links are
+  /// Ends the node's session, takes memory for the cache of this one and gives it to an executor. The links are
   /// opened by connect(). FailedPrecondition where the node does not hold its shard of the plan; else as
   /// NodeSession::Create, and then the node has no session.
   absl::Status open(const HostedNode& node, SessionSetup setup);
@@ -80,7 +87,7 @@ class NodeHost {
     HostedNode node;
     int64_t weight_bytes = 0;  ///< Packed; 0 while it loads.
     LoadStats load;
-    uint64_t session = 0;      ///< 0: none is open, or its executor has ended.
+    uint64_t session = 0;      ///< 0: none is open, or it has ended.
     NodeSession::Stats stats;  ///< Of the session that is open.
   };
   std::vector<NodeReport> report() const;
@@ -103,18 +110,22 @@ class NodeHost {
     std::unique_ptr<Backend> backend;
     std::unique_ptr<StepProfile> profile;
     std::unique_ptr<NodeModel> model;
+    std::shared_ptr<Executor> executor;
     uint64_t session_id = 0;
     std::unique_ptr<NodeSession> session;
   };
 
   std::shared_ptr<Node> find(const HostedNode& node) const;
+  /// The executor of a node that is to open a session. Call with work_ held.
+  std::shared_ptr<Executor> executor_of(const Node& node);
   /// Ends the sessions that `which` picks, outside the lock: an executor may take a layer's time to notice.
   template <typename Which>
   void end_sessions(Which which);
 
   const Options options_;
-  std::mutex work_;           ///< Held through load() and open().
-  mutable std::mutex mutex_;  ///< Guards the map and what its nodes hold.
+  std::mutex work_;                            ///< Held through load() and open().
+  std::shared_ptr<Executor> shared_executor_;  ///< Of kOne, once a session was opened.
+  mutable std::mutex mutex_;                   ///< Guards the map and what its nodes hold.
   std::map<HostedNode, std::shared_ptr<Node>> nodes_;
 };
 

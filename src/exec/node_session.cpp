@@ -45,7 +45,7 @@ SessionOptions WireSession(const Plan& plan, NodeId self, uint64_t session, cons
 NodeSession::NodeSession(Options options) : options_(std::move(options)) {}
 
 absl::StatusOr<std::unique_ptr<NodeSession>> NodeSession::Create(Options options) {
-  SHOAL_CHECK(options.model != nullptr);
+  SHOAL_CHECK(options.model != nullptr && options.executor != nullptr);
   std::unique_ptr<NodeSession> session(new NodeSession(std::move(options)));
   const Options& o = session->options_;
   session->options_.limits.short_rope_positions = ShortRopePositions(o.model->spec());
@@ -62,31 +62,39 @@ absl::StatusOr<std::unique_ptr<NodeSession>> NodeSession::Create(Options options
         StageRunner::Options{&o.plan, o.self, compute, o.limits, o.model->spec().width,
                              o.model->backend().limits().logit_rows, o.hook, o.profile});
   }
+  session->transport_ = std::make_unique<TaskTransport>(*o.transport, *o.executor);
   NodeSession* raw = session.get();
   session->exchange_ = std::make_unique<PlannedExchange>(
-      PlannedExchange::Options{&o.plan, o.self, compute, o.transport.get(), o.expert_timeout},
+      PlannedExchange::Options{&o.plan, o.self, compute, session->transport_.get(), o.expert_timeout},
       [raw](Deadline deadline) { return raw->pump(deadline); });
   return session;
 }
 
 NodeSession::~NodeSession() { stop(); }
 
-void NodeSession::start() {
+absl::Status NodeSession::start() {
   running_ = true;
-  thread_ = std::thread([this] { run(); });
+  absl::StatusOr<std::shared_ptr<const Executor::Task>> task =
+      options_.executor->start([this](Executor::Task& turns) { run(turns); });
+  if (!task.ok()) running_ = false;
+  RETURN_IF_ERROR(task.status());
+  task_ = *std::move(task);
+  return absl::OkStatus();
 }
 
 void NodeSession::stop() {
   stopping_ = true;
   options_.transport->close();
-  if (thread_.joinable()) thread_.join();
+  if (task_ != nullptr) options_.executor->join(*task_);
+  task_ = nullptr;
 }
 
 NodeSession::Stats NodeSession::stats() const {
   return {steps_run_.load(), calls_served_.load(), running_.load(), orphaned_.load()};
 }
 
-void NodeSession::run() {
+void NodeSession::run(Executor::Task& task) {
+  transport_->bind(task);
   SetThreadLogName(options_.log_name, options_.self.value);
   options_.model->backend().enter_thread();
   while (!stopping_) {
@@ -107,7 +115,7 @@ void NodeSession::run() {
 
 absl::Status NodeSession::pump(Deadline deadline) {
   if (options_.sink != nullptr) options_.sink->tick();
-  absl::StatusOr<Event> event = options_.transport->receive(deadline);
+  absl::StatusOr<Event> event = transport_->receive(deadline);
   if (!event.ok()) return event.status();
   handle(std::move(*event));
   return absl::OkStatus();
@@ -138,8 +146,8 @@ void NodeSession::handle_frame(NodeId from, Frame frame) {
     return;
   }
   if (IsProbe(frame)) {
-    (void)options_.transport->send(from, EncodeExecutorPosition(options_.plan.epoch, position_),
-                                   Deadline::after_ms(0));
+    (void)transport_->send(from, EncodeExecutorPosition(options_.plan.epoch, position_),
+                           Deadline::after_ms(0));
     return;
   }
   switch (frame.header.kind) {
@@ -197,7 +205,7 @@ void NodeSession::run_step(const Frame& frame) {
     return;
   }
   const NodeId to = out->to;
-  const absl::Status sent = options_.transport->send(to, std::move(out->frame), Deadline::after_ms(kSendMs));
+  const absl::Status sent = transport_->send(to, std::move(out->frame), Deadline::after_ms(kSendMs));
   if (!sent.ok()) {
     const Plan& plan = options_.plan;
     tell(id, {Unavailable("node '{}' lost: {}, while node '{}' sent it step {}", plan.node(to).name,
@@ -222,9 +230,9 @@ void NodeSession::tell(StepId step, const StepError& error) {
   failed_step_ = step;
   if (stopping_) return;
   LogWarning("{}", Message(error.status));
-  (void)options_.transport->send(Plan::kCoordinator,
-                                 EncodeStepError(options_.plan.epoch, step, position_.layer, error),
-                                 Deadline::after_ms(kSendMs));
+  (void)transport_->send(Plan::kCoordinator,
+                         EncodeStepError(options_.plan.epoch, step, position_.layer, error),
+                         Deadline::after_ms(kSendMs));
 }
 
 void NodeSession::serve_experts(NodeId from, const Frame& frame) {
@@ -235,7 +243,7 @@ void NodeSession::serve_experts(NodeId from, const Frame& frame) {
     LogWarning("{} of node '{}': {}", Describe(frame.header), options_.plan.node(from).name, Message(served));
     reply = EncodeExpertError(frame.header, {request_.ticket, served});
   }
-  const absl::Status sent = options_.transport->send(from, std::move(reply), Deadline::after_ms(kSendMs));
+  const absl::Status sent = transport_->send(from, std::move(reply), Deadline::after_ms(kSendMs));
   if (!sent.ok()) LogWarning("expert reply not sent: {}", Message(sent));
 }
 

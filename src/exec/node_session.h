@@ -1,6 +1,6 @@
-// One node's part in one session (one plan in force): an executor thread that takes frames from the transport
-// and runs steps, serves experts to others, and answers probes. One executor per node, and no wait holds it:
-// while its own expert requests are out, and between layers, it serves those of others (I13).
+// One node's part in one session (one plan in force): a task of an executor that takes frames from the transport
+// and runs steps, serves experts to others, and answers probes. No wait holds the executor: while its own expert
+// requests are out, and between layers, it serves those of others (I13), and other sessions have their turns.
 #pragma once
 
 #include <atomic>
@@ -9,17 +9,18 @@
 #include <functional>
 #include <memory>
 #include <string>
-#include <thread>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "compute/backend.h"
 #include "compute/step_profile.h"
 #include "cpu/arena.h"
+#include "exec/executor.h"
 #include "exec/node_model.h"
 #include "exec/pipeline_engine.h"
 #include "exec/planned_exchange.h"
 #include "exec/stage_runner.h"
+#include "exec/task_transport.h"
 #include "wire/grpc/endpoint.h"
 #include "wire/transport.h"
 
@@ -33,7 +34,9 @@ class NodeSession {
   struct Options {
     Plan plan;
     NodeId self;
-    NodeModel* model = nullptr;  ///< Outlives the session, as does sink. No other session uses its backend.
+    NodeModel* model =
+        nullptr;  ///< Outlives the session, as do executor and sink. No other session uses its backend.
+    Executor* executor = nullptr;  ///< Backends of all its sessions ask for the same CPU.
     std::unique_ptr<Transport> transport;
     StepLimits limits;
     Duration expert_timeout = std::chrono::seconds(6);
@@ -50,12 +53,13 @@ class NodeSession {
   NodeSession(const NodeSession&) = delete;
   NodeSession& operator=(const NodeSession&) = delete;
 
-  void start();
-  /// Closes the transport and joins the executor. Idempotent.
+  /// Once. ResourceExhausted as Executor::start.
+  absl::Status start();
+  /// Closes the transport and waits until the executor has left the session. Idempotent.
   void stop();
 
   Transport& transport() { return *options_.transport; }
-  /// For /status: steps run here, experts served to others (calls), whether the executor still runs.
+  /// For /status: steps run here, experts served to others (calls), whether the executor still runs it.
   struct Stats {
     uint64_t steps = 0;
     uint64_t expert_calls_served = 0;
@@ -67,7 +71,7 @@ class NodeSession {
  private:
   explicit NodeSession(Options options);
 
-  void run();
+  void run(Executor::Task& task);
   /// Handles the next event, waiting until `deadline`.
   absl::Status pump(Deadline deadline);
   void handle(Event event);
@@ -80,6 +84,7 @@ class NodeSession {
   void tell(StepId step, const StepError& error);
 
   Options options_;
+  std::unique_ptr<TaskTransport> transport_;  ///< Options::transport, for what runs on the executor.
   std::unique_ptr<BackendSession> compute_;
   std::unique_ptr<StageRunner> runner_;
   std::unique_ptr<PlannedExchange> exchange_;
@@ -94,7 +99,7 @@ class NodeSession {
   std::atomic<bool> running_{false};
   std::atomic<bool> orphaned_{false};
   std::atomic<bool> stopping_{false};
-  std::thread thread_;
+  std::shared_ptr<const Executor::Task> task_;
 };
 
 }  // namespace shoal
