@@ -73,12 +73,23 @@ typedef struct {
   int64_t local_seconds;
   bool add_generation_prompt;
   bool continue_final_message;
+  // Renders a conversation that the template refuses in another shape, if it takes that.
+  bool reshape;
 } ShoalRenderRequest;
 // From the texts of chat_template.jinja and tokenizer_config.json; a missing file is an empty text.
 int32_t shoal_template_new(ShoalView jinja, ShoalView config, ShoalTemplate** out, ShoalBytes* error);
 void shoal_template_free(ShoalTemplate* chat_template);
 int32_t shoal_template_render(const ShoalTemplate* chat_template, const ShoalRenderRequest* request,
                               ShoalBytes* out, ShoalBytes* error);
+// The rendered text and its ids. Control tokens come from the template alone: what the request's texts spell
+// becomes the ids of its characters.
+int32_t shoal_template_encode(const ShoalTemplate* chat_template, const ShoalTokenizer* tokenizer,
+                              const ShoalRenderRequest* request, ShoalBytes* text, ShoalIds* ids,
+                              ShoalBytes* error);
+// The tokens that end what a model says, ascending: eos_token of the text of tokenizer_config.json, which may
+// be empty, what the template (or null) writes behind an assistant's text, and well-known names.
+int32_t shoal_end_of_text(const ShoalTokenizer* tokenizer, const ShoalTemplate* chat_template,
+                          ShoalView config, ShoalIds* out, ShoalBytes* error);
 
 // ---- Constrained decoding ----
 

@@ -1,9 +1,10 @@
 //! The C ABI of `shoal_bridge.h`, which documents it.
 
+use crate::end_of_text::end_of_text;
 use crate::error::{caught, invalid, Fault, Outcome};
 use crate::grammar::{Compiler, GrammarKind, GrammarMatcher};
 use crate::meter::DEEP_STACK;
-use crate::template::{ChatTemplates, Request};
+use crate::template::{ChatTemplates, Request, Settings};
 use crate::tokenizer::TextTokenizer;
 
 /// A view of the caller's bytes.
@@ -36,6 +37,23 @@ pub struct RenderRequest {
     local_seconds: i64,
     add_generation_prompt: bool,
     continue_final_message: bool,
+    reshape: bool,
+}
+
+impl RenderRequest {
+    fn read(&self) -> Outcome<Request> {
+        Ok(Request {
+            messages: self.messages.text("messages")?.into(),
+            tools: self.tools.text("tools")?.into(),
+            kwargs: self.kwargs.text("chat_template_kwargs")?.into(),
+            settings: Settings {
+                add_generation_prompt: self.add_generation_prompt,
+                continue_final_message: self.continue_final_message,
+                local_seconds: self.local_seconds,
+            },
+            reshape: self.reshape,
+        })
+    }
 }
 
 impl Slice {
@@ -237,16 +255,39 @@ pub unsafe extern "C" fn shoal_template_render(
     error: *mut Bytes,
 ) -> i32 {
     guard(error, || {
-        let request = Request {
-            messages: request.messages.text("messages")?.into(),
-            tools: request.tools.text("tools")?.into(),
-            kwargs: request.kwargs.text("chat_template_kwargs")?.into(),
-            add_generation_prompt: request.add_generation_prompt,
-            continue_final_message: request.continue_final_message,
-            local_seconds: request.local_seconds,
-        };
-        let text = templates.render(request)?;
+        let text = templates.render(request.read()?)?;
         out.write(Bytes::from_vec(text.into_bytes()));
+        Ok(())
+    })
+}
+
+#[no_mangle]
+pub unsafe extern "C" fn shoal_template_encode(
+    templates: &ChatTemplates,
+    tokenizer: &TextTokenizer,
+    request: &RenderRequest,
+    text: *mut Bytes,
+    ids: *mut Ids,
+    error: *mut Bytes,
+) -> i32 {
+    guard(error, || {
+        let prompt = templates.prompt(request.read()?, Some(tokenizer.guard().clone()))?;
+        ids.write(Ids::from_vec(tokenizer.encode_prompt(&prompt)?));
+        text.write(Bytes::from_vec(prompt.text.into_bytes()));
+        Ok(())
+    })
+}
+
+#[no_mangle]
+pub unsafe extern "C" fn shoal_end_of_text(
+    tokenizer: &TextTokenizer,
+    templates: Option<&ChatTemplates>,
+    config: Slice,
+    out: *mut Ids,
+    error: *mut Bytes,
+) -> i32 {
+    guard(error, || {
+        out.write(Ids::from_vec(end_of_text(tokenizer, templates, config.text("tokenizer_config.json")?)?));
         Ok(())
     })
 }

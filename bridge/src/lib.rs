@@ -3,10 +3,14 @@
 //! holds if that is bounded. Nothing here reads a file, a clock or the environment.
 
 mod abi;
+mod control;
+mod conversation;
+mod end_of_text;
 mod error;
 mod grammar;
 mod jinja_source;
 mod meter;
+mod origin;
 mod python;
 mod template;
 mod tokenizer;

@@ -14,8 +14,10 @@ use minijinja::value::ValueKind;
 use minijinja::{AutoEscape, Environment, Error, ErrorKind, Value};
 use serde_json::{Map, Value as Json};
 
+use crate::conversation::{reshaped, role, SHAPES};
 use crate::error::{caught, invalid, Fault, Outcome};
 use crate::meter::{within, Bounded};
+use crate::origin::{self, Conversation, Guard, Prompt, TemplateWords};
 use crate::{jinja_source, python};
 
 /// The most instructions of one rendering, under a second. A conversation of 10,000 messages takes a few millions.
@@ -43,6 +45,13 @@ pub struct Request {
     pub messages: String,
     pub tools: String,
     pub kwargs: String,
+    pub settings: Settings,
+    /// Renders a conversation that the template refuses in another shape, if it takes that.
+    pub reshape: bool,
+}
+
+#[derive(Clone, Copy)]
+pub struct Settings {
     pub add_generation_prompt: bool,
     pub continue_final_message: bool,
     pub local_seconds: i64,
@@ -58,8 +67,14 @@ pub struct ChatTemplates {
 struct Compiled {
     environment: Environment<'static>,
     special_tokens: Map<String, Json>,
-    /// Name and source as the file has it.
-    sources: Vec<(String, String)>,
+    sources: Vec<Source>,
+}
+
+/// A template as the file has it.
+struct Source {
+    name: String,
+    text: String,
+    words: TemplateWords,
 }
 
 /// `raise_exception`, carried through minijinja's error chain.
@@ -88,13 +103,18 @@ impl ChatTemplates {
     }
 
     pub fn render(&self, request: Request) -> Outcome<String> {
+        self.prompt(request, None).map(|prompt| prompt.text)
+    }
+
+    /// The text, and with a guard what of it is the request's.
+    pub fn prompt(&self, request: Request, guard: Option<Arc<Guard>>) -> Outcome<Prompt> {
         if self.exceeded.load(Ordering::Relaxed) {
             return Err(too_much());
         }
         let compiled = self.compiled.clone();
         let size = request.messages.len() + request.tools.len() + request.kwargs.len();
-        match bounded(size, move || compiled.render(&request))? {
-            Bounded::Done(text) => Ok(text),
+        match bounded(size, move || compiled.prompt(&request, guard.as_deref()))? {
+            Bounded::Done(prompt) => Ok(prompt),
             Bounded::Exceeded => {
                 self.exceeded.store(true, Ordering::Relaxed);
                 Err(too_much())
@@ -125,39 +145,79 @@ impl Compiled {
             "" => Json::Object(Map::new()),
             text => serde_json::from_str(text).map_err(|e| invalid!("tokenizer_config.json: {e}"))?,
         };
-        let sources = match jinja {
+        let named = match jinja {
             "" => named_templates(config.get("chat_template"))?,
             text => vec![("default".to_string(), text.to_string())],
         };
         let mut environment = environment();
-        for (name, source) in &sources {
-            if source.len() > MAX_TEMPLATE_BYTES {
-                let size = source.len();
+        let mut sources = Vec::new();
+        for (name, text) in named {
+            if text.len() > MAX_TEMPLATE_BYTES {
+                let size = text.len();
                 return Err(invalid!(
                     "chat template {name:?}: {size} bytes are more than {MAX_TEMPLATE_BYTES}"
                 ));
             }
             environment
-                .add_template_owned(name.clone(), jinja_source::prepare(source))
+                .add_template_owned(name.clone(), jinja_source::prepare(&text))
                 .map_err(|e| describe(&e))?;
+            sources.push(Source { name, words: TemplateWords::new(&text), text });
         }
         Ok(Compiled { environment, special_tokens: special_tokens(&config)?, sources })
     }
 
-    fn render(&self, request: &Request) -> Outcome<String> {
-        let mut messages = parse_messages(&request.messages)?;
-        let tools = match parse("tools", &request.tools)? {
-            tools @ (Json::Null | Json::Array(_)) => tools,
-            _ => return Err(invalid!("tools: expected a list")),
+    fn prompt(&self, request: &Request, guard: Option<&Guard>) -> Outcome<Prompt> {
+        let conversation = read(request)?;
+        let raised = match self.prompt_of(&conversation, request.settings, guard) {
+            Err(Fault::Raised(text)) if request.reshape => text,
+            outcome => return outcome,
         };
-        let kwargs = match parse("chat_template_kwargs", &request.kwargs)? {
-            Json::Null => Map::new(),
-            Json::Object(map) => map,
-            _ => return Err(invalid!("chat_template_kwargs: expected an object")),
+        for shape in SHAPES {
+            let messages = reshaped(&conversation.messages, shape);
+            if messages == conversation.messages {
+                continue;
+            }
+            let other = Conversation { messages, ..conversation.clone() };
+            if let Ok(prompt) = self.prompt_of(&other, request.settings, guard) {
+                return Ok(prompt);
+            }
+        }
+        Err(Fault::Raised(self.refusal(conversation, request.settings, &raised)))
+    }
+
+    /// The text of the conversation as it is.
+    fn prompt_of(
+        &self,
+        conversation: &Conversation,
+        settings: Settings,
+        guard: Option<&Guard>,
+    ) -> Outcome<Prompt> {
+        let mut plain = self.render(conversation, settings);
+        let Some(guard) = guard.filter(|guard| !guard.controls.is_empty()) else {
+            return plain.map(|text| Prompt { text, foreign: Vec::new() });
         };
-        let (name, source) = self.choose(!tools.is_null())?;
-        let continued = match request.continue_final_message {
-            true => Some(tag_final_message(&mut messages, source)?),
+        let words = &self.choose(conversation)?.words;
+        if let Ok(text) = plain {
+            let twins = self.render(&origin::with_twins(conversation, guard, words), settings);
+            match twins.map(|twins| origin::compare(&text, &twins)) {
+                Ok(Some(foreign)) => return Ok(Prompt { text, foreign }),
+                _ => plain = Ok(text),
+            }
+        }
+        let Some((marked, back)) = origin::with_marks(conversation, guard, words)? else {
+            return plain.map(|text| Prompt { text, foreign: Vec::new() });
+        };
+        match self.render(&marked, settings) {
+            Ok(text) => Ok(origin::without_marks(&text, &back)),
+            Err(fault) => Err(plain.err().unwrap_or(fault)),
+        }
+    }
+
+    fn render(&self, conversation: &Conversation, settings: Settings) -> Outcome<String> {
+        let Conversation { mut messages, tools, kwargs } = conversation.clone();
+        let source = self.choose(conversation)?;
+        let continued = match settings.continue_final_message {
+            true => Some(tag_final_message(&mut messages, &source.text)?),
             false => None,
         };
 
@@ -166,12 +226,12 @@ impl Compiled {
         context.extend(kwargs);
         context.insert("messages".into(), Json::Array(messages));
         context.insert("tools".into(), tools);
-        context.insert("add_generation_prompt".into(), request.add_generation_prompt.into());
+        context.insert("add_generation_prompt".into(), settings.add_generation_prompt.into());
 
-        NOW.set(request.local_seconds);
+        NOW.set(settings.local_seconds);
         let text = self
             .environment
-            .get_template(name)
+            .get_template(&source.name)
             .and_then(|template| template.render(Value::from_serialize(&context)))
             .map_err(|e| describe(&e))?;
         match continued {
@@ -180,17 +240,41 @@ impl Compiled {
         }
     }
 
-    /// The template "tool_use" if there are tools and such a template, else "default".
-    fn choose(&self, with_tools: bool) -> Outcome<(&str, &str)> {
-        let find = |wanted: &str| self.sources.iter().find(|(name, _)| name == wanted);
-        let found = if with_tools { find("tool_use").or(find("default")) } else { find("default") };
-        match found {
-            Some((name, source)) => Ok((name, source)),
-            None => {
-                let names: Vec<&str> = self.sources.iter().map(|(name, _)| name.as_str()).collect();
-                Err(invalid!("chat template: none is named \"default\", only: {}", names.join(", ")))
+    /// What to tell of a conversation that the template refuses in every shape. The message at fault ends the shortest
+    /// beginning of the conversation that is refused with the same words.
+    fn refusal(&self, conversation: Conversation, settings: Settings, raised: &str) -> String {
+        let settings = Settings { continue_final_message: false, ..settings };
+        let refused = |count: usize| {
+            let messages = conversation.messages[..count].to_vec();
+            let outcome = self.render(&Conversation { messages, ..conversation.clone() }, settings);
+            matches!(outcome, Err(Fault::Raised(text)) if text == raised)
+        };
+        let (mut taken, mut count) = (0, conversation.messages.len());
+        while taken + 1 < count {
+            let middle = (taken + count) / 2;
+            match refused(middle) {
+                true => count = middle,
+                false => taken = middle,
             }
         }
+        let Some(last) = count.checked_sub(1) else { return raised.to_string() };
+        format!(
+            "messages[{last}] (role {:?}): {raised}; merging the system texts in front and joining neighbours of one \
+             role did not help. Change that message as the template asks: most take system first, then user and \
+             assistant in turn, beginning with user",
+            role(&conversation.messages[last])
+        )
+    }
+
+    /// The template "tool_use" if there are tools and such a template, else "default".
+    fn choose(&self, conversation: &Conversation) -> Outcome<&Source> {
+        let find = |wanted: &str| self.sources.iter().find(|source| source.name == wanted);
+        let with_tools = !conversation.tools.is_null();
+        let found = if with_tools { find("tool_use").or(find("default")) } else { find("default") };
+        found.ok_or_else(|| {
+            let names: Vec<&str> = self.sources.iter().map(|source| source.name.as_str()).collect();
+            invalid!("chat template: none is named \"default\", only: {}", names.join(", "))
+        })
     }
 }
 
@@ -274,6 +358,20 @@ fn strftime_now(format: &str) -> Result<String, Error> {
         return Err(wrong(format!("strftime_now: unknown format {format:?}")));
     }
     Ok(now.naive_utc().format_with_items(items.iter()).to_string())
+}
+
+fn read(request: &Request) -> Outcome<Conversation> {
+    let messages = parse_messages(&request.messages)?;
+    let tools = match parse("tools", &request.tools)? {
+        tools @ (Json::Null | Json::Array(_)) => tools,
+        _ => return Err(invalid!("tools: expected a list")),
+    };
+    let kwargs = match parse("chat_template_kwargs", &request.kwargs)? {
+        Json::Null => Map::new(),
+        Json::Object(map) => map,
+        _ => return Err(invalid!("chat_template_kwargs: expected an object")),
+    };
+    Ok(Conversation { messages, tools, kwargs })
 }
 
 fn parse(what: &str, text: &str) -> Outcome<Json> {

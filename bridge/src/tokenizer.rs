@@ -1,12 +1,14 @@
 //! Hugging Face's tokenizers, with two additions that a server needs: the bytes of a single token, and encoding in
 //! which text that looks like a control token stays text.
 
-use std::collections::HashMap;
-use std::sync::OnceLock;
+use std::collections::{HashMap, HashSet};
+use std::sync::{Arc, OnceLock};
 
-use tokenizers::{AddedToken, Tokenizer};
+use tokenizers::{AddedToken, Model, OffsetType, PreTokenizer, Token, Tokenizer};
 
+use crate::control::{is_control, ControlTokens};
 use crate::error::{invalid, Outcome};
+use crate::origin::{free_marks, Guard, Prompt};
 
 /// How the vocabulary spells bytes, according to the decoder of tokenizer.json.
 #[derive(Clone, Copy, PartialEq)]
@@ -24,6 +26,7 @@ pub struct TextTokenizer {
     /// The same tokenizer, but without recognising control tokens in text; made on first use.
     literal: OnceLock<Tokenizer>,
     added: HashMap<u32, AddedToken>,
+    guard: Arc<Guard>,
     id_limit: u32,
     spelling: Spelling,
 }
@@ -40,8 +43,12 @@ impl TextTokenizer {
         if id_limit > i32::MAX as u32 {
             return Err(invalid!("tokenizer.json: {} is no token id", id_limit - 1));
         }
+        let added: HashMap<u32, AddedToken> = tokenizer.get_added_tokens_decoder().into_iter().collect();
+        let normalizer = tokenizer.get_normalizer().cloned();
+        let controls = ControlTokens::new(&added, normalizer.as_ref())?;
         Ok(TextTokenizer {
-            added: tokenizer.get_added_tokens_decoder().into_iter().collect(),
+            added,
+            guard: Arc::new(Guard { controls, normalizer }),
             spelling: spelling_of(&tokenizer)?,
             literal: OnceLock::new(),
             tokenizer,
@@ -51,6 +58,11 @@ impl TextTokenizer {
 
     pub fn inner(&self) -> &Tokenizer {
         &self.tokenizer
+    }
+
+    /// What chat templates need to keep the texts of messages from forging control tokens.
+    pub fn guard(&self) -> &Arc<Guard> {
+        &self.guard
     }
 
     /// The largest id plus one.
@@ -68,6 +80,63 @@ impl TextTokenizer {
             .encode_fast(text, add_special)
             .map_err(|e| invalid!("the text cannot be tokenized: {e}"))?;
         Ok(encoding.get_ids().to_vec())
+    }
+
+    /// The ids of a prompt, with control tokens only where no character of their spelling is the request's. All else is
+    /// as in `encode`: text on both sides of such a border is cut and merged as one text.
+    pub fn encode_prompt(&self, prompt: &Prompt) -> Outcome<Vec<u32>> {
+        let forged = self.forged(prompt);
+        if forged.is_empty() {
+            return self.encode(&prompt.text, false, true);
+        }
+        let text = prompt.text.as_str();
+        let taken: HashSet<char> = text.chars().filter(|c| *c as u32 >= 0x10_0000).collect();
+        let first = forged.iter().filter_map(|at| text[*at..].chars().next());
+        let marks = free_marks(first, |c| taken.contains(&c))?;
+        let marked = |(at, c): (usize, char)| if forged.contains(&at) { marks[&c] } else { c };
+        let marked: String = text.char_indices().map(marked).collect();
+        let back: HashMap<char, char> = marks.iter().map(|(c, mark)| (*mark, *c)).collect();
+        self.encode_marked(&marked, &back).map_err(|e| invalid!("the text cannot be tokenized: {e}"))
+    }
+
+    /// As `encode` with control tokens, which marks keep from being recognised; what they stand for is put back before
+    /// the text is cut into words.
+    fn encode_marked(&self, marked: &str, back: &HashMap<char, char>) -> tokenizers::Result<Vec<u32>> {
+        let added = self.tokenizer.get_added_vocabulary();
+        let mut pieces = added.extract_and_normalize(self.tokenizer.get_normalizer(), marked);
+        pieces.normalize(|piece| {
+            piece.map(|c| *back.get(&c).unwrap_or(&c));
+            Ok(())
+        })?;
+        if let Some(cutter) = self.tokenizer.get_pre_tokenizer() {
+            cutter.pre_tokenize(&mut pieces)?;
+        }
+        pieces.tokenize(|piece| self.tokenize_word(piece.get()))?;
+        Ok(pieces.into_encoding(None, 0, OffsetType::None)?.get_ids().to_vec())
+    }
+
+    fn tokenize_word(&self, word: &str) -> tokenizers::Result<Vec<Token>> {
+        let model = self.tokenizer.get_model();
+        let tokens = model.tokenize(word)?;
+        if !self.guard.controls.forged(&tokens, word) {
+            return Ok(tokens);
+        }
+        let mut buffer = [0; 4];
+        let each = word.chars().map(|c| model.tokenize(c.encode_utf8(&mut buffer)));
+        Ok(each.collect::<tokenizers::Result<Vec<_>>>()?.concat())
+    }
+
+    /// Where to mark the text so that no control token is recognised that the request had a part in.
+    fn forged(&self, prompt: &Prompt) -> HashSet<usize> {
+        if prompt.foreign.is_empty() {
+            return HashSet::new();
+        }
+        let first_foreign = |range: &std::ops::Range<usize>| {
+            let next = prompt.foreign.partition_point(|foreign| foreign.end <= range.start);
+            let foreign = prompt.foreign.get(next)?;
+            (foreign.start < range.end).then(|| foreign.start.max(range.start))
+        };
+        self.guard.find(&prompt.text).iter().filter_map(|spelling| first_foreign(&spelling.range)).collect()
     }
 
     /// Ids that name no token decode to nothing: checkpoints pad their vocabulary.
@@ -119,14 +188,11 @@ fn spelling_of(tokenizer: &Tokenizer) -> Outcome<Spelling> {
     })
 }
 
-/// A copy that treats control tokens in a text as text. Files mark some of them as not special ("<tool_call>"), so
-/// their shape decides, too. Runs of spaces and the like, which are added tokens in some families, stay tokens.
+/// A copy that treats control tokens in a text as text.
 fn literal_copy(tokenizer: &Tokenizer, added: &HashMap<u32, AddedToken>) -> Tokenizer {
     let mut copy = tokenizer.clone();
-    let mut unmarked: Vec<(&u32, &AddedToken)> = added
-        .iter()
-        .filter(|(_, t)| !t.special && t.content.starts_with('<') && t.content.ends_with('>'))
-        .collect();
+    let mut unmarked: Vec<(&u32, &AddedToken)> =
+        added.iter().filter(|(_, token)| !token.special && is_control(token)).collect();
     unmarked.sort_by_key(|(id, _)| **id);
     let marked: Vec<AddedToken> =
         unmarked.into_iter().map(|(_, t)| AddedToken { special: true, ..t.clone() }).collect();

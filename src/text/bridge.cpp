@@ -8,6 +8,12 @@ std::string Take(ShoalBytes bytes) {
   return text;
 }
 
+std::vector<int32_t> Take(ShoalIds ids) {
+  std::vector<int32_t> values(ids.data, ids.data + ids.size);
+  shoal_ids_free(ids);
+  return values;
+}
+
 absl::Status Result(int32_t code, ShoalBytes error) {
   if (code == 0) return absl::OkStatus();
   const std::string text = Take(error);

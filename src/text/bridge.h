@@ -4,6 +4,7 @@
 
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include "base/status.h"
 #include "shoal_bridge.h"
@@ -15,6 +16,8 @@ inline ShoalView Slice(std::string_view text) { return {text.data(), text.size()
 
 /// Copies the bytes to a string and frees them.
 std::string Take(ShoalBytes bytes);
+/// Copies the ids and frees them.
+std::vector<int32_t> Take(ShoalIds ids);
 
 /// The Status of a call that returned `code`; frees `error`. FailedPrecondition if a template raised an
 /// exception, NotFound if the model has no chat template, InvalidArgument for other bad input.

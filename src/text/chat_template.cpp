@@ -26,6 +26,18 @@ int64_t LocalSeconds() {
   return timegm(&local);
 }
 
+ShoalRenderRequest BridgeRequest(const ChatRequest& request) {
+  return {
+      .messages = bridge::Slice(request.messages),
+      .tools = bridge::Slice(request.tools),
+      .kwargs = bridge::Slice(request.kwargs),
+      .local_seconds = request.local_seconds ? *request.local_seconds : LocalSeconds(),
+      .add_generation_prompt = request.add_generation_prompt,
+      .continue_final_message = request.continue_final_message,
+      .reshape = request.reshape,
+  };
+}
+
 }  // namespace
 
 void ChatTemplate::Free::operator()(ShoalTemplate* handle) const { shoal_template_free(handle); }
@@ -49,18 +61,22 @@ absl::StatusOr<ChatTemplate> ChatTemplate::FromText(std::string_view jinja,
 }
 
 absl::StatusOr<std::string> ChatTemplate::render(const ChatRequest& request) const {
-  const ShoalRenderRequest raw = {
-      .messages = bridge::Slice(request.messages),
-      .tools = bridge::Slice(request.tools),
-      .kwargs = bridge::Slice(request.kwargs),
-      .local_seconds = request.local_seconds ? *request.local_seconds : LocalSeconds(),
-      .add_generation_prompt = request.add_generation_prompt,
-      .continue_final_message = request.continue_final_message,
-  };
+  const ShoalRenderRequest raw = BridgeRequest(request);
   ShoalBytes text{};
   ShoalBytes error{};
   RETURN_IF_ERROR(bridge::Result(shoal_template_render(handle_.get(), &raw, &text, &error), error));
   return bridge::Take(text);
+}
+
+absl::StatusOr<RenderedPrompt> ChatTemplate::encode(const ChatRequest& request,
+                                                    const Tokenizer& tokenizer) const {
+  const ShoalRenderRequest raw = BridgeRequest(request);
+  ShoalBytes text{};
+  ShoalIds ids{};
+  ShoalBytes error{};
+  RETURN_IF_ERROR(bridge::Result(
+      shoal_template_encode(handle_.get(), tokenizer.handle(), &raw, &text, &ids, &error), error));
+  return RenderedPrompt{bridge::Take(text), bridge::Take(ids)};
 }
 
 }  // namespace shoal

@@ -8,8 +8,10 @@
 #include <optional>
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include "base/status.h"
+#include "text/tokenizer.h"
 
 struct ShoalTemplate;
 
@@ -23,8 +25,17 @@ struct ChatRequest {
   bool add_generation_prompt = true;
   /// Ends the text with the final message, so that the model continues it.
   bool continue_final_message = false;
+  /// Where the template refuses the conversation: tries it with the system texts merged in front, then also
+  /// with neighbours of one role joined, then with the system's text at the head of the first user message.
+  bool reshape = false;
   /// The time that strftime_now shows, in seconds since 1970 of local time; the current time if absent.
   std::optional<int64_t> local_seconds = std::nullopt;
+};
+
+/// A rendered conversation.
+struct RenderedPrompt {
+  std::string text;
+  std::vector<int32_t> ids;
 };
 
 /// Immutable; many threads may call `render` at once. Templates are not trusted: their time is bounded, and
@@ -42,6 +53,16 @@ class ChatTemplate {
   /// Returns FailedPrecondition with the template's own message if it raises an exception; InvalidArgument if
   /// the request is not JSON of the right shape, or if the template fails on it (naming its line).
   absl::StatusOr<std::string> render(const ChatRequest& request) const;
+
+  /// The rendered text with its ids, in which control tokens come from the template alone. A control token
+  /// that a text of the request spells, also in part, becomes the ids of its characters; all other ids are
+  /// those of the rendered text with control tokens. One exception: an assistant's text keeps the marks of
+  /// thinking and calls ("<think>", "<tool_call>") that models write in their answers, for templates look for
+  /// them. Errors as render().
+  absl::StatusOr<RenderedPrompt> encode(const ChatRequest& request, const Tokenizer& tokenizer) const;
+
+  /// For the other functions of this folder.
+  const ShoalTemplate* handle() const { return handle_.get(); }
 
  private:
   struct Free {

@@ -43,9 +43,17 @@ absl::StatusOr<std::vector<int32_t>> Tokenizer::encode(std::string_view text, En
       bridge::Result(shoal_tokenizer_encode(handle_.get(), bridge::Slice(text), options.add_special,
                                             options.parse_special, &ids, &error),
                      error));
-  std::vector<int32_t> result(ids.data, ids.data + ids.size);
-  shoal_ids_free(ids);
-  return result;
+  return bridge::Take(ids);
+}
+
+absl::StatusOr<std::vector<int32_t>> Tokenizer::encode_prompt(std::string_view text) const {
+  ASSIGN_OR_RETURN(std::vector<int32_t> ids, encode(text, {.add_special = true, .parse_special = true}));
+  const bool twice = ids.size() > 1 && ids[0] == ids[1] && is_special(ids[0]);
+  if (!twice) return ids;
+  // Twice because of what was added, or because the text itself has it twice?
+  ASSIGN_OR_RETURN(const std::vector<int32_t> own, encode(text, {.parse_special = true}));
+  if (own.size() < ids.size() && own[0] == ids[0]) ids.erase(ids.begin());
+  return ids;
 }
 
 absl::StatusOr<std::string> Tokenizer::decode(std::span<const int32_t> ids, bool skip_special) const {

@@ -36,6 +36,10 @@ class Tokenizer {
   /// Returns InvalidArgument for text that is not UTF-8.
   absl::StatusOr<std::vector<int32_t>> encode(std::string_view text, EncodeOptions options) const;
 
+  /// The ids of a raw prompt: with control tokens, and with the special tokens around a text, but BOS once
+  /// where the text begins with it. Errors as encode().
+  absl::StatusOr<std::vector<int32_t>> encode_prompt(std::string_view text) const;
+
   /// The text of `ids`, as valid UTF-8: invalid bytes become U+FFFD. skip_special omits special tokens. Ids
   /// beyond the vocabulary decode to nothing, because checkpoints pad theirs. Returns InvalidArgument for a
   /// negative id.

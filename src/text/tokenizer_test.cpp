@@ -65,6 +65,26 @@ TEST(Tokenizer, TextGivesNoControlTokenWithoutParseSpecial) {
   }
 }
 
+TEST(Tokenizer, ARawPromptBeginsWithOneBos) {
+  const std::vector<std::pair<std::string, std::string>> families = {
+      {"mistral_v3", "<s>"}, {"llama3_style", "<|begin_of_text|>"}, {"gemma_style", "<bos>"}};
+  for (const auto& [name, bos] : families) {
+    const Tokenizer tokenizer = test::GoldenTokenizer(name);
+    const int32_t id = *tokenizer.token_id(bos);
+    const auto once = *tokenizer.encode_prompt(bos + "Hi");
+    EXPECT_EQ(once, *tokenizer.encode(bos + "Hi", {.parse_special = true})) << name;
+    EXPECT_EQ(once.front(), id);
+    EXPECT_EQ((*tokenizer.encode_prompt("Hi")).front(), id);
+    EXPECT_EQ(std::ranges::count(*tokenizer.encode_prompt("Hi" + bos), id), 2);
+    // Who writes it twice gets it twice.
+    EXPECT_EQ(std::ranges::count(*tokenizer.encode_prompt(bos + bos + "Hi"), id), 2) << name;
+  }
+  const Tokenizer qwen = test::GoldenTokenizer("qwen");
+  EXPECT_EQ(*qwen.encode_prompt("<|im_end|><|im_end|>"),
+            *qwen.encode("<|im_end|><|im_end|>", {.parse_special = true}));
+  EXPECT_THAT(*qwen.encode_prompt(""), ElementsAre());
+}
+
 TEST(Tokenizer, PlainTextHasTheSameIdsWithAndWithoutParseSpecial) {
   const Tokenizer tokenizer = test::GoldenTokenizer("qwen");
   const std::string text = "if a < b && c > d:\n\tprint('<ok>')  # naïve";
