@@ -99,11 +99,11 @@ class TerminalSink final : public EventSink {
 
 absl::StatusOr<std::vector<int32_t>> EncodePrompt(const RunFlags& flags, const Checkpoint& checkpoint,
                                                   const Tokenizer& tokenizer) {
-  if (!flags.chat) return tokenizer.encode(flags.prompt, {.add_special = true, .parse_special = true});
+  if (!flags.chat) return tokenizer.encode_prompt(flags.prompt);
   ASSIGN_OR_RETURN(const ChatTemplate chat, LoadChatTemplate(checkpoint));
   const std::string messages = nlohmann::json::array({{{"role", "user"}, {"content", flags.prompt}}}).dump();
-  ASSIGN_OR_RETURN(const std::string text, chat.render({.messages = messages}));
-  return tokenizer.encode(text, {.parse_special = true});
+  ASSIGN_OR_RETURN(RenderedPrompt prompt, chat.encode({.messages = messages, .reshape = true}, tokenizer));
+  return std::move(prompt.ids);
 }
 
 void PrintSummary(const RunFlags& flags, const TerminalSink& sink, size_t prompt_tokens, int64_t started_ns,
@@ -164,9 +164,7 @@ absl::Status Run(const RunFlags& flags) {
   request.sampling.top_p = flags.top_p;
   request.sampling.top_k = flags.top_k;
   request.sampling.seed = flags.seed != 0 ? flags.seed : EntropySeed();
-  for (const int64_t id : model.checkpoint->generation().eos_token_ids) {
-    request.eos_ids.push_back(static_cast<int32_t>(id));
-  }
+  ASSIGN_OR_RETURN(request.eos_ids, LoadEndOfText(*model.checkpoint, tokenizer));
   request.ignore_eos = flags.ignore_eos;
   request.deadline = Deadline::after(std::chrono::hours(24));
 

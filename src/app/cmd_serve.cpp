@@ -252,8 +252,8 @@ absl::Status Server::start_api() {
   AnswerServiceOptions service;
   service.model_names = {model_.facts.name};
   service.vocabulary = static_cast<int32_t>(model_.spec.vocabulary);
+  ASSIGN_OR_RETURN(service.eos_ids, LoadEndOfText(*model_.checkpoint, text_->tokenizer));
   const GenerationConfig& generation = model_.checkpoint->generation();
-  for (const int64_t id : generation.eos_token_ids) service.eos_ids.push_back(static_cast<int32_t>(id));
   service.sampling = {generation.temperature,
                       generation.top_p,
                       generation.min_p,

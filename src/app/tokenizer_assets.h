@@ -1,6 +1,9 @@
 // Tokenizer and chat template of an opened model, wherever they lie.
 #pragma once
 
+#include <cstdint>
+#include <vector>
+
 #include "absl/status/statusor.h"
 #include "formats/checkpoint.h"
 #include "text/chat_template.h"
@@ -13,5 +16,10 @@ absl::StatusOr<Tokenizer> LoadTokenizer(const Checkpoint& checkpoint);
 
 /// As ChatTemplate::Load, or from the metadata of the GGUF. NotFound where the model has none.
 absl::StatusOr<ChatTemplate> LoadChatTemplate(const Checkpoint& checkpoint);
+
+/// The tokens that end an answer, ascending: those of generation_config.json, config.json (or the GGUF),
+/// tokenizer_config.json and the chat template together. Warns where there are none: answers then end at
+/// their limits only.
+absl::StatusOr<std::vector<int32_t>> LoadEndOfText(const Checkpoint& checkpoint, const Tokenizer& tokenizer);
 
 }  // namespace shoal

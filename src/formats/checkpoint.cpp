@@ -85,6 +85,15 @@ absl::StatusOr<std::map<std::string, std::string>> ParseWeightMap(std::string_vi
   return result;
 }
 
+/// Appends those of "eos_token_id" that `ids` does not have yet.
+absl::Status AddEosIds(const ModelConfig& config, std::vector<int64_t>* ids) {
+  ASSIGN_OR_RETURN(const std::vector<int64_t> more, config.int_list("eos_token_id"));
+  for (const int64_t id : more) {
+    if (std::ranges::find(*ids, id) == ids->end()) ids->push_back(id);
+  }
+  return absl::OkStatus();
+}
+
 }  // namespace
 
 absl::StatusOr<std::shared_ptr<const Checkpoint>> Checkpoint::Open(const std::string& folder) {
@@ -183,9 +192,10 @@ absl::Status Checkpoint::read_generation_config() {
     ASSIGN_OR_RETURN(const ModelConfig file, ModelConfig::Load(path));
     ASSIGN_OR_RETURN(generation_, ParseGenerationConfig(file));
   }
-  if (generation_.eos_token_ids.empty()) {
-    ASSIGN_OR_RETURN(generation_.eos_token_ids, config_.int_list("eos_token_id"));
-  }
+  // A stale list in one file must not hide what the other says.
+  RETURN_IF_ERROR(AddEosIds(config_, &generation_.eos_token_ids));
+  ASSIGN_OR_RETURN(const auto nested, config_.optional_object("text_config"));
+  if (nested) RETURN_IF_ERROR(AddEosIds(*nested, &generation_.eos_token_ids));
   if (!generation_.bos_token_id) {
     ASSIGN_OR_RETURN(generation_.bos_token_id, config_.optional_int("bos_token_id", kAnyCount));
   }

@@ -52,7 +52,8 @@ class Checkpoint {
   /// Tokenizer and chat template of a GGUF (CHECK). Builds them: some 100 ms for a large vocabulary.
   absl::StatusOr<GgufText> gguf_text() const;
   const ModelConfig& config() const { return config_; }
-  /// generation_config.json; what it does not say of the eos, bos and pad ids is taken from config.json.
+  /// generation_config.json; what it does not say of the bos and pad ids is taken from config.json. The eos
+  /// ids are those of both.
   const GenerationConfig& generation() const { return generation_; }
 
   /// nullptr where there is no such tensor.

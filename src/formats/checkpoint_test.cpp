@@ -63,6 +63,15 @@ TEST(Checkpoint, OpensEveryGoldenFolder) {
   }
 }
 
+TEST(Checkpoint, TheEosIdsAreThoseOfAllConfigs) {
+  const TemporaryFolder folder;
+  folder.write("config.json", R"({"eos_token_id": 7, "text_config": {"eos_token_id": [5, 9]}})");
+  folder.write("model.safetensors", SafetensorsFile(kOneTensor, 2));
+  EXPECT_THAT(OpenGood(folder.path())->generation().eos_token_ids, testing::ElementsAre(7, 5, 9));
+  folder.write("generation_config.json", R"({"eos_token_id": [9, 3]})");
+  EXPECT_THAT(OpenGood(folder.path())->generation().eos_token_ids, testing::ElementsAre(9, 3, 7, 5));
+}
+
 TEST(Checkpoint, AWrongShapeNamesFileTensorExpectedAndGot) {
   const auto checkpoint = OpenGood(GoldenModel("llama/plain"));
   const auto view = checkpoint->view("model.norm.weight", kFloatWeights, {3});

@@ -51,22 +51,22 @@ std::optional<ApiError> AnswerService::check_model(const std::optional<std::stri
       .code = "model_not_found"};
 }
 
-ApiResult<ChatPrompt> AnswerService::chat_prompt(const ChatRequest& chat, const char* field) const {
+ApiResult<ChatPrompt> AnswerService::chat_prompt(ChatRequest chat, const char* field) const {
+  chat.reshape = true;  // What a client replays is not to be mended by hand.
   if (!text_.chat.has_value()) {
     return std::unexpected(
         ApiError{.message = "this model has no chat template; use /v1/completions", .param = field});
   }
-  const auto prompt = text_.chat->render(chat);
-  if (!prompt.ok()) return std::unexpected(TextError(prompt.status(), field));
   // The template wrote BOS itself where the model wants it.
-  auto ids = text_.tokenizer.encode(*prompt, {.add_special = false, .parse_special = true});
-  if (!ids.ok()) return std::unexpected(TextError(ids.status(), field));
-  return ChatPrompt{.tokens = *std::move(ids),
-                    .format = options_.chat_format ? options_.chat_format(chat, *prompt) : OutputFormat{}};
+  auto prompt = text_.chat->encode(chat, text_.tokenizer);
+  if (!prompt.ok()) return std::unexpected(TextError(prompt.status(), field));
+  return ChatPrompt{
+      .tokens = std::move(prompt->ids),
+      .format = options_.chat_format ? options_.chat_format(chat, prompt->text) : OutputFormat{}};
 }
 
 ApiResult<std::vector<int32_t>> AnswerService::text_prompt(std::string_view text, const char* field) const {
-  auto ids = text_.tokenizer.encode(text, {.add_special = true, .parse_special = true});
+  auto ids = text_.tokenizer.encode_prompt(text);
   if (!ids.ok()) return std::unexpected(TextError(ids.status(), field));
   return *std::move(ids);
 }

@@ -75,8 +75,9 @@ class AnswerService {
   /// That a request means this model. Absent: it does.
   std::optional<ApiError> check_model(const std::optional<std::string>& name) const;
 
-  /// Renders and encodes a conversation. Errors name `field`.
-  ApiResult<ChatPrompt> chat_prompt(const ChatRequest& chat, const char* field) const;
+  /// Renders and encodes a conversation, in another shape where the template refuses it as it is. Errors name
+  /// `field`.
+  ApiResult<ChatPrompt> chat_prompt(ChatRequest chat, const char* field) const;
   /// The tokens of a plain text. Errors name `field`.
   ApiResult<std::vector<int32_t>> text_prompt(std::string_view text, const char* field) const;
 
