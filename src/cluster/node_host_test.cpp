@@ -81,7 +81,7 @@ class Served {
     open_engine();
   }
   void open_engine() {
-    engine_.open(plan_, host_.transport(node(0)), EngineLimitsOf(plan_, spec(), limits_));
+    engine_.open(plan_, host_.transport(node(0)), EngineLimitsOf(plan_, *host_.model(node(0)), limits_));
   }
   void close() {
     engine_.close(Cancelled("test over"));
