@@ -1,0 +1,69 @@
+#include "text/fill_in_middle.h"
+
+#include <array>
+#include <optional>
+
+namespace shoal {
+namespace {
+
+/// The names of the control tokens before the prefix, before the suffix and before the middle.
+struct Markers {
+  std::string_view prefix, suffix, middle;
+  bool suffix_first = false;  ///< The model was trained with the suffix in front.
+};
+
+constexpr std::array kMarkers = {
+    Markers{"<|fim_prefix|>", "<|fim_suffix|>", "<|fim_middle|>"},     // Qwen, CodeGemma.
+    Markers{"<fim_prefix>", "<fim_suffix>", "<fim_middle>"},           // StarCoder 2, Granite, SmolLM.
+    Markers{"<fim-prefix>", "<fim-suffix>", "<fim-middle>"},           // SantaCoder.
+    Markers{"<|code_prefix|>", "<|code_suffix|>", "<|code_middle|>"},  // GLM 4.
+    Markers{"<\uFF5Cfim\u2581begin\uFF5C>", "<\uFF5Cfim\u2581hole\uFF5C>",
+            "<\uFF5Cfim\u2581end\uFF5C>"},                               // DeepSeek.
+    Markers{"\u2581<PRE>", "\u2581<SUF>", "\u2581<MID>"},                // Code Llama.
+    Markers{"[PREFIX]", "[SUFFIX]", "[MIDDLE]", /*suffix_first=*/true},  // Codestral.
+};
+
+/// Ends of a middle: of the file, of the repository, padding.
+constexpr std::array<std::string_view, 8> kEnds = {"<|endoftext|>", "<|fim_pad|>", "<|repo_name|>",
+                                                   "<|file_sep|>",  "<fim_pad>",   "<repo_name>",
+                                                   "<file_sep>",    "\u2581<EOT>"};
+
+/// Appends the marker and the ids of `text`.
+absl::Status Append(const Tokenizer& tokenizer, int32_t marker, std::string_view text,
+                    std::vector<int32_t>& out) {
+  ASSIGN_OR_RETURN(const std::vector<int32_t> ids, tokenizer.encode(text, {}));
+  out.push_back(marker);
+  out.insert(out.end(), ids.begin(), ids.end());
+  return absl::OkStatus();
+}
+
+}  // namespace
+
+absl::StatusOr<FillInMiddle> EncodeFillInMiddle(const Tokenizer& tokenizer, std::string_view prefix,
+                                                std::string_view suffix) {
+  for (const Markers& markers : kMarkers) {
+    const auto before_prefix = tokenizer.token_id(markers.prefix);
+    const auto before_suffix = tokenizer.token_id(markers.suffix);
+    const auto middle = tokenizer.token_id(markers.middle);
+    if (!before_prefix.has_value() || !before_suffix.has_value()) continue;
+    if (!middle.has_value() && !markers.suffix_first) continue;
+    FillInMiddle out;
+    // What the model expects before any text: BOS, where it does.
+    ASSIGN_OR_RETURN(out.tokens, tokenizer.encode("", {.add_special = true}));
+    if (markers.suffix_first) RETURN_IF_ERROR(Append(tokenizer, *before_suffix, suffix, out.tokens));
+    RETURN_IF_ERROR(Append(tokenizer, *before_prefix, prefix, out.tokens));
+    if (!markers.suffix_first) {
+      RETURN_IF_ERROR(Append(tokenizer, *before_suffix, suffix, out.tokens));
+      out.tokens.push_back(*middle);
+    }
+    for (const std::string_view name : kEnds) {
+      if (const auto id = tokenizer.token_id(name)) out.end_ids.push_back(*id);
+    }
+    return out;
+  }
+  return FailedPrecondition(
+      "this model's tokenizer has no tokens for filling in the middle (as <|fim_prefix|>); leave the suffix "
+      "out");
+}
+
+}  // namespace shoal
