@@ -4,6 +4,7 @@
 
 #include "api/json.h"
 #include "base/status.h"
+#include "sched/request.h"
 
 namespace shoal {
 
@@ -11,7 +12,14 @@ ApiError FromStatus(const absl::Status& status) {
   const std::string message = Message(status);
   switch (status.code()) {
     case absl::StatusCode::kInvalidArgument:
-      return {.status = 400, .message = message};
+      if (const auto overflow = ContextOverflowOf(status)) {
+        return {.status = 400,
+                .message = message,
+                .code = "context_length_exceeded",
+                .n_prompt_tokens = overflow->prompt_tokens,
+                .n_ctx = overflow->positions};
+      }
+      return {.status = 400, .message = message, .code = "invalid_request"};
     case absl::StatusCode::kNotFound:
       return {.status = 404, .message = message, .code = "not_found"};
     case absl::StatusCode::kResourceExhausted:
@@ -41,6 +49,8 @@ std::string ErrorBody(const ApiError& error) {
   inner["type"] = error.type;
   inner["param"] = error.param.empty() ? Json(nullptr) : Json(error.param);
   inner["code"] = error.code.empty() ? Json(nullptr) : Json(error.code);
+  if (error.n_prompt_tokens.has_value()) inner["n_prompt_tokens"] = *error.n_prompt_tokens;
+  if (error.n_ctx.has_value()) inner["n_ctx"] = *error.n_ctx;
   return DumpJson(body);
 }
 

@@ -1,7 +1,9 @@
 // What a client is told when its request cannot be served, in OpenAI's shape.
 #pragma once
 
+#include <cstdint>
 #include <expected>
+#include <optional>
 #include <string>
 #include <utility>
 
@@ -15,6 +17,9 @@ struct ApiError {
   std::string type = "invalid_request_error";
   std::string param;  ///< The field at fault, as "messages[2].content"; empty where there is none.
   std::string code;   ///< For programs, as "unknown_parameter"; empty where there is none.
+  /// Of a prompt that does not fit: its tokens, and how many there may be.
+  std::optional<int64_t> n_prompt_tokens = std::nullopt;
+  std::optional<int64_t> n_ctx = std::nullopt;
 };
 
 template <typename T>
@@ -26,7 +31,7 @@ ApiError FromStatus(const absl::Status& status);
 /// The error that the HTTP server itself answers with `status`.
 ApiError FromHttp(int status, std::string message);
 
-/// {"error": {"message", "type", "param", "code"}}
+/// {"error": {"message", "type", "param", "code"}}, and "n_prompt_tokens" and "n_ctx" where they are known.
 std::string ErrorBody(const ApiError& error);
 
 }  // namespace shoal

@@ -189,6 +189,34 @@ TEST(Choices, LogProbabilitiesComeWithTheTokens) {
   for (const SampledToken& one : sink->sampled(1)) EXPECT_EQ(one, WithLogprobs(one.id, 3));
 }
 
+/// As Next, but an id with a bias of -infinity is never drawn, and id 5 is the likeliest by far.
+int32_t Eager(std::span<const int32_t> tokens, int32_t /*prompt_tokens*/, const SamplingParams& sampling) {
+  const auto forbidden = [&](int32_t id) {
+    return std::ranges::any_of(sampling.logit_bias,
+                               [&](const auto& bias) { return bias.first == id && bias.second < -1e9f; });
+  };
+  return forbidden(5) ? static_cast<int32_t>(10 + tokens.size() % 50) : 5;
+}
+
+TEST(Choices, NoEndComesBeforeTheLeastNumberOfTokensAndThenItMay) {
+  FakeEngine engine({.limits = kLimits}, Eager);
+  Scheduler scheduler(engine, {});
+  auto choices = Choices(3, 40);
+  for (int i = 0; i < 3; ++i) {
+    choices[static_cast<size_t>(i)].eos_ids = {5};
+    choices[static_cast<size_t>(i)].min_tokens = 10 * i;
+  }
+  auto sink = std::make_shared<RecordingSink>();
+  ASSERT_TRUE(scheduler.submit(choices, sink).ok());
+  ASSERT_TRUE(sink->wait_end(3));
+  for (int i = 0; i < 3; ++i) {
+    EXPECT_EQ(sink->tokens(i).size(), static_cast<size_t>(10 * i));
+    EXPECT_EQ(sink->reason(i), FinishReason::kStop);
+  }
+  EXPECT_TRUE(Idle(scheduler));
+  EXPECT_THAT(engine.violations(), IsEmpty());
+}
+
 TEST(Choices, TheTimeIsToldWhileTheyAreInTheClustersHandsOnly) {
   FakeEngine engine({.limits = kLimits, .up = false}, Next);
   Scheduler scheduler(engine, {});

@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <span>
 #include <string>
 #include <vector>
@@ -18,11 +19,22 @@ struct GenerationRequest {
   std::string id;               ///< For logs and answers, e.g. "chatcmpl-...".
   std::vector<int32_t> prompt;  ///< At least one id.
   SamplingParams sampling;
-  int64_t max_tokens = 0;        ///< > 0; the API fills in "the rest of the context" where absent.
+  int64_t max_tokens = 0;        ///< > 0; less where the context or the cache ends before.
+  int64_t min_tokens = 0;        ///< No id of eos_ids comes before so many tokens.
   std::vector<int32_t> eos_ids;  ///< End the text; not part of it.
   bool ignore_eos = false;
   Deadline deadline;  ///< When it passes, the request ends with DeadlineExceeded.
 };
+
+/// The prompt leaves no room for a token: InvalidArgument in the words that clients of OpenAI's API look for.
+/// positions: that a sequence may have.
+absl::Status ContextExceeded(int64_t prompt_tokens, int64_t positions);
+/// The numbers of such an error.
+struct ContextOverflow {
+  int64_t prompt_tokens = 0;
+  int64_t positions = 0;
+};
+std::optional<ContextOverflow> ContextOverflowOf(const absl::Status& status);
 
 enum class FinishReason { kStop, kLength };
 

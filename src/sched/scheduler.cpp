@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <condition_variable>
+#include <limits>
 #include <mutex>
 #include <utility>
 
@@ -21,6 +22,24 @@ constexpr Duration kSleepMax = std::chrono::seconds(1);
 /// A request that was in the failing step of so many engines in a row, without a token between, may be what
 /// ends them, and must not do so until its deadline.
 constexpr int kLossesInARowMax = 5;
+
+/// As CheckFits, of a request that has not begun; asks for no more tokens than there is room for.
+absl::Status Fit(GenerationRequest& request, const EngineLimits& limits) {
+  const int64_t prompt = std::ssize(request.prompt);
+  const int64_t rest = PositionsMax(limits) - prompt;
+  if (rest < 1) return ContextExceeded(prompt, PositionsMax(limits));
+  request.max_tokens = std::min(request.max_tokens, rest);
+  return CheckFits(request, limits);
+}
+
+/// Ids that would end the text before min_tokens get a bias that no logit outweighs. Returns how many.
+size_t WithholdEnds(GenerationRequest& request) {
+  if (request.min_tokens <= 0 || request.ignore_eos) return 0;
+  for (const int32_t id : request.eos_ids) {
+    request.sampling.logit_bias.emplace_back(id, -std::numeric_limits<float>::infinity());
+  }
+  return request.eos_ids.size();
+}
 
 /// A step's error as its requests see it: whatever the engine says, it is not the client's fault.
 absl::Status AsServerFault(const absl::Status& status) {
@@ -105,11 +124,12 @@ absl::StatusOr<RequestId> Scheduler::submit(std::vector<GenerationRequest> choic
   for (GenerationRequest& one : choices) {
     if (one.prompt.empty()) return InvalidArgument("the prompt has no tokens; at least one is needed");
     if (one.max_tokens < 1) return InvalidArgument("max_tokens is {}; at least 1 is needed", one.max_tokens);
-    if (limits.has_value()) RETURN_IF_ERROR(CheckFits(one, *limits));
+    if (limits.has_value()) RETURN_IF_ERROR(Fit(one, *limits));
     auto sequence = std::make_unique<Sequence>();
     sequence->choice = static_cast<int>(event.sequences.size());
     sequence->tokens = one.prompt;
     sequence->request = std::move(one);
+    sequence->withheld = WithholdEnds(sequence->request);
     sequence->sink = sink;
     event.sequences.push_back(std::move(sequence));
   }
@@ -194,7 +214,7 @@ void Scheduler::handle_submit(Event& event) {
   live.sink = event.sequences.front()->sink;
   absl::Status fits = absl::OkStatus();
   for (std::unique_ptr<Sequence>& sequence : event.sequences) {
-    if (limits_known_ && fits.ok()) fits = CheckFits(sequence->request, totals_.limits);
+    if (limits_known_ && fits.ok()) fits = Fit(sequence->request, totals_.limits);
     live.open.push_back(sequence->id);
     batch_planner_.enqueue(std::move(sequence));
     --arriving_;
@@ -248,7 +268,16 @@ void Scheduler::deliver(const BatchPlanner::Outcome& outcome, std::span<const Sa
     return finish(outcome.id, FinishReason::kStop);
   }
   if (end != sampled.end()) return finish(outcome.id, FinishReason::kStop);
-  if (sequence.generated() >= request.max_tokens) finish(outcome.id, FinishReason::kLength);
+  if (sequence.generated() >= request.max_tokens) return finish(outcome.id, FinishReason::kLength);
+  if (sequence.withheld > 0 && sequence.generated() >= request.min_tokens) release_ends(sequence);
+}
+
+// The last stage hears of the new bias with the next step, as if the sequence began: its cache stays as it is. No
+// step in flight samples it, for its next token is not scheduled yet.
+void Scheduler::release_ends(Sequence& sequence) {
+  auto& bias = sequence.request.sampling.logit_bias;
+  bias.resize(bias.size() - std::exchange(sequence.withheld, 0));
+  sequence.begun = false;
 }
 
 // The blocks are given back and counted before the sink hears of the end: who sees the end may rely on it.
@@ -331,9 +360,10 @@ void Scheduler::engine_started(const Engine::State& state) {
 // All that wait are held against the limits of the new generation: the planner counts on it.
 void Scheduler::refuse_misfits() {
   for (const SeqId id : batch_planner_.waiting_ids()) {
-    const Sequence* sequence = batch_planner_.find(id);
+    Sequence* sequence = batch_planner_.find(id);
     if (sequence == nullptr) continue;  // Ended with another choice of its request.
-    const absl::Status fits = CheckFits(sequence->request, totals_.limits);
+    const absl::Status fits = sequence->started ? CheckFits(sequence->request, totals_.limits)
+                                                : Fit(sequence->request, totals_.limits);
     if (fits.ok()) continue;
     // What had begun did fit: that it no longer does is not its client's fault.
     fail(sequence->request_id,

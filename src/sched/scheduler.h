@@ -112,6 +112,7 @@ class Scheduler {
   Clock::time_point gives_up_at(const Sequence& sequence) const;
   void submit_steps();
   void announce(const Step& step);
+  static void release_ends(Sequence& sequence);
   void deliver(const BatchPlanner::Outcome& outcome, std::span<const SampledToken> sampled);
   void finish(SeqId id, FinishReason reason);
   void fail(RequestId id, const absl::Status& status);

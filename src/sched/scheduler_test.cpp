@@ -161,19 +161,25 @@ TEST(Scheduler, RefusesWhenTheQueueIsFull) {
   EXPECT_TRUE(sinks.back()->wait_end());
 }
 
-TEST(Scheduler, RefusesWhatCanNeverFit) {
-  FakeEngine engine({.limits = {.blocks = 2, .context = 128, .steps_in_flight = 1, .vocabulary = 101}});
-  Scheduler scheduler(engine, {});
-  auto sink = std::make_shared<RecordingSink>();
-  const auto context = scheduler.submit(Request(std::vector<int32_t>(100), 29), sink);
-  EXPECT_EQ(context.status().code(), absl::StatusCode::kInvalidArgument);
-  EXPECT_THAT(Message(context.status()), HasSubstr("context is 128"));
-  const auto cache = scheduler.submit(Request(std::vector<int32_t>(60), 6), sink);
-  EXPECT_EQ(cache.status().code(), absl::StatusCode::kInvalidArgument);
-  EXPECT_THAT(Message(cache.status()), HasSubstr("3 blocks"));
-  ASSERT_TRUE(scheduler.submit(Request(std::vector<int32_t>(60), 5), sink).ok());
-  EXPECT_TRUE(sink->wait_end());
-  EXPECT_EQ(sink->tokens().size(), 5u);
+TEST(Scheduler, RefusesPromptsThatCanNeverFitAndGivesAnswersTheRoomThereIs) {
+  for (const auto& [blocks, room] : {std::pair(2, 65), std::pair(64, 128)}) {
+    FakeEngine engine(
+        {.limits = {.blocks = blocks, .context = 128, .steps_in_flight = 1, .vocabulary = 101}});
+    Scheduler scheduler(engine, {});
+    auto sink = std::make_shared<RecordingSink>();
+    const auto refused = scheduler.submit(Request(std::vector<int32_t>(static_cast<size_t>(room)), 1), sink);
+    EXPECT_EQ(refused.status().code(), absl::StatusCode::kInvalidArgument);
+    EXPECT_THAT(Message(refused.status()),
+                HasSubstr(fmt::format("maximum context length is {} tokens. However,", room)));
+    const auto overflow = ContextOverflowOf(refused.status());
+    ASSERT_TRUE(overflow.has_value());
+    EXPECT_EQ(overflow->prompt_tokens, room);
+    EXPECT_EQ(overflow->positions, room);
+    ASSERT_TRUE(scheduler.submit(Request(std::vector<int32_t>(60), 32'000), sink).ok());
+    EXPECT_TRUE(sink->wait_end());
+    EXPECT_EQ(sink->tokens().size(), static_cast<size_t>(room - 60));
+    EXPECT_EQ(sink->reason(), FinishReason::kLength);
+  }
 }
 
 TEST(Scheduler, CancelFreesTheBlocks) {

@@ -71,6 +71,8 @@ struct Sequence {
   bool announced = false;         ///< Its sink was told that it begins.
   int losses_in_a_row = 0;        ///< Engines lost with it in the oldest step, since its last token.
   StepId last_step;
+  /// The last entries of request.sampling.logit_bias, which withhold eos_ids until min_tokens are there.
+  size_t withheld = 0;
 
   int64_t generated() const { return std::ssize(tokens) - std::ssize(request.prompt); }
   /// Positions that have a token but are in no step yet.
