@@ -9,6 +9,11 @@
 
 namespace shoal {
 
+bool FieldReader::IsEmpty(const Json& value) {
+  return value.is_null() || (value.is_string() && value.get_ref<const std::string&>().empty()) ||
+         (value.is_structured() && value.empty());
+}
+
 const Json* FieldReader::find(std::string_view name) {
   known_.emplace_back(name);
   if (!ok()) return nullptr;
@@ -16,6 +21,8 @@ const Json* FieldReader::find(std::string_view name) {
   if (it == object_.end() || it->is_null()) return nullptr;
   return &*it;
 }
+
+bool FieldReader::present(std::string_view name) const { return object_.contains(std::string(name)); }
 
 const Json* FieldReader::find_object(std::string_view name) {
   const Json* value = find(name);
@@ -88,7 +95,7 @@ std::string FieldReader::required_text(std::string_view name) {
 
 void FieldReader::only(std::string_view name, std::initializer_list<Json> values) {
   const Json* value = find(name);
-  if (value == nullptr || std::ranges::find(values, *value) != values.end()) return;
+  if (value == nullptr || IsEmpty(*value) || std::ranges::find(values, *value) != values.end()) return;
   std::vector<std::string> names = {"null"};
   for (const Json& one : values) names.push_back(one.dump());
   fail(name,
@@ -100,7 +107,7 @@ void FieldReader::only(std::string_view name, std::initializer_list<Json> values
 void FieldReader::refuse_others() {
   for (const auto& [name, value] : object_.items()) {
     if (!ok()) return;
-    if (std::ranges::find(known_, name) != known_.end()) continue;
+    if (std::ranges::find(known_, name) != known_.end() || IsEmpty(value)) continue;
     std::string message = fmt::format("Unknown parameter: '{}'.", path_of(name));
     const std::string near = name.size() <= 64 ? NearestWord(name, known_) : "";
     if (!near.empty()) message += fmt::format(" Did you mean '{}'?", near);

@@ -29,6 +29,8 @@ class FieldReader {
 
   /// The value, or nullptr where it is absent or null. Like all below, marks the name as known.
   const Json* find(std::string_view name);
+  /// Whether it is there, be it null.
+  bool present(std::string_view name) const;
   const Json* find_object(std::string_view name);
   const Json* find_array(std::string_view name);
 
@@ -39,16 +41,21 @@ class FieldReader {
   /// A text that must be there.
   std::string required_text(std::string_view name);
 
-  /// A documented field of which only these values can be honoured (null always can): anything else is
-  /// refused.
+  /// A field that cannot change the answer, whatever its value: accepted.
+  void harmless(std::string_view name) { known_.emplace_back(name); }
+
+  /// A documented field of which only these values can be honoured (null and empty ones always can): anything
+  /// else is refused.
   void only(std::string_view name, std::initializer_list<Json> values);
 
-  /// Refuses the fields that were never asked for.
+  /// Refuses the fields that were never asked for, but for those that are null or empty.
   void refuse_others();
 
   void fail(std::string_view name, std::string message, std::string code = "");
   void fail_type(std::string_view name, std::string_view expected, const Json& got);
   std::string path_of(std::string_view name) const { return path_ + std::string(name); }
+  /// null, "", [], {}: says nothing.
+  static bool IsEmpty(const Json& value);
   bool ok() const { return !error_.has_value(); }
 
  private:

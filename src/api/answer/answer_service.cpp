@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <limits>
 #include <utility>
 
 #include "base/check.h"
@@ -17,10 +18,32 @@ ApiError TextError(const absl::Status& status, const char* field) {
   ApiError error = FromStatus(status);
   if (status.code() == absl::StatusCode::kFailedPrecondition) {
     error = {.status = 400,
-             .message = "the model's chat template refuses the conversation: " + Message(status)};
+             .message = "the model's chat template refuses the conversation: " + Message(status),
+             .code = "conversation_refused"};
   }
   if (error.status == 400) error.param = field;
   return error;
+}
+
+/// In the order in which they are tried: a final message is continued if it can be, and what the template can't take
+/// of it gives way.
+std::vector<ChatRequest> WaysToRender(const Conversation& conversation) {
+  using Continue = Conversation::Continue;
+  std::vector<ChatRequest> ways;
+  const auto add = [&](bool continued) {
+    for (const std::string* messages : {&conversation.messages, &conversation.fallback_messages}) {
+      if (messages->empty()) continue;
+      ways.push_back({.messages = *messages,
+                      .tools = conversation.tools,
+                      .kwargs = conversation.kwargs,
+                      .add_generation_prompt = conversation.add_generation_prompt && !continued,
+                      .continue_final_message = continued,
+                      .reshape = true});  // What a client replays is not to be mended by hand.
+    }
+  };
+  if (conversation.continue_final != Continue::kNo) add(true);
+  if (conversation.continue_final != Continue::kYes) add(false);
+  return ways;
 }
 
 }  // namespace
@@ -51,18 +74,24 @@ std::optional<ApiError> AnswerService::check_model(const std::optional<std::stri
       .code = "model_not_found"};
 }
 
-ApiResult<ChatPrompt> AnswerService::chat_prompt(ChatRequest chat, const char* field) const {
-  chat.reshape = true;  // What a client replays is not to be mended by hand.
+ApiResult<ChatPrompt> AnswerService::chat_prompt(const Conversation& conversation, const char* field) const {
   if (!text_.chat.has_value()) {
-    return std::unexpected(
-        ApiError{.message = "this model has no chat template; use /v1/completions", .param = field});
+    return std::unexpected(ApiError{.message = "this model has no chat template; use /v1/completions",
+                                    .param = field,
+                                    .code = "no_chat_template"});
   }
-  // The template wrote BOS itself where the model wants it.
-  auto prompt = text_.chat->encode(chat, text_.tokenizer);
-  if (!prompt.ok()) return std::unexpected(TextError(prompt.status(), field));
-  return ChatPrompt{
-      .tokens = std::move(prompt->ids),
-      .format = options_.chat_format ? options_.chat_format(chat, prompt->text) : OutputFormat{}};
+  absl::Status refused;
+  for (const ChatRequest& chat : WaysToRender(conversation)) {
+    // The template wrote BOS itself where the model wants it.
+    auto prompt = text_.chat->encode(chat, text_.tokenizer);
+    if (prompt.ok()) {
+      return ChatPrompt{
+          .tokens = std::move(prompt->ids),
+          .format = options_.chat_format ? options_.chat_format(chat, prompt->text) : OutputFormat{}};
+    }
+    refused = prompt.status();
+  }
+  return std::unexpected(TextError(refused, field));
 }
 
 ApiResult<std::vector<int32_t>> AnswerService::text_prompt(std::string_view text, const char* field) const {
@@ -71,7 +100,21 @@ ApiResult<std::vector<int32_t>> AnswerService::text_prompt(std::string_view text
   return *std::move(ids);
 }
 
+ApiResult<FillInMiddle> AnswerService::fill_in_middle(std::string_view prefix,
+                                                      std::string_view suffix) const {
+  auto prompt = EncodeFillInMiddle(text_.tokenizer, prefix, suffix);
+  if (prompt.ok()) return *std::move(prompt);
+  if (prompt.status().code() != absl::StatusCode::kFailedPrecondition) {
+    return std::unexpected(TextError(prompt.status(), "prompt"));
+  }
+  return std::unexpected(
+      ApiError{.message = Message(prompt.status()), .param = "suffix", .code = "unsupported_parameter"});
+}
+
 std::optional<ApiError> AnswerService::check_tokens(const std::vector<int32_t>& prompt) const {
+  if (prompt.empty()) {
+    return ApiError{.message = "the prompt is empty; at least one token is needed", .code = "empty_prompt"};
+  }
   const auto unknown =
       std::ranges::find_if(prompt, [&](int32_t id) { return id < 0 || id >= options_.vocabulary; });
   if (unknown == prompt.end()) return std::nullopt;
@@ -84,17 +127,27 @@ std::optional<ApiError> AnswerService::check_tokens(const std::vector<int32_t>& 
                   .code = "token_out_of_vocabulary"};
 }
 
+GenerationRequest AnswerService::generation(const AnswerOrder& order,
+                                            const std::vector<int32_t>& prompt) const {
+  GenerationRequest out{.id = order.id,
+                        .prompt = prompt,
+                        .max_tokens = order.max_tokens.value_or(std::numeric_limits<int64_t>::max()),
+                        .eos_ids = order.stop_token_ids,
+                        .deadline = Deadline::after(options_.request_deadline)};
+  if (!order.ignore_eos)
+    out.eos_ids.insert(out.eos_ids.end(), options_.eos_ids.begin(), options_.eos_ids.end());
+  // A tokenizer may have more end-of-text ids than the model: those never come.
+  std::erase_if(out.eos_ids, [&](int32_t id) { return id < 0 || id >= options_.vocabulary; });
+  out.min_tokens = order.min_tokens;
+  return out;
+}
+
 std::optional<ApiError> AnswerService::start(AnswerOrder order, std::unique_ptr<AnswerWriter> answer,
                                              const std::shared_ptr<ResponseWriter>& writer) {
   if (draining_) return ShuttingDown();
-  const SchedulerStats stats = scheduler_.stats();
-  if (!order.max_tokens.has_value() && stats.limits.context == 0) {
-    return FromStatus(Unavailable("the cluster is not ready: {}", Message(stats.engine)));
-  }
-  AnswerPlan plan{.id = order.id,
-                  .choices_per_prompt = order.choices_per_prompt,
-                  .stop = std::move(order.stop),
-                  .format = std::move(order.format)};
+  AnswerPlan plan{.id = order.id, .choices_per_prompt = order.choices_per_prompt, .stop = order.stop};
+  plan.format = std::move(order.format);
+  plan.min_tokens = order.min_tokens;
   SamplingParams sampling = ResolveSampling(order.sampling, options_.sampling);
   std::vector<GenerationRequest> choices;
   for (const std::vector<int32_t>& prompt : order.prompts) {
@@ -102,18 +155,12 @@ std::optional<ApiError> AnswerService::start(AnswerOrder order, std::unique_ptr<
       wrong->param = order.prompt_field;
       return wrong;
     }
-    const auto length = static_cast<int64_t>(prompt.size());
-    plan.prompt_tokens += length;
-    // The rest of the context; 1 where there is none left, so that the refusal tells the numbers.
-    const int64_t rest = std::max<int64_t>(1, PositionsMax(stats.limits) - length);
+    plan.prompt_tokens += std::ssize(prompt);
     for (int i = 0; i < order.choices_per_prompt; ++i) {
       sampling.choice = static_cast<uint32_t>(i);
-      choices.push_back({.id = order.id,
-                         .prompt = prompt,
-                         .sampling = sampling,
-                         .max_tokens = order.max_tokens.value_or(rest),
-                         .eos_ids = options_.eos_ids,
-                         .deadline = Deadline::after(options_.request_deadline)});
+      choices.push_back(generation(order, prompt));
+      GenerationRequest& one = choices.back();
+      one.sampling = sampling;
     }
   }
   plan.choices = static_cast<int>(choices.size());
@@ -122,10 +169,7 @@ std::optional<ApiError> AnswerService::start(AnswerOrder order, std::unique_ptr<
   const auto id = scheduler_.submit(std::move(choices), std::move(sink));
   if (!id.ok()) {
     ApiError error = FromStatus(id.status());
-    if (error.status == 400) {
-      error.param = order.prompt_field;
-      error.code = "context_length_exceeded";
-    }
+    if (error.status == 400) error.param = order.prompt_field;
     return error;
   }
   metrics_.count_prompt_tokens(prompt_tokens);

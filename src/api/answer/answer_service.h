@@ -20,6 +20,7 @@
 #include "base/clock.h"
 #include "sched/scheduler.h"
 #include "text/chat_template.h"
+#include "text/fill_in_middle.h"
 #include "text/tokenizer.h"
 
 namespace shoal {
@@ -47,6 +48,19 @@ struct ChatPrompt {
   OutputFormat format;  ///< Of the answer.
 };
 
+/// A conversation for the chat template.
+struct Conversation {
+  std::string messages;  ///< JSON.
+  /// The same, to be tried where the template can't take `messages`; empty where there is none.
+  std::string fallback_messages = {};
+  std::string tools = {};   ///< JSON; empty for none.
+  std::string kwargs = {};  ///< JSON; empty for none.
+  bool add_generation_prompt = true;
+  /// The model goes on with the final message; kIfPossible: unless the template does not allow it.
+  enum class Continue : uint8_t { kNo, kIfPossible, kYes };
+  Continue continue_final = Continue::kNo;
+};
+
 /// What is to be generated, whatever API asked for it.
 struct AnswerOrder {
   std::string id;                             ///< "chatcmpl-..."
@@ -54,8 +68,11 @@ struct AnswerOrder {
   const char* prompt_field = "messages";      ///< Where prompts are in the request, for errors.
   int choices_per_prompt = 1;
   SamplingFields sampling;
-  std::optional<int64_t> max_tokens;  ///< Absent: the rest of the context.
+  std::optional<int64_t> max_tokens;  ///< Absent: the rest of the context, which bounds it anyway.
+  int64_t min_tokens = 0;  ///< Neither an end-of-text token nor a stop string ends the text before.
   std::vector<std::string> stop;
+  std::vector<int32_t> stop_token_ids;  ///< End the text as the end-of-text tokens do.
+  bool ignore_eos = false;              ///< Those of the model do not end it.
   OutputFormat format;
 };
 
@@ -77,9 +94,16 @@ class AnswerService {
 
   /// Renders and encodes a conversation, in another shape where the template refuses it as it is. Errors name
   /// `field`.
-  ApiResult<ChatPrompt> chat_prompt(ChatRequest chat, const char* field) const;
-  /// The tokens of a plain text. Errors name `field`.
+  ApiResult<ChatPrompt> chat_prompt(const Conversation& conversation, const char* field) const;
+  /// The tokens of a text that is to be continued. Errors name `field`.
   ApiResult<std::vector<int32_t>> text_prompt(std::string_view text, const char* field) const;
+
+  /// The tokens that ask for what stands between two texts. A model that was not trained for it is an error that
+  /// names "suffix".
+  ApiResult<FillInMiddle> fill_in_middle(std::string_view prefix, std::string_view suffix) const;
+
+  /// Positions that a prompt and its answer may have together; 0 while the cluster has never been up.
+  int64_t context() const { return PositionsMax(scheduler_.stats().limits); }
 
   /// Generates: all further goes to `answer`, which `writer`'s client gets. On an error nothing has begun, and the
   /// caller answers.
@@ -87,8 +111,9 @@ class AnswerService {
                                 const std::shared_ptr<ResponseWriter>& writer);
 
  private:
-  /// That the model knows all tokens of a prompt: a tokenizer may have more (a fine-tune that added some).
+  /// That a prompt has tokens, and that the model knows them: a tokenizer may have more (a fine-tune that added some).
   std::optional<ApiError> check_tokens(const std::vector<int32_t>& prompt) const;
+  GenerationRequest generation(const AnswerOrder& order, const std::vector<int32_t>& prompt) const;
 
   const AnswerServiceOptions options_;
   const ServedText& text_;

@@ -21,7 +21,8 @@ AnswerSink::AnswerSink(AnswerPlan plan, const Tokenizer& tokenizer, Metrics& met
     : plan_(std::move(plan)), metrics_(metrics), writer_(std::move(writer)), open_(plan_.choices) {
   choices_.reserve(static_cast<size_t>(plan_.choices));
   for (int i = 0; i < plan_.choices; ++i)
-    choices_.push_back({ChoiceChain(tokenizer, plan_.stop, plan_.format)});
+    choices_.push_back({ChoiceChain(
+        tokenizer, {.stop = plan_.stop, .min_tokens = plan_.min_tokens, .format = plan_.format})});
   usage_.prompt_tokens = plan_.prompt_tokens;
 }
 

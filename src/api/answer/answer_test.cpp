@@ -37,7 +37,7 @@ constexpr std::string_view kTexts[] = {"plain",
 
 /// What a chain gives for `text`, fed in pieces that `random` cuts.
 std::vector<AnswerEvent> Events(const ServedText& text, std::string_view what, uint64_t seed) {
-  ChoiceChain chain(text.tokenizer, {"STOP", "never"}, BracketFormat());
+  ChoiceChain chain(text.tokenizer, {.stop = {"STOP", "never"}, .format = BracketFormat()});
   std::vector<AnswerEvent> all;
   const std::vector<SampledToken> tokens = Sampled(what);
   std::span<const SampledToken> rest = tokens;
@@ -76,13 +76,22 @@ TEST(ChoiceChain, TellsContentReasoningAndCallsApart) {
 
 TEST(ChoiceChain, CountsNoTokensBehindAStopStringAndSaysWhichItWas) {
   const ServedText text = ByteText();
-  ChoiceChain chain(text.tokenizer, {"cd", "b"}, {});
+  ChoiceChain chain(text.tokenizer, {.stop = {"cd", "b"}});
   std::vector<AnswerEvent> events;
   ASSERT_TRUE(chain.push(Sampled("abcd"), events).ok());
   EXPECT_TRUE(chain.stopped());
   EXPECT_EQ(chain.stop_string(), "b");
   EXPECT_EQ(chain.tokens(), 2);
   EXPECT_THAT(events, ElementsAre(AnswerEvent{.text = "a"}));
+}
+
+TEST(ChoiceChain, NoStopStringCountsBeforeTheLeastNumberOfTokens) {
+  const ServedText text = ByteText();
+  ChoiceChain chain(text.tokenizer, {.stop = {"b"}, .min_tokens = 3});
+  std::vector<AnswerEvent> events;
+  ASSERT_TRUE(chain.push(Sampled("abcabc"), events).ok());
+  EXPECT_TRUE(chain.stopped());
+  EXPECT_THAT(events, ElementsAre(AnswerEvent{.text = "abca"}));
 }
 
 /// Writes its calls down, a letter each.

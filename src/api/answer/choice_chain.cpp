@@ -6,18 +6,18 @@
 
 namespace shoal {
 
-ChoiceChain::ChoiceChain(const Tokenizer& tokenizer, std::vector<std::string> stop,
-                         const OutputFormat& format)
-    : decoder_(tokenizer, /*skip_special=*/!format.special_text),
-      stop_(std::move(stop)),
-      parser_(format.parser ? format.parser() : nullptr) {}
+ChoiceChain::ChoiceChain(const Tokenizer& tokenizer, ChainPlan plan)
+    : min_tokens_(plan.min_tokens),
+      decoder_(tokenizer, /*skip_special=*/!plan.format.special_text),
+      stop_(std::move(plan.stop)),
+      parser_(plan.format.parser ? plan.format.parser() : nullptr) {}
 
 absl::Status ChoiceChain::push(std::span<const SampledToken> tokens, std::vector<AnswerEvent>& out) {
   for (const SampledToken& token : tokens) {
     if (stopped()) break;
     ++tokens_;
     ASSIGN_OR_RETURN(const std::string piece, decoder_.push(token.id));
-    parse(stop_.push(piece), out);
+    parse(tokens_ <= min_tokens_ ? piece : stop_.push(piece), out);
   }
   return absl::OkStatus();
 }

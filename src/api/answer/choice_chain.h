@@ -16,10 +16,16 @@
 
 namespace shoal {
 
+struct ChainPlan {
+  std::vector<std::string> stop;
+  int64_t min_tokens = 0;  ///< The text of so many tokens is not searched for stop strings.
+  OutputFormat format;
+};
+
 class ChoiceChain {
  public:
   /// `tokenizer` must outlive it.
-  ChoiceChain(const Tokenizer& tokenizer, std::vector<std::string> stop, const OutputFormat& format);
+  ChoiceChain(const Tokenizer& tokenizer, ChainPlan plan);
 
   /// Appends to `out` what the next tokens set free. Those behind a stop string are not counted. An error is ours
   /// (ids that do not decode).
@@ -40,6 +46,7 @@ class ChoiceChain {
   void parse(const std::string& text, std::vector<AnswerEvent>& out);
   void count_calls(const std::vector<AnswerEvent>& events, size_t from);
 
+  const int64_t min_tokens_;
   StreamDecoder decoder_;
   StopMatcher stop_;
   std::unique_ptr<OutputParser> parser_;  // Null: all is content.

@@ -23,6 +23,7 @@ SamplingParams ResolveSampling(const SamplingFields& fields, const SamplingDefau
   params.frequency_penalty = static_cast<float>(fields.frequency_penalty.value_or(0.0));
   params.seed = fields.seed.has_value() ? *fields.seed : EntropySeed();
   params.logit_bias = fields.logit_bias;
+  params.top_logprobs = fields.top_logprobs;
   return params;
 }
 

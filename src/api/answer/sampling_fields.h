@@ -21,6 +21,8 @@ struct SamplingFields {
   std::optional<double> frequency_penalty;
   std::optional<uint64_t> seed;
   std::vector<std::pair<int32_t, float>> logit_bias;
+  /// How many of the most likely tokens come with each token's own log-probability; kNoLogprobs: none of all that.
+  int32_t top_logprobs = kNoLogprobs;
 };
 
 /// The model's own defaults (generation_config.json); nullopt where it has none.

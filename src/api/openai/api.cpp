@@ -18,13 +18,29 @@ namespace {
 /// OpenAI's documented default of /v1/completions. Chats and /generate may use the rest of the context.
 constexpr int64_t kCompletionTokensDefault = 16;
 
-std::string ModelBody(const std::string& name, int64_t created) {
+/// context: 0 where it is not known yet.
+std::string ModelBody(const std::string& name, int64_t created, int64_t context) {
   Json json;
   json["id"] = name;
   json["object"] = "model";
   json["created"] = created;
   json["owned_by"] = "shoal";
+  // As vLLM, OpenRouter and llama-server name it.
+  const Json length = context > 0 ? Json(context) : Json(nullptr);
+  json["max_model_len"] = length;
+  json["context_length"] = length;
+  json["meta"] = {{"n_ctx", length}};
   return DumpJson(json);
+}
+
+/// The answer to a request for no tokens, which is what is echoed.
+void AnswerNothing(const AnswerOrder& order, AnswerWriter& answer) {
+  Usage usage;
+  for (const std::vector<int32_t>& prompt : order.prompts) usage.prompt_tokens += std::ssize(prompt);
+  answer.admitted();
+  const int choices = static_cast<int>(order.prompts.size()) * order.choices_per_prompt;
+  for (int i = 0; i < choices; ++i) answer.end_choice(i, {}, {.reason = EndReason::kLength});
+  answer.finish(usage);
 }
 
 }  // namespace
@@ -63,66 +79,117 @@ std::vector<HttpRoute> OpenAiApi::routes() {
 void OpenAiApi::chat_completion(const HttpRequest& request, const Writer& writer) {
   const auto parsed = ParseChatCompletion(request.body, {.vocabulary = service_.vocabulary()});
   if (!parsed.has_value()) return SendError(*writer, parsed.error());
-  if (const auto wrong = service_.check_model(parsed->common.model)) return SendError(*writer, *wrong);
-  auto prompt = service_.chat_prompt(
-      {.messages = parsed->messages, .tools = parsed->tools, .kwargs = parsed->template_kwargs}, "messages");
+  const CommonFields& common = parsed->common;
+  if (const auto wrong = service_.check_model(common.model)) return SendError(*writer, *wrong);
+  auto prompt = service_.chat_prompt(parsed->conversation, "messages");
   if (!prompt.has_value()) return SendError(*writer, prompt.error());
-  ChatFormat format{.header = header("chatcmpl", parsed->common), .tokenizer = &service_.tokenizer()};
-  AnswerOrder order{.id = format.header.id, .prompt_field = "messages", .format = std::move(prompt->format)};
+  ChatFormat format{
+      .header = header("chatcmpl", common), .choices = common.n, .tokenizer = &service_.tokenizer()};
+  AnswerOrder order = this->order(format.header, common);
+  order.prompt_field = "messages";
+  order.choices_per_prompt = common.n;
+  order.format = std::move(prompt->format);
   order.prompts.push_back(std::move(prompt->tokens));
-  start(std::move(order), parsed->common,
-        parsed->common.stream ? ChatStreamWriter(std::move(format), writer)
-                              : ChatWholeWriter(std::move(format), writer),
+  start(std::move(order),
+        common.stream ? ChatStreamWriter(std::move(format), writer)
+                      : ChatWholeWriter(std::move(format), writer),
         writer);
 }
 
 void OpenAiApi::completion(const HttpRequest& request, const Writer& writer) {
   auto parsed = ParseCompletion(request.body, {.vocabulary = service_.vocabulary()});
   if (!parsed.has_value()) return SendError(*writer, parsed.error());
-  if (const auto wrong = service_.check_model(parsed->common.model)) return SendError(*writer, *wrong);
-  auto prompt = prompt_of(*parsed);
-  if (!prompt.has_value()) return SendError(*writer, prompt.error());
-  if (!parsed->common.max_tokens.has_value()) parsed->common.max_tokens = kCompletionTokensDefault;
-  CompletionFormat format{.header = header("cmpl", parsed->common), .tokenizer = &service_.tokenizer()};
-  AnswerOrder order{.id = format.header.id, .prompt_field = "prompt"};
-  order.prompts.push_back(*std::move(prompt));
-  start(std::move(order), parsed->common,
-        parsed->common.stream ? CompletionStreamWriter(std::move(format), writer)
-                              : CompletionWholeWriter(std::move(format), writer),
-        writer);
+  CommonFields& common = parsed->common;
+  if (const auto wrong = service_.check_model(common.model)) return SendError(*writer, *wrong);
+  CompletionFormat format{.header = header("cmpl", common),
+                          .prompts = static_cast<int>(parsed->prompts.size()),
+                          .n = common.n,
+                          .best_of = parsed->best_of,
+                          .tokenizer = &service_.tokenizer()};
+  AnswerOrder order = this->order(format.header, common);
+  order.choices_per_prompt = parsed->best_of;
+  // Ranking needs what is not shown.
+  if (parsed->best_of > common.n && !format.header.logprobs) order.sampling.top_logprobs = 0;
+  if (!parsed->token_limit_given) order.max_tokens = kCompletionTokensDefault;
+  if (const auto wrong = add_prompts(*parsed, order)) return SendError(*writer, *wrong);
+  if (parsed->echo) format.echo = echoes(*parsed);
+  auto answer = common.stream ? CompletionStreamWriter(std::move(format), writer)
+                              : CompletionWholeWriter(std::move(format), writer);
+  if (order.max_tokens == 0) return AnswerNothing(order, *answer);
+  start(std::move(order), std::move(answer), writer);
 }
 
 void OpenAiApi::generate(const HttpRequest& request, const Writer& writer) {
   const auto parsed = ParseGenerate(request.body, {.vocabulary = service_.vocabulary()});
   if (!parsed.has_value()) return SendError(*writer, parsed.error());
   if (const auto wrong = service_.check_model(parsed->common.model)) return SendError(*writer, *wrong);
-  auto prompt = prompt_of(*parsed);
-  if (!prompt.has_value()) return SendError(*writer, prompt.error());
   const AnswerHeader head = header("gen", parsed->common);
-  AnswerOrder order{.id = head.id, .prompt_field = "prompt"};
-  order.prompts.push_back(*std::move(prompt));
-  start(std::move(order), parsed->common,
-        parsed->common.stream ? GenerateStreamWriter(head, writer) : GenerateWholeWriter(head, writer),
-        writer);
+  AnswerOrder order = this->order(head, parsed->common);
+  if (const auto wrong = add_prompts(*parsed, order)) return SendError(*writer, *wrong);
+  auto answer =
+      parsed->common.stream ? GenerateStreamWriter(head, writer) : GenerateWholeWriter(head, writer);
+  if (order.max_tokens == 0) return AnswerNothing(order, *answer);
+  start(std::move(order), std::move(answer), writer);
 }
 
 AnswerHeader OpenAiApi::header(const char* id_prefix, const CommonFields& common) const {
   return {.id = NewAnswerId(id_prefix),
           .model = service_.model_names().front(),
           .created = UnixSeconds(),
-          .include_usage = common.include_usage};
+          .include_usage = common.include_usage,
+          .logprobs = common.sampling.top_logprobs != kNoLogprobs};
 }
 
-ApiResult<std::vector<int32_t>> OpenAiApi::prompt_of(const CompletionRequest& request) const {
-  if (const auto* ids = std::get_if<std::vector<int32_t>>(&request.prompt)) return *ids;
-  return service_.text_prompt(std::get<std::string>(request.prompt), "prompt");
+AnswerOrder OpenAiApi::order(const AnswerHeader& header, const CommonFields& common) const {
+  return {.id = header.id,
+          .prompt_field = "prompt",
+          .sampling = common.sampling,
+          .max_tokens = common.max_tokens,
+          .min_tokens = common.min_tokens,
+          .stop = common.stop,
+          .stop_token_ids = common.stop_token_ids,
+          .ignore_eos = common.ignore_eos};
 }
 
-void OpenAiApi::start(AnswerOrder order, const CommonFields& common, std::unique_ptr<AnswerWriter> answer,
-                      const Writer& writer) {
-  order.sampling = common.sampling;
-  order.max_tokens = common.max_tokens;
-  order.stop = common.stop;
+std::optional<ApiError> OpenAiApi::add_prompts(const CompletionRequest& request, AnswerOrder& order) const {
+  for (const PromptField& prompt : request.prompts) {
+    const auto* ids = std::get_if<std::vector<int32_t>>(&prompt);
+    const auto* text = std::get_if<std::string>(&prompt);
+    if (!request.suffix.empty()) {
+      if (text == nullptr) {
+        return ApiError{.message = "'suffix' needs prompts that are text, not token ids",
+                        .param = "suffix",
+                        .code = "invalid_value"};
+      }
+      auto middle = service_.fill_in_middle(*text, request.suffix);
+      if (!middle.has_value()) return middle.error();
+      order.prompts.push_back(std::move(middle->tokens));
+      order.stop_token_ids.insert(order.stop_token_ids.end(), middle->end_ids.begin(), middle->end_ids.end());
+    } else if (ids != nullptr) {
+      order.prompts.push_back(*ids);
+    } else {
+      auto tokens = service_.text_prompt(*text, "prompt");
+      if (!tokens.has_value()) return tokens.error();
+      order.prompts.push_back(*std::move(tokens));
+    }
+  }
+  return std::nullopt;
+}
+
+std::vector<std::string> OpenAiApi::echoes(const CompletionRequest& request) const {
+  std::vector<std::string> texts;
+  for (const PromptField& prompt : request.prompts) {
+    const auto* ids = std::get_if<std::vector<int32_t>>(&prompt);
+    if (ids == nullptr) {
+      texts.push_back(std::get<std::string>(prompt));
+    } else {
+      texts.push_back(service_.tokenizer().decode(*ids, /*skip_special=*/false).value_or(""));
+    }
+  }
+  return texts;
+}
+
+void OpenAiApi::start(AnswerOrder order, std::unique_ptr<AnswerWriter> answer, const Writer& writer) {
   if (const auto error = service_.start(std::move(order), std::move(answer), writer)) {
     SendError(*writer, *error);
   }
@@ -131,7 +198,7 @@ void OpenAiApi::start(AnswerOrder order, const CommonFields& common, std::unique
 void OpenAiApi::list_models(const HttpRequest&, const Writer& writer) const {
   std::string list;
   for (const std::string& name : service_.model_names()) {
-    list += (list.empty() ? "" : ",") + ModelBody(name, started_);
+    list += (list.empty() ? "" : ",") + ModelBody(name, started_, service_.context());
   }
   writer->send({.body = fmt::format(R"({{"object":"list","data":[{}]}})", list)});
 }
@@ -139,7 +206,7 @@ void OpenAiApi::list_models(const HttpRequest&, const Writer& writer) const {
 void OpenAiApi::describe_model(const HttpRequest& request, const Writer& writer) const {
   const std::string name = request.path.substr(std::string_view("/v1/models/").size());
   if (const auto unknown = service_.check_model(name)) return SendError(*writer, *unknown);
-  writer->send({.body = ModelBody(name, started_)});
+  writer->send({.body = ModelBody(name, started_, service_.context())});
 }
 
 void OpenAiApi::health(const HttpRequest&, const Writer& writer) const {

@@ -49,10 +49,11 @@ class OpenAiApi {
   void cache_stats(const HttpRequest& request, const Writer& writer) const;
 
   AnswerHeader header(const char* id_prefix, const CommonFields& common) const;
-  void start(AnswerOrder order, const CommonFields& common, std::unique_ptr<AnswerWriter> answer,
-             const Writer& writer);
-  /// Its prompt as tokens.
-  ApiResult<std::vector<int32_t>> prompt_of(const CompletionRequest& request) const;
+  AnswerOrder order(const AnswerHeader& header, const CommonFields& common) const;
+  /// The request's prompts as tokens.
+  std::optional<ApiError> add_prompts(const CompletionRequest& request, AnswerOrder& order) const;
+  std::vector<std::string> echoes(const CompletionRequest& request) const;
+  void start(AnswerOrder order, std::unique_ptr<AnswerWriter> answer, const Writer& writer);
 
   const OpenAiOptions options_;
   AnswerService& service_;

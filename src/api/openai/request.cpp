@@ -3,7 +3,6 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <charconv>
 #include <nlohmann/json.hpp>
 
 #include "api/field_reader.h"
@@ -13,154 +12,8 @@
 namespace shoal {
 namespace {
 
-constexpr size_t kStopsMax = 4;
-constexpr size_t kStopBytesMax = 1024;  // Bounds the search for the longest pending stop after each token.
-constexpr int64_t kTokensMax = int64_t{1} << 31;
-
-void ReadLogitBias(FieldReader& fields, const RequestLimits& limits, SamplingFields& out) {
-  const Json* bias = fields.find_object("logit_bias");
-  if (bias == nullptr) return;
-  for (const auto& [key, value] : bias->items()) {
-    const std::string name = "logit_bias." + key;
-    int32_t id = -1;
-    const auto [end, error] = std::from_chars(key.data(), key.data() + key.size(), id);
-    if (error != std::errc{} || end != key.data() + key.size() || id < 0 || id >= limits.vocabulary) {
-      return fields.fail(name,
-                         fmt::format("'logit_bias' has the key '{}'; keys are token ids from 0 to {}", key,
-                                     limits.vocabulary - 1),
-                         "invalid_value");
-    }
-    if (!value.is_number()) return fields.fail_type(name, "a number", value);
-    const auto number = value.get<double>();
-    if (!(number >= -100 && number <= 100)) {
-      return fields.fail(name, fmt::format("'{}' must be from -100 to 100, got {}", name, value.dump()),
-                         "invalid_value");
-    }
-    out.logit_bias.emplace_back(id, static_cast<float>(number));
-  }
-  // "7" and "07" are the same id.
-  std::ranges::sort(out.logit_bias);
-  const auto same = std::ranges::adjacent_find(out.logit_bias, {}, &std::pair<int32_t, float>::first);
-  if (same != out.logit_bias.end()) {
-    fields.fail("logit_bias", fmt::format("'logit_bias' names token {} twice", same->first), "invalid_value");
-  }
-}
-
-void ReadSeed(FieldReader& fields, SamplingFields& out) {
-  const Json* seed = fields.find("seed");
-  if (seed == nullptr) return;
-  if (!seed->is_number_integer()) return fields.fail_type("seed", "an integer", *seed);
-  out.seed = seed->is_number_unsigned() ? seed->get<uint64_t>() : static_cast<uint64_t>(seed->get<int64_t>());
-}
-
-void ReadSampling(FieldReader& fields, const RequestLimits& limits, SamplingFields& out) {
-  out.temperature = fields.number("temperature", {0, 2});
-  out.top_p = fields.number("top_p", {0, 1, true});
-  out.min_p = fields.number("min_p", {0, 1});
-  out.top_k = fields.integer("top_k", -1, INT32_MAX);
-  out.repetition_penalty = fields.number("repetition_penalty", {0.01, 10});
-  out.presence_penalty = fields.number("presence_penalty", {-2, 2});
-  out.frequency_penalty = fields.number("frequency_penalty", {-2, 2});
-  ReadSeed(fields, out);
-  ReadLogitBias(fields, limits, out);
-}
-
-void AddStop(FieldReader& fields, const std::string& name, const Json& value, std::vector<std::string>& out) {
-  if (!value.is_string()) return fields.fail_type(name, "a string", value);
-  std::string text = value.get<std::string>();
-  if (text.empty() || text.size() > kStopBytesMax) {
-    return fields.fail(
-        name, fmt::format("'{}' must have from 1 to {} bytes, got {}", name, kStopBytesMax, text.size()),
-        "invalid_value");
-  }
-  out.push_back(std::move(text));
-}
-
-void ReadStop(FieldReader& fields, std::vector<std::string>& out) {
-  const Json* stop = fields.find("stop");
-  if (stop == nullptr) return;
-  if (stop->is_string()) return AddStop(fields, "stop", *stop, out);
-  if (!stop->is_array()) return fields.fail_type("stop", "a string or an array of strings", *stop);
-  if (stop->size() > kStopsMax) {
-    return fields.fail("stop",
-                       fmt::format("'stop' may have up to {} strings, got {}", kStopsMax, stop->size()),
-                       "invalid_value");
-  }
-  for (size_t i = 0; i < stop->size(); ++i) AddStop(fields, fmt::format("stop[{}]", i), (*stop)[i], out);
-}
-
-void ReadStream(FieldReader& fields, std::optional<ApiError>& error, CommonFields& out) {
-  out.stream = fields.boolean("stream").value_or(false);
-  const Json* options = fields.find_object("stream_options");
-  if (options == nullptr) return;
-  if (!out.stream) {
-    return fields.fail("stream_options", "'stream_options' is only allowed when 'stream' is true",
-                       "invalid_value");
-  }
-  FieldReader inner(*options, "stream_options.", error);
-  out.include_usage = inner.boolean("include_usage").value_or(false);
-  inner.only("include_obfuscation", {false});
-  inner.refuse_others();
-}
-
-// Tags that only the sender gives a meaning to, and switches whose off (or only) position is what happens
-// here.
-void AcceptNoOps(FieldReader& fields) {
-  for (const char* tag : {"user", "safety_identifier", "prompt_cache_key"}) fields.text(tag);
-  if (const Json* metadata = fields.find_object("metadata")) {
-    for (const auto& [key, value] : metadata->items()) {
-      if (!value.is_string()) fields.fail_type("metadata." + key, "a string", value);
-    }
-  }
-  fields.only("n", {1});
-  fields.only("store", {false});
-  fields.only("service_tier", {"auto", "default"});
-}
-
-void ReadCommon(FieldReader& fields, const RequestLimits& limits, std::optional<ApiError>& error,
-                CommonFields& out) {
-  out.model = fields.text("model");
-  ReadSampling(fields, limits, out.sampling);
-  ReadStop(fields, out.stop);
-  ReadStream(fields, error, out);
-  out.max_tokens = fields.integer("max_tokens", 1, kTokensMax);
-  AcceptNoOps(fields);
-}
-
-void ReadTemplateKwargs(FieldReader& fields, ChatCompletionRequest& out) {
-  const Json* kwargs = fields.find_object("chat_template_kwargs");
-  if (kwargs == nullptr) return;
-  for (const char* taken : {"messages", "tools", "add_generation_prompt", "continue_final_message"}) {
-    if (!kwargs->contains(taken)) continue;
-    fields.fail(fmt::format("chat_template_kwargs.{}", taken),
-                fmt::format("'chat_template_kwargs.{}' is set by the server from the request itself", taken),
-                "unsupported_parameter");
-  }
-  out.template_kwargs = DumpJson(*kwargs);
-}
-
-void ReadTools(FieldReader& fields, std::optional<ApiError>& error, ChatCompletionRequest& out) {
-  const Json* tools = fields.find_array("tools");
-  const Json* choice = fields.find("tool_choice");
-  fields.only("tool_choice", {"auto", "none"});
-  fields.only("parallel_tool_calls", {true});
-  if (tools == nullptr || tools->empty()) return;
-  const Json normalized = NormalizedTools(*tools, error);
-  // "none": the model must not call one, so it is not told of any.
-  if (choice == nullptr || *choice != "none") out.tools = DumpJson(normalized);
-}
-
-void ReadMaxCompletionTokens(FieldReader& fields, CommonFields& out) {
-  const auto newer = fields.integer("max_completion_tokens", 1, kTokensMax);
-  if (newer.has_value() && out.max_tokens.has_value() && *newer != *out.max_tokens) {
-    fields.fail(
-        "max_completion_tokens",
-        fmt::format("'max_completion_tokens' is {} but 'max_tokens', its older name, is {}; send one of them",
-                    *newer, *out.max_tokens),
-        "invalid_value");
-  }
-  if (newer.has_value()) out.max_tokens = newer;
-}
+/// Sequences of one request: bounds what a body can ask for.
+constexpr int64_t kSequencesMax = 1024;
 
 /// The object in `body`, or why there is none.
 ApiResult<Json> ParseObject(std::string_view body) {
@@ -177,42 +30,187 @@ ApiResult<Json> ParseObject(std::string_view body) {
   return value;
 }
 
-std::vector<int32_t> TokenIds(FieldReader& fields, const Json& ids, const RequestLimits& limits) {
-  std::vector<int32_t> out;
-  out.reserve(ids.size());
-  for (const Json& id : ids) {
-    const bool fits =
-        id.is_number_unsigned() && id.get<uint64_t>() < static_cast<uint64_t>(limits.vocabulary);
-    if (!fits) {
-      fields.fail("prompt",
-                  fmt::format("'prompt[{}]' must be a token id from 0 to {}, got {}", out.size(),
-                              limits.vocabulary - 1, JsonExcerpt(id)),
-                  "invalid_value");
-      return {};
-    }
-    out.push_back(static_cast<int32_t>(id.get<uint64_t>()));
+/// What requests say of reasoning, in the words of several APIs, as the variables that templates know. "none" is no
+/// effort, but off.
+void ReadReasoning(FieldReader& fields, std::optional<ApiError>& error, Json& kwargs) {
+  std::optional<bool> enabled = fields.boolean("enable_thinking");
+  std::optional<std::string> effort = fields.text("reasoning_effort");
+  if (const Json* thinking = fields.find_object("thinking")) {
+    FieldReader inner(*thinking, "thinking.", error);
+    const auto type = inner.text("type");
+    if (type.has_value()) enabled = *type != "disabled";
+    inner.harmless("budget_tokens");
+    inner.harmless("clear_thinking");
+    inner.refuse_others();
   }
-  return out;
+  if (const Json* reasoning = fields.find_object("reasoning")) {
+    FieldReader inner(*reasoning, "reasoning.", error);
+    if (const auto named = inner.text("effort")) effort = named;
+    if (const auto on = inner.boolean("enabled")) enabled = on;
+    inner.only("exclude", {false});
+    inner.harmless("max_tokens");
+    inner.harmless("summary");
+    inner.refuse_others();
+  }
+  fields.only("include_reasoning", {true});
+  fields.harmless("thinking_budget");
+  fields.harmless("reasoning_format");
+  if (effort == "none") {
+    enabled = false;
+  } else if (effort.has_value() && !effort->empty()) {
+    kwargs["reasoning_effort"] = *effort;
+  }
+  if (enabled.has_value()) kwargs["enable_thinking"] = kwargs["thinking"] = *enabled;
 }
 
-void ReadPrompt(FieldReader& fields, const RequestLimits& limits, CompletionRequest& out) {
+void ReadTemplateKwargs(FieldReader& fields, std::optional<ApiError>& error, Conversation& out) {
+  Json kwargs = Json::object();
+  ReadReasoning(fields, error, kwargs);
+  if (const Json* given = fields.find_object("chat_template_kwargs")) {
+    for (const char* taken : {"messages", "tools", "add_generation_prompt", "continue_final_message"}) {
+      if (!given->contains(taken)) continue;
+      fields.fail(
+          fmt::format("chat_template_kwargs.{}", taken),
+          fmt::format("'chat_template_kwargs.{}' is set by the server from the request itself", taken),
+          "unsupported_parameter");
+    }
+    kwargs.update(*given);
+  }
+  if (!kwargs.empty()) out.kwargs = DumpJson(kwargs);
+}
+
+void ReadContinuation(FieldReader& fields, const NormalizedConversation& conversation, Conversation& out) {
+  using Continue = Conversation::Continue;
+  const auto generation_prompt = fields.boolean("add_generation_prompt");
+  const auto continued = fields.boolean("continue_final_message");
+  if (continued == true && generation_prompt == true) {
+    return fields.fail(
+        "continue_final_message",
+        "'continue_final_message' and 'add_generation_prompt' exclude each other; send one of them",
+        "invalid_value");
+  }
+  out.add_generation_prompt = generation_prompt.value_or(true);
+  if (!fields.ok()) return;
+  if (continued == true || (conversation.continued && continued != false)) {
+    out.continue_final = Continue::kYes;
+  } else if (!continued.has_value() && !generation_prompt.has_value() &&
+             conversation.ends_with_assistant_text) {
+    out.continue_final = Continue::kIfPossible;
+  }
+}
+
+void ReadTools(FieldReader& fields, std::optional<ApiError>& error, Conversation& out) {
+  const Json* tools = fields.find_array("tools");
+  const Json* choice = fields.find("tool_choice");
+  fields.only("tool_choice", {"auto", "none"});
+  fields.harmless("parallel_tool_calls");
+  if (tools == nullptr || tools->empty()) return;
+  const Json normalized = NormalizedTools(*tools, error);
+  // "none": the model must not call one, so it is not told of any.
+  if (choice == nullptr || *choice != "none") out.tools = DumpJson(normalized);
+}
+
+void ReadChatLogprobs(FieldReader& fields, CommonFields& out) {
+  const bool wanted = fields.boolean("logprobs").value_or(false);
+  const auto top = fields.integer("top_logprobs", 0, kTopLogprobsMax);
+  if (top.value_or(0) > 0 && !wanted) {
+    fields.fail("top_logprobs", "'top_logprobs' needs 'logprobs' to be true", "invalid_value");
+  }
+  if (wanted) out.sampling.top_logprobs = static_cast<int32_t>(top.value_or(0));
+}
+
+void ReadChatTokenLimit(FieldReader& fields, CommonFields& out) {
+  const bool newer = fields.find("max_completion_tokens") != nullptr;
+  if (newer) out.max_tokens = ReadTokenLimit(fields, "max_completion_tokens");
+  if (out.max_tokens == 0) {
+    const char* name = newer ? "max_completion_tokens" : "max_tokens";
+    fields.fail(name, fmt::format("'{}' must be at least 1, or -1 for no limit, got 0", name),
+                "invalid_value");
+  }
+}
+
+/// What asks for something that there is not, by name.
+void RefuseUnsupported(FieldReader& fields) {
+  fields.only("response_format", {Json::object({{"type", "text"}})});
+  fields.only("modalities", {Json::array({"text"})});
+  for (const char* name : {"audio", "functions", "function_call", "moderation"}) fields.only(name, {});
+  fields.only("best_of", {1});
+  fields.only("echo", {false});
+  // Not even {}: it turns the search on.
+  if (const Json* search = fields.find("web_search_options")) {
+    fields.fail("web_search_options",
+                fmt::format("'web_search_options' is not supported: this server can't search, got {}",
+                            JsonExcerpt(*search)),
+                "unsupported_parameter");
+  }
+}
+
+bool IsPrompt(const Json& value) {
+  return value.is_string() || (value.is_array() && !value.empty() && value.front().is_number());
+}
+
+void AddPrompt(FieldReader& fields, const RequestLimits& limits, const std::string& name, const Json& prompt,
+               CompletionRequest& out) {
+  if (prompt.is_string()) {
+    out.prompts.emplace_back(prompt.get<std::string>());
+  } else if (prompt.is_array() && !prompt.empty()) {
+    out.prompts.emplace_back(ReadTokenIds(fields, name, prompt, limits));
+  } else {
+    fields.fail_type(name, "a string or a non-empty array of token ids", prompt);
+  }
+}
+
+void ReadPrompts(FieldReader& fields, const RequestLimits& limits, CompletionRequest& out) {
   const Json* prompt = fields.find("prompt");
   if (prompt == nullptr)
     return fields.fail("prompt", "'prompt' is missing: expected a string", "missing_parameter");
-  const bool list = prompt->is_array() && !prompt->empty() && !prompt->front().is_number();
-  if (list && prompt->size() > 1) {
-    return fields.fail(
-        "prompt",
-        fmt::format("'prompt' has {} prompts, but only one a request is supported yet", prompt->size()),
-        "unsupported_parameter");
+  if (IsPrompt(*prompt)) return AddPrompt(fields, limits, "prompt", *prompt, out);
+  if (!prompt->is_array() || prompt->empty()) {
+    return fields.fail_type("prompt", "a string, a non-empty array of token ids, or an array of these",
+                            *prompt);
   }
-  if (list) prompt = &prompt->front();
-  if (prompt->is_string()) {
-    out.prompt = prompt->get<std::string>();
-  } else if (prompt->is_array() && !prompt->empty()) {
-    out.prompt = TokenIds(fields, *prompt, limits);
-  } else {
-    fields.fail_type("prompt", "a string or a non-empty array of token ids", *prompt);
+  for (size_t i = 0; i < prompt->size(); ++i) {
+    AddPrompt(fields, limits, fmt::format("prompt[{}]", i), (*prompt)[i], out);
+  }
+}
+
+void ReadBestOf(FieldReader& fields, CompletionRequest& out) {
+  out.best_of = static_cast<int>(fields.integer("best_of", 1, kChoicesMax).value_or(out.common.n));
+  if (out.best_of < out.common.n) {
+    fields.fail(
+        "best_of",
+        fmt::format("'best_of' is {} but 'n' is {}; it must be at least as many", out.best_of, out.common.n),
+        "invalid_value");
+  }
+  if (out.best_of > out.common.n && out.common.stream) {
+    fields.fail("best_of", "'best_of' above 'n' can't be streamed: the best is known in the end only",
+                "invalid_value");
+  }
+  const int64_t sequences = std::ssize(out.prompts) * out.best_of;
+  if (sequences > kSequencesMax) {
+    fields.fail(
+        "prompt",
+        fmt::format(
+            "'prompt' has {} prompts, which with {} choices each are more than {} choices; send them in "
+            "several requests",
+            out.prompts.size(), out.best_of, kSequencesMax),
+        "too_many_choices");
+  }
+}
+
+void ReadCompletionLogprobs(FieldReader& fields, CommonFields& out) {
+  const Json* value = fields.find("logprobs");
+  if (value == nullptr || *value == false) return;
+  if (const auto top = fields.integer("logprobs", 0, kTopLogprobsMax)) {
+    out.sampling.top_logprobs = static_cast<int32_t>(*top);
+  }
+}
+
+void ReadSuffix(FieldReader& fields, CompletionRequest& out) {
+  out.suffix = fields.text("suffix").value_or("");
+  if (!out.suffix.empty() && out.echo) {
+    fields.fail("suffix", "'suffix' and 'echo' exclude each other: what would be echoed is not the beginning",
+                "invalid_value");
   }
 }
 
@@ -229,20 +227,18 @@ ApiResult<ChatCompletionRequest> ParseChatCompletion(std::string_view body, cons
     fields.fail("messages", "'messages' must be an array of at least one message", "missing_parameter");
   }
   ReadCommon(fields, limits, error, out.common);
-  ReadMaxCompletionTokens(fields, out.common);
-  ReadTemplateKwargs(fields, out);
-  ReadTools(fields, error, out);
-  fields.only("logprobs", {false});
-  fields.only("top_logprobs", {0});
-  fields.only("response_format", {Json::object({{"type", "text"}})});
-  fields.only("modalities", {Json::array({"text"})});
-  for (const char* name : {"audio", "prediction", "reasoning_effort", "verbosity", "web_search_options",
-                           "functions", "function_call", "prompt_cache_retention", "moderation"}) {
-    fields.only(name, {});
-  }
+  ReadChatTokenLimit(fields, out.common);
+  ReadChatLogprobs(fields, out.common);
+  ReadTemplateKwargs(fields, error, out.conversation);
+  ReadTools(fields, error, out.conversation);
+  RefuseUnsupported(fields);
+  NormalizedConversation conversation;
+  if (fields.ok()) conversation = NormalizedMessages(*messages, error);
+  ReadContinuation(fields, conversation, out.conversation);
   fields.refuse_others();
-  if (fields.ok()) out.messages = DumpJson(NormalizedMessages(*messages, error));
   if (error.has_value()) return std::unexpected(*std::move(error));
+  out.conversation.messages = std::move(conversation.messages);
+  out.conversation.fallback_messages = std::move(conversation.messages_without_broken);
   return out;
 }
 
@@ -252,12 +248,14 @@ ApiResult<CompletionRequest> ParseCompletion(std::string_view body, const Reques
   CompletionRequest out;
   std::optional<ApiError> error;
   FieldReader fields(*object, "", error);
-  ReadPrompt(fields, limits, out);
+  ReadPrompts(fields, limits, out);
   ReadCommon(fields, limits, error, out.common);
-  fields.only("best_of", {1});
-  fields.only("echo", {false});
-  fields.only("logprobs", {});
-  fields.only("suffix", {""});
+  ReadBestOf(fields, out);
+  ReadCompletionLogprobs(fields, out.common);
+  out.echo = fields.boolean("echo").value_or(false);
+  out.token_limit_given = fields.find("max_tokens") != nullptr;
+  ReadSuffix(fields, out);
+  fields.only("response_format", {Json::object({{"type", "text"}})});
   fields.refuse_others();
   if (error.has_value()) return std::unexpected(*std::move(error));
   return out;
@@ -269,8 +267,13 @@ ApiResult<CompletionRequest> ParseGenerate(std::string_view body, const RequestL
   CompletionRequest out;
   std::optional<ApiError> error;
   FieldReader fields(*object, "", error);
-  ReadPrompt(fields, limits, out);
+  ReadPrompts(fields, limits, out);
   ReadCommon(fields, limits, error, out.common);
+  fields.only("n", {1});
+  if (out.prompts.size() > 1) {
+    fields.fail("prompt", "'/generate' takes one prompt; /v1/completions takes several",
+                "unsupported_parameter");
+  }
   fields.refuse_others();
   if (error.has_value()) return std::unexpected(*std::move(error));
   return out;
