@@ -19,26 +19,26 @@ double Rate(int64_t count, double seconds) { return seconds > 0 ? static_cast<do
 
 double Rounded(double value) { return std::round(value * 1000) / 1000; }
 
-Json SpreadJson(const Spread& spread) {
+Json LatencyJson(const Latencies& times) {
   Json json;
-  json["count"] = spread.count;
-  json["mean"] = Rounded(spread.mean);
-  json["p50"] = Rounded(spread.p50);
-  json["p90"] = Rounded(spread.p90);
-  json["p95"] = Rounded(spread.p95);
-  json["p99"] = Rounded(spread.p99);
-  json["max"] = Rounded(spread.max);
+  json["count"] = times.count;
+  json["mean"] = Rounded(times.mean);
+  json["p50"] = Rounded(times.p50);
+  json["p90"] = Rounded(times.p90);
+  json["p95"] = Rounded(times.p95);
+  json["p99"] = Rounded(times.p99);
+  json["max"] = Rounded(times.max);
   return json;
 }
 
-std::string SpreadLine(const char* name, const Spread& spread) {
-  return fmt::format("{:<20}{:>10.1f}{:>10.1f}{:>10.1f}{:>10.1f}{:>10.1f}{:>10.1f}\n", name, spread.mean,
-                     spread.p50, spread.p90, spread.p95, spread.p99, spread.max);
+std::string LatencyLine(const char* name, const Latencies& times) {
+  return fmt::format("{:<20}{:>10.1f}{:>10.1f}{:>10.1f}{:>10.1f}{:>10.1f}{:>10.1f}\n", name, times.mean,
+                     times.p50, times.p90, times.p95, times.p99, times.max);
 }
 
 }  // namespace
 
-Spread SpreadOf(std::vector<double> values) {
+Latencies LatenciesOf(std::vector<double> values) {
   if (values.empty()) return {};
   std::ranges::sort(values);
   const auto rank = [&](double part) {
@@ -82,11 +82,11 @@ LoadReport Summarize(const LoadResult& result) {
                      static_cast<double>(sample.output_tokens - 1));
     }
   }
-  report.ttft = SpreadOf(std::move(ttft));
-  report.itl = SpreadOf(std::move(itl));
-  report.tpot = SpreadOf(std::move(tpot));
-  report.e2e = SpreadOf(std::move(e2e));
-  report.lateness = SpreadOf(std::move(lateness));
+  report.ttft = LatenciesOf(std::move(ttft));
+  report.itl = LatenciesOf(std::move(itl));
+  report.tpot = LatenciesOf(std::move(tpot));
+  report.e2e = LatenciesOf(std::move(e2e));
+  report.lateness = LatenciesOf(std::move(lateness));
   for (auto& [kind, entry] : errors) report.errors.emplace_back(kind, entry.first, std::move(entry.second));
   return report;
 }
@@ -100,11 +100,11 @@ std::string LoadText(const LoadReport& report) {
       Rate(report.prompt_tokens, report.elapsed_s), report.cached_tokens);
   text += fmt::format("{:<20}{:>10}{:>10}{:>10}{:>10}{:>10}{:>10}\n", "milliseconds", "mean", "p50", "p90",
                       "p95", "p99", "max");
-  text += SpreadLine("first token (TTFT)", report.ttft);
-  text += SpreadLine("between (ITL)", report.itl);
-  text += SpreadLine("per token (TPOT)", report.tpot);
-  text += SpreadLine("whole request", report.e2e);
-  text += SpreadLine("sent late by", report.lateness);
+  text += LatencyLine("first token (TTFT)", report.ttft);
+  text += LatencyLine("between (ITL)", report.itl);
+  text += LatencyLine("per token (TPOT)", report.tpot);
+  text += LatencyLine("whole request", report.e2e);
+  text += LatencyLine("sent late by", report.lateness);
   for (const auto& [kind, count, example] : report.errors) {
     text += fmt::format("error: {} times {}{}\n", count, kind, example.empty() ? "" : ": " + example);
   }
@@ -127,11 +127,11 @@ std::string LoadJson(const LoadReport& report,
   json["per_second"] = {{"requests", Rounded(Rate(report.succeeded, report.elapsed_s))},
                         {"output_tokens", Rounded(Rate(report.output_tokens, report.elapsed_s))},
                         {"prompt_tokens", Rounded(Rate(report.prompt_tokens, report.elapsed_s))}};
-  json["ttft_ms"] = SpreadJson(report.ttft);
-  json["itl_ms"] = SpreadJson(report.itl);
-  json["tpot_ms"] = SpreadJson(report.tpot);
-  json["e2e_ms"] = SpreadJson(report.e2e);
-  json["lateness_ms"] = SpreadJson(report.lateness);
+  json["ttft_ms"] = LatencyJson(report.ttft);
+  json["itl_ms"] = LatencyJson(report.itl);
+  json["tpot_ms"] = LatencyJson(report.tpot);
+  json["e2e_ms"] = LatencyJson(report.e2e);
+  json["lateness_ms"] = LatencyJson(report.lateness);
   json["errors"] = Json::object();
   for (const auto& [kind, count, example] : report.errors) {
     json["errors"][kind] = {{"count", count}, {"example", example}};

@@ -11,12 +11,12 @@
 namespace shoal {
 
 /// A set of measured times, in milliseconds.
-struct Spread {
+struct Latencies {
   int64_t count = 0;
   double mean = 0, p50 = 0, p90 = 0, p95 = 0, p99 = 0, max = 0;
 };
 /// Percentiles by nearest rank. All zero where there is nothing.
-Spread SpreadOf(std::vector<double> values);
+Latencies LatenciesOf(std::vector<double> values);
 
 struct LoadReport {
   int64_t sent = 0;
@@ -27,11 +27,11 @@ struct LoadReport {
   int64_t cached_tokens = 0;
   int64_t output_tokens = 0;
   int64_t events = 0;
-  Spread ttft;      ///< From when a request was due to its first text.
-  Spread itl;       ///< Between two events of a stream.
-  Spread tpot;      ///< Per request: from its first text to its end, divided by the tokens after the first.
-  Spread e2e;       ///< From when it was due to its end.
-  Spread lateness;  ///< From when it was due until it was sent: the load test's own fault.
+  Latencies ttft;  ///< From when a request was due to its first text.
+  Latencies itl;   ///< Between two events of a stream.
+  Latencies tpot;  ///< Per request: from its first text to its end, divided by the tokens after the first.
+  Latencies e2e;   ///< From when it was due to its end.
+  Latencies lateness;  ///< From when it was due until it was sent: the load test's own fault.
   /// Kind, how many, and the text of one.
   std::vector<std::tuple<std::string, int64_t, std::string>> errors;
 };

@@ -225,15 +225,15 @@ TEST_F(LoadRunTest, AThousandStreamsAtOnce) {
 TEST(LoadReport, PercentilesAreOfTheNearestRank) {
   std::vector<double> values;
   for (int i = 100; i >= 1; --i) values.push_back(i);
-  const Spread spread = SpreadOf(values);
-  EXPECT_EQ(spread.count, 100);
-  EXPECT_EQ(spread.mean, 50.5);
-  EXPECT_EQ(spread.p50, 50);
-  EXPECT_EQ(spread.p90, 90);
-  EXPECT_EQ(spread.p99, 99);
-  EXPECT_EQ(spread.max, 100);
-  EXPECT_EQ(SpreadOf({7}).p50, 7);
-  EXPECT_EQ(SpreadOf({}).count, 0);
+  const Latencies times = LatenciesOf(values);
+  EXPECT_EQ(times.count, 100);
+  EXPECT_EQ(times.mean, 50.5);
+  EXPECT_EQ(times.p50, 50);
+  EXPECT_EQ(times.p90, 90);
+  EXPECT_EQ(times.p99, 99);
+  EXPECT_EQ(times.max, 100);
+  EXPECT_EQ(LatenciesOf({7}).p50, 7);
+  EXPECT_EQ(LatenciesOf({}).count, 0);
 }
 
 TEST(LoadReport, MeasuresFromWhenARequestWasDue) {
