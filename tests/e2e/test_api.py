@@ -41,7 +41,8 @@ def exchange(single, raw):
             answer += piece
         return answer
 
-#-- -- Fields -- --
+
+# ---- Fields ----
 
 NO_OPS = {"n": 1, "logprobs": False, "top_logprobs": None, "user": "someone", "store": False, "parallel_tool_calls": True,
           "response_format": {"type": "text"}, "service_tier": "auto", "metadata": None, "surprise": None, "audio": None, "seed": None,
@@ -133,7 +134,8 @@ def test_metrics_and_health(api):
     blocks = cache(api)["blocks"]
     assert blocks["free"] + blocks["used"] + blocks["cached"] == blocks["total"]
 
-#-- -- Malformed requests -- --
+
+# ---- Malformed requests ----
 
 def posted(body, path="/v1/chat/completions", length=None, extra=""):
     body = body if isinstance(body, bytes) else body.encode()
@@ -212,7 +214,8 @@ def test_slow_clients_do_not_hold_up_others(single, api):
         for connection in slow:
             connection.close()
 
-#-- -- Clients that leave -- --
+
+# ---- Clients that leave ----
 
 @pytest.mark.parametrize("stream", [False, True])
 @pytest.mark.parametrize("how", ["close", "reset"])

@@ -42,13 +42,13 @@ def joined(chunks):
 def test_what_a_client_sends_is_answered(api, client, request_):
     model = api.get("/v1/models").json()["data"][0]["id"]
     body = {**request_["body"], "model": model}
-#The demo model may run on; a client's own limit is kept where it is small.
+    # The demo model may run on; a client's own limit is kept where it is small.
     limit = "max_completion_tokens" if "max_completion_tokens" in body else "max_tokens"
     asked = body.get(limit)
     if asked is None:
         body[limit] = 64
     elif asked > 2048:
-#What it asks for is clamped : sent as it is, but for a stop that ends the text soon.
+        # What it asks for is clamped: sent as it is, but for a stop that ends the text soon.
         body.setdefault("stop", [".", "\n", "?", "!"])
     response = api.post(request_["path"], json=body)
     assert response.status_code == 200, response.text

@@ -9,7 +9,8 @@ from openai.types import completion_create_params
 from openai.types.chat import completion_create_params as chat_create_params
 
 DOCS = Path(__file__).resolve().parents[2] / "docs/api.md"
-#The least that each endpoint needs, short and greedy.
+
+# The least that each endpoint needs, short and greedy.
 BASE = {"/v1/chat/completions": {"messages": [{"role": "user", "content": "Tell me a story."}],
                                  "temperature": 0, "max_tokens": 8, "seed": 1},
         "/v1/completions": {"prompt": "The capital of France is", "temperature": 0, "max_tokens": 8, "seed": 1}}
@@ -61,8 +62,7 @@ def test_every_field_of_the_official_client_is_in_the_tables():
     for path, module in (("/v1/chat/completions", chat_create_params), ("/v1/completions", completion_create_params)):
         fields = {*module.CompletionCreateParamsBase.__annotations__,
                   *module.CompletionCreateParamsNonStreaming.__annotations__}
-        assert {field for field in fields if (path, field) not in ROWS
-} == set()
+        assert {field for field in fields if (path, field) not in ROWS} == set()
 
 
 def test_what_no_table_names_is_refused_and_what_says_nothing_is_not(api):

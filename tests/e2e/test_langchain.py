@@ -1,25 +1,22 @@
-""
-    "LangChain's client of OpenAI's API, with one process and with three."
-    "" import httpx import pytest from langchain_core.messages import AIMessage,
-    HumanMessage, SystemMessage,
-    ToolMessage from langchain_core.tools import tool from langchain_openai import ChatOpenAI,
-    OpenAI
+"""LangChain's client of OpenAI's API, with one process and with three."""
+import httpx
+import pytest
+from langchain_core.messages import AIMessage, HumanMessage, SystemMessage, ToolMessage
+from langchain_core.tools import tool
+from langchain_openai import ChatOpenAI, OpenAI
 
-        from dialogue import QUESTIONS
+from dialogue import QUESTIONS
 
-    @pytest.fixture(params = [ "single", "trio" ]) def cluster(request)
-    : return request.getfixturevalue(request.param)
 
-          def options(cluster)
-    : return {
-  "base_url" : cluster.url + "/v1",
-      "api_key" : "unused",
-                  "model" : "shoal-demo-4bit",
-                            "temperature" : 0,
-                            "max_retries" : 0,
-                            "timeout" : 60,
-                            "http_client" : httpx.Client(trust_env = False, timeout = 60)
-}
+@pytest.fixture(params=["single", "trio"])
+def cluster(request):
+    return request.getfixturevalue(request.param)
+
+
+def options(cluster):
+    return {"base_url": cluster.url + "/v1", "api_key": "unused", "model": "shoal-demo-4bit", "temperature": 0,
+            "max_retries": 0, "timeout": 60, "http_client": httpx.Client(trust_env=False, timeout=60)}
+
 
 @pytest.fixture
 def chat(cluster):

@@ -14,6 +14,7 @@ def test_three_processes_give_the_text_of_one(single, trio, options):
     assert spread == alone
     assert all(alone)
 
+
 def test_the_demo_model_knows_facts_of_its_training(trio):
     client = client_of(trio)
     assert "Lisbon" in ask(client, "What is the capital of Portugal?")
