@@ -86,7 +86,7 @@ def test_a_strict_template_takes_what_can_be_put_in_its_shape(make_cluster, alte
     assert answer.json()["choices"] == expected.json()["choices"]
     assert answer.json()["usage"] == expected.json()["usage"]
 
-    refused = chat(cluster, [*QUESTION, {"role": "assistant", "content": "Lisbon."}, *user("never"), *user("go on")])
+    refused = chat(cluster, [*QUESTION, {"role": "assistant", "content": "Lisbon."}, *user("never")])
     assert refused.status_code == 400
     message = refused.json()["error"]["message"]
     assert "messages[2]" in message and "Not that word" in message and "Change that message" in message

@@ -20,7 +20,7 @@ def options(cluster):
 
 @pytest.fixture
 def chat(cluster):
-    return ChatOpenAI(**options(cluster), max_tokens=64)
+    return ChatOpenAI(**options(cluster), max_tokens=64, stream_usage=True)
 
 
 @tool
