@@ -2,6 +2,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <nlohmann/json.hpp>
 
 #include "api/http/tcp_stream.h"
@@ -107,6 +108,126 @@ TEST_F(AnswersTest, AStreamJoinsToTheWholeAnswer) {
     expect_same(kChat, say(script, R"(, "max_tokens": 5)"));
     expect_same("/v1/completions", fmt::format(R"({{"prompt": "say:{}", "stop": ["STOP"]}})", script));
   }
+}
+
+TEST_F(AnswersTest, StreamsOfSeveralChoicesAndLogProbabilitiesJoinToo) {
+  start_brackets();
+  const std::string seeded = R"(, "n": 3, "seed": 7, "max_tokens": 9)";
+  expect_same(kChat, say("?", seeded));
+  expect_same(kChat, say("(a)b[f:{}]", R"(, "n": 2, "logprobs": true, "top_logprobs": 2)"));
+  expect_same("/v1/completions",
+              R"({"prompt": ["say:?", "say:hi", [115, 97, 121, 58, 120]], "n": 2, "seed": 7})");
+  expect_same("/v1/completions", R"({"prompt": "say:hello", "logprobs": 3, "echo": true})");
+}
+
+TEST_F(AnswersTest, ChoicesDependOnTheirNumberAndNothingElse) {
+  start();
+  const auto texts = [&](const std::string& more) {
+    std::vector<std::string> all;
+    const Json json = post_json(kChat, say("?", R"(, "seed": 7, "max_tokens": 12)" + more));
+    for (const Json& choice : json["choices"]) all.push_back(choice["message"]["content"].get<std::string>());
+    return all;
+  };
+  const std::vector<std::string> four = texts(R"(, "n": 4)");
+  ASSERT_EQ(four.size(), 4u);
+  EXPECT_NE(four[0], four[1]);
+  EXPECT_EQ(texts(R"(, "n": 2)"), std::vector<std::string>(four.begin(), four.begin() + 2));
+  EXPECT_EQ(texts(""), std::vector<std::string>{four[0]});
+}
+
+TEST_F(AnswersTest, SeveralPromptsAreAnsweredInTheirOrder) {
+  start();
+  const Json json =
+      post_json("/v1/completions", R"({"prompt": ["say:one", "say:two"], "n": 2, "echo": true})");
+  std::string all;
+  for (const Json& choice : json["choices"]) {
+    all += fmt::format("{}={} ", choice["index"].dump(), choice["text"].get<std::string>());
+  }
+  EXPECT_EQ(all, "0=say:oneone 1=say:oneone 2=say:twotwo 3=say:twotwo ");
+  EXPECT_EQ(json["usage"]["prompt_tokens"], 14);
+  EXPECT_EQ(json["usage"]["completion_tokens"], 12);
+}
+
+TEST_F(AnswersTest, TheBestAreShownAndAllAreCounted) {
+  start();
+  const std::string sampled = R"({"prompt": "say:?", "seed": 3, "max_tokens": 6, "logprobs": 0, )";
+  const auto mean = [](const Json& choice) {
+    double sum = 0;
+    for (const Json& one : choice["logprobs"]["token_logprobs"]) sum += one.get<double>();
+    return sum / static_cast<double>(choice["logprobs"]["token_logprobs"].size());
+  };
+  const Json all = post_json("/v1/completions", sampled + R"("n": 6})");
+  const Json best = post_json("/v1/completions", sampled + R"("n": 2, "best_of": 6})");
+  ASSERT_EQ(best["choices"].size(), 2u);
+  EXPECT_EQ(best["usage"]["completion_tokens"], 36);
+  std::vector<double> means;
+  for (const Json& choice : all["choices"]) means.push_back(mean(choice));
+  std::ranges::sort(means, std::ranges::greater());
+  EXPECT_DOUBLE_EQ(mean(best["choices"][0]), means[0]);
+  EXPECT_DOUBLE_EQ(mean(best["choices"][1]), means[1]);
+  const Json hidden = post_json("/v1/completions", R"({"prompt": "say:hi", "best_of": 2})");
+  EXPECT_TRUE(hidden["choices"][0]["logprobs"].is_null());
+}
+
+TEST_F(AnswersTest, NoTokensAreAnEcho) {
+  start();
+  const Json json = post_json("/v1/completions", R"({"prompt": "say:hi", "max_tokens": 0, "echo": true})");
+  EXPECT_EQ(json["choices"][0]["text"], "say:hi");
+  EXPECT_EQ(json["choices"][0]["finish_reason"], "length");
+  EXPECT_EQ(json["usage"]["completion_tokens"], 0);
+  EXPECT_EQ(engine_->steps(), 0);
+}
+
+TEST_F(AnswersTest, ATextLastsAsLongAsAskedAndEndsAtAnyOfItsIds) {
+  start();
+  const auto text = [&](const std::string& more) {
+    return post_json(kChat, say("hello", more))["choices"][0]["message"]["content"].get<std::string>();
+  };
+  EXPECT_EQ(text(R"(, "stop_token_ids": [108])"), "he");
+  EXPECT_EQ(text(R"(, "stop": "l", "min_tokens": 3)"), "hel");
+}
+
+TEST_F(AnswersTest, WhatTheModelWasNotTrainedForIsRefused) {
+  start();
+  const Json json = post_json("/v1/completions", R"({"prompt": "a", "suffix": "b"})", 400);
+  EXPECT_EQ(json["error"]["param"], "suffix");
+  EXPECT_EQ(json["error"]["code"], "unsupported_parameter");
+}
+
+TEST_F(AnswersTest, AnEmptyPromptAndOneThatDoesNotFitHaveCodesOfTheirOwn) {
+  start({.limits = {.blocks = 8, .context = 100, .steps_in_flight = 1}});
+  EXPECT_EQ(post_json("/v1/completions", R"({"prompt": ""})", 400)["error"]["code"], "empty_prompt");
+  const Json error =
+      post_json("/v1/completions", fmt::format(R"({{"prompt": "{}"}})", std::string(100, 'a')), 400)["error"];
+  EXPECT_EQ(error["code"], "context_length_exceeded");
+  EXPECT_THAT(error["message"].get<std::string>(),
+              HasSubstr("This model's maximum context length is 100 tokens. However, "));
+  EXPECT_EQ(error["n_prompt_tokens"], 100);
+  EXPECT_EQ(error["n_ctx"], 100);
+  const Json clamped = post_json(kChat, say("*", R"(, "max_tokens": 32000)"));
+  EXPECT_EQ(clamped["choices"][0]["finish_reason"], "length");
+  EXPECT_EQ(clamped["usage"]["total_tokens"], 100);
+}
+
+TEST_F(AnswersTest, BrokenArgumentsAreGivenToTemplatesThatTakeThem) {
+  const std::string history = R"({"messages": [{"role": "assistant", "tool_calls": [{"function": {"name": "f",
+      "arguments": "{\"a\": "}}]}], "continue_final_message": false})";
+  const std::string call = "{% for m in messages %}{% for c in m.tool_calls %}say:{{ ";
+  const std::string end = " }}{% endfor %}{% endfor %}[assistant]";
+  text_ = ByteText(call + "c.function.arguments" + end);
+  start();
+  EXPECT_EQ(post_json(kChat, history)["choices"][0]["message"]["content"], "{\"a\": ");
+}
+
+TEST_F(AnswersTest, BrokenArgumentsAreNoneForTemplatesThatNeedAnObject) {
+  const std::string history = R"({"messages": [{"role": "assistant", "tool_calls": [{"function": {"name": "f",
+      "arguments": "{\"a\": "}}]}]})";
+  text_ = ByteText(
+      "{% for m in messages %}{% for c in m.tool_calls %}say:{{ c.function.arguments.items() | length }}{% "
+      "endfor %}"
+      "{% endfor %}[assistant]");
+  start();
+  EXPECT_EQ(post_json(kChat, history)["choices"][0]["message"]["content"], "0");
 }
 
 TEST_F(AnswersTest, CallsAndReasoningHaveTheirFields) {
