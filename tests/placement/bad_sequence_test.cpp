@@ -17,6 +17,7 @@
 #include "convert/testing/checkpoints.h"
 #include "exec/model_facts.h"
 #include "placement/placed_cluster.h"
+#include "placement/placed_sequence.h"
 
 namespace shoal {
 namespace {

@@ -1,5 +1,4 @@
-// A model on the nodes of a plan in this process, and sequences in its caches: for tests that compose steps
-// themselves.
+// A model on the nodes of a plan in this process.
 #pragma once
 
 #include <gtest/gtest.h>
@@ -7,7 +6,6 @@
 #include <cstdint>
 #include <future>
 #include <memory>
-#include <span>
 #include <string>
 #include <utility>
 #include <vector>
@@ -16,7 +14,6 @@
 #include "base/status.h"
 #include "cluster/local_cluster.h"
 #include "exec/model_facts.h"
-#include "exec/sequence_cursor.h"
 #include "plan/planner.h"
 
 namespace shoal {
@@ -86,26 +83,6 @@ class PlacedCluster {
   PipelineEngine engine_{kLocalLiveness};
   std::unique_ptr<LocalCluster> cluster_;
   StepId next_{1};
-};
-
-/// A sequence of a test: its tokens, and its place in the cache. Sequences in the same place use it in turn.
-struct Sequence {
-  Sequence(uint64_t number, int32_t place, std::vector<int32_t> ids, const EngineLimits& limits)
-      : id{number}, tokens(std::move(ids)) {
-    const int slots = limits.state_slots_each();
-    cursor = SequenceCursor(
-        id, {.blocks = IdsFrom(BlockId{8 * place}, 8), .slots = IdsFrom(SlotId{place * slots}, slots)});
-  }
-
-  /// A slice of the tokens that are not cached yet, which samples after the last one.
-  SeqSlice slice() { return cursor.next(std::span<const int32_t>(tokens).subspan(cursor.position()), true); }
-  NewSequence begin(SamplingParams sampling = {.temperature = 0}) const {
-    return {id, std::move(sampling), tokens, static_cast<int32_t>(tokens.size())};
-  }
-
-  SeqId id;
-  std::vector<int32_t> tokens;
-  SequenceCursor cursor;
 };
 
 }  // namespace shoal
