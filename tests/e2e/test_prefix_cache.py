@@ -5,12 +5,31 @@ import random
 import pytest
 
 from dialogue import NEVER_END, QUESTIONS, async_client_of, client_of, model_of, user
+from local_cluster import LocalCluster
 
-OFF = ("--prefix-cache", "off")
 TURNS = 12
 # A head of some hundred tokens, as agents send it: 12 turns must fit the 2,048 tokens of the demo model.
 HEAD = "You are a helpful assistant. " + " ".join(
     f"Rule {i}: {question}" for i, question in enumerate(QUESTIONS * 4))
+
+
+pytestmark = pytest.mark.timeout(240)  # Without the cache every turn is computed whole.
+
+
+@pytest.fixture(scope="module")
+def without(shoal, demo_model, tmp_path_factory):
+    """One process without the prefix cache."""
+    with LocalCluster(shoal, demo_model, tmp_path_factory.mktemp("logs"), 0,
+                      serve_args=("--prefix-cache", "off")) as cluster:
+        yield cluster
+
+
+@pytest.fixture(scope="module")
+def texts_without(without):
+    texts = [text for text, _, _ in converse(without)]
+    stats = without.cache_stats()
+    assert stats["prefix_cache"]["tokens_reused"] == 0 and stats["blocks"]["free"] == stats["blocks"]["total"]
+    return texts
 
 
 def converse(cluster, turns=TURNS):
@@ -22,7 +41,7 @@ def converse(cluster, turns=TURNS):
     for turn in range(turns):
         messages.append({"role": "user", "content": QUESTIONS[turn % len(QUESTIONS)]})
         before = cluster.cache_stats()["rows"]
-        answer = client.chat.completions.create(model=model, messages=messages, max_tokens=20, temperature=0.8,
+        answer = client.chat.completions.create(model=model, messages=messages, max_tokens=12, temperature=0.8,
                                                 seed=turn, logit_bias=NEVER_END)
         text = answer.choices[0].message.content
         seen.append((text, answer.usage, cluster.cache_stats()["rows"] - before))
@@ -31,7 +50,7 @@ def converse(cluster, turns=TURNS):
 
 
 @pytest.mark.parametrize("workers", [0, 2], ids=["one_process", "three_processes"])
-def test_a_turn_computes_what_is_new_in_it(make_cluster, workers):
+def test_a_turn_computes_what_is_new_in_it(make_cluster, texts_without, workers):
     cluster = make_cluster(workers)
     turns = converse(cluster)
     assert turns[0][1].prompt_tokens > 500
@@ -52,11 +71,7 @@ def test_a_turn_computes_what_is_new_in_it(make_cluster, workers):
     metrics = cluster.metrics()
     assert metrics['shoal_prefix_cache_lookups_total{result="hit"}'] == TURNS - 1
     assert metrics['shoal_kv_blocks{state="cached"}'] == blocks["cached"]
-
-    without = make_cluster(0, serve_args=OFF)
-    assert [text for text, _, _ in converse(without)] == [text for text, _, _ in turns]
-    stats = without.cache_stats()
-    assert stats["prefix_cache"]["tokens_reused"] == 0 and stats["blocks"]["free"] == stats["blocks"]["total"]
+    assert [text for text, _, _ in turns] == texts_without
 
 
 def requests(count):
@@ -66,7 +81,7 @@ def requests(count):
     for i in range(count):
         sampling = {"temperature": 0} if i % 3 == 0 else {"temperature": 0.9, "seed": i}
         yield {"messages": [{"role": "system", "content": draw.choice(heads)}, *user(draw.choice(QUESTIONS))],
-               "max_tokens": draw.choice([8, 24, 48]), "logit_bias": NEVER_END, **sampling}
+               "max_tokens": draw.choice([4, 12, 24]), "logit_bias": NEVER_END, **sampling}
 
 
 async def all_at_once(cluster, model, wanted):
@@ -77,18 +92,16 @@ async def all_at_once(cluster, model, wanted):
         return await asyncio.gather(*(text_of(request) for request in wanted))
 
 
-def test_32_streams_that_share_prefixes_give_the_texts_they_give_without_sharing(make_cluster, trio):
+def test_32_streams_that_share_prefixes_give_the_texts_they_give_without_sharing(make_cluster, without, trio):
     wanted = list(requests(32))
     # Room for few of them: blocks are evicted, and sequences preempted.
     tight = make_cluster(0, serve_args=("--kv-positions", "2048"))
     with client_of(tight) as client:
         model = model_of(client)
-    without = make_cluster(0, serve_args=OFF)
     expected = asyncio.run(all_at_once(without, model, wanted))
     for cluster in (tight, trio):
         before = cluster.cache_stats()
-        for _ in range(2):
-            assert asyncio.run(all_at_once(cluster, model, wanted)) == expected
+        assert asyncio.run(all_at_once(cluster, model, wanted)) == expected
         after = cluster.cache_stats()
         assert after["prefix_cache"]["tokens_reused"] > before["prefix_cache"]["tokens_reused"] + 1000
         assert after["blocks"]["used"] == 0
