@@ -2,10 +2,16 @@
 //! line.
 //!
 //! * `{% generation %}` ... `{% endgeneration %}` (transformers' mark of what the assistant says) become a plain scope.
+//! * `y[::-1]` becomes a method: minijinja's slice panics where `y` is empty.
 //! * `{% for x in y %}` checks `y`: Jinja2 refuses to iterate over None, minijinja treats it as an empty list.
+
+use std::borrow::Cow;
 
 /// Name of the filter that checks what a loop iterates over.
 pub const CHECK_ITERABLE: &str = "_loop_over";
+
+/// Name of the method that reverses a list or a text.
+pub const REVERSED: &str = "__reversed__";
 
 pub fn prepare(source: &str) -> String {
     let mut out = String::with_capacity(source.len() + 64);
@@ -21,11 +27,14 @@ pub fn prepare(source: &str) -> String {
         };
         // minijinja reports an unclosed tag.
         let length = length.unwrap_or(rest.len());
-        let tag = &rest[..length];
+        let tag = match rest.as_bytes().get(1) {
+            Some(b'{' | b'%') => reversed_slices(&rest[..length]),
+            _ => Cow::Borrowed(&rest[..length]),
+        };
         rest = &rest[length..];
         if !tag.starts_with("{%") || !tag.ends_with("%}") || tag.len() < 4 {
-            out.push_str(tag);
-        } else if push_statement(&mut out, tag) {
+            out.push_str(&tag);
+        } else if push_statement(&mut out, &tag) {
             let end = end_of_raw(rest);
             out.push_str(&rest[..end]);
             rest = &rest[end..];
@@ -33,6 +42,29 @@ pub fn prepare(source: &str) -> String {
     }
     out.push_str(rest);
     out
+}
+
+/// "y[::-1]" -> "y.__reversed__()", outside of strings.
+fn reversed_slices(tag: &str) -> Cow<'_, str> {
+    const SLICE: &str = "[::-1]";
+    if !tag.contains(SLICE) {
+        return Cow::Borrowed(tag);
+    }
+    let mut out = String::with_capacity(tag.len() + 16);
+    let mut quoted = Quotes::default();
+    let mut skip_until = 0;
+    for (i, c) in tag.char_indices() {
+        if i < skip_until {
+            continue;
+        }
+        if !quoted.inside(c) && tag[i..].starts_with(SLICE) {
+            out.push_str(&format!(".{REVERSED}()"));
+            skip_until = i + SLICE.len();
+        } else {
+            out.push(c);
+        }
+    }
+    Cow::Owned(out)
 }
 
 /// The end of the tag that `text` starts with; quoted strings are skipped.

@@ -6,6 +6,8 @@ use minijinja::value::{from_args, Kwargs, Rest, ValueKind};
 use minijinja::{Error, ErrorKind, State, Value};
 use minijinja_contrib::pycompat;
 
+use crate::jinja_source::REVERSED;
+
 /// Values nested deeper than this are refused, not recursed into.
 const MAX_DEPTH: usize = 200;
 
@@ -309,7 +311,25 @@ pub fn method(state: &State, value: &Value, name: &str, args: &[Value]) -> Resul
             return Ok(result);
         }
     }
+    if name == REVERSED {
+        return reversed(value);
+    }
     pycompat::unknown_method_callback(state, value, name, args)
+}
+
+/// As the slice [::-1].
+fn reversed(value: &Value) -> Result<Value, Error> {
+    if let Some(text) = value.as_str() {
+        return Ok(text.chars().rev().collect::<String>().into());
+    }
+    match value.kind() {
+        ValueKind::Seq | ValueKind::Iterable => {
+            let mut items: Vec<Value> = value.try_iter()?.collect();
+            items.reverse();
+            Ok(items.into())
+        }
+        kind => Err(wrong(format!("a value of type {kind} cannot be sliced"))),
+    }
 }
 
 /// None if pycompat's own answer equals Python's.
