@@ -1,0 +1,32 @@
+// Finds markers ("<tool_call>") in text that arrives byte by byte.
+#pragma once
+
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+namespace shoal {
+
+/// Holds back what may become a marker. No marker may contain another one: the first that is complete counts.
+class MarkerMatcher {
+ public:
+  explicit MarkerMatcher(std::vector<std::string> markers) : markers_(std::move(markers)) {}
+
+  /// Takes the next byte. Returns the index of the marker that it completes, or -1. `released` gets the text
+  /// that is no part of a marker.
+  int next(char c, std::string& released);
+
+  /// What is held back; afterwards nothing is.
+  std::string take_held() { return std::exchange(held_, {}); }
+  size_t held() const { return held_.size(); }
+  const std::string& marker(int index) const { return markers_[static_cast<size_t>(index)]; }
+
+ private:
+  bool begins_marker(std::string_view text) const;
+
+  std::vector<std::string> markers_;
+  std::string held_;
+};
+
+}  // namespace shoal

@@ -1,0 +1,130 @@
+#include "text/output/named_calls.h"
+
+#include <algorithm>
+#include <cctype>
+
+#include "text/output/json_text.h"
+
+namespace shoal {
+namespace {
+
+constexpr size_t kHeaderMax = 1024;
+
+class NamedCalls : public CallGrammar {
+ public:
+  explicit NamedCalls(NamedCallsSyntax syntax) : syntax_(std::move(syntax)) {}
+
+  void open(std::string_view /*marker*/) override {
+    held_.clear();
+    at_ = syntax_.call_open.empty() ? At::kHeader : At::kBetween;
+  }
+
+  Verdict next(char c, CallWriter& out) override {
+    switch (at_) {
+      case At::kBetween:
+        return next_between(c);
+      case At::kHeader:
+        return next_of_header(c, out);
+      case At::kArguments:
+        return next_of_arguments(c, out);
+      case At::kTail:
+        return next_of_tail(c, out);
+    }
+    return Verdict::kRefused;
+  }
+
+ private:
+  enum class At { kBetween, kHeader, kArguments, kTail };
+
+  Verdict next_between(char c) {
+    if (held_.empty() && IsSpace(c)) return Verdict::kMore;
+    held_ += c;
+    if (!syntax_.close.empty() && held_ == syntax_.close) return Verdict::kDone;
+    if (held_ == syntax_.call_open) {
+      held_.clear();
+      at_ = At::kHeader;
+      return Verdict::kMore;
+    }
+    const bool begins = syntax_.call_open.starts_with(held_) || syntax_.close.starts_with(held_);
+    return begins ? Verdict::kMore : Verdict::kRefused;
+  }
+
+  Verdict next_of_header(char c, CallWriter& out) {
+    held_ += c;
+    if (held_.size() > kHeaderMax) return Verdict::kRefused;
+    const bool empty = !syntax_.call_close.empty() && held_.ends_with(syntax_.call_close);
+    if (c != '{' && !empty) return Verdict::kMore;
+    held_.resize(held_.size() - (empty ? syntax_.call_close.size() : 1));
+    const auto header = syntax_.header(held_);
+    if (!header.has_value()) return Verdict::kRefused;
+    held_.clear();
+    out.begin(header->name, header->id);
+    if (empty) {
+      out.arguments("{}");
+      return end_call(out);
+    }
+    scanner_ = {};
+    literal_.reset();
+    if (syntax_.literal.has_value()) literal_.emplace(*syntax_.literal);
+    at_ = At::kArguments;
+    return next_of_arguments(c, out);
+  }
+
+  Verdict next_of_arguments(char c, CallWriter& out) {
+    std::string json(1, c);
+    ValueState state = ValueState::kMore;
+    if (literal_.has_value()) {
+      json.clear();
+      state = literal_->next(c, json);
+    } else {
+      state = scanner_.next(c);
+    }
+    if (state == ValueState::kBroken) return Verdict::kRefused;
+    out.arguments(json);
+    out.accept(literal_.has_value() ? literal_->held() : 0);
+    if (state == ValueState::kMore) return Verdict::kMore;
+    out.end();
+    at_ = At::kTail;
+    return syntax_.call_close.empty() ? end_call(out) : Verdict::kMore;
+  }
+
+  Verdict next_of_tail(char c, CallWriter& out) {
+    if (held_.empty() && IsSpace(c)) return Verdict::kMore;
+    held_ += c;
+    if (held_ == syntax_.call_close) return end_call(out);
+    if (held_ == syntax_.filler) {
+      held_.clear();
+      return Verdict::kMore;
+    }
+    const bool begins = syntax_.call_close.starts_with(held_) || syntax_.filler.starts_with(held_);
+    return begins ? Verdict::kMore : Verdict::kRefused;
+  }
+
+  Verdict end_call(CallWriter& out) {
+    out.end();
+    out.accept();
+    held_.clear();
+    at_ = At::kBetween;
+    return syntax_.close.empty() ? Verdict::kDone : Verdict::kMore;
+  }
+
+  const NamedCallsSyntax syntax_;
+  At at_ = At::kBetween;
+  std::string held_;
+  JsonScanner scanner_;
+  std::optional<LiteralReader> literal_;
+};
+
+}  // namespace
+
+std::unique_ptr<CallGrammar> MakeNamedCalls(NamedCallsSyntax syntax) {
+  return std::make_unique<NamedCalls>(std::move(syntax));
+}
+
+bool IsToolName(std::string_view name) {
+  return !name.empty() && name.size() <= 256 && std::ranges::none_of(name, [](char c) {
+    return static_cast<unsigned char>(c) <= ' ' || std::string_view("<>{}()[]\"'`,;=|").contains(c);
+  });
+}
+
+}  // namespace shoal
