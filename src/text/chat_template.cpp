@@ -1,9 +1,11 @@
 #include "text/chat_template.h"
 
 #include <ctime>
+#include <nlohmann/json.hpp>
 
 #include "base/clock.h"
 #include "base/file.h"
+#include "base/json.h"
 #include "text/bridge.h"
 
 namespace shoal {
@@ -17,6 +19,23 @@ absl::StatusOr<std::string> ReadIfThere(const std::filesystem::path& path) {
   auto text = ReadTextFile(path, kFileBytesMax);
   if (absl::IsNotFound(text.status())) return std::string();
   return text;
+}
+
+/// The templates in a tokenizer_config.json; empty where it is not as expected, of which the bridge tells.
+std::string TemplatesOf(std::string_view tokenizer_config) {
+  nlohmann::json config;
+  if (!ReadJson(tokenizer_config, {.depth_max = 64}, &config).ok() || !config.is_object()) return "";
+  const auto found = config.find("chat_template");
+  if (found == config.end()) return "";
+  if (found->is_string()) return found->get<std::string>();
+  std::string all;
+  if (!found->is_array()) return all;
+  for (const auto& one : *found) {
+    if (one.is_object() && one.contains("template") && one["template"].is_string()) {
+      all += one["template"].get<std::string>() + "\n";
+    }
+  }
+  return all;
 }
 
 int64_t LocalSeconds() {
@@ -57,7 +76,7 @@ absl::StatusOr<ChatTemplate> ChatTemplate::FromText(std::string_view jinja,
   const int32_t code =
       shoal_template_new(bridge::Slice(jinja), bridge::Slice(tokenizer_config), &handle, &error);
   RETURN_IF_ERROR(bridge::Result(code, error));
-  return ChatTemplate(handle);
+  return ChatTemplate(handle, jinja.empty() ? TemplatesOf(tokenizer_config) : std::string(jinja));
 }
 
 absl::StatusOr<std::string> ChatTemplate::render(const ChatRequest& request) const {

@@ -8,6 +8,7 @@
 #include <optional>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 #include "base/status.h"
@@ -64,13 +65,17 @@ class ChatTemplate {
   /// For the other functions of this folder.
   const ShoalTemplate* handle() const { return handle_.get(); }
 
+  /// The text of the template; of all, where there are several.
+  const std::string& source() const { return source_; }
+
  private:
   struct Free {
     void operator()(ShoalTemplate* handle) const;
   };
-  explicit ChatTemplate(ShoalTemplate* handle) : handle_(handle) {}
+  ChatTemplate(ShoalTemplate* handle, std::string source) : handle_(handle), source_(std::move(source)) {}
 
   std::unique_ptr<ShoalTemplate, Free> handle_;
+  std::string source_;
 };
 
 }  // namespace shoal

@@ -66,6 +66,15 @@ TEST(ChatTemplate, ARequestWithToolsUsesTheTemplateNamedToolUse) {
               HasSubstr("only: rag"));
 }
 
+TEST(ChatTemplate, TellsItsSource) {
+  EXPECT_EQ(ChatTemplate::FromText("a", R"({"chat_template": "b"})")->source(), "a");
+  EXPECT_EQ(ChatTemplate::FromText("", R"({"chat_template": "b"})")->source(), "b");
+  EXPECT_EQ(ChatTemplate::FromText("", R"({"chat_template": [{"name": "default", "template": "a"},
+                                                             {"name": "tool_use", "template": "b"}]})")
+                ->source(),
+            "a\nb\n");
+}
+
 TEST(ChatTemplate, AModelWithoutATemplateIsNotFound) {
   EXPECT_EQ(ChatTemplate::FromText("", R"({"bos_token": "<s>"})").status().code(), StatusCode::kNotFound);
   const auto missing = ChatTemplate::Load("/nonexistent");
