@@ -16,8 +16,7 @@ constexpr std::string_view kReplacement = "\xef\xbf\xbd";  // U+FFFD
 
 absl::StatusOr<std::string> StreamDecoder::push(int32_t id) {
   if (id < 0) return InvalidArgument("{} is no token id", id);
-  const bool silent = id >= tokenizer_->vocab_size() || (skip_special_ && tokenizer_->is_special(id));
-  if (silent) return std::string();
+  if (silent(id)) return std::string();
   window_.push_back(id);
   if (held() > kAlwaysLook && held() < next_look_) return std::string();
   next_look_ = held() + held() / 8;
@@ -50,8 +49,14 @@ absl::StatusOr<std::string> StreamDecoder::flush() {
   return text;
 }
 
+bool StreamDecoder::silent(int32_t id) const {
+  if (id >= tokenizer_->vocab_size()) return true;
+  return skip_special_ && tokenizer_->is_special(id) && !std::ranges::binary_search(shown_, id);
+}
+
+// Tokens that have no text are not in the window.
 absl::StatusOr<std::string> StreamDecoder::decode(size_t from) const {
-  return tokenizer_->decode(std::span(window_).subspan(from), skip_special_);
+  return tokenizer_->decode(std::span(window_).subspan(from), /*skip_special=*/false);
 }
 
 void StreamDecoder::forget_sent() {

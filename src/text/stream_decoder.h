@@ -4,6 +4,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "base/status.h"
@@ -23,9 +24,10 @@ namespace shoal {
 /// the cost per token stays bounded. Held text is then sent late by at most an eighth of the held tokens.
 class StreamDecoder {
  public:
-  /// `tokenizer` must outlive the decoder.
-  StreamDecoder(const Tokenizer& tokenizer, bool skip_special)
-      : tokenizer_(&tokenizer), skip_special_(skip_special) {}
+  /// skip_special: special tokens have no text, but for those in `shown`, which is sorted: the marks of a model's
+  /// dialect. `tokenizer` must outlive the decoder.
+  StreamDecoder(const Tokenizer& tokenizer, bool skip_special, std::vector<int32_t> shown = {})
+      : tokenizer_(&tokenizer), skip_special_(skip_special), shown_(std::move(shown)) {}
 
   /// Appends `id` and returns the text that can be sent now, often empty. Returns InvalidArgument for a
   /// negative id.
@@ -36,11 +38,13 @@ class StreamDecoder {
 
  private:
   size_t held() const { return window_.size() - sent_; }
+  bool silent(int32_t id) const;
   absl::StatusOr<std::string> decode(size_t from) const;
   void forget_sent();
 
   const Tokenizer* tokenizer_;
   bool skip_special_;
+  std::vector<int32_t> shown_;
   std::vector<int32_t> window_;  ///< The tokens sent last, then those held back.
   size_t sent_ = 0;              ///< How many tokens of the window were sent.
   std::string sent_text_;        ///< The text of these.

@@ -156,6 +156,16 @@ TEST(StreamDecoder, HoldsACharacterUntilItIsComplete) {
   EXPECT_EQ(*stream.flush(), "");
 }
 
+TEST(StreamDecoder, ShowsOnlyTheSpecialTokensThatItIsTold) {
+  const Tokenizer tokenizer = test::GoldenTokenizer("qwen");
+  const int32_t shown = *tokenizer.token_id("<|im_start|>");
+  const auto ids = *tokenizer.encode("é<|im_end|> a<|im_start|> b<|im_end|>", {.parse_special = true});
+  StreamDecoder stream(tokenizer, true, {shown});
+  std::string joined;
+  for (const int32_t id : ids) joined += *stream.push(id);
+  EXPECT_EQ(joined + *stream.flush(), "é a<|im_start|> b");
+}
+
 TEST(StreamDecoder, RandomTokensStreamToTheFullDecode) {
   // Byte-level vocabularies only; the next test has byte fallback.
   for (const char* name : {"qwen", "llama3_style", "deepseek_style"}) {
