@@ -64,7 +64,8 @@ struct BackendSessionOptions {
 
 /// A cache and what steps need besides. One thread at a time calls it. That thread may call holds(),
 /// run_experts(), run_expert() and add_sums() in the middle of forward(), too, from before_layer or from the
-/// exchange: others' requests are served while own rows are out (I13).
+/// exchange, and between head() and sample(): others' requests are served while own rows are out, or their masks
+/// are awaited (I13).
 class BackendSession {
  public:
   virtual ~BackendSession() = default;
@@ -78,8 +79,7 @@ class BackendSession {
   /// that are kept here for sample(), at most BackendLimits::logit_rows. Errors as Stage::head.
   virtual absl::Status head(MatView<const float> x, int64_t first) = 0;
   /// SampleToken on row `row` of the logits kept, which are used up.
-  virtual absl::StatusOr<SampledToken> sample(int64_t row, const SamplingParams& params,
-                                              const TokenHistory& history, int64_t position) = 0;
+  virtual absl::StatusOr<SampledToken> sample(int64_t row, const TokenDraw& draw) = 0;
   /// The logits of x [R, D] to the host, [R, V]. Errors as Stage::head.
   virtual absl::Status read_logits(MatView<const float> x, MatView<float> logits) = 0;
 

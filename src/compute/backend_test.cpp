@@ -111,7 +111,7 @@ class Sequence {
   int32_t greedy() {
     const float* last = hidden_.data() + hidden_.size() - static_cast<size_t>(spec().width);
     EXPECT_EQ(session_->head(MatView<const float>(last, 1, spec().width), 2), absl::OkStatus());
-    return session_->sample(2, {.temperature = 0}, {}, length_)->id;
+    return session_->sample(2, {SamplingParams{.temperature = 0}, TokenHistory{}, length_, {}})->id;
   }
 
  private:

@@ -78,10 +78,9 @@ class CpuSession final : public BackendSession {
     return read_logits(x, MatView<float>(logits_of(first).data(), x.rows, vocabulary_));
   }
 
-  absl::StatusOr<SampledToken> sample(int64_t row, const SamplingParams& params, const TokenHistory& history,
-                                      int64_t position) override {
+  absl::StatusOr<SampledToken> sample(int64_t row, const TokenDraw& draw) override {
     step_arena_.reset();
-    return SampleToken(*step_.kernels, params, history, position, step_arena_, logits_of(row));
+    return SampleToken(*step_.kernels, draw, step_arena_, logits_of(row));
   }
 
   absl::Status read_logits(MatView<const float> x, MatView<float> logits) override {

@@ -23,6 +23,29 @@ bool Above(const Candidate& a, const Candidate& b) {
   return a.logit > b.logit || (a.logit == b.logit && a.id < b.id);
 }
 
+/// Ids that the mask forbids get -infinity, which no later transformation lifts.
+void ApplyMask(std::span<const uint32_t> mask, std::span<float> logits) {
+  constexpr float kNever = -std::numeric_limits<float>::infinity();
+  const size_t vocabulary = logits.size();
+  for (size_t begin = 0; begin < vocabulary; begin += 32) {
+    const uint32_t word = begin / 32 < mask.size() ? mask[begin / 32] : 0;
+    if (word == ~uint32_t{0}) continue;
+    const size_t end = std::min(begin + 32, vocabulary);
+    for (size_t id = begin; id < end; ++id) {
+      if ((word >> (id - begin) & 1) == 0) logits[id] = kNever;
+    }
+  }
+}
+
+bool AllowsAny(std::span<const uint32_t> mask, size_t vocabulary) {
+  for (size_t i = 0; i < mask.size() && 32 * i < vocabulary; ++i) {
+    const size_t left = vocabulary - 32 * i;
+    const uint32_t known = left >= 32 ? ~uint32_t{0} : (uint32_t{1} << left) - 1;
+    if ((mask[i] & known) != 0) return true;
+  }
+  return false;
+}
+
 absl::Status ApplyPenalties(const SamplingParams& params, const TokenHistory& history,
                             std::span<float> logits) {
   const auto vocabulary = static_cast<int64_t>(logits.size());
@@ -82,7 +105,9 @@ absl::StatusOr<int32_t> Best(const Kernels& kernels, int64_t position, std::span
   }
   if (logits[static_cast<size_t>(best)] == -kInfinity) {
     return InvalidArgument(
-        "sampling at position {}: no token is left, all logits are -infinity; weaken logit_bias", position);
+        "sampling at position {}: no token is left, the logits of all that may come are -infinity; weaken "
+        "logit_bias, or the grammar",
+        position);
   }
   return static_cast<int32_t>(best);
 }
@@ -92,14 +117,16 @@ int32_t Draw(const SamplingParams& params, int64_t position, int32_t best, Arena
              std::span<const float> logits) {
   const double peak = logits[static_cast<size_t>(best)];
   const ArenaScope scope(scratch);
-  const std::span<Candidate> candidates = scratch.allocate<Candidate>(std::ssize(logits));
+  std::span<Candidate> candidates = scratch.allocate<Candidate>(std::ssize(logits));
   double total = 0;
+  size_t kept = 0;
   for (size_t i = 0; i < logits.size(); ++i) {
+    if (logits[i] == -std::numeric_limits<float>::infinity()) continue;  // Its mass is 0 exactly.
     const double mass = Exp((logits[i] - peak) / params.temperature);
-    candidates[i] = {logits[i], static_cast<int32_t>(i), mass};
+    candidates[kept++] = {logits[i], static_cast<int32_t>(i), mass};
     total += mass;
   }
-  size_t kept = candidates.size();
+  candidates = candidates.first(kept);
   if (params.top_k > 0 || params.top_p < 1.0f || params.min_p > 0.0f) {
     kept = Filter(params, total, candidates);
     total = 0;
@@ -143,19 +170,25 @@ void AddLogprobs(std::span<const float> logits, int32_t count, Arena& scratch, S
 
 }  // namespace
 
-absl::StatusOr<SampledToken> SampleToken(const Kernels& kernels, const SamplingParams& params,
-                                         const TokenHistory& history, int64_t position, Arena& scratch,
+absl::StatusOr<SampledToken> SampleToken(const Kernels& kernels, const TokenDraw& draw, Arena& scratch,
                                          std::span<float> logits) {
+  const SamplingParams& params = draw.params;
   const ArenaScope scope(scratch);
   std::span<float> raw;
   if (params.top_logprobs >= 0) {
     raw = scratch.allocate<float>(std::ssize(logits));
     std::ranges::copy(logits, raw.begin());
   }
-  RETURN_IF_ERROR(ApplyPenalties(params, history, logits));
-  ASSIGN_OR_RETURN(const int32_t best, Best(kernels, position, logits));
+  if (!draw.mask.empty()) {
+    if (!AllowsAny(draw.mask, logits.size())) {
+      return InvalidArgument("sampling at position {}: the grammar allows no token here", draw.position);
+    }
+    ApplyMask(draw.mask, logits);
+  }
+  RETURN_IF_ERROR(ApplyPenalties(params, draw.history, logits));
+  ASSIGN_OR_RETURN(const int32_t best, Best(kernels, draw.position, logits));
   SampledToken out;
-  out.id = params.temperature <= 0.0f ? best : Draw(params, position, best, scratch, logits);
+  out.id = params.temperature <= 0.0f ? best : Draw(params, draw.position, best, scratch, logits);
   if (!raw.empty()) AddLogprobs(raw, params.top_logprobs, scratch, out);
   return out;
 }

@@ -5,6 +5,9 @@
 #include <cmath>
 #include <limits>
 #include <map>
+#include <string>
+
+#include "base/status.h"
 
 namespace shoal {
 namespace {
@@ -16,7 +19,7 @@ const Kernels& K() { return SelectKernels(SupportedIsas().front()); }
 int32_t Sample(const SamplingParams& params, std::vector<float> logits, int64_t position = 0,
                const TokenHistory& history = {}) {
   Arena arena;
-  const auto token = SampleToken(K(), params, history, position, arena, logits);
+  const auto token = SampleToken(K(), {params, history, position, {}}, arena, logits);
   EXPECT_TRUE(token.ok());
   return token.ok() ? token->id : -1;
 }
@@ -88,13 +91,14 @@ TEST(Sampler, LogitBiasMovesAnIdAndRefusesOneOutsideTheVocabulary) {
   EXPECT_EQ(Sample({.temperature = 0, .logit_bias = {{2, 10.0f}}}, {4, 3, 2}), 2);
   std::vector<float> logits = {1, 2};
   Arena arena;
-  EXPECT_EQ(SampleToken(K(), {.logit_bias = {{2, 1.0f}}}, {}, 0, arena, logits).status().code(),
-            absl::StatusCode::kInvalidArgument);
+  EXPECT_EQ(
+      SampleToken(K(), {SamplingParams{.logit_bias = {{2, 1.0f}}}, {}, 0, {}}, arena, logits).status().code(),
+      absl::StatusCode::kInvalidArgument);
 }
 
 absl::StatusCode CodeOf(const SamplingParams& params, std::vector<float> logits) {
   Arena arena;
-  return SampleToken(K(), params, {}, 3, arena, logits).status().code();
+  return SampleToken(K(), {params, {}, 3, {}}, arena, logits).status().code();
 }
 
 TEST(Sampler, NanAndInfinityAreErrors) {
@@ -137,7 +141,7 @@ TEST(TokenHistory, PlacedTokensReplaceWhatStoodThereAndBehind) {
 absl::StatusOr<SampledToken> WithLogprobs(SamplingParams params, std::vector<float> logits, int32_t count) {
   Arena arena;
   params.top_logprobs = count;
-  return SampleToken(K(), params, {}, 0, arena, logits);
+  return SampleToken(K(), {params, {}, 0, {}}, arena, logits);
 }
 
 TEST(Sampler, LogprobsAreTheLogSoftmaxOfTheLogitsFromTheHead) {
@@ -168,6 +172,73 @@ TEST(Sampler, LogprobsAreOffUnlessAskedForAndBoundedByTheVocabulary) {
   EXPECT_LT(alone->logprob, 0.0f);
   EXPECT_TRUE(alone->top.empty());
   EXPECT_EQ(WithLogprobs({.temperature = 0}, logits, 20)->top.size(), 2u);
+}
+
+absl::StatusOr<SampledToken> Masked(const SamplingParams& params, std::vector<float> logits,
+                                    std::vector<uint32_t> mask, int64_t position = 0) {
+  Arena arena;
+  return SampleToken(K(), {params, {}, position, mask}, arena, logits);
+}
+
+/// Of a vocabulary of 100, those divisible by three.
+std::vector<uint32_t> Thirds() {
+  std::vector<uint32_t> mask(4);
+  for (uint32_t id = 0; id < 100; id += 3) mask[id / 32] |= uint32_t{1} << (id % 32);
+  return mask;
+}
+
+TEST(Sampler, AMaskGivesTheTokenOfAModelThatHasTheAllowedIdsAlone) {
+  std::vector<float> logits(100);
+  std::vector<float> allowed;
+  for (size_t id = 0; id < logits.size(); ++id) {
+    logits[id] = std::sin(0.7f * static_cast<float>(id)) * 3;
+    if (id % 3 == 0) allowed.push_back(logits[id]);
+  }
+  const SamplingParams several[] = {{.temperature = 0},
+                                    {.temperature = 0.8f, .seed = 1},
+                                    {.temperature = 1.3f, .top_k = 5, .seed = 2},
+                                    {.temperature = 1.1f, .top_p = 0.6f, .min_p = 0.05f, .seed = 3}};
+  for (const SamplingParams& params : several) {
+    for (int64_t position = 0; position < 50; ++position) {
+      const auto token = Masked(params, logits, Thirds(), position);
+      ASSERT_TRUE(token.ok());
+      EXPECT_EQ(token->id, 3 * Sample(params, allowed, position)) << position;
+    }
+  }
+}
+
+TEST(Sampler, AMaskOfAllIdsChangesNothing) {
+  std::vector<float> logits(100);
+  for (size_t id = 0; id < logits.size(); ++id) logits[id] = std::cos(0.3f * static_cast<float>(id)) * 2;
+  const std::vector<uint32_t> all(4, ~uint32_t{0});
+  for (int64_t position = 0; position < 50; ++position) {
+    const SamplingParams params{.temperature = 0.9f, .top_p = 0.9f, .seed = 4, .top_logprobs = 3};
+    EXPECT_EQ(*Masked(params, logits, all, position), *Masked(params, logits, {}, position));
+  }
+}
+
+TEST(Sampler, NeitherBiasNorPenaltyBringsAForbiddenIdBack) {
+  const SamplingParams params{.temperature = 0, .repetition_penalty = 0.5f, .logit_bias = {{1, 100.0f}}};
+  EXPECT_EQ(Masked(params, {0, 5, -7}, {0b100})->id, 2);
+}
+
+TEST(Sampler, AMaskThatAllowsNothingIsAnErrorThatSaysSo) {
+  const auto nothing = Masked({.temperature = 0}, {1, 2, 3}, {0});
+  EXPECT_EQ(nothing.status().code(), absl::StatusCode::kInvalidArgument);
+  EXPECT_NE(Message(nothing.status()).find("the grammar allows no token"), std::string::npos);
+  EXPECT_FALSE(Masked({.temperature = 0}, {1, 2, 3}, {0b11000}).ok());  // Ids outside the vocabulary.
+  EXPECT_FALSE(Masked({.temperature = 1}, {1, -kInfinity, 3}, {0b010}).ok());
+  std::vector<float> long_logits(40, 1.0f);
+  EXPECT_FALSE(Masked({.temperature = 1}, long_logits, {0}).ok());  // Ids without a bit may not come.
+}
+
+TEST(Sampler, LogprobsUnderAMaskAreThoseOfTheModel) {
+  const std::vector<float> logits = {0.0f, 0.6931472f, 0.0f, 1.3862944f};
+  const auto free = WithLogprobs({.temperature = 0}, logits, 2);
+  const auto masked = Masked({.temperature = 0, .top_logprobs = 2}, logits, {0b0101});
+  EXPECT_EQ(masked->id, 0);
+  EXPECT_NEAR(masked->logprob, std::log(0.125), 1e-6);
+  EXPECT_EQ(masked->top, free->top);
 }
 
 }  // namespace

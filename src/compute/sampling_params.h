@@ -2,10 +2,13 @@
 #pragma once
 
 #include <cstdint>
+#include <span>
 #include <utility>
 #include <vector>
 
 namespace shoal {
+
+class TokenHistory;
 
 /// SamplingParams::top_logprobs where no log-probabilities are asked for.
 inline constexpr int32_t kNoLogprobs = -1;
@@ -25,6 +28,14 @@ struct SamplingParams {
   /// How many of the most likely ids come back with each token, besides its own log-probability.
   int32_t top_logprobs = kNoLogprobs;
   bool operator==(const SamplingParams&) const = default;
+};
+
+/// What one token is drawn from, besides its logits. Points to what its maker owns.
+struct TokenDraw {
+  const SamplingParams& params;
+  const TokenHistory& history;
+  int64_t position = 0;            ///< That the token will take.
+  std::span<const uint32_t> mask;  ///< Bit i % 32 of mask[i / 32]: id i may be drawn. Empty: every id may.
 };
 
 /// An id with its log-probability.

@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <functional>
 #include <limits>
+#include <span>
 #include <string>
 
 #include "absl/status/status.h"
@@ -61,6 +62,11 @@ class Engine {
   /// Unavailable if `generation` is no longer the one that is up (it may have ended since the caller looked);
   /// FailedPrecondition for a step id that is not due.
   virtual void submit(uint64_t generation, Step step, StepDone done) = 0;
+
+  /// Masks that slices of a submitted step wait for (SeqSlice::masked), in any number of calls from any thread; each
+  /// of those rows needs one. Never blocks on a peer. Without any effect where the step has ended, or is not of the
+  /// generation that is up.
+  virtual void send_masks(uint64_t generation, StepId step, std::span<const TokenMask> masks) = 0;
 
   /// `generation` can't be trusted any more: ends it with `why` (not OK), as if a node were lost. Nothing
   /// happens if it has ended already.

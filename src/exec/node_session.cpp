@@ -57,13 +57,16 @@ absl::StatusOr<std::unique_ptr<NodeSession>> NodeSession::Create(Options options
   }
   ASSIGN_OR_RETURN(session->compute_, o.model->held().open(SessionOf(o)));
   BackendSession* compute = session->compute_.get();
-  if (o.model->runs_layers()) {
-    session->runner_ = std::make_unique<StageRunner>(
-        StageRunner::Options{&o.plan, o.self, compute, o.limits, o.model->spec().width,
-                             o.model->backend().limits().logit_rows, o.hook, o.profile});
-  }
   session->transport_ = std::make_unique<TaskTransport>(*o.transport, *o.executor);
   NodeSession* raw = session.get();
+  session->masks_ = std::make_unique<MaskInbox>(
+      MaskInbox::Options{.vocabulary = o.limits.vocabulary, .timeout = o.expert_timeout},
+      [raw](Deadline deadline) { return raw->pump(deadline); });
+  if (o.model->runs_layers()) {
+    session->runner_ = std::make_unique<StageRunner>(StageRunner::Options{
+        &o.plan, o.self, compute, o.limits, o.model->spec().width, o.model->backend().limits().logit_rows,
+        o.hook, o.profile, session->masks_.get()});
+  }
   session->exchange_ = std::make_unique<PlannedExchange>(
       PlannedExchange::Options{&o.plan, o.self, compute, session->transport_.get(), o.expert_timeout},
       [raw](Deadline deadline) { return raw->pump(deadline); });
@@ -127,7 +130,10 @@ void NodeSession::handle(Event event) {
       handle_frame(event.from, std::move(event.frame));
       return;
     case Event::Kind::kPeerDown:
-      if (event.from == Plan::kCoordinator) orphaned_ = true;
+      if (event.from == Plan::kCoordinator) {
+        orphaned_ = true;
+        masks_->on_lost(event.status);
+      }
       exchange_->on_lost(event.from, event.status);
       if (options_.sink != nullptr) {
         options_.sink->on_peer_down(event.from, event.status);
@@ -160,6 +166,10 @@ void NodeSession::handle_frame(NodeId from, Frame frame) {
     case FrameKind::kExpertReply:
     case FrameKind::kExpertError:
       exchange_->on_reply(from, std::move(frame));
+      return;
+    case FrameKind::kMasks:
+      if (from != Plan::kCoordinator) break;
+      masks_->on_masks(frame);
       return;
     case FrameKind::kStepResult:
     case FrameKind::kStepError:

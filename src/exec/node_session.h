@@ -16,6 +16,7 @@
 #include "compute/step_profile.h"
 #include "cpu/arena.h"
 #include "exec/executor.h"
+#include "exec/mask_inbox.h"
 #include "exec/node_model.h"
 #include "exec/pipeline_engine.h"
 #include "exec/planned_exchange.h"
@@ -39,8 +40,8 @@ class NodeSession {
     Executor* executor = nullptr;  ///< Backends of all its sessions ask for the same CPU.
     std::unique_ptr<Transport> transport;
     StepLimits limits;
-    Duration expert_timeout = std::chrono::seconds(6);
-    CoordinatorSink* sink = nullptr;  ///< On node 0 of a coordinator; nullptr elsewhere.
+    Duration expert_timeout = std::chrono::seconds(6);  ///< Masks are waited for as long.
+    CoordinatorSink* sink = nullptr;                    ///< On node 0 of a coordinator; nullptr elsewhere.
     std::string log_name;
     StepProfile* profile = nullptr;  ///< Where the executor's time is charged, if anybody wants to know.
     LayerHook hook;                  ///< As StageRunner::Options::hook.
@@ -88,6 +89,7 @@ class NodeSession {
   std::unique_ptr<BackendSession> compute_;
   std::unique_ptr<StageRunner> runner_;
   std::unique_ptr<PlannedExchange> exchange_;
+  std::unique_ptr<MaskInbox> masks_;
   Arena step_arena_;
   Arena serve_arena_;  ///< Requests are served in the middle of a step: its scratch must stay.
   ExpertMessage request_;

@@ -136,6 +136,22 @@ void PipelineEngine::submit(uint64_t generation, Step step, StepDone done) {
   if (!sent.ok()) fail(sent, first, generation);
 }
 
+void PipelineEngine::send_masks(uint64_t generation, StepId step, std::span<const TokenMask> masks) {
+  Frame frame = EncodeMasks(Epoch{}, step, masks);
+  absl::Status sent;
+  NodeId last{-1};
+  {
+    const std::lock_guard lock(mutex_);
+    if (!state_.status.ok() || generation != state_.generation) return;
+    if (std::ranges::find(in_flight_, step, &InFlight::id) == in_flight_.end()) return;
+    frame.header.epoch = plan_.epoch;
+    last = plan_.last_node();
+    sent = transport_->send(last, std::move(frame), Deadline::after_ms(kSubmitSendMs));
+    if (!sent.ok()) sent = Annotate(sent, describe(last, step));
+  }
+  if (!sent.ok()) fail(sent, last, generation);
+}
+
 void PipelineEngine::give_up(uint64_t generation, const absl::Status& why) {
   fail(why, NodeId{-1}, generation);
 }

@@ -66,6 +66,7 @@ class PipelineEngine final : public Engine, public CoordinatorSink {
 
   State state() const override;
   void submit(uint64_t generation, Step step, StepDone done) override;
+  void send_masks(uint64_t generation, StepId step, std::span<const TokenMask> masks) override;
   void give_up(uint64_t generation, const absl::Status& why) override;
   void set_state_listener(std::function<void()> listener) override;
 

@@ -94,6 +94,9 @@ absl::Status ValidateSlice(const SeqSlice& slice, const StepLimits& limits) {
     return InvalidArgument("sampled from row {} on: expected one of {}, or {} for none", slice.sample_from,
                            tokens, kNoSample);
   }
+  if (slice.masked && slice.sample_from == kNoSample) {
+    return InvalidArgument("masked: nothing is sampled from it");
+  }
   if (!slice.long_rope && end > limits.short_rope_positions) {
     return InvalidArgument("positions [{}, {}) without long rope: short frequencies end at {}",
                            slice.position, end, limits.short_rope_positions);
@@ -189,13 +192,19 @@ absl::StatusOr<Outgoing> StageRunner::run(const Frame& frame, Arena& scratch, Pl
 
   scratch.reset();
   exchange.begin_step(message.step.id, scratch);
+  if (options_.masks != nullptr) options_.masks->begin_step(message.step.id);
   ASSIGN_OR_RETURN(MatView<float> x, receive(scratch, message));
   RETURN_IF_ERROR(forward(scratch, exchange, message, x, before_layer));
 
   // The time is taken before the rows are packed for sending: it is this stage's share of the step.
   const auto report_time = [&](std::vector<StageTiming>& timings) {
-    timings.push_back({options_.self, NowNs() - started_ns - exchange.waited_ns(), exchange.waited_ns(),
-                       exchange.overhead_ns(), options_.compute->kv_saturated() - saturated_before});
+    const int64_t mask_wait_ns = options_.masks == nullptr ? 0 : options_.masks->waited_ns();
+    timings.push_back({.node = options_.self,
+                       .busy_ns = NowNs() - started_ns - exchange.waited_ns() - mask_wait_ns,
+                       .expert_wait_ns = exchange.waited_ns(),
+                       .expert_overhead_ns = exchange.overhead_ns(),
+                       .kv_saturated = options_.compute->kv_saturated() - saturated_before,
+                       .mask_wait_ns = mask_wait_ns});
   };
   const Plan& plan = *options_.plan;
   if (!last_) {
@@ -428,26 +437,40 @@ absl::Status StageRunner::sample(Arena& scratch, const Step& step, MatView<const
         }));
     for (int64_t i = 0; i < size; ++i) {
       const SampledRow& one = some[static_cast<size_t>(i)];
-      sample_row(step.slices[one.slice], one, i, result);
+      RETURN_IF_ERROR(sample_row(step.slices[one.slice], one, i, result));
     }
   }
   return absl::OkStatus();
 }
 
 /// row: among those of the head.
-void StageRunner::sample_row(const SeqSlice& slice, const SampledRow& sampled, int64_t row,
-                             StepResult& result) {
-  if (!outcomes_[sampled.slice].ok()) return;
+absl::Status StageRunner::sample_row(const SeqSlice& slice, const SampledRow& sampled, int64_t row,
+                                     StepResult& result) {
+  if (!outcomes_[sampled.slice].ok()) return absl::OkStatus();
+  TokenMask none;
+  const TokenMask* mask = &none;
+  if (slice.masked) {
+    if (options_.masks == nullptr) return FailedPrecondition("sequence {}: no mask can come here", slice.id);
+    ASSIGN_OR_RETURN(mask, options_.masks->wait_for(slice.id, sampled.position));
+    if (!mask->status.ok()) {
+      fail(slice, sampled.slice, mask->status);
+      return absl::OkStatus();
+    }
+  }
   SequenceState& sequence = sequences_.at(slice.id);  // remember() saw to it.
   const auto known = static_cast<size_t>(sampled.position - slice.position);
   sequence.history.place(slice.position, std::span(slice.tokens).first(known));
   absl::StatusOr<SampledToken> token =
-      options_.compute->sample(row, sequence.sampling, sequence.history, sampled.position);
-  if (!token.ok()) return fail(slice, sampled.slice, token.status());
+      options_.compute->sample(row, {sequence.sampling, sequence.history, sampled.position, mask->words});
+  if (!token.ok()) {
+    fail(slice, sampled.slice, token.status());
+    return absl::OkStatus();
+  }
   if (result.sequences.empty() || result.sequences.back().id != slice.id) {
     result.sequences.emplace_back().id = slice.id;
   }
   result.sequences.back().tokens.push_back(*std::move(token));
+  return absl::OkStatus();
 }
 
 absl::Status StageRunner::all_logits(StepMessage& message, MatView<float> x, StepResult& result) {

@@ -2,7 +2,7 @@
 // in a one-stage plan the receiving and the sending happen zero times.
 //
 // What is wrong with one sequence (a token outside the vocabulary, an activation that is not finite, sampling
-// that allows nothing) ends that sequence alone: its slice leaves the step, its failure travels with the report,
+// that allows nothing, a mask that does not come) ends that sequence alone: its slice leaves the step, its failure travels with the report,
 // and later slices of it, which are on their way already, fail in the same way until it is forgotten.
 #pragma once
 
@@ -19,6 +19,7 @@
 #include "compute/step_profile.h"
 #include "compute/token_history.h"
 #include "cpu/arena.h"
+#include "exec/mask_inbox.h"
 #include "exec/planned_exchange.h"
 #include "exec/step_codec.h"
 #include "plan/plan.h"
@@ -57,6 +58,7 @@ class StageRunner {
     int64_t logit_rows = 1;  ///< As BackendLimits::logit_rows.
     LayerHook hook;          ///< Called on the executor's thread. May be empty.
     StepProfile* profile = nullptr;
+    MaskInbox* masks = nullptr;  ///< Where slices that are masked find theirs; nullptr: there are none.
   };
   explicit StageRunner(Options options);
 
@@ -87,7 +89,7 @@ class StageRunner {
   absl::Status remember(const Step& step);
   absl::StatusOr<StepResult> finish(Arena& scratch, StepMessage& message, MatView<float> x);
   absl::Status sample(Arena& scratch, const Step& step, MatView<const float> x, StepResult& result);
-  void sample_row(const SeqSlice& slice, const SampledRow& sampled, int64_t row, StepResult& result);
+  absl::Status sample_row(const SeqSlice& slice, const SampledRow& sampled, int64_t row, StepResult& result);
   absl::Status all_logits(StepMessage& message, MatView<float> x, StepResult& result);
 
   void screen(const Step& step);

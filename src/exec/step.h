@@ -43,6 +43,8 @@ struct SeqSlice {
   /// boundaries: another sequence with the same beginning may start from one.
   SlotId state_from = kNoState;
   std::vector<StateWrite> state_to;
+  /// Each sampled row waits for its mask (TokenMask) before a token is drawn from its logits.
+  bool masked = false;
   bool operator==(const SeqSlice&) const = default;
 };
 
@@ -61,6 +63,17 @@ struct Step {
     for (const SeqSlice& slice : slices) n += static_cast<int64_t>(slice.tokens.size());
     return n;
   }
+};
+
+/// Which tokens may take one position of one sequence. It goes straight to the node that samples, while the layers
+/// of its step run.
+struct TokenMask {
+  SeqId id;
+  int32_t position = 0;  ///< That the token will take.
+  /// Bit i % 32 of words[i / 32]: token i may come. Ids without a bit may not. At least one word.
+  std::vector<uint32_t> words;
+  absl::Status status;  ///< Why there is no mask, which ends the sequence; `words` is then empty.
+  bool operator==(const TokenMask&) const = default;
 };
 
 /// Why a sequence can't go on: an error of its own, which ends no other. It says where, and what to do.
@@ -89,10 +102,11 @@ struct RoutingTrace {
 /// What a step took on one stage.
 struct StageTiming {
   NodeId node;
-  int64_t busy_ns = 0;             ///< From rows in to rows out, without waiting for remote experts.
+  int64_t busy_ns = 0;             ///< From rows in to rows out, without waiting for others.
   int64_t expert_wait_ns = 0;      ///< Waiting for remote experts.
   int64_t expert_overhead_ns = 0;  ///< As PlannedExchange::overhead_ns.
   int64_t kv_saturated = 0;        ///< Keys and values that left the range of an f16 cache, and were clamped.
+  int64_t mask_wait_ns = 0;        ///< Waiting for masks.
   bool operator==(const StageTiming&) const = default;
 };
 

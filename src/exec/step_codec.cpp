@@ -1,6 +1,8 @@
 #include "exec/step_codec.h"
 
 #include <algorithm>
+#include <bit>
+#include <span>
 #include <string>
 #include <utility>
 
@@ -19,6 +21,14 @@ constexpr uint8_t kLogprobs = 1;
 
 // Of a slice.
 constexpr uint8_t kLongRope = 1;
+constexpr uint8_t kMasked = 2;
+
+/// How a mask travels.
+enum class MaskForm : uint8_t {
+  kWords = 0,
+  kAllowed = 1,    // The ids whose bits are set,
+  kForbidden = 2,  // and those whose bits are not.
+};
 
 /// Flags of which no other than `known` is set.
 absl::StatusOr<uint8_t> ReadFlags(PayloadReader& in, std::string_view field, uint8_t known) {
@@ -96,7 +106,7 @@ void WriteStepHeader(PayloadWriter& out, const Step& step) {
     out.u64(slice.id.value);
     out.i32(slice.position);
     out.i32(slice.sample_from);
-    out.u8(slice.long_rope ? kLongRope : 0);
+    out.u8((slice.long_rope ? kLongRope : 0) | (slice.masked ? kMasked : 0));
     WriteIds(out, slice.tokens);
     out.u32(static_cast<uint32_t>(slice.blocks.size()));
     for (BlockId block : slice.blocks) out.i32(block.value);
@@ -114,8 +124,9 @@ absl::StatusOr<SeqSlice> ReadSlice(PayloadReader& in) {
   ASSIGN_OR_RETURN(slice.id.value, in.u64("step.slice.id"));
   ASSIGN_OR_RETURN(slice.position, in.i32("step.slice.position"));
   ASSIGN_OR_RETURN(slice.sample_from, in.i32("step.slice.sample_from"));
-  ASSIGN_OR_RETURN(const uint8_t flags, ReadFlags(in, "step.slice.flags", kLongRope));
+  ASSIGN_OR_RETURN(const uint8_t flags, ReadFlags(in, "step.slice.flags", kLongRope | kMasked));
   slice.long_rope = (flags & kLongRope) != 0;
+  slice.masked = (flags & kMasked) != 0;
   ASSIGN_OR_RETURN(slice.tokens, ReadIds(in, "step.slice.tokens"));
   ASSIGN_OR_RETURN(const uint32_t blocks, in.count("step.slice.blocks", sizeof(int32_t)));
   slice.blocks.resize(blocks);
@@ -173,6 +184,7 @@ void WriteReport(PayloadWriter& out, const StepReport& report) {
     out.i64(timing.expert_wait_ns);
     out.i64(timing.expert_overhead_ns);
     out.i64(timing.kv_saturated);
+    out.i64(timing.mask_wait_ns);
   }
   out.u32(static_cast<uint32_t>(report.routing.size()));
   for (const RoutingTrace& trace : report.routing) {
@@ -191,7 +203,7 @@ absl::StatusOr<StepReport> ReadReport(PayloadReader& in) {
     RETURN_IF_ERROR(ReadStatus(in, "report.failure.status", failure.status));
     if (failure.status.ok()) return InvalidArgument("report.failure.status: expected an error, got OK");
   }
-  ASSIGN_OR_RETURN(const uint32_t timings, in.count("report.timings", 36));
+  ASSIGN_OR_RETURN(const uint32_t timings, in.count("report.timings", 44));
   report.timings.resize(timings);
   for (StageTiming& timing : report.timings) {
     ASSIGN_OR_RETURN(timing.node.value, in.i32("report.timing.node"));
@@ -199,6 +211,7 @@ absl::StatusOr<StepReport> ReadReport(PayloadReader& in) {
     ASSIGN_OR_RETURN(timing.expert_wait_ns, in.i64("report.timing.expert_wait_ns"));
     ASSIGN_OR_RETURN(timing.expert_overhead_ns, in.i64("report.timing.expert_overhead_ns"));
     ASSIGN_OR_RETURN(timing.kv_saturated, in.i64("report.timing.kv_saturated"));
+    ASSIGN_OR_RETURN(timing.mask_wait_ns, in.i64("report.timing.mask_wait_ns"));
   }
   ASSIGN_OR_RETURN(const uint32_t traces, in.count("report.routing", 12));
   report.routing.resize(traces);
@@ -245,6 +258,58 @@ absl::StatusOr<std::vector<SampledToken>> ReadTokens(PayloadReader& in) {
     }
   }
   return tokens;
+}
+
+/// The ids whose bits are `value`.
+std::vector<int32_t> IdsWith(std::span<const uint32_t> words, bool value) {
+  std::vector<int32_t> ids;
+  for (size_t i = 0; i < words.size(); ++i) {
+    for (uint32_t left = value ? words[i] : ~words[i]; left != 0; left &= left - 1) {
+      ids.push_back(static_cast<int32_t>(32 * i) + std::countr_zero(left));
+    }
+  }
+  return ids;
+}
+
+void WriteMaskWords(PayloadWriter& out, std::span<const uint32_t> words) {
+  size_t allowed = 0;
+  for (const uint32_t word : words) allowed += static_cast<size_t>(std::popcount(word));
+  const size_t forbidden = 32 * words.size() - allowed;
+  out.u32(static_cast<uint32_t>(words.size()));
+  if (std::min(allowed, forbidden) >= words.size()) {
+    out.u8(static_cast<uint8_t>(MaskForm::kWords));
+    return out.array(words);
+  }
+  const bool of_allowed = allowed <= forbidden;
+  out.u8(static_cast<uint8_t>(of_allowed ? MaskForm::kAllowed : MaskForm::kForbidden));
+  WriteIds(out, IdsWith(words, of_allowed));
+}
+
+absl::StatusOr<std::vector<uint32_t>> ReadMaskWords(PayloadReader& in, int64_t vocabulary) {
+  ASSIGN_OR_RETURN(const uint32_t count, in.u32("mask.words"));
+  if (count < 1 || count > (vocabulary + 31) / 32) {
+    return InvalidArgument("mask.words: {} words of 32 ids for a vocabulary of {}", count, vocabulary);
+  }
+  ASSIGN_OR_RETURN(const uint8_t form, in.u8("mask.form"));
+  if (form > static_cast<uint8_t>(MaskForm::kForbidden)) {
+    return InvalidArgument("mask.form: expected 0 to 2, got {}", form);
+  }
+  if (form == static_cast<uint8_t>(MaskForm::kWords)) {
+    ASSIGN_OR_RETURN(const std::span<const uint32_t> words, in.array<uint32_t>("mask.words", count));
+    return std::vector(words.begin(), words.end());
+  }
+  ASSIGN_OR_RETURN(const std::vector<int32_t> ids, ReadIds(in, "mask.ids"));
+  const bool allowed = form == static_cast<uint8_t>(MaskForm::kAllowed);
+  std::vector<uint32_t> words(count, allowed ? 0 : ~uint32_t{0});
+  for (const int32_t id : ids) {
+    if (id < 0 || id / 32 >= static_cast<int64_t>(count)) {
+      return InvalidArgument("mask.ids: expected ids below {}, got {}", 32 * int64_t{count}, id);
+    }
+    const uint32_t bit = uint32_t{1} << (id % 32);
+    uint32_t& word = words[static_cast<size_t>(id / 32)];
+    word = allowed ? word | bit : word & ~bit;
+  }
+  return words;
 }
 
 /// Traces of earlier stages have a row for each of the step's.
@@ -356,6 +421,39 @@ absl::StatusOr<StepResult> DecodeResult(const Frame& frame) {
   }
   RETURN_IF_ERROR(in.finish("result"));
   return result;
+}
+
+Frame EncodeMasks(Epoch epoch, StepId step, std::span<const TokenMask> masks) {
+  PayloadWriter out;
+  out.u32(static_cast<uint32_t>(masks.size()));
+  for (const TokenMask& mask : masks) {
+    out.u64(mask.id.value);
+    out.i32(mask.position);
+    WriteStatus(out, mask.status);
+    if (mask.status.ok()) WriteMaskWords(out, mask.words);
+  }
+  Frame frame;
+  frame.header.kind = FrameKind::kMasks;
+  frame.header.epoch = epoch;
+  frame.header.step = step;
+  frame.payload = out.finish();
+  return frame;
+}
+
+absl::StatusOr<std::vector<TokenMask>> DecodeMasks(const Frame& frame, int64_t vocabulary) {
+  PayloadReader in(frame.payload);
+  ASSIGN_OR_RETURN(const uint32_t count, in.count("masks", 20));
+  std::vector<TokenMask> masks;
+  for (uint32_t i = 0; i < count; ++i) {
+    TokenMask& mask = masks.emplace_back();
+    ASSIGN_OR_RETURN(mask.id.value, in.u64("mask.id"));
+    ASSIGN_OR_RETURN(mask.position, in.i32("mask.position"));
+    RETURN_IF_ERROR(ReadStatus(in, "mask.status", mask.status));
+    if (!mask.status.ok()) continue;
+    ASSIGN_OR_RETURN(mask.words, ReadMaskWords(in, vocabulary));
+  }
+  RETURN_IF_ERROR(in.finish("masks"));
+  return masks;
 }
 
 Frame EncodeStepError(Epoch epoch, StepId step, LayerId layer, const StepError& error) {

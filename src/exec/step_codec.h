@@ -2,6 +2,8 @@
 // (timings, traces) and the rows; docs/wire.md has the layout.
 #pragma once
 
+#include <cstdint>
+#include <span>
 #include <string_view>
 #include <vector>
 
@@ -50,6 +52,13 @@ struct StepError {
 Frame EncodeStepError(Epoch epoch, StepId step, LayerId layer, const StepError& error);
 /// InvalidArgument where the frame itself is bad. Whether there is such a node is the reader's matter.
 absl::StatusOr<StepError> DecodeStepError(const Frame& frame);
+
+/// Masks of sampled rows of `step`. Each travels in the smallest of three forms: its words, the ids that it allows,
+/// or those that it forbids.
+Frame EncodeMasks(Epoch epoch, StepId step, std::span<const TokenMask> masks);
+/// A mask has a bit for each of `vocabulary` ids at most: what a sparse form may unfold to. InvalidArgument names
+/// the field.
+absl::StatusOr<std::vector<TokenMask>> DecodeMasks(const Frame& frame, int64_t vocabulary);
 
 /// A code as gRPC numbers them, 0 for OK, then the message of an error.
 void WriteStatus(PayloadWriter& out, const absl::Status& status);

@@ -34,7 +34,7 @@ TEST(StepCodec, AStepWithRowsAndReportComesBackEqual) {
   const Step step = SampleStep();
   StepReport report;
   report.failures = {{SeqId{5}, OutOfRange("layer 2: an activation is not finite")}};
-  report.timings = {{NodeId{1}, 1000, 20, 15, 3}};
+  report.timings = {{NodeId{1}, 1000, 20, 15, 3, 4}};
   report.routing = {{LayerId{3}, 2, {0, 1, 2, 3, 1, 0, 5, 4}}};
   std::vector<float> rows(4 * 5);
   for (size_t i = 0; i < rows.size(); ++i) rows[i] = 0.1f * static_cast<float>(i);
@@ -73,7 +73,7 @@ TEST(StepCodec, UnknownFlagsOfASliceAreRefused) {
   const std::byte sample_from[] = {std::byte{8}, std::byte{7}, std::byte{6}, std::byte{5}};
   const auto found = std::ranges::search(bytes, sample_from);
   ASSERT_EQ(*found.end(), std::byte{1});  // The flags stand behind it: the one that is known.
-  *found.end() = std::byte{2};
+  *found.end() = std::byte{4};
   Frame changed = frame;
   changed.payload = Buffer::copy_of(bytes);
   EXPECT_THAT(Message(DecodeStep(changed).status()), testing::HasSubstr("step.slice.flags"));
@@ -94,7 +94,7 @@ TEST(StepCodec, ResultAndErrorComeBackEqual) {
   result.sequences = {{SeqId{1}, {{17}}},
                       {SeqId{2}, {{18, -0.5f, {{3, -0.25f}, {18, -0.5f}}}, {19, -2.0f, {}}}},
                       {SeqId{3}, {}, InvalidArgument("logit_bias: id 700 is outside the vocabulary")}};
-  result.timings = {{NodeId{0}, 5, 6, 7, 8}};
+  result.timings = {{NodeId{0}, 5, 6, 7, 8, 9}};
   result.logits = {1.0f, -2.0f, 0.5f};
   const auto decoded = DecodeResult(EncodeResult(Epoch{1}, result));
   ASSERT_TRUE(decoded.ok());
@@ -107,6 +107,56 @@ TEST(StepCodec, ResultAndErrorComeBackEqual) {
   ASSERT_TRUE(error.ok());
   EXPECT_EQ(error->status, status);
   EXPECT_EQ(error->suspected, NodeId{1});
+}
+
+TEST(StepCodec, MasksComeBackEqualAndSparseOnesAreSmall) {
+  constexpr int64_t kVocabulary = 3200;
+  std::vector<uint32_t> few(100);
+  few[0] = 0x80000001;
+  few[99] = 5;
+  std::vector<uint32_t> most(100, ~uint32_t{0});
+  most[7] = 0x7fffffff;
+  std::vector<uint32_t> half(100, 0x55555555);
+  const std::vector<TokenMask> masks = {{SeqId{1}, 17, few, {}},
+                                        {SeqId{2}, 3, most, {}},
+                                        {SeqId{2}, 4, half, {}},
+                                        {SeqId{3}, 5, std::vector<uint32_t>(100), {}},
+                                        {SeqId{4}, 6, std::vector<uint32_t>(100, ~uint32_t{0}), {}},
+                                        {SeqId{5}, 9, {}, InvalidArgument("grammar: too many states")}};
+  const Frame frame = EncodeMasks(Epoch{2}, StepId{8}, masks);
+  EXPECT_EQ(frame.header.kind, FrameKind::kMasks);
+  EXPECT_EQ(frame.header.epoch, Epoch{2});
+  EXPECT_EQ(frame.header.step, StepId{8});
+  EXPECT_LT(frame.payload.size(), 700u);  // Of six masks, one travels as 400 bytes of words.
+  const auto decoded = DecodeMasks(frame, kVocabulary);
+  ASSERT_TRUE(decoded.ok()) << ToString(decoded.status());
+  EXPECT_EQ(*decoded, masks);
+  for (size_t size = 0; size < frame.payload.size(); ++size) {
+    Frame cut = frame;
+    cut.payload = Buffer::copy_of(frame.payload.bytes().first(size));
+    EXPECT_FALSE(DecodeMasks(cut, kVocabulary).ok()) << size;
+  }
+}
+
+TEST(StepCodec, AMaskOfMoreIdsThanTheVocabularyIsRefused) {
+  const std::vector<TokenMask> masks = {{SeqId{1}, 17, std::vector<uint32_t>(4), {}}};
+  const Frame frame = EncodeMasks(Epoch{2}, StepId{8}, masks);
+  EXPECT_TRUE(DecodeMasks(frame, 97).ok());
+  EXPECT_THAT(Message(DecodeMasks(frame, 96).status()), testing::HasSubstr("mask.words"));
+  const Frame none = EncodeMasks(Epoch{2}, StepId{8}, std::vector<TokenMask>{{SeqId{1}, 17, {}, {}}});
+  EXPECT_THAT(Message(DecodeMasks(none, 96).status()), testing::HasSubstr("mask.words"));
+}
+
+TEST(StepCodec, OnlySlicesThatAreSampledWaitForMasks) {
+  Step step;
+  step.id = StepId{1};
+  step.slices = {
+      {.id = SeqId{1}, .tokens = {1, 2}, .blocks = {BlockId{0}}, .sample_from = 1, .masked = true}};
+  const StepLimits limits{.context = 64, .vocabulary = 100, .blocks = 8};
+  EXPECT_EQ(ValidateStep(step, limits), absl::OkStatus());
+  EXPECT_EQ(DecodeStep(EncodeStep(Epoch{1}, step, {}, {}))->step, step);
+  step.slices[0].sample_from = kNoSample;
+  EXPECT_THAT(Message(ValidateStep(step, limits)), testing::HasSubstr("masked"));
 }
 
 TEST(StepCodec, StatesOfSlicesComeBackEqual) {

@@ -13,7 +13,7 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   // The first bytes stand for the header fields that the payload's reader believes.
   if (size < 6) return 0;
   Frame frame;
-  const int what = data[0] % 5;
+  const int what = data[0] % 6;
   frame.header.dtype = data[1] % 2 == 0 ? DType::kF32 : DType::kI8;
   frame.header.rows = data[2];
   frame.header.cols = static_cast<uint32_t>(data[3]) << (data[4] % 8);
@@ -36,6 +36,10 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   } else if (what == 3) {
     ExpertMessage request;
     (void)DecodeExpertRequest(frame, request);
+  } else if (what == 5) {
+    const auto masks = DecodeMasks(frame, 100);
+    if (!masks.ok()) return 0;
+    SHOAL_CHECK(*DecodeMasks(EncodeMasks(Epoch{1}, StepId{1}, *masks), 100) == *masks);
   } else {
     Arena arena;
     std::vector<int64_t> acc(4 * 8);

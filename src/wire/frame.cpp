@@ -108,6 +108,8 @@ std::string_view FrameKindName(FrameKind kind) {
       return "expert_error";
     case FrameKind::kPosition:
       return "progress";
+    case FrameKind::kMasks:
+      return "masks";
   }
   return "";
 }

@@ -18,7 +18,7 @@
 namespace shoal {
 
 inline constexpr uint32_t kFrameMagic = 0x304c4853;  ///< "SHL0" as bytes on the wire.
-inline constexpr uint16_t kWireVersion = 3;          ///< Any change of the header or of a payload raises it.
+inline constexpr uint16_t kWireVersion = 4;          ///< Any change of the header or of a payload raises it.
 inline constexpr size_t kFrameHeaderBytes = 64;
 
 /// What a frame is. The wire knows 1..15 (a stream's handshake); exec owns the rest, and an unknown kind is
@@ -35,6 +35,7 @@ enum class FrameKind : uint8_t {
   kExpertReply = 20,
   kExpertError = 21,
   kPosition = 22,
+  kMasks = 23,  ///< Which tokens a step may sample: coordinator -> the node that samples.
 };
 
 /// "step", "expert_request", ...; "kind_<n>" is written by FrameKindText for those without a name ("" here).

@@ -75,6 +75,10 @@ class PlacedCluster {
                    [done](absl::StatusOr<StepResult> value) { done->set_value(std::move(value)); });
     return done->get_future();
   }
+  /// Of the step submitted last.
+  void send_masks(std::span<const TokenMask> masks) {
+    engine_.send_masks(engine_.state().generation, StepId{next_.value - 1}, masks);
+  }
   EngineLimits limits() const { return engine_.state().limits; }
   /// For a scheduler, which then gives the steps their ids.
   Engine& engine() { return engine_; }

@@ -49,8 +49,29 @@ void FillLogits(uint64_t row, std::span<float> logits) {
   for (size_t v = 0; v < logits.size(); ++v) logits[v] = static_cast<float>(Hash({row, 7, v}) & 0xffff);
 }
 
-int32_t Largest(std::span<const float> logits) {
-  return static_cast<int32_t>(std::ranges::max_element(logits) - logits.begin());
+bool Allows(std::span<const uint32_t> mask, int32_t id) {
+  if (mask.empty()) return true;
+  const auto word = static_cast<size_t>(id / 32);
+  return word < mask.size() && (mask[word] >> (id % 32) & 1) != 0;
+}
+
+/// Of the ids that may come, the one with the largest logit; -1 where none may.
+int32_t Largest(std::span<const float> logits, std::span<const uint32_t> mask) {
+  int32_t best = -1;
+  for (int32_t id = 0; id < std::ssize(logits); ++id) {
+    if (!Allows(mask, id)) continue;
+    if (best < 0 || logits[static_cast<size_t>(id)] > logits[static_cast<size_t>(best)]) best = id;
+  }
+  return best;
+}
+
+/// The first id that may come, from `id` on and then around; -1 where none may.
+int32_t NextAllowed(int32_t id, int32_t vocabulary, std::span<const uint32_t> mask) {
+  for (int32_t i = 0; i < vocabulary; ++i) {
+    const int32_t next = (id + i) % vocabulary;
+    if (Allows(mask, next)) return next;
+  }
+  return -1;
 }
 
 class FakeSession final : public BackendSession {
@@ -88,16 +109,21 @@ class FakeSession final : public BackendSession {
     return absl::OkStatus();
   }
 
-  absl::StatusOr<SampledToken> sample(int64_t row, const SamplingParams& params, const TokenHistory& history,
-                                      int64_t position) override {
+  absl::StatusOr<SampledToken> sample(int64_t row, const TokenDraw& draw) override {
     const uint64_t hash = kept_.at(static_cast<size_t>(row));
-    if (params.temperature != 0) {
-      const uint64_t drawn = Hash({hash, params.seed, Unsigned(position), history.counts().size()});
-      return SampledToken{.id = static_cast<int32_t>(drawn % Unsigned(spec_.vocabulary))};
+    SampledToken token;
+    if (draw.params.temperature != 0) {
+      const uint64_t drawn =
+          Hash({hash, draw.params.seed, Unsigned(draw.position), draw.history.counts().size()});
+      token.id = NextAllowed(static_cast<int32_t>(drawn % Unsigned(spec_.vocabulary)),
+                             static_cast<int32_t>(spec_.vocabulary), draw.mask);
+    } else {
+      std::vector<float> logits(static_cast<size_t>(spec_.vocabulary));
+      FillLogits(hash, logits);
+      token.id = Largest(logits, draw.mask);
     }
-    std::vector<float> logits(static_cast<size_t>(spec_.vocabulary));
-    FillLogits(hash, logits);
-    return SampledToken{.id = Largest(logits)};
+    if (token.id < 0) return InvalidArgument("the mask allows no token");
+    return token;
   }
 
   absl::Status read_logits(MatView<const float> x, MatView<float> logits) override {
@@ -254,7 +280,7 @@ std::vector<int32_t> FakeGreedy(const ModelSpec& spec, std::vector<int32_t> prom
     }
     if (position + 1 < prompt.size()) continue;
     FillLogits(HashOf(row.data(), spec.width), logits);
-    greedy.push_back(Largest(logits));
+    greedy.push_back(Largest(logits, {}));
     prompt.push_back(greedy.back());
   }
   return greedy;

@@ -3,7 +3,8 @@
 //   embedding   x[t, c] = 16 bits of hash(token, c)
 //   layer       s = hash(row, s of the position before, read from the cache); x[t, c] = 16 bits of hash(s, c)
 //   experts     the K from hash(row) on, each adds 8 bits of hash(row, layer, expert, c)
-//   logits      16 bits of hash(row, id); greedy takes the largest, sampling hashes seed, position and history
+//   logits      16 bits of hash(row, id); greedy takes the largest that the mask allows, sampling hashes seed,
+//               position and history, and takes the next id that the mask allows
 // All values are small integers, which f32 and fixed-point sums hold exactly.
 #pragma once
 

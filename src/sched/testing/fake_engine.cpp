@@ -104,6 +104,33 @@ void FakeEngine::submit(uint64_t generation, Step step, StepDone done) {
   if (listener) listener();
 }
 
+void FakeEngine::send_masks(uint64_t generation, StepId step, std::span<const TokenMask> masks) {
+  {
+    std::lock_guard lock(mutex_);
+    if (!state_.status.ok() || generation != state_.generation) return;
+    const auto out = std::ranges::find(queue_, step, [](const Pending& pending) { return pending.step.id; });
+    if (out == queue_.end()) return;
+    for (const TokenMask& mask : masks) {
+      const bool due = std::ranges::any_of(out->step.slices, [&](const SeqSlice& slice) {
+        return slice.masked && slice.id == mask.id &&
+               slice.position + std::ssize(slice.tokens) == mask.position;
+      });
+      if (!due || !masks_.emplace(MaskKey(step, mask.id, mask.position), mask).second) {
+        violation(fmt::format("step {}: a mask of sequence {}, position {}, that is not due", step, mask.id,
+                              mask.position));
+      }
+    }
+  }
+  wake_.notify_all();
+}
+
+bool FakeEngine::has_masks(const Step& step) const {
+  return std::ranges::all_of(step.slices, [&](const SeqSlice& slice) {
+    return !slice.masked ||
+           masks_.contains(MaskKey(step.id, slice.id, slice.position + std::ssize(slice.tokens)));
+  });
+}
+
 void FakeEngine::give_up(uint64_t generation, const absl::Status& why) {
   if (call_hook_) call_hook_(EngineCall::kGiveUp);
   {
@@ -172,7 +199,10 @@ void FakeEngine::check_slots(const Step& step) {
 void FakeEngine::run() {
   std::unique_lock lock(mutex_);
   while (true) {
-    wake_.wait(lock, [&] { return stopping_ || (!queue_.empty() && (!held_ || !state_.status.ok())); });
+    wake_.wait(lock, [&] {
+      if (stopping_ || queue_.empty()) return stopping_;
+      return !state_.status.ok() || (!held_ && has_masks(queue_.front().step));
+    });
     if (stopping_) return;
     if (state_.status.ok() && options_.step_time > Duration{}) {
       // The state may change meanwhile: then the step is lost, as on a cluster.
@@ -186,7 +216,11 @@ void FakeEngine::run() {
 
 bool FakeEngine::run_step() {
   std::unique_lock lock(mutex_);
+  const bool complete = wake_.wait_for(lock, std::chrono::seconds(30), [&] {
+    return queue_.empty() || !state_.status.ok() || has_masks(queue_.front().step);
+  });
   if (queue_.empty()) return false;
+  if (!complete) violation(fmt::format("step {}: its masks did not come", queue_.front().step.id));
   finish_oldest(lock);
   return true;
 }
@@ -216,12 +250,13 @@ StepResult FakeEngine::execute(const Step& step) {
   for (const NewSequence& begin : step.begins) {
     known_[begin.id] = {begin.sampling, begin.tokens, begin.prompt_tokens};
   }
-  for (const SeqSlice& slice : step.slices) execute_slice(slice, result);
+  for (const SeqSlice& slice : step.slices) execute_slice(step.id, slice, result);
+  masks_.erase(masks_.begin(), masks_.lower_bound(MaskKey(StepId{step.id.value + 1}, SeqId{0}, 0)));
   result.timings.push_back({.node = NodeId{0}, .busy_ns = 1000 * step.rows()});
   return result;
 }
 
-void FakeEngine::execute_slice(const SeqSlice& slice, StepResult& result) {
+void FakeEngine::execute_slice(StepId step, const SeqSlice& slice, StepResult& result) {
   const int64_t end = slice.position + static_cast<int64_t>(slice.tokens.size());
   const auto it = known_.find(slice.id);
   if (it == known_.end() || static_cast<int64_t>(slice.blocks.size()) < BlocksFor(end)) {
@@ -256,11 +291,36 @@ void FakeEngine::execute_slice(const SeqSlice& slice, StepResult& result) {
   if (end != static_cast<int64_t>(known.tokens.size())) {
     violation(fmt::format("sequence {}: sampled after {} of {} tokens", slice.id, end, known.tokens.size()));
   }
-  const int32_t next = model_(cached, known.prompt_tokens, known.sampling);
+  int32_t next = model_(cached, known.prompt_tokens, known.sampling);
+  if (slice.masked) {
+    const absl::StatusOr<int32_t> allowed = masked(MaskKey(step, slice.id, end), next);
+    ++masks_used_;
+    if (!allowed.ok()) {
+      result.sequences.push_back({.id = slice.id, .status = allowed.status()});
+      return;
+    }
+    next = *allowed;
+  }
   known.tokens.push_back(next);
   SampledToken sampled{.id = next};
   if (known.sampling.top_logprobs != kNoLogprobs) sampled = WithLogprobs(next, known.sampling.top_logprobs);
   result.sequences.push_back({.id = slice.id, .tokens = {std::move(sampled)}});
+}
+
+// The first token that the mask allows, from `token` on and then around.
+absl::StatusOr<int32_t> FakeEngine::masked(const MaskKey& key, int32_t token) const {
+  const auto found = masks_.find(key);
+  if (found == masks_.end()) return Internal("sampled without its mask");
+  RETURN_IF_ERROR(found->second.status);
+  const int32_t vocabulary = options_.limits.vocabulary;
+  for (int32_t i = 0; i < vocabulary; ++i) {
+    const auto next = static_cast<size_t>((token + i) % vocabulary);
+    const std::vector<uint32_t>& words = found->second.words;
+    if (next / 32 < words.size() && (words[next / 32] >> (next % 32) & 1) != 0) {
+      return static_cast<int32_t>(next);
+    }
+  }
+  return InvalidArgument("the mask allows no token");
 }
 
 // A state is what it has seen: all tokens before the slice where it is read, those of the slice, too, where
@@ -316,6 +376,7 @@ void FakeEngine::recover(EngineLimits limits) {
     known_.clear();
     states_.clear();
     cells_.clear();
+    masks_.clear();
     listener = listener_;
   }
   // A real engine, too, may answer the steps of the old generation after the new one has begun.
@@ -340,6 +401,11 @@ std::vector<std::string> FakeEngine::violations() const {
 int64_t FakeEngine::steps() const {
   std::lock_guard lock(mutex_);
   return steps_;
+}
+
+int64_t FakeEngine::masks() const {
+  std::lock_guard lock(mutex_);
+  return masks_used_;
 }
 
 int64_t FakeEngine::rows_max() const {

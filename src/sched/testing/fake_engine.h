@@ -12,6 +12,7 @@
 #include <span>
 #include <string>
 #include <thread>
+#include <tuple>
 #include <unordered_map>
 #include <utility>
 #include <vector>
@@ -55,6 +56,7 @@ class FakeEngine : public Engine {
 
   State state() const override;
   void submit(uint64_t generation, Step step, StepDone done) override;
+  void send_masks(uint64_t generation, StepId step, std::span<const TokenMask> masks) override;
   void give_up(uint64_t generation, const absl::Status& why) override;
   void set_state_listener(std::function<void()> listener) override;
 
@@ -66,6 +68,7 @@ class FakeEngine : public Engine {
   void hold(bool held);
   /// Runs (or fails) the oldest step in flight in this thread; false if there is none.
   bool run_step();
+  int64_t masks() const;  ///< Masks that steps have used.
   /// Changes results before they are told. Set before the first submit.
   void set_tamper(std::function<void(StepResult&)> tamper) { tamper_ = std::move(tamper); }
   /// Called, unlocked, before state(), submit() and give_up() do anything: may lose, recover, run_step. Set before the
@@ -97,10 +100,14 @@ class FakeEngine : public Engine {
     StepDone done;
   };
 
+  using MaskKey = std::tuple<StepId, SeqId, int64_t>;  // And the position.
+
   void run();
+  bool has_masks(const Step& step) const;
   void finish_oldest(std::unique_lock<std::mutex>& lock);
   StepResult execute(const Step& step);
-  void execute_slice(const SeqSlice& slice, StepResult& result);
+  void execute_slice(StepId step, const SeqSlice& slice, StepResult& result);
+  absl::StatusOr<int32_t> masked(const MaskKey& key, int32_t token) const;
   void execute_state(const SeqSlice& slice, const std::vector<int32_t>& cached);
   void check_submitted(const Step& step);
   void check_blocks(const Step& step);
@@ -126,8 +133,10 @@ class FakeEngine : public Engine {
   };
   std::map<std::pair<int32_t, int64_t>, Cell> cells_;        // By (block, offset).
   std::unordered_map<SlotId, std::vector<int32_t>> states_;  // By slot: the tokens that its state has seen.
+  std::map<MaskKey, TokenMask> masks_;
   std::vector<std::string> violations_;
   int64_t steps_ = 0;
+  int64_t masks_used_ = 0;
   int64_t rows_max_ = 0;
   int in_flight_max_ = 0;
   int64_t ends_ = 0;
