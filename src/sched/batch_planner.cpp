@@ -203,6 +203,7 @@ void BatchPlanner::add_slice(Sequence& sequence, int64_t rows, Step& step, InFli
   if (limits_.state_slots > 0) SHOAL_CHECK_LT(sequence.steps_in_flight, limits_.steps_in_flight);
   const bool sample = rows == sequence.unscheduled();
   step.slices.push_back(caches_.next_slice(sequence, rows, sample));
+  step.slices.back().masked = sample && sequence.masks != nullptr;
   record.named.push_back({sequence.id, sequence.cursor.position()});
   if (sample) record.sampled.push_back(sequence.id);
   sequence.sample_pending = sample;

@@ -11,6 +11,7 @@
 #include "absl/status/status.h"
 #include "base/clock.h"
 #include "exec/step.h"
+#include "sched/token_constraint.h"
 
 namespace shoal {
 
@@ -20,9 +21,12 @@ struct GenerationRequest {
   std::vector<int32_t> prompt;  ///< At least one id.
   SamplingParams sampling;
   int64_t max_tokens = 0;        ///< > 0; less where the context or the cache ends before.
-  int64_t min_tokens = 0;        ///< No id of eos_ids comes before so many tokens.
+  int64_t min_tokens = 0;        ///< No id of eos_ids comes before so many tokens; not under a constraint.
   std::vector<int32_t> eos_ids;  ///< End the text; not part of it.
   bool ignore_eos = false;
+  /// Where set, the text matches it: each token is one that it allows, and an end-of-text id, which it allows where
+  /// the text may end, ends it in spite of ignore_eos. Shared and never changed: sequences clone it.
+  std::shared_ptr<const TokenConstraint> constraint;
   Deadline deadline;  ///< When it passes, the request ends with DeadlineExceeded.
 };
 

@@ -34,7 +34,7 @@ absl::Status Fit(GenerationRequest& request, const EngineLimits& limits) {
 
 /// Ids that would end the text before min_tokens get a bias that no logit outweighs. Returns how many.
 size_t WithholdEnds(GenerationRequest& request) {
-  if (request.min_tokens <= 0 || request.ignore_eos) return 0;
+  if (request.min_tokens <= 0 || request.ignore_eos || request.constraint != nullptr) return 0;
   for (const int32_t id : request.eos_ids) {
     request.sampling.logit_bias.emplace_back(id, -std::numeric_limits<float>::infinity());
   }
@@ -93,6 +93,7 @@ Scheduler::Scheduler(Engine& engine, SchedulerOptions options)
     : engine_(engine),
       options_(std::move(options)),
       mailbox_(std::make_shared<Mailbox>()),
+      mask_pool_(options_.mask_threads),
       batch_planner_(options_.batch),
       engine_status_(Unavailable("the engine has not started yet")),
       down_since_(Clock::now()),
@@ -166,6 +167,7 @@ void Scheduler::stop() {
   }
   mailbox_->wake.notify_one();
   if (thread_.joinable()) thread_.join();
+  mask_pool_.stop();
 }
 
 void Scheduler::run() {
@@ -216,6 +218,11 @@ void Scheduler::handle_submit(Event& event) {
   for (std::unique_ptr<Sequence>& sequence : event.sequences) {
     if (limits_known_ && fits.ok()) fits = Fit(sequence->request, totals_.limits);
     live.open.push_back(sequence->id);
+    if (sequence->request.constraint != nullptr) {
+      sequence->masks =
+          std::make_shared<SequenceMasks>(sequence->id, sequence->request.constraint, mask_pool_, engine_);
+      sequence->masks->begin();
+    }
     batch_planner_.enqueue(std::move(sequence));
     --arriving_;
   }
@@ -259,8 +266,9 @@ void Scheduler::deliver(const BatchPlanner::Outcome& outcome, std::span<const Sa
   }
   const GenerationRequest& request = sequence.request;
   totals_.tokens_generated += std::ssize(sampled);
+  const bool ends_text = !request.ignore_eos || sequence.masks != nullptr;
   const auto is_end = [&](const SampledToken& token) {
-    return !request.ignore_eos && std::ranges::count(request.eos_ids, token.id) > 0;
+    return ends_text && std::ranges::count(request.eos_ids, token.id) > 0;
   };
   const auto end = std::ranges::find_if(sampled, is_end);
   const auto given = sampled.first(static_cast<size_t>(end - sampled.begin()));
@@ -270,6 +278,8 @@ void Scheduler::deliver(const BatchPlanner::Outcome& outcome, std::span<const Sa
   if (end != sampled.end()) return finish(outcome.id, FinishReason::kStop);
   if (sequence.generated() >= request.max_tokens) return finish(outcome.id, FinishReason::kLength);
   if (sequence.withheld > 0 && sequence.generated() >= request.min_tokens) release_ends(sequence);
+  if (sequence.masks == nullptr) return;
+  for (const SampledToken& token : given) sequence.masks->accept(token.id);
 }
 
 // The last stage hears of the new bias with the next step, as if the sequence began: its cache stays as it is. No
@@ -441,13 +451,26 @@ void Scheduler::submit_steps() {
     ++next_step_.value;
     announce(*step);
     submitted_.push_back({.rows = step->rows(), .at_ns = NowNs()});
-    const uint64_t generation = *generation_;
-    engine_.submit(
-        generation, *std::move(step), [mailbox = mailbox_, generation](absl::StatusOr<StepResult> result) {
-          mailbox->post(
-              {.kind = Event::Kind::kStepEnd, .generation = generation, .result = std::move(result)});
-        });
+    submit(*std::move(step));
   }
+}
+
+// The step goes out at once; masks follow it as they are computed.
+void Scheduler::submit(Step step) {
+  const uint64_t generation = *generation_;
+  const StepId id = step.id;
+  std::vector<std::shared_ptr<SequenceMasks>> masks;
+  std::vector<int64_t> positions;
+  for (const SeqSlice& slice : step.slices) {
+    if (!slice.masked) continue;
+    masks.push_back(batch_planner_.find(slice.id)->masks);
+    positions.push_back(slice.position + std::ssize(slice.tokens));
+  }
+  engine_.submit(
+      generation, std::move(step), [mailbox = mailbox_, generation](absl::StatusOr<StepResult> result) {
+        mailbox->post({.kind = Event::Kind::kStepEnd, .generation = generation, .result = std::move(result)});
+      });
+  for (size_t i = 0; i < masks.size(); ++i) masks[i]->wanted_by(generation, id, positions[i]);
 }
 
 // Tells sinks whose choices begin in this step.

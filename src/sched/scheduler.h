@@ -19,6 +19,7 @@
 #include "exec/engine.h"
 #include "kv/block_pool.h"
 #include "sched/batch_planner.h"
+#include "sched/mask_pool.h"
 #include "sched/request.h"
 
 namespace shoal {
@@ -41,6 +42,7 @@ struct SchedulerOptions {
   BatchPlannerOptions batch;
   int queue_max = 256;  ///< Sequences that may wait; with so many, a further request is refused.
   OnLoss on_loss = OnLoss::kResume;
+  int mask_threads = 2;  ///< At most so many compute masks, beside the steps.
   /// How long a request that has not begun waits for an engine that is down before it fails with Unavailable.
   Duration engine_wait = std::chrono::seconds(10);
   /// Called from the scheduler's thread; must not block. May be empty.
@@ -112,6 +114,7 @@ class Scheduler {
   Clock::time_point gives_up_at(const Sequence& sequence) const;
   void submit_steps();
   void announce(const Step& step);
+  void submit(Step step);
   static void release_ends(Sequence& sequence);
   void deliver(const BatchPlanner::Outcome& outcome, std::span<const SampledToken> sampled);
   void finish(SeqId id, FinishReason reason);
@@ -125,6 +128,7 @@ class Scheduler {
   Engine& engine_;
   const SchedulerOptions options_;
   std::shared_ptr<Mailbox> mailbox_;
+  MaskPool mask_pool_;
 
   // All below belongs to the thread.
   BatchPlanner batch_planner_;

@@ -13,6 +13,7 @@
 #include "kv/block_key.h"
 #include "sched/prefix_cache.h"
 #include "sched/request.h"
+#include "sched/sequence_masks.h"
 
 namespace shoal {
 
@@ -56,6 +57,7 @@ struct Sequence {
   int choice = 0;  ///< Its index among the sequences of the request.
   GenerationRequest request;
   std::shared_ptr<EventSink> sink;
+  std::shared_ptr<SequenceMasks> masks;  ///< Where the request has a constraint.
   Clock::time_point queued_at = Clock::now();
 
   std::vector<int32_t> tokens;  ///< Prompt, then generated.
