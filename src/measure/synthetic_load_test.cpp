@@ -21,6 +21,7 @@ class FakeEngine final : public Engine {
 
   State state() const override { return {.generation = 1, .limits = limits_}; }
   void give_up(uint64_t, const absl::Status&) override {}
+  void send_masks(uint64_t, StepId, std::span<const TokenMask>) override {}
   void set_state_listener(std::function<void()>) override {}
   void submit(uint64_t generation, Step step, StepDone done) override {
     EXPECT_EQ(generation, 1u);
