@@ -95,7 +95,7 @@ async def all_at_once(cluster, model, wanted):
 def test_32_streams_that_share_prefixes_give_the_texts_they_give_without_sharing(make_cluster, without, trio):
     wanted = list(requests(32))
     # Room for few of them: blocks are evicted, and sequences preempted.
-    tight = make_cluster(0, serve_args=("--kv-positions", "2048"))
+    tight = make_cluster(0, serve_args=("--kv-positions", "768"))
     with client_of(tight) as client:
         model = model_of(client)
     expected = asyncio.run(all_at_once(without, model, wanted))
