@@ -12,6 +12,7 @@
 #include "base/status.h"
 #include "convert/testing/checkpoints.h"
 #include "placement/placed_cluster.h"
+#include "placement/placed_sequence.h"
 
 namespace shoal {
 namespace {
