@@ -191,6 +191,10 @@ TEST_F(OpenAiTest, WhatCanNeverFitIsRefusedWithTheNumbers) {
 }
 
 TEST_F(OpenAiTest, ATokenBeyondTheModelsVocabularyIsTheRequestsFaultAndNobodyElses) {
+  // Only the template can write the token: a message that spells it is text.
+  text_ = ByteText(
+      "{% for m in messages %}[{{ m.role }}]{{ m.content }}{% endfor %}"
+      "{% if messages[0].content == 'say:mark' %}<|end|>{% endif %}[assistant]");
   start({.step_time = milliseconds(1)}, {}, {.vocabulary = kByteEos});
   TcpStream other = *TcpStream::Connect("127.0.0.1", server_->port(), Soon());
   const std::string endless = say("*", R"(, "stream": true)");
@@ -201,7 +205,7 @@ TEST_F(OpenAiTest, ATokenBeyondTheModelsVocabularyIsTheRequestsFaultAndNobodyEls
                   .ok());
   ASSERT_TRUE(eventually([&] { return scheduler_->stats().running == 1; }));
   const std::vector<std::pair<std::string, std::string>> requests = {
-      {kChat, say("a <|end|> b")},
+      {kChat, say("mark")},
       {"/v1/completions", R"({"prompt": "a <|end|> b"})"},
       {"/generate", R"({"prompt": "a <|end|> b"})"}};
   for (const auto& [path, body] : requests) {

@@ -60,7 +60,9 @@ void ReadReasoning(FieldReader& fields, std::optional<ApiError>& error, Json& kw
   } else if (effort.has_value() && !effort->empty()) {
     kwargs["reasoning_effort"] = *effort;
   }
-  if (enabled.has_value()) kwargs["enable_thinking"] = kwargs["thinking"] = *enabled;
+  if (!enabled.has_value()) return;
+  kwargs["enable_thinking"] = *enabled;
+  kwargs["thinking"] = *enabled;
 }
 
 void ReadTemplateKwargs(FieldReader& fields, std::optional<ApiError>& error, Conversation& out) {

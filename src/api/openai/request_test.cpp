@@ -123,7 +123,7 @@ TEST(OpenAiRequest, RefusesWhatItCannotHonourAndNamesIt) {
 TEST(OpenAiRequest, RefusesBadPromptsAndNamesThem) {
   const std::vector<Refused> cases = {
       {R"({})", "prompt", "missing"},
-      {R"({"prompt": 5})", "prompt", "a string or"},
+      {R"({"prompt": 5})", "prompt", "a string, a non-empty"},
       {R"({"prompt": []})", "prompt", "non-empty"},
       {R"({"prompt": [[]]})", "prompt[0]", "non-empty"},
       {R"({"prompt": ["a", 5]})", "prompt[1]", "a string or"},
