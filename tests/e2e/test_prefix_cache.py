@@ -13,7 +13,8 @@ HEAD = "You are a helpful assistant. " + " ".join(
     f"Rule {i}: {question}" for i, question in enumerate(QUESTIONS * 4))
 
 
-pytestmark = pytest.mark.timeout(240)  # Without the cache every turn is computed whole.
+pytestmark = pytest.mark.timeout(400)  # Without the cache every turn is computed whole.
+PATIENCE_S = 200
 
 
 @pytest.fixture(scope="module")
@@ -34,7 +35,7 @@ def texts_without(without):
 
 def converse(cluster, turns=TURNS):
     """Per turn: the answer, the usage, and the rows that the cluster computed."""
-    client = client_of(cluster)
+    client = client_of(cluster, timeout_s=PATIENCE_S)
     model = model_of(client)
     messages = [{"role": "system", "content": HEAD}]
     seen = []
@@ -85,7 +86,7 @@ def requests(count):
 
 
 async def all_at_once(cluster, model, wanted):
-    async with async_client_of(cluster) as client:
+    async with async_client_of(cluster, timeout_s=PATIENCE_S) as client:
         async def text_of(request):
             answer = await client.chat.completions.create(model=model, **request)
             return answer.choices[0].message.content
