@@ -261,6 +261,13 @@ absl::Status Server::start_api() {
                       generation.repetition_penalty,
                       !generation.do_sample.value_or(true)};
   service.request_deadline = Seconds(flags_.request_timeout_s);
+  if (text_->chat.has_value()) {
+    const auto has_token = [this](std::string_view name) {
+      return text_->tokenizer.token_id(name).has_value();
+    };
+    service.answer_format = [dialect = RecognizeDialect(text_->chat->source(), has_token)](
+                                std::string_view prompt) { return AnswerFormatOf(dialect, prompt); };
+  }
   service_ = std::make_unique<AnswerService>(std::move(service), *text_, *scheduler_, metrics_);
   OpenAiOptions options;
   options.cluster_status = [this] {

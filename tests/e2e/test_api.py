@@ -59,7 +59,7 @@ def test_null_and_no_op_values_change_nothing(api):
 
 
 @pytest.mark.parametrize("field, value", [
-    ("response_format", {"type": "json_object"}), ("tool_choice", "required"), ("functions", [{"name": "f"}]),
+    ("response_format", {"type": "xml"}), ("tool_choice", "required"), ("functions", [{"name": "f"}]),
     ("modalities", ["audio"]), ("web_search_options", {}), ("temprature", 0.5), ("surprise", 1), ("best_of", 2),
     ("n", 0), ("n", 129), ("top_logprobs", 3), ("min_tokens", -1), ("stop_token_ids", [99999999]),
     ("temperature", 2.5), ("temperature", "hot"), ("top_p", -1), ("min_p", -0.1), ("top_k", 1.5),

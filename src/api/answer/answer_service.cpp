@@ -59,7 +59,11 @@ ApiError ShuttingDown() {
 
 AnswerService::AnswerService(AnswerServiceOptions options, const ServedText& text, Scheduler& scheduler,
                              Metrics& metrics)
-    : options_(std::move(options)), text_(text), scheduler_(scheduler), metrics_(metrics) {
+    : options_(std::move(options)),
+      text_(text),
+      grammars_(text.tokenizer, {.vocabulary = options_.vocabulary, .eos_ids = options_.eos_ids}),
+      scheduler_(scheduler),
+      metrics_(metrics) {
   SHOAL_CHECK(!options_.model_names.empty());
   SHOAL_CHECK_GT(options_.vocabulary, 0);
 }
@@ -87,7 +91,8 @@ ApiResult<ChatPrompt> AnswerService::chat_prompt(const Conversation& conversatio
     if (prompt.ok()) {
       return ChatPrompt{
           .tokens = std::move(prompt->ids),
-          .format = options_.chat_format ? options_.chat_format(chat, prompt->text) : OutputFormat{}};
+          .format = options_.chat_format ? options_.chat_format(chat, prompt->text) : OutputFormat{},
+          .written = options_.answer_format ? options_.answer_format(prompt->text) : AnswerFormat{}};
     }
     refused = prompt.status();
   }
@@ -127,6 +132,12 @@ std::optional<ApiError> AnswerService::check_tokens(const std::vector<int32_t>& 
                   .code = "token_out_of_vocabulary"};
 }
 
+ApiResult<std::shared_ptr<const TokenConstraint>> AnswerService::constraint(
+    const std::optional<Structure>& structure) {
+  if (!structure.has_value()) return nullptr;
+  return grammars_.constraint(*structure);
+}
+
 GenerationRequest AnswerService::generation(const AnswerOrder& order,
                                             const std::vector<int32_t>& prompt) const {
   GenerationRequest out{.id = order.id,
@@ -134,7 +145,8 @@ GenerationRequest AnswerService::generation(const AnswerOrder& order,
                         .max_tokens = order.max_tokens.value_or(std::numeric_limits<int64_t>::max()),
                         .eos_ids = order.stop_token_ids,
                         .deadline = Deadline::after(options_.request_deadline)};
-  if (!order.ignore_eos)
+  out.constraint = order.constraint;
+  if (!order.ignore_eos || order.constraint != nullptr)
     out.eos_ids.insert(out.eos_ids.end(), options_.eos_ids.begin(), options_.eos_ids.end());
   // A tokenizer may have more end-of-text ids than the model: those never come.
   std::erase_if(out.eos_ids, [&](int32_t id) { return id < 0 || id >= options_.vocabulary; });

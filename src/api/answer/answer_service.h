@@ -17,6 +17,8 @@
 #include "api/api_error.h"
 #include "api/http/server.h"
 #include "api/metrics.h"
+#include "api/structure/grammar_service.h"
+#include "api/structure/tool_grammar.h"
 #include "base/clock.h"
 #include "sched/scheduler.h"
 #include "text/chat_template.h"
@@ -40,12 +42,15 @@ struct AnswerServiceOptions {
   /// How the answer to a conversation is read, which `prompt` is the rendered text of (it may end within the
   /// model's reasoning). Empty: all is content. Here the parsers of tool calls and reasoning plug in.
   std::function<OutputFormat(const ChatRequest& chat, std::string_view prompt)> chat_format = {};
+  /// The same for grammars: how the model writes calls and reasoning. Empty: neither.
+  std::function<AnswerFormat(std::string_view prompt)> answer_format = {};
 };
 
 /// A conversation, ready to be answered.
 struct ChatPrompt {
   std::vector<int32_t> tokens;
-  OutputFormat format;  ///< Of the answer.
+  OutputFormat format;   ///< Of the answer.
+  AnswerFormat written;  ///< The same for grammars.
 };
 
 /// A conversation for the chat template.
@@ -72,7 +77,9 @@ struct AnswerOrder {
   int64_t min_tokens = 0;  ///< Neither an end-of-text token nor a stop string ends the text before.
   std::vector<std::string> stop;
   std::vector<int32_t> stop_token_ids;  ///< End the text as the end-of-text tokens do.
-  bool ignore_eos = false;              ///< Those of the model do not end it.
+  bool ignore_eos = false;              ///< Those of the model do not end it, unless `constraint` says so.
+  std::shared_ptr<const TokenConstraint>
+      constraint;  ///< What the text must match; nullptr: any text will do.
   OutputFormat format;
 };
 
@@ -102,6 +109,9 @@ class AnswerService {
   /// names "suffix".
   ApiResult<FillInMiddle> fill_in_middle(std::string_view prefix, std::string_view suffix) const;
 
+  /// The constraint of a text that must be `structure`, which may take a moment to compile; nullptr without one.
+  ApiResult<std::shared_ptr<const TokenConstraint>> constraint(const std::optional<Structure>& structure);
+
   /// Positions that a prompt and its answer may have together; 0 while the cluster has never been up.
   int64_t context() const { return PositionsMax(scheduler_.stats().limits); }
 
@@ -117,6 +127,7 @@ class AnswerService {
 
   const AnswerServiceOptions options_;
   const ServedText& text_;
+  GrammarService grammars_;
   Scheduler& scheduler_;
   Metrics& metrics_;
   std::atomic<bool> draining_ = false;

@@ -89,6 +89,10 @@ void OpenAiApi::chat_completion(const HttpRequest& request, const Writer& writer
   order.prompt_field = "messages";
   order.choices_per_prompt = common.n;
   order.format = std::move(prompt->format);
+  const auto structure = ChatStructure(common.structure, parsed->conversation.tools, parsed->tool_choice,
+                                       prompt->written, service_.tokenizer());
+  if (!structure.has_value()) return SendError(*writer, structure.error());
+  if (const auto wrong = constrain(*structure, order)) return SendError(*writer, *wrong);
   order.prompts.push_back(std::move(prompt->tokens));
   start(std::move(order),
         common.stream ? ChatStreamWriter(std::move(format), writer)
@@ -112,6 +116,7 @@ void OpenAiApi::completion(const HttpRequest& request, const Writer& writer) {
   if (parsed->best_of > common.n && !format.header.logprobs) order.sampling.top_logprobs = 0;
   if (!parsed->token_limit_given) order.max_tokens = kCompletionTokensDefault;
   if (const auto wrong = add_prompts(*parsed, order)) return SendError(*writer, *wrong);
+  if (const auto wrong = constrain(parsed->common.structure, order)) return SendError(*writer, *wrong);
   if (parsed->echo) format.echo = echoes(*parsed);
   auto answer = common.stream ? CompletionStreamWriter(std::move(format), writer)
                               : CompletionWholeWriter(std::move(format), writer);
@@ -126,6 +131,7 @@ void OpenAiApi::generate(const HttpRequest& request, const Writer& writer) {
   const AnswerHeader head = header("gen", parsed->common);
   AnswerOrder order = this->order(head, parsed->common);
   if (const auto wrong = add_prompts(*parsed, order)) return SendError(*writer, *wrong);
+  if (const auto wrong = constrain(parsed->common.structure, order)) return SendError(*writer, *wrong);
   auto answer =
       parsed->common.stream ? GenerateStreamWriter(head, writer) : GenerateWholeWriter(head, writer);
   if (order.max_tokens == 0) return AnswerNothing(order, *answer);
@@ -187,6 +193,13 @@ std::vector<std::string> OpenAiApi::echoes(const CompletionRequest& request) con
     }
   }
   return texts;
+}
+
+std::optional<ApiError> OpenAiApi::constrain(const std::optional<Structure>& structure, AnswerOrder& order) {
+  auto constraint = service_.constraint(structure);
+  if (!constraint.has_value()) return constraint.error();
+  order.constraint = *std::move(constraint);
+  return std::nullopt;
 }
 
 void OpenAiApi::start(AnswerOrder order, std::unique_ptr<AnswerWriter> answer, const Writer& writer) {

@@ -52,6 +52,8 @@ class OpenAiApi {
   AnswerOrder order(const AnswerHeader& header, const CommonFields& common) const;
   /// The request's prompts as tokens.
   std::optional<ApiError> add_prompts(const CompletionRequest& request, AnswerOrder& order) const;
+  /// Binds the order's text to a structure, if there is one.
+  std::optional<ApiError> constrain(const std::optional<Structure>& structure, AnswerOrder& order);
   std::vector<std::string> echoes(const CompletionRequest& request) const;
   void start(AnswerOrder order, std::unique_ptr<AnswerWriter> answer, const Writer& writer);
 

@@ -210,6 +210,7 @@ void ReadCommon(FieldReader& fields, const RequestLimits& limits, std::optional<
   ReadEnd(fields, limits, out);
   ReadStream(fields, error, out);
   out.n = static_cast<int>(fields.integer("n", 1, kChoicesMax).value_or(1));
+  out.structure = ReadStructure(fields, error);
   AcceptWhatChangesNothing(fields);
 }
 

@@ -9,6 +9,7 @@
 
 #include "api/answer/sampling_fields.h"
 #include "api/field_reader.h"
+#include "api/structure/structure.h"
 
 namespace shoal {
 
@@ -31,6 +32,7 @@ struct CommonFields {
   std::vector<std::string> stop;        ///< At most kStopsMax, none empty.
   std::vector<int32_t> stop_token_ids;  ///< End the text as the end-of-text token does.
   bool ignore_eos = false;
+  std::optional<Structure> structure;  ///< What the text must be.
   int n = 1;
   bool stream = false;
   bool include_usage = false;  ///< Only with stream.

@@ -101,15 +101,13 @@ void ReadContinuation(FieldReader& fields, const NormalizedConversation& convers
   }
 }
 
-void ReadTools(FieldReader& fields, std::optional<ApiError>& error, Conversation& out) {
+void ReadTools(FieldReader& fields, std::optional<ApiError>& error, ChatCompletionRequest& out) {
   const Json* tools = fields.find_array("tools");
-  const Json* choice = fields.find("tool_choice");
-  fields.only("tool_choice", {"auto", "none"});
-  fields.harmless("parallel_tool_calls");
+  out.tool_choice = ReadToolChoice(fields, error);
   if (tools == nullptr || tools->empty()) return;
   const Json normalized = NormalizedTools(*tools, error);
   // "none": the model must not call one, so it is not told of any.
-  if (choice == nullptr || *choice != "none") out.tools = DumpJson(normalized);
+  if (out.tool_choice.kind != ToolChoice::Kind::kNone) out.conversation.tools = DumpJson(normalized);
 }
 
 void ReadChatLogprobs(FieldReader& fields, CommonFields& out) {
@@ -133,7 +131,6 @@ void ReadChatTokenLimit(FieldReader& fields, CommonFields& out) {
 
 /// What asks for something that there is not, by name.
 void RefuseUnsupported(FieldReader& fields) {
-  fields.only("response_format", {Json::object({{"type", "text"}})});
   fields.only("modalities", {Json::array({"text"})});
   for (const char* name : {"audio", "functions", "function_call", "moderation"}) fields.only(name, {});
   fields.only("best_of", {1});
@@ -232,7 +229,7 @@ ApiResult<ChatCompletionRequest> ParseChatCompletion(std::string_view body, cons
   ReadChatTokenLimit(fields, out.common);
   ReadChatLogprobs(fields, out.common);
   ReadTemplateKwargs(fields, error, out.conversation);
-  ReadTools(fields, error, out.conversation);
+  ReadTools(fields, error, out);
   RefuseUnsupported(fields);
   NormalizedConversation conversation;
   if (fields.ok()) conversation = NormalizedMessages(*messages, error);
@@ -257,7 +254,6 @@ ApiResult<CompletionRequest> ParseCompletion(std::string_view body, const Reques
   out.echo = fields.boolean("echo").value_or(false);
   out.token_limit_given = fields.find("max_tokens") != nullptr;
   ReadSuffix(fields, out);
-  fields.only("response_format", {Json::object({{"type", "text"}})});
   fields.refuse_others();
   if (error.has_value()) return std::unexpected(*std::move(error));
   return out;

@@ -12,6 +12,7 @@
 #include "api/answer/answer_service.h"
 #include "api/api_error.h"
 #include "api/openai/common_fields.h"
+#include "api/structure/tool_grammar.h"
 
 namespace shoal {
 
@@ -19,6 +20,7 @@ namespace shoal {
 struct ChatCompletionRequest {
   CommonFields common;
   Conversation conversation;  ///< No tools where tool_choice is "none".
+  ToolChoice tool_choice;
 };
 
 /// Text, or token ids.
