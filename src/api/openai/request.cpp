@@ -106,6 +106,7 @@ void ReadTools(FieldReader& fields, std::optional<ApiError>& error, ChatCompleti
   out.tool_choice = ReadToolChoice(fields, error);
   if (tools == nullptr || tools->empty()) return;
   const Json normalized = NormalizedTools(*tools, error);
+  out.tool_choice.strict = StrictTools(*tools);
   // "none": the model must not call one, so it is not told of any.
   if (out.tool_choice.kind != ToolChoice::Kind::kNone) out.conversation.tools = DumpJson(normalized);
 }

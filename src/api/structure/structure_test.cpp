@@ -222,7 +222,8 @@ constexpr std::string_view kTools = R"([
 class ToolGrammarTest : public GrammarServiceTest {
  protected:
   /// The constraint of an answer; null where any text will do.
-  std::shared_ptr<const TokenConstraint> of(const ToolChoice& choice, const ReasoningMarks& reasoning = {}) {
+  std::shared_ptr<const TokenConstraint> of(ToolChoice choice, const ReasoningMarks& reasoning = {}) {
+    choice.strict = StrictTools(Json::parse(kTools));
     const auto structure = ToolStructure(Json::parse(kTools), choice, {"hermes", reasoning}, text_.tokenizer);
     EXPECT_TRUE(structure.has_value()) << structure.error().message;
     if (!structure.has_value() || !structure->has_value()) return nullptr;

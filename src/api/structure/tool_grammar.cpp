@@ -106,8 +106,7 @@ const CallSyntax* FindSyntax(std::string_view format) {
 }
 
 /// The parameters of a tool as they are compiled.
-std::string ParametersText(const Json& function) {
-  const bool strict = function.contains("strict") && function["strict"] == true;
+std::string ParametersText(const Json& function, bool strict) {
   const bool any = !function.contains("parameters") || function["parameters"].is_null();
   Json schema =
       any ? Json{{"type", "object"}, {"properties", Json::object()}, {"additionalProperties", false}}
@@ -131,22 +130,20 @@ std::string NameOf(const Json& tool) {
   return function.contains("name") && function["name"].is_string() ? function["name"].get<std::string>() : "";
 }
 
-bool AnyStrict(const Json& tools) {
-  return std::ranges::any_of(tools, [](const Json& tool) {
-    const Json& function = FunctionOf(tool);
-    return function.contains("strict") && function["strict"] == true;
-  });
+bool IsStrict(const Json& tool, const ToolChoice& choice) {
+  return std::ranges::find(choice.strict, NameOf(tool)) != choice.strict.end();
 }
 
 /// Adds the rule "call": what stands between the opening marker and the end of the call.
-void AddCallRule(const Json& tools, const CallSyntax& syntax, LarkText& lark) {
+void AddCallRule(const Json& tools, const CallSyntax& syntax, const ToolChoice& choice, LarkText& lark) {
   std::string any_call;
   int count = 0;
   for (const Json& tool : tools) {
     const std::string head =
         fmt::format("{{\"{}\": {}, \"{}\": ", syntax.name_key, Quoted(NameOf(tool)), syntax.arguments_key);
     lark.add(fmt::format("tool{0}: {1} parameters{0} \"}}\"", count, Quoted(head)));
-    lark.add(fmt::format("parameters{}: %json {}", count, ParametersText(FunctionOf(tool))));
+    lark.add(fmt::format("parameters{}: %json {}", count,
+                         ParametersText(FunctionOf(tool), IsStrict(tool, choice))));
     any_call += fmt::format("{}tool{}", count == 0 ? "" : " | ", count);
     ++count;
   }
@@ -157,7 +154,7 @@ void AddCallRule(const Json& tools, const CallSyntax& syntax, LarkText& lark) {
 
 /// The rules of calls; what follows the first opening marker.
 std::string AddCalls(const Json& tools, const CallSyntax& syntax, const ToolChoice& choice, LarkText& lark) {
-  AddCallRule(tools, syntax, lark);
+  AddCallRule(tools, syntax, choice, lark);
   if (!choice.parallel || choice.kind == ToolChoice::Kind::kNamed) return "call";
   return fmt::format("call ({} {} call)*", Quoted(syntax.separator), lark.mark(syntax.open));
 }
@@ -169,6 +166,19 @@ void AddAnswer(const Structure& structure, LarkText& lark) {
 }
 
 }  // namespace
+
+std::vector<std::string> StrictTools(const Json& tools) {
+  std::vector<std::string> names;
+  for (const Json& tool : tools) {
+    if (!tool.is_object()) continue;
+    const Json& function = FunctionOf(tool);
+    if (!function.is_object()) continue;
+    const bool strict = (function.contains("strict") && function["strict"] == true) ||
+                        (tool.contains("strict") && tool["strict"] == true);
+    if (strict) names.push_back(NameOf(tool));
+  }
+  return names;
+}
 
 ToolChoice ReadToolChoice(FieldReader& fields, std::optional<ApiError>& error) {
   ToolChoice out;
@@ -215,7 +225,8 @@ AnswerFormat AnswerFormatOf(const Dialect& dialect, std::string_view prompt) {
 ApiResult<std::optional<Structure>> ToolStructure(const Json& tools, const ToolChoice& choice,
                                                   const AnswerFormat& format, const Tokenizer& tokenizer) {
   using Kind = ToolChoice::Kind;
-  if (choice.kind == Kind::kNone || (choice.kind == Kind::kAuto && (tools.empty() || !AnyStrict(tools)))) {
+  if (choice.kind == Kind::kNone ||
+      (choice.kind == Kind::kAuto && (tools.empty() || choice.strict.empty()))) {
     return std::nullopt;
   }
   const auto wrong = [](std::string message) {

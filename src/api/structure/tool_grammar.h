@@ -17,12 +17,16 @@ namespace shoal {
 struct ToolChoice {
   enum class Kind { kAuto, kNone, kRequired, kNamed };
   Kind kind = Kind::kAuto;
-  std::string name;      ///< kNamed: the only tool that may be called.
-  bool parallel = true;  ///< Several calls in one answer.
+  std::string name;                      ///< kNamed: the only tool that may be called.
+  bool parallel = true;                  ///< Several calls in one answer.
+  std::vector<std::string> strict = {};  ///< Names of the tools whose parameters are enforced exactly.
 };
 
 /// tool_choice and parallel_tool_calls, in OpenAI's words.
 ToolChoice ReadToolChoice(FieldReader& fields, std::optional<ApiError>& error);
+
+/// The names of those of `tools`, as they came in a request, that are strict.
+std::vector<std::string> StrictTools(const Json& tools);
 
 /// What an answer may begin with: the model's reasoning, which no grammar binds.
 struct ReasoningMarks {
