@@ -2,6 +2,7 @@
 #include <map>
 #include <thread>
 
+#include "api/answer/dialect_output.h"
 #include "api/api_keys.h"
 #include "api/http/server.h"
 #include "api/metrics.h"
@@ -50,6 +51,8 @@ struct ServeFlags {
   double wait_s = 0;
   OnLoss on_loss = OnLoss::kResume;
   bool prefix_cache = true;
+  std::string tool_parser = "auto";
+  std::string reasoning_parser = "auto";
   ComputeFlags compute;
   PackedCacheFlags cache;
   PlacementFlags placement;
@@ -120,6 +123,8 @@ class Server {
  private:
   absl::Status configure();
   absl::Status load_text();
+  /// What the model's template shows, or the flags say, of how it writes reasoning and tool calls.
+  absl::Status choose_dialect();
   absl::Status start_cluster();
   absl::Status start_api();
   absl::Status start_http();
@@ -135,6 +140,7 @@ class Server {
   OpenedModel model_;
   std::unique_ptr<ServingPlanner> planner_;
   std::optional<ServedText> text_;
+  std::optional<DialectOutput> output_;
   LoadBars bars_;
   std::unique_ptr<RemoteCluster> cluster_;
   std::unique_ptr<PipelineEngine> engine_;
@@ -186,6 +192,20 @@ absl::Status Server::load_text() {
   } else {
     LogWarning("{}: /v1/chat/completions will be refused", Message(chat.status()));
   }
+  return choose_dialect();
+}
+
+absl::Status Server::choose_dialect() {
+  Dialect recognized;
+  if (text_->chat.has_value()) {
+    recognized = RecognizeDialect(text_->chat->source(), [this](std::string_view name) {
+      return text_->tokenizer.token_id(name).has_value();
+    });
+  }
+  auto chosen = ChooseDialect(recognized, flags_.tool_parser, flags_.reasoning_parser);
+  if (!chosen.ok()) return Annotate(chosen.status(), "serve");
+  LogInfo("tool calls are read as '{}', reasoning as '{}'", chosen->tools, chosen->reasoning);
+  output_.emplace(*std::move(chosen), text_->tokenizer);
   return absl::OkStatus();
 }
 
@@ -261,12 +281,13 @@ absl::Status Server::start_api() {
                       generation.repetition_penalty,
                       !generation.do_sample.value_or(true)};
   service.request_deadline = Seconds(flags_.request_timeout_s);
+  service.chat_format = [this](const ChatRequest& chat, std::string_view prompt) {
+    return output_->format(chat, prompt);
+  };
   if (text_->chat.has_value()) {
-    const auto has_token = [this](std::string_view name) {
-      return text_->tokenizer.token_id(name).has_value();
+    service.answer_format = [this](std::string_view prompt) {
+      return AnswerFormatOf(output_->dialect(), prompt);
     };
-    service.answer_format = [dialect = RecognizeDialect(text_->chat->source(), has_token)](
-                                std::string_view prompt) { return AnswerFormatOf(dialect, prompt); };
   }
   service_ = std::make_unique<AnswerService>(std::move(service), *text_, *scheduler_, metrics_);
   OpenAiOptions options;
@@ -405,6 +426,12 @@ Command AddServeCommand(Flags root) {
   app.add_choice(
       "--prefix-cache", flags->prefix_cache, {{"off", false}, {"on", true}},
       "Keep the KV blocks of requests that have ended, for those that begin alike: on (default) or off");
+  app.add_option(
+      "--tool-parser", flags->tool_parser,
+      "How the model writes calls of tools: a format's name, none, or auto: as its chat template shows "
+      "(default)");
+  app.add_option("--reasoning-parser", flags->reasoning_parser,
+                 "How the model marks its reasoning: a format's name, none, or auto (default)");
   app.add_option("--wait", flags->wait_s,
                  "Obsolete and ignored: workers are waited for as long as it takes, with the port open")
       .range(0.0, 86400.0);

@@ -44,8 +44,8 @@ class OutputParser {
 struct OutputFormat {
   /// A parser for one choice. Empty: all text is content.
   std::function<std::unique_ptr<OutputParser>()> parser = {};
-  /// The parser is given the text of special tokens too, as its markers may be some.
-  bool special_text = false;
+  /// Special tokens that the parser is given as text, since they are its marks; sorted. Others have no text.
+  std::vector<int32_t> shown_special = {};
 };
 
 /// Appends `event`, or joins it to the last one where both are parts of one text.

@@ -8,7 +8,7 @@ namespace shoal {
 
 ChoiceChain::ChoiceChain(const Tokenizer& tokenizer, ChainPlan plan)
     : min_tokens_(plan.min_tokens),
-      decoder_(tokenizer, /*skip_special=*/!plan.format.special_text),
+      decoder_(tokenizer, /*skip_special=*/true, std::move(plan.format.shown_special)),
       stop_(std::move(plan.stop)),
       parser_(plan.format.parser ? plan.format.parser() : nullptr) {}
 

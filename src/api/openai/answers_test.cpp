@@ -237,6 +237,7 @@ TEST_F(AnswersTest, CallsAndReasoningHaveTheirFields) {
   EXPECT_EQ(choice["finish_reason"], "tool_calls");
   EXPECT_TRUE(choice["message"]["content"].is_null());
   EXPECT_EQ(choice["message"]["reasoning_content"], "why");
+  EXPECT_EQ(choice["message"]["reasoning"], "why");
   EXPECT_EQ(DumpJson(choice["message"]["tool_calls"]),
             R"([{"id":"call_0","type":"function","function":{"name":"f","arguments":"1"}}])");
 }

@@ -45,7 +45,7 @@ std::string Delta(const AnswerEvent& event) {
     case AnswerEvent::Kind::kContent:
       return fmt::format(R"({{"content":{}}})", Quoted(event.text));
     case AnswerEvent::Kind::kReasoning:
-      return fmt::format(R"({{"reasoning_content":{}}})", Quoted(event.text));
+      return fmt::format(R"({{"reasoning_content":{0},"reasoning":{0}}})", Quoted(event.text));
     case AnswerEvent::Kind::kCallBegin:
       return fmt::format(
           R"({{"tool_calls":[{{"index":{},"id":{},"type":"function","function":{{"name":{},"arguments":""}}}}]}})",
@@ -110,7 +110,10 @@ Json MessageJson(const AnsweredChoice& choice) {
   const std::string content = choice.content();
   message["content"] = content.empty() && !calls.empty() ? Json(nullptr) : Json(content);
   const std::string reasoning = choice.reasoning();
-  if (!reasoning.empty()) message["reasoning_content"] = reasoning;
+  if (!reasoning.empty()) {  // Clients disagree on the name.
+    message["reasoning_content"] = reasoning;
+    message["reasoning"] = reasoning;
+  }
   message["refusal"] = nullptr;
   for (const AnsweredCall& call : calls) {
     Json one;

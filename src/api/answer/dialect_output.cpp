@@ -1,0 +1,113 @@
+#include "api/answer/dialect_output.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <memory>
+#include <string>
+#include <utility>
+
+#include "base/random.h"
+#include "text/output/dialect_parser.h"
+
+namespace shoal {
+namespace {
+
+/// The special tokens among the marks of a dialect.
+std::vector<int32_t> SpecialMarks(const Dialect& dialect, bool tools, const Tokenizer& tokenizer) {
+  std::vector<int32_t> ids;
+  for (const std::string& mark : DialectMarks(dialect, tools)) {
+    const auto tokens = tokenizer.encode(mark, {.parse_special = true});
+    if (!tokens.ok()) continue;
+    std::ranges::copy_if(*tokens, std::back_inserter(ids),
+                         [&](int32_t id) { return tokenizer.is_special(id); });
+  }
+  std::ranges::sort(ids);
+  const auto [begin, end] = std::ranges::unique(ids);
+  ids.erase(begin, end);
+  return ids;
+}
+
+/// An id for a call that the model gave none.
+std::string NewCallId(bool short_id) {
+  if (!short_id) return fmt::format("call_{:016x}{:08x}", EntropySeed(), EntropySeed() & 0xffffffffu);
+  constexpr std::string_view kAlphabet = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789";
+  uint64_t bits = EntropySeed();
+  std::string id;
+  for (int i = 0; i < 9; ++i, bits /= kAlphabet.size()) id += kAlphabet[bits % kAlphabet.size()];
+  return id;
+}
+
+AnswerEvent::Kind KindOf(OutputEvent::Kind kind) {
+  switch (kind) {
+    case OutputEvent::Kind::kContent:
+      return AnswerEvent::Kind::kContent;
+    case OutputEvent::Kind::kReasoning:
+      return AnswerEvent::Kind::kReasoning;
+    case OutputEvent::Kind::kCallBegin:
+      return AnswerEvent::Kind::kCallBegin;
+    case OutputEvent::Kind::kArguments:
+      return AnswerEvent::Kind::kCallArguments;
+    case OutputEvent::Kind::kCallEnd:
+      return AnswerEvent::Kind::kCallEnd;
+  }
+  return AnswerEvent::Kind::kContent;
+}
+
+class Parser final : public OutputParser {
+ public:
+  Parser(const Dialect& dialect, const DialectOptions& options, bool short_ids)
+      : parser_(dialect, options), short_ids_(short_ids) {}
+
+  void push(std::string_view text, std::vector<AnswerEvent>& out) override {
+    OutputEvents events;
+    parser_.push(text, events);
+    append(std::move(events), out);
+  }
+
+  void finish(std::vector<AnswerEvent>& out) override {
+    OutputEvents events;
+    parser_.finish(events);
+    append(std::move(events), out);
+  }
+
+ private:
+  void append(OutputEvents events, std::vector<AnswerEvent>& out) {
+    for (OutputEvent& event : events) {
+      AnswerEvent answer{.kind = KindOf(event.kind), .call = std::max(0, event.call)};
+      if (event.kind == OutputEvent::Kind::kCallBegin) {
+        answer.name = std::move(event.text);
+        answer.call_id = event.id.empty() ? NewCallId(short_ids_) : std::move(event.id);
+      } else {
+        answer.text = std::move(event.text);
+      }
+      AppendEvent(out, std::move(answer));
+    }
+  }
+
+  DialectParser parser_;
+  const bool short_ids_;
+};
+
+}  // namespace
+
+DialectOutput::DialectOutput(Dialect dialect, const Tokenizer& tokenizer)
+    : dialect_(std::move(dialect)),
+      marks_(SpecialMarks(dialect_, false, tokenizer)),
+      marks_with_tools_(SpecialMarks(dialect_, true, tokenizer)) {}
+
+OutputFormat DialectOutput::format(const ChatRequest& chat, std::string_view prompt) const {
+  if (dialect_ == Dialect{}) return {};
+  const bool tools = !chat.tools.empty() && chat.tools != "[]";
+  const ToolFormat* const calls = FindToolFormat(dialect_.tools);
+  const bool short_ids = calls != nullptr && calls->short_ids;
+  auto parser = [dialect = dialect_, definitions = std::string(tools ? chat.tools : ""), tools, short_ids,
+                 opened = EndsWithinReasoning(dialect_, prompt)]() -> std::unique_ptr<OutputParser> {
+    return std::make_unique<Parser>(
+        dialect, DialectOptions{.tools = definitions, .parse_tools = tools, .reasoning_open = opened},
+        short_ids);
+  };
+  return {.parser = std::move(parser), .shown_special = tools ? marks_with_tools_ : marks_};
+}
+
+}  // namespace shoal
