@@ -3,10 +3,13 @@
 #include <thread>
 
 #include "api/answer/dialect_output.h"
+#include "api/anthropic/api.h"
 #include "api/api_keys.h"
 #include "api/http/server.h"
 #include "api/metrics.h"
+#include "api/ollama/api.h"
 #include "api/openai/api.h"
+#include "api/openai/responses_api.h"
 #include "app/cluster_status.h"
 #include "app/command.h"
 #include "app/progress.h"
@@ -128,6 +131,7 @@ class Server {
   absl::Status start_cluster();
   absl::Status start_api();
   absl::Status start_http();
+  absl::StatusOr<OllamaModel> ollama_model() const;
   /// Takes no new requests, and lets those in progress end, for a while or until another signal comes.
   void drain();
   std::vector<LinkTotals> link_totals() const;
@@ -149,6 +153,9 @@ class Server {
   std::unique_ptr<Scheduler> scheduler_;
   std::unique_ptr<AnswerService> service_;
   std::unique_ptr<OpenAiApi> api_;
+  std::unique_ptr<ResponsesApi> responses_;
+  std::unique_ptr<AnthropicApi> anthropic_;
+  std::unique_ptr<OllamaApi> ollama_;
   std::unique_ptr<ApiKeys> api_keys_;  ///< nullptr: everybody may ask.
   std::unique_ptr<HttpServer> http_;
 };
@@ -297,6 +304,10 @@ absl::Status Server::start_api() {
   options.load_progress = [this] { return cluster_->load_progress(); };
   api_ = std::make_unique<OpenAiApi>(std::move(options), *service_, *scheduler_, metrics_);
 
+  responses_ = std::make_unique<ResponsesApi>(*service_);
+  anthropic_ = std::make_unique<AnthropicApi>(*service_);
+  ASSIGN_OR_RETURN(OllamaModel ollama, ollama_model());
+  ollama_ = std::make_unique<OllamaApi>(std::move(ollama), *service_);
   return start_http();
 }
 
@@ -328,6 +339,9 @@ absl::Status Server::start_http() {
   http.error_body = &OpenAiApi::ErrorBodyOf;
   http.on_response = [this](const std::string& route, int status) { metrics_.count_response(route, status); };
   std::vector<HttpRoute> routes = api_->routes();
+  for (const auto& more : {responses_->routes(), anthropic_->routes(), ollama_->routes()}) {
+    routes.insert(routes.end(), more.begin(), more.end());
+  }
   for (HttpRoute& route : routes) {
     route.open = route.path == "/health" || (flags_.open_metrics && route.path == "/metrics");
   }
@@ -342,6 +356,16 @@ absl::Status Server::start_http() {
   }
   LogInfo("{} is open; '{}' is served when the cluster is up", Join(addresses, ", "), model_.facts.name);
   return absl::OkStatus();
+}
+
+absl::StatusOr<OllamaModel> Server::ollama_model() const {
+  const Checkpoint& checkpoint = *model_.checkpoint;
+  ASSIGN_OR_RETURN(const auto type, checkpoint.config().optional_string("model_type"));
+  return OllamaModel{.architecture = type.value_or("unknown"),
+                     .format = checkpoint.is_gguf() ? "gguf" : "safetensors",
+                     .digest = checkpoint.hash(),
+                     .bytes = checkpoint.total_bytes(),
+                     .context = [this] { return scheduler_->stats().limits.context; }};
 }
 
 void Server::drain() {

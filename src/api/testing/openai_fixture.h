@@ -63,15 +63,19 @@ class OpenAiTest : public ::testing::Test {
                           .node_name = [](NodeId node) { return fmt::format("node-{}", node); }});
     service_ = std::make_unique<AnswerService>(std::move(service), text_, *scheduler_, metrics_);
     api_ = std::make_unique<OpenAiApi>(std::move(api), *service_, *scheduler_, metrics_);
+    std::vector<HttpRoute> routes = api_->routes();
+    for (HttpRoute& route : more_routes()) routes.push_back(std::move(route));
     auto server =
         HttpServer::Start({.body_bytes_max = 64 << 10,
                            .error_body = OpenAiApi::ErrorBodyOf,
                            .on_response = [this](const std::string& route,
                                                  int status) { metrics_.count_response(route, status); }},
-                          api_->routes());
+                          std::move(routes));
     ASSERT_TRUE(server.ok());
     server_ = *std::move(server);
   }
+  /// Of another API that a test is about.
+  virtual std::vector<HttpRoute> more_routes() { return {}; }
   void TearDown() override {
     if (!server_) return;
     EXPECT_TRUE(eventually([&] { return idle(); }));

@@ -1,0 +1,59 @@
+#include "api/anthropic/api.h"
+
+#include <fmt/format.h>
+
+#include <nlohmann/json.hpp>
+#include <utility>
+
+#include "api/answer/whole_writer.h"
+#include "api/anthropic/request.h"
+#include "api/anthropic/writer.h"
+#include "api/openai/chat_order.h"
+#include "base/random.h"
+
+namespace shoal {
+namespace {
+
+void Refuse(ResponseWriter& writer, const ApiError& error) {
+  SendError(writer, error, MessageErrorBody(error));
+}
+
+}  // namespace
+
+std::vector<HttpRoute> AnthropicApi::routes() {
+  return {{"POST", "/v1/messages",
+           [this](const HttpRequest& request, const Writer& writer) { messages(request, writer); }},
+          {"POST", "/v1/messages/count_tokens",
+           [this](const HttpRequest& request, const Writer& writer) { count_tokens(request, writer); }}};
+}
+
+std::optional<ApiError> AnthropicApi::check_model(const std::optional<std::string>& name) const {
+  if (name.has_value() && name->starts_with("claude")) return std::nullopt;
+  return service_.check_model(name);
+}
+
+void AnthropicApi::messages(const HttpRequest& request, const Writer& writer) {
+  const auto parsed = ParseMessages(request.body);
+  if (!parsed.has_value()) return Refuse(*writer, parsed.error());
+  if (const auto wrong = check_model(parsed->model)) return Refuse(*writer, *wrong);
+  MessageHeader header{.id = fmt::format("msg_{:016x}", EntropySeed()),
+                       .model = service_.model_names().front()};
+  auto order = OrderOfChat(service_, parsed->chat, header.id);
+  if (!order.has_value()) return Refuse(*writer, order.error());
+  header.prompt_tokens = std::ssize(order->prompts.front());
+  auto answer = parsed->stream ? MessageStreamWriter(std::move(header), writer)
+                               : MessageWholeWriter(std::move(header), writer);
+  if (const auto error = service_.start(*std::move(order), std::move(answer), writer))
+    Refuse(*writer, *error);
+}
+
+void AnthropicApi::count_tokens(const HttpRequest& request, const Writer& writer) const {
+  const auto parsed = ParseMessages(request.body);
+  if (!parsed.has_value()) return Refuse(*writer, parsed.error());
+  if (const auto wrong = check_model(parsed->model)) return Refuse(*writer, *wrong);
+  const auto order = OrderOfChat(service_, parsed->chat, "");
+  if (!order.has_value()) return Refuse(*writer, order.error());
+  writer->send({.body = fmt::format(R"({{"input_tokens":{}}})", order->prompts.front().size())});
+}
+
+}  // namespace shoal

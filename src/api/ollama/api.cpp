@@ -1,0 +1,148 @@
+#include "api/ollama/api.h"
+
+#include <fmt/format.h>
+
+#include <nlohmann/json.hpp>
+#include <utility>
+
+#include "api/answer/whole_writer.h"
+#include "api/json.h"
+#include "api/ollama/request.h"
+#include "api/ollama/writer.h"
+#include "api/openai/chat_order.h"
+#include "base/clock.h"
+
+namespace shoal {
+namespace {
+
+/// The release of Ollama whose API this is; clients refuse to talk to old ones.
+constexpr std::string_view kOllamaVersion = "0.13.0";
+/// Ten years from any start: the model stays.
+constexpr int64_t kStaysSeconds = int64_t{10} * 365 * 24 * 3600;
+
+void Refuse(ResponseWriter& writer, const ApiError& error) {
+  SendError(writer, error, OllamaErrorBody(error));
+}
+
+Json Details(const OllamaModel& model) {
+  return {{"parent_model", ""},           {"format", model.format},
+          {"family", model.architecture}, {"families", Json::array({model.architecture})},
+          {"parameter_size", ""},         {"quantization_level", ""}};
+}
+
+Json Listed(const OllamaModel& model, const std::string& name) {
+  return {{"name", name + ":latest"},
+          {"model", name + ":latest"},
+          {"size", model.bytes},
+          {"digest", model.digest},
+          {"details", Details(model)}};
+}
+
+/// Whether `more` in a request changes what the chat template writes.
+bool TemplateReads(const AnswerService& service, const Json& more) {
+  Json chat = {{"messages", Json::array({{{"role", "user"}, {"content", "Hi"}}})}};
+  const auto without = OrderOfChat(service, DumpJson(chat), "");
+  chat.update(more);
+  const auto with = OrderOfChat(service, DumpJson(chat), "");
+  return with.has_value() && (!without.has_value() || with->prompts != without->prompts);
+}
+
+Json Capabilities(const AnswerService& service) {
+  Json list = Json::array({"completion"});
+  const Json function = {{"name", "f"}, {"parameters", {{"type", "object"}, {"properties", Json::object()}}}};
+  const Json tool = {{"type", "function"}, {"function", function}};
+  if (TemplateReads(service, {{"tools", Json::array({tool})}})) list.push_back("tools");
+  if (TemplateReads(service, {{"chat_template_kwargs", {{"enable_thinking", false}}}}))
+    list.push_back("thinking");
+  return list;
+}
+
+}  // namespace
+
+OllamaApi::OllamaApi(OllamaModel model, AnswerService& service)
+    : model_(std::move(model)), service_(service), started_(UnixSeconds()) {}
+
+std::vector<HttpRoute> OllamaApi::routes() {
+  const auto version = fmt::format(R"({{"version":"{}"}})", kOllamaVersion);
+  return {
+      {"POST", "/api/chat",
+       [this](const HttpRequest& request, const Writer& writer) { chat(request, writer); }},
+      {"POST", "/api/generate",
+       [this](const HttpRequest& request, const Writer& writer) { generate(request, writer); }},
+      {"GET", "/api/tags", [this](const HttpRequest&, const Writer& writer) { tags(writer); }},
+      {"POST", "/api/show",
+       [this](const HttpRequest& request, const Writer& writer) { show(request, writer); }},
+      {"GET", "/api/ps", [this](const HttpRequest&, const Writer& writer) { running(writer); }},
+      {"GET", "/api/version",
+       [version](const HttpRequest&, const Writer& writer) { writer->send({.body = version}); }},
+  };
+}
+
+void OllamaApi::chat(const HttpRequest& request, const Writer& writer) {
+  const auto parsed = ParseOllamaChat(request.body);
+  if (!parsed.has_value()) return Refuse(*writer, parsed.error());
+  if (const auto wrong = service_.check_model(parsed->model)) return Refuse(*writer, *wrong);
+  OllamaHeader header{.model = service_.model_names().front(), .chat = true};
+  if (parsed->load_only) return writer->send({.body = OllamaLoadedBody(header)});
+  auto order = OrderOfChat(service_, parsed->chat, NewAnswerId("ollama"));
+  if (!order.has_value()) return Refuse(*writer, order.error());
+  auto answer = parsed->stream ? OllamaStreamWriter(std::move(header), writer)
+                               : OllamaWholeWriter(std::move(header), writer);
+  if (const auto error = service_.start(*std::move(order), std::move(answer), writer))
+    Refuse(*writer, *error);
+}
+
+void OllamaApi::generate(const HttpRequest& request, const Writer& writer) {
+  const auto parsed = ParseOllamaGenerate(request.body);
+  if (!parsed.has_value()) return Refuse(*writer, parsed.error());
+  if (const auto wrong = service_.check_model(parsed->model)) return Refuse(*writer, *wrong);
+  OllamaHeader header{.model = service_.model_names().front(), .chat = false};
+  if (parsed->load_only) return writer->send({.body = OllamaLoadedBody(header)});
+  const std::string id = NewAnswerId("ollama");
+  auto order = parsed->raw.has_value() ? OrderOfText(service_, parsed->chat, *parsed->raw, id)
+                                       : OrderOfChat(service_, parsed->chat, id);
+  if (!order.has_value()) return Refuse(*writer, order.error());
+  order->prompt_field = "prompt";
+  auto answer = parsed->stream ? OllamaStreamWriter(std::move(header), writer)
+                               : OllamaWholeWriter(std::move(header), writer);
+  if (const auto error = service_.start(*std::move(order), std::move(answer), writer))
+    Refuse(*writer, *error);
+}
+
+void OllamaApi::tags(const Writer& writer) const {
+  Json models = Json::array();
+  for (const std::string& name : service_.model_names()) {
+    models.push_back(Listed(model_, name));
+    models.back()["modified_at"] = OllamaTime(started_);
+  }
+  writer->send({.body = DumpJson({{"models", std::move(models)}})});
+}
+
+void OllamaApi::show(const HttpRequest& request, const Writer& writer) const {
+  const auto name = ParseOllamaShow(request.body);
+  if (!name.has_value()) return Refuse(*writer, name.error());
+  if (const auto wrong = service_.check_model(*name)) return Refuse(*writer, *wrong);
+  const std::string& architecture = model_.architecture;
+  Json info = {{"general.architecture", architecture}, {architecture + ".context_length", model_.context()}};
+  writer->send({.body = DumpJson({{"modelfile", ""},
+                                  {"parameters", ""},
+                                  {"template", ""},
+                                  {"details", Details(model_)},
+                                  {"model_info", std::move(info)},
+                                  {"capabilities", Capabilities(service_)},
+                                  {"modified_at", OllamaTime(started_)}})});
+}
+
+void OllamaApi::running(const Writer& writer) const {
+  Json models = Json::array();
+  if (const int64_t context = model_.context(); context > 0) {
+    Json model = Listed(model_, service_.model_names().front());
+    model["expires_at"] = OllamaTime(started_ + kStaysSeconds);
+    model["size_vram"] = 0;
+    model["context_length"] = context;
+    models.push_back(std::move(model));
+  }
+  writer->send({.body = DumpJson({{"models", std::move(models)}})});
+}
+
+}  // namespace shoal

@@ -1,0 +1,87 @@
+#include "api/openai/responses_api.h"
+
+#include <fmt/format.h>
+
+#include <nlohmann/json.hpp>
+#include <optional>
+#include <utility>
+
+#include "api/answer/whole_writer.h"
+#include "api/json.h"
+#include "api/openai/chat_order.h"
+#include "api/openai/responses_request.h"
+#include "api/openai/responses_writer.h"
+#include "base/clock.h"
+#include "base/random.h"
+
+namespace shoal {
+namespace {
+
+constexpr std::string_view kPath = "/v1/responses/";
+constexpr size_t kResponsesMax = 4096;
+constexpr size_t kResponseBytesMax = 64 << 20;
+
+std::string IdOf(const HttpRequest& request) { return request.path.substr(kPath.size()); }
+
+ApiError Unknown(const std::string& id) {
+  return {.status = 404,
+          .message = fmt::format(
+              "Response with id '{}' not found: it was not stored, or has made room for others", id),
+          .code = "not_found"};
+}
+
+}  // namespace
+
+ResponsesApi::ResponsesApi(AnswerService& service)
+    : service_(service), store_(std::make_shared<ResponseStore>(kResponsesMax, kResponseBytesMax)) {}
+
+std::vector<HttpRoute> ResponsesApi::routes() {
+  return {{"POST", "/v1/responses",
+           [this](const HttpRequest& request, const Writer& writer) { create(request, writer); }},
+          {"GET", "/v1/responses/*",
+           [this](const HttpRequest& request, const Writer& writer) { retrieve(request, writer); }},
+          {"DELETE", "/v1/responses/*",
+           [this](const HttpRequest& request, const Writer& writer) { remove(request, writer); }}};
+}
+
+void ResponsesApi::create(const HttpRequest& request, const Writer& writer) {
+  auto parsed = ParseResponses(request.body, [this](const std::string& id) {
+    auto entry = store_->get(id);
+    return entry.has_value() ? std::optional(std::move(entry->messages)) : std::nullopt;
+  });
+  if (!parsed.has_value()) return SendError(*writer, parsed.error());
+  if (const auto wrong = service_.check_model(parsed->model)) return SendError(*writer, *wrong);
+  ResponseFormat format{.id = fmt::format("resp_{:016x}", EntropySeed()),
+                        .model = service_.model_names().front(),
+                        .created = UnixSeconds(),
+                        .echo = std::move(parsed->echo),
+                        .custom_tools = std::move(parsed->custom_tools)};
+  auto order = OrderOfChat(service_, parsed->chat, format.id);
+  if (!order.has_value()) return SendError(*writer, order.error());
+  if (parsed->store) {
+    format.keep = [store = store_, messages = std::move(parsed->messages)](const Json& response) {
+      Json all = Json::parse(messages);  // Our own text.
+      for (Json& message : MessagesOfOutput(response["output"])) all.push_back(std::move(message));
+      store->put(response["id"].get<std::string>(), {.body = DumpJson(response), .messages = DumpJson(all)});
+    };
+  }
+  auto answer = parsed->stream ? ResponseStreamWriter(std::move(format), writer)
+                               : ResponseWholeWriter(std::move(format), writer);
+  if (const auto error = service_.start(*std::move(order), std::move(answer), writer))
+    SendError(*writer, *error);
+}
+
+void ResponsesApi::retrieve(const HttpRequest& request, const Writer& writer) const {
+  const std::string id = IdOf(request);
+  auto entry = store_->get(id);
+  if (!entry.has_value()) return SendError(*writer, Unknown(id));
+  writer->send({.body = std::move(entry->body)});
+}
+
+void ResponsesApi::remove(const HttpRequest& request, const Writer& writer) const {
+  const std::string id = IdOf(request);
+  if (!store_->erase(id)) return SendError(*writer, Unknown(id));
+  writer->send({.body = DumpJson({{"id", id}, {"object", "response"}, {"deleted", true}})});
+}
+
+}  // namespace shoal
