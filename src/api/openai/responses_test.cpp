@@ -4,6 +4,7 @@
 
 #include <nlohmann/json.hpp>
 
+#include "api/http/tcp_stream.h"
 #include "api/openai/response_store.h"
 #include "api/openai/responses_api.h"
 #include "api/openai/responses_request.h"
@@ -75,8 +76,12 @@ TEST_F(ResponsesTest, TheEventsOfAStreamBuildTheResponse) {
           text.clear();
         }
         if (type.ends_with(".delta")) text += last["delta"].get<std::string>();
-        if (type.ends_with("_text.done")) EXPECT_EQ(last["text"], text);
-        if (type.ends_with("arguments.done")) EXPECT_EQ(last["arguments"], text);
+        if (type.ends_with("_text.done")) {
+          EXPECT_EQ(last["text"], text);
+        }
+        if (type.ends_with("arguments.done")) {
+          EXPECT_EQ(last["arguments"], text);
+        }
         if (type == "response.output_item.done") built.push_back(last["item"]);
       }
       EXPECT_EQ(last["type"], whole["status"] == "completed" ? "response.completed" : "response.incomplete");
