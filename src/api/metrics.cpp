@@ -87,9 +87,9 @@ struct Metrics::Impl {
       registry, "shoal_stage_busy_seconds", "A step's time on one stage without waiting for remote experts");
   Family<Histogram>& stage_wait = HistogramFamily(registry, "shoal_stage_expert_wait_seconds",
                                                   "A step's wait for remote experts on one stage");
-  Family<Histogram>& mask_wait =
-      HistogramFamily(registry, "shoal_stage_mask_wait_seconds",
-                      "A step's wait for masks of grammars on the stage that samples; only steps that waited");
+  Family<Histogram>& mask_wait = HistogramFamily(
+      registry, "shoal_stage_mask_wait_seconds",
+      "A step's wait for masks of grammars on the stage that samples; only steps that waited");
   Family<Counter>& kv_saturated = CounterFamily(registry, "shoal_kv_saturated_total",
                                                 "Keys and values beyond the range of an f16 cache, clamped");
   Gauge& queue = GaugeFamily(registry, "shoal_queue_requests", "Requests that wait").Add({});

@@ -149,7 +149,7 @@ class BatchPlanner {
   int64_t returning_blocks_ =
       0;  // Held by draining and ended sequences: they come back with steps in flight.
   std::deque<InFlight> in_flight_;
-  std::vector<SeqId> ends_;     // To be told to the workers with the next step.
+  std::vector<SeqId> ends_;  // To be told to the workers with the next step.
   int64_t preemptions_ = 0;
   int64_t restarts_ = 0;
 };
