@@ -39,7 +39,7 @@ Json Listed(const OllamaModel& model, const std::string& name) {
 }
 
 /// Whether `more` in a request changes what the chat template writes.
-bool TemplateReads(const AnswerService& service, const Json& more) {
+bool TemplateReads(AnswerService& service, const Json& more) {
   Json chat = {{"messages", Json::array({{{"role", "user"}, {"content", "Hi"}}})}};
   const auto without = OrderOfChat(service, DumpJson(chat), "");
   chat.update(more);
@@ -47,7 +47,7 @@ bool TemplateReads(const AnswerService& service, const Json& more) {
   return with.has_value() && (!without.has_value() || with->prompts != without->prompts);
 }
 
-Json Capabilities(const AnswerService& service) {
+Json Capabilities(AnswerService& service) {
   Json list = Json::array({"completion"});
   const Json function = {{"name", "f"}, {"parameters", {{"type", "object"}, {"properties", Json::object()}}}};
   const Json tool = {{"type", "function"}, {"function", function}};

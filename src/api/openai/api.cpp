@@ -7,6 +7,7 @@
 
 #include "api/answer/whole_writer.h"
 #include "api/json.h"
+#include "api/openai/chat_order.h"
 #include "api/openai/chat_writer.h"
 #include "api/openai/completion_writer.h"
 #include "base/clock.h"
@@ -81,20 +82,11 @@ void OpenAiApi::chat_completion(const HttpRequest& request, const Writer& writer
   if (!parsed.has_value()) return SendError(*writer, parsed.error());
   const CommonFields& common = parsed->common;
   if (const auto wrong = service_.check_model(common.model)) return SendError(*writer, *wrong);
-  auto prompt = service_.chat_prompt(parsed->conversation, "messages");
-  if (!prompt.has_value()) return SendError(*writer, prompt.error());
   ChatFormat format{
       .header = header("chatcmpl", common), .choices = common.n, .tokenizer = &service_.tokenizer()};
-  AnswerOrder order = this->order(format.header, common);
-  order.prompt_field = "messages";
-  order.choices_per_prompt = common.n;
-  order.format = std::move(prompt->format);
-  const auto structure = ChatStructure(common.structure, parsed->conversation.tools, parsed->tool_choice,
-                                       prompt->written, service_.tokenizer());
-  if (!structure.has_value()) return SendError(*writer, structure.error());
-  if (const auto wrong = constrain(*structure, order)) return SendError(*writer, *wrong);
-  order.prompts.push_back(std::move(prompt->tokens));
-  start(std::move(order),
+  auto order = OrderOfChat(service_, *parsed, format.header.id);
+  if (!order.has_value()) return SendError(*writer, order.error());
+  start(*std::move(order),
         common.stream ? ChatStreamWriter(std::move(format), writer)
                       : ChatWholeWriter(std::move(format), writer),
         writer);
@@ -110,7 +102,7 @@ void OpenAiApi::completion(const HttpRequest& request, const Writer& writer) {
                           .n = common.n,
                           .best_of = parsed->best_of,
                           .tokenizer = &service_.tokenizer()};
-  AnswerOrder order = this->order(format.header, common);
+  AnswerOrder order = OrderWithoutPrompt(common, format.header.id);
   order.choices_per_prompt = parsed->best_of;
   // Ranking needs what is not shown.
   if (parsed->best_of > common.n && !format.header.logprobs) order.sampling.top_logprobs = 0;
@@ -129,7 +121,7 @@ void OpenAiApi::generate(const HttpRequest& request, const Writer& writer) {
   if (!parsed.has_value()) return SendError(*writer, parsed.error());
   if (const auto wrong = service_.check_model(parsed->common.model)) return SendError(*writer, *wrong);
   const AnswerHeader head = header("gen", parsed->common);
-  AnswerOrder order = this->order(head, parsed->common);
+  AnswerOrder order = OrderWithoutPrompt(parsed->common, head.id);
   if (const auto wrong = add_prompts(*parsed, order)) return SendError(*writer, *wrong);
   if (const auto wrong = constrain(parsed->common.structure, order)) return SendError(*writer, *wrong);
   auto answer =
@@ -144,17 +136,6 @@ AnswerHeader OpenAiApi::header(const char* id_prefix, const CommonFields& common
           .created = UnixSeconds(),
           .include_usage = common.include_usage,
           .logprobs = common.sampling.top_logprobs != kNoLogprobs};
-}
-
-AnswerOrder OpenAiApi::order(const AnswerHeader& header, const CommonFields& common) const {
-  return {.id = header.id,
-          .prompt_field = "prompt",
-          .sampling = common.sampling,
-          .max_tokens = common.max_tokens,
-          .min_tokens = common.min_tokens,
-          .stop = common.stop,
-          .stop_token_ids = common.stop_token_ids,
-          .ignore_eos = common.ignore_eos};
 }
 
 std::optional<ApiError> OpenAiApi::add_prompts(const CompletionRequest& request, AnswerOrder& order) const {

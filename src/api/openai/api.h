@@ -49,7 +49,6 @@ class OpenAiApi {
   void cache_stats(const HttpRequest& request, const Writer& writer) const;
 
   AnswerHeader header(const char* id_prefix, const CommonFields& common) const;
-  AnswerOrder order(const AnswerHeader& header, const CommonFields& common) const;
   /// The request's prompts as tokens.
   std::optional<ApiError> add_prompts(const CompletionRequest& request, AnswerOrder& order) const;
   /// Binds the order's text to a structure, if there is one.

@@ -2,16 +2,12 @@
 
 #include <utility>
 
-#include "api/openai/request.h"
+#include "api/structure/tool_grammar.h"
 
 namespace shoal {
-namespace {
-
-/// All of the order but the prompt.
-AnswerOrder OrderWithout(const ChatCompletionRequest& request, std::string id) {
-  const CommonFields& common = request.common;
+AnswerOrder OrderWithoutPrompt(const CommonFields& common, std::string id) {
   return {.id = std::move(id),
-          .prompt_field = "messages",
+          .prompt_field = "prompt",
           .sampling = common.sampling,
           .max_tokens = common.max_tokens,
           .min_tokens = common.min_tokens,
@@ -20,27 +16,40 @@ AnswerOrder OrderWithout(const ChatCompletionRequest& request, std::string id) {
           .ignore_eos = common.ignore_eos};
 }
 
-}  // namespace
-
-ApiResult<AnswerOrder> OrderOfChat(const AnswerService& service, std::string_view chat, std::string id) {
-  auto parsed = ParseChatCompletion(chat, {.vocabulary = service.vocabulary()});
-  if (!parsed.has_value()) return std::unexpected(std::move(parsed.error()));
-  auto prompt = service.chat_prompt(parsed->conversation, "messages");
+ApiResult<AnswerOrder> OrderOfChat(AnswerService& service, const ChatCompletionRequest& request,
+                                   std::string id) {
+  auto prompt = service.chat_prompt(request.conversation, "messages");
   if (!prompt.has_value()) return std::unexpected(std::move(prompt.error()));
-  AnswerOrder order = OrderWithout(*parsed, std::move(id));
+  AnswerOrder order = OrderWithoutPrompt(request.common, std::move(id));
+  order.prompt_field = "messages";
+  order.choices_per_prompt = request.common.n;
   order.format = std::move(prompt->format);
+  const auto structure = ChatStructure(request.common.structure, request.conversation.tools,
+                                       request.tool_choice, prompt->written, service.tokenizer());
+  if (!structure.has_value()) return std::unexpected(structure.error());
+  auto constraint = service.constraint(*structure);
+  if (!constraint.has_value()) return std::unexpected(constraint.error());
+  order.constraint = *std::move(constraint);
   order.prompts.push_back(std::move(prompt->tokens));
   return order;
 }
 
-ApiResult<AnswerOrder> OrderOfText(const AnswerService& service, std::string_view chat, std::string_view text,
+ApiResult<AnswerOrder> OrderOfChat(AnswerService& service, std::string_view chat, std::string id) {
+  const auto parsed = ParseChatCompletion(chat, {.vocabulary = service.vocabulary()});
+  if (!parsed.has_value()) return std::unexpected(parsed.error());
+  return OrderOfChat(service, *parsed, std::move(id));
+}
+
+ApiResult<AnswerOrder> OrderOfText(AnswerService& service, std::string_view chat, std::string_view text,
                                    std::string id) {
   const auto parsed = ParseChatCompletion(chat, {.vocabulary = service.vocabulary()});
   if (!parsed.has_value()) return std::unexpected(parsed.error());
   auto tokens = service.text_prompt(text, "prompt");
   if (!tokens.has_value()) return std::unexpected(std::move(tokens.error()));
-  AnswerOrder order = OrderWithout(*parsed, std::move(id));
-  order.prompt_field = "prompt";
+  AnswerOrder order = OrderWithoutPrompt(parsed->common, std::move(id));
+  auto constraint = service.constraint(parsed->common.structure);
+  if (!constraint.has_value()) return std::unexpected(constraint.error());
+  order.constraint = *std::move(constraint);
   order.prompts.push_back(*std::move(tokens));
   return order;
 }

@@ -7,15 +7,22 @@
 
 #include "api/answer/answer_service.h"
 #include "api/api_error.h"
+#include "api/openai/request.h"
 
 namespace shoal {
 
-/// The order, ready to be started. `chat`: the request as JSON; its "model", if any, has been checked. Errors name the fields
-/// of `chat`.
-ApiResult<AnswerOrder> OrderOfChat(const AnswerService& service, std::string_view chat, std::string id);
+/// All that requests have in common; its prompts are to be added.
+AnswerOrder OrderWithoutPrompt(const CommonFields& common, std::string id);
+
+/// The order, ready to be started, with the grammar that the request asks for. The request's "model", if any, has been
+/// checked. Errors name the fields of a chat completion.
+ApiResult<AnswerOrder> OrderOfChat(AnswerService& service, const ChatCompletionRequest& request,
+                                   std::string id);
+/// The same of a request that is still JSON.
+ApiResult<AnswerOrder> OrderOfChat(AnswerService& service, std::string_view chat, std::string id);
 
 /// As OrderOfChat, but `text` is continued as it is; the messages of `chat` are not used.
-ApiResult<AnswerOrder> OrderOfText(const AnswerService& service, std::string_view chat, std::string_view text,
+ApiResult<AnswerOrder> OrderOfText(AnswerService& service, std::string_view chat, std::string_view text,
                                    std::string id);
 
 }  // namespace shoal
