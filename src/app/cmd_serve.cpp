@@ -293,7 +293,7 @@ absl::Status Server::start_api() {
   };
   if (text_->chat.has_value()) {
     service.answer_format = [this](std::string_view prompt) {
-      return AnswerFormatOf(output_->dialect(), prompt);
+      return AnswerFormatOf(output_->dialect(), text_->chat->source(), prompt);
     };
   }
   service_ = std::make_unique<AnswerService>(std::move(service), *text_, *scheduler_, metrics_);

@@ -2,7 +2,7 @@
 import json
 
 import anthropic
-import httpx
+import httpx2
 import pytest
 
 from dialogue import QUESTIONS, ask, client_of
@@ -14,7 +14,7 @@ WEATHER = {"name": "get_weather", "description": "The weather of a city",
 @pytest.fixture(scope="module")
 def client(single):
     return anthropic.Anthropic(base_url=single.url, api_key="unused", max_retries=0,
-                               http_client=httpx.Client(trust_env=False, timeout=60))
+                               http_client=httpx2.Client(trust_env=False, timeout=60))
 
 
 def create(client, **more):
@@ -44,7 +44,7 @@ def test_a_stream_builds_the_same_message(client):
 def test_three_processes_say_what_one_says(single, trio):
     def text(cluster):
         with anthropic.Anthropic(base_url=cluster.url, api_key="x", max_retries=0,
-                                 http_client=httpx.Client(trust_env=False, timeout=60)) as client:
+                                 http_client=httpx2.Client(trust_env=False, timeout=60)) as client:
             return create(client, messages=[{"role": "user", "content": QUESTIONS[3]}]).content[0].text
     assert text(trio) == text(single)
 
@@ -101,7 +101,7 @@ def test_a_turn_of_claude_code(single):
     }
     headers = {"x-api-key": "unused", "anthropic-version": "2023-06-01",
                "anthropic-beta": "claude-code-20250219,interleaved-thinking-2025-05-14"}
-    with httpx.Client(base_url=single.url, trust_env=False, timeout=60) as http:
+    with httpx2.Client(base_url=single.url, trust_env=False, timeout=60) as http:
         answer = http.post("/v1/messages?beta=true", json=body, headers=headers)
     assert answer.status_code == 200, answer.text
     events = [json.loads(line[6:]) for line in answer.text.splitlines() if line.startswith("data: ")]

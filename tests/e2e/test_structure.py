@@ -10,8 +10,8 @@ from dialogue import QUESTIONS, ask, client_of, user
 from structure import SCHEMAS, body_of, validate
 
 # GBNF as users of llama.cpp write it, and the same in Lark.
-GBNF = 'root ::= "[" item ("," item)* "]"\nitem ::= [0-9]{1,2} | root\n'
-LARK = 'start: list\nlist: "[" item ("," item)* "]"\nitem: /[0-9]{1,2}/ | list\n'
+GBNF = 'root ::= "[" item ("," item){0,3} "]"\nitem ::= [0-9]{1,2} | root\n'
+LARK = 'start: list\nlist: "[" item ("," item){0,3} "]"\nitem: /[0-9]{1,2}/ | list\n'
 
 
 def chat(cluster, body):

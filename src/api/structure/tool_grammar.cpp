@@ -212,12 +212,14 @@ ToolChoice ReadToolChoice(FieldReader& fields, std::optional<ApiError>& error) {
   return out;
 }
 
-AnswerFormat AnswerFormatOf(const Dialect& dialect, std::string_view prompt) {
+AnswerFormat AnswerFormatOf(const Dialect& dialect, std::string_view chat_template, std::string_view prompt) {
   AnswerFormat format{.tools = dialect.tools, .reasoning = {}};
-  if (const ReasoningFormat* reasoning = FindReasoningFormat(dialect.reasoning)) {
-    format.reasoning = {.open = reasoning->syntax.open,
-                        .close = reasoning->syntax.close,
-                        .begun_in_prompt = EndsWithinReasoning(dialect, prompt)};
+  const ReasoningFormat* reasoning = FindReasoningFormat(dialect.reasoning);
+  if (reasoning == nullptr) return format;
+  const ReasoningSyntax& marks = reasoning->syntax;
+  const bool begun = EndsWithinReasoning(dialect, prompt);
+  if (begun || chat_template.contains(marks.open) || chat_template.contains(marks.close)) {
+    format.reasoning = {.open = marks.open, .close = marks.close, .begun_in_prompt = begun};
   }
   return format;
 }

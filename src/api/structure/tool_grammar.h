@@ -42,7 +42,7 @@ struct AnswerFormat {
 };
 
 /// That of a model with this dialect, whose text goes on from `prompt`.
-AnswerFormat AnswerFormatOf(const Dialect& dialect, std::string_view prompt);
+AnswerFormat AnswerFormatOf(const Dialect& dialect, std::string_view chat_template, std::string_view prompt);
 
 /// What the answer must be so that tools are called as `choice` wants; nothing if any text will do. A call's arguments
 /// match the tool's parameters: exactly if the tool is strict, else as far as they can be enforced. With "auto", what
