@@ -328,16 +328,19 @@ TEST_F(ToolGrammarTest, WithAutoAStructureMayGiveWayToACall) {
   EXPECT_EQ(ChatStructure(std::nullopt, "", {}, {"hermes", {}}, text_.tokenizer), std::nullopt);
 }
 
-TEST_F(ToolGrammarTest, ASpecialTokenThatMarksCallsIsNoText) {
-  // The end-of-text token of these bytes stands for the marker.
+TEST_F(ToolGrammarTest, ASpecialTokenThatEndsReasoningIsNoText) {
+  // Texts end with another token here, so that the special one may stand for the marker.
+  GrammarService service(text_.tokenizer, {.vocabulary = kByteVocabulary, .eos_ids = {0}});
   const Structure schema{"guided_json", GrammarKind::kJsonSchema, SchemaText(Json{{"type", "integer"}})};
-  const auto answer = compile(*BehindReasoning(
-      schema, {.open = "<think>", .close = "<|end|>", .begun_in_prompt = true}, text_.tokenizer));
-  const std::unique_ptr<TokenConstraint> state = *answer->clone();
+  const auto structure = BehindReasoning(
+      schema, {.open = "<think>", .close = "<|end|>", .begun_in_prompt = true}, text_.tokenizer);
+  const auto answer = service.constraint(*structure);
+  ASSERT_TRUE(answer.has_value()) << answer.error().message;
+  const std::unique_ptr<TokenConstraint> state = *(*answer)->clone();
   for (const int32_t id : Bytes("<|end|> is text here.")) EXPECT_TRUE(state->consume(id).ok());
   EXPECT_TRUE(state->consume(kByteEos).ok());
-  EXPECT_TRUE(state->consume('7').ok());
   EXPECT_FALSE(state->consume('x').ok());
+  EXPECT_TRUE(state->consume('7').ok());
 }
 
 TEST_F(ToolGrammarTest, ChoicesAreReadInTheWordsOfEachClient) {
