@@ -9,6 +9,13 @@ import pytest
 from dialogue import QUESTIONS, ask, client_of, user
 from structure import SCHEMAS, body_of, validate
 
+WEATHER = {"type": "function", "function": {
+    "name": "get_weather", "description": "The weather of a city",
+    "parameters": {"type": "object", "properties": {"city": {"enum": ["Paris", "Oslo"]},
+                                                    "days": {"type": "integer", "minimum": 1, "maximum": 9}},
+                   "required": ["city", "days"], "additionalProperties": False}}}
+CLOCK = {"type": "function", "function": {"name": "get_time", "parameters": {"type": "object", "properties": {}}}}
+
 # GBNF as users of llama.cpp write it, and the same in Lark.
 GBNF = 'root ::= "[" item ("," item){0,3} "]"\nitem ::= [0-9]{1,2} | root\n'
 LARK = 'start: list\nlist: "[" item ("," item){0,3} "]"\nitem: /[0-9]{1,2}/ | list\n'
@@ -134,3 +141,21 @@ def test_a_schema_that_cannot_be_enforced_names_its_keyword(single):
     assert "line 1" in refusal(single, grammar="root ::= other")["message"]
     assert refusal(single, guided_regex="a", guided_choice=["b"])["param"] == "guided_choice"
     assert refusal(single, response_format={"type": "xml"})["param"] == "response_format.type"
+
+def test_a_call_that_is_required_is_made_with_arguments_of_its_tool(single, trio):
+    for choice, names in {"required": {"get_weather", "get_time"}, "named": {"get_weather"}}.items():
+        wanted = choice if choice == "required" else {"type": "function", "function": {"name": "get_weather"}}
+        for seed, question in enumerate(QUESTIONS[:4]):
+            body = {"messages": user(question), "tools": [WEATHER, CLOCK], "tool_choice": wanted, "max_tokens": 300,
+                    "temperature": 1.0, "seed": seed, "parallel_tool_calls": False}
+            answer = chat(single, body)[0]
+            assert chat(trio, body)[0]["message"]["tool_calls"][0]["function"] == \
+                answer["message"]["tool_calls"][0]["function"]
+            assert answer["finish_reason"] == ("tool_calls" if choice == "required" else "stop") or \
+                answer["finish_reason"] == "tool_calls"
+            calls = answer["message"]["tool_calls"]
+            assert len(calls) == 1 and not answer["message"].get("content")
+            function = calls[0]["function"]
+            assert function["name"] in names
+            parameters = {tool["function"]["name"]: tool["function"]["parameters"] for tool in (WEATHER, CLOCK)}
+            assert validate(parameters[function["name"]], function["arguments"]) is None, function
