@@ -3,6 +3,8 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <nlohmann/json.hpp>
+
 #include "api/answer/choice_chain.h"
 #include "api/testing/byte_text.h"
 

@@ -16,7 +16,8 @@ class StructureApiTest : public OpenAiTest {
   /// The choices of an answer, as {text, finish reason}.
   std::vector<std::pair<std::string, std::string>> choices(const std::string& body) {
     std::vector<std::pair<std::string, std::string>> out;
-    for (const Json& choice : post_json(kChat, body)["choices"]) {
+    const Json answer = post_json(kChat, body);
+    for (const Json& choice : answer["choices"]) {
       out.emplace_back(choice["message"]["content"], choice["finish_reason"]);
     }
     return out;
