@@ -13,10 +13,17 @@
 
 // Sanitizers follow the stack of each thread, and must be told when another one takes its place: in the very
 // function that switches, as calls are counted.
-#if defined(__SANITIZE_ADDRESS__)
-#include <sanitizer/common_interface_defs.h>
+// GCC and Clang each say in their own way which one is at work.
+#if defined(__has_feature)
+#define SHOAL_HAS_FEATURE(name) __has_feature(name)
+#else
+#define SHOAL_HAS_FEATURE(name) 0
 #endif
-#if defined(__SANITIZE_THREAD__)
+#if defined(__SANITIZE_ADDRESS__) || SHOAL_HAS_FEATURE(address_sanitizer)
+#define SHOAL_FIBERS_UNDER_ASAN
+#include <sanitizer/common_interface_defs.h>
+#elif defined(__SANITIZE_THREAD__) || SHOAL_HAS_FEATURE(thread_sanitizer)
+#define SHOAL_FIBERS_UNDER_TSAN
 #include <sanitizer/tsan_interface.h>
 #endif
 
@@ -59,7 +66,7 @@ struct Fiber::Contexts {
   Stack stack;
   ucontext_t own{};
   ucontext_t caller{};
-#if defined(__SANITIZE_ADDRESS__)
+#if defined(SHOAL_FIBERS_UNDER_ASAN)
   void* fake_stack = nullptr;  // Of the side that is left.
   const void* caller_bottom = nullptr;
   size_t caller_bytes = 0;
@@ -75,7 +82,7 @@ struct Fiber::Contexts {
   [[gnu::always_inline]] void arrive_at_own(void* left) {
     __sanitizer_finish_switch_fiber(left, &caller_bottom, &caller_bytes);
   }
-#elif defined(__SANITIZE_THREAD__)
+#elif defined(SHOAL_FIBERS_UNDER_TSAN)
   void* fake_stack = nullptr;
   void* own_state = __tsan_create_fiber(0);
   void* caller_state = nullptr;
