@@ -65,9 +65,13 @@ class LarkText {
   }
 
  private:
+  /// A token that stands for itself, not for the bytes of its name. llguidance takes "<tool_call>" for one whatever
+  /// the tokenizer says of it.
   std::optional<int32_t> special(const std::string& text) const {
     const std::optional<int32_t> id = tokenizer_.token_id(text);
-    return id.has_value() && tokenizer_.is_special(*id) ? id : std::nullopt;
+    if (!id.has_value()) return std::nullopt;
+    const bool in_brackets = text.starts_with('<') && text.ends_with('>');
+    return in_brackets || tokenizer_.is_special(*id) ? id : std::nullopt;
   }
 
   const Tokenizer& tokenizer_;
