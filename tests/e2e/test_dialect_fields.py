@@ -1,14 +1,11 @@
 """The tables of docs/api.md on other APIs: each sample is sent to a server, which must do what the table says."""
-import json
-import re
-from pathlib import Path
-
 import httpx
 import pytest
 from anthropic.types import message_create_params
 from openai.types.responses import response_create_params
 
-DOCS = Path(__file__).resolve().parents[2] / "docs/api.md"
+from field_tables import tables
+
 MESSAGES = [{"role": "user", "content": "Tell me a story."}]
 
 # The least that each endpoint needs, short and greedy.
@@ -22,22 +19,6 @@ SHOWN = {"/v1/responses": lambda answer: [item["content"] for item in answer["ou
          "/v1/messages": lambda answer: answer["content"],
          "/api/chat": lambda answer: answer["message"],
          "/api/generate": lambda answer: answer["response"]}
-
-
-def tables():
-    """{(path, field): (kind, sample)}"""
-    rows, path = {}, None
-    for line in DOCS.read_text().splitlines():
-        if line.startswith("## "):
-            named = re.match(r"## Fields of `(.*)`", line)
-            path = named and named[1]
-        cells = re.match(r"\| `(\w+)` \| (\w+) \| `(\{.*\})` \|", line)
-        if path and cells:
-            assert (path, cells[1]) not in rows, f"{path} {cells[1]} is there twice"
-            rows[path, cells[1]] = cells[2], json.loads(cells[3])
-        elif path and line.startswith("| `"):
-            raise AssertionError(f"not a row of a table of fields: {line}")
-    return rows
 
 
 ROWS = {(path, field): row for (path, field), row in tables().items() if path in BASE}

@@ -1,35 +1,15 @@
 """The tables of docs/api.md: each sample is sent to a server, which must do what the table says."""
-import json
-import re
-from pathlib import Path
-
 import httpx
 import pytest
 from openai.types import completion_create_params
 from openai.types.chat import completion_create_params as chat_create_params
 
-DOCS = Path(__file__).resolve().parents[2] / "docs/api.md"
+from field_tables import tables
 
 # The least that each endpoint needs, short and greedy.
 BASE = {"/v1/chat/completions": {"messages": [{"role": "user", "content": "Tell me a story."}],
                                  "temperature": 0, "max_tokens": 8, "seed": 1},
         "/v1/completions": {"prompt": "The capital of France is", "temperature": 0, "max_tokens": 8, "seed": 1}}
-
-
-def tables():
-    """{(path, field): (kind, sample)}"""
-    rows, path = {}, None
-    for line in DOCS.read_text().splitlines():
-        if line.startswith("## "):
-            named = re.match(r"## Fields of `(.*)`", line)
-            path = named and named[1]
-        cells = re.match(r"\| `(\w+)` \| (\w+) \| `(\{.*\})` \|", line)
-        if path and cells:
-            assert (path, cells[1]) not in rows, f"{path} {cells[1]} is there twice"
-            rows[path, cells[1]] = cells[2], json.loads(cells[3])
-        elif path and line.startswith("| `"):
-            raise AssertionError(f"not a row of a table of fields: {line}")
-    return rows
 
 
 # Those of the other APIs are read by test_dialect_fields.
