@@ -43,7 +43,7 @@ bool AnswerSink::on_tokens(int choice, std::span<const SampledToken> tokens) {
   Choice& one = choices_.at(static_cast<size_t>(choice));
   time_tokens(one, tokens.size());
   const int64_t before = one.chain.tokens();
-  std::vector<AnswerEvent> events;
+  OutputEvents events;
   one.failure = one.chain.push(tokens, events);
   if (!one.failure.ok()) return false;
   const auto used = static_cast<size_t>(one.chain.tokens() - before);
@@ -72,7 +72,7 @@ void AnswerSink::on_finish(int choice, FinishReason reason) {
 }
 
 void AnswerSink::end(Choice& choice, int index, FinishReason reason) {
-  std::vector<AnswerEvent> events;
+  OutputEvents events;
   if (choice.failure.ok()) choice.failure = choice.chain.finish(events);
   if (!choice.failure.ok()) return fail(Internal("the tokens do not decode: {}", Message(choice.failure)));
   ChoiceEnd end{.stop_string = choice.chain.stop_string(), .tokens = choice.chain.tokens()};

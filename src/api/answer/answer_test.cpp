@@ -17,7 +17,7 @@ namespace {
 
 using ::testing::ElementsAre;
 using ::testing::IsEmpty;
-using Kind = AnswerEvent::Kind;
+using Kind = OutputEvent::Kind;
 
 std::vector<SampledToken> Sampled(std::string_view text) {
   std::vector<SampledToken> tokens;
@@ -36,28 +36,28 @@ constexpr std::string_view kTexts[] = {"plain",
                                        ""};
 
 /// What a chain gives for `text`, fed in pieces that `random` cuts.
-std::vector<AnswerEvent> Events(const ServedText& text, std::string_view what, uint64_t seed) {
+OutputEvents Events(const ServedText& text, std::string_view what, uint64_t seed) {
   ChoiceChain chain(text.tokenizer, {.stop = {"STOP", "never"}, .format = BracketFormat()});
-  std::vector<AnswerEvent> all;
+  OutputEvents all;
   const std::vector<SampledToken> tokens = Sampled(what);
   std::span<const SampledToken> rest = tokens;
   for (uint64_t i = 0; !rest.empty() && !chain.stopped(); ++i) {
     const size_t size = seed == 0 ? rest.size() : std::min(rest.size(), 1 + Mix64(seed + i) % seed);
-    std::vector<AnswerEvent> events;
+    OutputEvents events;
     EXPECT_TRUE(chain.push(rest.first(size), events).ok());
-    for (AnswerEvent& event : events) AppendEvent(all, std::move(event));
+    for (OutputEvent& event : events) AddEvent(all, std::move(event));
     rest = rest.subspan(size);
   }
-  std::vector<AnswerEvent> events;
+  OutputEvents events;
   EXPECT_TRUE(chain.finish(events).ok());
-  for (AnswerEvent& event : events) AppendEvent(all, std::move(event));
+  for (OutputEvent& event : events) AddEvent(all, std::move(event));
   return all;
 }
 
 TEST(ChoiceChain, AnyCutOfTheTokensGivesTheSameEvents) {
   const ServedText text = ByteText();
   for (const std::string_view what : kTexts) {
-    const std::vector<AnswerEvent> whole = Events(text, what, 0);
+    const OutputEvents whole = Events(text, what, 0);
     for (uint64_t seed = 1; seed < 9; ++seed) EXPECT_EQ(Events(text, what, seed), whole) << what << seed;
   }
 }
@@ -66,8 +66,8 @@ TEST(ChoiceChain, TellsContentReasoningAndCallsApart) {
   const ServedText text = ByteText();
   const auto events = Events(text, "(why)so[f:{}]", 1);
   ASSERT_EQ(events.size(), 5u);
-  EXPECT_EQ(events[0], (AnswerEvent{.kind = Kind::kReasoning, .text = "why"}));
-  EXPECT_EQ(events[1], (AnswerEvent{.kind = Kind::kContent, .text = "so"}));
+  EXPECT_EQ(events[0], (OutputEvent{.kind = Kind::kReasoning, .text = "why"}));
+  EXPECT_EQ(events[1], (OutputEvent{.kind = Kind::kContent, .text = "so"}));
   EXPECT_EQ(events[2].kind, Kind::kCallBegin);
   EXPECT_EQ(events[2].name, "f");
   EXPECT_EQ(events[3].text, "{}");
@@ -77,21 +77,21 @@ TEST(ChoiceChain, TellsContentReasoningAndCallsApart) {
 TEST(ChoiceChain, CountsNoTokensBehindAStopStringAndSaysWhichItWas) {
   const ServedText text = ByteText();
   ChoiceChain chain(text.tokenizer, {.stop = {"cd", "b"}});
-  std::vector<AnswerEvent> events;
+  OutputEvents events;
   ASSERT_TRUE(chain.push(Sampled("abcd"), events).ok());
   EXPECT_TRUE(chain.stopped());
   EXPECT_EQ(chain.stop_string(), "b");
   EXPECT_EQ(chain.tokens(), 2);
-  EXPECT_THAT(events, ElementsAre(AnswerEvent{.text = "a"}));
+  EXPECT_THAT(events, ElementsAre(OutputEvent{.text = "a"}));
 }
 
 TEST(ChoiceChain, NoStopStringCountsBeforeTheLeastNumberOfTokens) {
   const ServedText text = ByteText();
   ChoiceChain chain(text.tokenizer, {.stop = {"b"}, .min_tokens = 3});
-  std::vector<AnswerEvent> events;
+  OutputEvents events;
   ASSERT_TRUE(chain.push(Sampled("abcabc"), events).ok());
   EXPECT_TRUE(chain.stopped());
-  EXPECT_THAT(events, ElementsAre(AnswerEvent{.text = "abca"}));
+  EXPECT_THAT(events, ElementsAre(OutputEvent{.text = "abca"}));
 }
 
 /// Writes its calls down, a letter each.
@@ -103,7 +103,7 @@ class LetterWriter : public AnswerWriter {
     log_ += fmt::format("p{}", piece.choice);
     unflushed_ = true;
   }
-  void end_choice(int choice, std::span<const AnswerEvent>, const ChoiceEnd& end) override {
+  void end_choice(int choice, std::span<const OutputEvent>, const ChoiceEnd& end) override {
     log_ += fmt::format("e{}{}", choice, end.reason == EndReason::kToolCalls ? "t" : "");
   }
   void finish(const Usage& usage) override {

@@ -8,7 +8,7 @@
 #include <string_view>
 #include <vector>
 
-#include "api/answer/answer_event.h"
+#include "api/answer/output_parser.h"
 #include "api/api_error.h"
 #include "exec/step.h"
 
@@ -32,7 +32,7 @@ struct ChoiceEnd {
 /// What one step gave one choice.
 struct AnswerPiece {
   int choice = 0;
-  std::span<const AnswerEvent> events;  ///< Empty while text is held back.
+  std::span<const OutputEvent> events;  ///< Empty while text is held back.
   std::span<const SampledToken>
       sampled;  ///< The tokens that it came from; they carry log-probabilities if asked for.
 };
@@ -47,7 +47,7 @@ class AnswerWriter {
   virtual void admitted() = 0;
   virtual void piece(const AnswerPiece& piece) = 0;
   /// events: the last of the choice.
-  virtual void end_choice(int choice, std::span<const AnswerEvent> events, const ChoiceEnd& end) = 0;
+  virtual void end_choice(int choice, std::span<const OutputEvent> events, const ChoiceEnd& end) = 0;
   /// All choices have ended.
   virtual void finish(const Usage& usage) = 0;
   virtual void error(const ApiError& error) = 0;

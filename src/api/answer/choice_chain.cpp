@@ -12,7 +12,7 @@ ChoiceChain::ChoiceChain(const Tokenizer& tokenizer, ChainPlan plan)
       stop_(std::move(plan.stop)),
       parser_(plan.format.parser ? plan.format.parser() : nullptr) {}
 
-absl::Status ChoiceChain::push(std::span<const SampledToken> tokens, std::vector<AnswerEvent>& out) {
+absl::Status ChoiceChain::push(std::span<const SampledToken> tokens, OutputEvents& out) {
   for (const SampledToken& token : tokens) {
     if (stopped()) break;
     ++tokens_;
@@ -22,7 +22,7 @@ absl::Status ChoiceChain::push(std::span<const SampledToken> tokens, std::vector
   return absl::OkStatus();
 }
 
-absl::Status ChoiceChain::finish(std::vector<AnswerEvent>& out) {
+absl::Status ChoiceChain::finish(OutputEvents& out) {
   ASSIGN_OR_RETURN(const std::string rest, decoder_.flush());
   // A stop string may end in the very last characters.
   parse(stop_.push(rest), out);
@@ -34,18 +34,17 @@ absl::Status ChoiceChain::finish(std::vector<AnswerEvent>& out) {
   return absl::OkStatus();
 }
 
-void ChoiceChain::parse(const std::string& text, std::vector<AnswerEvent>& out) {
+void ChoiceChain::parse(const std::string& text, OutputEvents& out) {
   if (text.empty()) return;
-  if (parser_ == nullptr) return AppendEvent(out, {.kind = AnswerEvent::Kind::kContent, .text = text});
-  std::vector<AnswerEvent> events;
-  parser_->push(text, events);
-  count_calls(events, 0);
-  for (AnswerEvent& event : events) AppendEvent(out, std::move(event));
+  if (parser_ == nullptr) return AddEvent(out, {.kind = OutputEvent::Kind::kContent, .text = text});
+  const size_t from = out.size();
+  parser_->push(text, out);
+  count_calls(out, from);
 }
 
-void ChoiceChain::count_calls(const std::vector<AnswerEvent>& events, size_t from) {
+void ChoiceChain::count_calls(const OutputEvents& events, size_t from) {
   for (size_t i = from; i < events.size(); ++i) {
-    if (events[i].kind == AnswerEvent::Kind::kCallBegin) ++calls_;
+    if (events[i].kind == OutputEvent::Kind::kCallBegin) ++calls_;
   }
 }
 

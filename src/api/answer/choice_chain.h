@@ -9,7 +9,7 @@
 #include <vector>
 
 #include "absl/status/status.h"
-#include "api/answer/answer_event.h"
+#include "api/answer/output_parser.h"
 #include "api/answer/stop_matcher.h"
 #include "exec/step.h"
 #include "text/stream_decoder.h"
@@ -29,10 +29,10 @@ class ChoiceChain {
 
   /// Appends to `out` what the next tokens set free. Those behind a stop string are not counted. An error is ours
   /// (ids that do not decode).
-  absl::Status push(std::span<const SampledToken> tokens, std::vector<AnswerEvent>& out);
+  absl::Status push(std::span<const SampledToken> tokens, OutputEvents& out);
 
   /// The end: appends what is still held back.
-  absl::Status finish(std::vector<AnswerEvent>& out);
+  absl::Status finish(OutputEvents& out);
 
   bool stopped() const { return stop_.stopped(); }
   /// The stop string that ended the text; "" if none did.
@@ -43,8 +43,8 @@ class ChoiceChain {
   int calls() const { return calls_; }
 
  private:
-  void parse(const std::string& text, std::vector<AnswerEvent>& out);
-  void count_calls(const std::vector<AnswerEvent>& events, size_t from);
+  void parse(const std::string& text, OutputEvents& out);
+  void count_calls(const OutputEvents& events, size_t from);
 
   const int64_t min_tokens_;
   StreamDecoder decoder_;

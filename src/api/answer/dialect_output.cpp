@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <memory>
+#include <span>
 #include <string>
 #include <utility>
 
@@ -38,50 +39,29 @@ std::string NewCallId(bool short_id) {
   return id;
 }
 
-AnswerEvent::Kind KindOf(OutputEvent::Kind kind) {
-  switch (kind) {
-    case OutputEvent::Kind::kContent:
-      return AnswerEvent::Kind::kContent;
-    case OutputEvent::Kind::kReasoning:
-      return AnswerEvent::Kind::kReasoning;
-    case OutputEvent::Kind::kCallBegin:
-      return AnswerEvent::Kind::kCallBegin;
-    case OutputEvent::Kind::kArguments:
-      return AnswerEvent::Kind::kCallArguments;
-    case OutputEvent::Kind::kCallEnd:
-      return AnswerEvent::Kind::kCallEnd;
-  }
-  return AnswerEvent::Kind::kContent;
-}
-
 class Parser final : public OutputParser {
  public:
   Parser(const Dialect& dialect, const DialectOptions& options, bool short_ids)
       : parser_(dialect, options), short_ids_(short_ids) {}
 
-  void push(std::string_view text, std::vector<AnswerEvent>& out) override {
-    OutputEvents events;
-    parser_.push(text, events);
-    append(std::move(events), out);
+  void push(std::string_view text, OutputEvents& out) override {
+    const size_t from = out.size();
+    parser_.push(text, out);
+    name_calls(out, from);
   }
 
-  void finish(std::vector<AnswerEvent>& out) override {
-    OutputEvents events;
-    parser_.finish(events);
-    append(std::move(events), out);
+  void finish(OutputEvents& out) override {
+    const size_t from = out.size();
+    parser_.finish(out);
+    name_calls(out, from);
   }
 
  private:
-  void append(OutputEvents events, std::vector<AnswerEvent>& out) {
-    for (OutputEvent& event : events) {
-      AnswerEvent answer{.kind = KindOf(event.kind), .call = std::max(0, event.call)};
-      if (event.kind == OutputEvent::Kind::kCallBegin) {
-        answer.name = std::move(event.text);
-        answer.call_id = event.id.empty() ? NewCallId(short_ids_) : std::move(event.id);
-      } else {
-        answer.text = std::move(event.text);
-      }
-      AppendEvent(out, std::move(answer));
+  /// Clients need an id for each call.
+  void name_calls(OutputEvents& events, size_t from) {
+    for (OutputEvent& event : std::span(events).subspan(from)) {
+      const bool nameless = event.kind == OutputEvent::Kind::kCallBegin && event.call_id.empty();
+      if (nameless) event.call_id = NewCallId(short_ids_);
     }
   }
 

@@ -5,7 +5,7 @@
 #include <string_view>
 #include <vector>
 
-#include "api/answer/answer_event.h"
+#include "api/answer/output_parser.h"
 #include "text/chat_template.h"
 #include "text/output/dialect.h"
 #include "text/tokenizer.h"

@@ -15,8 +15,8 @@ using testing::MatchesRegex;
 
 constexpr std::string_view kTools = R"([{"type": "function", "function": {"name": "now"}}])";
 
-std::vector<AnswerEvent> Read(const OutputFormat& format, std::string_view text) {
-  std::vector<AnswerEvent> events;
+OutputEvents Read(const OutputFormat& format, std::string_view text) {
+  OutputEvents events;
   const auto parser = format.parser();
   parser->push(text, events);
   parser->finish(events);
@@ -30,15 +30,15 @@ TEST(DialectOutput, CallsAreReadOnlyWhereTheConversationHasTools) {
   for (const std::string_view tools : {"", "[]"}) {
     const auto events = Read(output.format({.messages = "[]", .tools = tools}, ""), call);
     ASSERT_EQ(events.size(), 1u);
-    EXPECT_EQ(events[0], (AnswerEvent{.kind = AnswerEvent::Kind::kContent, .text = call}));
+    EXPECT_EQ(events[0], (OutputEvent{.kind = OutputEvent::Kind::kContent, .text = call}));
   }
   const auto events = Read(output.format({.messages = "[]", .tools = kTools}, ""), call);
   ASSERT_EQ(events.size(), 3u);
-  EXPECT_EQ(events[0].kind, AnswerEvent::Kind::kCallBegin);
+  EXPECT_EQ(events[0].kind, OutputEvent::Kind::kCallBegin);
   EXPECT_EQ(events[0].name, "now");
   EXPECT_THAT(events[0].call_id, MatchesRegex("call_[0-9a-f]+"));
-  EXPECT_EQ(events[1], (AnswerEvent{.kind = AnswerEvent::Kind::kCallArguments, .text = "{}"}));
-  EXPECT_EQ(events[2].kind, AnswerEvent::Kind::kCallEnd);
+  EXPECT_EQ(events[1], (OutputEvent{.kind = OutputEvent::Kind::kArguments, .text = "{}"}));
+  EXPECT_EQ(events[2].kind, OutputEvent::Kind::kCallEnd);
 }
 
 TEST(DialectOutput, IdsHaveTheFormThatTheTemplateTakes) {
@@ -62,8 +62,8 @@ TEST(DialectOutput, AnAnswerGoesOnWithinTheReasoningThatThePromptOpens) {
   const DialectOutput output({"none", "think"}, text.tokenizer);
   const auto events = Read(output.format({.messages = "[]"}, "assistant\n<think>\n"), "Hm.</think>Yes");
   ASSERT_EQ(events.size(), 2u);
-  EXPECT_EQ(events[0], (AnswerEvent{.kind = AnswerEvent::Kind::kReasoning, .text = "Hm."}));
-  EXPECT_EQ(events[1], (AnswerEvent{.kind = AnswerEvent::Kind::kContent, .text = "Yes"}));
+  EXPECT_EQ(events[0], (OutputEvent{.kind = OutputEvent::Kind::kReasoning, .text = "Hm."}));
+  EXPECT_EQ(events[1], (OutputEvent{.kind = OutputEvent::Kind::kContent, .text = "Yes"}));
 }
 
 TEST(DialectOutput, AModelWithoutADialectHasNoParser) {

@@ -5,9 +5,9 @@
 namespace shoal {
 namespace {
 
-std::string TextOf(const std::vector<AnswerEvent>& events, AnswerEvent::Kind kind) {
+std::string TextOf(const OutputEvents& events, OutputEvent::Kind kind) {
   std::string text;
-  for (const AnswerEvent& event : events) {
+  for (const OutputEvent& event : events) {
     if (event.kind == kind) text += event.text;
   }
   return text;
@@ -15,15 +15,14 @@ std::string TextOf(const std::vector<AnswerEvent>& events, AnswerEvent::Kind kin
 
 }  // namespace
 
-std::string AnsweredChoice::content() const { return TextOf(events, AnswerEvent::Kind::kContent); }
-std::string AnsweredChoice::reasoning() const { return TextOf(events, AnswerEvent::Kind::kReasoning); }
+std::string AnsweredChoice::content() const { return TextOf(events, OutputEvent::Kind::kContent); }
+std::string AnsweredChoice::reasoning() const { return TextOf(events, OutputEvent::Kind::kReasoning); }
 
 std::vector<AnsweredCall> AnsweredChoice::calls() const {
   std::vector<AnsweredCall> calls;
-  for (const AnswerEvent& event : events) {
-    if (event.kind == AnswerEvent::Kind::kCallBegin) calls.push_back({event.call_id, event.name, ""});
-    if (event.kind == AnswerEvent::Kind::kCallArguments && !calls.empty())
-      calls.back().arguments += event.text;
+  for (const OutputEvent& event : events) {
+    if (event.kind == OutputEvent::Kind::kCallBegin) calls.push_back({event.call_id, event.name, ""});
+    if (event.kind == OutputEvent::Kind::kArguments && !calls.empty()) calls.back().arguments += event.text;
   }
   return calls;
 }
@@ -31,9 +30,9 @@ std::vector<AnsweredCall> AnsweredChoice::calls() const {
 WholeWriter::WholeWriter(WholeFormat format, int choices, std::shared_ptr<ResponseWriter> writer)
     : format_(std::move(format)), writer_(std::move(writer)), choices_(static_cast<size_t>(choices)) {}
 
-AnsweredChoice& WholeWriter::add(int choice, std::span<const AnswerEvent> events) {
+AnsweredChoice& WholeWriter::add(int choice, std::span<const OutputEvent> events) {
   AnsweredChoice& one = choices_.at(static_cast<size_t>(choice));
-  for (const AnswerEvent& event : events) AppendEvent(one.events, event);
+  for (const OutputEvent& event : events) AddEvent(one.events, event);
   return one;
 }
 
@@ -42,7 +41,7 @@ void WholeWriter::piece(const AnswerPiece& piece) {
   choice.sampled.insert(choice.sampled.end(), piece.sampled.begin(), piece.sampled.end());
 }
 
-void WholeWriter::end_choice(int choice, std::span<const AnswerEvent> events, const ChoiceEnd& end) {
+void WholeWriter::end_choice(int choice, std::span<const OutputEvent> events, const ChoiceEnd& end) {
   add(choice, events).end = end;
 }
 

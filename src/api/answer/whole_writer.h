@@ -19,7 +19,7 @@ struct AnsweredCall {
 };
 
 struct AnsweredChoice {
-  std::vector<AnswerEvent> events;  ///< Joined: as AppendEvent does.
+  OutputEvents events;  ///< Joined: as AddEvent does.
   std::vector<SampledToken> sampled;
   ChoiceEnd end;
 
@@ -40,7 +40,7 @@ class WholeWriter : public AnswerWriter {
 
   void admitted() override {}
   void piece(const AnswerPiece& piece) override;
-  void end_choice(int choice, std::span<const AnswerEvent> events, const ChoiceEnd& end) override;
+  void end_choice(int choice, std::span<const OutputEvent> events, const ChoiceEnd& end) override;
   void finish(const Usage& usage) override;
   void error(const ApiError& error) override;
   void keep_alive() override {}  // The body has not begun, and a status is still to come.
@@ -48,7 +48,7 @@ class WholeWriter : public AnswerWriter {
   bool gone() const override { return writer_->gone(); }
 
  private:
-  AnsweredChoice& add(int choice, std::span<const AnswerEvent> events);
+  AnsweredChoice& add(int choice, std::span<const OutputEvent> events);
 
   const WholeFormat format_;
   const std::shared_ptr<ResponseWriter> writer_;

@@ -13,7 +13,7 @@
 namespace shoal {
 namespace {
 
-using Kind = AnswerEvent::Kind;
+using Kind = OutputEvent::Kind;
 
 Json StopReason(const ChoiceEnd& end) {
   if (end.reason == EndReason::kToolCalls) return "tool_use";
@@ -46,7 +46,7 @@ Json InputOf(const std::string& arguments) {
 
 Json ContentOf(const AnsweredChoice& choice) {
   Json content = Json::array();
-  for (const AnswerEvent& event : choice.events) {
+  for (const OutputEvent& event : choice.events) {
     if (event.kind == Kind::kContent) content.push_back({{"type", "text"}, {"text", event.text}});
     if (event.kind == Kind::kReasoning) {
       content.push_back({{"type", "thinking"}, {"thinking", event.text}, {"signature", ""}});
@@ -55,7 +55,7 @@ Json ContentOf(const AnsweredChoice& choice) {
       content.push_back(
           {{"type", "tool_use"}, {"id", event.call_id}, {"name", event.name}, {"input", Json::object()}});
     }
-    if (event.kind == Kind::kCallArguments) content.back()["input"] = InputOf(event.text);
+    if (event.kind == Kind::kArguments) content.back()["input"] = InputOf(event.text);
   }
   return content;
 }
@@ -75,10 +75,10 @@ class Stream final : public StreamWriter {
       : StreamWriter(std::move(writer)), header_(std::move(header)) {}
 
   void piece(const AnswerPiece& piece) override {
-    for (const AnswerEvent& event : piece.events) put_part(event);
+    for (const OutputEvent& event : piece.events) put_part(event);
   }
-  void end_choice(int, std::span<const AnswerEvent> events, const ChoiceEnd& end) override {
-    for (const AnswerEvent& event : events) put_part(event);
+  void end_choice(int, std::span<const OutputEvent> events, const ChoiceEnd& end) override {
+    for (const OutputEvent& event : events) put_part(event);
     close();
     end_ = end;
   }
@@ -106,7 +106,7 @@ class Stream final : public StreamWriter {
   std::string error_body(const ApiError& error) const override { return MessageErrorBody(error); }
   std::string_view silence() const override { return "event: ping\ndata: {\"type\":\"ping\"}\n\n"; }
 
-  void put_part(const AnswerEvent& event) {
+  void put_part(const OutputEvent& event) {
     switch (event.kind) {
       case Kind::kContent:
         open(Block::kText, R"({"type":"text","text":""})");
@@ -118,7 +118,7 @@ class Stream final : public StreamWriter {
         close();
         return open(Block::kCall, fmt::format(R"({{"type":"tool_use","id":{},"name":{},"input":{{}}}})",
                                               Quoted(event.call_id), Quoted(event.name)));
-      case Kind::kCallArguments:
+      case Kind::kArguments:
         return put_delta("input_json_delta", "partial_json", event.text);
       case Kind::kCallEnd:
         return close();

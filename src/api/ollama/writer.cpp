@@ -13,7 +13,7 @@
 namespace shoal {
 namespace {
 
-using Kind = AnswerEvent::Kind;
+using Kind = OutputEvent::Kind;
 
 /// What a part of an answer, or all of it, says.
 struct Said {
@@ -65,10 +65,10 @@ class Stream final : public StreamWriter {
 
   void piece(const AnswerPiece& piece) override {
     if (first_ns_ == 0) first_ns_ = NowNs();
-    for (const AnswerEvent& event : piece.events) put_event(event);
+    for (const OutputEvent& event : piece.events) put_event(event);
   }
-  void end_choice(int, std::span<const AnswerEvent> events, const ChoiceEnd& end) override {
-    for (const AnswerEvent& event : events) put_event(event);
+  void end_choice(int, std::span<const OutputEvent> events, const ChoiceEnd& end) override {
+    for (const OutputEvent& event : events) put_event(event);
     end_ = end;
   }
 
@@ -86,7 +86,7 @@ class Stream final : public StreamWriter {
   std::string error_body(const ApiError& error) const override { return OllamaErrorBody(error); }
   std::string_view silence() const override { return nothing_; }
 
-  void put_event(const AnswerEvent& event) {
+  void put_event(const OutputEvent& event) {
     switch (event.kind) {
       case Kind::kContent:
         return put(line(PartJson(header_, {.content = event.text})));
@@ -95,7 +95,7 @@ class Stream final : public StreamWriter {
       case Kind::kCallBegin:
         call_ = {event.call_id, event.name, ""};
         return;
-      case Kind::kCallArguments:
+      case Kind::kArguments:
         call_.arguments += event.text;
         return;
       case Kind::kCallEnd:

@@ -40,17 +40,17 @@ Json LogprobsJson(const Tokenizer& tokenizer, std::span<const SampledToken> samp
 }
 
 /// The delta of a chunk; "" for an event that needs none.
-std::string Delta(const AnswerEvent& event) {
+std::string Delta(const OutputEvent& event) {
   switch (event.kind) {
-    case AnswerEvent::Kind::kContent:
+    case OutputEvent::Kind::kContent:
       return fmt::format(R"({{"content":{}}})", Quoted(event.text));
-    case AnswerEvent::Kind::kReasoning:
+    case OutputEvent::Kind::kReasoning:
       return fmt::format(R"({{"reasoning_content":{0},"reasoning":{0}}})", Quoted(event.text));
-    case AnswerEvent::Kind::kCallBegin:
+    case OutputEvent::Kind::kCallBegin:
       return fmt::format(
           R"({{"tool_calls":[{{"index":{},"id":{},"type":"function","function":{{"name":{},"arguments":""}}}}]}})",
           event.call, Quoted(event.call_id), Quoted(event.name));
-    case AnswerEvent::Kind::kCallArguments:
+    case OutputEvent::Kind::kArguments:
       return fmt::format(R"({{"tool_calls":[{{"index":{},"function":{{"arguments":{}}}}}]}})", event.call,
                          Quoted(event.text));
     default:
@@ -71,10 +71,10 @@ class Stream final : public StreamWriter {
       auto& unshown = unshown_.at(static_cast<size_t>(piece.choice));
       unshown.insert(unshown.end(), piece.sampled.begin(), piece.sampled.end());
     }
-    for (const AnswerEvent& event : piece.events) put_event(piece.choice, event);
+    for (const OutputEvent& event : piece.events) put_event(piece.choice, event);
   }
-  void end_choice(int choice, std::span<const AnswerEvent> events, const ChoiceEnd& end) override {
-    for (const AnswerEvent& event : events) put_event(choice, event);
+  void end_choice(int choice, std::span<const OutputEvent> events, const ChoiceEnd& end) override {
+    for (const OutputEvent& event : events) put_event(choice, event);
     put_choice(choice, "{}", fmt::format("\"{}\"", EndReasonName(end.reason)));
   }
 
@@ -86,7 +86,7 @@ class Stream final : public StreamWriter {
     if (format_.header.include_usage) put(UsageEvent(format_.header, kChunkObject, usage));
     put(kSseDone);
   }
-  void put_event(int choice, const AnswerEvent& event) {
+  void put_event(int choice, const OutputEvent& event) {
     const std::string delta = Delta(event);
     if (!delta.empty()) put_choice(choice, delta, "null");
   }

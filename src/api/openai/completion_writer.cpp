@@ -58,7 +58,7 @@ class Stream final : public StreamWriter {
     }
     put_events(piece.choice, piece.events);
   }
-  void end_choice(int choice, std::span<const AnswerEvent> events, const ChoiceEnd& end) override {
+  void end_choice(int choice, std::span<const OutputEvent> events, const ChoiceEnd& end) override {
     put_events(choice, events);
     put_choice(choice, "", fmt::format("\"{}\"", EndReasonName(end.reason)));
   }
@@ -80,9 +80,9 @@ class Stream final : public StreamWriter {
     if (format_.header.include_usage) put(UsageEvent(format_.header, kObject, usage));
     put(kSseDone);
   }
-  void put_events(int choice, std::span<const AnswerEvent> events) {
-    for (const AnswerEvent& event : events) {
-      if (event.kind == AnswerEvent::Kind::kContent) put_choice(choice, event.text, "null");
+  void put_events(int choice, std::span<const OutputEvent> events) {
+    for (const OutputEvent& event : events) {
+      if (event.kind == OutputEvent::Kind::kContent) put_choice(choice, event.text, "null");
     }
   }
   void put_choice(int index, std::string_view text, std::string_view finish_reason) {
@@ -156,7 +156,7 @@ class PlainStream final : public StreamWriter {
       : StreamWriter(std::move(writer)), header_(std::move(header)) {}
 
   void piece(const AnswerPiece& piece) override { put_events(piece.events); }
-  void end_choice(int /*choice*/, std::span<const AnswerEvent> events, const ChoiceEnd& end) override {
+  void end_choice(int /*choice*/, std::span<const OutputEvent> events, const ChoiceEnd& end) override {
     put_events(events);
     reason_ = end.reason;
   }
@@ -167,9 +167,9 @@ class PlainStream final : public StreamWriter {
     put(SseEvent(DumpJson(PlainJson(header_, "", reason_, usage))));
     put(kSseDone);
   }
-  void put_events(std::span<const AnswerEvent> events) {
-    for (const AnswerEvent& event : events) {
-      if (event.kind == AnswerEvent::Kind::kContent)
+  void put_events(std::span<const OutputEvent> events) {
+    for (const OutputEvent& event : events) {
+      if (event.kind == OutputEvent::Kind::kContent)
         put(SseEvent(fmt::format(R"({{"text":{}}})", Quoted(event.text))));
     }
   }

@@ -12,7 +12,7 @@
 namespace shoal {
 namespace {
 
-using Kind = AnswerEvent::Kind;
+using Kind = OutputEvent::Kind;
 
 /// Builds the items of a response from events, one open item at a time.
 class OutputBuilder {
@@ -23,7 +23,7 @@ class OutputBuilder {
   OutputBuilder(const ResponseFormat& format, Listener listener)
       : format_(format), listener_(std::move(listener)), suffix_(format.id.substr(format.id.find('_') + 1)) {}
 
-  void add(const AnswerEvent& event) {
+  void add(const OutputEvent& event) {
     switch (event.kind) {
       case Kind::kContent:
         open("message");
@@ -34,7 +34,7 @@ class OutputBuilder {
       case Kind::kCallBegin:
         close("completed");
         return open_call(event);
-      case Kind::kCallArguments:
+      case Kind::kArguments:
         text_ += event.text;
         if (type() == "function_call") {
           tell("response.function_call_arguments.delta", {{"delta", event.text}});
@@ -107,7 +107,7 @@ class OutputBuilder {
     }
     tell("response.content_part.added", {{"content_index", 0}, {"part", part()}});
   }
-  void open_call(const AnswerEvent& event) {
+  void open_call(const OutputEvent& event) {
     const bool custom = format_.custom_tools.contains(event.name);
     begin({{"id", new_id(custom ? "ctc" : "fc")},
            {"type", custom ? "custom_tool_call" : "function_call"},
@@ -182,10 +182,10 @@ class Stream final : public StreamWriter {
   }
 
   void piece(const AnswerPiece& piece) override {
-    for (const AnswerEvent& event : piece.events) output_.add(event);
+    for (const OutputEvent& event : piece.events) output_.add(event);
   }
-  void end_choice(int, std::span<const AnswerEvent> events, const ChoiceEnd& end) override {
-    for (const AnswerEvent& event : events) output_.add(event);
+  void end_choice(int, std::span<const OutputEvent> events, const ChoiceEnd& end) override {
+    for (const OutputEvent& event : events) output_.add(event);
     output_.close(ItemStatus(end));
     end_ = end;
   }
@@ -225,7 +225,7 @@ std::unique_ptr<AnswerWriter> ResponseWholeWriter(ResponseFormat format,
   auto body = [format = std::move(format)](const std::vector<AnsweredChoice>& choices, const Usage& usage) {
     const AnsweredChoice& choice = choices.front();
     OutputBuilder output(format, [](std::string_view, Json) {});
-    for (const AnswerEvent& event : choice.events) output.add(event);
+    for (const OutputEvent& event : choice.events) output.add(event);
     output.close(ItemStatus(choice.end));
     return DumpJson(EndedResponse(format, output.output(), choice.end, usage));
   };

@@ -6,20 +6,20 @@
 #include <memory>
 #include <string>
 
-#include "api/answer/answer_event.h"
+#include "api/answer/output_parser.h"
 
 namespace shoal {
 
 class BracketParser : public OutputParser {
  public:
-  void push(std::string_view text, std::vector<AnswerEvent>& out) override {
+  void push(std::string_view text, OutputEvents& out) override {
     for (const char c : text) push_one(c, out);
   }
-  void finish(std::vector<AnswerEvent>& out) override {
+  void finish(OutputEvents& out) override {
     if (state_ == State::kName) {
-      AppendEvent(out, {.kind = AnswerEvent::Kind::kContent, .text = "[" + name_});
+      AddEvent(out, {.kind = OutputEvent::Kind::kContent, .text = "[" + name_});
     } else if (state_ == State::kArguments) {
-      AppendEvent(out, {.kind = AnswerEvent::Kind::kCallEnd, .call = calls_++});
+      AddEvent(out, {.kind = OutputEvent::Kind::kCallEnd, .call = calls_++});
     }
     state_ = State::kContent;
   }
@@ -27,8 +27,8 @@ class BracketParser : public OutputParser {
  private:
   enum class State { kContent, kReasoning, kName, kArguments };
 
-  void push_one(char c, std::vector<AnswerEvent>& out) {
-    using Kind = AnswerEvent::Kind;
+  void push_one(char c, OutputEvents& out) {
+    using Kind = OutputEvent::Kind;
     if (state_ == State::kContent && c == '(') {
       state_ = State::kReasoning;
     } else if (state_ == State::kReasoning && c == ')') {
@@ -38,21 +38,20 @@ class BracketParser : public OutputParser {
       name_.clear();
     } else if (state_ == State::kName && c == ':') {
       state_ = State::kArguments;
-      AppendEvent(out, {.kind = Kind::kCallBegin,
-                        .call = calls_,
-                        .call_id = fmt::format("call_{}", calls_),
-                        .name = name_});
+      AddEvent(out, {.kind = Kind::kCallBegin,
+                     .call = calls_,
+                     .call_id = fmt::format("call_{}", calls_),
+                     .name = name_});
     } else if (state_ == State::kName) {
       name_ += c;
     } else if (state_ == State::kArguments && c == ']') {
       state_ = State::kContent;
-      AppendEvent(out, {.kind = Kind::kCallEnd, .call = calls_++});
+      AddEvent(out, {.kind = Kind::kCallEnd, .call = calls_++});
     } else {
       const Kind kind = state_ == State::kContent     ? Kind::kContent
                         : state_ == State::kReasoning ? Kind::kReasoning
-                                                      : Kind::kCallArguments;
-      AppendEvent(
-          out, {.kind = kind, .text = std::string(1, c), .call = kind == Kind::kCallArguments ? calls_ : 0});
+                                                      : Kind::kArguments;
+      AddEvent(out, {.kind = kind, .text = std::string(1, c), .call = kind == Kind::kArguments ? calls_ : 0});
     }
   }
 

@@ -115,7 +115,7 @@ void HarmonyParser::begin_body() {
   if (to_tool && options_.tools) {
     if (recipient.starts_with("functions.")) recipient.erase(0, std::string_view("functions.").size());
     body_ = Body::kCall;
-    AddEvent(*events_, {.kind = OutputEvent::Kind::kCallBegin, .text = recipient, .call = calls_++});
+    AddEvent(*events_, {.kind = OutputEvent::Kind::kCallBegin, .call = calls_++, .name = recipient});
   } else if (channel == "analysis" && options_.reasoning) {
     body_ = Body::kReasoning;
   } else {
@@ -134,7 +134,7 @@ void HarmonyParser::end_body() {
   at_ = At::kBetween;
   if (body_ != Body::kCall) return;
   if (body_empty_) emit("{}");
-  AddEvent(*events_, {.kind = OutputEvent::Kind::kCallEnd, .text = "", .call = calls_ - 1});
+  AddEvent(*events_, {.kind = OutputEvent::Kind::kCallEnd, .call = calls_ - 1});
 }
 
 void HarmonyParser::emit(std::string_view text) {

@@ -31,7 +31,7 @@ void CheckCalls(const OutputEvents& events) {
   for (const OutputEvent& event : events) {
     const bool of_call = event.kind == Kind::kArguments || event.kind == Kind::kCallEnd;
     if (event.kind == Kind::kCallBegin) {
-      SHOAL_CHECK(!open && event.call == calls && !event.text.empty());
+      SHOAL_CHECK(!open && event.call == calls && !event.name.empty());
       ++calls;
       open = true;
     } else if (of_call) {
@@ -55,7 +55,8 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   SHOAL_CHECK(Read(format, opened, text, 1) == whole);
   SHOAL_CHECK(Read(format, opened, text, 1 + data[1] / 2) == whole);
   size_t bytes = 0;
-  for (const OutputEvent& event : whole) bytes += event.text.size() + event.id.size();
+  for (const OutputEvent& event : whole)
+    bytes += event.text.size() + event.name.size() + event.call_id.size();
   SHOAL_CHECK_LE(bytes, 8 * size + 64);  // A control character of an argument takes six bytes.
   return 0;
 }

@@ -34,7 +34,7 @@ void ExpectSameForAnyCut(const Reading& reading, std::string_view text, int trie
 
 std::string AllText(const OutputEvents& events) {
   std::string all;
-  for (const OutputEvent& event : events) all += event.text + event.id;
+  for (const OutputEvent& event : events) all += event.text + event.name + event.call_id;
   return all;
 }
 
@@ -83,9 +83,9 @@ Answer AnswerOf(const OutputEvents& events) {
       case Kind::kCallBegin:
         EXPECT_FALSE(open);
         EXPECT_EQ(event.call, calls);
-        EXPECT_NE(event.text, "");
+        EXPECT_NE(event.name, "");
         open = true;
-        answer.calls.push_back({.name = event.text, .arguments = "", .id = event.id});
+        answer.calls.push_back({.name = event.name, .arguments = "", .id = event.call_id});
         break;
       case Kind::kArguments:
         EXPECT_TRUE(open);

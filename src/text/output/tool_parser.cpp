@@ -34,9 +34,9 @@ void CallWriter::begin(std::string_view name, std::string_view id) {
   open_ = true;
   accept();
   AddEvent(*events_, {.kind = OutputEvent::Kind::kCallBegin,
-                      .text = std::string(name),
-                      .id = std::string(id),
-                      .call = calls_++});
+                      .call = calls_++,
+                      .call_id = std::string(id),
+                      .name = std::string(name)});
 }
 
 void CallWriter::arguments(std::string_view json) {
@@ -45,7 +45,7 @@ void CallWriter::arguments(std::string_view json) {
 
 void CallWriter::end() {
   if (!std::exchange(open_, false)) return;
-  AddEvent(*events_, {.kind = OutputEvent::Kind::kCallEnd, .text = "", .call = calls_ - 1});
+  AddEvent(*events_, {.kind = OutputEvent::Kind::kCallEnd, .call = calls_ - 1});
 }
 
 void CallWriter::content(std::string_view text) {
