@@ -285,7 +285,7 @@ absl::StatusOr<std::vector<BatchPlanner::Outcome>> BatchPlanner::read(const InFl
                       result.id, one.tokens.size(), CodeName(one.status.code()), one.id);
     }
     if (!one.status.ok()) {
-      outcomes.push_back({one.id, 0, one.status});
+      outcomes.push_back({one.id, {}, one.status});
       continue;
     }
     const int32_t token = one.tokens[0].id;
@@ -293,7 +293,7 @@ absl::StatusOr<std::vector<BatchPlanner::Outcome>> BatchPlanner::read(const InFl
       return Internal("step {}: got token {} for sequence {}, outside the vocabulary of {}", result.id, token,
                       one.id, limits_.vocabulary);
     }
-    outcomes.push_back({one.id, token, absl::OkStatus()});
+    outcomes.push_back({one.id, one.tokens, absl::OkStatus()});
   }
   if (!sampled.empty()) {
     return Internal("step {}: expected tokens for {} sequences, {} are missing", result.id,
@@ -314,7 +314,7 @@ absl::StatusOr<std::vector<BatchPlanner::Outcome>> BatchPlanner::acknowledge(con
     Sequence* sequence = find(one.id);
     if (sequence == nullptr) return true;  // It ended while the step was in flight.
     if (!one.status.ok()) return false;
-    sequence->tokens.push_back(one.token);
+    for (const SampledToken& token : one.tokens) sequence->tokens.push_back(token.id);
     sequence->sample_pending = false;
     sequence->losses_in_a_row = 0;
     return false;

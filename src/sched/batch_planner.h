@@ -10,6 +10,7 @@
 #include <map>
 #include <memory>
 #include <optional>
+#include <span>
 #include <unordered_map>
 #include <vector>
 
@@ -77,12 +78,12 @@ class BatchPlanner {
   /// What a step gave one sequence.
   struct Outcome {
     SeqId id;
-    int32_t token = 0;    ///< Where status is OK.
-    absl::Status status;  ///< Why the sequence can't go on; whoever hears it ends it.
+    std::span<const SampledToken> tokens;  ///< Those of the result; none where status is not OK.
+    absl::Status status;                   ///< Why the sequence can't go on; whoever hears it ends it.
   };
   /// The oldest step in flight (of which there is one) came back. Appends the sampled ids to their sequences,
   /// returns those of sequences that have not ended, and gives blocks back that no step in flight names.
-  /// Internal if the result does not match the step: then nothing has changed.
+  /// Internal if the result does not match the step: then nothing has changed. `result` must outlive what is returned.
   absl::StatusOr<std::vector<Outcome>> acknowledge(const StepResult& result);
 
   /// Ends a waiting or running sequence. Its blocks return once no step in flight names them.

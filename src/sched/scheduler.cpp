@@ -250,14 +250,12 @@ void Scheduler::handle_step_end(Event& event) {
     const Sequence* sequence = batch_planner_.find(one.id);
     if (sequence == nullptr) continue;  // Another choice of its request has just failed.
     if (std::ranges::find(told, sequence->sink) == told.end()) told.push_back(sequence->sink);
-    // acknowledge() has seen to it that the result has each sequence once.
-    const auto& results = event.result->sequences;
-    deliver(one, std::ranges::find(results, one.id, &SeqResult::id)->tokens);
+    deliver(one);
   }
   for (const std::shared_ptr<EventSink>& sink : told) sink->on_step_end();
 }
 
-void Scheduler::deliver(const BatchPlanner::Outcome& outcome, std::span<const SampledToken> sampled) {
+void Scheduler::deliver(const BatchPlanner::Outcome& outcome) {
   Sequence& sequence = *batch_planner_.find(outcome.id);
   // What is wrong with one sequence ends its request. InvalidArgument: it asks what the model can't do.
   if (!outcome.status.ok()) {
@@ -265,17 +263,17 @@ void Scheduler::deliver(const BatchPlanner::Outcome& outcome, std::span<const Sa
     return fail(sequence.request_id, asked ? outcome.status : AsServerFault(outcome.status));
   }
   const GenerationRequest& request = sequence.request;
-  totals_.tokens_generated += std::ssize(sampled);
+  totals_.tokens_generated += std::ssize(outcome.tokens);
   const bool ends_text = !request.ignore_eos || sequence.masks != nullptr;
   const auto is_end = [&](const SampledToken& token) {
     return ends_text && std::ranges::count(request.eos_ids, token.id) > 0;
   };
-  const auto end = std::ranges::find_if(sampled, is_end);
-  const auto given = sampled.first(static_cast<size_t>(end - sampled.begin()));
+  const auto end = std::ranges::find_if(outcome.tokens, is_end);
+  const auto given = outcome.tokens.first(static_cast<size_t>(end - outcome.tokens.begin()));
   if (!given.empty() && !sequence.sink->on_tokens(sequence.choice, given)) {
     return finish(outcome.id, FinishReason::kStop);
   }
-  if (end != sampled.end()) return finish(outcome.id, FinishReason::kStop);
+  if (end != outcome.tokens.end()) return finish(outcome.id, FinishReason::kStop);
   if (sequence.generated() >= request.max_tokens) return finish(outcome.id, FinishReason::kLength);
   if (sequence.withheld > 0 && sequence.generated() >= request.min_tokens) release_ends(sequence);
   if (sequence.masks == nullptr) return;

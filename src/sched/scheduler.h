@@ -7,7 +7,6 @@
 #include <functional>
 #include <memory>
 #include <optional>
-#include <span>
 #include <string>
 #include <thread>
 #include <unordered_map>
@@ -116,7 +115,7 @@ class Scheduler {
   void announce(const Step& step);
   void submit(Step step);
   static void release_ends(Sequence& sequence);
-  void deliver(const BatchPlanner::Outcome& outcome, std::span<const SampledToken> sampled);
+  void deliver(const BatchPlanner::Outcome& outcome);
   void finish(SeqId id, FinishReason reason);
   void fail(RequestId id, const absl::Status& status);
   void fail_all(const std::vector<RequestId>& ids, const absl::Status& status);
