@@ -16,12 +16,13 @@ constexpr Duration kIdle = std::chrono::minutes(1);  // An executor without a ta
 }  // namespace
 
 bool Executor::Task::let_others() {
-  if (executor_->tasks_.size() == 1) return false;
+  if (executor_->alone()) return false;
   wait(executor_->wakeup_->announced(), Deadline{});
   return true;
 }
 
 void Executor::Task::wait(uint64_t seen, Deadline deadline) {
+  if (executor_->alone() && deadline.expired()) return executor_->wakeup_->poll();  // No turn to give.
   seen_ = seen;
   until_ = deadline.at;
   fiber_->suspend();
@@ -47,6 +48,7 @@ absl::StatusOr<std::shared_ptr<const Executor::Task>> Executor::start(std::funct
   {
     const std::lock_guard lock(mutex_);
     started_.push_back(task);
+    any_started_ = true;
   }
   wakeup_->announce();
   return task;
@@ -59,10 +61,13 @@ void Executor::join(const Task& task) {
 
 void Executor::run() {
   SetThreadLogName("executor", -1);
+  bool polled = false;  // A wait ended with something that was read: its task has the next turn.
   while (adopt()) {
     const uint64_t seen = wakeup_->announced();
-    wakeup_->poll();
-    if (!give_turns()) wakeup_->wait(seen, next_due());
+    if (!std::exchange(polled, false)) wakeup_->poll();
+    if (give_turns()) continue;
+    wakeup_->wait(seen, next_due());
+    polled = wakeup_->announced() != seen;
   }
 }
 
@@ -70,6 +75,7 @@ bool Executor::adopt() {
   const std::lock_guard lock(mutex_);
   std::ranges::move(started_, std::back_inserter(tasks_));
   started_.clear();
+  any_started_ = false;
   return !stopping_ || !tasks_.empty();
 }
 

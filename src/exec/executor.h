@@ -3,6 +3,7 @@
 // (docs/decisions/0012).
 #pragma once
 
+#include <atomic>
 #include <condition_variable>
 #include <cstdint>
 #include <functional>
@@ -56,6 +57,8 @@ class Executor {
   const std::shared_ptr<Wakeup>& wakeup() const { return wakeup_; }
 
  private:
+  /// Whether the task that runs is the only one.
+  bool alone() const { return tasks_.size() == 1 && !any_started_; }
   void run();
   /// Takes in what was started; false where the executor is to end.
   bool adopt();
@@ -71,6 +74,7 @@ class Executor {
   std::mutex mutex_;
   std::condition_variable ended_;
   std::vector<std::shared_ptr<Task>> started_;
+  std::atomic<bool> any_started_ = false;  // Written with the mutex held.
   bool stopping_ = false;
   std::thread thread_;
 };

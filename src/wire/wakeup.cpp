@@ -55,21 +55,24 @@ std::shared_ptr<const Wakeup::Sources> Wakeup::sources() const {
   return sources_;
 }
 
-void Wakeup::poll_each(bool all, uint64_t seen) {
+void Wakeup::poll() {
   const auto polled = sources();
-  const auto enough = [&] { return announced() != seen; };
+  const auto enough = [this, seen = announced()] { return announced() != seen; };
   for (const Attached& one : *polled) {
-    while (one.source->poll(Deadline{}, enough) == InboxSource::Polled::kHandled && all) {
+    while (one.source->poll(Deadline{}, enough) == InboxSource::Polled::kHandled) {
     }
   }
 }
 
-void Wakeup::poll() { poll_each(true, announced()); }
-
 void Wakeup::wait(uint64_t seen, Clock::time_point until) {
   if (spins_next_.exchange(false, std::memory_order_relaxed)) {
+    // Looked up once: announce() needs the lock, and a source that comes meanwhile is announced (Inbox::share).
+    const auto polled = sources();
+    const auto enough = [&] { return announced() != seen; };
     BusyPoll poll(std::min(Duration(until.time_since_epoch()).count(), NowNs() + kPollNs));
-    while (announced() == seen && poll.pause()) poll_each(false, seen);
+    while (!enough() && poll.pause()) {
+      for (const Attached& one : *polled) (void)one.source->poll(Deadline{}, enough);
+    }
   }
   block(seen, until);
 }

@@ -59,8 +59,6 @@ class Wakeup {
   using Sources = std::vector<Attached>;
 
   std::shared_ptr<const Sources> sources() const;
-  /// One thing of each source at most, or all there is.
-  void poll_each(bool all, uint64_t seen);
   void block(uint64_t seen, Clock::time_point until);
 
   mutable std::mutex mutex_;
