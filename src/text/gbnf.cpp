@@ -138,9 +138,11 @@ class Parser {
       if (at_ == text_.size() || text_[at_] == '\n' || text_[at_] == '|' || text_[at_] == ')')
         return sequence;
       ASSIGN_OR_RETURN(Node element, parse_element());
-      while (true) {
+      for (int signs = 0;; ++signs) {
         ASSIGN_OR_RETURN(const bool repeated, parse_repeat(element));
         if (!repeated) break;
+        // Each sign is a level of its own, over which the writer recurs.
+        if (signs == kDepthMax) return wrong(fmt::format("more than {} signs of repetition", kDepthMax));
       }
       sequence.children.push_back(std::move(element));
     }
@@ -439,11 +441,13 @@ class LarkWriter {
 }  // namespace
 
 bool IsGbnf(std::string_view grammar) {
-  for (size_t at = 0; (at = grammar.find("::=", at)) != std::string_view::npos; ++at) {
-    // What stands before it on its line is a name.
-    size_t begin = grammar.rfind('\n', at);
-    begin = begin == std::string_view::npos ? 0 : begin + 1;
-    std::string_view before = grammar.substr(begin, at - begin);
+  for (size_t begin = 0; begin < grammar.size();) {
+    const size_t end = std::min(grammar.find('\n', begin), grammar.size());
+    std::string_view before = grammar.substr(begin, end - begin);
+    begin = end + 1;
+    const size_t at = before.find("::=");  // A later one has a ':' before it.
+    if (at == std::string_view::npos) continue;
+    before = before.substr(0, at);
     while (!before.empty() && (before.back() == ' ' || before.back() == '\t')) before.remove_suffix(1);
     while (!before.empty() && (before.front() == ' ' || before.front() == '\t')) before.remove_prefix(1);
     if (!before.empty() && std::ranges::all_of(before, IsNameByte)) return true;

@@ -125,6 +125,7 @@ TEST_F(GbnfTest, ErrorsNameTheLine) {
   EXPECT_THAT(error("root ::= \"\\ud800\""), HasSubstr("no character"));
   EXPECT_THAT(error("root ::= \"\xff\""), HasSubstr("UTF-8"));
   EXPECT_THAT(error("root ::= " + std::string(1000, '(')), HasSubstr("levels"));
+  EXPECT_THAT(error("root ::= \"a\"" + std::string(1'000'000, '*')), HasSubstr("signs of repetition"));
   EXPECT_THAT(error("root ::= \"a\" )"), HasSubstr("end of the line"));
   EXPECT_THAT(error("root ::= *"), HasSubstr("'*' begins no text"));
 }
