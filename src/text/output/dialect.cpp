@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "base/text.h"
+#include "text/output/harmony.h"
 #include "text/output/json_text.h"
 
 namespace shoal {
@@ -134,10 +135,9 @@ absl::StatusOr<Dialect> ChooseDialect(const Dialect& recognized, std::string_vie
   ASSIGN_OR_RETURN(format.tools, Choose("the tool parser", tools, recognized.tools, ToolFormats()));
   ASSIGN_OR_RETURN(format.reasoning,
                    Choose("the reasoning parser", reasoning, recognized.reasoning, ReasoningFormats()));
-  const bool one = format.tools == kHarmony || format.reasoning == kHarmony;
   const bool other = (format.tools != kHarmony && format.tools != kNoFormat) ||
                      (format.reasoning != kHarmony && format.reasoning != kNoFormat);
-  if (one && other) {
+  if (format.harmony() && other) {
     return InvalidArgument("tool parser '{}' and reasoning parser '{}' do not go together: harmony is both",
                            format.tools, format.reasoning);
   }
@@ -158,9 +158,7 @@ const ToolFormat* FindToolFormat(std::string_view name) { return Find(ToolFormat
 const ReasoningFormat* FindReasoningFormat(std::string_view name) { return Find(ReasoningFormats(), name); }
 
 std::vector<std::string> DialectMarks(const Dialect& format, bool tools) {
-  if (format.tools == kHarmony || format.reasoning == kHarmony) {
-    return {"<|start|>", "<|end|>", "<|message|>", "<|channel|>", "<|constrain|>", "<|call|>", "<|return|>"};
-  }
+  if (format.harmony()) return HarmonyMarks();
   std::vector<std::string> marks;
   const auto add = [&](const std::vector<std::string>& more) {
     marks.insert(marks.end(), more.begin(), more.end());

@@ -23,10 +23,11 @@ struct ReasoningFormat {
   ReasoningSyntax syntax;
 };
 
-/// By name. Both are "harmony" or neither.
+/// By name. Where one of them is "harmony" the other is, too, or none.
 struct Dialect {
   std::string tools = std::string(kNoFormat);
   std::string reasoning = std::string(kNoFormat);
+  bool harmony() const { return tools == kHarmony || reasoning == kHarmony; }
   bool operator==(const Dialect&) const = default;
 };
 

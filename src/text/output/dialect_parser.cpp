@@ -6,7 +6,7 @@ namespace shoal {
 
 DialectParser::DialectParser(const Dialect& format, const DialectOptions& options)
     : schemas_(ToolSchemas::FromJson(options.tools)) {
-  if (format.tools == kHarmony || format.reasoning == kHarmony) {
+  if (format.harmony()) {
     harmony_.emplace(HarmonyOptions{.tools = options.parse_tools && format.tools == kHarmony,
                                     .reasoning = options.parse_reasoning && format.reasoning == kHarmony});
     return;

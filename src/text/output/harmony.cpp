@@ -34,10 +34,12 @@ bool SaysNothing(std::string_view header) {
 
 }  // namespace
 
-HarmonyParser::HarmonyParser(HarmonyOptions options)
-    : options_(options),
-      matcher_({"<|start|>", "<|end|>", "<|message|>", std::string(kChannel), "<|constrain|>", "<|call|>",
-                "<|return|>"}) {}
+std::vector<std::string> HarmonyMarks() {
+  return {"<|start|>",     "<|end|>",  "<|message|>", std::string(kChannel),
+          "<|constrain|>", "<|call|>", "<|return|>"};
+}
+
+HarmonyParser::HarmonyParser(HarmonyOptions options) : options_(options), matcher_(HarmonyMarks()) {}
 
 void HarmonyParser::push(std::string_view text, OutputEvents& events) {
   events_ = &events;

@@ -7,10 +7,10 @@
 
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include "text/output/event.h"
 #include "text/output/marker_matcher.h"
-#include "text/output/tool_parser.h"
 
 namespace shoal {
 
@@ -18,6 +18,9 @@ struct HarmonyOptions {
   bool tools = true;      ///< Messages to tools are calls; otherwise they are content.
   bool reasoning = true;  ///< The channel of the analysis is reasoning; otherwise it is content.
 };
+
+/// What the parser looks for in the text.
+std::vector<std::string> HarmonyMarks();
 
 class HarmonyParser {
  public:

@@ -26,6 +26,12 @@ std::string_view Trimmed(std::string_view text) {
   return text;
 }
 
+uint32_t HexNumber(std::string_view digits) {
+  uint32_t number = 0;
+  std::from_chars(digits.data(), digits.data() + digits.size(), number, 16);
+  return number;
+}
+
 // ---- JsonScanner ----
 
 ValueState JsonScanner::next(char c) {
@@ -71,13 +77,15 @@ ValueState JsonScanner::next_in_string(char c) {
 ValueState JsonStringReader::next(char c, std::string& text) {
   if (escape_.empty()) return next_plain(c, text);
   if (escape_.size() >= 2 && std::isxdigit(static_cast<unsigned char>(c)) == 0) {
-    drop_half(text);
+    units_.end(text);
     text += std::exchange(escape_, {});
     return next_plain(c, text);
   }
   escape_ += c;
   if (escape_.size() == 2 && c != 'u') end_escape(text);
-  if (escape_.size() == 6) end_unicode(text);
+  if (escape_.size() == 6) {
+    units_.add(HexNumber(std::exchange(escape_, {}).substr(2)), text);
+  }
   return ValueState::kMore;
 }
 
@@ -86,7 +94,7 @@ ValueState JsonStringReader::next_plain(char c, std::string& text) {
     escape_ = c;
     return ValueState::kMore;
   }
-  drop_half(text);
+  units_.end(text);
   if (c == '"') return ValueState::kDone;
   text += c;
   return ValueState::kMore;
@@ -95,7 +103,7 @@ ValueState JsonStringReader::next_plain(char c, std::string& text) {
 void JsonStringReader::end_escape(std::string& text) {
   constexpr std::string_view kNames = "\"\\/bfnrt";
   constexpr std::string_view kValues = "\"\\/\b\f\n\r\t";
-  drop_half(text);
+  units_.end(text);
   const size_t at = kNames.find(escape_[1]);
   if (at == std::string_view::npos) {
     text += escape_;
@@ -105,16 +113,15 @@ void JsonStringReader::end_escape(std::string& text) {
   escape_.clear();
 }
 
-void JsonStringReader::end_unicode(std::string& text) {
-  uint32_t unit = 0;
-  std::from_chars(escape_.data() + 2, escape_.data() + escape_.size(), unit, 16);
-  escape_.clear();
+// ---- Utf16Joiner ----
+
+void Utf16Joiner::add(uint32_t unit, std::string& text) {
   if (half_ != 0 && IsLowSurrogate(unit)) {
     AppendUtf8(text, 0x10000 + ((half_ - 0xd800) << 10) + (unit - 0xdc00));
     half_ = 0;
     return;
   }
-  drop_half(text);
+  end(text);
   if (IsHighSurrogate(unit)) {
     half_ = unit;
   } else {
@@ -122,7 +129,7 @@ void JsonStringReader::end_unicode(std::string& text) {
   }
 }
 
-void JsonStringReader::drop_half(std::string& text) {
+void Utf16Joiner::end(std::string& text) {
   if (std::exchange(half_, 0) != 0) AppendUtf8(text, kReplacement);
 }
 

@@ -36,6 +36,21 @@ class JsonScanner {
   bool scalar_ = false;
 };
 
+/// The number that hexadecimal digits, at most eight, spell.
+uint32_t HexNumber(std::string_view digits);
+
+/// Joins units of UTF-16, as escapes give them, to characters.
+class Utf16Joiner {
+ public:
+  /// Appends what `unit` completes, as UTF-8: nothing where it is the first half of a pair.
+  void add(uint32_t unit, std::string& text);
+  /// Something else follows: a half that waits for its other becomes U+FFFD.
+  void end(std::string& text);
+
+ private:
+  uint32_t half_ = 0;
+};
+
 /// Reads a JSON string's text from the byte after its opening quote.
 class JsonStringReader {
  public:
@@ -49,11 +64,9 @@ class JsonStringReader {
  private:
   ValueState next_plain(char c, std::string& text);
   void end_escape(std::string& text);
-  void end_unicode(std::string& text);
-  void drop_half(std::string& text);
 
   std::string escape_;  ///< The escape being read, from its backslash.
-  uint32_t half_ = 0;   ///< The first half of a surrogate pair.
+  Utf16Joiner units_;
 };
 
 /// Appends UTF-8. Anything that is no character becomes U+FFFD.

@@ -1,7 +1,6 @@
 #include "text/output/literal_reader.h"
 
 #include <cctype>
-#include <charconv>
 #include <string_view>
 
 namespace shoal {
@@ -34,7 +33,7 @@ bool PythonEscape::takes(char c, std::string& json) {
       held_ = c;
       return true;
     }
-    if (std::exchange(half_, 0) != 0) add(0, json);
+    units_.end(json);
     return false;
   }
   if (held_.size() == 1) {
@@ -54,33 +53,15 @@ bool PythonEscape::takes(char c, std::string& json) {
 void PythonEscape::end(std::string& json) {
   const std::string escape = std::exchange(held_, {});
   if (HexDigits(escape[1]) > 0) {
-    uint32_t character = 0;
-    std::from_chars(escape.data() + 2, escape.data() + escape.size(), character, 16);
-    add(character, json);
-    return;
+    std::string text;
+    units_.add(HexNumber(escape.substr(2)), text);
+    return AppendEscaped(json, text);
   }
-  if (std::exchange(half_, 0) != 0) add(0xfffd, json);
+  units_.end(json);
   constexpr std::string_view kNames = "\\'\"/abfnrtv0";
   constexpr std::string_view kValues("\\'\"/\a\b\f\n\r\t\v\0", 12);
   const size_t at = kNames.find(escape[1]);
   AppendEscaped(json, at == std::string_view::npos ? escape : kValues.substr(at, 1));
-}
-
-void PythonEscape::add(uint32_t character, std::string& json) {
-  std::string text;
-  const bool low = character >= 0xdc00 && character < 0xe000;
-  if (half_ != 0 && low) {
-    AppendUtf8(text, 0x10000 + ((half_ - 0xd800) << 10) + (character - 0xdc00));
-    half_ = 0;
-  } else {
-    if (std::exchange(half_, 0) != 0) AppendUtf8(text, 0xfffd);
-    if (character >= 0xd800 && character < 0xdc00) {
-      half_ = character;
-    } else {
-      AppendUtf8(text, character);
-    }
-  }
-  AppendEscaped(json, text);
 }
 
 // ---- LiteralReader ----
@@ -224,17 +205,12 @@ ValueState LiteralReader::next_quote(std::string& json) {
 }
 
 ValueState LiteralReader::next_marked_string(char c, std::string& json) {
-  held_ += c;
-  if (held_ == syntax_.quote) {
-    held_.clear();
-    json += '"';
-    return end_value();
-  }
-  size_t begin = 0;
-  while (begin < held_.size() && !syntax_.quote.starts_with(std::string_view(held_).substr(begin))) ++begin;
-  AppendEscaped(json, std::string_view(held_).substr(0, begin));
-  held_.erase(0, begin);
-  return ValueState::kMore;
+  std::string text;
+  const bool closed = mark_.next(c, text) >= 0;
+  AppendEscaped(json, text);
+  if (!closed) return ValueState::kMore;
+  json += '"';
+  return end_value();
 }
 
 ValueState LiteralReader::next_after(char c, std::string& json) {

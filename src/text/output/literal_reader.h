@@ -6,13 +6,13 @@
 #include <utility>
 
 #include "text/output/json_text.h"
+#include "text/output/marker_matcher.h"
 
 namespace shoal {
 
 struct LiteralSyntax {
   /// The marker around strings, which have no escapes; "": strings are quoted as in Python and JSON.
   std::string quote = "";
-  bool bare_keys = false;  ///< {name: 1}
 };
 
 /// The escapes of a Python string; JSON's are among them.
@@ -26,23 +26,22 @@ class PythonEscape {
 
  private:
   void end(std::string& json);
-  void add(uint32_t character, std::string& json);
 
   std::string held_;
-  uint32_t half_ = 0;  ///< The first half of a surrogate pair.
+  Utf16Joiner units_;
 };
 
 /// Reads one value: strings, numbers, True, None, lists, tuples, dicts; JSON's own words, too. A bare word that is none
 /// of them becomes a string.
 class LiteralReader {
  public:
-  explicit LiteralReader(LiteralSyntax syntax = {}) : syntax_(std::move(syntax)) {}
+  explicit LiteralReader(LiteralSyntax syntax = {}) : syntax_(std::move(syntax)), mark_({syntax_.quote}) {}
 
   /// Appends JSON to `json`. kDoneBefore: a word or number ended before `c`.
   ValueState next(char c, std::string& json);
 
   /// How many bytes are held back.
-  size_t held() const { return held_.size() + escape_.held() + (triple_ ? quotes_ : 0); }
+  size_t held() const { return held_.size() + mark_.held() + escape_.held() + (triple_ ? quotes_ : 0); }
 
  private:
   enum class At { kValue, kWord, kOpeningMark, kString, kMaybeTriple, kMarkedString, kAfter };
@@ -71,7 +70,8 @@ class LiteralReader {
   size_t quotes_ = 0;  ///< Quotes in a row within a string of triple quotes.
   bool triple_ = false;
   PythonEscape escape_;
-  std::string held_;  ///< A word, or a part of the marker.
+  std::string held_;    ///< A word, or a part of the opening marker.
+  MarkerMatcher mark_;  ///< Finds the closing one.
 };
 
 }  // namespace shoal

@@ -79,8 +79,6 @@ class ToolParser {
   void push(std::string_view text, OutputEvents& events);
   /// The text is over.
   void finish(OutputEvents& events);
-  /// How many calls began.
-  int calls() const { return writer_.calls(); }
 
  private:
   void next(char c);

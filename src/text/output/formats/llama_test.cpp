@@ -46,6 +46,16 @@ TEST(LlamaPythonic, LiteralsBecomeJson) {
                          {"now", "{}"}}});
 }
 
+TEST(LlamaPythonic, HalvesOfCharactersAreJoined) {
+  ExpectReads(
+      kPythonic,
+      R"([get_weather(city='\ud83d\ude00'), get_weather(city='\ud83dx'), get_weather(city='\ud83d\n')])",
+      {.content = "",
+       .calls = {{"get_weather", R"({"city": "😀"})"},
+                 {"get_weather", "{\"city\": \"\uFFFDx\"}"},
+                 {"get_weather", "{\"city\": \"\uFFFD\\n\"}"}}});
+}
+
 TEST(LlamaPythonic, ArgumentsWithoutNamesGetThoseOfTheSchema) {
   ExpectReads(kPythonic, R"([get_weather("Paris", 2), now(3)])",
               {.content = "",
