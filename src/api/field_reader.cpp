@@ -126,4 +126,23 @@ void FieldReader::fail_type(std::string_view name, std::string_view expected, co
        "invalid_type");
 }
 
+ApiError WrongType(const std::string& where, std::string_view expected, const Json& got) {
+  return {.message = fmt::format("'{}' must be {}, got {}", where, expected, JsonTypeName(got)),
+          .param = where,
+          .code = "invalid_type"};
+}
+
+void EachObject(const Json& list, const std::string& where, std::optional<ApiError>& error,
+                absl::FunctionRef<void(FieldReader& object)> read) {
+  for (size_t i = 0; i < list.size() && !error.has_value(); ++i) {
+    const std::string path = fmt::format("{}[{}]", where, i);
+    if (!list[i].is_object()) {
+      error = WrongType(path, "an object", list[i]);
+      return;
+    }
+    FieldReader object(list[i], path + ".", error);
+    read(object);
+  }
+}
+
 }  // namespace shoal

@@ -9,6 +9,7 @@
 #include <string_view>
 #include <vector>
 
+#include "absl/functional/function_ref.h"
 #include "api/json.h"
 
 namespace shoal {
@@ -64,5 +65,12 @@ class FieldReader {
   std::optional<ApiError>& error_;
   std::vector<std::string> known_;
 };
+
+/// What stands at the path `where` has the wrong type.
+ApiError WrongType(const std::string& where, std::string_view expected, const Json& got);
+
+/// Calls `read` with each object of the array `list`, which stands at the path `where`, until something is wrong.
+void EachObject(const Json& list, const std::string& where, std::optional<ApiError>& error,
+                absl::FunctionRef<void(FieldReader& object)> read);
 
 }  // namespace shoal

@@ -19,6 +19,8 @@ ApiResult<Json> ParseJson(std::string_view text) {
 
 std::string DumpJson(const Json& value) { return value.dump(-1, ' ', false, Json::error_handler_t::replace); }
 
+std::string Quoted(std::string_view text) { return DumpJson(Json(text)); }
+
 std::string_view JsonTypeName(const Json& value) {
   switch (value.type()) {
     case Json::value_t::null:

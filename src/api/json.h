@@ -23,6 +23,9 @@ ApiResult<Json> ParseJson(std::string_view text);
 /// One line; strings that are not UTF-8 (they should not be) get U+FFFD.
 std::string DumpJson(const Json& value);
 
+/// `text` as a JSON string, with its quotes.
+std::string Quoted(std::string_view text);
+
 /// "an object", "a string", ...: for messages.
 std::string_view JsonTypeName(const Json& value);
 

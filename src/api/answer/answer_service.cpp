@@ -48,7 +48,7 @@ std::vector<ChatRequest> WaysToRender(const Conversation& conversation) {
 
 }  // namespace
 
-std::string NewAnswerId(std::string_view prefix) { return fmt::format("{}-{:016x}", prefix, EntropySeed()); }
+std::string NewAnswerId(std::string_view prefix) { return fmt::format("{}{:016x}", prefix, EntropySeed()); }
 
 ApiError ShuttingDown() {
   return {.status = 503,
@@ -132,10 +132,13 @@ std::optional<ApiError> AnswerService::check_tokens(const std::vector<int32_t>& 
                   .code = "token_out_of_vocabulary"};
 }
 
-ApiResult<std::shared_ptr<const TokenConstraint>> AnswerService::constraint(
-    const std::optional<Structure>& structure) {
-  if (!structure.has_value()) return nullptr;
-  return grammars_.constraint(*structure);
+std::optional<ApiError> AnswerService::constrain(const std::optional<Structure>& structure,
+                                                 AnswerOrder& order) {
+  if (!structure.has_value()) return std::nullopt;
+  auto constraint = grammars_.constraint(*structure);
+  if (!constraint.has_value()) return std::move(constraint.error());
+  order.constraint = *std::move(constraint);
+  return std::nullopt;
 }
 
 GenerationRequest AnswerService::generation(const AnswerOrder& order,
@@ -157,9 +160,10 @@ GenerationRequest AnswerService::generation(const AnswerOrder& order,
 std::optional<ApiError> AnswerService::start(AnswerOrder order, std::unique_ptr<AnswerWriter> answer,
                                              const std::shared_ptr<ResponseWriter>& writer) {
   if (draining_) return ShuttingDown();
-  AnswerPlan plan{.id = order.id, .choices_per_prompt = order.choices_per_prompt, .stop = order.stop};
-  plan.format = std::move(order.format);
-  plan.min_tokens = order.min_tokens;
+  AnswerPlan plan{
+      .id = order.id,
+      .choices_per_prompt = order.choices_per_prompt,
+      .chain = {.stop = order.stop, .min_tokens = order.min_tokens, .format = std::move(order.format)}};
   SamplingParams sampling = ResolveSampling(order.sampling, options_.sampling);
   std::vector<GenerationRequest> choices;
   for (const std::vector<int32_t>& prompt : order.prompts) {

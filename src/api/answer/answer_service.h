@@ -109,8 +109,8 @@ class AnswerService {
   /// names "suffix".
   ApiResult<FillInMiddle> fill_in_middle(std::string_view prefix, std::string_view suffix) const;
 
-  /// The constraint of a text that must be `structure`, which may take a moment to compile; nullptr without one.
-  ApiResult<std::shared_ptr<const TokenConstraint>> constraint(const std::optional<Structure>& structure);
+  /// Binds the order's text to `structure`, if there is one, which may take a moment to compile.
+  std::optional<ApiError> constrain(const std::optional<Structure>& structure, AnswerOrder& order);
 
   /// Positions that a prompt and its answer may have together; 0 while the cluster has never been up.
   int64_t context() const { return PositionsMax(scheduler_.stats().limits); }
@@ -136,7 +136,7 @@ class AnswerService {
 /// What a request gets while the server drains.
 ApiError ShuttingDown();
 
-/// "<prefix>-" and 16 hexadecimal digits that nobody else has.
+/// `prefix` and 16 hexadecimal digits that nobody else has.
 std::string NewAnswerId(std::string_view prefix);
 
 }  // namespace shoal

@@ -20,9 +20,7 @@ AnswerSink::AnswerSink(AnswerPlan plan, const Tokenizer& tokenizer, Metrics& met
                        std::unique_ptr<AnswerWriter> writer)
     : plan_(std::move(plan)), metrics_(metrics), writer_(std::move(writer)), open_(plan_.choices) {
   choices_.reserve(static_cast<size_t>(plan_.choices));
-  for (int i = 0; i < plan_.choices; ++i)
-    choices_.push_back({ChoiceChain(
-        tokenizer, {.stop = plan_.stop, .min_tokens = plan_.min_tokens, .format = plan_.format})});
+  for (int i = 0; i < plan_.choices; ++i) choices_.push_back({ChoiceChain(tokenizer, plan_.chain)});
   usage_.prompt_tokens = plan_.prompt_tokens;
 }
 

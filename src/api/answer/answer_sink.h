@@ -19,10 +19,8 @@ struct AnswerPlan {
   std::string id;  ///< For the log.
   int choices = 1;
   int choices_per_prompt = 1;  ///< Choices in a row that have one prompt.
-  std::vector<std::string> stop;
-  int64_t min_tokens = 0;  ///< Of each choice; before, no stop string counts.
-  OutputFormat format;
-  int64_t prompt_tokens = 0;  ///< Of all prompts.
+  ChainPlan chain = {};        ///< Of each choice.
+  int64_t prompt_tokens = 0;   ///< Of all prompts.
 };
 
 /// A stream in which nothing was written for so long gets a comment.

@@ -9,6 +9,9 @@
 namespace shoal {
 
 std::string SseEvent(std::string_view data) { return fmt::format("data: {}\n\n", data); }
+std::string SseEvent(std::string_view name, std::string_view data) {
+  return fmt::format("event: {}\n{}", name, SseEvent(data));
+}
 
 void StreamWriter::admitted() {
   if (std::exchange(begun_, true)) return;

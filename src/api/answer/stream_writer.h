@@ -13,6 +13,8 @@ namespace shoal {
 
 /// One server-sent event: "data: {...}\n\n".
 std::string SseEvent(std::string_view data);
+/// One with a name: "event: name\ndata: {...}\n\n".
+std::string SseEvent(std::string_view name, std::string_view data);
 
 class StreamWriter : public AnswerWriter {
  public:

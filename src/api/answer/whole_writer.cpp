@@ -27,6 +27,11 @@ std::vector<AnsweredCall> AnsweredChoice::calls() const {
   return calls;
 }
 
+Json ArgumentsObject(const std::string& arguments) {
+  auto object = ParseJson(arguments);
+  return object.has_value() && object->is_object() ? *std::move(object) : Json::object();
+}
+
 WholeWriter::WholeWriter(WholeFormat format, int choices, std::shared_ptr<ResponseWriter> writer)
     : format_(std::move(format)), writer_(std::move(writer)), choices_(static_cast<size_t>(choices)) {}
 

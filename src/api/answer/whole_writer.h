@@ -18,6 +18,9 @@ struct AnsweredCall {
   std::string arguments;  ///< JSON, if the model wrote JSON.
 };
 
+/// The arguments of a call as an object: what a model broke off is an empty one.
+Json ArgumentsObject(const std::string& arguments);
+
 struct AnsweredChoice {
   OutputEvents events;  ///< Joined: as AddEvent does.
   std::vector<SampledToken> sampled;

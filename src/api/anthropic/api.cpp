@@ -9,7 +9,6 @@
 #include "api/anthropic/request.h"
 #include "api/anthropic/writer.h"
 #include "api/openai/chat_order.h"
-#include "base/random.h"
 
 namespace shoal {
 namespace {
@@ -36,8 +35,7 @@ void AnthropicApi::messages(const HttpRequest& request, const Writer& writer) {
   const auto parsed = ParseMessages(request.body);
   if (!parsed.has_value()) return Refuse(*writer, parsed.error());
   if (const auto wrong = check_model(parsed->model)) return Refuse(*writer, *wrong);
-  MessageHeader header{.id = fmt::format("msg_{:016x}", EntropySeed()),
-                       .model = service_.model_names().front()};
+  MessageHeader header{.id = NewAnswerId("msg_"), .model = service_.model_names().front()};
   auto order = OrderOfChat(service_, parsed->chat, header.id);
   if (!order.has_value()) return Refuse(*writer, order.error());
   header.prompt_tokens = std::ssize(order->prompts.front());

@@ -2,7 +2,6 @@
 
 #include <fmt/format.h>
 
-#include <functional>
 #include <nlohmann/json.hpp>
 #include <utility>
 
@@ -20,35 +19,22 @@ using Error = std::optional<ApiError>;
 
 Json TextPart(std::string text) { return {{"type", "text"}, {"text", std::move(text)}}; }
 
-/// Calls `read` with each block of `content` and its path; a text counts as one block of text.
-void EachBlock(
-    const Json& content, const std::string& where, Error& error,
-    const std::function<void(FieldReader& block, const std::string& type, const Json& json)>& read) {
+/// Calls `read` with each block of `content` and its type; a text counts as one block of text.
+void EachBlock(const Json& content, const std::string& where, Error& error,
+               absl::FunctionRef<void(FieldReader& block, const std::string& type)> read) {
   if (content.is_string()) {
     const Json block = TextPart(content.get<std::string>());
     FieldReader fields(block, where + ".", error);
-    return read(fields, fields.required_text("type"), block);
+    return read(fields, fields.required_text("type"));
   }
   if (!content.is_array()) {
-    error = ApiError{.message = fmt::format("'{}' must be a string or an array of blocks, got {}", where,
-                                            JsonTypeName(content)),
-                     .param = where,
-                     .code = "invalid_type"};
+    error = WrongType(where, "a string or an array of blocks", content);
     return;
   }
-  for (size_t i = 0; i < content.size() && !error.has_value(); ++i) {
-    const std::string path = fmt::format("{}[{}]", where, i);
-    if (!content[i].is_object()) {
-      error =
-          ApiError{.message = fmt::format("'{}' must be an object, got {}", path, JsonTypeName(content[i])),
-                   .param = path,
-                   .code = "invalid_type"};
-      return;
-    }
-    FieldReader fields(content[i], path + ".", error);
-    const std::string type = fields.required_text("type");
-    if (fields.ok()) read(fields, type, content[i]);
-  }
+  EachObject(content, where, error, [&](FieldReader& block) {
+    const std::string type = block.required_text("type");
+    if (block.ok()) read(block, type);
+  });
 }
 
 void RefuseBlock(FieldReader& block, const std::string& type) {
@@ -71,7 +57,7 @@ std::string DocumentText(FieldReader& block, const std::string& type) {
 
 std::string SystemText(const Json& system, Error& error) {
   std::string text;
-  EachBlock(system, "system", error, [&](FieldReader& block, const std::string& type, const Json&) {
+  EachBlock(system, "system", error, [&](FieldReader& block, const std::string& type) {
     if (type != "text") return RefuseBlock(block, type);
     const std::string more = block.required_text("text");
     if (more.starts_with(kBillingBlock)) return;
@@ -84,7 +70,7 @@ std::string SystemText(const Json& system, Error& error) {
 std::string ResultText(const Json* content, const std::string& where, Error& error) {
   if (content == nullptr) return "";
   std::string text;
-  EachBlock(*content, where, error, [&](FieldReader& block, const std::string& type, const Json&) {
+  EachBlock(*content, where, error, [&](FieldReader& block, const std::string& type) {
     std::string more;
     if (type == "text") {
       more = block.required_text("text");
@@ -104,7 +90,7 @@ std::string ResultText(const Json* content, const std::string& where, Error& err
 /// the calls.
 void AddUser(const Json& content, const std::string& where, Error& error, Json& messages) {
   Json parts = Json::array();
-  EachBlock(content, where, error, [&](FieldReader& block, const std::string& type, const Json&) {
+  EachBlock(content, where, error, [&](FieldReader& block, const std::string& type) {
     if (type == "text") {
       parts.push_back(TextPart(block.required_text("text")));
     } else if (type == "document") {
@@ -123,7 +109,7 @@ void AddUser(const Json& content, const std::string& where, Error& error, Json& 
 void AddAssistant(const Json& content, const std::string& where, Error& error, Json& messages) {
   Json parts = Json::array(), calls = Json::array();
   std::string reasoning;
-  EachBlock(content, where, error, [&](FieldReader& block, const std::string& type, const Json&) {
+  EachBlock(content, where, error, [&](FieldReader& block, const std::string& type) {
     if (type == "text") {
       parts.push_back(TextPart(block.required_text("text")));
     } else if (type == "thinking") {

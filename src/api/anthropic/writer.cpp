@@ -38,12 +38,6 @@ Json MessageJson(const MessageHeader& header) {
           {"stop_sequence", nullptr}};
 }
 
-/// The arguments of a call as an object: what a model broke off is none.
-Json InputOf(const std::string& arguments) {
-  auto input = ParseJson(arguments);
-  return input.has_value() && input->is_object() ? *std::move(input) : Json::object();
-}
-
 Json ContentOf(const AnsweredChoice& choice) {
   Json content = Json::array();
   for (const OutputEvent& event : choice.events) {
@@ -55,7 +49,7 @@ Json ContentOf(const AnsweredChoice& choice) {
       content.push_back(
           {{"type", "tool_use"}, {"id", event.call_id}, {"name", event.name}, {"input", Json::object()}});
     }
-    if (event.kind == Kind::kArguments) content.back()["input"] = InputOf(event.text);
+    if (event.kind == Kind::kArguments) content.back()["input"] = ArgumentsObject(event.text);
   }
   return content;
 }
@@ -87,9 +81,7 @@ class Stream final : public StreamWriter {
   /// The kind of block that is open.
   enum class Block { kNone, kText, kThinking, kCall };
 
-  void put_named(std::string_view name, std::string_view data) {
-    put(fmt::format("event: {}\ndata: {}\n\n", name, data));
-  }
+  void put_named(std::string_view name, std::string_view data) { put(SseEvent(name, data)); }
   void put_opening() override {
     Json message = MessageJson(header_);
     message["usage"] = UsageOf({.prompt_tokens = header_.prompt_tokens});

@@ -66,9 +66,13 @@ std::vector<HttpRoute> OllamaApi::routes() {
   const auto version = fmt::format(R"({{"version":"{}"}})", kOllamaVersion);
   return {
       {"POST", "/api/chat",
-       [this](const HttpRequest& request, const Writer& writer) { chat(request, writer); }},
+       [this](const HttpRequest& request, const Writer& writer) {
+         answer(ParseOllamaChat(request.body), Asked::kChat, writer);
+       }},
       {"POST", "/api/generate",
-       [this](const HttpRequest& request, const Writer& writer) { generate(request, writer); }},
+       [this](const HttpRequest& request, const Writer& writer) {
+         answer(ParseOllamaGenerate(request.body), Asked::kText, writer);
+       }},
       {"GET", "/api/tags", [this](const HttpRequest&, const Writer& writer) { tags(writer); }},
       {"POST", "/api/show",
        [this](const HttpRequest& request, const Writer& writer) { show(request, writer); }},
@@ -78,31 +82,17 @@ std::vector<HttpRoute> OllamaApi::routes() {
   };
 }
 
-void OllamaApi::chat(const HttpRequest& request, const Writer& writer) {
-  const auto parsed = ParseOllamaChat(request.body);
+void OllamaApi::answer(const ApiResult<OllamaRequest>& parsed, Asked asked, const Writer& writer) {
   if (!parsed.has_value()) return Refuse(*writer, parsed.error());
   if (const auto wrong = service_.check_model(parsed->model)) return Refuse(*writer, *wrong);
-  OllamaHeader header{.model = service_.model_names().front(), .chat = true};
+  const bool chat = asked == Asked::kChat;
+  OllamaHeader header{.model = service_.model_names().front(), .chat = chat};
   if (parsed->load_only) return writer->send({.body = OllamaLoadedBody(header)});
-  auto order = OrderOfChat(service_, parsed->chat, NewAnswerId("ollama"));
-  if (!order.has_value()) return Refuse(*writer, order.error());
-  auto answer = parsed->stream ? OllamaStreamWriter(std::move(header), writer)
-                               : OllamaWholeWriter(std::move(header), writer);
-  if (const auto error = service_.start(*std::move(order), std::move(answer), writer))
-    Refuse(*writer, *error);
-}
-
-void OllamaApi::generate(const HttpRequest& request, const Writer& writer) {
-  const auto parsed = ParseOllamaGenerate(request.body);
-  if (!parsed.has_value()) return Refuse(*writer, parsed.error());
-  if (const auto wrong = service_.check_model(parsed->model)) return Refuse(*writer, *wrong);
-  OllamaHeader header{.model = service_.model_names().front(), .chat = false};
-  if (parsed->load_only) return writer->send({.body = OllamaLoadedBody(header)});
-  const std::string id = NewAnswerId("ollama");
+  const std::string id = NewAnswerId("ollama-");
   auto order = parsed->raw.has_value() ? OrderOfText(service_, parsed->chat, *parsed->raw, id)
                                        : OrderOfChat(service_, parsed->chat, id);
   if (!order.has_value()) return Refuse(*writer, order.error());
-  order->prompt_field = "prompt";
+  if (!chat) order->prompt_field = "prompt";
   auto answer = parsed->stream ? OllamaStreamWriter(std::move(header), writer)
                                : OllamaWholeWriter(std::move(header), writer);
   if (const auto error = service_.start(*std::move(order), std::move(answer), writer))

@@ -10,6 +10,7 @@
 
 #include "api/answer/answer_service.h"
 #include "api/http/server.h"
+#include "api/ollama/request.h"
 
 namespace shoal {
 
@@ -32,8 +33,9 @@ class OllamaApi {
  private:
   using Writer = std::shared_ptr<ResponseWriter>;
 
-  void chat(const HttpRequest& request, const Writer& writer);
-  void generate(const HttpRequest& request, const Writer& writer);
+  enum class Asked : uint8_t { kChat, kText };
+
+  void answer(const ApiResult<OllamaRequest>& parsed, Asked asked, const Writer& writer);
   void tags(const Writer& writer) const;
   void show(const HttpRequest& request, const Writer& writer) const;
   void running(const Writer& writer) const;

@@ -159,16 +159,7 @@ Json MessageOf(const Json& message, const std::string& where, Error& error) {
   return out;
 }
 
-}  // namespace
-
-ApiResult<OllamaRequest> ParseOllamaChat(std::string_view body) {
-  const auto object = ParseObject(body);
-  if (!object.has_value()) return std::unexpected(object.error());
-  OllamaRequest out;
-  Error error;
-  Json chat;
-  FieldReader fields(*object, "", error);
-  ReadCommon(fields, error, out, chat);
+void ReadChat(FieldReader& fields, Error& error, OllamaRequest& out, Json& chat) {
   if (const Json* tools = fields.find_array("tools"); tools != nullptr && !tools->empty()) {
     chat["tools"] = *tools;
   }
@@ -184,20 +175,9 @@ ApiResult<OllamaRequest> ParseOllamaChat(std::string_view body) {
       fields.fail_type(where, "an object", message);
     }
   }
-  fields.refuse_others();
-  if (error.has_value()) return std::unexpected(*std::move(error));
-  out.chat = DumpJson(chat);
-  return out;
 }
 
-ApiResult<OllamaRequest> ParseOllamaGenerate(std::string_view body) {
-  const auto object = ParseObject(body);
-  if (!object.has_value()) return std::unexpected(object.error());
-  OllamaRequest out;
-  Error error;
-  Json chat;
-  FieldReader fields(*object, "", error);
-  ReadCommon(fields, error, out, chat);
+void ReadGenerate(FieldReader& fields, Error&, OllamaRequest& out, Json& chat) {
   const std::string prompt = fields.text("prompt").value_or("");
   const std::string system = fields.text("system").value_or("");
   out.load_only = prompt.empty();
@@ -209,11 +189,29 @@ ApiResult<OllamaRequest> ParseOllamaGenerate(std::string_view body) {
   fields.only("suffix", {""});
   fields.only("template", {""});
   fields.only("context", {Json::array()});
+}
+
+/// `read` reads what is not common to both kinds of requests.
+ApiResult<OllamaRequest> Parse(std::string_view body,
+                               void (*read)(FieldReader&, Error&, OllamaRequest&, Json& chat)) {
+  const auto object = ParseObject(body);
+  if (!object.has_value()) return std::unexpected(object.error());
+  OllamaRequest out;
+  Error error;
+  Json chat;
+  FieldReader fields(*object, "", error);
+  ReadCommon(fields, error, out, chat);
+  read(fields, error, out, chat);
   fields.refuse_others();
   if (error.has_value()) return std::unexpected(*std::move(error));
   out.chat = DumpJson(chat);
   return out;
 }
+
+}  // namespace
+
+ApiResult<OllamaRequest> ParseOllamaChat(std::string_view body) { return Parse(body, &ReadChat); }
+ApiResult<OllamaRequest> ParseOllamaGenerate(std::string_view body) { return Parse(body, &ReadGenerate); }
 
 ApiResult<std::string> ParseOllamaShow(std::string_view body) {
   const auto object = ParseObject(body);

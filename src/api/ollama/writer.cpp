@@ -23,11 +23,8 @@ struct Said {
 };
 
 Json CallJson(const AnsweredCall& call) {
-  auto arguments = ParseJson(call.arguments);
-  const bool object = arguments.has_value() && arguments->is_object();
-  return {
-      {"id", call.id},
-      {"function", {{"name", call.name}, {"arguments", object ? *std::move(arguments) : Json::object()}}}};
+  return {{"id", call.id},
+          {"function", {{"name", call.name}, {"arguments", ArgumentsObject(call.arguments)}}}};
 }
 
 Json PartJson(const OllamaHeader& header, const Said& said) {

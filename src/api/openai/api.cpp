@@ -83,7 +83,7 @@ void OpenAiApi::chat_completion(const HttpRequest& request, const Writer& writer
   const CommonFields& common = parsed->common;
   if (const auto wrong = service_.check_model(common.model)) return SendError(*writer, *wrong);
   ChatFormat format{
-      .header = header("chatcmpl", common), .choices = common.n, .tokenizer = &service_.tokenizer()};
+      .header = header("chatcmpl-", common), .choices = common.n, .tokenizer = &service_.tokenizer()};
   auto order = OrderOfChat(service_, *parsed, format.header.id);
   if (!order.has_value()) return SendError(*writer, order.error());
   start(*std::move(order),
@@ -97,37 +97,42 @@ void OpenAiApi::completion(const HttpRequest& request, const Writer& writer) {
   if (!parsed.has_value()) return SendError(*writer, parsed.error());
   CommonFields& common = parsed->common;
   if (const auto wrong = service_.check_model(common.model)) return SendError(*writer, *wrong);
-  CompletionFormat format{.header = header("cmpl", common),
+  CompletionFormat format{.header = header("cmpl-", common),
                           .prompts = static_cast<int>(parsed->prompts.size()),
                           .n = common.n,
                           .best_of = parsed->best_of,
                           .tokenizer = &service_.tokenizer()};
-  AnswerOrder order = OrderWithoutPrompt(common, format.header.id);
-  order.choices_per_prompt = parsed->best_of;
+  auto order = order_of(*parsed, format.header.id);
+  if (!order.has_value()) return SendError(*writer, order.error());
+  order->choices_per_prompt = parsed->best_of;
   // Ranking needs what is not shown.
-  if (parsed->best_of > common.n && !format.header.logprobs) order.sampling.top_logprobs = 0;
-  if (!parsed->token_limit_given) order.max_tokens = kCompletionTokensDefault;
-  if (const auto wrong = add_prompts(*parsed, order)) return SendError(*writer, *wrong);
-  if (const auto wrong = constrain(parsed->common.structure, order)) return SendError(*writer, *wrong);
+  if (parsed->best_of > common.n && !format.header.logprobs) order->sampling.top_logprobs = 0;
+  if (!parsed->token_limit_given) order->max_tokens = kCompletionTokensDefault;
   if (parsed->echo) format.echo = echoes(*parsed);
   auto answer = common.stream ? CompletionStreamWriter(std::move(format), writer)
                               : CompletionWholeWriter(std::move(format), writer);
-  if (order.max_tokens == 0) return AnswerNothing(order, *answer);
-  start(std::move(order), std::move(answer), writer);
+  start(*std::move(order), std::move(answer), writer);
 }
 
 void OpenAiApi::generate(const HttpRequest& request, const Writer& writer) {
   const auto parsed = ParseGenerate(request.body, {.vocabulary = service_.vocabulary()});
   if (!parsed.has_value()) return SendError(*writer, parsed.error());
   if (const auto wrong = service_.check_model(parsed->common.model)) return SendError(*writer, *wrong);
-  const AnswerHeader head = header("gen", parsed->common);
-  AnswerOrder order = OrderWithoutPrompt(parsed->common, head.id);
-  if (const auto wrong = add_prompts(*parsed, order)) return SendError(*writer, *wrong);
-  if (const auto wrong = constrain(parsed->common.structure, order)) return SendError(*writer, *wrong);
+  const AnswerHeader head = header("gen-", parsed->common);
+  auto order = order_of(*parsed, head.id);
+  if (!order.has_value()) return SendError(*writer, order.error());
   auto answer =
       parsed->common.stream ? GenerateStreamWriter(head, writer) : GenerateWholeWriter(head, writer);
-  if (order.max_tokens == 0) return AnswerNothing(order, *answer);
-  start(std::move(order), std::move(answer), writer);
+  start(*std::move(order), std::move(answer), writer);
+}
+
+ApiResult<AnswerOrder> OpenAiApi::order_of(const CompletionRequest& request, std::string id) {
+  AnswerOrder order = OrderWithoutPrompt(request.common, std::move(id));
+  if (auto wrong = add_prompts(request, order)) return std::unexpected(*std::move(wrong));
+  if (auto wrong = service_.constrain(request.common.structure, order)) {
+    return std::unexpected(*std::move(wrong));
+  }
+  return order;
 }
 
 AnswerHeader OpenAiApi::header(const char* id_prefix, const CommonFields& common) const {
@@ -176,14 +181,8 @@ std::vector<std::string> OpenAiApi::echoes(const CompletionRequest& request) con
   return texts;
 }
 
-std::optional<ApiError> OpenAiApi::constrain(const std::optional<Structure>& structure, AnswerOrder& order) {
-  auto constraint = service_.constraint(structure);
-  if (!constraint.has_value()) return constraint.error();
-  order.constraint = *std::move(constraint);
-  return std::nullopt;
-}
-
 void OpenAiApi::start(AnswerOrder order, std::unique_ptr<AnswerWriter> answer, const Writer& writer) {
+  if (order.max_tokens == 0) return AnswerNothing(order, *answer);
   if (const auto error = service_.start(std::move(order), std::move(answer), writer)) {
     SendError(*writer, *error);
   }

@@ -51,8 +51,8 @@ class OpenAiApi {
   AnswerHeader header(const char* id_prefix, const CommonFields& common) const;
   /// The request's prompts as tokens.
   std::optional<ApiError> add_prompts(const CompletionRequest& request, AnswerOrder& order) const;
-  /// Binds the order's text to a structure, if there is one.
-  std::optional<ApiError> constrain(const std::optional<Structure>& structure, AnswerOrder& order);
+  /// All that the orders of texts to be continued have in common.
+  ApiResult<AnswerOrder> order_of(const CompletionRequest& request, std::string id);
   std::vector<std::string> echoes(const CompletionRequest& request) const;
   void start(AnswerOrder order, std::unique_ptr<AnswerWriter> answer, const Writer& writer);
 

@@ -27,9 +27,7 @@ ApiResult<AnswerOrder> OrderOfChat(AnswerService& service, const ChatCompletionR
   const auto structure = ChatStructure(request.common.structure, request.conversation.tools,
                                        request.tool_choice, prompt->written, service.tokenizer());
   if (!structure.has_value()) return std::unexpected(structure.error());
-  auto constraint = service.constraint(*structure);
-  if (!constraint.has_value()) return std::unexpected(constraint.error());
-  order.constraint = *std::move(constraint);
+  if (auto wrong = service.constrain(*structure, order)) return std::unexpected(*std::move(wrong));
   order.prompts.push_back(std::move(prompt->tokens));
   return order;
 }
@@ -47,9 +45,8 @@ ApiResult<AnswerOrder> OrderOfText(AnswerService& service, std::string_view chat
   auto tokens = service.text_prompt(text, "prompt");
   if (!tokens.has_value()) return std::unexpected(std::move(tokens.error()));
   AnswerOrder order = OrderWithoutPrompt(parsed->common, std::move(id));
-  auto constraint = service.constraint(parsed->common.structure);
-  if (!constraint.has_value()) return std::unexpected(constraint.error());
-  order.constraint = *std::move(constraint);
+  if (auto wrong = service.constrain(parsed->common.structure, order))
+    return std::unexpected(*std::move(wrong));
   order.prompts.push_back(*std::move(tokens));
   return order;
 }

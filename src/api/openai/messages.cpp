@@ -6,8 +6,6 @@
 #include <array>
 #include <nlohmann/json.hpp>
 
-#include "absl/functional/function_ref.h"
-
 namespace shoal {
 namespace {
 
@@ -20,12 +18,6 @@ constexpr std::array<std::pair<std::string_view, const char*>, 4> kTextParts = {
 constexpr std::array kReasoningKeys = {"reasoning_content", "reasoning", "thinking"};
 /// Keys of a tool or its function that are hints to other servers.
 constexpr std::array kToolHints = {"strict", "cache_control", "defer_loading", "eager_input_streaming"};
-
-ApiError NotAnObject(const std::string& where, const Json& got) {
-  return {.message = fmt::format("'{}' must be an object, got {}", where, JsonTypeName(got)),
-          .param = where,
-          .code = "invalid_type"};
-}
 
 std::string TextOf(const Json& value) { return value.is_string() ? value.get<std::string>() : ""; }
 
@@ -51,7 +43,7 @@ PartsText TextOfParts(const Json& parts, const std::string& path, std::optional<
       continue;
     }
     if (!parts[i].is_object()) {
-      error = NotAnObject(where, parts[i]);
+      error = WrongType(where, "an object", parts[i]);
       break;
     }
     FieldReader part(parts[i], where + ".", error);
@@ -111,7 +103,7 @@ Json NormalizedCall(const Json& call, const std::string& where, std::optional<Ap
                     bool& broken) {
   Json out;
   if (!call.is_object()) {
-    error = NotAnObject(where, call);
+    error = WrongType(where, "an object", call);
     return out;
   }
   FieldReader fields(call, where + ".", error);
@@ -233,7 +225,7 @@ class MessageReader {
 Json NormalizedTool(const Json& tool, const std::string& where, std::optional<ApiError>& error) {
   Json out;
   if (!tool.is_object()) {
-    error = NotAnObject(where, tool);
+    error = WrongType(where, "an object", tool);
     return out;
   }
   FieldReader fields(tool, where + ".", error);
@@ -284,7 +276,7 @@ NormalizedConversation NormalizedMessages(const Json& messages, std::optional<Ap
   for (size_t i = 0; i < messages.size() && !error.has_value(); ++i) {
     const std::string where = fmt::format("messages[{}]", i);
     if (!messages[i].is_object()) {
-      error = NotAnObject(where, messages[i]);
+      error = WrongType(where, "an object", messages[i]);
       break;
     }
     MessageReader reader(messages[i], where, error);

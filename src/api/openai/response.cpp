@@ -39,8 +39,6 @@ Json Envelope(const AnswerHeader& header, std::string_view object) {
   return json;
 }
 
-std::string Quoted(std::string_view text) { return DumpJson(Json(text)); }
-
 ChunkFrame::ChunkFrame(const AnswerHeader& header, std::string_view object) {
   head_ = DumpJson(Envelope(header, object));
   head_.pop_back();  // '}'

@@ -31,9 +31,6 @@ Json UsageJson(const Usage& usage);
 /// {"id", "object", "created", "model"}
 Json Envelope(const AnswerHeader& header, std::string_view object);
 
-/// `text` as a JSON string, with its quotes.
-std::string Quoted(std::string_view text);
-
 /// The chunk of a stream that has one choice, as a server-sent event. `json`: the choice.
 class ChunkFrame {
  public:

@@ -12,7 +12,6 @@
 #include "api/openai/responses_request.h"
 #include "api/openai/responses_writer.h"
 #include "base/clock.h"
-#include "base/random.h"
 
 namespace shoal {
 namespace {
@@ -51,7 +50,7 @@ void ResponsesApi::create(const HttpRequest& request, const Writer& writer) {
   });
   if (!parsed.has_value()) return SendError(*writer, parsed.error());
   if (const auto wrong = service_.check_model(parsed->model)) return SendError(*writer, *wrong);
-  ResponseFormat format{.id = fmt::format("resp_{:016x}", EntropySeed()),
+  ResponseFormat format{.id = NewAnswerId("resp_"),
                         .model = service_.model_names().front(),
                         .created = UnixSeconds(),
                         .echo = std::move(parsed->echo),
@@ -60,9 +59,12 @@ void ResponsesApi::create(const HttpRequest& request, const Writer& writer) {
   if (!order.has_value()) return SendError(*writer, order.error());
   if (parsed->store) {
     format.keep = [store = store_, messages = std::move(parsed->messages)](const Json& response) {
-      Json all = Json::parse(messages);  // Our own text.
-      for (Json& message : MessagesOfOutput(response["output"])) all.push_back(std::move(message));
-      store->put(response["id"].get<std::string>(), {.body = DumpJson(response), .messages = DumpJson(all)});
+      // Joined as text: a conversation is long, and this is the scheduler's thread.
+      std::string all = messages;  // "[...]"
+      all.pop_back();
+      if (all.size() > 1) all += ',';
+      all += DumpJson(MessageOfOutput(response["output"])) + "]";
+      store->put(response["id"].get<std::string>(), {.body = DumpJson(response), .messages = std::move(all)});
     };
   }
   auto answer = parsed->stream ? ResponseStreamWriter(std::move(format), writer)

@@ -17,22 +17,10 @@ std::string TextOf(const Json& content, const std::string& where, Error& error) 
   if (content.is_string()) return content.get<std::string>();
   std::string text;
   if (!content.is_array()) {
-    error = ApiError{.message = fmt::format("'{}' must be a string or an array of parts, got {}", where,
-                                            JsonTypeName(content)),
-                     .param = where,
-                     .code = "invalid_type"};
+    error = WrongType(where, "a string or an array of parts", content);
     return text;
   }
-  for (size_t i = 0; i < content.size() && !error.has_value(); ++i) {
-    const std::string path = fmt::format("{}[{}]", where, i);
-    if (!content[i].is_object()) {
-      error =
-          ApiError{.message = fmt::format("'{}' must be an object, got {}", path, JsonTypeName(content[i])),
-                   .param = path,
-                   .code = "invalid_type"};
-      break;
-    }
-    FieldReader part(content[i], path + ".", error);
+  EachObject(content, where, error, [&](FieldReader& part) {
     const std::string type = part.required_text("type");
     if (type == "refusal") {
       text += part.required_text("refusal");
@@ -40,10 +28,11 @@ std::string TextOf(const Json& content, const std::string& where, Error& error) 
                type == "summary_text") {
       text += part.required_text("text");
     } else if (part.ok()) {
-      part.fail("type", fmt::format("'{}.type' is '{}', but this model takes only text", path, type),
+      part.fail("type",
+                fmt::format("'{}' is '{}', but this model takes only text", part.path_of("type"), type),
                 "unsupported_parameter");
     }
-  }
+  });
   return text;
 }
 
@@ -54,9 +43,7 @@ class ItemReader {
 
   void add(const Json& item, const std::string& where) {
     if (!item.is_object()) {
-      error_ = ApiError{.message = fmt::format("'{}' must be an object, got {}", where, JsonTypeName(item)),
-                        .param = where,
-                        .code = "invalid_type"};
+      error_ = WrongType(where, "an object", item);
       return;
     }
     FieldReader fields(item, where + ".", error_);

@@ -194,11 +194,12 @@ class Stream final : public StreamWriter {
   void put_typed(std::string_view type, Json fields) {
     Json json = {{"type", type}, {"sequence_number", sequence_++}};
     json.update(fields);
-    put(fmt::format("event: {}\ndata: {}\n\n", type, DumpJson(json)));
+    put(SseEvent(type, DumpJson(json)));
   }
   void put_opening() override {
+    const Json response = ResponseJson(format_, "in_progress", Json::array());
     for (const char* type : {"response.created", "response.in_progress"}) {
-      put_typed(type, {{"response", ResponseJson(format_, "in_progress", Json::array())}});
+      put_typed(type, {{"response", response}});
     }
   }
   void put_closing(const Usage& usage) override {
@@ -237,7 +238,7 @@ std::unique_ptr<AnswerWriter> ResponseStreamWriter(ResponseFormat format,
   return std::make_unique<Stream>(std::move(format), std::move(writer));
 }
 
-Json MessagesOfOutput(const Json& output) {
+Json MessageOfOutput(const Json& output) {
   Json message = {{"role", "assistant"}, {"content", ""}};
   const auto append = [&message](const char* key, const Json& text) {
     message[key] = message.value(key, "") + text.get<std::string>();
@@ -253,7 +254,7 @@ Json MessagesOfOutput(const Json& output) {
                                      {"type", "function"},
                                      {"function", {{"name", item["name"]}, {"arguments", arguments}}}});
   }
-  return Json::array({std::move(message)});
+  return message;
 }
 
 }  // namespace shoal

@@ -29,6 +29,6 @@ std::unique_ptr<AnswerWriter> ResponseStreamWriter(ResponseFormat format,
                                                    std::shared_ptr<ResponseWriter> writer);
 
 /// The items of a response as messages of a chat: what a later request has before its own.
-Json MessagesOfOutput(const Json& output);
+Json MessageOfOutput(const Json& output);
 
 }  // namespace shoal

@@ -18,8 +18,7 @@ constexpr size_t kChoicesMax = 4096;
 /// The value; nullptr where it is absent, null or empty: "", [] and {} say nothing.
 const Json* Said(FieldReader& fields, std::string_view name) {
   const Json* value = fields.find(name);
-  if (value == nullptr || (value->is_structured() && value->empty()) || *value == "") return nullptr;
-  return value;
+  return value == nullptr || FieldReader::IsEmpty(*value) ? nullptr : value;
 }
 
 std::optional<std::string> SaidText(FieldReader& fields, std::string_view name) {
@@ -207,12 +206,13 @@ std::string SchemaText(const Json& schema, const JsonSpaces& spaces) {
     out = schema.get<bool>() ? Json::object() : Json{{"not", Json::object()}};
   }
   if (out.contains("x-guidance")) return DumpJson(out);
-  if (spaces.none) {
-    out["x-guidance"] = {{"whitespace_flexible", false}};
-  } else {
-    out["x-guidance"] = {{"whitespace_pattern", spaces.whitespace.empty() ? kWhitespace : spaces.whitespace}};
-  }
+  out["x-guidance"] = GuidanceOptions(spaces);
   return DumpJson(out);
+}
+
+Json GuidanceOptions(const JsonSpaces& spaces) {
+  if (spaces.none) return {{"whitespace_flexible", false}};
+  return {{"whitespace_pattern", spaces.whitespace.empty() ? kWhitespace : spaces.whitespace}};
 }
 
 std::string ChoiceRegex(const std::vector<std::string>& choices) {

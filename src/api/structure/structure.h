@@ -30,6 +30,8 @@ struct JsonSpaces {
   bool none = false;
 };
 std::string SchemaText(const Json& schema, const JsonSpaces& spaces = {});
+/// What a schema says of them to llguidance, under "x-guidance".
+Json GuidanceOptions(const JsonSpaces& spaces = {});
 
 /// A regular expression that matches one of `choices`.
 std::string ChoiceRegex(const std::vector<std::string>& choices);

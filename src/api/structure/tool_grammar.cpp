@@ -8,9 +8,6 @@
 namespace shoal {
 namespace {
 
-/// A text between quotes, for Lark.
-std::string Quoted(std::string_view text) { return DumpJson(Json(std::string(text))); }
-
 /// A regular expression between slashes, for Lark.
 std::string Slashed(std::string_view regex) {
   std::string out = "/";
@@ -120,7 +117,7 @@ std::string ParametersText(const Json& function, bool strict) {
                     !schema.contains("anyOf") && !schema.contains("allOf") && !schema.contains("oneOf");
   if (open) schema["type"] = "object";
   if (!strict && schema.is_object() && !schema.contains("x-guidance")) {
-    Json options = Json::parse(SchemaText(Json::object()))["x-guidance"];
+    Json options = GuidanceOptions();
     options["lenient"] = true;
     schema["x-guidance"] = std::move(options);
   }
@@ -290,6 +287,8 @@ ApiResult<std::optional<Structure>> ChatStructure(const std::optional<Structure>
                                                   std::string_view tools, const ToolChoice& choice,
                                                   const AnswerFormat& format, const Tokenizer& tokenizer) {
   using Kind = ToolChoice::Kind;
+  const bool free = choice.kind == Kind::kNone || (choice.kind == Kind::kAuto && choice.strict.empty());
+  if (free && !structure.has_value()) return std::nullopt;  // Most chats: their tools need not be read here.
   Json list = Json::array();
   if (!tools.empty()) {
     auto parsed = ParseJson(tools);
