@@ -128,7 +128,7 @@ class AnswerSinkTest : public ::testing::Test {
     return {{.id = "x",
              .choices = choices,
              .choices_per_prompt = 2,
-             .format = std::move(format),
+             .chain = {.format = std::move(format)},
              .prompt_tokens = 9},
             text_.tokenizer,
             metrics_,

@@ -1,5 +1,6 @@
 #include "api/answer/whole_writer.h"
 
+#include <nlohmann/json.hpp>
 #include <utility>
 
 namespace shoal {

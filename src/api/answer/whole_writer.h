@@ -8,6 +8,7 @@
 
 #include "api/answer/answer_writer.h"
 #include "api/http/server.h"
+#include "api/json.h"
 
 namespace shoal {
 
