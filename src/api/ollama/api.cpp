@@ -64,15 +64,15 @@ OllamaApi::OllamaApi(OllamaModel model, AnswerService& service)
 
 std::vector<HttpRoute> OllamaApi::routes() {
   const auto version = fmt::format(R"({{"version":"{}"}})", kOllamaVersion);
+  const HttpHandler chat = [this](const HttpRequest& request, const Writer& writer) {
+    answer(ParseOllamaChat(request.body), Asked::kChat, writer);
+  };
+  const HttpHandler generate = [this](const HttpRequest& request, const Writer& writer) {
+    answer(ParseOllamaGenerate(request.body), Asked::kText, writer);
+  };
   return {
-      {"POST", "/api/chat",
-       [this](const HttpRequest& request, const Writer& writer) {
-         answer(ParseOllamaChat(request.body), Asked::kChat, writer);
-       }},
-      {"POST", "/api/generate",
-       [this](const HttpRequest& request, const Writer& writer) {
-         answer(ParseOllamaGenerate(request.body), Asked::kText, writer);
-       }},
+      {"POST", "/api/chat", chat},
+      {"POST", "/api/generate", generate},
       {"GET", "/api/tags", [this](const HttpRequest&, const Writer& writer) { tags(writer); }},
       {"POST", "/api/show",
        [this](const HttpRequest& request, const Writer& writer) { show(request, writer); }},
