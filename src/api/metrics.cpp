@@ -6,6 +6,8 @@
 #include <prometheus/registry.h>
 #include <prometheus/text_serializer.h>
 
+#include <algorithm>
+#include <iterator>
 #include <map>
 #include <mutex>
 
@@ -19,7 +21,10 @@ using prometheus::Counter;
 using prometheus::Family;
 using prometheus::Gauge;
 using prometheus::Histogram;
+using prometheus::MetricFamily;
 using prometheus::Registry;
+
+constexpr char kResponses[] = "shoal_http_responses_total";
 
 const Histogram::BucketBoundaries kRequestSeconds = {0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1,  2.5,
                                                      5,    10,    30,   60,  120,  300, 600};
@@ -44,6 +49,8 @@ void CatchUp(Counter& counter, double total) {
 }  // namespace
 
 struct Metrics::Impl {
+  /// All, as they are now.
+  std::vector<MetricFamily> collect();
   void refresh(const SchedulerStats& stats) {
     queue.Set(stats.waiting);
     running.Set(stats.running);
@@ -66,8 +73,7 @@ struct Metrics::Impl {
   MetricsSources sources;
   std::mutex scrape_mutex;
 
-  Family<Counter>& responses =
-      CounterFamily(registry, "shoal_http_responses_total", "Answers by route and HTTP status");
+  Family<Counter>& responses = CounterFamily(registry, kResponses, "Answers by route and HTTP status");
   Counter& prompt_tokens =
       CounterFamily(registry, "shoal_prompt_tokens_total", "Prompt tokens of accepted requests").Add({});
   Counter& generated_tokens =
@@ -157,17 +163,40 @@ void Metrics::observe_step(const StepObservation& observation) {
   }
 }
 
-std::string Metrics::scrape() {
-  std::lock_guard lock(impl_->scrape_mutex);
-  if (impl_->sources.scheduler) impl_->refresh(impl_->sources.scheduler());
-  if (impl_->sources.links) {
-    for (const LinkTotals& link : impl_->sources.links()) {
+std::vector<MetricFamily> Metrics::Impl::collect() {
+  std::lock_guard lock(scrape_mutex);
+  if (sources.scheduler) refresh(sources.scheduler());
+  if (sources.links) {
+    for (const LinkTotals& link : sources.links()) {
       const std::map<std::string, std::string> labels = {{"from", link.from}, {"to", link.to}};
-      CatchUp(impl_->link_bytes.Add(labels), static_cast<double>(link.bytes));
-      CatchUp(impl_->link_messages.Add(labels), static_cast<double>(link.messages));
+      CatchUp(link_bytes.Add(labels), static_cast<double>(link.bytes));
+      CatchUp(link_messages.Add(labels), static_cast<double>(link.messages));
     }
   }
-  return prometheus::TextSerializer().Serialize(impl_->registry.Collect());
+  return registry.Collect();
+}
+
+std::string Metrics::scrape() { return prometheus::TextSerializer().Serialize(impl_->collect()); }
+
+std::string Metrics::ScrapeAll(Metrics& server, const std::vector<std::pair<std::string, Metrics*>>& models) {
+  std::vector<MetricFamily> all;
+  for (MetricFamily& family : server.impl_->collect()) {
+    if (family.name == kResponses) all.push_back(std::move(family));
+  }
+  for (const auto& [model, metrics] : models) {
+    for (MetricFamily& family : metrics->impl_->collect()) {
+      if (family.name == kResponses) continue;
+      for (auto& metric : family.metric) metric.label.push_back({"model", model});
+      // A family stands once in the text, with the metrics of all models.
+      const auto known = std::ranges::find(all, family.name, &MetricFamily::name);
+      if (known == all.end()) {
+        all.push_back(std::move(family));
+      } else {
+        std::ranges::move(family.metric, std::back_inserter(known->metric));
+      }
+    }
+  }
+  return prometheus::TextSerializer().Serialize(all);
 }
 
 }  // namespace shoal

@@ -5,6 +5,7 @@
 #include <functional>
 #include <memory>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "sched/scheduler.h"
@@ -44,8 +45,11 @@ class Metrics {
   /// For SchedulerOptions::on_step.
   void observe_step(const StepObservation& step);
 
+  static constexpr char kContentType[] = "text/plain; version=0.0.4; charset=utf-8";
   /// The text format, version 0.0.4.
   std::string scrape();
+  /// Of a server of several models: answers as `server` counted them, all else per model, with the label "model".
+  static std::string ScrapeAll(Metrics& server, const std::vector<std::pair<std::string, Metrics*>>& models);
 
  private:
   struct Impl;

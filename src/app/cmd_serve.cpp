@@ -1,315 +1,32 @@
 #include <cstdio>
-#include <map>
+#include <filesystem>
 #include <thread>
 
-#include "api/answer/dialect_output.h"
-#include "api/anthropic/api.h"
 #include "api/api_keys.h"
 #include "api/http/server.h"
 #include "api/metrics.h"
-#include "api/ollama/api.h"
-#include "api/openai/api.h"
-#include "api/openai/responses_api.h"
-#include "app/cluster_status.h"
+#include "api/models/models_api.h"
 #include "app/command.h"
-#include "app/progress.h"
-#include "app/serving_planner.h"
+#include "app/serve_flags.h"
+#include "app/served_model.h"
 #include "app/signals.h"
-#include "app/tokenizer_assets.h"
 #include "base/exposure.h"
 #include "base/file.h"
 #include "base/log.h"
 #include "base/status.h"
 #include "base/text.h"
 #include "cluster/model_locator.h"
-#include "cluster/remote_cluster.h"
-#include "cluster/supervisor.h"
-#include "kv/block_pool.h"
-#include "sched/scheduler.h"
+#include "plan/model_list.h"
 
 namespace shoal {
 namespace {
 
-struct ServeFlags {
-  std::string model;
-  std::vector<std::string> model_roots;
-  std::string served_name;
-  std::vector<std::string> hosts = {"localhost"};
-  int port = 8000;
-  int connections = 4096;
-  std::vector<std::string> cors_origins;
-  std::string api_key_file;
-  std::string api_key;
-  bool open_metrics = false;
-  std::string listen;
-  std::string memory;
-  std::string key_file;
-  bool insecure = false;
-  CacheSize cache_size;
-  int rows_per_step = 256;
-  int queue = 1024;
-  double request_timeout_s = 600;
-  double drain_timeout_s = 8;  ///< Docker kills ten seconds after SIGTERM.
-  double liveness_timeout_s = 7;
-  double wait_s = 0;
-  OnLoss on_loss = OnLoss::kResume;
-  bool prefix_cache = true;
-  std::string tool_parser = "auto";
-  std::string reasoning_parser = "auto";
-  ComputeFlags compute;
-  PackedCacheFlags cache;
-  PlacementFlags placement;
-};
-
 constexpr int64_t kKeyFileBytesMax = 1 << 20;
 constexpr Duration kFlushTimeout = std::chrono::seconds(2);  ///< For clients to take their last bytes.
 constexpr Duration kClusterStopMax = std::chrono::seconds(3);
-constexpr Duration kDescribeTimeout = std::chrono::seconds(2);
-
-Duration Seconds(double seconds) {
-  return std::chrono::duration_cast<Duration>(std::chrono::duration<double>(seconds));
-}
-
-/// Progress bars by member, made when the first bytes are there.
-class LoadBars {
- public:
-  void update(const std::string& member, int64_t done, int64_t total) {
-    const std::lock_guard lock(mutex_);
-    std::unique_ptr<ProgressBar>& bar = bars_[member];
-    if (bar == nullptr) bar = std::make_unique<ProgressBar>("loading on " + member);
-    bar->update(done, total);
-    if (done == total) bars_.erase(member);
-  }
-
- private:
-  std::mutex mutex_;
-  std::map<std::string, std::unique_ptr<ProgressBar>> bars_;
-};
-
-absl::StatusOr<std::string> ModelFolder(const ServeFlags& flags, const Placement& placement) {
-  if (!flags.model.empty()) return flags.model;
-  if (placement.model_name.empty()) {
-    return InvalidArgument(
-        "serve: which model? Give --model DIR, or a cluster file with \"model\" and --model-root DIR");
-  }
-  if (flags.model_roots.empty()) {
-    return InvalidArgument(
-        "serve: the cluster file names '{}'; give --model-root DIR to find it under, or --model DIR",
-        placement.model_name);
-  }
-  return FindModel(flags.model_roots, placement.model_name);
-}
-
-/// Everything a server is made of, in the order in which it is built; it is torn down in the reverse.
-class Server {
- public:
-  explicit Server(const ServeFlags& flags) : flags_(flags) {}
-
-  absl::Status start() {
-    RETURN_IF_ERROR(configure());
-    RETURN_IF_ERROR(load_text());
-    RETURN_IF_ERROR(start_cluster());
-    RETURN_IF_ERROR(start_api());
-    supervisor_->start();
-    return absl::OkStatus();
-  }
-
-  void stop() {
-    if (api_ != nullptr) drain();
-    UnblockStopSignals();
-    ExitWithin(kFlushTimeout + kClusterStopMax);    // Weights may be loading, and a handler may be slow.
-    if (scheduler_ != nullptr) scheduler_->stop();  // What still runs ends with an error, told to its client.
-    if (http_ != nullptr) http_->stop(kFlushTimeout);
-    if (supervisor_ != nullptr) supervisor_->stop();
-  }
-
- private:
-  absl::Status configure();
-  absl::Status load_text();
-  /// What the model's template shows, or the flags say, of how it writes reasoning and tool calls.
-  absl::Status choose_dialect();
-  absl::Status start_cluster();
-  absl::Status start_api();
-  absl::Status start_http();
-  absl::StatusOr<OllamaModel> ollama_model() const;
-  /// Takes no new requests, and lets those in progress end, for a while or until another signal comes.
-  void drain();
-  std::vector<LinkTotals> link_totals() const;
-  std::string node_name(NodeId node) const;
-
-  const ServeFlags& flags_;
-  std::optional<KeyAuth> key_;
-  std::string listen_;  ///< As of the flag, or the cluster file.
-  std::vector<std::string> model_names_;
-  OpenedModel model_;
-  std::unique_ptr<ServingPlanner> planner_;
-  std::optional<ServedText> text_;
-  std::optional<DialectOutput> output_;
-  LoadBars bars_;
-  std::unique_ptr<RemoteCluster> cluster_;
-  std::unique_ptr<PipelineEngine> engine_;
-  std::unique_ptr<Supervisor> supervisor_;
-  Metrics metrics_;
-  std::unique_ptr<Scheduler> scheduler_;
-  std::unique_ptr<AnswerService> service_;
-  std::unique_ptr<OpenAiApi> api_;
-  std::unique_ptr<ResponsesApi> responses_;
-  std::unique_ptr<AnthropicApi> anthropic_;
-  std::unique_ptr<OllamaApi> ollama_;
-  std::unique_ptr<ApiKeys> api_keys_;  ///< nullptr: everybody may ask.
-  std::unique_ptr<HttpServer> http_;
-};
-
-absl::Status Server::configure() {
-  if (!flags_.key_file.empty()) {
-    ASSIGN_OR_RETURN(key_, KeyAuth::from_file(flags_.key_file));
-  }
-  ASSIGN_OR_RETURN(Placement placement, ReadPlacement(flags_.placement, flags_.compute));
-  if (flags_.placement.workers.empty() && flags_.placement.cluster.empty() && flags_.placement.plan.empty() &&
-      placement.nodes.size() > 1) {
-    return InvalidArgument(
-        "serve: a placement over {} nodes needs --workers or --cluster; this process is one node",
-        placement.nodes.size());
-  }
-  RETURN_IF_ERROR(DescribeThisNode(placement, flags_.compute, flags_.memory));
-  listen_ = flags_.listen.empty() ? placement.coordinator_address : flags_.listen;
-  ASSIGN_OR_RETURN(const std::string folder, ModelFolder(flags_, placement));
-  model_names_ = ModelNames(folder, placement.model_name);
-  ASSIGN_OR_RETURN(model_,
-                   OpenModel(folder, flags_.served_name.empty() ? placement.model_name : flags_.served_name));
-  for (const auto& [what, count] : model_.footprint.ignored_tensors) {
-    LogInfo("{}: {} tensors of {} are ignored", model_.facts.name, count, what);
-  }
-  // A node may be asked for as many rows as one step has.
-  ASSIGN_OR_RETURN(planner_, ServingPlanner::Create({.placement = std::move(placement),
-                                                     .model = model_.facts,
-                                                     .spec = model_.spec,
-                                                     .cache = flags_.cache_size,
-                                                     .rows_per_step = flags_.rows_per_step}));
-  return absl::OkStatus();
-}
-
-absl::Status Server::load_text() {
-  ASSIGN_OR_RETURN(Tokenizer tokenizer, LoadTokenizer(*model_.checkpoint));
-  absl::StatusOr<ChatTemplate> chat = LoadChatTemplate(*model_.checkpoint);
-  if (!chat.ok() && chat.status().code() != absl::StatusCode::kNotFound) return chat.status();
-  text_.emplace(ServedText{std::move(tokenizer), std::nullopt});
-  if (chat.ok()) {
-    text_->chat.emplace(std::move(*chat));
-  } else {
-    LogWarning("{}: /v1/chat/completions will be refused", Message(chat.status()));
-  }
-  return choose_dialect();
-}
-
-absl::Status Server::choose_dialect() {
-  Dialect recognized;
-  if (text_->chat.has_value()) {
-    recognized = RecognizeDialect(text_->chat->source(), [this](std::string_view name) {
-      return text_->tokenizer.token_id(name).has_value();
-    });
-  }
-  auto chosen = ChooseDialect(recognized, flags_.tool_parser, flags_.reasoning_parser);
-  if (!chosen.ok()) return Annotate(chosen.status(), "serve");
-  LogInfo("tool calls are read as '{}', reasoning as '{}'", chosen->tools, chosen->reasoning);
-  output_.emplace(*std::move(chosen), text_->tokenizer);
-  return absl::OkStatus();
-}
-
-absl::Status Server::start_cluster() {
-  const Duration timeout = Seconds(flags_.liveness_timeout_s);
-  RemoteCluster::Options options;
-  options.weights = model_.weights;
-  options.members = planner_->members();
-  options.adopt_names = planner_->adopts_names();
-  options.limits = [this](const Plan& plan) { return planner_->limits(plan); };
-  options.model_names = model_names_;
-  options.listen = listen_;
-  options.threads = flags_.compute.chosen_threads();
-  ASSIGN_OR_RETURN(options.cpus, flags_.compute.chosen_cpus());
-  ASSIGN_OR_RETURN(options.packed_cache, flags_.cache.open());
-  ASSIGN_OR_RETURN(options.isa, flags_.compute.chosen_isa());
-  // The asker names the owner before the coordinator gives the asker up.
-  options.expert_timeout = std::max<Duration>(timeout - std::chrono::seconds(1), timeout / 2);
-  options.key = key_;
-  options.insecure = flags_.insecure;
-  options.progress = [this](const std::string& member, int64_t done, int64_t total) {
-    bars_.update(member, done, total);
-  };
-  const bool alone = options.members.size() == 1;
-  ASSIGN_OR_RETURN(cluster_, RemoteCluster::Start(std::move(options)));
-  engine_ = std::make_unique<PipelineEngine>(alone ? kLocalLiveness
-                                                   : LivenessLimits{std::chrono::seconds(1), timeout});
-  supervisor_ = std::make_unique<Supervisor>(*cluster_, *engine_, [this] {
-    return planner_->make_plan(cluster_->members(), Deadline::after(kDescribeTimeout));
-  });
-  return absl::OkStatus();
-}
-
-std::vector<LinkTotals> Server::link_totals() const {
-  std::vector<LinkTotals> totals;
-  const std::string own = cluster_->members().self().name();
-  for (const auto& [name, link] : cluster_->link_stats()) {
-    if (name == own) continue;  // To itself nothing travels.
-    totals.push_back(
-        {own, name, static_cast<int64_t>(link.bytes_sent), static_cast<int64_t>(link.frames_sent)});
-    totals.push_back(
-        {name, own, static_cast<int64_t>(link.bytes_received), static_cast<int64_t>(link.frames_received)});
-  }
-  return totals;
-}
-
-std::string Server::node_name(NodeId node) const {
-  const std::shared_ptr<const Plan> plan = supervisor_->plan();
-  const bool known =
-      plan != nullptr && node.value >= 0 && static_cast<size_t>(node.value) < plan->nodes.size();
-  return known ? plan->node(node).name : fmt::format("{}", node);
-}
-
-absl::Status Server::start_api() {
-  SchedulerOptions scheduling;
-  scheduling.batch.rows_per_step = flags_.rows_per_step;
-  scheduling.batch.prefix_cache = flags_.prefix_cache;
-  scheduling.queue_max = flags_.queue;
-  scheduling.on_loss = flags_.on_loss;
-  scheduling.on_step = [this](const StepObservation& step) { metrics_.observe_step(step); };
-  scheduler_ = std::make_unique<Scheduler>(*engine_, std::move(scheduling));
-  metrics_.set_sources({[this] { return scheduler_->stats(); }, [this] { return link_totals(); },
-                        [this](NodeId node) { return node_name(node); }});
-  AnswerServiceOptions service;
-  service.model_names = {model_.facts.name};
-  service.vocabulary = static_cast<int32_t>(model_.spec.vocabulary);
-  ASSIGN_OR_RETURN(service.eos_ids, LoadEndOfText(*model_.checkpoint, text_->tokenizer));
-  const GenerationConfig& generation = model_.checkpoint->generation();
-  service.sampling = {generation.temperature,
-                      generation.top_p,
-                      generation.min_p,
-                      generation.top_k,
-                      generation.repetition_penalty,
-                      !generation.do_sample.value_or(true)};
-  service.request_deadline = Seconds(flags_.request_timeout_s);
-  service.chat_format = [this](const ChatRequest& chat, std::string_view prompt) {
-    return output_->format(chat, prompt);
-  };
-  if (text_->chat.has_value()) {
-    service.answer_format = [this](std::string_view prompt) {
-      return AnswerFormatOf(output_->dialect(), text_->chat->source(), prompt);
-    };
-  }
-  service_ = std::make_unique<AnswerService>(std::move(service), *text_, *scheduler_, metrics_);
-  OpenAiOptions options;
-  options.cluster_status = [this] {
-    return ClusterStatusJson(*cluster_, *engine_, supervisor_->plan().get(), model_, planner_->nodes());
-  };
-  options.load_progress = [this] { return cluster_->load_progress(); };
-  api_ = std::make_unique<OpenAiApi>(std::move(options), *service_, *scheduler_, metrics_);
-
-  responses_ = std::make_unique<ResponsesApi>(*service_);
-  anthropic_ = std::make_unique<AnthropicApi>(*service_);
-  ASSIGN_OR_RETURN(OllamaModel ollama, ollama_model());
-  ollama_ = std::make_unique<OllamaApi>(std::move(ollama), *service_);
-  return start_http();
-}
+constexpr Duration kLoadPoll = std::chrono::milliseconds(20);
+/// How long a model that is loaded on demand waits for a node that is away.
+constexpr Duration kNodePatience = std::chrono::seconds(10);
 
 absl::StatusOr<std::unique_ptr<ApiKeys>> OpenApiKeys(const ServeFlags& flags) {
   std::vector<ApiKey> keys;
@@ -325,7 +42,177 @@ absl::StatusOr<std::unique_ptr<ApiKeys>> OpenApiKeys(const ServeFlags& flags) {
   return std::make_unique<ApiKeys>(std::move(keys));
 }
 
-absl::Status Server::start_http() {
+/// What --model says: "DIR" or "NAME=DIR".
+DeclaredModel DeclaredBy(const std::string& flag) {
+  const size_t equals = flag.find('=');
+  const bool named = equals != std::string::npos && flag.find('/') > equals && !std::filesystem::exists(flag);
+  DeclaredModel model{.path = named ? flag.substr(equals + 1) : flag, .at_start = true};
+  model.name = named ? flag.substr(0, equals) : NameOfModel(model.path);
+  return model;
+}
+
+absl::StatusOr<std::vector<DeclaredModel>> ListedModels(const std::string& list) {
+  std::error_code ignored;
+  if (!std::filesystem::is_directory(list, ignored)) return ReadModelList(list);
+  std::vector<absl::Status> refused;
+  ASSIGN_OR_RETURN(const std::vector<LocatedModel> found, ListModels(list, refused));
+  for (const absl::Status& why : refused) LogWarning("--models: {}", Message(why));
+  if (found.empty())
+    return NotFound("--models {}: no folder with a config.json and no GGUF file in it", list);
+  std::vector<DeclaredModel> models;
+  for (const LocatedModel& one : found) models.push_back({.name = one.name, .path = one.folder});
+  return models;
+}
+
+int64_t BytesIn(const std::string& path) {
+  std::error_code error;
+  if (!std::filesystem::is_directory(path, error)) {
+    const auto bytes = std::filesystem::file_size(path, error);
+    return error ? 0 : static_cast<int64_t>(bytes);
+  }
+  int64_t sum = 0;
+  for (const auto& file : std::filesystem::directory_iterator(path, error)) {
+    const auto bytes = file.is_regular_file(error) ? file.file_size(error) : 0;
+    if (!error) sum += static_cast<int64_t>(bytes);
+  }
+  return sum;
+}
+
+/// One model, which is up as long as the server is; or several, on a shelf.
+class Server {
+ public:
+  explicit Server(const ServeFlags& flags) : flags_(flags) {}
+
+  absl::Status start() {
+    if (!flags_.key_file.empty()) {
+      ASSIGN_OR_RETURN(place_.key, KeyAuth::from_file(flags_.key_file));
+    }
+    place_.responses = ResponsesApi::MakeStore();
+    RETURN_IF_ERROR(declare_models());
+    std::vector<HttpRoute> routes;
+    if (several()) {
+      RETURN_IF_ERROR(make_shelf());
+      routes = models_api_->routes();
+    } else {
+      ASSIGN_OR_RETURN(model_, ServedModel::Create(flags_, declared_.front(), place_, 0));
+      routes = model_->routes();
+    }
+    RETURN_IF_ERROR(start_http(std::move(routes)));
+    if (several()) {
+      shelf_->start();
+    } else {
+      model_->start();
+    }
+    return absl::OkStatus();
+  }
+
+  void stop() {
+    if (http_ != nullptr) drain();
+    UnblockStopSignals();
+    ExitWithin(kFlushTimeout + kClusterStopMax);  // Weights may be loading, and a handler may be slow.
+    if (shelf_ != nullptr) shelf_->stop();
+    const auto models = loaded();
+    for (const auto& model : models) model->stop_requests();
+    if (http_ != nullptr) http_->stop(kFlushTimeout);
+    for (const auto& model : models) model->stop();
+  }
+
+ private:
+  bool several() const { return declared_.size() > 1 || !flags_.model_list.empty(); }
+  absl::Status declare_models();
+  absl::Status make_shelf();
+  absl::StatusOr<std::shared_ptr<LoadedModel>> load(size_t index, const std::stop_token& stop);
+  absl::Status start_http(std::vector<HttpRoute> routes);
+  std::vector<std::shared_ptr<ServedModel>> loaded() const;
+  /// Takes no new requests, and lets those in progress end, for a while or until another signal comes.
+  void drain();
+
+  const ServeFlags& flags_;
+  ServingPlace place_;
+  std::vector<DeclaredModel> declared_;
+  std::shared_ptr<ServedModel> model_;  ///< Of one; else nullptr.
+  std::unique_ptr<ModelShelf> shelf_;   ///< Of several; else nullptr.
+  Metrics metrics_;                     ///< Of several: what is counted beside the models.
+  std::unique_ptr<ModelsApi> models_api_;
+  std::unique_ptr<ApiKeys> api_keys_;  ///< nullptr: everybody may ask.
+  std::unique_ptr<HttpServer> http_;
+};
+
+absl::Status Server::declare_models() {
+  for (const std::string& flag : flags_.models) declared_.push_back(DeclaredBy(flag));
+  if (!flags_.model_list.empty()) {
+    ASSIGN_OR_RETURN(std::vector<DeclaredModel> listed, ListedModels(flags_.model_list));
+    std::ranges::move(listed, std::back_inserter(declared_));
+  }
+  if (several()) {
+    if (!flags_.served_name.empty()) {
+      return InvalidArgument("serve: --served-model-name is for one model; write --model NAME=DIR");
+    }
+    return Annotate(CheckNames(declared_), "serve");
+  }
+  // The name of one model may be the cluster file's.
+  if (declared_.empty()) declared_.emplace_back();
+  DeclaredModel& only = declared_.front();
+  if (!flags_.served_name.empty()) {
+    only.name = flags_.served_name;
+  } else if (only.name == NameOfModel(only.path)) {
+    only.name.clear();
+  }
+  return absl::OkStatus();
+}
+
+/// What is wrong with the flags of all models is said at the start, not when the first is loaded.
+absl::Status CheckFlags(const ServeFlags& flags) {
+  RETURN_IF_ERROR(ReadPlacement(flags.placement, flags.compute).status());
+  RETURN_IF_ERROR(flags.compute.chosen_isa().status());
+  RETURN_IF_ERROR(flags.compute.chosen_cpus().status());
+  if (!flags.listen.empty()) RETURN_IF_ERROR(ParseHostPort(flags.listen).status());
+  if (flags.memory.empty()) return absl::OkStatus();
+  return ParseBytes(flags.memory).status();
+}
+
+absl::Status Server::make_shelf() {
+  RETURN_IF_ERROR(CheckFlags(flags_));
+  place_.ledger = std::make_shared<MemoryLedger>();
+  ModelShelf::Options options;
+  for (const DeclaredModel& model : declared_) {
+    options.models.push_back({model.name, model.aliases, model.at_start, model.pinned, BytesIn(model.path)});
+  }
+  options.load = [this](size_t index, const std::stop_token& stop) { return load(index, stop); };
+  options.waiting_max = flags_.queue;
+  options.waits_at_most = SecondsToDuration(flags_.request_timeout_s);
+  options.idle_max = SecondsToDuration(flags_.model_idle_s);
+  shelf_ = std::make_unique<ModelShelf>(std::move(options));
+  const bool first_is_default = !flags_.models.empty() || declared_.size() == 1;
+  models_api_ = std::make_unique<ModelsApi>(
+      ModelsApiOptions{.model_routes = ServedModel::RouteNames(place_.responses),
+                       .default_model = first_is_default ? std::optional<size_t>(0) : std::nullopt,
+                       .metrics = &metrics_},
+      *shelf_);
+  return absl::OkStatus();
+}
+
+// Until its session is up, or can't be: a node that is away may come back soon.
+absl::StatusOr<std::shared_ptr<LoadedModel>> Server::load(size_t index, const std::stop_token& stop) {
+  ASSIGN_OR_RETURN(const std::shared_ptr<ServedModel> model,
+                   ServedModel::Create(flags_, declared_[index], place_, static_cast<int>(index)));
+  model->start();
+  std::optional<Deadline> patience;
+  while (!stop.stop_requested()) {
+    if (model->engine().ok()) return model;
+    const absl::Status attempt = model->last_attempt();
+    if (absl::IsUnavailable(attempt) || absl::IsDeadlineExceeded(attempt)) {
+      if (!patience.has_value()) patience = Deadline::after(kNodePatience);
+      if (patience->expired()) return attempt;
+    } else if (!attempt.ok()) {
+      return attempt;
+    }
+    std::this_thread::sleep_for(kLoadPoll);
+  }
+  return Cancelled("the server is shutting down");
+}
+
+absl::Status Server::start_http(std::vector<HttpRoute> routes) {
   ASSIGN_OR_RETURN(api_keys_, OpenApiKeys(flags_));
   HttpServerOptions http;
   http.hosts = flags_.hosts;
@@ -337,11 +224,10 @@ absl::Status Server::start_http() {
     http.admit = [this](const HttpRequest& request) { return api_keys_->admit(request); };
   }
   http.error_body = &OpenAiApi::ErrorBodyOf;
-  http.on_response = [this](const std::string& route, int status) { metrics_.count_response(route, status); };
-  std::vector<HttpRoute> routes = api_->routes();
-  for (const auto& more : {responses_->routes(), anthropic_->routes(), ollama_->routes()}) {
-    routes.insert(routes.end(), more.begin(), more.end());
-  }
+  Metrics& metrics = several() ? metrics_ : model_->metrics();
+  http.on_response = [&metrics](const std::string& route, int status) {
+    metrics.count_response(route, status);
+  };
   for (HttpRoute& route : routes) {
     route.open = route.path == "/health" || (flags_.open_metrics && route.path == "/metrics");
   }
@@ -354,30 +240,37 @@ absl::Status Server::start_http() {
         "http: '{}' can be reached from other machines, and without --api-key-file anybody there may ask",
         host);
   }
-  LogInfo("{} is open; '{}' is served when the cluster is up", Join(addresses, ", "), model_.facts.name);
+  if (several()) {
+    LogInfo("{} is open; {} models are served", Join(addresses, ", "), declared_.size());
+  } else {
+    LogInfo("{} is open; '{}' is served when the cluster is up", Join(addresses, ", "), model_->name());
+  }
   return absl::OkStatus();
 }
 
-absl::StatusOr<OllamaModel> Server::ollama_model() const {
-  const Checkpoint& checkpoint = *model_.checkpoint;
-  ASSIGN_OR_RETURN(const auto type, checkpoint.config().optional_string("model_type"));
-  return OllamaModel{.architecture = type.value_or("unknown"),
-                     .format = checkpoint.is_gguf() ? "gguf" : "safetensors",
-                     .digest = checkpoint.hash(),
-                     .bytes = checkpoint.total_bytes(),
-                     .context = [this] { return scheduler_->stats().limits.context; }};
+std::vector<std::shared_ptr<ServedModel>> Server::loaded() const {
+  if (model_ != nullptr) return {model_};
+  std::vector<std::shared_ptr<ServedModel>> models;
+  for (size_t i = 0; shelf_ != nullptr && i < shelf_->size(); ++i) {
+    if (auto model = shelf_->loaded(i)) models.push_back(std::static_pointer_cast<ServedModel>(model));
+  }
+  return models;
 }
 
 void Server::drain() {
-  service_->drain();
-  const Deadline deadline = Deadline::after(Seconds(flags_.drain_timeout_s));
+  const auto models = loaded();
+  for (const auto& model : models) model->drain();
+  const auto left = [&models] {
+    int sum = 0;
+    for (const auto& model : models) sum += model->requests();
+    return sum;
+  };
+  const Deadline deadline = Deadline::after(SecondsToDuration(flags_.drain_timeout_s));
   while (!deadline.expired()) {
-    const SchedulerStats stats = scheduler_->stats();
-    if (stats.running + stats.waiting == 0) return;
+    if (left() == 0) return;
     if (StopSignalWithin(Deadline::min(deadline, Deadline::after_ms(20)))) break;
   }
-  const SchedulerStats stats = scheduler_->stats();
-  if (stats.running + stats.waiting > 0) LogWarning("ending {} requests", stats.running + stats.waiting);
+  if (const int count = left(); count > 0) LogWarning("ending {} requests", count);
 }
 
 absl::Status Serve(const ServeFlags& flags) {
@@ -393,35 +286,55 @@ absl::Status Serve(const ServeFlags& flags) {
   return started;
 }
 
+void AddModelOptions(Flags app, ServeFlags& flags) {
+  app.add_option(
+      "--model", flags.models,
+      "Model folder or GGUF file, or NAME=FOLDER; repeatable: all are loaded at the start, as far as "
+      "there is memory");
+  app.add_option(
+      "--models", flags.model_list,
+      "Folder with models, which are loaded when they are asked for, or a file (.yaml, .json) that "
+      "lists models with what each gets");
+  app.add_option(
+         "--model-idle", flags.model_idle_s,
+         "Of several models: seconds after which one that nobody asks for is unloaded (default 0: only "
+         "where another needs its memory)")
+      .range(0.0, 1e7);
+  app.add_option("--model-root", flags.model_roots, "Where to find the cluster file's model; repeatable");
+  app.add_option("--served-model-name", flags.served_name,
+                 "The model's name in the API (default: its folder's)");
+}
+
+void AddHttpOptions(Flags app, ServeFlags& flags) {
+  app.add_option("--host", flags.hosts,
+                 "Addresses of the HTTP API, separated by commas (default localhost, of IPv4 and IPv6)")
+      .delimiter(',');
+  app.add_option("--port", flags.port, "Port of the HTTP API (default 8000; 0 picks one)").range(0, 65535);
+  app.add_option("--connections", flags.connections,
+                 "HTTP connections at once, seven eighths of them from one address (default 4096)")
+      .range(16, 1000000);
+  app.add_option(
+         "--cors-origins", flags.cors_origins,
+         "Web pages that may use the API: origins separated by commas, with * for any characters but /, or "
+         "* for all (default: none)")
+      .delimiter(',');
+  app.add_option("--api-key-file", flags.api_key_file,
+                 "File with keys, one a line, of which clients must send one: KEY [name=NAME] [concurrent=N] "
+                 "[per-minute=N]");
+  app.add_option("--api-key", flags.api_key,
+                 "One such key; better in the environment, where others don't see it")
+      .envname("SHOAL_API_KEY");
+  app.add_flag("--open-metrics", flags.open_metrics, "Answer /metrics without a key, as /health");
+}
+
 }  // namespace
 
 Command AddServeCommand(Flags root) {
   auto flags = std::make_shared<ServeFlags>();
   Flags app =
       root.add_subcommand("serve", "Coordinate a cluster (or this machine alone) and speak the OpenAI API");
-  app.add_option("--model", flags->model, "Model folder");
-  app.add_option("--model-root", flags->model_roots, "Where to find the cluster file's model; repeatable");
-  app.add_option("--served-model-name", flags->served_name,
-                 "The model's name in the API (default: its folder's)");
-  app.add_option("--host", flags->hosts,
-                 "Addresses of the HTTP API, separated by commas (default localhost, of IPv4 and IPv6)")
-      .delimiter(',');
-  app.add_option("--port", flags->port, "Port of the HTTP API (default 8000; 0 picks one)").range(0, 65535);
-  app.add_option("--connections", flags->connections,
-                 "HTTP connections at once, seven eighths of them from one address (default 4096)")
-      .range(16, 1000000);
-  app.add_option(
-         "--cors-origins", flags->cors_origins,
-         "Web pages that may use the API: origins separated by commas, with * for any characters but /, or "
-         "* for all (default: none)")
-      .delimiter(',');
-  app.add_option("--api-key-file", flags->api_key_file,
-                 "File with keys, one a line, of which clients must send one: KEY [name=NAME] [concurrent=N] "
-                 "[per-minute=N]");
-  app.add_option("--api-key", flags->api_key,
-                 "One such key; better in the environment, where others don't see it")
-      .envname("SHOAL_API_KEY");
-  app.add_flag("--open-metrics", flags->open_metrics, "Answer /metrics without a key, as /health");
+  AddModelOptions(app, *flags);
+  AddHttpOptions(app, *flags);
   app.add_option("--listen", flags->listen,
                  "HOST:PORT where workers reach this process (default: found by itself)");
   app.add_option("--memory", flags->memory, "This node's memory for weights and cache, such as 8GiB");

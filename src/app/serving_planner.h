@@ -2,6 +2,8 @@
 // say of themselves at that moment.
 #pragma once
 
+#include <cstdint>
+#include <map>
 #include <memory>
 #include <mutex>
 #include <optional>
@@ -14,6 +16,24 @@
 
 namespace shoal {
 
+/// What the models of one server take of its nodes' memory. Safe from any thread.
+class MemoryLedger {
+ public:
+  /// From now on `model` (a hash) is served under this name. InvalidArgument where it is already: its nodes can't hold it
+  /// twice.
+  absl::Status claim(const std::string& model, const std::string& name);
+  /// bytes: by the node's name.
+  void set(const std::string& model, std::map<std::string, int64_t> bytes);
+  void erase(const std::string& model);
+  /// What all models but `model` take of the node.
+  int64_t others(const std::string& model, const std::string& node) const;
+
+ private:
+  mutable std::mutex mutex_;
+  std::map<std::string, std::string> names_;
+  std::map<std::string, std::map<std::string, int64_t>> bytes_;
+};
+
 class ServingPlanner {
  public:
   struct Options {
@@ -22,7 +42,11 @@ class ServingPlanner {
     ModelSpec spec;
     CacheSize cache;  ///< As asked for; zeros: by memory.
     int64_t rows_per_step = 256;
+    /// Where the memory is shared with other models: a plan leaves what they take, and a cache has room for a few
+    /// thousand positions at least. nullptr: all is for this model.
+    std::shared_ptr<MemoryLedger> ledger;
   };
+  ~ServingPlanner();
   /// Errors are those that no worker's answer can mend: the request does not suit the model or the nodes, the
   /// plan file is another model's, a node has no address, what is declared does not fit.
   static absl::StatusOr<std::unique_ptr<ServingPlanner>> Create(Options options);
@@ -44,6 +68,8 @@ class ServingPlanner {
  private:
   explicit ServingPlanner(Options options) : options_(std::move(options)), nodes_(options_.placement.nodes) {}
   absl::StatusOr<Plan> plan_for(const std::vector<NodeFacts>& nodes) const;
+  /// The nodes with what other models leave of their memory.
+  std::vector<NodeFacts> left_by_others(std::vector<NodeFacts> nodes) const;
 
   Options options_;
   std::optional<Plan> file_plan_;

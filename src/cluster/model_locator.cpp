@@ -260,6 +260,33 @@ absl::StatusOr<std::string> FindModel(const std::vector<std::string>& root_paths
       name, DescribeRoots(roots), nearest.empty() ? "" : fmt::format("; nearest name there: '{}'", nearest));
 }
 
+absl::StatusOr<std::vector<LocatedModel>> ListModels(const std::string& root,
+                                                     std::vector<absl::Status>& refused) {
+  const std::vector<Root> roots = ResolveRoots({root});
+  if (!roots.front().resolved) return NotFound("{}: expected a folder with models", root);
+  std::vector<LocatedModel> models;
+  const auto add = [&](const std::string& name, const std::string& place) {
+    auto found = FindInRoot(roots.front(), place);
+    if (found.ok()) {
+      models.push_back({name, *std::move(found)});
+    } else if (found.status().code() != absl::StatusCode::kNotFound) {
+      refused.push_back(found.status());
+    }
+  };
+  for (const std::string& name : KnownNames(roots)) add(name, name);
+  std::error_code error;
+  for (fs::directory_iterator at(*roots.front().resolved, error), end; !error && at != end;
+       at.increment(error)) {
+    // Of a file in several parts the first stands for all.
+    const std::string stem = at->path().stem().string();
+    const size_t of = stem.rfind("-of-");
+    const bool later = of != std::string::npos && !stem.substr(0, of).ends_with("-00001");
+    if (IsGgufFile(at->path()) && !later) add(stem, at->path().filename().string());
+  }
+  std::ranges::sort(models, {}, &LocatedModel::name);
+  return models;
+}
+
 std::vector<std::string> ModelNames(const std::string& folder, const std::string& provider_and_name) {
   std::error_code ignored;
   const std::filesystem::path path = std::filesystem::weakly_canonical(folder, ignored);

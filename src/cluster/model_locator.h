@@ -24,6 +24,15 @@ namespace shoal {
 /// model.
 absl::StatusOr<std::string> FindModel(const std::vector<std::string>& roots, std::string_view name);
 
+struct LocatedModel {
+  std::string name;  ///< "Qwen3-1.7B-8bit", "mlx-community/Qwen3-1.7B-8bit", "tiny-q4_0" for tiny-q4_0.gguf.
+  std::string folder;  ///< Or the GGUF file.
+};
+/// The models below `root`, by name. Folders that are none are left out, and of a model that FindModel refuses `refused`
+/// has the reason. NotFound where there is no such folder.
+absl::StatusOr<std::vector<LocatedModel>> ListModels(const std::string& root,
+                                                     std::vector<absl::Status>& refused);
+
 /// The names under which workers may know the model in `folder`: its absolute path, provider/name where a
 /// cluster file or a Hugging Face cache path tells, and the folder's own name.
 std::vector<std::string> ModelNames(const std::string& folder, const std::string& provider_and_name);

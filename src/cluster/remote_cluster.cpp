@@ -30,15 +30,18 @@ bool IsWildcard(const std::string& host) { return host == "0.0.0.0" || host == "
 RemoteCluster::RemoteCluster(Options options)
     : options_(std::move(options)),
       members_(options_.members, options_.key, options_.adopt_names, CpuNumericsClass()),
-      host_({.make_backend =
-                 [this](const HostedNode&) {
-                   return std::make_unique<CpuBackend>(
-                       CpuBackend::Options{options_.isa, options_.threads, options_.cpus});
-                 },
-             .packed_cache = options_.packed_cache}),
+      host_(options_.host != nullptr ? options_.host : MakeHost(options_)),
       session_base_(EntropySeed() << 32) {}
 
-RemoteCluster::~RemoteCluster() = default;
+// Others may use the host: only what is this cluster's goes.
+RemoteCluster::~RemoteCluster() { host_->drop(own_node()); }
+
+std::shared_ptr<NodeHost> RemoteCluster::MakeHost(const Options& options) {
+  const CpuBackend::Options cpu{options.isa, options.threads, options.cpus};
+  return std::make_shared<NodeHost>(NodeHost::Options{
+      .make_backend = [cpu](const HostedNode&) { return std::make_unique<CpuBackend>(cpu); },
+      .packed_cache = options.packed_cache});
+}
 
 absl::StatusOr<std::unique_ptr<RemoteCluster>> RemoteCluster::Start(Options options) {
   std::unique_ptr<RemoteCluster> cluster(new RemoteCluster(std::move(options)));
@@ -122,11 +125,11 @@ HostedNode RemoteCluster::own_node() const {
 
 absl::Status RemoteCluster::prepare_own(const Plan& plan) {
   NodeShard shard = ShardOf(plan, NodeId{0});
-  if (host_.holds(own_node(), shard)) return absl::OkStatus();
+  if (host_->holds(own_node(), shard)) return absl::OkStatus();
   Member& self = members_.self();
   self.note(MemberState::kLoading, absl::OkStatus());
-  const absl::Status loaded = host_.load(own_node(), options_.weights, std::move(shard),
-                                         [&](int64_t done, int64_t total) { report(self, done, total); });
+  const absl::Status loaded = host_->load(own_node(), options_.weights, std::move(shard),
+                                          [&](int64_t done, int64_t total) { report(self, done, total); });
   self.note(loaded.ok() ? MemberState::kReady : MemberState::kFailed, loaded);
   return Annotate(loaded, fmt::format("node '{}'", self.name()));
 }
@@ -175,23 +178,23 @@ absl::Status RemoteCluster::open_all(Session& session, PipelineEngine& engine) {
     return status;
   }));
   members_.self().note(MemberState::kUp, absl::OkStatus());
-  engine.open(session.plan, host_.transport(own_node()),
-              EngineLimitsOf(session.plan, *host_.model(own_node()), session.limits));
+  engine.open(session.plan, host_->transport(own_node()),
+              EngineLimitsOf(session.plan, *host_->model(own_node()), session.limits));
   return absl::OkStatus();
 }
 
 absl::Status RemoteCluster::open_own(Session& session, PipelineEngine& engine) {
   ASSIGN_OR_RETURN(
       std::unique_ptr<Transport> transport,
-      endpoint_->open_session(WireSession(session.plan, NodeId{0}, session.id, *host_.model(own_node()))));
-  RETURN_IF_ERROR(host_.open(own_node(), {.session = session.id,
-                                          .plan = session.plan,
-                                          .node = NodeId{0},
-                                          .transport = std::move(transport),
-                                          .limits = session.limits,
-                                          .expert_timeout = options_.expert_timeout,
-                                          .sink = &engine}));
-  return host_.connect(own_node(), Deadline::after_ms(kConnectMs));
+      endpoint_->open_session(WireSession(session.plan, NodeId{0}, session.id, *host_->model(own_node()))));
+  RETURN_IF_ERROR(host_->open(own_node(), {.session = session.id,
+                                           .plan = session.plan,
+                                           .node = NodeId{0},
+                                           .transport = std::move(transport),
+                                           .limits = session.limits,
+                                           .expert_timeout = options_.expert_timeout,
+                                           .sink = &engine}));
+  return host_->connect(own_node(), Deadline::after_ms(kConnectMs));
 }
 
 void RemoteCluster::close(PipelineEngine& engine, const absl::Status& why) {
@@ -202,7 +205,7 @@ void RemoteCluster::close(PipelineEngine& engine, const absl::Status& why) {
     const std::lock_guard lock(mutex_);
     session = std::move(session_);
     if (session == nullptr) return;
-    for (const auto& [node, links] : host_.links(own_node()).value_or(TransportStats()).peers) {
+    for (const auto& [node, links] : host_->links(own_node()).value_or(TransportStats()).peers) {
       session->members[static_cast<size_t>(node.value)]->add_links(links);
     }
   }
@@ -210,7 +213,7 @@ void RemoteCluster::close(PipelineEngine& engine, const absl::Status& why) {
   if (suspected.value > 0 && static_cast<size_t>(suspected.value) < session->members.size()) {
     session->members[static_cast<size_t>(suspected.value)]->note(MemberState::kLost, why);
   }
-  host_.close(session->id);
+  host_->close(session->id);
   // A worker that cannot be told finds its links closed, and the next session replaces this one.
   (void)ForEachMember(session->members, [&session](size_t, Member& member) {
     return member.is_self() ? absl::OkStatus()
@@ -248,7 +251,7 @@ std::map<std::string, LinkStats> RemoteCluster::link_stats() const {
   const std::lock_guard lock(mutex_);  // Held throughout: a session that ends meanwhile counts once.
   for (const Member* member : members_.all()) links[member->name()] = member->links();
   if (session_ == nullptr) return links;
-  for (const auto& [node, stats] : host_.links(own_node()).value_or(TransportStats()).peers) {
+  for (const auto& [node, stats] : host_->links(own_node()).value_or(TransportStats()).peers) {
     links[session_->members[static_cast<size_t>(node.value)]->name()] += stats;
   }
   return links;

@@ -40,6 +40,8 @@ class RemoteCluster final : public SessionHost {
     std::optional<KeyAuth> key;
     bool insecure = false;                            ///< Listens beyond loopback without a key.
     std::shared_ptr<const PackedCache> packed_cache;  ///< For node 0's shard; nullptr: none.
+    /// Has this process's nodes of several clusters; nullptr: a host of its own, of the four above.
+    std::shared_ptr<NodeHost> host;
     /// Loading of a member's shard. Called from several threads. May be empty.
     std::function<void(const std::string& member, int64_t bytes_done, int64_t bytes_total)> progress;
   };
@@ -63,8 +65,11 @@ class RemoteCluster final : public SessionHost {
   /// What travelled between this process and each member since the start, over all sessions.
   std::map<std::string, LinkStats> link_stats() const;
   /// This process's node.
-  const NodeHost& host() const { return host_; }
+  const NodeHost& host() const { return *host_; }
   HostedNode own_node() const;
+
+  /// A host for the CPUs that the options of several clusters agree on.
+  static std::shared_ptr<NodeHost> MakeHost(const Options& options);
 
  private:
   /// Of one plan: its nodes' members, by NodeId.
@@ -88,7 +93,7 @@ class RemoteCluster final : public SessionHost {
 
   const Options options_;
   Members members_;
-  NodeHost host_;
+  const std::shared_ptr<NodeHost> host_;
   std::unique_ptr<GrpcEndpoint> endpoint_;  ///< Of one node alone nullptr until the first open().
   std::string own_address_;                 ///< At which others dial this process.
   const uint64_t session_base_;

@@ -285,13 +285,13 @@ void CoordinatorFirst(std::vector<T>& list, size_t coordinator) {
 }
 
 /// The syntax of a file, by its extension; nullopt if it is not the extension of a cluster file.
+}  // namespace
+
 std::optional<ConfigSyntax> SyntaxOf(std::string_view path) {
   if (path.ends_with(".yaml") || path.ends_with(".yml")) return ConfigSyntax::kYaml;
   if (path.ends_with(".json")) return ConfigSyntax::kJson;
   return std::nullopt;
 }
-
-}  // namespace
 
 absl::StatusOr<ClusterFile> ParseClusterFile(std::string_view text, ConfigSyntax syntax) {
   auto value = syntax == ConfigSyntax::kJson ? ParseJsonConfig(text, {}) : ParseYamlConfig(text, {});

@@ -1,6 +1,7 @@
 // The cluster file (.json, .yaml, .yml): devices, model, sharding. Examples: deploy/examples/.
 #pragma once
 
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -12,6 +13,8 @@
 namespace shoal {
 
 enum class ConfigSyntax { kJson, kYaml };
+/// Of a path that ends with .json, .yaml or .yml; nothing for any other.
+std::optional<ConfigSyntax> SyntaxOf(std::string_view path);
 
 struct ClusterFile {
   /// The coordinator first, then the workers in the order of the file. The coordinator's address may be

@@ -155,6 +155,10 @@ absl::StatusOr<RequestId> Scheduler::submit(std::vector<GenerationRequest> choic
 
 void Scheduler::cancel(RequestId id) { mailbox_->post({.kind = Event::Kind::kCancel, .id = id}); }
 
+std::function<void()> Scheduler::canceller(RequestId id) const {
+  return [mailbox = mailbox_, id] { mailbox->post({.kind = Event::Kind::kCancel, .id = id}); };
+}
+
 SchedulerStats Scheduler::stats() const {
   std::lock_guard lock(mailbox_->mutex);
   return mailbox_->stats;

@@ -90,6 +90,9 @@ class Scheduler {
   /// flight names them. A request that has ended already, or never was, is left alone.
   void cancel(RequestId id);
 
+  /// cancel(id), for callers that may outlive the scheduler.
+  std::function<void()> canceller(RequestId id) const;
+
   /// When a sink is told the end of its request, its blocks and counters are in here already.
   SchedulerStats stats() const;
 

@@ -40,5 +40,7 @@ def model_of(client):
 def ask(client, text, **options):
     """The text of the answer; greedy by default."""
     options = {"temperature": 0, "max_tokens": 64, **options}
-    answer = client.chat.completions.create(model=model_of(client), messages=user(text), **options)
+    if "model" not in options:
+        options["model"] = model_of(client)
+    answer = client.chat.completions.create(messages=user(text), **options)
     return answer.choices[0].message.content

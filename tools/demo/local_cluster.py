@@ -132,6 +132,7 @@ class Process:
 class LocalCluster:
     """A coordinator and `workers` workers, possibly none. A context manager.
 
+    model: None where serve_args say which; workers then need a model_root.
     serve_args, worker_args: further flags for `shoal serve` and `shoal worker`; worker_args may be a function of the
         worker's index.
     prefixes: programs that run a worker, by its index: {1: ["ip", "netns", "exec", "x"]}.
@@ -142,7 +143,7 @@ class LocalCluster:
                  prefixes=None, hosts=None):
         self.log_dir = Path(log_dir)
         self.log_dir.mkdir(parents=True, exist_ok=True)
-        model = Path(model).resolve()
+        model = Path(model).resolve() if model is not None else None
         ports = free_ports(workers + 1)
         self.port = port or ports[0]
         self.url = f"http://127.0.0.1:{self.port}"
@@ -156,7 +157,9 @@ class LocalCluster:
                     "--model-root", model_root or model.parent, *more]
             self.workers.append(Process(f"worker-{i + 1}", argv, self.log_dir / f"worker-{i + 1}.log",
                                         (prefixes or {}).get(i, ())))
-        argv = [shoal, "serve", "--model", model, "--port", self.port]
+        argv = [shoal, "serve", "--port", self.port]
+        if model is not None:
+            argv += ["--model", model]
         if self.addresses:
             argv += ["--workers", ",".join(self.addresses)]
         self.coordinator = Process("coordinator", [*argv, *serve_args], self.log_dir / "coordinator.log")

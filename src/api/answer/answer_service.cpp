@@ -189,7 +189,7 @@ std::optional<ApiError> AnswerService::start(AnswerOrder order, std::unique_ptr<
     return error;
   }
   metrics_.count_prompt_tokens(prompt_tokens);
-  writer->on_disconnect([scheduler = &scheduler_, request = *id] { scheduler->cancel(request); });
+  writer->on_disconnect(scheduler_.canceller(*id));
   return std::nullopt;
 }
 

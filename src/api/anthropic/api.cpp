@@ -19,11 +19,11 @@ void Refuse(ResponseWriter& writer, const ApiError& error) {
 
 }  // namespace
 
-std::vector<HttpRoute> AnthropicApi::routes() {
+std::vector<HttpRoute> AnthropicApi::RoutesOf(AnthropicApi* api) {
   return {{"POST", "/v1/messages",
-           [this](const HttpRequest& request, const Writer& writer) { messages(request, writer); }},
+           [api](const HttpRequest& request, const Writer& writer) { api->messages(request, writer); }},
           {"POST", "/v1/messages/count_tokens",
-           [this](const HttpRequest& request, const Writer& writer) { count_tokens(request, writer); }}};
+           [api](const HttpRequest& request, const Writer& writer) { api->count_tokens(request, writer); }}};
 }
 
 std::optional<ApiError> AnthropicApi::check_model(const std::optional<std::string>& name) const {

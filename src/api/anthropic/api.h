@@ -16,7 +16,9 @@ class AnthropicApi {
   /// `service` must outlive it, and it the HttpServer that has its routes.
   explicit AnthropicApi(AnswerService& service) : service_(service) {}
 
-  std::vector<HttpRoute> routes();
+  std::vector<HttpRoute> routes() { return RoutesOf(this); }
+  /// Those of `api`; with nullptr to know which there are, of which none may be asked.
+  static std::vector<HttpRoute> RoutesOf(AnthropicApi* api);
 
  private:
   using Writer = std::shared_ptr<ResponseWriter>;

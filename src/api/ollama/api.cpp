@@ -62,21 +62,21 @@ Json Capabilities(AnswerService& service) {
 OllamaApi::OllamaApi(OllamaModel model, AnswerService& service)
     : model_(std::move(model)), service_(service), started_(UnixSeconds()) {}
 
-std::vector<HttpRoute> OllamaApi::routes() {
+std::vector<HttpRoute> OllamaApi::RoutesOf(OllamaApi* api) {
   const auto version = fmt::format(R"({{"version":"{}"}})", kOllamaVersion);
-  const HttpHandler chat = [this](const HttpRequest& request, const Writer& writer) {
-    answer(ParseOllamaChat(request.body), Asked::kChat, writer);
+  const HttpHandler chat = [api](const HttpRequest& request, const Writer& writer) {
+    api->answer(ParseOllamaChat(request.body), Asked::kChat, writer);
   };
-  const HttpHandler generate = [this](const HttpRequest& request, const Writer& writer) {
-    answer(ParseOllamaGenerate(request.body), Asked::kText, writer);
+  const HttpHandler generate = [api](const HttpRequest& request, const Writer& writer) {
+    api->answer(ParseOllamaGenerate(request.body), Asked::kText, writer);
   };
   return {
       {"POST", "/api/chat", chat},
       {"POST", "/api/generate", generate},
-      {"GET", "/api/tags", [this](const HttpRequest&, const Writer& writer) { tags(writer); }},
+      {"GET", "/api/tags", [api](const HttpRequest&, const Writer& writer) { api->tags(writer); }},
       {"POST", "/api/show",
-       [this](const HttpRequest& request, const Writer& writer) { show(request, writer); }},
-      {"GET", "/api/ps", [this](const HttpRequest&, const Writer& writer) { running(writer); }},
+       [api](const HttpRequest& request, const Writer& writer) { api->show(request, writer); }},
+      {"GET", "/api/ps", [api](const HttpRequest&, const Writer& writer) { api->running(writer); }},
       {"GET", "/api/version",
        [version](const HttpRequest&, const Writer& writer) { writer->send({.body = version}); }},
   };
@@ -100,12 +100,13 @@ void OllamaApi::answer(const ApiResult<OllamaRequest>& parsed, Asked asked, cons
 }
 
 void OllamaApi::tags(const Writer& writer) const {
-  Json models = Json::array();
-  for (const std::string& name : service_.model_names()) {
-    models.push_back(Listed(model_, name));
-    models.back()["modified_at"] = OllamaTime(started_);
-  }
-  writer->send({.body = DumpJson({{"models", std::move(models)}})});
+  writer->send({.body = DumpJson({{"models", Json::array({entry()})}})});
+}
+
+Json OllamaApi::entry() const {
+  Json json = Listed(model_, service_.model_names().front());
+  json["modified_at"] = OllamaTime(started_);
+  return json;
 }
 
 void OllamaApi::show(const HttpRequest& request, const Writer& writer) const {
@@ -125,14 +126,18 @@ void OllamaApi::show(const HttpRequest& request, const Writer& writer) const {
 
 void OllamaApi::running(const Writer& writer) const {
   Json models = Json::array();
-  if (const int64_t context = model_.context(); context > 0) {
-    Json model = Listed(model_, service_.model_names().front());
-    model["expires_at"] = OllamaTime(started_ + kStaysSeconds);
-    model["size_vram"] = 0;
-    model["context_length"] = context;
-    models.push_back(std::move(model));
-  }
+  if (auto model = running_entry()) models.push_back(*std::move(model));
   writer->send({.body = DumpJson({{"models", std::move(models)}})});
+}
+
+std::optional<Json> OllamaApi::running_entry() const {
+  const int64_t context = model_.context();
+  if (context == 0) return std::nullopt;
+  Json json = Listed(model_, service_.model_names().front());
+  json["expires_at"] = OllamaTime(started_ + kStaysSeconds);
+  json["size_vram"] = 0;
+  json["context_length"] = context;
+  return json;
 }
 
 }  // namespace shoal

@@ -10,6 +10,7 @@
 
 #include "api/answer/answer_service.h"
 #include "api/http/server.h"
+#include "api/json.h"
 #include "api/ollama/request.h"
 
 namespace shoal {
@@ -28,7 +29,14 @@ class OllamaApi {
   /// `service` must outlive it, and it the HttpServer that has its routes.
   OllamaApi(OllamaModel model, AnswerService& service);
 
-  std::vector<HttpRoute> routes();
+  std::vector<HttpRoute> routes() { return RoutesOf(this); }
+  /// Those of `api`; with nullptr to know which there are, of which none may be asked.
+  static std::vector<HttpRoute> RoutesOf(OllamaApi* api);
+
+  /// What /api/tags says of the model.
+  Json entry() const;
+  /// What /api/ps says of it; nothing before it is loaded.
+  std::optional<Json> running_entry() const;
 
  private:
   using Writer = std::shared_ptr<ResponseWriter>;

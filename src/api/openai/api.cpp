@@ -20,7 +20,7 @@ namespace {
 constexpr int64_t kCompletionTokensDefault = 16;
 
 /// context: 0 where it is not known yet.
-std::string ModelBody(const std::string& name, int64_t created, int64_t context) {
+Json ModelJson(const std::string& name, int64_t created, int64_t context) {
   Json json;
   json["id"] = name;
   json["object"] = "model";
@@ -31,7 +31,7 @@ std::string ModelBody(const std::string& name, int64_t created, int64_t context)
   json["max_model_len"] = length;
   json["context_length"] = length;
   json["meta"] = {{"n_ctx", length}};
-  return DumpJson(json);
+  return json;
 }
 
 /// The answer to a request for no tokens, which is what is echoed.
@@ -57,11 +57,11 @@ std::string OpenAiApi::ErrorBodyOf(int status, const std::string& message) {
   return ErrorBody(FromHttp(status, message));
 }
 
-std::vector<HttpRoute> OpenAiApi::routes() {
+std::vector<HttpRoute> OpenAiApi::RoutesOf(OpenAiApi* api) {
   std::vector<HttpRoute> routes;
-  auto add = [this, &routes](const char* method, const char* path, auto member) {
-    routes.push_back({method, path, [this, member](const HttpRequest& request, const Writer& writer) {
-                        (this->*member)(request, writer);
+  auto add = [api, &routes](const char* method, const char* path, auto member) {
+    routes.push_back({method, path, [api, member](const HttpRequest& request, const Writer& writer) {
+                        (api->*member)(request, writer);
                       }});
   };
   add("POST", "/v1/chat/completions", &OpenAiApi::chat_completion);
@@ -189,17 +189,17 @@ void OpenAiApi::start(AnswerOrder order, std::unique_ptr<AnswerWriter> answer, c
 }
 
 void OpenAiApi::list_models(const HttpRequest&, const Writer& writer) const {
-  std::string list;
-  for (const std::string& name : service_.model_names()) {
-    list += (list.empty() ? "" : ",") + ModelBody(name, started_, service_.context());
-  }
-  writer->send({.body = fmt::format(R"({{"object":"list","data":[{}]}})", list)});
+  writer->send({.body = DumpJson({{"object", "list"}, {"data", Json::array({entry()})}})});
+}
+
+Json OpenAiApi::entry() const {
+  return ModelJson(service_.model_names().front(), started_, service_.context());
 }
 
 void OpenAiApi::describe_model(const HttpRequest& request, const Writer& writer) const {
   const std::string name = request.path.substr(std::string_view("/v1/models/").size());
   if (const auto unknown = service_.check_model(name)) return SendError(*writer, *unknown);
-  writer->send({.body = ModelBody(name, started_, service_.context())});
+  writer->send({.body = DumpJson(ModelJson(name, started_, service_.context()))});
 }
 
 void OpenAiApi::health(const HttpRequest&, const Writer& writer) const {
@@ -225,7 +225,7 @@ void OpenAiApi::cluster_status(const HttpRequest&, const Writer& writer) const {
 }
 
 void OpenAiApi::scrape(const HttpRequest&, const Writer& writer) const {
-  writer->send({.content_type = "text/plain; version=0.0.4; charset=utf-8", .body = metrics_.scrape()});
+  writer->send({.content_type = Metrics::kContentType, .body = metrics_.scrape()});
 }
 
 void OpenAiApi::cache_stats(const HttpRequest&, const Writer& writer) const {

@@ -11,6 +11,7 @@
 #include "api/answer/answer_service.h"
 #include "api/api_error.h"
 #include "api/http/server.h"
+#include "api/json.h"
 #include "api/metrics.h"
 #include "api/openai/request.h"
 #include "api/openai/response.h"
@@ -30,10 +31,15 @@ class OpenAiApi {
   /// All must outlive it, and it must outlive the HttpServer that has its routes.
   OpenAiApi(OpenAiOptions options, AnswerService& service, Scheduler& scheduler, Metrics& metrics);
 
-  std::vector<HttpRoute> routes();
+  std::vector<HttpRoute> routes() { return RoutesOf(this); }
+  /// Those of `api`; with nullptr to know which there are, of which none may be asked.
+  static std::vector<HttpRoute> RoutesOf(OpenAiApi* api);
 
   /// For HttpServerOptions::error_body.
   static std::string ErrorBodyOf(int status, const std::string& message);
+
+  /// What /v1/models says of the model.
+  Json entry() const;
 
  private:
   using Writer = std::shared_ptr<ResponseWriter>;

@@ -29,18 +29,37 @@ ApiError Unknown(const std::string& id) {
           .code = "not_found"};
 }
 
+void Retrieve(ResponseStore& store, const std::string& id, ResponseWriter& writer) {
+  auto entry = store.get(id);
+  if (!entry.has_value()) return SendError(writer, Unknown(id));
+  writer.send({.body = std::move(entry->body)});
+}
+
+void Remove(ResponseStore& store, const std::string& id, ResponseWriter& writer) {
+  if (!store.erase(id)) return SendError(writer, Unknown(id));
+  writer.send({.body = DumpJson({{"id", id}, {"object", "response"}, {"deleted", true}})});
+}
+
 }  // namespace
 
-ResponsesApi::ResponsesApi(AnswerService& service)
-    : service_(service), store_(std::make_shared<ResponseStore>(kResponsesMax, kResponseBytesMax)) {}
+ResponsesApi::ResponsesApi(AnswerService& service, std::shared_ptr<ResponseStore> store)
+    : service_(service), store_(std::move(store)) {}
 
-std::vector<HttpRoute> ResponsesApi::routes() {
+std::shared_ptr<ResponseStore> ResponsesApi::MakeStore() {
+  return std::make_shared<ResponseStore>(kResponsesMax, kResponseBytesMax);
+}
+
+std::vector<HttpRoute> ResponsesApi::RoutesOf(ResponsesApi* api,
+                                              const std::shared_ptr<ResponseStore>& store) {
   return {{"POST", "/v1/responses",
-           [this](const HttpRequest& request, const Writer& writer) { create(request, writer); }},
+           [api](const HttpRequest& request, const Writer& writer) { api->create(request, writer); }},
           {"GET", "/v1/responses/*",
-           [this](const HttpRequest& request, const Writer& writer) { retrieve(request, writer); }},
-          {"DELETE", "/v1/responses/*",
-           [this](const HttpRequest& request, const Writer& writer) { remove(request, writer); }}};
+           [store](const HttpRequest& request, const Writer& writer) {
+             Retrieve(*store, IdOf(request), *writer);
+           }},
+          {"DELETE", "/v1/responses/*", [store](const HttpRequest& request, const Writer& writer) {
+             Remove(*store, IdOf(request), *writer);
+           }}};
 }
 
 void ResponsesApi::create(const HttpRequest& request, const Writer& writer) {
@@ -71,19 +90,6 @@ void ResponsesApi::create(const HttpRequest& request, const Writer& writer) {
                                : ResponseWholeWriter(std::move(format), writer);
   if (const auto error = service_.start(*std::move(order), std::move(answer), writer))
     SendError(*writer, *error);
-}
-
-void ResponsesApi::retrieve(const HttpRequest& request, const Writer& writer) const {
-  const std::string id = IdOf(request);
-  auto entry = store_->get(id);
-  if (!entry.has_value()) return SendError(*writer, Unknown(id));
-  writer->send({.body = std::move(entry->body)});
-}
-
-void ResponsesApi::remove(const HttpRequest& request, const Writer& writer) const {
-  const std::string id = IdOf(request);
-  if (!store_->erase(id)) return SendError(*writer, Unknown(id));
-  writer->send({.body = DumpJson({{"id", id}, {"object", "response"}, {"deleted", true}})});
 }
 
 }  // namespace shoal

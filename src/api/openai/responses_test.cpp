@@ -24,7 +24,7 @@ class ResponsesTest : public OpenAiTest {
     start({}, {}, {.chat_format = [](const ChatRequest&, std::string_view) { return BracketFormat(); }});
   }
   std::vector<HttpRoute> more_routes() override {
-    responses_ = std::make_unique<ResponsesApi>(*service_);
+    responses_ = std::make_unique<ResponsesApi>(*service_, ResponsesApi::MakeStore());
     return responses_->routes();
   }
   static std::string ask(const std::string& script, const std::string& more = "") {

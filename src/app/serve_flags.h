@@ -1,0 +1,50 @@
+// What `shoal serve` was told on its command line.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "app/command.h"
+#include "base/clock.h"
+#include "sched/scheduler.h"
+
+namespace shoal {
+
+struct ServeFlags {
+  std::vector<std::string> models;
+  std::string model_list;  ///< A folder with models, or a file that lists them.
+  std::vector<std::string> model_roots;
+  std::string served_name;
+  double model_idle_s = 0;  ///< After which one that nobody asks for is unloaded; 0: never.
+  std::vector<std::string> hosts = {"localhost"};
+  int port = 8000;
+  int connections = 4096;
+  std::vector<std::string> cors_origins;
+  std::string api_key_file;
+  std::string api_key;
+  bool open_metrics = false;
+  std::string listen;
+  std::string memory;
+  std::string key_file;
+  bool insecure = false;
+  CacheSize cache_size;
+  int rows_per_step = 256;
+  int queue = 1024;
+  double request_timeout_s = 600;
+  double drain_timeout_s = 8;  ///< Docker kills ten seconds after SIGTERM.
+  double liveness_timeout_s = 7;
+  double wait_s = 0;
+  OnLoss on_loss = OnLoss::kResume;
+  bool prefix_cache = true;
+  std::string tool_parser = "auto";
+  std::string reasoning_parser = "auto";
+  ComputeFlags compute;
+  PackedCacheFlags cache;
+  PlacementFlags placement;
+};
+
+inline Duration SecondsToDuration(double seconds) {
+  return std::chrono::duration_cast<Duration>(std::chrono::duration<double>(seconds));
+}
+
+}  // namespace shoal

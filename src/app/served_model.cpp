@@ -1,0 +1,276 @@
+#include "app/served_model.h"
+
+#include <nlohmann/json.hpp>
+#include <utility>
+
+#include "app/cluster_status.h"
+#include "base/log.h"
+#include "base/status.h"
+#include "base/text.h"
+#include "cluster/model_locator.h"
+#include "kv/block_pool.h"
+
+namespace shoal {
+namespace {
+
+constexpr Duration kDescribeTimeout = std::chrono::seconds(2);
+
+absl::StatusOr<std::string> ModelFolder(const ServeFlags& flags, const DeclaredModel& declared,
+                                        const Placement& placement) {
+  if (!declared.path.empty()) return declared.path;
+  if (placement.model_name.empty()) {
+    return InvalidArgument(
+        "serve: which model? Give --model DIR, or a cluster file with \"model\" and --model-root DIR");
+  }
+  if (flags.model_roots.empty()) {
+    return InvalidArgument(
+        "serve: the cluster file names '{}'; give --model-root DIR to find it under, or --model DIR",
+        placement.model_name);
+  }
+  return FindModel(flags.model_roots, placement.model_name);
+}
+
+/// The flags' placement, as far as the model has none of its own.
+PlacementFlags PlacementOf(const ServeFlags& flags, const DeclaredModel& declared) {
+  PlacementFlags placement = flags.placement;
+  if (!declared.cluster.empty()) {
+    placement.cluster = declared.cluster;
+    placement.workers.clear();
+  }
+  if (!declared.plan.empty()) placement.plan = declared.plan;
+  if (!declared.strategy.empty()) placement.strategy = declared.strategy;
+  if (!declared.split.empty()) placement.split = declared.split;
+  if (!declared.experts.empty()) placement.experts = declared.experts;
+  return placement;
+}
+
+/// HOST:PORT with another port, unless the system picks it.
+absl::StatusOr<std::string> WithPortOffset(const std::string& listen, int offset) {
+  if (listen.empty() || offset == 0) return listen;
+  ASSIGN_OR_RETURN(HostPort address, ParseHostPort(listen));
+  if (address.port != 0) address.port += offset;
+  return address.to_string();
+}
+
+}  // namespace
+
+void LoadBars::update(const std::string& member, int64_t done, int64_t total) {
+  const std::lock_guard lock(mutex_);
+  std::unique_ptr<ProgressBar>& bar = bars_[member];
+  if (bar == nullptr) bar = std::make_unique<ProgressBar>("loading on " + member);
+  bar->update(done, total);
+  if (done == total) bars_.erase(member);
+}
+
+absl::StatusOr<std::shared_ptr<ServedModel>> ServedModel::Create(const ServeFlags& flags,
+                                                                 const DeclaredModel& declared,
+                                                                 ServingPlace& place, int port_offset) {
+  std::shared_ptr<ServedModel> model(new ServedModel(flags));
+  RETURN_IF_ERROR(model->configure(declared, place, port_offset));
+  RETURN_IF_ERROR(model->load_text());
+  RETURN_IF_ERROR(model->start_cluster(place));
+  RETURN_IF_ERROR(model->start_api(declared, place));
+  return model;
+}
+
+ServedModel::~ServedModel() {
+  if (scheduler_ != nullptr) scheduler_->stop();
+  stop();
+}
+
+void ServedModel::stop() {
+  if (supervisor_ != nullptr) supervisor_->stop();
+}
+
+int ServedModel::requests() const {
+  const SchedulerStats stats = scheduler_->stats();
+  return stats.running + stats.waiting;
+}
+
+Json ServedModel::openai_entry() const { return api_->entry(); }
+Json ServedModel::ollama_entry() const { return ollama_->entry(); }
+std::optional<Json> ServedModel::ollama_running_entry() const { return ollama_->running_entry(); }
+
+std::vector<HttpRoute> ServedModel::RouteNames(const std::shared_ptr<ResponseStore>& responses) {
+  std::vector<HttpRoute> routes = OpenAiApi::RoutesOf(nullptr);
+  for (const auto& more : {ResponsesApi::RoutesOf(nullptr, responses), AnthropicApi::RoutesOf(nullptr),
+                           OllamaApi::RoutesOf(nullptr)}) {
+    routes.insert(routes.end(), more.begin(), more.end());
+  }
+  return routes;
+}
+
+absl::Status ServedModel::configure(const DeclaredModel& declared, const ServingPlace& place,
+                                    int port_offset) {
+  const PlacementFlags chosen = PlacementOf(flags_, declared);
+  ASSIGN_OR_RETURN(Placement placement, ReadPlacement(chosen, flags_.compute));
+  if (chosen.workers.empty() && chosen.cluster.empty() && chosen.plan.empty() && placement.nodes.size() > 1) {
+    return InvalidArgument(
+        "serve: a placement over {} nodes needs --workers or --cluster; this process is one node",
+        placement.nodes.size());
+  }
+  RETURN_IF_ERROR(DescribeThisNode(placement, flags_.compute, flags_.memory));
+  ASSIGN_OR_RETURN(
+      listen_,
+      WithPortOffset(flags_.listen.empty() ? placement.coordinator_address : flags_.listen, port_offset));
+  ASSIGN_OR_RETURN(const std::string folder, ModelFolder(flags_, declared, placement));
+  model_names_ = ModelNames(folder, placement.model_name);
+  ASSIGN_OR_RETURN(model_, OpenModel(folder, declared.name.empty() ? placement.model_name : declared.name));
+  for (const auto& [what, count] : model_.footprint.ignored_tensors) {
+    LogInfo("{}: {} tensors of {} are ignored", model_.facts.name, count, what);
+  }
+  CacheSize cache = flags_.cache_size;
+  if (declared.kv_positions > 0) cache.positions = declared.kv_positions;
+  if (declared.sequences > 0) cache.sequences = declared.sequences;
+  // A node may be asked for as many rows as one step has.
+  ASSIGN_OR_RETURN(planner_, ServingPlanner::Create({.placement = std::move(placement),
+                                                     .model = model_.facts,
+                                                     .spec = model_.spec,
+                                                     .cache = cache,
+                                                     .rows_per_step = flags_.rows_per_step,
+                                                     .ledger = place.ledger}));
+  return absl::OkStatus();
+}
+
+absl::Status ServedModel::load_text() {
+  ASSIGN_OR_RETURN(Tokenizer tokenizer, LoadTokenizer(*model_.checkpoint));
+  absl::StatusOr<ChatTemplate> chat = LoadChatTemplate(*model_.checkpoint);
+  if (!chat.ok() && chat.status().code() != absl::StatusCode::kNotFound) return chat.status();
+  text_.emplace(ServedText{std::move(tokenizer), std::nullopt});
+  if (chat.ok()) {
+    text_->chat.emplace(std::move(*chat));
+  } else {
+    LogWarning("{}: /v1/chat/completions will be refused", Message(chat.status()));
+  }
+  return choose_dialect();
+}
+
+absl::Status ServedModel::choose_dialect() {
+  Dialect recognized;
+  if (text_->chat.has_value()) {
+    recognized = RecognizeDialect(text_->chat->source(), [this](std::string_view name) {
+      return text_->tokenizer.token_id(name).has_value();
+    });
+  }
+  auto chosen = ChooseDialect(recognized, flags_.tool_parser, flags_.reasoning_parser);
+  if (!chosen.ok()) return Annotate(chosen.status(), "serve");
+  LogInfo("tool calls are read as '{}', reasoning as '{}'", chosen->tools, chosen->reasoning);
+  output_.emplace(*std::move(chosen), text_->tokenizer);
+  return absl::OkStatus();
+}
+
+absl::Status ServedModel::start_cluster(ServingPlace& place) {
+  const Duration timeout = SecondsToDuration(flags_.liveness_timeout_s);
+  RemoteCluster::Options options;
+  options.weights = model_.weights;
+  options.members = planner_->members();
+  options.adopt_names = planner_->adopts_names();
+  options.limits = [this](const Plan& plan) { return planner_->limits(plan); };
+  options.model_names = model_names_;
+  options.listen = listen_;
+  options.threads = flags_.compute.chosen_threads();
+  ASSIGN_OR_RETURN(options.cpus, flags_.compute.chosen_cpus());
+  ASSIGN_OR_RETURN(options.packed_cache, flags_.cache.open());
+  ASSIGN_OR_RETURN(options.isa, flags_.compute.chosen_isa());
+  // The asker names the owner before the coordinator gives the asker up.
+  options.expert_timeout = std::max<Duration>(timeout - std::chrono::seconds(1), timeout / 2);
+  options.key = place.key;
+  options.insecure = flags_.insecure;
+  options.progress = [this](const std::string& member, int64_t done, int64_t total) {
+    bars_.update(member, done, total);
+  };
+  if (place.ledger != nullptr) {
+    if (place.host == nullptr) place.host = RemoteCluster::MakeHost(options);
+    options.host = place.host;
+  }
+  const bool alone = options.members.size() == 1;
+  ASSIGN_OR_RETURN(cluster_, RemoteCluster::Start(std::move(options)));
+  engine_ = std::make_unique<PipelineEngine>(alone ? kLocalLiveness
+                                                   : LivenessLimits{std::chrono::seconds(1), timeout});
+  supervisor_ = std::make_unique<Supervisor>(*cluster_, *engine_, [this] {
+    return planner_->make_plan(cluster_->members(), Deadline::after(kDescribeTimeout));
+  });
+  return absl::OkStatus();
+}
+
+std::vector<LinkTotals> ServedModel::link_totals() const {
+  std::vector<LinkTotals> totals;
+  const std::string own = cluster_->members().self().name();
+  for (const auto& [name, link] : cluster_->link_stats()) {
+    if (name == own) continue;  // To itself nothing travels.
+    totals.push_back(
+        {own, name, static_cast<int64_t>(link.bytes_sent), static_cast<int64_t>(link.frames_sent)});
+    totals.push_back(
+        {name, own, static_cast<int64_t>(link.bytes_received), static_cast<int64_t>(link.frames_received)});
+  }
+  return totals;
+}
+
+std::string ServedModel::node_name(NodeId node) const {
+  const std::shared_ptr<const Plan> plan = supervisor_->plan();
+  const bool known =
+      plan != nullptr && node.value >= 0 && static_cast<size_t>(node.value) < plan->nodes.size();
+  return known ? plan->node(node).name : fmt::format("{}", node);
+}
+
+absl::Status ServedModel::start_api(const DeclaredModel& declared, const ServingPlace& place) {
+  SchedulerOptions scheduling;
+  scheduling.batch.rows_per_step = flags_.rows_per_step;
+  scheduling.batch.prefix_cache = flags_.prefix_cache;
+  scheduling.queue_max = flags_.queue;
+  scheduling.on_loss = flags_.on_loss;
+  scheduling.on_step = [this](const StepObservation& step) { metrics_.observe_step(step); };
+  scheduler_ = std::make_unique<Scheduler>(*engine_, std::move(scheduling));
+  metrics_.set_sources({[this] { return scheduler_->stats(); }, [this] { return link_totals(); },
+                        [this](NodeId node) { return node_name(node); }});
+  AnswerServiceOptions service;
+  service.model_names = {model_.facts.name};
+  service.model_names.insert(service.model_names.end(), declared.aliases.begin(), declared.aliases.end());
+  service.vocabulary = static_cast<int32_t>(model_.spec.vocabulary);
+  ASSIGN_OR_RETURN(service.eos_ids, LoadEndOfText(*model_.checkpoint, text_->tokenizer));
+  const GenerationConfig& generation = model_.checkpoint->generation();
+  service.sampling = {generation.temperature,
+                      generation.top_p,
+                      generation.min_p,
+                      generation.top_k,
+                      generation.repetition_penalty,
+                      !generation.do_sample.value_or(true)};
+  service.request_deadline = SecondsToDuration(flags_.request_timeout_s);
+  service.chat_format = [this](const ChatRequest& chat, std::string_view prompt) {
+    return output_->format(chat, prompt);
+  };
+  if (text_->chat.has_value()) {
+    service.answer_format = [this](std::string_view prompt) {
+      return AnswerFormatOf(output_->dialect(), text_->chat->source(), prompt);
+    };
+  }
+  service_ = std::make_unique<AnswerService>(std::move(service), *text_, *scheduler_, metrics_);
+  OpenAiOptions options;
+  options.cluster_status = [this] {
+    return ClusterStatusJson(*cluster_, *engine_, supervisor_->plan().get(), model_, planner_->nodes());
+  };
+  options.load_progress = [this] { return cluster_->load_progress(); };
+  api_ = std::make_unique<OpenAiApi>(std::move(options), *service_, *scheduler_, metrics_);
+
+  responses_ = std::make_unique<ResponsesApi>(*service_, place.responses);
+  anthropic_ = std::make_unique<AnthropicApi>(*service_);
+  ASSIGN_OR_RETURN(OllamaModel ollama, ollama_model());
+  ollama_ = std::make_unique<OllamaApi>(std::move(ollama), *service_);
+  routes_ = api_->routes();
+  for (const auto& more : {responses_->routes(), anthropic_->routes(), ollama_->routes()}) {
+    routes_.insert(routes_.end(), more.begin(), more.end());
+  }
+  return absl::OkStatus();
+}
+
+absl::StatusOr<OllamaModel> ServedModel::ollama_model() const {
+  const Checkpoint& checkpoint = *model_.checkpoint;
+  ASSIGN_OR_RETURN(const auto type, checkpoint.config().optional_string("model_type"));
+  return OllamaModel{.architecture = type.value_or("unknown"),
+                     .format = checkpoint.is_gguf() ? "gguf" : "safetensors",
+                     .digest = checkpoint.hash(),
+                     .bytes = checkpoint.total_bytes(),
+                     .context = [this] { return scheduler_->stats().limits.context; }};
+}
+
+}  // namespace shoal

@@ -1,0 +1,119 @@
+// A model that `shoal serve` answers for: its cluster, its scheduler and its APIs.
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <memory>
+#include <mutex>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "api/answer/dialect_output.h"
+#include "api/anthropic/api.h"
+#include "api/models/model_shelf.h"
+#include "api/ollama/api.h"
+#include "api/openai/api.h"
+#include "api/openai/responses_api.h"
+#include "app/progress.h"
+#include "app/serve_flags.h"
+#include "app/serving_planner.h"
+#include "app/tokenizer_assets.h"
+#include "cluster/remote_cluster.h"
+#include "cluster/supervisor.h"
+#include "plan/model_list.h"
+#include "sched/scheduler.h"
+
+namespace shoal {
+
+/// What the models of one server have in common.
+struct ServingPlace {
+  std::optional<KeyAuth> key;
+  std::shared_ptr<ResponseStore> responses;
+  /// Where there are several models: else nullptr.
+  std::shared_ptr<MemoryLedger> ledger;
+  std::shared_ptr<NodeHost> host;  ///< Made by the first.
+};
+
+/// Progress bars by member, made when the first bytes are there.
+class LoadBars {
+ public:
+  void update(const std::string& member, int64_t done, int64_t total);
+
+ private:
+  std::mutex mutex_;
+  std::map<std::string, std::unique_ptr<ProgressBar>> bars_;
+};
+
+class ServedModel final : public LoadedModel {
+ public:
+  /// Opens the model, its tokenizer and its template, and makes everything but a session: start() does that. `flags`
+  /// must outlive it. port_offset: added to the port of --listen, if that has one. ResourceExhausted: there is no room
+  /// for it.
+  static absl::StatusOr<std::shared_ptr<ServedModel>> Create(const ServeFlags& flags,
+                                                             const DeclaredModel& declared,
+                                                             ServingPlace& place, int port_offset);
+  /// stop()s first.
+  ~ServedModel() override;
+
+  /// Brings the session up, and keeps it up.
+  void start() { supervisor_->start(); }
+  /// Takes no new requests.
+  void drain() { service_->drain(); }
+  /// What still runs ends with an error, told to its client.
+  void stop_requests() { scheduler_->stop(); }
+  /// Ends the session. Idempotent.
+  void stop();
+
+  const std::string& name() const { return model_.facts.name; }
+  SchedulerStats stats() const { return scheduler_->stats(); }
+  /// Why the last attempt to bring the session up failed.
+  absl::Status last_attempt() const { return supervisor_->last_attempt(); }
+
+  const std::vector<HttpRoute>& routes() const override { return routes_; }
+  int requests() const override;
+  Metrics& metrics() override { return metrics_; }
+  absl::Status engine() const override { return scheduler_->stats().engine; }
+  Json openai_entry() const override;
+  Json ollama_entry() const override;
+  std::optional<Json> ollama_running_entry() const override;
+
+  /// The routes that every model has, to know which there are.
+  static std::vector<HttpRoute> RouteNames(const std::shared_ptr<ResponseStore>& responses);
+
+ private:
+  explicit ServedModel(const ServeFlags& flags) : flags_(flags) {}
+  absl::Status configure(const DeclaredModel& declared, const ServingPlace& place, int port_offset);
+  absl::Status load_text();
+  /// What the model's template shows, or the flags say, of how it writes reasoning and tool calls.
+  absl::Status choose_dialect();
+  absl::Status start_cluster(ServingPlace& place);
+  absl::Status start_api(const DeclaredModel& declared, const ServingPlace& place);
+  absl::StatusOr<OllamaModel> ollama_model() const;
+  std::vector<LinkTotals> link_totals() const;
+  std::string node_name(NodeId node) const;
+
+  const ServeFlags& flags_;
+  std::string listen_;  ///< As of the flag, or the cluster file.
+  std::vector<std::string> model_names_;
+  OpenedModel model_;
+  std::unique_ptr<ServingPlanner> planner_;
+  std::optional<ServedText> text_;
+  std::optional<DialectOutput> output_;
+  LoadBars bars_;
+  std::unique_ptr<RemoteCluster> cluster_;
+  std::unique_ptr<PipelineEngine> engine_;
+  std::unique_ptr<Supervisor> supervisor_;
+  Metrics metrics_;
+  std::unique_ptr<Scheduler> scheduler_;
+  std::unique_ptr<AnswerService> service_;
+  std::unique_ptr<OpenAiApi> api_;
+  std::unique_ptr<ResponsesApi> responses_;
+  std::unique_ptr<AnthropicApi> anthropic_;
+  std::unique_ptr<OllamaApi> ollama_;
+  std::vector<HttpRoute> routes_;
+};
+
+}  // namespace shoal

@@ -1,0 +1,125 @@
+"""One server, several models: loaded when they are asked for, with the answers that each gives alone."""
+import json
+import shutil
+from concurrent.futures import ThreadPoolExecutor
+
+import openai
+import pytest
+import requests
+
+from conftest import LONG_TIMEOUT
+from dialogue import QUESTIONS, ask, client_of
+
+NAMES = ("first", "second", "third")
+
+
+@pytest.fixture(scope="module")
+def folder(demo_model, tmp_path_factory):
+    """The demo model, and copies of it with other rotary frequencies, which therefore say something else."""
+    root = tmp_path_factory.mktemp("models")
+    for divisor, name in enumerate(NAMES, 1):
+        shutil.copytree(demo_model, root / name)
+        config = root / name / "config.json"
+        values = json.loads(config.read_text())
+        config.write_text(json.dumps({**values, "rope_theta": values["rope_theta"] / divisor}))
+    (root / "not-a-model").mkdir()
+    return root
+
+
+@pytest.fixture(scope="module")
+def alone(folder, shoal, tmp_path_factory):
+    """What each model answers when nothing else is there."""
+    from local_cluster import LocalCluster
+    answers = {}
+    for name in NAMES:
+        with LocalCluster(shoal, folder / name, tmp_path_factory.mktemp("logs"), 0) as cluster:
+            answers[name] = answers_of(cluster, name)
+    assert len({tuple(answer) for answer in answers.values()}) == len(NAMES)
+    return answers
+
+
+def answers_of(cluster, model):
+    client = client_of(cluster)
+    return [ask(client, question, model=model) for question in QUESTIONS[:3]]
+
+
+def states(cluster):
+    return {model["id"]: model["status"]["value"] for model in requests.get(f"{cluster.url}/v1/models").json()["data"]}
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_models_are_loaded_when_they_are_asked_for(make_cluster, folder, alone, workers):
+    cluster = make_cluster(workers, model=None, serve_args=("--models", str(folder), *LONG_TIMEOUT),
+                           model_root=folder)
+    assert states(cluster) == dict.fromkeys(NAMES, "unloaded")
+    with ThreadPoolExecutor(len(NAMES)) as pool:
+        got = list(pool.map(lambda name: answers_of(cluster, name), NAMES))
+    assert got == [alone[name] for name in NAMES]
+    assert states(cluster) == dict.fromkeys(NAMES, "loaded")
+
+    with pytest.raises(openai.NotFoundError, match="first"):
+        ask(client_of(cluster), QUESTIONS[0], model="fourth")
+    with pytest.raises(openai.BadRequestError, match="model"):
+        client_of(cluster).completions.create(model=openai.omit, prompt="x", extra_body={})
+
+
+def test_one_gives_way_where_memory_ends_and_answers_stay_the_same(make_cluster, folder, alone):
+    # One of them needs 18.3 MiB with its cache: two do not fit.
+    cluster = make_cluster(0, model=None, serve_args=("--models", str(folder), "--memory", "30MiB", "--kv-positions", "4096"))
+    for name in (*NAMES, *NAMES):
+        assert answers_of(cluster, name) == alone[name]
+        assert list(states(cluster).values()).count("loaded") == 1
+        assert states(cluster)[name] == "loaded"
+
+
+def test_models_share_a_server_with_one_that_is_pinned(make_cluster, folder, alone, tmp_path):
+    listed = tmp_path / "models.yaml"
+    listed.write_text(f"""
+models:
+  - path: {folder}/first
+    load: start
+    pinned: true
+    aliases: [gpt-4o]
+  - name: other
+    path: {folder}/second
+    kv_positions: 1024
+""")
+    cluster = make_cluster(0, model=None, serve_args=("--models", str(listed)))
+    assert answers_of(cluster, "gpt-4o") == alone["first"]
+    assert answers_of(cluster, "other") == alone["second"]
+    assert requests.get(f"{cluster.url}/cache/stats?model=other").json()["blocks"]["total"] == 32
+    metrics = requests.get(f"{cluster.url}/metrics").text
+    assert 'shoal_generated_tokens_total{model="first"}' in metrics
+    assert 'shoal_generated_tokens_total{model="other"}' in metrics
+    assert requests.post(f"{cluster.url}/models/unload", json={"model": "other"}).json() == {"success": True}
+    tags = [model["name"] for model in requests.get(f"{cluster.url}/api/tags").json()["models"]]
+    assert tags == ["first:latest", "other:latest"]
+
+
+def test_requests_for_more_models_than_fit_all_get_their_answers(make_cluster, folder, alone):
+    cluster = make_cluster(0, model=None, serve_args=("--models", str(folder), "--memory", "40MiB", "--kv-positions", "4096"))
+    with ThreadPoolExecutor(6) as pool:
+        got = list(pool.map(lambda name: answers_of(cluster, name), NAMES * 2))
+    assert got == [alone[name] for name in NAMES * 2]
+
+
+def test_a_worker_that_is_away_is_no_end_of_the_server(make_cluster, folder, alone):
+    """It waits for the node for a while, says so, and the next request finds it back."""
+    cluster = make_cluster(1, model=None, serve_args=("--models", str(folder), *LONG_TIMEOUT), model_root=folder)
+    cluster.workers[0].kill()
+    with pytest.raises(openai.InternalServerError, match="can't be loaded"):
+        ask(client_of(cluster), QUESTIONS[0], model="first")
+    cluster.workers[0].start()
+    assert answers_of(cluster, "first") == alone["first"]
+
+
+def test_flags_that_cannot_be_are_said_at_the_start(run, folder):
+    for words, part in ((("--memory", "much"), "much"),
+                        (("--models", str(folder / "not-a-model")), "no folder"),
+                        (("--models", str(folder / "none.yaml")), "none.yaml"),
+                        (("--served-model-name", "x"), "NAME=DIR"),
+                        (("--model", str(folder / "first")), "two models")):
+        models = () if "--models" in words else ("--models", folder)
+        done = run("serve", *models, "--port", 0, *words)
+        assert done.returncode != 0
+        assert part in done.stderr + done.stdout
