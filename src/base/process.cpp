@@ -1,11 +1,13 @@
 #include "base/process.h"
 
+#include <pthread.h>
 #include <sys/resource.h>
 #include <unistd.h>
 
 #include <algorithm>
 #include <fstream>
 #include <string>
+#include <utility>
 
 #if defined(__x86_64__) && defined(__linux__)
 #include <cpuid.h>
@@ -37,6 +39,11 @@ CpuTime ProcessCpuTime() {
     return static_cast<double>(time.tv_sec) + 1e-6 * static_cast<double>(time.tv_usec);
   };
   return {seconds(usage.ru_utime), seconds(usage.ru_stime)};
+}
+
+void NameThread(const char* name) {
+  static thread_local const char* named = nullptr;
+  if (std::exchange(named, name) != name) pthread_setname_np(pthread_self(), name);
 }
 
 int64_t DescriptorLimit() {

@@ -22,6 +22,10 @@ struct CpuTime {
 };
 CpuTime ProcessCpuTime();
 
+/// Names the calling thread for `top -H`, debuggers and profilers. At most 15 bytes; costs nothing where it has that
+/// name already. `name` must outlive the thread.
+void NameThread(const char* name);
+
 /// The number of descriptors (files, sockets) that this process may have open.
 int64_t DescriptorLimit();
 

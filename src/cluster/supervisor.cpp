@@ -4,6 +4,7 @@
 #include <utility>
 
 #include "base/log.h"
+#include "base/process.h"
 #include "base/status.h"
 
 namespace shoal {
@@ -72,6 +73,7 @@ bool Supervisor::pause(Duration duration) {
 
 void Supervisor::run() {
   SetThreadLogName("supervisor", -1);
+  NameThread("supervisor");
   Duration wait = pauses_.first;
   while (true) {
     const absl::Status outcome = attempt();

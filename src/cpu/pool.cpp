@@ -7,6 +7,7 @@
 #include "base/busy_poll.h"
 #include "base/check.h"
 #include "base/log.h"
+#include "base/process.h"
 
 namespace shoal {
 namespace {
@@ -72,6 +73,7 @@ void ThreadPool::pin(int worker) const {
 }
 
 void ThreadPool::serve(int worker) {
+  NameThread("compute");
   pin(worker);
   int round = 0;
   while (true) {

@@ -6,6 +6,7 @@
 
 #include "base/check.h"
 #include "base/log.h"
+#include "base/process.h"
 #include "base/status.h"
 
 namespace shoal {
@@ -61,6 +62,7 @@ void Executor::join(const Task& task) {
 
 void Executor::run() {
   SetThreadLogName("executor", -1);
+  NameThread("executor");
   bool polled = false;  // A wait ended with something that was read: its task has the next turn.
   while (adopt()) {
     const uint64_t seen = wakeup_->announced();

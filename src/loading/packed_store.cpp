@@ -7,6 +7,7 @@
 
 #include "base/check.h"
 #include "base/log.h"
+#include "base/process.h"
 #include "base/status.h"
 #include "base/text.h"
 #include "formats/content_hash.h"
@@ -199,6 +200,7 @@ void PackedStore::save() {
 }
 
 void PackedStore::write_all() const {
+  NameThread("packed-cache");
   int64_t to_write = 0;
   for (const auto& [key, unit] : units_) {
     if (!unit.missed) continue;

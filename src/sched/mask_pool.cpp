@@ -3,6 +3,7 @@
 #include <utility>
 
 #include "base/check.h"
+#include "base/process.h"
 
 namespace shoal {
 
@@ -36,6 +37,7 @@ void MaskPool::stop() {
 }
 
 void MaskPool::run() {
+  NameThread("masks");
   std::unique_lock lock(mutex_);
   while (true) {
     ++idle_;

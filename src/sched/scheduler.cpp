@@ -8,6 +8,7 @@
 
 #include "base/check.h"
 #include "base/log.h"
+#include "base/process.h"
 #include "base/status.h"
 
 namespace shoal {
@@ -175,6 +176,7 @@ void Scheduler::stop() {
 }
 
 void Scheduler::run() {
+  NameThread("scheduler");
   while (true) {
     std::vector<Event> events;
     bool stopping = false;

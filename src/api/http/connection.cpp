@@ -7,6 +7,7 @@
 
 #include "api/http/routing.h"
 #include "base/log.h"
+#include "base/process.h"
 #include "base/random.h"
 #include "base/status.h"
 
@@ -327,7 +328,10 @@ void HttpConnection::run_handler(const HttpRoute& route, HttpRequest request) {
     }
   };
   if (route.urgent) return run();
-  asio::post(*shared_->handlers, std::move(run));
+  asio::post(*shared_->handlers, [run = std::move(run)]() mutable {
+    NameThread("http-handler");
+    run();
+  });
 }
 
 // Answers what cannot be answered by a handler, and closes: after a broken request the next one cannot be

@@ -221,7 +221,10 @@ absl::StatusOr<std::unique_ptr<HttpServer>> HttpServer::Start(HttpServerOptions 
   RETURN_IF_ERROR(impl->listen());
   for (const auto& acceptor : impl->acceptors) impl->accept(*acceptor);
   for (int i = 0; i < impl->shared->options.io_threads; ++i) {
-    impl->threads.emplace_back([io = &impl->shared->io] { io->run(); });
+    impl->threads.emplace_back([io = &impl->shared->io] {
+      NameThread("http-io");
+      io->run();
+    });
   }
   return std::unique_ptr<HttpServer>(new HttpServer(std::move(impl)));
 }

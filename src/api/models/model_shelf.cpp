@@ -8,6 +8,7 @@
 #include "api/http/routing.h"
 #include "base/check.h"
 #include "base/log.h"
+#include "base/process.h"
 #include "base/status.h"
 
 namespace shoal {
@@ -170,6 +171,7 @@ bool ModelShelf::Idle(const Model& model) {
 
 void ModelShelf::load_and_unload(const std::stop_token& stop) {
   SetThreadLogName("models", -1);
+  NameThread("models");
   Lock lock(mutex_);
   while (!stop.stop_requested()) {
     send_others_away(Clock::now());
@@ -322,6 +324,7 @@ void ModelShelf::unload(Model& model, Lock& lock) {
 }
 
 void ModelShelf::watch_deadlines(const std::stop_token& stop) {
+  NameThread("models-watch");
   Lock lock(mutex_);
   while (!stop.stop_requested()) {
     changed_.wait_for(lock, kWatch);

@@ -15,6 +15,7 @@
 #include <map>
 #include <utility>
 
+#include "base/process.h"
 #include "base/status.h"
 #include "base/text.h"
 
@@ -152,6 +153,7 @@ void Listener::start(std::function<void(int fd)> take) {
 }
 
 void Listener::run() {
+  NameThread("grpc-listener");
   while (poll_once()) {
   }
 }
