@@ -24,6 +24,21 @@ SlotId SequenceCursor::keep_state(SlotId fresh) {
   return state_;
 }
 
+SeqSlice SequenceCursor::next_drafted(int32_t token, std::span<const int32_t> draft) {
+  SHOAL_CHECK(room_.slots.empty());
+  std::vector<int32_t> tokens = {token};
+  tokens.insert(tokens.end(), draft.begin(), draft.end());
+  SeqSlice slice = next(tokens, true);
+  slice.sample_from = 0;
+  return slice;
+}
+
+void SequenceCursor::go_back_to(int64_t position) {
+  SHOAL_CHECK(room_.slots.empty());
+  SHOAL_CHECK_LE(position, position_);
+  position_ = position;
+}
+
 SeqSlice SequenceCursor::next(std::span<const int32_t> tokens, bool sample,
                               std::span<const StateWrite> snapshots) {
   SHOAL_CHECK(!tokens.empty());

@@ -21,7 +21,7 @@ struct SequenceRoom {
   bool long_rope = false;  ///< As SeqSlice::long_rope.
 };
 
-/// Each slice begins where the one before it ended. A state goes round the slots: a slice reads the one that
+/// Each slice begins where the one before it ended, or at the first of its drafted tokens that was wrong. A state goes round the slots: a slice reads the one that
 /// the slice before it wrote, and writes the next. With a slot more than steps may be in flight
 /// (StateSlotsPerSequence), what a step read is still there when it comes back or fails, whatever later steps
 /// have done meanwhile.
@@ -50,6 +50,14 @@ class SequenceCursor {
   /// states to be kept on the way, before the last token, in slots that are not of the ring. CHECKs that there
   /// are tokens, and blocks for them.
   SeqSlice next(std::span<const int32_t> tokens, bool sample, std::span<const StateWrite> snapshots = {});
+
+  /// The slice that feeds the sequence's last token and tokens drafted to follow it, all of which are sampled. What it
+  /// writes for drafts that are wrong is never read: the slice from go_back_to() on overwrites it. CHECKs that there
+  /// are blocks for them, and no slots: a state has seen all tokens of its slice.
+  SeqSlice next_drafted(int32_t token, std::span<const int32_t> draft);
+
+  /// Positions behind `position` hold wrong drafts. CHECKs that there are no slots, and that it is not ahead.
+  void go_back_to(int64_t position);
 
   /// The slot of the state behind position() leaves the ring, as a snapshot, and `fresh` takes its place: the
   /// next slice reads it and writes another. CHECKs that the last slice wrote it.
