@@ -1,7 +1,6 @@
 #include "sched/batch_planner.h"
 
 #include <algorithm>
-#include <unordered_set>
 #include <utility>
 
 #include "base/check.h"
@@ -75,12 +74,13 @@ absl::Status CheckFits(const GenerationRequest& request, const EngineLimits& lim
 BatchPlannerOptions BatchPlanner::Bounded(BatchPlannerOptions options) {
   SHOAL_CHECK_GE(options.rows_per_step, 1);
   SHOAL_CHECK_GE(options.sequences_max, 1);
+  SHOAL_CHECK_GE(options.draft_max, 0);
   options.sequences_max = std::min(options.sequences_max, options.rows_per_step);
   return options;
 }
 
 BatchPlanner::BatchPlanner(BatchPlannerOptions options)
-    : options_(Bounded(options)), caches_(options.prefix_cache) {}
+    : options_(Bounded(options)), caches_(options.prefix_cache), drafter_(options.draft_max) {}
 
 void BatchPlanner::reset(const EngineLimits& limits) {
   SHOAL_CHECK(running_.empty() && in_flight_.empty());  // The scheduler settles a lost generation first.
@@ -88,6 +88,7 @@ void BatchPlanner::reset(const EngineLimits& limits) {
   limits_ = limits;
   caches_.reset(limits);
   model_ = PipelineModel(limits.steps_in_flight);
+  drafter_.reset(limits);
   forget_workers();
 }
 
@@ -139,23 +140,47 @@ void BatchPlanner::add_decodes(Step& step, InFlight& record) {
   // One step for all waits until all are back; the pipeline is not empty meanwhile.
   if (steps == 1 && static_cast<int64_t>(ready.size()) < decoding) return;
   const int64_t share = (decoding + steps - 1) / steps;
+  std::vector<Draft> drafts =
+      draft(std::span(ready).first(static_cast<size_t>(std::min(share, std::ssize(ready)))), steps == 1);
+  drafts.resize(ready.size());
   int64_t taken = 0;
-  for (Sequence* sequence : ready) {
+  for (size_t i = 0; i < ready.size(); ++i) {
+    Sequence& sequence = *ready[i];
     if (taken == share || rows_left(step) == 0) break;
-    if (sequence->state != SequenceState::kRunning) continue;  // Preempted for the sake of an earlier one.
-    if (!grow(*sequence, sequence->cursor.position() + 1)) continue;
-    add_slice(*sequence, 1, step, record);
+    if (sequence.state != SequenceState::kRunning) continue;  // Preempted for the sake of an earlier one.
+    if (!grow(sequence, sequence.cursor.position() + 1)) continue;
+    make_room(sequence, drafts[i].tokens);
+    if (drafts[i].tokens.empty()) {
+      add_slice(sequence, 1, step, record);
+    } else {
+      add_draft_slice(sequence, std::move(drafts[i]), step, record);
+    }
     ++taken;
   }
 }
 
-void BatchPlanner::add_prefills(Step& step, InFlight& record) {
+// Of sequences that decode in the next step. Every running sequence finds a row beside the drafts.
+std::vector<Draft> BatchPlanner::draft(std::span<Sequence* const> decodes, bool alone) {
+  const auto rows = std::ssize(decodes);
+  if (rows == 0) return {};
+  return drafter_.draft(decodes, {.decodes = rows,
+                                  .rows = rows + prefill_budget(options_.rows_per_step - rows),
+                                  .draft_rows = options_.rows_per_step - std::ssize(running_),
+                                  .alone = alone});
+}
+
+// Rows of prompts that a step takes which has room for `rows_left`.
+int64_t BatchPlanner::prefill_budget(int64_t rows_left) const {
   int64_t waiting_rows = 0;
   for (const auto& [id, sequence] : running_) {
     if (!sequence->decoding()) waiting_rows += sequence->unscheduled();
   }
-  int64_t budget = std::min(PrefillChunkRows(waiting_rows, limits_.steps_in_flight, options_.rows_per_step),
-                            rows_left(step));
+  const int64_t chunk = PrefillChunkRows(waiting_rows, limits_.steps_in_flight, options_.rows_per_step);
+  return std::min({waiting_rows, chunk, rows_left});
+}
+
+void BatchPlanner::add_prefills(Step& step, InFlight& record) {
+  int64_t budget = prefill_budget(rows_left(step));
   for (const auto& [id, sequence] : running_) {
     const int64_t rows = std::min(budget, sequence->unscheduled());
     if (rows == 0 || sequence->decoding()) continue;
@@ -189,26 +214,51 @@ void BatchPlanner::admit() {
   }
 }
 
+void BatchPlanner::begin(Sequence& sequence, Step& step) {
+  if (std::exchange(sequence.begun, true)) return;
+  step.begins.push_back({.id = sequence.id,
+                         .sampling = sequence.request.sampling,
+                         .tokens = sequence.tokens,
+                         .prompt_tokens = static_cast<int32_t>(sequence.request.prompt.size())});
+  sequence.known_to_workers = true;
+}
+
 void BatchPlanner::add_slice(Sequence& sequence, int64_t rows, Step& step, InFlight& record) {
   SHOAL_CHECK_LE(rows, sequence.unscheduled());  // Both callers ask it first.
-  if (!sequence.begun) {
-    step.begins.push_back({.id = sequence.id,
-                           .sampling = sequence.request.sampling,
-                           .tokens = sequence.tokens,
-                           .prompt_tokens = static_cast<int32_t>(sequence.request.prompt.size())});
-    sequence.begun = sequence.known_to_workers = true;
-  }
+  begin(sequence, step);
   // The cursor counts on it: the slot that is written next must have been read. So does the scheduler: it
   // composes no step beyond the engine's limit.
   if (limits_.state_slots > 0) SHOAL_CHECK_LT(sequence.steps_in_flight, limits_.steps_in_flight);
   const bool sample = rows == sequence.unscheduled();
+  if (!sample) drafter_.index(sequence);
   step.slices.push_back(caches_.next_slice(sequence, rows, sample));
   step.slices.back().masked = sample && sequence.masks != nullptr;
-  record.named.push_back({sequence.id, sequence.cursor.position()});
-  if (sample) record.sampled.push_back(sequence.id);
+  record.named.push_back({.id = sequence.id, .end = sequence.cursor.position(), .sampled = sample});
   sequence.sample_pending = sample;
   sequence.last_step = step.id;
   ++sequence.steps_in_flight;
+}
+
+// As a decode, of which no other step is in flight: what it writes behind its first row is overwritten by the next
+// slice where a draft was wrong.
+void BatchPlanner::add_draft_slice(Sequence& sequence, Draft draft, Step& step, InFlight& record) {
+  begin(sequence, step);
+  step.slices.push_back(sequence.cursor.next_drafted(sequence.tokens.back(), draft.tokens));
+  record.named.push_back(
+      {.id = sequence.id, .end = std::ssize(sequence.tokens), .sampled = true, .draft = std::move(draft)});
+  sequence.sample_pending = true;
+  sequence.last_step = step.id;
+  ++sequence.steps_in_flight;
+}
+
+// Drafts get blocks that nobody misses, as admission leaves them, and preempt no one. Those without a place go.
+void BatchPlanner::make_room(Sequence& sequence, std::vector<int32_t>& draft) {
+  const int64_t begin = sequence.cursor.position() + 1;
+  const auto held = std::ssize(sequence.cursor.blocks());
+  const int64_t more = BlocksFor(begin + std::ssize(draft)) - held;
+  if (more <= 0) return;
+  if (caches_.available() - more >= std::ssize(running_)) return caches_.give(sequence, more);
+  draft.resize(static_cast<size_t>(held * kBlockPositions - begin));
 }
 
 // True when `sequence` has blocks for `positions`. Takes unused cached ones, and then those of the youngest
@@ -266,66 +316,108 @@ void BatchPlanner::end(SeqId id) {
   sequences_.erase(id);
 }
 
-// What a result says of the sequences of its step: a token or an error for each that was sampled, an error
+int64_t BatchPlanner::Named::accepted(std::span<const SampledToken> tokens) const {
+  size_t right = 0;
+  while (right < draft.tokens.size() && right < tokens.size() && tokens[right].id == draft.tokens[right])
+    ++right;
+  return std::min(std::ssize(tokens), static_cast<int64_t>(right) + 1);
+}
+
+// What a result says of one sequence; named: its slice in the step.
+absl::StatusOr<BatchPlanner::Outcome> BatchPlanner::read_one(const Named* named, const SeqResult& one,
+                                                             StepId step) const {
+  const int64_t due = named == nullptr || !one.status.ok() ? 0 : named->tokens_max();
+  if (named == nullptr || std::ssize(one.tokens) != due || (one.status.ok() && due == 0)) {
+    return Internal("step {}: got {} tokens ({}) for sequence {}, expected {}", step, one.tokens.size(),
+                    CodeName(one.status.code()), one.id,
+                    named == nullptr ? "none, or not again" : fmt::format("{}", named->tokens_max()));
+  }
+  for (const SampledToken& token : one.tokens) {
+    if (token.id >= 0 && token.id < limits_.vocabulary) continue;
+    return Internal("step {}: got token {} for sequence {}, outside the vocabulary of {}", step, token.id,
+                    one.id, limits_.vocabulary);
+  }
+  const auto accepted = static_cast<size_t>(named->accepted(one.tokens));
+  return Outcome{one.id, std::span(one.tokens).first(accepted), one.status};
+}
+
+// What a result says of the sequences of its step: tokens or an error for each that was sampled, an error
 // for any other that failed.
 absl::StatusOr<std::vector<BatchPlanner::Outcome>> BatchPlanner::read(const InFlight& record,
                                                                       const StepResult& result) const {
   if (result.id != record.id) {
     return Internal("step {}: expected its result next, got the result of step {}", record.id, result.id);
   }
-  std::unordered_set<SeqId> named;
-  for (const Named& one : record.named) named.insert(one.id);
-  std::unordered_set<SeqId> sampled(record.sampled.begin(), record.sampled.end());
+  std::unordered_map<SeqId, const Named*> named;
+  for (const Named& one : record.named) named.emplace(one.id, &one);
   std::vector<Outcome> outcomes;
   for (const SeqResult& one : result.sequences) {
-    const bool fresh = named.erase(one.id) == 1;
-    const bool due = sampled.erase(one.id) == 1;
-    if (!fresh || (one.status.ok() ? !due || one.tokens.size() != 1 : !one.tokens.empty())) {
-      return Internal("step {}: got {} tokens ({}) for sequence {}, which was not to be sampled once in it",
-                      result.id, one.tokens.size(), CodeName(one.status.code()), one.id);
-    }
-    if (!one.status.ok()) {
-      outcomes.push_back({one.id, {}, one.status});
-      continue;
-    }
-    const int32_t token = one.tokens[0].id;
-    if (token < 0 || token >= limits_.vocabulary) {
-      return Internal("step {}: got token {} for sequence {}, outside the vocabulary of {}", result.id, token,
-                      one.id, limits_.vocabulary);
-    }
-    outcomes.push_back({one.id, one.tokens, absl::OkStatus()});
+    const auto found = named.extract(one.id);
+    ASSIGN_OR_RETURN(Outcome outcome, read_one(found.empty() ? nullptr : found.mapped(), one, result.id));
+    outcomes.push_back(std::move(outcome));
   }
-  if (!sampled.empty()) {
+  const auto missing = std::ranges::count_if(named, [](const auto& entry) { return entry.second->sampled; });
+  if (missing > 0) {
     return Internal("step {}: expected tokens for {} sequences, {} are missing", result.id,
-                    record.sampled.size(), sampled.size());
+                    std::ranges::count_if(record.named, &Named::sampled), missing);
   }
   return outcomes;
 }
 
-absl::StatusOr<std::vector<BatchPlanner::Outcome>> BatchPlanner::acknowledge(const StepResult& result) {
-  SHOAL_CHECK(!in_flight_.empty());  // The scheduler drops results of which it has submitted no step.
-  const InFlight& record = in_flight_.front();
-  ASSIGN_OR_RETURN(std::vector<Outcome> outcomes, read(record, result));
-  for (const Outcome& one : outcomes) {
-    // What is wrong with it may be in its blocks.
-    if (!one.status.ok()) sequences_.at(one.id)->standing.closed = true;
-  }
-  std::erase_if(outcomes, [&](const Outcome& one) {
-    Sequence* sequence = find(one.id);
-    if (sequence == nullptr) return true;  // It ended while the step was in flight.
-    if (!one.status.ok()) return false;
-    for (const SampledToken& token : one.tokens) sequence->tokens.push_back(token.id);
-    sequence->sample_pending = false;
-    sequence->losses_in_a_row = 0;
+// What a sequence that has not ended got. False where its failure may be that of a draft: then it goes on from where
+// it was, without drafts, and the workers hear of it anew, as they remember that it failed.
+bool BatchPlanner::settle(Named& named, const Outcome& outcome) {
+  Sequence& sequence = *find(named.id);
+  sequence.sample_pending = sequence.sample_pending && !named.sampled;
+  if (!outcome.status.ok()) {
+    if (named.draft.tokens.empty()) return true;
+    --named.end;
+    drafter_.failed(sequence, named.draft);
+    sequence.begun = false;
     return false;
-  });
-  if (record.decodes_only) model_.observe(record.rows, result.timings, record.alone);
-  const std::vector<Named> named = record.named;
+  }
+  for (const SampledToken& token : outcome.tokens) sequence.tokens.push_back(token.id);
+  sequence.losses_in_a_row = 0;
+  const int64_t accepted = std::ssize(outcome.tokens) - 1;
+  named.end += accepted;
+  drafter_.verified(sequence, named.draft, accepted);
+  return true;
+}
+
+void BatchPlanner::observe(const InFlight& record, std::span<const StageTiming> timings, int64_t elapsed_ns) {
+  if (record.decodes_only) model_.observe(record.rows, timings, record.alone);
+  // What travels between nodes counts where nothing hides it.
+  double ns = static_cast<double>(elapsed_ns);
+  if (!record.alone || elapsed_ns == 0) {
+    ns = 0;
+    for (const StageTiming& stage : timings) {
+      ns += static_cast<double>(stage.busy_ns) + static_cast<double>(stage.expert_wait_ns);
+    }
+  }
+  if (ns > 0) drafter_.observe_step(record.rows, ns, record.alone);
+}
+
+absl::StatusOr<std::vector<BatchPlanner::Outcome>> BatchPlanner::acknowledge(const StepResult& result,
+                                                                             int64_t elapsed_ns) {
+  SHOAL_CHECK(!in_flight_.empty());  // The scheduler drops results of which it has submitted no step.
+  ASSIGN_OR_RETURN(std::vector<Outcome> outcomes, read(in_flight_.front(), result));
+  InFlight record = std::move(in_flight_.front());
   in_flight_.pop_front();
-  for (const Named& one : named) {
+  std::unordered_map<SeqId, Named*> named;
+  for (Named& one : record.named) named.emplace(one.id, &one);
+  std::erase_if(outcomes, [&](const Outcome& one) {
+    const bool known = find(one.id) != nullptr;  // Else it ended while the step was in flight.
+    const bool dropped = !known || !settle(*named.at(one.id), one);
+    // What is wrong with it may be in its blocks.
+    if (!one.status.ok() && !(known && dropped)) sequences_.at(one.id)->standing.closed = true;
+    return dropped;
+  });
+  observe(record, result.timings, elapsed_ns);
+  for (const Named& one : record.named) {
     Sequence& sequence = *sequences_.at(one.id);
     SHOAL_CHECK_GT(sequence.steps_in_flight, 0);  // From our own record of the step, not from its result.
     --sequence.steps_in_flight;
+    if (!one.draft.tokens.empty()) sequence.cursor.go_back_to(one.end);
     caches_.wrote(sequence, one.end);
     step_returned(sequence);
   }

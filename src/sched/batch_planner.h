@@ -7,6 +7,7 @@
 
 #include <cstdint>
 #include <deque>
+#include <iterator>
 #include <map>
 #include <memory>
 #include <optional>
@@ -20,6 +21,7 @@
 #include "exec/engine.h"
 #include "kv/block_pool.h"
 #include "sched/cache_ledger.h"
+#include "sched/drafter.h"
 #include "sched/pipeline_model.h"
 #include "sched/sequence.h"
 
@@ -29,6 +31,7 @@ struct BatchPlannerOptions {
   int rows_per_step = 256;   ///< Token budget of one step: decode rows first, prefill chunks fill the rest.
   int sequences_max = 256;   ///< Sequences that hold blocks at once; never more than rows_per_step.
   bool prefix_cache = true;  ///< Sequences start from what others have computed.
+  int draft_max = 0;         ///< Tokens drafted for one sequence in one step at most; 0: none.
 };
 
 /// OK if an engine may have such limits; else Internal with the numbers.
@@ -78,13 +81,15 @@ class BatchPlanner {
   /// What a step gave one sequence.
   struct Outcome {
     SeqId id;
-    std::span<const SampledToken> tokens;  ///< Those of the result; none where status is not OK.
-    absl::Status status;                   ///< Why the sequence can't go on; whoever hears it ends it.
+    /// Those of the result, to the first that was drafted otherwise; none where status is not OK.
+    std::span<const SampledToken> tokens;
+    absl::Status status;  ///< Why the sequence can't go on; whoever hears it ends it.
   };
-  /// The oldest step in flight (of which there is one) came back. Appends the sampled ids to their sequences,
-  /// returns those of sequences that have not ended, and gives blocks back that no step in flight names.
+  /// The oldest step in flight (of which there is one) came back, `elapsed_ns` after it was submitted (0: nobody
+  /// looked). Appends the sampled ids to their sequences, returns those of sequences that have not ended, and gives
+  /// blocks back that no step in flight names. A sequence that failed with drafts among its rows goes on without.
   /// Internal if the result does not match the step: then nothing has changed. `result` must outlive what is returned.
-  absl::StatusOr<std::vector<Outcome>> acknowledge(const StepResult& result);
+  absl::StatusOr<std::vector<Outcome>> acknowledge(const StepResult& result, int64_t elapsed_ns = 0);
 
   /// Ends a waiting or running sequence. Its blocks return once no step in flight names them.
   void end(SeqId id);
@@ -107,30 +112,45 @@ class BatchPlanner {
   int64_t preemptions() const { return preemptions_; }
   int64_t restarts() const { return restarts_; }  ///< Sequences put back by lose_generation.
   const CacheLedger& caches() const { return caches_; }
+  const DraftTotals& drafts() const { return drafter_.totals(); }
 
   /// I7; and that each block and slot has as many owners as sequences that hold it.
   absl::Status verify() const;
 
  private:
+  /// A sequence with a slice in a step.
   struct Named {
     SeqId id;
-    int64_t end = 0;  // Behind the last position of its slice.
+    int64_t end = 0;       // Behind the last position of its slice that holds what the sequence has.
+    bool sampled = false;  // It gets a token, and one for each that is drafted.
+    Draft draft;           // Behind the slice's first token, which is its only other one.
+
+    int64_t tokens_max() const { return sampled ? 1 + std::ssize(draft.tokens) : 0; }
+    /// Those of `tokens` that the sequence gets: to the first that was drafted otherwise.
+    int64_t accepted(std::span<const SampledToken> tokens) const;
   };
   struct InFlight {
     StepId id;
-    std::vector<Named> named;    // Sequences with a slice in it.
-    std::vector<SeqId> sampled;  // Those of them that get a token.
+    std::vector<Named> named;
     int64_t rows = 0;
     bool decodes_only = false;
     bool alone = false;  // No other step has been in flight with it.
   };
 
   static BatchPlannerOptions Bounded(BatchPlannerOptions options);
+  absl::StatusOr<Outcome> read_one(const Named* named, const SeqResult& one, StepId step) const;
   absl::StatusOr<std::vector<Outcome>> read(const InFlight& record, const StepResult& result) const;
+  bool settle(Named& named, const Outcome& outcome);
+  void observe(const InFlight& record, std::span<const StageTiming> timings, int64_t elapsed_ns);
   void add_decodes(Step& step, InFlight& record);
+  std::vector<Draft> draft(std::span<Sequence* const> decodes, bool alone);
+  int64_t prefill_budget(int64_t rows_left) const;
   void add_prefills(Step& step, InFlight& record);
   void admit();
   void add_slice(Sequence& sequence, int64_t rows, Step& step, InFlight& record);
+  void add_draft_slice(Sequence& sequence, Draft draft, Step& step, InFlight& record);
+  void begin(Sequence& sequence, Step& step);
+  void make_room(Sequence& sequence, std::vector<int32_t>& draft);
   bool grow(Sequence& sequence, int64_t positions);
   void preempt(Sequence& sequence);
   void requeue(Sequence& sequence);
@@ -143,6 +163,7 @@ class BatchPlanner {
   EngineLimits limits_;
   PipelineModel model_{1};
   CacheLedger caches_;
+  Drafter drafter_;
   std::unordered_map<SeqId, std::unique_ptr<Sequence>> sequences_;
   std::map<SeqId, Sequence*> waiting_;  // By arrival: a preempted sequence is ahead of all younger ones.
   std::map<SeqId, Sequence*> running_;

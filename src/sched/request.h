@@ -42,6 +42,12 @@ std::optional<ContextOverflow> ContextOverflowOf(const absl::Status& status);
 
 enum class FinishReason { kStop, kLength };
 
+/// Tokens that were looked up ahead of their time (Drafter).
+struct DraftTotals {
+  int64_t drafted = 0;   ///< Verified by steps.
+  int64_t accepted = 0;  ///< Those of them that were right: tokens for which no step of their own was needed.
+};
+
 /// What the API gives the scheduler to be told of one request. Called from the scheduler's thread; must not
 /// block. `choice`: the index among the generations that were submitted together.
 class EventSink {
@@ -54,6 +60,8 @@ class EventSink {
   /// whether more are wanted: false (a stop string is complete, the client is gone) ends the choice with
   /// on_finish(kStop), and no further token of it is computed.
   virtual bool on_tokens(int choice, std::span<const SampledToken> tokens) = 0;
+  /// What was drafted for a choice: once, right before its on_finish. Not where nothing was.
+  virtual void on_drafts(int /*choice*/, const DraftTotals& /*drafts*/) {}
   /// The end of a choice; nothing follows for it. The request ends with the last of them.
   virtual void on_finish(int choice, FinishReason reason) = 0;
   /// After all of the above that one step brought: time to write it out.

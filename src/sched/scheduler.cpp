@@ -240,7 +240,8 @@ void Scheduler::handle_step_end(Event& event) {
   if (!generation_.has_value() || event.generation != *generation_ || submitted_.empty()) return;
   if (!event.result.ok()) return lose_engine(event.result.status());
   const Submitted submitted = submitted_.front();
-  const auto outcomes = batch_planner_.acknowledge(*event.result);
+  const int64_t elapsed_ns = NowNs() - submitted.at_ns;
+  const auto outcomes = batch_planner_.acknowledge(*event.result, elapsed_ns);
   if (!outcomes.ok()) return lose_engine(outcomes.status());
   submitted_.erase(submitted_.begin());
   ++totals_.steps;
@@ -248,7 +249,7 @@ void Scheduler::handle_step_end(Event& event) {
   if (options_.on_step) {
     options_.on_step({.id = event.result->id,
                       .rows = submitted.rows,
-                      .elapsed_ns = NowNs() - submitted.at_ns,
+                      .elapsed_ns = elapsed_ns,
                       .timings = std::move(event.result->timings)});
   }
   std::vector<std::shared_ptr<EventSink>> told;
@@ -299,11 +300,13 @@ void Scheduler::finish(SeqId id, FinishReason reason) {
   const Sequence& sequence = *batch_planner_.find(id);
   const std::shared_ptr<EventSink> sink = sequence.sink;
   const int choice = sequence.choice;
+  const DraftTotals drafts = sequence.drafts.totals;
   const auto live = live_.find(sequence.request_id);
   std::erase(live->second.open, id);
   if (live->second.open.empty()) live_.erase(live);
   batch_planner_.end(id);
   publish();
+  if (drafts.drafted > 0) sink->on_drafts(choice, drafts);
   sink->on_finish(choice, reason);
 }
 
@@ -508,6 +511,7 @@ void Scheduler::publish() {
   stats.prefix_cache = caches.stats();
   stats.preemptions = batch_planner_.preemptions();
   stats.restarts = batch_planner_.restarts();
+  stats.drafts = batch_planner_.drafts();
   std::lock_guard lock(mailbox_->mutex);
   int arriving = arriving_;
   for (const Event& event : mailbox_->events) arriving += static_cast<int>(event.sequences.size());

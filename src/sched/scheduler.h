@@ -66,6 +66,7 @@ struct SchedulerStats {
   int64_t engine_losses = 0;
   int64_t restarts = 0;  ///< Begun requests that were kept over an engine loss.
   PrefixCacheStats prefix_cache;
+  DraftTotals drafts;
 };
 
 class Scheduler {

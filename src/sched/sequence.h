@@ -11,7 +11,9 @@
 #include "base/ids.h"
 #include "exec/sequence_cursor.h"
 #include "kv/block_key.h"
+#include "sched/draft_policy.h"
 #include "sched/prefix_cache.h"
+#include "sched/prompt_lookup.h"
 #include "sched/request.h"
 #include "sched/sequence_masks.h"
 
@@ -51,6 +53,14 @@ struct AwaitedPrefix {
   int waits = 0;                ///< How often it has waited since it last ran.
 };
 
+/// What the drafter remembers of a sequence, preempted or not.
+struct SequenceDrafts {
+  PromptLookup lookup;
+  DraftRates rates;
+  DraftTotals totals;
+  bool off = false;  ///< A step failed in rows of which some were drafted.
+};
+
 struct Sequence {
   SeqId id;  ///< Ascends with arrival: the highest id is the youngest.
   RequestId request_id;
@@ -65,6 +75,7 @@ struct Sequence {
   SequenceCursor cursor;  ///< Its blocks and slots, and how far it is cached or in a step in flight.
   CacheStanding standing;
   AwaitedPrefix awaited;
+  SequenceDrafts drafts;
   int steps_in_flight = 0;        ///< Steps in flight that name its blocks.
   bool sample_pending = false;    ///< A step in flight will give its next token.
   bool begun = false;             ///< Its NewSequence was sent since it last got blocks.

@@ -271,7 +271,8 @@ void FakeEngine::execute_slice(StepId step, const SeqSlice& slice, StepResult& r
   for (size_t i = 0; i < slice.tokens.size(); ++i) {
     cells_[cell(slice.position + static_cast<int64_t>(i))] = {slice.tokens[i], slice.long_rope};
   }
-  if (slice.long_rope != options_.limits.long_rope(static_cast<int64_t>(known.tokens.size()))) {
+  if (slice.long_rope != options_.limits.long_rope(static_cast<int64_t>(known.tokens.size())) ||
+      (!slice.long_rope && options_.limits.long_rope(end))) {
     violation(fmt::format("sequence {}: {} tokens, but long_rope is {}", slice.id, known.tokens.size(),
                           slice.long_rope));
   }
@@ -281,30 +282,45 @@ void FakeEngine::execute_slice(StepId step, const SeqSlice& slice, StepResult& r
     const bool usable = held != cells_.end() && held->second.long_rope == slice.long_rope;
     cached.push_back(usable ? held->second.token : -1);
   }
-  if (!std::equal(cached.begin(), cached.end(), known.tokens.begin(),
-                  known.tokens.begin() + std::min<int64_t>(end, static_cast<int64_t>(known.tokens.size())))) {
+  // Behind the tokens that it knows come drafts.
+  const auto common = static_cast<std::ptrdiff_t>(std::min(cached.size(), known.tokens.size()));
+  if (!std::equal(cached.begin(), cached.begin() + common, known.tokens.begin())) {
     violation(
         fmt::format("sequence {}: the cache of positions [0, {}) does not hold its tokens", slice.id, end));
   }
   execute_state(slice, cached);
   if (slice.sample_from == kNoSample) return;
-  if (end != static_cast<int64_t>(known.tokens.size())) {
-    violation(fmt::format("sequence {}: sampled after {} of {} tokens", slice.id, end, known.tokens.size()));
-  }
-  int32_t next = model_(cached, known.prompt_tokens, known.sampling);
-  if (slice.masked) {
-    const absl::StatusOr<int32_t> allowed = masked(MaskKey(step, slice.id, end), next);
-    ++masks_used_;
-    if (!allowed.ok()) {
-      result.sequences.push_back({.id = slice.id, .status = allowed.status()});
+  SeqResult sampled{.id = slice.id};
+  bool right = true;  // All tokens of the slice so far are those that the sequence has.
+  for (auto row = static_cast<int64_t>(slice.sample_from); row < std::ssize(slice.tokens); ++row) {
+    const int64_t position = slice.position + row + 1;
+    if (row == slice.sample_from && position != std::ssize(known.tokens)) {
+      violation(
+          fmt::format("sequence {}: sampled after {} of {} tokens", slice.id, position, known.tokens.size()));
+    }
+    const absl::StatusOr<SampledToken> token =
+        sample(step, slice, known, std::span(cached).first(static_cast<size_t>(position)));
+    if (!token.ok()) {
+      result.sequences.push_back({.id = slice.id, .status = token.status()});
       return;
     }
-    next = *allowed;
+    if (right) known.tokens.push_back(token->id);
+    if (row + 1 < std::ssize(slice.tokens))
+      right = right && slice.tokens[static_cast<size_t>(row + 1)] == token->id;
+    sampled.tokens.push_back(*token);
   }
-  known.tokens.push_back(next);
-  SampledToken sampled{.id = next};
-  if (known.sampling.top_logprobs != kNoLogprobs) sampled = WithLogprobs(next, known.sampling.top_logprobs);
-  result.sequences.push_back({.id = slice.id, .tokens = {std::move(sampled)}});
+  result.sequences.push_back(std::move(sampled));
+}
+
+absl::StatusOr<SampledToken> FakeEngine::sample(StepId step, const SeqSlice& slice, const Known& known,
+                                                std::span<const int32_t> tokens) {
+  int32_t next = model_(tokens, known.prompt_tokens, known.sampling);
+  if (slice.masked) {
+    ++masks_used_;
+    ASSIGN_OR_RETURN(next, masked(MaskKey(step, slice.id, std::ssize(tokens)), next));
+  }
+  if (known.sampling.top_logprobs == kNoLogprobs) return SampledToken{.id = next};
+  return WithLogprobs(next, known.sampling.top_logprobs);
 }
 
 // The first token that the mask allows, from `token` on and then around.

@@ -107,6 +107,8 @@ class FakeEngine : public Engine {
   void finish_oldest(std::unique_lock<std::mutex>& lock);
   StepResult execute(const Step& step);
   void execute_slice(StepId step, const SeqSlice& slice, StepResult& result);
+  absl::StatusOr<SampledToken> sample(StepId step, const SeqSlice& slice, const Known& known,
+                                      std::span<const int32_t> tokens);
   absl::StatusOr<int32_t> masked(const MaskKey& key, int32_t token) const;
   void execute_state(const SeqSlice& slice, const std::vector<int32_t>& cached);
   void check_submitted(const Step& step);
