@@ -67,6 +67,8 @@ struct Metrics::Impl {
     CatchUp(preemptions, static_cast<double>(stats.preemptions));
     CatchUp(engine_losses, static_cast<double>(stats.engine_losses));
     CatchUp(restarts, static_cast<double>(stats.restarts));
+    CatchUp(drafted, static_cast<double>(stats.drafts.drafted));
+    CatchUp(drafts_accepted, static_cast<double>(stats.drafts.accepted));
   }
 
   Registry registry;
@@ -123,6 +125,11 @@ struct Metrics::Impl {
       CounterFamily(registry, "shoal_engine_losses_total", "Times the cluster was lost").Add({});
   Counter& restarts =
       CounterFamily(registry, "shoal_restarts_total", "Requests kept over a loss, to start again").Add({});
+  Counter& drafted =
+      CounterFamily(registry, "shoal_drafted_tokens_total", "Tokens drafted and verified").Add({});
+  Counter& drafts_accepted = CounterFamily(registry, "shoal_accepted_draft_tokens_total",
+                                           "Drafted tokens that were right: no step of their own was needed")
+                                 .Add({});
   Family<Counter>& link_bytes =
       CounterFamily(registry, "shoal_link_bytes_total", "Bytes sent over each link");
   Family<Counter>& link_messages =

@@ -39,25 +39,31 @@ void AnswerSink::admit() {
 bool AnswerSink::on_tokens(int choice, std::span<const SampledToken> tokens) {
   if (over_) return false;  // Another choice has failed.
   Choice& one = choices_.at(static_cast<size_t>(choice));
-  time_tokens(one, tokens.size());
   const int64_t before = one.chain.tokens();
   OutputEvents events;
   one.failure = one.chain.push(tokens, events);
   if (!one.failure.ok()) return false;
   const auto used = static_cast<size_t>(one.chain.tokens() - before);
+  time_tokens(one, used);
   writer_->piece({.choice = choice, .events = events, .sampled = tokens.first(used)});
   return !one.chain.stopped() && !writer_->gone();
 }
 
 void AnswerSink::time_tokens(Choice& choice, size_t count) {
   const int64_t now = NowNs();
-  for (size_t i = 0; i < count; ++i) metrics_.count_generated_token();
-  if (choice.last_token_ns == 0) {
-    metrics_.observe_first_token(SecondsSince(started_));
-  } else {
-    metrics_.observe_between_tokens(Seconds(now - choice.last_token_ns));
+  // Several tokens of one step took equal parts of its time.
+  const double each = Seconds(now - choice.last_token_ns) / static_cast<double>(count);
+  if (choice.last_token_ns == 0) metrics_.observe_first_token(SecondsSince(started_));
+  for (size_t i = 0; i < count; ++i) {
+    metrics_.count_generated_token();
+    if (choice.last_token_ns != 0) metrics_.observe_between_tokens(each);
   }
   choice.last_token_ns = now;
+}
+
+void AnswerSink::on_drafts(int /*choice*/, const DraftTotals& drafts) {
+  usage_.drafts.drafted += drafts.drafted;
+  usage_.drafts.accepted += drafts.accepted;
 }
 
 void AnswerSink::on_finish(int choice, FinishReason reason) {

@@ -11,6 +11,7 @@
 #include "api/answer/output_parser.h"
 #include "api/api_error.h"
 #include "exec/step.h"
+#include "sched/request.h"
 
 namespace shoal {
 
@@ -18,6 +19,7 @@ struct Usage {
   int64_t prompt_tokens = 0;
   int64_t cached_tokens = 0;      ///< Of the prompt: found in the cache.
   int64_t completion_tokens = 0;  ///< Of all choices. The end-of-text token is not among them.
+  DraftTotals drafts;             ///< Of all choices.
 };
 
 enum class EndReason : uint8_t { kStop, kLength, kToolCalls };

@@ -27,6 +27,11 @@ Json UsageJson(const Usage& usage) {
   json["completion_tokens"] = usage.completion_tokens;
   json["total_tokens"] = usage.prompt_tokens + usage.completion_tokens;
   json["prompt_tokens_details"]["cached_tokens"] = usage.cached_tokens;
+  if (usage.drafts.drafted > 0) {
+    json["completion_tokens_details"] = {
+        {"accepted_prediction_tokens", usage.drafts.accepted},
+        {"rejected_prediction_tokens", usage.drafts.drafted - usage.drafts.accepted}};
+  }
   return json;
 }
 
