@@ -32,6 +32,7 @@ struct RunFlags {
   ComputeFlags compute;
   PackedCacheFlags cache;
   PlacementFlags placement;
+  SpeculationFlags speculation;
 };
 
 /// Prints pieces as they come, and remembers when they came.
@@ -171,7 +172,8 @@ absl::Status Run(const RunFlags& flags) {
   absl::Status ended;
   {
     auto sink = std::make_shared<TerminalSink>(tokenizer, !flags.json);
-    Scheduler scheduler(engine, {.on_loss = OnLoss::kFail});  // Nobody would open the cluster again.
+    Scheduler scheduler(engine, {.batch = {.draft_max = flags.speculation.tokens_max()},
+                                 .on_loss = OnLoss::kFail});  // Nobody would open the cluster again.
     const int64_t started_ns = NowNs();
     const auto submitted = scheduler.submit(std::move(request), sink);
     ended = submitted.ok() ? sink->wait() : submitted.status();
@@ -201,6 +203,7 @@ Command AddRunCommand(Flags root) {
   app.add_flag("--json", flags->json, "Print text, ids and rates as JSON");
   app.add_option("--transport", flags->transport,
                  "Between the nodes of a placement: inproc (default) or grpc");
+  flags->speculation.add_to(app);
   flags->compute.add_to(app);
   flags->cache.add_to(app);
   flags->placement.add_to(app, false);

@@ -363,6 +363,7 @@ Command AddServeCommand(Flags root) {
   app.add_choice(
       "--prefix-cache", flags->prefix_cache, {{"off", false}, {"on", true}},
       "Keep the KV blocks of requests that have ended, for those that begin alike: on (default) or off");
+  flags->speculation.add_to(app);
   app.add_option(
       "--tool-parser", flags->tool_parser,
       "How the model writes calls of tools: a format's name, none, or auto: as its chat template shows "

@@ -64,6 +64,16 @@ struct ComputeFlags {
 /// home.
 std::string UserCacheFolder();
 
+/// Flags that say what is drafted.
+struct SpeculationFlags {
+  bool lookup = true;  ///< Drafts come from a sequence's own tokens; else there are none.
+  int draft_max = 16;  ///< As BatchPlannerOptions::draft_max, where there are drafts.
+
+  void add_to(Flags app);
+  /// For BatchPlannerOptions::draft_max.
+  int tokens_max() const { return lookup ? draft_max : 0; }
+};
+
 /// Flags that say where packed weights are kept for the next start.
 struct PackedCacheFlags {
   std::string folder;  ///< "off": nowhere; empty: the user's cache folder.

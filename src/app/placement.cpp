@@ -64,6 +64,15 @@ void ComputeFlags::add_machine_flags(Flags app) {
                  "CPUs that the threads stay on, such as 0-3,8 (default: wherever the system puts them)");
 }
 
+void SpeculationFlags::add_to(Flags app) {
+  app.add_choice(
+      "--speculate", lookup, {{"lookup", true}, {"off", false}},
+      "Verify several tokens in one step, drafted from what the text repeats, where that is faster; the "
+      "text stays the same: lookup (default) or off");
+  app.add_option("--draft-max", draft_max, "Tokens drafted for one request in one step at most (default 16)")
+      .range(1, 128);
+}
+
 void ComputeFlags::add_to(Flags app) {
   add_machine_flags(app);
   app.add_option("--activations", activations, "int8: quantized per group (default); f32: exact and slow");

@@ -41,6 +41,7 @@ struct ServeFlags {
   ComputeFlags compute;
   PackedCacheFlags cache;
   PlacementFlags placement;
+  SpeculationFlags speculation;
 };
 
 inline Duration SecondsToDuration(double seconds) {

@@ -217,6 +217,7 @@ absl::Status ServedModel::start_api(const DeclaredModel& declared, const Serving
   SchedulerOptions scheduling;
   scheduling.batch.rows_per_step = flags_.rows_per_step;
   scheduling.batch.prefix_cache = flags_.prefix_cache;
+  scheduling.batch.draft_max = flags_.speculation.tokens_max();
   scheduling.queue_max = flags_.queue;
   scheduling.on_loss = flags_.on_loss;
   scheduling.on_step = [this](const StepObservation& step) { metrics_.observe_step(step); };
