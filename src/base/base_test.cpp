@@ -73,7 +73,7 @@ TEST(Text, ParseHostPortTakesBracketedIpv6AndRefusesBadPorts) {
     EXPECT_FALSE(ParseHostPort(bad).ok()) << bad;
 }
 
-TEST(Range, StaticPartsTileTheWholeWithoutGaps) {
+TEST(Range, StaticRangesTileTheWholeWithoutGaps) {
   for (int n = 1; n < 9; ++n) {
     int64_t at = 0;
     for (int i = 0; i < n; ++i) {

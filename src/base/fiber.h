@@ -1,5 +1,5 @@
 // A function with a stack of its own, run piece by piece on the thread that resumes it: what lets one thread
-// have several computations under way that each wait in the middle.
+// have several computations in flight that each wait somewhere.
 #pragma once
 
 #include <functional>

@@ -12,9 +12,9 @@ static_assert(static_cast<int>(StepPhase::kSample) + 1 == kStepPhases);
 
 }  // namespace
 
-std::string_view StepPhaseName(StepPhase part) { return kNames[static_cast<size_t>(part)]; }
+std::string_view StepPhaseName(StepPhase phase) { return kNames[static_cast<size_t>(phase)]; }
 
-StepPhase StepProfile::enter(StepPhase part) {
+StepPhase StepProfile::enter(StepPhase phase) {
   const int64_t now_ns = NowNs();
   const StepPhase open = open_.load(std::memory_order_relaxed);
   std::atomic<int64_t>& spent = ns_[static_cast<size_t>(open)];
@@ -22,7 +22,7 @@ StepPhase StepProfile::enter(StepPhase part) {
   spent.store(spent.load(std::memory_order_relaxed) + now_ns - since_ns_.load(std::memory_order_relaxed),
               std::memory_order_relaxed);
   since_ns_.store(now_ns, std::memory_order_relaxed);
-  open_.store(part, std::memory_order_relaxed);
+  open_.store(phase, std::memory_order_relaxed);
   return open;
 }
 

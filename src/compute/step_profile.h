@@ -1,4 +1,4 @@
-// Where the time of an executor goes, part by part. The parts never overlap and leave nothing out, so they
+// Where the time of an executor goes, phase by phase. The phases never overlap and leave nothing out, so they
 // add up to the time that has passed: a breakdown cannot hide anything.
 #pragma once
 
@@ -15,7 +15,7 @@ namespace shoal {
 /// What an executor can be doing. Which code belongs where is said by the PhaseTimer in it.
 enum class StepPhase : uint8_t {
   kIdle,          ///< No step is here: it is with another node, or on its way.
-  kWire,          ///< Frames: decoding, checking, encoding, sending; what lies between the parts below.
+  kWire,          ///< Frames: decoding, checking, encoding, sending; what lies between the phases below.
   kEmbed,         ///< Token ids to rows.
   kNormQuantize,  ///< Norms, activations to 8 bits, residual sums, the check for NaN and infinity.
   kQkv,           ///< Query, key and value projections.
@@ -26,7 +26,7 @@ enum class StepPhase : uint8_t {
   kActivation,    ///< silu(gate) * up, to 8 bits.
   kDown,          ///< Down projections.
   kRouter,        ///< Router logits and the choice of experts.
-  kExperts,       ///< What routed experts do beside the three parts above: gathering rows, weighted sums.
+  kExperts,       ///< What routed experts do beside the three phases above: gathering rows, weighted sums.
   kExchange,      ///< Rows to the experts of other nodes and back, the wait for them, and own sums.
   kHead,          ///< Final norm and output head.
   kSample,        ///< Logits to tokens.
@@ -34,20 +34,20 @@ enum class StepPhase : uint8_t {
 inline constexpr int kStepPhases = 16;
 
 /// "idle", "wire", "embed", ...
-std::string_view StepPhaseName(StepPhase part);
+std::string_view StepPhaseName(StepPhase phase);
 
 using StepPhaseNs = std::array<int64_t, kStepPhases>;
 
-/// Charges every nanosecond since it was made to the one part that is open. One thread enters parts; any may
-/// read. Costs a clock reading (some 25 ns) where a part begins, and nothing inside.
+/// Charges every nanosecond since it was made to the one phase that is open. One thread enters phases; any may
+/// read. Costs a clock reading (some 25 ns) where a phase begins, and nothing inside.
 class StepProfile {
  public:
   StepProfile() : since_ns_(NowNs()) {}
 
-  /// Opens `part` and returns the one that was open.
-  StepPhase enter(StepPhase part);
+  /// Opens `phase` and returns the one that was open.
+  StepPhase enter(StepPhase phase);
 
-  /// Nanoseconds by part up to a moment.
+  /// Nanoseconds by phase up to a moment.
   struct Reading {
     StepPhaseNs ns{};
     int64_t at_ns = 0;  ///< The moment, by NowNs().
@@ -57,24 +57,24 @@ class StepProfile {
 
  private:
   std::array<std::atomic<int64_t>, kStepPhases> ns_{};
-  std::atomic<int64_t> since_ns_;  // When the open part began.
+  std::atomic<int64_t> since_ns_;  // When the open phase began.
   std::atomic<StepPhase> open_{StepPhase::kIdle};
 };
 
-/// Opens a part and, at its end, opens the one around it again. Nothing but a branch where nobody profiles.
+/// Opens a phase and, at its end, opens the one around it again. Nothing but a branch where nobody profiles.
 class PhaseTimer {
  public:
   /// profile: nullptr where nobody profiles.
-  PhaseTimer(StepProfile* profile, StepPhase part)
-      : profile_(profile), around_(profile_ == nullptr ? part : profile_->enter(part)) {}
-  PhaseTimer(const ComputeContext& context, StepPhase part) : PhaseTimer(context.profile, part) {}
+  PhaseTimer(StepProfile* profile, StepPhase phase)
+      : profile_(profile), around_(profile_ == nullptr ? phase : profile_->enter(phase)) {}
+  PhaseTimer(const ComputeContext& context, StepPhase phase) : PhaseTimer(context.profile, phase) {}
   ~PhaseTimer() { next(around_); }
   PhaseTimer(const PhaseTimer&) = delete;
   PhaseTimer& operator=(const PhaseTimer&) = delete;
 
-  /// The part ends here and another begins.
-  void next(StepPhase part) {
-    if (profile_ != nullptr) profile_->enter(part);
+  /// The phase ends here and another begins.
+  void next(StepPhase phase) {
+    if (profile_ != nullptr) profile_->enter(phase);
   }
 
  private:

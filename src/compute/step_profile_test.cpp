@@ -13,14 +13,14 @@ namespace {
 
 int64_t Sum(const StepPhaseNs& ns) { return std::accumulate(ns.begin(), ns.end(), int64_t{0}); }
 
-int64_t Of(const StepPhaseNs& ns, StepPhase part) { return ns[static_cast<size_t>(part)]; }
+int64_t Of(const StepPhaseNs& ns, StepPhase phase) { return ns[static_cast<size_t>(phase)]; }
 
 void Spend(int64_t ns) {
   for (const int64_t start = NowNs(); NowNs() - start < ns;) {
   }
 }
 
-// Clock readings around the borders bound every part, however often this thread is interrupted.
+// Clock readings around the borders bound every phase, however often this thread is interrupted.
 TEST(StepProfile, TimeOfAnInnerPartIsNotTheOuterOnes) {
   StepProfile profile;
   const ComputeContext context{.profile = &profile};
@@ -68,7 +68,7 @@ TEST(StepProfile, EveryPartHasANameOfItsOwn) {
   EXPECT_FALSE(names.contains(""));
 }
 
-/// The parts that a step of a whole model in one process is charged to.
+/// The phases that a step of a whole model in one process is charged to.
 std::set<StepPhase> PhasesOfAStep(std::string_view family) {
   StepProfile profile;
   auto model = LocalModel::Load(TinyCheckpoint(family, AffineFormat{4, 64}), {.profile = &profile});
@@ -78,11 +78,11 @@ std::set<StepPhase> PhasesOfAStep(std::string_view family) {
   const LocalSlice slice{0, {&token, 1}};
   SHOAL_CHECK((*model)->step({&slice, 1}).ok());
   const StepPhaseNs after = profile.read().ns;
-  std::set<StepPhase> parts;
+  std::set<StepPhase> phases;
   for (size_t i = 0; i < after.size(); ++i) {
-    if (after[i] > before[i]) parts.insert(static_cast<StepPhase>(i));
+    if (after[i] > before[i]) phases.insert(static_cast<StepPhase>(i));
   }
-  return parts;
+  return phases;
 }
 
 TEST(StepProfile, AStepIsChargedToEachOfItsParts) {

@@ -45,29 +45,29 @@ WorkPerPhase WorkModel::of(const StepSize& size) const {
     work.int8_ops = 2 * met * static_cast<double>(products.int8_multiplies);
     work.f32_ops = 2 * met * static_cast<double>(products.f32_multiplies);
   };
-  WorkPerPhase parts;
-  const auto part = [&](WorkPhase which) -> StepWork& { return parts[static_cast<size_t>(which)]; };
-  part(WorkPhase::kLayers).weight_bytes =
+  WorkPerPhase phases;
+  const auto phase = [&](WorkPhase which) -> StepWork& { return phases[static_cast<size_t>(which)]; };
+  phase(WorkPhase::kLayers).weight_bytes =
       steps * static_cast<double>(every_row_.bytes) + rows * static_cast<double>(embedding_bytes_);
-  multiply(every_row_, rows, part(WorkPhase::kLayers));
-  part(WorkPhase::kExperts).weight_bytes = size.experts * expert_bytes_;
-  multiply(called_, rows, part(WorkPhase::kExperts));
+  multiply(every_row_, rows, phase(WorkPhase::kLayers));
+  phase(WorkPhase::kExperts).weight_bytes = size.experts * expert_bytes_;
+  multiply(called_, rows, phase(WorkPhase::kExperts));
   // The head is read once per step with samples: at most once per step, and once per sampled row.
-  part(WorkPhase::kHead).weight_bytes = std::min(steps, sampled) * static_cast<double>(sampled_row_.bytes);
-  multiply(sampled_row_, sampled, part(WorkPhase::kHead));
+  phase(WorkPhase::kHead).weight_bytes = std::min(steps, sampled) * static_cast<double>(sampled_row_.bytes);
+  multiply(sampled_row_, sampled, phase(WorkPhase::kHead));
   // States belong to the layers, which read, multiply and write them in one pass.
-  part(WorkPhase::kLayers).kv_bytes =
+  phase(WorkPhase::kLayers).kv_bytes =
       2 * static_cast<double>(size.states) * static_cast<double>(state_bytes_);
-  StepWork& attention = part(WorkPhase::kAttention);
+  StepWork& attention = phase(WorkPhase::kAttention);
   attention.kv_bytes = static_cast<double>(size.cached) * static_cast<double>(kv_bytes_);
   attention.attention_ops =
       2 * static_cast<double>(size.attended) * static_cast<double>(attention_multiplies_);
-  return parts;
+  return phases;
 }
 
-std::string_view WorkPhaseName(WorkPhase part) {
+std::string_view WorkPhaseName(WorkPhase phase) {
   constexpr std::array<std::string_view, kWorkPhases> kNames = {"layers", "experts", "attention", "head"};
-  return kNames[static_cast<size_t>(part)];
+  return kNames[static_cast<size_t>(phase)];
 }
 
 StepWork& StepWork::operator+=(const StepWork& other) {
@@ -79,9 +79,9 @@ StepWork& StepWork::operator+=(const StepWork& other) {
   return *this;
 }
 
-StepWork SumOf(const WorkPerPhase& parts) {
+StepWork SumOf(const WorkPerPhase& phases) {
   StepWork sum;
-  for (const StepWork& part : parts) sum += part;
+  for (const StepWork& phase : phases) sum += phase;
   return sum;
 }
 
@@ -91,11 +91,11 @@ RooflineTime RooflineTimeOf(const StepWork& work, const MachineRates& rates) {
   return read_s > multiply_s ? RooflineTime{read_s, "read"} : RooflineTime{multiply_s, "multiply"};
 }
 
-RooflineTime RooflineTimePerPhase(const WorkPerPhase& parts, const MachineRates& rates) {
+RooflineTime RooflineTimePerPhase(const WorkPerPhase& phases, const MachineRates& rates) {
   double seconds = 0;
   double reading_s = 0;
-  for (const StepWork& part : parts) {
-    const RooflineTime phase = RooflineTimeOf(part, rates);
+  for (const StepWork& phase : phases) {
+    const RooflineTime phase = RooflineTimeOf(phase, rates);
     seconds += phase.seconds;
     if (phase.by == "read") reading_s += phase.seconds;
   }

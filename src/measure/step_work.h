@@ -48,9 +48,9 @@ inline constexpr int kWorkPhases = 4;
 using WorkPerPhase = std::array<StepWork, kWorkPhases>;
 
 /// "layers", "experts", "attention", "head".
-std::string_view WorkPhaseName(WorkPhase part);
+std::string_view WorkPhaseName(WorkPhase phase);
 /// The sum over all phases.
-StepWork SumOf(const WorkPerPhase& parts);
+StepWork SumOf(const WorkPerPhase& phases);
 
 /// The measured peak rates of a machine.
 struct MachineRates {
@@ -68,9 +68,9 @@ struct RooflineTime {
 /// float products, which share their units.
 RooflineTime RooflineTimeOf(const StepWork& work, const MachineRates& rates);
 /// The sum of the roofline times of all phases. Phases follow one another, so one cannot read while another
-/// multiplies. Never below the roofline time of SumOf(parts). `by`: what bounds the larger fraction of the
+/// multiplies. Never below the roofline time of SumOf(phases). `by`: what bounds the larger fraction of the
 /// time.
-RooflineTime RooflineTimePerPhase(const WorkPerPhase& parts, const MachineRates& rates);
+RooflineTime RooflineTimePerPhase(const WorkPerPhase& phases, const MachineRates& rates);
 
 class WorkModel {
  public:

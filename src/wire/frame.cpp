@@ -107,7 +107,7 @@ std::string_view FrameKindName(FrameKind kind) {
     case FrameKind::kExpertError:
       return "expert_error";
     case FrameKind::kPosition:
-      return "progress";
+      return "position";
     case FrameKind::kMasks:
       return "masks";
   }

@@ -41,7 +41,8 @@ void StreamWriter::keep_alive() {
 
 bool StreamWriter::flush() {
   if (pending_.empty()) return false;
-  writer_->write(std::exchange(pending_, {}));
+  writer_->write(pending_);
+  pending_.clear();  // Keeps its room: the next step writes as much.
   return true;
 }
 

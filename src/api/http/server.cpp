@@ -36,7 +36,7 @@ void ResponseWriter::send(HttpResponse response) {
 void ResponseWriter::begin_stream(int status, std::string content_type, HttpHeaders headers) {
   connection_->begin_stream(exchange_, status, std::move(content_type), std::move(headers));
 }
-bool ResponseWriter::write(std::string piece) { return connection_->write(exchange_, piece); }
+bool ResponseWriter::write(std::string_view piece) { return connection_->write(exchange_, piece); }
 void ResponseWriter::end_stream() {
   complete_ = true;
   connection_->end_stream(exchange_);

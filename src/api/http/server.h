@@ -57,7 +57,7 @@ class ResponseWriter {
   /// clients).
   void begin_stream(int status, std::string content_type, HttpHeaders headers = {});
   /// False once the client is gone, or has left more than the server's buffer unread: stop working for it.
-  bool write(std::string piece);
+  bool write(std::string_view piece);
   void end_stream();
 
   /// `callback` runs once, on a server thread, if the client goes away (or is cut) before the answer is
