@@ -208,8 +208,9 @@ void FakeEngine::run() {
       // The state may change meanwhile: then the step is lost, as on a cluster.
       wake_.wait_for(lock, options_.step_time, [&] { return stopping_ || !state_.status.ok(); });
       if (stopping_) return;
-      if (queue_.empty()) continue;  // Lost and up again meanwhile: recover() has ended the step.
     }
+    // Lost and up again meanwhile: recover() has ended the step, and another may be the oldest.
+    if (queue_.empty() || (state_.status.ok() && !has_masks(queue_.front().step))) continue;
     finish_oldest(lock);
   }
 }
