@@ -1,5 +1,7 @@
 #include "sched/request.h"
 
+#include <cmath>
+
 #include "absl/strings/cord.h"
 #include "absl/strings/numbers.h"
 #include "base/status.h"
@@ -9,6 +11,8 @@ namespace {
 
 constexpr char kPromptTokens[] = "shoal/prompt_tokens";
 constexpr char kPositions[] = "shoal/positions";
+
+constexpr char kWaitMs[] = "shoal/wait_ms";
 
 std::optional<int64_t> NumberOf(const absl::Status& status, const char* name) {
   const auto payload = status.GetPayload(name);
@@ -35,6 +39,19 @@ std::optional<ContextOverflow> ContextOverflowOf(const absl::Status& status) {
   const auto positions = NumberOf(status, kPositions);
   if (!prompt_tokens.has_value() || !positions.has_value()) return std::nullopt;
   return ContextOverflow{*prompt_tokens, *positions};
+}
+
+absl::Status QueueFull(int waiting, double wait_s) {
+  absl::Status status = ResourceExhausted(
+      "{} requests wait already, which is the most this server queues; try again later", waiting);
+  status.SetPayload(kWaitMs, absl::Cord(std::to_string(std::llround(wait_s * 1000))));
+  return status;
+}
+
+std::optional<double> PredictedWaitOf(const absl::Status& status) {
+  const auto wait_ms = NumberOf(status, kWaitMs);
+  if (!wait_ms.has_value()) return std::nullopt;
+  return static_cast<double>(*wait_ms) / 1000;
 }
 
 }  // namespace shoal

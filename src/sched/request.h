@@ -15,6 +15,10 @@
 
 namespace shoal {
 
+/// Priorities that a request may have: the lower, the earlier. 0 is the default.
+inline constexpr int kPriorityMin = -100;
+inline constexpr int kPriorityMax = 100;
+
 /// One generation, validated and tokenized: one choice of an answer.
 struct GenerationRequest {
   std::string id;               ///< For logs and answers, e.g. "chatcmpl-...".
@@ -28,6 +32,8 @@ struct GenerationRequest {
   /// the text may end, ends it in spite of ignore_eos. Shared and never changed: sequences clone it.
   std::shared_ptr<const TokenConstraint> constraint;
   Deadline deadline;  ///< When it passes, the request ends with DeadlineExceeded.
+  int priority = 0;   ///< From kPriorityMin to kPriorityMax.
+  std::string party;  ///< Whose it is: parties get equal shares. Empty: of all that are not known, as one.
 };
 
 /// The prompt leaves no room for a token: InvalidArgument in the words that clients of OpenAI's API look for.
@@ -39,6 +45,11 @@ struct ContextOverflow {
   int64_t positions = 0;
 };
 std::optional<ContextOverflow> ContextOverflowOf(const absl::Status& status);
+
+/// The queue is full: ResourceExhausted. wait_s: predicted seconds until it has a place again.
+absl::Status QueueFull(int waiting, double wait_s);
+/// The seconds of such an error.
+std::optional<double> PredictedWaitOf(const absl::Status& status);
 
 enum class FinishReason { kStop, kLength };
 

@@ -84,6 +84,7 @@ struct Sequence {
   bool announced = false;         ///< Its sink was told that it begins.
   int losses_in_a_row = 0;        ///< Engines lost with it in the oldest step, since its last token.
   StepId last_step;
+  int64_t charged = 0;  ///< Of its tokens: so many are on its party's account.
   /// The last entries of request.sampling.logit_bias, which withhold eos_ids until min_tokens are there.
   size_t withheld = 0;
 
