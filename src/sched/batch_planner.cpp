@@ -89,6 +89,7 @@ void BatchPlanner::reset(const EngineLimits& limits) {
   caches_.reset(limits);
   model_ = PipelineModel(limits.steps_in_flight);
   drafter_.reset(limits);
+  pacer_ = PrefillPacer(options_.target_itl, limits.steps_in_flight);
   forget_workers();
 }
 
@@ -97,7 +98,7 @@ void BatchPlanner::enqueue(std::unique_ptr<Sequence> sequence) {
   SHOAL_CHECK(!sequence->request.prompt.empty() && sequence->request.max_tokens > 0);
   SHOAL_CHECK(sequence->state == SequenceState::kWaiting && sequence->cursor.blocks().empty());
   Sequence* raw = sequence.get();
-  waiting_.emplace(raw->id, raw);
+  waiting_.insert(*raw);
   const bool inserted = sequences_.emplace(raw->id, std::move(sequence)).second;
   SHOAL_CHECK(inserted);
 }
@@ -114,6 +115,7 @@ std::optional<Step> BatchPlanner::compose(StepId id) {
   admit();
   add_decodes(step, record);
   const size_t decodes = step.slices.size();
+  for (const SeqSlice& slice : step.slices) record.load.add_decode(slice.position, std::ssize(slice.tokens));
   add_prefills(step, record);
   if (step.slices.empty()) return std::nullopt;
   record.rows = step.rows();
@@ -129,7 +131,7 @@ std::optional<Step> BatchPlanner::compose(StepId id) {
 void BatchPlanner::add_decodes(Step& step, InFlight& record) {
   int64_t decoding = 0;
   std::vector<Sequence*> ready;
-  for (const auto& [id, sequence] : running_) {
+  for (const auto& [rank, sequence] : running_) {
     if (!sequence->decoding()) continue;
     ++decoding;
     if (!sequence->sample_pending) ready.push_back(sequence);
@@ -164,15 +166,15 @@ std::vector<Draft> BatchPlanner::draft(std::span<Sequence* const> decodes, bool 
   const auto rows = std::ssize(decodes);
   if (rows == 0) return {};
   return drafter_.draft(decodes, {.decodes = rows,
-                                  .rows = rows + prefill_budget(options_.rows_per_step - rows),
+                                  .rows = rows + prefill_rows(options_.rows_per_step - rows),
                                   .draft_rows = options_.rows_per_step - std::ssize(running_),
                                   .alone = alone});
 }
 
-// Rows of prompts that a step takes which has room for `rows_left`.
-int64_t BatchPlanner::prefill_budget(int64_t rows_left) const {
+// Rows of prompts that a step takes which has room for `rows_left`, where its time is not bounded.
+int64_t BatchPlanner::prefill_rows(int64_t rows_left) const {
   int64_t waiting_rows = 0;
-  for (const auto& [id, sequence] : running_) {
+  for (const auto& [rank, sequence] : running_) {
     if (!sequence->decoding()) waiting_rows += sequence->unscheduled();
   }
   const int64_t chunk = PrefillChunkRows(waiting_rows, limits_.steps_in_flight, options_.rows_per_step);
@@ -180,20 +182,32 @@ int64_t BatchPlanner::prefill_budget(int64_t rows_left) const {
 }
 
 void BatchPlanner::add_prefills(Step& step, InFlight& record) {
-  int64_t budget = prefill_budget(rows_left(step));
-  for (const auto& [id, sequence] : running_) {
-    const int64_t rows = std::min(budget, sequence->unscheduled());
-    if (rows == 0 || sequence->decoding()) continue;
-    add_slice(*sequence, rows, step, record);
-    budget -= rows;
+  std::vector<Sequence*> prefilling;
+  std::vector<PrefillWish> wishes;
+  for (const auto& [rank, sequence] : running_) {
+    record.decoding |= sequence->decoding();
+    if (sequence->decoding()) continue;
+    const GenerationRequest& request = sequence->request;
+    wishes.push_back({request.party, request.priority, sequence->cursor.position(), sequence->unscheduled()});
+    prefilling.push_back(sequence);
+  }
+  PrefillBudget budget = pacer_.budget(prefill_rows(rows_left(step)), record.load, record.decoding);
+  const std::vector<int64_t> rows = SharePrefill(wishes, budget);
+  for (size_t i = 0; i < rows.size(); ++i) {
+    if (rows[i] == 0) continue;
+    record.load.add_prefill(wishes[i].position, rows[i]);
+    add_slice(*prefilling[i], rows[i], step, record);
   }
 }
 
-// First come, first served: a large request at the head of the queue is not overtaken for ever by small ones.
-// Only those that wait for a prefix let others pass, who have something to compute meanwhile.
+// In the order of the queue: a large request at its head is not overtaken for ever by small ones. Only those that
+// wait for a prefix let others pass, who have something to compute meanwhile.
 void BatchPlanner::admit() {
-  for (auto it = waiting_.begin(); it != waiting_.end() && running() < options_.sequences_max;) {
-    Sequence& sequence = *it->second;
+  WaitingQueue::Walk walk(waiting_);
+  while (running() < options_.sequences_max) {
+    Sequence* next = walk.next();
+    if (next == nullptr) return;
+    Sequence& sequence = *next;
     // One block of air for each running sequence, or the next decodes would preempt what was just admitted.
     const CacheLedger::Admission admission = caches_.admit(sequence, std::ssize(running_));
     if (admission == CacheLedger::Admission::kNoRoom) {
@@ -203,14 +217,14 @@ void BatchPlanner::admit() {
     }
     if (admission == CacheLedger::Admission::kLater) {
       SHOAL_CHECK(!running_.empty() || !in_flight_.empty());  // Who promised something ends, or writes it.
-      ++it;
       continue;
     }
-    it = waiting_.erase(it);
+    waiting_.erase(sequence);
+    charge(sequence);
     sequence.state = SequenceState::kRunning;
     sequence.begun = false;
     sequence.started = true;
-    running_.emplace(sequence.id, &sequence);
+    running_.emplace(RankOf(sequence), &sequence);
   }
 }
 
@@ -221,6 +235,14 @@ void BatchPlanner::begin(Sequence& sequence, Step& step) {
                          .tokens = sequence.tokens,
                          .prompt_tokens = static_cast<int32_t>(sequence.request.prompt.size())});
   sequence.known_to_workers = true;
+}
+
+// What is found in the cache is not computed, and what is computed again after a preemption or a loss is no fault of
+// the party's: neither is charged.
+void BatchPlanner::charge(Sequence& sequence) {
+  const int64_t tokens = std::ssize(sequence.tokens);
+  waiting_.charge(sequence, tokens - std::max(sequence.charged, sequence.cursor.position()));
+  sequence.charged = tokens;
 }
 
 void BatchPlanner::add_slice(Sequence& sequence, int64_t rows, Step& step, InFlight& record) {
@@ -261,17 +283,17 @@ void BatchPlanner::make_room(Sequence& sequence, std::vector<int32_t>& draft) {
   draft.resize(static_cast<size_t>(held * kBlockPositions - begin));
 }
 
-// True when `sequence` has blocks for `positions`. Takes unused cached ones, and then those of the youngest
-// sequence if it must, which may be `sequence` itself; false then, or while blocks are on their way back.
+// True when `sequence` has blocks for `positions`. Takes unused cached ones, and then those of the last by rank
+// if it must, which may be `sequence` itself; false then, or while blocks are on their way back.
 bool BatchPlanner::grow(Sequence& sequence, int64_t positions) {
   const int64_t need = BlocksFor(positions) - std::ssize(sequence.cursor.blocks());
   if (need <= 0) return true;
   while (caches_.available() < need) {
     if (returning_blocks_ > 0) return false;
     SHOAL_CHECK_GT(running_.size(), size_t{1});  // Alone it fits: CheckFits, again for each generation.
-    Sequence& youngest = *running_.rbegin()->second;
-    preempt(youngest);
-    if (&youngest == &sequence) return false;
+    Sequence& last = *running_.rbegin()->second;
+    preempt(last);
+    if (&last == &sequence) return false;
   }
   caches_.give(sequence, need);
   return true;
@@ -284,7 +306,7 @@ void BatchPlanner::preempt(Sequence& sequence) {
 
 // Takes its blocks, to begin again from its tokens.
 void BatchPlanner::requeue(Sequence& sequence) {
-  running_.erase(sequence.id);
+  running_.erase(RankOf(sequence));
   caches_.withdraw(sequence);
   if (sequence.steps_in_flight > 0) {
     sequence.state = SequenceState::kDraining;
@@ -294,15 +316,15 @@ void BatchPlanner::requeue(Sequence& sequence) {
   }
   caches_.take_back(sequence);
   sequence.state = SequenceState::kWaiting;
-  waiting_.emplace(sequence.id, &sequence);
+  waiting_.insert(sequence);
 }
 
 void BatchPlanner::end(SeqId id) {
   Sequence* sequence = find(id);
   SHOAL_CHECK(sequence != nullptr);  // The scheduler forgets a request when it ends it.
   if (sequence->known_to_workers) ends_.push_back(id);
-  waiting_.erase(id);
-  running_.erase(id);
+  waiting_.erase(*sequence);
+  running_.erase(RankOf(*sequence));
   if (sequence->state == SequenceState::kDraining) {
     --draining_;
   } else if (sequence->steps_in_flight > 0) {
@@ -386,6 +408,7 @@ bool BatchPlanner::settle(Named& named, const Outcome& outcome) {
 
 void BatchPlanner::observe(const InFlight& record, std::span<const StageTiming> timings, int64_t elapsed_ns) {
   if (record.decodes_only) model_.observe(record.rows, timings, record.alone);
+  pacer_.observe(record.load, timings, record.decoding);
   // What travels between nodes counts where nothing hides it.
   double ns = static_cast<double>(elapsed_ns);
   if (!record.alone || elapsed_ns == 0) {
@@ -423,7 +446,9 @@ absl::StatusOr<std::vector<BatchPlanner::Outcome>> BatchPlanner::acknowledge(con
   }
   for (const Outcome& one : outcomes) {
     Sequence& sequence = *find(one.id);
-    if (one.status.ok() && outgrown(sequence)) requeue(sequence);
+    if (!one.status.ok()) continue;
+    charge(sequence);
+    if (outgrown(sequence)) requeue(sequence);
   }
   return outcomes;
 }
@@ -446,7 +471,7 @@ void BatchPlanner::step_returned(Sequence& sequence) {
   SHOAL_CHECK(sequence.state == SequenceState::kDraining);
   --draining_;
   sequence.state = SequenceState::kWaiting;
-  waiting_.emplace(sequence.id, &sequence);
+  waiting_.insert(sequence);
 }
 
 std::vector<std::unique_ptr<Sequence>> BatchPlanner::lose_generation(const LossPolicy& policy) {
@@ -466,7 +491,7 @@ std::vector<std::unique_ptr<Sequence>> BatchPlanner::lose_generation(const LossP
       sequence.steps_in_flight = 0;
       sequence.sample_pending = false;
       sequence.state = SequenceState::kWaiting;
-      waiting_.emplace(sequence.id, &sequence);
+      waiting_.insert(sequence);
       ++restarts_;
       ++it;
     } else {
@@ -487,19 +512,12 @@ std::vector<std::unique_ptr<Sequence>> BatchPlanner::lose_generation(const LossP
 // Workers of a new generation know nobody.
 void BatchPlanner::forget_workers() {
   ends_.clear();
-  for (const auto& [id, sequence] : waiting_) sequence->known_to_workers = false;
+  for (const auto& [id, sequence] : sequences_) {
+    if (sequence->state == SequenceState::kWaiting) sequence->known_to_workers = false;
+  }
 }
 
-int BatchPlanner::queued() const {
-  return static_cast<int>(
-      std::ranges::count_if(waiting_, [](const auto& entry) { return !entry.second->started; }));
-}
-
-std::vector<SeqId> BatchPlanner::waiting_ids() const {
-  std::vector<SeqId> ids;
-  for (const auto& [id, sequence] : waiting_) ids.push_back(id);
-  return ids;
-}
+std::vector<SeqId> BatchPlanner::waiting_ids() const { return waiting_.ids(); }
 
 std::vector<SeqId> BatchPlanner::live_ids() const {
   std::vector<SeqId> ids;
@@ -507,6 +525,16 @@ std::vector<SeqId> BatchPlanner::live_ids() const {
     if (sequence->state != SequenceState::kEnded) ids.push_back(id);
   }
   return ids;
+}
+
+std::vector<RemainingWork> BatchPlanner::remaining_work() const {
+  std::vector<RemainingWork> work;
+  for (const auto& [rank, sequence] : running_) {
+    work.push_back({.prompt_rows = sequence->decoding() ? 0 : sequence->unscheduled(),
+                    .generated = sequence->generated(),
+                    .tokens_max = sequence->request.max_tokens - sequence->generated()});
+  }
+  return work;
 }
 
 absl::Status BatchPlanner::verify() const {

@@ -1,6 +1,6 @@
 // Which sequences run in the next step, with how many tokens, in which blocks. Continuous batching: sequences
-// join and leave at every step; long prompts are cut into chunks; when blocks run out the youngest sequence
-// gives its own back. Source: Yu et al. 2022 (Orca), iteration-level scheduling; Kwon et al. 2023,
+// join and leave at every step; long prompts are cut into chunks; when blocks run out the youngest sequence of the
+// lowest priority gives its own back. Source: Yu et al. 2022 (Orca), iteration-level scheduling; Kwon et al. 2023,
 // arXiv:2309.06180, paged KV; Agrawal et al. 2024, arXiv:2403.02310, chunked prefill that rides along with
 // decodes.
 #pragma once
@@ -13,17 +13,23 @@
 #include <optional>
 #include <span>
 #include <unordered_map>
+#include <utility>
 #include <vector>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "base/clock.h"
 #include "base/ids.h"
 #include "exec/engine.h"
 #include "kv/block_pool.h"
 #include "sched/cache_ledger.h"
 #include "sched/drafter.h"
+#include "sched/load_cost.h"
 #include "sched/pipeline_model.h"
+#include "sched/prefill_pacer.h"
 #include "sched/sequence.h"
+#include "sched/wait_predictor.h"
+#include "sched/waiting_queue.h"
 
 namespace shoal {
 
@@ -32,6 +38,8 @@ struct BatchPlannerOptions {
   int sequences_max = 256;   ///< Sequences that hold blocks at once; never more than rows_per_step.
   bool prefix_cache = true;  ///< Sequences start from what others have computed.
   int draft_max = 0;         ///< Tokens drafted for one sequence in one step at most; 0: none.
+  /// While sequences decode, prompts get no more of a step than keeps it within this time; 0: as much as there is.
+  Duration target_itl{};
 };
 
 /// OK if an engine may have such limits; else Internal with the numbers.
@@ -69,7 +77,7 @@ class BatchPlanner {
   /// first). CHECKs CheckLimits. All sequences must fit the new limits (CheckFits) before the next compose.
   void reset(const EngineLimits& limits);
 
-  /// Puts a fresh sequence at the end of the queue.
+  /// Puts a fresh sequence into the queue.
   void enqueue(std::unique_ptr<Sequence> sequence);
 
   /// The sequence that waits or runs under this id; nullptr where it is unknown or has ended.
@@ -99,13 +107,16 @@ class BatchPlanner {
   /// removed and returned. The queue stays, preempted sequences included.
   std::vector<std::unique_ptr<Sequence>> lose_generation(const LossPolicy& policy);
 
-  /// Ids of all sequences that wait (in queue order) or run.
+  /// Ids of all sequences that wait (in the order in which they would be admitted now) or run.
   std::vector<SeqId> waiting_ids() const;
   std::vector<SeqId> live_ids() const;
+  /// Of the sequences that hold blocks and have not ended, in the order in which their prompts are computed.
+  std::vector<RemainingWork> remaining_work() const;
 
-  int waiting() const { return static_cast<int>(waiting_.size()); }
-  /// Those of them that never held blocks.
-  int queued() const;
+  int waiting() const { return waiting_.size(); }
+  /// Those of them that never held blocks, and the tokens of their prompts.
+  int queued() const { return waiting_.fresh(); }
+  int64_t queued_tokens() const { return waiting_.fresh_tokens(); }
   /// Sequences that hold blocks and have not ended.
   int running() const { return static_cast<int>(running_.size()) + draining_; }
   int steps_in_flight() const { return static_cast<int>(in_flight_.size()); }
@@ -133,6 +144,8 @@ class BatchPlanner {
     StepId id;
     std::vector<Named> named;
     int64_t rows = 0;
+    StepLoad load;
+    bool decoding = false;  // Sequences decoded when it was composed, in it or in another step.
     bool decodes_only = false;
     bool alone = false;  // No other step has been in flight with it.
   };
@@ -144,9 +157,10 @@ class BatchPlanner {
   void observe(const InFlight& record, std::span<const StageTiming> timings, int64_t elapsed_ns);
   void add_decodes(Step& step, InFlight& record);
   std::vector<Draft> draft(std::span<Sequence* const> decodes, bool alone);
-  int64_t prefill_budget(int64_t rows_left) const;
+  int64_t prefill_rows(int64_t rows_left) const;
   void add_prefills(Step& step, InFlight& record);
   void admit();
+  void charge(Sequence& sequence);
   void add_slice(Sequence& sequence, int64_t rows, Step& step, InFlight& record);
   void add_draft_slice(Sequence& sequence, Draft draft, Step& step, InFlight& record);
   void begin(Sequence& sequence, Step& step);
@@ -162,11 +176,14 @@ class BatchPlanner {
   const BatchPlannerOptions options_;
   EngineLimits limits_;
   PipelineModel model_{1};
+  PrefillPacer pacer_{{}, 1};
   CacheLedger caches_;
   Drafter drafter_;
   std::unordered_map<SeqId, std::unique_ptr<Sequence>> sequences_;
-  std::map<SeqId, Sequence*> waiting_;  // By arrival: a preempted sequence is ahead of all younger ones.
-  std::map<SeqId, Sequence*> running_;
+  WaitingQueue waiting_;
+  using Rank = std::pair<int, SeqId>;  // Priority, then arrival: the last one is preempted first.
+  static Rank RankOf(const Sequence& sequence) { return {sequence.request.priority, sequence.id}; }
+  std::map<Rank, Sequence*> running_;
   int draining_ = 0;
   int64_t returning_blocks_ =
       0;  // Held by draining and ended sequences: they come back with steps in flight.

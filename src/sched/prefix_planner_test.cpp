@@ -4,9 +4,11 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <chrono>
 #include <deque>
 #include <map>
 #include <memory>
+#include <string>
 #include <vector>
 
 #include "base/random.h"
@@ -57,6 +59,8 @@ class Bench {
     sequence->id = SeqId{next_sequence_++};
     sequence->request.prompt = std::move(prompt);
     sequence->request.max_tokens = max_tokens;
+    sequence->request.party = party;
+    sequence->request.priority = priority;
     sequence->tokens = sequence->request.prompt;
     const SeqId id = sequence->id;
     planner_.enqueue(std::move(sequence));
@@ -135,6 +139,8 @@ class Bench {
   const CacheLedger& caches() const { return planner_.caches(); }
   int64_t used() const { return caches().pool().used_count() - caches().cached(); }
 
+  std::string party;  // Of what is added.
+  int priority = 0;
   int64_t rows = 0;
   std::map<SeqId, int64_t> rows_of;
   std::map<SeqId, int64_t> cached_tokens;
@@ -417,12 +423,15 @@ class RandomLoad : public ::testing::TestWithParam<Load> {
   void run(uint64_t seed, bool prefix_cache) {
     BatchPlannerOptions options = GetParam().options;
     options.prefix_cache = prefix_cache;
+    if (prefix_cache) options.target_itl = std::chrono::microseconds(20);  // Of which a row takes one.
     Bench bench(GetParam().limits, options);
     RandomStream random(seed);
     const std::vector<Arrival> arrivals = Arrivals(seed);
     std::vector<SeqId> ids;
     for (uint64_t turn = 0; turn < 800; ++turn) {
       while (ids.size() < arrivals.size() && arrivals[ids.size()].turn <= turn) {
+        bench.party = std::string(1, static_cast<char>('a' + random.below(3)));
+        bench.priority = static_cast<int>(random.below(3));
         ids.push_back(bench.add(arrivals[ids.size()].prompt, arrivals[ids.size()].max_tokens));
       }
       for (size_t i = 0; i < ids.size(); ++i) {

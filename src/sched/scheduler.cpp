@@ -139,8 +139,7 @@ absl::StatusOr<RequestId> Scheduler::submit(std::vector<GenerationRequest> choic
   std::lock_guard lock(mailbox_->mutex);
   if (mailbox_->stopping) return Cancelled("the server is shutting down");
   if (mailbox_->queued >= options_.queue_max) {
-    return ResourceExhausted(
-        "{} requests wait already, which is the most this server queues; try again later", mailbox_->queued);
+    return QueueFull(mailbox_->queued, mailbox_->stats.place_wait_s);
   }
   mailbox_->queued += count;
   mailbox_->stats.waiting += count;
@@ -244,6 +243,13 @@ void Scheduler::handle_step_end(Event& event) {
   const auto outcomes = batch_planner_.acknowledge(*event.result, elapsed_ns);
   if (!outcomes.ok()) return lose_engine(outcomes.status());
   submitted_.erase(submitted_.begin());
+  const int64_t now_ns = NowNs();
+  int64_t tokens = 0;
+  for (const BatchPlanner::Outcome& one : *outcomes) tokens += std::ssize(one.tokens);
+  waits_.observe({.rows = submitted.rows,
+                  .tokens = tokens,
+                  .elapsed_ns = now_ns - submitted.at_ns,
+                  .period_ns = now_ns - std::max(submitted.at_ns, std::exchange(step_ended_ns_, now_ns))});
   ++totals_.steps;
   totals_.rows += submitted.rows;
   if (options_.on_step) {
@@ -301,6 +307,7 @@ void Scheduler::finish(SeqId id, FinishReason reason) {
   const std::shared_ptr<EventSink> sink = sequence.sink;
   const int choice = sequence.choice;
   const DraftTotals drafts = sequence.drafts.totals;
+  waits_.observe_answer(sequence.generated());
   const auto live = live_.find(sequence.request_id);
   std::erase(live->second.open, id);
   if (live->second.open.empty()) live_.erase(live);
@@ -512,6 +519,7 @@ void Scheduler::publish() {
   stats.preemptions = batch_planner_.preemptions();
   stats.restarts = batch_planner_.restarts();
   stats.drafts = batch_planner_.drafts();
+  predict_waits(stats);
   std::lock_guard lock(mailbox_->mutex);
   int arriving = arriving_;
   for (const Event& event : mailbox_->events) arriving += static_cast<int>(event.sequences.size());
@@ -519,6 +527,14 @@ void Scheduler::publish() {
   mailbox_->queued = batch_planner_.queued() + arriving;
   mailbox_->limits_known = limits_known_;
   mailbox_->stats = std::move(stats);
+}
+
+// Only while requests wait: otherwise nobody does, and a step is not to wait for this either.
+void Scheduler::predict_waits(SchedulerStats& stats) const {
+  if (batch_planner_.queued() == 0) return;
+  const std::vector<RemainingWork> running = batch_planner_.remaining_work();
+  stats.place_wait_s = waits_.first_end_s(running);
+  stats.queue_wait_s = waits_.queue_s(running, {batch_planner_.queued(), batch_planner_.queued_tokens()});
 }
 
 Clock::time_point Scheduler::next_wake() const {

@@ -20,6 +20,7 @@
 #include "sched/batch_planner.h"
 #include "sched/mask_pool.h"
 #include "sched/request.h"
+#include "sched/wait_predictor.h"
 
 namespace shoal {
 
@@ -67,6 +68,8 @@ struct SchedulerStats {
   int64_t restarts = 0;  ///< Begun requests that were kept over an engine loss.
   PrefixCacheStats prefix_cache;
   DraftTotals drafts;
+  double place_wait_s = 0;  ///< Predicted, until a full queue has a place again.
+  double queue_wait_s = 0;  ///< Predicted, until a request that comes now begins.
 };
 
 class Scheduler {
@@ -80,7 +83,7 @@ class Scheduler {
 
   /// Queues a request, whose choices are `choices`, at least one; from then on `sink` is told of it, from the
   /// scheduler's thread, until the last on_finish, or on_error. On an error `sink` is never called:
-  /// ResourceExhausted if the queue is full, InvalidArgument if a choice can never fit the context or the
+  /// QueueFull if the queue is full, InvalidArgument if a choice can never fit the context or the
   /// cache or has a token that the model does not know (where no engine has been up yet that verdict comes
   /// through the sink), Cancelled after stop().
   absl::StatusOr<RequestId> submit(std::vector<GenerationRequest> choices, std::shared_ptr<EventSink> sink);
@@ -126,6 +129,7 @@ class Scheduler {
   void tick();
   void check_integrity() const;
   void publish();
+  void predict_waits(SchedulerStats& stats) const;
   Clock::time_point next_wake() const;
 
   Engine& engine_;
@@ -154,7 +158,9 @@ class Scheduler {
     int64_t at_ns = 0;
   };
   std::vector<Submitted> submitted_;  // Of the steps in flight, oldest first.
-  SchedulerStats totals_;             // Its counters.
+  int64_t step_ended_ns_ = 0;         // When the last step came back.
+  WaitPredictor waits_;
+  SchedulerStats totals_;  // Its counters.
   std::thread thread_;
 };
 
