@@ -1,5 +1,7 @@
 #include "api/api_error.h"
 
+#include <algorithm>
+#include <cmath>
 #include <nlohmann/json.hpp>
 
 #include "api/json.h"
@@ -23,7 +25,11 @@ ApiError FromStatus(const absl::Status& status) {
     case absl::StatusCode::kNotFound:
       return {.status = 404, .message = message, .code = "not_found"};
     case absl::StatusCode::kResourceExhausted:
-      return {.status = 429, .message = message, .type = "rate_limit_error", .code = "rate_limit_exceeded"};
+      return {.status = 429,
+              .message = message,
+              .type = "rate_limit_error",
+              .code = "rate_limit_exceeded",
+              .retry_after_s = RetryAfterSeconds(PredictedWaitOf(status).value_or(0))};
     case absl::StatusCode::kUnavailable:
       return {.status = 503, .message = message, .type = "server_error", .code = "cluster_unavailable"};
     case absl::StatusCode::kCancelled:
@@ -33,6 +39,11 @@ ApiError FromStatus(const absl::Status& status) {
     default:
       return {.status = 500, .message = message, .type = "server_error", .code = "internal_error"};
   }
+}
+
+int64_t RetryAfterSeconds(double wait_s) {
+  constexpr double kMost = 60;
+  return static_cast<int64_t>(std::ceil(std::clamp(wait_s, 1.0, kMost)));
 }
 
 ApiError FromHttp(int status, std::string message) {

@@ -20,6 +20,8 @@ struct ApiError {
   /// Of a prompt that does not fit: its tokens, and how many there may be.
   std::optional<int64_t> n_prompt_tokens = std::nullopt;
   std::optional<int64_t> n_ctx = std::nullopt;
+  /// For the Retry-After of a 429 or 503; absent: what its status has.
+  std::optional<int64_t> retry_after_s = std::nullopt;
 };
 
 template <typename T>
@@ -27,6 +29,10 @@ using ApiResult = std::expected<T, ApiError>;
 
 /// An error that a scheduler, engine or tokenizer gave: its code decides who is at fault.
 ApiError FromStatus(const absl::Status& status);
+
+/// What Retry-After says of a predicted wait: whole seconds, at least 1. No more than 60, as official clients heed no
+/// longer ones, and come back at once instead.
+int64_t RetryAfterSeconds(double wait_s);
 
 /// The error that the HTTP server itself answers with `status`.
 ApiError FromHttp(int status, std::string message);

@@ -14,6 +14,7 @@
 #include "base/check.h"
 #include "base/status.h"
 #include "base/text.h"
+#include "sched/request.h"
 
 namespace shoal {
 namespace {
@@ -36,6 +37,12 @@ bool ParseLimit(std::string_view text, int& value) {
   return error == std::errc{} && end == text.data() + text.size() && value > 0;
 }
 
+bool ParsePriority(std::string_view text, int& value) {
+  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
+  return error == std::errc{} && end == text.data() + text.size() && value >= kPriorityMin &&
+         value <= kPriorityMax;
+}
+
 /// Sets what "NAME=VALUE" says; false where it says nothing that is known.
 bool ReadProperty(std::string_view word, ApiKey& key) {
   const size_t equals = word.find('=');
@@ -44,6 +51,7 @@ bool ReadProperty(std::string_view word, ApiKey& key) {
   const std::string_view value = word.substr(equals + 1);
   if (name == "concurrent") return ParseLimit(value, key.concurrent_max);
   if (name == "per-minute") return ParseLimit(value, key.per_minute_max);
+  if (name == "priority") return ParsePriority(value, key.priority);
   if (name != "name" || value.empty() || !IsPrintable(value)) return false;
   key.name = value;
   return true;
@@ -92,14 +100,15 @@ HttpResponse TooMany(std::string message, double wait_s) {
 
 }  // namespace
 
-absl::StatusOr<std::vector<ApiKey>> ParseApiKeys(std::string_view text, const std::string& source) {
+absl::StatusOr<std::vector<ApiKey>> ParseApiKeys(std::string_view text, const std::string& source,
+                                                 std::string_view unnamed) {
   std::vector<ApiKey> keys;
   std::set<std::string> secrets;
   const std::vector<std::string> lines = Split(text, '\n');
   for (size_t i = 0; i < lines.size(); ++i) {
     const std::vector<std::string> words = Words(lines[i]);
     if (words.empty() || words.front().starts_with('#')) continue;
-    ApiKey key{.secret = words.front(), .name = fmt::format("key-{}", keys.size() + 1)};
+    ApiKey key{.secret = words.front(), .name = fmt::format("{}-{}", unnamed, keys.size() + 1)};
     if (!IsPrintable(key.secret)) {
       return InvalidArgument("{}, line {}: expected a key of printable ASCII characters", source, i + 1);
     }
@@ -109,8 +118,16 @@ absl::StatusOr<std::vector<ApiKey>> ParseApiKeys(std::string_view text, const st
     for (size_t word = 1; word < words.size(); ++word) {
       if (ReadProperty(words[word], key)) continue;
       return InvalidArgument(
-          "{}, line {}: word {} is none of name=NAME, concurrent=N, per-minute=N with N > 0", source, i + 1,
-          word + 1);
+          "{}, line {}: word {} is none of name=NAME, concurrent=N, per-minute=N with N > 0, priority=N from "
+          "{} "
+          "to {}",
+          source, i + 1, word + 1, kPriorityMin, kPriorityMax);
+    }
+    const auto same = std::ranges::find(keys, key.name, &ApiKey::name);
+    if (same != keys.end() && same->priority != key.priority) {
+      return InvalidArgument(
+          "{}, line {}: the name '{}' stands above with priority={}; keys of one name have one priority",
+          source, i + 1, key.name, same->priority);
     }
     keys.push_back(std::move(key));
   }
@@ -177,6 +194,14 @@ HttpAdmission ApiKeys::admit(const HttpRequest& request) {
     }
   }
   return {.caller = key.name, .held = std::move(held)};
+}
+
+int ApiKeys::priority_of(std::string_view name) const {
+  std::optional<int> priority;
+  for (const auto& one : callers_) {
+    if (one->key.name == name) priority = std::max(priority.value_or(one->key.priority), one->key.priority);
+  }
+  return priority.value_or(0);
 }
 
 }  // namespace shoal

@@ -35,11 +35,25 @@ TEST(ApiKeys, ReadsAFileOfKeys) {
   EXPECT_EQ((*keys)[0].per_minute_max, 60);
   EXPECT_EQ((*keys)[1].name, "key-2");
   EXPECT_EQ((*keys)[1].concurrent_max, 0);
+  EXPECT_EQ(ParseApiKeys("abc", "--api-key", "api-key")->front().name, "api-key-1");
+}
+
+TEST(ApiKeys, AKeyHasThePriorityOfItsLine) {
+  const auto parsed = ParseApiKeys("a name=ann priority=-5\nb name=bob\nc name=ann priority=-5\n", "keys");
+  ASSERT_TRUE(parsed.ok()) << ToString(parsed.status());
+  std::vector<ApiKey> all = *parsed;
+  all.push_back({.secret = "d", .name = "ann", .priority = 7});  // Of another source.
+  EXPECT_EQ(ApiKeys(*parsed).priority_of("ann"), -5);
+  EXPECT_EQ(ApiKeys(all).priority_of("ann"), 7);
+  EXPECT_EQ(ApiKeys(all).priority_of("bob"), 0);
+  EXPECT_EQ(ApiKeys(all).priority_of("nobody"), 0);
 }
 
 TEST(ApiKeys, SaysWhichLineIsWrongAndNeverTheKey) {
-  for (const char* wrong : {"good\nsecret nonsense", "good\nsecret concurrent=0", "good\nsecret per-minute=x",
-                            "good\nsecret name=", "good\nsecret per-minute=1e3", "secret\nsecret"}) {
+  for (const char* wrong :
+       {"good\nsecret nonsense", "good\nsecret concurrent=0", "good\nsecret per-minute=x",
+        "good\nsecret name=", "good\nsecret per-minute=1e3", "secret\nsecret", "good\nsecret priority=101",
+        "good\nsecret priority=low", "good\nsecret priority=", "good name=a priority=2\nsecret name=a"}) {
     const auto keys = ParseApiKeys(wrong, "keys.txt");
     EXPECT_EQ(keys.status().code(), absl::StatusCode::kInvalidArgument) << wrong;
     EXPECT_THAT(Message(keys.status()), AllOf(HasSubstr("keys.txt, line 2"), Not(HasSubstr("secret"))))

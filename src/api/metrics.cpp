@@ -53,6 +53,7 @@ struct Metrics::Impl {
   std::vector<MetricFamily> collect();
   void refresh(const SchedulerStats& stats) {
     queue.Set(stats.waiting);
+    queue_wait.Set(stats.queue_wait_s);
     running.Set(stats.running);
     engine_up.Set(stats.engine.ok() ? 1 : 0);
     blocks_free.Set(stats.blocks_free);
@@ -101,6 +102,9 @@ struct Metrics::Impl {
   Family<Counter>& kv_saturated = CounterFamily(registry, "shoal_kv_saturated_total",
                                                 "Keys and values beyond the range of an f16 cache, clamped");
   Gauge& queue = GaugeFamily(registry, "shoal_queue_requests", "Requests that wait").Add({});
+  Gauge& queue_wait = GaugeFamily(registry, "shoal_queue_wait_seconds",
+                                  "Predicted wait of a request that comes now until it begins")
+                          .Add({});
   Gauge& running = GaugeFamily(registry, "shoal_running_requests", "Requests that hold KV blocks").Add({});
   Gauge& engine_up = GaugeFamily(registry, "shoal_engine_up", "1 while the cluster can run steps").Add({});
   Family<Gauge>& blocks = GaugeFamily(registry, "shoal_kv_blocks", "KV blocks of each node by state");

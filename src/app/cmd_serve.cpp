@@ -28,18 +28,18 @@ constexpr Duration kLoadPoll = std::chrono::milliseconds(20);
 /// How long a model that is loaded on demand waits for a node that is away.
 constexpr Duration kNodePatience = std::chrono::seconds(10);
 
-absl::StatusOr<std::unique_ptr<ApiKeys>> OpenApiKeys(const ServeFlags& flags) {
+absl::StatusOr<std::shared_ptr<ApiKeys>> OpenApiKeys(const ServeFlags& flags) {
   std::vector<ApiKey> keys;
   if (!flags.api_key_file.empty()) {
     ASSIGN_OR_RETURN(const std::string text, ReadTextFile(flags.api_key_file, kKeyFileBytesMax));
     ASSIGN_OR_RETURN(keys, ParseApiKeys(text, flags.api_key_file));
   }
   if (!flags.api_key.empty()) {
-    ASSIGN_OR_RETURN(const std::vector<ApiKey> one, ParseApiKeys(flags.api_key, "--api-key"));
+    ASSIGN_OR_RETURN(const std::vector<ApiKey> one, ParseApiKeys(flags.api_key, "--api-key", "api-key"));
     keys.insert(keys.end(), one.begin(), one.end());
   }
   if (keys.empty()) return nullptr;
-  return std::make_unique<ApiKeys>(std::move(keys));
+  return std::make_shared<ApiKeys>(std::move(keys));
 }
 
 /// What --model says: "DIR" or "NAME=DIR".
@@ -87,6 +87,7 @@ class Server {
     if (!flags_.key_file.empty()) {
       ASSIGN_OR_RETURN(place_.key, KeyAuth::from_file(flags_.key_file));
     }
+    ASSIGN_OR_RETURN(place_.api_keys, OpenApiKeys(flags_));
     place_.responses = ResponsesApi::MakeStore();
     RETURN_IF_ERROR(declare_models());
     std::vector<HttpRoute> routes;
@@ -134,7 +135,6 @@ class Server {
   std::unique_ptr<ModelShelf> shelf_;   ///< Of several; else nullptr.
   Metrics metrics_;                     ///< Of several: what is counted beside the models.
   std::unique_ptr<ModelsApi> models_api_;
-  std::unique_ptr<ApiKeys> api_keys_;  ///< nullptr: everybody may ask.
   std::unique_ptr<HttpServer> http_;
 };
 
@@ -213,15 +213,14 @@ absl::StatusOr<std::shared_ptr<LoadedModel>> Server::load(size_t index, const st
 }
 
 absl::Status Server::start_http(std::vector<HttpRoute> routes) {
-  ASSIGN_OR_RETURN(api_keys_, OpenApiKeys(flags_));
   HttpServerOptions http;
   http.hosts = flags_.hosts;
   http.port = flags_.port;
   http.connections_max = flags_.connections;
   http.connections_per_address_max = flags_.connections - flags_.connections / 8;
   http.cors_origins = flags_.cors_origins;
-  if (api_keys_ != nullptr) {
-    http.admit = [this](const HttpRequest& request) { return api_keys_->admit(request); };
+  if (place_.api_keys != nullptr) {
+    http.admit = [keys = place_.api_keys](const HttpRequest& request) { return keys->admit(request); };
   }
   http.error_body = &OpenAiApi::ErrorBodyOf;
   Metrics& metrics = several() ? metrics_ : model_->metrics();
@@ -235,7 +234,7 @@ absl::Status Server::start_http(std::vector<HttpRoute> routes) {
   std::vector<std::string> addresses;
   for (const std::string& host : flags_.hosts) {
     addresses.push_back("http://" + HostPort{host, http_->port()}.to_string());
-    if (api_keys_ != nullptr || IsLoopback(host)) continue;
+    if (place_.api_keys != nullptr || IsLoopback(host)) continue;
     LogWarning(
         "http: '{}' can be reached from other machines, and without --api-key-file anybody there may ask",
         host);
@@ -320,11 +319,23 @@ void AddHttpOptions(Flags app, ServeFlags& flags) {
       .delimiter(',');
   app.add_option("--api-key-file", flags.api_key_file,
                  "File with keys, one a line, of which clients must send one: KEY [name=NAME] [concurrent=N] "
-                 "[per-minute=N]");
+                 "[per-minute=N] [priority=N]");
   app.add_option("--api-key", flags.api_key,
                  "One such key; better in the environment, where others don't see it")
       .envname("SHOAL_API_KEY");
   app.add_flag("--open-metrics", flags.open_metrics, "Answer /metrics without a key, as /health");
+}
+
+void AddSchedulingOptions(Flags app, ServeFlags& flags) {
+  app.add_option("--rows-per-step", flags.rows_per_step, "Tokens computed in one step at most (default 256)")
+      .range(1, 4096);
+  app.add_option(
+         "--target-itl", flags.target_itl_ms,
+         "Milliseconds between two tokens of a stream that prompts of others keep to, in smaller chunks "
+         "(default 0: no target)")
+      .range(0.0, 60000.0);
+  app.add_option("--queue", flags.queue, "Requests that may wait; more get 429 (default 1024)")
+      .range(1, 100000);
 }
 
 }  // namespace
@@ -342,10 +353,7 @@ Command AddServeCommand(Flags root) {
   app.add_flag("--insecure", flags->insecure,
                "Work with nodes beyond this machine without a key: whoever reaches their ports may use them");
   AddCacheSizeOptions(app, flags->cache_size);
-  app.add_option("--rows-per-step", flags->rows_per_step, "Tokens computed in one step at most (default 256)")
-      .range(1, 4096);
-  app.add_option("--queue", flags->queue, "Requests that may wait; more get 429 (default 1024)")
-      .range(1, 100000);
+  AddSchedulingOptions(app, *flags);
   app.add_option("--request-timeout", flags->request_timeout_s,
                  "Seconds that one request may take (default 600)")
       .range(0.1, 86400.0);

@@ -29,6 +29,7 @@ struct ServeFlags {
   bool insecure = false;
   CacheSize cache_size;
   int rows_per_step = 256;
+  double target_itl_ms = 0;
   int queue = 1024;
   double request_timeout_s = 600;
   double drain_timeout_s = 8;  ///< Docker kills ten seconds after SIGTERM.

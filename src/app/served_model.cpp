@@ -217,6 +217,7 @@ absl::Status ServedModel::start_api(const DeclaredModel& declared, const Serving
   SchedulerOptions scheduling;
   scheduling.batch.rows_per_step = flags_.rows_per_step;
   scheduling.batch.prefix_cache = flags_.prefix_cache;
+  scheduling.batch.target_itl = SecondsToDuration(flags_.target_itl_ms / 1000);
   scheduling.batch.draft_max = flags_.speculation.tokens_max();
   scheduling.queue_max = flags_.queue;
   scheduling.on_loss = flags_.on_loss;
@@ -237,6 +238,11 @@ absl::Status ServedModel::start_api(const DeclaredModel& declared, const Serving
                       generation.repetition_penalty,
                       !generation.do_sample.value_or(true)};
   service.request_deadline = SecondsToDuration(flags_.request_timeout_s);
+  service.caller_priority = [keys = place.api_keys](const std::string& caller) {
+    if (keys == nullptr) return CallerPriority{};  // Nobody is told from another.
+    const int priority = keys->priority_of(caller);
+    return CallerPriority{.usual = priority, .best = priority};
+  };
   service.chat_format = [this](const ChatRequest& chat, std::string_view prompt) {
     return output_->format(chat, prompt);
   };

@@ -13,6 +13,7 @@
 #include "absl/status/statusor.h"
 #include "api/answer/dialect_output.h"
 #include "api/anthropic/api.h"
+#include "api/api_keys.h"
 #include "api/models/model_shelf.h"
 #include "api/ollama/api.h"
 #include "api/openai/api.h"
@@ -32,6 +33,7 @@ namespace shoal {
 struct ServingPlace {
   std::optional<KeyAuth> key;
   std::shared_ptr<ResponseStore> responses;
+  std::shared_ptr<ApiKeys> api_keys;  ///< nullptr: everybody may ask.
   /// Where there are several models: else nullptr.
   std::shared_ptr<MemoryLedger> ledger;
   std::shared_ptr<NodeHost> host;  ///< Made by the first.

@@ -94,8 +94,8 @@ RooflineTime RooflineTimeOf(const StepWork& work, const MachineRates& rates) {
 RooflineTime RooflineTimePerPhase(const WorkPerPhase& phases, const MachineRates& rates) {
   double seconds = 0;
   double reading_s = 0;
-  for (const StepWork& phase : phases) {
-    const RooflineTime phase = RooflineTimeOf(phase, rates);
+  for (const StepWork& work : phases) {
+    const RooflineTime phase = RooflineTimeOf(work, rates);
     seconds += phase.seconds;
     if (phase.by == "read") reading_s += phase.seconds;
   }

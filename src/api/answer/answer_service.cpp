@@ -141,6 +141,19 @@ std::optional<ApiError> AnswerService::constrain(const std::optional<Structure>&
   return std::nullopt;
 }
 
+ApiResult<int> AnswerService::priority_of(const AnswerOrder& order, const std::string& caller) const {
+  const CallerPriority allowed =
+      options_.caller_priority ? options_.caller_priority(caller) : CallerPriority{};
+  const int priority = order.priority.value_or(allowed.usual);
+  if (priority >= allowed.best) return priority;
+  return std::unexpected(ApiError{
+      .message = fmt::format("'priority' must be from {} to {} with the API key '{}', got {}; lower ones are "
+                             "for keys whose line in the server's --api-key-file says so",
+                             allowed.best, kPriorityMax, caller, priority),
+      .param = "priority",
+      .code = "invalid_value"});
+}
+
 GenerationRequest AnswerService::generation(const AnswerOrder& order,
                                             const std::vector<int32_t>& prompt) const {
   GenerationRequest out{.id = order.id,
@@ -160,6 +173,8 @@ GenerationRequest AnswerService::generation(const AnswerOrder& order,
 std::optional<ApiError> AnswerService::start(AnswerOrder order, std::unique_ptr<AnswerWriter> answer,
                                              const std::shared_ptr<ResponseWriter>& writer) {
   if (draining_) return ShuttingDown();
+  const ApiResult<int> priority = priority_of(order, writer->caller());
+  if (!priority.has_value()) return priority.error();
   AnswerPlan plan{
       .id = order.id,
       .choices_per_prompt = order.choices_per_prompt,
@@ -177,6 +192,8 @@ std::optional<ApiError> AnswerService::start(AnswerOrder order, std::unique_ptr<
       choices.push_back(generation(order, prompt));
       GenerationRequest& one = choices.back();
       one.sampling = sampling;
+      one.priority = *priority;
+      one.party = writer->caller();
     }
   }
   plan.choices = static_cast<int>(choices.size());

@@ -33,12 +33,20 @@ struct ServedText {
   std::optional<ChatTemplate> chat;
 };
 
+/// Priorities of one caller's requests: the lower, the earlier.
+struct CallerPriority {
+  int usual = 0;            ///< Of a request that does not say.
+  int best = kPriorityMin;  ///< The lowest that a request may ask for.
+};
+
 struct AnswerServiceOptions {
   std::vector<std::string> model_names;  ///< At least one; answers carry the first.
   int32_t vocabulary = 0;                ///< Number of logits.
   std::vector<int32_t> eos_ids;
   SamplingDefaults sampling;
   Duration request_deadline = std::chrono::seconds(600);
+  /// What priorities a caller's requests have, by HttpRequest::caller. Empty: CallerPriority{} for all.
+  std::function<CallerPriority(const std::string& caller)> caller_priority = {};
   /// How the answer to a conversation is read, which `prompt` is the rendered text of (it may end within the
   /// model's reasoning). Empty: all is content. Here the parsers of tool calls and reasoning plug in.
   std::function<OutputFormat(const ChatRequest& chat, std::string_view prompt)> chat_format = {};
@@ -77,6 +85,7 @@ struct AnswerOrder {
   int64_t min_tokens = 0;  ///< Neither an end-of-text token nor a stop string ends the text before.
   std::vector<std::string> stop;
   std::vector<int32_t> stop_token_ids;  ///< End the text as the end-of-text tokens do.
+  std::optional<int> priority;          ///< Absent: the caller's.
   bool ignore_eos = false;              ///< Those of the model do not end it, unless `constraint` says so.
   std::shared_ptr<const TokenConstraint>
       constraint;  ///< What the text must match; nullptr: any text will do.
@@ -123,6 +132,8 @@ class AnswerService {
  private:
   /// That a prompt has tokens, and that the model knows them: a tokenizer may have more (a fine-tune that added some).
   std::optional<ApiError> check_tokens(const std::vector<int32_t>& prompt) const;
+  /// The priority of an order of this caller.
+  ApiResult<int> priority_of(const AnswerOrder& order, const std::string& caller) const;
   GenerationRequest generation(const AnswerOrder& order, const std::vector<int32_t>& prompt) const;
 
   const AnswerServiceOptions options_;

@@ -57,8 +57,10 @@ void WholeWriter::error(const ApiError& error) { SendError(*writer_, error, form
 
 void SendError(ResponseWriter& writer, const ApiError& error, std::string body) {
   HttpResponse response{.status = error.status, .body = std::move(body)};
-  if (error.status == 429) response.headers.emplace_back("Retry-After", "1");
-  if (error.status == 503) response.headers.emplace_back("Retry-After", "5");
+  std::optional<int64_t> retry_after_s = error.retry_after_s;
+  if (error.status == 429) retry_after_s = retry_after_s.value_or(1);
+  if (error.status == 503) retry_after_s = retry_after_s.value_or(5);
+  if (retry_after_s.has_value()) response.headers.emplace_back("Retry-After", std::to_string(*retry_after_s));
   writer.send(std::move(response));
 }
 

@@ -312,7 +312,7 @@ void HttpConnection::refuse(HttpRefusal refusal) {
 }
 
 void HttpConnection::run_handler(const HttpRoute& route, HttpRequest request) {
-  auto writer = std::make_shared<ResponseWriter>(shared_from_this(), exchange_);
+  auto writer = std::make_shared<ResponseWriter>(shared_from_this(), exchange_, request.caller);
   auto run = [shared = shared_, handler = route.handler, request = std::move(request),
               writer = std::move(writer)]() mutable {
     try {

@@ -24,8 +24,9 @@ constexpr int kPortAttempts = 10;
 
 }  // namespace
 
-ResponseWriter::ResponseWriter(std::shared_ptr<HttpConnection> connection, uint64_t exchange)
-    : connection_(std::move(connection)), exchange_(exchange) {}
+ResponseWriter::ResponseWriter(std::shared_ptr<HttpConnection> connection, uint64_t exchange,
+                               std::string caller)
+    : connection_(std::move(connection)), exchange_(exchange), caller_(std::move(caller)) {}
 ResponseWriter::~ResponseWriter() {
   if (!complete_) connection_->abandon(exchange_);
 }

@@ -45,7 +45,8 @@ class HttpConnection;
 /// dropped before its answer is complete gives 500, or cuts the stream.
 class ResponseWriter {
  public:
-  ResponseWriter(std::shared_ptr<HttpConnection> connection, uint64_t exchange);
+  /// caller: as HttpRequest::caller.
+  ResponseWriter(std::shared_ptr<HttpConnection> connection, uint64_t exchange, std::string caller = "");
   ~ResponseWriter();
   ResponseWriter(const ResponseWriter&) = delete;
   ResponseWriter& operator=(const ResponseWriter&) = delete;
@@ -65,10 +66,13 @@ class ResponseWriter {
   /// second later.
   void on_disconnect(std::function<void()> callback);
   bool gone() const;
+  /// Whom it answers, as HttpServerOptions::admit says.
+  const std::string& caller() const { return caller_; }
 
  private:
   const std::shared_ptr<HttpConnection> connection_;
   const uint64_t exchange_;
+  const std::string caller_;
   bool complete_ = false;
 };
 

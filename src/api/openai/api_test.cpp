@@ -265,6 +265,26 @@ TEST_F(OpenAiTest, AFullQueueIs429WithRetryAfter) {
   for (std::thread& one : clients) one.join();
 }
 
+TEST(ApiError, AFullQueueSaysWhenItHasAPlaceButNoLongerThanClientsHeed) {
+  EXPECT_EQ(FromStatus(QueueFull(3, 0)).retry_after_s, 1);
+  EXPECT_EQ(FromStatus(QueueFull(3, 12.2)).retry_after_s, 13);
+  EXPECT_EQ(FromStatus(QueueFull(3, 1e9)).retry_after_s, 60);
+  EXPECT_EQ(FromStatus(ResourceExhausted("no memory")).retry_after_s, 1);
+  EXPECT_EQ(FromStatus(Unavailable("a node is lost")).retry_after_s, std::nullopt);
+}
+
+TEST_F(OpenAiTest, ACallerMayNotAskForABetterPriorityThanItsOwn) {
+  start({}, {},
+        {.caller_priority = [](const std::string&) { return CallerPriority{.usual = 5, .best = 5}; }});
+  for (const char* allowed : {"", R"(, "priority": 5)", R"(, "priority": 100)"}) {
+    EXPECT_EQ(post(kChat, say("hi", allowed)).status, 200) << allowed;
+  }
+  const HttpReply refused = post(kChat, say("hi", R"(, "priority": 4)"));
+  EXPECT_EQ(refused.status, 400);
+  EXPECT_EQ((*ParseJson(refused.body))["error"]["param"], "priority");
+  EXPECT_THAT(refused.body, HasSubstr("from 5 to 100"));
+}
+
 TEST_F(OpenAiTest, AClientThatLeavesFreesItsBlocks) {
   start({.step_time = milliseconds(1)});
   for (const bool stream : {true, false}) {

@@ -13,6 +13,7 @@ AnswerOrder OrderWithoutPrompt(const CommonFields& common, std::string id) {
           .min_tokens = common.min_tokens,
           .stop = common.stop,
           .stop_token_ids = common.stop_token_ids,
+          .priority = common.priority,
           .ignore_eos = common.ignore_eos};
 }
 

@@ -7,6 +7,8 @@
 #include <charconv>
 #include <nlohmann/json.hpp>
 
+#include "sched/request.h"
+
 namespace shoal {
 namespace {
 
@@ -31,7 +33,6 @@ constexpr std::array kHarmless = {"user",
                                   "provider",
                                   "transforms",
                                   "route",
-                                  "priority",
                                   "id_slot",
                                   "prediction",
                                   "extra_headers",
@@ -210,6 +211,8 @@ void ReadCommon(FieldReader& fields, const RequestLimits& limits, std::optional<
   ReadEnd(fields, limits, out);
   ReadStream(fields, error, out);
   out.n = static_cast<int>(fields.integer("n", 1, kChoicesMax).value_or(1));
+  const auto priority = fields.integer("priority", kPriorityMin, kPriorityMax);
+  if (priority.has_value()) out.priority = static_cast<int>(*priority);
   out.structure = ReadStructure(fields, error);
   AcceptWhatChangesNothing(fields);
 }

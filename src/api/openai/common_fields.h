@@ -34,6 +34,7 @@ struct CommonFields {
   bool ignore_eos = false;
   std::optional<Structure> structure;  ///< What the text must be.
   int n = 1;
+  std::optional<int> priority;  ///< As GenerationRequest::priority; absent: the caller's.
   bool stream = false;
   bool include_usage = false;  ///< Only with stream.
 };

@@ -83,6 +83,8 @@ const std::vector<Refused> kRefusedChats = {
     {Chat(R"("max_tokens": 18446744073709551615)"), "max_tokens", "got 18446744073709551615"},
     {Chat(R"("max_completion_tokens": 0)"), "max_completion_tokens", "at least 1"},
     {Chat(R"("min_tokens": -1)"), "min_tokens", "from 0"},
+    {Chat(R"("priority": 101)"), "priority", "from -100 to 100"},
+    {Chat(R"("priority": "high")"), "priority", "an integer"},
     {Chat(R"("stop_token_ids": [1000])"), "stop_token_ids", "0 to 999"},
     {Chat(R"("ignore_eos": 1)"), "ignore_eos", "a boolean"},
     {Chat(R"("stream": "yes")"), "stream", "a boolean"},
@@ -179,7 +181,7 @@ TEST(OpenAiRequest, ReadsEveryFieldThatIsHonoured) {
           R"("model": "m", "temperature": 0.5, "top_p": 0.9, "top_k": 40, "min_p": 0.05, "repetition_penalty": 1.1,
               "presence_penalty": -1, "frequency_penalty": 1.5, "logit_bias": {"9": -100, "3": 0.5}, "seed": -1,
               "stop": ["a", "", "b", "a"], "max_tokens": 5, "max_completion_tokens": 12, "stream": true, "stream_options": {"include_usage": true},
-              "chat_template_kwargs": {"z": 1, "a": [true]}, "n": 3, "logprobs": true, "top_logprobs": 20, "min_tokens": 2,
+              "chat_template_kwargs": {"z": 1, "a": [true]}, "n": 3, "logprobs": true, "top_logprobs": 20, "min_tokens": 2, "priority": -3,
               "stop_token_ids": [7, 8], "ignore_eos": true)"),
       kLimits);
   ASSERT_TRUE(parsed.has_value()) << parsed.error().message;
@@ -191,6 +193,7 @@ TEST(OpenAiRequest, ReadsEveryFieldThatIsHonoured) {
   EXPECT_EQ(parsed->conversation.kwargs, R"({"z":1,"a":[true]})");
   EXPECT_EQ(common.n, 3);
   EXPECT_EQ(common.min_tokens, 2);
+  EXPECT_EQ(common.priority, -3);
   EXPECT_EQ(common.stop_token_ids, (std::vector<int32_t>{7, 8}));
   EXPECT_TRUE(common.ignore_eos);
   const SamplingParams params = ResolveSampling(common.sampling, {});
