@@ -61,7 +61,8 @@ def test_a_turn_computes_what_is_new_in_it(make_cluster, texts_without, workers)
         prefilled = usage.prompt_tokens - cached
         # The answer before counts as new: its text, sent back, may be other tokens than the model gave.
         assert prefilled <= usage.prompt_tokens - before + 32, (usage, text)
-        assert rows == prefilled + usage.completion_tokens - 1
+        drafts = usage.completion_tokens_details
+        assert rows == prefilled + usage.completion_tokens - 1 + (drafts.rejected_prediction_tokens if drafts else 0)
         before = usage.prompt_tokens
     stats = cluster.cache_stats()
     assert stats["prefix_cache"]["hits"] == TURNS - 1 and stats["prefix_cache"]["misses"] == 1
