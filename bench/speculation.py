@@ -1,10 +1,11 @@
 #!/usr/bin/env python3
 """What drafts gain and cost: two servers of one binary, with and without, asked in turns.
 
-    speculation.py --model DIR [--shoal BIN] [--turns 5] [--tokens 200] [--streams 1] [--serve-arg=--threads=1 ...]
+    speculation.py --model DIR [--text NAME] [--shoal BIN] [--turns 5] [--tokens 200] [--streams 1] [--serve-arg=--threads=1 ...]
 
-Texts: "repeats" is greedy, which soon goes in circles, as small and random models do; "does not repeat" is drawn at
-temperature 1. End-of-text ids are ignored, and the prompts are in the prefix cache, so the time is that of decoding.
+Texts: "repeats" is greedy, which makes a small model go in circles; "does not repeat" is drawn at temperature 1. A
+random model of some size goes in no circle: "one token" has logit_bias force one id, so that all drafts are right and
+what is measured is the cost of their rows; "four tokens" lets the model choose among four ids. End-of-text ids are ignored, and the prompts are in the prefix cache, so the time is that of decoding.
 Prints, for each text, the median rates of both servers, the median and the range of the ratio of the two within each
 turn, the median ratio of the CPU time that a token took (which a busy machine disturbs less), and how many drafted
 tokens were right. Fails if the answers differ.
@@ -25,7 +26,9 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "tools/demo"))
 from local_cluster import LocalCluster  # noqa: E402
 
-TEXTS = {"repeats": {"temperature": 0}, "does not repeat": {"temperature": 1, "top_p": 1, "top_k": 0}}
+TEXTS = {"repeats": {"temperature": 0}, "does not repeat": {"temperature": 1, "top_p": 1, "top_k": 0},
+         "one token": {"temperature": 0, "logit_bias": {"500": 100}},
+         "four tokens": {"temperature": 0, "logit_bias": {str(500 + i): 100 for i in range(4)}}}
 PROMPT_TOKENS = 48
 
 
@@ -101,6 +104,7 @@ def main():
     parser.add_argument("--turns", type=int, default=5)
     parser.add_argument("--tokens", type=int, default=200)
     parser.add_argument("--streams", type=int, default=1)
+    parser.add_argument("--text", action="append", choices=TEXTS, help="only these texts")
     parser.add_argument("--serve-arg", action="append", default=[], help="a further flag of both servers")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as logs, contextlib.ExitStack() as stack:
@@ -109,7 +113,7 @@ def main():
         for server in (plain, drafting):
             stack.callback(server.stop)
             server.start(600)
-        for text in TEXTS:
+        for text in args.text or TEXTS:
             compare(plain, drafting, text, args)
 
 
