@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 #include <functional>
+#include <limits>
 
 namespace shoal {
 namespace {
@@ -10,6 +11,8 @@ namespace {
 /// Drafts must promise so much more tokens per time: estimates are noisy, and a step without drafts is what is known
 /// best.
 constexpr double kMargin = 1.02;
+/// Sequences of the step that have no draft wait so much longer for their token at most.
+constexpr double kOthersWait = 1.1;
 /// What is believed of a match before anything was seen, by its kind, and how many seen tokens that is worth.
 constexpr double kPriors[] = {0.3, 0.4, 0.5, 0.65, 0.8};
 constexpr double kPriorWeight = 4;
@@ -85,7 +88,9 @@ std::vector<int64_t> DraftPolicy::choose(std::span<const DraftCandidate> candida
     size_t candidate = 0;
   };
   std::vector<Row> rows;
+  int64_t drafted = 0;  // Candidates that have a draft.
   for (size_t i = 0; i < candidates.size(); ++i) {
+    if (candidates[i].tokens > 0) ++drafted;
     double gain = 1;
     for (int64_t j = 0; j < candidates[i].tokens; ++j) {
       gain *= likelihood(*candidates[i].rates, candidates[i].matched + j);
@@ -95,12 +100,17 @@ std::vector<int64_t> DraftPolicy::choose(std::span<const DraftCandidate> candida
   }
   const auto most = std::min(std::ssize(rows), std::min(step.draft_rows, kDraftRowsMax));
   std::ranges::partial_sort(rows, rows.begin() + most, std::ranges::greater(), &Row::gain);
+  const double undrafted_ns = costs.at(step.rows);
+  const double most_ns =
+      drafted < step.decodes ? kOthersWait * undrafted_ns : std::numeric_limits<double>::infinity();
   auto tokens = static_cast<double>(step.decodes);
-  double best = kMargin * tokens / costs.at(step.rows);
+  double best = kMargin * tokens / undrafted_ns;
   int64_t taken = 0;
   for (int64_t n = 1; n <= most; ++n) {
     tokens += rows[static_cast<size_t>(n - 1)].gain;
-    const double rate = tokens / costs.at(step.rows + n);
+    const double ns = costs.at(step.rows + n);
+    if (ns > most_ns) break;
+    const double rate = tokens / ns;
     if (rate <= best) continue;
     best = rate;
     taken = n;

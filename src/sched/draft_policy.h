@@ -60,7 +60,8 @@ struct UndraftedStep {
 
 /// Weighs tokens against time for the step as a whole: with the expected number of tokens G and the expected time T of
 /// the step, drafted rows are added, the likeliest first, to where G / T is largest. A step that is wide already, or a
-/// mixture of experts that reads other experts for each row, so gets fewer. Belongs to one thread; knows no clock.
+/// mixture of experts that reads other experts for each row, so gets fewer. Sequences without a draft are not made to wait
+/// much for those of others. Belongs to one thread; knows no clock.
 class DraftPolicy {
  public:
   /// A new cluster: what steps cost is unknown.

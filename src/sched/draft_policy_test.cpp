@@ -111,6 +111,24 @@ TEST(DraftPolicy, AWideStepHasNoRoomForGuesses) {
   EXPECT_GE(narrow.choose(std::span(all).first(1), {.decodes = 1, .rows = 1, .draft_rows = 192})[0], 3);
 }
 
+TEST(DraftPolicy, DraftsOfOneSequenceHardlySlowDownTheOthers) {
+  DraftPolicy policy = PolicyOf(0.2, 4);
+  DraftRates rates;
+  for (const int64_t matched : {3, 5, 7, 12, 20}) Learn(policy, rates, matched, 1);
+  std::vector<DraftCandidate> candidates(4, {&rates, 20, 16});
+  const auto rows = [&] {
+    int64_t sum = 0;
+    for (const int64_t count : policy.choose(candidates, {.decodes = 4, .rows = 4, .draft_rows = 100}))
+      sum += count;
+    return sum;
+  };
+  EXPECT_GT(rows(), 8);  // All gain.
+  candidates[2].tokens = 0;
+  EXPECT_EQ(rows(), 0);  // A row takes an eighth of the step of four.
+  policy = PolicyOf(0.02, 4);
+  EXPECT_EQ(rows(), 5);  // 5 * 0.02 / 1.06 is the last below a tenth.
+}
+
 TEST(DraftPolicy, AddsNoMoreRowsThanThereIsRoomFor) {
   DraftPolicy policy = PolicyOf(0.01);
   DraftRates rates;
