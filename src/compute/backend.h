@@ -64,7 +64,7 @@ struct BackendSessionOptions {
 
 /// A cache and what steps need besides. One thread at a time calls it. That thread may call holds(),
 /// run_experts(), run_expert() and add_sums() in the middle of forward(), too, from before_layer or from the
-/// exchange, and between head() and sample(): others' requests are served while own rows are out, or their masks
+/// exchange, and between head() and sample() or score(): others' requests are served while own rows are out, or their masks
 /// are awaited (I13).
 class BackendSession {
  public:
@@ -80,6 +80,11 @@ class BackendSession {
   virtual absl::Status head(MatView<const float> x, int64_t first) = 0;
   /// SampleToken on row `row` of the logits kept, which are used up.
   virtual absl::StatusOr<SampledToken> sample(int64_t row, const TokenDraw& draw) = 0;
+  /// ScoreToken on row `row` of the logits kept, which stay as they are.
+  virtual absl::StatusOr<SampledToken> score(int64_t row, const TokenScore& asked) = 0;
+  /// The final norm of x [R, D], whose rows are what the output head reads, to the host. hidden: [R, D].
+  /// OutOfRange: a value is not finite.
+  virtual absl::Status read_hidden(MatView<const float> x, MatView<float> hidden) = 0;
   /// The logits of x [R, D] to the host, [R, V]. Errors as Stage::head.
   virtual absl::Status read_logits(MatView<const float> x, MatView<float> logits) = 0;
 

@@ -83,6 +83,16 @@ class CpuSession final : public BackendSession {
     return SampleToken(*step_.kernels, draw, step_arena_, logits_of(row));
   }
 
+  absl::StatusOr<SampledToken> score(int64_t row, const TokenScore& asked) override {
+    step_arena_.reset();
+    return ScoreToken(*step_.kernels, asked, step_arena_, logits_of(row));
+  }
+
+  absl::Status read_hidden(MatView<const float> x, MatView<float> hidden) override {
+    step_arena_.reset();
+    return stage_->final_norm(step_, x, hidden);
+  }
+
   absl::Status read_logits(MatView<const float> x, MatView<float> logits) override {
     step_arena_.reset();
     return stage_->head(step_, x, logits);

@@ -1,6 +1,7 @@
 #include "compute/sampler.h"
 
 #include <algorithm>
+#include <cmath>
 #include <limits>
 #include <numeric>
 
@@ -190,6 +191,18 @@ absl::StatusOr<SampledToken> SampleToken(const Kernels& kernels, const TokenDraw
   SampledToken out;
   out.id = params.temperature <= 0.0f ? best : Draw(params, draw.position, best, scratch, logits);
   if (!raw.empty()) AddLogprobs(raw, params.top_logprobs, scratch, out);
+  return out;
+}
+
+absl::StatusOr<SampledToken> ScoreToken(const Kernels& kernels, const TokenScore& asked, Arena& scratch,
+                                        std::span<const float> logits) {
+  const int64_t best = kernels.argmax({logits.data(), std::ssize(logits)});
+  if (best < 0 || std::abs(logits[static_cast<size_t>(best)]) == std::numeric_limits<float>::infinity()) {
+    return OutOfRange("scoring the token at position {}: a logit is not finite (NaN or infinity)",
+                      asked.position);
+  }
+  SampledToken out{.id = asked.id};
+  AddLogprobs(logits, asked.top, scratch, out);
   return out;
 }
 

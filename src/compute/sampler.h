@@ -28,4 +28,9 @@ namespace shoal {
 absl::StatusOr<SampledToken> SampleToken(const Kernels& kernels, const TokenDraw& draw, Arena& scratch,
                                          std::span<float> logits);
 
+/// The token `asked.id` with its log-probability and those of the `asked.top` most likely ids: what SampleToken says
+/// of a token that it draws. logits: [V]. OutOfRange: the logits hold a NaN or their largest is infinite.
+absl::StatusOr<SampledToken> ScoreToken(const Kernels& kernels, const TokenScore& asked, Arena& scratch,
+                                        std::span<const float> logits);
+
 }  // namespace shoal

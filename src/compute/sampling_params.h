@@ -38,6 +38,13 @@ struct TokenDraw {
   std::span<const uint32_t> mask;  ///< Bit i % 32 of mask[i / 32]: id i may be drawn. Empty: every id may.
 };
 
+/// A token that is there already, whose log-probability is asked for.
+struct TokenScore {
+  int32_t id = 0;        ///< In [0, V).
+  int64_t position = 0;  ///< Where it stands.
+  int32_t top = 0;       ///< How many of the most likely ids come with it.
+};
+
 /// An id with its log-probability.
 struct TokenLogprob {
   int32_t id = 0;

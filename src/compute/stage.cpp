@@ -103,6 +103,8 @@ class CpuStage final : public Stage {
                      MatView<float> x) override;
   absl::Status forward(const ComputeContext& context, const StageStep& step, KvCache& cache,
                        MatView<float> x) override;
+  absl::Status final_norm(const ComputeContext& context, MatView<const float> x,
+                          MatView<float> hidden) override;
   absl::Status head(const ComputeContext& context, MatView<const float> x, MatView<float> logits) override;
 
  private:
@@ -499,6 +501,15 @@ absl::Status CpuStage::run_layer(const ComputeContext& context, const StageStep&
     if (!AllFinite(x, rows)) finite.store(false, std::memory_order_relaxed);
   });
   return finite ? absl::OkStatus() : OutOfRange("an activation is not finite (NaN or infinity)");
+}
+
+absl::Status CpuStage::final_norm(const ComputeContext& context, MatView<const float> x,
+                                  MatView<float> hidden) {
+  SHOAL_CHECK(options_.head && x.cols == width_ && hidden.rows == x.rows && hidden.cols == width_);
+  const PhaseTimer timer(context, StepPhase::kHead);
+  context.for_rows(x.rows, x.cols, [&](Range rows) { final_norm_.apply(*context.kernels, x, hidden, rows); });
+  if (AllFinite(hidden, {0, hidden.rows})) return absl::OkStatus();
+  return OutOfRange("final norm: a value is not finite (NaN or infinity)");
 }
 
 absl::Status CpuStage::head(const ComputeContext& context, MatView<const float> x, MatView<float> logits) {

@@ -51,6 +51,11 @@ class Stage {
   virtual absl::Status forward(const ComputeContext& context, const StageStep& step, KvCache& cache,
                                MatView<float> x) = 0;
 
+  /// hidden[r, :] = final_norm(x[r, :]), of the last stage. x, hidden: [R, D], not the same. OutOfRange: a value is not
+  /// finite.
+  virtual absl::Status final_norm(const ComputeContext& context, MatView<const float> x,
+                                  MatView<float> hidden) = 0;
+
   /// logits[r, :] = head(final_norm(x[r, :])). x: [R, D], logits: [R, V]. OutOfRange: an activation is not
   /// finite.
   virtual absl::Status head(const ComputeContext& context, MatView<const float> x, MatView<float> logits) = 0;

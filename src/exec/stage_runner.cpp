@@ -79,6 +79,21 @@ int64_t SampledRows(const SeqSlice& slice) {
   return slice.sample_from == kNoSample ? 0 : std::ssize(slice.tokens) - slice.sample_from;
 }
 
+/// What the step gave sequence `id`.
+SeqResult& ResultOf(StepResult& result, SeqId id) {
+  const auto found =
+      std::ranges::find(result.sequences.rbegin(), result.sequences.rend(), id, &SeqResult::id);
+  if (found != result.sequences.rend()) return *found;
+  result.sequences.emplace_back().id = id;
+  return result.sequences.back();
+}
+
+/// Rows of a slice that go into its sequence's embedding: its last ones.
+int64_t PooledRows(const SeqSlice& slice) {
+  if (slice.pool == Pool::kNone) return 0;
+  return slice.pool == Pool::kLast ? 1 : std::ssize(slice.tokens);
+}
+
 absl::Status ValidateSlice(const SeqSlice& slice, const StepLimits& limits) {
   const auto tokens = static_cast<int64_t>(slice.tokens.size());
   const auto blocks = static_cast<int64_t>(slice.blocks.size());
@@ -93,6 +108,10 @@ absl::Status ValidateSlice(const SeqSlice& slice, const StepLimits& limits) {
   if (slice.sample_from != kNoSample && (slice.sample_from < 0 || slice.sample_from >= tokens)) {
     return InvalidArgument("sampled from row {} on: expected one of {}, or {} for none", slice.sample_from,
                            tokens, kNoSample);
+  }
+  if (std::ssize(slice.scored) > tokens) {
+    return InvalidArgument("{} scored tokens: expected at most one for each of {} rows", slice.scored.size(),
+                           tokens);
   }
   if (slice.masked && slice.sample_from == kNoSample) {
     return InvalidArgument("masked: nothing is sampled from it");
@@ -250,10 +269,12 @@ void StageRunner::screen(const Step& step) {
       outcomes_[i] = failed->second;
       continue;
     }
-    for (const int32_t token : slice.tokens) {
-      if (0 <= token && token < options_.limits.vocabulary) continue;
+    for (const std::vector<int32_t>* list : {&slice.tokens, &slice.scored}) {
+      const auto unknown = std::ranges::find_if(
+          *list, [&](int32_t token) { return token < 0 || token >= options_.limits.vocabulary; });
+      if (unknown == list->end()) continue;
       fail(slice, i,
-           InvalidArgument("token {} is outside the model's vocabulary of {}", token,
+           InvalidArgument("token {} is outside the model's vocabulary of {}", *unknown,
                            options_.limits.vocabulary));
       break;
     }
@@ -377,7 +398,8 @@ absl::Status StageRunner::remember(const Step& step) {
     sequences_[sequence.id] = {sequence.sampling, TokenHistory(sequence.tokens, sequence.prompt_tokens)};
   }
   for (const SeqSlice& slice : step.slices) {
-    if (slice.sample_from != kNoSample && !sequences_.contains(slice.id)) {
+    const bool asked = slice.sample_from != kNoSample || !slice.scored.empty() || slice.pool != Pool::kNone;
+    if (asked && !sequences_.contains(slice.id)) {
       return FailedPrecondition("step {}: sequence {} was never begun here", step.id, slice.id);
     }
   }
@@ -389,6 +411,7 @@ absl::StatusOr<StepResult> StageRunner::finish(Arena& scratch, StepMessage& mess
   result.id = message.step.id;
   RETURN_IF_ERROR(remember(message.step));
   RETURN_IF_ERROR(sample(scratch, message.step, x, result));
+  RETURN_IF_ERROR(pool(scratch, message.step, x, result));
   drop_rows(message, x);
   drop_slices(message);
   if (message.step.want_logits) RETURN_IF_ERROR(all_logits(message, x, result));
@@ -406,13 +429,16 @@ absl::Status StageRunner::sample(Arena& scratch, const Step& step, MatView<const
   const PhaseTimer timer(options_.profile, StepPhase::kSample);
   const ArenaScope scope(scratch);
   int64_t count = 0;
-  for (const SeqSlice& slice : step.slices) count += SampledRows(slice);
+  for (const SeqSlice& slice : step.slices) count += SampledRows(slice) + std::ssize(slice.scored);
   const std::span<SampledRow> rows = scratch.allocate<SampledRow>(count);
   size_t at = 0;
   int64_t row = 0;
   for (size_t i = 0; i < step.slices.size(); ++i) {
     const SeqSlice& slice = step.slices[i];
     const auto end = std::ssize(slice.tokens);
+    for (int64_t r = 0; r < std::ssize(slice.scored); ++r) {
+      rows[at++] = {i, row + r, slice.position + r + 1, slice.scored[static_cast<size_t>(r)]};
+    }
     for (int64_t r = end - SampledRows(slice); r < end; ++r)
       rows[at++] = {i, row + r, slice.position + r + 1};
     row += end;
@@ -437,7 +463,11 @@ absl::Status StageRunner::sample(Arena& scratch, const Step& step, MatView<const
         }));
     for (int64_t i = 0; i < size; ++i) {
       const SampledRow& one = some[static_cast<size_t>(i)];
-      RETURN_IF_ERROR(sample_row(step.slices[one.slice], one, i, result));
+      if (one.scored == kDraw) {
+        RETURN_IF_ERROR(sample_row(step.slices[one.slice], one, i, result));
+      } else {
+        score_row(step.slices[one.slice], one, i, result);
+      }
     }
   }
   return absl::OkStatus();
@@ -466,10 +496,64 @@ absl::Status StageRunner::sample_row(const SeqSlice& slice, const SampledRow& sa
     fail(slice, sampled.slice, token.status());
     return absl::OkStatus();
   }
-  if (result.sequences.empty() || result.sequences.back().id != slice.id) {
-    result.sequences.emplace_back().id = slice.id;
+  ResultOf(result, slice.id).tokens.push_back(*std::move(token));
+  return absl::OkStatus();
+}
+
+/// row: among those of the head.
+void StageRunner::score_row(const SeqSlice& slice, const SampledRow& scored, int64_t row,
+                            StepResult& result) {
+  if (!outcomes_[scored.slice].ok()) return;
+  const SamplingParams& sampling = sequences_.at(slice.id).sampling;  // remember() saw to it.
+  absl::StatusOr<SampledToken> score = options_.compute->score(
+      row,
+      {.id = scored.scored, .position = scored.position, .top = std::max(sampling.top_logprobs, int32_t{0})});
+  if (!score.ok()) return fail(slice, scored.slice, score.status());
+  ResultOf(result, slice.id).scores.push_back(*std::move(score));
+}
+
+absl::Status StageRunner::pool(Arena& scratch, const Step& step, MatView<const float> x, StepResult& result) {
+  int64_t end = 0;
+  for (size_t i = 0; i < step.slices.size(); ++i) {
+    const SeqSlice& slice = step.slices[i];
+    end += std::ssize(slice.tokens);
+    const int64_t rows = PooledRows(slice);
+    if (rows == 0 || !outcomes_[i].ok()) continue;
+    const ArenaScope scope(scratch);
+    const MatView<float> hidden = scratch.allocate_rows<float>(rows, options_.width);
+    const absl::Status read = options_.compute->read_hidden(x.rows_between(end - rows, end), hidden);
+    if (read.code() == absl::StatusCode::kOutOfRange) {
+      fail(slice, i, read);
+      continue;
+    }
+    RETURN_IF_ERROR(read);
+    RETURN_IF_ERROR(Annotate(pool_rows(slice, hidden, result), fmt::format("step {}", step.id)));
   }
-  result.sequences.back().tokens.push_back(*std::move(token));
+  return absl::OkStatus();
+}
+
+/// The sum is one chain over ascending positions, so that chunks leave no trace in it.
+absl::Status StageRunner::pool_rows(const SeqSlice& slice, MatView<const float> hidden, StepResult& result) {
+  if (slice.pool == Pool::kLast) {
+    ResultOf(result, slice.id).embedding.assign(hidden.row(0), hidden.row(0) + hidden.cols);
+    return absl::OkStatus();
+  }
+  SequenceState& sequence = sequences_.at(slice.id);  // remember() saw to it.
+  if (slice.position != sequence.pooled_rows) {
+    return FailedPrecondition(
+        "sequence {}: rows from position {} on are to be pooled, expected those from {} on", slice.id,
+        slice.position, sequence.pooled_rows);
+  }
+  sequence.pooled.resize(static_cast<size_t>(hidden.cols));
+  for (int64_t r = 0; r < hidden.rows; ++r) {
+    for (size_t c = 0; c < sequence.pooled.size(); ++c) sequence.pooled[c] += double{hidden.row(r)[c]};
+  }
+  sequence.pooled_rows += hidden.rows;
+  if (slice.pool == Pool::kSum) return absl::OkStatus();
+  std::vector<float>& mean = ResultOf(result, slice.id).embedding;
+  for (const double sum : sequence.pooled) {
+    mean.push_back(static_cast<float>(sum / static_cast<double>(sequence.pooled_rows)));
+  }
   return absl::OkStatus();
 }
 

@@ -73,14 +73,18 @@ class StageRunner {
   struct SequenceState {
     SamplingParams sampling;
     TokenHistory history;
+    std::vector<double> pooled = {};  ///< [D], the sum of `pooled_rows` rows (Pool::kSum), from the first on.
+    int64_t pooled_rows = 0;
   };
 
-  /// A row on its way to a token.
+  /// A row on its way to a token, or to the score of one that is known.
   struct SampledRow {
     size_t slice = 0;
-    int64_t row = 0;       ///< Of x.
-    int64_t position = 0;  ///< That the token will take.
+    int64_t row = 0;         ///< Of x.
+    int64_t position = 0;    ///< That the token takes.
+    int32_t scored = kDraw;  ///< The token.
   };
+  static constexpr int32_t kDraw = -1;
 
   absl::StatusOr<MatView<float>> receive(Arena& scratch, StepMessage& message);
   absl::Status embed(Arena& scratch, const Step& step, MatView<float> x);
@@ -90,6 +94,9 @@ class StageRunner {
   absl::StatusOr<StepResult> finish(Arena& scratch, StepMessage& message, MatView<float> x);
   absl::Status sample(Arena& scratch, const Step& step, MatView<const float> x, StepResult& result);
   absl::Status sample_row(const SeqSlice& slice, const SampledRow& sampled, int64_t row, StepResult& result);
+  void score_row(const SeqSlice& slice, const SampledRow& scored, int64_t row, StepResult& result);
+  absl::Status pool(Arena& scratch, const Step& step, MatView<const float> x, StepResult& result);
+  absl::Status pool_rows(const SeqSlice& slice, MatView<const float> hidden, StepResult& result);
   absl::Status all_logits(StepMessage& message, MatView<float> x, StepResult& result);
 
   void screen(const Step& step);

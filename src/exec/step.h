@@ -26,6 +26,14 @@ struct NewSequence {
 /// SeqSlice::sample_from of a slice of which nothing is sampled.
 inline constexpr int32_t kNoSample = -1;
 
+/// What becomes of the rows of a slice, behind the final norm, on their way to the sequence's embedding.
+enum class Pool : uint8_t {
+  kNone = 0,
+  kLast = 1,  ///< The last row is the embedding.
+  kSum = 2,   ///< All are added to the sequence's sum: more follow.
+  kMean = 3,  ///< So they are, and the sum, divided by its rows, is the embedding.
+};
+
 /// Consecutive tokens of one sequence in this step.
 struct SeqSlice {
   SeqId id;
@@ -45,6 +53,9 @@ struct SeqSlice {
   std::vector<StateWrite> state_to;
   /// Each sampled row waits for its mask (TokenMask) before a token is drawn from its logits.
   bool masked = false;
+  /// Row i says how likely scored[i] was to stand at position + i + 1; rows behind the last of them are not asked.
+  std::vector<int32_t> scored;
+  Pool pool = Pool::kNone;
   bool operator==(const SeqSlice&) const = default;
 };
 
@@ -83,11 +94,14 @@ struct SeqFailure {
   bool operator==(const SeqFailure&) const = default;
 };
 
-/// What a step gave one sequence: of those that were sampled, and of those that failed.
+/// What a step gave one sequence: of those of which something was asked, and of those that failed.
 struct SeqResult {
   SeqId id;
   std::vector<SampledToken> tokens;  ///< One per sampled row, in row order.
-  absl::Status status;               ///< Why the sequence can't go on; `tokens` is then empty.
+  absl::Status status;               ///< Why the sequence can't go on; all else is then empty.
+  std::vector<SampledToken>
+      scores;                    ///< One per token of SeqSlice::scored, with SamplingParams::top_logprobs.
+  std::vector<float> embedding;  ///< [D], where SeqSlice::pool is kLast or kMean.
   bool operator==(const SeqResult&) const = default;
 };
 

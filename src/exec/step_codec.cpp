@@ -116,6 +116,8 @@ void WriteStepHeader(PayloadWriter& out, const Step& step) {
       out.i32(write.position);
       out.i32(write.slot.value);
     }
+    WriteIds(out, slice.scored);
+    out.u8(static_cast<uint8_t>(slice.pool));
   }
 }
 
@@ -140,6 +142,12 @@ absl::StatusOr<SeqSlice> ReadSlice(PayloadReader& in) {
     ASSIGN_OR_RETURN(write.position, in.i32("step.slice.state_to.position"));
     ASSIGN_OR_RETURN(write.slot.value, in.i32("step.slice.state_to.slot"));
   }
+  ASSIGN_OR_RETURN(slice.scored, ReadIds(in, "step.slice.scored"));
+  ASSIGN_OR_RETURN(const uint8_t pool, in.u8("step.slice.pool"));
+  if (pool > static_cast<uint8_t>(Pool::kMean)) {
+    return InvalidArgument("step.slice.pool: expected 0 to 3, got {}", pool);
+  }
+  slice.pool = static_cast<Pool>(pool);
   return slice;
 }
 
@@ -162,7 +170,7 @@ absl::StatusOr<Step> ReadStepHeader(PayloadReader& in, StepId id) {
   for (SeqId& end : step.ends) {
     ASSIGN_OR_RETURN(end.value, in.u64("step.end.id"));
   }
-  ASSIGN_OR_RETURN(const uint32_t slices, in.count("step.slices", 33));
+  ASSIGN_OR_RETURN(const uint32_t slices, in.count("step.slices", 38));
   step.slices.reserve(slices);
   for (uint32_t i = 0; i < slices; ++i) {
     ASSIGN_OR_RETURN(SeqSlice slice, ReadSlice(in));
@@ -388,6 +396,9 @@ Frame EncodeResult(Epoch epoch, const StepResult& result) {
     out.u64(sequence.id.value);
     WriteTokens(out, sequence.tokens);
     WriteStatus(out, sequence.status);
+    WriteTokens(out, sequence.scores);
+    out.u32(static_cast<uint32_t>(sequence.embedding.size()));
+    if (!sequence.embedding.empty()) out.array(std::span<const float>(sequence.embedding));
   }
   WriteReport(out, {{}, result.timings, result.routing});
   out.u64(result.logits.size());
@@ -404,12 +415,18 @@ absl::StatusOr<StepResult> DecodeResult(const Frame& frame) {
   PayloadReader in(frame.payload);
   StepResult result;
   result.id = frame.header.step;
-  ASSIGN_OR_RETURN(const uint32_t sequences, in.count("result.sequences", 17));
+  ASSIGN_OR_RETURN(const uint32_t sequences, in.count("result.sequences", 26));
   result.sequences.resize(sequences);
   for (SeqResult& sequence : result.sequences) {
     ASSIGN_OR_RETURN(sequence.id.value, in.u64("result.sequence.id"));
     ASSIGN_OR_RETURN(sequence.tokens, ReadTokens(in));
     RETURN_IF_ERROR(ReadStatus(in, "result.sequence.status", sequence.status));
+    ASSIGN_OR_RETURN(sequence.scores, ReadTokens(in));
+    ASSIGN_OR_RETURN(const uint32_t width, in.count("result.sequence.embedding", sizeof(float)));
+    if (width == 0) continue;
+    ASSIGN_OR_RETURN(const std::span<const float> values,
+                     in.array<float>("result.sequence.embedding", width));
+    sequence.embedding.assign(values.begin(), values.end());
   }
   ASSIGN_OR_RETURN(StepReport report, ReadReport(in));
   result.timings = std::move(report.timings);

@@ -26,6 +26,8 @@ Step SampleStep() {
   step.ends = {SeqId{40}, SeqId{41}};
   step.slices = {{SeqId{42}, 0, {1, 2, 3}, {BlockId{4}}, 1},
                  {SeqId{43}, 40, {9}, {BlockId{1}, BlockId{2}}, kNoSample, true}};
+  step.slices[0].scored = {2, 3};
+  step.slices[0].pool = Pool::kMean;
   step.want_routing = true;
   return step;
 }
@@ -91,9 +93,11 @@ TEST(StepCodec, EveryTruncationIsAnErrorAndNoneCrashes) {
 TEST(StepCodec, ResultAndErrorComeBackEqual) {
   StepResult result;
   result.id = StepId{9};
-  result.sequences = {{SeqId{1}, {{17}}},
-                      {SeqId{2}, {{18, -0.5f, {{3, -0.25f}, {18, -0.5f}}}, {19, -2.0f, {}}}},
-                      {SeqId{3}, {}, InvalidArgument("logit_bias: id 700 is outside the vocabulary")}};
+  result.sequences = {
+      {SeqId{1}, {{17}}},
+      {SeqId{2}, {{18, -0.5f, {{3, -0.25f}, {18, -0.5f}}}, {19, -2.0f, {}}}},
+      {SeqId{3}, {}, InvalidArgument("logit_bias: id 700 is outside the vocabulary")},
+      {SeqId{4}, {}, absl::OkStatus(), {{5, -1.5f, {{6, -0.5f}}}, {7, -3.0f, {}}}, {0.5f, -2.0f}}};
   result.timings = {{NodeId{0}, 5, 6, 7, 8, 9}};
   result.logits = {1.0f, -2.0f, 0.5f};
   const auto decoded = DecodeResult(EncodeResult(Epoch{1}, result));

@@ -126,6 +126,16 @@ class FakeSession final : public BackendSession {
     return token;
   }
 
+  absl::StatusOr<SampledToken> score(int64_t row, const TokenScore& asked) override {
+    const uint64_t hash = kept_.at(static_cast<size_t>(row));
+    return SampledToken{.id = asked.id, .logprob = -static_cast<float>(1 + (hash + Unsigned(asked.id)) % 97)};
+  }
+
+  absl::Status read_hidden(MatView<const float> x, MatView<float> hidden) override {
+    for (int64_t r = 0; r < x.rows; ++r) std::copy_n(x.row(r), x.cols, hidden.row(r));
+    return absl::OkStatus();
+  }
+
   absl::Status read_logits(MatView<const float> x, MatView<float> logits) override {
     for (int64_t r = 0; r < x.rows; ++r) {
       FillLogits(HashOf(x.row(r), x.cols), {logits.row(r), static_cast<size_t>(logits.cols)});
