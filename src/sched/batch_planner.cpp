@@ -60,7 +60,7 @@ absl::Status CheckFits(const GenerationRequest& request, const EngineLimits& lim
         "prompt or lower max_tokens",
         prompt, request.max_tokens, limits.context);
   }
-  const int64_t blocks = BlocksFor(prompt + request.max_tokens - 1);
+  const int64_t blocks = BlocksFor(prompt + std::max<int64_t>(request.max_tokens - 1, 0));
   if (blocks > limits.blocks) {
     return InvalidArgument(
         "the prompt has {} tokens and max_tokens is {}: that needs {} blocks of {} positions, but the whole "
@@ -95,7 +95,7 @@ void BatchPlanner::reset(const EngineLimits& limits) {
 
 void BatchPlanner::enqueue(std::unique_ptr<Sequence> sequence) {
   // Scheduler::submit refuses other requests, and makes each sequence, with an id of its own.
-  SHOAL_CHECK(!sequence->request.prompt.empty() && sequence->request.max_tokens > 0);
+  SHOAL_CHECK(!sequence->request.prompt.empty() && sequence->request.max_tokens >= 0);
   SHOAL_CHECK(sequence->state == SequenceState::kWaiting && sequence->cursor.blocks().empty());
   Sequence* raw = sequence.get();
   waiting_.insert(*raw);
@@ -251,11 +251,18 @@ void BatchPlanner::add_slice(Sequence& sequence, int64_t rows, Step& step, InFli
   // The cursor counts on it: the slot that is written next must have been read. So does the scheduler: it
   // composes no step beyond the engine's limit.
   if (limits_.state_slots > 0) SHOAL_CHECK_LT(sequence.steps_in_flight, limits_.steps_in_flight);
-  const bool sample = rows == sequence.unscheduled();
+  const bool last = rows == sequence.unscheduled();
+  const bool sample = last && sequence.request.max_tokens > 0;
   if (!sample) drafter_.index(sequence);
   step.slices.push_back(caches_.next_slice(sequence, rows, sample));
-  step.slices.back().masked = sample && sequence.masks != nullptr;
-  record.named.push_back({.id = sequence.id, .end = sequence.cursor.position(), .sampled = sample});
+  SeqSlice& slice = step.slices.back();
+  slice.masked = sample && sequence.masks != nullptr;
+  record.named.push_back({.id = sequence.id,
+                          .begin = slice.position,
+                          .end = sequence.cursor.position(),
+                          .sampled = sample,
+                          .due = AskOfPrompt(sequence, slice),
+                          .completes = last && !sample});
   sequence.sample_pending = sample;
   sequence.last_step = step.id;
   ++sequence.steps_in_flight;
@@ -348,11 +355,19 @@ int64_t BatchPlanner::Named::accepted(std::span<const SampledToken> tokens) cons
 // What a result says of one sequence; named: its slice in the step.
 absl::StatusOr<BatchPlanner::Outcome> BatchPlanner::read_one(const Named* named, const SeqResult& one,
                                                              StepId step) const {
-  const int64_t due = named == nullptr || !one.status.ok() ? 0 : named->tokens_max();
-  if (named == nullptr || std::ssize(one.tokens) != due || (one.status.ok() && due == 0)) {
-    return Internal("step {}: got {} tokens ({}) for sequence {}, expected {}", step, one.tokens.size(),
-                    CodeName(one.status.code()), one.id,
-                    named == nullptr ? "none, or not again" : fmt::format("{}", named->tokens_max()));
+  const bool failed = !one.status.ok();
+  if (named == nullptr || (failed ? !one.tokens.empty() : !named->told())) {
+    return Internal("step {}: got {} tokens ({}) for sequence {}, expected none, or not again", step,
+                    one.tokens.size(), CodeName(one.status.code()), one.id);
+  }
+  if (failed) return Outcome{.id = one.id, .tokens = {}, .status = one.status};
+  if (std::ssize(one.tokens) != named->tokens_max() || !named->due.is_in(one)) {
+    return Internal(
+        "step {}: got {} tokens, {} scores and an embedding of {} values for sequence {}, expected {} "
+        "tokens, {} "
+        "scores{}",
+        step, one.tokens.size(), one.scores.size(), one.embedding.size(), one.id, named->tokens_max(),
+        named->due.scores, named->due.embedding ? " and an embedding" : "");
   }
   for (const SampledToken& token : one.tokens) {
     if (token.id >= 0 && token.id < limits_.vocabulary) continue;
@@ -360,7 +375,7 @@ absl::StatusOr<BatchPlanner::Outcome> BatchPlanner::read_one(const Named* named,
                     one.id, limits_.vocabulary);
   }
   const auto accepted = static_cast<size_t>(named->accepted(one.tokens));
-  return Outcome{one.id, std::span(one.tokens).first(accepted), one.status};
+  return Outcome{one.id, std::span(one.tokens).first(accepted), one.status, one.scores, one.embedding};
 }
 
 // What a result says of the sequences of its step: tokens or an error for each that was sampled, an error
@@ -378,10 +393,10 @@ absl::StatusOr<std::vector<BatchPlanner::Outcome>> BatchPlanner::read(const InFl
     ASSIGN_OR_RETURN(Outcome outcome, read_one(found.empty() ? nullptr : found.mapped(), one, result.id));
     outcomes.push_back(std::move(outcome));
   }
-  const auto missing = std::ranges::count_if(named, [](const auto& entry) { return entry.second->sampled; });
+  const auto missing = std::ranges::count_if(named, [](const auto& entry) { return entry.second->told(); });
   if (missing > 0) {
-    return Internal("step {}: expected tokens for {} sequences, {} are missing", result.id,
-                    std::ranges::count_if(record.named, &Named::sampled), missing);
+    return Internal("step {}: expected tokens for {} sequences, or what their prompts say; {} are missing",
+                    result.id, std::ranges::count_if(record.named, &Named::told), missing);
   }
   return outcomes;
 }
@@ -398,6 +413,7 @@ bool BatchPlanner::settle(Named& named, const Outcome& outcome) {
     sequence.begun = false;
     return false;
   }
+  if (outcome.tokens.empty()) return true;  // It says something of the prompt.
   for (const SampledToken& token : outcome.tokens) sequence.tokens.push_back(token.id);
   sequence.losses_in_a_row = 0;
   const int64_t accepted = std::ssize(outcome.tokens) - 1;
@@ -436,6 +452,7 @@ absl::StatusOr<std::vector<BatchPlanner::Outcome>> BatchPlanner::acknowledge(con
     return dropped;
   });
   observe(record, result.timings, elapsed_ns);
+  tell_of_prompts(record.named, outcomes);
   for (const Named& one : record.named) {
     Sequence& sequence = *sequences_.at(one.id);
     SHOAL_CHECK_GT(sequence.steps_in_flight, 0);  // From our own record of the step, not from its result.
@@ -451,6 +468,20 @@ absl::StatusOr<std::vector<BatchPlanner::Outcome>> BatchPlanner::acknowledge(con
     if (outgrown(sequence)) requeue(sequence);
   }
   return outcomes;
+}
+
+// Marks the outcomes of sequences that end with their prompt, and leaves out scores that were told before.
+void BatchPlanner::tell_of_prompts(const std::vector<Named>& named, std::vector<Outcome>& outcomes) {
+  for (const Named& one : named) {
+    Sequence* sequence = find(one.id);
+    if (sequence == nullptr || (!one.due.any() && !one.completes)) continue;
+    auto outcome = std::ranges::find(outcomes, one.id, &Outcome::id);
+    if (outcome == outcomes.end()) outcome = outcomes.insert(outcome, {.id = one.id});
+    if (!outcome->status.ok()) continue;
+    outcome->scores = NewScores(*sequence, one.begin, outcome->scores);
+    outcome->complete = one.completes;
+    sequence->losses_in_a_row = 0;
+  }
 }
 
 // With its last token it is longer than short rope goes: its cache is of no further use. As its next step

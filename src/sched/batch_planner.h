@@ -27,6 +27,7 @@
 #include "sched/load_cost.h"
 #include "sched/pipeline_model.h"
 #include "sched/prefill_pacer.h"
+#include "sched/prompt_results.h"
 #include "sched/sequence.h"
 #include "sched/wait_predictor.h"
 #include "sched/waiting_queue.h"
@@ -91,7 +92,10 @@ class BatchPlanner {
     SeqId id;
     /// Those of the result, to the first that was drafted otherwise; none where status is not OK.
     std::span<const SampledToken> tokens;
-    absl::Status status;  ///< Why the sequence can't go on; whoever hears it ends it.
+    absl::Status status;                        ///< Why the sequence can't go on; whoever hears it ends it.
+    std::span<const SampledToken> scores = {};  ///< Of its prompt, those that nobody has been told.
+    std::span<const float> embedding = {};
+    bool complete = false;  ///< Its prompt was all that was asked for: whoever hears it ends it.
   };
   /// The oldest step in flight (of which there is one) came back, `elapsed_ns` after it was submitted (0: nobody
   /// looked). Appends the sampled ids to their sequences, returns those of sequences that have not ended, and gives
@@ -132,13 +136,18 @@ class BatchPlanner {
   /// A sequence with a slice in a step.
   struct Named {
     SeqId id;
-    int64_t end = 0;       // Behind the last position of its slice that holds what the sequence has.
+    int64_t begin = 0;     // The first position of its slice,
+    int64_t end = 0;       // and behind the last that holds what the sequence has.
     bool sampled = false;  // It gets a token, and one for each that is drafted.
-    Draft draft;           // Behind the slice's first token, which is its only other one.
+    PromptDue due = {};
+    bool completes = false;  // It ends with this slice.
+    Draft draft = {};        // Behind the slice's first token, which is its only other one.
 
     int64_t tokens_max() const { return sampled ? 1 + std::ssize(draft.tokens) : 0; }
     /// Those of `tokens` that the sequence gets: to the first that was drafted otherwise.
     int64_t accepted(std::span<const SampledToken> tokens) const;
+    /// The result says something of it.
+    bool told() const { return sampled || due.any(); }
   };
   struct InFlight {
     StepId id;
@@ -152,6 +161,7 @@ class BatchPlanner {
 
   static BatchPlannerOptions Bounded(BatchPlannerOptions options);
   absl::StatusOr<Outcome> read_one(const Named* named, const SeqResult& one, StepId step) const;
+  void tell_of_prompts(const std::vector<Named>& named, std::vector<Outcome>& outcomes);
   absl::StatusOr<std::vector<Outcome>> read(const InFlight& record, const StepResult& result) const;
   bool settle(Named& named, const Outcome& outcome);
   void observe(const InFlight& record, std::span<const StageTiming> timings, int64_t elapsed_ns);

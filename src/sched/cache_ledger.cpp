@@ -23,7 +23,7 @@ std::span<const int32_t> TokensOf(const Sequence& sequence, int64_t block) {
 
 /// Blocks that a sequence can start behind: its last token is to be computed.
 int64_t StartBlocksMax(const Sequence& sequence) {
-  return (std::ssize(sequence.tokens) - 1) / kBlockPositions;
+  return std::min(sequence.cacheable(), std::ssize(sequence.tokens) - 1) / kBlockPositions;
 }
 
 void AddPosition(std::vector<int64_t>& positions, int64_t position) {

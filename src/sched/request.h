@@ -24,7 +24,8 @@ struct GenerationRequest {
   std::string id;               ///< For logs and answers, e.g. "chatcmpl-...".
   std::vector<int32_t> prompt;  ///< At least one id.
   SamplingParams sampling;
-  int64_t max_tokens = 0;        ///< > 0; less where the context or the cache ends before.
+  /// Less where the context or the cache ends before. 0: the prompt is computed, and nothing is generated.
+  int64_t max_tokens = 0;
   int64_t min_tokens = 0;        ///< No id of eos_ids comes before so many tokens; not under a constraint.
   std::vector<int32_t> eos_ids;  ///< End the text; not part of it.
   bool ignore_eos = false;
@@ -34,6 +35,10 @@ struct GenerationRequest {
   Deadline deadline;  ///< When it passes, the request ends with DeadlineExceeded.
   int priority = 0;   ///< From kPriorityMin to kPriorityMax.
   std::string party;  ///< Whose it is: parties get equal shares. Empty: of all that are not known, as one.
+  /// The sink is told how likely each token of the prompt was, but for the first.
+  bool score_prompt = false;
+  /// kLast or kMean: the sink is told the prompt's embedding.
+  Pool pool = Pool::kNone;
 };
 
 /// The prompt leaves no room for a token: InvalidArgument in the words that clients of OpenAI's API look for.
@@ -73,6 +78,13 @@ class EventSink {
   virtual bool on_tokens(int choice, std::span<const SampledToken> tokens) = 0;
   /// What was drafted for a choice: once, right before its on_finish. Not where nothing was.
   virtual void on_drafts(int /*choice*/, const DraftTotals& /*drafts*/) {}
+  /// The next tokens of the choice's prompt, in order, from its second on, as GenerationRequest::score_prompt asks:
+  /// each once, all before the first token that is generated.
+  virtual void on_scores(int /*choice*/, std::span<const SampledToken> /*scores*/) {}
+  /// The embedding [D] of the choice's prompt.
+  virtual void on_embedding(int /*choice*/, std::span<const float> /*embedding*/) {}
+  /// The end-of-text id that ends the choice: on_finish(kStop) follows.
+  virtual void on_end_token(int /*choice*/, const SampledToken& /*token*/) {}
   /// The end of a choice; nothing follows for it. The request ends with the last of them.
   virtual void on_finish(int choice, FinishReason reason) = 0;
   /// After all of the above that one step brought: time to write it out.

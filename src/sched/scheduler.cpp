@@ -28,7 +28,7 @@ constexpr int kLossesInARowMax = 5;
 absl::Status Fit(GenerationRequest& request, const EngineLimits& limits) {
   const int64_t prompt = std::ssize(request.prompt);
   const int64_t rest = PositionsMax(limits) - prompt;
-  if (rest < 1) return ContextExceeded(prompt, PositionsMax(limits));
+  if (rest < std::min<int64_t>(request.max_tokens, 1)) return ContextExceeded(prompt, PositionsMax(limits));
   request.max_tokens = std::min(request.max_tokens, rest);
   return CheckFits(request, limits);
 }
@@ -125,7 +125,11 @@ absl::StatusOr<RequestId> Scheduler::submit(std::vector<GenerationRequest> choic
   Event event{.kind = Event::Kind::kSubmit};
   for (GenerationRequest& one : choices) {
     if (one.prompt.empty()) return InvalidArgument("the prompt has no tokens; at least one is needed");
-    if (one.max_tokens < 1) return InvalidArgument("max_tokens is {}; at least 1 is needed", one.max_tokens);
+    if (one.max_tokens < 0) return InvalidArgument("max_tokens is {}; at least 0 is needed", one.max_tokens);
+    if (one.pool == Pool::kSum || (one.pool != Pool::kNone && one.max_tokens > 0)) {
+      return InvalidArgument(
+          "an embedding is the last row's or the mean, of a request that generates nothing");
+    }
     if (limits.has_value()) RETURN_IF_ERROR(Fit(one, *limits));
     auto sequence = std::make_unique<Sequence>();
     sequence->choice = static_cast<int>(event.sequences.size());
@@ -276,6 +280,10 @@ void Scheduler::deliver(const BatchPlanner::Outcome& outcome) {
     return fail(sequence.request_id, asked ? outcome.status : AsServerFault(outcome.status));
   }
   const GenerationRequest& request = sequence.request;
+  if (!outcome.scores.empty()) sequence.sink->on_scores(sequence.choice, outcome.scores);
+  if (!outcome.embedding.empty()) sequence.sink->on_embedding(sequence.choice, outcome.embedding);
+  if (outcome.complete) return finish(outcome.id, FinishReason::kLength);
+  if (outcome.tokens.empty()) return;
   totals_.tokens_generated += std::ssize(outcome.tokens);
   const bool ends_text = !request.ignore_eos || sequence.masks != nullptr;
   const auto is_end = [&](const SampledToken& token) {
@@ -286,7 +294,10 @@ void Scheduler::deliver(const BatchPlanner::Outcome& outcome) {
   if (!given.empty() && !sequence.sink->on_tokens(sequence.choice, given)) {
     return finish(outcome.id, FinishReason::kStop);
   }
-  if (end != outcome.tokens.end()) return finish(outcome.id, FinishReason::kStop);
+  if (end != outcome.tokens.end()) {
+    sequence.sink->on_end_token(sequence.choice, *end);
+    return finish(outcome.id, FinishReason::kStop);
+  }
   if (sequence.generated() >= request.max_tokens) return finish(outcome.id, FinishReason::kLength);
   if (sequence.withheld > 0 && sequence.generated() >= request.min_tokens) release_ends(sequence);
   if (sequence.masks == nullptr) return;

@@ -85,12 +85,19 @@ struct Sequence {
   int losses_in_a_row = 0;        ///< Engines lost with it in the oldest step, since its last token.
   StepId last_step;
   int64_t charged = 0;  ///< Of its tokens: so many are on its party's account.
+  int64_t scored = 0;   ///< Of the prompt: tokens behind the first whose scores came.
   /// The last entries of request.sampling.logit_bias, which withhold eos_ids until min_tokens are there.
   size_t withheld = 0;
 
   int64_t generated() const { return std::ssize(tokens) - std::ssize(request.prompt); }
   /// Positions that have a token but are in no step yet.
   int64_t unscheduled() const { return std::ssize(tokens) - cursor.position(); }
+  /// Positions that may come from the cache: what the request asks of the prompt's rows needs them computed.
+  int64_t cacheable() const {
+    if (request.pool == Pool::kMean) return 0;
+    const bool all_scored = !request.score_prompt || scored + 1 >= std::ssize(request.prompt);
+    return all_scored ? std::ssize(tokens) - 1 : scored;
+  }
   /// One row a step from here on: all but its last token are cached or in flight.
   bool decoding() const { return sample_pending || unscheduled() == 1; }
 };

@@ -25,6 +25,13 @@ std::vector<int32_t> ExpectedTokens(const NextTokenFn& model, std::vector<int32_
   return {tokens.begin() + prompt_tokens, tokens.end()};
 }
 
+std::vector<float> FakeEmbedding(std::span<const int32_t> tokens, Pool pool) {
+  if (pool == Pool::kLast) tokens = tokens.last(1);
+  std::vector<float> embedding = {0, static_cast<float>(tokens.size())};
+  for (const int32_t token : tokens) embedding[0] += static_cast<float>(token);
+  return embedding;
+}
+
 SampledToken WithLogprobs(int32_t token, int32_t top) {
   const auto logprob = [](int32_t id) { return -0.25f * static_cast<float>(1 + id % 7); };
   SampledToken sampled{.id = token, .logprob = logprob(token)};
@@ -290,6 +297,7 @@ void FakeEngine::execute_slice(StepId step, const SeqSlice& slice, StepResult& r
         fmt::format("sequence {}: the cache of positions [0, {}) does not hold its tokens", slice.id, end));
   }
   execute_state(slice, cached);
+  execute_prompt(slice, known, result);
   if (slice.sample_from == kNoSample) return;
   SeqResult sampled{.id = slice.id};
   bool right = true;  // All tokens of the slice so far are those that the sequence has.
@@ -310,7 +318,10 @@ void FakeEngine::execute_slice(StepId step, const SeqSlice& slice, StepResult& r
       right = right && slice.tokens[static_cast<size_t>(row + 1)] == token->id;
     sampled.tokens.push_back(*token);
   }
-  result.sequences.push_back(std::move(sampled));
+  if (result.sequences.empty() || result.sequences.back().id != slice.id) {
+    result.sequences.push_back({.id = slice.id});  // Else what is said of its prompt is there.
+  }
+  result.sequences.back().tokens = std::move(sampled.tokens);
 }
 
 absl::StatusOr<SampledToken> FakeEngine::sample(StepId step, const SeqSlice& slice, const Known& known,
@@ -322,6 +333,29 @@ absl::StatusOr<SampledToken> FakeEngine::sample(StepId step, const SeqSlice& sli
   }
   if (known.sampling.top_logprobs == kNoLogprobs) return SampledToken{.id = next};
   return WithLogprobs(next, known.sampling.top_logprobs);
+}
+
+void FakeEngine::execute_prompt(const SeqSlice& slice, Known& known, StepResult& result) {
+  SeqResult of_prompt{.id = slice.id};
+  for (size_t i = 0; i < slice.scored.size(); ++i) {
+    const size_t position = static_cast<size_t>(slice.position) + i + 1;
+    if (position >= known.tokens.size() || known.tokens[position] != slice.scored[i]) {
+      violation(
+          fmt::format("sequence {}: scored for a token that it does not have at {}", slice.id, position));
+    }
+    of_prompt.scores.push_back(WithLogprobs(slice.scored[i], std::max(known.sampling.top_logprobs, 0)));
+  }
+  if (slice.pool == Pool::kSum || slice.pool == Pool::kMean) {
+    if (std::ssize(known.pooled) != slice.position) {
+      violation(fmt::format("sequence {}: {} rows pooled before position {}", slice.id, known.pooled.size(),
+                            slice.position));
+    }
+    known.pooled.insert(known.pooled.end(), slice.tokens.begin(), slice.tokens.end());
+  }
+  if (slice.pool == Pool::kMean) of_prompt.embedding = FakeEmbedding(known.pooled, slice.pool);
+  if (slice.pool == Pool::kLast) of_prompt.embedding = FakeEmbedding(slice.tokens, slice.pool);
+  if (of_prompt.scores.empty() && of_prompt.embedding.empty()) return;
+  result.sequences.push_back(std::move(of_prompt));
 }
 
 // The first token that the mask allows, from `token` on and then around.

@@ -33,6 +33,9 @@ NextTokenFn HashModel(int vocabulary);
 std::vector<int32_t> ExpectedTokens(const NextTokenFn& model, std::vector<int32_t> prompt, int count,
                                     const SamplingParams& sampling = {});
 
+/// What the pseudo-model says of a prompt: of its last token, or of all.
+std::vector<float> FakeEmbedding(std::span<const int32_t> tokens, Pool pool);
+
 /// `token` with the log-probability that the pseudo-model gives to its id, and those of the ids below `top`.
 SampledToken WithLogprobs(int32_t token, int32_t top);
 
@@ -94,6 +97,7 @@ class FakeEngine : public Engine {
     SamplingParams sampling;
     std::vector<int32_t> tokens;
     int32_t prompt_tokens = 0;
+    std::vector<int32_t> pooled = {};  // Whose rows are in its sum.
   };
   struct Pending {
     Step step;
@@ -109,6 +113,7 @@ class FakeEngine : public Engine {
   void execute_slice(StepId step, const SeqSlice& slice, StepResult& result);
   absl::StatusOr<SampledToken> sample(StepId step, const SeqSlice& slice, const Known& known,
                                       std::span<const int32_t> tokens);
+  void execute_prompt(const SeqSlice& slice, Known& known, StepResult& result);
   absl::StatusOr<int32_t> masked(const MaskKey& key, int32_t token) const;
   void execute_state(const SeqSlice& slice, const std::vector<int32_t>& cached);
   void check_submitted(const Step& step);

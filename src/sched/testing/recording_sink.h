@@ -34,6 +34,21 @@ class RecordingSink : public EventSink {
     changed_.notify_all();
     return static_cast<int>(of(choice).tokens.size()) != wanted_;
   }
+  void on_scores(int choice, std::span<const SampledToken> scores) override {
+    std::lock_guard lock(mutex_);
+    late_ |= over(choice) || !of(choice).begun || scores.empty() || !of(choice).tokens.empty();
+    of(choice).scores.insert(of(choice).scores.end(), scores.begin(), scores.end());
+  }
+  void on_embedding(int choice, std::span<const float> embedding) override {
+    std::lock_guard lock(mutex_);
+    late_ |= over(choice) || !of(choice).begun || !of(choice).embedding.empty();
+    of(choice).embedding.assign(embedding.begin(), embedding.end());
+  }
+  void on_end_token(int choice, const SampledToken& token) override {
+    std::lock_guard lock(mutex_);
+    late_ |= over(choice);
+    of(choice).end_token = token;
+  }
   void on_finish(int choice, FinishReason reason) override {
     std::lock_guard lock(mutex_);
     late_ |= over(choice);
@@ -77,6 +92,9 @@ class RecordingSink : public EventSink {
   int64_t cached(int choice = 0) const { return choice_of(choice).cached; }
   std::vector<int32_t> tokens(int choice = 0) const { return choice_of(choice).tokens; }
   std::vector<SampledToken> sampled(int choice = 0) const { return choice_of(choice).sampled; }
+  std::vector<SampledToken> scores(int choice = 0) const { return choice_of(choice).scores; }
+  std::vector<float> embedding(int choice = 0) const { return choice_of(choice).embedding; }
+  std::optional<SampledToken> end_token(int choice = 0) const { return choice_of(choice).end_token; }
   std::optional<FinishReason> reason(int choice = 0) const { return choice_of(choice).reason; }
   int step_ends() const {
     std::lock_guard lock(mutex_);
@@ -98,6 +116,9 @@ class RecordingSink : public EventSink {
     int64_t cached = 0;
     std::vector<int32_t> tokens;
     std::vector<SampledToken> sampled;
+    std::vector<SampledToken> scores;
+    std::vector<float> embedding;
+    std::optional<SampledToken> end_token;
     std::optional<FinishReason> reason;
   };
   // With the mutex held.
