@@ -194,6 +194,7 @@ std::optional<ApiError> AnswerService::start(AnswerOrder order, std::unique_ptr<
       one.sampling = sampling;
       one.priority = *priority;
       one.party = writer->caller();
+      one.score_prompt = order.score_prompts && i == 0;
     }
   }
   plan.choices = static_cast<int>(choices.size());

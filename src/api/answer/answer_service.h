@@ -80,8 +80,10 @@ struct AnswerOrder {
   std::vector<std::vector<int32_t>> prompts;  ///< At least one.
   const char* prompt_field = "messages";      ///< Where prompts are in the request, for errors.
   int choices_per_prompt = 1;
+  bool score_prompts = false;  ///< The writer is told how likely the tokens of each prompt were.
   SamplingFields sampling;
-  std::optional<int64_t> max_tokens;  ///< Absent: the rest of the context, which bounds it anyway.
+  /// Absent: the rest of the context, which bounds it anyway. 0: nothing; prompts are computed all the same.
+  std::optional<int64_t> max_tokens;
   int64_t min_tokens = 0;  ///< Neither an end-of-text token nor a stop string ends the text before.
   std::vector<std::string> stop;
   std::vector<int32_t> stop_token_ids;  ///< End the text as the end-of-text tokens do.

@@ -66,6 +66,14 @@ void AnswerSink::on_drafts(int /*choice*/, const DraftTotals& drafts) {
   usage_.drafts.accepted += drafts.accepted;
 }
 
+void AnswerSink::on_scores(int choice, std::span<const SampledToken> scores) {
+  if (!over_) writer_->prompt_scores(choice, scores);
+}
+
+void AnswerSink::on_end_token(int choice, const SampledToken& token) {
+  if (!over_) writer_->end_token(choice, token);
+}
+
 void AnswerSink::on_finish(int choice, FinishReason reason) {
   if (over_) return;
   end(choices_.at(static_cast<size_t>(choice)), choice, reason);

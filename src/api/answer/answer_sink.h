@@ -38,6 +38,8 @@ class AnswerSink : public EventSink {
   void on_begin(int choice, int64_t cached) override;
   bool on_tokens(int choice, std::span<const SampledToken> tokens) override;
   void on_drafts(int choice, const DraftTotals& drafts) override;
+  void on_scores(int choice, std::span<const SampledToken> scores) override;
+  void on_end_token(int choice, const SampledToken& token) override;
   void on_finish(int choice, FinishReason reason) override;
   void on_step_end() override;
   void on_tick(Clock::time_point now) override;

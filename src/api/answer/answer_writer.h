@@ -48,6 +48,11 @@ class AnswerWriter {
   /// in a streamed answer.
   virtual void admitted() = 0;
   virtual void piece(const AnswerPiece& piece) = 0;
+  /// The next tokens of a prompt, in order, from its second on, as AnswerOrder::score_prompts asks: told to the first
+  /// choice of each prompt, before its first piece.
+  virtual void prompt_scores(int /*choice*/, std::span<const SampledToken> /*scores*/) {}
+  /// The end-of-text token of the choice, which its end follows.
+  virtual void end_token(int /*choice*/, const SampledToken& /*token*/) {}
   /// events: the last of the choice.
   virtual void end_choice(int choice, std::span<const OutputEvent> events, const ChoiceEnd& end) = 0;
   /// All choices have ended.

@@ -47,6 +47,15 @@ void WholeWriter::piece(const AnswerPiece& piece) {
   choice.sampled.insert(choice.sampled.end(), piece.sampled.begin(), piece.sampled.end());
 }
 
+void WholeWriter::prompt_scores(int choice, std::span<const SampledToken> scores) {
+  std::vector<SampledToken>& all = choices_.at(static_cast<size_t>(choice)).prompt_scores;
+  all.insert(all.end(), scores.begin(), scores.end());
+}
+
+void WholeWriter::end_token(int choice, const SampledToken& token) {
+  choices_.at(static_cast<size_t>(choice)).end_token = token;
+}
+
 void WholeWriter::end_choice(int choice, std::span<const OutputEvent> events, const ChoiceEnd& end) {
   add(choice, events).end = end;
 }

@@ -3,6 +3,7 @@
 
 #include <functional>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -25,6 +26,8 @@ Json ArgumentsObject(const std::string& arguments);
 struct AnsweredChoice {
   OutputEvents events;  ///< Joined: as AddEvent does.
   std::vector<SampledToken> sampled;
+  std::vector<SampledToken> prompt_scores;  ///< Of the first choice of a prompt, where they were asked for.
+  std::optional<SampledToken> end_token;    ///< Where one ended the text.
   ChoiceEnd end;
 
   std::string content() const;
@@ -44,6 +47,8 @@ class WholeWriter : public AnswerWriter {
 
   void admitted() override {}
   void piece(const AnswerPiece& piece) override;
+  void prompt_scores(int choice, std::span<const SampledToken> scores) override;
+  void end_token(int choice, const SampledToken& token) override;
   void end_choice(int choice, std::span<const OutputEvent> events, const ChoiceEnd& end) override;
   void finish(const Usage& usage) override;
   void error(const ApiError& error) override;

@@ -117,7 +117,13 @@ TEST_F(AnswersTest, StreamsOfSeveralChoicesAndLogProbabilitiesJoinToo) {
   expect_same(kChat, say("(a)b[f:{}]", R"(, "n": 2, "logprobs": true, "top_logprobs": 2)"));
   expect_same("/v1/completions",
               R"({"prompt": ["say:?", "say:hi", [115, 97, 121, 58, 120]], "n": 2, "seed": 7})");
-  expect_same("/v1/completions", R"({"prompt": "say:hello", "logprobs": 3, "echo": true})");
+  for (const char* more : {R"("max_tokens": 7)", R"("max_tokens": 7, "n": 3)", R"("max_tokens": 0)",
+                           R"("max_tokens": 7, "ignore_eos": true)"}) {
+    expect_same("/v1/completions",
+                fmt::format(R"({{"prompt": ["say:hello", "say:?", [115, 97, 121, 58, 121]], "seed": 1,
+                                 "logprobs": 3, "echo": true, {}}})",
+                            more));
+  }
 }
 
 TEST_F(AnswersTest, ChoicesDependOnTheirNumberAndNothingElse) {
@@ -176,6 +182,48 @@ TEST_F(AnswersTest, NoTokensAreAnEcho) {
   EXPECT_EQ(json["choices"][0]["finish_reason"], "length");
   EXPECT_EQ(json["usage"]["completion_tokens"], 0);
   EXPECT_EQ(engine_->steps(), 0);
+}
+
+TEST_F(AnswersTest, AnEchoHasTheLogProbabilitiesOfThePrompt) {
+  start({}, {.batch = {.rows_per_step = 5}});
+  for (const int generated : {0, 1, 4}) {
+    const Json choice =
+        post_json("/v1/completions", fmt::format(R"({{"prompt": "say:hi\u00e9", "max_tokens": {},
+                                                                     "echo": true, "logprobs": 2}})",
+                                                 generated))["choices"][0];
+    const Json& logprobs = choice["logprobs"];
+    const size_t tokens = 8 + static_cast<size_t>(generated);
+    for (const char* key : {"tokens", "token_logprobs", "top_logprobs", "text_offset"}) {
+      EXPECT_EQ(logprobs[key].size(), tokens) << key;
+    }
+    EXPECT_EQ(logprobs["tokens"][4], "h");
+    EXPECT_TRUE(logprobs["token_logprobs"][0].is_null());
+    EXPECT_TRUE(logprobs["top_logprobs"][0].is_null());
+    const std::vector<int32_t> ids = Bytes("say:hi\u00e9hi");
+    for (size_t i = 1; i < 8; ++i) {
+      EXPECT_EQ(logprobs["token_logprobs"][i], WithLogprobs(ids[i], 2).logprob) << i;
+      EXPECT_EQ(logprobs["top_logprobs"][i].size(), 3u) << i;
+      if (i < 7) {
+        EXPECT_EQ(logprobs["text_offset"][i], i);
+      }
+    }
+    if (generated > 0) {
+      EXPECT_EQ(logprobs["text_offset"][8], 7);  // Characters of the prompt.
+    }
+  }
+}
+
+// Programs that score a text (lm-eval) ask for one token more and leave the last entry out.
+TEST_F(AnswersTest, AnEchoHasAnEntryForTheEndOfTheTextToo) {
+  start();
+  const Json choice = post_json(
+      "/v1/completions", R"({"prompt": "say:", "max_tokens": 1, "echo": true, "logprobs": 1})")["choices"][0];
+  EXPECT_EQ(choice["text"], "say:");
+  EXPECT_EQ(choice["finish_reason"], "stop");
+  EXPECT_EQ(choice["logprobs"]["tokens"].size(), 5u);
+  EXPECT_EQ(choice["logprobs"]["tokens"][4], "<|end|>");
+  const Json plain = post_json("/v1/completions", R"({"prompt": "say:", "max_tokens": 1, "logprobs": 1})");
+  EXPECT_EQ(plain["choices"][0]["logprobs"]["tokens"].size(), 0u);
 }
 
 TEST_F(AnswersTest, ATextLastsAsLongAsAskedAndEndsAtAnyOfItsIds) {

@@ -109,6 +109,10 @@ void OpenAiApi::completion(const HttpRequest& request, const Writer& writer) {
   if (parsed->best_of > common.n && !format.header.logprobs) order->sampling.top_logprobs = 0;
   if (!parsed->token_limit_given) order->max_tokens = kCompletionTokensDefault;
   if (parsed->echo) format.echo = echoes(*parsed);
+  if (parsed->echo && format.header.logprobs) {
+    order->score_prompts = true;
+    format.scored = order->prompts;
+  }
   auto answer = common.stream ? CompletionStreamWriter(std::move(format), writer)
                               : CompletionWholeWriter(std::move(format), writer);
   start(*std::move(order), std::move(answer), writer);
@@ -182,7 +186,7 @@ std::vector<std::string> OpenAiApi::echoes(const CompletionRequest& request) con
 }
 
 void OpenAiApi::start(AnswerOrder order, std::unique_ptr<AnswerWriter> answer, const Writer& writer) {
-  if (order.max_tokens == 0) return AnswerNothing(order, *answer);
+  if (order.max_tokens == 0 && !order.score_prompts) return AnswerNothing(order, *answer);
   if (const auto error = service_.start(std::move(order), std::move(answer), writer)) {
     SendError(*writer, *error);
   }

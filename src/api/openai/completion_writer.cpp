@@ -19,12 +19,17 @@ int64_t Characters(std::string_view text) {
   return std::ranges::count_if(text, [](char c) { return (static_cast<unsigned char>(c) & 0xC0) != 0x80; });
 }
 
-/// The legacy shape. offset: characters of the choice's text before the first token; moved behind the last.
-Json LogprobsJson(const Tokenizer& tokenizer, std::span<const SampledToken> sampled, int64_t& offset) {
-  Json json = {{"tokens", Json::array()},
-               {"token_logprobs", Json::array()},
-               {"top_logprobs", Json::array()},
-               {"text_offset", Json::array()}};
+Json NoLogprobs() {
+  return {{"tokens", Json::array()},
+          {"token_logprobs", Json::array()},
+          {"top_logprobs", Json::array()},
+          {"text_offset", Json::array()}};
+}
+
+/// Appends tokens in the legacy shape. offset: characters of the choice's text before the first token; moved behind the
+/// last.
+void AddLogprobs(const Tokenizer& tokenizer, std::span<const SampledToken> sampled, int64_t& offset,
+                 Json& json) {
   for (const SampledToken& token : sampled) {
     const std::string text = TokenText(tokenizer, token.id);
     json["tokens"].push_back(text);
@@ -36,7 +41,19 @@ Json LogprobsJson(const Tokenizer& tokenizer, std::span<const SampledToken> samp
     json["text_offset"].push_back(offset);
     offset += Characters(text);
   }
-  return json;
+}
+
+/// Appends those of a prompt that is echoed as `echo`. Nothing tells how likely its first token was.
+void AddPrompt(const Tokenizer& tokenizer, int32_t first, std::span<const SampledToken> scores,
+               std::string_view echo, int64_t& offset, Json& json) {
+  const std::string text = TokenText(tokenizer, first);
+  json["tokens"].push_back(text);
+  json["token_logprobs"].push_back(nullptr);
+  json["top_logprobs"].push_back(nullptr);
+  json["text_offset"].push_back(offset);
+  // A token that goes before any text (BOS) is not part of a prompt that came as text.
+  if (echo.starts_with(text)) offset += Characters(text);
+  AddLogprobs(tokenizer, scores, offset, json);
 }
 
 std::string_view EchoOf(const CompletionFormat& format, size_t prompt) {
@@ -49,7 +66,18 @@ class Stream final : public StreamWriter {
       : StreamWriter(std::move(writer)),
         format_(std::move(format)),
         frame_(format_.header, kObject),
-        choices_(static_cast<size_t>(format_.prompts * format_.n)) {}
+        choices_(static_cast<size_t>(format_.prompts * format_.n)),
+        scores_(format_.scored.size()) {}
+
+  void prompt_scores(int choice, std::span<const SampledToken> scores) override {
+    const auto prompt = static_cast<size_t>(choice / format_.n);
+    std::vector<SampledToken>& all = scores_.at(prompt);
+    all.insert(all.end(), scores.begin(), scores.end());
+    if (all.size() + 1 == format_.scored[prompt].size()) open_prompt(prompt);
+  }
+  void end_token(int choice, const SampledToken& token) override {
+    if (!format_.scored.empty()) choices_.at(static_cast<size_t>(choice)).unshown.push_back(token);
+  }
 
   void piece(const AnswerPiece& piece) override {
     Choice& choice = choices_.at(static_cast<size_t>(piece.choice));
@@ -60,20 +88,44 @@ class Stream final : public StreamWriter {
   }
   void end_choice(int choice, std::span<const OutputEvent> events, const ChoiceEnd& end) override {
     put_events(choice, events);
-    put_choice(choice, "", fmt::format("\"{}\"", EndReasonName(end.reason)));
+    Choice& one = choices_.at(static_cast<size_t>(choice));
+    one.finish_reason = fmt::format("\"{}\"", EndReasonName(end.reason));
+    if (one.open) put_choice(choice, "", one.finish_reason);
   }
 
  private:
   struct Choice {
     std::vector<SampledToken> unshown;  // Tokens whose log-probabilities are due.
     int64_t offset = 0;
+    bool open = false;               // The prompt has been shown, if it is echoed.
+    std::string waiting = {};        // Text that came before.
+    std::string finish_reason = {};  // JSON, once it has ended.
   };
 
   void put_opening() override {
-    for (size_t i = 0; i < choices_.size(); ++i) {
-      const std::string_view echo = EchoOf(format_, i / static_cast<size_t>(format_.n));
-      if (!echo.empty()) put_choice(static_cast<int>(i), echo, "null");
-      choices_[i].offset = Characters(echo);
+    for (size_t prompt = 0; prompt < static_cast<size_t>(format_.prompts); ++prompt) {
+      if (format_.scored.empty() || format_.scored[prompt].size() == 1) open_prompt(prompt);
+    }
+  }
+  /// Its choices may be shown: all that goes before them is known.
+  void open_prompt(size_t prompt) {
+    const std::string_view echo = EchoOf(format_, prompt);
+    for (size_t i = prompt * static_cast<size_t>(format_.n);
+         i < (prompt + 1) * static_cast<size_t>(format_.n); ++i) {
+      Choice& choice = choices_[i];
+      const auto index = static_cast<int>(i);
+      if (!format_.scored.empty()) {
+        Json logprobs = NoLogprobs();
+        AddPrompt(*format_.tokenizer, format_.scored[prompt].front(), scores_[prompt], echo, choice.offset,
+                  logprobs);
+        put_chunk(index, echo, DumpJson(logprobs), "null");
+      } else if (!echo.empty()) {
+        put_chunk(index, echo, "null", "null");
+      }
+      choice.offset = Characters(echo);
+      choice.open = true;
+      if (!choice.waiting.empty()) put_choice(index, std::exchange(choice.waiting, {}), "null");
+      if (!choice.finish_reason.empty()) put_choice(index, "", choice.finish_reason);
     }
   }
   void put_closing(const Usage& usage) override {
@@ -81,16 +133,29 @@ class Stream final : public StreamWriter {
     put(kSseDone);
   }
   void put_events(int choice, std::span<const OutputEvent> events) {
+    Choice& one = choices_.at(static_cast<size_t>(choice));
     for (const OutputEvent& event : events) {
-      if (event.kind == OutputEvent::Kind::kContent) put_choice(choice, event.text, "null");
+      if (event.kind != OutputEvent::Kind::kContent) continue;
+      if (one.open) {
+        put_choice(choice, event.text, "null");
+      } else {
+        one.waiting += event.text;
+      }
     }
   }
   void put_choice(int index, std::string_view text, std::string_view finish_reason) {
     Choice& choice = choices_.at(static_cast<size_t>(index));
     std::string logprobs = "null";
     if (!choice.unshown.empty()) {
-      logprobs = DumpJson(LogprobsJson(*format_.tokenizer, std::exchange(choice.unshown, {}), choice.offset));
+      Json json = NoLogprobs();
+      AddLogprobs(*format_.tokenizer, std::exchange(choice.unshown, {}), choice.offset, json);
+      logprobs = DumpJson(json);
     }
+    put_chunk(index, text, logprobs, finish_reason);
+  }
+  // parameters: the parts of one chunk; all but the text are JSON.
+  void put_chunk(int index, std::string_view text, std::string_view logprobs,
+                 std::string_view finish_reason) {
     put(frame_.event(fmt::format(R"({{"index":{},"text":{},"logprobs":{},"finish_reason":{}}})", index,
                                  Quoted(text), logprobs, finish_reason)));
   }
@@ -98,6 +163,7 @@ class Stream final : public StreamWriter {
   const CompletionFormat format_;
   const ChunkFrame frame_;
   std::vector<Choice> choices_;
+  std::vector<std::vector<SampledToken>> scores_;  // Of each prompt, as far as they have come.
 };
 
 double MeanLogprob(const AnsweredChoice& choice) {
@@ -119,6 +185,24 @@ std::vector<size_t> Shown(const CompletionFormat& format, const std::vector<Answ
   return order;
 }
 
+Json ChoiceLogprobs(const CompletionFormat& format, const std::vector<AnsweredChoice>& choices, size_t prompt,
+                    const AnsweredChoice& choice) {
+  if (!format.header.logprobs) return nullptr;
+  const std::string_view echo = EchoOf(format, prompt);
+  Json json = NoLogprobs();
+  int64_t offset = 0;
+  if (!format.scored.empty()) {
+    const AnsweredChoice& first = choices[prompt * static_cast<size_t>(format.best_of)];
+    AddPrompt(*format.tokenizer, format.scored[prompt].front(), first.prompt_scores, echo, offset, json);
+  }
+  offset = Characters(echo);
+  AddLogprobs(*format.tokenizer, choice.sampled, offset, json);
+  if (!format.scored.empty() && choice.end_token.has_value()) {
+    AddLogprobs(*format.tokenizer, {&*choice.end_token, 1}, offset, json);
+  }
+  return json;
+}
+
 std::string Body(const CompletionFormat& format, const std::vector<AnsweredChoice>& choices,
                  const Usage& usage) {
   Json json = Envelope(format.header, kObject);
@@ -127,12 +211,10 @@ std::string Body(const CompletionFormat& format, const std::vector<AnsweredChoic
     const std::string_view echo = EchoOf(format, prompt);
     for (const size_t shown : Shown(format, choices, prompt)) {
       const AnsweredChoice& choice = choices[shown];
-      int64_t offset = Characters(echo);
       Json one;
       one["index"] = json["choices"].size();
       one["text"] = std::string(echo) + choice.content();
-      one["logprobs"] =
-          format.header.logprobs ? LogprobsJson(*format.tokenizer, choice.sampled, offset) : Json(nullptr);
+      one["logprobs"] = ChoiceLogprobs(format, choices, prompt, choice);
       one["finish_reason"] = EndReasonName(choice.end.reason);
       json["choices"].push_back(std::move(one));
     }

@@ -18,6 +18,9 @@ struct CompletionFormat {
   int best_of = 1;  ///< of so many that are generated: those with the best mean log-probability.
   std::vector<std::string> echo =
       {};  ///< What goes before the text of each prompt's choices; empty for nothing.
+  /// Ids of each prompt, whose log-probabilities go before those of its choices (AnswerWriter::prompt_scores); empty
+  /// for none.
+  std::vector<std::vector<int32_t>> scored = {};
   const Tokenizer* tokenizer = nullptr;  ///< Must outlive the writer; names tokens in log-probabilities.
 };
 
