@@ -17,6 +17,20 @@ ApiResult<Json> ParseJson(std::string_view text) {
   return std::unexpected(ApiError{.message = Message(read), .code = "invalid_json"});
 }
 
+ApiResult<Json> ParseBody(std::string_view body) {
+  auto value = ParseJson(body);
+  if (!value.has_value()) {
+    value.error().message = "the body: " + value.error().message;
+    return value;
+  }
+  if (!value->is_object()) {
+    return std::unexpected(
+        ApiError{.message = fmt::format("the body must be a JSON object, got {}", JsonTypeName(*value)),
+                 .code = "invalid_type"});
+  }
+  return value;
+}
+
 std::string DumpJson(const Json& value) { return value.dump(-1, ' ', false, Json::error_handler_t::replace); }
 
 std::string Quoted(std::string_view text) { return DumpJson(Json(text)); }

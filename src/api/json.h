@@ -20,6 +20,9 @@ inline constexpr int kJsonKeysMax = 4096;
 /// The value of `text`, read as by ReadJson of base/json.h. A 400 says what is wrong, and where.
 ApiResult<Json> ParseJson(std::string_view text);
 
+/// The JSON object that a request's body is.
+ApiResult<Json> ParseBody(std::string_view body);
+
 /// One line; strings that are not UTF-8 (they should not be) get U+FFFD.
 std::string DumpJson(const Json& value);
 

@@ -338,6 +338,16 @@ void AddSchedulingOptions(Flags app, ServeFlags& flags) {
       .range(1, 100000);
 }
 
+/// How what the model writes is read.
+void AddOutputOptions(Flags app, ServeFlags& flags) {
+  app.add_option(
+      "--tool-parser", flags.tool_parser,
+      "How the model writes calls of tools: a format's name, none, or auto: as its chat template shows "
+      "(default)");
+  app.add_option("--reasoning-parser", flags.reasoning_parser,
+                 "How the model marks its reasoning: a format's name, none, or auto (default)");
+}
+
 }  // namespace
 
 Command AddServeCommand(Flags root) {
@@ -372,12 +382,7 @@ Command AddServeCommand(Flags root) {
       "--prefix-cache", flags->prefix_cache, {{"off", false}, {"on", true}},
       "Keep the KV blocks of requests that have ended, for those that begin alike: on (default) or off");
   flags->speculation.add_to(app);
-  app.add_option(
-      "--tool-parser", flags->tool_parser,
-      "How the model writes calls of tools: a format's name, none, or auto: as its chat template shows "
-      "(default)");
-  app.add_option("--reasoning-parser", flags->reasoning_parser,
-                 "How the model marks its reasoning: a format's name, none, or auto (default)");
+  AddOutputOptions(app, *flags);
   app.add_option("--wait", flags->wait_s,
                  "Obsolete and ignored: workers are waited for as long as it takes, with the port open")
       .range(0.0, 86400.0);

@@ -41,6 +41,7 @@ Command AddCacheCommand(Flags root);
 Command AddConvertCommand(Flags root);
 Command AddEvalCommand(Flags root);
 Command AddLoadCommand(Flags root);
+Command AddTokenizeCommand(Flags root);
 
 /// Flags that say how to compute.
 struct ComputeFlags {

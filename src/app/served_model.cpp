@@ -94,7 +94,7 @@ std::optional<Json> ServedModel::ollama_running_entry() const { return ollama_->
 std::vector<HttpRoute> ServedModel::RouteNames(const std::shared_ptr<ResponseStore>& responses) {
   std::vector<HttpRoute> routes = OpenAiApi::RoutesOf(nullptr);
   for (const auto& more : {ResponsesApi::RoutesOf(nullptr, responses), AnthropicApi::RoutesOf(nullptr),
-                           OllamaApi::RoutesOf(nullptr)}) {
+                           OllamaApi::RoutesOf(nullptr), LlamaApi::RoutesOf(nullptr)}) {
     routes.insert(routes.end(), more.begin(), more.end());
   }
   return routes;
@@ -251,20 +251,24 @@ absl::Status ServedModel::start_api(const DeclaredModel& declared, const Serving
       return AnswerFormatOf(output_->dialect(), text_->chat->source(), prompt);
     };
   }
+  LlamaOptions llama = llama_options(service);
   service_ = std::make_unique<AnswerService>(std::move(service), *text_, *scheduler_, metrics_);
   OpenAiOptions options;
   options.cluster_status = [this] {
     return ClusterStatusJson(*cluster_, *engine_, supervisor_->plan().get(), model_, planner_->nodes());
   };
   options.load_progress = [this] { return cluster_->load_progress(); };
+  options.trained_context = model_.spec.max_positions;
+  options.width = model_.spec.width;
   api_ = std::make_unique<OpenAiApi>(std::move(options), *service_, *scheduler_, metrics_);
 
   responses_ = std::make_unique<ResponsesApi>(*service_, place.responses);
   anthropic_ = std::make_unique<AnthropicApi>(*service_);
   ASSIGN_OR_RETURN(OllamaModel ollama, ollama_model());
   ollama_ = std::make_unique<OllamaApi>(std::move(ollama), *service_);
+  llama_ = std::make_unique<LlamaApi>(std::move(llama), *service_, *scheduler_);
   routes_ = api_->routes();
-  for (const auto& more : {responses_->routes(), anthropic_->routes(), ollama_->routes()}) {
+  for (const auto& more : {responses_->routes(), anthropic_->routes(), ollama_->routes(), llama_->routes()}) {
     routes_.insert(routes_.end(), more.begin(), more.end());
   }
   return absl::OkStatus();
@@ -278,6 +282,22 @@ absl::StatusOr<OllamaModel> ServedModel::ollama_model() const {
                      .digest = checkpoint.hash(),
                      .bytes = checkpoint.total_bytes(),
                      .context = [this] { return scheduler_->stats().limits.context; }};
+}
+
+LlamaOptions ServedModel::llama_options(const AnswerServiceOptions& service) const {
+  const Tokenizer& tokenizer = text_->tokenizer;
+  const auto name_of = [&](const std::vector<int32_t>& ids) {
+    return ids.empty() ? std::string() : tokenizer.token_name(ids.front()).value_or("");
+  };
+  LlamaOptions options;
+  options.build = std::string("shoal ") + kShoalVersion;
+  options.model_path = model_.checkpoint->folder();
+  if (text_->chat.has_value()) options.chat_template = text_->chat->source();
+  options.bos_token = name_of(tokenizer.encode("", {.add_special = true}).value_or(std::vector<int32_t>()));
+  options.eos_token = name_of(service.eos_ids);
+  options.sampling = service.sampling;
+  options.sequences_max = std::min(BatchPlannerOptions{}.sequences_max, flags_.rows_per_step);
+  return options;
 }
 
 }  // namespace shoal

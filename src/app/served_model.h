@@ -14,6 +14,7 @@
 #include "api/answer/dialect_output.h"
 #include "api/anthropic/api.h"
 #include "api/api_keys.h"
+#include "api/llamacpp/api.h"
 #include "api/models/model_shelf.h"
 #include "api/ollama/api.h"
 #include "api/openai/api.h"
@@ -94,6 +95,7 @@ class ServedModel final : public LoadedModel {
   absl::Status start_cluster(ServingPlace& place);
   absl::Status start_api(const DeclaredModel& declared, const ServingPlace& place);
   absl::StatusOr<OllamaModel> ollama_model() const;
+  LlamaOptions llama_options(const AnswerServiceOptions& service) const;
   std::vector<LinkTotals> link_totals() const;
   std::string node_name(NodeId node) const;
 
@@ -115,6 +117,7 @@ class ServedModel final : public LoadedModel {
   std::unique_ptr<ResponsesApi> responses_;
   std::unique_ptr<AnthropicApi> anthropic_;
   std::unique_ptr<OllamaApi> ollama_;
+  std::unique_ptr<LlamaApi> llama_;
   std::vector<HttpRoute> routes_;
 };
 

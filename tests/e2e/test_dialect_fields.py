@@ -12,7 +12,9 @@ MESSAGES = [{"role": "user", "content": "Tell me a story."}]
 BASE = {"/v1/responses": {"input": "Tell me a story.", "temperature": 0, "max_output_tokens": 8},
         "/v1/messages": {"messages": MESSAGES, "temperature": 0, "max_tokens": 8},
         "/api/chat": {"messages": MESSAGES, "stream": False, "options": {"temperature": 0, "num_predict": 8}},
-        "/api/generate": {"prompt": "Tell me a story.", "stream": False, "options": {"temperature": 0, "num_predict": 8}}}
+        "/api/generate": {"prompt": "Tell me a story.", "stream": False, "options": {"temperature": 0, "num_predict": 8}},
+        "/tokenize": {"content": "a fox"},
+        "/detokenize": {"tokens": [100, 200]}}
 
 # What of an answer the request decides.
 SHOWN = {"/v1/responses": lambda answer: [item["content"] for item in answer["output"]],

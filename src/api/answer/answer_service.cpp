@@ -90,6 +90,7 @@ ApiResult<ChatPrompt> AnswerService::chat_prompt(const Conversation& conversatio
     auto prompt = text_.chat->encode(chat, text_.tokenizer);
     if (prompt.ok()) {
       return ChatPrompt{
+          .text = prompt->text,
           .tokens = std::move(prompt->ids),
           .format = options_.chat_format ? options_.chat_format(chat, prompt->text) : OutputFormat{},
           .written = options_.answer_format ? options_.answer_format(prompt->text) : AnswerFormat{}};
@@ -105,9 +106,8 @@ ApiResult<std::vector<int32_t>> AnswerService::text_prompt(std::string_view text
   return *std::move(ids);
 }
 
-ApiResult<FillInMiddle> AnswerService::fill_in_middle(std::string_view prefix,
-                                                      std::string_view suffix) const {
-  auto prompt = EncodeFillInMiddle(text_.tokenizer, prefix, suffix);
+ApiResult<FillInMiddle> AnswerService::fill_in_middle(const AroundMiddle& around) const {
+  auto prompt = EncodeFillInMiddle(text_.tokenizer, around);
   if (prompt.ok()) return *std::move(prompt);
   if (prompt.status().code() != absl::StatusCode::kFailedPrecondition) {
     return std::unexpected(TextError(prompt.status(), "prompt"));

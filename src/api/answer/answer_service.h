@@ -56,6 +56,7 @@ struct AnswerServiceOptions {
 
 /// A conversation, ready to be answered.
 struct ChatPrompt {
+  std::string text;
   std::vector<int32_t> tokens;
   OutputFormat format;   ///< Of the answer.
   AnswerFormat written;  ///< The same for grammars.
@@ -117,8 +118,8 @@ class AnswerService {
   ApiResult<std::vector<int32_t>> text_prompt(std::string_view text, const char* field) const;
 
   /// The tokens that ask for what stands between two texts. A model that was not trained for it is an error that
-  /// names "suffix".
-  ApiResult<FillInMiddle> fill_in_middle(std::string_view prefix, std::string_view suffix) const;
+  /// names "suffix"; what is wrong with a text names "prompt".
+  ApiResult<FillInMiddle> fill_in_middle(const AroundMiddle& around) const;
 
   /// Binds the order's text to `structure`, if there is one, which may take a moment to compile.
   std::optional<ApiError> constrain(const std::optional<Structure>& structure, AnswerOrder& order);
@@ -131,9 +132,10 @@ class AnswerService {
   std::optional<ApiError> start(AnswerOrder order, std::unique_ptr<AnswerWriter> answer,
                                 const std::shared_ptr<ResponseWriter>& writer);
 
- private:
   /// That a prompt has tokens, and that the model knows them: a tokenizer may have more (a fine-tune that added some).
   std::optional<ApiError> check_tokens(const std::vector<int32_t>& prompt) const;
+
+ private:
   /// The priority of an order of this caller.
   ApiResult<int> priority_of(const AnswerOrder& order, const std::string& caller) const;
   GenerationRequest generation(const AnswerOrder& order, const std::vector<int32_t>& prompt) const;

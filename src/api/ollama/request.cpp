@@ -17,21 +17,6 @@ constexpr const char* kMachineOptions[] = {
     "num_ctx",  "num_keep", "num_batch", "num_gpu",   "main_gpu",   "num_thread",    "numa",
     "low_vram", "f16_kv",   "use_mmap",  "use_mlock", "vocab_only", "repeat_last_n", "penalize_newline"};
 
-ApiResult<Json> ParseObject(std::string_view body) {
-  auto object = ParseJson(body);
-  if (object.has_value() && !object->is_object()) {
-    return std::unexpected(
-        ApiError{.message = fmt::format("the body must be a JSON object, got {}", JsonTypeName(*object))});
-  }
-  return object;
-}
-
-std::string WithoutTag(std::string name) {
-  constexpr std::string_view kLatest = ":latest";
-  if (name.ends_with(kLatest)) name.resize(name.size() - kLatest.size());
-  return name;
-}
-
 void CopyNumber(FieldReader& fields, const char* name, NumberRange range, const char* as, Json& chat) {
   if (const auto value = fields.number(name, range)) chat[as] = *value;
 }
@@ -91,7 +76,7 @@ void ReadFormat(FieldReader& fields, Json& chat) {
 /// What chat and generate share.
 void ReadCommon(FieldReader& fields, Error& error, OllamaRequest& out, Json& chat) {
   if (const auto model = fields.text("model"); model.has_value() && !model->empty()) {
-    out.model = WithoutTag(*model);
+    out.model = OllamaModelName(*model);
   }
   out.stream = fields.boolean("stream").value_or(true);
   ReadOptions(fields, error, chat);
@@ -194,7 +179,7 @@ void ReadGenerate(FieldReader& fields, Error&, OllamaRequest& out, Json& chat) {
 /// `read` reads what is not common to both kinds of requests.
 ApiResult<OllamaRequest> Parse(std::string_view body,
                                void (*read)(FieldReader&, Error&, OllamaRequest&, Json& chat)) {
-  const auto object = ParseObject(body);
+  const auto object = ParseBody(body);
   if (!object.has_value()) return std::unexpected(object.error());
   OllamaRequest out;
   Error error;
@@ -210,11 +195,17 @@ ApiResult<OllamaRequest> Parse(std::string_view body,
 
 }  // namespace
 
+std::string OllamaModelName(std::string name) {
+  constexpr std::string_view kLatest = ":latest";
+  if (name.ends_with(kLatest)) name.resize(name.size() - kLatest.size());
+  return name;
+}
+
 ApiResult<OllamaRequest> ParseOllamaChat(std::string_view body) { return Parse(body, &ReadChat); }
 ApiResult<OllamaRequest> ParseOllamaGenerate(std::string_view body) { return Parse(body, &ReadGenerate); }
 
 ApiResult<std::string> ParseOllamaShow(std::string_view body) {
-  const auto object = ParseObject(body);
+  const auto object = ParseBody(body);
   if (!object.has_value()) return std::unexpected(object.error());
   Error error;
   FieldReader fields(*object, "", error);
@@ -226,7 +217,7 @@ ApiResult<std::string> ParseOllamaShow(std::string_view body) {
     fields.fail("model", "'model' is missing: expected a string", "missing_parameter");
   }
   if (error.has_value()) return std::unexpected(*std::move(error));
-  return WithoutTag(model.has_value() ? *model : *older);
+  return OllamaModelName(model.has_value() ? *model : *older);
 }
 
 }  // namespace shoal

@@ -20,6 +20,9 @@ struct OllamaRequest {
   bool load_only = false;  ///< No message, no prompt: asks that the model be loaded, which it is.
 };
 
+/// A model's name without ":latest".
+std::string OllamaModelName(std::string name);
+
 ApiResult<OllamaRequest> ParseOllamaChat(std::string_view body);
 ApiResult<OllamaRequest> ParseOllamaGenerate(std::string_view body);
 /// POST /api/show: the name of the model.

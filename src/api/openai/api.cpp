@@ -19,21 +19,6 @@ namespace {
 /// OpenAI's documented default of /v1/completions. Chats and /generate may use the rest of the context.
 constexpr int64_t kCompletionTokensDefault = 16;
 
-/// context: 0 where it is not known yet.
-Json ModelJson(const std::string& name, int64_t created, int64_t context) {
-  Json json;
-  json["id"] = name;
-  json["object"] = "model";
-  json["created"] = created;
-  json["owned_by"] = "shoal";
-  // As vLLM, OpenRouter and llama-server name it.
-  const Json length = context > 0 ? Json(context) : Json(nullptr);
-  json["max_model_len"] = length;
-  json["context_length"] = length;
-  json["meta"] = {{"n_ctx", length}};
-  return json;
-}
-
 /// The answer to a request for no tokens, which is what is echoed.
 void AnswerNothing(const AnswerOrder& order, AnswerWriter& answer) {
   Usage usage;
@@ -157,7 +142,7 @@ std::optional<ApiError> OpenAiApi::add_prompts(const CompletionRequest& request,
                         .param = "suffix",
                         .code = "invalid_value"};
       }
-      auto middle = service_.fill_in_middle(*text, request.suffix);
+      auto middle = service_.fill_in_middle({.prefix = *text, .suffix = request.suffix});
       if (!middle.has_value()) return middle.error();
       order.prompts.push_back(std::move(middle->tokens));
       order.stop_token_ids.insert(order.stop_token_ids.end(), middle->end_ids.begin(), middle->end_ids.end());
@@ -196,14 +181,30 @@ void OpenAiApi::list_models(const HttpRequest&, const Writer& writer) const {
   writer->send({.body = DumpJson({{"object", "list"}, {"data", Json::array({entry()})}})});
 }
 
-Json OpenAiApi::entry() const {
-  return ModelJson(service_.model_names().front(), started_, service_.context());
-}
-
 void OpenAiApi::describe_model(const HttpRequest& request, const Writer& writer) const {
   const std::string name = request.path.substr(std::string_view("/v1/models/").size());
   if (const auto unknown = service_.check_model(name)) return SendError(*writer, *unknown);
-  writer->send({.body = DumpJson(ModelJson(name, started_, service_.context()))});
+  writer->send({.body = DumpJson(entry_of(name))});
+}
+
+Json OpenAiApi::entry() const { return entry_of(service_.model_names().front()); }
+
+Json OpenAiApi::entry_of(const std::string& name) const {
+  const int64_t context = service_.context();
+  Json json;
+  json["id"] = name;
+  json["object"] = "model";
+  json["created"] = started_;
+  json["owned_by"] = "shoal";
+  // As vLLM, OpenRouter and llama-server name it.
+  const Json length = context > 0 ? Json(context) : Json(nullptr);
+  json["max_model_len"] = length;
+  json["context_length"] = length;
+  json["meta"] = {{"n_ctx", length},
+                  {"n_ctx_train", options_.trained_context},
+                  {"n_vocab", service_.vocabulary()},
+                  {"n_embd", options_.width}};
+  return json;
 }
 
 void OpenAiApi::health(const HttpRequest&, const Writer& writer) const {

@@ -24,6 +24,8 @@ struct OpenAiOptions {
   std::function<std::string()> cluster_status;
   /// How much of the weights is loaded, 0 to 1; nothing where none are being loaded. May be empty.
   std::function<std::optional<double>()> load_progress;
+  int64_t trained_context = 0;  ///< Positions that the model was made for, whatever room its cluster has.
+  int64_t width = 0;            ///< D
 };
 
 class OpenAiApi {
@@ -54,6 +56,7 @@ class OpenAiApi {
   void scrape(const HttpRequest& request, const Writer& writer) const;
   void cache_stats(const HttpRequest& request, const Writer& writer) const;
 
+  Json entry_of(const std::string& name) const;
   AnswerHeader header(const char* id_prefix, const CommonFields& common) const;
   /// The request's prompts as tokens.
   std::optional<ApiError> add_prompts(const CompletionRequest& request, AnswerOrder& order) const;

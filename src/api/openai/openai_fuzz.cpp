@@ -4,6 +4,8 @@
 #include <string_view>
 
 #include "api/api_error.h"
+#include "api/llamacpp/infill_request.h"
+#include "api/llamacpp/text_request.h"
 #include "api/openai/request.h"
 #include "base/check.h"
 
@@ -27,5 +29,8 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   if (chat.has_value()) shoal::ResolveSampling(chat->common.sampling, {});
   Check(shoal::ParseCompletion(body, limits));
   Check(shoal::ParseGenerate(body, limits));
+  Check(shoal::ParseTokenize(body, limits));
+  Check(shoal::ParseDetokenize(body, limits));
+  Check(shoal::ParseInfill(body, limits));
   return 0;
 }

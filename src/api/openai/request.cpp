@@ -15,21 +15,6 @@ namespace {
 /// Sequences of one request: bounds what a body can ask for.
 constexpr int64_t kSequencesMax = 1024;
 
-/// The object in `body`, or why there is none.
-ApiResult<Json> ParseObject(std::string_view body) {
-  auto value = ParseJson(body);
-  if (!value.has_value()) {
-    value.error().message = "the body: " + value.error().message;
-    return value;
-  }
-  if (!value->is_object()) {
-    return std::unexpected(
-        ApiError{.message = fmt::format("the body must be a JSON object, got {}", JsonTypeName(*value)),
-                 .code = "invalid_type"});
-  }
-  return value;
-}
-
 /// What requests say of reasoning, in the words of several APIs, as the variables that templates know. "none" is no
 /// effort, but off.
 void ReadReasoning(FieldReader& fields, std::optional<ApiError>& error, Json& kwargs) {
@@ -150,27 +135,13 @@ bool IsPrompt(const Json& value) {
 }
 
 void AddPrompt(FieldReader& fields, const RequestLimits& limits, const std::string& name, const Json& prompt,
-               CompletionRequest& out) {
+               std::vector<PromptField>& out) {
   if (prompt.is_string()) {
-    out.prompts.emplace_back(prompt.get<std::string>());
+    out.emplace_back(prompt.get<std::string>());
   } else if (prompt.is_array() && !prompt.empty()) {
-    out.prompts.emplace_back(ReadTokenIds(fields, name, prompt, limits));
+    out.emplace_back(ReadTokenIds(fields, name, prompt, limits));
   } else {
     fields.fail_type(name, "a string or a non-empty array of token ids", prompt);
-  }
-}
-
-void ReadPrompts(FieldReader& fields, const RequestLimits& limits, CompletionRequest& out) {
-  const Json* prompt = fields.find("prompt");
-  if (prompt == nullptr)
-    return fields.fail("prompt", "'prompt' is missing: expected a string", "missing_parameter");
-  if (IsPrompt(*prompt)) return AddPrompt(fields, limits, "prompt", *prompt, out);
-  if (!prompt->is_array() || prompt->empty()) {
-    return fields.fail_type("prompt", "a string, a non-empty array of token ids, or an array of these",
-                            *prompt);
-  }
-  for (size_t i = 0; i < prompt->size(); ++i) {
-    AddPrompt(fields, limits, fmt::format("prompt[{}]", i), (*prompt)[i], out);
   }
 }
 
@@ -216,8 +187,32 @@ void ReadSuffix(FieldReader& fields, CompletionRequest& out) {
 
 }  // namespace
 
+std::vector<PromptField> ReadPrompts(FieldReader& fields, const RequestLimits& limits,
+                                     const std::string& name) {
+  std::vector<PromptField> prompts;
+  const Json* prompt = fields.find(name);
+  if (prompt == nullptr) {
+    fields.fail(name, fmt::format("'{}' is missing: expected a string", name), "missing_parameter");
+  } else if (IsPrompt(*prompt)) {
+    AddPrompt(fields, limits, name, *prompt, prompts);
+  } else if (!prompt->is_array() || prompt->empty()) {
+    fields.fail_type(name, "a string, a non-empty array of token ids, or an array of these", *prompt);
+  } else {
+    for (size_t i = 0; i < prompt->size(); ++i) {
+      AddPrompt(fields, limits, fmt::format("{}[{}]", name, i), (*prompt)[i], prompts);
+    }
+  }
+  if (std::ssize(prompts) > kSequencesMax) {
+    fields.fail(name,
+                fmt::format("'{}' has {} entries, which is more than {}; send them in several requests", name,
+                            prompts.size(), kSequencesMax),
+                "too_many_choices");
+  }
+  return prompts;
+}
+
 ApiResult<ChatCompletionRequest> ParseChatCompletion(std::string_view body, const RequestLimits& limits) {
-  const auto object = ParseObject(body);
+  const auto object = ParseBody(body);
   if (!object.has_value()) return std::unexpected(object.error());
   ChatCompletionRequest out;
   std::optional<ApiError> error;
@@ -243,12 +238,12 @@ ApiResult<ChatCompletionRequest> ParseChatCompletion(std::string_view body, cons
 }
 
 ApiResult<CompletionRequest> ParseCompletion(std::string_view body, const RequestLimits& limits) {
-  const auto object = ParseObject(body);
+  const auto object = ParseBody(body);
   if (!object.has_value()) return std::unexpected(object.error());
   CompletionRequest out;
   std::optional<ApiError> error;
   FieldReader fields(*object, "", error);
-  ReadPrompts(fields, limits, out);
+  out.prompts = ReadPrompts(fields, limits, "prompt");
   ReadCommon(fields, limits, error, out.common);
   ReadBestOf(fields, out);
   ReadCompletionLogprobs(fields, out.common);
@@ -261,12 +256,12 @@ ApiResult<CompletionRequest> ParseCompletion(std::string_view body, const Reques
 }
 
 ApiResult<CompletionRequest> ParseGenerate(std::string_view body, const RequestLimits& limits) {
-  const auto object = ParseObject(body);
+  const auto object = ParseBody(body);
   if (!object.has_value()) return std::unexpected(object.error());
   CompletionRequest out;
   std::optional<ApiError> error;
   FieldReader fields(*object, "", error);
-  ReadPrompts(fields, limits, out);
+  out.prompts = ReadPrompts(fields, limits, "prompt");
   ReadCommon(fields, limits, error, out.common);
   fields.only("n", {1});
   if (out.prompts.size() > 1) {

@@ -36,6 +36,10 @@ struct CompletionRequest {
   std::string suffix;              ///< What follows the text that is asked for; empty where nothing is said.
 };
 
+/// The prompts of the field `name`: text, token ids, or an array of either; at least one.
+std::vector<PromptField> ReadPrompts(FieldReader& fields, const RequestLimits& limits,
+                                     const std::string& name);
+
 ApiResult<ChatCompletionRequest> ParseChatCompletion(std::string_view body, const RequestLimits& limits);
 ApiResult<CompletionRequest> ParseCompletion(std::string_view body, const RequestLimits& limits);
 ApiResult<CompletionRequest> ParseGenerate(std::string_view body, const RequestLimits& limits);

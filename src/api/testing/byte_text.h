@@ -29,18 +29,26 @@ inline std::string ByteStandIn(int byte) {
   return {static_cast<char>(0xC0 | (code >> 6)), static_cast<char>(0x80 | (code & 0x3F))};
 }
 
-inline ServedText ByteText(
-    std::string_view chat_template =
-        "{% for m in messages %}[{{ m.role }}]{{ m.content }}{% endfor %}[assistant]") {
+inline constexpr std::string_view kByteTemplate =
+    "{% for m in messages %}[{{ m.role }}]{{ m.content }}{% endfor %}[assistant]";
+
+/// `more`: further control tokens, whose ids come behind kByteEos; the engine knows them only if its vocabulary is
+/// larger.
+inline ServedText ByteText(std::string_view chat_template = kByteTemplate,
+                           const std::vector<std::string>& more = {}) {
   Json json;
   json["version"] = "1.0";
-  json["added_tokens"] = Json::array({{{"id", kByteEos},
-                                       {"content", "<|end|>"},
-                                       {"single_word", false},
-                                       {"lstrip", false},
-                                       {"rstrip", false},
-                                       {"normalized", false},
-                                       {"special", true}}});
+  std::vector<std::string> special = {"<|end|>"};
+  special.insert(special.end(), more.begin(), more.end());
+  for (size_t i = 0; i < special.size(); ++i) {
+    json["added_tokens"].push_back({{"id", kByteEos + i},
+                                    {"content", special[i]},
+                                    {"single_word", false},
+                                    {"lstrip", false},
+                                    {"rstrip", false},
+                                    {"normalized", false},
+                                    {"special", true}});
+  }
   const Json byte_level = {
       {"type", "ByteLevel"}, {"add_prefix_space", false}, {"trim_offsets", true}, {"use_regex", false}};
   json["pre_tokenizer"] = byte_level;

@@ -45,13 +45,14 @@ class OpenAiTest : public ::testing::Test {
  protected:
   void start(FakeEngineOptions engine = {}, SchedulerOptions scheduler = {},
              AnswerServiceOptions service = {}) {
-    engine.limits.vocabulary = kByteVocabulary;
+    engine.limits.vocabulary = vocabulary_;
     service.model_names = {"shoal-test", "org/shoal-test"};
-    if (service.vocabulary == 0) service.vocabulary = kByteVocabulary;
+    if (service.vocabulary == 0) service.vocabulary = vocabulary_;
     service.eos_ids = {kByteEos};
     OpenAiOptions api;
     api.cluster_status = [] { return R"({"nodes":[]})"; };
     api.load_progress = [] { return 0.4256; };
+    api.trained_context = 4096;
     scheduler.on_step = [this](const StepObservation& step) { metrics_.observe_step(step); };
     engine_ = std::make_unique<FakeEngine>(engine, Reciter);
     scheduler_ = std::make_unique<Scheduler>(*engine_, std::move(scheduler));
@@ -120,6 +121,7 @@ class OpenAiTest : public ::testing::Test {
   }
 
   ServedText text_ = ByteText();
+  int32_t vocabulary_ = kByteVocabulary;  ///< Of the model.
   Metrics metrics_;
   std::unique_ptr<FakeEngine> engine_;
   std::unique_ptr<Scheduler> scheduler_;
