@@ -346,6 +346,10 @@ void AddOutputOptions(Flags app, ServeFlags& flags) {
       "(default)");
   app.add_option("--reasoning-parser", flags.reasoning_parser,
                  "How the model marks its reasoning: a format's name, none, or auto (default)");
+  app.add_choice(
+      "--pooling", flags.pooling, {{"auto", Pool::kNone}, {"last", Pool::kLast}, {"mean", Pool::kMean}},
+      "What makes the embedding of a text: its last token's row, the mean of all rows, or auto: as the "
+      "model's files say, else last (default)");
 }
 
 }  // namespace

@@ -39,6 +39,7 @@ struct ServeFlags {
   bool prefix_cache = true;
   std::string tool_parser = "auto";
   std::string reasoning_parser = "auto";
+  Pool pooling = Pool::kNone;  ///< kNone: as the model's files say.
   ComputeFlags compute;
   PackedCacheFlags cache;
   PlacementFlags placement;

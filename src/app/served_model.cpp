@@ -94,7 +94,8 @@ std::optional<Json> ServedModel::ollama_running_entry() const { return ollama_->
 std::vector<HttpRoute> ServedModel::RouteNames(const std::shared_ptr<ResponseStore>& responses) {
   std::vector<HttpRoute> routes = OpenAiApi::RoutesOf(nullptr);
   for (const auto& more : {ResponsesApi::RoutesOf(nullptr, responses), AnthropicApi::RoutesOf(nullptr),
-                           OllamaApi::RoutesOf(nullptr), LlamaApi::RoutesOf(nullptr)}) {
+                           OllamaApi::RoutesOf(nullptr), LlamaApi::RoutesOf(nullptr),
+                           EmbeddingsApi::RoutesOf(nullptr), OllamaEmbedApi::RoutesOf(nullptr)}) {
     routes.insert(routes.end(), more.begin(), more.end());
   }
   return routes;
@@ -267,8 +268,10 @@ absl::Status ServedModel::start_api(const DeclaredModel& declared, const Serving
   ASSIGN_OR_RETURN(OllamaModel ollama, ollama_model());
   ollama_ = std::make_unique<OllamaApi>(std::move(ollama), *service_);
   llama_ = std::make_unique<LlamaApi>(std::move(llama), *service_, *scheduler_);
+  RETURN_IF_ERROR(start_embeddings());
   routes_ = api_->routes();
-  for (const auto& more : {responses_->routes(), anthropic_->routes(), ollama_->routes(), llama_->routes()}) {
+  for (const auto& more : {responses_->routes(), anthropic_->routes(), ollama_->routes(), llama_->routes(),
+                           embeddings_->routes(), ollama_embed_->routes()}) {
     routes_.insert(routes_.end(), more.begin(), more.end());
   }
   return absl::OkStatus();
@@ -282,6 +285,19 @@ absl::StatusOr<OllamaModel> ServedModel::ollama_model() const {
                      .digest = checkpoint.hash(),
                      .bytes = checkpoint.total_bytes(),
                      .context = [this] { return scheduler_->stats().limits.context; }};
+}
+
+absl::Status ServedModel::start_embeddings() {
+  EmbeddingOptions options{.pool = flags_.pooling, .width = model_.spec.width};
+  if (options.pool == Pool::kNone) {
+    ASSIGN_OR_RETURN(options.pool, StatedPooling(*model_.checkpoint));
+  }
+  if (options.pool == Pool::kNone) options.pool = Pool::kLast;
+  options.request_deadline = SecondsToDuration(flags_.request_timeout_s);
+  embedding_service_ = std::make_unique<EmbeddingService>(options, *service_, *scheduler_, metrics_);
+  embeddings_ = std::make_unique<EmbeddingsApi>(*embedding_service_);
+  ollama_embed_ = std::make_unique<OllamaEmbedApi>(*embedding_service_);
+  return absl::OkStatus();
 }
 
 LlamaOptions ServedModel::llama_options(const AnswerServiceOptions& service) const {

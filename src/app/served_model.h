@@ -17,7 +17,9 @@
 #include "api/llamacpp/api.h"
 #include "api/models/model_shelf.h"
 #include "api/ollama/api.h"
+#include "api/ollama/embed_api.h"
 #include "api/openai/api.h"
+#include "api/openai/embeddings_api.h"
 #include "api/openai/responses_api.h"
 #include "app/progress.h"
 #include "app/serve_flags.h"
@@ -96,6 +98,7 @@ class ServedModel final : public LoadedModel {
   absl::Status start_api(const DeclaredModel& declared, const ServingPlace& place);
   absl::StatusOr<OllamaModel> ollama_model() const;
   LlamaOptions llama_options(const AnswerServiceOptions& service) const;
+  absl::Status start_embeddings();
   std::vector<LinkTotals> link_totals() const;
   std::string node_name(NodeId node) const;
 
@@ -118,6 +121,9 @@ class ServedModel final : public LoadedModel {
   std::unique_ptr<AnthropicApi> anthropic_;
   std::unique_ptr<OllamaApi> ollama_;
   std::unique_ptr<LlamaApi> llama_;
+  std::unique_ptr<EmbeddingService> embedding_service_;
+  std::unique_ptr<EmbeddingsApi> embeddings_;
+  std::unique_ptr<OllamaEmbedApi> ollama_embed_;
   std::vector<HttpRoute> routes_;
 };
 

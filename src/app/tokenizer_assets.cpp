@@ -1,10 +1,13 @@
 #include "app/tokenizer_assets.h"
 
 #include <algorithm>
+#include <nlohmann/json.hpp>
 
 #include "base/file.h"
+#include "base/json.h"
 #include "base/log.h"
 #include "base/status.h"
+#include "base/text.h"
 #include "text/end_of_text.h"
 
 namespace shoal {
@@ -24,6 +27,30 @@ absl::StatusOr<std::string> TokenizerConfig(const Checkpoint& checkpoint) {
 }
 
 }  // namespace
+
+absl::StatusOr<Pool> StatedPooling(const Checkpoint& checkpoint) {
+  if (checkpoint.is_gguf()) return Pool::kNone;
+  const std::string path = checkpoint.folder() + "/1_Pooling/config.json";
+  const auto text = ReadTextFile(path, kConfigBytesMax);
+  if (absl::IsNotFound(text.status())) return Pool::kNone;
+  RETURN_IF_ERROR(text.status());
+  nlohmann::json json;
+  RETURN_IF_ERROR(Annotate(ReadJson(*text, {}, &json), path));
+  std::vector<std::string> modes;
+  for (const auto& [key, value] : json.items()) {
+    constexpr std::string_view kPrefix = "pooling_mode_";
+    if (key == "pooling_mode" && value.is_string()) modes.push_back(value.get<std::string>());
+    if (key.starts_with(kPrefix) && value == true) modes.push_back(key.substr(kPrefix.size()));
+  }
+  if (modes == std::vector<std::string>{"lasttoken"}) return Pool::kLast;
+  if (modes == std::vector<std::string>{"mean_tokens"} || modes == std::vector<std::string>{"mean"}) {
+    return Pool::kMean;
+  }
+  return InvalidArgument(
+      "{}: embeddings are made by '{}', expected 'lasttoken' or 'mean_tokens'; choose with --pooling last or "
+      "mean",
+      path, Join(modes, ", "));
+}
 
 absl::StatusOr<Tokenizer> LoadTokenizer(const Checkpoint& checkpoint) {
   if (!checkpoint.is_gguf()) return Tokenizer::Load(checkpoint.folder());

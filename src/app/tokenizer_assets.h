@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "absl/status/statusor.h"
+#include "exec/step.h"
 #include "formats/checkpoint.h"
 #include "text/chat_template.h"
 #include "text/tokenizer.h"
@@ -21,5 +22,9 @@ absl::StatusOr<ChatTemplate> LoadChatTemplate(const Checkpoint& checkpoint);
 /// tokenizer_config.json and the chat template together. Warns where there are none: answers then end at
 /// their limits only.
 absl::StatusOr<std::vector<int32_t>> LoadEndOfText(const Checkpoint& checkpoint, const Tokenizer& tokenizer);
+
+/// How the files of sentence-transformers beside the model (1_Pooling/config.json) make one embedding of a text; kNone
+/// where there are none. InvalidArgument: in a way that is neither the last token's row nor the mean of all.
+absl::StatusOr<Pool> StatedPooling(const Checkpoint& checkpoint);
 
 }  // namespace shoal

@@ -2,6 +2,7 @@
 import httpx
 import pytest
 from anthropic.types import message_create_params
+from openai.types import embedding_create_params
 from openai.types.responses import response_create_params
 
 from field_tables import tables
@@ -13,6 +14,9 @@ BASE = {"/v1/responses": {"input": "Tell me a story.", "temperature": 0, "max_ou
         "/v1/messages": {"messages": MESSAGES, "temperature": 0, "max_tokens": 8},
         "/api/chat": {"messages": MESSAGES, "stream": False, "options": {"temperature": 0, "num_predict": 8}},
         "/api/generate": {"prompt": "Tell me a story.", "stream": False, "options": {"temperature": 0, "num_predict": 8}},
+        "/v1/embeddings": {"input": "a fox"},
+        "/api/embed": {"input": "a fox"},
+        "/api/embeddings": {"prompt": "a fox"},
         "/tokenize": {"content": "a fox"},
         "/detokenize": {"tokens": [100, 200]}}
 
@@ -20,7 +24,10 @@ BASE = {"/v1/responses": {"input": "Tell me a story.", "temperature": 0, "max_ou
 SHOWN = {"/v1/responses": lambda answer: [item["content"] for item in answer["output"]],
          "/v1/messages": lambda answer: answer["content"],
          "/api/chat": lambda answer: answer["message"],
-         "/api/generate": lambda answer: answer["response"]}
+         "/api/generate": lambda answer: answer["response"],
+         "/v1/embeddings": lambda answer: answer["data"],
+         "/api/embed": lambda answer: answer["embeddings"],
+         "/api/embeddings": lambda answer: answer["embedding"]}
 
 
 ROWS = {(path, field): row for (path, field), row in tables().items() if path in BASE}
@@ -57,6 +64,8 @@ def test_every_field_of_the_official_clients_is_in_the_tables():
         fields = {*getattr(module, name + "Base").__annotations__,
                   *getattr(module, name + "NonStreaming").__annotations__}
         assert {field for field in fields if (path, field) not in ROWS} == set()
+    embedding_fields = embedding_create_params.EmbeddingCreateParams.__annotations__
+    assert {field for field in embedding_fields if ("/v1/embeddings", field) not in ROWS} == set()
 
 
 @pytest.mark.parametrize("path", BASE)

@@ -6,6 +6,8 @@
 #include "api/api_error.h"
 #include "api/llamacpp/infill_request.h"
 #include "api/llamacpp/text_request.h"
+#include "api/ollama/embed_api.h"
+#include "api/openai/embeddings_api.h"
 #include "api/openai/request.h"
 #include "base/check.h"
 
@@ -29,8 +31,11 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   if (chat.has_value()) shoal::ResolveSampling(chat->common.sampling, {});
   Check(shoal::ParseCompletion(body, limits));
   Check(shoal::ParseGenerate(body, limits));
+  Check(shoal::ParseEmbeddings(body, limits));
   Check(shoal::ParseTokenize(body, limits));
   Check(shoal::ParseDetokenize(body, limits));
   Check(shoal::ParseInfill(body, limits));
+  Check(shoal::ParseOllamaEmbed(body));
+  Check(shoal::ParseOllamaEmbeddings(body));
   return 0;
 }
