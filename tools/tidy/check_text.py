@@ -18,7 +18,7 @@ COLUMNS_MAX = 120
 SUBJECT_MAX = 65
 PROSE = (".md",)
 COMMENTED = (".h", ".cpp", ".inc", ".py", ".rs", ".proto", ".cmake", ".txt", ".sh", "")
-SKIPPED = re.compile(r"(build|node_modules|\.git|\.venv|models|tests/goldens|tests/fuzz/corpus|.*__pycache__)/|LICENSE|.*\.lock|shared/.*")
+SKIPPED = re.compile(r"(build|.*node_modules|\.git|\.venv|models|tests/goldens|tests/fuzz/corpus|.*__pycache__)/|LICENSE|.*\.lock|shared/.*")
 
 # A file's name with an ending that is a source or a page of ours; data that users have (config.json, *.gguf) is not looked for.
 NAMED = re.compile(r"(?<![\w./<>*{}$:~-])((?:[\w.-]+/)*[\w.-]*\w\.(?:h|cpp|inc|py|md|cmake|proto|rs|yml))(?![\w*<>{}/(-])(?!\.\w)")
