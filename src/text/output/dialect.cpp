@@ -22,19 +22,20 @@ const Texts& HarmonyTexts() {
   return texts;
 }
 
-/// The mark of MiniMax M3, whose calls nest elements within elements: they look like those of Hermes, but no parser
-/// reads them yet.
-constexpr std::string_view kMiniMaxM3 = "]<]minimax[>[";
-
 /// In the order in which they are tried: marks of one format stand in templates of others.
 const std::vector<ToolFormat>& ToolFormats() {
   static const auto& formats = *new std::vector<ToolFormat>{
-      DeepSeekDsmlFormat(),  DeepSeekFormat(),   KimiK2Format(),       KimiK3Format(),      MistralFormat(),
-      MiniMaxM2Format(),     SeedOssFormat(),    HunyuanFormat(),      AtemFormat(),        Gemma4Format(),
-      FunctionGemmaFormat(), SolarFormat(),      ApertusFormat(),      CommandRFormat(),    NemotronFormat(),
-      Lfm2Format(),          GigaChatFormat(),   FirefunctionFormat(), FunctionaryFormat(), MiniCpmFormat(),
-      GlmFormat(),           Qwen3CoderFormat(), AprielFormat(),       GraniteFormat(),     HermesFormat(),
-      Llama4Format(),        Llama3Format(),     CommandRPlusFormat(), GemmaCodeFormat(),
+      DeepSeekDsmlFormat(), DeepSeekFormat(),    KimiK2Format(),
+      KimiK3Format(),       MistralFormat(),     MiniMaxM3Format(),
+      MiniMaxM2Format(),    SeedOssFormat(),     HunyuanFormat(),
+      AtemFormat(),         Gemma4Format(),      FunctionGemmaFormat(),
+      SolarFormat(),        ApertusFormat(),     CommandRFormat(),
+      NemotronFormat(),     Lfm2Format(),        GigaChatFormat(),
+      FirefunctionFormat(), FunctionaryFormat(), FunctionaryRecipientFormat(),
+      MiniCpmFormat(),      GlmFormat(),         Qwen3CoderFormat(),
+      AprielFormat(),       GraniteFormat(),     HermesFormat(),
+      Llama4Format(),       Llama3Format(),      CommandRPlusFormat(),
+      GemmaCodeFormat(),
   };
   return formats;
 }
@@ -120,7 +121,7 @@ Dialect RecognizeDialect(std::string_view chat_template,
     return Matches(chat_template, candidate.recognized_by);
   };
   const auto calls = std::ranges::find_if(tools, by_template);
-  if (calls != tools.end() && !chat_template.contains(kMiniMaxM3)) format.tools = calls->name;
+  if (calls != tools.end()) format.tools = calls->name;
   if (const auto found = std::ranges::find_if(reasoning, by_template); found != reasoning.end()) {
     format.reasoning = found->name;
   } else if (has_token("<think>")) {
@@ -168,8 +169,8 @@ std::vector<std::string> DialectMarks(const Dialect& format, bool tools) {
     add(reasoning->syntax.dropped);
   }
   if (const ToolFormat* calls = FindToolFormat(format.tools); calls != nullptr && tools) {
-    add(calls->syntax.openers);
-    add(calls->syntax.closers);
+    add(calls->openers);
+    add(calls->syntax().closers);
     add(calls->inner_marks);
   }
   return marks;

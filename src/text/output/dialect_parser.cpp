@@ -11,13 +11,15 @@ DialectParser::DialectParser(const Dialect& format, const DialectOptions& option
                                     .reasoning = options.parse_reasoning && format.reasoning == kHarmony});
     return;
   }
-  const ToolFormat* const calls = options.parse_tools ? FindToolFormat(format.tools) : nullptr;
-  if (calls != nullptr) tools_.emplace(calls->syntax, calls->grammar(schemas_));
+  const ToolFormat* calls = FindToolFormat(format.tools);
+  // Without tools only what stands around each answer is read.
+  if (calls != nullptr && !options.parse_tools && !calls->opened_by_prompt) calls = nullptr;
+  if (calls != nullptr) tools_.emplace(calls->syntax(), calls->grammar(schemas_));
   const ReasoningFormat* const reasoning =
       options.parse_reasoning ? FindReasoningFormat(format.reasoning) : nullptr;
   if (reasoning != nullptr) {
     reasoning_.emplace(reasoning->syntax, options.reasoning_open,
-                       calls == nullptr ? std::vector<std::string>() : calls->syntax.openers);
+                       calls == nullptr ? std::vector<std::string>() : calls->openers);
   }
 }
 

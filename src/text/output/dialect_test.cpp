@@ -33,7 +33,7 @@ constexpr KnownTemplate kKnown[] = {
     {"GLM-4.7-Flash", "glm", "think"},
     {"GigaChat3-10B-A1.8B", "gigachat", "none"},
     {"GigaChat3.1-10B-A1.8B", "gigachat", "none"},
-    {"HuggingFaceTB-SmolLM3-3B", "none", "think"},
+    {"HuggingFaceTB-SmolLM3-3B", "hermes", "think"},
     {"Kimi-K2-Instruct", "kimi-k2", "none"},
     {"Kimi-K2-Thinking", "kimi-k2", "think"},
     {"Kimi-K3", "kimi-k3", "kimi-k3"},
@@ -43,7 +43,7 @@ constexpr KnownTemplate kKnown[] = {
     {"MiMo-VL", "hermes", "none"},
     {"MiniMax-M1", "apriel", "none"},
     {"MiniMax-M2", "minimax-m2", "think"},
-    {"MiniMax-M3", "none", "minimax-m3"},
+    {"MiniMax-M3", "minimax-m3", "minimax-m3"},
     {"Mistral-Small-3.2-24B-Instruct-2506", "mistral", "none"},
     {"NVIDIA-Nemotron-3-Nano-30B-A3B-BF16", "qwen3-coder", "think"},
     {"NVIDIA-Nemotron-Nano-v2", "nemotron", "think"},
@@ -74,7 +74,7 @@ constexpr KnownTemplate kKnown[] = {
     {"llama-cpp-deepseek-r1", "deepseek", "think"},
     {"llama-cpp-rwkv-world", "none", "think"},
     {"meetkai-functionary-medium-v3.1", "functionary-v3.1", "none"},
-    {"meetkai-functionary-medium-v3.2", "none", "none"},
+    {"meetkai-functionary-medium-v3.2", "functionary-v3.2", "none"},
     {"meta-llama-Llama-3.1-8B-Instruct", "llama3", "none"},
     {"meta-llama-Llama-3.2-3B-Instruct", "llama3", "none"},
     {"meta-llama-Llama-3.3-70B-Instruct", "llama3", "none"},
@@ -155,8 +155,9 @@ TEST(Dialect, NamesAreUniqueAndMarksDoNotContainOneAnother) {
     EXPECT_TRUE(names.insert(dialect.tools).second) << dialect.tools;
     const ToolFormat* format = FindToolFormat(dialect.tools);
     if (format == nullptr) continue;
-    std::vector<std::string> marks = format->syntax.openers;
-    marks.insert(marks.end(), format->syntax.closers.begin(), format->syntax.closers.end());
+    std::vector<std::string> marks = format->openers;
+    const std::vector<std::string> closers = format->syntax().closers;
+    marks.insert(marks.end(), closers.begin(), closers.end());
     for (const std::string& a : marks) {
       EXPECT_NE(a, "") << dialect.tools;
       for (const std::string& b : marks)

@@ -34,6 +34,14 @@ bool SaysNothing(std::string_view header) {
 
 }  // namespace
 
+const CallWriting& HarmonyWriting() {
+  static const auto& writing = *new CallWriting{.opener = "<|channel|>commentary to=functions.",
+                                                .before_name = {},
+                                                .after_name = {" <|constrain|>json<|message|>"},
+                                                .single = true};
+  return writing;
+}
+
 std::vector<std::string> HarmonyMarks() {
   return {"<|start|>",     "<|end|>",  "<|message|>", std::string(kChannel),
           "<|constrain|>", "<|call|>", "<|return|>"};

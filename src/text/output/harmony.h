@@ -9,10 +9,16 @@
 #include <string_view>
 #include <vector>
 
+#include "text/output/call_syntax.h"
 #include "text/output/event.h"
 #include "text/output/marker_matcher.h"
 
 namespace shoal {
+
+inline constexpr std::string_view kHarmonyReasoning = "<|channel|>analysis<|message|>";
+inline constexpr std::string_view kHarmonyAnswer = "<|channel|>final<|message|>";
+/// How gpt-oss writes calls.
+const CallWriting& HarmonyWriting();
 
 struct HarmonyOptions {
   bool tools = true;      ///< Messages to tools are calls; otherwise they are content.

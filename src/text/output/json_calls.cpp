@@ -206,11 +206,11 @@ void CallObject::add_arguments(CallWriter& out, std::string_view json, size_t he
 class JsonCalls : public CallGrammar {
  public:
   JsonCalls(JsonCallsSyntax syntax, const ToolSchemas& schemas)
-      : syntax_(std::move(syntax)), schemas_(&schemas) {}
+      : syntax_(std::move(syntax)), schemas_(&schemas), closers_(syntax_.closers) {}
 
   void open(std::string_view /*marker*/) override {
     object_.reset();
-    closing_.clear();
+    closers_.reset();
     called_ = false;
     list_ended_ = false;
   }
@@ -226,14 +226,10 @@ class JsonCalls : public CallGrammar {
 
  private:
   Verdict next_between(char c, CallWriter& out) {
-    closing_ += c;
-    for (const std::string& closer : syntax_.closers) {
-      if (closer == closing_) return Verdict::kDone;
-      if (closer.starts_with(closing_)) return Verdict::kMore;
-    }
-    const bool alone = closing_.size() == 1;
-    closing_.clear();
-    if (!alone) return Verdict::kRefused;
+    const int found = closers_.next(c);
+    if (found >= 0) return Verdict::kDone;
+    if (found == MarkerReader::kMore) return Verdict::kMore;
+    if (found == MarkerReader::kBroken) return Verdict::kRefused;
     if (c == '{' && !list_ended_) {
       object_.emplace(syntax_, *schemas_);
       return Verdict::kMore;
@@ -247,7 +243,7 @@ class JsonCalls : public CallGrammar {
   const JsonCallsSyntax syntax_;
   const ToolSchemas* const schemas_;
   std::optional<CallObject> object_;
-  std::string closing_;  ///< The beginning of a closing marker.
+  MarkerReader closers_;
   bool called_ = false;
   bool list_ended_ = false;
 };

@@ -29,4 +29,26 @@ class MarkerMatcher {
   std::string held_;
 };
 
+/// Reads a marker where one of several must stand, without a search.
+class MarkerReader {
+ public:
+  static constexpr int kMore = -1;    ///< The byte belongs to a marker that is not complete.
+  static constexpr int kOther = -2;   ///< No marker begins with the byte; it was not taken.
+  static constexpr int kBroken = -3;  ///< A marker had begun, and does not go on with the byte.
+
+  /// Empty markers stand for none, and keep their index.
+  explicit MarkerReader(std::vector<std::string> markers) : markers_(std::move(markers)) {}
+
+  /// Takes the next byte. Returns the index of the marker that it completes, or one of the above.
+  int next(char c);
+  /// Whether a marker has begun.
+  bool begun() const { return !held_.empty(); }
+  /// Forgets the marker that has begun.
+  void reset() { held_.clear(); }
+
+ private:
+  std::vector<std::string> markers_;
+  std::string held_;
+};
+
 }  // namespace shoal

@@ -12,10 +12,15 @@ constexpr size_t kHeaderMax = 1024;
 
 class NamedCalls : public CallGrammar {
  public:
-  explicit NamedCalls(NamedCallsSyntax syntax) : syntax_(std::move(syntax)) {}
+  explicit NamedCalls(NamedCallsSyntax syntax)
+      : syntax_(std::move(syntax)),
+        between_({syntax_.call_open, syntax_.close}),
+        tail_({syntax_.call_close, syntax_.filler}) {}
 
   void open(std::string_view /*marker*/) override {
     held_.clear();
+    between_.reset();
+    tail_.reset();
     at_ = syntax_.call_open.empty() ? At::kHeader : At::kBetween;
   }
 
@@ -37,16 +42,18 @@ class NamedCalls : public CallGrammar {
   enum class At { kBetween, kHeader, kArguments, kTail };
 
   Verdict next_between(char c) {
-    if (held_.empty() && IsSpace(c)) return Verdict::kMore;
-    held_ += c;
-    if (!syntax_.close.empty() && held_ == syntax_.close) return Verdict::kDone;
-    if (held_ == syntax_.call_open) {
-      held_.clear();
-      at_ = At::kHeader;
-      return Verdict::kMore;
+    if (!between_.begun() && IsSpace(c)) return Verdict::kMore;
+    switch (between_.next(c)) {
+      case 0:
+        at_ = At::kHeader;
+        return Verdict::kMore;
+      case 1:
+        return Verdict::kDone;
+      case MarkerReader::kMore:
+        return Verdict::kMore;
+      default:
+        return Verdict::kRefused;
     }
-    const bool begins = syntax_.call_open.starts_with(held_) || syntax_.close.starts_with(held_);
-    return begins ? Verdict::kMore : Verdict::kRefused;
   }
 
   Verdict next_of_header(char c, CallWriter& out) {
@@ -89,15 +96,10 @@ class NamedCalls : public CallGrammar {
   }
 
   Verdict next_of_tail(char c, CallWriter& out) {
-    if (held_.empty() && IsSpace(c)) return Verdict::kMore;
-    held_ += c;
-    if (held_ == syntax_.call_close) return end_call(out);
-    if (held_ == syntax_.filler) {
-      held_.clear();
-      return Verdict::kMore;
-    }
-    const bool begins = syntax_.call_close.starts_with(held_) || syntax_.filler.starts_with(held_);
-    return begins ? Verdict::kMore : Verdict::kRefused;
+    if (!tail_.begun() && IsSpace(c)) return Verdict::kMore;
+    const int found = tail_.next(c);
+    if (found == 0) return end_call(out);
+    return found == 1 || found == MarkerReader::kMore ? Verdict::kMore : Verdict::kRefused;
   }
 
   Verdict end_call(CallWriter& out) {
@@ -110,7 +112,8 @@ class NamedCalls : public CallGrammar {
 
   const NamedCallsSyntax syntax_;
   At at_ = At::kBetween;
-  std::string held_;
+  std::string held_;  ///< Of a header.
+  MarkerReader between_, tail_;
   JsonScanner scanner_;
   std::optional<LiteralReader> literal_;
 };

@@ -20,11 +20,12 @@ bool IsNameByte(char c) {
 class PythonCalls : public CallGrammar {
  public:
   PythonCalls(PythonCallsSyntax syntax, const ToolSchemas& schemas)
-      : syntax_(std::move(syntax)), schemas_(&schemas) {}
+      : syntax_(std::move(syntax)), schemas_(&schemas), closers_(syntax_.closers) {}
 
   void open(std::string_view /*marker*/) override {
     at_ = At::kBetween;
     held_.clear();
+    closers_.reset();
     called_ = false;
   }
 
@@ -50,14 +51,10 @@ class PythonCalls : public CallGrammar {
   enum class At { kBetween, kName, kArgument, kKey, kValue, kAfter };
 
   Verdict next_between(char c, CallWriter& out) {
-    held_ += c;
-    for (const std::string& closer : syntax_.closers) {
-      if (closer == held_) return Verdict::kDone;
-      if (closer.starts_with(held_)) return Verdict::kMore;
-    }
-    const bool alone = held_.size() == 1;
-    held_.clear();
-    if (!alone) return Verdict::kRefused;
+    const int found = closers_.next(c);
+    if (found >= 0) return Verdict::kDone;
+    if (found == MarkerReader::kMore) return Verdict::kMore;
+    if (found == MarkerReader::kBroken) return Verdict::kRefused;
     if (IsSpace(c) || c == '[' || c == ']' || c == ',' || c == ';') {
       if (called_) out.accept();  // The end of a list need not be followed by anything.
       return Verdict::kMore;
@@ -124,8 +121,8 @@ class PythonCalls : public CallGrammar {
 
   // held: bytes of the value that were read already.
   void begin_positional(size_t held, CallWriter& out) {
-    const std::string_view key = schemas_->parameter(name_, static_cast<size_t>(arguments_));
-    begin_value(key.empty() ? fmt::format("arg{}", arguments_) : std::string(key), held, out);
+    const std::string key = schemas_->parameter(name_, static_cast<size_t>(arguments_));
+    begin_value(key.empty() ? fmt::format("arg{}", arguments_) : key, held, out);
   }
 
   void begin_value(const std::string& key, size_t held, CallWriter& out) {
@@ -157,6 +154,7 @@ class PythonCalls : public CallGrammar {
   const PythonCallsSyntax syntax_;
   const ToolSchemas* const schemas_;
   At at_ = At::kBetween;
+  MarkerReader closers_;
   std::string held_;
   std::string name_;
   bool called_ = false;

@@ -91,7 +91,7 @@ void ToolParser::read_again() {
 void ToolParser::next_of_content(char c) {
   if (!begun_ && !IsSpace(c)) {
     begun_ = true;
-    if (syntax_.first.contains(c)) {
+    if (syntax_.opened || syntax_.first.contains(c)) {
       open("");
       return next_of_call(c);
     }

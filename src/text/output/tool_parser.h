@@ -69,6 +69,8 @@ struct ToolSyntax {
   std::string first = "";
   /// Marks around content, which are dropped.
   std::vector<std::string> dropped = {};
+  /// The prompt has the opening marker of what comes first.
+  bool opened = false;
 };
 
 class ToolParser {

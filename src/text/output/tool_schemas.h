@@ -2,6 +2,8 @@
 #pragma once
 
 #include <map>
+#include <memory>
+#include <nlohmann/json_fwd.hpp>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -14,6 +16,28 @@ struct ValueTypes {
   bool other = false;  ///< Number, boolean, object, array, null.
 };
 
+/// A schema within those of a tool; it may be of no tool, and says nothing then.
+class SchemaNode {
+ public:
+  SchemaNode() = default;
+  SchemaNode(const nlohmann::ordered_json* schema, const nlohmann::ordered_json* root)
+      : schema_(schema), root_(root) {}
+
+  ValueTypes types() const;
+  /// Where nothing is said, it may be both.
+  bool may_be_array() const { return may_be("array", "items"); }
+  bool may_be_object() const { return may_be("object", "properties"); }
+  /// The schema of a property; of additional ones where it is not named.
+  SchemaNode property(std::string_view name) const;
+  SchemaNode items() const;
+
+ private:
+  bool may_be(std::string_view type, std::string_view keyword) const;
+
+  const nlohmann::ordered_json* schema_ = nullptr;
+  const nlohmann::ordered_json* root_ = nullptr;  ///< What "#" of a reference stands for.
+};
+
 class ToolSchemas {
  public:
   ToolSchemas() = default;
@@ -22,16 +46,16 @@ class ToolSchemas {
   static ToolSchemas FromJson(std::string_view tools);
 
   bool has(std::string_view tool) const { return tools_.find(tool) != tools_.end(); }
-  ValueTypes types(std::string_view tool, std::string_view parameter) const;
+  /// The schema of all parameters of a tool.
+  SchemaNode parameters(std::string_view tool) const;
+  ValueTypes types(std::string_view tool, std::string_view parameter) const {
+    return parameters(tool).property(parameter).types();
+  }
   /// The name of a positional parameter; "" if there is none.
-  std::string_view parameter(std::string_view tool, size_t position) const;
+  std::string parameter(std::string_view tool, size_t position) const;
 
  private:
-  struct Parameter {
-    std::string name;
-    ValueTypes types;
-  };
-  std::map<std::string, std::vector<Parameter>, std::less<>> tools_;
+  std::map<std::string, std::shared_ptr<const nlohmann::ordered_json>, std::less<>> tools_;
 };
 
 /// The JSON of a parameter's value that a format writes as plain text. Text stays text; what may be something else

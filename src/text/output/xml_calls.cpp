@@ -10,6 +10,12 @@ namespace {
 
 constexpr size_t kNameMax = 1024;
 
+/// `first`, and the marks that end all calls.
+MarkerReader ReaderOf(const XmlCallsSyntax& syntax, std::vector<std::string> first) {
+  first.insert(first.end(), syntax.close.begin(), syntax.close.end());
+  return MarkerReader(std::move(first));
+}
+
 std::vector<std::string> ValueMarks(const XmlCallsSyntax& syntax) {
   std::vector<std::string> marks = {syntax.value_close};
   if (!syntax.quote_open.empty()) marks.insert(marks.end(), {syntax.quote_open, syntax.quote_close});
@@ -19,10 +25,17 @@ std::vector<std::string> ValueMarks(const XmlCallsSyntax& syntax) {
 class XmlCalls : public CallGrammar {
  public:
   XmlCalls(XmlCallsSyntax syntax, const ToolSchemas& schemas)
-      : syntax_(std::move(syntax)), schemas_(&schemas), value_marks_(ValueMarks(syntax_)) {}
+      : syntax_(std::move(syntax)),
+        schemas_(&schemas),
+        between_(ReaderOf(syntax_, {syntax_.call_open})),
+        tag_(ReaderOf(syntax_, {syntax_.tag_close})),
+        inside_(ReaderOf(syntax_, {syntax_.key_open, syntax_.call_close})),
+        attributes_(ReaderOf(syntax_, {syntax_.value_open})),
+        value_marks_(ValueMarks(syntax_)) {}
 
   void open(std::string_view marker) override {
     held_.clear();
+    for (MarkerReader* reader : {&between_, &tag_, &inside_, &attributes_}) reader->reset();
     at_ = syntax_.call_open.empty() || marker == syntax_.call_open ? At::kName : At::kBetween;
   }
 
@@ -49,45 +62,16 @@ class XmlCalls : public CallGrammar {
  private:
   enum class At { kBetween, kName, kTag, kInside, kKey, kAttributes, kValue };
 
-  static constexpr int kClose = 9;
-
-  /// Adds `c` to what is held. Returns the index of the marker that it completes, kClose for one that ends all calls,
-  /// -1 where it may become one, -2 where not. Spaces before a marker are passed over.
-  int match(char c, std::initializer_list<std::string_view> markers) {
-    if (held_.empty() && IsSpace(c)) return -1;
-    held_ += c;
-    bool begins = false;
-    int index = 0;
-    for (const std::string_view marker : markers) {
-      if (marker == held_) {
-        held_.clear();
-        return index;
-      }
-      begins |= marker.starts_with(held_);
-      ++index;
-    }
-    for (const std::string& marker : syntax_.close) {
-      if (marker == held_) {
-        held_.clear();
-        return kClose;
-      }
-      begins |= marker.starts_with(held_);
-    }
-    return begins ? -1 : -2;
+  /// The next byte of a marker. Spaces before it are passed over.
+  static int Next(MarkerReader& reader, char c) {
+    return !reader.begun() && IsSpace(c) ? MarkerReader::kMore : reader.next(c);
   }
 
   Verdict next_between(char c) {
-    switch (match(c, {syntax_.call_open})) {
-      case 0:
-        at_ = At::kName;
-        return Verdict::kMore;
-      case kClose:
-        return Verdict::kDone;
-      case -1:
-        return Verdict::kMore;
-      default:
-        return Verdict::kRefused;
-    }
+    const int found = Next(between_, c);
+    if (found == 0) at_ = At::kName;
+    if (found > 0) return Verdict::kDone;
+    return found == 0 || found == MarkerReader::kMore ? Verdict::kMore : Verdict::kRefused;
   }
 
   Verdict next_of_name(char c, CallWriter& out) {
@@ -114,9 +98,9 @@ class XmlCalls : public CallGrammar {
 
   Verdict next_of_tag(char c) {
     if (!syntax_.tag_has_attributes) {
-      const int found = match(c, {syntax_.tag_close});
+      const int found = Next(tag_, c);
       if (found == 0) at_ = At::kInside;
-      return found == 0 || found == -1 ? Verdict::kMore : Verdict::kRefused;
+      return found == 0 || found == MarkerReader::kMore ? Verdict::kMore : Verdict::kRefused;
     }
     held_ += c;
     if (held_.size() > kNameMax) return Verdict::kRefused;
@@ -127,7 +111,7 @@ class XmlCalls : public CallGrammar {
   }
 
   Verdict next_inside(char c, CallWriter& out) {
-    const int found = match(c, {syntax_.key_open, syntax_.call_close});
+    const int found = Next(inside_, c);
     if (found >= 0 && !std::exchange(begun_, true)) out.begin(name_);
     switch (found) {
       case 0:
@@ -136,13 +120,14 @@ class XmlCalls : public CallGrammar {
       case 1:
         end_call(out);
         return syntax_.close.empty() ? Verdict::kDone : Verdict::kMore;
-      case kClose:  // The end of the call is missing.
+      case MarkerReader::kMore:
+        return Verdict::kMore;
+      case MarkerReader::kOther:
+      case MarkerReader::kBroken:
+        return refuse(out);
+      default:  // The end of the call is missing.
         end_call(out);
         return Verdict::kDone;
-      case -1:
-        return Verdict::kMore;
-      default:
-        return refuse(out);
     }
   }
 
@@ -167,9 +152,9 @@ class XmlCalls : public CallGrammar {
 
   Verdict next_of_attributes(char c, CallWriter& out) {
     if (syntax_.text_attribute.empty()) {
-      const int found = match(c, {syntax_.value_open});
+      const int found = Next(attributes_, c);
       if (found == 0) begin_value("", out);
-      return found == 0 || found == -1 ? Verdict::kMore : refuse(out);
+      return found == 0 || found == MarkerReader::kMore ? Verdict::kMore : refuse(out);
     }
     held_ += c;
     if (held_.size() > kNameMax) return refuse(out);
@@ -254,6 +239,7 @@ class XmlCalls : public CallGrammar {
   ValueTypes types_;
   bool begun_ = false;
   int parameters_ = 0;
+  MarkerReader between_, tag_, inside_, attributes_;
   MarkerMatcher value_marks_;
   std::string value_;     ///< Of a value that goes out when it is complete.
   bool first_ = false;    ///< Nothing of the value was read yet.

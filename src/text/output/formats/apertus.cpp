@@ -1,16 +1,23 @@
 // Apertus: <|tools_prefix|>[{"get_weather": {"city": "Paris"}}]<|tools_suffix|>
-#include "text/output/json_calls.h"
 #include "text/output/tool_format.h"
 
 namespace shoal {
 
 ToolFormat ApertusFormat() {
+  const JsonCallsSyntax syntax = {.closers = {"<|tools_suffix|>"}, .short_form = true};
+  const std::string open = "<|tools_prefix|>";
   return {.name = "apertus",
           .recognized_by = {{"<|tools_prefix|>"}},
-          .syntax = {.openers = {"<|tools_prefix|>"}, .closers = {"<|tools_suffix|>"}},
-          .grammar = [](const ToolSchemas& schemas) {
-            return MakeJsonCalls({.closers = {"<|tools_suffix|>"}, .short_form = true}, schemas);
-          }};
+          .openers = {open},
+          .calls = {syntax},
+          .writings = {{.opener = open,
+                        .begin = {"["},
+                        .before_name = {"{\""},
+                        .after_name = {"\": "},
+                        .after_arguments = {"}"},
+                        .separator = {", "},
+                        .end = {"]"},
+                        .closer = syntax.closers[0]}}};
 }
 
 }  // namespace shoal

@@ -5,25 +5,43 @@
 //   ```json
 //   [{"tool_name": "get_weather", "parameters": {"city": "Paris"}}]
 //   ```
-#include "text/output/json_calls.h"
 #include "text/output/tool_format.h"
 
 namespace shoal {
 
 ToolFormat CommandRFormat() {
-  return {.name = "command-r",
-          .recognized_by = {{"<|START_ACTION|>"}},
-          .syntax = {.openers = {"<|START_ACTION|>"}, .closers = {"<|END_ACTION|>"}},
-          .grammar = [](const ToolSchemas& schemas) {
-            return MakeJsonCalls({.closers = {"<|END_ACTION|>"}}, schemas);
-          }};
+  const JsonCallsSyntax syntax = {.closers = {"<|END_ACTION|>"}};
+  const std::string open = "<|START_ACTION|>";
+  return {
+      .name = "command-r",
+      .recognized_by = {{"<|START_ACTION|>"}},
+      .openers = {open},
+      .calls = {syntax},
+      .writings = {{.opener = open,
+                    .begin = {"[\n    "},
+                    .before_name = {R"({"tool_call_id": ")", OfRegex("[0-9]{1,3}"), R"(", "tool_name": ")"},
+                    .after_name = ArgumentsMember("parameters"),
+                    .after_arguments = {"}"},
+                    .separator = {",\n    "},
+                    .end = {"\n]"},
+                    .closer = syntax.closers[0]}}};
 }
 
 ToolFormat CommandRPlusFormat() {
+  const JsonCallsSyntax syntax = {.closers = {"```"}};
+  const std::string open = "Action:\n```json";
   return {.name = "command-r-plus",
           .recognized_by = {{"Action:", "\"tool_name\""}},
-          .syntax = {.openers = {"Action:\n```json", "Action: ```json"}, .closers = {}},
-          .grammar = [](const ToolSchemas& schemas) { return MakeJsonCalls({.closers = {"```"}}, schemas); }};
+          .openers = {open, "Action: ```json"},
+          .calls = {syntax},
+          .writings = {{.opener = open,
+                        .begin = {"\n[\n    "},
+                        .before_name = {"{\n        \"tool_name\": \""},
+                        .after_name = {"\",\n        \"parameters\": "},
+                        .after_arguments = {"\n    }"},
+                        .separator = {",\n    "},
+                        .end = {"\n]"},
+                        .closer = syntax.closers[0]}}};
 }
 
 }  // namespace shoal

@@ -1,14 +1,21 @@
 // Firefunction: functools[{"name": "get_weather", "arguments": {"city": "Paris"}}]
-#include "text/output/json_calls.h"
 #include "text/output/tool_format.h"
 
 namespace shoal {
 
 ToolFormat FirefunctionFormat() {
+  const std::string open = "functools[";
   return {.name = "firefunction",
           .recognized_by = {{"functools["}},
-          .syntax = {.openers = {"functools["}, .closers = {}},
-          .grammar = [](const ToolSchemas& schemas) { return MakeJsonCalls({.closers = {}}, schemas); }};
+          .openers = {open},
+          .calls = {JsonCallsSyntax{}},
+          .writings = {{.preface = {Maybe(" ")},
+                        .opener = open,
+                        .before_name = NameMember("name"),
+                        .after_name = ArgumentsMember("arguments"),
+                        .after_arguments = {"}"},
+                        .separator = {", "},
+                        .end = {"]"}}}};
 }
 
 }  // namespace shoal

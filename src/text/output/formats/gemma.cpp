@@ -5,58 +5,67 @@
 //   get_weather(city="Paris")
 //   ```
 #include "text/output/json_text.h"
-#include "text/output/named_calls.h"
-#include "text/output/python_calls.h"
 #include "text/output/tool_format.h"
 
 namespace shoal {
 
 namespace {
 
+constexpr std::string_view kCall = "call:";
+
 std::optional<CallHeader> GemmaHeader(std::string_view text) {
   text = Trimmed(text);
-  if (!text.starts_with("call:")) return std::nullopt;
-  text.remove_prefix(std::string_view("call:").size());
+  if (!text.starts_with(kCall)) return std::nullopt;
+  text.remove_prefix(kCall.size());
   if (!IsToolName(text)) return std::nullopt;
   return CallHeader{.name = std::string(text)};
+}
+
+ToolFormat MarkedFormat(std::string_view name, std::vector<std::string_view> texts, const std::string& open,
+                        const std::string& close, const std::string& quote) {
+  return {.name = name,
+          .recognized_by = {std::move(texts)},
+          .openers = {open},
+          .calls = {NamedCallsSyntax{.call_open = "",
+                                     .header = GemmaHeader,
+                                     .call_close = close,
+                                     .literal = LiteralSyntax{.quote = quote}}},
+          .writings = {{.opener = open,
+                        .before_name = {std::string(kCall)},
+                        .after_name = {},
+                        .closer = close,
+                        .around_each = true,
+                        .style = ArgumentStyle::kMarked}},
+          .inner_marks = {quote}};
 }
 
 }  // namespace
 
 ToolFormat Gemma4Format() {
-  return {.name = "gemma4",
-          .recognized_by = {{"<|tool_call>", "<|\"|>"}},
-          .syntax = {.openers = {"<|tool_call>"}, .closers = {"<tool_call|>"}},
-          .grammar =
-              [](const ToolSchemas&) {
-                return MakeNamedCalls({.call_open = "",
-                                       .header = GemmaHeader,
-                                       .call_close = "<tool_call|>",
-                                       .literal = LiteralSyntax{.quote = "<|\"|>"}});
-              },
-          .inner_marks = {"<|\"|>"}};
+  return MarkedFormat("gemma4", {"<|tool_call>", "<|\"|>"}, "<|tool_call>", "<tool_call|>", "<|\"|>");
 }
 
 ToolFormat FunctionGemmaFormat() {
-  return {.name = "functiongemma",
-          .recognized_by = {{"<start_function_call>"}},
-          .syntax = {.openers = {"<start_function_call>"}, .closers = {"<end_function_call>"}},
-          .grammar =
-              [](const ToolSchemas&) {
-                return MakeNamedCalls({.call_open = "",
-                                       .header = GemmaHeader,
-                                       .call_close = "<end_function_call>",
-                                       .literal = LiteralSyntax{.quote = "<escape>"}});
-              },
-          .inner_marks = {"<escape>"}};
+  return MarkedFormat("functiongemma", {"<start_function_call>"}, "<start_function_call>",
+                      "<end_function_call>", "<escape>");
 }
 
 ToolFormat GemmaCodeFormat() {
-  return {
-      .name = "gemma-code",
-      .recognized_by = {{"```tool_code"}},
-      .syntax = {.openers = {"```tool_code"}, .closers = {}},
-      .grammar = [](const ToolSchemas& schemas) { return MakePythonCalls({.closers = {"```"}}, schemas); }};
+  const PythonCallsSyntax syntax = {.closers = {"```"}};
+  const std::string open = "```tool_code";
+  return {.name = "gemma-code",
+          .recognized_by = {{"```tool_code"}},
+          .openers = {open},
+          .calls = {syntax},
+          .writings = {{.opener = open,
+                        .begin = {"\n"},
+                        .before_name = {},
+                        .after_name = {"("},
+                        .after_arguments = {")"},
+                        .separator = {"\n"},
+                        .end = {"\n"},
+                        .closer = syntax.closers[0],
+                        .style = ArgumentStyle::kPython}}};
 }
 
 }  // namespace shoal

@@ -1,16 +1,23 @@
 // Nemotron Nano 2: <TOOLCALL>[{"name": "get_weather", "arguments": {"city": "Paris"}}]</TOOLCALL>
-#include "text/output/json_calls.h"
 #include "text/output/tool_format.h"
 
 namespace shoal {
 
 ToolFormat NemotronFormat() {
+  const JsonCallsSyntax syntax = {.closers = {"</TOOLCALL>"}};
+  const std::string open = "<TOOLCALL>";
   return {.name = "nemotron",
           .recognized_by = {{"<TOOLCALL>"}},
-          .syntax = {.openers = {"<TOOLCALL>"}, .closers = {"</TOOLCALL>"}},
-          .grammar = [](const ToolSchemas& schemas) {
-            return MakeJsonCalls({.closers = {"</TOOLCALL>"}}, schemas);
-          }};
+          .openers = {open},
+          .calls = {syntax},
+          .writings = {{.opener = open,
+                        .begin = {"["},
+                        .before_name = NameMember("name"),
+                        .after_name = ArgumentsMember("arguments"),
+                        .after_arguments = {"}"},
+                        .separator = {", "},
+                        .end = {"]"},
+                        .closer = syntax.closers[0]}}};
 }
 
 }  // namespace shoal

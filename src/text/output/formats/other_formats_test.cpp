@@ -66,6 +66,23 @@ TEST(OtherFormats, Functionary) {
               {.content = "", .calls = kCalls});
 }
 
+// The prompt ends with the first ">>>".
+TEST(OtherFormats, FunctionaryRecipients) {
+  Reading reading = Of("functionary-v3.2");
+  reading.silent = {"all\n"};
+  ExpectReads(reading, "get_time\n{\"zone\": \"CET\"}>>>now\n{}", {.content = "", .calls = kCalls});
+  ExpectReads(reading, "all\nI look.>>>now\n{}", {.content = "I look.", .calls = {{"now", "{}"}}});
+  ExpectReads(reading, "all\n>>> 1 + 1\n2", {.content = ">>> 1 + 1\n2"});
+}
+
+TEST(OtherFormats, FunctionaryNamesTheUserWithoutToolsToo) {
+  DialectParser parser({.tools = "functionary-v3.2"}, {.parse_tools = false});
+  OutputEvents events;
+  parser.push("all\nHello", events);
+  parser.finish(events);
+  EXPECT_EQ(AnswerOf(events).content, "Hello");
+}
+
 TEST(OtherFormats, GigaChat) {
   ExpectReads(Of("gigachat"),
               "I look.<|message_sep|>\n\nfunction call<|role_sep|>\n{\"name\": \"now\", \"arguments\": {}}",

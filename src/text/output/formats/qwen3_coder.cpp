@@ -7,40 +7,49 @@
 //   </function>
 //   </tool_call>
 #include "text/output/tool_format.h"
-#include "text/output/xml_calls.h"
 
 namespace shoal {
 
 namespace {
 
-std::unique_ptr<CallGrammar> CoderGrammar(const std::string& close, const ToolSchemas& schemas) {
-  return MakeXmlCalls({.call_open = "<function=",
-                       .name_close = ">",
-                       .key_open = "<parameter=",
-                       .key_close = ">",
-                       .value_open = "",
-                       .value_close = "</parameter>",
-                       .call_close = "</function>",
-                       .close = {close},
-                       .framed = true},
-                      schemas);
+ToolFormat CoderFormat(std::string_view name, std::vector<std::string_view> texts, const std::string& open,
+                       const std::string& close, const std::string& frame) {
+  const XmlCallsSyntax syntax = {.call_open = "<function=",
+                                 .name_close = ">",
+                                 .key_open = "<parameter=",
+                                 .key_close = ">",
+                                 .value_open = "",
+                                 .value_close = "</parameter>",
+                                 .call_close = "</function>",
+                                 .close = {close},
+                                 .framed = true};
+  return {.name = name,
+          .recognized_by = {std::move(texts)},
+          .openers = {open, syntax.call_open},  // Models forget the outer mark at times.
+          .calls = {syntax},
+          .writings = {{.opener = open,
+                        .begin = {"\n"},
+                        .before_name = {syntax.call_open},
+                        .after_name = {syntax.name_close + "\n"},
+                        .after_arguments = {syntax.call_close},
+                        .separator = {Maybe("\n")},
+                        .end = {"\n"},
+                        .closer = close,
+                        .around_each = true,
+                        .style = ArgumentStyle::kElements,
+                        .python_words = true,
+                        .frame = frame,
+                        .after_value = {"\n"}}}};
 }
 
 }  // namespace
 
-// Models forget the outer mark at times.
 ToolFormat Qwen3CoderFormat() {
-  return {.name = "qwen3-coder",
-          .recognized_by = {{"<function=", "<parameter="}},
-          .syntax = {.openers = {"<tool_call>", "<function="}, .closers = {"</tool_call>"}},
-          .grammar = [](const ToolSchemas& schemas) { return CoderGrammar("</tool_call>", schemas); }};
+  return CoderFormat("qwen3-coder", {"<function=", "<parameter="}, "<tool_call>", "</tool_call>", "\n");
 }
 
 ToolFormat SeedOssFormat() {
-  return {.name = "seed-oss",
-          .recognized_by = {{"<seed:tool_call>"}},
-          .syntax = {.openers = {"<seed:tool_call>", "<function="}, .closers = {"</seed:tool_call>"}},
-          .grammar = [](const ToolSchemas& schemas) { return CoderGrammar("</seed:tool_call>", schemas); }};
+  return CoderFormat("seed-oss", {"<seed:tool_call>"}, "<seed:tool_call>", "</seed:tool_call>", "");
 }
 
 }  // namespace shoal

@@ -1,16 +1,16 @@
 // Solar Open:
 //   <|tool_calls|><|tool_call:begin|>ID<|tool_call:name|>get_weather<|tool_call:args|>{"city": "Paris"}<|tool_call:end|>
 #include "text/output/json_text.h"
-#include "text/output/named_calls.h"
 #include "text/output/tool_format.h"
 
 namespace shoal {
 
 namespace {
 
+constexpr std::string_view kName = "<|tool_call:name|>";
+constexpr std::string_view kArguments = "<|tool_call:args|>";
+
 std::optional<CallHeader> SolarHeader(std::string_view text) {
-  constexpr std::string_view kName = "<|tool_call:name|>";
-  constexpr std::string_view kArguments = "<|tool_call:args|>";
   text = Trimmed(text);
   const size_t at = text.find(kName);
   if (at == std::string_view::npos || !text.ends_with(kArguments)) return std::nullopt;
@@ -24,17 +24,21 @@ std::optional<CallHeader> SolarHeader(std::string_view text) {
 }  // namespace
 
 ToolFormat SolarFormat() {
+  const NamedCallsSyntax syntax = {.call_open = "", .header = SolarHeader, .call_close = "<|tool_call:end|>"};
+  const std::string open = "<|tool_call:begin|>", name(kName), arguments(kArguments);
+  const std::string calls = "<|tool_calls|>", answer = "<|begin|>assistant";
   return {.name = "solar",
           .recognized_by = {{"<|tool_call:begin|>"}},
-          .syntax = {.openers = {"<|tool_call:begin|>"},
-                     .closers = {"<|tool_call:end|>"},
-                     .dropped = {"<|begin|>assistant<|tool_calls|>", "<|tool_calls|>"}},
-          .grammar =
-              [](const ToolSchemas&) {
-                return MakeNamedCalls(
-                    {.call_open = "", .header = SolarHeader, .call_close = "<|tool_call:end|>"});
-              },
-          .inner_marks = {"<|tool_call:name|>", "<|tool_call:args|>"}};
+          .openers = {open},
+          .dropped = {answer + calls, calls},
+          .calls = {syntax},
+          .writings = {{.preface = {Maybe(answer), calls},
+                        .opener = open,
+                        .before_name = {OfRegex("[a-zA-Z0-9_]{1,24}"), name},
+                        .after_name = {arguments},
+                        .closer = syntax.call_close,
+                        .around_each = true}},
+          .inner_marks = {name, arguments}};
 }
 
 }  // namespace shoal
