@@ -331,6 +331,8 @@ fn environment() -> Environment<'static> {
     env.add_filter("trim", python::trim);
     env.add_filter("e", python::escape);
     env.add_filter("escape", python::escape);
+    // Templates do not escape on their own, so that safe text is like any other.
+    env.add_filter("safe", |value: Value| value);
     env.add_filter(jinja_source::CHECK_ITERABLE, |value: Value| match value.kind() {
         ValueKind::None => Err(Error::new(ErrorKind::InvalidOperation, "None is not iterable")),
         _ => Ok(value),
