@@ -4,124 +4,36 @@
 
 #include <algorithm>
 #include <nlohmann/json.hpp>
+#include <variant>
+
+#include "api/structure/call_rules.h"
+#include "api/structure/lark_text.h"
+#include "text/output/harmony.h"
+#include "text/output/json_text.h"
 
 namespace shoal {
 namespace {
 
-/// A regular expression between slashes, for Lark.
-std::string Slashed(std::string_view regex) {
-  std::string out = "/";
-  for (size_t i = 0; i < regex.size(); ++i) {
-    if (regex[i] == '\\' && i + 1 < regex.size()) {
-      out += regex[i++];
-      out += regex[i];
-    } else if (regex[i] == '/') {
-      out += "\\/";
-    } else if (regex[i] == '\n') {
-      out += "\\n";
-    } else {
-      out += regex[i];
-    }
-  }
-  return out + "/";
-}
-
-/// Puts a grammar together, whose markers may be special tokens: those are no text.
-class LarkText {
- public:
-  explicit LarkText(const Tokenizer& tokenizer) : tokenizer_(tokenizer) {}
-
-  void add(std::string_view rule) { rules_ += fmt::format("{}\n", rule); }
-
-  /// The marker itself.
-  std::string mark(const std::string& text) const {
-    const std::optional<int32_t> id = special(text);
-    return id.has_value() ? fmt::format("<[{}]>", *id) : Quoted(text);
-  }
-
-  /// Any text up to the marker's first occurrence, and the marker.
-  std::string until(const std::string& marker) {
-    if (special(marker).has_value()) return "ANY? " + mark(marker);
-    const std::string name = fmt::format("UNTIL{}", count_++);
-    const std::string at = ChoiceRegex({marker});
-    add(fmt::format("{0}: /(?s:.*){1}/ & ~/(?s:.*){1}(?s:.+)/", name, at));
-    return name;
-  }
-
-  /// Any text without the marker.
-  std::string without(const std::string& marker) {
-    if (special(marker).has_value()) return "ANY?";
-    const std::string name = fmt::format("WITHOUT{}", count_++);
-    // A complement alone would take any text, and only never end.
-    add(fmt::format("{}: /(?s:.*)/ & ~/(?s:.*){}(?s:.*)/", name, ChoiceRegex({marker})));
-    return name;
-  }
-
-  std::string take(std::string_view start) const {
-    return fmt::format("start: {}\nANY: /(?s:.+)/\n{}", start, rules_);
-  }
-
- private:
-  /// A token that stands for itself, not for the bytes of its name. llguidance takes "<tool_call>" for one whatever
-  /// the tokenizer says of it.
-  std::optional<int32_t> special(const std::string& text) const {
-    const std::optional<int32_t> id = tokenizer_.token_id(text);
-    if (!id.has_value()) return std::nullopt;
-    const bool in_brackets = text.starts_with('<') && text.ends_with('>');
-    return in_brackets || tokenizer_.is_special(*id) ? id : std::nullopt;
-  }
-
-  const Tokenizer& tokenizer_;
-  std::string rules_;
-  int count_ = 0;
-};
+constexpr const char* kSpaces = "/[ \\n]{1,4}/";
 
 /// Reasoning, as the beginning of a start rule; "" for a model without.
 std::string ReasoningPart(const ReasoningMarks& reasoning, LarkText& lark) {
   if (reasoning.open.empty()) return "";
-  const std::string until = lark.until(reasoning.close) + " SPACE?";
-  lark.add("SPACE: /[ \\n]{1,4}/");
+  std::string until = lark.until(reasoning.close);
+  until += reasoning.after.empty() ? fmt::format(" ({})?", kSpaces) : " " + lark.mark(reasoning.after);
   if (reasoning.begun_in_prompt) return until + " ";
   return fmt::format("({} {})? ", lark.mark(reasoning.open), until);
 }
 
-/// How a format writes its calls.
-struct CallSyntax {
-  std::string_view format;
-  const char* open;      ///< Marker before a call, or before all of them.
-  const char* begin;     ///< Behind it.
-  const char* name_key;  ///< {"name": "get_weather",
-  const char* arguments_key;
-  const char* end;        ///< Behind the call.
-  const char* close;      ///< Marker behind it; "": none.
-  const char* separator;  ///< Between two calls.
-};
-
-constexpr CallSyntax kSyntaxes[] = {
-    {"hermes", "<tool_call>", "\n", "name", "arguments", "\n", "</tool_call>", "\n"},
-};
-
-const CallSyntax* FindSyntax(std::string_view format) {
-  const auto found = std::ranges::find(kSyntaxes, format, &CallSyntax::format);
-  return found == std::end(kSyntaxes) ? nullptr : found;
-}
-
-/// The parameters of a tool as they are compiled.
-std::string ParametersText(const Json& function, bool strict) {
-  const bool any = !function.contains("parameters") || function["parameters"].is_null();
-  Json schema =
-      any ? Json{{"type", "object"}, {"properties", Json::object()}, {"additionalProperties", false}}
-          : function["parameters"];
-  // Arguments are an object, also where the schema does not say so.
-  const bool open = schema.is_object() && !schema.contains("type") && !schema.contains("$ref") &&
-                    !schema.contains("anyOf") && !schema.contains("allOf") && !schema.contains("oneOf");
-  if (open) schema["type"] = "object";
-  if (!strict && schema.is_object() && !schema.contains("x-guidance")) {
-    Json options = GuidanceOptions();
-    options["lenient"] = true;
-    schema["x-guidance"] = std::move(options);
-  }
-  return SchemaText(schema);
+/// The format of calls of an answer; nothing where the model has none.
+std::optional<CallFormat> CallFormatOf(const AnswerFormat& format) {
+  if (format.tools == kHarmony)
+    return CallFormat{.name = kHarmony, .writing = &HarmonyWriting(), .forbidden = HarmonyMarks()};
+  const ToolFormat* const found = FindToolFormat(format.tools);
+  if (found == nullptr) return std::nullopt;
+  return CallFormat{.name = found->name,
+                    .writing = format.writing == nullptr ? &found->writings.back() : format.writing,
+                    .syntax = &found->calls};
 }
 
 const Json& FunctionOf(const Json& tool) { return tool.contains("function") ? tool["function"] : tool; }
@@ -135,29 +47,51 @@ bool IsStrict(const Json& tool, const ToolChoice& choice) {
   return std::ranges::find(choice.strict, NameOf(tool)) != choice.strict.end();
 }
 
-/// Adds the rule "call": what stands between the opening marker and the end of the call.
-void AddCallRule(const Json& tools, const CallSyntax& syntax, const ToolChoice& choice, LarkText& lark) {
-  std::string any_call;
-  int count = 0;
+ApiResult<std::string> CallsOf(const Json& tools, const CallFormat& format, const ToolChoice& choice,
+                               LarkText& lark) {
+  std::vector<CallableTool> callable;
   for (const Json& tool : tools) {
-    const std::string head =
-        fmt::format("{{\"{}\": {}, \"{}\": ", syntax.name_key, Quoted(NameOf(tool)), syntax.arguments_key);
-    lark.add(fmt::format("tool{0}: {1} parameters{0} \"}}\"", count, Quoted(head)));
-    lark.add(fmt::format("parameters{}: %json {}", count,
-                         ParametersText(FunctionOf(tool), IsStrict(tool, choice))));
-    any_call += fmt::format("{}tool{}", count == 0 ? "" : " | ", count);
-    ++count;
+    const Json& function = FunctionOf(tool);
+    callable.push_back({.name = NameOf(tool),
+                        .parameters = function.contains("parameters") ? &function["parameters"] : nullptr,
+                        .strict = IsStrict(tool, choice)});
   }
-  const std::string end = *syntax.end == '\0' ? "" : Quoted(syntax.end) + " ";
-  const std::string close = *syntax.close == '\0' ? "" : lark.mark(syntax.close);
-  lark.add(fmt::format("call: {} ({}) {}{}", Quoted(syntax.begin), any_call, end, close));
+  return AddCalls(callable, format, choice.parallel && choice.kind != ToolChoice::Kind::kNamed, lark);
 }
 
-/// The rules of calls; what follows the first opening marker.
-std::string AddCalls(const Json& tools, const CallSyntax& syntax, const ToolChoice& choice, LarkText& lark) {
-  AddCallRule(tools, syntax, choice, lark);
-  if (!choice.parallel || choice.kind == ToolChoice::Kind::kNamed) return "call";
-  return fmt::format("call ({} {} call)*", Quoted(syntax.separator), lark.mark(syntax.open));
+/// What stands in front of calls, but for reasoning.
+std::string Opening(const CallFormat& format, const AnswerFormat& answer, LarkText& lark) {
+  const CallWriting& writing = *format.writing;
+  return lark.notation(writing.preface) + " " +
+         (answer.call_begun_in_prompt ? "" : lark.mark(writing.opener)) + " ";
+}
+
+/// Any text, or text and calls behind it.
+std::string TextOrCalls(const CallFormat& format, const AnswerFormat& answer, const std::string& calls,
+                        LarkText& lark) {
+  const std::string& opener = format.writing->opener;
+  std::vector<std::string> openers = {opener};
+  std::vector<std::string> shown = answer.shown;
+  if (const ToolFormat* const found = FindToolFormat(format.name)) openers = found->openers;
+  if (format.name == kHarmony) openers = HarmonyMarks();
+  for (const NotationPiece& piece : format.writing->preface) shown.push_back(piece.text);
+  const std::string before = answer.reasoning.text.empty() ? "" : lark.mark(answer.reasoning.text) + " ";
+  if (opener.empty()) {  // What begins a call is told from text by its first byte.
+    const std::string text = lark.fresh("TEXT");
+    lark.add(fmt::format("{}: /(?s:.+)/ & ~/\\s*[{{\\[](?s:.*)/ & ~/(?s:.*){}(?s:.*)/", text,
+                         ChoiceRegex(openers)));
+    return fmt::format("({}? | {})", text, calls);
+  }
+  if (!answer.reasoning.text.empty()) {
+    const std::string direct = Opening(format, answer, lark) + calls;
+    // Harmony ends an answer with its text.
+    const bool goes_on = format.name != kHarmony;
+    const std::string behind =
+        goes_on ? fmt::format(" | {}{} {}", before, lark.without_until(openers, shown, opener), calls) : "";
+    return fmt::format("({}{}{} | {})", before, lark.without(openers, shown), behind, direct);
+  }
+  return fmt::format("({} | {} {})", lark.without(openers, shown), lark.without_until(openers, shown, opener),
+                     calls);
 }
 
 /// The rule "answer" of a structure that is no grammar of its own.
@@ -215,12 +149,30 @@ ToolChoice ReadToolChoice(FieldReader& fields, std::optional<ApiError>& error) {
 
 AnswerFormat AnswerFormatOf(const Dialect& dialect, std::string_view chat_template, std::string_view prompt) {
   AnswerFormat format{.tools = dialect.tools, .reasoning = {}};
+  if (dialect.reasoning == kHarmony) {
+    format.reasoning = {.open = std::string(kHarmonyReasoning),
+                        .close = "<|end|>",
+                        .after = "<|start|>assistant",
+                        .text = std::string(kHarmonyAnswer)};
+    return format;
+  }
+  if (const ToolFormat* const calls = FindToolFormat(dialect.tools)) {
+    format.writing = &calls->writing(chat_template);
+    format.shown = calls->dropped;
+    if (calls->opened_by_prompt) {
+      format.call_begun_in_prompt = Trimmed(prompt).ends_with(format.writing->opener);
+      format.reasoning.text = std::get<RecipientCallsSyntax>(calls->calls.main).user + "\n";
+    }
+  }
   const ReasoningFormat* reasoning = FindReasoningFormat(dialect.reasoning);
   if (reasoning == nullptr) return format;
   const ReasoningSyntax& marks = reasoning->syntax;
+  format.shown.insert(format.shown.end(), marks.dropped.begin(), marks.dropped.end());
   const bool begun = EndsWithinReasoning(dialect, prompt);
   if (begun || chat_template.contains(marks.open) || chat_template.contains(marks.close)) {
-    format.reasoning = {.open = marks.open, .close = marks.close, .begun_in_prompt = begun};
+    format.reasoning.open = marks.open;
+    format.reasoning.close = marks.close;
+    format.reasoning.begun_in_prompt = begun;
   }
   return format;
 }
@@ -237,12 +189,12 @@ ApiResult<std::optional<Structure>> ToolStructure(const Json& tools, const ToolC
         ApiError{.message = std::move(message), .param = "tool_choice", .code = "invalid_value"});
   };
   if (tools.empty()) return wrong("'tool_choice' wants a call, but there are no 'tools'");
-  const CallSyntax* syntax = FindSyntax(format.tools);
-  if (syntax == nullptr) {
+  const std::optional<CallFormat> calls_format = CallFormatOf(format);
+  if (!calls_format.has_value()) {
     if (choice.kind == Kind::kAuto) return std::nullopt;  // As far as it can be enforced.
-    return wrong(fmt::format(
-        "'tool_choice' can't be enforced for this model, whose format of calls is '{}'; use 'auto'",
-        format.tools));
+    return wrong(
+        "'tool_choice' can't be enforced for this model: its format of calls is not known ('none'); use "
+        "'auto'");
   }
   Json callable = Json::array();
   for (const Json& tool : tools) {
@@ -252,20 +204,18 @@ ApiResult<std::optional<Structure>> ToolStructure(const Json& tools, const ToolC
     return wrong(fmt::format("'tool_choice' names the function '{}', which 'tools' has not", choice.name));
 
   LarkText lark(tokenizer);
-  const std::string calls = AddCalls(callable, *syntax, choice, lark);
-  std::string start;
-  if (choice.kind == Kind::kAuto) {
-    start = fmt::format("{} | {} {}", lark.without(syntax->open), lark.until(syntax->open), calls);
-  } else {
-    start = fmt::format("{}{} {}", ReasoningPart(format.reasoning, lark), lark.mark(syntax->open), calls);
-  }
+  const ApiResult<std::string> calls = CallsOf(callable, *calls_format, choice, lark);
+  if (!calls.has_value()) return std::unexpected(calls.error());
+  std::string start = ReasoningPart(format.reasoning, lark);
+  start += choice.kind == Kind::kAuto ? TextOrCalls(*calls_format, format, *calls, lark)
+                                      : Opening(*calls_format, format, lark) + *calls;
   return Structure{choice.kind == Kind::kAuto ? "tools" : "tool_choice", GrammarKind::kLark,
                    lark.take(start)};
 }
 
 ApiResult<Structure> BehindReasoning(Structure structure, const ReasoningMarks& reasoning,
                                      const Tokenizer& tokenizer) {
-  if (reasoning.open.empty()) return structure;
+  if (reasoning.open.empty() && reasoning.text.empty()) return structure;
   if (structure.kind == GrammarKind::kLark) {
     if (!reasoning.begun_in_prompt) return structure;  // The answer begins at once.
     return std::unexpected(ApiError{
@@ -276,7 +226,7 @@ ApiResult<Structure> BehindReasoning(Structure structure, const ReasoningMarks& 
         .code = "invalid_value"});
   }
   LarkText lark(tokenizer);
-  const std::string before = ReasoningPart(reasoning, lark);
+  const std::string before = ReasoningPart(reasoning, lark) + lark.mark(reasoning.text) + " ";
   AddAnswer(structure, lark);
   structure.kind = GrammarKind::kLark;
   structure.text = lark.take(before + "answer");
@@ -298,16 +248,19 @@ ApiResult<std::optional<Structure>> ChatStructure(const std::optional<Structure>
   if (!structure.has_value() || choice.kind == Kind::kRequired || choice.kind == Kind::kNamed) {
     return ToolStructure(list, choice, format, tokenizer);
   }
-  const CallSyntax* syntax = choice.kind == Kind::kAuto && !list.empty() ? FindSyntax(format.tools) : nullptr;
-  if (syntax == nullptr || structure->kind == GrammarKind::kLark) {
+  const bool may_call = choice.kind == Kind::kAuto && !list.empty();
+  const std::optional<CallFormat> calls_format = may_call ? CallFormatOf(format) : std::nullopt;
+  if (!calls_format.has_value() || structure->kind == GrammarKind::kLark) {
     return BehindReasoning(*structure, format.reasoning, tokenizer);
   }
   LarkText lark(tokenizer);
-  const std::string before = ReasoningPart(format.reasoning, lark);
+  std::string start = ReasoningPart(format.reasoning, lark);
   AddAnswer(*structure, lark);
-  const std::string calls = AddCalls(list, *syntax, choice, lark);
-  return Structure{structure->field, GrammarKind::kLark,
-                   lark.take(fmt::format("{}(answer | {} {})", before, lark.mark(syntax->open), calls))};
+  const ApiResult<std::string> calls = CallsOf(list, *calls_format, choice, lark);
+  if (!calls.has_value()) return std::unexpected(calls.error());
+  start += fmt::format("({} answer | {}{})", lark.mark(format.reasoning.text),
+                       Opening(*calls_format, format, lark), *calls);
+  return Structure{structure->field, GrammarKind::kLark, lark.take(start)};
 }
 
 }  // namespace shoal

@@ -33,12 +33,17 @@ struct ReasoningMarks {
   std::string open;              ///< "<think>"; empty: the model writes no reasoning.
   std::string close;             ///< "</think>"
   bool begun_in_prompt = false;  ///< The prompt ends within the reasoning.
+  std::string after = "";        ///< Stands behind the closing mark; "": spaces may.
+  std::string text = "";         ///< Stands in front of an answer's text: the header of a message.
 };
 
 /// The format in which a model answers, as far as grammars must know it.
 struct AnswerFormat {
   std::string tools = "none";  ///< The name of its format of calls: "hermes"
   ReasoningMarks reasoning;
+  const CallWriting* writing = nullptr;  ///< How the model writes calls; null: as most of its format.
+  bool call_begun_in_prompt = false;     ///< The prompt ends with a call's opening marker.
+  std::vector<std::string> shown = {};   ///< Marks that may stand in an answer's text.
 };
 
 /// That of a model with this dialect, whose text goes on from `prompt`.
