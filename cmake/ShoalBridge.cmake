@@ -21,6 +21,7 @@ add_custom_command(
           ${bridge_target}
   COMMAND ${CMAKE_COMMAND} -E copy ${bridge_target}/release/libshoal_bridge.a ${bridge_library}
   DEPENDS ${bridge_sources} ${bridge_folder}/Cargo.toml ${bridge_folder}/Cargo.lock
+          ${CMAKE_SOURCE_DIR}/src/formats/end_of_text_names.inc
   COMMENT "Building the Rust bridge"
   VERBATIM)
 add_custom_target(shoal_bridge_build DEPENDS ${bridge_library})

@@ -6,25 +6,9 @@ use crate::error::{invalid, Outcome};
 use crate::template::{ChatTemplates, Request, Settings};
 use crate::tokenizer::TextTokenizer;
 
-/// Names that released models give the token at the end of a text, of a turn, or of a call of tools.
-const ENDS: [&str; 16] = [
-    "<|im_end|>",
-    "<|eot_id|>",
-    "<|eom_id|>",
-    "<|eot|>",
-    "<|eom|>",
-    "<|end|>",
-    "<end_of_turn>",
-    "<turn|>",
-    "<|endoftext|>",
-    "<|end_of_text|>",
-    "<|return|>",
-    "<|call|>",
-    "<|END_OF_TURN_TOKEN|>",
-    "[|endofturn|]",
-    "<EOT>",
-    "<｜end▁of▁sentence｜>",
-];
+/// Names that released models give the token at the end of a text, of a turn, or of a call of tools: one in quotes a
+/// line, for the reader of GGUF files, too.
+const ENDS: &str = include_str!("../../src/formats/end_of_text_names.inc");
 /// What the assistant says in the conversations below; no template has it.
 const ANSWER: &str = "3f9a0c57e1b2d486";
 
@@ -34,8 +18,8 @@ pub fn end_of_text(
     templates: Option<&ChatTemplates>,
     config: &str,
 ) -> Outcome<Vec<u32>> {
-    let mut ends: Vec<u32> = ENDS
-        .iter()
+    let names = ENDS.lines().filter_map(|line| line.strip_prefix('"')?.strip_suffix("\","));
+    let mut ends: Vec<u32> = names
         .filter_map(|name| tokenizer.token_id(name))
         .filter(|id| tokenizer.is_special(*id))
         .collect();

@@ -385,8 +385,8 @@ absl::StatusOr<GgufText> TextOfGguf(const GgufMetadata& metadata, std::string_vi
 absl::Status AddTokenIds(const GgufKeys& keys, Json* config) {
   // A server must stop where the model ends its turn, which many files call neither eos nor eot.
   constexpr std::string_view kEnds[] = {
-      "<|eot_id|>", "<|im_end|>", "<|end|>",  "<end_of_turn>", "<|endoftext|>",        "<|end_of_text|>",
-      "<|eom_id|>", "<|return|>", "<|call|>", "<EOT>",         "<｜end▁of▁sentence｜>"};
+#include "formats/end_of_text_names.inc"
+  };
   if (keys.find("tokenizer.ggml.tokens") == nullptr) return absl::OkStatus();
   ASSIGN_OR_RETURN(const Vocabulary vocabulary, ReadVocabulary(keys));
   const size_t count = vocabulary.tokens.size();
