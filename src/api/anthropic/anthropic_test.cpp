@@ -138,6 +138,16 @@ TEST_F(AnthropicTest, TokensAreCountedAsTheMessageHasThem) {
   EXPECT_EQ(counted["input_tokens"], answered["usage"]["input_tokens"]);
 }
 
+// Of the test's model no format of calls is known: a call can't be enforced, but its prompt can be counted.
+TEST_F(AnthropicTest, TokensAreCountedWithoutAGrammar) {
+  start();
+  const std::string body =
+      R"({"model": "shoal-test", "max_tokens": 9, "messages": [{"role": "user", "content": "x"}],
+      "tools": [{"name": "f", "input_schema": {"type": "object"}}], "tool_choice": {"type": "any"}})";
+  post_json(kMessages, body, 400);
+  EXPECT_GT(post_json("/v1/messages/count_tokens", body)["input_tokens"], 0);
+}
+
 TEST_F(AnthropicTest, ErrorsHaveAnthropicsShape) {
   start();
   const auto error = [&](const std::string& body, int status) {

@@ -49,9 +49,9 @@ void AnthropicApi::count_tokens(const HttpRequest& request, const Writer& writer
   const auto parsed = ParseMessages(request.body);
   if (!parsed.has_value()) return Refuse(*writer, parsed.error());
   if (const auto wrong = check_model(parsed->model)) return Refuse(*writer, *wrong);
-  const auto order = OrderOfChat(service_, parsed->chat, "");
-  if (!order.has_value()) return Refuse(*writer, order.error());
-  writer->send({.body = fmt::format(R"({{"input_tokens":{}}})", order->prompts.front().size())});
+  const auto tokens = TokensOfChat(service_, parsed->chat);
+  if (!tokens.has_value()) return Refuse(*writer, tokens.error());
+  writer->send({.body = fmt::format(R"({{"input_tokens":{}}})", tokens->size())});
 }
 
 }  // namespace shoal

@@ -39,6 +39,14 @@ ApiResult<AnswerOrder> OrderOfChat(AnswerService& service, std::string_view chat
   return OrderOfChat(service, *parsed, std::move(id));
 }
 
+ApiResult<std::vector<int32_t>> TokensOfChat(const AnswerService& service, std::string_view chat) {
+  const auto parsed = ParseChatCompletion(chat, {.vocabulary = service.vocabulary()});
+  if (!parsed.has_value()) return std::unexpected(parsed.error());
+  auto prompt = service.chat_prompt(parsed->conversation, "messages");
+  if (!prompt.has_value()) return std::unexpected(std::move(prompt.error()));
+  return std::move(prompt->tokens);
+}
+
 ApiResult<AnswerOrder> OrderOfText(AnswerService& service, std::string_view chat, std::string_view text,
                                    std::string id) {
   const auto parsed = ParseChatCompletion(chat, {.vocabulary = service.vocabulary()});

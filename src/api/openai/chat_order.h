@@ -2,8 +2,10 @@
 // requests into these words, so that each field means the same everywhere.
 #pragma once
 
+#include <cstdint>
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include "api/answer/answer_service.h"
 #include "api/api_error.h"
@@ -20,6 +22,9 @@ ApiResult<AnswerOrder> OrderOfChat(AnswerService& service, const ChatCompletionR
                                    std::string id);
 /// The same of a request that is still JSON.
 ApiResult<AnswerOrder> OrderOfChat(AnswerService& service, std::string_view chat, std::string id);
+
+/// The tokens of its prompt alone: no grammar is made, since nothing will be answered.
+ApiResult<std::vector<int32_t>> TokensOfChat(const AnswerService& service, std::string_view chat);
 
 /// As OrderOfChat, but `text` is continued as it is; the messages of `chat` are not used.
 ApiResult<AnswerOrder> OrderOfText(AnswerService& service, std::string_view chat, std::string_view text,
