@@ -161,7 +161,8 @@ AnswerFormat AnswerFormatOf(const Dialect& dialect, std::string_view chat_templa
     format.shown = calls->dropped;
     if (calls->opened_by_prompt) {
       format.call_begun_in_prompt = Trimmed(prompt).ends_with(format.writing->opener);
-      format.reasoning.text = std::get<RecipientCallsSyntax>(calls->calls.main).user + "\n";
+      const std::string& user = std::get<RecipientCallsSyntax>(calls->calls.main).user;
+      if (format.call_begun_in_prompt) format.reasoning.text = user + "\n";
     }
   }
   const ReasoningFormat* reasoning = FindReasoningFormat(dialect.reasoning);
