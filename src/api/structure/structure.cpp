@@ -194,6 +194,14 @@ std::vector<std::string> UnimplementedKeys(const std::string& message) {
   return names;
 }
 
+/// The word behind `begin` in `message`; "": it is not there.
+std::string Behind(const std::string& message, std::string_view begin) {
+  const size_t at = message.find(begin);
+  if (at == std::string::npos) return "";
+  const std::string rest = message.substr(at + begin.size());
+  return rest.substr(0, rest.find_first_of("' \n"));
+}
+
 }  // namespace
 
 std::optional<Structure> ReadStructure(FieldReader& fields, std::optional<ApiError>& error) {
@@ -247,6 +255,17 @@ ApiError StructureError(const Structure& structure, const std::string& message) 
         "'anyOf', or "
         "give each schema a property with a 'const' of its own",
         structure.field);
+    error.code = "unsupported_schema";
+  } else if (const std::string format = Behind(message, "Unknown format: "); !format.empty()) {
+    error.message =
+        fmt::format("'{}': the keyword 'format' of JSON schema can't be enforced for '{}'; leave it out",
+                    structure.field, format);
+    error.code = "unsupported_schema";
+  } else if (const std::string place = Behind(message, "Resource '"); !place.empty()) {
+    error.message = fmt::format(
+        "'{}': the keyword '$ref' of JSON schema can't be followed out of the schema, to '{}'; put "
+        "what it names under '$defs'",
+        structure.field, place);
     error.code = "unsupported_schema";
   } else {
     error.message = fmt::format("'{}': {}", structure.field, message);

@@ -13,6 +13,7 @@
 namespace shoal {
 namespace {
 
+using testing::AllOf;
 using testing::HasSubstr;
 
 /// What the body's fields say; errors in `error`.
@@ -176,11 +177,11 @@ TEST_F(GrammarServiceTest, ASchemaThatCannotBeEnforcedIsA400ThatNamesTheKeyword)
   EXPECT_THAT(error(R"({"guided_json": {"oneOf": [{"type": "integer"}, {"type": "number"}]}})").message,
               HasSubstr("'oneOf'"));
   EXPECT_THAT(error(R"({"guided_json": {"type": "string", "format": "color-of-the-sky"}})").message,
-              HasSubstr("color-of-the-sky"));
+              HasSubstr("the keyword 'format' of JSON schema can't be enforced for 'color-of-the-sky'"));
   EXPECT_THAT(error(R"({"guided_json": {"type": "integer", "minimum": 5, "maximum": 3}})").message,
               HasSubstr("guided_json"));
   EXPECT_THAT(error(R"({"guided_json": {"$ref": "https://example.com/x"}})").message,
-              HasSubstr("example.com"));
+              AllOf(HasSubstr("'$ref'"), HasSubstr("example.com")));
   EXPECT_THAT(error(R"({"guided_regex": "(a"})").message, HasSubstr("'guided_regex': regular expression"));
   EXPECT_THAT(error(R"({"guided_grammar": "start: other"})").message, HasSubstr("other"));
 }
