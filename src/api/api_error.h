@@ -30,8 +30,8 @@ using ApiResult = std::expected<T, ApiError>;
 /// An error that a scheduler, engine or tokenizer gave: its code decides who is at fault.
 ApiError FromStatus(const absl::Status& status);
 
-/// What Retry-After says of a predicted wait: whole seconds, at least 1. No more than 60, as official clients heed no
-/// longer ones, and come back at once instead.
+/// What Retry-After says of a predicted wait: whole seconds, at least 1. No more than 60: clients heed no long ones
+/// (OpenAI's for Python: 120 at most), and come back much sooner instead.
 int64_t RetryAfterSeconds(double wait_s);
 
 /// The error that the HTTP server itself answers with `status`.

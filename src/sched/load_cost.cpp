@@ -9,8 +9,9 @@
 namespace shoal {
 namespace {
 
-/// A step counts half after some 35 more of its kind.
-constexpr double kDecay = 0.98;
+/// A step counts half after some 35 more of its kind; one with both after 7, for it is these that a budget must get
+/// right, on a machine that others use, too.
+constexpr std::array<double, 3> kDecays = {0.98, 0.9, 0.98};
 /// Positions are counted in thousands, and times in microseconds, so that all terms are of one magnitude.
 constexpr double kPositions = 1024;
 constexpr double kNsPerUnit = 1000;
@@ -90,15 +91,16 @@ int LoadCostModel::KindOf(const StepLoad& load) {
 void LoadCostModel::observe(const StepLoad& load, double ns) {
   if (ns <= 0) return;  // An engine that reports no per-stage timings.
   Sums& sums = sums_[static_cast<size_t>(KindOf(load))];
+  const double decay = kDecays[static_cast<size_t>(KindOf(load))];
   const double expected = cost_ns(load);
   if (sums.count >= kTrustedCount && expected > 0) ns = std::min(ns, kOutlier * expected);
   const Terms terms = TermsOf(load);
-  sums.count = sums.count * kDecay + 1;
+  sums.count = sums.count * decay + 1;
   for (size_t i = 0; i < kTerms; ++i) {
     for (size_t j = 0; j < kTerms; ++j) {
-      sums.products[i][j] = sums.products[i][j] * kDecay + terms[i] * terms[j];
+      sums.products[i][j] = sums.products[i][j] * decay + terms[i] * terms[j];
     }
-    sums.times[i] = sums.times[i] * kDecay + terms[i] * ns / kNsPerUnit;
+    sums.times[i] = sums.times[i] * decay + terms[i] * ns / kNsPerUnit;
   }
   fit();
 }

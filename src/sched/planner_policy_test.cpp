@@ -158,13 +158,13 @@ TEST_F(PlannerPolicyTest, APromptOfABetterPriorityGetsTheStep) {
 
 TEST_F(PlannerPolicyTest, WhatIsComputedAgainAfterAPreemptionIsNotCharged) {
   // Two parties with equal requests, of which one is preempted: then both go on in turns.
-  start({.rows_per_step = 64, .sequences_max = 16},
+  start({.rows_per_step = 64, .sequences_max = 2},
         {.blocks = 4, .context = 1024, .steps_in_flight = 1, .vocabulary = 100});
   add({.prompt = 32, .max_tokens = 40, .party = "a"});
   add({.prompt = 32, .max_tokens = 40, .party = "b"});
   for (int i = 0; i < 2; ++i) {
-    add({.prompt = 100, .max_tokens = 10, .party = "a"});
-    add({.prompt = 100, .max_tokens = 10, .party = "b"});
+    add({.prompt = 10, .party = "a"});
+    add({.prompt = 10, .party = "b"});
   }
   run();
   EXPECT_GE(planner_->preemptions(), 1);

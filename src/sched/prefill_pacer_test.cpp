@@ -130,6 +130,20 @@ TEST_P(Pace, NinetyNineOfAHundredGapsStayWithinOneAndAHalfTargets) {
 INSTANTIATE_TEST_SUITE_P(Machines, Pace, ::testing::Values(&Linear, &MemoryBound),
                          [](const auto& test) { return test.index == 0 ? "Linear" : "MemoryBound"; });
 
+TEST(PrefillPacer, AMachineThatOthersBeginToUseCostsFewLateSteps) {
+  double slower = 0;
+  const Simulation simulation{
+      .cost_ms = [&](const StepLoad& load) { return slower + (1 + slower / 40) * Linear(load); },
+      .target = milliseconds(120)};
+  PrefillPacer pacer(simulation.target, 1);
+  simulation.decode(pacer, 100, 200);
+  (void)simulation.prompt(pacer, 8192, 300);
+  slower = 20;  // What took 24 ms takes 56 now, and each row half as much again.
+  const auto steps = simulation.prompt(pacer, 8192, 300);
+  EXPECT_LE(std::ranges::count_if(steps, [](const auto& step) { return step.ms > 180; }), 8);
+  EXPECT_LE(std::ranges::count_if(steps, [](const auto& step) { return step.ms > 130; }), 40);
+}
+
 TEST(PrefillPacer, ChunksShrinkAsThePositionGrows) {
   const Simulation simulation{.cost_ms = Linear, .target = milliseconds(60)};
   PrefillPacer pacer(simulation.target, 1);
