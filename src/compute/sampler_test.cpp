@@ -232,6 +232,29 @@ TEST(Sampler, AMaskThatAllowsNothingIsAnErrorThatSaysSo) {
   EXPECT_FALSE(Masked({.temperature = 1}, long_logits, {0}).ok());  // Ids without a bit may not come.
 }
 
+TEST(Sampler, ATokenIsScoredAsSamplingItTells) {
+  const std::vector<float> logits = {0.25f, 0.6931472f, -3.0f, 1.3862944f};
+  Arena arena;
+  for (int32_t id = 0; id < 4; ++id) {
+    const auto sampled = WithLogprobs({.temperature = 0, .logit_bias = {{id, 100.0f}}}, logits, 3);
+    const auto scored = ScoreToken(K(), {.id = id, .position = 7, .top = 3}, arena, logits);
+    ASSERT_TRUE(sampled.ok() && scored.ok());
+    EXPECT_EQ(*scored, *sampled) << id;
+    EXPECT_EQ(ScoreToken(K(), {.id = id, .position = 7, .top = 0}, arena, logits)->logprob, sampled->logprob);
+  }
+}
+
+TEST(Sampler, LogitsThatAreNotFiniteScoreNothing) {
+  Arena arena;
+  for (const float bad : {std::numeric_limits<float>::quiet_NaN(), kInfinity}) {
+    const auto scored = ScoreToken(K(), {.id = 0, .position = 7}, arena, std::vector{1.0f, bad, 2.0f});
+    EXPECT_EQ(scored.status().code(), absl::StatusCode::kOutOfRange);
+    EXPECT_NE(Message(scored.status()).find("position 7"), std::string::npos);
+  }
+  const auto none = ScoreToken(K(), {.id = 0, .position = 7}, arena, std::vector{-kInfinity, -kInfinity});
+  EXPECT_EQ(none.status().code(), absl::StatusCode::kOutOfRange);
+}
+
 TEST(Sampler, LogprobsUnderAMaskAreThoseOfTheModel) {
   const std::vector<float> logits = {0.0f, 0.6931472f, 0.0f, 1.3862944f};
   const auto free = WithLogprobs({.temperature = 0}, logits, 2);

@@ -4,6 +4,7 @@
 
 #include <numeric>
 
+#include "base/status.h"
 #include "sched/scheduler.h"
 #include "sched/testing/fake_engine.h"
 #include "sched/testing/recording_sink.h"
@@ -128,6 +129,36 @@ TEST_P(PromptResults, APromptMayFillTheWholeContextWhereNothingIsGenerated) {
       scheduler_->submit({.prompt = Prompt(static_cast<size_t>(room + 1)), .pool = Pool::kLast},
                          std::make_shared<RecordingSink>());
   EXPECT_EQ(longer.status().code(), absl::StatusCode::kInvalidArgument);
+}
+
+TEST_P(PromptResults, ALostClusterChangesNothing) {
+  start();
+  engine_->hold(true);
+  const auto prompt = Prompt(100);
+  auto sink = std::make_shared<RecordingSink>();
+  GenerationRequest scored{.prompt = prompt, .max_tokens = 9, .score_prompt = true};
+  GenerationRequest mean{.prompt = prompt, .pool = Pool::kMean};
+  for (GenerationRequest* one : {&scored, &mean}) one->deadline = Deadline::after_ms(60'000);
+  ASSERT_TRUE(scheduler_->submit({scored, mean}, sink).ok());
+  for (int loss = 0; loss < 3; ++loss) {
+    for (int step = 0; step < 2; ++step) {
+      const Deadline deadline = Deadline::after_ms(30'000);
+      while (!engine_->run_step() && !deadline.expired() && !sink->reason(0).has_value()) {
+      }
+    }
+    engine_->lose(Unavailable("node 'b' is gone"));
+    engine_->recover({.blocks = GetParam().blocks,
+                      .context = 2048,
+                      .steps_in_flight = GetParam().steps_in_flight,
+                      .vocabulary = kVocabulary});
+  }
+  engine_->hold(false);
+  ASSERT_TRUE(sink->wait_end(2));
+  EXPECT_FALSE(sink->late());
+  EXPECT_TRUE(sink->error().ok()) << ToString(sink->error());
+  EXPECT_EQ(sink->scores(0), ScoresOf(prompt, 0));
+  EXPECT_EQ(sink->tokens(0), ExpectedTokens(HashModel(kVocabulary), prompt, 9));
+  EXPECT_EQ(sink->embedding(1), FakeEmbedding(prompt, Pool::kMean));
 }
 
 INSTANTIATE_TEST_SUITE_P(Conditions, PromptResults, ::testing::ValuesIn(kConditions));
