@@ -6,6 +6,7 @@
 #include <filesystem>
 #include <fstream>
 
+#include "base/file_handle.h"
 #include "base/status.h"
 #include "base/text.h"
 
@@ -44,6 +45,25 @@ absl::Status WriteTextFile(const std::string& path, std::string_view text) {
   std::filesystem::rename(partial, path, error);
   if (error) return ResourceExhausted("cannot write {}: {}", path, error.message());
   return absl::OkStatus();
+}
+
+absl::Status SystemError(std::string_view what, const std::string& path, int error) {
+  const std::string text = fmt::format("cannot {} {}: {}", what, path, std::strerror(error));
+  switch (error) {
+    case ENOENT:
+    case ENOTDIR:
+      return NotFound("{}", text);
+    case EACCES:
+    case EPERM:
+    case EROFS:
+      return PermissionDenied("{}", text);
+    case ENOSPC:
+    case EDQUOT:
+    case EFBIG:
+      return ResourceExhausted("{}", text);
+    default:
+      return Unavailable("{}", text);
+  }
 }
 
 }  // namespace shoal

@@ -10,7 +10,6 @@
 #include <cerrno>
 #include <chrono>
 #include <cstdio>
-#include <cstring>
 #include <filesystem>
 #include <thread>
 
@@ -29,25 +28,6 @@ constexpr std::string_view kSuffix = ".packed";
 constexpr std::string_view kTemporarySuffix = ".partial";
 constexpr mode_t kOwnerOnly = 0600;  // Weights may be under a licence: what was private stays so.
 constexpr int64_t kNsPerS = 1'000'000'000;
-
-absl::Status SystemError(std::string_view what, const std::string& path, int error) {
-  const std::string text = fmt::format("cannot {} {}: {}", what, path, std::strerror(error));
-  switch (error) {
-    case ENOENT:
-    case ENOTDIR:
-      return NotFound("{}", text);
-    case EACCES:
-    case EPERM:
-    case EROFS:
-      return PermissionDenied("{}", text);
-    case ENOSPC:
-    case EDQUOT:
-    case EFBIG:
-      return ResourceExhausted("{}", text);
-    default:
-      return Unavailable("{}", text);
-  }
-}
 
 bool IsRegular(const struct stat& info) { return S_ISREG(info.st_mode); }
 
@@ -97,10 +77,6 @@ bool IsOfOlderLayout(const std::string& path) {
 }
 
 }  // namespace
-
-FileHandle::~FileHandle() {
-  if (fd_ >= 0) close(fd_);
-}
 
 absl::StatusOr<PackedFile> PackedFile::Open(const std::string& path) {
   PackedFile result;

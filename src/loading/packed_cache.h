@@ -13,29 +13,12 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "base/file_handle.h"
 #include "loading/packed_file.h"
 
 namespace shoal {
 
 inline constexpr int64_t kPackedCacheLimit = int64_t{64} << 30;
-
-/// An open file descriptor.
-class FileHandle {
- public:
-  FileHandle() = default;
-  explicit FileHandle(int fd) : fd_(fd) {}
-  FileHandle(FileHandle&& other) noexcept : fd_(std::exchange(other.fd_, -1)) {}
-  FileHandle& operator=(FileHandle&& other) noexcept {
-    std::swap(fd_, other.fd_);
-    return *this;
-  }
-  ~FileHandle();
-
-  int fd() const { return fd_; }
-
- private:
-  int fd_ = -1;
-};
 
 /// A file whose table is sound. Its matrices are not checked: the reader compares the hashes.
 class PackedFile {
