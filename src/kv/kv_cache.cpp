@@ -61,10 +61,19 @@ absl::StatusOr<std::unique_ptr<KvCache>> KvCache::Create(Range layers, std::vect
   return cache;
 }
 
-std::byte* KvCache::keys(LayerId layer, BlockId block) const {
+size_t KvCache::index_of(LayerId layer) const {
   SHOAL_CHECK(layers_.contains(layer.value));
+  return static_cast<size_t>(layer.value - layers_.begin);
+}
+
+int64_t KvCache::place_bytes(LayerId layer) const {
+  const KvLayerShape& shape = this->shape(layer);
+  return static_cast<int64_t>(shape.state_values > 0 ? SlotBytes(shape) : 2 * HalfBlockBytes(shape, dtype_));
+}
+
+std::byte* KvCache::keys(LayerId layer, BlockId block) const {
+  const size_t index = index_of(layer);
   SHOAL_CHECK(block.value >= 0 && block.value < blocks_);
-  const auto index = static_cast<size_t>(layer.value - layers_.begin);
   return memory_.data() + layer_offset_[index] +
          2 * HalfBlockBytes(shapes_[index], dtype_) * static_cast<size_t>(block.value);
 }

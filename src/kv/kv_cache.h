@@ -45,6 +45,10 @@ class KvCache {
   DType dtype() const { return dtype_; }
   int blocks() const { return blocks_; }
   Range layers() const { return layers_; }
+  /// CHECK that the cache has the layer.
+  const KvLayerShape& shape(LayerId layer) const { return shapes_[index_of(layer)]; }
+  /// Bytes of one block, or of one state, of the layer: they lie one after the other.
+  int64_t place_bytes(LayerId layer) const;
 
   int state_slots() const { return static_cast<int>(state_positions_.size()); }
 
@@ -69,6 +73,7 @@ class KvCache {
 
  private:
   KvCache() = default;
+  size_t index_of(LayerId layer) const;
   Range layers_;
   std::vector<KvLayerShape> shapes_;
   DType dtype_ = DType::kF16;
