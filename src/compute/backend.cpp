@@ -54,6 +54,14 @@ absl::Status CheckTaken(const Backend& backend, const BackendLoad& load) {
   return absl::OkStatus();
 }
 
+absl::Status BackendSession::export_cached(const CachePlace&, const ImageId&, std::vector<std::byte>&) {
+  return Unimplemented("this backend does not export its caches: serve without --kv-disk");
+}
+
+absl::Status BackendSession::import_cached(const CachePlace&, const ImageId&, std::span<const std::byte>) {
+  return Unimplemented("this backend does not import caches: serve without --kv-disk");
+}
+
 absl::Status CheckOptions(const Backend& backend, const BackendSessionOptions& options) {
   const int64_t rows_max = backend.limits().rows_max;
   if (options.rows_max > rows_max) {

@@ -23,6 +23,7 @@
 #include "compute/stage_step.h"
 #include "compute/token_history.h"
 #include "kernels/packed.h"
+#include "kv/block_image.h"
 #include "loading/packed_cache.h"
 #include "loading/resolved_weights.h"
 #include "numeric/dtype.h"
@@ -98,6 +99,13 @@ class BackendSession {
                                   MatView<float> y) = 0;
   /// y += acc * 2^-40, each rounded once (numeric/fixed_sum.h). acc, y: [R, D].
   virtual void add_sums(MatView<const int64_t> acc, MatView<float> y) = 0;
+
+  /// As ExportImages, of the session's own cache; appends nothing where no layers are held. Unimplemented: this
+  /// backend does not give its caches away.
+  virtual absl::Status export_cached(const CachePlace& place, const ImageId& id, std::vector<std::byte>& out);
+  /// As ImportImages. Unimplemented as export_cached().
+  virtual absl::Status import_cached(const CachePlace& place, const ImageId& id,
+                                     std::span<const std::byte> images);
 
   /// Elements that did not fit the cache's f16 and were stored as +-65504, since the model was loaded.
   virtual int64_t kv_saturated() const = 0;

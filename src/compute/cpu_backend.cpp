@@ -117,6 +117,17 @@ class CpuSession final : public BackendSession {
     });
   }
 
+  absl::Status export_cached(const CachePlace& place, const ImageId& id,
+                             std::vector<std::byte>& out) override {
+    return cache_ == nullptr ? absl::OkStatus() : ExportImages(*cache_, place, id, out);
+  }
+
+  absl::Status import_cached(const CachePlace& place, const ImageId& id,
+                             std::span<const std::byte> images) override {
+    if (cache_ != nullptr) return ImportImages(*cache_, place, id, images);
+    return images.empty() ? absl::OkStatus() : InvalidArgument("cache image: no layers are held here");
+  }
+
   int64_t kv_saturated() const override { return stage_ == nullptr ? 0 : stage_->kv_saturated(); }
   int64_t scratch_bytes() const override { return step_arena_.bytes_held() + serve_arena_.bytes_held(); }
 

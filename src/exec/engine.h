@@ -10,6 +10,7 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "exec/kv_report.h"
 #include "exec/step.h"
 #include "kv/block_key.h"
 #include "plan/cost.h"
@@ -41,6 +42,9 @@ struct EngineLimits {
 /// cluster is lost, with the error that all its steps get; from within submit() where the step is refused.
 /// Steps of a lost generation may still end when the next has begun. Must not block.
 using StepDone = std::function<void(absl::StatusOr<StepResult>)>;
+
+/// Told what a stage of `generation` keeps on disk, from the engine's own thread. Must not block.
+using KvListener = std::function<void(uint64_t generation, NodeId node, KvReport report)>;
 
 class Engine {
  public:
@@ -74,6 +78,10 @@ class Engine {
 
   /// Called (from the engine's thread) whenever state() changed. Set before the first submit.
   virtual void set_state_listener(std::function<void()> listener) = 0;
+
+  /// Set before the first submit. Stages are asked when a generation begins, and tell of changes from then on. An
+  /// engine whose stages keep nothing on disk tells nothing.
+  virtual void set_kv_listener(KvListener /*listener*/) {}
 };
 
 }  // namespace shoal

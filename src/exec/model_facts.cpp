@@ -84,18 +84,22 @@ int64_t CacheBytes(const ModelFacts& model, const NodeShard& shard, Plan::KvDtyp
   return static_cast<int64_t>(std::min<__int128>(bytes, INT64_MAX));
 }
 
-EngineLimits EngineLimitsOf(const Plan& plan, const NodeModel& model, const StepLimits& limits) {
+BlockKey CachesKeyOf(const Plan& plan, const NodeModel& model) {
   const std::string weights = model.checkpoint().content_identity();
   const std::string numerics = model.backend().numerics_class();
   const std::array<std::string_view, 4> bits = {weights, numerics, Name(plan.kv_dtype),
                                                 Name(plan.activations)};
+  return CachesKey(bits);
+}
+
+EngineLimits EngineLimitsOf(const Plan& plan, const NodeModel& model, const StepLimits& limits) {
   return {limits.blocks,
           limits.context,
           static_cast<int>(plan.stages.size()),
           static_cast<int>(limits.vocabulary),
           ShortRopePositions(model.spec()),
           limits.state_slots,
-          CachesKey(bits)};
+          CachesKeyOf(plan, model)};
 }
 
 absl::Status CheckLimits(const StepLimits& limits, const ModelSpec& spec) {

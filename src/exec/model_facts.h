@@ -38,6 +38,10 @@ int64_t ShardBytes(const ModelSpec& spec, const Footprint& footprint, const Node
 int64_t CacheBytes(const ModelFacts& model, const NodeShard& shard, Plan::KvDtype dtype,
                    const StepLimits& limits);
 
+/// CachesKey of what the nodes of a plan cache: of the weights as this node has them, the numerics class, the dtype of
+/// the cache, and the activations.
+BlockKey CachesKeyOf(const Plan& plan, const NodeModel& model);
+
 /// What a scheduler may count on, of nodes with these limits, which all have the model and the numerics class of
 /// this one.
 EngineLimits EngineLimitsOf(const Plan& plan, const NodeModel& model, const StepLimits& limits);

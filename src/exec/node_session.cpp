@@ -6,6 +6,7 @@
 #include "base/check.h"
 #include "base/log.h"
 #include "base/status.h"
+#include "exec/model_facts.h"
 #include "exec/step_codec.h"
 
 namespace shoal {
@@ -63,9 +64,14 @@ absl::StatusOr<std::unique_ptr<NodeSession>> NodeSession::Create(Options options
       MaskInbox::Options{.vocabulary = o.limits.vocabulary, .timeout = o.expert_timeout},
       [raw](Deadline deadline) { return raw->pump(deadline); });
   if (o.model->runs_layers()) {
+    session->kv_tier_ = std::make_unique<KvTier>(KvTier::Options{.compute = compute,
+                                                                 .store = o.kv_disk,
+                                                                 .identity = CachesKeyOf(o.plan, *o.model),
+                                                                 .layers = o.model->shard().layers,
+                                                                 .wake = [raw] { raw->transport_->wake(); }});
     session->runner_ = std::make_unique<StageRunner>(StageRunner::Options{
         &o.plan, o.self, compute, o.limits, o.model->spec().width, o.model->backend().limits().logit_rows,
-        o.hook, o.profile, session->masks_.get()});
+        o.hook, o.profile, session->masks_.get(), session->kv_tier_.get()});
   }
   session->exchange_ = std::make_unique<PlannedExchange>(
       PlannedExchange::Options{&o.plan, o.self, compute, session->transport_.get(), o.expert_timeout},
@@ -118,6 +124,7 @@ void NodeSession::run(Executor::Task& task) {
 
 absl::Status NodeSession::pump(Deadline deadline) {
   if (options_.sink != nullptr) options_.sink->tick();
+  if (kv_tier_ != nullptr) tell_kv();
   absl::StatusOr<Event> event = transport_->receive(deadline);
   if (!event.ok()) return event.status();
   handle(std::move(*event));
@@ -156,6 +163,10 @@ void NodeSession::handle_frame(NodeId from, Frame frame) {
                            Deadline::after_ms(0));
     return;
   }
+  if (IsKvQuestion(frame)) {
+    if (kv_tier_ != nullptr) kv_tier_->begin_anew();
+    return;
+  }
   switch (frame.header.kind) {
     case FrameKind::kStep:
       steps_.push_back(std::move(frame));
@@ -174,6 +185,7 @@ void NodeSession::handle_frame(NodeId from, Frame frame) {
     case FrameKind::kStepResult:
     case FrameKind::kStepError:
     case FrameKind::kPosition:
+    case FrameKind::kKvDisk:
       if (options_.sink != nullptr) {
         options_.sink->on_frame(from, frame);
         return;
@@ -183,6 +195,14 @@ void NodeSession::handle_frame(NodeId from, Frame frame) {
       break;
   }
   LogWarning("dropped: {}, which has no business here", Describe(frame.header));
+}
+
+void NodeSession::tell_kv() {
+  while (const std::optional<KvReport> report = kv_tier_->take_report()) {
+    const absl::Status sent = transport_->send(
+        Plan::kCoordinator, EncodeKvReport(options_.plan.epoch, *report), Deadline::after_ms(kSendMs));
+    if (!sent.ok()) return LogWarning("report of the kv disk not sent: {}", Message(sent));
+  }
 }
 
 absl::Status NodeSession::before_layer(LayerId layer) {

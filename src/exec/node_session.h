@@ -16,6 +16,7 @@
 #include "compute/step_profile.h"
 #include "cpu/arena.h"
 #include "exec/executor.h"
+#include "exec/kv_tier.h"
 #include "exec/mask_inbox.h"
 #include "exec/node_model.h"
 #include "exec/pipeline_engine.h"
@@ -45,6 +46,7 @@ class NodeSession {
     std::string log_name;
     StepProfile* profile = nullptr;  ///< Where the executor's time is charged, if anybody wants to know.
     LayerHook hook;                  ///< As StageRunner::Options::hook.
+    std::shared_ptr<DiskStore> kv_disk;  ///< Where blocks of the cache are kept; nullptr: nowhere.
   };
 
   /// Allocates the cache; nothing runs yet. ResourceExhausted where it does not fit.
@@ -78,6 +80,7 @@ class NodeSession {
   void handle(Event event);
   void handle_frame(NodeId from, Frame frame);
   void run_step(const Frame& frame);
+  void tell_kv();
   void serve_experts(NodeId from, const Frame& frame);
   absl::Status compute_experts(const Frame& frame, Frame& reply);
   absl::Status before_layer(LayerId layer);
@@ -87,6 +90,7 @@ class NodeSession {
   Options options_;
   std::unique_ptr<TaskTransport> transport_;  ///< Options::transport, for what runs on the executor.
   std::unique_ptr<BackendSession> compute_;
+  std::unique_ptr<KvTier> kv_tier_;  ///< Of a node that runs layers.
   std::unique_ptr<StageRunner> runner_;
   std::unique_ptr<PlannedExchange> exchange_;
   std::unique_ptr<MaskInbox> masks_;

@@ -65,6 +65,8 @@ void PipelineEngine::open(const Plan& plan, Transport* transport, const EngineLi
     suspected_ = NodeId{-1};
     last_result_ = last_probe_ = now;
     state_ = {absl::OkStatus(), state_.generation + 1, limits};
+    restores_out_ = 0;
+    if (kv_listener_) ask_disks();
     listener = listener_;
   }
   if (listener) listener();
@@ -102,6 +104,18 @@ void PipelineEngine::set_state_listener(std::function<void()> listener) {
   listener_ = std::move(listener);
 }
 
+void PipelineEngine::set_kv_listener(KvListener listener) {
+  const std::lock_guard lock(mutex_);
+  kv_listener_ = std::move(listener);
+}
+
+// With the mutex held. Where the question does not arrive, nothing is restored from that disk.
+void PipelineEngine::ask_disks() {
+  for (const PlanStage& stage : plan_.stages) {
+    (void)transport_->send(stage.node, EncodeKvQuestion(plan_.epoch), Deadline::after_ms(kSubmitSendMs));
+  }
+}
+
 absl::Status PipelineEngine::check_submit(uint64_t generation, StepId step) const {
   if (!state_.status.ok()) return state_.status;
   if (generation != state_.generation) {
@@ -124,7 +138,8 @@ void PipelineEngine::submit(uint64_t generation, Step step, StepDone done) {
     }
     ++next_id_.value;
     // Without steps no heartbeat is due.
-    if (in_flight_.empty()) last_result_ = last_probe_ = Clock::now();
+    if (in_flight_.empty() && restores_out_ == 0) last_result_ = last_probe_ = Clock::now();
+    restores_out_ += std::ssize(step.restores) * std::ssize(plan_.stages);
     in_flight_.push_back({step.id, std::move(done)});
     first = plan_.first_node();
     // Sent under the lock: steps of two submitters would otherwise overtake each other, and close() could
@@ -185,6 +200,9 @@ void PipelineEngine::on_frame(NodeId from, const Frame& frame) {
       return;
     case FrameKind::kPosition:
       on_position(from, frame);
+      return;
+    case FrameKind::kKvDisk:
+      on_kv_report(from, frame);
       return;
     default:
       LogWarning("coordinator: dropped a {} frame from node {}", FrameKindText(frame.header.kind), from);
@@ -248,6 +266,21 @@ void PipelineEngine::on_position(NodeId from, const Frame& frame) {
   if (frame.header.layer.value >= 0) node.position = {frame.header.step, frame.header.layer};
 }
 
+void PipelineEngine::on_kv_report(NodeId from, const Frame& frame) {
+  absl::StatusOr<KvReport> report = DecodeKvReport(frame);
+  if (!report.ok()) return fail(Annotate(report.status(), fmt::format("node {}", from)), from);
+  KvListener listener;
+  uint64_t generation = 0;
+  {
+    const std::lock_guard lock(mutex_);
+    if (!state_.status.ok()) return;
+    restores_out_ = std::max<int64_t>(0, restores_out_ - std::ssize(report->restored));
+    generation = state_.generation;
+    listener = kv_listener_;
+  }
+  if (listener) listener(generation, from, *std::move(report));
+}
+
 void PipelineEngine::on_peer_down(NodeId peer, const absl::Status& status) {
   absl::Status lost;
   uint64_t generation = 0;
@@ -266,14 +299,15 @@ void PipelineEngine::tick() {
   NodeId late{-1};
   {
     const std::lock_guard lock(mutex_);
-    if (!state_.status.ok() || in_flight_.empty()) return;
+    if (!state_.status.ok() || (in_flight_.empty() && restores_out_ == 0)) return;
     const auto now = Clock::now();
     if (now - last_result_ < liveness_.probe_after) return;
     for (size_t i = 0; i < nodes_.size(); ++i) {
       const auto since = std::max(nodes_[i].heard, last_result_);
       if (nodes_[i].waiting && now - since > liveness_.timeout) {
         late = NodeId{static_cast<int32_t>(i)};
-        verdict = Unavailable("{}: no heartbeat for {:.1f} s", describe(late, in_flight_.front().id),
+        const StepId step = in_flight_.empty() ? StepId{next_id_.value - 1} : in_flight_.front().id;
+        verdict = Unavailable("{}: no heartbeat for {:.1f} s", describe(late, step),
                               Seconds(now - since));
         break;
       }

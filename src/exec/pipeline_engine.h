@@ -32,7 +32,7 @@ inline constexpr LivenessLimits kLocalLiveness{std::chrono::seconds(1), kLocalTi
 class CoordinatorSink {
  public:
   virtual ~CoordinatorSink() = default;
-  /// kStepResult, kStepError and kPosition frames.
+  /// kStepResult, kStepError, kPosition and kKvDisk frames.
   virtual void on_frame(NodeId from, const Frame& frame) = 0;
   virtual void on_peer_down(NodeId peer, const absl::Status& status) = 0;
   /// Called at least every quarter of a second: time to look for missing heartbeats.
@@ -69,6 +69,7 @@ class PipelineEngine final : public Engine, public CoordinatorSink {
   void send_masks(uint64_t generation, StepId step, std::span<const TokenMask> masks) override;
   void give_up(uint64_t generation, const absl::Status& why) override;
   void set_state_listener(std::function<void()> listener) override;
+  void set_kv_listener(KvListener listener) override;
 
   void on_frame(NodeId from, const Frame& frame) override;
   void on_peer_down(NodeId peer, const absl::Status& status) override;
@@ -94,6 +95,8 @@ class PipelineEngine final : public Engine, public CoordinatorSink {
   void on_error(NodeId from, const Frame& frame);
   void on_result(NodeId from, const Frame& frame);
   void on_position(NodeId from, const Frame& frame);
+  void on_kv_report(NodeId from, const Frame& frame);
+  void ask_disks();
   void probe_all(Clock::time_point now);
   std::string describe(NodeId node, StepId step) const;
 
@@ -109,6 +112,8 @@ class PipelineEngine final : public Engine, public CoordinatorSink {
   StepId next_id_{1};
   NodeId suspected_{-1};
   std::function<void()> listener_;
+  KvListener kv_listener_;
+  int64_t restores_out_ = 0;  ///< That stages have not told the end of: as steps, they need heartbeats.
 };
 
 }  // namespace shoal

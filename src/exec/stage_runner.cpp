@@ -131,6 +131,48 @@ absl::Status ValidateSlice(const SeqSlice& slice, const StepLimits& limits) {
   return ValidateStates(slice, limits);
 }
 
+absl::Status ValidateRun(const StoredRun& run, const StepLimits& limits, bool restore) {
+  const auto tokens = std::ssize(run.tokens);
+  if (tokens == 0 || tokens % kBlockPositions != 0 || tokens > limits.context) {
+    return InvalidArgument("{} tokens: expected whole blocks of {}, up to {}", tokens, kBlockPositions,
+                           limits.context);
+  }
+  if (std::ssize(run.blocks) > tokens / kBlockPositions) {
+    return InvalidArgument("{} blocks: expected at most {} for {} tokens", run.blocks.size(),
+                           tokens / kBlockPositions, tokens);
+  }
+  for (const BlockId block : run.blocks) {
+    if (block.value < 0 || block.value >= limits.blocks) {
+      return InvalidArgument("block {}: this node has {} blocks", block, limits.blocks);
+    }
+  }
+  const int64_t states = !restore ? std::ssize(run.states) : limits.state_slots > 0 ? 1 : 0;
+  if (std::ssize(run.states) != states) {
+    return InvalidArgument("{} states to restore, expected {}", run.states.size(), states);
+  }
+  for (const StateWrite& state : run.states) {
+    const bool place = restore ? state.position == tokens
+                               : state.position > 0 && state.position <= tokens &&
+                                     state.position % kBlockPositions == 0;
+    if (place && state.slot.value >= 0 && state.slot.value < limits.state_slots) continue;
+    return InvalidArgument("state behind {} of {} tokens in slot {}: this node has {} slots", state.position,
+                           tokens, state.slot, limits.state_slots);
+  }
+  return absl::OkStatus();
+}
+
+/// What goes to disk, and comes from there.
+absl::Status ValidateRuns(const Step& step, const StepLimits& limits) {
+  for (const StoredRun& run : step.saves) {
+    RETURN_IF_ERROR(Annotate(ValidateRun(run, limits, false), fmt::format("step {}, save", step.id)));
+  }
+  for (const StoredRun& run : step.restores) {
+    RETURN_IF_ERROR(Annotate(ValidateRun(run, limits, true),
+                             fmt::format("step {}, restore of sequence {}", step.id, run.id)));
+  }
+  return absl::OkStatus();
+}
+
 void EraseRows(std::vector<RoutingTrace>& traces, Range rows) {
   for (RoutingTrace& trace : traces) {
     trace.ids.erase(trace.ids.begin() + rows.begin * trace.top_k, trace.ids.begin() + rows.end * trace.top_k);
@@ -187,6 +229,7 @@ absl::Status ValidateStep(const Step& step, const StepLimits& limits) {
     RETURN_IF_ERROR(Annotate(ValidateSlice(slice, limits), where));
   }
   if (limits.state_slots > 0) RETURN_IF_ERROR(ValidateSlotUse(step));
+  RETURN_IF_ERROR(ValidateRuns(step, limits));
   for (const NewSequence& sequence : step.begins) {
     const auto tokens = static_cast<int64_t>(sequence.tokens.size());
     if (sequence.prompt_tokens < 0 || sequence.prompt_tokens > tokens) {
@@ -212,6 +255,7 @@ absl::StatusOr<Outgoing> StageRunner::run(const Frame& frame, Arena& scratch, Pl
   scratch.reset();
   exchange.begin_step(message.step.id, scratch);
   if (options_.masks != nullptr) options_.masks->begin_step(message.step.id);
+  if (options_.kv_tier != nullptr) options_.kv_tier->begin_step(message.step);
   ASSIGN_OR_RETURN(MatView<float> x, receive(scratch, message));
   RETURN_IF_ERROR(forward(scratch, exchange, message, x, before_layer));
 

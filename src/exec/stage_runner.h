@@ -19,6 +19,7 @@
 #include "compute/step_profile.h"
 #include "compute/token_history.h"
 #include "cpu/arena.h"
+#include "exec/kv_tier.h"
 #include "exec/mask_inbox.h"
 #include "exec/planned_exchange.h"
 #include "exec/step_codec.h"
@@ -59,6 +60,7 @@ class StageRunner {
     LayerHook hook;          ///< Called on the executor's thread. May be empty.
     StepProfile* profile = nullptr;
     MaskInbox* masks = nullptr;  ///< Where slices that are masked find theirs; nullptr: there are none.
+    KvTier* kv_tier = nullptr;   ///< Where saves and restores go; nullptr: nowhere.
   };
   explicit StageRunner(Options options);
 

@@ -10,6 +10,7 @@
 #include "absl/status/status.h"
 #include "base/ids.h"
 #include "compute/sampling_params.h"
+#include "kv/block_key.h"
 #include "kv/kv_cache.h"
 
 namespace shoal {
@@ -59,11 +60,28 @@ struct SeqSlice {
   bool operator==(const SeqSlice&) const = default;
 };
 
+/// The last blocks of a run of tokens, as all stages keep them on their disks, each for its layers.
+struct StoredRun {
+  SeqId id;                     ///< Whose they are to be, of a restore.
+  BlockKey root;                ///< RootKey: where the keys of the blocks begin.
+  std::vector<int32_t> tokens;  ///< All from the sequence's first on, up to the end of the last block.
+  std::vector<BlockId> blocks;  ///< Of the last 32 * blocks.size() of them.
+  /// Of models that keep states: those to be saved, and where they are; or the one behind all tokens, and where it
+  /// is to be restored.
+  std::vector<StateWrite> states;
+  bool operator==(const StoredRun&) const = default;
+};
+
 struct Step {
   StepId id;
   std::vector<NewSequence> begins;  ///< Sequences first seen in this step.
   std::vector<SeqId> ends;          ///< Sequences to forget (finished, cancelled).
   std::vector<SeqSlice> slices;     ///< In row order.
+  /// What each stage copies out of its caches before its layers run, to keep it on disk. A copy or two may be lost.
+  std::vector<StoredRun> saves;
+  /// What each stage begins to read from its disk, after that, into blocks that no slice names before the coordinator
+  /// has heard from all stages (KvReport).
+  std::vector<StoredRun> restores;
   bool want_logits =
       false;  ///< Return the logits of every row (shoal logits, the harness). They travel only then.
   bool want_routing = false;  ///< Return every MoE layer's choice.

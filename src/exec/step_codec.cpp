@@ -51,6 +51,38 @@ absl::StatusOr<std::vector<int32_t>> ReadIds(PayloadReader& in, std::string_view
   return ids;
 }
 
+void WriteBlocks(PayloadWriter& out, const std::vector<BlockId>& blocks) {
+  out.u32(static_cast<uint32_t>(blocks.size()));
+  for (const BlockId block : blocks) out.i32(block.value);
+}
+
+absl::StatusOr<std::vector<BlockId>> ReadBlocks(PayloadReader& in, std::string_view field) {
+  ASSIGN_OR_RETURN(const uint32_t count, in.count(field, sizeof(int32_t)));
+  std::vector<BlockId> blocks(count);
+  for (BlockId& block : blocks) {
+    ASSIGN_OR_RETURN(block.value, in.i32(field));
+  }
+  return blocks;
+}
+
+void WriteStates(PayloadWriter& out, const std::vector<StateWrite>& states) {
+  out.u32(static_cast<uint32_t>(states.size()));
+  for (const StateWrite& write : states) {
+    out.i32(write.position);
+    out.i32(write.slot.value);
+  }
+}
+
+absl::StatusOr<std::vector<StateWrite>> ReadStates(PayloadReader& in, std::string_view field) {
+  ASSIGN_OR_RETURN(const uint32_t count, in.count(field, 8));
+  std::vector<StateWrite> states(count);
+  for (StateWrite& write : states) {
+    ASSIGN_OR_RETURN(write.position, in.i32(field));
+    ASSIGN_OR_RETURN(write.slot.value, in.i32(field));
+  }
+  return states;
+}
+
 void WriteSampling(PayloadWriter& out, const SamplingParams& p) {
   out.f32(p.temperature);
   out.i32(p.top_k);
@@ -90,6 +122,32 @@ absl::StatusOr<SamplingParams> ReadSampling(PayloadReader& in) {
   return p;
 }
 
+void WriteRuns(PayloadWriter& out, const std::vector<StoredRun>& runs) {
+  out.u32(static_cast<uint32_t>(runs.size()));
+  for (const StoredRun& run : runs) {
+    out.u64(run.id.value);
+    out.u64(run.root.high);
+    out.u64(run.root.low);
+    WriteIds(out, run.tokens);
+    WriteBlocks(out, run.blocks);
+    WriteStates(out, run.states);
+  }
+}
+
+absl::StatusOr<std::vector<StoredRun>> ReadRuns(PayloadReader& in, std::string_view field) {
+  ASSIGN_OR_RETURN(const uint32_t count, in.count(field, 36));
+  std::vector<StoredRun> runs(count);
+  for (StoredRun& run : runs) {
+    ASSIGN_OR_RETURN(run.id.value, in.u64(field));
+    ASSIGN_OR_RETURN(run.root.high, in.u64(field));
+    ASSIGN_OR_RETURN(run.root.low, in.u64(field));
+    ASSIGN_OR_RETURN(run.tokens, ReadIds(in, field));
+    ASSIGN_OR_RETURN(run.blocks, ReadBlocks(in, field));
+    ASSIGN_OR_RETURN(run.states, ReadStates(in, field));
+  }
+  return runs;
+}
+
 void WriteStepHeader(PayloadWriter& out, const Step& step) {
   out.u8((step.want_logits ? kWantLogits : 0) | (step.want_routing ? kWantRouting : 0));
   out.u32(static_cast<uint32_t>(step.begins.size()));
@@ -108,17 +166,14 @@ void WriteStepHeader(PayloadWriter& out, const Step& step) {
     out.i32(slice.sample_from);
     out.u8((slice.long_rope ? kLongRope : 0) | (slice.masked ? kMasked : 0));
     WriteIds(out, slice.tokens);
-    out.u32(static_cast<uint32_t>(slice.blocks.size()));
-    for (BlockId block : slice.blocks) out.i32(block.value);
+    WriteBlocks(out, slice.blocks);
     out.i32(slice.state_from.value);
-    out.u32(static_cast<uint32_t>(slice.state_to.size()));
-    for (const StateWrite& write : slice.state_to) {
-      out.i32(write.position);
-      out.i32(write.slot.value);
-    }
+    WriteStates(out, slice.state_to);
     WriteIds(out, slice.scored);
     out.u8(static_cast<uint8_t>(slice.pool));
   }
+  WriteRuns(out, step.saves);
+  WriteRuns(out, step.restores);
 }
 
 absl::StatusOr<SeqSlice> ReadSlice(PayloadReader& in) {
@@ -130,18 +185,9 @@ absl::StatusOr<SeqSlice> ReadSlice(PayloadReader& in) {
   slice.long_rope = (flags & kLongRope) != 0;
   slice.masked = (flags & kMasked) != 0;
   ASSIGN_OR_RETURN(slice.tokens, ReadIds(in, "step.slice.tokens"));
-  ASSIGN_OR_RETURN(const uint32_t blocks, in.count("step.slice.blocks", sizeof(int32_t)));
-  slice.blocks.resize(blocks);
-  for (BlockId& block : slice.blocks) {
-    ASSIGN_OR_RETURN(block.value, in.i32("step.slice.block"));
-  }
+  ASSIGN_OR_RETURN(slice.blocks, ReadBlocks(in, "step.slice.blocks"));
   ASSIGN_OR_RETURN(slice.state_from.value, in.i32("step.slice.state_from"));
-  ASSIGN_OR_RETURN(const uint32_t states, in.count("step.slice.state_to", 8));
-  slice.state_to.resize(states);
-  for (StateWrite& write : slice.state_to) {
-    ASSIGN_OR_RETURN(write.position, in.i32("step.slice.state_to.position"));
-    ASSIGN_OR_RETURN(write.slot.value, in.i32("step.slice.state_to.slot"));
-  }
+  ASSIGN_OR_RETURN(slice.state_to, ReadStates(in, "step.slice.state_to"));
   ASSIGN_OR_RETURN(slice.scored, ReadIds(in, "step.slice.scored"));
   ASSIGN_OR_RETURN(const uint8_t pool, in.u8("step.slice.pool"));
   if (pool > static_cast<uint8_t>(Pool::kMean)) {
@@ -176,6 +222,8 @@ absl::StatusOr<Step> ReadStepHeader(PayloadReader& in, StepId id) {
     ASSIGN_OR_RETURN(SeqSlice slice, ReadSlice(in));
     step.slices.push_back(std::move(slice));
   }
+  ASSIGN_OR_RETURN(step.saves, ReadRuns(in, "step.saves"));
+  ASSIGN_OR_RETURN(step.restores, ReadRuns(in, "step.restores"));
   return step;
 }
 

@@ -110,6 +110,8 @@ std::string_view FrameKindName(FrameKind kind) {
       return "position";
     case FrameKind::kMasks:
       return "masks";
+    case FrameKind::kKvDisk:
+      return "kv_disk";
   }
   return "";
 }
