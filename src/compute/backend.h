@@ -64,9 +64,9 @@ struct BackendSessionOptions {
 };
 
 /// A cache and what steps need besides. One thread at a time calls it. That thread may call holds(),
-/// run_experts(), run_expert() and add_sums() in the middle of forward(), too, from before_layer or from the
-/// exchange, and between head() and sample() or score(): others' requests are served while own rows are out, or their masks
-/// are awaited (I13).
+/// run_experts(), run_expert(), add_sums() and import_cached() in the middle of forward(), too, from before_layer
+/// or from the exchange, and between head() and sample() or score(): others' requests are served while own rows
+/// are out, or their masks are awaited (I13), and blocks that the step does not name come from the disk.
 class BackendSession {
  public:
   virtual ~BackendSession() = default;

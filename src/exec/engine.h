@@ -79,7 +79,7 @@ class Engine {
   /// Called (from the engine's thread) whenever state() changed. Set before the first submit.
   virtual void set_state_listener(std::function<void()> listener) = 0;
 
-  /// Set before the first submit. Stages are asked when a generation begins, and tell of changes from then on. An
+  /// Set before the first submit. Stages are asked now and when a generation begins, and then tell of changes. An
   /// engine whose stages keep nothing on disk tells nothing.
   virtual void set_kv_listener(KvListener /*listener*/) {}
 };

@@ -73,8 +73,9 @@ absl::StatusOr<KvReport> DecodeKvReport(const Frame& frame) {
     ASSIGN_OR_RETURN(one.bytes, in.i64("kv_disk.restored.bytes"));
     ASSIGN_OR_RETURN(one.ns, in.i64("kv_disk.restored.ns"));
     if (one.blocks < 0 || one.bytes < 0 || one.ns < 0) {
-      return InvalidArgument("kv_disk.restored: sequence {}: {} blocks, {} bytes, {} ns; none may be negative",
-                             one.id, one.blocks, one.bytes, one.ns);
+      return InvalidArgument(
+          "kv_disk.restored: sequence {}: {} blocks, {} bytes, {} ns; none may be negative", one.id,
+          one.blocks, one.bytes, one.ns);
     }
   }
   ASSIGN_OR_RETURN(report.bytes, in.i64("kv_disk.bytes"));

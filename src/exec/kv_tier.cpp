@@ -87,7 +87,8 @@ void KvTier::import(const DiskMailbox::Loaded& loaded) {
   const auto found = restores_.find(loaded.order);
   if (found == restores_.end()) return;  // It was too late.
   Restore& restore = found->second;
-  if (loaded.index != restore.done || loaded.index >= restore.parts.size()) return;  // One before it was refused.
+  if (loaded.index != restore.done || loaded.index >= restore.parts.size())
+    return;  // One before it was refused.
   const Part& part = restore.parts[loaded.index];
   const absl::Status imported = options_.compute->import_cached(
       part.place, part.id, std::span(loaded.record).subspan(loaded.images_begin));
@@ -111,7 +112,8 @@ void KvTier::end_restore(uint64_t order) {
 void KvTier::end_late_restores() {
   while (!restores_.empty() && restores_.begin()->second.deadline.expired()) {  // The oldest expires first.
     complaints_.warn(fmt::format("kv disk: {} took longer than {} s to read; the rest is computed",
-                                 options_.store->folder(), options_.restore_timeout / std::chrono::seconds(1)));
+                                 options_.store->folder(),
+                                 options_.restore_timeout / std::chrono::seconds(1)));
     end_restore(restores_.begin()->first);
   }
 }

@@ -44,8 +44,8 @@ class NodeSession {
     Duration expert_timeout = std::chrono::seconds(6);  ///< Masks are waited for as long.
     CoordinatorSink* sink = nullptr;                    ///< On node 0 of a coordinator; nullptr elsewhere.
     std::string log_name;
-    StepProfile* profile = nullptr;  ///< Where the executor's time is charged, if anybody wants to know.
-    LayerHook hook;                  ///< As StageRunner::Options::hook.
+    StepProfile* profile = nullptr;      ///< Where the executor's time is charged, if anybody wants to know.
+    LayerHook hook;                      ///< As StageRunner::Options::hook.
     std::shared_ptr<DiskStore> kv_disk;  ///< Where blocks of the cache are kept; nullptr: nowhere.
   };
 

@@ -107,6 +107,7 @@ void PipelineEngine::set_state_listener(std::function<void()> listener) {
 void PipelineEngine::set_kv_listener(KvListener listener) {
   const std::lock_guard lock(mutex_);
   kv_listener_ = std::move(listener);
+  if (kv_listener_ && state_.status.ok()) ask_disks();
 }
 
 // With the mutex held. Where the question does not arrive, nothing is restored from that disk.
@@ -307,8 +308,7 @@ void PipelineEngine::tick() {
       if (nodes_[i].waiting && now - since > liveness_.timeout) {
         late = NodeId{static_cast<int32_t>(i)};
         const StepId step = in_flight_.empty() ? StepId{next_id_.value - 1} : in_flight_.front().id;
-        verdict = Unavailable("{}: no heartbeat for {:.1f} s", describe(late, step),
-                              Seconds(now - since));
+        verdict = Unavailable("{}: no heartbeat for {:.1f} s", describe(late, step), Seconds(now - since));
         break;
       }
     }

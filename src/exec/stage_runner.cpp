@@ -151,9 +151,9 @@ absl::Status ValidateRun(const StoredRun& run, const StepLimits& limits, bool re
     return InvalidArgument("{} states to restore, expected {}", run.states.size(), states);
   }
   for (const StateWrite& state : run.states) {
-    const bool place = restore ? state.position == tokens
-                               : state.position > 0 && state.position <= tokens &&
-                                     state.position % kBlockPositions == 0;
+    const bool place =
+        restore ? state.position == tokens
+                : state.position > 0 && state.position <= tokens && state.position % kBlockPositions == 0;
     if (place && state.slot.value >= 0 && state.slot.value < limits.state_slots) continue;
     return InvalidArgument("state behind {} of {} tokens in slot {}: this node has {} slots", state.position,
                            tokens, state.slot, limits.state_slots);

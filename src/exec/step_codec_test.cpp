@@ -8,6 +8,7 @@
 #include <limits>
 
 #include "base/status.h"
+#include "exec/kv_report.h"
 #include "exec/planned_exchange.h"
 #include "exec/stage_runner.h"
 
@@ -32,8 +33,16 @@ Step SampleStep() {
   return step;
 }
 
+/// With orders for the disks.
+Step SampleStepWithRuns() {
+  Step step = SampleStep();
+  step.saves = {{.root = {1, 2}, .tokens = std::vector<int32_t>(64, 5), .blocks = {BlockId{3}}}};
+  step.restores = {{SeqId{44}, {3, 4}, std::vector<int32_t>(32, 6), {BlockId{6}}, {{32, SlotId{1}}}}};
+  return step;
+}
+
 TEST(StepCodec, AStepWithRowsAndReportComesBackEqual) {
-  const Step step = SampleStep();
+  const Step step = SampleStepWithRuns();
   StepReport report;
   report.failures = {{SeqId{5}, OutOfRange("layer 2: an activation is not finite")}};
   report.timings = {{NodeId{1}, 1000, 20, 15, 3, 4}};
@@ -82,7 +91,7 @@ TEST(StepCodec, UnknownFlagsOfASliceAreRefused) {
 }
 
 TEST(StepCodec, EveryTruncationIsAnErrorAndNoneCrashes) {
-  const Frame whole = EncodeStep(Epoch{1}, SampleStep(), {}, {});
+  const Frame whole = EncodeStep(Epoch{1}, SampleStepWithRuns(), {}, {});
   for (size_t size = 0; size < whole.payload.size(); ++size) {
     Frame cut = whole;
     cut.payload = Buffer::copy_of(whole.payload.bytes().first(size));
@@ -301,6 +310,71 @@ TEST(ExpertFrames, QuantizedRequestComesBackEqualAndTruncationsAreErrors) {
     cut.payload = Buffer::copy_of(frame.payload.bytes().first(size));
     EXPECT_FALSE(DecodeExpertRequest(cut, request).ok()) << size;
   }
+}
+
+TEST(ValidateStep, RunsThatDoNotFitThisNodeAreRefused) {
+  const StepLimits limits{.context = 96, .vocabulary = 100, .blocks = 4, .state_slots = 3};
+  const StoredRun good{
+      .tokens = std::vector<int32_t>(64), .blocks = {BlockId{3}}, .states = {{64, SlotId{2}}}};
+  const auto refused = [&](StoredRun run, const StepLimits& of) {
+    Step save;
+    save.saves = {run};
+    Step restore;
+    restore.restores = {run};
+    return std::pair(!ValidateStep(save, of).ok(), !ValidateStep(restore, of).ok());
+  };
+  const auto changed = [&](auto change) {
+    StoredRun run = good;
+    change(run);
+    return refused(run, limits);
+  };
+  const std::pair both(true, true);
+  EXPECT_EQ(refused(good, limits), std::pair(false, false));
+  EXPECT_EQ(changed([](StoredRun& run) { run.tokens.pop_back(); }), both);
+  EXPECT_EQ(changed([](StoredRun& run) { run.tokens.clear(); }), both);
+  EXPECT_EQ(changed([](StoredRun& run) { run.tokens.resize(128); }), both);
+  EXPECT_EQ(changed([](StoredRun& run) { run.blocks[0] = BlockId{4}; }), both);
+  EXPECT_EQ(changed([](StoredRun& run) { run.blocks[0] = BlockId{-1}; }), both);
+  EXPECT_EQ(changed([](StoredRun& run) { run.blocks.resize(3); }), both);
+  EXPECT_EQ(changed([](StoredRun& run) { run.states[0].slot = SlotId{3}; }), both);
+  EXPECT_EQ(changed([](StoredRun& run) { run.states[0].position = 0; }), both);
+  EXPECT_EQ(changed([](StoredRun& run) { run.states[0].position = 40; }), both);
+  EXPECT_EQ(changed([](StoredRun& run) { run.states[0].position = 32; }), std::pair(false, true));
+  EXPECT_EQ(changed([](StoredRun& run) { run.states.clear(); }), std::pair(false, true));
+  StepLimits stateless = limits;
+  stateless.state_slots = 0;
+  EXPECT_EQ(refused(good, stateless), both);
+}
+
+TEST(KvReportCodec, AReportComesBackEqualAndNoTruncationDoes) {
+  const KvReport report{.restart = true,
+                        .active = true,
+                        .changes = {{{1, 2}, true}, {{3, 4}, false}},
+                        .restored = {{SeqId{7}, 3, true, 1000, 20}, {SeqId{8}, 0, false, 0, 1}},
+                        .bytes = 5,
+                        .dropped = 6,
+                        .errors = 7};
+  const Frame frame = EncodeKvReport(Epoch{2}, report);
+  EXPECT_FALSE(IsKvQuestion(frame));
+  EXPECT_TRUE(IsKvQuestion(EncodeKvQuestion(Epoch{2})));
+  const auto decoded = DecodeKvReport(frame);
+  ASSERT_TRUE(decoded.ok()) << ToString(decoded.status());
+  EXPECT_EQ(*decoded, report);
+  for (size_t size = 0; size < frame.payload.size(); ++size) {
+    Frame cut = frame;
+    cut.payload = Buffer::copy_of(frame.payload.bytes().first(size));
+    EXPECT_FALSE(DecodeKvReport(cut).ok()) << size;
+  }
+}
+
+TEST(KvReportCodec, NegativeCountsAreRefused) {
+  const auto decoded = [](const RestoreOutcome& one) {
+    return DecodeKvReport(EncodeKvReport(Epoch{1}, {.restored = {one}})).status().code();
+  };
+  EXPECT_EQ(decoded({SeqId{1}, 2, false, 3, 4}), absl::StatusCode::kOk);
+  EXPECT_EQ(decoded({SeqId{1}, -1}), absl::StatusCode::kInvalidArgument);
+  EXPECT_EQ(decoded({SeqId{1}, 1, false, -1}), absl::StatusCode::kInvalidArgument);
+  EXPECT_EQ(decoded({SeqId{1}, 1, false, 1, -1}), absl::StatusCode::kInvalidArgument);
 }
 
 }  // namespace

@@ -4,6 +4,7 @@
 #include <cstdint>
 
 #include "base/check.h"
+#include "exec/kv_report.h"
 #include "exec/planned_exchange.h"
 #include "exec/stage_runner.h"
 #include "exec/step_codec.h"
@@ -13,7 +14,7 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   // The first bytes stand for the header fields that the payload's reader believes.
   if (size < 6) return 0;
   Frame frame;
-  const int what = data[0] % 6;
+  const int what = data[0] % 7;
   frame.header.dtype = data[1] % 2 == 0 ? DType::kF32 : DType::kI8;
   frame.header.rows = data[2];
   frame.header.cols = static_cast<uint32_t>(data[3]) << (data[4] % 8);
@@ -40,6 +41,10 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
     const auto masks = DecodeMasks(frame, 100);
     if (!masks.ok()) return 0;
     SHOAL_CHECK(*DecodeMasks(EncodeMasks(Epoch{1}, StepId{1}, *masks), 100) == *masks);
+  } else if (what == 6) {
+    const auto report = DecodeKvReport(frame);
+    if (!report.ok()) return 0;
+    SHOAL_CHECK(*DecodeKvReport(EncodeKvReport(Epoch{1}, *report)) == *report);
   } else {
     Arena arena;
     std::vector<int64_t> acc(4 * 8);

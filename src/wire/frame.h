@@ -36,7 +36,8 @@ enum class FrameKind : uint8_t {
   kExpertError = 21,
   kPosition = 22,
   kMasks = 23,  ///< Which tokens a step may sample: coordinator -> the node that samples.
-  kKvDisk = 24,  ///< What a node keeps on disk, and what it restored -> coordinator; with flag 1 the question.
+  kKvDisk =
+      24,  ///< What a node keeps on disk, and what it restored -> coordinator; with flag 1 the question.
 };
 
 /// "step", "expert_request", ...; "kind_<n>" is written by FrameKindText for those without a name ("" here).
