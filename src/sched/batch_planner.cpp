@@ -117,9 +117,10 @@ std::optional<Step> BatchPlanner::compose(StepId id) {
   const size_t decodes = step.slices.size();
   for (const SeqSlice& slice : step.slices) record.load.add_decode(slice.position, std::ssize(slice.tokens));
   add_prefills(step, record);
-  if (step.slices.empty()) return std::nullopt;
+  if (step.slices.empty() && !caches_.has_disk_orders()) return std::nullopt;
+  caches_.order_disks(step);
   record.rows = step.rows();
-  record.decodes_only = decodes == step.slices.size();
+  record.decodes_only = decodes > 0 && decodes == step.slices.size();
   record.alone = in_flight_.empty();
   for (InFlight& other : in_flight_) other.alone = false;
   step.ends = std::exchange(ends_, {});
@@ -175,7 +176,7 @@ std::vector<Draft> BatchPlanner::draft(std::span<Sequence* const> decodes, bool 
 int64_t BatchPlanner::prefill_rows(int64_t rows_left) const {
   int64_t waiting_rows = 0;
   for (const auto& [rank, sequence] : running_) {
-    if (!sequence->decoding()) waiting_rows += sequence->unscheduled();
+    if (!sequence->decoding() && sequence->standing.restoring == 0) waiting_rows += sequence->unscheduled();
   }
   const int64_t chunk = PrefillChunkRows(waiting_rows, limits_.steps_in_flight, options_.rows_per_step);
   return std::min({waiting_rows, chunk, rows_left});
@@ -186,7 +187,7 @@ void BatchPlanner::add_prefills(Step& step, InFlight& record) {
   std::vector<PrefillWish> wishes;
   for (const auto& [rank, sequence] : running_) {
     record.decoding |= sequence->decoding();
-    if (sequence->decoding()) continue;
+    if (sequence->decoding() || sequence->standing.restoring > 0) continue;
     const GenerationRequest& request = sequence->request;
     wishes.push_back({request.party, request.priority, sequence->cursor.position(), sequence->unscheduled()});
     prefilling.push_back(sequence);
@@ -224,6 +225,7 @@ void BatchPlanner::admit() {
     sequence.state = SequenceState::kRunning;
     sequence.begun = false;
     sequence.started = true;
+    if (sequence.standing.restoring > 0) ++sequence.steps_in_flight;  // Its blocks are written, as by a step.
     running_.emplace(RankOf(sequence), &sequence);
   }
 }
@@ -423,6 +425,8 @@ bool BatchPlanner::settle(Named& named, const Outcome& outcome) {
 }
 
 void BatchPlanner::observe(const InFlight& record, std::span<const StageTiming> timings, int64_t elapsed_ns) {
+  if (record.rows == 0) return;  // Orders for disks.
+  if (!record.decodes_only) caches_.disk().observe_prefill(record.rows, timings);
   if (record.decodes_only) model_.observe(record.rows, timings, record.alone);
   pacer_.observe(record.load, timings, record.decoding);
   // What travels between nodes counts where nothing hides it.
@@ -481,6 +485,15 @@ void BatchPlanner::tell_of_prompts(const std::vector<Named>& named, std::vector<
     outcome->scores = NewScores(*sequence, one.begin, outcome->scores);
     outcome->complete = one.completes;
     sequence->losses_in_a_row = 0;
+  }
+}
+
+void BatchPlanner::disk_report(NodeId node, const KvReport& report) {
+  for (const RestoreOutcome& outcome : caches_.disk().report(node, report)) {
+    Sequence& sequence = *sequences_.at(outcome.id);  // It stays until its restore has ended.
+    --sequence.steps_in_flight;
+    caches_.restored(sequence, outcome);
+    step_returned(sequence);
   }
 }
 

@@ -103,6 +103,10 @@ class BatchPlanner {
   /// Internal if the result does not match the step: then nothing has changed. `result` must outlive what is returned.
   absl::StatusOr<std::vector<Outcome>> acknowledge(const StepResult& result, int64_t elapsed_ns = 0);
 
+  /// What a stage told of its disk, after the engine's generation began: sequences whose blocks were restored on all
+  /// stages go on.
+  void disk_report(NodeId node, const KvReport& report);
+
   /// Ends a waiting or running sequence. Its blocks return once no step in flight names them.
   void end(SeqId id);
 
@@ -124,6 +128,8 @@ class BatchPlanner {
   /// Sequences that hold blocks and have not ended.
   int running() const { return static_cast<int>(running_.size()) + draining_; }
   int steps_in_flight() const { return static_cast<int>(in_flight_.size()); }
+  /// Restores of sequences from disk that have not ended.
+  int restores_in_flight() const { return caches_.disk().outstanding(); }
   int64_t preemptions() const { return preemptions_; }
   int64_t restarts() const { return restarts_; }  ///< Sequences put back by lose_generation.
   const CacheLedger& caches() const { return caches_; }

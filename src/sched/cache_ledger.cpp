@@ -22,9 +22,7 @@ std::span<const int32_t> TokensOf(const Sequence& sequence, int64_t block) {
 }
 
 /// Blocks that a sequence can start behind: its last token is to be computed.
-int64_t StartBlocksMax(const Sequence& sequence) {
-  return std::min(sequence.cacheable(), std::ssize(sequence.tokens) - 1) / kBlockPositions;
-}
+int64_t StartBlocksMax(const Sequence& sequence) { return sequence.cacheable() / kBlockPositions; }
 
 void AddPosition(std::vector<int64_t>& positions, int64_t position) {
   const auto at = std::ranges::lower_bound(positions, position);
@@ -40,6 +38,9 @@ void CacheLedger::reset(const EngineLimits& limits) {
   slots_ = SlotPool(limits.state_slots);
   prefixes_.emplace(limits.caches, pool_, slots_);
   promised_.clear();
+  disk_.reset(limits.steps_in_flight);
+  saves_.clear();
+  restores_.clear();
 }
 
 CacheLedger::Match CacheLedger::match(const Sequence& sequence) {
@@ -154,12 +155,22 @@ void CacheLedger::begin(Sequence& sequence, const Match& match) {
       sequence.standing.read_from.push_back({static_cast<int32_t>(position), state});
     }
   }
-  ++(position > 0 ? totals_.hits : totals_.misses);
-  totals_.tokens_reused += position;
   give(sequence, BlocksFor(std::ssize(sequence.tokens)) - match.usable);
+  const int64_t until = share_ ? restorable_until(sequence, match) : match.usable;
+  if (until > match.usable) {
+    begin_restore(sequence, until);
+  } else {
+    count_start(sequence);
+  }
   if (!share_) return;
   promise(sequence);
   if (keeps_states()) plan_snapshots(sequence, std::ssize(match.path));
+}
+
+void CacheLedger::count_start(const Sequence& sequence) {
+  const int64_t position = sequence.cursor.position();
+  ++(position > 0 ? totals_.hits : totals_.misses);
+  totals_.tokens_reused += position;
 }
 
 void CacheLedger::give(Sequence& sequence, int64_t blocks) {
@@ -213,14 +224,18 @@ SeqSlice CacheLedger::next_slice(Sequence& sequence, int64_t rows, bool sample) 
   SeqSlice slice = sequence.cursor.next(
       std::span(sequence.tokens).subspan(static_cast<size_t>(begin), static_cast<size_t>(rows)), sample,
       inside);
-  if (!keep_last) return slice;
-  if (const std::optional<SlotId> slot = spare_slot()) {
-    const StateWrite kept{static_cast<int32_t>(end), sequence.cursor.keep_state(*slot)};
-    slots_.share(kept.slot);  // It goes to the prefix cache, and the next slice reads it.
-    standing.snapshots.push_back(kept);
-    standing.read_from.push_back(kept);
-  }
+  if (keep_last) this->keep_last(sequence);
   return slice;
+}
+
+// The state behind all that is scheduled becomes a snapshot.
+void CacheLedger::keep_last(Sequence& sequence) {
+  const std::optional<SlotId> slot = spare_slot();
+  if (!slot.has_value()) return;
+  const StateWrite kept{static_cast<int32_t>(sequence.cursor.position()), sequence.cursor.keep_state(*slot)};
+  slots_.share(kept.slot);  // It goes to the prefix cache, and the next slice reads it.
+  sequence.standing.snapshots.push_back(kept);
+  sequence.standing.read_from.push_back(kept);
 }
 
 void CacheLedger::wrote(Sequence& sequence, int64_t end) {
@@ -233,15 +248,18 @@ void CacheLedger::wrote(Sequence& sequence, int64_t end) {
     return true;
   });
   slots_.release(read);
-  share_blocks(sequence);
-  keep_snapshots(sequence);
+  const std::vector<BlockKey> fresh = share_blocks(sequence);
+  const std::vector<StateWrite> states = keep_snapshots(sequence);
+  if (disk_.active()) save(sequence, fresh, states);
   if (sequence.steps_in_flight > 0) return;
   pool_.release(std::exchange(standing.replaced, {}));
 }
 
-// Full blocks go to the prefix cache. Where it has an equal one that is used from now on.
-void CacheLedger::share_blocks(Sequence& sequence) {
+// Full blocks go to the prefix cache. Where it has an equal one that is used from now on. Returns the keys of those
+// that are shared now and were not before.
+std::vector<BlockKey> CacheLedger::share_blocks(Sequence& sequence) {
   CacheStanding& standing = sequence.standing;
+  std::vector<BlockKey> fresh;
   while (!standing.closed && (standing.shared_blocks + 1) * kBlockPositions <= standing.written) {
     const int64_t index = standing.shared_blocks;
     const std::span<const int32_t> tokens = TokensOf(sequence, index);
@@ -256,14 +274,21 @@ void CacheLedger::share_blocks(Sequence& sequence) {
       place = prefixes_->add(standing.shared, tokens, own);
     }
     standing.closed = !place.has_value();
-    if (standing.closed) return withdraw(sequence, 0);
+    if (standing.closed) {
+      withdraw(sequence, 0);
+      break;
+    }
     standing.shared = *place;
     ++standing.shared_blocks;
+    fresh.push_back(prefixes_->key(*place));
   }
+  return fresh;
 }
 
-void CacheLedger::keep_snapshots(Sequence& sequence) {
+// Returns those that went to the prefix cache.
+std::vector<StateWrite> CacheLedger::keep_snapshots(Sequence& sequence) {
   CacheStanding& standing = sequence.standing;
+  std::vector<StateWrite> kept;
   std::erase_if(standing.snapshots, [&](const StateWrite& snapshot) {
     if (snapshot.position > standing.written) return false;
     const int64_t blocks = snapshot.position / kBlockPositions;
@@ -274,12 +299,14 @@ void CacheLedger::keep_snapshots(Sequence& sequence) {
       return true;
     }
     prefixes_->keep_state(place, snapshot.slot);
+    kept.push_back(snapshot);
     if (snapshot.position > std::ssize(sequence.request.prompt)) {
       if (standing.last_state.has_value()) prefixes_->demote_state(*standing.last_state);
       standing.last_state = place;
     }
     return true;
   });
+  return kept;
 }
 
 // The block is written: who waited for it looks again.

@@ -12,6 +12,7 @@
 #include "base/ids.h"
 #include "exec/engine.h"
 #include "kv/block_pool.h"
+#include "sched/disk_index.h"
 #include "sched/prefix_cache.h"
 #include "sched/sequence.h"
 
@@ -58,6 +59,15 @@ class CacheLedger {
   /// to use from now on.
   void wrote(Sequence& sequence, int64_t end);
 
+  /// What the disks have, and what they are to save and to restore.
+  DiskIndex& disk() { return disk_; }
+  const DiskIndex& disk() const { return disk_; }
+  bool has_disk_orders() const { return !saves_.empty() || !restores_.empty(); }
+  /// Puts the orders into a step: the next one, always, as the blocks may be written again from then on.
+  void order_disks(Step& step);
+  /// The restore of a sequence ended; no step in flight names it. It starts behind what was restored.
+  void restored(Sequence& sequence, const RestoreOutcome& outcome);
+
   /// The sequence gets no further slices: nobody is to wait for blocks of it that no step in flight writes.
   void withdraw(Sequence& sequence) { withdraw(sequence, sequence.cursor.position()); }
   /// Takes all that it has, if anything. No step in flight may name it. Its full blocks stay cached.
@@ -86,12 +96,18 @@ class CacheLedger {
   bool make_slots_free(int count, PrefixPlace spared);
   std::optional<SlotId> spare_slot();
   void begin(Sequence& sequence, const Match& match);
+  void count_start(const Sequence& sequence);
+  void keep_last(Sequence& sequence);
+  int64_t restorable_until(const Sequence& sequence, const Match& match);
+  void begin_restore(Sequence& sequence, int64_t until);
+  StoredRun run_of(const Sequence& sequence, int64_t first_block, int64_t end_block) const;
+  void save(const Sequence& sequence, std::span<const BlockKey> fresh, std::span<const StateWrite> states);
   void promise(Sequence& sequence);
   void plan_snapshots(Sequence& sequence, int64_t matched_blocks);
   void fulfil(Sequence& sequence, int64_t block);
   void withdraw(Sequence& sequence, int64_t position);
-  void share_blocks(Sequence& sequence);
-  void keep_snapshots(Sequence& sequence);
+  std::vector<BlockKey> share_blocks(Sequence& sequence);
+  std::vector<StateWrite> keep_snapshots(Sequence& sequence);
 
   const bool share_;
   EngineLimits limits_;
@@ -99,6 +115,9 @@ class CacheLedger {
   SlotPool slots_{0};  // For states of sequences.
   std::optional<PrefixCache> prefixes_;
   std::unordered_map<BlockKey, Sequence*> promised_;  // Who is going to write the block.
+  DiskIndex disk_;
+  std::vector<StoredRun> saves_;     // For the next step.
+  std::vector<StoredRun> restores_;  // For the next step.
   PrefixCacheStats totals_;
 };
 

@@ -59,12 +59,14 @@ absl::Status AsServerFault(const absl::Status& status) {
 }  // namespace
 
 struct Scheduler::Event {
-  enum class Kind : uint8_t { kSubmit, kCancel, kStepEnd, kEngineState };
+  enum class Kind : uint8_t { kSubmit, kCancel, kStepEnd, kKvReport, kEngineState };
   Kind kind = Kind::kEngineState;
   std::vector<std::unique_ptr<Sequence>> sequences;                // kSubmit: of one request
   RequestId id;                                                    // kCancel
-  uint64_t generation = 0;                                         // kStepEnd
+  uint64_t generation = 0;                                         // kStepEnd, kKvReport
   absl::StatusOr<StepResult> result = absl::UnknownError("none");  // kStepEnd
+  NodeId node;                                                     // kKvReport
+  KvReport kv;                                                     // kKvReport
 };
 
 // Shared with the callbacks given to the engine, which may outlive the scheduler.
@@ -101,6 +103,10 @@ Scheduler::Scheduler(Engine& engine, SchedulerOptions options)
       ticked_at_(down_since_) {
   mailbox_->stats.engine = engine_status_;
   engine_.set_state_listener([mailbox = mailbox_] { mailbox->post({.kind = Event::Kind::kEngineState}); });
+  engine_.set_kv_listener([mailbox = mailbox_](uint64_t generation, NodeId node, KvReport report) {
+    mailbox->post(
+        {.kind = Event::Kind::kKvReport, .generation = generation, .node = node, .kv = std::move(report)});
+  });
   refresh_engine();  // So that the first request finds the limits known.
   publish();
   thread_ = std::thread([this] { run(); });
@@ -214,9 +220,18 @@ void Scheduler::handle(Event& event) {
       return fail(event.id, Cancelled("the request was cancelled by its client"));
     case Event::Kind::kStepEnd:
       return handle_step_end(event);
+    case Event::Kind::kKvReport:
+      return handle_kv_report(event);
     case Event::Kind::kEngineState:
       return;  // refresh_engine() follows.
   }
+}
+
+void Scheduler::handle_kv_report(const Event& event) {
+  // The first reports of a generation may be the first that is heard of it.
+  if (!generation_.has_value() || event.generation > *generation_) refresh_engine();
+  if (!engine_up_ || generation_lost_ || event.generation != *generation_) return;
+  batch_planner_.disk_report(event.node, event.kv);
 }
 
 void Scheduler::handle_submit(Event& event) {
@@ -374,7 +389,8 @@ void Scheduler::refresh_engine() {
 
 void Scheduler::engine_started(const Engine::State& state) {
   // Rebuilt before its loss was noticed here: whatever was in flight went with the old caches.
-  if (batch_planner_.running() > 0 || batch_planner_.steps_in_flight() > 0) {
+  if (batch_planner_.running() > 0 || batch_planner_.steps_in_flight() > 0 ||
+      batch_planner_.restores_in_flight() > 0) {
     lose_engine(Unavailable("the cluster was rebuilt while the request ran"));
   }
   generation_ = state.generation;
@@ -510,7 +526,10 @@ void Scheduler::announce(const Step& step) {
 
 // What nobody else looks at is looked at here, whenever nothing runs.
 void Scheduler::check_integrity() const {
-  if (batch_planner_.running() > 0 || batch_planner_.steps_in_flight() > 0) return;
+  if (batch_planner_.running() > 0 || batch_planner_.steps_in_flight() > 0 ||
+      batch_planner_.restores_in_flight() > 0) {
+    return;
+  }
   const absl::Status integrity = batch_planner_.verify();
   if (!integrity.ok()) CheckFailed(__FILE__, __LINE__, Message(integrity));
   SHOAL_CHECK_EQ(batch_planner_.caches().pool().used_count(), batch_planner_.caches().cached());
@@ -527,6 +546,7 @@ void Scheduler::publish() {
   stats.blocks_cached = caches.cached();
   stats.blocks_used = caches.pool().used_count() - caches.cached();
   stats.prefix_cache = caches.stats();
+  stats.kv_disk = caches.disk().stats();
   stats.preemptions = batch_planner_.preemptions();
   stats.restarts = batch_planner_.restarts();
   stats.drafts = batch_planner_.drafts();

@@ -70,6 +70,7 @@ struct SchedulerStats {
   DraftTotals drafts;
   double place_wait_s = 0;  ///< Predicted, until a full queue has a place again.
   double queue_wait_s = 0;  ///< Predicted, until a request that comes now begins.
+  DiskTierStats kv_disk;
 };
 
 class Scheduler {
@@ -111,6 +112,7 @@ class Scheduler {
   void handle(Event& event);
   void handle_submit(Event& event);
   void handle_step_end(Event& event);
+  void handle_kv_report(const Event& event);
   void refresh_engine();
   void engine_started(const Engine::State& state);
   void refuse_misfits();

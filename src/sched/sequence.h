@@ -2,6 +2,7 @@
 // them.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <memory>
 #include <optional>
@@ -40,6 +41,8 @@ struct CacheStanding {
   /// Keys of blocks that it is going to write, for which others wait.
   std::vector<BlockKey> promised;
   int64_t promised_from = 0;  ///< Index of the block of promised[0].
+  /// Blocks behind its cursor that the stages restore from their disks: until they have, it is in no step.
+  int64_t restoring = 0;
 
   std::vector<int64_t> snapshots_due;     ///< Positions behind which the state is to be kept.
   std::vector<StateWrite> snapshots;      ///< On their way to the prefix cache; it owns the slots.
@@ -92,11 +95,12 @@ struct Sequence {
   int64_t generated() const { return std::ssize(tokens) - std::ssize(request.prompt); }
   /// Positions that have a token but are in no step yet.
   int64_t unscheduled() const { return std::ssize(tokens) - cursor.position(); }
-  /// Positions that may come from the cache: what the request asks of the prompt's rows needs them computed.
+  /// Positions that may come from the cache: the last token is computed, and so is what the request asks of the
+  /// prompt's rows.
   int64_t cacheable() const {
     if (request.pool == Pool::kMean) return 0;
     const bool all_scored = !request.score_prompt || scored + 1 >= std::ssize(request.prompt);
-    return all_scored ? std::ssize(tokens) - 1 : scored;
+    return all_scored ? std::ssize(tokens) - 1 : std::min(scored, std::ssize(tokens) - 1);
   }
   /// One row a step from here on: all but its last token are cached or in flight.
   bool decoding() const { return sample_pending || unscheduled() == 1; }

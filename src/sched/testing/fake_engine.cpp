@@ -47,6 +47,7 @@ FakeEngine::FakeEngine(FakeEngineOptions options, NextTokenFn model)
   state_ = {.status = options_.up ? absl::OkStatus() : Unavailable("node 'fake' is away"),
             .generation = options_.up ? uint64_t{1} : 0,
             .limits = options_.limits};
+  disks_.resize(static_cast<size_t>(options_.disks));
   if (options_.threaded) thread_ = std::thread([this] { run(); });
 }
 
@@ -86,6 +87,11 @@ int FakeEngine::in_flight() const {
 void FakeEngine::set_state_listener(std::function<void()> listener) {
   std::lock_guard lock(mutex_);
   listener_ = std::move(listener);
+}
+
+void FakeEngine::set_kv_listener(KvListener listener) {
+  std::lock_guard lock(mutex_);
+  kv_listener_ = std::move(listener);
 }
 
 void FakeEngine::submit(uint64_t generation, Step step, StepDone done) {
@@ -152,10 +158,13 @@ void FakeEngine::check_submitted(const Step& step) {
   next_step_ = step.id.value + 1;
   if (static_cast<int>(queue_.size()) >= options_.limits.steps_in_flight)
     violation("too many steps in flight");
-  if (step.slices.empty()) violation(fmt::format("step {} has no rows", step.id));
+  if (step.slices.empty() && step.saves.empty() && step.restores.empty()) {
+    violation(fmt::format("step {} has no rows", step.id));
+  }
   rows_max_ = std::max(rows_max_, step.rows());
   check_blocks(step);
   check_slots(step);
+  check_restoring(step);
 }
 
 // A block that is written belongs to one sequence over all steps in flight: a later step must not reuse what an
@@ -245,6 +254,8 @@ void FakeEngine::finish_oldest(std::unique_lock<std::mutex>& lock) {
   }
   lock.unlock();
   pending.done(std::move(result));
+  while (options_.threaded && run_disk()) {
+  }
   lock.lock();
 }
 
@@ -258,6 +269,8 @@ StepResult FakeEngine::execute(const Step& step) {
   for (const NewSequence& begin : step.begins) {
     known_[begin.id] = {begin.sampling, begin.tokens, begin.prompt_tokens};
   }
+  execute_saves(step);
+  for (const StoredRun& run : step.restores) execute_restore(run);
   for (const SeqSlice& slice : step.slices) execute_slice(step.id, slice, result);
   masks_.erase(masks_.begin(), masks_.lower_bound(MaskKey(StepId{step.id.value + 1}, SeqId{0}, 0)));
   result.timings.push_back({.node = NodeId{0}, .busy_ns = 1000 * step.rows()});
@@ -428,12 +441,17 @@ void FakeEngine::recover(EngineLimits limits) {
     states_.clear();
     cells_.clear();
     masks_.clear();
+    disk_reports_.clear();
+    restoring_.clear();
     listener = listener_;
   }
   // A real engine, too, may answer the steps of the old generation after the new one has begun.
   for (Pending& pending : lost) pending.done(Unavailable("the step was lost"));
   wake_.notify_all();
   if (listener) listener();
+  tell_disks();
+  while (options_.threaded && run_disk()) {
+  }
 }
 
 void FakeEngine::hold(bool held) {

@@ -46,6 +46,8 @@ struct FakeEngineOptions {
   /// Runs steps by itself. Where not, a step stays in flight until run_step(), and the listener is called
   /// with each submit, so that a scheduler that has nothing else to do looks at state() again.
   bool threaded = true;
+  /// Stages that keep blocks on disk, over all generations; 0, or as many as steps may be in flight.
+  int disks = 0;
 };
 
 /// What a scheduler calls.
@@ -62,6 +64,16 @@ class FakeEngine : public Engine {
   void send_masks(uint64_t generation, StepId step, std::span<const TokenMask> masks) override;
   void give_up(uint64_t generation, const absl::Status& why) override;
   void set_state_listener(std::function<void()> listener) override;
+  void set_kv_listener(KvListener listener) override;
+
+  /// Has the disks tell what they have, as a new generation's stages do.
+  void tell_disks();
+  /// Tells the oldest report of a disk in this thread; false if there is none. Where the engine is threaded, it does
+  /// so itself.
+  bool run_disk();
+  /// Says whether a record is not written, or not read. Set before the first submit.
+  void set_disk_fault(std::function<bool()> fault) { disk_fault_ = std::move(fault); }
+  int64_t restored() const;  ///< Blocks read from all disks.
 
   /// The steps in flight and all later ones fail with `status`, until recover().
   void lose(const absl::Status& status);
@@ -119,6 +131,11 @@ class FakeEngine : public Engine {
   void check_submitted(const Step& step);
   void check_blocks(const Step& step);
   void check_slots(const Step& step);
+  void check_restoring(const Step& step);
+  void execute_saves(const Step& step);
+  void execute_restore(const StoredRun& run);
+  /// Keys of the blocks of a run's tokens.
+  static std::vector<BlockKey> keys_of(const StoredRun& run);
   void violation(std::string text) { violations_.push_back(std::move(text)); }
 
   FakeEngineOptions options_;
@@ -141,6 +158,13 @@ class FakeEngine : public Engine {
   std::map<std::pair<int32_t, int64_t>, Cell> cells_;        // By (block, offset).
   std::unordered_map<SlotId, std::vector<int32_t>> states_;  // By slot: the tokens that its state has seen.
   std::map<MaskKey, TokenMask> masks_;
+  KvListener kv_listener_;
+  std::function<bool()> disk_fault_;
+  std::vector<std::map<BlockKey, std::vector<int32_t>>> disks_;  // Of each stage: the tokens of its records.
+  std::deque<std::tuple<uint64_t, NodeId, KvReport>> disk_reports_;
+  std::map<SeqId, std::pair<std::vector<BlockId>, int>>
+      restoring_;  // Blocks, and reports that are still to come.
+  int64_t restored_ = 0;
   std::vector<std::string> violations_;
   int64_t steps_ = 0;
   int64_t masks_used_ = 0;
