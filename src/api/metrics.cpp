@@ -63,6 +63,13 @@ struct Metrics::Impl {
     CatchUp(prefix_misses, static_cast<double>(stats.prefix_cache.misses));
     CatchUp(prefix_tokens, static_cast<double>(stats.prefix_cache.tokens_reused));
     CatchUp(prefix_evictions, static_cast<double>(stats.prefix_cache.evictions));
+    disk_blocks.Set(static_cast<double>(stats.kv_disk.blocks));
+    disk_bytes.Set(static_cast<double>(stats.kv_disk.bytes));
+    CatchUp(disk_hits, static_cast<double>(stats.kv_disk.hits));
+    CatchUp(disk_tokens, static_cast<double>(stats.kv_disk.tokens_restored));
+    CatchUp(disk_failures, static_cast<double>(stats.kv_disk.failures));
+    disk_dropped.Set(static_cast<double>(stats.kv_disk.dropped));
+    disk_errors.Set(static_cast<double>(stats.kv_disk.errors));
     CatchUp(steps, static_cast<double>(stats.steps));
     CatchUp(rows, static_cast<double>(stats.rows));
     CatchUp(preemptions, static_cast<double>(stats.preemptions));
@@ -120,6 +127,26 @@ struct Metrics::Impl {
                                .Add({});
   Counter& prefix_evictions =
       CounterFamily(registry, "shoal_prefix_cache_evictions_total", "Cached KV blocks that gave way").Add({});
+  Gauge& disk_blocks =
+      GaugeFamily(registry, "shoal_kv_disk_blocks", "Blocks and states that all stages have on disk").Add({});
+  Gauge& disk_bytes =
+      GaugeFamily(registry, "shoal_kv_disk_bytes", "Bytes of the KV cache on disk, over all stages").Add({});
+  Counter& disk_hits = CounterFamily(registry, "shoal_kv_disk_hits_total",
+                                     "Sequences that started from blocks restored from disk")
+                           .Add({});
+  Counter& disk_tokens = CounterFamily(registry, "shoal_kv_disk_tokens_restored_total",
+                                       "Tokens of prompts that were restored from disk")
+                             .Add({});
+  Counter& disk_failures = CounterFamily(registry, "shoal_kv_disk_failures_total",
+                                         "Restores that gave less than was expected; the rest was computed")
+                               .Add({});
+  Gauge& disk_dropped =
+      GaugeFamily(registry, "shoal_kv_disk_dropped",
+                  "Blocks not written since the stages started: a disk was too slow, or full")
+          .Add({});
+  Gauge& disk_errors = GaugeFamily(registry, "shoal_kv_disk_errors",
+                                   "Errors of disks, and damaged files, since the stages started")
+                           .Add({});
   Counter& steps = CounterFamily(registry, "shoal_steps_total", "Steps that came back").Add({});
   Counter& rows =
       CounterFamily(registry, "shoal_rows_total", "Token rows computed, re-prefills included").Add({});

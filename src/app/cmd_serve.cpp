@@ -84,6 +84,10 @@ class Server {
   explicit Server(const ServeFlags& flags) : flags_(flags) {}
 
   absl::Status start() {
+    if (flags_.kv_disk.chosen() && !flags_.prefix_cache) {
+      return InvalidArgument(
+          "serve: --kv-disk keeps what the prefix cache holds: leave out --prefix-cache off");
+    }
     if (!flags_.key_file.empty()) {
       ASSIGN_OR_RETURN(place_.key, KeyAuth::from_file(flags_.key_file));
     }
@@ -392,6 +396,7 @@ Command AddServeCommand(Flags root) {
       .range(0.0, 86400.0);
   flags->compute.add_to(app);
   flags->cache.add_to(app);
+  flags->kv_disk.add_to(app);
   flags->placement.add_to(app, true);
   return {app, [flags] { return Serve(*flags); }};
 }

@@ -29,6 +29,7 @@ struct WorkerFlags {
   std::string rest_host = "127.0.0.1";
   ComputeFlags compute;
   PackedCacheFlags cache;
+  KvDiskFlags kv_disk;
 };
 
 std::string HostName() {
@@ -52,6 +53,7 @@ absl::Status RunWorker(const WorkerFlags& flags) {
   ASSIGN_OR_RETURN(options.cpus, flags.compute.chosen_cpus());
   options.threads = flags.compute.chosen_threads();
   ASSIGN_OR_RETURN(options.packed_cache, flags.cache.open());
+  ASSIGN_OR_RETURN(options.kv_disk, flags.kv_disk.open(options.name));
   options.version = kShoalVersion;
   if (!flags.key_file.empty()) {
     ASSIGN_OR_RETURN(options.key, KeyAuth::from_file(flags.key_file));
@@ -109,6 +111,7 @@ Command AddWorkerCommand(Flags root) {
   app.add_option("--rest-host", flags->rest_host, "Where the JSON expert API listens (default 127.0.0.1)");
   flags->compute.add_machine_flags(app);
   flags->cache.add_to(app);
+  flags->kv_disk.add_to(app);
   return {app, [flags] { return RunWorker(*flags); }};
 }
 

@@ -14,6 +14,7 @@
 #include "exec/model_facts.h"
 #include "exec/stage_runner.h"
 #include "kernels/kernels.h"
+#include "kv/disk_store.h"
 #include "loading/packed_cache.h"
 #include "plan/cost.h"
 #include "plan/planner.h"
@@ -83,6 +84,18 @@ struct PackedCacheFlags {
   void add_to(Flags app);
   /// nullptr where it is off, or where the user has no such folder.
   absl::StatusOr<std::shared_ptr<const PackedCache>> open() const;
+};
+
+/// Flags that say where blocks of the KV cache are kept.
+struct KvDiskFlags {
+  std::string size;    ///< Empty, or "0": nowhere.
+  std::string folder;  ///< Empty: below the user's cache folder.
+
+  void add_to(Flags app);
+  bool chosen() const { return !size.empty() && size != "0"; }
+  /// nullptr where it is off, or where the folder can't be had: that is a line in the log. node: the name of this
+  /// process, so that several of one machine do not meet. InvalidArgument: not a size.
+  absl::StatusOr<std::shared_ptr<DiskStore>> open(const std::string& node) const;
 };
 
 /// Flags that say who runs what.

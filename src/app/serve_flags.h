@@ -42,6 +42,7 @@ struct ServeFlags {
   Pool pooling = Pool::kNone;  ///< kNone: as the model's files say.
   ComputeFlags compute;
   PackedCacheFlags cache;
+  KvDiskFlags kv_disk;
   PlacementFlags placement;
   SpeculationFlags speculation;
 };

@@ -172,6 +172,9 @@ absl::Status ServedModel::start_cluster(ServingPlace& place) {
   options.threads = flags_.compute.chosen_threads();
   ASSIGN_OR_RETURN(options.cpus, flags_.compute.chosen_cpus());
   ASSIGN_OR_RETURN(options.packed_cache, flags_.cache.open());
+  if (place.host == nullptr) {  // Else it has the folder already.
+    ASSIGN_OR_RETURN(options.kv_disk, flags_.kv_disk.open(options.members.front().name));
+  }
   ASSIGN_OR_RETURN(options.isa, flags_.compute.chosen_isa());
   // The asker names the owner before the coordinator gives the asker up.
   options.expert_timeout = std::max<Duration>(timeout - std::chrono::seconds(1), timeout / 2);

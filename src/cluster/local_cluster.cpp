@@ -44,6 +44,7 @@ LocalCluster::LocalCluster(Options options) : options_(std::move(options)) {
   host.executors = HostThreads::kOneForEach;  // Stages of a pipeline compute at the same time.
   host.profile = options_.profile;
   host.hook = options_.hook;
+  host.kv_disk = options_.kv_disk;
   host_ = std::make_unique<NodeHost>(std::move(host));
 }
 

@@ -37,6 +37,7 @@ class LocalCluster final : public SessionHost {
     bool profile = false;  ///< Keep a StepProfile of every node.
     LayerHook hook;        ///< Of every node, on its executor's thread. May be empty.
     std::shared_ptr<const PackedCache> packed_cache;  ///< nullptr: none.
+    std::shared_ptr<DiskStore> kv_disk;               ///< For all nodes; nullptr: none.
     LoadProgress progress;  ///< Over all nodes' tensors, one node after the other. May be empty.
   };
 

@@ -113,6 +113,7 @@ absl::Status NodeHost::open(const HostedNode& node, SessionSetup setup) {
   options.model = hosted->model.get();
   options.profile = hosted->profile.get();
   options.hook = options_.hook;
+  options.kv_disk = options_.kv_disk;
   options.transport = std::move(setup.transport);
   options.limits = setup.limits;
   options.limits.vocabulary = hosted->model->spec().vocabulary;

@@ -17,6 +17,7 @@
 #include "compute/backend.h"
 #include "exec/node_model.h"
 #include "exec/node_session.h"
+#include "kv/disk_store.h"
 #include "loading/packed_cache.h"
 #include "loading/resolved_weights.h"
 
@@ -44,6 +45,7 @@ class NodeHost {
     /// The backend of a node, made when it is first loaded.
     std::function<std::unique_ptr<Backend>(const HostedNode&)> make_backend;
     std::shared_ptr<const PackedCache> packed_cache;  ///< nullptr: none.
+    std::shared_ptr<DiskStore> kv_disk;               ///< For all nodes; nullptr: none.
     HostThreads executors = HostThreads::kOne;        ///< With kOne all backends ask for the same CPU.
     bool profile = false;                             ///< Keep a StepProfile of every node.
     LayerHook hook;  ///< Of every node, on its executor's thread. May be empty.

@@ -40,7 +40,8 @@ std::shared_ptr<NodeHost> RemoteCluster::MakeHost(const Options& options) {
   const CpuBackend::Options cpu{options.isa, options.threads, options.cpus};
   return std::make_shared<NodeHost>(NodeHost::Options{
       .make_backend = [cpu](const HostedNode&) { return std::make_unique<CpuBackend>(cpu); },
-      .packed_cache = options.packed_cache});
+      .packed_cache = options.packed_cache,
+      .kv_disk = options.kv_disk});
 }
 
 absl::StatusOr<std::unique_ptr<RemoteCluster>> RemoteCluster::Start(Options options) {

@@ -40,7 +40,8 @@ class RemoteCluster final : public SessionHost {
     std::optional<KeyAuth> key;
     bool insecure = false;                            ///< Listens beyond loopback without a key.
     std::shared_ptr<const PackedCache> packed_cache;  ///< For node 0's shard; nullptr: none.
-    /// Has this process's nodes of several clusters; nullptr: a host of its own, of the four above.
+    std::shared_ptr<DiskStore> kv_disk;               ///< For node 0's share of the KV cache; nullptr: none.
+    /// Has this process's nodes of several clusters; nullptr: a host of its own, of the five above.
     std::shared_ptr<NodeHost> host;
     /// Loading of a member's shard. Called from several threads. May be empty.
     std::function<void(const std::string& member, int64_t bytes_done, int64_t bytes_total)> progress;

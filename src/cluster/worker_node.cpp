@@ -25,7 +25,8 @@ WorkerNode::WorkerNode(Options options)
                return std::make_unique<CpuBackend>(
                    CpuBackend::Options{options_.isa, options_.threads, options_.cpus});
              },
-             .packed_cache = options_.packed_cache}) {}
+             .packed_cache = options_.packed_cache,
+             .kv_disk = options_.kv_disk}) {}
 
 WorkerNode::~WorkerNode() {
   endpoint_.reset();  // Ends calls first: nothing then touches what is torn down.

@@ -36,6 +36,7 @@ class WorkerNode final : public WorkerControl {
     std::optional<KeyAuth> key;
     bool insecure = false;                            ///< Listens beyond loopback without a key.
     std::shared_ptr<const PackedCache> packed_cache;  ///< nullptr: none.
+    std::shared_ptr<DiskStore> kv_disk;               ///< nullptr: none.
     std::string version;                              ///< Of the program, for describe().
     std::string device;                               ///< The CPU's name, for describe().
   };

@@ -246,6 +246,16 @@ void OpenAiApi::cache_stats(const HttpRequest&, const Writer& writer) const {
                           {"tokens_reused", prefixes.tokens_reused},
                           {"evictions", prefixes.evictions},
                           {"waits", prefixes.waits}};
+  const DiskTierStats& disk = stats.kv_disk;
+  json["kv_disk"] = {{"active", disk.active},
+                     {"blocks", disk.blocks},
+                     {"bytes", disk.bytes},
+                     {"hits", disk.hits},
+                     {"tokens_restored", disk.tokens_restored},
+                     {"failures", disk.failures},
+                     {"passed_over", disk.passed_over},
+                     {"dropped", disk.dropped},
+                     {"errors", disk.errors}};
   json["positions_per_block"] = stats.positions_per_block;
   json["context"] = stats.limits.context;
   json["requests"] = {{"running", stats.running}, {"waiting", stats.waiting}};
