@@ -50,13 +50,15 @@ inline Plan PlanFor(const Placed& placed, const ModelFacts& model) {
 /// A model on its nodes, ready for steps.
 class PlacedCluster {
  public:
-  PlacedCluster(const OpenedModel& model, const Placed& placed, int32_t blocks = 64, int threads = 2) {
+  PlacedCluster(const OpenedModel& model, const Placed& placed, int32_t blocks = 64, int threads = 2,
+                std::shared_ptr<DiskStore> kv_disk = nullptr) {
     LocalCluster::Options options;
     options.weights = model.weights;
     options.plan = PlanFor(placed, model.facts);
     options.limits = {model.spec.max_positions, model.spec.vocabulary, blocks, 512,
                       KeepsState(model.spec) ? 32 : 0};
     options.threads_per_node = threads;
+    options.kv_disk = std::move(kv_disk);
     options.isa = SupportedIsas().back();
     auto cluster = LocalCluster::Load(std::move(options));
     SHOAL_CHECK(cluster.ok());
