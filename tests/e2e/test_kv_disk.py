@@ -188,30 +188,41 @@ def mounts():
                                                 check=False).returncode == 0
 
 
-@pytest.mark.skipif(not mounts(), reason="needs to mount")
-@pytest.mark.parametrize("kind", ["full", "read_only"])
-def test_a_disk_that_cannot_be_written_is_a_line_in_the_log(make_cluster, tmp_path, expected, kind):
+@pytest.fixture
+def small_disk(tmp_path):
+    """A disk of 200 KB."""
     folder = tmp_path / "serve"
     folder.mkdir()
-    size = "200k" if kind == "full" else "8m"
-    subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", folder], check=True)
-    try:
-        server = Server(make_cluster, tmp_path)
-        cluster = server.start()
-        if kind == "read_only":
-            subprocess.run(["mount", "-o", "remount,ro", folder], check=True)
-        for turn in range(2):
-            assert ask(cluster, turn, expected)[0] == expected[turn]
-        assert wait_until(lambda: "nothing is written for" in cluster.coordinator.log(), 30)
-        assert wait_until(lambda: disk(cluster)["errors"] > 0, 30)
-        cluster.stop()
-        if kind == "read_only":
-            cluster = server.start(active=False)
-            assert "kv disk: off" in cluster.coordinator.log()
-            assert ask(cluster, 2, expected)[0] == expected[2]
-            cluster.stop()
-    finally:
-        subprocess.run(["umount", "-l", folder], check=True)
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=200k", "tmpfs", folder], check=True)
+    yield folder
+    subprocess.run(["umount", "-l", folder], check=True)
+
+
+@pytest.mark.skipif(not mounts(), reason="needs to mount")
+def test_a_full_disk_is_a_line_in_the_log(make_cluster, tmp_path, expected, small_disk):
+    server = Server(make_cluster, tmp_path)
+    cluster = server.start()
+    for turn in range(2):
+        assert ask(cluster, turn, expected)[0] == expected[turn]
+    assert wait_until(lambda: "nothing is written for" in cluster.coordinator.log(), 30)
+    assert disk(cluster)["dropped"] > 0
+    assert not list(small_disk.rglob("*.partial"))
+    # What fitted is used.
+    cluster = server.start()
+    text, usage = ask(cluster, 2, expected)
+    assert text == expected[2] and usage.prompt_tokens_details.cached_tokens > 0
+    cluster.stop()
+
+
+@pytest.mark.skipif(not mounts(), reason="needs to mount")
+def test_a_read_only_disk_is_a_line_in_the_log(make_cluster, tmp_path, expected, small_disk):
+    server = Server(make_cluster, tmp_path)
+    server.start().stop()
+    subprocess.run(["mount", "-o", "remount,ro", small_disk], check=True)
+    cluster = server.start(active=False)
+    assert "kv disk: off: cannot open" in cluster.coordinator.log()
+    assert ask(cluster, 0, expected)[0] == expected[0]
+    cluster.stop()
 
 
 def test_the_bound_is_kept_while_blocks_come_and_go(make_cluster, tmp_path, expected):
@@ -234,8 +245,7 @@ def test_blocks_that_memory_has_no_room_for_come_back_from_disk(make_cluster, tm
     cluster = server.start("--kv-positions", "1024")
     assert ask(cluster, 0, expected)[0] == expected[0]
     client = client_of(cluster, timeout_s=200)
-    other = [{"role": "user", "content": " ".join(QUESTIONS * 9)}]  # Takes most of the memory.
-    client.chat.completions.create(model=model_of(client), messages=other, max_tokens=4)
+    client.completions.create(model=model_of(client), prompt=[7] * 1000, max_tokens=4)  # Takes all of the memory.
     before = disk(cluster)["tokens_restored"]
     text, usage = ask(cluster, 1, expected)
     assert text == expected[1]
