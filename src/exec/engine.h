@@ -29,6 +29,8 @@ struct EngineLimits {
   int state_slots = 0;  ///< States on every node; 0: the model keeps none.
   /// CachesKey of the model and of what else decides the bits in its caches.
   BlockKey caches;
+  /// VisiblePositions: blocks that lie wholly behind are not read any more.
+  int64_t window = std::numeric_limits<int64_t>::max();
 
   bool long_rope(int64_t positions) const { return positions > short_rope_positions; }
 

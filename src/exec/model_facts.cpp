@@ -99,7 +99,8 @@ EngineLimits EngineLimitsOf(const Plan& plan, const NodeModel& model, const Step
           static_cast<int>(limits.vocabulary),
           ShortRopePositions(model.spec()),
           limits.state_slots,
-          CachesKeyOf(plan, model)};
+          CachesKeyOf(plan, model),
+          VisiblePositions(model.spec())};
 }
 
 absl::Status CheckLimits(const StepLimits& limits, const ModelSpec& spec) {

@@ -50,6 +50,7 @@ absl::StatusOr<std::unique_ptr<NodeSession>> NodeSession::Create(Options options
   std::unique_ptr<NodeSession> session(new NodeSession(std::move(options)));
   const Options& o = session->options_;
   session->options_.limits.short_rope_positions = ShortRopePositions(o.model->spec());
+  session->options_.limits.window = VisiblePositions(o.model->spec());
   // Whatever the coordinator asks for: angles of positions beyond are not computed (Cos and Sin CHECK them).
   session->options_.limits.context = std::min(o.limits.context, o.model->spec().max_positions);
   if (KeepsState(o.model->spec()) && o.limits.state_slots < 2) {

@@ -65,6 +65,8 @@ class SequenceCursor {
 
   /// Positions [32 index, 32 index + 32) lie in `block` from now on, which holds the same.
   void replace_block(size_t index, BlockId block) { room_.blocks[index] = block; }
+  /// The sequence has no block there any more, and its rows see none.
+  void drop_block(size_t index) { room_.blocks[index] = kNoBlock; }
 
  private:
   SeqId id_;

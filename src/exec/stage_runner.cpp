@@ -123,7 +123,10 @@ absl::Status ValidateSlice(const SeqSlice& slice, const StepLimits& limits) {
   if (slice.long_rope && limits.short_rope_positions == std::numeric_limits<int64_t>::max()) {
     return InvalidArgument("long rope: this model has no second set of frequencies");
   }
+  int64_t block_end = 0;
   for (const BlockId block : slice.blocks) {
+    block_end += kBlockPositions;
+    if (block == kNoBlock && block_end <= FirstVisible(slice.position, limits.window)) continue;
     if (block.value < 0 || block.value >= limits.blocks) {
       return InvalidArgument("block {}: this node has {} blocks", block, limits.blocks);
     }
@@ -171,6 +174,14 @@ absl::Status ValidateRuns(const Step& step, const StepLimits& limits) {
                              fmt::format("step {}, restore of sequence {}", step.id, run.id)));
   }
   return absl::OkStatus();
+}
+
+/// The block table as layers take it: they read nothing behind their windows, so that any id may stand there.
+std::span<const BlockId> TableFor(const SeqSlice& slice, Arena& scratch) {
+  if (std::ranges::find(slice.blocks, kNoBlock) == slice.blocks.end()) return slice.blocks;
+  const std::span<BlockId> table = scratch.allocate<BlockId>(std::ssize(slice.blocks));
+  std::ranges::replace_copy(slice.blocks, table.begin(), kNoBlock, BlockId{0});
+  return table;
 }
 
 void EraseRows(std::vector<RoutingTrace>& traces, Range rows) {
@@ -403,7 +414,9 @@ absl::Status StageRunner::forward(Arena& scratch, PlannedExchange& exchange, Ste
   for (size_t i = 0; i < slices.size(); ++i) {
     const auto rows = std::ssize(slices[i].tokens);
     const SeqSlice& slice = slices[i];
-    views[i] = {row, rows, slice.position, slice.blocks, slice.long_rope, slice.state_from, slice.state_to};
+    views[i] = {
+        row,           rows, slice.position, TableFor(slice, scratch), slice.long_rope, slice.state_from,
+        slice.state_to};
     row += rows;
   }
   StageStep step;

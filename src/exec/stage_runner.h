@@ -36,6 +36,7 @@ struct StepLimits {
   int32_t state_slots = 0;  ///< States of sequences; 0: the model keeps none.
   /// ShortRopePositions of the model that the node holds; a node fills it in itself, as the vocabulary.
   int64_t short_rope_positions = std::numeric_limits<int64_t>::max();
+  int64_t window = std::numeric_limits<int64_t>::max();  ///< VisiblePositions, likewise.
 };
 
 /// Whether a step that came over the wire makes sense here; one without rows does. Tokens outside the vocabulary

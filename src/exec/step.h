@@ -24,6 +24,14 @@ struct NewSequence {
   bool operator==(const NewSequence&) const = default;
 };
 
+/// The first position that a row at `position` sees where layers see `window` positions at most.
+constexpr int64_t FirstVisible(int64_t position, int64_t window) {
+  return position < window ? 0 : position + 1 - window;
+}
+
+/// In a block table, in the place of a block behind the windows of all layers, which the sequence has given back.
+inline constexpr BlockId kNoBlock{-1};
+
 /// SeqSlice::sample_from of a slice of which nothing is sampled.
 inline constexpr int32_t kNoSample = -1;
 
@@ -40,7 +48,8 @@ struct SeqSlice {
   SeqId id;
   int32_t position = 0;  ///< Absolute position of tokens[0].
   std::vector<int32_t> tokens;
-  std::vector<BlockId> blocks;  ///< Block table that covers position + tokens.size().
+  /// Block table that covers position + tokens.size(). kNoBlock where no row sees a position of it.
+  std::vector<BlockId> blocks;
   /// Index, within the slice's rows, of the first row that is sampled; so is every row behind it. Row r gives
   /// the token at position + r + 1.
   int32_t sample_from = kNoSample;

@@ -312,6 +312,20 @@ TEST(ExpertFrames, QuantizedRequestComesBackEqualAndTruncationsAreErrors) {
   }
 }
 
+TEST(ValidateStep, ABlockBehindAllWindowsMayBeMissingAndNoOther) {
+  const auto valid = [](int32_t position, int64_t window, size_t missing) {
+    Step step;
+    step.slices = {{SeqId{1}, position, {5}, {BlockId{0}, BlockId{1}, BlockId{2}, BlockId{3}}}};
+    for (size_t i = 0; i < missing; ++i) step.slices[0].blocks[i] = kNoBlock;
+    return ValidateStep(step, {.context = 128, .vocabulary = 100, .blocks = 4, .window = window}).ok();
+  };
+  EXPECT_TRUE(valid(100, 37, 2));   // It sees positions 64 to 100.
+  EXPECT_FALSE(valid(100, 38, 2));  // And 63.
+  EXPECT_TRUE(valid(100, 38, 1));
+  EXPECT_FALSE(valid(100, 37, 3));
+  EXPECT_FALSE(valid(100, std::numeric_limits<int64_t>::max(), 1));
+}
+
 TEST(ValidateStep, RunsThatDoNotFitThisNodeAreRefused) {
   const StepLimits limits{.context = 96, .vocabulary = 100, .blocks = 4, .state_slots = 3};
   const StoredRun good{

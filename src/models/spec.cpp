@@ -81,6 +81,16 @@ int64_t ShortRopePositions(const ModelSpec& spec) {
   return positions;
 }
 
+int64_t VisiblePositions(const ModelSpec& spec) {
+  constexpr int64_t kAll = std::numeric_limits<int64_t>::max();
+  int64_t positions = 0;
+  for (const LayerSpec& layer : spec.layers) {
+    const auto* attention = std::get_if<GqaSpec>(&layer.mixer);
+    positions = std::max(positions, attention == nullptr ? kAll : attention->window.value_or(kAll));
+  }
+  return positions;
+}
+
 const MoeSpec* MoeOf(const LayerSpec& layer) { return std::get_if<MoeSpec>(&layer.feed_forward); }
 
 bool KeepsState(const ModelSpec& spec) {

@@ -125,6 +125,10 @@ int64_t ShortRopePositions(const ModelSpec& spec);
 /// The MoE part of a layer, or nullptr.
 const MoeSpec* MoeOf(const LayerSpec& layer);
 
+/// How many positions the layer that sees furthest lets a token see, its own among them; INT64_MAX where one sees all,
+/// or keeps a state.
+int64_t VisiblePositions(const ModelSpec& spec);
+
 /// Whether a sequence has a state beside its blocks (kv/kv_cache.h).
 bool KeepsState(const ModelSpec& spec);
 

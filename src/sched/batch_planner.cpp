@@ -212,6 +212,7 @@ void BatchPlanner::admit() {
     // One block of air for each running sequence, or the next decodes would preempt what was just admitted.
     const CacheLedger::Admission admission = caches_.admit(sequence, std::ssize(running_));
     if (admission == CacheLedger::Admission::kNoRoom) {
+      if (shed_blocks()) continue;  // And once more.
       const bool alone = running_.empty() && returning_blocks_ == 0;
       SHOAL_CHECK(!alone);  // An empty cache holds all that waits: CheckFits, again for each generation.
       return;
@@ -292,13 +293,15 @@ void BatchPlanner::make_room(Sequence& sequence, std::vector<int32_t>& draft) {
   draft.resize(static_cast<size_t>(held * kBlockPositions - begin));
 }
 
-// True when `sequence` has blocks for `positions`. Takes unused cached ones, and then those of the last by rank
-// if it must, which may be `sequence` itself; false then, or while blocks are on their way back.
+// True when `sequence` has blocks for `positions`. Takes unused cached ones, those that sequences do not see any more,
+// and then those of the last by rank if it must, which may be `sequence` itself; false then, or while blocks are on
+// their way back.
 bool BatchPlanner::grow(Sequence& sequence, int64_t positions) {
   const int64_t need = BlocksFor(positions) - std::ssize(sequence.cursor.blocks());
   if (need <= 0) return true;
   while (caches_.available() < need) {
-    if (returning_blocks_ > 0) return false;
+    if (shed_blocks()) continue;
+    if (returning_blocks_ > 0 || sheds_later()) return false;
     SHOAL_CHECK_GT(running_.size(), size_t{1});  // Alone it fits: CheckFits, again for each generation.
     Sequence& last = *running_.rbegin()->second;
     preempt(last);
@@ -306,6 +309,19 @@ bool BatchPlanner::grow(Sequence& sequence, int64_t positions) {
   }
   caches_.give(sequence, need);
   return true;
+}
+
+// Some that a sequence no longer sees. False where there are none.
+bool BatchPlanner::shed_blocks() {
+  return limits_.window < limits_.context &&
+         std::ranges::any_of(running_, [&](const auto& entry) { return caches_.shed(*entry.second); });
+}
+
+// Once their steps in flight are back.
+bool BatchPlanner::sheds_later() const {
+  return limits_.window < limits_.context && std::ranges::any_of(running_, [&](const auto& entry) {
+           return entry.second->steps_in_flight > 0 && caches_.can_shed(*entry.second);
+         });
 }
 
 void BatchPlanner::preempt(Sequence& sequence) {

@@ -182,6 +182,8 @@ class BatchPlanner {
   void begin(Sequence& sequence, Step& step);
   void make_room(Sequence& sequence, std::vector<int32_t>& draft);
   bool grow(Sequence& sequence, int64_t positions);
+  bool shed_blocks();
+  bool sheds_later() const;
   void preempt(Sequence& sequence);
   void requeue(Sequence& sequence);
   bool outgrown(const Sequence& sequence) const;

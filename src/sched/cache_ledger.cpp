@@ -253,6 +253,56 @@ void CacheLedger::wrote(Sequence& sequence, int64_t end) {
   if (disk_.active()) save(sequence, fresh, states);
   if (sequence.steps_in_flight > 0) return;
   pool_.release(std::exchange(standing.replaced, {}));
+  give_back_behind(sequence);
+}
+
+// Blocks that no later row sees, and that are in nobody else's use.
+bool CacheLedger::give_back_behind(Sequence& sequence) {
+  CacheStanding& standing = sequence.standing;
+  const int64_t end = FirstVisible(standing.written, limits_.window) / kBlockPositions;
+  std::vector<BlockId> behind;
+  for (int64_t i = std::max(standing.given_back, standing.shared_blocks); i < end; ++i) {
+    const auto index = static_cast<size_t>(i);
+    const BlockId block = sequence.cursor.blocks()[index];
+    if (block == kNoBlock) continue;
+    behind.push_back(block);
+    sequence.cursor.drop_block(index);
+  }
+  if (standing.closed) standing.given_back = std::max(standing.given_back, end);
+  pool_.release(behind);
+  return !behind.empty();
+}
+
+// How many of its blocks stay shared once those that it uses alone have left the prefix cache.
+int64_t CacheLedger::shared_with_others(const Sequence& sequence) const {
+  const CacheStanding& standing = sequence.standing;
+  int64_t shared = standing.shared_blocks;
+  PrefixPlace at = standing.shared;
+  while (prefixes_->has_one_user(at, shared == standing.shared_blocks ? 0 : 1)) {
+    at = prefixes_->before(at);
+    --shared;
+  }
+  return shared;
+}
+
+bool CacheLedger::can_shed(const Sequence& sequence) const {
+  const CacheStanding& standing = sequence.standing;
+  const int64_t end = FirstVisible(standing.written, limits_.window) / kBlockPositions;
+  return end > (standing.closed ? standing.given_back : 0) && end > shared_with_others(sequence);
+}
+
+bool CacheLedger::shed(Sequence& sequence) {
+  CacheStanding& standing = sequence.standing;
+  if (sequence.steps_in_flight > 0 || !can_shed(sequence)) return false;
+  const int64_t shared = shared_with_others(sequence);
+  while (standing.shared_blocks > shared) {
+    standing.shared = prefixes_->forget(standing.shared);
+    --standing.shared_blocks;
+  }
+  standing.closed = true;
+  standing.given_back = 0;
+  withdraw(sequence, 0);
+  return give_back_behind(sequence);
 }
 
 // Full blocks go to the prefix cache. Where it has an equal one that is used from now on. Returns the keys of those
@@ -332,6 +382,7 @@ void CacheLedger::take_back(Sequence& sequence) {
   withdraw(sequence, 0);
   CacheStanding& standing = sequence.standing;
   std::vector<BlockId> blocks = sequence.cursor.blocks();
+  std::erase(blocks, kNoBlock);
   blocks.insert(blocks.end(), standing.replaced.begin(), standing.replaced.end());
   prefixes_->give_back(blocks, standing.shared);
   std::vector<SlotId> slots = sequence.cursor.slots();
@@ -357,7 +408,9 @@ absl::Status CacheLedger::verify(std::span<const Sequence* const> sequences) con
   std::vector<int> slots(static_cast<size_t>(slots_.total()));
   for (const Sequence* sequence : sequences) {
     const CacheStanding& standing = sequence->standing;
-    for (const BlockId block : sequence->cursor.blocks()) ++blocks[static_cast<size_t>(block.value)];
+    for (const BlockId block : sequence->cursor.blocks()) {
+      if (block != kNoBlock) ++blocks[static_cast<size_t>(block.value)];
+    }
     for (const BlockId block : standing.replaced) ++blocks[static_cast<size_t>(block.value)];
     for (const SlotId slot : sequence->cursor.slots()) ++slots[static_cast<size_t>(slot.value)];
     for (const StateWrite& one : standing.snapshots) ++slots[static_cast<size_t>(one.slot.value)];

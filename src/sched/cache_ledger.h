@@ -52,6 +52,13 @@ class CacheLedger {
   /// More blocks for a sequence, evicting if it must. CHECKs that they are available.
   void give(Sequence& sequence, int64_t blocks);
 
+  /// Gives blocks of a running sequence back that lie behind the windows of all layers. They leave the prefix cache for
+  /// it, where nobody else uses them: so this is for when room runs out. False: there is none, or a step in flight
+  /// names the sequence.
+  bool shed(Sequence& sequence);
+  /// Whether it has such blocks, once no step in flight names it.
+  bool can_shed(const Sequence& sequence) const;
+
   /// The slice of the sequence's next `rows` tokens.
   SeqSlice next_slice(Sequence& sequence, int64_t rows, bool sample);
 
@@ -96,6 +103,8 @@ class CacheLedger {
   bool make_slots_free(int count, PrefixPlace spared);
   std::optional<SlotId> spare_slot();
   void begin(Sequence& sequence, const Match& match);
+  int64_t shared_with_others(const Sequence& sequence) const;
+  bool give_back_behind(Sequence& sequence);
   void count_start(const Sequence& sequence);
   void keep_last(Sequence& sequence);
   int64_t restorable_until(const Sequence& sequence, const Match& match);

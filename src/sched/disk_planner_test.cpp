@@ -315,8 +315,10 @@ TEST(DiskPlanner, UnderEvictionPreemptionFaultsAndRestartsEveryAnswerIsRight) {
     RandomStream random(seed);
     const int stages = 1 + static_cast<int>(random.below(3));
     const int slots = random.below(2) == 0 ? 0 : 10 + static_cast<int>(random.below(12));
-    SCOPED_TRACE(fmt::format("seed {}: {} stages, {} slots", seed, stages, slots));
-    Bench bench(Limits(stages, slots, 18), {.rows_per_step = 48}, [&] { return random.below(12) == 0; });
+    EngineLimits limits = Limits(stages, slots, 18);
+    if (slots == 0 && random.below(2) == 0) limits.window = 40 + static_cast<int64_t>(random.below(100));
+    SCOPED_TRACE(fmt::format("seed {}: {} stages, {} slots, window {}", seed, stages, slots, limits.window));
+    Bench bench(limits, {.rows_per_step = 48}, [&] { return random.below(12) == 0; });
     for (int event = 0; event < 1500; ++event) {
       const auto choice = random.below(20);
       if (choice < 2 && bench.planner().live_ids().size() < 6) {

@@ -96,10 +96,18 @@ void PrefixCache::evict(int32_t count) {
   blocks_.release(freed);
 }
 
+PrefixPlace PrefixCache::forget(PrefixPlace place) {
+  SHOAL_CHECK(has_one_user(place, 0));
+  const PrefixPlace previous = before(place);
+  remove(place);
+  blocks_.release({block(place)});
+  return previous;
+}
+
 void PrefixCache::remove(PrefixPlace place) {
   Node& gone = node(place);
   SHOAL_CHECK_EQ(gone.children, 0);  // By the order of unused_.
-  unused_.remove(place.value);
+  if (is_unused(place)) unused_.remove(place.value);
   if (gone.state != kNoState) {
     states_.remove(place.value);
     slots_.release({gone.state});

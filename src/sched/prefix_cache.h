@@ -52,6 +52,12 @@ class PrefixCache {
   /// Those that evict() may take.
   int32_t unused() const { return unused_.size(); }
   bool is_unused(PrefixPlace place) const { return !is_root(place) && unused_.contains(place.value); }
+  /// Whether one owner alone uses the block of the place, and at most `behind` others follow it directly.
+  bool has_one_user(PrefixPlace place, int behind) const {
+    return !is_root(place) && node(place).children <= behind && blocks_.references(block(place)) == 2;
+  }
+  /// Forgets such a place, with nothing behind it: its block is its user's alone. Returns the place before it.
+  PrefixPlace forget(PrefixPlace place);
   /// Frees `count` unused blocks, with their states: the longest unused first, and of a branch its end first.
   /// CHECKs that there are as many.
   void evict(int32_t count);

@@ -497,5 +497,49 @@ INSTANTIATE_TEST_SUITE_P(
             {.rows_per_step = 33}}),
     [](const auto& test) { return std::string(test.param.name); });
 
+TEST(PrefixPlanner, BlocksBehindTheWindowsOfAllLayersMakeRoom) {
+  for (const int stages : {1, 3}) {
+    for (const bool prefix_cache : {false, true}) {
+      SCOPED_TRACE(fmt::format("{} stages, prefix cache {}", stages, prefix_cache));
+      EngineLimits limits = kLimits;
+      limits.blocks = 12;
+      limits.steps_in_flight = stages;
+      const auto preemptions = [&](int64_t window) {
+        limits.window = window;
+        Bench bench(limits, {.prefix_cache = prefix_cache});
+        // 10 blocks each at the end, of which 3 are within a window.
+        for (uint64_t i = 0; i < 3; ++i) bench.add(Text(i, 40), 280);
+        bench.run();
+        bench.expect_right_answers();
+        return bench.planner().preemptions();
+      };
+      EXPECT_GT(preemptions(limits.context), 0);
+      EXPECT_EQ(preemptions(64), 0);
+    }
+  }
+}
+
+TEST(PrefixPlanner, WhatIsBehindTheWindowsStaysCachedWhileThereIsRoom) {
+  EngineLimits limits = kLimits;
+  limits.window = 64;
+  Bench bench(limits);
+  const std::vector<int32_t> prompt = Text(1, 300);
+  const std::vector<int32_t> answer = bench.ask(prompt, 100);
+  bench.ask(Joined(Joined(prompt, answer), Text(2, 20)), 3);
+  EXPECT_EQ(bench.cached_tokens[bench.last()], 384);
+  bench.expect_right_answers();
+}
+
+TEST(PrefixPlanner, AHeadThatOthersUseIsNotTakenFromThemBehindAWindow) {
+  EngineLimits limits = kLimits;
+  limits.window = 40;
+  limits.blocks = 24;
+  Bench bench(limits, {.rows_per_step = 64});
+  for (uint64_t i = 0; i < 5; ++i) bench.add(Joined(Text(1, 160), Text(10 + i, 9)), 200);
+  bench.run();
+  bench.expect_right_answers();
+  EXPECT_GT(bench.caches().stats().hits, 3);
+}
+
 }  // namespace
 }  // namespace shoal

@@ -35,7 +35,9 @@ struct CacheStanding {
   int64_t written = 0;        ///< Positions whose steps have come back: they are in the caches.
   PrefixPlace shared;         ///< Behind those of its blocks that are in the prefix cache,
   int64_t shared_blocks = 0;  ///< which are the first so many.
-  bool closed = false;        ///< No further block goes there: it failed, or has the key of another.
+  /// No further block goes there: it failed, has the key of another, or gave blocks back behind its windows.
+  bool closed = false;
+  int64_t given_back = 0;  ///< Of its first so many blocks those that are not in the prefix cache are given back.
   /// Equal blocks of its own that it no longer uses; steps in flight may still name them.
   std::vector<BlockId> replaced;
   /// Keys of blocks that it is going to write, for which others wait.

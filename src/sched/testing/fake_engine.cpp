@@ -185,6 +185,7 @@ void FakeEngine::check_blocks(const Step& step) {
   });
   each([&](const SeqSlice& slice) {
     for (const BlockId block : slice.blocks) {
+      if (block == kNoBlock) continue;
       const auto it = writer.find(block);
       if (it == writer.end() || it->second == slice.id) continue;
       violation(fmt::format("step {}: block {} belongs to sequences {} and {}", step.id, block, it->second,
@@ -299,6 +300,11 @@ void FakeEngine::execute_slice(StepId step, const SeqSlice& slice, StepResult& r
   }
   std::vector<int32_t> cached;
   for (int64_t position = 0; position < end; ++position) {
+    if (cell(position).first == kNoBlock.value &&
+        position < FirstVisible(slice.position, options_.limits.window)) {
+      cached.push_back(known.tokens[static_cast<size_t>(position)]);  // Nobody sees it.
+      continue;
+    }
     const auto held = cells_.find(cell(position));
     const bool usable = held != cells_.end() && held->second.long_rope == slice.long_rope;
     cached.push_back(usable ? held->second.token : -1);
