@@ -202,7 +202,11 @@ void NodeSession::tell_kv() {
   while (const std::optional<KvReport> report = kv_tier_->take_report()) {
     const absl::Status sent = transport_->send(
         Plan::kCoordinator, EncodeKvReport(options_.plan.epoch, *report), Deadline::after_ms(kSendMs));
-    if (!sent.ok()) return LogWarning("report of the kv disk not sent: {}", Message(sent));
+    if (sent.ok()) continue;
+    LogWarning("report of the kv disk not sent: {}", Message(sent));
+    // Its sequences would wait for ever.
+    if (!report->restored.empty()) fail(position_.step, sent);
+    return;
   }
 }
 

@@ -61,21 +61,20 @@ absl::Status MakeFolder(const std::string& path) {
 
 }  // namespace
 
-template <typename Add>
-void DiskMailbox::add_news(Add add) {
+// Nobody is woken: a session looks here many times a second, and a report for each record would be many reports.
+void DiskMailbox::tell(const RecordChange& change) {
   const std::lock_guard lock(mutex_);
   if (closed_) return;
-  add();
+  news_.changes.push_back(change);
   has_news_ = true;
-  wake_();
-}
-
-void DiskMailbox::tell(const RecordChange& change) {
-  add_news([&] { news_.changes.push_back(change); });
 }
 
 void DiskMailbox::end(uint64_t order) {
-  add_news([&] { news_.ended.push_back(order); });
+  const std::lock_guard lock(mutex_);
+  if (closed_) return;
+  news_.ended.push_back(order);
+  has_news_ = true;
+  wake_();
 }
 
 bool DiskMailbox::give(Loaded loaded) {

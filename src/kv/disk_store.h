@@ -50,7 +50,8 @@ struct LoadOrder {
 /// What a store has to tell of the records of one share.
 class DiskMailbox {
  public:
-  /// wake: called whenever there is news, from the store's thread, until close(). Must not call the mailbox.
+  /// wake: called when records were loaded, or an order ended, from the store's thread, until close(). Must not call
+  /// the mailbox. Changes wait for the next look.
   DiskMailbox(const BlockKey& share, std::function<void()> wake) : share_(share), wake_(std::move(wake)) {}
 
   struct Loaded {
@@ -77,8 +78,6 @@ class DiskMailbox {
   void end(uint64_t order);
   /// Waits until what was told before has been taken, where that is much. False where nobody takes it.
   bool give(Loaded loaded);
-  template <typename Add>
-  void add_news(Add add);
 
   const BlockKey share_;
   std::mutex mutex_;
