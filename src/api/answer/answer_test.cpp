@@ -152,6 +152,22 @@ TEST_F(AnswerSinkTest, ChoicesAreAnsweredTogetherAndEndWithOneUsage) {
             "Ap2p0fe2e0e1e3F(9,6,3)");  // Two prompts: what the first choice of each found in the cache.
 }
 
+// A step that verified drafts gives several tokens at once.
+TEST_F(AnswerSinkTest, TokensOfAStepBehindAStopStringAreNotCounted) {
+  AnswerSink one({.id = "test", .chain = {.stop = {"cd"}}, .prompt_tokens = 9}, text_.tokenizer, metrics_,
+                 std::make_unique<LetterWriter>(log_));
+  one.on_begin(0, 0);
+  EXPECT_TRUE(one.on_tokens(0, Sampled("a")));
+  EXPECT_FALSE(one.on_tokens(0, Sampled("bcdef")));
+  one.on_drafts(0, {.drafted = 8, .accepted = 4});
+  one.on_finish(0, FinishReason::kStop);
+  EXPECT_THAT(log_, testing::HasSubstr("F(9,0,4)"));
+  const std::string metrics = metrics_.scrape();
+  EXPECT_THAT(metrics, testing::HasSubstr("shoal_generated_tokens_total 4\n"));
+  EXPECT_THAT(metrics, testing::HasSubstr("shoal_time_to_first_token_seconds_count 1\n"));
+  EXPECT_THAT(metrics, testing::HasSubstr("shoal_inter_token_latency_seconds_count 3\n"));
+}
+
 TEST_F(AnswerSinkTest, AnErrorIsTheLastWord) {
   AnswerSink one = sink(2);
   one.on_begin(0, 0);
