@@ -37,8 +37,8 @@ struct CacheStanding {
   int64_t shared_blocks = 0;  ///< which are the first so many.
   /// No further block goes there: it failed, has the key of another, or gave blocks back behind its windows.
   bool closed = false;
-  int64_t given_back =
-      0;  ///< Of its first so many blocks those that are not in the prefix cache are given back.
+  /// Of its first so many blocks those that are not in the prefix cache are given back.
+  int64_t given_back = 0;
   /// Equal blocks of its own that it no longer uses; steps in flight may still name them.
   std::vector<BlockId> replaced;
   /// Keys of blocks that it is going to write, for which others wait.
