@@ -24,6 +24,7 @@
 #include "kv/block_pool.h"
 #include "sched/cache_ledger.h"
 #include "sched/drafter.h"
+#include "sched/fits.h"
 #include "sched/load_cost.h"
 #include "sched/pipeline_model.h"
 #include "sched/prefill_pacer.h"
@@ -42,16 +43,6 @@ struct BatchPlannerOptions {
   /// While sequences decode, prompts get no more of a step than keeps it within this time; 0: as much as there is.
   Duration target_itl{};
 };
-
-/// OK if an engine may have such limits; else Internal with the numbers.
-absl::Status CheckLimits(const EngineLimits& limits);
-
-/// OK if `request` can be served by an engine with `limits`; else InvalidArgument with the numbers, or with
-/// an id that the model does not know: a tokenizer may have more tokens than the model.
-absl::Status CheckFits(const GenerationRequest& request, const EngineLimits& limits);
-
-/// Longest prompt + output that CheckFits lets pass: bounded by the model's context and by the whole cache.
-int64_t PositionsMax(const EngineLimits& limits);
 
 /// Prompt rows of the next step, where `rows_left` rows of prompts wait. One stage takes as many as it may.
 /// Of S stages in a row all work only while n > S - 1 chunks are on their way: n chunks take as long as n + S
