@@ -1,0 +1,69 @@
+#include "cluster/attendance.h"
+
+#include <algorithm>
+
+namespace shoal {
+namespace {
+
+constexpr size_t kLossesKept = 64;  // Enough for the longest hold.
+
+}  // namespace
+
+AttendanceBook::AttendanceBook(size_t members, AttendanceRules rules) : rules_(rules), entries_(members) {}
+
+void AttendanceBook::answered(size_t member, Clock::time_point now) {
+  Entry& entry = entries_[member];
+  if (entry.presence == Presence::kThere) return;
+  entry.presence = Presence::kThere;
+  entry.since = now;
+}
+
+void AttendanceBook::missed(size_t member, Clock::time_point now) {
+  Entry& entry = entries_[member];
+  if (entry.presence == Presence::kAway) return;
+  // One that was never there did not go away.
+  if (entry.presence == Presence::kThere) entry.losses.push_back(now);
+  if (entry.losses.size() > kLossesKept) entry.losses.pop_front();
+  entry.presence = Presence::kAway;
+  entry.since = now;
+}
+
+void AttendanceBook::lost(size_t member, Clock::time_point now) {
+  answered(member, now);  // It was there, as something was asked of it.
+  missed(member, now);
+}
+
+void AttendanceBook::leave_out(size_t member, Clock::time_point now) {
+  std::optional<Clock::time_point>& since = entries_[member].out_since;
+  if (!since.has_value()) since = now;
+}
+
+void AttendanceBook::take_in(size_t member) { entries_[member].out_since.reset(); }
+
+Attendance AttendanceBook::of(size_t member, Clock::time_point now) const {
+  const Entry& entry = entries_[member];
+  const bool there = entry.presence == Presence::kThere;
+  if (!rules_.grace.has_value()) return there ? Attendance::kHere : Attendance::kAwaited;
+  const bool doubtful = entry.out_since.has_value() || losses(member, now) >= rules_.flaps;
+  if (there)
+    return doubtful && now - entry.since < hold(member, now) ? Attendance::kOnProbation : Attendance::kHere;
+  if (entry.presence == Presence::kUnknown) return Attendance::kAwaited;
+  return doubtful || now - entry.since >= *rules_.grace ? Attendance::kAway : Attendance::kAwaited;
+}
+
+std::optional<Clock::time_point> AttendanceBook::out_since(size_t member) const {
+  return entries_[member].out_since;
+}
+
+int AttendanceBook::losses(size_t member, Clock::time_point now) const {
+  return static_cast<int>(std::ranges::count_if(
+      entries_[member].losses, [&](Clock::time_point at) { return now - at < rules_.remembered; }));
+}
+
+Duration AttendanceBook::hold(size_t member, Clock::time_point now) const {
+  Duration hold = rules_.hold;
+  for (int i = 1; i < losses(member, now) && hold < rules_.hold_max; ++i) hold *= 2;
+  return std::min(hold, rules_.hold_max);
+}
+
+}  // namespace shoal

@@ -1,0 +1,283 @@
+#include "cluster/replanner.h"
+
+#include <gmock/gmock.h>
+
+#include <functional>
+
+#include "base/status.h"
+
+namespace shoal {
+namespace {
+
+using std::chrono::minutes;
+using std::chrono::seconds;
+using ::testing::AllOf;
+using ::testing::ElementsAre;
+using ::testing::HasSubstr;
+
+/// A cluster of a coordinator "a" and workers, each of which is there or not; time is the test's.
+class Town {
+ public:
+  explicit Town(size_t members, AttendanceRules rules = {}) : replanner(members, rules) {
+    for (size_t i = 0; i < members; ++i)
+      reports.push_back({.name = std::string(1, static_cast<char>('a' + i))});
+  }
+
+  void go(size_t member) {
+    reports[member].answer = Unavailable("node '{}': connection refused", reports[member].name);
+  }
+  void crash(size_t member) {  // In a session, with a restart at once.
+    ++reports[member].losses;
+  }
+  void come_back(size_t member) { reports[member].answer = absl::OkStatus(); }
+  void pass(Duration duration) { now += duration; }
+
+  absl::StatusOr<Plan> plan() {
+    return replanner.plan(
+        reports, [this](const std::vector<bool>& out) { return make(out); }, now);
+  }
+  /// The nodes of the plan, or the error.
+  std::string nodes() {
+    const absl::StatusOr<Plan> made = plan();
+    if (!made.ok()) return std::string(Message(made.status()));
+    std::string names;
+    for (const PlanNode& node : made->nodes) names += node.name;
+    return names;
+  }
+  /// A plan, and a session of it.
+  std::string serve() {
+    std::string names = nodes();
+    replanner.opened();
+    return names;
+  }
+  std::optional<Replanner::Better> better() {
+    return replanner.better(
+        reports, [this](const std::vector<bool>& out) { return make(out); }, now);
+  }
+  std::vector<std::string> left_out() const {
+    std::vector<std::string> names;
+    for (const LeftOutMember& member : replanner.left_out()) names.push_back(member.name);
+    return names;
+  }
+
+  Replanner replanner;
+  std::vector<MemberReport> reports;
+  Clock::time_point now;
+  size_t nodes_min = 1;   ///< With fewer, nothing fits.
+  size_t nodes_max = 99;  ///< More get nothing to do.
+
+ private:
+  absl::StatusOr<Plan> make(const std::vector<bool>& out) const {
+    Plan plan;
+    for (size_t i = 0; i < out.size(); ++i) {
+      if (!out[i] && plan.nodes.size() < nodes_max) plan.nodes.push_back({reports[i].name, ""});
+    }
+    if (plan.nodes.size() < nodes_min) return ResourceExhausted("node 'a' lacks 3 GiB");
+    return plan;
+  }
+};
+
+TEST(Replanner, WaitsForAMemberThatIsAwayThenDoesWithoutIt) {
+  Town town(3);
+  EXPECT_EQ(town.serve(), "abc");
+  town.go(1);
+  EXPECT_EQ(town.nodes(), "node 'b': connection refused");
+  town.pass(seconds(14));
+  EXPECT_EQ(town.nodes(), "node 'b': connection refused");
+  EXPECT_THAT(town.left_out(), ElementsAre());
+  town.pass(seconds(1));
+  const auto plan = town.plan();
+  ASSERT_TRUE(plan.ok());
+  EXPECT_THAT(plan->notes, ElementsAre("without 'b': away, or not back for long enough"));
+  EXPECT_THAT(town.left_out(), ElementsAre("b"));
+}
+
+TEST(Replanner, AShortAbsenceLeavesNobodyOut) {
+  Town town(3);
+  EXPECT_EQ(town.serve(), "abc");
+  town.go(1);
+  town.plan().IgnoreError();
+  town.pass(seconds(10));
+  town.come_back(1);
+  EXPECT_EQ(town.serve(), "abc");
+  EXPECT_THAT(town.left_out(), ElementsAre());
+}
+
+TEST(Replanner, WithoutAGraceItWaitsForEver) {
+  Town town(2, {.grace = std::nullopt});
+  EXPECT_EQ(town.serve(), "ab");
+  for (int i = 0; i < 10; ++i) {
+    town.go(1);
+    EXPECT_EQ(town.nodes(), "node 'b': connection refused");
+    town.pass(minutes(10));
+    town.come_back(1);
+    EXPECT_EQ(town.serve(), "ab");
+  }
+}
+
+TEST(Replanner, OneThatWasNeverThereIsDoneWithoutAsWell) {
+  Town town(2);
+  town.go(1);
+  EXPECT_EQ(town.nodes(), "node 'b': connection refused");
+  town.pass(seconds(15));
+  EXPECT_EQ(town.serve(), "a");
+}
+
+TEST(Replanner, AMemberThatIsBackCountsAfterAWhile) {
+  Town town(3);
+  EXPECT_EQ(town.serve(), "abc");
+  town.go(2);
+  town.plan().IgnoreError();
+  town.pass(seconds(15));
+  EXPECT_EQ(town.serve(), "ab");
+  EXPECT_FALSE(town.better().has_value());
+  town.come_back(2);
+  EXPECT_FALSE(town.better().has_value());
+  town.pass(seconds(4));
+  EXPECT_FALSE(town.better().has_value());
+  town.pass(seconds(1));
+  const Clock::time_point since = town.now;
+  ASSERT_TRUE(town.better().has_value());
+  town.pass(seconds(3));
+  const auto better = town.better();
+  ASSERT_TRUE(better.has_value());
+  EXPECT_EQ(better->since, since);
+  EXPECT_THAT(better->why, HasSubstr("again with 'c'"));
+  EXPECT_THAT(town.left_out(), ElementsAre("c"));  // Until the session is up.
+  EXPECT_EQ(town.serve(), "abc");
+  EXPECT_THAT(town.left_out(), ElementsAre());
+}
+
+TEST(Replanner, AGapWhileItIsOnProbationBeginsItAnewAndLonger) {
+  Town town(2);
+  EXPECT_EQ(town.serve(), "ab");
+  town.go(1);
+  town.plan().IgnoreError();
+  town.pass(seconds(15));
+  EXPECT_EQ(town.serve(), "a");
+  town.come_back(1);
+  EXPECT_FALSE(town.better().has_value());
+  town.pass(seconds(4));
+  town.go(1);
+  EXPECT_FALSE(town.better().has_value());
+  town.come_back(1);
+  EXPECT_FALSE(town.better().has_value());
+  town.pass(seconds(9));
+  EXPECT_FALSE(town.better().has_value());
+  town.pass(seconds(1));
+  EXPECT_TRUE(town.better().has_value());
+}
+
+TEST(Replanner, AFlappingMemberIsKeptOutForAGrowingTimeWithABound) {
+  Town town(2);
+  EXPECT_EQ(town.serve(), "ab");
+  for (int i = 0; i < 2; ++i) {  // It is back at once, and waited for.
+    town.crash(1);
+    EXPECT_EQ(town.serve(), "ab");
+  }
+  std::vector<Duration> holds;
+  for (int i = 0; i < 6; ++i) {
+    town.crash(1);
+    EXPECT_EQ(town.serve(), "a") << i;  // No wait: it went away too often.
+    Duration hold{};
+    while (!town.better().has_value()) {
+      town.pass(seconds(1));
+      hold += seconds(1);
+    }
+    holds.push_back(hold);
+    EXPECT_EQ(town.serve(), "ab") << i;
+  }
+  EXPECT_THAT(holds,
+              ElementsAre(seconds(20), seconds(40), seconds(80), seconds(160), seconds(300), seconds(300)));
+  town.pass(minutes(31));  // All is forgotten.
+  town.crash(1);
+  EXPECT_EQ(town.serve(), "ab");
+}
+
+TEST(Replanner, AMemberThatNobodyCanDoWithoutCountsAtOnceHoweverOftenItWentAway) {
+  Town town(2);
+  town.nodes_min = 2;
+  EXPECT_EQ(town.serve(), "ab");
+  for (int i = 0; i < 5; ++i) {
+    town.crash(1);
+    EXPECT_EQ(town.serve(), "ab") << i;
+  }
+  town.go(1);
+  EXPECT_THAT(town.nodes(), AllOf(HasSubstr("node 'b': connection refused"),
+                                  HasSubstr("can't do without 'b': node 'a' lacks 3 GiB")));
+  town.come_back(1);
+  EXPECT_EQ(town.serve(), "ab");
+}
+
+TEST(Replanner, WhereNothingFitsTheErrorSaysSoAndTheReturnHealsIt) {
+  Town town(3);
+  town.nodes_min = 3;
+  EXPECT_EQ(town.serve(), "abc");
+  town.go(1);
+  town.plan().IgnoreError();
+  town.pass(minutes(1));
+  const auto plan = town.plan();
+  EXPECT_TRUE(absl::IsUnavailable(plan.status()));
+  EXPECT_EQ(Message(plan.status()),
+            "node 'b': connection refused. The other nodes can't do without 'b': node 'a' lacks 3 GiB");
+  EXPECT_THAT(town.left_out(), ElementsAre());
+  town.come_back(1);
+  EXPECT_EQ(town.serve(), "abc");
+}
+
+TEST(Replanner, TwoMembersGoTogetherOrOneAfterTheOther) {
+  Town town(3);
+  EXPECT_EQ(town.serve(), "abc");
+  town.go(1);
+  town.plan().IgnoreError();
+  town.pass(seconds(10));
+  town.go(2);
+  EXPECT_THAT(town.nodes(), AllOf(HasSubstr("'b'"), HasSubstr("'c'")));
+  town.pass(seconds(6));  // b alone would be done without; c is still waited for.
+  EXPECT_THAT(town.nodes(), AllOf(HasSubstr("'b'"), HasSubstr("'c'")));
+  town.pass(seconds(10));
+  EXPECT_EQ(town.serve(), "a");
+  town.come_back(2);
+  EXPECT_FALSE(town.better().has_value());
+  town.pass(seconds(5));
+  EXPECT_TRUE(town.better().has_value());
+  EXPECT_EQ(town.serve(), "ac");
+  EXPECT_THAT(town.left_out(), ElementsAre("b"));
+}
+
+TEST(Replanner, AMemberThatFailsWhenItIsTakenInAgainDoesNotStopTheOthers) {
+  Town town(2);
+  EXPECT_EQ(town.serve(), "ab");
+  town.go(1);
+  town.plan().IgnoreError();
+  town.pass(seconds(15));
+  EXPECT_EQ(town.serve(), "a");
+  town.come_back(1);
+  EXPECT_FALSE(town.better().has_value());
+  town.pass(seconds(5));
+  ASSERT_TRUE(town.better().has_value());
+  EXPECT_EQ(town.nodes(), "ab");  // No session comes of it:
+  ++town.reports[1].failures;
+  EXPECT_EQ(town.serve(), "a");
+  town.pass(seconds(9));
+  EXPECT_FALSE(town.better().has_value());
+  town.pass(seconds(1));
+  EXPECT_TRUE(town.better().has_value());
+}
+
+TEST(Replanner, AMemberThatIsNotNeededEndsNoSession) {
+  Town town(2);
+  town.nodes_max = 1;
+  town.go(1);
+  town.plan().IgnoreError();
+  town.pass(seconds(15));
+  EXPECT_EQ(town.serve(), "a");
+  town.come_back(1);
+  EXPECT_FALSE(town.better().has_value());
+  town.pass(seconds(5));
+  EXPECT_FALSE(town.better().has_value());
+  EXPECT_THAT(town.left_out(), ElementsAre());
+}
+
+}  // namespace
+}  // namespace shoal
