@@ -11,11 +11,17 @@ namespace shoal {
 namespace {
 
 constexpr Duration kPoll = std::chrono::milliseconds(50);  // How late a lost cluster may be noticed here.
+constexpr Duration kAdvicePause = std::chrono::milliseconds(500);
 
 }  // namespace
 
-Supervisor::Supervisor(SessionHost& host, PipelineEngine& engine, PlanSource make_plan, RetryPauses pauses)
-    : host_(host), engine_(engine), make_plan_(std::move(make_plan)), pauses_(pauses) {}
+Supervisor::Supervisor(SessionHost& host, PipelineEngine& engine, PlanSource make_plan, RetryPauses pauses,
+                       ReplanAdvice advice)
+    : host_(host),
+      engine_(engine),
+      make_plan_(std::move(make_plan)),
+      pauses_(pauses),
+      advice_(std::move(advice)) {}
 
 Supervisor::~Supervisor() { stop(); }
 
@@ -71,6 +77,23 @@ bool Supervisor::pause(Duration duration) {
   return !changed_.wait_for(lock, duration, [this] { return stopping_; });
 }
 
+Supervisor::Ended Supervisor::watch() {
+  Deadline ask{Clock::now()};
+  while (engine_.state().status.ok()) {
+    if (advice_ && ask.expired()) {
+      if (const std::optional<std::string> why = advice_()) {
+        LogInfo("the session ends for another plan: {}", *why);
+        host_.close(engine_, Unavailable("{}", *why));
+        return Ended::kForAnotherPlan;
+      }
+      ask = Deadline::after(kAdvicePause);
+    }
+    if (!pause(kPoll)) return Ended::kStopped;
+  }
+  host_.close(engine_, engine_.state().status);
+  return Ended::kLost;
+}
+
 void Supervisor::run() {
   SetThreadLogName("supervisor", -1);
   NameThread("supervisor");
@@ -80,12 +103,10 @@ void Supervisor::run() {
     note(outcome);
     if (outcome.ok()) {
       const Clock::time_point opened = Clock::now();
-      while (engine_.state().status.ok()) {
-        if (!pause(kPoll)) return;
-      }
-      host_.close(engine_, engine_.state().status);
+      const Ended ended = watch();
+      if (ended == Ended::kStopped) return;
       // One that broke soon may do so again: only what lasted is rebuilt at once.
-      if (Clock::now() - opened >= 2 * pauses_.max) {
+      if (ended == Ended::kForAnotherPlan || Clock::now() - opened >= 2 * pauses_.max) {
         wait = pauses_.first;
         continue;
       }

@@ -8,6 +8,8 @@
 #include <functional>
 #include <memory>
 #include <mutex>
+#include <optional>
+#include <string>
 #include <thread>
 
 #include "absl/status/status.h"
@@ -35,6 +37,10 @@ class SessionHost {
 /// "Make me a plan now". Its epoch does not matter. Called from the supervisor's thread.
 using PlanSource = std::function<absl::StatusOr<Plan>()>;
 
+/// Why the session that is up is to end now for another plan; nothing where it is to go on. Asked now and then, from the
+/// supervisor's thread, while a session is up.
+using ReplanAdvice = std::function<std::optional<std::string>()>;
+
 /// Between attempts: the first pause, then half as much again each time. The longest is well below the ten
 /// seconds that a request waits for the cluster, so that one that waits for a returning node gets it.
 struct RetryPauses {
@@ -44,7 +50,8 @@ struct RetryPauses {
 
 class Supervisor {
  public:
-  Supervisor(SessionHost& host, PipelineEngine& engine, PlanSource make_plan, RetryPauses pauses = {});
+  Supervisor(SessionHost& host, PipelineEngine& engine, PlanSource make_plan, RetryPauses pauses = {},
+             ReplanAdvice advice = {});
   ~Supervisor();
 
   /// Returns at once. Whatever an attempt fails with, it is tried again; why the last one failed is the
@@ -60,6 +67,9 @@ class Supervisor {
  private:
   void run();
   absl::Status attempt();
+  enum class Ended : uint8_t { kLost, kForAnotherPlan, kStopped };
+  /// Until the session ends, which it is to do.
+  Ended watch();
   void note(const absl::Status& outcome);
   /// False when stop() was called meanwhile.
   bool pause(Duration duration);
@@ -68,6 +78,7 @@ class Supervisor {
   PipelineEngine& engine_;
   const PlanSource make_plan_;
   const RetryPauses pauses_;
+  const ReplanAdvice advice_;
   Epoch epoch_{0};
   mutable std::mutex mutex_;  ///< Guards what follows, but for the thread.
   std::condition_variable changed_;

@@ -117,5 +117,25 @@ TEST(Supervisor, ALostSessionIsBuiltAgainWithTheNextEpochUntilThatSucceeds) {
   EXPECT_EQ(engine.state().status.code(), absl::StatusCode::kCancelled);
 }
 
+TEST(Supervisor, ASessionEndsForAnotherPlanWhenTheAdviceSaysSoAndIsBuiltAtOnce) {
+  FakeHost host;
+  PipelineEngine engine;
+  std::atomic<bool> better = false;
+  // Any pause would outlast the test.
+  Supervisor supervisor(host, engine, OneNode, {std::chrono::hours(1), std::chrono::hours(1)},
+                        [&]() -> std::optional<std::string> {
+                          if (!better.exchange(false)) return std::nullopt;
+                          return "node 'b' is back";
+                        });
+  supervisor.start();
+  WaitUntilUp(engine, 1);
+  EXPECT_EQ(host.closes, 0);
+  better = true;
+  WaitUntilUp(engine, 2);
+  EXPECT_EQ(host.closes, 1);
+  supervisor.stop();
+  EXPECT_EQ(host.epochs, (std::vector<uint32_t>{1, 2}));
+}
+
 }  // namespace
 }  // namespace shoal
