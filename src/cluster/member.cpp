@@ -114,6 +114,8 @@ void Member::note(MemberState state, const absl::Status& status) {
   const std::lock_guard lock(mutex_);
   status_.state = state;
   status_.error = status.ok() ? "" : Message(status);
+  if (state == MemberState::kLost) ++status_.losses;
+  if (state == MemberState::kFailed) ++status_.failures;
   if (state == MemberState::kLoading || state == MemberState::kUp) status_.load_done = status_.load_total = 0;
 }
 
@@ -162,9 +164,11 @@ std::vector<Member*> Members::all() const {
   return list;
 }
 
-absl::Status Members::describe(Deadline deadline) {
-  const std::vector<absl::Status> results =
-      ForEachMember(all(), [&](size_t, Member& member) { return member.describe(deadline); });
+absl::Status Members::describe(Deadline deadline) { return AllErrors(describe(all(), deadline)); }
+
+std::vector<absl::Status> Members::describe(const std::vector<Member*>& which, Deadline deadline) {
+  std::vector<absl::Status> results =
+      ForEachMember(which, [&](size_t, Member& member) { return member.describe(deadline); });
   if (adopt_names_) {
     for (const auto& member : members_) {
       const MemberStatus status = member->status();
@@ -174,7 +178,7 @@ absl::Status Members::describe(Deadline deadline) {
       member->status_.name = status.facts->name;
     }
   }
-  return AllErrors(results);
+  return results;
 }
 
 void Members::refresh(Deadline deadline) {

@@ -47,6 +47,9 @@ struct MemberStatus {
   std::optional<WorkerFacts> facts;  ///< What it said last; nothing of the coordinator's own process.
   int64_t load_done = 0;   ///< Bytes of its shard, from the begin of loading until it is up; else 0.
   int64_t load_total = 0;  ///< 0 where nothing had to be loaded.
+  /// Since the start: how often it was noted as lost (in a session, or while it loaded), and as failed.
+  int losses = 0;
+  int failures = 0;
 };
 
 /// The coordinator's own node: what members must agree with.
@@ -111,6 +114,8 @@ class Members {
 
   /// Member::describe() of all, at the same time. The error names every member that has one.
   absl::Status describe(Deadline deadline);
+  /// Member::describe() of `which`, at the same time; an entry for each.
+  std::vector<absl::Status> describe(const std::vector<Member*>& which, Deadline deadline);
   /// Member::refresh() of all, at the same time.
   void refresh(Deadline deadline);
   /// In the order given at first.

@@ -25,6 +25,12 @@ constexpr int64_t kPrepareMs =
 /// A wildcard is a fine place to listen, but nobody can dial it.
 bool IsWildcard(const std::string& host) { return host == "0.0.0.0" || host == "::"; }
 
+/// Of a member to which an error happened: gone, or there but of no use.
+MemberState StateAfter(const absl::Status& error) {
+  const bool gone = absl::IsUnavailable(error) || absl::IsDeadlineExceeded(error);
+  return gone ? MemberState::kLost : MemberState::kFailed;
+}
+
 }  // namespace
 
 RemoteCluster::RemoteCluster(Options options)
@@ -76,9 +82,14 @@ absl::Status RemoteCluster::start_endpoint(const HostPort& listen, const std::st
 
 // A worker's name may not resolve before its machine is up, so this is part of every attempt.
 absl::Status RemoteCluster::listen_towards(const Plan& plan) {
+  if (address_is_for_one_ && plan.nodes.size() > 1) {
+    own_address_.clear();
+    if (options_.listen.empty()) endpoint_.reset();  // On loopback. No session is open now.
+  }
   if (!own_address_.empty()) return absl::OkStatus();
   std::string host = "127.0.0.1";
-  if (plan.nodes.size() > 1) {
+  address_is_for_one_ = plan.nodes.size() == 1;
+  if (!address_is_for_one_) {
     ASSIGN_OR_RETURN(const HostPort worker, ParseHostPort(plan.nodes[1].address));
     ASSIGN_OR_RETURN(host, LocalAddressTowards(worker.host, worker.port));
   }
@@ -140,7 +151,7 @@ absl::Status RemoteCluster::prepare_all(const Session& session) {
     if (member.is_self()) return prepare_own(session.plan);
     member.note(MemberState::kLoading, absl::OkStatus());
     const absl::Status status = prepare(session, NodeId{static_cast<int32_t>(index)}, member).status();
-    member.note(status.ok() ? MemberState::kReady : MemberState::kFailed, status);
+    member.note(status.ok() ? MemberState::kReady : StateAfter(status), status);
     return status;
   }));
 }
@@ -212,7 +223,7 @@ void RemoteCluster::close(PipelineEngine& engine, const absl::Status& why) {
   }
   members_.self().note(MemberState::kReady, absl::OkStatus());
   if (suspected.value > 0 && static_cast<size_t>(suspected.value) < session->members.size()) {
-    session->members[static_cast<size_t>(suspected.value)]->note(MemberState::kLost, why);
+    session->members[static_cast<size_t>(suspected.value)]->note(StateAfter(why), why);
   }
   host_->close(session->id);
   // A worker that cannot be told finds its links closed, and the next session replaces this one.

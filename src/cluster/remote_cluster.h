@@ -97,6 +97,7 @@ class RemoteCluster final : public SessionHost {
   const std::shared_ptr<NodeHost> host_;
   std::unique_ptr<GrpcEndpoint> endpoint_;  ///< Of one node alone nullptr until the first open().
   std::string own_address_;                 ///< At which others dial this process.
+  bool address_is_for_one_ = false;         ///< own_address_ is loopback, for a plan of this process alone.
   const uint64_t session_base_;
   std::atomic<bool> stopping_{false};
   std::mutex asking_;         ///< Held by whoever asks the members how they are.
