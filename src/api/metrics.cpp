@@ -56,6 +56,7 @@ struct Metrics::Impl {
     queue_wait.Set(stats.queue_wait_s);
     running.Set(stats.running);
     engine_up.Set(stats.engine.ok() ? 1 : 0);
+    nodes_out.Set(sources.nodes_out ? sources.nodes_out() : 0);
     blocks_free.Set(stats.blocks_free);
     blocks_used.Set(stats.blocks_used);
     blocks_cached.Set(stats.blocks_cached);
@@ -152,6 +153,8 @@ struct Metrics::Impl {
       CounterFamily(registry, "shoal_rows_total", "Token rows computed, re-prefills included").Add({});
   Counter& preemptions =
       CounterFamily(registry, "shoal_preemptions_total", "Sequences that gave their KV blocks back").Add({});
+  Gauge& nodes_out =
+      GaugeFamily(registry, "shoal_nodes_out", "Nodes that the plan does without, as they were away").Add({});
   Counter& engine_losses =
       CounterFamily(registry, "shoal_engine_losses_total", "Times the cluster was lost").Add({});
   Counter& restarts =

@@ -24,6 +24,7 @@ struct MetricsSources {
   std::function<SchedulerStats()> scheduler;       ///< Asked at each scrape.
   std::function<std::vector<LinkTotals>()> links;  ///< Asked at each scrape; may be empty.
   std::function<std::string(NodeId)> node_name;    ///< For step times; may be empty: the id then.
+  std::function<int()> nodes_out;                  ///< That the plan does without; may be empty: none then.
 };
 
 class Metrics {

@@ -28,6 +28,13 @@ void AddPart(const Plan* plan, const std::string& name, Json& out) {
   out["experts"] = experts;
 }
 
+void AddAbsence(const std::vector<LeftOutMember>& left_out, Json& node) {
+  const auto out = std::ranges::find(left_out, node["name"].get<std::string>(), &LeftOutMember::name);
+  if (out == left_out.end()) return;
+  const auto seconds = std::chrono::floor<std::chrono::seconds>(Clock::now() - out->since).count();
+  node["out"] = {{"since", UnixSeconds() - seconds}, {"for_s", seconds}, {"why", out->why}};
+}
+
 Json NodeJson(const Plan* plan, const MemberStatus& status, const std::vector<NodeFacts>& facts) {
   Json out = {{"name", status.name},
               {"address", status.address},
@@ -83,11 +90,11 @@ void ApplyFacts(const std::vector<MemberStatus>& members, std::vector<NodeFacts>
 }
 
 std::string ClusterStatusJson(RemoteCluster& cluster, const PipelineEngine& engine, const Plan* plan,
-                              const OpenedModel& model, const std::vector<NodeFacts>& facts) {
+                              const OpenedModel& model, const PlannedNodes& planned) {
   const Engine::State state = engine.state();
   const EngineLimits& limits = state.limits;
   const std::vector<MemberStatus> members = cluster.status(Deadline::after_ms(kStatusMs));
-  Json out = {{"status", state.status.ok() ? "up" : "down"}};
+  Json out = {{"status", state.status.ok() ? "up" : "down"}, {"degraded", !planned.left_out.empty()}};
   if (!state.status.ok()) out["error"] = Message(state.status);
   out["generation"] = state.generation;
   out["model"] = {{"name", model.facts.name},
@@ -103,7 +110,8 @@ std::string ClusterStatusJson(RemoteCluster& cluster, const PipelineEngine& engi
   }
   out["nodes"] = Json::array();
   for (const MemberStatus& member : members) {
-    Json node = NodeJson(plan, member, facts);
+    Json node = NodeJson(plan, member, planned.facts);
+    AddAbsence(planned.left_out, node);
     if (out["nodes"].empty()) {
       node["resident_bytes"] = ResidentBytes();
       int64_t bytes = 0;

@@ -8,6 +8,7 @@
 #include "absl/status/status.h"
 #include "app/command.h"
 #include "cluster/remote_cluster.h"
+#include "cluster/replanner.h"
 #include "exec/pipeline_engine.h"
 
 namespace shoal {
@@ -20,10 +21,17 @@ absl::Status DescribeThisNode(Placement& placement, const ComputeFlags& compute,
 /// the same order; one that has said nothing stays as it is declared.
 void ApplyFacts(const std::vector<MemberStatus>& members, std::vector<NodeFacts>& nodes);
 
-/// {"status", "error", "generation", "model": {...}, "cache": {...}, "nodes": [{"name", "state", "error",
+/// What the planner knows of the nodes.
+struct PlannedNodes {
+  std::vector<NodeFacts> facts;
+  std::vector<LeftOutMember> left_out;
+};
+
+/// {"status", "degraded", "error", "generation", "model": {...}, "cache": {...}, "nodes": [{"name", "state", "error",
 /// "layers", "experts", ...}], "plan": [...]}. "error" is why the cluster is not up now, a node's why it is
-/// not. plan: of the last attempt; nullptr where none was made so far.
+/// not. "degraded": whether the plan does without a node, which then has "out": {"since", "for_s", "why"}. plan: of the last
+/// attempt; nullptr where none was made so far.
 std::string ClusterStatusJson(RemoteCluster& cluster, const PipelineEngine& engine, const Plan* plan,
-                              const OpenedModel& model, const std::vector<NodeFacts>& facts);
+                              const OpenedModel& model, const PlannedNodes& planned);
 
 }  // namespace shoal

@@ -25,7 +25,7 @@ constexpr int64_t kKeyFileBytesMax = 1 << 20;
 constexpr Duration kFlushTimeout = std::chrono::seconds(2);  ///< For clients to take their last bytes.
 constexpr Duration kClusterStopMax = std::chrono::seconds(3);
 constexpr Duration kLoadPoll = std::chrono::milliseconds(20);
-/// How long a model that is loaded on demand waits for a node that is away.
+/// How long a model that is loaded on demand waits for a node that is away, from when others might do its part.
 constexpr Duration kNodePatience = std::chrono::seconds(10);
 
 absl::StatusOr<std::shared_ptr<ApiKeys>> OpenApiKeys(const ServeFlags& flags) {
@@ -170,6 +170,7 @@ absl::Status CheckFlags(const ServeFlags& flags) {
   RETURN_IF_ERROR(ReadPlacement(flags.placement, flags.compute).status());
   RETURN_IF_ERROR(flags.compute.chosen_isa().status());
   RETURN_IF_ERROR(flags.compute.chosen_cpus().status());
+  RETURN_IF_ERROR(ReplanGrace(flags.replan_after).status());
   if (!flags.listen.empty()) RETURN_IF_ERROR(ParseHostPort(flags.listen).status());
   if (flags.memory.empty()) return absl::OkStatus();
   return ParseBytes(flags.memory).status();
@@ -201,12 +202,13 @@ absl::StatusOr<std::shared_ptr<LoadedModel>> Server::load(size_t index, const st
   ASSIGN_OR_RETURN(const std::shared_ptr<ServedModel> model,
                    ServedModel::Create(flags_, declared_[index], place_, static_cast<int>(index)));
   model->start();
+  ASSIGN_OR_RETURN(const std::optional<Duration> grace, ReplanGrace(flags_.replan_after));
   std::optional<Deadline> patience;
   while (!stop.stop_requested()) {
     if (model->engine().ok()) return model;
     const absl::Status attempt = model->last_attempt();
     if (absl::IsUnavailable(attempt) || absl::IsDeadlineExceeded(attempt)) {
-      if (!patience.has_value()) patience = Deadline::after(kNodePatience);
+      if (!patience.has_value()) patience = Deadline::after(grace.value_or(Duration()) + kNodePatience);
       if (patience->expired()) return attempt;
     } else if (!attempt.ok()) {
       return attempt;
@@ -356,6 +358,23 @@ void AddOutputOptions(Flags app, ServeFlags& flags) {
       "model's files say, else last (default)");
 }
 
+void AddLossOptions(Flags app, ServeFlags& flags) {
+  app.add_choice(
+      "--on-loss", flags.on_loss, {{"fail", OnLoss::kFail}, {"resume", OnLoss::kResume}},
+      "When a node is lost, requests that have begun resume once the cluster is back, each until its "
+      "--request-timeout (default), or fail");
+  app.add_option("--replan-after", flags.replan_after,
+                 "Seconds that a lost node is waited for before the others do its part, where they have room "
+                 "(default 15), or never");
+  app.add_choice(
+      "--replan-as", flags.replan_as, {{"asked", ReplanAs::kAsked}, {"balanced", ReplanAs::kBalanced}},
+      "What a split, a list of experts or a plan file that names a lost node becomes: as asked, it waits for "
+      "the node (default); balanced");
+  app.add_option("--rejoin-wait", flags.rejoin_wait_s,
+                 "Seconds that running requests go on before they pause to take a node in again (default 30)")
+      .range(0.0, 86400.0);
+}
+
 }  // namespace
 
 Command AddServeCommand(Flags root) {
@@ -382,10 +401,7 @@ Command AddServeCommand(Flags root) {
   app.add_option("--liveness-timeout,--silence", flags->liveness_timeout_s,
                  "Seconds without a heartbeat after which a node is lost (default 7)")
       .range(1.0, 3600.0);
-  app.add_choice(
-      "--on-loss", flags->on_loss, {{"fail", OnLoss::kFail}, {"resume", OnLoss::kResume}},
-      "When a node is lost, requests that have begun resume once the cluster is back, each until its "
-      "--request-timeout (default), or fail");
+  AddLossOptions(app, *flags);
   app.add_choice(
       "--prefix-cache", flags->prefix_cache, {{"off", false}, {"on", true}},
       "Keep the KV blocks of requests that have ended, for those that begin alike: on (default) or off");

@@ -6,6 +6,7 @@
 
 #include "app/command.h"
 #include "base/clock.h"
+#include "plan/left_out.h"
 #include "sched/scheduler.h"
 
 namespace shoal {
@@ -36,6 +37,10 @@ struct ServeFlags {
   double liveness_timeout_s = 7;
   double wait_s = 0;
   OnLoss on_loss = OnLoss::kResume;
+  /// Seconds that a lost node is waited for before a plan without it, or "never".
+  std::string replan_after = "15";
+  ReplanAs replan_as = ReplanAs::kAsked;
+  double rejoin_wait_s = 30;  ///< That running requests may hold up a node that is back.
   bool prefix_cache = true;
   std::string tool_parser = "auto";
   std::string reasoning_parser = "auto";

@@ -1,5 +1,6 @@
 #include "app/served_model.h"
 
+#include <charconv>
 #include <nlohmann/json.hpp>
 #include <utility>
 
@@ -14,6 +15,7 @@ namespace shoal {
 namespace {
 
 constexpr Duration kDescribeTimeout = std::chrono::seconds(2);
+constexpr Duration kAskOutTimeout = std::chrono::milliseconds(500);  // Meanwhile a loss goes unnoticed.
 
 absl::StatusOr<std::string> ModelFolder(const ServeFlags& flags, const DeclaredModel& declared,
                                         const Placement& placement) {
@@ -53,6 +55,16 @@ absl::StatusOr<std::string> WithPortOffset(const std::string& listen, int offset
 }
 
 }  // namespace
+
+absl::StatusOr<std::optional<Duration>> ReplanGrace(const std::string& text) {
+  if (text == "never") return std::nullopt;
+  double seconds = -1;
+  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), seconds);
+  if (error != std::errc() || end != text.data() + text.size() || !(seconds >= 0) || seconds > 1e6) {
+    return InvalidArgument("--replan-after '{}': expected seconds, 0 to 1000000, or never", text);
+  }
+  return SecondsToDuration(seconds);
+}
 
 void LoadBars::update(const std::string& member, int64_t done, int64_t total) {
   const std::lock_guard lock(mutex_);
@@ -123,13 +135,16 @@ absl::Status ServedModel::configure(const DeclaredModel& declared, const Serving
   CacheSize cache = flags_.cache_size;
   if (declared.kv_positions > 0) cache.positions = declared.kv_positions;
   if (declared.sequences > 0) cache.sequences = declared.sequences;
+  ASSIGN_OR_RETURN(const std::optional<Duration> grace, ReplanGrace(flags_.replan_after));
   // A node may be asked for as many rows as one step has.
   ASSIGN_OR_RETURN(planner_, ServingPlanner::Create({.placement = std::move(placement),
                                                      .model = model_.facts,
                                                      .spec = model_.spec,
                                                      .cache = cache,
                                                      .rows_per_step = flags_.rows_per_step,
-                                                     .ledger = place.ledger}));
+                                                     .ledger = place.ledger,
+                                                     .attendance = {.grace = grace},
+                                                     .replan_as = flags_.replan_as}));
   return absl::OkStatus();
 }
 
@@ -191,10 +206,21 @@ absl::Status ServedModel::start_cluster(ServingPlace& place) {
   ASSIGN_OR_RETURN(cluster_, RemoteCluster::Start(std::move(options)));
   engine_ = std::make_unique<PipelineEngine>(alone ? kLocalLiveness
                                                    : LivenessLimits{std::chrono::seconds(1), timeout});
-  supervisor_ = std::make_unique<Supervisor>(*cluster_, *engine_, [this] {
-    return planner_->make_plan(cluster_->members(), Deadline::after(kDescribeTimeout));
-  });
+  supervisor_ = std::make_unique<Supervisor>(
+      *cluster_, *engine_,
+      [this] { return planner_->make_plan(cluster_->members(), Deadline::after(kDescribeTimeout)); },
+      RetryPauses(), [this] { return wants_replan(); });
   return absl::OkStatus();
+}
+
+// Requests that run pause for it, so it waits for them, but not for ever; those that a loss would end are left alone.
+std::optional<std::string> ServedModel::wants_replan() {
+  const auto better = planner_->better_plan(cluster_->members(), Deadline::after(kAskOutTimeout));
+  if (!better.has_value()) return std::nullopt;
+  const bool waited = flags_.on_loss == OnLoss::kResume &&
+                      Clock::now() - better->since >= SecondsToDuration(flags_.rejoin_wait_s);
+  if (requests() > 0 && !waited) return std::nullopt;
+  return better->why;
 }
 
 std::vector<LinkTotals> ServedModel::link_totals() const {
@@ -228,7 +254,8 @@ absl::Status ServedModel::start_api(const DeclaredModel& declared, const Serving
   scheduling.on_step = [this](const StepObservation& step) { metrics_.observe_step(step); };
   scheduler_ = std::make_unique<Scheduler>(*engine_, std::move(scheduling));
   metrics_.set_sources({[this] { return scheduler_->stats(); }, [this] { return link_totals(); },
-                        [this](NodeId node) { return node_name(node); }});
+                        [this](NodeId node) { return node_name(node); },
+                        [this] { return static_cast<int>(planner_->left_out().size()); }});
   AnswerServiceOptions service;
   service.model_names = {model_.facts.name};
   service.model_names.insert(service.model_names.end(), declared.aliases.begin(), declared.aliases.end());
@@ -257,14 +284,7 @@ absl::Status ServedModel::start_api(const DeclaredModel& declared, const Serving
   }
   LlamaOptions llama = llama_options(service);
   service_ = std::make_unique<AnswerService>(std::move(service), *text_, *scheduler_, metrics_);
-  OpenAiOptions options;
-  options.cluster_status = [this] {
-    return ClusterStatusJson(*cluster_, *engine_, supervisor_->plan().get(), model_, planner_->nodes());
-  };
-  options.load_progress = [this] { return cluster_->load_progress(); };
-  options.trained_context = model_.spec.max_positions;
-  options.width = model_.spec.width;
-  api_ = std::make_unique<OpenAiApi>(std::move(options), *service_, *scheduler_, metrics_);
+  api_ = std::make_unique<OpenAiApi>(openai_options(), *service_, *scheduler_, metrics_);
 
   responses_ = std::make_unique<ResponsesApi>(*service_, place.responses);
   anthropic_ = std::make_unique<AnthropicApi>(*service_);
@@ -278,6 +298,23 @@ absl::Status ServedModel::start_api(const DeclaredModel& declared, const Serving
     routes_.insert(routes_.end(), more.begin(), more.end());
   }
   return absl::OkStatus();
+}
+
+OpenAiOptions ServedModel::openai_options() const {
+  OpenAiOptions options;
+  options.cluster_status = [this] {
+    return ClusterStatusJson(*cluster_, *engine_, supervisor_->plan().get(), model_,
+                             {planner_->nodes(), planner_->left_out()});
+  };
+  options.load_progress = [this] { return cluster_->load_progress(); };
+  options.nodes_out = [this] {
+    std::vector<std::string> names;
+    for (const LeftOutMember& member : planner_->left_out()) names.push_back(member.name);
+    return names;
+  };
+  options.trained_context = model_.spec.max_positions;
+  options.width = model_.spec.width;
+  return options;
 }
 
 absl::StatusOr<OllamaModel> ServedModel::ollama_model() const {

@@ -42,6 +42,9 @@ struct ServingPlace {
   std::shared_ptr<NodeHost> host;  ///< Made by the first.
 };
 
+/// Of --replan-after: nothing is never.
+absl::StatusOr<std::optional<Duration>> ReplanGrace(const std::string& text);
+
 /// Progress bars by member, made when the first bytes are there.
 class LoadBars {
  public:
@@ -95,10 +98,13 @@ class ServedModel final : public LoadedModel {
   /// What the model's template shows, or the flags say, of how it writes reasoning and tool calls.
   absl::Status choose_dialect();
   absl::Status start_cluster(ServingPlace& place);
+  /// For the supervisor: why the session is to end now for another plan.
+  std::optional<std::string> wants_replan();
   absl::Status start_api(const DeclaredModel& declared, const ServingPlace& place);
   absl::StatusOr<OllamaModel> ollama_model() const;
   LlamaOptions llama_options(const AnswerServiceOptions& service) const;
   absl::Status start_embeddings();
+  OpenAiOptions openai_options() const;
   std::vector<LinkTotals> link_totals() const;
   std::string node_name(NodeId node) const;
 

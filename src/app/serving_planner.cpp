@@ -27,8 +27,16 @@ std::vector<NodeFacts> NodesOf(const Plan& plan, const std::vector<NodeFacts>& d
   return nodes;
 }
 
-/// With fewer positions a model is of no use: better that another makes room.
+/// With fewer positions a model is of no use: better that another makes room, or that a node is waited for.
 constexpr int64_t kPositionsMin = 4096;
+
+std::vector<MemberReport> Reports(const std::vector<MemberStatus>& members) {
+  std::vector<MemberReport> reports;
+  for (const MemberStatus& member : members) {
+    reports.push_back({.name = member.name, .losses = member.losses, .failures = member.failures});
+  }
+  return reports;
+}
 
 }  // namespace
 
@@ -98,7 +106,9 @@ absl::StatusOr<std::unique_ptr<ServingPlanner>> ServingPlanner::Create(Options o
     if (node.memory_bytes == 0) node.memory_bytes = int64_t{1} << 48;
     if (node.compute == 0) node.compute = 1;
   }
-  RETURN_IF_ERROR(planner->plan_for(planner->left_by_others(std::move(nodes))).status());
+  const std::vector<bool> nobody(nodes.size());
+  RETURN_IF_ERROR(planner->plan_for(planner->left_by_others(std::move(nodes)), nobody).status());
+  planner->replanner_.emplace(placement.nodes.size(), planner->options_.attendance);
   return planner;
 }
 
@@ -110,22 +120,68 @@ std::vector<MemberAddress> ServingPlanner::members() const {
   return list;
 }
 
-absl::StatusOr<Plan> ServingPlanner::plan_for(const std::vector<NodeFacts>& nodes) const {
-  if (file_plan_.has_value()) return *file_plan_;
+PlanRequest ServingPlanner::request_like_file() const {
   PlanRequest request = options_.placement.request;
+  request.strategy = LayerStrategy::kBalanced;
+  request.experts = {};
+  for (int32_t layer = 0; layer < file_plan_->layers(); ++layer) {
+    if (file_plan_->remote_owners(LayerId{layer}).empty()) continue;
+    request.experts.strategy = ExpertStrategy::kRoundRobin;
+  }
+  return request;
+}
+
+absl::StatusOr<Plan> ServingPlanner::plan_for(const std::vector<NodeFacts>& nodes,
+                                              const std::vector<bool>& out) const {
+  const auto first_out = std::ranges::find(out, true);
+  const bool whole = first_out == out.end();
+  if (file_plan_.has_value() && whole) return *file_plan_;
+  if (file_plan_.has_value() && options_.replan_as == ReplanAs::kAsked) {
+    return FailedPrecondition(
+        "node '{}' is in the plan file {}: it is waited for; with --replan-as balanced it would not",
+        nodes[static_cast<size_t>(first_out - out.begin())].name, options_.placement.plan_file);
+  }
+  PlanRequest request = file_plan_.has_value() ? request_like_file() : options_.placement.request;
   request.kv_positions = options_.cache.positions;
-  if (request.kv_positions == 0 && options_.ledger != nullptr) {
+  if (request.kv_positions == 0 && (options_.ledger != nullptr || !whole)) {
     request.kv_positions = std::min<int64_t>(kPositionsMin, options_.spec.max_positions);
   }
   request.sequences = options_.cache.sequences;
-  return MakePlan(options_.model, nodes, request);
+  ASSIGN_OR_RETURN(const RemainingNodes left, WithoutNodes(nodes, request, out, options_.replan_as));
+  return MakePlan(options_.model, left.nodes, left.request);
+}
+
+std::optional<Replanner::Better> ServingPlanner::better_plan(Members& members, Deadline deadline) {
+  replanner_->opened();
+  const std::vector<bool> out = replanner_->out();
+  const std::vector<Member*> all = members.all();
+  std::vector<Member*> asked;
+  for (size_t i = 0; i < out.size(); ++i) {
+    if (out[i]) asked.push_back(all[i]);
+  }
+  if (asked.empty()) return std::nullopt;
+  const std::vector<absl::Status> answers = members.describe(asked, deadline);
+  std::vector<MemberReport> reports = Reports(members.status());
+  for (size_t i = 0, next = 0; i < out.size(); ++i) {
+    if (out[i]) reports[i].answer = answers[next++];
+  }
+  std::vector<NodeFacts> nodes = options_.placement.nodes;
+  ApplyFacts(members.status(), nodes);
+  nodes = left_by_others(std::move(nodes));
+  return replanner_->better(
+      reports, [&](const std::vector<bool>& still_out) { return plan_for(nodes, still_out); }, Clock::now());
 }
 
 absl::StatusOr<Plan> ServingPlanner::make_plan(Members& members, Deadline deadline) {
-  RETURN_IF_ERROR(members.describe(deadline));
+  const std::vector<absl::Status> answers = members.describe(members.all(), deadline);
+  std::vector<MemberReport> reports = Reports(members.status());
+  for (size_t i = 0; i < reports.size(); ++i) reports[i].answer = answers[i];
   std::vector<NodeFacts> nodes = options_.placement.nodes;
   ApplyFacts(members.status(), nodes);
-  ASSIGN_OR_RETURN(Plan plan, plan_for(left_by_others(nodes)));
+  const std::vector<NodeFacts> left = left_by_others(nodes);
+  ASSIGN_OR_RETURN(Plan plan, replanner_->plan(
+                                  reports, [&](const std::vector<bool>& out) { return plan_for(left, out); },
+                                  Clock::now()));
   const std::lock_guard lock(mutex_);
   nodes_ = std::move(nodes);
   if (plan.notes != told_) {

@@ -13,6 +13,8 @@
 #include "absl/status/statusor.h"
 #include "app/command.h"
 #include "cluster/member.h"
+#include "cluster/replanner.h"
+#include "plan/left_out.h"
 
 namespace shoal {
 
@@ -45,6 +47,8 @@ class ServingPlanner {
     /// Where the memory is shared with other models: a plan leaves what they take, and a cache has room for a few
     /// thousand positions at least. nullptr: all is for this model.
     std::shared_ptr<MemoryLedger> ledger;
+    AttendanceRules attendance;             ///< When plans do without a member.
+    ReplanAs replan_as = ReplanAs::kAsked;  ///< How, where the placement names its part.
   };
   ~ServingPlanner();
   /// Errors are those that no worker's answer can mend: the request does not suit the model or the nodes, the
@@ -57,8 +61,13 @@ class ServingPlanner {
   bool adopts_names() const { return !file_plan_.has_value(); }
 
   /// Asks all workers, each until `deadline` at most, and plans for what they say. Errors as
-  /// Members::describe and MakePlan.
+  /// Members::describe and MakePlan, of the members that Replanner waits for or can't do without.
   absl::StatusOr<Plan> make_plan(Members& members, Deadline deadline);
+
+  /// A session of the last plan is up. Asks the members that it does without, each until `deadline` at most; result as
+  /// Replanner::better().
+  std::optional<Replanner::Better> better_plan(Members& members, Deadline deadline);
+  std::vector<LeftOutMember> left_out() const { return replanner_->left_out(); }
 
   /// What the nodes of a plan of make_plan() are to have room for.
   StepLimits limits(const Plan& plan) const;
@@ -67,13 +76,17 @@ class ServingPlanner {
 
  private:
   explicit ServingPlanner(Options options) : options_(std::move(options)), nodes_(options_.placement.nodes) {}
-  absl::StatusOr<Plan> plan_for(const std::vector<NodeFacts>& nodes) const;
+  /// A plan without the nodes that are out, an entry for each.
+  absl::StatusOr<Plan> plan_for(const std::vector<NodeFacts>& nodes, const std::vector<bool>& out) const;
+  /// What a plan is asked for where the plan file can't be followed.
+  PlanRequest request_like_file() const;
   /// The nodes with what other models leave of their memory.
   std::vector<NodeFacts> left_by_others(std::vector<NodeFacts> nodes) const;
 
   Options options_;
   std::optional<Plan> file_plan_;
-  mutable std::mutex mutex_;  ///< Guards what follows.
+  std::optional<Replanner> replanner_;  ///< From the end of Create() on.
+  mutable std::mutex mutex_;            ///< Guards what follows.
   std::vector<NodeFacts> nodes_;
   std::vector<std::string> told_;  ///< Notes of the last plan, for the log.
 };

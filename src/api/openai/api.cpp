@@ -222,6 +222,9 @@ void OpenAiApi::health(const HttpRequest&, const Writer& writer) const {
     json["reason"] = fmt::format("loading {:.0f} %: {}", std::floor(*progress * 100), Message(stats.engine));
   }
   if (draining) json["reason"] = ShuttingDown().message;
+  if (options_.nodes_out) {
+    if (const std::vector<std::string> out = options_.nodes_out(); !out.empty()) json["nodes_out"] = out;
+  }
   writer->send({.status = ok ? 200 : 503, .body = DumpJson(json)});
 }
 

@@ -24,6 +24,8 @@ struct OpenAiOptions {
   std::function<std::string()> cluster_status;
   /// How much of the weights is loaded, 0 to 1; nothing where none are being loaded. May be empty.
   std::function<std::optional<double>()> load_progress;
+  /// Nodes that the plan does without, by name. May be empty.
+  std::function<std::vector<std::string>()> nodes_out;
   int64_t trained_context = 0;  ///< Positions that the model was made for, whatever room its cluster has.
   int64_t width = 0;            ///< D
 };
