@@ -389,6 +389,8 @@ Command AddServeCommand(Flags root) {
   app.add_option("--key-file", flags->key_file, "File with the cluster's key; all nodes need the same");
   app.add_flag("--insecure", flags->insecure,
                "Work with nodes beyond this machine without a key: whoever reaches their ports may use them");
+  app.add_flag("--take-over", flags->take_over,
+               "Take workers that serve another coordinator with this model; without it they refuse");
   AddCacheSizeOptions(app, flags->cache_size);
   AddSchedulingOptions(app, *flags);
   app.add_option("--request-timeout", flags->request_timeout_s,

@@ -28,6 +28,7 @@ struct ServeFlags {
   std::string memory;
   std::string key_file;
   bool insecure = false;
+  bool take_over = false;
   CacheSize cache_size;
   int rows_per_step = 256;
   double target_itl_ms = 0;

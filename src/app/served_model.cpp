@@ -195,6 +195,7 @@ absl::Status ServedModel::start_cluster(ServingPlace& place) {
   options.expert_timeout = std::max<Duration>(timeout - std::chrono::seconds(1), timeout / 2);
   options.key = place.key;
   options.insecure = flags_.insecure;
+  options.take_over = flags_.take_over;
   options.progress = [this](const std::string& member, int64_t done, int64_t total) {
     bars_.update(member, done, total);
   };

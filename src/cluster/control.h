@@ -43,6 +43,13 @@ struct WorkerFacts {
   int64_t resident_bytes = 0;
 };
 
+/// The coordinator that gives an order. Its name and address are the plan's node 0.
+struct OrderGiver {
+  uint64_t id = 0;         ///< Of its process and model; random.
+  bool take_over = false;  ///< Also from a coordinator that has a session open.
+  bool operator==(const OrderGiver&) const = default;
+};
+
 /// Load your shard of this plan.
 struct PrepareOrder {
   Plan plan;
@@ -52,6 +59,7 @@ struct PrepareOrder {
   /// Of weights of the worker's shard that the coordinator has, too: the worker's are to be the same.
   std::vector<WeightSample> samples;
   StepLimits limits;  ///< Of the sessions to come: the memory must hold their cache, too.
+  OrderGiver giver;
 };
 
 /// Take part in this session.
@@ -61,6 +69,7 @@ struct OpenOrder {
   NodeId node;
   StepLimits limits;
   Duration expert_timeout{};
+  OrderGiver giver;
 };
 
 using PrepareProgress = std::function<void(int64_t done, int64_t total)>;
@@ -71,10 +80,11 @@ class WorkerControl {
   virtual ~WorkerControl() = default;
   virtual WorkerFacts describe() = 0;
   /// Returns the packed bytes held. NotFound: no such model under the roots. FailedPrecondition: another
-  /// model of that name (another config, other tensors, or other numbers in them), or loading already.
+  /// model of that name (another config, other tensors, or other numbers in them), loading already, or in a session of
+  /// another coordinator, which the error names.
   /// ResourceExhausted: it does not fit the memory allowed.
   virtual absl::StatusOr<int64_t> prepare(const PrepareOrder& order, const PrepareProgress& progress) = 0;
-  /// FailedPrecondition where the shard of this plan was not prepared.
+  /// FailedPrecondition where the shard of this plan was not prepared, or is in a session of another coordinator.
   virtual absl::Status open(const OpenOrder& order) = 0;
   virtual void close(uint64_t session) = 0;
 };

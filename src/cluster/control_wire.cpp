@@ -60,6 +60,13 @@ WorkerState WorkerStateOf(const std::string& word) {
   return WorkerState::kIdle;
 }
 
+void PutGiver(const OrderGiver& giver, v1::OrderGiver& out) {
+  out.set_id(giver.id);
+  out.set_take_over(giver.take_over);
+}
+
+OrderGiver ReadGiver(const v1::OrderGiver& giver) { return {giver.id(), giver.take_over()}; }
+
 }  // namespace
 
 std::string TokenContext(std::string_view method, const google::protobuf::MessageLite& request) {
@@ -116,6 +123,7 @@ v1::PrepareRequest ToProto(const PrepareOrder& order) {
     out->set_hash(sample.hash);
   }
   PutLimits(order.limits, request);
+  PutGiver(order.giver, *request.mutable_giver());
   return request;
 }
 
@@ -138,6 +146,7 @@ absl::StatusOr<PrepareOrder> FromProto(const v1::PrepareRequest& request) {
     order.samples.push_back({sample.weight(), sample.hash(), ""});
   }
   ASSIGN_OR_RETURN(order.limits, ReadLimits(request));
+  order.giver = ReadGiver(request.giver());
   return order;
 }
 
@@ -148,6 +157,7 @@ v1::OpenRequest ToProto(const OpenOrder& order) {
   request.set_node(order.node.value);
   PutLimits(order.limits, request);
   request.set_expert_timeout_ms(order.expert_timeout / std::chrono::milliseconds(1));
+  PutGiver(order.giver, *request.mutable_giver());
   return request;
 }
 
@@ -163,6 +173,7 @@ absl::StatusOr<OpenOrder> FromProto(const v1::OpenRequest& request) {
                            timeout_ms);
   }
   order.expert_timeout = std::chrono::milliseconds(timeout_ms);
+  order.giver = ReadGiver(request.giver());
   return order;
 }
 

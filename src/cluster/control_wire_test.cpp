@@ -22,6 +22,7 @@ OpenOrder Order() {
   order.node = NodeId{1};
   order.limits = {.context = 64, .blocks = 4, .rows_max = 16, .state_slots = 2};
   order.expert_timeout = std::chrono::milliseconds(1500);
+  order.giver = {UINT64_MAX, true};
   return order;
 }
 
@@ -37,12 +38,14 @@ TEST(ControlWire, AnOrderToOpenArrivesAsItWasSent) {
   EXPECT_EQ(got->limits.rows_max, sent.limits.rows_max);
   EXPECT_EQ(got->limits.state_slots, sent.limits.state_slots);
   EXPECT_EQ(got->expert_timeout, sent.expert_timeout);
+  EXPECT_EQ(got->giver, sent.giver);
 }
 
 TEST(ControlWire, AnOrderToPrepareArrivesAsItWasSent) {
   const OpenOrder open = Order();
   const PrepareOrder sent{
-      open.plan, open.node, {"/models/m", "m"}, "00ff", {{3, 7, ""}, {4, UINT64_MAX, ""}}, open.limits};
+      open.plan,   open.node, {"/models/m", "m"}, "00ff", {{3, 7, ""}, {4, UINT64_MAX, ""}},
+      open.limits, {9, false}};
   v1::PrepareRequest request = ToProto(sent);
   const auto got = FromProto(request);
   ASSERT_TRUE(got.ok()) << Message(got.status());
@@ -55,6 +58,7 @@ TEST(ControlWire, AnOrderToPrepareArrivesAsItWasSent) {
   EXPECT_EQ(got->samples[1].hash, UINT64_MAX);
   EXPECT_EQ(got->limits.blocks, sent.limits.blocks);
   EXPECT_EQ(got->limits.state_slots, sent.limits.state_slots);
+  EXPECT_EQ(got->giver, sent.giver);
   request.mutable_samples(1)->set_weight(3);
   EXPECT_THAT(Message(FromProto(request).status()), HasSubstr("ascending order, got 3 after 3"));
   while (request.samples_size() <= 512) request.add_samples();

@@ -125,7 +125,8 @@ absl::StatusOr<int64_t> RemoteCluster::prepare(const Session& session, NodeId no
                            options_.model_names,
                            options_.weights->checkpoint().hash(),
                            {samples.begin(), samples.end()},
-                           session.limits};
+                           session.limits,
+                           giver()};
   return member.client().prepare(
       order, [&](int64_t done, int64_t total) { report(member, done, total); },
       Deadline::after_ms(kPrepareMs));
@@ -183,8 +184,12 @@ absl::Status RemoteCluster::open(const Plan& plan, PipelineEngine& engine) {
 absl::Status RemoteCluster::open_all(Session& session, PipelineEngine& engine) {
   RETURN_IF_ERROR(FirstError(session.members, [&](size_t index, Member& member) {
     if (member.is_self()) return open_own(session, engine);
-    const OpenOrder order{session.id, session.plan, NodeId{static_cast<int32_t>(index)}, session.limits,
-                          options_.expert_timeout};
+    const OpenOrder order{session.id,
+                          session.plan,
+                          NodeId{static_cast<int32_t>(index)},
+                          session.limits,
+                          options_.expert_timeout,
+                          giver()};
     const absl::Status status = member.client().open(order, Deadline::after_ms(kOpenMs));
     member.note(status.ok() ? MemberState::kUp : MemberState::kFailed, status);
     return status;

@@ -39,6 +39,7 @@ class RemoteCluster final : public SessionHost {
     Duration expert_timeout = std::chrono::seconds(6);
     std::optional<KeyAuth> key;
     bool insecure = false;                            ///< Listens beyond loopback without a key.
+    bool take_over = false;                           ///< Takes workers that serve another coordinator.
     std::shared_ptr<const PackedCache> packed_cache;  ///< For node 0's shard; nullptr: none.
     std::shared_ptr<DiskStore> kv_disk;               ///< For node 0's share of the KV cache; nullptr: none.
     /// Has this process's nodes of several clusters; nullptr: a host of its own, of the five above.
@@ -82,6 +83,8 @@ class RemoteCluster final : public SessionHost {
   };
 
   explicit RemoteCluster(Options options);
+  /// As workers tell this cluster from those of other coordinators.
+  OrderGiver giver() const { return {session_base_, options_.take_over}; }
   absl::StatusOr<std::vector<Member*>> members_of(const Plan& plan) const;
   absl::Status listen_towards(const Plan& plan);
   absl::Status start_endpoint(const HostPort& listen, const std::string& dialled_as);

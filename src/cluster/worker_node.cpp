@@ -1,7 +1,11 @@
 #include "cluster/worker_node.h"
 
+#include <fmt/chrono.h>
+
+#include <algorithm>
 #include <utility>
 
+#include "base/clock.h"
 #include "base/exposure.h"
 #include "base/log.h"
 #include "base/process.h"
@@ -133,13 +137,26 @@ absl::Status WorkerNode::check_order(const OpenedModel& model, const Plan& plan,
       limits.state_slots, FormatBytes(options_.memory_bytes));
 }
 
+bool WorkerNode::serves(const std::string& model_hash) const {
+  return std::ranges::any_of(host_.report(), [&](const NodeHost::NodeReport& node) {
+    return node.node.model_hash == model_hash && node.session != 0 && !node.stats.orphaned;
+  });
+}
+
+// Two coordinators that take a worker from each other would both serve nobody.
+absl::Status WorkerNode::check_owner(const std::string& model_hash, const OrderGiver& giver) const {
+  const auto held = held_.find(model_hash);
+  if (held == held_.end() || held->second.owner == giver.id || giver.take_over || !serves(model_hash)) {
+    return absl::OkStatus();
+  }
+  return FailedPrecondition(
+      "worker '{}' serves the coordinator {} since {:%Y-%m-%d %H:%M:%S} UTC. Stop that one, or start this "
+      "one "
+      "with --take-over",
+      options_.name, held->second.owner_name, fmt::gmtime(static_cast<std::time_t>(held->second.since)));
+}
+
 void WorkerNode::make_room(const std::string& model_hash, int64_t bytes) {
-  const auto serves = [this](const std::string& hash) {
-    for (const NodeHost::NodeReport& node : host_.report()) {
-      if (node.node.model_hash == hash && node.session != 0 && !node.stats.orphaned) return true;
-    }
-    return false;
-  };
   for (const bool also_serving : {false, true}) {
     for (auto other = held_.begin(); other != held_.end();) {
       int64_t taken = bytes;
@@ -164,6 +181,7 @@ void WorkerNode::make_room(const std::string& model_hash, int64_t bytes) {
 absl::StatusOr<int64_t> WorkerNode::prepare(const PrepareOrder& order, const PrepareProgress& progress) {
   const std::unique_lock work(work_, std::try_to_lock);
   if (!work.owns_lock()) return FailedPrecondition("worker '{}' is busy with another call", options_.name);
+  RETURN_IF_ERROR(check_owner(order.model_hash, order.giver));
   NodeShard shard = ShardOf(order.plan, order.node);
   const auto held = held_.find(order.model_hash);
   if (held != held_.end() && host_.holds(hosted(order.model_hash), shard) &&
@@ -218,6 +236,7 @@ absl::Status WorkerNode::open(const OpenOrder& order) {
         "worker '{}' holds no shard of this plan: it was restarted, or prepared for another", options_.name);
   }
   const HostedNode node = hosted(held->model.facts.hash);
+  RETURN_IF_ERROR(check_owner(node.model_hash, order.giver));
   RETURN_IF_ERROR(check_order(held->model, order.plan, shard, order.limits));
   auto transport =
       endpoint_->open_session(WireSession(order.plan, order.node, order.session, *host_.model(node)));
@@ -231,8 +250,18 @@ absl::Status WorkerNode::open(const OpenOrder& order) {
   const absl::Status connected = host_.connect(node, Deadline::after_ms(kConnectMs));
   if (!connected.ok()) host_.close(order.session);
   RETURN_IF_ERROR(named(connected));
+  note_owner(node.model_hash, order);
   LogInfo("session open: epoch {}, node {} of {}", order.plan.epoch, order.node, order.plan.nodes.size());
   return absl::OkStatus();
+}
+
+void WorkerNode::note_owner(const std::string& model_hash, const OpenOrder& order) {
+  const PlanNode& coordinator = order.plan.node(Plan::kCoordinator);
+  const std::lock_guard lock(mutex_);
+  Held& held = held_.find(model_hash)->second;
+  held.owner = order.giver.id;
+  held.owner_name = fmt::format("'{}' at {}", coordinator.name, coordinator.address);
+  held.since = UnixSeconds();
 }
 
 void WorkerNode::close(uint64_t session) {

@@ -58,6 +58,9 @@ class WorkerNode final : public WorkerControl {
     std::vector<WeightSample> samples;  ///< Of the shard.
     int64_t weight_bytes = 0;
     int64_t cache_bytes = 0;  ///< Of its sessions, as last ordered.
+    uint64_t owner = 0;       ///< The coordinator that opened the last session.
+    std::string owner_name;   ///< For people, with its address.
+    int64_t since = 0;        ///< When it did; Unix seconds.
   };
 
   explicit WorkerNode(Options options);
@@ -71,11 +74,16 @@ class WorkerNode final : public WorkerControl {
   /// that the memory allowed holds weights, KV cache and states.
   absl::Status check_order(const OpenedModel& model, const Plan& plan, const NodeShard& shard,
                            const StepLimits& limits) const;
+  /// Whether the model has a session whose coordinator is there.
+  bool serves(const std::string& model_hash) const;
+  /// That no other coordinator has a session with the model, or that it may be taken from it.
+  absl::Status check_owner(const std::string& model_hash, const OrderGiver& giver) const;
   /// Drops shards of other models until `bytes` fit beside those that stay: at first those without a session,
   /// then the others, as one coordinator owns a worker.
   void make_room(const std::string& model_hash, int64_t bytes);
   absl::StatusOr<int64_t> load(const PrepareOrder& order, OpenedModel model, NodeShard shard,
                                const PrepareProgress& progress);
+  void note_owner(const std::string& model_hash, const OpenOrder& order);
   /// The model that an order to open is for; nullptr where none is held.
   const Held* held_for(const Plan& plan) const;
 

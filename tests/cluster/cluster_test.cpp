@@ -306,7 +306,7 @@ TEST_F(ClusterTest, AnAbsurdOrderIsRefusedAndTheRunningSessionGoesOn) {
   const uint64_t session = worker->describe().session;
 
   const auto refusal = [&](auto change) {
-    OpenOrder order{session + 1, plan, NodeId{1}, limits(), options.expert_timeout};
+    OpenOrder order{session + 1, plan, NodeId{1}, limits(), options.expert_timeout, {.take_over = true}};
     order.plan.nodes[0].address = "127.0.0.1:1";
     change(order);
     return ToString(worker->open(order));
@@ -326,6 +326,8 @@ TEST_F(ClusterTest, AnAbsurdOrderIsRefusedAndTheRunningSessionGoesOn) {
                 order.plan.experts.back().push_back({NodeId{0}, {}});
               }),
               HasSubstr("has owners for"));
+  EXPECT_THAT(refusal([](OpenOrder& order) { order.giver.take_over = false; }),
+              HasSubstr("serves the coordinator 'coordinator' at 127.0.0.1"));
 
   EXPECT_EQ(worker->describe().session, session);
   EXPECT_TRUE(ProbeLogits(engine, {.ids = {1, 2, 3}, .greedy = 2}).ok());
