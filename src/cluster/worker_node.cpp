@@ -207,12 +207,15 @@ absl::StatusOr<int64_t> WorkerNode::load(const PrepareOrder& order, OpenedModel 
     loading_ = true;
   }
   LogInfo("loading {}: layers [{}, {})", model.checkpoint->folder(), shard.layers.begin, shard.layers.end);
-  const absl::Status loaded = host_.load(hosted(order.model_hash), model.weights, std::move(shard), progress);
+  // What it holds under this hash are other weights, such as those of another fine-tune: the host would keep them.
+  const HostedNode node = hosted(order.model_hash);
+  if (host_.holds(node, shard)) host_.drop(node);
+  const absl::Status loaded = host_.load(node, model.weights, std::move(shard), progress);
   const std::lock_guard lock(mutex_);
   loading_ = false;
   RETURN_IF_ERROR(named(loaded));
   held.model = std::move(model);
-  held.weight_bytes = host_.model(hosted(order.model_hash))->bytes();
+  held.weight_bytes = host_.model(node)->bytes();
   const int64_t bytes = held.weight_bytes;
   held_.insert_or_assign(order.model_hash, std::move(held));
   return bytes;

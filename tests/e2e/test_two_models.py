@@ -1,6 +1,7 @@
-"""One worker serves two models at the same time, each for a coordinator of its own."""
+"""One worker serves two models, at the same time or in turn, each for a coordinator of its own."""
 import json
 import shutil
+import struct
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -47,3 +48,40 @@ def test_a_worker_serves_two_models_at_the_same_time(make_cluster, two_models):
 
     second.stop()
     assert answers_of(first) == alone[0]
+
+
+def tuned(model, to):
+    """A copy of a model of the same config and table of tensors, with other experts: as a fine-tune is."""
+    shutil.copytree(model, to)
+    path = to / "model.safetensors"
+    data = bytearray(path.read_bytes())
+    (length,) = struct.unpack("<Q", data[:8])
+    for name, tensor in json.loads(data[8:8 + length]).items():
+        if ".mlp." in name and tensor["dtype"] == "U32":
+            begin, end = (8 + length + offset for offset in tensor["data_offsets"])
+            data[begin:end] = bytes(byte ^ 0x11 for byte in data[begin:end])
+    path.write_bytes(data)
+    return to
+
+
+def test_a_worker_that_holds_one_fine_tune_loads_the_other(make_cluster, demo_model, tmp_path):
+    """Their hashes are the same, and so are the shards: only the weights tell them apart."""
+    root = tmp_path / "models"
+    folders = [shutil.copytree(demo_model, root / "base"), tuned(demo_model, root / "tuned")]
+
+    def answer_of(cluster):
+        return ask(client_of(cluster), QUESTIONS[2], max_tokens=16)
+
+    alone = []
+    for model in folders:
+        cluster = make_cluster(0, model=model)
+        alone.append(answer_of(cluster))
+        cluster.stop()
+    assert alone[0] != alone[1]
+
+    first = make_cluster(1, model=folders[0], serve_args=SHARED)
+    assert answer_of(first) == alone[0]
+    first.coordinator.stop()
+    second = make_cluster(0, model=folders[1], serve_args=("--workers", first.addresses[0], *SHARED))
+    assert answer_of(second) == alone[1]
+    assert second.node("worker-1")["expert_calls_served"] > 0
