@@ -8,7 +8,8 @@ import pytest
 import requests
 
 from conftest import LONG_TIMEOUT
-from dialogue import QUESTIONS, ask, client_of
+from dialogue import NEVER_END, QUESTIONS, ask, client_of
+from local_cluster import wait_until
 
 NAMES = ("first", "second", "third")
 
@@ -94,6 +95,21 @@ models:
     assert requests.post(f"{cluster.url}/models/unload", json={"model": "other"}).json() == {"success": True}
     tags = [model["name"] for model in requests.get(f"{cluster.url}/api/tags").json()["models"]]
     assert tags == ["first:latest", "other:latest"]
+
+
+def test_one_that_waits_for_room_gets_it_when_the_busy_one_is_unloaded(make_cluster, folder):
+    cluster = make_cluster(0, model=None, serve_args=("--models", str(folder), "--memory", "30MiB",
+                                                      "--kv-positions", "4096"))
+    url = f"{cluster.url}/v1/completions"
+    body = {"model": "first", "prompt": "Once", "max_tokens": 200, "logit_bias": NEVER_END, "stream": True}
+    with requests.post(url, json=body, stream=True) as stream, ThreadPoolExecutor(1) as pool:
+        lines = stream.iter_lines()
+        next(lines)
+        other = pool.submit(requests.post, url, json={"model": "second", "prompt": "Once", "max_tokens": 2}, timeout=90)
+        assert wait_until(lambda: "waits for others" in cluster.coordinator.log(), 30)
+        assert requests.post(f"{cluster.url}/models/unload", json={"model": "first"}).status_code == 200
+        assert [line for line in lines if line][-1] == b"data: [DONE]"
+        assert other.result().status_code == 200
 
 
 def test_requests_for_more_models_than_fit_all_get_their_answers(make_cluster, folder, alone):

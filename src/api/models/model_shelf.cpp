@@ -174,6 +174,7 @@ void ModelShelf::load_and_unload(const std::stop_token& stop) {
   NameThread("models");
   Lock lock(mutex_);
   while (!stop.stop_requested()) {
+    forget_gone_clients();
     send_others_away(Clock::now());
     if (Model* model = next_to_unload()) {
       unload(*model, lock);
@@ -188,15 +189,29 @@ void ModelShelf::load_and_unload(const std::stop_token& stop) {
   }
 }
 
+/// Requests that nobody reads the answer of load no model, take nobody's room, and no place in the queue.
+void ModelShelf::forget_gone_clients() {
+  for (Model& model : models_) {
+    const size_t gone =
+        std::erase_if(model.waiting, [](const Waiting& one) { return one.ask.writer->gone(); });
+    waiting_ -= static_cast<int>(gone);
+  }
+}
+
+/// Whether there may be room for a model that waits for others: one is idle, or went without being asked to for its
+/// sake, as by POST /models/unload.
+bool ModelShelf::may_try_again(const Model& blocked) {
+  return blocked.waiting.empty() || gone_ || oldest_that_may_go(/*idle=*/true) != nullptr;
+}
+
 /// Who waits longest, those of the start first; not one that waits for others to go.
 ModelShelf::Model* ModelShelf::next_to_load() {
   if (blocked_ != nullptr) {
     Model* model = blocked_;
-    const bool given_up = model->waiting.empty();
-    if (!given_up && oldest_that_may_go(/*idle=*/true) == nullptr) return nullptr;
+    if (!may_try_again(*model)) return nullptr;
     blocked_ = nullptr;
     keep_all();
-    if (!given_up) return model;
+    if (!model->waiting.empty()) return model;
   }
   Model* next = nullptr;
   for (Model& model : models_) {
@@ -273,6 +288,7 @@ bool ModelShelf::no_room(Model& model, const absl::Status& why) {
   if (oldest_that_may_go(/*idle=*/true) != nullptr) return true;
   LogInfo("'{}' waits for others to end their requests: {}", model.entry.name, Message(why));
   blocked_ = &model;
+  gone_ = false;
   const Clock::time_point at = Clock::now() + options_.stays_at_least;
   for (Model& other : models_) {
     if (other.loaded != nullptr && !other.entry.pinned) other.leaves_at = at;
@@ -321,6 +337,7 @@ void ModelShelf::unload(Model& model, Lock& lock) {
   gone.reset();
   lock.lock();
   model.state = ShelfState::kUnloaded;
+  gone_ = true;
 }
 
 void ModelShelf::watch_deadlines(const std::stop_token& stop) {

@@ -140,6 +140,8 @@ class ModelShelf {
 
   // With mutex_ held.
   static bool Idle(const Model& model);
+  void forget_gone_clients();
+  bool may_try_again(const Model& blocked);
   Model* next_to_load();
   Model* next_to_unload();
   Model* oldest_that_may_go(bool idle);
@@ -152,6 +154,7 @@ class ModelShelf {
   std::condition_variable changed_;
   std::vector<Model> models_;
   Model* blocked_ = nullptr;  // Waits for the room of others, which are busy.
+  bool gone_ = false;         // A model was unloaded since then.
   int waiting_ = 0;           // Requests, over all models.
   bool stopping_ = false;
   std::jthread loader_;

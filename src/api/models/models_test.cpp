@@ -202,6 +202,32 @@ TEST_F(ModelsTest, ABusyModelIsWaitedForAndNothingOfItIsLost) {
   EXPECT_EQ(later.get(), "a");
 }
 
+TEST_F(ModelsTest, OneThatWaitsForRoomGetsItWhenAModelIsUnloadedByName) {
+  start({{.name = "a"}, {.name = "b"}}, 1, {.stays_at_least = std::chrono::hours(1)});
+  auto held = std::async(std::launch::async, [&] { return model_of(R"({"model": "a", "hold": 1})"); });
+  ASSERT_TRUE(Eventually([&] { return up().contains("a") && shelf_->loaded(0)->requests() == 1; }));
+  auto other = std::async(std::launch::async, [&] { return model_of(R"({"model": "b"})"); });
+  ASSERT_TRUE(Eventually([&] { return !shelf_->status(1).last_load.ok(); }));
+  EXPECT_EQ(post(R"({"model": "a"})", "/models/unload").status, 200);
+  release(0);
+  EXPECT_EQ(held.get(), "a");
+  EXPECT_EQ(other.get(), "b");
+}
+
+TEST_F(ModelsTest, ARequestWhoseClientIsGoneLoadsNoModel) {
+  start({{.name = "a"}, {.name = "b"}}, 1, {.stays_at_least = std::chrono::hours(1)});
+  auto held = std::async(std::launch::async, [&] { return model_of(R"({"model": "a", "hold": 1})"); });
+  ASSERT_TRUE(Eventually([&] { return up().contains("a") && shelf_->loaded(0)->requests() == 1; }));
+  const auto reply = HttpClient("127.0.0.1", http_->port())
+                         .post("/v1/completions", R"({"model": "b"})", Deadline::after_ms(300));
+  EXPECT_FALSE(reply.ok());
+  EXPECT_TRUE(Eventually([&] { return shelf_->status(1).waiting == 0; }));
+  release(0);
+  EXPECT_EQ(held.get(), "a");
+  EXPECT_EQ(model_of(R"({"model": "a"})"), "a");
+  EXPECT_EQ(up(), std::set<std::string>{"a"});
+}
+
 TEST_F(ModelsTest, APinnedModelNeverGivesWay) {
   start({{.name = "a", .at_start = true, .pinned = true}, {.name = "b"}}, 1);
   EXPECT_EQ(model_of(R"({"model": "a"})"), "a");
