@@ -112,6 +112,34 @@ def test_one_that_waits_for_room_gets_it_when_the_busy_one_is_unloaded(make_clus
         assert other.result().status_code == 200
 
 
+CHAT = {"messages": [{"role": "user", "content": "hi"}]}
+ASKED = {
+    "/v1/chat/completions": {**CHAT, "max_tokens": 1},
+    "/v1/completions": {"prompt": "a", "max_tokens": 1},
+    "/v1/responses": {"input": "a", "max_output_tokens": 16},
+    "/v1/embeddings": {"input": "a"},
+    "/v1/messages": {**CHAT, "max_tokens": 1},
+    "/api/chat": {**CHAT, "stream": False, "options": {"num_predict": 1}},
+    "/api/embed": {"input": "a"},
+    "/tokenize": {"content": "a"},
+    "/apply-template": CHAT,
+}
+
+
+def test_every_api_takes_every_name_of_a_model(make_cluster, folder, tmp_path):
+    """Its name, its aliases, and what Ollama's list calls it."""
+    listed = tmp_path / "models.yaml"
+    listed.write_text(f"models: [{{path: {folder}/first, aliases: [gpt-4o]}}, {{path: {folder}/second}}]")
+    cluster = make_cluster(0, model=None, serve_args=("--models", str(listed)))
+    for name in ("first", "first:latest", "gpt-4o", "gpt-4o:latest"):
+        for path, body in ASKED.items():
+            answer = requests.post(cluster.url + path, json={"model": name, **body})
+            assert answer.status_code == 200, (name, path, answer.text)
+            assert answer.json().get("model", "first") == "first"
+    for path in ("/props", "/slots", "/cluster/status", "/cache/stats", "/v1/models/gpt-4o"):
+        assert requests.head(cluster.url + path).status_code == 200, path
+
+
 def test_requests_for_more_models_than_fit_all_get_their_answers(make_cluster, folder, alone):
     cluster = make_cluster(0, model=None, serve_args=("--models", str(folder), "--memory", "40MiB", "--kv-positions", "4096"))
     with ThreadPoolExecutor(6) as pool:

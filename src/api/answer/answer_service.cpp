@@ -71,6 +71,11 @@ AnswerService::AnswerService(AnswerServiceOptions options, const ServedText& tex
 std::optional<ApiError> AnswerService::check_model(const std::optional<std::string>& name) const {
   const auto& names = options_.model_names;
   if (!name.has_value() || std::ranges::count(names, *name) > 0) return std::nullopt;
+  // Ollama lists it with this ending, and its clients use that name with every API.
+  if (constexpr std::string_view kLatest = ":latest"; name->ends_with(kLatest)) {
+    const std::string_view plain(name->data(), name->size() - kLatest.size());
+    if (std::ranges::count(names, plain) > 0) return std::nullopt;
+  }
   return ApiError{
       .status = 404,
       .message = fmt::format("The model '{}' does not exist; this server has '{}'", *name, names.front()),

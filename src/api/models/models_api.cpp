@@ -76,6 +76,26 @@ std::optional<std::string> QueryValue(std::string_view query, std::string_view k
   return std::nullopt;
 }
 
+/// What the body of a request calls its model: "name" is the older word of Ollama's API.
+std::vector<std::string_view> NameKeys(std::string_view path) {
+  if (path.starts_with("/api/")) return {"model", "name"};
+  return {"model"};
+}
+
+/// Why there is no name in a body, if not because the key is missing.
+std::optional<ApiError> NoNameIn(const HttpRequest& request) {
+  const auto body = ParseBody(request.body);
+  if (!body.has_value()) return body.error();
+  for (const std::string_view key : NameKeys(request.path)) {
+    const auto value = body->find(key);
+    if (value == body->end() || value->is_string()) continue;
+    return ApiError{.message = fmt::format("'{}' must be a string, got {}", key, JsonTypeName(*value)),
+                    .param = std::string(key),
+                    .code = "invalid_type"};
+  }
+  return std::nullopt;
+}
+
 /// Routes of models' APIs whose GET and DELETE need no model.
 constexpr std::array<std::string_view, 2> kWithoutModel = {"/v1/responses/*", "/api/version"};
 constexpr std::string_view kModelPath = "/v1/models/";
@@ -130,29 +150,45 @@ std::vector<HttpRoute> ModelsApi::routes() {
   return routes;
 }
 
+std::optional<size_t> ModelsApi::find(std::string_view name) const {
+  if (const auto index = shelf_.find(name)) return index;
+  if (name.ends_with(kLatest)) name.remove_suffix(kLatest.size());
+  return shelf_.find(name);
+}
+
 ApiResult<size_t> ModelsApi::model_of(const HttpRequest& request) const {
-  std::optional<std::string> name = QueryValue(request.query, "model");
-  if (!name.has_value() && request.method == "POST") name = TopLevelText(request.body, {"model", "name"});
+  std::optional<std::string> name;
+  if (request.method == "POST") name = TopLevelText(request.body, NameKeys(request.path));
+  if (!name.has_value()) name = QueryValue(request.query, "model");
   if (name.has_value()) {
-    std::string_view known = *name;
-    if (const auto index = shelf_.find(known)) return *index;
-    if (known.ends_with(kLatest)) known.remove_suffix(kLatest.size());
-    if (const auto index = shelf_.find(known)) return *index;
+    if (const auto index = find(*name)) return *index;
   }
   // Programs that are made for Anthropic ask for the models that they know.
   const bool any =
       !name.has_value() || (request.path.starts_with("/v1/messages") && name->starts_with("claude"));
   if (any && options_.default_model.has_value()) return *options_.default_model;
+  if (name.has_value()) return std::unexpected(unknown(*name));
+  if (request.method == "POST") {
+    if (auto wrong = NoNameIn(request)) return std::unexpected(*std::move(wrong));
+  }
+  return std::unexpected(
+      ApiError{.status = 400,
+               .message = fmt::format("'model' is missing, and this server has several: '{}'", names()),
+               .param = "model",
+               .code = "missing_required_parameter"});
+}
+
+ApiError ModelsApi::unknown(std::string_view name) const {
+  return {.status = 404,
+          .message = fmt::format("The model '{}' does not exist; this server has '{}'", name, names()),
+          .param = "model",
+          .code = "model_not_found"};
+}
+
+std::string ModelsApi::names() const {
   std::vector<std::string> names;
   for (size_t i = 0; i < shelf_.size(); ++i) names.push_back(shelf_.entry(i).name);
-  return std::unexpected(ApiError{
-      .status = name.has_value() ? 404 : 400,
-      .message =
-          name.has_value()
-              ? fmt::format("The model '{}' does not exist; this server has '{}'", *name, Join(names, "', '"))
-              : fmt::format("'model' is missing, and this server has several: '{}'", Join(names, "', '")),
-      .param = "model",
-      .code = name.has_value() ? "model_not_found" : "missing_required_parameter"});
+  return Join(names, "', '");
 }
 
 /// To the model that the request names, once it is loaded.
@@ -187,7 +223,7 @@ void ModelsApi::look(const HttpRequest& request, const Writer& writer) {
                      .code = "model_not_loaded"});
   }
   for (const HttpRoute& route : model->routes()) {
-    if (route.method == request.method && HttpRouteMatches(route.path, request.path)) {
+    if (route.method == "GET" && HttpRouteMatches(route.path, request.path)) {  // HEAD is a GET, too.
       return route.handler(request, writer);
     }
   }
@@ -220,10 +256,9 @@ void ModelsApi::list(const Writer& writer) const {
 }
 
 void ModelsApi::describe(const HttpRequest& request, const Writer& writer) const {
-  HttpRequest named = request;
-  named.query = "model=" + request.path.substr(kModelPath.size());
-  const auto index = model_of(named);
-  if (!index.has_value()) return SendError(*writer, index.error());
+  const std::string name = request.path.substr(kModelPath.size());
+  const auto index = find(name);
+  if (!index.has_value()) return SendError(*writer, unknown(name));
   writer->send({.body = DumpJson(entry(*index))});
 }
 

@@ -36,7 +36,12 @@ class ModelsApi {
  private:
   using Writer = std::shared_ptr<ResponseWriter>;
 
-  /// The model that a request means.
+  /// By name or alias, with or without ":latest".
+  std::optional<size_t> find(std::string_view name) const;
+  ApiError unknown(std::string_view name) const;
+  /// "a', 'b", for messages.
+  std::string names() const;
+  /// The model that a request means: by its body, else by its query, else the default.
   ApiResult<size_t> model_of(const HttpRequest& request) const;
   void forward(const HttpRequest& request, const Writer& writer);
   void look(const HttpRequest& request, const Writer& writer);

@@ -166,10 +166,31 @@ TEST_F(ModelsTest, UnknownAndMissingNamesAreErrorsThatNameTheModels) {
   start({{.name = "a"}, {.name = "b"}}, 2);
   EXPECT_EQ(post(R"({"model": "c"})").status, 404);
   EXPECT_THAT(post(R"({"model": "c"})").body, HasSubstr("'a', 'b'"));
-  EXPECT_EQ(post("{}").status, 400);
-  EXPECT_EQ(post("not json").status, 400);
+  EXPECT_THAT(post("{}").body, HasSubstr("'model' is missing"));
+  EXPECT_THAT(post("not json").body, HasSubstr("invalid_json"));
+  EXPECT_THAT(post("[]").body, HasSubstr("must be a JSON object"));
+  for (const char* body : {R"({"model": 3})", R"({"model": null})", R"({"model": ["a"]})"}) {
+    EXPECT_THAT(post(body).body, HasSubstr("'model' must be a string")) << body;
+    EXPECT_EQ(post(body).status, 400) << body;
+  }
   EXPECT_THAT(get("/cache/stats")["error"]["code"], "model_not_loaded");
   EXPECT_TRUE(loads_.empty());
+}
+
+TEST_F(ModelsTest, TheBodysNameGoesBeforeThatOfTheQuery) {
+  start({{.name = "a"}, {.name = "b"}}, 2);
+  EXPECT_EQ(*ParseJson(post(R"({"model": "a"})", "/v1/completions?model=b").body), (Json{{"model", "a"}}));
+  EXPECT_EQ(*ParseJson(post("{}", "/v1/completions?model=b").body), (Json{{"model", "b"}}));
+  // "name" is the older word of Ollama's API alone.
+  EXPECT_EQ(post(R"({"name": "a"})").status, 400);
+}
+
+TEST_F(ModelsTest, NamesMayHaveAnySigns) {
+  const std::string name = "org/a&b=c+d%20e v1//f";
+  start({{.name = "a"}, {.name = name}}, 2);
+  EXPECT_EQ(get("/v1/models/org%2Fa%26b%3Dc%2Bd%2520e%20v1%2F%2Ff")["id"], name);
+  EXPECT_EQ(model_of(Json{{"model", name}}.dump()), name);
+  EXPECT_EQ(get("/cache/stats?model=org%2Fa%26b%3Dc%2Bd%2520e%20v1%2F%2Ff")["cache_of"], name);
 }
 
 TEST_F(ModelsTest, ARequestWithoutANameMeansTheDefault) {
