@@ -44,8 +44,11 @@ absl::Status MemoryLedger::claim(const std::string& model, const std::string& na
   const std::lock_guard lock(mutex_);
   const auto [other, fresh] = names_.emplace(model, name);
   if (fresh) return absl::OkStatus();
-  return InvalidArgument("'{}' and '{}' are the same model; give one of them two names with aliases", name,
-                         other->second);
+  return FailedPrecondition(
+      "its config and tensors are those of '{}', which is loaded: copies and fine-tunes of one model are "
+      "served "
+      "one at a time. Unload '{}', or give one folder both names with aliases",
+      other->second, other->second);
 }
 
 void MemoryLedger::set(const std::string& model, std::map<std::string, int64_t> bytes) {

@@ -21,8 +21,8 @@ namespace shoal {
 /// What the models of one server take of its nodes' memory. Safe from any thread.
 class MemoryLedger {
  public:
-  /// From now on `model` (a hash) is served under this name. InvalidArgument where it is already: its nodes can't hold it
-  /// twice.
+  /// From now on `model` (a hash) is served under this name. FailedPrecondition where it is already: its nodes can't
+  /// hold it twice.
   absl::Status claim(const std::string& model, const std::string& name);
   /// bytes: by the node's name.
   void set(const std::string& model, std::map<std::string, int64_t> bytes);
