@@ -3,12 +3,14 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <filesystem>
 #include <future>
 #include <map>
 #include <string>
 
 #include "base/status.h"
 #include "cluster/local_cluster.h"
+#include "cluster/worker_node.h"
 #include "compute/testing/fake_backend.h"
 #include "convert/testing/checkpoints.h"
 #include "exec/pipeline_engine.h"
@@ -132,6 +134,52 @@ TEST(BackendCluster, NodesOfDifferentNumericsClassesOpenNoSession) {
   EXPECT_EQ(opened.code(), absl::StatusCode::kFailedPrecondition);
   EXPECT_THAT(Message(opened), AllOf(HasSubstr("numerics class"), HasSubstr("'first'"), HasSubstr("'second'"),
                                      HasSubstr("'shoal-fake/1'"), HasSubstr("'shoal-fake/2'")));
+}
+
+// Two models of one coordinator, say, of which one loads while the other's session is rebuilt.
+TEST(WorkerNode, ACallWaitsForAnotherForAWhileAndIsThenToldToTryAgain) {
+  const std::string& folder = TinyCheckpoint("qwen3_moe");
+  const auto weights = *ResolvedWeights::Open(folder);
+  WorkerNode::Options options;
+  options.name = "second";
+  options.listen = "127.0.0.1:0";
+  options.model_roots = {std::filesystem::path(folder).parent_path().string()};
+  options.make_backend = [] { return std::make_unique<FakeBackend>(FakeBackend::Options{}); };
+  auto worker = WorkerNode::Start(std::move(options));
+  ASSERT_TRUE(worker.ok()) << ToString(worker.status());
+  const PrepareOrder order{
+      .plan = PlanOf(weights->spec(), 3),
+      .node = NodeId{1},
+      .model_names = {folder},
+      .model_hash = weights->checkpoint().hash(),
+      .limits = {.context = 128, .vocabulary = weights->spec().vocabulary, .blocks = 4, .rows_max = 64}};
+  std::promise<void> begun, go_on;
+  std::once_flag once;
+  auto loads = std::async(std::launch::async, [&] {
+    return (*worker)->prepare(order, [&](int64_t, int64_t) {
+      std::call_once(once, [&] {
+        begun.set_value();
+        go_on.get_future().wait();
+      });
+    });
+  });
+  begun.get_future().wait();
+  const absl::Status busy =
+      (*worker)->open({.session = 1, .plan = order.plan, .node = NodeId{1}, .limits = order.limits});
+  EXPECT_EQ(busy.code(), absl::StatusCode::kUnavailable);
+  EXPECT_THAT(Message(busy), HasSubstr("'second' is busy"));
+  std::promise<void> asked;
+  auto waits = std::async(std::launch::async, [&] {
+    asked.set_value();
+    return (*worker)->prepare(order, {});
+  });
+  asked.get_future().wait();
+  go_on.set_value();
+  const auto loaded = loads.get();
+  ASSERT_TRUE(loaded.ok()) << ToString(loaded.status());
+  const auto waited = waits.get();
+  ASSERT_TRUE(waited.ok()) << ToString(waited.status());
+  EXPECT_EQ(*waited, *loaded);
 }
 
 }  // namespace

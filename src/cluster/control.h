@@ -80,9 +80,9 @@ class WorkerControl {
   virtual ~WorkerControl() = default;
   virtual WorkerFacts describe() = 0;
   /// Returns the packed bytes held. NotFound: no such model under the roots. FailedPrecondition: another
-  /// model of that name (another config, other tensors, or other numbers in them), loading already, or in a session of
-  /// another coordinator, which the error names.
-  /// ResourceExhausted: it does not fit the memory allowed.
+  /// model of that name (another config, other tensors, or other numbers in them), or in a session of another
+  /// coordinator, which the error names.
+  /// ResourceExhausted: it does not fit the memory allowed. Unavailable: busy with another call.
   virtual absl::StatusOr<int64_t> prepare(const PrepareOrder& order, const PrepareProgress& progress) = 0;
   /// FailedPrecondition where the shard of this plan was not prepared, or is in a session of another coordinator.
   virtual absl::Status open(const OpenOrder& order) = 0;

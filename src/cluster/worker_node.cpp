@@ -19,6 +19,8 @@ namespace shoal {
 namespace {
 
 constexpr int64_t kConnectMs = 5000;
+/// How long a call waits for another to end. With what open() may take it is less than a coordinator waits.
+constexpr Duration kTurnMax = std::chrono::seconds(2);
 
 }  // namespace
 
@@ -83,6 +85,12 @@ WorkerFacts WorkerNode::describe() {
 
 absl::Status WorkerNode::named(const absl::Status& status) const {
   return Annotate(status, fmt::format("worker '{}'", options_.name));
+}
+
+// Not for long, so whoever asked may ask again: a coordinator has several models, and more than one may own this worker.
+absl::Status WorkerNode::busy() const {
+  return Unavailable("worker '{}' is busy with another call, such as to load a model; try again",
+                     options_.name);
 }
 
 absl::StatusOr<OpenedModel> WorkerNode::find_model(const PrepareOrder& order) const {
@@ -179,8 +187,8 @@ void WorkerNode::make_room(const std::string& model_hash, int64_t bytes) {
 }
 
 absl::StatusOr<int64_t> WorkerNode::prepare(const PrepareOrder& order, const PrepareProgress& progress) {
-  const std::unique_lock work(work_, std::try_to_lock);
-  if (!work.owns_lock()) return FailedPrecondition("worker '{}' is busy with another call", options_.name);
+  const std::unique_lock work(work_, kTurnMax);
+  if (!work.owns_lock()) return busy();
   RETURN_IF_ERROR(check_owner(order.model_hash, order.giver));
   NodeShard shard = ShardOf(order.plan, order.node);
   const auto held = held_.find(order.model_hash);
@@ -229,8 +237,8 @@ const WorkerNode::Held* WorkerNode::held_for(const Plan& plan) const {
 }
 
 absl::Status WorkerNode::open(const OpenOrder& order) {
-  const std::unique_lock work(work_, std::try_to_lock);
-  if (!work.owns_lock()) return FailedPrecondition("worker '{}' is busy with another call", options_.name);
+  const std::unique_lock work(work_, kTurnMax);
+  if (!work.owns_lock()) return busy();
   // What is refused leaves the sessions that run alone.
   const Held* held = held_for(order.plan);
   const NodeShard shard = ShardOf(order.plan, order.node);

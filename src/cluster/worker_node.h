@@ -66,6 +66,7 @@ class WorkerNode final : public WorkerControl {
   explicit WorkerNode(Options options);
   HostedNode hosted(const std::string& model_hash) const { return {options_.name, model_hash}; }
   absl::Status named(const absl::Status& status) const;
+  absl::Status busy() const;
   absl::StatusOr<OpenedModel> find_model(const PrepareOrder& order) const;
   /// That the weights are the coordinator's, as far as its samples tell. Returns those of this node.
   absl::StatusOr<std::vector<WeightSample>> check_weights(const PrepareOrder& order, const OpenedModel& model,
@@ -91,7 +92,7 @@ class WorkerNode final : public WorkerControl {
   NodeHost host_;
   std::unique_ptr<ControlService> service_;
   std::unique_ptr<GrpcEndpoint> endpoint_;
-  std::mutex work_;           ///< Held through prepare, open and close: one at a time.
+  std::timed_mutex work_;     ///< Held through prepare, open and close: one at a time.
   mutable std::mutex mutex_;  ///< Guards what follows, for describe(); held until there is an endpoint.
   bool loading_ = false;
   std::map<std::string, Held> held_;  ///< By the model's hash. Changed with work_ held, too.
