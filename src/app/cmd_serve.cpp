@@ -166,18 +166,27 @@ absl::Status Server::declare_models() {
 }
 
 /// What is wrong with the flags of all models is said at the start, not when the first is loaded.
-absl::Status CheckFlags(const ServeFlags& flags) {
+absl::Status CheckFlags(const ServeFlags& flags, int64_t models) {
   RETURN_IF_ERROR(ReadPlacement(flags.placement, flags.compute).status());
   RETURN_IF_ERROR(flags.compute.chosen_isa().status());
   RETURN_IF_ERROR(flags.compute.chosen_cpus().status());
   RETURN_IF_ERROR(ReplanGrace(flags.replan_after).status());
-  if (!flags.listen.empty()) RETURN_IF_ERROR(ParseHostPort(flags.listen).status());
+  if (!flags.listen.empty()) {
+    ASSIGN_OR_RETURN(const HostPort listen, ParseHostPort(flags.listen));
+    if (listen.port + models - 1 > 65535) {
+      return InvalidArgument(
+          "serve: --listen {}: each of the {} models listens on a port of its own from this one on, which "
+          "must end "
+          "at 65535",
+          flags.listen, models);
+    }
+  }
   if (flags.memory.empty()) return absl::OkStatus();
   return ParseBytes(flags.memory).status();
 }
 
 absl::Status Server::make_shelf() {
-  RETURN_IF_ERROR(CheckFlags(flags_));
+  RETURN_IF_ERROR(CheckFlags(flags_, std::ssize(declared_)));
   place_.ledger = std::make_shared<MemoryLedger>();
   ModelShelf::Options options;
   for (const DeclaredModel& model : declared_) {

@@ -162,6 +162,7 @@ def test_flags_that_cannot_be_are_said_at_the_start(run, folder):
                         (("--models", str(folder / "not-a-model")), "no folder"),
                         (("--models", str(folder / "none.yaml")), "none.yaml"),
                         (("--served-model-name", "x"), "NAME=DIR"),
+                        (("--listen", "127.0.0.1:65534"), "must end at 65535"),
                         (("--model", str(folder / "first")), "two models")):
         models = () if "--models" in words else ("--models", folder)
         done = run("serve", *models, "--port", 0, *words)
