@@ -243,7 +243,8 @@ Json ModelsApi::entry(size_t index) const {
   json["status"]["pinned"] = said.pinned;
   json["status"]["waiting_requests"] = status.waiting;
   if (!status.last_load.ok()) {
-    json["status"]["failed"] = true;
+    // With requests that wait, it is why they do: others have its room.
+    if (status.waiting == 0) json["status"]["failed"] = true;
     json["status"]["error"] = Message(status.last_load);
   }
   return json;

@@ -229,6 +229,9 @@ TEST_F(ModelsTest, OneThatWaitsForRoomGetsItWhenAModelIsUnloadedByName) {
   ASSERT_TRUE(Eventually([&] { return up().contains("a") && shelf_->loaded(0)->requests() == 1; }));
   auto other = std::async(std::launch::async, [&] { return model_of(R"({"model": "b"})"); });
   ASSERT_TRUE(Eventually([&] { return !shelf_->status(1).last_load.ok(); }));
+  const Json status = get("/v1/models/b")["status"];
+  EXPECT_FALSE(status.contains("failed")) << status;
+  EXPECT_THAT(status["error"].get<std::string>(), HasSubstr("no room"));
   EXPECT_EQ(post(R"({"model": "a"})", "/models/unload").status, 200);
   release(0);
   EXPECT_EQ(held.get(), "a");
