@@ -96,8 +96,8 @@ absl::StatusOr<FillInMiddle> EncodeFillInMiddle(const Tokenizer& tokenizer, cons
     return out;
   }
   return FailedPrecondition(
-      "this model's tokenizer has no tokens for filling in the middle (as <|fim_prefix|>); leave the suffix "
-      "out");
+      "this model's tokenizer has no tokens for filling in the middle (as <|fim_prefix|>); ask a model "
+      "that was trained for it");
 }
 
 }  // namespace shoal
