@@ -182,5 +182,33 @@ TEST(WorkerNode, ACallWaitsForAnotherForAWhileAndIsThenToldToTryAgain) {
   EXPECT_EQ(*waited, *loaded);
 }
 
+// The second may have loaded another fine-tune, whose shard looks the same.
+TEST(WorkerNode, ACoordinatorOpensOnlyWhatItWasItselfThatPreparedLast) {
+  const std::string& folder = TinyCheckpoint("qwen3_moe");
+  const auto weights = *ResolvedWeights::Open(folder);
+  WorkerNode::Options options;
+  options.name = "second";
+  options.listen = "127.0.0.1:0";
+  options.model_roots = {std::filesystem::path(folder).parent_path().string()};
+  options.make_backend = [] { return std::make_unique<FakeBackend>(FakeBackend::Options{}); };
+  auto worker = WorkerNode::Start(std::move(options));
+  ASSERT_TRUE(worker.ok()) << ToString(worker.status());
+  PrepareOrder order{
+      .plan = PlanOf(weights->spec(), 3),
+      .node = NodeId{1},
+      .model_names = {folder},
+      .model_hash = weights->checkpoint().hash(),
+      .limits = {.context = 128, .vocabulary = weights->spec().vocabulary, .blocks = 4, .rows_max = 64}};
+  for (const uint64_t coordinator : {1, 2}) {
+    order.giver.id = coordinator;
+    const auto prepared = (*worker)->prepare(order, {});
+    ASSERT_TRUE(prepared.ok()) << ToString(prepared.status());
+  }
+  const absl::Status refused = (*worker)->open(
+      {.session = 1, .plan = order.plan, .node = NodeId{1}, .limits = order.limits, .giver = {.id = 1}});
+  EXPECT_EQ(refused.code(), absl::StatusCode::kFailedPrecondition);
+  EXPECT_THAT(Message(refused), HasSubstr("prepared for another coordinator"));
+}
+
 }  // namespace
 }  // namespace shoal

@@ -195,6 +195,8 @@ absl::StatusOr<int64_t> WorkerNode::prepare(const PrepareOrder& order, const Pre
   if (held != held_.end() && host_.holds(hosted(order.model_hash), shard) &&
       CompareSamples(order.samples, held->second.samples).ok()) {
     RETURN_IF_ERROR(check_order(held->second.model, order.plan, shard, order.limits));
+    const std::lock_guard lock(mutex_);
+    held->second.ordered_by = order.giver.id;
     return held->second.weight_bytes;
   }
   ASSIGN_OR_RETURN(OpenedModel model, find_model(order));
@@ -207,7 +209,8 @@ absl::StatusOr<int64_t> WorkerNode::load(const PrepareOrder& order, OpenedModel 
   ASSIGN_OR_RETURN(std::vector<WeightSample> samples, check_weights(order, model, shard));
   Held held{.samples = std::move(samples),
             .weight_bytes = ShardBytes(model.spec, model.footprint, shard),
-            .cache_bytes = CacheBytes(model.facts, shard, order.plan.kv_dtype, order.limits)};
+            .cache_bytes = CacheBytes(model.facts, shard, order.plan.kv_dtype, order.limits),
+            .ordered_by = order.giver.id};
   make_room(order.model_hash, held.weight_bytes + held.cache_bytes);
   {
     const std::lock_guard lock(mutex_);
@@ -248,6 +251,10 @@ absl::Status WorkerNode::open(const OpenOrder& order) {
   }
   const HostedNode node = hosted(held->model.facts.hash);
   RETURN_IF_ERROR(check_owner(node.model_hash, order.giver));
+  // Another coordinator may have had it load another fine-tune meanwhile, whose shard looks the same.
+  if (held->ordered_by != order.giver.id) {
+    return FailedPrecondition("worker '{}' was prepared for another coordinator meanwhile", options_.name);
+  }
   RETURN_IF_ERROR(check_order(held->model, order.plan, shard, order.limits));
   auto transport =
       endpoint_->open_session(WireSession(order.plan, order.node, order.session, *host_.model(node)));

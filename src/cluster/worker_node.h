@@ -58,6 +58,7 @@ class WorkerNode final : public WorkerControl {
     std::vector<WeightSample> samples;  ///< Of the shard.
     int64_t weight_bytes = 0;
     int64_t cache_bytes = 0;  ///< Of its sessions, as last ordered.
+    uint64_t ordered_by = 0;  ///< The coordinator that it was prepared for last.
     uint64_t owner = 0;       ///< The coordinator that opened the last session.
     std::string owner_name;   ///< For people, with its address.
     int64_t since = 0;        ///< When it did; Unix seconds.

@@ -305,6 +305,10 @@ TEST_F(ClusterTest, AnAbsurdOrderIsRefusedAndTheRunningSessionGoesOn) {
   ASSERT_EQ((*cluster)->open(plan, engine), absl::OkStatus());
   const uint64_t session = worker->describe().session;
 
+  // It was prepared for whoever gives the orders, and holds what they are about.
+  const PrepareOrder prepared{plan, NodeId{1}, ModelNames(folder_, ""), model_.facts.hash,
+                              {},   limits(),  {.take_over = true}};
+  ASSERT_TRUE(worker->prepare(prepared, [](int64_t, int64_t) {}).ok());
   const auto refusal = [&](auto change) {
     OpenOrder order{session + 1, plan, NodeId{1}, limits(), options.expert_timeout, {.take_over = true}};
     order.plan.nodes[0].address = "127.0.0.1:1";
