@@ -136,6 +136,9 @@ absl::Status ServedModel::configure(const DeclaredModel& declared, const Serving
   if (declared.kv_positions > 0) cache.positions = declared.kv_positions;
   if (declared.sequences > 0) cache.sequences = declared.sequences;
   ASSIGN_OR_RETURN(const std::optional<Duration> grace, ReplanGrace(flags_.replan_after));
+  // This process tells fine-tunes of one model from each other; workers go by config and tensors.
+  const std::string identity =
+      placement.nodes.size() == 1 ? model_.checkpoint->content_identity() : model_.facts.hash;
   // A node may be asked for as many rows as one step has.
   ASSIGN_OR_RETURN(planner_, ServingPlanner::Create({.placement = std::move(placement),
                                                      .model = model_.facts,
@@ -143,6 +146,7 @@ absl::Status ServedModel::configure(const DeclaredModel& declared, const Serving
                                                      .cache = cache,
                                                      .rows_per_step = flags_.rows_per_step,
                                                      .ledger = place.ledger,
+                                                     .identity = identity,
                                                      .attendance = {.grace = grace},
                                                      .replan_as = flags_.replan_as}));
   return absl::OkStatus();

@@ -44,11 +44,11 @@ absl::Status MemoryLedger::claim(const std::string& model, const std::string& na
   const std::lock_guard lock(mutex_);
   const auto [other, fresh] = names_.emplace(model, name);
   if (fresh) return absl::OkStatus();
-  return FailedPrecondition(
-      "its config and tensors are those of '{}', which is loaded: copies and fine-tunes of one model are "
-      "served "
-      "one at a time. Unload '{}', or give one folder both names with aliases",
-      other->second, other->second);
+  return ResourceExhausted(
+      "it is the same model as '{}', or over workers a fine-tune of the same, as far as its config and "
+      "tensors tell: "
+      "they can be loaded by turns only. Two names of one folder are aliases",
+      other->second);
 }
 
 void MemoryLedger::set(const std::string& model, std::map<std::string, int64_t> bytes) {
@@ -73,7 +73,7 @@ int64_t MemoryLedger::others(const std::string& model, const std::string& node) 
 }
 
 ServingPlanner::~ServingPlanner() {
-  if (options_.ledger != nullptr) options_.ledger->erase(options_.model.hash);
+  if (options_.ledger != nullptr) options_.ledger->erase(options_.identity);
 }
 
 std::vector<NodeFacts> ServingPlanner::left_by_others(std::vector<NodeFacts> nodes) const {
@@ -81,14 +81,14 @@ std::vector<NodeFacts> ServingPlanner::left_by_others(std::vector<NodeFacts> nod
   for (NodeFacts& node : nodes) {
     if (node.memory_bytes == 0) continue;  // Unknown.
     node.memory_bytes =
-        std::max<int64_t>(node.memory_bytes - options_.ledger->others(options_.model.hash, node.name), 1);
+        std::max<int64_t>(node.memory_bytes - options_.ledger->others(options_.identity, node.name), 1);
   }
   return nodes;
 }
 
 absl::StatusOr<std::unique_ptr<ServingPlanner>> ServingPlanner::Create(Options options) {
   if (options.ledger != nullptr) {
-    RETURN_IF_ERROR(options.ledger->claim(options.model.hash, options.model.name));
+    RETURN_IF_ERROR(options.ledger->claim(options.identity, options.model.name));
   }
   std::unique_ptr<ServingPlanner> planner(new ServingPlanner(std::move(options)));
   Placement& placement = planner->options_.placement;
@@ -201,7 +201,7 @@ StepLimits ServingPlanner::limits(const Plan& plan) const {
     std::map<std::string, int64_t> taken;
     const std::vector<NodeCost> costs = NodeCosts(plan, options_.model, {size.positions, size.sequences});
     for (size_t i = 0; i < costs.size(); ++i) taken[plan.nodes[i].name] = costs[i].total_bytes();
-    options_.ledger->set(options_.model.hash, std::move(taken));
+    options_.ledger->set(options_.identity, std::move(taken));
   }
   return LimitsFor(options_.spec, plan, size, options_.rows_per_step);
 }

@@ -21,8 +21,8 @@ namespace shoal {
 /// What the models of one server take of its nodes' memory. Safe from any thread.
 class MemoryLedger {
  public:
-  /// From now on `model` (a hash) is served under this name. FailedPrecondition where it is already: its nodes can't
-  /// hold it twice.
+  /// From now on `model` (Options::identity) is served under this name. ResourceExhausted where it is already: its
+  /// nodes can't hold it twice.
   absl::Status claim(const std::string& model, const std::string& name);
   /// bytes: by the node's name.
   void set(const std::string& model, std::map<std::string, int64_t> bytes);
@@ -47,6 +47,7 @@ class ServingPlanner {
     /// Where the memory is shared with other models: a plan leaves what they take, and a cache has room for a few
     /// thousand positions at least. nullptr: all is for this model.
     std::shared_ptr<MemoryLedger> ledger;
+    std::string identity;                   ///< Of the model in the ledger: what nodes tell models by.
     AttendanceRules attendance;             ///< When plans do without a member.
     ReplanAs replan_as = ReplanAs::kAsked;  ///< How, where the placement names its part.
   };

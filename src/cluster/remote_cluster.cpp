@@ -37,6 +37,7 @@ RemoteCluster::RemoteCluster(Options options)
     : options_(std::move(options)),
       members_(options_.members, options_.key, options_.adopt_names, CpuNumericsClass()),
       host_(options_.host != nullptr ? options_.host : MakeHost(options_)),
+      own_node_{options_.members.front().name, options_.weights->checkpoint().content_identity()},
       session_base_(EntropySeed() << 32) {}
 
 // Others may use the host: only what is this cluster's goes.
@@ -130,10 +131,6 @@ absl::StatusOr<int64_t> RemoteCluster::prepare(const Session& session, NodeId no
   return member.client().prepare(
       order, [&](int64_t done, int64_t total) { report(member, done, total); },
       Deadline::after_ms(kPrepareMs));
-}
-
-HostedNode RemoteCluster::own_node() const {
-  return {options_.members.front().name, options_.weights->checkpoint().hash()};
 }
 
 absl::Status RemoteCluster::prepare_own(const Plan& plan) {

@@ -68,7 +68,7 @@ class RemoteCluster final : public SessionHost {
   std::map<std::string, LinkStats> link_stats() const;
   /// This process's node.
   const NodeHost& host() const { return *host_; }
-  HostedNode own_node() const;
+  const HostedNode& own_node() const { return own_node_; }
 
   /// A host for the CPUs that the options of several clusters agree on.
   static std::shared_ptr<NodeHost> MakeHost(const Options& options);
@@ -99,8 +99,9 @@ class RemoteCluster final : public SessionHost {
   Members members_;
   const std::shared_ptr<NodeHost> host_;
   std::unique_ptr<GrpcEndpoint> endpoint_;  ///< Of one node alone nullptr until the first open().
-  std::string own_address_;                 ///< At which others dial this process.
-  bool address_is_for_one_ = false;         ///< own_address_ is loopback, for a plan of this process alone.
+  const HostedNode own_node_;  ///< By the content of its weights: the host may have another fine-tune, too.
+  std::string own_address_;    ///< At which others dial this process.
+  bool address_is_for_one_ = false;  ///< own_address_ is loopback, for a plan of this process alone.
   const uint64_t session_base_;
   std::atomic<bool> stopping_{false};
   std::mutex asking_;         ///< Held by whoever asks the members how they are.

@@ -9,6 +9,7 @@ import requests
 
 from conftest import LONG_TIMEOUT
 from dialogue import NEVER_END, QUESTIONS, ask, client_of
+from fine_tune import tuned
 from local_cluster import wait_until
 
 NAMES = ("first", "second", "third")
@@ -149,7 +150,8 @@ def test_requests_for_more_models_than_fit_all_get_their_answers(make_cluster, f
 
 def test_a_worker_that_is_away_is_no_end_of_the_server(make_cluster, folder, alone):
     """It waits for the node for a while, says so, and the next request finds it back."""
-    cluster = make_cluster(1, model=None, serve_args=("--models", str(folder), *LONG_TIMEOUT), model_root=folder)
+    cluster = make_cluster(1, model=None, model_root=folder,
+                           serve_args=("--models", str(folder), "--replan-after", "never", *LONG_TIMEOUT))
     cluster.workers[0].kill()
     with pytest.raises(openai.InternalServerError, match="can't be loaded"):
         ask(client_of(cluster), QUESTIONS[0], model="first")
@@ -168,3 +170,25 @@ def test_flags_that_cannot_be_are_said_at_the_start(run, folder):
         done = run("serve", *models, "--port", 0, *words)
         assert done.returncode != 0
         assert part in done.stderr + done.stdout
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_fine_tunes_of_one_model_give_their_own_answers(make_cluster, demo_model, shoal, tmp_path, workers):
+    """Side by side in one process; by turns over a worker, which tells them apart by their weights only."""
+    from local_cluster import LocalCluster
+    root = tmp_path / "models"
+    shutil.copytree(demo_model, root / "base")
+    tuned(demo_model, root / "tuned")
+
+    def answer(cluster, name):
+        return ask(client_of(cluster), QUESTIONS[2], model=name, max_tokens=16)
+
+    alone = {}
+    for name in ("base", "tuned"):
+        with LocalCluster(shoal, root / name, tmp_path / f"log-{name}", 0) as cluster:
+            alone[name] = answer(cluster, name)
+    assert alone["base"] != alone["tuned"]
+    cluster = make_cluster(workers, model=None, serve_args=("--models", str(root), *LONG_TIMEOUT), model_root=root)
+    for name in ("base", "tuned", "base", "tuned"):
+        assert answer(cluster, name) == alone[name]
+    assert list(states(cluster).values()).count("loaded") == (2 if workers == 0 else 1)

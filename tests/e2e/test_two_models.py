@@ -1,13 +1,13 @@
 """One worker serves two models, at the same time or in turn, each for a coordinator of its own."""
 import json
 import shutil
-import struct
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
 from conftest import LONG_TIMEOUT
 from dialogue import QUESTIONS, ask, client_of
+from fine_tune import tuned
 
 SHARED = ("--split", "3,3", "--experts", "round_robin:2") + LONG_TIMEOUT
 
@@ -48,20 +48,6 @@ def test_a_worker_serves_two_models_at_the_same_time(make_cluster, two_models):
 
     second.stop()
     assert answers_of(first) == alone[0]
-
-
-def tuned(model, to):
-    """A copy of a model of the same config and table of tensors, with other experts: as a fine-tune is."""
-    shutil.copytree(model, to)
-    path = to / "model.safetensors"
-    data = bytearray(path.read_bytes())
-    (length,) = struct.unpack("<Q", data[:8])
-    for name, tensor in json.loads(data[8:8 + length]).items():
-        if ".mlp." in name and tensor["dtype"] == "U32":
-            begin, end = (8 + length + offset for offset in tensor["data_offsets"])
-            data[begin:end] = bytes(byte ^ 0x11 for byte in data[begin:end])
-    path.write_bytes(data)
-    return to
 
 
 def test_a_worker_that_holds_one_fine_tune_loads_the_other(make_cluster, demo_model, tmp_path):
