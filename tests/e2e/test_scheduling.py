@@ -14,7 +14,7 @@ from local_cluster import wait_until
 from test_many_streams import all_at_once, requests
 
 # A step of one row has room for one sequence: one slot.
-ONE_SLOT = ("--rows-per-step", "1")
+ONE_SLOT = ("--rows-per-step", "1", *LONG_TIMEOUT)
 WAIT_S = 60
 
 
@@ -38,7 +38,8 @@ def endless(api, **options):
 
 
 class Line:
-    """Requests that wait for the one slot of a server; each leaves it as soon as it has its first token."""
+    """Requests that wait for the one slot of a server, whose worker stands still until all are there; each leaves the slot
+    as soon as it has its first token."""
 
     def __init__(self, cluster, key="unused"):
         self.cluster = cluster
@@ -47,6 +48,7 @@ class Line:
         self.pool = concurrent.futures.ThreadPoolExecutor(32)
         self.asked = []
         self.blocker = endless(client(cluster, key))
+        cluster.workers[0].pause()
 
     def waiting(self):
         with http(self.cluster, self.key) as api:
@@ -64,6 +66,7 @@ class Line:
 
     def order(self):
         self.blocker.close()
+        self.cluster.workers[0].resume()
         for one in self.asked:
             one.result(WAIT_S)
         self.pool.shutdown()
@@ -71,7 +74,7 @@ class Line:
 
 
 def test_a_lower_priority_number_is_served_first(make_cluster):
-    line = Line(make_cluster(0, serve_args=ONE_SLOT))
+    line = Line(make_cluster(1, serve_args=ONE_SLOT))
     for name, options in (("none", {}), ("5", {"priority": 5}), ("-5", {"priority": -5}), ("0", {"priority": 0}),
                           ("-100", {"priority": -100})):
         line.ask(name, **options)
@@ -82,7 +85,7 @@ def test_a_lower_priority_number_is_served_first(make_cluster):
 def with_keys(make_cluster, tmp_path):
     keys = tmp_path / "keys"
     keys.write_text("key-of-ann name=ann\nkey-of-bob name=bob\nkey-of-eve name=eve priority=-10\nkey-of-job name=job priority=20\n")
-    cluster = make_cluster(0, serve_args=("--api-key-file", keys, *ONE_SLOT), start=True)
+    cluster = make_cluster(1, serve_args=("--api-key-file", keys, *ONE_SLOT))
     return cluster
 
 
@@ -120,7 +123,7 @@ def test_a_priority_out_of_range_is_refused_by_name(single):
 
 
 def test_a_full_queue_says_when_it_has_a_place(make_cluster):
-    cluster = make_cluster(0, serve_args=("--queue", "1", *ONE_SLOT))
+    cluster = make_cluster(1, serve_args=("--queue", "1", *ONE_SLOT))
     line = Line(cluster)
     line.ask("waits")
     assert cluster.metrics()["shoal_queue_wait_seconds"] > 0
