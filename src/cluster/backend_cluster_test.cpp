@@ -8,6 +8,7 @@
 #include <map>
 #include <string>
 
+#include "base/check.h"
 #include "base/status.h"
 #include "cluster/local_cluster.h"
 #include "cluster/worker_node.h"
@@ -136,27 +137,37 @@ TEST(BackendCluster, NodesOfDifferentNumericsClassesOpenNoSession) {
                                      HasSubstr("'shoal-fake/1'"), HasSubstr("'shoal-fake/2'")));
 }
 
-// Two models of one coordinator, say, of which one loads while the other's session is rebuilt.
-TEST(WorkerNode, ACallWaitsForAnotherForAWhileAndIsThenToldToTryAgain) {
-  const std::string& folder = TinyCheckpoint("qwen3_moe");
-  const auto weights = *ResolvedWeights::Open(folder);
+/// A worker whose models lie beside `folder`.
+std::unique_ptr<WorkerNode> WorkerBeside(const std::string& folder) {
   WorkerNode::Options options;
   options.name = "second";
   options.listen = "127.0.0.1:0";
   options.model_roots = {std::filesystem::path(folder).parent_path().string()};
   options.make_backend = [] { return std::make_unique<FakeBackend>(FakeBackend::Options{}); };
   auto worker = WorkerNode::Start(std::move(options));
-  ASSERT_TRUE(worker.ok()) << ToString(worker.status());
-  const PrepareOrder order{
-      .plan = PlanOf(weights->spec(), 3),
-      .node = NodeId{1},
-      .model_names = {folder},
-      .model_hash = weights->checkpoint().hash(),
-      .limits = {.context = 128, .vocabulary = weights->spec().vocabulary, .blocks = 4, .rows_max = 64}};
+  SHOAL_CHECK(worker.ok());
+  return *std::move(worker);
+}
+
+/// To hold its shard of the model in `folder`.
+PrepareOrder OrderFor(const std::string& folder) {
+  const auto weights = *ResolvedWeights::Open(folder);
+  return {.plan = PlanOf(weights->spec(), 3),
+          .node = NodeId{1},
+          .model_names = {folder},
+          .model_hash = weights->checkpoint().hash(),
+          .limits = {.context = 128, .vocabulary = weights->spec().vocabulary, .blocks = 4, .rows_max = 64}};
+}
+
+// Two models of one coordinator, say, of which one loads while the other's session is rebuilt.
+TEST(WorkerNode, ACallWaitsForAnotherForAWhileAndIsThenToldToTryAgain) {
+  const std::string& folder = TinyCheckpoint("qwen3_moe");
+  const std::unique_ptr<WorkerNode> worker = WorkerBeside(folder);
+  const PrepareOrder order = OrderFor(folder);
   std::promise<void> begun, go_on;
   std::once_flag once;
   auto loads = std::async(std::launch::async, [&] {
-    return (*worker)->prepare(order, [&](int64_t, int64_t) {
+    return worker->prepare(order, [&](int64_t, int64_t) {
       std::call_once(once, [&] {
         begun.set_value();
         go_on.get_future().wait();
@@ -165,13 +176,13 @@ TEST(WorkerNode, ACallWaitsForAnotherForAWhileAndIsThenToldToTryAgain) {
   });
   begun.get_future().wait();
   const absl::Status busy =
-      (*worker)->open({.session = 1, .plan = order.plan, .node = NodeId{1}, .limits = order.limits});
+      worker->open({.session = 1, .plan = order.plan, .node = NodeId{1}, .limits = order.limits});
   EXPECT_EQ(busy.code(), absl::StatusCode::kUnavailable);
   EXPECT_THAT(Message(busy), HasSubstr("'second' is busy"));
   std::promise<void> asked;
   auto waits = std::async(std::launch::async, [&] {
     asked.set_value();
-    return (*worker)->prepare(order, {});
+    return worker->prepare(order, {});
   });
   asked.get_future().wait();
   go_on.set_value();
@@ -185,26 +196,14 @@ TEST(WorkerNode, ACallWaitsForAnotherForAWhileAndIsThenToldToTryAgain) {
 // The second may have loaded another fine-tune, whose shard looks the same.
 TEST(WorkerNode, ACoordinatorOpensOnlyWhatItWasItselfThatPreparedLast) {
   const std::string& folder = TinyCheckpoint("qwen3_moe");
-  const auto weights = *ResolvedWeights::Open(folder);
-  WorkerNode::Options options;
-  options.name = "second";
-  options.listen = "127.0.0.1:0";
-  options.model_roots = {std::filesystem::path(folder).parent_path().string()};
-  options.make_backend = [] { return std::make_unique<FakeBackend>(FakeBackend::Options{}); };
-  auto worker = WorkerNode::Start(std::move(options));
-  ASSERT_TRUE(worker.ok()) << ToString(worker.status());
-  PrepareOrder order{
-      .plan = PlanOf(weights->spec(), 3),
-      .node = NodeId{1},
-      .model_names = {folder},
-      .model_hash = weights->checkpoint().hash(),
-      .limits = {.context = 128, .vocabulary = weights->spec().vocabulary, .blocks = 4, .rows_max = 64}};
+  const std::unique_ptr<WorkerNode> worker = WorkerBeside(folder);
+  PrepareOrder order = OrderFor(folder);
   for (const uint64_t coordinator : {1, 2}) {
     order.giver.id = coordinator;
-    const auto prepared = (*worker)->prepare(order, {});
+    const auto prepared = worker->prepare(order, {});
     ASSERT_TRUE(prepared.ok()) << ToString(prepared.status());
   }
-  const absl::Status refused = (*worker)->open(
+  const absl::Status refused = worker->open(
       {.session = 1, .plan = order.plan, .node = NodeId{1}, .limits = order.limits, .giver = {.id = 1}});
   EXPECT_EQ(refused.code(), absl::StatusCode::kFailedPrecondition);
   EXPECT_THAT(Message(refused), HasSubstr("prepared for another coordinator"));
