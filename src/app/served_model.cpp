@@ -1,5 +1,6 @@
 #include "app/served_model.h"
 
+#include <algorithm>
 #include <charconv>
 #include <nlohmann/json.hpp>
 #include <utility>
@@ -14,6 +15,8 @@
 namespace shoal {
 namespace {
 
+/// From the end of the grace to a session without the node, if its part is quickly loaded.
+constexpr Duration kReplanTakes = std::chrono::seconds(5);
 constexpr Duration kDescribeTimeout = std::chrono::seconds(2);
 constexpr Duration kAskOutTimeout = std::chrono::milliseconds(500);  // Meanwhile a loss goes unnoticed.
 
@@ -256,6 +259,9 @@ absl::Status ServedModel::start_api(const DeclaredModel& declared, const Serving
   scheduling.batch.draft_max = flags_.speculation.tokens_max();
   scheduling.queue_max = flags_.queue;
   scheduling.on_loss = flags_.on_loss;
+  // One that comes while a node is away is there when the others do its part.
+  ASSIGN_OR_RETURN(const std::optional<Duration> grace, ReplanGrace(flags_.replan_after));
+  if (grace.has_value()) scheduling.engine_wait = std::max(scheduling.engine_wait, *grace + kReplanTakes);
   scheduling.on_step = [this](const StepObservation& step) { metrics_.observe_step(step); };
   scheduler_ = std::make_unique<Scheduler>(*engine_, std::move(scheduling));
   metrics_.set_sources({[this] { return scheduler_->stats(); }, [this] { return link_totals(); },
