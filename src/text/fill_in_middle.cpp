@@ -96,7 +96,7 @@ absl::StatusOr<FillInMiddle> EncodeFillInMiddle(const Tokenizer& tokenizer, cons
     return out;
   }
   return FailedPrecondition(
-      "this model's tokenizer has no tokens for filling in the middle (as <|fim_prefix|>); ask a model "
+      "this model's tokenizer has no tokens for a prefix and a suffix (as <|fim_prefix|>); ask a model "
       "that was trained for it");
 }
 
