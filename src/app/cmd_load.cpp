@@ -28,10 +28,6 @@ struct LoadFlags {
   bool json = false;
 };
 
-Duration Seconds(double seconds) {
-  return std::chrono::duration_cast<Duration>(std::chrono::duration<double>(seconds));
-}
-
 /// The first model that the server says it has.
 absl::StatusOr<std::string> FirstModel(const HttpBase& base, const std::string& api_key) {
   HttpClient client(base);
@@ -76,9 +72,9 @@ absl::Status Load(const LoadFlags& flags) {
   LoadOptions load{.rate = flags.rate,
                    .concurrency = flags.concurrency,
                    .requests = flags.requests,
-                   .timeout = Seconds(flags.timeout_s),
+                   .timeout = FromSeconds(flags.timeout_s),
                    .seed = wanted.seed};
-  if (flags.duration_s > 0) load.duration = Seconds(flags.duration_s);
+  if (flags.duration_s > 0) load.duration = FromSeconds(flags.duration_s);
   if (load.requests == 0) {
     load.requests = flags.duration_s > 0 ? std::numeric_limits<int64_t>::max() : kDefaultRequests;
   }

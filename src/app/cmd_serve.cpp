@@ -194,8 +194,8 @@ absl::Status Server::make_shelf() {
   }
   options.load = [this](size_t index, const std::stop_token& stop) { return load(index, stop); };
   options.waiting_max = flags_.queue;
-  options.waits_at_most = SecondsToDuration(flags_.request_timeout_s);
-  options.idle_max = SecondsToDuration(flags_.model_idle_s);
+  options.waits_at_most = FromSeconds(flags_.request_timeout_s);
+  options.idle_max = FromSeconds(flags_.model_idle_s);
   shelf_ = std::make_unique<ModelShelf>(std::move(options));
   const bool first_is_default = !flags_.models.empty() || declared_.size() == 1;
   models_api_ = std::make_unique<ModelsApi>(
@@ -279,7 +279,7 @@ void Server::drain() {
     for (const auto& model : models) sum += model->requests();
     return sum;
   };
-  const Deadline deadline = Deadline::after(SecondsToDuration(flags_.drain_timeout_s));
+  const Deadline deadline = Deadline::after(FromSeconds(flags_.drain_timeout_s));
   while (!deadline.expired()) {
     if (left() == 0) return;
     if (StopSignalWithin(Deadline::min(deadline, Deadline::after_ms(20)))) break;

@@ -53,8 +53,4 @@ struct ServeFlags {
   SpeculationFlags speculation;
 };
 
-inline Duration SecondsToDuration(double seconds) {
-  return std::chrono::duration_cast<Duration>(std::chrono::duration<double>(seconds));
-}
-
 }  // namespace shoal

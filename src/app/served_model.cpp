@@ -66,7 +66,7 @@ absl::StatusOr<std::optional<Duration>> ReplanGrace(const std::string& text) {
   if (error != std::errc() || end != text.data() + text.size() || !(seconds >= 0) || seconds > 1e6) {
     return InvalidArgument("--replan-after '{}': expected seconds, 0 to 1000000, or never", text);
   }
-  return SecondsToDuration(seconds);
+  return FromSeconds(seconds);
 }
 
 void LoadBars::update(const std::string& member, int64_t done, int64_t total) {
@@ -183,7 +183,7 @@ absl::Status ServedModel::choose_dialect() {
 }
 
 absl::Status ServedModel::start_cluster(ServingPlace& place) {
-  const Duration timeout = SecondsToDuration(flags_.liveness_timeout_s);
+  const Duration timeout = FromSeconds(flags_.liveness_timeout_s);
   RemoteCluster::Options options;
   options.weights = model_.weights;
   options.members = planner_->members();
@@ -226,7 +226,7 @@ std::optional<std::string> ServedModel::wants_replan() {
   const auto better = planner_->better_plan(cluster_->members(), Deadline::after(kAskOutTimeout));
   if (!better.has_value()) return std::nullopt;
   const bool waited = flags_.on_loss == OnLoss::kResume &&
-                      Clock::now() - better->since >= SecondsToDuration(flags_.rejoin_wait_s);
+                      Clock::now() - better->since >= FromSeconds(flags_.rejoin_wait_s);
   if (requests() > 0 && !waited) return std::nullopt;
   return better->why;
 }
@@ -255,7 +255,7 @@ absl::Status ServedModel::start_api(const DeclaredModel& declared, const Serving
   SchedulerOptions scheduling;
   scheduling.batch.rows_per_step = flags_.rows_per_step;
   scheduling.batch.prefix_cache = flags_.prefix_cache;
-  scheduling.batch.target_itl = SecondsToDuration(flags_.target_itl_ms / 1000);
+  scheduling.batch.target_itl = FromSeconds(flags_.target_itl_ms / 1000);
   scheduling.batch.draft_max = flags_.speculation.tokens_max();
   scheduling.queue_max = flags_.queue;
   scheduling.on_loss = flags_.on_loss;
@@ -279,7 +279,7 @@ absl::Status ServedModel::start_api(const DeclaredModel& declared, const Serving
                       generation.top_k,
                       generation.repetition_penalty,
                       !generation.do_sample.value_or(true)};
-  service.request_deadline = SecondsToDuration(flags_.request_timeout_s);
+  service.request_deadline = FromSeconds(flags_.request_timeout_s);
   service.caller_priority = [keys = place.api_keys](const std::string& caller) {
     if (keys == nullptr) return CallerPriority{};  // Nobody is told from another.
     const int priority = keys->priority_of(caller);
@@ -344,7 +344,7 @@ absl::Status ServedModel::start_embeddings() {
     ASSIGN_OR_RETURN(options.pool, StatedPooling(*model_.checkpoint));
   }
   if (options.pool == Pool::kNone) options.pool = Pool::kLast;
-  options.request_deadline = SecondsToDuration(flags_.request_timeout_s);
+  options.request_deadline = FromSeconds(flags_.request_timeout_s);
   embedding_service_ = std::make_unique<EmbeddingService>(options, *service_, *scheduler_, metrics_);
   embeddings_ = std::make_unique<EmbeddingsApi>(*embedding_service_);
   ollama_embed_ = std::make_unique<OllamaEmbedApi>(*embedding_service_);

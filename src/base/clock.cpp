@@ -4,6 +4,12 @@
 
 namespace shoal {
 
+Duration FromSeconds(double seconds) {
+  return std::chrono::duration_cast<Duration>(std::chrono::duration<double>(seconds));
+}
+
+double SecondsOf(Duration duration) { return std::chrono::duration<double>(duration).count(); }
+
 Duration Deadline::remaining() const { return std::max(Duration::zero(), Duration(at - Clock::now())); }
 
 int64_t NowNs() {

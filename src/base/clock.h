@@ -9,6 +9,9 @@ namespace shoal {
 using Clock = std::chrono::steady_clock;
 using Duration = std::chrono::nanoseconds;
 
+Duration FromSeconds(double seconds);
+double SecondsOf(Duration duration);
+
 /// A point in (steady) time after which a wait gives up.
 struct Deadline {
   Clock::time_point at;

@@ -12,8 +12,6 @@
 namespace shoal {
 namespace {
 
-double Seconds(Duration duration) { return std::chrono::duration<double>(duration).count(); }
-
 /// "'a'", "'a' and 'b'".
 std::string Quoted(const std::vector<std::string>& names, const std::vector<bool>& which) {
   std::vector<std::string> quoted;
@@ -115,7 +113,7 @@ void Replanner::leave_out(const std::vector<MemberReport>& reports, std::vector<
                                      : Message(reports[i].answer);
     LogWarning(
         "node '{}' is left out of the plan: {}. It is taken in again after it has answered for {:.0f} s",
-        names_[i], why_[i], Seconds(book_.hold(i, now)));
+        names_[i], why_[i], SecondsOf(book_.hold(i, now)));
   }
   out_ = std::move(out);
 }

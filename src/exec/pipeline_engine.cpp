@@ -16,8 +16,6 @@ constexpr uint8_t kProbeFlag = 1;  // A kPosition frame that asks instead of tel
 constexpr int64_t kSubmitSendMs =
     1000;  // Links are open and windows hold many steps: this never elapses in health.
 
-double Seconds(Duration d) { return std::chrono::duration<double>(d).count(); }
-
 }  // namespace
 
 Frame EncodeProbe(Epoch epoch) {
@@ -308,7 +306,7 @@ void PipelineEngine::tick() {
       if (nodes_[i].waiting && now - since > liveness_.timeout) {
         late = NodeId{static_cast<int32_t>(i)};
         const StepId step = in_flight_.empty() ? StepId{next_id_.value - 1} : in_flight_.front().id;
-        verdict = Unavailable("{}: no heartbeat for {:.1f} s", describe(late, step), Seconds(now - since));
+        verdict = Unavailable("{}: no heartbeat for {:.1f} s", describe(late, step), SecondsOf(now - since));
         break;
       }
     }

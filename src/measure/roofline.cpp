@@ -25,7 +25,7 @@ double Seconds(ThreadPool& pool, int64_t size, absl::FunctionRef<void(Range part
 /// looks long.
 double BestRate(const RooflineOptions& options, double work_per_round,
                 absl::FunctionRef<double(int64_t rounds)> seconds_of) {
-  const double enough_s = std::chrono::duration<double>(options.run).count();
+  const double enough_s = SecondsOf(options.run);
   const Deadline end = Deadline::after(options.budget);
   double best = 0;
   for (int64_t rounds = 1; best == 0 || !end.expired();) {

@@ -10,9 +10,7 @@ namespace shoal {
 namespace {
 
 double Seconds(int64_t ns) { return static_cast<double>(ns) * 1e-9; }
-double SecondsSince(Clock::time_point start) {
-  return std::chrono::duration<double>(Clock::now() - start).count();
-}
+double SecondsSince(Clock::time_point start) { return SecondsOf(Clock::now() - start); }
 
 }  // namespace
 

@@ -36,7 +36,7 @@ class EmbeddingSink final : public EventSink {
 
  private:
   void end(const ApiResult<Embeddings>& result) {
-    metrics_.observe_request(std::chrono::duration<double>(Clock::now() - started_).count());
+    metrics_.observe_request(SecondsOf(Clock::now() - started_));
     done_(result);
   }
 

@@ -109,7 +109,7 @@ class Run {
     return std::ssize(result_.samples) < options_.requests && Clock::now() - start_ < options_.duration;
   }
   void schedule() {
-    const auto due = std::chrono::duration_cast<Duration>(std::chrono::duration<double>(arrivals_->next()));
+    const auto due = FromSeconds(arrivals_->next());
     if (std::ssize(result_.samples) >= options_.requests || due >= options_.duration) return;
     client_.call_at(start_ + due, [this, due] {
       send(start_ + due);
