@@ -85,7 +85,7 @@ int64_t CacheBytes(const ModelFacts& model, const NodeShard& shard, Plan::KvDtyp
 }
 
 BlockKey CachesKeyOf(const Plan& plan, const NodeModel& model) {
-  const std::string weights = model.checkpoint().content_identity();
+  const std::string& weights = model.checkpoint().content_identity();
   const std::string numerics = model.backend().numerics_class();
   const std::array<std::string_view, 4> bits = {weights, numerics, Name(plan.kv_dtype),
                                                 Name(plan.activations)};

@@ -308,7 +308,12 @@ std::string Checkpoint::compute_hash() const {
   return hash.hex();
 }
 
-std::string Checkpoint::content_identity() const {
+const std::string& Checkpoint::content_identity() const {
+  std::call_once(identity_read_, [this] { identity_ = compute_identity(); });
+  return identity_;
+}
+
+std::string Checkpoint::compute_identity() const {
   constexpr int64_t kSamples = 16;  // Per file: some milliseconds where nothing is in memory.
   constexpr int64_t kSampleBytes = 4096;
   std::string text = hash_;

@@ -4,6 +4,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <memory>
+#include <mutex>
 #include <span>
 #include <string>
 #include <string_view>
@@ -101,8 +102,8 @@ class Checkpoint {
 
   /// Equal at two times on this machine if the weights are the same bytes: a hash of hash(), the stamps of
   /// the files and a few pages of each. It misses only a change that leaves those pages, the size and the
-  /// time of the last change (which no program can set) as they were.
-  std::string content_identity() const;
+  /// time of the last change (which no program can set) as they were. Read when it is first asked for.
+  const std::string& content_identity() const;
   /// Whether content_identity() can be trusted: no file has changed since it was opened, or in the two
   /// seconds before, the coarsest step in which a file system counts time.
   bool content_settled() const;
@@ -127,6 +128,7 @@ class Checkpoint {
   absl::Status sort_and_refuse_duplicates();
   absl::Status read_shard();
   std::string compute_hash() const;
+  std::string compute_identity() const;
   const std::string& name_of_file(int file) const { return file < 0 ? folder_ : file_names_[file]; }
   /// The file that holds `data` and the byte range in it.
   std::pair<const MappedFile*, Range> locate(const std::byte* data, int64_t bytes) const;
@@ -142,6 +144,8 @@ class Checkpoint {
   std::optional<Shard> shard_;
   int64_t total_bytes_ = 0;
   std::string hash_;
+  mutable std::once_flag identity_read_;
+  mutable std::string identity_;
   GgufMetadata gguf_metadata_;  ///< Views into the first file; empty where this is no GGUF.
   int64_t opened_unix_s_ = 0;
 };
