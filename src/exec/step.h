@@ -148,6 +148,9 @@ struct StageTiming {
   int64_t expert_overhead_ns = 0;  ///< As PlannedExchange::overhead_ns.
   int64_t kv_saturated = 0;        ///< Keys and values that left the range of an f16 cache, and were clamped.
   int64_t mask_wait_ns = 0;        ///< Waiting for masks.
+
+  /// From rows in to rows out, but for masks. A real number: a peer may tell any two integers.
+  double elapsed_ns() const { return static_cast<double>(busy_ns) + static_cast<double>(expert_wait_ns); }
   bool operator==(const StageTiming&) const = default;
 };
 

@@ -213,9 +213,7 @@ void BatchPlanner::add_slice(Sequence& sequence, int64_t rows, Step& step, InFli
                           .sampled = sample,
                           .due = AskOfPrompt(sequence, slice),
                           .completes = last && !sample});
-  sequence.sample_pending = sample;
-  sequence.last_step = step.id;
-  ++sequence.steps_in_flight;
+  note_slice(sequence, step.id, sample);
 }
 
 // As a decode, of which no other step is in flight: what it writes behind its first row is overwritten by the next
@@ -225,8 +223,12 @@ void BatchPlanner::add_draft_slice(Sequence& sequence, Draft draft, Step& step, 
   step.slices.push_back(sequence.cursor.next_drafted(sequence.tokens.back(), draft.tokens));
   record.named.push_back(
       {.id = sequence.id, .end = std::ssize(sequence.tokens), .sampled = true, .draft = std::move(draft)});
-  sequence.sample_pending = true;
-  sequence.last_step = step.id;
+  note_slice(sequence, step.id, true);
+}
+
+void BatchPlanner::note_slice(Sequence& sequence, StepId step, bool sampled) {
+  sequence.sample_pending = sampled;
+  sequence.last_step = step;
   ++sequence.steps_in_flight;
 }
 
@@ -389,16 +391,17 @@ bool BatchPlanner::settle(Named& named, const Outcome& outcome) {
 
 void BatchPlanner::observe(const InFlight& record, std::span<const StageTiming> timings, int64_t elapsed_ns) {
   if (record.rows == 0) return;  // Orders for disks.
-  if (!record.decodes_only) caches_.disk().observe_prefill(record.rows, timings);
-  if (record.decodes_only) model_.observe(record.rows, timings, record.alone);
+  if (record.decodes_only) {
+    model_.observe(record.rows, timings, record.alone);
+  } else {
+    caches_.disk().observe_prefill(record.rows, timings);
+  }
   pacer_.observe(record.load, timings, record.decoding);
   // What travels between nodes counts where nothing hides it.
   double ns = static_cast<double>(elapsed_ns);
   if (!record.alone || elapsed_ns == 0) {
     ns = 0;
-    for (const StageTiming& stage : timings) {
-      ns += static_cast<double>(stage.busy_ns) + static_cast<double>(stage.expert_wait_ns);
-    }
+    for (const StageTiming& stage : timings) ns += stage.elapsed_ns();
   }
   if (ns > 0) drafter_.observe_step(record.rows, ns, record.alone);
 }

@@ -170,6 +170,7 @@ class BatchPlanner {
   void charge(Sequence& sequence);
   void add_slice(Sequence& sequence, int64_t rows, Step& step, InFlight& record);
   void add_draft_slice(Sequence& sequence, Draft draft, Step& step, InFlight& record);
+  static void note_slice(Sequence& sequence, StepId step, bool sampled);
   void begin(Sequence& sequence, Step& step);
   void make_room(Sequence& sequence, std::vector<int32_t>& draft);
   bool grow(Sequence& sequence, int64_t positions);

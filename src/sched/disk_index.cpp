@@ -71,11 +71,11 @@ bool DiskIndex::pays() {
 // Of a prompt in many chunks all stages work at the same time: the slowest one decides.
 void DiskIndex::observe_prefill(int64_t rows, std::span<const StageTiming> timings) {
   if (rows < kPrefillRowsMin) return;
-  int64_t slowest_ns = 0;
+  double slowest_ns = 0;
   for (const StageTiming& timing : timings) {
-    slowest_ns = std::max(slowest_ns, timing.busy_ns + timing.expert_wait_ns);
+    slowest_ns = std::max(slowest_ns, timing.elapsed_ns());
   }
-  if (slowest_ns > 0) Mix(prefill_ns_per_row_, static_cast<double>(slowest_ns) / static_cast<double>(rows));
+  if (slowest_ns > 0) Mix(prefill_ns_per_row_, slowest_ns / static_cast<double>(rows));
 }
 
 void DiskIndex::observe_restore(const RestoreOutcome& outcome) {

@@ -70,10 +70,8 @@ double LoadCostModel::time_ns(std::span<const StageTiming> timings) const {
   double sum = 0;
   double slowest = 0;
   for (const StageTiming& one : timings) {
-    // As real numbers: a peer may tell any.
-    const double ns = static_cast<double>(one.busy_ns) + static_cast<double>(one.expert_wait_ns);
-    sum += ns;
-    slowest = std::max(slowest, ns);
+    sum += one.elapsed_ns();
+    slowest = std::max(slowest, one.elapsed_ns());
   }
   return std::max(sum, stages_ * slowest);
 }

@@ -50,10 +50,7 @@ void PipelineModel::observe(int64_t rows, std::span<const StageTiming> timings, 
   if (static_cast<int>(timings.size()) != stages_) return;  // An engine that does not tell.
   Lines& lines = alone ? alone_ : together_;
   for (size_t i = 0; i < timings.size(); ++i) {
-    // As real numbers: a peer may tell any.
-    const double ns =
-        static_cast<double>(timings[i].busy_ns) + static_cast<double>(timings[i].expert_wait_ns);
-    lines.stages[i].add(static_cast<double>(rows), ns);
+    lines.stages[i].add(static_cast<double>(rows), timings[i].elapsed_ns());
   }
   lines.seen_at = decisions_;
 }
