@@ -1,6 +1,7 @@
 #include "text/output/tool_format.h"
 
 #include <algorithm>
+#include <utility>
 
 #include "base/check.h"
 #include "text/output/choice_grammar.h"
@@ -55,6 +56,31 @@ std::unique_ptr<CallGrammar> GrammarOf(const OneCallsSyntax& syntax, const ToolS
 }
 
 }  // namespace
+
+XmlCallsSyntax InvokeTags(const std::string& prefix, std::vector<std::string> close) {
+  return {.call_open = "<" + prefix + "invoke name=\"",
+          .name_close = "\"",
+          .tag_close = ">",
+          .key_open = "<" + prefix + "parameter name=\"",
+          .key_close = "\"",
+          .value_open = ">",
+          .value_close = "</" + prefix + "parameter>",
+          .call_close = "</" + prefix + "invoke>",
+          .close = std::move(close)};
+}
+
+CallWriting InvokeWriting(const XmlCallsSyntax& syntax, std::string opener, std::string closer) {
+  return {.opener = std::move(opener),
+          .begin = {"\n"},
+          .before_name = {syntax.call_open},
+          .after_name = {syntax.name_close + syntax.tag_close + "\n"},
+          .after_arguments = {syntax.call_close},
+          .separator = {"\n"},
+          .end = {"\n"},
+          .closer = std::move(closer),
+          .style = ArgumentStyle::kElements,
+          .after_value = {"\n"}};
+}
 
 ToolSyntax ToolFormat::syntax() const {
   return {.openers = openers,

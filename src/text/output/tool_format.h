@@ -36,6 +36,12 @@ struct ToolFormat {
   const CallWriting& writing(std::string_view chat_template) const;
 };
 
+/// The marks of <PREFIXinvoke name="..."><PREFIXparameter name="...">VALUE</PREFIXparameter></PREFIXinvoke>, and of what
+/// ends the calls.
+XmlCallsSyntax InvokeTags(const std::string& prefix, std::vector<std::string> close);
+/// How calls between such tags are written, each tag on a line of its own, behind `opener` and before `closer`.
+CallWriting InvokeWriting(const XmlCallsSyntax& syntax, std::string opener, std::string closer);
+
 // Each is defined in formats/.
 ToolFormat ApertusFormat();
 ToolFormat AprielFormat();

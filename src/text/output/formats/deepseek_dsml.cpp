@@ -9,29 +9,12 @@
 namespace shoal {
 
 ToolFormat DeepSeekDsmlFormat() {
-  const XmlCallsSyntax syntax = {.call_open = "<｜DSML｜invoke name=\"",
-                                 .name_close = "\"",
-                                 .tag_close = ">",
-                                 .key_open = "<｜DSML｜parameter name=\"",
-                                 .key_close = "\"",
-                                 .value_open = ">",
-                                 .value_close = "</｜DSML｜parameter>",
-                                 .call_close = "</｜DSML｜invoke>",
-                                 .close = {"</｜DSML｜function_calls>", "</｜DSML｜tool_calls>"},
-                                 .text_attribute = "string=\"true\"",
-                                 .json_attribute = "string=\"false\""};
-  CallWriting v32 = {.opener = "<｜DSML｜function_calls>",
-                     .begin = {"\n"},
-                     .before_name = {syntax.call_open},
-                     .after_name = {syntax.name_close + syntax.tag_close + "\n"},
-                     .after_arguments = {syntax.call_close},
-                     .separator = {"\n"},
-                     .end = {"\n"},
-                     .closer = syntax.close[0],
-                     .style = ArgumentStyle::kElements,
-                     .text_attribute = {" " + syntax.text_attribute},
-                     .json_attribute = {" " + syntax.json_attribute},
-                     .after_value = {"\n"}};
+  XmlCallsSyntax syntax = InvokeTags("｜DSML｜", {"</｜DSML｜function_calls>", "</｜DSML｜tool_calls>"});
+  syntax.text_attribute = "string=\"true\"";
+  syntax.json_attribute = "string=\"false\"";
+  CallWriting v32 = InvokeWriting(syntax, "<｜DSML｜function_calls>", syntax.close[0]);
+  v32.text_attribute = {" " + syntax.text_attribute};
+  v32.json_attribute = {" " + syntax.json_attribute};
   CallWriting v4 = v32;
   v4.for_templates = {"tool_calls>"};
   v4.opener = "<｜DSML｜tool_calls>";

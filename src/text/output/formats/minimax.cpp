@@ -10,30 +10,13 @@
 namespace shoal {
 
 ToolFormat MiniMaxM2Format() {
-  const XmlCallsSyntax syntax = {.call_open = "<invoke name=\"",
-                                 .name_close = "\"",
-                                 .tag_close = ">",
-                                 .key_open = "<parameter name=\"",
-                                 .key_close = "\"",
-                                 .value_open = ">",
-                                 .value_close = "</parameter>",
-                                 .call_close = "</invoke>",
-                                 .close = {"</minimax:tool_call>"}};
+  const XmlCallsSyntax syntax = InvokeTags("", {"</minimax:tool_call>"});
   const std::string open = "<minimax:tool_call>";
   return {.name = "minimax-m2",
           .recognized_by = {{"<minimax:tool_call>"}},
           .openers = {open},
           .calls = {syntax},
-          .writings = {{.opener = open,
-                        .begin = {"\n"},
-                        .before_name = {syntax.call_open},
-                        .after_name = {syntax.name_close + syntax.tag_close + "\n"},
-                        .after_arguments = {syntax.call_close},
-                        .separator = {"\n"},
-                        .end = {"\n"},
-                        .closer = syntax.close[0],
-                        .style = ArgumentStyle::kElements,
-                        .after_value = {"\n"}}},
+          .writings = {InvokeWriting(syntax, open, syntax.close[0])},
           .inner_marks = {"<invoke", syntax.call_close, "<parameter", syntax.value_close}};
 }
 
