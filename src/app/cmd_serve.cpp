@@ -92,6 +92,7 @@ class Server {
       ASSIGN_OR_RETURN(place_.key, KeyAuth::from_file(flags_.key_file));
     }
     ASSIGN_OR_RETURN(place_.api_keys, OpenApiKeys(flags_));
+    ASSIGN_OR_RETURN(place_.replan_grace, ReplanGrace(flags_.replan_after));
     place_.responses = ResponsesApi::MakeStore();
     RETURN_IF_ERROR(declare_models());
     std::vector<HttpRoute> routes;
@@ -170,7 +171,6 @@ absl::Status CheckFlags(const ServeFlags& flags, int64_t models) {
   RETURN_IF_ERROR(ReadPlacement(flags.placement, flags.compute).status());
   RETURN_IF_ERROR(flags.compute.chosen_isa().status());
   RETURN_IF_ERROR(flags.compute.chosen_cpus().status());
-  RETURN_IF_ERROR(ReplanGrace(flags.replan_after).status());
   if (!flags.listen.empty()) {
     ASSIGN_OR_RETURN(const HostPort listen, ParseHostPort(flags.listen));
     if (listen.port + models - 1 > 65535) {
@@ -199,7 +199,7 @@ absl::Status Server::make_shelf() {
   shelf_ = std::make_unique<ModelShelf>(std::move(options));
   const bool first_is_default = !flags_.models.empty() || declared_.size() == 1;
   models_api_ = std::make_unique<ModelsApi>(
-      ModelsApiOptions{.model_routes = ServedModel::RouteNames(place_.responses),
+      ModelsApiOptions{.model_routes = ServedModel::RoutesOf(nullptr, place_.responses),
                        .default_model = first_is_default ? std::optional<size_t>(0) : std::nullopt,
                        .metrics = &metrics_},
       *shelf_);
@@ -211,13 +211,13 @@ absl::StatusOr<std::shared_ptr<LoadedModel>> Server::load(size_t index, const st
   ASSIGN_OR_RETURN(const std::shared_ptr<ServedModel> model,
                    ServedModel::Create(flags_, declared_[index], place_, static_cast<int>(index)));
   model->start();
-  ASSIGN_OR_RETURN(const std::optional<Duration> grace, ReplanGrace(flags_.replan_after));
   std::optional<Deadline> patience;
   while (!stop.stop_requested()) {
     if (model->engine().ok()) return model;
     const absl::Status attempt = model->last_attempt();
     if (absl::IsUnavailable(attempt) || absl::IsDeadlineExceeded(attempt)) {
-      if (!patience.has_value()) patience = Deadline::after(grace.value_or(Duration()) + kNodePatience);
+      if (!patience.has_value())
+        patience = Deadline::after(place_.replan_grace.value_or(Duration()) + kNodePatience);
       if (patience->expired()) return attempt;
     } else if (!attempt.ok()) {
       return attempt;

@@ -106,12 +106,18 @@ Json ServedModel::openai_entry() const { return api_->entry(); }
 Json ServedModel::ollama_entry() const { return ollama_->entry(); }
 std::optional<Json> ServedModel::ollama_running_entry() const { return ollama_->running_entry(); }
 
-std::vector<HttpRoute> ServedModel::RouteNames(const std::shared_ptr<ResponseStore>& responses) {
-  std::vector<HttpRoute> routes = OpenAiApi::RoutesOf(nullptr);
-  for (const auto& more : {ResponsesApi::RoutesOf(nullptr, responses), AnthropicApi::RoutesOf(nullptr),
-                           OllamaApi::RoutesOf(nullptr), LlamaApi::RoutesOf(nullptr),
-                           EmbeddingsApi::RoutesOf(nullptr), OllamaEmbedApi::RoutesOf(nullptr)}) {
-    routes.insert(routes.end(), more.begin(), more.end());
+std::vector<HttpRoute> ServedModel::RoutesOf(const ServedModel* model,
+                                             const std::shared_ptr<ResponseStore>& responses) {
+  const auto api = [model](const auto member) { return model == nullptr ? nullptr : (model->*member).get(); };
+  std::vector<HttpRoute> routes;
+  for (const auto& some :
+       {OpenAiApi::RoutesOf(api(&ServedModel::api_)),
+        ResponsesApi::RoutesOf(api(&ServedModel::responses_), responses),
+        AnthropicApi::RoutesOf(api(&ServedModel::anthropic_)),
+        OllamaApi::RoutesOf(api(&ServedModel::ollama_)), LlamaApi::RoutesOf(api(&ServedModel::llama_)),
+        EmbeddingsApi::RoutesOf(api(&ServedModel::embeddings_)),
+        OllamaEmbedApi::RoutesOf(api(&ServedModel::ollama_embed_))}) {
+    routes.insert(routes.end(), some.begin(), some.end());
   }
   return routes;
 }
@@ -138,7 +144,6 @@ absl::Status ServedModel::configure(const DeclaredModel& declared, const Serving
   CacheSize cache = flags_.cache_size;
   if (declared.kv_positions > 0) cache.positions = declared.kv_positions;
   if (declared.sequences > 0) cache.sequences = declared.sequences;
-  ASSIGN_OR_RETURN(const std::optional<Duration> grace, ReplanGrace(flags_.replan_after));
   // This process tells fine-tunes of one model from each other; workers go by config and tensors.
   const std::string identity =
       placement.nodes.size() == 1 ? model_.checkpoint->content_identity() : model_.facts.hash;
@@ -150,7 +155,7 @@ absl::Status ServedModel::configure(const DeclaredModel& declared, const Serving
                                                      .rows_per_step = flags_.rows_per_step,
                                                      .ledger = place.ledger,
                                                      .identity = identity,
-                                                     .attendance = {.grace = grace},
+                                                     .attendance = {.grace = place.replan_grace},
                                                      .replan_as = flags_.replan_as}));
   return absl::OkStatus();
 }
@@ -191,13 +196,6 @@ absl::Status ServedModel::start_cluster(ServingPlace& place) {
   options.limits = [this](const Plan& plan) { return planner_->limits(plan); };
   options.model_names = model_names_;
   options.listen = listen_;
-  options.threads = flags_.compute.chosen_threads();
-  ASSIGN_OR_RETURN(options.cpus, flags_.compute.chosen_cpus());
-  ASSIGN_OR_RETURN(options.packed_cache, flags_.cache.open());
-  if (place.host == nullptr) {  // Else it has the folder already.
-    ASSIGN_OR_RETURN(options.kv_disk, flags_.kv_disk.open(options.members.front().name));
-  }
-  ASSIGN_OR_RETURN(options.isa, flags_.compute.chosen_isa());
   // The asker names the owner before the coordinator gives the asker up.
   options.expert_timeout = std::max<Duration>(timeout - std::chrono::seconds(1), timeout / 2);
   options.key = place.key;
@@ -206,10 +204,15 @@ absl::Status ServedModel::start_cluster(ServingPlace& place) {
   options.progress = [this](const std::string& member, int64_t done, int64_t total) {
     bars_.update(member, done, total);
   };
-  if (place.ledger != nullptr) {
-    if (place.host == nullptr) place.host = RemoteCluster::MakeHost(options);
-    options.host = place.host;
+  if (place.host == nullptr) {
+    options.threads = flags_.compute.chosen_threads();
+    ASSIGN_OR_RETURN(options.cpus, flags_.compute.chosen_cpus());
+    ASSIGN_OR_RETURN(options.isa, flags_.compute.chosen_isa());
+    ASSIGN_OR_RETURN(options.packed_cache, flags_.cache.open());
+    ASSIGN_OR_RETURN(options.kv_disk, flags_.kv_disk.open(options.members.front().name));
+    place.host = RemoteCluster::MakeHost(options);
   }
+  options.host = place.host;
   const bool alone = options.members.size() == 1;
   ASSIGN_OR_RETURN(cluster_, RemoteCluster::Start(std::move(options)));
   engine_ = std::make_unique<PipelineEngine>(alone ? kLocalLiveness
@@ -225,8 +228,8 @@ absl::Status ServedModel::start_cluster(ServingPlace& place) {
 std::optional<std::string> ServedModel::wants_replan() {
   const auto better = planner_->better_plan(cluster_->members(), Deadline::after(kAskOutTimeout));
   if (!better.has_value()) return std::nullopt;
-  const bool waited = flags_.on_loss == OnLoss::kResume &&
-                      Clock::now() - better->since >= FromSeconds(flags_.rejoin_wait_s);
+  const bool waited =
+      flags_.on_loss == OnLoss::kResume && Clock::now() - better->since >= FromSeconds(flags_.rejoin_wait_s);
   if (requests() > 0 && !waited) return std::nullopt;
   return better->why;
 }
@@ -260,8 +263,9 @@ absl::Status ServedModel::start_api(const DeclaredModel& declared, const Serving
   scheduling.queue_max = flags_.queue;
   scheduling.on_loss = flags_.on_loss;
   // One that comes while a node is away is there when the others do its part.
-  ASSIGN_OR_RETURN(const std::optional<Duration> grace, ReplanGrace(flags_.replan_after));
-  if (grace.has_value()) scheduling.engine_wait = std::max(scheduling.engine_wait, *grace + kReplanTakes);
+  if (place.replan_grace.has_value()) {
+    scheduling.engine_wait = std::max(scheduling.engine_wait, *place.replan_grace + kReplanTakes);
+  }
   scheduling.on_step = [this](const StepObservation& step) { metrics_.observe_step(step); };
   scheduler_ = std::make_unique<Scheduler>(*engine_, std::move(scheduling));
   metrics_.set_sources({[this] { return scheduler_->stats(); }, [this] { return link_totals(); },
@@ -303,11 +307,7 @@ absl::Status ServedModel::start_api(const DeclaredModel& declared, const Serving
   ollama_ = std::make_unique<OllamaApi>(std::move(ollama), *service_);
   llama_ = std::make_unique<LlamaApi>(std::move(llama), *service_, *scheduler_);
   RETURN_IF_ERROR(start_embeddings());
-  routes_ = api_->routes();
-  for (const auto& more : {responses_->routes(), anthropic_->routes(), ollama_->routes(), llama_->routes(),
-                           embeddings_->routes(), ollama_embed_->routes()}) {
-    routes_.insert(routes_.end(), more.begin(), more.end());
-  }
+  routes_ = RoutesOf(this, place.responses);
   return absl::OkStatus();
 }
 

@@ -37,9 +37,10 @@ struct ServingPlace {
   std::optional<KeyAuth> key;
   std::shared_ptr<ResponseStore> responses;
   std::shared_ptr<ApiKeys> api_keys;  ///< nullptr: everybody may ask.
-  /// Where there are several models: else nullptr.
-  std::shared_ptr<MemoryLedger> ledger;
-  std::shared_ptr<NodeHost> host;  ///< Made by the first.
+  /// How long a lost node is waited for before a plan without it; none: until it is back.
+  std::optional<Duration> replan_grace;
+  std::shared_ptr<MemoryLedger> ledger;  ///< Where there are several models: else nullptr.
+  std::shared_ptr<NodeHost> host;        ///< Made by the first.
 };
 
 /// Of --replan-after: nothing is never.
@@ -88,8 +89,9 @@ class ServedModel final : public LoadedModel {
   Json ollama_entry() const override;
   std::optional<Json> ollama_running_entry() const override;
 
-  /// The routes that every model has, to know which there are.
-  static std::vector<HttpRoute> RouteNames(const std::shared_ptr<ResponseStore>& responses);
+  /// The routes of a model; with nullptr to know which there are, of which those that need no model may be asked.
+  static std::vector<HttpRoute> RoutesOf(const ServedModel* model,
+                                         const std::shared_ptr<ResponseStore>& responses);
 
  private:
   explicit ServedModel(const ServeFlags& flags) : flags_(flags) {}
