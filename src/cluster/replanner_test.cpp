@@ -36,6 +36,12 @@ class Town {
     return replanner.plan(
         reports, [this](const std::vector<bool>& out) { return make(out); }, now);
   }
+  /// It goes, and is waited for as long as members are.
+  void lose(size_t member) {
+    go(member);
+    plan().IgnoreError();
+    pass(seconds(15));
+  }
   /// The nodes of the plan, or the error.
   std::string nodes() {
     const absl::StatusOr<Plan> made = plan();
@@ -126,9 +132,7 @@ TEST(Replanner, OneThatWasNeverThereIsDoneWithoutAsWell) {
 TEST(Replanner, AMemberThatIsBackCountsAfterAWhile) {
   Town town(3);
   EXPECT_EQ(town.serve(), "abc");
-  town.go(2);
-  town.plan().IgnoreError();
-  town.pass(seconds(15));
+  town.lose(2);
   EXPECT_EQ(town.serve(), "ab");
   EXPECT_FALSE(town.better().has_value());
   town.come_back(2);
@@ -151,9 +155,7 @@ TEST(Replanner, AMemberThatIsBackCountsAfterAWhile) {
 TEST(Replanner, AGapWhileItIsOnProbationBeginsItAnewAndLonger) {
   Town town(2);
   EXPECT_EQ(town.serve(), "ab");
-  town.go(1);
-  town.plan().IgnoreError();
-  town.pass(seconds(15));
+  town.lose(1);
   EXPECT_EQ(town.serve(), "a");
   town.come_back(1);
   EXPECT_FALSE(town.better().has_value());
@@ -248,9 +250,7 @@ TEST(Replanner, TwoMembersGoTogetherOrOneAfterTheOther) {
 TEST(Replanner, AMemberThatFailsWhenItIsTakenInAgainDoesNotStopTheOthers) {
   Town town(2);
   EXPECT_EQ(town.serve(), "ab");
-  town.go(1);
-  town.plan().IgnoreError();
-  town.pass(seconds(15));
+  town.lose(1);
   EXPECT_EQ(town.serve(), "a");
   town.come_back(1);
   EXPECT_FALSE(town.better().has_value());
@@ -268,9 +268,7 @@ TEST(Replanner, AMemberThatFailsWhenItIsTakenInAgainDoesNotStopTheOthers) {
 TEST(Replanner, AMemberThatIsNotNeededEndsNoSession) {
   Town town(2);
   town.nodes_max = 1;
-  town.go(1);
-  town.plan().IgnoreError();
-  town.pass(seconds(15));
+  town.lose(1);
   EXPECT_EQ(town.serve(), "a");
   town.come_back(1);
   EXPECT_FALSE(town.better().has_value());

@@ -12,6 +12,7 @@
 #include "base/status.h"
 #include "sched/batch_planner.h"
 #include "sched/testing/fake_engine.h"
+#include "sched/testing/texts.h"
 
 namespace shoal {
 namespace {
@@ -28,17 +29,7 @@ EngineLimits Limits(int stages, int slots = 0, int blocks = 64) {
           .state_slots = slots};
 }
 
-std::vector<int32_t> Text(uint64_t seed, size_t tokens) {
-  RandomStream random(seed);
-  std::vector<int32_t> text(tokens);
-  for (int32_t& token : text) token = static_cast<int32_t>(random.below(kVocabulary));
-  return text;
-}
-
-std::vector<int32_t> Joined(std::vector<int32_t> head, const std::vector<int32_t>& tail) {
-  head.insert(head.end(), tail.begin(), tail.end());
-  return head;
-}
+std::vector<int32_t> Text(uint64_t seed, size_t tokens) { return RandomText(seed, tokens, kVocabulary); }
 
 class Bench {
  public:

@@ -15,6 +15,7 @@
 #include "base/status.h"
 #include "sched/batch_planner.h"
 #include "sched/testing/fake_engine.h"
+#include "sched/testing/texts.h"
 
 namespace shoal {
 namespace {
@@ -29,17 +30,7 @@ constexpr EngineLimits kLimits{
 constexpr EngineLimits kStates{
     .blocks = 64, .context = 2048, .steps_in_flight = 1, .vocabulary = kVocabulary, .state_slots = 16};
 
-std::vector<int32_t> Text(uint64_t seed, size_t tokens) {
-  RandomStream random(seed);
-  std::vector<int32_t> text(tokens);
-  for (int32_t& token : text) token = static_cast<int32_t>(random.below(kVocabulary));
-  return text;
-}
-
-std::vector<int32_t> Joined(std::vector<int32_t> head, const std::vector<int32_t>& tail) {
-  head.insert(head.end(), tail.begin(), tail.end());
-  return head;
-}
+std::vector<int32_t> Text(uint64_t seed, size_t tokens) { return RandomText(seed, tokens, kVocabulary); }
 
 /// A batch planner and its engine. Sequences end after as many tokens as they may have.
 class Bench {
