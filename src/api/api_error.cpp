@@ -41,6 +41,12 @@ ApiError FromStatus(const absl::Status& status) {
   }
 }
 
+ApiError FromStatus(const absl::Status& status, std::string_view field) {
+  ApiError error = FromStatus(status);
+  if (error.status == 400) error.param = field;
+  return error;
+}
+
 int64_t RetryAfterSeconds(double wait_s) {
   constexpr double kMost = 60;
   return static_cast<int64_t>(std::ceil(std::clamp(wait_s, 1.0, kMost)));

@@ -5,6 +5,7 @@
 #include <expected>
 #include <optional>
 #include <string>
+#include <string_view>
 #include <utility>
 
 #include "absl/status/status.h"
@@ -29,6 +30,8 @@ using ApiResult = std::expected<T, ApiError>;
 
 /// An error that a scheduler, engine or tokenizer gave: its code decides who is at fault.
 ApiError FromStatus(const absl::Status& status);
+/// Names `field` where it is the client's fault.
+ApiError FromStatus(const absl::Status& status, std::string_view field);
 
 /// What Retry-After says of a predicted wait: whole seconds, at least 1. No more than 60: clients heed no long ones
 /// (OpenAI's for Python: 120 at most), and come back much sooner instead.

@@ -15,14 +15,11 @@ namespace {
 
 /// What a tokenizer or a template says of a text is the sender's fault unless it says otherwise.
 ApiError TextError(const absl::Status& status, const char* field) {
-  ApiError error = FromStatus(status);
-  if (status.code() == absl::StatusCode::kFailedPrecondition) {
-    error = {.status = 400,
-             .message = "the model's chat template refuses the conversation: " + Message(status),
-             .code = "conversation_refused"};
-  }
-  if (error.status == 400) error.param = field;
-  return error;
+  if (status.code() != absl::StatusCode::kFailedPrecondition) return FromStatus(status, field);
+  return {.status = 400,
+          .message = "the model's chat template refuses the conversation: " + Message(status),
+          .param = field,
+          .code = "conversation_refused"};
 }
 
 /// In the order in which they are tried: a final message is continued if it can be, and what the template can't take
@@ -50,6 +47,12 @@ std::vector<ChatRequest> WaysToRender(const Conversation& conversation) {
 
 std::string NewAnswerId(std::string_view prefix) { return fmt::format("{}{:016x}", prefix, EntropySeed()); }
 
+std::string_view WithoutLatest(std::string_view name) {
+  constexpr std::string_view kLatest = ":latest";
+  if (name.ends_with(kLatest)) name.remove_suffix(kLatest.size());
+  return name;
+}
+
 ApiError ShuttingDown() {
   return {.status = 503,
           .message = "the server is shutting down; send the request again later, or to another",
@@ -70,12 +73,8 @@ AnswerService::AnswerService(AnswerServiceOptions options, const ServedText& tex
 
 std::optional<ApiError> AnswerService::check_model(const std::optional<std::string>& name) const {
   const auto& names = options_.model_names;
-  if (!name.has_value() || std::ranges::count(names, *name) > 0) return std::nullopt;
-  // Ollama lists it with this ending, and its clients use that name with every API.
-  if (constexpr std::string_view kLatest = ":latest"; name->ends_with(kLatest)) {
-    const std::string_view plain(name->data(), name->size() - kLatest.size());
-    if (std::ranges::count(names, plain) > 0) return std::nullopt;
-  }
+  const auto known = [&names](std::string_view one) { return std::ranges::count(names, one) > 0; };
+  if (!name.has_value() || known(*name) || known(WithoutLatest(*name))) return std::nullopt;
   return ApiError{
       .status = 404,
       .message = fmt::format("The model '{}' does not exist; this server has '{}'", *name, names.front()),
@@ -206,11 +205,7 @@ std::optional<ApiError> AnswerService::start(AnswerOrder order, std::unique_ptr<
   const int64_t prompt_tokens = plan.prompt_tokens;
   auto sink = std::make_shared<AnswerSink>(std::move(plan), text_.tokenizer, metrics_, std::move(answer));
   const auto id = scheduler_.submit(std::move(choices), std::move(sink));
-  if (!id.ok()) {
-    ApiError error = FromStatus(id.status());
-    if (error.status == 400) error.param = order.prompt_field;
-    return error;
-  }
+  if (!id.ok()) return FromStatus(id.status(), order.prompt_field);
   metrics_.count_prompt_tokens(prompt_tokens);
   writer->on_disconnect(scheduler_.canceller(*id));
   return std::nullopt;

@@ -148,6 +148,9 @@ class AnswerService {
   std::atomic<bool> draining_ = false;
 };
 
+/// A model's name without ":latest", with which Ollama lists it, and which its clients send to every API.
+std::string_view WithoutLatest(std::string_view name);
+
 /// What a request gets while the server drains.
 ApiError ShuttingDown();
 

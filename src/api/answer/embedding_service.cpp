@@ -29,9 +29,7 @@ class EmbeddingSink final : public EventSink {
   void on_error(const absl::Status& status) override {
     if (status.code() != absl::StatusCode::kCancelled)
       LogWarning("{}: ended by {}", order_.id, ToString(status));
-    ApiError error = FromStatus(status);
-    if (error.status == 400) error.param = order_.prompt_field;
-    end(std::unexpected(std::move(error)));
+    end(std::unexpected(FromStatus(status, order_.prompt_field)));
   }
 
  private:
@@ -95,11 +93,7 @@ std::optional<ApiError> EmbeddingService::start(EmbeddingOrder order, Done done,
   const char* field = order.prompt_field;
   auto sink = std::make_shared<EmbeddingSink>(std::move(order), metrics_, std::move(done));
   const auto id = scheduler_.submit(std::move(requests), std::move(sink));
-  if (!id.ok()) {
-    ApiError error = FromStatus(id.status());
-    if (error.status == 400) error.param = field;
-    return error;
-  }
+  if (!id.ok()) return FromStatus(id.status(), field);
   metrics_.count_prompt_tokens(tokens);
   writer->on_disconnect(scheduler_.canceller(*id));
   return std::nullopt;

@@ -11,14 +11,6 @@
 #include "api/openai/chat_order.h"
 
 namespace shoal {
-namespace {
-
-void Refuse(ResponseWriter& writer, const ApiError& error) {
-  SendError(writer, error, MessageErrorBody(error));
-}
-
-}  // namespace
-
 std::vector<HttpRoute> AnthropicApi::RoutesOf(AnthropicApi* api) {
   return {{"POST", "/v1/messages",
            [api](const HttpRequest& request, const Writer& writer) { api->messages(request, writer); }},
@@ -33,24 +25,24 @@ std::optional<ApiError> AnthropicApi::check_model(const std::optional<std::strin
 
 void AnthropicApi::messages(const HttpRequest& request, const Writer& writer) {
   const auto parsed = ParseMessages(request.body);
-  if (!parsed.has_value()) return Refuse(*writer, parsed.error());
-  if (const auto wrong = check_model(parsed->model)) return Refuse(*writer, *wrong);
+  if (!parsed.has_value()) return SendMessageError(*writer, parsed.error());
+  if (const auto wrong = check_model(parsed->model)) return SendMessageError(*writer, *wrong);
   MessageHeader header{.id = NewAnswerId("msg_"), .model = service_.model_names().front()};
   auto order = OrderOfChat(service_, parsed->chat, header.id);
-  if (!order.has_value()) return Refuse(*writer, order.error());
+  if (!order.has_value()) return SendMessageError(*writer, order.error());
   header.prompt_tokens = std::ssize(order->prompts.front());
   auto answer = parsed->stream ? MessageStreamWriter(std::move(header), writer)
                                : MessageWholeWriter(std::move(header), writer);
   if (const auto error = service_.start(*std::move(order), std::move(answer), writer))
-    Refuse(*writer, *error);
+    SendMessageError(*writer, *error);
 }
 
 void AnthropicApi::count_tokens(const HttpRequest& request, const Writer& writer) const {
   const auto parsed = ParseMessages(request.body);
-  if (!parsed.has_value()) return Refuse(*writer, parsed.error());
-  if (const auto wrong = check_model(parsed->model)) return Refuse(*writer, *wrong);
+  if (!parsed.has_value()) return SendMessageError(*writer, parsed.error());
+  if (const auto wrong = check_model(parsed->model)) return SendMessageError(*writer, *wrong);
   const auto tokens = TokensOfChat(service_, parsed->chat);
-  if (!tokens.has_value()) return Refuse(*writer, tokens.error());
+  if (!tokens.has_value()) return SendMessageError(*writer, tokens.error());
   writer->send({.body = fmt::format(R"({{"input_tokens":{}}})", tokens->size())});
 }
 

@@ -183,4 +183,8 @@ std::string MessageErrorBody(const ApiError& error) {
   return DumpJson({{"type", "error"}, {"error", std::move(inner)}});
 }
 
+void SendMessageError(ResponseWriter& writer, const ApiError& error) {
+  SendError(writer, error, MessageErrorBody(error));
+}
+
 }  // namespace shoal

@@ -26,5 +26,7 @@ std::unique_ptr<AnswerWriter> MessageStreamWriter(MessageHeader header,
 
 /// {"type": "error", "error": {"type", "message"}}
 std::string MessageErrorBody(const ApiError& error);
+/// Answers with it.
+void SendMessageError(ResponseWriter& writer, const ApiError& error);
 
 }  // namespace shoal

@@ -14,12 +14,6 @@
 namespace shoal {
 namespace {
 
-ApiError TokenizerError(const absl::Status& status, const char* field) {
-  ApiError error = FromStatus(status);
-  if (error.status == 400) error.param = field;
-  return error;
-}
-
 /// A token as llama-server shows it: text, or its bytes where they are not whole characters.
 Json Piece(const Tokenizer& tokenizer, int32_t id) {
   const std::string bytes = tokenizer.token_bytes(id).value_or("");
@@ -84,7 +78,7 @@ ApiResult<std::string> LlamaApi::tokens_body(const TokenizeRequest& request) con
   std::vector<int32_t> tokens;
   if (const auto* text = std::get_if<PromptToTokenize>(&request.what)) {
     auto ids = tokenizer.encode(text->prompt, {.add_special = text->add_special, .parse_special = true});
-    if (!ids.ok()) return std::unexpected(TokenizerError(ids.status(), "prompt"));
+    if (!ids.ok()) return std::unexpected(FromStatus(ids.status(), "prompt"));
     tokens = *std::move(ids);
   } else {
     const auto chat = ParseChatCompletion(std::get<ChatToTokenize>(request.what).chat,
@@ -118,7 +112,7 @@ ApiResult<std::vector<int32_t>> LlamaApi::content_tokens(const ContentToTokenize
       const auto ids = service_.tokenizer().encode(
           std::get<std::string>(part),
           {.add_special = content.add_special && first, .parse_special = content.parse_special});
-      if (!ids.ok()) return std::unexpected(TokenizerError(ids.status(), "content"));
+      if (!ids.ok()) return std::unexpected(FromStatus(ids.status(), "content"));
       tokens.insert(tokens.end(), ids->begin(), ids->end());
     }
     first = false;
@@ -138,7 +132,7 @@ void LlamaApi::detokenize(const HttpRequest& request, const Writer& writer) cons
   if (!parsed.has_value()) return SendError(*writer, parsed.error());
   if (const auto wrong = service_.check_model(parsed->model)) return SendError(*writer, *wrong);
   const auto text = service_.tokenizer().decode(parsed->tokens, /*skip_special=*/false);
-  if (!text.ok()) return SendError(*writer, TokenizerError(text.status(), "tokens"));
+  if (!text.ok()) return SendError(*writer, FromStatus(text.status(), "tokens"));
   writer->send({.body = DumpJson({{"content", *text}, {"prompt", *text}})});
 }
 

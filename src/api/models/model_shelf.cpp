@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <utility>
 
+#include "api/answer/answer_service.h"
 #include "api/http/routing.h"
 #include "base/check.h"
 #include "base/log.h"
@@ -26,13 +27,6 @@ ApiError NotLoaded(const std::string& name, const absl::Status& why) {
   error.type = "server_error";
   error.code = "model_not_loaded";
   return error;
-}
-
-ApiError Stopping() {
-  return {.status = 503,
-          .message = "the server is shutting down",
-          .type = "server_error",
-          .code = "shutting_down"};
 }
 
 }  // namespace
@@ -60,17 +54,8 @@ ModelShelf::ModelShelf(Options options) : options_(std::move(options)), models_(
 
 ModelShelf::~ModelShelf() { stop(); }
 
-void ModelShelf::put(size_t index, std::shared_ptr<LoadedModel> model) {
-  const std::lock_guard lock(mutex_);
-  models_[index].loaded = std::move(model);
-  models_[index].state = ShelfState::kLoaded;
-  models_[index].used_at = Clock::now();
-}
-
 void ModelShelf::start() {
-  for (Model& model : models_) {
-    model.start_due = model.entry.at_start && model.state == ShelfState::kUnloaded;
-  }
+  for (Model& model : models_) model.start_due = model.entry.at_start;
   loader_ = std::jthread([this](const std::stop_token& stop) { load_and_unload(stop); });
   watch_ = std::jthread([this](const std::stop_token& stop) { watch_deadlines(stop); });
 }
@@ -89,7 +74,7 @@ void ModelShelf::stop() {
     waiting_ = 0;
   }
   changed_.notify_all();
-  Refuse(std::move(refused), Stopping());
+  Refuse(std::move(refused), ShuttingDown());
   if (loader_.joinable()) loader_.join();
   if (watch_.joinable()) watch_.join();
 }
@@ -122,7 +107,7 @@ void ModelShelf::ask(size_t index, Ask ask) {
     const std::lock_guard lock(mutex_);
     Model& model = models_[index];
     if (stopping_) {
-      refusal = Stopping();
+      refusal = ShuttingDown();
     } else if (model.state == ShelfState::kLoaded) {
       loaded = model.loaded;
       model.used_at = Clock::now();

@@ -75,8 +75,6 @@ class ModelShelf {
   /// stop()s first.
   ~ModelShelf();
 
-  /// Puts up a model that is loaded already. Before start().
-  void put(size_t index, std::shared_ptr<LoadedModel> model);
   /// Begins to load those that are loaded at the start, in their order.
   void start();
   /// Requests that wait for a model end with 503, and no more are taken. Loaded models stay until the shelf goes.

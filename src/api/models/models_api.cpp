@@ -7,9 +7,11 @@
 #include <nlohmann/json.hpp>
 #include <utility>
 
+#include "api/answer/answer_service.h"
 #include "api/answer/whole_writer.h"
 #include "api/anthropic/writer.h"
 #include "api/http/routing.h"
+#include "api/http/text.h"
 #include "api/json.h"
 #include "api/ollama/writer.h"
 #include "api/openai/response.h"
@@ -23,8 +25,8 @@ namespace {
 
 /// Answers with an error in the shape of the API that the path belongs to.
 void RefuseAs(std::string_view path, ResponseWriter& writer, const ApiError& error) {
-  if (path.starts_with("/api/")) return SendError(writer, error, OllamaErrorBody(error));
-  if (path.starts_with("/v1/messages")) return SendError(writer, error, MessageErrorBody(error));
+  if (path.starts_with("/api/")) return SendOllamaError(writer, error);
+  if (path.starts_with("/v1/messages")) return SendMessageError(writer, error);
   SendError(writer, error);
 }
 
@@ -66,12 +68,12 @@ class TopLevelReader final : public nlohmann::json_sax<Json> {
 
 /// The value of `key` in "a=b&key=value", its percent escapes read.
 std::optional<std::string> QueryValue(std::string_view query, std::string_view key) {
-  for (const std::string& pair : Split(std::string(query), '&')) {
+  for (const std::string& pair : Split(query, '&')) {
     const size_t equals = pair.find('=');
     if (equals == std::string::npos || std::string_view(pair).substr(0, equals) != key) continue;
-    HttpTarget target;
-    if (!ParseHttpTarget("/" + pair.substr(equals + 1), target)) return std::nullopt;
-    return target.path.substr(1);
+    std::string value;
+    if (!PercentDecode(std::string_view(pair).substr(equals + 1), value)) return std::nullopt;
+    return value;
   }
   return std::nullopt;
 }
@@ -99,7 +101,6 @@ std::optional<ApiError> NoNameIn(const HttpRequest& request) {
 /// Routes of models' APIs whose GET and DELETE need no model.
 constexpr std::array<std::string_view, 2> kWithoutModel = {"/v1/responses/*", "/api/version"};
 constexpr std::string_view kModelPath = "/v1/models/";
-constexpr std::string_view kLatest = ":latest";
 
 }  // namespace
 
@@ -152,8 +153,7 @@ std::vector<HttpRoute> ModelsApi::routes() {
 
 std::optional<size_t> ModelsApi::find(std::string_view name) const {
   if (const auto index = shelf_.find(name)) return index;
-  if (name.ends_with(kLatest)) name.remove_suffix(kLatest.size());
-  return shelf_.find(name);
+  return shelf_.find(WithoutLatest(name));
 }
 
 ApiResult<size_t> ModelsApi::model_of(const HttpRequest& request) const {
@@ -318,7 +318,7 @@ void ModelsApi::ollama_tags(const Writer& writer) const {
   for (size_t i = 0; i < shelf_.size(); ++i) {
     const ShelfEntry& said = shelf_.entry(i);
     const std::shared_ptr<LoadedModel> model = shelf_.loaded(i);
-    const std::string name = said.name + std::string(kLatest);
+    const std::string name = said.name + ":latest";
     models.push_back(model != nullptr ? model->ollama_entry()
                                       : Json{{"name", name}, {"model", name}, {"size", said.bytes}});
   }

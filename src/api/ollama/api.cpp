@@ -20,10 +20,6 @@ constexpr std::string_view kOllamaVersion = "0.13.0";
 /// Ten years from any start: the model stays.
 constexpr int64_t kStaysSeconds = int64_t{10} * 365 * 24 * 3600;
 
-void Refuse(ResponseWriter& writer, const ApiError& error) {
-  SendError(writer, error, OllamaErrorBody(error));
-}
-
 Json Details(const OllamaModel& model) {
   return {{"parent_model", ""},           {"format", model.format},
           {"family", model.architecture}, {"families", Json::array({model.architecture})},
@@ -83,20 +79,20 @@ std::vector<HttpRoute> OllamaApi::RoutesOf(OllamaApi* api) {
 }
 
 void OllamaApi::answer(const ApiResult<OllamaRequest>& parsed, Asked asked, const Writer& writer) {
-  if (!parsed.has_value()) return Refuse(*writer, parsed.error());
-  if (const auto wrong = service_.check_model(parsed->model)) return Refuse(*writer, *wrong);
+  if (!parsed.has_value()) return SendOllamaError(*writer, parsed.error());
+  if (const auto wrong = service_.check_model(parsed->model)) return SendOllamaError(*writer, *wrong);
   const bool chat = asked == Asked::kChat;
   OllamaHeader header{.model = service_.model_names().front(), .chat = chat};
   if (parsed->load_only) return writer->send({.body = OllamaLoadedBody(header)});
   const std::string id = NewAnswerId("ollama-");
   auto order = parsed->raw.has_value() ? OrderOfText(service_, parsed->chat, *parsed->raw, id)
                                        : OrderOfChat(service_, parsed->chat, id);
-  if (!order.has_value()) return Refuse(*writer, order.error());
+  if (!order.has_value()) return SendOllamaError(*writer, order.error());
   if (!chat) order->prompt_field = "prompt";
   auto answer = parsed->stream ? OllamaStreamWriter(std::move(header), writer)
                                : OllamaWholeWriter(std::move(header), writer);
   if (const auto error = service_.start(*std::move(order), std::move(answer), writer))
-    Refuse(*writer, *error);
+    SendOllamaError(*writer, *error);
 }
 
 void OllamaApi::tags(const Writer& writer) const {
@@ -111,8 +107,8 @@ Json OllamaApi::entry() const {
 
 void OllamaApi::show(const HttpRequest& request, const Writer& writer) const {
   const auto name = ParseOllamaShow(request.body);
-  if (!name.has_value()) return Refuse(*writer, name.error());
-  if (const auto wrong = service_.check_model(*name)) return Refuse(*writer, *wrong);
+  if (!name.has_value()) return SendOllamaError(*writer, name.error());
+  if (const auto wrong = service_.check_model(*name)) return SendOllamaError(*writer, *wrong);
   const std::string& architecture = model_.architecture;
   Json info = {{"general.architecture", architecture}, {architecture + ".context_length", model_.context()}};
   writer->send({.body = DumpJson({{"modelfile", ""},

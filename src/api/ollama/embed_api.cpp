@@ -16,7 +16,7 @@ constexpr int64_t kInputsMax = 1024;
 
 void ReadShared(FieldReader& fields, OllamaEmbedRequest& out) {
   if (const auto model = fields.text("model"); model.has_value() && !model->empty()) {
-    out.model = OllamaModelName(*model);
+    out.model = *model;
   }
   // Options say how Ollama runs and samples; nothing is sampled here.
   fields.find_object("options");
@@ -51,10 +51,6 @@ std::string ListBody(const Embeddings& embeddings, const std::string& model, int
 std::string OneBody(const Embeddings& embeddings) {
   const Json none = Json::array();
   return DumpJson({{"embedding", embeddings.vectors.empty() ? none : Json(embeddings.vectors.front())}});
-}
-
-void Refuse(ResponseWriter& writer, const ApiError& error) {
-  SendError(writer, error, OllamaErrorBody(error));
 }
 
 }  // namespace
@@ -103,13 +99,13 @@ std::vector<HttpRoute> OllamaEmbedApi::RoutesOf(OllamaEmbedApi* api) {
 
 void OllamaEmbedApi::answer(const ApiResult<OllamaEmbedRequest>& parsed, Shape shape,
                             const std::shared_ptr<ResponseWriter>& writer) {
-  if (!parsed.has_value()) return Refuse(*writer, parsed.error());
+  if (!parsed.has_value()) return SendOllamaError(*writer, parsed.error());
   AnswerService& service = embeddings_.service();
-  if (const auto wrong = service.check_model(parsed->model)) return Refuse(*writer, *wrong);
+  if (const auto wrong = service.check_model(parsed->model)) return SendOllamaError(*writer, *wrong);
   const char* field = shape == Shape::kList ? "input" : "prompt";
   auto done = [writer, shape, model = service.model_names().front(),
                started_ns = NowNs()](const ApiResult<Embeddings>& embeddings) {
-    if (!embeddings.has_value()) return Refuse(*writer, embeddings.error());
+    if (!embeddings.has_value()) return SendOllamaError(*writer, embeddings.error());
     writer->send(
         {.body = shape == Shape::kList ? ListBody(*embeddings, model, started_ns) : OneBody(*embeddings)});
   };
@@ -120,11 +116,11 @@ void OllamaEmbedApi::answer(const ApiResult<OllamaEmbedRequest>& parsed, Shape s
                        .dimensions = parsed->dimensions};
   for (const std::string& input : parsed->inputs) {
     auto tokens = service.text_prompt(input, field);
-    if (!tokens.has_value()) return Refuse(*writer, tokens.error());
+    if (!tokens.has_value()) return SendOllamaError(*writer, tokens.error());
     order.prompts.push_back(*std::move(tokens));
   }
   if (const auto error = embeddings_.start(std::move(order), std::move(done), writer))
-    Refuse(*writer, *error);
+    SendOllamaError(*writer, *error);
 }
 
 }  // namespace shoal

@@ -13,8 +13,8 @@
 namespace shoal {
 
 struct OllamaEmbedRequest {
-  std::optional<std::string> model;  ///< Without ":latest".
-  std::vector<std::string> inputs;   ///< Empty: asks that the model be loaded, which it is.
+  std::optional<std::string> model;
+  std::vector<std::string> inputs;  ///< Empty: asks that the model be loaded, which it is.
   bool truncate = true;
   std::optional<int64_t> dimensions;
 };

@@ -76,7 +76,7 @@ void ReadFormat(FieldReader& fields, Json& chat) {
 /// What chat and generate share.
 void ReadCommon(FieldReader& fields, Error& error, OllamaRequest& out, Json& chat) {
   if (const auto model = fields.text("model"); model.has_value() && !model->empty()) {
-    out.model = OllamaModelName(*model);
+    out.model = *model;
   }
   out.stream = fields.boolean("stream").value_or(true);
   ReadOptions(fields, error, chat);
@@ -195,12 +195,6 @@ ApiResult<OllamaRequest> Parse(std::string_view body,
 
 }  // namespace
 
-std::string OllamaModelName(std::string name) {
-  constexpr std::string_view kLatest = ":latest";
-  if (name.ends_with(kLatest)) name.resize(name.size() - kLatest.size());
-  return name;
-}
-
 ApiResult<OllamaRequest> ParseOllamaChat(std::string_view body) { return Parse(body, &ReadChat); }
 ApiResult<OllamaRequest> ParseOllamaGenerate(std::string_view body) { return Parse(body, &ReadGenerate); }
 
@@ -217,7 +211,7 @@ ApiResult<std::string> ParseOllamaShow(std::string_view body) {
     fields.fail("model", "'model' is missing: expected a string", "missing_parameter");
   }
   if (error.has_value()) return std::unexpected(*std::move(error));
-  return OllamaModelName(model.has_value() ? *model : *older);
+  return model.has_value() ? *model : *older;
 }
 
 }  // namespace shoal

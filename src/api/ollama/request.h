@@ -11,7 +11,7 @@
 namespace shoal {
 
 struct OllamaRequest {
-  std::optional<std::string> model;  ///< Without ":latest".
+  std::optional<std::string> model;
   bool stream = true;
   std::string
       chat;  ///< The body of a chat completion request that means the same; without "model" and "stream".
@@ -19,9 +19,6 @@ struct OllamaRequest {
   std::optional<std::string> raw;
   bool load_only = false;  ///< No message, no prompt: asks that the model be loaded, which it is.
 };
-
-/// A model's name without ":latest".
-std::string OllamaModelName(std::string name);
 
 ApiResult<OllamaRequest> ParseOllamaChat(std::string_view body);
 ApiResult<OllamaRequest> ParseOllamaGenerate(std::string_view body);

@@ -141,4 +141,8 @@ std::string OllamaTime(int64_t unix_seconds) {
   return fmt::format("{:%Y-%m-%dT%H:%M:%SZ}", fmt::gmtime(static_cast<std::time_t>(unix_seconds)));
 }
 
+void SendOllamaError(ResponseWriter& writer, const ApiError& error) {
+  SendError(writer, error, OllamaErrorBody(error));
+}
+
 }  // namespace shoal

@@ -25,6 +25,8 @@ std::string OllamaLoadedBody(const OllamaHeader& header);
 
 /// {"error": "..."}
 std::string OllamaErrorBody(const ApiError& error);
+/// Answers with it.
+void SendOllamaError(ResponseWriter& writer, const ApiError& error);
 
 /// "2026-01-15T12:00:00Z"
 std::string OllamaTime(int64_t unix_seconds);

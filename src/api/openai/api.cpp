@@ -134,9 +134,8 @@ AnswerHeader OpenAiApi::header(const char* id_prefix, const CommonFields& common
 
 std::optional<ApiError> OpenAiApi::add_prompts(const CompletionRequest& request, AnswerOrder& order) const {
   for (const PromptField& prompt : request.prompts) {
-    const auto* ids = std::get_if<std::vector<int32_t>>(&prompt);
-    const auto* text = std::get_if<std::string>(&prompt);
     if (!request.suffix.empty()) {
+      const auto* text = std::get_if<std::string>(&prompt);
       if (text == nullptr) {
         return ApiError{.message = "'suffix' needs prompts that are text, not token ids",
                         .param = "suffix",
@@ -146,10 +145,8 @@ std::optional<ApiError> OpenAiApi::add_prompts(const CompletionRequest& request,
       if (!middle.has_value()) return middle.error();
       order.prompts.push_back(std::move(middle->tokens));
       order.stop_token_ids.insert(order.stop_token_ids.end(), middle->end_ids.begin(), middle->end_ids.end());
-    } else if (ids != nullptr) {
-      order.prompts.push_back(*ids);
     } else {
-      auto tokens = service_.text_prompt(*text, "prompt");
+      auto tokens = PromptTokens(service_, prompt, "prompt");
       if (!tokens.has_value()) return tokens.error();
       order.prompts.push_back(*std::move(tokens));
     }

@@ -5,6 +5,7 @@
 #include "api/structure/tool_grammar.h"
 
 namespace shoal {
+
 AnswerOrder OrderWithoutPrompt(const CommonFields& common, std::string id) {
   return {.id = std::move(id),
           .prompt_field = "prompt",
@@ -45,6 +46,12 @@ ApiResult<std::vector<int32_t>> TokensOfChat(const AnswerService& service, std::
   auto prompt = service.chat_prompt(parsed->conversation, "messages");
   if (!prompt.has_value()) return std::unexpected(std::move(prompt.error()));
   return std::move(prompt->tokens);
+}
+
+ApiResult<std::vector<int32_t>> PromptTokens(const AnswerService& service, const PromptField& prompt,
+                                             const char* field) {
+  if (const auto* ids = std::get_if<std::vector<int32_t>>(&prompt)) return *ids;
+  return service.text_prompt(std::get<std::string>(prompt), field);
 }
 
 ApiResult<AnswerOrder> OrderOfText(AnswerService& service, std::string_view chat, std::string_view text,

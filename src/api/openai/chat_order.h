@@ -26,6 +26,10 @@ ApiResult<AnswerOrder> OrderOfChat(AnswerService& service, std::string_view chat
 /// The tokens of its prompt alone: no grammar is made, since nothing will be answered.
 ApiResult<std::vector<int32_t>> TokensOfChat(const AnswerService& service, std::string_view chat);
 
+/// The tokens of a prompt that is text or has tokens already. Errors name `field`.
+ApiResult<std::vector<int32_t>> PromptTokens(const AnswerService& service, const PromptField& prompt,
+                                             const char* field);
+
 /// As OrderOfChat, but `text` is continued as it is; the messages of `chat` are not used.
 ApiResult<AnswerOrder> OrderOfText(AnswerService& service, std::string_view chat, std::string_view text,
                                    std::string id);

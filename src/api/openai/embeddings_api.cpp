@@ -8,6 +8,7 @@
 #include "api/answer/whole_writer.h"
 #include "api/field_reader.h"
 #include "api/json.h"
+#include "api/openai/chat_order.h"
 
 namespace shoal {
 namespace {
@@ -74,11 +75,7 @@ void EmbeddingsApi::answer(const HttpRequest& request, const std::shared_ptr<Res
   if (const auto wrong = service.check_model(parsed->model)) return SendError(*writer, *wrong);
   EmbeddingOrder order{.id = NewAnswerId("embd-"), .dimensions = parsed->dimensions};
   for (const PromptField& input : parsed->inputs) {
-    if (const auto* ids = std::get_if<std::vector<int32_t>>(&input)) {
-      order.prompts.push_back(*ids);
-      continue;
-    }
-    auto tokens = service.text_prompt(std::get<std::string>(input), "input");
+    auto tokens = PromptTokens(service, input, "input");
     if (!tokens.has_value()) return SendError(*writer, tokens.error());
     order.prompts.push_back(*std::move(tokens));
   }
