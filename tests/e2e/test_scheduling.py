@@ -61,6 +61,17 @@ class Line:
                 stream = endless(api, **options)
                 self.began.append(name)
                 stream.close()
+        self._wait_in_line(run)
+
+    def embed(self, name, key):
+        """The same with a text to embed."""
+        def run():
+            with http(self.cluster, key) as api:
+                assert api.post("/v1/embeddings", json={"input": "The tide comes in."}).status_code == 200
+                self.began.append(name)
+        self._wait_in_line(run)
+
+    def _wait_in_line(self, run):
         self.asked.append(self.pool.submit(run))
         assert wait_until(lambda: self.waiting() == len(self.asked), WAIT_S)
 
@@ -112,6 +123,14 @@ def test_a_key_has_the_priority_of_its_line_and_asks_for_no_better_one(with_keys
             assert refused.status_code == 400, refused.text
             error = refused.json()["error"]
             assert error["param"] == "priority" and f"from {best} to 100" in error["message"]
+
+
+def test_a_text_to_embed_has_the_priority_of_its_key(with_keys):
+    line = Line(with_keys, "key-of-ann")
+    line.embed("job", "key-of-job")
+    line.ask("ann", "key-of-ann")
+    line.embed("eve", "key-of-eve")
+    assert line.order() == ["eve", "ann", "job"]
 
 
 def test_a_priority_out_of_range_is_refused_by_name(single):

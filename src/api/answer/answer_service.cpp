@@ -145,9 +145,12 @@ std::optional<ApiError> AnswerService::constrain(const std::optional<Structure>&
   return std::nullopt;
 }
 
+CallerPriority AnswerService::caller_priority(const std::string& caller) const {
+  return options_.caller_priority ? options_.caller_priority(caller) : CallerPriority{};
+}
+
 ApiResult<int> AnswerService::priority_of(const AnswerOrder& order, const std::string& caller) const {
-  const CallerPriority allowed =
-      options_.caller_priority ? options_.caller_priority(caller) : CallerPriority{};
+  const CallerPriority allowed = caller_priority(caller);
   const int priority = order.priority.value_or(allowed.usual);
   if (priority >= allowed.best) return priority;
   return std::unexpected(ApiError{

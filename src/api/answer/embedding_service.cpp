@@ -88,6 +88,8 @@ std::optional<ApiError> EmbeddingService::start(EmbeddingOrder order, Done done,
     requests.push_back({.id = order.id,
                         .prompt = prompt,
                         .deadline = Deadline::after(options_.request_deadline),
+                        .priority = service_.usual_priority(writer->caller()),
+                        .party = writer->caller(),
                         .pool = options_.pool});
   }
   const char* field = order.prompt_field;
