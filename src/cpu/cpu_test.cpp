@@ -3,8 +3,6 @@
 
 #include <atomic>
 #include <cstdlib>
-#include <filesystem>
-#include <fstream>
 #include <string>
 #include <thread>
 #include <vector>
@@ -145,37 +143,6 @@ TEST(Arena, AScopeReleasesItsMemory) {
     if (first == nullptr) first = at;
     EXPECT_EQ(at, first);
   }
-}
-
-void WriteFile(const std::filesystem::path& path, const std::string& text) {
-  std::filesystem::create_directories(path.parent_path());
-  std::ofstream(path) << text;
-}
-
-TEST(Topology, ReadsTheCpuNameAndTheCgroupLimits) {
-  const std::filesystem::path root =
-      std::filesystem::temp_directory_path() / ("shoal-topology-" + std::to_string(getpid()));
-  WriteFile(root / "proc/cpuinfo", "processor\t: 0\nmodel name\t: Testium 9000\n");
-  WriteFile(root / "sys/fs/cgroup/cpu.max", "50000 100000\n");
-  WriteFile(root / "sys/fs/cgroup/memory.max", "123456789\n");
-  const Topology limited = ReadTopology(root.string());
-  EXPECT_EQ(limited.cpu_name, "Testium 9000");
-  EXPECT_EQ(limited.cpus, 1);
-  EXPECT_EQ(limited.memory_bytes, 123456789);
-  WriteFile(root / "sys/fs/cgroup/cpu.max", "max 100000\n");
-  WriteFile(root / "sys/fs/cgroup/memory.max", "max\n");
-  const Topology free = ReadTopology(root.string());
-  EXPECT_GE(free.cpus, 1);
-  EXPECT_GT(free.memory_bytes, 123456789);
-  std::filesystem::remove_all(root);
-}
-
-TEST(Topology, ThisMachineHasACpuAndMemory) {
-  const Topology topology = ReadTopology();
-  EXPECT_FALSE(topology.cpu_name.empty());
-  EXPECT_GE(topology.cpus, topology.cores);
-  EXPECT_GE(topology.cores, 1);
-  EXPECT_GT(topology.memory_bytes, int64_t{1} << 28);
 }
 
 }  // namespace

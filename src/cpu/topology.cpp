@@ -6,8 +6,6 @@
 #include <unistd.h>
 
 #include <algorithm>
-#include <charconv>
-#include <fstream>
 #include <optional>
 #include <set>
 #include <sstream>
@@ -17,29 +15,11 @@
 
 #include "base/status.h"
 #include "base/text.h"
+#include "cpu/cgroup.h"
+#include "cpu/read_system_file.h"
 
 namespace shoal {
 namespace {
-
-std::optional<std::string> ReadText(const std::string& path) {
-  std::ifstream file(path);
-  if (!file) return std::nullopt;
-  std::stringstream text;
-  text << file.rdbuf();
-  return text.str();
-}
-
-std::optional<int64_t> ParseInteger(std::string_view text) {
-  int64_t value = 0;
-  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
-  if (error != std::errc()) return std::nullopt;
-  return value;
-}
-
-std::optional<int64_t> ReadInteger(const std::string& path) {
-  const std::optional<std::string> text = ReadText(path);
-  return text ? ParseInteger(*text) : std::nullopt;
-}
 
 std::vector<int> AllowedCpus() {
   std::vector<int> cpus;
@@ -52,20 +32,8 @@ std::vector<int> AllowedCpus() {
   return cpus;
 }
 
-// The cgroup's quota in CPUs, rounded up; nullopt if unlimited. The file of cgroup v2 holds "max 100000" or
-// "150000 100000".
-std::optional<int> QuotaCpus(const std::string& root) {
-  const std::optional<std::string> text = ReadText(root + "/sys/fs/cgroup/cpu.max");
-  if (!text) return std::nullopt;
-  std::istringstream words(*text);
-  int64_t quota = 0;
-  int64_t period = 0;
-  if (!(words >> quota >> period) || quota <= 0 || period <= 0) return std::nullopt;
-  return static_cast<int>((quota + period - 1) / period);
-}
-
 std::string CpuName(const std::string& root) {
-  const std::string text = ReadText(root + "/proc/cpuinfo").value_or("");
+  const std::string text = ReadSystemText(root + "/proc/cpuinfo").value_or("");
   std::istringstream lines(text);
   for (std::string line; std::getline(lines, line);) {
     const size_t colon = line.find(": ");
@@ -79,23 +47,62 @@ int CountCores(const std::string& root, const std::vector<int>& cpus) {
   std::set<std::pair<int64_t, int64_t>> cores;  // (package, core)
   for (const int cpu : cpus) {
     const std::string folder = fmt::format("{}/sys/devices/system/cpu/cpu{}/topology/", root, cpu);
-    const auto package = ReadInteger(folder + "physical_package_id");
-    const auto core = ReadInteger(folder + "core_id");
+    const auto package = ReadSystemInteger(folder + "physical_package_id");
+    const auto core = ReadSystemInteger(folder + "core_id");
     if (!package || !core) return static_cast<int>(cpus.size());
     cores.emplace(*package, *core);
   }
   return static_cast<int>(cores.size());
 }
 
-int64_t MemoryBytes(const std::string& root) {
+void ReadMemory(const std::string& root, const CgroupLimits& limits, Topology& topology) {
   int64_t bytes = int64_t{sysconf(_SC_PHYS_PAGES)} * sysconf(_SC_PAGE_SIZE);
-  const auto limit = ReadInteger(root + "/sys/fs/cgroup/memory.max");  // "max" if unlimited.
-  return limit ? std::min(bytes, *limit) : bytes;
+  if (const auto kib = ReadSystemField(root + "/proc/meminfo", "MemTotal:")) bytes = *kib << 10;
+  topology.memory_bytes = std::min(bytes, limits.memory_bytes.value_or(bytes));
+  const auto kib = ReadSystemField(root + "/proc/meminfo", "MemAvailable:");
+  const int64_t available = kib ? *kib << 10 : topology.memory_bytes;
+  topology.memory_available_bytes =
+      std::min({topology.memory_bytes, available, limits.memory_left_bytes.value_or(available)});
+}
+
+/// How many of `cpus` are in a list such as "0-15,20".
+int CountIn(const std::string& text, const std::vector<int>& cpus) {
+  int count = 0;
+  for (const std::string& item : Split(text.substr(0, text.find('\n')), ',')) {
+    const size_t dash = item.find('-');
+    const auto first = ParseSystemInteger(std::string_view(item).substr(0, dash));
+    const auto last =
+        dash == std::string::npos ? first : ParseSystemInteger(std::string_view(item).substr(dash + 1));
+    if (!first || !last) continue;
+    count +=
+        static_cast<int>(std::ranges::count_if(cpus, [&](int cpu) { return cpu >= *first && cpu <= *last; }));
+  }
+  return count;
+}
+
+/// Intel lists both kinds of CPUs. ARM gives each CPU a capacity, of which the largest is 1024.
+void ReadCoreKinds(const std::string& root, const std::vector<int>& cpus, Topology& topology) {
+  if (const auto atoms = ReadSystemText(root + "/sys/devices/cpu_atom/cpus")) {
+    topology.efficiency_cpus = CountIn(*atoms, cpus);
+    return;
+  }
+  constexpr double kPerformanceShare = 0.8;
+  std::vector<int64_t> capacities;
+  for (const int cpu : cpus) {
+    const auto capacity =
+        ReadSystemInteger(fmt::format("{}/sys/devices/system/cpu/cpu{}/cpu_capacity", root, cpu));
+    if (!capacity) return;
+    capacities.push_back(*capacity);
+  }
+  if (capacities.empty()) return;
+  const double least = kPerformanceShare * static_cast<double>(std::ranges::max(capacities));
+  topology.efficiency_cpus = static_cast<int>(std::ranges::count_if(
+      capacities, [&](int64_t capacity) { return static_cast<double>(capacity) < least; }));
 }
 
 // "48K", "2048K", "32M" -> bytes.
 int64_t ParseCacheSize(const std::string& text) {
-  const int64_t number = ParseInteger(text).value_or(0);
+  const int64_t number = ParseSystemInteger(text).value_or(0);
   if (text.find('K') != std::string::npos) return number << 10;
   if (text.find('M') != std::string::npos) return number << 20;
   return number;
@@ -105,9 +112,9 @@ void ReadCaches(const std::string& root, int cpu, Topology& topology) {
   for (int index = 0; index < 8; ++index) {
     const std::string folder =
         fmt::format("{}/sys/devices/system/cpu/cpu{}/cache/index{}/", root, cpu, index);
-    const auto level = ReadInteger(folder + "level");
-    const auto type = ReadText(folder + "type");
-    const auto size = ReadText(folder + "size");
+    const auto level = ReadSystemInteger(folder + "level");
+    const auto type = ReadSystemText(folder + "type");
+    const auto size = ReadSystemText(folder + "size");
     if (!level || !type || !size) return;
     if (type->starts_with("Instruction")) continue;
     if (*level == 1) topology.l1d_bytes = ParseCacheSize(*size);
@@ -124,9 +131,9 @@ absl::StatusOr<std::vector<int>> ParseCpuList(std::string_view text) {
   if (text.empty()) return InvalidArgument("CPUs: expected a list such as 0-3,8, got an empty text");
   for (const std::string& item : Split(text, ',')) {
     const size_t dash = item.find('-');
-    const auto first = ParseInteger(std::string_view(item).substr(0, dash));
+    const auto first = ParseSystemInteger(std::string_view(item).substr(0, dash));
     const auto last =
-        dash == std::string::npos ? first : ParseInteger(std::string_view(item).substr(dash + 1));
+        dash == std::string::npos ? first : ParseSystemInteger(std::string_view(item).substr(dash + 1));
     if (!first || !last || *first < 0 || *last < *first) {
       return InvalidArgument("CPUs '{}': expected a list such as 0-3,8, got '{}' in it", text, item);
     }
@@ -144,17 +151,22 @@ absl::StatusOr<std::vector<int>> ParseCpuList(std::string_view text) {
   return cpus;
 }
 
+int64_t UsableMemory(const Topology& topology) { return topology.memory_available_bytes / 10 * 9; }
+
 Topology ReadTopology(const std::string& root) {
   Topology topology;
   const std::vector<int> cpus = AllowedCpus();
   topology.cpu_name = CpuName(root);
   topology.cpus = std::max(1, static_cast<int>(cpus.size()));
   topology.cores = std::max(1, CountCores(root, cpus));
-  if (const auto quota = QuotaCpus(root)) {
-    topology.cpus = std::min(topology.cpus, *quota);
-    topology.cores = std::min(topology.cores, *quota);
+  const CgroupLimits limits = ReadCgroupLimits(root);
+  if (limits.cpus.has_value()) {
+    topology.quota_cpus = *limits.cpus;
+    topology.cpus = std::min(topology.cpus, ThreadsFedBy(*limits.cpus));
+    topology.cores = std::min(topology.cores, ThreadsFedBy(*limits.cpus));
   }
-  topology.memory_bytes = MemoryBytes(root);
+  ReadMemory(root, limits, topology);
+  ReadCoreKinds(root, cpus, topology);
   if (!cpus.empty()) ReadCaches(root, cpus[0], topology);
   return topology;
 }
