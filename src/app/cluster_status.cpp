@@ -40,6 +40,7 @@ Json NodeJson(const Plan* plan, const MemberStatus& status, const std::vector<No
               {"address", status.address},
               {"role", status.address.empty() ? "coordinator" : "worker"},
               {"state", Name(status.state)}};
+  if (status.joined) out["joined"] = true;
   if (!status.error.empty()) out["error"] = status.error;
   if (status.state == MemberState::kLoading)
     out["loading"] = {{"bytes", status.load_done}, {"total_bytes", status.load_total}};

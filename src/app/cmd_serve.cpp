@@ -16,6 +16,7 @@
 #include "base/status.h"
 #include "base/text.h"
 #include "cluster/model_locator.h"
+#include "numeric/version.h"
 #include "plan/model_list.h"
 
 namespace shoal {
@@ -93,6 +94,7 @@ class Server {
     }
     ASSIGN_OR_RETURN(place_.api_keys, OpenApiKeys(flags_));
     ASSIGN_OR_RETURN(place_.replan_grace, ReplanGrace(flags_.replan_after));
+    RETURN_IF_ERROR(open_desk());
     place_.responses = ResponsesApi::MakeStore();
     RETURN_IF_ERROR(declare_models());
     std::vector<HttpRoute> routes;
@@ -125,6 +127,7 @@ class Server {
 
  private:
   bool several() const { return declared_.size() > 1 || !flags_.model_list.empty(); }
+  absl::Status open_desk();
   absl::Status declare_models();
   absl::Status make_shelf();
   absl::StatusOr<std::shared_ptr<LoadedModel>> load(size_t index, const std::stop_token& stop);
@@ -142,6 +145,19 @@ class Server {
   std::unique_ptr<ModelsApi> models_api_;
   std::unique_ptr<HttpServer> http_;
 };
+
+absl::Status Server::open_desk() {
+  if (flags_.join_listen.empty()) return absl::OkStatus();
+  ASSIGN_OR_RETURN(place_.desk, JoinDesk::Start({.name = kCoordinatorName,
+                                                 .listen = flags_.join_listen,
+                                                 .numerics_class = CpuNumericsClass(),
+                                                 .key = place_.key,
+                                                 .insecure = flags_.insecure}));
+  ASSIGN_OR_RETURN(HostPort at, ParseHostPort(flags_.join_listen));
+  at.port = place_.desk->port();
+  LogInfo("workers join at {}: shoal worker --join HOST:{}", at.to_string(), at.port);
+  return absl::OkStatus();
+}
 
 absl::Status Server::declare_models() {
   for (const std::string& flag : flags_.models) declared_.push_back(DeclaredBy(flag));
@@ -394,6 +410,8 @@ Command AddServeCommand(Flags root) {
   AddHttpOptions(app, *flags);
   app.add_option("--listen", flags->listen,
                  "HOST:PORT where workers reach this process (default: found by itself)");
+  app.add_option("--join-listen", flags->join_listen,
+                 "HOST:PORT where workers join while the server runs: shoal worker --join (default: nowhere)");
   app.add_option("--memory", flags->memory, "This node's memory for weights and cache, such as 8GiB");
   app.add_option("--key-file", flags->key_file, "File with the cluster's key; all nodes need the same");
   app.add_flag("--insecure", flags->insecure,

@@ -6,6 +6,7 @@
 #include "app/command.h"
 #include "app/expert_service.h"
 #include "app/signals.h"
+#include "app/worker_join.h"
 #include "base/exposure.h"
 #include "base/log.h"
 #include "base/status.h"
@@ -17,9 +18,12 @@ namespace shoal {
 namespace {
 
 constexpr Duration kStopMax = std::chrono::milliseconds(1500);  ///< From the signal to the end.
+constexpr Duration kGoodbyeTimeout = std::chrono::seconds(1);
+/// For the coordinator to end the session in order, once it knows.
+constexpr Duration kLeaveMax = std::chrono::seconds(2);
 
 struct WorkerFlags {
-  std::string listen = "127.0.0.1:50051";
+  std::string listen;  ///< Empty: the default.
   std::string name;
   std::vector<std::string> model_roots;
   std::string memory;
@@ -30,6 +34,7 @@ struct WorkerFlags {
   ComputeFlags compute;
   PackedCacheFlags cache;
   KvDiskFlags kv_disk;
+  JoinFlags join;
 };
 
 std::string HostName() {
@@ -37,11 +42,27 @@ std::string HostName() {
   return gethostname(name.data(), name.size() - 1) == 0 ? std::string(name.data()) : "worker";
 }
 
+/// Listens. Where nobody chose the port, another one will do if the usual one is taken.
+absl::StatusOr<std::unique_ptr<WorkerNode>> StartWorker(WorkerNode::Options& options, bool chosen_port) {
+  auto worker = WorkerNode::Start(options);
+  if (chosen_port || !absl::IsUnavailable(worker.status())) return worker;
+  options.listen = options.listen.substr(0, options.listen.rfind(':')) + ":0";
+  return WorkerNode::Start(options);
+}
+
+void SayGoodbye(Announcer& announcer, const WorkerNode& worker) {
+  announcer.leave(Deadline::after(kGoodbyeTimeout));
+  const Deadline deadline = Deadline::after(kLeaveMax);
+  while (worker.in_session() && !StopSignalWithin(Deadline::min(deadline, Deadline::after_ms(20)))) {
+    if (deadline.expired()) return;
+  }
+}
+
 absl::Status RunWorker(const WorkerFlags& flags) {
   BlockStopSignals();
   WorkerNode::Options options;
   options.name = flags.name.empty() ? HostName() : flags.name;
-  options.listen = flags.listen;
+  options.listen = flags.listen.empty() ? "127.0.0.1:50051" : flags.listen;
   options.model_roots = flags.model_roots;
   const Topology machine = ReadTopology();
   options.device = machine.cpu_name;
@@ -59,6 +80,14 @@ absl::Status RunWorker(const WorkerFlags& flags) {
     ASSIGN_OR_RETURN(options.key, KeyAuth::from_file(flags.key_file));
   }
   options.insecure = flags.insecure;
+  ASSIGN_OR_RETURN(JoinTarget target, ReadJoin(flags.join));
+  if (target.key.has_value()) {
+    if (options.key.has_value()) return InvalidArgument("worker: a token has the key: leave out --key-file");
+    options.key = target.key;
+  }
+  if (flags.join.chosen() && flags.listen.empty()) {
+    ASSIGN_OR_RETURN(options.listen, ListenToJoin(target, options.key.has_value(), options.insecure));
+  }
   if (flags.rest_port >= 0) {
     RETURN_IF_ERROR(
         CheckExposure({"worker --rest-host", flags.rest_host, options.key.has_value(), options.insecure}));
@@ -76,15 +105,16 @@ absl::Status RunWorker(const WorkerFlags& flags) {
                                                                 .packed_cache = options.packed_cache}}));
     LogInfo("expert REST API on http://{}:{}", flags.rest_host, rest->port());
   }
-  const std::string host = flags.listen.substr(0, flags.listen.rfind(':'));
-  const std::string isa(IsaName(options.isa));
-  const int threads = options.threads;
-  const int64_t memory = options.memory_bytes;
-  ASSIGN_OR_RETURN(const std::unique_ptr<WorkerNode> worker, WorkerNode::Start(std::move(options)));
-  LogInfo("worker listens on {}:{}, {} threads, {}, up to {}", host, worker->port(), threads, isa,
-          FormatBytes(memory));
+  ASSIGN_OR_RETURN(const std::unique_ptr<WorkerNode> worker,
+                   StartWorker(options, !flags.join.chosen() || !flags.listen.empty()));
+  LogInfo("worker listens on {}:{}, {} threads, {}, up to {}",
+          options.listen.substr(0, options.listen.rfind(':')), worker->port(), options.threads,
+          IsaName(options.isa), FormatBytes(options.memory_bytes));
+  std::unique_ptr<Announcer> announcer;
+  if (flags.join.chosen()) announcer = StartToJoin(target, flags.join, options, *worker);
   WaitForStopSignal();
   LogInfo("stopping");
+  if (announcer != nullptr) SayGoodbye(*announcer, *worker);
   UnblockStopSignals();
   ExitWithin(kStopMax);
   return absl::OkStatus();
@@ -109,6 +139,7 @@ Command AddWorkerCommand(Flags root) {
   app.add_option("--rest-port", flags->rest_port, "Serve the JSON expert API on this port (0 picks one)")
       .range(0, 65535);
   app.add_option("--rest-host", flags->rest_host, "Where the JSON expert API listens (default 127.0.0.1)");
+  flags->join.add_to(app);
   flags->compute.add_machine_flags(app);
   flags->cache.add_to(app);
   flags->kv_disk.add_to(app);

@@ -22,6 +22,8 @@
 namespace shoal {
 
 inline constexpr char kShoalVersion[] = "0.1.0";
+/// Of the process that coordinates, where no cluster file names it.
+inline constexpr char kCoordinatorName[] = "coordinator";
 
 /// A subcommand: its flags are in `app`, and `run` does it.
 struct Command {
@@ -43,6 +45,7 @@ Command AddConvertCommand(Flags root);
 Command AddEvalCommand(Flags root);
 Command AddLoadCommand(Flags root);
 Command AddTokenizeCommand(Flags root);
+Command AddTokenCommand(Flags root);
 
 /// Flags that say how to compute.
 struct ComputeFlags {

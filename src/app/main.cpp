@@ -21,7 +21,7 @@ int main(int argc, char** argv) {
       AddServeCommand(root), AddWorkerCommand(root),  AddRunCommand(root),     AddChatCommand(root),
       AddPlanCommand(root),  AddInspectCommand(root), AddLogitsCommand(root),  AddSynthCommand(root),
       AddBenchCommand(root), AddCacheCommand(root),   AddConvertCommand(root), AddEvalCommand(root),
-      AddLoadCommand(root),  AddTokenizeCommand(root)};
+      AddLoadCommand(root),  AddTokenizeCommand(root), AddTokenCommand(root)};
   int exit_code = 0;
   if (!line.parse(argc, argv, exit_code)) return exit_code;
   if (!SetLogLevel(log_level)) {

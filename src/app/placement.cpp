@@ -11,8 +11,6 @@
 namespace shoal {
 namespace {
 
-constexpr char kCoordinatorName[] = "coordinator";
-
 /// Nodes of a placement in one process: as many as the split or the experts need.
 std::vector<NodeFacts> LocalNodes(size_t count) {
   std::vector<NodeFacts> nodes = {{.name = kCoordinatorName}};

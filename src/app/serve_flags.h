@@ -25,6 +25,7 @@ struct ServeFlags {
   std::string api_key;
   bool open_metrics = false;
   std::string listen;
+  std::string join_listen;  ///< Where workers join; empty: nowhere.
   std::string memory;
   std::string key_file;
   bool insecure = false;

@@ -127,9 +127,12 @@ absl::Status ServedModel::configure(const DeclaredModel& declared, const Serving
   const PlacementFlags chosen = PlacementOf(flags_, declared);
   ASSIGN_OR_RETURN(Placement placement, ReadPlacement(chosen, flags_.compute));
   if (chosen.workers.empty() && chosen.cluster.empty() && chosen.plan.empty() && placement.nodes.size() > 1) {
-    return InvalidArgument(
-        "serve: a placement over {} nodes needs --workers or --cluster; this process is one node",
-        placement.nodes.size());
+    if (place.desk == nullptr) {
+      return InvalidArgument(
+          "serve: a placement over {} nodes needs --workers, --cluster or --join-listen; this process is one node",
+          placement.nodes.size());
+    }
+    placement.nodes.resize(1);  // The others are yet to join.
   }
   RETURN_IF_ERROR(DescribeThisNode(placement, flags_.compute, flags_.memory));
   ASSIGN_OR_RETURN(
@@ -146,7 +149,8 @@ absl::Status ServedModel::configure(const DeclaredModel& declared, const Serving
   if (declared.sequences > 0) cache.sequences = declared.sequences;
   // This process tells fine-tunes of one model from each other; workers go by config and tensors.
   const std::string identity =
-      placement.nodes.size() == 1 ? model_.checkpoint->content_identity() : model_.facts.hash;
+      placement.nodes.size() == 1 && place.desk == nullptr ? model_.checkpoint->content_identity()
+                                                           : model_.facts.hash;
   // A node may be asked for as many rows as one step has.
   ASSIGN_OR_RETURN(planner_, ServingPlanner::Create({.placement = std::move(placement),
                                                      .model = model_.facts,
@@ -156,7 +160,8 @@ absl::Status ServedModel::configure(const DeclaredModel& declared, const Serving
                                                      .ledger = place.ledger,
                                                      .identity = identity,
                                                      .attendance = {.grace = place.replan_grace},
-                                                     .replan_as = flags_.replan_as}));
+                                                     .replan_as = flags_.replan_as,
+                                                     .desk = place.desk}));
   return absl::OkStatus();
 }
 
@@ -213,7 +218,7 @@ absl::Status ServedModel::start_cluster(ServingPlace& place) {
     place.host = RemoteCluster::MakeHost(options);
   }
   options.host = place.host;
-  const bool alone = options.members.size() == 1;
+  const bool alone = options.members.size() == 1 && place.desk == nullptr;
   ASSIGN_OR_RETURN(cluster_, RemoteCluster::Start(std::move(options)));
   engine_ = std::make_unique<PipelineEngine>(alone ? kLocalLiveness
                                                    : LivenessLimits{std::chrono::seconds(1), timeout});
@@ -228,6 +233,7 @@ absl::Status ServedModel::start_cluster(ServingPlace& place) {
 std::optional<std::string> ServedModel::wants_replan() {
   const auto better = planner_->better_plan(cluster_->members(), Deadline::after(kAskOutTimeout));
   if (!better.has_value()) return std::nullopt;
+  if (better->at_once) return better->why;
   const bool waited =
       flags_.on_loss == OnLoss::kResume && Clock::now() - better->since >= FromSeconds(flags_.rejoin_wait_s);
   if (requests() > 0 && !waited) return std::nullopt;

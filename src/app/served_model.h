@@ -41,6 +41,7 @@ struct ServingPlace {
   std::optional<Duration> replan_grace;
   std::shared_ptr<MemoryLedger> ledger;  ///< Where there are several models: else nullptr.
   std::shared_ptr<NodeHost> host;        ///< Made by the first.
+  std::shared_ptr<JoinDesk> desk;        ///< Where workers join; nullptr: nobody can.
 };
 
 /// Of --replan-after: nothing is never.

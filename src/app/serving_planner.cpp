@@ -30,12 +30,20 @@ std::vector<NodeFacts> NodesOf(const Plan& plan, const std::vector<NodeFacts>& d
 /// With fewer positions a model is of no use: better that another makes room, or that a node is waited for.
 constexpr int64_t kPositionsMin = 4096;
 
-std::vector<MemberReport> Reports(const std::vector<MemberStatus>& members) {
-  std::vector<MemberReport> reports;
-  for (const MemberStatus& member : members) {
-    reports.push_back({.name = member.name, .losses = member.losses, .failures = member.failures});
-  }
-  return reports;
+/// Lists of the request with an entry for each of so many nodes: who joined beside those that a list is of gets nothing by
+/// it. FailedPrecondition where fewer nodes are there than a list is of: more may join.
+absl::Status SizeFor(size_t nodes, PlanRequest& request) {
+  const auto size = [nodes](auto& list, std::string_view what) -> absl::Status {
+    if (list.size() > nodes) {
+      return FailedPrecondition("{} is for {} nodes, {} are here: it waits for others to join", what,
+                                list.size(), nodes);
+    }
+    list.resize(nodes);
+    return absl::OkStatus();
+  };
+  if (request.strategy == LayerStrategy::kSplit) return size(request.split, "the split");
+  if (request.strategy == LayerStrategy::kCustom) return size(request.proportions, "the list of proportions");
+  return absl::OkStatus();
 }
 
 }  // namespace
@@ -103,16 +111,27 @@ absl::StatusOr<std::unique_ptr<ServingPlanner>> ServingPlanner::Create(Options o
         "serve: node '{}' has no address; this process is one node, the others are workers",
         placement.nodes[i].name);
   }
+  RETURN_IF_ERROR(planner->check_request());
+  planner->replanner_.emplace(planner->options_.attendance);
+  return planner;
+}
+
+absl::Status ServingPlanner::check_request() const {
   // Workers that are yet to be asked may have all the memory there is.
-  std::vector<NodeFacts> nodes = placement.nodes;
+  std::vector<NodeFacts> nodes = options_.placement.nodes;
+  const PlanRequest& request = options_.placement.request;
+  if (options_.desk != nullptr && !file_plan_.has_value()) {
+    const size_t wanted = std::max({nodes.size() + 1, request.split.size(), request.proportions.size(),
+                                    static_cast<size_t>(request.experts.over_nodes),
+                                    request.experts.lists.size()});
+    while (nodes.size() < wanted) nodes.push_back({.name = fmt::format("joins-{}", nodes.size())});
+  }
   for (NodeFacts& node : nodes) {
     if (node.memory_bytes == 0) node.memory_bytes = int64_t{1} << 48;
     if (node.compute == 0) node.compute = 1;
   }
   const std::vector<bool> nobody(nodes.size());
-  RETURN_IF_ERROR(planner->plan_for(planner->left_by_others(std::move(nodes)), nobody).status());
-  planner->replanner_.emplace(placement.nodes.size(), planner->options_.attendance);
-  return planner;
+  return plan_for(left_by_others(std::move(nodes)), nobody).status();
 }
 
 std::vector<MemberAddress> ServingPlanner::members() const {
@@ -150,46 +169,90 @@ absl::StatusOr<Plan> ServingPlanner::plan_for(const std::vector<NodeFacts>& node
     request.kv_positions = std::min<int64_t>(kPositionsMin, options_.spec.max_positions);
   }
   request.sequences = options_.cache.sequences;
+  if (options_.desk != nullptr) RETURN_IF_ERROR(SizeFor(nodes.size(), request));
   ASSIGN_OR_RETURN(const RemainingNodes left, WithoutNodes(nodes, request, out, options_.replan_as));
   return MakePlan(options_.model, left.nodes, left.request);
 }
 
+void ServingPlanner::follow(Members& members) const {
+  if (options_.desk == nullptr) return;
+  Roster& roster = options_.desk->roster();
+  std::map<std::string, std::string> declared;
+  for (const auto& member : members.all()) {
+    if (!member->status().joined) declared[member->name()] = member->address();
+  }
+  roster.reserve(std::move(declared));
+  members.follow(roster.members());
+}
+
+ServingPlanner::Present ServingPlanner::present(Members& members) const {
+  const std::vector<NodeFacts>& declared = options_.placement.nodes;
+  Present now{.members = members.all()};
+  std::vector<MemberStatus> status;
+  for (const auto& member : now.members) {
+    status.push_back(member->status());
+    const MemberStatus& is = status.back();
+    now.nodes.push_back(is.joined ? NodeFacts{.name = is.name, .address = is.address}
+                                  : declared[static_cast<size_t>(member->id())]);
+    now.reports.push_back(
+        {.id = member->id(), .name = is.name, .losses = is.losses, .failures = is.failures});
+  }
+  ApplyFacts(status, now.nodes);
+  return now;
+}
+
 std::optional<Replanner::Better> ServingPlanner::better_plan(Members& members, Deadline deadline) {
   replanner_->opened();
-  const std::vector<bool> out = replanner_->out();
-  const std::vector<Member*> all = members.all();
-  std::vector<Member*> asked;
-  for (size_t i = 0; i < out.size(); ++i) {
-    if (out[i]) asked.push_back(all[i]);
+  follow(members);
+  MemberList asked;
+  for (const auto& member : members.all()) {
+    if (!replanner_->counts_on(member->id())) {
+      asked.push_back(member);
+    } else if (options_.desk != nullptr) {
+      options_.desk->roster().answered(member->name(), Clock::now());
+    }
   }
-  if (asked.empty()) return std::nullopt;
-  const std::vector<absl::Status> answers = members.describe(asked, deadline);
-  std::vector<MemberReport> reports = Reports(members.status());
-  for (size_t i = 0, next = 0; i < out.size(); ++i) {
-    if (out[i]) reports[i].answer = answers[next++];
+  std::map<MemberId, absl::Status> answers;
+  const std::vector<absl::Status> results = members.describe(asked, deadline);
+  for (size_t i = 0; i < asked.size(); ++i) answers[asked[i]->id()] = results[i];
+  Present now = present(members);
+  for (MemberReport& report : now.reports) {
+    if (const auto answer = answers.find(report.id); answer != answers.end()) report.answer = answer->second;
   }
-  std::vector<NodeFacts> nodes = options_.placement.nodes;
-  ApplyFacts(members.status(), nodes);
-  nodes = left_by_others(std::move(nodes));
+  const std::vector<NodeFacts> nodes = left_by_others(std::move(now.nodes));
   return replanner_->better(
-      reports, [&](const std::vector<bool>& still_out) { return plan_for(nodes, still_out); }, Clock::now());
+      now.reports, [&](const std::vector<bool>& out) { return plan_for(nodes, out); }, Clock::now());
 }
 
 absl::StatusOr<Plan> ServingPlanner::make_plan(Members& members, Deadline deadline) {
-  const std::vector<absl::Status> answers = members.describe(members.all(), deadline);
-  std::vector<MemberReport> reports = Reports(members.status());
-  for (size_t i = 0; i < reports.size(); ++i) reports[i].answer = answers[i];
-  std::vector<NodeFacts> nodes = options_.placement.nodes;
-  ApplyFacts(members.status(), nodes);
-  const std::vector<NodeFacts> left = left_by_others(nodes);
-  ASSIGN_OR_RETURN(Plan plan, replanner_->plan(
-                                  reports, [&](const std::vector<bool>& out) { return plan_for(left, out); },
-                                  Clock::now()));
+  follow(members);
+  const MemberList asked = members.all();
+  const std::vector<absl::Status> answers = members.describe(asked, deadline);
+  if (options_.desk != nullptr) {
+    Roster& roster = options_.desk->roster();
+    for (size_t i = 0; i < asked.size(); ++i) {
+      if (answers[i].ok()) roster.answered(asked[i]->name(), Clock::now());
+    }
+    for (const std::string& name : roster.forget(Clock::now()))
+      LogInfo("worker '{}' is forgotten: it was away for long", name);
+  }
+  // Nobody follows the roster but this thread: these are the members that were asked.
+  Present now = present(members);
+  for (size_t i = 0; i < now.reports.size(); ++i) now.reports[i].answer = answers[i];
+  const std::vector<NodeFacts> left = left_by_others(now.nodes);
+  absl::StatusOr<Plan> plan = replanner_->plan(
+      now.reports, [&](const std::vector<bool>& out) { return plan_for(left, out); }, Clock::now());
+  if (!plan.ok()) {
+    const bool may_grow = options_.desk != nullptr && options_.desk->port() != 0;
+    return may_grow && absl::IsResourceExhausted(plan.status())
+               ? Annotate(plan.status(), "waits for workers to join")
+               : plan.status();
+  }
   const std::lock_guard lock(mutex_);
-  nodes_ = std::move(nodes);
-  if (plan.notes != told_) {
-    for (const std::string& note : plan.notes) LogInfo("plan: {}", note);
-    told_ = plan.notes;
+  nodes_ = std::move(now.nodes);
+  if (plan->notes != told_) {
+    for (const std::string& note : plan->notes) LogInfo("plan: {}", note);
+    told_ = plan->notes;
   }
   return plan;
 }

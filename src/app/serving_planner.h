@@ -12,6 +12,7 @@
 
 #include "absl/status/statusor.h"
 #include "app/command.h"
+#include "cluster/join_desk.h"
 #include "cluster/member.h"
 #include "cluster/replanner.h"
 #include "plan/left_out.h"
@@ -50,13 +51,14 @@ class ServingPlanner {
     std::string identity;                   ///< Of the model in the ledger: what nodes tell models by.
     AttendanceRules attendance;             ///< When plans do without a member.
     ReplanAs replan_as = ReplanAs::kAsked;  ///< How, where the placement names its part.
+    std::shared_ptr<JoinDesk> desk;         ///< Where further workers join; nullptr: nobody can.
   };
   ~ServingPlanner();
   /// Errors are those that no worker's answer can mend: the request does not suit the model or the nodes, the
   /// plan file is another model's, a node has no address, what is declared does not fit.
   static absl::StatusOr<std::unique_ptr<ServingPlanner>> Create(Options options);
 
-  /// Who takes part, this process first.
+  /// Who is declared to take part, this process first.
   std::vector<MemberAddress> members() const;
   /// Whether members named by their addresses may take names of their own: not where a plan file names them.
   bool adopts_names() const { return !file_plan_.has_value(); }
@@ -65,18 +67,30 @@ class ServingPlanner {
   /// Members::describe and MakePlan, of the members that Replanner waits for or can't do without.
   absl::StatusOr<Plan> make_plan(Members& members, Deadline deadline);
 
-  /// A session of the last plan is up. Asks the members that it does without, each until `deadline` at most; result as
+  /// A session of the last plan is up. Asks the members that it does without, or that joined since, each until `deadline` at
+  /// most; result as
   /// Replanner::better().
   std::optional<Replanner::Better> better_plan(Members& members, Deadline deadline);
   std::vector<LeftOutMember> left_out() const { return replanner_->left_out(); }
 
   /// What the nodes of a plan of make_plan() are to have room for.
   StepLimits limits(const Plan& plan) const;
-  /// The nodes as they were last planned for, in the order of members().
+  /// The nodes as they were last planned for.
   std::vector<NodeFacts> nodes() const;
 
  private:
   explicit ServingPlanner(Options options) : options_(std::move(options)), nodes_(options_.placement.nodes) {}
+  /// The members as they are now.
+  struct Present {
+    MemberList members;
+    std::vector<NodeFacts> nodes;
+    std::vector<MemberReport> reports;  ///< Their answers are yet to be filled in.
+  };
+  Present present(Members& members) const;
+  /// Who has joined and who has left, until now.
+  void follow(Members& members) const;
+  /// That the request suits so many nodes as may come to be.
+  absl::Status check_request() const;
   /// A plan without the nodes that are out, an entry for each.
   absl::StatusOr<Plan> plan_for(const std::vector<NodeFacts>& nodes, const std::vector<bool>& out) const;
   /// What a plan is asked for where the plan file can't be followed.

@@ -9,16 +9,24 @@ constexpr size_t kLossesKept = 64;  // Enough for the longest hold.
 
 }  // namespace
 
-AttendanceBook::AttendanceBook(size_t members, AttendanceRules rules) : rules_(rules), entries_(members) {}
+void AttendanceBook::keep_only(const std::set<MemberId>& members) {
+  std::erase_if(entries_, [&](const auto& entry) { return !members.contains(entry.first); });
+}
 
-void AttendanceBook::answered(size_t member, Clock::time_point now) {
+const AttendanceBook::Entry& AttendanceBook::entry(MemberId member) const {
+  static const Entry kNeverHeardOf;
+  const auto found = entries_.find(member);
+  return found == entries_.end() ? kNeverHeardOf : found->second;
+}
+
+void AttendanceBook::answered(MemberId member, Clock::time_point now) {
   Entry& entry = entries_[member];
   if (entry.presence == Presence::kThere) return;
   entry.presence = Presence::kThere;
   entry.since = now;
 }
 
-void AttendanceBook::missed(size_t member, Clock::time_point now) {
+void AttendanceBook::missed(MemberId member, Clock::time_point now) {
   Entry& entry = entries_[member];
   if (entry.presence == Presence::kAway) return;
   // One that was never there did not go away.
@@ -28,20 +36,20 @@ void AttendanceBook::missed(size_t member, Clock::time_point now) {
   entry.since = now;
 }
 
-void AttendanceBook::lost(size_t member, Clock::time_point now) {
+void AttendanceBook::lost(MemberId member, Clock::time_point now) {
   answered(member, now);  // It was there, as something was asked of it.
   missed(member, now);
 }
 
-void AttendanceBook::leave_out(size_t member, Clock::time_point now) {
+void AttendanceBook::leave_out(MemberId member, Clock::time_point now) {
   std::optional<Clock::time_point>& since = entries_[member].out_since;
   if (!since.has_value()) since = now;
 }
 
-void AttendanceBook::take_in(size_t member) { entries_[member].out_since.reset(); }
+void AttendanceBook::take_in(MemberId member) { entries_[member].out_since.reset(); }
 
-Attendance AttendanceBook::of(size_t member, Clock::time_point now) const {
-  const Entry& entry = entries_[member];
+Attendance AttendanceBook::of(MemberId member, Clock::time_point now) const {
+  const Entry& entry = this->entry(member);
   const bool there = entry.presence == Presence::kThere;
   if (!rules_.grace.has_value()) return there ? Attendance::kHere : Attendance::kAwaited;
   const bool doubtful = entry.out_since.has_value() || losses(member, now) >= rules_.flaps;
@@ -51,16 +59,16 @@ Attendance AttendanceBook::of(size_t member, Clock::time_point now) const {
   return doubtful || now - entry.since >= *rules_.grace ? Attendance::kAway : Attendance::kAwaited;
 }
 
-std::optional<Clock::time_point> AttendanceBook::out_since(size_t member) const {
-  return entries_[member].out_since;
+std::optional<Clock::time_point> AttendanceBook::out_since(MemberId member) const {
+  return entry(member).out_since;
 }
 
-int AttendanceBook::losses(size_t member, Clock::time_point now) const {
+int AttendanceBook::losses(MemberId member, Clock::time_point now) const {
   return static_cast<int>(std::ranges::count_if(
-      entries_[member].losses, [&](Clock::time_point at) { return now - at < rules_.remembered; }));
+      entry(member).losses, [&](Clock::time_point at) { return now - at < rules_.remembered; }));
 }
 
-Duration AttendanceBook::hold(size_t member, Clock::time_point now) const {
+Duration AttendanceBook::hold(MemberId member, Clock::time_point now) const {
   Duration hold = rules_.hold;
   for (int i = 1; i < losses(member, now) && hold < rules_.hold_max; ++i) hold *= 2;
   return std::min(hold, rules_.hold_max);

@@ -4,8 +4,9 @@
 
 #include <cstdint>
 #include <deque>
+#include <map>
 #include <optional>
-#include <vector>
+#include <set>
 
 #include "base/clock.h"
 
@@ -30,27 +31,34 @@ enum class Attendance : uint8_t {
   kOnProbation,  ///< It is there again, but not for long enough: as kAway, where others can do without it.
 };
 
+/// Tells members apart; never used twice.
+using MemberId = uint64_t;
+
+/// Of members by their ids; one that was never heard of is in there when it is first asked for.
 class AttendanceBook {
  public:
-  AttendanceBook(size_t members, AttendanceRules rules);
+  explicit AttendanceBook(AttendanceRules rules) : rules_(rules) {}
 
-  void answered(size_t member, Clock::time_point now);
-  void missed(size_t member, Clock::time_point now);
+  /// Forgets all others.
+  void keep_only(const std::set<MemberId>& members);
+
+  void answered(MemberId member, Clock::time_point now);
+  void missed(MemberId member, Clock::time_point now);
   /// It went away, even if it answers again by now.
-  void lost(size_t member, Clock::time_point now);
+  void lost(MemberId member, Clock::time_point now);
 
   /// A plan is made without it, from now on.
-  void leave_out(size_t member, Clock::time_point now);
+  void leave_out(MemberId member, Clock::time_point now);
   /// A session is up that has it.
-  void take_in(size_t member);
+  void take_in(MemberId member);
 
-  Attendance of(size_t member, Clock::time_point now) const;
+  Attendance of(MemberId member, Clock::time_point now) const;
   /// Since when plans are made without it; nothing where they are not.
-  std::optional<Clock::time_point> out_since(size_t member) const;
+  std::optional<Clock::time_point> out_since(MemberId member) const;
   /// How often it went away in the time that is remembered.
-  int losses(size_t member, Clock::time_point now) const;
+  int losses(MemberId member, Clock::time_point now) const;
   /// How long it must be there before it counts.
-  Duration hold(size_t member, Clock::time_point now) const;
+  Duration hold(MemberId member, Clock::time_point now) const;
 
  private:
   enum class Presence : uint8_t { kUnknown, kThere, kAway };
@@ -61,8 +69,10 @@ class AttendanceBook {
     std::deque<Clock::time_point> losses;  ///< The last ones, oldest first.
   };
 
+  const Entry& entry(MemberId member) const;
+
   const AttendanceRules rules_;
-  std::vector<Entry> entries_;
+  std::map<MemberId, Entry> entries_;
 };
 
 }  // namespace shoal

@@ -41,6 +41,24 @@ struct WorkerFacts {
   uint64_t steps = 0;
   uint64_t expert_calls = 0;
   int64_t resident_bytes = 0;
+  uint64_t instance = 0;  ///< Of its process; random. 0: of a build that does not say.
+};
+
+/// A worker offers itself to a coordinator.
+struct JoinOffer {
+  std::string name;
+  uint64_t instance = 0;               ///< As WorkerFacts::instance.
+  std::vector<std::string> addresses;  ///< HOST:PORT at which it may be reached; the first that works is taken.
+  std::optional<int32_t> rank;         ///< Its place among the nodes, where it has one; the coordinator is 0.
+  int port = 0;  ///< Also to be tried at the address that the call comes from; 0: no.
+  bool operator==(const JoinOffer&) const = default;
+};
+
+struct JoinAnswer {
+  std::string coordinator;  ///< Its name.
+  std::string address;      ///< The worker's that works.
+  Duration lease{};         ///< A worker that offers itself again within this time is there.
+  bool operator==(const JoinAnswer&) const = default;
 };
 
 /// The coordinator that gives an order. Its name and address are the plan's node 0.
@@ -89,6 +107,46 @@ class WorkerControl {
   virtual void close(uint64_t session) = 0;
 };
 
+/// A coordinator, as workers that join see it. Calls may come from several threads.
+class JoinControl {
+ public:
+  virtual ~JoinControl() = default;
+  /// peer: the address that the call came from, without a port; "" where it is unknown. FailedPrecondition: another
+  /// worker of that name is there, or the two are of builds that don't work together. Unavailable: none of its addresses
+  /// works from here. ResourceExhausted: there are too many members.
+  virtual absl::StatusOr<JoinAnswer> join(const JoinOffer& offer, const std::string& peer) = 0;
+  /// Nothing where that process is no member.
+  virtual void leave(const std::string& name, uint64_t instance) = 0;
+};
+
+/// Serves `control` over gRPC, as ControlService does.
+class JoinService {
+ public:
+  JoinService(JoinControl& control, std::optional<KeyAuth> key);
+  ~JoinService();
+  grpc::Service* service();
+
+ private:
+  class Impl;
+  std::unique_ptr<Impl> impl_;
+};
+
+/// A worker's line to the coordinator that it joins. Errors as JoinControl; each names the coordinator's address.
+class JoinClient {
+ public:
+  JoinClient(const std::string& address, std::optional<KeyAuth> key);
+  ~JoinClient();
+
+  absl::StatusOr<JoinAnswer> join(const JoinOffer& offer, Deadline deadline);
+  absl::Status leave(const std::string& name, uint64_t instance, Deadline deadline);
+  /// As WorkerClient::cancel().
+  void cancel();
+
+ private:
+  class Impl;
+  std::unique_ptr<Impl> impl_;
+};
+
 /// Serves `control` over gRPC; with a key, calls must carry a fresh proof of it.
 class ControlService {
  public:
@@ -106,7 +164,7 @@ class ControlService {
 /// address.
 class WorkerClient {
  public:
-  WorkerClient(std::string address, std::optional<KeyAuth> key);
+  WorkerClient(const std::string& address, std::optional<KeyAuth> key);
   ~WorkerClient();
 
   const std::string& address() const;

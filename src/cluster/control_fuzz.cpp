@@ -24,14 +24,37 @@ void CheckOrder(const uint8_t* data, size_t size) {
   SHOAL_CHECK(again.ok() && again->plan == order->plan && again->node == order->node);
 }
 
+/// An offer, or its answer.
+template <typename Proto>
+void CheckJoin(const uint8_t* data, size_t size) {
+  Proto message;
+  if (!message.ParseFromArray(data, static_cast<int>(size))) return;
+  const auto read = shoal::FromProto(message);
+  if (!read.ok()) {
+    SHOAL_CHECK(read.status().code() == absl::StatusCode::kInvalidArgument);
+    SHOAL_CHECK(!shoal::Message(read.status()).empty());
+    return;
+  }
+  const auto again = shoal::FromProto(shoal::ToProto(*read));
+  SHOAL_CHECK(again.ok() && *again == *read);
+}
+
 }  // namespace
 
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   if (size == 0) return 0;
-  if (data[0] % 2 == 0) {
-    CheckOrder<shoal::v1::PrepareRequest>(data + 1, size - 1);
-  } else {
-    CheckOrder<shoal::v1::OpenRequest>(data + 1, size - 1);
+  switch (data[0] % 4) {
+    case 0:
+      CheckOrder<shoal::v1::PrepareRequest>(data + 1, size - 1);
+      break;
+    case 1:
+      CheckOrder<shoal::v1::OpenRequest>(data + 1, size - 1);
+      break;
+    case 2:
+      CheckJoin<shoal::v1::JoinRequest>(data + 1, size - 1);
+      break;
+    default:
+      CheckJoin<shoal::v1::JoinReply>(data + 1, size - 1);
   }
   return 0;
 }

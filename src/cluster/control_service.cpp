@@ -3,31 +3,20 @@
 #include <string>
 #include <utility>
 
-#include "base/log.h"
-#include "base/status.h"
 #include "cluster/control.h"
+#include "cluster/control_channel.h"
 #include "cluster/control_wire.h"
 #include "shoal/v1/control.grpc.pb.h"
 
 namespace shoal {
-namespace {
-
-grpc::Status ToGrpc(const absl::Status& status) {
-  return status.ok() ? grpc::Status::OK
-                     : grpc::Status(static_cast<grpc::StatusCode>(status.code()), Message(status));
-}
-
-}  // namespace
-
 class ControlService::Impl final : public v1::Worker::Service {
  public:
-  Impl(WorkerControl& control, std::optional<KeyAuth> key) : control_(control) {
-    if (key.has_value()) checker_.emplace(std::move(*key));
-  }
+  Impl(WorkerControl& control, std::optional<KeyAuth> key)
+      : control_(control), gate_(kWorkerService, std::move(key)) {}
 
   grpc::Status Describe(grpc::ServerContext* context, const v1::DescribeRequest* request,
                         v1::DescribeReply* reply) override {
-    if (const absl::Status allowed = check(*context, "Describe", *request); !allowed.ok())
+    if (const absl::Status allowed = gate_.check(*context, "Describe", *request); !allowed.ok())
       return ToGrpc(allowed);
     *reply = ToProto(control_.describe());
     return grpc::Status::OK;
@@ -35,7 +24,7 @@ class ControlService::Impl final : public v1::Worker::Service {
 
   grpc::Status Prepare(grpc::ServerContext* context, const v1::PrepareRequest* request,
                        grpc::ServerWriter<v1::PrepareProgress>* writer) override {
-    if (const absl::Status allowed = check(*context, "Prepare", *request); !allowed.ok())
+    if (const absl::Status allowed = gate_.check(*context, "Prepare", *request); !allowed.ok())
       return ToGrpc(allowed);
     const auto order = FromProto(*request);
     if (!order.ok()) return ToGrpc(order.status());
@@ -53,34 +42,22 @@ class ControlService::Impl final : public v1::Worker::Service {
   }
 
   grpc::Status Open(grpc::ServerContext* context, const v1::OpenRequest* request, v1::OpenReply*) override {
-    if (const absl::Status allowed = check(*context, "Open", *request); !allowed.ok()) return ToGrpc(allowed);
+    if (const absl::Status allowed = gate_.check(*context, "Open", *request); !allowed.ok()) return ToGrpc(allowed);
     const auto order = FromProto(*request);
     return ToGrpc(order.ok() ? control_.open(*order) : order.status());
   }
 
   grpc::Status Close(grpc::ServerContext* context, const v1::CloseRequest* request,
                      v1::CloseReply*) override {
-    if (const absl::Status allowed = check(*context, "Close", *request); !allowed.ok())
+    if (const absl::Status allowed = gate_.check(*context, "Close", *request); !allowed.ok())
       return ToGrpc(allowed);
     control_.close(request->session());
     return grpc::Status::OK;
   }
 
  private:
-  absl::Status check(const grpc::ServerContext& context, std::string_view method,
-                     const google::protobuf::MessageLite& request) {
-    if (!checker_.has_value()) return absl::OkStatus();
-    const auto& metadata = context.client_metadata();
-    const auto found = metadata.find(kTokenKey);
-    const std::string token =
-        found == metadata.end() ? std::string() : std::string(found->second.data(), found->second.size());
-    const absl::Status status = checker_->check(token, TokenContext(method, request));
-    if (!status.ok()) LogWarning("refused {} from {}: {}", method, context.peer(), Message(status));
-    return status;
-  }
-
   WorkerControl& control_;
-  std::optional<TokenChecker> checker_;
+  ProofGate gate_;
 };
 
 ControlService::ControlService(WorkerControl& control, std::optional<KeyAuth> key)

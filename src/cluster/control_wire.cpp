@@ -4,6 +4,8 @@
 #include <string>
 
 #include "base/status.h"
+#include "base/text.h"
+#include "plan/node_name.h"
 
 namespace shoal {
 namespace {
@@ -15,6 +17,12 @@ constexpr int64_t kExpertTimeoutMsMax = int64_t{24} * 3600 * 1000;
 /// What a coordinator has of names and samples is a few.
 constexpr int kModelNamesMax = 16;
 constexpr int64_t kSamplesMax = 2 * kWeightSamplesMax;  // Of routed experts, and of all else.
+
+/// A machine has a few interfaces.
+constexpr int kAddressesMax = 16;
+constexpr int32_t kRankMax = 4095;  // As many nodes as a plan may have.
+constexpr int64_t kLeaseMsMin = 100;
+constexpr int64_t kLeaseMsMax = int64_t{3600} * 1000;
 
 template <typename Request>
 void PutLimits(const StepLimits& limits, Request& request) {
@@ -60,6 +68,13 @@ WorkerState WorkerStateOf(const std::string& word) {
   return WorkerState::kIdle;
 }
 
+/// One that a plan may hold and a log may show; not those of one link only ("fe80::1%eth0").
+bool IsAddress(const std::string& text) {
+  if (!IsNodeName(text)) return false;
+  const auto address = ParseHostPort(text);
+  return address.ok() && address->port != 0;
+}
+
 void PutGiver(const OrderGiver& giver, v1::OrderGiver& out) {
   out.set_id(giver.id);
   out.set_take_over(giver.take_over);
@@ -69,8 +84,65 @@ OrderGiver ReadGiver(const v1::OrderGiver& giver) { return {giver.id(), giver.ta
 
 }  // namespace
 
-std::string TokenContext(std::string_view method, const google::protobuf::MessageLite& request) {
-  return fmt::format("shoal.v1.Worker/{}\n{}", method, request.SerializeAsString());
+std::string TokenContext(std::string_view service, std::string_view method,
+                         const google::protobuf::MessageLite& request) {
+  return fmt::format("{}/{}\n{}", service, method, request.SerializeAsString());
+}
+
+v1::JoinRequest ToProto(const JoinOffer& offer) {
+  v1::JoinRequest request;
+  request.set_name(offer.name);
+  request.set_instance(offer.instance);
+  for (const std::string& address : offer.addresses) request.add_addresses(address);
+  if (offer.rank.has_value()) request.set_rank(*offer.rank);
+  request.set_port(static_cast<uint32_t>(offer.port));
+  return request;
+}
+
+absl::StatusOr<JoinOffer> FromProto(const v1::JoinRequest& request) {
+  JoinOffer offer{.name = request.name(), .instance = request.instance()};
+  if (!IsNodeName(offer.name)) {
+    return InvalidArgument("join: expected a name of 1 to {} letters, digits or any of ._-:/@[]",
+                           kNodeNameMax);
+  }
+  if (offer.instance == 0) return InvalidArgument("join: expected the worker's instance, got 0");
+  if (request.addresses_size() > kAddressesMax) {
+    return InvalidArgument("join: expected at most {} addresses, got {}", kAddressesMax,
+                           request.addresses_size());
+  }
+  for (const std::string& address : request.addresses()) {
+    if (!IsAddress(address)) {
+      return InvalidArgument("join: expected addresses HOST:PORT of at most {} bytes, got one of {}",
+                             kNodeNameMax, address.size());
+    }
+    offer.addresses.push_back(address);
+  }
+  if (request.has_rank()) {
+    if (request.rank() < 1 || request.rank() > kRankMax) {
+      return InvalidArgument("join: expected a rank of 1 to {}, got {}", kRankMax, request.rank());
+    }
+    offer.rank = request.rank();
+  }
+  if (request.port() > 65535) return InvalidArgument("join: expected a port, got {}", request.port());
+  offer.port = static_cast<int>(request.port());
+  if (offer.addresses.empty() && offer.port == 0) return InvalidArgument("join: expected an address, got none");
+  return offer;
+}
+
+v1::JoinReply ToProto(const JoinAnswer& answer) {
+  v1::JoinReply reply;
+  reply.set_coordinator(answer.coordinator);
+  reply.set_address(answer.address);
+  reply.set_lease_ms(answer.lease / std::chrono::milliseconds(1));
+  return reply;
+}
+
+absl::StatusOr<JoinAnswer> FromProto(const v1::JoinReply& reply) {
+  if (!IsNodeName(reply.coordinator()) || !IsAddress(reply.address()) || reply.lease_ms() < kLeaseMsMin || reply.lease_ms() > kLeaseMsMax) {
+    return InvalidArgument("join: expected the coordinator's name, an address, and a lease of {} to {} ms, got {} ms",
+                           kLeaseMsMin, kLeaseMsMax, reply.lease_ms());
+  }
+  return JoinAnswer{reply.coordinator(), reply.address(), std::chrono::milliseconds(reply.lease_ms())};
 }
 
 v1::DescribeReply ToProto(const WorkerFacts& facts) {
@@ -89,6 +161,7 @@ v1::DescribeReply ToProto(const WorkerFacts& facts) {
   reply.set_steps(facts.steps);
   reply.set_expert_calls(facts.expert_calls);
   reply.set_resident_bytes(facts.resident_bytes);
+  reply.set_instance(facts.instance);
   return reply;
 }
 
@@ -108,6 +181,7 @@ WorkerFacts FromProto(const v1::DescribeReply& reply) {
   facts.steps = reply.steps();
   facts.expert_calls = reply.expert_calls();
   facts.resident_bytes = reply.resident_bytes();
+  facts.instance = reply.instance();
   return facts;
 }
 

@@ -13,11 +13,20 @@ namespace shoal {
 /// Metadata key of the proof that the caller knows the cluster's key.
 inline constexpr char kTokenKey[] = "shoal-token";
 
-/// What a proof covers: the method and the request, so that neither can be exchanged.
-std::string TokenContext(std::string_view method, const google::protobuf::MessageLite& request);
+inline constexpr char kWorkerService[] = "shoal.v1.Worker";
+inline constexpr char kCoordinatorService[] = "shoal.v1.Coordinator";
+
+/// What a proof covers: the service, the method and the request, so that none can be exchanged.
+std::string TokenContext(std::string_view service, std::string_view method, const google::protobuf::MessageLite& request);
 
 v1::DescribeReply ToProto(const WorkerFacts& facts);
 WorkerFacts FromProto(const v1::DescribeReply& reply);
+
+v1::JoinRequest ToProto(const JoinOffer& offer);
+/// InvalidArgument where a plan could not name it so, or an address is none.
+absl::StatusOr<JoinOffer> FromProto(const v1::JoinRequest& request);
+v1::JoinReply ToProto(const JoinAnswer& answer);
+absl::StatusOr<JoinAnswer> FromProto(const v1::JoinReply& reply);
 
 v1::PrepareRequest ToProto(const PrepareOrder& order);
 /// InvalidArgument where the plan is not one, or has no such node.

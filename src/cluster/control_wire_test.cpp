@@ -100,5 +100,62 @@ TEST(ControlWire, AWorkersStateArrivesAsItWasSentAndAnUnknownOneIsIdle) {
   EXPECT_EQ(FromProto(reply).state, WorkerState::kIdle);
 }
 
+JoinOffer Offer() {
+  return {.name = "mini2", .instance = UINT64_MAX, .addresses = {"10.0.0.2:50051", "[fd00::2]:50051"},
+          .rank = 3, .port = 50051};
+}
+
+TEST(ControlWire, AnOfferToJoinAndItsAnswerArriveAsTheyWereSent) {
+  JoinOffer sent = Offer();
+  auto got = FromProto(ToProto(sent));
+  ASSERT_TRUE(got.ok()) << Message(got.status());
+  EXPECT_EQ(*got, sent);
+  sent.rank.reset();
+  got = FromProto(ToProto(sent));
+  ASSERT_TRUE(got.ok()) << Message(got.status());
+  EXPECT_EQ(*got, sent);
+  const JoinAnswer answer{"coordinator", "10.0.0.2:50051", std::chrono::seconds(6)};
+  const auto answered = FromProto(ToProto(answer));
+  ASSERT_TRUE(answered.ok()) << Message(answered.status());
+  EXPECT_EQ(*answered, answer);
+}
+
+TEST(ControlWire, AnOfferThatNoPlanCouldHoldIsRefused) {
+  const auto refusal = [](auto change) {
+    v1::JoinRequest request = ToProto(Offer());
+    change(request);
+    return Message(FromProto(request).status());
+  };
+  EXPECT_THAT(refusal([](auto& r) { r.set_name(""); }), HasSubstr("expected a name"));
+  EXPECT_THAT(refusal([](auto& r) { r.set_name("mini 2"); }), HasSubstr("expected a name"));
+  EXPECT_THAT(refusal([](auto& r) { r.set_name(std::string(257, 'a')); }), HasSubstr("1 to 256"));
+  EXPECT_THAT(refusal([](auto& r) { r.set_instance(0); }), HasSubstr("instance"));
+  EXPECT_THAT(refusal([](auto& r) { r.set_addresses(0, "10.0.0.2"); }), HasSubstr("HOST:PORT"));
+  EXPECT_THAT(refusal([](auto& r) { r.set_addresses(0, "10.0.0.2:0"); }), HasSubstr("HOST:PORT"));
+  EXPECT_THAT(refusal([](auto& r) { r.set_addresses(0, "a\nb:1"); }), HasSubstr("HOST:PORT"));
+  EXPECT_THAT(refusal([](auto& r) {
+                for (int i = 0; i < 16; ++i) r.add_addresses("10.0.0.2:1");
+              }),
+              HasSubstr("at most 16 addresses, got 18"));
+  EXPECT_THAT(refusal([](auto& r) { r.set_rank(0); }), HasSubstr("rank of 1 to 4095, got 0"));
+  EXPECT_THAT(refusal([](auto& r) { r.set_rank(4096); }), HasSubstr("got 4096"));
+  EXPECT_THAT(refusal([](auto& r) { r.set_port(65536); }), HasSubstr("expected a port"));
+  EXPECT_THAT(refusal([](auto& r) {
+                r.clear_addresses();
+                r.set_port(0);
+              }),
+              HasSubstr("expected an address"));
+}
+
+TEST(ControlWire, AnAnswerThatALeaseCannotBeReadFromIsRefused) {
+  v1::JoinReply reply;
+  reply.set_coordinator("coordinator");
+  reply.set_address("10.0.0.2:50051");
+  for (const int64_t lease : {INT64_MIN, int64_t{0}, int64_t{99}, int64_t{3'600'001}, INT64_MAX}) {
+    reply.set_lease_ms(lease);
+    EXPECT_THAT(Message(FromProto(reply).status()), HasSubstr(fmt::format("got {} ms", lease)));
+  }
+}
+
 }  // namespace
 }  // namespace shoal

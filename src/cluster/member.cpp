@@ -27,18 +27,18 @@ MemberState StateOf(const WorkerFacts& facts) {
   return MemberState::kIdle;
 }
 
-absl::Status CheckBuild(const WorkerFacts& facts, const std::string& address, const OwnNode& peer) {
-  if (facts.wire_version == kWireVersion && facts.numerics_class == peer.numerics_class) {
+}  // namespace
+
+absl::Status CheckBuild(const WorkerFacts& facts, const std::string& address, const OwnNode& own) {
+  if (facts.wire_version == kWireVersion && facts.numerics_class == own.numerics_class) {
     return absl::OkStatus();
   }
   return FailedPrecondition(
       "{} runs shoal {} (wire version {}, numerics class '{}'), node '{}' here has wire version {}, numerics "
       "class '{}'. Use the same build on all nodes, with backends of one class",
-      address, facts.version, facts.wire_version, facts.numerics_class, peer.name, kWireVersion,
-      peer.numerics_class);
+      address, facts.version, facts.wire_version, facts.numerics_class, own.name, kWireVersion,
+      own.numerics_class);
 }
-
-}  // namespace
 
 std::string_view Name(MemberState state) {
   switch (state) {
@@ -60,12 +60,21 @@ std::string_view Name(MemberState state) {
   return "unknown";
 }
 
-Member::Member(MemberAddress address, const std::optional<KeyAuth>& key, OwnNode peer)
-    : address_(address.address),
-      peer_(std::move(peer)),
-      client_(address.address.empty() ? nullptr : std::make_unique<WorkerClient>(address.address, key)) {
+Member::Member(MemberId id, MemberAddress address, const std::optional<KeyAuth>& key, OwnNode peer)
+    : id_(id), is_self_(address.address.empty()), key_(key), peer_(std::move(peer)) {
+  if (!is_self_) client_ = std::make_shared<WorkerClient>(address.address, key);
   status_.name = std::move(address.name);
   status_.address = std::move(address.address);
+}
+
+std::shared_ptr<WorkerClient> Member::client() const {
+  const std::lock_guard lock(mutex_);
+  return client_;
+}
+
+std::string Member::address() const {
+  const std::lock_guard lock(mutex_);
+  return status_.address;
 }
 
 std::string Member::name() const {
@@ -75,8 +84,9 @@ std::string Member::name() const {
 
 absl::Status Member::describe(Deadline deadline) {
   if (is_self()) return absl::OkStatus();
-  const absl::StatusOr<WorkerFacts> facts = client_->describe(deadline);
-  const absl::Status verdict = facts.ok() ? CheckBuild(*facts, client_->address(), peer_) : facts.status();
+  const std::shared_ptr<WorkerClient> asked = client();
+  const absl::StatusOr<WorkerFacts> facts = asked->describe(deadline);
+  const absl::Status verdict = facts.ok() ? CheckBuild(*facts, asked->address(), peer_) : facts.status();
   const std::lock_guard lock(mutex_);
   if (facts.ok()) status_.facts = *facts;
   if (!verdict.ok()) {
@@ -93,7 +103,7 @@ absl::Status Member::describe(Deadline deadline) {
 
 void Member::refresh(Deadline deadline) {
   if (is_self()) return;
-  const absl::StatusOr<WorkerFacts> facts = client_->describe(deadline);
+  const absl::StatusOr<WorkerFacts> facts = client()->describe(deadline);
   const std::lock_guard lock(mutex_);
   if (facts.ok()) {
     status_.facts = *facts;
@@ -146,31 +156,61 @@ LinkStats Member::links() const {
 
 Members::Members(const std::vector<MemberAddress>& members, const std::optional<KeyAuth>& key,
                  bool adopt_names, const std::string& numerics_class)
-    : adopt_names_(adopt_names) {
+    : adopt_names_(adopt_names), key_(key), own_{members.front().name, numerics_class} {
   SHOAL_CHECK(!members.empty() && members.front().address.empty());
-  const OwnNode self{members.front().name, numerics_class};
-  for (const MemberAddress& member : members) members_.push_back(std::make_unique<Member>(member, key, self));
+  for (const MemberAddress& member : members)
+    members_.push_back(std::make_shared<Member>(next_id_++, member, key, own_));
+  self_ = members_.front();
 }
 
-Member* Members::find(std::string_view name) const {
+std::shared_ptr<Member> Members::find(std::string_view name) const {
+  const MemberList members = all();
   const auto found =
-      std::ranges::find_if(members_, [name](const auto& member) { return member->name() == name; });
-  return found == members_.end() ? nullptr : found->get();
+      std::ranges::find_if(members, [name](const auto& member) { return member->name() == name; });
+  return found == members.end() ? nullptr : *found;
 }
 
-std::vector<Member*> Members::all() const {
-  std::vector<Member*> list;
-  for (const auto& member : members_) list.push_back(member.get());
-  return list;
+MemberList Members::all() const {
+  const std::lock_guard lock(mutex_);
+  return members_;
+}
+
+void Members::follow(const std::vector<JoinedMember>& joined) {
+  const std::lock_guard lock(mutex_);
+  MemberList members;
+  for (const auto& member : members_) {
+    if (!member->status().joined) members.push_back(member);
+  }
+  for (const JoinedMember& one : joined) {
+    const auto named =
+        std::ranges::find_if(members_, [&](const auto& member) { return member->name() == one.name; });
+    if (named == members_.end()) {
+      auto member = std::make_shared<Member>(next_id_++, MemberAddress{one.name, one.address}, key_, own_);
+      member->status_.joined = true;
+      if (cancelled_) member->client_->cancel();
+      members.push_back(std::move(member));
+      continue;
+    }
+    Member& member = **named;
+    const std::lock_guard member_lock(member.mutex_);
+    if (!member.status_.joined) continue;  // A declared one that also offers itself.
+    if (member.status_.address != one.address) {
+      member.status_.address = one.address;
+      member.client_ = std::make_shared<WorkerClient>(one.address, key_);
+      if (cancelled_) member.client_->cancel();
+    }
+    members.push_back(*named);
+  }
+  members_ = std::move(members);
 }
 
 absl::Status Members::describe(Deadline deadline) { return AllErrors(describe(all(), deadline)); }
 
-std::vector<absl::Status> Members::describe(const std::vector<Member*>& which, Deadline deadline) {
+std::vector<absl::Status> Members::describe(const MemberList& which, Deadline deadline) {
   std::vector<absl::Status> results =
       ForEachMember(which, [&](size_t, Member& member) { return member.describe(deadline); });
   if (adopt_names_) {
-    for (const auto& member : members_) {
+    for (const auto& member : all()) {
       const MemberStatus status = member->status();
       if (!status.facts.has_value() || status.name != status.address || status.facts->name.empty()) continue;
       if (find(status.facts->name) != nullptr) continue;  // Workers on one host may say the host's name.
@@ -190,17 +230,19 @@ void Members::refresh(Deadline deadline) {
 
 std::vector<MemberStatus> Members::status() const {
   std::vector<MemberStatus> list;
-  for (const auto& member : members_) list.push_back(member->status());
+  for (const auto& member : all()) list.push_back(member->status());
   return list;
 }
 
 void Members::cancel() {
+  const std::lock_guard lock(mutex_);
+  cancelled_ = true;
   for (const auto& member : members_) {
-    if (!member->is_self()) member->client().cancel();
+    if (!member->is_self()) member->client()->cancel();
   }
 }
 
-std::vector<absl::Status> ForEachMember(const std::vector<Member*>& members,
+std::vector<absl::Status> ForEachMember(const MemberList& members,
                                         absl::FunctionRef<absl::Status(size_t index, Member& member)> call) {
   std::vector<absl::Status> results(members.size());
   std::vector<std::thread> threads;
@@ -231,7 +273,7 @@ absl::Status AllErrors(const std::vector<absl::Status>& results) {
   return first.ok() ? first : absl::Status(first.code(), Join(messages, "; "));
 }
 
-absl::Status FirstError(const std::vector<Member*>& members,
+absl::Status FirstError(const MemberList& members,
                         absl::FunctionRef<absl::Status(size_t index, Member& member)> call) {
   std::mutex mutex;
   absl::Status first;

@@ -15,7 +15,9 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "base/clock.h"
+#include "cluster/attendance.h"
 #include "cluster/control.h"
+#include "cluster/roster.h"
 #include "exec/node_model.h"
 #include "wire/transport.h"
 
@@ -43,6 +45,7 @@ struct MemberStatus {
   std::string name;
   std::string address;
   MemberState state = MemberState::kUnknown;
+  bool joined = false;               ///< It offered itself; nobody declared it.
   std::string error;                 ///< Why it is not up, as last seen; empty otherwise.
   std::optional<WorkerFacts> facts;  ///< What it said last; nothing of the coordinator's own process.
   int64_t load_done = 0;   ///< Bytes of its shard, from the begin of loading until it is up; else 0.
@@ -58,15 +61,20 @@ struct OwnNode {
   std::string numerics_class;
 };
 
+/// FailedPrecondition where a worker speaks or computes differently than `own`. address: of the worker.
+absl::Status CheckBuild(const WorkerFacts& facts, const std::string& address, const OwnNode& own);
+
 /// Safe from any thread, but for samples().
 class Member {
  public:
-  Member(MemberAddress address, const std::optional<KeyAuth>& key, OwnNode peer);
+  Member(MemberId id, MemberAddress address, const std::optional<KeyAuth>& key, OwnNode peer);
 
+  MemberId id() const { return id_; }
   /// Whether it is the coordinator's own process, which has no client.
-  bool is_self() const { return client_ == nullptr; }
-  WorkerClient& client() const { return *client_; }
-  const std::string& address() const { return address_; }
+  bool is_self() const { return is_self_; }
+  /// Of the address that it has now; not of this process.
+  std::shared_ptr<WorkerClient> client() const;
+  std::string address() const;
   std::string name() const;
 
   /// Asks it what it is; this process need not be asked. Unavailable or DeadlineExceeded where it does not answer, FailedPrecondition where it
@@ -89,17 +97,22 @@ class Member {
  private:
   friend class Members;
 
-  const std::string address_;
+  const MemberId id_;
+  const bool is_self_;
+  const std::optional<KeyAuth> key_;
   const OwnNode peer_;
-  const std::unique_ptr<WorkerClient> client_;  ///< nullptr: this process.
   NodeShard sampled_;
   std::optional<std::vector<WeightSample>> samples_;
   mutable std::mutex mutex_;  ///< Guards what follows.
+  std::shared_ptr<WorkerClient> client_;  ///< nullptr: this process.
   MemberStatus status_;
   LinkStats links_;
 };
 
-/// All members of a coordinator's cluster. They are the same for its whole life.
+using MemberList = std::vector<std::shared_ptr<Member>>;
+
+/// All members of a coordinator's cluster: those that were declared, for its whole life; then those that have joined.
+/// Safe from any thread.
 class Members {
  public:
   /// The first is the coordinator's own process. adopt_names: a member that is named by its address takes the
@@ -107,18 +120,23 @@ class Members {
   Members(const std::vector<MemberAddress>& members, const std::optional<KeyAuth>& key, bool adopt_names,
           const std::string& numerics_class);
 
-  Member& self() { return *members_.front(); }
+  Member& self() const { return *self_; }
   /// nullptr where there is none of that name.
-  Member* find(std::string_view name) const;
-  std::vector<Member*> all() const;
+  std::shared_ptr<Member> find(std::string_view name) const;
+  /// Declared ones have the ids 0, 1, ... in the order given; who joined follows in the roster's order.
+  MemberList all() const;
+
+  /// Takes in who has joined, goes on without who has left, and dials those that moved where they are now. Members keep
+  /// their ids for as long as they stay.
+  void follow(const std::vector<JoinedMember>& joined);
 
   /// Member::describe() of all, at the same time. The error names every member that has one.
   absl::Status describe(Deadline deadline);
   /// Member::describe() of `which`, at the same time; an entry for each.
-  std::vector<absl::Status> describe(const std::vector<Member*>& which, Deadline deadline);
+  std::vector<absl::Status> describe(const MemberList& which, Deadline deadline);
   /// Member::refresh() of all, at the same time.
   void refresh(Deadline deadline);
-  /// In the order given at first.
+  /// In the order of all().
   std::vector<MemberStatus> status() const;
 
   /// Ends calls in flight with Cancelled, and those to come. From any thread.
@@ -126,19 +144,25 @@ class Members {
 
  private:
   const bool adopt_names_;
-  std::vector<std::unique_ptr<Member>> members_;
+  const std::optional<KeyAuth> key_;
+  const OwnNode own_;
+  std::shared_ptr<Member> self_;
+  mutable std::mutex mutex_;  ///< Guards what follows. Never held while a member is asked.
+  MemberList members_;
+  MemberId next_id_ = 0;
+  bool cancelled_ = false;
 };
 
 /// Runs `call` for every one of `members`, each in a thread of its own, or one after the other where the system
 /// has no more threads, and waits for all. One entry per member.
-std::vector<absl::Status> ForEachMember(const std::vector<Member*>& members,
+std::vector<absl::Status> ForEachMember(const MemberList& members,
                                         absl::FunctionRef<absl::Status(size_t index, Member& member)> call);
 
 /// The errors of nodes that do not wait for one another: the first's code, and what each says.
 absl::Status AllErrors(const std::vector<absl::Status>& results);
 
 /// ForEachMember(); of several errors the one that came first: the others tend to follow from it.
-absl::Status FirstError(const std::vector<Member*>& members,
+absl::Status FirstError(const MemberList& members,
                         absl::FunctionRef<absl::Status(size_t index, Member& member)> call);
 
 }  // namespace shoal

@@ -65,11 +65,14 @@ absl::StatusOr<std::unique_ptr<RemoteCluster>> RemoteCluster::Start(Options opti
     return cluster;
   }
   ASSIGN_OR_RETURN(const HostPort listen, ParseHostPort(o.listen));
-  RETURN_IF_ERROR(cluster->start_endpoint(listen, IsWildcard(listen.host) ? "" : listen.host));
+  RETURN_IF_ERROR(cluster->start_endpoint(listen));
+  cluster->dialled_at_is_told_ = !IsWildcard(listen.host);
+  if (cluster->dialled_at_is_told_)
+    cluster->own_address_ = HostPort{listen.host, cluster->endpoint_->port()}.to_string();
   return cluster;
 }
 
-absl::Status RemoteCluster::start_endpoint(const HostPort& listen, const std::string& dialled_as) {
+absl::Status RemoteCluster::start_endpoint(const HostPort& listen) {
   RETURN_IF_ERROR(
       CheckExposure({"serve --listen", listen.host, options_.key.has_value(), options_.insecure}));
   GrpcOptions grpc;
@@ -77,38 +80,38 @@ absl::Status RemoteCluster::start_endpoint(const HostPort& listen, const std::st
   grpc.name = members_.self().name();
   grpc.key = options_.key;
   ASSIGN_OR_RETURN(endpoint_, GrpcEndpoint::start(std::move(grpc)));
-  if (!dialled_as.empty()) own_address_ = HostPort{dialled_as, endpoint_->port()}.to_string();
   return absl::OkStatus();
 }
 
-// A worker's name may not resolve before its machine is up, so this is part of every attempt.
+// A worker's name may not resolve before its machine is up, so this is part of every attempt. No session is open now.
 absl::Status RemoteCluster::listen_towards(const Plan& plan) {
-  if (address_is_for_one_ && plan.nodes.size() > 1) {
-    own_address_.clear();
-    if (options_.listen.empty()) endpoint_.reset();  // On loopback. No session is open now.
-  }
-  if (!own_address_.empty()) return absl::OkStatus();
+  if (dialled_at_is_told_) return absl::OkStatus();
   std::string host = "127.0.0.1";
-  address_is_for_one_ = plan.nodes.size() == 1;
-  if (!address_is_for_one_) {
-    ASSIGN_OR_RETURN(const HostPort worker, ParseHostPort(plan.nodes[1].address));
+  for (const PlanNode& node : plan.nodes) {
+    if (node.address.empty()) continue;
+    ASSIGN_OR_RETURN(const HostPort worker, ParseHostPort(node.address));
     ASSIGN_OR_RETURN(host, LocalAddressTowards(worker.host, worker.port));
+    if (!IsLoopback(host)) break;  // Workers on other machines reach no loopback address, those on this one any.
   }
-  if (endpoint_ == nullptr) return start_endpoint(HostPort{host, 0}, host);
+  if (endpoint_ == nullptr || (options_.listen.empty() && host != listens_on_)) {
+    endpoint_.reset();
+    RETURN_IF_ERROR(start_endpoint(HostPort{host, 0}));
+    listens_on_ = host;
+  }
   own_address_ = HostPort{host, endpoint_->port()}.to_string();
   return absl::OkStatus();
 }
 
-absl::StatusOr<std::vector<Member*>> RemoteCluster::members_of(const Plan& plan) const {
+absl::StatusOr<MemberList> RemoteCluster::members_of(const Plan& plan) const {
   RETURN_IF_ERROR(Validate(plan));
-  std::vector<Member*> list;
+  MemberList list;
   for (const PlanNode& node : plan.nodes) {
-    Member* member = members_.find(node.name);
+    std::shared_ptr<Member> member = members_.find(node.name);
     if (member == nullptr || member->is_self() != list.empty()) {
       return FailedPrecondition("the plan's node {} is '{}', expected {}", list.size(), node.name,
                                 list.empty() ? "the coordinator" : "one of its workers");
     }
-    list.push_back(member);
+    list.push_back(std::move(member));
   }
   return list;
 }
@@ -128,7 +131,7 @@ absl::StatusOr<int64_t> RemoteCluster::prepare(const Session& session, NodeId no
                            {samples.begin(), samples.end()},
                            session.limits,
                            giver()};
-  return member.client().prepare(
+  return member.client()->prepare(
       order, [&](int64_t done, int64_t total) { report(member, done, total); },
       Deadline::after_ms(kPrepareMs));
 }
@@ -187,7 +190,7 @@ absl::Status RemoteCluster::open_all(Session& session, PipelineEngine& engine) {
                           session.limits,
                           options_.expert_timeout,
                           giver()};
-    const absl::Status status = member.client().open(order, Deadline::after_ms(kOpenMs));
+    const absl::Status status = member.client()->open(order, Deadline::after_ms(kOpenMs));
     member.note(status.ok() ? MemberState::kUp : MemberState::kFailed, status);
     return status;
   }));
@@ -231,7 +234,7 @@ void RemoteCluster::close(PipelineEngine& engine, const absl::Status& why) {
   // A worker that cannot be told finds its links closed, and the next session replaces this one.
   (void)ForEachMember(session->members, [&session](size_t, Member& member) {
     return member.is_self() ? absl::OkStatus()
-                            : member.client().close(session->id, Deadline::after_ms(kCloseMs));
+                            : member.client()->close(session->id, Deadline::after_ms(kCloseMs));
   });
 }
 
@@ -263,7 +266,7 @@ std::optional<double> RemoteCluster::load_progress() const {
 std::map<std::string, LinkStats> RemoteCluster::link_stats() const {
   std::map<std::string, LinkStats> links;
   const std::lock_guard lock(mutex_);  // Held throughout: a session that ends meanwhile counts once.
-  for (const Member* member : members_.all()) links[member->name()] = member->links();
+  for (const auto& member : members_.all()) links[member->name()] = member->links();
   if (session_ == nullptr) return links;
   for (const auto& [node, stats] : host_->links(own_node()).value_or(TransportStats()).peers) {
     links[session_->members[static_cast<size_t>(node.value)]->name()] += stats;

@@ -77,7 +77,7 @@ class RemoteCluster final : public SessionHost {
   /// Of one plan: its nodes' members, by NodeId.
   struct Session {
     Plan plan;
-    std::vector<Member*> members;
+    MemberList members;
     uint64_t id = 0;
     StepLimits limits;
   };
@@ -85,9 +85,9 @@ class RemoteCluster final : public SessionHost {
   explicit RemoteCluster(Options options);
   /// As workers tell this cluster from those of other coordinators.
   OrderGiver giver() const { return {session_base_, options_.take_over}; }
-  absl::StatusOr<std::vector<Member*>> members_of(const Plan& plan) const;
+  absl::StatusOr<MemberList> members_of(const Plan& plan) const;
   absl::Status listen_towards(const Plan& plan);
-  absl::Status start_endpoint(const HostPort& listen, const std::string& dialled_as);
+  absl::Status start_endpoint(const HostPort& listen);
   absl::Status prepare_own(const Plan& plan);
   absl::Status prepare_all(const Session& session);
   absl::StatusOr<int64_t> prepare(const Session& session, NodeId node, Member& member);
@@ -98,10 +98,11 @@ class RemoteCluster final : public SessionHost {
   const Options options_;
   Members members_;
   const std::shared_ptr<NodeHost> host_;
-  std::unique_ptr<GrpcEndpoint> endpoint_;  ///< Of one node alone nullptr until the first open().
+  std::unique_ptr<GrpcEndpoint> endpoint_;  ///< nullptr until the first open() where Options::listen is empty.
+  std::string listens_on_;                  ///< The host of an endpoint that open() started.
   const HostedNode own_node_;  ///< By the content of its weights: the host may have another fine-tune, too.
   std::string own_address_;    ///< At which others dial this process.
-  bool address_is_for_one_ = false;  ///< own_address_ is loopback, for a plan of this process alone.
+  bool dialled_at_is_told_ = false;  ///< By Options::listen: own_address_ stays.
   const uint64_t session_base_;
   std::atomic<bool> stopping_{false};
   std::mutex asking_;         ///< Held by whoever asks the members how they are.

@@ -1,6 +1,7 @@
 #include "cluster/replanner.h"
 
 #include <algorithm>
+#include <set>
 #include <utility>
 
 #include "base/check.h"
@@ -13,12 +14,18 @@ namespace shoal {
 namespace {
 
 /// "'a'", "'a' and 'b'".
-std::string Quoted(const std::vector<std::string>& names, const std::vector<bool>& which) {
+std::string Quoted(const std::vector<std::string>& names) {
   std::vector<std::string> quoted;
-  for (size_t i = 0; i < which.size(); ++i) {
-    if (which[i]) quoted.push_back(fmt::format("'{}'", names[i]));
-  }
+  for (const std::string& name : names) quoted.push_back(fmt::format("'{}'", name));
   return Join(quoted, " and ");
+}
+
+std::string Quoted(const std::vector<MemberReport>& reports, const std::vector<bool>& which) {
+  std::vector<std::string> names;
+  for (size_t i = 0; i < which.size(); ++i) {
+    if (which[i]) names.push_back(reports[i].name);
+  }
+  return Quoted(names);
 }
 
 bool Any(const std::vector<bool>& which) { return std::ranges::find(which, true) != which.end(); }
@@ -35,21 +42,25 @@ bool SameParts(const Plan& a, const Plan& b) {
 
 }  // namespace
 
-Replanner::Replanner(size_t members, AttendanceRules rules)
-    : book_(members, rules), names_(members), why_(members), losses_(members), failures_(members) {}
+void Replanner::keep_only(const std::vector<MemberReport>& reports) {
+  std::set<MemberId> ids;
+  for (const MemberReport& report : reports) ids.insert(report.id);
+  book_.keep_only(ids);
+  std::erase_if(known_, [&](const auto& entry) { return !ids.contains(entry.first); });
+}
 
-void Replanner::note(const std::vector<MemberReport>& reports, size_t member, Clock::time_point now) {
-  const MemberReport& report = reports[member];
-  names_[member] = report.name;
+void Replanner::note(const MemberReport& report, Clock::time_point now) {
+  Known& known = known_[report.id];
+  known.name = report.name;
   // One that is to be taken in, but does not do its part, must not keep the others from serving.
-  const bool failed = book_.out_since(member).has_value() && report.failures != failures_[member];
-  if (report.losses != losses_[member] || failed) book_.lost(member, now);
-  losses_[member] = report.losses;
-  failures_[member] = report.failures;
+  const bool failed = book_.out_since(report.id).has_value() && report.failures != known.failures;
+  if (report.losses != known.losses || failed) book_.lost(report.id, now);
+  known.losses = report.losses;
+  known.failures = report.failures;
   if (report.answer.ok()) {
-    book_.answered(member, now);
+    book_.answered(report.id, now);
   } else {
-    book_.missed(member, now);
+    book_.missed(report.id, now);
   }
 }
 
@@ -57,7 +68,7 @@ absl::Status Replanner::waits_for(const std::vector<MemberReport>& reports, Cloc
   bool awaited = false;
   std::vector<absl::Status> answers;
   for (size_t i = 0; i < reports.size(); ++i) {
-    awaited = awaited || book_.of(i, now) == Attendance::kAwaited;
+    awaited = awaited || book_.of(reports[i].id, now) == Attendance::kAwaited;
     answers.push_back(reports[i].answer);
   }
   return awaited ? AllErrors(answers) : absl::OkStatus();
@@ -66,8 +77,8 @@ absl::Status Replanner::waits_for(const std::vector<MemberReport>& reports, Cloc
 absl::StatusOr<Plan> Replanner::plan(const std::vector<MemberReport>& reports, Make make,
                                      Clock::time_point now) {
   const std::lock_guard lock(mutex_);
-  SHOAL_CHECK_EQ(reports.size(), names_.size());
-  for (size_t i = 0; i < reports.size(); ++i) note(reports, i, now);
+  keep_only(reports);
+  for (const MemberReport& report : reports) note(report, now);
   better_since_.reset();
   RETURN_IF_ERROR(waits_for(reports, now));
   ASSIGN_OR_RETURN(plan_, plan_without(reports, make, now));
@@ -80,7 +91,7 @@ absl::StatusOr<Plan> Replanner::plan_without(const std::vector<MemberReport>& re
   std::vector<bool> doubtful(reports.size());
   std::vector<absl::Status> answers;
   for (size_t i = 0; i < reports.size(); ++i) {
-    const Attendance attendance = book_.of(i, now);
+    const Attendance attendance = book_.of(reports[i].id, now);
     away[i] = attendance == Attendance::kAway;
     doubtful[i] = attendance == Attendance::kOnProbation;
     answers.push_back(reports[i].answer);
@@ -94,35 +105,40 @@ absl::StatusOr<Plan> Replanner::plan_without(const std::vector<MemberReport>& re
   if (!made.ok()) {
     if (!Any(away)) return made;
     return Unavailable("{}. The other nodes can't do without {}: {}", Message(AllErrors(answers)),
-                       Quoted(names_, away), Message(made.status()));
+                       Quoted(reports, away), Message(made.status()));
   }
   if (Any(out))
-    made->notes.push_back(fmt::format("without {}: away, or not back for long enough", Quoted(names_, out)));
-  leave_out(reports, std::move(out), now);
+    made->notes.push_back(fmt::format("without {}: away, or not back for long enough", Quoted(reports, out)));
+  leave_out(reports, out, now);
   return made;
 }
 
-void Replanner::leave_out(const std::vector<MemberReport>& reports, std::vector<bool> out,
+void Replanner::leave_out(const std::vector<MemberReport>& reports, const std::vector<bool>& out,
                           Clock::time_point now) {
+  in_.clear();
   for (size_t i = 0; i < out.size(); ++i) {
-    if (!out[i]) continue;
-    const bool fresh = !book_.out_since(i).has_value();
-    book_.leave_out(i, now);
+    const MemberReport& report = reports[i];
+    if (!out[i]) {
+      in_[report.id] = report.name;
+      continue;
+    }
+    const bool fresh = !book_.out_since(report.id).has_value();
+    book_.leave_out(report.id, now);
     if (!fresh) continue;
-    why_[i] = reports[i].answer.ok() ? fmt::format("it went away {} times lately", book_.losses(i, now))
-                                     : Message(reports[i].answer);
+    std::string& why = known_[report.id].why;
+    why = report.answer.ok() ? fmt::format("it went away {} times lately", book_.losses(report.id, now))
+                             : Message(report.answer);
     LogWarning(
         "node '{}' is left out of the plan: {}. It is taken in again after it has answered for {:.0f} s",
-        names_[i], why_[i], SecondsOf(book_.hold(i, now)));
+        report.name, why, SecondsOf(book_.hold(report.id, now)));
   }
-  out_ = std::move(out);
 }
 
 void Replanner::take_in_all() {
-  for (size_t i = 0; i < out_.size(); ++i) {
-    if (out_[i] || !book_.out_since(i).has_value()) continue;
-    book_.take_in(i);
-    LogInfo("node '{}' takes part again", names_[i]);
+  for (const auto& [id, name] : in_) {
+    if (!book_.out_since(id).has_value()) continue;
+    book_.take_in(id);
+    LogInfo("node '{}' takes part again", name);
   }
 }
 
@@ -131,48 +147,65 @@ void Replanner::opened() {
   take_in_all();
 }
 
-std::vector<bool> Replanner::out() const {
+bool Replanner::counts_on(MemberId member) const {
   const std::lock_guard lock(mutex_);
-  return out_;
+  return in_.contains(member);
 }
 
 std::optional<Replanner::Better> Replanner::better(const std::vector<MemberReport>& reports, Make make,
                                                    Clock::time_point now) {
   const std::lock_guard lock(mutex_);
-  SHOAL_CHECK(plan_.has_value() && reports.size() == out_.size());
-  std::vector<bool> wanted = out_;
-  for (size_t i = 0; i < out_.size(); ++i) {
-    if (!out_[i]) continue;
-    note(reports, i, now);
-    wanted[i] = book_.of(i, now) != Attendance::kHere;
+  SHOAL_CHECK(plan_.has_value());
+  keep_only(reports);
+  std::vector<bool> out(reports.size());
+  std::vector<std::string> back;
+  std::map<MemberId, std::string> left = in_;
+  for (size_t i = 0; i < reports.size(); ++i) {
+    left.erase(reports[i].id);
+    if (in_.contains(reports[i].id)) continue;
+    note(reports[i], now);
+    out[i] = book_.of(reports[i].id, now) != Attendance::kHere;
+    if (!out[i]) back.push_back(reports[i].name);
   }
-  if (wanted == out_) {
+  if (back.empty() && left.empty()) {
     better_since_.reset();
     return std::nullopt;
   }
-  std::vector<bool> back = out_;
-  for (size_t i = 0; i < out_.size(); ++i) back[i] = out_[i] && !wanted[i];
-  const absl::StatusOr<Plan> made = make(wanted);
-  if (made.status() != told_ && !made.ok()) {
-    LogWarning("no plan can be made with {}, though back again: {}", Quoted(names_, back),
-               Message(made.status()));
+  const absl::StatusOr<Plan> made = make(out);
+  if (made.status() != told_ && !made.ok() && !back.empty()) {
+    LogWarning("no plan can be made with {}, though there: {}", Quoted(back), Message(made.status()));
   }
   told_ = made.status();
+  // Without who left nothing fits: the session goes on for as long as it can.
   if (!made.ok()) return std::nullopt;
-  if (SameParts(*made, *plan_)) {
-    out_ = std::move(wanted);
-    take_in_all();
-    return std::nullopt;
-  }
   if (!better_since_.has_value()) better_since_ = now;
-  return Better{fmt::format("the cluster is built again with {}", Quoted(names_, back)), *better_since_};
+  Better better{.since = *better_since_, .at_once = !left.empty()};
+  std::vector<std::string> changes;
+  if (!back.empty()) changes.push_back(fmt::format("with {}", Quoted(back)));
+  std::vector<std::string> gone;
+  for (const auto& [id, name] : left) gone.push_back(name);
+  if (!gone.empty()) changes.push_back(fmt::format("without {}, which left", Quoted(gone)));
+  better.why = fmt::format("the cluster is built again {}", Join(changes, ", "));
+  return compare(*made, reports, out, std::move(better));
+}
+
+std::optional<Replanner::Better> Replanner::compare(const Plan& made, const std::vector<MemberReport>& reports,
+                                                    const std::vector<bool>& out, Better better) {
+  if (!SameParts(made, *plan_)) return better;
+  in_.clear();
+  for (size_t i = 0; i < reports.size(); ++i) {
+    if (!out[i]) in_[reports[i].id] = reports[i].name;
+  }
+  take_in_all();
+  better_since_.reset();
+  return std::nullopt;
 }
 
 std::vector<LeftOutMember> Replanner::left_out() const {
   const std::lock_guard lock(mutex_);
   std::vector<LeftOutMember> list;
-  for (size_t i = 0; i < names_.size(); ++i) {
-    if (const auto since = book_.out_since(i)) list.push_back({names_[i], *since, why_[i]});
+  for (const auto& [id, known] : known_) {
+    if (const auto since = book_.out_since(id)) list.push_back({known.name, *since, known.why});
   }
   return list;
 }

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <map>
 #include <mutex>
 #include <optional>
 #include <string>
@@ -19,6 +20,7 @@ namespace shoal {
 
 /// How a member was found when it was asked.
 struct MemberReport {
+  MemberId id = 0;
   std::string name;
   absl::Status answer;  ///< OK: it is there, and of a build that fits.
   /// How often, since the start, it was lost in a session or while it loaded, and how often it did not do what it was
@@ -34,13 +36,13 @@ struct LeftOutMember {
   std::string why;  ///< In words.
 };
 
-/// Safe from any thread.
+/// Members may come and go: each call says who there is. Safe from any thread.
 class Replanner {
  public:
-  /// A plan without the members that are `out`, one entry per member.
+  /// A plan without the members that are `out`, one entry per report.
   using Make = absl::FunctionRef<absl::StatusOr<Plan>(const std::vector<bool>& out)>;
 
-  Replanner(size_t members, AttendanceRules rules);
+  explicit Replanner(AttendanceRules rules) : book_(rules) {}
 
   /// A plan over the members that are there. Unavailable, or what the members answered, while one that is away is waited
   /// for, and where the others can't do without it: then also why they can't. `reports`: of all members, as they are now.
@@ -48,34 +50,43 @@ class Replanner {
 
   /// A session of the last plan is up.
   void opened();
-  /// Which members the last plan does without; empty where none was made so far.
-  std::vector<bool> out() const;
-  /// Why, and since when, a session of the last plan should end for a new one: members that it does without are back, and
-  /// a plan with them is another one. Of `reports`, of all members, only those that are out matter.
+  /// Whether the last plan was made with this member.
+  bool counts_on(MemberId member) const;
+  /// Why, and since when, a session of the last plan should end for a new one: members that it does without are back, or
+  /// have joined, and a plan with them is another one; or members are none any more that it counts on. Of `reports`, of all
+  /// members, the answers of those that the plan does without matter.
   struct Better {
     std::string why;
     Clock::time_point since;
+    bool at_once = false;  ///< Who left is going: to wait gains nothing.
   };
   std::optional<Better> better(const std::vector<MemberReport>& reports, Make make, Clock::time_point now);
 
   std::vector<LeftOutMember> left_out() const;
 
  private:
-  void note(const std::vector<MemberReport>& reports, size_t member, Clock::time_point now);
+  struct Known {
+    std::string name;
+    std::string why;  ///< It was left out.
+    int losses = 0;
+    int failures = 0;
+  };
+  void note(const MemberReport& report, Clock::time_point now);
+  /// Forgets those that are not among the reports.
+  void keep_only(const std::vector<MemberReport>& reports);
   absl::Status waits_for(const std::vector<MemberReport>& reports, Clock::time_point now) const;
   absl::StatusOr<Plan> plan_without(const std::vector<MemberReport>& reports, Make make,
                                     Clock::time_point now);
-  void leave_out(const std::vector<MemberReport>& reports, std::vector<bool> out, Clock::time_point now);
+  void leave_out(const std::vector<MemberReport>& reports, const std::vector<bool>& out, Clock::time_point now);
   void take_in_all();
+  std::optional<Better> compare(const Plan& made, const std::vector<MemberReport>& reports,
+                                const std::vector<bool>& out, Better better);
 
   mutable std::mutex mutex_;  ///< Guards all below.
   AttendanceBook book_;
-  std::vector<std::string> names_;
-  std::vector<std::string> why_;  ///< Each was left out.
-  std::vector<int> losses_;
-  std::vector<int> failures_;
+  std::map<MemberId, Known> known_;
   std::optional<Plan> plan_;
-  std::vector<bool> out_;
+  std::map<MemberId, std::string> in_;  ///< Names of the members that the plan counts on.
   std::optional<Clock::time_point> better_since_;
   absl::Status told_;  ///< Why a plan with a member that is back could not be made, for the log.
 };

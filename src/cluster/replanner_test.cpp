@@ -18,10 +18,15 @@ using ::testing::HasSubstr;
 /// A cluster of a coordinator "a" and workers, each of which is there or not; time is the test's.
 class Town {
  public:
-  explicit Town(size_t members, AttendanceRules rules = {}) : replanner(members, rules) {
-    for (size_t i = 0; i < members; ++i)
-      reports.push_back({.name = std::string(1, static_cast<char>('a' + i))});
+  explicit Town(size_t members, AttendanceRules rules = {}) : replanner(rules) {
+    for (size_t i = 0; i < members; ++i) move_in();
   }
+
+  void move_in() {
+    reports.push_back({.id = next_, .name = std::string(1, static_cast<char>('a' + next_))});
+    ++next_;
+  }
+  void move_out(size_t member) { reports.erase(reports.begin() + static_cast<ptrdiff_t>(member)); }
 
   void go(size_t member) {
     reports[member].answer = Unavailable("node '{}': connection refused", reports[member].name);
@@ -69,6 +74,7 @@ class Town {
   Replanner replanner;
   std::vector<MemberReport> reports;
   Clock::time_point now;
+  MemberId next_ = 0;
   size_t nodes_min = 1;   ///< With fewer, nothing fits.
   size_t nodes_max = 99;  ///< More get nothing to do.
 
@@ -275,6 +281,66 @@ TEST(Replanner, AMemberThatIsNotNeededEndsNoSession) {
   town.pass(seconds(5));
   EXPECT_FALSE(town.better().has_value());
   EXPECT_THAT(town.left_out(), ElementsAre());
+}
+
+TEST(Replanner, OneThatJoinsIsTakenInAtOnceAndNamed) {
+  Town town(1);
+  EXPECT_EQ(town.serve(), "a");
+  EXPECT_FALSE(town.better().has_value());
+  town.move_in();
+  const auto better = town.better();
+  ASSERT_TRUE(better.has_value());
+  EXPECT_THAT(better->why, HasSubstr("with 'b'"));
+  EXPECT_FALSE(better->at_once);
+  EXPECT_EQ(town.serve(), "ab");
+  EXPECT_FALSE(town.better().has_value());
+}
+
+TEST(Replanner, OneThatJoinedAndIsAwayIsWaitedForByNoSessionThatIsUp) {
+  Town town(1);
+  EXPECT_EQ(town.serve(), "a");
+  town.move_in();
+  town.go(1);
+  EXPECT_FALSE(town.better().has_value());
+  town.come_back(1);
+  EXPECT_TRUE(town.better().has_value());
+}
+
+TEST(Replanner, OneThatLeavesIsPlannedAroundWithoutAGrace) {
+  Town town(3);
+  EXPECT_EQ(town.serve(), "abc");
+  town.move_out(1);
+  const auto better = town.better();
+  ASSERT_TRUE(better.has_value());
+  EXPECT_THAT(better->why, HasSubstr("without 'b', which left"));
+  EXPECT_TRUE(better->at_once);
+  EXPECT_EQ(town.serve(), "ac");
+  EXPECT_THAT(town.left_out(), ElementsAre());
+}
+
+TEST(Replanner, ASessionWhoseMemberLeftGoesOnWhereTheOthersHaveNoRoom) {
+  Town town(2);
+  town.nodes_min = 2;
+  EXPECT_EQ(town.serve(), "ab");
+  town.move_out(1);
+  EXPECT_FALSE(town.better().has_value());
+  EXPECT_EQ(town.nodes(), "node 'a' lacks 3 GiB");  // It has ended: the reason is told without a grace.
+  town.move_in();
+  EXPECT_EQ(town.serve(), "ac");
+}
+
+TEST(Replanner, OneThatComesBackUnderAnotherIdHasNoPast) {
+  Town town(2);
+  EXPECT_EQ(town.serve(), "ab");
+  for (int i = 0; i < 3; ++i) {
+    town.crash(1);
+    town.plan().IgnoreError();
+  }
+  EXPECT_EQ(town.serve(), "a");
+  town.move_out(1);
+  town.move_in();
+  EXPECT_TRUE(town.better().has_value());
+  EXPECT_EQ(town.serve(), "ac");
 }
 
 }  // namespace

@@ -9,6 +9,7 @@
 #include "base/exposure.h"
 #include "base/log.h"
 #include "base/process.h"
+#include "base/random.h"
 #include "base/status.h"
 #include "base/text.h"
 #include "cluster/model_locator.h"
@@ -26,6 +27,7 @@ constexpr Duration kTurnMax = std::chrono::seconds(2);
 
 WorkerNode::WorkerNode(Options options)
     : options_(std::move(options)),
+      instance_(EntropySeed() | 1),  // Not 0.
       host_({.make_backend = [this](const HostedNode&) -> std::unique_ptr<Backend> {
                if (options_.make_backend) return options_.make_backend();
                return std::make_unique<CpuBackend>(
@@ -66,6 +68,7 @@ WorkerFacts WorkerNode::describe() {
   facts.threads = options_.threads;
   facts.memory_bytes = options_.memory_bytes;
   facts.resident_bytes = ResidentBytes();
+  facts.instance = instance_;
   bool serving = false;
   for (const NodeHost::NodeReport& node : host_.report()) {
     facts.weight_bytes += node.weight_bytes;
@@ -81,6 +84,10 @@ WorkerFacts WorkerNode::describe() {
                 : facts.weight_bytes > 0 ? WorkerState::kReady
                                          : WorkerState::kIdle;
   return facts;
+}
+
+bool WorkerNode::in_session() const {
+  return std::ranges::any_of(host_.report(), [](const NodeHost::NodeReport& node) { return node.session != 0; });
 }
 
 absl::Status WorkerNode::named(const absl::Status& status) const {

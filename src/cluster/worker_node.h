@@ -45,6 +45,10 @@ class WorkerNode final : public WorkerControl {
   ~WorkerNode() override;
 
   int port() const { return endpoint_->port(); }
+  /// Of this process; random.
+  uint64_t instance() const { return instance_; }
+  /// Whether it takes part in a session.
+  bool in_session() const;
 
   WorkerFacts describe() override;
   absl::StatusOr<int64_t> prepare(const PrepareOrder& order, const PrepareProgress& progress) override;
@@ -90,6 +94,7 @@ class WorkerNode final : public WorkerControl {
   const Held* held_for(const Plan& plan) const;
 
   const Options options_;
+  const uint64_t instance_;
   NodeHost host_;
   std::unique_ptr<ControlService> service_;
   std::unique_ptr<GrpcEndpoint> endpoint_;

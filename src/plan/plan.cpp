@@ -7,21 +7,12 @@
 
 #include "base/check.h"
 #include "base/text.h"
+#include "plan/node_name.h"
 
 namespace shoal {
 namespace {
 
 constexpr size_t kNodesMax = 4096;
-constexpr size_t kNameMax = 256;
-
-bool IsLegalName(std::string_view name) {
-  const auto legal = [](char c) {
-    return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') ||
-           std::string_view("._-:/@[]").find(c) != std::string_view::npos;
-  };
-  return !name.empty() && name.size() <= kNameMax && std::all_of(name.begin(), name.end(), legal);
-}
-
 absl::Status ValidateNodes(const Plan& plan) {
   if (plan.nodes.empty() || plan.nodes.size() > kNodesMax) {
     return InvalidArgument("plan: expected 1 to {} nodes, got {}", kNodesMax, plan.nodes.size());
@@ -30,10 +21,10 @@ absl::Status ValidateNodes(const Plan& plan) {
   std::set<std::string_view> addresses;
   for (size_t i = 0; i < plan.nodes.size(); ++i) {
     const PlanNode& node = plan.nodes[i];
-    if (!IsLegalName(node.name)) {
+    if (!IsNodeName(node.name)) {
       return InvalidArgument(
           "plan: node {} has the name '{}': expected 1 to {} letters, digits or any of ._-:/@[]", i,
-          node.name, kNameMax);
+          node.name, kNodeNameMax);
     }
     if (!names.insert(node.name).second)
       return InvalidArgument("plan: two nodes have the name '{}'", node.name);

@@ -1,0 +1,93 @@
+#include <fcntl.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <cstdio>
+#include <cstring>
+
+#include "app/command.h"
+#include "base/file.h"
+#include "base/status.h"
+#include "base/text.h"
+#include "cluster/addresses.h"
+#include "wire/join_token.h"
+#include "wire/key_auth.h"
+
+namespace shoal {
+namespace {
+
+constexpr size_t kAddressesMax = 8;
+
+struct TokenFlags {
+  std::string key_file;
+  std::vector<std::string> addresses;
+  int port = 50050;
+};
+
+/// A file with a new key, which only its owner may read.
+absl::Status MakeKeyFile(const std::string& path) {
+  std::string text;
+  for (const char c : RandomNonce()) text += fmt::format("{:02x}", static_cast<unsigned char>(c));
+  text += '\n';
+  const int fd = ::open(path.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, S_IRUSR | S_IWUSR);
+  if (fd < 0) return InvalidArgument("--key-file '{}': cannot be made: {}", path, std::strerror(errno));
+  const bool written = ::write(fd, text.data(), text.size()) == std::ssize(text);
+  if (::close(fd) == 0 && written) return absl::OkStatus();
+  return ResourceExhausted("--key-file '{}': cannot be written: {}", path, std::strerror(errno));
+}
+
+absl::Status CreateToken(const TokenFlags& flags) {
+  auto auth = KeyAuth::from_file(flags.key_file);
+  if (absl::IsNotFound(auth.status())) {
+    RETURN_IF_ERROR(MakeKeyFile(flags.key_file));
+    std::fprintf(stderr, "made a new key: %s\n", flags.key_file.c_str());
+    auth = KeyAuth::from_file(flags.key_file);
+  }
+  RETURN_IF_ERROR(auth.status());
+  JoinToken token;
+  ASSIGN_OR_RETURN(token.key, ReadTextFile(flags.key_file, kKeyFileBytesMax));
+  while (!token.key.empty() && (token.key.back() == '\n' || token.key.back() == '\r')) token.key.pop_back();
+  for (const std::string& one : flags.addresses) {
+    const auto whole = ParseHostPort(one);
+    token.addresses.push_back(whole.ok() ? whole->to_string() : HostPort{one, flags.port}.to_string());
+  }
+  if (token.addresses.empty()) {
+    for (const std::string& host : OwnAddresses())
+      token.addresses.push_back(HostPort{host, flags.port}.to_string());
+  }
+  if (token.addresses.size() > kAddressesMax) token.addresses.resize(kAddressesMax);
+  if (token.addresses.empty()) {
+    return InvalidArgument("this machine has no address that others could reach: give --address HOST:PORT");
+  }
+  const std::string text = FormatJoinToken(token);
+  RETURN_IF_ERROR(Annotate(ParseJoinToken(text).status(), "what --address and --key-file give"));
+  std::fprintf(stderr,
+               "Whoever has this token has the cluster's key. It is good for any number of workers, until the key is "
+               "changed.\n"
+               "  here:      shoal serve --model DIR --key-file %s --join-listen 0.0.0.0:%d\n"
+               "  a worker:  shoal worker --model-root DIR --join TOKEN      (at %s)\n",
+               flags.key_file.c_str(), flags.port, Join(token.addresses, ", ").c_str());
+  std::printf("%s\n", text.c_str());
+  return absl::OkStatus();
+}
+
+}  // namespace
+
+Command AddTokenCommand(Flags root) {
+  auto flags = std::make_shared<TokenFlags>();
+  const Flags token = root.add_subcommand("token", "Make a token with which workers join: shoal token create");
+  Flags app = Flags(token).add_subcommand(
+      "create", "Print a token: this machine's addresses and the cluster's key");
+  app.add_option("--key-file", flags->key_file, "File with the cluster's key; made where there is none")
+      .required();
+  app.add_option("--address", flags->addresses,
+                 "HOST or HOST:PORT where workers reach this machine; repeatable (default: all that it has)");
+  app.add_option("--port", flags->port, "Of serve --join-listen (default 50050)").range(1, 65535);
+  return {token, [flags, app] {
+            if (app.parsed()) return CreateToken(*flags);
+            return InvalidArgument("expected: shoal token create --key-file FILE");
+          }};
+}
+
+}  // namespace shoal

@@ -1,0 +1,56 @@
+// A worker's side of a join: offers itself to a coordinator until it is taken, again and again as long as it is there, and
+// says goodbye.
+#pragma once
+
+#include <condition_variable>
+#include <functional>
+#include <memory>
+#include <mutex>
+#include <optional>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "base/clock.h"
+#include "cluster/control.h"
+
+namespace shoal {
+
+class Announcer {
+ public:
+  struct Options {
+    std::vector<std::string> coordinators;  ///< Addresses of one; the first that answers is it.
+    std::optional<KeyAuth> key;
+    /// What to offer. Asked each time, as addresses change.
+    std::function<JoinOffer(const std::string& coordinator)> offer;
+  };
+  /// Begins to offer, on a thread of its own.
+  explicit Announcer(Options options);
+  ~Announcer();
+
+  /// Says goodbye where it was taken, and ends. Takes until `deadline` at most.
+  void leave(Deadline deadline);
+
+ private:
+  void run();
+  /// One offer, to each address until one answers. The pause until the next.
+  Duration announce();
+  /// Says what has changed since the last time.
+  void note(const absl::Status& status, const JoinOffer& offer, const JoinAnswer& answer);
+
+  const Options options_;
+  std::vector<std::unique_ptr<JoinClient>> clients_;
+  // Of the thread alone.
+  absl::Status told_ = absl::UnknownError("not asked yet");
+  std::string told_address_;
+  Duration pause_{};
+  std::mutex mutex_;  ///< Guards what follows.
+  std::condition_variable changed_;
+  bool stopping_ = false;
+  JoinClient* joined_ = nullptr;  ///< The coordinator that took it.
+  JoinOffer last_;
+  std::thread thread_;
+};
+
+}  // namespace shoal

@@ -1,0 +1,126 @@
+// A gRPC channel of the control plane, and the proof that its calls carry. Included by control_*.cpp only.
+#pragma once
+
+#include <grpcpp/grpcpp.h>
+
+#include <memory>
+#include <mutex>
+#include <optional>
+#include <set>
+#include <string>
+#include <string_view>
+#include <utility>
+
+#include "base/clock.h"
+#include "base/log.h"
+#include "base/status.h"
+#include "cluster/control_wire.h"
+#include "wire/key_auth.h"
+
+namespace shoal {
+
+/// Calls to one process, of the service `Service` of the control plane's protobuf.
+template <typename Service>
+class ControlChannel {
+ public:
+  using Stub = typename Service::Stub;
+
+  /// who: for messages, "worker at 10.0.0.2:50051". service: as TokenContext().
+  ControlChannel(std::string who, std::string service, std::string address, std::optional<KeyAuth> key)
+      : who_(std::move(who)), service_(std::move(service)), address_(std::move(address)), key_(std::move(key)) {
+    connect();
+  }
+
+  const std::string& address() const { return address_; }
+
+  /// Runs one call with its deadline, proof and cancellation.
+  template <typename Request, typename Call>
+  absl::Status call(std::string_view method, const Request& request, Deadline deadline, Call&& run) {
+    grpc::ClientContext context;
+    context.set_deadline(SystemTime(deadline));
+    if (key_.has_value())
+      context.AddMetadata(kTokenKey, key_->issue_token(TokenContext(service_, method, request)));
+    std::shared_ptr<Stub> stub;
+    {
+      const std::lock_guard lock(mutex_);
+      if (cancelled_) return Cancelled("{}: no call is made any more", who_);
+      // A channel that failed tries again in its own time, while nobody polls it, and fails calls at once meanwhile: a
+      // worker that was back could stay unseen for half a minute. A new one tries within this call.
+      if (channel_->GetState(false) == GRPC_CHANNEL_TRANSIENT_FAILURE) connect();
+      stub = stub_;
+      active_.insert(&context);
+    }
+    const grpc::Status status = run(*stub, context, request);
+    {
+      const std::lock_guard lock(mutex_);
+      active_.erase(&context);
+    }
+    if (status.ok()) return absl::OkStatus();
+    return MakeError(static_cast<absl::StatusCode>(status.error_code()), "{}: {}", who_,
+                     status.error_message());
+  }
+
+  /// Ends calls in flight, and those to come, with Cancelled. Safe from any thread.
+  void cancel() {
+    const std::lock_guard lock(mutex_);
+    cancelled_ = true;
+    for (grpc::ClientContext* context : active_) context->TryCancel();
+  }
+
+ private:
+  void connect() {
+    grpc::ChannelArguments arguments;
+    arguments.SetInt(GRPC_ARG_KEEPALIVE_TIME_MS, 2000);
+    arguments.SetInt(GRPC_ARG_KEEPALIVE_TIMEOUT_MS, 4000);
+    arguments.SetInt(GRPC_ARG_HTTP2_MAX_PINGS_WITHOUT_DATA, 0);
+    arguments.SetInt(GRPC_ARG_MAX_RECONNECT_BACKOFF_MS, 1000);
+    arguments.SetInt(GRPC_ARG_INITIAL_RECONNECT_BACKOFF_MS, 100);
+    arguments.SetInt(GRPC_ARG_MIN_RECONNECT_BACKOFF_MS, 500);  // The pause between attempts has this floor.
+    arguments.SetInt(GRPC_ARG_ENABLE_HTTP_PROXY,
+                     0);  // Cluster addresses are direct, whatever the environment says.
+    arguments.SetInt(GRPC_ARG_USE_LOCAL_SUBCHANNEL_POOL, 1);  // Else it would share the one that failed.
+    channel_ = grpc::CreateCustomChannel(address_, grpc::InsecureChannelCredentials(), arguments);
+    stub_ = Service::NewStub(channel_);
+  }
+
+  const std::string who_;
+  const std::string service_;
+  const std::string address_;
+  const std::optional<KeyAuth> key_;
+  std::mutex mutex_;  // Guards what follows.
+  std::shared_ptr<grpc::Channel> channel_;
+  std::shared_ptr<Stub> stub_;
+  std::set<grpc::ClientContext*> active_;
+  bool cancelled_ = false;
+};
+
+/// Checks the proof that a call carries; without a key none is asked for.
+class ProofGate {
+ public:
+  ProofGate(std::string service, std::optional<KeyAuth> key) : service_(std::move(service)) {
+    if (key.has_value()) checker_.emplace(std::move(*key));
+  }
+
+  absl::Status check(const grpc::ServerContext& context, std::string_view method,
+                     const google::protobuf::MessageLite& request) {
+    if (!checker_.has_value()) return absl::OkStatus();
+    const auto& metadata = context.client_metadata();
+    const auto found = metadata.find(kTokenKey);
+    const std::string token =
+        found == metadata.end() ? std::string() : std::string(found->second.data(), found->second.size());
+    const absl::Status status = checker_->check(token, TokenContext(service_, method, request));
+    if (!status.ok()) LogWarning("refused {} from {}: {}", method, context.peer(), Message(status));
+    return status;
+  }
+
+ private:
+  const std::string service_;
+  std::optional<TokenChecker> checker_;
+};
+
+inline grpc::Status ToGrpc(const absl::Status& status) {
+  return status.ok() ? grpc::Status::OK
+                     : grpc::Status(static_cast<grpc::StatusCode>(status.code()), Message(status));
+}
+
+}  // namespace shoal
