@@ -410,8 +410,9 @@ Command AddServeCommand(Flags root) {
   AddHttpOptions(app, *flags);
   app.add_option("--listen", flags->listen,
                  "HOST:PORT where workers reach this process (default: found by itself)");
-  app.add_option("--join-listen", flags->join_listen,
-                 "HOST:PORT where workers join while the server runs: shoal worker --join (default: nowhere)");
+  app.add_option(
+      "--join-listen", flags->join_listen,
+      "HOST:PORT where workers join while the server runs: shoal worker --join (default: nowhere)");
   app.add_option("--memory", flags->memory, "This node's memory for weights and cache, such as 8GiB");
   app.add_option("--key-file", flags->key_file, "File with the cluster's key; all nodes need the same");
   app.add_flag("--insecure", flags->insecure,

@@ -62,12 +62,13 @@ absl::Status CreateToken(const TokenFlags& flags) {
   }
   const std::string text = FormatJoinToken(token);
   RETURN_IF_ERROR(Annotate(ParseJoinToken(text).status(), "what --address and --key-file give"));
-  std::fprintf(stderr,
-               "Whoever has this token has the cluster's key. It is good for any number of workers, until the key is "
-               "changed.\n"
-               "  here:      shoal serve --model DIR --key-file %s --join-listen 0.0.0.0:%d\n"
-               "  a worker:  shoal worker --model-root DIR --join TOKEN      (at %s)\n",
-               flags.key_file.c_str(), flags.port, Join(token.addresses, ", ").c_str());
+  std::fprintf(
+      stderr,
+      "Whoever has this token has the cluster's key. It is good for any number of workers, until the key is "
+      "changed.\n"
+      "  here:      shoal serve --model DIR --key-file %s --join-listen 0.0.0.0:%d\n"
+      "  a worker:  shoal worker --model-root DIR --join TOKEN      (at %s)\n",
+      flags.key_file.c_str(), flags.port, Join(token.addresses, ", ").c_str());
   std::printf("%s\n", text.c_str());
   return absl::OkStatus();
 }
@@ -76,9 +77,10 @@ absl::Status CreateToken(const TokenFlags& flags) {
 
 Command AddTokenCommand(Flags root) {
   auto flags = std::make_shared<TokenFlags>();
-  const Flags token = root.add_subcommand("token", "Make a token with which workers join: shoal token create");
-  Flags app = Flags(token).add_subcommand(
-      "create", "Print a token: this machine's addresses and the cluster's key");
+  const Flags token =
+      root.add_subcommand("token", "Make a token with which workers join: shoal token create");
+  Flags app =
+      Flags(token).add_subcommand("create", "Print a token: this machine's addresses and the cluster's key");
   app.add_option("--key-file", flags->key_file, "File with the cluster's key; made where there is none")
       .required();
   app.add_option("--address", flags->addresses,

@@ -5,6 +5,7 @@
 
 #include "app/command.h"
 #include "app/expert_service.h"
+#include "app/machine_report.h"
 #include "app/signals.h"
 #include "app/worker_join.h"
 #include "base/exposure.h"
@@ -76,6 +77,7 @@ absl::Status RunWorker(const WorkerFlags& flags) {
   ASSIGN_OR_RETURN(options.packed_cache, flags.cache.open());
   ASSIGN_OR_RETURN(options.kv_disk, flags.kv_disk.open(options.name));
   options.version = kShoalVersion;
+  options.machine = [] { return ReadMachine(); };
   if (!flags.key_file.empty()) {
     ASSIGN_OR_RETURN(options.key, KeyAuth::from_file(flags.key_file));
   }
@@ -86,7 +88,7 @@ absl::Status RunWorker(const WorkerFlags& flags) {
     options.key = target.key;
   }
   if (flags.join.chosen() && flags.listen.empty()) {
-    ASSIGN_OR_RETURN(options.listen, ListenToJoin(target, options.key.has_value(), options.insecure));
+    ASSIGN_OR_RETURN(options.listen, ListenToJoin(target, options.key.has_value() || options.insecure));
   }
   if (flags.rest_port >= 0) {
     RETURN_IF_ERROR(

@@ -129,7 +129,8 @@ absl::Status ServedModel::configure(const DeclaredModel& declared, const Serving
   if (chosen.workers.empty() && chosen.cluster.empty() && chosen.plan.empty() && placement.nodes.size() > 1) {
     if (place.desk == nullptr) {
       return InvalidArgument(
-          "serve: a placement over {} nodes needs --workers, --cluster or --join-listen; this process is one node",
+          "serve: a placement over {} nodes needs --workers, --cluster or --join-listen; this process is one "
+          "node",
           placement.nodes.size());
     }
     placement.nodes.resize(1);  // The others are yet to join.
@@ -148,9 +149,9 @@ absl::Status ServedModel::configure(const DeclaredModel& declared, const Serving
   if (declared.kv_positions > 0) cache.positions = declared.kv_positions;
   if (declared.sequences > 0) cache.sequences = declared.sequences;
   // This process tells fine-tunes of one model from each other; workers go by config and tensors.
-  const std::string identity =
-      placement.nodes.size() == 1 && place.desk == nullptr ? model_.checkpoint->content_identity()
-                                                           : model_.facts.hash;
+  const std::string identity = placement.nodes.size() == 1 && place.desk == nullptr
+                                   ? model_.checkpoint->content_identity()
+                                   : model_.facts.hash;
   // A node may be asked for as many rows as one step has.
   ASSIGN_OR_RETURN(planner_, ServingPlanner::Create({.placement = std::move(placement),
                                                      .model = model_.facts,

@@ -24,13 +24,15 @@ void AddOnce(std::vector<std::string>& list, std::string address) {
 }  // namespace
 
 void JoinFlags::add_to(Flags app) {
-  app.add_option("--join", join,
-                 "Offer this worker to a running coordinator: HOST:PORT of its --join-listen, a token of `shoal "
-                 "token create`, or @FILE with one")
+  app.add_option(
+         "--join", join,
+         "Offer this worker to a running coordinator: HOST:PORT of its --join-listen, a token of `shoal "
+         "token create`, or @FILE with one")
       .delimiter(',')
       .envname("SHOAL_JOIN");
-  app.add_option("--advertise", advertise,
-                 "HOST or HOST:PORT where the others reach this worker; repeatable (default: found by itself)");
+  app.add_option(
+      "--advertise", advertise,
+      "HOST or HOST:PORT where the others reach this worker; repeatable (default: found by itself)");
 }
 
 absl::StatusOr<JoinTarget> ReadJoin(const JoinFlags& flags) {
@@ -58,14 +60,15 @@ absl::StatusOr<JoinTarget> ReadJoin(const JoinFlags& flags) {
   return target;
 }
 
-absl::StatusOr<std::string> ListenToJoin(const JoinTarget& target, bool has_key, bool insecure) {
-  if (has_key || insecure) return std::string("0.0.0.0:") + kPort;
+absl::StatusOr<std::string> ListenToJoin(const JoinTarget& target, bool openly) {
+  if (openly) return std::string("0.0.0.0:") + kPort;
   for (const std::string& address : target.coordinators) {
     ASSIGN_OR_RETURN(const HostPort coordinator, ParseHostPort(address));
     if (IsLoopback(coordinator.host)) return std::string("127.0.0.1:") + kPort;
   }
   return FailedPrecondition(
-      "worker --join: {} is another machine, and without a key anybody could use this one; join with a token (shoal token "
+      "worker --join: {} is another machine, and without a key anybody could use this one; join with a token "
+      "(shoal token "
       "create), give --key-file FILE, or --insecure",
       target.coordinators.front());
 }
@@ -98,15 +101,15 @@ std::unique_ptr<Announcer> StartToJoin(const JoinTarget& target, const JoinFlags
   JoinOffer offer{.name = options.name, .instance = worker.instance()};
   const auto at = ParseHostPort(options.listen);
   if (flags.advertise.empty() && at.ok() && IsWildcard(at->host)) offer.port = worker.port();
-  return std::make_unique<Announcer>(Announcer::Options{
-      .coordinators = target.coordinators,
-      .key = options.key,
-      .offer = [offer, listen = options.listen, port = worker.port(),
-                advertised = flags.advertise](const std::string& coordinator) {
-        JoinOffer now = offer;
-        now.addresses = OfferedAddresses(listen, port, advertised, coordinator);
-        return now;
-      }});
+  return std::make_unique<Announcer>(
+      Announcer::Options{.coordinators = target.coordinators,
+                         .key = options.key,
+                         .offer = [offer, listen = options.listen, port = worker.port(),
+                                   advertised = flags.advertise](const std::string& coordinator) {
+                           JoinOffer now = offer;
+                           now.addresses = OfferedAddresses(listen, port, advertised, coordinator);
+                           return now;
+                         }});
 }
 
 }  // namespace shoal

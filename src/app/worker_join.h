@@ -15,8 +15,9 @@
 namespace shoal {
 
 struct JoinFlags {
-  std::vector<std::string> join;       ///< Addresses of one coordinator; or a token, or @ and the file of one.
-  std::vector<std::string> advertise;  ///< HOST:PORT or HOST, where others reach this worker; empty: found by itself.
+  std::vector<std::string> join;  ///< Addresses of one coordinator; or a token, or @ and the file of one.
+  std::vector<std::string>
+      advertise;  ///< HOST:PORT or HOST, where others reach this worker; empty: found by itself.
 
   void add_to(Flags app);
   bool chosen() const { return !join.empty(); }
@@ -30,9 +31,9 @@ struct JoinTarget {
 /// InvalidArgument where the flags say neither addresses nor a token.
 absl::StatusOr<JoinTarget> ReadJoin(const JoinFlags& flags);
 
-/// Where a worker listens that joins and was told no address: on all where it has a key, or may do without; else on
+/// Where a worker listens that joins and was told no address: on all where it may do so `openly`, as with a key; else on
 /// loopback. FailedPrecondition where nobody could reach it there.
-absl::StatusOr<std::string> ListenToJoin(const JoinTarget& target, bool has_key, bool insecure);
+absl::StatusOr<std::string> ListenToJoin(const JoinTarget& target, bool openly);
 
 /// The addresses of a worker that listens at `listen`, the best first. coordinator: HOST:PORT.
 std::vector<std::string> OfferedAddresses(const std::string& listen, int port,

@@ -26,8 +26,10 @@ std::string NumericHost(const sockaddr* address, socklen_t length) {
 
 /// A network within this machine: what is told there as an address reaches nobody else.
 bool IsBridge(std::string_view interface) {
-  constexpr std::string_view kPrefixes[] = {"docker", "br-", "veth", "virbr", "cni", "flannel", "lxc", "podman"};
-  return std::ranges::any_of(kPrefixes, [&](std::string_view prefix) { return interface.starts_with(prefix); });
+  constexpr std::string_view kPrefixes[] = {"docker", "br-",     "veth", "virbr",
+                                            "cni",    "flannel", "lxc",  "podman"};
+  return std::ranges::any_of(kPrefixes,
+                             [&](std::string_view prefix) { return interface.starts_with(prefix); });
 }
 
 }  // namespace
@@ -62,10 +64,12 @@ std::vector<std::string> OwnAddresses() {
   std::vector<std::string> shared;
   std::vector<std::string> bridges;
   for (const ifaddrs* at = first; at != nullptr; at = at->ifa_next) {
-    if (at->ifa_addr == nullptr || (at->ifa_flags & IFF_UP) == 0 || (at->ifa_flags & IFF_LOOPBACK) != 0) continue;
+    if (at->ifa_addr == nullptr || (at->ifa_flags & IFF_UP) == 0 || (at->ifa_flags & IFF_LOOPBACK) != 0)
+      continue;
     const bool v6 = at->ifa_addr->sa_family == AF_INET6;
     if (!v6 && at->ifa_addr->sa_family != AF_INET) continue;
-    if (v6 && IN6_IS_ADDR_LINKLOCAL(&reinterpret_cast<const sockaddr_in6*>(at->ifa_addr)->sin6_addr)) continue;
+    if (v6 && IN6_IS_ADDR_LINKLOCAL(&reinterpret_cast<const sockaddr_in6*>(at->ifa_addr)->sin6_addr))
+      continue;
     std::string text = NumericHost(at->ifa_addr, v6 ? sizeof(sockaddr_in6) : sizeof(sockaddr_in));
     if (!text.empty()) (IsBridge(at->ifa_name) ? bridges : shared).push_back(std::move(text));
   }

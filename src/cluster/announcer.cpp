@@ -36,7 +36,8 @@ void Announcer::leave(Deadline deadline) {
   thread_.join();
   if (joined_ == nullptr || deadline.expired()) return;
   // On a client of its own: the others are cancelled.
-  const auto joined = std::ranges::find_if(clients_, [this](const auto& one) { return one.get() == joined_; });
+  const auto joined =
+      std::ranges::find_if(clients_, [this](const auto& one) { return one.get() == joined_; });
   const std::string& address = options_.coordinators[static_cast<size_t>(joined - clients_.begin())];
   const absl::Status left = JoinClient(address, options_.key).leave(last_.name, last_.instance, deadline);
   if (!left.ok()) LogInfo("could not say goodbye: {}", Message(left));

@@ -47,10 +47,11 @@ struct WorkerFacts {
 /// A worker offers itself to a coordinator.
 struct JoinOffer {
   std::string name;
-  uint64_t instance = 0;               ///< As WorkerFacts::instance.
-  std::vector<std::string> addresses;  ///< HOST:PORT at which it may be reached; the first that works is taken.
-  std::optional<int32_t> rank;         ///< Its place among the nodes, where it has one; the coordinator is 0.
-  int port = 0;  ///< Also to be tried at the address that the call comes from; 0: no.
+  uint64_t instance = 0;  ///< As WorkerFacts::instance.
+  std::vector<std::string>
+      addresses;                ///< HOST:PORT at which it may be reached; the first that works is taken.
+  std::optional<int32_t> rank;  ///< Its place among the nodes, where it has one; the coordinator is 0.
+  int port = 0;                 ///< Also to be tried at the address that the call comes from; 0: no.
   bool operator==(const JoinOffer&) const = default;
 };
 
@@ -90,6 +91,44 @@ struct OpenOrder {
   OrderGiver giver;
 };
 
+/// A node that another one is to reach.
+struct PeerToCheck {
+  std::string name;       ///< For messages.
+  std::string address;    ///< HOST:PORT.
+  uint64_t instance = 0;  ///< Who is to answer there; 0: anybody.
+  bool operator==(const PeerToCheck&) const = default;
+};
+
+struct PeerResult {
+  absl::Status status;           ///< Why it is not reached.
+  Duration round_trip{};         ///< Of a small call: the shortest of a few.
+  int64_t bytes_per_second = 0;  ///< Of larger ones; 0: not measured.
+};
+
+/// Whether a worker is to reach these, within a time.
+struct PeerCheck {
+  std::vector<PeerToCheck> peers;
+  int64_t probe_bytes = 0;  ///< To send to each, to measure the bandwidth; 0: none.
+  Duration timeout{};       ///< For all.
+  bool operator==(const PeerCheck&) const = default;
+};
+
+/// A machine, as a process on it finds it now.
+struct MachineReport {
+  int64_t unix_s = 0;  ///< Its clock.
+  std::string cpu_name;
+  int32_t cpus = 0;
+  int32_t cores = 0;
+  std::string isa;           ///< The fastest that the CPU has.
+  int64_t memory_total = 0;  ///< Of the machine; 0: unknown, as for the next.
+  int64_t memory_available = 0;
+  int64_t memory_limit = 0;  ///< Of a control group, or the machine's.
+  std::string huge_pages;    ///< "always", "madvise", "never"; "": the system does not say.
+  int64_t descriptors = 0;   ///< That the process may have open.
+  std::string model_hash;    ///< Of the model that was asked for.
+  std::string model_error;   ///< Why it was not found.
+};
+
 using PrepareProgress = std::function<void(int64_t done, int64_t total)>;
 
 /// A worker, as the control service sees it. Calls may come from several threads.
@@ -105,7 +144,30 @@ class WorkerControl {
   /// FailedPrecondition where the shard of this plan was not prepared, or is in a session of another coordinator.
   virtual absl::Status open(const OpenOrder& order) = 0;
   virtual void close(uint64_t session) = 0;
+  /// A result for each peer, in their order.
+  virtual std::vector<PeerResult> check_peers(const PeerCheck& check) = 0;
+  /// model_names: as PrepareOrder's, of a model to look for; none: of the machine alone.
+  virtual MachineReport examine(const std::vector<std::string>& model_names) = 0;
 };
+
+/// Says who is there, with a proof of the key where there is one.
+class ProbeService {
+ public:
+  ProbeService(uint64_t instance, std::optional<KeyAuth> key);
+  ~ProbeService();
+  grpc::Service* service();
+
+ private:
+  class Impl;
+  std::unique_ptr<Impl> impl_;
+};
+
+/// Asks a ProbeService. The status is FailedPrecondition where another process than that of the instance answers; else as of
+/// any call.
+PeerResult ProbePeer(const PeerToCheck& peer, const std::optional<KeyAuth>& key, int64_t bytes,
+                     Deadline deadline);
+/// All at the same time, `bytes` for each.
+std::vector<PeerResult> ProbePeers(const PeerCheck& check, const std::optional<KeyAuth>& key);
 
 /// A coordinator, as workers that join see it. Calls may come from several threads.
 class JoinControl {
@@ -173,6 +235,9 @@ class WorkerClient {
                                   Deadline deadline);
   absl::Status open(const OpenOrder& order, Deadline deadline);
   absl::Status close(uint64_t session, Deadline deadline);
+  /// A result for each peer of the check, within its timeout.
+  absl::StatusOr<std::vector<PeerResult>> check_peers(const PeerCheck& check);
+  absl::StatusOr<MachineReport> examine(const std::vector<std::string>& model_names, Deadline deadline);
   /// Ends calls in flight, and those to come, with Cancelled. Safe from any thread.
   void cancel();
 

@@ -27,7 +27,10 @@ class ControlChannel {
 
   /// who: for messages, "worker at 10.0.0.2:50051". service: as TokenContext().
   ControlChannel(std::string who, std::string service, std::string address, std::optional<KeyAuth> key)
-      : who_(std::move(who)), service_(std::move(service)), address_(std::move(address)), key_(std::move(key)) {
+      : who_(std::move(who)),
+        service_(std::move(service)),
+        address_(std::move(address)),
+        key_(std::move(key)) {
     connect();
   }
 
@@ -76,6 +79,8 @@ class ControlChannel {
     arguments.SetInt(GRPC_ARG_MAX_RECONNECT_BACKOFF_MS, 1000);
     arguments.SetInt(GRPC_ARG_INITIAL_RECONNECT_BACKOFF_MS, 100);
     arguments.SetInt(GRPC_ARG_MIN_RECONNECT_BACKOFF_MS, 500);  // The pause between attempts has this floor.
+    // A machine that comes back under its name at another address is looked up anew within a second, not after 30.
+    arguments.SetInt(GRPC_ARG_DNS_MIN_TIME_BETWEEN_RESOLUTIONS_MS, 500);
     arguments.SetInt(GRPC_ARG_ENABLE_HTTP_PROXY,
                      0);  // Cluster addresses are direct, whatever the environment says.
     arguments.SetInt(GRPC_ARG_USE_LOCAL_SUBCHANNEL_POOL, 1);  // Else it would share the one that failed.

@@ -65,4 +65,30 @@ absl::Status WorkerClient::close(uint64_t session, Deadline deadline) {
   });
 }
 
+absl::StatusOr<std::vector<PeerResult>> WorkerClient::check_peers(const PeerCheck& check) {
+  v1::CheckPeersReply reply;
+  // A bit more than the worker may take.
+  const Deadline deadline = Deadline::after(check.timeout + std::chrono::seconds(1));
+  RETURN_IF_ERROR(impl_->call("CheckPeers", ToProto(check), deadline,
+                              [&](auto& stub, auto& context, const auto& request) {
+                                return stub.CheckPeers(&context, request, &reply);
+                              }));
+  std::vector<PeerResult> results = FromProto(reply);
+  if (results.size() == check.peers.size()) return results;
+  return DataLoss("worker at {}: expected {} results of a check of peers, got {}", address(),
+                  check.peers.size(), results.size());
+}
+
+absl::StatusOr<MachineReport> WorkerClient::examine(const std::vector<std::string>& model_names,
+                                                    Deadline deadline) {
+  v1::ExamineRequest request;
+  for (const std::string& name : model_names) request.add_model_names(name);
+  v1::ExamineReply reply;
+  RETURN_IF_ERROR(
+      impl_->call("Examine", request, deadline, [&](auto& stub, auto& context, const auto& examine) {
+        return stub.Examine(&context, examine, &reply);
+      }));
+  return FromProto(reply);
+}
+
 }  // namespace shoal

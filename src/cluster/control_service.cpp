@@ -42,7 +42,8 @@ class ControlService::Impl final : public v1::Worker::Service {
   }
 
   grpc::Status Open(grpc::ServerContext* context, const v1::OpenRequest* request, v1::OpenReply*) override {
-    if (const absl::Status allowed = gate_.check(*context, "Open", *request); !allowed.ok()) return ToGrpc(allowed);
+    if (const absl::Status allowed = gate_.check(*context, "Open", *request); !allowed.ok())
+      return ToGrpc(allowed);
     const auto order = FromProto(*request);
     return ToGrpc(order.ok() ? control_.open(*order) : order.status());
   }
@@ -52,6 +53,26 @@ class ControlService::Impl final : public v1::Worker::Service {
     if (const absl::Status allowed = gate_.check(*context, "Close", *request); !allowed.ok())
       return ToGrpc(allowed);
     control_.close(request->session());
+    return grpc::Status::OK;
+  }
+
+  grpc::Status CheckPeers(grpc::ServerContext* context, const v1::CheckPeersRequest* request,
+                          v1::CheckPeersReply* reply) override {
+    if (const absl::Status allowed = gate_.check(*context, "CheckPeers", *request); !allowed.ok())
+      return ToGrpc(allowed);
+    const auto check = FromProto(*request);
+    if (!check.ok()) return ToGrpc(check.status());
+    *reply = ToProto(control_.check_peers(*check));
+    return grpc::Status::OK;
+  }
+
+  grpc::Status Examine(grpc::ServerContext* context, const v1::ExamineRequest* request,
+                       v1::ExamineReply* reply) override {
+    if (const absl::Status allowed = gate_.check(*context, "Examine", *request); !allowed.ok())
+      return ToGrpc(allowed);
+    const auto names = FromProto(*request);
+    if (!names.ok()) return ToGrpc(names.status());
+    *reply = ToProto(control_.examine(*names));
     return grpc::Status::OK;
   }
 

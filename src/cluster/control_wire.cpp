@@ -18,6 +18,10 @@ constexpr int64_t kExpertTimeoutMsMax = int64_t{24} * 3600 * 1000;
 constexpr int kModelNamesMax = 16;
 constexpr int64_t kSamplesMax = 2 * kWeightSamplesMax;  // Of routed experts, and of all else.
 
+constexpr int kPeersMax = 4096;  // As many nodes as a plan may have.
+constexpr int64_t kProbeBytesMax = int64_t{1} << 28;
+constexpr int64_t kCheckMsMax = 60'000;
+
 /// A machine has a few interfaces.
 constexpr int kAddressesMax = 16;
 constexpr int32_t kRankMax = 4095;  // As many nodes as a plan may have.
@@ -125,7 +129,8 @@ absl::StatusOr<JoinOffer> FromProto(const v1::JoinRequest& request) {
   }
   if (request.port() > 65535) return InvalidArgument("join: expected a port, got {}", request.port());
   offer.port = static_cast<int>(request.port());
-  if (offer.addresses.empty() && offer.port == 0) return InvalidArgument("join: expected an address, got none");
+  if (offer.addresses.empty() && offer.port == 0)
+    return InvalidArgument("join: expected an address, got none");
   return offer;
 }
 
@@ -138,9 +143,11 @@ v1::JoinReply ToProto(const JoinAnswer& answer) {
 }
 
 absl::StatusOr<JoinAnswer> FromProto(const v1::JoinReply& reply) {
-  if (!IsNodeName(reply.coordinator()) || !IsAddress(reply.address()) || reply.lease_ms() < kLeaseMsMin || reply.lease_ms() > kLeaseMsMax) {
-    return InvalidArgument("join: expected the coordinator's name, an address, and a lease of {} to {} ms, got {} ms",
-                           kLeaseMsMin, kLeaseMsMax, reply.lease_ms());
+  if (!IsNodeName(reply.coordinator()) || !IsAddress(reply.address()) || reply.lease_ms() < kLeaseMsMin ||
+      reply.lease_ms() > kLeaseMsMax) {
+    return InvalidArgument(
+        "join: expected the coordinator's name, an address, and a lease of {} to {} ms, got {} ms",
+        kLeaseMsMin, kLeaseMsMax, reply.lease_ms());
   }
   return JoinAnswer{reply.coordinator(), reply.address(), std::chrono::milliseconds(reply.lease_ms())};
 }
@@ -183,6 +190,99 @@ WorkerFacts FromProto(const v1::DescribeReply& reply) {
   facts.resident_bytes = reply.resident_bytes();
   facts.instance = reply.instance();
   return facts;
+}
+
+v1::CheckPeersRequest ToProto(const PeerCheck& check) {
+  v1::CheckPeersRequest request;
+  for (const PeerToCheck& peer : check.peers) {
+    v1::PeerToCheck* out = request.add_peers();
+    out->set_name(peer.name);
+    out->set_address(peer.address);
+    out->set_instance(peer.instance);
+  }
+  request.set_probe_bytes(check.probe_bytes);
+  request.set_timeout_ms(check.timeout / std::chrono::milliseconds(1));
+  return request;
+}
+
+absl::StatusOr<PeerCheck> FromProto(const v1::CheckPeersRequest& request) {
+  if (request.peers_size() > kPeersMax || request.probe_bytes() < 0 ||
+      request.probe_bytes() > kProbeBytesMax || request.timeout_ms() <= 0 ||
+      request.timeout_ms() > kCheckMsMax) {
+    return InvalidArgument("check of {} peers with {} B within {} ms: at most {}, {} B and {} ms",
+                           request.peers_size(), request.probe_bytes(), request.timeout_ms(), kPeersMax,
+                           kProbeBytesMax, kCheckMsMax);
+  }
+  PeerCheck check{.probe_bytes = request.probe_bytes(),
+                  .timeout = std::chrono::milliseconds(request.timeout_ms())};
+  for (const v1::PeerToCheck& peer : request.peers()) {
+    if (!IsNodeName(peer.name()) || !IsAddress(peer.address()))
+      return InvalidArgument("check of peers: expected names of nodes and addresses HOST:PORT");
+    check.peers.push_back({peer.name(), peer.address(), peer.instance()});
+  }
+  return check;
+}
+
+v1::CheckPeersReply ToProto(const std::vector<PeerResult>& results) {
+  v1::CheckPeersReply reply;
+  for (const PeerResult& result : results) {
+    v1::PeerResult* out = reply.add_results();
+    if (!result.status.ok()) out->set_error(Message(result.status));
+    out->set_round_trip_ns(result.round_trip.count());
+    out->set_bytes_per_second(result.bytes_per_second);
+  }
+  return reply;
+}
+
+std::vector<PeerResult> FromProto(const v1::CheckPeersReply& reply) {
+  std::vector<PeerResult> results;
+  for (const v1::PeerResult& result : reply.results()) {
+    results.push_back(
+        {.status = result.error().empty() ? absl::OkStatus() : Unavailable("{}", result.error()),
+         .round_trip = Duration(result.round_trip_ns()),
+         .bytes_per_second = result.bytes_per_second()});
+  }
+  return results;
+}
+
+v1::ExamineReply ToProto(const MachineReport& report) {
+  v1::ExamineReply reply;
+  reply.set_unix_s(report.unix_s);
+  reply.set_cpu_name(report.cpu_name);
+  reply.set_cpus(static_cast<uint32_t>(report.cpus));
+  reply.set_cores(static_cast<uint32_t>(report.cores));
+  reply.set_isa(report.isa);
+  reply.set_memory_total(report.memory_total);
+  reply.set_memory_available(report.memory_available);
+  reply.set_memory_limit(report.memory_limit);
+  reply.set_huge_pages(report.huge_pages);
+  reply.set_descriptors(report.descriptors);
+  reply.set_model_hash(report.model_hash);
+  reply.set_model_error(report.model_error);
+  return reply;
+}
+
+MachineReport FromProto(const v1::ExamineReply& reply) {
+  return {.unix_s = reply.unix_s(),
+          .cpu_name = reply.cpu_name(),
+          .cpus = static_cast<int32_t>(reply.cpus()),
+          .cores = static_cast<int32_t>(reply.cores()),
+          .isa = reply.isa(),
+          .memory_total = reply.memory_total(),
+          .memory_available = reply.memory_available(),
+          .memory_limit = reply.memory_limit(),
+          .huge_pages = reply.huge_pages(),
+          .descriptors = reply.descriptors(),
+          .model_hash = reply.model_hash(),
+          .model_error = reply.model_error()};
+}
+
+absl::StatusOr<std::vector<std::string>> FromProto(const v1::ExamineRequest& request) {
+  if (request.model_names_size() > kModelNamesMax) {
+    return InvalidArgument("examine: {} names of the model, expected at most {}", request.model_names_size(),
+                           kModelNamesMax);
+  }
+  return std::vector<std::string>(request.model_names().begin(), request.model_names().end());
 }
 
 v1::PrepareRequest ToProto(const PrepareOrder& order) {

@@ -14,10 +14,12 @@ namespace shoal {
 inline constexpr char kTokenKey[] = "shoal-token";
 
 inline constexpr char kWorkerService[] = "shoal.v1.Worker";
+inline constexpr char kPeerService[] = "shoal.v1.Peer";
 inline constexpr char kCoordinatorService[] = "shoal.v1.Coordinator";
 
 /// What a proof covers: the service, the method and the request, so that none can be exchanged.
-std::string TokenContext(std::string_view service, std::string_view method, const google::protobuf::MessageLite& request);
+std::string TokenContext(std::string_view service, std::string_view method,
+                         const google::protobuf::MessageLite& request);
 
 v1::DescribeReply ToProto(const WorkerFacts& facts);
 WorkerFacts FromProto(const v1::DescribeReply& reply);
@@ -27,6 +29,17 @@ v1::JoinRequest ToProto(const JoinOffer& offer);
 absl::StatusOr<JoinOffer> FromProto(const v1::JoinRequest& request);
 v1::JoinReply ToProto(const JoinAnswer& answer);
 absl::StatusOr<JoinAnswer> FromProto(const v1::JoinReply& reply);
+
+v1::CheckPeersRequest ToProto(const PeerCheck& check);
+/// InvalidArgument where there are more peers or bytes than a cluster has use for.
+absl::StatusOr<PeerCheck> FromProto(const v1::CheckPeersRequest& request);
+v1::CheckPeersReply ToProto(const std::vector<PeerResult>& results);
+std::vector<PeerResult> FromProto(const v1::CheckPeersReply& reply);
+
+v1::ExamineReply ToProto(const MachineReport& report);
+MachineReport FromProto(const v1::ExamineReply& reply);
+/// InvalidArgument where there are too many.
+absl::StatusOr<std::vector<std::string>> FromProto(const v1::ExamineRequest& request);
 
 v1::PrepareRequest ToProto(const PrepareOrder& order);
 /// InvalidArgument where the plan is not one, or has no such node.

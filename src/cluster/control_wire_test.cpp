@@ -101,8 +101,11 @@ TEST(ControlWire, AWorkersStateArrivesAsItWasSentAndAnUnknownOneIsIdle) {
 }
 
 JoinOffer Offer() {
-  return {.name = "mini2", .instance = UINT64_MAX, .addresses = {"10.0.0.2:50051", "[fd00::2]:50051"},
-          .rank = 3, .port = 50051};
+  return {.name = "mini2",
+          .instance = UINT64_MAX,
+          .addresses = {"10.0.0.2:50051", "[fd00::2]:50051"},
+          .rank = 3,
+          .port = 50051};
 }
 
 TEST(ControlWire, AnOfferToJoinAndItsAnswerArriveAsTheyWereSent) {

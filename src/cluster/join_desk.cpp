@@ -70,8 +70,7 @@ absl::StatusOr<JoinAnswer> JoinDesk::join(const JoinOffer& offer, const std::str
 absl::Status JoinDesk::check_incumbent(const JoinOffer& offer) {
   const auto incumbent = roster_.find(offer.name);
   if (!incumbent.has_value() || incumbent->instance == offer.instance) return absl::OkStatus();
-  const absl::StatusOr<WorkerFacts> there =
-      options_.ask(incumbent->address, Deadline::after(kAskTimeout));
+  const absl::StatusOr<WorkerFacts> there = options_.ask(incumbent->address, Deadline::after(kAskTimeout));
   if (!there.ok() || there->instance != incumbent->instance) return absl::OkStatus();
   return FailedPrecondition(
       "a worker '{}' is a member already, and is there, at {}. Give this one another name: --name",
@@ -80,8 +79,8 @@ absl::Status JoinDesk::check_incumbent(const JoinOffer& offer) {
 
 absl::Status JoinDesk::try_address(const std::string& address, const JoinOffer& offer) {
   ASSIGN_OR_RETURN(const HostPort at, ParseHostPort(address));
-  RETURN_IF_ERROR(CheckExposure({"serve, towards its worker", at.host, options_.key.has_value(),
-                                 options_.insecure}));
+  RETURN_IF_ERROR(
+      CheckExposure({"serve, towards its worker", at.host, options_.key.has_value(), options_.insecure}));
   ASSIGN_OR_RETURN(const WorkerFacts facts, options_.ask(address, Deadline::after(kAskTimeout)));
   if (facts.instance != offer.instance) return Unavailable("another worker, '{}', is there", facts.name);
   return CheckBuild(facts, address, {options_.name, options_.numerics_class});
@@ -114,7 +113,8 @@ absl::StatusOr<std::string> JoinDesk::reach(const JoinOffer& offer, const std::s
     said.push_back(fmt::format("{}: {}", addresses[i], Message(results[i])));
   }
   return Unavailable(
-      "the coordinator reaches worker '{}' at none of its addresses. Open its port in the firewall, or say where it is "
+      "the coordinator reaches worker '{}' at none of its addresses. Open its port in the firewall, or say "
+      "where it is "
       "to be reached: --advertise HOST:PORT ({})",
       offer.name, Join(said, "; "));
 }

@@ -22,8 +22,8 @@ namespace shoal {
 class JoinDesk final : public JoinControl {
  public:
   struct Options {
-    std::string name;    ///< The coordinator's.
-    std::string listen;  ///< HOST:PORT; port 0 picks one; empty: nobody can join but through join().
+    std::string name;            ///< The coordinator's.
+    std::string listen;          ///< HOST:PORT; port 0 picks one; empty: nobody can join but through join().
     std::string numerics_class;  ///< Of this process's backend.
     std::optional<KeyAuth> key;
     bool insecure = false;  ///< Workers beyond loopback may do without a key.

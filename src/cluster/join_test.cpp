@@ -29,7 +29,8 @@ class Network {
   void put(const std::string& address, uint64_t instance, const std::string& numerics_class = "n/1") {
     const std::lock_guard lock(mutex_);
     WorkerFacts& facts = machines_[address];
-    facts = {.name = "someone", .wire_version = kWireVersion, .numerics_class = numerics_class, .version = "0"};
+    facts = {
+        .name = "someone", .wire_version = kWireVersion, .numerics_class = numerics_class, .version = "0"};
     facts.instance = instance;
   }
   void remove(const std::string& address) {

@@ -103,7 +103,7 @@ class Member {
   const OwnNode peer_;
   NodeShard sampled_;
   std::optional<std::vector<WeightSample>> samples_;
-  mutable std::mutex mutex_;  ///< Guards what follows.
+  mutable std::mutex mutex_;              ///< Guards what follows.
   std::shared_ptr<WorkerClient> client_;  ///< nullptr: this process.
   MemberStatus status_;
   LinkStats links_;

@@ -19,6 +19,7 @@ constexpr int64_t kDescribeMs = 2000;
 constexpr int64_t kOpenMs = 8000;  // Longer than a worker's own wait for its peers.
 constexpr int64_t kConnectMs = 5000;
 constexpr int64_t kCloseMs = 1000;
+constexpr Duration kCheckTimeout = std::chrono::seconds(4);
 constexpr int64_t kPrepareMs =
     3'600'000;  // Large models on slow disks; a dead worker is found by keep-alive.
 
@@ -38,7 +39,9 @@ RemoteCluster::RemoteCluster(Options options)
       members_(options_.members, options_.key, options_.adopt_names, CpuNumericsClass()),
       host_(options_.host != nullptr ? options_.host : MakeHost(options_)),
       own_node_{options_.members.front().name, options_.weights->checkpoint().content_identity()},
-      session_base_(EntropySeed() << 32) {}
+      session_base_(EntropySeed() << 32),
+      instance_(EntropySeed() | 1),  // Not 0.
+      probes_(instance_, options_.key) {}
 
 // Others may use the host: only what is this cluster's goes.
 RemoteCluster::~RemoteCluster() { host_->drop(own_node()); }
@@ -79,6 +82,7 @@ absl::Status RemoteCluster::start_endpoint(const HostPort& listen) {
   grpc.listen = listen.to_string();
   grpc.name = members_.self().name();
   grpc.key = options_.key;
+  grpc.services = {probes_.service()};
   ASSIGN_OR_RETURN(endpoint_, GrpcEndpoint::start(std::move(grpc)));
   return absl::OkStatus();
 }
@@ -91,7 +95,8 @@ absl::Status RemoteCluster::listen_towards(const Plan& plan) {
     if (node.address.empty()) continue;
     ASSIGN_OR_RETURN(const HostPort worker, ParseHostPort(node.address));
     ASSIGN_OR_RETURN(host, LocalAddressTowards(worker.host, worker.port));
-    if (!IsLoopback(host)) break;  // Workers on other machines reach no loopback address, those on this one any.
+    if (!IsLoopback(host))
+      break;  // Workers on other machines reach no loopback address, those on this one any.
   }
   if (endpoint_ == nullptr || (options_.listen.empty() && host != listens_on_)) {
     endpoint_.reset();
@@ -99,6 +104,48 @@ absl::Status RemoteCluster::listen_towards(const Plan& plan) {
     listens_on_ = host;
   }
   own_address_ = HostPort{host, endpoint_->port()}.to_string();
+  return absl::OkStatus();
+}
+
+std::vector<PeerToCheck> RemoteCluster::peers_of(const Session& session) const {
+  std::vector<PeerToCheck> peers;
+  for (size_t i = 0; i < session.members.size(); ++i) {
+    const PlanNode& node = session.plan.nodes[i];
+    const MemberStatus status = session.members[i]->status();
+    const uint64_t worker = status.facts.has_value() ? status.facts->instance : 0;
+    peers.push_back({node.name, node.address, session.members[i]->is_self() ? instance_ : worker});
+  }
+  return peers;
+}
+
+// Weights take long to load: that two nodes don't reach each other is said before.
+absl::Status RemoteCluster::check_links(const Session& session) {
+  const std::vector<PeerToCheck> peers = peers_of(session);
+  if (peers.size() < 2 || peers == links_checked_) return absl::OkStatus();
+  const std::vector<absl::Status> found =
+      ForEachMember(session.members, [&](size_t index, Member& member) -> absl::Status {
+        if (member.is_self()) return absl::OkStatus();  // It has asked them all just now.
+        return check_links_of(member, index, peers);
+      });
+  RETURN_IF_ERROR(AllErrors(found));
+  links_checked_ = peers;
+  return absl::OkStatus();
+}
+
+absl::Status RemoteCluster::check_links_of(Member& member, size_t index,
+                                           const std::vector<PeerToCheck>& peers) {
+  PeerCheck check{.peers = peers, .timeout = kCheckTimeout};
+  check.peers.erase(check.peers.begin() + static_cast<ptrdiff_t>(index));
+  ASSIGN_OR_RETURN(const std::vector<PeerResult> results, member.client()->check_peers(check));
+  for (size_t i = 0; i < results.size(); ++i) {
+    if (results[i].status.ok()) continue;
+    const PeerToCheck& to = check.peers[i];
+    return Unavailable(
+        "node '{}' at {} does not reach node '{}' at {}: {}. Give '{}' an address that all nodes reach, or "
+        "open its "
+        "port for them",
+        peers[index].name, peers[index].address, to.name, to.address, Message(results[i].status), to.name);
+  }
   return absl::OkStatus();
 }
 
@@ -168,6 +215,7 @@ absl::Status RemoteCluster::open(const Plan& plan, PipelineEngine& engine) {
   session->plan = plan;
   session->plan.nodes[0].address = own_address_;
   session->limits = options_.limits(plan);
+  RETURN_IF_ERROR(check_links(*session));
   engine.report_down(Unavailable("the nodes are loading their weights"));
   RETURN_IF_ERROR(prepare_all(*session));
   session->id = session_base_ + plan.epoch.value;

@@ -87,6 +87,10 @@ class RemoteCluster final : public SessionHost {
   OrderGiver giver() const { return {session_base_, options_.take_over}; }
   absl::StatusOr<MemberList> members_of(const Plan& plan) const;
   absl::Status listen_towards(const Plan& plan);
+  std::vector<PeerToCheck> peers_of(const Session& session) const;
+  /// That every node reaches all others at the addresses of the plan. Unavailable names the two that don't.
+  absl::Status check_links(const Session& session);
+  static absl::Status check_links_of(Member& member, size_t index, const std::vector<PeerToCheck>& peers);
   absl::Status start_endpoint(const HostPort& listen);
   absl::Status prepare_own(const Plan& plan);
   absl::Status prepare_all(const Session& session);
@@ -98,12 +102,16 @@ class RemoteCluster final : public SessionHost {
   const Options options_;
   Members members_;
   const std::shared_ptr<NodeHost> host_;
-  std::unique_ptr<GrpcEndpoint> endpoint_;  ///< nullptr until the first open() where Options::listen is empty.
-  std::string listens_on_;                  ///< The host of an endpoint that open() started.
+  std::string listens_on_;     ///< The host of an endpoint that open() started.
   const HostedNode own_node_;  ///< By the content of its weights: the host may have another fine-tune, too.
   std::string own_address_;    ///< At which others dial this process.
   bool dialled_at_is_told_ = false;  ///< By Options::listen: own_address_ stays.
   const uint64_t session_base_;
+  const uint64_t instance_;  ///< Of this process's endpoint.
+  ProbeService probes_;
+  std::vector<PeerToCheck> links_checked_;  ///< Last found to reach one another.
+  std::unique_ptr<GrpcEndpoint>
+      endpoint_;  ///< nullptr until the first open() where Options::listen is empty.
   std::atomic<bool> stopping_{false};
   std::mutex asking_;         ///< Held by whoever asks the members how they are.
   mutable std::mutex mutex_;  ///< Guards what follows.

@@ -189,7 +189,8 @@ std::optional<Replanner::Better> Replanner::better(const std::vector<MemberRepor
   return compare(*made, reports, out, std::move(better));
 }
 
-std::optional<Replanner::Better> Replanner::compare(const Plan& made, const std::vector<MemberReport>& reports,
+std::optional<Replanner::Better> Replanner::compare(const Plan& made,
+                                                    const std::vector<MemberReport>& reports,
                                                     const std::vector<bool>& out, Better better) {
   if (!SameParts(made, *plan_)) return better;
   in_.clear();

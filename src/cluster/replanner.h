@@ -77,7 +77,8 @@ class Replanner {
   absl::Status waits_for(const std::vector<MemberReport>& reports, Clock::time_point now) const;
   absl::StatusOr<Plan> plan_without(const std::vector<MemberReport>& reports, Make make,
                                     Clock::time_point now);
-  void leave_out(const std::vector<MemberReport>& reports, const std::vector<bool>& out, Clock::time_point now);
+  void leave_out(const std::vector<MemberReport>& reports, const std::vector<bool>& out,
+                 Clock::time_point now);
   void take_in_all();
   std::optional<Better> compare(const Plan& made, const std::vector<MemberReport>& reports,
                                 const std::vector<bool>& out, Better better);

@@ -49,7 +49,8 @@ absl::StatusOr<std::unique_ptr<WorkerNode>> WorkerNode::Start(Options options) {
   grpc.listen = node->options_.listen;
   grpc.name = node->options_.name;
   grpc.key = node->options_.key;
-  grpc.services = {node->service_->service()};
+  node->probes_ = std::make_unique<ProbeService>(node->instance_, node->options_.key);
+  grpc.services = {node->service_->service(), node->probes_->service()};
   {  // Calls may come before start() returns: they wait for its result.
     const std::lock_guard lock(node->mutex_);
     ASSIGN_OR_RETURN(node->endpoint_, GrpcEndpoint::start(std::move(grpc)));
@@ -87,7 +88,8 @@ WorkerFacts WorkerNode::describe() {
 }
 
 bool WorkerNode::in_session() const {
-  return std::ranges::any_of(host_.report(), [](const NodeHost::NodeReport& node) { return node.session != 0; });
+  return std::ranges::any_of(host_.report(),
+                             [](const NodeHost::NodeReport& node) { return node.session != 0; });
 }
 
 absl::Status WorkerNode::named(const absl::Status& status) const {
@@ -287,6 +289,23 @@ void WorkerNode::note_owner(const std::string& model_hash, const OpenOrder& orde
   held.owner = order.giver.id;
   held.owner_name = fmt::format("'{}' at {}", coordinator.name, coordinator.address);
   held.since = UnixSeconds();
+}
+
+std::vector<PeerResult> WorkerNode::check_peers(const PeerCheck& check) {
+  return ProbePeers(check, options_.key);
+}
+
+MachineReport WorkerNode::examine(const std::vector<std::string>& model_names) {
+  MachineReport report = options_.machine ? options_.machine() : MachineReport();
+  for (const std::string& name : model_names) {
+    const absl::StatusOr<std::string> folder = FindModel(options_.model_roots, name);
+    const auto model = folder.ok() ? OpenModel(*folder) : folder.status();
+    report.model_error = Message(model.status());
+    if (!folder.ok()) continue;
+    if (model.ok()) report.model_hash = model->facts.hash;
+    break;
+  }
+  return report;
 }
 
 void WorkerNode::close(uint64_t session) {

@@ -39,6 +39,8 @@ class WorkerNode final : public WorkerControl {
     std::shared_ptr<DiskStore> kv_disk;               ///< nullptr: none.
     std::string version;                              ///< Of the program, for describe().
     std::string device;                               ///< The CPU's name, for describe().
+    /// For examine(); empty: nothing is known of the machine.
+    std::function<MachineReport()> machine;
   };
   /// Listens. Errors as GrpcEndpoint::start and CheckExposure.
   static absl::StatusOr<std::unique_ptr<WorkerNode>> Start(Options options);
@@ -54,6 +56,8 @@ class WorkerNode final : public WorkerControl {
   absl::StatusOr<int64_t> prepare(const PrepareOrder& order, const PrepareProgress& progress) override;
   absl::Status open(const OpenOrder& order) override;
   void close(uint64_t session) override;
+  std::vector<PeerResult> check_peers(const PeerCheck& check) override;
+  MachineReport examine(const std::vector<std::string>& model_names) override;
 
  private:
   /// A model of which this process holds a shard.
@@ -97,6 +101,7 @@ class WorkerNode final : public WorkerControl {
   const uint64_t instance_;
   NodeHost host_;
   std::unique_ptr<ControlService> service_;
+  std::unique_ptr<ProbeService> probes_;
   std::unique_ptr<GrpcEndpoint> endpoint_;
   std::timed_mutex work_;     ///< Held through prepare, open and close: one at a time.
   mutable std::mutex mutex_;  ///< Guards what follows, for describe(); held until there is an endpoint.

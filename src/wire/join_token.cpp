@@ -1,6 +1,5 @@
 #include "wire/join_token.h"
 
-
 #include "base/status.h"
 #include "base/text.h"
 #include "wire/key_auth.h"
@@ -53,7 +52,8 @@ std::string Sum(const JoinToken& token) {
 }
 
 absl::Status Malformed(std::string_view why) {
-  return InvalidArgument("the token is not whole: {}. Copy it again, or make another: shoal token create", why);
+  return InvalidArgument("the token is not whole: {}. Copy it again, or make another: shoal token create",
+                         why);
 }
 
 }  // namespace

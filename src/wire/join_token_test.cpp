@@ -10,7 +10,9 @@ namespace {
 using ::testing::HasSubstr;
 using ::testing::Not;
 
-JoinToken Token() { return {{"10.0.0.1:50050", "[fd00::1]:50050"}, std::string("a key\0of sixteen bytes", 22)}; }
+JoinToken Token() {
+  return {{"10.0.0.1:50050", "[fd00::1]:50050"}, std::string("a key\0of sixteen bytes", 22)};
+}
 
 TEST(JoinToken, IsReadAsItWasWritten) {
   const std::string text = FormatJoinToken(Token());

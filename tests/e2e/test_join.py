@@ -1,6 +1,5 @@
 """Workers that join a running coordinator, and leave it: the same text throughout."""
 import concurrent.futures
-import json
 import subprocess
 import threading
 
@@ -8,8 +7,9 @@ import pytest
 
 from dialogue import QUESTIONS, ask, client_of
 from local_cluster import Process, free_ports, get_text, wait_until
-from test_replan import no_blocks_are_lost, parts, reason
+from test_replan import no_blocks_are_lost, parts
 from test_resume import REQUESTS as LONG_REQUESTS, Stream, all_answers
+from test_start import reason
 
 REQUESTS = [dict(request, max_tokens=150) for request in LONG_REQUESTS]
 ONE = ("--threads", "1")

@@ -87,6 +87,8 @@ class OutCall final : public OutStream, public std::enable_shared_from_this<OutC
     args.SetInt(GRPC_ARG_KEEPALIVE_TIMEOUT_MS, WholeMs(options.keepalive_timeout));
     args.SetInt(GRPC_ARG_HTTP2_MAX_PINGS_WITHOUT_DATA, 0);  // 0: as many as needed.
     args.SetInt(GRPC_ARG_USE_LOCAL_SUBCHANNEL_POOL, 1);     // A connection of its own, dialled afresh.
+    args.SetInt(GRPC_ARG_DNS_MIN_TIME_BETWEEN_RESOLUTIONS_MS,
+                500);                            // Else 30 s, though each stream has a channel.
     args.SetInt(GRPC_ARG_ENABLE_HTTP_PROXY, 0);  // Nodes talk directly, whatever the environment says.
     args.SetInt(GRPC_ARG_ENABLE_RETRIES, 0);     // A retry would buffer frames and send them twice.
     args.SetMaxReceiveMessageSize(static_cast<int>(kFrameHeaderBytes + kHandshakeLimits.payload_bytes_max));
