@@ -55,6 +55,8 @@ class LocalCluster final : public SessionHost {
   LoadStats load_stats() const;
   /// As NodeModel::finish_saving, for all nodes.
   void finish_saving() { host_->finish_saving(); }
+  /// The node's end of the session, for whoever breaks it on purpose; nullptr between sessions.
+  Transport* transport(NodeId node) const { return host_->transport(hosted(node)); }
   /// What has travelled between the nodes in this session, by node; empty between sessions.
   std::vector<TransportStats> link_stats() const;
   /// Microseconds of each of `count` round trips of a frame with `payload_bytes` from node 0 to node 1 and

@@ -7,6 +7,7 @@
 #include "base/log.h"
 #include "base/status.h"
 #include "exec/step_codec.h"
+#include "plan/spare.h"
 #include "wire/payload.h"
 
 namespace shoal {
@@ -61,6 +62,7 @@ void PipelineEngine::open(const Plan& plan, Transport* transport, const EngineLi
     }
     next_id_ = StepId{1};
     suspected_ = NodeId{-1};
+    lost_.clear();
     last_result_ = last_probe_ = now;
     state_ = {absl::OkStatus(), state_.generation + 1, limits};
     restores_out_ = 0;
@@ -95,6 +97,11 @@ Engine::State PipelineEngine::state() const {
 NodeId PipelineEngine::suspected() const {
   const std::lock_guard lock(mutex_);
   return suspected_;
+}
+
+std::vector<PipelineEngine::Lost> PipelineEngine::lost() const {
+  const std::lock_guard lock(mutex_);
+  return lost_;
 }
 
 void PipelineEngine::set_state_listener(std::function<void()> listener) {
@@ -247,7 +254,7 @@ void PipelineEngine::on_result(NodeId from, const Frame& frame) {
       done = std::move(in_flight_.front().done);
       in_flight_.pop_front();
       last_result_ = Clock::now();
-      for (NodeState& node : nodes_) node = {node.position, last_result_, false};
+      for (NodeState& node : nodes_) node = {node.position, last_result_, false, node.lost};
     } else {
       broken = Annotate(broken, describe(from, frame.header.step));
     }
@@ -290,18 +297,42 @@ void PipelineEngine::on_peer_down(NodeId peer, const absl::Status& status) {
     const StepId step = in_flight_.empty() ? next_id_ : in_flight_.front().id;
     lost = Unavailable("{}: {}", describe(peer, step), Message(status));
   }
-  fail(lost, peer, generation);
+  lose(peer, lost, generation);
+}
+
+// Ends the session only where no other node has what this one held: whoever asks it finds the others by itself.
+void PipelineEngine::lose(NodeId node, const absl::Status& why, uint64_t generation) {
+  {
+    const std::lock_guard lock(mutex_);
+    if (!state_.status.ok() || generation != state_.generation) return;
+    if (node.value >= 0 && node.value < std::ssize(nodes_)) {
+      NodeState& state = nodes_[static_cast<size_t>(node.value)];
+      if (state.lost) return;
+      state.lost = true;
+      std::vector<bool> lost;
+      for (const NodeState& each : nodes_) lost.push_back(each.lost);
+      if (ServesWithout(plan_, lost)) {
+        lost_.push_back({node, why});
+        LogWarning("the session goes on without a node, others hold its experts: {}", Message(why));
+        return;
+      }
+    }
+  }
+  fail(why, node, generation);
 }
 
 void PipelineEngine::tick() {
   absl::Status verdict;
   NodeId late{-1};
+  uint64_t generation = 0;
   {
     const std::lock_guard lock(mutex_);
     if (!state_.status.ok() || (in_flight_.empty() && restores_out_ == 0)) return;
     const auto now = Clock::now();
     if (now - last_result_ < liveness_.probe_after) return;
+    generation = state_.generation;
     for (size_t i = 0; i < nodes_.size(); ++i) {
+      if (nodes_[i].lost) continue;
       const auto since = std::max(nodes_[i].heard, last_result_);
       if (nodes_[i].waiting && now - since > liveness_.timeout) {
         late = NodeId{static_cast<int32_t>(i)};
@@ -312,13 +343,14 @@ void PipelineEngine::tick() {
     }
     if (verdict.ok() && now - last_probe_ >= liveness_.probe_after) probe_all(now);
   }
-  if (!verdict.ok()) fail(verdict, late);
+  if (!verdict.ok()) lose(late, verdict, generation);
 }
 
 void PipelineEngine::probe_all(Clock::time_point now) {
   last_probe_ = now;
   for (size_t i = 0; i < nodes_.size(); ++i) {
     const NodeId node{static_cast<int32_t>(i)};
+    if (nodes_[i].lost) continue;
     nodes_[i].waiting = true;
     // A probe that cannot be sent is a probe that is not answered.
     (void)transport_->send(node, EncodeProbe(plan_.epoch), Deadline::after_ms(0));

@@ -78,6 +78,13 @@ class PipelineEngine final : public Engine, public CoordinatorSink {
   /// The node suspected of the last failure; -1 where none. For /cluster/status.
   NodeId suspected() const;
 
+  /// Nodes that the session goes on without, in the order in which they were lost: others have all that they held.
+  struct Lost {
+    NodeId node;
+    absl::Status why;
+  };
+  std::vector<Lost> lost() const;
+
  private:
   struct InFlight {
     StepId id;
@@ -87,6 +94,7 @@ class PipelineEngine final : public Engine, public CoordinatorSink {
     ExecutorPosition position;
     Clock::time_point heard;  ///< Last heartbeat.
     bool waiting = false;     ///< A probe is not yet answered.
+    bool lost = false;        ///< The session goes on without it.
   };
 
   absl::Status check_submit(uint64_t generation, StepId step) const;
@@ -98,6 +106,7 @@ class PipelineEngine final : public Engine, public CoordinatorSink {
   void on_kv_report(NodeId from, const Frame& frame);
   void ask_disks();
   void probe_all(Clock::time_point now);
+  void lose(NodeId node, const absl::Status& why, uint64_t generation);
   std::string describe(NodeId node, StepId step) const;
 
   const LivenessLimits liveness_;
@@ -111,6 +120,7 @@ class PipelineEngine final : public Engine, public CoordinatorSink {
   Clock::time_point last_probe_;
   StepId next_id_{1};
   NodeId suspected_{-1};
+  std::vector<Lost> lost_;
   std::function<void()> listener_;
   KvListener kv_listener_;
   int64_t restores_out_ = 0;  ///< That stages have not told the end of: as steps, they need heartbeats.

@@ -69,6 +69,13 @@ class PipelineEngineTest : public testing::Test {
       changed_.notify_all();
     });
   }
+  /// A plan whose third node has experts alone, which the first has, too.
+  static Plan WithReplica() {
+    Plan plan = TwoNodePlan();
+    plan.nodes.push_back({"spare", ""});
+    plan.experts[1] = {{NodeId{2}, {NodeId{0}}}, {NodeId{0}, {NodeId{2}}}};
+    return plan;
+  }
   /// The session closes, and another opens with `blocks` blocks.
   void reopen(int blocks) {
     engine_.close(Unavailable("the session was closed"));
@@ -158,6 +165,67 @@ TEST_F(PipelineEngineTest, ABrokenLinkFailsAtOnceAndLaterStepsGetTheSameReason) 
   absl::Status got;
   engine_.submit(1, late, [&](absl::StatusOr<StepResult> result) { got = result.status(); });
   EXPECT_EQ(got, ended[0].second);
+}
+
+TEST_F(PipelineEngineTest, ANodeWhoseExpertsOthersHoldIsDoneWithout) {
+  engine_.close(Unavailable("for another plan"));
+  engine_.open(WithReplica(), head_.get(),
+               {.blocks = 8, .context = 100, .steps_in_flight = 2, .vocabulary = 10});
+  submit(1, 2);
+  next_step();
+  engine_.on_peer_down(NodeId{2}, Unavailable("connection reset"));
+  engine_.on_peer_down(NodeId{2}, Unavailable("again"));
+  EXPECT_TRUE(engine_.state().status.ok());
+  ASSERT_EQ(engine_.lost().size(), 1u);
+  EXPECT_EQ(engine_.lost()[0].node, NodeId{2});
+  EXPECT_THAT(Message(engine_.lost()[0].why),
+              HasSubstr("node 'spare' (experts only), layer 0, step 1: connection reset"));
+  answer(1);
+  EXPECT_EQ(wait_for(1).at(0).second, absl::OkStatus());
+  engine_.on_peer_down(NodeId{1}, Unavailable("connection reset"));
+  EXPECT_THAT(Message(engine_.state().status), HasSubstr("node 'tail'"));
+  EXPECT_EQ(engine_.suspected(), NodeId{1});
+  engine_.close(Unavailable("over"));
+  engine_.open(WithReplica(), head_.get(),
+               {.blocks = 8, .context = 100, .steps_in_flight = 2, .vocabulary = 10});
+  EXPECT_TRUE(engine_.lost().empty());
+}
+
+TEST_F(PipelineEngineTest, ASilentNodeWhoseExpertsOthersHoldIsDoneWithoutAndProbedNoMore) {
+  engine_.close(Unavailable("for another plan"));
+  InprocNetwork network(3);
+  const auto head = network.open(NodeId{0});
+  const auto tail = network.open(NodeId{1});
+  const auto spare = network.open(NodeId{2});
+  PipelineEngine engine({std::chrono::milliseconds(5), std::chrono::milliseconds(40)});
+  engine.open(WithReplica(), head.get(),
+              {.blocks = 8, .context = 100, .steps_in_flight = 2, .vocabulary = 10});
+  Step step;
+  step.id = StepId{1};
+  engine.submit(1, step, [](const absl::StatusOr<StepResult>&) {});
+  const auto answer_probes = [&](NodeId node) {  // The others are there.
+    engine.on_frame(node, EncodeExecutorPosition(Epoch{1}, {StepId{1}, LayerId{1}}));
+  };
+  const Deadline deadline = Deadline::after_ms(20'000);
+  while (engine.lost().empty() && !deadline.expired()) {
+    engine.tick();
+    answer_probes(NodeId{0});
+    answer_probes(NodeId{1});
+    std::this_thread::sleep_for(std::chrono::milliseconds(1));
+  }
+  ASSERT_EQ(engine.lost().size(), 1u);
+  EXPECT_THAT(Message(engine.lost()[0].why),
+              HasSubstr("node 'spare' (experts only), layer 0, step 1: no heartbeat"));
+  EXPECT_TRUE(engine.state().status.ok());
+  while (spare->receive(Deadline::after_ms(0)).ok()) continue;
+  for (int i = 0; i < 30; ++i) {
+    engine.tick();
+    answer_probes(NodeId{0});
+    answer_probes(NodeId{1});
+    std::this_thread::sleep_for(std::chrono::milliseconds(1));
+  }
+  EXPECT_FALSE(spare->receive(Deadline::after_ms(0)).ok());
+  engine.close(Cancelled("done"));
 }
 
 TEST_F(PipelineEngineTest, AnErrorSuspectsTheNodeThatItNamesOrElseItsSender) {

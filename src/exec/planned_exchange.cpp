@@ -4,7 +4,9 @@
 #include <utility>
 
 #include "base/check.h"
+#include "base/log.h"
 #include "base/status.h"
+#include "base/text.h"
 #include "compute/expert_bank.h"
 #include "exec/step_codec.h"
 #include "numeric/byte_planes.h"
@@ -194,7 +196,8 @@ absl::StatusOr<ExpertError> DecodeExpertError(const Frame& frame) {
   return error;
 }
 
-PlannedExchange::PlannedExchange(Options options, Pump pump) : options_(options), pump_(std::move(pump)) {}
+PlannedExchange::PlannedExchange(Options options, Pump pump)
+    : options_(options), pump_(std::move(pump)), down_(options.plan->nodes.size()) {}
 
 PlannedExchange::~PlannedExchange() = default;
 
@@ -210,31 +213,49 @@ NodeId PlannedExchange::choose_holder(ExpertId expert) const {
   const ExpertHolders& holders = options_.plan->holders(pending_.layer, expert);
   if (options_.compute->holds(pending_.layer, expert)) return options_.self;
   const auto load = [this](NodeId node) {
+    size_t calls = 0;
     for (size_t i = 0; i < pending_.asked; ++i) {
-      if (pending_.remotes[i].owner == node) return pending_.remotes[i].calls.size();
+      if (pending_.remotes[i].owner == node) calls += pending_.remotes[i].calls.size();
     }
-    return size_t{0};
+    return calls;
   };
-  NodeId best = holders.owner;
+  const auto up = [this](NodeId node) { return down_[static_cast<size_t>(node.value)].ok(); };
+  NodeId best = up(holders.owner) ? holders.owner : NodeId{-1};
   for (const NodeId replica : holders.replicas) {
-    if (load(replica) < load(best)) best = replica;
+    if (up(replica) && (best.value < 0 || load(replica) < load(best))) best = replica;
   }
   return best;
 }
 
-PlannedExchange::Remote& PlannedExchange::remote_of(NodeId owner) {
-  for (size_t i = 0; i < pending_.asked; ++i) {
+PlannedExchange::Remote& PlannedExchange::remote_of(NodeId owner, size_t first) {
+  for (size_t i = first; i < pending_.asked; ++i) {
     if (pending_.remotes[i].owner == owner) return pending_.remotes[i];
   }
   if (pending_.asked == pending_.remotes.size()) pending_.remotes.emplace_back();
   Remote& remote = pending_.remotes[pending_.asked++];
   remote.owner = owner;
+  remote.ticket = first == 0 ? pending_.ticket : next_ticket_++;
   remote.calls.clear();
   remote.rows.clear();
+  remote.deadline = Deadline{Clock::time_point::max()};
   remote.reply = {};
   remote.answered = false;
-  remote.failed = absl::OkStatus();
+  remote.failed = remote.bad_rows = absl::OkStatus();
+  remote.elsewhere = false;
   return remote;
+}
+
+absl::Status PlannedExchange::give(int32_t row, const ExpertCall& call, size_t first) {
+  const NodeId holder = choose_holder(call.expert);
+  if (holder.value < 0) return lost(call.expert);
+  if (holder == options_.self) {
+    pending_.own.push_back({row, call.expert, call.weight});
+    return absl::OkStatus();
+  }
+  Remote& remote = remote_of(holder, first);
+  if (remote.rows.empty() || remote.rows.back() != row) remote.rows.push_back(row);
+  remote.calls.push_back({static_cast<int32_t>(remote.rows.size() - 1), call.expert, call.weight});
+  return absl::OkStatus();
 }
 
 absl::Status PlannedExchange::assign(const Routing& routing) {
@@ -247,30 +268,22 @@ absl::Status PlannedExchange::assign(const Routing& routing) {
         return FailedPrecondition("layer {}: the router chose expert {}, the plan knows {}", pending_.layer,
                                   expert, experts);
       }
-      const ExpertCall call{static_cast<int32_t>(t), expert, routing.weights.at(t, k)};
-      const NodeId holder = choose_holder(expert);
-      if (holder == options_.self) {
-        pending_.own.push_back(call);
-        continue;
-      }
-      Remote& remote = remote_of(holder);
-      if (remote.rows.empty() || remote.rows.back() != call.row) remote.rows.push_back(call.row);
-      remote.calls.push_back({static_cast<int32_t>(remote.rows.size() - 1), expert, call.weight});
+      RETURN_IF_ERROR(give(static_cast<int32_t>(t), {0, expert, routing.weights.at(t, k)}, 0));
     }
   }
   return absl::OkStatus();
 }
 
-absl::Status PlannedExchange::send_all() {
-  for (size_t i = 0; i < pending_.asked; ++i) {
+absl::Status PlannedExchange::send_from(size_t first) {
+  for (size_t i = first; i < pending_.asked; ++i) {
     Remote& remote = pending_.remotes[i];
     const ArenaScope scope(*arena_);
     QuantizedRows storage;
     const ExpertRows rows = GatherRows(*arena_, pending_.rows, remote.rows, storage);
     const Frame frame =
-        EncodeExpertRequest(options_.plan->epoch, step_, pending_.layer, pending_.ticket, rows, remote.calls);
-    const absl::Status sent = options_.transport->send(remote.owner, frame, Deadline::after_ms(kSendMs));
-    if (!sent.ok()) return lost(sent, remote.owner);
+        EncodeExpertRequest(options_.plan->epoch, step_, pending_.layer, remote.ticket, rows, remote.calls);
+    remote.failed = options_.transport->send(remote.owner, frame, Deadline::after_ms(kSendMs));
+    if (!remote.failed.ok()) RETURN_IF_ERROR(go_elsewhere(i));
   }
   return absl::OkStatus();
 }
@@ -284,7 +297,7 @@ absl::StatusOr<ExpertExchange::Ticket> PlannedExchange::dispatch(LayerId layer, 
   pending_.own.clear();
   pending_.asked = 0;
   RETURN_IF_ERROR(assign(routing));
-  RETURN_IF_ERROR(send_all());
+  RETURN_IF_ERROR(send_from(0));
   pending_.dispatched_ns = NowNs();
   return Ticket{pending_.ticket};
 }
@@ -300,14 +313,9 @@ absl::Status PlannedExchange::combine(Ticket ticket, MatView<float> y) {
   const int64_t started_ns = NowNs();
   int64_t compute_ns = started_ns - pending_.dispatched_ns;
   const Deadline deadline = Deadline::after(options_.reply_timeout);
-  for (size_t i = 0; i < pending_.asked; ++i) {
-    Remote& remote = pending_.remotes[i];
-    RETURN_IF_ERROR(wait_for(remote, deadline));
-    const absl::StatusOr<int64_t> added = AddExpertReply(remote.reply, remote.rows, *arena_, acc);
-    if (!added.ok()) return lost(added.status(), remote.owner);
-    compute_ns = std::max(compute_ns, *added);
-    remote.reply = {};
-  }
+  for (size_t i = 0; i < pending_.asked; ++i) pending_.remotes[i].deadline = deadline;
+  // Messages to other holders of what a lost owner was asked for are added at the end.
+  for (size_t i = 0; i < pending_.asked; ++i) RETURN_IF_ERROR(collect(i, acc, compute_ns));
   if (pending_.asked > 0) waited_ns_ += NowNs() - started_ns;
   options_.compute->add_sums(acc, y);
   // No owner computed for longer than the whole took, whatever it says.
@@ -315,62 +323,127 @@ absl::Status PlannedExchange::combine(Ticket ticket, MatView<float> y) {
   return absl::OkStatus();
 }
 
-absl::Status PlannedExchange::wait_for(Remote& remote, Deadline deadline) {
-  while (!remote.answered) {
-    if (!remote.failed.ok()) return remote.failed;
-    if (deadline.expired()) {
-      return lost(Unavailable("no answer for {} s", options_.reply_timeout / std::chrono::seconds(1)),
-                  remote.owner);
-    }
-    const absl::Status pumped = pump_(Deadline::min(deadline, Deadline::after_ms(kPumpMs)));
-    if (!pumped.ok() && pumped.code() != absl::StatusCode::kDeadlineExceeded) return pumped;
+absl::Status PlannedExchange::collect(size_t index, MatView<int64_t> acc, int64_t& compute_ns) {
+  RETURN_IF_ERROR(wait_for(index));
+  Remote& remote = pending_.remotes[index];
+  if (remote.elsewhere) return absl::OkStatus();
+  if (!remote.bad_rows.ok()) {  // No fault of the owner, and no other would give another answer.
+    return Annotate(remote.bad_rows,
+                    fmt::format("expert owner '{}'", options_.plan->node(remote.owner).name));
   }
+  if (remote.answered) {
+    const absl::StatusOr<int64_t> added = AddExpertReply(remote.reply, remote.rows, *arena_, acc);
+    remote.reply = {};
+    if (added.ok()) {
+      compute_ns = std::max(compute_ns, *added);
+      return absl::OkStatus();
+    }
+    remote.failed = added.status();
+  }
+  const size_t first = pending_.asked;
+  RETURN_IF_ERROR(go_elsewhere(index));
+  RETURN_IF_ERROR(send_from(first));
+  const Deadline deadline = Deadline::after(options_.reply_timeout);
+  for (size_t i = first; i < pending_.asked; ++i) pending_.remotes[i].deadline = deadline;
   return absl::OkStatus();
 }
 
+// Ends also where the owner failed.
+absl::Status PlannedExchange::wait_for(size_t index) {
+  while (true) {
+    Remote& remote = pending_.remotes[index];
+    if (remote.answered || remote.elsewhere || !remote.failed.ok() || !remote.bad_rows.ok()) {
+      return absl::OkStatus();
+    }
+    if (remote.deadline.expired()) {
+      remote.failed = Unavailable("no answer for {} s", options_.reply_timeout / std::chrono::seconds(1));
+      return absl::OkStatus();
+    }
+    const absl::Status pumped = pump_(Deadline::min(remote.deadline, Deadline::after_ms(kPumpMs)));
+    if (!pumped.ok() && pumped.code() != absl::StatusCode::kDeadlineExceeded) return pumped;
+  }
+}
+
+absl::Status PlannedExchange::go_elsewhere(size_t index) {
+  const size_t first = pending_.asked;
+  std::vector<ExpertCall> calls;
+  std::vector<int32_t> rows;
+  Remote& given_up = pending_.remotes[index];
+  calls.swap(given_up.calls);
+  rows.swap(given_up.rows);
+  given_up.answered = false;
+  given_up.elsewhere = true;
+  const NodeId owner = given_up.owner;
+  const absl::Status why = given_up.failed;
+  note_down(owner, why);
+  // From here on the list grows.
+  for (const ExpertCall& call : calls) {
+    RETURN_IF_ERROR(give(rows[static_cast<size_t>(call.row)], call, first));
+  }
+  LogWarning("node '{}' lost: {}. Others that hold its experts are asked, from layer {}, step {} on",
+             options_.plan->node(owner).name, Message(why), pending_.layer, step_);
+  return absl::OkStatus();
+}
+
+void PlannedExchange::note_down(NodeId node, const absl::Status& why) {
+  absl::Status& down = down_[static_cast<size_t>(node.value)];
+  if (!down.ok()) return;
+  down = why;
+  fallen_.push_back(node);
+}
+
 void PlannedExchange::on_reply(NodeId from, Frame frame) {
+  const bool is_error = frame.header.kind == FrameKind::kExpertError;
+  const absl::StatusOr<ExpertError> error = is_error ? DecodeExpertError(frame) : ExpertError{};
+  const absl::StatusOr<uint64_t> ticket = is_error ? absl::StatusOr<uint64_t>(error.ok() ? error->ticket : 0)
+                                                   : PayloadReader(frame.payload).u64("expert_reply.ticket");
+  if (!ticket.ok()) return;
   for (size_t i = 0; i < pending_.asked; ++i) {
     Remote& remote = pending_.remotes[i];
-    if (remote.owner != from || remote.answered || !remote.failed.ok()) continue;
-    if (frame.header.kind == FrameKind::kExpertError) return on_failure(remote, frame);
-    const auto ticket = PayloadReader(frame.payload).u64("expert_reply.ticket");
-    // Otherwise of a request that was given up, as its step failed or its layer is run again.
-    if (!ticket.ok() || *ticket != pending_.ticket) return;
-    remote.reply = std::move(frame);
-    remote.answered = true;
+    if (remote.owner != from || remote.answered || !remote.failed.ok() || !remote.bad_rows.ok()) continue;
+    // Otherwise of a request that was given up, as its step failed or its layer is run again. An error without a
+    // ticket is of the oldest request.
+    if (*ticket != remote.ticket && !(is_error && *ticket == 0)) continue;
+    if (!error.ok()) {
+      remote.failed = error.status();
+    } else if (is_error) {
+      on_failure(remote, *error);
+    } else {
+      remote.reply = std::move(frame);
+      remote.answered = true;
+    }
     return;
   }
 }
 
-void PlannedExchange::on_failure(Remote& remote, const Frame& frame) {
-  const absl::StatusOr<ExpertError> error = DecodeExpertError(frame);
-  if (!error.ok()) {
-    remote.failed = lost(error.status(), remote.owner);
-  } else if (error->ticket == pending_.ticket || error->ticket == 0) {
-    const bool of_rows = error->status.code() == absl::StatusCode::kOutOfRange;
-    remote.failed = of_rows ? out_of_range(error->status, remote.owner) : lost(error->status, remote.owner);
-  }
+void PlannedExchange::on_failure(Remote& remote, const ExpertError& error) {
+  const bool of_rows = error.status.code() == absl::StatusCode::kOutOfRange;
+  (of_rows ? remote.bad_rows : remote.failed) = error.status;
 }
 
-void PlannedExchange::on_lost(NodeId owner, const absl::Status& status) {
+void PlannedExchange::on_lost(NodeId node, const absl::Status& status) {
+  if (node.value < 0 || node.value >= std::ssize(down_)) return;
+  note_down(node, status);
   for (size_t i = 0; i < pending_.asked; ++i) {
     Remote& remote = pending_.remotes[i];
-    if (remote.owner == owner && !remote.answered && remote.failed.ok()) remote.failed = lost(status, owner);
+    if (remote.owner == node && !remote.answered && remote.failed.ok()) remote.failed = status;
   }
 }
 
-/// What the rows of a request hold is no fault of the owner.
-absl::Status PlannedExchange::out_of_range(const absl::Status& status, NodeId owner) const {
-  return Annotate(status, fmt::format("expert owner '{}'", options_.plan->node(owner).name));
-}
-
-/// Whatever broke at the owner, the step is unavailable because of it.
-absl::Status PlannedExchange::lost(const absl::Status& status, NodeId owner) {
-  loss_.owner = owner;
-  loss_.status =
-      Unavailable("node '{}' lost: {}, while node '{}' waited for its experts at layer {}, step {}",
-                  options_.plan->node(owner).name, Message(status), options_.plan->node(options_.self).name,
-                  pending_.layer, step_);
+/// Whatever broke at the holders, the step is unavailable because of them: of the last one first.
+absl::Status PlannedExchange::lost(ExpertId expert) {
+  const ExpertHolders& holders = options_.plan->holders(pending_.layer, expert);
+  std::vector<std::string> texts;
+  for (auto node = fallen_.rbegin(); node != fallen_.rend(); ++node) {
+    if (*node != holders.owner && std::ranges::find(holders.replicas, *node) == holders.replicas.end())
+      continue;
+    if (texts.empty()) loss_.owner = *node;
+    texts.push_back(fmt::format("node '{}' lost: {}", options_.plan->node(*node).name,
+                                Message(down_[static_cast<size_t>(node->value)])));
+  }
+  loss_.status = Unavailable("{}, while node '{}' waited for {} experts at layer {}, step {}",
+                             Join(texts, "; "), options_.plan->node(options_.self).name,
+                             texts.size() == 1 ? "its" : "their", pending_.layer, step_);
   return loss_.status;
 }
 

@@ -1,6 +1,6 @@
 // Rows to the experts of a plan and back: own experts run here, others get one message per (layer, owner)
 // with the distinct rows they need, and answer with one pre-summed fixed-point row each. Which experts sit
-// where cannot change a bit.
+// where cannot change a bit, so the rows of an owner that is lost go to another holder of the same experts.
 #pragma once
 
 #include <cstdint>
@@ -74,10 +74,11 @@ class PlannedExchange final : public ExpertExchange {
 
   /// A kExpertReply or kExpertError frame from an owner. One that nobody waits for is dropped.
   void on_reply(NodeId from, Frame frame);
-  /// An owner's link broke.
-  void on_lost(NodeId owner, const absl::Status& status);
+  /// A node's link broke: from now on it is asked nothing, and what it owes is asked of others.
+  void on_lost(NodeId node, const absl::Status& status);
 
-  /// The owner that this step was lost with, and how: OK and -1 while there is none.
+  /// The owner that this step was lost with, as no other node holds what it was asked for, and how: OK and -1 while
+  /// there is none.
   struct Loss {
     absl::Status status;
     NodeId owner{-1};
@@ -92,33 +93,47 @@ class PlannedExchange final : public ExpertExchange {
   int64_t overhead_ns() const { return overhead_ns_; }
 
  private:
+  /// One message, and what came back.
   struct Remote {
     NodeId owner;
-    std::vector<ExpertCall> calls;  ///< Row indices of the whole batch until sent, then of the message.
+    uint64_t ticket = 0;            ///< Its own where rows are sent again: an owner may then have two.
+    std::vector<ExpertCall> calls;  ///< Row indices of the message.
     std::vector<int32_t> rows;      ///< Distinct rows of the batch, ascending.
+    Deadline deadline{Clock::time_point::max()};
     Frame reply;
     bool answered = false;
-    absl::Status failed;
+    absl::Status failed;     ///< The owner is given up.
+    absl::Status bad_rows;   ///< It answered that the rows hold what it can't compute.
+    bool elsewhere = false;  ///< Its calls have gone to others.
   };
   struct Pending {
     uint64_t ticket = 0;
     LayerId layer;
     ExpertRows rows;
     std::vector<ExpertCall> own;
-    std::vector<Remote> remotes;  ///< One per owner asked; the vector's storage is reused.
+    std::vector<Remote> remotes;  ///< One per message; the vector's storage is reused.
     size_t asked = 0;
     int64_t begin_ns = 0;  ///< dispatch() was called, and returned, by NowNs().
     int64_t dispatched_ns = 0;
   };
 
   absl::Status assign(const Routing& routing);
+  /// Gives a call on row `row` of the batch to a node that holds its expert: this one, or a message from the
+  /// `first`-th on. The error where all that hold it are lost.
+  absl::Status give(int32_t row, const ExpertCall& call, size_t first);
+  /// -1 where all are lost.
   NodeId choose_holder(ExpertId expert) const;
-  Remote& remote_of(NodeId owner);
-  absl::Status send_all();
-  absl::Status wait_for(Remote& remote, Deadline deadline);
-  void on_failure(Remote& remote, const Frame& frame);
-  absl::Status out_of_range(const absl::Status& status, NodeId owner) const;
-  absl::Status lost(const absl::Status& status, NodeId owner);
+  Remote& remote_of(NodeId owner, size_t first);
+  /// The messages from the `first`-th on, those included that are added on the way.
+  absl::Status send_from(size_t first);
+  absl::Status wait_for(size_t index);
+  /// Adds what the message's owner answers, or asks others for it.
+  absl::Status collect(size_t index, MatView<int64_t> acc, int64_t& compute_ns);
+  /// Makes messages to other holders of what the message asked for, and gives its owner up.
+  absl::Status go_elsewhere(size_t index);
+  void note_down(NodeId node, const absl::Status& why);
+  static void on_failure(Remote& remote, const ExpertError& error);
+  absl::Status lost(ExpertId expert);
 
   const Options options_;
   const Pump pump_;
@@ -126,6 +141,8 @@ class PlannedExchange final : public ExpertExchange {
   Arena* arena_ = nullptr;
   uint64_t next_ticket_ = 1;
   Pending pending_;
+  std::vector<absl::Status> down_;  ///< By node: why it is asked nothing any more in this session.
+  std::vector<NodeId> fallen_;      ///< Those, in the order in which they went down.
   Loss loss_;
   int64_t waited_ns_ = 0;
   int64_t overhead_ns_ = 0;

@@ -43,11 +43,15 @@ class RecordingTransport final : public Transport {
 };
 
 /// Node 0 runs the layer and holds none of its four experts: node 1 owns 0 and 1, node 2 owns 2 and 3.
-Plan RemotePlan() {
+/// replicas: each holds the other's experts, too.
+Plan RemotePlan(bool replicas = false) {
   Plan plan;
   plan.nodes = {{"asker", ""}, {"left", ""}, {"right", ""}};
   plan.stages = {{NodeId{0}, {0, 1}}};
   plan.experts = {{{NodeId{1}, {}}, {NodeId{1}, {}}, {NodeId{2}, {}}, {NodeId{2}, {}}}};
+  for (ExpertHolders& holders : plan.experts[0]) {
+    if (replicas) holders.replicas = {NodeId{3 - holders.owner.value}};
+  }
   return plan;
 }
 
@@ -61,13 +65,14 @@ BackendLoad NoWeights() {
 
 class ExchangeTest : public testing::Test {
  protected:
-  ExchangeTest()
-      : exchange_({&plan_, NodeId{0}, session_.get(), &transport_, std::chrono::milliseconds(50)},
+  explicit ExchangeTest(Plan plan = RemotePlan())
+      : plan_(std::move(plan)),
+        exchange_({&plan_, NodeId{0}, session_.get(), &transport_, std::chrono::milliseconds(50)},
                   [this](Deadline deadline) { return pump(deadline); }) {
     exchange_.begin_step(StepId{7}, arena_);
   }
 
-  absl::Status pump(Deadline) {
+  virtual absl::Status pump(Deadline) {
     if (inbox_.empty()) return DeadlineExceeded("nothing came");
     std::this_thread::sleep_for(Duration(wait_ns_));
     auto [from, frame] = std::move(inbox_.front());
@@ -108,7 +113,7 @@ class ExchangeTest : public testing::Test {
     return y;
   }
 
-  const Plan plan_ = RemotePlan();
+  const Plan plan_;
   RecordingTransport transport_;
   FakeBackend backend_;
   const std::unique_ptr<BackendModel> model_ = *backend_.load(NoWeights());
@@ -235,6 +240,145 @@ TEST_F(ExchangeTest, AReplyOfTheWrongShapeIsRefusedWithTheOwnersName) {
   const absl::Status status = exchange_.combine({1}, MatView<float>(y.data(), 3, kWidth));
   EXPECT_THAT(Message(status),
               StartsWith("node 'left' lost: expert_reply: expected 2 rows of 16, got 1 of 16"));
+}
+
+/// Owners that hold each other's experts, and compute: an expert gives what depends on it and on the row alone.
+class ReplicaTest : public ExchangeTest {
+ protected:
+  ReplicaTest() : ExchangeTest(RemotePlan(true)) {
+    for (size_t i = 0; i < x_.size(); ++i) x_[i] = static_cast<float>(1 + i / kWidth);
+  }
+
+  /// What `owner` answers to the `index`-th message it got.
+  Frame computed(NodeId owner, size_t index) {
+    const Frame& request = transport_.sent.at(owner).at(index);
+    ExpertMessage message;
+    EXPECT_EQ(DecodeExpertRequest(request, message), absl::OkStatus());
+    std::vector<int64_t> sums(request.header.rows * kWidth);
+    for (const ExpertCall& call : message.calls) {
+      for (int64_t c = 0; c < kWidth; ++c) {
+        const float x = message.rows.x.at(call.row, c);
+        sums[static_cast<size_t>(call.row * kWidth + c)] +=
+            static_cast<int64_t>(call.weight * 8 * x * static_cast<float>(1 + call.expert.value * kWidth + c))
+            << 36;
+      }
+    }
+    return EncodeExpertReply(request.header, message.ticket, 0,
+                             MatView<const int64_t>(sums.data(), request.header.rows, kWidth));
+  }
+  /// Answers to all messages that came, of those that are not `silent`.
+  void answer_all(NodeId silent = NodeId{-1}) {
+    for (const auto& [owner, frames] : transport_.sent) {
+      for (size_t& next = answered_[owner]; next < frames.size(); ++next) {
+        if (owner != silent) inbox_.emplace_back(owner, computed(owner, next));
+      }
+    }
+  }
+  /// As pump(), but whoever is not silent answers meanwhile.
+  absl::Status pump(Deadline deadline) override {
+    if (inbox_.empty()) answer_all(silent_);
+    return ExchangeTest::pump(deadline);
+  }
+  absl::StatusOr<std::vector<float>> combined(absl::StatusOr<ExpertExchange::Ticket> ticket) {
+    RETURN_IF_ERROR(ticket.status());
+    std::vector<float> y(3 * kWidth, 0.5f);
+    RETURN_IF_ERROR(exchange_.combine(*ticket, MatView<float>(y.data(), 3, kWidth)));
+    return y;
+  }
+  size_t messages(int32_t owner) const {
+    const auto found = transport_.sent.find(NodeId{owner});
+    return found == transport_.sent.end() ? 0 : found->second.size();
+  }
+
+  NodeId silent_{-1};
+  std::map<NodeId, size_t> answered_;
+};
+
+TEST_F(ReplicaTest, TheOtherHolderAnswersForOneThatIsLostOnTheWay) {
+  const auto undisturbed = combined(dispatch());
+  ASSERT_TRUE(undisturbed.ok()) << ToString(undisturbed.status());
+  EXPECT_EQ(messages(1), 1u);
+  EXPECT_EQ(messages(2), 1u);
+
+  silent_ = NodeId{2};
+  const auto ticket = dispatch();
+  exchange_.on_lost(NodeId{2}, Unavailable("connection reset"));
+  EXPECT_EQ(combined(ticket), undisturbed);
+  EXPECT_TRUE(exchange_.loss().status.ok());
+  EXPECT_EQ(messages(1), 3u);  // Its own part, and that of the other.
+  EXPECT_EQ(messages(2), 2u);
+}
+
+TEST_F(ReplicaTest, OneThatIsLostIsAskedNothingMore) {
+  const auto undisturbed = combined(dispatch());
+  exchange_.on_lost(NodeId{1}, Unavailable("connection reset"));
+  for (int step = 8; step < 11; ++step) {
+    exchange_.begin_step(StepId{static_cast<uint64_t>(step)}, arena_);
+    EXPECT_EQ(combined(dispatch()), undisturbed);
+  }
+  EXPECT_EQ(messages(1), 1u);
+  EXPECT_EQ(messages(2), 4u);
+}
+
+TEST_F(ReplicaTest, AnAnswerThatCameBeforeTheLossCounts) {
+  const auto undisturbed = combined(dispatch());
+  const auto ticket = dispatch();
+  answer_all();
+  while (!inbox_.empty()) ASSERT_TRUE(ExchangeTest::pump({}).ok());
+  exchange_.on_lost(NodeId{2}, Unavailable("connection reset"));
+  EXPECT_EQ(combined(ticket), undisturbed);
+  EXPECT_EQ(messages(1), 2u);
+}
+
+TEST_F(ReplicaTest, ASilentHolderIsGivenUpAfterTheTimeoutAndItsLateAnswerIsDropped) {
+  const auto undisturbed = combined(dispatch());
+  silent_ = NodeId{1};
+  EXPECT_EQ(combined(dispatch()), undisturbed);
+  EXPECT_EQ(messages(1), 2u);
+  const auto ticket = dispatch();
+  inbox_.emplace_back(NodeId{1}, computed(NodeId{1}, 1));
+  EXPECT_EQ(combined(ticket), undisturbed);
+  EXPECT_EQ(messages(1), 2u);
+}
+
+TEST_F(ReplicaTest, ABrokenAnswerIsComputedByTheOther) {
+  const auto undisturbed = combined(dispatch());
+  const auto ticket = dispatch();
+  Frame wrong = computed(NodeId{1}, 1);
+  wrong.header.rows = 1;
+  answered_[NodeId{1}] = 2;
+  inbox_.emplace_back(NodeId{1}, wrong);
+  EXPECT_EQ(combined(ticket), undisturbed);
+}
+
+TEST_F(ReplicaTest, OneThatCannotBeReachedIsDoneWithoutAtOnce) {
+  const auto undisturbed = combined(dispatch());
+  transport_.refuse = NodeId{2};
+  EXPECT_EQ(combined(dispatch()), undisturbed);
+  EXPECT_EQ(combined(dispatch()), undisturbed);
+  EXPECT_EQ(messages(2), 1u);
+}
+
+TEST_F(ReplicaTest, WhatTheRowsHoldIsNotAskedOfTheOther) {
+  const auto ticket = dispatch();
+  const FrameHeader& request = transport_.sent.at(NodeId{1}).back().header;
+  inbox_.emplace_back(NodeId{1}, EncodeExpertError(request, {1, OutOfRange("an output is not a number")}));
+  EXPECT_EQ(combined(ticket).status().code(), absl::StatusCode::kOutOfRange);
+  EXPECT_EQ(messages(2), 1u);
+}
+
+TEST_F(ReplicaTest, WhereBothAreLostTheLossNamesBothAndSuspectsTheLast) {
+  const auto ticket = dispatch();
+  exchange_.on_lost(NodeId{2}, Unavailable("connection reset"));
+  exchange_.on_lost(NodeId{1}, Unavailable("no ping"));
+  const absl::Status status = combined(ticket).status();
+  EXPECT_EQ(
+      Message(status),
+      "node 'left' lost: no ping; node 'right' lost: connection reset, while node 'asker' waited for their "
+      "experts at layer 0, step 7");
+  EXPECT_EQ(exchange_.loss().owner, NodeId{1});
+  EXPECT_EQ(exchange_.loss().status, status);
+  EXPECT_EQ(dispatch().status(), status);
 }
 
 TEST_F(ExchangeTest, AnOwnerThatCannotBeReachedFailsTheDispatch) {

@@ -8,6 +8,7 @@
 #include "plan/cost.h"
 #include "plan/plan_test_models.h"
 #include "plan/planner.h"
+#include "plan/spare.h"
 
 namespace shoal {
 namespace {
@@ -38,6 +39,24 @@ TEST(Plan, FindsTheNodesOfLayersAndExperts) {
   EXPECT_THAT(plan.experts_held(NodeId{0}, LayerId{2}),
               ::testing::ElementsAre(ExpertId{0}, ExpertId{1}, ExpertId{3}));
   EXPECT_THAT(plan.remote_owners(LayerId{2}), ::testing::ElementsAre(NodeId{0}));
+}
+
+TEST(Plan, ServesWithoutNodesWhoseExpertsOthersHold) {
+  PlanRequest request{.strategy = LayerStrategy::kSplit, .split = {3, 0, 0, 0}};
+  request.experts = {.strategy = ExpertStrategy::kContiguous, .replicas = 1};  // On the next node.
+  const Plan plan = *MakePlan(MoeModel(3, 4), Nodes({0, 0, 0, 0}), request);
+  EXPECT_TRUE(ServesWithout(plan, {false, false, false, false}));
+  EXPECT_TRUE(ServesWithout(plan, {false, true, false, false}));
+  EXPECT_TRUE(ServesWithout(plan, {false, true, false, true}));
+  EXPECT_FALSE(ServesWithout(plan, {false, true, true, false}));
+  EXPECT_FALSE(ServesWithout(plan, {true, false, false, false}));  // It runs the layers, and coordinates.
+  request.experts.replicas = 0;
+  EXPECT_FALSE(
+      ServesWithout(*MakePlan(MoeModel(3, 4), Nodes({0, 0, 0, 0}), request), {false, true, false, false}));
+  request.split = {2, 1, 0, 0};
+  request.experts.replicas = 3;
+  EXPECT_FALSE(
+      ServesWithout(*MakePlan(MoeModel(3, 4), Nodes({0, 0, 0, 0}), request), {false, true, false, false}));
 }
 
 TEST(Plan, RejectsLayersThatNoStageRuns) {
