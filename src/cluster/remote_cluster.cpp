@@ -286,6 +286,12 @@ void RemoteCluster::close(PipelineEngine& engine, const absl::Status& why) {
   });
 }
 
+void RemoteCluster::on_lost(NodeId node, const absl::Status& why) {
+  const std::lock_guard lock(mutex_);
+  if (session_ == nullptr || node.value <= 0 || node.value >= std::ssize(session_->members)) return;
+  session_->members[static_cast<size_t>(node.value)]->note(MemberState::kLost, why);
+}
+
 void RemoteCluster::interrupt() {
   stopping_ = true;
   members_.cancel();

@@ -55,6 +55,7 @@ class RemoteCluster final : public SessionHost {
   /// not.
   absl::Status open(const Plan& plan, PipelineEngine& engine) override;
   void close(PipelineEngine& engine, const absl::Status& why) override;
+  void on_lost(NodeId node, const absl::Status& why) override;
   void interrupt() override;
 
   Members& members() { return members_; }

@@ -80,6 +80,7 @@ absl::StatusOr<Plan> Replanner::plan(const std::vector<MemberReport>& reports, M
   keep_only(reports);
   for (const MemberReport& report : reports) note(report, now);
   better_since_.reset();
+  lacking_ = false;
   RETURN_IF_ERROR(waits_for(reports, now));
   ASSIGN_OR_RETURN(plan_, plan_without(reports, make, now));
   return *plan_;
@@ -147,6 +148,22 @@ void Replanner::opened() {
   take_in_all();
 }
 
+void Replanner::note_survived(const std::vector<MemberReport>& reports, Clock::time_point now) {
+  for (const MemberReport& report : reports) {
+    if (!in_.contains(report.id) || report.losses == known_[report.id].losses) continue;
+    known_[report.id].losses = report.losses;
+    known_[report.id].why = "it was lost, and the others have all that it held";
+    book_.lost(report.id, now);
+    book_.leave_out(report.id, now);
+    in_.erase(report.id);
+    lacking_ = true;
+    LogWarning(
+        "node '{}' is out: the session goes on without it. It is taken in again after it has answered for "
+        "{:.0f} s",
+        report.name, SecondsOf(book_.hold(report.id, now)));
+  }
+}
+
 bool Replanner::counts_on(MemberId member) const {
   const std::lock_guard lock(mutex_);
   return in_.contains(member);
@@ -157,6 +174,7 @@ std::optional<Replanner::Better> Replanner::better(const std::vector<MemberRepor
   const std::lock_guard lock(mutex_);
   SHOAL_CHECK(plan_.has_value());
   keep_only(reports);
+  note_survived(reports, now);
   std::vector<bool> out(reports.size());
   std::vector<std::string> back;
   std::map<MemberId, std::string> left = in_;
@@ -192,7 +210,7 @@ std::optional<Replanner::Better> Replanner::better(const std::vector<MemberRepor
 std::optional<Replanner::Better> Replanner::compare(const Plan& made,
                                                     const std::vector<MemberReport>& reports,
                                                     const std::vector<bool>& out, Better better) {
-  if (!SameParts(made, *plan_)) return better;
+  if (lacking_ || !SameParts(made, *plan_)) return better;
   in_.clear();
   for (size_t i = 0; i < reports.size(); ++i) {
     if (!out[i]) in_[reports[i].id] = reports[i].name;

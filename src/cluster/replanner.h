@@ -50,11 +50,12 @@ class Replanner {
 
   /// A session of the last plan is up.
   void opened();
-  /// Whether the last plan was made with this member.
+  /// Whether the last plan was made with this member, and its session has not lost it.
   bool counts_on(MemberId member) const;
   /// Why, and since when, a session of the last plan should end for a new one: members that it does without are back, or
-  /// have joined, and a plan with them is another one; or members are none any more that it counts on. Of `reports`, of all
-  /// members, the answers of those that the plan does without matter.
+  /// have joined, and a plan with them is another one, or the session went on without them; or members are none any more
+  /// that it counts on. Of `reports`, of all members, the answers of those that the plan does without matter, and the
+  /// losses of the others, which from then on are out, too: the session survived them.
   struct Better {
     std::string why;
     Clock::time_point since;
@@ -74,6 +75,7 @@ class Replanner {
   void note(const MemberReport& report, Clock::time_point now);
   /// Forgets those that are not among the reports.
   void keep_only(const std::vector<MemberReport>& reports);
+  void note_survived(const std::vector<MemberReport>& reports, Clock::time_point now);
   absl::Status waits_for(const std::vector<MemberReport>& reports, Clock::time_point now) const;
   absl::StatusOr<Plan> plan_without(const std::vector<MemberReport>& reports, Make make,
                                     Clock::time_point now);
@@ -88,6 +90,7 @@ class Replanner {
   std::map<MemberId, Known> known_;
   std::optional<Plan> plan_;
   std::map<MemberId, std::string> in_;  ///< Names of the members that the plan counts on.
+  bool lacking_ = false;                ///< The session goes on without some that its plan has.
   std::optional<Clock::time_point> better_since_;
   absl::Status told_;  ///< Why a plan with a member that is back could not be made, for the log.
 };

@@ -343,5 +343,37 @@ TEST(Replanner, OneThatComesBackUnderAnotherIdHasNoPast) {
   EXPECT_EQ(town.serve(), "ac");
 }
 
+TEST(Replanner, OneThatASessionWentOnWithoutIsTakenInAgainThoughThePlanIsTheSame) {
+  Town town(3);
+  EXPECT_EQ(town.serve(), "abc");
+  EXPECT_FALSE(town.better().has_value());
+  town.crash(2);
+  town.go(2);
+  EXPECT_FALSE(town.better().has_value());
+  EXPECT_THAT(town.left_out(), ElementsAre("c"));
+  EXPECT_TRUE(town.replanner.counts_on(1));
+  EXPECT_FALSE(town.replanner.counts_on(2));
+  town.pass(minutes(1));
+  EXPECT_FALSE(town.better().has_value());
+  town.come_back(2);
+  EXPECT_FALSE(town.better().has_value());  // Not for long enough.
+  town.pass(seconds(5));
+  ASSERT_TRUE(town.better().has_value());
+  EXPECT_THAT(town.better()->why, HasSubstr("'c'"));
+  EXPECT_EQ(town.serve(), "abc");
+  EXPECT_THAT(town.left_out(), ElementsAre());
+  EXPECT_FALSE(town.better().has_value());
+}
+
+TEST(Replanner, AfterAFurtherLossPlansAreMadeWithoutTheOneThatTheSessionHadSurvived) {
+  Town town(3);
+  EXPECT_EQ(town.serve(), "abc");
+  town.crash(2);
+  town.go(2);
+  EXPECT_FALSE(town.better().has_value());
+  town.crash(1);
+  EXPECT_EQ(town.serve(), "ab");
+}
+
 }  // namespace
 }  // namespace shoal

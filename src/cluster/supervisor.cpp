@@ -79,7 +79,10 @@ bool Supervisor::pause(Duration duration) {
 
 Supervisor::Ended Supervisor::watch() {
   Deadline ask{Clock::now()};
+  size_t told = 0;
   while (engine_.state().status.ok()) {
+    const std::vector<PipelineEngine::Lost> lost = engine_.lost();
+    for (; told < lost.size(); ++told) host_.on_lost(lost[told].node, lost[told].why);
     if (advice_ && ask.expired()) {
       if (const std::optional<std::string> why = advice_()) {
         LogInfo("the session ends for another plan: {}", *why);

@@ -30,6 +30,8 @@ class SessionHost {
   virtual absl::Status open(const Plan& plan, PipelineEngine& engine) = 0;
   /// Ends the session, if there is one: engine.close(why) first, then the nodes. Idempotent.
   virtual void close(PipelineEngine& engine, const absl::Status& why) = 0;
+  /// The session that is open goes on without this node of its plan.
+  virtual void on_lost(NodeId /*node*/, const absl::Status& /*why*/) {}
   /// Makes an open() in flight return soon: the process is ending. Safe from any thread.
   virtual void interrupt() {}
 };

@@ -29,7 +29,10 @@ class FakeHost final : public SessionHost {
     ++closes;
   }
 
+  void on_lost(NodeId node, const absl::Status& why) override { lost.emplace_back(node, why); }
+
   std::vector<uint32_t> epochs;
+  std::vector<std::pair<NodeId, absl::Status>> lost;  // Read after stop().
   std::atomic<int> refusals{0};
   std::atomic<int> closes{0};
   std::unique_ptr<Transport> transport;
@@ -115,6 +118,35 @@ TEST(Supervisor, ALostSessionIsBuiltAgainWithTheNextEpochUntilThatSucceeds) {
   EXPECT_EQ(host.epochs, (std::vector<uint32_t>{1, 2, 3, 4, 5}));
   EXPECT_GE(host.closes, 2);
   EXPECT_EQ(engine.state().status.code(), absl::StatusCode::kCancelled);
+}
+
+TEST(Supervisor, TheHostIsToldOnceOfANodeThatTheSessionGoesOnWithout) {
+  FakeHost host;
+  PipelineEngine engine;
+  std::atomic<int> asked = 0;
+  Supervisor supervisor(
+      host, engine,
+      [] {
+        Plan plan = OneNode();
+        plan.nodes.push_back({"b", ""});
+        plan.experts[0] = {{NodeId{1}, {NodeId{0}}}};
+        return plan;
+      },
+      kShort,
+      [&]() -> std::optional<std::string> {
+        ++asked;
+        return std::nullopt;
+      });
+  supervisor.start();
+  WaitUntilUp(engine, 1);
+  engine.on_peer_down(NodeId{1}, Unavailable("gone"));
+  const Deadline deadline = Deadline::after_ms(10000);
+  for (const int before = asked; asked < before + 2 && !deadline.expired();) std::this_thread::yield();
+  EXPECT_TRUE(engine.state().status.ok());
+  supervisor.stop();
+  ASSERT_EQ(host.lost.size(), 1u);
+  EXPECT_EQ(host.lost[0].first, NodeId{1});
+  EXPECT_EQ(host.epochs, std::vector<uint32_t>{1});
 }
 
 TEST(Supervisor, ASessionEndsForAnotherPlanWhenTheAdviceSaysSoAndIsBuiltAtOnce) {

@@ -73,7 +73,7 @@ WorkerFacts WorkerNode::describe() {
   bool serving = false;
   for (const NodeHost::NodeReport& node : host_.report()) {
     facts.weight_bytes += node.weight_bytes;
-    if (node.session == 0) continue;
+    if (node.session == 0 || node.stats.orphaned) continue;
     serving = true;
     facts.session = node.session;
     facts.steps += node.stats.steps;
