@@ -112,7 +112,8 @@ struct PlacementFlags {
   std::string split;
   std::string experts;
   int experts_over = 0;
-  int local_nodes = 1;  ///< In this process, where nothing above says how many.
+  int expert_replicas = -1;  ///< -1: as the cluster file says, else none.
+  int local_nodes = 1;       ///< In this process, where nothing above says how many.
   bool coordinator_without_layers = false;
 
   /// `remote`: --workers and --cluster, too.

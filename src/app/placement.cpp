@@ -45,6 +45,7 @@ absl::Status ApplyFlags(const PlacementFlags& flags, PlanRequest& request) {
       request.experts.strategy = ExpertStrategy::kContiguous;
     request.experts.over_nodes = flags.experts_over;
   }
+  if (flags.expert_replicas >= 0) request.experts.replicas = flags.expert_replicas;
   if (flags.coordinator_without_layers) request.coordinator_holds_layers = false;
   return absl::OkStatus();
 }
@@ -116,6 +117,10 @@ void PlacementFlags::add_to(Flags app, bool remote) {
   app.add_option("--experts-over", experts_over, "Spread the experts evenly over so many nodes")
       .excludes(file)
       .range(1, 4096);
+  app.add_option("--expert-replicas", expert_replicas,
+                 "Further nodes that hold each expert: they share its rows, and take over when one is lost")
+      .excludes(file)
+      .range(0, 4095);
 }
 
 absl::StatusOr<Placement> ReadPlacement(const PlacementFlags& flags, const ComputeFlags& compute) {

@@ -37,7 +37,7 @@ class Stream:
 
 
 def streams(cluster, requests):
-    return [Stream(cluster, QUESTIONS[i], options) for i, options in enumerate(requests)]
+    return [Stream(cluster, QUESTIONS[i % len(QUESTIONS)], options) for i, options in enumerate(requests)]
 
 
 def with_stop_string(requests, texts):
