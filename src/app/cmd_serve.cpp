@@ -15,7 +15,9 @@
 #include "base/log.h"
 #include "base/status.h"
 #include "base/text.h"
+#include "cluster/addresses.h"
 #include "cluster/model_locator.h"
+#include "cluster/publisher.h"
 #include "numeric/version.h"
 #include "plan/model_list.h"
 
@@ -79,6 +81,14 @@ int64_t BytesIn(const std::string& path) {
   return sum;
 }
 
+/// The addresses at which others reach a listener.
+std::vector<std::string> ReachedAt(const HostPort& listen) {
+  if (listen.host != "0.0.0.0" && listen.host != "::") return {listen.to_string()};
+  std::vector<std::string> list;
+  for (const std::string& host : OwnAddresses()) list.push_back(HostPort{host, listen.port}.to_string());
+  return list;
+}
+
 /// One model, which is up as long as the server is; or several, on a shelf.
 class Server {
  public:
@@ -138,6 +148,7 @@ class Server {
 
   const ServeFlags& flags_;
   ServingPlace place_;
+  std::unique_ptr<Publisher> publisher_;  ///< Of --registry.
   std::vector<DeclaredModel> declared_;
   std::shared_ptr<ServedModel> model_;  ///< Of one; else nullptr.
   std::unique_ptr<ModelShelf> shelf_;   ///< Of several; else nullptr.
@@ -147,7 +158,10 @@ class Server {
 };
 
 absl::Status Server::open_desk() {
-  if (flags_.join_listen.empty()) return absl::OkStatus();
+  if (flags_.join_listen.empty()) {
+    if (flags_.registry.empty()) return absl::OkStatus();
+    return InvalidArgument("serve: --registry says where workers join: give --join-listen HOST:PORT, too");
+  }
   ASSIGN_OR_RETURN(place_.desk, JoinDesk::Start({.name = kCoordinatorName,
                                                  .listen = flags_.join_listen,
                                                  .numerics_class = CpuNumericsClass(),
@@ -156,6 +170,12 @@ absl::Status Server::open_desk() {
   ASSIGN_OR_RETURN(HostPort at, ParseHostPort(flags_.join_listen));
   at.port = place_.desk->port();
   LogInfo("workers join at {}: shoal worker --join HOST:{}", at.to_string(), at.port);
+  if (flags_.registry.empty()) return absl::OkStatus();
+  auto registry = OpenRegistry(flags_.registry);
+  if (!registry.ok()) return Annotate(registry.status(), "serve --registry");
+  publisher_ = std::make_unique<Publisher>(*std::move(registry), [at] {
+    return Rendezvous{HostPort{HostName(), at.port}.to_string(), ReachedAt(at)};
+  });
   return absl::OkStatus();
 }
 
@@ -413,6 +433,9 @@ Command AddServeCommand(Flags root) {
   app.add_option(
       "--join-listen", flags->join_listen,
       "HOST:PORT where workers join while the server runs: shoal worker --join (default: nowhere)");
+  app.add_option(
+      "--registry", flags->registry,
+      "Where workers that join find this process: dns-sd (the local network) or etcd://HOST:PORT/PREFIX");
   app.add_option("--memory", flags->memory, "This node's memory for weights and cache, such as 8GiB");
   app.add_option("--key-file", flags->key_file, "File with the cluster's key; all nodes need the same");
   app.add_flag("--insecure", flags->insecure,

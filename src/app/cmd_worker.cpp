@@ -1,6 +1,3 @@
-#include <unistd.h>
-
-#include <array>
 #include <optional>
 
 #include "app/command.h"
@@ -12,6 +9,7 @@
 #include "base/log.h"
 #include "base/status.h"
 #include "base/text.h"
+#include "cluster/addresses.h"
 #include "cluster/worker_node.h"
 #include "cpu/topology.h"
 
@@ -37,11 +35,6 @@ struct WorkerFlags {
   KvDiskFlags kv_disk;
   JoinFlags join;
 };
-
-std::string HostName() {
-  std::array<char, 256> name{};
-  return gethostname(name.data(), name.size() - 1) == 0 ? std::string(name.data()) : "worker";
-}
 
 /// Listens. Where nobody chose the port, another one will do if the usual one is taken.
 absl::StatusOr<std::unique_ptr<WorkerNode>> StartWorker(WorkerNode::Options& options, bool chosen_port) {
@@ -88,7 +81,8 @@ absl::Status RunWorker(const WorkerFlags& flags) {
     options.key = target.key;
   }
   if (flags.join.chosen() && flags.listen.empty()) {
-    ASSIGN_OR_RETURN(options.listen, ListenToJoin(target, options.key.has_value() || options.insecure));
+    ASSIGN_OR_RETURN(options.listen,
+                     ListenToJoin(*target.registry, options.key.has_value() || options.insecure));
   }
   if (flags.rest_port >= 0) {
     RETURN_IF_ERROR(

@@ -13,6 +13,13 @@ Flag Flag::required() const {
   return *this;
 }
 
+Flag Flag::value_is_optional() const {
+  option_->expected(0, 1);
+  return *this;
+}
+
+bool Flag::given() const { return option_->count() > 0; }
+
 Flag Flag::excludes(Flag other) const {
   option_->excludes(other.option_);
   return *this;

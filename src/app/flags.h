@@ -23,6 +23,10 @@ class Flag {
   explicit Flag(CLI::Option* option) : option_(option) {}
 
   Flag required() const;
+  /// May be given without a value.
+  Flag value_is_optional() const;
+  /// Whether it was given, or its environment variable is set.
+  bool given() const;
   /// Both at once are refused.
   Flag excludes(Flag other) const;
   /// Where the flag is not given, this environment variable is read.

@@ -26,6 +26,7 @@ struct ServeFlags {
   bool open_metrics = false;
   std::string listen;
   std::string join_listen;  ///< Where workers join; empty: nowhere.
+  std::string registry;     ///< Where workers find that; empty: nowhere.
   std::string memory;
   std::string key_file;
   bool insecure = false;

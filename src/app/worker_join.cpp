@@ -14,6 +14,7 @@ namespace shoal {
 namespace {
 
 constexpr char kPort[] = "50051";
+constexpr Duration kFindTimeout = std::chrono::seconds(3);
 
 bool IsWildcard(const std::string& host) { return host == "0.0.0.0" || host == "::"; }
 
@@ -24,12 +25,15 @@ void AddOnce(std::vector<std::string>& list, std::string address) {
 }  // namespace
 
 void JoinFlags::add_to(Flags app) {
-  app.add_option(
-         "--join", join,
-         "Offer this worker to a running coordinator: HOST:PORT of its --join-listen, a token of `shoal "
-         "token create`, or @FILE with one")
-      .delimiter(',')
-      .envname("SHOAL_JOIN");
+  given =
+      app.add_option(
+             "--join", join,
+             "Offer this worker to a running coordinator: HOST:PORT of its --join-listen, a token of `shoal "
+             "token create`, @FILE with one, a cluster file, etcd://HOST:PORT/PREFIX; without a value: the "
+             "one "
+             "on the local network")
+          .value_is_optional()
+          .envname("SHOAL_JOIN");
   app.add_option(
       "--advertise", advertise,
       "HOST or HOST:PORT where the others reach this worker; repeatable (default: found by itself)");
@@ -37,40 +41,57 @@ void JoinFlags::add_to(Flags app) {
 
 absl::StatusOr<JoinTarget> ReadJoin(const JoinFlags& flags) {
   JoinTarget target;
-  for (const std::string& word : flags.join) {
-    std::string text = word;
-    if (word.starts_with('@')) {
-      ASSIGN_OR_RETURN(text, ReadTextFile(word.substr(1), kJoinTokenBytesMax));
-      while (!text.empty() && (text.back() == '\n' || text.back() == '\r')) text.pop_back();
-    }
-    if (IsJoinToken(text)) {
-      ASSIGN_OR_RETURN(JoinToken token, ParseJoinToken(text));
-      if (flags.join.size() > 1)
-        return InvalidArgument("worker --join: a token says all there is: expected nothing beside it");
-      ASSIGN_OR_RETURN(target.key, KeyAuth::from_key(std::move(token.key)));
-      target.coordinators = std::move(token.addresses);
-      continue;
-    }
-    const auto address = ParseHostPort(text);
-    // What may be a mistyped token is not repeated.
-    if (!address.ok() || address->port == 0)
-      return InvalidArgument("worker --join: expected HOST:PORT, a token, or @FILE with a token");
-    target.coordinators.push_back(address->to_string());
+  if (!flags.chosen()) return target;
+  std::string text = flags.join.empty() ? "dns-sd" : flags.join;
+  if (text.starts_with('@')) {
+    ASSIGN_OR_RETURN(text, ReadTextFile(text.substr(1), kJoinTokenBytesMax));
+    while (!text.empty() && (text.back() == '\n' || text.back() == '\r')) text.pop_back();
   }
+  if (IsJoinToken(text)) {
+    ASSIGN_OR_RETURN(JoinToken token, ParseJoinToken(text));
+    ASSIGN_OR_RETURN(target.key, KeyAuth::from_key(std::move(token.key)));
+    target.registry = MakeStaticRegistry(std::move(token.addresses));
+    return target;
+  }
+  auto registry = OpenRegistry(text);
+  // What may be a mistyped token is not repeated.
+  if (!registry.ok()) {
+    return InvalidArgument(
+        "worker --join: expected HOST:PORT, a token, @FILE with a token, a cluster file, "
+        "etcd://HOST:PORT/PREFIX, or no "
+        "value for the local network");
+  }
+  target.registry = *std::move(registry);
   return target;
 }
 
-absl::StatusOr<std::string> ListenToJoin(const JoinTarget& target, bool openly) {
+absl::StatusOr<std::vector<std::string>> FindCoordinator(Registry& registry, Deadline deadline) {
+  auto found = registry.find(deadline);
+  RETURN_IF_ERROR(found.status());
+  if (found->size() == 1) return std::move(found->front().addresses);
+  if (found->empty()) {
+    return NotFound(
+        "{} knows of no coordinator: start one there with shoal serve --join-listen HOST:PORT --registry ...",
+        registry.what());
+  }
+  std::vector<std::string> names;
+  for (const Rendezvous& one : *found)
+    names.push_back(fmt::format("'{}' at {}", one.name, Join(one.addresses, ", ")));
+  return FailedPrecondition("{} knows of {} coordinators: {}. Say which: --join HOST:PORT", registry.what(),
+                            found->size(), Join(names, "; "));
+}
+
+absl::StatusOr<std::string> ListenToJoin(Registry& registry, bool openly) {
   if (openly) return std::string("0.0.0.0:") + kPort;
-  for (const std::string& address : target.coordinators) {
+  const auto found = FindCoordinator(registry, Deadline::after(kFindTimeout));
+  for (const std::string& address : found.value_or(std::vector<std::string>())) {
     ASSIGN_OR_RETURN(const HostPort coordinator, ParseHostPort(address));
     if (IsLoopback(coordinator.host)) return std::string("127.0.0.1:") + kPort;
   }
   return FailedPrecondition(
-      "worker --join: {} is another machine, and without a key anybody could use this one; join with a token "
-      "(shoal token "
-      "create), give --key-file FILE, or --insecure",
-      target.coordinators.front());
+      "worker --join: the coordinator is another machine, and without a key anybody could use this one; join "
+      "with a token "
+      "(shoal token create), give --key-file FILE, or --insecure");
 }
 
 std::vector<std::string> OfferedAddresses(const std::string& listen, int port,
@@ -101,15 +122,17 @@ std::unique_ptr<Announcer> StartToJoin(const JoinTarget& target, const JoinFlags
   JoinOffer offer{.name = options.name, .instance = worker.instance()};
   const auto at = ParseHostPort(options.listen);
   if (flags.advertise.empty() && at.ok() && IsWildcard(at->host)) offer.port = worker.port();
-  return std::make_unique<Announcer>(
-      Announcer::Options{.coordinators = target.coordinators,
-                         .key = options.key,
-                         .offer = [offer, listen = options.listen, port = worker.port(),
-                                   advertised = flags.advertise](const std::string& coordinator) {
-                           JoinOffer now = offer;
-                           now.addresses = OfferedAddresses(listen, port, advertised, coordinator);
-                           return now;
-                         }});
+  return std::make_unique<Announcer>(Announcer::Options{
+      .find = [registry =
+                   target.registry](Deadline deadline) { return FindCoordinator(*registry, deadline); },
+      .key = options.key,
+      .offer =
+          [offer, listen = options.listen, port = worker.port(),
+           advertised = flags.advertise](const std::string& coordinator) {
+            JoinOffer now = offer;
+            now.addresses = OfferedAddresses(listen, port, advertised, coordinator);
+            return now;
+          }});
 }
 
 }  // namespace shoal

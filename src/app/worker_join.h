@@ -9,31 +9,38 @@
 #include "absl/status/statusor.h"
 #include "app/flags.h"
 #include "cluster/announcer.h"
+#include "cluster/registry.h"
 #include "cluster/worker_node.h"
 #include "wire/key_auth.h"
 
 namespace shoal {
 
 struct JoinFlags {
-  std::vector<std::string> join;  ///< Addresses of one coordinator; or a token, or @ and the file of one.
+  /// A registry, such as the addresses of one coordinator; or a token, or @ and the file of one; "": the local network.
+  std::string join;
+  std::optional<Flag> given;
   std::vector<std::string>
       advertise;  ///< HOST:PORT or HOST, where others reach this worker; empty: found by itself.
 
   void add_to(Flags app);
-  bool chosen() const { return !join.empty(); }
+  bool chosen() const { return given.has_value() && given->given(); }
 };
 
 /// What the flags say.
 struct JoinTarget {
-  std::vector<std::string> coordinators;  ///< Addresses of one.
-  std::optional<KeyAuth> key;             ///< Of the token, where there is one.
+  std::shared_ptr<Registry> registry;  ///< Where the coordinator is; nullptr: the worker does not join.
+  std::optional<KeyAuth> key;          ///< Of the token, where there is one.
 };
-/// InvalidArgument where the flags say neither addresses nor a token.
+/// InvalidArgument where the flags say neither a registry nor a token.
 absl::StatusOr<JoinTarget> ReadJoin(const JoinFlags& flags);
+
+/// The addresses of the one coordinator in the registry. NotFound where there is none, FailedPrecondition where there are
+/// several: it names them all.
+absl::StatusOr<std::vector<std::string>> FindCoordinator(Registry& registry, Deadline deadline);
 
 /// Where a worker listens that joins and was told no address: on all where it may do so `openly`, as with a key; else on
 /// loopback. FailedPrecondition where nobody could reach it there.
-absl::StatusOr<std::string> ListenToJoin(const JoinTarget& target, bool openly);
+absl::StatusOr<std::string> ListenToJoin(Registry& registry, bool openly);
 
 /// The addresses of a worker that listens at `listen`, the best first. coordinator: HOST:PORT.
 std::vector<std::string> OfferedAddresses(const std::string& listen, int port,

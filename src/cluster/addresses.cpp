@@ -57,6 +57,11 @@ absl::StatusOr<std::string> LocalAddressTowards(const std::string& host, int por
   return Unavailable("host '{}': there is no route to it", host);
 }
 
+std::string HostName() {
+  std::array<char, 256> name{};
+  return gethostname(name.data(), name.size() - 1) == 0 ? std::string(name.data()) : "worker";
+}
+
 std::vector<std::string> OwnAddresses() {
   ifaddrs* first = nullptr;
   if (getifaddrs(&first) != 0) return {};

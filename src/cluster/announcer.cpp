@@ -12,17 +12,14 @@ namespace {
 
 /// Longer than a coordinator looks into an offer.
 constexpr Duration kJoinTimeout = std::chrono::seconds(8);
+constexpr Duration kFindTimeout = std::chrono::seconds(3);
 constexpr Duration kPauseFirst = std::chrono::milliseconds(250);
 constexpr Duration kPauseMax = std::chrono::seconds(3);
 constexpr int kOffersPerLease = 3;
 
 }  // namespace
 
-Announcer::Announcer(Options options) : options_(std::move(options)) {
-  for (const std::string& address : options_.coordinators)
-    clients_.push_back(std::make_unique<JoinClient>(address, options_.key));
-  thread_ = std::thread([this] { run(); });
-}
+Announcer::Announcer(Options options) : options_(std::move(options)), thread_([this] { run(); }) {}
 
 Announcer::~Announcer() { leave({Clock::now()}); }
 
@@ -30,16 +27,13 @@ void Announcer::leave(Deadline deadline) {
   {
     const std::lock_guard lock(mutex_);
     if (std::exchange(stopping_, true)) return;
+    if (client_ != nullptr) client_->cancel();
     changed_.notify_all();
   }
-  for (const auto& client : clients_) client->cancel();
   thread_.join();
-  if (joined_ == nullptr || deadline.expired()) return;
-  // On a client of its own: the others are cancelled.
-  const auto joined =
-      std::ranges::find_if(clients_, [this](const auto& one) { return one.get() == joined_; });
-  const std::string& address = options_.coordinators[static_cast<size_t>(joined - clients_.begin())];
-  const absl::Status left = JoinClient(address, options_.key).leave(last_.name, last_.instance, deadline);
+  if (joined_.empty() || deadline.expired()) return;
+  // On a client of its own: the other is cancelled.
+  const absl::Status left = JoinClient(joined_, options_.key).leave(last_.name, last_.instance, deadline);
   if (!left.ok()) LogInfo("could not say goodbye: {}", Message(left));
 }
 
@@ -52,21 +46,51 @@ void Announcer::run() {
   }
 }
 
+absl::StatusOr<std::shared_ptr<JoinClient>> Announcer::client_of(const std::string& address) {
+  const std::lock_guard lock(mutex_);
+  if (stopping_) return Cancelled("the worker ends");
+  if (client_ == nullptr || client_address_ != address) {
+    client_ = std::make_shared<JoinClient>(address, options_.key);
+    client_address_ = address;
+  }
+  return client_;
+}
+
+absl::StatusOr<JoinAnswer> Announcer::offer_to(const std::string& address) {
+  JoinOffer offer = options_.offer(address);
+  ASSIGN_OR_RETURN(const std::shared_ptr<JoinClient> client, client_of(address));
+  ASSIGN_OR_RETURN(JoinAnswer answer, client->join(offer, Deadline::after(kJoinTimeout)));
+  note(absl::OkStatus(), offer, answer);
+  pause_ = kPauseFirst;
+  const std::lock_guard lock(mutex_);
+  joined_ = address;
+  last_ = std::move(offer);
+  return answer;
+}
+
 Duration Announcer::announce() {
   absl::Status error;
-  for (size_t i = 0; i < clients_.size(); ++i) {
-    JoinOffer offer = options_.offer(options_.coordinators[i]);
-    const auto answer = clients_[i]->join(offer, Deadline::after(kJoinTimeout));
-    if (answer.ok()) {
-      note(absl::OkStatus(), offer, *answer);
-      pause_ = kPauseFirst;
-      const std::lock_guard lock(mutex_);
-      joined_ = clients_[i].get();
-      last_ = std::move(offer);
-      return answer->lease / kOffersPerLease;
-    }
+  const auto tell = [&](const absl::Status& status) {
     // A coordinator that answers says more than one that does not.
-    if (error.ok() || absl::IsUnavailable(error)) error = answer.status();
+    if (error.ok() || absl::IsUnavailable(error)) error = status;
+  };
+  std::string joined;
+  {
+    const std::lock_guard lock(mutex_);
+    joined = joined_;
+  }
+  if (!joined.empty()) {
+    const auto answer = offer_to(joined);
+    if (answer.ok()) return answer->lease / kOffersPerLease;
+    tell(answer.status());
+  }
+  const auto found = options_.find(Deadline::after(kFindTimeout));
+  if (!found.ok()) tell(found.status());
+  for (const std::string& address : found.value_or(std::vector<std::string>())) {
+    if (address == joined) continue;
+    const auto answer = offer_to(address);
+    if (answer.ok()) return answer->lease / kOffersPerLease;
+    tell(answer.status());
   }
   note(error, {}, {});
   pause_ = std::clamp(pause_ + pause_ / 2, kPauseFirst, kPauseMax);

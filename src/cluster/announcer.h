@@ -20,7 +20,9 @@ namespace shoal {
 class Announcer {
  public:
   struct Options {
-    std::vector<std::string> coordinators;  ///< Addresses of one; the first that answers is it.
+    /// Addresses of the coordinator; the first that answers is it. Asked until one takes the worker, and again where that
+    /// one is away.
+    std::function<absl::StatusOr<std::vector<std::string>>(Deadline deadline)> find;
     std::optional<KeyAuth> key;
     /// What to offer. Asked each time, as addresses change.
     std::function<JoinOffer(const std::string& coordinator)> offer;
@@ -34,13 +36,15 @@ class Announcer {
 
  private:
   void run();
-  /// One offer, to each address until one answers. The pause until the next.
+  /// One offer: to the coordinator that took the last, else to each address until one answers. The pause until the next.
   Duration announce();
+  absl::StatusOr<JoinAnswer> offer_to(const std::string& address);
+  /// Of the address; Cancelled once it is to end.
+  absl::StatusOr<std::shared_ptr<JoinClient>> client_of(const std::string& address);
   /// Says what has changed since the last time.
   void note(const absl::Status& status, const JoinOffer& offer, const JoinAnswer& answer);
 
   const Options options_;
-  std::vector<std::unique_ptr<JoinClient>> clients_;
   // Of the thread alone.
   absl::Status told_ = absl::UnknownError("not asked yet");
   std::string told_address_;
@@ -48,7 +52,9 @@ class Announcer {
   std::mutex mutex_;  ///< Guards what follows.
   std::condition_variable changed_;
   bool stopping_ = false;
-  JoinClient* joined_ = nullptr;  ///< The coordinator that took it.
+  std::shared_ptr<JoinClient> client_;  ///< Of the last call.
+  std::string client_address_;
+  std::string joined_;  ///< The address of the coordinator that took it; "": none did.
   JoinOffer last_;
   std::thread thread_;
 };

@@ -175,10 +175,13 @@ TEST(Announcer, OffersUntilItIsTakenAgainAfterARestartOfTheCoordinatorAndSaysGoo
   auto coordinator = std::make_optional<Desk>(network, key);
   const std::string address = coordinator->address();
   std::atomic<int> offers = 0;
-  Announcer announcer({.coordinators = {address}, .key = key, .offer = [&](const std::string&) {
-                         ++offers;
-                         return Offer("w", 7, {"10.0.0.2:1"});
-                       }});
+  Announcer announcer({.find = [&](Deadline) { return std::vector<std::string>{address}; },
+                       .key = key,
+                       .offer =
+                           [&](const std::string&) {
+                             ++offers;
+                             return Offer("w", 7, {"10.0.0.2:1"});
+                           }});
   EXPECT_TRUE(Eventually([&] { return offers >= 2; }));  // It is not to be reached yet.
   EXPECT_FALSE(coordinator->has("w"));
   network.put("10.0.0.2:1", 7);
