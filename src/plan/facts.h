@@ -3,10 +3,31 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <vector>
 
 namespace shoal {
+
+/// What some threads of a machine reach together with shoal's own kernels, as `shoal profile` measured it. G is 1e9; a
+/// multiply-add is two operations.
+struct ThreadRates {
+  int32_t threads = 1;
+  double read_gbs = 0;    ///< Bytes of 4-bit weights per second that one row is multiplied with.
+  double int8_gops = 0;   ///< Of many rows with 4-bit weights.
+  double f32_gflops = 0;  ///< Of many rows with f32 weights.
+  double wake_us = 0;  ///< From giving the threads work until all have done it, of work that takes no time.
+  bool operator==(const ThreadRates&) const = default;
+};
+
+/// What a message between two nodes takes, as measured on the network that rows travel.
+struct LinkFacts {
+  std::string a;  ///< Names of nodes, in either order.
+  std::string b;
+  double rtt_us = 0;  ///< Of a frame that holds next to nothing, there and back.
+  double mbs = 0;     ///< 1e6 bytes per second of large frames; 0: unknown, taken as unlimited.
+  bool operator==(const LinkFacts&) const = default;
+};
 
 struct NodeFacts {
   std::string name;          ///< Unique in a plan: letters, digits and any of ._-:/@[]
@@ -15,7 +36,8 @@ struct NodeFacts {
   double compute = 0;        ///< Relative speed, comparable between nodes (GPU or CPU cores); 0: unknown.
   bool may_hold_layers = true;
   bool may_hold_experts = true;
-  std::string device;  ///< For people: "Mac mini M4".
+  std::string device;                ///< For people: "Mac mini M4".
+  std::optional<ThreadRates> rates;  ///< Of the threads that it uses; nothing: not measured.
 };
 
 struct LayerFacts {
@@ -24,16 +46,21 @@ struct LayerFacts {
   int64_t expert_bytes = 0;  ///< Weights of one routed expert.
   int64_t kv_values_per_position = 0;  ///< Elements cached per position, keys and values together.
   int64_t state_bytes = 0;             ///< Of the state of one sequence; 0 if the layer keeps none.
+  int64_t int8_multiplies = 0;         ///< Of one row with its quantized weights, without routed experts.
+  int64_t f32_multiplies = 0;          ///< Of one row with all else: floats, the router, recurrent states.
+  int64_t expert_multiplies = 0;       ///< Of one row with one routed expert.
+  int64_t attention_multiplies = 0;    ///< Of one row with one cached position.
 };
 
 struct ModelFacts {
-  std::string name;         ///< As users write it: "mlx-community/Qwen3-1.7B-8bit".
-  std::string hash;         ///< Of config and tensor table; empty: unknown.
-  int64_t hidden = 0;       ///< D.
-  int32_t top_k = 0;        ///< Experts per token; 0 for a dense model.
-  int64_t embed_bytes = 0;  ///< Held by the node of the first stage.
-  int64_t head_bytes = 0;   ///< Held by the node of the last stage.
-  bool tied_head = false;   ///< The head is the embedding; a node with both holds embed_bytes only.
+  std::string name;             ///< As users write it: "mlx-community/Qwen3-1.7B-8bit".
+  std::string hash;             ///< Of config and tensor table; empty: unknown.
+  int64_t hidden = 0;           ///< D.
+  int32_t top_k = 0;            ///< Experts per token; 0 for a dense model.
+  int64_t embed_bytes = 0;      ///< Held by the node of the first stage.
+  int64_t head_bytes = 0;       ///< Held by the node of the last stage.
+  int64_t head_multiplies = 0;  ///< Of one row with the head.
+  bool tied_head = false;       ///< The head is the embedding; a node with both holds embed_bytes only.
   std::vector<LayerFacts> layers;
 
   /// Bytes of the states of one sequence in all layers.

@@ -1,0 +1,54 @@
+// What shoal's own kernels reach on this machine, per number of threads: the rates that plans are predicted with. Unlike
+// the peaks of roofline.h they need no factor to say what a step takes.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "base/clock.h"
+#include "cpu/pool.h"
+#include "kernels/kernels.h"
+#include "numeric/memory.h"
+#include "plan/facts.h"
+
+namespace shoal {
+
+struct KernelMeterOptions {
+  Isa isa = Isa::kReference;
+  std::vector<int> cpus;                      ///< As for ThreadPool.
+  int64_t weight_bytes = int64_t{128} << 20;  ///< Of 4-bit weights; several times what a cache holds.
+  Duration budget =
+      std::chrono::milliseconds(60);  ///< Of each rate. The best run counts: others only disturb.
+};
+
+/// Measures teams of threads one after the other, on weights that all of them read.
+class KernelMeter {
+ public:
+  /// Makes the weights, on `threads` threads. ResourceExhausted where there is no memory for them.
+  static absl::StatusOr<KernelMeter> Create(int threads, const KernelMeterOptions& options);
+
+  /// The rates of so many threads, in about three and a half budgets.
+  ThreadRates measure(int threads) const;
+
+ private:
+  explicit KernelMeter(const KernelMeterOptions& options) : options_(options) {}
+  ThreadRates measure(ThreadPool& pool) const;
+  double read_gbs(ThreadPool& pool) const;
+  double int8_gops(ThreadPool& pool) const;
+  double f32_gflops(ThreadPool& pool) const;
+
+  KernelMeterOptions options_;
+  PackedMatrix affine_;   // [N, kCols] in 4 bits, groups of 64.
+  PackedMatrix floats_;   // [kFloatRows, kCols] in f32.
+  AlignedMemory input_;   // [kRows, kCols] f32, ordinary values.
+  AlignedMemory codes_;   // The same, quantized.
+  AlignedMemory output_;  // [kRows, N] f32.
+};
+
+/// MB/s at which a file in `folder` is read from its disk, past the system's cache where the file system allows it. Writes
+/// a file of 16 MiB and deletes it; takes half a second at most, as far as the disk lets it. 0: it can't be told.
+double MeasureDiskRead(const std::string& folder);
+
+}  // namespace shoal

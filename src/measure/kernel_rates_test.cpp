@@ -1,0 +1,43 @@
+#include "measure/kernel_rates.h"
+
+#include <gtest/gtest.h>
+#include <unistd.h>
+
+#include <filesystem>
+
+#include "base/status.h"
+#include "plan/machine_profile.h"
+
+namespace shoal {
+namespace {
+
+namespace fs = std::filesystem;
+
+// So brief that rates mean nothing: the tests show that every loop ends and counts.
+KernelMeterOptions Brief(Isa isa) {
+  return {.isa = isa, .weight_bytes = 4 << 20, .budget = std::chrono::milliseconds(2)};
+}
+
+TEST(KernelRates, EveryInstructionSetAndNumberOfThreadsHasRates) {
+  for (const Isa isa : SupportedIsas()) {
+    if (isa == Isa::kReference) continue;  // Its one loop over 64 rows takes seconds.
+    const auto meter = KernelMeter::Create(2, Brief(isa));
+    ASSERT_TRUE(meter.ok()) << ToString(meter.status());
+    for (const int threads : {1, 3}) {
+      const ThreadRates rates = meter->measure(threads);
+      EXPECT_EQ(rates.threads, threads);
+      EXPECT_TRUE(CheckRates(rates).ok()) << ToString(CheckRates(rates));
+    }
+  }
+}
+
+TEST(KernelRates, TheDiskIsReadAndNothingStaysThere) {
+  const fs::path folder = fs::temp_directory_path() / ("shoal-disk-rate-" + std::to_string(getpid()));
+  EXPECT_GT(MeasureDiskRead(folder.string()), 0);
+  EXPECT_TRUE(fs::is_empty(folder));
+  fs::remove_all(folder);
+  EXPECT_EQ(MeasureDiskRead("/proc/no-such-folder"), 0);
+}
+
+}  // namespace
+}  // namespace shoal
