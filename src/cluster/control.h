@@ -41,7 +41,8 @@ struct WorkerFacts {
   uint64_t steps = 0;
   uint64_t expert_calls = 0;
   int64_t resident_bytes = 0;
-  uint64_t instance = 0;  ///< Of its process; random. 0: of a build that does not say.
+  uint64_t instance = 0;             ///< Of its process; random. 0: of a build that does not say.
+  std::optional<ThreadRates> rates;  ///< Of its threads, where they were measured.
 };
 
 /// A worker offers itself to a coordinator.

@@ -6,6 +6,7 @@
 #include "base/check.h"
 #include "base/status.h"
 #include "cluster/control_wire.h"
+#include "plan/machine_profile.h"
 
 namespace {
 
@@ -43,7 +44,7 @@ void CheckJoin(const uint8_t* data, size_t size) {
 
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   if (size == 0) return 0;
-  switch (data[0] % 4) {
+  switch (data[0] % 5) {
     case 0:
       CheckOrder<shoal::v1::PrepareRequest>(data + 1, size - 1);
       break;
@@ -53,6 +54,13 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
     case 2:
       CheckJoin<shoal::v1::JoinRequest>(data + 1, size - 1);
       break;
+    case 4: {  // What workers say.
+      shoal::v1::DescribeReply said;
+      if (!said.ParseFromArray(data + 1, static_cast<int>(size - 1))) break;
+      const auto rates = shoal::FromProto(said).rates;
+      SHOAL_CHECK(!rates.has_value() || shoal::CheckRates(*rates).ok());
+      break;
+    }
     default:
       CheckJoin<shoal::v1::JoinReply>(data + 1, size - 1);
   }

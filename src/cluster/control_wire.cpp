@@ -5,6 +5,7 @@
 
 #include "base/status.h"
 #include "base/text.h"
+#include "plan/machine_profile.h"
 #include "plan/node_name.h"
 
 namespace shoal {
@@ -169,6 +170,14 @@ v1::DescribeReply ToProto(const WorkerFacts& facts) {
   reply.set_expert_calls(facts.expert_calls);
   reply.set_resident_bytes(facts.resident_bytes);
   reply.set_instance(facts.instance);
+  if (facts.rates.has_value()) {
+    v1::ThreadRates* rates = reply.mutable_rates();
+    rates->set_threads(static_cast<uint32_t>(facts.rates->threads));
+    rates->set_read_gbs(facts.rates->read_gbs);
+    rates->set_int8_gops(facts.rates->int8_gops);
+    rates->set_f32_gflops(facts.rates->f32_gflops);
+    rates->set_wake_us(facts.rates->wake_us);
+  }
   return reply;
 }
 
@@ -189,6 +198,16 @@ WorkerFacts FromProto(const v1::DescribeReply& reply) {
   facts.expert_calls = reply.expert_calls();
   facts.resident_bytes = reply.resident_bytes();
   facts.instance = reply.instance();
+  if (reply.has_rates()) {
+    const v1::ThreadRates& rates = reply.rates();
+    facts.rates = ThreadRates{.threads = static_cast<int32_t>(rates.threads()),
+                              .read_gbs = rates.read_gbs(),
+                              .int8_gops = rates.int8_gops(),
+                              .f32_gflops = rates.f32_gflops(),
+                              .wake_us = rates.wake_us()};
+    // Plans divide by them.
+    if (!CheckRates(*facts.rates).ok()) facts.rates.reset();
+  }
   return facts;
 }
 

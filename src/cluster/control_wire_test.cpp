@@ -5,6 +5,7 @@
 
 #include <chrono>
 #include <cstdint>
+#include <limits>
 
 #include "base/status.h"
 
@@ -98,6 +99,19 @@ TEST(ControlWire, AWorkersStateArrivesAsItWasSentAndAnUnknownOneIsIdle) {
   EXPECT_EQ(FromProto(reply).state, WorkerState::kServing);
   reply.set_state("dreaming");
   EXPECT_EQ(FromProto(reply).state, WorkerState::kIdle);
+}
+
+TEST(ControlWire, RatesArriveAsTheyWereSentAndImpossibleOnesNotAtAll) {
+  WorkerFacts facts;
+  EXPECT_FALSE(FromProto(ToProto(facts)).rates.has_value());
+  facts.rates =
+      ThreadRates{.threads = 8, .read_gbs = 40.5, .int8_gops = 700, .f32_gflops = 200, .wake_us = 1.5};
+  EXPECT_EQ(FromProto(ToProto(facts)).rates, facts.rates);
+  v1::DescribeReply reply = ToProto(facts);
+  reply.mutable_rates()->set_read_gbs(0);
+  EXPECT_FALSE(FromProto(reply).rates.has_value());
+  reply.mutable_rates()->set_read_gbs(std::numeric_limits<double>::infinity());
+  EXPECT_FALSE(FromProto(reply).rates.has_value());
 }
 
 JoinOffer Offer() {

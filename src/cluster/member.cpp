@@ -82,6 +82,10 @@ std::string Member::name() const {
   return status_.name;
 }
 
+PeerResult Member::probe(int64_t bytes, Deadline deadline) const {
+  return ProbePeer({.name = name(), .address = address()}, key_, bytes, deadline);
+}
+
 absl::Status Member::describe(Deadline deadline) {
   if (is_self()) return absl::OkStatus();
   const std::shared_ptr<WorkerClient> asked = client();

@@ -80,6 +80,8 @@ class Member {
   /// Asks it what it is; this process need not be asked. Unavailable or DeadlineExceeded where it does not answer, FailedPrecondition where it
   /// runs a build that computes or speaks differently; each is noted and names the member.
   absl::Status describe(Deadline deadline);
+  /// Whether it answers at its address, and how far away that is; with `bytes` also how quickly they get there.
+  PeerResult probe(int64_t bytes, Deadline deadline) const;
   /// As describe(), but without a verdict on its build, and a member that loads may be slow to answer.
   void refresh(Deadline deadline);
 

@@ -69,6 +69,7 @@ WorkerFacts WorkerNode::describe() {
   facts.threads = options_.threads;
   facts.memory_bytes = options_.memory_bytes;
   facts.resident_bytes = ResidentBytes();
+  facts.rates = options_.rates;
   facts.instance = instance_;
   bool serving = false;
   for (const NodeHost::NodeReport& node : host_.report()) {

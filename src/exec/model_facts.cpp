@@ -45,6 +45,33 @@ ModelFacts MakeModelFacts(std::string name, std::string hash, const ModelSpec& s
   return facts;
 }
 
+void AddWork(const ResolvedWeights& weights, ModelFacts& facts) {
+  for (size_t i = 0; i < facts.layers.size(); ++i) {
+    const MixerWork mixer = WorkOf(weights.spec().layers[i].mixer);
+    facts.layers[i].attention_multiplies = mixer.per_position;
+    facts.layers[i].f32_multiplies = mixer.per_row;
+  }
+  for (const auto& [use, stored, packed_bytes] : weights.all()) {
+    if (stored.is_vector || use.role == "embedding") continue;
+    const int64_t multiplies = stored.elements();
+    if (use.is_head) {
+      facts.head_multiplies += multiplies;
+      continue;
+    }
+    LayerFacts& layer = facts.layers[static_cast<size_t>(use.layer)];
+    if (use.expert >= 0) {
+      layer.expert_multiplies += multiplies;  // Divided below.
+    } else if (stored.format.affine() && use.role != "router") {
+      layer.int8_multiplies += multiplies;
+    } else {
+      layer.f32_multiplies += multiplies;
+    }
+  }
+  for (LayerFacts& layer : facts.layers) {
+    if (layer.experts > 0) layer.expert_multiplies /= layer.experts;
+  }
+}
+
 absl::StatusOr<OpenedModel> OpenModel(const std::string& folder, const std::string& name) {
   OpenedModel model;
   ASSIGN_OR_RETURN(model.weights, ResolvedWeights::Open(folder));
@@ -57,6 +84,7 @@ absl::StatusOr<OpenedModel> OpenModel(const std::string& folder, const std::stri
     shown = std::filesystem::weakly_canonical(folder, ignored).filename().string();
   }
   model.facts = MakeModelFacts(shown, model.checkpoint->hash(), model.spec, model.footprint);
+  AddWork(*model.weights, model.facts);
   return model;
 }
 

@@ -20,6 +20,9 @@ namespace shoal {
 ModelFacts MakeModelFacts(std::string name, std::string hash, const ModelSpec& spec,
                           const Footprint& footprint);
 
+/// Fills in what a row is multiplied with, for predictions of time.
+void AddWork(const ResolvedWeights& weights, ModelFacts& facts);
+
 struct OpenedModel {
   std::shared_ptr<const ResolvedWeights> weights;
   std::shared_ptr<const Checkpoint> checkpoint;

@@ -1,0 +1,87 @@
+#include "cluster/link_table.h"
+
+#include <algorithm>
+
+#include "base/log.h"
+#include "base/status.h"
+
+namespace shoal {
+namespace {
+
+/// One call's worth: its time less a round trip is that of the bytes.
+constexpr int64_t kProbeBytes = 128 << 10;
+/// For one link: a few round trips and the bytes. What is slower than that is no link for layers.
+constexpr Duration kProbeMax = std::chrono::seconds(2);
+
+}  // namespace
+
+void LinkTable::keep(const Pair& pair, const PeerResult& result) {
+  const double trip_s = SecondsOf(result.round_trip);
+  if (!result.status.ok() || trip_s <= 0) return;
+  Entry entry{.rtt_us = 1e6 * trip_s, .at = Clock::now()};
+  if (result.bytes_per_second > 0) {
+    const auto bytes = static_cast<double>(kProbeBytes);
+    const double took_s = bytes / static_cast<double>(result.bytes_per_second);
+    constexpr double kLeastShare = 0.1;  // Of a call that took hardly longer than a small one.
+    entry.mbs = 1e-6 * bytes / std::max(took_s - trip_s, kLeastShare * took_s);
+  }
+  const std::lock_guard lock(mutex_);
+  entries_[pair] = entry;
+}
+
+bool LinkTable::known(const Pair& pair) const {
+  const std::lock_guard lock(mutex_);
+  const auto found = entries_.find(pair);
+  return found != entries_.end() && Clock::now() - found->second.at < kKeep;
+}
+
+void LinkTable::measure(const Members& members, Deadline deadline) {
+  MemberList workers;
+  for (const std::shared_ptr<Member>& member : members.all()) {
+    if (member->is_self()) continue;
+    const MemberStatus status = member->status();
+    if (status.facts.has_value() && status.state != MemberState::kLost) workers.push_back(member);
+  }
+  ForEachMember(workers, [&](size_t index, Member& member) {
+    const Pair pair{"", member.address()};
+    if (!known(pair))
+      keep(pair, member.probe(kProbeBytes, Deadline::min(deadline, Deadline::after(kProbeMax))));
+    if (workers.size() <= kAllPairsMax) measure_peers(workers, index, deadline);
+    return absl::OkStatus();
+  });
+}
+
+/// From one worker to those behind it, one after the other: at the same time they would share its link.
+void LinkTable::measure_peers(const MemberList& workers, size_t index, Deadline deadline) {
+  const Member& member = *workers[index];
+  for (size_t other = index + 1; other < workers.size() && !deadline.expired(); ++other) {
+    const Pair pair{member.address(), workers[other]->address()};
+    if (known(pair)) continue;
+    const auto results = member.client()->check_peers({.peers = {{workers[other]->name(), pair.second}},
+                                                       .probe_bytes = kProbeBytes,
+                                                       .timeout = std::min(kProbeMax, deadline.remaining())});
+    if (!results.ok() || results->size() != 1) {
+      LogDebug("link of {} to {}: {}", member.name(), workers[other]->name(), Message(results.status()));
+      return;
+    }
+    keep(pair, results->front());
+  }
+}
+
+std::vector<LinkFacts> LinkTable::links(const Members& members) const {
+  std::map<std::string, std::string> names;
+  for (const std::shared_ptr<Member>& member : members.all()) {
+    names[member->is_self() ? "" : member->address()] = member->name();
+  }
+  std::vector<LinkFacts> links;
+  const std::lock_guard lock(mutex_);
+  for (const auto& [pair, entry] : entries_) {
+    const auto a = names.find(pair.first);
+    const auto b = names.find(pair.second);
+    if (a == names.end() || b == names.end()) continue;
+    links.push_back({a->second, b->second, entry.rtt_us, entry.mbs});
+  }
+  return links;
+}
+
+}  // namespace shoal
