@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <nlohmann/json.hpp>
 
+#include "app/profile_store.h"
 #include "base/process.h"
 #include "base/status.h"
 #include "base/text.h"
@@ -64,12 +65,27 @@ Json NodeJson(const Plan* plan, const MemberStatus& status, const std::vector<No
   return out;
 }
 
+/// Measured rates, where nothing was declared: each number by itself.
+void FillRates(const std::optional<ThreadRates>& measured, NodeFacts& node) {
+  if (!measured.has_value()) return;
+  const ThreadRates declared = node.rates.value_or(ThreadRates{});
+  node.rates = measured;
+  if (declared.read_gbs > 0) node.rates->read_gbs = declared.read_gbs;
+  if (declared.int8_gops > 0) node.rates->int8_gops = declared.int8_gops;
+  if (declared.f32_gflops > 0) node.rates->f32_gflops = declared.f32_gflops;
+}
+
 }  // namespace
 
-absl::Status DescribeThisNode(Placement& placement, const ComputeFlags& compute, const std::string& memory) {
-  const Topology machine = ReadTopology();
+absl::Status DescribeThisNode(Placement& placement, const ComputeFlags& compute, const std::string& memory,
+                              const ProfileFlags& profile) {
+  Topology machine = ReadTopology();
+  // What it holds already is its own: another model is planned for, or the same again.
+  machine.memory_available_bytes =
+      std::min(machine.memory_bytes, machine.memory_available_bytes + ResidentBytes());
   NodeFacts& own = placement.nodes[0];
-  if (own.memory_bytes == 0) own.memory_bytes = machine.memory_bytes;
+  if (own.memory_bytes == 0) own.memory_bytes = UsableMemory(machine);
+  if (placement.nodes.size() > 1) FillRates(RatesOfThisMachine(compute, profile), own);
   if (!memory.empty()) {
     ASSIGN_OR_RETURN(own.memory_bytes, ParseBytes(memory));
   }
@@ -87,6 +103,7 @@ void ApplyFacts(const std::vector<MemberStatus>& members, std::vector<NodeFacts>
     if (node.memory_bytes == 0) node.memory_bytes = facts.memory_bytes;
     if (node.compute == 0) node.compute = facts.threads;
     if (node.device.empty()) node.device = facts.device;
+    FillRates(facts.rates, node);
   }
 }
 

@@ -464,6 +464,7 @@ Command AddServeCommand(Flags root) {
                  "Obsolete and ignored: workers are waited for as long as it takes, with the port open")
       .range(0.0, 86400.0);
   flags->compute.add_to(app);
+  flags->profile.add_to(app);
   flags->cache.add_to(app);
   flags->kv_disk.add_to(app);
   flags->placement.add_to(app, true);

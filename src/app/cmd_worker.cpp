@@ -3,6 +3,7 @@
 #include "app/command.h"
 #include "app/expert_service.h"
 #include "app/machine_report.h"
+#include "app/profile_store.h"
 #include "app/signals.h"
 #include "app/worker_join.h"
 #include "base/exposure.h"
@@ -31,6 +32,7 @@ struct WorkerFlags {
   int rest_port = -1;
   std::string rest_host = "127.0.0.1";
   ComputeFlags compute;
+  ProfileFlags profile;
   PackedCacheFlags cache;
   KvDiskFlags kv_disk;
   JoinFlags join;
@@ -60,7 +62,7 @@ absl::Status RunWorker(const WorkerFlags& flags) {
   options.model_roots = flags.model_roots;
   const Topology machine = ReadTopology();
   options.device = machine.cpu_name;
-  options.memory_bytes = machine.memory_bytes;
+  options.memory_bytes = UsableMemory(machine);
   if (!flags.memory.empty()) {
     ASSIGN_OR_RETURN(options.memory_bytes, ParseBytes(flags.memory));
   }
@@ -89,6 +91,7 @@ absl::Status RunWorker(const WorkerFlags& flags) {
         CheckExposure({"worker --rest-host", flags.rest_host, options.key.has_value(), options.insecure}));
   }
   SetThreadLogName(options.name, -1);
+  options.rates = RatesOfThisMachine(flags.compute, flags.profile);
   std::unique_ptr<ExpertRestServer> rest;
   if (flags.rest_port >= 0) {
     ASSIGN_OR_RETURN(rest, ExpertRestServer::Start({.host = flags.rest_host,
@@ -128,7 +131,7 @@ Command AddWorkerCommand(Flags root) {
                  "Models are loaded from below this folder only; repeatable")
       .required();
   app.add_option("--memory", flags->memory,
-                 "For weights and cache, such as 8GiB (default: this machine's memory)");
+                 "For weights and cache, such as 8GiB (default: what is available now, less a tenth)");
   app.add_option("--key-file", flags->key_file, "File with the cluster's key; all nodes need the same");
   app.add_flag("--insecure", flags->insecure,
                "Listen beyond loopback without a key: whoever reaches the port may use it");
@@ -137,6 +140,7 @@ Command AddWorkerCommand(Flags root) {
   app.add_option("--rest-host", flags->rest_host, "Where the JSON expert API listens (default 127.0.0.1)");
   flags->join.add_to(app);
   flags->compute.add_machine_flags(app);
+  flags->profile.add_to(app);
   flags->cache.add_to(app);
   flags->kv_disk.add_to(app);
   return {app, [flags] { return RunWorker(*flags); }};

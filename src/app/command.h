@@ -37,6 +37,7 @@ Command AddWorkerCommand(Flags root);
 Command AddChatCommand(Flags root);
 Command AddInspectCommand(Flags root);
 Command AddPlanCommand(Flags root);
+Command AddProfileCommand(Flags root);
 Command AddLogitsCommand(Flags root);
 Command AddSynthCommand(Flags root);
 Command AddBenchCommand(Flags root);
@@ -69,6 +70,13 @@ struct ComputeFlags {
 /// Where what shoal keeps for a user belongs (the XDG base directory specification); "" where there is no
 /// home.
 std::string UserCacheFolder();
+
+/// Flags that say where the profile of this machine is kept.
+struct ProfileFlags {
+  std::string where;  ///< A folder; "off": nothing is measured; empty: below the user's cache folder.
+
+  void add_to(Flags app);
+};
 
 /// Flags that say what is drafted.
 struct SpeculationFlags {
@@ -109,6 +117,8 @@ struct PlacementFlags {
   std::string plan;     ///< Path of a plan file.
   std::string strategy;
   std::string proportions;
+  std::string objective;  ///< Of the strategy "fastest".
+  std::string use_nodes;  ///< Likewise.
   std::string split;
   std::string experts;
   int experts_over = 0;

@@ -18,10 +18,11 @@ int main(int argc, char** argv) {
   root.add_option("--log-level", log_level, "debug, info, warning or error").envname("SHOAL_LOG_LEVEL");
 
   const std::vector<Command> commands = {
-      AddServeCommand(root), AddWorkerCommand(root),   AddRunCommand(root),     AddChatCommand(root),
-      AddPlanCommand(root),  AddInspectCommand(root),  AddLogitsCommand(root),  AddSynthCommand(root),
-      AddBenchCommand(root), AddCacheCommand(root),    AddConvertCommand(root), AddEvalCommand(root),
-      AddLoadCommand(root),  AddTokenizeCommand(root), AddTokenCommand(root),   AddDoctorCommand(root)};
+      AddServeCommand(root),  AddWorkerCommand(root),   AddRunCommand(root),     AddChatCommand(root),
+      AddPlanCommand(root),   AddInspectCommand(root),  AddLogitsCommand(root),  AddSynthCommand(root),
+      AddBenchCommand(root),  AddCacheCommand(root),    AddConvertCommand(root), AddEvalCommand(root),
+      AddLoadCommand(root),   AddTokenizeCommand(root), AddTokenCommand(root),   AddDoctorCommand(root),
+      AddProfileCommand(root)};
   int exit_code = 0;
   if (!line.parse(argc, argv, exit_code)) return exit_code;
   if (!SetLogLevel(log_level)) {

@@ -49,6 +49,7 @@ struct ServeFlags {
   std::string reasoning_parser = "auto";
   Pool pooling = Pool::kNone;  ///< kNone: as the model's files say.
   ComputeFlags compute;
+  ProfileFlags profile;
   PackedCacheFlags cache;
   KvDiskFlags kv_disk;
   PlacementFlags placement;

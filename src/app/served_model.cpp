@@ -135,7 +135,7 @@ absl::Status ServedModel::configure(const DeclaredModel& declared, const Serving
     }
     placement.nodes.resize(1);  // The others are yet to join.
   }
-  RETURN_IF_ERROR(DescribeThisNode(placement, flags_.compute, flags_.memory));
+  RETURN_IF_ERROR(DescribeThisNode(placement, flags_.compute, flags_.memory, flags_.profile));
   ASSIGN_OR_RETURN(
       listen_,
       WithPortOffset(flags_.listen.empty() ? placement.coordinator_address : flags_.listen, port_offset));
