@@ -3,15 +3,19 @@
 
 #include "app/cluster_status.h"
 #include "app/command.h"
+#include "app/profile_store.h"
 #include "base/log.h"
 #include "base/status.h"
+#include "cluster/link_table.h"
 #include "numeric/version.h"
+#include "plan/compare.h"
 #include "plan/cost.h"
 
 namespace shoal {
 namespace {
 
 constexpr int64_t kDescribeMs = 2000;
+constexpr int64_t kLinksMs = 5000;
 
 struct PlanFlags {
   std::string model;
@@ -20,18 +24,24 @@ struct PlanFlags {
   std::string memory;
   std::string key_file;
   ComputeFlags compute;
+  ProfileFlags profile;
   PlacementFlags placement;
 };
 
 /// With workers to ask, plans from what they say, as `shoal serve` does; those that are not up are planned
 /// for unseen.
 absl::Status ConsiderWorkers(const PlanFlags& flags, Placement& placement) {
-  if (flags.placement.workers.empty() && flags.placement.cluster.empty()) return absl::OkStatus();
+  if (flags.placement.workers.empty() && flags.placement.cluster.empty()) {
+    // Of several nodes nobody says where they are; a single one is this machine.
+    if (placement.nodes.size() == 1 && flags.placement.plan.empty())
+      placement.nodes[0].rates = RatesOfThisMachine(flags.compute, flags.profile);
+    return absl::OkStatus();
+  }
   std::optional<KeyAuth> key;
   if (!flags.key_file.empty()) {
     ASSIGN_OR_RETURN(key, KeyAuth::from_file(flags.key_file));
   }
-  RETURN_IF_ERROR(DescribeThisNode(placement, flags.compute, flags.memory));
+  RETURN_IF_ERROR(DescribeThisNode(placement, flags.compute, flags.memory, flags.profile));
   std::vector<MemberAddress> addresses;
   for (const NodeFacts& node : placement.nodes) {
     addresses.push_back({node.name, addresses.empty() ? "" : node.address});
@@ -39,6 +49,9 @@ absl::Status ConsiderWorkers(const PlanFlags& flags, Placement& placement) {
   Members members(addresses, key, true, CpuNumericsClass());
   const absl::Status asked = members.describe(Deadline::after_ms(kDescribeMs));
   ApplyFacts(members.status(), placement.nodes);
+  LinkTable links;
+  links.measure(members, Deadline::after_ms(kLinksMs));
+  placement.request.links = links.links(members);
   if (!asked.ok())
     LogWarning("{}: its memory and speed are taken as unknown where nothing is declared", Message(asked));
   return absl::OkStatus();
@@ -51,8 +64,12 @@ absl::Status ShowPlan(const PlanFlags& flags) {
   ASSIGN_OR_RETURN(const Plan plan, ResolvePlan(placement, model.facts));
   const CacheSize cache =
       DefaultCacheSize(plan, model.facts, placement.nodes, model.spec.max_positions, flags.cache_size);
-  const std::string text =
-      flags.json ? PlanReportJson(plan, model.facts, cache) : PlanReport(plan, model.facts, cache);
+  PlanRequest request = placement.request;
+  request.kv_positions = flags.cache_size.positions;
+  request.sequences = flags.cache_size.sequences;
+  const Comparison comparison = CompareStrategies(model.facts, placement.nodes, request, plan);
+  const std::string text = flags.json ? PlanReportJson(plan, model.facts, cache, comparison)
+                                      : PlanReport(plan, model.facts, cache) + ComparisonText(comparison);
   std::fputs(text.c_str(), stdout);
   if (!text.ends_with('\n')) std::fputc('\n', stdout);
   return absl::OkStatus();
@@ -69,6 +86,7 @@ Command AddPlanCommand(Flags root) {
   app.add_option("--memory", flags->memory, "This node's memory for weights and cache, such as 8GiB");
   app.add_option("--key-file", flags->key_file, "File with the cluster's key, to ask the workers");
   flags->compute.add_to(app);
+  flags->profile.add_to(app);
   flags->placement.add_to(app, true);
   return {app, [flags] { return ShowPlan(*flags); }};
 }

@@ -37,6 +37,12 @@ absl::Status ApplyFlags(const PlacementFlags& flags, PlanRequest& request) {
     request.strategy = LayerStrategy::kSplit;
     ASSIGN_OR_RETURN(request.split, ParseSplit(flags.split));
   }
+  if (!flags.objective.empty()) {
+    ASSIGN_OR_RETURN(request.objective, ParseObjective(flags.objective));
+  }
+  if (!flags.use_nodes.empty()) {
+    ASSIGN_OR_RETURN(request.node_use, ParseNodeUse(flags.use_nodes));
+  }
   if (!flags.experts.empty()) {
     ASSIGN_OR_RETURN(request.experts, ParseExpertRequest(flags.experts));
   }
@@ -44,6 +50,7 @@ absl::Status ApplyFlags(const PlacementFlags& flags, PlanRequest& request) {
     if (request.experts.strategy == ExpertStrategy::kWithLayer)
       request.experts.strategy = ExpertStrategy::kContiguous;
     request.experts.over_nodes = flags.experts_over;
+    request.experts.asked = true;
   }
   if (flags.expert_replicas >= 0) request.experts.replicas = flags.expert_replicas;
   if (flags.coordinator_without_layers) request.coordinator_holds_layers = false;
@@ -105,7 +112,17 @@ void PlacementFlags::add_to(Flags app, bool remote) {
   }
   const Flag file = app.add_option("--plan", plan, "Plan file, as `shoal plan --json` prints under \"plan\"");
   app.add_option("--strategy", strategy,
-                 "How layers are shared out: uniform, memory, compute, balanced (default), custom, split")
+                 "How layers are shared out: uniform, memory, compute, balanced, custom, split, fastest "
+                 "(default: the best "
+                 "prediction where all nodes are measured, else balanced)")
+      .excludes(file);
+  app.add_option(
+         "--objective", objective,
+         "What --strategy fastest makes best: throughput (of 16 streams, default), latency (of one), ttft")
+      .excludes(file);
+  app.add_option(
+         "--use-nodes", use_nodes,
+         "Whom --strategy fastest gives layers: all (default), or best: only those that make it faster")
       .excludes(file);
   app.add_option("--proportions", proportions, "Shares of the nodes for --strategy custom: 0.7,0.3")
       .excludes(file);
@@ -126,6 +143,7 @@ void PlacementFlags::add_to(Flags app, bool remote) {
 absl::StatusOr<Placement> ReadPlacement(const PlacementFlags& flags, const ComputeFlags& compute) {
   Placement placement;
   placement.plan_file = flags.plan;
+  placement.request.strategy = LayerStrategy::kFastest;
   if (!flags.cluster.empty()) {
     ASSIGN_OR_RETURN(ClusterFile file, ReadClusterFile(flags.cluster));
     placement.nodes = std::move(file.nodes);
@@ -144,6 +162,7 @@ absl::StatusOr<Placement> ReadPlacement(const PlacementFlags& flags, const Compu
   } else {
     const size_t by_split = flags.split.empty() ? 1 : Split(flags.split, ',').size();
     const size_t by_shares = flags.proportions.empty() ? 1 : Split(flags.proportions, ',').size();
+    placement.request.strategy = LayerStrategy::kBalanced;
     placement.nodes = LocalNodes(std::max({by_split, by_shares, static_cast<size_t>(flags.experts_over),
                                            static_cast<size_t>(flags.local_nodes)}));
   }

@@ -6,6 +6,7 @@
 #include "app/cluster_status.h"
 #include "base/log.h"
 #include "base/status.h"
+#include "plan/predict.h"
 
 namespace shoal {
 namespace {
@@ -29,6 +30,8 @@ std::vector<NodeFacts> NodesOf(const Plan& plan, const std::vector<NodeFacts>& d
 
 /// With fewer positions a model is of no use: better that another makes room, or that a node is waited for.
 constexpr int64_t kPositionsMin = 4096;
+
+constexpr Duration kLinksMax = std::chrono::seconds(3);  ///< To measure links before a plan.
 
 /// Lists of the request with an entry for each of so many nodes: who joined beside those that a list is of gets nothing by
 /// it. FailedPrecondition where fewer nodes are there than a list is of: more may join.
@@ -131,7 +134,7 @@ absl::Status ServingPlanner::check_request() const {
     if (node.compute == 0) node.compute = 1;
   }
   const std::vector<bool> nobody(nodes.size());
-  const absl::Status planned = plan_for(left_by_others(std::move(nodes)), nobody).status();
+  const absl::Status planned = plan_for(left_by_others(std::move(nodes)), {}, nobody).status();
   // More may join than were thought of here.
   return options_.desk != nullptr && absl::IsResourceExhausted(planned) ? absl::OkStatus() : planned;
 }
@@ -155,7 +158,17 @@ PlanRequest ServingPlanner::request_like_file() const {
   return request;
 }
 
+std::vector<LinkFacts> ServingPlanner::measured_links(Members& members, const std::vector<NodeFacts>& nodes,
+                                                      Deadline deadline) {
+  const bool predicts =
+      !file_plan_.has_value() && options_.placement.request.strategy == LayerStrategy::kFastest;
+  if (!predicts || nodes.size() < 2 || !std::ranges::all_of(nodes, HasRates)) return {};
+  links_.measure(members, Deadline::min(deadline, Deadline::after(kLinksMax)));
+  return links_.links(members);
+}
+
 absl::StatusOr<Plan> ServingPlanner::plan_for(const std::vector<NodeFacts>& nodes,
+                                              const std::vector<LinkFacts>& links,
                                               const std::vector<bool>& out) const {
   const auto first_out = std::ranges::find(out, true);
   const bool whole = first_out == out.end();
@@ -171,6 +184,7 @@ absl::StatusOr<Plan> ServingPlanner::plan_for(const std::vector<NodeFacts>& node
     request.kv_positions = std::min<int64_t>(kPositionsMin, options_.spec.max_positions);
   }
   request.sequences = options_.cache.sequences;
+  request.links = links;
   if (options_.desk != nullptr) RETURN_IF_ERROR(SizeFor(nodes.size(), request));
   ASSIGN_OR_RETURN(const RemainingNodes left, WithoutNodes(nodes, request, out, options_.replan_as));
   return MakePlan(options_.model, left.nodes, left.request);
@@ -222,8 +236,9 @@ std::optional<Replanner::Better> ServingPlanner::better_plan(Members& members, D
     if (const auto answer = answers.find(report.id); answer != answers.end()) report.answer = answer->second;
   }
   const std::vector<NodeFacts> nodes = left_by_others(std::move(now.nodes));
+  const std::vector<LinkFacts> links = measured_links(members, nodes, deadline);
   return replanner_->better(
-      now.reports, [&](const std::vector<bool>& out) { return plan_for(nodes, out); }, Clock::now());
+      now.reports, [&](const std::vector<bool>& out) { return plan_for(nodes, links, out); }, Clock::now());
 }
 
 absl::StatusOr<Plan> ServingPlanner::make_plan(Members& members, Deadline deadline) {
@@ -242,8 +257,9 @@ absl::StatusOr<Plan> ServingPlanner::make_plan(Members& members, Deadline deadli
   Present now = present(members);
   for (size_t i = 0; i < now.reports.size(); ++i) now.reports[i].answer = answers[i];
   const std::vector<NodeFacts> left = left_by_others(now.nodes);
+  const std::vector<LinkFacts> links = measured_links(members, left, deadline);
   absl::StatusOr<Plan> plan = replanner_->plan(
-      now.reports, [&](const std::vector<bool>& out) { return plan_for(left, out); }, Clock::now());
+      now.reports, [&](const std::vector<bool>& out) { return plan_for(left, links, out); }, Clock::now());
   if (!plan.ok()) {
     const bool may_grow = options_.desk != nullptr && options_.desk->port() != 0;
     return may_grow && absl::IsResourceExhausted(plan.status())

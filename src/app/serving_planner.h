@@ -13,6 +13,7 @@
 #include "absl/status/statusor.h"
 #include "app/command.h"
 #include "cluster/join_desk.h"
+#include "cluster/link_table.h"
 #include "cluster/member.h"
 #include "cluster/replanner.h"
 #include "plan/left_out.h"
@@ -92,7 +93,11 @@ class ServingPlanner {
   /// That the request suits so many nodes as may come to be.
   absl::Status check_request() const;
   /// A plan without the nodes that are out, an entry for each.
-  absl::StatusOr<Plan> plan_for(const std::vector<NodeFacts>& nodes, const std::vector<bool>& out) const;
+  absl::StatusOr<Plan> plan_for(const std::vector<NodeFacts>& nodes, const std::vector<LinkFacts>& links,
+                                const std::vector<bool>& out) const;
+  /// What messages between the members take, where a plan needs to know: measured now if it was not lately.
+  std::vector<LinkFacts> measured_links(Members& members, const std::vector<NodeFacts>& nodes,
+                                        Deadline deadline);
   /// What a plan is asked for where the plan file can't be followed.
   PlanRequest request_like_file() const;
   /// The nodes with what other models leave of their memory.
@@ -100,6 +105,7 @@ class ServingPlanner {
 
   Options options_;
   std::optional<Plan> file_plan_;
+  LinkTable links_;
   std::optional<Replanner> replanner_;  ///< From the end of Create() on.
   mutable std::mutex mutex_;            ///< Guards what follows.
   std::vector<NodeFacts> nodes_;

@@ -17,7 +17,12 @@ constexpr Duration kProbeMax = std::chrono::seconds(2);
 
 void LinkTable::keep(const Pair& pair, const PeerResult& result) {
   const double trip_s = SecondsOf(result.round_trip);
-  if (!result.status.ok() || trip_s <= 0) return;
+  if (!result.status.ok() || trip_s <= 0) {
+    // Not asked again and again: it stays what it was.
+    const std::lock_guard lock(mutex_);
+    entries_[pair].at = Clock::now();
+    return;
+  }
   Entry entry{.rtt_us = 1e6 * trip_s, .at = Clock::now()};
   if (result.bytes_per_second > 0) {
     const auto bytes = static_cast<double>(kProbeBytes);
@@ -62,7 +67,8 @@ void LinkTable::measure_peers(const MemberList& workers, size_t index, Deadline 
                                                        .timeout = std::min(kProbeMax, deadline.remaining())});
     if (!results.ok() || results->size() != 1) {
       LogDebug("link of {} to {}: {}", member.name(), workers[other]->name(), Message(results.status()));
-      return;
+      keep(pair, {.status = Unavailable("not measured")});
+      continue;
     }
     keep(pair, results->front());
   }
@@ -78,7 +84,7 @@ std::vector<LinkFacts> LinkTable::links(const Members& members) const {
   for (const auto& [pair, entry] : entries_) {
     const auto a = names.find(pair.first);
     const auto b = names.find(pair.second);
-    if (a == names.end() || b == names.end()) continue;
+    if (a == names.end() || b == names.end() || entry.rtt_us <= 0) continue;
     links.push_back({a->second, b->second, entry.rtt_us, entry.mbs});
   }
   return links;

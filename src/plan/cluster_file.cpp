@@ -47,13 +47,24 @@ absl::StatusOr<std::string> RequiredText(const ConfigCursor& map, std::string_vi
 absl::Status ReadCapabilities(const ConfigCursor& device, NodeFacts& facts) {
   if (!device.has("capabilities")) return absl::OkStatus();
   ASSIGN_OR_RETURN(const ConfigCursor cursor, device.at("capabilities"));
-  RETURN_IF_ERROR(cursor.expect_keys({"memory_gb", "gpu_cores", "cpu_cores", "compute", "device"}));
+  RETURN_IF_ERROR(cursor.expect_keys(
+      {"memory_gb", "gpu_cores", "cpu_cores", "compute", "device", "read_gbs", "int8_gops", "f32_gflops"}));
   ASSIGN_OR_RETURN(const std::optional<double> memory, OptionalNumber(cursor, "memory_gb", 0.001, 1e6));
   if (memory) facts.memory_bytes = static_cast<int64_t>(*memory * kBytesPerGb);
   // The first key that is present counts. The others are read as well, so that wrong values are reported.
   for (const std::string_view key : {"compute", "gpu_cores", "cpu_cores"}) {
     ASSIGN_OR_RETURN(const std::optional<double> compute, OptionalNumber(cursor, key, 0, 1e9));
     if (compute && facts.compute == 0) facts.compute = *compute;
+  }
+  // Each overrides what is measured; 0 is what nobody declared.
+  ThreadRates rates;
+  for (const auto& [key, rate] : {std::pair{"read_gbs", &rates.read_gbs},
+                                  {"int8_gops", &rates.int8_gops},
+                                  {"f32_gflops", &rates.f32_gflops}}) {
+    ASSIGN_OR_RETURN(const std::optional<double> number, OptionalNumber(cursor, key, 1e-3, 1e9));
+    if (!number.has_value()) continue;
+    *rate = *number;
+    facts.rates = rates;
   }
   if (cursor.has("device")) {
     ASSIGN_OR_RETURN(facts.device, RequiredText(cursor, "device"));
@@ -184,6 +195,7 @@ absl::Status ReadExpertMap(const ConfigCursor& cursor, const std::vector<Device>
   ASSIGN_OR_RETURN(const std::string word, strategy.text());
   const auto parsed = ParseExpertStrategy(word);
   if (!parsed.ok()) return strategy.error(Message(parsed.status()));
+  request.asked = true;
   request.strategy = *parsed;
   const auto integer = [&](std::string_view key, int64_t high, auto& target) -> absl::Status {
     if (!cursor.has(key)) return absl::OkStatus();
@@ -241,7 +253,8 @@ absl::Status ReadSharding(const ConfigCursor& root, const std::vector<Device>& d
                           PlanRequest& request) {
   if (!root.has("sharding")) return absl::OkStatus();
   ASSIGN_OR_RETURN(const ConfigCursor sharding, root.at("sharding"));
-  RETURN_IF_ERROR(sharding.expect_keys({"strategy", "custom_proportions", "layers", "experts"}));
+  RETURN_IF_ERROR(sharding.expect_keys(
+      {"strategy", "custom_proportions", "layers", "experts", "objective", "use_nodes"}));
   const bool has_proportions = sharding.has("custom_proportions");
   const bool has_layers = sharding.has("layers");
   if (has_proportions) request.strategy = LayerStrategy::kCustom;
@@ -254,6 +267,20 @@ absl::Status ReadSharding(const ConfigCursor& root, const std::vector<Device>& d
     const auto strategy = ParseLayerStrategy(word);
     if (!strategy.ok()) return cursor.error(Message(strategy.status()));
     request.strategy = *strategy;
+  }
+  if (sharding.has("objective")) {
+    ASSIGN_OR_RETURN(const ConfigCursor cursor, sharding.at("objective"));
+    ASSIGN_OR_RETURN(const std::string word, cursor.text());
+    const auto objective = ParseObjective(word);
+    if (!objective.ok()) return cursor.error(Message(objective.status()));
+    request.objective = *objective;
+  }
+  if (sharding.has("use_nodes")) {
+    ASSIGN_OR_RETURN(const ConfigCursor cursor, sharding.at("use_nodes"));
+    ASSIGN_OR_RETURN(const std::string word, cursor.text());
+    const auto use = ParseNodeUse(word);
+    if (!use.ok()) return cursor.error(Message(use.status()));
+    request.node_use = *use;
   }
   if ((request.strategy == LayerStrategy::kCustom) != has_proportions) {
     return sharding.error(
@@ -299,6 +326,7 @@ absl::StatusOr<ClusterFile> ParseClusterFile(std::string_view text, ConfigSyntax
   const ConfigCursor root(*value);
   RETURN_IF_ERROR(root.expect_keys({"devices", "model", "sharding"}));
   ClusterFile file;
+  file.request.strategy = LayerStrategy::kFastest;
   ASSIGN_OR_RETURN(std::vector<Device> devices, ReadDevices(root));
   RETURN_IF_ERROR(ReadModel(root, file));
   RETURN_IF_ERROR(ReadSharding(root, devices, file.request));

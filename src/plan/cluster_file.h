@@ -38,11 +38,14 @@ struct ClusterFile {
 ///       memory_gb            in 2^30 bytes, as memory is sold
 ///       compute              relative speed; default gpu_cores, else cpu_cores
 ///       gpu_cores, cpu_cores
+///       read_gbs, int8_gops, f32_gflops
+///                            instead of what the node measured of itself, as in ThreadRates
 ///       device               a text for people
 ///   model
 ///     name*, provider
 ///   sharding
-///     strategy               as in planner.h; default "balanced", or what the lists below imply
+///     strategy               as in planner.h; default "fastest", or what the lists below imply
+///     objective, use_nodes   as --objective and --use-nodes
 ///     custom_proportions     one per device
 ///     layers                 layers per device
 ///     experts                a text as for --experts, or {strategy*, over_nodes, seed, replicas,

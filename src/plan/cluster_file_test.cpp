@@ -89,6 +89,33 @@ TEST(ClusterFile, TheCoordinatorAndItsNumbersComeFirst) {
   EXPECT_TRUE(file->request.experts.lists[0].empty());
 }
 
+TEST(ClusterFile, WithoutASectionThePlannerChoosesAndRatesMayBeDeclared) {
+  const auto file = ParseClusterFile(R"({"devices": [
+      {"device_id": "a", "role": "coordinator", "capabilities": {"read_gbs": 30.5, "int8_gops": 400}},
+      {"device_id": "b", "role": "worker", "hostname": "b", "port": 1}]})",
+                                     ConfigSyntax::kJson);
+  ASSERT_TRUE(file.ok()) << ToString(file.status());
+  EXPECT_EQ(file->request.strategy, LayerStrategy::kFastest);
+  EXPECT_FALSE(file->request.experts.asked);
+  EXPECT_EQ(file->nodes[0].rates->read_gbs, 30.5);
+  EXPECT_EQ(file->nodes[0].rates->f32_gflops, 0);  // Left to be measured.
+  EXPECT_FALSE(file->nodes[1].rates.has_value());
+
+  const auto with = [](const std::string& sharding) {
+    return ParseClusterFile(
+        R"({"devices": [{"device_id": "a", "role": "coordinator"}], "sharding": )" + sharding + "}",
+        ConfigSyntax::kJson);
+  };
+  const auto asked = with(R"({"objective": "ttft", "use_nodes": "best", "experts": "round_robin"})");
+  ASSERT_TRUE(asked.ok()) << ToString(asked.status());
+  EXPECT_EQ(asked->request.objective, Objective::kTtft);
+  EXPECT_EQ(asked->request.node_use, NodeUse::kBest);
+  EXPECT_TRUE(asked->request.experts.asked);
+  EXPECT_THAT(Message(with(R"({"objective": "latencies"})").status()),
+              HasSubstr("sharding.objective: objective 'latencies' is unknown; did you mean latency?"));
+  EXPECT_THAT(Message(with(R"({"use_nodes": "some"})").status()), HasSubstr("sharding.use_nodes"));
+}
+
 TEST(ClusterFile, JsonAndYamlGiveTheSameNodesAndRequest) {
   const auto json = ParseClusterFile(kJson, ConfigSyntax::kJson);
   const auto yaml = ParseClusterFile(kJson, ConfigSyntax::kYaml);  // JSON is YAML.

@@ -11,6 +11,8 @@
 
 namespace shoal {
 
+struct Comparison;
+
 struct NodeCost {
   int64_t layer_bytes = 0;           ///< Weights of its layers, without routed experts.
   int64_t expert_bytes = 0;          ///< Routed experts that it holds, including replicas.
@@ -55,7 +57,9 @@ TokenCost DecodeCost(const Plan& plan, const ModelFacts& model);
 std::string PlanReport(const Plan& plan, const ModelFacts& model, const CacheSize& cache);
 
 /// The report for scripts:
-///   {"plan": ..., "nodes": [{"name", "layers", "expert_copies", "weight_bytes", ...}], "per_token": {...}}
-std::string PlanReportJson(const Plan& plan, const ModelFacts& model, const CacheSize& cache);
+///   {"plan": ..., "nodes": [{"name", "layers", "expert_copies", "weight_bytes", ...}], "per_token": {...},
+///    "strategies": [{"name", "chosen", "layers", "predicted": {"tokens_per_s_1", ...}, ...}], "conclusions": [...]}
+std::string PlanReportJson(const Plan& plan, const ModelFacts& model, const CacheSize& cache,
+                           const Comparison& comparison);
 
 }  // namespace shoal

@@ -18,7 +18,7 @@ struct Word {
 };
 
 // The first word of a value is its name; the others are aliases.
-constexpr std::array<Word<LayerStrategy>, 8> kLayerWords = {{
+constexpr std::array<Word<LayerStrategy>, 9> kLayerWords = {{
     {"uniform", LayerStrategy::kUniform},
     {"memory", LayerStrategy::kMemory},
     {"memory_proportional", LayerStrategy::kMemory},
@@ -27,7 +27,14 @@ constexpr std::array<Word<LayerStrategy>, 8> kLayerWords = {{
     {"balanced", LayerStrategy::kBalanced},
     {"custom", LayerStrategy::kCustom},
     {"split", LayerStrategy::kSplit},
+    {"fastest", LayerStrategy::kFastest},
 }};
+constexpr std::array<Word<Objective>, 3> kObjectiveWords = {{
+    {"throughput", Objective::kThroughput},
+    {"latency", Objective::kLatency},
+    {"ttft", Objective::kTtft},
+}};
+constexpr std::array<Word<NodeUse>, 2> kNodeUseWords = {{{"all", NodeUse::kAll}, {"best", NodeUse::kBest}}};
 constexpr std::array<Word<ExpertStrategy>, 6> kExpertWords = {{
     {"with_layer", ExpertStrategy::kWithLayer},
     {"contiguous", ExpertStrategy::kContiguous},
@@ -95,11 +102,19 @@ std::string_view Name(LayerStrategy strategy) { return NameOf(strategy, kLayerWo
 absl::StatusOr<ExpertStrategy> ParseExpertStrategy(std::string_view text) {
   return Find("expert strategy", text, kExpertWords);
 }
+absl::StatusOr<Objective> ParseObjective(std::string_view text) {
+  return Find("objective", text, kObjectiveWords);
+}
+absl::StatusOr<NodeUse> ParseNodeUse(std::string_view text) {
+  return Find("use of nodes", text, kNodeUseWords);
+}
+std::string_view Name(NodeUse use) { return NameOf(use, kNodeUseWords); }
+std::string_view Name(Objective objective) { return NameOf(objective, kObjectiveWords); }
 std::string_view Name(ExpertStrategy strategy) { return NameOf(strategy, kExpertWords); }
 
 absl::StatusOr<ExpertRequest> ParseExpertRequest(std::string_view text) {
   const size_t colon = text.find(':');
-  ExpertRequest request;
+  ExpertRequest request{.asked = true};
   ASSIGN_OR_RETURN(request.strategy, ParseExpertStrategy(text.substr(0, colon)));
   const bool needs_lists = request.strategy == ExpertStrategy::kExplicit;
   if (colon == std::string_view::npos) {

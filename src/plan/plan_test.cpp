@@ -5,6 +5,7 @@
 #include <filesystem>
 #include <fstream>
 
+#include "plan/compare.h"
 #include "plan/cost.h"
 #include "plan/plan_test_models.h"
 #include "plan/planner.h"
@@ -271,7 +272,7 @@ TEST(Report, ShowsEveryNodeAndNote) {
   EXPECT_THAT(PlanReport(*MakePlan(wide, Nodes({0, 0}), spread), wide, {}),
               HasSubstr("32 of each of 2 layers"));
 
-  const std::string json = PlanReportJson(SmallPlan(), MoeModel(3, 4), {.positions = 100});
+  const std::string json = PlanReportJson(SmallPlan(), MoeModel(3, 4), {.positions = 100}, {});
   EXPECT_THAT(json, HasSubstr("\"expert_copies\": 5"));
   EXPECT_THAT(json, HasSubstr("\"messages_max\": 4"));
 }

@@ -10,6 +10,7 @@
 #include "base/text.h"
 #include "plan/cost.h"
 #include "plan/expert_placement.h"
+#include "plan/fastest.h"
 #include "plan/layer_split.h"
 
 namespace shoal {
@@ -27,6 +28,8 @@ class Planner {
  public:
   Planner(const ModelFacts& model, const std::vector<NodeFacts>& nodes, const PlanRequest& request)
       : model_(model), nodes_(nodes), request_(request) {}
+
+  absl::Status check_inputs() const;
 
   absl::StatusOr<Plan> make() {
     RETURN_IF_ERROR(check_inputs());
@@ -52,7 +55,6 @@ class Planner {
     return nodes_[i].may_hold_layers && (i != 0 || request_.coordinator_holds_layers);
   }
 
-  absl::Status check_inputs() const;
   absl::Status check_counts() const;
   void start_plan();
   absl::Status place_experts();
@@ -201,6 +203,7 @@ absl::StatusOr<std::vector<int64_t>> Planner::apportion_layers() {
       note("layers (split): {}, as requested", fmt::join(request_.split, ", "));
       return request_.split;
     case LayerStrategy::kBalanced:
+    case LayerStrategy::kFastest:  // MakePlan has turned it into a split, or there are no rates.
       return balanced_split();
   }
   std::vector<int64_t> counts = Apportion(layers(), weights);
@@ -359,7 +362,13 @@ void Planner::drop_idle_nodes() {
 
 absl::StatusOr<Plan> MakePlan(const ModelFacts& model, const std::vector<NodeFacts>& nodes,
                               const PlanRequest& request) {
-  return Planner(model, nodes, request).make();
+  Planner planner(model, nodes, request);
+  if (request.strategy != LayerStrategy::kFastest) return planner.make();
+  RETURN_IF_ERROR(planner.check_inputs());
+  if (!NodeWithoutRates(nodes).has_value()) return MakeFastestPlan(model, nodes, request);
+  PlanRequest balanced = request;
+  balanced.strategy = LayerStrategy::kBalanced;
+  return Planner(model, nodes, balanced).make();
 }
 
 }  // namespace shoal

@@ -23,6 +23,22 @@ enum class LayerStrategy : uint8_t {
   kBalanced,
   kCustom,  ///< In proportion to PlanRequest::proportions.
   kSplit,   ///< Exactly PlanRequest::split.
+  /// The best predicted objective (predict.h), where the rates of every node that may hold something are measured;
+  /// otherwise as kBalanced. Chooses the placement of experts, too, where none was asked for.
+  kFastest,
+};
+
+/// What kFastest makes as good as it can.
+enum class Objective : uint8_t {
+  kThroughput,  ///< Tokens per second of 16 streams together.
+  kLatency,     ///< Tokens per second of a single stream.
+  kTtft,        ///< The time to the first token of a prompt of 2048 tokens.
+};
+
+/// Which nodes kFastest gives work. A node that is left out is dropped from the plan.
+enum class NodeUse : uint8_t {
+  kAll,  ///< Every node that may hold layers gets one at least, as far as memory and layers suffice: they were asked for.
+  kBest,  ///< Only those that the objective gains by.
 };
 
 /// How routed experts are divided among nodes.
@@ -35,6 +51,7 @@ enum class ExpertStrategy : uint8_t {
 };
 
 struct ExpertRequest {
+  bool asked = false;  ///< Whether somebody chose what follows; else kFastest may choose.
   ExpertStrategy strategy = ExpertStrategy::kWithLayer;
   /// How many of the nodes that may hold experts get some, in order; 0: all.
   int32_t over_nodes = 0;
@@ -50,6 +67,9 @@ struct PlanRequest {
   LayerStrategy strategy = LayerStrategy::kBalanced;
   std::vector<double> proportions;  ///< kCustom: one per node, >= 0, with a sum of 1 within 1e-3.
   std::vector<int64_t> split;       ///< kSplit: layers per node, with a sum of L.
+  Objective objective = Objective::kThroughput;  ///< kFastest.
+  NodeUse node_use = NodeUse::kAll;              ///< kFastest.
+  std::vector<LinkFacts> links;                  ///< Those that were measured; for predictions.
   ExpertRequest experts;
   bool coordinator_holds_layers = true;
   int64_t kv_positions = 0;   ///< Cache positions that every node must have room for, in each of its layers.
@@ -71,13 +91,21 @@ absl::StatusOr<Plan> MakePlan(const ModelFacts& model, const std::vector<NodeFac
                               const PlanRequest& request);
 
 /// "uniform", "memory" (or "memory_proportional"), "compute" (or "compute_proportional"), "balanced",
-/// "custom", "split".
+/// "custom", "split", "fastest".
 absl::StatusOr<LayerStrategy> ParseLayerStrategy(std::string_view text);
 std::string_view Name(LayerStrategy strategy);
 
 /// "with_layer", "contiguous" (or "even"), "round_robin", "explicit", "random".
 absl::StatusOr<ExpertStrategy> ParseExpertStrategy(std::string_view text);
 std::string_view Name(ExpertStrategy strategy);
+
+/// "throughput", "latency", "ttft".
+absl::StatusOr<Objective> ParseObjective(std::string_view text);
+std::string_view Name(Objective objective);
+
+/// "all", "best".
+absl::StatusOr<NodeUse> ParseNodeUse(std::string_view text);
+std::string_view Name(NodeUse use);
 
 /// The value of --experts, a strategy with an optional argument:
 ///   "with_layer"

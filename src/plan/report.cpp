@@ -4,8 +4,10 @@
 #include <set>
 
 #include "base/text.h"
+#include "plan/compare.h"
 #include "plan/cost.h"
 #include "plan/id_list.h"
+#include "plan/text_table.h"
 
 namespace shoal {
 namespace {
@@ -36,19 +38,40 @@ std::string ExpertsText(const Plan& plan, NodeId node) {
   return fmt::format("{} in {} layers", pairs, layers);
 }
 
-std::string Table(const std::vector<std::vector<std::string>>& rows) {
-  std::vector<size_t> widths(rows[0].size(), 0);
-  for (const auto& row : rows) {
-    for (size_t i = 0; i < row.size(); ++i) widths[i] = std::max(widths[i], row[i].size());
+using Json = nlohmann::ordered_json;
+
+Json MemoryJson(const std::vector<ComparedPlan::Memory>& memory) {
+  Json nodes = Json::array();
+  for (const ComparedPlan::Memory& node : memory) {
+    nodes.push_back(
+        {{"name", node.node},
+         {"weight_bytes", node.weight_bytes},
+         {"memory_bytes", node.memory_bytes},
+         {"headroom_bytes", node.memory_bytes > 0 ? Json(node.headroom_bytes()) : Json(nullptr)}});
   }
-  std::string text;
-  for (const auto& row : rows) {
-    std::string line;
-    for (size_t i = 0; i < row.size(); ++i) line += fmt::format("{:<{}}  ", row[i], widths[i]);
-    line.erase(line.find_last_not_of(' ') + 1);
-    text += line + "\n";
+  return nodes;
+}
+
+Json StrategyJson(const ComparedPlan& plan) {
+  if (!plan.error.empty()) return {{"name", plan.name}, {"error", plan.error}};
+  Json json = {{"name", plan.name},
+               {"chosen", plan.chosen},
+               {"layers", plan.layers},
+               {"experts", plan.experts},
+               {"sequences_2k", plan.sequences_2k.has_value() ? Json(*plan.sequences_2k) : Json(nullptr)},
+               {"bytes_max", plan.per_token.bytes},
+               {"messages_max", plan.per_token.messages()},
+               {"nodes", MemoryJson(plan.memory)},
+               {"predicted", nullptr}};
+  if (plan.predicted.has_value()) {
+    json["predicted"] = {{"tokens_per_s_1", plan.predicted->tokens_per_s_1},
+                         {"tokens_per_s_16", plan.predicted->tokens_per_s_16},
+                         {"ttft_2k_s", plan.predicted->ttft_2k_s},
+                         {"ttft_16k_s", plan.predicted->ttft_16k_s},
+                         {"bound_1", plan.predicted->bound_1},
+                         {"bound_16", plan.predicted->bound_16}};
   }
-  return text;
+  return json;
 }
 
 }  // namespace
@@ -71,7 +94,7 @@ std::string PlanReport(const Plan& plan, const ModelFacts& model, const CacheSiz
                   plan.model_name, plan.layers(), plan.stages.size(), plan.nodes.size(), plan.epoch,
                   Name(plan.activations), Name(plan.kv_dtype), cache.positions,
                   model.state_bytes() == 0 ? "" : fmt::format(", states of {} sequences", cache.sequences));
-  text += Table(rows);
+  text += TextTable(rows);
   text += fmt::format(
       "\nper token: at most {} messages ({} hops, {} expert calls, {} results) and {} between nodes\n",
       cost.messages(), cost.hops, cost.expert_calls, cost.results, FormatBytes(cost.bytes));
@@ -79,8 +102,8 @@ std::string PlanReport(const Plan& plan, const ModelFacts& model, const CacheSiz
   return text;
 }
 
-std::string PlanReportJson(const Plan& plan, const ModelFacts& model, const CacheSize& cache) {
-  using Json = nlohmann::ordered_json;
+std::string PlanReportJson(const Plan& plan, const ModelFacts& model, const CacheSize& cache,
+                           const Comparison& comparison) {
   const std::vector<NodeCost> costs = NodeCosts(plan, model, cache);
   Json nodes = Json::array();
   for (size_t i = 0; i < plan.nodes.size(); ++i) {
@@ -102,16 +125,21 @@ std::string PlanReportJson(const Plan& plan, const ModelFacts& model, const Cach
                      {"total_bytes", costs[i].total_bytes()}});
   }
   const TokenCost cost = DecodeCost(plan, model);
-  const Json report = {{"plan", Json::parse(PlanToJson(plan))},
-                       {"kv_positions", cache.positions},
-                       {"sequences", cache.sequences},
-                       {"nodes", nodes},
-                       {"per_token",
-                        {{"messages_max", cost.messages()},
-                         {"hops", cost.hops},
-                         {"expert_calls_max", cost.expert_calls},
-                         {"results", cost.results},
-                         {"bytes_max", cost.bytes}}}};
+  Json report = {{"plan", Json::parse(PlanToJson(plan))},
+                 {"kv_positions", cache.positions},
+                 {"sequences", cache.sequences},
+                 {"nodes", nodes},
+                 {"per_token",
+                  {{"messages_max", cost.messages()},
+                   {"hops", cost.hops},
+                   {"expert_calls_max", cost.expert_calls},
+                   {"results", cost.results},
+                   {"bytes_max", cost.bytes}}}};
+  report["strategies"] = Json::array();
+  for (const ComparedPlan& other : comparison.plans) report["strategies"].push_back(StrategyJson(other));
+  report["not_predicted"] = comparison.not_predicted;
+  report["links_assumed"] = comparison.links_assumed;
+  report["conclusions"] = comparison.notes;
   return report.dump(2, ' ', false, Json::error_handler_t::replace) + "\n";
 }
 

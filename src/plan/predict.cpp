@@ -1,0 +1,323 @@
+#include "plan/predict.h"
+
+#include <algorithm>
+#include <cmath>
+#include <map>
+
+#include "base/check.h"
+
+namespace shoal {
+namespace {
+
+// Shares and times that were measured once (docs/planning.md has the rows they come from); rates carry the rest.
+/// Keys and values are read at this share of the rate of weights.
+constexpr double kAttentionReadShare = 0.67;
+/// Attention multiplies at this share of the f32 rate of products.
+constexpr double kAttentionMultiplyShare = 0.7;
+/// Norms, rotations, activations and quantization of a row take as long as so many f32 operations for each of D values.
+constexpr double kRowOps = 1200;
+/// Times that the threads of a node are given work in a layer.
+constexpr double kWakesPerLayer = 10;
+constexpr double kSampleRowS = 50e-6;
+constexpr double kStageStepS = 120e-6;
+/// Of an exchange of experts, beyond a round trip: gathering, sending, waking, adding up.
+constexpr double kExchangeS = 80e-6;
+constexpr double kServeS = 20e-6;
+/// Weights are read while others are multiplied, but not quite: t^4 = read^4 + multiply^4.
+constexpr double kOverlapPower = 4;
+
+constexpr double kRowValueBytes = 4;
+constexpr double kSumValueBytes = 8;
+constexpr double kFrameBytes = 128;
+
+WorkTime Overlap(double read_s, double multiply_s) {
+  WorkTime time;
+  if (read_s <= 0 && multiply_s <= 0) return time;
+  const double both =
+      std::pow(std::pow(read_s, kOverlapPower) + std::pow(multiply_s, kOverlapPower), 1 / kOverlapPower);
+  (read_s >= multiply_s ? time.read_s : time.multiply_s) = both;
+  return time;
+}
+
+WorkTime Products(const ThreadRates& rates, double bytes, double int8_ops, double f32_ops, PlanTypes types) {
+  const double quantized_gops = types.int8 ? rates.int8_gops : rates.f32_gflops;
+  return Overlap(1e-9 * bytes / rates.read_gbs,
+                 1e-9 * (int8_ops / quantized_gops + f32_ops / rates.f32_gflops));
+}
+
+/// The share of rows, or of steps, that meet an owner of `share` of the experts in `draws` draws.
+double Met(double share, double draws) { return 1 - std::pow(1 - std::min(share, 1.0), draws); }
+
+double ActivePerRow(const ModelFacts& model, const LayerFacts& layer) {
+  return std::min<double>(model.top_k, layer.experts);
+}
+
+}  // namespace
+
+StepLoad DecodeLoad(double batch, double context) {
+  return {.rows = batch,
+          .sampled = batch,
+          .sequences = batch,
+          .cached = batch * context,
+          .attended = batch * context};
+}
+
+StepLoad PrefillLoad(double rows, double before, bool last) {
+  return {.rows = rows,
+          .sampled = last ? 1.0 : 0.0,
+          .sequences = 1,
+          .cached = before + rows,
+          .attended = rows * before + rows * (rows + 1) / 2};
+}
+
+bool HasRates(const NodeFacts& node) {
+  return node.rates.has_value() && node.rates->read_gbs > 0 && node.rates->int8_gops > 0 &&
+         node.rates->f32_gflops > 0;
+}
+
+Machines::Machines(const std::vector<NodeFacts>& nodes, const std::vector<LinkFacts>& links) {
+  const auto make = [](const LinkFacts& facts) {
+    return Link{0.5e-6 * facts.rtt_us, facts.mbs > 0 ? 1e-6 / facts.mbs : 0};
+  };
+  std::map<std::pair<std::string, std::string>, LinkFacts> known;
+  for (const LinkFacts& facts : links) {
+    known.try_emplace({facts.a, facts.b}, facts);
+    known.try_emplace({facts.b, facts.a}, facts);
+  }
+  for (size_t a = 0; a < nodes.size(); ++a) {
+    SHOAL_CHECK(HasRates(nodes[a]));
+    rates_.push_back(*nodes[a].rates);
+    for (size_t b = 0; b < nodes.size(); ++b) {
+      const auto found = known.find({nodes[a].name, nodes[b].name});
+      const bool local = nodes[a].address.empty() && nodes[b].address.empty();
+      if (a == b) {
+        links_.emplace_back();
+      } else if (found != known.end()) {
+        links_.push_back(make(found->second));
+      } else {
+        links_.push_back(make(local ? kLocalLink : kAssumedLink));
+        all_known_ &= local;
+      }
+    }
+  }
+}
+
+absl::StatusOr<Machines> Machines::Of(const Plan& plan, const std::vector<NodeFacts>& nodes,
+                                      const std::vector<LinkFacts>& links) {
+  std::vector<NodeFacts> found;
+  for (const PlanNode& node : plan.nodes) {
+    const auto facts = std::ranges::find(nodes, node.name, &NodeFacts::name);
+    if (facts == nodes.end() || !HasRates(*facts)) {
+      return InvalidArgument(
+          "prediction: the rates of node '{}' are not known; run it with --profile, or give "
+          "capabilities.read_gbs, "
+          "int8_gops and f32_gflops in the cluster file",
+          node.name);
+    }
+    found.push_back(*facts);
+    found.back().address = node.address;
+  }
+  return Machines(found, links);
+}
+
+double Machines::message_s(size_t from, size_t to, double bytes) const {
+  return from == to ? 0 : link(from, to).half_trip_s + (bytes + kFrameBytes) * link(from, to).s_per_byte;
+}
+
+std::string_view Name(Bound bound) {
+  return bound == Bound::kRead ? "reading" : bound == Bound::kMultiply ? "multiplying" : "overhead";
+}
+
+Bound WorkTime::bound() const {
+  if (read_s >= multiply_s && read_s >= overhead_s) return Bound::kRead;
+  return multiply_s >= overhead_s ? Bound::kMultiply : Bound::kOverhead;
+}
+
+WorkTime& WorkTime::operator+=(const WorkTime& other) {
+  read_s += other.read_s;
+  multiply_s += other.multiply_s;
+  overhead_s += other.overhead_s;
+  return *this;
+}
+
+WorkTime LayerTime(const ModelFacts& model, size_t layer, const ThreadRates& rates, const StepLoad& load,
+                   PlanTypes types) {
+  const LayerFacts& facts = model.layers[layer];
+  const double states = 2 * load.sequences * static_cast<double>(facts.state_bytes);  // Read and written.
+  WorkTime time = Products(rates, static_cast<double>(facts.bytes) + states,
+                           2 * load.rows * static_cast<double>(facts.int8_multiplies),
+                           2 * load.rows * static_cast<double>(facts.f32_multiplies), types);
+  const double kv_bytes = load.cached * static_cast<double>(facts.kv_values_per_position) * types.kv_bytes;
+  const double scores = 2 * load.attended * static_cast<double>(facts.attention_multiplies);
+  time += Overlap(1e-9 * kv_bytes / (rates.read_gbs * kAttentionReadShare),
+                  1e-9 * scores / (rates.f32_gflops * kAttentionMultiplyShare));
+  time.overhead_s += 1e-6 * kWakesPerLayer * rates.wake_us;
+  time.overhead_s += 1e-9 * kRowOps * load.rows * static_cast<double>(model.hidden) / rates.f32_gflops;
+  return time;
+}
+
+WorkTime ExpertTime(const ModelFacts& model, size_t layer, const ThreadRates& rates, double rows,
+                    double share, PlanTypes types) {
+  const LayerFacts& facts = model.layers[layer];
+  if (facts.experts == 0 || share <= 0) return {};
+  const double active = ActivePerRow(model, facts);
+  // Each of E experts is chosen by a row with the probability K / E.
+  const double distinct = facts.experts * Met(active / facts.experts, rows) * share;
+  const double calls = rows * active * share;
+  return Products(rates, distinct * static_cast<double>(facts.expert_bytes),
+                  2 * calls * static_cast<double>(facts.expert_multiplies), 0, types);
+}
+
+WorkTime HeadTime(const ModelFacts& model, const ThreadRates& rates, const StepLoad& load, PlanTypes types) {
+  if (load.sampled <= 0) return {};
+  WorkTime time = Products(rates, static_cast<double>(model.head_bytes),
+                           2 * load.sampled * static_cast<double>(model.head_multiplies), 0, types);
+  time.overhead_s += load.sampled * kSampleRowS;
+  return time;
+}
+
+WorkTime StageOverhead() { return {.overhead_s = kStageStepS}; }
+
+double StepTime::latency_s() const {
+  double sum = hops_s;
+  for (const Stage& stage : nodes) sum += stage.busy_s();
+  return sum;
+}
+
+size_t StepTime::slowest() const {
+  const auto load = [](const Stage& stage) { return stage.busy_s() + stage.serve_s; };
+  return static_cast<size_t>(std::ranges::max_element(nodes, {}, load) - nodes.begin());
+}
+
+double StepTime::slowest_s() const {
+  const Stage& stage = nodes[slowest()];
+  return stage.busy_s() + stage.serve_s;
+}
+
+ExchangeTime ExchangeOf(const ModelFacts& model, const Machines& machines, const Exchange& asked_for,
+                        const std::vector<double>& shares, PlanTypes types) {
+  const auto& [layer, home, rows] = asked_for;
+  ExchangeTime exchange;
+  exchange.serve_s.assign(shares.size(), 0);
+  exchange.own = ExpertTime(model, layer, machines.rates(home), rows, shares[home], types);
+  const double active = ActivePerRow(model, model.layers[layer]);
+  const auto width = static_cast<double>(model.hidden);
+  double longest_s = 0;
+  double none = 1;  // The probability that no remote owner is asked.
+  for (size_t owner = 0; owner < shares.size(); ++owner) {
+    if (owner == home || shares[owner] <= 0) continue;
+    const double asked = Met(shares[owner], active * rows);
+    const double rows_there = rows * Met(shares[owner], active);
+    const double serve_s =
+        ExpertTime(model, layer, machines.rates(owner), rows, shares[owner], types).seconds() +
+        asked * kServeS;
+    const double there_s = machines.message_s(home, owner, rows_there * width * kRowValueBytes);
+    const double back_s = machines.message_s(owner, home, rows_there * width * kSumValueBytes);
+    longest_s = std::max(longest_s, asked * (there_s + back_s) + serve_s);
+    exchange.serve_s[owner] = serve_s;
+    none *= 1 - asked;
+  }
+  exchange.wait_s = std::max(0.0, longest_s - exchange.own.seconds()) + (1 - none) * kExchangeS;
+  return exchange;
+}
+
+Predictor::Predictor(const Plan& plan, const ModelFacts& model, const Machines& machines)
+    : plan_(plan),
+      model_(model),
+      machines_(machines),
+      types_{plan.activations == Plan::Activations::kInt8, Bytes(plan.kv_dtype)} {
+  SHOAL_CHECK_EQ(plan.layers(), std::ssize(model.layers));
+  SHOAL_CHECK_EQ(plan.nodes.size(), machines.size());
+  for (const auto& row : plan.experts) {
+    std::vector<double>& shares = shares_.emplace_back();
+    if (row.empty()) continue;
+    shares.assign(plan.nodes.size(), 0);
+    for (const ExpertHolders& holders : row) {
+      shares[static_cast<size_t>(holders.owner.value)] += 1.0 / static_cast<double>(row.size());
+    }
+  }
+}
+
+StepTime Predictor::step(const StepLoad& load) const {
+  StepTime time;
+  time.nodes.resize(plan_.nodes.size());
+  const double row_bytes = load.rows * static_cast<double>(model_.hidden) * kRowValueBytes;
+  size_t at = 0;  // The coordinator.
+  for (const PlanStage& stage : plan_.stages) {
+    const auto node = static_cast<size_t>(stage.node.value);
+    StepTime::Stage& own = time.nodes[node];
+    const bool first = &stage == &plan_.stages.front();
+    time.hops_s += machines_.message_s(at, node, first ? load.rows * kRowValueBytes : row_bytes);
+    at = node;
+    own.work += StageOverhead();
+    for (int64_t l = stage.layers.begin; l < stage.layers.end; ++l) {
+      const auto layer = static_cast<size_t>(l);
+      own.work += LayerTime(model_, layer, machines_.rates(node), load, types_);
+      if (shares_[layer].empty()) continue;
+      const ExchangeTime exchange =
+          ExchangeOf(model_, machines_, {layer, node, load.rows}, shares_[layer], types_);
+      own.work += exchange.own;
+      own.wait_s += exchange.wait_s;
+      for (size_t owner = 0; owner < exchange.serve_s.size(); ++owner) {
+        time.nodes[owner].serve_s += exchange.serve_s[owner];
+      }
+    }
+    if (&stage == &plan_.stages.back()) own.work += HeadTime(model_, machines_.rates(node), load, types_);
+  }
+  time.hops_s += machines_.message_s(at, 0, load.sampled * kRowValueBytes);
+  return time;
+}
+
+double Predictor::decode_period_s(double batch, double context, int steps) const {
+  const StepTime time = step(DecodeLoad(batch / steps, context));
+  return steps == 1 ? time.latency_s() : std::max(time.latency_s(), steps * time.slowest_s());
+}
+
+Predictor::Decode Predictor::decode(double batch, double context) const {
+  Decode best;
+  const int most = static_cast<int>(std::clamp<double>(batch, 1, static_cast<double>(plan_.stages.size())));
+  for (int steps = 1; steps <= most; ++steps) {
+    const double period_s = decode_period_s(batch, context, steps);
+    if (steps > 1 && period_s >= best.period_s) continue;
+    best.period_s = period_s;
+    best.steps = steps;
+  }
+  best.tokens_per_s = batch / best.period_s;
+  best.step = step(DecodeLoad(batch / best.steps, context));
+  return best;
+}
+
+int64_t PromptChunkRows(int64_t rows_left, int64_t stages) {
+  constexpr int64_t kRowsPerStep = 256;
+  constexpr int64_t kChunksPerHop = 9;
+  constexpr int64_t kChunkRowsMin = 64;
+  const int64_t hops = stages - 1;
+  if (hops <= 0) return kRowsPerStep;
+  const int64_t chunk =
+      std::max((rows_left + kChunksPerHop * hops - 1) / (kChunksPerHop * hops), kChunkRowsMin);
+  return std::min(chunk, kRowsPerStep);
+}
+
+double Predictor::ttft_s(int64_t prompt) const {
+  const int64_t stages = std::ssize(plan_.stages);
+  std::vector<double> free_at(static_cast<size_t>(stages),
+                              0.0);  // When each stage has done all chunks so far.
+  double done = 0;
+  for (int64_t before = 0; before < prompt;) {
+    const int64_t rows = std::min(PromptChunkRows(prompt - before, stages), prompt - before);
+    const bool last = before + rows == prompt;
+    const StepTime time = step(PrefillLoad(static_cast<double>(rows), static_cast<double>(before), last));
+    const double hop_s = time.hops_s / static_cast<double>(stages + 1);
+    double at = 0;
+    for (size_t s = 0; s < free_at.size(); ++s) {
+      const StepTime::Stage& stage = time.nodes[static_cast<size_t>(plan_.stages[s].node.value)];
+      at = std::max(at + hop_s, free_at[s]) + stage.busy_s() + (stages > 1 ? stage.serve_s : 0);
+      free_at[s] = at;
+    }
+    done = at + hop_s;
+    before += rows;
+  }
+  return done;
+}
+
+}  // namespace shoal

@@ -1,0 +1,103 @@
+"""`shoal profile` measures this machine and keeps what it found; plans are predicted from it, and change no answer."""
+import json
+import os
+
+import pytest
+
+from dialogue import ask, client_of
+
+RATES = ("read_gbs", "int8_gops", "f32_gflops")
+
+
+@pytest.fixture(scope="session")
+def profiles(tmp_path_factory):
+    """A folder that keeps profiles: measured once for all tests here."""
+    return tmp_path_factory.mktemp("profiles")
+
+
+@pytest.fixture
+def profile(succeed, profiles):
+    def call(*words):
+        return json.loads(succeed("profile", "--profile", profiles, "--json", *words))
+    return call
+
+
+@pytest.fixture
+def measured(make_cluster, profile, profiles):
+    """measured(...) -> a cluster of three whose nodes are measured and whose placement is the planner's."""
+    def make(**options):
+        profile()  # Once, before three processes ask for it.
+        flags = ("--profile", profiles)
+        return make_cluster(2, serve_args=(*flags, *options.pop("serve_args", ())), worker_args=flags, **options)
+    return make
+
+
+def test_the_machine_is_measured_once_and_kept(profile, profiles):
+    first = profile()
+    assert [rates["threads"] for rates in first["rates"]] == sorted({rates["threads"] for rates in first["rates"]})
+    assert all(rates[name] > 0 for rates in first["rates"] for name in RATES)
+    assert 0 < first["usable_memory_bytes"] < first["memory_available_bytes"] <= first["machine"]["memory_bytes"]
+    assert first["machine"]["cores"] <= len(os.sched_getaffinity(0))
+    again = profile()
+    assert not again["measured_now"] and again["rates"] == first["rates"] and again["file"] == first["file"]
+    assert again["machine_hash"] in again["file"]
+
+    kept = profiles / f"{first['machine_hash']}.json"
+    text = kept.read_text()
+    kept.write_text(text[:len(text) // 2])
+    assert profile()["measured_now"]
+    assert json.loads(kept.read_text())["rates"]
+
+
+def test_a_profile_is_shown_as_a_table(succeed, profiles):
+    shown = succeed("profile", "--profile", profiles)
+    assert "reads GB/s" in shown and "for weights and cache by default" in shown
+
+
+def test_plan_compares_strategies_of_measured_nodes(measured, succeed, demo_model, profiles):
+    cluster = measured()
+    words = ("plan", "--model", demo_model, "--workers", ",".join(cluster.addresses), "--profile", profiles)
+    told = json.loads(succeed(*words, "--json"))
+    assert told["not_predicted"] == "" and not told["links_assumed"]
+    names = " ".join(strategy["name"] for strategy in told["strategies"])
+    for name in ("fastest (throughput)", "fastest (latency)", "fastest (ttft)", "balanced", "alone"):
+        assert name in names, names
+    assert [strategy["chosen"] for strategy in told["strategies"]].count(True) == 1
+    for strategy in told["strategies"]:
+        predicted = strategy["predicted"]
+        assert predicted["tokens_per_s_16"] > predicted["tokens_per_s_1"] > 0
+        assert 0 < predicted["ttft_2k_s"] < predicted["ttft_16k_s"] and predicted["bound_16"]
+        assert strategy["sequences_2k"] > 0
+    shown = succeed(*words)
+    assert "tok/s x16" in shown and "fastest (throughput)" in shown
+    # Nodes of one machine, with a network between them: each alone is faster.
+    assert "one machine is faster" in shown
+
+
+def test_a_fastest_plan_gives_the_answers_of_one_node(measured, single):
+    cluster = measured()
+    status = cluster.status()
+    assert any(note.startswith("layers (fastest)") for note in status["plan"]), status["plan"]
+    assert all(node["layers"] is not None for node in status["nodes"]), "every node that was asked for has a layer"
+    question = "What is the capital of Portugal?"
+    assert ask(client_of(cluster), question) == ask(client_of(single), question)
+
+
+def test_nodes_that_gain_nothing_are_left_out_where_that_is_wanted(measured):
+    cluster = measured(serve_args=("--use-nodes", "best", "--objective", "latency"))
+    holders = [node for node in cluster.status()["nodes"] if node["layers"] is not None]
+    assert len(holders) == 1
+
+
+def test_unmeasured_workers_are_planned_as_ever(make_cluster, succeed, demo_model):
+    cluster = make_cluster(2, serve_args=())
+    assert not any("fastest" in note for note in cluster.status()["plan"])
+    told = json.loads(succeed("plan", "--model", demo_model, "--workers", ",".join(cluster.addresses), "--json"))
+    assert "not measured" in told["not_predicted"]
+    assert all(strategy["predicted"] is None for strategy in told["strategies"] if "alone" not in strategy["name"])
+
+
+@pytest.mark.parametrize("words", [("--objective", "speed"), ("--use-nodes", "some")])
+def test_unknown_words_are_refused_with_those_that_are_known(run, demo_model, words):
+    done = run("plan", "--model", demo_model, *words)
+    assert done.returncode == 2 and words[1] in done.stderr and "known:" in done.stderr
