@@ -250,7 +250,7 @@ std::vector<PlanRequest> ExpertChoices(const ModelFacts& model, const std::vecto
   const auto owners = std::ranges::count_if(nodes, &NodeFacts::may_hold_experts);
   if (request.experts.asked || !moe || owners < 2) return choices;
   choices.push_back(request);
-  choices.back().experts = {.strategy = ExpertStrategy::kRoundRobin};
+  choices.back().experts.strategy = ExpertStrategy::kRoundRobin;
   return choices;
 }
 
