@@ -25,9 +25,9 @@ void CheckOrder(const uint8_t* data, size_t size) {
   SHOAL_CHECK(again.ok() && again->plan == order->plan && again->node == order->node);
 }
 
-/// An offer, or its answer.
+/// An offer, its answer, or a check of peers.
 template <typename Proto>
-void CheckJoin(const uint8_t* data, size_t size) {
+void CheckMessage(const uint8_t* data, size_t size) {
   Proto message;
   if (!message.ParseFromArray(data, static_cast<int>(size))) return;
   const auto read = shoal::FromProto(message);
@@ -52,7 +52,10 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
       CheckOrder<shoal::v1::OpenRequest>(data + 1, size - 1);
       break;
     case 2:
-      CheckJoin<shoal::v1::JoinRequest>(data + 1, size - 1);
+      CheckMessage<shoal::v1::JoinRequest>(data + 1, size - 1);
+      break;
+    case 3:
+      CheckMessage<shoal::v1::JoinReply>(data + 1, size - 1);
       break;
     case 4: {  // What workers say.
       shoal::v1::DescribeReply said;
@@ -62,7 +65,7 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
       break;
     }
     default:
-      CheckJoin<shoal::v1::JoinReply>(data + 1, size - 1);
+      CheckMessage<shoal::v1::CheckPeersRequest>(data + 1, size - 1);
   }
   return 0;
 }

@@ -164,6 +164,26 @@ TEST(ControlWire, AnOfferThatNoPlanCouldHoldIsRefused) {
               HasSubstr("expected an address"));
 }
 
+TEST(ControlWire, ACheckOfPeersArrivesAsItWasSentAndHasBounds) {
+  const PeerCheck sent{.peers = {{"mini2", "10.0.0.2:50051", 7}, {"mini3", "[fd00::3]:1", 0}},
+                       .probe_bytes = 1 << 20,
+                       .timeout = std::chrono::seconds(4)};
+  const auto got = FromProto(ToProto(sent));
+  ASSERT_TRUE(got.ok()) << Message(got.status());
+  EXPECT_EQ(*got, sent);
+  const auto refusal = [&](auto change) {
+    v1::CheckPeersRequest request = ToProto(sent);
+    change(request);
+    return Message(FromProto(request).status());
+  };
+  EXPECT_THAT(refusal([](auto& r) { r.set_probe_bytes(INT64_MAX); }), HasSubstr("at most 4096"));
+  EXPECT_THAT(refusal([](auto& r) { r.set_probe_bytes(-1); }), HasSubstr("with -1 B"));
+  EXPECT_THAT(refusal([](auto& r) { r.set_timeout_ms(0); }), HasSubstr("within 0 ms"));
+  EXPECT_THAT(refusal([](auto& r) { r.set_timeout_ms(INT64_MAX); }), HasSubstr("60000 ms"));
+  EXPECT_THAT(refusal([](auto& r) { r.mutable_peers(0)->set_address("10.0.0.2"); }), HasSubstr("HOST:PORT"));
+  EXPECT_THAT(refusal([](auto& r) { r.mutable_peers(0)->set_name("a b"); }), HasSubstr("names of nodes"));
+}
+
 TEST(ControlWire, AnAnswerThatALeaseCannotBeReadFromIsRefused) {
   v1::JoinReply reply;
   reply.set_coordinator("coordinator");
