@@ -1,0 +1,173 @@
+#!/usr/bin/env python3
+"""What clients notice of faults: the longest pause of any of 8 streams, texts that changed, and errors.
+
+Per fault and state a fresh cluster of real processes on loopback: an undisturbed run of 8 streams (greedy and sampled,
+with penalties, one with a stop string), then the same requests with the fault in their middle. States: "decode", all
+streams have had ten pieces of text; "prefill", the requests, with prompts of some 1,500 tokens, were sent 0.2 s ago;
+"idle", nothing runs, and the requests are sent 0.2 s after the fault. Pauses include what the streams compute anyway:
+"undisturbed" is the longest pause without a fault. Only the standard library.
+"""
+import argparse
+import http.client
+import json
+import re
+import sys
+import tempfile
+import threading
+import time
+from pathlib import Path
+
+from report import ROOT, commit, machine
+
+sys.path.insert(0, str(ROOT / "tools" / "demo"))
+from local_cluster import LocalCluster, wait_until  # noqa: E402  (it lies beside the demo)
+
+STREAMS = 8
+ONE = ("--threads", "1")
+SOON = ("--replan-after", "1")
+REPLICAS = ("--split", "3,3", "--experts", "round_robin", "--expert-replicas", "1", *SOON)
+SPREAD = ("--strategy", "uniform", "--experts", "round_robin:3", *SOON)
+SAMPLING = [
+    dict(temperature=0),
+    dict(temperature=0.9, presence_penalty=0.8, frequency_penalty=0.5),
+    dict(temperature=1.1, top_p=0.9, top_k=40, repetition_penalty=1.1),
+]
+
+
+class Stream(threading.Thread):
+    """One request, and when its pieces came."""
+
+    def __init__(self, cluster, model, index, state, stop):
+        super().__init__(daemon=True)
+        filler = "" if state != "prefill" else " ".join(f"The robot saw stone {i} of {index}." for i in range(120))
+        self.body = dict(model=model, stream=True, max_tokens=150, seed=100 + index, ignore_eos=True,
+                         messages=[dict(role="user", content=f"{filler} Tell me a story about robot {index}.")],
+                         **SAMPLING[index % len(SAMPLING)])
+        if stop:
+            self.body["stop"] = stop
+        self.port = cluster.port
+        self.times = []
+        self.pieces = []
+        self.error = None
+
+    def run(self):
+        self.times.append(time.monotonic())
+        try:
+            link = http.client.HTTPConnection("127.0.0.1", self.port, timeout=120)
+            link.request("POST", "/v1/chat/completions", json.dumps(self.body), {"Content-Type": "application/json"})
+            reply = link.getresponse()
+            if reply.status != 200:
+                self.error = f"{reply.status}: {reply.read(300)}"
+                return
+            for line in reply:
+                if not line.startswith(b"data: {"):
+                    continue
+                event = json.loads(line[6:])
+                if "error" in event:
+                    self.error = event["error"]["message"]
+                    return
+                self.times.append(time.monotonic())
+                self.pieces.append(event["choices"][0]["delta"].get("content") or "")
+        except OSError as error:
+            self.error = str(error)
+
+    def text(self):
+        return "".join(self.pieces)
+
+    def pause(self):
+        return max((later - earlier for earlier, later in zip(self.times, self.times[1:])), default=0.0)
+
+
+def run_streams(cluster, model, state, fault=None, stop=None):
+    if fault and state == "idle":
+        fault(cluster)
+        time.sleep(0.2)
+    streams = [Stream(cluster, model, i, state, stop if i == 0 else None) for i in range(STREAMS)]
+    for stream in streams:
+        stream.start()
+    if fault and state == "decode" and not wait_until(lambda: all(len(s.pieces) >= 10 or not s.is_alive() for s in streams), 60, 0.005):
+        raise RuntimeError("the streams did not begin")
+    if fault and state == "prefill":
+        time.sleep(0.2)
+    if fault and state != "idle":
+        fault(cluster)
+    for stream in streams:
+        stream.join(180)
+    return streams
+
+
+def kill(index):
+    return lambda cluster: cluster.workers[index].kill()
+
+
+def restart(index):
+    def fault(cluster):
+        cluster.workers[index].kill()
+        cluster.workers[index].start()
+    return fault
+
+
+def hang(index, seconds=None):
+    def fault(cluster):
+        cluster.workers[index].pause()
+        if seconds:
+            threading.Timer(seconds, cluster.workers[index].resume).start()
+    return fault
+
+
+# Name, workers, flags, the fault.
+FAULTS = [
+    ("owner of experts killed, others hold them", 3, REPLICAS, kill(2)),
+    ("owner of experts stopped (SIGSTOP), others hold them", 3, REPLICAS, hang(2)),
+    ("owner of experts killed, nobody else holds them", 2, ("--split", "3,3", "--experts", "round_robin:3", *SOON),
+     kill(1)),
+    ("worker with layers restarted in place", 2, SPREAD, restart(1)),
+    ("worker with layers killed, for good", 2, SPREAD, kill(0)),
+    ("both workers killed, for good", 2, SPREAD, lambda cluster: [kill(0)(cluster), kill(1)(cluster)]),
+    ("worker with layers stopped for 2 s", 2, SPREAD, hang(1, 2)),
+    ("worker with layers stopped, for good", 2, SPREAD, hang(1)),
+]
+
+
+def measure(flags, fault, state, log_dir):
+    name, workers, serve, act = fault
+    with LocalCluster(flags.shoal, flags.model, log_dir, workers=workers, serve_args=(*serve, *ONE), worker_args=ONE) as cluster:
+        model = flags.model.name
+        text = run_streams(cluster, model, state)[0].text()
+        stop = [text[len(text) // 2:][:12]]
+        calm = run_streams(cluster, model, state, stop=stop)
+        if errors := [stream.error for stream in calm if stream.error]:
+            raise RuntimeError(f"without a fault: {errors[0]}")
+        generation = cluster.status()["generation"]
+        disturbed = run_streams(cluster, model, state, act, stop)
+        sessions = cluster.status()["generation"] - generation
+        blocks = cluster.cache_stats()["blocks"]
+    changed = sum(a.text() != b.text() for a, b in zip(calm, disturbed))
+    errors = [s.error for s in disturbed if s.error]
+    print(f"| {name} | {state} | {1e3 * max(s.pause() for s in calm):.0f} | {1e3 * max(s.pause() for s in disturbed):.0f} | "
+          f"{sessions} | {changed} | {len(errors)} | {blocks['used']} |", flush=True)
+    for error in errors[:1]:
+        print(f"  error: {error}", file=sys.stderr)
+    return changed == 0 and not errors
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--shoal", default=ROOT / "build" / "release" / "bin" / "shoal", type=Path)
+    parser.add_argument("--model", default=ROOT / "models" / "shoal-demo-4bit", type=Path)
+    parser.add_argument("--states", default="decode,prefill,idle")
+    parser.add_argument("--only", default=".", help="faults whose name matches this regular expression")
+    flags = parser.parse_args()
+    print(f"{flags.model.name}; {machine()}, a thread a process; commit {commit()}; {STREAMS} streams\n")
+    print("| fault | state | undisturbed, ms | with the fault, ms | new sessions | texts changed | errors | blocks leaked |")
+    print("| --- | --- | ---: | ---: | ---: | ---: | ---: | ---: |")
+    good = True
+    with tempfile.TemporaryDirectory() as logs:
+        for i, fault in enumerate(f for f in FAULTS if re.search(flags.only, f[0])):
+            for state in flags.states.split(","):
+                good = measure(flags, fault, state, Path(logs) / f"{i}-{state}") and good
+    sys.exit(0 if good else 1)
+
+
+if __name__ == "__main__":
+    main()
