@@ -13,12 +13,14 @@
 #include "base/exposure.h"
 #include "base/file.h"
 #include "base/log.h"
+#include "base/log_name.h"
 #include "base/status.h"
 #include "base/text.h"
 #include "cluster/addresses.h"
 #include "cluster/model_locator.h"
 #include "cluster/publisher.h"
 #include "numeric/version.h"
+#include "plan/cluster_file.h"
 #include "plan/model_list.h"
 
 namespace shoal {
@@ -323,9 +325,18 @@ void Server::drain() {
   if (const int count = left(); count > 0) LogWarning("ending {} requests", count);
 }
 
+/// Of this node in its log. What is wrong with a cluster file is said later.
+std::string NodeName(const ServeFlags& flags) {
+  if (flags.placement.cluster.empty()) return "coordinator";
+  const auto file = ReadClusterFile(flags.placement.cluster);
+  return file.ok() ? file->nodes.front().name : "coordinator";
+}
+
 absl::Status Serve(const ServeFlags& flags) {
   BlockStopSignals();
-  SetThreadLogName("coordinator", 0);
+  const std::string name = NodeName(flags);
+  SetProcessLogName(name, 0);
+  SetThreadLogName(name, 0);
   Server server(flags);
   const absl::Status started = server.start();
   if (started.ok()) {

@@ -8,6 +8,7 @@
 #include "app/worker_join.h"
 #include "base/exposure.h"
 #include "base/log.h"
+#include "base/log_name.h"
 #include "base/status.h"
 #include "base/text.h"
 #include "cluster/addresses.h"
@@ -25,6 +26,7 @@ constexpr Duration kLeaveMax = std::chrono::seconds(2);
 struct WorkerFlags {
   std::string listen;  ///< Empty: the default.
   std::string name;
+  int rank = -1;
   std::vector<std::string> model_roots;
   std::string memory;
   std::string key_file;
@@ -58,6 +60,8 @@ absl::Status RunWorker(const WorkerFlags& flags) {
   BlockStopSignals();
   WorkerNode::Options options;
   options.name = flags.name.empty() ? HostName() : flags.name;
+  SetProcessLogName(options.name, flags.rank);
+  SetThreadLogName(options.name, -1);
   options.listen = flags.listen.empty() ? "127.0.0.1:50051" : flags.listen;
   options.model_roots = flags.model_roots;
   const Topology machine = ReadTopology();
@@ -90,7 +94,6 @@ absl::Status RunWorker(const WorkerFlags& flags) {
     RETURN_IF_ERROR(
         CheckExposure({"worker --rest-host", flags.rest_host, options.key.has_value(), options.insecure}));
   }
-  SetThreadLogName(options.name, -1);
   options.rates = RatesOfThisMachine(flags.compute, flags.profile);
   std::unique_ptr<ExpertRestServer> rest;
   if (flags.rest_port >= 0) {
@@ -127,6 +130,9 @@ Command AddWorkerCommand(Flags root) {
   app.add_option("--listen", flags->listen,
                  "HOST:PORT for control calls and frames (default 127.0.0.1:50051; port 0 picks one)");
   app.add_option("--name", flags->name, "Of this node in logs (default: the host's name)");
+  app.add_option("--rank", flags->rank,
+                 "Of this node in its log, whatever a plan makes it (default: as plans do)")
+      .range(1, 1 << 20);
   app.add_option("--model-root", flags->model_roots,
                  "Models are loaded from below this folder only; repeatable")
       .required();

@@ -11,6 +11,7 @@
 #include "base/exposure.h"
 #include "base/file.h"
 #include "base/ids.h"
+#include "base/log_name.h"
 #include "base/log_throttle.h"
 #include "base/process.h"
 #include "base/random.h"
@@ -97,6 +98,19 @@ TEST(Random, IsAFunctionOfItsKeyAlone) {
 TEST(Deadline, RemainingIsNeverNegative) {
   EXPECT_EQ(Deadline::after_ms(-5).remaining().count(), 0);
   EXPECT_TRUE(Deadline::after_ms(-5).expired());
+}
+
+TEST(LogName, EveryLineOfANamedProcessNamesItsNode) {
+  EXPECT_EQ(LogNameOf("", -1, "supervisor"), "supervisor");
+  EXPECT_EQ(LogNameOf("", -1, "mini2/1"), "mini2/1");
+  EXPECT_EQ(LogNameOf("mini2", 1, "shoal"), "mini2/1");
+  EXPECT_EQ(LogNameOf("mini2", 1, "supervisor"), "mini2/1 supervisor");
+  EXPECT_EQ(LogNameOf("mini2", 1, "mini2"), "mini2/1");
+  // A plan that does without a node gives those behind it other ranks: the log keeps to what it was told.
+  EXPECT_EQ(LogNameOf("mini2", 2, "mini2/1"), "mini2/2");
+  EXPECT_EQ(LogNameOf("mini2", -1, "mini2/1"), "mini2/1");
+  EXPECT_EQ(LogNameOf("mini2", -1, "mini2"), "mini2");
+  EXPECT_EQ(LogNameOf("mini2", -1, "executor"), "mini2 executor");
 }
 
 TEST(LogThrottle, LogsOneLinePerIntervalAndCountsTheOthers) {

@@ -3,10 +3,14 @@
 #include <cstdio>
 #include <cstdlib>
 
+#include "base/log_name.h"
+
 namespace shoal {
 
 void CheckFailed(const char* file, int line, std::string_view text) {
-  std::fprintf(stderr, "%s:%d: CHECK failed: %.*s\n", file, line, static_cast<int>(text.size()), text.data());
+  const std::string name = HasProcessLogName() ? "[" + CurrentLogName() + "] " : std::string();
+  std::fprintf(stderr, "%s%s:%d: CHECK failed: %.*s\n", name.c_str(), file, line,
+               static_cast<int>(text.size()), text.data());
   std::fflush(stderr);
   std::abort();
 }

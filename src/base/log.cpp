@@ -3,12 +3,25 @@
 #include <spdlog/sinks/stdout_color_sinks.h>
 #include <spdlog/spdlog.h>
 
+#include <algorithm>
 #include <memory>
+
+#include "base/log_name.h"
 
 namespace shoal {
 namespace {
 
-thread_local std::string thread_name = "shoal";
+constexpr std::string_view kUnnamed = "shoal";
+thread_local std::string thread_name{kUnnamed};
+
+struct ProcessName {
+  std::string node;
+  int rank = -1;
+};
+ProcessName& OwnName() {
+  static ProcessName name;
+  return name;
+}
 
 spdlog::logger& Logger() {
   static const std::shared_ptr<spdlog::logger> logger = [] {
@@ -54,10 +67,33 @@ void SetThreadLogName(std::string_view node_name, int rank) {
 
 void SwapThreadLogName(std::string& name) { thread_name.swap(name); }
 
+void SetProcessLogName(std::string_view node_name, int rank) { OwnName() = {std::string(node_name), rank}; }
+
+bool HasProcessLogName() { return !OwnName().node.empty(); }
+
+std::string CurrentLogName() { return LogNameOf(OwnName().node, OwnName().rank, thread_name); }
+
+std::string LogNameOf(std::string_view process, int rank, std::string_view thread) {
+  if (process.empty()) return std::string(thread);
+  const std::string_view node = thread.substr(0, thread.rfind('/'));
+  if (node == process && rank < 0) return std::string(thread);
+  std::string name = rank < 0 ? std::string(process) : fmt::format("{}/{}", process, rank);
+  if (node != process && thread != kUnnamed) name += fmt::format(" {}", thread);
+  return name;
+}
+
 bool LogEnabled(LogLevel level) { return Logger().should_log(ToSpdlog(level)); }
 
 void LogLine(LogLevel level, std::string_view text) {
-  Logger().log(ToSpdlog(level), fmt::format("[{}] {}", thread_name, text));
+  // Each line names its node, also those of a text of several.
+  const std::string name = CurrentLogName();
+  for (size_t begin = 0; begin <= text.size();) {
+    const size_t end = std::min(text.find('\n', begin), text.size());
+    if (end > begin || text.empty()) {
+      Logger().log(ToSpdlog(level), fmt::format("[{}] {}", name, text.substr(begin, end - begin)));
+    }
+    begin = end + 1;
+  }
 }
 
 }  // namespace shoal
