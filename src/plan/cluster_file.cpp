@@ -19,6 +19,7 @@ constexpr int32_t kListedExpertsMax = 4096;
 
 struct Device {
   NodeFacts facts;
+  DeviceLaunch launch;
   bool coordinator = false;
 };
 
@@ -75,6 +76,7 @@ absl::Status ReadCapabilities(const ConfigCursor& device, NodeFacts& facts) {
 /// Whether `host` has only letters, digits, '.', '-' and '_', or only the characters of an IPv6 address.
 bool IsHost(std::string_view host) {
   const bool v6 = host.find(':') != host.rfind(':');
+  if (host.starts_with('-')) return false;  // Programs would take it for a flag.
   return std::all_of(host.begin(), host.end(), [v6](char c) {
     const bool digit = c >= '0' && c <= '9';
     const bool letter = (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z');
@@ -99,10 +101,11 @@ absl::Status ReadAddress(const ConfigCursor& cursor, Device& device) {
   return absl::OkStatus();
 }
 
-absl::StatusOr<Device> ReadDevice(const ConfigCursor& cursor) {
-  RETURN_IF_ERROR(cursor.expect_keys(
-      {"device_id", "hostname", "port", "role", "capabilities", "holds_layers", "holds_experts"}));
-  Device device;
+absl::StatusOr<Device> ReadDevice(const ConfigCursor& cursor, const DeviceLaunch& launch) {
+  RETURN_IF_ERROR(
+      cursor.expect_keys({"device_id", "hostname", "port", "role", "capabilities", "holds_layers",
+                          "holds_experts", "ssh", "workdir", "binary", "model_root", "env", "flags"}));
+  Device device{.launch = launch};
   ASSIGN_OR_RETURN(device.facts.name, RequiredText(cursor, "device_id"));
   ASSIGN_OR_RETURN(const ConfigCursor role, cursor.at("role"));
   ASSIGN_OR_RETURN(const std::string role_text, role.text());
@@ -112,10 +115,11 @@ absl::StatusOr<Device> ReadDevice(const ConfigCursor& cursor) {
   RETURN_IF_ERROR(ReadCapabilities(cursor, device.facts));
   RETURN_IF_ERROR(OptionalBoolean(cursor, "holds_layers", device.facts.may_hold_layers));
   RETURN_IF_ERROR(OptionalBoolean(cursor, "holds_experts", device.facts.may_hold_experts));
+  RETURN_IF_ERROR(ReadDeviceLaunch(cursor, device.launch));
   return device;
 }
 
-absl::StatusOr<std::vector<Device>> ReadDevices(const ConfigCursor& root) {
+absl::StatusOr<std::vector<Device>> ReadDevices(const ConfigCursor& root, const DeviceLaunch& launch) {
   ASSIGN_OR_RETURN(const ConfigCursor list, root.at("devices"));
   ASSIGN_OR_RETURN(const std::vector<ConfigCursor> cursors, list.list());
   std::vector<Device> devices;
@@ -123,7 +127,7 @@ absl::StatusOr<std::vector<Device>> ReadDevices(const ConfigCursor& root) {
   std::map<std::string, std::string> addresses;
   int coordinators = 0;
   for (const ConfigCursor& cursor : cursors) {
-    ASSIGN_OR_RETURN(Device device, ReadDevice(cursor));
+    ASSIGN_OR_RETURN(Device device, ReadDevice(cursor, launch));
     const std::string& name = device.facts.name;
     const std::string& address = device.facts.address;
     if (!names.emplace(name, address).second)
@@ -311,7 +315,6 @@ void CoordinatorFirst(std::vector<T>& list, size_t coordinator) {
               begin + static_cast<ptrdiff_t>(coordinator) + 1);
 }
 
-/// The syntax of a file, by its extension; nullopt if it is not the extension of a cluster file.
 }  // namespace
 
 std::optional<ConfigSyntax> SyntaxOf(std::string_view path) {
@@ -324,18 +327,24 @@ absl::StatusOr<ClusterFile> ParseClusterFile(std::string_view text, ConfigSyntax
   auto value = syntax == ConfigSyntax::kJson ? ParseJsonConfig(text, {}) : ParseYamlConfig(text, {});
   if (!value.ok()) return Annotate(value.status(), "cluster file");
   const ConfigCursor root(*value);
-  RETURN_IF_ERROR(root.expect_keys({"devices", "model", "sharding"}));
+  RETURN_IF_ERROR(root.expect_keys({"devices", "model", "sharding", "launch"}));
   ClusterFile file;
   file.request.strategy = LayerStrategy::kFastest;
-  ASSIGN_OR_RETURN(std::vector<Device> devices, ReadDevices(root));
+  DeviceLaunch launch;
+  RETURN_IF_ERROR(ReadLaunchSection(root, file.launch, launch));
+  ASSIGN_OR_RETURN(std::vector<Device> devices, ReadDevices(root, launch));
   RETURN_IF_ERROR(ReadModel(root, file));
   RETURN_IF_ERROR(ReadSharding(root, devices, file.request));
 
   const auto at =
       std::find_if(devices.begin(), devices.end(), [](const Device& device) { return device.coordinator; });
   const size_t coordinator = static_cast<size_t>(at - devices.begin());
-  for (Device& device : devices) file.nodes.push_back(std::move(device.facts));
+  for (Device& device : devices) {
+    file.nodes.push_back(std::move(device.facts));
+    file.launch.devices.push_back(std::move(device.launch));
+  }
   CoordinatorFirst(file.nodes, coordinator);
+  CoordinatorFirst(file.launch.devices, coordinator);
   CoordinatorFirst(file.request.proportions, coordinator);
   CoordinatorFirst(file.request.split, coordinator);
   CoordinatorFirst(file.request.experts.lists, coordinator);

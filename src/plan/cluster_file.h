@@ -8,6 +8,7 @@
 
 #include "base/status.h"
 #include "plan/facts.h"
+#include "plan/launch_keys.h"
 #include "plan/planner.h"
 
 namespace shoal {
@@ -24,6 +25,7 @@ struct ClusterFile {
   std::string model_provider;  ///< "mlx-community"; empty if not given.
   /// The "sharding" section, with its lists in the order of `nodes`.
   PlanRequest request;
+  LaunchKeys launch;  ///< For `shoal up`; its devices are in the order of `nodes`.
 };
 
 /// Parses a cluster file. Keys (* required):
@@ -41,6 +43,7 @@ struct ClusterFile {
 ///       read_gbs, int8_gops, f32_gflops
 ///                            instead of what the node measured of itself, as in ThreadRates
 ///       device               a text for people
+///     and those of launch_keys.h: ssh, workdir, binary, model_root, env, flags
 ///   model
 ///     name*, provider
 ///   sharding
@@ -50,6 +53,7 @@ struct ClusterFile {
 ///     layers                 layers per device
 ///     experts                a text as for --experts, or {strategy*, over_nodes, seed, replicas,
 ///                            lists: {device_id: "0-3,7"}}
+///   launch                   as launch_keys.h
 /// A file has at most 1 MiB and is nested at most 16 deep. YAML anchors, aliases and tags are refused.
 /// Returns InvalidArgument, which names the place ("devices[1].capabilities.memory_g (line 7)"), what was
 /// expected and what was found; for an unknown key also the nearest known key.

@@ -261,5 +261,74 @@ TEST(ClusterFile, ErrorsNameTheFile) {
               HasSubstr("cluster.toml: a cluster file ends with"));
 }
 
+constexpr std::string_view kLaunch = R"(
+launch:
+  name: home
+  key_file: ~/key
+  api_host: 0.0.0.0
+  api_port: 8100
+  ssh: {user: me, port: 2222, identity: ~/.ssh/id, known_hosts: hosts}
+  workdir: ~/shoal
+  model_root: /models
+  env: {A: 1, B: "x y", C: true}
+  flags: [--threads, 2]
+devices:
+  - {device_id: b, hostname: b.local, port: 1, role: worker, ssh: {host: 10.0.0.2, user: root}, flags: [--memory, 1GiB],
+     env: {A: 2}, model_root: [/a, /b], binary: ./shoal, workdir: /srv/x}
+  - {device_id: a, role: coordinator}
+)";
+
+std::string LaunchError(std::string_view part, std::string_view replacement) {
+  std::string text(kLaunch);
+  const size_t at = text.find(part);
+  EXPECT_NE(at, std::string::npos) << part;
+  text.replace(at, part.size(), replacement);
+  return ToString(ParseClusterFile(text, ConfigSyntax::kYaml).status());
+}
+
+TEST(ClusterFile, ADeviceSaysWhatDiffersFromTheSectionLaunch) {
+  const auto file = ParseClusterFile(kLaunch, ConfigSyntax::kYaml);
+  ASSERT_TRUE(file.ok()) << ToString(file.status());
+  EXPECT_EQ(file->launch.name, "home");
+  EXPECT_EQ(file->launch.api_host, "0.0.0.0");
+  EXPECT_EQ(file->launch.api_port, 8100);
+  ASSERT_EQ(file->launch.devices.size(), 2u);
+  const DeviceLaunch& coordinator = file->launch.devices[0];
+  EXPECT_EQ(coordinator.ssh,
+            (SshKeys{.user = "me", .port = 2222, .identity = "~/.ssh/id", .known_hosts = "hosts"}));
+  EXPECT_EQ(coordinator.workdir, "~/shoal");
+  EXPECT_THAT(coordinator.flags, ElementsAre("--threads", "2"));
+  EXPECT_EQ(coordinator.env, (std::map<std::string, std::string>{{"A", "1"}, {"B", "x y"}, {"C", "true"}}));
+  const DeviceLaunch& worker = file->launch.devices[1];
+  EXPECT_EQ(worker.ssh->host, "10.0.0.2");
+  EXPECT_EQ(worker.ssh->user, "root");
+  EXPECT_EQ(worker.ssh->port, 2222);
+  EXPECT_EQ(worker.workdir, "/srv/x");
+  EXPECT_EQ(worker.binary, "./shoal");
+  EXPECT_THAT(worker.model_roots, ElementsAre("/a", "/b"));
+  EXPECT_THAT(worker.flags, ElementsAre("--threads", "2", "--memory", "1GiB"));
+  EXPECT_EQ(worker.env.at("A"), "2");
+}
+
+TEST(ClusterFile, WhatCouldBeTakenForAFlagOrACommandIsRefused) {
+  EXPECT_THAT(LaunchError("user: me", "user: -oProxyCommand=x"), HasSubstr("launch.ssh.user (line 7)"));
+  EXPECT_THAT(LaunchError("user: me", "user: 'a b'"), HasSubstr("launch.ssh.user"));
+  EXPECT_THAT(LaunchError("host: 10.0.0.2", "host: -v"), HasSubstr("devices[0].ssh.host"));
+  EXPECT_THAT(LaunchError("host: 10.0.0.2", "host: 'a;b'"), HasSubstr("devices[0].ssh.host"));
+  EXPECT_THAT(LaunchError("b.local", "-b.local"), HasSubstr("devices[0].hostname"));
+  EXPECT_THAT(LaunchError("identity: ~/.ssh/id", "identity: 'a\"b'"), HasSubstr("launch.ssh.identity"));
+  EXPECT_THAT(LaunchError("name: home", "name: ../home"), HasSubstr("launch.name"));
+  EXPECT_THAT(LaunchError("A: 2", "A=B: 2"), HasSubstr("devices[0].env.A=B"));
+  EXPECT_THAT(LaunchError("workdir: /srv/x", "workdir: x"), HasSubstr("devices[0].workdir"));
+  EXPECT_THAT(LaunchError("workdir: /srv/x", "workdir: /"), HasSubstr("devices[0].workdir"));
+  EXPECT_THAT(LaunchError("workdir: ~/shoal", "workdir: \"~/a\\nb\""), HasSubstr("launch.workdir"));
+}
+
+TEST(ClusterFile, UnknownLaunchKeysAreNamedWithTheNearest) {
+  EXPECT_THAT(LaunchError("identity:", "identiti:"), HasSubstr("did you mean identity?"));
+  EXPECT_THAT(LaunchError("api_port:", "api_prot:"), HasSubstr("did you mean api_port?"));
+  EXPECT_THAT(LaunchError("binary:", "binry:"), HasSubstr("did you mean binary?"));
+}
+
 }  // namespace
 }  // namespace shoal
