@@ -1,0 +1,166 @@
+#include "launch/process_record.h"
+
+#include <poll.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <charconv>
+#include <csignal>
+#include <cstring>
+#include <nlohmann/json.hpp>
+#include <vector>
+
+#include "base/file.h"
+#include "base/file_handle.h"
+#include "base/json.h"
+#include "base/status.h"
+#include "base/text.h"
+
+namespace shoal {
+namespace {
+
+using Json = nlohmann::json;
+
+constexpr int64_t kProcFileMax = 1 << 16;
+constexpr int64_t kPidFileMax = 1 << 16;
+constexpr Duration kKillMax = std::chrono::seconds(5);
+constexpr int64_t kLookMs = 20;
+
+absl::StatusOr<std::string> BootId() {
+  ASSIGN_OR_RETURN(std::string text, ReadTextFile("/proc/sys/kernel/random/boot_id", kProcFileMax));
+  while (!text.empty() && text.back() == '\n') text.pop_back();
+  return text;
+}
+
+/// A handle to the process of the record, and to no other; none where it has ended.
+std::optional<FileHandle> OpenProcess(const ProcessRecord& record) {
+  FileHandle handle(static_cast<int>(syscall(SYS_pidfd_open, record.pid, 0)));
+  // The handle is to whoever has the PID now; who that is is seen afterwards, so that it can't change in between.
+  if (handle.fd() < 0 || LifeOf(record) != ProcessLife::kRunning) return std::nullopt;
+  return handle;
+}
+
+absl::Status Send(const FileHandle& process, const ProcessRecord& record, int signal) {
+  if (syscall(SYS_pidfd_send_signal, process.fd(), signal, nullptr, 0) == 0 || errno == ESRCH) {
+    return absl::OkStatus();
+  }
+  const int error = errno;
+  if (error == EPERM)
+    return PermissionDenied("process {} is another user's: {}", record.pid, std::strerror(error));
+  return Unavailable("process {} can't be sent signal {}: {}", record.pid, signal, std::strerror(error));
+}
+
+bool EndedWithin(const FileHandle& process, const ProcessRecord& record, Deadline deadline) {
+  while (true) {
+    pollfd wait{process.fd(), POLLIN, 0};
+    if (poll(&wait, 1, static_cast<int>(std::min<int64_t>(kLookMs, deadline.remaining_ms()))) > 0)
+      return true;
+    if (LifeOf(record) != ProcessLife::kRunning) return true;
+    if (deadline.expired()) return false;
+  }
+}
+
+}  // namespace
+
+absl::StatusOr<ProcessStat> ParseProcessStat(std::string_view text) {
+  // "PID (NAME) STATE PPID ...": a name may have spaces and parentheses, so that its last one counts.
+  const size_t name_end = text.rfind(')');
+  if (name_end == std::string_view::npos || name_end + 2 > text.size()) {
+    return InvalidArgument("/proc/PID/stat: expected a name in parentheses");
+  }
+  constexpr size_t kStartTime = 22 - 3;  // Fields behind the name begin with the third.
+  const std::vector<std::string> fields = Split(text.substr(name_end + 2), ' ');
+  if (fields.size() <= kStartTime || fields[0].size() != 1) {
+    return InvalidArgument("/proc/PID/stat: expected at least 22 fields, found {}", fields.size() + 2);
+  }
+  ProcessStat stat{.state = fields[0][0]};
+  const std::string& ticks = fields[kStartTime];
+  const auto [end, error] = std::from_chars(ticks.data(), ticks.data() + ticks.size(), stat.start_ticks);
+  if (error != std::errc() || end != ticks.data() + ticks.size()) {
+    return InvalidArgument("/proc/PID/stat: expected a number as field 22, found '{}'", ticks);
+  }
+  return stat;
+}
+
+absl::StatusOr<ProcessRecord> IdentifyProcess(int pid) {
+  ASSIGN_OR_RETURN(const std::string text, ReadTextFile(fmt::format("/proc/{}/stat", pid), kProcFileMax));
+  ASSIGN_OR_RETURN(const ProcessStat stat, ParseProcessStat(text));
+  if (stat.state == 'Z' || stat.state == 'X') return NotFound("process {} has ended", pid);
+  ProcessRecord record{.pid = pid, .start_ticks = stat.start_ticks};
+  ASSIGN_OR_RETURN(record.boot_id, BootId());
+  return record;
+}
+
+ProcessLife LifeOf(const ProcessRecord& record) {
+  const auto now = IdentifyProcess(record.pid);
+  if (!now.ok()) return ProcessLife::kEnded;
+  if (now->boot_id != record.boot_id) return ProcessLife::kOther;
+  return now->start_ticks == record.start_ticks ? ProcessLife::kRunning : ProcessLife::kOther;
+}
+
+absl::Status EndProcess(const ProcessRecord& record, Duration patience) {
+  const std::optional<FileHandle> process = OpenProcess(record);
+  if (!process.has_value()) {
+    if (LifeOf(record) != ProcessLife::kRunning) return absl::OkStatus();
+    return Unavailable("process {}: this kernel has no pidfd_open (Linux 5.3); end it yourself", record.pid);
+  }
+  RETURN_IF_ERROR(Send(*process, record, SIGTERM));
+  RETURN_IF_ERROR(Send(*process, record, SIGCONT));  // One that was stopped ends, too.
+  if (EndedWithin(*process, record, Deadline::after(patience))) return absl::OkStatus();
+  RETURN_IF_ERROR(Send(*process, record, SIGKILL));
+  if (EndedWithin(*process, record, Deadline::after(kKillMax))) return absl::OkStatus();
+  return DeadlineExceeded("process {} did not end within {:.0f} s of SIGKILL: the system holds it",
+                          record.pid, SecondsOf(kKillMax));
+}
+
+absl::StatusOr<ProcessRecord> ParseRecord(std::string_view text) {
+  Json json;
+  RETURN_IF_ERROR(ReadJson(text, JsonLimits{}, &json));
+  const auto text_of = [&json](const char* key) {
+    const auto found = json.find(key);
+    return found != json.end() && found->is_string() ? found->get<std::string>() : std::string();
+  };
+  const auto number_of = [&json](const char* key) {
+    const auto found = json.find(key);
+    return found != json.end() && found->is_number_unsigned() ? found->get<uint64_t>() : 0;
+  };
+  if (!json.is_object()) return InvalidArgument("expected an object");
+  ProcessRecord record;
+  const uint64_t pid = number_of("pid");
+  if (pid < 2 || pid > INT32_MAX) return InvalidArgument("expected a PID above 1 under \"pid\"");
+  record.pid = static_cast<int>(pid);
+  record.start_ticks = number_of("start_ticks");
+  record.boot_id = text_of("boot_id");
+  if (record.boot_id.empty()) return InvalidArgument("the key \"boot_id\" is missing");
+  record.started_unix = static_cast<int64_t>(std::min<uint64_t>(number_of("started_unix"), INT64_MAX));
+  record.binary = text_of("binary");
+  record.command = text_of("command");
+  return record;
+}
+
+std::string FormatRecord(const ProcessRecord& record) {
+  const Json json = {{"pid", record.pid},         {"start_ticks", record.start_ticks},
+                     {"boot_id", record.boot_id}, {"started_unix", record.started_unix},
+                     {"binary", record.binary},   {"command", record.command}};
+  return json.dump(-1, ' ', false, Json::error_handler_t::replace);
+}
+
+absl::StatusOr<std::optional<ProcessRecord>> ReadPidFile(const std::string& path) {
+  const auto text = ReadTextFile(path, kPidFileMax);
+  if (absl::IsNotFound(text.status())) return std::nullopt;
+  if (!text.ok()) return text.status();
+  auto record = ParseRecord(*text);
+  if (!record.ok()) {
+    return InvalidArgument("{}: not a PID file of shoal: {}. Delete it once its process has ended", path,
+                           Message(record.status()));
+  }
+  return std::optional<ProcessRecord>(*std::move(record));
+}
+
+absl::Status WritePidFile(const std::string& path, const ProcessRecord& record) {
+  return WriteTextFile(path, FormatRecord(record));
+}
+
+}  // namespace shoal
