@@ -5,6 +5,7 @@
 
 #include "app/command.h"
 #include "base/log.h"
+#include "base/log_name.h"
 #include "base/process.h"
 #include "base/status.h"
 
@@ -18,11 +19,12 @@ int main(int argc, char** argv) {
   root.add_option("--log-level", log_level, "debug, info, warning or error").envname("SHOAL_LOG_LEVEL");
 
   const std::vector<Command> commands = {
-      AddServeCommand(root),  AddWorkerCommand(root),   AddRunCommand(root),     AddChatCommand(root),
-      AddPlanCommand(root),   AddInspectCommand(root),  AddLogitsCommand(root),  AddSynthCommand(root),
-      AddBenchCommand(root),  AddCacheCommand(root),    AddConvertCommand(root), AddEvalCommand(root),
-      AddLoadCommand(root),   AddTokenizeCommand(root), AddTokenCommand(root),   AddDoctorCommand(root),
-      AddProfileCommand(root)};
+      AddServeCommand(root),     AddWorkerCommand(root),   AddRunCommand(root),     AddChatCommand(root),
+      AddPlanCommand(root),      AddInspectCommand(root),  AddLogitsCommand(root),  AddSynthCommand(root),
+      AddBenchCommand(root),     AddCacheCommand(root),    AddConvertCommand(root), AddEvalCommand(root),
+      AddLoadCommand(root),      AddTokenizeCommand(root), AddUpCommand(root),      AddDownCommand(root),
+      AddRestartCommand(root),   AddStatusCommand(root),   AddLogsCommand(root),    AddTestCommand(root),
+      AddHostAgentCommand(root), AddTokenCommand(root),    AddDoctorCommand(root), AddProfileCommand(root)};
   int exit_code = 0;
   if (!line.parse(argc, argv, exit_code)) return exit_code;
   if (!SetLogLevel(log_level)) {
@@ -35,7 +37,11 @@ int main(int argc, char** argv) {
     if (!command.app.parsed()) continue;
     const absl::Status status = command.run();
     if (status.ok()) return 0;
-    std::fprintf(stderr, "shoal %s: %s\n", command.app.name().c_str(), Message(status).c_str());
+    if (HasProcessLogName()) {
+      LogError("{}", Message(status));
+    } else {
+      std::fprintf(stderr, "shoal %s: %s\n", command.app.name().c_str(), Message(status).c_str());
+    }
     return status.code() == absl::StatusCode::kInvalidArgument ? 2 : 1;
   }
   return 2;
