@@ -160,6 +160,10 @@ class Server {
 };
 
 absl::Status Server::open_desk() {
+  if (flags_.await_ranks > 0 && flags_.join_listen.empty()) {
+    return InvalidArgument("serve: --await-ranks {} needs --join-listen: nobody can join",
+                           flags_.await_ranks);
+  }
   if (flags_.join_listen.empty()) {
     if (flags_.registry.empty()) return absl::OkStatus();
     return InvalidArgument("serve: --registry says where workers join: give --join-listen HOST:PORT, too");
@@ -447,6 +451,10 @@ Command AddServeCommand(Flags root) {
   app.add_option(
       "--registry", flags->registry,
       "Where workers that join find this process: dns-sd (the local network) or etcd://HOST:PORT/PREFIX");
+  app.add_option("--await-ranks", flags->await_ranks,
+                 "Serve only when workers of the ranks 1 to so many have joined; later losses are as any "
+                 "(shoal ring)")
+      .range(0, 4095);
   app.add_option("--memory", flags->memory, "This node's memory for weights and cache, such as 8GiB");
   app.add_option("--key-file", flags->key_file, "File with the cluster's key; all nodes need the same");
   app.add_flag("--insecure", flags->insecure,

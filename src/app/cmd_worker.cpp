@@ -56,6 +56,12 @@ void SayGoodbye(Announcer& announcer, const WorkerNode& worker) {
   }
 }
 
+JoinFlags JoinOf(const WorkerFlags& flags) {
+  JoinFlags join = flags.join;
+  if (flags.rank > 0) join.rank = flags.rank;
+  return join;
+}
+
 absl::Status RunWorker(const WorkerFlags& flags) {
   BlockStopSignals();
   WorkerNode::Options options;
@@ -113,7 +119,7 @@ absl::Status RunWorker(const WorkerFlags& flags) {
           options.listen.substr(0, options.listen.rfind(':')), worker->port(), options.threads,
           IsaName(options.isa), FormatBytes(options.memory_bytes));
   std::unique_ptr<Announcer> announcer;
-  if (flags.join.chosen()) announcer = StartToJoin(target, flags.join, options, *worker);
+  if (flags.join.chosen()) announcer = StartToJoin(target, JoinOf(flags), options, *worker);
   WaitForStopSignal();
   LogInfo("stopping");
   if (announcer != nullptr) SayGoodbye(*announcer, *worker);
@@ -131,7 +137,7 @@ Command AddWorkerCommand(Flags root) {
                  "HOST:PORT for control calls and frames (default 127.0.0.1:50051; port 0 picks one)");
   app.add_option("--name", flags->name, "Of this node in logs (default: the host's name)");
   app.add_option("--rank", flags->rank,
-                 "Of this node in its log, whatever a plan makes it (default: as plans do)")
+                 "Of this node in its log, and among the workers that join, which plans take in this order")
       .range(1, 1 << 20);
   app.add_option("--model-root", flags->model_roots,
                  "Models are loaded from below this folder only; repeatable")

@@ -3,6 +3,7 @@
 #include <string>
 #include <vector>
 
+#include "app/cmd_ring.h"
 #include "app/command.h"
 #include "base/log.h"
 #include "base/log_name.h"
@@ -24,7 +25,8 @@ int main(int argc, char** argv) {
       AddBenchCommand(root),     AddCacheCommand(root),    AddConvertCommand(root), AddEvalCommand(root),
       AddLoadCommand(root),      AddTokenizeCommand(root), AddUpCommand(root),      AddDownCommand(root),
       AddRestartCommand(root),   AddStatusCommand(root),   AddLogsCommand(root),    AddTestCommand(root),
-      AddHostAgentCommand(root), AddTokenCommand(root),    AddDoctorCommand(root), AddProfileCommand(root)};
+      AddHostAgentCommand(root), AddRingCommand(root),     AddTokenCommand(root),   AddDoctorCommand(root),
+      AddProfileCommand(root)};
   int exit_code = 0;
   if (!line.parse(argc, argv, exit_code)) return exit_code;
   if (!SetLogLevel(log_level)) {

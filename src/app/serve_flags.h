@@ -25,6 +25,7 @@ struct ServeFlags {
   std::string api_key;
   bool open_metrics = false;
   std::string listen;
+  int await_ranks = 0;      ///< So many workers that join must have been there before the first plan.
   std::string join_listen;  ///< Where workers join; empty: nowhere.
   std::string registry;     ///< Where workers find that; empty: nowhere.
   std::string memory;

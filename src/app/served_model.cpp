@@ -162,7 +162,8 @@ absl::Status ServedModel::configure(const DeclaredModel& declared, const Serving
                                                      .identity = identity,
                                                      .attendance = {.grace = place.replan_grace},
                                                      .replan_as = flags_.replan_as,
-                                                     .desk = place.desk}));
+                                                     .desk = place.desk,
+                                                     .await_ranks = flags_.await_ranks}));
   return absl::OkStatus();
 }
 

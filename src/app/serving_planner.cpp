@@ -1,11 +1,14 @@
 #include "app/serving_planner.h"
 
 #include <algorithm>
+#include <set>
+#include <string>
 #include <utility>
 
 #include "app/cluster_status.h"
 #include "base/log.h"
 #include "base/status.h"
+#include "base/text.h"
 #include "plan/predict.h"
 
 namespace shoal {
@@ -241,7 +244,26 @@ std::optional<Replanner::Better> ServingPlanner::better_plan(Members& members, D
       now.reports, [&](const std::vector<bool>& out) { return plan_for(nodes, links, out); }, Clock::now());
 }
 
+absl::Status ServingPlanner::await_ranks() {
+  if (gathered_ || options_.await_ranks == 0) return absl::OkStatus();
+  std::set<int> lacking;
+  for (int rank = 1; rank <= options_.await_ranks; ++rank) lacking.insert(rank);
+  for (const JoinedMember& member : options_.desk->roster().members()) lacking.erase(member.rank.value_or(0));
+  gathered_ = lacking.empty();
+  if (gathered_) return absl::OkStatus();
+  constexpr size_t kNamed = 8;
+  std::vector<std::string> names;
+  for (const int rank : lacking) {
+    if (names.size() < kNamed) names.push_back(std::to_string(rank));
+  }
+  const std::string more =
+      lacking.size() > kNamed ? fmt::format(" and {} more", lacking.size() - kNamed) : "";
+  return Unavailable("waiting for rank {}{} of 1 to {} to join", Join(names, ", "), more,
+                     options_.await_ranks);
+}
+
 absl::StatusOr<Plan> ServingPlanner::make_plan(Members& members, Deadline deadline) {
+  RETURN_IF_ERROR(await_ranks());
   follow(members);
   const MemberList asked = members.all();
   const std::vector<absl::Status> answers = members.describe(asked, deadline);

@@ -53,6 +53,7 @@ class ServingPlanner {
     AttendanceRules attendance;             ///< When plans do without a member.
     ReplanAs replan_as = ReplanAs::kAsked;  ///< How, where the placement names its part.
     std::shared_ptr<JoinDesk> desk;         ///< Where further workers join; nullptr: nobody can.
+    int await_ranks = 0;                    ///< No plan is made before the ranks 1 to so many have joined.
   };
   ~ServingPlanner();
   /// Errors are those that no worker's answer can mend: the request does not suit the model or the nodes, the
@@ -90,6 +91,8 @@ class ServingPlanner {
   Present present(Members& members) const;
   /// Who has joined and who has left, until now.
   void follow(Members& members) const;
+  /// Unavailable until all ranks that are awaited have joined once; it names those that lack.
+  absl::Status await_ranks();
   /// That the request suits so many nodes as may come to be.
   absl::Status check_request() const;
   /// A plan without the nodes that are out, an entry for each.
@@ -107,6 +110,7 @@ class ServingPlanner {
   std::optional<Plan> file_plan_;
   LinkTable links_;
   std::optional<Replanner> replanner_;  ///< From the end of Create() on.
+  bool gathered_ = false;               ///< Of the thread that makes plans.
   mutable std::mutex mutex_;            ///< Guards what follows.
   std::vector<NodeFacts> nodes_;
   std::vector<std::string> told_;  ///< Notes of the last plan, for the log.

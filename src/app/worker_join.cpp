@@ -119,7 +119,7 @@ std::vector<std::string> OfferedAddresses(const std::string& listen, int port,
 
 std::unique_ptr<Announcer> StartToJoin(const JoinTarget& target, const JoinFlags& flags,
                                        const WorkerNode::Options& options, const WorkerNode& worker) {
-  JoinOffer offer{.name = options.name, .instance = worker.instance()};
+  JoinOffer offer{.name = options.name, .instance = worker.instance(), .rank = flags.rank};
   const auto at = ParseHostPort(options.listen);
   if (flags.advertise.empty() && at.ok() && IsWildcard(at->host)) offer.port = worker.port();
   return std::make_unique<Announcer>(Announcer::Options{

@@ -22,6 +22,8 @@ struct JoinFlags {
   std::vector<std::string>
       advertise;  ///< HOST:PORT or HOST, where others reach this worker; empty: found by itself.
 
+  std::optional<int32_t> rank;  ///< Its place among the nodes, where it has one.
+
   void add_to(Flags app);
   bool chosen() const { return given.has_value() && given->given(); }
 };
