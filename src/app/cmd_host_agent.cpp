@@ -8,7 +8,7 @@
 #include <cstdlib>
 #include <iostream>
 
-#include "app/command.h"
+#include "app/launch_commands.h"
 #include "base/status.h"
 #include "launch/host_agent.h"
 

@@ -6,7 +6,7 @@
 #include <filesystem>
 #include <nlohmann/json.hpp>
 
-#include "app/command.h"
+#include "app/launch_commands.h"
 #include "app/launch_report.h"
 #include "base/file.h"
 #include "base/json.h"

@@ -1,5 +1,4 @@
-#include "app/cmd_ring.h"
-
+// `shoal ring`: becomes `shoal serve` on rank 0, and `shoal worker` on all others.
 #include <unistd.h>
 
 #include <cerrno>
@@ -8,6 +7,7 @@
 #include <cstring>
 #include <filesystem>
 
+#include "app/launch_commands.h"
 #include "base/exposure.h"
 #include "base/file.h"
 #include "base/status.h"

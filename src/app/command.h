@@ -48,13 +48,6 @@ Command AddLoadCommand(Flags root);
 Command AddTokenizeCommand(Flags root);
 Command AddTokenCommand(Flags root);
 Command AddDoctorCommand(Flags root);
-Command AddUpCommand(Flags root);
-Command AddDownCommand(Flags root);
-Command AddRestartCommand(Flags root);
-Command AddStatusCommand(Flags root);
-Command AddLogsCommand(Flags root);
-Command AddTestCommand(Flags root);
-Command AddHostAgentCommand(Flags root);
 
 /// Flags that say how to compute.
 struct ComputeFlags {

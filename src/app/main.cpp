@@ -3,8 +3,8 @@
 #include <string>
 #include <vector>
 
-#include "app/cmd_ring.h"
 #include "app/command.h"
+#include "app/launch_commands.h"
 #include "base/log.h"
 #include "base/log_name.h"
 #include "base/process.h"
