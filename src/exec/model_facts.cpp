@@ -73,17 +73,22 @@ void AddWork(const ResolvedWeights& weights, ModelFacts& facts) {
 }
 
 absl::StatusOr<OpenedModel> OpenModel(const std::string& folder, const std::string& name) {
-  OpenedModel model;
-  ASSIGN_OR_RETURN(model.weights, ResolvedWeights::Open(folder));
-  model.checkpoint = model.weights->shared_checkpoint();
-  model.spec = model.weights->spec();
-  model.footprint = MeasureFootprint(*model.weights);
+  ASSIGN_OR_RETURN(std::shared_ptr<const ResolvedWeights> weights, ResolvedWeights::Open(folder));
   std::string shown = name;
   if (shown.empty()) {
     std::error_code ignored;
     shown = std::filesystem::weakly_canonical(folder, ignored).filename().string();
   }
-  model.facts = MakeModelFacts(shown, model.checkpoint->hash(), model.spec, model.footprint);
+  return MeasureModel(std::move(weights), std::move(shown));
+}
+
+OpenedModel MeasureModel(std::shared_ptr<const ResolvedWeights> weights, std::string name) {
+  OpenedModel model;
+  model.weights = std::move(weights);
+  model.checkpoint = model.weights->shared_checkpoint();
+  model.spec = model.weights->spec();
+  model.footprint = MeasureFootprint(*model.weights);
+  model.facts = MakeModelFacts(std::move(name), model.checkpoint->hash(), model.spec, model.footprint);
   AddWork(*model.weights, model.facts);
   return model;
 }

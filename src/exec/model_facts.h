@@ -33,6 +33,8 @@ struct OpenedModel {
 /// Opens a folder and checks every weight of it. `name` is how users call the model; empty: the folder's
 /// name. NotFound, InvalidArgument or Unimplemented, as ResolvedWeights::Open.
 absl::StatusOr<OpenedModel> OpenModel(const std::string& folder, const std::string& name = "");
+/// Of weights that were found already.
+OpenedModel MeasureModel(std::shared_ptr<const ResolvedWeights> weights, std::string name);
 
 /// Packed bytes of a node's shard.
 int64_t ShardBytes(const ModelSpec& spec, const Footprint& footprint, const NodeShard& shard);

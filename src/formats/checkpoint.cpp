@@ -96,7 +96,14 @@ absl::Status AddEosIds(const ModelConfig& config, std::vector<int64_t>* ids) {
 
 }  // namespace
 
-absl::StatusOr<std::shared_ptr<const Checkpoint>> Checkpoint::Open(const std::string& folder) {
+absl::StatusOr<std::shared_ptr<const Checkpoint>> Checkpoint::Open(const std::string& path,
+                                                                   const std::string& identity) {
+  ASSIGN_OR_RETURN(const std::shared_ptr<Checkpoint> checkpoint, OpenFiles(path));
+  checkpoint->known_identity_ = identity;
+  return checkpoint;
+}
+
+absl::StatusOr<std::shared_ptr<Checkpoint>> Checkpoint::OpenFiles(const std::string& folder) {
   std::error_code error;
   if (folder.ends_with(kGgufExtension) && !std::filesystem::is_directory(folder, error))
     return OpenGguf(folder);
@@ -119,10 +126,10 @@ absl::StatusOr<std::shared_ptr<const Checkpoint>> Checkpoint::Open(const std::st
   RETURN_IF_ERROR(FoldEncodedTensors(
       checkpoint->config_, [&](int file) { return checkpoint->name_of_file(file); }, &checkpoint->tensors_));
   checkpoint->hash_ = checkpoint->compute_hash();
-  return std::shared_ptr<const Checkpoint>(std::move(checkpoint));
+  return checkpoint;
 }
 
-absl::StatusOr<std::shared_ptr<const Checkpoint>> Checkpoint::OpenGguf(const std::string& path) {
+absl::StatusOr<std::shared_ptr<Checkpoint>> Checkpoint::OpenGguf(const std::string& path) {
   const int64_t opened_unix_s = UnixSeconds();
   ASSIGN_OR_RETURN(const std::vector<std::string> files, GgufFiles(path));
   ASSIGN_OR_RETURN(ModelConfig nothing, ModelConfig::Parse("{}", path));  // Until the files have been read.
@@ -164,7 +171,7 @@ absl::StatusOr<std::shared_ptr<const Checkpoint>> Checkpoint::OpenGguf(const std
   RETURN_IF_ERROR(checkpoint->sort_and_refuse_duplicates());
   checkpoint->stored_tensors_ = checkpoint->tensors_;
   checkpoint->hash_ = checkpoint->compute_hash();
-  return std::shared_ptr<const Checkpoint>(std::move(checkpoint));
+  return checkpoint;
 }
 
 absl::Status Checkpoint::add_gguf(const std::string& path, std::vector<GgufTensor>* tensors) {
@@ -308,7 +315,14 @@ std::string Checkpoint::compute_hash() const {
   return hash.hex();
 }
 
+std::vector<Checkpoint::File> Checkpoint::files() const {
+  std::vector<File> files;
+  for (size_t i = 0; i < files_.size(); ++i) files.push_back({file_names_[i], files_[i].bytes()});
+  return files;
+}
+
 const std::string& Checkpoint::content_identity() const {
+  if (!known_identity_.empty()) return known_identity_;
   std::call_once(identity_read_, [this] { identity_ = compute_identity(); });
   return identity_;
 }
@@ -335,6 +349,7 @@ std::string Checkpoint::compute_identity() const {
 }
 
 bool Checkpoint::content_settled() const {
+  if (!known_identity_.empty()) return true;
   constexpr int64_t kTickS = 2;  // FAT counts in steps of two seconds, the coarsest of all file systems.
   return std::ranges::all_of(files_, [&](const MappedFile& file) {
     const int64_t changed_s = std::max(file.stamp().changed_ns, file.stamp().modified_ns) / 1'000'000'000;

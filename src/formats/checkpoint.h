@@ -44,7 +44,10 @@ class Checkpoint {
   /// (truncated, overlapping, an index that names a tensor which its file lacks, a tensor in two files):
   /// file, tensor, expected and got. Unimplemented for a GGUF of an architecture or an encoding that is not
   /// built.
-  static absl::StatusOr<std::shared_ptr<const Checkpoint>> Open(const std::string& path);
+  /// identity: what content_identity() is to be, where somebody else answers for the bytes of the files
+  /// (loading/fetched_models.h); empty: what the files say.
+  static absl::StatusOr<std::shared_ptr<const Checkpoint>> Open(const std::string& path,
+                                                                const std::string& identity = "");
 
   /// The folder, or the GGUF file: for messages.
   const std::string& folder() const { return folder_; }
@@ -90,6 +93,13 @@ class Checkpoint {
   /// The tensors as they are in the files: an encoded weight is several of them there (encoded_tensors.h).
   /// For a GGUF the same as tensors().
   std::span<const TensorInfo> stored_tensors() const { return stored_tensors_; }
+  /// A file with tensors: its name in the folder, and all of its bytes.
+  struct File {
+    std::string_view name;
+    std::span<const std::byte> bytes;
+  };
+  /// In the order of TensorInfo::file.
+  std::vector<File> files() const;
   /// Name of a tensor's file in the folder.
   const std::string& file_name(const TensorInfo& info) const { return name_of_file(info.file); }
   /// Bytes of all tensors.
@@ -121,7 +131,8 @@ class Checkpoint {
 
   absl::Status read_generation_config();
   absl::Status open_files();
-  static absl::StatusOr<std::shared_ptr<const Checkpoint>> OpenGguf(const std::string& path);
+  static absl::StatusOr<std::shared_ptr<Checkpoint>> OpenFiles(const std::string& path);
+  static absl::StatusOr<std::shared_ptr<Checkpoint>> OpenGguf(const std::string& path);
   absl::Status add_gguf(const std::string& path, std::vector<GgufTensor>* tensors);
   absl::Status add_file(const std::string& name);
   absl::Status read_index(const std::string& path);
@@ -144,6 +155,7 @@ class Checkpoint {
   std::optional<Shard> shard_;
   int64_t total_bytes_ = 0;
   std::string hash_;
+  std::string known_identity_;  ///< As Open() was told; else empty.
   mutable std::once_flag identity_read_;
   mutable std::string identity_;
   GgufMetadata gguf_metadata_;  ///< Views into the first file; empty where this is no GGUF.

@@ -11,6 +11,14 @@ namespace shoal {
 
 uint64_t ContentHash(std::span<const std::byte> bytes, uint64_t seed = 0);
 
+/// 128 bits: as many contents as anybody has, and no two alike.
+struct ContentHash128 {
+  uint64_t high = 0;
+  uint64_t low = 0;
+  bool operator==(const ContentHash128&) const = default;
+};
+ContentHash128 LongContentHash(std::span<const std::byte> bytes);
+
 /// 128 bits as 32 hex digits.
 std::string ContentHashHex(std::string_view text);
 

@@ -33,8 +33,9 @@ absl::StatusOr<std::shared_ptr<const ResolvedWeights>> ResolvedWeights::Create(
   return resolved;
 }
 
-absl::StatusOr<std::shared_ptr<const ResolvedWeights>> ResolvedWeights::Open(const std::string& folder) {
-  ASSIGN_OR_RETURN(std::shared_ptr<const Checkpoint> checkpoint, Checkpoint::Open(folder));
+absl::StatusOr<std::shared_ptr<const ResolvedWeights>> ResolvedWeights::Open(const std::string& folder,
+                                                                             const std::string& identity) {
+  ASSIGN_OR_RETURN(std::shared_ptr<const Checkpoint> checkpoint, Checkpoint::Open(folder, identity));
   ASSIGN_OR_RETURN(ModelSpec spec, SpecFor(checkpoint->config()));
   return Create(std::move(checkpoint), std::move(spec));
 }

@@ -30,7 +30,9 @@ class ResolvedWeights {
   static absl::StatusOr<std::shared_ptr<const ResolvedWeights>> Create(
       std::shared_ptr<const Checkpoint> checkpoint, ModelSpec spec);
   /// Of the folder's model. The errors of Checkpoint::Open and SpecFor, too.
-  static absl::StatusOr<std::shared_ptr<const ResolvedWeights>> Open(const std::string& folder);
+  /// identity: as Checkpoint::Open.
+  static absl::StatusOr<std::shared_ptr<const ResolvedWeights>> Open(const std::string& folder,
+                                                                     const std::string& identity = "");
 
   ResolvedWeights(const ResolvedWeights&) = delete;
   ResolvedWeights& operator=(const ResolvedWeights&) = delete;
