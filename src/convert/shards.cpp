@@ -4,9 +4,9 @@
 #include <map>
 #include <utility>
 
-#include "base/check.h"
 #include "base/status.h"
 #include "formats/content_hash.h"
+#include "loading/tensor_chunks.h"
 
 namespace shoal {
 namespace {
@@ -19,36 +19,12 @@ struct StoredNeeds {
 };
 
 StoredNeeds NeedsOf(const ResolvedWeights& weights, const std::vector<ConvertShard>& shards) {
-  const Checkpoint& checkpoint = weights.checkpoint();
-  const std::span<const TensorInfo> stored = checkpoint.stored_tensors();
-  std::map<std::pair<int, int64_t>, size_t> by_place;
-  std::map<std::string, size_t> by_name;
-  for (size_t i = 0; i < stored.size(); ++i) {
-    by_place[{stored[i].file, stored[i].bytes.begin}] = i;
-    by_name[stored[i].name] = i;
-  }
+  const StoredParts parts(weights);
   StoredNeeds needs;
-  needs.by_tensor.resize(stored.size());
+  needs.by_tensor.resize(weights.checkpoint().stored_tensors().size());
   for (const ResolvedWeight& weight : weights.all()) {
-    const StoredWeight& stored_weight = weight.stored;
-    const WeightSource& source = *stored_weight.source;
     const Nodes nodes = NodesThatNeed(weight.use, shards);
-    const auto need = [&](size_t tensor) {
-      Add(nodes, needs.by_tensor[tensor][source.stack > 0 ? source.index : -1]);
-    };
-    const TensorInfo* info = checkpoint.find(source.name());
-    SHOAL_CHECK(info != nullptr);  // It was found.
-    need(by_place.at({info->file, info->bytes.begin}));
-    if (info->parts) {
-      const auto need_at = [&](const TensorPlace& place) {
-        need(by_place.at({place.file, place.bytes.begin}));
-      };
-      need_at(info->parts->scales);
-      if (info->parts->zeros) need_at(*info->parts->zeros);
-    } else if (stored_weight.format.affine() && stored_weight.blocks.type == BlockType::kNone) {
-      need(by_name.at(source.base + ".scales"));
-      need(by_name.at(source.base + ".biases"));
-    }
+    for (const StoredPart& part : parts.of(weight)) Add(nodes, needs.by_tensor[part.tensor][part.matrix]);
   }
   return needs;
 }
