@@ -60,6 +60,9 @@ Json NodeJson(const Plan* plan, const MemberStatus& status, const std::vector<No
   out["threads"] = said.threads;
   out["weight_bytes"] = said.weight_bytes;
   out["resident_bytes"] = said.resident_bytes;
+  out["weights_sent_bytes"] = said.weights_sent_bytes;
+  if (said.fetch_total_bytes > 0)
+    out["fetching"] = {{"bytes", said.fetched_bytes}, {"total_bytes", said.fetch_total_bytes}};
   out["steps"] = said.steps;
   out["expert_calls_served"] = said.expert_calls;
   return out;
@@ -135,6 +138,7 @@ std::string ClusterStatusJson(RemoteCluster& cluster, const PipelineEngine& engi
       int64_t bytes = 0;
       for (const NodeHost::NodeReport& own : cluster.host().report()) bytes += own.weight_bytes;
       node["weight_bytes"] = bytes;
+      node["weights_sent_bytes"] = cluster.weights_sent_bytes();
     }
     out["nodes"].push_back(std::move(node));
   }

@@ -105,6 +105,8 @@ class Server {
       ASSIGN_OR_RETURN(place_.key, KeyAuth::from_file(flags_.key_file));
     }
     ASSIGN_OR_RETURN(place_.api_keys, OpenApiKeys(flags_));
+    ASSIGN_OR_RETURN(const int64_t weights_rate, ParseWeightsRate(flags_.weights_rate));
+    place_.weights_rate = std::make_shared<ByteRate>(weights_rate);
     ASSIGN_OR_RETURN(place_.replan_grace, ReplanGrace(flags_.replan_after));
     RETURN_IF_ERROR(open_desk());
     place_.responses = ResponsesApi::MakeStore();
@@ -459,6 +461,9 @@ Command AddServeCommand(Flags root) {
   app.add_option("--key-file", flags->key_file, "File with the cluster's key; all nodes need the same");
   app.add_flag("--insecure", flags->insecure,
                "Work with nodes beyond this machine without a key: whoever reaches their ports may use them");
+  app.add_flag("--no-send-weights", flags->no_send_weights,
+               "Workers without the model's files get none from here");
+  AddWeightsRateOption(app, flags->weights_rate);
   app.add_flag("--take-over", flags->take_over,
                "Take workers that serve another coordinator with this model; without it they refuse");
   AddCacheSizeOptions(app, flags->cache_size);

@@ -38,6 +38,8 @@ struct WorkerFlags {
   PackedCacheFlags cache;
   KvDiskFlags kv_disk;
   JoinFlags join;
+  WeightsCacheFlags weights_cache;
+  std::string weights_rate;
 };
 
 /// Listens. Where nobody chose the port, another one will do if the usual one is taken.
@@ -81,6 +83,12 @@ absl::Status RunWorker(const WorkerFlags& flags) {
   options.threads = flags.compute.chosen_threads();
   ASSIGN_OR_RETURN(options.packed_cache, flags.cache.open());
   ASSIGN_OR_RETURN(options.kv_disk, flags.kv_disk.open(options.name));
+  ASSIGN_OR_RETURN(options.fetched, flags.weights_cache.open(options.name));
+  ASSIGN_OR_RETURN(options.weights_rate, ParseWeightsRate(flags.weights_rate));
+  if (flags.model_roots.empty() && options.fetched == nullptr) {
+    return InvalidArgument(
+        "worker: neither model files (--model-root) nor a place for fetched weights (--weights-cache)");
+  }
   options.version = kShoalVersion;
   options.machine = [] { return ReadMachine(); };
   if (!flags.key_file.empty()) {
@@ -139,9 +147,10 @@ Command AddWorkerCommand(Flags root) {
   app.add_option("--rank", flags->rank,
                  "Of this node in its log, and among the workers that join, which plans take in this order")
       .range(1, 1 << 20);
-  app.add_option("--model-root", flags->model_roots,
-                 "Models are loaded from below this folder only; repeatable")
-      .required();
+  app.add_option(
+      "--model-root", flags->model_roots,
+      "Model files are taken from below this folder only; repeatable. A model that is not there is "
+      "fetched from the coordinator");
   app.add_option("--memory", flags->memory,
                  "For weights and cache, such as 8GiB (default: what is available now, less a tenth)");
   app.add_option("--key-file", flags->key_file, "File with the cluster's key; all nodes need the same");
@@ -155,6 +164,8 @@ Command AddWorkerCommand(Flags root) {
   flags->profile.add_to(app);
   flags->cache.add_to(app);
   flags->kv_disk.add_to(app);
+  flags->weights_cache.add_to(app);
+  AddWeightsRateOption(app, flags->weights_rate);
   return {app, [flags] { return RunWorker(*flags); }};
 }
 

@@ -15,6 +15,7 @@
 #include "exec/stage_runner.h"
 #include "kernels/kernels.h"
 #include "kv/disk_store.h"
+#include "loading/fetched_models.h"
 #include "loading/packed_cache.h"
 #include "plan/cost.h"
 #include "plan/planner.h"
@@ -109,6 +110,24 @@ struct KvDiskFlags {
   /// process, so that several of one machine do not meet. InvalidArgument: not a size.
   absl::StatusOr<std::shared_ptr<DiskStore>> open(const std::string& node) const;
 };
+
+/// `name` as part of a path.
+std::string AsFolderName(std::string name);
+
+/// Flags that say where weights go that a worker fetches.
+struct WeightsCacheFlags {
+  std::string folder;  ///< "off": nowhere; empty: below the user's cache folder.
+  std::string limit = "256GiB";
+
+  void add_to(Flags app);
+  /// nullptr where it is off, or where the folder can't be had: that is a line in the log. node: as KvDiskFlags.
+  absl::StatusOr<std::shared_ptr<FetchedModels>> open(const std::string& node) const;
+};
+
+/// --weights-rate: bytes per second that this process sends of weights.
+void AddWeightsRateOption(Flags app, std::string& rate);
+/// 0 where it is empty. InvalidArgument: not a size, or less than 64 KiB.
+absl::StatusOr<int64_t> ParseWeightsRate(const std::string& rate);
 
 /// Flags that say who runs what.
 struct PlacementFlags {

@@ -1,6 +1,3 @@
-#include <algorithm>
-#include <cctype>
-
 #include "app/command.h"
 #include "base/log.h"
 #include "base/status.h"
@@ -8,16 +5,6 @@
 #include "kv/disk_store.h"
 
 namespace shoal {
-namespace {
-
-/// A name as part of a path.
-std::string AsFolder(std::string name) {
-  std::ranges::replace_if(
-      name, [](unsigned char c) { return std::isalnum(c) == 0 && c != '-' && c != '_' && c != '.'; }, '_');
-  return name.starts_with('.') || name.empty() ? "_" + name : name;
-}
-
-}  // namespace
 
 void KvDiskFlags::add_to(Flags app) {
   app.add_option("--kv-disk", size,
@@ -38,7 +25,7 @@ absl::StatusOr<std::shared_ptr<DiskStore>> KvDiskFlags::open(const std::string& 
   if (!bytes.ok()) return Annotate(bytes.status(), "--kv-disk");
   if (*bytes == 0) return nullptr;
   std::string path = folder;
-  if (path.empty() && !UserCacheFolder().empty()) path = UserCacheFolder() + "/kv/" + AsFolder(node);
+  if (path.empty() && !UserCacheFolder().empty()) path = UserCacheFolder() + "/kv/" + AsFolderName(node);
   if (path.empty()) {
     LogWarning("kv disk: off, as there is no home; --kv-disk-dir DIR says where");
     return nullptr;

@@ -32,6 +32,8 @@ struct ServeFlags {
   std::string key_file;
   bool insecure = false;
   bool take_over = false;
+  bool no_send_weights = false;
+  std::string weights_rate;
   CacheSize cache_size;
   int rows_per_step = 256;
   double target_itl_ms = 0;

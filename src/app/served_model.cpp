@@ -208,6 +208,8 @@ absl::Status ServedModel::start_cluster(ServingPlace& place) {
   options.key = place.key;
   options.insecure = flags_.insecure;
   options.take_over = flags_.take_over;
+  options.send_weights = !flags_.no_send_weights;
+  options.weights_rate = place.weights_rate;
   options.progress = [this](const std::string& member, int64_t done, int64_t total) {
     bars_.update(member, done, total);
   };

@@ -39,9 +39,10 @@ struct ServingPlace {
   std::shared_ptr<ApiKeys> api_keys;  ///< nullptr: everybody may ask.
   /// How long a lost node is waited for before a plan without it; none: until it is back.
   std::optional<Duration> replan_grace;
-  std::shared_ptr<MemoryLedger> ledger;  ///< Where there are several models: else nullptr.
-  std::shared_ptr<NodeHost> host;        ///< Made by the first.
-  std::shared_ptr<JoinDesk> desk;        ///< Where workers join; nullptr: nobody can.
+  std::shared_ptr<MemoryLedger> ledger;    ///< Where there are several models: else nullptr.
+  std::shared_ptr<NodeHost> host;          ///< Made by the first.
+  std::shared_ptr<JoinDesk> desk;          ///< Where workers join; nullptr: nobody can.
+  std::shared_ptr<ByteRate> weights_rate;  ///< Of what is sent of all models' weights.
 };
 
 /// Of --replan-after: nothing is never.

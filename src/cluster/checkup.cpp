@@ -183,6 +183,7 @@ Finding CheckLink(const std::string& from, const std::string& to, const std::str
 }
 
 Finding CheckModel(const std::string& node, const MachineReport& machine, const std::string& hash) {
+  if (machine.fetches_model) return Ok(node, "model", "not there: its part is fetched from the coordinator");
   if (!machine.model_error.empty()) {
     return {node, "model", Verdict::kWrong, machine.model_error,
             "copy the coordinator's model folder there, below a --model-root of the worker"};

@@ -97,6 +97,9 @@ TEST(Checkup, AnotherModelUnderTheSameNameIsWrong) {
   EXPECT_EQ(CheckModel("n", machine, "bb").verdict, Verdict::kWrong);
   machine.model_error = "no such model";
   EXPECT_THAT(CheckModel("n", machine, "aa").text, "no such model");
+  EXPECT_EQ(CheckModel("n", machine, "aa").verdict, Verdict::kWrong);
+  machine.fetches_model = true;
+  EXPECT_EQ(CheckModel("n", machine, "aa").verdict, Verdict::kOk);
 }
 
 TEST(Checkup, OnlyWhatIsWrongCounts) {

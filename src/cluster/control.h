@@ -41,6 +41,9 @@ struct WorkerFacts {
   uint64_t steps = 0;
   uint64_t expert_calls = 0;
   int64_t resident_bytes = 0;
+  int64_t fetched_bytes = 0;       ///< Of weights that it fetches now; what was there is included.
+  int64_t fetch_total_bytes = 0;   ///< 0: it fetches none.
+  int64_t weights_sent_bytes = 0;  ///< To others, since its start.
   uint64_t instance = 0;             ///< Of its process; random. 0: of a build that does not say.
   std::optional<ThreadRates> rates;  ///< Of its threads, where they were measured.
 };
@@ -80,6 +83,8 @@ struct PrepareOrder {
   std::vector<WeightSample> samples;
   StepLimits limits;  ///< Of the sessions to come: the memory must hold their cache, too.
   OrderGiver giver;
+  /// Checkpoint::content_identity() of the coordinator's model, whose tensors its node sends; empty: it does not.
+  std::string weights_content;
 };
 
 /// Take part in this session.
@@ -123,11 +128,12 @@ struct MachineReport {
   std::string isa;           ///< The fastest that the CPU has.
   int64_t memory_total = 0;  ///< Of the machine; 0: unknown, as for the next.
   int64_t memory_available = 0;
-  int64_t memory_limit = 0;  ///< Of a control group, or the machine's.
-  std::string huge_pages;    ///< "always", "madvise", "never"; "": the system does not say.
-  int64_t descriptors = 0;   ///< That the process may have open.
-  std::string model_hash;    ///< Of the model that was asked for.
-  std::string model_error;   ///< Why it was not found.
+  int64_t memory_limit = 0;    ///< Of a control group, or the machine's.
+  std::string huge_pages;      ///< "always", "madvise", "never"; "": the system does not say.
+  int64_t descriptors = 0;     ///< That the process may have open.
+  std::string model_hash;      ///< Of the model that was asked for.
+  std::string model_error;     ///< Why it was not found.
+  bool fetches_model = false;  ///< It is not there, and its tensors may be fetched.
 };
 
 using PrepareProgress = std::function<void(int64_t done, int64_t total)>;

@@ -28,6 +28,8 @@ constexpr int kAddressesMax = 16;
 constexpr int32_t kRankMax = 4095;  // As many nodes as a plan may have.
 constexpr int64_t kLeaseMsMin = 100;
 constexpr int64_t kLeaseMsMax = int64_t{3600} * 1000;
+/// An identity of content is a hash.
+constexpr int64_t kIdentityBytesMax = 256;
 
 template <typename Request>
 void PutLimits(const StepLimits& limits, Request& request) {
@@ -170,6 +172,9 @@ v1::DescribeReply ToProto(const WorkerFacts& facts) {
   reply.set_expert_calls(facts.expert_calls);
   reply.set_resident_bytes(facts.resident_bytes);
   reply.set_instance(facts.instance);
+  reply.set_fetched_bytes(facts.fetched_bytes);
+  reply.set_fetch_total_bytes(facts.fetch_total_bytes);
+  reply.set_weights_sent_bytes(facts.weights_sent_bytes);
   if (facts.rates.has_value()) {
     v1::ThreadRates* rates = reply.mutable_rates();
     rates->set_threads(static_cast<uint32_t>(facts.rates->threads));
@@ -198,6 +203,9 @@ WorkerFacts FromProto(const v1::DescribeReply& reply) {
   facts.expert_calls = reply.expert_calls();
   facts.resident_bytes = reply.resident_bytes();
   facts.instance = reply.instance();
+  facts.fetched_bytes = reply.fetched_bytes();
+  facts.fetch_total_bytes = reply.fetch_total_bytes();
+  facts.weights_sent_bytes = reply.weights_sent_bytes();
   if (reply.has_rates()) {
     const v1::ThreadRates& rates = reply.rates();
     facts.rates = ThreadRates{.threads = static_cast<int32_t>(rates.threads()),
@@ -278,6 +286,7 @@ v1::ExamineReply ToProto(const MachineReport& report) {
   reply.set_descriptors(report.descriptors);
   reply.set_model_hash(report.model_hash);
   reply.set_model_error(report.model_error);
+  reply.set_fetches_model(report.fetches_model);
   return reply;
 }
 
@@ -293,7 +302,8 @@ MachineReport FromProto(const v1::ExamineReply& reply) {
           .huge_pages = reply.huge_pages(),
           .descriptors = reply.descriptors(),
           .model_hash = reply.model_hash(),
-          .model_error = reply.model_error()};
+          .model_error = reply.model_error(),
+          .fetches_model = reply.fetches_model()};
 }
 
 absl::StatusOr<std::vector<std::string>> FromProto(const v1::ExamineRequest& request) {
@@ -317,6 +327,7 @@ v1::PrepareRequest ToProto(const PrepareOrder& order) {
   }
   PutLimits(order.limits, request);
   PutGiver(order.giver, *request.mutable_giver());
+  request.set_weights_content(order.weights_content);
   return request;
 }
 
@@ -340,6 +351,11 @@ absl::StatusOr<PrepareOrder> FromProto(const v1::PrepareRequest& request) {
   }
   ASSIGN_OR_RETURN(order.limits, ReadLimits(request));
   order.giver = ReadGiver(request.giver());
+  order.weights_content = request.weights_content();
+  if (std::ssize(order.weights_content) > kIdentityBytesMax) {
+    return InvalidArgument("prepare: an identity of {} bytes, expected at most {}",
+                           order.weights_content.size(), kIdentityBytesMax);
+  }
   return order;
 }
 

@@ -14,6 +14,7 @@ namespace shoal {
 inline constexpr char kTokenKey[] = "shoal-token";
 
 inline constexpr char kWorkerService[] = "shoal.v1.Worker";
+inline constexpr char kWeightsService[] = "shoal.v1.Weights";
 inline constexpr char kPeerService[] = "shoal.v1.Peer";
 inline constexpr char kCoordinatorService[] = "shoal.v1.Coordinator";
 

@@ -21,7 +21,7 @@ constexpr int64_t kConnectMs = 5000;
 constexpr int64_t kCloseMs = 1000;
 constexpr Duration kCheckTimeout = std::chrono::seconds(4);
 constexpr int64_t kPrepareMs =
-    3'600'000;  // Large models on slow disks; a dead worker is found by keep-alive.
+    86'400'000;  // Large models over slow links; a dead worker is found by keep-alive.
 
 /// A wildcard is a fine place to listen, but nobody can dial it.
 bool IsWildcard(const std::string& host) { return host == "0.0.0.0" || host == "::"; }
@@ -38,10 +38,14 @@ RemoteCluster::RemoteCluster(Options options)
     : options_(std::move(options)),
       members_(options_.members, options_.key, options_.adopt_names, CpuNumericsClass()),
       host_(options_.host != nullptr ? options_.host : MakeHost(options_)),
+      shelf_(options_.weights_rate),
+      weights_service_(shelf_, options_.key),
       own_node_{options_.members.front().name, options_.weights->checkpoint().content_identity()},
       session_base_(EntropySeed() << 32),
       instance_(EntropySeed() | 1),  // Not 0.
-      probes_(instance_, options_.key) {}
+      probes_(instance_, options_.key) {
+  if (options_.send_weights) shelf_.put(options_.weights->shared_checkpoint());
+}
 
 // Others may use the host: only what is this cluster's goes.
 RemoteCluster::~RemoteCluster() { host_->drop(own_node()); }
@@ -82,7 +86,7 @@ absl::Status RemoteCluster::start_endpoint(const HostPort& listen) {
   grpc.listen = listen.to_string();
   grpc.name = members_.self().name();
   grpc.key = options_.key;
-  grpc.services = {probes_.service()};
+  grpc.services = {probes_.service(), weights_service_.service()};
   ASSIGN_OR_RETURN(endpoint_, GrpcEndpoint::start(std::move(grpc)));
   return absl::OkStatus();
 }
@@ -177,7 +181,8 @@ absl::StatusOr<int64_t> RemoteCluster::prepare(const Session& session, NodeId no
                            options_.weights->checkpoint().hash(),
                            {samples.begin(), samples.end()},
                            session.limits,
-                           giver()};
+                           giver(),
+                           options_.send_weights ? options_.weights->checkpoint().content_identity() : ""};
   return member.client()->prepare(
       order, [&](int64_t done, int64_t total) { report(member, done, total); },
       Deadline::after_ms(kPrepareMs));

@@ -16,9 +16,11 @@
 #include "absl/status/statusor.h"
 #include "base/text.h"
 #include "cluster/control.h"
+#include "cluster/control_weights.h"
 #include "cluster/member.h"
 #include "cluster/node_host.h"
 #include "cluster/supervisor.h"
+#include "cluster/weight_shelf.h"
 #include "wire/grpc/endpoint.h"
 
 namespace shoal {
@@ -42,6 +44,8 @@ class RemoteCluster final : public SessionHost {
     bool take_over = false;                           ///< Takes workers that serve another coordinator.
     std::shared_ptr<const PackedCache> packed_cache;  ///< For node 0's shard; nullptr: none.
     std::shared_ptr<DiskStore> kv_disk;               ///< For node 0's share of the KV cache; nullptr: none.
+    bool send_weights = true;                         ///< Offers its tensors to workers without model files.
+    std::shared_ptr<ByteRate> weights_rate;           ///< Of what it sends of them; nullptr: no limit.
     /// Has this process's nodes of several clusters; nullptr: a host of its own, of the five above.
     std::shared_ptr<NodeHost> host;
     /// Loading of a member's shard. Called from several threads. May be empty.
@@ -67,6 +71,8 @@ class RemoteCluster final : public SessionHost {
   std::optional<double> load_progress() const;
   /// What travelled between this process and each member since the start, over all sessions.
   std::map<std::string, LinkStats> link_stats() const;
+  /// Tensors that workers without model files got from this process.
+  int64_t weights_sent_bytes() const { return shelf_.bytes_sent(); }
   /// This process's node.
   const NodeHost& host() const { return *host_; }
   const HostedNode& own_node() const { return own_node_; }
@@ -103,6 +109,8 @@ class RemoteCluster final : public SessionHost {
   const Options options_;
   Members members_;
   const std::shared_ptr<NodeHost> host_;
+  WeightShelf shelf_;
+  WeightsService weights_service_;
   std::string listens_on_;     ///< The host of an endpoint that open() started.
   const HostedNode own_node_;  ///< By the content of its weights: the host may have another fine-tune, too.
   std::string own_address_;    ///< At which others dial this process.

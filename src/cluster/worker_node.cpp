@@ -34,9 +34,15 @@ WorkerNode::WorkerNode(Options options)
                    CpuBackend::Options{options_.isa, options_.threads, options_.cpus});
              },
              .packed_cache = options_.packed_cache,
-             .kv_disk = options_.kv_disk}) {}
+             .kv_disk = options_.kv_disk}),
+      shelf_(std::make_shared<ByteRate>(options_.weights_rate)) {
+  if (options_.fetched == nullptr) return;
+  weights_ =
+      std::make_unique<WorkerWeights>(WorkerWeights::Options{options_.name, options_.fetched, options_.key});
+}
 
 WorkerNode::~WorkerNode() {
+  if (weights_ != nullptr) weights_->stop();
   endpoint_.reset();  // Ends calls first: nothing then touches what is torn down.
 }
 
@@ -50,7 +56,8 @@ absl::StatusOr<std::unique_ptr<WorkerNode>> WorkerNode::Start(Options options) {
   grpc.name = node->options_.name;
   grpc.key = node->options_.key;
   node->probes_ = std::make_unique<ProbeService>(node->instance_, node->options_.key);
-  grpc.services = {node->service_->service(), node->probes_->service()};
+  node->weights_service_ = std::make_unique<WeightsService>(node->shelf_, node->options_.key);
+  grpc.services = {node->service_->service(), node->probes_->service(), node->weights_service_->service()};
   {  // Calls may come before start() returns: they wait for its result.
     const std::lock_guard lock(node->mutex_);
     ASSIGN_OR_RETURN(node->endpoint_, GrpcEndpoint::start(std::move(grpc)));
@@ -71,6 +78,12 @@ WorkerFacts WorkerNode::describe() {
   facts.resident_bytes = ResidentBytes();
   facts.rates = options_.rates;
   facts.instance = instance_;
+  facts.weights_sent_bytes = shelf_.bytes_sent();
+  if (weights_ != nullptr) {
+    const WorkerWeights::Progress fetching = weights_->progress();
+    facts.fetched_bytes = fetching.done;
+    facts.fetch_total_bytes = fetching.total;
+  }
   bool serving = false;
   for (const NodeHost::NodeReport& node : host_.report()) {
     facts.weight_bytes += node.weight_bytes;
@@ -81,7 +94,7 @@ WorkerFacts WorkerNode::describe() {
     facts.expert_calls += node.stats.expert_calls_served;
   }
   const std::lock_guard lock(mutex_);
-  facts.state = loading_                 ? WorkerState::kLoading
+  facts.state = loading_ > 0             ? WorkerState::kLoading
                 : serving                ? WorkerState::kServing
                 : facts.weight_bytes > 0 ? WorkerState::kReady
                                          : WorkerState::kIdle;
@@ -190,14 +203,49 @@ void WorkerNode::make_room(const std::string& model_hash, int64_t bytes) {
       }
       LogInfo("dropped {}, to make room", other->second.model.checkpoint->folder());
       host_.drop(hosted(other->first));
+      shelf_.drop(other->first);
       const std::lock_guard lock(mutex_);
       other = held_.erase(other);
     }
   }
 }
 
+void WorkerNode::note_loading(int more) {
+  const std::lock_guard lock(mutex_);
+  loading_ += more;
+}
+
+bool WorkerNode::may_fetch(const PrepareOrder& order, const absl::Status& not_found) const {
+  // A folder that is another model, or damaged, is for a person to see.
+  const bool lacks = absl::IsNotFound(not_found) || options_.model_roots.empty();
+  return lacks && weights_ != nullptr && !order.weights_content.empty();
+}
+
+absl::StatusOr<WorkerNode::Source> WorkerNode::fetch(const PrepareOrder& order, const NodeShard& shard,
+                                                     const PrepareProgress& progress,
+                                                     int64_t& fetched_bytes) {
+  LogInfo("model '{}' is not here: its tensors are fetched from the coordinator at {}, and from peers",
+          order.model_names.empty() ? order.model_hash : order.model_names.back(),
+          order.plan.node(Plan::kCoordinator).address);
+  int64_t to_load = 0;
+  const auto check = [&](const OpenedModel& model) -> absl::Status {
+    RETURN_IF_ERROR(check_order(model, order.plan, shard, order.limits));
+    to_load = ShardBytes(model.spec, model.footprint, shard);
+    return absl::OkStatus();
+  };
+  note_loading(1);
+  absl::StatusOr<WorkerWeights::Fetched> fetched =
+      weights_->fetch(order, shard, check, [&](int64_t done, int64_t total) {
+        fetched_bytes = total;
+        if (progress) progress(done, total + to_load);
+      });
+  note_loading(-1);
+  RETURN_IF_ERROR(named(fetched.status()));
+  return Source{std::move(fetched->model), std::move(fetched->files)};
+}
+
 absl::StatusOr<int64_t> WorkerNode::prepare(const PrepareOrder& order, const PrepareProgress& progress) {
-  const std::unique_lock work(work_, kTurnMax);
+  std::unique_lock work(work_, kTurnMax);
   if (!work.owns_lock()) return busy();
   RETURN_IF_ERROR(check_owner(order.model_hash, order.giver));
   NodeShard shard = ShardOf(order.plan, order.node);
@@ -209,13 +257,30 @@ absl::StatusOr<int64_t> WorkerNode::prepare(const PrepareOrder& order, const Pre
     held->second.ordered_by = order.giver.id;
     return held->second.weight_bytes;
   }
-  ASSIGN_OR_RETURN(OpenedModel model, find_model(order));
-  RETURN_IF_ERROR(check_order(model, order.plan, shard, order.limits));
-  return load(order, std::move(model), std::move(shard), progress);
+  absl::StatusOr<OpenedModel> model = find_model(order);
+  if (model.ok()) {
+    RETURN_IF_ERROR(check_order(*model, order.plan, shard, order.limits));
+    return load(order, {*std::move(model), nullptr}, std::move(shard), progress);
+  }
+  if (!may_fetch(order, model.status())) {
+    if (!absl::IsNotFound(model.status())) return model.status();
+    return NotFound(
+        "{}. Its tensors can't be fetched: {}", Message(model.status()),
+        weights_ == nullptr ? "--weights-cache is off here" : "the coordinator has --no-send-weights");
+  }
+  work.unlock();  // It may take hours, in which sessions of other models come and go.
+  int64_t fetched_bytes = 0;
+  ASSIGN_OR_RETURN(Source source, fetch(order, shard, progress, fetched_bytes));
+  if (!work.try_lock_for(kTurnMax)) return busy();
+  RETURN_IF_ERROR(check_owner(order.model_hash, order.giver));
+  return load(order, std::move(source), std::move(shard), [&](int64_t done, int64_t total) {
+    if (progress) progress(fetched_bytes + done, fetched_bytes + total);
+  });
 }
 
-absl::StatusOr<int64_t> WorkerNode::load(const PrepareOrder& order, OpenedModel model, NodeShard shard,
+absl::StatusOr<int64_t> WorkerNode::load(const PrepareOrder& order, Source source, NodeShard shard,
                                          const PrepareProgress& progress) {
+  OpenedModel& model = source.model;
   ASSIGN_OR_RETURN(std::vector<WeightSample> samples, check_weights(order, model, shard));
   Held held{.samples = std::move(samples),
             .weight_bytes = ShardBytes(model.spec, model.footprint, shard),
@@ -225,7 +290,7 @@ absl::StatusOr<int64_t> WorkerNode::load(const PrepareOrder& order, OpenedModel 
   {
     const std::lock_guard lock(mutex_);
     held_.erase(order.model_hash);  // Its session ends and its weights go, in load().
-    loading_ = true;
+    ++loading_;
   }
   LogInfo("loading {}: layers [{}, {})", model.checkpoint->folder(), shard.layers.begin, shard.layers.end);
   // What it holds under this hash are other weights, such as those of another fine-tune: the host would keep them.
@@ -233,8 +298,9 @@ absl::StatusOr<int64_t> WorkerNode::load(const PrepareOrder& order, OpenedModel 
   if (host_.holds(node, shard)) host_.drop(node);
   const absl::Status loaded = host_.load(node, model.weights, std::move(shard), progress);
   const std::lock_guard lock(mutex_);
-  loading_ = false;
+  --loading_;
   RETURN_IF_ERROR(named(loaded));
+  shelf_.put(model.checkpoint, std::move(source.files));
   held.model = std::move(model);
   held.weight_bytes = host_.model(node)->bytes();
   const int64_t bytes = held.weight_bytes;
@@ -302,6 +368,8 @@ MachineReport WorkerNode::examine(const std::vector<std::string>& model_names) {
     const absl::StatusOr<std::string> folder = FindModel(options_.model_roots, name);
     const auto model = folder.ok() ? OpenModel(*folder) : folder.status();
     report.model_error = Message(model.status());
+    report.fetches_model =
+        weights_ != nullptr && (absl::IsNotFound(folder.status()) || options_.model_roots.empty());
     if (!folder.ok()) continue;
     if (model.ok()) report.model_hash = model->facts.hash;
     break;

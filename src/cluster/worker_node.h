@@ -13,7 +13,10 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "cluster/control.h"
+#include "cluster/control_weights.h"
 #include "cluster/node_host.h"
+#include "cluster/weight_shelf.h"
+#include "cluster/worker_weights.h"
 #include "exec/model_facts.h"
 #include "numeric/version.h"
 #include "wire/grpc/endpoint.h"
@@ -38,8 +41,10 @@ class WorkerNode final : public WorkerControl {
     bool insecure = false;                            ///< Listens beyond loopback without a key.
     std::shared_ptr<const PackedCache> packed_cache;  ///< nullptr: none.
     std::shared_ptr<DiskStore> kv_disk;               ///< nullptr: none.
-    std::string version;                              ///< Of the program, for describe().
-    std::string device;                               ///< The CPU's name, for describe().
+    std::shared_ptr<FetchedModels> fetched;  ///< Where fetched weights go; nullptr: none are fetched.
+    int64_t weights_rate = 0;                ///< Bytes per second that it sends of weights; 0: no limit.
+    std::string version;                     ///< Of the program, for describe().
+    std::string device;                      ///< The CPU's name, for describe().
     /// For examine(); empty: nothing is known of the machine.
     std::function<MachineReport()> machine;
   };
@@ -92,8 +97,19 @@ class WorkerNode final : public WorkerControl {
   /// Drops shards of other models until `bytes` fit beside those that stay: at first those without a session,
   /// then the others, as one coordinator owns a worker.
   void make_room(const std::string& model_hash, int64_t bytes);
-  absl::StatusOr<int64_t> load(const PrepareOrder& order, OpenedModel model, NodeShard shard,
+  /// A model, and where it was fetched to, if it was.
+  struct Source {
+    OpenedModel model;
+    std::shared_ptr<const FetchedModel> files;
+  };
+  /// Whether the tensors are to be fetched after the model was not found here.
+  bool may_fetch(const PrepareOrder& order, const absl::Status& not_found) const;
+  /// fetched_bytes: what progress() counted as fetched, at the end.
+  absl::StatusOr<Source> fetch(const PrepareOrder& order, const NodeShard& shard,
+                               const PrepareProgress& progress, int64_t& fetched_bytes);
+  absl::StatusOr<int64_t> load(const PrepareOrder& order, Source source, NodeShard shard,
                                const PrepareProgress& progress);
+  void note_loading(int more);
   void note_owner(const std::string& model_hash, const OpenOrder& order);
   /// The model that an order to open is for; nullptr where none is held.
   const Held* held_for(const Plan& plan) const;
@@ -101,12 +117,15 @@ class WorkerNode final : public WorkerControl {
   const Options options_;
   const uint64_t instance_;
   NodeHost host_;
+  WeightShelf shelf_;
+  std::unique_ptr<WorkerWeights> weights_;  ///< nullptr: none are fetched.
   std::unique_ptr<ControlService> service_;
   std::unique_ptr<ProbeService> probes_;
+  std::unique_ptr<WeightsService> weights_service_;
   std::unique_ptr<GrpcEndpoint> endpoint_;
   std::timed_mutex work_;     ///< Held through prepare, open and close: one at a time.
   mutable std::mutex mutex_;  ///< Guards what follows, for describe(); held until there is an endpoint.
-  bool loading_ = false;
+  int loading_ = 0;           ///< Calls that load, or fetch what they are to load.
   std::map<std::string, Held> held_;  ///< By the model's hash. Changed with work_ held, too.
 };
 

@@ -293,7 +293,10 @@ absl::Status FetchedModel::read(const FilePlace& place, std::span<std::byte> out
 absl::Status FetchedModel::write(const FilePlace& place, std::span<const std::byte> bytes) {
   SHOAL_CHECK(std::ssize(bytes) == place.bytes.size());
   const File& file = files_[static_cast<size_t>(place.file)];
-  return WriteAt(file.handle, fmt::format("{}/{}", folder_, file.name), place.bytes.begin, bytes);
+  RETURN_IF_ERROR(WriteAt(file.handle, fmt::format("{}/{}", folder_, file.name), place.bytes.begin, bytes));
+  // The disk begins now, so that keep() need not wait for all of it. Where it can't, keep() does.
+  (void)sync_file_range(file.handle.fd(), place.bytes.begin, place.bytes.size(), SYNC_FILE_RANGE_WRITE);
+  return absl::OkStatus();
 }
 
 absl::Status FetchedModel::write_record() {

@@ -12,6 +12,7 @@ SOURCE = Path(__file__).resolve().parents[2]
 
 # The user's cache folder is not used; tests of the cache use folders of their own.
 os.environ["SHOAL_PACKED_CACHE"] = "off"
+os.environ["SHOAL_WEIGHTS_CACHE"] = "off"
 os.environ["SHOAL_PROFILE"] = "off"  # Nobody is measured, so plans are the same on every machine.
 
 
