@@ -31,7 +31,8 @@ std::unique_ptr<Backend> MakeCpuBackend(Isa isa, int threads, const std::vector<
 
 }  // namespace
 
-LocalCluster::LocalCluster(Options options) : options_(std::move(options)) {
+LocalCluster::LocalCluster(Options options) : options_(std::move(options)), host_(options_.host) {
+  if (host_ != nullptr) return;
   NodeHost::Options host;
   host.make_backend = options_.make_backend;
   if (!host.make_backend) {
@@ -45,10 +46,17 @@ LocalCluster::LocalCluster(Options options) : options_(std::move(options)) {
   host.profile = options_.profile;
   host.hook = options_.hook;
   host.kv_disk = options_.kv_disk;
-  host_ = std::make_unique<NodeHost>(std::move(host));
+  host_ = std::make_shared<NodeHost>(std::move(host));
 }
 
-LocalCluster::~LocalCluster() = default;
+// Others may use the host: only what is this cluster's goes.
+LocalCluster::~LocalCluster() {
+  for (int32_t i = 0; i < nodes(); ++i) host_->drop(hosted(NodeId{i}));
+}
+
+void LocalCluster::close_nodes() {
+  for (int32_t i = 0; i < nodes(); ++i) host_->close(hosted(NodeId{i}));
+}
 
 absl::StatusOr<std::unique_ptr<LocalCluster>> LocalCluster::Load(Options options) {
   const Plan plan = options.plan;
@@ -112,7 +120,7 @@ absl::Status LocalCluster::open(const Plan& plan, PipelineEngine& engine) {
                                         .limits = options_.limits,
                                         .expert_timeout = kLocalTimeout,
                                         .sink = i == 0 ? &engine : nullptr});
-    if (!opened.ok()) host_->close_all();
+    if (!opened.ok()) close_nodes();
     RETURN_IF_ERROR(opened);
   }
   engine.open(options_.plan, host_->transport(hosted(NodeId{0})),
@@ -122,7 +130,7 @@ absl::Status LocalCluster::open(const Plan& plan, PipelineEngine& engine) {
 
 void LocalCluster::close(PipelineEngine& engine, const absl::Status& why) {
   engine.close(why);
-  host_->close_all();
+  close_nodes();
 }
 
 absl::StatusOr<std::vector<double>> LocalCluster::round_trips_us(Epoch epoch, int64_t payload_bytes,
@@ -149,7 +157,10 @@ absl::StatusOr<std::vector<double>> LocalCluster::round_trips_us(Epoch epoch, in
 
 LoadStats LocalCluster::load_stats() const {
   LoadStats sum;
-  for (const NodeHost::NodeReport& node : host_->report()) sum += node.load;
+  for (const NodeHost::NodeReport& node : host_->report()) {
+    if (node.node.model_hash != options_.weights->checkpoint().hash()) continue;
+    if (options_.plan.find_node(node.node.name).has_value()) sum += node.load;
+  }
   return sum;
 }
 

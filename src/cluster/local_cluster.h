@@ -31,6 +31,9 @@ class LocalCluster final : public SessionHost {
     int threads_per_node = 1;
     std::vector<int> cpus;  ///< threads_per_node of them for each node in turn; empty: none is pinned.
     Isa isa = Isa::kReference;
+    /// Of a process that hosts other nodes, too: their names and model, together, are none of this plan. It makes the
+    /// backends and knows the caches; what this says of them is not looked at. nullptr: one of its own.
+    std::shared_ptr<NodeHost> host;
     /// Makes the backend of a node; empty: a CpuBackend of the three above.
     std::function<std::unique_ptr<Backend>(const HostedNode&)> make_backend;
     TransportKind transport = TransportKind::kInproc;
@@ -71,6 +74,7 @@ class LocalCluster final : public SessionHost {
   HostedNode hosted(NodeId node) const {
     return {options_.plan.node(node).name, options_.weights->checkpoint().hash()};
   }
+  void close_nodes();
   int32_t nodes() const { return static_cast<int32_t>(options_.plan.nodes.size()); }
   /// Has every node hold its shard of `plan`, which becomes the one in force.
   absl::Status prepare(const Plan& plan);
@@ -79,7 +83,7 @@ class LocalCluster final : public SessionHost {
   Options options_;
   std::vector<std::unique_ptr<GrpcEndpoint>>
       endpoints_;  ///< By node, as on machines of their own. kGrpc only.
-  std::unique_ptr<NodeHost> host_;
+  std::shared_ptr<NodeHost> host_;
 };
 
 }  // namespace shoal

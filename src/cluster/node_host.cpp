@@ -45,6 +45,10 @@ void NodeHost::close(uint64_t session) {
   end_sessions([session](const HostedNode&, const Node& node) { return node.session_id == session; });
 }
 
+void NodeHost::close(const HostedNode& node) {
+  end_sessions([&](const HostedNode& name, const Node&) { return name == node; });
+}
+
 void NodeHost::close_all() {
   end_sessions([](const HostedNode&, const Node&) { return true; });
 }

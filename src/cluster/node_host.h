@@ -80,8 +80,9 @@ class NodeHost {
   /// Opens the links of the node's session. Errors as Transport::connect, FailedPrecondition where it has none.
   absl::Status connect(const HostedNode& node, Deadline deadline);
 
-  /// Ends what this process runs in a session; of all sessions. Weights stay.
+  /// Ends what this process runs in a session; of one node; of all sessions. Weights stay.
   void close(uint64_t session);
+  void close(const HostedNode& node);
   void close_all();
 
   /// A node as it is now.
