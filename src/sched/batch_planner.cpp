@@ -27,7 +27,9 @@ BatchPlannerOptions BatchPlanner::Bounded(BatchPlannerOptions options) {
 }
 
 BatchPlanner::BatchPlanner(BatchPlannerOptions options)
-    : options_(Bounded(options)), caches_(options.prefix_cache), drafter_(options.draft_max) {}
+    : options_(Bounded(options)),
+      caches_(options.prefix_cache),
+      drafter_({options.draft_max, options.draft_when}) {}
 
 void BatchPlanner::reset(const EngineLimits& limits) {
   SHOAL_CHECK(running_.empty() && in_flight_.empty());  // The scheduler settles a lost generation first.
@@ -62,6 +64,8 @@ std::optional<Step> BatchPlanner::compose(StepId id) {
   admit();
   add_decodes(step, record);
   const size_t decodes = step.slices.size();
+  // Prompts go with the decodes, which follow as soon as the draft model is done.
+  if (decodes == 0 && in_flight_.empty() && drafter_.drafting()) return std::nullopt;
   for (const SeqSlice& slice : step.slices) record.load.add_decode(slice.position, std::ssize(slice.tokens));
   add_prefills(step, record);
   if (step.slices.empty() && !caches_.has_disk_orders()) return std::nullopt;
@@ -82,16 +86,19 @@ void BatchPlanner::add_decodes(Step& step, InFlight& record) {
   for (const auto& [rank, sequence] : running_) {
     if (!sequence->decoding()) continue;
     ++decoding;
-    if (!sequence->sample_pending) ready.push_back(sequence);
+    if (!sequence->sample_pending && !drafter_.waits(*sequence)) ready.push_back(sequence);
   }
+  if (ready.empty() && drafter_.drafting()) return;
   std::ranges::sort(ready, {},
                     [](const Sequence* sequence) { return std::pair(sequence->last_step, sequence->id); });
   const int steps = model_.choose(decoding);
   // One step for all waits until all are back; the pipeline is not empty meanwhile.
   if (steps == 1 && static_cast<int64_t>(ready.size()) < decoding) return;
   const int64_t share = (decoding + steps - 1) / steps;
-  std::vector<Draft> drafts =
+  auto found =
       draft(std::span(ready).first(static_cast<size_t>(std::min(share, std::ssize(ready)))), steps == 1);
+  if (!found.has_value()) return;
+  std::vector<Draft> drafts = *std::move(found);
   drafts.resize(ready.size());
   int64_t taken = 0;
   for (size_t i = 0; i < ready.size(); ++i) {
@@ -110,9 +117,9 @@ void BatchPlanner::add_decodes(Step& step, InFlight& record) {
 }
 
 // Of sequences that decode in the next step. Every running sequence finds a row beside the drafts.
-std::vector<Draft> BatchPlanner::draft(std::span<Sequence* const> decodes, bool alone) {
+std::optional<std::vector<Draft>> BatchPlanner::draft(std::span<Sequence* const> decodes, bool alone) {
   const auto rows = std::ssize(decodes);
-  if (rows == 0) return {};
+  if (rows == 0) return std::vector<Draft>();
   return drafter_.draft(decodes, {.decodes = rows,
                                   .rows = rows + prefill_rows(options_.rows_per_step - rows),
                                   .draft_rows = options_.rows_per_step - std::ssize(running_),
@@ -305,6 +312,7 @@ void BatchPlanner::end(SeqId id) {
     returning_blocks_ += std::ssize(sequence->cursor.blocks());
   }
   caches_.withdraw(*sequence);
+  drafter_.forget(id);
   sequence->sink.reset();
   sequence->state = SequenceState::kEnded;
   if (sequence->steps_in_flight > 0) return;
@@ -505,7 +513,10 @@ std::vector<std::unique_ptr<Sequence>> BatchPlanner::lose_generation(const LossP
       ++restarts_;
       ++it;
     } else {
-      if (sequence.state != SequenceState::kEnded) removed.push_back(std::move(it->second));
+      if (sequence.state != SequenceState::kEnded) {
+        drafter_.forget(it->first);
+        removed.push_back(std::move(it->second));
+      }
       it = sequences_.erase(it);
     }
   }
@@ -550,6 +561,7 @@ std::vector<RemainingWork> BatchPlanner::remaining_work() const {
 absl::Status BatchPlanner::verify() const {
   std::vector<const Sequence*> all;
   for (const auto& [id, sequence] : sequences_) all.push_back(sequence.get());
+  RETURN_IF_ERROR(drafter_.model().verify());
   return caches_.verify(all);
 }
 

@@ -40,6 +40,7 @@ struct BatchPlannerOptions {
   int sequences_max = 256;   ///< Sequences that hold blocks at once; never more than rows_per_step.
   bool prefix_cache = true;  ///< Sequences start from what others have computed.
   int draft_max = 0;         ///< Tokens drafted for one sequence in one step at most; 0: none.
+  DraftWhen draft_when = DraftWhen::kPays;
   /// While sequences decode, prompts get no more of a step than keeps it within this time; 0: as much as there is.
   Duration target_itl{};
 };
@@ -98,6 +99,16 @@ class BatchPlanner {
   /// stages go on.
   void disk_report(NodeId node, const KvReport& report);
 
+  /// The draft model's engine is up, as a new generation, or gone. Sequences go on without it.
+  void reset_draft_model(const EngineLimits& limits) { drafter_.reset_model(limits); }
+  void lose_draft_model() { drafter_.lose_model(); }
+  /// The next step for the draft model's engine, of which one is in flight at a time; nullopt if there is none to do.
+  std::optional<Step> compose_draft() { return drafter_.compose(); }
+  /// It came back. Internal if the result does not match it: then the draft model is to be lost.
+  absl::Status acknowledge_draft(const StepResult& result, int64_t rows, int64_t ns) {
+    return drafter_.acknowledge(result, rows, ns);
+  }
+
   /// Ends a waiting or running sequence. Its blocks return once no step in flight names them.
   void end(SeqId id);
 
@@ -125,6 +136,8 @@ class BatchPlanner {
   int64_t restarts() const { return restarts_; }  ///< Sequences put back by lose_generation.
   const CacheLedger& caches() const { return caches_; }
   const DraftTotals& drafts() const { return drafter_.totals(); }
+  const DraftTotals& model_drafts() const { return drafter_.model_totals(); }  ///< Those of the draft model.
+  const DraftModelStats& draft_model() const { return drafter_.model().stats(); }
 
   /// I7; and that each block and slot has as many owners as sequences that hold it.
   absl::Status verify() const;
@@ -163,7 +176,7 @@ class BatchPlanner {
   bool settle(Named& named, const Outcome& outcome);
   void observe(const InFlight& record, std::span<const StageTiming> timings, int64_t elapsed_ns);
   void add_decodes(Step& step, InFlight& record);
-  std::vector<Draft> draft(std::span<Sequence* const> decodes, bool alone);
+  std::optional<std::vector<Draft>> draft(std::span<Sequence* const> decodes, bool alone);
   int64_t prefill_rows(int64_t rows_left) const;
   void add_prefills(Step& step, InFlight& record);
   void admit();

@@ -13,8 +13,10 @@ namespace {
 constexpr double kMargin = 1.02;
 /// Sequences of the step that have no draft wait so much longer for their token at most.
 constexpr double kOthersWait = 1.1;
-/// What is believed of a match before anything was seen, by its kind, and how many seen tokens that is worth.
-constexpr double kPriors[] = {0.3, 0.4, 0.5, 0.65, 0.8};
+/// What is believed of a match before anything was seen, by its kind, and of a draft model's token; and how many seen
+/// tokens that is worth.
+constexpr double kPriors[] = {0.3, 0.4, 0.5, 0.65, 0.8, 0.7};
+constexpr size_t kModelKind = 5;
 constexpr double kPriorWeight = 4;
 /// How many seen tokens of its own outweigh what others had.
 constexpr double kOthersWeight = 2;
@@ -28,20 +30,42 @@ constexpr double kAllKept = 0.999;
 /// Less is not worth a thought, nor are more rows in one step.
 constexpr double kGainMin = 0.02;
 constexpr int64_t kDraftRowsMax = 128;
+/// Tokens that one round of a draft model is thought about for.
+constexpr int64_t kRoundTokensMax = 32;
+/// Longer rounds than the best are not thought about when so many of them were no better.
+constexpr int64_t kWorseMax = 3;
+/// A sequence so far behind is caught up on the way, as if it were not; else in chunks of so many rows at least.
+constexpr int64_t kNear = 16;
+constexpr int64_t kChunkMin = 16;
+/// While nothing is known of the draft model, it shows so much; and it is tried anew after so many steps without it.
+constexpr int64_t kTrialRows = 64;
+constexpr int64_t kTrialTokens = 2;
+constexpr int64_t kTrialEvery = 1000;
 /// Below 1, so that a longer draft is always less sure than a shorter one.
 constexpr double kSurest = 0.98;
 
-}  // namespace
-
-size_t DraftRates::kind_of(int64_t matched) {
-  constexpr int64_t kBegins[] = {4, 6, 9, 16};
-  return static_cast<size_t>(std::ranges::upper_bound(kBegins, matched) - kBegins);
+/// What does not fit into one step has to wait for another round.
+void KeepWithinStep(std::span<const DraftOffer> offers, std::vector<DraftShare>& shares) {
+  int64_t left = kDraftStepRows;
+  for (size_t i = 0; i < shares.size(); ++i) {
+    shares[i].rows = std::min(shares[i].rows, left);
+    if (shares[i].rows < offers[i].behind) shares[i].tokens = 0;
+    left -= shares[i].rows;
+  }
 }
 
-double DraftRates::prior(int64_t matched) { return kPriors[kind_of(matched)]; }
+}  // namespace
 
-void DraftRates::observe(int64_t matched, bool right, double window) {
-  Seen& seen = seen_[kind_of(matched)];
+size_t DraftRates::kind_of(DraftBasis basis) {
+  if (basis.source == DraftSource::kModel) return kModelKind;
+  constexpr int64_t kBegins[] = {4, 6, 9, 16};
+  return static_cast<size_t>(std::ranges::upper_bound(kBegins, basis.matched) - kBegins);
+}
+
+double DraftRates::prior(DraftBasis basis) { return kPriors[kind_of(basis)]; }
+
+void DraftRates::observe(DraftBasis basis, bool right, double window) {
+  Seen& seen = seen_[kind_of(basis)];
   seen.tried += 1;
   seen.right += right ? 1 : 0;
   if (seen.tried <= window) return;
@@ -64,6 +88,12 @@ void DraftPolicy::reset() {
 void DraftPolicy::observe_step(int64_t rows, double ns, bool alone) {
   (alone ? alone_ : together_).observe(rows, ns);
   all_.fade(kAllKept);
+  if (++undrafted_for_ > kTrialEvery) model_ = {};  // What looked too dear once may have been a busy machine.
+}
+
+void DraftPolicy::observe_draft_step(int64_t rows, double ns) {
+  model_.observe(rows, ns);
+  undrafted_for_ = 0;
 }
 
 const StepCost& DraftPolicy::costs(bool alone) const {
@@ -71,18 +101,40 @@ const StepCost& DraftPolicy::costs(bool alone) const {
   return own.known() ? own : alone ? together_ : alone_;
 }
 
-double DraftPolicy::likelihood(const DraftRates& own, int64_t matched) const {
-  const DraftRates::Seen& mine = own.of(matched);
-  const DraftRates::Seen& all = all_.of(matched);
-  const double others = (all.right + kPriorWeight * DraftRates::prior(matched)) / (all.tried + kPriorWeight);
+double DraftPolicy::likelihood(const DraftRates& own, DraftBasis basis) const {
+  const DraftRates::Seen& mine = own.of(basis);
+  const DraftRates::Seen& all = all_.of(basis);
+  const double others = (all.right + kPriorWeight * DraftRates::prior(basis)) / (all.tried + kPriorWeight);
   return std::min(kSurest, (mine.right + kOthersWeight * others) / (mine.tried + kOthersWeight));
+}
+
+double DraftPolicy::expected(const DraftCandidate& candidate) const {
+  double gain = 1;
+  double sum = 0;
+  for (int64_t j = 0; j < candidate.tokens; ++j) {
+    gain *= likelihood(*candidate.rates, candidate.basis(j));
+    sum += gain;
+  }
+  return sum;
 }
 
 std::vector<int64_t> DraftPolicy::choose(std::span<const DraftCandidate> candidates,
                                          const UndraftedStep& step) const {
-  std::vector<int64_t> counts(candidates.size());
+  if (when_ == DraftWhen::kPays) return weigh(candidates, step, 0).counts;
+  std::vector<int64_t> counts;
+  int64_t left = step.draft_rows;
+  for (const DraftCandidate& one : candidates) {
+    counts.push_back(std::clamp<int64_t>(left, 0, one.tokens));
+    left -= counts.back();
+  }
+  return counts;
+}
+
+DraftPolicy::Weighed DraftPolicy::weigh(std::span<const DraftCandidate> candidates, const UndraftedStep& step,
+                                        double before_ns) const {
+  Weighed weighed{.counts = std::vector<int64_t>(candidates.size())};
   const StepCost& costs = this->costs(step.alone);
-  if (!costs.known()) return counts;
+  if (!costs.known()) return weighed;
   struct Row {
     double gain = 0;  // Probability that it and all drafted before it are right: a token more.
     size_t candidate = 0;
@@ -93,7 +145,7 @@ std::vector<int64_t> DraftPolicy::choose(std::span<const DraftCandidate> candida
     if (candidates[i].tokens > 0) ++drafted;
     double gain = 1;
     for (int64_t j = 0; j < candidates[i].tokens; ++j) {
-      gain *= likelihood(*candidates[i].rates, candidates[i].matched + j);
+      gain *= likelihood(*candidates[i].rates, candidates[i].basis(j));
       if (gain < kGainMin) break;
       rows.push_back({gain, i});
     }
@@ -104,26 +156,148 @@ std::vector<int64_t> DraftPolicy::choose(std::span<const DraftCandidate> candida
   const double most_ns =
       drafted < step.decodes ? kOthersWait * undrafted_ns : std::numeric_limits<double>::infinity();
   auto tokens = static_cast<double>(step.decodes);
-  double best = kMargin * tokens / undrafted_ns;
+  weighed.rate = tokens / (before_ns + undrafted_ns);
+  double best = kMargin * weighed.rate;
   int64_t taken = 0;
   for (int64_t n = 1; n <= most; ++n) {
     tokens += rows[static_cast<size_t>(n - 1)].gain;
-    const double ns = costs.at(step.rows + n);
+    const double ns = before_ns + costs.at(step.rows + n);
     if (ns > most_ns) break;
     const double rate = tokens / ns;
     if (rate <= best) continue;
-    best = rate;
+    best = weighed.rate = rate;
     taken = n;
   }
-  for (int64_t n = 0; n < taken; ++n) ++counts[rows[static_cast<size_t>(n)].candidate];
-  return counts;
+  for (int64_t n = 0; n < taken; ++n) ++weighed.counts[rows[static_cast<size_t>(n)].candidate];
+  return weighed;
+}
+
+// The likeliest of a candidate's rows come first, whether of a lookup or of the model; so it is the better whole.
+DraftPolicy::Round DraftPolicy::round_of(int64_t tokens, std::span<const DraftCandidate> candidates,
+                                         std::span<const DraftOffer> offers,
+                                         const UndraftedStep& step) const {
+  Round round{.tokens = tokens, .drafted = std::vector<bool>(offers.size())};
+  std::vector<DraftCandidate> mixed(candidates.begin(), candidates.end());
+  int64_t behind = 0;
+  int64_t sequences = 0;
+  for (size_t i = 0; i < offers.size(); ++i) {
+    if (offers[i].tokens == 0) continue;
+    const DraftCandidate by_model{.rates = candidates[i].rates,
+                                  .tokens = std::min(tokens, offers[i].tokens),
+                                  .source = DraftSource::kModel};
+    if (expected(candidates[i]) >= expected(by_model)) continue;
+    mixed[i] = by_model;
+    round.drafted[i] = true;
+    behind += offers[i].behind;
+    ++sequences;
+  }
+  if (sequences == 0) return round;
+  const double ns = model_.at(behind) + static_cast<double>(tokens - 1) * model_.at(sequences);
+  round.rate = weigh(mixed, step, ns).rate;
+  return round;
+}
+
+DraftPolicy::Round DraftPolicy::best_round(std::span<const DraftCandidate> candidates,
+                                           std::span<const DraftOffer> offers,
+                                           const UndraftedStep& step) const {
+  int64_t most = 0;
+  for (const DraftOffer& offer : offers) most = std::max(most, offer.tokens);
+  Round best;
+  int64_t worse = 0;
+  for (int64_t tokens = 1; tokens <= std::min(most, kRoundTokensMax) && worse < kWorseMax; ++tokens) {
+    Round round = round_of(tokens, candidates, offers, step);
+    worse = round.rate > best.rate ? 0 : worse + 1;
+    if (worse == 0) best = std::move(round);
+  }
+  return best;
+}
+
+// Rows of a chunk that takes about as long as a step.
+int64_t DraftPolicy::chunk_rows(double step_ns) const {
+  int64_t rows = kChunkMin;
+  while (rows < kDraftStepRows && model_.at(2 * rows) <= step_ns) rows *= 2;
+  return rows;
+}
+
+std::vector<DraftShare> DraftPolicy::trial(std::span<const DraftOffer> offers) const {
+  std::vector<DraftShare> shares(offers.size());
+  const DraftOffer* least = nullptr;
+  for (const DraftOffer& offer : offers) {
+    if (offer.tokens > 0 && (least == nullptr || offer.behind < least->behind)) least = &offer;
+  }
+  if (least == nullptr) return shares;
+  const int64_t rows = std::min(least->behind, kTrialRows);
+  shares[static_cast<size_t>(least - offers.data())] = {
+      rows, rows == least->behind ? std::min(kTrialTokens, least->tokens) : 0};
+  return shares;
+}
+
+// One chunk, of the sequence that is behind least, where all far behind would gain more than they cost. rate: without
+// them.
+void DraftPolicy::catch_up(std::span<const DraftCandidate> candidates, std::span<const DraftOffer> offers,
+                           const UndraftedStep& step, double rate, std::vector<DraftShare>& shares) const {
+  if (std::ranges::none_of(offers,
+                           [](const DraftOffer& one) { return one.tokens > 0 && one.behind > kNear; }))
+    return;
+  std::vector<DraftOffer> caught_up(offers.begin(), offers.end());
+  for (DraftOffer& offer : caught_up) offer.behind = std::min<int64_t>(offer.behind, 1);
+  const Round then = best_round(candidates, caught_up, step);
+  if (then.rate <= kMargin * rate) return;
+  const double step_ns = costs(step.alone).at(step.rows);
+  const int64_t chunk = chunk_rows(step_ns);
+  const double row_ns = model_.at(chunk) / static_cast<double>(chunk);
+  double cost_ns = 0;
+  double left = 0;  // Tokens of the one that goes on longest.
+  size_t next = offers.size();
+  for (size_t i = 0; i < offers.size(); ++i) {
+    if (!then.drafted[i] || offers[i].behind <= kNear) continue;
+    cost_ns += row_ns * static_cast<double>(offers[i].behind);
+    left = std::max(left, static_cast<double>(offers[i].left));
+    if (next == offers.size() || offers[i].behind < offers[next].behind) next = i;
+  }
+  if (next == offers.size()) return;
+  const double saved_ns = left * static_cast<double>(step.decodes) * (1 / rate - 1 / then.rate);
+  if (saved_ns <= cost_ns) return;
+  const int64_t rows = std::min(offers[next].behind, chunk);
+  shares[next] = {rows, rows == offers[next].behind ? std::min(then.tokens, offers[next].tokens) : 0};
+}
+
+std::vector<DraftShare> DraftPolicy::choose_round(std::span<const DraftCandidate> candidates,
+                                                  std::span<const DraftOffer> offers,
+                                                  const UndraftedStep& step) const {
+  std::vector<DraftShare> shares(offers.size());
+  if (when_ == DraftWhen::kAlways) {
+    for (size_t i = 0; i < offers.size(); ++i) {
+      if (offers[i].tokens > 0) shares[i] = {offers[i].behind, offers[i].tokens};
+    }
+    KeepWithinStep(offers, shares);
+    return shares;
+  }
+  if (!costs(step.alone).known()) return shares;
+  if (!model_.known()) return trial(offers);
+  double rate = weigh(candidates, step, 0).rate;
+  std::vector<DraftOffer> near(offers.begin(), offers.end());
+  for (DraftOffer& offer : near) {
+    if (offer.behind > kNear) offer.tokens = 0;
+  }
+  const Round round = best_round(candidates, near, step);
+  if (round.rate > kMargin * rate) {
+    rate = round.rate;
+    for (size_t i = 0; i < offers.size(); ++i) {
+      if (round.drafted[i]) shares[i] = {offers[i].behind, std::min(round.tokens, offers[i].tokens)};
+    }
+  }
+  catch_up(candidates, offers, step, rate, shares);
+  KeepWithinStep(offers, shares);
+  return shares;
 }
 
 void DraftPolicy::verified(DraftRates& own, const VerifiedDraft& draft) {
   own.fade(kOwnKept);
   for (int64_t i = 0; i < std::min(draft.tokens, draft.accepted + 1); ++i) {
-    own.observe(draft.matched + i, i < draft.accepted, kOwnWindow);
-    all_.observe(draft.matched + i, i < draft.accepted, kAllWindow);
+    const DraftBasis basis{draft.source, draft.matched + i};
+    own.observe(basis, i < draft.accepted, kOwnWindow);
+    all_.observe(basis, i < draft.accepted, kAllWindow);
   }
 }
 

@@ -152,19 +152,19 @@ TEST(DraftPolicy, WhatOthersHadIsExpectedOfANewSequence) {
   DraftRates seasoned;
   const DraftRates fresh;
   Learn(policy, seasoned, 5, 0);
-  EXPECT_LT(policy.likelihood(fresh, 5), 0.1);
-  EXPECT_GT(policy.likelihood(fresh, 20), 0.7);  // Longer matches are another matter.
+  EXPECT_LT(policy.likelihood(fresh, {.matched = 5}), 0.1);
+  EXPECT_GT(policy.likelihood(fresh, {.matched = 20}), 0.7);  // Longer matches are another matter.
   for (int i = 0; i < 3000; ++i) policy.observe_step(1, 1e6, true);
-  EXPECT_GT(policy.likelihood(fresh, 5), 0.2);  // Mostly forgotten.
+  EXPECT_GT(policy.likelihood(fresh, {.matched = 5}), 0.2);  // Mostly forgotten.
 }
 
 TEST(DraftPolicy, ASequenceIsBelievedAgainAfterAWhile) {
   DraftPolicy policy;
   DraftRates rates;
   Learn(policy, rates, 20, 0);
-  const double before = policy.likelihood(rates, 20);
+  const double before = policy.likelihood(rates, {.matched = 20});
   for (int i = 0; i < 300; ++i) policy.verified(rates, {});
-  EXPECT_GT(policy.likelihood(rates, 20), before + 0.02);
+  EXPECT_GT(policy.likelihood(rates, {.matched = 20}), before + 0.02);
 }
 
 }  // namespace

@@ -1,6 +1,9 @@
 #include "sched/drafter.h"
 
 #include <algorithm>
+#include <utility>
+
+#include "base/status.h"
 
 namespace shoal {
 namespace {
@@ -8,10 +11,17 @@ namespace {
 /// Tokens indexed at a time: well below a millisecond.
 constexpr int64_t kIndexedAtOnce = 8192;
 
+/// A text is expected to go on for as long again as it has, and for so long at least.
+constexpr int64_t kLeftMin = 128;
+
 /// A token that ends the text is followed by none.
 void CutAtEnd(const GenerationRequest& request, std::vector<int32_t>& tokens) {
   if (request.ignore_eos) return;
   tokens.erase(std::ranges::find_first_of(tokens, request.eos_ids), tokens.end());
+}
+
+DraftCandidate CandidateOf(const Sequence& sequence, const Draft& draft) {
+  return {&sequence.drafts.rates, draft.matched, std::ssize(draft.tokens), draft.source};
 }
 
 }  // namespace
@@ -24,13 +34,14 @@ void Drafter::reset(const EngineLimits& limits) {
 // A state can't go back to before a token that was wrong; a mask is computed from the token before it, which a step
 // that verifies several does not know yet.
 bool Drafter::drafts_for(const Sequence& sequence) const {
-  return draft_max_ > 0 && limits_.state_slots == 0 && sequence.masks == nullptr && !sequence.drafts.off;
+  return options_.tokens_max > 0 && limits_.state_slots == 0 && sequence.masks == nullptr &&
+         !sequence.drafts.off;
 }
 
 // A step samples one token more than it has drafts.
 int64_t Drafter::tokens_max(const Sequence& sequence) const {
   const GenerationRequest& request = sequence.request;
-  int64_t most = std::min<int64_t>(draft_max_, request.max_tokens - sequence.generated() - 1);
+  int64_t most = std::min<int64_t>(options_.tokens_max, request.max_tokens - sequence.generated() - 1);
   // Ends are withheld from as many tokens as that, and from no more.
   if (sequence.withheld > 0) most = std::min(most, request.min_tokens - sequence.generated() - 1);
   if (!sequence.cursor.long_rope()) {
@@ -43,10 +54,7 @@ void Drafter::index(Sequence& sequence) {
   if (drafts_for(sequence)) sequence.drafts.lookup.extend(sequence.tokens, kIndexedAtOnce);
 }
 
-std::vector<Draft> Drafter::draft(std::span<Sequence* const> sequences, const UndraftedStep& step) {
-  std::vector<Draft> drafts(sequences.size());
-  std::vector<DraftCandidate> candidates(sequences.size());
-  bool any = false;
+void Drafter::look_up(std::span<Sequence* const> sequences, std::vector<Draft>& drafts) {
   for (size_t i = 0; i < sequences.size(); ++i) {
     Sequence& sequence = *sequences[i];
     if (!drafts_for(sequence)) continue;
@@ -55,8 +63,23 @@ std::vector<Draft> Drafter::draft(std::span<Sequence* const> sequences, const Un
     if (most == 0 || sequence.drafts.lookup.indexed() < std::ssize(sequence.tokens)) continue;
     drafts[i] = sequence.drafts.lookup.draft(sequence.tokens, most);
     CutAtEnd(sequence.request, drafts[i].tokens);
-    candidates[i] = {&sequence.drafts.rates, drafts[i].matched, std::ssize(drafts[i].tokens)};
-    any = any || candidates[i].tokens > 0;
+  }
+}
+
+// One round a step: what it gave, be it nothing, is taken.
+std::optional<std::vector<Draft>> Drafter::draft(std::span<Sequence* const> sequences,
+                                                 const UndraftedStep& step) {
+  std::vector<Draft> drafts(sequences.size());
+  look_up(sequences, drafts);
+  const bool drafted =
+      std::ranges::any_of(sequences, [&](const Sequence* one) { return model_.drafted(*one) != nullptr; });
+  if (!drafted && model_.idle() && begin_round(sequences, drafts, step)) return std::nullopt;
+  std::vector<DraftCandidate> candidates;
+  bool any = false;
+  for (size_t i = 0; i < drafts.size(); ++i) {
+    if (drafted && drafts_for(*sequences[i])) take_better(*sequences[i], drafts[i]);
+    candidates.push_back(CandidateOf(*sequences[i], drafts[i]));
+    any = any || candidates.back().tokens > 0;
   }
   if (!any) return drafts;
   const std::vector<int64_t> counts = policy_.choose(candidates, step);
@@ -64,11 +87,51 @@ std::vector<Draft> Drafter::draft(std::span<Sequence* const> sequences, const Un
   return drafts;
 }
 
+bool Drafter::begin_round(std::span<Sequence* const> sequences, std::span<const Draft> drafts,
+                          const UndraftedStep& step) {
+  std::vector<DraftCandidate> candidates;
+  std::vector<DraftOffer> offers(sequences.size());
+  for (size_t i = 0; i < sequences.size(); ++i) {
+    const Sequence& sequence = *sequences[i];
+    candidates.push_back(CandidateOf(sequence, drafts[i]));
+    const int64_t most = drafts_for(sequence) ? tokens_max(sequence) : 0;
+    if (most == 0) continue;
+    offers[i] = model_.offer(sequence, most);
+    offers[i].left = std::min(sequence.request.max_tokens - sequence.generated(),
+                              std::max(kLeftMin, sequence.generated()));
+  }
+  const std::vector<DraftShare> shares = policy_.choose_round(candidates, offers, step);
+  std::vector<DraftModel::Wish> wishes;
+  for (size_t i = 0; i < shares.size(); ++i) {
+    if (shares[i].rows > 0) wishes.push_back({*sequences[i], shares[i]});
+  }
+  return !wishes.empty() && model_.begin(wishes, limits_.vocabulary);
+}
+
+// Of what was looked up and what the model drafted.
+void Drafter::take_better(const Sequence& sequence, Draft& draft) const {
+  const std::vector<int32_t>* tokens = model_.drafted(sequence);
+  if (tokens == nullptr) return;
+  Draft by_model{.tokens = *tokens, .source = DraftSource::kModel};
+  const int64_t most = tokens_max(sequence);
+  if (std::ssize(by_model.tokens) > most) by_model.tokens.resize(static_cast<size_t>(most));
+  const auto expected = [&](const Draft& one) { return policy_.expected(CandidateOf(sequence, one)); };
+  if (expected(by_model) > expected(draft)) draft = std::move(by_model);
+}
+
+absl::Status Drafter::acknowledge(const StepResult& result, int64_t rows, int64_t ns) {
+  RETURN_IF_ERROR(model_.acknowledge(result, ns));
+  policy_.observe_draft_step(rows, static_cast<double>(ns));
+  return absl::OkStatus();
+}
+
 void Drafter::verified(Sequence& sequence, const Draft& draft, int64_t accepted) {
   if (!drafts_for(sequence)) return;
   const auto tokens = std::ssize(draft.tokens);
-  policy_.verified(sequence.drafts.rates, {draft.matched, tokens, accepted});
-  for (DraftTotals* totals : {&sequence.drafts.totals, &totals_}) {
+  policy_.verified(sequence.drafts.rates, {draft.matched, tokens, accepted, draft.source});
+  std::vector<DraftTotals*> all = {&sequence.drafts.totals, &totals_};
+  if (draft.source == DraftSource::kModel) all.push_back(&model_totals_);
+  for (DraftTotals* totals : all) {
     totals->drafted += tokens;
     totals->accepted += accepted;
   }

@@ -8,15 +8,9 @@
 #include <span>
 #include <vector>
 
-namespace shoal {
+#include "sched/draft.h"
 
-/// What may follow a sequence's tokens.
-struct Draft {
-  /// Latest tokens that stand before both places, PromptLookup::kMatchMax at most; 0: there is no draft. Longer
-  /// matches are right more often.
-  int64_t matched = 0;
-  std::vector<int32_t> tokens;
-};
+namespace shoal {
 
 /// An index over the tokens of one sequence, which only ever grow. It takes 16 bytes a token at most; a search compares
 /// kCandidatesMax places at most, whatever the length (prompt_lookup_bench).

@@ -98,6 +98,8 @@ Scheduler::Scheduler(Engine& engine, SchedulerOptions options)
       mailbox_(std::make_shared<Mailbox>()),
       mask_pool_(options_.mask_threads),
       batch_planner_(options_.batch),
+      draft_runner_(options_.draft_engine, batch_planner_,
+                    [mailbox = mailbox_] { mailbox->post({.kind = Event::Kind::kEngineState}); }),
       engine_status_(Unavailable("the engine has not started yet")),
       down_since_(Clock::now()),
       ticked_at_(down_since_) {
@@ -201,7 +203,9 @@ void Scheduler::run() {
     if (stopping) break;
     refresh_engine();
     expire();
+    draft_runner_.receive();
     submit_steps();
+    draft_runner_.submit();
     tick();
     check_integrity();
     publish();
@@ -550,6 +554,8 @@ void Scheduler::publish() {
   stats.preemptions = batch_planner_.preemptions();
   stats.restarts = batch_planner_.restarts();
   stats.drafts = batch_planner_.drafts();
+  stats.model_drafts = batch_planner_.model_drafts();
+  stats.draft_model = batch_planner_.draft_model();
   predict_waits(stats);
   std::lock_guard lock(mailbox_->mutex);
   int arriving = arriving_;

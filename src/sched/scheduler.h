@@ -18,6 +18,7 @@
 #include "exec/engine.h"
 #include "kv/block_pool.h"
 #include "sched/batch_planner.h"
+#include "sched/draft_runner.h"
 #include "sched/mask_pool.h"
 #include "sched/request.h"
 #include "sched/wait_predictor.h"
@@ -42,6 +43,9 @@ struct SchedulerOptions {
   BatchPlannerOptions batch;
   int queue_max = 256;  ///< Sequences that may wait; with so many, a further request is refused.
   OnLoss on_loss = OnLoss::kResume;
+  /// Of a small model that drafts, where batch.draft_max is not 0; nullptr: none. Outlives the scheduler, which takes
+  /// its state listener.
+  Engine* draft_engine = nullptr;
   int mask_threads = 2;  ///< At most so many compute masks, beside the steps.
   /// How long a request that has not begun waits for an engine that is down before it fails with Unavailable.
   Duration engine_wait = std::chrono::seconds(10);
@@ -67,7 +71,9 @@ struct SchedulerStats {
   int64_t engine_losses = 0;
   int64_t restarts = 0;  ///< Begun requests that were kept over an engine loss.
   PrefixCacheStats prefix_cache;
-  DraftTotals drafts;
+  DraftTotals drafts;        ///< From all sources.
+  DraftTotals model_drafts;  ///< Those of the draft model.
+  DraftModelStats draft_model;
   double place_wait_s = 0;  ///< Predicted, until a full queue has a place again.
   double queue_wait_s = 0;  ///< Predicted, until a request that comes now begins.
   DiskTierStats kv_disk;
@@ -141,6 +147,7 @@ class Scheduler {
 
   // All below belongs to the thread.
   BatchPlanner batch_planner_;
+  DraftRunner draft_runner_;
   bool engine_up_ = false;
   absl::Status engine_status_;
   std::optional<uint64_t> generation_;  // Of the steps submitted.

@@ -1,0 +1,23 @@
+// Tokens that may follow those of a sequence, and where they come from.
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+namespace shoal {
+
+enum class DraftSource : uint8_t {
+  kLookup,  ///< The sequence's own tokens (PromptLookup).
+  kModel,   ///< A smaller model (DraftModel).
+};
+
+/// What may follow a sequence's tokens.
+struct Draft {
+  /// Of kLookup: latest tokens that stand before both places, PromptLookup::kMatchMax at most; 0: there is no draft.
+  /// Longer matches are right more often.
+  int64_t matched = 0;
+  std::vector<int32_t> tokens;
+  DraftSource source = DraftSource::kLookup;
+};
+
+}  // namespace shoal
