@@ -1,11 +1,13 @@
 #!/usr/bin/env python3
 """What drafts gain and cost: two servers of one binary, with and without, asked in turns.
 
-    speculation.py --model DIR [--text NAME] [--shoal BIN] [--turns 5] [--tokens 200] [--streams 1] [--serve-arg=--threads=1 ...]
+    speculation.py --model DIR [--draft-model DIR] [--text NAME] [--shoal BIN] [--turns 5] [--tokens 200] [--streams 1] [--serve-arg=--threads=1 ...]
 
 Texts: "repeats" is greedy, which makes a small model go in circles; "does not repeat" is drawn at temperature 1. A
 random model of some size goes in no circle: "one token" has logit_bias force one id, so that all drafts are right and
-what is measured is the cost of their rows; "four tokens" lets the model choose among four ids. End-of-text ids are ignored, and the prompts are in the prefix cache, so the time is that of decoding.
+what is measured is the cost of their rows; "four tokens" lets the model choose among four ids. "drawn alike" draws among
+64 ids that are about equally likely to any random model: nothing to look up, and a random draft model is right as often
+as a good one of a real family. End-of-text ids are ignored, and the prompts are in the prefix cache, so the time is that of decoding.
 Prints, for each text, the median rates of both servers, the median and the range of the ratio of the two within each
 turn, the median ratio of the CPU time that a token took (which a busy machine disturbs less), and how many drafted
 tokens were right. Fails if the answers differ.
@@ -28,7 +30,8 @@ from local_cluster import LocalCluster  # noqa: E402
 
 TEXTS = {"repeats": {"temperature": 0}, "does not repeat": {"temperature": 1, "top_p": 1, "top_k": 0},
          "one token": {"temperature": 0, "logit_bias": {"500": 100}},
-         "four tokens": {"temperature": 0, "logit_bias": {str(500 + i): 100 for i in range(4)}}}
+         "four tokens": {"temperature": 0, "logit_bias": {str(500 + i): 100 for i in range(4)}},
+         "drawn alike": {"temperature": 2, "top_p": 1, "top_k": 0, "logit_bias": {str(500 + i): 100 for i in range(64)}}}
 PROMPT_TOKENS = 48
 
 
@@ -67,7 +70,8 @@ def measure(cluster, text, args, turn):
 
 def drafts(cluster):
     metrics = cluster.metrics()
-    return [metrics[f"shoal_{name}_tokens_total"] for name in ("drafted", "accepted_draft")]
+    return [metrics[f"shoal_{name}_tokens_total"]
+            for name in ("drafted", "accepted_draft", "model_drafted", "accepted_model_draft")]
 
 
 def column(pairs, i):
@@ -89,17 +93,18 @@ def compare(plain, drafting, text, args):
         if answers[0] != answers[1]:
             raise SystemExit(f"{text}, turn {turn}: the answers differ")
     ratios, cpu = ([a / b for a, b in zip(*(column(rates[mode], i) for mode in ("lookup", "off")))] for i in (0, 1))
-    drafted, accepted = (b - a for a, b in zip(before, drafts(drafting)))
+    drafted, accepted, by_model, by_model_right = (b - a for a, b in zip(before, drafts(drafting)))
     print(f"{text:16}  off {statistics.median(column(rates['off'], 0)):7.1f}/s  "
           f"lookup {statistics.median(column(rates['lookup'], 0)):7.1f}/s  "
           f"ratio {statistics.median(ratios):.2f} ({min(ratios):.2f}-{max(ratios):.2f}), of CPU time {statistics.median(cpu):.2f}  "
-          f"{accepted:.0f} of {drafted:.0f} drafted tokens right, of {args.tokens * args.streams * (args.turns + 1)}",
+          f"{accepted:.0f} of {drafted:.0f} drafted tokens right ({by_model_right:.0f} of {by_model:.0f} by the model), of {args.tokens * args.streams * (args.turns + 1)}",
           flush=True)
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", required=True, type=Path)
+    parser.add_argument("--draft-model", type=Path, help="of the server that drafts")
     parser.add_argument("--shoal", type=Path, default=ROOT / "build/release/bin/shoal")
     parser.add_argument("--turns", type=int, default=5)
     parser.add_argument("--tokens", type=int, default=200)
@@ -107,9 +112,11 @@ def main():
     parser.add_argument("--text", action="append", choices=TEXTS, help="only these texts")
     parser.add_argument("--serve-arg", action="append", default=[], help="a further flag of both servers")
     args = parser.parse_args()
+    with_model = ("--draft-model", args.draft_model.resolve()) if args.draft_model else ()
     with tempfile.TemporaryDirectory() as logs, contextlib.ExitStack() as stack:
         plain, drafting = (LocalCluster(args.shoal, args.model, Path(logs) / mode,
-                                        serve_args=("--speculate", mode, *args.serve_arg)) for mode in ("off", "lookup"))
+                                        serve_args=("--speculate", mode, *more, *args.serve_arg))
+                           for mode, more in (("off", ()), ("lookup", with_model)))
         for server in (plain, drafting):
             stack.callback(server.stop)
             server.start(600)

@@ -78,6 +78,11 @@ struct Metrics::Impl {
     CatchUp(restarts, static_cast<double>(stats.restarts));
     CatchUp(drafted, static_cast<double>(stats.drafts.drafted));
     CatchUp(drafts_accepted, static_cast<double>(stats.drafts.accepted));
+    CatchUp(model_drafted, static_cast<double>(stats.model_drafts.drafted));
+    CatchUp(model_drafts_accepted, static_cast<double>(stats.model_drafts.accepted));
+    CatchUp(draft_steps, static_cast<double>(stats.draft_model.steps));
+    CatchUp(draft_rows, static_cast<double>(stats.draft_model.rows));
+    CatchUp(draft_seconds, 1e-9 * static_cast<double>(stats.draft_model.ns));
   }
 
   Registry registry;
@@ -164,6 +169,19 @@ struct Metrics::Impl {
   Counter& drafts_accepted = CounterFamily(registry, "shoal_accepted_draft_tokens_total",
                                            "Drafted tokens that were right: no step of their own was needed")
                                  .Add({});
+  Counter& model_drafted = CounterFamily(registry, "shoal_model_drafted_tokens_total",
+                                         "Those of the drafted tokens that the draft model drafted")
+                               .Add({});
+  Counter& model_drafts_accepted =
+      CounterFamily(registry, "shoal_accepted_model_draft_tokens_total", "Those of them that were right")
+          .Add({});
+  Counter& draft_steps =
+      CounterFamily(registry, "shoal_draft_model_steps_total", "Steps of the draft model").Add({});
+  Counter& draft_rows =
+      CounterFamily(registry, "shoal_draft_model_rows_total", "Token rows that they computed").Add({});
+  Counter& draft_seconds =
+      CounterFamily(registry, "shoal_draft_model_seconds_total", "Time that they took, submit to result")
+          .Add({});
   Family<Counter>& link_bytes =
       CounterFamily(registry, "shoal_link_bytes_total", "Bytes sent over each link");
   Family<Counter>& link_messages =

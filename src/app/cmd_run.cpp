@@ -4,6 +4,7 @@
 #include <nlohmann/json.hpp>
 
 #include "app/command.h"
+#include "app/draft_host.h"
 #include "app/progress.h"
 #include "app/tokenizer_assets.h"
 #include "base/process.h"
@@ -143,6 +144,13 @@ void PrintSummary(const RunFlags& flags, const TerminalSink& sink, size_t prompt
 absl::Status Run(const RunFlags& flags) {
   ASSIGN_OR_RETURN(const OpenedModel model, OpenModel(flags.model));
   ASSIGN_OR_RETURN(const Tokenizer tokenizer, LoadTokenizer(*model.checkpoint));
+  RETURN_IF_ERROR(flags.speculation.check(flags.speculation.draft_model));
+  std::unique_ptr<DraftHost> draft;
+  if (!flags.speculation.draft_model.empty()) {
+    ASSIGN_OR_RETURN(
+        draft, DraftHost::Open({.folder = flags.speculation.draft_model, .compute = flags.compute}, model,
+                               tokenizer));
+  }
   GenerationRequest request;
   ASSIGN_OR_RETURN(request.prompt, EncodePrompt(flags, *model.checkpoint, tokenizer));
   ASSIGN_OR_RETURN(LocalCluster::Options options,
@@ -156,6 +164,10 @@ absl::Status Run(const RunFlags& flags) {
     ProgressBar bar("loading");
     options.progress = [&bar](int64_t done, int64_t total) { bar.update(done, total); };
     ASSIGN_OR_RETURN(cluster, LocalCluster::Load(std::move(options)));
+  }
+  if (draft != nullptr) {
+    ASSIGN_OR_RETURN(auto packed_cache, flags.cache.open());
+    RETURN_IF_ERROR(draft->load(nullptr, std::move(packed_cache)));
   }
   PipelineEngine engine(kLocalLiveness);
   RETURN_IF_ERROR(cluster->open(cluster->plan(), engine));
@@ -172,8 +184,12 @@ absl::Status Run(const RunFlags& flags) {
   absl::Status ended;
   {
     auto sink = std::make_shared<TerminalSink>(tokenizer, !flags.json);
-    Scheduler scheduler(engine, {.batch = {.draft_max = flags.speculation.tokens_max()},
-                                 .on_loss = OnLoss::kFail});  // Nobody would open the cluster again.
+    Scheduler scheduler(
+        engine,
+        {.batch = {.draft_max = flags.speculation.tokens_max(), .draft_when = flags.speculation.when()},
+         .on_loss = OnLoss::kFail,
+         .draft_engine =
+             draft == nullptr ? nullptr : &draft->engine()});  // Nobody would open the cluster again.
     const int64_t started_ns = NowNs();
     const auto submitted = scheduler.submit(std::move(request), sink);
     ended = submitted.ok() ? sink->wait() : submitted.status();

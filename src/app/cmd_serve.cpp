@@ -194,6 +194,10 @@ absl::Status Server::declare_models() {
     std::ranges::move(listed, std::back_inserter(declared_));
   }
   if (several()) {
+    if (!flags_.speculation.draft_model.empty()) {
+      return InvalidArgument(
+          "serve: --draft-model is for one model; say draft_model for each in a file of --models");
+    }
     if (!flags_.served_name.empty()) {
       return InvalidArgument("serve: --served-model-name is for one model; write --model NAME=DIR");
     }
@@ -234,7 +238,8 @@ absl::Status Server::make_shelf() {
   place_.ledger = std::make_shared<MemoryLedger>();
   ModelShelf::Options options;
   for (const DeclaredModel& model : declared_) {
-    options.models.push_back({model.name, model.aliases, model.at_start, model.pinned, BytesIn(model.path)});
+    options.models.push_back({model.name, model.aliases, model.at_start, model.pinned,
+                              BytesIn(model.path) + BytesIn(model.draft_model)});
   }
   options.load = [this](size_t index, const std::stop_token& stop) { return load(index, stop); };
   options.waiting_max = flags_.queue;

@@ -19,6 +19,7 @@
 #include "loading/packed_cache.h"
 #include "plan/cost.h"
 #include "plan/planner.h"
+#include "sched/draft_policy.h"
 
 namespace shoal {
 
@@ -79,14 +80,21 @@ struct ProfileFlags {
   void add_to(Flags app);
 };
 
+/// --speculate.
+enum class Speculate : uint8_t { kOff, kWherePays, kAlways };
+
 /// Flags that say what is drafted.
 struct SpeculationFlags {
-  bool lookup = true;  ///< Drafts come from a sequence's own tokens; else there are none.
-  int draft_max = 16;  ///< As BatchPlannerOptions::draft_max, where there are drafts.
+  Speculate speculate = Speculate::kWherePays;
+  int draft_max = 16;       ///< As BatchPlannerOptions::draft_max, where there are drafts.
+  std::string draft_model;  ///< Folder or GGUF file of a small model that drafts; empty: none.
 
   void add_to(Flags app);
-  /// For BatchPlannerOptions::draft_max.
-  int tokens_max() const { return lookup ? draft_max : 0; }
+  /// For BatchPlannerOptions.
+  int tokens_max() const { return speculate == Speculate::kOff ? 0 : draft_max; }
+  DraftWhen when() const { return speculate == Speculate::kAlways ? DraftWhen::kAlways : DraftWhen::kPays; }
+  /// InvalidArgument where there is a draft model, of these flags or of a list of models, and nothing is drafted.
+  absl::Status check(const std::string& chosen_model) const;
 };
 
 /// Flags that say where packed weights are kept for the next start.

@@ -72,11 +72,23 @@ void ComputeFlags::add_machine_flags(Flags app) {
 
 void SpeculationFlags::add_to(Flags app) {
   app.add_choice(
-      "--speculate", lookup, {{"lookup", true}, {"off", false}},
-      "Verify several tokens in one step, drafted from what the text repeats, where that is faster; the "
-      "text stays the same: lookup (default) or off");
+      "--speculate", speculate,
+      {{"lookup", Speculate::kWherePays}, {"off", Speculate::kOff}, {"always", Speculate::kAlways}},
+      "Verify several tokens in one step, drafted from what the text repeats and by --draft-model, where "
+      "that "
+      "is faster; the text stays the same: lookup (default), off, or always, to measure drafts that don't "
+      "pay");
   app.add_option("--draft-max", draft_max, "Tokens drafted for one request in one step at most (default 16)")
       .range(1, 128);
+  app.add_option("--draft-model", draft_model,
+                 "Folder or GGUF file of a small model with the same tokenizer, which drafts tokens in this "
+                 "process where that is faster");
+}
+
+absl::Status SpeculationFlags::check(const std::string& chosen_model) const {
+  if (chosen_model.empty() || speculate != Speculate::kOff) return absl::OkStatus();
+  return InvalidArgument("--draft-model {}: nothing is drafted with --speculate off; leave out one of them",
+                         chosen_model);
 }
 
 void ComputeFlags::add_to(Flags app) {

@@ -81,8 +81,10 @@ absl::StatusOr<std::shared_ptr<ServedModel>> ServedModel::Create(const ServeFlag
                                                                  const DeclaredModel& declared,
                                                                  ServingPlace& place, int port_offset) {
   std::shared_ptr<ServedModel> model(new ServedModel(flags));
-  RETURN_IF_ERROR(model->configure(declared, place, port_offset));
+  ASSIGN_OR_RETURN(Placement placement, model->configure(declared, place, port_offset));
   RETURN_IF_ERROR(model->load_text());
+  RETURN_IF_ERROR(model->open_draft_model(declared, placement));
+  RETURN_IF_ERROR(model->make_planner(declared, place, std::move(placement)));
   RETURN_IF_ERROR(model->start_cluster(place));
   RETURN_IF_ERROR(model->start_api(declared, place));
   return model;
@@ -122,8 +124,8 @@ std::vector<HttpRoute> ServedModel::RoutesOf(const ServedModel* model,
   return routes;
 }
 
-absl::Status ServedModel::configure(const DeclaredModel& declared, const ServingPlace& place,
-                                    int port_offset) {
+absl::StatusOr<Placement> ServedModel::configure(const DeclaredModel& declared, const ServingPlace& place,
+                                                 int port_offset) {
   const PlacementFlags chosen = PlacementOf(flags_, declared);
   ASSIGN_OR_RETURN(Placement placement, ReadPlacement(chosen, flags_.compute));
   if (chosen.workers.empty() && chosen.cluster.empty() && chosen.plan.empty() && placement.nodes.size() > 1) {
@@ -145,9 +147,31 @@ absl::Status ServedModel::configure(const DeclaredModel& declared, const Serving
   for (const auto& [what, count] : model_.footprint.ignored_tensors) {
     LogInfo("{}: {} tensors of {} are ignored", model_.facts.name, count, what);
   }
+  return placement;
+}
+
+CacheSize ServedModel::asked_cache(const DeclaredModel& declared) const {
   CacheSize cache = flags_.cache_size;
   if (declared.kv_positions > 0) cache.positions = declared.kv_positions;
   if (declared.sequences > 0) cache.sequences = declared.sequences;
+  return cache;
+}
+
+absl::Status ServedModel::open_draft_model(const DeclaredModel& declared, const Placement& placement) {
+  const std::string& folder =
+      declared.draft_model.empty() ? flags_.speculation.draft_model : declared.draft_model;
+  RETURN_IF_ERROR(flags_.speculation.check(folder));
+  if (folder.empty()) return absl::OkStatus();
+  ASSIGN_OR_RETURN(draft_, DraftHost::Open({.folder = folder,
+                                            .compute = flags_.compute,
+                                            .kv_positions = asked_cache(declared).positions,
+                                            .memory_bytes = placement.nodes[0].memory_bytes},
+                                           model_, text_->tokenizer));
+  return absl::OkStatus();
+}
+
+absl::Status ServedModel::make_planner(const DeclaredModel& declared, const ServingPlace& place,
+                                       Placement placement) {
   // This process tells fine-tunes of one model from each other; workers go by config and tensors.
   const std::string identity = placement.nodes.size() == 1 && place.desk == nullptr
                                    ? model_.checkpoint->content_identity()
@@ -156,9 +180,10 @@ absl::Status ServedModel::configure(const DeclaredModel& declared, const Serving
   ASSIGN_OR_RETURN(planner_, ServingPlanner::Create({.placement = std::move(placement),
                                                      .model = model_.facts,
                                                      .spec = model_.spec,
-                                                     .cache = cache,
+                                                     .cache = asked_cache(declared),
                                                      .rows_per_step = flags_.rows_per_step,
                                                      .ledger = place.ledger,
+                                                     .beside_bytes = draft_ == nullptr ? 0 : draft_->bytes(),
                                                      .identity = identity,
                                                      .attendance = {.grace = place.replan_grace},
                                                      .replan_as = flags_.replan_as,
@@ -221,6 +246,7 @@ absl::Status ServedModel::start_cluster(ServingPlace& place) {
     ASSIGN_OR_RETURN(options.kv_disk, flags_.kv_disk.open(options.members.front().name));
     place.host = RemoteCluster::MakeHost(options);
   }
+  if (draft_ != nullptr) RETURN_IF_ERROR(draft_->load(place.host, nullptr));
   options.host = place.host;
   const bool alone = options.members.size() == 1 && place.desk == nullptr;
   ASSIGN_OR_RETURN(cluster_, RemoteCluster::Start(std::move(options)));
@@ -270,6 +296,8 @@ absl::Status ServedModel::start_api(const DeclaredModel& declared, const Serving
   scheduling.batch.prefix_cache = flags_.prefix_cache;
   scheduling.batch.target_itl = FromSeconds(flags_.target_itl_ms / 1000);
   scheduling.batch.draft_max = flags_.speculation.tokens_max();
+  scheduling.batch.draft_when = flags_.speculation.when();
+  if (draft_ != nullptr) scheduling.draft_engine = &draft_->engine();
   scheduling.queue_max = flags_.queue;
   scheduling.on_loss = flags_.on_loss;
   // One that comes while a node is away is there when the others do its part.

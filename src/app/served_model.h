@@ -21,6 +21,7 @@
 #include "api/openai/api.h"
 #include "api/openai/embeddings_api.h"
 #include "api/openai/responses_api.h"
+#include "app/draft_host.h"
 #include "app/progress.h"
 #include "app/serve_flags.h"
 #include "app/serving_planner.h"
@@ -97,8 +98,13 @@ class ServedModel final : public LoadedModel {
 
  private:
   explicit ServedModel(const ServeFlags& flags) : flags_(flags) {}
-  absl::Status configure(const DeclaredModel& declared, const ServingPlace& place, int port_offset);
+  /// Opens the model; how it is placed.
+  absl::StatusOr<Placement> configure(const DeclaredModel& declared, const ServingPlace& place,
+                                      int port_offset);
   absl::Status load_text();
+  CacheSize asked_cache(const DeclaredModel& declared) const;
+  absl::Status open_draft_model(const DeclaredModel& declared, const Placement& placement);
+  absl::Status make_planner(const DeclaredModel& declared, const ServingPlace& place, Placement placement);
   /// What the model's template shows, or the flags say, of how it writes reasoning and tool calls.
   absl::Status choose_dialect();
   absl::Status start_cluster(ServingPlace& place);
@@ -118,6 +124,7 @@ class ServedModel final : public LoadedModel {
   OpenedModel model_;
   std::unique_ptr<ServingPlanner> planner_;
   std::optional<ServedText> text_;
+  std::unique_ptr<DraftHost> draft_;  ///< nullptr: none.
   std::optional<DialectOutput> output_;
   LoadBars bars_;
   std::unique_ptr<RemoteCluster> cluster_;

@@ -91,11 +91,11 @@ ServingPlanner::~ServingPlanner() {
 }
 
 std::vector<NodeFacts> ServingPlanner::left_by_others(std::vector<NodeFacts> nodes) const {
-  if (options_.ledger == nullptr) return nodes;
   for (NodeFacts& node : nodes) {
     if (node.memory_bytes == 0) continue;  // Unknown.
-    node.memory_bytes =
-        std::max<int64_t>(node.memory_bytes - options_.ledger->others(options_.identity, node.name), 1);
+    int64_t taken = &node == &nodes.front() ? options_.beside_bytes : 0;
+    if (options_.ledger != nullptr) taken += options_.ledger->others(options_.identity, node.name);
+    node.memory_bytes = std::max<int64_t>(node.memory_bytes - taken, 1);
   }
   return nodes;
 }
@@ -304,6 +304,7 @@ StepLimits ServingPlanner::limits(const Plan& plan) const {
     std::map<std::string, int64_t> taken;
     const std::vector<NodeCost> costs = NodeCosts(plan, options_.model, {size.positions, size.sequences});
     for (size_t i = 0; i < costs.size(); ++i) taken[plan.nodes[i].name] = costs[i].total_bytes();
+    taken[options_.placement.nodes.front().name] += options_.beside_bytes;
     options_.ledger->set(options_.identity, std::move(taken));
   }
   return LimitsFor(options_.spec, plan, size, options_.rows_per_step);

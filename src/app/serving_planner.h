@@ -49,6 +49,8 @@ class ServingPlanner {
     /// Where the memory is shared with other models: a plan leaves what they take, and a cache has room for a few
     /// thousand positions at least. nullptr: all is for this model.
     std::shared_ptr<MemoryLedger> ledger;
+    /// What this process takes of its memory for something else than the model's own weights and cache.
+    int64_t beside_bytes = 0;
     std::string identity;                   ///< Of the model in the ledger: what nodes tell models by.
     AttendanceRules attendance;             ///< When plans do without a member.
     ReplanAs replan_as = ReplanAs::kAsked;  ///< How, where the placement names its part.
@@ -103,7 +105,7 @@ class ServingPlanner {
                                         Deadline deadline);
   /// What a plan is asked for where the plan file can't be followed.
   PlanRequest request_like_file() const;
-  /// The nodes with what other models leave of their memory.
+  /// The nodes with what other models leave of their memory, and what is beside the model.
   std::vector<NodeFacts> left_by_others(std::vector<NodeFacts> nodes) const;
 
   Options options_;

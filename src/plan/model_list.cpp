@@ -51,7 +51,7 @@ absl::Status ReadAliases(const ConfigCursor& map, DeclaredModel& model) {
 
 absl::StatusOr<DeclaredModel> ReadModel(const ConfigCursor& map, const std::string& folder) {
   RETURN_IF_ERROR(map.expect_keys({"path", "name", "aliases", "load", "pinned", "kv_positions", "sequences",
-                                   "plan", "cluster", "strategy", "split", "experts"}));
+                                   "plan", "cluster", "strategy", "split", "experts", "draft_model"}));
   DeclaredModel model;
   RETURN_IF_ERROR(ReadPath(map, "path", folder, model.path));
   if (model.path.empty()) return map.error("the key path is missing");
@@ -73,6 +73,7 @@ absl::StatusOr<DeclaredModel> ReadModel(const ConfigCursor& map, const std::stri
   RETURN_IF_ERROR(ReadCount(map, "sequences", kSequencesMax, model.sequences));
   RETURN_IF_ERROR(ReadPath(map, "plan", folder, model.plan));
   RETURN_IF_ERROR(ReadPath(map, "cluster", folder, model.cluster));
+  RETURN_IF_ERROR(ReadPath(map, "draft_model", folder, model.draft_model));
   for (const auto& [key, target] : {std::pair{"strategy", &model.strategy}, std::pair{"split", &model.split},
                                     std::pair{"experts", &model.experts}}) {
     RETURN_IF_ERROR(ReadText(map, key, *target));

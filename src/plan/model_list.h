@@ -25,6 +25,7 @@ struct DeclaredModel {
   std::string strategy;
   std::string split;
   std::string experts;
+  std::string draft_model;  ///< Path of the folder or the GGUF file.
 };
 
 /// Parses a list of models. Keys (* required):
@@ -36,7 +37,7 @@ struct DeclaredModel {
 ///     pinned           true or false, default false
 ///     kv_positions, sequences
 ///                      as the flags of these names
-///     plan, cluster, strategy, split, experts
+///     plan, cluster, strategy, split, experts, draft_model
 ///                      as the flags of these names
 /// Paths that are not absolute begin at `folder`. Names and aliases are all different.
 /// Returns InvalidArgument as ParseClusterFile does.

@@ -29,6 +29,7 @@ TEST(ModelList, ReadsAllThatAModelMayHave) {
     experts: round_robin:2
   - path: ../far
     plan: plans/far.json
+    draft_model: ../near
 )",
                                      ConfigSyntax::kYaml, "/m");
   ASSERT_TRUE(models.ok()) << models.status();
@@ -46,6 +47,7 @@ TEST(ModelList, ReadsAllThatAModelMayHave) {
   EXPECT_EQ(small.experts, "round_robin:2");
   EXPECT_EQ((*models)[2].path, "/far");
   EXPECT_EQ((*models)[2].plan, "/m/plans/far.json");
+  EXPECT_EQ((*models)[2].draft_model, "/near");
 }
 
 TEST(ModelList, TheNameIsTheLastPartOfThePath) {
