@@ -7,15 +7,19 @@ Texts: "repeats" is greedy, which makes a small model go in circles; "does not r
 random model of some size goes in no circle: "one token" has logit_bias force one id, so that all drafts are right and
 what is measured is the cost of their rows; "four tokens" lets the model choose among four ids. "drawn alike" draws
 from two ids at temperature 2, of which two random models draw the same one about half of the time, and lookup finds
-some, too. End-of-text ids are ignored, and the prompts are in the prefix cache, so the time is that of decoding.
+some, too. "edit" is for a model of bench/chain_model.py: the prompt is the answer with an edit (a token changed, left out
+or put in) every 25 tokens, as a file is before an agent changes it. End-of-text ids are ignored, and the prompts are in
+the prefix cache, so the time is that of decoding.
 Prints, for each text, the median rates of both servers, the median and the range of the ratio of the two within each
 turn, the median ratio of the CPU time that a token took (which a busy machine disturbs less), and how many drafted
 tokens were right. Fails if the answers differ.
 """
 import argparse
 import contextlib
+import itertools
 import json
 import os
+import random
 import statistics
 import sys
 import tempfile
@@ -24,6 +28,8 @@ import time
 import urllib.request
 from pathlib import Path
 
+from chain_model import next_token
+
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "tools/demo"))
 from local_cluster import LocalCluster  # noqa: E402
@@ -31,8 +37,10 @@ from local_cluster import LocalCluster  # noqa: E402
 TEXTS = {"repeats": {"temperature": 0}, "does not repeat": {"temperature": 1, "top_p": 1, "top_k": 0},
          "one token": {"temperature": 0, "logit_bias": {"500": 100}},
          "four tokens": {"temperature": 0, "logit_bias": {str(500 + i): 100 for i in range(4)}},
-         "drawn alike": {"temperature": 2, "top_p": 1, "top_k": 0, "logit_bias": {str(500 + i): 100 for i in range(2)}}}
+         "drawn alike": {"temperature": 2, "top_p": 1, "top_k": 0, "logit_bias": {str(500 + i): 100 for i in range(2)}},
+         "edit": {"temperature": 0}}
 PROMPT_TOKENS = 48
+TOKENS_PER_EDIT = 25
 
 
 def answer(url, body, timeout_s=600):
@@ -42,6 +50,29 @@ def answer(url, body, timeout_s=600):
         return json.load(response)["choices"][0]["text"]
 
 
+def edited(tokens, vocabulary, numbers):
+    """The tokens with an edit in every stretch of TOKENS_PER_EDIT."""
+    out = []
+    for begin in range(0, len(tokens), TOKENS_PER_EDIT):
+        stretch = list(tokens[begin:begin + TOKENS_PER_EDIT])
+        at = numbers.randrange(len(stretch))
+        new = numbers.randrange(vocabulary)
+        stretch[at:at + 1] = numbers.choice(([new], [], [stretch[at], new]))
+        out += stretch
+    return out
+
+
+def prompt_of(text, args, stream, turn):
+    if text != "edit":
+        return [100 + (7 * i * i + 13 * stream) % 1900 for i in range(PROMPT_TOKENS)]
+    vocabulary = json.loads((args.model / "config.json").read_text())["vocab_size"]
+    numbers = random.Random(f"{turn}/{stream}")
+    start = numbers.randrange(vocabulary)
+    answer_tokens = list(itertools.accumulate(range(args.tokens), lambda token, _: next_token(token, vocabulary),
+                                              initial=start))[1:]
+    return [*edited(answer_tokens, vocabulary, numbers), start]
+
+
 def cpu_seconds(process):
     fields = Path(f"/proc/{process.pid}/stat").read_text().rsplit(")", 1)[1].split()
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
@@ -49,8 +80,8 @@ def cpu_seconds(process):
 
 def measure(cluster, text, args, turn):
     """Tokens a second of time and of CPU time, over all streams, and their answers."""
-    bodies = [{"prompt": [100 + (7 * i * i + 13 * stream) % 1900 for i in range(PROMPT_TOKENS)], "max_tokens": args.tokens,
-               "ignore_eos": True, "seed": 1000 * turn + stream, **TEXTS[text]} for stream in range(args.streams)]
+    bodies = [{"prompt": prompt_of(text, args, stream, turn), "max_tokens": args.tokens, "ignore_eos": True,
+               "seed": 1000 * turn + stream, **TEXTS[text]} for stream in range(args.streams)]
     for body in bodies:
         answer(cluster.url, {**body, "max_tokens": 1})
     got = [None] * len(bodies)
@@ -109,7 +140,7 @@ def main():
     parser.add_argument("--turns", type=int, default=5)
     parser.add_argument("--tokens", type=int, default=200)
     parser.add_argument("--streams", type=int, default=1)
-    parser.add_argument("--text", action="append", choices=TEXTS, help="only these texts")
+    parser.add_argument("--text", action="append", choices=TEXTS, help="only these texts; all but \"edit\" where none is named")
     parser.add_argument("--serve-arg", action="append", default=[], help="a further flag of both servers")
     args = parser.parse_args()
     with_model = ("--draft-model", args.draft_model.resolve()) if args.draft_model else ()
@@ -120,7 +151,7 @@ def main():
         for server in (plain, drafting):
             stack.callback(server.stop)
             server.start(600)
-        for text in args.text or TEXTS:
+        for text in args.text or [name for name in TEXTS if name != "edit"]:
             compare(plain, drafting, text, args)
 
 
