@@ -6,6 +6,7 @@
 #include <nlohmann/json.hpp>
 
 #include "base/text.h"
+#include "sched/request.h"
 
 namespace shoal {
 
@@ -143,6 +144,12 @@ void EachObject(const Json& list, const std::string& where, std::optional<ApiErr
     FieldReader object(list[i], path + ".", error);
     read(object);
   }
+}
+
+std::optional<int> ReadPriority(FieldReader& fields) {
+  const auto priority = fields.integer("priority", kPriorityMin, kPriorityMax);
+  if (!priority.has_value()) return std::nullopt;
+  return static_cast<int>(*priority);
 }
 
 }  // namespace shoal

@@ -73,4 +73,7 @@ ApiError WrongType(const std::string& where, std::string_view expected, const Js
 void EachObject(const Json& list, const std::string& where, std::optional<ApiError>& error,
                 absl::FunctionRef<void(FieldReader& object)> read);
 
+/// A request's own `priority`, which is one field in every dialect.
+std::optional<int> ReadPriority(FieldReader& fields);
+
 }  // namespace shoal

@@ -18,6 +18,24 @@ ONE_SLOT = ("--rows-per-step", "1", *LONG_TIMEOUT)
 WAIT_S = 60
 
 
+def tale(of):
+    """Some hundred tokens that no other tale begins with: none are found in the cache."""
+    return f"{of}: " + "The tide comes in and goes out. " * 20
+
+
+# A request of each API that computes for a while, one row a step, so that the order of the answers is that of the slot.
+API_BODIES = {
+    "/v1/chat/completions": {"messages": user(tale("chat")), "max_tokens": 1},
+    "/v1/completions": {"prompt": tale("completions"), "max_tokens": 1},
+    "/v1/embeddings": {"input": tale("embeddings")},
+    "/v1/responses": {"input": tale("responses"), "max_output_tokens": 1},
+    "/v1/messages": {"messages": user(tale("messages")), "max_tokens": 1},
+    "/api/chat": {"messages": user(tale("ollama")), "options": {"num_predict": 1}, "stream": False},
+    "/api/generate": {"prompt": tale("generate"), "options": {"num_predict": 1}, "stream": False},
+    "/api/embed": {"input": tale("embed")},
+}
+
+
 def client(cluster, key="unused"):
     return openai.OpenAI(base_url=cluster.url + "/v1", api_key=key, max_retries=0, timeout=WAIT_S,
                          http_client=httpx.Client(trust_env=False, timeout=WAIT_S))
@@ -63,11 +81,12 @@ class Line:
                 stream.close()
         self._wait_in_line(run)
 
-    def embed(self, name, key):
-        """The same with a text to embed."""
+    def post(self, name, key=None, path="/v1/embeddings", **body):
+        """The same in the words of another API, whose answer comes whole."""
         def run():
             with http(self.cluster, key) as api:
-                assert api.post("/v1/embeddings", json={"input": "The tide comes in."}).status_code == 200
+                answer = api.post(path, json={**API_BODIES[path], **body})
+                assert answer.status_code == 200, answer.text
                 self.began.append(name)
         self._wait_in_line(run)
 
@@ -127,18 +146,28 @@ def test_a_key_has_the_priority_of_its_line_and_asks_for_no_better_one(with_keys
 
 def test_a_text_to_embed_has_the_priority_of_its_key(with_keys):
     line = Line(with_keys, "key-of-ann")
-    line.embed("job", "key-of-job")
+    line.post("job", "key-of-job")
     line.ask("ann", "key-of-ann")
-    line.embed("eve", "key-of-eve")
+    line.post("eve", "key-of-eve")
     assert line.order() == ["eve", "ann", "job"]
+
+
+def test_requests_of_all_apis_wait_in_one_line(make_cluster):
+    line = Line(make_cluster(1, serve_args=ONE_SLOT))
+    ranks = (7, -3, 0, 50, -100, 99, 1, -50)
+    for rank, path in zip(ranks, API_BODIES, strict=True):
+        line.post(rank, path=path, priority=rank)
+    assert line.order() == sorted(ranks)
 
 
 def test_a_priority_out_of_range_is_refused_by_name(single):
     with http(single) as api:
-        for path, body in (("/v1/chat/completions", {"messages": user("hi")}), ("/v1/completions", {"prompt": "a"})):
+        for path, body in API_BODIES.items():
             for wrong in (101, -101, "high", 1.5):
-                refused = api.post(path, json={**body, "max_tokens": 1, "priority": wrong})
-                assert refused.status_code == 400 and refused.json()["error"]["param"] == "priority", refused.text
+                refused = api.post(path, json={**body, "priority": wrong})
+                assert refused.status_code == 400, refused.text
+                error = refused.json()["error"]
+                assert "'priority'" in (error if isinstance(error, str) else error["message"]), refused.text
 
 
 def test_a_full_queue_says_when_it_has_a_place(make_cluster):

@@ -145,13 +145,10 @@ std::optional<ApiError> AnswerService::constrain(const std::optional<Structure>&
   return std::nullopt;
 }
 
-CallerPriority AnswerService::caller_priority(const std::string& caller) const {
-  return options_.caller_priority ? options_.caller_priority(caller) : CallerPriority{};
-}
-
-ApiResult<int> AnswerService::priority_of(const AnswerOrder& order, const std::string& caller) const {
-  const CallerPriority allowed = caller_priority(caller);
-  const int priority = order.priority.value_or(allowed.usual);
+ApiResult<int> AnswerService::priority_for(std::optional<int> asked, const std::string& caller) const {
+  const CallerPriority allowed =
+      options_.caller_priority ? options_.caller_priority(caller) : CallerPriority{};
+  const int priority = asked.value_or(allowed.usual);
   if (priority >= allowed.best) return priority;
   return std::unexpected(ApiError{
       .message = fmt::format("'priority' must be from {} to {} with the API key '{}', got {}; lower ones are "
@@ -180,7 +177,7 @@ GenerationRequest AnswerService::generation(const AnswerOrder& order,
 std::optional<ApiError> AnswerService::start(AnswerOrder order, std::unique_ptr<AnswerWriter> answer,
                                              const std::shared_ptr<ResponseWriter>& writer) {
   if (draining_) return ShuttingDown();
-  const ApiResult<int> priority = priority_of(order, writer->caller());
+  const ApiResult<int> priority = priority_for(order.priority, writer->caller());
   if (!priority.has_value()) return priority.error();
   AnswerPlan plan{
       .id = order.id,

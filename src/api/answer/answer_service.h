@@ -108,8 +108,8 @@ class AnswerService {
   void drain() { draining_ = true; }
   bool draining() const { return draining_; }
 
-  /// The priority of this caller's requests that ask for none.
-  int usual_priority(const std::string& caller) const { return caller_priority(caller).usual; }
+  /// The priority of a request of this caller that asks for `asked`; absent: the caller's usual one.
+  ApiResult<int> priority_for(std::optional<int> asked, const std::string& caller) const;
 
   /// That a request means this model. Absent: it does.
   std::optional<ApiError> check_model(const std::optional<std::string>& name) const;
@@ -139,9 +139,6 @@ class AnswerService {
   std::optional<ApiError> check_tokens(const std::vector<int32_t>& prompt) const;
 
  private:
-  CallerPriority caller_priority(const std::string& caller) const;
-  /// The priority of an order of this caller.
-  ApiResult<int> priority_of(const AnswerOrder& order, const std::string& caller) const;
   GenerationRequest generation(const AnswerOrder& order, const std::vector<int32_t>& prompt) const;
 
   const AnswerServiceOptions options_;

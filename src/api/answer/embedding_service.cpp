@@ -69,6 +69,8 @@ EmbeddingService::EmbeddingService(EmbeddingOptions options, AnswerService& serv
 std::optional<ApiError> EmbeddingService::start(EmbeddingOrder order, Done done,
                                                 const std::shared_ptr<ResponseWriter>& writer) {
   if (service_.draining()) return ShuttingDown();
+  const ApiResult<int> priority = service_.priority_for(order.priority, writer->caller());
+  if (!priority.has_value()) return priority.error();
   if (order.dimensions.value_or(1) < 1 || order.dimensions.value_or(1) > options_.width) {
     return ApiError{.message = fmt::format("'dimensions' is {}; this model's embeddings have from 1 to {}",
                                            *order.dimensions, options_.width),
@@ -88,7 +90,7 @@ std::optional<ApiError> EmbeddingService::start(EmbeddingOrder order, Done done,
     requests.push_back({.id = order.id,
                         .prompt = prompt,
                         .deadline = Deadline::after(options_.request_deadline),
-                        .priority = service_.usual_priority(writer->caller()),
+                        .priority = *priority,
                         .party = writer->caller(),
                         .pool = options_.pool});
   }

@@ -27,6 +27,7 @@ struct EmbeddingOrder {
   std::string id;                             ///< "embd-..."
   std::vector<std::vector<int32_t>> prompts;  ///< At least one.
   const char* prompt_field = "input";         ///< Where prompts are in the request, for errors.
+  std::optional<int> priority;                ///< As AnswerOrder::priority.
   bool truncate = false;                      ///< A prompt that is too long loses its end, and is no error.
   std::optional<int64_t> dimensions;          ///< Only the first so many values; at most `width`.
 };

@@ -260,6 +260,7 @@ void ReadSampling(FieldReader& fields, Json& chat) {
   if (const auto value = fields.number("temperature", {0, 2})) chat["temperature"] = *value;
   if (const auto value = fields.number("top_p", {0, 1})) chat["top_p"] = *value;
   if (const auto value = fields.integer("top_k", 0, INT32_MAX)) chat["top_k"] = *value;
+  if (const auto priority = ReadPriority(fields)) chat["priority"] = *priority;
   if (const Json* stops = fields.find_array("stop_sequences"); stops != nullptr && !stops->empty()) {
     chat["stop"] = *stops;
   }

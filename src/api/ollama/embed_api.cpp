@@ -21,6 +21,7 @@ void ReadShared(FieldReader& fields, OllamaEmbedRequest& out) {
   // Options say how Ollama runs and samples; nothing is sampled here.
   fields.find_object("options");
   fields.harmless("keep_alive");
+  out.priority = ReadPriority(fields);
 }
 
 void ReadInputs(FieldReader& fields, std::vector<std::string>& out) {
@@ -112,6 +113,7 @@ void OllamaEmbedApi::answer(const ApiResult<OllamaEmbedRequest>& parsed, Shape s
   if (parsed->inputs.empty()) return done(Embeddings());
   EmbeddingOrder order{.id = NewAnswerId("ollama-"),
                        .prompt_field = field,
+                       .priority = parsed->priority,
                        .truncate = parsed->truncate,
                        .dimensions = parsed->dimensions};
   for (const std::string& input : parsed->inputs) {

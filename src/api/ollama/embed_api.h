@@ -17,6 +17,7 @@ struct OllamaEmbedRequest {
   std::vector<std::string> inputs;  ///< Empty: asks that the model be loaded, which it is.
   bool truncate = true;
   std::optional<int64_t> dimensions;
+  std::optional<int> priority;
 };
 
 ApiResult<OllamaEmbedRequest> ParseOllamaEmbed(std::string_view body);

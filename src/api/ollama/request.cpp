@@ -82,6 +82,7 @@ void ReadCommon(FieldReader& fields, Error& error, OllamaRequest& out, Json& cha
   ReadOptions(fields, error, chat);
   ReadThink(fields, chat);
   ReadFormat(fields, chat);
+  if (const auto priority = ReadPriority(fields)) chat["priority"] = *priority;
   for (const char* name : {"keep_alive", "truncate", "shift"}) fields.find(name);
   fields.only("logprobs", {false});
   fields.only("top_logprobs", {0});

@@ -211,8 +211,7 @@ void ReadCommon(FieldReader& fields, const RequestLimits& limits, std::optional<
   ReadEnd(fields, limits, out);
   ReadStream(fields, error, out);
   out.n = static_cast<int>(fields.integer("n", 1, kChoicesMax).value_or(1));
-  const auto priority = fields.integer("priority", kPriorityMin, kPriorityMax);
-  if (priority.has_value()) out.priority = static_cast<int>(*priority);
+  out.priority = ReadPriority(fields);
   out.structure = ReadStructure(fields, error);
   AcceptWhatChangesNothing(fields);
 }

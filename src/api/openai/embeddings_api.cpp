@@ -55,7 +55,8 @@ ApiResult<EmbeddingsRequest> ParseEmbeddings(std::string_view body, const Reques
                 "invalid_value");
   }
   out.dimensions = fields.integer("dimensions", 1, INT32_MAX);
-  for (const char* name : {"user", "metadata", "priority", "request_id"}) fields.harmless(name);
+  out.priority = ReadPriority(fields);
+  for (const char* name : {"user", "metadata", "request_id"}) fields.harmless(name);
   fields.refuse_others();
   if (error.has_value()) return std::unexpected(*std::move(error));
   return out;
@@ -73,7 +74,8 @@ void EmbeddingsApi::answer(const HttpRequest& request, const std::shared_ptr<Res
   const auto parsed = ParseEmbeddings(request.body, {.vocabulary = service.vocabulary()});
   if (!parsed.has_value()) return SendError(*writer, parsed.error());
   if (const auto wrong = service.check_model(parsed->model)) return SendError(*writer, *wrong);
-  EmbeddingOrder order{.id = NewAnswerId("embd-"), .dimensions = parsed->dimensions};
+  EmbeddingOrder order{
+      .id = NewAnswerId("embd-"), .priority = parsed->priority, .dimensions = parsed->dimensions};
   for (const PromptField& input : parsed->inputs) {
     auto tokens = PromptTokens(service, input, "input");
     if (!tokens.has_value()) return SendError(*writer, tokens.error());

@@ -19,6 +19,7 @@ struct EmbeddingsRequest {
   enum class Encoding : uint8_t { kFloat, kBase64 };
   Encoding encoding = Encoding::kFloat;
   std::optional<int64_t> dimensions;
+  std::optional<int> priority;
 };
 
 ApiResult<EmbeddingsRequest> ParseEmbeddings(std::string_view body, const RequestLimits& limits);

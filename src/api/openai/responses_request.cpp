@@ -247,6 +247,7 @@ void ReadSampling(FieldReader& fields, Draft& out) {
   if (tokens.has_value()) out.chat["max_tokens"] = *tokens;
   if (temperature.has_value()) out.chat["temperature"] = *temperature;
   if (top_p.has_value()) out.chat["top_p"] = *top_p;
+  if (const auto priority = ReadPriority(fields)) out.chat["priority"] = *priority;
   out.echo["max_output_tokens"] = tokens.has_value() ? Json(*tokens) : Json(nullptr);
   out.echo["temperature"] = temperature.value_or(1.0);
   out.echo["top_p"] = top_p.value_or(1.0);
