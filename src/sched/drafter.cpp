@@ -10,6 +10,8 @@ namespace {
 
 /// Tokens indexed at a time: well below a millisecond.
 constexpr int64_t kIndexedAtOnce = 8192;
+/// Expected tokens in one draft: nearly all are right, so that there may be more of them than of others.
+constexpr int64_t kExpectedAtOnce = 64;
 
 /// A text is expected to go on for as long again as it has, and for so long at least.
 constexpr int64_t kLeftMin = 128;
@@ -18,6 +20,24 @@ constexpr int64_t kLeftMin = 128;
 void CutAtEnd(const GenerationRequest& request, std::vector<int32_t>& tokens) {
   if (request.ignore_eos) return;
   tokens.erase(std::ranges::find_first_of(tokens, request.eos_ids), tokens.end());
+}
+
+/// What is left of the expected tokens: none once the text went another way.
+std::span<const int32_t> ExpectedNext(const Sequence& sequence) {
+  const std::span<const int32_t> expected = sequence.request.expected;
+  const auto at = static_cast<size_t>(sequence.generated());
+  if (at >= expected.size() || sequence.drafts.unexpected) return {};
+  return expected.subspan(at);
+}
+
+/// Compares the sequence's latest `count` tokens with what was expected.
+void NoteUnexpected(Sequence& sequence, int64_t count) {
+  const std::span<const int32_t> expected = sequence.request.expected;
+  const auto end = std::min(static_cast<size_t>(sequence.generated()), expected.size());
+  const auto begin = std::min(static_cast<size_t>(sequence.generated() - count), end);
+  const auto tokens = std::span(sequence.tokens).subspan(sequence.request.prompt.size());
+  if (!std::ranges::equal(tokens.subspan(begin, end - begin), expected.subspan(begin, end - begin)))
+    sequence.drafts.unexpected = true;
 }
 
 DraftCandidate CandidateOf(const Sequence& sequence, const Draft& draft) {
@@ -39,9 +59,9 @@ bool Drafter::drafts_for(const Sequence& sequence) const {
 }
 
 // A step samples one token more than it has drafts.
-int64_t Drafter::tokens_max(const Sequence& sequence) const {
+int64_t Drafter::tokens_max(const Sequence& sequence, int64_t draft_max) const {
   const GenerationRequest& request = sequence.request;
-  int64_t most = std::min<int64_t>(options_.tokens_max, request.max_tokens - sequence.generated() - 1);
+  int64_t most = std::min<int64_t>(draft_max, request.max_tokens - sequence.generated() - 1);
   // Ends are withheld from as many tokens as that, and from no more.
   if (sequence.withheld > 0) most = std::min(most, request.min_tokens - sequence.generated() - 1);
   if (!sequence.cursor.long_rope()) {
@@ -50,18 +70,26 @@ int64_t Drafter::tokens_max(const Sequence& sequence) const {
   return std::max<int64_t>(most, 0);
 }
 
-void Drafter::index(Sequence& sequence) {
+void Drafter::index(Sequence& sequence) const {
   if (drafts_for(sequence)) sequence.drafts.lookup.extend(sequence.tokens, kIndexedAtOnce);
 }
 
-void Drafter::look_up(std::span<Sequence* const> sequences, std::vector<Draft>& drafts) {
+Draft Drafter::draft_for(Sequence& sequence) const {
+  if (const auto expected = ExpectedNext(sequence); !expected.empty()) {
+    const int64_t most = std::min(tokens_max(sequence, kExpectedAtOnce), std::ssize(expected));
+    return {.matched = PromptLookup::kMatchMax, .tokens = {expected.begin(), expected.begin() + most}};
+  }
+  index(sequence);
+  const int64_t most = tokens_max(sequence, options_.tokens_max);
+  if (most == 0 || sequence.drafts.lookup.indexed() < std::ssize(sequence.tokens)) return {};
+  return sequence.drafts.lookup.draft(sequence.tokens, most);
+}
+
+void Drafter::look_up(std::span<Sequence* const> sequences, std::vector<Draft>& drafts) const {
   for (size_t i = 0; i < sequences.size(); ++i) {
     Sequence& sequence = *sequences[i];
     if (!drafts_for(sequence)) continue;
-    index(sequence);
-    const int64_t most = tokens_max(sequence);
-    if (most == 0 || sequence.drafts.lookup.indexed() < std::ssize(sequence.tokens)) continue;
-    drafts[i] = sequence.drafts.lookup.draft(sequence.tokens, most);
+    drafts[i] = draft_for(sequence);
     CutAtEnd(sequence.request, drafts[i].tokens);
   }
 }
@@ -94,7 +122,9 @@ bool Drafter::begin_round(std::span<Sequence* const> sequences, std::span<const 
   for (size_t i = 0; i < sequences.size(); ++i) {
     const Sequence& sequence = *sequences[i];
     candidates.push_back(CandidateOf(sequence, drafts[i]));
-    const int64_t most = drafts_for(sequence) ? tokens_max(sequence) : 0;
+    // What is expected needs no model.
+    const bool asks = drafts_for(sequence) && ExpectedNext(sequence).empty();
+    const int64_t most = asks ? tokens_max(sequence, options_.tokens_max) : 0;
     if (most == 0) continue;
     offers[i] = model_.offer(sequence, most);
     offers[i].left = std::min(sequence.request.max_tokens - sequence.generated(),
@@ -113,7 +143,7 @@ void Drafter::take_better(const Sequence& sequence, Draft& draft) const {
   const std::vector<int32_t>* tokens = model_.drafted(sequence);
   if (tokens == nullptr) return;
   Draft by_model{.tokens = *tokens, .source = DraftSource::kModel};
-  const int64_t most = tokens_max(sequence);
+  const int64_t most = tokens_max(sequence, options_.tokens_max);
   if (std::ssize(by_model.tokens) > most) by_model.tokens.resize(static_cast<size_t>(most));
   const auto expected = [&](const Draft& one) { return policy_.expected(CandidateOf(sequence, one)); };
   if (expected(by_model) > expected(draft)) draft = std::move(by_model);
@@ -127,6 +157,7 @@ absl::Status Drafter::acknowledge(const StepResult& result, int64_t rows, int64_
 
 void Drafter::verified(Sequence& sequence, const Draft& draft, int64_t accepted) {
   if (!drafts_for(sequence)) return;
+  NoteUnexpected(sequence, accepted + 1);
   const auto tokens = std::ssize(draft.tokens);
   policy_.verified(sequence.drafts.rates, {draft.matched, tokens, accepted, draft.source});
   std::vector<DraftTotals*> all = {&sequence.drafts.totals, &totals_};

@@ -29,7 +29,7 @@ class Drafter {
   void reset(const EngineLimits& limits);
 
   /// Takes more of the sequence's tokens into its index: some thousand at a time, as a long prompt is computed.
-  void index(Sequence& sequence);
+  void index(Sequence& sequence) const;
 
   /// A draft for each of `sequences`, which all decode next in one step; mostly empty ones. nullopt: the draft model
   /// works for them first, until waits() says no of each; ask again then.
@@ -60,8 +60,9 @@ class Drafter {
 
  private:
   bool drafts_for(const Sequence& sequence) const;
-  int64_t tokens_max(const Sequence& sequence) const;
-  void look_up(std::span<Sequence* const> sequences, std::vector<Draft>& drafts);
+  int64_t tokens_max(const Sequence& sequence, int64_t draft_max) const;
+  Draft draft_for(Sequence& sequence) const;
+  void look_up(std::span<Sequence* const> sequences, std::vector<Draft>& drafts) const;
   bool begin_round(std::span<Sequence* const> sequences, std::span<const Draft> drafts,
                    const UndraftedStep& step);
   void take_better(const Sequence& sequence, Draft& draft) const;

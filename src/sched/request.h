@@ -35,6 +35,8 @@ struct GenerationRequest {
   Deadline deadline;  ///< When it passes, the request ends with DeadlineExceeded.
   int priority = 0;   ///< From kPriorityMin to kPriorityMax.
   std::string party;  ///< Whose it is: parties get equal shares. Empty: of all that are not known, as one.
+  /// What it is likely to generate, since it did before: verified as any drafts are.
+  std::vector<int32_t> expected;
   /// The sink is told how likely each token of the prompt was, but for the first.
   bool score_prompt = false;
   /// kLast or kMean: the sink is told the prompt's embedding.

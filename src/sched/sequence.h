@@ -64,7 +64,8 @@ struct SequenceDrafts {
   PromptLookup lookup;
   DraftRates rates;
   DraftTotals totals;
-  bool off = false;  ///< A step failed in rows of which some were drafted.
+  bool unexpected = false;  ///< The text differs from what was expected.
+  bool off = false;         ///< A step failed in rows of which some were drafted.
 };
 
 struct Sequence {

@@ -91,12 +91,14 @@ class Bench {
   }
   ~Bench() { EXPECT_THAT(engine_.violations(), IsEmpty()); }
 
-  SeqId add(std::vector<int32_t> prompt, int64_t max_tokens, std::vector<int32_t> eos_ids = {}) {
+  SeqId add(std::vector<int32_t> prompt, int64_t max_tokens, std::vector<int32_t> eos_ids = {},
+            std::vector<int32_t> expected = {}) {
     auto sequence = std::make_unique<Sequence>();
     sequence->id = SeqId{next_sequence_++};
     sequence->request.sampling.seed = sequence->id.value;
     sequence->request.max_tokens = max_tokens;
     sequence->request.eos_ids = std::move(eos_ids);
+    sequence->request.expected = std::move(expected);
     sequence->tokens = sequence->request.prompt = std::move(prompt);
     const SeqId id = sequence->id;
     planner_.enqueue(std::move(sequence));
@@ -245,6 +247,31 @@ TEST(Speculation, ABlockThatEndsWithAWrongDraftIsNotFoundByOthers) {
     bench.add(next, 20);
     ASSERT_NO_FATAL_FAILURE(bench.run());  // The engine looks at what the blocks hold.
   }
+}
+
+// A text that lookup never finds, of which another run is on record.
+TEST(Speculation, WhatIsExpectedTakesFewSteps) {
+  RandomStream random(5);
+  const std::vector<int32_t> prompt = Text(random, 20);
+  SamplingParams sampling;
+  sampling.seed = 1;  // Of the first sequence of a Bench.
+  const std::vector<int32_t> whole = ExpectedTokens(CopyModel(0), prompt, 300, sampling);
+  std::vector<int32_t> wrong = whole;
+  wrong[100] = (wrong[100] + 1) % kVocabulary;
+  const std::vector<int32_t> half(whole.begin(), whole.begin() + 150);
+  const auto accepted = [&](const std::vector<int32_t>& expected) {
+    Bench bench({"", kRoomy, {.draft_max = 8}}, 0);
+    bench.add(prompt, 300, {}, expected);
+    bench.run();
+    return bench.planner().drafts().accepted;
+  };
+  EXPECT_LT(accepted({}), 10);
+  EXPECT_GT(accepted(whole), 250);
+  const int64_t of_wrong = accepted(wrong);
+  EXPECT_TRUE(of_wrong > 70 && of_wrong <= 100)
+      << of_wrong << ": what stands behind the wrong one is not tried";
+  const int64_t of_half = accepted(half);
+  EXPECT_TRUE(of_half > 110 && of_half < 160) << of_half;
 }
 
 TEST(Speculation, AFaithfulCopyTakesFewSteps) {
