@@ -110,6 +110,7 @@ class Server {
     ASSIGN_OR_RETURN(place_.replan_grace, ReplanGrace(flags_.replan_after));
     RETURN_IF_ERROR(open_desk());
     place_.responses = ResponsesApi::MakeStore();
+    ASSIGN_OR_RETURN(place_.records, AnswerRecords::Open({.folder = flags_.answers_dir}));
     RETURN_IF_ERROR(declare_models());
     std::vector<HttpRoute> routes;
     if (several()) {
@@ -396,6 +397,8 @@ void AddHttpOptions(Flags app, ServeFlags& flags) {
   app.add_option("--api-key", flags.api_key,
                  "One such key; better in the environment, where others don't see it")
       .envname("SHOAL_API_KEY");
+  app.add_option("--answers-dir", flags.answers_dir,
+                 "Folder where answers to requests with an Idempotency-Key outlive this process");
   app.add_flag("--open-metrics", flags.open_metrics, "Answer /metrics without a key, as /health");
 }
 

@@ -47,6 +47,8 @@ struct ServeFlags {
   std::string replan_after = "15";
   ReplanAs replan_as = ReplanAs::kAsked;
   double rejoin_wait_s = 30;  ///< That running requests may hold up a node that is back.
+  std::string
+      answers_dir;  ///< Where answers that clients may ask for again outlive the process; empty: nowhere.
   bool prefix_cache = true;
   std::string tool_parser = "auto";
   std::string reasoning_parser = "auto";

@@ -327,6 +327,7 @@ absl::Status ServedModel::start_api(const DeclaredModel& declared, const Serving
     const int priority = keys->priority_of(caller);
     return CallerPriority{.usual = priority, .best = priority};
   };
+  service.records = place.records;
   service.chat_format = [this](const ChatRequest& chat, std::string_view prompt) {
     return output_->format(chat, prompt);
   };

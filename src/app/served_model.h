@@ -37,6 +37,7 @@ namespace shoal {
 struct ServingPlace {
   std::optional<KeyAuth> key;
   std::shared_ptr<ResponseStore> responses;
+  std::shared_ptr<AnswerRecords> records;
   std::shared_ptr<ApiKeys> api_keys;  ///< nullptr: everybody may ask.
   /// How long a lost node is waited for before a plan without it; none: until it is back.
   std::optional<Duration> replan_grace;

@@ -45,7 +45,15 @@ std::vector<ChatRequest> WaysToRender(const Conversation& conversation) {
 
 }  // namespace
 
-std::string NewAnswerId(std::string_view prefix) { return fmt::format("{}{:016x}", prefix, EntropySeed()); }
+uint64_t SeedFor(const SamplingFields& sampling, const ResponseWriter& writer) {
+  if (sampling.seed.has_value()) return *sampling.seed;
+  return writer.repeat_key().has_value() ? SeedOf(*writer.repeat_key()) : EntropySeed();
+}
+
+std::string NewAnswerId(std::string_view prefix, const ResponseWriter& writer) {
+  const auto& key = writer.repeat_key();
+  return fmt::format("{}{:016x}", prefix, key.has_value() ? SeedOf(*key) : EntropySeed());
+}
 
 std::string_view WithoutLatest(std::string_view name) {
   constexpr std::string_view kLatest = ":latest";
@@ -174,11 +182,24 @@ GenerationRequest AnswerService::generation(const AnswerOrder& order,
   return out;
 }
 
+std::optional<ApiError> AnswerService::record(const std::optional<RepeatKey>& key) const {
+  if (key.has_value() && options_.records != nullptr && !options_.records->begin(*key)) {
+    return ApiError{
+        .status = 422,
+        .message = "this Idempotency-Key came with another body before; send the same body, or a new key",
+        .code = "idempotency_key_reused"};
+  }
+  return std::nullopt;
+}
+
 std::optional<ApiError> AnswerService::start(AnswerOrder order, std::unique_ptr<AnswerWriter> answer,
                                              const std::shared_ptr<ResponseWriter>& writer) {
   if (draining_) return ShuttingDown();
   const ApiResult<int> priority = priority_for(order.priority, writer->caller());
   if (!priority.has_value()) return priority.error();
+  const std::optional<RepeatKey>& key = writer->repeat_key();
+  if (auto wrong = record(key)) return wrong;
+  order.sampling.seed = SeedFor(order.sampling, *writer);
   AnswerPlan plan{
       .id = order.id,
       .choices_per_prompt = order.choices_per_prompt,
@@ -199,9 +220,17 @@ std::optional<ApiError> AnswerService::start(AnswerOrder order, std::unique_ptr<
       one.priority = *priority;
       one.party = writer->caller();
       one.score_prompt = order.score_prompts && i == 0;
+      if (key.has_value() && options_.records != nullptr)
+        one.expected = options_.records->tokens(*key, static_cast<int>(choices.size()) - 1);
     }
   }
   plan.choices = static_cast<int>(choices.size());
+  if (key.has_value() && options_.records != nullptr) {
+    plan.note = [records = options_.records, key = *key](int choice, int64_t at,
+                                                         std::span<const SampledToken> tokens) {
+      records->note(key, choice, at, tokens);
+    };
+  }
   const int64_t prompt_tokens = plan.prompt_tokens;
   auto sink = std::make_shared<AnswerSink>(std::move(plan), text_.tokenizer, metrics_, std::move(answer));
   const auto id = scheduler_.submit(std::move(choices), std::move(sink));

@@ -17,6 +17,7 @@
 #include "api/api_error.h"
 #include "api/http/server.h"
 #include "api/metrics.h"
+#include "api/retry/answer_record.h"
 #include "api/structure/grammar_service.h"
 #include "api/structure/tool_grammar.h"
 #include "base/clock.h"
@@ -52,6 +53,8 @@ struct AnswerServiceOptions {
   std::function<OutputFormat(const ChatRequest& chat, std::string_view prompt)> chat_format = {};
   /// The same for grammars: how the model writes calls and reasoning. Empty: neither.
   std::function<AnswerFormat(std::string_view prompt)> answer_format = {};
+  /// Of requests that clients may send again; nullptr: none are kept.
+  std::shared_ptr<AnswerRecords> records = nullptr;
 };
 
 /// A conversation, ready to be answered.
@@ -139,6 +142,8 @@ class AnswerService {
   std::optional<ApiError> check_tokens(const std::vector<int32_t>& prompt) const;
 
  private:
+  /// Begins a record of what is generated for a request that may come again. An error where its key came with another.
+  std::optional<ApiError> record(const std::optional<RepeatKey>& key) const;
   GenerationRequest generation(const AnswerOrder& order, const std::vector<int32_t>& prompt) const;
 
   const AnswerServiceOptions options_;
@@ -155,7 +160,10 @@ std::string_view WithoutLatest(std::string_view name);
 /// What a request gets while the server drains.
 ApiError ShuttingDown();
 
-/// `prefix` and 16 hexadecimal digits that nobody else has.
-std::string NewAnswerId(std::string_view prefix);
+/// The seed that the request says, or one that it has each time that it is sent, or one from the operating system.
+uint64_t SeedFor(const SamplingFields& sampling, const ResponseWriter& writer);
+
+/// `prefix` and 16 hexadecimal digits that no other request has.
+std::string NewAnswerId(std::string_view prefix, const ResponseWriter& writer);
 
 }  // namespace shoal

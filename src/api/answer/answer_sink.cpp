@@ -42,6 +42,7 @@ bool AnswerSink::on_tokens(int choice, std::span<const SampledToken> tokens) {
   one.failure = one.chain.push(tokens, events);
   if (!one.failure.ok()) return false;
   const auto used = static_cast<size_t>(one.chain.tokens() - before);
+  if (plan_.note) plan_.note(choice, before, tokens.first(used));
   time_tokens(one, used);
   writer_->piece({.choice = choice, .events = events, .sampled = tokens.first(used)});
   return !one.chain.stopped() && !writer_->gone();

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <string>
 #include <vector>
@@ -21,6 +22,8 @@ struct AnswerPlan {
   int choices_per_prompt = 1;  ///< Choices in a row that have one prompt.
   ChainPlan chain = {};        ///< Of each choice.
   int64_t prompt_tokens = 0;   ///< Of all prompts.
+  /// Told the tokens of each choice as they come, the first of them the choice's token number `at`. May be empty.
+  std::function<void(int choice, int64_t at, std::span<const SampledToken> tokens)> note = {};
 };
 
 /// A stream in which nothing was written for so long gets a comment.

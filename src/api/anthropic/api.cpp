@@ -27,7 +27,7 @@ void AnthropicApi::messages(const HttpRequest& request, const Writer& writer) {
   const auto parsed = ParseMessages(request.body);
   if (!parsed.has_value()) return SendMessageError(*writer, parsed.error());
   if (const auto wrong = check_model(parsed->model)) return SendMessageError(*writer, *wrong);
-  MessageHeader header{.id = NewAnswerId("msg_"), .model = service_.model_names().front()};
+  MessageHeader header{.id = NewAnswerId("msg_", *writer), .model = service_.model_names().front()};
   auto order = OrderOfChat(service_, parsed->chat, header.id);
   if (!order.has_value()) return SendMessageError(*writer, order.error());
   header.prompt_tokens = std::ssize(order->prompts.front());

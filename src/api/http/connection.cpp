@@ -321,6 +321,11 @@ void HttpConnection::run_handler(const HttpRoute& route, HttpRequest request) {
                              .body = shared->error_body(wrong->status, wrong->message),
                              .headers = std::move(wrong->headers)});
       }
+      const auto repeat_key = RepeatKeyOf(request);
+      if (!repeat_key.has_value()) {
+        return writer->send({.status = 400, .body = shared->error_body(400, repeat_key.error())});
+      }
+      writer->set_repeat_key(*repeat_key);
       handler(request, std::move(writer));
     } catch (const std::exception& error) {
       // Libraries below may throw (out of memory); one request must not take the server down.

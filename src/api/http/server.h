@@ -13,6 +13,7 @@
 #include <vector>
 
 #include "absl/status/statusor.h"
+#include "api/http/repeat_key.h"
 #include "base/clock.h"
 
 namespace shoal {
@@ -68,11 +69,15 @@ class ResponseWriter {
   bool gone() const;
   /// Whom it answers, as HttpServerOptions::admit says.
   const std::string& caller() const { return caller_; }
+  /// By what its request is known again; nothing where the client does not say. Set before the handler runs.
+  const std::optional<RepeatKey>& repeat_key() const { return repeat_key_; }
+  void set_repeat_key(std::optional<RepeatKey> key) { repeat_key_ = key; }
 
  private:
   const std::shared_ptr<HttpConnection> connection_;
   const uint64_t exchange_;
   const std::string caller_;
+  std::optional<RepeatKey> repeat_key_;
   bool complete_ = false;
 };
 

@@ -158,15 +158,15 @@ void LlamaApi::infill(const HttpRequest& request, const Writer& writer) {
     if (middle.error().param == "suffix") middle.error().param = "input_suffix";
     return SendError(*writer, middle.error());
   }
-  AnswerOrder order = OrderWithoutPrompt(common, NewAnswerId("infill-"));
+  AnswerOrder order = OrderWithoutPrompt(common, NewAnswerId("infill-", *writer));
   order.prompt_field = "input_prefix";
   order.stop_token_ids.insert(order.stop_token_ids.end(), middle->end_ids.begin(), middle->end_ids.end());
   if (auto wrong = service_.constrain(common.structure, order)) return SendError(*writer, *wrong);
   if (parsed->indent > 0) {
     order.format.parser = [indent = parsed->indent] { return std::make_unique<IndentCut>(indent); };
   }
+  order.sampling.seed = SeedFor(order.sampling, *writer);  // It is told.
   const SamplingParams sampling = ResolveSampling(order.sampling, options_.sampling);
-  order.sampling.seed = sampling.seed;  // The one that is told.
   LlamaAnswerFormat format{.model = service_.model_names().front(),
                            .prompt = service_.tokenizer().decode(middle->tokens, false).value_or(""),
                            .settings = DumpJson(Settings(sampling, order.max_tokens.value_or(-1))),

@@ -84,7 +84,7 @@ void OllamaApi::answer(const ApiResult<OllamaRequest>& parsed, Asked asked, cons
   const bool chat = asked == Asked::kChat;
   OllamaHeader header{.model = service_.model_names().front(), .chat = chat};
   if (parsed->load_only) return writer->send({.body = OllamaLoadedBody(header)});
-  const std::string id = NewAnswerId("ollama-");
+  const std::string id = NewAnswerId("ollama-", *writer);
   auto order = parsed->raw.has_value() ? OrderOfText(service_, parsed->chat, *parsed->raw, id)
                                        : OrderOfChat(service_, parsed->chat, id);
   if (!order.has_value()) return SendOllamaError(*writer, order.error());

@@ -111,7 +111,7 @@ void OllamaEmbedApi::answer(const ApiResult<OllamaEmbedRequest>& parsed, Shape s
         {.body = shape == Shape::kList ? ListBody(*embeddings, model, started_ns) : OneBody(*embeddings)});
   };
   if (parsed->inputs.empty()) return done(Embeddings());
-  EmbeddingOrder order{.id = NewAnswerId("ollama-"),
+  EmbeddingOrder order{.id = NewAnswerId("ollama-", *writer),
                        .prompt_field = field,
                        .priority = parsed->priority,
                        .truncate = parsed->truncate,

@@ -67,8 +67,9 @@ void OpenAiApi::chat_completion(const HttpRequest& request, const Writer& writer
   if (!parsed.has_value()) return SendError(*writer, parsed.error());
   const CommonFields& common = parsed->common;
   if (const auto wrong = service_.check_model(common.model)) return SendError(*writer, *wrong);
-  ChatFormat format{
-      .header = header("chatcmpl-", common), .choices = common.n, .tokenizer = &service_.tokenizer()};
+  ChatFormat format{.header = header("chatcmpl-", common, *writer),
+                    .choices = common.n,
+                    .tokenizer = &service_.tokenizer()};
   auto order = OrderOfChat(service_, *parsed, format.header.id);
   if (!order.has_value()) return SendError(*writer, order.error());
   start(*std::move(order),
@@ -82,7 +83,7 @@ void OpenAiApi::completion(const HttpRequest& request, const Writer& writer) {
   if (!parsed.has_value()) return SendError(*writer, parsed.error());
   CommonFields& common = parsed->common;
   if (const auto wrong = service_.check_model(common.model)) return SendError(*writer, *wrong);
-  CompletionFormat format{.header = header("cmpl-", common),
+  CompletionFormat format{.header = header("cmpl-", common, *writer),
                           .prompts = static_cast<int>(parsed->prompts.size()),
                           .n = common.n,
                           .best_of = parsed->best_of,
@@ -107,7 +108,7 @@ void OpenAiApi::generate(const HttpRequest& request, const Writer& writer) {
   const auto parsed = ParseGenerate(request.body, {.vocabulary = service_.vocabulary()});
   if (!parsed.has_value()) return SendError(*writer, parsed.error());
   if (const auto wrong = service_.check_model(parsed->common.model)) return SendError(*writer, *wrong);
-  const AnswerHeader head = header("gen-", parsed->common);
+  const AnswerHeader head = header("gen-", parsed->common, *writer);
   auto order = order_of(*parsed, head.id);
   if (!order.has_value()) return SendError(*writer, order.error());
   auto answer =
@@ -124,8 +125,9 @@ ApiResult<AnswerOrder> OpenAiApi::order_of(const CompletionRequest& request, std
   return order;
 }
 
-AnswerHeader OpenAiApi::header(const char* id_prefix, const CommonFields& common) const {
-  return {.id = NewAnswerId(id_prefix),
+AnswerHeader OpenAiApi::header(const char* id_prefix, const CommonFields& common,
+                               const ResponseWriter& writer) const {
+  return {.id = NewAnswerId(id_prefix, writer),
           .model = service_.model_names().front(),
           .created = UnixSeconds(),
           .include_usage = common.include_usage,

@@ -59,7 +59,7 @@ class OpenAiApi {
   void cache_stats(const HttpRequest& request, const Writer& writer) const;
 
   Json entry_of(const std::string& name) const;
-  AnswerHeader header(const char* id_prefix, const CommonFields& common) const;
+  AnswerHeader header(const char* id_prefix, const CommonFields& common, const ResponseWriter& writer) const;
   /// The request's prompts as tokens.
   std::optional<ApiError> add_prompts(const CompletionRequest& request, AnswerOrder& order) const;
   /// All that the orders of texts to be continued have in common.

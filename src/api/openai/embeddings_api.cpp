@@ -75,7 +75,7 @@ void EmbeddingsApi::answer(const HttpRequest& request, const std::shared_ptr<Res
   if (!parsed.has_value()) return SendError(*writer, parsed.error());
   if (const auto wrong = service.check_model(parsed->model)) return SendError(*writer, *wrong);
   EmbeddingOrder order{
-      .id = NewAnswerId("embd-"), .priority = parsed->priority, .dimensions = parsed->dimensions};
+      .id = NewAnswerId("embd-", *writer), .priority = parsed->priority, .dimensions = parsed->dimensions};
   for (const PromptField& input : parsed->inputs) {
     auto tokens = PromptTokens(service, input, "input");
     if (!tokens.has_value()) return SendError(*writer, tokens.error());

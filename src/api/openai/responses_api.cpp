@@ -69,7 +69,7 @@ void ResponsesApi::create(const HttpRequest& request, const Writer& writer) {
   });
   if (!parsed.has_value()) return SendError(*writer, parsed.error());
   if (const auto wrong = service_.check_model(parsed->model)) return SendError(*writer, *wrong);
-  ResponseFormat format{.id = NewAnswerId("resp_"),
+  ResponseFormat format{.id = NewAnswerId("resp_", *writer),
                         .model = service_.model_names().front(),
                         .created = UnixSeconds(),
                         .echo = std::move(parsed->echo),
