@@ -64,12 +64,12 @@ JoinFlags JoinOf(const WorkerFlags& flags) {
   return join;
 }
 
-absl::Status RunWorker(const WorkerFlags& flags) {
-  BlockStopSignals();
+std::string NameOf(const WorkerFlags& flags) { return flags.name.empty() ? HostName() : flags.name; }
+
+/// All but what joining decides: another key, another address.
+absl::StatusOr<WorkerNode::Options> OptionsOf(const WorkerFlags& flags) {
   WorkerNode::Options options;
-  options.name = flags.name.empty() ? HostName() : flags.name;
-  SetProcessLogName(options.name, flags.rank);
-  SetThreadLogName(options.name, -1);
+  options.name = NameOf(flags);
   options.listen = flags.listen.empty() ? "127.0.0.1:50051" : flags.listen;
   options.model_roots = flags.model_roots;
   const Topology machine = ReadTopology();
@@ -95,6 +95,15 @@ absl::Status RunWorker(const WorkerFlags& flags) {
     ASSIGN_OR_RETURN(options.key, KeyAuth::from_file(flags.key_file));
   }
   options.insecure = flags.insecure;
+  options.rates = RatesOfThisMachine(flags.compute, flags.profile);
+  return options;
+}
+
+absl::Status RunWorker(const WorkerFlags& flags) {
+  BlockStopSignals();
+  SetProcessLogName(NameOf(flags), flags.rank);
+  SetThreadLogName(NameOf(flags), -1);
+  ASSIGN_OR_RETURN(WorkerNode::Options options, OptionsOf(flags));
   ASSIGN_OR_RETURN(JoinTarget target, ReadJoin(flags.join));
   if (target.key.has_value()) {
     if (options.key.has_value()) return InvalidArgument("worker: a token has the key: leave out --key-file");
@@ -108,7 +117,6 @@ absl::Status RunWorker(const WorkerFlags& flags) {
     RETURN_IF_ERROR(
         CheckExposure({"worker --rest-host", flags.rest_host, options.key.has_value(), options.insecure}));
   }
-  options.rates = RatesOfThisMachine(flags.compute, flags.profile);
   std::unique_ptr<ExpertRestServer> rest;
   if (flags.rest_port >= 0) {
     ASSIGN_OR_RETURN(rest, ExpertRestServer::Start({.host = flags.rest_host,

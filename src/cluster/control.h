@@ -41,9 +41,9 @@ struct WorkerFacts {
   uint64_t steps = 0;
   uint64_t expert_calls = 0;
   int64_t resident_bytes = 0;
-  int64_t fetched_bytes = 0;       ///< Of weights that it fetches now; what was there is included.
-  int64_t fetch_total_bytes = 0;   ///< 0: it fetches none.
-  int64_t weights_sent_bytes = 0;  ///< To others, since its start.
+  int64_t fetched_bytes = 0;         ///< Of weights that it fetches now; what was there is included.
+  int64_t fetch_total_bytes = 0;     ///< 0: it fetches none.
+  int64_t weights_sent_bytes = 0;    ///< To others, since its start.
   uint64_t instance = 0;             ///< Of its process; random. 0: of a build that does not say.
   std::optional<ThreadRates> rates;  ///< Of its threads, where they were measured.
 };
