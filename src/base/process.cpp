@@ -46,6 +46,11 @@ void NameThread(const char* name) {
   if (std::exchange(named, name) != name) pthread_setname_np(pthread_self(), name);
 }
 
+void YieldToOtherThreads() {
+  constexpr int kNice = 6;
+  (void)setpriority(PRIO_PROCESS, 0, kNice);  // Of the thread alone, on Linux.
+}
+
 int64_t DescriptorLimit() {
   constexpr rlim_t kMany = 1 << 20;  // Stands for "unlimited" and for larger limits.
   rlimit limit{};

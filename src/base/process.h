@@ -26,6 +26,10 @@ CpuTime ProcessCpuTime();
 /// name already. `name` must outlive the thread.
 void NameThread(const char* name);
 
+/// From now on the calling thread, and those that it starts, get a quarter of a core where others want all of it. For
+/// good: only the privileged may take it back.
+void YieldToOtherThreads();
+
 /// The number of descriptors (files, sockets) that this process may have open.
 int64_t DescriptorLimit();
 

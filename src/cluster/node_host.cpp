@@ -64,18 +64,72 @@ void NodeHost::drop(const HostedNode& node) {
   }
 }
 
-bool NodeHost::holds(const HostedNode& node, const NodeShard& shard) const {
+void NodeHost::drop_prepared(const HostedNode& node) {
+  std::shared_ptr<NodeModel> dropped;
   const std::lock_guard lock(mutex_);
-  const auto found = nodes_.find(node);
-  return found != nodes_.end() && found->second->model != nullptr && found->second->model->shard() == shard;
+  if (const auto found = nodes_.find(node); found != nodes_.end()) dropped = std::move(found->second->next);
+}
+
+bool NodeHost::holds(const HostedNode& node, const NodeShard& shard) const {
+  const std::shared_ptr<Node> hosted = find(node);
+  if (hosted == nullptr) return false;
+  const std::lock_guard lock(mutex_);
+  const auto is = [&shard](const auto& model) { return model != nullptr && model->shard() == shard; };
+  return is(hosted->model) || is(hosted->next);
+}
+
+bool NodeHost::take_prepared(const HostedNode& node, const NodeShard& shard) {
+  if (!holds(node, shard)) return false;
+  const std::shared_ptr<Node> hosted = find(node);
+  std::shared_ptr<NodeModel> old;
+  {
+    const std::lock_guard lock(mutex_);
+    if (hosted->model != nullptr && hosted->model->shard() == shard) return true;
+  }
+  end_sessions([&](const HostedNode& name, const Node&) { return name == node; });
+  const std::lock_guard lock(mutex_);
+  old = std::exchange(hosted->model, std::move(hosted->next));
+  hosted->next = nullptr;
+  return true;
+}
+
+absl::Status NodeHost::prepare(const HostedNode& node, std::shared_ptr<const ResolvedWeights> weights,
+                               NodeShard shard, const LoadProgress& progress) {
+  std::unique_lock loading(loading_);
+  if (holds(node, shard)) return absl::OkStatus();
+  const std::shared_ptr<Node> hosted = find(node);
+  drop_prepared(node);  // There is room for one.
+  std::shared_ptr<NodeModel> beside;
+  if (hosted != nullptr) {
+    const std::lock_guard lock(mutex_);
+    beside = hosted->model;
+  }
+  if (beside == nullptr) {
+    loading.unlock();
+    return load(node, std::move(weights), std::move(shard), progress);
+  }
+  if (beside->checkpoint().content_identity() != weights->checkpoint().content_identity()) {
+    return ResourceExhausted("node '{}' holds other weights under this model's name, and can't hold both",
+                             node.name);
+  }
+  ASSIGN_OR_RETURN(std::shared_ptr<NodeModel> model,
+                   NodeModel::Load(std::move(weights), std::move(shard), *hosted->backend, progress,
+                                   options_.packed_cache));
+  LogInfo("loaded beside a session: {}, {} experts", model->load_stats().text(),
+          model->held().expert_count());
+  const std::lock_guard lock(mutex_);
+  hosted->next = std::move(model);
+  return absl::OkStatus();
 }
 
 absl::Status NodeHost::load(const HostedNode& node, std::shared_ptr<const ResolvedWeights> weights,
                             NodeShard shard, const LoadProgress& progress) {
+  const std::lock_guard loading(loading_);
   const std::lock_guard work(work_);
-  if (holds(node, shard)) return absl::OkStatus();
+  if (take_prepared(node, shard)) return absl::OkStatus();
   end_sessions([&](const HostedNode& name, const Node&) { return name == node; });
-  std::unique_ptr<NodeModel> old;
+  std::shared_ptr<NodeModel> old;
+  std::shared_ptr<NodeModel> prepared;
   std::shared_ptr<Node> hosted;
   {
     const std::lock_guard lock(mutex_);
@@ -83,8 +137,10 @@ absl::Status NodeHost::load(const HostedNode& node, std::shared_ptr<const Resolv
     if (entry == nullptr) entry = std::make_shared<Node>();
     hosted = entry;
     old = std::move(hosted->model);
+    prepared = std::move(hosted->next);
   }
   old.reset();
+  prepared.reset();
   if (hosted->backend == nullptr) {
     auto backend = options_.make_backend(node);
     const std::lock_guard lock(mutex_);
@@ -103,8 +159,7 @@ absl::Status NodeHost::load(const HostedNode& node, std::shared_ptr<const Resolv
 absl::Status NodeHost::open(const HostedNode& node, SessionSetup setup) {
   const std::lock_guard work(work_);
   const std::shared_ptr<Node> hosted = find(node);
-  if (hosted == nullptr || hosted->model == nullptr ||
-      !(hosted->model->shard() == ShardOf(setup.plan, setup.node))) {
+  if (!take_prepared(node, ShardOf(setup.plan, setup.node))) {
     return FailedPrecondition("node '{}' does not hold its shard of this plan", node.name);
   }
   end_sessions([&](const HostedNode& name, const Node&) { return name == node; });

@@ -37,7 +37,7 @@ enum class HostThreads : uint8_t {
   kOneForEach,  ///< Each node has its own: nodes that stand for machines, and compute at the same time.
 };
 
-/// Safe from any thread. load(), open() and drop() wait for each other; the session of a node must not be ended
+/// Safe from any thread. load(), open() and drop() wait for each other, load() and prepare() too; the session of a node must not be ended
 /// while another thread is in its connect().
 class NodeHost {
  public:
@@ -58,10 +58,16 @@ class NodeHost {
   /// as memory is for one shard, and loads. Errors as NodeModel::Load; the node then holds nothing.
   absl::Status load(const HostedNode& node, std::shared_ptr<const ResolvedWeights> weights, NodeShard shard,
                     const LoadProgress& progress);
-  /// Whether the node holds this shard now.
+  /// As load(), while the node's session runs: what it holds stays beside `shard`, which becomes its own with the next
+  /// open() or load() for it. What both have is held once. On an error nothing has changed.
+  absl::Status prepare(const HostedNode& node, std::shared_ptr<const ResolvedWeights> weights,
+                       NodeShard shard, const LoadProgress& progress);
+  /// Whether the node holds this shard now, prepared ones included.
   bool holds(const HostedNode& node, const NodeShard& shard) const;
   /// Ends the node's session and gives its weights and backend back. Nothing where there is no such node.
   void drop(const HostedNode& node);
+  /// Gives back what was prepared, but not taken.
+  void drop_prepared(const HostedNode& node);
 
   /// What one node is told of a session that it takes part in.
   struct SessionSetup {
@@ -112,7 +118,8 @@ class NodeHost {
   struct Node {
     std::unique_ptr<Backend> backend;
     std::unique_ptr<StepProfile> profile;
-    std::unique_ptr<NodeModel> model;
+    std::shared_ptr<NodeModel> model;
+    std::shared_ptr<NodeModel> next;  ///< Prepared beside it.
     std::shared_ptr<Executor> executor;
     uint64_t session_id = 0;
     std::unique_ptr<NodeSession> session;
@@ -125,7 +132,11 @@ class NodeHost {
   template <typename Which>
   void end_sessions(Which which);
 
+  /// Whether `node` holds the shard; makes it the node's own where it was prepared, and ends its session then.
+  bool take_prepared(const HostedNode& node, const NodeShard& shard);
+
   const Options options_;
+  std::mutex loading_;                         ///< Held through load() and prepare(); before work_.
   std::mutex work_;                            ///< Held through load() and open().
   std::shared_ptr<Executor> shared_executor_;  ///< Of kOne, once a session was opened.
   mutable std::mutex mutex_;                   ///< Guards the map and what its nodes hold.

@@ -63,6 +63,9 @@ class Served {
   const ModelSpec& spec() const { return weights_->spec(); }
   HostedNode node(size_t i) const { return {plan_.nodes[i].name, weights_->checkpoint().hash()}; }
 
+  NodeShard shard(size_t i) const { return ShardOf(plan_, NodeId{static_cast<int32_t>(i)}); }
+  absl::Status prepare_node(size_t i) { return host_.prepare(node(i), weights_, shard(i), nullptr); }
+
   /// Opens node `i` of the session in the host.
   void open_node(size_t i) {
     const NodeId id{static_cast<int32_t>(i)};
@@ -262,6 +265,45 @@ TEST(NodeHost, NodesThatStandForMachinesHaveAThreadEach) {
   served.open();
   EXPECT_EQ(served.greedy({1, 2, 3}, 5), FakeGreedy(served.spec(), {1, 2, 3}, 5));
   EXPECT_EQ(threads.size(), 2u);
+}
+
+TEST(NodeHost, WhatIsPreparedBesideASessionBecomesTheNodesOwnWithTheNextOne) {
+  NodeHost host({.make_backend = [](const HostedNode&) { return std::make_unique<FakeBackend>(); }});
+  Served alone(host, "qwen3_moe", {"a"});
+  alone.open();
+  const std::vector<int32_t> prompt = PromptOf(5, 9);
+  const std::vector<int32_t> expected = FakeGreedy(alone.spec(), prompt, 2);
+  EXPECT_EQ(Served::TokenOf(alone.submit(prompt)), expected[0]);
+
+  // The same node, by name and model, with half of the layers.
+  Served pair(host, "qwen3_moe", {"a", "b"});
+  EXPECT_EQ(pair.prepare_node(0), absl::OkStatus());
+  EXPECT_TRUE(host.holds(alone.node(0), alone.shard(0)));
+  EXPECT_TRUE(host.holds(pair.node(0), pair.shard(0)));
+  EXPECT_EQ(Served::TokenOf(alone.submit({expected[0]})), expected[1]);  // It went on.
+
+  const NodeModel* const before = host.model(pair.node(0));
+  pair.open();
+  EXPECT_NE(host.model(pair.node(0)), before);
+  EXPECT_FALSE(host.holds(alone.node(0), alone.shard(0)));
+  EXPECT_EQ(Served::TokenOf(pair.submit(prompt)), expected[0]);
+}
+
+TEST(NodeHost, WhatWasPreparedIsGivenBackOnOrderAndWhereAnotherShardIsLoaded) {
+  NodeHost host({.make_backend = [](const HostedNode&) { return std::make_unique<FakeBackend>(); }});
+  Served alone(host, "qwen3_moe", {"a"});
+  Served pair(host, "qwen3_moe", {"a", "b"});
+  Served three(host, "qwen3_moe", {"a", "b", "c"});
+  alone.open();
+  ASSERT_EQ(pair.prepare_node(0), absl::OkStatus());
+  host.drop_prepared(pair.node(0));
+  EXPECT_FALSE(host.holds(pair.node(0), pair.shard(0)));
+  ASSERT_EQ(pair.prepare_node(0), absl::OkStatus());
+  ASSERT_EQ(three.prepare_node(0), absl::OkStatus());
+  EXPECT_FALSE(host.holds(pair.node(0), pair.shard(0)));  // There is room for one.
+  EXPECT_TRUE(host.holds(alone.node(0), alone.shard(0)));
+  pair.open_node(0);
+  EXPECT_FALSE(host.holds(three.node(0), three.shard(0)));
 }
 
 }  // namespace

@@ -134,7 +134,7 @@ class BackendModel {
   virtual absl::StatusOr<std::unique_ptr<BackendSession>> open(const BackendSessionOptions& options) = 0;
 };
 
-/// A device, with the threads and kernels that drive it. One thread at a time loads, or calls a session.
+/// A device, with the threads and kernels that drive it. One thread loads, and one calls a session, at a time.
 class Backend {
  public:
   virtual ~Backend() = default;

@@ -1,9 +1,14 @@
 #include "compute/cpu_backend.h"
 
+#include <algorithm>
 #include <limits>
+#include <system_error>
+#include <thread>
 #include <utility>
 
+#include "absl/functional/function_ref.h"
 #include "base/check.h"
+#include "base/process.h"
 #include "base/status.h"
 #include "compute/expert_bank.h"
 #include "compute/sampler.h"
@@ -152,10 +157,11 @@ class CpuModel final : public BackendModel {
  public:
   explicit CpuModel(const Device& device) : device_(device) {}
 
-  absl::Status load(const BackendLoad& load) {
+  const std::shared_ptr<PackedStore>& store() const { return store_; }
+
+  absl::Status load(const BackendLoad& load, ThreadPool& pool) {
     weights_ = load.weights;
-    ThreadPool& pool = *device_.pool;
-    if (load.cache != nullptr) store_.open(load.cache, weights_->shared_checkpoint());
+    if (load.cache != nullptr) store_->open(load.cache, weights_->shared_checkpoint());
     LoadProgress stage_progress;
     LoadProgress expert_progress;
     if (load.progress) {  // One count of bytes over both.
@@ -166,19 +172,20 @@ class CpuModel final : public BackendModel {
       };
     }
     if (!load.stage.layers.empty()) {
-      ASSIGN_OR_RETURN(stage_, Stage::Load(*weights_, load.stage, pool, stage_progress, &store_));
+      ASSIGN_OR_RETURN(stage_, Stage::Load(*weights_, load.stage, pool, stage_progress, store_.get()));
     }
-    ASSIGN_OR_RETURN(experts_, ExpertBank::Load(*weights_, load.experts, pool, expert_progress, &store_));
-    store_.save();
+    ASSIGN_OR_RETURN(experts_,
+                     ExpertBank::Load(*weights_, load.experts, pool, expert_progress, store_.get()));
+    store_->save();
     return absl::OkStatus();
   }
 
   const ModelSpec& spec() const override { return weights_->spec(); }
   int64_t bytes() const override { return (stage_ == nullptr ? 0 : stage_->bytes()) + experts_->bytes(); }
   int64_t expert_count() const override { return experts_->count(); }
-  bool from_cache() const override { return store_.from_cache(); }
-  int64_t cached_bytes() const override { return store_.bytes_from_cache(); }
-  void finish_saving() override { store_.finish_saving(); }
+  bool from_cache() const override { return store_->from_cache(); }
+  int64_t cached_bytes() const override { return store_->bytes_from_cache(); }
+  void finish_saving() override { store_->finish_saving(); }
 
   absl::StatusOr<std::unique_ptr<BackendSession>> open(const BackendSessionOptions& options) override {
     RETURN_IF_ERROR(CheckOptions(*device_.backend, options));
@@ -190,10 +197,25 @@ class CpuModel final : public BackendModel {
  private:
   const Device device_;
   std::shared_ptr<const ResolvedWeights> weights_;
-  PackedStore store_;
+  const std::shared_ptr<PackedStore> store_ = std::make_shared<PackedStore>();
   std::unique_ptr<Stage> stage_;
   std::unique_ptr<ExpertBank> experts_;
 };
+
+/// Steps may go on meanwhile, on the pool's threads, and come first.
+absl::Status InThreadOfLowPriority(absl::FunctionRef<absl::Status()> work) {
+  absl::Status done;
+  try {
+    std::thread([&] {
+      NameThread("load-beside");
+      YieldToOtherThreads();
+      done = work();
+    }).join();
+  } catch (const std::system_error& error) {
+    return ResourceExhausted("no thread to load weights with: {}", error.what());
+  }
+  return done;
+}
 
 }  // namespace
 
@@ -218,7 +240,23 @@ bool CpuBackend::takes(const PackedFormat& format) const {
 absl::StatusOr<std::unique_ptr<BackendModel>> CpuBackend::load(const BackendLoad& load) {
   RETURN_IF_ERROR(CheckTaken(*this, load));
   auto model = std::make_unique<CpuModel>(Device{this, &kernels_, &pool_});
-  RETURN_IF_ERROR(model->load(load));
+  const std::string& content = load.weights->checkpoint().content_identity();
+  std::erase_if(held_, [](const Held& held) { return held.store.expired(); });
+  for (const Held& held : held_) {
+    const std::shared_ptr<const PackedStore> store = held.store.lock();
+    if (store != nullptr && held.content == content) model->store()->share(*store);
+  }
+  absl::Status loaded;
+  if (held_.empty()) {
+    loaded = model->load(load, pool_);
+  } else {
+    loaded = InThreadOfLowPriority([&] {
+      ThreadPool alone(1);
+      return model->load(load, alone);
+    });
+  }
+  RETURN_IF_ERROR(loaded);
+  held_.push_back({model->store(), content});
   return model;
 }
 

@@ -11,6 +11,8 @@
 
 namespace shoal {
 
+class PackedStore;
+
 class CpuBackend final : public Backend {
  public:
   struct Options {
@@ -26,11 +28,19 @@ class CpuBackend final : public Backend {
   bool takes(const PackedFormat& format) const override;
   /// Has the thread stay on worker 0's CPU.
   void enter_thread() override { pool_.pin_caller(); }
+  /// Also while another thread calls a session of an earlier model: then one thread of low priority loads, and what both
+  /// models have, if they are of the same content, is held once.
   absl::StatusOr<std::unique_ptr<BackendModel>> load(const BackendLoad& load) override;
 
  private:
+  struct Held {
+    std::weak_ptr<const PackedStore> store;
+    std::string content;  ///< Checkpoint::content_identity().
+  };
+
   const Kernels& kernels_;
   ThreadPool pool_;
+  std::vector<Held> held_;  ///< Of load()'s thread.
 };
 
 }  // namespace shoal

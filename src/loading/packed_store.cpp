@@ -94,6 +94,26 @@ void PackedStore::open(std::shared_ptr<const PackedCache> cache,
                          checkpoint_->content_identity());
 }
 
+void PackedStore::share(const PackedStore& other) {
+  SHOAL_CHECK(matrices_.empty());
+  for (const Matrix& matrix : other.matrices_) {
+    shared_.insert_or_assign(matrix.entry.name, Shared{matrix.entry, matrix.matrix});
+  }
+}
+
+std::optional<PackedStore::Place> PackedStore::place_shared(const PackedUnit& key,
+                                                            const PackedEntry& wanted) {
+  const auto found = shared_.find(wanted.name);
+  if (found == shared_.end() || !IsSame(found->second.entry, wanted)) return std::nullopt;
+  Matrix& matrix = matrices_.emplace_back();
+  matrix.entry = wanted;
+  matrix.matrix = found->second.matrix;
+  by_name_.emplace(wanted.name, &matrix);
+  // Where the unit's file is written anew, it is to have this one, too.
+  if (cache_ != nullptr && key.kind != PackedUnit::Kind::kNone) units_[key].placed.push_back(&matrix);
+  return Place{.matrix = matrix.matrix, .state = Place::State::kReady, .kept = &matrix};
+}
+
 void PackedStore::begin_batch(int64_t layer) {
   for (auto& [key, unit] : units_) {
     if (key.layer == layer || !unit.file) continue;
@@ -127,13 +147,16 @@ absl::StatusOr<PackedStore::Place> PackedStore::place(const PackedUnit& key, con
     return Place{.matrix = known->second->matrix, .state = Place::State::kReady, .kept = known->second};
   }
   const int64_t bytes = PackedBytes(format, rows, cols);
+  PackedEntry entry;
+  entry.name = name;
+  entry.format = FormatText(format, rows, cols);
+  entry.tiles = (rows + kTileRows - 1) / kTileRows;
+  entry.tile_bytes = bytes / entry.tiles;
+  if (const std::optional<Place> shared = place_shared(key, entry)) return *shared;
   ASSIGN_OR_RETURN(std::shared_ptr<std::byte> memory, slabs_.allocate(bytes));
   Matrix& matrix = matrices_.emplace_back();
   matrix.matrix = PackedMatrix::In(std::move(memory), format, rows, cols);
-  matrix.entry.name = name;
-  matrix.entry.format = FormatText(format, rows, cols);
-  matrix.entry.tiles = (rows + kTileRows - 1) / kTileRows;
-  matrix.entry.tile_bytes = bytes / matrix.entry.tiles;
+  matrix.entry = std::move(entry);
   by_name_.emplace(name, &matrix);
   Place place{.matrix = matrix.matrix, .state = Place::State::kEmpty, .kept = &matrix};
   if (cache_ == nullptr || key.kind == PackedUnit::Kind::kNone) return place;

@@ -45,6 +45,10 @@ class PackedStore {
   /// a matrix is another or for any other reason, is named in the log and made anew by save().
   void open(std::shared_ptr<const PackedCache> cache, std::shared_ptr<const Checkpoint> checkpoint);
 
+  /// From now on takes what `other`, which has loaded weights of the same content, holds: the memory is shared, and stays
+  /// as long as one of them. Before any place().
+  void share(const PackedStore& other);
+
   /// One matrix of the shard.
   struct Place {
     enum class State : uint8_t {
@@ -97,6 +101,8 @@ class PackedStore {
     std::vector<const Matrix*> placed;
   };
 
+  /// The matrix as another store holds it; nothing where none does.
+  std::optional<Place> place_shared(const PackedUnit& unit, const PackedEntry& wanted);
   Unit& open_unit(const PackedUnit& key);
   void write_all() const;
   /// Writes a unit's file: the matrices that were placed and, so that nodes with other experts of a block do
@@ -117,6 +123,11 @@ class PackedStore {
   std::deque<Matrix> matrices_;
   std::unordered_map<std::string, Matrix*> by_name_;
   std::map<PackedUnit, Unit> units_;
+  struct Shared {
+    PackedEntry entry;
+    PackedMatrix matrix;
+  };
+  std::unordered_map<std::string, Shared> shared_;  ///< By name: what other stores hold.
   int64_t bytes_from_cache_ = 0;
   int64_t bytes_packed_ = 0;
 

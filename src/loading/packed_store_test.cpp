@@ -339,5 +339,29 @@ TEST_F(PackedStoreTest, AModelThatHasJustChangedIsNotKept) {
   EXPECT_THAT(files(), IsEmpty());
 }
 
+TEST_F(PackedStoreTest, WhatAnotherStoreHoldsIsSharedAndOutlivesIt) {
+  auto first = std::make_unique<PackedStore>();
+  const Loaded part = Pack(first.get(), Layers(0, 2));
+  PackedStore second;
+  second.share(*first);
+  const Loaded all = Pack(&second);
+  EXPECT_EQ(all.bytes, Pack(nullptr).bytes);
+  EXPECT_GT(all.packed, part.packed);
+  int64_t shared = 0;
+  ThreadPool pool(1);
+  const WeightLoader from_first(*model_, first.get());
+  const WeightLoader from_second(*model_, &second);
+  for (const ResolvedWeight& weight : model_->all()) {
+    if (weight.stored.is_vector || !Layers(0, 2)(weight.use)) continue;
+    const auto one = from_first.pack({&weight.stored, 1}, pool);
+    const auto other = from_second.pack({&weight.stored, 1}, pool);
+    ASSERT_TRUE(one.ok() && other.ok());
+    if ((*one)[0].view().data == (*other)[0].view().data) ++shared;
+  }
+  EXPECT_GT(shared, 0);
+  first.reset();
+  EXPECT_EQ(Pack(&second).bytes, all.bytes);
+}
+
 }  // namespace
 }  // namespace shoal
