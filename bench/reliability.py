@@ -15,6 +15,7 @@ import sys
 import tempfile
 import threading
 import time
+import urllib.request
 from pathlib import Path
 
 from report import ROOT, commit, machine
@@ -115,23 +116,41 @@ def hang(index, seconds=None):
     return fault
 
 
-# Name, workers, flags, the fault.
+def order(path, node):
+    def fault(cluster):
+        request = urllib.request.Request(cluster.url + path, json.dumps({"node": node}).encode(),
+                                         {"Content-Type": "application/json"})
+        urllib.request.urlopen(request, timeout=10).read()
+    return fault
+
+
+def drained_before(cluster):
+    order("/cluster/drain", "worker-1")(cluster)
+    if not wait_until(lambda: cluster.node("worker-1")["layers"] is None, 60):
+        raise RuntimeError("worker-1 is not drained")
+
+
+# Name, workers, flags, what goes before, the fault.
 FAULTS = [
-    ("owner of experts killed, others hold them", 3, REPLICAS, kill(2)),
-    ("owner of experts stopped (SIGSTOP), others hold them", 3, REPLICAS, hang(2)),
-    ("owner of experts killed, nobody else holds them", 2, ("--split", "3,3", "--experts", "round_robin:3", *SOON),
+    ("owner of experts killed, others hold them", 3, REPLICAS, None, kill(2)),
+    ("owner of experts stopped (SIGSTOP), others hold them", 3, REPLICAS, None, hang(2)),
+    ("owner of experts killed, nobody else holds them", 2, ("--split", "3,3", "--experts", "round_robin:3", *SOON), None,
      kill(1)),
-    ("worker with layers restarted in place", 2, SPREAD, restart(1)),
-    ("worker with layers killed, for good", 2, SPREAD, kill(0)),
-    ("both workers killed, for good", 2, SPREAD, lambda cluster: [kill(0)(cluster), kill(1)(cluster)]),
-    ("worker with layers stopped for 2 s", 2, SPREAD, hang(1, 2)),
-    ("worker with layers stopped, for good", 2, SPREAD, hang(1)),
+    ("worker with layers restarted in place", 2, SPREAD, None, restart(1)),
+    ("worker with layers killed, for good", 2, SPREAD, None, kill(0)),
+    ("both workers killed, for good", 2, SPREAD, None, lambda cluster: [kill(0)(cluster), kill(1)(cluster)]),
+    ("worker with layers stopped for 2 s", 2, SPREAD, None, hang(1, 2)),
+    ("worker with layers stopped, for good", 2, SPREAD, None, hang(1)),
+    ("worker with layers drained", 2, SPREAD, None, order("/cluster/drain", "worker-1")),
+    ("drained worker taken in again", 2, SPREAD, drained_before, order("/cluster/undrain", "worker-1")),
 ]
 
 
 def measure(flags, fault, state, log_dir):
-    name, workers, serve, act = fault
+    name, workers, serve, before, act = fault
     with LocalCluster(flags.shoal, flags.model, log_dir, workers=workers, serve_args=(*serve, *ONE), worker_args=ONE) as cluster:
+        if before:
+            before(cluster)
         model = flags.model.name
         text = run_streams(cluster, model, state)[0].text()
         stop = [text[len(text) // 2:][:12]]

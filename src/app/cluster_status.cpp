@@ -33,7 +33,8 @@ void AddAbsence(const std::vector<LeftOutMember>& left_out, Json& node) {
   const auto out = std::ranges::find(left_out, node["name"].get<std::string>(), &LeftOutMember::name);
   if (out == left_out.end()) return;
   const auto seconds = std::chrono::floor<std::chrono::seconds>(Clock::now() - out->since).count();
-  node["out"] = {{"since", UnixSeconds() - seconds}, {"for_s", seconds}, {"why", out->why}};
+  node["out"] = {
+      {"since", UnixSeconds() - seconds}, {"for_s", seconds}, {"why", out->why}, {"drained", out->drained}};
 }
 
 Json NodeJson(const Plan* plan, const MemberStatus& status, const std::vector<NodeFacts>& facts) {
@@ -141,6 +142,10 @@ std::string ClusterStatusJson(RemoteCluster& cluster, const PipelineEngine& engi
       node["weights_sent_bytes"] = cluster.weights_sent_bytes();
     }
     out["nodes"].push_back(std::move(node));
+  }
+  if (planned.move.has_value()) {
+    out["move"] = {{"why", planned.move->why}};
+    if (!planned.move->failed.ok()) out["move"]["error"] = Message(planned.move->failed);
   }
   out["plan"] = plan == nullptr ? std::vector<std::string>() : plan->notes;
   return out.dump(2, ' ', false, Json::error_handler_t::replace);

@@ -2,6 +2,7 @@
 // /cluster/status.
 #pragma once
 
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -9,6 +10,7 @@
 #include "app/command.h"
 #include "cluster/remote_cluster.h"
 #include "cluster/replanner.h"
+#include "cluster/supervisor.h"
 #include "exec/pipeline_engine.h"
 
 namespace shoal {
@@ -26,11 +28,13 @@ void ApplyFacts(const std::vector<MemberStatus>& members, std::vector<NodeFacts>
 struct PlannedNodes {
   std::vector<NodeFacts> facts;
   std::vector<LeftOutMember> left_out;
+  std::optional<Supervisor::Move> move;  ///< To another plan.
 };
 
 /// {"status", "degraded", "error", "generation", "model": {...}, "cache": {...}, "nodes": [{"name", "state", "error",
 /// "layers", "experts", ...}], "plan": [...]}. "error" is why the cluster is not up now, a node's why it is
-/// not. "degraded": whether the plan does without a node, which then has "out": {"since", "for_s", "why"}. plan: of the last
+/// not. "degraded": whether the plan does without a node, which then has "out": {"since", "for_s", "why", "drained"}.
+/// "move": {"why", "error"}, while nodes load for another plan, or where they could not. plan: of the last
 /// attempt; nullptr where none was made so far.
 std::string ClusterStatusJson(RemoteCluster& cluster, const PipelineEngine& engine, const Plan* plan,
                               const OpenedModel& model, const PlannedNodes& planned);

@@ -10,6 +10,7 @@
 #include "base/status.h"
 #include "base/text.h"
 #include "cluster/model_locator.h"
+#include "exec/shard_overlap.h"
 #include "kv/block_pool.h"
 
 namespace shoal {
@@ -235,6 +236,9 @@ absl::Status ServedModel::start_cluster(ServingPlace& place) {
   options.take_over = flags_.take_over;
   options.send_weights = !flags_.no_send_weights;
   options.weights_rate = place.weights_rate;
+  options.check_beside = [this](const Plan& now, const StepLimits& limits, const NodeShard& next) {
+    return check_beside(now, limits, next);
+  };
   options.progress = [this](const std::string& member, int64_t done, int64_t total) {
     bars_.update(member, done, total);
   };
@@ -260,14 +264,39 @@ absl::Status ServedModel::start_cluster(ServingPlace& place) {
 }
 
 // Requests that run pause for it, so it waits for them, but not for ever; those that a loss would end are left alone.
-std::optional<std::string> ServedModel::wants_replan() {
-  const auto better = planner_->better_plan(cluster_->members(), Deadline::after(kAskOutTimeout));
+bool ServedModel::may_disturb(const Replanner::Better& better) const {
+  if (requests() == 0 || better.at_once) return true;
+  if (flags_.on_loss != OnLoss::kResume) return false;
+  return better.ordered || Clock::now() - better.since >= FromSeconds(flags_.rejoin_wait_s);
+}
+
+std::optional<Replan> ServedModel::wants_replan() {
+  auto better = planner_->better_plan(cluster_->members(), Deadline::after(kAskOutTimeout));
   if (!better.has_value()) return std::nullopt;
-  if (better->at_once) return better->why;
-  const bool waited =
-      flags_.on_loss == OnLoss::kResume && Clock::now() - better->since >= FromSeconds(flags_.rejoin_wait_s);
-  if (requests() > 0 && !waited) return std::nullopt;
-  return better->why;
+  Replan replan{.why = better->why, .plan = better->plan};
+  replan.turn = [this, better = *better] {
+    // Nodes may have come or gone while others loaded, or while requests are waited for.
+    const auto now = planner_->better_plan(cluster_->members(), Deadline::after(kAskOutTimeout));
+    if (!now.has_value() || now->in != better.in) return Replan::Turn::kDrop;
+    return may_disturb(*now) ? Replan::Turn::kGo : Replan::Turn::kWait;
+  };
+  replan.adopt = [this, better = *better] { planner_->adopt(better); };
+  return replan;
+}
+
+absl::Status ServedModel::check_beside(const Plan& now, const StepLimits& limits,
+                                       const NodeShard& next) const {
+  const auto bytes = [this](const NodeShard& shard) {
+    return ShardBytes(model_.spec, model_.footprint, shard);
+  };
+  const NodeShard held = ShardOf(now, Plan::kCoordinator);
+  const int64_t more = bytes(next) - bytes(Common(held, next));
+  const int64_t all = bytes(held) + CacheBytes(model_.facts, held, now.kv_dtype, limits) + more;
+  const int64_t memory = planner_->own_memory();
+  if (memory <= 0 || all <= memory) return absl::OkStatus();  // 0: unknown.
+  return ResourceExhausted(
+      "beside what the session has, {} more of weights do not fit: {} in all, it may use {} (--memory)",
+      FormatBytes(more), FormatBytes(all), FormatBytes(memory));
 }
 
 std::vector<LinkTotals> ServedModel::link_totals() const {
@@ -354,13 +383,16 @@ OpenAiOptions ServedModel::openai_options() const {
   OpenAiOptions options;
   options.cluster_status = [this] {
     return ClusterStatusJson(*cluster_, *engine_, supervisor_->plan().get(), model_,
-                             {planner_->nodes(), planner_->left_out()});
+                             {planner_->nodes(), planner_->left_out(), supervisor_->move()});
   };
   options.load_progress = [this] { return cluster_->load_progress(); };
   options.nodes_out = [this] {
     std::vector<std::string> names;
     for (const LeftOutMember& member : planner_->left_out()) names.push_back(member.name);
     return names;
+  };
+  options.drain = [this](const std::string& node, bool drained) {
+    return planner_->drain(cluster_->members(), node, drained);
   };
   options.trained_context = model_.spec.max_positions;
   options.width = model_.spec.width;

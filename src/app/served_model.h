@@ -109,8 +109,12 @@ class ServedModel final : public LoadedModel {
   /// What the model's template shows, or the flags say, of how it writes reasoning and tool calls.
   absl::Status choose_dialect();
   absl::Status start_cluster(ServingPlace& place);
-  /// For the supervisor: why the session is to end now for another plan.
-  std::optional<std::string> wants_replan();
+  /// For the supervisor: the plan that the session is to end for.
+  std::optional<Replan> wants_replan();
+  /// Whether this process may hold its shard of another plan beside that of the session.
+  absl::Status check_beside(const Plan& now, const StepLimits& limits, const NodeShard& next) const;
+  /// Whether what runs may be disturbed for a plan that is better since then.
+  bool may_disturb(const Replanner::Better& better) const;
   absl::Status start_api(const DeclaredModel& declared, const ServingPlace& place);
   absl::StatusOr<OllamaModel> ollama_model() const;
   LlamaOptions llama_options(const AnswerServiceOptions& service) const;

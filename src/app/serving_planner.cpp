@@ -238,10 +238,40 @@ std::optional<Replanner::Better> ServingPlanner::better_plan(Members& members, D
   for (MemberReport& report : now.reports) {
     if (const auto answer = answers.find(report.id); answer != answers.end()) report.answer = answer->second;
   }
-  const std::vector<NodeFacts> nodes = left_by_others(std::move(now.nodes));
+  const std::vector<NodeFacts> nodes = left_by_others(now.nodes);
   const std::vector<LinkFacts> links = measured_links(members, nodes, deadline);
-  return replanner_->better(
+  std::optional<Replanner::Better> better = replanner_->better(
       now.reports, [&](const std::vector<bool>& out) { return plan_for(nodes, links, out); }, Clock::now());
+  if (better.has_value()) {
+    const std::lock_guard lock(mutex_);
+    nodes_ = std::move(now.nodes);
+  }
+  return better;
+}
+
+absl::Status ServingPlanner::drain(Members& members, const std::string& node, bool drained) {
+  const Present now = present(members);
+  const auto found = std::ranges::find(now.reports, node, &MemberReport::name);
+  if (found == now.reports.end()) {
+    std::vector<std::string> names;
+    for (const MemberReport& report : now.reports) names.push_back(report.name);
+    return NotFound("no node is called '{}'; there are {}", node, Join(names, ", "));
+  }
+  if (found == now.reports.begin()) {
+    return InvalidArgument("node '{}' is the coordinator, which no plan can do without", node);
+  }
+  if (drained) {
+    std::vector<bool> out;
+    for (const MemberReport& report : now.reports) {
+      out.push_back(report.id == found->id || !replanner_->counts_on(report.id));
+    }
+    // Whether there is a plan does not depend on the links: only which one is the best.
+    const absl::Status plan = plan_for(left_by_others(now.nodes), {}, out).status();
+    if (!plan.ok())
+      return FailedPrecondition("the others can't do without node '{}': {}", node, Message(plan));
+  }
+  replanner_->drain(found->id, drained);
+  return absl::OkStatus();
 }
 
 absl::Status ServingPlanner::await_ranks() {

@@ -75,10 +75,17 @@ class ServingPlanner {
   /// most; result as
   /// Replanner::better().
   std::optional<Replanner::Better> better_plan(Members& members, Deadline deadline);
+  /// Replanner::adopt().
+  void adopt(const Replanner::Better& better) { replanner_->adopt(better, Clock::now()); }
+  /// From now on plans do without the node of this name, or, where `drained` is false, no longer for that reason. NotFound:
+  /// no such node. InvalidArgument: it is this process. FailedPrecondition: the others can't do without it.
+  absl::Status drain(Members& members, const std::string& node, bool drained);
   std::vector<LeftOutMember> left_out() const { return replanner_->left_out(); }
 
   /// What the nodes of a plan of make_plan() are to have room for.
   StepLimits limits(const Plan& plan) const;
+  /// What other models leave of this process's memory.
+  int64_t own_memory() const { return left_by_others(nodes()).front().memory_bytes; }
   /// The nodes as they were last planned for.
   std::vector<NodeFacts> nodes() const;
 

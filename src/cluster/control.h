@@ -85,6 +85,9 @@ struct PrepareOrder {
   OrderGiver giver;
   /// Checkpoint::content_identity() of the coordinator's model, whose tensors its node sends; empty: it does not.
   std::string weights_content;
+  /// A session of the same coordinator may be open, and stays: the shard is held beside that of the session until
+  /// another session opens with it.
+  bool beside = false;
 };
 
 /// Take part in this session.
@@ -146,7 +149,7 @@ class WorkerControl {
   /// Returns the packed bytes held. NotFound: no such model under the roots. FailedPrecondition: another
   /// model of that name (another config, other tensors, or other numbers in them), or in a session of another
   /// coordinator, which the error names.
-  /// ResourceExhausted: it does not fit the memory allowed. Unavailable: busy with another call.
+  /// ResourceExhausted: it does not fit the memory allowed, or not beside what is held. Unavailable: busy with another call.
   virtual absl::StatusOr<int64_t> prepare(const PrepareOrder& order, const PrepareProgress& progress) = 0;
   /// FailedPrecondition where the shard of this plan was not prepared, or is in a session of another coordinator.
   virtual absl::Status open(const OpenOrder& order) = 0;

@@ -328,6 +328,7 @@ v1::PrepareRequest ToProto(const PrepareOrder& order) {
   PutLimits(order.limits, request);
   PutGiver(order.giver, *request.mutable_giver());
   request.set_weights_content(order.weights_content);
+  request.set_beside(order.beside);
   return request;
 }
 
@@ -341,6 +342,7 @@ absl::StatusOr<PrepareOrder> FromProto(const v1::PrepareRequest& request) {
   }
   order.model_names.assign(request.model_names().begin(), request.model_names().end());
   order.model_hash = request.model_hash();
+  order.beside = request.beside();
   for (const v1::WeightSample& sample : request.samples()) {
     if (!order.samples.empty() && sample.weight() <= order.samples.back().weight) {
       return InvalidArgument(

@@ -45,8 +45,8 @@ TEST(ControlWire, AnOrderToOpenArrivesAsItWasSent) {
 TEST(ControlWire, AnOrderToPrepareArrivesAsItWasSent) {
   const OpenOrder open = Order();
   const PrepareOrder sent{
-      open.plan,   open.node, {"/models/m", "m"}, "00ff", {{3, 7, ""}, {4, UINT64_MAX, ""}},
-      open.limits, {9, false}};
+      open.plan,   open.node,  {"/models/m", "m"}, "00ff", {{3, 7, ""}, {4, UINT64_MAX, ""}},
+      open.limits, {9, false}, "content",          true};
   v1::PrepareRequest request = ToProto(sent);
   const auto got = FromProto(request);
   ASSERT_TRUE(got.ok()) << Message(got.status());
@@ -60,6 +60,8 @@ TEST(ControlWire, AnOrderToPrepareArrivesAsItWasSent) {
   EXPECT_EQ(got->limits.blocks, sent.limits.blocks);
   EXPECT_EQ(got->limits.state_slots, sent.limits.state_slots);
   EXPECT_EQ(got->giver, sent.giver);
+  EXPECT_EQ(got->weights_content, sent.weights_content);
+  EXPECT_TRUE(got->beside);
   request.mutable_samples(1)->set_weight(3);
   EXPECT_THAT(Message(FromProto(request).status()), HasSubstr("ascending order, got 3 after 3"));
   while (request.samples_size() <= 512) request.add_samples();

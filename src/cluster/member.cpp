@@ -139,13 +139,13 @@ void Member::note_loading(int64_t done, int64_t total) {
   status_.load_total = total;
 }
 
-absl::StatusOr<std::span<const WeightSample>> Member::samples(const ResolvedWeights& weights,
-                                                              NodeShard shard) {
+std::vector<WeightSample> Member::samples(const ResolvedWeights& weights, NodeShard shard) {
+  const std::lock_guard lock(sampling_);
   if (!samples_.has_value() || !(sampled_ == shard)) {
     samples_ = SampleShard(weights, shard);
     sampled_ = std::move(shard);
   }
-  return std::span<const WeightSample>(*samples_);
+  return *samples_;
 }
 
 void Member::add_links(const LinkStats& links) {

@@ -64,7 +64,7 @@ struct OwnNode {
 /// FailedPrecondition where a worker speaks or computes differently than `own`. address: of the worker.
 absl::Status CheckBuild(const WorkerFacts& facts, const std::string& address, const OwnNode& own);
 
-/// Safe from any thread, but for samples().
+/// Safe from any thread.
 class Member {
  public:
   Member(MemberId id, MemberAddress address, const std::optional<KeyAuth>& key, OwnNode peer);
@@ -89,8 +89,8 @@ class Member {
   void note(MemberState state, const absl::Status& status);
   void note_loading(int64_t done, int64_t total);
 
-  /// Samples of the weights of its shard; taken once for a shard. Called by one thread at a time.
-  absl::StatusOr<std::span<const WeightSample>> samples(const ResolvedWeights& weights, NodeShard shard);
+  /// Samples of the weights of its shard; taken once for a shard that stays the same.
+  std::vector<WeightSample> samples(const ResolvedWeights& weights, NodeShard shard);
 
   /// Adds what travelled between the coordinator and it in a session that has ended.
   void add_links(const LinkStats& links);
@@ -103,6 +103,7 @@ class Member {
   const bool is_self_;
   const std::optional<KeyAuth> key_;
   const OwnNode peer_;
+  std::mutex sampling_;  ///< Guards the two below.
   NodeShard sampled_;
   std::optional<std::vector<WeightSample>> samples_;
   mutable std::mutex mutex_;              ///< Guards what follows.

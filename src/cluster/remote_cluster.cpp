@@ -1,5 +1,6 @@
 #include "cluster/remote_cluster.h"
 
+#include <algorithm>
 #include <utility>
 
 #include "base/exposure.h"
@@ -92,8 +93,7 @@ absl::Status RemoteCluster::start_endpoint(const HostPort& listen) {
 }
 
 // A worker's name may not resolve before its machine is up, so this is part of every attempt. No session is open now.
-absl::Status RemoteCluster::listen_towards(const Plan& plan) {
-  if (dialled_at_is_told_) return absl::OkStatus();
+absl::StatusOr<std::string> RemoteCluster::HostTowards(const Plan& plan) {
   std::string host = "127.0.0.1";
   for (const PlanNode& node : plan.nodes) {
     if (node.address.empty()) continue;
@@ -102,6 +102,12 @@ absl::Status RemoteCluster::listen_towards(const Plan& plan) {
     if (!IsLoopback(host))
       break;  // Workers on other machines reach no loopback address, those on this one any.
   }
+  return host;
+}
+
+absl::Status RemoteCluster::listen_towards(const Plan& plan) {
+  if (dialled_at_is_told_) return absl::OkStatus();
+  ASSIGN_OR_RETURN(const std::string host, HostTowards(plan));
   if (endpoint_ == nullptr || (options_.listen.empty() && host != listens_on_)) {
     endpoint_.reset();
     RETURN_IF_ERROR(start_endpoint(HostPort{host, 0}));
@@ -172,17 +178,17 @@ void RemoteCluster::report(Member& member, int64_t done, int64_t total) const {
   if (options_.progress) options_.progress(member.name(), done, total);
 }
 
-absl::StatusOr<int64_t> RemoteCluster::prepare(const Session& session, NodeId node, Member& member) {
-  ASSIGN_OR_RETURN(const std::span<const WeightSample> samples,
-                   member.samples(*options_.weights, ShardOf(session.plan, node)));
+absl::StatusOr<int64_t> RemoteCluster::prepare(const Session& session, NodeId node, Member& member,
+                                               bool beside) {
   const PrepareOrder order{session.plan,
                            node,
                            options_.model_names,
                            options_.weights->checkpoint().hash(),
-                           {samples.begin(), samples.end()},
+                           member.samples(*options_.weights, ShardOf(session.plan, node)),
                            session.limits,
                            giver(),
-                           options_.send_weights ? options_.weights->checkpoint().content_identity() : ""};
+                           options_.send_weights ? options_.weights->checkpoint().content_identity() : "",
+                           beside};
   return member.client()->prepare(
       order, [&](int64_t done, int64_t total) { report(member, done, total); },
       Deadline::after_ms(kPrepareMs));
@@ -203,8 +209,59 @@ absl::Status RemoteCluster::prepare_all(const Session& session) {
   return AllErrors(ForEachMember(session.members, [&](size_t index, Member& member) {
     if (member.is_self()) return prepare_own(session.plan);
     member.note(MemberState::kLoading, absl::OkStatus());
-    const absl::Status status = prepare(session, NodeId{static_cast<int32_t>(index)}, member).status();
+    const absl::Status status = prepare(session, NodeId{static_cast<int32_t>(index)}, member, false).status();
     member.note(status.ok() ? MemberState::kReady : StateAfter(status), status);
+    return status;
+  }));
+}
+
+bool RemoteCluster::takes_part(const Member& member) const {
+  const std::lock_guard lock(mutex_);
+  return session_ != nullptr && member.status().state == MemberState::kUp &&
+         std::ranges::any_of(session_->members, [&member](const auto& one) { return one.get() == &member; });
+}
+
+absl::Status RemoteCluster::prepare_own_beside(const Plan& plan) {
+  NodeShard shard = ShardOf(plan, NodeId{0});
+  if (host_->holds(own_node(), shard)) return absl::OkStatus();
+  {
+    const std::lock_guard lock(mutex_);
+    if (session_ != nullptr && options_.check_beside) {
+      RETURN_IF_ERROR(options_.check_beside(session_->plan, session_->limits, shard));
+    }
+  }
+  return host_->prepare(own_node(), options_.weights, std::move(shard), {});
+}
+
+absl::StatusOr<std::string> RemoteCluster::address_beside(const Plan& next) const {
+  std::string address;
+  {
+    const std::lock_guard lock(mutex_);
+    if (session_ == nullptr) return Unavailable("the session has ended meanwhile");
+    address = session_->plan.nodes[0].address;
+  }
+  if (dialled_at_is_told_ || !options_.listen.empty()) return address;
+  ASSIGN_OR_RETURN(const HostPort now, ParseHostPort(address));
+  ASSIGN_OR_RETURN(const std::string host, HostTowards(next));
+  if (IsLoopback(host) || host == now.host) return address;
+  return ResourceExhausted(
+      "this process listens at {} for the session, and can't listen at {} for the next one, too", address,
+      host);
+}
+
+// Members that take part in the session stay as they are; what the others fail at counts.
+absl::Status RemoteCluster::prepare(const Plan& plan) {
+  Session session;
+  ASSIGN_OR_RETURN(session.members, members_of(plan));
+  session.plan = plan;
+  ASSIGN_OR_RETURN(session.plan.nodes[0].address, address_beside(plan));
+  session.limits = options_.limits(plan);
+  return AllErrors(ForEachMember(session.members, [&](size_t index, Member& member) {
+    if (member.is_self()) return Annotate(prepare_own_beside(plan), fmt::format("node '{}'", member.name()));
+    const bool joins = !takes_part(member);
+    if (joins) member.note(MemberState::kLoading, absl::OkStatus());
+    const absl::Status status = prepare(session, NodeId{static_cast<int32_t>(index)}, member, true).status();
+    if (joins) member.note(status.ok() ? MemberState::kReady : StateAfter(status), status);
     return status;
   }));
 }

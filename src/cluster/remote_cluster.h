@@ -40,6 +40,10 @@ class RemoteCluster final : public SessionHost {
     Isa isa = Isa::kReference;
     Duration expert_timeout = std::chrono::seconds(6);
     std::optional<KeyAuth> key;
+    /// Whether this process may hold a shard beside what it has in a session of this plan and these limits; empty: it
+    /// may. Called by prepare().
+    std::function<absl::Status(const Plan& now, const StepLimits& limits, const NodeShard& next)>
+        check_beside;
     bool insecure = false;                            ///< Listens beyond loopback without a key.
     bool take_over = false;                           ///< Takes workers that serve another coordinator.
     std::shared_ptr<const PackedCache> packed_cache;  ///< For node 0's shard; nullptr: none.
@@ -58,6 +62,7 @@ class RemoteCluster final : public SessionHost {
   /// The nodes of `plan` are members by their names, node 0 this process: FailedPrecondition where they are
   /// not.
   absl::Status open(const Plan& plan, PipelineEngine& engine) override;
+  absl::Status prepare(const Plan& plan) override;
   void close(PipelineEngine& engine, const absl::Status& why) override;
   void on_lost(NodeId node, const absl::Status& why) override;
   void interrupt() override;
@@ -93,7 +98,12 @@ class RemoteCluster final : public SessionHost {
   /// As workers tell this cluster from those of other coordinators.
   OrderGiver giver() const { return {session_base_, options_.take_over}; }
   absl::StatusOr<MemberList> members_of(const Plan& plan) const;
+  /// Of an address of this machine that the nodes of the plan reach.
+  static absl::StatusOr<std::string> HostTowards(const Plan& plan);
   absl::Status listen_towards(const Plan& plan);
+  /// At which the nodes of `next` reach this process before its session. ResourceExhausted where they don't while another
+  /// session is open.
+  absl::StatusOr<std::string> address_beside(const Plan& next) const;
   std::vector<PeerToCheck> peers_of(const Session& session) const;
   /// That every node reaches all others at the addresses of the plan. Unavailable names the two that don't.
   absl::Status check_links(const Session& session);
@@ -101,7 +111,10 @@ class RemoteCluster final : public SessionHost {
   absl::Status start_endpoint(const HostPort& listen);
   absl::Status prepare_own(const Plan& plan);
   absl::Status prepare_all(const Session& session);
-  absl::StatusOr<int64_t> prepare(const Session& session, NodeId node, Member& member);
+  absl::StatusOr<int64_t> prepare(const Session& session, NodeId node, Member& member, bool beside);
+  absl::Status prepare_own_beside(const Plan& plan);
+  /// Whether it takes part in the session that is open, which has not lost it.
+  bool takes_part(const Member& member) const;
   absl::Status open_all(Session& session, PipelineEngine& engine);
   absl::Status open_own(Session& session, PipelineEngine& engine);
   void report(Member& member, int64_t done, int64_t total) const;

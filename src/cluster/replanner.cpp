@@ -40,6 +40,8 @@ bool SameParts(const Plan& a, const Plan& b) {
   return a.nodes == b.nodes && a.stages == b.stages && a.experts == b.experts;
 }
 
+constexpr std::string_view kDrained = "it is drained";
+
 }  // namespace
 
 void Replanner::keep_only(const std::vector<MemberReport>& reports) {
@@ -68,6 +70,7 @@ absl::Status Replanner::waits_for(const std::vector<MemberReport>& reports, Cloc
   bool awaited = false;
   std::vector<absl::Status> answers;
   for (size_t i = 0; i < reports.size(); ++i) {
+    if (drained(reports[i].id)) continue;
     awaited = awaited || book_.of(reports[i].id, now) == Attendance::kAwaited;
     answers.push_back(reports[i].answer);
   }
@@ -93,8 +96,9 @@ absl::StatusOr<Plan> Replanner::plan_without(const std::vector<MemberReport>& re
   std::vector<absl::Status> answers;
   for (size_t i = 0; i < reports.size(); ++i) {
     const Attendance attendance = book_.of(reports[i].id, now);
-    away[i] = attendance == Attendance::kAway;
-    doubtful[i] = attendance == Attendance::kOnProbation;
+    const bool is_drained = drained(reports[i].id);
+    away[i] = is_drained || attendance == Attendance::kAway;
+    doubtful[i] = !is_drained && attendance == Attendance::kOnProbation;
     answers.push_back(reports[i].answer);
   }
   std::vector<bool> out = Either(away, doubtful);
@@ -105,13 +109,27 @@ absl::StatusOr<Plan> Replanner::plan_without(const std::vector<MemberReport>& re
   }
   if (!made.ok()) {
     if (!Any(away)) return made;
+    for (size_t i = 0; i < away.size(); ++i) {
+      if (drained(reports[i].id)) answers[i] = Unavailable("node '{}' is drained", reports[i].name);
+    }
     return Unavailable("{}. The other nodes can't do without {}: {}", Message(AllErrors(answers)),
                        Quoted(reports, away), Message(made.status()));
   }
-  if (Any(out))
-    made->notes.push_back(fmt::format("without {}: away, or not back for long enough", Quoted(reports, out)));
+  if (Any(out)) made->notes.push_back(without(reports, out));
   leave_out(reports, out, now);
   return made;
+}
+
+bool Replanner::drained(MemberId member) const {
+  const auto known = known_.find(member);
+  return known != known_.end() && known->second.drain == Drain::kOrdered;
+}
+
+std::string Replanner::without(const std::vector<MemberReport>& reports, const std::vector<bool>& out) const {
+  bool any_drained = false;
+  for (size_t i = 0; i < out.size(); ++i) any_drained = any_drained || (out[i] && drained(reports[i].id));
+  return fmt::format("without {}: away, or not back for long enough{}", Quoted(reports, out),
+                     any_drained ? ", or drained" : "");
 }
 
 void Replanner::leave_out(const std::vector<MemberReport>& reports, const std::vector<bool>& out,
@@ -127,6 +145,10 @@ void Replanner::leave_out(const std::vector<MemberReport>& reports, const std::v
     book_.leave_out(report.id, now);
     if (!fresh) continue;
     std::string& why = known_[report.id].why;
+    if (drained(report.id)) {
+      why = kDrained;
+      continue;
+    }
     why = report.answer.ok() ? fmt::format("it went away {} times lately", book_.losses(report.id, now))
                              : Message(report.answer);
     LogWarning(
@@ -138,6 +160,7 @@ void Replanner::leave_out(const std::vector<MemberReport>& reports, const std::v
 void Replanner::take_in_all() {
   for (const auto& [id, name] : in_) {
     if (!book_.out_since(id).has_value()) continue;
+    if (known_[id].drain == Drain::kEnded) known_[id].drain = Drain::kNo;
     book_.take_in(id);
     LogInfo("node '{}' takes part again", name);
   }
@@ -177,54 +200,87 @@ std::optional<Replanner::Better> Replanner::better(const std::vector<MemberRepor
   note_survived(reports, now);
   std::vector<bool> out(reports.size());
   std::vector<std::string> back;
+  std::vector<std::string> going;
   std::map<MemberId, std::string> left = in_;
+  bool ordered = false;
   for (size_t i = 0; i < reports.size(); ++i) {
-    left.erase(reports[i].id);
-    if (in_.contains(reports[i].id)) continue;
-    note(reports[i], now);
-    out[i] = book_.of(reports[i].id, now) != Attendance::kHere;
-    if (!out[i]) back.push_back(reports[i].name);
+    const MemberReport& report = reports[i];
+    left.erase(report.id);
+    const bool counted = in_.contains(report.id);
+    if (!counted) note(report, now);
+    out[i] = drained(report.id) || (!counted && book_.of(report.id, now) != Attendance::kHere);
+    if (counted && out[i]) going.push_back(report.name);
+    if (counted || out[i]) continue;
+    back.push_back(report.name);
+    ordered = ordered || known_[report.id].drain == Drain::kEnded;
   }
-  if (back.empty() && left.empty()) {
+  if (back.empty() && left.empty() && going.empty()) {
     better_since_.reset();
     return std::nullopt;
   }
-  const absl::StatusOr<Plan> made = make(out);
+  absl::StatusOr<Plan> made = make(out);
   if (made.status() != told_ && !made.ok() && !back.empty()) {
     LogWarning("no plan can be made with {}, though there: {}", Quoted(back), Message(made.status()));
   }
   told_ = made.status();
   // Without who left nothing fits: the session goes on for as long as it can.
   if (!made.ok()) return std::nullopt;
+  if (Any(out)) made->notes.push_back(without(reports, out));
   if (!better_since_.has_value()) better_since_ = now;
-  Better better{.since = *better_since_, .at_once = !left.empty()};
-  std::vector<std::string> changes;
-  if (!back.empty()) changes.push_back(fmt::format("with {}", Quoted(back)));
+  Better better{.since = *better_since_, .at_once = !left.empty(), .ordered = ordered || !going.empty()};
   std::vector<std::string> gone;
   for (const auto& [id, name] : left) gone.push_back(name);
+  std::vector<std::string> changes;
+  if (!back.empty()) changes.push_back(fmt::format("with {}", Quoted(back)));
   if (!gone.empty()) changes.push_back(fmt::format("without {}, which left", Quoted(gone)));
+  if (!going.empty()) changes.push_back(fmt::format("without {}, drained", Quoted(going)));
   better.why = fmt::format("the cluster is built again {}", Join(changes, ", "));
-  return compare(*made, reports, out, std::move(better));
+  for (size_t i = 0; i < reports.size(); ++i) {
+    if (!out[i]) better.in[reports[i].id] = reports[i].name;
+  }
+  if (lacking_ || !SameParts(*made, *plan_)) {
+    better.plan = *std::move(made);
+    return better;
+  }
+  count_on(better.in, now);
+  take_in_all();
+  return std::nullopt;
 }
 
-std::optional<Replanner::Better> Replanner::compare(const Plan& made,
-                                                    const std::vector<MemberReport>& reports,
-                                                    const std::vector<bool>& out, Better better) {
-  if (lacking_ || !SameParts(made, *plan_)) return better;
-  in_.clear();
-  for (size_t i = 0; i < reports.size(); ++i) {
-    if (!out[i]) in_[reports[i].id] = reports[i].name;
-  }
-  take_in_all();
+void Replanner::count_on(const std::map<MemberId, std::string>& in, Clock::time_point now) {
   better_since_.reset();
-  return std::nullopt;
+  for (const auto& [id, name] : in_) {
+    if (in.contains(id) || !drained(id)) continue;
+    book_.leave_out(id, now);
+    known_[id].why = kDrained;
+    LogInfo("node '{}' is drained", name);
+  }
+  in_ = in;
+}
+
+void Replanner::adopt(const Better& better, Clock::time_point now) {
+  const std::lock_guard lock(mutex_);
+  plan_ = better.plan;
+  lacking_ = false;
+  count_on(better.in, now);
+}
+
+void Replanner::drain(MemberId member, bool drained) {
+  const std::lock_guard lock(mutex_);
+  Drain& drain = known_[member].drain;
+  if (drained) {
+    drain = Drain::kOrdered;
+  } else if (drain == Drain::kOrdered) {
+    // It was not yet done without where plans count on it.
+    drain = in_.contains(member) ? Drain::kNo : Drain::kEnded;
+  }
 }
 
 std::vector<LeftOutMember> Replanner::left_out() const {
   const std::lock_guard lock(mutex_);
   std::vector<LeftOutMember> list;
   for (const auto& [id, known] : known_) {
-    if (const auto since = book_.out_since(id)) list.push_back({known.name, *since, known.why});
+    if (const auto since = book_.out_since(id)) list.push_back({known.name, *since, known.why, drained(id)});
   }
   return list;
 }

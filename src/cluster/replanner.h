@@ -34,6 +34,7 @@ struct LeftOutMember {
   std::string name;
   Clock::time_point since;
   std::string why;  ///< In words.
+  bool drained = false;
 };
 
 /// Members may come and go: each call says who there is. Safe from any thread.
@@ -60,17 +61,30 @@ class Replanner {
     std::string why;
     Clock::time_point since;
     bool at_once = false;  ///< Who left is going: to wait gains nothing.
+    bool ordered =
+        false;  ///< Somebody drains a member, or undoes that: not to be put off where requests can go on.
+    Plan plan;
+    std::map<MemberId, std::string> in;  ///< Names of the members that the plan counts on.
   };
   std::optional<Better> better(const std::vector<MemberReport>& reports, Make make, Clock::time_point now);
+
+  /// A session of this plan is to be opened instead of that of the last one.
+  void adopt(const Better& better, Clock::time_point now);
+
+  /// From now on plans do without the member, whether it is there or not; or no longer so. What better() says of it is
+  /// not put off.
+  void drain(MemberId member, bool drained);
 
   std::vector<LeftOutMember> left_out() const;
 
  private:
+  enum class Drain : uint8_t { kNo, kOrdered, kEnded /* but not yet taken in again */ };
   struct Known {
     std::string name;
     std::string why;  ///< It was left out.
     int losses = 0;
     int failures = 0;
+    Drain drain = Drain::kNo;
   };
   void note(const MemberReport& report, Clock::time_point now);
   /// Forgets those that are not among the reports.
@@ -82,8 +96,9 @@ class Replanner {
   void leave_out(const std::vector<MemberReport>& reports, const std::vector<bool>& out,
                  Clock::time_point now);
   void take_in_all();
-  std::optional<Better> compare(const Plan& made, const std::vector<MemberReport>& reports,
-                                const std::vector<bool>& out, Better better);
+  bool drained(MemberId member) const;
+  std::string without(const std::vector<MemberReport>& reports, const std::vector<bool>& out) const;
+  void count_on(const std::map<MemberId, std::string>& in, Clock::time_point now);
 
   mutable std::mutex mutex_;  ///< Guards all below.
   AttendanceBook book_;

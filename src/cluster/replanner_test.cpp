@@ -65,6 +65,11 @@ class Town {
     return replanner.better(
         reports, [this](const std::vector<bool>& out) { return make(out); }, now);
   }
+  /// A session of that plan is up.
+  void adopt(const Replanner::Better& better) {
+    replanner.adopt(better, now);
+    replanner.opened();
+  }
   std::vector<std::string> left_out() const {
     std::vector<std::string> names;
     for (const LeftOutMember& member : replanner.left_out()) names.push_back(member.name);
@@ -373,6 +378,61 @@ TEST(Replanner, AfterAFurtherLossPlansAreMadeWithoutTheOneThatTheSessionHadSurvi
   EXPECT_FALSE(town.better().has_value());
   town.crash(1);
   EXPECT_EQ(town.serve(), "ab");
+}
+
+TEST(Replanner, ADrainedMemberIsDoneWithoutAtOnceAndTakenInAtOnce) {
+  Town town(3);
+  EXPECT_EQ(town.serve(), "abc");
+  town.replanner.drain(1, true);
+  const auto without = town.better();
+  ASSERT_TRUE(without.has_value());
+  EXPECT_THAT(without->why, HasSubstr("without 'b', drained"));
+  EXPECT_TRUE(without->ordered);
+  EXPECT_FALSE(without->in.contains(1));
+  EXPECT_THAT(town.left_out(), ElementsAre());  // Not before that is in force.
+  town.adopt(*without);
+  EXPECT_THAT(town.left_out(), ElementsAre("b"));
+  EXPECT_TRUE(town.replanner.left_out()[0].drained);
+  EXPECT_FALSE(town.better().has_value());
+  town.pass(minutes(10));
+  EXPECT_FALSE(town.better().has_value());
+  EXPECT_EQ(town.serve(), "ac");  // As after a loss of another.
+
+  town.replanner.drain(1, false);
+  const auto with = town.better();
+  ASSERT_TRUE(with.has_value());
+  EXPECT_TRUE(with->ordered);
+  town.adopt(*with);
+  EXPECT_THAT(town.left_out(), ElementsAre());
+  EXPECT_FALSE(town.better().has_value());
+}
+
+TEST(Replanner, ADrainedMemberMayGoAndIsNeitherWaitedForNorMissed) {
+  Town town(3);
+  EXPECT_EQ(town.serve(), "abc");
+  town.replanner.drain(1, true);
+  town.adopt(*town.better());
+  town.go(1);
+  EXPECT_FALSE(town.better().has_value());
+  EXPECT_EQ(town.serve(), "ac");
+  town.replanner.drain(1, false);
+  EXPECT_FALSE(town.better().has_value());  // It is away.
+  town.come_back(1);
+  town.better();
+  town.pass(seconds(10));
+  EXPECT_TRUE(town.better().has_value());
+}
+
+TEST(Replanner, ADrainedMemberThatTheOthersCannotDoWithoutIsNamed) {
+  Town town(3);
+  EXPECT_EQ(town.serve(), "abc");
+  town.replanner.drain(1, true);
+  town.nodes_min = 2;
+  town.lose(2);
+  EXPECT_THAT(town.nodes(),
+              AllOf(HasSubstr("node 'b' is drained"), HasSubstr("can't do without 'b' and 'c'")));
+  town.replanner.drain(1, false);
+  EXPECT_EQ(town.nodes(), "ab");
 }
 
 }  // namespace

@@ -12,6 +12,7 @@ namespace {
 
 constexpr Duration kPoll = std::chrono::milliseconds(50);  // How late a lost cluster may be noticed here.
 constexpr Duration kAdvicePause = std::chrono::milliseconds(500);
+constexpr Duration kAfterFailedMove = std::chrono::seconds(10);
 
 }  // namespace
 
@@ -37,6 +38,7 @@ void Supervisor::stop() {
   changed_.notify_all();
   host_.interrupt();
   if (thread_.joinable()) thread_.join();
+  if (mover_.joinable()) mover_.join();
   host_.close(engine_, Cancelled("the server is shutting down"));
 }
 
@@ -50,8 +52,22 @@ std::shared_ptr<const Plan> Supervisor::plan() const {
   return plan_;
 }
 
+std::optional<Supervisor::Move> Supervisor::move() const {
+  const std::lock_guard lock(mutex_);
+  return move_;
+}
+
 absl::Status Supervisor::attempt() {
+  if (next_.has_value()) {
+    Plan plan = *std::move(next_);
+    next_.reset();
+    return open(std::move(plan));
+  }
   ASSIGN_OR_RETURN(Plan made, make_plan_());
+  return open(std::move(made));
+}
+
+absl::Status Supervisor::open(Plan made) {
   made.epoch = Epoch{++epoch_.value};
   const auto plan = std::make_shared<const Plan>(std::move(made));
   {
@@ -77,19 +93,79 @@ bool Supervisor::pause(Duration duration) {
   return !changed_.wait_for(lock, duration, [this] { return stopping_; });
 }
 
+void Supervisor::begin_move(Replan replan) {
+  LogInfo("nodes load for another plan, while the session goes on: {}", replan.why);
+  moving_from_ = engine_.state().generation;
+  {
+    const std::lock_guard lock(mutex_);
+    move_ = Move{replan.why, absl::OkStatus()};
+    prepared_.reset();
+  }
+  mover_ = std::thread([this, plan = replan.plan] {
+    SetThreadLogName("supervisor", -1);
+    NameThread("mover");
+    const absl::Status prepared = host_.prepare(plan);
+    const std::lock_guard lock(mutex_);
+    prepared_ = prepared;
+    changed_.notify_all();
+  });
+  replan_ = std::move(replan);
+  ask_ = Deadline();  // When all is loaded, at once.
+}
+
+bool Supervisor::ready_to_move() {
+  if (!replan_.has_value()) {
+    if (!advice_ || !ask_.expired()) return false;
+    ask_ = Deadline::after(kAdvicePause);
+    std::optional<Replan> replan = advice_();
+    if (replan.has_value()) begin_move(*std::move(replan));
+    return false;
+  }
+  absl::Status outcome;
+  {
+    const std::lock_guard lock(mutex_);
+    if (!prepared_.has_value()) return false;
+    outcome = *prepared_;
+  }
+  if (mover_.joinable()) mover_.join();
+  // What was best for a session that has ended meanwhile need not be so now.
+  bool stale = moving_from_ != engine_.state().generation;
+  // Where there is no room for both, nodes load while nothing is served.
+  bool moves = !stale && (outcome.ok() || absl::IsResourceExhausted(outcome));
+  Replan::Turn turn = Replan::Turn::kGo;
+  if (moves && replan_->turn) {
+    if (!ask_.expired()) return false;
+    ask_ = Deadline::after(kAdvicePause);
+    turn = replan_->turn();
+  }
+  if (turn == Replan::Turn::kWait) return false;
+  stale = stale || turn == Replan::Turn::kDrop;
+  moves = moves && !stale;
+  {
+    const std::lock_guard lock(mutex_);
+    move_.reset();
+    if (!stale && !moves) move_ = Move{replan_->why, outcome};
+  }
+  if (moves && !outcome.ok()) LogInfo("the session ends before nodes load: {}", Message(outcome));
+  if (moves) return true;
+  if (!stale) LogWarning("the session goes on as it is: {}", Message(outcome));
+  if (!stale) ask_ = Deadline::after(kAfterFailedMove);
+  replan_.reset();
+  return false;
+}
+
 Supervisor::Ended Supervisor::watch() {
-  Deadline ask{Clock::now()};
   size_t told = 0;
   while (engine_.state().status.ok()) {
     const std::vector<PipelineEngine::Lost> lost = engine_.lost();
     for (; told < lost.size(); ++told) host_.on_lost(lost[told].node, lost[told].why);
-    if (advice_ && ask.expired()) {
-      if (const std::optional<std::string> why = advice_()) {
-        LogInfo("the session ends for another plan: {}", *why);
-        host_.close(engine_, Unavailable("{}", *why));
-        return Ended::kForAnotherPlan;
-      }
-      ask = Deadline::after(kAdvicePause);
+    if (ready_to_move()) {
+      LogInfo("the session ends for another plan: {}", replan_->why);
+      if (replan_->adopt) replan_->adopt();
+      next_ = std::move(replan_->plan);
+      host_.close(engine_, Unavailable("{}", replan_->why));
+      replan_.reset();
+      return Ended::kForAnotherPlan;
     }
     if (!pause(kPoll)) return Ended::kStopped;
   }

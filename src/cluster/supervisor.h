@@ -28,6 +28,10 @@ class SessionHost {
   /// Has every node load its part of `plan`, where it holds another one, opens a session and calls
   /// engine.open(). The plan's epoch is new. On an error nothing is left open.
   virtual absl::Status open(const Plan& plan, PipelineEngine& engine) = 0;
+  /// Has every node load what it lacks of `plan`, while the session goes on with another one: an open() of it then loads
+  /// nothing. Beside the other calls, and by one thread at a time. ResourceExhausted where both do not fit. A host for
+  /// which loading is no matter does nothing.
+  virtual absl::Status prepare(const Plan& /*plan*/) { return absl::OkStatus(); }
   /// Ends the session, if there is one: engine.close(why) first, then the nodes. Idempotent.
   virtual void close(PipelineEngine& engine, const absl::Status& why) = 0;
   /// The session that is open goes on without this node of its plan.
@@ -39,9 +43,18 @@ class SessionHost {
 /// "Make me a plan now". Its epoch does not matter. Called from the supervisor's thread.
 using PlanSource = std::function<absl::StatusOr<Plan>()>;
 
-/// Why the session that is up is to end now for another plan; nothing where it is to go on. Asked now and then, from the
-/// supervisor's thread, while a session is up.
-using ReplanAdvice = std::function<std::optional<std::string>()>;
+/// Another plan for the session that is up.
+struct Replan {
+  std::string why;
+  Plan plan;  ///< Its epoch does not matter.
+  enum class Turn : uint8_t { kWait, kGo, kDrop /* it is not the best any more */ };
+  /// Whether the session may end now, asked again and again once all is loaded; empty: it may.
+  std::function<Turn()> turn;
+  std::function<void()> adopt;  ///< Called when the session ends for it. May be empty.
+};
+/// Nothing where the session is to go on as it is. Asked now and then, from the supervisor's thread, while a session is
+/// up.
+using ReplanAdvice = std::function<std::optional<Replan>()>;
 
 /// Between attempts: the first pause, then half as much again each time. The longest is well below the ten
 /// seconds that a request waits for the cluster, so that one that waits for a returning node gets it.
@@ -65,10 +78,20 @@ class Supervisor {
   absl::Status last_attempt() const;
   /// The plan of the last attempt; nullptr where none could be made so far.
   std::shared_ptr<const Plan> plan() const;
+  /// Of the move to another plan that goes on, or failed last: nothing where there is none.
+  struct Move {
+    std::string why;
+    absl::Status failed;  ///< OK: nodes load.
+  };
+  std::optional<Move> move() const;
 
  private:
   void run();
   absl::Status attempt();
+  absl::Status open(Plan plan);
+  /// Asks for advice, or looks after what it led to. Whether the session is to end for next_ now.
+  bool ready_to_move();
+  void begin_move(Replan replan);
   enum class Ended : uint8_t { kLost, kForAnotherPlan, kStopped };
   /// Until the session ends, which it is to do.
   Ended watch();
@@ -82,10 +105,17 @@ class Supervisor {
   const RetryPauses pauses_;
   const ReplanAdvice advice_;
   Epoch epoch_{0};
-  mutable std::mutex mutex_;  ///< Guards what follows, but for the thread.
+  std::optional<Plan> next_;      ///< For which the session ended.
+  Deadline ask_{};                ///< For advice, at the earliest.
+  std::optional<Replan> replan_;  ///< For which nodes load, or have loaded.
+  uint64_t moving_from_ = 0;      ///< The generation that the move was begun in.
+  std::thread mover_;             ///< Has nodes load.
+  mutable std::mutex mutex_;      ///< Guards what follows, but for the thread.
   std::condition_variable changed_;
   absl::Status last_attempt_;
   std::shared_ptr<const Plan> plan_;
+  std::optional<Move> move_;
+  std::optional<absl::Status> prepared_;  ///< How the mover ended.
   bool stopping_ = false;
   std::thread thread_;
 };

@@ -3,6 +3,8 @@
 #include <gtest/gtest.h>
 
 #include <atomic>
+#include <functional>
+#include <mutex>
 #include <thread>
 
 #include "base/status.h"
@@ -29,10 +31,22 @@ class FakeHost final : public SessionHost {
     ++closes;
   }
 
+  absl::Status prepare(const Plan&) override {
+    ++prepares;
+    while (hold && !stopped) std::this_thread::yield();
+    const std::lock_guard lock(mutex);
+    return prepared;
+  }
+  void interrupt() override { stopped = true; }
   void on_lost(NodeId node, const absl::Status& why) override { lost.emplace_back(node, why); }
 
   std::vector<uint32_t> epochs;
   std::vector<std::pair<NodeId, absl::Status>> lost;  // Read after stop().
+  std::atomic<int> prepares{0};
+  std::atomic<bool> hold{false};  // prepare() waits so long.
+  std::atomic<bool> stopped{false};
+  std::mutex mutex;
+  absl::Status prepared;
   std::atomic<int> refusals{0};
   std::atomic<int> closes{0};
   std::unique_ptr<Transport> transport;
@@ -133,7 +147,7 @@ TEST(Supervisor, TheHostIsToldOnceOfANodeThatTheSessionGoesOnWithout) {
         return plan;
       },
       kShort,
-      [&]() -> std::optional<std::string> {
+      [&]() -> std::optional<Replan> {
         ++asked;
         return std::nullopt;
       });
@@ -153,11 +167,12 @@ TEST(Supervisor, ASessionEndsForAnotherPlanWhenTheAdviceSaysSoAndIsBuiltAtOnce) 
   FakeHost host;
   PipelineEngine engine;
   std::atomic<bool> better = false;
+  std::atomic<int> adopted = 0;
   // Any pause would outlast the test.
   Supervisor supervisor(host, engine, OneNode, {std::chrono::hours(1), std::chrono::hours(1)},
-                        [&]() -> std::optional<std::string> {
+                        [&]() -> std::optional<Replan> {
                           if (!better.exchange(false)) return std::nullopt;
-                          return "node 'b' is back";
+                          return Replan{"node 'b' is back", OneNode(), {}, [&] { ++adopted; }};
                         });
   supervisor.start();
   WaitUntilUp(engine, 1);
@@ -167,6 +182,94 @@ TEST(Supervisor, ASessionEndsForAnotherPlanWhenTheAdviceSaysSoAndIsBuiltAtOnce) 
   EXPECT_EQ(host.closes, 1);
   supervisor.stop();
   EXPECT_EQ(host.epochs, (std::vector<uint32_t>{1, 2}));
+  EXPECT_EQ(host.prepares, 1);
+  EXPECT_EQ(adopted, 1);
+}
+
+/// A session that is always to end for another plan.
+class Moving : public testing::Test {
+ protected:
+  void SetUp() override {
+    host_.hold = true;
+    supervisor_.start();
+    WaitUntilUp(engine_, 1);
+    wait_for([this] { return host_.prepares > 0; });
+  }
+  void TearDown() override { supervisor_.stop(); }
+  static void wait_for(const std::function<bool()>& condition) {
+    const Deadline deadline = Deadline::after_ms(10000);
+    while (!condition() && !deadline.expired()) std::this_thread::yield();
+    EXPECT_TRUE(condition());
+  }
+  /// Advice is asked for, and what came of it looked at, several times.
+  static void while_nothing_happens() { std::this_thread::sleep_for(std::chrono::milliseconds(150)); }
+
+  FakeHost host_;
+  PipelineEngine engine_;
+  std::atomic<Replan::Turn> turn_ = Replan::Turn::kGo;
+  Supervisor supervisor_{host_, engine_, OneNode, kShort, [this]() -> std::optional<Replan> {
+                           return Replan{"node 'b' is drained", OneNode(), [this] { return turn_.load(); }};
+                         }};
+};
+
+TEST_F(Moving, TheSessionServesWhileNodesLoad) {
+  while_nothing_happens();
+  EXPECT_TRUE(engine_.state().status.ok());
+  EXPECT_EQ(engine_.state().generation, 1u);
+  ASSERT_TRUE(supervisor_.move().has_value());
+  EXPECT_EQ(supervisor_.move()->why, "node 'b' is drained");
+  EXPECT_EQ(host_.prepares, 1);
+  host_.hold = false;
+  WaitUntilUp(engine_, 2);
+}
+
+TEST_F(Moving, WhatIsLoadedWaitsUntilTheSessionMayEnd) {
+  turn_ = Replan::Turn::kWait;
+  host_.hold = false;
+  while_nothing_happens();
+  EXPECT_EQ(engine_.state().generation, 1u);
+  EXPECT_EQ(host_.prepares, 1);
+  turn_ = Replan::Turn::kGo;
+  WaitUntilUp(engine_, 2);
+}
+
+TEST_F(Moving, APlanThatIsNotTheBestAnyMoreIsDropped) {
+  turn_ = Replan::Turn::kDrop;
+  host_.hold = false;
+  wait_for([this] { return host_.prepares > 1; });  // Advice was asked for again.
+  EXPECT_EQ(engine_.state().generation, 1u);
+}
+
+TEST_F(Moving, WhereLoadingFailsTheSessionGoesOnAndSaysWhy) {
+  {
+    const std::lock_guard lock(host_.mutex);
+    host_.prepared = Unavailable("node 'c' is away");
+  }
+  host_.hold = false;
+  wait_for([this] { return supervisor_.move().has_value() && !supervisor_.move()->failed.ok(); });
+  EXPECT_EQ(supervisor_.move()->failed, Unavailable("node 'c' is away"));
+  while_nothing_happens();
+  EXPECT_EQ(engine_.state().generation, 1u);
+  EXPECT_EQ(host_.prepares, 1);  // Not again at once.
+}
+
+TEST_F(Moving, WhereBothDoNotFitTheSessionEndsBeforeNodesLoad) {
+  {
+    const std::lock_guard lock(host_.mutex);
+    host_.prepared = ResourceExhausted("node 'c' has no room for both");
+  }
+  host_.hold = false;
+  WaitUntilUp(engine_, 2);
+}
+
+TEST_F(Moving, ALossMeanwhileIsMendedAtOnceAndWhatWasLoadedForTheOldSessionIsNotBelieved) {
+  engine_.on_peer_down(NodeId{0}, Unavailable("gone"));
+  WaitUntilUp(engine_, 2);
+  EXPECT_EQ(host_.prepares, 1);
+  turn_ = Replan::Turn::kWait;
+  host_.hold = false;
+  wait_for([this] { return host_.prepares > 1; });  // Asked anew.
+  EXPECT_EQ(engine_.state().generation, 2u);
 }
 
 }  // namespace

@@ -14,6 +14,7 @@
 #include "base/text.h"
 #include "cluster/model_locator.h"
 #include "compute/cpu_backend.h"
+#include "exec/shard_overlap.h"
 #include "kv/block_pool.h"
 
 namespace shoal {
@@ -192,7 +193,7 @@ void WorkerNode::make_room(const std::string& model_hash, int64_t bytes) {
     for (auto other = held_.begin(); other != held_.end();) {
       int64_t taken = bytes;
       for (const auto& [hash, held] : held_) {
-        if (hash != model_hash) taken += held.weight_bytes + held.cache_bytes;
+        if (hash != model_hash) taken += held.weight_bytes + held.cache_bytes + held.next_bytes;
       }
       const bool fits = options_.memory_bytes > 0 && taken <= options_.memory_bytes;
       const bool stays = other->first == model_hash || fits || (!also_serving && serves(other->first)) ||
@@ -215,10 +216,14 @@ void WorkerNode::note_loading(int more) {
   loading_ += more;
 }
 
-bool WorkerNode::may_fetch(const PrepareOrder& order, const absl::Status& not_found) const {
+absl::Status WorkerNode::check_fetch(const PrepareOrder& order, const absl::Status& not_found) const {
   // A folder that is another model, or damaged, is for a person to see.
   const bool lacks = absl::IsNotFound(not_found) || options_.model_roots.empty();
-  return lacks && weights_ != nullptr && !order.weights_content.empty();
+  if (lacks && weights_ != nullptr && !order.weights_content.empty()) return absl::OkStatus();
+  if (!absl::IsNotFound(not_found)) return not_found;
+  return NotFound(
+      "{}. Its tensors can't be fetched: {}", Message(not_found),
+      weights_ == nullptr ? "--weights-cache is off here" : "the coordinator has --no-send-weights");
 }
 
 absl::StatusOr<WorkerNode::Source> WorkerNode::fetch(const PrepareOrder& order, const NodeShard& shard,
@@ -233,25 +238,103 @@ absl::StatusOr<WorkerNode::Source> WorkerNode::fetch(const PrepareOrder& order, 
     to_load = ShardBytes(model.spec, model.footprint, shard);
     return absl::OkStatus();
   };
-  note_loading(1);
   absl::StatusOr<WorkerWeights::Fetched> fetched =
       weights_->fetch(order, shard, check, [&](int64_t done, int64_t total) {
         fetched_bytes = total;
         if (progress) progress(done, total + to_load);
       });
-  note_loading(-1);
   RETURN_IF_ERROR(named(fetched.status()));
   return Source{std::move(fetched->model), std::move(fetched->files)};
 }
 
+absl::StatusOr<int64_t> WorkerNode::check_beside(const std::string& model_hash, const OpenedModel& model,
+                                                 const NodeShard& shard) const {
+  const auto bytes = [&model](const NodeShard& of) { return ShardBytes(model.spec, model.footprint, of); };
+  const NodeShard& now = host_.model(hosted(model_hash))->shard();
+  const int64_t more = bytes(shard) - bytes(Common(now, shard));
+  int64_t taken = more;
+  for (const auto& [hash, held] : held_) {
+    taken += held.weight_bytes + held.cache_bytes + (hash == model_hash ? 0 : held.next_bytes);
+  }
+  if (options_.memory_bytes <= 0 || taken <= options_.memory_bytes) return more;
+  return ResourceExhausted(
+      "worker '{}': beside what it holds for the session, {} more of weights do not fit: {} in all, it may "
+      "use {} "
+      "(--memory)",
+      options_.name, FormatBytes(more), FormatBytes(taken), FormatBytes(options_.memory_bytes));
+}
+
+absl::StatusOr<WorkerNode::Source> WorkerNode::find_or_fetch(const PrepareOrder& order,
+                                                             const NodeShard& shard,
+                                                             const PrepareProgress& progress,
+                                                             int64_t& fetched_bytes) {
+  absl::StatusOr<OpenedModel> model = find_model(order);
+  if (model.ok()) return Source{*std::move(model), nullptr};
+  RETURN_IF_ERROR(check_fetch(order, model.status()));
+  return fetch(order, shard, progress, fetched_bytes);
+}
+
+absl::StatusOr<int64_t> WorkerNode::prepare_beside(const PrepareOrder& order,
+                                                   const PrepareProgress& progress) {
+  NodeShard shard = ShardOf(order.plan, order.node);
+  int64_t fetched_bytes = 0;
+  ASSIGN_OR_RETURN(Source source, find_or_fetch(order, shard, progress, fetched_bytes));
+  const OpenedModel& model = source.model;
+  ASSIGN_OR_RETURN(std::vector<WeightSample> samples, check_weights(order, model, shard));
+  const HostedNode node = hosted(order.model_hash);
+  int64_t more = 0;
+  {
+    const std::unique_lock work(work_, kTurnMax);
+    if (!work.owns_lock()) return busy();
+    RETURN_IF_ERROR(check_order(model, order.plan, shard, order.limits));
+    if (!held_.contains(order.model_hash))
+      return Unavailable("worker '{}' holds nothing any more", options_.name);
+    ASSIGN_OR_RETURN(more, check_beside(order.model_hash, model, shard));
+  }
+  LogInfo("loading beside the session: {}, {}", model.checkpoint->folder(), shard.summary());
+  const auto loading = [&](int64_t done, int64_t total) {
+    if (progress) progress(fetched_bytes + done, fetched_bytes + total);
+  };
+  RETURN_IF_ERROR(named(host_.prepare(node, model.weights, shard, loading)));
+  const std::unique_lock work(work_, kTurnMax);
+  if (!work.owns_lock()) return busy();
+  const std::lock_guard lock(mutex_);
+  const auto held = held_.find(order.model_hash);
+  if (held == held_.end() || !host_.holds(node, shard)) {
+    return Unavailable("worker '{}' dropped the model meanwhile", options_.name);
+  }
+  // Peers that lack what was fetched now may have it from here.
+  if (source.files != nullptr) shelf_.put(model.checkpoint, std::move(source.files));
+  held->second.next = std::move(shard);
+  held->second.next_samples = std::move(samples);
+  held->second.next_bytes = more;
+  held->second.ordered_by = order.giver.id;
+  return held->second.weight_bytes + more;
+}
+
 absl::StatusOr<int64_t> WorkerNode::prepare(const PrepareOrder& order, const PrepareProgress& progress) {
+  if (order.beside) {
+    const std::unique_lock preparing(preparing_, kTurnMax);
+    std::unique_lock work(work_, kTurnMax);
+    if (!preparing.owns_lock() || !work.owns_lock()) return busy();
+    RETURN_IF_ERROR(check_owner(order.model_hash, order.giver));
+    const auto held = held_.find(order.model_hash);
+    const bool own_session =
+        held != held_.end() && held->second.owner == order.giver.id && serves(order.model_hash);
+    const bool other_shard =
+        own_session && !host_.holds(hosted(order.model_hash), ShardOf(order.plan, order.node));
+    work.unlock();
+    if (other_shard) return prepare_beside(order, progress);
+  }
   std::unique_lock work(work_, kTurnMax);
   if (!work.owns_lock()) return busy();
   RETURN_IF_ERROR(check_owner(order.model_hash, order.giver));
   NodeShard shard = ShardOf(order.plan, order.node);
   const auto held = held_.find(order.model_hash);
   if (held != held_.end() && host_.holds(hosted(order.model_hash), shard) &&
-      CompareSamples(order.samples, held->second.samples).ok()) {
+      CompareSamples(order.samples,
+                     held->second.next == shard ? held->second.next_samples : held->second.samples)
+          .ok()) {
     RETURN_IF_ERROR(check_order(held->second.model, order.plan, shard, order.limits));
     const std::lock_guard lock(mutex_);
     held->second.ordered_by = order.giver.id;
@@ -262,18 +345,16 @@ absl::StatusOr<int64_t> WorkerNode::prepare(const PrepareOrder& order, const Pre
     RETURN_IF_ERROR(check_order(*model, order.plan, shard, order.limits));
     return load(order, {*std::move(model), nullptr}, std::move(shard), progress);
   }
-  if (!may_fetch(order, model.status())) {
-    if (!absl::IsNotFound(model.status())) return model.status();
-    return NotFound(
-        "{}. Its tensors can't be fetched: {}", Message(model.status()),
-        weights_ == nullptr ? "--weights-cache is off here" : "the coordinator has --no-send-weights");
-  }
+  RETURN_IF_ERROR(check_fetch(order, model.status()));
   work.unlock();  // It may take hours, in which sessions of other models come and go.
   int64_t fetched_bytes = 0;
-  ASSIGN_OR_RETURN(Source source, fetch(order, shard, progress, fetched_bytes));
+  note_loading(1);
+  absl::StatusOr<Source> source = fetch(order, shard, progress, fetched_bytes);
+  note_loading(-1);
+  RETURN_IF_ERROR(source.status());
   if (!work.try_lock_for(kTurnMax)) return busy();
   RETURN_IF_ERROR(check_owner(order.model_hash, order.giver));
-  return load(order, std::move(source), std::move(shard), [&](int64_t done, int64_t total) {
+  return load(order, *std::move(source), std::move(shard), [&](int64_t done, int64_t total) {
     if (progress) progress(fetched_bytes + done, fetched_bytes + total);
   });
 }
@@ -341,12 +422,24 @@ absl::Status WorkerNode::open(const OpenOrder& order) {
                                           .transport = *std::move(transport),
                                           .limits = order.limits,
                                           .expert_timeout = order.expert_timeout})));
+  if (held->next == shard)
+    take_next(node, CacheBytes(held->model.facts, shard, order.plan.kv_dtype, order.limits));
   const absl::Status connected = host_.connect(node, Deadline::after_ms(kConnectMs));
   if (!connected.ok()) host_.close(order.session);
   RETURN_IF_ERROR(named(connected));
   note_owner(node.model_hash, order);
   LogInfo("session open: epoch {}, node {} of {}", order.plan.epoch, order.node, order.plan.nodes.size());
   return absl::OkStatus();
+}
+
+void WorkerNode::take_next(const HostedNode& node, int64_t cache_bytes) {
+  const std::lock_guard lock(mutex_);
+  Held& held = held_.find(node.model_hash)->second;
+  held.samples = std::move(held.next_samples);
+  held.weight_bytes = host_.model(node)->bytes();
+  held.cache_bytes = cache_bytes;
+  held.next.reset();
+  held.next_bytes = 0;
 }
 
 void WorkerNode::note_owner(const std::string& model_hash, const OpenOrder& order) {

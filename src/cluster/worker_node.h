@@ -76,6 +76,10 @@ class WorkerNode final : public WorkerControl {
     uint64_t owner = 0;       ///< The coordinator that opened the last session.
     std::string owner_name;   ///< For people, with its address.
     int64_t since = 0;        ///< When it did; Unix seconds.
+    /// Held beside it for the session to come, and what it takes beyond it.
+    std::optional<NodeShard> next;
+    std::vector<WeightSample> next_samples;
+    int64_t next_bytes = 0;
   };
 
   explicit WorkerNode(Options options);
@@ -90,6 +94,11 @@ class WorkerNode final : public WorkerControl {
   /// that the memory allowed holds weights, KV cache and states.
   absl::Status check_order(const OpenedModel& model, const Plan& plan, const NodeShard& shard,
                            const StepLimits& limits) const;
+  /// As prepare(), beside what a session has.
+  absl::StatusOr<int64_t> prepare_beside(const PrepareOrder& order, const PrepareProgress& progress);
+  /// Bytes that the shard takes beyond what is held. ResourceExhausted where both do not fit.
+  absl::StatusOr<int64_t> check_beside(const std::string& model_hash, const OpenedModel& model,
+                                       const NodeShard& shard) const;
   /// Whether the model has a session whose coordinator is there.
   bool serves(const std::string& model_hash) const;
   /// That no other coordinator has a session with the model, or that it may be taken from it.
@@ -102,14 +111,18 @@ class WorkerNode final : public WorkerControl {
     OpenedModel model;
     std::shared_ptr<const FetchedModel> files;
   };
-  /// Whether the tensors are to be fetched after the model was not found here.
-  bool may_fetch(const PrepareOrder& order, const absl::Status& not_found) const;
+  /// OK where the tensors are to be fetched after the model was not found here; else why there is nothing to load.
+  absl::Status check_fetch(const PrepareOrder& order, const absl::Status& not_found) const;
   /// fetched_bytes: what progress() counted as fetched, at the end.
   absl::StatusOr<Source> fetch(const PrepareOrder& order, const NodeShard& shard,
                                const PrepareProgress& progress, int64_t& fetched_bytes);
+  absl::StatusOr<Source> find_or_fetch(const PrepareOrder& order, const NodeShard& shard,
+                                       const PrepareProgress& progress, int64_t& fetched_bytes);
   absl::StatusOr<int64_t> load(const PrepareOrder& order, Source source, NodeShard shard,
                                const PrepareProgress& progress);
   void note_loading(int more);
+  /// What was prepared beside a session is the model's shard now.
+  void take_next(const HostedNode& node, int64_t cache_bytes);
   void note_owner(const std::string& model_hash, const OpenOrder& order);
   /// The model that an order to open is for; nullptr where none is held.
   const Held* held_for(const Plan& plan) const;
@@ -123,9 +136,10 @@ class WorkerNode final : public WorkerControl {
   std::unique_ptr<ProbeService> probes_;
   std::unique_ptr<WeightsService> weights_service_;
   std::unique_ptr<GrpcEndpoint> endpoint_;
-  std::timed_mutex work_;     ///< Held through prepare, open and close: one at a time.
-  mutable std::mutex mutex_;  ///< Guards what follows, for describe(); held until there is an endpoint.
-  int loading_ = 0;           ///< Calls that load, or fetch what they are to load.
+  std::timed_mutex preparing_;  ///< Held through what is prepared beside a session; before work_.
+  std::timed_mutex work_;       ///< Held through prepare, open and close: one at a time.
+  mutable std::mutex mutex_;    ///< Guards what follows, for describe(); held until there is an endpoint.
+  int loading_ = 0;             ///< Calls that load, or fetch what they are to load.
   std::map<std::string, Held> held_;  ///< By the model's hash. Changed with work_ held, too.
 };
 

@@ -2,6 +2,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cstdlib>
 #include <filesystem>
 #include <fstream>
@@ -169,6 +170,74 @@ TEST_F(ClusterTest, UnderANewPlanEveryNodeLoadsItsNewSlice) {
   (*cluster)->close(engine, Cancelled("done"));
   ASSERT_TRUE(before.ok() && after.ok()) << ToString(after.status());
   EXPECT_EQ(after->logits, before->logits);
+}
+
+TEST_F(ClusterTest, NodesLoadForANewPlanWhileTheSessionServes) {
+  const auto worker = StartWorker(worker_options("first"));
+  const RemoteCluster::Options options = cluster_options({worker->port()});
+  auto cluster = RemoteCluster::Start(options);
+  ASSERT_TRUE(cluster.ok());
+  PipelineEngine engine(kLocalLiveness);
+  Plan plan = plan_for(options);
+  ASSERT_EQ((*cluster)->open(plan, engine), absl::OkStatus());
+  const ProbeRequest request{.ids = {1, 2, 3, 4, 5, 6, 7}, .greedy = 2};
+  const auto before = ProbeLogits(engine, request);
+  ASSERT_TRUE(before.ok());
+  const int64_t held = worker->describe().weight_bytes;
+
+  plan.epoch = Epoch{2};
+  plan.stages[0].layers.end = 1;
+  plan.stages[1].layers.begin = 1;
+  ASSERT_EQ((*cluster)->prepare(plan), absl::OkStatus());
+  EXPECT_EQ(worker->describe().state, WorkerState::kServing);
+  EXPECT_EQ(worker->describe().weight_bytes, held);  // Of the session.
+  ProbeRequest more = request;
+  more.first_step = before->next_step;
+  more.sequence = SeqId{2};
+  const auto during = ProbeLogits(engine, more);
+  ASSERT_TRUE(during.ok()) << ToString(during.status());
+  EXPECT_EQ(during->logits, before->logits);
+
+  (*cluster)->close(engine, Cancelled("a new plan"));
+  ASSERT_EQ((*cluster)->open(plan, engine), absl::OkStatus());
+  EXPECT_GT(worker->describe().weight_bytes, held);
+  const auto after = ProbeLogits(engine, request);
+  (*cluster)->close(engine, Cancelled("done"));
+  ASSERT_TRUE(after.ok()) << ToString(after.status());
+  EXPECT_EQ(after->logits, before->logits);
+}
+
+TEST_F(ClusterTest, WhatDoesNotFitBesideASessionIsRefusedAndTheSessionServesOn) {
+  // Either half of the experts fits alone.
+  const auto with_others_experts = [](Plan plan) {
+    for (auto& layer : plan.experts) {
+      for (ExpertHolders& holders : layer) holders.owner = NodeId{1 - holders.owner.value};
+    }
+    return plan;
+  };
+  auto worker_with = worker_options("tight");
+  for (const Plan& plan : {plan_over(1), with_others_experts(plan_over(1))}) {
+    const NodeShard shard = ShardOf(plan, NodeId{1});
+    const int64_t bytes = ShardBytes(model_.spec, model_.footprint, shard) +
+                          CacheBytes(model_.facts, shard, plan.kv_dtype, limits());
+    worker_with.memory_bytes = std::max(worker_with.memory_bytes, bytes);
+  }
+  const auto worker = StartWorker(worker_with);
+  const RemoteCluster::Options options = cluster_options({worker->port()});
+  auto cluster = RemoteCluster::Start(options);
+  ASSERT_TRUE(cluster.ok());
+  PipelineEngine engine(kLocalLiveness);
+  Plan plan = plan_for(options);
+  ASSERT_EQ((*cluster)->open(plan, engine), absl::OkStatus());
+  plan = with_others_experts(plan);
+  const absl::Status refused = (*cluster)->prepare(plan);
+  EXPECT_EQ(refused.code(), absl::StatusCode::kResourceExhausted);
+  EXPECT_THAT(Message(refused), AllOf(HasSubstr("'tight'"), HasSubstr("do not fit")));
+  EXPECT_TRUE(ProbeLogits(engine, {.ids = {1, 2, 3}, .greedy = 2}).ok());
+  (*cluster)->close(engine, Cancelled("a new plan"));
+  plan.epoch = Epoch{2};
+  EXPECT_EQ((*cluster)->open(plan, engine), absl::OkStatus());
+  (*cluster)->close(engine, Cancelled("done"));
 }
 
 TEST_F(ClusterTest, AWorkerThatIsGoneIsNamedAndItsReturnIsEnough) {

@@ -244,6 +244,43 @@ TEST_F(WeightsTest, WhoMayNotFetchSaysWhy) {
   EXPECT_THAT(ToString(run(cluster_options({other.get()})).status), HasSubstr("--weights-cache is off"));
 }
 
+TEST_F(WeightsTest, WhatANewPlanAddsIsFetchedWhileTheSessionServes) {
+  use(TinyCheckpoint("qwen3_moe", AffineFormat{4, 64}));
+  const auto worker = StartWorker(worker_options("first"));
+  const RemoteCluster::Options options = cluster_options({worker.get()});
+  Plan plan = plan_for(options);
+  ASSERT_GT(plan.stages[1].layers.begin, 1);
+  auto cluster = RemoteCluster::Start(options);
+  ASSERT_TRUE(cluster.ok());
+  PipelineEngine engine(kLocalLiveness);
+  ASSERT_EQ((*cluster)->open(plan, engine), absl::OkStatus());
+  const auto before = ProbeLogits(engine, kRequest);
+  ASSERT_TRUE(before.ok());
+  const int64_t sent = (*cluster)->weights_sent_bytes();
+
+  plan.epoch = Epoch{2};
+  plan.stages[0].layers.end = 1;
+  plan.stages[1].layers.begin = 1;
+  ASSERT_EQ((*cluster)->prepare(plan), absl::OkStatus());
+  const int64_t fetched = (*cluster)->weights_sent_bytes();
+  EXPECT_GT(fetched, sent);
+  EXPECT_EQ(worker->describe().state, WorkerState::kServing);
+  ProbeRequest more = kRequest;
+  more.first_step = before->next_step;
+  more.sequence = SeqId{2};
+  const auto during = ProbeLogits(engine, more);
+  ASSERT_TRUE(during.ok()) << ToString(during.status());
+  EXPECT_EQ(during->logits, before->logits);
+
+  (*cluster)->close(engine, Cancelled("a new plan"));
+  ASSERT_EQ((*cluster)->open(plan, engine), absl::OkStatus());
+  EXPECT_EQ((*cluster)->weights_sent_bytes(), fetched);
+  const auto after = ProbeLogits(engine, kRequest);
+  (*cluster)->close(engine, Cancelled("done"));
+  ASSERT_TRUE(after.ok()) << ToString(after.status());
+  EXPECT_EQ(after->logits, before->logits);
+}
+
 TEST_F(WeightsTest, APartThatDoesNotFitIsRefusedBeforeItIsFetched) {
   use(TinyCheckpoint("qwen3_moe", AffineFormat{4, 64}));
   WorkerNode::Options options = worker_options("first");

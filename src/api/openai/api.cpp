@@ -6,6 +6,7 @@
 #include <nlohmann/json.hpp>
 
 #include "api/answer/whole_writer.h"
+#include "api/field_reader.h"
 #include "api/json.h"
 #include "api/openai/chat_order.h"
 #include "api/openai/chat_writer.h"
@@ -57,6 +58,12 @@ std::vector<HttpRoute> OpenAiApi::RoutesOf(OpenAiApi* api) {
   add("GET", "/health", &OpenAiApi::health);
   routes.back().urgent = true;
   add("GET", "/cluster/status", &OpenAiApi::cluster_status);
+  for (const bool drained : {true, false}) {
+    routes.push_back({"POST", drained ? "/cluster/drain" : "/cluster/undrain",
+                      [api, drained](const HttpRequest& request, const Writer& writer) {
+                        api->drain(request, writer, drained);
+                      }});
+  }
   add("GET", "/cache/stats", &OpenAiApi::cache_stats);
   add("GET", "/metrics", &OpenAiApi::scrape);
   return routes;
@@ -225,6 +232,26 @@ void OpenAiApi::health(const HttpRequest&, const Writer& writer) const {
     if (const std::vector<std::string> out = options_.nodes_out(); !out.empty()) json["nodes_out"] = out;
   }
   writer->send({.status = ok ? 200 : 503, .body = DumpJson(json)});
+}
+
+void OpenAiApi::drain(const HttpRequest& request, const Writer& writer, bool drained) const {
+  const auto body = ParseBody(request.body);
+  if (!body.has_value()) return SendError(*writer, body.error());
+  std::optional<ApiError> error;
+  FieldReader fields(*body, "", error);
+  const std::string node = fields.required_text("node");
+  const std::optional<std::string> model = fields.text("model");
+  fields.refuse_others();
+  if (!error.has_value() && model.has_value()) error = service_.check_model(*model);
+  if (error.has_value()) return SendError(*writer, *error);
+  const absl::Status begun = options_.drain ? options_.drain(node, drained)
+                                            : absl::UnimplementedError("this server has no other nodes");
+  if (absl::IsFailedPrecondition(begun)) {  // As things are; later it may be otherwise.
+    return SendError(*writer,
+                     {.status = 409, .message = Message(begun), .param = "node", .code = "node_needed"});
+  }
+  if (!begun.ok()) return SendError(*writer, FromStatus(begun, "node"));
+  writer->send({.body = R"({"success":true})"});
 }
 
 void OpenAiApi::cluster_status(const HttpRequest&, const Writer& writer) const {

@@ -26,6 +26,8 @@ struct OpenAiOptions {
   std::function<std::optional<double>()> load_progress;
   /// Nodes that the plan does without, by name. May be empty.
   std::function<std::vector<std::string>()> nodes_out;
+  /// Has plans do without a node, by its name, or no longer do so; begins it, and returns at once. May be empty.
+  std::function<absl::Status(const std::string& node, bool drained)> drain;
   int64_t trained_context = 0;  ///< Positions that the model was made for, whatever room its cluster has.
   int64_t width = 0;            ///< D
 };
@@ -54,6 +56,7 @@ class OpenAiApi {
   void list_models(const HttpRequest& request, const Writer& writer) const;
   void describe_model(const HttpRequest& request, const Writer& writer) const;
   void health(const HttpRequest& request, const Writer& writer) const;
+  void drain(const HttpRequest& request, const Writer& writer, bool drained) const;
   void cluster_status(const HttpRequest& request, const Writer& writer) const;
   void scrape(const HttpRequest& request, const Writer& writer) const;
   void cache_stats(const HttpRequest& request, const Writer& writer) const;
