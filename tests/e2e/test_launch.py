@@ -181,10 +181,11 @@ def test_bad_files_are_refused_before_anything_starts(local):
 
 def test_following_logs_shows_what_is_appended(local):
     local.do("up")
-    with subprocess.Popen([local.shoal, "logs", "--cluster", local.path, "-f", "-n", "0"], stdout=subprocess.PIPE,
+    with subprocess.Popen([local.shoal, "logs", "--cluster", local.path, "-f", "-n", "1"], stdout=subprocess.PIPE,
                           text=True) as follower:
         try:
-            time.sleep(0.5)
+            while not follower.stdout.readline().startswith("w1 "):  # From then on it follows.
+                pass
             local.do("restart", "w1")
             seen = [follower.stdout.readline()]
             while "worker listens" not in seen[-1]:

@@ -100,9 +100,9 @@ models:
 
 def test_one_that_waits_for_room_gets_it_when_the_busy_one_is_unloaded(make_cluster, folder):
     cluster = make_cluster(0, model=None, serve_args=("--models", str(folder), "--memory", "30MiB",
-                                                      "--kv-positions", "4096"))
+                                                      "--kv-positions", "4096", "--speculate", "off"))
     url = f"{cluster.url}/v1/completions"
-    body = {"model": "first", "prompt": "Once", "max_tokens": 200, "logit_bias": NEVER_END, "stream": True}
+    body = {"model": "first", "prompt": "Once", "max_tokens": 1900, "logit_bias": NEVER_END, "stream": True}
     with requests.post(url, json=body, stream=True) as stream, ThreadPoolExecutor(1) as pool:
         lines = stream.iter_lines()
         next(lines)
