@@ -9,7 +9,7 @@ import pytest
 from dialogue import QUESTIONS, ask, client_of
 
 ROOT = Path(__file__).resolve().parents[2]
-PYTHON = ROOT / ".venv-litellm/bin/python"
+PYTHON = ROOT / "build/litellm/bin/python"
 
 
 @functools.cache
