@@ -19,8 +19,8 @@ WAIT_S = 60
 
 
 def tale(of):
-    """Some hundred tokens that no other tale begins with: none are found in the cache."""
-    return f"{of}: " + "The tide comes in and goes out. " * 20
+    """A thousand tokens that no other tale begins with: none are found in the cache."""
+    return f"{of}: " + "The tide comes in and goes out. " * 120
 
 
 # A request of each API that computes for a while, one row a step, so that the order of the answers is that of the slot.
