@@ -16,23 +16,16 @@ from test_many_streams import all_at_once, requests
 # A step of one row has room for one sequence: one slot.
 ONE_SLOT = ("--rows-per-step", "1", *LONG_TIMEOUT)
 WAIT_S = 60
-
-
-def tale(of):
-    """A thousand tokens that no other tale begins with: none are found in the cache."""
-    return f"{of}: " + "The tide comes in and goes out. " * 120
-
-
-# A request of each API that computes for a while, one row a step, so that the order of the answers is that of the slot.
+# A request of each API.
 API_BODIES = {
-    "/v1/chat/completions": {"messages": user(tale("chat")), "max_tokens": 1},
-    "/v1/completions": {"prompt": tale("completions"), "max_tokens": 1},
-    "/v1/embeddings": {"input": tale("embeddings")},
-    "/v1/responses": {"input": tale("responses"), "max_output_tokens": 1},
-    "/v1/messages": {"messages": user(tale("messages")), "max_tokens": 1},
-    "/api/chat": {"messages": user(tale("ollama")), "options": {"num_predict": 1}, "stream": False},
-    "/api/generate": {"prompt": tale("generate"), "options": {"num_predict": 1}, "stream": False},
-    "/api/embed": {"input": tale("embed")},
+    "/v1/chat/completions": {"messages": user("The tide comes in."), "max_tokens": 1},
+    "/v1/completions": {"prompt": "The tide comes in.", "max_tokens": 1},
+    "/v1/embeddings": {"input": "The tide comes in."},
+    "/v1/responses": {"input": "The tide comes in.", "max_output_tokens": 1},
+    "/v1/messages": {"messages": user("The tide comes in."), "max_tokens": 1},
+    "/api/chat": {"messages": user("The tide comes in."), "options": {"num_predict": 1}, "stream": False},
+    "/api/generate": {"prompt": "The tide comes in.", "options": {"num_predict": 1}, "stream": False},
+    "/api/embed": {"input": "The tide comes in."},
 }
 
 
@@ -152,12 +145,12 @@ def test_a_text_to_embed_has_the_priority_of_its_key(with_keys):
     assert line.order() == ["eve", "ann", "job"]
 
 
-def test_requests_of_all_apis_wait_in_one_line(make_cluster):
-    line = Line(make_cluster(1, serve_args=ONE_SLOT))
-    ranks = (7, -3, 0, 50, -100, 99, 1, -50)
-    for rank, path in zip(ranks, API_BODIES, strict=True):
-        line.post(rank, path=path, priority=rank)
-    assert line.order() == sorted(ranks)
+def test_the_priority_of_a_request_counts_in_every_api(with_keys):
+    with http(with_keys, "key-of-ann") as api:
+        for path, body in API_BODIES.items():
+            assert api.post(path, json={**body, "priority": 5}).status_code == 200, path
+            refused = api.post(path, json={**body, "priority": -5})  # Her key has 0.
+            assert refused.status_code == 400 and "from 0 to 100" in refused.text, (path, refused.text)
 
 
 def test_a_priority_out_of_range_is_refused_by_name(single):
