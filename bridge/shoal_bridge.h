@@ -105,6 +105,10 @@ int32_t shoal_matcher_copy(const ShoalMatcher* matcher, ShoalMatcher** out, Shoa
 // words: ceil(vocab_size / 32) words; token i is bit i % 32 of word i / 32.
 int32_t shoal_matcher_mask(ShoalMatcher* matcher, uint32_t* words, size_t count, ShoalBytes* error);
 int32_t shoal_matcher_consume(ShoalMatcher* matcher, uint32_t token, ShoalBytes* error);
+// Takes back the latest `count` consumed tokens.
+int32_t shoal_matcher_rewind(ShoalMatcher* matcher, size_t count, ShoalBytes* error);
+// The tokens that must come next, often none.
+int32_t shoal_matcher_forced_tokens(ShoalMatcher* matcher, ShoalIds* out, ShoalBytes* error);
 int32_t shoal_matcher_is_accepting(ShoalMatcher* matcher, bool* out, ShoalBytes* error);
 bool shoal_matcher_is_stopped(const ShoalMatcher* matcher);
 int32_t shoal_matcher_forced_text(ShoalMatcher* matcher, ShoalBytes* out, ShoalBytes* error);

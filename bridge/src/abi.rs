@@ -381,6 +381,27 @@ pub unsafe extern "C" fn shoal_matcher_consume(
 }
 
 #[no_mangle]
+pub unsafe extern "C" fn shoal_matcher_rewind(
+    matcher: &mut GrammarMatcher,
+    count: usize,
+    error: *mut Bytes,
+) -> i32 {
+    guard(error, || matcher.rewind(count))
+}
+
+#[no_mangle]
+pub unsafe extern "C" fn shoal_matcher_forced_tokens(
+    matcher: &mut GrammarMatcher,
+    out: *mut Ids,
+    error: *mut Bytes,
+) -> i32 {
+    guard(error, || {
+        out.write(Ids::from_vec(matcher.forced_tokens()));
+        Ok(())
+    })
+}
+
+#[no_mangle]
 pub unsafe extern "C" fn shoal_matcher_is_accepting(
     matcher: &mut GrammarMatcher,
     out: *mut bool,

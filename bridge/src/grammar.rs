@@ -33,6 +33,8 @@ pub struct GrammarMatcher {
     matcher: Matcher,
     vocab_size: usize,
     eos: Arc<[u32]>,
+    /// End-of-text tokens taken behind the end, of which `matcher` does not know.
+    ends: usize,
 }
 
 impl Compiler {
@@ -78,7 +80,9 @@ impl Compiler {
         let matcher = Matcher::new(self.factory.create_parser(grammar));
         match matcher.get_error() {
             Some(error) => Err(invalid!("{}: {}", kind.name(), readable(error))),
-            None => Ok(GrammarMatcher { matcher, vocab_size: self.vocab_size, eos: self.eos.clone() }),
+            None => {
+                Ok(GrammarMatcher { matcher, vocab_size: self.vocab_size, eos: self.eos.clone(), ends: 0 })
+            }
         }
     }
 }
@@ -113,6 +117,7 @@ impl GrammarMatcher {
     pub fn consume(&mut self, token: u32) -> Outcome<()> {
         // A text that cannot continue has ended; its end-of-text token is still accepted.
         if self.matcher.is_stopped() && !self.matcher.is_error() && self.eos.contains(&token) {
+            self.ends += 1;
             return Ok(());
         }
         let taken =
@@ -120,6 +125,14 @@ impl GrammarMatcher {
         if taken == 0 {
             return Err(invalid!("token {token} cannot come next in this grammar"));
         }
+        Ok(())
+    }
+
+    /// Takes back the latest `count` consumed tokens.
+    pub fn rewind(&mut self, count: usize) -> Outcome<()> {
+        let ends = count.min(self.ends);
+        self.matcher.rollback(count - ends).map_err(|e| invalid!("grammar: {}", readable(e)))?;
+        self.ends -= ends;
         Ok(())
     }
 
@@ -136,11 +149,17 @@ impl GrammarMatcher {
         self.matcher.compute_ff_bytes()
     }
 
+    /// The tokens that must come next, whatever the model says: under each of their masks one token is allowed.
+    pub fn forced_tokens(&mut self) -> Vec<u32> {
+        self.matcher.compute_ff_tokens()
+    }
+
     pub fn duplicate(&self) -> Self {
         GrammarMatcher {
             matcher: self.matcher.deep_clone(),
             vocab_size: self.vocab_size,
             eos: self.eos.clone(),
+            ends: self.ends,
         }
     }
 }

@@ -228,6 +228,7 @@ void BatchPlanner::add_slice(Sequence& sequence, int64_t rows, Step& step, InFli
 void BatchPlanner::add_draft_slice(Sequence& sequence, Draft draft, Step& step, InFlight& record) {
   begin(sequence, step);
   step.slices.push_back(sequence.cursor.next_drafted(sequence.tokens.back(), draft.tokens));
+  step.slices.back().masked = sequence.masks != nullptr;
   record.named.push_back(
       {.id = sequence.id, .end = std::ssize(sequence.tokens), .sampled = true, .draft = std::move(draft)});
   note_slice(sequence, step.id, true);

@@ -23,12 +23,14 @@ using ::testing::IsEmpty;
 constexpr int kVocabulary = 101;
 constexpr int32_t kEos = 100;
 
-/// Which ids may come is a hash of all ids so far; behind `length` of them, the end alone.
+/// Which ids may come is a hash of all ids so far, often one alone; behind `length` of them, the end alone.
 class HashConstraint final : public TokenConstraint {
  public:
   struct Options {
     int64_t length = 1'000'000;
-    int64_t fails_at = -1;                           ///< mask() behind so many ids is an error.
+    int64_t fails_at = -1;  ///< mask() behind so many ids is an error.
+    int64_t work_max =
+        1'000'000;  ///< So is a call of consume() behind as many, those that were taken back included.
     std::shared_future<void> gate = {};              ///< mask() waits for it, where it is set.
     std::shared_ptr<std::atomic<int>> entered = {};  ///< Counts mask() calls.
   };
@@ -37,7 +39,7 @@ class HashConstraint final : public TokenConstraint {
   absl::Status mask(std::vector<uint32_t>& words) override {
     if (options_.entered != nullptr) ++*options_.entered;
     if (options_.gate.valid()) options_.gate.wait();
-    if (taken_ == options_.fails_at) return InvalidArgument("grammar: too many states");
+    if (taken() == options_.fails_at) return InvalidArgument("grammar: too many states");
     words.assign((kVocabulary + 31) / 32, 0);
     for (int32_t id = 0; id < kVocabulary; ++id) {
       if (allows(id)) words[static_cast<size_t>(id / 32)] |= uint32_t{1} << (id % 32);
@@ -46,22 +48,41 @@ class HashConstraint final : public TokenConstraint {
   }
   absl::Status consume(int32_t token) override {
     if (!allows(token)) return InvalidArgument("token {} may not come", token);
-    hash_ = Mix64(hash_ ^ static_cast<uint64_t>(token));
-    ++taken_;
+    if (++work_ > options_.work_max) return InvalidArgument("grammar: too much work");
+    hashes_.push_back(Mix64(hashes_.back() ^ static_cast<uint64_t>(token)));
     return absl::OkStatus();
+  }
+  absl::Status rewind(int64_t count) override {
+    if (count > taken()) return InvalidArgument("only {} tokens were taken", taken());
+    hashes_.resize(hashes_.size() - static_cast<size_t>(count));
+    return absl::OkStatus();
+  }
+  absl::StatusOr<std::vector<int32_t>> forced() override {
+    std::vector<int32_t> tokens;
+    HashConstraint ahead = *this;
+    while (ahead.forces() && ahead.taken() < options_.length) {
+      tokens.push_back(ahead.only());
+      RETURN_IF_ERROR(ahead.consume(tokens.back()));
+    }
+    return tokens;
   }
   absl::StatusOr<std::unique_ptr<TokenConstraint>> clone() const override {
     return std::make_unique<HashConstraint>(*this);
   }
   bool allows(int32_t id) const {
-    if (taken_ >= options_.length) return id == kEos;
-    return id != kEos && Mix64(hash_ ^ static_cast<uint64_t>(1000 + id)) % 6 == 0;
+    if (taken() >= options_.length) return id == kEos;
+    if (forces()) return id == only();
+    return id != kEos && Mix64(hashes_.back() ^ static_cast<uint64_t>(1000 + id)) % 6 == 0;
   }
 
  private:
+  int64_t taken() const { return std::ssize(hashes_) - 1; }
+  bool forces() const { return hashes_.back() % 8 < 5; }
+  int32_t only() const { return static_cast<int32_t>(hashes_.back() / 8 % kEos); }
+
   Options options_;
-  uint64_t hash_ = 1;
-  int64_t taken_ = 0;
+  std::vector<uint64_t> hashes_ = {1};  // Behind each token.
+  int64_t work_ = 0;
 };
 
 GenerationRequest Request(std::vector<int32_t> prompt, int64_t max_tokens) {
@@ -115,7 +136,15 @@ struct MixCase {
   const char* name;
   EngineLimits limits;
   int losses = 0;
+  int draft_max = 0;  // Of drafts, which are then always verified.
+  int64_t work_max = 1'000'000;
 };
+
+/// Half of what comes, and then what does not.
+std::vector<int32_t> HalfRight(std::vector<int32_t> tokens) {
+  for (size_t i = tokens.size() / 2; i < tokens.size(); ++i) tokens[i] = (tokens[i] + 1) % kEos;
+  return tokens;
+}
 
 void PrintTo(const MixCase& mix, std::ostream* out) { *out << mix.name; }
 
@@ -124,7 +153,10 @@ class ConstraintMix : public ::testing::TestWithParam<MixCase> {};
 TEST_P(ConstraintMix, StreamsGetTheTokensOfAPlainLoop) {
   const MixCase& mix = GetParam();
   FakeEngine engine({.limits = mix.limits, .step_time = milliseconds(mix.losses > 0 ? 1 : 0)});
-  Scheduler scheduler(engine, {.batch = {.rows_per_step = 64, .sequences_max = 32}});
+  Scheduler scheduler(engine, {.batch = {.rows_per_step = 64,
+                                         .sequences_max = 32,
+                                         .draft_max = mix.draft_max,
+                                         .draft_when = DraftWhen::kAlways}});
   engine.hold(mix.losses == 0);
   RandomStream random(7);
   std::vector<std::shared_ptr<RecordingSink>> sinks;
@@ -132,8 +164,11 @@ TEST_P(ConstraintMix, StreamsGetTheTokensOfAPlainLoop) {
   for (int i = 0; i < 32; ++i) {
     std::vector<int32_t> prompt = RandomPrompt(random, 1 + random.below(60));
     const auto most = static_cast<int64_t>(1 + random.below(80));
-    requests.push_back(i % 2 == 0 ? Constrained(std::move(prompt), most) : Request(std::move(prompt), most));
+    const HashConstraint::Options options = {.work_max = mix.work_max};
+    requests.push_back(i % 2 == 0 ? Constrained(std::move(prompt), most, options)
+                                  : Request(std::move(prompt), most));
     requests.back().sampling.seed = random.bits();
+    if (mix.draft_max > 0) requests.back().expected = HalfRight(Expected(requests.back()));
     sinks.push_back(std::make_shared<RecordingSink>());
     ASSERT_TRUE(scheduler.submit(requests.back(), sinks.back()).ok());
   }
@@ -156,6 +191,10 @@ TEST_P(ConstraintMix, StreamsGetTheTokensOfAPlainLoop) {
   if (mix.losses > 0) {
     EXPECT_GT(scheduler.stats().restarts, 0);
   }
+  if (mix.draft_max > 0) {
+    EXPECT_GT(scheduler.stats().drafts.accepted, 100);
+    EXPECT_LT(scheduler.stats().drafts.accepted, scheduler.stats().drafts.drafted);
+  }
 }
 
 INSTANTIATE_TEST_SUITE_P(
@@ -173,7 +212,25 @@ INSTANTIATE_TEST_SUITE_P(
                  .vocabulary = kVocabulary,
                  .short_rope_positions = 70}},
         MixCase{
-            "losses", {.blocks = 512, .context = 2048, .steps_in_flight = 3, .vocabulary = kVocabulary}, 4}),
+            "losses", {.blocks = 512, .context = 2048, .steps_in_flight = 3, .vocabulary = kVocabulary}, 4},
+        MixCase{"drafts",
+                {.blocks = 512, .context = 2048, .steps_in_flight = 1, .vocabulary = kVocabulary},
+                0,
+                8},
+        MixCase{"drafts_in_a_tight_cache",
+                {.blocks = 8, .context = 2048, .steps_in_flight = 2, .vocabulary = kVocabulary},
+                0,
+                8},
+        MixCase{"drafts_and_losses",
+                {.blocks = 512, .context = 2048, .steps_in_flight = 3, .vocabulary = kVocabulary},
+                4,
+                8},
+        // As many as the longest text needs, and fewer than one that looks ahead takes.
+        MixCase{"drafts_that_reach_a_limit",
+                {.blocks = 512, .context = 2048, .steps_in_flight = 1, .vocabulary = kVocabulary},
+                0,
+                8,
+                80}),
     [](const auto& mix) { return std::string(mix.param.name); });
 
 TEST(Constraint, ACompleteTextEndsWithStopEvenIfTheEndIsToBeIgnored) {

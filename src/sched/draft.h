@@ -18,6 +18,7 @@ struct Draft {
   int64_t matched = 0;
   std::vector<int32_t> tokens;
   DraftSource source = DraftSource::kLookup;
+  int64_t certain = 0;  ///< The first so many must come: a grammar allows nothing else.
 };
 
 }  // namespace shoal

@@ -108,11 +108,15 @@ double DraftPolicy::likelihood(const DraftRates& own, DraftBasis basis) const {
   return std::min(kSurest, (mine.right + kOthersWeight * others) / (mine.tried + kOthersWeight));
 }
 
+double DraftPolicy::likelihood(const DraftCandidate& candidate, int64_t before) const {
+  return before < candidate.certain ? 1 : likelihood(*candidate.rates, candidate.basis(before));
+}
+
 double DraftPolicy::expected(const DraftCandidate& candidate) const {
   double gain = 1;
   double sum = 0;
   for (int64_t j = 0; j < candidate.tokens; ++j) {
-    gain *= likelihood(*candidate.rates, candidate.basis(j));
+    gain *= likelihood(candidate, j);
     sum += gain;
   }
   return sum;
@@ -145,7 +149,7 @@ DraftPolicy::Weighed DraftPolicy::weigh(std::span<const DraftCandidate> candidat
     if (candidates[i].tokens > 0) ++drafted;
     double gain = 1;
     for (int64_t j = 0; j < candidates[i].tokens; ++j) {
-      gain *= likelihood(*candidates[i].rates, candidates[i].basis(j));
+      gain *= likelihood(candidates[i], j);
       if (gain < kGainMin) break;
       rows.push_back({gain, i});
     }
@@ -294,7 +298,7 @@ std::vector<DraftShare> DraftPolicy::choose_round(std::span<const DraftCandidate
 
 void DraftPolicy::verified(DraftRates& own, const VerifiedDraft& draft) {
   own.fade(kOwnKept);
-  for (int64_t i = 0; i < std::min(draft.tokens, draft.accepted + 1); ++i) {
+  for (int64_t i = draft.certain; i < std::min(draft.tokens, draft.accepted + 1); ++i) {
     const DraftBasis basis{draft.source, draft.matched + i};
     own.observe(basis, i < draft.accepted, kOwnWindow);
     all_.observe(basis, i < draft.accepted, kAllWindow);

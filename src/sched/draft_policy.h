@@ -49,6 +49,7 @@ struct DraftCandidate {
   int64_t matched = 0;                ///< As Draft::matched.
   int64_t tokens = 0;                 ///< Of the draft.
   DraftSource source = DraftSource::kLookup;
+  int64_t certain = 0;  ///< As Draft::certain.
 
   /// Of the token behind `before` tokens of the draft.
   DraftBasis basis(int64_t before) const { return {source, matched + before}; }
@@ -73,6 +74,7 @@ struct VerifiedDraft {
   int64_t tokens = 0;    ///< That were verified; 0: there was no draft.
   int64_t accepted = 0;  ///< The first so many of them were right.
   DraftSource source = DraftSource::kLookup;
+  int64_t certain = 0;  ///< The first so many say nothing of others.
 };
 
 /// A step without its drafts.
@@ -123,6 +125,8 @@ class DraftPolicy {
 
   /// Probability that a token drafted on this basis is right.
   double likelihood(const DraftRates& own, DraftBasis basis) const;
+  /// Probability that the candidate's token behind `before` of its draft is right, if those are.
+  double likelihood(const DraftCandidate& candidate, int64_t before) const;
   /// Tokens of the candidate's draft that are expected to be right.
   double expected(const DraftCandidate& candidate) const;
 

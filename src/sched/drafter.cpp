@@ -17,9 +17,9 @@ constexpr int64_t kExpectedAtOnce = 64;
 constexpr int64_t kLeftMin = 128;
 
 /// A token that ends the text is followed by none.
-void CutAtEnd(const GenerationRequest& request, std::vector<int32_t>& tokens) {
-  if (request.ignore_eos) return;
-  tokens.erase(std::ranges::find_first_of(tokens, request.eos_ids), tokens.end());
+void CutAtEnd(const Sequence& sequence, std::vector<int32_t>& tokens) {
+  if (sequence.request.ignore_eos && sequence.masks == nullptr) return;
+  tokens.erase(std::ranges::find_first_of(tokens, sequence.request.eos_ids), tokens.end());
 }
 
 /// What is left of the expected tokens: none once the text went another way.
@@ -40,8 +40,17 @@ void NoteUnexpected(Sequence& sequence, int64_t count) {
     sequence.drafts.unexpected = true;
 }
 
+/// What was found, if it goes on as a grammar forces the text to; else what is forced, `most` tokens of it.
+Draft WithForced(Draft found, std::vector<int32_t> forced, int64_t most) {
+  if (std::ssize(forced) > most) forced.resize(static_cast<size_t>(most));
+  const auto certain = std::ssize(forced);
+  if (std::ranges::mismatch(found.tokens, forced).in2 != forced.end()) found = {.tokens = std::move(forced)};
+  found.certain = certain;
+  return found;
+}
+
 DraftCandidate CandidateOf(const Sequence& sequence, const Draft& draft) {
-  return {&sequence.drafts.rates, draft.matched, std::ssize(draft.tokens), draft.source};
+  return {&sequence.drafts.rates, draft.matched, std::ssize(draft.tokens), draft.source, draft.certain};
 }
 
 }  // namespace
@@ -51,11 +60,9 @@ void Drafter::reset(const EngineLimits& limits) {
   policy_.reset();
 }
 
-// A state can't go back to before a token that was wrong; a mask is computed from the token before it, which a step
-// that verifies several does not know yet.
+// A state can't go back to before a token that was wrong.
 bool Drafter::drafts_for(const Sequence& sequence) const {
-  return options_.tokens_max > 0 && limits_.state_slots == 0 && sequence.masks == nullptr &&
-         !sequence.drafts.off;
+  return options_.tokens_max > 0 && limits_.state_slots == 0 && !sequence.drafts.off;
 }
 
 // A step samples one token more than it has drafts.
@@ -81,8 +88,13 @@ Draft Drafter::draft_for(Sequence& sequence) const {
   }
   index(sequence);
   const int64_t most = tokens_max(sequence, options_.tokens_max);
-  if (most == 0 || sequence.drafts.lookup.indexed() < std::ssize(sequence.tokens)) return {};
-  return sequence.drafts.lookup.draft(sequence.tokens, most);
+  if (most == 0) return {};
+  Draft found;
+  if (sequence.drafts.lookup.indexed() == std::ssize(sequence.tokens)) {
+    found = sequence.drafts.lookup.draft(sequence.tokens, most);
+  }
+  if (sequence.masks == nullptr) return found;
+  return WithForced(std::move(found), sequence.masks->forced(), tokens_max(sequence, kExpectedAtOnce));
 }
 
 void Drafter::look_up(std::span<Sequence* const> sequences, std::vector<Draft>& drafts) const {
@@ -90,7 +102,7 @@ void Drafter::look_up(std::span<Sequence* const> sequences, std::vector<Draft>& 
     Sequence& sequence = *sequences[i];
     if (!drafts_for(sequence)) continue;
     drafts[i] = draft_for(sequence);
-    CutAtEnd(sequence.request, drafts[i].tokens);
+    CutAtEnd(sequence, drafts[i].tokens);
   }
 }
 
@@ -122,8 +134,8 @@ bool Drafter::begin_round(std::span<Sequence* const> sequences, std::span<const 
   for (size_t i = 0; i < sequences.size(); ++i) {
     const Sequence& sequence = *sequences[i];
     candidates.push_back(CandidateOf(sequence, drafts[i]));
-    // What is expected needs no model.
-    const bool asks = drafts_for(sequence) && ExpectedNext(sequence).empty();
+    // What is expected, or certain, needs no model.
+    const bool asks = drafts_for(sequence) && ExpectedNext(sequence).empty() && drafts[i].certain == 0;
     const int64_t most = asks ? tokens_max(sequence, options_.tokens_max) : 0;
     if (most == 0) continue;
     offers[i] = model_.offer(sequence, most);
@@ -159,7 +171,7 @@ void Drafter::verified(Sequence& sequence, const Draft& draft, int64_t accepted)
   if (!drafts_for(sequence)) return;
   NoteUnexpected(sequence, accepted + 1);
   const auto tokens = std::ssize(draft.tokens);
-  policy_.verified(sequence.drafts.rates, {draft.matched, tokens, accepted, draft.source});
+  policy_.verified(sequence.drafts.rates, {draft.matched, tokens, accepted, draft.source, draft.certain});
   std::vector<DraftTotals*> all = {&sequence.drafts.totals, &totals_};
   if (draft.source == DraftSource::kModel) all.push_back(&model_totals_);
   for (DraftTotals* totals : all) {

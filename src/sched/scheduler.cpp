@@ -504,18 +504,23 @@ void Scheduler::submit_steps() {
 void Scheduler::submit(Step step) {
   const uint64_t generation = *generation_;
   const StepId id = step.id;
-  std::vector<std::shared_ptr<SequenceMasks>> masks;
-  std::vector<int64_t> positions;
+  struct Masked {
+    std::shared_ptr<SequenceMasks> masks;
+    int64_t position = 0;
+    std::vector<int32_t> draft;
+  };
+  std::vector<Masked> masked;
   for (const SeqSlice& slice : step.slices) {
     if (!slice.masked) continue;
-    masks.push_back(batch_planner_.find(slice.id)->masks);
-    positions.push_back(slice.position + std::ssize(slice.tokens));
+    masked.push_back({.masks = batch_planner_.find(slice.id)->masks,
+                      .position = slice.position + slice.sample_from + 1,
+                      .draft = {slice.tokens.begin() + slice.sample_from + 1, slice.tokens.end()}});
   }
   engine_.submit(
       generation, std::move(step), [mailbox = mailbox_, generation](absl::StatusOr<StepResult> result) {
         mailbox->post({.kind = Event::Kind::kStepEnd, .generation = generation, .result = std::move(result)});
       });
-  for (size_t i = 0; i < masks.size(); ++i) masks[i]->wanted_by(generation, id, positions[i]);
+  for (const Masked& one : masked) one.masks->wanted_by(generation, id, one.position, one.draft);
 }
 
 // Tells sinks whose choices begin in this step.

@@ -22,6 +22,12 @@ class TokenConstraint {
   /// The text goes on with `token`, which the mask allowed.
   virtual absl::Status consume(int32_t token) = 0;
 
+  /// Takes back the latest `count` consumed tokens, as if they had never been.
+  virtual absl::Status rewind(int64_t count) = 0;
+
+  /// Tokens that must come next, those that are known; often none.
+  virtual absl::StatusOr<std::vector<int32_t>> forced() = 0;
+
   /// An independent state at the same place.
   virtual absl::StatusOr<std::unique_ptr<TokenConstraint>> clone() const = 0;
 };

@@ -33,6 +33,18 @@ absl::Status Grammar::consume(int32_t token) {
   return bridge::Result(shoal_matcher_consume(handle_.get(), static_cast<uint32_t>(token), &error), error);
 }
 
+absl::Status Grammar::rewind(int64_t count) {
+  ShoalBytes error{};
+  return bridge::Result(shoal_matcher_rewind(handle_.get(), static_cast<size_t>(count), &error), error);
+}
+
+absl::StatusOr<std::vector<int32_t>> Grammar::forced_tokens() {
+  ShoalIds tokens{};
+  ShoalBytes error{};
+  RETURN_IF_ERROR(bridge::Result(shoal_matcher_forced_tokens(handle_.get(), &tokens, &error), error));
+  return bridge::Take(tokens);
+}
+
 absl::StatusOr<bool> Grammar::is_accepting() {
   bool accepting = false;
   ShoalBytes error{};

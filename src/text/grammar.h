@@ -31,6 +31,13 @@ class Grammar {
   /// Appends the next token. Returns InvalidArgument, and changes nothing, if the token is not allowed.
   absl::Status consume(int32_t token);
 
+  /// Takes back the latest `count` consumed tokens, as if they had never been. `count` is at most their number.
+  absl::Status rewind(int64_t count);
+
+  /// The tokens that must come next, often none: the mask behind each of them but the last, and the mask now, allow
+  /// one token.
+  absl::StatusOr<std::vector<int32_t>> forced_tokens();
+
   /// Whether the text may end here.
   absl::StatusOr<bool> is_accepting();
 

@@ -101,6 +101,54 @@ TEST_F(GrammarTest, TextsOfTheSchemaAreAcceptedTokenByToken) {
   EXPECT_THAT(allowed(grammar), testing::ElementsAre(eos_));
 }
 
+// Texts of all these end within 200 tokens, or not at all.
+TEST_F(GrammarTest, AStateThatWentBackIsTheOneThatWasNeverAhead) {
+  const std::pair<GrammarKind, std::string_view> grammars[] = {
+      {GrammarKind::kJsonSchema, kSchema},
+      {GrammarKind::kJsonSchema, R"({"type": "array", "items": {"type": "object"}})"},
+      {GrammarKind::kRegex, "(The (moon|sea) is (bright|wide)[.] )+"},
+      {GrammarKind::kLark, "start: sum\nsum: item (\"+\" item)*\nitem: /[0-9]+/ | \"(\" sum \")\""},
+  };
+  for (const auto& [kind, text] : grammars) {
+    for (uint64_t seed = 0; seed < 8; ++seed) {
+      RandomStream random(seed);
+      Grammar walked = compile(kind, text);  // Goes ahead and back.
+      Grammar plain = compile(kind, text);
+      for (int i = 0; i < 60; ++i) {
+        const std::vector<int32_t> next = allowed(plain);
+        ASSERT_EQ(allowed(walked), next) << text << ", seed " << seed << ", token " << i;
+        int64_t ahead = 0;
+        for (const auto steps = static_cast<int64_t>(random.below(6)); ahead < steps; ++ahead) {
+          const std::vector<int32_t> some = allowed(walked);
+          const int32_t token = some[random.below(some.size())];
+          ASSERT_TRUE(walked.consume(token).ok());
+          if (token == eos_) {
+            ++ahead;
+            break;
+          }
+        }
+        ASSERT_TRUE(walked.rewind(ahead).ok());
+        const int32_t token = next[random.below(next.size())];
+        if (token == eos_) break;
+        ASSERT_TRUE(plain.consume(token).ok());
+        ASSERT_TRUE(walked.consume(token).ok());
+      }
+    }
+  }
+}
+
+TEST_F(GrammarTest, ForcedTokensAreTheOnlyOnesThatMayCome) {
+  Grammar grammar = compile(GrammarKind::kJsonSchema, kSchema);
+  const std::vector<int32_t> forced = *grammar.forced_tokens();
+  EXPECT_EQ(*tokenizer_.decode(forced, true), R"({"name":")");
+  for (const int32_t token : forced) {
+    EXPECT_THAT(allowed(grammar), testing::ElementsAre(token));
+    ASSERT_TRUE(grammar.consume(token).ok());
+  }
+  Grammar free = compile(GrammarKind::kRegex, "[0-9]{2}");
+  EXPECT_THAT(*free.forced_tokens(), testing::IsEmpty());
+}
+
 TEST_F(GrammarTest, AForbiddenTokenIsRefusedAndChangesNothing) {
   Grammar grammar = compile(GrammarKind::kRegex, "[0-9]{2}");
   const auto before = allowed(grammar);

@@ -20,6 +20,10 @@ ALWAYS = ("--speculate", "always")
 LISTING = "".join(f"def add_{i}(a, b):\n    total = a + b + {i}\n    return total\n\n" for i in range(9))
 VERSES = "The moon is bright. The sea is wide. " * 12
 
+SCHEMA = {"type": "array", "minItems": 3, "maxItems": 3, "items": {
+    "type": "object", "additionalProperties": False, "required": ["name of the town", "number of people"],
+    "properties": {"name of the town": {"type": "string", "maxLength": 12}, "number of people": {"type": "integer"}}}}
+
 COMPLETIONS = {
     "greedy": {"prompt": LISTING, "temperature": 0, "max_tokens": 160},
     "log-probabilities": {"prompt": VERSES, "temperature": 0, "max_tokens": 60, "logprobs": 3},
@@ -39,6 +43,8 @@ CHATS = {
                "logprobs": True, "top_logprobs": 2},
     "a grammar": {"messages": user("Repeat: " + VERSES), "temperature": 0, "max_tokens": 60,
                   "guided_regex": "(The (moon|sea) is (bright|wide)[.] )+"},
+    "a schema": {"messages": user("Name three towns."), "temperature": 0.8, "seed": 2, "max_tokens": 250, "logprobs": True,
+                 "response_format": {"type": "json_schema", "json_schema": {"name": "towns", "strict": True, "schema": SCHEMA}}},
 }
 
 

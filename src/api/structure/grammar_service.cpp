@@ -22,6 +22,8 @@ class GrammarConstraint final : public TokenConstraint {
     return absl::OkStatus();
   }
   absl::Status consume(int32_t token) override { return grammar_.consume(token); }
+  absl::Status rewind(int64_t count) override { return grammar_.rewind(count); }
+  absl::StatusOr<std::vector<int32_t>> forced() override { return grammar_.forced_tokens(); }
   absl::StatusOr<std::unique_ptr<TokenConstraint>> clone() const override {
     const std::lock_guard lock(mutex_);
     ASSIGN_OR_RETURN(Grammar copy, grammar_.copy());

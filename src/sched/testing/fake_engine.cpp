@@ -125,8 +125,9 @@ void FakeEngine::send_masks(uint64_t generation, StepId step, std::span<const To
     if (out == queue_.end()) return;
     for (const TokenMask& mask : masks) {
       const bool due = std::ranges::any_of(out->step.slices, [&](const SeqSlice& slice) {
-        return slice.masked && slice.id == mask.id &&
-               slice.position + std::ssize(slice.tokens) == mask.position;
+        const int64_t row = mask.position - slice.position - 1;
+        return slice.masked && slice.id == mask.id && row >= slice.sample_from &&
+               row < std::ssize(slice.tokens);
       });
       if (!due || !masks_.emplace(MaskKey(step, mask.id, mask.position), mask).second) {
         violation(fmt::format("step {}: a mask of sequence {}, position {}, that is not due", step, mask.id,
@@ -139,8 +140,11 @@ void FakeEngine::send_masks(uint64_t generation, StepId step, std::span<const To
 
 bool FakeEngine::has_masks(const Step& step) const {
   return std::ranges::all_of(step.slices, [&](const SeqSlice& slice) {
-    return !slice.masked ||
-           masks_.contains(MaskKey(step.id, slice.id, slice.position + std::ssize(slice.tokens)));
+    if (!slice.masked) return true;
+    for (int64_t row = slice.sample_from; row < std::ssize(slice.tokens); ++row) {
+      if (!masks_.contains(MaskKey(step.id, slice.id, slice.position + row + 1))) return false;
+    }
+    return true;
   });
 }
 
