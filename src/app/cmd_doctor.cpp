@@ -86,7 +86,7 @@ absl::Status Doctor::ask_coordinator() {
   client.set_api_key(flags_.api_key);
   const auto reply = client.get("/cluster/status", Deadline::after(kAnswerTimeout));
   if (!reply.ok()) {
-    note({"coordinator", "http", Verdict::kWrong, Message(reply.status()),
+    note({"coordinator", "http", CheckResult::kWrong, Message(reply.status()),
           "is `shoal serve` running there, and does it listen for others (--host 0.0.0.0)?"});
     return absl::OkStatus();
   }
@@ -103,7 +103,7 @@ absl::Status Doctor::ask_coordinator() {
   };
   const std::string state = text(status, "status");
   const std::string error = text(status, "error");
-  note({"coordinator", "http", state == "up" ? Verdict::kOk : Verdict::kWrong,
+  note({"coordinator", "http", state == "up" ? CheckResult::kOk : CheckResult::kWrong,
         fmt::format("{} is {}{}{}", flags_.url, state, error.empty() ? "" : ": ", error),
         state == "up" ? "" : "see below what its nodes lack; `shoal plan` says what each would hold"});
   for (const Json& node : status["nodes"]) {
@@ -130,13 +130,13 @@ void Doctor::check_model_here() {
   if (flags_.model.empty()) return;
   const auto model = OpenModel(flags_.model);
   if (!model.ok()) {
-    note({here_, "model", Verdict::kWrong, Message(model.status()),
+    note({here_, "model", CheckResult::kWrong, Message(model.status()),
           "`shoal inspect --model DIR` says more of its files"});
     return;
   }
   model_hash_ = model->facts.hash;
   model_names_ = ModelNames(flags_.model, model_names_.empty() ? "" : model_names_.front());
-  note({here_, "model", Verdict::kOk,
+  note({here_, "model", CheckResult::kOk,
         fmt::format("{}, {} of tensors, hash {}", model->facts.name,
                     FormatBytes(model->checkpoint->total_bytes()), model_hash_),
         ""});
@@ -144,17 +144,17 @@ void Doctor::check_model_here() {
 
 void Doctor::check_here() {
   const MachineReport machine = ReadMachine();
-  note({here_, "version", Verdict::kOk,
+  note({here_, "version", CheckResult::kOk,
         fmt::format("shoal {}, wire version {}, {}", kShoalVersion, kWireVersion, CpuNumericsClass()), ""});
   for (Finding& finding : CheckMachine(here_, machine)) note(std::move(finding));
   if (!flags_.key_file.empty()) {
     auto key = KeyAuth::from_file(flags_.key_file);
     if (key.ok()) {
       key_ = *std::move(key);
-      note({here_, "key", Verdict::kOk, flags_.key_file, ""});
+      note({here_, "key", CheckResult::kOk, flags_.key_file, ""});
     } else {
       key_is_bad_ = true;
-      note({here_, "key", Verdict::kWrong, Message(key.status()),
+      note({here_, "key", CheckResult::kWrong, Message(key.status()),
             fmt::format("make one: (umask 077; openssl rand -hex 32 > {}), and give all nodes the same",
                         flags_.key_file)});
     }

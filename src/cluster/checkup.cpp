@@ -18,7 +18,7 @@ constexpr int64_t kSlowRoundTripUs = 2000;
 constexpr int64_t kSlowBytesPerSecond = 20 << 20;
 
 Finding Ok(const std::string& node, std::string check, std::string text) {
-  return {node, std::move(check), Verdict::kOk, std::move(text), ""};
+  return {node, std::move(check), CheckResult::kOk, std::move(text), ""};
 }
 
 bool Has(std::string_view text, std::string_view word) { return text.find(word) != std::string_view::npos; }
@@ -28,7 +28,7 @@ Finding CheckMemory(const std::string& node, const MachineReport& machine) {
                        fmt::format("{} of {} are available", FormatBytes(machine.memory_available),
                                    FormatBytes(machine.memory_total)));
   if (machine.memory_total > 0 && machine.memory_available < machine.memory_total / 4) {
-    finding.verdict = Verdict::kAdvice;
+    finding.verdict = CheckResult::kAdvice;
     finding.remedy = fmt::format("other programs use the rest: end some, or start shoal with --memory {}MiB",
                                  std::max<int64_t>(machine.memory_available / 10 * 9 >> 20, 1));
   }
@@ -42,7 +42,7 @@ Finding CheckLimit(const std::string& node, const MachineReport& machine) {
     return finding;
   }
   finding.text += fmt::format(", a control group allows {}", FormatBytes(machine.memory_limit));
-  finding.verdict = Verdict::kAdvice;
+  finding.verdict = CheckResult::kAdvice;
   finding.remedy =
       "shoal keeps to it; to give more: systemctl set-property UNIT MemoryMax=SIZE, docker run --memory "
       "SIZE, "
@@ -55,7 +55,7 @@ Finding CheckPages(const std::string& node, const MachineReport& machine) {
     return Ok(
         node, "huge pages",
         machine.huge_pages.empty() ? "the system does not say" : "transparent ones: " + machine.huge_pages);
-  return {node, "huge pages", Verdict::kAdvice,
+  return {node, "huge pages", CheckResult::kAdvice,
           "transparent huge pages are off: reading weights takes longer",
           "echo madvise | sudo tee /sys/kernel/mm/transparent_hugepage/enabled"};
 }
@@ -63,7 +63,7 @@ Finding CheckPages(const std::string& node, const MachineReport& machine) {
 Finding CheckCpu(const std::string& node, const MachineReport& machine) {
   const std::string cpu = machine.cpu_name.empty() ? "CPU" : machine.cpu_name;
   if (machine.isa != "reference") return Ok(node, "cpu", fmt::format("{}: {}", cpu, machine.isa));
-  return {node, "cpu", Verdict::kAdvice,
+  return {node, "cpu", CheckResult::kAdvice,
           fmt::format(
               "{} has none of the instruction sets that shoal has fast kernels for: it is many times slower",
               cpu),
@@ -74,20 +74,20 @@ Finding CheckCpu(const std::string& node, const MachineReport& machine) {
 Finding CheckDescriptors(const std::string& node, const MachineReport& machine) {
   if (machine.descriptors >= kDescriptorsMin || machine.descriptors <= 0)
     return Ok(node, "descriptors", fmt::format("{} may be open", machine.descriptors));
-  return {node, "descriptors", Verdict::kAdvice,
+  return {node, "descriptors", CheckResult::kAdvice,
           fmt::format("{} may be open: connections are refused early", machine.descriptors),
           "ulimit -Hn 65536 before the start, or LimitNOFILE=65536 in the unit"};
 }
 
 }  // namespace
 
-std::string_view Name(Verdict verdict) {
+std::string_view Name(CheckResult verdict) {
   switch (verdict) {
-    case Verdict::kOk:
+    case CheckResult::kOk:
       return "ok";
-    case Verdict::kAdvice:
+    case CheckResult::kAdvice:
       return "advice";
-    case Verdict::kWrong:
+    case CheckResult::kWrong:
       break;
   }
   return "wrong";
@@ -106,7 +106,7 @@ Finding CheckBuildOf(const std::string& node, const std::string& address, const 
               fmt::format("shoal {}, wire version {}, {}", facts.version, facts.wire_version,
                           facts.numerics_class));
   }
-  return {node, "version", Verdict::kWrong, Message(same),
+  return {node, "version", CheckResult::kWrong, Message(same),
           "install the same shoal on all nodes, and start it again"};
 }
 
@@ -116,7 +116,7 @@ Finding CheckClock(const std::string& node, int64_t ahead_s, bool has_key) {
                                                       ahead_s < 0 ? "behind" : "ahead of");
   if (std::abs(ahead_s) < kClockAdviceSeconds) return Ok(node, "clock", text);
   const bool refused = has_key && std::abs(ahead_s) > TokenChecker::kLifetimeSeconds / 2;
-  return {node, "clock", refused ? Verdict::kWrong : Verdict::kAdvice,
+  return {node, "clock", refused ? CheckResult::kWrong : CheckResult::kAdvice,
           fmt::format("{}; with a key, {} s are the most", text, TokenChecker::kLifetimeSeconds),
           "on both: sudo timedatectl set-ntp true"};
 }
@@ -124,7 +124,7 @@ Finding CheckClock(const std::string& node, int64_t ahead_s, bool has_key) {
 Finding CheckAnswer(const std::string& node, const std::string& address, const absl::Status& answer) {
   if (answer.ok()) return Ok(node, "port", fmt::format("{} answers", address));
   const std::string said = Message(answer);
-  Finding finding{node, "port", Verdict::kWrong, said, ""};
+  Finding finding{node, "port", CheckResult::kWrong, said, ""};
   const auto at = ParseHostPort(address);
   const std::string port = at.ok() ? fmt::format("{}", at->port) : "PORT";
   if (absl::IsUnauthenticated(answer)) {
@@ -162,7 +162,7 @@ Finding CheckLink(const std::string& from, const std::string& to, const std::str
     const auto at = ParseHostPort(address);
     const bool loopback = at.ok() && IsLoopback(at->host);
     return {
-        from, check, Verdict::kWrong, Message(result.status),
+        from, check, CheckResult::kWrong, Message(result.status),
         loopback
             ? fmt::format("{} means each machine itself: give '{}' the address that it has on the network",
                           at->host, to)
@@ -176,7 +176,7 @@ Finding CheckLink(const std::string& from, const std::string& to, const std::str
   if (us < kSlowRoundTripUs &&
       (result.bytes_per_second == 0 || result.bytes_per_second >= kSlowBytesPerSecond))
     return Ok(from, check, text);
-  return {from, check, Verdict::kAdvice, text + ": slow",
+  return {from, check, CheckResult::kAdvice, text + ": slow",
           "use a cable rather than Wi-Fi; spread layers, not experts (--experts with_layer): shoal plan "
           "shows the messages of "
           "a token"};
@@ -185,11 +185,11 @@ Finding CheckLink(const std::string& from, const std::string& to, const std::str
 Finding CheckModel(const std::string& node, const MachineReport& machine, const std::string& hash) {
   if (machine.fetches_model) return Ok(node, "model", "not there: its part is fetched from the coordinator");
   if (!machine.model_error.empty()) {
-    return {node, "model", Verdict::kWrong, machine.model_error,
+    return {node, "model", CheckResult::kWrong, machine.model_error,
             "copy the coordinator's model folder there, below a --model-root of the worker"};
   }
   if (!hash.empty() && machine.model_hash != hash) {
-    return {node, "model", Verdict::kWrong,
+    return {node, "model", CheckResult::kWrong,
             fmt::format("another model has this name there: hash {}, expected {}", machine.model_hash, hash),
             "copy the coordinator's folder there, or name one of them differently"};
   }
@@ -197,7 +197,7 @@ Finding CheckModel(const std::string& node, const MachineReport& machine, const 
 }
 
 int64_t CountWrong(const std::vector<Finding>& findings) {
-  return std::ranges::count(findings, Verdict::kWrong, &Finding::verdict);
+  return std::ranges::count(findings, CheckResult::kWrong, &Finding::verdict);
 }
 
 std::string FindingsText(const std::vector<Finding>& findings) {

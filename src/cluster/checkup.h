@@ -13,17 +13,17 @@
 
 namespace shoal {
 
-enum class Verdict : uint8_t {
+enum class CheckResult : uint8_t {
   kOk,
   kAdvice,  ///< It works; better could be had.
   kWrong,   ///< It does not work, or will not.
 };
-std::string_view Name(Verdict verdict);  ///< "ok", "advice", "wrong"
+std::string_view Name(CheckResult verdict);  ///< "ok", "advice", "wrong"
 
 struct Finding {
   std::string node;
   std::string check;  ///< "memory", "clock", ...
-  Verdict verdict = Verdict::kOk;
+  CheckResult verdict = CheckResult::kOk;
   std::string text;
   std::string remedy;  ///< What to type or to do; empty where nothing is to be done.
 };

@@ -27,7 +27,7 @@ MachineReport Healthy() {
 std::string Complaints(const MachineReport& machine) {
   std::string text;
   for (const Finding& finding : CheckMachine("n", machine)) {
-    if (finding.verdict != Verdict::kOk) text += FindingsText({finding});
+    if (finding.verdict != CheckResult::kOk) text += FindingsText({finding});
   }
   return text;
 }
@@ -53,11 +53,11 @@ TEST(Checkup, EachFactThatSlowsShoalDownComesWithWhatToType) {
 }
 
 TEST(Checkup, AClockIsWrongWhereCallsWithAKeyWouldBeRefused) {
-  EXPECT_EQ(CheckClock("n", 0, true).verdict, Verdict::kOk);
-  EXPECT_EQ(CheckClock("n", -9, true).verdict, Verdict::kOk);
-  EXPECT_EQ(CheckClock("n", 20, true).verdict, Verdict::kAdvice);
-  EXPECT_EQ(CheckClock("n", -40, true).verdict, Verdict::kWrong);
-  EXPECT_EQ(CheckClock("n", -40, false).verdict, Verdict::kAdvice);
+  EXPECT_EQ(CheckClock("n", 0, true).verdict, CheckResult::kOk);
+  EXPECT_EQ(CheckClock("n", -9, true).verdict, CheckResult::kOk);
+  EXPECT_EQ(CheckClock("n", 20, true).verdict, CheckResult::kAdvice);
+  EXPECT_EQ(CheckClock("n", -40, true).verdict, CheckResult::kWrong);
+  EXPECT_EQ(CheckClock("n", -40, false).verdict, CheckResult::kAdvice);
   EXPECT_THAT(CheckClock("n", -40, true).text, HasSubstr("40 s behind"));
 }
 
@@ -77,7 +77,7 @@ TEST(Checkup, WhatAWorkerAnswersTellsWhatToDo) {
 
 TEST(Checkup, ALinkToALoopbackAddressIsExplained) {
   const Finding bad = CheckLink("a", "b", "127.0.0.1:5", {.status = Unavailable("another process answers")});
-  EXPECT_EQ(bad.verdict, Verdict::kWrong);
+  EXPECT_EQ(bad.verdict, CheckResult::kWrong);
   EXPECT_THAT(bad.remedy, HasSubstr("127.0.0.1 means each machine itself"));
   EXPECT_THAT(CheckLink("a", "b", "10.0.0.2:5", {.status = Unavailable("refused")}).remedy,
               HasSubstr("open 10.0.0.2:5 on 'b' for 'a'"));
@@ -85,27 +85,27 @@ TEST(Checkup, ALinkToALoopbackAddressIsExplained) {
       CheckLink("a", "b", "10.0.0.2:5",
                 {.round_trip = std::chrono::microseconds(150), .bytes_per_second = 110'000'000});
   EXPECT_EQ(fast.text, "150 us, 110 MB/s");
-  EXPECT_EQ(fast.verdict, Verdict::kOk);
+  EXPECT_EQ(fast.verdict, CheckResult::kOk);
   EXPECT_EQ(CheckLink("a", "b", "h:5", {.round_trip = std::chrono::milliseconds(9)}).verdict,
-            Verdict::kAdvice);
+            CheckResult::kAdvice);
 }
 
 TEST(Checkup, AnotherModelUnderTheSameNameIsWrong) {
   MachineReport machine;
   machine.model_hash = "aa";
-  EXPECT_EQ(CheckModel("n", machine, "aa").verdict, Verdict::kOk);
-  EXPECT_EQ(CheckModel("n", machine, "bb").verdict, Verdict::kWrong);
+  EXPECT_EQ(CheckModel("n", machine, "aa").verdict, CheckResult::kOk);
+  EXPECT_EQ(CheckModel("n", machine, "bb").verdict, CheckResult::kWrong);
   machine.model_error = "no such model";
   EXPECT_THAT(CheckModel("n", machine, "aa").text, "no such model");
-  EXPECT_EQ(CheckModel("n", machine, "aa").verdict, Verdict::kWrong);
+  EXPECT_EQ(CheckModel("n", machine, "aa").verdict, CheckResult::kWrong);
   machine.fetches_model = true;
-  EXPECT_EQ(CheckModel("n", machine, "aa").verdict, Verdict::kOk);
+  EXPECT_EQ(CheckModel("n", machine, "aa").verdict, CheckResult::kOk);
 }
 
 TEST(Checkup, OnlyWhatIsWrongCounts) {
-  const std::vector<Finding> findings = {{"n", "a", Verdict::kOk, "", ""},
-                                         {"n", "b", Verdict::kAdvice, "", "do"},
-                                         {"n", "c", Verdict::kWrong, "it is", "do that"}};
+  const std::vector<Finding> findings = {{"n", "a", CheckResult::kOk, "", ""},
+                                         {"n", "b", CheckResult::kAdvice, "", "do"},
+                                         {"n", "c", CheckResult::kWrong, "it is", "do that"}};
   EXPECT_EQ(CountWrong(findings), 1);
   EXPECT_THAT(FindingsText(findings), AllOf(HasSubstr("wrong   n  c  it is"), HasSubstr("-> do that")));
 }

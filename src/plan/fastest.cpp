@@ -42,14 +42,14 @@ class Candidate {
   }
 
   const PlanRequest& request() const { return request_; }
-  SplitTimes times(const Machines& machines, const StepLoad& load) const;
+  SplitTimes times(const Machines& machines, const PlanLoad& load) const;
 
  private:
   Candidate(const ModelFacts& model, const std::vector<NodeFacts>& nodes, const PlanRequest& request)
       : model_(&model), nodes_(&nodes), request_(request) {}
 
   void add_memory(SplitTimes& times) const;
-  void add_layer(const Machines& machines, const StepLoad& load, size_t layer, SplitTimes& times) const;
+  void add_layer(const Machines& machines, const PlanLoad& load, size_t layer, SplitTimes& times) const;
 
   const ModelFacts* model_;
   const std::vector<NodeFacts>* nodes_;
@@ -85,7 +85,7 @@ void Candidate::add_memory(SplitTimes& times) const {
   }
 }
 
-void Candidate::add_layer(const Machines& machines, const StepLoad& load, size_t layer,
+void Candidate::add_layer(const Machines& machines, const PlanLoad& load, size_t layer,
                           SplitTimes& times) const {
   const PlanTypes types{request_.activations == Plan::Activations::kInt8, Bytes(request_.kv_dtype)};
   const bool moe = model_->layers[layer].experts > 0;
@@ -112,7 +112,7 @@ void Candidate::add_layer(const Machines& machines, const StepLoad& load, size_t
   }
 }
 
-SplitTimes Candidate::times(const Machines& machines, const StepLoad& load) const {
+SplitTimes Candidate::times(const Machines& machines, const PlanLoad& load) const {
   const size_t count = nodes_->size();
   const PlanTypes types{request_.activations == Plan::Activations::kInt8, Bytes(request_.kv_dtype)};
   const double row_bytes = load.rows * static_cast<double>(model_->hidden) * sizeof(float);
@@ -150,7 +150,7 @@ std::vector<int> StepCounts(size_t nodes) {
 std::vector<std::vector<int64_t>> Splits(const Candidate& candidate, const Machines& machines, bool all) {
   std::set<std::vector<int64_t>> splits;
   // So many steps in flight need as many stages. With `all` they are there.
-  const auto add = [&](const StepLoad& load, const SplitCost& cost, int stages) {
+  const auto add = [&](const PlanLoad& load, const SplitCost& cost, int stages) {
     const SplitRule rule{all, !all && machines.size() <= kCountedMax ? stages : 1};
     if (auto found = CheapestSplit(candidate.times(machines, load), rule, cost)) splits.insert(found->counts);
   };
@@ -172,7 +172,7 @@ std::vector<std::vector<int64_t>> Splits(const Candidate& candidate, const Machi
         const bool counted = !all && machines.size() <= kCountedMax;
         if (!seen.insert(rows).second && !counted) continue;
         const auto more = static_cast<double>((kTtftPrompt + rows - 1) / rows - 1);
-        StepLoad load = PrefillLoad(static_cast<double>(rows), kTtftPrompt / 2.0, false);
+        PlanLoad load = PrefillLoad(static_cast<double>(rows), kTtftPrompt / 2.0, false);
         load.sampled = 1 / (more + 1);  // The head once, in the last of them.
         add(load, {SplitCost::Kind::kSum, more}, static_cast<int>(stages));
       }

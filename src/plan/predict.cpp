@@ -54,7 +54,7 @@ double ActivePerRow(const ModelFacts& model, const LayerFacts& layer) {
 
 }  // namespace
 
-StepLoad DecodeLoad(double batch, double context) {
+PlanLoad DecodeLoad(double batch, double context) {
   return {.rows = batch,
           .sampled = batch,
           .sequences = batch,
@@ -62,7 +62,7 @@ StepLoad DecodeLoad(double batch, double context) {
           .attended = batch * context};
 }
 
-StepLoad PrefillLoad(double rows, double before, bool last) {
+PlanLoad PrefillLoad(double rows, double before, bool last) {
   return {.rows = rows,
           .sampled = last ? 1.0 : 0.0,
           .sequences = 1,
@@ -140,7 +140,7 @@ WorkTime& WorkTime::operator+=(const WorkTime& other) {
   return *this;
 }
 
-WorkTime LayerTime(const ModelFacts& model, size_t layer, const ThreadRates& rates, const StepLoad& load,
+WorkTime LayerTime(const ModelFacts& model, size_t layer, const ThreadRates& rates, const PlanLoad& load,
                    PlanTypes types) {
   const LayerFacts& facts = model.layers[layer];
   const double states = 2 * load.sequences * static_cast<double>(facts.state_bytes);  // Read and written.
@@ -168,7 +168,7 @@ WorkTime ExpertTime(const ModelFacts& model, size_t layer, const ThreadRates& ra
                   2 * calls * static_cast<double>(facts.expert_multiplies), 0, types);
 }
 
-WorkTime HeadTime(const ModelFacts& model, const ThreadRates& rates, const StepLoad& load, PlanTypes types) {
+WorkTime HeadTime(const ModelFacts& model, const ThreadRates& rates, const PlanLoad& load, PlanTypes types) {
   if (load.sampled <= 0) return {};
   WorkTime time = Products(rates, static_cast<double>(model.head_bytes),
                            2 * load.sampled * static_cast<double>(model.head_multiplies), 0, types);
@@ -238,7 +238,7 @@ Predictor::Predictor(const Plan& plan, const ModelFacts& model, const Machines& 
   }
 }
 
-StepTime Predictor::step(const StepLoad& load) const {
+StepTime Predictor::step(const PlanLoad& load) const {
   StepTime time;
   time.nodes.resize(plan_.nodes.size());
   const double row_bytes = load.rows * static_cast<double>(model_.hidden) * kRowValueBytes;

@@ -15,7 +15,7 @@
 namespace shoal {
 
 /// The size of a step.
-struct StepLoad {
+struct PlanLoad {
   double rows = 0;       ///< Tokens computed.
   double sampled = 0;    ///< Rows whose logits are computed.
   double sequences = 0;  ///< Sequences that the rows belong to.
@@ -23,9 +23,9 @@ struct StepLoad {
   double attended = 0;   ///< Positions that rows attend to, summed over the rows.
 };
 /// One token for each of `batch` sequences, with `context` positions in the cache.
-StepLoad DecodeLoad(double batch, double context);
+PlanLoad DecodeLoad(double batch, double context);
 /// `rows` tokens of one prompt, of which `before` are in the cache.
-StepLoad PrefillLoad(double rows, double before, bool last);
+PlanLoad PrefillLoad(double rows, double before, bool last);
 
 /// The rates of all nodes of a plan, and the links between them.
 class Machines {
@@ -85,14 +85,14 @@ struct PlanTypes {
 };
 
 /// Everything of a layer but its routed experts: weights, attention, norms.
-WorkTime LayerTime(const ModelFacts& model, size_t layer, const ThreadRates& rates, const StepLoad& load,
+WorkTime LayerTime(const ModelFacts& model, size_t layer, const ThreadRates& rates, const PlanLoad& load,
                    PlanTypes types);
 /// The routed experts of a layer that a node holds, for the rows that chose them. share: of the layer's experts.
 /// Distinct experts are expected ones: each row chooses K of E, independently.
 WorkTime ExpertTime(const ModelFacts& model, size_t layer, const ThreadRates& rates, double rows,
                     double share, PlanTypes types);
 /// Final norm, head and sampling.
-WorkTime HeadTime(const ModelFacts& model, const ThreadRates& rates, const StepLoad& load, PlanTypes types);
+WorkTime HeadTime(const ModelFacts& model, const ThreadRates& rates, const PlanLoad& load, PlanTypes types);
 /// What a stage does for each step, whatever its layers.
 WorkTime StageOverhead();
 
@@ -132,7 +132,7 @@ class Predictor {
  public:
   Predictor(const Plan& plan, const ModelFacts& model, const Machines& machines);
 
-  StepTime step(const StepLoad& load) const;
+  StepTime step(const PlanLoad& load) const;
 
   /// How long `batch` decodes at `context` positions take: as one step, or cut into `steps` that are all in flight, of which
   /// the best number is taken as the scheduler takes it.

@@ -217,6 +217,38 @@ def check_order(path, text):
                 yield 1, f"{folder} includes {dep}, which does not stand above it"
 
 
+TYPE_HEAD = re.compile(r"(?:template\s*<.*>\s*)?(?:struct|class|union|enum(?:\s+(?:class|struct))?)\s+(?:alignas\([^)]*\)\s*)?"
+                       r"(\w+)\s*(?:final\s*)?(?::[^:].*)?$", re.S)
+
+
+def shared_types(text):
+    """(name with its namespaces, line) of each type that is defined outside of functions, of other types and of unnamed
+    namespaces: two files of a program must not define two of one name, whether they include each other or not."""
+    code = re.sub(r"^[ \t]*#[^\n]*", lambda m: " " * len(m.group(0)), code_only(text), flags=re.M)
+    around, start = [], 0  # Names of the namespaces around; None: something else, or a namespace without a name.
+    for match in re.finditer(r"[;{}]", code):
+        head = code[start:match.start()].strip()
+        start = match.end()
+        if match.group(0) == "}":
+            around = around[:-1]
+        elif match.group(0) == "{":
+            namespace = re.search(r"\bnamespace(?:\s+([\w:]+))?$", head)
+            defined = TYPE_HEAD.match(head)
+            if defined and None not in around:
+                yield "::".join([*around, defined.group(1)]), line_of(text, match.start())
+            around.append(namespace.group(1) if namespace else None)
+
+
+def check_types(texts):
+    """[(path, line, message)] of types of the sources below src/ ({path: text}) that share a name."""
+    first = {}
+    for path, text in texts.items():
+        for name, line in shared_types(text) if path.startswith("src/") else ():
+            path_before, line_before = first.setdefault(name, (path, line))
+            if path_before != path:
+                yield path, line, f"{name} is the name of another type, too ({path_before}:{line_before})"
+
+
 CPP_RULES = {
     "direction": check_direction,
     "test-headers": check_test_headers,
@@ -292,6 +324,12 @@ def self_test():
             found = sorted({name for name, _, _ in violations(path, text)})
             if found != expected:
                 failures.append(f"self-test: {path}: expected {expected}, found {found} in {text[:60]!r}")
+    types = "namespace shoal {\nstruct A {\n  struct B {};\n};\n}\n"
+    for text, clashes in (("namespace shoal {\nnamespace {\nenum class A : int { kX };\n}\nstruct B final : C {};\nclass A;\n}\n", 0),
+                          ("namespace shoal {\nnamespace wire {\nstruct A {};\n}\nvoid F() {\n  struct A {};\n}\n}\n", 0),
+                          ("namespace shoal {\nenum class A : int { kX };\n}\n", 1)):
+        if len(list(check_types({"src/a/a.h": types, "src/b/b.cpp": text}))) != clashes:
+            failures.append(f"self-test: types: expected {clashes} clashes in {text!r}")
     untested = (set(CPP_RULES) | set(CMAKE_RULES)) - {rule for rule, _, _, _ in cases}
     failures += [f"self-test: no case for the rule {rule}" for rule in sorted(untested)]
     return failures
@@ -314,10 +352,12 @@ def main(arguments):
         files = list(sources(root))
         if not files:
             problems.append(f"{root}: no sources found")
+        texts = {}
         for file in files:
             path = file.relative_to(root).as_posix()
-            problems += [f"{path}:{line}: [{rule}] {message}"
-                         for rule, line, message in violations(path, file.read_text(encoding="utf-8"))]
+            texts[path] = file.read_text(encoding="utf-8")
+            problems += [f"{path}:{line}: [{rule}] {message}" for rule, line, message in violations(path, texts[path])]
+        problems += [f"{path}:{line}: [types] {message}" for path, line, message in check_types(texts)]
     for problem in problems:
         print(problem)
     print(f"{len(problems)} problems" if problems else "the tree keeps the house rules")
