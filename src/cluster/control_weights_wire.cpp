@@ -102,10 +102,12 @@ absl::Status AddPart(const v1::SkeletonPart& part, ModelSkeleton& skeleton) {
   for (const v1::SkeletonPart::File& file : part.files())
     skeleton.files.push_back({file.name(), file.bytes()});
   for (const v1::SkeletonPart::Piece& piece : part.pieces()) {
+    if (piece.begin() < 0)
+      return InvalidArgument("a model's headers: a piece from byte {} on", piece.begin());
     // Parts of one piece follow one another: they become one again.
     if (!skeleton.pieces.empty()) {
       ModelSkeleton::Piece& last = skeleton.pieces.back();
-      if (last.file == piece.file() && last.begin + std::ssize(last.bytes) == piece.begin()) {
+      if (last.file == piece.file() && piece.begin() - last.begin == std::ssize(last.bytes)) {
         last.bytes += piece.data();
         continue;
       }

@@ -3,6 +3,8 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <limits>
+
 #include "base/status.h"
 #include "cluster/chunk_source.h"
 
@@ -27,6 +29,26 @@ TEST(WeightsWire, ASkeletonArrivesAsItWasSentHoweverLargeItsPieces) {
   EXPECT_TRUE(CheckSkeleton(got).ok());
   EXPECT_EQ(got.hash(), sent.hash());
   EXPECT_EQ(got.entry(), "model.gguf");
+}
+
+TEST(WeightsWire, APieceThatBeginsBeforeItsFileIsRefused) {
+  constexpr int64_t kEnd = std::numeric_limits<int64_t>::max();
+  ModelSkeleton got;
+  v1::SkeletonPart part;
+  for (const int64_t begin : {kEnd, kEnd - 3}) {
+    v1::SkeletonPart::Piece& piece = *part.add_pieces();
+    piece.set_begin(begin);
+    piece.set_data("ab");
+  }
+  ASSERT_TRUE(AddPart(part, got).ok());
+  EXPECT_EQ(got.pieces.size(), 2u);
+  // Behind the first piece, if numbers went on at their other end.
+  part.Clear();
+  v1::SkeletonPart::Piece& piece = *part.add_pieces();
+  piece.set_begin(std::numeric_limits<int64_t>::min() + 1);
+  got.pieces.resize(1);
+  piece.set_data("ab");
+  EXPECT_EQ(AddPart(part, got).code(), absl::StatusCode::kInvalidArgument);
 }
 
 TEST(WeightsWire, AskingForTooMuchIsRefused) {
