@@ -39,6 +39,22 @@ struct Batch {
   std::set<size_t> not_from;           ///< Sources that have none of it.
 };
 
+bool IsAway(const absl::Status& status) {
+  return absl::IsUnavailable(status) || absl::IsDeadlineExceeded(status);
+}
+
+/// Who failed at a batch: one node is not to be blamed, nor given up, for what another did.
+enum class FailedAt : uint8_t {
+  kSource,     ///< The one that the batch was asked from.
+  kAuthority,  ///< The first source, which states hashes.
+  kDisk,       ///< Of this node.
+};
+
+struct Outcome {
+  absl::Status status;
+  FailedAt at = FailedAt::kSource;
+};
+
 class Fetch {
  public:
   Fetch(FetchedModel& files, const Checkpoint& checkpoint, const FetchOptions& options)
@@ -56,17 +72,23 @@ class Fetch {
   };
 
   void serve(Stream stream);
+  /// Has the batch's chunks come from the stream's source. What came leaves it.
+  Outcome work_on(Batch& batch, Stream& stream);
   std::optional<Batch> take_batch(size_t source);
   void put_back(Batch batch);
   absl::Status state_hashes(Batch& batch);
   /// Drops the chunks that are on the disk as they should be.
   absl::Status drop_present(Batch& batch);
-  /// Asks the source for the batch. What came leaves it.
-  absl::Status ask(Batch& batch, Stream& stream);
-  absl::Status take(Wanted& wanted, const ContentHash128& hash, const std::string& source,
-                    std::span<const std::byte> bytes, bool& good);
-  /// Whether the stream goes on after `status`.
-  bool go_on(const absl::Status& status, Batch batch, Stream& stream);
+  /// Asks the source for the batch.
+  Outcome ask(Batch& batch, Stream& stream);
+  Outcome take(Wanted& wanted, const ContentHash128& hash, const std::string& source,
+               std::span<const std::byte> bytes, bool& good);
+  /// Whether the stream goes on after `outcome`.
+  bool go_on(const Outcome& outcome, Batch batch, Stream& stream);
+  /// Whether nobody else mends it.
+  static bool is_final(const Outcome& outcome, const Stream& stream);
+  /// Before the next attempt after so many.
+  void pause(int attempts) const;
   void end(const absl::Status& why);
   void note_done(int64_t bytes, bool was_here);
   bool stopped();
@@ -79,7 +101,7 @@ class Fetch {
   std::deque<Batch> batches_;
   int in_flight_ = 0;   ///< Batches that a thread has.
   bool ended_ = false;  ///< By an error that no other source mends.
-  absl::Status why_;    ///< That error, or the last of a source.
+  absl::Status why_;    ///< That error.
   FetchReport report_;
   std::vector<bool> sent_;  ///< By source.
   int64_t done_ = 0;
@@ -116,8 +138,9 @@ absl::Status Fetch::cut(const std::vector<TensorChunk>& chunks) {
 
 absl::StatusOr<FetchReport> Fetch::run() {
   if (options_.progress) options_.progress(done_, total_);
+  const bool anything = !batches_.empty();  // The first thread takes from them at once.
   std::vector<std::thread> threads;
-  for (int i = 0; i < kStreamsPerSource && !batches_.empty(); ++i) {
+  for (int i = 0; i < kStreamsPerSource && anything; ++i) {
     for (size_t source = 0; source < options_.sources.size(); ++source) {
       if (i > 0 && source > 0) continue;  // Peers have other things to do.
       try {
@@ -130,7 +153,7 @@ absl::StatusOr<FetchReport> Fetch::run() {
   for (std::thread& thread : threads) thread.join();
   report_.sources = std::ranges::count(sent_, true);
   if (ended_) return why_;
-  if (!batches_.empty()) return why_.ok() ? Cancelled("fetching weights: it was stopped") : why_;
+  if (!batches_.empty()) return Cancelled("fetching weights: it was stopped");
   return report_;
 }
 
@@ -140,12 +163,18 @@ void Fetch::serve(Stream stream) {
   while (!stopped()) {
     std::optional<Batch> batch = take_batch(stream.source);
     if (!batch.has_value()) return;
-    absl::Status status;
-    if (batch->hashes.empty()) status = state_hashes(*batch);
-    if (status.ok()) status = drop_present(*batch);
-    if (status.ok() && !batch->chunks.empty()) status = ask(*batch, stream);
-    if (!go_on(status, *std::move(batch), stream)) return;
+    const Outcome outcome = work_on(*batch, stream);
+    if (!go_on(outcome, *std::move(batch), stream)) return;
   }
+}
+
+Outcome Fetch::work_on(Batch& batch, Stream& stream) {
+  if (batch.hashes.empty()) {
+    if (absl::Status stated = state_hashes(batch); !stated.ok())
+      return {std::move(stated), FailedAt::kAuthority};
+  }
+  if (absl::Status dropped = drop_present(batch); !dropped.ok()) return {std::move(dropped), FailedAt::kDisk};
+  return batch.chunks.empty() ? Outcome() : ask(batch, stream);
 }
 
 std::optional<Batch> Fetch::take_batch(size_t source) {
@@ -209,8 +238,8 @@ absl::Status Fetch::drop_present(Batch& batch) {
   return absl::OkStatus();
 }
 
-absl::Status Fetch::take(Wanted& wanted, const ContentHash128& hash, const std::string& source,
-                         std::span<const std::byte> bytes, bool& good) {
+Outcome Fetch::take(Wanted& wanted, const ContentHash128& hash, const std::string& source,
+                    std::span<const std::byte> bytes, bool& good) {
   good = std::ssize(bytes) == wanted.chunk.bytes && LongContentHash(bytes) == hash;
   {
     const std::lock_guard lock(mutex_);
@@ -218,28 +247,29 @@ absl::Status Fetch::take(Wanted& wanted, const ContentHash128& hash, const std::
     if (!good) ++report_.damaged;
   }
   if (good) {
-    RETURN_IF_ERROR(files_.write(wanted.place, bytes));
+    if (absl::Status written = files_.write(wanted.place, bytes); !written.ok())
+      return {std::move(written), FailedAt::kDisk};
     files_.note_verified(wanted.place);
     note_done(wanted.chunk.bytes, false);
-    return absl::OkStatus();
+    return {};
   }
   const std::string& tensor = checkpoint_.stored_tensors()[static_cast<size_t>(wanted.chunk.tensor)].name;
   LogWarning("tensor '{}': {} bytes from {} on came damaged from '{}'; asking again", tensor,
              wanted.chunk.bytes, wanted.chunk.begin, source);
-  if (++wanted.damaged < kDamagedMax) return absl::OkStatus();
-  return DataLoss(
-      "tensor '{}': {} bytes from {} on came damaged {} times, last from '{}'. Is a network card or the "
-      "memory of "
-      "that machine faulty?",
-      tensor, wanted.chunk.bytes, wanted.chunk.begin, kDamagedMax, source);
+  if (++wanted.damaged < kDamagedMax) return {};
+  return {
+      DataLoss("tensor '{}': {} bytes from {} on came damaged {} times, last from '{}'. Is a network card "
+               "or the memory of that machine faulty?",
+               tensor, wanted.chunk.bytes, wanted.chunk.begin, kDamagedMax, source)};
 }
 
-absl::Status Fetch::ask(Batch& batch, Stream& stream) {
+Outcome Fetch::ask(Batch& batch, Stream& stream) {
   ChunkSource& source = *options_.sources[stream.source];
   std::vector<TensorChunk> chunks;
   for (const Wanted& wanted : batch.chunks) chunks.push_back(wanted.chunk);
   std::vector<bool> came(chunks.size(), false);
   bool any = false;
+  FailedAt at = FailedAt::kSource;
   const absl::Status status = source.fetch(
       chunks, [&](size_t index, std::optional<std::span<const std::byte>> bytes) -> absl::Status {
         if (index >= chunks.size() || came[index]) {
@@ -249,10 +279,10 @@ absl::Status Fetch::ask(Batch& batch, Stream& stream) {
         if (!bytes.has_value()) return absl::OkStatus();
         any = true;
         bool good = false;
-        const absl::Status taken =
-            take(batch.chunks[index], batch.hashes[index], source.name(), *bytes, good);
-        came[index] = good;
-        return taken;
+        const Outcome taken = take(batch.chunks[index], batch.hashes[index], source.name(), *bytes, good);
+        came[index] = good && taken.status.ok();
+        at = taken.at;
+        return taken.status;
       });
   Batch left{.chunks = {}, .hashes = {}, .not_from = std::move(batch.not_from)};
   for (size_t i = 0; i < chunks.size(); ++i) {
@@ -268,7 +298,7 @@ absl::Status Fetch::ask(Batch& batch, Stream& stream) {
   batch = std::move(left);
   const std::lock_guard lock(mutex_);
   if (any) sent_[stream.source] = true;
-  return status;
+  return {status, at};
 }
 
 void Fetch::put_back(Batch batch) {
@@ -284,29 +314,44 @@ void Fetch::end(const absl::Status& why) {
   ended_ = true;
 }
 
-bool Fetch::go_on(const absl::Status& status, Batch batch, Stream& stream) {
+bool Fetch::is_final(const Outcome& outcome, const Stream& stream) {
+  const absl::Status& status = outcome.status;
+  if (status.ok()) return false;
+  if (outcome.at == FailedAt::kDisk || absl::IsDataLoss(status)) return true;
+  if (IsAway(status)) return stream.source == 0 && stream.attempts + 1 >= kAttemptsMax;
+  return stream.source == 0 || outcome.at == FailedAt::kAuthority;
+}
+
+bool Fetch::go_on(const Outcome& outcome, Batch batch, Stream& stream) {
+  const absl::Status& status = outcome.status;
   const bool is_authority = stream.source == 0;
-  const std::string& name = options_.sources[stream.source]->name();
+  const bool of_authority = is_authority || outcome.at == FailedAt::kAuthority;
+  const std::string& name = options_.sources[of_authority ? 0 : stream.source]->name();
   const bool absent_here = batch.not_from.contains(stream.source);
   const std::string tensor =
       batch.chunks.empty()
           ? ""
           : checkpoint_.stored_tensors()[static_cast<size_t>(batch.chunks.front().chunk.tensor)].name;
-  const bool away = absl::IsUnavailable(status) || absl::IsDeadlineExceeded(status);
   if (status.ok() && absent_here && is_authority) {
     end(NotFound("tensor '{}': '{}' stated its hash, but did not send it", tensor, name));
-  } else if (absl::IsDataLoss(status) || absl::IsResourceExhausted(status) ||
-             (is_authority && !status.ok() && (!away || stream.attempts + 1 >= kAttemptsMax))) {
-    end(Annotate(status, fmt::format("fetching tensor '{}' and others from '{}'", tensor, name)));
+  } else if (is_final(outcome, stream)) {
+    const std::string from = outcome.at == FailedAt::kDisk ? "" : fmt::format(" from '{}'", name);
+    end(Annotate(status, fmt::format("fetching tensor '{}' and others{}", tensor, from)));
   }
   put_back(std::move(batch));
   if (status.ok()) return stream.absent < kAbsentMax;
-  if (!away || ++stream.attempts >= kAttemptsMax) {
-    if (!is_authority) LogInfo("'{}' sends no weights: {}", name, Message(status));
+  // The first source's own streams count its failures: they end the fetch, where it stays away.
+  const bool of_another = of_authority && !is_authority;
+  if (!IsAway(status) || (!of_another && ++stream.attempts >= kAttemptsMax)) {
+    if (!of_authority) LogInfo("'{}' sends no weights: {}", name, Message(status));
     return false;
   }
-  std::this_thread::sleep_for(options_.pause * (1 << std::min(stream.attempts - 1, kPauseDoublings)));
+  pause(std::max(stream.attempts, 1));
   return true;
+}
+
+void Fetch::pause(int attempts) const {
+  std::this_thread::sleep_for(options_.pause * (1 << std::min(attempts - 1, kPauseDoublings)));
 }
 
 void Fetch::note_done(int64_t bytes, bool was_here) {

@@ -2,8 +2,10 @@
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <sys/resource.h>
 
 #include <atomic>
+#include <csignal>
 #include <cstring>
 #include <filesystem>
 #include <mutex>
@@ -18,6 +20,7 @@ namespace {
 
 using testing::AllOf;
 using testing::HasSubstr;
+using testing::Not;
 
 constexpr char kContent[] = "the first content";
 
@@ -42,6 +45,7 @@ class FakeSource final : public ChunkSource {
   absl::StatusOr<std::vector<std::optional<ContentHash128>>> hashes(
       std::span<const TensorChunk> chunks) override {
     if (away) return Unavailable("{} is away", name_);
+    if (before_hashes) RETURN_IF_ERROR(before_hashes());
     std::vector<std::optional<ContentHash128>> hashes;
     for (const TensorChunk& chunk : chunks) {
       ASSIGN_OR_RETURN(hashes.emplace_back(), model_->hash(chunk));
@@ -65,6 +69,7 @@ class FakeSource final : public ChunkSource {
   }
 
   std::atomic<bool> away{false};
+  std::function<absl::Status()> before_hashes;
   std::function<bool(const TensorChunk&)> lacks;
   std::function<void(const TensorChunk&, std::vector<std::byte>&)> change;  ///< Of what is sent.
   std::atomic<int64_t> sent_bytes{0};
@@ -201,6 +206,47 @@ TEST_F(WeightFetchTest, ASourceThatDiesInTheMiddleLeavesTheRestToTheOthers) {
   EXPECT_GT(peer.sent_bytes, 0);
   EXPECT_EQ(peer.sent_bytes + coordinator.sent_bytes, needed_bytes());
   expect_same(source_);
+}
+
+TEST_F(WeightFetchTest, APeerIsNotGivenUpForWhatTheCoordinatorFailsAt) {
+  FakeSource coordinator("coordinator", source_);
+  FakeSource peer("peer", source_);
+  const auto wait_until = [](const std::function<bool()>& condition) {
+    const Deadline deadline = Deadline::after_ms(10000);
+    while (!condition() && !deadline.expired()) std::this_thread::sleep_for(std::chrono::milliseconds(1));
+  };
+  // The coordinator's two streams, and the peer's, begin together; then the coordinator's wait for the peer, so that the
+  // peer's alone asks for more hashes.
+  constexpr int kStreams = 3;
+  std::atomic<int> asked{0};
+  coordinator.before_hashes = [&]() -> absl::Status {
+    const int call = ++asked;
+    if (call <= kStreams) wait_until([&] { return asked >= kStreams; });
+    return call > kStreams && call <= kStreams + 8 ? Unavailable("no route") : absl::OkStatus();
+  };
+  coordinator.change = [&](const TensorChunk&, std::vector<std::byte>&) {
+    wait_until([&] { return peer.sent_bytes > 0; });
+  };
+  peer.lacks = [&](const TensorChunk&) { return asked <= kStreams; };
+  const auto report = fetch({&coordinator, &peer});
+  ASSERT_TRUE(report.ok()) << ToString(report.status());
+  EXPECT_GT(peer.sent_bytes, 0);
+  expect_same(source_);
+}
+
+TEST_F(WeightFetchTest, WhatTheDiskRefusesIsNoFaultOfASource) {
+  FakeSource coordinator("coordinator", source_);
+  rlimit limit = {};
+  ASSERT_EQ(getrlimit(RLIMIT_FSIZE, &limit), 0);
+  signal(SIGXFSZ, SIG_IGN);
+  coordinator.change = [&](const TensorChunk&, std::vector<std::byte>&) {
+    const rlimit none = {0, limit.rlim_max};
+    EXPECT_EQ(setrlimit(RLIMIT_FSIZE, &none), 0);
+  };
+  const auto report = fetch({&coordinator});
+  ASSERT_EQ(setrlimit(RLIMIT_FSIZE, &limit), 0);
+  EXPECT_FALSE(report.ok());
+  EXPECT_THAT(ToString(report.status()), AllOf(HasSubstr("fetching tensor"), Not(HasSubstr("coordinator"))));
 }
 
 TEST_F(WeightFetchTest, APeerGivesWhatItHasAndIsNotBelieved) {
