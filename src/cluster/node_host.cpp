@@ -79,17 +79,22 @@ bool NodeHost::holds(const HostedNode& node, const NodeShard& shard) const {
 }
 
 bool NodeHost::take_prepared(const HostedNode& node, const NodeShard& shard) {
-  if (!holds(node, shard)) return false;
-  const std::shared_ptr<Node> hosted = find(node);
-  std::shared_ptr<NodeModel> old;
+  std::shared_ptr<Node> hosted;
+  std::shared_ptr<NodeModel> next;
   {
     const std::lock_guard lock(mutex_);
+    const auto found = nodes_.find(node);
+    if (found == nodes_.end()) return false;
+    hosted = found->second;
     if (hosted->model != nullptr && hosted->model->shard() == shard) return true;
+    if (hosted->next == nullptr || hosted->next->shard() != shard) return false;
+    // Taken out at once: while the session ends, prepare() and drop_prepared() may replace what is prepared.
+    next = std::move(hosted->next);
   }
   end_sessions([&](const HostedNode& name, const Node&) { return name == node; });
+  std::shared_ptr<NodeModel> old;
   const std::lock_guard lock(mutex_);
-  old = std::exchange(hosted->model, std::move(hosted->next));
-  hosted->next = nullptr;
+  old = std::exchange(hosted->model, std::move(next));
   return true;
 }
 
@@ -211,8 +216,9 @@ std::vector<NodeHost::NodeReport> NodeHost::report() const {
 }
 
 const NodeModel* NodeHost::model(const HostedNode& node) const {
-  const std::shared_ptr<Node> hosted = find(node);
-  return hosted == nullptr ? nullptr : hosted->model.get();
+  const std::lock_guard lock(mutex_);
+  const auto found = nodes_.find(node);
+  return found == nodes_.end() ? nullptr : found->second->model.get();
 }
 
 Transport* NodeHost::transport(const HostedNode& node) const {
@@ -230,24 +236,26 @@ std::optional<TransportStats> NodeHost::links(const HostedNode& node) const {
 }
 
 const StepProfile* NodeHost::profile(const HostedNode& node) const {
-  const std::shared_ptr<Node> hosted = find(node);
-  return hosted == nullptr ? nullptr : hosted->profile.get();
+  const std::lock_guard lock(mutex_);
+  const auto found = nodes_.find(node);
+  return found == nodes_.end() ? nullptr : found->second->profile.get();
 }
 
 Backend* NodeHost::backend(const HostedNode& node) const {
-  const std::shared_ptr<Node> hosted = find(node);
-  return hosted == nullptr ? nullptr : hosted->backend.get();
+  const std::lock_guard lock(mutex_);
+  const auto found = nodes_.find(node);
+  return found == nodes_.end() ? nullptr : found->second->backend.get();
 }
 
 void NodeHost::finish_saving() {
-  std::vector<std::shared_ptr<Node>> nodes;
+  std::vector<std::shared_ptr<NodeModel>> models;
   {
     const std::lock_guard lock(mutex_);
-    for (const auto& [name, node] : nodes_) nodes.push_back(node);
+    for (const auto& [name, node] : nodes_) {
+      if (node->model != nullptr) models.push_back(node->model);
+    }
   }
-  for (const auto& node : nodes) {
-    if (node->model != nullptr) node->model->finish_saving();
-  }
+  for (const auto& model : models) model->finish_saving();
 }
 
 }  // namespace shoal

@@ -5,6 +5,7 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <atomic>
 #include <future>
 #include <set>
 #include <string>
@@ -68,8 +69,11 @@ class Served {
 
   /// Opens node `i` of the session in the host.
   void open_node(size_t i) {
+    ASSERT_EQ(host_.load(node(i), weights_, shard(i), nullptr), absl::OkStatus());
+    open_loaded_node(i);
+  }
+  void open_loaded_node(size_t i) {
     const NodeId id{static_cast<int32_t>(i)};
-    ASSERT_EQ(host_.load(node(i), weights_, ShardOf(plan_, id), nullptr), absl::OkStatus());
     ASSERT_EQ(host_.open(node(i), {.session = reinterpret_cast<uintptr_t>(this),
                                    .plan = plan_,
                                    .node = id,
@@ -287,6 +291,32 @@ TEST(NodeHost, WhatIsPreparedBesideASessionBecomesTheNodesOwnWithTheNextOne) {
   EXPECT_NE(host.model(pair.node(0)), before);
   EXPECT_FALSE(host.holds(alone.node(0), alone.shard(0)));
   EXPECT_EQ(Served::TokenOf(pair.submit(prompt)), expected[0]);
+}
+
+TEST(NodeHost, WhatASessionIsOpenedWithStaysItsOwnWhereAnotherShardIsPreparedMeanwhile) {
+  std::promise<void> running;
+  std::promise<void> go_on;
+  std::atomic<bool> hold{true};
+  NodeHost host(HostOptions([&](LayerId, MatView<const float>) {
+    if (!hold.exchange(false)) return;
+    running.set_value();
+    go_on.get_future().wait_for(kPatience);
+  }));
+  Served alone(host, "qwen3_moe", {"a"});
+  Served pair(host, "qwen3_moe", {"a", "b"});
+  Served three(host, "qwen3_moe", {"a", "b", "c"});
+  alone.open();
+  ASSERT_EQ(pair.prepare_node(0), absl::OkStatus());
+  const auto step = alone.submit({1, 2});
+  ASSERT_EQ(running.get_future().wait_for(kPatience), std::future_status::ready);
+  // The session that is to end is in the middle of a layer.
+  auto opening = std::async(std::launch::async, [&] { pair.open_loaded_node(0); });
+  while (host.transport(alone.node(0)) != nullptr) std::this_thread::yield();
+  EXPECT_EQ(three.prepare_node(0), absl::OkStatus());
+  go_on.set_value();
+  opening.get();
+  EXPECT_TRUE(host.holds(pair.node(0), pair.shard(0)));
+  EXPECT_NE(host.transport(pair.node(0)), nullptr);
 }
 
 TEST(NodeHost, WhatWasPreparedIsGivenBackOnOrderAndWhereAnotherShardIsLoaded) {
