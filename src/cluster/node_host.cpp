@@ -119,7 +119,10 @@ absl::Status NodeHost::prepare(const HostedNode& node, std::shared_ptr<const Res
   }
   ASSIGN_OR_RETURN(std::shared_ptr<NodeModel> model,
                    NodeModel::Load(std::move(weights), std::move(shard), *hosted->backend, progress,
-                                   options_.packed_cache));
+                                   options_.packed_cache, [this, node] {
+                                     const std::lock_guard lock(mutex_);
+                                     return to_load_.contains(node);
+                                   }));
   LogInfo("loaded beside a session: {}, {} experts", model->load_stats().text(),
           model->held().expert_count());
   const std::lock_guard lock(mutex_);
@@ -127,9 +130,20 @@ absl::Status NodeHost::prepare(const HostedNode& node, std::shared_ptr<const Res
   return absl::OkStatus();
 }
 
+std::unique_lock<std::mutex> NodeHost::turn_to_load(const HostedNode& node) {
+  {
+    const std::lock_guard lock(mutex_);
+    to_load_.insert(node);
+  }
+  std::unique_lock loading(loading_);
+  const std::lock_guard lock(mutex_);
+  to_load_.extract(node);  // One of them.
+  return loading;
+}
+
 absl::Status NodeHost::load(const HostedNode& node, std::shared_ptr<const ResolvedWeights> weights,
                             NodeShard shard, const LoadProgress& progress) {
-  const std::lock_guard loading(loading_);
+  const std::unique_lock loading = turn_to_load(node);
   const std::lock_guard work(work_);
   if (take_prepared(node, shard)) return absl::OkStatus();
   end_sessions([&](const HostedNode& name, const Node&) { return name == node; });

@@ -9,6 +9,7 @@
 #include <memory>
 #include <mutex>
 #include <optional>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -37,8 +38,8 @@ enum class HostThreads : uint8_t {
   kOneForEach,  ///< Each node has its own: nodes that stand for machines, and compute at the same time.
 };
 
-/// Safe from any thread. load(), open() and drop() wait for each other, load() and prepare() too; the session of a node must not be ended
-/// while another thread is in its connect().
+/// Safe from any thread. load(), open() and drop() wait for each other. prepare() waits for load(), and ends for one of its
+/// own node. The session of a node must not be ended while another thread is in its connect().
 class NodeHost {
  public:
   struct Options {
@@ -59,7 +60,8 @@ class NodeHost {
   absl::Status load(const HostedNode& node, std::shared_ptr<const ResolvedWeights> weights, NodeShard shard,
                     const LoadProgress& progress);
   /// As load(), while the node's session runs: what it holds stays beside `shard`, which becomes its own with the next
-  /// open() or load() for it. What both have is held once. On an error nothing has changed.
+  /// open() or load() for it. What both have is held once. On an error nothing has changed. Cancelled: a load() for the node
+  /// came meanwhile, which does not wait for what nobody may want any more.
   absl::Status prepare(const HostedNode& node, std::shared_ptr<const ResolvedWeights> weights,
                        NodeShard shard, const LoadProgress& progress);
   /// Whether the node holds this shard now, prepared ones included.
@@ -132,6 +134,8 @@ class NodeHost {
   template <typename Which>
   void end_sessions(Which which);
 
+  /// The turn of a load(): ends a prepare() of the node.
+  std::unique_lock<std::mutex> turn_to_load(const HostedNode& node);
   /// Whether `node` holds the shard; makes it the node's own where it was prepared, and ends its session then.
   bool take_prepared(const HostedNode& node, const NodeShard& shard);
 
@@ -141,6 +145,7 @@ class NodeHost {
   std::shared_ptr<Executor> shared_executor_;  ///< Of kOne, once a session was opened.
   mutable std::mutex mutex_;                   ///< Guards the map and what its nodes hold.
   std::map<HostedNode, std::shared_ptr<Node>> nodes_;
+  std::multiset<HostedNode> to_load_;  ///< Those whose load() waits for its turn.
 };
 
 }  // namespace shoal

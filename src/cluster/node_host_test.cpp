@@ -319,6 +319,35 @@ TEST(NodeHost, WhatASessionIsOpenedWithStaysItsOwnWhereAnotherShardIsPreparedMea
   EXPECT_NE(host.transport(pair.node(0)), nullptr);
 }
 
+TEST(NodeHost, ALoadDoesNotWaitForWhatIsPreparedBesideASession) {
+  std::atomic<bool> hold{true};
+  std::atomic<bool> preparing{false};
+  const auto before_load = [&](const BackendLoad& load) -> absl::Status {
+    if (load.beside_session) preparing = true;
+    while (load.beside_session && hold) {
+      if (load.cancelled()) return Cancelled("the load was ended");
+      std::this_thread::yield();
+    }
+    return absl::OkStatus();
+  };
+  NodeHost host({.make_backend = [&](const HostedNode&) {
+    return std::make_unique<FakeBackend>(FakeBackend::Options{.before_load = before_load});
+  }});
+  Served alone(host, "qwen3_moe", {"a"});
+  Served pair(host, "qwen3_moe", {"a", "b"});
+  Served three(host, "qwen3_moe", {"a", "b", "c"});
+  alone.open();
+  auto prepared = std::async(std::launch::async, [&] { return pair.prepare_node(0); });
+  while (!preparing) std::this_thread::yield();
+  auto opened = std::async(std::launch::async, [&] { three.open_node(0); });
+  EXPECT_EQ(opened.wait_for(kPatience), std::future_status::ready);
+  hold = false;
+  EXPECT_EQ(prepared.get().code(), absl::StatusCode::kCancelled);
+  opened.get();
+  EXPECT_TRUE(host.holds(three.node(0), three.shard(0)));
+  EXPECT_FALSE(host.holds(pair.node(0), pair.shard(0)));
+}
+
 TEST(NodeHost, WhatWasPreparedIsGivenBackOnOrderAndWhereAnotherShardIsLoaded) {
   NodeHost host({.make_backend = [](const HostedNode&) { return std::make_unique<FakeBackend>(); }});
   Served alone(host, "qwen3_moe", {"a"});

@@ -48,6 +48,10 @@ struct BackendLoad {
   std::vector<std::vector<ExpertId>> experts;  ///< [L], ascending.
   LoadProgress progress;                       ///< May be empty.
   std::shared_ptr<const PackedCache> cache;    ///< Of packed weights; nullptr: none. A backend may ignore it.
+  /// Another thread may call a session of an earlier model of this backend meanwhile: its steps come first.
+  bool beside_session = false;
+  /// Asked now and then, from any thread: whether load() is to end with Cancelled. May be empty.
+  std::function<bool()> cancelled;
 
   /// Whether this weight is one of them.
   bool reads(const WeightUse& use) const;
@@ -150,7 +154,7 @@ class Backend {
   virtual void enter_thread() {}
 
   /// Reads and places the weights of a node's shard, which passes CheckTaken. Errors name file, tensor,
-  /// expected and got; the packed cache causes none.
+  /// expected and got; the packed cache causes none. Cancelled: BackendLoad::cancelled said so.
   virtual absl::StatusOr<std::unique_ptr<BackendModel>> load(const BackendLoad& load) = 0;
 };
 

@@ -4,7 +4,10 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <atomic>
 #include <cstring>
+#include <set>
+#include <thread>
 #include <utility>
 #include <vector>
 
@@ -148,6 +151,32 @@ TEST(CpuBackend, GivesTheBitsOfStagesAndExpertsCalledByHand) {
       sequence.append({&token, 1});
     }
   }
+}
+
+TEST(CpuBackend, LeavesTheCpusToASessionOnlyWhereThereIsOne) {
+  CpuBackend backend({});
+  std::set<std::thread::id> threads;
+  BackendLoad load = Whole(WeightsOf("qwen3_moe"));
+  load.progress = [&](int64_t, int64_t) { threads.insert(std::this_thread::get_id()); };
+  const auto first = backend.load(load);
+  const auto second = backend.load(load);  // The first one's weights are still there.
+  ASSERT_TRUE(first.ok() && second.ok());
+  EXPECT_THAT(threads, testing::ElementsAre(std::this_thread::get_id()));
+  threads.clear();
+  load.beside_session = true;
+  ASSERT_TRUE(backend.load(load).ok());
+  EXPECT_THAT(threads, testing::Not(testing::Contains(std::this_thread::get_id())));
+}
+
+TEST(CpuBackend, ALoadEndsWhenItIsCancelled) {
+  CpuBackend backend({});
+  BackendLoad load = Whole(WeightsOf("qwen3_moe"));
+  std::atomic<int> asked{0};
+  load.cancelled = [&] { return ++asked > 5; };
+  EXPECT_EQ(backend.load(load).status().code(), absl::StatusCode::kCancelled);
+  EXPECT_LE(asked, 10);
+  load.cancelled = {};
+  EXPECT_TRUE(backend.load(load).ok());
 }
 
 TEST(FakeBackend, GivesItsTokensHoweverThePromptIsCut) {

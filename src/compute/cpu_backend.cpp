@@ -161,6 +161,7 @@ class CpuModel final : public BackendModel {
 
   absl::Status load(const BackendLoad& load, ThreadPool& pool) {
     weights_ = load.weights;
+    store_->set_cancelled(load.cancelled);
     if (load.cache != nullptr) store_->open(load.cache, weights_->shared_checkpoint());
     LoadProgress stage_progress;
     LoadProgress expert_progress;
@@ -247,7 +248,7 @@ absl::StatusOr<std::unique_ptr<BackendModel>> CpuBackend::load(const BackendLoad
     if (store != nullptr && held.content == content) model->store()->share(*store);
   }
   absl::Status loaded;
-  if (held_.empty()) {
+  if (!load.beside_session) {
     loaded = model->load(load, pool_);
   } else {
     loaded = InThreadOfLowPriority([&] {

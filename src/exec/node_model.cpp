@@ -93,7 +93,8 @@ std::string LoadStats::text() const {
 absl::StatusOr<std::unique_ptr<NodeModel>> NodeModel::Load(std::shared_ptr<const ResolvedWeights> weights,
                                                            NodeShard shard, Backend& backend,
                                                            const LoadProgress& progress,
-                                                           std::shared_ptr<const PackedCache> cache) {
+                                                           std::shared_ptr<const PackedCache> cache,
+                                                           std::function<bool()> beside_until) {
   const int64_t started_ns = NowNs();
   std::unique_ptr<NodeModel> model(new NodeModel);
   model->weights_ = std::move(weights);
@@ -105,7 +106,9 @@ absl::StatusOr<std::unique_ptr<NodeModel>> NodeModel::Load(std::shared_ptr<const
                                                .stage = {held.layers, held.embed, held.head},
                                                .experts = held.experts,
                                                .progress = progress,
-                                               .cache = held.empty() ? nullptr : std::move(cache)}));
+                                               .cache = held.empty() ? nullptr : std::move(cache),
+                                               .beside_session = beside_until != nullptr,
+                                               .cancelled = beside_until}));
   model->load_stats_ = {.bytes = model->bytes(),
                         .cached_bytes = model->held_->cached_bytes(),
                         .ns = NowNs() - started_ns,

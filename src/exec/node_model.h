@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <string>
 #include <vector>
@@ -54,10 +55,12 @@ class NodeModel {
   /// already. cache: nullptr for none. Errors name file, tensor, expected and got; the cache causes none.
   /// NotFound where the checkpoint is a shard that lacks a tensor of the shard, Unimplemented where the backend
   /// does not compute a layer of it: said before anything is read.
+  /// beside_until: for a load while a session of the backend goes on, BackendLoad::cancelled; empty: no session does.
   static absl::StatusOr<std::unique_ptr<NodeModel>> Load(std::shared_ptr<const ResolvedWeights> weights,
                                                          NodeShard shard, Backend& backend,
                                                          const LoadProgress& progress,
-                                                         std::shared_ptr<const PackedCache> cache = nullptr);
+                                                         std::shared_ptr<const PackedCache> cache = nullptr,
+                                                         std::function<bool()> beside_until = {});
   /// Waits until the weights are in the cache. A model that goes before that leaves nothing there.
   void finish_saving() { held_->finish_saving(); }
 

@@ -140,9 +140,14 @@ PackedStore::Unit& PackedStore::open_unit(const PackedUnit& key) {
   return unit;
 }
 
+absl::Status PackedStore::check_cancelled() const {
+  return cancelled_ && cancelled_() ? Cancelled("loading weights: it was ended") : absl::OkStatus();
+}
+
 absl::StatusOr<PackedStore::Place> PackedStore::place(const PackedUnit& key, const std::string& name,
                                                       const PackedFormat& format, int64_t rows,
                                                       int64_t cols) {
+  RETURN_IF_ERROR(check_cancelled());
   if (const auto known = by_name_.find(name); known != by_name_.end()) {
     return Place{.matrix = known->second->matrix, .state = Place::State::kReady, .kept = known->second};
   }

@@ -8,12 +8,14 @@
 #include <atomic>
 #include <cstdint>
 #include <deque>
+#include <functional>
 #include <map>
 #include <memory>
 #include <optional>
 #include <string>
 #include <thread>
 #include <unordered_map>
+#include <utility>
 #include <vector>
 
 #include "absl/status/status.h"
@@ -48,6 +50,11 @@ class PackedStore {
   /// From now on takes what `other`, which has loaded weights of the same content, holds: the memory is shared, and stays
   /// as long as one of them. Before any place().
   void share(const PackedStore& other);
+
+  /// From now on place() asks it first, and ends with Cancelled where it says so. From any thread; may be empty.
+  void set_cancelled(std::function<bool()> cancelled) { cancelled_ = std::move(cancelled); }
+  /// OK, or Cancelled.
+  absl::Status check_cancelled() const;
 
   /// One matrix of the shard.
   struct Place {
@@ -119,6 +126,7 @@ class PackedStore {
   std::shared_ptr<const Checkpoint> checkpoint_;
   std::string content_;  ///< What of the checkpoint, and how it is packed.
 
+  std::function<bool()> cancelled_;
   SlabMemory slabs_;
   std::deque<Matrix> matrices_;
   std::unordered_map<std::string, Matrix*> by_name_;

@@ -111,7 +111,7 @@ absl::Status WeightLoader::fill(std::span<const StoredWeight> weights, std::span
   const int64_t slab_bytes = kSlabBytes / pool.threads();
   std::mutex mutex;
   absl::Status first_error;
-  pool.run_ranges(tiles_total, 1, [&](Range part) {
+  const auto fill_part = [&](Range part) -> absl::Status {
     std::vector<Chunk> chunks;
     int64_t first = 0;  // Tile of this matrix in the row of all.
     for (size_t i = 0; i < places.size() && first < part.end; ++i) {
@@ -120,12 +120,16 @@ absl::Status WeightLoader::fill(std::span<const StoredWeight> weights, std::span
       first += tiles;
       if (mine.empty()) continue;
       if (places[i].state == State::kCached) {
+        RETURN_IF_ERROR(store_->check_cancelled());
         store_->read(places[i], mine);
       } else {
         Cut(weights[i], i, mine, slab_bytes, chunks);
       }
     }
-    const absl::Status status = pack_chunks(chunks, slab_bytes, places);
+    return pack_chunks(chunks, slab_bytes, places);
+  };
+  pool.run_ranges(tiles_total, 1, [&](Range part) {
+    const absl::Status status = fill_part(part);
     const std::lock_guard lock(mutex);
     if (first_error.ok()) first_error = status;
   });
@@ -176,6 +180,7 @@ absl::Status WeightLoader::pack_chunks(std::span<const Chunk> chunks, int64_t sl
   int64_t behind = 0;  // Bytes that are packed, and in `sources`.
   std::vector<std::span<const std::byte>> sources;
   for (const Chunk& chunk : chunks) {
+    if (store_ != nullptr) RETURN_IF_ERROR(store_->check_cancelled());
     for (; next < chunks.size() && ahead <= slab_bytes; ++next) {
       for_sources(*chunks[next].weight, chunks[next].rows,
                   [&](const std::byte* data, int64_t bytes) { checkpoint_->will_need(data, bytes); });

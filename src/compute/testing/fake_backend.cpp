@@ -264,6 +264,7 @@ class FakeModel final : public BackendModel {
 
 absl::StatusOr<std::unique_ptr<BackendModel>> FakeBackend::load(const BackendLoad& load) {
   RETURN_IF_ERROR(CheckTaken(*this, load));
+  if (options_.before_load) RETURN_IF_ERROR(options_.before_load(load));
   if (load.progress) load.progress(1, 1);
   return std::make_unique<FakeModel>(*this, load);
 }

@@ -9,6 +9,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <span>
 #include <string>
@@ -24,6 +25,7 @@ class FakeBackend final : public Backend {
     std::string numerics_class = "shoal-fake/1";
     BackendLimits limits = {.rows_max = 1024, .logit_rows = 16, .head_dim_max = 1024, .states = false};
     DType refused = DType::kU8;  ///< takes() no matrix of these elements, or with scales of them.
+    std::function<absl::Status(const BackendLoad&)> before_load;  ///< Its error is load()'s. May be empty.
   };
   FakeBackend() = default;
   explicit FakeBackend(Options options) : options_(std::move(options)) {}
