@@ -261,7 +261,9 @@ absl::Status RemoteCluster::prepare(const Plan& plan) {
     const bool joins = !takes_part(member);
     if (joins) member.note(MemberState::kLoading, absl::OkStatus());
     const absl::Status status = prepare(session, NodeId{static_cast<int32_t>(index)}, member, true).status();
-    if (joins) member.note(status.ok() ? MemberState::kReady : StateAfter(status), status);
+    // What the next session overtook is no failure of the member's.
+    if (joins && !absl::IsCancelled(status))
+      member.note(status.ok() ? MemberState::kReady : StateAfter(status), status);
     return status;
   }));
 }

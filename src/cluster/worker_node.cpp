@@ -238,10 +238,15 @@ absl::StatusOr<WorkerNode::Source> WorkerNode::fetch(const PrepareOrder& order, 
     to_load = ShardBytes(model.spec, model.footprint, shard);
     return absl::OkStatus();
   };
-  absl::StatusOr<WorkerWeights::Fetched> fetched =
-      weights_->fetch(order, shard, check, [&](int64_t done, int64_t total) {
+  absl::StatusOr<WorkerWeights::Fetched> fetched = weights_->fetch(
+      order, shard, check,
+      [&](int64_t done, int64_t total) {
         fetched_bytes = total;
         if (progress) progress(done, total + to_load);
+      },
+      [&] {
+        const std::lock_guard lock(mutex_);
+        return order.beside && overtaking_.contains(order.model_hash);
       });
   RETURN_IF_ERROR(named(fetched.status()));
   return Source{std::move(fetched->model), std::move(fetched->files)};
@@ -326,9 +331,26 @@ absl::StatusOr<int64_t> WorkerNode::prepare(const PrepareOrder& order, const Pre
     work.unlock();
     if (other_shard) return prepare_beside(order, progress);
   }
+  return prepare_now(order, progress);
+}
+
+std::shared_ptr<const void> WorkerNode::overtake(const std::string& model_hash) {
+  {
+    const std::lock_guard lock(mutex_);
+    overtaking_.insert(model_hash);
+  }
+  if (weights_ != nullptr) weights_->interrupt(model_hash);
+  return {nullptr, [this, model_hash](std::nullptr_t) {
+            const std::lock_guard lock(mutex_);
+            overtaking_.extract(model_hash);  // One of them.
+          }};
+}
+
+absl::StatusOr<int64_t> WorkerNode::prepare_now(const PrepareOrder& order, const PrepareProgress& progress) {
   std::unique_lock work(work_, kTurnMax);
   if (!work.owns_lock()) return busy();
   RETURN_IF_ERROR(check_owner(order.model_hash, order.giver));
+  const std::shared_ptr<const void> overtaking = order.beside ? nullptr : overtake(order.model_hash);
   NodeShard shard = ShardOf(order.plan, order.node);
   const auto held = held_.find(order.model_hash);
   if (held != held_.end() && host_.holds(hosted(order.model_hash), shard) &&

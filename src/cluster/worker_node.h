@@ -7,6 +7,7 @@
 #include <memory>
 #include <mutex>
 #include <optional>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -94,6 +95,11 @@ class WorkerNode final : public WorkerControl {
   /// that the memory allowed holds weights, KV cache and states.
   absl::Status check_order(const OpenedModel& model, const Plan& plan, const NodeShard& shard,
                            const StepLimits& limits) const;
+  /// As prepare(), where the model has no session that goes on.
+  absl::StatusOr<int64_t> prepare_now(const PrepareOrder& order, const PrepareProgress& progress);
+  /// For as long as the result is held, what is fetched beside a session of the model ends with Cancelled: that session was
+  /// lost, and what it was to become with it.
+  std::shared_ptr<const void> overtake(const std::string& model_hash);
   /// As prepare(), beside what a session has.
   absl::StatusOr<int64_t> prepare_beside(const PrepareOrder& order, const PrepareProgress& progress);
   /// Bytes that the shard takes beyond what is held. ResourceExhausted where both do not fit.
@@ -140,7 +146,8 @@ class WorkerNode final : public WorkerControl {
   std::timed_mutex work_;       ///< Held through prepare, open and close: one at a time.
   mutable std::mutex mutex_;    ///< Guards what follows, for describe(); held until there is an endpoint.
   int loading_ = 0;             ///< Calls that load, or fetch what they are to load.
-  std::map<std::string, Held> held_;  ///< By the model's hash. Changed with work_ held, too.
+  std::multiset<std::string> overtaking_;  ///< Hashes of the models that overtake() is for.
+  std::map<std::string, Held> held_;       ///< By the model's hash. Changed with work_ held, too.
 };
 
 }  // namespace shoal

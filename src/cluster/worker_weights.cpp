@@ -27,7 +27,7 @@ std::string IdentityOf(const PrepareOrder& order) {
 
 }  // namespace
 
-void WorkerWeights::use(const PrepareOrder& order) {
+void WorkerWeights::use(const PrepareOrder& order, const std::function<bool()>& cancelled) {
   Sources sources;
   for (size_t i = 0; i < order.plan.nodes.size() && sources.size() < kSourcesMax; ++i) {
     const PlanNode& node = order.plan.nodes[i];
@@ -37,7 +37,8 @@ void WorkerWeights::use(const PrepareOrder& order) {
   }
   const std::lock_guard lock(mutex_);
   sources_ = std::move(sources);
-  if (stopped_) {
+  beside_of_ = order.beside ? order.model_hash : "";
+  if (stopped_ || cancelled()) {
     for (const auto& source : sources_) source->cancel();
   }
 }
@@ -76,7 +77,7 @@ absl::StatusOr<OpenedModel> WorkerWeights::open(const PrepareOrder& order, Fetch
 
 absl::Status WorkerWeights::fetch_chunks(const OpenedModel& model, const NodeShard& shard,
                                          FetchedModel& files, const PrepareProgress& progress,
-                                         const std::string& hash) {
+                                         const std::function<bool()>& cancelled) {
   const Checkpoint& checkpoint = *model.checkpoint;
   std::vector<TensorChunk> chunks =
       ChunksOf(*model.weights, [&](const WeightUse& use) { return shard.holds(use); });
@@ -85,13 +86,14 @@ absl::Status WorkerWeights::fetch_chunks(const OpenedModel& model, const NodeSha
     ASSIGN_OR_RETURN(const std::optional<FilePlace> place, Locate(checkpoint, chunk));
     if (place.has_value() && !files.verified(*place) && !files.written(*place)) lacking += chunk.bytes;
   }
-  RETURN_IF_ERROR(options_.store->make_room(hash, lacking));
+  RETURN_IF_ERROR(options_.store->make_room(checkpoint.hash(), lacking));
   FetchOptions options;
+  const std::string table = TensorTableHash(checkpoint);
   for (const auto& source : sources_) {
-    source->set_table(TensorTableHash(checkpoint));
+    source->set_table(table);
     options.sources.push_back(source.get());
   }
-  options.cancelled = [this] { return stopped(); };
+  options.cancelled = [&] { return stopped() || cancelled(); };
   int64_t told_ns = 0;
   options.progress = [&](int64_t done, int64_t total) {
     {
@@ -114,17 +116,18 @@ absl::Status WorkerWeights::fetch_chunks(const OpenedModel& model, const NodeSha
 
 absl::StatusOr<WorkerWeights::Fetched> WorkerWeights::fetch(
     const PrepareOrder& order, const NodeShard& shard,
-    const std::function<absl::Status(const OpenedModel&)>& check, const PrepareProgress& progress) {
+    const std::function<absl::Status(const OpenedModel&)>& check, const PrepareProgress& progress,
+    const std::function<bool()>& cancelled) {
   const std::unique_lock turn(turn_, kTurnMax);
   if (!turn.owns_lock()) return Unavailable("weights are being fetched, try again");
   if (stopped()) return Cancelled("the worker is stopping");
   ASSIGN_OR_RETURN(const std::shared_ptr<FetchedModel> files, options_.store->model(order.model_hash));
-  use(order);
+  use(order, cancelled);
   Fetched fetched{.model = {}, .files = files};
   const absl::Status status = [&]() -> absl::Status {
     ASSIGN_OR_RETURN(fetched.model, open(order, *files));
     RETURN_IF_ERROR(check(fetched.model));
-    RETURN_IF_ERROR(fetch_chunks(fetched.model, shard, *files, progress, order.model_hash));
+    RETURN_IF_ERROR(fetch_chunks(fetched.model, shard, *files, progress, cancelled));
     // Not every file system shows in a map what was written after it was made.
     ASSIGN_OR_RETURN(fetched.model, open(order, *files));
     return absl::OkStatus();
@@ -133,6 +136,7 @@ absl::StatusOr<WorkerWeights::Fetched> WorkerWeights::fetch(
   {
     const std::lock_guard lock(mutex_);
     progress_ = {};
+    beside_of_.clear();
     ended = std::exchange(sources_, {});
   }
   RETURN_IF_ERROR(status);
@@ -147,6 +151,12 @@ WorkerWeights::Progress WorkerWeights::progress() const {
 bool WorkerWeights::stopped() const {
   const std::lock_guard lock(mutex_);
   return stopped_;
+}
+
+void WorkerWeights::interrupt(const std::string& model_hash) {
+  const std::lock_guard lock(mutex_);
+  if (beside_of_ != model_hash) return;
+  for (const auto& source : sources_) source->cancel();
 }
 
 void WorkerWeights::stop() {

@@ -4,8 +4,11 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <atomic>
 #include <cctype>
 #include <filesystem>
+#include <future>
+#include <thread>
 
 #include "base/status.h"
 #include "cluster/local_cluster.h"
@@ -279,6 +282,41 @@ TEST_F(WeightsTest, WhatANewPlanAddsIsFetchedWhileTheSessionServes) {
   (*cluster)->close(engine, Cancelled("done"));
   ASSERT_TRUE(after.ok()) << ToString(after.status());
   EXPECT_EQ(after->logits, before->logits);
+}
+
+TEST_F(WeightsTest, AfterALossNobodyWaitsForWhatIsFetchedBesideTheSession) {
+  use(TinyCheckpoint("qwen3_moe", AffineFormat{4, 64}));
+  const auto worker = StartWorker(worker_options("first"));
+  RemoteCluster::Options options = cluster_options({worker.get()});
+  // An expert comes soon, the rest would take a long while.
+  options.weights_rate = std::make_shared<ByteRate>(40'000);
+  Plan plan = plan_for(options);
+  const Plan larger = plan;
+  plan.stages = {{NodeId{0}, {0, model_.spec.layer_count()}}};
+  for (size_t layer = 0; layer < plan.experts.size(); ++layer) {
+    for (size_t e = 0; e < plan.experts[layer].size(); ++e)
+      plan.experts[layer][e] = {NodeId{layer == 0 && e == 0 ? 1 : 0}, {}};
+  }
+  auto cluster = RemoteCluster::Start(options);
+  ASSERT_TRUE(cluster.ok());
+  PipelineEngine engine(kLocalLiveness);
+  ASSERT_EQ((*cluster)->open(plan, engine), absl::OkStatus());
+  auto beside = std::async(std::launch::async, [&] { return (*cluster)->prepare(larger); });
+  while (worker->describe().fetch_total_bytes == 0 &&
+         beside.wait_for(Duration::zero()) != std::future_status::ready)
+    std::this_thread::yield();
+
+  // The session is lost, and the plan to come is another one.
+  PrepareOrder order{.plan = larger, .node = NodeId{1}, .model_names = ModelNames(path_, "")};
+  order.plan.stages[0].layers.end = order.plan.stages[1].layers.begin = 1;
+  order.plan.nodes[0].address = "127.0.0.1:1";  // Where nobody is: the order itself is of no interest.
+  order.model_hash = model_.facts.hash;
+  order.limits = limits();
+  order.giver = {.id = 1, .take_over = true};
+  order.weights_content = model_.checkpoint->content_identity();
+  EXPECT_FALSE(worker->prepare(order, {}).ok());
+  EXPECT_EQ(beside.get().code(), absl::StatusCode::kCancelled);
+  (*cluster)->close(engine, Cancelled("done"));
 }
 
 TEST_F(WeightsTest, APartThatDoesNotFitIsRefusedBeforeItIsFetched) {
