@@ -332,6 +332,23 @@ TEST_F(WeightFetchTest, ATensorThatTheSourceLacksIsNamed) {
   EXPECT_THAT(ToString(report.status()), AllOf(HasSubstr("model.layers."), HasSubstr("'coordinator'")));
 }
 
+TEST_F(WeightFetchTest, HashesAreKeptOfABoundedNumberOfChunks) {
+  auto whole = ResolvedWeights::Open(source_);
+  ASSERT_TRUE(whole.ok());
+  const ShelvedModel model((*whole)->shared_checkpoint(), nullptr);
+  const std::vector<TensorChunk> chunks = ChunksOf(**whole, Needed);
+  // Whoever asks may cut a tensor anywhere.
+  size_t asked = 0;
+  for (const TensorChunk& chunk : chunks) {
+    for (int64_t begin = 0; begin < chunk.bytes && asked <= ShelvedModel::kHashesKept; ++begin, ++asked) {
+      ASSERT_TRUE(model.hash({chunk.tensor, chunk.begin + begin, 1}).ok());
+    }
+  }
+  EXPECT_GT(asked, ShelvedModel::kHashesKept);
+  EXPECT_LE(model.hashes_kept(), ShelvedModel::kHashesKept);
+  EXPECT_EQ(*model.hash(chunks[3]), *model.hash(chunks[3]));
+}
+
 TEST(ByteRate, SpacesBytesAndSavesATenthOfASecondAtMost) {
   ByteRate rate(1000);
   const Clock::time_point now = Clock::now();

@@ -45,8 +45,14 @@ absl::StatusOr<std::optional<ContentHash128>> ShelvedModel::hash(const TensorChu
   }
   const ContentHash128 hash = LongContentHash(*bytes);
   const std::lock_guard lock(mutex_);
+  if (hashes_.size() >= kHashesKept) hashes_.clear();
   hashes_.emplace(chunk, hash);
   return hash;
+}
+
+size_t ShelvedModel::hashes_kept() const {
+  const std::lock_guard lock(mutex_);
+  return hashes_.size();
 }
 
 void WeightShelf::put(std::shared_ptr<const Checkpoint> checkpoint,

@@ -47,17 +47,21 @@ class ShelvedModel {
   const Checkpoint& checkpoint() const { return *checkpoint_; }
   /// As TensorTableHash.
   const std::string& table() const { return table_; }
+  /// Of chunks that are known now.
+  size_t hashes_kept() const;
   /// The bytes of a chunk; nothing where they are not here. Errors as Locate.
   absl::StatusOr<std::optional<std::span<const std::byte>>> bytes(const TensorChunk& chunk) const;
-  /// Hash of a chunk; nothing where it is not here. Errors as Locate. Computed once.
+  /// Hash of a chunk; nothing where it is not here. Errors as Locate. Of so many that were asked for it is kept: askers
+  /// choose the chunks, and there are more of those than memory.
+  static constexpr size_t kHashesKept = 1 << 18;
   absl::StatusOr<std::optional<ContentHash128>> hash(const TensorChunk& chunk) const;
 
  private:
   const std::shared_ptr<const Checkpoint> checkpoint_;
   const std::shared_ptr<const FetchedModel> fetched_;
   const std::string table_;
-  mutable std::mutex mutex_;  ///< Guards what follows.
-  mutable std::map<TensorChunk, ContentHash128> hashes_;
+  mutable std::mutex mutex_;                              ///< Guards what follows.
+  mutable std::map<TensorChunk, ContentHash128> hashes_;  ///< At most kHashesKept.
 };
 
 /// Any thread.

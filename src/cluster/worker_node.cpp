@@ -395,6 +395,7 @@ absl::StatusOr<int64_t> WorkerNode::load(const PrepareOrder& order, Source sourc
     held_.erase(order.model_hash);  // Its session ends and its weights go, in load().
     ++loading_;
   }
+  shelf_.drop(order.model_hash);
   LogInfo("loading {}: layers [{}, {})", model.checkpoint->folder(), shard.layers.begin, shard.layers.end);
   // What it holds under this hash are other weights, such as those of another fine-tune: the host would keep them.
   const HostedNode node = hosted(order.model_hash);

@@ -15,6 +15,7 @@
 #include "cluster/model_locator.h"
 #include "cluster/remote_cluster.h"
 #include "cluster/worker_node.h"
+#include "compute/testing/fake_backend.h"
 #include "convert/convert.h"
 #include "convert/testing/checkpoints.h"
 #include "exec/model_facts.h"
@@ -317,6 +318,31 @@ TEST_F(WeightsTest, AfterALossNobodyWaitsForWhatIsFetchedBesideTheSession) {
   EXPECT_FALSE(worker->prepare(order, {}).ok());
   EXPECT_EQ(beside.get().code(), absl::StatusCode::kCancelled);
   (*cluster)->close(engine, Cancelled("done"));
+}
+
+TEST_F(WeightsTest, WhatAWorkerFailsToLoadItGivesToNobody) {
+  use(TinyCheckpoint("qwen3_moe", AffineFormat{4, 64}));
+  std::atomic<bool> fails{false};
+  WorkerNode::Options options = worker_options("first");
+  options.model_roots = {std::filesystem::path(path_).parent_path().string()};
+  options.make_backend = [&] {
+    return std::make_unique<FakeBackend>(FakeBackend::Options{.before_load = [&](const BackendLoad&) {
+      return fails ? ResourceExhausted("no memory") : absl::OkStatus();
+    }});
+  };
+  const auto worker = StartWorker(std::move(options));
+  PrepareOrder order{.plan = plan_for(cluster_options({worker.get()})), .node = NodeId{1}};
+  order.model_names = ModelNames(path_, "");
+  order.model_hash = model_.facts.hash;
+  order.limits = limits();
+  order.giver = {.id = 1};
+  ASSERT_TRUE(worker->prepare(order, {}).ok());
+  RemoteShelf shelf({"first", fmt::format("127.0.0.1:{}", worker->port()), std::nullopt, model_.facts.hash});
+  EXPECT_TRUE(shelf.skeleton().ok());
+  fails = true;
+  order.plan.stages[0].layers.end = order.plan.stages[1].layers.begin = 1;
+  EXPECT_FALSE(worker->prepare(order, {}).ok());
+  EXPECT_EQ(shelf.skeleton().status().code(), absl::StatusCode::kNotFound);
 }
 
 TEST_F(WeightsTest, APartThatDoesNotFitIsRefusedBeforeItIsFetched) {
