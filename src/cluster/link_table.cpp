@@ -1,6 +1,7 @@
 #include "cluster/link_table.h"
 
 #include <algorithm>
+#include <set>
 
 #include "base/log.h"
 #include "base/status.h"
@@ -40,7 +41,23 @@ bool LinkTable::known(const Pair& pair) const {
   return found != entries_.end() && Clock::now() - found->second.at < kKeep;
 }
 
+size_t LinkTable::size() const {
+  const std::lock_guard lock(mutex_);
+  return entries_.size();
+}
+
+void LinkTable::forget_others(const Members& members) {
+  std::set<std::string> addresses;
+  for (const std::shared_ptr<Member>& member : members.all())
+    addresses.insert(member->is_self() ? "" : member->address());
+  const std::lock_guard lock(mutex_);
+  std::erase_if(entries_, [&](const auto& entry) {
+    return !addresses.contains(entry.first.first) || !addresses.contains(entry.first.second);
+  });
+}
+
 void LinkTable::measure(const Members& members, Deadline deadline) {
+  forget_others(members);
   MemberList workers;
   for (const std::shared_ptr<Member>& member : members.all()) {
     if (member->is_self()) continue;

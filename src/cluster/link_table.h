@@ -19,9 +19,11 @@ class LinkTable {
   /// Measures the links that are not known, or that were measured more than kKeep ago: from here to each worker, and from
   /// each worker to those behind it. Pairs that share no member are measured at the same time. A link that can't be
   /// measured (a member that does not answer, or a build that does not probe) stays as it was. Takes some round trips and
-  /// 128 KiB for each peer of a member; nothing where all are known.
+  /// 128 KiB for each peer of a member; nothing where all are known. What was known of links of others is forgotten.
   void measure(const Members& members, Deadline deadline);
 
+  /// Pairs that are kept.
+  size_t size() const;
   /// All that are known, by the members' names now.
   std::vector<LinkFacts> links(const Members& members) const;
 
@@ -37,6 +39,8 @@ class LinkTable {
     double mbs = 0;
     Clock::time_point at;
   };
+  /// Members come and go, at new addresses.
+  void forget_others(const Members& members);
   void keep(const Pair& pair, const PeerResult& result);
   bool known(const Pair& pair) const;
   void measure_peers(const MemberList& workers, size_t index, Deadline deadline);

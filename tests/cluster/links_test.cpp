@@ -1,0 +1,44 @@
+// Links between members: which are measured.
+#include <gtest/gtest.h>
+
+#include "cluster/link_table.h"
+#include "cluster/worker_node.h"
+#include "numeric/version.h"
+
+namespace shoal {
+namespace {
+
+std::unique_ptr<WorkerNode> StartWorker(const std::string& name) {
+  WorkerNode::Options options;
+  options.name = name;
+  options.listen = "127.0.0.1:0";
+  auto worker = WorkerNode::Start(std::move(options));
+  SHOAL_CHECK(worker.ok());
+  return *std::move(worker);
+}
+
+TEST(LinkTable, KeepsTheLinksOfThoseWhoAreMembersNow) {
+  std::vector<std::unique_ptr<WorkerNode>> workers;
+  std::vector<JoinedMember> joined;
+  for (const std::string name : {"a", "b", "c"}) {
+    workers.push_back(StartWorker(name));
+    joined.push_back({.name = name, .address = fmt::format("127.0.0.1:{}", workers.back()->port())});
+  }
+  Members members({{"coordinator", ""}}, std::nullopt, false, CpuNumericsClass());
+  LinkTable table;
+  const auto measure = [&] {
+    members.follow(joined);
+    ASSERT_EQ(members.describe(Deadline::after_ms(20000)), absl::OkStatus());
+    table.measure(members, Deadline::after_ms(20000));
+  };
+  measure();
+  EXPECT_EQ(table.size(), 6u);
+  // One leaves, another comes: as with a worker that gets a new port with each start.
+  joined.erase(joined.begin());
+  measure();
+  EXPECT_EQ(table.size(), 3u);
+  EXPECT_EQ(table.links(members).size(), 3u);
+}
+
+}  // namespace
+}  // namespace shoal
