@@ -132,20 +132,32 @@ std::vector<PeerToCheck> RemoteCluster::peers_of(const Session& session) const {
 absl::Status RemoteCluster::check_links(const Session& session) {
   const std::vector<PeerToCheck> peers = peers_of(session);
   if (peers.size() < 2 || peers == links_checked_) return absl::OkStatus();
+  std::vector<bool> known;
+  for (const PeerToCheck& peer : peers)
+    known.push_back(std::ranges::find(links_checked_, peer) != links_checked_.end());
   const std::vector<absl::Status> found =
       ForEachMember(session.members, [&](size_t index, Member& member) -> absl::Status {
         if (member.is_self()) return absl::OkStatus();  // It has asked them all just now.
-        return check_links_of(member, index, peers);
+        return check_links_of(member, peers[index], NewLinks(peers, index, known));
       });
   RETURN_IF_ERROR(AllErrors(found));
   links_checked_ = peers;
   return absl::OkStatus();
 }
 
-absl::Status RemoteCluster::check_links_of(Member& member, size_t index,
-                                           const std::vector<PeerToCheck>& peers) {
-  PeerCheck check{.peers = peers, .timeout = kCheckTimeout};
-  check.peers.erase(check.peers.begin() + static_cast<ptrdiff_t>(index));
+std::vector<PeerToCheck> NewLinks(const std::vector<PeerToCheck>& peers, size_t from,
+                                  const std::vector<bool>& known) {
+  std::vector<PeerToCheck> links;
+  for (size_t i = 0; i < peers.size(); ++i) {
+    if (i != from && !(known[from] && known[i])) links.push_back(peers[i]);
+  }
+  return links;
+}
+
+absl::Status RemoteCluster::check_links_of(Member& member, const PeerToCheck& from,
+                                           std::vector<PeerToCheck> peers) {
+  if (peers.empty()) return absl::OkStatus();
+  const PeerCheck check{.peers = std::move(peers), .timeout = kCheckTimeout};
   ASSIGN_OR_RETURN(const std::vector<PeerResult> results, member.client()->check_peers(check));
   for (size_t i = 0; i < results.size(); ++i) {
     if (results[i].status.ok()) continue;
@@ -154,7 +166,7 @@ absl::Status RemoteCluster::check_links_of(Member& member, size_t index,
         "node '{}' at {} does not reach node '{}' at {}: {}. Give '{}' an address that all nodes reach, or "
         "open its "
         "port for them",
-        peers[index].name, peers[index].address, to.name, to.address, Message(results[i].status), to.name);
+        from.name, from.address, to.name, to.address, Message(results[i].status), to.name);
   }
   return absl::OkStatus();
 }

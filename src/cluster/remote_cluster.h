@@ -105,9 +105,10 @@ class RemoteCluster final : public SessionHost {
   /// session is open.
   absl::StatusOr<std::string> address_beside(const Plan& next) const;
   std::vector<PeerToCheck> peers_of(const Session& session) const;
-  /// That every node reaches all others at the addresses of the plan. Unavailable names the two that don't.
+  /// That every node reaches all others at the addresses of the plan, where that is not known. Unavailable names the two
+  /// that don't.
   absl::Status check_links(const Session& session);
-  static absl::Status check_links_of(Member& member, size_t index, const std::vector<PeerToCheck>& peers);
+  static absl::Status check_links_of(Member& member, const PeerToCheck& from, std::vector<PeerToCheck> peers);
   absl::Status start_endpoint(const HostPort& listen);
   absl::Status prepare_own(const Plan& plan);
   absl::Status prepare_all(const Session& session);
@@ -131,7 +132,7 @@ class RemoteCluster final : public SessionHost {
   const uint64_t session_base_;
   const uint64_t instance_;  ///< Of this process's endpoint.
   ProbeService probes_;
-  std::vector<PeerToCheck> links_checked_;  ///< Last found to reach one another.
+  std::vector<PeerToCheck> links_checked_;  ///< Found to reach one another; those of the last plan.
   std::unique_ptr<GrpcEndpoint>
       endpoint_;  ///< nullptr until the first open() where Options::listen is empty.
   std::atomic<bool> stopping_{false};
@@ -139,5 +140,10 @@ class RemoteCluster final : public SessionHost {
   mutable std::mutex mutex_;  ///< Guards what follows.
   std::unique_ptr<Session> session_;
 };
+
+/// Those of `peers` of which peers[from] is to be asked whether it reaches them. known: by peer, whether it is one of those
+/// that were found to reach one another.
+std::vector<PeerToCheck> NewLinks(const std::vector<PeerToCheck>& peers, size_t from,
+                                  const std::vector<bool>& known);
 
 }  // namespace shoal

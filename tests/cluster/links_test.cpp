@@ -1,12 +1,17 @@
-// Links between members: which are measured.
+// Links between members: which are measured, and which are checked when a session is to open.
+#include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
 #include "cluster/link_table.h"
+#include "cluster/remote_cluster.h"
 #include "cluster/worker_node.h"
 #include "numeric/version.h"
 
 namespace shoal {
 namespace {
+
+using testing::ElementsAre;
+using testing::IsEmpty;
 
 std::unique_ptr<WorkerNode> StartWorker(const std::string& name) {
   WorkerNode::Options options;
@@ -38,6 +43,19 @@ TEST(LinkTable, KeepsTheLinksOfThoseWhoAreMembersNow) {
   measure();
   EXPECT_EQ(table.size(), 3u);
   EXPECT_EQ(table.links(members).size(), 3u);
+}
+
+TEST(NewLinks, ThoseThatWereCheckedAreNotCheckedAgain) {
+  const std::vector<PeerToCheck> peers = {{"coordinator", "h:1", 1}, {"a", "h:2", 2}, {"b", "h:3", 3}};
+  const auto names = [&](size_t from, const std::vector<bool>& known) {
+    std::vector<std::string> to;
+    for (const PeerToCheck& peer : NewLinks(peers, from, known)) to.push_back(peer.name);
+    return to;
+  };
+  EXPECT_THAT(names(1, {false, false, false}), ElementsAre("coordinator", "b"));
+  EXPECT_THAT(names(1, {true, true, false}), ElementsAre("b"));
+  EXPECT_THAT(names(2, {true, true, false}), ElementsAre("coordinator", "a"));
+  EXPECT_THAT(names(1, {true, true, true}), IsEmpty());
 }
 
 }  // namespace
