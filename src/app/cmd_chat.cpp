@@ -4,6 +4,7 @@
 
 #include "api/http/client.h"
 #include "app/command.h"
+#include "base/json.h"
 #include "base/status.h"
 
 namespace shoal {
@@ -19,6 +20,13 @@ struct ChatFlags {
   double temperature = -1;
 };
 
+/// The first value of the list under `key`; null where there is none.
+const Json& FirstOf(const Json& value, std::string_view key) {
+  static const Json kNone;
+  const Json& list = MemberOf(value, key);
+  return list.is_array() && !list.empty() ? list.front() : kNone;
+}
+
 /// Sends the conversation, prints the answer as it comes, and returns it.
 absl::StatusOr<std::string> Ask(const HttpClient& client, const ChatFlags& flags, const Json& messages) {
   Json request = {{"messages", messages}, {"stream", true}};
@@ -29,18 +37,15 @@ absl::StatusOr<std::string> Ask(const HttpClient& client, const ChatFlags& flags
   const auto on_data = [&](std::string_view data) {
     if (data == "[DONE]") return true;
     const Json event = Json::parse(data, nullptr, false);
-    if (event.contains("error")) {
-      failed = event["error"].value("message", std::string("unknown error"));
+    if (const Json& error = MemberOf(event, "error"); !error.is_null()) {
+      failed = TextOf(error, "message");
+      if (failed.empty()) failed = "unknown error";
       return false;
     }
-    if (!event.contains("choices") || event["choices"].empty()) return true;
-    const Json& delta = event["choices"][0].value("delta", Json::object());
-    if (delta.contains("content") && delta["content"].is_string()) {
-      const std::string piece = delta["content"];
-      std::fputs(piece.c_str(), stdout);
-      std::fflush(stdout);
-      answer += piece;
-    }
+    const std::string piece = TextOf(MemberOf(FirstOf(event, "choices"), "delta"), "content");
+    std::fputs(piece.c_str(), stdout);
+    std::fflush(stdout);
+    answer += piece;
     return true;
   };
   ASSIGN_OR_RETURN(const HttpReply reply,
@@ -57,9 +62,9 @@ absl::Status Chat(const ChatFlags& flags) {
   client.set_api_key(flags.api_key);
   ASSIGN_OR_RETURN(const HttpReply models, client.get("/v1/models", Deadline::after_ms(5000)));
   const Json listed = Json::parse(models.body, nullptr, false);
-  const bool one = listed.is_object() && listed.contains("data") && !listed["data"].empty();
-  fmt::print(stderr, "talking to {} at {}; an empty line or Ctrl-D ends\n",
-             one ? listed["data"][0].value("id", std::string("?")) : std::string("?"), flags.url);
+  const std::string model = TextOf(FirstOf(listed, "data"), "id");
+  fmt::print(stderr, "talking to {} at {}; an empty line or Ctrl-D ends\n", model.empty() ? "?" : model,
+             flags.url);
   Json messages = Json::array();
   if (!flags.system.empty()) messages.push_back({{"role", "system"}, {"content", flags.system}});
   std::string line;

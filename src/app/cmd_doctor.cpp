@@ -97,20 +97,15 @@ absl::Status Doctor::ask_coordinator() {
     return Unavailable("{}/cluster/status: expected the status of a shoal coordinator, got {} {}", flags_.url,
                        reply->status, reply->body.substr(0, 200));
   }
-  const auto text = [](const Json& object, const char* key) {
-    const auto found = object.find(key);
-    return found != object.end() && found->is_string() ? found->get<std::string>() : std::string();
-  };
-  const std::string state = text(status, "status");
-  const std::string error = text(status, "error");
+  const std::string state = TextOf(status, "status");
+  const std::string error = TextOf(status, "error");
   note({"coordinator", "http", state == "up" ? CheckResult::kOk : CheckResult::kWrong,
         fmt::format("{} is {}{}{}", flags_.url, state, error.empty() ? "" : ": ", error),
         state == "up" ? "" : "see below what its nodes lack; `shoal plan` says what each would hold"});
   for (const Json& node : status["nodes"]) {
-    if (node.is_object() && !text(node, "address").empty()) add(text(node, "name"), text(node, "address"));
+    if (!TextOf(node, "address").empty()) add(TextOf(node, "name"), TextOf(node, "address"));
   }
-  if (const auto model = status.find("model"); model != status.end() && model->is_object())
-    model_hash_ = text(*model, "hash");
+  model_hash_ = TextOf(MemberOf(status, "model"), "hash");
   return absl::OkStatus();
 }
 

@@ -1,11 +1,14 @@
 // `shoal drain`: asks a coordinator to do without a node, and waits until it does.
 #include "app/cmd_drain.h"
 
+#include <algorithm>
 #include <cstdio>
 #include <nlohmann/json.hpp>
 #include <thread>
 
 #include "api/http/client.h"
+#include "api/http/text.h"
+#include "base/json.h"
 #include "base/status.h"
 
 namespace shoal {
@@ -25,39 +28,51 @@ struct DrainFlags {
   bool undo = false;
 };
 
+/// The answer to a question; null where it is not JSON.
+Json Read(const HttpReply& reply) {
+  Json read;
+  return ReadJson(reply.body, {}, &read).ok() ? read : Json();
+}
+
 /// What an answer says of the node; null where it is not there.
-Json NodeOf(const Json& status, const std::string& name) {
-  if (!status.is_object() || !status.contains("nodes") || !status["nodes"].is_array()) return nullptr;
-  for (const Json& node : status["nodes"]) {
-    if (node.is_object() && node.value("name", Json(nullptr)) == name) return node;
-  }
-  return nullptr;
+const Json& NodeOf(const Json& status, const std::string& name) {
+  static const Json kNone;
+  const Json& nodes = MemberOf(status, "nodes");
+  if (!nodes.is_array()) return kNone;
+  const auto found =
+      std::ranges::find_if(nodes, [&](const Json& node) { return TextOf(node, "name") == name; });
+  return found == nodes.end() ? kNone : *found;
 }
 
 /// Whether the cluster is up with the node or without it, as it is to be.
 bool IsDone(const Json& status, const DrainFlags& flags) {
-  const Json node = NodeOf(status, flags.node);
-  if (!node.is_object() || status.value("status", "") != "up") return false;
-  const bool idle = node.value("layers", Json(nullptr)).is_null() && node.value("experts", 0) == 0;
-  return flags.undo ? !node.contains("out") : idle;
+  const Json& node = NodeOf(status, flags.node);
+  if (!node.is_object() || TextOf(status, "status") != "up") return false;
+  const Json& experts = MemberOf(node, "experts");
+  const bool idle = MemberOf(node, "layers").is_null() && (experts.is_null() || experts == 0);
+  return flags.undo ? MemberOf(node, "out").is_null() : idle;
 }
 
-/// Why nothing moves; empty where nothing is known.
-std::string FailureIn(const Json& status) {
-  if (!status.is_object() || !status.contains("move") || !status["move"].is_object()) return "";
-  return status["move"].value("error", std::string());
+absl::Status RefusedBy(const HttpReply& reply) {
+  const std::string said = TextOf(MemberOf(Read(reply), "error"), "message");
+  return FailedPrecondition("the server answered {}: {}", reply.status, said.empty() ? reply.body : said);
 }
+
+/// Whether asking again may bring something else: a coordinator that is busy, or about to be up again.
+bool MayChange(int http_status) { return http_status == 429 || http_status >= 500; }
 
 absl::Status WaitUntilDone(const HttpClient& client, const DrainFlags& flags) {
   const Deadline deadline = Deadline::after(FromSeconds(flags.timeout_s));
-  const std::string query = flags.model.empty() ? "" : "?model=" + flags.model;
+  const std::string query = flags.model.empty() ? "" : "?model=" + PercentEncode(flags.model);
   std::string told;
   while (true) {
     ASSIGN_OR_RETURN(const HttpReply reply,
                      client.get("/cluster/status" + query, Deadline::after_ms(kCallMs)));
-    const Json status = Json::parse(reply.body, nullptr, false);
+    if (reply.status != 200 && !MayChange(reply.status))
+      return Annotate(RefusedBy(reply), "the order stands, but what became of it can't be asked");
+    const Json status = Read(reply);
     if (reply.status == 200 && IsDone(status, flags)) return absl::OkStatus();
-    const std::string failure = FailureIn(status);
+    const std::string failure = TextOf(MemberOf(status, "move"), "error");
     if (failure != told && !failure.empty()) std::fprintf(stderr, "not yet: %s\n", failure.c_str());
     told = failure;
     if (deadline.expired()) {
@@ -76,12 +91,7 @@ absl::Status Drain(const DrainFlags& flags) {
   if (!flags.model.empty()) body["model"] = flags.model;
   const std::string path = flags.undo ? "/cluster/undrain" : "/cluster/drain";
   ASSIGN_OR_RETURN(const HttpReply reply, client.post(path, body.dump(), Deadline::after_ms(kCallMs)));
-  if (reply.status != 200) {
-    const Json error = Json::parse(reply.body, nullptr, false);
-    const bool said = error.is_object() && error.contains("error") && error["error"].is_object();
-    return FailedPrecondition("the server answered {}: {}", reply.status,
-                              said ? error["error"].value("message", reply.body) : reply.body);
-  }
+  if (reply.status != 200) return RefusedBy(reply);
   RETURN_IF_ERROR(WaitUntilDone(client, flags));
   std::printf(
       flags.undo ? "node '%s' takes part again\n" : "node '%s' is drained: its process may be stopped\n",

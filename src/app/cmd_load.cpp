@@ -8,6 +8,7 @@
 #include "api/load/load_run.h"
 #include "api/load/workload.h"
 #include "app/command.h"
+#include "base/json.h"
 #include "base/status.h"
 
 namespace shoal {
@@ -36,9 +37,8 @@ absl::StatusOr<std::string> FirstModel(const HttpBase& base, const std::string& 
   if (reply.status != 200)
     return Unavailable("GET /v1/models: the server answered {}: {}", reply.status, reply.body);
   const auto listed = nlohmann::json::parse(reply.body, nullptr, false);
-  const bool some = listed.is_object() && listed.contains("data") && listed["data"].is_array() &&
-                    !listed["data"].empty() && listed["data"][0].is_object();
-  const std::string name = some ? listed["data"][0].value("id", std::string()) : std::string();
+  const auto& models = MemberOf(listed, "data");
+  const std::string name = models.is_array() && !models.empty() ? TextOf(models.front(), "id") : "";
   if (name.empty())
     return Unavailable("GET /v1/models: expected a model, got '{}'; give --model", reply.body);
   return name;

@@ -13,16 +13,11 @@ namespace {
 
 using Json = nlohmann::ordered_json;
 
-std::string TextAt(const Json& json, const char* key) {
-  const auto found = json.find(key);
-  return found != json.end() && found->is_string() ? found->get<std::string>() : "";
-}
-
 std::string LayersAt(const Json& node) {
-  const auto found = node.find("layers");
-  if (found == node.end() || !found->is_array() || found->size() != 2) return "-";
-  if (!(*found)[0].is_number_integer() || !(*found)[1].is_number_integer()) return "-";
-  return fmt::format("{}-{}", (*found)[0].get<int64_t>(), (*found)[1].get<int64_t>() - 1);
+  const Json& layers = MemberOf(node, "layers");
+  if (!layers.is_array() || layers.size() != 2) return "-";
+  if (!layers[0].is_number_integer() || !layers[1].is_number_integer()) return "-";
+  return fmt::format("{}-{}", layers[0].get<int64_t>(), layers[1].get<int64_t>() - 1);
 }
 
 /// Columns as wide as their widest cell; the last one is not filled up.
@@ -56,16 +51,16 @@ ClusterView ViewOf(const std::string& body) {
   Json json;
   if (body.empty() || !ReadJson(body, JsonLimits{.keys_max = 4096}, &json).ok() || !json.is_object())
     return view;
-  view.status = TextAt(json, "status");
-  const auto nodes = json.find("nodes");
-  if (nodes == json.end() || !nodes->is_array()) return view;
-  for (const Json& node : *nodes) {
+  view.status = TextOf(json, "status");
+  const Json& nodes = MemberOf(json, "nodes");
+  if (!nodes.is_array()) return view;
+  for (const Json& node : nodes) {
     if (!node.is_object()) continue;
     ClusterView::Node seen{
-        .state = TextAt(node, "state"), .error = TextAt(node, "error"), .layers = LayersAt(node)};
-    const auto experts = node.find("experts");
-    if (experts != node.end() && experts->is_number_integer()) seen.experts = experts->get<int64_t>();
-    view.nodes[TextAt(node, "name")] = std::move(seen);
+        .state = TextOf(node, "state"), .error = TextOf(node, "error"), .layers = LayersAt(node)};
+    const Json& experts = MemberOf(node, "experts");
+    if (experts.is_number_integer()) seen.experts = experts.get<int64_t>();
+    view.nodes[TextOf(node, "name")] = std::move(seen);
   }
   return view;
 }

@@ -107,6 +107,20 @@ absl::Status Read(std::string_view text, const JsonLimits& limits, Json* value) 
   return InvalidArgument("{}", builder.problem());
 }
 
+template <typename Json>
+const Json& Member(const Json& value, std::string_view key) {
+  static const Json kNone;
+  if (!value.is_object()) return kNone;
+  const auto found = value.find(std::string(key));
+  return found == value.end() ? kNone : *found;
+}
+
+template <typename Json>
+std::string Text(const Json& value, std::string_view key) {
+  const Json& found = Member(value, key);
+  return found.is_string() ? found.template get<std::string>() : std::string();
+}
+
 }  // namespace
 
 absl::Status ReadJson(std::string_view text, const JsonLimits& limits, nlohmann::json* value) {
@@ -115,5 +129,14 @@ absl::Status ReadJson(std::string_view text, const JsonLimits& limits, nlohmann:
 absl::Status ReadJson(std::string_view text, const JsonLimits& limits, nlohmann::ordered_json* value) {
   return Read(text, limits, value);
 }
+
+const nlohmann::json& MemberOf(const nlohmann::json& value, std::string_view key) {
+  return Member(value, key);
+}
+const nlohmann::ordered_json& MemberOf(const nlohmann::ordered_json& value, std::string_view key) {
+  return Member(value, key);
+}
+std::string TextOf(const nlohmann::json& value, std::string_view key) { return Text(value, key); }
+std::string TextOf(const nlohmann::ordered_json& value, std::string_view key) { return Text(value, key); }
 
 }  // namespace shoal

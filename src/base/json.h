@@ -3,6 +3,7 @@
 #pragma once
 
 #include <nlohmann/json_fwd.hpp>
+#include <string>
 #include <string_view>
 
 #include "absl/status/status.h"
@@ -20,5 +21,13 @@ struct JsonLimits {
 absl::Status ReadJson(std::string_view text, const JsonLimits& limits, nlohmann::json* value);
 /// As above; keys keep their order.
 absl::Status ReadJson(std::string_view text, const JsonLimits& limits, nlohmann::ordered_json* value);
+
+/// What stands under `key` in what another program wrote: null where `value` is no object, or has no such key. (value() of
+/// the library throws where there is another type.)
+const nlohmann::json& MemberOf(const nlohmann::json& value, std::string_view key);
+const nlohmann::ordered_json& MemberOf(const nlohmann::ordered_json& value, std::string_view key);
+/// The text there; "" where there is none.
+std::string TextOf(const nlohmann::json& value, std::string_view key);
+std::string TextOf(const nlohmann::ordered_json& value, std::string_view key);
 
 }  // namespace shoal

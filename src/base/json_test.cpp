@@ -49,6 +49,19 @@ TYPED_TEST(JsonReader, AKeyThatAppearsTwiceInOneObjectIsNamed) {
   EXPECT_EQ(this->problem(R"({"a": {"a": [{"a": 1}, {"a": 2}]}})"), "");
 }
 
+TYPED_TEST(JsonReader, WhatAnotherProgramWroteIsLookedAtWhateverItsTypesAre) {
+  const TypeParam value = TypeParam::parse(R"({"text": "x", "list": ["x"], "inner": {"text": "y"}})");
+  EXPECT_EQ(TextOf(value, "text"), "x");
+  EXPECT_EQ(TextOf(MemberOf(value, "inner"), "text"), "y");
+  EXPECT_TRUE(MemberOf(value, "none").is_null());
+  for (const TypeParam& other :
+       {MemberOf(value, "list"), MemberOf(value, "text"), TypeParam(3), TypeParam()}) {
+    EXPECT_TRUE(MemberOf(other, "text").is_null()) << other;
+    EXPECT_EQ(TextOf(other, "text"), "");
+  }
+  EXPECT_EQ(TextOf(value, "list"), "");
+}
+
 TYPED_TEST(JsonReader, RefusesTextsBeyondItsLimits) {
   EXPECT_EQ(this->problem("[[[[]]]]"), "");
   EXPECT_THAT(this->problem("[[[[[]]]]]"), HasSubstr("nested more than 4 deep"));

@@ -25,17 +25,10 @@ absl::StatusOr<HttpClient> ClientOf(const HostOrder& order) {
   return client;
 }
 
-/// The text under `key` of a JSON object; "" where there is none.
-std::string TextIn(const std::string& body, const char* key) {
-  Json json;
-  if (!ReadJson(body, JsonLimits{}, &json).ok() || !json.is_object()) return "";
-  const auto found = json.find(key);
-  return found != json.end() && found->is_string() ? found->get<std::string>() : "";
-}
-
 /// What a server says of why it does not serve yet.
 std::string WhyNot(const HttpReply& reply) {
-  const std::string reason = TextIn(reply.body, "reason");
+  Json said;
+  const std::string reason = ReadJson(reply.body, JsonLimits{}, &said).ok() ? TextOf(said, "reason") : "";
   return reason.empty() ? fmt::format("/health answers {}", reply.status) : reason;
 }
 

@@ -118,13 +118,9 @@ absl::Status EndProcess(const ProcessRecord& record, Duration patience) {
 absl::StatusOr<ProcessRecord> ParseRecord(std::string_view text) {
   Json json;
   RETURN_IF_ERROR(ReadJson(text, JsonLimits{}, &json));
-  const auto text_of = [&json](const char* key) {
-    const auto found = json.find(key);
-    return found != json.end() && found->is_string() ? found->get<std::string>() : std::string();
-  };
   const auto number_of = [&json](const char* key) {
-    const auto found = json.find(key);
-    return found != json.end() && found->is_number_unsigned() ? found->get<uint64_t>() : 0;
+    const Json& found = MemberOf(json, key);
+    return found.is_number_unsigned() ? found.get<uint64_t>() : 0;
   };
   if (!json.is_object()) return InvalidArgument("expected an object");
   ProcessRecord record;
@@ -132,11 +128,11 @@ absl::StatusOr<ProcessRecord> ParseRecord(std::string_view text) {
   if (pid < 2 || pid > INT32_MAX) return InvalidArgument("expected a PID above 1 under \"pid\"");
   record.pid = static_cast<int>(pid);
   record.start_ticks = number_of("start_ticks");
-  record.boot_id = text_of("boot_id");
+  record.boot_id = TextOf(json, "boot_id");
   if (record.boot_id.empty()) return InvalidArgument("the key \"boot_id\" is missing");
   record.started_unix = static_cast<int64_t>(std::min<uint64_t>(number_of("started_unix"), INT64_MAX));
-  record.binary = text_of("binary");
-  record.command = text_of("command");
+  record.binary = TextOf(json, "binary");
+  record.command = TextOf(json, "command");
   return record;
 }
 

@@ -1,7 +1,10 @@
 """A node is drained while streams run, which keep their bytes; then its process may end, and it may take part again."""
 import json
 import subprocess
+import threading
 import urllib.request
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from types import SimpleNamespace
 from urllib.error import HTTPError
 
 import pytest
@@ -107,3 +110,50 @@ def test_what_can_not_be_drained_is_refused_with_the_reason(pair, shoal):
     done = drain(shoal, pair, "worker-1")
     assert done.returncode == 1 and "the split 3,3" in done.stderr
     assert pair.status()["generation"] == 1
+
+
+@pytest.fixture
+def fake_server():
+    """Answers an order with success, and /cluster/status with the next of `answers`, the last of which it repeats."""
+    class Handler(BaseHTTPRequestHandler):
+        def answer(self, status, body):
+            self.send_response(status)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def do_POST(self):
+            self.rfile.read(int(self.headers["Content-Length"]))
+            self.answer(200, b"{}")
+
+        def do_GET(self):
+            fake.paths.append(self.path)
+            self.answer(*(fake.answers.pop(0) if len(fake.answers) > 1 else fake.answers[0]))
+
+        def log_message(self, *_):
+            pass
+
+    server = HTTPServer(("127.0.0.1", 0), Handler)
+    fake = SimpleNamespace(url=f"http://127.0.0.1:{server.server_port}", paths=[], answers=[])
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield fake
+    server.shutdown()
+    server.server_close()
+
+
+def test_a_reply_of_other_types_is_asked_again(fake_server, shoal):
+    done = {"status": "up", "nodes": [3, {"name": 4}, {"name": "w", "layers": None, "experts": 0}], "move": None}
+    odd = [b"", b"[1]", b'"up"', b'{"nodes": 7, "status": 3, "move": {"error": 5}}', b'{"nodes": [{"name": "w", "experts": "x"}]}',
+           json.dumps({**done, "status": ["up"]}).encode()]
+    fake_server.answers = [(200, body) for body in odd] + [(503, b"not JSON"), (200, json.dumps(done).encode())]
+    result = drain(shoal, fake_server, "w", "--model", "a b/c&d=e")
+    assert result.returncode == 0 and "is drained" in result.stdout, result
+    assert set(fake_server.paths) == {"/cluster/status?model=a%20b%2Fc%26d%3De"} and len(fake_server.paths) == 8
+
+
+@pytest.mark.parametrize("status", [401, 404])
+def test_a_refused_question_ends_at_once(fake_server, shoal, status):
+    fake_server.answers = [(status, b'{"error": {"message": "no such thing"}}')]
+    result = drain(shoal, fake_server, "w")
+    assert result.returncode == 1 and f"answered {status}: no such thing" in result.stderr, result
+    assert len(fake_server.paths) == 1

@@ -572,6 +572,9 @@ TEST(HttpServer, SaysWhyItCannotListen) {
 
 TEST(HttpText, DecodesPercentEscapesOnlyWhenWhole) {
   std::string out;
+  EXPECT_EQ(PercentEncode("a/b &=%+\xc3\xa4.-_~Z9"), "a%2Fb%20%26%3D%25%2B%C3%A4.-_~Z9");
+  EXPECT_TRUE(PercentDecode(PercentEncode("a/b &=%"), out));
+  EXPECT_EQ(out, "a/b &=%");
   EXPECT_TRUE(PercentDecode("/a%2Fb%20c", out));
   EXPECT_EQ(out, "/a/b c");
   for (const char* broken : {"%", "%1", "%g0", "x%0"}) EXPECT_FALSE(PercentDecode(broken, out)) << broken;

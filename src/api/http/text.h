@@ -20,6 +20,9 @@ inline constexpr std::string_view kHttpLastChunk = "0\r\n\r\n";
 /// Decodes %XX into `out`; false at a broken escape.
 bool PercentDecode(std::string_view text, std::string& out);
 
+/// `text` as a value in a query: all but letters, digits and "-._~" as %XX.
+std::string PercentEncode(std::string_view text);
+
 std::string LowerCase(std::string_view text);
 
 /// A date as HTTP writes it: "Sun, 06 Nov 1994 08:49:37 GMT".
