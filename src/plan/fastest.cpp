@@ -42,13 +42,16 @@ class Candidate {
   }
 
   const PlanRequest& request() const { return request_; }
-  SplitTimes times(const Machines& machines, const PlanLoad& load) const;
+  /// stages: how many steps' states a layer keeps (more stages than that may not fit).
+  SplitTimes times(const Machines& machines, const PlanLoad& load, int64_t stages) const;
+  /// The numbers of stages that times() is worth asking for. all: of every node that may hold layers.
+  std::vector<int64_t> stage_counts(bool all) const;
 
  private:
   Candidate(const ModelFacts& model, const std::vector<NodeFacts>& nodes, const PlanRequest& request)
       : model_(&model), nodes_(&nodes), request_(request) {}
 
-  void add_memory(SplitTimes& times) const;
+  void add_memory(int64_t stages, SplitTimes& times) const;
   void add_layer(const Machines& machines, const PlanLoad& load, size_t layer, SplitTimes& times) const;
 
   const ModelFacts* model_;
@@ -58,9 +61,20 @@ class Candidate {
   std::vector<std::vector<double>> shares_;  ///< [L][nodes], likewise.
 };
 
-void Candidate::add_memory(SplitTimes& times) const {
+std::vector<int64_t> Candidate::stage_counts(bool all) const {
+  int64_t holders = 0;
+  for (size_t i = 0; i < nodes_->size(); ++i) holders += HoldsLayers(*nodes_, request_, i) ? 1 : 0;
+  if (all || request_.sequences == 0 || model_->state_bytes() == 0) return {holders};
+  std::vector<int64_t> counts;
+  for (int64_t count = 1; count < holders; ++count) {
+    if (count == 1 || nodes_->size() <= kCountedMax) counts.push_back(count);
+  }
+  counts.push_back(holders);
+  return counts;
+}
+
+void Candidate::add_memory(int64_t stages, SplitTimes& times) const {
   const bool with_layer = shares_.empty();
-  const auto stages = static_cast<int64_t>(nodes_->size());  // An upper bound.
   for (size_t l = 0; l < model_->layers.size(); ++l) {
     const LayerFacts& layer = model_->layers[l];
     int64_t bytes = layer.bytes +
@@ -112,7 +126,7 @@ void Candidate::add_layer(const Machines& machines, const PlanLoad& load, size_t
   }
 }
 
-SplitTimes Candidate::times(const Machines& machines, const PlanLoad& load) const {
+SplitTimes Candidate::times(const Machines& machines, const PlanLoad& load, int64_t stages) const {
   const size_t count = nodes_->size();
   const PlanTypes types{request_.activations == Plan::Activations::kInt8, Bytes(request_.kv_dtype)};
   const double row_bytes = load.rows * static_cast<double>(model_->hidden) * sizeof(float);
@@ -131,7 +145,7 @@ SplitTimes Candidate::times(const Machines& machines, const PlanLoad& load) cons
     std::vector<double>& hops = times.hop_s.emplace_back();
     for (size_t to = 0; to < count; ++to) hops.push_back(machines.message_s(i, to, row_bytes));
   }
-  add_memory(times);
+  add_memory(stages, times);
   for (size_t l = 0; l < model_->layers.size(); ++l) add_layer(machines, load, l, times);
   return times;
 }
@@ -152,7 +166,10 @@ std::vector<std::vector<int64_t>> Splits(const Candidate& candidate, const Machi
   // So many steps in flight need as many stages. With `all` they are there.
   const auto add = [&](const PlanLoad& load, const SplitCost& cost, int stages) {
     const SplitRule rule{all, !all && machines.size() <= kCountedMax ? stages : 1};
-    if (auto found = CheapestSplit(candidate.times(machines, load), rule, cost)) splits.insert(found->counts);
+    for (const int64_t count : candidate.stage_counts(all)) {
+      if (auto found = CheapestSplit(candidate.times(machines, load, count), rule, cost))
+        splits.insert(found->counts);
+    }
   };
   switch (candidate.request().objective) {
     case Objective::kLatency:

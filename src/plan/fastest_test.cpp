@@ -116,12 +116,19 @@ double ValueOfPlan(const Cluster& cluster, const Plan& plan) {
 
 TEST(Fastest, IsTheBestOfAllSplitsOfSmallClusters) {
   RandomStream random(7);
+  RandomStream states(8);
   int planned = 0;
   for (int i = 0; i < 400; ++i) {
     Cluster cluster = AnyCluster(random);
     cluster.request.objective = i % 2 == 0 ? Objective::kLatency : Objective::kThroughput;
     // Spread experts in every third.
     if (i % 3 == 0) cluster.request.experts.strategy = ExpertStrategy::kRoundRobin;
+    // States of some, which take the more memory the more stages there are.
+    if (states.below(2) == 0) {
+      cluster.request.sequences = 1 + static_cast<int64_t>(states.below(4));
+      for (LayerFacts& layer : cluster.model.layers)
+        layer.state_bytes = static_cast<int64_t>(states.below(8)) * kMiB;
+    }
     const BruteForce expected = TryAll(cluster);
     const auto plan = MakePlan(cluster.model, cluster.nodes, cluster.request);
     ASSERT_EQ(plan.ok(), expected.best.has_value()) << i << ": " << ToString(plan.status());
