@@ -61,13 +61,12 @@ absl::Status ShowPlan(const PlanFlags& flags) {
   ASSIGN_OR_RETURN(Placement placement, ReadPlacement(flags.placement, flags.compute));
   RETURN_IF_ERROR(ConsiderWorkers(flags, placement));
   ASSIGN_OR_RETURN(const OpenedModel model, OpenModel(flags.model, placement.model_name));
+  placement.request.kv_positions = flags.cache_size.positions;
+  placement.request.sequences = flags.cache_size.sequences;
   ASSIGN_OR_RETURN(const Plan plan, ResolvePlan(placement, model.facts));
   const CacheSize cache =
       DefaultCacheSize(plan, model.facts, placement.nodes, model.spec.max_positions, flags.cache_size);
-  PlanRequest request = placement.request;
-  request.kv_positions = flags.cache_size.positions;
-  request.sequences = flags.cache_size.sequences;
-  const Comparison comparison = CompareStrategies(model.facts, placement.nodes, request, plan);
+  const Comparison comparison = CompareStrategies(model.facts, placement.nodes, placement.request, plan);
   const std::string text = flags.json ? PlanReportJson(plan, model.facts, cache, comparison)
                                       : PlanReport(plan, model.facts, cache) + ComparisonText(comparison);
   std::fputs(text.c_str(), stdout);

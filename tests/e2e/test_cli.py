@@ -101,6 +101,15 @@ def test_plan_lists_the_layers_and_experts_of_each_node(succeed, demo_model):
     assert "10.0.0.2:50051" in succeed(*words)
 
 
+def test_plan_has_room_for_the_positions_that_it_is_asked_for(succeed, run, demo_model, tmp_path):
+    cluster = tmp_path / "cluster.json"
+    cluster.write_text(json.dumps({"devices": [{"device_id": "a", "role": "coordinator", "capabilities": {"memory_gb": 1}}]}))
+    words = ("plan", "--model", demo_model, "--cluster", cluster)
+    succeed(*words, "--kv-positions", 10_000)
+    done = run(*words, "--kv-positions", 100_000_000)
+    assert done.returncode == 1 and "100000000 positions" in done.stderr, done
+
+
 @pytest.mark.parametrize("words, expected", [
     (("--split", "2,2"), "6"),
     (("--split", "2,2,3"), "6"),
