@@ -91,10 +91,21 @@ std::vector<std::string> ReachedAt(const HostPort& listen) {
   return list;
 }
 
+/// Of this node in its log, and to workers that join. What is wrong with a file is said later.
+std::string NodeName(const ServeFlags& flags) {
+  if (!flags.placement.plan.empty()) {
+    const auto plan = ReadPlanFile(flags.placement.plan);
+    if (plan.ok() && !plan->nodes.empty()) return plan->nodes.front().name;
+  }
+  if (flags.placement.cluster.empty()) return kCoordinatorName;
+  const auto file = ReadClusterFile(flags.placement.cluster);
+  return file.ok() ? file->nodes.front().name : kCoordinatorName;
+}
+
 /// One model, which is up as long as the server is; or several, on a shelf.
 class Server {
  public:
-  explicit Server(const ServeFlags& flags) : flags_(flags) {}
+  Server(const ServeFlags& flags, std::string name) : flags_(flags), name_(std::move(name)) {}
 
   absl::Status start() {
     if (flags_.kv_disk.chosen() && !flags_.prefix_cache) {
@@ -152,6 +163,7 @@ class Server {
   void drain();
 
   const ServeFlags& flags_;
+  const std::string name_;  ///< Of this node.
   ServingPlace place_;
   std::unique_ptr<Publisher> publisher_;  ///< Of --registry.
   std::vector<DeclaredModel> declared_;
@@ -171,7 +183,7 @@ absl::Status Server::open_desk() {
     if (flags_.registry.empty()) return absl::OkStatus();
     return InvalidArgument("serve: --registry says where workers join: give --join-listen HOST:PORT, too");
   }
-  ASSIGN_OR_RETURN(place_.desk, JoinDesk::Start({.name = kCoordinatorName,
+  ASSIGN_OR_RETURN(place_.desk, JoinDesk::Start({.name = name_,
                                                  .listen = flags_.join_listen,
                                                  .numerics_class = CpuNumericsClass(),
                                                  .key = place_.key,
@@ -337,19 +349,12 @@ void Server::drain() {
   if (const int count = left(); count > 0) LogWarning("ending {} requests", count);
 }
 
-/// Of this node in its log. What is wrong with a cluster file is said later.
-std::string NodeName(const ServeFlags& flags) {
-  if (flags.placement.cluster.empty()) return "coordinator";
-  const auto file = ReadClusterFile(flags.placement.cluster);
-  return file.ok() ? file->nodes.front().name : "coordinator";
-}
-
 absl::Status Serve(const ServeFlags& flags) {
   BlockStopSignals();
   const std::string name = NodeName(flags);
   SetProcessLogName(name, 0);
   SetThreadLogName(name, 0);
-  Server server(flags);
+  Server server(flags, name);
   const absl::Status started = server.start();
   if (started.ok()) {
     WaitForStopSignal();

@@ -1,5 +1,6 @@
 """Workers that join a running coordinator, and leave it: the same text throughout."""
 import concurrent.futures
+import json
 import subprocess
 import threading
 
@@ -114,6 +115,18 @@ def test_a_model_too_large_for_the_coordinator_waits_for_workers_and_serves_when
     assert house.serves_with("w1", "w2"), reason(cluster)
     assert ask(client_of(cluster), QUESTIONS[2]) == expected
     assert [node["name"] for node in cluster.status()["nodes"]] == ["coordinator", "w1", "w2"]
+
+
+def test_a_coordinator_that_a_cluster_file_names_has_that_name_for_workers_that_join(home, demo_model, tmp_path):
+    cluster_file = tmp_path / "cluster.json"
+    cluster_file.write_text(json.dumps({"devices": [{"device_id": "first", "role": "coordinator"}]}))
+    house = home(model=None, serve_args=("--model", demo_model, "--cluster", cluster_file, *SPREAD))
+    house.cluster.start()
+    worker = house.worker("w1")
+    assert wait_until(lambda: house.names() == {"first", "w1"}, 40), worker.log_tail()
+    assert "joined the coordinator 'first' as 'w1'" in worker.log()
+    other = house.worker("first")
+    assert wait_until(lambda: "'first' is the name of the coordinator already" in other.log(), 20), other.log_tail()
 
 
 def test_the_second_of_one_name_is_refused_by_the_address_of_the_first(home):
