@@ -82,14 +82,14 @@ void FillRates(const std::optional<ThreadRates>& measured, NodeFacts& node) {
 }  // namespace
 
 absl::Status DescribeThisNode(Placement& placement, const ComputeFlags& compute, const std::string& memory,
-                              const ProfileFlags& profile) {
+                              const ProfileFlags* profile) {
   Topology machine = ReadTopology();
   // What it holds already is its own: another model is planned for, or the same again.
   machine.memory_available_bytes =
       std::min(machine.memory_bytes, machine.memory_available_bytes + ResidentBytes());
   NodeFacts& own = placement.nodes[0];
   if (own.memory_bytes == 0) own.memory_bytes = UsableMemory(machine);
-  if (placement.nodes.size() > 1) FillRates(RatesOfThisMachine(compute, profile), own);
+  if (profile != nullptr) FillRates(RatesOfThisMachine(compute, *profile), own);
   if (!memory.empty()) {
     ASSIGN_OR_RETURN(own.memory_bytes, ParseBytes(memory));
   }

@@ -16,9 +16,9 @@
 namespace shoal {
 
 /// Fills in what the placement does not say of this machine, its first node. `memory` as of --memory, may be
-/// empty. Its rates are needed where there are other nodes: only then it is measured, if `profile` wants it.
+/// empty. profile: where it is to be measured, as for plans over several nodes, if the flags want it; else nullptr.
 absl::Status DescribeThisNode(Placement& placement, const ComputeFlags& compute, const std::string& memory,
-                              const ProfileFlags& profile);
+                              const ProfileFlags* profile);
 
 /// Fills in what a declaration leaves open with what the members say of themselves; names are theirs. Both in
 /// the same order; one that has said nothing stays as it is declared.

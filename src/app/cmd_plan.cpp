@@ -41,7 +41,8 @@ absl::Status ConsiderWorkers(const PlanFlags& flags, Placement& placement) {
   if (!flags.key_file.empty()) {
     ASSIGN_OR_RETURN(key, KeyAuth::from_file(flags.key_file));
   }
-  RETURN_IF_ERROR(DescribeThisNode(placement, flags.compute, flags.memory, flags.profile));
+  RETURN_IF_ERROR(DescribeThisNode(placement, flags.compute, flags.memory,
+                                   placement.nodes.size() > 1 ? &flags.profile : nullptr));
   std::vector<MemberAddress> addresses;
   for (const NodeFacts& node : placement.nodes) {
     addresses.push_back({node.name, addresses.empty() ? "" : node.address});

@@ -129,8 +129,10 @@ absl::StatusOr<Placement> ServedModel::configure(const DeclaredModel& declared, 
                                                  int port_offset) {
   const PlacementFlags chosen = PlacementOf(flags_, declared);
   ASSIGN_OR_RETURN(Placement placement, ReadPlacement(chosen, flags_.compute));
-  if (chosen.workers.empty() && chosen.cluster.empty() && chosen.plan.empty() && placement.nodes.size() > 1) {
-    if (place.desk == nullptr) {
+  const bool joins = place.desk != nullptr;
+  const bool declares_nobody = chosen.workers.empty() && chosen.cluster.empty() && chosen.plan.empty();
+  if (declares_nobody && placement.nodes.size() > 1) {
+    if (!joins) {
       return InvalidArgument(
           "serve: a placement over {} nodes needs --workers, --cluster or --join-listen; this process is one "
           "node",
@@ -138,7 +140,12 @@ absl::StatusOr<Placement> ServedModel::configure(const DeclaredModel& declared, 
     }
     placement.nodes.resize(1);  // The others are yet to join.
   }
-  RETURN_IF_ERROR(DescribeThisNode(placement, flags_.compute, flags_.memory, flags_.profile));
+  // Nobody chose a strategy: that of workers that are declared, not that of nodes within one process.
+  if (declares_nobody && joins && chosen.strategy.empty() &&
+      placement.request.strategy == LayerStrategy::kBalanced)
+    placement.request.strategy = LayerStrategy::kFastest;
+  RETURN_IF_ERROR(DescribeThisNode(placement, flags_.compute, flags_.memory,
+                                   placement.nodes.size() > 1 || joins ? &flags_.profile : nullptr));
   ASSIGN_OR_RETURN(
       listen_,
       WithPortOffset(flags_.listen.empty() ? placement.coordinator_address : flags_.listen, port_offset));

@@ -5,6 +5,7 @@ import os
 import pytest
 
 from dialogue import ask, client_of
+from test_join import Home
 
 RATES = ("read_gbs", "int8_gops", "f32_gflops")
 
@@ -87,6 +88,19 @@ def test_nodes_that_gain_nothing_are_left_out_where_that_is_wanted(measured):
     cluster = measured(serve_args=("--use-nodes", "best", "--objective", "latency"))
     holders = [node for node in cluster.status()["nodes"] if node["layers"] is not None]
     assert len(holders) == 1
+
+
+def test_a_coordinator_that_workers_join_is_measured_too(make_cluster, shoal, demo_model, profile, profiles, tmp_path):
+    profile()
+    house = Home(make_cluster, shoal, demo_model, tmp_path, serve_args=("--profile", profiles, "--rejoin-wait", "0"))
+    house.cluster.start()
+    worker = house.worker("w1", "--profile", profiles)
+    try:
+        assert house.serves_with("w1"), worker.log_tail()
+        notes = house.cluster.status()["plan"]
+        assert any(note.startswith("layers (fastest)") for note in notes), notes
+    finally:
+        worker.stop()
 
 
 def test_unmeasured_workers_are_planned_as_ever(make_cluster, succeed, demo_model):
