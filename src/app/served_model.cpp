@@ -234,6 +234,7 @@ absl::Status ServedModel::start_cluster(ServingPlace& place) {
   options.members = planner_->members();
   options.adopt_names = planner_->adopts_names();
   options.limits = [this](const Plan& plan) { return planner_->limits(plan); };
+  options.opens = [this](const Plan& plan) { planner_->opens(plan); };
   options.model_names = model_names_;
   options.listen = listen_;
   // The asker names the owner before the coordinator gives the asker up.

@@ -327,17 +327,23 @@ absl::StatusOr<Plan> ServingPlanner::make_plan(Members& members, Deadline deadli
   return plan;
 }
 
+CacheSize ServingPlanner::cache_of(const Plan& plan) const {
+  return DefaultCacheSize(plan, options_.model, left_by_others(nodes()), options_.spec.max_positions,
+                          options_.cache);
+}
+
 StepLimits ServingPlanner::limits(const Plan& plan) const {
-  const CacheSize size = DefaultCacheSize(plan, options_.model, left_by_others(nodes()),
-                                          options_.spec.max_positions, options_.cache);
-  if (options_.ledger != nullptr) {
-    std::map<std::string, int64_t> taken;
-    const std::vector<NodeCost> costs = NodeCosts(plan, options_.model, {size.positions, size.sequences});
-    for (size_t i = 0; i < costs.size(); ++i) taken[plan.nodes[i].name] = costs[i].total_bytes();
-    taken[options_.placement.nodes.front().name] += options_.beside_bytes;
-    options_.ledger->set(options_.identity, std::move(taken));
-  }
-  return LimitsFor(options_.spec, plan, size, options_.rows_per_step);
+  return LimitsFor(options_.spec, plan, cache_of(plan), options_.rows_per_step);
+}
+
+void ServingPlanner::opens(const Plan& plan) const {
+  if (options_.ledger == nullptr) return;
+  const CacheSize size = cache_of(plan);
+  std::map<std::string, int64_t> taken;
+  const std::vector<NodeCost> costs = NodeCosts(plan, options_.model, {size.positions, size.sequences});
+  for (size_t i = 0; i < costs.size(); ++i) taken[plan.nodes[i].name] = costs[i].total_bytes();
+  taken[options_.placement.nodes.front().name] += options_.beside_bytes;
+  options_.ledger->set(options_.identity, std::move(taken));
 }
 
 std::vector<NodeFacts> ServingPlanner::nodes() const {

@@ -82,8 +82,10 @@ class ServingPlanner {
   absl::Status drain(Members& members, const std::string& node, bool drained);
   std::vector<LeftOutMember> left_out() const { return replanner_->left_out(); }
 
-  /// What the nodes of a plan of make_plan() are to have room for.
+  /// What the nodes of a plan of make_plan(), or of better_plan(), are to have room for.
   StepLimits limits(const Plan& plan) const;
+  /// A session of this plan is about to be opened: what it takes is not there for other models from now on.
+  void opens(const Plan& plan) const;
   /// What other models leave of this process's memory.
   int64_t own_memory() const { return left_by_others(nodes()).front().memory_bytes; }
   /// The nodes as they were last planned for.
@@ -110,6 +112,7 @@ class ServingPlanner {
   /// What messages between the members take, where a plan needs to know: measured now if it was not lately.
   std::vector<LinkFacts> measured_links(Members& members, const std::vector<NodeFacts>& nodes,
                                         Deadline deadline);
+  CacheSize cache_of(const Plan& plan) const;
   /// What a plan is asked for where the plan file can't be followed.
   PlanRequest request_like_file() const;
   /// The nodes with what other models leave of their memory, and what is beside the model.

@@ -292,6 +292,7 @@ absl::Status RemoteCluster::open(const Plan& plan, PipelineEngine& engine) {
   session->plan.nodes[0].address = own_address_;
   session->limits = options_.limits(plan);
   RETURN_IF_ERROR(check_links(*session));
+  if (options_.opens) options_.opens(session->plan);
   engine.report_down(Unavailable("the nodes are loading their weights"));
   RETURN_IF_ERROR(prepare_all(*session));
   session->id = session_base_ + plan.epoch.value;

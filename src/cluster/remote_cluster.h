@@ -31,8 +31,10 @@ class RemoteCluster final : public SessionHost {
     std::shared_ptr<const ResolvedWeights> weights;
     std::vector<MemberAddress> members;  ///< This process first, then workers.
     bool adopt_names = false;            ///< As Members.
-    /// What the nodes of a plan are to have room for. Called by open().
+    /// What the nodes of a plan are to have room for. Called by open() and prepare().
     std::function<StepLimits(const Plan&)> limits;
+    /// Called by open(), before nodes load: from now on they hold what this plan says. May be empty.
+    std::function<void(const Plan&)> opens;
     std::vector<std::string> model_names;  ///< How workers may find the model.
     std::string listen;  ///< Of this process's frames; empty: loopback or the address towards the workers.
     int threads = 1;

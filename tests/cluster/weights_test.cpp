@@ -251,7 +251,9 @@ TEST_F(WeightsTest, WhoMayNotFetchSaysWhy) {
 TEST_F(WeightsTest, WhatANewPlanAddsIsFetchedWhileTheSessionServes) {
   use(TinyCheckpoint("qwen3_moe", AffineFormat{4, 64}));
   const auto worker = StartWorker(worker_options("first"));
-  const RemoteCluster::Options options = cluster_options({worker.get()});
+  RemoteCluster::Options options = cluster_options({worker.get()});
+  std::vector<Epoch> opened;
+  options.opens = [&](const Plan& now) { opened.push_back(now.epoch); };
   Plan plan = plan_for(options);
   ASSERT_GT(plan.stages[1].layers.begin, 1);
   auto cluster = RemoteCluster::Start(options);
@@ -269,6 +271,7 @@ TEST_F(WeightsTest, WhatANewPlanAddsIsFetchedWhileTheSessionServes) {
   const int64_t fetched = (*cluster)->weights_sent_bytes();
   EXPECT_GT(fetched, sent);
   EXPECT_EQ(worker->describe().state, WorkerState::kServing);
+  EXPECT_EQ(opened.size(), 1u);  // What the next one takes counts when it comes.
   ProbeRequest more = kRequest;
   more.first_step = before->next_step;
   more.sequence = SeqId{2};
@@ -278,6 +281,7 @@ TEST_F(WeightsTest, WhatANewPlanAddsIsFetchedWhileTheSessionServes) {
 
   (*cluster)->close(engine, Cancelled("a new plan"));
   ASSERT_EQ((*cluster)->open(plan, engine), absl::OkStatus());
+  EXPECT_EQ(opened.size(), 2u);
   EXPECT_EQ((*cluster)->weights_sent_bytes(), fetched);
   const auto after = ProbeLogits(engine, kRequest);
   (*cluster)->close(engine, Cancelled("done"));
