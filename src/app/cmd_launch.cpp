@@ -8,7 +8,6 @@
 
 #include "app/launch_commands.h"
 #include "app/launch_report.h"
-#include "base/file.h"
 #include "base/json.h"
 #include "base/status.h"
 #include "base/text.h"
@@ -19,8 +18,6 @@ extern char** environ;
 
 namespace shoal {
 namespace {
-
-constexpr int64_t kClusterFileMax = 1 << 20;
 
 struct LaunchFlags {
   std::string cluster;
@@ -60,10 +57,10 @@ HostAgent::Options AgentOptions() {
 }
 
 absl::StatusOr<std::unique_ptr<Launcher>> Open(const LaunchFlags& flags) {
-  ASSIGN_OR_RETURN(const ClusterFile file, ReadClusterFile(flags.cluster));
   LaunchContext context{.path = flags.cluster, .home = Home(), .binary = OwnBinary()};
   context.is_this_machine = IsThisMachine;
-  ASSIGN_OR_RETURN(context.text, ReadTextFile(flags.cluster, kClusterFileMax));
+  // Read once: what was checked is what hosts get, whoever edits the file meanwhile.
+  ASSIGN_OR_RETURN(const ClusterFile file, ReadClusterFile(flags.cluster, &context.text));
   auto deployment = PlanDeployment(file, context);
   if (!deployment.ok()) return Annotate(deployment.status(), flags.cluster);
   Launcher::Options options;

@@ -351,12 +351,13 @@ absl::StatusOr<ClusterFile> ParseClusterFile(std::string_view text, ConfigSyntax
   return file;
 }
 
-absl::StatusOr<ClusterFile> ReadClusterFile(const std::string& path) {
+absl::StatusOr<ClusterFile> ReadClusterFile(const std::string& path, std::string* text) {
   const std::optional<ConfigSyntax> syntax = SyntaxOf(path);
   if (!syntax) return InvalidArgument("{}: a cluster file ends with .json, .yaml or .yml", path);
-  ASSIGN_OR_RETURN(const std::string text, ReadTextFile(path, ConfigLimits{}.bytes));
-  auto file = ParseClusterFile(text, *syntax);
+  ASSIGN_OR_RETURN(std::string read, ReadTextFile(path, ConfigLimits{}.bytes));
+  auto file = ParseClusterFile(read, *syntax);
   if (!file.ok()) return Annotate(file.status(), path);
+  if (text != nullptr) *text = std::move(read);
   return file;
 }
 

@@ -60,8 +60,8 @@ struct ClusterFile {
 absl::StatusOr<ClusterFile> ParseClusterFile(std::string_view text, ConfigSyntax syntax);
 
 /// ParseClusterFile of a file, whose extension gives the syntax. Returns NotFound if there is no such file,
-/// and the errors of ParseClusterFile after the path.
-absl::StatusOr<ClusterFile> ReadClusterFile(const std::string& path);
+/// and the errors of ParseClusterFile after the path. text: also what was read; may be nullptr.
+absl::StatusOr<ClusterFile> ReadClusterFile(const std::string& path, std::string* text = nullptr);
 
 /// Whether a file is a cluster file rather than a plan file, by its extension, or by its content if it is
 /// JSON. False if it cannot be read.
