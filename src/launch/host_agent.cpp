@@ -153,7 +153,7 @@ HostReply HostAgent::run(const HostOrder& order) const {
       for (const HostProcess& process : order.processes) reply.processes.push_back(report_of(process, place));
       break;
     case HostVerb::kLogs:
-      reply.status = logs(order, place);
+      reply.status = logs(order, place, reply);
       break;
     case HostVerb::kHealth:
       reply.status = health(order, place, reply);
@@ -188,7 +188,7 @@ ProcessReport HostAgent::report_of(const HostProcess& process, const Place& plac
     return report;
   }
   report.state = HostProcessState::kDied;
-  report.log_tail = TailOf(place.log(process), kTailLines);
+  report.log_tail = TailOf(place.log(process), kTailLines).lines;
   if (life == ProcessLife::kOther) {
     report.note = fmt::format("PID {} belongs to another process by now, which is left alone", started.pid);
   }
@@ -281,7 +281,7 @@ void HostAgent::wait_until_up(const HostOrder& order, const Place& place, HostRe
         poll(nullptr, 0, kLookMs);
       }
     }
-    if (!report.error.empty()) report.log_tail = TailOf(place.log(process), kTailLines, log_begins[i]);
+    if (!report.error.empty()) report.log_tail = TailOf(place.log(process), kTailLines, log_begins[i]).lines;
   }
 }
 
@@ -311,22 +311,25 @@ absl::Status HostAgent::stop(const HostOrder& order, const Place& place, HostRep
   return absl::OkStatus();
 }
 
-absl::Status HostAgent::logs(const HostOrder& order, const Place& place) const {
+absl::Status HostAgent::logs(const HostOrder& order, const Place& place, HostReply& reply) const {
   std::vector<LogFollower> followers;
   for (const HostProcess& process : order.processes) {
     const std::string path = place.log(process);
-    if (order.follow) followers.emplace_back(path);
-    for (std::string& line : TailOf(path, order.lines)) {
+    LogTail tail = TailOf(path, order.lines);
+    for (std::string& line : tail.lines) {
       options_.emit({.kind = HostEvent::Kind::kLog, .id = process.id, .text = std::move(line)});
     }
+    reply.processes.push_back({.id = process.id, .log_end = tail.end});
+    if (order.follow) followers.emplace_back(path, process.log_from);
   }
-  while (order.follow && !options_.asker_gone()) {
+  while (order.follow) {
     for (size_t i = 0; i < followers.size(); ++i) {
       followers[i].poll([&](std::string_view line) {
         options_.emit(
             {.kind = HostEvent::Kind::kLog, .id = order.processes[i].id, .text = std::string(line)});
       });
     }
+    if (options_.asker_gone()) break;
     poll(nullptr, 0, 2 * kLookMs);
   }
   return absl::OkStatus();

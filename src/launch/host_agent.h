@@ -36,7 +36,7 @@ class HostAgent {
   void wait_until_up(const HostOrder& order, const Place& place, HostReply& reply,
                      const std::vector<int64_t>& log_begins) const;
   absl::Status stop(const HostOrder& order, const Place& place, HostReply& reply) const;
-  absl::Status logs(const HostOrder& order, const Place& place) const;
+  absl::Status logs(const HostOrder& order, const Place& place, HostReply& reply) const;
   absl::Status health(const HostOrder& order, const Place& place, HostReply& reply) const;
   absl::Status fetch(const HostOrder& order, HostReply& reply) const;
   absl::Status measure(const HostOrder& order, HostReply& reply) const;

@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include <filesystem>
+#include <fstream>
 
 #include "base/file.h"
 #include "base/file_handle.h"
@@ -146,6 +147,31 @@ TEST_F(HostAgentTest, LogsAreTheLastLines) {
   order.processes = {{.id = "mini2", .rank = 1}, {.id = "gone", .rank = 2}};
   ASSERT_TRUE(agent().run(order).status.ok());
   EXPECT_THAT(lines_, ElementsAre("b", "", "c"));
+}
+
+TEST_F(HostAgentTest, WhatIsFollowedBeginsWhereTheLastLinesEnded) {
+  std::filesystem::create_directories(folder_ + "/logs");
+  const auto append = [&](const std::string& name, const std::string& text) {
+    std::ofstream(fmt::format("{}/logs/{}_server.log", folder_, name), std::ios::app) << text;
+  };
+  append("mini2", "a\nb\nbeg");
+  HostOrder order{.verb = HostVerb::kLogs, .workdir = folder_, .lines = 2};
+  order.processes = {{.id = "mini2", .rank = 1}, {.id = "gone", .rank = 2}};
+  const HostReply tail = agent().run(order);
+  ASSERT_EQ(tail.processes.size(), 2u);
+  EXPECT_EQ(tail.processes[0].log_end, 4);
+  EXPECT_EQ(tail.processes[1].log_end, 0);
+  // Written before anybody follows.
+  append("mini2", "un\nc\n");
+  append("gone", "here\n");
+  lines_.clear();
+  order.lines = 0;
+  order.follow = true;
+  for (size_t i = 0; i < 2; ++i) order.processes[i].log_from = tail.processes[i].log_end;
+  const auto sent = ParseOrder(FormatOrder(order));
+  ASSERT_TRUE(sent.ok());
+  ASSERT_TRUE(agent().run(*sent).status.ok());
+  EXPECT_THAT(lines_, ElementsAre("begun", "c", "here"));
 }
 
 TEST_F(HostAgentTest, AFollowerSeesWhatIsAppendedReplacedAndCut) {

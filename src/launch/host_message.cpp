@@ -63,6 +63,11 @@ class Fields {
     }
     target = static_cast<Integer>(value->get<int64_t>());
   }
+  void optional_integer(const char* key, std::optional<int64_t>& target, int64_t low, int64_t high) {
+    int64_t value = 0;
+    integer(key, value, low, high);
+    if (status_.ok() && json_.contains(key)) target = value;
+  }
   void number(const char* key, double& target) {
     if (const Json* value = find(key, &Json::is_number, "a number")) target = value->get<double>();
   }
@@ -137,6 +142,7 @@ void ReadProcess(Fields& fields, HostOrder& order) {
   fields.map("env", process.env);
   fields.text("probe", process.probe);
   fields.text("fingerprint", process.fingerprint);
+  fields.optional_integer("log_from", process.log_from, 0, INT64_MAX);
   order.processes.push_back(std::move(process));
 }
 
@@ -167,6 +173,7 @@ void ReadReport(Fields& fields, HostReply& reply) {
   fields.text("note", report.note);
   fields.text("error", report.error);
   fields.texts("log_tail", report.log_tail);
+  fields.optional_integer("log_end", report.log_end, 0, INT64_MAX);
   reply.processes.push_back(std::move(report));
 }
 
@@ -195,15 +202,17 @@ absl::Status ReadReply(const Json& json, HostReply& reply) {
 }
 
 Json ToJson(const ProcessReport& report) {
-  return {{"id", report.id},
-          {"state", Name(report.state)},
-          {"pid", report.pid},
-          {"started_unix", report.started_unix},
-          {"fresh", report.fresh},
-          {"outdated", report.outdated},
-          {"note", report.note},
-          {"error", report.error},
-          {"log_tail", report.log_tail}};
+  Json json = {{"id", report.id},
+               {"state", Name(report.state)},
+               {"pid", report.pid},
+               {"started_unix", report.started_unix},
+               {"fresh", report.fresh},
+               {"outdated", report.outdated},
+               {"note", report.note},
+               {"error", report.error},
+               {"log_tail", report.log_tail}};
+  if (report.log_end.has_value()) json["log_end"] = *report.log_end;
+  return json;
 }
 
 Json ToJson(const HostReply& reply) {
@@ -246,6 +255,7 @@ std::string FormatOrder(const HostOrder& order) {
                                  {"env", process.env},
                                  {"probe", process.probe},
                                  {"fingerprint", process.fingerprint}});
+    if (process.log_from.has_value()) json["processes"].back()["log_from"] = *process.log_from;
   }
   return Dump(json);
 }

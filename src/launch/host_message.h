@@ -26,8 +26,9 @@ struct HostProcess {
   std::vector<std::string>
       model_roots;  ///< Further arguments, "--model-root PATH"; "~/" is the user's home there.
   std::map<std::string, std::string> env;
-  std::string probe;        ///< HOST:PORT that is open when the process is up, as seen on the host.
-  std::string fingerprint;  ///< Of all that the process is started with but the binary.
+  std::string probe;                ///< HOST:PORT that is open when the process is up, as seen on the host.
+  std::string fingerprint;          ///< Of all that the process is started with but the binary.
+  std::optional<int64_t> log_from;  ///< Byte of its log from which on it is followed; none: the end.
 
   bool is_coordinator() const { return rank == 0; }
   std::string log_name() const { return is_coordinator() ? "api_server.log" : id + "_server.log"; }
@@ -79,6 +80,7 @@ struct ProcessReport {
   std::string note;       ///< What else is worth telling.
   std::string error;      ///< Of this process, with what was tried.
   std::vector<std::string> log_tail;
+  std::optional<int64_t> log_end;  ///< Of kLogs: behind the last complete line that was read.
 };
 
 struct Measurement {

@@ -38,8 +38,12 @@ TEST(HostMessage, AnOrderIsOneLineAndIsReadAsItWasWritten) {
 
 TEST(HostMessage, AnEventIsReadAsItWasWritten) {
   HostEvent event{.kind = HostEvent::Kind::kReply};
-  event.reply.processes = {
-      {.id = "mini2", .state = HostProcessState::kDied, .pid = 7, .note = "n", .log_tail = {"x", "y"}}};
+  event.reply.processes = {{.id = "mini2",
+                            .state = HostProcessState::kDied,
+                            .pid = 7,
+                            .note = "n",
+                            .log_tail = {"x", "y"},
+                            .log_end = 5}};
   event.reply.measurement = {.first_token_ms = 1.5, .total_ms = 20, .tokens = 3, .answer = "Paris"};
   event.reply.status = FailedPrecondition("no \"room\"\nleft");
   const std::string line = FormatEvent(event);
@@ -50,6 +54,7 @@ TEST(HostMessage, AnEventIsReadAsItWasWritten) {
   EXPECT_EQ(again->reply.status, event.reply.status);
   EXPECT_EQ(again->reply.processes[0].state, HostProcessState::kDied);
   EXPECT_THAT(again->reply.processes[0].log_tail, ElementsAre("x", "y"));
+  EXPECT_EQ(again->reply.processes[0].log_end, 5);
   EXPECT_EQ(again->reply.measurement->answer, "Paris");
 }
 

@@ -343,13 +343,17 @@ absl::StatusOr<HostReply> Launcher::measure(const std::string& question, Duratio
 
 absl::Status Launcher::logs(int64_t lines, bool follow,
                             const std::function<void(const LogLine& line)>& take) {
+  // What is appended between the two orders to a host is in the second: it goes on where the first one ended.
   const auto ask = [&](Host& host, bool live, const EventTaker& taker) -> absl::Status {
     if (host.chosen.empty()) return absl::OkStatus();
     HostOrder order{
         .verb = HostVerb::kLogs, .workdir = host.plan.workdir, .lines = live ? 0 : lines, .follow = live};
     order.processes = host.chosen;
-    const auto reply = host.link->ask(order, Deadline::after(live ? kFollowMax : kAskMax), taker);
-    return reply.ok() ? reply->status : reply.status();
+    ASSIGN_OR_RETURN(const HostReply reply,
+                     host.link->ask(order, Deadline::after(live ? kFollowMax : kAskMax), taker));
+    for (size_t i = 0; i < host.chosen.size() && i < reply.processes.size(); ++i)
+      host.chosen[i].log_from = reply.processes[i].log_end;
+    return reply.status;
   };
   const auto line_of = [](const Host& host, const HostEvent& event) {
     const auto process = std::ranges::find(host.chosen, event.id, &HostProcess::id);
@@ -368,10 +372,15 @@ absl::Status Launcher::logs(int64_t lines, bool follow,
   if (!begun.ok() || !follow) return begun;
   std::mutex taking;
   return Together(for_each_host([&](size_t, Host& host) {
-    return ask(host, true, [&](const HostEvent& event) {
+    const absl::Status ended = ask(host, true, [&](const HostEvent& event) {
       const std::lock_guard lock(taking);
       take(line_of(host, event));
     });
+    if (!host.chosen.empty()) {
+      say(fmt::format("{}: its logs are not followed any more: {}", host.plan.name,
+                      ended.ok() ? "the host ended it" : Message(ended)));
+    }
+    return ended;
   }));
 }
 

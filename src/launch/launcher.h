@@ -64,7 +64,7 @@ class Launcher {
     std::string text;
   };
   /// The last `lines` lines of each device, all by their time; with `follow` then what is appended, as it comes, until the
-  /// process is interrupted. `take` gets one line at a time.
+  /// process is interrupted; a host of which no more can be read is told of. `take` gets one line at a time.
   absl::Status logs(int64_t lines, bool follow, const std::function<void(const LogLine& line)>& take);
 
   const Deployment& deployment() const { return deployment_; }

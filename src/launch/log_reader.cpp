@@ -33,7 +33,7 @@ FileState StateOf(const FileHandle& file) {
 
 int64_t SizeOf(const std::string& path) { return StateOf(Open(path)).bytes; }
 
-std::vector<std::string> TailOf(const std::string& path, int64_t lines, int64_t from) {
+LogTail TailOf(const std::string& path, int64_t lines, int64_t from) {
   const FileHandle file = Open(path);
   const int64_t bytes = StateOf(file).bytes;
   const int64_t begin =
@@ -47,16 +47,19 @@ std::vector<std::string> TailOf(const std::string& path, int64_t lines, int64_t 
     have += static_cast<size_t>(got);
   }
   text.resize(have);
+  const size_t complete = text.rfind('\n') + 1;  // 0 where there is none.
+  LogTail tail{.lines = {}, .end = begin + static_cast<int64_t>(complete)};
   if (!text.empty() && text.back() == '\n') text.pop_back();
-  std::vector<std::string> all = Split(text, '\n');
-  const auto extra = std::max<int64_t>(std::ssize(all) - lines, 0);
-  all.erase(all.begin(), all.begin() + extra);
-  return all;
+  tail.lines = Split(text, '\n');
+  const auto extra = std::max<int64_t>(std::ssize(tail.lines) - lines, 0);
+  tail.lines.erase(tail.lines.begin(), tail.lines.begin() + extra);
+  return tail;
 }
 
-LogFollower::LogFollower(std::string path) : path_(std::move(path)), file_(Open(path_)) {
+LogFollower::LogFollower(std::string path, std::optional<int64_t> from)
+    : path_(std::move(path)), file_(Open(path_)) {
   const FileState state = StateOf(file_);
-  at_ = state.bytes;
+  at_ = from.value_or(state.bytes);
   inode_ = state.inode;
 }
 

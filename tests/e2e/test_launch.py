@@ -5,6 +5,7 @@ import re
 import shutil
 import signal
 import subprocess
+import threading
 import time
 from pathlib import Path
 
@@ -195,6 +196,19 @@ def test_following_logs_shows_what_is_appended(local):
             follower.send_signal(signal.SIGINT)
 
 
+def test_the_cluster_file_is_read_once(local):
+    text = local.path.read_text()
+    local.path.unlink()
+    os.mkfifo(local.path)
+    try:
+        threading.Thread(target=local.path.write_text, args=(text,), daemon=True).start()
+        devices = json.loads(local.do("status", "--json"))["devices"]  # Whoever read again would wait for another writer.
+        assert [device["process"] for device in devices] == ["stopped"] * 3
+    finally:
+        local.path.unlink()
+        local.write()
+
+
 # ------------------------------------------------------------------------------------------------------ over ssh
 
 @pytest.fixture(scope="module")
@@ -248,6 +262,33 @@ def test_a_cluster_over_ssh(remote, hosts, tmp_path):
     pids = remote.pids().values()
     remote.do("down")
     assert not any(map(alive, pids))
+
+
+def children(pid):
+    def parent(stat):
+        return int(stat.rsplit(")", 1)[1].split()[1])
+    found = []
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            if parent(path.read_text()) == pid:
+                found.append(int(path.parent.name))
+        except OSError:
+            pass
+    return found
+
+
+def test_a_host_whose_ssh_ends_is_told_of_while_logs_are_followed(remote):
+    remote.do("up")
+    words = [remote.shoal, "logs", "--cluster", remote.path, "-f", "-n", "1"]
+    with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as follower:
+        try:
+            assert follower.stdout.readline()
+            assert wait_until(lambda: len(children(follower.pid)) == 3, 20)
+            os.kill(children(follower.pid)[0], signal.SIGKILL)
+            assert "its logs are not followed any more" in follower.stderr.readline()
+            assert follower.poll() is None
+        finally:
+            follower.send_signal(signal.SIGINT)
 
 
 def test_a_host_that_does_not_answer_is_named_and_the_others_are_left_clean(remote, hosts):
