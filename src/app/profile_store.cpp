@@ -1,8 +1,5 @@
 #include "app/profile_store.h"
 
-#include <fcntl.h>
-#include <sys/file.h>
-
 #include <algorithm>
 #include <filesystem>
 #include <thread>
@@ -10,6 +7,7 @@
 #include "base/clock.h"
 #include "base/file.h"
 #include "base/file_handle.h"
+#include "base/file_lock.h"
 #include "base/log.h"
 #include "base/status.h"
 #include "cpu/topology.h"
@@ -82,12 +80,13 @@ std::string WhyNotKept(const std::string& path, const MachineIdentity& machine, 
 
 /// Holds the lock of whoever measures on this machine, or none after a few seconds: two that measure at once are only slow.
 FileHandle WaitForTurn(const std::string& folder) {
-  FileHandle lock(open((folder + "/.measuring").c_str(), O_CREAT | O_RDWR | O_CLOEXEC, 0600));
   const Deadline end = Deadline::after(std::chrono::seconds(6));
-  while (lock.fd() >= 0 && flock(lock.fd(), LOCK_EX | LOCK_NB) != 0 && !end.expired()) {
+  while (true) {
+    absl::StatusOr<FileLock> lock = TryLockFile(folder + "/.measuring");
+    if (!lock.ok()) return FileHandle();
+    if (lock->held || end.expired()) return std::move(lock->file);
     std::this_thread::sleep_for(std::chrono::milliseconds(20));
   }
-  return lock;
 }
 
 }  // namespace

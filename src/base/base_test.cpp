@@ -1,5 +1,6 @@
 #include <gtest/gtest.h>
 #include <sys/resource.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <filesystem>
@@ -10,6 +11,7 @@
 #include "base/clock.h"
 #include "base/exposure.h"
 #include "base/file.h"
+#include "base/file_lock.h"
 #include "base/ids.h"
 #include "base/log_name.h"
 #include "base/log_throttle.h"
@@ -155,6 +157,25 @@ TEST(Exposure, APortThatOthersReachNeedsAKeyOrInsecure) {
   for (const char* part : {"worker --listen", "0.0.0.0", "--key-file", "--insecure"}) {
     EXPECT_NE(Message(refused).find(part), std::string::npos) << part;
   }
+}
+
+TEST(FileLock, IsHeldByOneAtATimeAndGoesWithItsHandle) {
+  const std::string path = testing::TempDir() + "lock of the test";
+  auto first = TryLockFile(path);
+  ASSERT_TRUE(first.ok() && first->held);
+  const auto second = TryLockFile(path);
+  ASSERT_TRUE(second.ok());
+  EXPECT_FALSE(second->held);
+  first = absl::UnknownError("");
+  EXPECT_TRUE(TryLockFile(path)->held);
+  EXPECT_EQ(TryLockFile(testing::TempDir() + "no such folder/lock").status().code(),
+            absl::StatusCode::kNotFound);
+  // Whoever may write to a folder must not have us make files elsewhere.
+  const std::string link = path + " link";
+  (void)symlink("/tmp/elsewhere", link.c_str());
+  EXPECT_FALSE(TryLockFile(link).ok());
+  unlink(link.c_str());
+  unlink(path.c_str());
 }
 
 }  // namespace

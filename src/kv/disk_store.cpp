@@ -1,7 +1,6 @@
 #include "kv/disk_store.h"
 
 #include <fcntl.h>
-#include <sys/file.h>
 #include <sys/stat.h>
 
 #include <algorithm>
@@ -12,6 +11,7 @@
 #include <utility>
 
 #include "base/check.h"
+#include "base/file_lock.h"
 #include "base/log.h"
 #include "base/status.h"
 #include "base/text.h"
@@ -132,11 +132,10 @@ DiskStore::~DiskStore() {
 absl::Status DiskStore::take_folder() {
   RETURN_IF_ERROR(MakeFolder(options_.folder));
   const std::string path = options_.folder + "/lock";
-  lock_ = FileHandle(open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, kOwnerOnly));
-  if (lock_.fd() < 0) return SystemError("open", path, errno);
-  char holder[32] = {};
-  if (flock(lock_.fd(), LOCK_EX | LOCK_NB) != 0) {
-    if (errno != EWOULDBLOCK) return SystemError("lock", path, errno);
+  ASSIGN_OR_RETURN(FileLock lock, TryLockFile(path));
+  lock_ = std::move(lock.file);
+  if (!lock.held) {
+    char holder[32] = {};
     (void)!pread(lock_.fd(), holder, sizeof(holder) - 1, 0);
     return FailedPrecondition(
         "{} is in use by another process ({}): give each process a folder of its own, with --kv-disk-dir",

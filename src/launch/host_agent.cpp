@@ -3,7 +3,6 @@
 #include <fcntl.h>
 #include <netdb.h>
 #include <poll.h>
-#include <sys/file.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
@@ -19,6 +18,7 @@
 
 #include "base/file.h"
 #include "base/file_handle.h"
+#include "base/file_lock.h"
 #include "base/status.h"
 #include "base/text.h"
 #include "launch/digest.h"
@@ -45,18 +45,16 @@ std::string HowItEnded(int pid) {
 
 /// Held while processes of a folder are started or ended.
 absl::StatusOr<FileHandle> LockFolder(const std::string& path) {
-  FileHandle file(open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0600));
-  if (file.fd() < 0) return SystemError("open", path, errno);
   const Deadline deadline = Deadline::after_ms(kLockMs);
-  while (flock(file.fd(), LOCK_EX | LOCK_NB) != 0) {
-    if (errno != EWOULDBLOCK && errno != EINTR) return SystemError("lock", path, errno);
+  while (true) {
+    ASSIGN_OR_RETURN(FileLock lock, TryLockFile(path));
+    if (lock.held) return std::move(lock.file);
     if (deadline.expired()) {
       return Unavailable("{} is locked: another `shoal up`, `down` or `restart` is at work here; wait for it",
                          path);
     }
     poll(nullptr, 0, kLookMs);
   }
-  return file;
 }
 
 }  // namespace

@@ -1,7 +1,6 @@
 #include "loading/fetched_models.h"
 
 #include <fcntl.h>
-#include <sys/file.h>
 #include <sys/stat.h>
 #include <sys/statvfs.h>
 
@@ -13,6 +12,7 @@
 
 #include "base/check.h"
 #include "base/file.h"
+#include "base/file_lock.h"
 #include "base/json.h"
 #include "base/log.h"
 #include "base/status.h"
@@ -325,15 +325,12 @@ absl::StatusOr<std::shared_ptr<FetchedModels>> FetchedModels::Open(Options optio
   fs::create_directories(folder, error);
   if (error) return SystemError("make", folder, error.value());
   const std::string path = folder + "/lock";
-  models->lock_ = FileHandle(open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, kMode));
-  if (models->lock_.fd() < 0) return SystemError("open", path, errno);
-  if (flock(models->lock_.fd(), LOCK_EX | LOCK_NB) != 0) {
-    if (errno != EWOULDBLOCK) return SystemError("lock", path, errno);
+  ASSIGN_OR_RETURN(FileLock lock, TryLockFile(path));
+  if (!lock.held) {
     return FailedPrecondition(
-        "{} is in use by another process: give each a folder of its own, with "
-        "--weights-cache",
-        folder);
+        "{} is in use by another process: give each a folder of its own, with --weights-cache", folder);
   }
+  models->lock_ = std::move(lock.file);
   return models;
 }
 
