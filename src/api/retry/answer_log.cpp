@@ -2,7 +2,6 @@
 
 #include <fcntl.h>
 #include <fmt/format.h>
-#include <sys/file.h>
 #include <sys/stat.h>
 #include <xxhash.h>
 
@@ -18,21 +17,25 @@
 #include <utility>
 
 #include "base/file.h"
+#include "base/file_lock.h"
 #include "base/log.h"
 #include "base/process.h"
 #include "base/status.h"
+#include "base/text.h"
 
 namespace shoal {
 namespace {
 
 constexpr std::string_view kHeader = "shoal answers 1\n";
 constexpr std::chrono::milliseconds kWritePause{50};
-/// A file is written anew when it has this many bytes, or four times what it had when it was new.
+/// A file is written anew when it has this many bytes, or twice what it had when it was new: it is in memory meanwhile.
 constexpr int64_t kRewriteBytesMin = 16 << 20;
-/// Of what waits to be written: beyond, a whole file takes its place, which is no longer than what is on record.
+/// Of what waits to be written: with more the disk stands still.
 constexpr size_t kPendingBytesMax = 64 << 20;
 /// A file that is longer is not one of ours.
 constexpr int64_t kFileBytesMax = int64_t{1} << 30;
+/// Of one write of a file that is written anew.
+constexpr size_t kWriteBytes = 1 << 20;
 
 enum class Kind : uint8_t { kBegin = 1, kTokens = 2, kForget = 3 };
 
@@ -72,7 +75,9 @@ bool TakePayload(std::string_view& bytes, std::string_view& payload) {
 /// The entries of a file while it is read.
 class Replay {
  public:
-  /// False where the payload is not one of ours.
+  explicit Replay(const AnswerLogLimits& limits) : left_(limits) {}
+
+  /// False where the payload is not one of ours, or beyond the limits.
   bool apply(std::string_view payload) {
     Kind kind{};
     Digest key{};
@@ -83,7 +88,11 @@ class Replay {
       case Kind::kTokens:
         return tokens(key, payload);
       case Kind::kForget:
-        entries_.erase(key);
+        if (const auto found = entries_.find(key); found != entries_.end()) {
+          drop_choices(found->second.entry);
+          entries_.erase(found);
+          ++left_.entries;
+        }
         return payload.empty();
     }
     return false;
@@ -108,8 +117,11 @@ class Replay {
     Digest content{};
     int64_t asked_s = 0;
     if (!Take(rest, content) || !Take(rest, asked_s) || !rest.empty()) return false;
+    const bool fresh = !entries_.contains(key);
+    if (fresh && left_.entries == 0) return false;
+    if (fresh) --left_.entries;
     One& one = entries_[key];
-    if (one.entry.key.content != content) one.entry.choices.clear();
+    if (one.entry.key.content != content) drop_choices(one.entry);
     one.entry.key = {key, content};
     one.entry.asked_s = asked_s;
     one.order = ++order_;
@@ -123,16 +135,29 @@ class Replay {
     const auto found = entries_.find(key);
     if (found == entries_.end() || choice >= kLoggedChoicesMax) return false;
     auto& choices = found->second.entry.choices;
-    if (choice >= choices.size()) choices.resize(choice + 1);
+    if (choice >= choices.size()) {
+      const size_t more = choice + 1 - choices.size();
+      if (more > left_.choices) return false;
+      left_.choices -= more;
+      choices.resize(choice + 1);
+    }
     std::vector<int32_t>& known = choices[choice];
-    if (at > known.size()) return false;
     const size_t count = rest.size() / sizeof(int32_t);
+    if (at > known.size() || at + count > known.size() + left_.tokens) return false;
+    left_.tokens = known.size() + left_.tokens - (at + count);
     known.resize(at + count);
     if (count > 0) std::memcpy(known.data() + at, rest.data(), rest.size());
     return true;
   }
 
+  void drop_choices(AnswerLogEntry& entry) {
+    left_.choices += entry.choices.size();
+    for (const std::vector<int32_t>& choice : entry.choices) left_.tokens += choice.size();
+    entry.choices.clear();
+  }
+
   std::map<Digest, One> entries_;
+  AnswerLogLimits left_;
   uint64_t order_ = 0;
 };
 
@@ -140,13 +165,10 @@ absl::StatusOr<FileHandle> LockFolder(const std::string& folder) {
   std::error_code error;
   std::filesystem::create_directories(folder, error);
   if (error) return SystemError("make the folder", folder, error.value());
-  const std::string path = folder + "/lock";
-  FileHandle lock(open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0600));
-  if (lock.fd() < 0) return SystemError("open", path, errno);
-  if (flock(lock.fd(), LOCK_EX | LOCK_NB) != 0) {
+  ASSIGN_OR_RETURN(FileLock lock, TryLockFile(folder + "/lock"));
+  if (!lock.held)
     return FailedPrecondition("{}: another server has its answers there; name another folder", folder);
-  }
-  return lock;
+  return std::move(lock.file);
 }
 
 absl::Status WriteAll(int fd, const std::string& path, std::string_view bytes) {
@@ -189,29 +211,33 @@ std::string EncodeForget(const Digest& key) {
   return Framed(payload);
 }
 
-std::string EncodeEntries(std::span<const AnswerLogEntry> entries) {
-  std::string out(kHeader);
-  for (const AnswerLogEntry& entry : entries) {
-    out += EncodeBegin(entry.key, entry.asked_s);
-    for (size_t i = 0; i < entry.choices.size(); ++i) {
-      out += EncodeTokens(entry.key.key, static_cast<int>(i), 0, entry.choices[i]);
-    }
+std::string EncodeEntry(const AnswerLogEntry& entry) {
+  std::string out = EncodeBegin(entry.key, entry.asked_s);
+  for (size_t i = 0; i < entry.choices.size(); ++i) {
+    out += EncodeTokens(entry.key.key, static_cast<int>(i), 0, entry.choices[i]);
   }
   return out;
 }
 
-ReadAnswerLog DecodeAnswerLog(std::string_view bytes) {
+std::string EncodeEntries(std::span<const AnswerLogEntry> entries) {
+  std::string out(kHeader);
+  for (const AnswerLogEntry& entry : entries) out += EncodeEntry(entry);
+  return out;
+}
+
+ReadAnswerLog DecodeAnswerLog(std::string_view bytes, const AnswerLogLimits& limits) {
   if (bytes.empty()) return {};
   if (!bytes.starts_with(kHeader)) return {.entries = {}, .damage = "it is no file of answers"};
   const size_t size = bytes.size();
   bytes.remove_prefix(kHeader.size());
-  Replay replay;
+  Replay replay(limits);
   ReadAnswerLog read;
   while (!bytes.empty()) {
     const size_t at = size - bytes.size();
     std::string_view payload;
     if (!TakePayload(bytes, payload) || !replay.apply(payload)) {
-      read.damage = fmt::format("from byte {} of {} on it is damaged", at, size);
+      read.damage =
+          fmt::format("from byte {} of {} on it is damaged, or has more than a server keeps", at, size);
       break;
     }
   }
@@ -222,19 +248,19 @@ ReadAnswerLog DecodeAnswerLog(std::string_view bytes) {
 absl::StatusOr<std::unique_ptr<AnswerLog>> AnswerLog::Open(const std::string& folder, ReadAnswerLog& read) {
   ASSIGN_OR_RETURN(FileHandle lock, LockFolder(folder));
   std::unique_ptr<AnswerLog> log(new AnswerLog(folder + "/answers.log", std::move(lock)));
-  const auto bytes = ReadTextFile(log->path_, kFileBytesMax);
-  if (bytes.ok()) {
-    read = DecodeAnswerLog(*bytes);
-    if (!read.damage.empty()) LogWarning("{}: {}; what comes before is kept", log->path_, read.damage);
-  } else if (bytes.status().code() != absl::StatusCode::kNotFound) {
-    return bytes.status();
-  }
-  const std::string whole = EncodeEntries(read.entries);
-  RETURN_IF_ERROR(log->rewrite(whole));
-  log->written_ = Size(whole);
-  log->rewrite_at_ = std::max(kRewriteBytesMin, 4 * log->written_);
+  ASSIGN_OR_RETURN(read, log->read());
+  RETURN_IF_ERROR(log->rewrite(read.entries));
   log->thread_ = std::thread(&AnswerLog::run, log.get());
   return log;
+}
+
+absl::StatusOr<ReadAnswerLog> AnswerLog::read() const {
+  const auto bytes = ReadTextFile(path_, kFileBytesMax);
+  if (absl::IsNotFound(bytes.status())) return ReadAnswerLog();
+  RETURN_IF_ERROR(bytes.status());
+  ReadAnswerLog read = DecodeAnswerLog(*bytes);
+  if (!read.damage.empty()) LogWarning("{}: {}; what comes before is kept", path_, read.damage);
+  return read;
 }
 
 AnswerLog::~AnswerLog() {
@@ -247,27 +273,36 @@ AnswerLog::~AnswerLog() {
   thread_.join();
 }
 
-void AnswerLog::append(std::string bytes, const Snapshot& snapshot) {
+void AnswerLog::append(std::string bytes) {
   const std::lock_guard lock(mutex_);
   if (failed_) return;
-  written_ += Size(bytes);
-  pending_ += bytes;
-  if (written_ > rewrite_at_ || pending_.size() > kPendingBytesMax) {
-    pending_ = EncodeEntries(snapshot());
-    anew_ = true;
-    written_ = Size(pending_);
-    rewrite_at_ = std::max(kRewriteBytesMin, 4 * written_);
+  if (pending_.size() + bytes.size() > kPendingBytesMax) {
+    return give_up(ResourceExhausted("{}: {} wait to be written: the disk stands still", path_,
+                                     FormatBytes(Size(pending_))));
   }
+  pending_ += bytes;
   changed_.notify_one();
 }
 
-absl::Status AnswerLog::rewrite(std::string_view bytes) {
+absl::Status AnswerLog::rewrite(std::span<const AnswerLogEntry> entries) {
   const std::string partial = path_ + ".partial";
   FileHandle file(open(partial.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_APPEND | O_CLOEXEC, 0600));
   if (file.fd() < 0) return SystemError("open", partial, errno);
-  RETURN_IF_ERROR(WriteAll(file.fd(), partial, bytes));
+  int64_t bytes = 0;
+  std::string some(kHeader);
+  const auto write_some = [&] {
+    bytes += Size(some);
+    return WriteAll(file.fd(), partial, std::exchange(some, {}));
+  };
+  for (const AnswerLogEntry& entry : entries) {
+    some += EncodeEntry(entry);
+    if (some.size() >= kWriteBytes) RETURN_IF_ERROR(write_some());
+  }
+  RETURN_IF_ERROR(write_some());
   if (rename(partial.c_str(), path_.c_str()) != 0) return SystemError("rename", partial, errno);
   file_ = std::move(file);
+  written_ = bytes;
+  rewrite_at_ = std::max(kRewriteBytesMin, 2 * written_);
   return absl::OkStatus();
 }
 
@@ -278,24 +313,28 @@ void AnswerLog::run() {
     changed_.wait(lock, [this] { return stopping_ || !pending_.empty(); });
     // What comes within the pause goes out with it: a write for many tokens.
     if (!stopping_) changed_.wait_for(lock, kWritePause, [this] { return stopping_; });
-    std::string bytes = std::exchange(pending_, {});
-    const bool anew = std::exchange(anew_, false);
+    const std::string bytes = std::exchange(pending_, {});
     const bool last = stopping_;
     lock.unlock();
-    if (!bytes.empty()) write_out(std::move(bytes), anew);
+    const absl::Status written = write_out(bytes);
     lock.lock();
+    if (!written.ok()) give_up(written);
     if (last && pending_.empty()) return;
   }
 }
 
-void AnswerLog::write_out(std::string bytes, bool anew) {
-  const absl::Status status = anew ? rewrite(bytes) : WriteAll(file_.fd(), path_, bytes);
-  if (!status.ok()) give_up(status);
+// The caller's memory is left alone, and no lock is held: streams go on while a file of any length is written anew.
+absl::Status AnswerLog::write_out(std::string_view bytes) {
+  if (bytes.empty()) return absl::OkStatus();
+  RETURN_IF_ERROR(WriteAll(file_.fd(), path_, bytes));
+  written_ += Size(bytes);
+  if (written_ <= rewrite_at_) return absl::OkStatus();
+  ASSIGN_OR_RETURN(const ReadAnswerLog now, read());
+  return rewrite(now.entries);
 }
 
 void AnswerLog::give_up(const absl::Status& why) {
   LogWarning("{}; answers are kept in memory only from now on", Message(why));
-  const std::lock_guard lock(mutex_);
   failed_ = true;
   pending_.clear();
 }

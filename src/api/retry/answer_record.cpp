@@ -52,7 +52,7 @@ bool AnswerRecords::begin(const RepeatKey& key) {
     found->second.entry.asked_s = now_s;
     ages_.splice(ages_.begin(), ages_, found->second.age);
   }
-  if (log_ != nullptr) log_->append(EncodeBegin(key, now_s), [this] { return entries(); });
+  if (log_ != nullptr) log_->append(EncodeBegin(key, now_s));
   forget_old(now_s);
   return true;
 }
@@ -87,8 +87,7 @@ void AnswerRecords::note(const RepeatKey& key, int choice, int64_t at, std::span
   known.resize(static_cast<size_t>(from));
   for (const SampledToken& token : tokens.subspan(same)) known.push_back(token.id);
   if (log_ != nullptr) {
-    log_->append(EncodeTokens(key.key, choice, from, std::span(known).subspan(static_cast<size_t>(from))),
-                 [this] { return entries(); });
+    log_->append(EncodeTokens(key.key, choice, from, std::span(known).subspan(static_cast<size_t>(from))));
   }
 }
 
@@ -102,7 +101,7 @@ void AnswerRecords::forget(const Digest& key) {
   tokens_ -= TokensOf(found->second.entry);
   ages_.erase(found->second.age);
   records_.erase(found);
-  if (log_ != nullptr) log_->append(EncodeForget(key), [this] { return entries(); });
+  if (log_ != nullptr) log_->append(EncodeForget(key));
 }
 
 // The latest one stays, however long it is.
@@ -115,12 +114,6 @@ void AnswerRecords::forget_old(int64_t now_s) {
     if (!old && !many && !long_ones) return;
     forget(ages_.back());
   }
-}
-
-std::vector<AnswerLogEntry> AnswerRecords::entries() const {
-  std::vector<AnswerLogEntry> out;
-  for (auto key = ages_.rbegin(); key != ages_.rend(); ++key) out.push_back(records_.at(*key).entry);
-  return out;
 }
 
 }  // namespace shoal

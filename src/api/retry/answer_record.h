@@ -57,7 +57,6 @@ class AnswerRecords {
   void add(AnswerLogEntry entry);
   void forget(const Digest& key);
   void forget_old(int64_t now_s);
-  std::vector<AnswerLogEntry> entries() const;
 
   const Options options_;
   mutable std::mutex mutex_;  ///< Guards what follows.

@@ -152,6 +152,59 @@ TEST(AnswerLog, CutAnywhereItKeepsWhatWasWhole) {
   EXPECT_EQ(clean, 6u) << "an empty file, and one cut behind the header or behind one of four whole changes";
 }
 
+TEST_F(AnswerRecordsTest, AFileOfWhichMostIsOutdatedIsWrittenAnew) {
+  constexpr int kTokens = 1 << 20;
+  std::vector<SampledToken> tokens(kTokens);
+  const auto fill = [&](int32_t id) {
+    for (SampledToken& token : tokens) token.id = id;
+  };
+  {
+    const auto records = open();
+    ASSERT_TRUE(records->begin(Key(1)));
+    ASSERT_TRUE(records->begin(Key(2)));
+    records->note(Key(2), 1, 0, Sampled({7}));
+    for (int32_t round = 0; round < 8; ++round) {  // 4 MiB each.
+      fill(round);
+      records->note(Key(1), 0, 0, tokens);
+    }
+  }
+  EXPECT_LT(std::filesystem::file_size(file_), size_t{24} << 20);
+  const auto records = open();
+  EXPECT_EQ(records->tokens(Key(1), 0), std::vector<int32_t>(kTokens, 7));
+  EXPECT_THAT(records->tokens(Key(2), 1), ElementsAre(7));
+  EXPECT_LT(std::filesystem::file_size(file_), size_t{5} << 20);
+}
+
+TEST(AnswerLog, ACraftedFileTakesNoMoreMemoryThanItsLimits) {
+  const AnswerLogLimits limits{.entries = 3, .choices = 10, .tokens = 6};
+  const auto read = [&](const std::string& more) {
+    const std::string begins =
+        EncodeEntries(std::vector<AnswerLogEntry>{{.key = Key(1)}, {.key = Key(2)}, {.key = Key(3)}});
+    return DecodeAnswerLog(begins + more, limits);
+  };
+  const std::vector<int32_t> three = {1, 2, 3};
+  EXPECT_EQ(read("").damage, "");
+  EXPECT_THAT(read(EncodeBegin(Key(4), 0)).damage, HasSubstr("more than a server keeps"));
+  EXPECT_EQ(read(EncodeForget(Key(1).key) + EncodeBegin(Key(4), 0)).damage, "");
+  const std::string last = EncodeTokens(Key(1).key, 9, 0, {});
+  EXPECT_EQ(read(last).damage, "");
+  EXPECT_NE(read(last + EncodeTokens(Key(2).key, 0, 0, {})).damage, "");
+  EXPECT_EQ(read(last + EncodeForget(Key(1).key) + EncodeTokens(Key(2).key, 9, 0, {})).damage, "");
+  const std::string half = EncodeTokens(Key(1).key, 0, 0, three);
+  const std::string full = half + EncodeTokens(Key(2).key, 0, 0, three);
+  EXPECT_EQ(read(full + EncodeTokens(Key(1).key, 0, 1, std::vector<int32_t>{7, 8})).damage, "");
+  EXPECT_NE(read(full + EncodeTokens(Key(3).key, 0, 0, std::vector<int32_t>{7})).damage, "");
+  EXPECT_EQ(read(full + EncodeTokens(Key(1).key, 0, 0, {}) + EncodeTokens(Key(3).key, 0, 0, three)).damage,
+            "");
+  // By default a file of some megabytes that names the last choice of each of many entries.
+  std::string many = EncodeEntries({});
+  for (uint64_t key = 0; key < 2000; ++key)
+    many += EncodeBegin(Key(key), 0) + EncodeTokens(Key(key).key, kLoggedChoicesMax - 1, 0, {});
+  const ReadAnswerLog crafted = DecodeAnswerLog(many);
+  EXPECT_NE(crafted.damage, "");
+  EXPECT_LE(crafted.entries.size(), AnswerLogLimits().choices / kLoggedChoicesMax + 1);
+}
+
 TEST(AnswerLog, WhatNoneOfUsWroteIsRefused) {
   const std::string begin = EncodeEntries(std::vector<AnswerLogEntry>{{.key = Key(1), .asked_s = 10}});
   const std::vector<int32_t> tokens = {5};
