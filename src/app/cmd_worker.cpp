@@ -66,7 +66,7 @@ JoinFlags JoinOf(const WorkerFlags& flags) {
 
 std::string NameOf(const WorkerFlags& flags) { return flags.name.empty() ? HostName() : flags.name; }
 
-/// All but what joining decides: another key, another address.
+/// All but what joining decides (another key, another address), and the rates of this machine, which take time.
 absl::StatusOr<WorkerNode::Options> OptionsOf(const WorkerFlags& flags) {
   WorkerNode::Options options;
   options.name = NameOf(flags);
@@ -95,7 +95,6 @@ absl::StatusOr<WorkerNode::Options> OptionsOf(const WorkerFlags& flags) {
     ASSIGN_OR_RETURN(options.key, KeyAuth::from_file(flags.key_file));
   }
   options.insecure = flags.insecure;
-  options.rates = RatesOfThisMachine(flags.compute, flags.profile);
   return options;
 }
 
@@ -117,6 +116,8 @@ absl::Status RunWorker(const WorkerFlags& flags) {
     RETURN_IF_ERROR(
         CheckExposure({"worker --rest-host", flags.rest_host, options.key.has_value(), options.insecure}));
   }
+  // What is wrong with the flags was said by now, not after seconds.
+  options.rates = RatesOfThisMachine(flags.compute, flags.profile);
   std::unique_ptr<ExpertRestServer> rest;
   if (flags.rest_port >= 0) {
     ASSIGN_OR_RETURN(rest, ExpertRestServer::Start({.host = flags.rest_host,

@@ -2,7 +2,10 @@
 
 #include <algorithm>
 #include <filesystem>
+#include <functional>
 #include <thread>
+#include <utility>
+#include <vector>
 
 #include "base/clock.h"
 #include "base/file.h"
@@ -78,6 +81,19 @@ std::string WhyNotKept(const std::string& path, const MachineIdentity& machine, 
   return WhyStale(profile, machine, UnixSeconds());
 }
 
+/// Deletes profiles but those that were written last: each version, set of CPUs and quota has one of its own.
+void DropOldest(const std::string& folder) {
+  constexpr size_t kKept = 16;
+  std::vector<std::pair<std::filesystem::file_time_type, std::filesystem::path>> profiles;
+  std::error_code error;
+  for (const auto& file : std::filesystem::directory_iterator(folder, error)) {
+    if (file.path().extension() != ".json" || !file.is_regular_file(error)) continue;
+    profiles.emplace_back(file.last_write_time(error), file.path());
+  }
+  std::ranges::sort(profiles, std::greater());
+  for (size_t i = kKept; i < profiles.size(); ++i) std::filesystem::remove(profiles[i].second, error);
+}
+
 /// Holds the lock of whoever measures on this machine, or none after a few seconds: two that measure at once are only slow.
 FileHandle WaitForTurn(const std::string& folder) {
   const Deadline end = Deadline::after(std::chrono::seconds(6));
@@ -127,6 +143,7 @@ absl::StatusOr<KeptProfile> ProfileThisMachine(const ComputeFlags& compute, cons
     LogWarning("profile: not kept: {}", Message(written));
     kept.path.clear();
   }
+  DropOldest(folder);
   return kept;
 }
 

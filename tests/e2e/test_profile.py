@@ -50,6 +50,24 @@ def test_the_machine_is_measured_once_and_kept(profile, profiles):
     assert json.loads(kept.read_text())["rates"]
 
 
+def test_profiles_of_long_ago_go(succeed, tmp_path):
+    for i in range(40):
+        old = tmp_path / f"{i:016x}.json"
+        old.write_text("{}")
+        os.utime(old, (1_000_000 + i, 1_000_000 + i))
+    (tmp_path / "notes.txt").write_text("of somebody")
+    kept = json.loads(succeed("profile", "--profile", tmp_path, "--json"))["file"]
+    left = sorted(path.name for path in tmp_path.glob("*.json"))
+    assert left == sorted([os.path.basename(kept), *(f"{i:016x}.json" for i in range(25, 40))])
+    assert (tmp_path / "notes.txt").exists()
+
+
+def test_a_worker_looks_at_its_flags_before_it_measures(run, demo_model, tmp_path):
+    done = run("worker", "--listen", "127.0.0.1:0", "--model-root", demo_model.parent, "--join", "nobody here", "--profile", tmp_path)
+    assert done.returncode == 1 and "worker --join: expected HOST:PORT" in done.stderr, done
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_profile_is_shown_as_a_table(succeed, profiles):
     shown = succeed("profile", "--profile", profiles)
     assert "reads GB/s" in shown and "for weights and cache by default" in shown
