@@ -26,6 +26,7 @@ NAMED = re.compile(r"(?<![\w./<>*{}$:~-])((?:[\w.-]+/)*[\w.-]*\w\.(?:h|cpp|inc|p
 FOREIGN = re.compile(r"(modeling|configuration|tokenization)_\w+\.py|cmake_pch\.\w+|\w+\.pb\.h|\w+\.grpc\.pb\.h|.*_table\.cpp|[ab]\.(h|cpp)|x_\w+\.cpp")
 FOREIGN_LINE = re.compile(r"https?://|openai/gpt-2|transformers|llama\.cpp|ggml|mlx|vllm|github|huggingface", re.I)
 HOUSE = "docs/house.md"
+FUZZED = "docs/invariants.md"
 TABLE = re.compile(r"(<!-- includes:.*?-->\n)(.*?)(<!-- end of includes -->)", re.S)
 
 
@@ -64,6 +65,13 @@ def check_house(text):
         yield 1, "[includes] no table between <!-- includes: ... --> and <!-- end of includes -->"
     elif found.group(2).strip() != check_tree.include_table().strip():
         yield check_tree.line_of(text, found.start(2)), "[includes] not what CMake says: put in what `tools/tidy/check_tree.py --table` prints"
+
+
+def check_fuzz(text, targets):
+    """Each fuzz target is named where it is said what stands between the outside and the CHECKs."""
+    for target in targets:
+        if not re.search(rf"\b{target}\b", text):
+            yield 1, f"[fuzz] the target {target} is not named"
 
 
 def subject_faults(subject):
@@ -108,6 +116,9 @@ def self_test():
     for text, expected in ((page % check_tree.include_table(), 0), (page % "| a | b |", 1), ("nothing", 1)):
         if len(list(check_house(text))) != expected:
             failures.append(f"self-test: includes: expected {expected} in {text[:40]!r}")
+    for text, expected in (("`a_fuzz`, `b_fuzz`.", 0), ("`a_fuzz`, `bb_fuzz`", 1)):
+        if len(list(check_fuzz(text, ["a_fuzz", "b_fuzz"]))) != expected:
+            failures.append(f"self-test: fuzz: expected {expected} in {text!r}")
     for subject, expected in (("exec: keep sequences", 0), ("Keeps sequences", 1), ("exec: " + "x" * 60, 1), ("a/b, c: d", 0)):
         if len(list(subject_faults(subject))) != expected:
             failures.append(f"self-test: commits: expected {expected} in {subject!r}")
@@ -139,6 +150,11 @@ def main(arguments):
         problems += [f"{HOUSE}:{line}: {message}" for line, message in check_house((root / HOUSE).read_text(encoding="utf-8"))]
     else:
         problems.append(f"{HOUSE}: no such page")
+    if (root / FUZZED).exists():
+        targets = [name for path in sorted((root / "src").rglob("CMakeLists.txt"))
+                   for _, name, _ in check_tree.targets(path.read_text(encoding="utf-8"), "fuzz")]
+        problems += [f"{FUZZED}:{line}: {message}"
+                     for line, message in check_fuzz((root / FUZZED).read_text(encoding="utf-8"), targets)]
     print(*problems, sep="\n")
     print(f"{len(problems)} problems" if problems else "texts keep the house rules")
     return 1 if problems else 0
