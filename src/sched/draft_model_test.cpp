@@ -457,6 +457,31 @@ TEST(DraftModel, RequestsGetTheirAnswersOverAScheduler) {
   }
 }
 
+TEST(DraftModel, OneThatHangsIsNotWaitedForAndIsUsedAgainWhenItIsBack) {
+  const NextTokenFn model = HashModel(kVocabulary);
+  FakeEngine engine({.limits = kRoomy}, model);
+  FakeDraftEngine draft(kRoomy, model);
+  Scheduler scheduler(engine, {.batch = {.draft_max = 8, .draft_when = DraftWhen::kAlways},
+                               .draft_engine = &draft,
+                               .draft_step_timeout = std::chrono::milliseconds(20)});
+  const std::vector<int32_t> prompt = {1, 2, 3};
+  const auto answer = [&] {
+    const auto sink = std::make_shared<RecordingSink>();
+    ASSERT_TRUE(scheduler.submit(Request(prompt, 30), sink).ok());
+    ASSERT_TRUE(sink->wait_end());
+    EXPECT_EQ(sink->tokens(), ExpectedTokens(model, prompt, 30));
+  };
+  draft.hangs = true;
+  answer();
+  EXPECT_EQ(draft.state().status.code(), absl::StatusCode::kDeadlineExceeded);
+  EXPECT_EQ(draft.steps(), 0u);
+  draft.hangs = false;
+  draft.recover();
+  answer();
+  EXPECT_GT(draft.steps(), 0u);
+  EXPECT_GT(scheduler.stats().model_drafts.accepted, 0);
+}
+
 TEST(DraftModel, OneThatKeepsStatesIsNotUsed) {
   const NextTokenFn model = HashModel(kVocabulary);
   FakeEngine engine({.limits = kRoomy}, model);

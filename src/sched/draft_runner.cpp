@@ -11,9 +11,6 @@
 namespace shoal {
 namespace {
 
-/// A step of a small model that takes longer hangs, and the sequences that wait for it go on.
-constexpr Duration kStepTimeout = std::chrono::seconds(30);
-
 absl::Status CheckDraftLimits(const EngineLimits& limits) {
   RETURN_IF_ERROR(CheckLimits(limits));
   if (limits.state_slots == 0) return absl::OkStatus();
@@ -29,8 +26,13 @@ struct DraftRunner::Inbox {
   std::vector<std::pair<uint64_t, absl::StatusOr<StepResult>>> results;  // By generation.
 };
 
-DraftRunner::DraftRunner(Engine* engine, BatchPlanner& planner, std::function<void()> wake)
-    : engine_(engine), planner_(planner), wake_(std::move(wake)), inbox_(std::make_shared<Inbox>()) {
+DraftRunner::DraftRunner(Engine* engine, Duration step_timeout, BatchPlanner& planner,
+                         std::function<void()> wake)
+    : engine_(engine),
+      step_timeout_(step_timeout),
+      planner_(planner),
+      wake_(std::move(wake)),
+      inbox_(std::make_shared<Inbox>()) {
   if (engine_ != nullptr) engine_->set_state_listener(wake_);
 }
 
@@ -47,7 +49,7 @@ void DraftRunner::receive() {
     if (up_ && generation == generation_ && in_flight_.has_value()) take(std::move(result));
   }
   if (in_flight_.has_value() && in_flight_->deadline.expired()) {
-    lose(DeadlineExceeded("a step took longer than {} seconds", SecondsOf(kStepTimeout)));
+    lose(DeadlineExceeded("a step took longer than {} seconds", SecondsOf(step_timeout_)));
   }
   refresh();
 }
@@ -85,7 +87,7 @@ void DraftRunner::submit() {
   if (!up_) return;
   std::optional<Step> step = planner_.compose_draft();
   if (!step.has_value()) return;
-  in_flight_ = {.rows = step->rows(), .at_ns = NowNs(), .deadline = Deadline::after(kStepTimeout)};
+  in_flight_ = {.rows = step->rows(), .at_ns = NowNs(), .deadline = Deadline::after(step_timeout_)};
   engine_->submit(
       *generation_, *std::move(step),
       [inbox = inbox_, wake = wake_, generation = *generation_](absl::StatusOr<StepResult> result) {

@@ -17,8 +17,9 @@ namespace shoal {
 class DraftRunner {
  public:
   /// engine: nullptr where there is no draft model; else it must outlive the runner, which takes its state listener.
-  /// wake: has receive() called soon; from any thread, also after the runner is gone.
-  DraftRunner(Engine* engine, BatchPlanner& planner, std::function<void()> wake);
+  /// step_timeout: after which a step hangs. wake: has receive() called soon; from any thread, also after the runner is
+  /// gone.
+  DraftRunner(Engine* engine, Duration step_timeout, BatchPlanner& planner, std::function<void()> wake);
   ~DraftRunner();
 
   /// Takes in what the engine has done since.
@@ -34,6 +35,7 @@ class DraftRunner {
   void take(absl::StatusOr<StepResult> result);
 
   Engine* const engine_;
+  const Duration step_timeout_;
   BatchPlanner& planner_;
   const std::function<void()> wake_;
   const std::shared_ptr<Inbox> inbox_;

@@ -98,7 +98,7 @@ Scheduler::Scheduler(Engine& engine, SchedulerOptions options)
       mailbox_(std::make_shared<Mailbox>()),
       mask_pool_(options_.mask_threads),
       batch_planner_(options_.batch),
-      draft_runner_(options_.draft_engine, batch_planner_,
+      draft_runner_(options_.draft_engine, options_.draft_step_timeout, batch_planner_,
                     [mailbox = mailbox_] { mailbox->post({.kind = Event::Kind::kEngineState}); }),
       engine_status_(Unavailable("the engine has not started yet")),
       down_since_(Clock::now()),

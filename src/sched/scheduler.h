@@ -46,6 +46,8 @@ struct SchedulerOptions {
   /// Of a small model that drafts, where batch.draft_max is not 0; nullptr: none. Outlives the scheduler, which takes
   /// its state listener.
   Engine* draft_engine = nullptr;
+  /// A step of a small model that takes longer hangs, and the sequences that wait for its drafts go on.
+  Duration draft_step_timeout = std::chrono::seconds(30);
   int mask_threads = 2;  ///< At most so many compute masks, beside the steps.
   /// How long a request that has not begun waits for an engine that is down before it fails with Unavailable.
   Duration engine_wait = std::chrono::seconds(10);

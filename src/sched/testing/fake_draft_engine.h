@@ -2,6 +2,7 @@
 // blocks. A step is computed within submit().
 #pragma once
 
+#include <atomic>
 #include <functional>
 #include <map>
 #include <mutex>
@@ -31,6 +32,10 @@ class FakeDraftEngine : public Engine {
     if (generation != state_.generation || !state_.status.ok()) {
       lock.unlock();
       return done(absl::UnavailableError("not up"));
+    }
+    if (hangs) {
+      unanswered_.push_back(std::move(done));
+      return;
     }
     StepResult result = execute(step);
     lock.unlock();
@@ -84,6 +89,7 @@ class FakeDraftEngine : public Engine {
   size_t known_sequences() const { return known_.size(); }
   uint64_t steps() const { return steps_; }
   std::function<void(StepResult&)> tamper;  ///< Changes results before they are told.
+  std::atomic<bool> hangs{false};           ///< No step ends.
 
  private:
   void execute_slice(const SeqSlice& slice, StepResult& result) {
@@ -123,6 +129,7 @@ class FakeDraftEngine : public Engine {
   mutable std::mutex mutex_;
   State state_;
   std::function<void()> listener_ = [] {};
+  std::vector<StepDone> unanswered_;
   uint64_t steps_ = 0;
   std::unordered_map<SeqId, NewSequence> known_;
   std::map<std::pair<BlockId, int64_t>, std::pair<int32_t, bool>> cells_;
