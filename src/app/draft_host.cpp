@@ -1,6 +1,8 @@
 #include "app/draft_host.h"
 
 #include <algorithm>
+#include <optional>
+#include <thread>
 #include <utility>
 
 #include "app/progress.h"
@@ -17,6 +19,9 @@ namespace {
 /// Its cache gets no more of the memory than one part in so many, unless that is too little for it.
 constexpr int64_t kCacheShare = 16;
 constexpr int64_t kPositionsMin = 4096;
+/// What made it fail may do so again, and requests are answered without it.
+constexpr RetryPauses kPauses{std::chrono::seconds(1), std::chrono::minutes(1)};
+constexpr Duration kPoll = std::chrono::milliseconds(2);
 
 }  // namespace
 
@@ -46,9 +51,7 @@ absl::StatusOr<std::unique_ptr<DraftHost>> DraftHost::Open(Options options, cons
   return host;
 }
 
-DraftHost::~DraftHost() {
-  if (cluster_ != nullptr) cluster_->close(engine_, Cancelled("the server is shutting down"));
-}
+DraftHost::~DraftHost() = default;
 
 // One stage, under a name that no other node of the process has: several models may have the same draft model.
 absl::Status DraftHost::make_plan(const Checkpoint& drafts_for) {
@@ -89,12 +92,22 @@ absl::Status DraftHost::load(std::shared_ptr<NodeHost> host,
   ASSIGN_OR_RETURN(options.isa, options_.compute.chosen_isa());
   options.packed_cache = std::move(packed_cache);
   options.host = std::move(host);
-  ProgressBar bar("loading the draft model");
-  options.progress = [&bar](int64_t done, int64_t total) { bar.update(done, total); };
+  // The cluster keeps the function, the bar is for now.
+  const auto bar = std::make_shared<std::optional<ProgressBar>>(std::in_place, "loading the draft model");
+  options.progress = [bar](int64_t done, int64_t total) {
+    if (bar->has_value()) (*bar)->update(done, total);
+  };
   absl::StatusOr<std::unique_ptr<LocalCluster>> cluster = LocalCluster::Load(std::move(options));
+  bar->reset();
   if (!cluster.ok()) return Annotate(cluster.status(), "--draft-model " + options_.folder);
   cluster_ = *std::move(cluster);
-  RETURN_IF_ERROR(cluster_->open(plan_, engine_));
+  supervisor_ = std::make_unique<Supervisor>(
+      *cluster_, engine_, [plan = plan_] { return plan; }, kPauses);
+  supervisor_->start();
+  while (!engine_.state().status.ok()) {
+    RETURN_IF_ERROR(supervisor_->last_attempt());
+    std::this_thread::sleep_for(kPoll);
+  }
   LogInfo("drafts come from '{}': {} with its cache", model_.facts.name, FormatBytes(bytes_));
   return absl::OkStatus();
 }

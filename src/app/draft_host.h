@@ -9,6 +9,7 @@
 #include "absl/status/statusor.h"
 #include "app/command.h"
 #include "cluster/local_cluster.h"
+#include "cluster/supervisor.h"
 #include "exec/pipeline_engine.h"
 #include "text/tokenizer.h"
 
@@ -33,7 +34,7 @@ class DraftHost {
   /// What its weights and its cache take.
   int64_t bytes() const { return bytes_; }
 
-  /// Loads it and has its engine up. host: of this process, so that it computes by turns with what else that hosts;
+  /// Loads it and has its engine up, from now on: one that failed is opened again, after a pause that grows. host: of this process, so that it computes by turns with what else that hosts;
   /// nullptr: it has one of its own. Errors as LocalCluster::Load and open.
   absl::Status load(std::shared_ptr<NodeHost> host, std::shared_ptr<const PackedCache> packed_cache);
 
@@ -52,6 +53,7 @@ class DraftHost {
   int64_t bytes_ = 0;
   PipelineEngine engine_{kLocalLiveness};
   std::unique_ptr<LocalCluster> cluster_;
+  std::unique_ptr<Supervisor> supervisor_;
 };
 
 }  // namespace shoal
