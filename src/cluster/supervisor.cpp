@@ -113,12 +113,29 @@ void Supervisor::begin_move(Replan replan) {
   ask_ = Deadline();  // When all is loaded, at once.
 }
 
+void Supervisor::ask_for_advice() {
+  if (!advice_ || !ask_.expired()) return;
+  ask_ = Deadline::after(kAdvicePause);
+  std::optional<Replan> replan = advice_();
+  if (replan.has_value()) begin_move(*std::move(replan));
+}
+
+Replan::Turn Supervisor::turn_of_move() {
+  if (!replan_->turn) return Replan::Turn::kGo;
+  if (!ask_.expired()) return Replan::Turn::kWait;
+  ask_ = Deadline::after(kAdvicePause);
+  return replan_->turn();
+}
+
+void Supervisor::drop_move(std::optional<Move> told) {
+  replan_.reset();
+  const std::lock_guard lock(mutex_);
+  move_ = std::move(told);
+}
+
 bool Supervisor::ready_to_move() {
   if (!replan_.has_value()) {
-    if (!advice_ || !ask_.expired()) return false;
-    ask_ = Deadline::after(kAdvicePause);
-    std::optional<Replan> replan = advice_();
-    if (replan.has_value()) begin_move(*std::move(replan));
+    ask_for_advice();
     return false;
   }
   absl::Status outcome;
@@ -129,29 +146,22 @@ bool Supervisor::ready_to_move() {
   }
   if (mover_.joinable()) mover_.join();
   // What was best for a session that has ended meanwhile need not be so now.
-  bool stale = moving_from_ != engine_.state().generation;
+  if (moving_from_ != engine_.state().generation) {
+    drop_move(std::nullopt);
+    return false;
+  }
   // Where there is no room for both, nodes load while nothing is served.
-  bool moves = !stale && (outcome.ok() || absl::IsResourceExhausted(outcome));
-  Replan::Turn turn = Replan::Turn::kGo;
-  if (moves && replan_->turn) {
-    if (!ask_.expired()) return false;
-    ask_ = Deadline::after(kAdvicePause);
-    turn = replan_->turn();
+  if (!outcome.ok() && !absl::IsResourceExhausted(outcome)) {
+    LogWarning("the session goes on as it is: {}", Message(outcome));
+    ask_ = Deadline::after(kAfterFailedMove);
+    drop_move(Move{replan_->why, outcome});
+    return false;
   }
-  if (turn == Replan::Turn::kWait) return false;
-  stale = stale || turn == Replan::Turn::kDrop;
-  moves = moves && !stale;
-  {
-    const std::lock_guard lock(mutex_);
-    move_.reset();
-    if (!stale && !moves) move_ = Move{replan_->why, outcome};
-  }
-  if (moves && !outcome.ok()) LogInfo("the session ends before nodes load: {}", Message(outcome));
-  if (moves) return true;
-  if (!stale) LogWarning("the session goes on as it is: {}", Message(outcome));
-  if (!stale) ask_ = Deadline::after(kAfterFailedMove);
-  replan_.reset();
-  return false;
+  const Replan::Turn turn = turn_of_move();
+  if (turn == Replan::Turn::kDrop) drop_move(std::nullopt);
+  if (turn != Replan::Turn::kGo) return false;
+  if (!outcome.ok()) LogInfo("the session ends before nodes load: {}", Message(outcome));
+  return true;
 }
 
 Supervisor::Ended Supervisor::watch() {
@@ -164,7 +174,7 @@ Supervisor::Ended Supervisor::watch() {
       if (replan_->adopt) replan_->adopt();
       next_ = std::move(replan_->plan);
       host_.close(engine_, Unavailable("{}", replan_->why));
-      replan_.reset();
+      drop_move(std::nullopt);
       return Ended::kForAnotherPlan;
     }
     if (!pause(kPoll)) return Ended::kStopped;

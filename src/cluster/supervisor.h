@@ -91,7 +91,12 @@ class Supervisor {
   absl::Status open(Plan plan);
   /// Asks for advice, or looks after what it led to. Whether the session is to end for next_ now.
   bool ready_to_move();
+  void ask_for_advice();
   void begin_move(Replan replan);
+  /// Whether the session may end now, asked now and then.
+  Replan::Turn turn_of_move();
+  /// Forgets the move. told: what move() says of it from now on.
+  void drop_move(std::optional<Move> told);
   enum class Ended : uint8_t { kLost, kForAnotherPlan, kStopped };
   /// Until the session ends, which it is to do.
   Ended watch();
