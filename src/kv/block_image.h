@@ -46,6 +46,14 @@ struct ImageId {
   bool operator==(const ImageId&) const = default;
 };
 
+/// What a place of a cache holds, whichever cache.
+struct CachedPlace {
+  CachePlace place;
+  BlockKey key;
+  int32_t position = 0;  ///< As ImageId's.
+  bool operator==(const CachedPlace&) const = default;
+};
+
 /// An image whose header and checksum are sound.
 struct ImageView {
   LayerId layer;

@@ -36,6 +36,15 @@ absl::StatusOr<std::vector<Id>> IdPool<Id>::allocate(int count) {
 }
 
 template <typename Id>
+void IdPool<Id>::claim(const std::vector<Id>& ids) {
+  for (const Id id : ids) {
+    SHOAL_CHECK_EQ(references(id), 0);
+    references_[static_cast<size_t>(id.value)] = 1;
+  }
+  std::erase_if(free_, [this](Id id) { return references(id) > 0; });
+}
+
+template <typename Id>
 void IdPool<Id>::share(Id id) {
   SHOAL_CHECK_GE(references(id), 1);
   ++references_[static_cast<size_t>(id.value)];

@@ -30,6 +30,9 @@ class IdPool {
   /// takes none, if there are not enough.
   absl::StatusOr<std::vector<Id>> allocate(int count);
 
+  /// Takes these, with one owner each. CHECKs that they are free.
+  void claim(const std::vector<Id>& ids);
+
   /// Adds an owner to an id. CHECKs that it has one.
   void share(Id id);
 

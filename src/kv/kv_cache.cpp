@@ -1,12 +1,16 @@
 #include "kv/kv_cache.h"
 
+#include <algorithm>
 #include <cstdint>
+#include <cstring>
+#include <span>
 #include <string>
 #include <utility>
 
 #include "base/check.h"
 #include "base/status.h"
 #include "base/text.h"
+#include "numeric/unused_memory.h"
 
 namespace shoal {
 namespace {
@@ -21,6 +25,28 @@ size_t SlotBytes(const KvLayerShape& shape) {
   return static_cast<size_t>(shape.state_values) * sizeof(float);
 }
 
+/// Bytes of one block, or of one state.
+size_t PlaceBytes(const KvLayerShape& shape, DType dtype) {
+  return shape.state_values > 0 ? SlotBytes(shape) : 2 * HalfBlockBytes(shape, dtype);
+}
+
+bool IsZero(std::span<const std::byte> bytes) {
+  return bytes.front() == std::byte{0} && std::memcmp(bytes.data(), bytes.data() + 1, bytes.size() - 1) == 0;
+}
+
+std::span<std::byte> BytesOf(const AlignedMemory& memory) {
+  return {memory.data(), static_cast<size_t>(memory.bytes())};
+}
+
+/// Copies places of `each` bytes. Pages of places that hold nothing stay untouched.
+void CopyPlaces(const AlignedMemory& from, AlignedMemory& to, size_t each) {
+  const auto bytes = static_cast<size_t>(std::min(from.bytes(), to.bytes()));
+  for (size_t at = 0; at < bytes; at += each) {
+    const std::span<const std::byte> place(from.data() + at, each);
+    if (!IsZero(place)) std::ranges::copy(place, to.data() + at);
+  }
+}
+
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<KvCache>> KvCache::Create(Range layers, std::vector<KvLayerShape> shapes,
@@ -33,13 +59,13 @@ absl::StatusOr<std::unique_ptr<KvCache>> KvCache::Create(Range layers, std::vect
   cache->dtype_ = dtype;
   cache->blocks_ = blocks;
   size_t bytes = 0;
+  std::vector<size_t> bytes_of;
   for (const KvLayerShape& shape : shapes) {
     const bool state = shape.state_values > 0;
     SHOAL_CHECK(state || (shape.kv_heads > 0 && shape.head_dim > 0));
-    cache->layer_offset_.push_back(bytes);
-    const size_t each = state ? SlotBytes(shape) : 2 * HalfBlockBytes(shape, dtype);
-    size_t layer_bytes = 0;
-    if (__builtin_mul_overflow(each, static_cast<size_t>(state ? state_slots : blocks), &layer_bytes) ||
+    size_t& layer_bytes = bytes_of.emplace_back();
+    if (__builtin_mul_overflow(PlaceBytes(shape, dtype), static_cast<size_t>(state ? state_slots : blocks),
+                               &layer_bytes) ||
         __builtin_add_overflow(bytes, layer_bytes, &bytes) || bytes > size_t{INT64_MAX} / 2) {
       return ResourceExhausted("kv: {} blocks and {} state slots of {} layers exceed the address space",
                                blocks, state_slots, layers.size());
@@ -50,15 +76,55 @@ absl::StatusOr<std::unique_ptr<KvCache>> KvCache::Create(Range layers, std::vect
   // Pages appear when a block is first written, so an idle cache costs nothing. They are huge pages, because
   // decode reads the cache once per token, in runs of a few KiB, and with 4 KiB pages the walks cost as much
   // as the reads.
-  absl::StatusOr<AlignedMemory> memory = AlignedMemory::Allocate(static_cast<int64_t>(bytes));
-  if (!memory.ok()) {
-    return ResourceExhausted(
-        "kv: {} for {} blocks and {} state slots of layers [{}, {}) refused. Ask for fewer positions or "
-        "sequences.",
-        FormatBytes(static_cast<int64_t>(bytes)), blocks, state_slots, layers.begin, layers.end);
+  for (const size_t layer_bytes : bytes_of) {
+    absl::StatusOr<AlignedMemory> memory = AlignedMemory::Allocate(static_cast<int64_t>(layer_bytes));
+    if (!memory.ok()) {
+      return ResourceExhausted(
+          "kv: {} for {} blocks and {} state slots of layers [{}, {}) refused. Ask for fewer positions or "
+          "sequences.",
+          FormatBytes(static_cast<int64_t>(bytes)), blocks, state_slots, layers.begin, layers.end);
+    }
+    cache->memory_.push_back(*std::move(memory));
   }
-  cache->memory_ = *std::move(memory);
+  cache->held_.assign(bytes_of.size(), true);
   return cache;
+}
+
+std::vector<LayerId> KvCache::take_over(KvCache& old) {
+  std::vector<LayerId> taken;
+  for (int64_t i = layers_.begin; dtype_ == old.dtype_ && i < layers_.end; ++i) {
+    const LayerId layer{static_cast<int32_t>(i)};
+    if (!old.has(layer) || old.shape(layer) != shape(layer)) continue;
+    const size_t from = old.index_of(layer);
+    AlignedMemory memory = std::move(old.memory_[from]);
+    old.held_[from] = false;
+    AlignedMemory& own = memory_[index_of(layer)];
+    if (memory.bytes() >= own.bytes()) {
+      ClearUnused(BytesOf(memory).subspan(static_cast<size_t>(own.bytes())));
+      own = std::move(memory);
+    } else {
+      CopyPlaces(memory, own, PlaceBytes(shape(layer), dtype_));
+    }
+    taken.push_back(layer);
+  }
+  const size_t slots = taken.empty() ? 0 : std::min(state_positions_.size(), old.state_positions_.size());
+  std::copy_n(old.state_positions_.begin(), slots, state_positions_.begin());
+  return taken;
+}
+
+void KvCache::trim(Range layers, int blocks, int state_slots) {
+  blocks_ = std::min(blocks_, blocks);
+  state_positions_.resize(std::min(state_positions_.size(), static_cast<size_t>(state_slots)));
+  for (size_t i = 0; i < memory_.size(); ++i) {
+    const KvLayerShape& shape = shapes_[i];
+    const int64_t places = shape.state_values > 0 ? this->state_slots() : blocks_;
+    held_[i] = held_[i] && layers.contains(layers_.begin + static_cast<int64_t>(i));
+    if (held_[i]) {
+      ClearUnused(BytesOf(memory_[i]).subspan(static_cast<size_t>(places) * PlaceBytes(shape, dtype_)));
+    } else {
+      const AlignedMemory gone = std::move(memory_[i]);
+    }
+  }
 }
 
 size_t KvCache::index_of(LayerId layer) const {
@@ -67,14 +133,13 @@ size_t KvCache::index_of(LayerId layer) const {
 }
 
 int64_t KvCache::place_bytes(LayerId layer) const {
-  const KvLayerShape& shape = this->shape(layer);
-  return static_cast<int64_t>(shape.state_values > 0 ? SlotBytes(shape) : 2 * HalfBlockBytes(shape, dtype_));
+  return static_cast<int64_t>(PlaceBytes(shape(layer), dtype_));
 }
 
 std::byte* KvCache::keys(LayerId layer, BlockId block) const {
   const size_t index = index_of(layer);
   SHOAL_CHECK(block.value >= 0 && block.value < blocks_);
-  return memory_.data() + layer_offset_[index] +
+  return memory_[index].data() +
          2 * HalfBlockBytes(shapes_[index], dtype_) * static_cast<size_t>(block.value);
 }
 
@@ -88,7 +153,7 @@ float* KvCache::state(LayerId layer, SlotId slot) const {
   SHOAL_CHECK(slot.value >= 0 && slot.value < state_slots());
   const auto index = static_cast<size_t>(layer.value - layers_.begin);
   SHOAL_CHECK_GT(shapes_[index].state_values, 0);
-  return reinterpret_cast<float*>(memory_.data() + layer_offset_[index] +
+  return reinterpret_cast<float*>(memory_[index].data() +
                                   SlotBytes(shapes_[index]) * static_cast<size_t>(slot.value));
 }
 

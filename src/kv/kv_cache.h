@@ -29,8 +29,8 @@ struct StateWrite {
 /// The slot of a sequence without a state yet, before its first token.
 inline constexpr SlotId kNoState{-1};
 
-/// Memory for `blocks` blocks and `state_slots` states of each layer in `layers`. Pages are touched only when
-/// a block or slot is first written. One block of one layer holds, one after the other,
+/// Memory for `blocks` blocks and `state_slots` states of each layer in `layers`, each layer's apart, so that layers
+/// can leave. Pages are touched only when a block or slot is first written. One block of one layer holds, one after the other,
 ///   K   [kv_heads][head_dim][kBlockPositions]
 ///   V   [kv_heads][kBlockPositions][head_dim]
 class KvCache {
@@ -51,6 +51,15 @@ class KvCache {
   int64_t place_bytes(LayerId layer) const;
 
   int state_slots() const { return static_cast<int>(state_positions_.size()); }
+
+  /// Takes over what `old` holds of layers that both have, in the same form: blocks and slots keep their ids, as far as
+  /// there are as many here. No two copies of more than a layer are ever held. `old` has these layers no more; returned
+  /// are they.
+  std::vector<LayerId> take_over(KvCache& old);
+  /// Gives back layers that are not of `layers`, and blocks and slots behind so many.
+  void trim(Range layers, int blocks, int state_slots);
+  /// Whether the layer is one of layers() that was not taken or given back.
+  bool has(LayerId layer) const { return layers_.contains(layer.value) && held_[index_of(layer)]; }
 
   /// First byte of K (V) of a block. CHECKs that the cache has the layer and the block.
   std::byte* keys(LayerId layer, BlockId block) const;
@@ -78,9 +87,9 @@ class KvCache {
   std::vector<KvLayerShape> shapes_;
   DType dtype_ = DType::kF16;
   int blocks_ = 0;
-  std::vector<size_t> layer_offset_;  // Byte offset of each layer's blocks or slots in the memory.
   std::vector<int32_t> state_positions_;
-  AlignedMemory memory_;
+  std::vector<AlignedMemory> memory_;  // Of each layer's blocks or slots, and maybe more behind them.
+  std::vector<bool> held_;             // Of each layer: its memory is here.
 };
 
 }  // namespace shoal

@@ -1,8 +1,12 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <map>
+#include <memory>
 #include <set>
+#include <utility>
+#include <vector>
 
 #include "base/random.h"
 #include "base/status.h"
@@ -87,6 +91,22 @@ TEST(BlockPoolDeathTest, ReleasingOrSharingAFreeBlockIsABug) {
   EXPECT_DEATH(pool.release({(*blocks)[0], (*blocks)[0]}), "CHECK failed");
 }
 
+TEST(BlockPool, ThoseThatAreClaimedAreNotHandedOut) {
+  BlockPool pool(5);
+  pool.claim({{3}, {0}});
+  EXPECT_EQ(pool.used_count(), 2);
+  EXPECT_EQ(*pool.allocate(3), (std::vector<BlockId>{{1}, {2}, {4}}));
+  EXPECT_TRUE(pool.verify().ok());
+  pool.release({{3}});
+  EXPECT_EQ(*pool.allocate(1), (std::vector<BlockId>{{3}}));
+}
+
+TEST(BlockPoolDeathTest, ClaimingWhatHasAnOwnerIsABug) {
+  BlockPool pool(2);
+  const auto held = pool.allocate(1);
+  EXPECT_DEATH(pool.claim(*held), "CHECK failed");
+}
+
 TEST(BlocksFor, CoversEveryPosition) {
   EXPECT_EQ(BlocksFor(0), 0);
   EXPECT_EQ(BlocksFor(1), 1);
@@ -144,6 +164,82 @@ TEST(KvCache, ASlotHoldsNothingUntilItsPositionIsSet) {
   cache->set_state_position(SlotId{1}, 32);
   EXPECT_EQ(cache->state_position(SlotId{1}), 32);
   EXPECT_EQ(cache->state_position(SlotId{0}), -1);
+}
+
+/// Layers [4, 7), the middle one with blocks, the others with states: each byte says where it lies.
+std::unique_ptr<KvCache> FilledCache(int blocks, int slots) {
+  auto cache = *KvCache::Create({4, 7}, {{.state_values = 48}, {2, 128}, {.state_values = 16}}, DType::kF16,
+                                blocks, slots);
+  for (int block = 0; block < blocks; ++block) {
+    std::byte* const begin = cache->keys(LayerId{5}, BlockId{block});
+    std::fill_n(begin, cache->place_bytes(LayerId{5}), static_cast<std::byte>(1 + block));
+  }
+  for (int slot = 0; slot < slots; ++slot) {
+    *cache->state(LayerId{4}, SlotId{slot}) = static_cast<float>(slot);
+    *cache->state(LayerId{6}, SlotId{slot}) = static_cast<float>(100 + slot);
+    cache->set_state_position(SlotId{slot}, 32 * slot);
+  }
+  return cache;
+}
+
+void ExpectFilled(const KvCache& cache, int blocks, int slots) {
+  for (int block = 0; block < cache.blocks(); ++block) {
+    const std::byte expected{static_cast<uint8_t>(block < blocks ? 1 + block : 0)};
+    const std::byte* const begin = cache.keys(LayerId{5}, BlockId{block});
+    EXPECT_EQ(std::count(begin, begin + cache.place_bytes(LayerId{5}), expected),
+              cache.place_bytes(LayerId{5}))
+        << "block " << block;
+  }
+  for (int slot = 0; slot < cache.state_slots(); ++slot) {
+    EXPECT_EQ(cache.state_position(SlotId{slot}), slot < slots ? 32 * slot : -1);
+    if (slot >= slots) continue;
+    EXPECT_EQ(*cache.state(LayerId{6}, SlotId{slot}), static_cast<float>(100 + slot));
+  }
+}
+
+std::unique_ptr<KvCache> FreshCache(int blocks, int slots) {
+  return *KvCache::Create({4, 7}, {{.state_values = 48}, {2, 128}, {.state_values = 16}}, DType::kF16, blocks,
+                          slots);
+}
+
+// 2 MiB and more have mappings of their own: 64 blocks of 32 KiB.
+TEST(KvCache, BlocksAndStatesStayInACacheOfAnotherSize) {
+  const std::vector<std::pair<int, int>> sizes = {{70, 70},  {70, 66}, {70, 3}, {3, 70},
+                                                  {66, 200}, {3, 2},   {70, 0}};
+  for (const auto& [before, after] : sizes) {
+    SCOPED_TRACE(testing::Message() << before << " blocks become " << after);
+    const auto old = FilledCache(before, 5);
+    const auto cache = FreshCache(after, 3);
+    EXPECT_EQ(cache->take_over(*old), (std::vector<LayerId>{{4}, {5}, {6}}));
+    EXPECT_FALSE(old->has(LayerId{5}));
+    ExpectFilled(*cache, std::min(before, after), 3);
+    const auto again = FreshCache(after + 1, 6);
+    again->take_over(*cache);
+    ExpectFilled(*again, std::min(before, after), 3);
+  }
+}
+
+TEST(KvCache, OnlyLayersOfTheSameFormAreTakenOver) {
+  const auto old = FilledCache(70, 4);
+  const auto cache = *KvCache::Create({5, 8}, {{2, 128}, {.state_values = 32}, {2, 128}}, DType::kF16, 70, 4);
+  EXPECT_EQ(cache->take_over(*old), (std::vector<LayerId>{{5}}));
+  EXPECT_EQ(*cache->keys(LayerId{5}, BlockId{69}), std::byte{70});
+  EXPECT_TRUE(old->has(LayerId{4}) && !old->has(LayerId{5}) && old->has(LayerId{6}));
+  EXPECT_EQ(*old->state(LayerId{4}, SlotId{3}), 3);
+  const auto other =
+      *KvCache::Create({4, 7}, {{.state_values = 48}, {2, 128}, {.state_values = 16}}, DType::kBF16, 70, 4);
+  EXPECT_TRUE(other->take_over(*FilledCache(70, 4)).empty());
+}
+
+TEST(KvCache, WhatIsTrimmedIsGoneAndTheRestStays) {
+  const auto old = FilledCache(70, 4);
+  old->trim({5, 7}, 66, 3);
+  EXPECT_FALSE(old->has(LayerId{4}));
+  EXPECT_EQ(old->blocks(), 66);
+  ExpectFilled(*old, 66, 3);
+  const auto cache = FreshCache(70, 4);
+  EXPECT_EQ(cache->take_over(*old), (std::vector<LayerId>{{5}, {6}}));
+  ExpectFilled(*cache, 66, 3);
 }
 
 TEST(KvCacheDeathTest, AskingALayerWithBlocksForAStateIsABug) {
