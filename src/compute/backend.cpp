@@ -62,6 +62,16 @@ absl::Status BackendSession::import_cached(const CachePlace&, const ImageId&, st
   return Unimplemented("this backend does not import caches: serve without --kv-disk");
 }
 
+absl::Status BackendCache::export_image(LayerId, const CachePlace&, const ImageId&,
+                                        std::vector<std::byte>&) const {
+  return Unimplemented("this backend does not export its caches");
+}
+
+absl::StatusOr<int64_t> BackendSession::import_image(LayerId, const CachePlace&, const ImageId&,
+                                                     std::span<const std::byte>) {
+  return Unimplemented("this backend does not import caches");
+}
+
 absl::Status CheckOptions(const Backend& backend, const BackendSessionOptions& options) {
   const int64_t rows_max = backend.limits().rows_max;
   if (options.rows_max > rows_max) {

@@ -67,6 +67,21 @@ struct BackendSessionOptions {
   StepProfile* profile = nullptr;  ///< Where time is charged; nullptr: nowhere. Outlives the session.
 };
 
+/// What a session leaves of its cache, for the next one of the same node: of the same weights, dtype and activations. Only
+/// the backend that made it looks into it.
+class BackendCache {
+ public:
+  virtual ~BackendCache() = default;
+  virtual bool has(LayerId layer) const = 0;
+  /// Gives back layers that are not of `layers`, and blocks and state slots behind so many.
+  virtual void trim(Range layers, int blocks, int state_slots) = 0;
+  /// As ExportImage() of a layer that it has; nothing is appended where the layer has no such kind of place.
+  /// FailedPrecondition: there is no such place, or the slot holds another state. Unimplemented: this backend does not
+  /// give its caches away.
+  virtual absl::Status export_image(LayerId layer, const CachePlace& place, const ImageId& id,
+                                    std::vector<std::byte>& out) const;
+};
+
 /// A cache and what steps need besides. One thread at a time calls it. That thread may call holds(),
 /// run_experts(), run_expert(), add_sums() and import_cached() in the middle of forward(), too, from before_layer
 /// or from the exchange, and between head() and sample() or score(): others' requests are served while own rows
@@ -110,6 +125,18 @@ class BackendSession {
   /// As ImportImages. Unimplemented as export_cached().
   virtual absl::Status import_cached(const CachePlace& place, const ImageId& id,
                                      std::span<const std::byte> images);
+
+  /// The cache; the session runs no step any more. nullptr: it has none, or this backend does not give it away.
+  virtual std::unique_ptr<BackendCache> release_cache() { return nullptr; }
+  /// Goes on with what a cache of this backend's holds, as KvCache::take_over(), before the first step. Returns the
+  /// layers of which it does.
+  virtual std::vector<LayerId> adopt_cache(BackendCache& /*cache*/) { return {}; }
+  /// As ImportImage(), of a layer held here, before the first step. FailedPrecondition: there is no such layer or place,
+  /// or the image is of another kind. Unimplemented as export_cached().
+  virtual absl::StatusOr<int64_t> import_image(LayerId layer, const CachePlace& place, const ImageId& id,
+                                               std::span<const std::byte> image);
+  /// Behind how many tokens the state in a slot is, of which images of all layers were taken in.
+  virtual void set_state_position(SlotId /*slot*/, int32_t /*position*/) {}
 
   /// Elements that did not fit the cache's f16 and were stored as +-65504, since the model was loaded.
   virtual int64_t kv_saturated() const = 0;

@@ -5,6 +5,7 @@
 #include <system_error>
 #include <thread>
 #include <utility>
+#include <variant>
 
 #include "absl/functional/function_ref.h"
 #include "base/check.h"
@@ -47,6 +48,44 @@ StoredBytes MeasureStored(const BackendLoad& load) {
   }
   return bytes;
 }
+
+/// Whether the layer has places of this kind.
+bool HasKind(const KvCache& cache, LayerId layer, const CachePlace& place) {
+  return (cache.shape(layer).state_values > 0) == std::holds_alternative<SlotId>(place);
+}
+
+absl::Status CheckPlace(const KvCache& cache, LayerId layer, const CachePlace& place) {
+  const bool slot = std::holds_alternative<SlotId>(place);
+  const int32_t id = slot ? std::get<SlotId>(place).value : std::get<BlockId>(place).value;
+  const int32_t end = slot ? cache.state_slots() : cache.blocks();
+  if (cache.has(layer) && id >= 0 && id < end) return absl::OkStatus();
+  return FailedPrecondition("cache: there is no {} {} of layer {}", slot ? "state slot" : "block", id, layer);
+}
+
+/// The only kind that a CpuSession is given.
+class CpuCache final : public BackendCache {
+ public:
+  explicit CpuCache(std::unique_ptr<KvCache> cache) : cache_(std::move(cache)) {}
+
+  bool has(LayerId layer) const override { return cache_->has(layer); }
+  void trim(Range layers, int blocks, int state_slots) override { cache_->trim(layers, blocks, state_slots); }
+  absl::Status export_image(LayerId layer, const CachePlace& place, const ImageId& id,
+                            std::vector<std::byte>& out) const override {
+    RETURN_IF_ERROR(CheckPlace(*cache_, layer, place));
+    if (!HasKind(*cache_, layer, place)) return absl::OkStatus();
+    if (const SlotId* slot = std::get_if<SlotId>(&place);
+        slot != nullptr && cache_->state_position(*slot) != id.position) {
+      return FailedPrecondition("cache: slot {} holds the state behind {} tokens, asked for {}", *slot,
+                                cache_->state_position(*slot), id.position);
+    }
+    ExportImage(*cache_, layer, place, id, out);
+    return absl::OkStatus();
+  }
+  KvCache& cache() { return *cache_; }
+
+ private:
+  const std::unique_ptr<KvCache> cache_;
+};
 
 class CpuSession final : public BackendSession {
  public:
@@ -131,6 +170,29 @@ class CpuSession final : public BackendSession {
                              std::span<const std::byte> images) override {
     if (cache_ != nullptr) return ImportImages(*cache_, place, id, images);
     return images.empty() ? absl::OkStatus() : InvalidArgument("cache image: no layers are held here");
+  }
+
+  std::unique_ptr<BackendCache> release_cache() override {
+    return cache_ == nullptr ? nullptr : std::make_unique<CpuCache>(std::move(cache_));
+  }
+
+  std::vector<LayerId> adopt_cache(BackendCache& cache) override {
+    if (cache_ == nullptr) return {};
+    return cache_->take_over(static_cast<CpuCache&>(cache).cache());
+  }
+
+  absl::StatusOr<int64_t> import_image(LayerId layer, const CachePlace& place, const ImageId& id,
+                                       std::span<const std::byte> image) override {
+    if (cache_ == nullptr) return FailedPrecondition("cache: no layers are held here");
+    RETURN_IF_ERROR(CheckPlace(*cache_, layer, place));
+    if (!HasKind(*cache_, layer, place)) {
+      return FailedPrecondition("cache: layer {} has no place of this kind", layer);
+    }
+    return ImportImage(*cache_, layer, place, id, image);
+  }
+
+  void set_state_position(SlotId slot, int32_t position) override {
+    if (cache_ != nullptr) cache_->set_state_position(slot, position);
   }
 
   int64_t kv_saturated() const override { return stage_ == nullptr ? 0 : stage_->kv_saturated(); }

@@ -1,6 +1,8 @@
 #include "compute/testing/fake_backend.h"
 
 #include <algorithm>
+#include <map>
+#include <span>
 #include <utility>
 
 #include "base/check.h"
@@ -74,6 +76,20 @@ int32_t NextAllowed(int32_t id, int32_t vocabulary, std::span<const uint32_t> ma
   return -1;
 }
 
+/// The only kind that a FakeSession is given.
+class FakeCache final : public BackendCache {
+ public:
+  bool has(LayerId layer) const override { return cells.contains(layer); }
+  void trim(Range layers, int blocks, int) override {
+    std::erase_if(cells, [&](const auto& entry) { return !layers.contains(entry.first.value); });
+    for (auto& [layer, values] : cells) {
+      values.resize(std::min(values.size(), static_cast<size_t>(blocks) * size_t{kBlockPositions}));
+    }
+  }
+
+  std::map<LayerId, std::vector<uint64_t>> cells;  ///< [blocks][kBlockPositions]
+};
+
 class FakeSession final : public BackendSession {
  public:
   FakeSession(const BackendLoad& load, const BackendSessionOptions& options, int64_t logit_rows)
@@ -100,6 +116,30 @@ class FakeSession final : public BackendSession {
       if (step.after_layer) step.after_layer(layer, x);
     }
     return absl::OkStatus();
+  }
+
+  std::unique_ptr<BackendCache> release_cache() override {
+    const Range layers = load_.stage.layers;
+    if (layers.empty()) return nullptr;
+    auto cache = std::make_unique<FakeCache>();
+    for (int64_t i = layers.begin; i < layers.end; ++i) {
+      const std::span<const uint64_t> cells = cells_of(i);
+      cache->cells[LayerId{static_cast<int32_t>(i)}].assign(cells.begin(), cells.end());
+    }
+    return cache;
+  }
+
+  std::vector<LayerId> adopt_cache(BackendCache& cache) override {
+    auto& old = static_cast<FakeCache&>(cache).cells;
+    std::vector<LayerId> taken;
+    for (int64_t i = load_.stage.layers.begin; i < load_.stage.layers.end; ++i) {
+      const auto from = old.extract(LayerId{static_cast<int32_t>(i)});
+      if (from.empty()) continue;
+      const std::span<uint64_t> to = cells_of(i);
+      std::copy_n(from.mapped().begin(), std::min(from.mapped().size(), to.size()), to.begin());
+      taken.push_back(from.key());
+    }
+    return taken;
   }
 
   absl::Status head(MatView<const float> x, int64_t first) override {
@@ -178,6 +218,11 @@ class FakeSession final : public BackendSession {
   int64_t scratch_bytes() const override { return 0; }
 
  private:
+  std::span<uint64_t> cells_of(int64_t layer) {
+    const auto each = static_cast<size_t>(blocks_ * kBlockPositions);
+    return std::span(cache_).subspan(static_cast<size_t>(layer - load_.stage.layers.begin) * each, each);
+  }
+
   uint64_t& cached(LayerId layer, const StepSlice& slice, int64_t position) {
     const BlockId block = slice.blocks[static_cast<size_t>(position / kBlockPositions)];
     SHOAL_CHECK(block.value >= 0 && block.value < blocks_);
