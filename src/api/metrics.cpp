@@ -64,6 +64,7 @@ struct Metrics::Impl {
     CatchUp(prefix_misses, static_cast<double>(stats.prefix_cache.misses));
     CatchUp(prefix_tokens, static_cast<double>(stats.prefix_cache.tokens_reused));
     CatchUp(prefix_evictions, static_cast<double>(stats.prefix_cache.evictions));
+    CatchUp(blocks_kept, static_cast<double>(stats.prefix_cache.kept));
     disk_blocks.Set(static_cast<double>(stats.kv_disk.blocks));
     disk_bytes.Set(static_cast<double>(stats.kv_disk.bytes));
     CatchUp(disk_hits, static_cast<double>(stats.kv_disk.hits));
@@ -133,6 +134,9 @@ struct Metrics::Impl {
                                .Add({});
   Counter& prefix_evictions =
       CounterFamily(registry, "shoal_prefix_cache_evictions_total", "Cached KV blocks that gave way").Add({});
+  Counter& blocks_kept = CounterFamily(registry, "shoal_kv_blocks_kept_total",
+                                       "KV blocks that were there again after the cluster was rebuilt")
+                             .Add({});
   Gauge& disk_blocks =
       GaugeFamily(registry, "shoal_kv_disk_blocks", "Blocks and states that all stages have on disk").Add({});
   Gauge& disk_bytes =

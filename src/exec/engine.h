@@ -7,11 +7,14 @@
 #include <limits>
 #include <span>
 #include <string>
+#include <vector>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "base/clock.h"
 #include "exec/kv_report.h"
 #include "exec/step.h"
+#include "kv/block_image.h"
 #include "kv/block_key.h"
 #include "plan/cost.h"
 
@@ -48,6 +51,13 @@ using StepDone = std::function<void(absl::StatusOr<StepResult>)>;
 /// Told what a stage of `generation` keeps on disk, from the engine's own thread. Must not block.
 using KvListener = std::function<void(uint64_t generation, NodeId node, KvReport report)>;
 
+/// What of the caches that a generation left the next one begins with.
+enum class KeptCaches : uint8_t {
+  kNone,    ///< They are empty.
+  kWanted,  ///< What was wanted (Engine::want_caches), as far as there are as many blocks and slots.
+  kAll,     ///< All blocks and states, as far as there are as many.
+};
+
 class Engine {
  public:
   virtual ~Engine() = default;
@@ -56,9 +66,12 @@ class Engine {
   struct State {
     /// OK when steps can be submitted; otherwise why not (a node is away: Unavailable naming it).
     absl::Status status;
-    /// 0 before the cluster was first up; one more whenever it was rebuilt: all caches are then empty.
+    /// 0 before the cluster was first up; one more whenever it was rebuilt.
     uint64_t generation = 0;
     EngineLimits limits;  ///< Of this generation; zeros before the first.
+    /// What of the caches all nodes began the generation with. What a step that did not come back was to write may be
+    /// there or not.
+    KeptCaches keeps_caches = KeptCaches::kNone;
   };
   virtual State state() const = 0;
 
@@ -80,6 +93,11 @@ class Engine {
 
   /// Called (from the engine's thread) whenever state() changed. Set before the first submit.
   virtual void set_state_listener(std::function<void()> listener) = 0;
+
+  /// `generation` has ended: these of its blocks and states, with all that they follow, are worth going with their layers
+  /// to other nodes, if it takes no longer than `worth`. An engine whose layers stay where they are ignores it.
+  virtual void want_caches(uint64_t /*generation*/, std::vector<CachedPlace> /*places*/, Duration /*worth*/) {
+  }
 
   /// Set before the first submit. Stages are asked now and when a generation begins, and then tell of changes. An
   /// engine whose stages keep nothing on disk tells nothing.

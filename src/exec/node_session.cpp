@@ -220,7 +220,12 @@ absl::Status NodeSession::before_layer(LayerId layer) {
   }
 }
 
+void NodeSession::note_work() {
+  if (const auto first = std::exchange(options_.on_first_work, nullptr)) first();
+}
+
 void NodeSession::run_step(const Frame& frame) {
+  note_work();
   const StepId id = frame.header.step;
   if (failed_step_.value != 0) return;  // I12: a failed step voids all later ones.
   if (runner_ == nullptr) {
@@ -271,6 +276,7 @@ void NodeSession::tell(StepId step, const StepError& error) {
 }
 
 void NodeSession::serve_experts(NodeId from, const Frame& frame) {
+  note_work();
   const PhaseTimer timer(options_.profile, StepPhase::kExchange);
   Frame reply;
   const absl::Status served = compute_experts(frame, reply);

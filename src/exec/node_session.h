@@ -47,6 +47,8 @@ class NodeSession {
     StepProfile* profile = nullptr;      ///< Where the executor's time is charged, if anybody wants to know.
     LayerHook hook;                      ///< As StageRunner::Options::hook.
     std::shared_ptr<DiskStore> kv_disk;  ///< Where blocks of the cache are kept; nullptr: nowhere.
+    /// Called once, on the executor's thread, when the first work comes: all nodes have their sessions. May be empty.
+    std::function<void()> on_first_work;
   };
 
   /// Allocates the cache; nothing runs yet. ResourceExhausted where it does not fit.
@@ -56,10 +58,22 @@ class NodeSession {
   NodeSession(const NodeSession&) = delete;
   NodeSession& operator=(const NodeSession&) = delete;
 
+  /// Before start(): as BackendSession::adopt_cache().
+  std::vector<LayerId> adopt_cache(BackendCache& cache) { return compute_->adopt_cache(cache); }
+  /// Before start(): as BackendSession::import_image() and set_state_position().
+  absl::StatusOr<int64_t> import_image(LayerId layer, const CachePlace& place, const ImageId& id,
+                                       std::span<const std::byte> image) {
+    return compute_->import_image(layer, place, id, image);
+  }
+  void set_state_position(SlotId slot, int32_t position) { compute_->set_state_position(slot, position); }
   /// Once. ResourceExhausted as Executor::start.
   absl::Status start();
   /// Closes the transport and waits until the executor has left the session. Idempotent.
   void stop();
+  /// After stop(): as BackendSession::release_cache().
+  std::unique_ptr<BackendCache> release_cache() { return compute_->release_cache(); }
+  /// After stop(): whether a step has begun, which may have written to the cache.
+  bool has_begun_steps() const { return position_.step.value != 0; }
 
   Transport& transport() { return *options_.transport; }
   /// For /status: steps run here, experts served to others (calls), whether the executor still runs it.
@@ -79,6 +93,7 @@ class NodeSession {
   absl::Status pump(Deadline deadline);
   void handle(Event event);
   void handle_frame(NodeId from, Frame frame);
+  void note_work();
   void run_step(const Frame& frame);
   void tell_kv();
   void serve_experts(NodeId from, const Frame& frame);

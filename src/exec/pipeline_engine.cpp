@@ -46,7 +46,8 @@ PipelineEngine::PipelineEngine(LivenessLimits limits) : liveness_(limits) {
 
 PipelineEngine::~PipelineEngine() { close(Cancelled("the server is shutting down")); }
 
-void PipelineEngine::open(const Plan& plan, Transport* transport, const EngineLimits& limits) {
+void PipelineEngine::open(const Plan& plan, Transport* transport, const EngineLimits& limits,
+                          KeptCaches keeps_caches) {
   std::function<void()> listener;
   {
     const std::lock_guard lock(mutex_);
@@ -62,9 +63,10 @@ void PipelineEngine::open(const Plan& plan, Transport* transport, const EngineLi
     }
     next_id_ = StepId{1};
     suspected_ = NodeId{-1};
+    wanted_.reset();
     lost_.clear();
     last_result_ = last_probe_ = now;
-    state_ = {absl::OkStatus(), state_.generation + 1, limits};
+    state_ = {absl::OkStatus(), state_.generation + 1, limits, keeps_caches};
     restores_out_ = 0;
     if (kv_listener_) ask_disks();
     listener = listener_;
@@ -113,6 +115,19 @@ void PipelineEngine::set_kv_listener(KvListener listener) {
   const std::lock_guard lock(mutex_);
   kv_listener_ = std::move(listener);
   if (kv_listener_ && state_.status.ok()) ask_disks();
+}
+
+void PipelineEngine::want_caches(uint64_t generation, std::vector<CachedPlace> places, Duration worth) {
+  const std::lock_guard lock(mutex_);
+  if (state_.status.ok() || generation != state_.generation) return;
+  wanted_ = Wanted{std::move(places), worth};
+  told_.notify_all();
+}
+
+std::optional<PipelineEngine::Wanted> PipelineEngine::wanted(Deadline deadline) {
+  std::unique_lock lock(mutex_);
+  if (listener_) told_.wait_until(lock, deadline.at, [this] { return wanted_.has_value(); });
+  return wanted_;
 }
 
 // With the mutex held. Where the question does not arrive, nothing is restored from that disk.

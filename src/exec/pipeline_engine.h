@@ -2,6 +2,7 @@
 // shows no progress is told from one that is merely slow.
 #pragma once
 
+#include <condition_variable>
 #include <cstdint>
 #include <deque>
 #include <functional>
@@ -54,7 +55,9 @@ class PipelineEngine final : public Engine, public CoordinatorSink {
   ~PipelineEngine() override;
 
   /// A session is up on every node of `plan`: steps may go. `transport` is node 0's and outlives the session.
-  void open(const Plan& plan, Transport* transport, const EngineLimits& limits);
+  /// keeps_caches: as State::keeps_caches.
+  void open(const Plan& plan, Transport* transport, const EngineLimits& limits,
+            KeptCaches keeps_caches = KeptCaches::kNone);
 
   /// Ends the session: steps out fail with `why` (not OK), and so does whatever is submitted until the next
   /// open(). No call on the session's transport is made after it returns.
@@ -70,6 +73,14 @@ class PipelineEngine final : public Engine, public CoordinatorSink {
   void give_up(uint64_t generation, const absl::Status& why) override;
   void set_state_listener(std::function<void()> listener) override;
   void set_kv_listener(KvListener listener) override;
+  void want_caches(uint64_t generation, std::vector<CachedPlace> places, Duration worth) override;
+
+  struct Wanted {
+    std::vector<CachedPlace> places;
+    Duration worth{};
+  };
+  /// What is wanted of the last session, which has ended; nothing where nobody says so until `deadline`.
+  std::optional<Wanted> wanted(Deadline deadline);
 
   void on_frame(NodeId from, const Frame& frame) override;
   void on_peer_down(NodeId peer, const absl::Status& status) override;
@@ -123,7 +134,9 @@ class PipelineEngine final : public Engine, public CoordinatorSink {
   std::vector<Lost> lost_;
   std::function<void()> listener_;
   KvListener kv_listener_;
-  int64_t restores_out_ = 0;  ///< That stages have not told the end of: as steps, they need heartbeats.
+  std::condition_variable told_;
+  std::optional<Wanted> wanted_;  ///< Of the generation that has ended.
+  int64_t restores_out_ = 0;      ///< That stages have not told the end of: as steps, they need heartbeats.
 };
 
 }  // namespace shoal

@@ -339,5 +339,34 @@ TEST_F(PipelineEngineTest, AReopenedSessionIsSafeFromSubmittersThatHaveNotNotice
   EXPECT_EQ(wait_for(static_cast<size_t>(submitted)).size(), static_cast<size_t>(submitted));
 }
 
+TEST_F(PipelineEngineTest, WhatIsWantedOfAGenerationIsAskedForWhenItHasEnded) {
+  EXPECT_EQ(engine_.state().keeps_caches, KeptCaches::kNone);
+  const std::vector<CachedPlace> places = {{BlockId{3}, {1, 2}, 32}, {SlotId{0}, {1, 2}, 32}};
+  engine_.set_state_listener([] {});
+  engine_.want_caches(engine_.state().generation, places, std::chrono::seconds(3));  // It is up.
+  engine_.close(Unavailable("the session was closed"));
+  EXPECT_FALSE(engine_.wanted(Deadline::after_ms(1)).has_value());
+  engine_.want_caches(engine_.state().generation + 1, places, std::chrono::seconds(3));
+  EXPECT_FALSE(engine_.wanted(Deadline::after_ms(1)).has_value());
+  std::thread later(
+      [&] { engine_.want_caches(engine_.state().generation, places, std::chrono::seconds(3)); });
+  const auto wanted = engine_.wanted(Deadline::after_ms(20'000));
+  later.join();
+  ASSERT_TRUE(wanted.has_value());
+  EXPECT_EQ(wanted->places, places);
+  EXPECT_EQ(wanted->worth, std::chrono::seconds(3));
+  engine_.open(TwoNodePlan(), head_.get(), {.blocks = 8, .context = 100, .vocabulary = 10},
+               KeptCaches::kWanted);
+  EXPECT_EQ(engine_.state().keeps_caches, KeptCaches::kWanted);
+  engine_.close(Unavailable("the session was closed"));
+  EXPECT_FALSE(engine_.wanted(Deadline::after_ms(1)).has_value());  // That was of the one before.
+}
+
+TEST_F(PipelineEngineTest, WhereNobodyListensNobodyIsWaitedFor) {
+  engine_.set_state_listener(nullptr);
+  engine_.close(Unavailable("the session was closed"));
+  EXPECT_FALSE(engine_.wanted(Deadline::after_ms(600'000)).has_value());
+}
+
 }  // namespace
 }  // namespace shoal

@@ -32,10 +32,27 @@ BatchPlanner::BatchPlanner(BatchPlannerOptions options)
       drafter_({options.draft_max, options.draft_when}) {}
 
 void BatchPlanner::reset(const EngineLimits& limits) {
+  begin_generation(limits);
+  caches_.reset(limits);
+}
+
+void BatchPlanner::renew(const EngineLimits& limits, KeptCaches kept) {
+  begin_generation(limits);
+  caches_.renew(limits, kept);
+}
+
+CacheLedger::Wanted BatchPlanner::wanted() {
+  std::vector<const Sequence*> begun;
+  for (const auto& [id, sequence] : sequences_) {
+    if (sequence->state == SequenceState::kWaiting && sequence->started) begun.push_back(sequence.get());
+  }
+  return caches_.want(begun);
+}
+
+void BatchPlanner::begin_generation(const EngineLimits& limits) {
   SHOAL_CHECK(running_.empty() && in_flight_.empty());  // The scheduler settles a lost generation first.
   SHOAL_CHECK(CheckLimits(limits).ok());                // And takes no limits that fail it.
   limits_ = limits;
-  caches_.reset(limits);
   model_ = PipelineModel(limits.steps_in_flight);
   drafter_.reset(limits);
   pacer_ = PrefillPacer(options_.target_itl, limits.steps_in_flight);
@@ -498,6 +515,13 @@ std::vector<std::unique_ptr<Sequence>> BatchPlanner::lose_generation(const LossP
   if (!in_flight_.empty()) {
     for (const Named& one : in_flight_.front().named) ++sequences_.at(one.id)->losses_in_a_row;
   }
+  bool trust = policy.trust_caches;
+  for (const auto& [id, sequence] : sequences_) {
+    if (sequence->state == SequenceState::kWaiting) continue;
+    trust = trust && sequence->losses_in_a_row < 2;
+    caches_.take_back(
+        *sequence);  // With their session the steps in flight have ended: nobody names its blocks.
+  }
   std::vector<std::unique_ptr<Sequence>> removed;
   for (auto it = sequences_.begin(); it != sequences_.end();) {
     Sequence& sequence = *it->second;
@@ -505,8 +529,6 @@ std::vector<std::unique_ptr<Sequence>> BatchPlanner::lose_generation(const LossP
     if (sequence.state == SequenceState::kWaiting) {
       ++it;
     } else if (sequence.state != SequenceState::kEnded && keep) {
-      sequence.cursor = SequenceCursor();
-      sequence.standing = {};
       sequence.steps_in_flight = 0;
       sequence.sample_pending = false;
       sequence.state = SequenceState::kWaiting;
@@ -525,7 +547,11 @@ std::vector<std::unique_ptr<Sequence>> BatchPlanner::lose_generation(const LossP
   in_flight_.clear();
   draining_ = 0;
   returning_blocks_ = 0;
-  caches_.reset(limits_);
+  if (trust) {
+    caches_.lose();
+  } else {
+    caches_.reset(limits_);
+  }
   forget_workers();
   std::ranges::sort(removed, {}, [](const auto& sequence) { return sequence->id; });
   return removed;

@@ -58,6 +58,9 @@ struct LossPolicy {
   /// A sequence that was in the failing step so often in a row, without a token between, ends: it may be what
   /// brings the cluster down.
   int losses_in_a_row_max = 5;
+  /// What is in the caches may be used again where they are kept. It is not, in any case, where a sequence was in the
+  /// failing step twice in a row: the reason may lie there.
+  bool trust_caches = true;
 };
 
 /// The state of all sequences, and their room in the caches. Belongs to the scheduler's thread; does no I/O and calls
@@ -66,9 +69,14 @@ class BatchPlanner {
  public:
   explicit BatchPlanner(BatchPlannerOptions options);
 
-  /// A new generation of the engine: all caches are empty. No sequence may hold blocks (lose_generation
+  /// A new generation of the engine, whose caches are empty. No sequence may hold blocks (lose_generation
   /// first). CHECKs CheckLimits. All sequences must fit the new limits (CheckFits) before the next compose.
   void reset(const EngineLimits& limits);
+  /// As reset(); but it keeps so much of the caches of the one before it (Engine::State::keeps_caches), of which this
+  /// planner composed all steps.
+  void renew(const EngineLimits& limits, KeptCaches kept);
+  /// After lose_generation(): CacheLedger::want() of the sequences that wait to continue.
+  CacheLedger::Wanted wanted();
 
   /// Puts a fresh sequence into the queue.
   void enqueue(std::unique_ptr<Sequence> sequence);
@@ -169,6 +177,7 @@ class BatchPlanner {
     bool alone = false;  // No other step has been in flight with it.
   };
 
+  void begin_generation(const EngineLimits& limits);
   static BatchPlannerOptions Bounded(BatchPlannerOptions options);
   absl::StatusOr<Outcome> read_one(const Named* named, const SeqResult& one, StepId step) const;
   void tell_of_prompts(const std::vector<Named>& named, std::vector<Outcome>& outcomes);

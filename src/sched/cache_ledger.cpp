@@ -1,7 +1,9 @@
 #include "sched/cache_ledger.h"
 
 #include <algorithm>
+#include <unordered_set>
 #include <utility>
+#include <variant>
 
 #include "base/check.h"
 #include "base/status.h"
@@ -15,6 +17,12 @@ constexpr int kWaitsMax = 16;
 /// Blocks before a prompt's last full one whose state is kept as well: chat templates end a prompt with an
 /// opening of the answer that the next turn's prompt need not repeat.
 constexpr int64_t kOpeningBlocks = 2;
+/// Places that go with their layers to other nodes: blocks of three million positions.
+constexpr size_t kWantedMax = 100'000;
+/// Of all that goes. The time of a prompt's row may not have been measured yet; and the least is for a busy machine.
+constexpr Duration kWorthUnmeasured = std::chrono::seconds(5);
+constexpr Duration kWorthMin = std::chrono::seconds(2);
+constexpr Duration kWorthMax = std::chrono::seconds(30);
 
 std::span<const int32_t> TokensOf(const Sequence& sequence, int64_t block) {
   return std::span(sequence.tokens)
@@ -37,10 +45,52 @@ void CacheLedger::reset(const EngineLimits& limits) {
   pool_ = BlockPool(limits.blocks);
   slots_ = SlotPool(limits.state_slots);
   prefixes_.emplace(limits.caches, pool_, slots_);
+  lose();
+}
+
+void CacheLedger::lose() {
   promised_.clear();
-  disk_.reset(limits.steps_in_flight);
+  disk_.reset(limits_.steps_in_flight);
   saves_.clear();
   restores_.clear();
+}
+
+CacheLedger::Wanted CacheLedger::want(std::span<const Sequence* const> sequences) {
+  std::vector<PrefixPlace> ends;
+  for (const Sequence* sequence : sequences) {
+    const Match match = this->match(*sequence);
+    if (!match.path.empty()) ends.push_back(match.path.back());
+  }
+  if (sequences.empty()) ends = prefixes_->unused_ends();
+  wanted_ = prefixes_->describe(ends, kWantedMax);
+  const auto blocks = std::ranges::count_if(
+      wanted_, [](const CachedPlace& one) { return std::holds_alternative<BlockId>(one.place); });
+  const double ns = static_cast<double>(blocks * kBlockPositions) * disk_.prefill_ns_per_row();
+  const double least = static_cast<double>(kWorthMin.count());
+  const double most = static_cast<double>(kWorthMax.count());
+  return {wanted_, ns > 0 ? Duration(static_cast<int64_t>(std::clamp(ns, least, most))) : kWorthUnmeasured};
+}
+
+void CacheLedger::renew(const EngineLimits& limits, KeptCaches kept) {
+  if (kept == KeptCaches::kNone || limits.caches != limits_.caches) return reset(limits);
+  Among among;
+  if (kept == KeptCaches::kWanted) {
+    std::unordered_set<BlockId> blocks;
+    std::unordered_set<SlotId> slots;
+    for (const CachedPlace& one : wanted_) {
+      if (const SlotId* slot = std::get_if<SlotId>(&one.place)) {
+        slots.insert(*slot);
+      } else {
+        blocks.insert(std::get<BlockId>(one.place));
+      }
+    }
+    among = {.block = [blocks = std::move(blocks)](BlockId id) { return blocks.contains(id); },
+             .slot = [slots = std::move(slots)](SlotId id) { return slots.contains(id); }};
+  }
+  const PrefixCache old = *std::move(prefixes_);  // It knows pools, but asks them nothing any more.
+  reset(limits);
+  prefixes_->take_over(old, among);
+  totals_.kept += prefixes_->size();
 }
 
 CacheLedger::Match CacheLedger::match(const Sequence& sequence) {

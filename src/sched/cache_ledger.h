@@ -25,6 +25,7 @@ struct PrefixCacheStats {
   int64_t tokens_reused = 0;  ///< Tokens that were not computed again.
   int64_t evictions = 0;      ///< Blocks.
   int64_t waits = 0;          ///< For a prefix that another sequence was computing.
+  int64_t kept = 0;           ///< Blocks that were there again after the cluster was rebuilt.
 };
 
 /// Of one generation after the other. Belongs to the scheduler's thread.
@@ -37,6 +38,18 @@ class CacheLedger {
 
   /// All caches are empty. No sequence may have room in them.
   void reset(const EngineLimits& limits);
+  /// The generation has ended, with its steps and restores; take_back() all that sequences have first. What is cached
+  /// stays known, for whether the caches are still there is not.
+  void lose();
+  /// What of the caches is worth keeping where layers move (Engine::want_caches), and how long computing it takes.
+  struct Wanted {
+    std::vector<CachedPlace> places;
+    Duration worth{};
+  };
+  /// After lose(): what is cached of these sequences, or all where there are none. Remembered for renew().
+  Wanted want(std::span<const Sequence* const> sequences);
+  /// As reset(), after lose(); but the caches hold what they held, as far as `kept` says.
+  void renew(const EngineLimits& limits, KeptCaches kept);
 
   enum class Admission : uint8_t {
     kGiven,
@@ -127,6 +140,7 @@ class CacheLedger {
   DiskIndex disk_;
   std::vector<StoredRun> saves_;     // For the next step.
   std::vector<StoredRun> restores_;  // For the next step.
+  std::vector<CachedPlace> wanted_;  // Of the generation that has ended.
   PrefixCacheStats totals_;
 };
 

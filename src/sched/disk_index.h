@@ -45,6 +45,9 @@ class DiskIndex {
   /// A step that computed `rows` of prompts.
   void observe_prefill(int64_t rows, std::span<const StageTiming> timings);
 
+  /// Of a prompt, on the slowest stage, as measured lately; 0: not yet.
+  double prefill_ns_per_row() const { return prefill_ns_per_row_; }
+
   /// A restore was ordered. CHECKs that none is out for the sequence.
   void expect(SeqId id);
   /// Restores of which not all stages have told the end.

@@ -57,18 +57,80 @@ std::optional<PrefixPlace> PrefixCache::add(PrefixPlace at, std::span<const int3
   const PrefixPlace place{block.value};
   Node& added = node(place);
   SHOAL_CHECK(added.parent == kNone && !is_unused(at));
-  Node& parent = node(at);
-  const BlockKey key = KeyAfter(parent.key, tokens);
+  const BlockKey key = KeyAfter(node(at).key, tokens);
   if (find(key) != kNone) return std::nullopt;
   blocks_.share(block);
   added.key = key;
   std::ranges::copy(tokens, tokens_[static_cast<size_t>(block.value)].ids.begin());
   added.parent = at.value;
-  added.next_in_bucket = std::exchange(bucket(key), place.value);
-  ++parent.children;
+  link(place);
   favourite(at) = place.value;
-  ++size_;
   return place;
+}
+
+// Its key and parent are there.
+void PrefixCache::link(PrefixPlace place) {
+  Node& added = node(place);
+  added.next_in_bucket = std::exchange(bucket(added.key), place.value);
+  ++node({added.parent}).children;
+  ++size_;
+}
+
+void PrefixCache::take_over(const PrefixCache& old, const Among& among) {
+  SHOAL_CHECK(size_ == 0 && old.unused() == old.size() &&
+              node(root(false)).key == old.node(old.root(false)).key);
+  std::vector<BlockId> blocks;
+  // From the newest on a block comes before those behind it.
+  for (int32_t at = old.unused_.newest(); at != kNone; at = old.unused_.older(at)) {
+    if (at >= roots_begin() || (among.block && !among.block(BlockId{at}))) continue;
+    const Node& from = old.node({at});
+    const PrefixPlace parent =
+        !old.is_root({from.parent}) ? PrefixPlace{from.parent} : root(from.parent == old.root(true).value);
+    if (!is_root(parent) && (parent.value >= roots_begin() || node(parent).parent == kNone)) continue;
+    node({at}) = {.key = from.key, .parent = parent.value};
+    tokens_[static_cast<size_t>(at)] = old.tokens_[static_cast<size_t>(at)];
+    link({at});
+    unused_.add_oldest(at);
+    blocks.push_back(BlockId{at});
+  }
+  blocks_.claim(blocks);
+  std::vector<SlotId> slots;
+  for (int32_t at = old.states_.newest(); at != kNone; at = old.states_.older(at)) {
+    const SlotId slot = old.node({at}).state;
+    if (at >= roots_begin() || node({at}).parent == kNone || slot.value >= slots_.total()) continue;
+    if (among.slot && !among.slot(slot)) continue;
+    node({at}).state = slot;
+    states_.add_oldest(at);
+    slots.push_back(slot);
+  }
+  slots_.claim(slots);
+}
+
+std::vector<PrefixPlace> PrefixCache::unused_ends() const {
+  std::vector<PrefixPlace> ends;
+  for (int32_t at = unused_.newest(); at != kNone; at = unused_.older(at)) {
+    if (node({at}).children == 0) ends.push_back({at});
+  }
+  return ends;
+}
+
+std::vector<CachedPlace> PrefixCache::describe(std::span<const PrefixPlace> ends, size_t most) const {
+  std::vector<CachedPlace> all;
+  std::vector<bool> known(nodes_.size());
+  for (const PrefixPlace end : ends) {
+    std::vector<PrefixPlace> way;
+    for (PrefixPlace at = end; !is_root(at); at = before(at)) way.push_back(at);
+    for (size_t depth = 1; depth <= way.size(); ++depth) {
+      const PrefixPlace at = way[way.size() - depth];
+      if (known[static_cast<size_t>(at.value)]) continue;
+      if (all.size() + 2 > most) return all;
+      known[static_cast<size_t>(at.value)] = true;
+      const auto position = static_cast<int32_t>(static_cast<int64_t>(depth) * kBlockPositions);
+      all.push_back({block(at), key(at), position});
+      if (state(at) != kNoState) all.push_back({state(at), key(at), position});
+    }
+  }
+  return all;
 }
 
 void PrefixCache::take(PrefixPlace place) {

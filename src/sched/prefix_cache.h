@@ -5,12 +5,14 @@
 
 #include <array>
 #include <cstdint>
+#include <functional>
 #include <optional>
 #include <span>
 #include <vector>
 
 #include "absl/status/status.h"
 #include "base/ids.h"
+#include "kv/block_image.h"
 #include "kv/block_key.h"
 #include "kv/block_pool.h"
 #include "kv/kv_cache.h"
@@ -20,6 +22,12 @@ namespace shoal {
 
 /// A place in the tree: a root, or behind a block of it.
 using PrefixPlace = Id<struct PrefixPlaceTag, int32_t>;
+
+/// Whether a block, or a slot, is one of those that matter; empty functions: all are.
+struct Among {
+  std::function<bool(BlockId)> block;
+  std::function<bool(SlotId)> slot;
+};
 
 /// The index over the blocks of one generation, one owner of each block in it. Another owner is whoever uses
 /// the block now; a block of which the index is the only owner is unused, and may be evicted. Whoever uses a
@@ -41,6 +49,10 @@ class PrefixCache {
   /// Enters a block that holds `tokens` behind `at`. It must have an owner, and so must all blocks before it.
   /// nullopt, and nothing happens, where other tokens have the same key. CHECKs that next() finds nothing.
   std::optional<PrefixPlace> add(PrefixPlace at, std::span<const int32_t> tokens, BlockId block);
+
+  /// Takes over what `old` has in blocks and slots that the pools have, too, and that are `among` those that stay, in its
+  /// order of use, with those before them. Nobody uses a block of the old one; this one is empty, of the same caches, and its pools have no owners.
+  void take_over(const PrefixCache& old, const Among& among = {});
 
   /// An owner more for the block.
   void take(PrefixPlace place);
@@ -76,6 +88,11 @@ class PrefixCache {
   bool evict_state(PrefixPlace spared);
   int32_t evictable_states(PrefixPlace spared) const;
 
+  /// Blocks without one behind them, the last used first.
+  std::vector<PrefixPlace> unused_ends() const;
+  /// Blocks on the ways to `ends` and their states, each once, at most `most` in all: none without those before it.
+  std::vector<CachedPlace> describe(std::span<const PrefixPlace> ends, size_t most) const;
+
   int64_t evictions() const { return evictions_; }  ///< Of blocks.
   /// Bytes of the index.
   int64_t bytes() const;
@@ -108,6 +125,7 @@ class PrefixCache {
   int32_t& bucket(const BlockKey& key) { return buckets_[key.low & (buckets_.size() - 1)]; }
   int32_t find(const BlockKey& key) const;
   void remove(PrefixPlace place);
+  void link(PrefixPlace place);
   absl::Status verify_node(PrefixPlace place) const;
 
   BlockPool& blocks_;

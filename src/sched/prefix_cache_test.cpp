@@ -65,6 +65,59 @@ class PrefixCacheTest : public ::testing::Test {
   PrefixCache cache_;
 };
 
+TEST_F(PrefixCacheTest, WhatIsTakenOverIsFoundAgainInItsOrderOfUse) {
+  visit({1, 2, 3});
+  visit({1, 2, 4});
+  visit({5});
+  const Held third = hold({1, 2, 3});
+  cache_.keep_state(third.deepest, (*slots_.allocate(1))[0]);
+  leave(third);  // Used last: 4 goes first, then 5.
+  BlockPool blocks(9);
+  SlotPool slots(4);
+  PrefixCache next({}, blocks, slots);
+  next.take_over(cache_);
+  EXPECT_TRUE(next.verify().ok()) << ToString(next.verify());
+  EXPECT_TRUE(blocks.verify().ok() && slots.verify().ok());
+  EXPECT_EQ(next.size(), 5);
+  EXPECT_EQ(blocks.used_count(), 5);
+  EXPECT_EQ(slots.used_count(), 1);
+  const auto find = [&next](const std::vector<int32_t>& tokens) {
+    PrefixPlace at = next.root(false);
+    for (const int32_t token : tokens) {
+      const auto found = next.next(at, Filled(token));
+      if (!found.has_value()) return next.root(false);
+      at = *found;
+    }
+    return at;
+  };
+  EXPECT_EQ(next.block(find({1, 2, 3})), third.blocks[2]);
+  EXPECT_EQ(next.state(find({1, 2, 3})), SlotId{0});
+  next.evict(1);
+  EXPECT_TRUE(next.is_root(find({1, 2, 4})) && !next.is_root(find({5})));
+  next.evict(1);
+  EXPECT_TRUE(next.is_root(find({5})) && !next.is_root(find({1, 2, 3})));
+  next.evict(3);
+  EXPECT_EQ(blocks.used_count() + slots.used_count(), 0);
+}
+
+TEST_F(PrefixCacheTest, OfWhatIsTakenOverOnlyThatStaysForWhichThereIsAPlace) {
+  visit({1, 2, 3});  // Blocks 0 to 2.
+  visit({4, 5});     // 3 and 4.
+  visit({1, 6});     // 5.
+  const Held held = hold({1, 2, 3});
+  for (int i = 0; i < 2; ++i) {
+    cache_.keep_state(i == 0 ? held.deepest : cache_.before(held.deepest), (*slots_.allocate(1))[0]);
+  }
+  leave(held);
+  BlockPool blocks(4);
+  SlotPool slots(1);
+  PrefixCache next({}, blocks, slots);
+  next.take_over(cache_);
+  EXPECT_TRUE(next.verify().ok()) << ToString(next.verify());
+  EXPECT_EQ(next.size(), 4);    // Neither 4 nor 5.
+  EXPECT_EQ(next.states(), 1);  // Not the one in slot 1.
+}
+
 TEST_F(PrefixCacheTest, ASequenceFindsTheBlocksThatItHasInCommonWithOthers) {
   visit({1, 2, 3});
   visit({1, 2, 4});

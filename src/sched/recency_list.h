@@ -22,6 +22,8 @@ class RecencyList {
   /// kNone where there is no other.
   int32_t oldest() const { return newer(end()); }
   int32_t newer(int32_t id) const { return at(id).newer == end() ? kNone : at(id).newer; }
+  int32_t newest() const { return older(end()); }
+  int32_t older(int32_t id) const { return at(id).older == end() ? kNone : at(id).older; }
 
   void add_newest(int32_t id) { link(id, end()); }
   void add_oldest(int32_t id) { link(id, at(end()).newer); }

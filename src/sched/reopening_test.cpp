@@ -230,6 +230,53 @@ TEST_P(Reopening, WhatNoLongerFitsTheRebuiltClusterIsToldWhy) {
   });
 }
 
+TEST_P(Reopening, CachesThatAreKeptOverALossAtAnyCallChangeNoText) {
+  const EngineLimits limits = GetParam().limits;
+  const auto lose = [limits](int64_t at) -> Disturbance {
+    return [at, limits](FakeEngine& engine, EngineCall, int64_t call) {
+      if (call == at) engine.lose(Unavailable("node 'b' is lost"));
+      if (call == at + 2) engine.recover_with_caches(limits);
+    };
+  };
+  int64_t kept = 0;
+  at_every_call(OnLoss::kResume, lose, [&](const Rehearsal& run) {
+    expect_all_whole(run);
+    kept += run.stats.prefix_cache.kept;
+  });
+  EXPECT_GT(kept, 0);
+}
+
+TEST_P(Reopening, WhatIsWantedOfTheCachesIsEnoughToGoOnFrom) {
+  const EngineLimits limits = GetParam().limits;
+  const auto lose = [limits](int64_t at) -> Disturbance {
+    return [at, limits](FakeEngine& engine, EngineCall, int64_t call) {
+      if (call == at) engine.lose(Unavailable("node 'b' is lost"));
+      if (call == at + 4) engine.recover_with_wanted(limits);
+    };
+  };
+  int64_t kept = 0;
+  at_every_call(OnLoss::kResume, lose, [&](const Rehearsal& run) {
+    expect_all_whole(run);
+    kept += run.stats.prefix_cache.kept;
+  });
+  EXPECT_GT(kept, 0);
+}
+
+TEST_P(Reopening, CachesThatAreKeptWithOtherLimitsBetweenTwoCallsChangeNoText) {
+  for (const int change : {-1, 2}) {
+    EngineLimits other = GetParam().limits;
+    other.blocks += change;
+    other.steps_in_flight = other.steps_in_flight == 1 ? 4 : 1;
+    if (other.state_slots > 0) other.state_slots += change;
+    const auto rebuild = [other](int64_t at) -> Disturbance {
+      return [at, other](FakeEngine& engine, EngineCall, int64_t call) {
+        if (call == at || call == at + 7) engine.recover_with_caches(other);
+      };
+    };
+    at_every_call(OnLoss::kResume, rebuild, expect_all_whole);
+  }
+}
+
 TEST_P(Reopening, ALossAtAnyCallAndAReturnLaterChangesNoText) {
   const EngineLimits limits = GetParam().limits;
   const auto lose = [limits](int64_t at) -> Disturbance {

@@ -264,7 +264,7 @@ void Scheduler::handle_step_end(Event& event) {
   const Submitted submitted = submitted_.front();
   const int64_t elapsed_ns = NowNs() - submitted.at_ns;
   const auto outcomes = batch_planner_.acknowledge(*event.result, elapsed_ns);
-  if (!outcomes.ok()) return lose_engine(outcomes.status());
+  if (!outcomes.ok()) return lose_engine(outcomes.status(), false);
   submitted_.erase(submitted_.begin());
   const int64_t now_ns = NowNs();
   int64_t tokens = 0;
@@ -387,8 +387,9 @@ void Scheduler::refresh_engine() {
     down_since_ = Clock::now();
   }
   engine_status_ = state.status;
-  const bool settled = batch_planner_.steps_in_flight() == 0 || Clock::now() - down_since_ >= kLostStepGrace;
-  if (batch_planner_.running() > 0 && settled) lose_engine(state.status);
+  if (batch_planner_.steps_in_flight() > 0 && Clock::now() - down_since_ < kLostStepGrace) return;
+  if (batch_planner_.running() > 0) return lose_engine(state.status);
+  want_caches();
 }
 
 void Scheduler::engine_started(const Engine::State& state) {
@@ -397,18 +398,21 @@ void Scheduler::engine_started(const Engine::State& state) {
       batch_planner_.restores_in_flight() > 0) {
     lose_engine(Unavailable("the cluster was rebuilt while the request ran"));
   }
+  // Of a generation that was missed nobody knows whether it kept the caches.
+  const bool next = generation_ == state.generation - 1;
   generation_ = state.generation;
   const absl::Status sane = CheckLimits(state.limits);
-  if (!sane.ok()) return lose_engine(sane);
+  if (!sane.ok()) return lose_engine(sane, false);
   generation_lost_ = false;
   engine_up_ = true;
   engine_status_ = absl::OkStatus();
   next_step_ = StepId{1};
   totals_.limits = state.limits;
   limits_known_ = true;
-  batch_planner_.reset(totals_.limits);
-  LogInfo("scheduler: engine is up (generation {}): {} blocks, context {}, {} steps in flight",
-          state.generation, totals_.limits.blocks, totals_.limits.context, totals_.limits.steps_in_flight);
+  batch_planner_.renew(totals_.limits, next ? state.keeps_caches : KeptCaches::kNone);
+  LogInfo("scheduler: engine is up (generation {}): {} blocks, {} kept, context {}, {} steps in flight",
+          state.generation, totals_.limits.blocks, batch_planner_.caches().cached(), totals_.limits.context,
+          totals_.limits.steps_in_flight);
   refuse_misfits();
 }
 
@@ -431,7 +435,7 @@ void Scheduler::refuse_misfits() {
 
 // A failed step invalidates all later ones of its generation (I12), so nothing more is submitted until the
 // engine comes back with a new one, which it must if it has not noticed itself that this one is of no use.
-void Scheduler::lose_engine(const absl::Status& status) {
+void Scheduler::lose_engine(const absl::Status& status, bool trust_caches) {
   const bool resume = options_.on_loss == OnLoss::kResume;
   LogWarning("scheduler: engine lost with {} requests running, which {}: {}", batch_planner_.running(),
              resume ? "wait for it" : "end", ToString(status));
@@ -442,8 +446,8 @@ void Scheduler::lose_engine(const absl::Status& status) {
   engine_status_ = AsServerFault(status);
   submitted_.clear();
   if (generation_.has_value()) engine_.give_up(*generation_, status);
-  const auto ended =
-      batch_planner_.lose_generation({.resume = resume, .losses_in_a_row_max = kLossesInARowMax});
+  const auto ended = batch_planner_.lose_generation(
+      {.resume = resume, .losses_in_a_row_max = kLossesInARowMax, .trust_caches = trust_caches});
   std::vector<RequestId> requests;
   for (const std::unique_ptr<Sequence>& sequence : ended) {
     const auto live = live_.find(sequence->request_id);
@@ -456,7 +460,15 @@ void Scheduler::lose_engine(const absl::Status& status) {
                          kLossesInARowMax, Message(engine_status_))
              : engine_status_;
   fail_all(requests, why);
+  want_caches();
   publish();
+}
+
+// Once of each generation that has ended.
+void Scheduler::want_caches() {
+  if (!generation_.has_value() || std::exchange(wanted_of_, *generation_) == *generation_) return;
+  CacheLedger::Wanted wanted = batch_planner_.wanted();
+  engine_.want_caches(*generation_, std::move(wanted.places), wanted.worth);
 }
 
 void Scheduler::expire() {

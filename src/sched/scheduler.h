@@ -124,7 +124,9 @@ class Scheduler {
   void refresh_engine();
   void engine_started(const Engine::State& state);
   void refuse_misfits();
-  void lose_engine(const absl::Status& status);
+  void want_caches();
+  /// trust_caches: as LossPolicy.
+  void lose_engine(const absl::Status& status, bool trust_caches = true);
   void expire();
   void expire_one(const Sequence& sequence, Clock::time_point now);
   Clock::time_point gives_up_at(const Sequence& sequence) const;
@@ -153,7 +155,8 @@ class Scheduler {
   bool engine_up_ = false;
   absl::Status engine_status_;
   std::optional<uint64_t> generation_;  // Of the steps submitted.
-  bool generation_lost_ = false;        // A step of it failed, or was given up.
+  uint64_t wanted_of_ = 0;        // The generation of which the engine was told what is wanted of its caches.
+  bool generation_lost_ = false;  // A step of it failed, or was given up.
   Clock::time_point down_since_;
   bool limits_known_ = false;  // totals_.limits are those of an engine.
   StepId next_step_{1};

@@ -274,7 +274,8 @@ void OpenAiApi::cache_stats(const HttpRequest&, const Writer& writer) const {
                           {"misses", prefixes.misses},
                           {"tokens_reused", prefixes.tokens_reused},
                           {"evictions", prefixes.evictions},
-                          {"waits", prefixes.waits}};
+                          {"waits", prefixes.waits},
+                          {"kept", prefixes.kept}};
   const DiskTierStats& disk = stats.kv_disk;
   json["kv_disk"] = {{"active", disk.active},
                      {"blocks", disk.blocks},

@@ -9,6 +9,7 @@
 #include <functional>
 #include <map>
 #include <mutex>
+#include <optional>
 #include <span>
 #include <string>
 #include <thread>
@@ -78,7 +79,13 @@ class FakeEngine : public Engine {
   /// The steps in flight and all later ones fail with `status`, until recover().
   void lose(const absl::Status& status);
   /// Up again with empty caches, as a new generation.
-  void recover(EngineLimits limits);
+  void recover(EngineLimits limits) { recover(limits, KeptCaches::kNone); }
+  /// As recover(), with the caches as they were (State::keeps_caches). Of the steps that were in flight it wrote rubbish.
+  void recover_with_caches(EngineLimits limits) { recover(limits, KeptCaches::kAll); }
+  /// As recover_with_caches(), but only of what was wanted of the last generation: the rest is rubbish, and all is where
+  /// nobody said.
+  void recover_with_wanted(EngineLimits limits) { recover(limits, KeptCaches::kWanted); }
+  void want_caches(uint64_t generation, std::vector<CachedPlace> places, Duration worth) override;
   /// While held, steps are accepted but none is executed.
   void hold(bool held);
   /// Runs (or fails) the oldest step in flight in this thread; false if there is none.
@@ -119,6 +126,9 @@ class FakeEngine : public Engine {
   using MaskKey = std::tuple<StepId, SeqId, int64_t>;  // And the position.
 
   void run();
+  void recover(EngineLimits limits, KeptCaches keep);
+  void keep_wanted();
+  void tear(const Step& step);
   bool has_masks(const Step& step) const;
   void finish_oldest(std::unique_lock<std::mutex>& lock);
   StepResult execute(const Step& step);
@@ -158,6 +168,7 @@ class FakeEngine : public Engine {
   std::map<std::pair<int32_t, int64_t>, Cell> cells_;        // By (block, offset).
   std::unordered_map<SlotId, std::vector<int32_t>> states_;  // By slot: the tokens that its state has seen.
   std::map<MaskKey, TokenMask> masks_;
+  std::optional<std::vector<CachedPlace>> wanted_;  // Of the generation that has ended.
   KvListener kv_listener_;
   std::function<bool()> disk_fault_;
   std::vector<std::map<BlockKey, std::vector<int32_t>>> disks_;  // Of each stage: the tokens of its records.
