@@ -176,7 +176,7 @@ TEST(WorkerNode, ACallWaitsForAnotherForAWhileAndIsThenToldToTryAgain) {
   });
   begun.get_future().wait();
   const absl::Status busy =
-      worker->open({.session = 1, .plan = order.plan, .node = NodeId{1}, .limits = order.limits});
+      worker->open({.session = 1, .plan = order.plan, .node = NodeId{1}, .limits = order.limits}).status();
   EXPECT_EQ(busy.code(), absl::StatusCode::kUnavailable);
   EXPECT_THAT(Message(busy), HasSubstr("'second' is busy"));
   std::promise<void> asked;
@@ -203,8 +203,13 @@ TEST(WorkerNode, ACoordinatorOpensOnlyWhatItWasItselfThatPreparedLast) {
     const auto prepared = worker->prepare(order, {});
     ASSERT_TRUE(prepared.ok()) << ToString(prepared.status());
   }
-  const absl::Status refused = worker->open(
-      {.session = 1, .plan = order.plan, .node = NodeId{1}, .limits = order.limits, .giver = {.id = 1}});
+  const absl::Status refused = worker
+                                   ->open({.session = 1,
+                                           .plan = order.plan,
+                                           .node = NodeId{1},
+                                           .limits = order.limits,
+                                           .giver = {.id = 1}})
+                                   .status();
   EXPECT_EQ(refused.code(), absl::StatusCode::kFailedPrecondition);
   EXPECT_THAT(Message(refused), HasSubstr("prepared for another coordinator"));
 }

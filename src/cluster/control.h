@@ -12,8 +12,10 @@
 #include "absl/status/statusor.h"
 #include "base/clock.h"
 #include "base/ids.h"
+#include "base/range.h"
 #include "exec/node_model.h"
 #include "exec/stage_runner.h"
+#include "kv/block_image.h"
 #include "plan/plan.h"
 #include "wire/key_auth.h"
 
@@ -98,6 +100,20 @@ struct OpenOrder {
   StepLimits limits;
   Duration expert_timeout{};
   OrderGiver giver;
+  uint64_t keep_from = 0;  ///< As NodeHost::SessionSetup's, like those that follow.
+  std::vector<CachedPlace> places = {};
+  struct Source {
+    std::string name;  ///< For messages.
+    std::string address;
+    Range layers;
+  };
+  std::vector<Source> sources = {};
+  Duration move_max{};
+  bool gives = false;
+};
+
+struct OpenAnswer {
+  bool keeps_cache = false;  ///< As NodeHost::keeps_cache.
 };
 
 /// A node that another one is to reach.
@@ -152,7 +168,7 @@ class WorkerControl {
   /// ResourceExhausted: it does not fit the memory allowed, or not beside what is held. Unavailable: busy with another call.
   virtual absl::StatusOr<int64_t> prepare(const PrepareOrder& order, const PrepareProgress& progress) = 0;
   /// FailedPrecondition where the shard of this plan was not prepared, or is in a session of another coordinator.
-  virtual absl::Status open(const OpenOrder& order) = 0;
+  virtual absl::StatusOr<OpenAnswer> open(const OpenOrder& order) = 0;
   virtual void close(uint64_t session) = 0;
   /// A result for each peer, in their order.
   virtual std::vector<PeerResult> check_peers(const PeerCheck& check) = 0;
@@ -243,7 +259,7 @@ class WorkerClient {
   absl::StatusOr<WorkerFacts> describe(Deadline deadline);
   absl::StatusOr<int64_t> prepare(const PrepareOrder& order, const PrepareProgress& progress,
                                   Deadline deadline);
-  absl::Status open(const OpenOrder& order, Deadline deadline);
+  absl::StatusOr<OpenAnswer> open(const OpenOrder& order, Deadline deadline);
   absl::Status close(uint64_t session, Deadline deadline);
   /// A result for each peer of the check, within its timeout.
   absl::StatusOr<std::vector<PeerResult>> check_peers(const PeerCheck& check);

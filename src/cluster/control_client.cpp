@@ -49,11 +49,12 @@ absl::StatusOr<int64_t> WorkerClient::prepare(const PrepareOrder& order, const P
   return bytes;
 }
 
-absl::Status WorkerClient::open(const OpenOrder& order, Deadline deadline) {
+absl::StatusOr<OpenAnswer> WorkerClient::open(const OpenOrder& order, Deadline deadline) {
   v1::OpenReply reply;
-  return impl_->call("Open", ToProto(order), deadline, [&](auto& stub, auto& context, const auto& request) {
-    return stub.Open(&context, request, &reply);
-  });
+  RETURN_IF_ERROR(impl_->call(
+      "Open", ToProto(order), deadline,
+      [&](auto& stub, auto& context, const auto& request) { return stub.Open(&context, request, &reply); }));
+  return OpenAnswer{.keeps_cache = reply.keeps_cache()};
 }
 
 absl::Status WorkerClient::close(uint64_t session, Deadline deadline) {

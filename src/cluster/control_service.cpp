@@ -41,11 +41,16 @@ class ControlService::Impl final : public v1::Worker::Service {
     return grpc::Status::OK;
   }
 
-  grpc::Status Open(grpc::ServerContext* context, const v1::OpenRequest* request, v1::OpenReply*) override {
+  grpc::Status Open(grpc::ServerContext* context, const v1::OpenRequest* request,
+                    v1::OpenReply* reply) override {
     if (const absl::Status allowed = gate_.check(*context, "Open", *request); !allowed.ok())
       return ToGrpc(allowed);
     const auto order = FromProto(*request);
-    return ToGrpc(order.ok() ? control_.open(*order) : order.status());
+    if (!order.ok()) return ToGrpc(order.status());
+    const absl::StatusOr<OpenAnswer> answer = control_.open(*order);
+    if (!answer.ok()) return ToGrpc(answer.status());
+    reply->set_keeps_cache(answer->keeps_cache);
+    return grpc::Status::OK;
   }
 
   grpc::Status Close(grpc::ServerContext* context, const v1::CloseRequest* request,

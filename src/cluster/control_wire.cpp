@@ -1,7 +1,9 @@
 #include "cluster/control_wire.h"
 
 #include <iterator>
+#include <span>
 #include <string>
+#include <variant>
 
 #include "base/status.h"
 #include "base/text.h"
@@ -28,6 +30,8 @@ constexpr int kAddressesMax = 16;
 constexpr int32_t kRankMax = 4095;  // As many nodes as a plan may have.
 constexpr int64_t kLeaseMsMin = 100;
 constexpr int64_t kLeaseMsMax = int64_t{3600} * 1000;
+constexpr int kCacheSourcesMax = 4096;  // As many nodes as a plan may have.
+constexpr int64_t kMoveMsMax = 600'000;
 /// An identity of content is a hash.
 constexpr int64_t kIdentityBytesMax = 256;
 
@@ -361,6 +365,66 @@ absl::StatusOr<PrepareOrder> FromProto(const v1::PrepareRequest& request) {
   return order;
 }
 
+namespace {
+
+template <typename Request>
+void PutPlaces(std::span<const CachedPlace> places, Request& request) {
+  for (const CachedPlace& one : places) {
+    v1::CachedPlace& put = *request.add_places();
+    const SlotId* slot = std::get_if<SlotId>(&one.place);
+    put.set_state(slot != nullptr);
+    put.set_id(slot != nullptr ? slot->value : std::get<BlockId>(one.place).value);
+    put.set_key_high(one.key.high);
+    put.set_key_low(one.key.low);
+    put.set_position(one.position);
+  }
+}
+
+template <typename Request>
+absl::StatusOr<std::vector<CachedPlace>> ReadPlaces(const Request& request) {
+  if (request.places_size() > kPlacesMax) {
+    return InvalidArgument("cache: {} places, expected at most {}", request.places_size(), kPlacesMax);
+  }
+  std::vector<CachedPlace> places;
+  for (const v1::CachedPlace& one : request.places()) {
+    if (one.id() < 0 || one.position() <= 0) {
+      return InvalidArgument("cache: place {} behind {} tokens", one.id(), one.position());
+    }
+    const CachePlace place = one.state() ? CachePlace(SlotId{one.id()}) : CachePlace(BlockId{one.id()});
+    places.push_back({place, {one.key_high(), one.key_low()}, one.position()});
+  }
+  return places;
+}
+
+absl::StatusOr<Range> ReadLayers(int64_t begin, int64_t end) {
+  constexpr int64_t kLayersMax = 1 << 16;
+  if (begin >= 0 && begin < end && end <= kLayersMax) return Range{begin, end};
+  return InvalidArgument("cache: layers [{}, {}), expected some below {}", begin, end, kLayersMax);
+}
+
+}  // namespace
+
+v1::FetchCacheRequest ToProto(const CacheRequest& request, const std::string& model_hash) {
+  v1::FetchCacheRequest put;
+  put.set_model_hash(model_hash);
+  put.set_session(request.session);
+  put.set_identity_high(request.identity.high);
+  put.set_identity_low(request.identity.low);
+  put.set_layers_begin(request.layers.begin);
+  put.set_layers_end(request.layers.end);
+  PutPlaces(request.places, put);
+  return put;
+}
+
+absl::StatusOr<CacheRequest> FromProto(const v1::FetchCacheRequest& request) {
+  CacheRequest read;
+  read.session = request.session();
+  read.identity = {request.identity_high(), request.identity_low()};
+  ASSIGN_OR_RETURN(read.layers, ReadLayers(request.layers_begin(), request.layers_end()));
+  ASSIGN_OR_RETURN(read.places, ReadPlaces(request));
+  return read;
+}
+
 v1::OpenRequest ToProto(const OpenOrder& order) {
   v1::OpenRequest request;
   request.set_session(order.session);
@@ -369,6 +433,17 @@ v1::OpenRequest ToProto(const OpenOrder& order) {
   PutLimits(order.limits, request);
   request.set_expert_timeout_ms(order.expert_timeout / std::chrono::milliseconds(1));
   PutGiver(order.giver, *request.mutable_giver());
+  request.set_keep_from(order.keep_from);
+  PutPlaces(order.places, request);
+  for (const OpenOrder::Source& source : order.sources) {
+    v1::CacheSource& put = *request.add_sources();
+    put.set_name(source.name);
+    put.set_address(source.address);
+    put.set_layers_begin(source.layers.begin);
+    put.set_layers_end(source.layers.end);
+  }
+  request.set_move_ms(order.move_max / std::chrono::milliseconds(1));
+  request.set_gives_cache(order.gives);
   return request;
 }
 
@@ -385,6 +460,18 @@ absl::StatusOr<OpenOrder> FromProto(const v1::OpenRequest& request) {
   }
   order.expert_timeout = std::chrono::milliseconds(timeout_ms);
   order.giver = ReadGiver(request.giver());
+  order.keep_from = request.keep_from();
+  ASSIGN_OR_RETURN(order.places, ReadPlaces(request));
+  if (request.sources_size() > kCacheSourcesMax || request.move_ms() < 0 || request.move_ms() > kMoveMsMax) {
+    return InvalidArgument("open: {} sources of caches, {} ms for them; expected at most {}, and {} ms",
+                           request.sources_size(), request.move_ms(), kCacheSourcesMax, kMoveMsMax);
+  }
+  for (const v1::CacheSource& source : request.sources()) {
+    ASSIGN_OR_RETURN(const Range layers, ReadLayers(source.layers_begin(), source.layers_end()));
+    order.sources.push_back({source.name(), source.address(), layers});
+  }
+  order.move_max = std::chrono::milliseconds(request.move_ms());
+  order.gives = request.gives_cache();
   return order;
 }
 

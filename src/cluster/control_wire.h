@@ -5,6 +5,7 @@
 #include <string_view>
 
 #include "absl/status/statusor.h"
+#include "cluster/cache_move.h"
 #include "cluster/control.h"
 #include "shoal/v1/control.pb.h"
 
@@ -15,6 +16,7 @@ inline constexpr char kTokenKey[] = "shoal-token";
 
 inline constexpr char kWorkerService[] = "shoal.v1.Worker";
 inline constexpr char kWeightsService[] = "shoal.v1.Weights";
+inline constexpr char kCacheService[] = "shoal.v1.Caches";
 inline constexpr char kPeerService[] = "shoal.v1.Peer";
 inline constexpr char kCoordinatorService[] = "shoal.v1.Coordinator";
 
@@ -45,6 +47,10 @@ absl::StatusOr<std::vector<std::string>> FromProto(const v1::ExamineRequest& req
 v1::PrepareRequest ToProto(const PrepareOrder& order);
 /// InvalidArgument where the plan is not one, or has no such node.
 absl::StatusOr<PrepareOrder> FromProto(const v1::PrepareRequest& request);
+
+v1::FetchCacheRequest ToProto(const CacheRequest& request, const std::string& model_hash);
+/// InvalidArgument where it asks for more places than caches have, or for none that could be.
+absl::StatusOr<CacheRequest> FromProto(const v1::FetchCacheRequest& request);
 
 v1::OpenRequest ToProto(const OpenOrder& order);
 absl::StatusOr<OpenOrder> FromProto(const v1::OpenRequest& request);

@@ -24,6 +24,11 @@ OpenOrder Order() {
   order.limits = {.context = 64, .blocks = 4, .rows_max = 16, .state_slots = 2};
   order.expert_timeout = std::chrono::milliseconds(1500);
   order.giver = {UINT64_MAX, true};
+  order.keep_from = UINT64_MAX - 1;
+  order.places = {{BlockId{3}, {UINT64_MAX, 1}, 64}, {SlotId{0}, {2, UINT64_MAX}, 64}};
+  order.sources = {{"c", "10.0.0.3:50051", {0, 1}}};
+  order.move_max = std::chrono::milliseconds(700);
+  order.gives = true;
   return order;
 }
 
@@ -40,6 +45,43 @@ TEST(ControlWire, AnOrderToOpenArrivesAsItWasSent) {
   EXPECT_EQ(got->limits.state_slots, sent.limits.state_slots);
   EXPECT_EQ(got->expert_timeout, sent.expert_timeout);
   EXPECT_EQ(got->giver, sent.giver);
+  EXPECT_EQ(got->keep_from, sent.keep_from);
+  EXPECT_EQ(got->places, sent.places);
+  ASSERT_EQ(got->sources.size(), 1u);
+  EXPECT_EQ(got->sources[0].name, "c");
+  EXPECT_EQ(got->sources[0].address, "10.0.0.3:50051");
+  EXPECT_EQ(got->sources[0].layers, (Range{0, 1}));
+  EXPECT_EQ(got->move_max, sent.move_max);
+  EXPECT_TRUE(got->gives);
+}
+
+TEST(ControlWire, ARequestForACacheArrivesAsItWasSent) {
+  const CacheRequest sent{UINT64_MAX, {1, UINT64_MAX}, {2, 5}, Order().places};
+  v1::FetchCacheRequest request = ToProto(sent, "00ff");
+  EXPECT_EQ(request.model_hash(), "00ff");
+  const auto got = FromProto(request);
+  ASSERT_TRUE(got.ok()) << Message(got.status());
+  EXPECT_EQ(got->session, sent.session);
+  EXPECT_EQ(got->identity, sent.identity);
+  EXPECT_EQ(got->layers, sent.layers);
+  EXPECT_EQ(got->places, sent.places);
+  request.mutable_places(0)->set_id(-1);
+  EXPECT_THAT(Message(FromProto(request).status()), HasSubstr("place -1"));
+  request.mutable_places(0)->set_id(0);
+  request.set_layers_end(2);
+  EXPECT_THAT(Message(FromProto(request).status()), HasSubstr("layers [2, 2)"));
+  request.set_layers_end(3);
+  while (request.places_size() <= kPlacesMax) request.add_places();
+  EXPECT_THAT(Message(FromProto(request).status()), HasSubstr("100001 places"));
+}
+
+TEST(ControlWire, AnOrderToMoveCachesBeyondReasonIsRefused) {
+  v1::OpenRequest request = ToProto(Order());
+  request.set_move_ms(-1);
+  EXPECT_THAT(Message(FromProto(request).status()), HasSubstr("-1 ms"));
+  request.set_move_ms(0);
+  request.mutable_sources(0)->set_layers_begin(-1);
+  EXPECT_THAT(Message(FromProto(request).status()), HasSubstr("layers [-1, 1)"));
 }
 
 TEST(ControlWire, AnOrderToPrepareArrivesAsItWasSent) {

@@ -29,6 +29,12 @@ std::unique_ptr<Backend> MakeCpuBackend(Isa isa, int threads, const std::vector<
   return std::make_unique<CpuBackend>(CpuBackend::Options{isa, threads, std::move(own)});
 }
 
+/// How long the scheduler may take to say what of the caches is worth moving.
+constexpr Duration kWantedMax = std::chrono::seconds(2);
+
+/// Not 0.
+uint64_t SessionOf(const Plan& plan) { return uint64_t{plan.epoch.value} + 1; }
+
 }  // namespace
 
 LocalCluster::LocalCluster(Options options) : options_(std::move(options)), host_(options_.host) {
@@ -111,21 +117,51 @@ absl::StatusOr<std::vector<std::unique_ptr<Transport>>> LocalCluster::open_trans
 absl::Status LocalCluster::open(const Plan& plan, PipelineEngine& engine) {
   RETURN_IF_ERROR(prepare(plan));
   ASSIGN_OR_RETURN(auto transports, open_transports(plan.epoch));
+  std::vector<LayerMove> moves;
+  if (last_up_ != 0) moves = LayerMoves(last_plan_, options_.plan);
+  std::optional<PipelineEngine::Wanted> wanted;
+  if (!moves.empty()) wanted = engine.wanted(Deadline::after(kWantedMax));
+  bool keeps = true;
   for (int32_t i = 0; i < nodes(); ++i) {
-    const absl::Status opened =
-        host_->open(hosted(NodeId{i}), {.session = plan.epoch.value,
-                                        .plan = options_.plan,
-                                        .node = NodeId{i},
-                                        .transport = std::move(transports[static_cast<size_t>(i)]),
-                                        .limits = options_.limits,
-                                        .expert_timeout = kLocalTimeout,
-                                        .sink = i == 0 ? &engine : nullptr});
+    NodeHost::SessionSetup setup = setup_of(NodeId{i}, moves, wanted);
+    setup.transport = std::move(transports[static_cast<size_t>(i)]);
+    if (i == 0) setup.sink = &engine;
+    const absl::Status opened = host_->open(hosted(NodeId{i}), std::move(setup));
     if (!opened.ok()) close_nodes();
     RETURN_IF_ERROR(opened);
+    keeps = keeps && host_->keeps_cache(hosted(NodeId{i}));
   }
+  last_up_ = SessionOf(options_.plan);
+  last_plan_ = options_.plan;
   engine.open(options_.plan, host_->transport(hosted(NodeId{0})),
-              EngineLimitsOf(options_.plan, *host_->model(hosted(NodeId{0})), options_.limits));
+              EngineLimitsOf(options_.plan, *host_->model(hosted(NodeId{0})), options_.limits),
+              !keeps          ? KeptCaches::kNone
+              : moves.empty() ? KeptCaches::kAll
+                              : KeptCaches::kWanted);
   return absl::OkStatus();
+}
+
+NodeHost::SessionSetup LocalCluster::setup_of(NodeId node, const std::vector<LayerMove>& moves,
+                                              const std::optional<PipelineEngine::Wanted>& wanted) const {
+  NodeHost::SessionSetup setup{.session = SessionOf(options_.plan),
+                               .plan = options_.plan,
+                               .node = node,
+                               .limits = options_.limits,
+                               .expert_timeout = kLocalTimeout,
+                               .keep_from = last_up_};
+  if (!wanted.has_value()) return setup;
+  setup.places = wanted->places;
+  setup.move_max = wanted->worth;
+  setup.gives = true;
+  for (const LayerMove& move : moves) {
+    if (move.to != node) continue;
+    const HostedNode from{last_plan_.node(move.from).name, hosted(node).model_hash};
+    setup.sources.push_back(
+        {move.layers, [this, from](const CacheRequest& request, Deadline deadline, TakeImages take) {
+           return host_->give_cached(from, request, deadline, take);
+         }});
+  }
+  return setup;
 }
 
 void LocalCluster::close(PipelineEngine& engine, const absl::Status& why) {

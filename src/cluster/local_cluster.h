@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <memory>
 #include <mutex>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -74,6 +75,9 @@ class LocalCluster final : public SessionHost {
   HostedNode hosted(NodeId node) const {
     return {options_.plan.node(node).name, options_.weights->checkpoint().hash()};
   }
+  /// What the node is told of the session of the plan in force; without transport and sink.
+  NodeHost::SessionSetup setup_of(NodeId node, const std::vector<LayerMove>& moves,
+                                  const std::optional<PipelineEngine::Wanted>& wanted) const;
   void close_nodes();
   int32_t nodes() const { return static_cast<int32_t>(options_.plan.nodes.size()); }
   /// Has every node hold its shard of `plan`, which becomes the one in force.
@@ -84,6 +88,8 @@ class LocalCluster final : public SessionHost {
   std::vector<std::unique_ptr<GrpcEndpoint>>
       endpoints_;  ///< By node, as on machines of their own. kGrpc only.
   std::shared_ptr<NodeHost> host_;
+  uint64_t last_up_ = 0;  ///< The last session in which steps may have run; 0: none.
+  Plan last_plan_;        ///< Its plan.
 };
 
 }  // namespace shoal

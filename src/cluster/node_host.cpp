@@ -1,12 +1,25 @@
 #include "cluster/node_host.h"
 
+#include <algorithm>
 #include <utility>
 
 #include "base/check.h"
 #include "base/log.h"
 #include "base/status.h"
+#include "base/text.h"
+#include "exec/model_facts.h"
 
 namespace shoal {
+namespace {
+
+bool HasAll(std::span<const LayerId> some, Range layers) {
+  for (int64_t i = layers.begin; i < layers.end; ++i) {
+    if (std::ranges::count(some, LayerId{static_cast<int32_t>(i)}) == 0) return false;
+  }
+  return true;
+}
+
+}  // namespace
 
 NodeHost::NodeHost(Options options) : options_(std::move(options)) {
   SHOAL_CHECK(options_.make_backend != nullptr);
@@ -29,16 +42,92 @@ std::shared_ptr<Executor> NodeHost::executor_of(const Node& node) {
 
 template <typename Which>
 void NodeHost::end_sessions(Which which) {
-  std::vector<std::unique_ptr<NodeSession>> ended;
+  std::vector<Ended> ended;
   {
     const std::lock_guard lock(mutex_);
     for (const auto& [name, node] : nodes_) {
       if (node->session == nullptr || !which(name, *node)) continue;
-      ended.push_back(std::move(node->session));
-      node->session_id = 0;
+      ended.push_back({node, std::move(node->session), std::exchange(node->session_id, 0),
+                       std::exchange(node->contents, {})});
+      node->keeps_cache = false;
     }
   }
-  for (const auto& session : ended) session->stop();
+  for (Ended& one : ended) keep_cache(std::move(one));
+}
+
+void NodeHost::keep_cache(Ended ended) {
+  ended.session->stop();
+  auto kept = std::make_shared<KeptCache>();
+  kept->contents = std::move(ended.contents);
+  kept->cache = ended.session->release_cache();
+  // Of a session of which nobody knows what it began with, nobody knows what it left.
+  if (ended.session->has_begun_steps() && !kept->contents.sessions.empty()) {
+    kept->contents.sessions = {ended.session_id};
+  }
+  ended.session.reset();
+  if (kept->cache == nullptr) return;
+  const std::lock_guard lock(mutex_);
+  // Another session may have begun meanwhile: one cache is enough.
+  if (ended.node->session == nullptr) ended.node->kept = std::move(kept);
+}
+
+void NodeHost::trim_kept(const HostedNode& node, Range layers, const StepLimits& limits) {
+  const std::shared_ptr<Node> hosted = find(node);
+  if (hosted == nullptr) return;
+  std::shared_ptr<KeptCache> kept;
+  {
+    const std::lock_guard lock(mutex_);
+    kept = std::move(hosted->kept);
+  }
+  if (kept == nullptr) return;
+  bool useful = !layers.empty();
+  {
+    const std::lock_guard use(kept->use);
+    for (int64_t i = layers.begin; i < layers.end; ++i) {
+      useful = useful && kept->cache->has(LayerId{static_cast<int32_t>(i)});
+    }
+    if (useful) kept->cache->trim(layers, limits.blocks, limits.state_slots);
+  }
+  const std::lock_guard lock(mutex_);
+  if (useful && hosted->session == nullptr) hosted->kept = std::move(kept);
+}
+
+absl::Status NodeHost::give_cached(const HostedNode& node, const CacheRequest& request, Deadline deadline,
+                                   TakeImages take) const {
+  constexpr size_t kPieceBytes = size_t{1} << 20;
+  const std::shared_ptr<Node> hosted = find(node);
+  std::shared_ptr<KeptCache> from;
+  if (hosted != nullptr) {
+    const std::lock_guard lock(mutex_);
+    for (const auto& one : {hosted->kept, hosted->leaving}) {
+      if (one != nullptr && one->is_from(request.session) && one->contents.identity == request.identity)
+        from = one;
+    }
+  }
+  if (from == nullptr) {
+    return FailedPrecondition("node '{}' has no cache of session {} any more", node.name, request.session);
+  }
+  std::vector<std::byte> images;
+  for (const CachedPlace& one : request.places) {
+    if (deadline.expired()) return DeadlineExceeded("node '{}' did not give its cache in time", node.name);
+    for (int64_t layer = request.layers.begin; layer < request.layers.end; ++layer) {
+      {
+        const std::lock_guard use(from->use);
+        RETURN_IF_ERROR(from->cache->export_image(LayerId{static_cast<int32_t>(layer)}, one.place,
+                                                  {request.identity, one.key, one.position}, images));
+      }
+      if (images.size() < kPieceBytes) continue;
+      RETURN_IF_ERROR(take(images));
+      images.clear();
+    }
+  }
+  return images.empty() ? absl::OkStatus() : take(images);
+}
+
+bool NodeHost::keeps_cache(const HostedNode& node) const {
+  const std::shared_ptr<Node> hosted = find(node);
+  const std::lock_guard lock(mutex_);
+  return hosted != nullptr && hosted->session != nullptr && hosted->keeps_cache;
 }
 
 void NodeHost::close(uint64_t session) {
@@ -183,26 +272,102 @@ absl::Status NodeHost::open(const HostedNode& node, SessionSetup setup) {
   }
   end_sessions([&](const HostedNode& name, const Node&) { return name == node; });
   hosted->executor = executor_of(*hosted);
+  return create_session(hosted, std::move(setup));
+}
+
+absl::Status NodeHost::create_session(const std::shared_ptr<Node>& node, SessionSetup setup) {
+  Contents contents{.identity = CachesKeyOf(setup.plan, *node->model), .sessions = {}};
+  std::shared_ptr<KeptCache> kept;
+  std::shared_ptr<KeptCache> left;
+  bool new_number = true;  // One that was used before says nothing of what is in the cache.
+  {
+    const std::lock_guard lock(mutex_);
+    left = std::move(node->leaving);
+    kept = std::move(node->kept);
+    new_number = kept == nullptr || !kept->is_from(setup.session);
+    if (kept != nullptr && (setup.keep_from == 0 || !kept->is_from(setup.keep_from) ||
+                            kept->contents.identity != contents.identity)) {
+      left = std::move(kept);
+    }
+    if (setup.gives) node->leaving = kept;  // Others may ask for it from now on.
+  }
+  left.reset();
+  ASSIGN_OR_RETURN(std::unique_ptr<NodeSession> session, NodeSession::Create(options_of(node, setup)));
+  const Range layers = node->model->shard().layers;
+  std::vector<LayerId> held;
+  if (kept != nullptr) {
+    const std::lock_guard use(kept->use);
+    held = session->adopt_cache(*kept->cache);
+  }
+  bool keeps = HasAll(held, layers);
+  if (keeps && kept != nullptr) contents.sessions = kept->contents.sessions;
+  if (!keeps && !setup.sources.empty()) {
+    keeps = take_in(*session, setup, {setup.keep_from, contents.identity, {}, setup.places}, layers, held);
+  }
+  kept.reset();
+  if (new_number) {
+    contents.sessions.push_back(setup.session);
+  } else {
+    contents.sessions.clear();
+  }
+  RETURN_IF_ERROR(session->start());
+  const std::lock_guard lock(mutex_);
+  node->session = std::move(session);
+  node->session_id = setup.session;
+  node->contents = std::move(contents);
+  node->keeps_cache = keeps;
+  return absl::OkStatus();
+}
+
+NodeSession::Options NodeHost::options_of(const std::shared_ptr<Node>& node, SessionSetup& setup) {
   NodeSession::Options options;
-  options.executor = hosted->executor.get();
+  options.executor = node->executor.get();
   options.log_name = setup.plan.node(setup.node).name;
   options.plan = std::move(setup.plan);
   options.self = setup.node;
-  options.model = hosted->model.get();
-  options.profile = hosted->profile.get();
+  options.model = node->model.get();
+  options.profile = node->profile.get();
   options.hook = options_.hook;
   options.kv_disk = options_.kv_disk;
   options.transport = std::move(setup.transport);
   options.limits = setup.limits;
-  options.limits.vocabulary = hosted->model->spec().vocabulary;
+  options.limits.vocabulary = node->model->spec().vocabulary;
   options.expert_timeout = setup.expert_timeout;
   options.sink = setup.sink;
-  ASSIGN_OR_RETURN(std::unique_ptr<NodeSession> session, NodeSession::Create(std::move(options)));
-  RETURN_IF_ERROR(session->start());
-  const std::lock_guard lock(mutex_);
-  hosted->session = std::move(session);
-  hosted->session_id = setup.session;
-  return absl::OkStatus();
+  // Work comes when all nodes have their sessions: whoever is to have other layers has them.
+  options.on_first_work = [this, weak = std::weak_ptr<Node>(node)] {
+    std::shared_ptr<KeptCache> left;
+    const std::shared_ptr<Node> here = weak.lock();
+    if (here == nullptr) return;
+    const std::lock_guard lock(mutex_);
+    left.swap(here->leaving);
+  };
+  return options;
+}
+
+bool NodeHost::take_in(NodeSession& session, const SessionSetup& setup, const CacheRequest& all, Range layers,
+                       std::span<const LayerId> held) {
+  const Deadline deadline = Deadline::after(setup.move_max);
+  const int64_t begun_ns = NowNs();
+  CacheIntake intake(session, all.identity, all.places);
+  std::vector<LayerId> there(held.begin(), held.end());
+  for (const CacheSource& source : setup.sources) {
+    CacheRequest request = all;
+    request.layers = source.layers;
+    const absl::Status given = source.give(
+        request, deadline, [&](std::span<const std::byte> images) { return intake.take(images); });
+    if (!given.ok() || !intake.has_all(source.layers)) {
+      LogWarning("the cache of layers [{}, {}) did not come and is computed again: {}", source.layers.begin,
+                 source.layers.end, given.ok() ? "something was missing" : Message(given));
+      return false;
+    }
+    for (int64_t i = source.layers.begin; i < source.layers.end; ++i) {
+      there.push_back(LayerId{static_cast<int32_t>(i)});
+    }
+  }
+  LogInfo("took in {} of the cache from {} nodes in {} ms", FormatBytes(intake.bytes()), setup.sources.size(),
+          (NowNs() - begun_ns) / 1'000'000);
+  return HasAll(there, layers);
 }
 
 absl::Status NodeHost::connect(const HostedNode& node, Deadline deadline) {

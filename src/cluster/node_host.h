@@ -3,6 +3,7 @@
 // nothing: what to load and when a session ends is told by its user.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <functional>
 #include <map>
@@ -15,9 +16,11 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "cluster/cache_move.h"
 #include "compute/backend.h"
 #include "exec/node_model.h"
 #include "exec/node_session.h"
+#include "kv/block_key.h"
 #include "kv/disk_store.h"
 #include "loading/packed_cache.h"
 #include "loading/resolved_weights.h"
@@ -70,6 +73,9 @@ class NodeHost {
   void drop(const HostedNode& node);
   /// Gives back what was prepared, but not taken.
   void drop_prepared(const HostedNode& node);
+  /// Of the cache that the node's last session left, gives back what a session of these layers and limits has no use
+  /// for: weights may need the memory first. Nothing where a session is open.
+  void trim_kept(const HostedNode& node, Range layers, const StepLimits& limits);
 
   /// What one node is told of a session that it takes part in.
   struct SessionSetup {
@@ -80,15 +86,31 @@ class NodeHost {
     StepLimits limits;
     Duration expert_timeout = std::chrono::seconds(6);
     CoordinatorSink* sink = nullptr;  ///< Of node 0 of a coordinator; nullptr elsewhere.
+    /// The session in which the last steps of the cluster ran, if their blocks are to stay; 0: none.
+    uint64_t keep_from = 0;
+    /// Where layers move: what is to be kept, of all layers; who has those that this node lacks; and whether others are
+    /// to be given those that it lets go, until the first work comes.
+    std::vector<CachedPlace> places = {};
+    std::vector<CacheSource> sources = {};
+    bool gives = false;
+    Duration move_max{};  ///< For taking in what lacks.
   };
-  /// Ends the node's session, takes memory for the cache of this one and gives it to an executor. The links are
+  /// Ends the node's session, takes memory for the cache of this one and gives it to an executor. Where the node's
+  /// cache is as session `keep_from` left it, and has all layers of this plan, it stays. The links are
   /// opened by connect(). FailedPrecondition where the node does not hold its shard of the plan; else as
   /// NodeSession::Create, and then the node has no session.
   absl::Status open(const HostedNode& node, SessionSetup setup);
   /// Opens the links of the node's session. Errors as Transport::connect, FailedPrecondition where it has none.
   absl::Status connect(const HostedNode& node, Deadline deadline);
 
-  /// Ends what this process runs in a session; of one node; of all sessions. Weights stay.
+  /// Whether the node's session began with all that its layers cached in the session that it was to keep, or with the
+  /// places that were named: a node without layers always does. False without a session.
+  bool keeps_cache(const HostedNode& node) const;
+  /// Gives images of what a session left in the node's cache. FailedPrecondition: it is not there any more.
+  absl::Status give_cached(const HostedNode& node, const CacheRequest& request, Deadline deadline,
+                           TakeImages take) const;
+
+  /// Ends what this process runs in a session; of one node; of all sessions. Weights stay, and so do caches.
   void close(uint64_t session);
   void close(const HostedNode& node);
   void close_all();
@@ -117,6 +139,20 @@ class NodeHost {
   void finish_saving();
 
  private:
+  /// What is in a node's cache.
+  struct Contents {
+    BlockKey identity;  ///< CachesKeyOf the plan and the weights.
+    /// It is what each of these sessions left: one that ran no step leaves what it found. Empty: nobody knows.
+    std::vector<uint64_t> sessions;
+  };
+  struct KeptCache {
+    Contents contents;
+    std::mutex
+        use;  ///< Held by whoever takes layers out, or gives others what they hold. No other is taken with it.
+    std::unique_ptr<BackendCache> cache;
+
+    bool is_from(uint64_t session) const { return std::ranges::count(contents.sessions, session) > 0; }
+  };
   struct Node {
     std::unique_ptr<Backend> backend;
     std::unique_ptr<StepProfile> profile;
@@ -125,6 +161,17 @@ class NodeHost {
     std::shared_ptr<Executor> executor;
     uint64_t session_id = 0;
     std::unique_ptr<NodeSession> session;
+    Contents contents;         ///< Of the session's cache, as long as it has begun no step.
+    bool keeps_cache = false;  ///< Of the session.
+    /// Between sessions; and what the session that is open has left of it for others. The backend outlives them.
+    std::shared_ptr<KeptCache> kept;
+    std::shared_ptr<KeptCache> leaving;
+  };
+  struct Ended {
+    std::shared_ptr<Node> node;
+    std::unique_ptr<NodeSession> session;
+    uint64_t session_id = 0;
+    Contents contents;
   };
 
   std::shared_ptr<Node> find(const HostedNode& node) const;
@@ -133,6 +180,14 @@ class NodeHost {
   /// Ends the sessions that `which` picks, outside the lock: an executor may take a layer's time to notice.
   template <typename Which>
   void end_sessions(Which which);
+  /// Keeps the cache of a session that has stopped.
+  void keep_cache(Ended ended);
+  /// Creates the node's session, which goes on with what the node has of an earlier one, or gives that back.
+  absl::Status create_session(const std::shared_ptr<Node>& node, SessionSetup setup);
+  NodeSession::Options options_of(const std::shared_ptr<Node>& node, SessionSetup& setup);
+  /// Has the layers that the session lacks taken in. Whether it has all then.
+  static bool take_in(NodeSession& session, const SessionSetup& setup, const CacheRequest& all, Range layers,
+                      std::span<const LayerId> held);
 
   /// The turn of a load(): ends a prepare() of the node.
   std::unique_lock<std::mutex> turn_to_load(const HostedNode& node);

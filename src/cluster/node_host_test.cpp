@@ -74,14 +74,28 @@ class Served {
   }
   void open_loaded_node(size_t i) {
     const NodeId id{static_cast<int32_t>(i)};
-    ASSERT_EQ(host_.open(node(i), {.session = reinterpret_cast<uintptr_t>(this),
+    ASSERT_EQ(host_.open(node(i), {.session = session_,
                                    .plan = plan_,
                                    .node = id,
                                    .transport = network_.open(id),
                                    .limits = limits_,
                                    .expert_timeout = kPatience,
-                                   .sink = i == 0 ? &engine_ : nullptr}),
+                                   .sink = i == 0 ? &engine_ : nullptr,
+                                   .keep_from = keep_from_}),
               absl::OkStatus());
+  }
+  /// Opens another session of the same sequence, which is to go on from what `keep_from` left. Whether each node did.
+  std::vector<bool> open_again(uint64_t session, uint64_t keep_from, int blocks = 4) {
+    close();
+    session_ = session;
+    keep_from_ = keep_from;
+    limits_.blocks = blocks;
+    network_ = InprocNetwork(static_cast<int>(plan_.nodes.size()));
+    steps_ = 0;
+    open();
+    std::vector<bool> keeps;
+    for (size_t i = 0; i < plan_.nodes.size(); ++i) keeps.push_back(host_.keeps_cache(node(i)));
+    return keeps;
   }
   void open() {
     for (size_t i = 0; i < plan_.nodes.size(); ++i) open_node(i);
@@ -92,7 +106,7 @@ class Served {
   }
   void close() {
     engine_.close(Cancelled("test over"));
-    host_.close(reinterpret_cast<uintptr_t>(this));
+    host_.close(session_);
   }
   /// The end of a node that the test plays.
   std::unique_ptr<Transport> play(int32_t i) { return network_.open(NodeId{i}); }
@@ -101,8 +115,10 @@ class Served {
   std::future<absl::StatusOr<StepResult>> submit(std::vector<int32_t> tokens) {
     Step step;
     step.id = StepId{++steps_};
-    if (position_ == 0) {
-      step.begins.push_back({SeqId{1}, {.temperature = 0}, tokens, static_cast<int32_t>(std::ssize(tokens))});
+    tokens_.insert(tokens_.end(), tokens.begin(), tokens.end());
+    if (steps_ == 1) {
+      step.begins.push_back(
+          {SeqId{1}, {.temperature = 0}, tokens_, static_cast<int32_t>(std::ssize(tokens_))});
     }
     SeqSlice slice;
     slice.id = SeqId{1};
@@ -136,12 +152,15 @@ class Served {
   NodeHost& host_;
   std::shared_ptr<const ResolvedWeights> weights_;
   const Plan plan_;
-  const StepLimits limits_ = {
+  StepLimits limits_ = {
       .context = 128, .vocabulary = weights_->spec().vocabulary, .blocks = 4, .rows_max = 64};
   InprocNetwork network_;
   PipelineEngine engine_;
+  uint64_t session_ = reinterpret_cast<uintptr_t>(this);
+  uint64_t keep_from_ = 0;
   uint64_t steps_ = 0;
   int32_t position_ = 0;
+  std::vector<int32_t> tokens_;  // Of all steps.
 };
 
 NodeHost::Options HostOptions(LayerHook hook = nullptr) {
@@ -346,6 +365,81 @@ TEST(NodeHost, ALoadDoesNotWaitForWhatIsPreparedBesideASession) {
   opened.get();
   EXPECT_TRUE(host.holds(three.node(0), three.shard(0)));
   EXPECT_FALSE(host.holds(pair.node(0), pair.shard(0)));
+}
+
+// What comes next depends on all that the caches hold.
+TEST(NodeHost, TheNextSessionGoesOnWithWhatTheLastOneCached) {
+  NodeHost host(HostOptions());
+  Served served(host, "qwen3_moe", {"a", "b"});
+  EXPECT_EQ(served.open_again(1, 0), (std::vector<bool>{false, false}));
+  const std::vector<int32_t> prompt = PromptOf(6, 60);
+  const std::vector<int32_t> expected = FakeGreedy(served.spec(), prompt, 5);
+  EXPECT_EQ(Served::TokenOf(served.submit(prompt)), expected[0]);
+  EXPECT_EQ(served.open_again(2, 1), (std::vector<bool>{true, true}));
+  EXPECT_EQ(Served::TokenOf(served.submit({expected[0]})), expected[1]);
+  EXPECT_EQ(served.open_again(3, 2, 9), (std::vector<bool>{true, true}));  // With more blocks.
+  EXPECT_EQ(Served::TokenOf(served.submit({expected[1]})), expected[2]);
+  // A session that ran no step left what it found, whoever is asked for.
+  EXPECT_EQ(served.open_again(4, 3), (std::vector<bool>{true, true}));
+  EXPECT_EQ(served.open_again(5, 3), (std::vector<bool>{true, true}));
+  EXPECT_EQ(served.open_again(6, 4), (std::vector<bool>{true, true}));
+  EXPECT_EQ(Served::TokenOf(served.submit({expected[2]})), expected[3]);
+  EXPECT_EQ(served.open_again(7, 3), (std::vector<bool>{false, false}));  // 6 has written since.
+}
+
+TEST(NodeHost, ACacheIsNotKeptWhereNobodyAsksForItOrItMayBeAnother) {
+  NodeHost host(HostOptions());
+  Served served(host, "qwen3_moe", {"a"});
+  const std::vector<bool> kept = {true};
+  const std::vector<bool> empty = {false};
+  const auto run = [&served] { EXPECT_GE(Served::TokenOf(served.submit({1})), 0); };
+  served.open_again(1, 0);
+  run();
+  EXPECT_EQ(served.open_again(2, 0), empty);
+  run();
+  EXPECT_EQ(served.open_again(3, 1), empty);  // 1 is long gone.
+  run();
+  // A number that comes again says nothing of what was in the cache, nor does what follows from it.
+  EXPECT_EQ(served.open_again(3, 3), kept);
+  run();
+  EXPECT_EQ(served.open_again(4, 3), empty);
+  run();
+  EXPECT_EQ(served.open_again(5, 4), kept);
+  // The weights go, and what was computed with them.
+  served.close();
+  host.drop(served.node(0));
+  EXPECT_EQ(served.open_again(6, 5), empty);
+}
+
+TEST(NodeHost, ANodeKeepsItsLayersUnderAnotherPlanIfItHadThemAll) {
+  NodeHost host(HostOptions());
+  Served alone(host, "qwen3_moe", {"a"});
+  Served pair(host, "qwen3_moe", {"a", "b"});
+  alone.open_again(1, 0);
+  EXPECT_GE(Served::TokenOf(alone.submit(PromptOf(7, 40))), 0);
+  alone.close();
+  EXPECT_EQ(pair.open_again(2, 1), (std::vector<bool>{true, false}));
+  EXPECT_GE(Served::TokenOf(pair.submit(PromptOf(7, 40))), 0);
+  pair.close();
+  EXPECT_EQ(alone.open_again(3, 2), (std::vector<bool>{false}));
+}
+
+TEST(NodeHost, WhatIsKeptIsTrimmedToWhatTheNextSessionCanUse) {
+  NodeHost host(HostOptions());
+  Served served(host, "qwen3_moe", {"a"});
+  served.open_again(1, 0);
+  const std::vector<int32_t> prompt = PromptOf(8, 40);
+  const std::vector<int32_t> expected = FakeGreedy(served.spec(), prompt, 2);
+  EXPECT_EQ(Served::TokenOf(served.submit(prompt)), expected[0]);
+  served.close();
+  const Range layers{0, served.spec().layer_count()};
+  host.trim_kept(served.node(0), layers, {.blocks = 4});
+  EXPECT_EQ(served.open_again(2, 1), (std::vector<bool>{true}));
+  EXPECT_EQ(Served::TokenOf(served.submit({expected[0]})), expected[1]);
+  host.trim_kept(served.node(0), layers, {.blocks = 1});  // Not of a session that is open.
+  served.close();
+  host.trim_kept(served.node(0), {0, layers.end + 1}, {.blocks = 4});
+  EXPECT_EQ(served.open_again(3, 2), (std::vector<bool>{false}));
 }
 
 TEST(NodeHost, WhatWasPreparedIsGivenBackOnOrderAndWhereAnotherShardIsLoaded) {

@@ -20,6 +20,8 @@ constexpr int64_t kDescribeMs = 2000;
 constexpr int64_t kOpenMs = 8000;  // Longer than a worker's own wait for its peers.
 constexpr int64_t kConnectMs = 5000;
 constexpr int64_t kCloseMs = 1000;
+/// How long the scheduler may take to say what of the caches is worth moving.
+constexpr Duration kWantedMax = std::chrono::seconds(2);
 constexpr Duration kCheckTimeout = std::chrono::seconds(4);
 constexpr int64_t kPrepareMs =
     86'400'000;  // Large models over slow links; a dead worker is found by keep-alive.
@@ -44,7 +46,8 @@ RemoteCluster::RemoteCluster(Options options)
       own_node_{options_.members.front().name, options_.weights->checkpoint().content_identity()},
       session_base_(EntropySeed() << 32),
       instance_(EntropySeed() | 1),  // Not 0.
-      probes_(instance_, options_.key) {
+      probes_(instance_, options_.key),
+      cache_service_(*this, options_.key) {
   if (options_.send_weights) shelf_.put(options_.weights->shared_checkpoint());
 }
 
@@ -87,7 +90,7 @@ absl::Status RemoteCluster::start_endpoint(const HostPort& listen) {
   grpc.listen = listen.to_string();
   grpc.name = members_.self().name();
   grpc.key = options_.key;
-  grpc.services = {probes_.service(), weights_service_.service()};
+  grpc.services = {probes_.service(), weights_service_.service(), cache_service_.service()};
   ASSIGN_OR_RETURN(endpoint_, GrpcEndpoint::start(std::move(grpc)));
   return absl::OkStatus();
 }
@@ -206,9 +209,10 @@ absl::StatusOr<int64_t> RemoteCluster::prepare(const Session& session, NodeId no
       Deadline::after_ms(kPrepareMs));
 }
 
-absl::Status RemoteCluster::prepare_own(const Plan& plan) {
-  NodeShard shard = ShardOf(plan, NodeId{0});
+absl::Status RemoteCluster::prepare_own(const Session& session) {
+  NodeShard shard = ShardOf(session.plan, NodeId{0});
   if (host_->holds(own_node(), shard)) return absl::OkStatus();
+  host_->trim_kept(own_node(), shard.layers, session.limits);
   Member& self = members_.self();
   self.note(MemberState::kLoading, absl::OkStatus());
   const absl::Status loaded = host_->load(own_node(), options_.weights, std::move(shard),
@@ -219,7 +223,7 @@ absl::Status RemoteCluster::prepare_own(const Plan& plan) {
 
 absl::Status RemoteCluster::prepare_all(const Session& session) {
   return AllErrors(ForEachMember(session.members, [&](size_t index, Member& member) {
-    if (member.is_self()) return prepare_own(session.plan);
+    if (member.is_self()) return prepare_own(session);
     member.note(MemberState::kLoading, absl::OkStatus());
     const absl::Status status = prepare(session, NodeId{static_cast<int32_t>(index)}, member, false).status();
     member.note(status.ok() ? MemberState::kReady : StateAfter(status), status);
@@ -306,37 +310,82 @@ absl::Status RemoteCluster::open(const Plan& plan, PipelineEngine& engine) {
   return status;
 }
 
+RemoteCluster::CachePlan RemoteCluster::plan_caches(const Session& next, PipelineEngine& engine) const {
+  CachePlan caches{.sources = std::vector<std::vector<OpenOrder::Source>>(next.members.size())};
+  if (last_up_ == 0) return caches;
+  const std::vector<LayerMove> moves = LayerMoves(last_plan_, next.plan);
+  for (const LayerMove& move : moves) {
+    const PlanNode& from = last_plan_.node(move.from);
+    const std::shared_ptr<Member> member = members_.find(from.name);
+    if (member == nullptr || member->status().state == MemberState::kLost) return caches;
+    const std::string address = member->is_self() ? next.plan.nodes[0].address : member->address();
+    caches.sources[static_cast<size_t>(move.to.value)].push_back({from.name, address, move.layers});
+  }
+  caches.keeps = KeptCaches::kAll;
+  if (moves.empty()) return caches;
+  std::optional<PipelineEngine::Wanted> wanted = engine.wanted(Deadline::after(kWantedMax));
+  if (!wanted.has_value() || wanted->places.empty()) return {.sources = std::move(caches.sources)};
+  caches.keeps = KeptCaches::kWanted;
+  caches.places = std::move(wanted->places);
+  caches.move_max = wanted->worth;
+  return caches;
+}
+
+OpenOrder RemoteCluster::order_for(const Session& session, size_t node, const CachePlan& caches) const {
+  OpenOrder order{
+      session.id, session.plan, NodeId{static_cast<int32_t>(node)}, session.limits, options_.expert_timeout,
+      giver()};
+  if (caches.keeps == KeptCaches::kNone) return order;
+  order.keep_from = last_up_;
+  if (caches.keeps == KeptCaches::kAll) return order;
+  order.places = caches.places;
+  order.sources = caches.sources[node];
+  order.move_max = caches.move_max;
+  order.gives = true;
+  return order;
+}
+
 absl::Status RemoteCluster::open_all(Session& session, PipelineEngine& engine) {
-  RETURN_IF_ERROR(FirstError(session.members, [&](size_t index, Member& member) {
-    if (member.is_self()) return open_own(session, engine);
-    const OpenOrder order{session.id,
-                          session.plan,
-                          NodeId{static_cast<int32_t>(index)},
-                          session.limits,
-                          options_.expert_timeout,
-                          giver()};
-    const absl::Status status = member.client()->open(order, Deadline::after_ms(kOpenMs));
-    member.note(status.ok() ? MemberState::kUp : MemberState::kFailed, status);
-    return status;
+  const CachePlan caches = plan_caches(session, engine);
+  std::vector<uint8_t> keep(session.members.size());
+  RETURN_IF_ERROR(FirstError(session.members, [&](size_t index, Member& member) -> absl::Status {
+    const OpenOrder order = order_for(session, index, caches);
+    if (member.is_self()) {
+      ASSIGN_OR_RETURN(keep[index], open_own(order, engine));
+      return absl::OkStatus();
+    }
+    const absl::StatusOr<OpenAnswer> answer =
+        member.client()->open(order, Deadline::after(std::chrono::milliseconds(kOpenMs) + order.move_max));
+    member.note(answer.ok() ? MemberState::kUp : MemberState::kFailed, answer.status());
+    keep[index] = answer.ok() && answer->keeps_cache;
+    return answer.status();
   }));
   members_.self().note(MemberState::kUp, absl::OkStatus());
+  const bool all_keep = std::ranges::all_of(keep, [](uint8_t kept) { return kept != 0; });
+  last_up_ = session.id;
+  last_plan_ = session.plan;
   engine.open(session.plan, host_->transport(own_node()),
-              EngineLimitsOf(session.plan, *host_->model(own_node()), session.limits));
+              EngineLimitsOf(session.plan, *host_->model(own_node()), session.limits),
+              all_keep ? caches.keeps : KeptCaches::kNone);
   return absl::OkStatus();
 }
 
-absl::Status RemoteCluster::open_own(Session& session, PipelineEngine& engine) {
+absl::StatusOr<bool> RemoteCluster::open_own(const OpenOrder& order, PipelineEngine& engine) {
   ASSIGN_OR_RETURN(
       std::unique_ptr<Transport> transport,
-      endpoint_->open_session(WireSession(session.plan, NodeId{0}, session.id, *host_->model(own_node()))));
-  RETURN_IF_ERROR(host_->open(own_node(), {.session = session.id,
-                                           .plan = session.plan,
-                                           .node = NodeId{0},
-                                           .transport = std::move(transport),
-                                           .limits = session.limits,
-                                           .expert_timeout = options_.expert_timeout,
-                                           .sink = &engine}));
-  return host_->connect(own_node(), Deadline::after_ms(kConnectMs));
+      endpoint_->open_session(WireSession(order.plan, NodeId{0}, order.session, *host_->model(own_node()))));
+  NodeHost::SessionSetup setup = SetupOf(order, options_.weights->checkpoint().hash(), options_.key);
+  setup.transport = std::move(transport);
+  setup.sink = &engine;
+  RETURN_IF_ERROR(host_->open(own_node(), std::move(setup)));
+  RETURN_IF_ERROR(
+      host_->connect(own_node(), Deadline::after(std::chrono::milliseconds(kConnectMs) + order.move_max)));
+  return host_->keeps_cache(own_node());
+}
+
+absl::Status RemoteCluster::give_cached(const std::string& /*model_hash*/, const CacheRequest& request,
+                                        Deadline deadline, TakeImages take) {
+  return host_->give_cached(own_node(), request, deadline, take);
 }
 
 void RemoteCluster::close(PipelineEngine& engine, const absl::Status& why) {

@@ -16,6 +16,7 @@
 #include "absl/status/statusor.h"
 #include "base/text.h"
 #include "cluster/control.h"
+#include "cluster/control_cache.h"
 #include "cluster/control_weights.h"
 #include "cluster/member.h"
 #include "cluster/node_host.h"
@@ -25,7 +26,7 @@
 
 namespace shoal {
 
-class RemoteCluster final : public SessionHost {
+class RemoteCluster final : public SessionHost, public CacheGiver {
  public:
   struct Options {
     std::shared_ptr<const ResolvedWeights> weights;
@@ -68,6 +69,8 @@ class RemoteCluster final : public SessionHost {
   void close(PipelineEngine& engine, const absl::Status& why) override;
   void on_lost(NodeId node, const absl::Status& why) override;
   void interrupt() override;
+  absl::Status give_cached(const std::string& model_hash, const CacheRequest& request, Deadline deadline,
+                           TakeImages take) override;
 
   Members& members() { return members_; }
   /// How all members are, after asking each at most until `deadline`; one that does not answer is lost. What
@@ -95,6 +98,13 @@ class RemoteCluster final : public SessionHost {
     uint64_t id = 0;
     StepLimits limits;
   };
+  /// What of the caches of the last session goes on in the next.
+  struct CachePlan {
+    KeptCaches keeps = KeptCaches::kNone;                 ///< If all nodes have theirs.
+    std::vector<CachedPlace> places;                      ///< Of kWanted.
+    std::vector<std::vector<OpenOrder::Source>> sources;  ///< By the node of the next plan.
+    Duration move_max{};
+  };
 
   explicit RemoteCluster(Options options);
   /// As workers tell this cluster from those of other coordinators.
@@ -112,14 +122,18 @@ class RemoteCluster final : public SessionHost {
   absl::Status check_links(const Session& session);
   static absl::Status check_links_of(Member& member, const PeerToCheck& from, std::vector<PeerToCheck> peers);
   absl::Status start_endpoint(const HostPort& listen);
-  absl::Status prepare_own(const Plan& plan);
+  absl::Status prepare_own(const Session& session);
   absl::Status prepare_all(const Session& session);
   absl::StatusOr<int64_t> prepare(const Session& session, NodeId node, Member& member, bool beside);
   absl::Status prepare_own_beside(const Plan& plan);
   /// Whether it takes part in the session that is open, which has not lost it.
   bool takes_part(const Member& member) const;
+  /// kNone where a node is away that had layers, or nobody says in time what is worth moving.
+  CachePlan plan_caches(const Session& next, PipelineEngine& engine) const;
+  OpenOrder order_for(const Session& session, size_t node, const CachePlan& caches) const;
   absl::Status open_all(Session& session, PipelineEngine& engine);
-  absl::Status open_own(Session& session, PipelineEngine& engine);
+  /// Whether the node's cache is as session last_up_ left it.
+  absl::StatusOr<bool> open_own(const OpenOrder& order, PipelineEngine& engine);
   void report(Member& member, int64_t done, int64_t total) const;
 
   const Options options_;
@@ -134,6 +148,9 @@ class RemoteCluster final : public SessionHost {
   const uint64_t session_base_;
   const uint64_t instance_;  ///< Of this process's endpoint.
   ProbeService probes_;
+  CacheService cache_service_;
+  uint64_t last_up_ = 0;                    ///< The last session in which steps may have run; 0: none.
+  Plan last_plan_;                          ///< Its plan, with the addresses of its nodes.
   std::vector<PeerToCheck> links_checked_;  ///< Found to reach one another; those of the last plan.
   std::unique_ptr<GrpcEndpoint>
       endpoint_;  ///< nullptr until the first open() where Options::listen is empty.

@@ -58,7 +58,9 @@ absl::StatusOr<std::unique_ptr<WorkerNode>> WorkerNode::Start(Options options) {
   grpc.key = node->options_.key;
   node->probes_ = std::make_unique<ProbeService>(node->instance_, node->options_.key);
   node->weights_service_ = std::make_unique<WeightsService>(node->shelf_, node->options_.key);
-  grpc.services = {node->service_->service(), node->probes_->service(), node->weights_service_->service()};
+  node->cache_service_ = std::make_unique<CacheService>(*node, node->options_.key);
+  grpc.services = {node->service_->service(), node->probes_->service(), node->weights_service_->service(),
+                   node->cache_service_->service()};
   {  // Calls may come before start() returns: they wait for its result.
     const std::lock_guard lock(node->mutex_);
     ASSIGN_OR_RETURN(node->endpoint_, GrpcEndpoint::start(std::move(grpc)));
@@ -400,6 +402,8 @@ absl::StatusOr<int64_t> WorkerNode::load(const PrepareOrder& order, Source sourc
   // What it holds under this hash are other weights, such as those of another fine-tune: the host would keep them.
   const HostedNode node = hosted(order.model_hash);
   if (host_.holds(node, shard)) host_.drop(node);
+  host_.close(node);
+  host_.trim_kept(node, shard.layers, order.limits);
   const absl::Status loaded = host_.load(node, model.weights, std::move(shard), progress);
   const std::lock_guard lock(mutex_);
   --loading_;
@@ -419,7 +423,7 @@ const WorkerNode::Held* WorkerNode::held_for(const Plan& plan) const {
   return held == held_.end() ? nullptr : &held->second;
 }
 
-absl::Status WorkerNode::open(const OpenOrder& order) {
+absl::StatusOr<OpenAnswer> WorkerNode::open(const OpenOrder& order) {
   const std::unique_lock work(work_, kTurnMax);
   if (!work.owns_lock()) return busy();
   // What is refused leaves the sessions that run alone.
@@ -439,20 +443,18 @@ absl::Status WorkerNode::open(const OpenOrder& order) {
   auto transport =
       endpoint_->open_session(WireSession(order.plan, order.node, order.session, *host_.model(node)));
   RETURN_IF_ERROR(named(transport.status()));
-  RETURN_IF_ERROR(named(host_.open(node, {.session = order.session,
-                                          .plan = order.plan,
-                                          .node = order.node,
-                                          .transport = *std::move(transport),
-                                          .limits = order.limits,
-                                          .expert_timeout = order.expert_timeout})));
+  NodeHost::SessionSetup setup = SetupOf(order, node.model_hash, options_.key);
+  setup.transport = *std::move(transport);
+  RETURN_IF_ERROR(named(host_.open(node, std::move(setup))));
   if (held->next == shard)
     take_next(node, CacheBytes(held->model.facts, shard, order.plan.kv_dtype, order.limits));
-  const absl::Status connected = host_.connect(node, Deadline::after_ms(kConnectMs));
+  const absl::Status connected =
+      host_.connect(node, Deadline::after(std::chrono::milliseconds(kConnectMs) + order.move_max));
   if (!connected.ok()) host_.close(order.session);
   RETURN_IF_ERROR(named(connected));
   note_owner(node.model_hash, order);
   LogInfo("session open: epoch {}, node {} of {}", order.plan.epoch, order.node, order.plan.nodes.size());
-  return absl::OkStatus();
+  return OpenAnswer{.keeps_cache = host_.keeps_cache(node)};
 }
 
 void WorkerNode::take_next(const HostedNode& node, int64_t cache_bytes) {
@@ -491,6 +493,11 @@ MachineReport WorkerNode::examine(const std::vector<std::string>& model_names) {
     break;
   }
   return report;
+}
+
+absl::Status WorkerNode::give_cached(const std::string& model_hash, const CacheRequest& request,
+                                     Deadline deadline, TakeImages take) {
+  return named(host_.give_cached(hosted(model_hash), request, deadline, take));
 }
 
 void WorkerNode::close(uint64_t session) {

@@ -14,6 +14,7 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "cluster/control.h"
+#include "cluster/control_cache.h"
 #include "cluster/control_weights.h"
 #include "cluster/node_host.h"
 #include "cluster/weight_shelf.h"
@@ -24,7 +25,7 @@
 
 namespace shoal {
 
-class WorkerNode final : public WorkerControl {
+class WorkerNode final : public WorkerControl, public CacheGiver {
  public:
   struct Options {
     std::string name;
@@ -61,10 +62,12 @@ class WorkerNode final : public WorkerControl {
 
   WorkerFacts describe() override;
   absl::StatusOr<int64_t> prepare(const PrepareOrder& order, const PrepareProgress& progress) override;
-  absl::Status open(const OpenOrder& order) override;
+  absl::StatusOr<OpenAnswer> open(const OpenOrder& order) override;
   void close(uint64_t session) override;
   std::vector<PeerResult> check_peers(const PeerCheck& check) override;
   MachineReport examine(const std::vector<std::string>& model_names) override;
+  absl::Status give_cached(const std::string& model_hash, const CacheRequest& request, Deadline deadline,
+                           TakeImages take) override;
 
  private:
   /// A model of which this process holds a shard.
@@ -141,6 +144,7 @@ class WorkerNode final : public WorkerControl {
   std::unique_ptr<ControlService> service_;
   std::unique_ptr<ProbeService> probes_;
   std::unique_ptr<WeightsService> weights_service_;
+  std::unique_ptr<CacheService> cache_service_;
   std::unique_ptr<GrpcEndpoint> endpoint_;
   std::timed_mutex preparing_;  ///< Held through what is prepared beside a session; before work_.
   std::timed_mutex work_;       ///< Held through prepare, open and close: one at a time.

@@ -81,6 +81,14 @@ class PlacedCluster {
   void send_masks(std::span<const TokenMask> masks) {
     engine_.send_masks(engine_.state().generation, StepId{next_.value - 1}, masks);
   }
+  /// As after a loss: the session ends with its steps, and another one begins, of this plan.
+  void reopen(Plan plan) {
+    cluster_->close(engine_, Unavailable("the cluster is rebuilt"));
+    plan.epoch = Epoch{cluster_->plan().epoch.value + 1};
+    const absl::Status opened = cluster_->open(plan, engine_);
+    if (!opened.ok()) ADD_FAILURE() << ToString(opened);
+    next_ = StepId{1};
+  }
   EngineLimits limits() const { return engine_.state().limits; }
   /// For a scheduler, which then gives the steps their ids.
   Engine& engine() { return engine_; }

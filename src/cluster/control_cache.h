@@ -1,0 +1,57 @@
+// What sessions left in caches, over the control plane: the service that gives it, and the line to one of another process.
+#pragma once
+
+#include <memory>
+#include <optional>
+#include <string>
+
+#include "absl/status/status.h"
+#include "cluster/cache_move.h"
+#include "cluster/control.h"
+#include "cluster/node_host.h"
+#include "wire/key_auth.h"
+
+namespace grpc {
+class Service;
+}
+
+namespace shoal {
+
+/// Who has caches. Calls may come from several threads.
+class CacheGiver {
+ public:
+  virtual ~CacheGiver() = default;
+  /// As NodeHost::give_cached, of the node that holds this model here.
+  virtual absl::Status give_cached(const std::string& model_hash, const CacheRequest& request,
+                                   Deadline deadline, TakeImages take) = 0;
+};
+
+/// Serves `giver` over gRPC; with a key, calls must carry a fresh proof of it.
+class CacheService {
+ public:
+  CacheService(CacheGiver& giver, std::optional<KeyAuth> key);
+  ~CacheService();
+  grpc::Service* service();
+
+ private:
+  class Impl;
+  std::unique_ptr<Impl> impl_;
+};
+
+/// Another process's.
+struct RemoteCache {
+  std::string name;  ///< The node's, for messages.
+  std::string address;
+  std::optional<KeyAuth> key;
+  std::string model_hash;
+};
+/// As NodeHost::give_cached; else as of any call.
+absl::Status FetchCached(const RemoteCache& from, const CacheRequest& request, Deadline deadline,
+                         TakeImages take);
+
+/// What an order says of a session; without transport and sink. What the node lacks comes from other processes, which
+/// hold the model under the name `model_hash`.
+NodeHost::SessionSetup SetupOf(const OpenOrder& order, const std::string& model_hash,
+                               const std::optional<KeyAuth>& key);
+
+}  // namespace shoal

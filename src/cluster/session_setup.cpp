@@ -1,0 +1,29 @@
+// Apart from the service: a simulated control plane stands in for that one, and uses this.
+#include <utility>
+
+#include "cluster/control_cache.h"
+
+namespace shoal {
+
+NodeHost::SessionSetup SetupOf(const OpenOrder& order, const std::string& model_hash,
+                               const std::optional<KeyAuth>& key) {
+  NodeHost::SessionSetup setup{.session = order.session,
+                               .plan = order.plan,
+                               .node = order.node,
+                               .limits = order.limits,
+                               .expert_timeout = order.expert_timeout,
+                               .keep_from = order.keep_from,
+                               .places = order.places,
+                               .gives = order.gives,
+                               .move_max = order.move_max};
+  for (const OpenOrder::Source& source : order.sources) {
+    setup.sources.push_back(
+        {source.layers, [from = RemoteCache{source.name, source.address, key, model_hash}](
+                            const CacheRequest& request, Deadline deadline, TakeImages take) {
+           return FetchCached(from, request, deadline, take);
+         }});
+  }
+  return setup;
+}
+
+}  // namespace shoal
