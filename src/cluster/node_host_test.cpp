@@ -21,6 +21,7 @@
 namespace shoal {
 namespace {
 
+using testing::AllOf;
 using testing::HasSubstr;
 
 constexpr Duration kPatience = std::chrono::seconds(20);
@@ -108,6 +109,7 @@ class Served {
     engine_.close(Cancelled("test over"));
     host_.close(session_);
   }
+  InprocNetwork& network() { return network_; }
   /// The end of a node that the test plays.
   std::unique_ptr<Transport> play(int32_t i) { return network_.open(NodeId{i}); }
 
@@ -215,6 +217,24 @@ TEST(NodeHost, AStepGoesOnBetweenTheLayersOfAnother) {
   const auto last_of_first = std::ranges::find(order, fmt::format("first{}", first.spec().layer_count() - 1));
   EXPECT_NE(std::find(order.begin(), last_of_first, "second0"), last_of_first)
       << fmt::format("{}", fmt::join(order, " "));
+}
+
+// All nodes answer probes: nobody but the two ends of the link can know.
+TEST(NodeHost, AStepThatIsLostOnItsWayToTheNextStageEndsTheSession) {
+  NodeHost host(HostOptions());
+  Served served(host, "qwen3", {"a", "b", "c"});
+  served.open();
+  served.network().hang_link(NodeId{1}, NodeId{2});
+  auto step = served.submit(PromptOf(0, 8));
+  const auto sent = [&] { return host.links(served.node(1))->peers.at(NodeId{2}).frames_sent; };
+  for (const Deadline deadline = Deadline::after(kPatience); sent() == 0 && !deadline.expired();) {
+    std::this_thread::yield();
+  }
+  served.network().break_link(NodeId{1}, NodeId{2});
+  ASSERT_EQ(step.wait_for(kPatience), std::future_status::ready);
+  const absl::Status lost = step.get().status();
+  EXPECT_EQ(lost.code(), absl::StatusCode::kUnavailable);
+  EXPECT_THAT(Message(lost), AllOf(HasSubstr("node 'c' lost"), HasSubstr("steps of node 'b'")));
 }
 
 TEST(NodeHost, ASessionThatWaitsForRemoteExpertsLetsAnotherRun) {

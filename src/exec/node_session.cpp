@@ -1,6 +1,7 @@
 #include "exec/node_session.h"
 
 #include <algorithm>
+#include <optional>
 #include <utility>
 
 #include "base/check.h"
@@ -147,11 +148,24 @@ void NodeSession::handle(Event event) {
         options_.sink->on_peer_down(event.from, event.status);
       } else {
         LogWarning("{}", Message(event.status));
+        lose_next_stage(event.from, event.status);
       }
       return;
     case Event::Kind::kWake:
       return;
   }
+}
+
+// Steps that were on their way there are lost, which nobody else would notice: both nodes go on answering probes.
+void NodeSession::lose_next_stage(NodeId peer, const absl::Status& why) {
+  const Plan& plan = options_.plan;
+  const std::optional<int> stage = plan.stage_of(options_.self);
+  const auto next = static_cast<size_t>(stage.value_or(-1) + 1);
+  if (!stage.has_value() || next == plan.stages.size() || plan.stages[next].node != peer) return;
+  if (orphaned_ || failed_step_.value != 0) return;
+  tell(position_.step, {Unavailable("node '{}' lost: {}, with steps of node '{}' on their way to it",
+                                    plan.node(peer).name, Message(why), plan.node(options_.self).name),
+                        peer});
 }
 
 void NodeSession::handle_frame(NodeId from, Frame frame) {

@@ -92,6 +92,7 @@ class NodeSession {
   /// Handles the next event, waiting until `deadline`.
   absl::Status pump(Deadline deadline);
   void handle(Event event);
+  void lose_next_stage(NodeId peer, const absl::Status& why);
   void handle_frame(NodeId from, Frame frame);
   void note_work();
   void run_step(const Frame& frame);
