@@ -90,6 +90,28 @@ class FakeCache final : public BackendCache {
   std::map<LayerId, std::vector<uint64_t>> cells;  ///< [blocks][kBlockPositions]
 };
 
+/// What history adds to a draw: how often each id came in the prompt, and in the text behind it.
+uint64_t HistoryHash(const TokenHistory& history) {
+  uint64_t sum = 0;  // In any order.
+  for (const auto& [id, counts] : history.counts()) {
+    sum += Hash({Unsigned(id), Unsigned(counts.prompt), Unsigned(counts.generated)});
+  }
+  return sum;
+}
+
+/// The token at draw.position, behind a row of this hash; -1 where the mask allows none.
+int32_t DrawToken(const ModelSpec& spec, uint64_t row, const TokenDraw& draw) {
+  const auto vocabulary = static_cast<int32_t>(spec.vocabulary);
+  if (draw.params.temperature != 0) {
+    const uint64_t drawn =
+        Hash({row, draw.params.seed, draw.params.choice, Unsigned(draw.position), HistoryHash(draw.history)});
+    return NextAllowed(static_cast<int32_t>(drawn % Unsigned(vocabulary)), vocabulary, draw.mask);
+  }
+  std::vector<float> logits(static_cast<size_t>(vocabulary));
+  FillLogits(row, logits);
+  return Largest(logits, draw.mask);
+}
+
 class FakeSession final : public BackendSession {
  public:
   FakeSession(const BackendLoad& load, const BackendSessionOptions& options, int64_t logit_rows)
@@ -150,18 +172,7 @@ class FakeSession final : public BackendSession {
   }
 
   absl::StatusOr<SampledToken> sample(int64_t row, const TokenDraw& draw) override {
-    const uint64_t hash = kept_.at(static_cast<size_t>(row));
-    SampledToken token;
-    if (draw.params.temperature != 0) {
-      const uint64_t drawn =
-          Hash({hash, draw.params.seed, Unsigned(draw.position), draw.history.counts().size()});
-      token.id = NextAllowed(static_cast<int32_t>(drawn % Unsigned(spec_.vocabulary)),
-                             static_cast<int32_t>(spec_.vocabulary), draw.mask);
-    } else {
-      std::vector<float> logits(static_cast<size_t>(spec_.vocabulary));
-      FillLogits(hash, logits);
-      token.id = Largest(logits, draw.mask);
-    }
+    const SampledToken token{.id = DrawToken(spec_, kept_.at(static_cast<size_t>(row)), draw)};
     if (token.id < 0) return InvalidArgument("the mask allows no token");
     return token;
   }
@@ -315,11 +326,16 @@ absl::StatusOr<std::unique_ptr<BackendModel>> FakeBackend::load(const BackendLoa
 }
 
 std::vector<int32_t> FakeGreedy(const ModelSpec& spec, std::vector<int32_t> prompt, int count) {
-  std::vector<int32_t> greedy;
+  return FakeText(spec, std::move(prompt), count, {.sampling = {.temperature = 0}, .mask = {}});
+}
+
+std::vector<int32_t> FakeText(const ModelSpec& spec, std::vector<int32_t> prompt, int count,
+                              const FakeDraw& draw) {
+  const auto prompt_tokens = std::ssize(prompt);
+  std::vector<int32_t> generated;
   std::vector<uint64_t> before(spec.layers.size(), 0);  // Of the position before, by layer.
   std::vector<float> row(static_cast<size_t>(spec.width));
-  std::vector<float> logits(static_cast<size_t>(spec.vocabulary));
-  for (size_t position = 0; std::ssize(greedy) < count; ++position) {
+  for (size_t position = 0; std::ssize(generated) < count; ++position) {
     Embed(prompt[position], row.data(), spec.width);
     for (size_t i = 0; i < spec.layers.size(); ++i) {
       before[i] = Hash({HashOf(row.data(), spec.width), before[i]});
@@ -335,11 +351,14 @@ std::vector<int32_t> FakeGreedy(const ModelSpec& spec, std::vector<int32_t> prom
       }
     }
     if (position + 1 < prompt.size()) continue;
-    FillLogits(HashOf(row.data(), spec.width), logits);
-    greedy.push_back(Largest(logits, {}));
-    prompt.push_back(greedy.back());
+    const std::vector<uint32_t> mask = draw.mask ? draw.mask(generated) : std::vector<uint32_t>();
+    const TokenHistory history(prompt, prompt_tokens);
+    const int32_t token = DrawToken(spec, HashOf(row.data(), spec.width),
+                                    {draw.sampling, history, static_cast<int64_t>(position) + 1, mask});
+    generated.push_back(token);
+    prompt.push_back(token);
   }
-  return greedy;
+  return generated;
 }
 
 }  // namespace shoal

@@ -3,8 +3,8 @@
 //   embedding   x[t, c] = 16 bits of hash(token, c)
 //   layer       s = hash(row, s of the position before, read from the cache); x[t, c] = 16 bits of hash(s, c)
 //   experts     the K from hash(row) on, each adds 8 bits of hash(row, layer, expert, c)
-//   logits      16 bits of hash(row, id); greedy takes the largest that the mask allows, sampling hashes seed,
-//               position and history, and takes the next id that the mask allows
+//   logits      16 bits of hash(row, id); greedy takes the largest that the mask allows, sampling hashes seed, choice,
+//               position and how often which ids came, and takes the next id that the mask allows
 // All values are small integers, which f32 and fixed-point sums hold exactly.
 #pragma once
 
@@ -43,5 +43,15 @@ class FakeBackend final : public Backend {
 /// The `count` greedy tokens behind `prompt` that nodes with fakes must give, however many there are: computed
 /// here in plain loops, without cache, exchange and batches.
 std::vector<int32_t> FakeGreedy(const ModelSpec& spec, std::vector<int32_t> prompt, int count);
+
+/// How a text is drawn.
+struct FakeDraw {
+  SamplingParams sampling;
+  /// The mask of the token behind those that were generated so far; empty: every id may come.
+  std::function<std::vector<uint32_t>(std::span<const int32_t> generated)> mask;
+};
+/// As FakeGreedy, drawn like this.
+std::vector<int32_t> FakeText(const ModelSpec& spec, std::vector<int32_t> prompt, int count,
+                              const FakeDraw& draw);
 
 }  // namespace shoal
