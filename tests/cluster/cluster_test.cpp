@@ -338,7 +338,8 @@ TEST_F(ClusterTest, APlanForMoreExpertsThanTheModelHasIsRefusedByTheWorker) {
   ASSERT_TRUE(worker->prepare(prepare, nobody_listens).ok());
   // The worker's own shard stays as it was: another node holds what does not exist.
   open.plan.experts.back().push_back({NodeId{0}, {}});
-  EXPECT_THAT(ToString(worker->open(open)), AllOf(HasSubstr("worker 'first'"), HasSubstr("has owners for")));
+  EXPECT_THAT(ToString(worker->open(open).status()),
+              AllOf(HasSubstr("worker 'first'"), HasSubstr("has owners for")));
   const auto other = StartWorker(worker_options("other"));
   prepare.plan = open.plan;
   EXPECT_THAT(ToString(other->prepare(prepare, nobody_listens).status()), HasSubstr("has owners for"));
@@ -382,7 +383,7 @@ TEST_F(ClusterTest, AnAbsurdOrderIsRefusedAndTheRunningSessionGoesOn) {
     OpenOrder order{session + 1, plan, NodeId{1}, limits(), options.expert_timeout, {.take_over = true}};
     order.plan.nodes[0].address = "127.0.0.1:1";
     change(order);
-    return ToString(worker->open(order));
+    return ToString(worker->open(order).status());
   };
   constexpr int32_t kMost = std::numeric_limits<int32_t>::max();
   EXPECT_THAT(refusal([](OpenOrder& order) { order.limits.state_slots = kMost; }),
