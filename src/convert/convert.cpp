@@ -135,7 +135,8 @@ class Inventory {
 
   bool IsFloatRouter(const WeightUse& use) const {
     if (use.role != "router") return false;
-    const MoeSpec* moe = MoeOf(weights_.spec().layers[static_cast<size_t>(use.layer)]);
+    const ModelSpec& spec = weights_.spec();
+    const MoeSpec* moe = MoeOf(use.is_mtp ? spec.mtp->layer : spec.layers[static_cast<size_t>(use.layer)]);
     return moe->router.kept_float;
   }
 

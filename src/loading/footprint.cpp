@@ -28,6 +28,7 @@ Footprint Empty(const ModelSpec& spec) {
 }
 
 WeightBytes& PlaceOf(const WeightUse& use, Footprint& footprint) {
+  if (use.is_mtp) return footprint.mtp;
   if (use.layer < 0) return use.is_head ? footprint.head : footprint.embedding;
   LayerFootprint& layer = footprint.layers[static_cast<size_t>(use.layer)];
   return use.expert < 0 ? layer.fixed : layer.experts[static_cast<size_t>(use.expert)];

@@ -31,6 +31,7 @@ struct Footprint {
   /// Final norm and output head, also where it is tied: a last stage without the embedding holds it.
   WeightBytes head;
   std::vector<LayerFootprint> layers;
+  WeightBytes mtp;                             ///< All of ModelSpec::mtp, routed experts included.
   WeightBytes total;                           ///< A tied head counts once.
   std::map<std::string, WeightBytes> by_role;  ///< "attention", "expert", ... (WeightUse::role); as total.
   std::map<std::string, WeightBytes>

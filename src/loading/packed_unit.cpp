@@ -12,6 +12,8 @@ std::string PackedUnit::text() const {
       return "embedding";
     case Kind::kHead:
       return "head";
+    case Kind::kMtp:
+      return "MTP head";
     case Kind::kLayer:
       return fmt::format("layer {}", layer);
     case Kind::kExperts:
@@ -23,6 +25,7 @@ std::string PackedUnit::text() const {
 
 PackedUnit UnitOf(const WeightUse& use, bool tied_head) {
   using enum PackedUnit::Kind;
+  if (use.is_mtp) return {.kind = kMtp};
   if (use.layer < 0) return {.kind = use.is_head && !tied_head ? kHead : kEmbedding};
   if (use.expert < 0) return {.kind = kLayer, .layer = use.layer};
   return {.kind = kExperts, .layer = use.layer, .block = use.expert / kExpertsPerUnit};

@@ -19,6 +19,7 @@ struct PackedUnit {
     kNone,       ///< Not kept.
     kEmbedding,  ///< The table, also where it is the head.
     kHead,
+    kMtp,      ///< All of ModelSpec::mtp, routed experts included.
     kLayer,    ///< All of a layer but its routed experts.
     kExperts,  ///< Routed experts [block * kExpertsPerUnit, (block + 1) * kExpertsPerUnit) of a layer: those of
                ///< them that nodes on this machine have held.

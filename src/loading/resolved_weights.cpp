@@ -26,6 +26,8 @@ ResolvedWeights::ResolvedWeights(std::shared_ptr<const Checkpoint> checkpoint, M
 absl::StatusOr<std::shared_ptr<const ResolvedWeights>> ResolvedWeights::Create(
     std::shared_ptr<const Checkpoint> checkpoint, ModelSpec spec) {
   ASSIGN_OR_RETURN(WeightFinder finder, WeightFinder::Create(*checkpoint));
+  // Many folders keep the config and leave the tensors out.
+  if (spec.mtp && absl::IsNotFound(finder.find(spec.mtp->projection.weight).status())) spec.mtp.reset();
   std::shared_ptr<ResolvedWeights> resolved(
       new ResolvedWeights(std::move(checkpoint), std::move(spec), std::move(finder)));
   RETURN_IF_ERROR(resolved->find_all());

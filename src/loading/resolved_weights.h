@@ -26,7 +26,8 @@ struct ResolvedWeight {
 class ResolvedWeights {
  public:
   /// NotFound or InvalidArgument for the first weight, in the order of ForEachWeight, that is missing or of the wrong
-  /// shape, and for a bias that the spec has no place for: file, tensor, expected and got.
+  /// shape, and for a bias that the spec has no place for: file, tensor, expected and got. ModelSpec::mtp is left out
+  /// where the checkpoint has no such projection.
   static absl::StatusOr<std::shared_ptr<const ResolvedWeights>> Create(
       std::shared_ptr<const Checkpoint> checkpoint, ModelSpec spec);
   /// Of the folder's model. The errors of Checkpoint::Open and SpecFor, too.

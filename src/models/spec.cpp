@@ -32,6 +32,24 @@ void ShowFeedForward(const MoeSpec& moe, const WeightWalk& walk) {
   }
 }
 
+void ShowLayer(const LayerSpec& layer, const WeightWalk& walk) {
+  walk.norm(layer.mixer_norm);
+  std::visit([&](const auto& mixer) { mixer.show_weights(walk); }, layer.mixer);
+  walk.norm(layer.mixer_out_norm);
+  walk.norm(layer.feed_forward_norm);
+  std::visit([&](const auto& feed_forward) { ShowFeedForward(feed_forward, walk); }, layer.feed_forward);
+  walk.norm(layer.feed_forward_out_norm);
+  if (layer.output_scale) walk.weight("scale", *layer.output_scale);
+}
+
+void ShowMtp(const MtpSpec& mtp, const WeightWalk& walk) {
+  walk.norm(mtp.embedding_norm);
+  walk.norm(mtp.hidden_norm);
+  walk.linear("projection", mtp.projection);
+  ShowLayer(mtp.layer, walk);
+  walk.norm(mtp.norm);
+}
+
 }  // namespace
 
 LayerSpec::LayerSpec() = default;
@@ -51,19 +69,12 @@ ModelSpec::~ModelSpec() = default;
 void ForEachWeight(const ModelSpec& spec, const std::function<void(const WeightUse&)>& visit) {
   WeightWalk(visit, -1, false).weight("embedding", spec.embedding);
   for (size_t i = 0; i < spec.layers.size(); ++i) {
-    const LayerSpec& layer = spec.layers[i];
-    const WeightWalk walk(visit, static_cast<int64_t>(i), false);
-    walk.norm(layer.mixer_norm);
-    std::visit([&](const auto& mixer) { mixer.show_weights(walk); }, layer.mixer);
-    walk.norm(layer.mixer_out_norm);
-    walk.norm(layer.feed_forward_norm);
-    std::visit([&](const auto& feed_forward) { ShowFeedForward(feed_forward, walk); }, layer.feed_forward);
-    walk.norm(layer.feed_forward_out_norm);
-    if (layer.output_scale) walk.weight("scale", *layer.output_scale);
+    ShowLayer(spec.layers[i], WeightWalk(visit, static_cast<int64_t>(i), false));
   }
   const WeightWalk end(visit, -1, true);
   end.norm(spec.final_norm);
   end.linear("head", spec.head);
+  if (spec.mtp) ShowMtp(*spec.mtp, WeightWalk::OfMtp(visit));
 }
 
 void EditWeights(ModelSpec& spec, const std::function<void(WeightRef&)>& edit) {
@@ -89,6 +100,11 @@ int64_t VisiblePositions(const ModelSpec& spec) {
     positions = std::max(positions, attention == nullptr ? kAll : attention->window.value_or(kAll));
   }
   return positions;
+}
+
+const LayerSpec* FindLayer(const ModelSpec& spec, int64_t index) {
+  if (index == spec.layer_count() && spec.mtp) return &spec.mtp->layer;
+  return index < 0 || index >= spec.layer_count() ? nullptr : &spec.layers[static_cast<size_t>(index)];
 }
 
 const MoeSpec* MoeOf(const LayerSpec& layer) { return std::get_if<MoeSpec>(&layer.feed_forward); }

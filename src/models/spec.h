@@ -86,6 +86,19 @@ struct LayerSpec {
   std::optional<WeightRef> output_scale;  ///< [1]: factor on the layer's output.
 };
 
+/// Multi-token prediction: a layer more, which guesses the token behind the next one. With h[p] the row that the
+/// output head reads at position p, and e[p + 1] the embedding of the token that follows it,
+///   x[p] = projection [embedding_norm(e[p + 1]); hidden_norm(h[p])],
+/// passes `layer` at position p, with a cache of its own, then `norm` and the model's output head: the logits of
+/// the token at p + 2. Source: DeepSeek-AI 2024, arXiv:2412.19437, section 2.2.
+struct MtpSpec {
+  NormSpec embedding_norm;
+  NormSpec hidden_norm;
+  LinearSpec projection;  ///< [D, 2D]
+  LayerSpec layer;
+  NormSpec norm;
+};
+
 struct ModelSpec {
   ModelSpec();
   ModelSpec(const ModelSpec&);
@@ -104,6 +117,9 @@ struct ModelSpec {
   NormSpec final_norm;
   bool tied_head = false;  ///< The head is the embedding table.
   LinearSpec head;         ///< [V, D]; the embedding's ref where tied.
+  /// Of families that know such heads and configs that state one; of a checkpoint's weights (ResolvedWeights) only
+  /// where it has the tensors.
+  std::optional<MtpSpec> mtp;
   /// Tensors that checkpoints may have and the model does not use: prefix of their names, and what they are.
   std::vector<std::pair<std::string, std::string>> ignored_tensors;
   float final_logit_softcap = 0;  ///< c > 0: logits are c tanh(logits / c).
@@ -112,7 +128,7 @@ struct ModelSpec {
 };
 
 /// Calls `visit` for every weight, first embedding, then the layers in order, final norm, head (also where
-/// tied).
+/// tied), and what multi-token prediction has beside them.
 void ForEachWeight(const ModelSpec& spec, const std::function<void(const WeightUse&)>& visit);
 
 /// Calls `edit` for every weight, in that order: for families whose tensors have other names.
@@ -121,6 +137,9 @@ void EditWeights(ModelSpec& spec, const std::function<void(WeightRef&)>& edit);
 /// The longest sequence that uses the short factors of RopeLong; INT64_MAX without RopeLong. A longer one has
 /// other keys from its first position on, so its cache is computed anew.
 int64_t ShortRopePositions(const ModelSpec& spec);
+
+/// Layer `index`, that of multi-token prediction behind the last one; nullptr: there is none.
+const LayerSpec* FindLayer(const ModelSpec& spec, int64_t index);
 
 /// The MoE part of a layer, or nullptr.
 const MoeSpec* MoeOf(const LayerSpec& layer);

@@ -75,9 +75,10 @@ struct WeightUse {
   int64_t layer = -1;     ///< -1: embedding, final norm, head.
   int64_t expert = -1;    ///< -1: not a routed expert's.
   std::string_view role;  ///< "embedding", "head", "norm", "scale", "attention", "router", "mlp", "expert",
-                          ///< "convolution", "decay"
+                          ///< "convolution", "decay", "projection"
   bool is_head = false;   ///< Belongs to the last stage (final norm and head).
   const WeightRef& ref;
+  bool is_mtp = false;  ///< Of ModelSpec::mtp, which the last stage may leave out; `layer` is -1.
 };
 
 /// Shows the weights of one place of a model to a visitor.
@@ -86,9 +87,15 @@ class WeightWalk {
   using Visit = std::function<void(const WeightUse&)>;
   WeightWalk(const Visit& visit, int64_t layer, bool is_head)
       : visit_(visit), layer_(layer), is_head_(is_head) {}
+  /// Of ModelSpec::mtp.
+  static WeightWalk OfMtp(const Visit& visit) {
+    WeightWalk walk(visit, -1, true);
+    walk.is_mtp_ = true;
+    return walk;
+  }
 
   void weight(std::string_view role, const WeightRef& ref, int64_t expert = -1) const {
-    visit_(WeightUse{layer_, expert, role, is_head_, ref});
+    visit_(WeightUse{layer_, expert, role, is_head_, ref, is_mtp_});
   }
   void linear(std::string_view role, const LinearSpec& linear, int64_t expert = -1) const {
     weight(role, linear.weight, expert);
@@ -103,6 +110,7 @@ class WeightWalk {
   const Visit& visit_;
   int64_t layer_;
   bool is_head_;
+  bool is_mtp_ = false;
 };
 
 }  // namespace shoal

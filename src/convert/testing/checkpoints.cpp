@@ -1,6 +1,8 @@
 #include "convert/testing/checkpoints.h"
 
 #include <algorithm>
+#include <cstdint>
+#include <cstring>
 #include <filesystem>
 #include <map>
 #include <memory>
@@ -25,22 +27,78 @@ TempFolder::~TempFolder() {
   std::filesystem::remove_all(path_, ignored);
 }
 
-const std::string& TinyCheckpoint(std::string_view family, std::optional<AffineFormat> format) {
+namespace {
+
+/// Made once; edit: of config.json.
+const std::string& Synthesized(std::string_view family, std::optional<AffineFormat> format,
+                               std::string_view more_keys) {
   static std::map<std::string, std::unique_ptr<TempFolder>> made;
-  const std::string key =
-      format ? fmt::format("{}-q{}g{}", family, format->bits, format->group) : std::string(family);
-  std::unique_ptr<TempFolder>& folder = made[key];
+  const std::string kind = format ? fmt::format("q{}g{}", format->bits, format->group) : "plain";
+  std::unique_ptr<TempFolder>& folder = made[fmt::format("{} {} {}", family, kind, more_keys)];
   if (folder == nullptr) {
     folder = std::make_unique<TempFolder>();
     const auto found = FindFamily(family);
     SHOAL_CHECK(found.ok());
-    const absl::Status status = SynthesizeModel({.config_json = (*found)->tiny(),
+    std::string config = (*found)->tiny();
+    config.insert(config.find('{') + 1, more_keys);
+    const absl::Status status = SynthesizeModel({.config_json = config,
                                                  .out = folder->path(),
                                                  .quantization = format,
                                                  .seed = 11,
                                                  .with_tokenizer = false});
     if (!status.ok()) CheckFailed(__FILE__, __LINE__, Message(status));
   }
+  return folder->path();
+}
+
+/// Row NextInChain(t) of the head is the embedding of t.
+void MakeChainHead(std::vector<EditableTensor>& tensors) {
+  const EditableTensor& embedding = TensorNamed(tensors, "model.embed_tokens.weight");
+  EditableTensor& head = TensorNamed(tensors, "lm_head.weight");
+  const auto rows = static_cast<int32_t>(embedding.shape[0]);
+  const auto width = static_cast<std::ptrdiff_t>(embedding.bytes.size()) / rows;
+  for (int32_t t = 0; t < rows; ++t)
+    std::copy_n(embedding.bytes.begin() + t * width, width, head.bytes.begin() + NextInChain(t) * width);
+}
+
+/// The embedding's half of what it multiplies, as it is.
+void MakePassThrough(EditableTensor& projection) {
+  SHOAL_CHECK(projection.dtype == DType::kBF16);
+  std::ranges::fill(projection.bytes, std::byte{0});
+  for (int64_t row = 0; row < projection.shape[0]; ++row) {
+    constexpr uint16_t kOne = 0x3f80;
+    std::memcpy(projection.bytes.data() + 2 * (row * projection.shape[1] + row), &kOne, sizeof(kOne));
+  }
+}
+
+}  // namespace
+
+const std::string& TinyCheckpoint(std::string_view family, std::optional<AffineFormat> format) {
+  return Synthesized(family, format, "");
+}
+
+const std::string& MtpCheckpoint(std::string_view family, std::optional<AffineFormat> format) {
+  return Synthesized(family, format, "\"num_nextn_predict_layers\": 1,");
+}
+
+int32_t NextInChain(int32_t token) {
+  constexpr int32_t kTinyVocabulary = 331;  // Prime, so that any step gives one cycle.
+  return (token + 61) % kTinyVocabulary;
+}
+
+const std::string& MtpChainCheckpoint(std::string_view family) {
+  static std::map<std::string, std::unique_ptr<TempFolder>> made;
+  std::unique_ptr<TempFolder>& folder = made[std::string(family)];
+  if (folder != nullptr) return folder->path();
+  folder = std::make_unique<TempFolder>();
+  CopyCheckpoint(MtpCheckpoint(family), folder->path(), [](std::vector<EditableTensor>& tensors) {
+    for (EditableTensor& tensor : tensors) {
+      const bool adds = tensor.name.ends_with(".o_proj.weight") || tensor.name.ends_with(".down_proj.weight");
+      if (adds) std::ranges::fill(tensor.bytes, std::byte{0});
+      if (tensor.name.ends_with(".eh_proj.weight")) MakePassThrough(tensor);
+    }
+    MakeChainHead(tensors);
+  });
   return folder->path();
 }
 

@@ -29,6 +29,13 @@ class TempFolder {
 /// A random checkpoint of a family's tiny config, made once per process. CHECKs that it could be made.
 const std::string& TinyCheckpoint(std::string_view family, std::optional<AffineFormat> format = std::nullopt);
 
+/// The same of a family that knows heads for multi-token prediction, with one.
+const std::string& MtpCheckpoint(std::string_view family, std::optional<AffineFormat> format = std::nullopt);
+
+/// A copy of it in bf16 that says one cycle through all ids, NextInChain after each, and whose head foresees it.
+const std::string& MtpChainCheckpoint(std::string_view family);
+int32_t NextInChain(int32_t token);
+
 /// A tensor on its way into a copy.
 struct EditableTensor {
   std::string name;

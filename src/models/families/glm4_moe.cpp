@@ -23,8 +23,10 @@ absl::StatusOr<ModelSpec> Spec(const ModelConfig& config) {
   ASSIGN_OR_RETURN(const int64_t ffn, config.required_int("intermediate_size"));
   ASSIGN_OR_RETURN(const MoeSettings experts, ReadDeepseekV3Experts(config, sizes));
   ASSIGN_OR_RETURN(const std::vector<bool> sparse, ReadLayersAfterDense(config, sizes.layers));
-  return DecoderOf("glm4_moe", sizes, UsualAttention(sizes, attention),
-                   UsualMoe(sizes, experts, sparse, ffn));
+  const MakeMixer mixer = UsualAttention(sizes, attention);
+  ModelSpec spec = DecoderOf("glm4_moe", sizes, mixer, UsualMoe(sizes, experts, sparse, ffn));
+  RETURN_IF_ERROR(AddMtp(config, sizes, mixer, MoeEverywhere(sizes, experts), spec));
+  return spec;
 }
 
 std::string Tiny() {

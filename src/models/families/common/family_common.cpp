@@ -213,6 +213,21 @@ MakeFeedForward UsualMlp(const DecoderSizes& sizes, int64_t ffn, bool bias) {
   };
 }
 
+namespace {
+
+LayerSpec LayerAt(int64_t i, const DecoderSizes& sizes, const MakeMixer& mixer,
+                  const MakeFeedForward& feed_forward) {
+  const std::string base = fmt::format("model.layers.{}", i);
+  LayerSpec layer;
+  layer.mixer_norm = NormAt(base + ".input_layernorm", sizes.width, sizes.eps);
+  layer.mixer = mixer(i, base);
+  layer.feed_forward_norm = NormAt(base + ".post_attention_layernorm", sizes.width, sizes.eps);
+  layer.feed_forward = feed_forward(i, base);
+  return layer;
+}
+
+}  // namespace
+
 ModelSpec DecoderOf(std::string model_type, const DecoderSizes& sizes, const MakeMixer& mixer,
                     const MakeFeedForward& feed_forward) {
   ModelSpec spec;
@@ -221,19 +236,27 @@ ModelSpec DecoderOf(std::string model_type, const DecoderSizes& sizes, const Mak
   spec.vocabulary = sizes.vocabulary;
   spec.max_positions = sizes.max_positions;
   spec.embedding = MatrixAt("model.embed_tokens", sizes.vocabulary, sizes.width);
-  for (int64_t i = 0; i < sizes.layers; ++i) {
-    const std::string base = fmt::format("model.layers.{}", i);
-    LayerSpec& layer = spec.layers.emplace_back();
-    layer.mixer_norm = NormAt(base + ".input_layernorm", sizes.width, sizes.eps);
-    layer.mixer = mixer(i, base);
-    layer.feed_forward_norm = NormAt(base + ".post_attention_layernorm", sizes.width, sizes.eps);
-    layer.feed_forward = feed_forward(i, base);
-  }
+  for (int64_t i = 0; i < sizes.layers; ++i) spec.layers.push_back(LayerAt(i, sizes, mixer, feed_forward));
   spec.final_norm = NormAt("model.norm", sizes.width, sizes.eps);
   spec.tied_head = sizes.tied_head;
   spec.head = sizes.tied_head ? LinearSpec{.weight = spec.embedding, .bias = std::nullopt}
                               : LinearAt("lm_head", sizes.vocabulary, sizes.width, false);
   return spec;
+}
+
+absl::Status AddMtp(const ModelConfig& config, const DecoderSizes& sizes, const MakeMixer& mixer,
+                    const MakeFeedForward& feed_forward, ModelSpec& spec) {
+  ASSIGN_OR_RETURN(const std::optional<int64_t> layers,
+                   config.optional_int("num_nextn_predict_layers", kAnyCount));
+  if (layers.value_or(0) == 0) return absl::OkStatus();
+  const std::string base = fmt::format("model.layers.{}", sizes.layers);
+  MtpSpec& mtp = spec.mtp.emplace();
+  mtp.embedding_norm = NormAt(base + ".enorm", sizes.width, sizes.eps);
+  mtp.hidden_norm = NormAt(base + ".hnorm", sizes.width, sizes.eps);
+  mtp.projection = LinearAt(base + ".eh_proj", sizes.width, 2 * sizes.width, false);
+  mtp.layer = LayerAt(sizes.layers, sizes, mixer, feed_forward);
+  mtp.norm = NormAt(base + ".shared_head.norm", sizes.width, sizes.eps);
+  return absl::OkStatus();
 }
 
 std::string TinyConfig(std::string_view model_type, std::string_view keys) {

@@ -109,6 +109,12 @@ MakeFeedForward UsualMlp(const DecoderSizes& sizes, int64_t ffn, bool bias = fal
 ModelSpec DecoderOf(std::string model_type, const DecoderSizes& sizes, const MakeMixer& mixer,
                     const MakeFeedForward& feed_forward);
 
+/// Adds ModelSpec::mtp where num_nextn_predict_layers says that there is one: layer num_hidden_layers of the hub's
+/// names, with eh_proj, enorm, hnorm and shared_head.norm. Its embedding and its head are the model's own; of several
+/// layers the first is used.
+absl::Status AddMtp(const ModelConfig& config, const DecoderSizes& sizes, const MakeMixer& mixer,
+                    const MakeFeedForward& feed_forward, ModelSpec& spec);
+
 /// A family's tiny config: the sizes that find mistakes (7 layers, 320 wide, 16 heads, 331 tokens), and
 /// `keys` (`"a": 1, "b": 2`) for what the family has beside them.
 std::string TinyConfig(std::string_view model_type, std::string_view keys);

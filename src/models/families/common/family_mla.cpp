@@ -120,7 +120,9 @@ absl::StatusOr<ModelSpec> ReadDeepseekV3(const ModelConfig& config, std::string 
   ASSIGN_OR_RETURN(const int64_t ffn, config.required_int("intermediate_size"));
   ASSIGN_OR_RETURN(const MoeSettings experts, ReadDeepseekV3Experts(config, sizes));
   ASSIGN_OR_RETURN(const std::vector<bool> sparse, ReadLayersAfterDense(config, sizes.layers));
-  return DecoderOf(std::move(model_type), sizes, attention, UsualMoe(sizes, experts, sparse, ffn));
+  ModelSpec spec = DecoderOf(std::move(model_type), sizes, attention, UsualMoe(sizes, experts, sparse, ffn));
+  RETURN_IF_ERROR(AddMtp(config, sizes, attention, MoeEverywhere(sizes, experts), spec));
+  return spec;
 }
 
 }  // namespace shoal

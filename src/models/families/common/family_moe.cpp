@@ -156,6 +156,12 @@ void FuseExperts(const std::string& base, const MoeSettings& parts, MoeSpec& moe
   }
 }
 
+MakeFeedForward MoeEverywhere(const DecoderSizes& sizes, const MoeSettings& parts) {
+  return [width = sizes.width, parts](int64_t, const std::string& base) -> FeedForwardSpec {
+    return MoeAt(base + ".mlp", width, parts);
+  };
+}
+
 MakeFeedForward UsualMoe(const DecoderSizes& sizes, const MoeSettings& parts, std::vector<bool> sparse,
                          int64_t ffn) {
   return [width = sizes.width, parts, sparse = std::move(sparse), ffn](

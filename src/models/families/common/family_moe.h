@@ -83,6 +83,9 @@ MoeSpec MoeAt(const std::string& base, int64_t width, const MoeSettings& parts,
 /// `<base>.experts.down_proj` [E, D, F], instead of alone.
 void FuseExperts(const std::string& base, const MoeSettings& parts, MoeSpec& moe);
 
+/// MoeAt `<base>.mlp`, whatever the layer.
+MakeFeedForward MoeEverywhere(const DecoderSizes& sizes, const MoeSettings& parts);
+
 /// MoeAt `<base>.mlp` for layers that have experts, else a dense `<base>.mlp` of width `ffn`.
 MakeFeedForward UsualMoe(const DecoderSizes& sizes, const MoeSettings& parts, std::vector<bool> sparse,
                          int64_t ffn);
