@@ -29,6 +29,12 @@ std::vector<NodeCost> NodeCosts(const Plan& plan, const ModelFacts& model, const
   of(plan.first_node()).embedding_head_bytes += model.embed_bytes;
   if (plan.last_node() != plan.first_node() || !model.tied_head)
     of(plan.last_node()).embedding_head_bytes += model.head_bytes;
+  if (!plan.mtp) return costs;
+  SHOAL_CHECK(model.mtp.has_value());
+  NodeCost& last = of(plan.last_node());
+  last.embedding_head_bytes += model.mtp->bytes;
+  if (plan.last_node() != plan.first_node()) last.embedding_head_bytes += model.mtp_embed_bytes();
+  last.kv_bytes += model.mtp->kv_values_per_position * Bytes(plan.kv_dtype) * cache.positions;
   return costs;
 }
 

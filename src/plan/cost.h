@@ -16,8 +16,8 @@ struct Comparison;
 struct NodeCost {
   int64_t layer_bytes = 0;           ///< Weights of its layers, without routed experts.
   int64_t expert_bytes = 0;          ///< Routed experts that it holds, including replicas.
-  int64_t embedding_head_bytes = 0;  ///< Embedding (first stage) and head (last stage).
-  int64_t kv_bytes = 0;              ///< Keys and values of its layers.
+  int64_t embedding_head_bytes = 0;  ///< Embedding (first stage); head, and that of MTP (last stage).
+  int64_t kv_bytes = 0;              ///< Keys and values of its layers, and of MTP.
   int64_t state_bytes = 0;           ///< States of sequences in its layers.
   int64_t weight_bytes() const { return layer_bytes + expert_bytes + embedding_head_bytes; }
   int64_t cache_bytes() const { return kv_bytes + state_bytes; }

@@ -52,6 +52,13 @@ struct LayerFacts {
   int64_t attention_multiplies = 0;    ///< Of one row with one cached position.
 };
 
+/// What multi-token prediction adds to the node of the last stage, where a plan uses it. A node that is not of the first
+/// stage then holds the embedding, too.
+struct MtpFacts {
+  int64_t bytes = 0;                   ///< Weights, routed experts included.
+  int64_t kv_values_per_position = 0;  ///< As LayerFacts.
+};
+
 struct ModelFacts {
   std::string name;             ///< As users write it: "mlx-community/Qwen3-1.7B-8bit".
   std::string hash;             ///< Of config and tensor table; empty: unknown.
@@ -62,7 +69,11 @@ struct ModelFacts {
   int64_t head_multiplies = 0;  ///< Of one row with the head.
   bool tied_head = false;       ///< The head is the embedding; a node with both holds embed_bytes only.
   std::vector<LayerFacts> layers;
+  std::optional<MtpFacts> mtp;  ///< Nothing: the checkpoint has no such head.
 
+  /// Bytes of the embedding on a last stage that is not the first, for multi-token prediction. A tied head is there
+  /// anyway.
+  int64_t mtp_embed_bytes() const { return tied_head ? 0 : embed_bytes; }
   /// Bytes of the states of one sequence in all layers.
   int64_t state_bytes() const {
     int64_t sum = 0;

@@ -83,6 +83,10 @@ void Candidate::add_memory(int64_t stages, SplitTimes& times) const {
     if (with_layer) bytes += layer.experts * layer.expert_bytes;
     times.held_bytes.push_back(bytes);
   }
+  if (request_.uses_mtp(*model_)) {
+    times.held_bytes.back() += MtpBytes(*model_->mtp, request_);
+    times.apart_bytes = model_->mtp_embed_bytes();
+  }
   for (size_t i = 0; i < nodes_->size(); ++i) {
     if ((*nodes_)[i].memory_bytes > 0)
       times.nodes[i].room_bytes = (*nodes_)[i].memory_bytes - request_.reserve_bytes;

@@ -61,6 +61,7 @@ class SplitSearch {
     int64_t bytes = held_[At(end)] - held_[At(begin)];
     if (begin == 0) bytes += times_.embed_bytes;
     if (end == layers_ && !(begin == 0 && times_.tied_head)) bytes += times_.head_bytes;
+    if (end == layers_ && begin > 0) bytes += times_.apart_bytes;
     return bytes <= times_.nodes[At(node)].room_bytes;
   }
   /// Whether the node may stand without layers.

@@ -27,6 +27,7 @@ struct SplitTimes {
   int64_t embed_bytes = 0;          ///< Of the first stage.
   int64_t head_bytes = 0;  ///< Of the last; a node that is both has embed_bytes alone if the head is tied.
   bool tied_head = false;
+  int64_t apart_bytes = 0;                 ///< Of the last stage where it is not the first, too.
   std::vector<std::vector<double>> hop_s;  ///< [from][to] of rows.
   std::vector<double> begin_s;             ///< [node] coordinator to the first stage.
   std::vector<double> end_s;               ///< [node] last stage to the coordinator.

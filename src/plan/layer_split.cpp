@@ -32,6 +32,7 @@ class StageCosts {
     int64_t bytes = at(held_, range.end) - at(held_, range.begin);
     if (first) bytes += problem_.embed_bytes;
     if (last && !(first && problem_.tied_head)) bytes += problem_.head_bytes;
+    if (last && !first) bytes += problem_.apart_bytes;
     return bytes;
   }
 

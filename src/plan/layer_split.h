@@ -33,6 +33,7 @@ struct SplitProblem {
   int64_t embed_bytes = 0;
   int64_t head_bytes = 0;
   bool tied_head = false;
+  int64_t apart_bytes = 0;  ///< Of the last stage where it is not the first, too.
 
   /// Bytes that a stage of these layers holds, including the embedding if it is the first stage and the head
   /// if it is the last.

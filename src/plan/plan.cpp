@@ -182,6 +182,11 @@ absl::Status Validate(const Plan& plan, const ModelFacts& model) {
     return InvalidArgument("plan: it has {} layers, the model '{}' has {}", plan.layers(), model.name,
                            model.layers.size());
   }
+  if (plan.mtp && !model.mtp.has_value()) {
+    return InvalidArgument(
+        "plan: mtp: expected false, as the model '{}' has no head for multi-token prediction here; got true",
+        model.name);
+  }
   for (size_t layer = 0; layer < model.layers.size(); ++layer) {
     if (std::ssize(plan.experts[layer]) != model.layers[layer].experts) {
       return InvalidArgument("plan: layer {} has owners for {} experts, the model '{}' has {} experts there",

@@ -50,6 +50,8 @@ struct Plan {
   WireDtype wire_dtype = WireDtype::kF32;
   Activations activations = Activations::kInt8;
   KvDtype kv_dtype = KvDtype::kF16;
+  bool mtp =
+      false;  ///< The last stage holds the model's head for multi-token prediction, and drafts with it.
 
   std::vector<PlanNode> nodes;                      ///< By NodeId; node 0 is the coordinator.
   std::vector<PlanStage> stages;                    ///< In pipeline order; a node has at most one.
@@ -98,7 +100,7 @@ int Bytes(Plan::KvDtype dtype);
 absl::Status Validate(const Plan& plan);
 
 /// Validate(plan), and checks that the plan is for this model: as many layers, every (layer, expert) owned,
-/// the same hash if both have one. Returns FailedPrecondition if the hashes differ, otherwise InvalidArgument
+/// a head for multi-token prediction if the plan uses it, the same hash if both have one. Returns FailedPrecondition if the hashes differ, otherwise InvalidArgument
 /// with the layer, expected and got.
 absl::Status Validate(const Plan& plan, const ModelFacts& model);
 

@@ -111,6 +111,10 @@ absl::StatusOr<int64_t> ReadHeader(const ConfigCursor& root, Plan& plan) {
   RETURN_IF_ERROR(ReadWord(root, "wire_dtype", ParseWireDtype, plan.wire_dtype));
   RETURN_IF_ERROR(ReadWord(root, "activations", ParseActivations, plan.activations));
   RETURN_IF_ERROR(ReadWord(root, "kv_dtype", ParseKvDtype, plan.kv_dtype));
+  if (root.has("mtp")) {
+    ASSIGN_OR_RETURN(const ConfigCursor mtp, root.at("mtp"));
+    ASSIGN_OR_RETURN(plan.mtp, mtp.boolean());
+  }
   ASSIGN_OR_RETURN(const ConfigCursor layers, model.at("layers"));
   return layers.integer(1, kLayersMax);
 }
@@ -247,13 +251,14 @@ std::string PlanToJson(const Plan& plan) {
   Json model = {{"name", plan.model_name}};
   if (!plan.model_hash.empty()) model["hash"] = plan.model_hash;
   model["layers"] = plan.layers();
+  const std::string kv = fmt::format("  \"kv_dtype\": \"{}\"", Name(plan.kv_dtype));
   const std::vector<std::string> parts = {
       fmt::format("  \"format\": \"{}\"", kFormat),
       fmt::format("  \"epoch\": {}", plan.epoch),
       fmt::format("  \"model\": {}", OneLine(model)),
       fmt::format("  \"wire_dtype\": \"{}\"", Name(plan.wire_dtype)),
       fmt::format("  \"activations\": \"{}\"", Name(plan.activations)),
-      fmt::format("  \"kv_dtype\": \"{}\"", Name(plan.kv_dtype)),
+      plan.mtp ? kv + ",\n  \"mtp\": true" : kv,
       Block("nodes", nodes),
       Block("stages", stages),
       Block("experts", ExpertGroups(plan)),
@@ -270,7 +275,7 @@ absl::StatusOr<Plan> PlanFromJson(std::string_view text) {
   const ConfigValue* report = value->kind == ConfigValue::Kind::kMap ? value->find("plan") : nullptr;
   const ConfigCursor root(report != nullptr ? *report : *value);
   RETURN_IF_ERROR(root.expect_keys({"format", "epoch", "model", "wire_dtype", "activations", "kv_dtype",
-                                    "nodes", "stages", "experts", "notes"}));
+                                    "mtp", "nodes", "stages", "experts", "notes"}));
   Plan plan;
   ASSIGN_OR_RETURN(const int64_t layers, ReadHeader(root, plan));
   plan.experts.resize(static_cast<size_t>(layers));

@@ -157,6 +157,15 @@ std::string ErrorWith(const std::string& piece, const std::string& replacement) 
   return ToString(PlanFromJson(text).status());
 }
 
+TEST(PlanJson, AHeadThatDraftsIsKept) {
+  Plan plan = SmallPlan();
+  plan.mtp = true;
+  const auto read = PlanFromJson(PlanToJson(plan));
+  ASSERT_TRUE(read.ok()) << ToString(read.status());
+  EXPECT_EQ(*read, plan);
+  EXPECT_THAT(ErrorOf(plan), HasSubstr("plan: mtp"));  // The model has none.
+}
+
 TEST(PlanJson, ErrorsNameThePlace) {
   EXPECT_THAT(ErrorWith("\"epoch\"", "\"epcoh\""), HasSubstr("epcoh: unknown key; did you mean epoch?"));
   EXPECT_THAT(ErrorWith("\"epoch\": 1,", ""), HasSubstr("the key epoch is missing"));

@@ -144,6 +144,7 @@ void Planner::start_plan() {
   plan_.wire_dtype = request_.wire_dtype;
   plan_.activations = request_.activations;
   plan_.kv_dtype = request_.kv_dtype;
+  plan_.mtp = request_.uses_mtp(model_);
   for (const NodeFacts& node : nodes_) plan_.nodes.push_back({node.name, node.address});
   plan_.experts.resize(model_.layers.size());
   if (!holds_layers(0)) note("the coordinator '{}' holds no layers, as asked", nodes_[0].name);
@@ -225,6 +226,7 @@ SplitProblem Planner::split_problem(bool compute_known) const {
   // An upper bound: nodes that get no layers are not stages.
   const auto stages = std::ranges::count_if(problem.nodes, &SplitProblem::Node::may_hold_layers);
   const int64_t slots = StateSlotsPerSequence(stages) * request_.sequences;
+  if (plan_.mtp) problem.apart_bytes = model_.mtp_embed_bytes();
   for (size_t l = 0; l < model_.layers.size(); ++l) {
     const LayerFacts& layer = model_.layers[l];
     const int64_t kv = layer.kv_values_per_position * Bytes(request_.kv_dtype) * request_.kv_positions +
@@ -233,6 +235,8 @@ SplitProblem Planner::split_problem(bool compute_known) const {
     problem.layers.push_back(
         {.held_bytes = layer.bytes + kv + (with_layer ? layer.experts * layer.expert_bytes : 0),
          .read_bytes = layer.bytes + (with_layer ? active : 0)});
+    if (plan_.mtp && l + 1 == model_.layers.size())
+      problem.layers.back().held_bytes += MtpBytes(*model_.mtp, request_);
     for (const ExpertHolders& holders : plan_.experts[l]) {
       SplitProblem::Node& owner = problem.nodes[static_cast<size_t>(holders.owner.value)];
       owner.busy_bytes += static_cast<double>(active) / layer.experts;
@@ -360,8 +364,14 @@ void Planner::drop_idle_nodes() {
 
 }  // namespace
 
-absl::StatusOr<Plan> MakePlan(const ModelFacts& model, const std::vector<NodeFacts>& nodes,
-                              const PlanRequest& request) {
+int64_t MtpBytes(const MtpFacts& mtp, const PlanRequest& request) {
+  return mtp.bytes + mtp.kv_values_per_position * Bytes(request.kv_dtype) * request.kv_positions;
+}
+
+namespace {
+
+absl::StatusOr<Plan> PlanAsAsked(const ModelFacts& model, const std::vector<NodeFacts>& nodes,
+                                 const PlanRequest& request) {
   Planner planner(model, nodes, request);
   if (request.strategy != LayerStrategy::kFastest) return planner.make();
   RETURN_IF_ERROR(planner.check_inputs());
@@ -369,6 +379,21 @@ absl::StatusOr<Plan> MakePlan(const ModelFacts& model, const std::vector<NodeFac
   PlanRequest balanced = request;
   balanced.strategy = LayerStrategy::kBalanced;
   return Planner(model, nodes, balanced).make();
+}
+
+}  // namespace
+
+// A head that only drafts keeps no model from being served.
+absl::StatusOr<Plan> MakePlan(const ModelFacts& model, const std::vector<NodeFacts>& nodes,
+                              const PlanRequest& request) {
+  absl::StatusOr<Plan> plan = PlanAsAsked(model, nodes, request);
+  if (!absl::IsResourceExhausted(plan.status()) || !request.uses_mtp(model)) return plan;
+  PlanRequest without = request;
+  without.mtp = false;
+  absl::StatusOr<Plan> smaller = PlanAsAsked(model, nodes, without);
+  if (!smaller.ok()) return plan;
+  smaller->notes.push_back("the head for multi-token prediction is left out: there is no room for it");
+  return smaller;
 }
 
 }  // namespace shoal

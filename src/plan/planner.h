@@ -80,11 +80,17 @@ struct PlanRequest {
   Plan::WireDtype wire_dtype = Plan::WireDtype::kF32;
   Plan::Activations activations = Plan::Activations::kInt8;
   Plan::KvDtype kv_dtype = Plan::KvDtype::kF16;
+  bool mtp = false;  ///< Plan::mtp, of a model that has such a head.
+
+  bool uses_mtp(const ModelFacts& model) const { return mtp && model.mtp.has_value(); }
 };
+
+/// Weights and cache that multi-token prediction adds to the last layer's node.
+int64_t MtpBytes(const MtpFacts& mtp, const PlanRequest& request);
 
 /// A valid plan (Validate(plan, model) is OK) that fits every node whose memory is known. nodes[0] is the
 /// coordinator and always in the plan; another node with neither layers nor experts is dropped. Plan::notes
-/// explains each decision.
+/// explains each decision. A head for multi-token prediction for which there is no room is left out.
 /// Returns InvalidArgument, which names the number, if the request does not fit the nodes or the model;
 /// ResourceExhausted if the memory is too small: it says how many bytes which node lacks, and what to do.
 absl::StatusOr<Plan> MakePlan(const ModelFacts& model, const std::vector<NodeFacts>& nodes,

@@ -210,6 +210,53 @@ TEST(Planner, SaysHowMuchIsMissingWhenNoSplitFits) {
   EXPECT_NE(ErrorOf(DenseModel(8), Nodes({25 * kMiB, 66 * kMiB - 1}), {}), "OK");
 }
 
+/// DenseModel with a head for multi-token prediction of 20 MiB and 512 cached values per position.
+ModelFacts ModelWithMtp(int layers) {
+  ModelFacts model = DenseModel(layers);
+  model.mtp = {.bytes = 20 * kMiB, .kv_values_per_position = 512};
+  return model;
+}
+
+TEST(Planner, AHeadThatDraftsTakesMemoryOfTheLastStage) {
+  PlanRequest request{.strategy = LayerStrategy::kUniform, .kv_positions = 1024};
+  const auto bytes = [&](bool mtp) {
+    request.mtp = mtp;
+    const auto plan = MakePlan(ModelWithMtp(4), Nodes({0, 0}), request);
+    EXPECT_EQ(plan->mtp, mtp);
+    const auto costs = NodeCosts(*plan, ModelWithMtp(4), {.positions = 1024});
+    return std::pair(costs[0].total_bytes(), costs[1].total_bytes());
+  };
+  // n1 holds the embedding, too: 4 MiB; and 1024 x 512 values of 2 B, 1 MiB.
+  EXPECT_EQ(bytes(true).first, bytes(false).first);
+  EXPECT_EQ(bytes(true).second, bytes(false).second + 25 * kMiB);
+  EXPECT_FALSE(MakePlan(DenseModel(4), Nodes({0}), request)->mtp);  // It has none.
+}
+
+TEST(Planner, TheBestSplitLeavesRoomForTheHeadThatDrafts) {
+  // In MiB: n1 has room for the head of 6 and 4 layers, or for 1 layer with 20 + 4 of the head that drafts.
+  for (const LayerStrategy strategy : {LayerStrategy::kBalanced, LayerStrategy::kFastest}) {
+    std::vector<NodeFacts> nodes = Nodes({0, 47 * kMiB}, {1, 1});
+    for (NodeFacts& node : nodes) node.rates = ThreadRates{1, 10, 100, 50, 1};
+    PlanRequest request{.strategy = strategy, .mtp = false};
+    if (strategy == LayerStrategy::kFastest)
+      request.links = {{.a = "n0", .b = "n1", .rtt_us = 1, .mbs = 1e6}};
+    EXPECT_THAT(CountsOf(ModelWithMtp(8), nodes, request), ElementsAre(4, 4)) << Name(strategy);
+    request.mtp = true;
+    EXPECT_THAT(CountsOf(ModelWithMtp(8), nodes, request), ElementsAre(7, 1)) << Name(strategy);
+  }
+}
+
+TEST(Planner, AHeadThatDraftsIsLeftOutWhereThereIsNoRoom) {
+  const PlanRequest request{.mtp = true};
+  // In MiB: 4 layers x 10, 10 for embedding and head, 20 for the head that drafts.
+  EXPECT_TRUE(MakePlan(ModelWithMtp(4), Nodes({70 * kMiB}), request)->mtp);
+  const auto plan = MakePlan(ModelWithMtp(4), Nodes({70 * kMiB - 1}), request);
+  ASSERT_TRUE(plan.ok()) << ToString(plan.status());
+  EXPECT_FALSE(plan->mtp);
+  EXPECT_THAT(plan->notes, Contains(HasSubstr("multi-token prediction is left out")));
+  EXPECT_THAT(ErrorOf(ModelWithMtp(4), Nodes({50 * kMiB - 1}), request), HasSubstr("RESOURCE_EXHAUSTED"));
+}
+
 TEST(Planner, AssumesUnknownMemoryUnlimitedAndNotesIt) {
   const auto plan = MakePlan(DenseModel(4), Nodes({0, 100 * kMiB}), {});
   ASSERT_TRUE(plan.ok());
