@@ -17,7 +17,8 @@ std::string FormatText(const PackedFormat& format) {
 }  // namespace
 
 bool BackendLoad::reads(const WeightUse& use) const {
-  if (use.layer < 0) return use.is_head ? stage.head : stage.embed;
+  if (use.is_mtp) return stage.mtp;
+  if (use.layer < 0) return use.is_head ? stage.head : stage.table();
   if (use.expert < 0) return stage.layers.contains(use.layer);
   return std::ranges::binary_search(experts[static_cast<size_t>(use.layer)],
                                     ExpertId{static_cast<int32_t>(use.expert)});
@@ -26,8 +27,17 @@ bool BackendLoad::reads(const WeightUse& use) const {
 absl::Status CheckTaken(const Backend& backend, const BackendLoad& load) {
   const BackendLimits limits = backend.limits();
   const ModelSpec& spec = load.weights->spec();
-  for (int64_t i = load.stage.layers.begin; i < load.stage.layers.end; ++i) {
-    const KvLayerShape shape = CacheShapeOf(spec.layers[static_cast<size_t>(i)].mixer);
+  if (load.stage.mtp && !limits.mtp) {
+    return Unimplemented("backend {} has no heads for multi-token prediction: serve with --mtp off",
+                         backend.numerics_class());
+  }
+  if (load.stage.mtp && !spec.mtp) {
+    return InvalidArgument("checkpoint: {} has no head for multi-token prediction, which the plan asks for",
+                           load.weights->checkpoint().folder());
+  }
+  const Range layers = load.stage.cached_layers();
+  for (int64_t i = layers.begin; i < layers.end; ++i) {
+    const KvLayerShape shape = CacheShapeOf(FindLayer(spec, i)->mixer);
     if (shape.head_dim > limits.head_dim_max) {
       return Unimplemented(
           "layer {}: heads of {} numbers in the cache; backend {} takes at most {}. Give the layer to a node "
@@ -52,6 +62,14 @@ absl::Status CheckTaken(const Backend& backend, const BackendLoad& load) {
         backend.numerics_class());
   }
   return absl::OkStatus();
+}
+
+absl::Status BackendSession::mtp_forward(const StageStep&, std::span<const int32_t>, MatView<float>) {
+  return Unimplemented("this backend has no heads for multi-token prediction: serve with --mtp off");
+}
+
+absl::Status BackendSession::mtp_head(MatView<const float>, int64_t) {
+  return Unimplemented("this backend has no heads for multi-token prediction: serve with --mtp off");
 }
 
 absl::Status BackendSession::export_cached(const CachePlace&, const ImageId&, std::vector<std::byte>&) {

@@ -39,6 +39,7 @@ struct BackendLimits {
   int64_t logit_rows = 0;    ///< Rows whose logits it keeps at once, for sampling.
   int64_t head_dim_max = 0;  ///< Numbers of one head in the cache.
   bool states = false;       ///< Whether it has layers that keep a state (recurrent ones).
+  bool mtp = false;          ///< Whether it has heads for multi-token prediction.
 };
 
 /// What a node holds of a model.
@@ -107,6 +108,11 @@ class BackendSession {
   virtual absl::Status read_hidden(MatView<const float> x, MatView<float> hidden) = 0;
   /// The logits of x [R, D] to the host, [R, V]. Errors as Stage::head.
   virtual absl::Status read_logits(MatView<const float> x, MatView<float> logits) = 0;
+
+  /// As Stage::mtp_forward, on the session's own cache and experts. Unimplemented: BackendLimits::mtp is false.
+  virtual absl::Status mtp_forward(const StageStep& step, std::span<const int32_t> next, MatView<float> x);
+  /// As head(), with Stage::mtp_head.
+  virtual absl::Status mtp_head(MatView<const float> x, int64_t first);
 
   /// Whether an expert is held here.
   virtual bool holds(LayerId layer, ExpertId expert) const = 0;

@@ -41,7 +41,7 @@ StoredBytes MeasureStored(const BackendLoad& load) {
   StoredBytes bytes;
   for (const ResolvedWeight& weight : load.weights->all()) {
     const WeightUse& use = weight.use;
-    const bool is_embedding = use.role == "head" && load.stage.embed && load.weights->spec().tied_head;
+    const bool is_embedding = use.role == "head" && load.stage.table() && load.weights->spec().tied_head;
     if (!load.reads(use) || is_embedding) continue;
     bytes.all += weight.stored.stored_bytes();
     if (use.layer >= 0 && use.expert >= 0) bytes.experts += weight.stored.stored_bytes();
@@ -87,6 +87,58 @@ class CpuCache final : public BackendCache {
   const std::unique_ptr<KvCache> cache_;
 };
 
+/// Those of a layer, which a node has whole.
+std::vector<ExpertId> AllExperts(const LayerSpec& layer) {
+  const MoeSpec* moe = MoeOf(layer);
+  std::vector<ExpertId> ids(moe == nullptr ? 0 : moe->experts.size());
+  for (size_t e = 0; e < ids.size(); ++e) ids[e] = ExpertId{static_cast<int32_t>(e)};
+  return ids;
+}
+
+/// The exchange of a layer whose experts are all here, whatever the plan says of others.
+class OwnExperts final : public ExpertExchange {
+ public:
+  OwnExperts(const ComputeContext& context, const ExpertBank& bank) : context_(context), bank_(bank) {}
+
+  absl::StatusOr<Ticket> dispatch(LayerId layer, const ExpertRows& rows, const Routing& routing) override {
+    layer_ = layer;
+    rows_ = rows;
+    if (rows.quantized != nullptr) {
+      codes_ = *rows.quantized;
+      rows_.quantized = &codes_;
+    }
+    routing_ = routing;
+    return Ticket{};
+  }
+
+  absl::Status combine(Ticket /*ticket*/, MatView<float> y) override {
+    const ArenaScope scope(*context_.arena);
+    const MatView<const int32_t>& ids = routing_.ids;
+    const std::span<ExpertCall> calls = context_.arena->allocate<ExpertCall>(ids.rows * ids.cols);
+    for (int64_t t = 0; t < ids.rows; ++t) {
+      for (int64_t k = 0; k < ids.cols; ++k) {
+        calls[static_cast<size_t>(t * ids.cols + k)] = {static_cast<int32_t>(t), ExpertId{ids.at(t, k)},
+                                                        routing_.weights.at(t, k)};
+      }
+    }
+    const MatView<int64_t> acc = context_.arena->allocate_rows<int64_t>(y.rows, y.cols);
+    std::fill_n(acc.data, y.rows * y.cols, int64_t{0});
+    RETURN_IF_ERROR(bank_.run(context_, layer_, rows_, calls, acc));
+    context_.for_rows(y.rows, y.cols, [&](Range rows) {
+      context_.kernels->fixed_to_float({acc, y, FixedStore::kAdd, rows});
+    });
+    return absl::OkStatus();
+  }
+
+ private:
+  const ComputeContext& context_;
+  const ExpertBank& bank_;
+  LayerId layer_;
+  ExpertRows rows_;
+  QuantizedRows codes_;
+  Routing routing_;
+};
+
 class CpuSession final : public BackendSession {
  public:
   CpuSession(const Device& device, const BackendSessionOptions& options, const ModelSpec& spec, Stage* stage,
@@ -99,8 +151,8 @@ class CpuSession final : public BackendSession {
 
   absl::Status take_memory(const BackendSessionOptions& options) {
     if (stage_ == nullptr) return absl::OkStatus();
-    ASSIGN_OR_RETURN(cache_, KvCache::Create(stage_->options().layers, stage_->kv_shapes(), options.kv_dtype,
-                                             options.blocks, options.state_slots));
+    ASSIGN_OR_RETURN(cache_, KvCache::Create(stage_->options().cached_layers(), stage_->kv_shapes(),
+                                             options.kv_dtype, options.blocks, options.state_slots));
     if (!stage_->options().head) return absl::OkStatus();
     // Pages that no row reaches are never touched.
     ASSIGN_OR_RETURN(logits_, AlignedMemory::Allocate(kLogitRows * vocabulary_ * int64_t{sizeof(float)}));
@@ -140,6 +192,20 @@ class CpuSession final : public BackendSession {
   absl::Status read_logits(MatView<const float> x, MatView<float> logits) override {
     step_arena_.reset();
     return stage_->head(step_, x, logits);
+  }
+
+  absl::Status mtp_forward(const StageStep& step, std::span<const int32_t> next, MatView<float> x) override {
+    step_arena_.reset();
+    OwnExperts own(step_, experts_);
+    StageStep alone = step;
+    alone.experts = &own;
+    return stage_->mtp_forward(step_, alone, next, *cache_, x);
+  }
+
+  absl::Status mtp_head(MatView<const float> x, int64_t first) override {
+    SHOAL_CHECK(first >= 0 && first + x.rows <= kLogitRows);
+    step_arena_.reset();
+    return stage_->mtp_head(step_, x, MatView<float>(logits_of(first).data(), x.rows, vocabulary_));
   }
 
   bool holds(LayerId layer, ExpertId expert) const override { return experts_.holds(layer, expert); }
@@ -237,8 +303,9 @@ class CpuModel final : public BackendModel {
     if (!load.stage.layers.empty()) {
       ASSIGN_OR_RETURN(stage_, Stage::Load(*weights_, load.stage, pool, stage_progress, store_.get()));
     }
-    ASSIGN_OR_RETURN(experts_,
-                     ExpertBank::Load(*weights_, load.experts, pool, expert_progress, store_.get()));
+    std::vector<std::vector<ExpertId>> experts = load.experts;
+    if (load.stage.mtp) experts.push_back(AllExperts(spec().mtp->layer));
+    ASSIGN_OR_RETURN(experts_, ExpertBank::Load(*weights_, experts, pool, expert_progress, store_.get()));
     store_->save();
     return absl::OkStatus();
   }
@@ -292,7 +359,8 @@ BackendLimits CpuBackend::limits() const {
   return {.rows_max = std::numeric_limits<int32_t>::max(),
           .logit_rows = kLogitRows,
           .head_dim_max = kHeadDimMax,
-          .states = true};
+          .states = true,
+          .mtp = true};
 }
 
 bool CpuBackend::takes(const PackedFormat& format) const {

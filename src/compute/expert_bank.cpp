@@ -48,7 +48,7 @@ absl::StatusOr<std::unique_ptr<ExpertBank>> ExpertBank::Load(const ResolvedWeigh
                                                              const std::vector<std::vector<ExpertId>>& held,
                                                              ThreadPool& pool, const LoadProgress& progress,
                                                              PackedStore* store) {
-  SHOAL_CHECK_EQ(static_cast<int64_t>(held.size()), weights.spec().layer_count());
+  SHOAL_CHECK_GE(static_cast<int64_t>(held.size()), weights.spec().layer_count());
   std::unique_ptr<ExpertBank> bank(new ExpertBank);
   bank->width_ = weights.spec().width;
   bank->layers_.resize(held.size());

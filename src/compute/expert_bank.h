@@ -22,7 +22,8 @@ namespace shoal {
 
 class ExpertBank {
  public:
-  /// held: per layer of the model (size L), the expert ids held here, ascending; empty lists are fine.
+  /// held: per layer of the model (size L, or one more: that of multi-token prediction), the expert ids held here,
+  /// ascending; empty lists are fine.
   /// store: as for WeightLoader. Errors name file, tensor, expected and got.
   static absl::StatusOr<std::unique_ptr<ExpertBank>> Load(const ResolvedWeights& weights,
                                                           const std::vector<std::vector<ExpertId>>& held,

@@ -15,6 +15,7 @@
 #include "compute/blocks/moe.h"
 #include "compute/blocks/norm_rope.h"
 #include "compute/row_ops.h"
+#include "compute/stage_progress.h"
 #include "compute/step_profile.h"
 #include "numeric/transcendental.h"
 
@@ -49,45 +50,6 @@ absl::StatusOr<Moe> LoadFeedForward(const WeightLoader& loader, const MoeSpec& s
   return Moe::Load(loader, spec, pool);
 }
 
-/// Whether a stage reads a weight itself (routed experts are ExpertSets').
-bool Holds(const StageOptions& options, const WeightUse& use) {
-  if (use.layer >= 0) return options.layers.contains(use.layer) && use.expert < 0;
-  return use.is_head ? options.head : options.embed;
-}
-
-/// Tells how far loading has come, counted in source bytes of whole weights.
-class Progress {
- public:
-  Progress(const LoadProgress& report, const ResolvedWeights& weights, const StageOptions& options)
-      : report_(report) {
-    const bool head_is_embedding = options.embed && weights.spec().tied_head;
-    for (const auto& [use, stored, packed_bytes] : weights.all()) {
-      if (!Holds(options, use) || (use.role == "head" && head_is_embedding)) continue;
-      weights_.push_back({use.layer, use.is_head, stored.stored_bytes()});
-    }
-    for (const WeightBytes& weight : weights_) total_ += weight.bytes;
-  }
-
-  /// The embedding (layer -1), a layer, or the head has been read.
-  void read(int64_t layer, bool is_head) {
-    for (const WeightBytes& weight : weights_) {
-      if (weight.layer == layer && weight.is_head == is_head) done_ += weight.bytes;
-    }
-    if (report_) report_(done_, total_);
-  }
-
- private:
-  struct WeightBytes {
-    int64_t layer;
-    bool is_head;
-    int64_t bytes;
-  };
-  const LoadProgress& report_;
-  std::vector<WeightBytes> weights_;
-  int64_t done_ = 0;
-  int64_t total_ = 0;
-};
-
 class CpuStage final : public Stage {
  public:
   explicit CpuStage(const StageOptions& options) : options_(options) {}
@@ -105,9 +67,27 @@ class CpuStage final : public Stage {
                        MatView<float> x) override;
   absl::Status final_norm(const ComputeContext& context, MatView<const float> x,
                           MatView<float> hidden) override;
-  absl::Status head(const ComputeContext& context, MatView<const float> x, MatView<float> logits) override;
+  absl::Status head(const ComputeContext& context, MatView<const float> x, MatView<float> logits) override {
+    return logits_of(context, final_norm_, x, logits);
+  }
+  absl::Status mtp_forward(const ComputeContext& context, const StageStep& step,
+                           std::span<const int32_t> next, KvCache& cache, MatView<float> x) override;
+  absl::Status mtp_head(const ComputeContext& context, MatView<const float> x,
+                        MatView<float> logits) override {
+    return logits_of(context, mtp_->norm, x, logits);
+  }
 
  private:
+  /// What multi-token prediction has beside its layer, which is the last of layers_.
+  struct Mtp {
+    Norm embedding_norm, hidden_norm;
+    Linear projection;
+    Norm norm;
+
+    int64_t bytes() const {
+      return embedding_norm.bytes() + hidden_norm.bytes() + projection.bytes() + norm.bytes();
+    }
+  };
   /// What all layers of a step share.
   struct Shared {
     KvCache* cache = nullptr;
@@ -126,8 +106,9 @@ class CpuStage final : public Stage {
     Shared shared;
   };
   absl::Status load_layer(const WeightLoader& loader, const LayerSpec& spec, ThreadPool& pool);
+  absl::Status load_mtp(const WeightLoader& loader, const MtpSpec& spec, ThreadPool& pool);
   absl::Status load_embedding_and_head(const WeightLoader& loader, const ModelSpec& spec, ThreadPool& pool,
-                                       Progress& progress);
+                                       StageProgress& progress);
   size_t rope_index(const RopeSpec& spec);
   bool keeps_states() const;
   Shared prepare(const ComputeContext& context, KvCache& cache, std::span<const StepSlice> slices,
@@ -143,6 +124,8 @@ class CpuStage final : public Stage {
   absl::Status mix(const ComputeContext& context, LayerId id, const Shared& shared, MatView<float> x);
   absl::Status run_layer(const ComputeContext& context, const StageStep& step, LayerId id,
                          const Shared& shared, MatView<float> x);
+  absl::Status logits_of(const ComputeContext& context, const Norm& norm, MatView<const float> x,
+                         MatView<float> logits);
   /// c tanh(logits / c) for c = final_logit_softcap_.
   void cap(const ComputeContext& context, MatView<float> logits) const;
   const Linear& head_linear() const { return head_is_embedding_ ? embedding_ : head_; }
@@ -156,7 +139,8 @@ class CpuStage final : public Stage {
   Norm final_norm_;
   Linear head_;
   bool head_is_embedding_ = false;
-  std::vector<Layer> layers_;
+  std::vector<Layer> layers_;  // Those of cached_layers().
+  std::optional<Mtp> mtp_;
   std::vector<RopeTable> rope_tables_;  // Distinct ones of the layers.
   std::atomic<int64_t> kv_saturated_ = 0;
 };
@@ -169,11 +153,12 @@ absl::Status CpuStage::load(const ResolvedWeights& weights, PackedStore* store, 
   vocabulary_ = spec.vocabulary;
   embedding_scale_ = spec.embedding_scale;
   final_logit_softcap_ = spec.final_logit_softcap;
-  Progress progress(report, weights, options_);
+  StageProgress progress(report, weights, options_);
   for (int64_t i = options_.layers.begin; i < options_.layers.end; ++i) {
     RETURN_IF_ERROR(load_layer(loader, spec.layers[static_cast<size_t>(i)], pool));
     progress.read(i, false);
   }
+  if (options_.mtp) RETURN_IF_ERROR(load_mtp(loader, *spec.mtp, pool));
   return load_embedding_and_head(loader, spec, pool, progress);
 }
 
@@ -204,14 +189,24 @@ absl::Status CpuStage::load_layer(const WeightLoader& loader, const LayerSpec& s
   return absl::OkStatus();
 }
 
+absl::Status CpuStage::load_mtp(const WeightLoader& loader, const MtpSpec& spec, ThreadPool& pool) {
+  Mtp& mtp = mtp_.emplace();
+  ASSIGN_OR_RETURN(mtp.embedding_norm, Norm::Load(loader, spec.embedding_norm));
+  ASSIGN_OR_RETURN(mtp.hidden_norm, Norm::Load(loader, spec.hidden_norm));
+  ASSIGN_OR_RETURN(mtp.projection, Linear::Load(loader, spec.projection, pool));
+  RETURN_IF_ERROR(load_layer(loader, spec.layer, pool));
+  ASSIGN_OR_RETURN(mtp.norm, Norm::Load(loader, spec.norm));
+  return absl::OkStatus();
+}
+
 absl::Status CpuStage::load_embedding_and_head(const WeightLoader& loader, const ModelSpec& spec,
-                                               ThreadPool& pool, Progress& progress) {
-  if (options_.embed) {
+                                               ThreadPool& pool, StageProgress& progress) {
+  if (options_.table()) {
     ASSIGN_OR_RETURN(embedding_, Linear::Load(loader, spec.embedding, pool));
     progress.read(-1, false);
   }
   if (options_.head) {
-    head_is_embedding_ = options_.embed && spec.tied_head;
+    head_is_embedding_ = options_.table() && spec.tied_head;
     ASSIGN_OR_RETURN(final_norm_, Norm::Load(loader, spec.final_norm));
     if (!head_is_embedding_) {
       ASSIGN_OR_RETURN(head_, Linear::Load(loader, spec.head, pool));
@@ -233,6 +228,7 @@ size_t CpuStage::rope_index(const RopeSpec& spec) {
 int64_t CpuStage::bytes() const {
   int64_t bytes = embedding_.bytes() + final_norm_.bytes() + head_.bytes();
   for (const Layer& layer : layers_) bytes += layer.bytes();
+  if (mtp_) bytes += mtp_->bytes();
   return bytes;
 }
 
@@ -245,7 +241,7 @@ std::vector<KvLayerShape> CpuStage::kv_shapes() const {
 absl::Status CpuStage::embed(const ComputeContext& context, std::span<const int32_t> tokens,
                              MatView<float> x) {
   const PhaseTimer timer(context, StepPhase::kEmbed);
-  SHOAL_CHECK(options_.embed && x.cols == width_ && x.rows == static_cast<int64_t>(tokens.size()));
+  SHOAL_CHECK(options_.table() && x.cols == width_ && x.rows == static_cast<int64_t>(tokens.size()));
   for (const int32_t token : tokens) {
     if (token < 0 || token >= vocabulary_) {
       return InvalidArgument("token {} is outside the vocabulary [0, {})", token, vocabulary_);
@@ -342,7 +338,7 @@ CpuStage::Shared CpuStage::prepare(const ComputeContext& context, KvCache& cache
 
 absl::Status CpuStage::forward(const ComputeContext& context, const StageStep& step, KvCache& cache,
                                MatView<float> x) {
-  SHOAL_CHECK(x.cols == width_ && cache.layers() == options_.layers);
+  SHOAL_CHECK(x.cols == width_ && cache.layers() == options_.cached_layers());
   if (x.rows == 0 || layers_.empty()) return absl::OkStatus();
   const ArenaScope scope(*context.arena);
   RETURN_IF_ERROR(CheckStates(cache, step.slices));
@@ -512,12 +508,37 @@ absl::Status CpuStage::final_norm(const ComputeContext& context, MatView<const f
   return OutOfRange("final norm: a value is not finite (NaN or infinity)");
 }
 
-absl::Status CpuStage::head(const ComputeContext& context, MatView<const float> x, MatView<float> logits) {
+absl::Status CpuStage::mtp_forward(const ComputeContext& context, const StageStep& step,
+                                   std::span<const int32_t> next, KvCache& cache, MatView<float> x) {
+  SHOAL_CHECK(mtp_.has_value() && x.cols == width_ && cache.layers() == options_.cached_layers());
+  if (x.rows == 0) return absl::OkStatus();
+  const ArenaScope scope(*context.arena);
+  const MatView<float> both = context.arena->allocate_rows<float>(x.rows, 2 * width_);
+  const MatView<float> embedded = both.cols_between(0, width_);
+  const MatView<float> hidden = both.cols_between(width_, 2 * width_);
+  RETURN_IF_ERROR(embed(context, next, embedded));
+  const Kernels& kernels = *context.kernels;
+  context.for_rows(x.rows, 2 * width_, [&](Range rows) {
+    mtp_->embedding_norm.apply(kernels, embedded, embedded, rows);
+    final_norm_.apply(kernels, x, hidden, rows);
+    mtp_->hidden_norm.apply(kernels, hidden, hidden, rows);
+  });
+  LinearInput input(both);
+  const LinearTask tasks[] = {{&mtp_->projection, x, input.all_rows()}};
+  RETURN_IF_ERROR(Annotate(RunLinears(context, input, tasks), "MTP projection"));
+  const LayerId id{static_cast<int32_t>(options_.layers.end)};
+  if (step.before_layer) RETURN_IF_ERROR(step.before_layer(id));
+  const absl::Status status = run_layer(context, step, id, prepare(context, cache, step.slices, x.rows), x);
+  return status.ok() ? status : Annotate(status, "MTP layer");
+}
+
+absl::Status CpuStage::logits_of(const ComputeContext& context, const Norm& norm, MatView<const float> x,
+                                 MatView<float> logits) {
   SHOAL_CHECK(options_.head && x.cols == width_ && logits.rows == x.rows && logits.cols == vocabulary_);
   const PhaseTimer timer(context, StepPhase::kHead);
   const ArenaScope scope(*context.arena);
   const MatView<float> normed = context.arena->allocate_rows<float>(x.rows, x.cols);
-  context.for_rows(x.rows, x.cols, [&](Range rows) { final_norm_.apply(*context.kernels, x, normed, rows); });
+  context.for_rows(x.rows, x.cols, [&](Range rows) { norm.apply(*context.kernels, x, normed, rows); });
   LinearInput input(normed);
   const LinearTask tasks[] = {{&head_linear(), logits, input.all_rows()}};
   RETURN_IF_ERROR(Annotate(RunLinears(context, input, tasks), "output head"));
@@ -546,6 +567,7 @@ absl::StatusOr<std::unique_ptr<Stage>> Stage::Load(const ResolvedWeights& weight
                                                    const LoadProgress& progress, PackedStore* store) {
   SHOAL_CHECK(0 <= options.layers.begin && options.layers.begin <= options.layers.end);
   SHOAL_CHECK_LE(options.layers.end, weights.spec().layer_count());
+  SHOAL_CHECK(!options.mtp || (options.head && weights.spec().mtp));  // As CheckTaken and plans see to it.
   auto stage = std::make_unique<CpuStage>(options);
   RETURN_IF_ERROR(stage->load(weights, store, pool, progress));
   return stage;

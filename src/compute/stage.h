@@ -34,7 +34,7 @@ class Stage {
   virtual const StageOptions& options() const = 0;
   /// Packed bytes held.
   virtual int64_t bytes() const = 0;
-  /// One per layer held, for KvCache::Create.
+  /// One per layer of StageOptions::cached_layers, for KvCache::Create.
   virtual std::vector<KvLayerShape> kv_shapes() const = 0;
   /// Elements that did not fit the cache's f16 and were stored as +-65504, since loading. Any thread may ask.
   virtual int64_t kv_saturated() const = 0;
@@ -59,6 +59,17 @@ class Stage {
   /// logits[r, :] = head(final_norm(x[r, :])). x: [R, D], logits: [R, V]. OutOfRange: an activation is not
   /// finite.
   virtual absl::Status head(const ComputeContext& context, MatView<const float> x, MatView<float> logits) = 0;
+
+  /// The rows of ModelSpec::mtp, of a stage that holds it. x: [T, D], rows as head() takes them, each of which
+  /// next[t] follows; x then holds what mtp_head() takes, and the cache has the slices' positions of the layer behind
+  /// the last. It calls on_bad_slice and after_layer for nothing. Errors as forward(): x and those positions are then
+  /// undefined. InvalidArgument as embed().
+  virtual absl::Status mtp_forward(const ComputeContext& context, const StageStep& step,
+                                   std::span<const int32_t> next, KvCache& cache, MatView<float> x) = 0;
+
+  /// As head(), with the norm of ModelSpec::mtp: the logits of what follows next[t].
+  virtual absl::Status mtp_head(const ComputeContext& context, MatView<const float> x,
+                                MatView<float> logits) = 0;
 };
 
 }  // namespace shoal

@@ -53,6 +53,12 @@ struct StageOptions {
   Range layers;
   bool embed = false;  ///< Holds the embedding table (first stage).
   bool head = false;   ///< Holds the final norm and the output head (last stage).
+  bool mtp = false;    ///< Holds ModelSpec::mtp, which needs the head, and then the embedding table, too.
+
+  /// Whether the embedding table is here.
+  bool table() const { return embed || mtp; }
+  /// The layers whose caches are here: that of multi-token prediction follows the model's.
+  Range cached_layers() const { return {layers.begin, layers.end + (mtp ? 1 : 0)}; }
 };
 
 /// done and total are bytes of source tensors.

@@ -30,10 +30,10 @@ absl::StatusOr<ExpertSet> ExpertSet::Load(const ResolvedWeights& weights, LayerI
                                           std::span<const ExpertId> experts, ThreadPool& pool,
                                           PackedStore* store) {
   const ModelSpec& spec = weights.spec();
-  if (layer.value < 0 || layer.value >= spec.layer_count()) {
+  const LayerSpec* of = FindLayer(spec, layer.value);
+  if (of == nullptr)
     return InvalidArgument("experts: layer {} of a model with {} layers", layer, spec.layer_count());
-  }
-  const MoeSpec* moe = MoeOf(spec.layers[static_cast<size_t>(layer.value)]);
+  const MoeSpec* moe = MoeOf(*of);
   if (moe == nullptr)
     return InvalidArgument("experts: layer {} of {} has no experts", layer, weights.checkpoint().folder());
   ExpertSet set;
