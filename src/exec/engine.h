@@ -34,6 +34,7 @@ struct EngineLimits {
   BlockKey caches;
   /// VisiblePositions: blocks that lie wholly behind are not read any more.
   int64_t window = std::numeric_limits<int64_t>::max();
+  bool mtp = false;  ///< Slices may ask for a draft (SeqSlice::draft).
 
   bool long_rope(int64_t positions) const { return positions > short_rope_positions; }
 

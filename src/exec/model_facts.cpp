@@ -1,10 +1,10 @@
 #include "exec/model_facts.h"
 
 #include <algorithm>
-#include <array>
 #include <cstdint>
 #include <filesystem>
 #include <utility>
+#include <vector>
 
 #include "base/status.h"
 #include "kv/block_key.h"
@@ -42,6 +42,11 @@ ModelFacts MakeModelFacts(std::string name, std::string hash, const ModelSpec& s
     facts.layers.push_back(out);
     if (const MoeSpec* moe = MoeOf(spec.layers[i])) facts.top_k = std::max(facts.top_k, moe->top_k);
   }
+  if (spec.mtp) {
+    const KvLayerShape kept = CacheShapeOf(spec.mtp->layer.mixer);
+    facts.mtp = {.bytes = footprint.mtp.packed,
+                 .kv_values_per_position = int64_t{2} * kept.kv_heads * kept.head_dim};
+  }
   return facts;
 }
 
@@ -52,7 +57,7 @@ void AddWork(const ResolvedWeights& weights, ModelFacts& facts) {
     facts.layers[i].f32_multiplies = mixer.per_row;
   }
   for (const auto& [use, stored, packed_bytes] : weights.all()) {
-    if (stored.is_vector || use.role == "embedding") continue;
+    if (stored.is_vector || use.role == "embedding" || use.is_mtp) continue;
     const int64_t multiplies = stored.elements();
     if (use.is_head) {
       facts.head_multiplies += multiplies;
@@ -94,8 +99,10 @@ OpenedModel MeasureModel(std::shared_ptr<const ResolvedWeights> weights, std::st
 }
 
 int64_t ShardBytes(const ModelSpec& spec, const Footprint& footprint, const NodeShard& shard) {
-  int64_t bytes = shard.embed ? footprint.embedding.packed : 0;
-  if (shard.head && !(shard.embed && spec.tied_head)) bytes += footprint.head.packed;
+  const bool table = shard.embed || shard.mtp;
+  int64_t bytes = table ? footprint.embedding.packed : 0;
+  if (shard.head && !(table && spec.tied_head)) bytes += footprint.head.packed;
+  if (shard.mtp) bytes += footprint.mtp.packed;
   for (size_t i = 0; i < footprint.layers.size(); ++i) {
     const LayerFootprint& layer = footprint.layers[i];
     if (shard.layers.contains(static_cast<int64_t>(i))) bytes += layer.fixed.packed;
@@ -114,14 +121,17 @@ int64_t CacheBytes(const ModelFacts& model, const NodeShard& shard, Plan::KvDtyp
     bytes += __int128{layer.kv_values_per_position} * Bytes(dtype) * kBlockPositions * limits.blocks;
     bytes += __int128{layer.state_bytes} * limits.state_slots;
   }
+  if (shard.mtp && model.mtp) {
+    bytes += __int128{model.mtp->kv_values_per_position} * Bytes(dtype) * kBlockPositions * limits.blocks;
+  }
   return static_cast<int64_t>(std::min<__int128>(bytes, INT64_MAX));
 }
 
 BlockKey CachesKeyOf(const Plan& plan, const NodeModel& model) {
   const std::string& weights = model.checkpoint().content_identity();
   const std::string numerics = model.backend().numerics_class();
-  const std::array<std::string_view, 4> bits = {weights, numerics, Name(plan.kv_dtype),
-                                                Name(plan.activations)};
+  std::vector<std::string_view> bits = {weights, numerics, Name(plan.kv_dtype), Name(plan.activations)};
+  if (plan.mtp) bits.emplace_back("mtp");  // The last stage's blocks have a layer more.
   return CachesKey(bits);
 }
 
@@ -133,7 +143,8 @@ EngineLimits EngineLimitsOf(const Plan& plan, const NodeModel& model, const Step
           ShortRopePositions(model.spec()),
           limits.state_slots,
           CachesKeyOf(plan, model),
-          VisiblePositions(model.spec())};
+          VisiblePositions(model.spec()),
+          plan.mtp};
 }
 
 absl::Status CheckLimits(const StepLimits& limits, const ModelSpec& spec) {

@@ -15,6 +15,7 @@ NodeShard ShardOf(const Plan& plan, NodeId node) {
   shard.layers = plan.layers_of(node);
   shard.embed = plan.first_node() == node;
   shard.head = plan.last_node() == node;
+  shard.mtp = plan.mtp && shard.head;
   shard.experts.resize(static_cast<size_t>(plan.layers()));
   for (int32_t layer = 0; layer < plan.layers(); ++layer) {
     shard.experts[static_cast<size_t>(layer)] = plan.experts_held(node, LayerId{layer});
@@ -31,7 +32,8 @@ bool NodeShard::empty() const {
 }
 
 bool NodeShard::holds(const WeightUse& use) const {
-  if (use.layer < 0) return use.is_head ? head : embed;
+  if (use.is_mtp) return mtp;
+  if (use.layer < 0) return use.is_head ? head : embed || mtp;
   if (use.expert < 0) return layers.contains(use.layer);
   return std::ranges::binary_search(experts[static_cast<size_t>(use.layer)],
                                     ExpertId{static_cast<int32_t>(use.expert)});
@@ -41,6 +43,7 @@ namespace {
 
 /// "layer 3", "expert 5 of layer 3", "the embedding".
 std::string PlaceOf(const WeightUse& use) {
+  if (use.is_mtp) return "the head for multi-token prediction";
   if (use.layer < 0) return use.is_head ? "the final norm and head" : "the embedding";
   return use.expert < 0 ? fmt::format("layer {}", use.layer)
                         : fmt::format("expert {} of layer {}", use.expert, use.layer);
@@ -63,6 +66,7 @@ std::string NodeShard::summary() const {
   std::string text = layers.empty() ? "no layers" : fmt::format("layers [{}, {})", layers.begin, layers.end);
   if (embed) text += ", embedding";
   if (head) text += ", head";
+  if (mtp) text += ", MTP";
   size_t count = 0;
   for (const std::vector<ExpertId>& ids : experts) count += ids.size();
   if (count > 0) text += fmt::format(", {} experts", count);
@@ -103,7 +107,7 @@ absl::StatusOr<std::unique_ptr<NodeModel>> NodeModel::Load(std::shared_ptr<const
   model->backend_ = &backend;
   const NodeShard& held = model->shard_;
   ASSIGN_OR_RETURN(model->held_, backend.load({.weights = model->weights_,
-                                               .stage = {held.layers, held.embed, held.head},
+                                               .stage = {held.layers, held.embed, held.head, held.mtp},
                                                .experts = held.experts,
                                                .progress = progress,
                                                .cache = held.empty() ? nullptr : std::move(cache),

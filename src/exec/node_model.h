@@ -21,6 +21,7 @@ struct NodeShard {
   Range layers;  ///< Empty: experts only, or nothing.
   bool embed = false;
   bool head = false;
+  bool mtp = false;  ///< The head for multi-token prediction, and the embedding, which it reads.
   std::vector<std::vector<ExpertId>> experts;  ///< [L], ascending ids; owned and replicated alike.
   bool operator==(const NodeShard&) const = default;
   bool empty() const;

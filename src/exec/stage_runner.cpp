@@ -6,12 +6,12 @@
 #include <utility>
 #include <vector>
 
-#include "absl/functional/function_ref.h"
 #include "base/clock.h"
 #include "base/log.h"
 #include "base/status.h"
 #include "compute/row_ops.h"
 #include "compute/step_profile.h"
+#include "exec/together_or_apart.h"
 
 namespace shoal {
 namespace {
@@ -69,30 +69,18 @@ bool AllOk(std::span<const absl::Status> outcomes) {
   return std::ranges::all_of(outcomes, [](const absl::Status& outcome) { return outcome.ok(); });
 }
 
-/// Runs [0, count) at once and, where a value is not finite, one by one: on_bad is told of those that fail
-/// alone. Rows do not depend on their neighbours (I10), so the others have the bits that they have anyway.
-absl::Status TogetherOrApart(int64_t count, absl::FunctionRef<absl::Status(Range)> run,
-                             absl::FunctionRef<void(int64_t, const absl::Status&)> on_bad) {
-  if (count == 0) return absl::OkStatus();
-  const absl::Status together = run({0, count});
-  if (together.code() != absl::StatusCode::kOutOfRange) return together;
-  for (int64_t i = 0; i < count; ++i) {
-    const absl::Status alone = count == 1 ? together : run({i, i + 1});
-    if (alone.code() == absl::StatusCode::kOutOfRange) {
-      on_bad(i, alone);
-    } else {
-      RETURN_IF_ERROR(alone);
-    }
-  }
-  return absl::OkStatus();
-}
-
 }  // namespace
 
 StageRunner::StageRunner(Options options)
     : options_(options),
       first_(options.plan->first_node() == options.self),
-      last_(options.plan->last_node() == options.self) {}
+      last_(options.plan->last_node() == options.self) {
+  if (!last_ || !options.plan->mtp) return;
+  mtp_.emplace(MtpRunner::Options{.compute = options.compute,
+                                  .vocabulary = options.limits.vocabulary,
+                                  .width = options.width,
+                                  .logit_rows = options.logit_rows});
+}
 
 absl::StatusOr<Outgoing> StageRunner::run(const Frame& frame, Arena& scratch, PlannedExchange& exchange,
                                           const std::function<absl::Status(LayerId)>& before_layer) {
@@ -124,7 +112,7 @@ absl::StatusOr<Outgoing> StageRunner::run(const Frame& frame, Arena& scratch, Pl
     const NodeId next = plan.stages[static_cast<size_t>(*plan.stage_of(options_.self)) + 1].node;
     return Outgoing{next, EncodeStep(plan.epoch, message.step, message.report, x)};
   }
-  ASSIGN_OR_RETURN(StepResult result, finish(scratch, message, x));
+  ASSIGN_OR_RETURN(StepResult result, finish(scratch, message, x, before_layer));
   report_time(result.timings);
   return Outgoing{Plan::kCoordinator, EncodeResult(plan.epoch, result)};
 }
@@ -301,11 +289,13 @@ absl::Status StageRunner::remember(const Step& step) {
   return absl::OkStatus();
 }
 
-absl::StatusOr<StepResult> StageRunner::finish(Arena& scratch, StepMessage& message, MatView<float> x) {
+absl::StatusOr<StepResult> StageRunner::finish(Arena& scratch, StepMessage& message, MatView<float> x,
+                                               const std::function<absl::Status(LayerId)>& before_layer) {
   StepResult result;
   result.id = message.step.id;
   RETURN_IF_ERROR(remember(message.step));
   RETURN_IF_ERROR(sample(scratch, message.step, x, result));
+  if (mtp_) RETURN_IF_ERROR(predict(scratch, message.step, x, before_layer, result));
   RETURN_IF_ERROR(pool(scratch, message.step, x, result));
   drop_rows(message, x);
   drop_slices(message);
@@ -405,6 +395,38 @@ void StageRunner::score_row(const SeqSlice& slice, const SampledRow& scored, int
       {.id = scored.scored, .position = scored.position, .top = std::max(sampling.top_logprobs, int32_t{0})});
   if (!score.ok()) return fail(slice, scored.slice, score.status());
   ResultOf(result, slice.id).scores.push_back(*std::move(score));
+}
+
+/// A draft is worth no sequence: one that the head can't predict goes on without.
+absl::Status StageRunner::predict(Arena& scratch, const Step& step, MatView<const float> x,
+                                  const std::function<absl::Status(LayerId)>& before_layer,
+                                  StepResult& result) {
+  const ArenaScope scope(scratch);
+  const std::span<MtpRunner::Slice> list = scratch.allocate<MtpRunner::Slice>(std::ssize(step.slices));
+  size_t count = 0;
+  int64_t row = 0;
+  for (size_t i = 0; i < step.slices.size(); ++i) {
+    const SeqSlice& slice = step.slices[i];
+    const int64_t first = std::exchange(row, row + std::ssize(slice.tokens));
+    const auto known = sequences_.find(slice.id);
+    if (!outcomes_[i].ok() || (known != sequences_.end() && !known->second.predicts)) continue;
+    MtpRunner::Slice& one = list[count++] = {.slice = &slice, .row = first};
+    if (slice.sample_from == kNoSample) continue;
+    one.tokens = ResultOf(result, slice.id).tokens;
+    one.sampling = &known->second.sampling;  // remember() saw to it.
+    one.history = &known->second.history;
+  }
+  RETURN_IF_ERROR(
+      Annotate(mtp_->run(scratch, list.first(count), x, before_layer), fmt::format("step {}", step.id)));
+  for (const MtpRunner::Slice& one : list.first(count)) {
+    if (one.drafted != kNoToken) ResultOf(result, one.slice->id).drafted = {one.drafted};
+    if (!one.failed) continue;
+    LogDebug("step {}, sequence {}: the head that predicts leaves its range, and drafts no more for it",
+             step.id, one.slice->id);
+    if (const auto known = sequences_.find(one.slice->id); known != sequences_.end())
+      known->second.predicts = false;
+  }
+  return absl::OkStatus();
 }
 
 absl::Status StageRunner::pool(Arena& scratch, const Step& step, MatView<const float> x, StepResult& result) {

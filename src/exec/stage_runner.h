@@ -8,6 +8,7 @@
 
 #include <cstdint>
 #include <functional>
+#include <optional>
 #include <span>
 #include <unordered_map>
 #include <vector>
@@ -20,6 +21,7 @@
 #include "cpu/arena.h"
 #include "exec/kv_tier.h"
 #include "exec/mask_inbox.h"
+#include "exec/mtp_runner.h"
 #include "exec/planned_exchange.h"
 #include "exec/step_codec.h"
 #include "exec/step_validation.h"
@@ -62,6 +64,7 @@ class StageRunner {
     TokenHistory history;
     std::vector<double> pooled = {};  ///< [D], the sum of `pooled_rows` rows (Pool::kSum), from the first on.
     int64_t pooled_rows = 0;
+    bool predicts = true;  ///< False: its rows left the range of the head that predicts.
   };
 
   /// A row on its way to a token, or to the score of one that is known.
@@ -78,10 +81,13 @@ class StageRunner {
   absl::Status forward(Arena& scratch, PlannedExchange& exchange, StepMessage& message, MatView<float>& x,
                        const std::function<absl::Status(LayerId)>& before_layer);
   absl::Status remember(const Step& step);
-  absl::StatusOr<StepResult> finish(Arena& scratch, StepMessage& message, MatView<float> x);
+  absl::StatusOr<StepResult> finish(Arena& scratch, StepMessage& message, MatView<float> x,
+                                    const std::function<absl::Status(LayerId)>& before_layer);
   absl::Status sample(Arena& scratch, const Step& step, MatView<const float> x, StepResult& result);
   absl::Status sample_row(const SeqSlice& slice, const SampledRow& sampled, int64_t row, StepResult& result);
   void score_row(const SeqSlice& slice, const SampledRow& scored, int64_t row, StepResult& result);
+  absl::Status predict(Arena& scratch, const Step& step, MatView<const float> x,
+                       const std::function<absl::Status(LayerId)>& before_layer, StepResult& result);
   absl::Status pool(Arena& scratch, const Step& step, MatView<const float> x, StepResult& result);
   absl::Status pool_rows(const SeqSlice& slice, MatView<const float> hidden, StepResult& result);
   absl::Status all_logits(StepMessage& message, MatView<float> x, StepResult& result);
@@ -98,6 +104,7 @@ class StageRunner {
   std::unordered_map<SeqId, SequenceState> sequences_;
   std::unordered_map<SeqId, absl::Status> failed_;  ///< Here, until they end or begin again.
   std::vector<absl::Status> outcomes_;              ///< Of the slices of the step being run.
+  std::optional<MtpRunner> mtp_;                    ///< Where the plan has the last stage predict.
 };
 
 }  // namespace shoal

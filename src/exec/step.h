@@ -35,6 +35,12 @@ inline constexpr BlockId kNoBlock{-1};
 /// SeqSlice::sample_from of a slice of which nothing is sampled.
 inline constexpr int32_t kNoSample = -1;
 
+/// SeqSlice::next_token of one that is unknown.
+inline constexpr int32_t kNoToken = -1;
+
+/// Tokens that a head for multi-token prediction drafts at once.
+inline constexpr int64_t kMtpTokens = 1;
+
 /// What becomes of the rows of a slice, behind the final norm, on their way to the sequence's embedding.
 enum class Pool : uint8_t {
   kNone = 0,
@@ -66,6 +72,11 @@ struct SeqSlice {
   /// Row i says how likely scored[i] was to stand at position + i + 1; rows behind the last of them are not asked.
   std::vector<int32_t> scored;
   Pool pool = Pool::kNone;
+  /// Where the last stage predicts (EngineLimits::mtp): the token behind `tokens`, where it is known, as that of a prompt
+  /// that is cut here. kNoToken: it is not, or is sampled.
+  int32_t next_token = kNoToken;
+  /// What may follow the sampled tokens is wanted (SeqResult::drafted).
+  bool draft = false;
   bool operator==(const SeqSlice&) const = default;
 };
 
@@ -129,6 +140,9 @@ struct SeqResult {
   std::vector<SampledToken>
       scores;                    ///< One per token of SeqSlice::scored, with SamplingParams::top_logprobs.
   std::vector<float> embedding;  ///< [D], where SeqSlice::pool is kLast or kMean.
+  /// What may follow `tokens`, up to the first of them that is not the one in the slice, where SeqSlice::draft asks for it:
+  /// kMtpTokens at most.
+  std::vector<int32_t> drafted;
   bool operator==(const SeqResult&) const = default;
 };
 

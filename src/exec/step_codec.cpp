@@ -22,6 +22,7 @@ constexpr uint8_t kLogprobs = 1;
 // Of a slice.
 constexpr uint8_t kLongRope = 1;
 constexpr uint8_t kMasked = 2;
+constexpr uint8_t kDraft = 4;
 
 /// How a mask travels.
 enum class MaskForm : uint8_t {
@@ -164,13 +165,14 @@ void WriteStepHeader(PayloadWriter& out, const Step& step) {
     out.u64(slice.id.value);
     out.i32(slice.position);
     out.i32(slice.sample_from);
-    out.u8((slice.long_rope ? kLongRope : 0) | (slice.masked ? kMasked : 0));
+    out.u8((slice.long_rope ? kLongRope : 0) | (slice.masked ? kMasked : 0) | (slice.draft ? kDraft : 0));
     WriteIds(out, slice.tokens);
     WriteBlocks(out, slice.blocks);
     out.i32(slice.state_from.value);
     WriteStates(out, slice.state_to);
     WriteIds(out, slice.scored);
     out.u8(static_cast<uint8_t>(slice.pool));
+    out.i32(slice.next_token);
   }
   WriteRuns(out, step.saves);
   WriteRuns(out, step.restores);
@@ -181,9 +183,10 @@ absl::StatusOr<SeqSlice> ReadSlice(PayloadReader& in) {
   ASSIGN_OR_RETURN(slice.id.value, in.u64("step.slice.id"));
   ASSIGN_OR_RETURN(slice.position, in.i32("step.slice.position"));
   ASSIGN_OR_RETURN(slice.sample_from, in.i32("step.slice.sample_from"));
-  ASSIGN_OR_RETURN(const uint8_t flags, ReadFlags(in, "step.slice.flags", kLongRope | kMasked));
+  ASSIGN_OR_RETURN(const uint8_t flags, ReadFlags(in, "step.slice.flags", kLongRope | kMasked | kDraft));
   slice.long_rope = (flags & kLongRope) != 0;
   slice.masked = (flags & kMasked) != 0;
+  slice.draft = (flags & kDraft) != 0;
   ASSIGN_OR_RETURN(slice.tokens, ReadIds(in, "step.slice.tokens"));
   ASSIGN_OR_RETURN(slice.blocks, ReadBlocks(in, "step.slice.blocks"));
   ASSIGN_OR_RETURN(slice.state_from.value, in.i32("step.slice.state_from"));
@@ -194,6 +197,7 @@ absl::StatusOr<SeqSlice> ReadSlice(PayloadReader& in) {
     return InvalidArgument("step.slice.pool: expected 0 to 3, got {}", pool);
   }
   slice.pool = static_cast<Pool>(pool);
+  ASSIGN_OR_RETURN(slice.next_token, in.i32("step.slice.next_token"));
   return slice;
 }
 
@@ -216,7 +220,7 @@ absl::StatusOr<Step> ReadStepHeader(PayloadReader& in, StepId id) {
   for (SeqId& end : step.ends) {
     ASSIGN_OR_RETURN(end.value, in.u64("step.end.id"));
   }
-  ASSIGN_OR_RETURN(const uint32_t slices, in.count("step.slices", 38));
+  ASSIGN_OR_RETURN(const uint32_t slices, in.count("step.slices", 42));
   step.slices.reserve(slices);
   for (uint32_t i = 0; i < slices; ++i) {
     ASSIGN_OR_RETURN(SeqSlice slice, ReadSlice(in));
@@ -447,6 +451,7 @@ Frame EncodeResult(Epoch epoch, const StepResult& result) {
     WriteTokens(out, sequence.scores);
     out.u32(static_cast<uint32_t>(sequence.embedding.size()));
     if (!sequence.embedding.empty()) out.array(std::span<const float>(sequence.embedding));
+    WriteIds(out, sequence.drafted);
   }
   WriteReport(out, {{}, result.timings, result.routing});
   out.u64(result.logits.size());
@@ -463,7 +468,7 @@ absl::StatusOr<StepResult> DecodeResult(const Frame& frame) {
   PayloadReader in(frame.payload);
   StepResult result;
   result.id = frame.header.step;
-  ASSIGN_OR_RETURN(const uint32_t sequences, in.count("result.sequences", 26));
+  ASSIGN_OR_RETURN(const uint32_t sequences, in.count("result.sequences", 30));
   result.sequences.resize(sequences);
   for (SeqResult& sequence : result.sequences) {
     ASSIGN_OR_RETURN(sequence.id.value, in.u64("result.sequence.id"));
@@ -471,10 +476,12 @@ absl::StatusOr<StepResult> DecodeResult(const Frame& frame) {
     RETURN_IF_ERROR(ReadStatus(in, "result.sequence.status", sequence.status));
     ASSIGN_OR_RETURN(sequence.scores, ReadTokens(in));
     ASSIGN_OR_RETURN(const uint32_t width, in.count("result.sequence.embedding", sizeof(float)));
-    if (width == 0) continue;
-    ASSIGN_OR_RETURN(const std::span<const float> values,
-                     in.array<float>("result.sequence.embedding", width));
-    sequence.embedding.assign(values.begin(), values.end());
+    if (width > 0) {
+      ASSIGN_OR_RETURN(const std::span<const float> values,
+                       in.array<float>("result.sequence.embedding", width));
+      sequence.embedding.assign(values.begin(), values.end());
+    }
+    ASSIGN_OR_RETURN(sequence.drafted, ReadIds(in, "result.sequence.drafted"));
   }
   ASSIGN_OR_RETURN(StepReport report, ReadReport(in));
   result.timings = std::move(report.timings);

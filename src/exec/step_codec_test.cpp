@@ -29,6 +29,8 @@ Step SampleStep() {
                  {SeqId{43}, 40, {9}, {BlockId{1}, BlockId{2}}, kNoSample, true}};
   step.slices[0].scored = {2, 3};
   step.slices[0].pool = Pool::kMean;
+  step.slices[0].draft = true;
+  step.slices[1].next_token = 77;
   step.want_routing = true;
   return step;
 }
@@ -84,7 +86,7 @@ TEST(StepCodec, UnknownFlagsOfASliceAreRefused) {
   const std::byte sample_from[] = {std::byte{8}, std::byte{7}, std::byte{6}, std::byte{5}};
   const auto found = std::ranges::search(bytes, sample_from);
   ASSERT_EQ(*found.end(), std::byte{1});  // The flags stand behind it: the one that is known.
-  *found.end() = std::byte{4};
+  *found.end() = std::byte{8};
   Frame changed = frame;
   changed.payload = Buffer::copy_of(bytes);
   EXPECT_THAT(Message(DecodeStep(changed).status()), testing::HasSubstr("step.slice.flags"));
@@ -106,7 +108,8 @@ TEST(StepCodec, ResultAndErrorComeBackEqual) {
       {SeqId{1}, {{17}}},
       {SeqId{2}, {{18, -0.5f, {{3, -0.25f}, {18, -0.5f}}}, {19, -2.0f, {}}}},
       {SeqId{3}, {}, InvalidArgument("logit_bias: id 700 is outside the vocabulary")},
-      {SeqId{4}, {}, absl::OkStatus(), {{5, -1.5f, {{6, -0.5f}}}, {7, -3.0f, {}}}, {0.5f, -2.0f}}};
+      {SeqId{4}, {}, absl::OkStatus(), {{5, -1.5f, {{6, -0.5f}}}, {7, -3.0f, {}}}, {0.5f, -2.0f}},
+      {.id = SeqId{5}, .tokens = {{17}}, .drafted = {300}}};
   result.timings = {{NodeId{0}, 5, 6, 7, 8, 9}};
   result.logits = {1.0f, -2.0f, 0.5f};
   const auto decoded = DecodeResult(EncodeResult(Epoch{1}, result));

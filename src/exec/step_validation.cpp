@@ -82,8 +82,8 @@ absl::Status ValidateSlice(const SeqSlice& slice, const StepLimits& limits) {
     return InvalidArgument("{} scored tokens: expected at most one for each of {} rows", slice.scored.size(),
                            tokens);
   }
-  if (slice.masked && slice.sample_from == kNoSample) {
-    return InvalidArgument("masked: nothing is sampled from it");
+  if ((slice.masked || slice.draft) && slice.sample_from == kNoSample) {
+    return InvalidArgument("{}: nothing is sampled from it", slice.masked ? "masked" : "draft");
   }
   if (!slice.long_rope && end > limits.short_rope_positions) {
     return InvalidArgument("positions [{}, {}) without long rope: short frequencies end at {}",
