@@ -81,6 +81,8 @@ struct Metrics::Impl {
     CatchUp(drafts_accepted, static_cast<double>(stats.drafts.accepted));
     CatchUp(model_drafted, static_cast<double>(stats.model_drafts.drafted));
     CatchUp(model_drafts_accepted, static_cast<double>(stats.model_drafts.accepted));
+    CatchUp(mtp_drafted, static_cast<double>(stats.mtp_drafts.drafted));
+    CatchUp(mtp_drafts_accepted, static_cast<double>(stats.mtp_drafts.accepted));
     CatchUp(draft_steps, static_cast<double>(stats.draft_model.steps));
     CatchUp(draft_rows, static_cast<double>(stats.draft_model.rows));
     CatchUp(draft_seconds, 1e-9 * static_cast<double>(stats.draft_model.ns));
@@ -178,6 +180,13 @@ struct Metrics::Impl {
                                .Add({});
   Counter& model_drafts_accepted =
       CounterFamily(registry, "shoal_accepted_model_draft_tokens_total", "Those of them that were right")
+          .Add({});
+  Counter& mtp_drafted =
+      CounterFamily(registry, "shoal_mtp_drafted_tokens_total",
+                    "Those of the drafted tokens that the model's head for multi-token prediction drafted")
+          .Add({});
+  Counter& mtp_drafts_accepted =
+      CounterFamily(registry, "shoal_accepted_mtp_draft_tokens_total", "Those of them that were right")
           .Add({});
   Counter& draft_steps =
       CounterFamily(registry, "shoal_draft_model_steps_total", "Steps of the draft model").Add({});

@@ -227,17 +227,19 @@ void BatchPlanner::add_slice(Sequence& sequence, int64_t rows, Step& step, InFli
   if (limits_.state_slots > 0) SHOAL_CHECK_LT(sequence.steps_in_flight, limits_.steps_in_flight);
   const bool last = rows == sequence.unscheduled();
   const bool sample = last && sequence.request.max_tokens > 0;
+  const int64_t end = sequence.cursor.position() + rows;
   if (!sample) drafter_.index(sequence);
   step.slices.push_back(caches_.next_slice(sequence, rows, sample));
   SeqSlice& slice = step.slices.back();
   slice.masked = sample && sequence.masks != nullptr;
+  if (limits_.mtp && !last) slice.next_token = sequence.tokens[static_cast<size_t>(end)];
   record.named.push_back({.id = sequence.id,
                           .begin = slice.position,
                           .end = sequence.cursor.position(),
                           .sampled = sample,
                           .due = AskOfPrompt(sequence, slice),
                           .completes = last && !sample});
-  note_slice(sequence, step.id, sample);
+  note_slice(sequence, step.id, slice, record.named.back());
 }
 
 // As a decode, of which no other step is in flight: what it writes behind its first row is overwritten by the next
@@ -248,11 +250,12 @@ void BatchPlanner::add_draft_slice(Sequence& sequence, Draft draft, Step& step, 
   step.slices.back().masked = sequence.masks != nullptr;
   record.named.push_back(
       {.id = sequence.id, .end = std::ssize(sequence.tokens), .sampled = true, .draft = std::move(draft)});
-  note_slice(sequence, step.id, true);
+  note_slice(sequence, step.id, step.slices.back(), record.named.back());
 }
 
-void BatchPlanner::note_slice(Sequence& sequence, StepId step, bool sampled) {
-  sequence.sample_pending = sampled;
+void BatchPlanner::note_slice(Sequence& sequence, StepId step, SeqSlice& slice, Named& named) {
+  named.asks_head = slice.draft = named.sampled && drafter_.asks_head(sequence);
+  sequence.sample_pending = named.sampled;
   sequence.last_step = step;
   ++sequence.steps_in_flight;
 }
@@ -367,8 +370,16 @@ absl::StatusOr<BatchPlanner::Outcome> BatchPlanner::read_one(const Named* named,
     return Internal("step {}: got token {} for sequence {}, outside the vocabulary of {}", step, token.id,
                     one.id, limits_.vocabulary);
   }
+  for (const int32_t id : one.drafted) {
+    if (named->asks_head && std::ssize(one.drafted) <= kMtpTokens && id >= 0 && id < limits_.vocabulary)
+      continue;
+    return Internal(
+        "step {}: got {} drafted tokens, {} among them, for sequence {}, expected {} at most of {}", step,
+        one.drafted.size(), id, one.id, named->asks_head ? kMtpTokens : 0, limits_.vocabulary);
+  }
   const auto accepted = static_cast<size_t>(named->accepted(one.tokens));
-  return Outcome{one.id, std::span(one.tokens).first(accepted), one.status, one.scores, one.embedding};
+  return Outcome{one.id,     std::span(one.tokens).first(accepted), one.status, one.scores, one.embedding,
+                 one.drafted};
 }
 
 // What a result says of the sequences of its step: tokens or an error for each that was sampled, an error
@@ -410,6 +421,7 @@ bool BatchPlanner::settle(Named& named, const Outcome& outcome) {
   for (const SampledToken& token : outcome.tokens) sequence.tokens.push_back(token.id);
   sequence.losses_in_a_row = 0;
   const int64_t accepted = std::ssize(outcome.tokens) - 1;
+  Drafter::predicted(sequence, outcome.drafted);
   named.end += accepted;
   drafter_.verified(sequence, named.draft, accepted);
   return true;

@@ -95,6 +95,7 @@ class BatchPlanner {
     absl::Status status;                        ///< Why the sequence can't go on; whoever hears it ends it.
     std::span<const SampledToken> scores = {};  ///< Of its prompt, those that nobody has been told.
     std::span<const float> embedding = {};
+    std::span<const int32_t> drafted = {};  ///< Behind `tokens`.
     bool complete = false;  ///< Its prompt was all that was asked for: whoever hears it ends it.
   };
   /// The oldest step in flight (of which there is one) came back, `elapsed_ns` after it was submitted (0: nobody
@@ -145,6 +146,7 @@ class BatchPlanner {
   const CacheLedger& caches() const { return caches_; }
   const DraftTotals& drafts() const { return drafter_.totals(); }
   const DraftTotals& model_drafts() const { return drafter_.model_totals(); }  ///< Those of the draft model.
+  const DraftTotals& mtp_drafts() const { return drafter_.mtp_totals(); }  ///< Those of the model's own head.
   const DraftModelStats& draft_model() const { return drafter_.model().stats(); }
 
   /// I7; and that each block and slot has as many owners as sequences that hold it.
@@ -160,6 +162,7 @@ class BatchPlanner {
     PromptDue due = {};
     bool completes = false;  // It ends with this slice.
     Draft draft = {};        // Behind the slice's first token, which is its only other one.
+    bool asks_head = false;  // SeqSlice::draft
 
     int64_t tokens_max() const { return sampled ? 1 + std::ssize(draft.tokens) : 0; }
     /// Those of `tokens` that the sequence gets: to the first that was drafted otherwise.
@@ -192,7 +195,7 @@ class BatchPlanner {
   void charge(Sequence& sequence);
   void add_slice(Sequence& sequence, int64_t rows, Step& step, InFlight& record);
   void add_draft_slice(Sequence& sequence, Draft draft, Step& step, InFlight& record);
-  static void note_slice(Sequence& sequence, StepId step, bool sampled);
+  void note_slice(Sequence& sequence, StepId step, SeqSlice& slice, Named& named);
   void begin(Sequence& sequence, Step& step);
   void make_room(Sequence& sequence, std::vector<int32_t>& draft);
   bool grow(Sequence& sequence, int64_t positions);

@@ -447,8 +447,8 @@ TEST(CheckFits, NamesAnIdThatTheModelDoesNotKnow) {
 }
 
 TEST(CheckFits, AgreesWithPositionsMax) {
-  for (const EngineLimits limits : {EngineLimits{.blocks = 3, .context = 1000, .vocabulary = 1},
-                                    {.blocks = 100, .context = 70, .vocabulary = 1}}) {
+  for (const EngineLimits& limits : {EngineLimits{.blocks = 3, .context = 1000, .vocabulary = 1},
+                                     {.blocks = 100, .context = 70, .vocabulary = 1}}) {
     GenerationRequest request{.prompt = std::vector<int32_t>(10)};
     request.max_tokens = PositionsMax(limits) - 10;
     EXPECT_TRUE(CheckFits(request, limits).ok());

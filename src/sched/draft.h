@@ -9,6 +9,7 @@ namespace shoal {
 enum class DraftSource : uint8_t {
   kLookup,  ///< The sequence's own tokens (PromptLookup).
   kModel,   ///< A smaller model (DraftModel).
+  kMtp,     ///< The model's head for multi-token prediction, with the result of the step before.
 };
 
 /// What may follow a sequence's tokens.

@@ -13,10 +13,11 @@ namespace {
 constexpr double kMargin = 1.02;
 /// Sequences of the step that have no draft wait so much longer for their token at most.
 constexpr double kOthersWait = 1.1;
-/// What is believed of a match before anything was seen, by its kind, and of a draft model's token; and how many seen
-/// tokens that is worth.
-constexpr double kPriors[] = {0.3, 0.4, 0.5, 0.65, 0.8, 0.7};
+/// What is believed of a match before anything was seen, by its kind, of a draft model's token, and of one of the head for
+/// multi-token prediction; and how many seen tokens that is worth.
+constexpr double kPriors[] = {0.3, 0.4, 0.5, 0.65, 0.8, 0.7, 0.75};
 constexpr size_t kModelKind = 5;
+constexpr size_t kMtpKind = 6;
 constexpr double kPriorWeight = 4;
 /// How many seen tokens of its own outweigh what others had.
 constexpr double kOthersWeight = 2;
@@ -58,6 +59,7 @@ void KeepWithinStep(std::span<const DraftOffer> offers, std::vector<DraftShare>&
 
 size_t DraftRates::kind_of(DraftBasis basis) {
   if (basis.source == DraftSource::kModel) return kModelKind;
+  if (basis.source == DraftSource::kMtp) return kMtpKind;
   constexpr int64_t kBegins[] = {4, 6, 9, 16};
   return static_cast<size_t>(std::ranges::upper_bound(kBegins, basis.matched) - kBegins);
 }

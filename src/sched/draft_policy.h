@@ -38,7 +38,7 @@ class DraftRates {
   static double prior(DraftBasis basis);
 
  private:
-  static constexpr size_t kKinds = 6;
+  static constexpr size_t kKinds = 7;
   static size_t kind_of(DraftBasis basis);
   std::array<Seen, kKinds> seen_;
 };

@@ -16,6 +16,11 @@ constexpr int64_t kExpectedAtOnce = 64;
 /// A text is expected to go on for as long again as it has, and for so long at least.
 constexpr int64_t kLeftMin = 128;
 
+/// When the model's head drafted for so many steps of which none accepted any of it, it drafts for every so many only: it
+/// reads the output head once more each time.
+constexpr int64_t kUselessMax = 64;
+constexpr int64_t kAskEvery = 32;
+
 /// A token that ends the text is followed by none.
 void CutAtEnd(const Sequence& sequence, std::vector<int32_t>& tokens) {
   if (sequence.request.ignore_eos && sequence.masks == nullptr) return;
@@ -58,6 +63,7 @@ DraftCandidate CandidateOf(const Sequence& sequence, const Draft& draft) {
 void Drafter::reset(const EngineLimits& limits) {
   limits_ = limits;
   policy_.reset();
+  useless_ = 0;
 }
 
 // A state can't go back to before a token that was wrong.
@@ -103,12 +109,14 @@ void Drafter::look_up(std::span<Sequence* const> sequences, std::vector<Draft>& 
     if (!drafts_for(sequence)) continue;
     drafts[i] = draft_for(sequence);
     CutAtEnd(sequence, drafts[i].tokens);
+    take_predicted(sequence, drafts[i]);
   }
 }
 
 // One round a step: what it gave, be it nothing, is taken.
 std::optional<std::vector<Draft>> Drafter::draft(std::span<Sequence* const> sequences,
                                                  const UndraftedStep& step) {
+  ++steps_;
   std::vector<Draft> drafts(sequences.size());
   look_up(sequences, drafts);
   const bool drafted =
@@ -117,11 +125,15 @@ std::optional<std::vector<Draft>> Drafter::draft(std::span<Sequence* const> sequ
   std::vector<DraftCandidate> candidates;
   bool any = false;
   for (size_t i = 0; i < drafts.size(); ++i) {
-    if (drafted && drafts_for(*sequences[i])) take_better(*sequences[i], drafts[i]);
+    if (drafted && drafts_for(*sequences[i])) take_drafted(*sequences[i], drafts[i]);
     candidates.push_back(CandidateOf(*sequences[i], drafts[i]));
     any = any || candidates.back().tokens > 0;
   }
   if (!any) return drafts;
+  const auto by_head = [](const DraftCandidate& one) {
+    return one.source == DraftSource::kMtp && one.tokens > 0;
+  };
+  if (std::ranges::any_of(candidates, by_head)) ++useless_;
   const std::vector<int64_t> counts = policy_.choose(candidates, step);
   for (size_t i = 0; i < drafts.size(); ++i) drafts[i].tokens.resize(static_cast<size_t>(counts[i]));
   return drafts;
@@ -150,15 +162,39 @@ bool Drafter::begin_round(std::span<Sequence* const> sequences, std::span<const 
   return !wishes.empty() && model_.begin(wishes, limits_.vocabulary);
 }
 
-// Of what was looked up and what the model drafted.
-void Drafter::take_better(const Sequence& sequence, Draft& draft) const {
+void Drafter::take_drafted(const Sequence& sequence, Draft& draft) const {
   const std::vector<int32_t>* tokens = model_.drafted(sequence);
   if (tokens == nullptr) return;
-  Draft by_model{.tokens = *tokens, .source = DraftSource::kModel};
+  take_better(sequence, {.tokens = *tokens, .source = DraftSource::kModel}, draft);
+}
+
+void Drafter::take_predicted(const Sequence& sequence, Draft& draft) const {
+  if (sequence.drafts.predicted_at != std::ssize(sequence.tokens)) return;
+  Draft by_head{.tokens = sequence.drafts.predicted, .source = DraftSource::kMtp};
+  CutAtEnd(sequence, by_head.tokens);
+  take_better(sequence, std::move(by_head), draft);
+}
+
+// Of two drafts the one of which more is expected to be right.
+void Drafter::take_better(const Sequence& sequence, Draft other, Draft& draft) const {
   const int64_t most = tokens_max(sequence, options_.tokens_max);
-  if (std::ssize(by_model.tokens) > most) by_model.tokens.resize(static_cast<size_t>(most));
+  if (std::ssize(other.tokens) > most) other.tokens.resize(static_cast<size_t>(most));
   const auto expected = [&](const Draft& one) { return policy_.expected(CandidateOf(sequence, one)); };
-  if (expected(by_model) > expected(draft)) draft = std::move(by_model);
+  if (expected(other) > expected(draft)) draft = std::move(other);
+}
+
+// The head draws without the mask of a grammar: what it would draft there is mostly forbidden.
+bool Drafter::asks_head(const Sequence& sequence) const {
+  if (!limits_.mtp || !drafts_for(sequence) || sequence.masks != nullptr) return false;
+  if (!ExpectedNext(sequence).empty()) return false;
+  // Its draft stands behind the token that the step gives at least, and one more is sampled behind it.
+  if (sequence.generated() + 2 >= sequence.request.max_tokens) return false;
+  return options_.when == DraftWhen::kAlways || useless_ < kUselessMax || steps_ % kAskEvery == 0;
+}
+
+void Drafter::predicted(Sequence& sequence, std::span<const int32_t> tokens) {
+  sequence.drafts.predicted.assign(tokens.begin(), tokens.end());
+  sequence.drafts.predicted_at = std::ssize(sequence.tokens);
 }
 
 absl::Status Drafter::acknowledge(const StepResult& result, int64_t rows, int64_t ns) {
@@ -174,6 +210,10 @@ void Drafter::verified(Sequence& sequence, const Draft& draft, int64_t accepted)
   policy_.verified(sequence.drafts.rates, {draft.matched, tokens, accepted, draft.source, draft.certain});
   std::vector<DraftTotals*> all = {&sequence.drafts.totals, &totals_};
   if (draft.source == DraftSource::kModel) all.push_back(&model_totals_);
+  if (draft.source == DraftSource::kMtp) {
+    all.push_back(&mtp_totals_);
+    if (accepted > 0) useless_ = 0;
+  }
   for (DraftTotals* totals : all) {
     totals->drafted += tokens;
     totals->accepted += accepted;

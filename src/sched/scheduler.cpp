@@ -572,6 +572,7 @@ void Scheduler::publish() {
   stats.restarts = batch_planner_.restarts();
   stats.drafts = batch_planner_.drafts();
   stats.model_drafts = batch_planner_.model_drafts();
+  stats.mtp_drafts = batch_planner_.mtp_drafts();
   stats.draft_model = batch_planner_.draft_model();
   predict_waits(stats);
   std::lock_guard lock(mailbox_->mutex);

@@ -75,6 +75,7 @@ struct SchedulerStats {
   PrefixCacheStats prefix_cache;
   DraftTotals drafts;        ///< From all sources.
   DraftTotals model_drafts;  ///< Those of the draft model.
+  DraftTotals mtp_drafts;    ///< Those of the model's head for multi-token prediction.
   DraftModelStats draft_model;
   double place_wait_s = 0;  ///< Predicted, until a full queue has a place again.
   double queue_wait_s = 0;  ///< Predicted, until a request that comes now begins.

@@ -64,6 +64,9 @@ struct SequenceDrafts {
   PromptLookup lookup;
   DraftRates rates;
   DraftTotals totals;
+  /// What the model's own head drafted behind the first `predicted_at` tokens.
+  std::vector<int32_t> predicted;
+  int64_t predicted_at = 0;
   bool unexpected = false;  ///< The text differs from what was expected.
   bool off = false;         ///< A step failed in rows of which some were drafted.
 };

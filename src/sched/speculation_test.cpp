@@ -69,6 +69,10 @@ std::vector<Case> Cases() {
   long_rope.short_rope_positions = 90;
   EngineLimits all = long_rope;
   all.blocks = 12;
+  EngineLimits with_head = kRoomy;
+  with_head.mtp = true;
+  EngineLimits all_with_head = all;
+  all_with_head.mtp = true;
   return {{"roomy", kRoomy, {.draft_max = 8}},
           {"one_by_one", kRoomy, {.sequences_max = 1, .draft_max = 24}},
           {"few_rows", kRoomy, {.rows_per_step = 9, .sequences_max = 4, .draft_max = 6}},
@@ -76,15 +80,17 @@ std::vector<Case> Cases() {
           {"without_prefix_cache", tight, {.rows_per_step = 64, .prefix_cache = false, .draft_max = 16}},
           {"pipeline", pipeline, {.rows_per_step = 64, .draft_max = 8}},
           {"long_rope", long_rope, {.rows_per_step = 64, .draft_max = 8}},
-          {"all_at_once", all, {.rows_per_step = 32, .draft_max = 8}}};
+          {"all_at_once", all, {.rows_per_step = 32, .draft_max = 8}},
+          {"mtp", with_head, {.rows_per_step = 64, .draft_max = 8}},
+          {"mtp_all_at_once", all_with_head, {.rows_per_step = 32, .draft_max = 8}}};
 }
 
 /// A planner and its engine, whose steps cost little more for more rows.
 class Bench {
  public:
-  Bench(const Case& one, double faithful)
+  Bench(const Case& one, double faithful, double mtp_right = 0.7)
       : model_(CopyModel(faithful)),
-        engine_({.limits = one.limits, .threaded = false}, model_),
+        engine_({.limits = one.limits, .threaded = false, .mtp_right = mtp_right}, model_),
         planner_(one.options),
         limits_(one.limits) {
     planner_.reset(limits_);
@@ -292,6 +298,55 @@ TEST(Speculation, ATextThatRepeatsNothingIsHardlyEverDraftedFor) {
   bench.add(Text(random, 500), 1000);
   ASSERT_NO_FATAL_FAILURE(bench.run());
   EXPECT_LT(bench.planner().drafts().drafted, 30);
+}
+
+/// The model's own head drafts a text that repeats nothing.
+DraftTotals DraftedByHead(double right, int64_t& steps, int64_t& asked) {
+  EngineLimits limits = kRoomy;
+  limits.mtp = true;
+  Bench bench({"", limits, {.draft_max = 8}}, 0, right);
+  RandomStream random(3);
+  bench.add(Text(random, 500), 1000);
+  bench.run();
+  steps = std::ssize(bench.steps);
+  asked = std::ranges::count_if(bench.steps, [](const Step& step) { return step.slices[0].draft; });
+  EXPECT_LE(bench.planner().mtp_drafts().drafted, bench.planner().drafts().drafted);
+  return bench.planner().mtp_drafts();
+}
+
+TEST(Speculation, AHeadThatIsRightHalvesTheSteps) {
+  int64_t steps = 0;
+  int64_t asked = 0;
+  const DraftTotals totals = DraftedByHead(1, steps, asked);
+  EXPECT_EQ(totals.accepted, totals.drafted);
+  EXPECT_GT(totals.accepted, 450);
+  EXPECT_LT(steps, 560);
+}
+
+TEST(Speculation, AHeadThatIsWrongIsSeldomVerifiedAndSeldomAsked) {
+  int64_t steps = 0;
+  int64_t asked = 0;
+  const DraftTotals totals = DraftedByHead(0, steps, asked);
+  EXPECT_EQ(totals.accepted, 0);
+  EXPECT_LT(totals.drafted, 60);
+  EXPECT_LT(asked, 300);
+}
+
+TEST(Speculation, DraftsThatNobodyAskedForAreRefused) {
+  for (const std::vector<int32_t>& drafted : {std::vector<int32_t>{1}, {1, 2}, {kVocabulary}, {-1}}) {
+    EngineLimits limits = kRoomy;
+    limits.mtp = drafted.size() > 1 || drafted[0] != 1;
+    Bench bench({"", limits, {.draft_max = 8}}, 1);
+    RandomStream random(3);
+    const SeqId id = bench.add(Text(random, 40), 60);
+    ASSERT_TRUE(bench.submit());
+    const StepResult result{.id = bench.steps.back().id,
+                            .sequences = {{.id = id, .tokens = {{5}}, .drafted = drafted}}};
+    const auto refused = bench.planner().acknowledge(result);
+    ASSERT_FALSE(refused.ok());
+    EXPECT_THAT(Message(refused.status()), HasSubstr("drafted tokens"));
+    ASSERT_NO_FATAL_FAILURE(bench.run());
+  }
 }
 
 TEST(Speculation, ModelsThatKeepStatesAndSequencesUnderAGrammarGetNoDrafts) {

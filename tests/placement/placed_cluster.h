@@ -23,6 +23,7 @@ struct Placed {
   std::string name;
   std::vector<int64_t> split;  ///< Proportions of the layers per node.
   ExpertStrategy experts = ExpertStrategy::kWithLayer;
+  bool mtp = false;  ///< As PlanRequest::mtp.
 };
 
 inline std::vector<Placed> Placements() {
@@ -39,6 +40,8 @@ inline Plan PlanFor(const Placed& placed, const ModelFacts& model) {
   const int64_t first = placed.split.size() == 2 && placed.split[1] > 0 ? 2 : layers;
   request.split =
       placed.split.size() == 1 ? std::vector<int64_t>{layers} : std::vector{first, layers - first};
+  if (placed.split.size() == 3) request.split = {2, 3, layers - 5};
+  request.mtp = placed.mtp;
   if (model.top_k > 0) request.experts.strategy = placed.experts;
   std::vector<NodeFacts> nodes;
   for (size_t i = 0; i < placed.split.size(); ++i) nodes.push_back({.name = fmt::format("node-{}", i)});

@@ -324,7 +324,7 @@ void FakeEngine::execute_slice(StepId step, const SeqSlice& slice, StepResult& r
   }
   execute_state(slice, cached);
   execute_prompt(slice, known, result);
-  if (slice.sample_from == kNoSample) return;
+  if (slice.sample_from == kNoSample) return execute_head(slice, known, result);
   SeqResult sampled{.id = slice.id};
   bool right = true;  // All tokens of the slice so far are those that the sequence has.
   for (auto row = static_cast<int64_t>(slice.sample_from); row < std::ssize(slice.tokens); ++row) {
@@ -348,6 +348,47 @@ void FakeEngine::execute_slice(StepId step, const SeqSlice& slice, StepResult& r
     result.sequences.push_back({.id = slice.id});  // Else what is said of its prompt is there.
   }
   result.sequences.back().tokens = std::move(sampled.tokens);
+  execute_head(slice, known, result);
+}
+
+// The head's layer holds, for each position, the token behind it; but where blocks were shared, that of the sequence that
+// wrote the block's last row.
+void FakeEngine::execute_head(const SeqSlice& slice, const Known& known, StepResult& result) {
+  if (!options_.limits.mtp) {
+    if (slice.draft || slice.next_token != kNoToken) violation("a slice asks for drafts that nobody makes");
+    return;
+  }
+  const bool sampled = slice.sample_from != kNoSample;
+  const int64_t end = slice.position + std::ssize(slice.tokens);
+  const int64_t rows_end = sampled ? std::ssize(known.tokens) - 1 : end;
+  const auto cell = [&](int64_t position) -> Cell& {
+    return cells_[{slice.blocks[static_cast<size_t>(position / kBlockPositions)].value,
+                   position % kBlockPositions}];
+  };
+  const auto next_of = [&](int64_t position) {
+    const auto behind = static_cast<size_t>(position + 1);
+    return behind < known.tokens.size() ? known.tokens[behind] : kNoToken;
+  };
+  if (!sampled && slice.next_token != next_of(end - 1)) {
+    violation(fmt::format("sequence {}: {} is to follow position {}, expected {}", slice.id, slice.next_token,
+                          end - 1, next_of(end - 1)));
+  }
+  for (int64_t position = slice.position; position < rows_end; ++position)
+    cell(position).next = next_of(position);
+  if (!slice.draft) return;
+  for (int64_t position = 0; position < rows_end && options_.disks == 0; ++position) {
+    const bool shared = (position + 1) % kBlockPositions == 0;
+    const BlockId block = slice.blocks[static_cast<size_t>(position / kBlockPositions)];
+    if (shared || block == kNoBlock || cell(position).next == next_of(position)) continue;
+    violation(
+        fmt::format("sequence {}: the head's layer at position {} has taken {} for what follows, not {}",
+                    slice.id, position, cell(position).next, next_of(position)));
+  }
+  int32_t next = model_(known.tokens, known.prompt_tokens, known.sampling);
+  const auto at = static_cast<uint64_t>(known.tokens.size());
+  if (RandomUniform(slice.id.value, 3, at) >= options_.mtp_right)
+    next = (next + 1) % options_.limits.vocabulary;
+  result.sequences.back().drafted = {next};
 }
 
 absl::StatusOr<SampledToken> FakeEngine::sample(StepId step, const SeqSlice& slice, const Known& known,

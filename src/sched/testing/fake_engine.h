@@ -49,6 +49,8 @@ struct FakeEngineOptions {
   bool threaded = true;
   /// Stages that keep blocks on disk, over all generations; 0, or as many as steps may be in flight.
   int disks = 0;
+  /// Where limits.mtp says that the last stage drafts: how often it is right.
+  double mtp_right = 0.7;
 };
 
 /// What a scheduler calls.
@@ -137,6 +139,7 @@ class FakeEngine : public Engine {
                                       std::span<const int32_t> tokens);
   void execute_prompt(const SeqSlice& slice, Known& known, StepResult& result);
   absl::StatusOr<int32_t> masked(const MaskKey& key, int32_t token) const;
+  void execute_head(const SeqSlice& slice, const Known& known, StepResult& result);
   void execute_state(const SeqSlice& slice, const std::vector<int32_t>& cached);
   void check_submitted(const Step& step);
   void check_blocks(const Step& step);
@@ -162,8 +165,9 @@ class FakeEngine : public Engine {
   bool stopping_ = false;
   std::unordered_map<SeqId, Known> known_;
   struct Cell {
-    int32_t token = 0;       // Whose K and V it would hold,
-    bool long_rope = false;  // rotated by these frequencies.
+    int32_t token = 0;        // Whose K and V it would hold,
+    bool long_rope = false;   // rotated by these frequencies.
+    int32_t next = kNoToken;  // What the head that drafts took for the token behind it.
   };
   std::map<std::pair<int32_t, int64_t>, Cell> cells_;        // By (block, offset).
   std::unordered_map<SlotId, std::vector<int32_t>> states_;  // By slot: the tokens that its state has seen.
