@@ -128,6 +128,7 @@ std::string ClusterStatusJson(RemoteCluster& cluster, const PipelineEngine& engi
                   {"state_slots", limits.state_slots}};
   if (plan != nullptr) {
     out["model"]["activations"] = Name(plan->activations);
+    out["model"]["mtp"] = plan->mtp;
     out["cache"]["dtype"] = Name(plan->kv_dtype);
   }
   out["nodes"] = Json::array();

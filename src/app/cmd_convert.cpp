@@ -25,7 +25,8 @@ struct ConvertFlags {
 absl::StatusOr<Plan> ReadPlanFor(const std::string& path, const OpenedModel& model) {
   PlacementFlags flags;
   (IsClusterFile(path) ? flags.cluster : flags.plan) = path;
-  ASSIGN_OR_RETURN(const Placement placement, ReadPlacement(flags, {}));
+  ASSIGN_OR_RETURN(Placement placement, ReadPlacement(flags, {}));
+  placement.request.mtp = true;  // A shard has what its node may be asked to hold.
   ASSIGN_OR_RETURN(Plan plan, ResolvePlan(placement, model.facts));
   if (!placement.model_name.empty()) plan.model_name = placement.model_name;
   return plan;

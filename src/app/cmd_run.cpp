@@ -155,6 +155,7 @@ absl::Status Run(const RunFlags& flags) {
   ASSIGN_OR_RETURN(request.prompt, EncodePrompt(flags, *model.checkpoint, tokenizer));
   ASSIGN_OR_RETURN(LocalCluster::Options options,
                    LocalOptions(model, flags.placement, flags.compute, flags.transport));
+  options.plan.mtp = flags.speculation.uses_mtp() && model.facts.mtp.has_value();
   ASSIGN_OR_RETURN(options.packed_cache, flags.cache.open());
   const auto prompt_tokens = static_cast<int64_t>(request.prompt.size());
   options.limits = LimitsFor(model.spec, options.plan,

@@ -88,8 +88,11 @@ struct SpeculationFlags {
   Speculate speculate = Speculate::kWherePays;
   int draft_max = 16;       ///< As BatchPlannerOptions::draft_max, where there are drafts.
   std::string draft_model;  ///< Folder or GGUF file of a small model that drafts; empty: none.
+  bool mtp = true;          ///< Where the checkpoint has a head for multi-token prediction, it drafts.
 
   void add_to(Flags app);
+  /// For PlanRequest.
+  bool uses_mtp() const { return mtp && speculate != Speculate::kOff; }
   /// For BatchPlannerOptions.
   int tokens_max() const { return speculate == Speculate::kOff ? 0 : draft_max; }
   DraftWhen when() const { return speculate == Speculate::kAlways ? DraftWhen::kAlways : DraftWhen::kPays; }

@@ -83,6 +83,10 @@ void SpeculationFlags::add_to(Flags app) {
   app.add_option("--draft-model", draft_model,
                  "Folder or GGUF file of a small model with the same tokenizer, which drafts tokens in this "
                  "process where that is faster");
+  app.add_choice(
+      "--mtp", mtp, {{"on", true}, {"off", false}},
+      "Whether the checkpoint's own head for multi-token prediction drafts, if it has one: on (default), or "
+      "off, which saves its memory");
 }
 
 absl::Status SpeculationFlags::check(const std::string& chosen_model) const {
@@ -194,6 +198,7 @@ absl::StatusOr<Plan> ResolvePlan(const Placement& placement, const ModelFacts& m
   ASSIGN_OR_RETURN(Plan plan, ReadPlanFile(placement.plan_file));
   plan.activations = placement.request.activations;
   plan.kv_dtype = placement.request.kv_dtype;
+  plan.mtp = placement.request.uses_mtp(model);
   RETURN_IF_ERROR(Annotate(Validate(plan, model), placement.plan_file));
   return plan;
 }

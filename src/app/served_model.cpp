@@ -155,6 +155,12 @@ absl::StatusOr<Placement> ServedModel::configure(const DeclaredModel& declared, 
   for (const auto& [what, count] : model_.footprint.ignored_tensors) {
     LogInfo("{}: {} tensors of {} are ignored", model_.facts.name, count, what);
   }
+  placement.request.mtp = flags_.speculation.uses_mtp();
+  if (model_.facts.mtp.has_value()) {
+    LogInfo("{}: its head for multi-token prediction ({}) {}", model_.facts.name,
+            FormatBytes(model_.facts.mtp->bytes),
+            placement.request.mtp ? "drafts, on the last stage" : "is left out, as asked");
+  }
   return placement;
 }
 
