@@ -42,9 +42,9 @@ class FakeDraftEngine : public Engine {
     done(std::move(result));
   }
   void send_masks(uint64_t, StepId, std::span<const TokenMask>) override {}
-  void give_up(uint64_t, const absl::Status& why) override {
+  void give_up(uint64_t generation, const absl::Status& why) override {
     std::lock_guard lock(mutex_);
-    state_.status = why;
+    if (generation == state_.generation) state_.status = why;
   }
   void set_state_listener(std::function<void()> listener) override { listener_ = std::move(listener); }
 
