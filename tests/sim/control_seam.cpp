@@ -1,4 +1,4 @@
-// The control plane over the simulated network: linked in the place of src/cluster/control_{client,service,peer}.cpp.
+// The control plane over the simulated network: linked in the place of src/cluster/control_{cache,client,service,peer}.cpp.
 #include <atomic>
 #include <memory>
 #include <optional>
@@ -6,6 +6,7 @@
 
 #include "base/status.h"
 #include "cluster/control.h"
+#include "cluster/control_cache.h"
 #include "network.h"
 
 namespace shoal {
@@ -50,10 +51,11 @@ absl::StatusOr<int64_t> WorkerClient::prepare(const PrepareOrder& order, const P
   return *std::move(bytes);
 }
 
-absl::Status WorkerClient::open(const OpenOrder& order, Deadline deadline) {
-  const auto opened =
-      impl_->ask<absl::Status>([order](WorkerControl& worker) { return worker.open(order); }, deadline);
-  return opened.ok() ? *opened : opened.status();
+absl::StatusOr<OpenAnswer> WorkerClient::open(const OpenOrder& order, Deadline deadline) {
+  auto opened = impl_->ask<absl::StatusOr<OpenAnswer>>(
+      [order](WorkerControl& worker) { return worker.open(order); }, deadline);
+  RETURN_IF_ERROR(opened.status());
+  return *std::move(opened);
 }
 
 absl::Status WorkerClient::close(uint64_t session, Deadline deadline) {
@@ -83,6 +85,17 @@ class ControlService::Impl {};
 ControlService::ControlService(WorkerControl& /*control*/, std::optional<KeyAuth> /*key*/) {}
 ControlService::~ControlService() = default;
 grpc::Service* ControlService::service() { return nullptr; }
+
+class CacheService::Impl {};
+CacheService::CacheService(CacheGiver& /*giver*/, std::optional<KeyAuth> /*key*/) {}
+CacheService::~CacheService() = default;
+grpc::Service* CacheService::service() { return nullptr; }
+
+// Blocks of layers that move are computed again here: only those of layers that stay are kept.
+absl::Status FetchCached(const RemoteCache& /*from*/, const CacheRequest& /*request*/, Deadline /*deadline*/,
+                         TakeImages /*take*/) {
+  return absl::UnimplementedError("the simulated control plane moves no caches");
+}
 
 class ProbeService::Impl {};
 ProbeService::ProbeService(uint64_t instance, std::optional<KeyAuth> /*key*/) {
