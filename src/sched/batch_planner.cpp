@@ -31,34 +31,6 @@ BatchPlanner::BatchPlanner(BatchPlannerOptions options)
       caches_(options.prefix_cache),
       drafter_({options.draft_max, options.draft_when}) {}
 
-void BatchPlanner::reset(const EngineLimits& limits) {
-  begin_generation(limits);
-  caches_.reset(limits);
-}
-
-void BatchPlanner::renew(const EngineLimits& limits, KeptCaches kept) {
-  begin_generation(limits);
-  caches_.renew(limits, kept);
-}
-
-CacheLedger::Wanted BatchPlanner::wanted() {
-  std::vector<const Sequence*> begun;
-  for (const auto& [id, sequence] : sequences_) {
-    if (sequence->state == SequenceState::kWaiting && sequence->started) begun.push_back(sequence.get());
-  }
-  return caches_.want(begun);
-}
-
-void BatchPlanner::begin_generation(const EngineLimits& limits) {
-  SHOAL_CHECK(running_.empty() && in_flight_.empty());  // The scheduler settles a lost generation first.
-  SHOAL_CHECK(CheckLimits(limits).ok());                // And takes no limits that fail it.
-  limits_ = limits;
-  model_ = PipelineModel(limits.steps_in_flight);
-  drafter_.reset(limits);
-  pacer_ = PrefillPacer(options_.target_itl, limits.steps_in_flight);
-  forget_workers();
-}
-
 void BatchPlanner::enqueue(std::unique_ptr<Sequence> sequence) {
   // Scheduler::submit refuses other requests, and makes each sequence, with an id of its own.
   SHOAL_CHECK(!sequence->request.prompt.empty() && sequence->request.max_tokens >= 0);
