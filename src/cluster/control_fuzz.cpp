@@ -44,7 +44,7 @@ void CheckMessage(const uint8_t* data, size_t size) {
 
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   if (size == 0) return 0;
-  switch (data[0] % 5) {
+  switch (data[0] % 6) {
     case 0:
       CheckOrder<shoal::v1::PrepareRequest>(data + 1, size - 1);
       break;
