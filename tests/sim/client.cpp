@@ -30,13 +30,12 @@ class TwoOfThree final : public TokenConstraint {
   absl::StatusOr<std::unique_ptr<TokenConstraint>> clone() const override {
     return std::make_unique<TwoOfThree>(*this);
   }
-  // Of constraints whose forced tokens are drafted.
-  absl::Status rewind(int64_t count) {
+  absl::Status rewind(int64_t count) override {
     if (count > std::ssize(taken_)) return InvalidArgument("only {} tokens were taken", taken_.size());
     taken_.resize(taken_.size() - static_cast<size_t>(count));
     return absl::OkStatus();
   }
-  absl::StatusOr<std::vector<int32_t>> forced() {
+  absl::StatusOr<std::vector<int32_t>> forced() override {
     std::vector<int32_t> tokens;
     for (int32_t at = last(); forces(at) && std::ssize(tokens) < kForcedMax; at = tokens.back()) {
       tokens.push_back(only(at));

@@ -1,8 +1,12 @@
 // The control plane over the simulated network: linked in the place of src/cluster/control_{cache,client,service,peer}.cpp.
 #include <atomic>
+#include <condition_variable>
 #include <memory>
+#include <mutex>
 #include <optional>
+#include <span>
 #include <utility>
+#include <vector>
 
 #include "base/status.h"
 #include "cluster/control.h"
@@ -20,7 +24,12 @@ class WorkerClient::Impl {
   absl::StatusOr<Result> ask(std::function<Result(WorkerControl&)> run, Deadline deadline) {
     const auto result = std::make_shared<std::optional<Result>>();  // The caller may be gone before it comes.
     const absl::Status called = sim::Network::Get().call(
-        caller, address, [result, run = std::move(run)](WorkerControl& worker) { *result = run(worker); },
+        caller, address,
+        [result, run = std::move(run)](const sim::Process& process) -> absl::Status {
+          if (process.control == nullptr) return Unavailable("connection refused");
+          *result = run(*process.control);
+          return absl::OkStatus();
+        },
         deadline, [this] { return cancelled.load(); });
     if (!called.ok()) return Annotate(called, fmt::format("worker at {}", address));
     return *std::move(*result);
@@ -81,21 +90,77 @@ absl::StatusOr<MachineReport> WorkerClient::examine(const std::vector<std::strin
       [model_names](WorkerControl& worker) { return worker.examine(model_names); }, deadline);
 }
 
+// ------------------------------------------------------------------------------------------------------ caches
+
+namespace sim {
+
+struct CacheDoor {
+  std::mutex mutex;
+  std::condition_variable changed;
+  CacheGiver* giver = nullptr;  // nullptr: closed.
+  int calls = 0;
+};
+
+}  // namespace sim
+
+class CacheService::Impl {
+ public:
+  const std::shared_ptr<sim::CacheDoor> door = std::make_shared<sim::CacheDoor>();
+};
+
+CacheService::CacheService(CacheGiver& giver, std::optional<KeyAuth> /*key*/)
+    : impl_(std::make_unique<Impl>()) {
+  impl_->door->giver = &giver;
+  sim::Network::Get().serve_caches(sim::ThisMachine(), impl_->door);
+}
+
+CacheService::~CacheService() {
+  std::unique_lock lock(impl_->door->mutex);
+  impl_->door->giver = nullptr;
+  impl_->door->changed.wait(lock, [this] { return impl_->door->calls == 0; });
+}
+
+grpc::Service* CacheService::service() { return nullptr; }
+
+absl::Status FetchCached(const RemoteCache& from, const CacheRequest& request, Deadline deadline,
+                         TakeImages take) {
+  // The caller may be gone before they come.
+  const auto images = std::make_shared<std::vector<std::vector<std::byte>>>();
+  const auto give = [images, request, deadline,
+                     hash = from.model_hash](const sim::Process& process) -> absl::Status {
+    if (process.caches == nullptr) return Unavailable("connection refused");
+    sim::CacheDoor& door = *process.caches;
+    CacheGiver* giver = nullptr;
+    {
+      const std::lock_guard lock(door.mutex);
+      giver = door.giver;
+      if (giver == nullptr) return Unavailable("the server is shutting down");
+      ++door.calls;
+    }
+    const absl::Status given =
+        giver->give_cached(hash, request, deadline, [&](std::span<const std::byte> some) -> absl::Status {
+          images->emplace_back(some.begin(), some.end());
+          return absl::OkStatus();
+        });
+    const std::lock_guard lock(door.mutex);
+    --door.calls;
+    door.changed.notify_all();
+    return given;
+  };
+  sim::Network& network = sim::Network::Get();
+  const absl::Status called =
+      network.call(network.caller(), from.address, give, deadline, [] { return false; });
+  RETURN_IF_ERROR(Annotate(called, fmt::format("'{}' at {}", from.name, from.address)));
+  for (const std::vector<std::byte>& some : *images) RETURN_IF_ERROR(take(some));
+  return absl::OkStatus();
+}
+
+// ---------------------------------------------------------------------------------------------------- services
+
 class ControlService::Impl {};
 ControlService::ControlService(WorkerControl& /*control*/, std::optional<KeyAuth> /*key*/) {}
 ControlService::~ControlService() = default;
 grpc::Service* ControlService::service() { return nullptr; }
-
-class CacheService::Impl {};
-CacheService::CacheService(CacheGiver& /*giver*/, std::optional<KeyAuth> /*key*/) {}
-CacheService::~CacheService() = default;
-grpc::Service* CacheService::service() { return nullptr; }
-
-// Blocks of layers that move are computed again here: only those of layers that stay are kept.
-absl::Status FetchCached(const RemoteCache& /*from*/, const CacheRequest& /*request*/, Deadline /*deadline*/,
-                         TakeImages /*take*/) {
-  return absl::UnimplementedError("the simulated control plane moves no caches");
-}
 
 class ProbeService::Impl {};
 ProbeService::ProbeService(uint64_t instance, std::optional<KeyAuth> /*key*/) {

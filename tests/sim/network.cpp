@@ -78,13 +78,13 @@ void Network::boot(int machine) {
 }
 
 void Network::crash(int machine) {
-  std::shared_ptr<WorkerControl> control;  // May end with it, which takes locks.
+  Process ended;  // May end with it, which takes locks.
   {
     const std::lock_guard lock(mutex_);
     Machine& crashed = machines_.at(static_cast<size_t>(machine));
     crashed.up = false;
     crashed.process = 0;
-    control = std::move(crashed.control);
+    ended = std::exchange(crashed.serves, {});
     kept_.erase(machine);
     for (const EndPtr& end : ends_on(machine)) {
       leave(*end, "connection reset by peer");
@@ -106,7 +106,12 @@ uint64_t Network::process(int machine) const {
 
 void Network::serve(int machine, std::shared_ptr<WorkerControl> control) {
   const std::lock_guard lock(mutex_);
-  machines_.at(static_cast<size_t>(machine)).control = std::move(control);
+  machines_.at(static_cast<size_t>(machine)).serves.control = std::move(control);
+}
+
+void Network::serve_caches(int machine, std::shared_ptr<CacheDoor> caches) {
+  const std::lock_guard lock(mutex_);
+  machines_.at(static_cast<size_t>(machine)).serves.caches = std::move(caches);
 }
 
 void Network::announce(int machine, uint64_t instance) {
@@ -477,27 +482,26 @@ void Network::end_call(const std::shared_ptr<Call>& call, absl::Status status) {
 }
 
 void Network::serve_call(const std::shared_ptr<Call>& call, int from, int to,
-                         const std::function<void(WorkerControl&)>& run) {
+                         const std::function<absl::Status(const Process&)>& run) {
   CurrentTurns()->set_machine(to);
   SetThreadLogName(fmt::format("machine-{}", to), -1);
   travel(from, to);
-  std::shared_ptr<WorkerControl> control;
+  Process serves;
   uint64_t serving = 0;
   {
     const std::lock_guard lock(mutex_);
-    control = machines_[static_cast<size_t>(to)].control;
+    serves = machines_[static_cast<size_t>(to)].serves;
     serving = machines_[static_cast<size_t>(to)].process;
   }
-  if (control == nullptr) return end_call(call, Unavailable("connection refused"));
-  run(*control);
-  control.reset();
+  const absl::Status status = run(serves);
+  serves = {};
   travel(to, from);
   const bool same = process(to) == serving;
-  end_call(call, same ? absl::OkStatus() : Unavailable("connection reset by peer"));
+  end_call(call, same ? status : Unavailable("connection reset by peer"));
 }
 
 absl::Status Network::call(const Caller& caller, const std::string& address,
-                           std::function<void(WorkerControl&)> run, Deadline deadline,
+                           std::function<absl::Status(const Process&)> run, Deadline deadline,
                            const std::function<bool()>& cancelled) {
   const int from = caller.machine;
   if (process(from) != caller.process) return Cancelled("the process was killed");

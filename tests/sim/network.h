@@ -31,6 +31,15 @@ int MachineAt(const std::string& address);
 /// Of the calling thread.
 int ThisMachine();
 
+/// A process's giver of caches, as control_seam.cpp knows it.
+struct CacheDoor;
+
+/// What calls find on a machine.
+struct Process {
+  std::shared_ptr<WorkerControl> control;
+  std::shared_ptr<CacheDoor> caches;
+};
+
 struct NetworkOptions {
   uint64_t seed = 0;
   int machines = 1;
@@ -75,6 +84,7 @@ class Network {
   uint64_t process(int machine) const;
   /// Calls to the machine go to `control`, which the last of them may be what keeps.
   void serve(int machine, std::shared_ptr<WorkerControl> control);
+  void serve_caches(int machine, std::shared_ptr<CacheDoor> caches);
   void announce(int machine, uint64_t instance);
 
   // Faults between machines.
@@ -106,8 +116,9 @@ class Network {
   Caller caller() const { return {ThisMachine(), process(ThisMachine())}; }
   /// Runs `run` on the machine at `address`: the status says what became of the way there and back. `cancelled` is asked
   /// now and then.
-  absl::Status call(const Caller& caller, const std::string& address, std::function<void(WorkerControl&)> run,
-                    Deadline deadline, const std::function<bool()>& cancelled);
+  absl::Status call(const Caller& caller, const std::string& address,
+                    std::function<absl::Status(const Process&)> run, Deadline deadline,
+                    const std::function<bool()>& cancelled);
   absl::Status probe(const PeerToCheck& peer, Deadline deadline);
 
  private:
@@ -115,7 +126,7 @@ class Network {
   struct Machine {
     bool up = false;
     uint64_t process = 0;
-    std::shared_ptr<WorkerControl> control;
+    Process serves;
     uint64_t instance = 0;
   };
   struct Call {
@@ -143,7 +154,7 @@ class Network {
   std::string name_of(const StreamEnd& end, NodeId node) const;
 
   void serve_call(const std::shared_ptr<Call>& call, int from, int to,
-                  const std::function<void(WorkerControl&)>& run);
+                  const std::function<absl::Status(const Process&)>& run);
   /// Waits out the way of one message.
   void travel(int from, int to);
   void end_call(const std::shared_ptr<Call>& call, absl::Status status);

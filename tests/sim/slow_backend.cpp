@@ -58,6 +58,19 @@ class SlowSession final : public BackendSession {
                              std::span<const std::byte> images) override {
     return inner_->import_cached(place, id, images);
   }
+  absl::Status mtp_forward(const StageStep& step, std::span<const int32_t> next, MatView<float> x) override {
+    return inner_->mtp_forward(step, next, x);
+  }
+  absl::Status mtp_head(MatView<const float> x, int64_t first) override { return inner_->mtp_head(x, first); }
+  std::unique_ptr<BackendCache> release_cache() override { return inner_->release_cache(); }
+  std::vector<LayerId> adopt_cache(BackendCache& cache) override { return inner_->adopt_cache(cache); }
+  absl::StatusOr<int64_t> import_image(LayerId layer, const CachePlace& place, const ImageId& id,
+                                       std::span<const std::byte> image) override {
+    return inner_->import_image(layer, place, id, image);
+  }
+  void set_state_position(SlotId slot, int32_t position) override {
+    inner_->set_state_position(slot, position);
+  }
   int64_t kv_saturated() const override { return inner_->kv_saturated(); }
   int64_t scratch_bytes() const override { return inner_->scratch_bytes(); }
 
