@@ -117,10 +117,10 @@ def test_a_model_too_large_for_the_coordinator_waits_for_workers_and_serves_when
     assert [node["name"] for node in cluster.status()["nodes"]] == ["coordinator", "w1", "w2"]
 
 
-def test_a_coordinator_that_a_cluster_file_names_has_that_name_for_workers_that_join(home, demo_model, tmp_path):
+def test_a_coordinator_that_a_cluster_file_names_has_that_name_for_workers_that_join(home, tmp_path):
     cluster_file = tmp_path / "cluster.json"
     cluster_file.write_text(json.dumps({"devices": [{"device_id": "first", "role": "coordinator"}]}))
-    house = home(model=None, serve_args=("--model", demo_model, "--cluster", cluster_file, *SPREAD))
+    house = home(serve_args=("--cluster", cluster_file, *SPREAD))
     house.cluster.start()
     worker = house.worker("w1")
     assert wait_until(lambda: house.names() == {"first", "w1"}, 40), worker.log_tail()
