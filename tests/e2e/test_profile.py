@@ -64,7 +64,7 @@ def test_profiles_of_long_ago_go(succeed, tmp_path):
 
 def test_a_worker_looks_at_its_flags_before_it_measures(run, demo_model, tmp_path):
     done = run("worker", "--listen", "127.0.0.1:0", "--model-root", demo_model.parent, "--join", "nobody here", "--profile", tmp_path)
-    assert done.returncode == 1 and "worker --join: expected HOST:PORT" in done.stderr, done
+    assert done.returncode == 2 and "worker --join: expected HOST:PORT" in done.stderr, done
     assert not list(tmp_path.iterdir())
 
 
