@@ -193,7 +193,7 @@ def test_following_logs_shows_what_is_appended(local):
                 seen.append(follower.stdout.readline())
             assert any(line.startswith("w1    1 | ") for line in seen), seen
         finally:
-            follower.send_signal(signal.SIGINT)
+            follower.terminate()
 
 
 def test_the_cluster_file_is_read_once(local):
@@ -288,7 +288,7 @@ def test_a_host_whose_ssh_ends_is_told_of_while_logs_are_followed(remote):
             assert "its logs are not followed any more" in follower.stderr.readline()
             assert follower.poll() is None
         finally:
-            follower.send_signal(signal.SIGINT)
+            follower.terminate()
 
 
 def test_a_host_that_does_not_answer_is_named_and_the_others_are_left_clean(remote, hosts):
