@@ -1,4 +1,5 @@
 """A draft model changes the time of an answer and no byte of it, be it good, bad or lost work."""
+import concurrent.futures
 import json
 import shutil
 import threading
@@ -9,7 +10,7 @@ import pytest
 from conftest import LONG_TIMEOUT, SPREAD
 from dialogue import NEVER_END, QUESTIONS, user
 from local_cluster import LocalCluster, wait_until
-from test_speculation import CHATS, COMPLETIONS, LISTING, answer, joined, plain, streamed  # noqa: F401
+from test_speculation import CHATS, COMPLETIONS, LISTING, answer, answers_at_once, joined, plain, streamed  # noqa: F401
 
 TIMEOUT_S = 240
 pytestmark = pytest.mark.timeout(400)
@@ -76,22 +77,13 @@ def test_answers_are_those_without_drafts(request, plain, drafting):  # noqa: F8
 def test_many_at_once_get_their_answers(request, plain, drafting):  # noqa: F811
     cluster = request.getfixturevalue(drafting)
     wanted = [body for body in COMPLETIONS.values() if body["max_tokens"] > 1]
-    expected = [answer(plain, body) for body in wanted]
-    got = [None] * len(wanted)
-
-    def ask(i):
-        got[i] = answer(cluster, wanted[i])
-
-    threads = [threading.Thread(target=ask, args=(i,)) for i in range(len(wanted))]
-    for thread in threads:
-        thread.start()
-    with httpx.Client(base_url=cluster.url, trust_env=False, timeout=TIMEOUT_S) as client:  # One is given up.
-        with client.stream("POST", "/v1/completions", json={"prompt": LISTING, "max_tokens": 900, "stream": True,
-                                                            "logit_bias": NEVER_END}) as stream:
-            next(stream.iter_lines())
-    for thread in threads:
-        thread.join()
-    assert got == expected
+    with concurrent.futures.ThreadPoolExecutor() as pool:
+        asking = pool.submit(answers_at_once, cluster, wanted)
+        with httpx.Client(base_url=cluster.url, trust_env=False, timeout=TIMEOUT_S) as client:  # One is given up.
+            with client.stream("POST", "/v1/completions", json={"prompt": LISTING, "max_tokens": 900, "stream": True,
+                                                                "logit_bias": NEVER_END}) as stream:
+                next(stream.iter_lines())
+        assert asking.result() == [answer(plain, body) for body in wanted]
     assert wait_until(lambda: cluster.cache_stats()["requests"]["running"] == 0, 30)
 
 
@@ -99,18 +91,7 @@ def test_caches_too_small_for_all_change_no_answer(make_cluster, plain, demo_mod
     cluster = make_cluster(0, serve_args=(*ALWAYS, "--draft-model", demo_model, "--kv-positions", "768"))
     wanted = [{"prompt": LISTING[:400], "temperature": 0.7, "seed": i, "max_tokens": 200, "logit_bias": NEVER_END}
               for i in range(6)]
-    expected = [answer(plain, body) for body in wanted]
-    got = [None] * len(wanted)
-
-    def ask(i):
-        got[i] = answer(cluster, wanted[i])
-
-    threads = [threading.Thread(target=ask, args=(i,)) for i in range(len(wanted))]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert got == expected
+    assert answers_at_once(cluster, wanted) == [answer(plain, body) for body in wanted]
     metrics = cluster.metrics()
     assert metrics["shoal_preemptions_total"] > 0 and metrics[ACCEPTED] > 0
 

@@ -8,7 +8,7 @@ import pytest
 
 from conftest import LONG_TIMEOUT, SPREAD
 from local_cluster import LocalCluster, wait_until
-from test_speculation import COMPLETIONS, answer, joined, post, streamed
+from test_speculation import COMPLETIONS, answer, answers_at_once, joined, post, streamed
 
 pytestmark = pytest.mark.timeout(400)
 
@@ -125,18 +125,7 @@ def test_many_at_once_in_a_small_cache(run_of, foreseen):
     plain = run_of(foreseen, 0, *OFF)
     cluster = run_of(foreseen, 0, *ALWAYS, "--kv-positions", "768")
     wanted = [{**LONG, "prompt": [7, 11] * 40 + [i], "seed": i, "max_tokens": 200} for i in range(6)]
-    expected = [answer(plain, body) for body in wanted]
-    got = [None] * len(wanted)
-
-    def ask(i):
-        got[i] = answer(cluster, wanted[i])
-
-    threads = [threading.Thread(target=ask, args=(i,)) for i in range(len(wanted))]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert got == expected
+    assert answers_at_once(cluster, wanted) == [answer(plain, body) for body in wanted]
     assert cluster.metrics()["shoal_preemptions_total"] > 0 and cluster.metrics()[ACCEPTED] > 0
 
 

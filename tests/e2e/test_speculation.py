@@ -1,4 +1,5 @@
 """Drafts change the time of an answer and no byte of it: answers are those of a server that drafts nothing."""
+import concurrent.futures
 import json
 import threading
 
@@ -85,6 +86,11 @@ def answer(cluster, body):
     return whole["choices"], whole["usage"]["completion_tokens"]
 
 
+def answers_at_once(cluster, bodies):
+    with concurrent.futures.ThreadPoolExecutor(len(bodies)) as pool:
+        return list(pool.map(lambda body: answer(cluster, body), bodies))
+
+
 def streamed(cluster, body):
     """Text, log-probabilities and reason of each choice of a stream."""
     choices = {}
@@ -122,18 +128,7 @@ def test_answers_are_those_without_drafts(request, plain, drafting):
 
 def test_many_at_once_get_their_answers(plain, eager):
     wanted = [body for body in COMPLETIONS.values() if body["max_tokens"] > 1] * 2
-    expected = [answer(plain, body) for body in wanted]
-    got = [None] * len(wanted)
-
-    def ask(i):
-        got[i] = answer(eager, wanted[i])
-
-    threads = [threading.Thread(target=ask, args=(i,)) for i in range(len(wanted))]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert got == expected
+    assert answers_at_once(eager, wanted) == [answer(plain, body) for body in wanted]
 
 
 def test_usage_says_what_became_of_drafts(plain, eager):
