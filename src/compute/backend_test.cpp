@@ -15,6 +15,7 @@
 #include "compute/cpu_backend.h"
 #include "compute/testing/fake_backend.h"
 #include "compute/testing/local_model.h"
+#include "compute/testing/session_experts.h"
 #include "convert/testing/checkpoints.h"
 
 namespace shoal {
@@ -44,37 +45,6 @@ BackendLoad Whole(std::shared_ptr<const ResolvedWeights> weights) {
   return load;
 }
 
-/// Every expert is in the session itself.
-class OwnExperts final : public ExpertExchange {
- public:
-  explicit OwnExperts(BackendSession& session) : session_(session) {}
-
-  absl::StatusOr<Ticket> dispatch(LayerId layer, const ExpertRows& rows, const Routing& routing) override {
-    layer_ = layer;
-    rows_ = rows;
-    calls_.clear();
-    for (int64_t t = 0; t < routing.ids.rows; ++t) {
-      for (int64_t k = 0; k < routing.ids.cols; ++k) {
-        calls_.push_back({static_cast<int32_t>(t), ExpertId{routing.ids.at(t, k)}, routing.weights.at(t, k)});
-      }
-    }
-    return Ticket{1};
-  }
-  absl::Status combine(Ticket, MatView<float> y) override {
-    std::vector<int64_t> sums(static_cast<size_t>(y.rows * y.cols));
-    const MatView<int64_t> acc(sums.data(), y.rows, y.cols);
-    RETURN_IF_ERROR(session_.run_experts(layer_, rows_, calls_, acc));
-    session_.add_sums(acc, y);
-    return absl::OkStatus();
-  }
-
- private:
-  BackendSession& session_;
-  LayerId layer_;
-  ExpertRows rows_;
-  std::vector<ExpertCall> calls_;
-};
-
 /// One sequence on a whole model in one session.
 class Sequence {
  public:
@@ -82,7 +52,7 @@ class Sequence {
     model_ = *backend.load(load);
     const int slots = KeepsState(spec()) ? 2 : 0;
     session_ = *model_->open({.blocks = kBlocks, .state_slots = slots, .rows_max = 128});
-    exchange_ = std::make_unique<OwnExperts>(*session_);
+    exchange_ = std::make_unique<SessionExperts>(*session_);
   }
 
   const ModelSpec& spec() const { return model_->spec(); }
@@ -120,7 +90,7 @@ class Sequence {
  private:
   std::unique_ptr<BackendModel> model_;
   std::unique_ptr<BackendSession> session_;
-  std::unique_ptr<OwnExperts> exchange_;
+  std::unique_ptr<SessionExperts> exchange_;
   const std::vector<BlockId> blocks_ = {BlockId{2}, BlockId{0}, BlockId{3}, BlockId{1}};
   std::vector<float> hidden_;
   int64_t length_ = 0;
