@@ -2,7 +2,6 @@
 import concurrent.futures
 import json
 import shutil
-import threading
 
 import httpx
 import pytest
@@ -10,7 +9,8 @@ import pytest
 from conftest import LONG_TIMEOUT, SPREAD
 from dialogue import NEVER_END, QUESTIONS, user
 from local_cluster import LocalCluster, wait_until
-from test_speculation import CHATS, COMPLETIONS, LISTING, answer, answers_at_once, joined, plain, streamed  # noqa: F401
+from test_speculation import (CHATS, COMPLETIONS, LISTING, answer, answers_at_once, joined, plain,  # noqa: F401
+                              streamed, streamed_over_a_loss)
 
 TIMEOUT_S = 240
 pytestmark = pytest.mark.timeout(400)
@@ -100,15 +100,7 @@ def test_a_text_goes_on_over_a_lost_worker(make_cluster, plain, demo_model):  # 
     body = {"prompt": LISTING, "temperature": 0.5, "seed": 9, "max_tokens": 600, "logit_bias": NEVER_END, "stream": True}
     expected = joined(answer(plain, {**body, "stream": False})[0])
     cluster = make_cluster(2, serve_args=(*SPREAD, *ALWAYS, "--draft-model", demo_model))
-    got = {}
-    reading = threading.Thread(target=lambda: got.update(streamed(cluster, body)))
-    reading.start()
-    assert wait_until(lambda: cluster.metrics()[ACCEPTED] > 20, 100)
-    cluster.workers[1].kill()
-    cluster.workers[1].start()
-    reading.join()
-    assert got == expected
-    assert cluster.cache_stats()["engine_losses"] > 0
+    assert streamed_over_a_loss(cluster, body, ACCEPTED) == expected
 
 
 def test_where_it_is_to_pay_it_is_tried(make_cluster, plain, demo_model):  # noqa: F811

@@ -2,13 +2,12 @@
 import json
 import shutil
 import struct
-import threading
 
 import pytest
 
 from conftest import LONG_TIMEOUT, SPREAD
-from local_cluster import LocalCluster, wait_until
-from test_speculation import COMPLETIONS, answer, answers_at_once, joined, post, streamed
+from local_cluster import LocalCluster
+from test_speculation import COMPLETIONS, answer, answers_at_once, joined, post, streamed, streamed_over_a_loss
 
 pytestmark = pytest.mark.timeout(400)
 
@@ -133,15 +132,7 @@ def test_a_text_goes_on_over_a_lost_worker(make_cluster, run_of, foreseen):
     body = {**LONG, "max_tokens": 900, "stream": True}
     expected = joined(answer(run_of(foreseen, 0, *OFF), {**body, "stream": False})[0])
     cluster = make_cluster(2, model=foreseen, serve_args=(*SPREAD, *ALWAYS))
-    got = {}
-    reading = threading.Thread(target=lambda: got.update(streamed(cluster, body)))
-    reading.start()
-    assert wait_until(lambda: cluster.metrics()[ACCEPTED] > 20, 100)
-    cluster.workers[1].kill()  # Of the last stage.
-    cluster.workers[1].start()
-    reading.join()
-    assert got == expected
-    assert cluster.cache_stats()["engine_losses"] > 0
+    assert streamed_over_a_loss(cluster, body, ACCEPTED) == expected
 
 
 def test_the_head_is_left_out_where_it_is_not_wanted(run_of, run, foreseen):

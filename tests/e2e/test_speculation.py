@@ -1,7 +1,6 @@
 """Drafts change the time of an answer and no byte of it: answers are those of a server that drafts nothing."""
 import concurrent.futures
 import json
-import threading
 
 import httpx
 import pytest
@@ -105,6 +104,18 @@ def streamed(cluster, body):
     return choices
 
 
+def streamed_over_a_loss(cluster, body, accepted):
+    """As streamed(); the worker of the last stage is killed when some drafts were right by this metric, and started again."""
+    with concurrent.futures.ThreadPoolExecutor() as pool:
+        reading = pool.submit(streamed, cluster, body)
+        assert wait_until(lambda: cluster.metrics()[accepted] > 20, 100)
+        cluster.workers[1].kill()
+        cluster.workers[1].start()
+        got = reading.result()
+    assert cluster.cache_stats()["engine_losses"] > 0
+    return got
+
+
 def joined(choices):
     return {one["index"]: {"text": one["text"], "logprobs": (one["logprobs"] or {"token_logprobs": []})["token_logprobs"],
                            "reason": one["finish_reason"]} for one in choices}
@@ -148,15 +159,7 @@ def test_a_text_goes_on_over_a_lost_worker(make_cluster, plain):
     body = {"prompt": LISTING, "temperature": 0, "max_tokens": 900, "logit_bias": NEVER_END, "stream": True}
     expected = joined(answer(plain, {**body, "stream": False})[0])
     cluster = make_cluster(2, serve_args=(*SPREAD, *ALWAYS))
-    got = {}
-    reading = threading.Thread(target=lambda: got.update(streamed(cluster, body)))
-    reading.start()
-    assert wait_until(lambda: cluster.metrics()[ACCEPTED] > 20, 100)
-    cluster.workers[1].kill()
-    cluster.workers[1].start()
-    reading.join()
-    assert got == expected
-    assert cluster.cache_stats()["engine_losses"] > 0
+    assert streamed_over_a_loss(cluster, body, ACCEPTED) == expected
 
 
 def test_flags_are_checked(run, demo_model):
