@@ -99,9 +99,8 @@ OpenedModel MeasureModel(std::shared_ptr<const ResolvedWeights> weights, std::st
 }
 
 int64_t ShardBytes(const ModelSpec& spec, const Footprint& footprint, const NodeShard& shard) {
-  const bool table = shard.embed || shard.mtp;
-  int64_t bytes = table ? footprint.embedding.packed : 0;
-  if (shard.head && !(table && spec.tied_head)) bytes += footprint.head.packed;
+  int64_t bytes = shard.table() ? footprint.embedding.packed : 0;
+  if (shard.head && !(shard.table() && spec.tied_head)) bytes += footprint.head.packed;
   if (shard.mtp) bytes += footprint.mtp.packed;
   for (size_t i = 0; i < footprint.layers.size(); ++i) {
     const LayerFootprint& layer = footprint.layers[i];

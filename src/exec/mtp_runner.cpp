@@ -5,6 +5,7 @@
 
 #include "base/status.h"
 #include "compute/row_ops.h"
+#include "exec/block_table.h"
 #include "exec/together_or_apart.h"
 
 namespace shoal {
@@ -18,13 +19,6 @@ int64_t UnsampledRows(const SeqSlice& slice) {
 /// The token at position `slice.position + row + 1` as the slice has it.
 int32_t GivenNext(const SeqSlice& slice, int64_t row) {
   return row + 1 < std::ssize(slice.tokens) ? slice.tokens[static_cast<size_t>(row + 1)] : slice.next_token;
-}
-
-/// The block table as layers take it: they read nothing where it has no block.
-std::span<const BlockId> TableOf(const SeqSlice& slice, Arena& scratch) {
-  const std::span<BlockId> table = scratch.allocate<BlockId>(std::ssize(slice.blocks));
-  std::ranges::replace_copy(slice.blocks, table.begin(), kNoBlock, BlockId{0});
-  return table;
 }
 
 }  // namespace
@@ -99,7 +93,7 @@ absl::Status MtpRunner::forward(Arena& scratch, std::span<const Slice> slices, M
     views[i] = {.row_begin = at,
                 .rows = count,
                 .position = one.slice->position,
-                .blocks = TableOf(*one.slice, scratch),
+                .blocks = TableFor(*one.slice, scratch),
                 .long_rope = one.slice->long_rope};
     at += count;
   }

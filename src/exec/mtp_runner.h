@@ -2,10 +2,10 @@
 // token that follows it, and what it draws. It reads the rows of the model and changes none of its bits.
 //
 // Its layer caches a row for each position p, of the model's row there and the token at p + 1. Whoever sends the step
-// knows that token, or it is sampled in the step: so the row is written in the step that writes the model's own keys and
-// values of p, into the same block. A block that is whole, to be shared or saved, is whole for this layer, too. Where
-// sequences part behind the end of a shared block, its last row knows the token of the one that wrote it: that costs
-// a draft at most.
+// knows that token, or it is sampled in the step: so the row is written in the step that writes the model's own keys
+// and values of p, into the same block. A block that is whole, to be shared or saved, is whole for this layer, too.
+// Where sequences part behind the end of a shared block, its last row knows the token of the one that wrote it: that
+// costs a draft at most.
 #pragma once
 
 #include <cstdint>

@@ -33,7 +33,7 @@ bool NodeShard::empty() const {
 
 bool NodeShard::holds(const WeightUse& use) const {
   if (use.is_mtp) return mtp;
-  if (use.layer < 0) return use.is_head ? head : embed || mtp;
+  if (use.layer < 0) return use.is_head ? head : table();
   if (use.expert < 0) return layers.contains(use.layer);
   return std::ranges::binary_search(experts[static_cast<size_t>(use.layer)],
                                     ExpertId{static_cast<int32_t>(use.expert)});

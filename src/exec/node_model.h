@@ -21,9 +21,11 @@ struct NodeShard {
   Range layers;  ///< Empty: experts only, or nothing.
   bool embed = false;
   bool head = false;
-  bool mtp = false;  ///< The head for multi-token prediction, and the embedding, which it reads.
+  bool mtp = false;  ///< The head for multi-token prediction, which reads the embedding.
   std::vector<std::vector<ExpertId>> experts;  ///< [L], ascending ids; owned and replicated alike.
   bool operator==(const NodeShard&) const = default;
+  /// Whether the table of embeddings is held.
+  bool table() const { return embed || mtp; }
   bool empty() const;
   /// Whether the node reads this weight.
   bool holds(const WeightUse& use) const;

@@ -11,6 +11,7 @@
 #include "base/status.h"
 #include "compute/row_ops.h"
 #include "compute/step_profile.h"
+#include "exec/block_table.h"
 #include "exec/together_or_apart.h"
 
 namespace shoal {
@@ -39,14 +40,6 @@ SeqResult& ResultOf(StepResult& result, SeqId id) {
 int64_t PooledRows(const SeqSlice& slice) {
   if (slice.pool == Pool::kNone) return 0;
   return slice.pool == Pool::kLast ? 1 : std::ssize(slice.tokens);
-}
-
-/// The block table as layers take it: they read nothing behind their windows, so that any id may stand there.
-std::span<const BlockId> TableFor(const SeqSlice& slice, Arena& scratch) {
-  if (std::ranges::find(slice.blocks, kNoBlock) == slice.blocks.end()) return slice.blocks;
-  const std::span<BlockId> table = scratch.allocate<BlockId>(std::ssize(slice.blocks));
-  std::ranges::replace_copy(slice.blocks, table.begin(), kNoBlock, BlockId{0});
-  return table;
 }
 
 void EraseRows(std::vector<RoutingTrace>& traces, Range rows) {
