@@ -22,14 +22,6 @@ InprocOptions DefaultOptions(int nodes) {
   return options;
 }
 
-Event PeerDown(NodeId from, absl::Status status) {
-  Event event;
-  event.kind = Event::Kind::kPeerDown;
-  event.from = from;
-  event.status = std::move(status);
-  return event;
-}
-
 }  // namespace
 
 struct InprocNetwork::Hub {
@@ -73,9 +65,9 @@ struct InprocNetwork::Hub {
     way.sent.frames_sent += 1;
     way.sent.bytes_sent += encoded.size();
     if (!frame.ok()) {
-      inbox(to).push(PeerDown(from, Annotate(frame.status(), fmt::format("from {}", text(from)))));
+      inbox(to).push(Event::peer_down(from, Annotate(frame.status(), fmt::format("from {}", text(from)))));
       inbox(from).push(
-          PeerDown(to, Unavailable("{} ended the stream: {}", text(to), ToString(frame.status()))));
+          Event::peer_down(to, Unavailable("{} ended the stream: {}", text(to), ToString(frame.status()))));
       return absl::OkStatus();
     }
     const Clock::time_point ready = way.hung ? Clock::time_point::max() : Clock::time_point{};
@@ -102,7 +94,7 @@ struct InprocNetwork::Hub {
       const NodeId other{static_cast<int32_t>(i)};
       inboxes[i]->release_sender(node);
       if (other == node || closed[i] || link(node, other).broken) continue;
-      inboxes[i]->push(PeerDown(node, Unavailable("{} closed the session", text(node))));
+      inboxes[i]->push(Event::peer_down(node, Unavailable("{} closed the session", text(node))));
     }
   }
 
@@ -185,7 +177,7 @@ void InprocNetwork::break_link(NodeId a, NodeId b) {
   for (const auto& [from, to] : {std::pair(a, b), std::pair(b, a)}) {
     hub_->link(from, to).broken = true;
     hub_->inbox(to).discard_delayed(from);
-    hub_->inbox(to).push(PeerDown(from, Unavailable("{}: the link is down", hub_->text(from))));
+    hub_->inbox(to).push(Event::peer_down(from, Unavailable("{}: the link is down", hub_->text(from))));
   }
 }
 

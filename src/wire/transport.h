@@ -7,6 +7,7 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <utility>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
@@ -29,6 +30,14 @@ struct Event {
   NodeId from{-1};
   Frame frame;
   absl::Status status;
+
+  static Event peer_down(NodeId from, absl::Status why) {
+    Event event;
+    event.kind = Kind::kPeerDown;
+    event.from = from;
+    event.status = std::move(why);
+    return event;
+  }
 };
 
 struct LinkStats {

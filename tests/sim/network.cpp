@@ -25,14 +25,6 @@ std::pair<int, int> PairOf(int a, int b) { return {std::min(a, b), std::max(a, b
 /// Sessions of one coordinator process have the same.
 uint64_t CoordinatorOf(uint64_t session) { return session >> 32; }
 
-Event PeerDown(NodeId from, absl::Status status) {
-  Event event;
-  event.kind = Event::Kind::kPeerDown;
-  event.from = from;
-  event.status = std::move(status);
-  return event;
-}
-
 }  // namespace
 
 int MachineAt(const std::string& address) {
@@ -144,8 +136,8 @@ void Network::heal(int a, int b) {
           if (peer == nullptr || peer->closed) {
             if (std::exchange(way.open, false)) {
               arrive_at(end,
-                        PeerDown(address.node,
-                                 Unavailable("{}: connection reset by peer", name_of(*end, address.node))),
+                        Event::peer_down(address.node, Unavailable("{}: connection reset by peer",
+                                                                   name_of(*end, address.node))),
                         Clock::now());
             }
             continue;
@@ -435,7 +427,8 @@ void Network::tell_down(StreamEnd& end, const StreamEnd& peer, const std::string
   } else if (const auto way = peer.out.find(end.options.self); way != peer.out.end()) {
     ready = std::max(ready, way->second.last_ready);
   }
-  arrive_at(end.shared_from_this(), PeerDown(from, Unavailable("{}: {}", name_of(end, from), why)), ready);
+  arrive_at(end.shared_from_this(), Event::peer_down(from, Unavailable("{}: {}", name_of(end, from), why)),
+            ready);
 }
 
 // Its peers learn it, unless nothing comes through to them now.

@@ -170,11 +170,7 @@ void GrpcSession::close(const absl::Status& reason) {
 
 void GrpcSession::tell_down(NodeId node, Peer& peer, const absl::Status& error) {
   if (closed_ || std::exchange(peer.told_down, true)) return;
-  Event event;
-  event.kind = Event::Kind::kPeerDown;
-  event.from = node;
-  event.status = error;
-  inbox_.push(std::move(event));
+  inbox_.push(Event::peer_down(node, error));
 }
 
 void GrpcSession::out_ready(NodeId to) {
