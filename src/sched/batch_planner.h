@@ -69,12 +69,11 @@ class BatchPlanner {
  public:
   explicit BatchPlanner(BatchPlannerOptions options);
 
-  /// A new generation of the engine, whose caches are empty. No sequence may hold blocks (lose_generation
-  /// first). CHECKs CheckLimits. All sequences must fit the new limits (CheckFits) before the next compose.
-  void reset(const EngineLimits& limits);
-  /// As reset(); but it keeps so much of the caches of the one before it (Engine::State::keeps_caches), of which this
-  /// planner composed all steps.
-  void renew(const EngineLimits& limits, KeptCaches kept);
+  /// A new generation of the engine, which keeps so much of the caches of the one before it
+  /// (Engine::State::keeps_caches); if any, this planner composed all steps of that one. No sequence may hold blocks
+  /// (lose_generation first). CHECKs CheckLimits. All sequences must fit the new limits (CheckFits) before the next
+  /// compose.
+  void reset(const EngineLimits& limits, KeptCaches kept = KeptCaches::kNone);
   /// After lose_generation(): CacheLedger::want() of the sequences that wait to continue.
   CacheLedger::Wanted wanted();
 
@@ -180,7 +179,6 @@ class BatchPlanner {
     bool alone = false;  // No other step has been in flight with it.
   };
 
-  void begin_generation(const EngineLimits& limits);
   static BatchPlannerOptions Bounded(BatchPlannerOptions options);
   absl::StatusOr<Outcome> read_one(const Named* named, const SeqResult& one, StepId step) const;
   void tell_of_prompts(const std::vector<Named>& named, std::vector<Outcome>& outcomes);

@@ -4,16 +4,6 @@
 
 namespace shoal {
 
-void BatchPlanner::reset(const EngineLimits& limits) {
-  begin_generation(limits);
-  caches_.reset(limits);
-}
-
-void BatchPlanner::renew(const EngineLimits& limits, KeptCaches kept) {
-  begin_generation(limits);
-  caches_.renew(limits, kept);
-}
-
 CacheLedger::Wanted BatchPlanner::wanted() {
   std::vector<const Sequence*> begun;
   for (const auto& [id, sequence] : sequences_) {
@@ -22,10 +12,11 @@ CacheLedger::Wanted BatchPlanner::wanted() {
   return caches_.want(begun);
 }
 
-void BatchPlanner::begin_generation(const EngineLimits& limits) {
+void BatchPlanner::reset(const EngineLimits& limits, KeptCaches kept) {
   SHOAL_CHECK(running_.empty() && in_flight_.empty());  // The scheduler settles a lost generation first.
   SHOAL_CHECK(CheckLimits(limits).ok());                // And takes no limits that fail it.
   limits_ = limits;
+  caches_.renew(limits, kept);
   model_ = PipelineModel(limits.steps_in_flight);
   drafter_.reset(limits);
   pacer_ = PrefillPacer(options_.target_itl, limits.steps_in_flight);
