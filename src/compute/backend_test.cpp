@@ -13,6 +13,7 @@
 
 #include "base/status.h"
 #include "compute/cpu_backend.h"
+#include "compute/expert_bank.h"
 #include "compute/testing/fake_backend.h"
 #include "compute/testing/local_model.h"
 #include "compute/testing/session_experts.h"
@@ -34,13 +35,7 @@ BackendLoad Whole(std::shared_ptr<const ResolvedWeights> weights) {
   const ModelSpec& spec = weights->spec();
   BackendLoad load;
   load.stage = {.layers = {0, spec.layer_count()}, .embed = true, .head = true};
-  load.experts.resize(spec.layers.size());
-  for (size_t i = 0; i < spec.layers.size(); ++i) {
-    const MoeSpec* moe = MoeOf(spec.layers[i]);
-    for (int32_t e = 0; moe != nullptr && e < std::ssize(moe->experts); ++e) {
-      load.experts[i].push_back(ExpertId{e});
-    }
-  }
+  for (const LayerSpec& layer : spec.layers) load.experts.push_back(AllExperts(layer));
   load.weights = std::move(weights);
   return load;
 }

@@ -87,14 +87,6 @@ class CpuCache final : public BackendCache {
   const std::unique_ptr<KvCache> cache_;
 };
 
-/// Those of a layer, which a node has whole.
-std::vector<ExpertId> AllExperts(const LayerSpec& layer) {
-  const MoeSpec* moe = MoeOf(layer);
-  std::vector<ExpertId> ids(moe == nullptr ? 0 : moe->experts.size());
-  for (size_t e = 0; e < ids.size(); ++e) ids[e] = ExpertId{static_cast<int32_t>(e)};
-  return ids;
-}
-
 /// The exchange of a layer whose experts are all here, whatever the plan says of others.
 class OwnExperts final : public ExpertExchange {
  public:

@@ -14,6 +14,7 @@
 
 #include "base/status.h"
 #include "compute/cpu_backend.h"
+#include "compute/expert_bank.h"
 #include "compute/testing/session_experts.h"
 #include "convert/testing/checkpoints.h"
 #include "models/family.h"
@@ -41,11 +42,7 @@ class Runner {
     load_.weights = *ResolvedWeights::Open(folder);
     const ModelSpec& spec = load_.weights->spec();
     load_.stage = {.layers = {0, spec.layer_count()}, .embed = true, .head = true, .mtp = mtp};
-    for (const LayerSpec& layer : spec.layers) {
-      const MoeSpec* moe = MoeOf(layer);
-      auto& ids = load_.experts.emplace_back(moe == nullptr ? 0 : moe->experts.size());
-      for (size_t e = 0; e < ids.size(); ++e) ids[e] = ExpertId{static_cast<int32_t>(e)};
-    }
+    for (const LayerSpec& layer : spec.layers) load_.experts.push_back(AllExperts(layer));
     model_ = *backend_.load(load_);
     session_ = *model_->open({.blocks = 1, .kv_dtype = DType::kF32, .rows_max = kRows});
     experts_ = std::make_unique<SessionExperts>(*session_);

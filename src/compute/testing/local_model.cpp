@@ -7,6 +7,7 @@
 
 #include "base/check.h"
 #include "base/status.h"
+#include "compute/expert_bank.h"
 #include "models/family.h"
 
 namespace shoal {
@@ -43,10 +44,8 @@ absl::Status LocalModel::load(const std::string& folder, const LocalOptions& opt
   }
   std::vector<ExpertSet> sets;
   for (int32_t layer = 0; layer < spec().layer_count(); ++layer) {
-    const MoeSpec* moe = MoeOf(spec().layers[static_cast<size_t>(layer)]);
-    if (moe == nullptr) continue;
-    std::vector<ExpertId> all(moe->experts.size());
-    for (size_t e = 0; e < all.size(); ++e) all[e] = ExpertId{static_cast<int32_t>(e)};
+    const std::vector<ExpertId> all = AllExperts(spec().layers[static_cast<size_t>(layer)]);
+    if (all.empty()) continue;
     ASSIGN_OR_RETURN(ExpertSet set, ExpertSet::Load(*weights_, LayerId{layer}, all, pool_));
     sets.push_back(std::move(set));
   }
