@@ -25,8 +25,9 @@ struct CacheRequest {
   Range layers;
   std::vector<CachedPlace> places;
 };
-/// More places a request does not name: 3 million positions.
-inline constexpr int64_t kPlacesMax = 100'000;
+
+/// How long the scheduler may take to say what of the caches is worth moving.
+inline constexpr Duration kWantedMax = std::chrono::seconds(2);
 
 /// Takes images of places, one behind the other, in any order. An error ends the giving, and is its result.
 using TakeImages = absl::FunctionRef<absl::Status(std::span<const std::byte> images)>;

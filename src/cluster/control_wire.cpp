@@ -382,8 +382,8 @@ void PutPlaces(std::span<const CachedPlace> places, Request& request) {
 
 template <typename Request>
 absl::StatusOr<std::vector<CachedPlace>> ReadPlaces(const Request& request) {
-  if (request.places_size() > kPlacesMax) {
-    return InvalidArgument("cache: {} places, expected at most {}", request.places_size(), kPlacesMax);
+  if (request.places_size() > kCachedPlacesMax) {
+    return InvalidArgument("cache: {} places, expected at most {}", request.places_size(), kCachedPlacesMax);
   }
   std::vector<CachedPlace> places;
   for (const v1::CachedPlace& one : request.places()) {

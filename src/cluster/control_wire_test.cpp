@@ -71,7 +71,7 @@ TEST(ControlWire, ARequestForACacheArrivesAsItWasSent) {
   request.set_layers_end(2);
   EXPECT_THAT(Message(FromProto(request).status()), HasSubstr("layers [2, 2)"));
   request.set_layers_end(3);
-  while (request.places_size() <= kPlacesMax) request.add_places();
+  while (request.places_size() <= kCachedPlacesMax) request.add_places();
   EXPECT_THAT(Message(FromProto(request).status()), HasSubstr("100001 places"));
 }
 

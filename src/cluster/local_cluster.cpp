@@ -29,9 +29,6 @@ std::unique_ptr<Backend> MakeCpuBackend(Isa isa, int threads, const std::vector<
   return std::make_unique<CpuBackend>(CpuBackend::Options{isa, threads, std::move(own)});
 }
 
-/// How long the scheduler may take to say what of the caches is worth moving.
-constexpr Duration kWantedMax = std::chrono::seconds(2);
-
 /// Not 0.
 uint64_t SessionOf(const Plan& plan) { return uint64_t{plan.epoch.value} + 1; }
 

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <utility>
 
+#include "absl/functional/function_ref.h"
 #include "base/check.h"
 #include "base/log.h"
 #include "base/status.h"
@@ -12,11 +13,15 @@
 namespace shoal {
 namespace {
 
-bool HasAll(std::span<const LayerId> some, Range layers) {
+bool AllOf(Range layers, absl::FunctionRef<bool(LayerId)> has) {
   for (int64_t i = layers.begin; i < layers.end; ++i) {
-    if (std::ranges::count(some, LayerId{static_cast<int32_t>(i)}) == 0) return false;
+    if (!has(LayerId{static_cast<int32_t>(i)})) return false;
   }
   return true;
+}
+
+bool HasAll(std::span<const LayerId> some, Range layers) {
+  return AllOf(layers, [&](LayerId layer) { return std::ranges::count(some, layer) > 0; });
 }
 
 }  // namespace
@@ -80,12 +85,10 @@ void NodeHost::trim_kept(const HostedNode& node, Range layers, const StepLimits&
     kept = std::move(hosted->kept);
   }
   if (kept == nullptr) return;
-  bool useful = !layers.empty();
+  bool useful = false;
   {
     const std::lock_guard use(kept->use);
-    for (int64_t i = layers.begin; i < layers.end; ++i) {
-      useful = useful && kept->cache->has(LayerId{static_cast<int32_t>(i)});
-    }
+    useful = !layers.empty() && AllOf(layers, [&](LayerId layer) { return kept->cache->has(layer); });
     if (useful) kept->cache->trim(layers, limits.blocks, limits.state_slots);
   }
   const std::lock_guard lock(mutex_);

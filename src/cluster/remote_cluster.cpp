@@ -20,8 +20,6 @@ constexpr int64_t kDescribeMs = 2000;
 constexpr int64_t kOpenMs = 8000;  // Longer than a worker's own wait for its peers.
 constexpr int64_t kConnectMs = 5000;
 constexpr int64_t kCloseMs = 1000;
-/// How long the scheduler may take to say what of the caches is worth moving.
-constexpr Duration kWantedMax = std::chrono::seconds(2);
 constexpr Duration kCheckTimeout = std::chrono::seconds(4);
 constexpr int64_t kPrepareMs =
     86'400'000;  // Large models over slow links; a dead worker is found by keep-alive.

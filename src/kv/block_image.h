@@ -50,9 +50,11 @@ struct ImageId {
 struct CachedPlace {
   CachePlace place;
   BlockKey key;
-  int32_t position = 0;  ///< As ImageId's.
+  int32_t position = 0;  ///< ImageId::position of its images.
   bool operator==(const CachedPlace&) const = default;
 };
+/// More of them nobody names at once: blocks of three million positions.
+inline constexpr int kCachedPlacesMax = 100'000;
 
 /// An image whose header and checksum are sound.
 struct ImageView {

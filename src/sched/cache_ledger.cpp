@@ -17,8 +17,6 @@ constexpr int kWaitsMax = 16;
 /// Blocks before a prompt's last full one whose state is kept as well: chat templates end a prompt with an
 /// opening of the answer that the next turn's prompt need not repeat.
 constexpr int64_t kOpeningBlocks = 2;
-/// Places that go with their layers to other nodes: blocks of three million positions.
-constexpr size_t kWantedMax = 100'000;
 /// Of all that goes. The time of a prompt's row may not have been measured yet; and the least is for a busy machine.
 constexpr Duration kWorthUnmeasured = std::chrono::seconds(5);
 constexpr Duration kWorthMin = std::chrono::seconds(2);
@@ -62,7 +60,7 @@ CacheLedger::Wanted CacheLedger::want(std::span<const Sequence* const> sequences
     if (!match.path.empty()) ends.push_back(match.path.back());
   }
   if (sequences.empty()) ends = prefixes_->unused_ends();
-  wanted_ = prefixes_->describe(ends, kWantedMax);
+  wanted_ = prefixes_->describe(ends, kCachedPlacesMax);
   const auto blocks = std::ranges::count_if(
       wanted_, [](const CachedPlace& one) { return std::holds_alternative<BlockId>(one.place); });
   const double ns = static_cast<double>(blocks * kBlockPositions) * disk_.prefill_ns_per_row();
