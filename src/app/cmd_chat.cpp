@@ -20,13 +20,6 @@ struct ChatFlags {
   double temperature = -1;
 };
 
-/// The first value of the list under `key`; null where there is none.
-const Json& FirstOf(const Json& value, std::string_view key) {
-  static const Json kNone;
-  const Json& list = MemberOf(value, key);
-  return list.is_array() && !list.empty() ? list.front() : kNone;
-}
-
 /// Sends the conversation, prints the answer as it comes, and returns it.
 absl::StatusOr<std::string> Ask(const HttpClient& client, const ChatFlags& flags, const Json& messages) {
   Json request = {{"messages", messages}, {"stream", true}};

@@ -37,8 +37,7 @@ absl::StatusOr<std::string> FirstModel(const HttpBase& base, const std::string& 
   if (reply.status != 200)
     return Unavailable("GET /v1/models: the server answered {}: {}", reply.status, reply.body);
   const auto listed = nlohmann::json::parse(reply.body, nullptr, false);
-  const auto& models = MemberOf(listed, "data");
-  const std::string name = models.is_array() && !models.empty() ? TextOf(models.front(), "id") : "";
+  const std::string name = TextOf(FirstOf(listed, "data"), "id");
   if (name.empty())
     return Unavailable("GET /v1/models: expected a model, got '{}'; give --model", reply.body);
   return name;

@@ -116,6 +116,13 @@ const Json& Member(const Json& value, std::string_view key) {
 }
 
 template <typename Json>
+const Json& First(const Json& value, std::string_view key) {
+  static const Json kNone;
+  const Json& list = Member(value, key);
+  return list.is_array() && !list.empty() ? list.front() : kNone;
+}
+
+template <typename Json>
 std::string Text(const Json& value, std::string_view key) {
   const Json& found = Member(value, key);
   return found.is_string() ? found.template get<std::string>() : std::string();
@@ -135,6 +142,10 @@ const nlohmann::json& MemberOf(const nlohmann::json& value, std::string_view key
 }
 const nlohmann::ordered_json& MemberOf(const nlohmann::ordered_json& value, std::string_view key) {
   return Member(value, key);
+}
+const nlohmann::json& FirstOf(const nlohmann::json& value, std::string_view key) { return First(value, key); }
+const nlohmann::ordered_json& FirstOf(const nlohmann::ordered_json& value, std::string_view key) {
+  return First(value, key);
 }
 std::string TextOf(const nlohmann::json& value, std::string_view key) { return Text(value, key); }
 std::string TextOf(const nlohmann::ordered_json& value, std::string_view key) { return Text(value, key); }

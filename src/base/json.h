@@ -22,10 +22,13 @@ absl::Status ReadJson(std::string_view text, const JsonLimits& limits, nlohmann:
 /// As above; keys keep their order.
 absl::Status ReadJson(std::string_view text, const JsonLimits& limits, nlohmann::ordered_json* value);
 
-/// What stands under `key` in what another program wrote: null where `value` is no object, or has no such key. (value() of
-/// the library throws where there is another type.)
+/// What stands under `key` in what another program wrote: null where `value` is no object, or has no such key. (value()
+/// of the library throws where there is another type.)
 const nlohmann::json& MemberOf(const nlohmann::json& value, std::string_view key);
 const nlohmann::ordered_json& MemberOf(const nlohmann::ordered_json& value, std::string_view key);
+/// The first value of the list there; null where there is none.
+const nlohmann::json& FirstOf(const nlohmann::json& value, std::string_view key);
+const nlohmann::ordered_json& FirstOf(const nlohmann::ordered_json& value, std::string_view key);
 /// The text there; "" where there is none.
 std::string TextOf(const nlohmann::json& value, std::string_view key);
 std::string TextOf(const nlohmann::ordered_json& value, std::string_view key);
