@@ -34,8 +34,9 @@ class DraftHost {
   /// What its weights and its cache take.
   int64_t bytes() const { return bytes_; }
 
-  /// Loads it and has its engine up, from now on: one that failed is opened again, after a pause that grows. host: of this process, so that it computes by turns with what else that hosts;
-  /// nullptr: it has one of its own. Errors as LocalCluster::Load and open.
+  /// Loads it and has its engine up, from now on: one that failed is opened again, after a pause that grows. host: of
+  /// this process, so that it computes by turns with what else that hosts; nullptr: it has one of its own. Errors as
+  /// LocalCluster::Load and open.
   absl::Status load(std::shared_ptr<NodeHost> host, std::shared_ptr<const PackedCache> packed_cache);
 
   /// Up from load() on.

@@ -13,8 +13,8 @@ struct FileLock {
   bool held = false;  ///< False: another process, or another handle of this one, has it.
 };
 
-/// Tries to take the lock of the file at `path`, which is made, for its owner only, where there is none; a symbolic link
-/// is not followed. Errors as SystemError.
+/// Tries to take the lock of the file at `path`, which is made, for its owner only, where there is none; a symbolic
+/// link is not followed. Errors as SystemError.
 absl::StatusOr<FileLock> TryLockFile(const std::string& path);
 
 }  // namespace shoal

@@ -1,4 +1,5 @@
-// What sessions left in caches, over the control plane: the service that gives it, and the line to one of another process.
+// What sessions left in caches, over the control plane: the service that gives it, and the line to one of another
+// process.
 #pragma once
 
 #include <memory>

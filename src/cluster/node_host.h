@@ -41,8 +41,8 @@ enum class HostThreads : uint8_t {
   kOneForEach,  ///< Each node has its own: nodes that stand for machines, and compute at the same time.
 };
 
-/// Safe from any thread. load(), open() and drop() wait for each other. prepare() waits for load(), and ends for one of its
-/// own node. The session of a node must not be ended while another thread is in its connect().
+/// Safe from any thread. load(), open() and drop() wait for each other. prepare() waits for load(), and ends for one of
+/// its own node. The session of a node must not be ended while another thread is in its connect().
 class NodeHost {
  public:
   struct Options {
@@ -63,8 +63,8 @@ class NodeHost {
   absl::Status load(const HostedNode& node, std::shared_ptr<const ResolvedWeights> weights, NodeShard shard,
                     const LoadProgress& progress);
   /// As load(), while the node's session runs: what it holds stays beside `shard`, which becomes its own with the next
-  /// open() or load() for it. What both have is held once. On an error nothing has changed. Cancelled: a load() for the node
-  /// came meanwhile, which does not wait for what nobody may want any more.
+  /// open() or load() for it. What both have is held once. On an error nothing has changed. Cancelled: a load() for the
+  /// node came meanwhile, which does not wait for what nobody may want any more.
   absl::Status prepare(const HostedNode& node, std::shared_ptr<const ResolvedWeights> weights,
                        NodeShard shard, const LoadProgress& progress);
   /// Whether the node holds this shard now, prepared ones included.

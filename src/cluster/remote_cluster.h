@@ -117,8 +117,8 @@ class RemoteCluster final : public SessionHost, public CacheGiver {
   /// session is open.
   absl::StatusOr<std::string> address_beside(const Plan& next) const;
   std::vector<PeerToCheck> peers_of(const Session& session) const;
-  /// That every node reaches all others at the addresses of the plan, where that is not known. Unavailable names the two
-  /// that don't.
+  /// That every node reaches all others at the addresses of the plan, where that is not known. Unavailable names the
+  /// two that don't.
   absl::Status check_links(const Session& session);
   static absl::Status check_links_of(Member& member, const PeerToCheck& from, std::vector<PeerToCheck> peers);
   absl::Status start_endpoint(const HostPort& listen);
@@ -160,8 +160,8 @@ class RemoteCluster final : public SessionHost, public CacheGiver {
   std::unique_ptr<Session> session_;
 };
 
-/// Those of `peers` of which peers[from] is to be asked whether it reaches them. known: by peer, whether it is one of those
-/// that were found to reach one another.
+/// Those of `peers` of which peers[from] is to be asked whether it reaches them. known: by peer, whether it is one of
+/// those that were found to reach one another.
 std::vector<PeerToCheck> NewLinks(const std::vector<PeerToCheck>& peers, size_t from,
                                   const std::vector<bool>& known);
 

@@ -215,8 +215,8 @@ TEST_F(WeightFetchTest, APeerIsNotGivenUpForWhatTheCoordinatorFailsAt) {
     const Deadline deadline = Deadline::after_ms(10000);
     while (!condition() && !deadline.expired()) std::this_thread::sleep_for(std::chrono::milliseconds(1));
   };
-  // The coordinator's two streams, and the peer's, begin together; then the coordinator's wait for the peer, so that the
-  // peer's alone asks for more hashes.
+  // The coordinator's two streams, and the peer's, begin together; then the coordinator's wait for the peer, so that
+  // the peer's alone asks for more hashes.
   constexpr int kStreams = 3;
   std::atomic<int> asked{0};
   coordinator.before_hashes = [&]() -> absl::Status {

@@ -100,8 +100,8 @@ class WorkerNode final : public WorkerControl, public CacheGiver {
                            const StepLimits& limits) const;
   /// As prepare(), where the model has no session that goes on.
   absl::StatusOr<int64_t> prepare_now(const PrepareOrder& order, const PrepareProgress& progress);
-  /// For as long as the result is held, what is fetched beside a session of the model ends with Cancelled: that session was
-  /// lost, and what it was to become with it.
+  /// For as long as the result is held, what is fetched beside a session of the model ends with Cancelled: that session
+  /// was lost, and what it was to become with it.
   std::shared_ptr<const void> overtake(const std::string& model_hash);
   /// As prepare(), beside what a session has.
   absl::StatusOr<int64_t> prepare_beside(const PrepareOrder& order, const PrepareProgress& progress);

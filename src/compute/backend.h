@@ -68,8 +68,8 @@ struct BackendSessionOptions {
   StepProfile* profile = nullptr;  ///< Where time is charged; nullptr: nowhere. Outlives the session.
 };
 
-/// What a session leaves of its cache, for the next one of the same node: of the same weights, dtype and activations. Only
-/// the backend that made it looks into it.
+/// What a session leaves of its cache, for the next one of the same node: of the same weights, dtype and activations.
+/// Only the backend that made it looks into it.
 class BackendCache {
  public:
   virtual ~BackendCache() = default;
@@ -137,8 +137,8 @@ class BackendSession {
   /// Goes on with what a cache of this backend's holds, as KvCache::take_over(), before the first step. Returns the
   /// layers of which it does.
   virtual std::vector<LayerId> adopt_cache(BackendCache& /*cache*/) { return {}; }
-  /// As ImportImage(), of a layer held here, before the first step. FailedPrecondition: there is no such layer or place,
-  /// or the image is of another kind. Unimplemented as export_cached().
+  /// As ImportImage(), of a layer held here, before the first step. FailedPrecondition: there is no such layer or
+  /// place, or the image is of another kind. Unimplemented as export_cached().
   virtual absl::StatusOr<int64_t> import_image(LayerId layer, const CachePlace& place, const ImageId& id,
                                                std::span<const std::byte> image);
   /// Behind how many tokens the state in a slot is, of which images of all layers were taken in.

@@ -28,8 +28,8 @@ class CpuBackend final : public Backend {
   bool takes(const PackedFormat& format) const override;
   /// Has the thread stay on worker 0's CPU.
   void enter_thread() override { pool_.pin_caller(); }
-  /// Beside a session one thread of low priority loads, else all do. What earlier models of the same content have is held
-  /// once.
+  /// Beside a session one thread of low priority loads, else all do. What earlier models of the same content have is
+  /// held once.
   absl::StatusOr<std::unique_ptr<BackendModel>> load(const BackendLoad& load) override;
 
  private:

@@ -95,8 +95,8 @@ class Engine {
   /// Called (from the engine's thread) whenever state() changed. Set before the first submit.
   virtual void set_state_listener(std::function<void()> listener) = 0;
 
-  /// `generation` has ended: these of its blocks and states, with all that they follow, are worth going with their layers
-  /// to other nodes, if it takes no longer than `worth`. An engine whose layers stay where they are ignores it.
+  /// `generation` has ended: these of its blocks and states, with all that they follow, are worth going with their
+  /// layers to other nodes, if it takes no longer than `worth`. An engine whose layers stay where they are ignores it.
   virtual void want_caches(uint64_t /*generation*/, std::vector<CachedPlace> /*places*/, Duration /*worth*/) {
   }
 

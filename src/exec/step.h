@@ -72,8 +72,8 @@ struct SeqSlice {
   /// Row i says how likely scored[i] was to stand at position + i + 1; rows behind the last of them are not asked.
   std::vector<int32_t> scored;
   Pool pool = Pool::kNone;
-  /// Where the last stage predicts (EngineLimits::mtp): the token behind `tokens`, where it is known, as that of a prompt
-  /// that is cut here. kNoToken: it is not, or is sampled.
+  /// Where the last stage predicts (EngineLimits::mtp): the token behind `tokens`, where it is known, as that of a
+  /// prompt that is cut here. kNoToken: it is not, or is sampled.
   int32_t next_token = kNoToken;
   /// What may follow the sampled tokens is wanted (SeqResult::drafted).
   bool draft = false;
@@ -140,8 +140,8 @@ struct SeqResult {
   std::vector<SampledToken>
       scores;                    ///< One per token of SeqSlice::scored, with SamplingParams::top_logprobs.
   std::vector<float> embedding;  ///< [D], where SeqSlice::pool is kLast or kMean.
-  /// What may follow `tokens`, up to the first of them that is not the one in the slice, where SeqSlice::draft asks for it:
-  /// kMtpTokens at most.
+  /// What may follow `tokens`, up to the first of them that is not the one in the slice, where SeqSlice::draft asks for
+  /// it: kMtpTokens at most.
   std::vector<int32_t> drafted;
   bool operator==(const SeqResult&) const = default;
 };

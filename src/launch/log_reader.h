@@ -25,8 +25,8 @@ int64_t SizeOf(const std::string& path);
 /// Follows a file that others append to, cut or replace.
 class LogFollower {
  public:
-  /// Begins at byte `from`, such as LogTail::end, or at the begin of another file that took its place; none: at its end, or
-  /// at its begin where there is no file yet.
+  /// Begins at byte `from`, such as LogTail::end, or at the begin of another file that took its place; none: at its
+  /// end, or at its begin where there is no file yet.
   explicit LogFollower(std::string path, std::optional<int64_t> from = std::nullopt);
   /// Calls `take` for each line that was completed since the last call.
   void poll(const std::function<void(std::string_view line)>& take);

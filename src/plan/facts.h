@@ -52,8 +52,8 @@ struct LayerFacts {
   int64_t attention_multiplies = 0;    ///< Of one row with one cached position.
 };
 
-/// What multi-token prediction adds to the node of the last stage, where a plan uses it. A node that is not of the first
-/// stage then holds the embedding, too.
+/// What multi-token prediction adds to the node of the last stage, where a plan uses it. A node that is not of the
+/// first stage then holds the embedding, too.
 struct MtpFacts {
   int64_t bytes = 0;                   ///< Weights, routed experts included.
   int64_t kv_values_per_position = 0;  ///< As LayerFacts.

@@ -100,8 +100,8 @@ int Bytes(Plan::KvDtype dtype);
 absl::Status Validate(const Plan& plan);
 
 /// Validate(plan), and checks that the plan is for this model: as many layers, every (layer, expert) owned,
-/// a head for multi-token prediction if the plan uses it, the same hash if both have one. Returns FailedPrecondition if the hashes differ, otherwise InvalidArgument
-/// with the layer, expected and got.
+/// a head for multi-token prediction if the plan uses it, the same hash if both have one. Returns FailedPrecondition if
+/// the hashes differ, otherwise InvalidArgument with the layer, expected and got.
 absl::Status Validate(const Plan& plan, const ModelFacts& model);
 
 /// The text of a plan file: stable and readable, with names instead of node ids. PlanFromJson reads it back

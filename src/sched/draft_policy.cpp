@@ -13,8 +13,8 @@ namespace {
 constexpr double kMargin = 1.02;
 /// Sequences of the step that have no draft wait so much longer for their token at most.
 constexpr double kOthersWait = 1.1;
-/// What is believed of a match before anything was seen, by its kind, of a draft model's token, and of one of the head for
-/// multi-token prediction; and how many seen tokens that is worth.
+/// What is believed of a match before anything was seen, by its kind, of a draft model's token, and of one of the head
+/// for multi-token prediction; and how many seen tokens that is worth.
 constexpr double kPriors[] = {0.3, 0.4, 0.5, 0.65, 0.8, 0.7, 0.75};
 constexpr size_t kModelKind = 5;
 constexpr size_t kMtpKind = 6;

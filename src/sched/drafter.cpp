@@ -16,8 +16,8 @@ constexpr int64_t kExpectedAtOnce = 64;
 /// A text is expected to go on for as long again as it has, and for so long at least.
 constexpr int64_t kLeftMin = 128;
 
-/// When the model's head drafted for so many steps of which none accepted any of it, it drafts for every so many only: it
-/// reads the output head once more each time.
+/// When the model's head drafted for so many steps of which none accepted any of it, it drafts for every so many only:
+/// it reads the output head once more each time.
 constexpr int64_t kUselessMax = 64;
 constexpr int64_t kAskEvery = 32;
 

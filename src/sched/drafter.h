@@ -1,6 +1,7 @@
 // Drafts for the sequences of a step: what may follow is looked up in each sequence's own tokens, came from the model's
-// own head with the step before, or comes from a small model, cut to what its request allows and to what pays. An engine samples every position anyway, by a key that does not know of drafts, so a
-// drafted token is accepted exactly when it is the one that would have come.
+// own head with the step before, or comes from a small model, cut to what its request allows and to what pays. An
+// engine samples every position anyway, by a key that does not know of drafts, so a drafted token is accepted exactly
+// when it is the one that would have come.
 #pragma once
 
 #include <cstdint>

@@ -50,8 +50,9 @@ class PrefixCache {
   /// nullopt, and nothing happens, where other tokens have the same key. CHECKs that next() finds nothing.
   std::optional<PrefixPlace> add(PrefixPlace at, std::span<const int32_t> tokens, BlockId block);
 
-  /// Takes over what `old` has in blocks and slots that the pools have, too, and that are `among` those that stay, in its
-  /// order of use, with those before them. Nobody uses a block of the old one; this one is empty, of the same caches, and its pools have no owners.
+  /// Takes over what `old` has in blocks and slots that the pools have, too, and that are `among` those that stay, in
+  /// its order of use, with those before them. Nobody uses a block of the old one; this one is empty, of the same
+  /// caches, and its pools have no owners.
   void take_over(const PrefixCache& old, const Among& among = {});
 
   /// An owner more for the block.

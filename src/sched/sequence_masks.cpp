@@ -107,8 +107,8 @@ void SequenceMasks::go_on(const std::deque<int32_t>& tokens, Known& known) {
   }
 }
 
-/// A token that was drafted, and its mask, are there already. A constraint that has looked ahead may have reached a limit
-/// by that alone: then it is asked again without, here as in compute_mask().
+/// A token that was drafted, and its mask, are there already. A constraint that has looked ahead may have reached a
+/// limit by that alone: then it is asked again without, here as in compute_mask().
 absl::Status SequenceMasks::take(int32_t token, Known& known) {
   PassForced(token, known.forced);
   known.draft.clear();

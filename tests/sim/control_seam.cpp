@@ -1,4 +1,5 @@
-// The control plane over the simulated network: linked in the place of src/cluster/control_{cache,client,service,peer}.cpp.
+// The control plane over the simulated network: linked in the place of
+// src/cluster/control_{cache,client,service,peer}.cpp.
 #include <atomic>
 #include <condition_variable>
 #include <memory>

@@ -114,8 +114,8 @@ class Network {
     uint64_t process = 0;
   };
   Caller caller() const { return {ThisMachine(), process(ThisMachine())}; }
-  /// Runs `run` on the machine at `address`: the status says what became of the way there and back. `cancelled` is asked
-  /// now and then.
+  /// Runs `run` on the machine at `address`: the status says what became of the way there and back. `cancelled` is
+  /// asked now and then.
   absl::Status call(const Caller& caller, const std::string& address,
                     std::function<absl::Status(const Process&)> run, Deadline deadline,
                     const std::function<bool()>& cancelled);

@@ -1,5 +1,5 @@
-// The system's threads, locks, clocks and randomness for this program: a program's own definitions are found before those of
-// libraries. Outside of a simulation each call goes on to the system.
+// The system's threads, locks, clocks and randomness for this program: a program's own definitions are found before
+// those of libraries. Outside of a simulation each call goes on to the system.
 #include <dlfcn.h>
 #include <pthread.h>
 #include <sched.h>

@@ -1,6 +1,6 @@
-// The threads of the code under test, as fibers of one thread: a seed decides whose turn it is, and the clock moves when
-// all of them wait. posix.cpp puts it in the place of the system's threads, locks and clocks for a whole program, so that
-// nothing of the product is built differently (docs/decisions/0028).
+// The threads of the code under test, as fibers of one thread: a seed decides whose turn it is, and the clock moves
+// when all of them wait. posix.cpp puts it in the place of the system's threads, locks and clocks for a whole program,
+// so that nothing of the product is built differently (docs/decisions/0028).
 #pragma once
 
 #include <pthread.h>
@@ -28,8 +28,8 @@ class Turns {
  public:
   explicit Turns(uint64_t seed) : random_(seed, /*stream=*/1), entropy_(seed, /*stream=*/7) {}
 
-  /// Runs `body` as the first thread, and those that it starts, until it returns. Ends the process where all threads wait
-  /// for one another.
+  /// Runs `body` as the first thread, and those that it starts, until it returns. Ends the process where all threads
+  /// wait for one another.
   void run(std::function<void()> body);
 
   /// Whether the caller is one of the threads.

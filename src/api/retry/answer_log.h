@@ -1,5 +1,6 @@
 // The file behind AnswerRecords: changes are appended, and the file is written anew, from itself, where most of it is
-// outdated. A thread of its own does both, twenty times a second: what a killed process had not written is computed again.
+// outdated. A thread of its own does both, twenty times a second: what a killed process had not written is computed
+// again.
 #pragma once
 
 #include <condition_variable>
@@ -29,8 +30,8 @@ struct AnswerLogEntry {
 
 inline constexpr int kLoggedChoicesMax = 1024;
 
-/// What a file may hold at once: well above what AnswerRecords keeps by default, and well below what memory holds. A file
-/// may name the last choice of every entry.
+/// What a file may hold at once: well above what AnswerRecords keeps by default, and well below what memory holds. A
+/// file may name the last choice of every entry.
 struct AnswerLogLimits {
   size_t entries = 1 << 16;
   size_t choices = 1 << 20;  ///< Of all entries.

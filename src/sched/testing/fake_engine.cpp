@@ -349,8 +349,8 @@ void FakeEngine::execute_slice(StepId step, const SeqSlice& slice, StepResult& r
   execute_head(slice, known, result);
 }
 
-// The head's layer holds, for each position, the token behind it; but where blocks were shared, that of the sequence that
-// wrote the block's last row.
+// The head's layer holds, for each position, the token behind it; but where blocks were shared, that of the sequence
+// that wrote the block's last row.
 void FakeEngine::execute_head(const SeqSlice& slice, const Known& known, StepResult& result) {
   if (!options_.limits.mtp) {
     if (slice.draft || slice.next_token != kNoToken) violation("a slice asks for drafts that nobody makes");

@@ -82,10 +82,11 @@ class FakeEngine : public Engine {
   void lose(const absl::Status& status);
   /// Up again with empty caches, as a new generation.
   void recover(EngineLimits limits) { recover(limits, KeptCaches::kNone); }
-  /// As recover(), with the caches as they were (State::keeps_caches). Of the steps that were in flight it wrote rubbish.
+  /// As recover(), with the caches as they were (State::keeps_caches). Of the steps that were in flight it wrote
+  /// rubbish.
   void recover_with_caches(EngineLimits limits) { recover(limits, KeptCaches::kAll); }
-  /// As recover_with_caches(), but only of what was wanted of the last generation: the rest is rubbish, and all is where
-  /// nobody said.
+  /// As recover_with_caches(), but only of what was wanted of the last generation: the rest is rubbish, and all is
+  /// where nobody said.
   void recover_with_wanted(EngineLimits limits) { recover(limits, KeptCaches::kWanted); }
   void want_caches(uint64_t generation, std::vector<CachedPlace> places, Duration worth) override;
   /// While held, steps are accepted but none is executed.
