@@ -5,6 +5,13 @@ import openai
 # The two end-of-text ids of the demo model. A request that forbids them runs up to its limit.
 NEVER_END = {"4087": -100, "4089": -100}
 
+# A request that goes on until its client leaves, for tests that do something meanwhile: as many tokens as the context holds, at
+# a heat at which no text repeats, so that drafts save no steps. A fast machine still has them in a second or two: what a test
+# does meanwhile follows at once, or the cluster is SLOW.
+ENDLESS = {"max_tokens": 1900, "temperature": 1.5, "seed": 1, "logit_bias": NEVER_END}
+# Nodes that compute with the plain kernels: the same bits, at a hundredth of the speed or so.
+SLOW = ("--threads", "1", "--isa", "reference")
+
 QUESTIONS = [
     "What is the capital of Portugal?",
     "What is 38 + 47?",

@@ -8,7 +8,7 @@ import httpx
 import openai
 import pytest
 
-from dialogue import NEVER_END, QUESTIONS, ask, client_of, model_of, user
+from dialogue import ENDLESS, QUESTIONS, ask, client_of, model_of, user
 from local_cluster import wait_until
 
 
@@ -220,7 +220,7 @@ def test_slow_clients_do_not_hold_up_others(single, api):
 @pytest.mark.parametrize("stream", [False, True])
 @pytest.mark.parametrize("how", ["close", "reset"])
 def test_a_client_that_leaves_frees_its_blocks(single, api, stream, how):
-    body = json.dumps({"messages": user("hi"), "max_tokens": 1900, "stream": stream, "logit_bias": NEVER_END})
+    body = json.dumps({"messages": user("hi"), "stream": stream, **ENDLESS})
     connection = socket.create_connection(address(single), timeout=20)
     connection.sendall(posted(body))
     assert wait_until(lambda: cache(api)["blocks"]["used"] > 0, 20)

@@ -10,7 +10,7 @@ import httpx
 import openai
 import pytest
 
-from dialogue import NEVER_END, QUESTIONS, ask, client_of, model_of, user
+from dialogue import ENDLESS, QUESTIONS, SLOW, ask, client_of, model_of, user
 from local_cluster import wait_until
 
 PAGE = "https://chat.example"
@@ -145,7 +145,7 @@ def test_with_cors_the_pages_named_may_post_and_read_everything(make_cluster):
 def test_keys_and_their_limits(make_cluster, tmp_path):
     keys = tmp_path / "keys"
     keys.write_text("# ours\nkey-of-ann name=ann concurrent=1\nkey-of-bob name=bob per-minute=2\n")
-    cluster = make_cluster(0, serve_args=("--api-key-file", keys, "--open-metrics"))
+    cluster = make_cluster(0, serve_args=("--api-key-file", keys, "--open-metrics", *SLOW))
     with session(cluster) as api:
         assert api.get("/health").status_code == api.get("/metrics").status_code == 200
         assert wait_until(lambda: api.get("/health").json()["status"] == "ok", 20)
@@ -163,8 +163,7 @@ def test_keys_and_their_limits(make_cluster, tmp_path):
         ann = openai.OpenAI(base_url=cluster.url + "/v1", api_key="key-of-ann", max_retries=0,
                             http_client=httpx.Client(trust_env=False))
         model = model_of(ann)
-        long = {"model": model, "messages": user("hi"), "max_tokens": 1900, "stream": True,
-                "extra_body": {"logit_bias": NEVER_END}}
+        long = {"model": model, "messages": user("hi"), "stream": True, **ENDLESS}
         running = ann.chat.completions.create(**long)
         next(iter(running))
         with pytest.raises(openai.RateLimitError):

@@ -8,7 +8,7 @@ import pytest
 import requests
 
 from conftest import LONG_TIMEOUT
-from dialogue import NEVER_END, QUESTIONS, ask, client_of
+from dialogue import ENDLESS, QUESTIONS, SLOW, ask, client_of
 from fine_tune import tuned
 from local_cluster import wait_until
 
@@ -100,9 +100,9 @@ models:
 
 def test_one_that_waits_for_room_gets_it_when_the_busy_one_is_unloaded(make_cluster, folder):
     cluster = make_cluster(0, model=None, serve_args=("--models", str(folder), "--memory", "30MiB",
-                                                      "--kv-positions", "4096", "--speculate", "off"))
+                                                      "--kv-positions", "4096", *SLOW))
     url = f"{cluster.url}/v1/completions"
-    body = {"model": "first", "prompt": "Once", "max_tokens": 1900, "logit_bias": NEVER_END, "stream": True}
+    body = {"model": "first", "prompt": "Once", "stream": True, **ENDLESS, "max_tokens": 150}
     with requests.post(url, json=body, stream=True) as stream, ThreadPoolExecutor(1) as pool:
         lines = stream.iter_lines()
         next(lines)

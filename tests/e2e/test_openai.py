@@ -2,7 +2,7 @@
 import openai
 import pytest
 
-from dialogue import NEVER_END, QUESTIONS, ask, client_of, model_of, user
+from dialogue import ENDLESS, NEVER_END, QUESTIONS, ask, client_of, model_of, user
 from local_cluster import wait_until
 
 
@@ -191,8 +191,7 @@ def test_the_model_says_how_long_its_context_is(single):
 
 def test_a_client_that_leaves_frees_its_blocks(trio):
     client = client_of(trio)
-    with client.chat.completions.create(model=model_of(client), messages=user("hi"), temperature=0, max_tokens=1900,
-                                        logit_bias=NEVER_END, stream=True) as stream:
+    with client.chat.completions.create(model=model_of(client), messages=user("hi"), stream=True, **ENDLESS) as stream:
         for _ in zip(range(4), stream):
             pass
     assert wait_until(lambda: trio.cache_stats()["blocks"]["used"] == 0, 10), trio.cache_stats()

@@ -5,7 +5,7 @@ import threading
 import openai
 import pytest
 
-from dialogue import NEVER_END, QUESTIONS, ask, client_of, model_of, user
+from dialogue import ENDLESS, NEVER_END, QUESTIONS, ask, client_of, model_of, user
 from local_cluster import wait_until
 
 # Every kind of sampling, with so many tokens that all requests are running when the worker is lost.
@@ -98,7 +98,7 @@ def test_a_worker_that_hangs_and_continues_changes_no_text(make_cluster):
 def test_a_stream_over_a_worker_that_never_returns_ends_at_its_deadline_with_the_reason(make_cluster):
     cluster = make_cluster(2, serve_args=("--split", "2,2,2", "--request-timeout", "8"))
     before = ask(client_of(cluster), QUESTIONS[2])
-    stream = Stream(cluster, QUESTIONS[2], dict(REQUESTS[0], max_tokens=1900))
+    stream = Stream(cluster, QUESTIONS[2], ENDLESS)
     with concurrent.futures.ThreadPoolExecutor() as pool:
         text = pool.submit(stream.read)
         assert stream.begun.wait(30)

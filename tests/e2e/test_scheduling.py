@@ -9,13 +9,13 @@ import openai
 import pytest
 
 from conftest import LONG_TIMEOUT, SPREAD
-from dialogue import NEVER_END, client_of, model_of, user
+from dialogue import ENDLESS, client_of, model_of, user
 from local_cluster import wait_until
 from test_many_streams import all_at_once, requests
 
 # A step of one row has room for one sequence: one slot.
 ONE_SLOT = ("--rows-per-step", "1", *LONG_TIMEOUT)
-WAIT_S = 60
+WAIT_S = 120
 # A request of each API.
 API_BODIES = {
     "/v1/chat/completions": {"messages": user("The tide comes in."), "max_tokens": 1},
@@ -40,8 +40,8 @@ def http(cluster, key="unused"):
 
 def endless(api, **options):
     """A stream that has begun to answer once this returns, and goes on until it is closed."""
-    stream = api.chat.completions.create(model=model_of(api), messages=user("Tell me a story."), max_tokens=1900, stream=True,
-                                         extra_body={"logit_bias": NEVER_END, **options})
+    stream = api.chat.completions.create(model=model_of(api), messages=user("Tell me a story."), stream=True,
+                                         extra_body=options, **ENDLESS)
     for chunk in stream:
         if chunk.choices[0].delta.content:
             return stream

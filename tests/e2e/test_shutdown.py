@@ -10,15 +10,13 @@ import urllib.request
 import openai
 import pytest
 
-from dialogue import NEVER_END, QUESTIONS, client_of, model_of, user
+from dialogue import ENDLESS, QUESTIONS, SLOW, client_of, model_of, user
 from local_cluster import get_text, wait_until
-
-SLOW = ("--threads", "1", "--isa", "reference")
 
 
 def endless(client, **options):
-    return client.chat.completions.create(model=model_of(client), messages=user(QUESTIONS[2]), temperature=0,
-                                          logit_bias=NEVER_END, **{"max_tokens": 1900, **options})
+    return client.chat.completions.create(model=model_of(client), messages=user(QUESTIONS[2]),
+                                          **{**ENDLESS, **options})
 
 
 def terminate(process):

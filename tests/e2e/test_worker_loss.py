@@ -8,12 +8,12 @@ import openai
 import pytest
 
 from black_hole import BlackHole
-from dialogue import NEVER_END, QUESTIONS, ask, client_of, model_of, user
+from dialogue import ENDLESS, QUESTIONS, SLOW, ask, client_of, model_of, user
 from local_cluster import wait_until
 
 LOSS_NOTICED_S = 10.0
 QUESTION = QUESTIONS[2]
-FAIL = ("--split", "2,2,2", "--experts", "round_robin:3", "--on-loss", "fail")
+FAIL = ("--split", "2,2,2", "--experts", "round_robin:3", "--on-loss", "fail", *SLOW)
 
 
 @pytest.fixture
@@ -30,12 +30,11 @@ def descriptors(process):
 def endless_stream(cluster):
     """A stream that would run long beyond the loss of the worker."""
     client = client_of(cluster)
-    return client.chat.completions.create(model=model_of(client), messages=user(QUESTION), temperature=0,
-                                          max_tokens=1900, logit_bias=NEVER_END, stream=True)
+    return client.chat.completions.create(model=model_of(client), messages=user(QUESTION), stream=True, **ENDLESS)
 
 
 def endless_request(cluster):
-    return ask(client_of(cluster), QUESTION, max_tokens=1900, logit_bias=NEVER_END)
+    return ask(client_of(cluster), QUESTION, **ENDLESS)
 
 
 def drain(stream):
@@ -106,7 +105,7 @@ def test_a_worker_behind_a_silent_network_ends_requests_by_name_and_may_return(m
 
 
 def test_the_loss_of_a_worker_with_experts_only_is_noticed_as_well(make_cluster):
-    cluster = make_cluster(2, serve_args=("--split", "3,3", "--experts", "round_robin:3", "--on-loss", "fail"))
+    cluster = make_cluster(2, serve_args=("--split", "3,3", "--experts", "round_robin:3", "--on-loss", "fail", *SLOW))
     process = cluster.workers[1]
     lose_and_return(cluster, 1, process.kill, process.start)
 
