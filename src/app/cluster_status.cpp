@@ -122,7 +122,8 @@ std::string ClusterStatusJson(RemoteCluster& cluster, const PipelineEngine& engi
   out["model"] = {{"name", model.facts.name},
                   {"hash", model.facts.hash},
                   {"layers", std::ssize(model.facts.layers)},
-                  {"context", model.spec.max_positions}};
+                  {"context", model.spec.max_positions},
+                  {"vocabulary", model.spec.vocabulary}};
   out["cache"] = {{"blocks", limits.blocks},
                   {"positions_per_block", kBlockPositions},
                   {"state_slots", limits.state_slots}};
@@ -148,6 +149,8 @@ std::string ClusterStatusJson(RemoteCluster& cluster, const PipelineEngine& engi
     out["move"] = {{"why", planned.move->why}};
     if (!planned.move->failed.ok()) out["move"]["error"] = Message(planned.move->failed);
   }
+  out["predicted"] = planned.predicted.ok() ? PredictedJson(*planned.predicted)
+                                            : Json{{"error", Message(planned.predicted.status())}};
   out["plan"] = plan == nullptr ? std::vector<std::string>() : plan->notes;
   return out.dump(2, ' ', false, Json::error_handler_t::replace);
 }

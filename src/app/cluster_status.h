@@ -7,11 +7,13 @@
 #include <vector>
 
 #include "absl/status/status.h"
+#include "absl/status/statusor.h"
 #include "app/command.h"
 #include "cluster/remote_cluster.h"
 #include "cluster/replanner.h"
 #include "cluster/supervisor.h"
 #include "exec/pipeline_engine.h"
+#include "plan/compare.h"
 
 namespace shoal {
 
@@ -29,13 +31,14 @@ struct PlannedNodes {
   std::vector<NodeFacts> facts;
   std::vector<LeftOutMember> left_out;
   std::optional<Supervisor::Move> move;  ///< To another plan.
+  absl::StatusOr<Predicted> predicted;   ///< Of the plan in use; an error says why there is nothing.
 };
 
 /// {"status", "degraded", "error", "generation", "model": {...}, "cache": {...}, "nodes": [{"name", "state", "error",
 /// "layers", "experts", ...}], "plan": [...]}. "error" is why the cluster is not up now, a node's why it is
 /// not. "degraded": whether the plan does without a node, which then has "out": {"since", "for_s", "why", "drained"}.
-/// "move": {"why", "error"}, while nodes load for another plan, or where they could not. plan: of the last
-/// attempt; nullptr where none was made so far.
+/// "move": {"why", "error"}, while nodes load for another plan, or where they could not. "predicted": as PredictedJson, or
+/// {"error"}. plan: of the last attempt; nullptr where none was made so far.
 std::string ClusterStatusJson(RemoteCluster& cluster, const PipelineEngine& engine, const Plan* plan,
                               const OpenedModel& model, const PlannedNodes& planned);
 

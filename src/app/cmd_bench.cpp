@@ -6,6 +6,7 @@
 
 #include "app/bench_report.h"
 #include "app/command.h"
+#include "app/plan_check.h"
 #include "app/progress.h"
 #include "base/clock.h"
 #include "base/log.h"
@@ -43,6 +44,8 @@ struct BenchFlags {
   std::string transport = "inproc";
   bool roofline = false;
   bool json = false;
+  bool check_plan = false;
+  PlanCheck check;
   ComputeFlags compute;
   PackedCacheFlags packed_cache;
 };
@@ -358,6 +361,12 @@ absl::Status MeasureModel(BenchFlags& flags, const RooflineMeter& meter, BenchRe
 }
 
 absl::Status Bench(BenchFlags flags) {
+  if (flags.check_plan) {
+    flags.check.model = flags.model;
+    flags.check.runs = flags.runs;
+    flags.check.json = flags.json;
+    return CheckPlan(flags.check);
+  }
   BenchReport report;
   report.machine = ReadTopology();
   ASSIGN_OR_RETURN(const std::vector<int> cpus, flags.compute.chosen_cpus());
@@ -389,7 +398,8 @@ Command AddBenchCommand(Flags root) {
   auto flags = std::make_shared<BenchFlags>();
   Flags app = root.add_subcommand(
       "bench", "Measure a model, or a shape with random weights, against the bounds of this machine");
-  const Flag model = app.add_option("--model", flags->model, "Model folder");
+  const Flag model =
+      app.add_option("--model", flags->model, "Model folder; with --check-plan: a model's name");
   const Flag shape =
       app.add_option("--shape", flags->shape,
                      "A: Qwen3-1.7B; B: Qwen3-30B-A3B cut to 6 layers; random, 4 bits in groups of 64");
@@ -425,11 +435,21 @@ Command AddBenchCommand(Flags root) {
       .excludes(split);
   app.add_option("--transport", flags->transport, "Between the nodes: inproc (default) or grpc");
   app.add_flag("--json", flags->json, "For scripts");
+  const Flag check = app.add_flag(
+      "--check-plan", flags->check_plan,
+      "Hold a running, idle cluster to what its plan predicts: tokens/s, time to the first token");
+  check.excludes(shape).excludes(roofline);
+  app.add_option("--url", flags->check.url, "Its coordinator (default http://127.0.0.1:8000)").needs(check);
+  app.add_option("--api-key", flags->check.api_key, "The key that it wants, if any").envname("SHOAL_API_KEY");
+  app.add_option("--within", flags->check.within,
+                 "Fail where a prediction is further off than so many percent")
+      .range(0.1, 1e6)
+      .needs(check);
   flags->compute.add_to(app);
   flags->packed_cache.add_to(app);
   app.require([flags] {
-    const bool given = !flags->model.empty() || !flags->shape.empty() || flags->roofline;
-    return given ? "" : "--model, --shape or --roofline";
+    const bool given = !flags->model.empty() || !flags->shape.empty() || flags->roofline || flags->check_plan;
+    return given ? "" : "--model, --shape, --roofline or --check-plan";
   });
   return {app, [flags] { return Bench(*flags); }};
 }

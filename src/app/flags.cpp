@@ -25,6 +25,11 @@ Flag Flag::excludes(Flag other) const {
   return *this;
 }
 
+Flag Flag::needs(Flag other) const {
+  option_->needs(other.option_);
+  return *this;
+}
+
 Flag Flag::envname(const char* variable) const {
   option_->envname(variable);
   return *this;

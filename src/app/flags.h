@@ -29,6 +29,8 @@ class Flag {
   bool given() const;
   /// Both at once are refused.
   Flag excludes(Flag other) const;
+  /// Refused without the other.
+  Flag needs(Flag other) const;
   /// Where the flag is not given, this environment variable is read.
   Flag envname(const char* variable) const;
   /// Several values may be given in one argument, separated by `separator`.

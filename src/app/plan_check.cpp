@@ -98,7 +98,8 @@ absl::StatusOr<Server> Ask(const PlanCheck& check) {
   const Json& requests = MemberOf(stats, "requests");
   const double busy = Number(requests, "running") + Number(requests, "waiting");
   if (busy > 0)
-    return FailedPrecondition("{} requests run: an idle cluster is measured; try again when they have ended", busy);
+    return FailedPrecondition("{} requests run: an idle cluster is measured; try again when they have ended",
+                              busy);
   return server;
 }
 
@@ -125,7 +126,8 @@ class Meter {
       const Requests more{.prompt = prompt, .tokens = 1 + kTokens, .streams = streams};
       const int64_t first = prompts_ + 1;
       prompts_ += streams;
-      RETURN_IF_ERROR(seconds_of(one, first).status());  // From here on the prompts are cached, where there is a cache.
+      RETURN_IF_ERROR(
+          seconds_of(one, first).status());  // From here on the prompts are cached, where there is a cache.
       ASSIGN_OR_RETURN(const double short_s, seconds_of(one, first));
       ASSIGN_OR_RETURN(const double long_s, seconds_of(more, first));
       if (long_s <= short_s)
@@ -222,8 +224,10 @@ std::string ReportText(const std::vector<Checked>& all) {
 }
 
 std::string ReportJson(const Server& server, const std::vector<Checked>& all) {
-  Json json = {{"model", server.model}, {"bound_1", TextOf(server.predicted, "bound_1")},
-               {"bound_16", TextOf(server.predicted, "bound_16")}, {"checks", Json::array()}};
+  Json json = {{"model", server.model},
+               {"bound_1", TextOf(server.predicted, "bound_1")},
+               {"bound_16", TextOf(server.predicted, "bound_16")},
+               {"checks", Json::array()}};
   for (const Checked& one : all) {
     Json entry = {{"what", one.what}, {"unit", one.unit}, {"predicted", one.predicted}};
     if (one.skipped.empty()) {
@@ -248,8 +252,8 @@ absl::Status CheckPlan(const PlanCheck& check) {
     return FailedPrecondition("nothing could be measured");
   for (const Checked& one : all) {
     if (check.within > 0 && one.skipped.empty() && 100 * std::abs(one.error()) > check.within) {
-      return OutOfRange("{}: predicted {:.4g} {}, measured {:.4g}: more than {} % apart", one.what, one.predicted,
-                        one.unit, one.measured, check.within);
+      return OutOfRange("{}: predicted {:.4g} {}, measured {:.4g}: more than {} % apart", one.what,
+                        one.predicted, one.unit, one.measured, check.within);
     }
   }
   return absl::OkStatus();

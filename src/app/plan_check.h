@@ -12,7 +12,8 @@ struct PlanCheck {
   std::string api_key;
   std::string model;  ///< Of a server of several; empty: the first of /v1/models.
   int runs = 3;       ///< Of each measurement, after one to warm up; the median counts.
-  double within = 0;  ///< Largest error, in percent of what is measured, that is no error of the command; 0: any.
+  double within =
+      0;  ///< Largest error, in percent of what is measured, that is no error of the command; 0: any.
   bool json = false;
 };
 

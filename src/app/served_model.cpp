@@ -396,8 +396,10 @@ absl::Status ServedModel::start_api(const DeclaredModel& declared, const Serving
 OpenAiOptions ServedModel::openai_options() const {
   OpenAiOptions options;
   options.cluster_status = [this] {
-    return ClusterStatusJson(*cluster_, *engine_, supervisor_->plan().get(), model_,
-                             {planner_->nodes(), planner_->left_out(), supervisor_->move()});
+    const auto plan = supervisor_->plan();
+    return ClusterStatusJson(*cluster_, *engine_, plan.get(), model_,
+                             {planner_->nodes(), planner_->left_out(), supervisor_->move(),
+                              planner_->predicted(cluster_->members(), plan.get())});
   };
   options.load_progress = [this] { return cluster_->load_progress(); };
   options.nodes_out = [this] {

@@ -346,6 +346,11 @@ void ServingPlanner::opens(const Plan& plan) const {
   options_.ledger->set(options_.identity, std::move(taken));
 }
 
+absl::StatusOr<Predicted> ServingPlanner::predicted(const Members& members, const Plan* plan) const {
+  if (plan == nullptr) return NotFound("no plan was made so far");
+  return PredictPlan(*plan, options_.model, nodes(), links_.links(members));
+}
+
 std::vector<NodeFacts> ServingPlanner::nodes() const {
   const std::lock_guard lock(mutex_);
   return nodes_;

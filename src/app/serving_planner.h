@@ -16,6 +16,7 @@
 #include "cluster/link_table.h"
 #include "cluster/member.h"
 #include "cluster/replanner.h"
+#include "plan/compare.h"
 #include "plan/left_out.h"
 
 namespace shoal {
@@ -80,6 +81,8 @@ class ServingPlanner {
   /// From now on plans do without the node of this name, or, where `drained` is false, no longer for that reason. NotFound:
   /// no such node. InvalidArgument: it is this process. FailedPrecondition: the others can't do without it.
   absl::Status drain(Members& members, const std::string& node, bool drained);
+  /// What is predicted of a plan of these members. Errors as PredictPlan; NotFound: nullptr.
+  absl::StatusOr<Predicted> predicted(const Members& members, const Plan* plan) const;
   std::vector<LeftOutMember> left_out() const { return replanner_->left_out(); }
 
   /// What the nodes of a plan of make_plan(), or of better_plan(), are to have room for.

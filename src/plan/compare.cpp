@@ -2,7 +2,9 @@
 
 #include <algorithm>
 #include <limits>
+#include <nlohmann/json.hpp>
 
+#include "base/status.h"
 #include "base/text.h"
 #include "plan/fastest.h"
 #include "plan/predict.h"
@@ -41,18 +43,6 @@ std::string BoundOf(const Plan& plan, const Machines& machines, const ModelFacts
   return name;
 }
 
-Predicted Predict(const Plan& plan, const ModelFacts& model, const Machines& machines) {
-  const Predictor predictor(plan, model, machines);
-  const Predictor::Decode one = predictor.decode(1, kPlanContext);
-  const Predictor::Decode many = predictor.decode(kThroughputStreams, kPlanContext);
-  return {.tokens_per_s_1 = one.tokens_per_s,
-          .tokens_per_s_16 = many.tokens_per_s,
-          .ttft_2k_s = predictor.ttft_s(kShortPrompt),
-          .ttft_16k_s = predictor.ttft_s(kLongPrompt),
-          .bound_1 = BoundOf(plan, machines, model, one.step, 1),
-          .bound_16 = BoundOf(plan, machines, model, many.step, kThroughputStreams / many.steps)};
-}
-
 std::string ExpertsText(const Plan& plan) {
   std::vector<bool> owners(plan.nodes.size());
   bool any = false;
@@ -86,8 +76,8 @@ ComparedPlan Describe(std::string name, const Plan& plan, const ModelFacts& mode
     sequences = std::min(*sequences, room / costs[i].cache_bytes());
   }
   if (sequences != std::numeric_limits<int64_t>::max()) out.sequences_2k = sequences;
-  const absl::StatusOr<Machines> machines = Machines::Of(plan, nodes, request.links);
-  if (machines.ok()) out.predicted = Predict(plan, model, *machines);
+  absl::StatusOr<Predicted> predicted = PredictPlan(plan, model, nodes, request.links);
+  if (predicted.ok()) out.predicted = *std::move(predicted);
   return out;
 }
 
@@ -147,6 +137,30 @@ std::string Seconds(double seconds) {
 }
 
 }  // namespace
+
+absl::StatusOr<Predicted> PredictPlan(const Plan& plan, const ModelFacts& model,
+                                      const std::vector<NodeFacts>& nodes,
+                                      const std::vector<LinkFacts>& links) {
+  ASSIGN_OR_RETURN(const Machines machines, Machines::Of(plan, nodes, links));
+  const Predictor predictor(plan, model, machines);
+  const Predictor::Decode one = predictor.decode(1, kPlanContext);
+  const Predictor::Decode many = predictor.decode(kThroughputStreams, kPlanContext);
+  return Predicted{.tokens_per_s_1 = one.tokens_per_s,
+                   .tokens_per_s_16 = many.tokens_per_s,
+                   .ttft_2k_s = predictor.ttft_s(kShortPrompt),
+                   .ttft_16k_s = predictor.ttft_s(kLongPrompt),
+                   .bound_1 = BoundOf(plan, machines, model, one.step, 1),
+                   .bound_16 = BoundOf(plan, machines, model, many.step, kThroughputStreams / many.steps)};
+}
+
+nlohmann::ordered_json PredictedJson(const Predicted& predicted) {
+  return {{"tokens_per_s_1", predicted.tokens_per_s_1},
+          {"tokens_per_s_16", predicted.tokens_per_s_16},
+          {"ttft_2k_s", predicted.ttft_2k_s},
+          {"ttft_16k_s", predicted.ttft_16k_s},
+          {"bound_1", predicted.bound_1},
+          {"bound_16", predicted.bound_16}};
+}
 
 Comparison CompareStrategies(const ModelFacts& model, const std::vector<NodeFacts>& nodes,
                              const PlanRequest& request, const Plan& chosen) {

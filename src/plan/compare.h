@@ -2,10 +2,12 @@
 #pragma once
 
 #include <cstdint>
+#include <nlohmann/json_fwd.hpp>
 #include <optional>
 #include <string>
 #include <vector>
 
+#include "absl/status/statusor.h"
 #include "plan/cost.h"
 #include "plan/facts.h"
 #include "plan/plan.h"
@@ -47,6 +49,14 @@ struct Comparison {
   bool links_assumed = false;      ///< Some links were not measured.
   std::vector<std::string> notes;  ///< "one machine is faster ...", "two replicas serve more ...".
 };
+
+/// InvalidArgument names the node whose rates are missing. Links that are not known are assumed (Machines).
+absl::StatusOr<Predicted> PredictPlan(const Plan& plan, const ModelFacts& model,
+                                      const std::vector<NodeFacts>& nodes,
+                                      const std::vector<LinkFacts>& links);
+/// {"tokens_per_s_1", "tokens_per_s_16", "ttft_2k_s", "ttft_16k_s", "bound_1", "bound_16"}, as `shoal plan --json` and
+/// /cluster/status show it.
+nlohmann::ordered_json PredictedJson(const Predicted& predicted);
 
 /// All strategies that the facts permit, the three objectives of "fastest", `chosen` itself where none of them gives it, and
 /// each node that can hold the whole model alone. context: cache sizes of `request` count as asked.

@@ -63,14 +63,7 @@ Json StrategyJson(const ComparedPlan& plan) {
                {"messages_max", plan.per_token.messages()},
                {"nodes", MemoryJson(plan.memory)},
                {"predicted", nullptr}};
-  if (plan.predicted.has_value()) {
-    json["predicted"] = {{"tokens_per_s_1", plan.predicted->tokens_per_s_1},
-                         {"tokens_per_s_16", plan.predicted->tokens_per_s_16},
-                         {"ttft_2k_s", plan.predicted->ttft_2k_s},
-                         {"ttft_16k_s", plan.predicted->ttft_16k_s},
-                         {"bound_1", plan.predicted->bound_1},
-                         {"bound_16", plan.predicted->bound_16}};
-  }
+  if (plan.predicted.has_value()) json["predicted"] = PredictedJson(*plan.predicted);
   return json;
 }
 

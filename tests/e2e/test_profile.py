@@ -4,7 +4,7 @@ import os
 
 import pytest
 
-from dialogue import ask, client_of
+from dialogue import ENDLESS, ask, client_of, model_of
 from test_join import Home
 
 RATES = ("read_gbs", "int8_gops", "f32_gflops")
@@ -100,6 +100,48 @@ def test_a_fastest_plan_gives_the_answers_of_one_node(measured, single):
     assert all(node["layers"] is not None for node in status["nodes"]), "every node that was asked for has a layer"
     question = "What is the capital of Portugal?"
     assert ask(client_of(cluster), question) == ask(client_of(single), question)
+
+
+def test_a_running_cluster_is_held_to_its_plan(measured, succeed, run):
+    cluster = measured()
+    predicted = cluster.status()["predicted"]
+    assert predicted["tokens_per_s_16"] > predicted["tokens_per_s_1"] > 0 and predicted["bound_1"]
+    words = ("bench", "--check-plan", "--url", cluster.url, "--runs", "1")
+    checks = {check["what"]: check for check in json.loads(succeed(*words, "--json"))["checks"]}
+    one = checks["one stream"]
+    assert one["predicted"] == predicted["tokens_per_s_1"] and one["measured"] > 0
+    assert abs(one["error"] - (one["predicted"] / one["measured"] - 1)) < 1e-9
+    assert "context is 2048, 2049 are needed" in checks["first token of 2048"]["not_measured"]
+    assert "tokens/s" in succeed(*words) and cluster.cache_stats()["requests"] == {"running": 0, "waiting": 0}
+
+    # Nothing else may run meanwhile.
+    client = client_of(cluster)
+    with client.completions.create(model=model_of(client), prompt="Once", stream=True, **ENDLESS) as stream:
+        next(iter(stream))
+        cluster.workers[0].pause()  # So that it runs on until it was seen.
+        refused = run(*words)
+        cluster.workers[0].resume()
+    assert refused.returncode == 1 and "1 requests run" in refused.stderr, refused
+
+
+def test_an_error_beyond_the_bound_is_told(make_cluster, demo_model, run, tmp_path):
+    # A machine that was declared to be a million times as fast as any.
+    rates = {"memory_gb": 8, "read_gbs": 1e8, "int8_gops": 1e9, "f32_gflops": 1e9}
+    described = {"devices": [{"device_id": "first", "role": "coordinator", "capabilities": rates}],
+                 "model": {"name": demo_model.name}}
+    (tmp_path / "cluster.json").write_text(json.dumps(described))
+    cluster = make_cluster(0, serve_args=("--cluster", tmp_path / "cluster.json"))
+    words = ("bench", "--check-plan", "--url", cluster.url, "--runs", "1")
+    done = run(*words, "--within", "25")
+    assert done.returncode == 1 and "more than 25 % apart" in done.stderr, done
+    assert run(*words).returncode == 0
+
+
+def test_what_is_not_measured_is_held_to_nothing(trio, run):
+    done = run("bench", "--check-plan", "--url", trio.url)
+    assert done.returncode == 1 and "the rates of node 'coordinator' are not known" in done.stderr, done
+    done = run("bench", "--within", "5", "--roofline")
+    assert done.returncode == 2 and "--check-plan" in done.stderr, done
 
 
 def test_nodes_that_gain_nothing_are_left_out_where_that_is_wanted(measured):

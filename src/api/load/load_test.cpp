@@ -80,6 +80,18 @@ TEST(Workload, ARequestIsAFunctionOfSeedAndNumber) {
   EXPECT_FALSE(Workload::Create({.extra = "[1]"}).ok());
 }
 
+TEST(Workload, PromptsOfTokenIdsAreAsLongAsAsked) {
+  WorkloadOptions options{.endpoint = LoadEndpoint::kCompletions, .prompt_words = "300", .token_ids = 7};
+  const auto load = Workload::Create(options);
+  ASSERT_TRUE(load.ok()) << ToString(load.status());
+  const auto ids = Json::parse(load->body(0))["prompt"].get<std::vector<int64_t>>();
+  EXPECT_EQ(ids.size(), 300U);
+  EXPECT_EQ(std::set<int64_t>(ids.begin(), ids.end()), (std::set<int64_t>{0, 1, 2, 3, 4, 5, 6}));
+  EXPECT_NE(load->body(0), load->body(1));
+  options.endpoint = LoadEndpoint::kChat;
+  EXPECT_EQ(Workload::Create(options).status().code(), absl::StatusCode::kInvalidArgument);
+}
+
 TEST(PoissonArrivals, HaveTheRateAndTheSpreadOfAPoissonProcess) {
   PoissonArrivals arrivals(10, 3);
   std::vector<double> gaps;

@@ -33,6 +33,13 @@ bool ParseNumber(std::string_view text, int64_t& value) {
   return error == std::errc{} && end == text.data() + text.size() && value >= 1 && value <= kLengthMax;
 }
 
+std::vector<int64_t> TokenIds(RandomStream& random, int64_t count, int64_t below) {
+  std::vector<int64_t> ids;
+  for (int64_t i = 0; i < count; ++i)
+    ids.push_back(static_cast<int64_t>(random.below(static_cast<uint64_t>(below))));
+  return ids;
+}
+
 std::string Words(RandomStream& random, int64_t count) {
   std::string text;
   for (int64_t i = 0; i < count; ++i) {
@@ -97,6 +104,8 @@ absl::StatusOr<Workload> Workload::Create(WorkloadOptions options) {
       return InvalidArgument("extra fields: expected a JSON object, got '{}'", options.extra);
     }
   }
+  if (options.token_ids > 0 && (options.endpoint != LoadEndpoint::kCompletions || options.prefix_words > 0))
+    return InvalidArgument("prompts of token ids: only of completions, and without shared prefixes");
   for (int64_t i = 0; options.prefix_words > 0 && i < options.prefixes; ++i) {
     RandomStream random(options.seed, kFirstHead + static_cast<uint64_t>(i));
     workload.heads_.push_back(Words(random, options.prefix_words));
@@ -112,10 +121,13 @@ std::string Workload::path() const {
 std::string Workload::body(int64_t index) const {
   RandomStream random(options_.seed, kFirstRequest + static_cast<uint64_t>(index));
   const std::string head = heads_.empty() ? "" : heads_[random.below(heads_.size())];
-  const std::string own = Words(random, prompt_.draw(random));
+  const int64_t length = prompt_.draw(random);
+  const std::string own = options_.token_ids > 0 ? "" : Words(random, length);
   Json json;
   json["model"] = options_.model;
-  if (options_.endpoint == LoadEndpoint::kChat) {
+  if (options_.token_ids > 0) {
+    json["prompt"] = TokenIds(random, length, options_.token_ids);
+  } else if (options_.endpoint == LoadEndpoint::kChat) {
     json["messages"] = Json::array();
     if (!head.empty()) json["messages"].push_back({{"role", "system"}, {"content", head}});
     json["messages"].push_back({{"role", "user"}, {"content", own}});

@@ -40,6 +40,8 @@ struct WorkloadOptions {
   int64_t prefixes = 1;                  ///< Different heads; each request draws one.
   double temperature = 0;
   std::string extra;  ///< A JSON object whose fields are added to each request, or replace them.
+  int64_t token_ids =
+      0;  ///< If positive, prompts of completions are so many random ids below this instead of words.
   uint64_t seed = 0;
 };
 
