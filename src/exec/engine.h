@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <functional>
 #include <limits>
+#include <memory>
 #include <span>
 #include <string>
 #include <vector>
@@ -34,7 +35,8 @@ struct EngineLimits {
   BlockKey caches;
   /// VisiblePositions: blocks that lie wholly behind are not read any more.
   int64_t window = std::numeric_limits<int64_t>::max();
-  bool mtp = false;  ///< Slices may ask for a draft (SeqSlice::draft).
+  bool mtp = false;     ///< Slices may ask for a draft (SeqSlice::draft).
+  bool copies = false;  ///< A stage has a buddy: steps are to order copies (Step::copies).
 
   bool long_rope(int64_t positions) const { return positions > short_rope_positions; }
 
@@ -73,6 +75,8 @@ class Engine {
     /// What of the caches all nodes began the generation with. What a step that did not come back was to write may be
     /// there or not.
     KeptCaches keeps_caches = KeptCaches::kNone;
+    /// With kWanted: entries of the wanted places (CachedPlace::entry) that a node lacks, ascending; nullptr: none.
+    std::shared_ptr<const std::vector<uint64_t>> missing = nullptr;
   };
   virtual State state() const = 0;
 

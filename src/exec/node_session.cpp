@@ -14,6 +14,8 @@ namespace shoal {
 namespace {
 
 constexpr int64_t kTickMs = 250;  // CoordinatorSink::tick at least so often.
+/// Of copies that wait for the buddy: the executor copies ahead of a fetch that takes a moment.
+constexpr int64_t kOutboxBytes = int64_t{32} << 20;
 constexpr int64_t kSendMs =
     3000;  // Windows hold many frames: only a peer that takes nothing in lets this pass.
 
@@ -71,9 +73,14 @@ absl::StatusOr<std::unique_ptr<NodeSession>> NodeSession::Create(Options options
                                                                  .identity = CachesKeyOf(o.plan, *o.model),
                                                                  .layers = o.model->shard().layers,
                                                                  .wake = [raw] { raw->transport_->wake(); }});
+    if (o.copied) {
+      session->outbox_ = std::make_shared<CopyOutbox>(kOutboxBytes, [raw] { raw->transport_->wake(); });
+      session->copier_ =
+          std::make_unique<KvCopier>(*compute, CachesKeyOf(o.plan, *o.model), session->outbox_);
+    }
     session->runner_ = std::make_unique<StageRunner>(StageRunner::Options{
         &o.plan, o.self, compute, o.limits, o.model->spec().width, o.model->backend().limits().logit_rows,
-        o.hook, o.profile, session->masks_.get(), session->kv_tier_.get()});
+        o.hook, o.profile, session->masks_.get(), session->kv_tier_.get(), session->copier_.get()});
   }
   session->exchange_ = std::make_unique<PlannedExchange>(
       PlannedExchange::Options{&o.plan, o.self, compute, session->transport_.get(), o.expert_timeout},
@@ -95,6 +102,7 @@ absl::Status NodeSession::start() {
 
 void NodeSession::stop() {
   stopping_ = true;
+  if (outbox_ != nullptr) outbox_->close();
   options_.transport->close();
   if (task_ != nullptr) options_.executor->join(*task_);
   task_ = nullptr;
@@ -114,8 +122,10 @@ void NodeSession::run(Executor::Task& task) {
       steps_.pop_front();
       run_step(frame);
     }
-    // With steps waiting only what has already arrived is handled.
-    const absl::Status pumped = pump(Deadline::after_ms(steps_.empty() ? kTickMs : 0));
+    if (copier_ != nullptr) copier_->copy_some();
+    // With steps or copies waiting only what has already arrived is handled.
+    const bool idle = steps_.empty() && (copier_ == nullptr || !copier_->can_copy());
+    const absl::Status pumped = pump(Deadline::after_ms(idle ? kTickMs : 0));
     if (!pumped.ok() && pumped.code() != absl::StatusCode::kDeadlineExceeded) {
       if (!stopping_) LogInfo("session ended: {}", Message(pumped));
       break;

@@ -16,6 +16,7 @@
 #include "compute/step_profile.h"
 #include "cpu/arena.h"
 #include "exec/executor.h"
+#include "exec/kv_copies.h"
 #include "exec/kv_tier.h"
 #include "exec/mask_inbox.h"
 #include "exec/node_model.h"
@@ -47,6 +48,7 @@ class NodeSession {
     StepProfile* profile = nullptr;      ///< Where the executor's time is charged, if anybody wants to know.
     LayerHook hook;                      ///< As StageRunner::Options::hook.
     std::shared_ptr<DiskStore> kv_disk;  ///< Where blocks of the cache are kept; nullptr: nowhere.
+    bool copied = false;                 ///< A buddy fetches copies of what is cached, from outbox().
     /// Called once, on the executor's thread, when the first work comes: all nodes have their sessions. May be empty.
     std::function<void()> on_first_work;
   };
@@ -76,6 +78,8 @@ class NodeSession {
   bool has_begun_steps() const { return position_.step.value != 0; }
 
   Transport& transport() { return *options_.transport; }
+  /// Where copies wait for the buddy, which may outlive the session; nullptr where there is none.
+  const std::shared_ptr<CopyOutbox>& outbox() const { return outbox_; }
   /// For /status: steps run here, experts served to others (calls), whether the executor still runs it.
   struct Stats {
     uint64_t steps = 0;
@@ -107,6 +111,8 @@ class NodeSession {
   std::unique_ptr<TaskTransport> transport_;  ///< Options::transport, for what runs on the executor.
   std::unique_ptr<BackendSession> compute_;
   std::unique_ptr<KvTier> kv_tier_;  ///< Of a node that runs layers.
+  std::shared_ptr<CopyOutbox> outbox_;
+  std::unique_ptr<KvCopier> copier_;  ///< Of one that has a buddy as well.
   std::unique_ptr<StageRunner> runner_;
   std::unique_ptr<PlannedExchange> exchange_;
   std::unique_ptr<MaskInbox> masks_;

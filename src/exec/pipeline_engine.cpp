@@ -47,7 +47,7 @@ PipelineEngine::PipelineEngine(LivenessLimits limits) : liveness_(limits) {
 PipelineEngine::~PipelineEngine() { close(Cancelled("the server is shutting down")); }
 
 void PipelineEngine::open(const Plan& plan, Transport* transport, const EngineLimits& limits,
-                          KeptCaches keeps_caches) {
+                          KeptCaches keeps_caches, std::vector<uint64_t> missing) {
   std::function<void()> listener;
   {
     const std::lock_guard lock(mutex_);
@@ -67,6 +67,9 @@ void PipelineEngine::open(const Plan& plan, Transport* transport, const EngineLi
     lost_.clear();
     last_result_ = last_probe_ = now;
     state_ = {absl::OkStatus(), state_.generation + 1, limits, keeps_caches};
+    if (!missing.empty()) {
+      state_.missing = std::make_shared<const std::vector<uint64_t>>(std::move(missing));
+    }
     restores_out_ = 0;
     if (kv_listener_) ask_disks();
     listener = listener_;

@@ -55,9 +55,9 @@ class PipelineEngine final : public Engine, public CoordinatorSink {
   ~PipelineEngine() override;
 
   /// A session is up on every node of `plan`: steps may go. `transport` is node 0's and outlives the session.
-  /// keeps_caches: as State::keeps_caches.
+  /// keeps_caches, missing: as of State.
   void open(const Plan& plan, Transport* transport, const EngineLimits& limits,
-            KeptCaches keeps_caches = KeptCaches::kNone);
+            KeptCaches keeps_caches = KeptCaches::kNone, std::vector<uint64_t> missing = {});
 
   /// Ends the session: steps out fail with `why` (not OK), and so does whatever is submitted until the next
   /// open(). No call on the session's transport is made after it returns.

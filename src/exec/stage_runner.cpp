@@ -86,6 +86,7 @@ absl::StatusOr<Outgoing> StageRunner::run(const Frame& frame, Arena& scratch, Pl
   exchange.begin_step(message.step.id, scratch);
   if (options_.masks != nullptr) options_.masks->begin_step(message.step.id);
   if (options_.kv_tier != nullptr) options_.kv_tier->begin_step(message.step);
+  if (options_.copier != nullptr) options_.copier->begin_step(message.step);
   ASSIGN_OR_RETURN(MatView<float> x, receive(scratch, message));
   RETURN_IF_ERROR(forward(scratch, exchange, message, x, before_layer));
 

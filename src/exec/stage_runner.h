@@ -19,6 +19,7 @@
 #include "compute/step_profile.h"
 #include "compute/token_history.h"
 #include "cpu/arena.h"
+#include "exec/kv_copies.h"
 #include "exec/kv_tier.h"
 #include "exec/mask_inbox.h"
 #include "exec/mtp_runner.h"
@@ -48,6 +49,7 @@ class StageRunner {
     StepProfile* profile = nullptr;
     MaskInbox* masks = nullptr;  ///< Where slices that are masked find theirs; nullptr: there are none.
     KvTier* kv_tier = nullptr;   ///< Where saves and restores go; nullptr: nowhere.
+    KvCopier* copier = nullptr;  ///< Where copies go; nullptr: nowhere.
   };
   explicit StageRunner(Options options);
 

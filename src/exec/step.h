@@ -10,6 +10,7 @@
 #include "absl/status/status.h"
 #include "base/ids.h"
 #include "compute/sampling_params.h"
+#include "kv/block_image.h"
 #include "kv/block_key.h"
 #include "kv/kv_cache.h"
 
@@ -28,6 +29,9 @@ struct NewSequence {
 constexpr int64_t FirstVisible(int64_t position, int64_t window) {
   return position < window ? 0 : position + 1 - window;
 }
+
+/// More copies no step orders.
+inline constexpr int64_t kCopiesPerStepMax = 1024;
 
 /// In a block table, in the place of a block behind the windows of all layers, which the sequence has given back.
 inline constexpr BlockId kNoBlock{-1};
@@ -102,11 +106,14 @@ struct Step {
   /// What each stage begins to read from its disk, after that, into blocks that no slice names before the coordinator
   /// has heard from all stages (KvReport).
   std::vector<StoredRun> restores;
+  /// What each stage with a buddy copies for it, in its own time, before a later step writes there. Numbered.
+  std::vector<CachedPlace> copies;
   bool want_logits =
       false;  ///< Return the logits of every row (shoal logits, the harness). They travel only then.
   bool want_routing = false;  ///< Return every MoE layer's choice.
   bool operator==(const Step&) const = default;
 
+  bool has_orders() const { return !saves.empty() || !restores.empty() || !copies.empty(); }
   int64_t rows() const {
     int64_t n = 0;
     for (const SeqSlice& slice : slices) n += static_cast<int64_t>(slice.tokens.size());

@@ -5,6 +5,7 @@
 #include <span>
 #include <string>
 #include <utility>
+#include <variant>
 
 #include "base/check.h"
 #include "base/status.h"
@@ -23,6 +24,9 @@ constexpr uint8_t kLogprobs = 1;
 constexpr uint8_t kLongRope = 1;
 constexpr uint8_t kMasked = 2;
 constexpr uint8_t kDraft = 4;
+
+// Of a place of a cache.
+constexpr uint8_t kState = 1;
 
 /// How a mask travels.
 enum class MaskForm : uint8_t {
@@ -149,6 +153,34 @@ absl::StatusOr<std::vector<StoredRun>> ReadRuns(PayloadReader& in, std::string_v
   return runs;
 }
 
+void WritePlaces(PayloadWriter& out, const std::vector<CachedPlace>& places) {
+  out.u32(static_cast<uint32_t>(places.size()));
+  for (const CachedPlace& one : places) {
+    const SlotId* slot = std::get_if<SlotId>(&one.place);
+    out.u8(slot != nullptr ? kState : 0);
+    out.i32(slot != nullptr ? slot->value : std::get<BlockId>(one.place).value);
+    out.u64(one.key.high);
+    out.u64(one.key.low);
+    out.i32(one.position);
+    out.u64(one.entry);
+  }
+}
+
+absl::StatusOr<std::vector<CachedPlace>> ReadPlaces(PayloadReader& in, std::string_view field) {
+  ASSIGN_OR_RETURN(const uint32_t count, in.count(field, 33));
+  std::vector<CachedPlace> places(count);
+  for (CachedPlace& one : places) {
+    ASSIGN_OR_RETURN(const uint8_t flags, ReadFlags(in, field, kState));
+    ASSIGN_OR_RETURN(const int32_t id, in.i32(field));
+    one.place = flags != 0 ? CachePlace(SlotId{id}) : CachePlace(BlockId{id});
+    ASSIGN_OR_RETURN(one.key.high, in.u64(field));
+    ASSIGN_OR_RETURN(one.key.low, in.u64(field));
+    ASSIGN_OR_RETURN(one.position, in.i32(field));
+    ASSIGN_OR_RETURN(one.entry, in.u64(field));
+  }
+  return places;
+}
+
 void WriteStepHeader(PayloadWriter& out, const Step& step) {
   out.u8((step.want_logits ? kWantLogits : 0) | (step.want_routing ? kWantRouting : 0));
   out.u32(static_cast<uint32_t>(step.begins.size()));
@@ -176,6 +208,7 @@ void WriteStepHeader(PayloadWriter& out, const Step& step) {
   }
   WriteRuns(out, step.saves);
   WriteRuns(out, step.restores);
+  WritePlaces(out, step.copies);
 }
 
 absl::StatusOr<SeqSlice> ReadSlice(PayloadReader& in) {
@@ -228,6 +261,7 @@ absl::StatusOr<Step> ReadStepHeader(PayloadReader& in, StepId id) {
   }
   ASSIGN_OR_RETURN(step.saves, ReadRuns(in, "step.saves"));
   ASSIGN_OR_RETURN(step.restores, ReadRuns(in, "step.restores"));
+  ASSIGN_OR_RETURN(step.copies, ReadPlaces(in, "step.copies"));
   return step;
 }
 

@@ -40,6 +40,7 @@ Step SampleStepWithRuns() {
   Step step = SampleStep();
   step.saves = {{.root = {1, 2}, .tokens = std::vector<int32_t>(64, 5), .blocks = {BlockId{3}}}};
   step.restores = {{SeqId{44}, {3, 4}, std::vector<int32_t>(32, 6), {BlockId{6}}, {{32, SlotId{1}}}}};
+  step.copies = {{BlockId{3}, {UINT64_MAX, 1}, 64, UINT64_MAX}, {SlotId{2}, {2, 3}, 32, 1}};
   return step;
 }
 
@@ -327,6 +328,25 @@ TEST(ValidateStep, ABlockBehindAllWindowsMayBeMissingAndNoOther) {
   EXPECT_TRUE(valid(100, 38, 1));
   EXPECT_FALSE(valid(100, 37, 3));
   EXPECT_FALSE(valid(100, std::numeric_limits<int64_t>::max(), 1));
+}
+
+TEST(ValidateStep, CopiesThatDoNotFitThisNodeAreRefused) {
+  const StepLimits limits{.context = 96, .vocabulary = 100, .blocks = 4, .state_slots = 3};
+  const auto valid = [&](const CachedPlace& copy, size_t count = 1) {
+    Step step;
+    step.copies.assign(count, copy);
+    return ValidateStep(step, limits).ok();
+  };
+  const auto most = static_cast<size_t>(kCopiesPerStepMax);
+  EXPECT_TRUE(valid({BlockId{3}, {}, 64, 1}, most));
+  EXPECT_FALSE(valid({BlockId{3}, {}, 64, 1}, most + 1));
+  EXPECT_TRUE(valid({SlotId{2}, {}, 64, 1}));
+  EXPECT_FALSE(valid({BlockId{4}, {}, 64, 1}));
+  EXPECT_FALSE(valid({BlockId{-1}, {}, 64, 1}));
+  EXPECT_FALSE(valid({SlotId{3}, {}, 64, 1}));
+  EXPECT_FALSE(valid({BlockId{3}, {}, 33, 1}));
+  EXPECT_FALSE(valid({BlockId{3}, {}, 0, 1}));
+  EXPECT_FALSE(valid({BlockId{3}, {}, 64, 0}));
 }
 
 TEST(ValidateStep, RunsThatDoNotFitThisNodeAreRefused) {

@@ -5,6 +5,7 @@
 #include <string>
 #include <unordered_set>
 #include <utility>
+#include <variant>
 #include <vector>
 
 #include "base/status.h"
@@ -145,6 +146,29 @@ absl::Status ValidateRuns(const Step& step, const StepLimits& limits) {
   return absl::OkStatus();
 }
 
+absl::Status ValidateCopy(const CachedPlace& copy, const StepLimits& limits) {
+  const SlotId* slot = std::get_if<SlotId>(&copy.place);
+  const int32_t id = slot != nullptr ? slot->value : std::get<BlockId>(copy.place).value;
+  const int there = slot != nullptr ? limits.state_slots : limits.blocks;
+  const bool position = copy.position > 0 && copy.position % kBlockPositions == 0;
+  if (id >= 0 && id < there && position && copy.entry != 0) return absl::OkStatus();
+  return InvalidArgument(
+      "{} {} behind {} tokens, entry {}: this node has {}, whole blocks and entries from 1 on",
+      slot != nullptr ? "state slot" : "block", id, copy.position, copy.entry, there);
+}
+
+/// What goes to buddies.
+absl::Status ValidateCopies(const Step& step, const StepLimits& limits) {
+  if (std::ssize(step.copies) > kCopiesPerStepMax) {
+    return InvalidArgument("step {}: {} copies, expected at most {}", step.id, step.copies.size(),
+                           kCopiesPerStepMax);
+  }
+  for (const CachedPlace& copy : step.copies) {
+    RETURN_IF_ERROR(Annotate(ValidateCopy(copy, limits), fmt::format("step {}, copy", step.id)));
+  }
+  return absl::OkStatus();
+}
+
 }  // namespace
 
 absl::Status ValidateStep(const Step& step, const StepLimits& limits) {
@@ -164,6 +188,7 @@ absl::Status ValidateStep(const Step& step, const StepLimits& limits) {
   }
   if (limits.state_slots > 0) RETURN_IF_ERROR(ValidateSlotUse(step));
   RETURN_IF_ERROR(ValidateRuns(step, limits));
+  RETURN_IF_ERROR(ValidateCopies(step, limits));
   for (const NewSequence& sequence : step.begins) {
     const auto tokens = static_cast<int64_t>(sequence.tokens.size());
     if (sequence.prompt_tokens < 0 || sequence.prompt_tokens > tokens) {

@@ -51,6 +51,9 @@ struct CachedPlace {
   CachePlace place;
   BlockKey key;
   int32_t position = 0;  ///< ImageId::position of its images.
+  /// The coordinator's number of what entered its index there, which it never gives twice: other tokens may have the
+  /// same key by chance, or on purpose. 0: not numbered.
+  uint64_t entry = 0;
   bool operator==(const CachedPlace&) const = default;
 };
 /// More of them nobody names at once: blocks of three million positions.
