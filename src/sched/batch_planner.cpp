@@ -57,8 +57,8 @@ std::optional<Step> BatchPlanner::compose(StepId id) {
   if (decodes == 0 && in_flight_.empty() && drafter_.drafting()) return std::nullopt;
   for (const SeqSlice& slice : step.slices) record.load.add_decode(slice.position, std::ssize(slice.tokens));
   add_prefills(step, record);
-  if (step.slices.empty() && !caches_.has_disk_orders()) return std::nullopt;
-  caches_.order_disks(step);
+  caches_.put_orders(step);
+  if (step.slices.empty() && !step.has_orders()) return std::nullopt;
   record.rows = step.rows();
   record.decodes_only = decodes > 0 && decodes == step.slices.size();
   record.alone = in_flight_.empty();

@@ -12,11 +12,11 @@ CacheLedger::Wanted BatchPlanner::wanted() {
   return caches_.want(begun);
 }
 
-void BatchPlanner::reset(const EngineLimits& limits, KeptCaches kept) {
+void BatchPlanner::reset(const EngineLimits& limits, KeptCaches kept, std::span<const uint64_t> missing) {
   SHOAL_CHECK(running_.empty() && in_flight_.empty());  // The scheduler settles a lost generation first.
   SHOAL_CHECK(CheckLimits(limits).ok());                // And takes no limits that fail it.
   limits_ = limits;
-  caches_.renew(limits, kept);
+  caches_.renew(limits, kept, missing);
   model_ = PipelineModel(limits.steps_in_flight);
   drafter_.reset(limits);
   pacer_ = PrefillPacer(options_.target_itl, limits.steps_in_flight);

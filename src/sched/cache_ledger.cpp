@@ -43,6 +43,7 @@ void CacheLedger::reset(const EngineLimits& limits) {
   pool_ = BlockPool(limits.blocks);
   slots_ = SlotPool(limits.state_slots);
   prefixes_.emplace(limits.caches, pool_, slots_);
+  entries_.resize(limits.blocks, limits.state_slots);
   lose();
 }
 
@@ -51,6 +52,7 @@ void CacheLedger::lose() {
   disk_.reset(limits_.steps_in_flight);
   saves_.clear();
   restores_.clear();
+  copies_.clear();
 }
 
 CacheLedger::Wanted CacheLedger::want(std::span<const Sequence* const> sequences) {
@@ -61,6 +63,7 @@ CacheLedger::Wanted CacheLedger::want(std::span<const Sequence* const> sequences
   }
   if (sequences.empty()) ends = prefixes_->unused_ends();
   wanted_ = prefixes_->describe(ends, kCachedPlacesMax);
+  for (CachedPlace& one : wanted_) one.entry = entries_.of(one.place);
   const auto blocks = std::ranges::count_if(
       wanted_, [](const CachedPlace& one) { return std::holds_alternative<BlockId>(one.place); });
   const double ns = static_cast<double>(blocks * kBlockPositions) * disk_.prefill_ns_per_row();
@@ -69,13 +72,14 @@ CacheLedger::Wanted CacheLedger::want(std::span<const Sequence* const> sequences
   return {wanted_, ns > 0 ? Duration(static_cast<int64_t>(std::clamp(ns, least, most))) : kWorthUnmeasured};
 }
 
-void CacheLedger::renew(const EngineLimits& limits, KeptCaches kept) {
+void CacheLedger::renew(const EngineLimits& limits, KeptCaches kept, std::span<const uint64_t> missing) {
   if (kept == KeptCaches::kNone || limits.caches != limits_.caches) return reset(limits);
   Among among;
   if (kept == KeptCaches::kWanted) {
     std::unordered_set<BlockId> blocks;
     std::unordered_set<SlotId> slots;
     for (const CachedPlace& one : wanted_) {
+      if (std::ranges::binary_search(missing, one.entry)) continue;
       if (const SlotId* slot = std::get_if<SlotId>(&one.place)) {
         slots.insert(*slot);
       } else {
@@ -89,6 +93,7 @@ void CacheLedger::renew(const EngineLimits& limits, KeptCaches kept) {
   reset(limits);
   prefixes_->take_over(old, among);
   totals_.kept += prefixes_->size();
+  if (limits.copies) copy_all();
 }
 
 CacheLedger::Match CacheLedger::match(const Sequence& sequence) {
@@ -370,6 +375,7 @@ std::vector<BlockKey> CacheLedger::share_blocks(Sequence& sequence) {
       sequence.cursor.replace_block(static_cast<size_t>(index), prefixes_->block(*place));
     } else {
       place = prefixes_->add(standing.shared, tokens, own);
+      if (place.has_value()) number(*place, own, (index + 1) * kBlockPositions);
     }
     standing.closed = !place.has_value();
     if (standing.closed) {
@@ -397,6 +403,7 @@ std::vector<StateWrite> CacheLedger::keep_snapshots(Sequence& sequence) {
       return true;
     }
     prefixes_->keep_state(place, snapshot.slot);
+    number(place, snapshot.slot, snapshot.position);
     kept.push_back(snapshot);
     if (snapshot.position > std::ssize(sequence.request.prompt)) {
       if (standing.last_state.has_value()) prefixes_->demote_state(*standing.last_state);

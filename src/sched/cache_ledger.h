@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <deque>
 #include <optional>
 #include <span>
 #include <unordered_map>
@@ -13,6 +14,7 @@
 #include "exec/engine.h"
 #include "kv/block_pool.h"
 #include "sched/disk_index.h"
+#include "sched/entry_numbers.h"
 #include "sched/prefix_cache.h"
 #include "sched/sequence.h"
 
@@ -48,8 +50,9 @@ class CacheLedger {
   };
   /// After lose(): what is cached of these sequences, or all where there are none. Remembered for renew().
   Wanted want(std::span<const Sequence* const> sequences);
-  /// As reset(), after lose(); but the caches hold what they held, as far as `kept` says.
-  void renew(const EngineLimits& limits, KeptCaches kept);
+  /// As reset(), after lose(); but the caches hold what they held, as far as `kept` says, without what is `missing`
+  /// (Engine::State::missing).
+  void renew(const EngineLimits& limits, KeptCaches kept, std::span<const uint64_t> missing = {});
 
   enum class Admission : uint8_t {
     kGiven,
@@ -82,9 +85,9 @@ class CacheLedger {
   /// What the disks have, and what they are to save and to restore.
   DiskIndex& disk() { return disk_; }
   const DiskIndex& disk() const { return disk_; }
-  bool has_disk_orders() const { return !saves_.empty() || !restores_.empty(); }
-  /// Puts the orders into a step: the next one, always, as the blocks may be written again from then on.
-  void order_disks(Step& step);
+  /// Puts the orders to disks and to stages with buddies into a step: the next one, always, as the blocks may be written
+  /// again from then on. Copies may be too many for one.
+  void put_orders(Step& step);
   /// The restore of a sequence ended; no step in flight names it. It starts behind what was restored.
   void restored(Sequence& sequence, const RestoreOutcome& outcome);
 
@@ -129,6 +132,9 @@ class CacheLedger {
   void fulfil(Sequence& sequence, int64_t block);
   void withdraw(Sequence& sequence, int64_t position);
   std::vector<BlockKey> share_blocks(Sequence& sequence);
+  void number(PrefixPlace place, const CachePlace& cached, int64_t position);
+  void order_copies(Step& step);
+  void copy_all();
   std::vector<StateWrite> keep_snapshots(Sequence& sequence);
 
   const bool share_;
@@ -141,6 +147,12 @@ class CacheLedger {
   std::vector<StoredRun> saves_;     // For the next step.
   std::vector<StoredRun> restores_;  // For the next step.
   std::vector<CachedPlace> wanted_;  // Of the generation that has ended.
+  struct Copy {
+    CachedPlace cached;
+    PrefixPlace place;
+  };
+  std::deque<Copy> copies_;  // To be ordered, of what is still cached then.
+  EntryNumbers entries_;
   PrefixCacheStats totals_;
 };
 

@@ -73,9 +73,10 @@ void CacheLedger::save(const Sequence& sequence, std::span<const BlockKey> fresh
   saves_.push_back(std::move(run));
 }
 
-void CacheLedger::order_disks(Step& step) {
+void CacheLedger::put_orders(Step& step) {
   step.saves = std::exchange(saves_, {});
   step.restores = std::exchange(restores_, {});
+  order_copies(step);
 }
 
 }  // namespace shoal

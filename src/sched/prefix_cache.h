@@ -42,6 +42,8 @@ class PrefixCache {
   bool is_root(PrefixPlace place) const { return place.value >= roots_begin(); }
   /// The place behind `tokens`, which fill one block, if they are cached behind `at`.
   std::optional<PrefixPlace> next(PrefixPlace at, std::span<const int32_t> tokens);
+  /// Whether a block is cached; its place is its id.
+  bool has(PrefixPlace place) const { return !is_root(place) && node(place).parent != kNone; }
   PrefixPlace before(PrefixPlace place) const { return {node(place).parent}; }
   BlockId block(PrefixPlace place) const { return BlockId{place.value}; }
   const BlockKey& key(PrefixPlace place) const { return node(place).key; }

@@ -262,6 +262,26 @@ TEST_P(Reopening, WhatIsWantedOfTheCachesIsEnoughToGoOnFrom) {
   EXPECT_GT(kept, 0);
 }
 
+TEST_P(Reopening, ABuddyThatIsBehindChangesNoText) {
+  EngineLimits limits = GetParam().limits;
+  limits.copies = true;
+  for (const int64_t again : {1'000'000, 13}) {  // Once, and again before all is copied anew.
+    const auto lose = [limits, again](int64_t at) -> Disturbance {
+      return [at, limits, again](FakeEngine& engine, EngineCall, int64_t call) {
+        if (call == 1) engine.recover(limits);
+        if (call == at || call == at + again) engine.lose(Unavailable("node 'b' is lost"));
+        if (call == at + 4 || call == at + again + 4) engine.recover_with_copies(limits);
+      };
+    };
+    int64_t kept = 0;
+    at_every_call(OnLoss::kResume, lose, [&](const Rehearsal& run) {
+      expect_all_whole(run);
+      kept += run.stats.prefix_cache.kept;
+    });
+    EXPECT_GT(kept, 0);
+  }
+}
+
 TEST_P(Reopening, CachesThatAreKeptWithOtherLimitsBetweenTwoCallsChangeNoText) {
   for (const int change : {-1, 2}) {
     EngineLimits other = GetParam().limits;

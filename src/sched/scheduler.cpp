@@ -409,7 +409,9 @@ void Scheduler::engine_started(const Engine::State& state) {
   next_step_ = StepId{1};
   totals_.limits = state.limits;
   limits_known_ = true;
-  batch_planner_.reset(totals_.limits, next ? state.keeps_caches : KeptCaches::kNone);
+  const std::span<const uint64_t> missing =
+      state.missing == nullptr ? std::span<const uint64_t>() : std::span(*state.missing);
+  batch_planner_.reset(totals_.limits, next ? state.keeps_caches : KeptCaches::kNone, missing);
   LogInfo("scheduler: engine is up (generation {}): {} blocks, {} kept, context {}, {} steps in flight",
           state.generation, totals_.limits.blocks, batch_planner_.caches().cached(), totals_.limits.context,
           totals_.limits.steps_in_flight);

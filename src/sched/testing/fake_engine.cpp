@@ -162,7 +162,7 @@ void FakeEngine::check_submitted(const Step& step) {
   next_step_ = step.id.value + 1;
   if (static_cast<int>(queue_.size()) >= options_.limits.steps_in_flight)
     violation("too many steps in flight");
-  if (step.slices.empty() && step.saves.empty() && step.restores.empty()) {
+  if (step.slices.empty() && !step.has_orders()) {
     violation(fmt::format("step {} has no rows", step.id));
   }
   rows_max_ = std::max(rows_max_, step.rows());
@@ -276,6 +276,7 @@ StepResult FakeEngine::execute(const Step& step) {
     known_[begin.id] = {begin.sampling, begin.tokens, begin.prompt_tokens};
   }
   execute_saves(step);
+  execute_copies(step);
   for (const StoredRun& run : step.restores) execute_restore(run);
   for (const SeqSlice& slice : step.slices) execute_slice(step.id, slice, result);
   masks_.erase(masks_.begin(), masks_.lower_bound(MaskKey(StepId{step.id.value + 1}, SeqId{0}, 0)));

@@ -88,6 +88,11 @@ class FakeEngine : public Engine {
   /// As recover_with_caches(), but only of what was wanted of the last generation: the rest is rubbish, and all is
   /// where nobody said.
   void recover_with_wanted(EngineLimits limits) { recover(limits, KeptCaches::kWanted); }
+  /// As recover_with_wanted(), after the loss of a node whose buddy had copied what it had come to.
+  void recover_with_copies(EngineLimits limits) {
+    from_copies_ = true;
+    recover(limits, KeptCaches::kWanted);
+  }
   void want_caches(uint64_t generation, std::vector<CachedPlace> places, Duration worth) override;
   /// While held, steps are accepted but none is executed.
   void hold(bool held);
@@ -131,6 +136,9 @@ class FakeEngine : public Engine {
   void run();
   void recover(EngineLimits limits, KeptCaches keep);
   void keep_wanted();
+  void execute_copies(const Step& step);
+  void copy(const CachePlace& place, uint64_t entry);
+  std::vector<uint64_t> restore_copies();
   void tear(const Step& step);
   bool has_masks(const Step& step) const;
   void finish_oldest(std::unique_lock<std::mutex>& lock);
@@ -174,6 +182,14 @@ class FakeEngine : public Engine {
   std::unordered_map<SlotId, std::vector<int32_t>> states_;  // By slot: the tokens that its state has seen.
   std::map<MaskKey, TokenMask> masks_;
   std::optional<std::vector<CachedPlace>> wanted_;  // Of the generation that has ended.
+  struct Copied {
+    uint64_t entry = 0;
+    std::map<int64_t, Cell> cells = {};  // Of a block, by offset.
+    std::vector<int32_t> state = {};
+  };
+  std::map<CachePlace, uint64_t> to_copy_;  // As KvCopier's.
+  std::map<CachePlace, Copied> copied_;     // By the buddy.
+  bool from_copies_ = false;
   KvListener kv_listener_;
   std::function<bool()> disk_fault_;
   std::vector<std::map<BlockKey, std::vector<int32_t>>> disks_;  // Of each stage: the tokens of its records.

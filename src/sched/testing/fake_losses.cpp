@@ -53,6 +53,61 @@ void FakeEngine::keep_wanted() {
   std::erase_if(cells_, [&](const auto& entry) { return !blocks.contains(BlockId{entry.first.first}); });
 }
 
+// The buddy is slow: it is behind by some steps.
+void FakeEngine::execute_copies(const Step& step) {
+  constexpr int kAtOnce = 2;
+  for (const CachedPlace& one : step.copies) {
+    if (one.entry == 0) violation(fmt::format("step {}: a copy has no number", step.id));
+    to_copy_[one.place] = one.entry;
+  }
+  for (const SeqSlice& slice : step.slices) {
+    const int64_t end = slice.position + std::ssize(slice.tokens);
+    for (int64_t block = slice.position / kBlockPositions; block < BlocksFor(end); ++block) {
+      to_copy_.erase(slice.blocks[static_cast<size_t>(block)]);
+    }
+    for (const StateWrite& write : slice.state_to) to_copy_.erase(write.slot);
+  }
+  for (const StoredRun& run : step.restores) {
+    for (const BlockId block : run.blocks) to_copy_.erase(block);
+    for (const StateWrite& write : run.states) to_copy_.erase(write.slot);
+  }
+  for (int i = 0; i < kAtOnce && !to_copy_.empty(); ++i) {
+    const auto [place, entry] = *to_copy_.begin();
+    to_copy_.erase(to_copy_.begin());
+    copy(place, entry);
+  }
+}
+
+void FakeEngine::copy(const CachePlace& place, uint64_t entry) {
+  Copied copied{.entry = entry};
+  if (const SlotId* slot = std::get_if<SlotId>(&place)) {
+    copied.state = states_[*slot];
+  } else {
+    const int32_t block = std::get<BlockId>(place).value;
+    for (int64_t i = 0; i < kBlockPositions; ++i) copied.cells[i] = cells_[std::pair(block, i)];
+  }
+  copied_[place] = std::move(copied);
+}
+
+// The new owner has nothing but the copies. Returns what it lacks.
+std::vector<uint64_t> FakeEngine::restore_copies() {
+  std::set<uint64_t> missing;
+  states_.clear();
+  cells_.clear();
+  for (const CachedPlace& one : *wanted_) {
+    const auto found = copied_.find(one.place);
+    if (found == copied_.end() || found->second.entry != one.entry) {
+      missing.insert(one.entry);
+    } else if (const SlotId* slot = std::get_if<SlotId>(&one.place)) {
+      states_[*slot] = found->second.state;
+    } else {
+      const int32_t block = std::get<BlockId>(one.place).value;
+      for (const auto& [offset, cell] : found->second.cells) cells_[std::pair(block, offset)] = cell;
+    }
+  }
+  return {missing.begin(), missing.end()};
+}
+
 void FakeEngine::recover(EngineLimits limits, KeptCaches keep) {
   std::function<void()> listener;
   std::deque<Pending> lost;
@@ -73,6 +128,11 @@ void FakeEngine::recover(EngineLimits limits, KeptCaches keep) {
                   [&](const auto& entry) { return empty || entry.first.value >= limits.state_slots; });
     std::erase_if(cells_, [&](const auto& entry) { return empty || entry.first.first >= limits.blocks; });
     if (keep == KeptCaches::kWanted) keep_wanted();
+    if (keep == KeptCaches::kWanted && from_copies_) {
+      state_.missing = std::make_shared<const std::vector<uint64_t>>(restore_copies());
+    }
+    from_copies_ = false;
+    to_copy_.clear();
     wanted_.reset();
     masks_.clear();
     disk_reports_.clear();
