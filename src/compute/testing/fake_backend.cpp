@@ -1,12 +1,14 @@
 #include "compute/testing/fake_backend.h"
 
 #include <algorithm>
+#include <cstring>
 #include <map>
 #include <span>
 #include <utility>
 
 #include "base/check.h"
 #include "base/status.h"
+#include "kv/kv_cache.h"
 #include "numeric/fixed_sum.h"
 
 namespace shoal {
@@ -76,6 +78,41 @@ int32_t NextAllowed(int32_t id, int32_t vocabulary, std::span<const uint32_t> ma
   return -1;
 }
 
+/// What a layer keeps of a block, [kBlockPositions], stands at the beginning of an image of another cache's block.
+constexpr size_t kBlockBytes = size_t{kBlockPositions} * sizeof(uint64_t);
+
+absl::StatusOr<std::unique_ptr<KvCache>> CacheOfOneBlock(LayerId layer) {
+  return KvCache::Create({layer.value, layer.value + 1}, {{1, 16}}, DType::kF32, 1);
+}
+
+/// The cells of a block among those of a layer; empty: there is no such place.
+template <typename Cells>
+auto CellsOf(Cells cells, const CachePlace& place) {
+  const BlockId* block = std::get_if<BlockId>(&place);
+  const size_t first = block == nullptr || block->value < 0
+                           ? cells.size()
+                           : static_cast<size_t>(block->value) * size_t{kBlockPositions};
+  return first < cells.size() ? cells.subspan(first, size_t{kBlockPositions}) : cells.subspan(cells.size());
+}
+
+absl::Status ExportCells(LayerId layer, std::span<const uint64_t> cells, const ImageId& id,
+                         std::vector<std::byte>& out) {
+  if (cells.empty()) return FailedPrecondition("fake cache: layer {} has no such place", layer);
+  ASSIGN_OR_RETURN(const auto cache, CacheOfOneBlock(layer));
+  std::memcpy(cache->keys(layer, BlockId{0}), cells.data(), kBlockBytes);
+  ExportImage(*cache, layer, BlockId{0}, id, out);
+  return absl::OkStatus();
+}
+
+absl::StatusOr<int64_t> ImportCells(LayerId layer, std::span<uint64_t> cells, const ImageId& id,
+                                    std::span<const std::byte> image) {
+  if (cells.empty()) return FailedPrecondition("fake cache: layer {} has no such place", layer);
+  ASSIGN_OR_RETURN(const auto cache, CacheOfOneBlock(layer));
+  ASSIGN_OR_RETURN(const int64_t bytes, ImportImage(*cache, layer, BlockId{0}, id, image));
+  std::memcpy(cells.data(), cache->keys(layer, BlockId{0}), kBlockBytes);
+  return bytes;
+}
+
 /// The only kind that a FakeSession is given.
 class FakeCache final : public BackendCache {
  public:
@@ -85,6 +122,13 @@ class FakeCache final : public BackendCache {
     for (auto& [layer, values] : cells) {
       values.resize(std::min(values.size(), static_cast<size_t>(blocks) * size_t{kBlockPositions}));
     }
+  }
+
+  absl::Status export_image(LayerId layer, const CachePlace& place, const ImageId& id,
+                            std::vector<std::byte>& out) const override {
+    const auto found = cells.find(layer);
+    const auto held = found == cells.end() ? std::span<const uint64_t>() : std::span(found->second);
+    return ExportCells(layer, CellsOf(held, place), id, out);
   }
 
   std::map<LayerId, std::vector<uint64_t>> cells;  ///< [blocks][kBlockPositions]
@@ -138,6 +182,22 @@ class FakeSession final : public BackendSession {
       if (step.after_layer) step.after_layer(layer, x);
     }
     return absl::OkStatus();
+  }
+
+  absl::Status export_cached(const CachePlace& place, const ImageId& id,
+                             std::vector<std::byte>& out) override {
+    for (int64_t i = load_.stage.layers.begin; i < load_.stage.layers.end; ++i) {
+      const std::span<const uint64_t> cells = cells_of(i);
+      RETURN_IF_ERROR(ExportCells(LayerId{static_cast<int32_t>(i)}, CellsOf(cells, place), id, out));
+    }
+    return absl::OkStatus();
+  }
+
+  absl::StatusOr<int64_t> import_image(LayerId layer, const CachePlace& place, const ImageId& id,
+                                       std::span<const std::byte> image) override {
+    const bool here = load_.stage.layers.contains(layer.value);
+    return ImportCells(layer, here ? CellsOf(cells_of(layer.value), place) : std::span<uint64_t>(), id,
+                       image);
   }
 
   std::unique_ptr<BackendCache> release_cache() override {
