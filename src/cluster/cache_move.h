@@ -4,7 +4,9 @@
 #include <cstdint>
 #include <functional>
 #include <map>
+#include <optional>
 #include <span>
+#include <string>
 #include <vector>
 
 #include "absl/functional/function_ref.h"
@@ -24,6 +26,9 @@ struct CacheRequest {
   BlockKey identity;  ///< CachesKeyOf its plan and weights.
   Range layers;
   std::vector<CachedPlace> places;
+  /// Of copies that the one asked keeps of this node's cache, as its buddy: `session` is then the id of the coordinator
+  /// (OrderGiver::id), which numbered the places. Empty: of the own cache.
+  std::string copies_of = {};
 };
 
 /// How long the scheduler may take to say what of the caches is worth moving.
@@ -35,6 +40,7 @@ using TakeImages = absl::FunctionRef<absl::Status(std::span<const std::byte> ima
 /// Who has layers that a node lacks.
 struct CacheSource {
   Range layers;
+  std::string copies_of;  ///< As CacheRequest's.
   std::function<absl::Status(const CacheRequest& request, Deadline deadline, TakeImages take)> give;
 };
 
@@ -48,28 +54,52 @@ struct LayerMove {
 /// All of them, in the order of layers. Nodes are the same by their names. The plans are valid, and of one model.
 std::vector<LayerMove> LayerMoves(const Plan& last, const Plan& next);
 
+/// How a node of the next plan gets what was cached of layers that it runs then.
+struct LayerSupply {
+  NodeId to;    ///< Of the next plan.
+  NodeId from;  ///< Of the last one, which ran the layers.
+  Range layers;
+  /// Of the last plan, whose copies of what `from` cached are to be had; -1: `from` gives them itself.
+  NodeId buddy{-1};
+  bool operator==(const LayerSupply&) const = default;
+};
+/// Of layers that move, or whose node has lost what it cached, in the order of layers. Nothing where that is no longer to
+/// be had of some layer. there: by the node of the last plan, whether it is the same process still; buddies: by it, its
+/// buddy, or -1.
+std::optional<std::vector<LayerSupply>> LayerSupplies(const Plan& last, const Plan& next,
+                                                      const std::vector<bool>& there,
+                                                      const std::vector<NodeId>& buddies);
+
 /// Puts images into the cache of a session that has not started. Belongs to one thread.
 class CacheIntake {
  public:
-  /// Of places in a cache of this identity. The session outlives the intake.
-  CacheIntake(NodeSession& session, const BlockKey& identity, std::span<const CachedPlace> places);
+  /// Of places in a cache of this identity, of these layers; keeps_state: whether a layer caches states, not blocks. The
+  /// session outlives the intake.
+  CacheIntake(NodeSession& session, const CacheRequest& request, std::span<const Range> layers,
+              absl::FunctionRef<bool(LayerId)> keeps_state);
 
   /// FailedPrecondition or DataLoss: they are not those that were asked for.
   absl::Status take(std::span<const std::byte> images);
-  /// Whether all places of these layers came.
-  bool has_all(Range layers) const;
+  /// Indices in the request's places of those of which an image of a layer did not come, ascending.
+  std::vector<int32_t> missing() const;
   int64_t bytes() const { return bytes_; }
 
  private:
+  struct Wanted {
+    size_t index = 0;
+    CachedPlace place;
+    std::vector<bool> came;  ///< By the layer's place in Kind::layers.
+    size_t lacks = 0;
+  };
+  /// Blocks, or states.
+  struct Kind {
+    std::map<LayerId, size_t> layers;
+    std::map<BlockKey, Wanted> places;
+  };
   NodeSession& session_;
   const BlockKey identity_;
-  std::map<BlockKey, CachePlace> blocks_;
-  std::map<BlockKey, CachePlace> states_;
-  struct Came {
-    int64_t blocks = 0;
-    int64_t states = 0;
-  };
-  std::map<LayerId, Came> came_;
+  Kind blocks_;
+  Kind states_;
   int64_t bytes_ = 0;
 };
 

@@ -43,9 +43,13 @@ struct WorkerFacts {
   uint64_t steps = 0;
   uint64_t expert_calls = 0;
   int64_t resident_bytes = 0;
-  int64_t fetched_bytes = 0;         ///< Of weights that it fetches now; what was there is included.
-  int64_t fetch_total_bytes = 0;     ///< 0: it fetches none.
-  int64_t weights_sent_bytes = 0;    ///< To others, since its start.
+  int64_t fetched_bytes = 0;       ///< Of weights that it fetches now; what was there is included.
+  int64_t fetch_total_bytes = 0;   ///< 0: it fetches none.
+  int64_t weights_sent_bytes = 0;  ///< To others, since its start.
+  int64_t copied_bytes = 0;        ///< Of its cache, that its buddy took in the open session.
+  int64_t copies = 0;              ///< Blocks and states of other nodes' caches that it keeps.
+  int64_t copies_bytes = 0;
+  int64_t copies_evicted = 0;        ///< Of those that it kept, for lack of room.
   uint64_t instance = 0;             ///< Of its process; random. 0: of a build that does not say.
   std::optional<ThreadRates> rates;  ///< Of its threads, where they were measured.
 };
@@ -106,14 +110,24 @@ struct OpenOrder {
     std::string name;  ///< For messages.
     std::string address;
     Range layers;
+    std::string copies_of;  ///< As CacheSource's.
   };
   std::vector<Source> sources = {};
   Duration move_max{};
   bool gives = false;
+  bool copied = false;
+  /// A node of which this one is to keep copies.
+  struct Follow {
+    std::string name;
+    std::string address;
+    int64_t bytes_max = 0;
+  };
+  std::vector<Follow> follows = {};
 };
 
 struct OpenAnswer {
-  bool keeps_cache = false;  ///< As NodeHost::keeps_cache.
+  bool keeps_cache = false;  ///< As NodeHost::KeptPart, like what follows.
+  std::vector<int32_t> missing = {};
 };
 
 /// A node that another one is to reach.

@@ -25,6 +25,9 @@ class CacheGiver {
   /// As NodeHost::give_cached, of the node that holds this model here.
   virtual absl::Status give_cached(const std::string& model_hash, const CacheRequest& request,
                                    Deadline deadline, TakeImages take) = 0;
+  /// As NodeHost::give_copies, likewise.
+  virtual absl::Status give_copies(const std::string& model_hash, uint64_t session, uint64_t after,
+                                   Deadline deadline, TakeCopies take) = 0;
 };
 
 /// Serves `giver` over gRPC; with a key, calls must carry a fresh proof of it.
@@ -49,6 +52,9 @@ struct RemoteCache {
 /// As NodeHost::give_cached; else as of any call.
 absl::Status FetchCached(const RemoteCache& from, const CacheRequest& request, Deadline deadline,
                          TakeImages take);
+
+/// Copies of what a node of another process caches in a session.
+std::unique_ptr<CopySource> FollowCopies(const RemoteCache& from, uint64_t session);
 
 /// What an order says of a session; without transport and sink. What the node lacks comes from other processes, which
 /// hold the model under the name `model_hash`.

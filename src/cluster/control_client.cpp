@@ -54,7 +54,7 @@ absl::StatusOr<OpenAnswer> WorkerClient::open(const OpenOrder& order, Deadline d
   RETURN_IF_ERROR(impl_->call(
       "Open", ToProto(order), deadline,
       [&](auto& stub, auto& context, const auto& request) { return stub.Open(&context, request, &reply); }));
-  return OpenAnswer{.keeps_cache = reply.keeps_cache()};
+  return FromProto(reply, std::ssize(order.places));
 }
 
 absl::Status WorkerClient::close(uint64_t session, Deadline deadline) {

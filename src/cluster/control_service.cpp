@@ -49,7 +49,7 @@ class ControlService::Impl final : public v1::Worker::Service {
     if (!order.ok()) return ToGrpc(order.status());
     const absl::StatusOr<OpenAnswer> answer = control_.open(*order);
     if (!answer.ok()) return ToGrpc(answer.status());
-    reply->set_keeps_cache(answer->keeps_cache);
+    *reply = ToProto(*answer);
     return grpc::Status::OK;
   }
 

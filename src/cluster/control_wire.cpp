@@ -175,6 +175,10 @@ v1::DescribeReply ToProto(const WorkerFacts& facts) {
   reply.set_steps(facts.steps);
   reply.set_expert_calls(facts.expert_calls);
   reply.set_resident_bytes(facts.resident_bytes);
+  reply.set_copied_bytes(facts.copied_bytes);
+  reply.set_copies(facts.copies);
+  reply.set_copies_bytes(facts.copies_bytes);
+  reply.set_copies_evicted(facts.copies_evicted);
   reply.set_instance(facts.instance);
   reply.set_fetched_bytes(facts.fetched_bytes);
   reply.set_fetch_total_bytes(facts.fetch_total_bytes);
@@ -206,6 +210,10 @@ WorkerFacts FromProto(const v1::DescribeReply& reply) {
   facts.steps = reply.steps();
   facts.expert_calls = reply.expert_calls();
   facts.resident_bytes = reply.resident_bytes();
+  facts.copied_bytes = reply.copied_bytes();
+  facts.copies = reply.copies();
+  facts.copies_bytes = reply.copies_bytes();
+  facts.copies_evicted = reply.copies_evicted();
   facts.instance = reply.instance();
   facts.fetched_bytes = reply.fetched_bytes();
   facts.fetch_total_bytes = reply.fetch_total_bytes();
@@ -367,16 +375,35 @@ absl::StatusOr<PrepareOrder> FromProto(const v1::PrepareRequest& request) {
 
 namespace {
 
+void PutPlace(const CachedPlace& place, v1::CachedPlace& put) {
+  const SlotId* slot = std::get_if<SlotId>(&place.place);
+  put.set_state(slot != nullptr);
+  put.set_id(slot != nullptr ? slot->value : std::get<BlockId>(place.place).value);
+  put.set_key_high(place.key.high);
+  put.set_key_low(place.key.low);
+  put.set_position(place.position);
+  put.set_entry(place.entry);
+}
+
+absl::StatusOr<CachedPlace> ReadPlace(const v1::CachedPlace& one) {
+  if (one.id() < 0 || one.position() <= 0) {
+    return InvalidArgument("cache: place {} behind {} tokens", one.id(), one.position());
+  }
+  const CachePlace place = one.state() ? CachePlace(SlotId{one.id()}) : CachePlace(BlockId{one.id()});
+  return CachedPlace{place, {one.key_high(), one.key_low()}, one.position(), one.entry()};
+}
+
+/// The name of a node; empty: none.
+absl::StatusOr<std::string> ReadOwner(const std::string& name) {
+  constexpr size_t kNameBytesMax = 256;
+  if (name.size() <= kNameBytesMax) return name;
+  return InvalidArgument("cache: a node's name of {} bytes, expected at most {}", name.size(), kNameBytesMax);
+}
+
 template <typename Request>
 void PutPlaces(std::span<const CachedPlace> places, Request& request) {
   for (const CachedPlace& one : places) {
-    v1::CachedPlace& put = *request.add_places();
-    const SlotId* slot = std::get_if<SlotId>(&one.place);
-    put.set_state(slot != nullptr);
-    put.set_id(slot != nullptr ? slot->value : std::get<BlockId>(one.place).value);
-    put.set_key_high(one.key.high);
-    put.set_key_low(one.key.low);
-    put.set_position(one.position);
+    PutPlace(one, *request.add_places());
   }
 }
 
@@ -387,11 +414,8 @@ absl::StatusOr<std::vector<CachedPlace>> ReadPlaces(const Request& request) {
   }
   std::vector<CachedPlace> places;
   for (const v1::CachedPlace& one : request.places()) {
-    if (one.id() < 0 || one.position() <= 0) {
-      return InvalidArgument("cache: place {} behind {} tokens", one.id(), one.position());
-    }
-    const CachePlace place = one.state() ? CachePlace(SlotId{one.id()}) : CachePlace(BlockId{one.id()});
-    places.push_back({place, {one.key_high(), one.key_low()}, one.position()});
+    ASSIGN_OR_RETURN(const CachedPlace place, ReadPlace(one));
+    places.push_back(place);
   }
   return places;
 }
@@ -413,6 +437,7 @@ v1::FetchCacheRequest ToProto(const CacheRequest& request, const std::string& mo
   put.set_layers_begin(request.layers.begin);
   put.set_layers_end(request.layers.end);
   PutPlaces(request.places, put);
+  put.set_copies_of(request.copies_of);
   return put;
 }
 
@@ -422,6 +447,7 @@ absl::StatusOr<CacheRequest> FromProto(const v1::FetchCacheRequest& request) {
   read.identity = {request.identity_high(), request.identity_low()};
   ASSIGN_OR_RETURN(read.layers, ReadLayers(request.layers_begin(), request.layers_end()));
   ASSIGN_OR_RETURN(read.places, ReadPlaces(request));
+  ASSIGN_OR_RETURN(read.copies_of, ReadOwner(request.copies_of()));
   return read;
 }
 
@@ -441,6 +467,14 @@ v1::OpenRequest ToProto(const OpenOrder& order) {
     put.set_address(source.address);
     put.set_layers_begin(source.layers.begin);
     put.set_layers_end(source.layers.end);
+    put.set_copies_of(source.copies_of);
+  }
+  request.set_copied(order.copied);
+  for (const OpenOrder::Follow& follow : order.follows) {
+    v1::CopiesToKeep& put = *request.add_follows();
+    put.set_name(follow.name);
+    put.set_address(follow.address);
+    put.set_bytes_max(follow.bytes_max);
   }
   request.set_move_ms(order.move_max / std::chrono::milliseconds(1));
   request.set_gives_cache(order.gives);
@@ -468,11 +502,59 @@ absl::StatusOr<OpenOrder> FromProto(const v1::OpenRequest& request) {
   }
   for (const v1::CacheSource& source : request.sources()) {
     ASSIGN_OR_RETURN(const Range layers, ReadLayers(source.layers_begin(), source.layers_end()));
-    order.sources.push_back({source.name(), source.address(), layers});
+    ASSIGN_OR_RETURN(std::string copies_of, ReadOwner(source.copies_of()));
+    order.sources.push_back({source.name(), source.address(), layers, std::move(copies_of)});
   }
   order.move_max = std::chrono::milliseconds(request.move_ms());
   order.gives = request.gives_cache();
+  order.copied = request.copied();
+  if (request.follows_size() > kCacheSourcesMax) {
+    return InvalidArgument("open: copies of {} nodes to keep, expected at most {}", request.follows_size(),
+                           kCacheSourcesMax);
+  }
+  for (const v1::CopiesToKeep& follow : request.follows()) {
+    if (follow.name().empty() || follow.bytes_max() < 0) {
+      return InvalidArgument("open: {} bytes of copies of node '{}' to keep", follow.bytes_max(),
+                             follow.name());
+    }
+    ASSIGN_OR_RETURN(std::string name, ReadOwner(follow.name()));
+    order.follows.push_back({std::move(name), follow.address(), follow.bytes_max()});
+  }
   return order;
+}
+
+v1::OpenReply ToProto(const OpenAnswer& answer) {
+  v1::OpenReply reply;
+  reply.set_keeps_cache(answer.keeps_cache);
+  reply.mutable_missing()->Add(answer.missing.begin(), answer.missing.end());
+  return reply;
+}
+
+absl::StatusOr<OpenAnswer> FromProto(const v1::OpenReply& reply, int64_t places) {
+  OpenAnswer answer{.keeps_cache = reply.keeps_cache(), .missing = {}};
+  int64_t least = 0;
+  for (const int32_t index : reply.missing()) {
+    if (index < least || index >= places) {
+      return InvalidArgument("open: place {} is missing, expected some of {} in their order", index, places);
+    }
+    answer.missing.push_back(index);
+    least = int64_t{index} + 1;
+  }
+  return answer;
+}
+
+v1::CachePiece ToProto(const CopyPiece& piece) {
+  v1::CachePiece put;
+  put.set_number(piece.number);
+  PutPlace(piece.place, *put.mutable_place());
+  put.set_last(piece.last);
+  put.set_images(piece.images.data(), piece.images.size());
+  return put;
+}
+
+absl::StatusOr<CopyPiece> FromProto(const v1::CachePiece& piece) {
+  ASSIGN_OR_RETURN(const CachedPlace place, ReadPlace(piece.place()));
+  return CopyPiece{piece.number(), place, piece.last(), std::as_bytes(std::span(piece.images()))};
 }
 
 }  // namespace shoal

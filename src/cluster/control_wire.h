@@ -7,6 +7,7 @@
 #include "absl/status/statusor.h"
 #include "cluster/cache_move.h"
 #include "cluster/control.h"
+#include "cluster/kv_buddy.h"
 #include "shoal/v1/control.pb.h"
 
 namespace shoal {
@@ -54,5 +55,14 @@ absl::StatusOr<CacheRequest> FromProto(const v1::FetchCacheRequest& request);
 
 v1::OpenRequest ToProto(const OpenOrder& order);
 absl::StatusOr<OpenOrder> FromProto(const v1::OpenRequest& request);
+
+v1::OpenReply ToProto(const OpenAnswer& answer);
+/// places: of the order. InvalidArgument where it lacks others than those.
+absl::StatusOr<OpenAnswer> FromProto(const v1::OpenReply& reply, int64_t places);
+
+/// The images are those of `piece`.
+v1::CachePiece ToProto(const CopyPiece& piece);
+/// The images are those of `piece`, and not looked at. InvalidArgument: its place could be in no cache.
+absl::StatusOr<CopyPiece> FromProto(const v1::CachePiece& piece);
 
 }  // namespace shoal

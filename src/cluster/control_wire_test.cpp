@@ -3,6 +3,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <chrono>
 #include <cstdint>
 #include <limits>
@@ -25,10 +26,12 @@ OpenOrder Order() {
   order.expert_timeout = std::chrono::milliseconds(1500);
   order.giver = {UINT64_MAX, true};
   order.keep_from = UINT64_MAX - 1;
-  order.places = {{BlockId{3}, {UINT64_MAX, 1}, 64}, {SlotId{0}, {2, UINT64_MAX}, 64}};
-  order.sources = {{"c", "10.0.0.3:50051", {0, 1}}};
+  order.places = {{BlockId{3}, {UINT64_MAX, 1}, 64}, {SlotId{0}, {2, UINT64_MAX}, 64, UINT64_MAX}};
+  order.sources = {{"c", "10.0.0.3:50051", {0, 1}, "d"}};
   order.move_max = std::chrono::milliseconds(700);
   order.gives = true;
+  order.copied = true;
+  order.follows = {{"e", "10.0.0.5:50051", int64_t{1} << 40}};
   return order;
 }
 
@@ -53,10 +56,55 @@ TEST(ControlWire, AnOrderToOpenArrivesAsItWasSent) {
   EXPECT_EQ(got->sources[0].layers, (Range{0, 1}));
   EXPECT_EQ(got->move_max, sent.move_max);
   EXPECT_TRUE(got->gives);
+  EXPECT_EQ(got->sources[0].copies_of, "d");
+  EXPECT_TRUE(got->copied);
+  ASSERT_EQ(got->follows.size(), 1u);
+  EXPECT_EQ(got->follows[0].name, "e");
+  EXPECT_EQ(got->follows[0].address, "10.0.0.5:50051");
+  EXPECT_EQ(got->follows[0].bytes_max, int64_t{1} << 40);
+}
+
+TEST(ControlWire, WhatIsMissingArrivesAndIsAmongThePlacesThatWereNamed) {
+  const OpenAnswer sent{.keeps_cache = true, .missing = {0, 2}};
+  const auto got = FromProto(ToProto(sent), 3);
+  ASSERT_TRUE(got.ok()) << Message(got.status());
+  EXPECT_TRUE(got->keeps_cache);
+  EXPECT_EQ(got->missing, sent.missing);
+  EXPECT_THAT(Message(FromProto(ToProto(sent), 2).status()), HasSubstr("place 2 is missing"));
+  EXPECT_THAT(Message(FromProto(ToProto(OpenAnswer{true, {1, 1}}), 3).status()),
+              HasSubstr("place 1 is missing"));
+  EXPECT_THAT(Message(FromProto(ToProto(OpenAnswer{true, {-1}}), 3).status()),
+              HasSubstr("place -1 is missing"));
+}
+
+TEST(ControlWire, ACopyArrivesAsItWasSent) {
+  const std::vector<std::byte> images = {std::byte{1}, std::byte{2}};
+  const CopyPiece sent{UINT64_MAX, Order().places[1], true, images};
+  v1::CachePiece piece = ToProto(sent);
+  const auto got = FromProto(piece);
+  ASSERT_TRUE(got.ok()) << Message(got.status());
+  EXPECT_EQ(got->number, sent.number);
+  EXPECT_EQ(got->place, sent.place);
+  EXPECT_TRUE(got->last);
+  EXPECT_TRUE(std::ranges::equal(got->images, images));
+  piece.mutable_place()->set_id(-1);
+  EXPECT_THAT(Message(FromProto(piece).status()), HasSubstr("place -1"));
+}
+
+TEST(ControlWire, AnOrderToKeepCopiesBeyondReasonIsRefused) {
+  v1::OpenRequest request = ToProto(Order());
+  request.mutable_follows(0)->set_bytes_max(-1);
+  EXPECT_THAT(Message(FromProto(request).status()), HasSubstr("-1 bytes of copies"));
+  request.mutable_follows(0)->set_bytes_max(1);
+  request.mutable_follows(0)->set_name(std::string(300, 'x'));
+  EXPECT_THAT(Message(FromProto(request).status()), HasSubstr("300 bytes"));
+  request.mutable_follows(0)->set_name("x");
+  while (request.follows_size() <= 4096) *request.add_follows() = request.follows(0);
+  EXPECT_THAT(Message(FromProto(request).status()), HasSubstr("4097 nodes"));
 }
 
 TEST(ControlWire, ARequestForACacheArrivesAsItWasSent) {
-  const CacheRequest sent{UINT64_MAX, {1, UINT64_MAX}, {2, 5}, Order().places};
+  const CacheRequest sent{UINT64_MAX, {1, UINT64_MAX}, {2, 5}, Order().places, "d"};
   v1::FetchCacheRequest request = ToProto(sent, "00ff");
   EXPECT_EQ(request.model_hash(), "00ff");
   const auto got = FromProto(request);
@@ -65,6 +113,7 @@ TEST(ControlWire, ARequestForACacheArrivesAsItWasSent) {
   EXPECT_EQ(got->identity, sent.identity);
   EXPECT_EQ(got->layers, sent.layers);
   EXPECT_EQ(got->places, sent.places);
+  EXPECT_EQ(got->copies_of, "d");
   request.mutable_places(0)->set_id(-1);
   EXPECT_THAT(Message(FromProto(request).status()), HasSubstr("place -1"));
   request.mutable_places(0)->set_id(0);

@@ -154,7 +154,7 @@ NodeHost::SessionSetup LocalCluster::setup_of(NodeId node, const std::vector<Lay
     if (move.to != node) continue;
     const HostedNode from{last_plan_.node(move.from).name, hosted(node).model_hash};
     setup.sources.push_back(
-        {move.layers, [this, from](const CacheRequest& request, Deadline deadline, TakeImages take) {
+        {move.layers, "", [this, from](const CacheRequest& request, Deadline deadline, TakeImages take) {
            return host_->give_cached(from, request, deadline, take);
          }});
   }

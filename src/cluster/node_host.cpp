@@ -1,6 +1,8 @@
 #include "cluster/node_host.h"
 
 #include <algorithm>
+#include <limits>
+#include <system_error>
 #include <utility>
 
 #include "absl/functional/function_ref.h"
@@ -52,9 +54,9 @@ void NodeHost::end_sessions(Which which) {
     const std::lock_guard lock(mutex_);
     for (const auto& [name, node] : nodes_) {
       if (node->session == nullptr || !which(name, *node)) continue;
-      ended.push_back({node, std::move(node->session), std::exchange(node->session_id, 0),
-                       std::exchange(node->contents, {})});
-      node->keeps_cache = false;
+      ended.push_back({node, std::move(node->session), std::exchange(node->followers, {}),
+                       std::exchange(node->session_id, 0), std::exchange(node->contents, {})});
+      node->kept_part = {};
     }
   }
   for (Ended& one : ended) keep_cache(std::move(one));
@@ -62,6 +64,7 @@ void NodeHost::end_sessions(Which which) {
 
 void NodeHost::keep_cache(Ended ended) {
   ended.session->stop();
+  ended.followers.clear();
   auto kept = std::make_shared<KeptCache>();
   kept->contents = std::move(ended.contents);
   kept->cache = ended.session->release_cache();
@@ -88,8 +91,10 @@ void NodeHost::trim_kept(const HostedNode& node, Range layers, const StepLimits&
   bool useful = false;
   {
     const std::lock_guard use(kept->use);
-    useful = !layers.empty() && AllOf(layers, [&](LayerId layer) { return kept->cache->has(layer); });
-    if (useful) kept->cache->trim(layers, limits.blocks, limits.state_slots);
+    // Of layers that it lacks a buddy may have copies; those that leave may be for others.
+    useful = !AllOf(layers, [&](LayerId layer) { return !kept->cache->has(layer); });
+    constexpr Range kAllLayers{0, std::numeric_limits<int32_t>::max()};
+    if (useful) kept->cache->trim(kAllLayers, limits.blocks, limits.state_slots);
   }
   const std::lock_guard lock(mutex_);
   if (useful && hosted->session == nullptr) hosted->kept = std::move(kept);
@@ -97,6 +102,11 @@ void NodeHost::trim_kept(const HostedNode& node, Range layers, const StepLimits&
 
 absl::Status NodeHost::give_cached(const HostedNode& node, const CacheRequest& request, Deadline deadline,
                                    TakeImages take) const {
+  if (!request.copies_of.empty()) {
+    const std::shared_ptr<Node> keeper = find(node);
+    if (keeper != nullptr) return keeper->shelf->give(request, deadline, take);
+    return FailedPrecondition("node '{}' keeps no copies any more", node.name);
+  }
   constexpr size_t kPieceBytes = size_t{1} << 20;
   const std::shared_ptr<Node> hosted = find(node);
   std::shared_ptr<KeptCache> from;
@@ -127,10 +137,39 @@ absl::Status NodeHost::give_cached(const HostedNode& node, const CacheRequest& r
   return images.empty() ? absl::OkStatus() : take(images);
 }
 
-bool NodeHost::keeps_cache(const HostedNode& node) const {
+absl::Status NodeHost::give_copies(const HostedNode& node, uint64_t session, uint64_t after,
+                                   Deadline deadline, TakeCopies take) const {
+  constexpr size_t kPieceBytes = size_t{1} << 20;
+  std::shared_ptr<CopyOutbox> outbox;
+  if (const std::shared_ptr<Node> hosted = find(node); hosted != nullptr) {
+    const std::lock_guard lock(mutex_);
+    if (hosted->session != nullptr && hosted->session_id == session) outbox = hosted->session->outbox();
+  }
+  if (outbox == nullptr) {
+    return FailedPrecondition("node '{}' copies nothing for a buddy in session {}", node.name, session);
+  }
+  ASSIGN_OR_RETURN(
+      const CacheCopies copies,
+      outbox->next(after, kCopiesAtOnceBytes, Deadline::min(deadline, Deadline::after(kCopiesWait))));
+  for (const auto& copy : copies) {
+    // Whole images, as many as a message may hold.
+    for (std::span<const std::byte> left = copy->images; !left.empty();) {
+      size_t piece = 0;
+      while (piece < left.size() && piece < kPieceBytes) {
+        ASSIGN_OR_RETURN(const ImageView view, ParseImage(left.subspan(piece)));
+        piece += static_cast<size_t>(view.bytes);
+      }
+      RETURN_IF_ERROR(take({copy->number, copy->place, piece == left.size(), left.first(piece)}));
+      left = left.subspan(piece);
+    }
+  }
+  return absl::OkStatus();
+}
+
+NodeHost::KeptPart NodeHost::kept_part(const HostedNode& node) const {
   const std::shared_ptr<Node> hosted = find(node);
   const std::lock_guard lock(mutex_);
-  return hosted != nullptr && hosted->session != nullptr && hosted->keeps_cache;
+  return hosted == nullptr || hosted->session == nullptr ? KeptPart() : hosted->kept_part;
 }
 
 void NodeHost::close(uint64_t session) {
@@ -296,16 +335,16 @@ absl::Status NodeHost::create_session(const std::shared_ptr<Node>& node, Session
   }
   left.reset();
   ASSIGN_OR_RETURN(std::unique_ptr<NodeSession> session, NodeSession::Create(options_of(node, setup)));
-  const Range layers = node->model->shard().layers;
   std::vector<LayerId> held;
   if (kept != nullptr) {
     const std::lock_guard use(kept->use);
     held = session->adopt_cache(*kept->cache);
   }
-  bool keeps = HasAll(held, layers);
-  if (keeps && kept != nullptr) contents.sessions = kept->contents.sessions;
-  if (!keeps && !setup.sources.empty()) {
-    keeps = take_in(*session, setup, {setup.keep_from, contents.identity, {}, setup.places}, layers, held);
+  KeptPart part{.keeps = HasAll(held, node->model->shard().layers), .missing = {}};
+  if (part.keeps && kept != nullptr) contents.sessions = kept->contents.sessions;
+  if (!part.keeps && !setup.sources.empty()) {
+    const CacheRequest all{setup.keep_from, contents.identity, {}, setup.places};
+    part = take_in(*session, setup, all, *node->model, held);
   }
   kept.reset();
   if (new_number) {
@@ -314,12 +353,29 @@ absl::Status NodeHost::create_session(const std::shared_ptr<Node>& node, Session
     contents.sessions.clear();
   }
   RETURN_IF_ERROR(session->start());
+  node->shelf->begin(setup.giver);
   const std::lock_guard lock(mutex_);
   node->session = std::move(session);
   node->session_id = setup.session;
   node->contents = std::move(contents);
-  node->keeps_cache = keeps;
+  node->kept_part = std::move(part);
+  follow(*node, std::move(setup.follows));
   return absl::OkStatus();
+}
+
+// What the shelf has of other nodes stays until the first work: those that run their layers now may be about to ask.
+void NodeHost::follow(Node& node, std::vector<FollowedNode> follows) {
+  std::vector<std::string> all;
+  for (const FollowedNode& one : follows) all.push_back(one.name);
+  for (FollowedNode& one : follows) {
+    node.shelf->limit(one.name, one.bytes_max);
+    if (one.bytes_max == 0) continue;
+    try {
+      node.followers.push_back(std::make_unique<CopyFollower>(std::move(one), node.shelf, all));
+    } catch (const std::system_error& error) {  // Clients hold all that the system grants.
+      LogWarning("kv buddy: no thread to fetch copies with: {}", error.what());
+    }
+  }
 }
 
 NodeSession::Options NodeHost::options_of(const std::shared_ptr<Node>& node, SessionSetup& setup) {
@@ -337,40 +393,54 @@ NodeSession::Options NodeHost::options_of(const std::shared_ptr<Node>& node, Ses
   options.limits.vocabulary = node->model->spec().vocabulary;
   options.expert_timeout = setup.expert_timeout;
   options.sink = setup.sink;
+  options.copied = setup.copied;
+  std::vector<std::string> followed;
+  for (const FollowedNode& one : setup.follows) followed.push_back(one.name);
   // Work comes when all nodes have their sessions: whoever is to have other layers has them.
-  options.on_first_work = [this, weak = std::weak_ptr<Node>(node)] {
+  options.on_first_work = [this, weak = std::weak_ptr<Node>(node), followed = std::move(followed)] {
     std::shared_ptr<KeptCache> left;
     const std::shared_ptr<Node> here = weak.lock();
     if (here == nullptr) return;
+    here->shelf->keep_only(followed);
     const std::lock_guard lock(mutex_);
     left.swap(here->leaving);
   };
   return options;
 }
 
-bool NodeHost::take_in(NodeSession& session, const SessionSetup& setup, const CacheRequest& all, Range layers,
-                       std::span<const LayerId> held) {
+NodeHost::KeptPart NodeHost::take_in(NodeSession& session, const SessionSetup& setup, const CacheRequest& all,
+                                     const NodeModel& model, std::span<const LayerId> held) {
   const Deadline deadline = Deadline::after(setup.move_max);
   const int64_t begun_ns = NowNs();
-  CacheIntake intake(session, all.identity, all.places);
+  std::vector<Range> lacking;
   std::vector<LayerId> there(held.begin(), held.end());
+  for (const CacheSource& source : setup.sources) {
+    lacking.push_back(source.layers);
+    for (int64_t i = source.layers.begin; i < source.layers.end; ++i)
+      there.push_back(LayerId{static_cast<int32_t>(i)});
+  }
+  if (!HasAll(there, model.shard().layers)) return {};
+  CacheIntake intake(session, all, lacking, [&model](LayerId layer) {
+    return CacheShapeOf(model.spec().layers[static_cast<size_t>(layer.value)].mixer).state_values > 0;
+  });
   for (const CacheSource& source : setup.sources) {
     CacheRequest request = all;
     request.layers = source.layers;
+    request.copies_of = source.copies_of;
+    if (!request.copies_of.empty()) request.session = setup.giver;
     const absl::Status given = source.give(
         request, deadline, [&](std::span<const std::byte> images) { return intake.take(images); });
-    if (!given.ok() || !intake.has_all(source.layers)) {
-      LogWarning("the cache of layers [{}, {}) did not come and is computed again: {}", source.layers.begin,
-                 source.layers.end, given.ok() ? "something was missing" : Message(given));
-      return false;
-    }
-    for (int64_t i = source.layers.begin; i < source.layers.end; ++i) {
-      there.push_back(LayerId{static_cast<int32_t>(i)});
-    }
+    if (given.ok()) continue;
+    LogWarning("not all of the cache of layers [{}, {}) came, and what lacks is computed again: {}",
+               source.layers.begin, source.layers.end, Message(given));
   }
-  LogInfo("took in {} of the cache from {} nodes in {} ms", FormatBytes(intake.bytes()), setup.sources.size(),
-          (NowNs() - begun_ns) / 1'000'000);
-  return HasAll(there, layers);
+  KeptPart part{.keeps = true, .missing = intake.missing()};
+  const auto wanted = std::ssize(all.places);
+  LogInfo("took in {} of the cache from {} nodes in {} ms: {} of {} blocks and states",
+          FormatBytes(intake.bytes()), setup.sources.size(), (NowNs() - begun_ns) / 1'000'000,
+          wanted - std::ssize(part.missing), wanted);
+  if (std::ssize(part.missing) == wanted) return {};
+  return part;
 }
 
 absl::Status NodeHost::connect(const HostedNode& node, Deadline deadline) {
@@ -391,7 +461,9 @@ std::vector<NodeHost::NodeReport> NodeHost::report() const {
     if (node->session != nullptr) {
       report.stats = node->session->stats();
       report.session = report.stats.running ? node->session_id : 0;
+      if (node->session->outbox() != nullptr) report.copied = node->session->outbox()->stats();
     }
+    report.copies = node->shelf->stats();
     reports.push_back(std::move(report));
   }
   return reports;

@@ -17,6 +17,7 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "cluster/cache_move.h"
+#include "cluster/kv_buddy.h"
 #include "compute/backend.h"
 #include "exec/node_model.h"
 #include "exec/node_session.h"
@@ -94,6 +95,11 @@ class NodeHost {
     std::vector<CacheSource> sources = {};
     bool gives = false;
     Duration move_max{};  ///< For taking in what lacks.
+    /// Buddies: whether another node fetches copies of what this one caches; of which nodes this one keeps copies; and the
+    /// coordinator (OrderGiver::id), which numbers them.
+    bool copied = false;
+    std::vector<FollowedNode> follows = {};
+    uint64_t giver = 0;
   };
   /// Ends the node's session, takes memory for the cache of this one and gives it to an executor. Where the node's
   /// cache is as session `keep_from` left it, and has all layers of this plan, it stays. The links are
@@ -103,12 +109,26 @@ class NodeHost {
   /// Opens the links of the node's session. Errors as Transport::connect, FailedPrecondition where it has none.
   absl::Status connect(const HostedNode& node, Deadline deadline);
 
-  /// Whether the node's session began with all that its layers cached in the session that it was to keep, or with the
-  /// places that were named: a node without layers always does. False without a session.
-  bool keeps_cache(const HostedNode& node) const;
-  /// Gives images of what a session left in the node's cache. FailedPrecondition: it is not there any more.
+  /// What the node's session began with.
+  struct KeptPart {
+    /// All that its layers cached in the session that it was to keep, or the places that were named: a node without
+    /// layers always does. False without a session.
+    bool keeps = false;
+    std::vector<int32_t> missing;  ///< Of SessionSetup::places, by their indices: these it lacks.
+  };
+  KeptPart kept_part(const HostedNode& node) const;
+  bool keeps_cache(const HostedNode& node) const {
+    const KeptPart part = kept_part(node);
+    return part.keeps && part.missing.empty();
+  }
+  /// Gives images of what a session left in the node's cache, or of copies that it keeps of another's. FailedPrecondition:
+  /// it is not there any more.
   absl::Status give_cached(const HostedNode& node, const CacheRequest& request, Deadline deadline,
                            TakeImages take) const;
+  /// Gives copies of what the node caches in this session to its buddy, which has those up to number `after`: waits a
+  /// while for the first. FailedPrecondition: it has no such session, or no buddy.
+  absl::Status give_copies(const HostedNode& node, uint64_t session, uint64_t after, Deadline deadline,
+                           TakeCopies take) const;
 
   /// Ends what this process runs in a session; of one node; of all sessions. Weights stay, and so do caches.
   void close(uint64_t session);
@@ -122,6 +142,8 @@ class NodeHost {
     LoadStats load;
     uint64_t session = 0;      ///< 0: none is open, or it has ended.
     NodeSession::Stats stats;  ///< Of the session that is open.
+    CopyOutbox::Stats copied;  ///< What its buddy took in the session.
+    CopyShelf::Stats copies;   ///< That it keeps of others.
   };
   std::vector<NodeReport> report() const;
 
@@ -161,8 +183,10 @@ class NodeHost {
     std::shared_ptr<Executor> executor;
     uint64_t session_id = 0;
     std::unique_ptr<NodeSession> session;
-    Contents contents;         ///< Of the session's cache, as long as it has begun no step.
-    bool keeps_cache = false;  ///< Of the session.
+    Contents contents;   ///< Of the session's cache, as long as it has begun no step.
+    KeptPart kept_part;  ///< Of the session.
+    std::shared_ptr<CopyShelf> shelf = std::make_shared<CopyShelf>();
+    std::vector<std::unique_ptr<CopyFollower>> followers;  ///< Of the session.
     /// Between sessions; and what the session that is open has left of it for others. The backend outlives them.
     std::shared_ptr<KeptCache> kept;
     std::shared_ptr<KeptCache> leaving;
@@ -170,6 +194,7 @@ class NodeHost {
   struct Ended {
     std::shared_ptr<Node> node;
     std::unique_ptr<NodeSession> session;
+    std::vector<std::unique_ptr<CopyFollower>> followers;
     uint64_t session_id = 0;
     Contents contents;
   };
@@ -185,9 +210,11 @@ class NodeHost {
   /// Creates the node's session, which goes on with what the node has of an earlier one, or gives that back.
   absl::Status create_session(const std::shared_ptr<Node>& node, SessionSetup setup);
   NodeSession::Options options_of(const std::shared_ptr<Node>& node, SessionSetup& setup);
-  /// Has the layers that the session lacks taken in. Whether it has all then.
-  static bool take_in(NodeSession& session, const SessionSetup& setup, const CacheRequest& all, Range layers,
-                      std::span<const LayerId> held);
+  /// Has the layers that the session lacks taken in. What it has then.
+  static KeptPart take_in(NodeSession& session, const SessionSetup& setup, const CacheRequest& all,
+                          const NodeModel& model, std::span<const LayerId> held);
+  /// From now on the session's copies are kept.
+  static void follow(Node& node, std::vector<FollowedNode> follows);
 
   /// The turn of a load(): ends a prepare() of the node.
   std::unique_lock<std::mutex> turn_to_load(const HostedNode& node);

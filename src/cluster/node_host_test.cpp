@@ -458,7 +458,7 @@ TEST(NodeHost, WhatIsKeptIsTrimmedToWhatTheNextSessionCanUse) {
   EXPECT_EQ(Served::TokenOf(served.submit({expected[0]})), expected[1]);
   host.trim_kept(served.node(0), layers, {.blocks = 1});  // Not of a session that is open.
   served.close();
-  host.trim_kept(served.node(0), {0, layers.end + 1}, {.blocks = 4});
+  host.trim_kept(served.node(0), {layers.end, layers.end + 1}, {.blocks = 4});
   EXPECT_EQ(served.open_again(3, 2), (std::vector<bool>{false}));
 }
 

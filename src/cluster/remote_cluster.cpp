@@ -1,6 +1,7 @@
 #include "cluster/remote_cluster.h"
 
 #include <algorithm>
+#include <set>
 #include <utility>
 
 #include "base/exposure.h"
@@ -293,6 +294,7 @@ absl::Status RemoteCluster::open(const Plan& plan, PipelineEngine& engine) {
   session->plan = plan;
   session->plan.nodes[0].address = own_address_;
   session->limits = options_.limits(plan);
+  if (options_.buddies) session->buddies = options_.buddies(session->plan, session->limits);
   RETURN_IF_ERROR(check_links(*session));
   if (options_.opens) options_.opens(session->plan);
   engine.report_down(Unavailable("the nodes are loading their weights"));
@@ -308,21 +310,57 @@ absl::Status RemoteCluster::open(const Plan& plan, PipelineEngine& engine) {
   return status;
 }
 
+std::vector<uint64_t> RemoteCluster::instances_of(const Plan& plan) const {
+  std::vector<uint64_t> instances;
+  for (const PlanNode& node : plan.nodes) {
+    const std::shared_ptr<Member> member = members_.find(node.name);
+    const auto facts = member == nullptr ? std::nullopt : member->status().facts;
+    instances.push_back(member != nullptr && member->is_self() ? instance_
+                        : facts.has_value()                    ? facts->instance
+                                                               : 0);
+  }
+  return instances;
+}
+
+// Those of the next plan have answered just now.
+std::vector<bool> RemoteCluster::still_there(const Plan& next) const {
+  const std::vector<uint64_t> instances = instances_of(last_.plan);
+  std::vector<bool> there;
+  for (size_t i = 0; i < instances.size(); ++i) {
+    const std::string& name = last_.plan.nodes[i].name;
+    const std::shared_ptr<Member> member = members_.find(name);
+    const bool answers = member != nullptr &&
+                         (next.find_node(name).has_value() || member->status().state != MemberState::kLost);
+    there.push_back(answers && instances[i] == last_.instances[i]);
+  }
+  return there;
+}
+
 RemoteCluster::CachePlan RemoteCluster::plan_caches(const Session& next, PipelineEngine& engine) const {
   CachePlan caches{.sources = std::vector<std::vector<OpenOrder::Source>>(next.members.size())};
-  if (last_up_ == 0) return caches;
-  const std::vector<LayerMove> moves = LayerMoves(last_plan_, next.plan);
-  for (const LayerMove& move : moves) {
-    const PlanNode& from = last_plan_.node(move.from);
-    const std::shared_ptr<Member> member = members_.find(from.name);
-    if (member == nullptr || member->status().state == MemberState::kLost) return caches;
+  if (last_.id == 0) return caches;
+  std::vector<NodeId> buddies(last_.plan.nodes.size(), NodeId{-1});
+  for (const KvBuddy& buddy : last_.buddies) buddies[static_cast<size_t>(buddy.of.value)] = buddy.keeper;
+  const auto supplies = LayerSupplies(last_.plan, next.plan, still_there(next.plan), buddies);
+  if (!supplies.has_value()) return caches;
+  for (const LayerSupply& supply : *supplies) {
+    const bool copies = supply.buddy.value >= 0;
+    const PlanNode& from = last_.plan.node(supply.from);
+    const PlanNode& giver = last_.plan.node(copies ? supply.buddy : supply.from);
+    const std::shared_ptr<Member> member = members_.find(giver.name);  // It is still there.
     const std::string address = member->is_self() ? next.plan.nodes[0].address : member->address();
-    caches.sources[static_cast<size_t>(move.to.value)].push_back({from.name, address, move.layers});
+    caches.sources[static_cast<size_t>(supply.to.value)].push_back(
+        {giver.name, address, supply.layers, copies ? from.name : ""});
+    if (!copies || std::ranges::count(caches.lost, from.name) > 0) continue;
+    caches.lost.push_back(from.name);
+    caches.buddies.push_back(giver.name);
   }
   caches.keeps = KeptCaches::kAll;
-  if (moves.empty()) return caches;
+  if (supplies->empty()) return caches;
   std::optional<PipelineEngine::Wanted> wanted = engine.wanted(Deadline::after(kWantedMax));
-  if (!wanted.has_value() || wanted->places.empty()) return {.sources = std::move(caches.sources)};
+  if (!wanted.has_value() || wanted->places.empty()) {
+    return {.sources = std::vector<std::vector<OpenOrder::Source>>(next.members.size())};
+  }
   caches.keeps = KeptCaches::kWanted;
   caches.places = std::move(wanted->places);
   caches.move_max = wanted->worth;
@@ -333,8 +371,9 @@ OpenOrder RemoteCluster::order_for(const Session& session, size_t node, const Ca
   OpenOrder order{
       session.id, session.plan, NodeId{static_cast<int32_t>(node)}, session.limits, options_.expert_timeout,
       giver()};
+  order_copies(session, node, order);
   if (caches.keeps == KeptCaches::kNone) return order;
-  order.keep_from = last_up_;
+  order.keep_from = last_.id;
   if (caches.keeps == KeptCaches::kAll) return order;
   order.places = caches.places;
   order.sources = caches.sources[node];
@@ -343,32 +382,72 @@ OpenOrder RemoteCluster::order_for(const Session& session, size_t node, const Ca
   return order;
 }
 
+void RemoteCluster::order_copies(const Session& session, size_t node, OpenOrder& order) {
+  for (const KvBuddy& buddy : session.buddies) {
+    const auto of = static_cast<size_t>(buddy.of.value);
+    if (of == node) order.copied = true;
+    if (static_cast<size_t>(buddy.keeper.value) != node) continue;
+    order.follows.push_back(
+        {session.plan.node(buddy.of).name, session.plan.node(buddy.of).address, buddy.bytes_max});
+  }
+}
+
+std::vector<uint64_t> RemoteCluster::note_kept(const CachePlan& caches, std::span<const OpenAnswer> answers) {
+  std::set<uint64_t> lacking;
+  for (const OpenAnswer& answer : answers) {
+    for (const int32_t index : answer.missing)
+      lacking.insert(caches.places[static_cast<size_t>(index)].entry);
+  }
+  if (caches.lost.empty()) return {lacking.begin(), lacking.end()};
+  const auto all = std::ssize(caches.places);
+  const auto came = all - std::ssize(lacking);
+  restored_ += came;
+  LogInfo("{} of {} blocks and states that node {} had cached come from its buddy {}", came, all,
+          Join(caches.lost, ", "), Join(caches.buddies, ", "));
+  return {lacking.begin(), lacking.end()};
+}
+
 absl::Status RemoteCluster::open_all(Session& session, PipelineEngine& engine) {
   const CachePlan caches = plan_caches(session, engine);
-  std::vector<uint8_t> keep(session.members.size());
+  std::vector<OpenAnswer> answers(session.members.size());
   RETURN_IF_ERROR(FirstError(session.members, [&](size_t index, Member& member) -> absl::Status {
     const OpenOrder order = order_for(session, index, caches);
     if (member.is_self()) {
-      ASSIGN_OR_RETURN(keep[index], open_own(order, engine));
+      ASSIGN_OR_RETURN(answers[index], open_own(order, engine));
       return absl::OkStatus();
     }
-    const absl::StatusOr<OpenAnswer> answer =
+    absl::StatusOr<OpenAnswer> answer =
         member.client()->open(order, Deadline::after(std::chrono::milliseconds(kOpenMs) + order.move_max));
     member.note(answer.ok() ? MemberState::kUp : MemberState::kFailed, answer.status());
-    keep[index] = answer.ok() && answer->keeps_cache;
+    if (answer.ok()) answers[index] = *std::move(answer);
     return answer.status();
   }));
   members_.self().note(MemberState::kUp, absl::OkStatus());
-  const bool all_keep = std::ranges::all_of(keep, [](uint8_t kept) { return kept != 0; });
-  last_up_ = session.id;
-  last_plan_ = session.plan;
-  engine.open(session.plan, host_->transport(own_node()),
-              EngineLimitsOf(session.plan, *host_->model(own_node()), session.limits),
-              all_keep ? caches.keeps : KeptCaches::kNone);
+  const bool all_keep =
+      caches.keeps != KeptCaches::kNone && std::ranges::all_of(answers, &OpenAnswer::keeps_cache);
+  std::vector<uint64_t> missing;
+  if (all_keep) missing = note_kept(caches, answers);
+  last_ = {session.id, session.plan, session.buddies, instances_of(session.plan)};
+  EngineLimits limits = EngineLimitsOf(session.plan, *host_->model(own_node()), session.limits);
+  limits.copies = !session.buddies.empty();
+  {
+    const std::lock_guard lock(mutex_);
+    buddies_.clear();
+    for (const KvBuddy& buddy : session.buddies) {
+      buddies_[session.plan.node(buddy.of).name] = {session.plan.node(buddy.keeper).name, buddy.bytes_max};
+    }
+  }
+  engine.open(session.plan, host_->transport(own_node()), limits, all_keep ? caches.keeps : KeptCaches::kNone,
+              std::move(missing));
   return absl::OkStatus();
 }
 
-absl::StatusOr<bool> RemoteCluster::open_own(const OpenOrder& order, PipelineEngine& engine) {
+std::map<std::string, RemoteCluster::Buddy> RemoteCluster::buddies() const {
+  const std::lock_guard lock(mutex_);
+  return buddies_;
+}
+
+absl::StatusOr<OpenAnswer> RemoteCluster::open_own(const OpenOrder& order, PipelineEngine& engine) {
   ASSIGN_OR_RETURN(
       std::unique_ptr<Transport> transport,
       endpoint_->open_session(WireSession(order.plan, NodeId{0}, order.session, *host_->model(own_node()))));
@@ -378,7 +457,13 @@ absl::StatusOr<bool> RemoteCluster::open_own(const OpenOrder& order, PipelineEng
   RETURN_IF_ERROR(host_->open(own_node(), std::move(setup)));
   RETURN_IF_ERROR(
       host_->connect(own_node(), Deadline::after(std::chrono::milliseconds(kConnectMs) + order.move_max)));
-  return host_->keeps_cache(own_node());
+  NodeHost::KeptPart part = host_->kept_part(own_node());
+  return OpenAnswer{.keeps_cache = part.keeps, .missing = std::move(part.missing)};
+}
+
+absl::Status RemoteCluster::give_copies(const std::string& /*model_hash*/, uint64_t session, uint64_t after,
+                                        Deadline deadline, TakeCopies take) {
+  return host_->give_copies(own_node(), session, after, deadline, take);
 }
 
 absl::Status RemoteCluster::give_cached(const std::string& /*model_hash*/, const CacheRequest& request,

@@ -9,6 +9,7 @@
 #include <memory>
 #include <mutex>
 #include <optional>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -22,6 +23,7 @@
 #include "cluster/node_host.h"
 #include "cluster/supervisor.h"
 #include "cluster/weight_shelf.h"
+#include "plan/kv_buddies.h"
 #include "wire/grpc/endpoint.h"
 
 namespace shoal {
@@ -34,6 +36,8 @@ class RemoteCluster final : public SessionHost, public CacheGiver {
     bool adopt_names = false;            ///< As Members.
     /// What the nodes of a plan are to have room for. Called by open() and prepare().
     std::function<StepLimits(const Plan&)> limits;
+    /// Who keeps copies of what the nodes of a plan cache. Called by open(). Empty: nobody does.
+    std::function<std::vector<KvBuddy>(const Plan&, const StepLimits&)> buddies;
     /// Called by open(), before nodes load: from now on they hold what this plan says. May be empty.
     std::function<void(const Plan&)> opens;
     std::vector<std::string> model_names;  ///< How workers may find the model.
@@ -71,6 +75,8 @@ class RemoteCluster final : public SessionHost, public CacheGiver {
   void interrupt() override;
   absl::Status give_cached(const std::string& model_hash, const CacheRequest& request, Deadline deadline,
                            TakeImages take) override;
+  absl::Status give_copies(const std::string& model_hash, uint64_t session, uint64_t after, Deadline deadline,
+                           TakeCopies take) override;
 
   Members& members() { return members_; }
   /// How all members are, after asking each at most until `deadline`; one that does not answer is lost. What
@@ -83,6 +89,14 @@ class RemoteCluster final : public SessionHost, public CacheGiver {
   std::map<std::string, LinkStats> link_stats() const;
   /// Tensors that workers without model files got from this process.
   int64_t weights_sent_bytes() const { return shelf_.bytes_sent(); }
+  /// Buddies of the session that is open, or was last, by the name of the node whose copies they keep.
+  struct Buddy {
+    std::string name;
+    int64_t bytes_max = 0;
+  };
+  std::map<std::string, Buddy> buddies() const;
+  /// Blocks and states that were not computed again after a loss, as a buddy had copies; since the start.
+  int64_t restored() const { return restored_; }
   /// This process's node.
   const NodeHost& host() const { return *host_; }
   const HostedNode& own_node() const { return own_node_; }
@@ -97,6 +111,14 @@ class RemoteCluster final : public SessionHost, public CacheGiver {
     MemberList members;
     uint64_t id = 0;
     StepLimits limits;
+    std::vector<KvBuddy> buddies;
+  };
+  /// A session as the next one may find it.
+  struct Last {
+    uint64_t id = 0;  ///< 0: none.
+    Plan plan;        ///< With the addresses of its nodes.
+    std::vector<KvBuddy> buddies;
+    std::vector<uint64_t> instances;  ///< By node: of its process; 0: unknown.
   };
   /// What of the caches of the last session goes on in the next.
   struct CachePlan {
@@ -104,6 +126,8 @@ class RemoteCluster final : public SessionHost, public CacheGiver {
     std::vector<CachedPlace> places;                      ///< Of kWanted.
     std::vector<std::vector<OpenOrder::Source>> sources;  ///< By the node of the next plan.
     Duration move_max{};
+    std::vector<std::string> lost;  ///< Nodes whose copies are asked for.
+    std::vector<std::string> buddies;
   };
 
   explicit RemoteCluster(Options options);
@@ -128,12 +152,18 @@ class RemoteCluster final : public SessionHost, public CacheGiver {
   absl::Status prepare_own_beside(const Plan& plan);
   /// Whether it takes part in the session that is open, which has not lost it.
   bool takes_part(const Member& member) const;
-  /// kNone where a node is away that had layers, or nobody says in time what is worth moving.
+  /// kNone where a node and its buddy are away that had layers, or nobody says in time what is worth moving.
   CachePlan plan_caches(const Session& next, PipelineEngine& engine) const;
+  /// Of the nodes of a plan: of their processes, as they were last heard of.
+  std::vector<uint64_t> instances_of(const Plan& plan) const;
+  /// By node of the last session: whether it is the same process still, and may be asked.
+  std::vector<bool> still_there(const Plan& next) const;
+  static void order_copies(const Session& session, size_t node, OpenOrder& order);
+  /// What all nodes have of the places that were to be kept. The entries of those that one lacks, ascending.
+  std::vector<uint64_t> note_kept(const CachePlan& caches, std::span<const OpenAnswer> answers);
   OpenOrder order_for(const Session& session, size_t node, const CachePlan& caches) const;
   absl::Status open_all(Session& session, PipelineEngine& engine);
-  /// Whether the node's cache is as session last_up_ left it.
-  absl::StatusOr<bool> open_own(const OpenOrder& order, PipelineEngine& engine);
+  absl::StatusOr<OpenAnswer> open_own(const OpenOrder& order, PipelineEngine& engine);
   void report(Member& member, int64_t done, int64_t total) const;
 
   const Options options_;
@@ -149,15 +179,16 @@ class RemoteCluster final : public SessionHost, public CacheGiver {
   const uint64_t instance_;  ///< Of this process's endpoint.
   ProbeService probes_;
   CacheService cache_service_;
-  uint64_t last_up_ = 0;                    ///< The last session in which steps may have run; 0: none.
-  Plan last_plan_;                          ///< Its plan, with the addresses of its nodes.
+  Last last_;                               ///< The last session in which steps may have run.
   std::vector<PeerToCheck> links_checked_;  ///< Found to reach one another; those of the last plan.
   std::unique_ptr<GrpcEndpoint>
       endpoint_;  ///< nullptr until the first open() where Options::listen is empty.
   std::atomic<bool> stopping_{false};
+  std::atomic<int64_t> restored_{0};
   std::mutex asking_;         ///< Held by whoever asks the members how they are.
   mutable std::mutex mutex_;  ///< Guards what follows.
   std::unique_ptr<Session> session_;
+  std::map<std::string, Buddy> buddies_;
 };
 
 /// Those of `peers` of which peers[from] is to be asked whether it reaches them. known: by peer, whether it is one of

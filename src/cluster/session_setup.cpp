@@ -15,13 +15,20 @@ NodeHost::SessionSetup SetupOf(const OpenOrder& order, const std::string& model_
                                .keep_from = order.keep_from,
                                .places = order.places,
                                .gives = order.gives,
-                               .move_max = order.move_max};
+                               .move_max = order.move_max,
+                               .copied = order.copied,
+                               .giver = order.giver.id};
+  for (const OpenOrder::Follow& follow : order.follows) {
+    setup.follows.push_back(
+        {follow.name, follow.bytes_max,
+         FollowCopies(RemoteCache{follow.name, follow.address, key, model_hash}, order.session)});
+  }
   for (const OpenOrder::Source& source : order.sources) {
-    setup.sources.push_back(
-        {source.layers, [from = RemoteCache{source.name, source.address, key, model_hash}](
-                            const CacheRequest& request, Deadline deadline, TakeImages take) {
-           return FetchCached(from, request, deadline, take);
-         }});
+    setup.sources.push_back({source.layers, source.copies_of,
+                             [from = RemoteCache{source.name, source.address, key, model_hash}](
+                                 const CacheRequest& request, Deadline deadline, TakeImages take) {
+                               return FetchCached(from, request, deadline, take);
+                             }});
   }
   return setup;
 }

@@ -90,6 +90,10 @@ WorkerFacts WorkerNode::describe() {
   bool serving = false;
   for (const NodeHost::NodeReport& node : host_.report()) {
     facts.weight_bytes += node.weight_bytes;
+    facts.copied_bytes += node.copied.bytes;
+    facts.copies += node.copies.places;
+    facts.copies_bytes += node.copies.bytes;
+    facts.copies_evicted += node.copies.evicted;
     if (node.session == 0 || node.stats.orphaned) continue;
     serving = true;
     facts.session = node.session;
@@ -169,6 +173,19 @@ absl::Status WorkerNode::check_order(const OpenedModel& model, const Plan& plan,
       "it may use {} (--memory)",
       options_.name, FormatBytes(weights), FormatBytes(cache), int64_t{limits.blocks} * kBlockPositions,
       limits.state_slots, FormatBytes(options_.memory_bytes));
+}
+
+void WorkerNode::bound_copies(const Held& held, int64_t cache_bytes,
+                              std::vector<FollowedNode>& follows) const {
+  if (options_.memory_bytes <= 0) return;
+  int64_t room = options_.memory_bytes - held.weight_bytes - cache_bytes;
+  for (const auto& [hash, other] : held_) {
+    if (hash != held.model.facts.hash) room -= other.weight_bytes + other.cache_bytes + other.next_bytes;
+  }
+  for (FollowedNode& one : follows) {
+    one.bytes_max = std::clamp<int64_t>(room, 0, one.bytes_max);
+    room -= one.bytes_max;
+  }
 }
 
 bool WorkerNode::serves(const std::string& model_hash) const {
@@ -445,6 +462,7 @@ absl::StatusOr<OpenAnswer> WorkerNode::open(const OpenOrder& order) {
   RETURN_IF_ERROR(named(transport.status()));
   NodeHost::SessionSetup setup = SetupOf(order, node.model_hash, options_.key);
   setup.transport = *std::move(transport);
+  bound_copies(*held, CacheBytes(held->model.facts, shard, order.plan.kv_dtype, order.limits), setup.follows);
   RETURN_IF_ERROR(named(host_.open(node, std::move(setup))));
   if (held->next == shard)
     take_next(node, CacheBytes(held->model.facts, shard, order.plan.kv_dtype, order.limits));
@@ -454,7 +472,8 @@ absl::StatusOr<OpenAnswer> WorkerNode::open(const OpenOrder& order) {
   RETURN_IF_ERROR(named(connected));
   note_owner(node.model_hash, order);
   LogInfo("session open: epoch {}, node {} of {}", order.plan.epoch, order.node, order.plan.nodes.size());
-  return OpenAnswer{.keeps_cache = host_.keeps_cache(node)};
+  NodeHost::KeptPart part = host_.kept_part(node);
+  return OpenAnswer{.keeps_cache = part.keeps, .missing = std::move(part.missing)};
 }
 
 void WorkerNode::take_next(const HostedNode& node, int64_t cache_bytes) {
@@ -498,6 +517,11 @@ MachineReport WorkerNode::examine(const std::vector<std::string>& model_names) {
 absl::Status WorkerNode::give_cached(const std::string& model_hash, const CacheRequest& request,
                                      Deadline deadline, TakeImages take) {
   return named(host_.give_cached(hosted(model_hash), request, deadline, take));
+}
+
+absl::Status WorkerNode::give_copies(const std::string& model_hash, uint64_t session, uint64_t after,
+                                     Deadline deadline, TakeCopies take) {
+  return named(host_.give_copies(hosted(model_hash), session, after, deadline, take));
 }
 
 void WorkerNode::close(uint64_t session) {

@@ -68,6 +68,8 @@ class WorkerNode final : public WorkerControl, public CacheGiver {
   MachineReport examine(const std::vector<std::string>& model_names) override;
   absl::Status give_cached(const std::string& model_hash, const CacheRequest& request, Deadline deadline,
                            TakeImages take) override;
+  absl::Status give_copies(const std::string& model_hash, uint64_t session, uint64_t after, Deadline deadline,
+                           TakeCopies take) override;
 
  private:
   /// A model of which this process holds a shard.
@@ -108,6 +110,8 @@ class WorkerNode final : public WorkerControl, public CacheGiver {
   /// Bytes that the shard takes beyond what is held. ResourceExhausted where both do not fit.
   absl::StatusOr<int64_t> check_beside(const std::string& model_hash, const OpenedModel& model,
                                        const NodeShard& shard) const;
+  /// Bounds what the node keeps of others' caches by what its memory has room for.
+  void bound_copies(const Held& held, int64_t cache_bytes, std::vector<FollowedNode>& follows) const;
   /// Whether the model has a session whose coordinator is there.
   bool serves(const std::string& model_hash) const;
   /// That no other coordinator has a session with the model, or that it may be taken from it.
