@@ -9,6 +9,7 @@
 #include <utility>
 #include <vector>
 
+#include "absl/functional/function_ref.h"
 #include "base/status.h"
 #include "cluster/control.h"
 #include "cluster/control_cache.h"
@@ -123,30 +124,78 @@ CacheService::~CacheService() {
 
 grpc::Service* CacheService::service() { return nullptr; }
 
+namespace {
+
+/// What the process that is there gives, if any is.
+absl::Status AskGiver(const sim::Process& process, absl::FunctionRef<absl::Status(CacheGiver&)> give) {
+  if (process.caches == nullptr) return Unavailable("connection refused");
+  sim::CacheDoor& door = *process.caches;
+  CacheGiver* giver = nullptr;
+  {
+    const std::lock_guard lock(door.mutex);
+    giver = door.giver;
+    if (giver == nullptr) return Unavailable("the server is shutting down");
+    ++door.calls;
+  }
+  const absl::Status given = give(*giver);
+  const std::lock_guard lock(door.mutex);
+  --door.calls;
+  door.changed.notify_all();
+  return given;
+}
+
+class SimulatedCopies final : public CopySource {
+ public:
+  SimulatedCopies(RemoteCache from, uint64_t session) : from_(std::move(from)), session_(session) {}
+
+  absl::Status fetch(uint64_t after, Deadline deadline, TakeCopies take) override {
+    struct Piece {
+      CopyPiece piece;
+      std::vector<std::byte> images;
+    };
+    const auto pieces = std::make_shared<std::vector<Piece>>();  // The caller may be gone before they come.
+    const auto give = [pieces, after, deadline, session = session_,
+                       hash = from_.model_hash](const sim::Process& process) {
+      return AskGiver(process, [&](CacheGiver& giver) {
+        return giver.give_copies(hash, session, after, deadline, [&](const CopyPiece& piece) -> absl::Status {
+          pieces->push_back({piece, {piece.images.begin(), piece.images.end()}});
+          return absl::OkStatus();
+        });
+      });
+    };
+    RETURN_IF_ERROR(sim::Network::Get().call(caller_, from_.address, give, deadline,
+                                             [this] { return cancelled_.load(); }));
+    for (const Piece& one : *pieces) {
+      RETURN_IF_ERROR(take({one.piece.number, one.piece.place, one.piece.last, one.images}));
+    }
+    return absl::OkStatus();
+  }
+  void cancel() override { cancelled_ = true; }
+
+ private:
+  const RemoteCache from_;
+  const uint64_t session_;
+  const sim::Network::Caller caller_ = sim::Network::Get().caller();
+  std::atomic<bool> cancelled_ = false;
+};
+
+}  // namespace
+
+std::unique_ptr<CopySource> FollowCopies(const RemoteCache& from, uint64_t session) {
+  return std::make_unique<SimulatedCopies>(from, session);
+}
+
 absl::Status FetchCached(const RemoteCache& from, const CacheRequest& request, Deadline deadline,
                          TakeImages take) {
   // The caller may be gone before they come.
   const auto images = std::make_shared<std::vector<std::vector<std::byte>>>();
-  const auto give = [images, request, deadline,
-                     hash = from.model_hash](const sim::Process& process) -> absl::Status {
-    if (process.caches == nullptr) return Unavailable("connection refused");
-    sim::CacheDoor& door = *process.caches;
-    CacheGiver* giver = nullptr;
-    {
-      const std::lock_guard lock(door.mutex);
-      giver = door.giver;
-      if (giver == nullptr) return Unavailable("the server is shutting down");
-      ++door.calls;
-    }
-    const absl::Status given =
-        giver->give_cached(hash, request, deadline, [&](std::span<const std::byte> some) -> absl::Status {
-          images->emplace_back(some.begin(), some.end());
-          return absl::OkStatus();
-        });
-    const std::lock_guard lock(door.mutex);
-    --door.calls;
-    door.changed.notify_all();
-    return given;
+  const auto give = [images, request, deadline, hash = from.model_hash](const sim::Process& process) {
+    return AskGiver(process, [&](CacheGiver& giver) {
+      return giver.give_cached(hash, request, deadline, [&](std::span<const std::byte> some) -> absl::Status {
+        images->emplace_back(some.begin(), some.end());
+        return absl::OkStatus();
+      });
+    });
   };
   sim::Network& network = sim::Network::Get();
   const absl::Status called =

@@ -32,6 +32,12 @@ Coordinator::Coordinator(CoordinatorOptions options)
                       .blocks = options_.blocks,
                       .rows_max = options_.scheduling.batch.rows_per_step};
   };
+  if (options_.buddies) {
+    cluster.buddies = [](const Plan& plan, const StepLimits&) {
+      constexpr int64_t kPlenty = int64_t{1} << 40;
+      return ChooseBuddies(plan, std::vector<BuddyFacts>(plan.nodes.size(), {kPlenty, kPlenty}), kPlenty);
+    };
+  }
   cluster.model_names = {options_.model.checkpoint->folder()};
   cluster.listen = AddressOf(0);
   cluster.expert_timeout = kTimeout - std::chrono::seconds(1);

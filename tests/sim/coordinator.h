@@ -25,6 +25,7 @@ struct CoordinatorOptions {
   AttendanceRules attendance;
   Duration rejoin_wait{};  ///< A node that is back waits so long for the requests that run.
   int32_t blocks = 0;
+  bool buddies = false;  ///< Workers with layers have one.
   SchedulerOptions scheduling;
   std::shared_ptr<const MachinePace> pace;
 };
@@ -36,6 +37,7 @@ class Coordinator {
 
   Scheduler& scheduler() { return *scheduler_; }
   const PipelineEngine& engine() const { return engine_; }
+  int64_t restored() const { return cluster_->restored(); }
   /// From now on plans do without the worker, or no longer so.
   void drain(int worker, bool drained);
 

@@ -169,6 +169,7 @@ class Runner {
     sum_.late += tally.late;
     sum_.lost += tally.lost;
     sum_.asked_again += tally.asked_again;
+    sum_.restored += tally.restored;
     sum_.faults += tally.faults;
     if (options_.first == options_.last) sum_.trace = tally.trace;
   }
@@ -195,8 +196,8 @@ int Main(const Options& options) {
   const Tally& sum = runner.sum();
   std::printf(
       "%d faults; %d requests with the right tokens, %d cancelled, %d late, %d lost, %d asked again; "
-      "trace %016lx\n",
-      sum.faults, sum.finished, sum.cancelled, sum.late, sum.lost, sum.asked_again, sum.trace);
+      "%ld blocks from buddies; trace %016lx\n",
+      sum.faults, sum.finished, sum.cancelled, sum.late, sum.lost, sum.asked_again, sum.restored, sum.trace);
   if (options.mutation.empty()) return failed == 0 ? 0 : 1;
   std::printf("%d seeds find '%s'\n", failed, options.mutation.c_str());
   return failed > 0 ? 0 : 1;

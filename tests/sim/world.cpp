@@ -36,6 +36,7 @@ World::World(uint64_t seed, const OpenedModel& model)
       busy_(static_cast<size_t>(machines_)) {
   for (int i = 0; i < machines_; ++i) paces_.push_back(std::make_shared<MachinePace>());
   options_ = coordinator_options();
+  options_.buddies = RandomBits(seed, 8, 0) % 2 == 0;
 }
 
 CoordinatorOptions World::coordinator_options() {
@@ -129,6 +130,7 @@ Tally World::run() {
     const std::lock_guard lock(mutex_);
     ended = std::move(coordinator_);
   }
+  tally_.restored = ended->restored();
   ended.reset();
   for (int machine = 0; machine < machines_; ++machine) network_.crash(machine);
   tally_.trace = CurrentTurns()->trace();

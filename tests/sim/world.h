@@ -22,7 +22,8 @@ struct Tally {
   int lost = 0;         ///< Unavailable.
   int asked_again = 0;  ///< After a coordinator died.
   int faults = 0;
-  uint64_t trace = 0;  ///< As Turns::trace().
+  int64_t restored = 0;  ///< Blocks from buddies, by the last coordinator.
+  uint64_t trace = 0;    ///< As Turns::trace().
 };
 
 class World {
