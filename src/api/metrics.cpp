@@ -51,6 +51,13 @@ void CatchUp(Counter& counter, double total) {
 struct Metrics::Impl {
   /// All, as they are now.
   std::vector<MetricFamily> collect();
+  void refresh(const BuddyTotals& totals) {
+    copies.Set(static_cast<double>(totals.copies));
+    copies_bytes.Set(static_cast<double>(totals.bytes));
+    copies_evicted.Set(static_cast<double>(totals.evicted));
+    copies_sent.Set(static_cast<double>(totals.sent_bytes));
+    CatchUp(copies_restored, static_cast<double>(totals.restored));
+  }
   void refresh(const SchedulerStats& stats) {
     queue.Set(stats.waiting);
     queue_wait.Set(stats.queue_wait_s);
@@ -72,6 +79,7 @@ struct Metrics::Impl {
     CatchUp(disk_failures, static_cast<double>(stats.kv_disk.failures));
     disk_dropped.Set(static_cast<double>(stats.kv_disk.dropped));
     disk_errors.Set(static_cast<double>(stats.kv_disk.errors));
+    refresh(sources.buddies ? sources.buddies() : BuddyTotals());
     CatchUp(steps, static_cast<double>(stats.steps));
     CatchUp(rows, static_cast<double>(stats.rows));
     CatchUp(preemptions, static_cast<double>(stats.preemptions));
@@ -139,6 +147,19 @@ struct Metrics::Impl {
   Counter& blocks_kept = CounterFamily(registry, "shoal_kv_blocks_kept_total",
                                        "KV blocks that were there again after the cluster was rebuilt")
                              .Add({});
+  Gauge& copies =
+      GaugeFamily(registry, "shoal_kv_copies", "Blocks and states of which buddies keep copies").Add({});
+  Gauge& copies_bytes = GaugeFamily(registry, "shoal_kv_copies_bytes", "Bytes of them").Add({});
+  Gauge& copies_evicted = GaugeFamily(registry, "shoal_kv_copies_evicted",
+                                      "Copies that gave way for lack of room since the buddies started")
+                              .Add({});
+  Gauge& copies_sent = GaugeFamily(registry, "shoal_kv_copies_sent_bytes",
+                                   "Bytes that buddies have fetched in the session that is open")
+                           .Add({});
+  Counter& copies_restored =
+      CounterFamily(registry, "shoal_kv_copies_restored_total",
+                    "Blocks and states that came from a buddy after a loss, and were not computed again")
+          .Add({});
   Gauge& disk_blocks =
       GaugeFamily(registry, "shoal_kv_disk_blocks", "Blocks and states that all stages have on disk").Add({});
   Gauge& disk_bytes =

@@ -20,9 +20,19 @@ struct LinkTotals {
   int64_t messages = 0;
 };
 
+/// Copies of nodes' caches on their buddies, over all buddies.
+struct BuddyTotals {
+  int64_t copies = 0;  ///< Blocks and states there now.
+  int64_t bytes = 0;
+  int64_t evicted = 0;     ///< For lack of room, since the buddies started.
+  int64_t sent_bytes = 0;  ///< To buddies, in the session that is open.
+  int64_t restored = 0;    ///< Blocks and states that were not computed again after a loss; since the start.
+};
+
 struct MetricsSources {
   std::function<SchedulerStats()> scheduler;       ///< Asked at each scrape.
   std::function<std::vector<LinkTotals>()> links;  ///< Asked at each scrape; may be empty.
+  std::function<BuddyTotals()> buddies;            ///< Asked at each scrape; may be empty.
   std::function<std::string(NodeId)> node_name;    ///< For step times; may be empty: the id then.
   std::function<int()> nodes_out;                  ///< That the plan does without; may be empty: none then.
 };

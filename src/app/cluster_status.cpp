@@ -37,6 +37,11 @@ void AddAbsence(const std::vector<LeftOutMember>& left_out, Json& node) {
       {"since", UnixSeconds() - seconds}, {"for_s", seconds}, {"why", out->why}, {"drained", out->drained}};
 }
 
+/// Of other nodes' caches, that it keeps as their buddy.
+void AddCopies(int64_t copies, int64_t bytes, Json& node) {
+  if (copies > 0) node["kv_copies"] = {{"blocks", copies}, {"bytes", bytes}};
+}
+
 Json NodeJson(const Plan* plan, const MemberStatus& status, const std::vector<NodeFacts>& facts) {
   Json out = {{"name", status.name},
               {"address", status.address},
@@ -64,6 +69,7 @@ Json NodeJson(const Plan* plan, const MemberStatus& status, const std::vector<No
   out["weights_sent_bytes"] = said.weights_sent_bytes;
   if (said.fetch_total_bytes > 0)
     out["fetching"] = {{"bytes", said.fetched_bytes}, {"total_bytes", said.fetch_total_bytes}};
+  AddCopies(said.copies, said.copies_bytes, out);
   out["steps"] = said.steps;
   out["expert_calls_served"] = said.expert_calls;
   return out;
@@ -132,14 +138,20 @@ std::string ClusterStatusJson(RemoteCluster& cluster, const PipelineEngine& engi
     out["model"]["mtp"] = plan->mtp;
     out["cache"]["dtype"] = Name(plan->kv_dtype);
   }
+  const std::map<std::string, RemoteCluster::Buddy> buddies = cluster.buddies();
   out["nodes"] = Json::array();
   for (const MemberStatus& member : members) {
     Json node = NodeJson(plan, member, planned.facts);
     AddAbsence(planned.left_out, node);
+    if (const auto buddy = buddies.find(member.name); buddy != buddies.end())
+      node["kv_buddy"] = {{"name", buddy->second.name}, {"bytes_max", buddy->second.bytes_max}};
     if (out["nodes"].empty()) {
       node["resident_bytes"] = ResidentBytes();
       int64_t bytes = 0;
-      for (const NodeHost::NodeReport& own : cluster.host().report()) bytes += own.weight_bytes;
+      for (const NodeHost::NodeReport& own : cluster.host().report()) {
+        bytes += own.weight_bytes;
+        if (own.node == cluster.own_node()) AddCopies(own.copies.places, own.copies.bytes, node);
+      }
       node["weight_bytes"] = bytes;
       node["weights_sent_bytes"] = cluster.weights_sent_bytes();
     }

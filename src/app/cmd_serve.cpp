@@ -112,6 +112,11 @@ class Server {
       return InvalidArgument(
           "serve: --kv-disk keeps what the prefix cache holds: leave out --prefix-cache off");
     }
+    ASSIGN_OR_RETURN(const int64_t kv_buddy, ParseKvBuddy(flags_.kv_buddy));
+    if (kv_buddy > 0 && !flags_.prefix_cache) {
+      return InvalidArgument(
+          "serve: --kv-buddy copies what the prefix cache holds: leave out --prefix-cache off");
+    }
     if (!flags_.key_file.empty()) {
       ASSIGN_OR_RETURN(place_.key, KeyAuth::from_file(flags_.key_file));
     }
@@ -504,6 +509,12 @@ Command AddServeCommand(Flags root) {
   flags->profile.add_to(app);
   flags->cache.add_to(app);
   flags->kv_disk.add_to(app);
+  app.add_option(
+         "--kv-buddy", flags->kv_buddy,
+         "Keep copies of what each worker with layers caches on another node, up to so many bytes, such as "
+         "8GiB, or auto: as much as it caches. The loss of such a worker then costs no prefill. They take "
+         "memory that the plan leaves, and some of the network (default: off)")
+      .envname("SHOAL_KV_BUDDY");
   flags->placement.add_to(app, true);
   return {app, [flags] { return Serve(*flags); }};
 }

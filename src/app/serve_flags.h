@@ -57,6 +57,7 @@ struct ServeFlags {
   ProfileFlags profile;
   PackedCacheFlags cache;
   KvDiskFlags kv_disk;
+  std::string kv_buddy = "off";  ///< "off", "auto", or bytes.
   PlacementFlags placement;
   SpeculationFlags speculation;
 };

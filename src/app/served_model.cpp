@@ -190,6 +190,7 @@ absl::Status ServedModel::make_planner(const DeclaredModel& declared, const Serv
   const std::string identity = placement.nodes.size() == 1 && place.desk == nullptr
                                    ? model_.checkpoint->content_identity()
                                    : model_.facts.hash;
+  ASSIGN_OR_RETURN(const int64_t kv_buddy_max, ParseKvBuddy(flags_.kv_buddy));
   // A node may be asked for as many rows as one step has.
   ASSIGN_OR_RETURN(planner_, ServingPlanner::Create({.placement = std::move(placement),
                                                      .model = model_.facts,
@@ -202,6 +203,7 @@ absl::Status ServedModel::make_planner(const DeclaredModel& declared, const Serv
                                                      .attendance = {.grace = place.replan_grace},
                                                      .replan_as = flags_.replan_as,
                                                      .desk = place.desk,
+                                                     .kv_buddy_max = kv_buddy_max,
                                                      .await_ranks = flags_.await_ranks}));
   return absl::OkStatus();
 }
@@ -240,6 +242,7 @@ absl::Status ServedModel::start_cluster(ServingPlace& place) {
   options.members = planner_->members();
   options.adopt_names = planner_->adopts_names();
   options.limits = [this](const Plan& plan) { return planner_->limits(plan); };
+  options.buddies = [this](const Plan& plan, const StepLimits&) { return planner_->buddies(plan); };
   options.opens = [this](const Plan& plan) { planner_->opens(plan); };
   options.model_names = model_names_;
   options.listen = listen_;
@@ -313,6 +316,25 @@ absl::Status ServedModel::check_beside(const Plan& now, const StepLimits& limits
       FormatBytes(more), FormatBytes(all), FormatBytes(memory));
 }
 
+BuddyTotals ServedModel::buddy_totals() const {
+  BuddyTotals totals{.restored = cluster_->restored()};
+  if (cluster_->buddies().empty()) return totals;
+  for (const MemberStatus& member : cluster_->status(Deadline::after(kAskOutTimeout))) {
+    if (!member.facts.has_value()) continue;
+    totals.copies += member.facts->copies;
+    totals.bytes += member.facts->copies_bytes;
+    totals.evicted += member.facts->copies_evicted;
+    totals.sent_bytes += member.facts->copied_bytes;
+  }
+  for (const NodeHost::NodeReport& own : cluster_->host().report()) {
+    if (own.node != cluster_->own_node()) continue;
+    totals.copies += own.copies.places;
+    totals.bytes += own.copies.bytes;
+    totals.evicted += own.copies.evicted;
+  }
+  return totals;
+}
+
 std::vector<LinkTotals> ServedModel::link_totals() const {
   std::vector<LinkTotals> totals;
   const std::string own = cluster_->members().self().name();
@@ -350,7 +372,7 @@ absl::Status ServedModel::start_api(const DeclaredModel& declared, const Serving
   scheduling.on_step = [this](const StepObservation& step) { metrics_.observe_step(step); };
   scheduler_ = std::make_unique<Scheduler>(*engine_, std::move(scheduling));
   metrics_.set_sources({[this] { return scheduler_->stats(); }, [this] { return link_totals(); },
-                        [this](NodeId node) { return node_name(node); },
+                        [this] { return buddy_totals(); }, [this](NodeId node) { return node_name(node); },
                         [this] { return static_cast<int>(planner_->left_out().size()); }});
   AnswerServiceOptions service;
   service.model_names = {model_.facts.name};

@@ -1,6 +1,7 @@
 #include "app/serving_planner.h"
 
 #include <algorithm>
+#include <limits>
 #include <set>
 #include <string>
 #include <utility>
@@ -9,6 +10,7 @@
 #include "base/log.h"
 #include "base/status.h"
 #include "base/text.h"
+#include "kv/block_image.h"
 #include "plan/predict.h"
 
 namespace shoal {
@@ -84,6 +86,15 @@ int64_t MemoryLedger::others(const std::string& model, const std::string& node) 
     if (const auto found = bytes.find(node); found != bytes.end()) sum += found->second;
   }
   return sum;
+}
+
+absl::StatusOr<int64_t> ParseKvBuddy(const std::string& text) {
+  if (text == "off" || text == "0") return 0;
+  if (text == "auto") return std::numeric_limits<int64_t>::max();
+  const absl::StatusOr<int64_t> bytes = ParseBytes(text);
+  if (bytes.ok()) return bytes;
+  return InvalidArgument("--kv-buddy: expected off, auto or a size such as 8GiB: {}",
+                         Message(bytes.status()));
 }
 
 ServingPlanner::~ServingPlanner() {
@@ -336,6 +347,28 @@ StepLimits ServingPlanner::limits(const Plan& plan) const {
   return LimitsFor(options_.spec, plan, cache_of(plan), options_.rows_per_step);
 }
 
+std::vector<KvBuddy> ServingPlanner::buddies(const Plan& plan) const {
+  if (options_.kv_buddy_max == 0) return {};
+  const CacheSize size = cache_of(plan);
+  const std::vector<NodeCost> costs = NodeCosts(plan, options_.model, {size.positions, size.sequences});
+  std::vector<BuddyFacts> facts;
+  for (size_t i = 0; i < costs.size(); ++i) {
+    // Each image says what it is.
+    const int64_t images =
+        (size.positions / kBlockPositions + size.sequences * StateSlotsPerSequence(std::ssize(plan.stages))) *
+        plan.layers_of(NodeId{static_cast<int32_t>(i)}).size();
+    facts.push_back(
+        {costs[i].cache_bytes() + images * kImageHeaderBytes, std::numeric_limits<int64_t>::max()});
+  }
+  for (const NodeFacts& node : left_by_others(nodes())) {
+    const std::optional<NodeId> id = plan.find_node(node.name);
+    if (!id.has_value() || node.memory_bytes == 0) continue;
+    const auto index = static_cast<size_t>(id->value);
+    facts[index].spare_bytes = std::max<int64_t>(node.memory_bytes - costs[index].total_bytes(), 0);
+  }
+  return ChooseBuddies(plan, facts, options_.kv_buddy_max);
+}
+
 void ServingPlanner::opens(const Plan& plan) const {
   if (options_.ledger == nullptr) return;
   const CacheSize size = cache_of(plan);
@@ -343,6 +376,7 @@ void ServingPlanner::opens(const Plan& plan) const {
   const std::vector<NodeCost> costs = NodeCosts(plan, options_.model, {size.positions, size.sequences});
   for (size_t i = 0; i < costs.size(); ++i) taken[plan.nodes[i].name] = costs[i].total_bytes();
   taken[options_.placement.nodes.front().name] += options_.beside_bytes;
+  for (const KvBuddy& buddy : buddies(plan)) taken[plan.node(buddy.keeper).name] += buddy.bytes_max;
   options_.ledger->set(options_.identity, std::move(taken));
 }
 

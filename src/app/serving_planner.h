@@ -17,6 +17,7 @@
 #include "cluster/member.h"
 #include "cluster/replanner.h"
 #include "plan/compare.h"
+#include "plan/kv_buddies.h"
 #include "plan/left_out.h"
 
 namespace shoal {
@@ -39,6 +40,9 @@ class MemoryLedger {
   std::map<std::string, std::map<std::string, int64_t>> bytes_;
 };
 
+/// Bytes of `--kv-buddy`: "off", "auto" (no limit but what there is to keep), or a size. InvalidArgument.
+absl::StatusOr<int64_t> ParseKvBuddy(const std::string& text);
+
 class ServingPlanner {
  public:
   struct Options {
@@ -56,6 +60,7 @@ class ServingPlanner {
     AttendanceRules attendance;             ///< When plans do without a member.
     ReplanAs replan_as = ReplanAs::kAsked;  ///< How, where the placement names its part.
     std::shared_ptr<JoinDesk> desk;         ///< Where further workers join; nullptr: nobody can.
+    int64_t kv_buddy_max = 0;               ///< Bytes of copies kept of one node's cache; 0: none are.
     int await_ranks = 0;                    ///< No plan is made before the ranks 1 to so many have joined.
   };
   ~ServingPlanner();
@@ -87,6 +92,9 @@ class ServingPlanner {
 
   /// What the nodes of a plan of make_plan(), or of better_plan(), are to have room for.
   StepLimits limits(const Plan& plan) const;
+  /// Who keeps copies of what its nodes cache, where Options::kv_buddy_max says so: in memory that neither this model
+  /// nor others take.
+  std::vector<KvBuddy> buddies(const Plan& plan) const;
   /// A session of this plan is about to be opened: what it takes is not there for other models from now on.
   void opens(const Plan& plan) const;
   /// What other models leave of this process's memory.
