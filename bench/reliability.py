@@ -27,6 +27,7 @@ STREAMS = 8
 ONE = ("--threads", "1")
 SOON = ("--replan-after", "1")
 REPLICAS = ("--split", "3,3", "--experts", "round_robin", "--expert-replicas", "1", *SOON)
+BUDDY = ("--kv-buddy", "auto")
 SPREAD = ("--strategy", "uniform", "--experts", "round_robin:3", *SOON)
 SAMPLING = [
     dict(temperature=0),
@@ -137,7 +138,9 @@ FAULTS = [
     ("owner of experts killed, nobody else holds them", 2, ("--split", "3,3", "--experts", "round_robin:3", *SOON), None,
      kill(1)),
     ("worker with layers restarted in place", 2, SPREAD, None, restart(1)),
+    ("worker with layers restarted in place, with a buddy", 2, (*SPREAD, *BUDDY), None, restart(1)),
     ("worker with layers killed, for good", 2, SPREAD, None, kill(0)),
+    ("worker with layers killed, for good, with a buddy", 2, (*SPREAD, *BUDDY), None, kill(0)),
     ("both workers killed, for good", 2, SPREAD, None, lambda cluster: [kill(0)(cluster), kill(1)(cluster)]),
     ("worker with layers stopped for 2 s", 2, SPREAD, None, hang(1, 2)),
     ("worker with layers stopped, for good", 2, SPREAD, None, hang(1)),
