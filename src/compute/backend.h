@@ -183,6 +183,10 @@ class Backend {
   /// Whether it multiplies matrices of this format.
   virtual bool takes(const PackedFormat& format) const = 0;
 
+  /// Moves while a session computes, within a layer, too: a node whose layer takes long is told from one that hangs by
+  /// it. Safe from any thread. 0 for ever: a layer of the backend that takes longer than --liveness-timeout is a hang.
+  virtual uint64_t progress() const { return 0; }
+
   /// To be called by each thread that is going to load or to call a session: it may be pinned.
   virtual void enter_thread() {}
 

@@ -14,6 +14,10 @@ namespace shoal {
 
 class StepProfile;
 
+/// So many multiply-adds a thread does at most before it notes progress: some ten milliseconds of a core with wide
+/// vectors, a second or two of one that can't.
+inline constexpr int64_t kMultipliesPerProgress = int64_t{1} << 28;
+
 /// The arena is reset by the caller before each step.
 struct ComputeContext {
   const Kernels* kernels = nullptr;

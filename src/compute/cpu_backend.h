@@ -26,6 +26,7 @@ class CpuBackend final : public Backend {
   std::string numerics_class() const override;
   BackendLimits limits() const override;
   bool takes(const PackedFormat& format) const override;
+  uint64_t progress() const override { return pool_.progress(); }
   /// Has the thread stay on worker 0's CPU.
   void enter_thread() override { pool_.pin_caller(); }
   /// Beside a session one thread of low priority loads, else all do. What earlier models of the same content have is

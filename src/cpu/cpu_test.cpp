@@ -145,5 +145,19 @@ TEST(Arena, AScopeReleasesItsMemory) {
   }
 }
 
+TEST(ThreadPool, ProgressMovesWithEachPartAndWhereAPartSaysSo) {
+  ThreadPool pool(3);
+  const uint64_t before = pool.progress();
+  pool.run([](int, int) {});
+  EXPECT_EQ(pool.progress(), before + 3);
+  pool.run([&](int worker, int) {
+    if (worker != 1) return;
+    const uint64_t within = pool.progress();
+    pool.note_progress();
+    EXPECT_GT(pool.progress(), within);
+  });
+  EXPECT_EQ(pool.progress(), before + 7);
+}
+
 }  // namespace
 }  // namespace shoal

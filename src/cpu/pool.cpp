@@ -47,6 +47,7 @@ void ThreadPool::run(Work work) {
     round_.notify_all();
   }
   work(0, threads_);
+  note_progress();
   for (int left = unfinished_.load(std::memory_order_acquire); left != 0;
        left = unfinished_.load(std::memory_order_acquire)) {
     WaitForChange(unfinished_, left);
@@ -81,6 +82,7 @@ void ThreadPool::serve(int worker) {
     ++round;  // No round is skipped: the next one begins only after all workers finished this one.
     if (stopping_.load(std::memory_order_acquire)) return;
     (*work_)(worker, threads_);
+    note_progress();
     if (unfinished_.fetch_sub(1, std::memory_order_release) == 1) unfinished_.notify_one();
   }
 }

@@ -29,6 +29,11 @@ class ThreadPool {
 
   int threads() const { return threads_; }
 
+  /// Moves as work gets done: with every part of a run, and wherever a long part says so. Safe from any thread.
+  uint64_t progress() const { return progress_.load(std::memory_order_relaxed); }
+  /// A thread within a run has done some of its part; worth a call after some milliseconds of work, not more often.
+  void note_progress() { progress_.fetch_add(1, std::memory_order_relaxed); }
+
   /// Pins the calling thread, which will call run(), to the CPU of worker 0. Threads that it starts
   /// afterwards inherit the pinning.
   void pin_caller() const { pin(0); }
@@ -52,6 +57,7 @@ class ThreadPool {
   std::atomic<int> round_{0};         // Counts runs; workers wait for it to change.
   std::atomic<int> unfinished_{0};    // Workers that have not finished the current run.
   std::atomic<bool> running_{false};  // Catches a second caller.
+  std::atomic<uint64_t> progress_{0};
   std::atomic<bool> stopping_{false};
 };
 

@@ -1,10 +1,17 @@
 #include "compute/blocks/attention_heads.h"
 
+#include <algorithm>
 #include <atomic>
 
 #include "kv/kv_cache.h"
 
 namespace shoal {
+namespace {
+
+/// Rows are handed to the kernel in multiples of this many: they read the cache together.
+constexpr int64_t kRowsPerPass = 32;
+
+}  // namespace
 
 void AppendKeysAndValues(const ComputeContext& context, const KvLayerView& cache, const MixerStep& step,
                          MatView<const float> keys, MatView<const float> values) {
@@ -57,7 +64,7 @@ void AttentionHeads::attend(const ComputeContext& context, const KvLayerView& ca
   }
   const auto attend_part = [&](Range part) {
     for (auto i = static_cast<size_t>(part.begin); i < static_cast<size_t>(part.end); ++i) {
-      attend_between(*context.kernels, cache, rows, {cuts[i], partials[i]}, {cuts[i + 1], partials[i + 1]});
+      attend_between(context, cache, rows, {cuts[i], partials[i]}, {cuts[i + 1], partials[i + 1]});
     }
   };
   if (parts == 1) return attend_part({0, 1});
@@ -78,11 +85,33 @@ void AttentionHeads::attend(const ComputeContext& context, const KvLayerView& ca
   }
 }
 
-void AttentionHeads::attend_between(const Kernels& kernels, const KvLayerView& cache,
+void AttentionHeads::attend_rows(const ComputeContext& context, const KvLayerView& cache,
+                                 std::span<const AttentionRow> rows, Range range) const {
+  while (!range.empty()) {
+    Range part{range.begin, range.begin};
+    for (int64_t multiplies = 0; part.end < range.end && multiplies < kMultipliesPerProgress;) {
+      const int64_t end = std::min(part.end + kRowsPerPass, range.end);
+      for (; part.end < end; ++part.end) {
+        multiplies += 2 * rows[static_cast<size_t>(part.end)].positions.size() * heads * head_dim;
+      }
+    }
+    context.kernels->attention({.cache = cache,
+                                .group = heads / kv_heads,
+                                .scale = scale,
+                                .sinks = sinks.empty() ? nullptr : sinks.data(),
+                                .rows = rows.data(),
+                                .row_range = part,
+                                .kv_heads = {0, kv_heads}});
+    range.begin = part.end;
+    if (!range.empty()) context.pool->note_progress();
+  }
+}
+
+void AttentionHeads::attend_between(const ComputeContext& context, const KvLayerView& cache,
                                     std::span<const AttentionRow> rows, const CutRow& begin,
                                     const CutRow& end) const {
   const auto cells = [&](const AttentionCut& from, const AttentionCut& to, float* partials) {
-    attend_cells(kernels, cache, rows[static_cast<size_t>(from.row)], from, to, partials);
+    attend_cells(*context.kernels, cache, rows[static_cast<size_t>(from.row)], from, to, partials);
   };
   if (begin.cut.inside && end.cut.inside && begin.cut.row == end.cut.row) {
     return cells(begin.cut, end.cut, begin.partials);
@@ -93,15 +122,7 @@ void AttentionHeads::attend_between(const Kernels& kernels, const KvLayerView& c
     cells(begin.cut, {.row = first, .split = splits.end}, begin.partials);
     ++first;
   }
-  if (first < end.cut.row) {
-    kernels.attention({.cache = cache,
-                       .group = heads / kv_heads,
-                       .scale = scale,
-                       .sinks = sinks.empty() ? nullptr : sinks.data(),
-                       .rows = rows.data(),
-                       .row_range = {first, end.cut.row},
-                       .kv_heads = {0, kv_heads}});
-  }
+  attend_rows(context, cache, rows, {first, std::max(first, end.cut.row)});
   if (end.cut.inside) {
     const Range splits = AttentionSplits(rows[static_cast<size_t>(end.cut.row)].positions);
     cells({.row = end.cut.row, .split = splits.begin}, end.cut, end.partials);

@@ -39,8 +39,11 @@ struct AttentionHeads {
     AttentionCut cut;
     float* partials;
   };
-  void attend_between(const Kernels& kernels, const KvLayerView& cache, std::span<const AttentionRow> rows,
-                      const CutRow& begin, const CutRow& end) const;
+  void attend_between(const ComputeContext& context, const KvLayerView& cache,
+                      std::span<const AttentionRow> rows, const CutRow& begin, const CutRow& end) const;
+  /// Whole rows, noting progress between some of them.
+  void attend_rows(const ComputeContext& context, const KvLayerView& cache,
+                   std::span<const AttentionRow> rows, Range range) const;
   /// Partial results of cells [begin, end) of one row (attention_cuts.h).
   void attend_cells(const Kernels& kernels, const KvLayerView& cache, const AttentionRow& row,
                     const AttentionCut& begin, const AttentionCut& end, float* partials) const;

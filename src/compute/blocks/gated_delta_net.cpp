@@ -93,6 +93,7 @@ absl::Status GatedDeltaNet::forward(const ComputeContext& context, LinearInput& 
         run_head(*context.kernels, rows.between(span.row_begin, span.row_begin + span.rows), head, from,
                  step.cache.state(step.layer, span.to));
       }
+      context.pool->note_progress();
     }
   });
 

@@ -53,7 +53,7 @@ class LinearBatch {
         };
         const Range mine{part.begin <= start ? 0 : first_from(part.begin),
                          part.end <= start ? 0 : first_from(part.end)};
-        if (!mine.empty()) multiply(item, mine);
+        multiply_in_chunks(item, mine);
         start += tiles * item.tile_cost;
       }
     });
@@ -67,6 +67,17 @@ class LinearBatch {
     const QuantizedRows* codes;
     int64_t tile_cost;
   };
+
+  /// Tiles are independent of one another, so where they are cut changes no bit.
+  void multiply_in_chunks(const Item& item, Range tiles) const {
+    const int64_t tile_multiplies = item.rows.size() * item.linear->cols() * kTileRows;
+    const int64_t chunk = std::max<int64_t>(kMultipliesPerProgress / tile_multiplies, 1);
+    for (int64_t begin = tiles.begin; begin < tiles.end; begin += chunk) {
+      const Range part{begin, std::min(begin + chunk, tiles.end)};
+      multiply(item, part);
+      if (part.end < tiles.end) context_.pool->note_progress();
+    }
+  }
 
   void multiply(const Item& item, Range tiles) const {
     const PackedView w = item.linear->weight().view();
