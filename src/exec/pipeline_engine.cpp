@@ -6,6 +6,7 @@
 #include "base/check.h"
 #include "base/log.h"
 #include "base/status.h"
+#include "exec/lost_notice.h"
 #include "exec/step_codec.h"
 #include "plan/spare.h"
 #include "wire/payload.h"
@@ -54,18 +55,16 @@ void PipelineEngine::open(const Plan& plan, Transport* transport, const EngineLi
     SHOAL_CHECK(transport_ == nullptr);  // Whoever opens has closed: the supervisor's thread does both.
     plan_ = plan;
     transport_ = transport;
-    const auto now = Clock::now();
-    nodes_.assign(plan.nodes.size(), NodeState{});
-    for (size_t i = 0; i < nodes_.size(); ++i) {
-      nodes_[i].heard = now;
-      nodes_[i].position.layer =
-          LayerId{static_cast<int32_t>(plan.layers_of(NodeId{static_cast<int32_t>(i)}).begin)};
+    liveness_.begin(plan.nodes.size(), Clock::now());
+    positions_.clear();
+    for (size_t i = 0; i < plan.nodes.size(); ++i) {
+      const Range layers = plan.layers_of(NodeId{static_cast<int32_t>(i)});
+      positions_.push_back({.layer = LayerId{static_cast<int32_t>(layers.begin)}});
     }
     next_id_ = StepId{1};
     suspected_ = NodeId{-1};
     wanted_.reset();
     lost_.clear();
-    last_result_ = last_probe_ = now;
     state_ = {absl::OkStatus(), state_.generation + 1, limits, keeps_caches};
     if (!missing.empty()) {
       state_.missing = std::make_shared<const std::vector<uint64_t>>(std::move(missing));
@@ -102,6 +101,11 @@ Engine::State PipelineEngine::state() const {
 NodeId PipelineEngine::suspected() const {
   const std::lock_guard lock(mutex_);
   return suspected_;
+}
+
+Clock::time_point PipelineEngine::last_heard(NodeId node) const {
+  const std::lock_guard lock(mutex_);
+  return last_heard_.at(static_cast<size_t>(node.value));
 }
 
 std::vector<PipelineEngine::Lost> PipelineEngine::lost() const {
@@ -162,7 +166,7 @@ void PipelineEngine::submit(uint64_t generation, Step step, StepDone done) {
     }
     ++next_id_.value;
     // Without steps no heartbeat is due.
-    if (in_flight_.empty() && restores_out_ == 0) last_result_ = last_probe_ = Clock::now();
+    if (!anything_is_out()) liveness_.heard_all(Clock::now());
     restores_out_ += std::ssize(step.restores) * std::ssize(plan_.stages);
     in_flight_.push_back({step.id, std::move(done)});
     first = plan_.first_node();
@@ -206,6 +210,11 @@ void PipelineEngine::fail(const absl::Status& why, NodeId suspected, std::option
     if (generation.has_value() && *generation != state_.generation) return;
     state_.status = why;
     suspected_ = suspected;
+    const Clock::time_point now = Clock::now();
+    last_heard_.clear();
+    for (size_t i = 0; i < positions_.size(); ++i) {
+      last_heard_.push_back(anything_is_out() ? liveness_.last_heard(i, now) : now);
+    }
     lost.swap(in_flight_);
     listener = listener_;
   }
@@ -240,7 +249,7 @@ void PipelineEngine::on_error(NodeId from, const Frame& frame) {
   NodeId suspected = error->suspected;
   {
     const std::lock_guard lock(mutex_);
-    if (suspected.value < 0 || static_cast<size_t>(suspected.value) >= nodes_.size()) suspected = from;
+    if (suspected.value < 0 || static_cast<size_t>(suspected.value) >= positions_.size()) suspected = from;
   }
   fail(error->status, suspected);
 }
@@ -271,8 +280,7 @@ void PipelineEngine::on_result(NodeId from, const Frame& frame) {
     if (broken.ok()) {
       done = std::move(in_flight_.front().done);
       in_flight_.pop_front();
-      last_result_ = Clock::now();
-      for (NodeState& node : nodes_) node = {node.position, last_result_, false, node.lost};
+      liveness_.heard_all(Clock::now());
     } else {
       broken = Annotate(broken, describe(from, frame.header.step));
     }
@@ -283,11 +291,10 @@ void PipelineEngine::on_result(NodeId from, const Frame& frame) {
 
 void PipelineEngine::on_position(NodeId from, const Frame& frame) {
   const std::lock_guard lock(mutex_);
-  if (from.value < 0 || static_cast<size_t>(from.value) >= nodes_.size()) return;
-  NodeState& node = nodes_[static_cast<size_t>(from.value)];
-  node.heard = Clock::now();
-  node.waiting = false;
-  if (frame.header.layer.value >= 0) node.position = {frame.header.step, frame.header.layer};
+  if (from.value < 0 || static_cast<size_t>(from.value) >= positions_.size()) return;
+  const auto node = static_cast<size_t>(from.value);
+  liveness_.heard(node, Clock::now());
+  if (frame.header.layer.value >= 0) positions_[node] = {frame.header.step, frame.header.layer};
 }
 
 void PipelineEngine::on_kv_report(NodeId from, const Frame& frame) {
@@ -323,14 +330,19 @@ void PipelineEngine::lose(NodeId node, const absl::Status& why, uint64_t generat
   {
     const std::lock_guard lock(mutex_);
     if (!state_.status.ok() || generation != state_.generation) return;
-    if (node.value >= 0 && node.value < std::ssize(nodes_)) {
-      NodeState& state = nodes_[static_cast<size_t>(node.value)];
-      if (state.lost) return;
-      state.lost = true;
+    if (node.value >= 0 && node.value < std::ssize(positions_)) {
+      const auto index = static_cast<size_t>(node.value);
+      if (liveness_.gave_up(index)) return;
+      liveness_.give_up(index);
       std::vector<bool> lost;
-      for (const NodeState& each : nodes_) lost.push_back(each.lost);
+      for (size_t i = 0; i < positions_.size(); ++i) lost.push_back(liveness_.gave_up(i));
       if (ServesWithout(plan_, lost)) {
         lost_.push_back({node, why});
+        for (size_t i = 0; i < lost.size(); ++i) {
+          if (lost[i]) continue;
+          (void)transport_->send(NodeId{static_cast<int32_t>(i)}, EncodeLostNotice(plan_.epoch, node),
+                                 Deadline::after_ms(0));
+        }
         LogWarning("the session goes on without a node, others hold its experts: {}", Message(why));
         return;
       }
@@ -345,33 +357,25 @@ void PipelineEngine::tick() {
   uint64_t generation = 0;
   {
     const std::lock_guard lock(mutex_);
-    if (!state_.status.ok() || (in_flight_.empty() && restores_out_ == 0)) return;
-    const auto now = Clock::now();
-    if (now - last_result_ < liveness_.probe_after) return;
+    if (!state_.status.ok() || !anything_is_out()) return;
     generation = state_.generation;
-    for (size_t i = 0; i < nodes_.size(); ++i) {
-      if (nodes_[i].lost) continue;
-      const auto since = std::max(nodes_[i].heard, last_result_);
-      if (nodes_[i].waiting && now - since > liveness_.timeout) {
-        late = NodeId{static_cast<int32_t>(i)};
-        const StepId step = in_flight_.empty() ? StepId{next_id_.value - 1} : in_flight_.front().id;
-        verdict = Unavailable("{}: no heartbeat for {:.1f} s", describe(late, step), SecondsOf(now - since));
-        break;
-      }
+    const Clock::time_point now = Clock::now();
+    if (const auto found = liveness_.late(now)) {
+      late = NodeId{static_cast<int32_t>(found->node)};
+      const StepId step = in_flight_.empty() ? StepId{next_id_.value - 1} : in_flight_.front().id;
+      verdict = Unavailable("{}: no heartbeat for {:.1f} s", describe(late, step), SecondsOf(found->silent));
+    } else if (liveness_.probe_is_due(now)) {
+      probe_all();
     }
-    if (verdict.ok() && now - last_probe_ >= liveness_.probe_after) probe_all(now);
   }
   if (!verdict.ok()) lose(late, verdict, generation);
 }
 
-void PipelineEngine::probe_all(Clock::time_point now) {
-  last_probe_ = now;
-  for (size_t i = 0; i < nodes_.size(); ++i) {
-    const NodeId node{static_cast<int32_t>(i)};
-    if (nodes_[i].lost) continue;
-    nodes_[i].waiting = true;
+void PipelineEngine::probe_all() {
+  for (size_t i = 0; i < positions_.size(); ++i) {
+    if (liveness_.gave_up(i)) continue;
     // A probe that cannot be sent is a probe that is not answered.
-    (void)transport_->send(node, EncodeProbe(plan_.epoch), Deadline::after_ms(0));
+    (void)transport_->send(NodeId{static_cast<int32_t>(i)}, EncodeProbe(plan_.epoch), Deadline::after_ms(0));
   }
 }
 
@@ -379,7 +383,7 @@ std::string PipelineEngine::describe(NodeId node, StepId step) const {
   if (node.value < 0 || static_cast<size_t>(node.value) >= plan_.nodes.size())
     return fmt::format("step {}", step);
   const Range layers = plan_.layers_of(node);
-  const LayerId at = nodes_[static_cast<size_t>(node.value)].position.layer;
+  const LayerId at = positions_[static_cast<size_t>(node.value)].layer;
   return fmt::format(
       "node '{}' ({}), layer {}, step {}", plan_.node(node).name,
       layers.empty() ? "experts only" : fmt::format("layers [{}, {})", layers.begin, layers.end),

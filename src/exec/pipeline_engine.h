@@ -13,21 +13,11 @@
 
 #include "base/clock.h"
 #include "exec/engine.h"
+#include "exec/liveness.h"
 #include "plan/plan.h"
 #include "wire/transport.h"
 
 namespace shoal {
-
-/// When nodes without a result are probed for a heartbeat, and when they are given up.
-struct LivenessLimits {
-  Duration probe_after = std::chrono::seconds(1);  ///< Without a result; then again each such time.
-  Duration timeout = std::chrono::seconds(7);      ///< Of a node's executor while a step is out.
-};
-
-/// Nodes that share one process cannot lose each other: a missing heartbeat there means a slow or crowded
-/// machine, so every wait between them lasts this long before it is called a hang.
-inline constexpr Duration kLocalTimeout = std::chrono::minutes(10);
-inline constexpr LivenessLimits kLocalLiveness{std::chrono::seconds(1), kLocalTimeout};
 
 /// What node 0's executor hands to the coordinator. Called from the executor's thread only.
 class CoordinatorSink {
@@ -88,6 +78,9 @@ class PipelineEngine final : public Engine, public CoordinatorSink {
 
   /// The node suspected of the last failure; -1 where none. For /cluster/status.
   NodeId suspected() const;
+  /// When the last session, which has ended, heard of this node of its plan for the last time; when it ended, where
+  /// nothing was out.
+  Clock::time_point last_heard(NodeId node) const;
 
   /// Nodes that the session goes on without, in the order in which they were lost: others have all that they held.
   struct Lost {
@@ -101,13 +94,6 @@ class PipelineEngine final : public Engine, public CoordinatorSink {
     StepId id;
     StepDone done;
   };
-  struct NodeState {
-    ExecutorPosition position;
-    Clock::time_point heard;  ///< Last heartbeat.
-    bool waiting = false;     ///< A probe is not yet answered.
-    bool lost = false;        ///< The session goes on without it.
-  };
-
   absl::Status check_submit(uint64_t generation, StepId step) const;
   absl::Status check_result(const absl::StatusOr<StepResult>& result) const;
   void fail(const absl::Status& why, NodeId suspected, std::optional<uint64_t> generation = {});
@@ -116,19 +102,19 @@ class PipelineEngine final : public Engine, public CoordinatorSink {
   void on_position(NodeId from, const Frame& frame);
   void on_kv_report(NodeId from, const Frame& frame);
   void ask_disks();
-  void probe_all(Clock::time_point now);
+  void probe_all();
+  bool anything_is_out() const { return !in_flight_.empty() || restores_out_ > 0; }
   void lose(NodeId node, const absl::Status& why, uint64_t generation);
   std::string describe(NodeId node, StepId step) const;
 
-  const LivenessLimits liveness_;
   mutable std::mutex mutex_;
+  LivenessWatch liveness_;
   State state_;
   Plan plan_;
   Transport* transport_ = nullptr;
   std::deque<InFlight> in_flight_;
-  std::vector<NodeState> nodes_;
-  Clock::time_point last_result_;
-  Clock::time_point last_probe_;
+  std::vector<ExecutorPosition> positions_;    ///< By node, as last reported.
+  std::vector<Clock::time_point> last_heard_;  ///< By node, of a session that has ended.
   StepId next_id_{1};
   NodeId suspected_{-1};
   std::vector<Lost> lost_;

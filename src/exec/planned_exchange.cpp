@@ -18,7 +18,8 @@ namespace {
 
 constexpr int64_t kSendMs =
     2000;  // A healthy link's window holds many requests: this never elapses in health.
-constexpr int64_t kPumpMs = 250;  // How long one wait lasts before deadlines are looked at again.
+// How long one wait lasts before the time is looked at again.
+constexpr Duration kPump = std::chrono::milliseconds(250);
 
 /// Bounds what a peer may make us multiply, and keeps its sums from wrapping around: rows of a frame are bounded
 /// by its size, calls by this per row.
@@ -197,7 +198,10 @@ absl::StatusOr<ExpertError> DecodeExpertError(const Frame& frame) {
 }
 
 PlannedExchange::PlannedExchange(Options options, Pump pump)
-    : options_(options), pump_(std::move(pump)), down_(options.plan->nodes.size()) {}
+    : options_(options),
+      pump_(std::move(pump)),
+      time_(options.reply_timeout),
+      down_(options.plan->nodes.size()) {}
 
 PlannedExchange::~PlannedExchange() = default;
 
@@ -237,7 +241,7 @@ PlannedExchange::Remote& PlannedExchange::remote_of(NodeId owner, size_t first) 
   remote.ticket = first == 0 ? pending_.ticket : next_ticket_++;
   remote.calls.clear();
   remote.rows.clear();
-  remote.deadline = Deadline{Clock::time_point::max()};
+  remote.heard = Duration::zero();
   remote.reply = {};
   remote.answered = false;
   remote.failed = remote.bad_rows = absl::OkStatus();
@@ -312,8 +316,7 @@ absl::Status PlannedExchange::combine(Ticket ticket, MatView<float> y) {
   }
   const int64_t started_ns = NowNs();
   int64_t compute_ns = started_ns - pending_.dispatched_ns;
-  const Deadline deadline = Deadline::after(options_.reply_timeout);
-  for (size_t i = 0; i < pending_.asked; ++i) pending_.remotes[i].deadline = deadline;
+  begin_wait(0);
   // Messages to other holders of what a lost owner was asked for are added at the end.
   for (size_t i = 0; i < pending_.asked; ++i) RETURN_IF_ERROR(collect(i, acc, compute_ns));
   if (pending_.asked > 0) waited_ns_ += NowNs() - started_ns;
@@ -343,23 +346,34 @@ absl::Status PlannedExchange::collect(size_t index, MatView<int64_t> acc, int64_
   const size_t first = pending_.asked;
   RETURN_IF_ERROR(go_elsewhere(index));
   RETURN_IF_ERROR(send_from(first));
-  const Deadline deadline = Deadline::after(options_.reply_timeout);
-  for (size_t i = first; i < pending_.asked; ++i) pending_.remotes[i].deadline = deadline;
+  begin_wait(first);
   return absl::OkStatus();
+}
+
+void PlannedExchange::begin_wait(size_t first) {
+  const Duration now = time_.look(Clock::now());
+  for (size_t i = first; i < pending_.asked; ++i) pending_.remotes[i].heard = now;
 }
 
 // Ends also where the owner failed.
 absl::Status PlannedExchange::wait_for(size_t index) {
+  const Deadline longest = Deadline::after(std::max(kLocalTimeout, options_.reply_timeout));
   while (true) {
     Remote& remote = pending_.remotes[index];
     if (remote.answered || remote.elsewhere || !remote.failed.ok() || !remote.bad_rows.ok()) {
       return absl::OkStatus();
     }
-    if (remote.deadline.expired()) {
-      remote.failed = Unavailable("no answer for {} s", options_.reply_timeout / std::chrono::seconds(1));
+    const Duration left = remote.heard + options_.reply_timeout - time_.look(Clock::now());
+    if (left <= Duration::zero()) {
+      remote.failed =
+          Unavailable("no answer and no sign of life for {:.1f} s", SecondsOf(options_.reply_timeout));
       return absl::OkStatus();
     }
-    const absl::Status pumped = pump_(Deadline::min(remote.deadline, Deadline::after_ms(kPumpMs)));
+    if (longest.expired()) {  // It computes, but not this.
+      remote.failed = Unavailable("no answer for {:.0f} s", SecondsOf(kLocalTimeout));
+      return absl::OkStatus();
+    }
+    const absl::Status pumped = pump_(Deadline::after(std::min<Duration>(left, kPump)));
     if (!pumped.ok() && pumped.code() != absl::StatusCode::kDeadlineExceeded) return pumped;
   }
 }
@@ -419,6 +433,13 @@ void PlannedExchange::on_reply(NodeId from, Frame frame) {
 void PlannedExchange::on_failure(Remote& remote, const ExpertError& error) {
   const bool of_rows = error.status.code() == absl::StatusCode::kOutOfRange;
   (of_rows ? remote.bad_rows : remote.failed) = error.status;
+}
+
+void PlannedExchange::on_heartbeat(NodeId from) {
+  const Duration now = time_.look(Clock::now());
+  for (size_t i = 0; i < pending_.asked; ++i) {
+    if (pending_.remotes[i].owner == from) pending_.remotes[i].heard = now;
+  }
 }
 
 void PlannedExchange::on_lost(NodeId node, const absl::Status& status) {

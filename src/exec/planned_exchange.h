@@ -13,6 +13,7 @@
 #include "compute/backend.h"
 #include "compute/expert_exchange.h"
 #include "cpu/arena.h"
+#include "exec/liveness.h"
 #include "plan/plan.h"
 #include "wire/transport.h"
 
@@ -60,7 +61,8 @@ class PlannedExchange final : public ExpertExchange {
     NodeId self;
     BackendSession* compute = nullptr;  ///< Has the node's own experts.
     Transport* transport = nullptr;
-    Duration reply_timeout = std::chrono::seconds(6);  ///< An owner without a reply for so long is given up.
+    /// An owner that is waited for and was silent for so long is given up.
+    Duration reply_timeout = std::chrono::seconds(4);
   };
   PlannedExchange(Options options, Pump pump);
   ~PlannedExchange() override;
@@ -74,6 +76,8 @@ class PlannedExchange final : public ExpertExchange {
 
   /// A kExpertReply or kExpertError frame from an owner. One that nobody waits for is dropped.
   void on_reply(NodeId from, Frame frame);
+  /// A sign of life from a node: an owner that is slow, as it computes for others or its own layers, is waited for.
+  void on_heartbeat(NodeId from);
   /// A node's link broke: from now on it is asked nothing, and what it owes is asked of others.
   void on_lost(NodeId node, const absl::Status& status);
 
@@ -99,7 +103,7 @@ class PlannedExchange final : public ExpertExchange {
     uint64_t ticket = 0;            ///< Its own where rows are sent again: an owner may then have two.
     std::vector<ExpertCall> calls;  ///< Row indices of the message.
     std::vector<int32_t> rows;      ///< Distinct rows of the batch, ascending.
-    Deadline deadline{Clock::time_point::max()};
+    Duration heard{};               ///< By time_: of its owner, at the earliest when it was begun to wait.
     Frame reply;
     bool answered = false;
     absl::Status failed;     ///< The owner is given up.
@@ -126,6 +130,8 @@ class PlannedExchange final : public ExpertExchange {
   Remote& remote_of(NodeId owner, size_t first);
   /// The messages from the `first`-th on, those included that are added on the way.
   absl::Status send_from(size_t first);
+  /// From now on the answers to the messages from the `first`-th on are waited for.
+  void begin_wait(size_t first);
   absl::Status wait_for(size_t index);
   /// Adds what the message's owner answers, or asks others for it.
   absl::Status collect(size_t index, MatView<int64_t> acc, int64_t& compute_ns);
@@ -137,6 +143,7 @@ class PlannedExchange final : public ExpertExchange {
 
   const Options options_;
   const Pump pump_;
+  WatchedTime time_;
   StepId step_;
   Arena* arena_ = nullptr;
   uint64_t next_ticket_ = 1;

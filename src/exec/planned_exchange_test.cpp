@@ -20,6 +20,7 @@ using testing::HasSubstr;
 using testing::StartsWith;
 
 constexpr int64_t kWidth = 16;
+constexpr Duration kTimeout = std::chrono::milliseconds(50);
 
 /// Keeps what is sent, so that a test can play the owners.
 class RecordingTransport final : public Transport {
@@ -67,7 +68,7 @@ class ExchangeTest : public testing::Test {
  protected:
   explicit ExchangeTest(Plan plan = RemotePlan())
       : plan_(std::move(plan)),
-        exchange_({&plan_, NodeId{0}, session_.get(), &transport_, std::chrono::milliseconds(50)},
+        exchange_({&plan_, NodeId{0}, session_.get(), &transport_, kTimeout},
                   [this](Deadline deadline) { return pump(deadline); }) {
     exchange_.begin_step(StepId{7}, arena_);
   }
@@ -276,6 +277,18 @@ class ReplicaTest : public ExchangeTest {
   }
   /// As pump(), but whoever is not silent answers meanwhile.
   absl::Status pump(Deadline deadline) override {
+    // Twenty signs of life, each half a timeout after the one before; then it answers.
+    if (beats_ > 0) {
+      const Deadline half = Deadline::after(kTimeout / 2);
+      while (!half.expired()) exchange_.on_heartbeat(NodeId{2});  // A look; not of the silent one.
+      exchange_.on_heartbeat(NodeId{1});
+      if (--beats_ == 0) silent_ = NodeId{-1};
+      return absl::OkStatus();
+    }
+    if (std::exchange(stops_, false)) {
+      std::this_thread::sleep_for(4 * kTimeout);
+      return DeadlineExceeded("nothing came");
+    }
     if (inbox_.empty()) answer_all(silent_);
     return ExchangeTest::pump(deadline);
   }
@@ -291,6 +304,8 @@ class ReplicaTest : public ExchangeTest {
   }
 
   NodeId silent_{-1};
+  int beats_ = 0;
+  bool stops_ = false;  ///< Before anything is read.
   std::map<NodeId, size_t> answered_;
 };
 
@@ -339,6 +354,24 @@ TEST_F(ReplicaTest, ASilentHolderIsGivenUpAfterTheTimeoutAndItsLateAnswerIsDropp
   inbox_.emplace_back(NodeId{1}, computed(NodeId{1}, 1));
   EXPECT_EQ(combined(ticket), undisturbed);
   EXPECT_EQ(messages(1), 2u);
+}
+
+TEST_F(ReplicaTest, AHolderThatIsSlowButShowsSignsOfLifeIsWaitedFor) {
+  const auto undisturbed = combined(dispatch());
+  silent_ = NodeId{1};
+  beats_ = 20;
+  EXPECT_EQ(combined(dispatch()), undisturbed);
+  EXPECT_EQ(beats_, 0);
+  EXPECT_EQ(messages(1), 2u);
+  EXPECT_EQ(messages(2), 2u) << "the other was asked for what the slow one was to compute";
+}
+
+TEST_F(ReplicaTest, AnAskerThatDidNotRunForLongBlamesNobody) {
+  const auto undisturbed = combined(dispatch());
+  stops_ = true;
+  EXPECT_EQ(combined(dispatch()), undisturbed);
+  EXPECT_EQ(messages(1), 2u);
+  EXPECT_EQ(messages(2), 2u);
 }
 
 TEST_F(ReplicaTest, ABrokenAnswerIsComputedByTheOther) {
