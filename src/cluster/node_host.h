@@ -85,7 +85,7 @@ class NodeHost {
     NodeId node;
     std::unique_ptr<Transport> transport;
     StepLimits limits;
-    Duration expert_timeout = std::chrono::seconds(6);
+    Duration expert_timeout = std::chrono::seconds(4);
     CoordinatorSink* sink = nullptr;  ///< Of node 0 of a coordinator; nullptr elsewhere.
     /// The session in which the last steps of the cluster ran, if their blocks are to stay; 0: none.
     uint64_t keep_from = 0;

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <iterator>
+#include <system_error>
 #include <utility>
 
 #include "base/check.h"
@@ -38,14 +39,22 @@ Executor::~Executor() {
   }
   wakeup_->announce();
   thread_.join();
+  {
+    const std::lock_guard lock(pulse_mutex_);
+    pulse_stopping_ = true;
+  }
+  pulse_changed_.notify_all();
+  if (pulse_thread_.joinable()) pulse_thread_.join();
   SHOAL_CHECK(tasks_.empty() && started_.empty());
 }
 
-absl::StatusOr<std::shared_ptr<const Executor::Task>> Executor::start(std::function<void(Task&)> body) {
+absl::StatusOr<std::shared_ptr<const Executor::Task>> Executor::start(std::function<void(Task&)> body,
+                                                                      std::optional<Pulse> pulse) {
   const auto task = std::make_shared<Task>();
   task->executor_ = this;
   task->log_name_ = "executor";
   ASSIGN_OR_RETURN(task->fiber_, Fiber::Create([body = std::move(body), raw = task.get()] { body(*raw); }));
+  if (pulse.has_value()) RETURN_IF_ERROR(add_pulse(*task, *std::move(pulse)));
   {
     const std::lock_guard lock(mutex_);
     started_.push_back(task);
@@ -63,12 +72,15 @@ void Executor::join(const Task& task) {
 void Executor::run() {
   SetThreadLogName("executor", -1);
   NameThread("executor");
+  busy_since_ns_.store(NowNs(), std::memory_order_relaxed);
   bool polled = false;  // A wait ended with something that was read: its task has the next turn.
   while (adopt()) {
     const uint64_t seen = wakeup_->announced();
     if (!std::exchange(polled, false)) wakeup_->poll();
     if (give_turns()) continue;
+    busy_since_ns_.store(0, std::memory_order_relaxed);
     wakeup_->wait(seen, next_due());
+    busy_since_ns_.store(NowNs(), std::memory_order_relaxed);
     polled = wakeup_->announced() != seen;
   }
 }
@@ -98,14 +110,19 @@ bool Executor::give_turns() {
 
 void Executor::resume(Task& task) {
   SwapThreadLogName(task.log_name_);
+  turns_.fetch_add(1, std::memory_order_relaxed);
   task.fiber_->resume();
   SwapThreadLogName(task.log_name_);
 }
 
 void Executor::drop_ended() {
   const std::lock_guard lock(mutex_);
-  const auto ended = std::erase_if(tasks_, [](const std::shared_ptr<Task>& task) {
+  const auto ended = std::erase_if(tasks_, [this](const std::shared_ptr<Task>& task) {
     if (!task->fiber_->done()) return false;
+    {
+      const std::lock_guard pulse_lock(pulse_mutex_);
+      pulses_.erase(task.get());
+    }
     task->ended_ = true;
     return true;
   });
@@ -116,6 +133,49 @@ Clock::time_point Executor::next_due() const {
   Clock::time_point next = Clock::now() + kIdle;
   for (const auto& task : tasks_) next = std::min(next, task->until_);
   return next;
+}
+
+absl::Status Executor::add_pulse(const Task& task, Pulse pulse) {
+  const std::lock_guard lock(pulse_mutex_);
+  if (!pulse_thread_.joinable()) {
+    try {
+      pulse_thread_ = std::thread([this] { keep_pulse(); });
+    } catch (const std::system_error& error) {
+      return ResourceExhausted("no thread to tell others of progress with: {}", error.what());
+    }
+  }
+  pulses_.emplace(&task, std::move(pulse));
+  pulse_changed_.notify_all();
+  return absl::OkStatus();
+}
+
+void Executor::keep_pulse() {
+  SetThreadLogName("pulse", -1);
+  NameThread("pulse");
+  uint64_t seen = 0;
+  std::unique_lock lock(pulse_mutex_);
+  while (!pulse_stopping_) {
+    Duration pause = kIdle;
+    for (const auto& [task, pulse] : pulses_) pause = std::min(pause, pulse.pause);
+    const size_t pulses = pulses_.size();
+    pulse_changed_.wait_for(lock, pause, [&] { return pulse_stopping_ || pulses_.size() != pulses; });
+    beat_if_alive(seen, pause);
+  }
+}
+
+uint64_t Executor::progress() const {
+  uint64_t progress = turns_.load(std::memory_order_relaxed);
+  for (const auto& [task, pulse] : pulses_) progress += pulse.progress();
+  return progress;
+}
+
+// One that waits answers by itself, and needs no other to speak for it.
+void Executor::beat_if_alive(uint64_t& seen, Duration pause) {
+  const int64_t busy_since_ns = busy_since_ns_.load(std::memory_order_relaxed);
+  if (busy_since_ns == 0 || NowNs() - busy_since_ns < pause.count()) return;
+  const uint64_t now = progress();
+  if (now == std::exchange(seen, now)) return;
+  for (const auto& [task, pulse] : pulses_) pulse.beat();
 }
 
 }  // namespace shoal

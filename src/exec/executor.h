@@ -1,14 +1,17 @@
 // The one thread that runs sessions: those of all nodes of a process that share its cores, by turns. A session is
 // a task with a stack of its own; where it waits, and between two layers, the others go on
-// (docs/decisions/0012).
+// (docs/decisions/0012). While they compute for long, a second thread tells those who wait for them, as long as the
+// computing gets on (docs/decisions/0033).
 #pragma once
 
 #include <atomic>
 #include <condition_variable>
 #include <cstdint>
 #include <functional>
+#include <map>
 #include <memory>
 #include <mutex>
+#include <optional>
 #include <string>
 #include <thread>
 #include <vector>
@@ -48,8 +51,16 @@ class Executor {
     bool ended_ = false;         // Guarded by the executor's mutex.
   };
 
-  /// Runs `body` by turns with the other tasks. ResourceExhausted where there is no memory for its stack.
-  absl::StatusOr<std::shared_ptr<const Task>> start(std::function<void(Task&)> body);
+  /// How others learn that a task's turn has not come for long, while the executor computes. Both functions are called
+  /// from a thread of the executor's own, until the task has ended; they must not wait for anything.
+  struct Pulse {
+    std::function<uint64_t()> progress;  ///< Moves while the task computes.
+    std::function<void()> beat;          ///< Called as long as any task makes progress, every `pause`.
+    Duration pause{};
+  };
+  /// Runs `body` by turns with the other tasks. ResourceExhausted where there is no memory for its stack, or no thread.
+  absl::StatusOr<std::shared_ptr<const Task>> start(std::function<void(Task&)> body,
+                                                    std::optional<Pulse> pulse = {});
   /// Waits until the task has ended, which is up to the task. Not from a task.
   void join(const Task& task);
 
@@ -68,6 +79,11 @@ class Executor {
   void resume(Task& task);
   void drop_ended();
   Clock::time_point next_due() const;
+  absl::Status add_pulse(const Task& task, Pulse pulse);
+  void keep_pulse();
+  /// Moves while any task computes, and with each turn.
+  uint64_t progress() const;
+  void beat_if_alive(uint64_t& seen, Duration pause);
 
   const std::shared_ptr<Wakeup> wakeup_ = std::make_shared<Wakeup>();
   std::vector<std::shared_ptr<Task>> tasks_;  // Of the thread.
@@ -77,6 +93,13 @@ class Executor {
   std::atomic<bool> any_started_ = false;  // Written with the mutex held.
   bool stopping_ = false;
   std::thread thread_;
+  std::atomic<int64_t> busy_since_ns_{0};  // 0: it waits.
+  std::atomic<uint64_t> turns_{0};
+  std::mutex pulse_mutex_;  // Guards what follows; held during a beat.
+  std::condition_variable pulse_changed_;
+  std::map<const Task*, Pulse> pulses_;
+  bool pulse_stopping_ = false;
+  std::thread pulse_thread_;  // From the first pulse on.
 };
 
 }  // namespace shoal

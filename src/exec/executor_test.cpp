@@ -221,5 +221,68 @@ TEST(ExecutorGrpc, TwoNodesOfOneEndpointNeedEachOther) {
   EXPECT_EQ(inner[0]->stats().peers[NodeId{1}].frames_received, 400u);
 }
 
+/// What an executor's second thread sees of a task, and says of it.
+struct Pulses {
+  Executor::Pulse pulse() {
+    return {[this] { return ++looks, progress.load(); }, [this] { ++beats; }, std::chrono::milliseconds(1)};
+  }
+  std::atomic<uint64_t> progress{0};
+  std::atomic<int> looks{0};
+  std::atomic<int> beats{0};
+};
+
+/// Computes as `step` says until `enough`, without a turn for others.
+void Compute(const std::function<bool()>& enough, const std::function<void()>& step) {
+  for (const Deadline deadline = Soon(); !enough() && !deadline.expired();) {
+    step();
+    std::this_thread::sleep_for(std::chrono::microseconds(100));
+  }
+}
+
+TEST(Executor, WhoWaitsForATaskIsToldWhileItComputesWithinItsTurn) {
+  Executor executor;
+  Pulses pulses;
+  const auto task = *executor.start(
+      [&](Executor::Task&) { Compute([&] { return pulses.beats >= 5; }, [&] { ++pulses.progress; }); },
+      pulses.pulse());
+  executor.join(*task);
+  EXPECT_GE(pulses.beats, 5);
+  const int beats = pulses.beats;
+  const int looks = pulses.looks;
+  std::this_thread::sleep_for(std::chrono::milliseconds(20));
+  EXPECT_EQ(pulses.beats, beats) << "of a task that has ended";
+  EXPECT_EQ(pulses.looks, looks);
+}
+
+TEST(Executor, NobodyIsToldOfATaskThatGetsNowhere) {
+  Executor executor;
+  Pulses pulses;
+  const auto task = *executor.start(
+      [&](Executor::Task&) { Compute([&] { return pulses.looks >= 20; }, [] {}); }, pulses.pulse());
+  executor.join(*task);
+  EXPECT_GE(pulses.looks, 20);
+  EXPECT_LE(pulses.beats, 1);  // That its turn has begun is progress.
+}
+
+TEST(Executor, ATaskWhoseTurnDoesNotComeIsSpokenForByTheOneThatComputes) {
+  Executor executor;
+  Pulses computing;
+  Pulses waiting;
+  std::atomic<bool> over{false};
+  const auto quiet = *executor.start(
+      [&](Executor::Task& turns) {
+        while (!over) turns.wait(executor.wakeup()->announced(), Deadline::after_ms(1));
+      },
+      waiting.pulse());
+  const auto busy = *executor.start(
+      [&](Executor::Task&) { Compute([&] { return waiting.beats >= 5; }, [&] { ++computing.progress; }); },
+      computing.pulse());
+  executor.join(*busy);
+  over = true;
+  executor.wakeup()->announce();
+  executor.join(*quiet);
+  EXPECT_GE(waiting.beats, 5);
+}
+
 }  // namespace
 }  // namespace shoal

@@ -7,6 +7,7 @@
 #include "base/check.h"
 #include "base/log.h"
 #include "base/status.h"
+#include "exec/lost_notice.h"
 #include "exec/model_facts.h"
 #include "exec/step_codec.h"
 
@@ -16,6 +17,8 @@ namespace {
 constexpr int64_t kTickMs = 250;  // CoordinatorSink::tick at least so often.
 /// Of copies that wait for the buddy: the executor copies ahead of a fetch that takes a moment.
 constexpr int64_t kOutboxBytes = int64_t{32} << 20;
+// A mask is computed by the coordinator, which a crowded machine may keep from it; that it is gone is told otherwise.
+constexpr Duration kMaskTimeout = std::chrono::seconds(10);
 constexpr int64_t kSendMs =
     3000;  // Windows hold many frames: only a peer that takes nothing in lets this pass.
 
@@ -64,9 +67,10 @@ absl::StatusOr<std::unique_ptr<NodeSession>> NodeSession::Create(Options options
   BackendSession* compute = session->compute_.get();
   session->transport_ = std::make_unique<TaskTransport>(*o.transport, *o.executor);
   NodeSession* raw = session.get();
-  session->masks_ = std::make_unique<MaskInbox>(
-      MaskInbox::Options{.vocabulary = o.limits.vocabulary, .timeout = o.expert_timeout},
-      [raw](Deadline deadline) { return raw->pump(deadline); });
+  session->masks_ =
+      std::make_unique<MaskInbox>(MaskInbox::Options{.vocabulary = o.limits.vocabulary,
+                                                     .timeout = std::max(kMaskTimeout, o.expert_timeout)},
+                                  [raw](Deadline deadline) { return raw->pump(deadline); });
   if (o.model->runs_layers()) {
     session->kv_tier_ = std::make_unique<KvTier>(KvTier::Options{.compute = compute,
                                                                  .store = o.kv_disk,
@@ -93,7 +97,9 @@ NodeSession::~NodeSession() { stop(); }
 absl::Status NodeSession::start() {
   running_ = true;
   absl::StatusOr<std::shared_ptr<const Executor::Task>> task =
-      options_.executor->start([this](Executor::Task& turns) { run(turns); });
+      options_.executor->start([this](Executor::Task& turns) { run(turns); },
+                               Executor::Pulse{[this] { return options_.model->backend().progress(); },
+                                               [this] { beat(); }, HeartbeatPause(options_.expert_timeout)});
   if (!task.ok()) running_ = false;
   RETURN_IF_ERROR(task.status());
   task_ = *std::move(task);
@@ -173,9 +179,9 @@ void NodeSession::lose_next_stage(NodeId peer, const absl::Status& why) {
   const auto next = static_cast<size_t>(stage.value_or(-1) + 1);
   if (!stage.has_value() || next == plan.stages.size() || plan.stages[next].node != peer) return;
   if (orphaned_ || failed_step_.value != 0) return;
-  tell(position_.step, {Unavailable("node '{}' lost: {}, with steps of node '{}' on their way to it",
-                                    plan.node(peer).name, Message(why), plan.node(options_.self).name),
-                        peer});
+  tell(position().step, {Unavailable("node '{}' lost: {}, with steps of node '{}' on their way to it",
+                                     plan.node(peer).name, Message(why), plan.node(options_.self).name),
+                         peer});
 }
 
 void NodeSession::handle_frame(NodeId from, Frame frame) {
@@ -183,8 +189,13 @@ void NodeSession::handle_frame(NodeId from, Frame frame) {
     LogDebug("dropped: {}; this session is epoch {}", Describe(frame.header), options_.plan.epoch);
     return;
   }
+  if (const std::optional<NodeId> lost = LostNoticeOf(frame)) {
+    if (from != Plan::kCoordinator) return;
+    return exchange_->on_lost(*lost, Unavailable("the coordinator hears nothing of it any more"));
+  }
+  exchange_->on_heartbeat(from);
   if (IsProbe(frame)) {
-    (void)transport_->send(from, EncodeExecutorPosition(options_.plan.epoch, position_),
+    (void)transport_->send(from, EncodeExecutorPosition(options_.plan.epoch, position()),
                            Deadline::after_ms(0));
     return;
   }
@@ -215,6 +226,7 @@ void NodeSession::handle_frame(NodeId from, Frame frame) {
         options_.sink->on_frame(from, frame);
         return;
       }
+      if (frame.header.kind == FrameKind::kPosition) return;  // A heartbeat.
       break;
     default:
       break;
@@ -229,18 +241,28 @@ void NodeSession::tell_kv() {
     if (sent.ok()) continue;
     LogWarning("report of the kv disk not sent: {}", Message(sent));
     // Its sequences would wait for ever.
-    if (!report->restored.empty()) fail(position_.step, sent);
+    if (!report->restored.empty()) fail(position().step, sent);
     return;
   }
 }
 
 absl::Status NodeSession::before_layer(LayerId layer) {
-  position_.layer = layer;
+  layer_ = layer.value;
   // What has arrived meanwhile is handled between layers: others' expert requests, results, probes.
   while (true) {
     const absl::Status pumped = pump(Deadline::after_ms(0));
     if (pumped.code() == absl::StatusCode::kDeadlineExceeded) return absl::OkStatus();
     RETURN_IF_ERROR(pumped);
+  }
+}
+
+void NodeSession::beat() {
+  const Frame frame = EncodeExecutorPosition(options_.plan.epoch, position());
+  for (size_t i = 0; i < options_.plan.nodes.size(); ++i) {
+    const NodeId node{static_cast<int32_t>(i)};
+    const bool waits = node == Plan::kCoordinator || options_.plan.stage_of(node).has_value();
+    // One that cannot be sent is one that is not heard.
+    if (waits && node != options_.self) (void)options_.transport->send(node, frame, Deadline{});
   }
 }
 
@@ -256,11 +278,11 @@ void NodeSession::run_step(const Frame& frame) {
     fail(id, FailedPrecondition("a step came to a node that runs no layers"));
     return;
   }
-  if (id.value != position_.step.value + 1) {
-    fail(id, FailedPrecondition("step {} came after step {}", id, position_.step));
+  if (id.value != step_ + 1) {
+    fail(id, FailedPrecondition("step {} came after step {}", id, position().step));
     return;
   }
-  position_.step = id;
+  step_ = id.value;
   const PhaseTimer timer(options_.profile, StepPhase::kWire);
   absl::StatusOr<Outgoing> out =
       runner_->run(frame, step_arena_, *exchange_, [this](LayerId layer) { return before_layer(layer); });
@@ -295,7 +317,7 @@ void NodeSession::tell(StepId step, const StepError& error) {
   if (stopping_) return;
   LogWarning("{}", Message(error.status));
   (void)transport_->send(Plan::kCoordinator,
-                         EncodeStepError(options_.plan.epoch, step, position_.layer, error),
+                         EncodeStepError(options_.plan.epoch, step, position().layer, error),
                          Deadline::after_ms(kSendMs));
 }
 

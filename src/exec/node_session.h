@@ -42,8 +42,9 @@ class NodeSession {
     Executor* executor = nullptr;  ///< Backends of all its sessions ask for the same CPU.
     std::unique_ptr<Transport> transport;
     StepLimits limits;
-    Duration expert_timeout = std::chrono::seconds(6);  ///< Masks are waited for as long.
-    CoordinatorSink* sink = nullptr;                    ///< On node 0 of a coordinator; nullptr elsewhere.
+    /// Other nodes are waited for without a sign of life, and told of this one's eight times as often.
+    Duration expert_timeout = std::chrono::seconds(4);
+    CoordinatorSink* sink = nullptr;  ///< On node 0 of a coordinator; nullptr elsewhere.
     std::string log_name;
     StepProfile* profile = nullptr;      ///< Where the executor's time is charged, if anybody wants to know.
     LayerHook hook;                      ///< As StageRunner::Options::hook.
@@ -75,7 +76,7 @@ class NodeSession {
   /// After stop(): as BackendSession::release_cache().
   std::unique_ptr<BackendCache> release_cache() { return compute_->release_cache(); }
   /// After stop(): whether a step has begun, which may have written to the cache.
-  bool has_begun_steps() const { return position_.step.value != 0; }
+  bool has_begun_steps() const { return position().step.value != 0; }
 
   Transport& transport() { return *options_.transport; }
   /// Where copies wait for the buddy, which may outlive the session; nullptr where there is none.
@@ -104,6 +105,9 @@ class NodeSession {
   void serve_experts(NodeId from, const Frame& frame);
   absl::Status compute_experts(const Frame& frame, Frame& reply);
   absl::Status before_layer(LayerId layer);
+  ExecutorPosition position() const { return {StepId{step_.load()}, LayerId{layer_.load()}}; }
+  /// Tells those who may wait for this node that it computes. From the executor's second thread.
+  void beat();
   void fail(StepId step, const absl::Status& status);
   void tell(StepId step, const StepError& error);
 
@@ -120,7 +124,8 @@ class NodeSession {
   Arena serve_arena_;  ///< Requests are served in the middle of a step: its scratch must stay.
   ExpertMessage request_;
   std::deque<Frame> steps_;
-  ExecutorPosition position_;
+  std::atomic<uint64_t> step_{0};  ///< As ExecutorPosition has it; written by the executor.
+  std::atomic<int32_t> layer_{-1};
   StepId failed_step_;  ///< Steps from this one on are void; 0 = none failed.
   std::atomic<uint64_t> steps_run_{0};
   std::atomic<uint64_t> calls_served_{0};

@@ -5,9 +5,11 @@
 
 #include <atomic>
 #include <condition_variable>
+#include <optional>
 #include <thread>
 
 #include "base/status.h"
+#include "exec/lost_notice.h"
 #include "exec/step_codec.h"
 #include "wire/inproc.h"
 
@@ -180,6 +182,13 @@ TEST_F(PipelineEngineTest, ANodeWhoseExpertsOthersHoldIsDoneWithout) {
   EXPECT_EQ(engine_.lost()[0].node, NodeId{2});
   EXPECT_THAT(Message(engine_.lost()[0].why),
               HasSubstr("node 'spare' (experts only), layer 0, step 1: connection reset"));
+  std::optional<NodeId> told;  // So that it need not find out by waiting.
+  while (!told.has_value()) {
+    const auto event = tail_->receive(Deadline::after_ms(20'000));
+    ASSERT_TRUE(event.ok());
+    if (event->kind == Event::Kind::kFrame) told = LostNoticeOf(event->frame);
+  }
+  EXPECT_EQ(told, NodeId{2});
   answer(1);
   EXPECT_EQ(wait_for(1).at(0).second, absl::OkStatus());
   engine_.on_peer_down(NodeId{1}, Unavailable("connection reset"));
