@@ -494,7 +494,7 @@ Command AddServeCommand(Flags root) {
          "Seconds for running requests to end after SIGTERM (default 8); a second signal ends at once")
       .range(0.0, 86400.0);
   app.add_option("--liveness-timeout,--silence", flags->liveness_timeout_s,
-                 "Seconds without a heartbeat after which a node is lost (default 7)")
+                 "Seconds without a sign of progress after which a node is lost (default 4.5)")
       .range(1.0, 3600.0);
   AddLossOptions(app, *flags);
   app.add_choice(

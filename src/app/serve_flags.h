@@ -40,7 +40,7 @@ struct ServeFlags {
   int queue = 1024;
   double request_timeout_s = 600;
   double drain_timeout_s = 8;  ///< Docker kills ten seconds after SIGTERM.
-  double liveness_timeout_s = 7;
+  double liveness_timeout_s = 4.5;
   double wait_s = 0;
   OnLoss on_loss = OnLoss::kResume;
   /// Seconds that a lost node is waited for before a plan without it, or "never".

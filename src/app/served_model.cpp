@@ -247,7 +247,7 @@ absl::Status ServedModel::start_cluster(ServingPlace& place) {
   options.model_names = model_names_;
   options.listen = listen_;
   // The asker names the owner before the coordinator gives the asker up.
-  options.expert_timeout = std::max<Duration>(timeout - std::chrono::seconds(1), timeout / 2);
+  options.expert_timeout = std::max<Duration>(timeout - std::chrono::milliseconds(500), timeout / 2);
   options.key = place.key;
   options.insecure = flags_.insecure;
   options.take_over = flags_.take_over;
@@ -276,7 +276,7 @@ absl::Status ServedModel::start_cluster(ServingPlace& place) {
   supervisor_ = std::make_unique<Supervisor>(
       *cluster_, *engine_,
       [this] { return planner_->make_plan(cluster_->members(), Deadline::after(kDescribeTimeout)); },
-      RetryPauses(), [this] { return wants_replan(); });
+      RetryPauses(), [this] { return wants_replan(); }, [this] { return planner_->next_grace_end(); });
   return absl::OkStatus();
 }
 

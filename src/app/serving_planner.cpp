@@ -36,6 +36,10 @@ std::vector<NodeFacts> NodesOf(const Plan& plan, const std::vector<NodeFacts>& d
 /// With fewer positions a model is of no use: better that another makes room, or that a node is waited for.
 constexpr int64_t kPositionsMin = 4096;
 
+/// How long one that was lost is asked, whatever is left of its grace.
+constexpr Duration kAskLostMin = std::chrono::milliseconds(500);
+constexpr Duration kAskLostMax = std::chrono::minutes(1);
+
 constexpr Duration kLinksMax = std::chrono::seconds(3);  ///< To measure links before a plan.
 
 /// Lists of the request with an entry for each of so many nodes: who joined beside those that a list is of gets nothing by
@@ -224,8 +228,11 @@ ServingPlanner::Present ServingPlanner::present(Members& members) const {
     const MemberStatus& is = status.back();
     now.nodes.push_back(is.joined ? NodeFacts{.name = is.name, .address = is.address}
                                   : declared[static_cast<size_t>(member->id())]);
-    now.reports.push_back(
-        {.id = member->id(), .name = is.name, .losses = is.losses, .failures = is.failures});
+    now.reports.push_back({.id = member->id(),
+                           .name = is.name,
+                           .losses = is.losses,
+                           .failures = is.failures,
+                           .heard = is.heard});
   }
   ApplyFacts(status, now.nodes);
   return now;
@@ -307,7 +314,13 @@ absl::StatusOr<Plan> ServingPlanner::make_plan(Members& members, Deadline deadli
   RETURN_IF_ERROR(await_ranks());
   follow(members);
   const MemberList asked = members.all();
-  const std::vector<absl::Status> answers = members.describe(asked, deadline);
+  const Clock::time_point begin = Clock::now();
+  std::vector<Deadline> deadlines;
+  for (const Duration worth : replanner_->worth_waiting(present(members).reports, begin)) {
+    const Duration patience = std::clamp<Duration>(worth, kAskLostMin, kAskLostMax);
+    deadlines.push_back(Deadline::min(deadline, Deadline{begin + patience}));
+  }
+  const std::vector<absl::Status> answers = members.describe(asked, deadlines);
   if (options_.desk != nullptr) {
     Roster& roster = options_.desk->roster();
     for (size_t i = 0; i < asked.size(); ++i) {

@@ -73,9 +73,12 @@ class ServingPlanner {
   /// Whether members named by their addresses may take names of their own: not where a plan file names them.
   bool adopts_names() const { return !file_plan_.has_value(); }
 
-  /// Asks all workers, each until `deadline` at most, and plans for what they say. Errors as
+  /// Asks all workers, each until `deadline` at most and hardly longer than it is waited for, and plans for what they say. Errors as
   /// Members::describe and MakePlan, of the members that Replanner waits for or can't do without.
   absl::StatusOr<Plan> make_plan(Members& members, Deadline deadline);
+
+  /// Replanner::next_grace_end().
+  std::optional<Duration> next_grace_end() const { return replanner_->next_grace_end(Clock::now()); }
 
   /// A session of the last plan is up. Asks the members that it does without, or that joined since, each until `deadline` at
   /// most; result as

@@ -26,19 +26,27 @@ void AttendanceBook::answered(MemberId member, Clock::time_point now) {
   entry.since = now;
 }
 
-void AttendanceBook::missed(MemberId member, Clock::time_point now) {
+void AttendanceBook::missed(MemberId member, Clock::time_point left) {
   Entry& entry = entries_[member];
   if (entry.presence == Presence::kAway) return;
+  left = std::max(left, entry.since);  // What it was asked for later shows that it was there later.
   // One that was never there did not go away.
-  if (entry.presence == Presence::kThere) entry.losses.push_back(now);
+  if (entry.presence == Presence::kThere) entry.losses.push_back(left);
   if (entry.losses.size() > kLossesKept) entry.losses.pop_front();
   entry.presence = Presence::kAway;
-  entry.since = now;
+  entry.since = left;
 }
 
-void AttendanceBook::lost(MemberId member, Clock::time_point now) {
-  answered(member, now);  // It was there, as something was asked of it.
-  missed(member, now);
+void AttendanceBook::lost(MemberId member, Clock::time_point left) {
+  answered(member, left);  // It was there, as something was asked of it.
+  missed(member, left);
+}
+
+std::optional<Duration> AttendanceBook::grace_left(MemberId member, Clock::time_point now) const {
+  if (!rules_.grace.has_value() || of(member, now) != Attendance::kAwaited) return std::nullopt;
+  const Entry& entry = this->entry(member);
+  if (entry.presence != Presence::kAway) return std::nullopt;
+  return entry.since + *rules_.grace - now;
 }
 
 void AttendanceBook::leave_out(MemberId member, Clock::time_point now) {

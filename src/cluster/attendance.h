@@ -43,9 +43,10 @@ class AttendanceBook {
   void keep_only(const std::set<MemberId>& members);
 
   void answered(MemberId member, Clock::time_point now);
-  void missed(MemberId member, Clock::time_point now);
-  /// It went away, even if it answers again by now.
-  void lost(MemberId member, Clock::time_point now);
+  /// It does not answer, and was there for the last time at `left`: the grace runs from then on.
+  void missed(MemberId member, Clock::time_point left);
+  /// It went away at `left`, even if it answers again by now.
+  void lost(MemberId member, Clock::time_point left);
 
   /// A plan is made without it, from now on.
   void leave_out(MemberId member, Clock::time_point now);
@@ -53,6 +54,8 @@ class AttendanceBook {
   void take_in(MemberId member);
 
   Attendance of(MemberId member, Clock::time_point now) const;
+  /// How long it is still waited for: nothing for one that is not, and where plans wait for as long as it takes.
+  std::optional<Duration> grace_left(MemberId member, Clock::time_point now) const;
   /// Since when plans are made without it; nothing where they are not.
   std::optional<Clock::time_point> out_since(MemberId member) const;
   /// How often it went away in the time that is remembered.

@@ -92,7 +92,10 @@ absl::Status Member::describe(Deadline deadline) {
   const absl::StatusOr<WorkerFacts> facts = asked->describe(deadline);
   const absl::Status verdict = facts.ok() ? CheckBuild(*facts, asked->address(), peer_) : facts.status();
   const std::lock_guard lock(mutex_);
-  if (facts.ok()) status_.facts = *facts;
+  if (facts.ok()) {
+    status_.facts = *facts;
+    status_.heard = Clock::now();
+  }
   if (!verdict.ok()) {
     const absl::Status named = Annotate(verdict, fmt::format("node '{}'", status_.name));
     status_.state = facts.ok() ? MemberState::kFailed : MemberState::kLost;
@@ -111,6 +114,7 @@ void Member::refresh(Deadline deadline) {
   const std::lock_guard lock(mutex_);
   if (facts.ok()) {
     status_.facts = *facts;
+    status_.heard = Clock::now();
     status_.state = StateOf(*facts);
     if (status_.state == MemberState::kUp) status_.error.clear();
   } else if (status_.state != MemberState::kLoading) {
@@ -137,6 +141,11 @@ void Member::note_loading(int64_t done, int64_t total) {
   const std::lock_guard lock(mutex_);
   status_.load_done = done;
   status_.load_total = total;
+}
+
+void Member::note_heard(Clock::time_point at) {
+  const std::lock_guard lock(mutex_);
+  status_.heard = std::max(at, status_.heard.value_or(at));
 }
 
 std::vector<WeightSample> Member::samples(const ResolvedWeights& weights, NodeShard shard) {
@@ -211,8 +220,13 @@ void Members::follow(const std::vector<JoinedMember>& joined) {
 absl::Status Members::describe(Deadline deadline) { return AllErrors(describe(all(), deadline)); }
 
 std::vector<absl::Status> Members::describe(const MemberList& which, Deadline deadline) {
+  return describe(which, std::vector<Deadline>(which.size(), deadline));
+}
+
+std::vector<absl::Status> Members::describe(const MemberList& which, const std::vector<Deadline>& deadlines) {
+  SHOAL_CHECK_EQ(which.size(), deadlines.size());
   std::vector<absl::Status> results =
-      ForEachMember(which, [&](size_t, Member& member) { return member.describe(deadline); });
+      ForEachMember(which, [&](size_t index, Member& member) { return member.describe(deadlines[index]); });
   if (adopt_names_) {
     for (const auto& member : all()) {
       const MemberStatus status = member->status();

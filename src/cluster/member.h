@@ -53,6 +53,7 @@ struct MemberStatus {
   /// Since the start: how often it was noted as lost (in a session, or while it loaded), and as failed.
   int losses = 0;
   int failures = 0;
+  std::optional<Clock::time_point> heard;  ///< Its last sign of life, as far as anybody looked for one.
 };
 
 /// The coordinator's own node: what members must agree with.
@@ -88,6 +89,7 @@ class Member {
   MemberStatus status() const;
   void note(MemberState state, const absl::Status& status);
   void note_loading(int64_t done, int64_t total);
+  void note_heard(Clock::time_point at);
 
   /// Samples of the weights of its shard; taken once for a shard that stays the same.
   std::vector<WeightSample> samples(const ResolvedWeights& weights, NodeShard shard);
@@ -137,6 +139,8 @@ class Members {
   absl::Status describe(Deadline deadline);
   /// Member::describe() of `which`, at the same time; an entry for each.
   std::vector<absl::Status> describe(const MemberList& which, Deadline deadline);
+  /// As that, with a deadline for each.
+  std::vector<absl::Status> describe(const MemberList& which, const std::vector<Deadline>& deadlines);
   /// Member::refresh() of all, at the same time.
   void refresh(Deadline deadline);
   /// In the order of all().

@@ -21,6 +21,7 @@ constexpr int64_t kDescribeMs = 2000;
 constexpr int64_t kOpenMs = 8000;  // Longer than a worker's own wait for its peers.
 constexpr int64_t kConnectMs = 5000;
 constexpr int64_t kCloseMs = 1000;
+constexpr int64_t kCloseLostMs = 200;  // It is not expected to answer, and the next session waits for this.
 constexpr Duration kCheckTimeout = std::chrono::seconds(4);
 constexpr int64_t kPrepareMs =
     86'400'000;  // Large models over slow links; a dead worker is found by keep-alive.
@@ -472,7 +473,6 @@ absl::Status RemoteCluster::give_cached(const std::string& /*model_hash*/, const
 }
 
 void RemoteCluster::close(PipelineEngine& engine, const absl::Status& why) {
-  const NodeId suspected = engine.suspected();
   engine.close(why);
   std::unique_ptr<Session> session;
   {
@@ -484,14 +484,21 @@ void RemoteCluster::close(PipelineEngine& engine, const absl::Status& why) {
     }
   }
   members_.self().note(MemberState::kReady, absl::OkStatus());
+  // Of a session that no step was run in, the engine knows nothing.
+  const bool ran = session->id == last_up_;
+  const NodeId suspected = ran ? engine.suspected() : NodeId{-1};
+  for (size_t i = 1; ran && i < session->members.size(); ++i) {
+    session->members[i]->note_heard(engine.last_heard(NodeId{static_cast<int32_t>(i)}));
+  }
   if (suspected.value > 0 && static_cast<size_t>(suspected.value) < session->members.size()) {
     session->members[static_cast<size_t>(suspected.value)]->note(StateAfter(why), why);
   }
   host_->close(session->id);
   // A worker that cannot be told finds its links closed, and the next session replaces this one.
-  (void)ForEachMember(session->members, [&session](size_t, Member& member) {
-    return member.is_self() ? absl::OkStatus()
-                            : member.client()->close(session->id, Deadline::after_ms(kCloseMs));
+  (void)ForEachMember(session->members, [&](size_t index, Member& member) {
+    if (member.is_self()) return absl::OkStatus();
+    const bool lost = static_cast<size_t>(suspected.value) == index && StateAfter(why) == MemberState::kLost;
+    return member.client()->close(session->id, Deadline::after_ms(lost ? kCloseLostMs : kCloseMs));
   });
 }
 

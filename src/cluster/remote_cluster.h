@@ -45,7 +45,7 @@ class RemoteCluster final : public SessionHost, public CacheGiver {
     int threads = 1;
     std::vector<int> cpus;  ///< Where they stay; empty: wherever the system puts them.
     Isa isa = Isa::kReference;
-    Duration expert_timeout = std::chrono::seconds(6);
+    Duration expert_timeout = std::chrono::seconds(4);
     std::optional<KeyAuth> key;
     /// Whether this process may hold a shard beside what it has in a session of this plan and these limits; empty: it
     /// may. Called by prepare().

@@ -40,6 +40,10 @@ bool SameParts(const Plan& a, const Plan& b) {
   return a.nodes == b.nodes && a.stages == b.stages && a.experts == b.experts;
 }
 
+Clock::time_point LeftAt(const MemberReport& report, Clock::time_point now) {
+  return std::min(report.heard.value_or(now), now);
+}
+
 constexpr std::string_view kDrained = "it is drained";
 
 }  // namespace
@@ -51,19 +55,46 @@ void Replanner::keep_only(const std::vector<MemberReport>& reports) {
   std::erase_if(known_, [&](const auto& entry) { return !ids.contains(entry.first); });
 }
 
-void Replanner::note(const MemberReport& report, Clock::time_point now) {
+void Replanner::note_losses(const MemberReport& report, Clock::time_point now) {
   Known& known = known_[report.id];
   known.name = report.name;
   // One that is to be taken in, but does not do its part, must not keep the others from serving.
   const bool failed = book_.out_since(report.id).has_value() && report.failures != known.failures;
-  if (report.losses != known.losses || failed) book_.lost(report.id, now);
+  if (report.losses != known.losses || failed) book_.lost(report.id, LeftAt(report, now));
   known.losses = report.losses;
   known.failures = report.failures;
+}
+
+void Replanner::note(const MemberReport& report, Clock::time_point now) {
+  note_losses(report, now);
   if (report.answer.ok()) {
     book_.answered(report.id, now);
   } else {
-    book_.missed(report.id, now);
+    book_.missed(report.id, LeftAt(report, now));
   }
+}
+
+std::vector<Duration> Replanner::worth_waiting(const std::vector<MemberReport>& reports,
+                                               Clock::time_point now) {
+  const std::lock_guard lock(mutex_);
+  keep_only(reports);
+  std::vector<Duration> worth;
+  for (const MemberReport& report : reports) {
+    note_losses(report, now);
+    const bool away = book_.of(report.id, now) == Attendance::kAway;
+    worth.push_back(away ? Duration::zero() : book_.grace_left(report.id, now).value_or(Duration::max()));
+  }
+  return worth;
+}
+
+std::optional<Duration> Replanner::next_grace_end(Clock::time_point now) const {
+  const std::lock_guard lock(mutex_);
+  std::optional<Duration> next;
+  for (const auto& [id, known] : known_) {
+    const std::optional<Duration> left = drained(id) ? std::nullopt : book_.grace_left(id, now);
+    if (left.has_value()) next = std::min(*left, next.value_or(*left));
+  }
+  return next;
 }
 
 absl::Status Replanner::waits_for(const std::vector<MemberReport>& reports, Clock::time_point now) const {

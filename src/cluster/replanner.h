@@ -27,6 +27,8 @@ struct MemberReport {
   /// asked for.
   int losses = 0;
   int failures = 0;
+  /// The last sign of life, where one is known: one that is away is waited for from then on.
+  std::optional<Clock::time_point> heard;
 };
 
 /// A member that the plan does without.
@@ -48,6 +50,12 @@ class Replanner {
   /// A plan over the members that are there. Unavailable, or what the members answered, while one that is away is waited
   /// for, and where the others can't do without it: then also why they can't. `reports`: of all members, as they are now.
   absl::StatusOr<Plan> plan(const std::vector<MemberReport>& reports, Make make, Clock::time_point now);
+
+  /// How long the answer of each is worth waiting for, as it was known before it is asked: for the rest of its grace
+  /// where it was lost, and for ever where it was not. Answers do not matter yet.
+  std::vector<Duration> worth_waiting(const std::vector<MemberReport>& reports, Clock::time_point now);
+  /// When the next grace of a member that plans wait for ends; nothing where they wait for none, or for ever.
+  std::optional<Duration> next_grace_end(Clock::time_point now) const;
 
   /// A session of the last plan is up.
   void opened();
@@ -87,6 +95,7 @@ class Replanner {
     Drain drain = Drain::kNo;
   };
   void note(const MemberReport& report, Clock::time_point now);
+  void note_losses(const MemberReport& report, Clock::time_point now);
   /// Forgets those that are not among the reports.
   void keep_only(const std::vector<MemberReport>& reports);
   void note_survived(const std::vector<MemberReport>& reports, Clock::time_point now);

@@ -109,6 +109,49 @@ TEST(Replanner, WaitsForAMemberThatIsAwayThenDoesWithoutIt) {
   EXPECT_THAT(town.left_out(), ElementsAre("b"));
 }
 
+TEST(Replanner, TheGraceRunsFromTheLastSignOfLife) {
+  Town town(3);
+  EXPECT_EQ(town.serve(), "abc");
+  town.reports[1].heard = town.now;
+  town.pass(seconds(5));  // So long it took to find out.
+  ++town.reports[1].losses;
+  EXPECT_THAT(town.replanner.worth_waiting(town.reports, town.now),
+              ElementsAre(Duration::max(), seconds(10), Duration::max()));
+  town.go(1);
+  EXPECT_EQ(town.nodes(), "node 'b': connection refused");
+  town.pass(seconds(9));
+  EXPECT_EQ(town.nodes(), "node 'b': connection refused");
+  EXPECT_EQ(town.replanner.next_grace_end(town.now), Duration(seconds(1)));
+  town.pass(seconds(1));
+  EXPECT_EQ(town.nodes(), "ac");
+  EXPECT_EQ(town.replanner.next_grace_end(town.now), std::nullopt);
+  EXPECT_THAT(town.replanner.worth_waiting(town.reports, town.now),
+              ElementsAre(Duration::max(), Duration::zero(), Duration::max()));
+}
+
+TEST(Replanner, ASignOfLifeFromBeforeItWasSeenLastDoesNotShortenTheGrace) {
+  Town town(3);
+  town.pass(seconds(100));
+  EXPECT_EQ(town.serve(), "abc");
+  town.reports[1].heard = town.now - seconds(60);
+  town.go(1);
+  EXPECT_EQ(town.nodes(), "node 'b': connection refused");
+  town.pass(seconds(14));
+  EXPECT_EQ(town.nodes(), "node 'b': connection refused");
+  town.pass(seconds(1));
+  EXPECT_EQ(town.nodes(), "ac");
+}
+
+TEST(Replanner, WhereANodeIsWaitedForAsLongAsItTakesNoGraceEnds) {
+  Town town(2, {.grace = std::nullopt});
+  EXPECT_EQ(town.serve(), "ab");
+  town.go(1);
+  EXPECT_EQ(town.nodes(), "node 'b': connection refused");
+  EXPECT_EQ(town.replanner.next_grace_end(town.now), std::nullopt);
+  EXPECT_THAT(town.replanner.worth_waiting(town.reports, town.now),
+              ElementsAre(Duration::max(), Duration::max()));
+}
+
 TEST(Replanner, AShortAbsenceLeavesNobodyOut) {
   Town town(3);
   EXPECT_EQ(town.serve(), "abc");

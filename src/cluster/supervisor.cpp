@@ -17,12 +17,13 @@ constexpr Duration kAfterFailedMove = std::chrono::seconds(10);
 }  // namespace
 
 Supervisor::Supervisor(SessionHost& host, PipelineEngine& engine, PlanSource make_plan, RetryPauses pauses,
-                       ReplanAdvice advice)
+                       ReplanAdvice advice, std::function<std::optional<Duration>()> next_change)
     : host_(host),
       engine_(engine),
       make_plan_(std::move(make_plan)),
       pauses_(pauses),
-      advice_(std::move(advice)) {}
+      advice_(std::move(advice)),
+      next_change_(std::move(next_change)) {}
 
 Supervisor::~Supervisor() { stop(); }
 
@@ -86,6 +87,11 @@ void Supervisor::note(const absl::Status& outcome) {
     if (last_attempt_ != outcome && !stopping_) LogWarning("cluster not up yet: {}", Message(outcome));
   }
   last_attempt_ = outcome;
+}
+
+Duration Supervisor::retry_pause(Duration longest) const {
+  const std::optional<Duration> change = next_change_ ? next_change_() : std::nullopt;
+  return std::min(longest, std::max<Duration>(change.value_or(longest), kPoll));
 }
 
 bool Supervisor::pause(Duration duration) {
@@ -200,7 +206,7 @@ void Supervisor::run() {
         continue;
       }
     }
-    if (!pause(wait)) return;
+    if (!pause(retry_pause(wait))) return;
     wait = std::min(wait + wait / 2, pauses_.max);
   }
 }

@@ -65,8 +65,10 @@ struct RetryPauses {
 
 class Supervisor {
  public:
+  /// next_change: how long until a plan may be another one, as a node is waited for no longer; a pause ends then. Nothing
+  /// where that is not known. May be empty.
   Supervisor(SessionHost& host, PipelineEngine& engine, PlanSource make_plan, RetryPauses pauses = {},
-             ReplanAdvice advice = {});
+             ReplanAdvice advice = {}, std::function<std::optional<Duration>()> next_change = {});
   ~Supervisor();
 
   /// Returns at once. Whatever an attempt fails with, it is tried again; why the last one failed is the
@@ -101,6 +103,8 @@ class Supervisor {
   /// Until the session ends, which it is to do.
   Ended watch();
   void note(const absl::Status& outcome);
+  /// Before the next attempt: `longest`, or less.
+  Duration retry_pause(Duration longest) const;
   /// False when stop() was called meanwhile.
   bool pause(Duration duration);
 
@@ -109,6 +113,7 @@ class Supervisor {
   const PlanSource make_plan_;
   const RetryPauses pauses_;
   const ReplanAdvice advice_;
+  const std::function<std::optional<Duration>()> next_change_;
   Epoch epoch_{0};
   std::optional<Plan> next_;      ///< For which the session ended.
   Deadline ask_{};                ///< For advice, at the earliest.

@@ -272,5 +272,21 @@ TEST_F(Moving, ALossMeanwhileIsMendedAtOnceAndWhatWasLoadedForTheOldSessionIsNot
   EXPECT_EQ(engine_.state().generation, 2u);
 }
 
+TEST(Supervisor, APauseEndsWhenAPlanMayBeAnotherOne) {
+  FakeHost host;
+  PipelineEngine engine;
+  std::atomic<int> asked = 0;
+  Supervisor supervisor(
+      host, engine,
+      [&]() -> absl::StatusOr<Plan> {
+        if (++asked <= 3) return Unavailable("node 'b' is waited for");
+        return OneNode();
+      },
+      {std::chrono::hours(1), std::chrono::hours(1)}, {}, [] { return std::chrono::milliseconds(1); });
+  supervisor.start();
+  WaitUntilUp(engine, 1);
+  EXPECT_EQ(asked, 4);
+}
+
 }  // namespace
 }  // namespace shoal
