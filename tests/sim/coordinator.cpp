@@ -1,5 +1,6 @@
 #include "coordinator.h"
 
+#include <algorithm>
 #include <map>
 #include <utility>
 
@@ -12,8 +13,9 @@ namespace shoal::sim {
 namespace {
 
 // As those of app/served_model.cpp.
-constexpr Duration kTimeout = std::chrono::seconds(7);
+constexpr Duration kTimeout = std::chrono::milliseconds(4500);
 constexpr Duration kDescribeTimeout = std::chrono::seconds(2);
+constexpr Duration kAskLostMin = std::chrono::milliseconds(500);
 constexpr Duration kAskOutTimeout = std::chrono::milliseconds(500);
 constexpr Duration kReplanTakes = std::chrono::seconds(5);
 
@@ -40,14 +42,15 @@ Coordinator::Coordinator(CoordinatorOptions options)
   }
   cluster.model_names = {options_.model.checkpoint->folder()};
   cluster.listen = AddressOf(0);
-  cluster.expert_timeout = kTimeout - std::chrono::seconds(1);
+  cluster.expert_timeout = kTimeout - std::chrono::milliseconds(500);
   cluster.host = std::make_shared<NodeHost>(NodeHost::Options{
       .make_backend = [pace = options_.pace](const HostedNode&) { return MakeSlowBackend(pace); }});
   auto started = RemoteCluster::Start(std::move(cluster));
   SHOAL_CHECK(started.ok());
   cluster_ = *std::move(started);
   supervisor_ = std::make_unique<Supervisor>(
-      *cluster_, engine_, [this] { return make_plan(); }, RetryPauses(), [this] { return wants_replan(); });
+      *cluster_, engine_, [this] { return make_plan(); }, RetryPauses(), [this] { return wants_replan(); },
+      [this] { return replanner_.next_grace_end(Clock::now()); });
   SchedulerOptions scheduling = options_.scheduling;
   if (options_.attendance.grace.has_value()) {
     scheduling.engine_wait = std::max(scheduling.engine_wait, *options_.attendance.grace + kReplanTakes);
@@ -77,8 +80,11 @@ std::vector<MemberReport> Coordinator::reports(const MemberList& members) const 
   std::vector<MemberReport> reports;
   for (const auto& member : members) {
     const MemberStatus status = member->status();
-    reports.push_back(
-        {.id = member->id(), .name = status.name, .losses = status.losses, .failures = status.failures});
+    reports.push_back({.id = member->id(),
+                       .name = status.name,
+                       .losses = status.losses,
+                       .failures = status.failures,
+                       .heard = status.heard});
   }
   return reports;
 }
@@ -86,7 +92,12 @@ std::vector<MemberReport> Coordinator::reports(const MemberList& members) const 
 absl::StatusOr<Plan> Coordinator::make_plan() {
   Members& members = cluster_->members();
   const MemberList all = members.all();
-  const std::vector<absl::Status> answers = members.describe(all, Deadline::after(kDescribeTimeout));
+  const Clock::time_point begin = Clock::now();
+  std::vector<Deadline> deadlines;
+  for (const Duration worth : replanner_.worth_waiting(reports(all), begin)) {
+    deadlines.push_back({begin + std::clamp<Duration>(worth, kAskLostMin, kDescribeTimeout)});
+  }
+  const std::vector<absl::Status> answers = members.describe(all, deadlines);
   std::vector<MemberReport> now = reports(all);
   for (size_t i = 0; i < now.size(); ++i) now[i].answer = answers[i];
   return replanner_.plan(

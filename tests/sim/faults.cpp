@@ -23,10 +23,15 @@ void World::run_faults() {
                                &World::part_two,     &World::part_two,     &World::reset_two,
                                &World::corrupt_two,  &World::stop_machine, &World::slow_machine,
                                &World::jump_clock,   &World::drain_worker};
+  // What a cluster must take for slow, not for dead.
+  constexpr Fault kSlow[] = {&World::crawl, &World::crawl, &World::slow_machine, &World::stop_machine_shortly,
+                             &World::jump_clock};
+  slow_only_ = random_.below(6) == 0;
   std::vector<std::thread> threads;
   const uint64_t count = random_.below(7);
   for (uint64_t i = 0; i < count; ++i) {
-    const Fault fault = kFaults[random_.below(std::size(kFaults))];
+    const Fault fault =
+        slow_only_ ? kSlow[random_.below(std::size(kSlow))] : kFaults[random_.below(std::size(kFaults))];
     const Duration begin = seconds(0, kFaultsBeginS);
     threads.emplace_back([this, fault, begin] {
       std::this_thread::sleep_for(begin);
@@ -114,12 +119,30 @@ void World::corrupt_two() {
   network_.corrupt_next(a, b);
 }
 
-void World::stop_machine() {
-  const int machine = any_machine();
-  const Duration stopped = seconds(0.1, random_.below(2) == 0 ? 4 : 15);
+void World::stop_for(int machine, Duration stopped) {
   LogInfo("fault: machine {} computes nothing for {:.1f} s", machine, SecondsOf(stopped));
   paces_[static_cast<size_t>(machine)]->stopped_until = Clock::now() + stopped;
   std::this_thread::sleep_for(stopped);
+}
+
+void World::stop_machine() {
+  const int machine = any_machine();
+  stop_for(machine, seconds(0.1, random_.below(2) == 0 ? 4 : 15));
+}
+
+void World::stop_machine_shortly() {
+  const int machine = any_machine();
+  if (!take(machine)) return;
+  stop_for(machine, seconds(0.1, 2));
+  give_back(machine);
+}
+
+void World::crawl() {
+  const int machine = any_machine();
+  const Duration taken = seconds(1, 30);
+  LogInfo("fault: a layer of machine {} takes {:.1f} s", machine, SecondsOf(taken));
+  paces_[static_cast<size_t>(machine)]->crawls_until = Clock::now() + taken;
+  std::this_thread::sleep_for(taken);
 }
 
 void World::slow_machine() {

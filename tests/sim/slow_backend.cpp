@@ -78,7 +78,10 @@ class SlowSession final : public BackendSession {
   void pass() const {
     std::this_thread::sleep_for(pace_->layer);
     while (Clock::now() < pace_->stopped_until) std::this_thread::sleep_until(pace_->stopped_until);
+    for (; Clock::now() < pace_->crawls_until; ++pace_->progress) std::this_thread::sleep_for(kCrawl);
   }
+
+  static constexpr Duration kCrawl = std::chrono::milliseconds(100);
 
   const std::unique_ptr<BackendSession> inner_;
   const std::shared_ptr<const MachinePace> pace_;
@@ -114,6 +117,7 @@ class SlowBackend final : public Backend {
   std::string numerics_class() const override { return inner_.numerics_class(); }
   BackendLimits limits() const override { return inner_.limits(); }
   bool takes(const PackedFormat& format) const override { return inner_.takes(format); }
+  uint64_t progress() const override { return pace_->progress; }
   absl::StatusOr<std::unique_ptr<BackendModel>> load(const BackendLoad& load) override {
     std::this_thread::sleep_for(kLoadTakes);
     ASSIGN_OR_RETURN(auto model, inner_.load(load));

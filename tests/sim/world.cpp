@@ -120,6 +120,7 @@ Tally World::run() {
   if (tally_.finished == finished) FailSeed("the cluster does not serve after the faults are over");
   for (size_t i = 0; i + 1 < threads.size(); ++i) threads[i].join();
   check_idle();
+  if (slow_only_) check_nobody_was_given_up();
   {
     const std::lock_guard lock(mutex_);
     over_ = true;
@@ -249,6 +250,15 @@ void World::check_idle() {
     }
     std::this_thread::sleep_for(kLook);
   }
+}
+
+// Slow is not dead.
+void World::check_nobody_was_given_up() {
+  const PipelineEngine& engine = coordinator()->engine();
+  const uint64_t sessions = engine.state().generation;
+  if (sessions == 1 && engine.lost().empty()) return;
+  FailSeed(fmt::format("nothing broke, but there were {} sessions, and the last one gave {} nodes up",
+                       sessions, engine.lost().size()));
 }
 
 }  // namespace shoal::sim

@@ -45,18 +45,22 @@ class World {
   void check_tokens(const Ask& ask, const CheckingSink& sink);
   void watch_counts();
   void check_idle();
+  void check_nobody_was_given_up();
 
   // faults.cpp. Each takes its time, and ends what it began.
   void run_faults();
   bool take(int machine);
   void give_back(int machine);
+  void stop_for(int machine, Duration stopped);
   void crash_worker();
   void crash_coordinator();
   void part_two();
   void reset_two();
   void corrupt_two();
   void stop_machine();
+  void stop_machine_shortly();
   void slow_machine();
+  void crawl();
   void jump_clock();
   void drain_worker();
   Duration seconds(double from, double to);
@@ -75,6 +79,7 @@ class World {
   mutable std::mutex mutex_;  ///< Guards what follows.
   std::shared_ptr<Coordinator> coordinator_;
   bool over_ = false;
+  bool slow_only_ = false;  ///< Machines are slow, or stop for a moment: nothing breaks.
   Tally tally_;
 };
 
