@@ -5,22 +5,27 @@ Per fault and state a fresh cluster of real processes on loopback: an undisturbe
 with penalties, one with a stop string), then the same requests with the fault in their middle. States: "decode", all
 streams have had ten pieces of text; "prefill", the requests, with prompts of some 1,500 tokens, were sent 0.2 s ago;
 "idle", nothing runs, and the requests are sent 0.2 s after the fault. Pauses include what the streams compute anyway:
-"undisturbed" is the longest pause without a fault. Only the standard library.
+"undisturbed" is the longest pause without a fault. Where the coordinator dies its clients' connections break; they ask
+again until they are answered, and the pause ends with the first piece of that. Black holes need root, for a network
+namespace. Only the standard library.
 """
 import argparse
 import http.client
 import json
+import os
 import re
 import sys
 import tempfile
 import threading
 import time
 import urllib.request
+from dataclasses import dataclass
 from pathlib import Path
 
 from report import ROOT, commit, machine
 
-sys.path.insert(0, str(ROOT / "tools" / "demo"))
+sys.path[:0] = [str(ROOT / "tools" / "demo"), str(ROOT / "tests" / "e2e")]
+from black_hole import BlackHole  # noqa: E402  (it lies beside the tests)
 from local_cluster import LocalCluster, wait_until  # noqa: E402  (it lies beside the demo)
 
 STREAMS = 8
@@ -37,9 +42,9 @@ SAMPLING = [
 
 
 class Stream(threading.Thread):
-    """One request, and when its pieces came."""
+    """One request, and when its pieces came. again: it is sent until it is answered to its end."""
 
-    def __init__(self, cluster, model, index, state, stop):
+    def __init__(self, cluster, model, index, state, stop, again):
         super().__init__(daemon=True)
         filler = "" if state != "prefill" else " ".join(f"The robot saw stone {i} of {index}." for i in range(120))
         self.body = dict(model=model, stream=True, max_tokens=150, seed=100 + index, ignore_eos=True,
@@ -48,12 +53,21 @@ class Stream(threading.Thread):
         if stop:
             self.body["stop"] = stop
         self.port = cluster.port
+        self.again_until = time.monotonic() + 60 if again else 0
         self.times = []
         self.pieces = []
         self.error = None
 
     def run(self):
         self.times.append(time.monotonic())
+        self.ask()
+        while self.error and time.monotonic() < self.again_until:
+            time.sleep(0.01)
+            self.error, self.pieces = None, []
+            self.ask()
+
+    def ask(self):
+        ended = False
         try:
             link = http.client.HTTPConnection("127.0.0.1", self.port, timeout=120)
             link.request("POST", "/v1/chat/completions", json.dumps(self.body), {"Content-Type": "application/json"})
@@ -62,6 +76,7 @@ class Stream(threading.Thread):
                 self.error = f"{reply.status}: {reply.read(300)}"
                 return
             for line in reply:
+                ended = ended or line.startswith(b"data: [DONE]")
                 if not line.startswith(b"data: {"):
                     continue
                 event = json.loads(line[6:])
@@ -70,8 +85,9 @@ class Stream(threading.Thread):
                     return
                 self.times.append(time.monotonic())
                 self.pieces.append(event["choices"][0]["delta"].get("content") or "")
-        except OSError as error:
-            self.error = str(error)
+            self.error = None if ended else "the stream broke off"
+        except (OSError, http.client.HTTPException) as error:
+            self.error = str(error) or type(error).__name__
 
     def text(self):
         return "".join(self.pieces)
@@ -81,18 +97,20 @@ class Stream(threading.Thread):
 
 
 def run_streams(cluster, model, state, fault=None, stop=None):
+    """fault: a Fault that happens meanwhile; None: nothing does."""
     if fault and state == "idle":
-        fault(cluster)
+        fault.act(cluster)
         time.sleep(0.2)
-    streams = [Stream(cluster, model, i, state, stop if i == 0 else None) for i in range(STREAMS)]
+    streams = [Stream(cluster, model, i, state, stop if i == 0 else None, fault and fault.again) for i in range(STREAMS)]
     for stream in streams:
         stream.start()
-    if fault and state == "decode" and not wait_until(lambda: all(len(s.pieces) >= 10 or not s.is_alive() for s in streams), 60, 0.005):
+    begun = lambda: all(len(s.pieces) >= 10 or not s.is_alive() for s in streams)  # noqa: E731
+    if fault and state == "decode" and not wait_until(begun, 60, 0.005):
         raise RuntimeError("the streams did not begin")
     if fault and state == "prefill":
         time.sleep(0.2)
     if fault and state != "idle":
-        fault(cluster)
+        fault.act(cluster)
     for stream in streams:
         stream.join(180)
     return streams
@@ -131,43 +149,84 @@ def drained_before(cluster):
         raise RuntimeError("worker-1 is not drained")
 
 
-# Name, workers, flags, what goes before, the fault.
+def restart_coordinator(cluster):
+    cluster.coordinator.kill()
+    cluster.coordinator.start()
+
+
+@dataclass
+class Fault:
+    name: str
+    workers: int
+    serve: tuple
+    act: object           # Of the cluster.
+    before: object = None  # What goes before the streams.
+    again: bool = False   # Clients lose their connections, and ask again.
+    hole: bool = False    # The last worker's network may be cut: act takes the BlackHole, too.
+
+
+NOBODY_ELSE = ("--split", "3,3", "--experts", "round_robin:3", *SOON)
 FAULTS = [
-    ("owner of experts killed, others hold them", 3, REPLICAS, None, kill(2)),
-    ("owner of experts stopped (SIGSTOP), others hold them", 3, REPLICAS, None, hang(2)),
-    ("owner of experts killed, nobody else holds them", 2, ("--split", "3,3", "--experts", "round_robin:3", *SOON), None,
-     kill(1)),
-    ("worker with layers restarted in place", 2, SPREAD, None, restart(1)),
-    ("worker with layers restarted in place, with a buddy", 2, (*SPREAD, *BUDDY), None, restart(1)),
-    ("worker with layers killed, for good", 2, SPREAD, None, kill(0)),
-    ("worker with layers killed, for good, with a buddy", 2, (*SPREAD, *BUDDY), None, kill(0)),
-    ("both workers killed, for good", 2, SPREAD, None, lambda cluster: [kill(0)(cluster), kill(1)(cluster)]),
-    ("worker with layers stopped for 2 s", 2, SPREAD, None, hang(1, 2)),
-    ("worker with layers stopped, for good", 2, SPREAD, None, hang(1)),
-    ("worker with layers drained", 2, SPREAD, None, order("/cluster/drain", "worker-1")),
-    ("drained worker taken in again", 2, SPREAD, drained_before, order("/cluster/undrain", "worker-1")),
+    Fault("owner of experts killed, others hold them", 3, REPLICAS, kill(2)),
+    Fault("owner of experts stopped (SIGSTOP), others hold them", 3, REPLICAS, hang(2)),
+    Fault("owner of experts in a black hole, others hold them", 3, REPLICAS, BlackHole.swallow, hole=True),
+    Fault("owner of experts killed, nobody else holds them", 2, NOBODY_ELSE, kill(1)),
+    Fault("worker with layers restarted in place", 2, SPREAD, restart(1)),
+    Fault("worker with layers restarted in place, with a buddy", 2, (*SPREAD, *BUDDY), restart(1)),
+    Fault("worker with layers killed, for good", 2, SPREAD, kill(0)),
+    Fault("worker with layers killed, for good, with a buddy", 2, (*SPREAD, *BUDDY), kill(0)),
+    Fault("both workers killed, for good", 2, SPREAD, lambda cluster: [kill(0)(cluster), kill(1)(cluster)]),
+    Fault("worker with layers stopped for 2 s", 2, SPREAD, hang(1, 2)),
+    Fault("worker with layers stopped, for good", 2, SPREAD, hang(1)),
+    Fault("worker with layers in a black hole", 2, SPREAD, BlackHole.swallow, hole=True),
+    Fault("worker with layers drained", 2, SPREAD, order("/cluster/drain", "worker-1")),
+    Fault("drained worker taken in again", 2, SPREAD, order("/cluster/undrain", "worker-1"), before=drained_before),
+    Fault("coordinator killed and started again, workers warm", 2, SPREAD, restart_coordinator, again=True),
 ]
 
 
+def cluster_for(flags, fault, log_dir, hole):
+    options = dict(workers=fault.workers, serve_args=(*fault.serve, *ONE), worker_args=ONE)
+    if hole:
+        # All nodes must reach each other: those on this side listen on this end of the link.
+        last = fault.workers - 1
+        options.update(hosts={i: hole.there if i == last else hole.here for i in range(fault.workers)},
+                       prefixes={last: hole.prefix}, serve_args=(*options["serve_args"], "--insecure"),
+                       worker_args=(*ONE, "--insecure"))
+    return LocalCluster(flags.shoal, flags.model, log_dir, **options)
+
+
 def measure(flags, fault, state, log_dir):
-    name, workers, serve, before, act = fault
-    with LocalCluster(flags.shoal, flags.model, log_dir, workers=workers, serve_args=(*serve, *ONE), worker_args=ONE) as cluster:
-        if before:
-            before(cluster)
-        model = flags.model.name
-        text = run_streams(cluster, model, state)[0].text()
-        stop = [text[len(text) // 2:][:12]]
-        calm = run_streams(cluster, model, state, stop=stop)
-        if errors := [stream.error for stream in calm if stream.error]:
-            raise RuntimeError(f"without a fault: {errors[0]}")
-        generation = cluster.status()["generation"]
-        disturbed = run_streams(cluster, model, state, act, stop)
-        sessions = cluster.status()["generation"] - generation
-        blocks = cluster.cache_stats()["blocks"]
+    hole = None
+    if fault.hole:
+        hole = BlackHole(10 + os.getpid() % 40).open()
+        fault = Fault(fault.name, fault.workers, fault.serve, lambda _: hole.swallow(), hole=True)
+    try:
+        with cluster_for(flags, fault, log_dir, hole) as cluster:
+            return measure_in(cluster, flags, fault, state)
+    finally:
+        if hole:
+            hole.close()
+
+
+def measure_in(cluster, flags, fault, state):
+    if fault.before:
+        fault.before(cluster)
+    model = flags.model.name
+    text = run_streams(cluster, model, state)[0].text()
+    stop = [text[len(text) // 2:][:12]]
+    calm = run_streams(cluster, model, state, stop=stop)
+    if errors := [stream.error for stream in calm if stream.error]:
+        raise RuntimeError(f"without a fault: {errors[0]}")
+    generation = cluster.status()["generation"]
+    disturbed = run_streams(cluster, model, state, fault, stop)
+    sessions = cluster.status()["generation"] - (0 if fault.again else generation)
+    blocks = cluster.cache_stats()["blocks"]
     changed = sum(a.text() != b.text() for a, b in zip(calm, disturbed))
     errors = [s.error for s in disturbed if s.error]
-    print(f"| {name} | {state} | {1e3 * max(s.pause() for s in calm):.0f} | {1e3 * max(s.pause() for s in disturbed):.0f} | "
-          f"{sessions} | {changed} | {len(errors)} | {blocks['used']} |", flush=True)
+    print(f"| {fault.name} | {state} | {1e3 * max(s.pause() for s in calm):.0f} | "
+          f"{1e3 * max(s.pause() for s in disturbed):.0f} | {sessions} | {changed} | {len(errors)} | {blocks['used']} |",
+          flush=True)
     for error in errors[:1]:
         print(f"  error: {error}", file=sys.stderr)
     return changed == 0 and not errors
@@ -185,7 +244,7 @@ def main():
     print("| --- | --- | ---: | ---: | ---: | ---: | ---: | ---: |")
     good = True
     with tempfile.TemporaryDirectory() as logs:
-        for i, fault in enumerate(f for f in FAULTS if re.search(flags.only, f[0])):
+        for i, fault in enumerate(f for f in FAULTS if re.search(flags.only, f.name)):
             for state in flags.states.split(","):
                 good = measure(flags, fault, state, Path(logs) / f"{i}-{state}") and good
     sys.exit(0 if good else 1)

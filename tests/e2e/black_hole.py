@@ -2,8 +2,6 @@
 import os
 import subprocess
 
-import pytest
-
 
 def _ip(*words):
     return subprocess.run(["ip", *words], check=True, capture_output=True, text=True).stdout
@@ -37,6 +35,7 @@ class BlackHole:
             _ip("-n", self.space, "link", "set", "lo", "up")
         except (OSError, subprocess.CalledProcessError) as error:
             self.close()
+            import pytest  # Not at the top: bench/ needs no more than the standard library.
             pytest.skip(f"no network namespaces here (needs root and iproute2): {getattr(error, 'stderr', '') or error}")
         return self
 
