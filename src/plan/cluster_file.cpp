@@ -192,6 +192,20 @@ absl::Status ReadExpertLists(const ConfigCursor& cursor, const std::vector<Devic
   return absl::OkStatus();
 }
 
+/// A number, or "hot:SIZE".
+absl::Status ReadReplicas(const ConfigCursor& experts, int64_t replicas_max, ExpertRequest& request) {
+  if (!experts.has("replicas")) return absl::OkStatus();
+  ASSIGN_OR_RETURN(const ConfigCursor value, experts.at("replicas"));
+  if (!value.is(ConfigValue::Kind::kString)) {
+    ASSIGN_OR_RETURN(const int64_t count, value.integer(0, replicas_max));
+    request.replicas = static_cast<int32_t>(count);
+    return absl::OkStatus();
+  }
+  ASSIGN_OR_RETURN(const std::string text, value.text());
+  const absl::Status read = ParseExpertReplicas(text, request);
+  return read.ok() ? read : value.error(Message(read));
+}
+
 absl::Status ReadExpertMap(const ConfigCursor& cursor, const std::vector<Device>& devices,
                            ExpertRequest& request) {
   RETURN_IF_ERROR(cursor.expect_keys({"strategy", "over_nodes", "seed", "replicas", "lists"}));
@@ -210,7 +224,7 @@ absl::Status ReadExpertMap(const ConfigCursor& cursor, const std::vector<Device>
   };
   RETURN_IF_ERROR(integer("over_nodes", std::ssize(devices), request.over_nodes));
   RETURN_IF_ERROR(integer("seed", INT64_MAX, request.seed));
-  RETURN_IF_ERROR(integer("replicas", std::ssize(devices) - 1, request.replicas));
+  RETURN_IF_ERROR(ReadReplicas(cursor, std::ssize(devices) - 1, request));
   const bool is_explicit = request.strategy == ExpertStrategy::kExplicit;
   if (cursor.has("lists") != is_explicit) {
     return cursor.error("lists and the strategy explicit belong together; one is given without the other");

@@ -6,6 +6,7 @@
 
 #include "base/status.h"
 #include "base/text.h"
+#include "plan/expert_stats.h"
 #include "plan/fastest.h"
 #include "plan/predict.h"
 #include "plan/text_table.h"
@@ -132,6 +133,51 @@ void AddAlone(const ModelFacts& model, const std::vector<NodeFacts>& nodes, cons
   }
 }
 
+/// What each way to place experts is expected to send.
+void AddExperts(const ModelFacts& model, const std::vector<NodeFacts>& nodes, const PlanRequest& request,
+                const Plan& chosen, Comparison& comparison) {
+  const ExpertStats* const stats = request.experts.stats.get();
+  if (stats == nullptr || stats->empty()) return;
+  comparison.experts.push_back({.name = "this plan", .traffic = ExpectedTraffic(chosen, nodes, *stats)});
+  for (const bool hot : {false, true}) {
+    if (hot && request.experts.hot_bytes == 0) continue;
+    for (const ExpertStrategy strategy :
+         {ExpertStrategy::kWithLayer, ExpertStrategy::kContiguous, ExpertStrategy::kRoundRobin,
+          ExpertStrategy::kByLoad, ExpertStrategy::kByLocality}) {
+      PlanRequest other = request;
+      other.experts = {.asked = true, .strategy = strategy, .stats = request.experts.stats};
+      if (strategy != ExpertStrategy::kWithLayer) other.experts.over_nodes = request.experts.over_nodes;
+      if (hot) other.experts.hot_bytes = request.experts.hot_bytes;
+      ComparedExperts& compared = comparison.experts.emplace_back();
+      compared.name = Name(strategy);
+      if (hot) compared.name += fmt::format(", hot:{}", FormatBytes(other.experts.hot_bytes));
+      const absl::StatusOr<Plan> plan = MakePlan(model, nodes, other);
+      if (plan.ok())
+        compared.traffic = ExpectedTraffic(*plan, nodes, *stats);
+      else
+        compared.error = Message(plan.status());
+    }
+  }
+}
+
+std::string ExpertsTable(const std::vector<ComparedExperts>& experts) {
+  if (experts.empty()) return "";
+  std::vector<std::vector<std::string>> rows = {
+      {"experts", "messages/token", "rows local", "copies", "busiest node"}};
+  std::string errors;
+  for (const ComparedExperts& one : experts) {
+    if (!one.error.empty()) errors += fmt::format("- {}: {}\n", one.name, one.error);
+    if (!one.traffic.has_value()) continue;
+    rows.push_back({one.name, fmt::format("{:.2f}", one.traffic->messages_per_token),
+                    fmt::format("{:.1f} %", 100 * one.traffic->local_share),
+                    std::to_string(one.traffic->copies), fmt::format("{:.2f}", one.traffic->imbalance)});
+  }
+  return "\nexperts compared, by the use that was measured (rows local: all experts of a layer on its node; "
+         "busiest node: "
+         "its work over an even share):\n\n" +
+         TextTable(rows) + errors;
+}
+
 std::string Seconds(double seconds) {
   return seconds < 1 ? fmt::format("{:.0f} ms", 1e3 * seconds) : fmt::format("{:.1f} s", seconds);
 }
@@ -198,6 +244,7 @@ Comparison CompareStrategies(const ModelFacts& model, const std::vector<NodeFact
   const absl::StatusOr<Machines> machines = Machines::Of(chosen, nodes, request.links);
   comparison.links_assumed = machines.ok() && !machines->all_links_known();
   if (nodes.size() > 1) AddAlone(model, nodes, request, comparison);
+  if (nodes.size() > 1) AddExperts(model, nodes, request, chosen, comparison);
   for (std::string& note : AlternativeNotes(model, nodes, request, chosen)) {
     if (std::ranges::find(chosen.notes, note) == chosen.notes.end())
       comparison.notes.push_back(std::move(note));
@@ -238,7 +285,7 @@ std::string ComparisonText(const Comparison& comparison) {
                         1e-3 * kAssumedLink.rtt_us, kAssumedLink.mbs);
   }
   for (const std::string& note : comparison.notes) text += fmt::format("- {}\n", note);
-  return text + errors;
+  return text + errors + ExpertsTable(comparison.experts);
 }
 
 }  // namespace shoal

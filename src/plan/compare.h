@@ -10,6 +10,7 @@
 #include "absl/status/statusor.h"
 #include "plan/cost.h"
 #include "plan/facts.h"
+#include "plan/placed_by_use.h"
 #include "plan/plan.h"
 #include "plan/planner.h"
 
@@ -43,8 +44,17 @@ struct ComparedPlan {
   TokenCost per_token;
 };
 
+/// Experts placed otherwise, with the layers as the request says.
+struct ComparedExperts {
+  std::string name;   ///< "round_robin", "by_load, hot:1.0 GiB"; "this plan".
+  std::string error;  ///< Why there is no such plan; then there is no traffic.
+  std::optional<ExpertTraffic> traffic;
+};
+
 struct Comparison {
   std::vector<ComparedPlan> plans;
+  std::vector<ComparedExperts>
+      experts;                     ///< The plan in question first; empty where no use of experts is known.
   std::string not_predicted;       ///< Why there are no predictions; empty: there are.
   bool links_assumed = false;      ///< Some links were not measured.
   std::vector<std::string> notes;  ///< "one machine is faster ...", "two replicas serve more ...".

@@ -1,6 +1,7 @@
 #include "plan/expert_placement.h"
 
 #include <algorithm>
+#include <set>
 #include <utility>
 
 #include "base/check.h"
@@ -145,6 +146,10 @@ std::string PlacementNote(const ModelFacts& model, const std::vector<NodeFacts>&
     case ExpertStrategy::kRoundRobin:
       text = fmt::format("experts ({}): spread evenly over {}", Name(request.strategy), Join(names, ", "));
       break;
+    case ExpertStrategy::kByLoad:  // placed_by_use.h says what they come to.
+    case ExpertStrategy::kByLocality:
+      text = fmt::format("experts ({})", Name(request.strategy));
+      break;
     case ExpertStrategy::kRandom:
       text = fmt::format("experts (random): by seed {} over {}", request.seed, Join(names, ", "));
       break;
@@ -200,6 +205,37 @@ absl::StatusOr<ExpertPlacement> PlaceExperts(const ModelFacts& model, const std:
   }
   placement.note = PlacementNote(model, nodes, request, candidates);
   return placement;
+}
+
+void DropIdleNodes(Plan& plan) {
+  std::set<NodeId> used = {Plan::kCoordinator};
+  for (const PlanStage& stage : plan.stages) used.insert(stage.node);
+  for (const auto& row : plan.experts) {
+    for (const ExpertHolders& holders : row) {
+      used.insert(holders.owner);
+      used.insert(holders.replicas.begin(), holders.replicas.end());
+    }
+  }
+  std::vector<NodeId> new_id(plan.nodes.size());
+  std::vector<PlanNode> kept;
+  for (size_t i = 0; i < plan.nodes.size(); ++i) {
+    new_id[i] = NodeId{static_cast<int32_t>(kept.size())};
+    if (used.contains(NodeId{static_cast<int32_t>(i)})) {
+      kept.push_back(plan.nodes[i]);
+    } else {
+      plan.notes.push_back(
+          fmt::format("node '{}' is dropped: it has no layer and no expert", plan.nodes[i].name));
+    }
+  }
+  const auto renumber = [&](NodeId& id) { id = new_id[static_cast<size_t>(id.value)]; };
+  for (PlanStage& stage : plan.stages) renumber(stage.node);
+  for (auto& row : plan.experts) {
+    for (ExpertHolders& holders : row) {
+      renumber(holders.owner);
+      for (NodeId& replica : holders.replicas) renumber(replica);
+    }
+  }
+  plan.nodes = std::move(kept);
 }
 
 }  // namespace shoal

@@ -35,13 +35,15 @@ constexpr std::array<Word<Objective>, 3> kObjectiveWords = {{
     {"ttft", Objective::kTtft},
 }};
 constexpr std::array<Word<NodeUse>, 2> kNodeUseWords = {{{"all", NodeUse::kAll}, {"best", NodeUse::kBest}}};
-constexpr std::array<Word<ExpertStrategy>, 6> kExpertWords = {{
+constexpr std::array<Word<ExpertStrategy>, 8> kExpertWords = {{
     {"with_layer", ExpertStrategy::kWithLayer},
     {"contiguous", ExpertStrategy::kContiguous},
     {"even", ExpertStrategy::kContiguous},
     {"round_robin", ExpertStrategy::kRoundRobin},
     {"explicit", ExpertStrategy::kExplicit},
     {"random", ExpertStrategy::kRandom},
+    {"by_load", ExpertStrategy::kByLoad},
+    {"by_locality", ExpertStrategy::kByLocality},
 }};
 constexpr int32_t kListedExpertsMax = 4096;
 
@@ -69,7 +71,9 @@ absl::Status ReadArgument(std::string_view argument, ExpertRequest& request) {
     case ExpertStrategy::kWithLayer:
       return InvalidArgument("expected no argument after with_layer, got '{}'", argument);
     case ExpertStrategy::kContiguous:
-    case ExpertStrategy::kRoundRobin: {
+    case ExpertStrategy::kRoundRobin:
+    case ExpertStrategy::kByLoad:
+    case ExpertStrategy::kByLocality: {
       const auto nodes = ParseInteger(argument);
       if (!nodes.ok() || *nodes < 1 || *nodes > INT32_MAX) {
         return InvalidArgument("expected a number of nodes after the colon, got '{}'", argument);
@@ -124,6 +128,26 @@ absl::StatusOr<ExpertRequest> ParseExpertRequest(std::string_view text) {
   const absl::Status status = ReadArgument(text.substr(colon + 1), request);
   if (!status.ok()) return Annotate(status, fmt::format("experts '{}'", text));
   return request;
+}
+
+absl::Status ParseExpertReplicas(std::string_view text, ExpertRequest& request) {
+  constexpr std::string_view kHot = "hot:";
+  constexpr int64_t kReplicasMax = 4095;
+  if (text.starts_with(kHot)) {
+    ASSIGN_OR_RETURN(const int64_t bytes, ParseBytes(text.substr(kHot.size())));
+    if (bytes < 1) return InvalidArgument("expert replicas '{}': expected a size above 0", text);
+    request.hot_bytes = bytes;
+    request.replicas = 0;
+    return absl::OkStatus();
+  }
+  const auto count = ParseInteger(text);
+  if (!count.ok() || *count < 0 || *count > kReplicasMax) {
+    return InvalidArgument("expert replicas '{}': expected a number, 0 to {}, or hot:SIZE, such as hot:2GiB",
+                           text, kReplicasMax);
+  }
+  request.replicas = static_cast<int32_t>(*count);
+  request.hot_bytes = 0;
+  return absl::OkStatus();
 }
 
 absl::StatusOr<std::vector<int64_t>> ParseSplit(std::string_view text) {

@@ -3,7 +3,6 @@
 #include <algorithm>
 #include <cmath>
 #include <numeric>
-#include <set>
 #include <utility>
 
 #include "base/check.h"
@@ -12,6 +11,7 @@
 #include "plan/expert_placement.h"
 #include "plan/fastest.h"
 #include "plan/layer_split.h"
+#include "plan/placed_by_use.h"
 
 namespace shoal {
 namespace {
@@ -22,7 +22,7 @@ constexpr double kComputeMin = 1e-6;
 constexpr double kComputeMax = 1e12;
 constexpr double kProportionsTolerance = 1e-3;
 
-/// The inputs and the unfinished plan of one MakePlan. Until drop_idle_nodes(), a NodeId is an index into the
+/// The inputs and the unfinished plan of one MakePlan. Until DropIdleNodes(), a NodeId is an index into the
 /// facts.
 class Planner {
  public:
@@ -41,7 +41,7 @@ class Planner {
     if (!experts_first) RETURN_IF_ERROR(place_experts());
     RETURN_IF_ERROR(Validate(plan_, model_));
     RETURN_IF_ERROR(check_fit());
-    drop_idle_nodes();
+    DropIdleNodes(plan_);
     return std::move(plan_);
   }
 
@@ -66,7 +66,6 @@ class Planner {
   absl::Status no_split_fits(const SplitProblem& problem) const;
   void set_stages(const std::vector<int64_t>& counts);
   absl::Status check_fit();
-  void drop_idle_nodes();
 
   const ModelFacts& model_;
   const std::vector<NodeFacts>& nodes_;
@@ -331,37 +330,6 @@ absl::Status Planner::check_fit() {
   return absl::OkStatus();
 }
 
-/// Drops nodes without layers and experts, except the coordinator, and renumbers the others.
-void Planner::drop_idle_nodes() {
-  std::set<NodeId> used = {Plan::kCoordinator};
-  for (const PlanStage& stage : plan_.stages) used.insert(stage.node);
-  for (const auto& row : plan_.experts) {
-    for (const ExpertHolders& holders : row) {
-      used.insert(holders.owner);
-      used.insert(holders.replicas.begin(), holders.replicas.end());
-    }
-  }
-  std::vector<NodeId> new_id(plan_.nodes.size());
-  std::vector<PlanNode> kept;
-  for (size_t i = 0; i < plan_.nodes.size(); ++i) {
-    new_id[i] = NodeId{static_cast<int32_t>(kept.size())};
-    if (used.contains(NodeId{static_cast<int32_t>(i)})) {
-      kept.push_back(plan_.nodes[i]);
-    } else {
-      note("node '{}' is dropped: it has no layer and no expert", plan_.nodes[i].name);
-    }
-  }
-  const auto renumber = [&](NodeId& id) { id = new_id[static_cast<size_t>(id.value)]; };
-  for (PlanStage& stage : plan_.stages) renumber(stage.node);
-  for (auto& row : plan_.experts) {
-    for (ExpertHolders& holders : row) {
-      renumber(holders.owner);
-      for (NodeId& replica : holders.replicas) renumber(replica);
-    }
-  }
-  plan_.nodes = std::move(kept);
-}
-
 }  // namespace
 
 int64_t MtpBytes(const MtpFacts& mtp, const PlanRequest& request) {
@@ -371,7 +339,27 @@ int64_t MtpBytes(const MtpFacts& mtp, const PlanRequest& request) {
 namespace {
 
 absl::StatusOr<Plan> PlanAsAsked(const ModelFacts& model, const std::vector<NodeFacts>& nodes,
+                                 const PlanRequest& request);
+
+/// The first error, if all beginnings have one.
+absl::StatusOr<Plan> PlanByUse(const ModelFacts& model, const std::vector<NodeFacts>& nodes,
+                               const PlanRequest& request) {
+  absl::Status first;
+  for (const PlanRequest& begin : BeginningsByUse(request)) {
+    absl::StatusOr<Plan> plan = PlanAsAsked(model, nodes, begin);
+    if (plan.ok()) {
+      ASSIGN_OR_RETURN(*plan, PlaceByUse(model, nodes, request, *std::move(plan)));
+      DropIdleNodes(*plan);
+      return plan;
+    }
+    first.Update(plan.status());
+  }
+  return first;
+}
+
+absl::StatusOr<Plan> PlanAsAsked(const ModelFacts& model, const std::vector<NodeFacts>& nodes,
                                  const PlanRequest& request) {
+  if (PlacesByUse(request.experts)) return PlanByUse(model, nodes, request);
   Planner planner(model, nodes, request);
   if (request.strategy != LayerStrategy::kFastest) return planner.make();
   RETURN_IF_ERROR(planner.check_inputs());

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <memory>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -12,6 +13,8 @@
 #include "plan/plan.h"
 
 namespace shoal {
+
+struct ExpertStats;
 
 /// How layers are divided among nodes. Stages follow the order of the nodes, so the coordinator comes first.
 enum class LayerStrategy : uint8_t {
@@ -48,6 +51,10 @@ enum class ExpertStrategy : uint8_t {
   kRoundRobin,  ///< Node e mod n owns expert e.
   kExplicit,    ///< As in ExpertRequest::lists.
   kRandom,      ///< By seed, independently for each (layer, expert): for tests of placements.
+  kByLoad,  ///< So that measured rows x bytes are divided by the rates of the nodes; unmeasured: kRoundRobin.
+  /// As kByLoad, but those that were used together on one node, the layer's first; unmeasured: kWithLayer, or kRoundRobin
+  /// where that does not fit.
+  kByLocality,
 };
 
 struct ExpertRequest {
@@ -61,6 +68,10 @@ struct ExpertRequest {
   uint64_t seed = 0;  ///< For kRandom.
   /// Replicas of every expert, on the nodes that follow the owner (kRandom: on any).
   int32_t replicas = 0;
+  /// Instead of `replicas`: memory of each node, at most, for copies of the experts that were used most; 0: none.
+  int64_t hot_bytes = 0;
+  std::shared_ptr<const ExpertStats>
+      stats;  ///< What was measured; nullptr: nothing. Of the model that is planned for.
 };
 
 struct PlanRequest {
@@ -101,7 +112,7 @@ absl::StatusOr<Plan> MakePlan(const ModelFacts& model, const std::vector<NodeFac
 absl::StatusOr<LayerStrategy> ParseLayerStrategy(std::string_view text);
 std::string_view Name(LayerStrategy strategy);
 
-/// "with_layer", "contiguous" (or "even"), "round_robin", "explicit", "random".
+/// "with_layer", "contiguous" (or "even"), "round_robin", "explicit", "random", "by_load", "by_locality".
 absl::StatusOr<ExpertStrategy> ParseExpertStrategy(std::string_view text);
 std::string_view Name(ExpertStrategy strategy);
 
@@ -118,7 +129,12 @@ std::string_view Name(NodeUse use);
 ///   "contiguous:3", "round_robin:3"   over 3 nodes
 ///   "random:SEED"
 ///   "explicit:0-3;4-7"                ids of node 0; of node 1; ...
+///   "by_load:3", "by_locality:3"      over 3 nodes
 absl::StatusOr<ExpertRequest> ParseExpertRequest(std::string_view text);
+
+/// The value of --expert-replicas: a number of replicas of every expert, or "hot:SIZE", such as hot:2GiB. Writes
+/// ExpertRequest::replicas and hot_bytes.
+absl::Status ParseExpertReplicas(std::string_view text, ExpertRequest& request);
 
 /// "3,2,1" -> {3, 2, 1}: the value of --split.
 absl::StatusOr<std::vector<int64_t>> ParseSplit(std::string_view text);

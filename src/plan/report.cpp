@@ -67,6 +67,17 @@ Json StrategyJson(const ComparedPlan& plan) {
   return json;
 }
 
+Json ExpertsJson(const ComparedExperts& experts) {
+  Json json = {{"name", experts.name}};
+  if (!experts.error.empty()) json["error"] = experts.error;
+  if (!experts.traffic.has_value()) return json;
+  json["messages_per_token"] = experts.traffic->messages_per_token;
+  json["local_share"] = experts.traffic->local_share;
+  json["imbalance"] = experts.traffic->imbalance;
+  json["copies"] = experts.traffic->copies;
+  return json;
+}
+
 }  // namespace
 
 std::string PlanReport(const Plan& plan, const ModelFacts& model, const CacheSize& cache) {
@@ -130,6 +141,8 @@ std::string PlanReportJson(const Plan& plan, const ModelFacts& model, const Cach
                    {"bytes_max", cost.bytes}}}};
   report["strategies"] = Json::array();
   for (const ComparedPlan& other : comparison.plans) report["strategies"].push_back(StrategyJson(other));
+  report["experts"] = Json::array();
+  for (const ComparedExperts& other : comparison.experts) report["experts"].push_back(ExpertsJson(other));
   report["not_predicted"] = comparison.not_predicted;
   report["links_assumed"] = comparison.links_assumed;
   report["conclusions"] = comparison.notes;
