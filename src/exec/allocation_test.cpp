@@ -12,6 +12,7 @@
 #include "base/status.h"
 #include "compute/cpu_backend.h"
 #include "convert/testing/checkpoints.h"
+#include "exec/expert_use.h"
 #include "exec/node_model.h"
 #include "exec/stage_runner.h"
 #include "harness/count_allocations.h"
@@ -42,8 +43,17 @@ class Node {
     compute_ = *model_->held().open({.blocks = 2 * kSequences, .state_slots = slots, .rows_max = 64});
     runner_ = std::make_unique<StageRunner>(StageRunner::Options{&plan_, NodeId{0}, compute_.get(), limits_,
                                                                  spec.width, backend_.limits().logit_rows});
+    std::vector<ExpertUse::Shape> shapes;
+    for (const LayerSpec& layer : spec.layers) {
+      const MoeSpec* moe = MoeOf(layer);
+      shapes.push_back(moe == nullptr
+                           ? ExpertUse::Shape{}
+                           : ExpertUse::Shape{static_cast<int32_t>(moe->experts.size()), moe->top_k});
+    }
+    use_ = std::make_unique<ExpertUse>(plan_.layers_of(NodeId{0}), shapes);
     exchange_ = std::make_unique<PlannedExchange>(
-        PlannedExchange::Options{&plan_, NodeId{0}, compute_.get(), nullptr},
+        PlannedExchange::Options{
+            .plan = &plan_, .self = NodeId{0}, .compute = compute_.get(), .use = use_.get()},
         [](Deadline) { return Internal("one node waits for nobody"); });
   }
 
@@ -81,6 +91,7 @@ class Node {
   std::unique_ptr<BackendSession> compute_;
   StepLimits limits_;
   std::unique_ptr<StageRunner> runner_;
+  std::unique_ptr<ExpertUse> use_;
   std::unique_ptr<PlannedExchange> exchange_;
 };
 

@@ -87,7 +87,8 @@ absl::StatusOr<std::unique_ptr<NodeSession>> NodeSession::Create(Options options
         o.hook, o.profile, session->masks_.get(), session->kv_tier_.get(), session->copier_.get()});
   }
   session->exchange_ = std::make_unique<PlannedExchange>(
-      PlannedExchange::Options{&o.plan, o.self, compute, session->transport_.get(), o.expert_timeout},
+      PlannedExchange::Options{&o.plan, o.self, compute, session->transport_.get(), o.expert_timeout,
+                               o.use.get()},
       [raw](Deadline deadline) { return raw->pump(deadline); });
   return session;
 }

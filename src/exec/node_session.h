@@ -16,6 +16,7 @@
 #include "compute/step_profile.h"
 #include "cpu/arena.h"
 #include "exec/executor.h"
+#include "exec/expert_use.h"
 #include "exec/kv_copies.h"
 #include "exec/kv_tier.h"
 #include "exec/mask_inbox.h"
@@ -48,6 +49,7 @@ class NodeSession {
     std::string log_name;
     StepProfile* profile = nullptr;      ///< Where the executor's time is charged, if anybody wants to know.
     LayerHook hook;                      ///< As StageRunner::Options::hook.
+    std::shared_ptr<ExpertUse> use;      ///< Counts how experts are used; nullptr: nobody does.
     std::shared_ptr<DiskStore> kv_disk;  ///< Where blocks of the cache are kept; nullptr: nowhere.
     bool copied = false;                 ///< A buddy fetches copies of what is cached, from outbox().
     /// Called once, on the executor's thread, when the first work comes: all nodes have their sessions. May be empty.

@@ -201,6 +201,7 @@ PlannedExchange::PlannedExchange(Options options, Pump pump)
     : options_(options),
       pump_(std::move(pump)),
       time_(options.reply_timeout),
+      load_(options.plan->nodes.size()),
       down_(options.plan->nodes.size()) {}
 
 PlannedExchange::~PlannedExchange() = default;
@@ -213,22 +214,26 @@ void PlannedExchange::begin_step(StepId step, Arena& arena) {
   loss_ = {};
 }
 
-NodeId PlannedExchange::choose_holder(ExpertId expert) const {
-  const ExpertHolders& holders = options_.plan->holders(pending_.layer, expert);
-  if (options_.compute->holds(pending_.layer, expert)) return options_.self;
-  const auto load = [this](NodeId node) {
-    size_t calls = 0;
-    for (size_t i = 0; i < pending_.asked; ++i) {
-      if (pending_.remotes[i].owner == node) calls += pending_.remotes[i].calls.size();
-    }
-    return calls;
-  };
-  const auto up = [this](NodeId node) { return down_[static_cast<size_t>(node.value)].ok(); };
-  NodeId best = up(holders.owner) ? holders.owner : NodeId{-1};
-  for (const NodeId replica : holders.replicas) {
-    if (up(replica) && (best.value < 0 || load(replica) < load(best))) best = replica;
+template <typename Experts>
+absl::Status PlannedExchange::choose_holders(const Experts& experts) {
+  const std::vector<ExpertHolders>& holders =
+      options_.plan->experts[static_cast<size_t>(pending_.layer.value)];
+  rows_of_.assign(holders.size(), 0);
+  holder_of_.resize(holders.size());
+  experts([this](ExpertId expert) { ++rows_of_[static_cast<size_t>(expert.value)]; });
+  asked_.clear();
+  for (size_t e = 0; e < rows_of_.size(); ++e) {
+    if (rows_of_[e] > 0) asked_.push_back({ExpertId{static_cast<int32_t>(e)}, rows_of_[e]});
   }
-  return best;
+  ChooseHolders(
+      holders, options_.self, asked_, load_,
+      [this](ExpertId expert) { return options_.compute->holds(pending_.layer, expert); },
+      [this](NodeId node) { return down_[static_cast<size_t>(node.value)].ok(); });
+  for (const AskedExpert& asked : asked_) {
+    if (asked.holder.value < 0) return lost(asked.expert);
+    holder_of_[static_cast<size_t>(asked.expert.value)] = asked.holder;
+  }
+  return absl::OkStatus();
 }
 
 PlannedExchange::Remote& PlannedExchange::remote_of(NodeId owner, size_t first) {
@@ -249,17 +254,15 @@ PlannedExchange::Remote& PlannedExchange::remote_of(NodeId owner, size_t first) 
   return remote;
 }
 
-absl::Status PlannedExchange::give(int32_t row, const ExpertCall& call, size_t first) {
-  const NodeId holder = choose_holder(call.expert);
-  if (holder.value < 0) return lost(call.expert);
+void PlannedExchange::give(int32_t row, const ExpertCall& call, size_t first) {
+  const NodeId holder = holder_of_[static_cast<size_t>(call.expert.value)];
   if (holder == options_.self) {
     pending_.own.push_back({row, call.expert, call.weight});
-    return absl::OkStatus();
+    return;
   }
   Remote& remote = remote_of(holder, first);
   if (remote.rows.empty() || remote.rows.back() != row) remote.rows.push_back(row);
   remote.calls.push_back({static_cast<int32_t>(remote.rows.size() - 1), call.expert, call.weight});
-  return absl::OkStatus();
 }
 
 absl::Status PlannedExchange::assign(const Routing& routing) {
@@ -267,15 +270,35 @@ absl::Status PlannedExchange::assign(const Routing& routing) {
       static_cast<int32_t>(options_.plan->experts[static_cast<size_t>(pending_.layer.value)].size());
   for (int64_t t = 0; t < routing.ids.rows; ++t) {
     for (int64_t k = 0; k < routing.ids.cols; ++k) {
-      const ExpertId expert{routing.ids.at(t, k)};
-      if (expert.value < 0 || expert.value >= experts) {
-        return FailedPrecondition("layer {}: the router chose expert {}, the plan knows {}", pending_.layer,
-                                  expert, experts);
-      }
-      RETURN_IF_ERROR(give(static_cast<int32_t>(t), {0, expert, routing.weights.at(t, k)}, 0));
+      const int32_t expert = routing.ids.at(t, k);
+      if (expert >= 0 && expert < experts) continue;
+      return FailedPrecondition("layer {}: the router chose expert {}, the plan knows {}", pending_.layer,
+                                expert, experts);
+    }
+  }
+  RETURN_IF_ERROR(choose_holders([&](const auto& visit) {
+    for (int64_t t = 0; t < routing.ids.rows; ++t) {
+      for (int64_t k = 0; k < routing.ids.cols; ++k) visit(ExpertId{routing.ids.at(t, k)});
+    }
+  }));
+  for (int64_t t = 0; t < routing.ids.rows; ++t) {
+    for (int64_t k = 0; k < routing.ids.cols; ++k) {
+      give(static_cast<int32_t>(t), {0, ExpertId{routing.ids.at(t, k)}, routing.weights.at(t, k)}, 0);
     }
   }
   return absl::OkStatus();
+}
+
+void PlannedExchange::count_use(const Routing& routing) {
+  if (options_.use == nullptr) return;
+  ExpertRowCounts counts{.rows = static_cast<uint64_t>(routing.ids.rows), .messages = pending_.asked};
+  leaves_.assign(static_cast<size_t>(routing.ids.rows), false);
+  for (size_t i = 0; i < pending_.asked; ++i) {
+    counts.rows_sent += pending_.remotes[i].rows.size();
+    for (const int32_t row : pending_.remotes[i].rows) leaves_[static_cast<size_t>(row)] = true;
+  }
+  counts.rows_local = static_cast<uint64_t>(std::ranges::count(leaves_, false));
+  options_.use->note(pending_.layer, routing, counts);
 }
 
 absl::Status PlannedExchange::send_from(size_t first) {
@@ -301,6 +324,7 @@ absl::StatusOr<ExpertExchange::Ticket> PlannedExchange::dispatch(LayerId layer, 
   pending_.own.clear();
   pending_.asked = 0;
   RETURN_IF_ERROR(assign(routing));
+  count_use(routing);
   RETURN_IF_ERROR(send_from(0));
   pending_.dispatched_ns = NowNs();
   return Ticket{pending_.ticket};
@@ -390,10 +414,11 @@ absl::Status PlannedExchange::go_elsewhere(size_t index) {
   const NodeId owner = given_up.owner;
   const absl::Status why = given_up.failed;
   note_down(owner, why);
+  RETURN_IF_ERROR(choose_holders([&](const auto& visit) {
+    for (const ExpertCall& call : calls) visit(call.expert);
+  }));
   // From here on the list grows.
-  for (const ExpertCall& call : calls) {
-    RETURN_IF_ERROR(give(rows[static_cast<size_t>(call.row)], call, first));
-  }
+  for (const ExpertCall& call : calls) give(rows[static_cast<size_t>(call.row)], call, first);
   LogWarning("node '{}' lost: {}. Others that hold its experts are asked, from layer {}, step {} on",
              options_.plan->node(owner).name, Message(why), pending_.layer, step_);
   return absl::OkStatus();

@@ -13,7 +13,9 @@
 #include "compute/backend.h"
 #include "compute/expert_exchange.h"
 #include "cpu/arena.h"
+#include "exec/expert_use.h"
 #include "exec/liveness.h"
+#include "plan/holder_choice.h"
 #include "plan/plan.h"
 #include "wire/transport.h"
 
@@ -63,6 +65,7 @@ class PlannedExchange final : public ExpertExchange {
     Transport* transport = nullptr;
     /// An owner that is waited for and was silent for so long is given up.
     Duration reply_timeout = std::chrono::seconds(4);
+    ExpertUse* use = nullptr;  ///< Counts what rows are routed to; nullptr: nobody does.
   };
   PlannedExchange(Options options, Pump pump);
   ~PlannedExchange() override;
@@ -122,11 +125,14 @@ class PlannedExchange final : public ExpertExchange {
   };
 
   absl::Status assign(const Routing& routing);
-  /// Gives a call on row `row` of the batch to a node that holds its expert: this one, or a message from the
-  /// `first`-th on. The error where all that hold it are lost.
-  absl::Status give(int32_t row, const ExpertCall& call, size_t first);
-  /// -1 where all are lost.
-  NodeId choose_holder(ExpertId expert) const;
+  /// Chooses a holder for each expert (ChooseHolders) that `experts` visits, once for each of its rows. The error where all
+  /// that hold one are lost.
+  template <typename Experts>
+  absl::Status choose_holders(const Experts& experts);
+  /// Gives a call on row `row` of the batch to the holder chosen for its expert: this node, or a message from the
+  /// `first`-th on.
+  void give(int32_t row, const ExpertCall& call, size_t first);
+  void count_use(const Routing& routing);
   Remote& remote_of(NodeId owner, size_t first);
   /// The messages from the `first`-th on, those included that are added on the way.
   absl::Status send_from(size_t first);
@@ -148,6 +154,11 @@ class PlannedExchange final : public ExpertExchange {
   Arena* arena_ = nullptr;
   uint64_t next_ticket_ = 1;
   Pending pending_;
+  std::vector<int32_t> rows_of_;    ///< [E] of the layer: rows that need the expert.
+  std::vector<NodeId> holder_of_;   ///< [E]: where they go.
+  std::vector<AskedExpert> asked_;  ///< Those with rows.
+  std::vector<int64_t> load_;       ///< [nodes]: rows by holder.
+  std::vector<bool> leaves_;        ///< [rows of the batch]: some of its experts are elsewhere.
   std::vector<absl::Status> down_;  ///< By node: why it is asked nothing any more in this session.
   std::vector<NodeId> fallen_;      ///< Those, in the order in which they went down.
   Loss loss_;

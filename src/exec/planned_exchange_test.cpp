@@ -68,7 +68,7 @@ class ExchangeTest : public testing::Test {
  protected:
   explicit ExchangeTest(Plan plan = RemotePlan())
       : plan_(std::move(plan)),
-        exchange_({&plan_, NodeId{0}, session_.get(), &transport_, kTimeout},
+        exchange_({&plan_, NodeId{0}, session_.get(), &transport_, kTimeout, &use_},
                   [this](Deadline deadline) { return pump(deadline); }) {
     exchange_.begin_step(StepId{7}, arena_);
   }
@@ -124,6 +124,7 @@ class ExchangeTest : public testing::Test {
   std::vector<float> x_ = std::vector<float>(3 * kWidth, 1.0f);
   std::vector<int32_t> ids_ = {0, 1, 1, 2, 3, 2};
   std::vector<float> weights_ = {0.5f, 0.5f, 0.25f, 0.75f, 0.5f, 0.5f};
+  ExpertUse use_{Range{0, 1}, {{4, 2}}};
   PlannedExchange exchange_;
   int64_t wait_ns_ = 0;  ///< Before each reply.
 };
@@ -139,6 +140,14 @@ TEST_F(ExchangeTest, EachOwnerGetsOneMessageWithTheDistinctRowsItNeeds) {
     ASSERT_TRUE(DecodeExpertRequest(frames[0], message).ok());
     EXPECT_EQ(message.calls.size(), 3u);
   }
+}
+
+TEST_F(ExchangeTest, CountsWhatRowsNeedAndWhatIsSent) {
+  ASSERT_TRUE(run({NodeId{1}, NodeId{2}}).ok());
+  const std::vector<LayerUseCount> counts = use_.take();
+  ASSERT_EQ(counts.size(), 1u);
+  EXPECT_EQ(counts[0].use, (LayerUse{.top_k = 2, .rows = {1, 2, 2, 1}, .sample = {0, 1, 1, 2, 2, 3}}));
+  EXPECT_EQ(counts[0].rows, (ExpertRowCounts{.rows = 3, .rows_local = 0, .rows_sent = 4, .messages = 2}));
 }
 
 TEST_F(ExchangeTest, ResultDoesNotDependOnReplyOrder) {
@@ -322,6 +331,20 @@ TEST_F(ReplicaTest, TheOtherHolderAnswersForOneThatIsLostOnTheWay) {
   EXPECT_TRUE(exchange_.loss().status.ok());
   EXPECT_EQ(messages(1), 3u);  // Its own part, and that of the other.
   EXPECT_EQ(messages(2), 2u);
+}
+
+TEST_F(ReplicaTest, AllRowsOfAnExpertGoToTheSameHolderAndTheBusierOneGivesSomeAway) {
+  ids_ = {0, 1, 1, 0, 1, 0};  // Node 1 owns both: 6 calls, of which node 2 can have half.
+  ASSERT_TRUE(combined(dispatch()).ok());
+  std::map<ExpertId, NodeId> holder;
+  for (const auto& [owner, frames] : transport_.sent) {
+    ExpertMessage message;
+    ASSERT_TRUE(DecodeExpertRequest(frames.back(), message).ok());
+    EXPECT_EQ(message.calls.size(), 3u);
+    for (const ExpertCall& call : message.calls)
+      EXPECT_EQ(holder.try_emplace(call.expert, owner).first->second, owner);
+  }
+  EXPECT_EQ(holder, (std::map<ExpertId, NodeId>{{ExpertId{0}, NodeId{2}}, {ExpertId{1}, NodeId{1}}}));
 }
 
 TEST_F(ReplicaTest, OneThatIsLostIsAskedNothingMore) {
