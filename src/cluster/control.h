@@ -13,6 +13,7 @@
 #include "base/clock.h"
 #include "base/ids.h"
 #include "base/range.h"
+#include "exec/expert_use.h"
 #include "exec/node_model.h"
 #include "exec/stage_runner.h"
 #include "kv/block_image.h"
@@ -188,6 +189,8 @@ class WorkerControl {
   virtual std::vector<PeerResult> check_peers(const PeerCheck& check) = 0;
   /// model_names: as PrepareOrder's, of a model to look for; none: of the machine alone.
   virtual MachineReport examine(const std::vector<std::string>& model_names) = 0;
+  /// As NodeHost::take_expert_use(), of a model.
+  virtual std::vector<LayerUseCount> take_expert_use(const std::string& model_hash) = 0;
 };
 
 /// Says who is there, with a proof of the key where there is one.
@@ -278,6 +281,9 @@ class WorkerClient {
   /// A result for each peer of the check, within its timeout.
   absl::StatusOr<std::vector<PeerResult>> check_peers(const PeerCheck& check);
   absl::StatusOr<MachineReport> examine(const std::vector<std::string>& model_names, Deadline deadline);
+  /// How the experts of the worker's layers were used since this was last asked. Unimplemented: an older worker.
+  absl::StatusOr<std::vector<LayerUseCount>> take_expert_use(const std::string& model_hash,
+                                                             Deadline deadline);
   /// Ends calls in flight, and those to come, with Cancelled. Safe from any thread.
   void cancel();
 

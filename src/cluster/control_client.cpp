@@ -92,4 +92,18 @@ absl::StatusOr<MachineReport> WorkerClient::examine(const std::vector<std::strin
   return FromProto(reply);
 }
 
+absl::StatusOr<std::vector<LayerUseCount>> WorkerClient::take_expert_use(const std::string& model_hash,
+                                                                         Deadline deadline) {
+  v1::ExpertUseRequest request;
+  request.set_model_hash(model_hash);
+  v1::ExpertUseReply reply;
+  RETURN_IF_ERROR(
+      impl_->call("TakeExpertUse", request, deadline, [&](auto& stub, auto& context, const auto& asked) {
+        return stub.TakeExpertUse(&context, asked, &reply);
+      }));
+  absl::StatusOr<std::vector<LayerUseCount>> counts = FromProto(reply);
+  if (!counts.ok()) return Annotate(counts.status(), fmt::format("worker at {}", address()));
+  return counts;
+}
+
 }  // namespace shoal

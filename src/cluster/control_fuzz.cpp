@@ -25,7 +25,7 @@ void CheckOrder(const uint8_t* data, size_t size) {
   SHOAL_CHECK(again.ok() && again->plan == order->plan && again->node == order->node);
 }
 
-/// An offer, its answer, or a check of peers.
+/// An offer, its answer, a check of peers, or the use of experts.
 template <typename Proto>
 void CheckMessage(const uint8_t* data, size_t size) {
   Proto message;
@@ -44,7 +44,7 @@ void CheckMessage(const uint8_t* data, size_t size) {
 
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   if (size == 0) return 0;
-  switch (data[0] % 6) {
+  switch (data[0] % 7) {
     case 0:
       CheckOrder<shoal::v1::PrepareRequest>(data + 1, size - 1);
       break;
@@ -64,6 +64,9 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
       SHOAL_CHECK(!rates.has_value() || shoal::CheckRates(*rates).ok());
       break;
     }
+    case 6:
+      CheckMessage<shoal::v1::ExpertUseReply>(data + 1, size - 1);
+      break;
     default:
       CheckMessage<shoal::v1::CheckPeersRequest>(data + 1, size - 1);
   }

@@ -81,6 +81,14 @@ class ControlService::Impl final : public v1::Worker::Service {
     return grpc::Status::OK;
   }
 
+  grpc::Status TakeExpertUse(grpc::ServerContext* context, const v1::ExpertUseRequest* request,
+                             v1::ExpertUseReply* reply) override {
+    if (const absl::Status allowed = gate_.check(*context, "TakeExpertUse", *request); !allowed.ok())
+      return ToGrpc(allowed);
+    *reply = ToProto(control_.take_expert_use(request->model_hash()));
+    return grpc::Status::OK;
+  }
+
  private:
   WorkerControl& control_;
   ProofGate gate_;

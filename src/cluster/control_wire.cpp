@@ -1,5 +1,6 @@
 #include "cluster/control_wire.h"
 
+#include <algorithm>
 #include <iterator>
 #include <span>
 #include <string>
@@ -282,6 +283,54 @@ std::vector<PeerResult> FromProto(const v1::CheckPeersReply& reply) {
          .bytes_per_second = result.bytes_per_second()});
   }
   return results;
+}
+
+v1::ExpertUseReply ToProto(const std::vector<LayerUseCount>& counts) {
+  v1::ExpertUseReply reply;
+  for (const LayerUseCount& count : counts) {
+    v1::LayerUse* out = reply.add_layers();
+    out->set_layer(static_cast<uint32_t>(count.layer.value));
+    out->set_top_k(static_cast<uint32_t>(count.use.top_k));
+    out->mutable_rows()->Add(count.use.rows.begin(), count.use.rows.end());
+    out->mutable_sample()->Add(count.use.sample.begin(), count.use.sample.end());
+    out->set_token_rows(count.rows.rows);
+    out->set_rows_local(count.rows.rows_local);
+    out->set_rows_sent(count.rows.rows_sent);
+    out->set_messages(count.rows.messages);
+  }
+  return reply;
+}
+
+absl::StatusOr<std::vector<LayerUseCount>> FromProto(const v1::ExpertUseReply& reply) {
+  constexpr int kLayersMax = 4096;
+  constexpr int kExpertsOfLayerMax = 4096;
+  if (reply.layers_size() > kLayersMax)
+    return InvalidArgument("use of experts: {} layers, expected {} at most", reply.layers_size(), kLayersMax);
+  std::vector<LayerUseCount> counts;
+  for (const v1::LayerUse& in : reply.layers()) {
+    if (in.layer() >= kLayersMax || in.rows_size() > kExpertsOfLayerMax || in.top_k() > kExpertsPerRowMax) {
+      return InvalidArgument(
+          "use of experts: layer {} of {} experts, {} per row: expected less than {}, {} and {}", in.layer(),
+          in.rows_size(), in.top_k(), kLayersMax, kExpertsOfLayerMax, kExpertsPerRowMax);
+    }
+    LayerUseCount count{.layer = LayerId{static_cast<int32_t>(in.layer())},
+                        .use = {.top_k = static_cast<int32_t>(in.top_k()),
+                                .rows = {in.rows().begin(), in.rows().end()},
+                                .sample = {}},
+                        .rows = {in.token_rows(), in.rows_local(), in.rows_sent(), in.messages()}};
+    for (const uint32_t id : in.sample()) {
+      if (id >= kExpertsOfLayerMax)
+        return InvalidArgument("use of experts: expert {} of layer {}", id, in.layer());
+      count.use.sample.push_back(static_cast<uint16_t>(id));
+    }
+    constexpr uint64_t kCountMax = uint64_t{1} << 40;  // Sums of counts stay far from wrapping around.
+    if (std::ranges::any_of(count.use.rows, [](uint64_t rows) { return rows > kCountMax; }))
+      return InvalidArgument("use of experts: layer {}: expected {} rows at most", in.layer(), kCountMax);
+    const absl::Status sound = CheckUse(count.use, {.experts = static_cast<int32_t>(count.use.rows.size())});
+    if (!sound.ok()) return Annotate(sound, fmt::format("use of experts: layer {}", in.layer()));
+    counts.push_back(std::move(count));
+  }
+  return counts;
 }
 
 v1::ExamineReply ToProto(const MachineReport& report) {

@@ -45,6 +45,10 @@ MachineReport FromProto(const v1::ExamineReply& reply);
 /// InvalidArgument where there are too many.
 absl::StatusOr<std::vector<std::string>> FromProto(const v1::ExamineRequest& request);
 
+v1::ExpertUseReply ToProto(const std::vector<LayerUseCount>& counts);
+/// InvalidArgument where ids or sizes are none that a layer of experts has.
+absl::StatusOr<std::vector<LayerUseCount>> FromProto(const v1::ExpertUseReply& reply);
+
 v1::PrepareRequest ToProto(const PrepareOrder& order);
 /// InvalidArgument where the plan is not one, or has no such node.
 absl::StatusOr<PrepareOrder> FromProto(const v1::PrepareRequest& request);

@@ -277,6 +277,27 @@ TEST(ControlWire, ACheckOfPeersArrivesAsItWasSentAndHasBounds) {
   EXPECT_THAT(refusal([](auto& r) { r.mutable_peers(0)->set_name("a b"); }), HasSubstr("names of nodes"));
 }
 
+TEST(ControlWire, TheUseOfExpertsArrivesAsItWasSentAndHasBounds) {
+  const std::vector<LayerUseCount> sent = {
+      {LayerId{2}, {.top_k = 2, .rows = {5, 3, 0, 2}, .sample = {0, 1, 1, 3}}, {5, 1, 6, 2}},
+      {LayerId{7}, {.top_k = 1, .rows = {1}, .sample = {}}, {1, 1, 0, 0}}};
+  const auto got = FromProto(ToProto(sent));
+  ASSERT_TRUE(got.ok()) << Message(got.status());
+  EXPECT_EQ(*got, sent);
+  const auto refusal = [&](auto change) {
+    v1::ExpertUseReply reply = ToProto(sent);
+    change(*reply.mutable_layers(0));
+    return Message(FromProto(reply).status());
+  };
+  EXPECT_THAT(refusal([](auto& l) { l.set_layer(4096); }), HasSubstr("layer 4096 of 4 experts"));
+  EXPECT_THAT(refusal([](auto& l) { l.set_top_k(5); }), HasSubstr("5 experts per row of 4"));
+  EXPECT_THAT(refusal([](auto& l) { l.set_top_k(257); }), HasSubstr("257 per row"));
+  EXPECT_THAT(refusal([](auto& l) { l.set_sample(3, 4); }), HasSubstr("expected ascending ids below 4"));
+  EXPECT_THAT(refusal([](auto& l) { l.set_sample(0, 1 << 16); }), HasSubstr("expert 65536 of layer 2"));
+  EXPECT_THAT(refusal([](auto& l) { l.add_sample(1); }), HasSubstr("a sample of 5 ids"));
+  EXPECT_THAT(refusal([](auto& l) { l.set_rows(0, UINT64_MAX); }), HasSubstr("rows at most"));
+}
+
 TEST(ControlWire, AnAnswerThatALeaseCannotBeReadFromIsRefused) {
   v1::JoinReply reply;
   reply.set_coordinator("coordinator");

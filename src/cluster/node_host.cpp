@@ -22,6 +22,16 @@ bool AllOf(Range layers, absl::FunctionRef<bool(LayerId)> has) {
   return true;
 }
 
+/// E and K of each layer.
+std::vector<ExpertUse::Shape> ExpertShapes(const ModelSpec& spec) {
+  std::vector<ExpertUse::Shape> shapes;
+  for (const LayerSpec& layer : spec.layers) {
+    ExpertUse::Shape& shape = shapes.emplace_back();
+    if (const MoeSpec* moe = MoeOf(layer)) shape = {static_cast<int32_t>(moe->experts.size()), moe->top_k};
+  }
+  return shapes;
+}
+
 bool HasAll(std::span<const LayerId> some, Range layers) {
   return AllOf(layers, [&](LayerId layer) { return std::ranges::count(some, layer) > 0; });
 }
@@ -378,6 +388,29 @@ void NodeHost::follow(Node& node, std::vector<FollowedNode> follows) {
   }
 }
 
+std::shared_ptr<ExpertUse> NodeHost::use_of(Node& node) {
+  const Range layers = node.model->shard().layers;
+  const std::vector<ExpertUse::Shape> shapes = ExpertShapes(node.model->spec());
+  const std::lock_guard lock(mutex_);
+  if (node.uses.empty() || !node.uses.back()->counts(layers, shapes))
+    node.uses.push_back(std::make_shared<ExpertUse>(layers, shapes));
+  return node.uses.back();
+}
+
+std::vector<LayerUseCount> NodeHost::take_expert_use(const HostedNode& node) {
+  std::vector<std::shared_ptr<ExpertUse>> uses;
+  if (const std::shared_ptr<Node> hosted = find(node)) {
+    const std::lock_guard lock(mutex_);
+    uses = hosted->uses;
+    if (uses.size() > 1) hosted->uses = {uses.back()};
+  }
+  std::vector<LayerUseCount> counts;
+  for (const auto& use : uses) {
+    for (LayerUseCount& count : use->take()) counts.push_back(std::move(count));
+  }
+  return counts;
+}
+
 NodeSession::Options NodeHost::options_of(const std::shared_ptr<Node>& node, SessionSetup& setup) {
   NodeSession::Options options;
   options.executor = node->executor.get();
@@ -388,6 +421,7 @@ NodeSession::Options NodeHost::options_of(const std::shared_ptr<Node>& node, Ses
   options.profile = node->profile.get();
   options.hook = options_.hook;
   options.kv_disk = options_.kv_disk;
+  options.use = use_of(*node);
   options.transport = std::move(setup.transport);
   options.limits = setup.limits;
   options.limits.vocabulary = node->model->spec().vocabulary;

@@ -19,6 +19,7 @@
 #include "cluster/cache_move.h"
 #include "cluster/kv_buddy.h"
 #include "compute/backend.h"
+#include "exec/expert_use.h"
 #include "exec/node_model.h"
 #include "exec/node_session.h"
 #include "kv/block_key.h"
@@ -147,6 +148,9 @@ class NodeHost {
   };
   std::vector<NodeReport> report() const;
 
+  /// How the experts of the node's layers were used since this was last asked; of all its sessions.
+  std::vector<LayerUseCount> take_expert_use(const HostedNode& node);
+
   /// The node's weights; nullptr where it holds none. Valid until the next load() or drop() of it.
   const NodeModel* model(const HostedNode& node) const;
   /// Its transport; nullptr without a session. Valid until the session ends.
@@ -183,6 +187,8 @@ class NodeHost {
     std::shared_ptr<Executor> executor;
     uint64_t session_id = 0;
     std::unique_ptr<NodeSession> session;
+    std::vector<std::shared_ptr<ExpertUse>>
+        uses;  ///< The last is of the last session; of others, counts may be left.
     Contents contents;   ///< Of the session's cache, as long as it has begun no step.
     KeptPart kept_part;  ///< Of the session.
     std::shared_ptr<CopyShelf> shelf = std::make_shared<CopyShelf>();
@@ -209,6 +215,8 @@ class NodeHost {
   void keep_cache(Ended ended);
   /// Creates the node's session, which goes on with what the node has of an earlier one, or gives that back.
   absl::Status create_session(const std::shared_ptr<Node>& node, SessionSetup setup);
+  /// Who counts how experts are used in the node's next session.
+  std::shared_ptr<ExpertUse> use_of(Node& node);
   NodeSession::Options options_of(const std::shared_ptr<Node>& node, SessionSetup& setup);
   /// Has the layers that the session lacks taken in. What it has then.
   static KeptPart take_in(NodeSession& session, const SessionSetup& setup, const CacheRequest& all,

@@ -1,6 +1,7 @@
 #include "cluster/remote_cluster.h"
 
 #include <algorithm>
+#include <iterator>
 #include <set>
 #include <utility>
 
@@ -518,6 +519,23 @@ std::vector<MemberStatus> RemoteCluster::status(Deadline deadline) {
   if (const std::unique_lock asking(asking_, std::try_to_lock); asking.owns_lock())
     members_.refresh(deadline);
   return members_.status();
+}
+
+std::vector<LayerUseCount> RemoteCluster::take_expert_use(Deadline deadline) {
+  const MemberList members = members_.all();
+  std::vector<std::vector<LayerUseCount>> counts(members.size());
+  (void)ForEachMember(members, [&](size_t index, Member& member) -> absl::Status {
+    if (member.is_self()) {
+      counts[index] = host_->take_expert_use(own_node());
+    } else if (member.status().state == MemberState::kUp) {
+      ASSIGN_OR_RETURN(counts[index],
+                       member.client()->take_expert_use(options_.weights->checkpoint().hash(), deadline));
+    }
+    return absl::OkStatus();
+  });
+  std::vector<LayerUseCount> all;
+  for (std::vector<LayerUseCount>& some : counts) std::ranges::move(some, std::back_inserter(all));
+  return all;
 }
 
 std::optional<double> RemoteCluster::load_progress() const {

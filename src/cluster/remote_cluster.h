@@ -85,6 +85,9 @@ class RemoteCluster final : public SessionHost, public CacheGiver {
   /// How much of the bytes that members load, those that are done included, is there: 0 to 1; nothing where no
   /// member loads.
   std::optional<double> load_progress() const;
+  /// How experts were used since this was last asked, by layers of all members that are up, each asked until `deadline` at
+  /// most. What one that does not answer counted comes with its next answer, if its process lives.
+  std::vector<LayerUseCount> take_expert_use(Deadline deadline);
   /// What travelled between this process and each member since the start, over all sessions.
   std::map<std::string, LinkStats> link_stats() const;
   /// Tensors that workers without model files got from this process.

@@ -66,6 +66,9 @@ class WorkerNode final : public WorkerControl, public CacheGiver {
   void close(uint64_t session) override;
   std::vector<PeerResult> check_peers(const PeerCheck& check) override;
   MachineReport examine(const std::vector<std::string>& model_names) override;
+  std::vector<LayerUseCount> take_expert_use(const std::string& model_hash) override {
+    return host_.take_expert_use(hosted(model_hash));
+  }
   absl::Status give_cached(const std::string& model_hash, const CacheRequest& request, Deadline deadline,
                            TakeImages take) override;
   absl::Status give_copies(const std::string& model_hash, uint64_t session, uint64_t after, Deadline deadline,

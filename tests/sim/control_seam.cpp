@@ -92,6 +92,12 @@ absl::StatusOr<MachineReport> WorkerClient::examine(const std::vector<std::strin
       [model_names](WorkerControl& worker) { return worker.examine(model_names); }, deadline);
 }
 
+absl::StatusOr<std::vector<LayerUseCount>> WorkerClient::take_expert_use(const std::string& model_hash,
+                                                                         Deadline deadline) {
+  return impl_->ask<std::vector<LayerUseCount>>(
+      [model_hash](WorkerControl& worker) { return worker.take_expert_use(model_hash); }, deadline);
+}
+
 // ------------------------------------------------------------------------------------------------------ caches
 
 namespace sim {
