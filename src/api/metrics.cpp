@@ -216,6 +216,18 @@ struct Metrics::Impl {
   Counter& draft_seconds =
       CounterFamily(registry, "shoal_draft_model_seconds_total", "Time that they took, submit to result")
           .Add({});
+  Counter& expert_rows = CounterFamily(registry, "shoal_expert_rows_total",
+                                       "Token rows through layers of experts, counted for each layer")
+                             .Add({});
+  Counter& expert_rows_local = CounterFamily(registry, "shoal_expert_rows_local_total",
+                                             "Those whose experts were all on the node of the layer")
+                                   .Add({});
+  Counter& expert_rows_sent = CounterFamily(registry, "shoal_expert_rows_sent_total",
+                                            "Rows sent to experts on other nodes, counted for each node")
+                                  .Add({});
+  Counter& expert_messages =
+      CounterFamily(registry, "shoal_expert_messages_total", "Requests for experts sent to other nodes")
+          .Add({});
   Family<Counter>& link_bytes =
       CounterFamily(registry, "shoal_link_bytes_total", "Bytes sent over each link");
   Family<Counter>& link_messages =
@@ -259,6 +271,13 @@ void Metrics::observe_step(const StepObservation& observation) {
 std::vector<MetricFamily> Metrics::Impl::collect() {
   std::lock_guard lock(scrape_mutex);
   if (sources.scheduler) refresh(sources.scheduler());
+  if (sources.experts) {
+    const ExpertTotals totals = sources.experts();
+    CatchUp(expert_rows, static_cast<double>(totals.rows));
+    CatchUp(expert_rows_local, static_cast<double>(totals.rows_local));
+    CatchUp(expert_rows_sent, static_cast<double>(totals.rows_sent));
+    CatchUp(expert_messages, static_cast<double>(totals.messages));
+  }
   if (sources.links) {
     for (const LinkTotals& link : sources.links()) {
       const std::map<std::string, std::string> labels = {{"from", link.from}, {"to", link.to}};

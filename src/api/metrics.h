@@ -29,12 +29,21 @@ struct BuddyTotals {
   int64_t restored = 0;    ///< Blocks and states that were not computed again after a loss; since the start.
 };
 
+/// What (row, layer) pairs needed of experts on other nodes, since the start.
+struct ExpertTotals {
+  uint64_t rows = 0;
+  uint64_t rows_local = 0;  ///< Those that needed none.
+  uint64_t rows_sent = 0;   ///< Counted for each node that a row went to.
+  uint64_t messages = 0;
+};
+
 struct MetricsSources {
   std::function<SchedulerStats()> scheduler;       ///< Asked at each scrape.
   std::function<std::vector<LinkTotals>()> links;  ///< Asked at each scrape; may be empty.
   std::function<BuddyTotals()> buddies;            ///< Asked at each scrape; may be empty.
   std::function<std::string(NodeId)> node_name;    ///< For step times; may be empty: the id then.
   std::function<int()> nodes_out;                  ///< That the plan does without; may be empty: none then.
+  std::function<ExpertTotals()> experts;           ///< Asked at each scrape; may be empty.
 };
 
 class Metrics {

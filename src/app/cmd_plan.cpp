@@ -62,6 +62,7 @@ absl::Status ShowPlan(const PlanFlags& flags) {
   ASSIGN_OR_RETURN(Placement placement, ReadPlacement(flags.placement, flags.compute));
   RETURN_IF_ERROR(ConsiderWorkers(flags, placement));
   ASSIGN_OR_RETURN(const OpenedModel model, OpenModel(flags.model, placement.model_name));
+  ReadExpertUse(model.facts, placement);
   placement.request.kv_positions = flags.cache_size.positions;
   placement.request.sequences = flags.cache_size.sequences;
   ASSIGN_OR_RETURN(const Plan plan, ResolvePlan(placement, model.facts));

@@ -252,6 +252,11 @@ absl::Status CheckFlags(const ServeFlags& flags, int64_t models) {
 }
 
 absl::Status Server::make_shelf() {
+  const std::string& stats = flags_.placement.expert_stats;
+  if (std::error_code ignored; !stats.empty() && !std::filesystem::is_directory(stats, ignored)) {
+    return InvalidArgument(
+        "serve: --expert-stats {}: with several models it must be a folder, which is there", stats);
+  }
   RETURN_IF_ERROR(CheckFlags(flags_, std::ssize(declared_)));
   place_.ledger = std::make_shared<MemoryLedger>();
   ModelShelf::Options options;

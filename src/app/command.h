@@ -152,8 +152,9 @@ struct PlacementFlags {
   std::string split;
   std::string experts;
   int experts_over = 0;
-  int expert_replicas = -1;  ///< -1: as the cluster file says, else none.
-  int local_nodes = 1;       ///< In this process, where nothing above says how many.
+  std::string expert_replicas;  ///< A number, or "hot:SIZE"; empty: as the cluster file says, else none.
+  std::string expert_stats;     ///< File or folder with the use of experts; empty: none is kept.
+  int local_nodes = 1;          ///< In this process, where nothing above says how many.
   bool coordinator_without_layers = false;
 
   /// `remote`: --workers and --cluster, too.
@@ -165,12 +166,15 @@ struct Placement {
   std::vector<NodeFacts> nodes;  ///< Node 0 is the coordinator.
   PlanRequest request;
   std::string plan_file;            ///< Where the plan itself is given.
+  std::string expert_stats;         ///< As PlacementFlags.
   std::string model_name;           ///< provider/name of the cluster file, where it says.
   std::string coordinator_address;  ///< Of the cluster file; empty where it is not said.
 };
 /// Reads files and flags; conflicts are InvalidArgument. `facts_of` fills in what a worker says of itself
 /// where neither flag nor file does; may be empty.
 absl::StatusOr<Placement> ReadPlacement(const PlacementFlags& flags, const ComputeFlags& compute);
+/// Reads the use of the model's experts for the placement's request, if a file is named and good.
+void ReadExpertUse(const ModelFacts& model, Placement& placement);
 /// The plan for the model, by the planner or from the plan file.
 absl::StatusOr<Plan> ResolvePlan(const Placement& placement, const ModelFacts& model);
 

@@ -1,6 +1,7 @@
 #include <algorithm>
 
 #include "app/command.h"
+#include "app/expert_monitor.h"
 #include "base/status.h"
 #include "base/text.h"
 #include "cpu/topology.h"
@@ -52,7 +53,8 @@ absl::Status ApplyFlags(const PlacementFlags& flags, PlanRequest& request) {
     request.experts.over_nodes = flags.experts_over;
     request.experts.asked = true;
   }
-  if (flags.expert_replicas >= 0) request.experts.replicas = flags.expert_replicas;
+  if (!flags.expert_replicas.empty())
+    RETURN_IF_ERROR(ParseExpertReplicas(flags.expert_replicas, request.experts));
   if (flags.coordinator_without_layers) request.coordinator_holds_layers = false;
   return absl::OkStatus();
 }
@@ -144,21 +146,28 @@ void PlacementFlags::add_to(Flags app, bool remote) {
       .excludes(file);
   app.add_option("--split", split, "Layers per node, the coordinator first: 3,2,1").excludes(file);
   app.add_option("--experts", experts,
-                 "Who holds experts: with_layer (default), contiguous[:N], round_robin[:N], random:SEED, "
-                 "explicit:0-3;4-7")
+                 "Who holds experts: with_layer (default), contiguous[:N], round_robin[:N], by_load[:N], "
+                 "by_locality[:N] (both as --expert-stats says), random:SEED, explicit:0-3;4-7")
       .excludes(file);
   app.add_option("--experts-over", experts_over, "Spread the experts evenly over so many nodes")
       .excludes(file)
       .range(1, 4096);
-  app.add_option("--expert-replicas", expert_replicas,
-                 "Further nodes that hold each expert: they share its rows, and take over when one is lost")
-      .excludes(file)
-      .range(0, 4095);
+  app.add_option(
+         "--expert-replicas", expert_replicas,
+         "Further nodes that hold each expert: they share its rows, and take over when one is lost. Or "
+         "hot:SIZE: copies of the experts that --expert-stats shows most rows of, SIZE per node at most")
+      .excludes(file);
+  app.add_option(
+         "--expert-stats", expert_stats,
+         "File with the use of the model's experts, or a folder with one for each model: plans read it, and "
+         "`serve` keeps it up to date")
+      .envname("SHOAL_EXPERT_STATS");
 }
 
 absl::StatusOr<Placement> ReadPlacement(const PlacementFlags& flags, const ComputeFlags& compute) {
   Placement placement;
   placement.plan_file = flags.plan;
+  placement.expert_stats = flags.expert_stats;
   placement.request.strategy = LayerStrategy::kFastest;
   if (!flags.cluster.empty()) {
     ASSIGN_OR_RETURN(ClusterFile file, ReadClusterFile(flags.cluster));
@@ -193,6 +202,10 @@ absl::StatusOr<Placement> ReadPlacement(const PlacementFlags& flags, const Compu
   return placement;
 }
 
+void ReadExpertUse(const ModelFacts& model, Placement& placement) {
+  placement.request.experts.stats = ReadKeptStats(ExpertStatsPath(placement.expert_stats, model), model);
+}
+
 absl::StatusOr<Plan> ResolvePlan(const Placement& placement, const ModelFacts& model) {
   if (placement.plan_file.empty()) return MakePlan(model, placement.nodes, placement.request);
   ASSIGN_OR_RETURN(Plan plan, ReadPlanFile(placement.plan_file));
@@ -206,7 +219,8 @@ absl::StatusOr<Plan> ResolvePlan(const Placement& placement, const ModelFacts& m
 absl::StatusOr<LocalCluster::Options> LocalOptions(const OpenedModel& model, const PlacementFlags& placement,
                                                    const ComputeFlags& compute,
                                                    const std::string& transport) {
-  ASSIGN_OR_RETURN(const Placement placed, ReadPlacement(placement, compute));
+  ASSIGN_OR_RETURN(Placement placed, ReadPlacement(placement, compute));
+  ReadExpertUse(model.facts, placed);
   LocalCluster::Options options;
   ASSIGN_OR_RETURN(options.plan, ResolvePlan(placed, model.facts));
   ASSIGN_OR_RETURN(options.isa, compute.chosen_isa());

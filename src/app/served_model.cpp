@@ -97,6 +97,7 @@ ServedModel::~ServedModel() {
 }
 
 void ServedModel::stop() {
+  if (experts_ != nullptr) experts_->stop();  // Nodes that are still there tell the last of it.
   if (supervisor_ != nullptr) supervisor_->stop();
 }
 
@@ -155,6 +156,8 @@ absl::StatusOr<Placement> ServedModel::configure(const DeclaredModel& declared, 
   for (const auto& [what, count] : model_.footprint.ignored_tensors) {
     LogInfo("{}: {} tensors of {} are ignored", model_.facts.name, count, what);
   }
+  ReadExpertUse(model_.facts, placement);
+  kept_stats_ = placement.request.experts.stats;
   placement.request.mtp = flags_.speculation.uses_mtp();
   if (model_.facts.mtp.has_value()) {
     LogInfo("{}: its head for multi-token prediction ({}) {}", model_.facts.name,
@@ -277,6 +280,12 @@ absl::Status ServedModel::start_cluster(ServingPlace& place) {
       *cluster_, *engine_,
       [this] { return planner_->make_plan(cluster_->members(), Deadline::after(kDescribeTimeout)); },
       RetryPauses(), [this] { return wants_replan(); }, [this] { return planner_->next_grace_end(); });
+  experts_ = std::make_unique<ExpertMonitor>(ExpertMonitor::Options{
+      .model = model_.facts,
+      .path = ExpertStatsPath(flags_.placement.expert_stats, model_.facts),
+      .kept = std::move(kept_stats_),
+      .take = [this](Deadline deadline) { return cluster_->take_expert_use(deadline); },
+      .plan = [this] { return supervisor_->plan(); }});
   return absl::OkStatus();
 }
 
@@ -371,9 +380,14 @@ absl::Status ServedModel::start_api(const DeclaredModel& declared, const Serving
   }
   scheduling.on_step = [this](const StepObservation& step) { metrics_.observe_step(step); };
   scheduler_ = std::make_unique<Scheduler>(*engine_, std::move(scheduling));
-  metrics_.set_sources({[this] { return scheduler_->stats(); }, [this] { return link_totals(); },
-                        [this] { return buddy_totals(); }, [this](NodeId node) { return node_name(node); },
-                        [this] { return static_cast<int>(planner_->left_out().size()); }});
+  metrics_.set_sources(
+      {[this] { return scheduler_->stats(); }, [this] { return link_totals(); },
+       [this](NodeId node) { return node_name(node); },
+       [this] { return static_cast<int>(planner_->left_out().size()); },
+       [this] {
+         const ExpertRowCounts counts = experts_->totals();
+         return ExpertTotals{counts.rows, counts.rows_local, counts.rows_sent, counts.messages};
+       }});
   AnswerServiceOptions service;
   service.model_names = {model_.facts.name};
   service.model_names.insert(service.model_names.end(), declared.aliases.begin(), declared.aliases.end());
@@ -423,6 +437,7 @@ OpenAiOptions ServedModel::openai_options() const {
                              {planner_->nodes(), planner_->left_out(), supervisor_->move(),
                               planner_->predicted(cluster_->members(), plan.get())});
   };
+  options.cluster_experts = [this] { return experts_->report(); };
   options.load_progress = [this] { return cluster_->load_progress(); };
   options.nodes_out = [this] {
     std::vector<std::string> names;

@@ -22,6 +22,7 @@
 #include "api/openai/embeddings_api.h"
 #include "api/openai/responses_api.h"
 #include "app/draft_host.h"
+#include "app/expert_monitor.h"
 #include "app/progress.h"
 #include "app/serve_flags.h"
 #include "app/serving_planner.h"
@@ -72,7 +73,10 @@ class ServedModel final : public LoadedModel {
   ~ServedModel() override;
 
   /// Brings the session up, and keeps it up.
-  void start() { supervisor_->start(); }
+  void start() {
+    supervisor_->start();
+    experts_->start();
+  }
   /// Takes no new requests.
   void drain() { service_->drain(); }
   /// What still runs ends with an error, told to its client.
@@ -125,6 +129,8 @@ class ServedModel final : public LoadedModel {
   std::string node_name(NodeId node) const;
 
   const ServeFlags& flags_;
+  std::shared_ptr<const ExpertStats>
+      kept_stats_;      ///< Of --expert-stats, as it was at the start: plans go by these.
   std::string listen_;  ///< As of the flag, or the cluster file.
   std::vector<std::string> model_names_;
   OpenedModel model_;
@@ -136,6 +142,7 @@ class ServedModel final : public LoadedModel {
   std::unique_ptr<RemoteCluster> cluster_;
   std::unique_ptr<PipelineEngine> engine_;
   std::unique_ptr<Supervisor> supervisor_;
+  std::unique_ptr<ExpertMonitor> experts_;
   Metrics metrics_;
   std::unique_ptr<Scheduler> scheduler_;
   std::unique_ptr<AnswerService> service_;

@@ -54,7 +54,7 @@ def test_a_proxy_may_send_the_whole_address(single):
     assert answer.startswith(b"HTTP/1.1 200 OK\r\n")
 
 
-@pytest.mark.parametrize("path", ["/health", "/v1/models", "/metrics", "/cluster/status", "/cache/stats"])
+@pytest.mark.parametrize("path", ["/health", "/v1/models", "/metrics", "/cluster/status", "/cluster/experts", "/cache/stats"])
 def test_head_has_the_headers_of_get(api, path):
     got, head = api.get(path), api.head(path)
     assert (head.status_code, head.content) == (got.status_code, b"")

@@ -58,6 +58,7 @@ std::vector<HttpRoute> OpenAiApi::RoutesOf(OpenAiApi* api) {
   add("GET", "/health", &OpenAiApi::health);
   routes.back().urgent = true;
   add("GET", "/cluster/status", &OpenAiApi::cluster_status);
+  add("GET", "/cluster/experts", &OpenAiApi::cluster_experts);
   for (const bool drained : {true, false}) {
     routes.push_back({"POST", drained ? "/cluster/drain" : "/cluster/undrain",
                       [api, drained](const HttpRequest& request, const Writer& writer) {
@@ -252,6 +253,10 @@ void OpenAiApi::drain(const HttpRequest& request, const Writer& writer, bool dra
   }
   if (!begun.ok()) return SendError(*writer, FromStatus(begun, "node"));
   writer->send({.body = R"({"success":true})"});
+}
+
+void OpenAiApi::cluster_experts(const HttpRequest&, const Writer& writer) const {
+  writer->send({.body = options_.cluster_experts ? options_.cluster_experts() : "{}"});
 }
 
 void OpenAiApi::cluster_status(const HttpRequest&, const Writer& writer) const {

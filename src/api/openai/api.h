@@ -22,6 +22,8 @@ namespace shoal {
 struct OpenAiOptions {
   /// The JSON of GET /cluster/status.
   std::function<std::string()> cluster_status;
+  /// The JSON of GET /cluster/experts. May be empty.
+  std::function<std::string()> cluster_experts;
   /// How much of the weights is loaded, 0 to 1; nothing where none are being loaded. May be empty.
   std::function<std::optional<double>()> load_progress;
   /// Nodes that the plan does without, by name. May be empty.
@@ -58,6 +60,7 @@ class OpenAiApi {
   void health(const HttpRequest& request, const Writer& writer) const;
   void drain(const HttpRequest& request, const Writer& writer, bool drained) const;
   void cluster_status(const HttpRequest& request, const Writer& writer) const;
+  void cluster_experts(const HttpRequest& request, const Writer& writer) const;
   void scrape(const HttpRequest& request, const Writer& writer) const;
   void cache_stats(const HttpRequest& request, const Writer& writer) const;
 
