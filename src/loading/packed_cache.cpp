@@ -108,6 +108,11 @@ absl::Status PackedFile::read(int64_t offset, std::span<std::byte> out) const {
   return absl::OkStatus();
 }
 
+void PackedFile::will_need(int64_t offset, int64_t bytes) const {
+  // Only advice: a system that refuses it costs time.
+  (void)posix_fadvise(file_.fd(), offset, bytes, POSIX_FADV_WILLNEED);
+}
+
 bool PackedFile::is_at(const std::string& path) const {
   struct stat there = {};
   struct stat here = {};
@@ -205,6 +210,10 @@ absl::StatusOr<PackedFileWriter> PackedCache::create(const PackedTable& table) c
     return SystemError("make room for", temporary, errno);
   }
   return writer;
+}
+
+void PackedCache::discard(const PackedFile& file) const {
+  if (file.is_at(file.path())) unlink(file.path().c_str());
 }
 
 std::vector<PackedCache::Found> PackedCache::files() const {

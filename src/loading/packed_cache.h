@@ -30,6 +30,8 @@ class PackedFile {
   const PackedTable& table() const { return table_; }
   /// Any thread. DataLoss where the file ends before; Unavailable: the system's error.
   absl::Status read(int64_t offset, std::span<std::byte> out) const;
+  /// Asks the system to read these bytes ahead.
+  void will_need(int64_t offset, int64_t bytes) const;
   /// Whether `path` is this very file.
   bool is_at(const std::string& path) const;
   /// Marks it as used now: eviction deletes the least recently used files first.
@@ -77,6 +79,7 @@ class PackedCache {
   explicit PackedCache(Options options) : options_(std::move(options)) {}
 
   const std::string& folder() const { return options_.folder; }
+  int64_t limit_bytes() const { return options_.limit_bytes; }
 
   /// The file made for `identity`. NotFound where there is none; else as PackedFile::Open, and
   /// InvalidArgument for a file of another identity under this one's name.
@@ -87,6 +90,8 @@ class PackedCache {
   /// Whether the file of `identity` is still `file` (nullptr: there is none).
   bool is_still(const PackedIdentity& identity, const PackedFile* file) const;
 
+  /// Deletes a file of this cache that turned out to be damaged, so that it is made anew.
+  void discard(const PackedFile& file) const;
   /// Makes room for new files: deletes those of older layouts, which nobody reads any more, and then the
   /// least recently used until `bytes` fit. `kept`: bytes of files that go with them. ResourceExhausted where
   /// both exceed the limit.

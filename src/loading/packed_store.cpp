@@ -10,47 +10,13 @@
 #include "base/process.h"
 #include "base/status.h"
 #include "base/text.h"
-#include "formats/content_hash.h"
-#include "numeric/version.h"
+#include "loading/packed_entry.h"
 
 namespace shoal {
 namespace {
 
-/// Bytes that are read or written, and hashed, at a time: they stay in a core's cache in between.
-constexpr int64_t kChunkBytes = int64_t{512} << 10;
 /// How often a file is written again because another process put one in its place meanwhile.
 constexpr int kAttempts = 16;
-
-/// "bf16 4-bit groups of 64 [6144, 2048]".
-std::string FormatText(const PackedFormat& format, int64_t rows, int64_t cols) {
-  const std::string shape = fmt::format("[{}, {}]", rows, cols);
-  if (!format.affine()) return fmt::format("{} {}", DTypeName(format.dtype), shape);
-  return fmt::format("{} {}-bit groups of {} {}", DTypeName(format.dtype), format.bits, format.group, shape);
-}
-
-/// Calls visit(tiles) for ranges of the entry's tiles of about a chunk each, until one fails.
-template <typename Visit>
-absl::Status InChunks(const PackedEntry& entry, Range tiles, Visit visit) {
-  const int64_t chunk = std::max<int64_t>(1, kChunkBytes / entry.tile_bytes);
-  for (int64_t begin = tiles.begin; begin < tiles.end; begin += chunk) {
-    RETURN_IF_ERROR(visit(Range{begin, std::min(tiles.end, begin + chunk)}));
-  }
-  return absl::OkStatus();
-}
-
-/// `at`: the first byte of `tiles`.
-uint64_t HashTiles(const PackedEntry& entry, const std::byte* at, Range tiles) {
-  uint64_t sum = 0;
-  for (int64_t tile = tiles.begin; tile < tiles.end; ++tile, at += entry.tile_bytes) {
-    sum += ChunkHash({at, static_cast<size_t>(entry.tile_bytes)}, tile);
-  }
-  return sum;
-}
-
-/// Whether an entry of a file is the matrix that is wanted.
-bool IsSame(const PackedEntry& kept, const PackedEntry& wanted) {
-  return kept.format == wanted.format && kept.tile_bytes == wanted.tile_bytes && kept.tiles == wanted.tiles;
-}
 
 std::byte* BytesOf(const PackedMatrix& matrix) {
   return reinterpret_cast<std::byte*>(const_cast<uint8_t*>(matrix.view().data));
@@ -74,7 +40,7 @@ void Complain(const absl::Status& status) {
 bool PackedStore::HasAll(const PackedTable& file, const std::vector<const Matrix*>& wanted) {
   return std::ranges::all_of(wanted, [&](const Matrix* matrix) {
     const auto found = std::ranges::find(file.entries, matrix->entry.name, &PackedEntry::name);
-    return found != file.entries.end() && IsSame(*found, matrix->entry);
+    return found != file.entries.end() && IsSamePacked(*found, matrix->entry);
   });
 }
 
@@ -90,8 +56,7 @@ void PackedStore::open(std::shared_ptr<const PackedCache> cache,
   SHOAL_CHECK(cache_ == nullptr && matrices_.empty());
   cache_ = std::move(cache);
   checkpoint_ = std::move(checkpoint);
-  content_ = fmt::format("packing {}, numerics {}, content {}", kPackingVersion, kNumericsVersion,
-                         checkpoint_->content_identity());
+  content_ = PackedContent(*checkpoint_);
 }
 
 void PackedStore::share(const PackedStore& other) {
@@ -104,7 +69,7 @@ void PackedStore::share(const PackedStore& other) {
 std::optional<PackedStore::Place> PackedStore::place_shared(const PackedUnit& key,
                                                             const PackedEntry& wanted) {
   const auto found = shared_.find(wanted.name);
-  if (found == shared_.end() || !IsSame(found->second.entry, wanted)) return std::nullopt;
+  if (found == shared_.end() || !IsSamePacked(found->second.entry, wanted)) return std::nullopt;
   Matrix& matrix = matrices_.emplace_back();
   matrix.entry = wanted;
   matrix.matrix = found->second.matrix;
@@ -151,12 +116,8 @@ absl::StatusOr<PackedStore::Place> PackedStore::place(const PackedUnit& key, con
   if (const auto known = by_name_.find(name); known != by_name_.end()) {
     return Place{.matrix = known->second->matrix, .state = Place::State::kReady, .kept = known->second};
   }
-  const int64_t bytes = PackedBytes(format, rows, cols);
-  PackedEntry entry;
-  entry.name = name;
-  entry.format = FormatText(format, rows, cols);
-  entry.tiles = (rows + kTileRows - 1) / kTileRows;
-  entry.tile_bytes = bytes / entry.tiles;
+  PackedEntry entry = PackedEntryOf(name, format, rows, cols);
+  const int64_t bytes = entry.bytes();
   if (const std::optional<Place> shared = place_shared(key, entry)) return *shared;
   ASSIGN_OR_RETURN(std::shared_ptr<std::byte> memory, slabs_.allocate(bytes));
   Matrix& matrix = matrices_.emplace_back();
@@ -168,7 +129,7 @@ absl::StatusOr<PackedStore::Place> PackedStore::place(const PackedUnit& key, con
   Unit& unit = open_unit(key);
   unit.placed.push_back(&matrix);
   const auto found = unit.entries.find(name);
-  if (found != unit.entries.end() && IsSame(unit.file->table().entries[found->second], matrix.entry)) {
+  if (found != unit.entries.end() && IsSamePacked(unit.file->table().entries[found->second], matrix.entry)) {
     matrix.entry = unit.file->table().entries[found->second];
     matrix.file = &*unit.file;
     place.state = Place::State::kCached;
@@ -181,12 +142,12 @@ absl::StatusOr<PackedStore::Place> PackedStore::place(const PackedUnit& key, con
 
 void PackedStore::read(const Place& place, Range tiles) const {
   Matrix& matrix = *place.kept;
-  const absl::Status status = InChunks(matrix.entry, tiles, [&](Range chunk) -> absl::Status {
+  const absl::Status status = InPackedChunks(matrix.entry, tiles, [&](Range chunk) -> absl::Status {
     const int64_t first = chunk.begin * matrix.entry.tile_bytes;
     const auto size = static_cast<size_t>(chunk.size() * matrix.entry.tile_bytes);
     std::byte* const at = BytesOf(matrix.matrix) + first;
     RETURN_IF_ERROR(matrix.file->read(matrix.entry.offset + first, {at, size}));
-    matrix.read_hash += HashTiles(matrix.entry, at, chunk);
+    matrix.read_hash += HashPackedTiles(matrix.entry, at, chunk);
     return absl::OkStatus();
   });
   if (!status.ok()) matrix.read_failed = true;
@@ -214,9 +175,25 @@ void PackedStore::settle(Place& place) {
   bytes_packed_ += bytes;
 }
 
+bool PackedStore::missed() const {
+  return cache_ != nullptr &&
+         std::ranges::any_of(units_, [](const auto& unit) { return unit.second.missed; });
+}
+
+absl::StatusOr<int64_t> PackedStore::save_now() {
+  if (!missed()) return 0;
+  SHOAL_CHECK(!saver_.joinable());
+  begin_batch(INT64_MIN);  // Closes all files.
+  if (!checkpoint_->content_settled()) {
+    return Cancelled("{} changed within the last two seconds", checkpoint_->folder());
+  }
+  Written written;
+  RETURN_IF_ERROR(write_missed(written));
+  return written.bytes;
+}
+
 void PackedStore::save() {
-  const bool missed = std::ranges::any_of(units_, [](const auto& unit) { return unit.second.missed; });
-  if (cache_ == nullptr || !missed) return;
+  if (!missed()) return;
   SHOAL_CHECK(!saver_.joinable());
   begin_batch(INT64_MIN);  // Closes all files.
   if (!checkpoint_->content_settled()) {
@@ -227,24 +204,29 @@ void PackedStore::save() {
   saver_ = std::thread([this] { write_all(); });
 }
 
-void PackedStore::write_all() const {
-  NameThread("packed-cache");
+absl::Status PackedStore::write_missed(Written& written) const {
   int64_t to_write = 0;
   for (const auto& [key, unit] : units_) {
     if (!unit.missed) continue;
     for (const Matrix* matrix : unit.placed) to_write += matrix->entry.bytes();
   }
-  absl::Status status = cache_->reserve(to_write, bytes_from_cache_ + bytes_packed_ - to_write);
-  int64_t files = 0;
-  int64_t bytes = 0;
-  for (auto unit = units_.begin(); status.ok() && unit != units_.end(); ++unit) {
-    if (!unit->second.missed) continue;
-    const int64_t before = bytes;
-    status = write(unit->first, unit->second, &bytes);
-    files += bytes > before ? 1 : 0;
+  RETURN_IF_ERROR(cache_->reserve(to_write, bytes_from_cache_ + bytes_packed_ - to_write));
+  for (const auto& [key, unit] : units_) {
+    if (!unit.missed) continue;
+    const int64_t before = written.bytes;
+    RETURN_IF_ERROR(write(key, unit, &written.bytes));
+    written.files += written.bytes > before ? 1 : 0;
   }
-  if (files > 0)
-    LogInfo("packed cache: saved {} files, {}, in {}", files, FormatBytes(bytes), cache_->folder());
+  return absl::OkStatus();
+}
+
+void PackedStore::write_all() const {
+  NameThread("packed-cache");
+  Written written;
+  const absl::Status status = write_missed(written);
+  if (written.files > 0)
+    LogInfo("packed cache: saved {} files, {}, in {}", written.files, FormatBytes(written.bytes),
+            cache_->folder());
   if (status.ok() || status.code() == absl::StatusCode::kCancelled) return;
   LogWarning("packed cache: {}; going on without: the next start packs the weights again", Message(status));
 }
@@ -285,10 +267,10 @@ absl::Status PackedStore::write_placed(const Unit& unit, PackedTable& table, Pac
     PackedEntry& entry = table.entries[i];
     const std::byte* const begin = BytesOf(unit.placed[i]->matrix);
     entry.hash = 0;
-    const absl::Status written = InChunks(entry, {0, entry.tiles}, [&](Range chunk) -> absl::Status {
+    const absl::Status written = InPackedChunks(entry, {0, entry.tiles}, [&](Range chunk) -> absl::Status {
       if (stopping_) return Cancelled("stopping");
       const int64_t first = chunk.begin * entry.tile_bytes;
-      entry.hash += HashTiles(entry, begin + first, chunk);
+      entry.hash += HashPackedTiles(entry, begin + first, chunk);
       return writer.write(entry.offset + first,
                           {begin + first, static_cast<size_t>(chunk.size() * entry.tile_bytes)});
     });
@@ -303,12 +285,12 @@ absl::Status PackedStore::copy_others(const PackedFile* old, int64_t placed, con
   for (auto entry = table.entries.begin() + placed; entry != table.entries.end(); ++entry) {
     const PackedEntry& from = *std::ranges::find(old->table().entries, entry->name, &PackedEntry::name);
     uint64_t hash = 0;
-    const absl::Status copied = InChunks(*entry, {0, entry->tiles}, [&](Range chunk) -> absl::Status {
+    const absl::Status copied = InPackedChunks(*entry, {0, entry->tiles}, [&](Range chunk) -> absl::Status {
       if (stopping_) return Cancelled("stopping");
       const int64_t first = chunk.begin * entry->tile_bytes;
       bytes.resize(static_cast<size_t>(chunk.size() * entry->tile_bytes));
       RETURN_IF_ERROR(old->read(from.offset + first, bytes));
-      hash += HashTiles(*entry, bytes.data(), chunk);
+      hash += HashPackedTiles(*entry, bytes.data(), chunk);
       return writer.write(entry->offset + first, bytes);
     });
     RETURN_IF_ERROR(copied);

@@ -29,9 +29,6 @@
 
 namespace shoal {
 
-/// The version of how weights lie when they are packed (kernels/packed.h): another one, another file.
-inline constexpr int kPackingVersion = 1;
-
 class PackedStore {
   struct Matrix;
 
@@ -89,6 +86,9 @@ class PackedStore {
   void save();
   /// Waits until that has been done.
   void finish_saving();
+  /// Writes the same at once, and returns the bytes of the new files. Cancelled: the checkpoint changed, or is as young as
+  /// a file system's clock is coarse; else as PackedCache::reserve() and create(), or the system's error.
+  absl::StatusOr<int64_t> save_now();
 
  private:
   /// A matrix that was placed, and what is read of it.
@@ -111,6 +111,13 @@ class PackedStore {
   /// The matrix as another store holds it; nothing where none does.
   std::optional<Place> place_shared(const PackedUnit& unit, const PackedEntry& wanted);
   Unit& open_unit(const PackedUnit& key);
+  /// Whether there is something to save.
+  bool missed() const;
+  struct Written {
+    int64_t files = 0;
+    int64_t bytes = 0;
+  };
+  absl::Status write_missed(Written& written) const;
   void write_all() const;
   /// Writes a unit's file: the matrices that were placed and, so that nodes with other experts of a block do
   /// not take turns in packing, those that another wrote. Adds what it took to `bytes`: nothing where another

@@ -45,11 +45,7 @@ absl::StatusOr<StoredWeight> WeightLoader::find(const LinearSpec& linear) const 
   return weight;
 }
 
-absl::StatusOr<PackedStore::Place> WeightLoader::place(const StoredWeight& weight) const {
-  if (store_ == nullptr) {
-    ASSIGN_OR_RETURN(PackedMatrix matrix, PackedMatrix::Allocate(weight.format, weight.rows, weight.cols));
-    return PackedStore::Place{.matrix = std::move(matrix)};
-  }
+std::string WeightLoader::PackedName(const StoredWeight& weight) {
   const WeightSource& source = *weight.source;
   std::string name = source.name();
   if (source.stack > 0) name += fmt::format("[{}]", source.index);
@@ -57,7 +53,15 @@ absl::StatusOr<PackedStore::Place> WeightLoader::place(const StoredWeight& weigh
   if (source.row_interval > 1) name += fmt::format("[::{}]", source.row_interval);
   if (source.strided)
     name += fmt::format("[{}+{}+{}]", source.strided->offset, weight.row_stride, weight.col_stride);
-  return store_->place(weight.unit, name, weight.format, weight.rows, weight.cols);
+  return name;
+}
+
+absl::StatusOr<PackedStore::Place> WeightLoader::place(const StoredWeight& weight) const {
+  if (store_ == nullptr) {
+    ASSIGN_OR_RETURN(PackedMatrix matrix, PackedMatrix::Allocate(weight.format, weight.rows, weight.cols));
+    return PackedStore::Place{.matrix = std::move(matrix)};
+  }
+  return store_->place(weight.unit, PackedName(weight), weight.format, weight.rows, weight.cols);
 }
 
 /// Rows of one of the weights that are packed together.
@@ -196,6 +200,19 @@ absl::Status WeightLoader::pack_chunks(std::span<const Chunk> chunks, int64_t sl
     DropTogether(*checkpoint_, sources);
     behind = 0;
   }
+  DropTogether(*checkpoint_, sources);
+  return absl::OkStatus();
+}
+
+absl::Status WeightLoader::pack_into(const StoredWeight& weight, PackedMatrix& packed) const {
+  RETURN_IF_ERROR(CheckHere(*checkpoint_, weight));
+  std::vector<std::span<const std::byte>> sources;
+  const Range all{0, weight.rows};
+  for_sources(weight, all, [&](const std::byte* data, int64_t bytes) {
+    checkpoint_->will_need(data, bytes);
+    sources.emplace_back(data, static_cast<size_t>(bytes));
+  });
+  RETURN_IF_ERROR(pack_rows(weight, all, packed));
   DropTogether(*checkpoint_, sources);
   return absl::OkStatus();
 }

@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <memory>
 #include <span>
+#include <string>
 #include <utility>
 #include <vector>
 
@@ -52,6 +53,11 @@ class WeightLoader {
   /// that little more than a slab of them is resident at a time. ResourceExhausted where memory is refused.
   absl::StatusOr<std::vector<PackedMatrix>> pack(std::span<const StoredWeight> weights,
                                                  ThreadPool& pool) const;
+  /// Packs a weight into a matrix of zeros of its format and shape, on the calling thread. From any thread. DataLoss as
+  /// read_rows().
+  absl::Status pack_into(const StoredWeight& weight, PackedMatrix& packed) const;
+  /// What a packed weight is called in the files of the cache.
+  static std::string PackedName(const StoredWeight& weight);
   /// Rows [0, weight.rows) of a weight as f32 [rows, cols]: affine weights as round(scale * code) + bias,
   /// rounded; all others exactly. DataLoss where a block holds what no weight is.
   absl::Status read_rows(const StoredWeight& weight, Range rows, float* out) const;
