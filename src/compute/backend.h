@@ -9,12 +9,14 @@
 
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <span>
 #include <string>
 #include <vector>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "base/expert_tier_stats.h"
 #include "base/ids.h"
 #include "base/range.h"
 #include "compute/activation_mode.h"
@@ -49,6 +51,9 @@ struct BackendLoad {
   std::vector<std::vector<ExpertId>> experts;  ///< [L], ascending.
   LoadProgress progress;                       ///< May be empty.
   std::shared_ptr<const PackedCache> cache;    ///< Of packed weights; nullptr: none. A backend may ignore it.
+  /// Bytes of memory for the routed experts of the model's layers: where they are more, others are read whenever they are
+  /// wanted. 0: all are in memory. A backend may ignore it, and then takes what all need.
+  int64_t expert_memory = 0;
   /// Another thread may call a session of an earlier model of this backend meanwhile: its steps come first.
   bool beside_session = false;
   /// Asked now and then, from any thread: whether load() is to end with Cancelled. May be empty.
@@ -116,6 +121,9 @@ class BackendSession {
 
   /// Whether an expert is held here.
   virtual bool holds(LayerId layer, ExpertId expert) const = 0;
+  /// Calls of run_experts() with these experts will follow, at once or after others' requests: those that are not in
+  /// memory may be read meanwhile. Changes no result.
+  virtual void expect_experts(LayerId /*layer*/, std::span<const ExpertCall> /*calls*/) {}
   /// As ExpertBank::run. rows: [R, D]; acc: [R, D] fixed point, added to.
   virtual absl::Status run_experts(LayerId layer, const ExpertRows& rows, std::span<const ExpertCall> calls,
                                    MatView<int64_t> acc) = 0;
@@ -156,10 +164,12 @@ class BackendModel {
   virtual ~BackendModel() = default;
 
   virtual const ModelSpec& spec() const = 0;
-  /// Bytes of weights held, packed.
+  /// Bytes of weights in memory, packed.
   virtual int64_t bytes() const = 0;
   /// (layer, expert) pairs held.
   virtual int64_t expert_count() const = 0;
+  /// Where some experts are not in memory: how that goes. From any thread.
+  virtual std::optional<ExpertTierStats> expert_tier() const { return std::nullopt; }
   /// Whether all matrices came from the packed cache, and the bytes of those that did.
   virtual bool from_cache() const = 0;
   virtual int64_t cached_bytes() const = 0;

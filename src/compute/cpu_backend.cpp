@@ -49,6 +49,21 @@ StoredBytes MeasureStored(const BackendLoad& load) {
   return bytes;
 }
 
+/// Packed bytes of a load: of the routed experts of its layers, and of all else.
+struct PackedSize {
+  int64_t experts = 0;
+  int64_t others = 0;
+};
+PackedSize MeasurePacked(const BackendLoad& load) {
+  PackedSize size;
+  for (const ResolvedWeight& weight : load.weights->all()) {
+    if (!load.reads(weight.use)) continue;
+    const bool routed = !weight.use.is_mtp && weight.use.layer >= 0 && weight.use.expert >= 0;
+    (routed ? size.experts : size.others) += weight.packed_bytes;
+  }
+  return size;
+}
+
 /// Whether the layer has places of this kind.
 bool HasKind(const KvCache& cache, LayerId layer, const CachePlace& place) {
   return (cache.shape(layer).state_values > 0) == std::holds_alternative<SlotId>(place);
@@ -202,6 +217,12 @@ class CpuSession final : public BackendSession {
 
   bool holds(LayerId layer, ExpertId expert) const override { return experts_.holds(layer, expert); }
 
+  void expect_experts(LayerId layer, std::span<const ExpertCall> calls) override {
+    if (!experts_.tiered()) return;
+    serve_arena_.reset();
+    experts_.expect(serve_arena_, layer, calls);
+  }
+
   absl::Status run_experts(LayerId layer, const ExpertRows& rows, std::span<const ExpertCall> calls,
                            MatView<int64_t> acc) override {
     serve_arena_.reset();
@@ -295,9 +316,7 @@ class CpuModel final : public BackendModel {
     if (!load.stage.layers.empty()) {
       ASSIGN_OR_RETURN(stage_, Stage::Load(*weights_, load.stage, pool, stage_progress, store_.get()));
     }
-    std::vector<std::vector<ExpertId>> experts = load.experts;
-    if (load.stage.mtp) experts.push_back(AllExperts(spec().mtp->layer));
-    ASSIGN_OR_RETURN(experts_, ExpertBank::Load(*weights_, experts, pool, expert_progress, store_.get()));
+    RETURN_IF_ERROR(load_experts(load, pool, expert_progress));
     store_->save();
     return absl::OkStatus();
   }
@@ -307,6 +326,7 @@ class CpuModel final : public BackendModel {
   int64_t expert_count() const override { return experts_->count(); }
   bool from_cache() const override { return store_->from_cache(); }
   int64_t cached_bytes() const override { return store_->bytes_from_cache(); }
+  std::optional<ExpertTierStats> expert_tier() const override { return experts_->tier_stats(); }
   void finish_saving() override { store_->finish_saving(); }
 
   absl::StatusOr<std::unique_ptr<BackendSession>> open(const BackendSessionOptions& options) override {
@@ -317,6 +337,28 @@ class CpuModel final : public BackendModel {
   }
 
  private:
+  absl::Status load_experts(const BackendLoad& load, ThreadPool& pool, const LoadProgress& progress) {
+    std::vector<std::vector<ExpertId>> experts = load.experts;
+    if (load.stage.mtp) experts.push_back(AllExperts(spec().mtp->layer));
+    const PackedSize size = MeasurePacked(load);
+    if (load.expert_memory == 0 || size.experts <= load.expert_memory) {
+      ASSIGN_OR_RETURN(experts_, ExpertBank::Load(*weights_, experts, pool, progress, store_.get()));
+      return absl::OkStatus();
+    }
+    const ExpertBank::Tier tier{.memory_bytes = load.expert_memory,
+                                .cache = load.cache,
+                                .kept_bytes = size.others,
+                                .cancelled = load.cancelled};
+    ASSIGN_OR_RETURN(experts_,
+                     ExpertBank::LoadTiered(*weights_, experts, tier, pool, progress, store_.get()));
+    if (stage_ == nullptr) return absl::OkStatus();
+    stage_->set_read_ahead(
+        [bank = experts_.get()](Arena& arena, LayerId layer, std::span<const int32_t> ids) {
+          bank->read_ahead(arena, layer, ids);
+        });
+    return absl::OkStatus();
+  }
+
   const Device device_;
   std::shared_ptr<const ResolvedWeights> weights_;
   const std::shared_ptr<PackedStore> store_ = std::make_shared<PackedStore>();

@@ -8,7 +8,9 @@
 #include <utility>
 
 #include "base/check.h"
+#include "base/log.h"
 #include "base/status.h"
+#include "base/text.h"
 #include "compute/step_profile.h"
 #include "numeric/fixed_sum.h"
 
@@ -42,6 +44,16 @@ std::vector<int64_t> StoredBytes(const ResolvedWeights& weights,
   return bytes;
 }
 
+/// Threads that read experts: more keep a disk busier, and take more of the CPUs from computing.
+constexpr int kReadersMax = 4;
+
+/// So many of `count` experts, evenly spread over all layers.
+std::vector<int64_t> SpreadOverLayers(int64_t count, int64_t picked) {
+  std::vector<int64_t> experts;
+  for (int64_t i = 0; i < picked; ++i) experts.push_back(i * count / picked);
+  return experts;
+}
+
 }  // namespace
 
 std::vector<ExpertId> AllExperts(const LayerSpec& layer) {
@@ -72,6 +84,101 @@ absl::StatusOr<std::unique_ptr<ExpertBank>> ExpertBank::Load(const ResolvedWeigh
   return bank;
 }
 
+absl::StatusOr<std::unique_ptr<ExpertBank>> ExpertBank::LoadTiered(
+    const ResolvedWeights& weights, const std::vector<std::vector<ExpertId>>& held, const Tier& tier,
+    ThreadPool& pool, const LoadProgress& progress, PackedStore* store) {
+  const ModelSpec& spec = weights.spec();
+  std::unique_ptr<ExpertBank> bank(new ExpertBank);
+  bank->width_ = spec.width;
+  bank->layers_.resize(held.size());
+  bank->tiered_layers_ = spec.layers.size();
+  const std::vector<int64_t> stored = StoredBytes(weights, held);
+  const int64_t total = std::accumulate(stored.begin(), stored.end(), int64_t{0});
+  ASSIGN_OR_RETURN(bank->files_, ExpertFiles::Create(
+                                     weights, {held.begin(), held.begin() + spec.layer_count()}, tier.cache));
+  const auto made = [&](int64_t done) {
+    if (progress) progress(done, total);
+  };
+  RETURN_IF_ERROR(bank->files_->make_files(pool, made, tier.cancelled, tier.kept_bytes));
+  for (size_t layer = 0; layer < held.size(); ++layer) {
+    if (held[layer].empty()) continue;
+    const LayerId id{static_cast<int32_t>(layer)};
+    if (layer < bank->tiered_layers_) {
+      ASSIGN_OR_RETURN(bank->layers_[layer], ExpertSet::LoadWithoutWeights(weights, id, held[layer]));
+    } else {
+      ASSIGN_OR_RETURN(bank->layers_[layer], ExpertSet::Load(weights, id, held[layer], pool, store));
+    }
+  }
+  RETURN_IF_ERROR(bank->open_tier(tier, std::clamp(pool.threads(), 1, kReadersMax)));
+  if (progress) progress(total, total);
+  return bank;
+}
+
+absl::Status ExpertBank::open_tier(const Tier& tier, int readers) {
+  const int64_t slots = std::min(tier.memory_bytes / files_->bytes_max(), files_->count());
+  if (slots < 1) {
+    return InvalidArgument("--expert-memory: {} hold no expert: the largest takes {}",
+                           FormatBytes(tier.memory_bytes), FormatBytes(files_->bytes_max()));
+  }
+  const auto read = [this](int64_t number, std::byte* memory) -> absl::StatusOr<ExpertTier::Loaded> {
+    ASSIGN_OR_RETURN(const ExpertFiles::Read done, files_->read(number, memory));
+    return ExpertTier::Loaded{done.bytes, done.packed_again};
+  };
+  const auto place = [this](int64_t number, const std::shared_ptr<std::byte>& memory) {
+    const auto& matrices = files_->matrices(number);
+    layers_[static_cast<size_t>(files_->layer(number).value)]->place(
+        files_->id(number), memory, {matrices[0].offset, matrices[1].offset, matrices[2].offset});
+  };
+  ASSIGN_OR_RETURN(tier_,
+                   ExpertTier::Create({.experts = files_->count(),
+                                       .slots = slots,
+                                       .slot_bytes = files_->bytes_max(),
+                                       .readers = readers,
+                                       .read = read,
+                                       .place = place,
+                                       .name = [this](int64_t number) { return files_->name(number); }}));
+  RETURN_IF_ERROR(tier_->warm(SpreadOverLayers(files_->count(), slots)));
+  LogInfo("experts: {} of {} are resident, the rest is read from {} when it is wanted",
+          FormatBytes(slots * files_->bytes_max()), FormatBytes(files_->bytes()), files_->source());
+  return absl::OkStatus();
+}
+
+std::optional<ExpertTierStats> ExpertBank::tier_stats() const {
+  if (tier_ == nullptr) return std::nullopt;
+  ExpertTierStats stats = tier_->stats();
+  stats.total_bytes = files_->bytes();
+  return stats;
+}
+
+std::span<const int64_t> ExpertBank::numbers_of(Arena& arena, LayerId layer,
+                                                std::span<const int32_t> ids) const {
+  const std::span<int32_t> sorted = arena.allocate<int32_t>(std::ssize(ids));
+  std::ranges::copy(ids, sorted.begin());
+  std::ranges::sort(sorted);
+  const std::span<int64_t> numbers = arena.allocate<int64_t>(std::ssize(ids));
+  size_t count = 0;
+  for (size_t i = 0; i < sorted.size(); ++i) {
+    if (i > 0 && sorted[i] == sorted[i - 1]) continue;
+    const int64_t number = files_->number(layer, ExpertId{sorted[i]});
+    if (number >= 0) numbers[count++] = number;
+  }
+  return numbers.first(count);
+}
+
+void ExpertBank::expect(Arena& arena, LayerId layer, std::span<const ExpertCall> calls) const {
+  if (!is_tiered(layer)) return;
+  const ArenaScope scope(arena);
+  const std::span<int32_t> ids = arena.allocate<int32_t>(std::ssize(calls));
+  std::ranges::transform(calls, ids.begin(), [](const ExpertCall& call) { return call.expert.value; });
+  tier_->expect(numbers_of(arena, layer, ids));
+}
+
+void ExpertBank::read_ahead(Arena& arena, LayerId layer, std::span<const int32_t> ids) const {
+  if (!is_tiered(layer)) return;
+  const ArenaScope scope(arena);
+  tier_->read_ahead(numbers_of(arena, layer, ids));
+}
+
 bool ExpertBank::holds(LayerId layer, ExpertId expert) const {
   return layer.value >= 0 && static_cast<size_t>(layer.value) < layers_.size() &&
          layers_[static_cast<size_t>(layer.value)].has_value() &&
@@ -86,8 +193,10 @@ int64_t ExpertBank::count() const {
 
 int64_t ExpertBank::bytes() const {
   int64_t total = 0;
-  for (const auto& set : layers_) total += set.has_value() ? set->bytes() : 0;
-  return total;
+  for (const auto& set : layers_) {
+    if (set.has_value() && !is_tiered(set->layer())) total += set->bytes();
+  }
+  return total + (tier_ == nullptr ? 0 : tier_->stats().resident_bytes);
 }
 
 int ExpertBank::input_group(LayerId layer, ActivationMode activations) const {
@@ -143,7 +252,11 @@ absl::Status ExpertBank::check(const ComputeContext& context, LayerId layer, Exp
 absl::Status ExpertBank::run_one(const ComputeContext& context, LayerId layer, ExpertId expert,
                                  const ExpertRows& rows, MatView<float> y) const {
   RETURN_IF_ERROR(check(context, layer, expert, rows));
-  return layers_[static_cast<size_t>(layer.value)]->forward(context, expert, rows, y);
+  const ExpertSet& set = *layers_[static_cast<size_t>(layer.value)];
+  if (!is_tiered(layer)) return set.forward(context, expert, rows, y);
+  const int64_t number = files_->number(layer, expert);
+  return tier_->with(*context.arena, {&number, 1},
+                     [&](std::span<const int64_t>) { return set.forward(context, expert, rows, y); });
 }
 
 absl::Status ExpertBank::run(const ComputeContext& context, LayerId layer, const ExpertRows& rows,
@@ -159,6 +272,38 @@ absl::Status ExpertBank::run(const ComputeContext& context, LayerId layer, const
   std::sort(sorted.begin(), sorted.end(), [](const ExpertCall& a, const ExpertCall& b) {
     return a.expert != b.expert ? a.expert < b.expert : a.row < b.row;
   });
+  return is_tiered(layer) ? run_tiered(context, layer, rows, sorted, acc)
+                          : run_here(context, layer, rows, sorted, acc);
+}
+
+/// The sums do not depend on which experts come first (numeric/fixed_sum.h), nor an expert's rows on others' (I10).
+absl::Status ExpertBank::run_tiered(const ComputeContext& context, LayerId layer, const ExpertRows& rows,
+                                    std::span<const ExpertCall> sorted, MatView<int64_t> acc) const {
+  Arena& arena = *context.arena;
+  const std::span<ExpertSet::ExpertRange> ranges = RangesOf(arena, sorted);
+  const std::span<int64_t> numbers = arena.allocate<int64_t>(std::ssize(ranges));
+  for (size_t i = 0; i < ranges.size(); ++i) {
+    RETURN_IF_ERROR(check(context, layer, ranges[i].expert, rows));
+    numbers[i] = files_->number(layer, ranges[i].expert);
+  }
+  const std::span<ExpertCall> calls = arena.allocate<ExpertCall>(std::ssize(sorted));
+  return tier_->with(arena, numbers, [&](std::span<const int64_t> which) {
+    size_t count = 0;
+    for (const int64_t i : which) {
+      const Range of = ranges[static_cast<size_t>(i)].rows;
+      const auto picked = sorted.subspan(static_cast<size_t>(of.begin), static_cast<size_t>(of.size()));
+      std::ranges::copy(picked, calls.begin() + static_cast<std::ptrdiff_t>(count));
+      count += picked.size();
+    }
+    return run_here(context, layer, rows, calls.first(count), acc);
+  });
+}
+
+absl::Status ExpertBank::run_here(const ComputeContext& context, LayerId layer, const ExpertRows& rows,
+                                  std::span<const ExpertCall> sorted, MatView<int64_t> acc) const {
+  Arena& arena = *context.arena;
+  const ArenaScope scope(arena);
+  const auto count = std::ssize(sorted);
   const std::span<ExpertSet::ExpertRange> ranges = RangesOf(arena, sorted);
   for (const ExpertSet::ExpertRange& range : ranges)
     RETURN_IF_ERROR(check(context, layer, range.expert, rows));

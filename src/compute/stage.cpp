@@ -22,6 +22,9 @@
 namespace shoal {
 namespace {
 
+/// More rows pick most experts of a layer anyway: there is nothing to guess.
+constexpr int64_t kReadAheadRows = 8;
+
 /// One layer, built from its LayerSpec.
 struct Layer {
   Norm mixer_norm;
@@ -60,6 +63,7 @@ class CpuStage final : public Stage {
   const StageOptions& options() const override { return options_; }
   int64_t bytes() const override;
   std::vector<KvLayerShape> kv_shapes() const override;
+  void set_read_ahead(ReadAhead read_ahead) override { read_ahead_ = std::move(read_ahead); }
   int64_t kv_saturated() const override { return kv_saturated_.load(std::memory_order_relaxed); }
   absl::Status embed(const ComputeContext& context, std::span<const int32_t> tokens,
                      MatView<float> x) override;
@@ -124,6 +128,7 @@ class CpuStage final : public Stage {
   absl::Status mix(const ComputeContext& context, LayerId id, const Shared& shared, MatView<float> x);
   absl::Status run_layer(const ComputeContext& context, const StageStep& step, LayerId id,
                          const Shared& shared, MatView<float> x);
+  void guess_next(const ComputeContext& context, LayerId id, MatView<const float> x) const;
   absl::Status logits_of(const ComputeContext& context, const Norm& norm, MatView<const float> x,
                          MatView<float> logits);
   /// c tanh(logits / c) for c = final_logit_softcap_.
@@ -141,6 +146,7 @@ class CpuStage final : public Stage {
   bool head_is_embedding_ = false;
   std::vector<Layer> layers_;  // Those of cached_layers().
   std::optional<Mtp> mtp_;
+  ReadAhead read_ahead_;                // Empty: all experts are in memory.
   std::vector<RopeTable> rope_tables_;  // Distinct ones of the layers.
   std::atomic<int64_t> kv_saturated_ = 0;
 };
@@ -456,6 +462,18 @@ absl::Status CpuStage::mix(const ComputeContext& context, LayerId id, const Shar
   return std::visit(run, layer.mixer);
 }
 
+void CpuStage::guess_next(const ComputeContext& context, LayerId id, MatView<const float> x) const {
+  const auto first = static_cast<size_t>(id.value + 1 - options_.layers.begin);
+  for (size_t i = first; i < static_cast<size_t>(options_.layers.size()); ++i) {
+    const Moe* moe = std::get_if<Moe>(&layers_[i].feed_forward);
+    if (moe == nullptr) continue;
+    const ArenaScope scope(*context.arena);
+    const std::span<const int32_t> ids = moe->guess(context, layers_[i].feed_forward_norm, x);
+    const LayerId guessed{static_cast<int32_t>(options_.layers.begin + static_cast<int64_t>(i))};
+    return read_ahead_(*context.arena, guessed, ids);
+  }
+}
+
 /// x += mixer(norm(x)); x += feed_forward(norm(x)), where the layer has them with norms of what is added.
 absl::Status CpuStage::run_layer(const ComputeContext& context, const StageStep& step, LayerId id,
                                  const Shared& shared, MatView<float> x) {
@@ -479,7 +497,11 @@ absl::Status CpuStage::run_layer(const ComputeContext& context, const StageStep&
     SHOAL_CHECK(step.experts != nullptr);
     const MatView<float> y = adds_itself ? x : shared.out;
     if (!adds_itself) std::fill_n(y.data, y.rows * y.cols, 0.0f);
-    RETURN_IF_ERROR(moe->forward(context, id, input, x, {*step.experts, step.on_routing}, y));
+    const auto guess = [&] { guess_next(context, id, x); };
+    const absl::FunctionRef<void()> after_dispatch = guess;
+    const bool guesses = read_ahead_ && x.rows <= kReadAheadRows;
+    RETURN_IF_ERROR(moe->forward(context, id, input, x,
+                                 {*step.experts, step.on_routing, guesses ? &after_dispatch : nullptr}, y));
   } else {
     RETURN_IF_ERROR(mlp->forward(context, input, shared.out));
   }

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <span>
 #include <vector>
@@ -13,6 +14,7 @@
 #include "base/range.h"
 #include "compute/compute_context.h"
 #include "compute/stage_step.h"
+#include "cpu/arena.h"
 #include "cpu/pool.h"
 #include "kv/kv_cache.h"
 #include "loading/packed_store.h"
@@ -36,6 +38,11 @@ class Stage {
   virtual int64_t bytes() const = 0;
   /// One per layer of StageOptions::cached_layers, for KvCache::Create.
   virtual std::vector<KvLayerShape> kv_shapes() const = 0;
+  /// From now on told, while a layer with experts is asked for a few rows, which experts the next such layer may be asked
+  /// for: ids of any rows, some of them more than once. A guess, which costs the time of a router. `arena` is for what
+  /// the call needs. Before the first step.
+  using ReadAhead = std::function<void(Arena& arena, LayerId layer, std::span<const int32_t> ids)>;
+  virtual void set_read_ahead(ReadAhead read_ahead) = 0;
   /// Elements that did not fit the cache's f16 and were stored as +-65504, since loading. Any thread may ask.
   virtual int64_t kv_saturated() const = 0;
 

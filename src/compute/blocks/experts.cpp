@@ -26,9 +26,8 @@ absl::StatusOr<int> ExpertInputGroup(const WeightLoader& loader, const MoeSpec& 
   return mode == ActivationMode::kInt8 ? *agreed : 0;
 }
 
-absl::StatusOr<ExpertSet> ExpertSet::Load(const ResolvedWeights& weights, LayerId layer,
-                                          std::span<const ExpertId> experts, ThreadPool& pool,
-                                          PackedStore* store) {
+absl::Status ExpertSet::prepare(const ResolvedWeights& weights, LayerId layer,
+                                std::span<const ExpertId> experts, std::vector<const DenseSpec*>& specs) {
   const ModelSpec& spec = weights.spec();
   const LayerSpec* of = FindLayer(spec, layer.value);
   if (of == nullptr)
@@ -36,25 +35,47 @@ absl::StatusOr<ExpertSet> ExpertSet::Load(const ResolvedWeights& weights, LayerI
   const MoeSpec* moe = MoeOf(*of);
   if (moe == nullptr)
     return InvalidArgument("experts: layer {} of {} has no experts", layer, weights.checkpoint().folder());
-  ExpertSet set;
-  set.layer_ = layer;
-  set.width_ = spec.width;
-  set.ids_.assign(experts.begin(), experts.end());
-  std::sort(set.ids_.begin(), set.ids_.end());
-  const WeightLoader loader(weights, store);
-  ASSIGN_OR_RETURN(set.group_, ExpertInputGroup(loader, *moe, ActivationMode::kInt8));
-  std::vector<const DenseSpec*> specs;
-  for (size_t i = 0; i < set.ids_.size(); ++i) {
-    const ExpertId id = set.ids_[i];
+  layer_ = layer;
+  width_ = spec.width;
+  ids_.assign(experts.begin(), experts.end());
+  std::sort(ids_.begin(), ids_.end());
+  ASSIGN_OR_RETURN(group_, ExpertInputGroup(WeightLoader(weights), *moe, ActivationMode::kInt8));
+  for (size_t i = 0; i < ids_.size(); ++i) {
+    const ExpertId id = ids_[i];
     if (id.value < 0 || id.value >= static_cast<int64_t>(moe->experts.size())) {
       return InvalidArgument("experts: expert {} of layer {}, which has {}", id, layer, moe->experts.size());
     }
-    if (i > 0 && set.ids_[i - 1] == id)
+    if (i > 0 && ids_[i - 1] == id)
       return InvalidArgument("experts: expert {} of layer {} is named twice", id, layer);
     specs.push_back(&moe->experts[static_cast<size_t>(id.value)]);
   }
-  ASSIGN_OR_RETURN(set.mlps_, Mlp::LoadExperts(loader, specs, pool));
+  return absl::OkStatus();
+}
+
+absl::StatusOr<ExpertSet> ExpertSet::Load(const ResolvedWeights& weights, LayerId layer,
+                                          std::span<const ExpertId> experts, ThreadPool& pool,
+                                          PackedStore* store) {
+  ExpertSet set;
+  std::vector<const DenseSpec*> specs;
+  RETURN_IF_ERROR(set.prepare(weights, layer, experts, specs));
+  ASSIGN_OR_RETURN(set.mlps_, Mlp::LoadExperts(WeightLoader(weights, store), specs, pool));
   return set;
+}
+
+absl::StatusOr<ExpertSet> ExpertSet::LoadWithoutWeights(const ResolvedWeights& weights, LayerId layer,
+                                                        std::span<const ExpertId> experts) {
+  ExpertSet set;
+  std::vector<const DenseSpec*> specs;
+  RETURN_IF_ERROR(set.prepare(weights, layer, experts, specs));
+  ASSIGN_OR_RETURN(set.mlps_, Mlp::LoadWithoutWeights(WeightLoader(weights), specs));
+  return set;
+}
+
+void ExpertSet::place(ExpertId expert, const std::shared_ptr<std::byte>& memory,
+                      const std::array<int64_t, 3>& offsets) {
+  const int64_t index = slot(expert);
+  SHOAL_CHECK_GE(index, 0);
+  mlps_[static_cast<size_t>(index)].place(memory, offsets);
 }
 
 int64_t ExpertSet::bytes() const {

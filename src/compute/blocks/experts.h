@@ -1,7 +1,10 @@
 // The routed experts of one layer that a node holds.
 #pragma once
 
+#include <array>
+#include <cstddef>
 #include <cstdint>
+#include <memory>
 #include <span>
 #include <vector>
 
@@ -29,6 +32,13 @@ class ExpertSet {
   static absl::StatusOr<ExpertSet> Load(const ResolvedWeights& weights, LayerId layer,
                                         std::span<const ExpertId> experts, ThreadPool& pool,
                                         PackedStore* store = nullptr);
+
+  /// The same without weights in memory: place() says where those of an expert are before it runs.
+  static absl::StatusOr<ExpertSet> LoadWithoutWeights(const ResolvedWeights& weights, LayerId layer,
+                                                      std::span<const ExpertId> experts);
+  /// As Mlp::place(), of an expert held here (CHECKed).
+  void place(ExpertId expert, const std::shared_ptr<std::byte>& memory,
+             const std::array<int64_t, 3>& offsets);
 
   LayerId layer() const { return layer_; }
   bool holds(ExpertId expert) const { return slot(expert) >= 0; }
@@ -58,6 +68,9 @@ class ExpertSet {
                        const ExpertRows& rows, MatView<float> y) const;
 
  private:
+  /// All but weights. specs: of the experts, as ids_.
+  absl::Status prepare(const ResolvedWeights& weights, LayerId layer, std::span<const ExpertId> experts,
+                       std::vector<const DenseSpec*>& specs);
   int64_t slot(ExpertId expert) const;
 
   LayerId layer_;

@@ -116,6 +116,19 @@ absl::StatusOr<Linear> Linear::Load(const WeightLoader& loader, const WeightRef&
   return linear;
 }
 
+absl::StatusOr<std::vector<Linear>> Linear::LoadWithoutWeights(const WeightLoader& loader,
+                                                               const std::vector<const LinearSpec*>& specs) {
+  std::vector<Linear> linears(specs.size());
+  for (size_t i = 0; i < specs.size(); ++i) {
+    ASSIGN_OR_RETURN(const StoredWeight weight, loader.find(*specs[i]));
+    if (specs[i]->bias) {
+      ASSIGN_OR_RETURN(linears[i].bias_, loader.read_vector(*specs[i]->bias));
+    }
+    linears[i].weight_ = PackedMatrix::In(nullptr, weight.format, weight.rows, weight.cols);
+  }
+  return linears;
+}
+
 absl::StatusOr<std::vector<Linear>> Linear::LoadTogether(const WeightLoader& loader,
                                                          const std::vector<const LinearSpec*>& specs,
                                                          ThreadPool& pool) {

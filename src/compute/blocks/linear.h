@@ -2,9 +2,12 @@
 #pragma once
 
 #include <array>
+#include <cstddef>
 #include <cstdint>
+#include <memory>
 #include <optional>
 #include <span>
+#include <utility>
 #include <vector>
 
 #include "absl/functional/function_ref.h"
@@ -29,6 +32,14 @@ class Linear {
   static absl::StatusOr<std::vector<Linear>> LoadTogether(const WeightLoader& loader,
                                                           const std::vector<const LinearSpec*>& specs,
                                                           ThreadPool& pool);
+
+  /// Those of experts that are not in memory: without weights, which place() gives them. Errors as Load().
+  static absl::StatusOr<std::vector<Linear>> LoadWithoutWeights(const WeightLoader& loader,
+                                                                const std::vector<const LinearSpec*>& specs);
+  /// The packed weight lies at `memory` from now on.
+  void place(std::shared_ptr<std::byte> memory) {
+    weight_ = PackedMatrix::In(std::move(memory), weight_.format(), weight_.rows(), weight_.cols());
+  }
 
   int64_t rows() const { return weight_.rows(); }  ///< N
   int64_t cols() const { return weight_.cols(); }  ///< K

@@ -20,18 +20,43 @@ absl::StatusOr<Mlp> Mlp::Load(const WeightLoader& loader, const DenseSpec& spec,
   return Mlp(spec, std::move(in[0]), std::move(in[1]), std::move(down));
 }
 
-absl::StatusOr<std::vector<Mlp>> Mlp::LoadExperts(const WeightLoader& loader,
-                                                  const std::vector<const DenseSpec*>& specs,
-                                                  ThreadPool& pool) {
+namespace {
+
+std::vector<const LinearSpec*> PartsOf(const std::vector<const DenseSpec*>& specs) {
   std::vector<const LinearSpec*> parts;
   for (const DenseSpec* spec : specs) parts.insert(parts.end(), {&spec->gate, &spec->up, &spec->down});
-  ASSIGN_OR_RETURN(std::vector<Linear> linears, Linear::LoadTogether(loader, parts, pool));
+  return parts;
+}
+
+}  // namespace
+
+std::vector<Mlp> Mlp::Join(const std::vector<const DenseSpec*>& specs, std::vector<Linear> linears) {
   std::vector<Mlp> mlps;
   for (size_t i = 0; i < specs.size(); ++i) {
     Linear* const of = &linears[3 * i];
     mlps.push_back(Mlp(*specs[i], std::move(of[0]), std::move(of[1]), std::move(of[2])));
   }
   return mlps;
+}
+
+absl::StatusOr<std::vector<Mlp>> Mlp::LoadExperts(const WeightLoader& loader,
+                                                  const std::vector<const DenseSpec*>& specs,
+                                                  ThreadPool& pool) {
+  ASSIGN_OR_RETURN(std::vector<Linear> linears, Linear::LoadTogether(loader, PartsOf(specs), pool));
+  return Join(specs, std::move(linears));
+}
+
+absl::StatusOr<std::vector<Mlp>> Mlp::LoadWithoutWeights(const WeightLoader& loader,
+                                                         const std::vector<const DenseSpec*>& specs) {
+  ASSIGN_OR_RETURN(std::vector<Linear> linears, Linear::LoadWithoutWeights(loader, PartsOf(specs)));
+  return Join(specs, std::move(linears));
+}
+
+void Mlp::place(const std::shared_ptr<std::byte>& memory, const std::array<int64_t, 3>& offsets) {
+  Linear* const parts[] = {&gate_, &up_, &down_};
+  for (size_t i = 0; i < 3; ++i) {
+    parts[i]->place(std::shared_ptr<std::byte>(memory, memory.get() + offsets[i]));
+  }
 }
 
 void Mlp::mix(const ComputeContext& context, MatView<float> gate, MatView<const float> up, Range rows) const {

@@ -1,6 +1,10 @@
 // down(gating(gate x, up x)): the dense feed-forward, and one expert.
 #pragma once
 
+#include <array>
+#include <cstddef>
+#include <cstdint>
+#include <memory>
 #include <span>
 #include <vector>
 
@@ -23,6 +27,12 @@ class Mlp {
                                                       const std::vector<const DenseSpec*>& specs,
                                                       ThreadPool& pool);
 
+  /// Experts whose weights are not in memory: place() says where they are.
+  static absl::StatusOr<std::vector<Mlp>> LoadWithoutWeights(const WeightLoader& loader,
+                                                             const std::vector<const DenseSpec*>& specs);
+  /// Where the packed weights are from now on: `offsets` of gate, up and down in `memory`.
+  void place(const std::shared_ptr<std::byte>& memory, const std::array<int64_t, 3>& offsets);
+
   int64_t bytes() const { return gate_.bytes() + up_.bytes() + down_.bytes(); }
   /// Columns per scale of the codes that it asks of its input; 0: none.
   int input_group(ActivationMode mode) const { return gate_.activation_group(mode); }
@@ -38,6 +48,8 @@ class Mlp {
   void mix(const ComputeContext& context, MatView<float> gate, MatView<const float> up, Range rows) const;
 
   Mlp(const DenseSpec& spec, Linear gate, Linear up, Linear down);
+  /// linears: gate, up and down of each.
+  static std::vector<Mlp> Join(const std::vector<const DenseSpec*>& specs, std::vector<Linear> linears);
 
   Linear gate_, up_, down_;
   Gating gating_ = Gating::kSilu;

@@ -113,6 +113,15 @@ absl::StatusOr<Routing> Moe::choose(const ComputeContext& context, MatView<const
   return Routing{ids, weights};
 }
 
+std::span<const int32_t> Moe::guess(const ComputeContext& context, const Norm& norm,
+                                    MatView<const float> x) const {
+  const MatView<float> normed = context.arena->allocate_rows<float>(x.rows, x.cols);
+  context.for_rows(x.rows, x.cols, [&](Range rows) { norm.apply(*context.kernels, x, normed, rows); });
+  const absl::StatusOr<Routing> routing = choose(context, normed, x);
+  if (!routing.ok()) return {};
+  return {routing->ids.data, static_cast<size_t>(routing->ids.rows * routing->ids.cols)};
+}
+
 absl::Status Moe::forward(const ComputeContext& context, LayerId layer, LinearInput& input,
                           MatView<const float> residual, const RoutedExperts& experts,
                           MatView<float> y) const {
@@ -145,6 +154,7 @@ absl::Status Moe::forward(const ComputeContext& context, LayerId layer, LinearIn
   }
   timer.next(StepPhase::kExchange);
   ASSIGN_OR_RETURN(const ExpertExchange::Ticket ticket, experts.exchange.dispatch(layer, rows, routing));
+  if (experts.after_dispatch != nullptr) (*experts.after_dispatch)();
   // While the rows are with the owners of experts. What was sent is collected whatever becomes of it.
   const absl::Status shared = shared_ ? add_shared(context, input, y) : absl::OkStatus();
   RETURN_IF_ERROR(experts.exchange.combine(ticket, sum));

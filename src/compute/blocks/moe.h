@@ -4,8 +4,10 @@
 
 #include <functional>
 #include <optional>
+#include <span>
 #include <vector>
 
+#include "absl/functional/function_ref.h"
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "base/ids.h"
@@ -21,6 +23,7 @@ namespace shoal {
 struct RoutedExperts {
   ExpertExchange& exchange;
   const std::function<void(LayerId, const Routing&)>& on_routing;  ///< Told the choice; may be empty.
+  const absl::FunctionRef<void()>* after_dispatch = nullptr;  ///< Called when the rows are out; may be null.
 };
 
 class Moe {
@@ -42,6 +45,12 @@ class Moe {
   /// OutOfRange for non-finite router logits; else what the exchange returns.
   absl::Status forward(const ComputeContext& context, LayerId layer, LinearInput& input,
                        MatView<const float> residual, const RoutedExperts& experts, MatView<float> y) const;
+
+  /// The experts that the router would choose if this were the residual stream x [T, D] in front of the block, which has
+  /// the norm `norm`: in the context's arena. In front of an earlier layer's block it makes the router choose most of what
+  /// it will choose, as a layer adds little to the stream. None where a row's choice is not finite.
+  std::span<const int32_t> guess(const ComputeContext& context, const Norm& norm,
+                                 MatView<const float> x) const;
 
  private:
   struct Branch {

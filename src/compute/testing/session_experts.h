@@ -24,6 +24,7 @@ class SessionExperts final : public ExpertExchange {
         calls_.push_back({static_cast<int32_t>(t), ExpertId{routing.ids.at(t, k)}, routing.weights.at(t, k)});
       }
     }
+    session_.expect_experts(layer, calls_);
     return Ticket{};
   }
   absl::Status combine(Ticket /*ticket*/, MatView<float> y) override {
