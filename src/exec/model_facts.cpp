@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "base/status.h"
+#include "exec/shard_overlap.h"
 #include "kv/block_key.h"
 #include "kv/block_pool.h"
 
@@ -98,17 +99,40 @@ OpenedModel MeasureModel(std::shared_ptr<const ResolvedWeights> weights, std::st
   return model;
 }
 
-int64_t ShardBytes(const ModelSpec& spec, const Footprint& footprint, const NodeShard& shard) {
+namespace {
+
+/// Packed bytes of the routed experts of a shard.
+int64_t ExpertBytes(const Footprint& footprint, const NodeShard& shard) {
+  int64_t bytes = 0;
+  for (size_t i = 0; i < footprint.layers.size(); ++i) {
+    for (const ExpertId expert : shard.experts[i])
+      bytes += footprint.layers[i].experts[static_cast<size_t>(expert.value)].packed;
+  }
+  return bytes;
+}
+
+}  // namespace
+
+int64_t ShardBytes(const ModelSpec& spec, const Footprint& footprint, const NodeShard& shard,
+                   int64_t expert_memory) {
   int64_t bytes = shard.table() ? footprint.embedding.packed : 0;
   if (shard.head && !(shard.table() && spec.tied_head)) bytes += footprint.head.packed;
   if (shard.mtp) bytes += footprint.mtp.packed;
   for (size_t i = 0; i < footprint.layers.size(); ++i) {
-    const LayerFootprint& layer = footprint.layers[i];
-    if (shard.layers.contains(static_cast<int64_t>(i))) bytes += layer.fixed.packed;
-    for (const ExpertId expert : shard.experts[i])
-      bytes += layer.experts[static_cast<size_t>(expert.value)].packed;
+    if (shard.layers.contains(static_cast<int64_t>(i))) bytes += footprint.layers[i].fixed.packed;
   }
-  return bytes;
+  const int64_t experts = ExpertBytes(footprint, shard);
+  return bytes + (expert_memory > 0 ? std::min(experts, expert_memory) : experts);
+}
+
+int64_t BytesBeside(const ModelSpec& spec, const Footprint& footprint, const NodeShard& now,
+                    const NodeShard& next, int64_t expert_memory) {
+  NodeShard common = Common(now, next);
+  const bool tiered = expert_memory > 0 &&
+                      std::max(ExpertBytes(footprint, now), ExpertBytes(footprint, next)) > expert_memory;
+  if (tiered) common.experts.assign(footprint.layers.size(), {});
+  return ShardBytes(spec, footprint, next, expert_memory) -
+         ShardBytes(spec, footprint, common, expert_memory);
 }
 
 int64_t CacheBytes(const ModelFacts& model, const NodeShard& shard, Plan::KvDtype dtype,

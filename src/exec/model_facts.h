@@ -36,8 +36,14 @@ absl::StatusOr<OpenedModel> OpenModel(const std::string& folder, const std::stri
 /// Of weights that were found already.
 OpenedModel MeasureModel(std::shared_ptr<const ResolvedWeights> weights, std::string name);
 
-/// Packed bytes of a node's shard.
-int64_t ShardBytes(const ModelSpec& spec, const Footprint& footprint, const NodeShard& shard);
+/// Packed bytes of a node's shard in memory. expert_memory: as BackendLoad's.
+int64_t ShardBytes(const ModelSpec& spec, const Footprint& footprint, const NodeShard& shard,
+                   int64_t expert_memory = 0);
+
+/// Bytes that a node takes for `next` beside `now`, which it holds: what both have is held once, but for experts that are
+/// not all in memory.
+int64_t BytesBeside(const ModelSpec& spec, const Footprint& footprint, const NodeShard& now,
+                    const NodeShard& next, int64_t expert_memory);
 
 /// Bytes of the KV cache and of the states of a node with this shard; INT64_MAX where they are more.
 int64_t CacheBytes(const ModelFacts& model, const NodeShard& shard, Plan::KvDtype dtype,

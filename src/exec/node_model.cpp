@@ -97,8 +97,7 @@ std::string LoadStats::text() const {
 absl::StatusOr<std::unique_ptr<NodeModel>> NodeModel::Load(std::shared_ptr<const ResolvedWeights> weights,
                                                            NodeShard shard, Backend& backend,
                                                            const LoadProgress& progress,
-                                                           std::shared_ptr<const PackedCache> cache,
-                                                           std::function<bool()> beside_until) {
+                                                           NodeLoadOptions options) {
   const int64_t started_ns = NowNs();
   std::unique_ptr<NodeModel> model(new NodeModel);
   model->weights_ = std::move(weights);
@@ -110,9 +109,10 @@ absl::StatusOr<std::unique_ptr<NodeModel>> NodeModel::Load(std::shared_ptr<const
                                                .stage = {held.layers, held.embed, held.head, held.mtp},
                                                .experts = held.experts,
                                                .progress = progress,
-                                               .cache = held.empty() ? nullptr : std::move(cache),
-                                               .beside_session = beside_until != nullptr,
-                                               .cancelled = beside_until}));
+                                               .cache = held.empty() ? nullptr : std::move(options.cache),
+                                               .expert_memory = options.expert_memory,
+                                               .beside_session = options.beside_until != nullptr,
+                                               .cancelled = options.beside_until}));
   model->load_stats_ = {.bytes = model->bytes(),
                         .cached_bytes = model->held_->cached_bytes(),
                         .ns = NowNs() - started_ns,

@@ -51,19 +51,24 @@ struct LoadStats {
   std::string text() const;
 };
 
+struct NodeLoadOptions {
+  std::shared_ptr<const PackedCache> cache;  ///< nullptr: none.
+  int64_t expert_memory = 0;                 ///< As BackendLoad's.
+  /// For a load while a session of the backend goes on, BackendLoad::cancelled; empty: no session does.
+  std::function<bool()> beside_until;
+};
+
 class NodeModel {
  public:
   /// Has `backend`, which must outlive the model, read the node's own tensors, nothing else: packed from the
   /// cache where it has them, else from the checkpoint, and then they go to the cache while the model is used
-  /// already. cache: nullptr for none. Errors name file, tensor, expected and got; the cache causes none.
+  /// already. Errors name file, tensor, expected and got; the cache causes none.
   /// NotFound where the checkpoint is a shard that lacks a tensor of the shard, Unimplemented where the backend
   /// does not compute a layer of it: said before anything is read.
-  /// beside_until: for a load while a session of the backend goes on, BackendLoad::cancelled; empty: no session does.
   static absl::StatusOr<std::unique_ptr<NodeModel>> Load(std::shared_ptr<const ResolvedWeights> weights,
                                                          NodeShard shard, Backend& backend,
                                                          const LoadProgress& progress,
-                                                         std::shared_ptr<const PackedCache> cache = nullptr,
-                                                         std::function<bool()> beside_until = {});
+                                                         NodeLoadOptions options = {});
   /// Waits until the weights are in the cache. A model that goes before that leaves nothing there.
   void finish_saving() { held_->finish_saving(); }
 

@@ -325,6 +325,7 @@ absl::StatusOr<ExpertExchange::Ticket> PlannedExchange::dispatch(LayerId layer, 
   pending_.asked = 0;
   RETURN_IF_ERROR(assign(routing));
   count_use(routing);
+  options_.compute->expect_experts(layer, pending_.own);
   RETURN_IF_ERROR(send_from(0));
   pending_.dispatched_ns = NowNs();
   return Ticket{pending_.ticket};

@@ -64,7 +64,7 @@ ComparedPlan Describe(std::string name, const Plan& plan, const ModelFacts& mode
   ComparedPlan out{
       .name = std::move(name), .experts = ExpertsText(plan), .per_token = DecodeCost(plan, model)};
   for (const PlanStage& stage : plan.stages) out.layers.push_back(stage.layers.size());
-  const std::vector<NodeCost> costs = NodeCosts(plan, model, {kShortPrompt, 1});
+  const std::vector<NodeCost> costs = NodeCosts(plan, model, {kShortPrompt, 1}, nodes);
   std::optional<int64_t> sequences = std::numeric_limits<int64_t>::max();
   for (size_t i = 0; i < plan.nodes.size(); ++i) {
     const auto facts = std::ranges::find(nodes, plan.nodes[i].name, &NodeFacts::name);

@@ -1,12 +1,43 @@
 #include "plan/cost.h"
 
 #include <algorithm>
+#include <optional>
 
 #include "base/check.h"
 
 namespace shoal {
 
-std::vector<NodeCost> NodeCosts(const Plan& plan, const ModelFacts& model, const CacheSize& cache) {
+namespace {
+
+void LeaveOnDisk(const Plan& plan, std::span<const NodeFacts> nodes, std::vector<NodeCost>& costs) {
+  for (const NodeFacts& node : nodes) {
+    const std::optional<NodeId> id = plan.find_node(node.name);
+    if (node.expert_memory_bytes == 0 || !id.has_value()) continue;
+    NodeCost& cost = costs[static_cast<size_t>(id->value)];
+    cost.expert_disk_bytes = std::max<int64_t>(0, cost.expert_bytes - node.expert_memory_bytes);
+    cost.expert_bytes -= cost.expert_disk_bytes;
+  }
+}
+
+}  // namespace
+
+double DiskBytesPerToken(const Plan& plan, const ModelFacts& model, NodeId node, const NodeCost& cost) {
+  if (cost.expert_disk_bytes == 0) return 0;
+  double wanted = 0;
+  for (int32_t layer = 0; layer < plan.layers(); ++layer) {
+    const LayerFacts& facts = model.layers[static_cast<size_t>(layer)];
+    if (facts.experts == 0) continue;
+    // Of one that others hold, too, this node may be asked for none.
+    const auto held = static_cast<double>(plan.experts_held(node, LayerId{layer}).size());
+    wanted +=
+        std::min(model.top_k, facts.experts) * held / facts.experts * static_cast<double>(facts.expert_bytes);
+  }
+  return wanted * static_cast<double>(cost.expert_disk_bytes) /
+         static_cast<double>(cost.expert_disk_bytes + cost.expert_bytes);
+}
+
+std::vector<NodeCost> NodeCosts(const Plan& plan, const ModelFacts& model, const CacheSize& cache,
+                                std::span<const NodeFacts> nodes) {
   SHOAL_CHECK_EQ(plan.layers(), std::ssize(model.layers));
   std::vector<NodeCost> costs(plan.nodes.size());
   const auto of = [&](NodeId id) -> NodeCost& { return costs[static_cast<size_t>(id.value)]; };
@@ -26,6 +57,7 @@ std::vector<NodeCost> NodeCosts(const Plan& plan, const ModelFacts& model, const
         of(replica).expert_bytes += model.layers[layer].expert_bytes;
     }
   }
+  LeaveOnDisk(plan, nodes, costs);
   of(plan.first_node()).embedding_head_bytes += model.embed_bytes;
   if (plan.last_node() != plan.first_node() || !model.tied_head)
     of(plan.last_node()).embedding_head_bytes += model.head_bytes;

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -15,7 +16,8 @@ struct Comparison;
 
 struct NodeCost {
   int64_t layer_bytes = 0;           ///< Weights of its layers, without routed experts.
-  int64_t expert_bytes = 0;          ///< Routed experts that it holds, including replicas.
+  int64_t expert_bytes = 0;          ///< Routed experts that it has in memory, including replicas,
+  int64_t expert_disk_bytes = 0;     ///< and those that it reads when they are wanted (NodeFacts).
   int64_t embedding_head_bytes = 0;  ///< Embedding (first stage); head, and that of MTP (last stage).
   int64_t kv_bytes = 0;              ///< Keys and values of its layers, and of MTP.
   int64_t state_bytes = 0;           ///< States of sequences in its layers.
@@ -34,9 +36,13 @@ struct CacheSize {
 /// reads is overwritten only after the step has ended.
 constexpr int64_t StateSlotsPerSequence(int64_t steps_in_flight) { return steps_in_flight + 1; }
 
-/// The costs of each node of the plan, with one step in flight per stage. CHECKs that the plan is valid for
-/// the model.
-std::vector<NodeCost> NodeCosts(const Plan& plan, const ModelFacts& model, const CacheSize& cache);
+/// The costs of each node of the plan, with one step in flight per stage. nodes: those whose memory for experts is
+/// limited, by name; others have all in memory. CHECKs that the plan is valid for the model.
+std::vector<NodeCost> NodeCosts(const Plan& plan, const ModelFacts& model, const CacheSize& cache,
+                                std::span<const NodeFacts> nodes = {});
+
+/// What a decode step of one token reads from the node's disk, where its experts are picked evenly, in bytes.
+double DiskBytesPerToken(const Plan& plan, const ModelFacts& model, NodeId node, const NodeCost& cost);
 
 /// What a decode step of one token sends between nodes.
 struct TokenCost {
@@ -53,13 +59,14 @@ struct TokenCost {
 TokenCost DecodeCost(const Plan& plan, const ModelFacts& model);
 
 /// The report of `shoal plan` for people: a table of nodes (layers, experts, bytes), the cost per token, and
-/// notes.
-std::string PlanReport(const Plan& plan, const ModelFacts& model, const CacheSize& cache);
+/// notes. nodes: as for NodeCosts.
+std::string PlanReport(const Plan& plan, const ModelFacts& model, const CacheSize& cache,
+                       std::span<const NodeFacts> nodes = {});
 
 /// The report for scripts:
 ///   {"plan": ..., "nodes": [{"name", "layers", "expert_copies", "weight_bytes", ...}], "per_token": {...},
 ///    "strategies": [{"name", "chosen", "layers", "predicted": {"tokens_per_s_1", ...}, ...}], "conclusions": [...]}
 std::string PlanReportJson(const Plan& plan, const ModelFacts& model, const CacheSize& cache,
-                           const Comparison& comparison);
+                           const Comparison& comparison, std::span<const NodeFacts> facts = {});
 
 }  // namespace shoal

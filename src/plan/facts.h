@@ -33,7 +33,11 @@ struct NodeFacts {
   std::string name;          ///< Unique in a plan: letters, digits and any of ._-:/@[]
   std::string address;       ///< HOST:PORT; empty: in this process.
   int64_t memory_bytes = 0;  ///< For weights and cache; 0: unknown, taken as unlimited with a note.
-  double compute = 0;        ///< Relative speed, comparable between nodes (GPU or CPU cores); 0: unknown.
+  /// Of routed experts so many bytes at most are in memory, the others are read from its disk when they are wanted. 0: all
+  /// are in memory.
+  int64_t expert_memory_bytes = 0;
+  double disk_mbs = 0;  ///< 1e6 bytes per second that its disk reads; 0: not measured.
+  double compute = 0;   ///< Relative speed, comparable between nodes (GPU or CPU cores); 0: unknown.
   bool may_hold_layers = true;
   bool may_hold_experts = true;
   std::string device;                ///< For people: "Mac mini M4".

@@ -80,8 +80,8 @@ void Candidate::add_memory(int64_t stages, SplitTimes& times) const {
     int64_t bytes = layer.bytes +
                     layer.kv_values_per_position * Bytes(request_.kv_dtype) * request_.kv_positions +
                     layer.state_bytes * StateSlotsPerSequence(stages) * request_.sequences;
-    if (with_layer) bytes += layer.experts * layer.expert_bytes;
     times.held_bytes.push_back(bytes);
+    times.expert_bytes.push_back(with_layer ? layer.experts * layer.expert_bytes : 0);
   }
   if (request_.uses_mtp(*model_)) {
     times.held_bytes.back() += MtpBytes(*model_->mtp, request_);
@@ -90,16 +90,23 @@ void Candidate::add_memory(int64_t stages, SplitTimes& times) const {
   for (size_t i = 0; i < nodes_->size(); ++i) {
     if ((*nodes_)[i].memory_bytes > 0)
       times.nodes[i].room_bytes = (*nodes_)[i].memory_bytes - request_.reserve_bytes;
+    if ((*nodes_)[i].expert_memory_bytes > 0)
+      times.nodes[i].expert_bytes_max = (*nodes_)[i].expert_memory_bytes;
   }
+  std::vector<int64_t> spread(nodes_->size(), 0);
   for (size_t l = 0; l < placement_.experts.size(); ++l) {
     const auto take = [&](NodeId node) {
-      int64_t& room = times.nodes[static_cast<size_t>(node.value)].room_bytes;
-      if (room != std::numeric_limits<int64_t>::max()) room -= model_->layers[l].expert_bytes;
+      spread[static_cast<size_t>(node.value)] += model_->layers[l].expert_bytes;
     };
     for (const ExpertHolders& holders : placement_.experts[l]) {
       take(holders.owner);
       for (const NodeId replica : holders.replicas) take(replica);
     }
+  }
+  for (size_t i = 0; i < spread.size(); ++i) {
+    SplitTimes::Node& node = times.nodes[i];
+    if (node.room_bytes != std::numeric_limits<int64_t>::max())
+      node.room_bytes -= std::min(spread[i], node.expert_bytes_max);
   }
 }
 

@@ -16,6 +16,9 @@ class SplitSearch {
   SplitSearch(const SplitTimes& times, const SplitRule& rule) : times_(times), rule_(rule) {
     layers_ = static_cast<int>(times.held_bytes.size());
     held_ = Sums(times.held_bytes);
+    std::vector<int64_t> experts = times.expert_bytes;
+    experts.resize(times.held_bytes.size());
+    experts_ = Sums(experts);
     for (const SplitTimes::Node& node : times.nodes) {
       SHOAL_CHECK_EQ(std::ssize(node.layer_s), layers_);
       SHOAL_CHECK_EQ(std::ssize(node.serve_s), layers_);
@@ -59,6 +62,7 @@ class SplitSearch {
   }
   bool fits(int node, int begin, int end) const {
     int64_t bytes = held_[At(end)] - held_[At(begin)];
+    bytes += std::min(experts_[At(end)] - experts_[At(begin)], times_.nodes[At(node)].expert_bytes_max);
     if (begin == 0) bytes += times_.embed_bytes;
     if (end == layers_ && !(begin == 0 && times_.tied_head)) bytes += times_.head_bytes;
     if (end == layers_ && begin > 0) bytes += times_.apart_bytes;
@@ -88,7 +92,8 @@ class SplitSearch {
   int layers_ = 0;
   bool ascending_ =
       true;  ///< A layer more never makes a node less busy: running it takes longer than serving it.
-  std::vector<int64_t> held_;               ///< [L + 1]
+  std::vector<int64_t> held_;  ///< [L + 1]
+  std::vector<int64_t> experts_;
   std::vector<std::vector<double>> work_;   ///< [node][L + 1]
   std::vector<std::vector<double>> serve_;  ///< [node][L + 1]
 };

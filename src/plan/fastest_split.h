@@ -16,15 +16,18 @@ struct SplitTimes {
   struct Node {
     bool may_hold_layers = true;
     int64_t room_bytes = std::numeric_limits<int64_t>::max();
-    std::vector<double> layer_s;  ///< [L] where this node runs the layer: work and waiting.
+    int64_t expert_bytes_max =
+        std::numeric_limits<int64_t>::max();  ///< Of its layers' routed experts in memory.
+    std::vector<double> layer_s;              ///< [L] where this node runs the layer: work and waiting.
     /// [L] what it computes for a layer that another node runs: experts that it owns.
     std::vector<double> serve_s;
     double stage_s = 0;  ///< Of a stage, whatever its layers.
     double head_s = 0;   ///< Of the last stage.
   };
   std::vector<Node> nodes;
-  std::vector<int64_t> held_bytes;  ///< [L] weights and cache.
-  int64_t embed_bytes = 0;          ///< Of the first stage.
+  std::vector<int64_t> held_bytes;    ///< [L] weights and cache, without routed experts.
+  std::vector<int64_t> expert_bytes;  ///< [L] these; empty where there are none, or they are apart.
+  int64_t embed_bytes = 0;            ///< Of the first stage.
   int64_t head_bytes = 0;  ///< Of the last; a node that is both has embed_bytes alone if the head is tied.
   bool tied_head = false;
   int64_t apart_bytes = 0;                 ///< Of the last stage where it is not the first, too.

@@ -16,20 +16,23 @@ class StageCosts {
  public:
   explicit StageCosts(const SplitProblem& problem) : problem_(problem) {
     held_.push_back(0);
+    experts_.push_back(0);
     read_.push_back(0);
     for (const SplitProblem::Layer& layer : problem.layers) {
       held_.push_back(held_.back() + layer.held_bytes);
+      experts_.push_back(experts_.back() + layer.expert_bytes);
       read_.push_back(read_.back() + layer.read_bytes);
     }
   }
 
   int64_t layers() const { return std::ssize(held_) - 1; }
 
-  int64_t held_bytes(Range range) const {
+  int64_t held_bytes(Range range, int64_t expert_bytes_max) const {
     if (range.empty()) return 0;
     const bool first = range.begin == 0;
     const bool last = range.end == layers();
     int64_t bytes = at(held_, range.end) - at(held_, range.begin);
+    bytes += std::min(at(experts_, range.end) - at(experts_, range.begin), expert_bytes_max);
     if (first) bytes += problem_.embed_bytes;
     if (last && !(first && problem_.tied_head)) bytes += problem_.head_bytes;
     if (last && !first) bytes += problem_.apart_bytes;
@@ -40,7 +43,7 @@ class StageCosts {
   /// nothing, since only a row of it is read.
   double time(const SplitProblem::Node& node, Range range) const {
     if (range.empty()) return node.busy_bytes / node.compute;
-    if (!node.may_hold_layers || held_bytes(range) > node.room_bytes) return kNever;
+    if (!node.may_hold_layers || held_bytes(range, node.expert_bytes_max) > node.room_bytes) return kNever;
     const int64_t head = range.end == layers() ? problem_.head_bytes : 0;
     return (node.busy_bytes + static_cast<double>(at(read_, range.end) - at(read_, range.begin) + head)) /
            node.compute;
@@ -51,6 +54,7 @@ class StageCosts {
 
   const SplitProblem& problem_;
   std::vector<int64_t> held_;
+  std::vector<int64_t> experts_;
   std::vector<int64_t> read_;
 };
 
@@ -94,7 +98,9 @@ std::pair<double, std::vector<int64_t>> LeastSplit(const SplitProblem& problem, 
 
 }  // namespace
 
-int64_t SplitProblem::held_bytes(Range range) const { return StageCosts(*this).held_bytes(range); }
+int64_t SplitProblem::held_bytes(Range range, int64_t expert_bytes_max) const {
+  return StageCosts(*this).held_bytes(range, expert_bytes_max);
+}
 
 std::vector<int64_t> Apportion(int64_t total, const std::vector<double>& weights) {
   const double sum = std::accumulate(weights.begin(), weights.end(), 0.0);

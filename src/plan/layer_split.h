@@ -19,12 +19,14 @@ std::vector<int64_t> Apportion(int64_t total, const std::vector<double>& weights
 struct SplitProblem {
   static constexpr int64_t kUnlimited = std::numeric_limits<int64_t>::max();
   struct Layer {
-    int64_t held_bytes = 0;  ///< Weights and cache.
-    int64_t read_bytes = 0;  ///< Weights read per token.
+    int64_t held_bytes = 0;    ///< Weights and cache, without the routed experts that follow.
+    int64_t expert_bytes = 0;  ///< Of which a node holds Node::expert_bytes_max at most.
+    int64_t read_bytes = 0;    ///< Weights read per token.
   };
   struct Node {
     int64_t room_bytes = kUnlimited;
-    double compute = 1;     ///< > 0.
+    int64_t expert_bytes_max = kUnlimited;  ///< Of its layers' routed experts; the rest stays on its disk.
+    double compute = 1;                     ///< > 0.
     double busy_bytes = 0;  ///< Read per token for experts of any layers, whatever its own layers.
     bool may_hold_layers = true;
   };
@@ -36,8 +38,8 @@ struct SplitProblem {
   int64_t apart_bytes = 0;  ///< Of the last stage where it is not the first, too.
 
   /// Bytes that a stage of these layers holds, including the embedding if it is the first stage and the head
-  /// if it is the last.
-  int64_t held_bytes(Range range) const;
+  /// if it is the last. expert_bytes_max: as Node's.
+  int64_t held_bytes(Range range, int64_t expert_bytes_max = kUnlimited) const;
 };
 
 /// Layers per node, in order, of the best contiguous split that fits: the one whose slowest node takes the

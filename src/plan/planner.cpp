@@ -66,6 +66,8 @@ class Planner {
   absl::Status no_split_fits(const SplitProblem& problem) const;
   void set_stages(const std::vector<int64_t>& counts);
   absl::Status check_fit();
+  void note_disk(size_t node, const NodeCost& cost);
+  std::string or_from_disk() const;
 
   const ModelFacts& model_;
   const std::vector<NodeFacts>& nodes_;
@@ -78,7 +80,7 @@ absl::Status Planner::check_inputs() const {
   if (nodes_.empty()) return InvalidArgument("planner: no nodes; node 0 is the coordinator");
   for (const NodeFacts& node : nodes_) {
     const bool compute_ok = node.compute == 0 || (node.compute >= kComputeMin && node.compute <= kComputeMax);
-    if (node.memory_bytes < 0 || !compute_ok) {
+    if (node.memory_bytes < 0 || node.expert_memory_bytes < 0 || !compute_ok) {
       return InvalidArgument(
           "planner: node '{}' has memory {} B and compute {}: expected bytes >= 0, and 0 or {} to {}",
           node.name, node.memory_bytes, node.compute, kComputeMin, kComputeMax);
@@ -221,19 +223,21 @@ SplitProblem Planner::split_problem(bool compute_known) const {
     if (nodes_[i].memory_bytes > 0) {
       problem.nodes[i].room_bytes = nodes_[i].memory_bytes - request_.reserve_bytes;
     }
+    if (nodes_[i].expert_memory_bytes > 0) problem.nodes[i].expert_bytes_max = nodes_[i].expert_memory_bytes;
   }
   // An upper bound: nodes that get no layers are not stages.
   const auto stages = std::ranges::count_if(problem.nodes, &SplitProblem::Node::may_hold_layers);
   const int64_t slots = StateSlotsPerSequence(stages) * request_.sequences;
   if (plan_.mtp) problem.apart_bytes = model_.mtp_embed_bytes();
+  std::vector<int64_t> spread(nodes_.size(), 0);  // Bytes of experts, where they are not with their layers.
   for (size_t l = 0; l < model_.layers.size(); ++l) {
     const LayerFacts& layer = model_.layers[l];
     const int64_t kv = layer.kv_values_per_position * Bytes(request_.kv_dtype) * request_.kv_positions +
                        layer.state_bytes * slots;
     const int64_t active = std::min(model_.top_k, layer.experts) * layer.expert_bytes;
-    problem.layers.push_back(
-        {.held_bytes = layer.bytes + kv + (with_layer ? layer.experts * layer.expert_bytes : 0),
-         .read_bytes = layer.bytes + (with_layer ? active : 0)});
+    problem.layers.push_back({.held_bytes = layer.bytes + kv,
+                              .expert_bytes = with_layer ? layer.experts * layer.expert_bytes : 0,
+                              .read_bytes = layer.bytes + (with_layer ? active : 0)});
     if (plan_.mtp && l + 1 == model_.layers.size())
       problem.layers.back().held_bytes += MtpBytes(*model_.mtp, request_);
     for (const ExpertHolders& holders : plan_.experts[l]) {
@@ -242,10 +246,14 @@ SplitProblem Planner::split_problem(bool compute_known) const {
       for (SplitProblem::Node& node : problem.nodes) {
         const NodeId id{static_cast<int32_t>(&node - problem.nodes.data())};
         const bool copy = std::binary_search(holders.replicas.begin(), holders.replicas.end(), id);
-        if ((copy || &node == &owner) && node.room_bytes != SplitProblem::kUnlimited)
-          node.room_bytes -= layer.expert_bytes;
+        if (copy || &node == &owner) spread[static_cast<size_t>(id.value)] += layer.expert_bytes;
       }
     }
+  }
+  for (size_t i = 0; i < nodes_.size(); ++i) {
+    SplitProblem::Node& node = problem.nodes[i];
+    if (node.room_bytes != SplitProblem::kUnlimited)
+      node.room_bytes -= std::min(spread[i], node.expert_bytes_max);
   }
   return problem;
 }
@@ -273,7 +281,9 @@ absl::Status Planner::no_split_fits(const SplitProblem& problem) const {
   size_t last = nodes_.size() - 1;
   while (!holds_layers(last)) --last;
   const int64_t placed = std::accumulate(counts.begin(), counts.end(), int64_t{0});
-  const int64_t lack = problem.held_bytes({placed - counts[last], layers()}) - problem.nodes[last].room_bytes;
+  const int64_t lack =
+      problem.held_bytes({placed - counts[last], layers()}, problem.nodes[last].expert_bytes_max) -
+      problem.nodes[last].room_bytes;
   std::vector<std::string> rooms;
   for (size_t i = 0; i < nodes_.size(); ++i) {
     if (!holds_layers(i)) continue;
@@ -285,9 +295,9 @@ absl::Status Planner::no_split_fits(const SplitProblem& problem) const {
       "node "
       "in order takes as many layers as fit, layers [{}, {}) remain: node '{}' lacks {} ({} B). Add a node "
       "or "
-      "memory, spread the experts, use fewer cache positions, or choose a model of fewer bits",
+      "memory, spread the experts, use fewer cache positions, or choose a model of fewer bits{}",
       model_.name, FormatBytes(problem.held_bytes({0, layers()})), request_.kv_positions, Join(rooms, ", "),
-      placed, layers(), nodes_[last].name, FormatBytes(lack), lack);
+      placed, layers(), nodes_[last].name, FormatBytes(lack), lack, or_from_disk());
 }
 
 void Planner::set_stages(const std::vector<int64_t>& counts) {
@@ -300,8 +310,36 @@ void Planner::set_stages(const std::vector<int64_t>& counts) {
   SHOAL_CHECK_EQ(begin, layers());
 }
 
+/// What else a model with experts may do that does not fit.
+std::string Planner::or_from_disk() const {
+  if (model_.top_k == 0) return "";
+  return ". Or let a node keep part of its experts on its disk: --expert-memory SIZE of serve and worker "
+         "says how "
+         "much of them is in memory";
+}
+
+void Planner::note_disk(size_t node, const NodeCost& cost) {
+  if (cost.expert_disk_bytes == 0) return;
+  const double bytes = DiskBytesPerToken(plan_, model_, NodeId{static_cast<int32_t>(node)}, cost);
+  const double resident = static_cast<double>(cost.expert_bytes) /
+                          static_cast<double>(cost.expert_bytes + cost.expert_disk_bytes);
+  std::string time = "its disk was not measured (shoal profile)";
+  if (nodes_[node].disk_mbs > 0) {
+    time = fmt::format("{:.2f} s a token from its disk alone, at {:.0f} MB/s; predictions leave that out",
+                       bytes / (nodes_[node].disk_mbs * 1e6), nodes_[node].disk_mbs);
+  }
+  note(
+      "node '{}' has {} of {} of its experts in memory and reads the others when they are wanted: at a hit "
+      "rate of "
+      "{:.0f} %, as if all were picked alike, {} a token; {}",
+      nodes_[node].name, FormatBytes(cost.expert_bytes),
+      FormatBytes(cost.expert_bytes + cost.expert_disk_bytes), 100 * resident,
+      FormatBytes(static_cast<int64_t>(bytes)), time);
+}
+
 absl::Status Planner::check_fit() {
-  const std::vector<NodeCost> costs = NodeCosts(plan_, model_, {request_.kv_positions, request_.sequences});
+  const std::vector<NodeCost> costs =
+      NodeCosts(plan_, model_, {request_.kv_positions, request_.sequences}, nodes_);
   std::vector<std::string> unknown;
   std::vector<std::string> lacking;
   for (size_t i = 0; i < nodes_.size(); ++i) {
@@ -323,9 +361,10 @@ absl::Status Planner::check_fit() {
     return ResourceExhausted(
         "planner: {}. Use the strategy 'balanced', give it fewer layers or experts, use fewer cache "
         "positions, "
-        "add a node, or choose a model of fewer bits",
-        Join(lacking, "; "));
+        "add a node, or choose a model of fewer bits{}",
+        Join(lacking, "; "), or_from_disk());
   }
+  for (size_t i = 0; i < nodes_.size(); ++i) note_disk(i, costs[i]);
   if (!unknown.empty()) note("memory unknown, assumed unlimited: {}", Join(unknown, ", "));
   return absl::OkStatus();
 }

@@ -16,6 +16,7 @@ namespace {
 using ::testing::Contains;
 using ::testing::ElementsAre;
 using ::testing::HasSubstr;
+using ::testing::Not;
 
 /// Layers per node of the facts, by name; dropped nodes count as 0.
 std::vector<int64_t> Counts(const Plan& plan, const std::vector<NodeFacts>& nodes) {
@@ -348,6 +349,9 @@ RandomCase MakeCase(uint64_t seed) {
   c.request.coordinator_holds_layers = random.below(4) != 0;
   c.request.kv_positions = static_cast<int64_t>(random.below(4096));
   c.request.sequences = static_cast<int64_t>(random.below(4));
+  for (NodeFacts& node : c.nodes) {
+    if (random.below(3) == 0) node.expert_memory_bytes = static_cast<int64_t>(1 + random.below(40)) * kMiB;
+  }
   if (random.below(3) == 0) c.model.layers[0].state_bytes = static_cast<int64_t>(random.below(8)) * kMiB;
   return c;
 }
@@ -365,7 +369,7 @@ TEST(Planner, PlansOfRandomFactsAreValidFitAndAreReproducible) {
     ASSERT_TRUE(Validate(*plan, c.model).ok()) << seed;
     ASSERT_EQ(*plan, *MakePlan(c.model, c.nodes, c.request)) << seed;
     ASSERT_EQ(plan->nodes[0].name, "n0") << seed;
-    const auto costs = NodeCosts(*plan, c.model, {c.request.kv_positions, c.request.sequences});
+    const auto costs = NodeCosts(*plan, c.model, {c.request.kv_positions, c.request.sequences}, c.nodes);
     for (size_t i = 0; i < plan->nodes.size(); ++i) {
       const auto facts = std::find_if(c.nodes.begin(), c.nodes.end(),
                                       [&](const NodeFacts& n) { return n.name == plan->nodes[i].name; });
@@ -410,7 +414,8 @@ double SlowestStage(const SplitProblem& problem, const std::vector<int64_t>& spl
       read += static_cast<double>(problem.layers[static_cast<size_t>(l)].read_bytes);
     if (!range.empty() && range.end == std::ssize(problem.layers))
       read += static_cast<double>(problem.head_bytes);
-    if (!range.empty() && problem.held_bytes(range) > problem.nodes[i].room_bytes) return HUGE_VAL;
+    const SplitProblem::Node& node = problem.nodes[i];
+    if (!range.empty() && problem.held_bytes(range, node.expert_bytes_max) > node.room_bytes) return HUGE_VAL;
     slowest = std::max(slowest, read / problem.nodes[i].compute);
   }
   return slowest;
@@ -424,10 +429,14 @@ TEST(BalancedSplit, IsNeverSlowerThanAnyOtherSplitThatFits) {
                          .tied_head = random.below(2) == 0};
     for (uint64_t l = 0, n = 1 + random.below(8); l < n; ++l) {
       problem.layers.push_back({.held_bytes = static_cast<int64_t>(random.below(30)),
+                                .expert_bytes = static_cast<int64_t>(random.below(20)),
                                 .read_bytes = static_cast<int64_t>(random.below(30))});
     }
     for (uint64_t i = 0, n = 1 + random.below(3); i < n; ++i) {
       problem.nodes.push_back({.room_bytes = static_cast<int64_t>(random.below(150)),
+                               .expert_bytes_max = random.below(2) == 0
+                                                       ? SplitProblem::kUnlimited
+                                                       : static_cast<int64_t>(random.below(40)),
                                .compute = static_cast<double>(1 + random.below(5)),
                                .busy_bytes = static_cast<double>(random.below(10))});
     }
@@ -442,6 +451,33 @@ TEST(BalancedSplit, IsNeverSlowerThanAnyOtherSplitThatFits) {
       ASSERT_DOUBLE_EQ(SlowestStage(problem, *found), best) << seed;
     }
   }
+}
+
+TEST(Planner, ExpertsBeyondANodesMemoryForThemStayOnItsDisk) {
+  const ModelFacts model = MoeModel(5, 16);  // 50 MiB of layers, 10 of embedding and head, 64 of experts.
+  std::vector<NodeFacts> nodes = Nodes({80 * kMiB});
+  const auto refused = MakePlan(model, nodes, {});
+  EXPECT_EQ(refused.status().code(), absl::StatusCode::kResourceExhausted);
+  EXPECT_THAT(ToString(refused.status()), HasSubstr("--expert-memory"));
+  nodes[0].expert_memory_bytes = 16 * kMiB;
+  nodes[0].disk_mbs = 1000;
+  for (const auto strategy : {LayerStrategy::kBalanced, LayerStrategy::kUniform}) {
+    const auto plan = MakePlan(model, nodes, {.strategy = strategy});
+    ASSERT_TRUE(plan.ok()) << ToString(plan.status());
+    const NodeCost cost = NodeCosts(*plan, model, {}, nodes)[0];
+    EXPECT_EQ(cost.expert_bytes, 16 * kMiB);
+    EXPECT_EQ(cost.expert_disk_bytes, 48 * kMiB);
+    EXPECT_EQ(cost.total_bytes(), 76 * kMiB);
+    // 16 experts of a token, three of four of them on the disk.
+    EXPECT_DOUBLE_EQ(DiskBytesPerToken(*plan, model, NodeId{0}, cost), 12.0 * kMiB);
+    EXPECT_THAT(plan->notes,
+                Contains(HasSubstr("at a hit rate of 25 %, as if all were picked alike, 12.0 MiB a token; "
+                                   "0.01 s a token from its disk alone, at 1000 MB/s")));
+  }
+  nodes[0].expert_memory_bytes = 24 * kMiB;
+  EXPECT_FALSE(MakePlan(model, nodes, {}).ok());
+  EXPECT_THAT(ToString(MakePlan(DenseModel(9), Nodes({80 * kMiB}), {}).status()),
+              Not(HasSubstr("--expert-memory")));
 }
 
 TEST(BalancedSplit, IsTheMostEvenOfTheFastestSplits) {

@@ -80,8 +80,9 @@ Json ExpertsJson(const ComparedExperts& experts) {
 
 }  // namespace
 
-std::string PlanReport(const Plan& plan, const ModelFacts& model, const CacheSize& cache) {
-  const std::vector<NodeCost> costs = NodeCosts(plan, model, cache);
+std::string PlanReport(const Plan& plan, const ModelFacts& model, const CacheSize& cache,
+                       std::span<const NodeFacts> nodes) {
+  const std::vector<NodeCost> costs = NodeCosts(plan, model, cache, nodes);
   std::vector<std::vector<std::string>> rows = {
       {"node", "address", "layers", "experts", "weights", "cache", "total"}};
   for (size_t i = 0; i < plan.nodes.size(); ++i) {
@@ -107,8 +108,8 @@ std::string PlanReport(const Plan& plan, const ModelFacts& model, const CacheSiz
 }
 
 std::string PlanReportJson(const Plan& plan, const ModelFacts& model, const CacheSize& cache,
-                           const Comparison& comparison) {
-  const std::vector<NodeCost> costs = NodeCosts(plan, model, cache);
+                           const Comparison& comparison, std::span<const NodeFacts> facts) {
+  const std::vector<NodeCost> costs = NodeCosts(plan, model, cache, facts);
   Json nodes = Json::array();
   for (size_t i = 0; i < plan.nodes.size(); ++i) {
     const NodeId id{static_cast<int32_t>(i)};
@@ -122,6 +123,7 @@ std::string PlanReportJson(const Plan& plan, const ModelFacts& model, const Cach
                      {"expert_copies", slots},
                      {"layer_bytes", costs[i].layer_bytes},
                      {"expert_bytes", costs[i].expert_bytes},
+                     {"expert_disk_bytes", costs[i].expert_disk_bytes},
                      {"ends_bytes", costs[i].embedding_head_bytes},
                      {"weight_bytes", costs[i].weight_bytes()},
                      {"kv_bytes", costs[i].kv_bytes},
