@@ -16,6 +16,20 @@ using Json = nlohmann::ordered_json;
 
 constexpr int64_t kStatusMs = 700;  // A status page waits no longer for a node that is away.
 
+void AddExpertTier(const std::optional<ExpertTierStats>& tier, Json& node) {
+  if (!tier.has_value()) return;
+  node["expert_tier"] = {{"resident_bytes", tier->resident_bytes},
+                         {"total_bytes", tier->total_bytes},
+                         {"hits", tier->hits},
+                         {"misses", tier->misses},
+                         {"bytes_read", tier->bytes_read},
+                         {"packed_again", tier->packed_again},
+                         {"read_ahead", tier->ahead},
+                         {"read_ahead_used", tier->ahead_used},
+                         {"read_ahead_wasted", tier->ahead_wasted},
+                         {"wait_s", static_cast<double>(tier->wait_ns) * 1e-9}};
+}
+
 /// What a plan gives the member; nulls where no plan was made so far, or not for it.
 void AddPart(const Plan* plan, const std::string& name, Json& out) {
   const std::optional<NodeId> id = plan == nullptr ? std::nullopt : plan->find_node(name);
@@ -72,6 +86,7 @@ Json NodeJson(const Plan* plan, const MemberStatus& status, const std::vector<No
   AddCopies(said.copies, said.copies_bytes, out);
   out["steps"] = said.steps;
   out["expert_calls_served"] = said.expert_calls;
+  AddExpertTier(said.expert_tier, out);
   return out;
 }
 
@@ -111,6 +126,7 @@ void ApplyFacts(const std::vector<MemberStatus>& members, std::vector<NodeFacts>
     const WorkerFacts& facts = *members[i].facts;
     node.name = members[i].name;
     if (node.memory_bytes == 0) node.memory_bytes = facts.memory_bytes;
+    node.expert_memory_bytes = facts.expert_memory;
     if (node.compute == 0) node.compute = facts.threads;
     if (node.device.empty()) node.device = facts.device;
     FillRates(facts.rates, node);
@@ -154,6 +170,7 @@ std::string ClusterStatusJson(RemoteCluster& cluster, const PipelineEngine& engi
       }
       node["weight_bytes"] = bytes;
       node["weights_sent_bytes"] = cluster.weights_sent_bytes();
+      AddExpertTier(cluster.expert_tier(), node);
     }
     out["nodes"].push_back(std::move(node));
   }

@@ -48,6 +48,7 @@ struct BenchFlags {
   PlanCheck check;
   ComputeFlags compute;
   PackedCacheFlags packed_cache;
+  std::string expert_memory;
 };
 
 absl::StatusOr<std::string> CacheFolder(const BenchFlags& flags) {
@@ -330,6 +331,7 @@ absl::Status MeasureModel(BenchFlags& flags, const RooflineMeter& meter, BenchRe
                              std::max(kRowsPerStep, load_options.fill_chunk));
   options.profile = true;
   ASSIGN_OR_RETURN(options.packed_cache, flags.packed_cache.open());
+  ASSIGN_OR_RETURN(options.expert_memory, ParseExpertMemory(flags.expert_memory));
   report.isa = IsaName(options.isa);
 
   ASSIGN_OR_RETURN(const std::unique_ptr<LocalCluster> cluster,
@@ -447,6 +449,7 @@ Command AddBenchCommand(Flags root) {
       .needs(check);
   flags->compute.add_to(app);
   flags->packed_cache.add_to(app);
+  AddExpertMemoryOption(app, flags->expert_memory);
   app.require([flags] {
     const bool given = !flags->model.empty() || !flags->shape.empty() || flags->roofline || flags->check_plan;
     return given ? "" : "--model, --shape, --roofline or --check-plan";

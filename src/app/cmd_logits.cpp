@@ -20,6 +20,7 @@ struct LogitsFlags {
   int64_t chunk = 0;
   ComputeFlags compute;
   PackedCacheFlags cache;
+  std::string expert_memory;
   PlacementFlags placement;
 };
 
@@ -78,6 +79,7 @@ absl::Status Logits(const LogitsFlags& flags) {
                    LocalOptions(model, flags.placement, flags.compute, flags.transport));
   const auto positions = static_cast<int64_t>(request.ids.size()) + request.greedy;
   ASSIGN_OR_RETURN(options.packed_cache, flags.cache.open());
+  ASSIGN_OR_RETURN(options.expert_memory, ParseExpertMemory(flags.expert_memory));
   options.limits = LimitsFor(model.spec, options.plan, {positions, 1}, std::max<int64_t>(positions, 1));
   ProgressBar bar("loading");
   options.progress = [&bar](int64_t done, int64_t total) { bar.update(done, total); };
@@ -109,6 +111,7 @@ Command AddLogitsCommand(Flags root) {
                  "Between the nodes of a placement: inproc (default) or grpc");
   flags->compute.add_to(app);
   flags->cache.add_to(app);
+  AddExpertMemoryOption(app, flags->expert_memory);
   flags->placement.add_to(app, false);
   return {app, [flags] { return Logits(*flags); }};
 }

@@ -22,6 +22,7 @@ struct PlanFlags {
   bool json = false;
   CacheSize cache_size;
   std::string memory;
+  std::string expert_memory;
   std::string key_file;
   ComputeFlags compute;
   ProfileFlags profile;
@@ -58,9 +59,20 @@ absl::Status ConsiderWorkers(const PlanFlags& flags, Placement& placement) {
   return absl::OkStatus();
 }
 
+/// Of this node: what its experts may take, and how fast its disk is where that was measured.
+absl::Status ConsiderDisk(const PlanFlags& flags, Placement& placement) {
+  NodeFacts& own = placement.nodes[0];
+  ASSIGN_OR_RETURN(own.expert_memory_bytes, ParseExpertMemory(flags.expert_memory));
+  if (own.expert_memory_bytes == 0 || flags.profile.where == "off") return absl::OkStatus();
+  const absl::StatusOr<KeptProfile> kept = ProfileThisMachine(flags.compute, flags.profile, false);
+  if (kept.ok()) own.disk_mbs = kept->profile.disk_mbs;
+  return absl::OkStatus();
+}
+
 absl::Status ShowPlan(const PlanFlags& flags) {
   ASSIGN_OR_RETURN(Placement placement, ReadPlacement(flags.placement, flags.compute));
   RETURN_IF_ERROR(ConsiderWorkers(flags, placement));
+  RETURN_IF_ERROR(ConsiderDisk(flags, placement));
   ASSIGN_OR_RETURN(const OpenedModel model, OpenModel(flags.model, placement.model_name));
   ReadExpertUse(model.facts, placement);
   placement.request.kv_positions = flags.cache_size.positions;
@@ -69,8 +81,9 @@ absl::Status ShowPlan(const PlanFlags& flags) {
   const CacheSize cache =
       DefaultCacheSize(plan, model.facts, placement.nodes, model.spec.max_positions, flags.cache_size);
   const Comparison comparison = CompareStrategies(model.facts, placement.nodes, placement.request, plan);
-  const std::string text = flags.json ? PlanReportJson(plan, model.facts, cache, comparison)
-                                      : PlanReport(plan, model.facts, cache) + ComparisonText(comparison);
+  const std::string text =
+      flags.json ? PlanReportJson(plan, model.facts, cache, comparison, placement.nodes)
+                 : PlanReport(plan, model.facts, cache, placement.nodes) + ComparisonText(comparison);
   std::fputs(text.c_str(), stdout);
   if (!text.ends_with('\n')) std::fputc('\n', stdout);
   return absl::OkStatus();
@@ -85,6 +98,7 @@ Command AddPlanCommand(Flags root) {
   app.add_flag("--json", flags->json, "For scripts; the \"plan\" in it is a plan file");
   AddCacheSizeOptions(app, flags->cache_size);
   app.add_option("--memory", flags->memory, "This node's memory for weights and cache, such as 8GiB");
+  AddExpertMemoryOption(app, flags->expert_memory);
   app.add_option("--key-file", flags->key_file, "File with the cluster's key, to ask the workers");
   flags->compute.add_to(app);
   flags->profile.add_to(app);

@@ -32,6 +32,7 @@ struct RunFlags {
   bool ignore_eos = false;
   ComputeFlags compute;
   PackedCacheFlags cache;
+  std::string expert_memory;
   PlacementFlags placement;
   SpeculationFlags speculation;
 };
@@ -157,6 +158,7 @@ absl::Status Run(const RunFlags& flags) {
                    LocalOptions(model, flags.placement, flags.compute, flags.transport));
   options.plan.mtp = flags.speculation.uses_mtp() && model.facts.mtp.has_value();
   ASSIGN_OR_RETURN(options.packed_cache, flags.cache.open());
+  ASSIGN_OR_RETURN(options.expert_memory, ParseExpertMemory(flags.expert_memory));
   const auto prompt_tokens = static_cast<int64_t>(request.prompt.size());
   options.limits = LimitsFor(model.spec, options.plan,
                              {std::min(model.spec.max_positions, prompt_tokens + flags.max_tokens), 1}, 512);
@@ -223,6 +225,7 @@ Command AddRunCommand(Flags root) {
   flags->speculation.add_to(app);
   flags->compute.add_to(app);
   flags->cache.add_to(app);
+  AddExpertMemoryOption(app, flags->expert_memory);
   flags->placement.add_to(app, false);
   return {app, [flags] { return Run(*flags); }};
 }

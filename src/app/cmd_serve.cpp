@@ -247,6 +247,7 @@ absl::Status CheckFlags(const ServeFlags& flags, int64_t models) {
           flags.listen, models);
     }
   }
+  RETURN_IF_ERROR(ParseExpertMemory(flags.expert_memory).status());
   if (flags.memory.empty()) return absl::OkStatus();
   return ParseBytes(flags.memory).status();
 }
@@ -481,6 +482,7 @@ Command AddServeCommand(Flags root) {
                  "(shoal ring)")
       .range(0, 4095);
   app.add_option("--memory", flags->memory, "This node's memory for weights and cache, such as 8GiB");
+  AddExpertMemoryOption(app, flags->expert_memory);
   app.add_option("--key-file", flags->key_file, "File with the cluster's key; all nodes need the same");
   app.add_flag("--insecure", flags->insecure,
                "Work with nodes beyond this machine without a key: whoever reaches their ports may use them");

@@ -29,6 +29,7 @@ struct WorkerFlags {
   int rank = -1;
   std::vector<std::string> model_roots;
   std::string memory;
+  std::string expert_memory;
   std::string key_file;
   bool insecure = false;
   int rest_port = -1;
@@ -78,6 +79,7 @@ absl::StatusOr<WorkerNode::Options> OptionsOf(const WorkerFlags& flags) {
   if (!flags.memory.empty()) {
     ASSIGN_OR_RETURN(options.memory_bytes, ParseBytes(flags.memory));
   }
+  ASSIGN_OR_RETURN(options.expert_memory, ParseExpertMemory(flags.expert_memory));
   ASSIGN_OR_RETURN(options.isa, flags.compute.chosen_isa());
   ASSIGN_OR_RETURN(options.cpus, flags.compute.chosen_cpus());
   options.threads = flags.compute.chosen_threads();
@@ -127,7 +129,8 @@ absl::Status RunWorker(const WorkerFlags& flags) {
                                                                 .threads = options.threads,
                                                                 .cpus = options.cpus,
                                                                 .isa = options.isa,
-                                                                .packed_cache = options.packed_cache}}));
+                                                                .packed_cache = options.packed_cache,
+                                                                .expert_memory = options.expert_memory}}));
     LogInfo("expert REST API on http://{}:{}", flags.rest_host, rest->port());
   }
   ASSIGN_OR_RETURN(const std::unique_ptr<WorkerNode> worker,
@@ -162,6 +165,7 @@ Command AddWorkerCommand(Flags root) {
       "fetched from the coordinator");
   app.add_option("--memory", flags->memory,
                  "For weights and cache, such as 8GiB (default: what is available now, less a tenth)");
+  AddExpertMemoryOption(app, flags->expert_memory);
   app.add_option("--key-file", flags->key_file, "File with the cluster's key; all nodes need the same");
   app.add_flag("--insecure", flags->insecure,
                "Listen beyond loopback without a key: whoever reaches the port may use it");

@@ -135,6 +135,11 @@ struct WeightsCacheFlags {
   absl::StatusOr<std::shared_ptr<FetchedModels>> open(const std::string& node) const;
 };
 
+/// --expert-memory: what routed experts may take of a node's memory.
+void AddExpertMemoryOption(Flags app, std::string& size);
+/// 0, for all that there are, where it is empty. InvalidArgument: not a size.
+absl::StatusOr<int64_t> ParseExpertMemory(const std::string& size);
+
 /// --weights-rate: bytes per second that this process sends of weights.
 void AddWeightsRateOption(Flags app, std::string& rate);
 /// 0 where it is empty. InvalidArgument: not a size, or less than 64 KiB.

@@ -47,9 +47,10 @@ absl::StatusOr<int> BankExpertService::initialize(std::span<const int32_t> exper
   const std::lock_guard lock(mutex_);
   backend_
       .enter_thread();  // As in compute(): this thread works, too, and memory is near to who touches it first.
-  ASSIGN_OR_RETURN(std::unique_ptr<NodeModel> node,
-                   NodeModel::Load(model.weights, {.layers = {}, .experts = std::move(held)}, backend_,
-                                   nullptr, options_.packed_cache));
+  ASSIGN_OR_RETURN(
+      std::unique_ptr<NodeModel> node,
+      NodeModel::Load(model.weights, {.layers = {}, .experts = std::move(held)}, backend_, nullptr,
+                      {.cache = options_.packed_cache, .expert_memory = options_.expert_memory}));
   ASSIGN_OR_RETURN(std::unique_ptr<BackendSession> session, node->held().open({}));
   session_ = std::move(session);  // Before the weights that the old one runs on go.
   node_ = std::move(node);

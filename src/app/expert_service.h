@@ -27,6 +27,7 @@ class BankExpertService final : public ExpertService {
     std::vector<int> cpus;  ///< As for ThreadPool.
     Isa isa = Isa::kReference;
     std::shared_ptr<const PackedCache> packed_cache;  ///< nullptr: none.
+    int64_t expert_memory = 0;                        ///< As BackendLoad's.
   };
   explicit BankExpertService(Options options);
 

@@ -252,7 +252,7 @@ CacheSize DefaultCacheSize(const Plan& plan, const ModelFacts& model, const std:
   }
   if (asked.sequences == 0) size.sequences = kSequences;
   // Of one block, and of one sequence's states.
-  const std::vector<NodeCost> costs = NodeCosts(plan, model, {kBlockPositions, 1});
+  const std::vector<NodeCost> costs = NodeCosts(plan, model, {kBlockPositions, 1}, nodes);
   const auto for_each_room = [&](auto visit) {
     for (const NodeFacts& node : nodes) {
       const std::optional<NodeId> id =

@@ -29,6 +29,7 @@ struct ServeFlags {
   std::string join_listen;  ///< Where workers join; empty: nowhere.
   std::string registry;     ///< Where workers find that; empty: nowhere.
   std::string memory;
+  std::string expert_memory;
   std::string key_file;
   bool insecure = false;
   bool take_over = false;

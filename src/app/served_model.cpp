@@ -10,7 +10,6 @@
 #include "base/status.h"
 #include "base/text.h"
 #include "cluster/model_locator.h"
-#include "exec/shard_overlap.h"
 #include "kv/block_pool.h"
 
 namespace shoal {
@@ -147,6 +146,8 @@ absl::StatusOr<Placement> ServedModel::configure(const DeclaredModel& declared, 
     placement.request.strategy = LayerStrategy::kFastest;
   RETURN_IF_ERROR(DescribeThisNode(placement, flags_.compute, flags_.memory,
                                    placement.nodes.size() > 1 || joins ? &flags_.profile : nullptr));
+  ASSIGN_OR_RETURN(expert_memory_, ParseExpertMemory(flags_.expert_memory));
+  placement.nodes[0].expert_memory_bytes = expert_memory_;
   ASSIGN_OR_RETURN(
       listen_,
       WithPortOffset(flags_.listen.empty() ? placement.coordinator_address : flags_.listen, port_offset));
@@ -267,6 +268,7 @@ absl::Status ServedModel::start_cluster(ServingPlace& place) {
     ASSIGN_OR_RETURN(options.cpus, flags_.compute.chosen_cpus());
     ASSIGN_OR_RETURN(options.isa, flags_.compute.chosen_isa());
     ASSIGN_OR_RETURN(options.packed_cache, flags_.cache.open());
+    options.expert_memory = expert_memory_;
     ASSIGN_OR_RETURN(options.kv_disk, flags_.kv_disk.open(options.members.front().name));
     place.host = RemoteCluster::MakeHost(options);
   }
@@ -312,12 +314,10 @@ std::optional<Replan> ServedModel::wants_replan() {
 
 absl::Status ServedModel::check_beside(const Plan& now, const StepLimits& limits,
                                        const NodeShard& next) const {
-  const auto bytes = [this](const NodeShard& shard) {
-    return ShardBytes(model_.spec, model_.footprint, shard);
-  };
   const NodeShard held = ShardOf(now, Plan::kCoordinator);
-  const int64_t more = bytes(next) - bytes(Common(held, next));
-  const int64_t all = bytes(held) + CacheBytes(model_.facts, held, now.kv_dtype, limits) + more;
+  const int64_t more = BytesBeside(model_.spec, model_.footprint, held, next, expert_memory_);
+  const int64_t all = ShardBytes(model_.spec, model_.footprint, held, expert_memory_) +
+                      CacheBytes(model_.facts, held, now.kv_dtype, limits) + more;
   const int64_t memory = planner_->own_memory();
   if (memory <= 0 || all <= memory) return absl::OkStatus();  // 0: unknown.
   return ResourceExhausted(

@@ -129,6 +129,7 @@ class ServedModel final : public LoadedModel {
   std::string node_name(NodeId node) const;
 
   const ServeFlags& flags_;
+  int64_t expert_memory_ = 0;  ///< As BackendLoad's.
   std::shared_ptr<const ExpertStats>
       kept_stats_;      ///< Of --expert-stats, as it was at the start: plans go by these.
   std::string listen_;  ///< As of the flag, or the cluster file.

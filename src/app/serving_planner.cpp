@@ -386,7 +386,8 @@ void ServingPlanner::opens(const Plan& plan) const {
   if (options_.ledger == nullptr) return;
   const CacheSize size = cache_of(plan);
   std::map<std::string, int64_t> taken;
-  const std::vector<NodeCost> costs = NodeCosts(plan, options_.model, {size.positions, size.sequences});
+  const std::vector<NodeCost> costs =
+      NodeCosts(plan, options_.model, {size.positions, size.sequences}, nodes());
   for (size_t i = 0; i < costs.size(); ++i) taken[plan.nodes[i].name] = costs[i].total_bytes();
   taken[options_.placement.nodes.front().name] += options_.beside_bytes;
   for (const KvBuddy& buddy : buddies(plan)) taken[plan.node(buddy.keeper).name] += buddy.bytes_max;

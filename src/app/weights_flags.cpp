@@ -49,6 +49,20 @@ absl::StatusOr<std::shared_ptr<FetchedModels>> WeightsCacheFlags::open(const std
   return nullptr;
 }
 
+void AddExpertMemoryOption(Flags app, std::string& size) {
+  app.add_option("--expert-memory", size,
+                 "Of the routed experts that a node holds, so many bytes at most are in its memory, such as "
+                 "8GiB; the "
+                 "others are read from its disk when a token wants them (default: all are in memory)")
+      .envname("SHOAL_EXPERT_MEMORY");
+}
+
+absl::StatusOr<int64_t> ParseExpertMemory(const std::string& size) {
+  if (size.empty() || size == "0") return 0;
+  const absl::StatusOr<int64_t> bytes = ParseBytes(size);
+  return bytes.ok() ? bytes : Annotate(bytes.status(), "--expert-memory");
+}
+
 void AddWeightsRateOption(Flags app, std::string& rate) {
   app.add_option("--weights-rate", rate,
                  "Bytes per second that are sent of weights at most, such as 100MiB (default: no limit)");

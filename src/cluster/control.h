@@ -47,6 +47,9 @@ struct WorkerFacts {
   int64_t fetched_bytes = 0;       ///< Of weights that it fetches now; what was there is included.
   int64_t fetch_total_bytes = 0;   ///< 0: it fetches none.
   int64_t weights_sent_bytes = 0;  ///< To others, since its start.
+  int64_t expert_memory = 0;       ///< As BackendLoad's.
+  std::optional<ExpertTierStats>
+      expert_tier;                   ///< Of all models together; nothing where all experts are in memory.
   int64_t copied_bytes = 0;        ///< Of its cache, that its buddy took in the open session.
   int64_t copies = 0;              ///< Blocks and states of other nodes' caches that it keeps.
   int64_t copies_bytes = 0;

@@ -160,6 +160,38 @@ absl::StatusOr<JoinAnswer> FromProto(const v1::JoinReply& reply) {
   return JoinAnswer{reply.coordinator(), reply.address(), std::chrono::milliseconds(reply.lease_ms())};
 }
 
+namespace {
+
+v1::ExpertTier ToProto(const ExpertTierStats& stats) {
+  v1::ExpertTier tier;
+  tier.set_resident_bytes(stats.resident_bytes);
+  tier.set_total_bytes(stats.total_bytes);
+  tier.set_hits(stats.hits);
+  tier.set_misses(stats.misses);
+  tier.set_bytes_read(stats.bytes_read);
+  tier.set_packed_again(stats.packed_again);
+  tier.set_ahead(stats.ahead);
+  tier.set_ahead_used(stats.ahead_used);
+  tier.set_ahead_wasted(stats.ahead_wasted);
+  tier.set_wait_ns(stats.wait_ns);
+  return tier;
+}
+
+ExpertTierStats FromProto(const v1::ExpertTier& tier) {
+  return {.resident_bytes = tier.resident_bytes(),
+          .total_bytes = tier.total_bytes(),
+          .hits = tier.hits(),
+          .misses = tier.misses(),
+          .bytes_read = tier.bytes_read(),
+          .packed_again = tier.packed_again(),
+          .ahead = tier.ahead(),
+          .ahead_used = tier.ahead_used(),
+          .ahead_wasted = tier.ahead_wasted(),
+          .wait_ns = tier.wait_ns()};
+}
+
+}  // namespace
+
 v1::DescribeReply ToProto(const WorkerFacts& facts) {
   v1::DescribeReply reply;
   reply.set_name(facts.name);
@@ -184,6 +216,8 @@ v1::DescribeReply ToProto(const WorkerFacts& facts) {
   reply.set_fetched_bytes(facts.fetched_bytes);
   reply.set_fetch_total_bytes(facts.fetch_total_bytes);
   reply.set_weights_sent_bytes(facts.weights_sent_bytes);
+  reply.set_expert_memory(facts.expert_memory);
+  if (facts.expert_tier.has_value()) *reply.mutable_expert_tier() = ToProto(*facts.expert_tier);
   if (facts.rates.has_value()) {
     v1::ThreadRates* rates = reply.mutable_rates();
     rates->set_threads(static_cast<uint32_t>(facts.rates->threads));
@@ -219,6 +253,8 @@ WorkerFacts FromProto(const v1::DescribeReply& reply) {
   facts.fetched_bytes = reply.fetched_bytes();
   facts.fetch_total_bytes = reply.fetch_total_bytes();
   facts.weights_sent_bytes = reply.weights_sent_bytes();
+  facts.expert_memory = std::max<int64_t>(reply.expert_memory(), 0);
+  if (reply.has_expert_tier()) facts.expert_tier = FromProto(reply.expert_tier());
   if (reply.has_rates()) {
     const v1::ThreadRates& rates = reply.rates();
     facts.rates = ThreadRates{.threads = static_cast<int32_t>(rates.threads()),

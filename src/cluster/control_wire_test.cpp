@@ -194,6 +194,19 @@ TEST(ControlWire, AWorkersStateArrivesAsItWasSentAndAnUnknownOneIsIdle) {
   EXPECT_EQ(FromProto(reply).state, WorkerState::kIdle);
 }
 
+TEST(ControlWire, WhatAWorkerTellsOfItsExpertsArrives) {
+  WorkerFacts facts;
+  EXPECT_FALSE(FromProto(ToProto(facts)).expert_tier.has_value());
+  facts.expert_memory = 1 << 20;
+  facts.expert_tier = ExpertTierStats{1, 2, 3, 4, 5, 6, 7, 8, 9, 10};
+  const WorkerFacts arrived = FromProto(ToProto(facts));
+  EXPECT_EQ(arrived.expert_tier, facts.expert_tier);
+  EXPECT_EQ(arrived.expert_memory, facts.expert_memory);
+  v1::DescribeReply reply;
+  reply.set_expert_memory(-5);
+  EXPECT_EQ(FromProto(reply).expert_memory, 0);
+}
+
 TEST(ControlWire, RatesArriveAsTheyWereSentAndImpossibleOnesNotAtAll) {
   WorkerFacts facts;
   EXPECT_FALSE(FromProto(ToProto(facts)).rates.has_value());

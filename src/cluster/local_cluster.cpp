@@ -45,6 +45,7 @@ LocalCluster::LocalCluster(Options options) : options_(std::move(options)), host
     };
   }
   host.packed_cache = options_.packed_cache;
+  host.expert_memory = options_.expert_memory;
   host.executors = HostThreads::kOneForEach;  // Stages of a pipeline compute at the same time.
   host.profile = options_.profile;
   host.hook = options_.hook;

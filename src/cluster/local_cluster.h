@@ -41,6 +41,7 @@ class LocalCluster final : public SessionHost {
     bool profile = false;  ///< Keep a StepProfile of every node.
     LayerHook hook;        ///< Of every node, on its executor's thread. May be empty.
     std::shared_ptr<const PackedCache> packed_cache;  ///< nullptr: none.
+    int64_t expert_memory = 0;                        ///< Of each node, as BackendLoad's.
     std::shared_ptr<DiskStore> kv_disk;               ///< For all nodes; nullptr: none.
     LoadProgress progress;  ///< Over all nodes' tensors, one node after the other. May be empty.
   };
@@ -52,6 +53,8 @@ class LocalCluster final : public SessionHost {
   absl::Status open(const Plan& plan, PipelineEngine& engine) override;
   void close(PipelineEngine& engine, const absl::Status& why) override;
 
+  /// Of the nodes.
+  const NodeHost& host() const { return *host_; }
   const NodeModel& model(NodeId node) const { return *host_->model(hosted(node)); }
   /// Where the node's executor spent its time, over all sessions; nullptr where nobody asked for it.
   const StepProfile* profile(NodeId node) const { return host_->profile(hosted(node)); }

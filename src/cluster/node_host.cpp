@@ -260,10 +260,12 @@ absl::Status NodeHost::prepare(const HostedNode& node, std::shared_ptr<const Res
   }
   ASSIGN_OR_RETURN(std::shared_ptr<NodeModel> model,
                    NodeModel::Load(std::move(weights), std::move(shard), *hosted->backend, progress,
-                                   options_.packed_cache, [this, node] {
-                                     const std::lock_guard lock(mutex_);
-                                     return to_load_.contains(node);
-                                   }));
+                                   {.cache = options_.packed_cache,
+                                    .expert_memory = options_.expert_memory,
+                                    .beside_until = [this, node] {
+                                      const std::lock_guard lock(mutex_);
+                                      return to_load_.contains(node);
+                                    }}));
   LogInfo("loaded beside a session: {}, {} experts", model->load_stats().text(),
           model->held().expert_count());
   const std::lock_guard lock(mutex_);
@@ -307,9 +309,10 @@ absl::Status NodeHost::load(const HostedNode& node, std::shared_ptr<const Resolv
     hosted->backend = std::move(backend);
     if (options_.profile) hosted->profile = std::make_unique<StepProfile>();
   }
-  ASSIGN_OR_RETURN(std::unique_ptr<NodeModel> model,
-                   NodeModel::Load(std::move(weights), std::move(shard), *hosted->backend, progress,
-                                   options_.packed_cache));
+  ASSIGN_OR_RETURN(
+      std::unique_ptr<NodeModel> model,
+      NodeModel::Load(std::move(weights), std::move(shard), *hosted->backend, progress,
+                      {.cache = options_.packed_cache, .expert_memory = options_.expert_memory}));
   LogInfo("loaded {}, {} experts", model->load_stats().text(), model->held().expert_count());
   const std::lock_guard lock(mutex_);
   hosted->model = std::move(model);
@@ -491,6 +494,7 @@ std::vector<NodeHost::NodeReport> NodeHost::report() const {
     if (node->model != nullptr) {
       report.weight_bytes = node->model->bytes();
       report.load = node->model->load_stats();
+      report.expert_tier = node->model->held().expert_tier();
     }
     if (node->session != nullptr) {
       report.stats = node->session->stats();

@@ -51,6 +51,7 @@ class NodeHost {
     /// The backend of a node, made when it is first loaded.
     std::function<std::unique_ptr<Backend>(const HostedNode&)> make_backend;
     std::shared_ptr<const PackedCache> packed_cache;  ///< nullptr: none.
+    int64_t expert_memory = 0;                        ///< As BackendLoad's, of each model.
     std::shared_ptr<DiskStore> kv_disk;               ///< For all nodes; nullptr: none.
     HostThreads executors = HostThreads::kOne;        ///< With kOne all backends ask for the same CPU.
     bool profile = false;                             ///< Keep a StepProfile of every node.
@@ -141,6 +142,7 @@ class NodeHost {
     HostedNode node;
     int64_t weight_bytes = 0;  ///< Packed; 0 while it loads.
     LoadStats load;
+    std::optional<ExpertTierStats> expert_tier;  ///< Of a model whose experts are not all in memory.
     uint64_t session = 0;      ///< 0: none is open, or it has ended.
     NodeSession::Stats stats;  ///< Of the session that is open.
     CopyOutbox::Stats copied;  ///< What its buddy took in the session.

@@ -60,7 +60,15 @@ std::shared_ptr<NodeHost> RemoteCluster::MakeHost(const Options& options) {
   return std::make_shared<NodeHost>(NodeHost::Options{
       .make_backend = [cpu](const HostedNode&) { return std::make_unique<CpuBackend>(cpu); },
       .packed_cache = options.packed_cache,
+      .expert_memory = options.expert_memory,
       .kv_disk = options.kv_disk});
+}
+
+std::optional<ExpertTierStats> RemoteCluster::expert_tier() const {
+  for (const NodeHost::NodeReport& report : host_->report()) {
+    if (report.node == own_node()) return report.expert_tier;
+  }
+  return std::nullopt;
 }
 
 absl::StatusOr<std::unique_ptr<RemoteCluster>> RemoteCluster::Start(Options options) {

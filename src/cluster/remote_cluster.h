@@ -54,6 +54,7 @@ class RemoteCluster final : public SessionHost, public CacheGiver {
     bool insecure = false;                            ///< Listens beyond loopback without a key.
     bool take_over = false;                           ///< Takes workers that serve another coordinator.
     std::shared_ptr<const PackedCache> packed_cache;  ///< For node 0's shard; nullptr: none.
+    int64_t expert_memory = 0;                        ///< Of node 0, as BackendLoad's.
     std::shared_ptr<DiskStore> kv_disk;               ///< For node 0's share of the KV cache; nullptr: none.
     bool send_weights = true;                         ///< Offers its tensors to workers without model files.
     std::shared_ptr<ByteRate> weights_rate;           ///< Of what it sends of them; nullptr: no limit.
@@ -92,6 +93,8 @@ class RemoteCluster final : public SessionHost, public CacheGiver {
   std::map<std::string, LinkStats> link_stats() const;
   /// Tensors that workers without model files got from this process.
   int64_t weights_sent_bytes() const { return shelf_.bytes_sent(); }
+  /// Of this process's own node; nothing where all of its experts are in memory.
+  std::optional<ExpertTierStats> expert_tier() const;
   /// Buddies of the session that is open, or was last, by the name of the node whose copies they keep.
   struct Buddy {
     std::string name;

@@ -35,6 +35,7 @@ WorkerNode::WorkerNode(Options options)
                    CpuBackend::Options{options_.isa, options_.threads, options_.cpus});
              },
              .packed_cache = options_.packed_cache,
+             .expert_memory = options_.expert_memory,
              .kv_disk = options_.kv_disk}),
       shelf_(std::make_shared<ByteRate>(options_.weights_rate)) {
   if (options_.fetched == nullptr) return;
@@ -78,6 +79,7 @@ WorkerFacts WorkerNode::describe() {
   facts.isa = std::string(IsaName(options_.isa));
   facts.threads = options_.threads;
   facts.memory_bytes = options_.memory_bytes;
+  facts.expert_memory = options_.expert_memory;
   facts.resident_bytes = ResidentBytes();
   facts.rates = options_.rates;
   facts.instance = instance_;
@@ -90,6 +92,9 @@ WorkerFacts WorkerNode::describe() {
   bool serving = false;
   for (const NodeHost::NodeReport& node : host_.report()) {
     facts.weight_bytes += node.weight_bytes;
+    if (node.expert_tier.has_value()) {
+      facts.expert_tier = facts.expert_tier.value_or(ExpertTierStats{}) + *node.expert_tier;
+    }
     facts.copied_bytes += node.copied.bytes;
     facts.copies += node.copies.places;
     facts.copies_bytes += node.copies.bytes;
@@ -164,15 +169,16 @@ absl::Status WorkerNode::check_order(const OpenedModel& model, const Plan& plan,
   RETURN_IF_ERROR(named(Validate(plan, model.facts)));
   RETURN_IF_ERROR(named(CheckLimits(limits, model.spec)));
   if (options_.memory_bytes <= 0) return absl::OkStatus();
-  const int64_t weights = ShardBytes(model.spec, model.footprint, shard);
+  const int64_t weights = ShardBytes(model.spec, model.footprint, shard, options_.expert_memory);
   const int64_t cache = CacheBytes(model.facts, shard, plan.kv_dtype, limits);
   if (weights <= options_.memory_bytes && cache <= options_.memory_bytes - weights) return absl::OkStatus();
   return ResourceExhausted(
       "worker '{}': its shard of the model takes {} and its share of the cache {} ({} KV positions, {} "
       "states), "
-      "it may use {} (--memory)",
+      "it may use {} (--memory){}",
       options_.name, FormatBytes(weights), FormatBytes(cache), int64_t{limits.blocks} * kBlockPositions,
-      limits.state_slots, FormatBytes(options_.memory_bytes));
+      limits.state_slots, FormatBytes(options_.memory_bytes),
+      model.facts.top_k == 0 ? "" : ". --expert-memory lets it keep part of its experts on its disk");
 }
 
 void WorkerNode::bound_copies(const Held& held, int64_t cache_bytes,
@@ -254,7 +260,7 @@ absl::StatusOr<WorkerNode::Source> WorkerNode::fetch(const PrepareOrder& order, 
   int64_t to_load = 0;
   const auto check = [&](const OpenedModel& model) -> absl::Status {
     RETURN_IF_ERROR(check_order(model, order.plan, shard, order.limits));
-    to_load = ShardBytes(model.spec, model.footprint, shard);
+    to_load = ShardBytes(model.spec, model.footprint, shard, options_.expert_memory);
     return absl::OkStatus();
   };
   absl::StatusOr<WorkerWeights::Fetched> fetched = weights_->fetch(
@@ -273,9 +279,8 @@ absl::StatusOr<WorkerNode::Source> WorkerNode::fetch(const PrepareOrder& order, 
 
 absl::StatusOr<int64_t> WorkerNode::check_beside(const std::string& model_hash, const OpenedModel& model,
                                                  const NodeShard& shard) const {
-  const auto bytes = [&model](const NodeShard& of) { return ShardBytes(model.spec, model.footprint, of); };
   const NodeShard& now = host_.model(hosted(model_hash))->shard();
-  const int64_t more = bytes(shard) - bytes(Common(now, shard));
+  const int64_t more = BytesBeside(model.spec, model.footprint, now, shard, options_.expert_memory);
   int64_t taken = more;
   for (const auto& [hash, held] : held_) {
     taken += held.weight_bytes + held.cache_bytes + (hash == model_hash ? 0 : held.next_bytes);
@@ -405,7 +410,7 @@ absl::StatusOr<int64_t> WorkerNode::load(const PrepareOrder& order, Source sourc
   OpenedModel& model = source.model;
   ASSIGN_OR_RETURN(std::vector<WeightSample> samples, check_weights(order, model, shard));
   Held held{.samples = std::move(samples),
-            .weight_bytes = ShardBytes(model.spec, model.footprint, shard),
+            .weight_bytes = ShardBytes(model.spec, model.footprint, shard, options_.expert_memory),
             .cache_bytes = CacheBytes(model.facts, shard, order.plan.kv_dtype, order.limits),
             .ordered_by = order.giver.id};
   make_room(order.model_hash, held.weight_bytes + held.cache_bytes);

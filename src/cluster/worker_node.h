@@ -32,6 +32,7 @@ class WorkerNode final : public WorkerControl, public CacheGiver {
     std::string listen;                    ///< HOST:PORT; port 0 picks one.
     std::vector<std::string> model_roots;  ///< Models are loaded from below these only.
     int64_t memory_bytes = 0;              ///< For weights and cache.
+    int64_t expert_memory = 0;             ///< Of it, as BackendLoad's, for each model.
     std::optional<ThreadRates> rates;      ///< Of its threads, where they were measured.
     int threads = 1;
     std::vector<int> cpus;  ///< Where they stay; empty: wherever the system puts them.
