@@ -76,8 +76,8 @@ class NodeHost {
   void drop(const HostedNode& node);
   /// Gives back what was prepared, but not taken.
   void drop_prepared(const HostedNode& node);
-  /// Of the cache that the node's last session left, gives back what a session of these layers and limits has no use
-  /// for: weights may need the memory first. Nothing where a session is open.
+  /// Of the cache that the node's last session left, gives back blocks and slots behind these limits, or all where it has
+  /// none of these layers: weights may need the memory first. Nothing where a session is open.
   void trim_kept(const HostedNode& node, Range layers, const StepLimits& limits);
 
   /// What one node is told of a session that it takes part in.
