@@ -272,7 +272,7 @@ absl::Status ReadSharding(const ConfigCursor& root, const std::vector<Device>& d
   if (!root.has("sharding")) return absl::OkStatus();
   ASSIGN_OR_RETURN(const ConfigCursor sharding, root.at("sharding"));
   RETURN_IF_ERROR(sharding.expect_keys(
-      {"strategy", "custom_proportions", "layers", "experts", "objective", "use_nodes"}));
+      {"strategy", "custom_proportions", "layers", "experts", "objective", "use_nodes", "wire"}));
   const bool has_proportions = sharding.has("custom_proportions");
   const bool has_layers = sharding.has("layers");
   if (has_proportions) request.strategy = LayerStrategy::kCustom;
@@ -299,6 +299,13 @@ absl::Status ReadSharding(const ConfigCursor& root, const std::vector<Device>& d
     const auto use = ParseNodeUse(word);
     if (!use.ok()) return cursor.error(Message(use.status()));
     request.node_use = *use;
+  }
+  if (sharding.has("wire")) {
+    ASSIGN_OR_RETURN(const ConfigCursor cursor, sharding.at("wire"));
+    ASSIGN_OR_RETURN(const std::string word, cursor.text());
+    const auto wire = ParseWireDtype(word);
+    if (!wire.ok()) return cursor.error(Message(wire.status()));
+    request.wire_dtype = *wire;
   }
   if ((request.strategy == LayerStrategy::kCustom) != has_proportions) {
     return sharding.error(

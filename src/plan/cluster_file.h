@@ -49,6 +49,7 @@ struct ClusterFile {
 ///   sharding
 ///     strategy               as in planner.h; default "fastest", or what the lists below imply
 ///     objective, use_nodes   as --objective and --use-nodes
+///     wire                   as --wire: exact (default), f16, q8
 ///     custom_proportions     one per device
 ///     layers                 layers per device
 ///     experts                a text as for --experts, or {strategy*, over_nodes, seed, replicas,

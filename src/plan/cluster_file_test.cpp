@@ -106,14 +106,18 @@ TEST(ClusterFile, WithoutASectionThePlannerChoosesAndRatesMayBeDeclared) {
         R"({"devices": [{"device_id": "a", "role": "coordinator"}], "sharding": )" + sharding + "}",
         ConfigSyntax::kJson);
   };
-  const auto asked = with(R"({"objective": "ttft", "use_nodes": "best", "experts": "round_robin"})");
+  const auto asked =
+      with(R"({"objective": "ttft", "use_nodes": "best", "experts": "round_robin", "wire": "q8"})");
   ASSERT_TRUE(asked.ok()) << ToString(asked.status());
   EXPECT_EQ(asked->request.objective, Objective::kTtft);
   EXPECT_EQ(asked->request.node_use, NodeUse::kBest);
   EXPECT_TRUE(asked->request.experts.asked);
+  EXPECT_EQ(asked->request.wire_dtype, Plan::WireDtype::kQ8);
   EXPECT_THAT(Message(with(R"({"objective": "latencies"})").status()),
               HasSubstr("sharding.objective: objective 'latencies' is unknown; did you mean latency?"));
   EXPECT_THAT(Message(with(R"({"use_nodes": "some"})").status()), HasSubstr("sharding.use_nodes"));
+  EXPECT_THAT(Message(with(R"({"wire": "q9"})").status()),
+              HasSubstr("sharding.wire: wire format 'q9': expected exact or f16 or q8"));
 }
 
 TEST(ClusterFile, JsonAndYamlGiveTheSameNodesAndRequest) {

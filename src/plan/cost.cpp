@@ -2,8 +2,10 @@
 
 #include <algorithm>
 #include <optional>
+#include <cmath>
 
 #include "base/check.h"
+#include "plan/rounding.h"
 
 namespace shoal {
 
@@ -73,21 +75,24 @@ std::vector<NodeCost> NodeCosts(const Plan& plan, const ModelFacts& model, const
 TokenCost DecodeCost(const Plan& plan, const ModelFacts& model) {
   SHOAL_CHECK_EQ(plan.layers(), std::ssize(model.layers));
   constexpr int64_t kIdBytes = 4;
-  constexpr int64_t kRowValueBytes = 4;     // f32 rows, between stages and to the owners of experts.
-  constexpr int64_t kSumValueBytes = 8;     // Sums of experts: int64 in at most 8 byte planes.
   constexpr int64_t kRoutingBytes = 4 + 4;  // Expert id and weight.
+  const auto of_row = [&](double value_bytes) {
+    return static_cast<int64_t>(std::ceil(static_cast<double>(model.hidden) * value_bytes));
+  };
+  const int64_t row_bytes = of_row(RowValueBytes(plan.wire_dtype));
+  const int64_t sums_bytes = of_row(SumValueBytes(plan.wire_dtype));
   TokenCost cost;
   if (plan.first_node() != Plan::kCoordinator) {
     ++cost.hops;
     cost.bytes += kIdBytes;
   }
   cost.hops += std::ssize(plan.stages) - 1;
-  cost.bytes += (std::ssize(plan.stages) - 1) * model.hidden * kRowValueBytes;
+  cost.bytes += (std::ssize(plan.stages) - 1) * row_bytes;
   for (int32_t layer = 0; layer < plan.layers(); ++layer) {
     const int64_t owners = std::ssize(plan.remote_owners(LayerId{layer}));
     const int64_t calls = std::min<int64_t>(owners, model.top_k);
     cost.expert_calls += calls;
-    cost.bytes += calls * model.hidden * (kRowValueBytes + kSumValueBytes);
+    cost.bytes += calls * (row_bytes + sums_bytes);
     if (calls > 0) cost.bytes += model.top_k * kRoutingBytes;
   }
   if (plan.last_node() != Plan::kCoordinator) {

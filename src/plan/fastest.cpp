@@ -9,6 +9,7 @@
 #include "plan/cost.h"
 #include "plan/expert_placement.h"
 #include "plan/fastest_split.h"
+#include "plan/rounding.h"
 
 namespace shoal {
 namespace {
@@ -112,7 +113,8 @@ void Candidate::add_memory(int64_t stages, SplitTimes& times) const {
 
 void Candidate::add_layer(const Machines& machines, const PlanLoad& load, size_t layer,
                           SplitTimes& times) const {
-  const PlanTypes types{request_.activations == Plan::Activations::kInt8, Bytes(request_.kv_dtype)};
+  const PlanTypes types{request_.activations == Plan::Activations::kInt8, Bytes(request_.kv_dtype),
+                        request_.wire_dtype};
   const bool moe = model_->layers[layer].experts > 0;
   for (size_t i = 0; i < nodes_->size(); ++i) {
     SplitTimes::Node& node = times.nodes[i];
@@ -139,8 +141,10 @@ void Candidate::add_layer(const Machines& machines, const PlanLoad& load, size_t
 
 SplitTimes Candidate::times(const Machines& machines, const PlanLoad& load, int64_t stages) const {
   const size_t count = nodes_->size();
-  const PlanTypes types{request_.activations == Plan::Activations::kInt8, Bytes(request_.kv_dtype)};
-  const double row_bytes = load.rows * static_cast<double>(model_->hidden) * sizeof(float);
+  const PlanTypes types{request_.activations == Plan::Activations::kInt8, Bytes(request_.kv_dtype),
+                        request_.wire_dtype};
+  const double row_bytes =
+      load.rows * static_cast<double>(model_->hidden) * RowValueBytes(request_.wire_dtype);
   SplitTimes times;
   times.nodes.resize(count);
   times.embed_bytes = model_->embed_bytes;

@@ -89,7 +89,7 @@ absl::Status ValidateExperts(const Plan& plan) {
 }
 
 /// Words of the enums, by value.
-constexpr std::array<std::string_view, 1> kWireNames = {"f32"};
+constexpr std::array<std::string_view, 3> kWireNames = {"exact", "f16", "q8"};
 constexpr std::array<std::string_view, 2> kActivationNames = {"int8", "f32"};
 constexpr std::array<std::string_view, 3> kKvNames = {"f16", "bf16", "f32"};
 
@@ -109,7 +109,8 @@ std::string_view Name(Plan::Activations activations) {
 }
 std::string_view Name(Plan::KvDtype dtype) { return kKvNames[static_cast<size_t>(dtype)]; }
 absl::StatusOr<Plan::WireDtype> ParseWireDtype(std::string_view text) {
-  return ParseWord<Plan::WireDtype>("wire dtype", text, kWireNames);
+  if (text == "f32") return Plan::WireDtype::kExact;
+  return ParseWord<Plan::WireDtype>("wire format", text, kWireNames);
 }
 absl::StatusOr<Plan::Activations> ParseActivations(std::string_view text) {
   return ParseWord<Plan::Activations>("activations", text, kActivationNames);

@@ -38,8 +38,9 @@ struct ExpertHolders {
 };
 
 struct Plan {
-  /// The dtype of rows between stages and experts. f32, which is lossless, is the only one so far.
-  enum class WireDtype : uint8_t { kF32 };
+  /// How rows travel between stages, to experts and back: exactly, as f32 (and sums as integers), or rounded: as f16,
+  /// or as int8 with scales (numeric/row_format.h). Rounded rows make bits depend on the placement.
+  enum class WireDtype : uint8_t { kExact, kF16, kQ8 };
   /// Activations of quantized matmuls: int8 per group, or f32 (slow; an oracle for tests).
   enum class Activations : uint8_t { kInt8, kF32 };
   enum class KvDtype : uint8_t { kF16, kBF16, kF32 };
@@ -47,7 +48,7 @@ struct Plan {
   Epoch epoch{1};
   std::string model_name;
   std::string model_hash;  ///< Empty in a hand-written plan; then it is not compared.
-  WireDtype wire_dtype = WireDtype::kF32;
+  WireDtype wire_dtype = WireDtype::kExact;
   Activations activations = Activations::kInt8;
   KvDtype kv_dtype = KvDtype::kF16;
   bool mtp =
@@ -85,11 +86,12 @@ struct Plan {
   bool operator==(const Plan&) const = default;
 };
 
-std::string_view Name(Plan::WireDtype dtype);
+std::string_view Name(Plan::WireDtype dtype);          ///< "exact", "f16", "q8": the values of --wire.
 std::string_view Name(Plan::Activations activations);  ///< "int8", "f32": the values of --activations.
 std::string_view Name(Plan::KvDtype dtype);            ///< "f16", "bf16", "f32": the values of --kv-dtype.
 /// Return InvalidArgument, which lists the known words, for any other text.
-absl::StatusOr<Plan::WireDtype> ParseWireDtype(std::string_view text);
+absl::StatusOr<Plan::WireDtype> ParseWireDtype(
+    std::string_view text);  ///< "f32", as plan files say, is exact.
 absl::StatusOr<Plan::Activations> ParseActivations(std::string_view text);
 absl::StatusOr<Plan::KvDtype> ParseKvDtype(std::string_view text);
 int Bytes(Plan::KvDtype dtype);

@@ -252,11 +252,13 @@ std::string PlanToJson(const Plan& plan) {
   if (!plan.model_hash.empty()) model["hash"] = plan.model_hash;
   model["layers"] = plan.layers();
   const std::string kv = fmt::format("  \"kv_dtype\": \"{}\"", Name(plan.kv_dtype));
+  const bool exact = plan.wire_dtype == Plan::WireDtype::kExact;
+  const std::string_view wire = exact ? "f32" : Name(plan.wire_dtype);
   const std::vector<std::string> parts = {
       fmt::format("  \"format\": \"{}\"", kFormat),
       fmt::format("  \"epoch\": {}", plan.epoch),
       fmt::format("  \"model\": {}", OneLine(model)),
-      fmt::format("  \"wire_dtype\": \"{}\"", Name(plan.wire_dtype)),
+      fmt::format("  \"wire_dtype\": \"{}\"", wire),
       fmt::format("  \"activations\": \"{}\"", Name(plan.activations)),
       plan.mtp ? kv + ",\n  \"mtp\": true" : kv,
       Block("nodes", nodes),

@@ -2,6 +2,7 @@
 
 #include <gmock/gmock.h>
 
+#include <algorithm>
 #include <filesystem>
 #include <fstream>
 
@@ -9,6 +10,7 @@
 #include "plan/cost.h"
 #include "plan/plan_test_models.h"
 #include "plan/planner.h"
+#include "plan/rounding.h"
 #include "plan/spare.h"
 
 namespace shoal {
@@ -111,6 +113,79 @@ TEST(Plan, RejectsThePlanOfAnotherModel) {
   EXPECT_THAT(ToString(Validate(plan, MoeModel(4, 4))), HasSubstr("it has 3 layers, the model 'moe' has 4"));
 }
 
+/// Three stages of six layers, with experts on the nodes that run them or over all nodes.
+Plan RoundedPlan(Plan::WireDtype wire, std::vector<int64_t> split, ExpertStrategy experts, int replicas = 0) {
+  PlanRequest request{.strategy = LayerStrategy::kSplit, .split = std::move(split)};
+  request.experts = {.strategy = experts, .replicas = replicas};
+  request.wire_dtype = wire;
+  return *MakePlan(MoeModel(6, 4), Nodes({0, 0, 0}), request);
+}
+
+TEST(Rounding, NamesWhatDecidesBitsAndNothingElse) {
+  using Wire = Plan::WireDtype;
+  constexpr auto kWith = ExpertStrategy::kWithLayer;
+  const std::string q8 = RoundingsOf(RoundedPlan(Wire::kQ8, {2, 2, 2}, kWith));
+  EXPECT_FALSE(q8.empty());
+  EXPECT_EQ(RoundingsOf(RoundedPlan(Wire::kExact, {2, 2, 2}, kWith)), "");
+  EXPECT_EQ(RoundingsOf(RoundedPlan(Wire::kQ8, {6, 0, 0}, kWith)), "");  // Nothing travels.
+  EXPECT_NE(RoundingsOf(RoundedPlan(Wire::kF16, {2, 2, 2}, kWith)), q8);
+  EXPECT_NE(RoundingsOf(RoundedPlan(Wire::kQ8, {2, 1, 3}, kWith)), q8);
+  const std::string spread = RoundingsOf(RoundedPlan(Wire::kQ8, {2, 2, 2}, ExpertStrategy::kRoundRobin));
+  EXPECT_NE(spread, q8);
+  EXPECT_NE(RoundingsOf(RoundedPlan(Wire::kQ8, {6, 0, 0}, ExpertStrategy::kRoundRobin)), "");
+  // A copy on the node that runs the layer is used there; on another node it is not.
+  EXPECT_NE(RoundingsOf(RoundedPlan(Wire::kQ8, {2, 2, 2}, ExpertStrategy::kRoundRobin, 1)), spread);
+  Plan other = RoundedPlan(Wire::kQ8, {2, 2, 2}, ExpertStrategy::kRoundRobin);
+  other.epoch = Epoch{9};
+  for (PlanNode& node : other.nodes) node.name += "-again";
+  EXPECT_EQ(RoundingsOf(other), spread);
+}
+
+TEST(Rounding, IsSaidInTheNotesOnce) {
+  Plan plan = RoundedPlan(Plan::WireDtype::kQ8, {2, 2, 2}, ExpertStrategy::kWithLayer);
+  const auto noted = [&] {
+    return std::ranges::count_if(plan.notes, [](const std::string& note) {
+      return note.find("depend on this placement") != std::string::npos;
+    });
+  };
+  EXPECT_EQ(noted(), 1);
+  NoteRounding(plan);
+  EXPECT_EQ(noted(), 1);
+  plan = RoundedPlan(Plan::WireDtype::kExact, {2, 2, 2}, ExpertStrategy::kWithLayer);
+  EXPECT_EQ(noted(), 0);
+}
+
+TEST(Rounding, NobodyStandsInForAnOwner) {
+  for (const auto& [wire, serves] :
+       {std::pair{Plan::WireDtype::kExact, true}, std::pair{Plan::WireDtype::kQ8, false}}) {
+    const Plan plan = RoundedPlan(wire, {6, 0, 0}, ExpertStrategy::kContiguous, 1);
+    EXPECT_EQ(ServesWithout(plan, {false, true, false}), serves) << Name(wire);
+  }
+}
+
+TEST(Rounding, ATokenSendsTheBytesOfTheFormat) {
+  const ModelFacts model = MoeModel(6, 4);
+  const auto bytes = [&](Plan::WireDtype wire, ExpertStrategy experts) {
+    return DecodeCost(RoundedPlan(wire, {2, 2, 2}, experts), model).bytes;
+  };
+  const int64_t ids = 4;  // Of the result.
+  EXPECT_EQ(bytes(Plan::WireDtype::kExact, ExpertStrategy::kWithLayer), 2 * 4 * model.hidden + ids);
+  EXPECT_EQ(bytes(Plan::WireDtype::kF16, ExpertStrategy::kWithLayer), 2 * 2 * model.hidden + ids);
+  EXPECT_EQ(bytes(Plan::WireDtype::kQ8, ExpertStrategy::kWithLayer), 2 * model.hidden * 34 / 32 + ids);
+  EXPECT_LT(bytes(Plan::WireDtype::kQ8, ExpertStrategy::kRoundRobin),
+            bytes(Plan::WireDtype::kExact, ExpertStrategy::kRoundRobin) / 4);
+}
+
+TEST(PlanJson, TheFormatOfRowsIsKept) {
+  for (const Plan::WireDtype wire : {Plan::WireDtype::kExact, Plan::WireDtype::kF16, Plan::WireDtype::kQ8}) {
+    Plan plan = SmallPlan();
+    plan.wire_dtype = wire;
+    const auto read = PlanFromJson(PlanToJson(plan));
+    ASSERT_TRUE(read.ok()) << ToString(read.status());
+    EXPECT_EQ(*read, plan);
+  }
+}
+
 TEST(PlanJson, WritesTheSameTextForTheSamePlan) {
   EXPECT_EQ(PlanToJson(SmallPlan()), R"({
   "format": "shoal-plan-1",
@@ -172,6 +247,8 @@ TEST(PlanJson, ErrorsNameThePlace) {
   EXPECT_THAT(ErrorWith("\"epoch\": 1", "\"epoch\": -1"), HasSubstr("epoch: expected a whole number from 0"));
   EXPECT_THAT(ErrorWith("\"epoch\": 1", "\"epoch\": 1.5"), HasSubstr("got the number 1.5"));
   EXPECT_THAT(ErrorWith("shoal-plan-1", "shoal-plan-9"), HasSubstr("expected \"shoal-plan-1\""));
+  EXPECT_THAT(ErrorWith("\"wire_dtype\": \"f32\"", "\"wire_dtype\": \"q4\""),
+              HasSubstr("wire format 'q4': expected exact or f16 or q8"));
   EXPECT_THAT(ErrorWith("\"int8\"", "\"int7\""), HasSubstr("activations 'int7': expected int8 or f32"));
   EXPECT_THAT(ErrorWith("{\"node\":\"n1\",\"layers\":[1,3]}", "{\"node\":\"nl\",\"layers\":[1,3]}"),
               HasSubstr("stages[1].node: no node has the name 'nl'; did you mean n0?"));

@@ -12,6 +12,7 @@
 #include "plan/fastest.h"
 #include "plan/layer_split.h"
 #include "plan/placed_by_use.h"
+#include "plan/rounding.h"
 
 namespace shoal {
 namespace {
@@ -408,11 +409,9 @@ absl::StatusOr<Plan> PlanAsAsked(const ModelFacts& model, const std::vector<Node
   return Planner(model, nodes, balanced).make();
 }
 
-}  // namespace
-
 // A head that only drafts keeps no model from being served.
-absl::StatusOr<Plan> MakePlan(const ModelFacts& model, const std::vector<NodeFacts>& nodes,
-                              const PlanRequest& request) {
+absl::StatusOr<Plan> PlanWithOrWithoutMtp(const ModelFacts& model, const std::vector<NodeFacts>& nodes,
+                                          const PlanRequest& request) {
   absl::StatusOr<Plan> plan = PlanAsAsked(model, nodes, request);
   if (!absl::IsResourceExhausted(plan.status()) || !request.uses_mtp(model)) return plan;
   PlanRequest without = request;
@@ -421,6 +420,15 @@ absl::StatusOr<Plan> MakePlan(const ModelFacts& model, const std::vector<NodeFac
   if (!smaller.ok()) return plan;
   smaller->notes.push_back("the head for multi-token prediction is left out: there is no room for it");
   return smaller;
+}
+
+}  // namespace
+
+absl::StatusOr<Plan> MakePlan(const ModelFacts& model, const std::vector<NodeFacts>& nodes,
+                              const PlanRequest& request) {
+  ASSIGN_OR_RETURN(Plan plan, PlanWithOrWithoutMtp(model, nodes, request));
+  NoteRounding(plan);
+  return plan;
 }
 
 }  // namespace shoal

@@ -88,7 +88,7 @@ struct PlanRequest {
   int64_t reserve_bytes = 0;  ///< Memory that each node keeps free for everything else.
 
   Epoch epoch{1};
-  Plan::WireDtype wire_dtype = Plan::WireDtype::kF32;
+  Plan::WireDtype wire_dtype = Plan::WireDtype::kExact;
   Plan::Activations activations = Plan::Activations::kInt8;
   Plan::KvDtype kv_dtype = Plan::KvDtype::kF16;
   bool mtp = false;  ///< Plan::mtp, of a model that has such a head.

@@ -5,6 +5,7 @@
 #include <map>
 
 #include "base/check.h"
+#include "plan/rounding.h"
 
 namespace shoal {
 namespace {
@@ -26,8 +27,7 @@ constexpr double kServeS = 20e-6;
 /// Weights are read while others are multiplied, but not quite: t^4 = read^4 + multiply^4.
 constexpr double kOverlapPower = 4;
 
-constexpr double kRowValueBytes = 4;
-constexpr double kSumValueBytes = 8;
+constexpr double kIdBytes = 4;
 constexpr double kFrameBytes = 128;
 
 WorkTime Overlap(double read_s, double multiply_s) {
@@ -211,8 +211,8 @@ ExchangeTime ExchangeOf(const ModelFacts& model, const Machines& machines, const
     const double serve_s =
         ExpertTime(model, layer, machines.rates(owner), rows, shares[owner], types).seconds() +
         asked * kServeS;
-    const double there_s = machines.message_s(home, owner, rows_there * width * kRowValueBytes);
-    const double back_s = machines.message_s(owner, home, rows_there * width * kSumValueBytes);
+    const double there_s = machines.message_s(home, owner, rows_there * width * RowValueBytes(types.wire));
+    const double back_s = machines.message_s(owner, home, rows_there * width * SumValueBytes(types.wire));
     longest_s = std::max(longest_s, asked * (there_s + back_s) + serve_s);
     exchange.serve_s[owner] = serve_s;
     none *= 1 - asked;
@@ -225,7 +225,7 @@ Predictor::Predictor(const Plan& plan, const ModelFacts& model, const Machines& 
     : plan_(plan),
       model_(model),
       machines_(machines),
-      types_{plan.activations == Plan::Activations::kInt8, Bytes(plan.kv_dtype)} {
+      types_{plan.activations == Plan::Activations::kInt8, Bytes(plan.kv_dtype), plan.wire_dtype} {
   SHOAL_CHECK_EQ(plan.layers(), std::ssize(model.layers));
   SHOAL_CHECK_EQ(plan.nodes.size(), machines.size());
   for (const auto& row : plan.experts) {
@@ -241,13 +241,13 @@ Predictor::Predictor(const Plan& plan, const ModelFacts& model, const Machines& 
 StepTime Predictor::step(const PlanLoad& load) const {
   StepTime time;
   time.nodes.resize(plan_.nodes.size());
-  const double row_bytes = load.rows * static_cast<double>(model_.hidden) * kRowValueBytes;
+  const double row_bytes = load.rows * static_cast<double>(model_.hidden) * RowValueBytes(plan_.wire_dtype);
   size_t at = 0;  // The coordinator.
   for (const PlanStage& stage : plan_.stages) {
     const auto node = static_cast<size_t>(stage.node.value);
     StepTime::Stage& own = time.nodes[node];
     const bool first = &stage == &plan_.stages.front();
-    time.hops_s += machines_.message_s(at, node, first ? load.rows * kRowValueBytes : row_bytes);
+    time.hops_s += machines_.message_s(at, node, first ? load.rows * kIdBytes : row_bytes);
     at = node;
     own.work += StageOverhead();
     for (int64_t l = stage.layers.begin; l < stage.layers.end; ++l) {
@@ -264,7 +264,7 @@ StepTime Predictor::step(const PlanLoad& load) const {
     }
     if (&stage == &plan_.stages.back()) own.work += HeadTime(model_, machines_.rates(node), load, types_);
   }
-  time.hops_s += machines_.message_s(at, 0, load.sampled * kRowValueBytes);
+  time.hops_s += machines_.message_s(at, 0, load.sampled * kIdBytes);
   return time;
 }
 

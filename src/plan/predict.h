@@ -78,10 +78,11 @@ struct WorkTime {
   WorkTime& operator+=(const WorkTime& other);
 };
 
-/// How activations and the cache of a plan are kept, which decides rates and bytes.
+/// How activations and the cache of a plan are kept and rows travel, which decides rates and bytes.
 struct PlanTypes {
   bool int8 = true;
   int kv_bytes = 2;
+  Plan::WireDtype wire = Plan::WireDtype::kExact;
 };
 
 /// Everything of a layer but its routed experts: weights, attention, norms.

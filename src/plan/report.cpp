@@ -7,6 +7,7 @@
 #include "plan/compare.h"
 #include "plan/cost.h"
 #include "plan/id_list.h"
+#include "plan/rounding.h"
 #include "plan/text_table.h"
 
 namespace shoal {
@@ -78,6 +79,12 @@ Json ExpertsJson(const ComparedExperts& experts) {
   return json;
 }
 
+/// What a token would send at most if rows were exact.
+int64_t ExactBytes(Plan plan, const ModelFacts& model) {
+  plan.wire_dtype = Plan::WireDtype::kExact;
+  return DecodeCost(plan, model).bytes;
+}
+
 }  // namespace
 
 std::string PlanReport(const Plan& plan, const ModelFacts& model, const CacheSize& cache,
@@ -103,6 +110,13 @@ std::string PlanReport(const Plan& plan, const ModelFacts& model, const CacheSiz
   text += fmt::format(
       "\nper token: at most {} messages ({} hops, {} expert calls, {} results) and {} between nodes\n",
       cost.messages(), cost.hops, cost.expert_calls, cost.results, FormatBytes(cost.bytes));
+  if (!RoundingsOf(plan).empty()) {
+    text += fmt::format(
+        "rows travel as {}: {} a token at most, {} where they are exact; what that costs in exactness is "
+        "measured by "
+        "`shoal eval --plan FILE`, with what `shoal plan --json` prints\n",
+        Name(plan.wire_dtype), FormatBytes(cost.bytes), FormatBytes(ExactBytes(plan, model)));
+  }
   for (const std::string& note : plan.notes) text += fmt::format("- {}\n", note);
   return text;
 }
@@ -141,6 +155,10 @@ std::string PlanReportJson(const Plan& plan, const ModelFacts& model, const Cach
                    {"expert_calls_max", cost.expert_calls},
                    {"results", cost.results},
                    {"bytes_max", cost.bytes}}}};
+  if (!RoundingsOf(plan).empty()) {
+    report["per_token"]["wire"] = Name(plan.wire_dtype);
+    report["per_token"]["bytes_max_exact"] = ExactBytes(plan, model);
+  }
   report["strategies"] = Json::array();
   for (const ComparedPlan& other : comparison.plans) report["strategies"].push_back(StrategyJson(other));
   report["experts"] = Json::array();
