@@ -10,6 +10,7 @@
 #include "exec/shard_overlap.h"
 #include "kv/block_key.h"
 #include "kv/block_pool.h"
+#include "plan/rounding.h"
 
 namespace shoal {
 namespace {
@@ -150,11 +151,25 @@ int64_t CacheBytes(const ModelFacts& model, const NodeShard& shard, Plan::KvDtyp
   return static_cast<int64_t>(std::min<__int128>(bytes, INT64_MAX));
 }
 
+RowFormat RowFormatOf(const Plan& plan) {
+  switch (plan.wire_dtype) {
+    case Plan::WireDtype::kExact:
+      return RowFormat::kExact;
+    case Plan::WireDtype::kF16:
+      return RowFormat::kF16;
+    case Plan::WireDtype::kQ8:
+      return RowFormat::kQ8;
+  }
+  return RowFormat::kExact;
+}
+
 BlockKey CachesKeyOf(const Plan& plan, const NodeModel& model) {
   const std::string& weights = model.checkpoint().content_identity();
   const std::string numerics = model.backend().numerics_class();
   std::vector<std::string_view> bits = {weights, numerics, Name(plan.kv_dtype), Name(plan.activations)};
   if (plan.mtp) bits.emplace_back("mtp");  // The last stage's blocks have a layer more.
+  const std::string roundings = RoundingsOf(plan);
+  if (!roundings.empty()) bits.push_back(roundings);
   return CachesKey(bits);
 }
 

@@ -11,6 +11,7 @@
 #include "exec/stage_runner.h"
 #include "loading/footprint.h"
 #include "models/spec.h"
+#include "numeric/row_format.h"
 #include "plan/facts.h"
 #include "plan/plan.h"
 
@@ -49,8 +50,11 @@ int64_t BytesBeside(const ModelSpec& spec, const Footprint& footprint, const Nod
 int64_t CacheBytes(const ModelFacts& model, const NodeShard& shard, Plan::KvDtype dtype,
                    const StepLimits& limits);
 
+/// How rows of the plan travel between nodes.
+RowFormat RowFormatOf(const Plan& plan);
+
 /// CachesKey of what the nodes of a plan cache: of the weights as this node has them, the numerics class, the dtype of
-/// the cache, and the activations.
+/// the cache, and the activations; where rows are rounded on their way, also of the placement, which then decides bits.
 BlockKey CachesKeyOf(const Plan& plan, const NodeModel& model);
 
 /// What a scheduler may count on, of nodes with these limits, which all have the model and the numerics class of

@@ -336,7 +336,8 @@ void NodeSession::serve_experts(NodeId from, const Frame& frame) {
 }
 
 absl::Status NodeSession::compute_experts(const Frame& frame, Frame& reply) {
-  RETURN_IF_ERROR(DecodeExpertRequest(frame, request_));
+  const RowFormat format = RowFormatOf(options_.plan);
+  RETURN_IF_ERROR(DecodeExpertRequest(frame, request_, format));
   const auto rows = static_cast<int64_t>(frame.header.rows);
   const ModelSpec& spec = options_.model->spec();
   if (frame.header.cols != spec.width || rows > options_.limits.rows_max || frame.header.layer.value < 0 ||
@@ -357,7 +358,7 @@ absl::Status NodeSession::compute_experts(const Frame& frame, Frame& reply) {
   const int64_t begin_ns = NowNs();
   RETURN_IF_ERROR(compute_->run_experts(frame.header.layer, request_.rows, request_.calls, acc));
   calls_served_ += request_.calls.size();
-  reply = EncodeExpertReply(frame.header, request_.ticket, NowNs() - begin_ns, acc);
+  reply = EncodeExpertReply(frame.header, request_.ticket, NowNs() - begin_ns, acc, format);
   return absl::OkStatus();
 }
 

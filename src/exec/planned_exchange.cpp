@@ -8,10 +8,12 @@
 #include "base/status.h"
 #include "base/text.h"
 #include "compute/expert_bank.h"
+#include "exec/model_facts.h"
 #include "exec/step_codec.h"
 #include "numeric/byte_planes.h"
 #include "numeric/fixed_sum.h"
 #include "wire/payload.h"
+#include "wire/row_codec.h"
 
 namespace shoal {
 namespace {
@@ -30,12 +32,64 @@ std::span<const T> Flat(const T* data, int64_t n) {
   return {data, static_cast<size_t>(n)};
 }
 
+/// Sums of 31 terms below 2^18 are below it, with what rounding adds; as fixed point it is below 2^63.
+constexpr float kSumLimit = 0x1p23f;
+
+absl::Status ReadLossyRequest(PayloadReader& in, const FrameHeader& header, RowFormat format,
+                              ExpertMessage& request) {
+  const auto rows = static_cast<int64_t>(header.rows);
+  const auto cols = static_cast<int64_t>(header.cols);
+  const uint64_t count = uint64_t{header.rows} * header.cols;
+  if (count > in.remaining()) {  // So what is allocated is 4 times the bytes that have come at most.
+    return InvalidArgument("expert_request.rows: {} values as {} do not fit the {} bytes left", count,
+                           Name(format), in.remaining());
+  }
+  request.decoded.resize(count);
+  const MatView<float> x(request.decoded.data(), rows, cols);
+  request.rows.x = x;
+  return ReadRows(in, "expert_request.rows", format, x);
+}
+
+/// Rounds sums to `format`.
+void WriteLossySums(PayloadWriter& out, RowFormat format, MatView<const int64_t> acc, FrameHeader& header) {
+  std::vector<float> sums(static_cast<size_t>(acc.rows * acc.cols));
+  for (size_t i = 0; i < sums.size(); ++i) sums[i] = FloatFromFixed(acc.data[i]);
+  WriteRows(out, format, MatView<const float>(sums.data(), acc.rows, acc.cols), header);
+}
+
+/// As fixed point, which is exact but for what lies below its unit.
+absl::Status ReadLossySums(PayloadReader& in, RowFormat format, Arena& scratch, MatView<int64_t> sums) {
+  const MatView<float> rows = scratch.allocate_rows<float>(sums.rows, sums.cols);
+  RETURN_IF_ERROR(ReadRows(in, "expert_reply.rows", format, rows));
+  for (int64_t i = 0; i < sums.rows * sums.cols; ++i) {
+    if (!(rows.data[i] > -kSumLimit && rows.data[i] < kSumLimit)) {
+      return InvalidArgument("expert_reply.rows: expected sums below 2^23 in magnitude, got {}",
+                             rows.data[i]);
+    }
+    sums.data[i] = FixedFromFloat(rows.data[i]);
+  }
+  return absl::OkStatus();
+}
+
+absl::Status ReadExactSums(PayloadReader& in, MatView<int64_t> sums) {
+  ASSIGN_OR_RETURN(const uint8_t width, in.u8("expert_reply.width"));
+  if (width < kBytePlanesMin || width > kBytePlanesMax) {
+    return InvalidArgument("expert_reply.width: expected {} to {}, got {}", kBytePlanesMin, kBytePlanesMax,
+                           width);
+  }
+  const int64_t count = sums.rows * sums.cols;
+  ASSIGN_OR_RETURN(const auto planes,
+                   in.array<uint8_t>("expert_reply.rows", static_cast<uint64_t>(count) * width));
+  DecodeBytePlanes(planes.data(), count, width, sums.data);
+  return absl::OkStatus();
+}
+
 }  // namespace
 
-Frame EncodeExpertRequest(Epoch epoch, StepId step, LayerId layer, uint64_t ticket, const ExpertRows& rows,
+Frame EncodeExpertRequest(const ExpertRequestKey& key, const ExpertRows& rows,
                           std::span<const ExpertCall> calls) {
   PayloadWriter out;
-  out.u64(ticket);
+  out.u64(key.ticket);
   out.u32(static_cast<uint32_t>(calls.size()));
   for (const ExpertCall& call : calls) {
     out.i32(call.row);
@@ -44,9 +98,9 @@ Frame EncodeExpertRequest(Epoch epoch, StepId step, LayerId layer, uint64_t tick
   }
   Frame frame;
   frame.header.kind = FrameKind::kExpertRequest;
-  frame.header.epoch = epoch;
-  frame.header.step = step;
-  frame.header.layer = layer;
+  frame.header.epoch = key.epoch;
+  frame.header.step = key.step;
+  frame.header.layer = key.layer;
   if (rows.quantized != nullptr) {
     const QuantizedRows& q = *rows.quantized;
     out.u32(static_cast<uint32_t>(q.group));
@@ -57,16 +111,13 @@ Frame EncodeExpertRequest(Epoch epoch, StepId step, LayerId layer, uint64_t tick
     frame.header.rows = static_cast<uint32_t>(q.rows);
     frame.header.cols = static_cast<uint32_t>(q.cols);
   } else {
-    SHOAL_CHECK(rows.x.contiguous());
-    out.array(Flat(rows.x.data, rows.x.rows * rows.x.cols));
-    frame.header.rows = static_cast<uint32_t>(rows.x.rows);
-    frame.header.cols = static_cast<uint32_t>(rows.x.cols);
+    WriteRows(out, key.format, rows.x, frame.header);
   }
   frame.payload = out.finish();
   return frame;
 }
 
-absl::Status DecodeExpertRequest(const Frame& frame, ExpertMessage& request) {
+absl::Status DecodeExpertRequest(const Frame& frame, ExpertMessage& request, RowFormat format) {
   PayloadReader in(frame.payload);
   const int64_t rows = frame.header.rows;
   const int64_t cols = frame.header.cols;
@@ -92,7 +143,7 @@ absl::Status DecodeExpertRequest(const Frame& frame, ExpertMessage& request) {
     last_row = call.row;
   }
   request.rows = {};
-  if (frame.header.dtype == DType::kI8) {
+  if (frame.header.dtype == DType::kI8 && frame.header.flags == 0) {
     ASSIGN_OR_RETURN(const uint32_t group, in.u32("expert_request.group"));
     if ((group != 32 && group != 64 && group != 128) || cols % group != 0) {
       return InvalidArgument("expert_request.group: expected 32, 64 or 128 dividing {}, got {}", cols, group);
@@ -110,20 +161,35 @@ absl::Status DecodeExpertRequest(const Frame& frame, ExpertMessage& request) {
                          static_cast<int>(group)};
     request.rows.quantized = &request.quantized;
     request.rows.x = MatView<const float>(nullptr, rows, cols);
-  } else if (frame.header.dtype == DType::kF32) {
+  } else if (const auto came = FormatOf(frame.header); !came.ok() || *came != format) {
+    return InvalidArgument(
+        "expert_request: expected codes of dtype i8 or rows as {}, got format {} of dtype {}", Name(format),
+        frame.header.flags, DTypeName(frame.header.dtype));
+  } else if (format == RowFormat::kExact) {
     ASSIGN_OR_RETURN(const auto x,
                      in.array<float>("expert_request.rows", static_cast<uint64_t>(rows) * cols));
     request.rows.x = MatView<const float>(x.data(), rows, cols);
   } else {
-    return InvalidArgument("expert_request: expected dtype I8 or F32, got {}", DTypeName(frame.header.dtype));
+    RETURN_IF_ERROR(ReadLossyRequest(in, frame.header, format, request));
   }
   return in.finish("expert_request");
 }
 
 Frame EncodeExpertReply(const FrameHeader& request, uint64_t ticket, int64_t compute_ns,
-                        MatView<const int64_t> acc) {
+                        MatView<const int64_t> acc, RowFormat format) {
   SHOAL_CHECK(acc.contiguous());
   const int64_t count = acc.rows * acc.cols;
+  Frame frame;
+  frame.header = request;
+  frame.header.kind = FrameKind::kExpertReply;
+  if (format != RowFormat::kExact) {
+    PayloadWriter out;
+    out.u64(ticket);
+    out.i64(compute_ns);
+    WriteLossySums(out, format, acc, frame.header);
+    frame.payload = out.finish();
+    return frame;
+  }
   const int width = BytePlanesWidth(acc.data, count);
   PayloadWriter out(kWireAlignment + static_cast<size_t>(count * width));
   out.u64(ticket);
@@ -131,9 +197,7 @@ Frame EncodeExpertReply(const FrameHeader& request, uint64_t ticket, int64_t com
   out.u8(static_cast<uint8_t>(width));
   EncodeBytePlanes(acc.data, count, width,
                    out.reserve_array<uint8_t>(static_cast<size_t>(count * width)).data());
-  Frame frame;
-  frame.header = request;
-  frame.header.kind = FrameKind::kExpertReply;
+  frame.header.flags = 0;
   frame.header.dtype = DType::kU8;  // Planes of bytes, at least four an element.
   frame.header.rows = static_cast<uint32_t>(acc.rows);
   frame.header.cols = static_cast<uint32_t>(acc.cols);
@@ -142,7 +206,7 @@ Frame EncodeExpertReply(const FrameHeader& request, uint64_t ticket, int64_t com
 }
 
 absl::StatusOr<int64_t> AddExpertReply(const Frame& frame, std::span<const int32_t> targets, Arena& scratch,
-                                       MatView<int64_t> acc) {
+                                       MatView<int64_t> acc, RowFormat format) {
   PayloadReader in(frame.payload);
   const auto rows = static_cast<int64_t>(targets.size());
   if (frame.header.rows != rows || frame.header.cols != acc.cols) {
@@ -152,17 +216,21 @@ absl::StatusOr<int64_t> AddExpertReply(const Frame& frame, std::span<const int32
   ASSIGN_OR_RETURN([[maybe_unused]] const uint64_t ticket,
                    in.u64("expert_reply.ticket"));  // The caller matched it.
   ASSIGN_OR_RETURN(const int64_t compute_ns, in.i64("expert_reply.compute_ns"));
-  ASSIGN_OR_RETURN(const uint8_t width, in.u8("expert_reply.width"));
-  if (width < kBytePlanesMin || width > kBytePlanesMax) {
-    return InvalidArgument("expert_reply.width: expected {} to {}, got {}", kBytePlanesMin, kBytePlanesMax,
-                           width);
+  if (format != RowFormat::kExact) {
+    const absl::StatusOr<RowFormat> came = FormatOf(frame.header);
+    if (!came.ok() || *came != format) {
+      return InvalidArgument("expert_reply: expected sums as {}, got format {} of dtype {}", Name(format),
+                             frame.header.flags, DTypeName(frame.header.dtype));
+    }
   }
-  ASSIGN_OR_RETURN(const auto planes,
-                   in.array<uint8_t>("expert_reply.rows", static_cast<uint64_t>(rows * acc.cols) * width));
-  RETURN_IF_ERROR(in.finish("expert_reply"));
   const ArenaScope scope(scratch);
   const MatView<int64_t> sums = scratch.allocate_rows<int64_t>(rows, acc.cols);
-  DecodeBytePlanes(planes.data(), rows * acc.cols, width, sums.data);
+  if (format == RowFormat::kExact) {
+    RETURN_IF_ERROR(ReadExactSums(in, sums));
+  } else {
+    RETURN_IF_ERROR(ReadLossySums(in, format, scratch, sums));
+  }
+  RETURN_IF_ERROR(in.finish("expert_reply"));
   for (int64_t r = 0; r < rows; ++r) {
     int64_t* target = acc.row(targets[static_cast<size_t>(r)]);
     for (int64_t c = 0; c < acc.cols; ++c) {  // A peer's sums may be any: they wrap around as unsigned ones.
@@ -202,6 +270,7 @@ PlannedExchange::PlannedExchange(Options options, Pump pump)
       pump_(std::move(pump)),
       time_(options.reply_timeout),
       load_(options.plan->nodes.size()),
+      format_(RowFormatOf(*options.plan)),
       down_(options.plan->nodes.size()) {}
 
 PlannedExchange::~PlannedExchange() = default;
@@ -225,10 +294,13 @@ absl::Status PlannedExchange::choose_holders(const Experts& experts) {
   for (size_t e = 0; e < rows_of_.size(); ++e) {
     if (rows_of_[e] > 0) asked_.push_back({ExpertId{static_cast<int32_t>(e)}, rows_of_[e]});
   }
-  ChooseHolders(
-      holders, options_.self, asked_, load_,
-      [this](ExpertId expert) { return options_.compute->holds(pending_.layer, expert); },
-      [this](NodeId node) { return down_[static_cast<size_t>(node.value)].ok(); });
+  const auto is_local = [this](ExpertId expert) { return options_.compute->holds(pending_.layer, expert); };
+  const auto is_up = [this](NodeId node) { return down_[static_cast<size_t>(node.value)].ok(); };
+  if (format_ == RowFormat::kExact) {
+    ChooseHolders(holders, options_.self, asked_, load_, is_local, is_up);
+  } else {  // Sums that are rounded depend on who adds what up: neither load nor a loss may decide it (ServesWithout).
+    ChooseOwners(holders, options_.self, asked_, is_local, is_up);
+  }
   for (const AskedExpert& asked : asked_) {
     if (asked.holder.value < 0) return lost(asked.expert);
     holder_of_[static_cast<size_t>(asked.expert.value)] = asked.holder;
@@ -307,8 +379,12 @@ absl::Status PlannedExchange::send_from(size_t first) {
     const ArenaScope scope(*arena_);
     QuantizedRows storage;
     const ExpertRows rows = GatherRows(*arena_, pending_.rows, remote.rows, storage);
-    const Frame frame =
-        EncodeExpertRequest(options_.plan->epoch, step_, pending_.layer, remote.ticket, rows, remote.calls);
+    if (format_ != RowFormat::kExact && rows.quantized == nullptr && !RowsFit(rows.x)) {
+      return OutOfRange("a row for experts is not finite, or not below 2^127, and can't be sent as {}",
+                        Name(format_));
+    }
+    const Frame frame = EncodeExpertRequest(
+        {options_.plan->epoch, step_, pending_.layer, remote.ticket, format_}, rows, remote.calls);
     remote.failed = options_.transport->send(remote.owner, frame, Deadline::after_ms(kSendMs));
     if (!remote.failed.ok()) RETURN_IF_ERROR(go_elsewhere(i));
   }
@@ -360,7 +436,7 @@ absl::Status PlannedExchange::collect(size_t index, MatView<int64_t> acc, int64_
                     fmt::format("expert owner '{}'", options_.plan->node(remote.owner).name));
   }
   if (remote.answered) {
-    const absl::StatusOr<int64_t> added = AddExpertReply(remote.reply, remote.rows, *arena_, acc);
+    const absl::StatusOr<int64_t> added = AddExpertReply(remote.reply, remote.rows, *arena_, acc, format_);
     remote.reply = {};
     if (added.ok()) {
       compute_ns = std::max(compute_ns, *added);

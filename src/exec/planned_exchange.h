@@ -1,6 +1,7 @@
 // Rows to the experts of a plan and back: own experts run here, others get one message per (layer, owner)
 // with the distinct rows they need, and answer with one pre-summed fixed-point row each. Which experts sit
 // where cannot change a bit, so the rows of an owner that is lost go to another holder of the same experts.
+// Where the plan has rows rounded on their way it can: then only owners are asked, so that the plan alone decides.
 #pragma once
 
 #include <cstdint>
@@ -15,6 +16,7 @@
 #include "cpu/arena.h"
 #include "exec/expert_use.h"
 #include "exec/liveness.h"
+#include "numeric/row_format.h"
 #include "plan/holder_choice.h"
 #include "plan/plan.h"
 #include "wire/transport.h"
@@ -26,21 +28,35 @@ struct ExpertMessage {
   uint64_t ticket = 0;
   ExpertRows rows;  ///< Views into the frame (and `quantized`).
   QuantizedRows quantized;
+  std::vector<float> decoded;     ///< What `rows` views where they came in another format than f32.
   std::vector<ExpertCall> calls;  ///< Row indices are of `rows`.
 };
 
-/// rows: what the owner needs, [R, D]; quantized rows travel as codes, scales and sums, else f32.
-Frame EncodeExpertRequest(Epoch epoch, StepId step, LayerId layer, uint64_t ticket, const ExpertRows& rows,
-                          std::span<const ExpertCall> calls);
-/// Points into `frame`, which must outlive `request`. InvalidArgument names the field; nothing is trusted.
-absl::Status DecodeExpertRequest(const Frame& frame, ExpertMessage& request);
+/// Where a request belongs, and how its rows travel, if not as codes.
+struct ExpertRequestKey {
+  Epoch epoch;
+  StepId step;
+  LayerId layer;
+  uint64_t ticket = 0;
+  RowFormat format = RowFormat::kExact;
+};
 
-/// acc: [R, D] sums of one owner; lossless, 4 to 8 bytes an element. compute_ns: what its experts took.
+/// rows: what the owner needs, [R, D]; quantized rows travel as codes, scales and sums, else in the key's format, which
+/// needs RowsFit if it is not exact.
+Frame EncodeExpertRequest(const ExpertRequestKey& key, const ExpertRows& rows,
+                          std::span<const ExpertCall> calls);
+/// Points into `frame`, which must outlive `request`. format: of rows that do not come as codes.
+/// InvalidArgument names the field; nothing is trusted.
+absl::Status DecodeExpertRequest(const Frame& frame, ExpertMessage& request,
+                                 RowFormat format = RowFormat::kExact);
+
+/// acc: [R, D] sums of one owner. Exact: lossless, 4 to 8 bytes an element; otherwise the sums are rounded to f32, and
+/// then to the format. compute_ns: what its experts took.
 Frame EncodeExpertReply(const FrameHeader& request, uint64_t ticket, int64_t compute_ns,
-                        MatView<const int64_t> acc);
+                        MatView<const int64_t> acc, RowFormat format = RowFormat::kExact);
 /// Adds the reply's rows to acc[targets[r], :] and gives its compute_ns. InvalidArgument names the field.
 absl::StatusOr<int64_t> AddExpertReply(const Frame& frame, std::span<const int32_t> targets, Arena& scratch,
-                                       MatView<int64_t> acc);
+                                       MatView<int64_t> acc, RowFormat format = RowFormat::kExact);
 
 /// Why an owner could not answer. ticket 0: it could not read which request.
 struct ExpertError {
@@ -149,6 +165,7 @@ class PlannedExchange final : public ExpertExchange {
 
   const Options options_;
   const Pump pump_;
+  const RowFormat format_;  ///< Of rows and sums that travel.
   WatchedTime time_;
   StepId step_;
   Arena* arena_ = nullptr;

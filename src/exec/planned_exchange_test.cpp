@@ -437,6 +437,38 @@ TEST_F(ReplicaTest, WhereBothAreLostTheLossNamesBothAndSuspectsTheLast) {
   EXPECT_EQ(dispatch().status(), status);
 }
 
+/// As ReplicaTest, with rows rounded on their way.
+Plan RoundedPlan() {
+  Plan plan = RemotePlan(true);
+  plan.wire_dtype = Plan::WireDtype::kQ8;
+  return plan;
+}
+class RoundedExchangeTest : public ExchangeTest {
+ protected:
+  RoundedExchangeTest() : ExchangeTest(RoundedPlan()) {}
+};
+
+TEST_F(RoundedExchangeTest, OwnersAreAskedWhateverTheLoad) {
+  ids_ = {0, 1, 0, 1, 0, 1};  // With exact rows half of them went to the other holder.
+  ASSERT_TRUE(dispatch().ok());
+  EXPECT_EQ(transport_.sent.size(), 1u);
+  ASSERT_EQ(transport_.sent.at(NodeId{1}).size(), 1u);
+  const FrameHeader& header = transport_.sent.at(NodeId{1}).front().header;
+  EXPECT_EQ(header.dtype, DType::kI8);
+  EXPECT_EQ(header.flags, static_cast<uint8_t>(RowFormat::kQ8));
+}
+
+TEST_F(RoundedExchangeTest, NobodyStandsInForAnOwnerThatIsLost) {
+  exchange_.on_lost(NodeId{2}, Unavailable("connection reset"));
+  EXPECT_THAT(Message(dispatch().status()), StartsWith("node 'right' lost: connection reset"));
+  EXPECT_EQ(exchange_.loss().owner, NodeId{2});
+}
+
+TEST_F(RoundedExchangeTest, ARowThatIsNotFiniteIsItsOwnFaultAndIsNotSent) {
+  x_[kWidth] = std::numeric_limits<float>::infinity();
+  EXPECT_EQ(dispatch().status().code(), absl::StatusCode::kOutOfRange);
+}
+
 TEST_F(ExchangeTest, AnOwnerThatCannotBeReachedFailsTheDispatch) {
   transport_.refuse = NodeId{2};
   EXPECT_THAT(Message(dispatch().status()), StartsWith("node 'right' lost: the peer is down"));

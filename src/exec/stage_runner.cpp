@@ -12,7 +12,9 @@
 #include "compute/row_ops.h"
 #include "compute/step_profile.h"
 #include "exec/block_table.h"
+#include "exec/model_facts.h"
 #include "exec/together_or_apart.h"
+#include "wire/row_codec.h"
 
 namespace shoal {
 namespace {
@@ -67,7 +69,8 @@ bool AllOk(std::span<const absl::Status> outcomes) {
 StageRunner::StageRunner(Options options)
     : options_(options),
       first_(options.plan->first_node() == options.self),
-      last_(options.plan->last_node() == options.self) {
+      last_(options.plan->last_node() == options.self),
+      format_(RowFormatOf(*options.plan)) {
   if (!last_ || !options.plan->mtp) return;
   mtp_.emplace(MtpRunner::Options{.compute = options.compute,
                                   .vocabulary = options.limits.vocabulary,
@@ -79,7 +82,7 @@ absl::StatusOr<Outgoing> StageRunner::run(const Frame& frame, Arena& scratch, Pl
                                           const std::function<absl::Status(LayerId)>& before_layer) {
   const int64_t started_ns = NowNs();
   const int64_t saturated_before = options_.compute->kv_saturated();
-  ASSIGN_OR_RETURN(StepMessage message, DecodeStep(frame));
+  ASSIGN_OR_RETURN(StepMessage message, DecodeStep(frame, {format_, options_.width}));
   RETURN_IF_ERROR(ValidateStep(message.step, options_.limits));
 
   scratch.reset();
@@ -103,8 +106,9 @@ absl::StatusOr<Outgoing> StageRunner::run(const Frame& frame, Arena& scratch, Pl
   const Plan& plan = *options_.plan;
   if (!last_) {
     report_time(message.report.timings);
+    drop_unsendable(message, x);
     const NodeId next = plan.stages[static_cast<size_t>(*plan.stage_of(options_.self)) + 1].node;
-    return Outgoing{next, EncodeStep(plan.epoch, message.step, message.report, x)};
+    return Outgoing{next, EncodeStep(plan.epoch, message.step, message.report, x, format_)};
   }
   ASSIGN_OR_RETURN(StepResult result, finish(scratch, message, x, before_layer));
   report_time(result.timings);
@@ -267,6 +271,22 @@ void StageRunner::on_bad(StepMessage& message, size_t index, const absl::Status&
   const SeqSlice& slice = message.step.slices[index];
   EraseRows(message.report.routing, {begin, begin + std::ssize(slice.tokens)});
   fail(slice, index, why);
+}
+
+/// Takes out the slices whose rows the plan's format does not hold: exact rows carry anything, and the next stage that
+/// multiplies such a value ends the sequence.
+void StageRunner::drop_unsendable(StepMessage& message, MatView<float>& x) {
+  if (format_ == RowFormat::kExact) return;
+  int64_t row = 0;
+  for (size_t i = 0; i < message.step.slices.size(); ++i) {
+    const SeqSlice& slice = message.step.slices[i];
+    const int64_t begin = std::exchange(row, row + std::ssize(slice.tokens));
+    if (RowsFit(x.rows_between(begin, row))) continue;
+    fail(slice, i,
+         OutOfRange("a row is not finite, or not below 2^127, and can't be sent as {}", Name(format_)));
+  }
+  drop_rows(message, x);
+  drop_slices(message);
 }
 
 absl::Status StageRunner::remember(const Step& step) {

@@ -97,12 +97,14 @@ class StageRunner {
   void screen(const Step& step);
   void fail(const SeqSlice& slice, size_t index, const absl::Status& why);
   void on_bad(StepMessage& message, size_t index, const absl::Status& why);
+  void drop_unsendable(StepMessage& message, MatView<float>& x);
   void drop_rows(StepMessage& message, MatView<float>& x) const;
   void drop_slices(StepMessage& message);
 
   const Options options_;
   const bool first_;
   const bool last_;
+  const RowFormat format_;  ///< Of rows that come and go.
   std::unordered_map<SeqId, SequenceState> sequences_;
   std::unordered_map<SeqId, absl::Status> failed_;  ///< Here, until they end or begin again.
   std::vector<absl::Status> outcomes_;              ///< Of the slices of the step being run.

@@ -10,6 +10,7 @@
 #include "base/check.h"
 #include "base/status.h"
 #include "numeric/dtype.h"
+#include "wire/row_codec.h"
 
 namespace shoal {
 namespace {
@@ -433,7 +434,8 @@ absl::Status ReadStatus(PayloadReader& in, std::string_view field, absl::Status&
   return absl::OkStatus();
 }
 
-Frame EncodeStep(Epoch epoch, const Step& step, const StepReport& report, MatView<const float> rows) {
+Frame EncodeStep(Epoch epoch, const Step& step, const StepReport& report, MatView<const float> rows,
+                 RowFormat format) {
   PayloadWriter out;
   WriteStepHeader(out, step);
   WriteReport(out, report);
@@ -443,16 +445,41 @@ Frame EncodeStep(Epoch epoch, const Step& step, const StepReport& report, MatVie
   frame.header.step = step.id;
   if (rows.data != nullptr) {
     SHOAL_CHECK_EQ(rows.rows, step.rows());
-    SHOAL_CHECK(rows.contiguous());
-    frame.header.rows = static_cast<uint32_t>(rows.rows);
-    frame.header.cols = static_cast<uint32_t>(rows.cols);
-    out.array(std::span<const float>(rows.data, static_cast<size_t>(rows.rows * rows.cols)));
+    WriteRows(out, format, rows, frame.header);
   }
   frame.payload = out.finish();
   return frame;
 }
 
-absl::StatusOr<StepMessage> DecodeStep(const Frame& frame) {
+namespace {
+
+/// The rows of the frame, which has as many as the step.
+absl::Status ReadStepRows(PayloadReader& in, const FrameHeader& header, const RowsExpected& expected,
+                          StepMessage& message) {
+  ASSIGN_OR_RETURN(const RowFormat format, FormatOf(header));
+  if (format != expected.format) {
+    return InvalidArgument("step.rows: expected rows as {}, as the plan says, got them as {}",
+                           Name(expected.format), Name(format));
+  }
+  message.cols = header.cols;
+  if (expected.cols != 0 && message.cols != expected.cols) {
+    return InvalidArgument("step {}: {} rows of width {}, expected {} of {}", header.step, header.rows,
+                           message.cols, message.step.rows(), expected.cols);
+  }
+  // What is allocated is 4 times the bytes that have come at most.
+  const auto rows = static_cast<int64_t>(header.rows);
+  const uint64_t count = uint64_t{header.rows} * header.cols;
+  if (count > in.remaining()) {
+    return InvalidArgument("step.rows: {} values as {} do not fit the {} bytes left", count, Name(format),
+                           in.remaining());
+  }
+  message.rows.resize(count);
+  return ReadRows(in, "step.rows", format, MatView<float>(message.rows.data(), rows, message.cols));
+}
+
+}  // namespace
+
+absl::StatusOr<StepMessage> DecodeStep(const Frame& frame, const RowsExpected& expected) {
   PayloadReader in(frame.payload);
   StepMessage message;
   ASSIGN_OR_RETURN(message.step, ReadStepHeader(in, frame.header.step));
@@ -463,13 +490,7 @@ absl::StatusOr<StepMessage> DecodeStep(const Frame& frame) {
       return InvalidArgument("step.rows: the slices hold {} tokens, the frame {} rows", message.step.rows(),
                              frame.header.rows);
     }
-    if (frame.header.dtype != DType::kF32) {
-      return InvalidArgument("step.rows: expected dtype F32, got {}", DTypeName(frame.header.dtype));
-    }
-    message.cols = frame.header.cols;
-    ASSIGN_OR_RETURN(const std::span<const float> rows,
-                     in.array<float>("step.rows", uint64_t{frame.header.rows} * frame.header.cols));
-    message.rows.assign(rows.begin(), rows.end());
+    RETURN_IF_ERROR(ReadStepRows(in, frame.header, expected, message));
   }
   RETURN_IF_ERROR(in.finish("step"));
   return message;

@@ -11,6 +11,7 @@
 #include "absl/status/statusor.h"
 #include "base/ids.h"
 #include "exec/step.h"
+#include "numeric/row_format.h"
 #include "numeric/view.h"
 #include "wire/frame.h"
 #include "wire/payload.h"
@@ -34,12 +35,18 @@ struct StepMessage {
   int64_t cols = 0;
 };
 
-/// rows: [step.rows(), D] f32, or no data for the first stage.
-Frame EncodeStep(Epoch epoch, const Step& step, const StepReport& report, MatView<const float> rows);
+/// rows: [step.rows(), D] f32, or no data for the first stage. Another format than exact needs RowsFit(rows).
+Frame EncodeStep(Epoch epoch, const Step& step, const StepReport& report, MatView<const float> rows,
+                 RowFormat format = RowFormat::kExact);
 
+/// How the rows of a step must come.
+struct RowsExpected {
+  RowFormat format = RowFormat::kExact;
+  int64_t cols = 0;  ///< 0: any.
+};
 /// InvalidArgument says which field is wrong. Counts are bounded by the payload's size before anything is
 /// allocated; that the step makes sense for this node is ValidateStep's matter (stage_runner.h).
-absl::StatusOr<StepMessage> DecodeStep(const Frame& frame);
+absl::StatusOr<StepMessage> DecodeStep(const Frame& frame, const RowsExpected& expected = {});
 
 Frame EncodeResult(Epoch epoch, const StepResult& result);
 absl::StatusOr<StepResult> DecodeResult(const Frame& frame);

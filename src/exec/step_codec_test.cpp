@@ -11,6 +11,8 @@
 #include "exec/kv_report.h"
 #include "exec/planned_exchange.h"
 #include "exec/stage_runner.h"
+#include "numeric/fixed_sum.h"
+#include "wire/row_codec.h"
 
 namespace shoal {
 namespace {
@@ -277,11 +279,92 @@ TEST(ExpertFrames, ReplyAddsTheSumsToTheRowsThatWereAsked) {
   EXPECT_FALSE(AddExpertReply(reply, too_few, arena, MatView<int64_t>(acc.data(), 3, 3)).ok());
 }
 
+TEST(StepFrame, RowsComeInTheFormatOfThePlanOrNotAtAll) {
+  const std::vector<float> rows = {1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20};
+  const MatView<const float> view(rows.data(), 4, 5);
+  for (const RowFormat format : {RowFormat::kF16, RowFormat::kQ8}) {
+    const Frame frame = EncodeStep(Epoch{3}, SampleStep(), {}, view, format);
+    const auto decoded = DecodeStep(frame, {format, 5});
+    ASSERT_TRUE(decoded.ok()) << ToString(decoded.status());
+    ASSERT_EQ(decoded->rows.size(), rows.size());
+    for (size_t i = 0; i < rows.size(); ++i) EXPECT_NEAR(decoded->rows[i], rows[i], 0.1);
+    EXPECT_EQ(
+        Message(DecodeStep(frame).status()),
+        fmt::format("step.rows: expected rows as exact, as the plan says, got them as {}", Name(format)));
+    EXPECT_THAT(Message(DecodeStep(frame, {format, 6}).status()),
+                testing::HasSubstr("4 rows of width 5, expected 4 of 6"));
+    Frame many = frame;
+    many.header.cols = 1 << 30;  // Nothing is allocated for them.
+    EXPECT_THAT(Message(DecodeStep(many, {format}).status()), testing::HasSubstr("do not fit"));
+  }
+  EXPECT_FALSE(DecodeStep(EncodeStep(Epoch{3}, SampleStep(), {}, view), {RowFormat::kQ8, 5}).ok());
+}
+
+TEST(ExpertFrames, RoundedRowsAndSumsComeBackWithinTheirUnit) {
+  const std::vector<float> x = {1, -2, 3, 4, 0.5f, 0.25f, 100, 7};
+  const std::vector<ExpertCall> calls = {{0, ExpertId{3}, 0.25f}, {1, ExpertId{2}, 0.75f}};
+  const std::vector<int64_t> sums = {FixedFromFloat(1.5f),
+                                     FixedFromFloat(-2),
+                                     FixedFromFloat(1e-9f),
+                                     0,
+                                     FixedFromFloat(131072),
+                                     7 * FixedFromFloat(262143),
+                                     1,
+                                     -1};
+  for (const auto& [format, share] :
+       {std::pair{RowFormat::kF16, 0x1p-11}, std::pair{RowFormat::kQ8, 0.5 / 126}}) {
+    const Frame frame = EncodeExpertRequest({Epoch{1}, StepId{2}, LayerId{3}, 77, format},
+                                            {MatView<const float>(x.data(), 2, 4)}, calls);
+    ExpertMessage request;
+    ASSERT_EQ(DecodeExpertRequest(frame, request, format), absl::OkStatus());
+    EXPECT_FALSE(DecodeExpertRequest(frame, request).ok());
+    ASSERT_EQ(DecodeExpertRequest(frame, request, format), absl::OkStatus());
+    for (int64_t i = 0; i < 8; ++i)
+      EXPECT_NEAR(request.rows.x.data[i], x[static_cast<size_t>(i)], 100 * share);
+
+    const Frame reply =
+        EncodeExpertReply(frame.header, 77, 42, MatView<const int64_t>(sums.data(), 2, 4), format);
+    Arena arena;
+    std::vector<int64_t> acc(8);
+    const std::vector<int32_t> targets = {0, 1};
+    const MatView<int64_t> target(acc.data(), 2, 4);
+    ASSERT_EQ(*AddExpertReply(reply, targets, arena, target, format), 42);
+    for (size_t i = 0; i < 8; ++i) {
+      const double largest = i < 4 ? 2 : 7 * 262143.0;
+      EXPECT_NEAR(FloatFromFixed(acc[i]), FloatFromFixed(sums[i]), largest * share) << i;
+    }
+    EXPECT_FALSE(AddExpertReply(reply, targets, arena, target).ok());  // Not what an exact plan says.
+    for (size_t size = 0; size < reply.payload.size(); size += 3) {
+      Frame cut = reply;
+      cut.payload = Buffer::copy_of(reply.payload.bytes().first(size));
+      EXPECT_FALSE(AddExpertReply(cut, targets, arena, target, format).ok()) << size;
+    }
+  }
+}
+
+TEST(ExpertFrames, SumsThatNoExpertsAddUpToAreRefused) {
+  const std::vector<float> beyond = {0x1p23f, 0, 0, 0};
+  PayloadWriter out;
+  out.u64(1);
+  out.i64(0);
+  Frame frame;
+  frame.header.kind = FrameKind::kExpertReply;
+  WriteRows(out, RowFormat::kF16, MatView<const float>(beyond.data(), 1, 4), frame.header);
+  frame.payload = out.finish();
+  Arena arena;
+  std::vector<int64_t> acc(4);
+  const std::vector<int32_t> targets = {0};
+  EXPECT_THAT(
+      Message(AddExpertReply(frame, targets, arena, MatView<int64_t>(acc.data(), 1, 4), RowFormat::kF16)
+                  .status()),
+      testing::HasSubstr("expected sums below 2^23"));
+}
+
 TEST(ExpertFrames, ARowThatIsNamedTooOftenOrOutOfOrderIsRefused) {
   const std::vector<float> x(2 * 4, 1.0f);
   const ExpertRows rows{.x = MatView<const float>(x.data(), 2, 4)};
   const auto decoded = [&](const std::vector<ExpertCall>& calls) {
-    const Frame frame = EncodeExpertRequest(Epoch{1}, StepId{2}, LayerId{3}, 77, rows, calls);
+    const Frame frame = EncodeExpertRequest({Epoch{1}, StepId{2}, LayerId{3}, 77}, rows, calls);
     ExpertMessage request;
     return DecodeExpertRequest(frame, request);
   };
@@ -300,7 +383,7 @@ TEST(ExpertFrames, QuantizedRequestComesBackEqualAndTruncationsAreErrors) {
   for (int i = 0; i < 128; ++i) q.codes[i] = static_cast<int8_t>(i - 64);
   for (int i = 0; i < 4; ++i) q.scales[i] = q.sums[i] = 0.5f * static_cast<float>(i);
   const std::vector<ExpertCall> calls = {{0, ExpertId{3}, 0.25f}, {1, ExpertId{2}, 0.75f}};
-  const Frame frame = EncodeExpertRequest(Epoch{1}, StepId{2}, LayerId{3}, 77, {{}, &q}, calls);
+  const Frame frame = EncodeExpertRequest({Epoch{1}, StepId{2}, LayerId{3}, 77}, {{}, &q}, calls);
   ExpertMessage request;
   ASSERT_TRUE(DecodeExpertRequest(frame, request).ok());
   EXPECT_EQ(request.ticket, 77u);

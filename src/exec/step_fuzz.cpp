@@ -1,5 +1,6 @@
 // Payloads of steps, results, errors and expert messages as a hostile peer could send them.
 #include <algorithm>
+#include <cmath>
 #include <cstddef>
 #include <cstdint>
 
@@ -15,13 +16,18 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   if (size < 6) return 0;
   Frame frame;
   const int what = data[0] % 7;
+  const auto format = static_cast<RowFormat>(data[1] / 2 % 3);
+  frame.header.flags = static_cast<uint8_t>(format);
   frame.header.dtype = data[1] % 2 == 0 ? DType::kF32 : DType::kI8;
+  if (format != RowFormat::kExact) frame.header.dtype = format == RowFormat::kF16 ? DType::kF16 : DType::kI8;
   frame.header.rows = data[2];
   frame.header.cols = static_cast<uint32_t>(data[3]) << (data[4] % 8);
   frame.payload = Buffer::copy_of(std::as_bytes(std::span(data + 6, size - 6)));
   if (what == 0) {
-    const auto message = DecodeStep(frame);
+    const auto message = DecodeStep(frame, {.format = format});
     if (!message.ok()) return 0;
+    const auto finite = [](float value) { return std::isfinite(value); };
+    SHOAL_CHECK(format == RowFormat::kExact || std::ranges::all_of(message->rows, finite));
     (void)ValidateStep(message->step, {.context = 64, .vocabulary = 100, .blocks = 8});
     (void)ValidateStep(
         message->step,
@@ -36,7 +42,7 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
     (void)DecodeExpertError(frame);
   } else if (what == 3) {
     ExpertMessage request;
-    (void)DecodeExpertRequest(frame, request);
+    (void)DecodeExpertRequest(frame, request, format);
   } else if (what == 5) {
     const auto masks = DecodeMasks(frame, 100);
     if (!masks.ok()) return 0;
@@ -49,7 +55,7 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
     Arena arena;
     std::vector<int64_t> acc(4 * 8);
     const std::vector<int32_t> targets = {0, 3};
-    (void)AddExpertReply(frame, targets, arena, MatView<int64_t>(acc.data(), 4, 8));
+    (void)AddExpertReply(frame, targets, arena, MatView<int64_t>(acc.data(), 4, 8), format);
   }
   return 0;
 }

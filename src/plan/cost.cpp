@@ -1,8 +1,8 @@
 #include "plan/cost.h"
 
 #include <algorithm>
-#include <optional>
 #include <cmath>
+#include <optional>
 
 #include "base/check.h"
 #include "plan/rounding.h"

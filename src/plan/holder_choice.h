@@ -19,6 +19,16 @@ struct AskedExpert {
   NodeId holder{-1};  ///< -1: no holder is there.
 };
 
+/// As ChooseHolders, without replicas: the node that asks, where is_local(expert); else the owner, if it is up.
+template <typename IsLocal, typename IsUp>
+void ChooseOwners(const std::vector<ExpertHolders>& holders, NodeId self, std::span<AskedExpert> experts,
+                  IsLocal is_local, IsUp is_up) {
+  for (AskedExpert& asked : experts) {
+    const NodeId owner = holders[static_cast<size_t>(asked.expert.value)].owner;
+    asked.holder = is_local(asked.expert) ? self : is_up(owner) ? owner : NodeId{-1};
+  }
+}
+
 /// Chooses a holder for each of `experts`, distinct and ascending: the node that asks, where is_local(expert); else the
 /// owner, and a replica where the owner is away, or would otherwise compute more rows than the replica with these rows on
 /// top. load: [nodes] rows by holder; written, the asking node's stays 0. No allocation.
@@ -33,10 +43,9 @@ void ChooseHolders(const std::vector<ExpertHolders>& holders, NodeId self, std::
     }
     return best;
   };
+  ChooseOwners(holders, self, experts, is_local, is_up);
   std::ranges::fill(load, 0);
-  for (AskedExpert& asked : experts) {
-    const ExpertHolders& all = holders[static_cast<size_t>(asked.expert.value)];
-    asked.holder = is_local(asked.expert) ? self : is_up(all.owner) ? all.owner : NodeId{-1};
+  for (const AskedExpert& asked : experts) {
     if (asked.holder.value >= 0 && asked.holder != self) of(asked.holder) += asked.rows;
   }
   for (AskedExpert& asked : experts) {
