@@ -8,6 +8,7 @@
 #include "base/status.h"
 #include "base/text.h"
 #include "cpu/topology.h"
+#include "plan/rounding.h"
 
 namespace shoal {
 namespace {
@@ -152,6 +153,8 @@ std::string ClusterStatusJson(RemoteCluster& cluster, const PipelineEngine& engi
   if (plan != nullptr) {
     out["model"]["activations"] = Name(plan->activations);
     out["model"]["mtp"] = plan->mtp;
+    out["wire"] = {{"rows", Name(plan->wire_dtype)},
+                   {"bits_depend_on_placement", !RoundingsOf(*plan).empty()}};
     out["cache"]["dtype"] = Name(plan->kv_dtype);
   }
   const std::map<std::string, RemoteCluster::Buddy> buddies = cluster.buddies();

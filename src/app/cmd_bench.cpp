@@ -42,6 +42,7 @@ struct BenchFlags {
   int experts_over = 0;
   int nodes = 1;
   std::string transport = "inproc";
+  std::string wire = "exact";
   bool roofline = false;
   bool json = false;
   bool check_plan = false;
@@ -90,6 +91,7 @@ absl::StatusOr<PlacementFlags> PlacementOf(const BenchFlags& flags, const ModelS
   PlacementFlags placement;
   placement.experts_over = flags.experts_over;
   placement.local_nodes = flags.nodes;
+  placement.wire = flags.wire;
   if (flags.split.empty()) {
     if (flags.experts_over > 0) placement.split = std::to_string(spec.layer_count());
     return placement;
@@ -436,6 +438,7 @@ Command AddBenchCommand(Flags root) {
       .range(1, 64)
       .excludes(split);
   app.add_option("--transport", flags->transport, "Between the nodes: inproc (default) or grpc");
+  app.add_option("--wire", flags->wire, "How rows travel between them: exact (default), f16 or q8");
   app.add_flag("--json", flags->json, "For scripts");
   const Flag check = app.add_flag(
       "--check-plan", flags->check_plan,

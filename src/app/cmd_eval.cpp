@@ -6,6 +6,7 @@
 #include "base/file.h"
 #include "base/status.h"
 #include "measure/evaluation.h"
+#include "plan/rounding.h"
 
 namespace shoal {
 namespace {
@@ -36,14 +37,23 @@ struct Running {
   }
 };
 
-absl::Status Start(const OpenedModel& model, const EvalFlags& flags, const std::string& activations,
-                   const char* what, LayerHook hook, Running* running) {
+/// What is run: the model of the flags, or what it is compared with.
+struct Side {
+  std::string activations;
+  std::string wire;  ///< As PlacementFlags::wire.
+  const char* what;  ///< Beside the progress of loading.
+};
+
+absl::Status Start(const OpenedModel& model, const EvalFlags& flags, const Side& side, LayerHook hook,
+                   Running* running) {
   ComputeFlags compute = flags.compute;
-  compute.activations = activations;
-  ASSIGN_OR_RETURN(LocalCluster::Options options, LocalOptions(model, flags.placement, compute, "inproc"));
+  compute.activations = side.activations;
+  PlacementFlags placement = flags.placement;
+  placement.wire = side.wire;
+  ASSIGN_OR_RETURN(LocalCluster::Options options, LocalOptions(model, placement, compute, "inproc"));
   options.hook = std::move(hook);
   options.limits = LimitsFor(model.spec, options.plan, {flags.window, 1}, flags.window);
-  ProgressBar bar(what);
+  ProgressBar bar(side.what);
   options.progress = [&bar](int64_t done, int64_t total) { bar.update(done, total); };
   ASSIGN_OR_RETURN(running->cluster, LocalCluster::Load(std::move(options)));
   running->engine = std::make_unique<PipelineEngine>(kLocalLiveness);
@@ -84,6 +94,19 @@ void Print(const EvalFlags& flags, const Evaluation& result, const LayerErrors* 
   }
 }
 
+/// Whether rows of the placement are rounded between its nodes.
+absl::StatusOr<bool> RoundsRows(const OpenedModel& model, const EvalFlags& flags) {
+  ASSIGN_OR_RETURN(const Placement placement, ReadPlacement(flags.placement, flags.compute));
+  ASSIGN_OR_RETURN(const Plan plan, ResolvePlan(placement, model.facts));
+  if (RoundingsOf(plan).empty() && plan.wire_dtype != Plan::WireDtype::kExact) {
+    return InvalidArgument(
+        "eval: --wire {}: no row travels in this placement, so nothing is rounded; give --split 2,2,2, say, "
+        "or --plan",
+        Name(plan.wire_dtype));
+  }
+  return !RoundingsOf(plan).empty();
+}
+
 absl::Status Eval(const EvalFlags& flags) {
   ASSIGN_OR_RETURN(const std::string text, ReadTextFile(flags.text, kTextBytesMax));
   ASSIGN_OR_RETURN(const OpenedModel model, OpenModel(flags.model));
@@ -92,7 +115,8 @@ absl::Status Eval(const EvalFlags& flags) {
                    tokenizer.encode(text, {.add_special = true, .parse_special = true}));
   if (flags.tokens > 0 && std::ssize(ids) > flags.tokens) ids.resize(static_cast<size_t>(flags.tokens));
 
-  const bool compared = !flags.reference.empty() || !flags.reference_activations.empty();
+  ASSIGN_OR_RETURN(const bool rounds, RoundsRows(model, flags));
+  const bool compared = rounds || !flags.reference.empty() || !flags.reference_activations.empty();
   if (flags.layers && !compared) {
     return InvalidArgument(
         "eval: --layers: errors are against a reference; give --reference or --reference-activations");
@@ -105,7 +129,8 @@ absl::Status Eval(const EvalFlags& flags) {
     reference_hook = [&layers](LayerId layer, MatView<const float> x) { layers.add_reference(layer, x); };
   }
   Running running;
-  RETURN_IF_ERROR(Start(model, flags, flags.compute.activations, "loading", std::move(hook), &running));
+  RETURN_IF_ERROR(Start(model, flags, {flags.compute.activations, flags.placement.wire, "loading"},
+                        std::move(hook), &running));
   Running reference;
   if (compared) {
     ASSIGN_OR_RETURN(const OpenedModel other,
@@ -115,9 +140,11 @@ absl::Status Eval(const EvalFlags& flags) {
       return InvalidArgument("eval: --layers: expected a reference of {} layers of width {}, found {} of {}",
                              layers.layers(), model.spec.width, other.spec.layer_count(), other.spec.width);
     }
-    const std::string activations = flags.reference_activations.empty() ? "f32" : flags.reference_activations;
-    RETURN_IF_ERROR(
-        Start(other, flags, activations, "loading the reference", std::move(reference_hook), &reference));
+    // Alone, the rounding of rows is what is measured.
+    std::string activations = flags.reference_activations;
+    if (activations.empty()) activations = flags.reference.empty() ? flags.compute.activations : "f32";
+    RETURN_IF_ERROR(Start(other, flags, {activations, "exact", "loading the reference"},
+                          std::move(reference_hook), &reference));
   }
   absl::StatusOr<Evaluation> result;
   {
@@ -141,8 +168,10 @@ Command AddEvalCommand(Flags root) {
   app.add_option("--text", flags->text, "File of text, as the model was trained on").required();
   app.add_option("--reference", flags->reference,
                  "Model to compare with, computed with f32 activations: the unquantized one, say");
-  app.add_option("--reference-activations", flags->reference_activations,
-                 "int8 or f32 (default): how the reference is computed; alone: the same model");
+  app.add_option(
+      "--reference-activations", flags->reference_activations,
+      "int8 or f32 (default; with --wire alone as the model): how the reference is computed; alone: the same "
+      "model. Its rows travel exactly, so that with --wire f16 or q8 their rounding is measured");
   app.add_option("--window", flags->window, "Tokens of each chunk of the text (default 512)")
       .range(2, 1 << 20);
   app.add_option("--tokens", flags->tokens, "At most so many tokens of the text").range(2, 1 << 30);

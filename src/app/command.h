@@ -161,6 +161,7 @@ struct PlacementFlags {
   std::string expert_stats;     ///< File or folder with the use of experts; empty: none is kept.
   int local_nodes = 1;          ///< In this process, where nothing above says how many.
   bool coordinator_without_layers = false;
+  std::string wire;  ///< Empty: as the plan file or the cluster file says, else exact.
 
   /// `remote`: --workers and --cluster, too.
   void add_to(Flags app, bool remote);
@@ -174,6 +175,7 @@ struct Placement {
   std::string expert_stats;         ///< As PlacementFlags.
   std::string model_name;           ///< provider/name of the cluster file, where it says.
   std::string coordinator_address;  ///< Of the cluster file; empty where it is not said.
+  bool wire_chosen = false;         ///< By a flag: it goes before what the plan file says.
 };
 /// Reads files and flags; conflicts are InvalidArgument. `facts_of` fills in what a worker says of itself
 /// where neither flag nor file does; may be empty.

@@ -8,6 +8,7 @@
 #include "kv/block_pool.h"
 #include "plan/cluster_file.h"
 #include "plan/cost.h"
+#include "plan/rounding.h"
 
 namespace shoal {
 namespace {
@@ -55,6 +56,9 @@ absl::Status ApplyFlags(const PlacementFlags& flags, PlanRequest& request) {
   }
   if (!flags.expert_replicas.empty())
     RETURN_IF_ERROR(ParseExpertReplicas(flags.expert_replicas, request.experts));
+  if (!flags.wire.empty()) {
+    ASSIGN_OR_RETURN(request.wire_dtype, ParseWireDtype(flags.wire));
+  }
   if (flags.coordinator_without_layers) request.coordinator_holds_layers = false;
   return absl::OkStatus();
 }
@@ -153,6 +157,10 @@ void PlacementFlags::add_to(Flags app, bool remote) {
       .excludes(file)
       .range(1, 4096);
   app.add_option(
+      "--wire", wire,
+      "How rows travel between nodes: exact (default); f16 or q8 in a half or a quarter of the bytes, for "
+      "slow links: bits then depend on the placement, and `shoal eval --wire` measures the loss");
+  app.add_option(
          "--expert-replicas", expert_replicas,
          "Further nodes that hold each expert: they share its rows, and take over when one is lost. Or "
          "hot:SIZE: copies of the experts that --expert-stats shows most rows of, SIZE per node at most")
@@ -192,6 +200,7 @@ absl::StatusOr<Placement> ReadPlacement(const PlacementFlags& flags, const Compu
                                            static_cast<size_t>(flags.local_nodes)}));
   }
   RETURN_IF_ERROR(ApplyFlags(flags, placement.request));
+  placement.wire_chosen = !flags.wire.empty();
   // Nodes that were named without layers (experts only) need not be counted out in the split.
   if (placement.request.strategy == LayerStrategy::kSplit &&
       placement.request.split.size() < placement.nodes.size()) {
@@ -212,6 +221,8 @@ absl::StatusOr<Plan> ResolvePlan(const Placement& placement, const ModelFacts& m
   plan.activations = placement.request.activations;
   plan.kv_dtype = placement.request.kv_dtype;
   plan.mtp = placement.request.uses_mtp(model);
+  if (placement.wire_chosen) plan.wire_dtype = placement.request.wire_dtype;
+  NoteRounding(plan);
   RETURN_IF_ERROR(Annotate(Validate(plan, model), placement.plan_file));
   return plan;
 }

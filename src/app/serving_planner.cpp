@@ -169,6 +169,7 @@ PlanRequest ServingPlanner::request_like_file() const {
   PlanRequest request = options_.placement.request;
   request.strategy = LayerStrategy::kBalanced;
   request.experts = {};
+  request.wire_dtype = file_plan_->wire_dtype;
   for (int32_t layer = 0; layer < file_plan_->layers(); ++layer) {
     if (file_plan_->remote_owners(LayerId{layer}).empty()) continue;
     request.experts.strategy = ExpertStrategy::kRoundRobin;

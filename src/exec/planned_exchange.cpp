@@ -268,9 +268,9 @@ absl::StatusOr<ExpertError> DecodeExpertError(const Frame& frame) {
 PlannedExchange::PlannedExchange(Options options, Pump pump)
     : options_(options),
       pump_(std::move(pump)),
+      format_(RowFormatOf(*options.plan)),
       time_(options.reply_timeout),
       load_(options.plan->nodes.size()),
-      format_(RowFormatOf(*options.plan)),
       down_(options.plan->nodes.size()) {}
 
 PlannedExchange::~PlannedExchange() = default;
