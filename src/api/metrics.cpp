@@ -58,6 +58,16 @@ struct Metrics::Impl {
     copies_sent.Set(static_cast<double>(totals.sent_bytes));
     CatchUp(copies_restored, static_cast<double>(totals.restored));
   }
+  void refresh(const ExpertTierStats& totals) {
+    tier_resident.Set(static_cast<double>(totals.resident_bytes));
+    tier_total.Set(static_cast<double>(totals.total_bytes));
+    tier_hits.Set(static_cast<double>(totals.hits));
+    tier_misses.Set(static_cast<double>(totals.misses));
+    tier_read.Set(static_cast<double>(totals.bytes_read));
+    tier_ahead_used.Set(static_cast<double>(totals.ahead_used));
+    tier_ahead_wasted.Set(static_cast<double>(totals.ahead_wasted));
+    tier_wait.Set(1e-9 * static_cast<double>(totals.wait_ns));
+  }
   void refresh(const SchedulerStats& stats) {
     queue.Set(stats.waiting);
     queue_wait.Set(stats.queue_wait_s);
@@ -80,6 +90,7 @@ struct Metrics::Impl {
     disk_dropped.Set(static_cast<double>(stats.kv_disk.dropped));
     disk_errors.Set(static_cast<double>(stats.kv_disk.errors));
     refresh(sources.buddies ? sources.buddies() : BuddyTotals());
+    refresh(sources.expert_tiers ? sources.expert_tiers() : ExpertTierStats());
     CatchUp(steps, static_cast<double>(stats.steps));
     CatchUp(rows, static_cast<double>(stats.rows));
     CatchUp(preemptions, static_cast<double>(stats.preemptions));
@@ -227,6 +238,29 @@ struct Metrics::Impl {
                                   .Add({});
   Counter& expert_messages =
       CounterFamily(registry, "shoal_expert_messages_total", "Requests for experts sent to other nodes")
+          .Add({});
+  // Of experts that are not all in memory: gauges, as a node that comes back counts from zero.
+  Gauge& tier_resident =
+      GaugeFamily(registry, "shoal_expert_tier_resident_bytes",
+                  "Memory for routed experts on nodes that read the others from their disks")
+          .Add({});
+  Gauge& tier_total =
+      GaugeFamily(registry, "shoal_expert_tier_total_bytes", "Bytes of all routed experts of these nodes")
+          .Add({});
+  Gauge& tier_hits =
+      GaugeFamily(registry, "shoal_expert_tier_hits", "Experts that were in memory when a step wanted them")
+          .Add({});
+  Gauge& tier_misses =
+      GaugeFamily(registry, "shoal_expert_tier_misses", "Experts that were not, or not yet").Add({});
+  Gauge& tier_read =
+      GaugeFamily(registry, "shoal_expert_tier_read_bytes", "Bytes of experts that were read").Add({});
+  Gauge& tier_ahead_used =
+      GaugeFamily(registry, "shoal_expert_tier_ahead_used", "Experts read on a guess that came true").Add({});
+  Gauge& tier_ahead_wasted =
+      GaugeFamily(registry, "shoal_expert_tier_ahead_wasted", "Experts read on a guess that nobody wanted")
+          .Add({});
+  Gauge& tier_wait =
+      GaugeFamily(registry, "shoal_expert_tier_wait_seconds", "What steps waited for reads of experts")
           .Add({});
   Family<Counter>& link_bytes =
       CounterFamily(registry, "shoal_link_bytes_total", "Bytes sent over each link");

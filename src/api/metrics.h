@@ -8,6 +8,7 @@
 #include <utility>
 #include <vector>
 
+#include "base/expert_tier_stats.h"
 #include "sched/scheduler.h"
 
 namespace shoal {
@@ -44,6 +45,7 @@ struct MetricsSources {
   std::function<std::string(NodeId)> node_name;    ///< For step times; may be empty: the id then.
   std::function<int()> nodes_out;                  ///< That the plan does without; may be empty: none then.
   std::function<ExpertTotals()> experts;           ///< Asked at each scrape; may be empty.
+  std::function<ExpertTierStats()> expert_tiers;   ///< Of all nodes; asked at each scrape; may be empty.
 };
 
 class Metrics {

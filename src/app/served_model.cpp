@@ -344,6 +344,18 @@ BuddyTotals ServedModel::buddy_totals() const {
   return totals;
 }
 
+ExpertTierStats ServedModel::expert_tiers() const {
+  ExpertTierStats totals = cluster_->expert_tier().value_or(ExpertTierStats{});
+  const std::vector<NodeFacts> nodes = planner_->nodes();
+  const auto limited = [](const NodeFacts& node) { return node.expert_memory_bytes > 0; };
+  if (std::none_of(nodes.begin() + 1, nodes.end(), limited)) return totals;  // Nobody has to be asked.
+  for (const MemberStatus& member : cluster_->status(Deadline::after(kAskOutTimeout))) {
+    if (member.facts.has_value() && member.facts->expert_tier.has_value())
+      totals = totals + *member.facts->expert_tier;
+  }
+  return totals;
+}
+
 std::vector<LinkTotals> ServedModel::link_totals() const {
   std::vector<LinkTotals> totals;
   const std::string own = cluster_->members().self().name();
@@ -382,12 +394,13 @@ absl::Status ServedModel::start_api(const DeclaredModel& declared, const Serving
   scheduler_ = std::make_unique<Scheduler>(*engine_, std::move(scheduling));
   metrics_.set_sources(
       {[this] { return scheduler_->stats(); }, [this] { return link_totals(); },
-       [this](NodeId node) { return node_name(node); },
+       [this] { return buddy_totals(); }, [this](NodeId node) { return node_name(node); },
        [this] { return static_cast<int>(planner_->left_out().size()); },
        [this] {
          const ExpertRowCounts counts = experts_->totals();
          return ExpertTotals{counts.rows, counts.rows_local, counts.rows_sent, counts.messages};
-       }});
+       },
+       [this] { return expert_tiers(); }});
   AnswerServiceOptions service;
   service.model_names = {model_.facts.name};
   service.model_names.insert(service.model_names.end(), declared.aliases.begin(), declared.aliases.end());

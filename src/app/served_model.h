@@ -126,6 +126,7 @@ class ServedModel final : public LoadedModel {
   OpenAiOptions openai_options() const;
   std::vector<LinkTotals> link_totals() const;
   BuddyTotals buddy_totals() const;
+  ExpertTierStats expert_tiers() const;
   std::string node_name(NodeId node) const;
 
   const ServeFlags& flags_;

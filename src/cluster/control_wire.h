@@ -21,6 +21,9 @@ inline constexpr char kCacheService[] = "shoal.v1.Caches";
 inline constexpr char kPeerService[] = "shoal.v1.Peer";
 inline constexpr char kCoordinatorService[] = "shoal.v1.Coordinator";
 
+/// Of a model, in one call: a coordinator has a few.
+inline constexpr int kModelNamesMax = 16;
+
 /// What a proof covers: the service, the method and the request, so that none can be exchanged.
 std::string TokenContext(std::string_view service, std::string_view method,
                          const google::protobuf::MessageLite& request);

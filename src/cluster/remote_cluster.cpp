@@ -494,7 +494,7 @@ void RemoteCluster::close(PipelineEngine& engine, const absl::Status& why) {
   }
   members_.self().note(MemberState::kReady, absl::OkStatus());
   // Of a session that no step was run in, the engine knows nothing.
-  const bool ran = session->id == last_up_;
+  const bool ran = session->id == last_.id;
   const NodeId suspected = ran ? engine.suspected() : NodeId{-1};
   for (size_t i = 1; ran && i < session->members.size(); ++i) {
     session->members[i]->note_heard(engine.last_heard(NodeId{static_cast<int32_t>(i)}));

@@ -1,3 +1,4 @@
+// long: what a coordinator and its stages say to one another, each message beside its reverse.
 #include "exec/step_codec.h"
 
 #include <algorithm>
