@@ -49,7 +49,8 @@ def served(make_cluster, stats):
         answers = skewed_load(cluster)
         told = counted(cluster)
         told["notes"] = cluster.status()["plan"]
-        told["metrics"] = {name: value for name, value in cluster.metrics().items() if name.startswith("shoal_expert_")}
+        counts = ("shoal_expert_rows_", "shoal_expert_messages_")
+        told["metrics"] = {name: value for name, value in cluster.metrics().items() if name.startswith(counts)}
         assert set(cluster.stop().values()) == {0}
         return answers, told
     return call
