@@ -122,7 +122,10 @@ std::vector<LayerUseCount> ExpertUse::take() {
     if (layers_[i] == nullptr) continue;
     LayerUseCount count =
         take(LayerId{static_cast<int32_t>(range_.begin) + static_cast<int32_t>(i)}, *layers_[i]);
-    if (count.rows.rows > 0) counts.push_back(std::move(count));
+    // A step that is being noted may have counted in some of the counters only.
+    const bool any = count.rows != ExpertRowCounts{} || count.use.sampled() > 0 ||
+                     std::ranges::any_of(count.use.rows, [](uint64_t rows) { return rows > 0; });
+    if (any) counts.push_back(std::move(count));
   }
   return counts;
 }
