@@ -183,7 +183,7 @@ def test_a_shape_that_was_written_once_is_used_again(run, demo_model, tmp_path):
 
 
 @pytest.mark.parametrize("words, said", [
-    ((), "--model, --shape or --roofline"),
+    ((), "--model, --shape, --roofline or --check-plan"),
     (("--shape", "C"), "'C'"),
     (("--batch", "-1"), "--batch"),
     (("--prompt", "-1"), "--prompt"),
