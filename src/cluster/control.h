@@ -49,9 +49,9 @@ struct WorkerFacts {
   int64_t weights_sent_bytes = 0;  ///< To others, since its start.
   int64_t expert_memory = 0;       ///< As BackendLoad's.
   std::optional<ExpertTierStats>
-      expert_tier;                   ///< Of all models together; nothing where all experts are in memory.
-  int64_t copied_bytes = 0;        ///< Of its cache, that its buddy took in the open session.
-  int64_t copies = 0;              ///< Blocks and states of other nodes' caches that it keeps.
+      expert_tier;           ///< Of all models together; nothing where all experts are in memory.
+  int64_t copied_bytes = 0;  ///< Of its cache, that its buddy took in the open session.
+  int64_t copies = 0;        ///< Blocks and states of other nodes' caches that it keeps.
   int64_t copies_bytes = 0;
   int64_t copies_evicted = 0;        ///< Of those that it kept, for lack of room.
   uint64_t instance = 0;             ///< Of its process; random. 0: of a build that does not say.

@@ -143,10 +143,10 @@ class NodeHost {
     int64_t weight_bytes = 0;  ///< Packed; 0 while it loads.
     LoadStats load;
     std::optional<ExpertTierStats> expert_tier;  ///< Of a model whose experts are not all in memory.
-    uint64_t session = 0;      ///< 0: none is open, or it has ended.
-    NodeSession::Stats stats;  ///< Of the session that is open.
-    CopyOutbox::Stats copied;  ///< What its buddy took in the session.
-    CopyShelf::Stats copies;   ///< That it keeps of others.
+    uint64_t session = 0;                        ///< 0: none is open, or it has ended.
+    NodeSession::Stats stats;                    ///< Of the session that is open.
+    CopyOutbox::Stats copied;                    ///< What its buddy took in the session.
+    CopyShelf::Stats copies;                     ///< That it keeps of others.
   };
   std::vector<NodeReport> report() const;
 
@@ -190,7 +190,7 @@ class NodeHost {
     uint64_t session_id = 0;
     std::unique_ptr<NodeSession> session;
     std::vector<std::shared_ptr<ExpertUse>>
-        uses;  ///< The last is of the last session; of others, counts may be left.
+        uses;            ///< The last is of the last session; of others, counts may be left.
     Contents contents;   ///< Of the session's cache, as long as it has begun no step.
     KeptPart kept_part;  ///< Of the session.
     std::shared_ptr<CopyShelf> shelf = std::make_shared<CopyShelf>();
