@@ -248,7 +248,10 @@ TEST_P(KvBuddyCluster, TheLossOfAWorkerWithLayersCostsNoPrefill) {
   expect_undisturbed(tokens);
 }
 
-TEST_P(KvBuddyCluster, AWorkerThatIsBackGetsWhatItHadCachedFromItsBuddy) {
+/// What does not depend on the family, for one of each kind of cache.
+class KvBuddyKinds : public KvBuddyCluster {};
+
+TEST_P(KvBuddyKinds, AWorkerThatIsBackGetsWhatItHadCachedFromItsBuddy) {
   begin();
   wait_for_copies(2);
   workers_[0].reset();
@@ -260,7 +263,7 @@ TEST_P(KvBuddyCluster, AWorkerThatIsBackGetsWhatItHadCachedFromItsBuddy) {
   expect_undisturbed(tokens);
 }
 
-TEST_P(KvBuddyCluster, WhereTheBuddyIsLostTooAllIsComputedAgain) {
+TEST_P(KvBuddyKinds, WhereTheBuddyIsLostTooAllIsComputedAgain) {
   coordinator_keeps_ = false;  // The workers are each other's buddies.
   begin();
   wait_for_copies(2);
@@ -280,6 +283,10 @@ std::vector<std::string> Names() {
 }
 
 INSTANTIATE_TEST_SUITE_P(Families, KvBuddyCluster, testing::ValuesIn(Names()),
+                         [](const auto& name) { return name.param; });
+// Keys and values, latent ones, windows, states.
+INSTANTIATE_TEST_SUITE_P(Families, KvBuddyKinds,
+                         testing::Values("qwen3_moe", "deepseek_v3", "gpt_oss", "qwen3_5_moe"),
                          [](const auto& name) { return name.param; });
 
 }  // namespace
