@@ -234,7 +234,8 @@ TEST(NodeHost, AStepThatIsLostOnItsWayToTheNextStageEndsTheSession) {
   ASSERT_EQ(step.wait_for(kPatience), std::future_status::ready);
   const absl::Status lost = step.get().status();
   EXPECT_EQ(lost.code(), absl::StatusCode::kUnavailable);
-  EXPECT_THAT(Message(lost), AllOf(HasSubstr("node 'c' lost"), HasSubstr("steps of node 'b'")));
+  EXPECT_THAT(Message(lost), AllOf(HasSubstr("node 'c' lost"), HasSubstr("steps of node 'b'"),
+                                   HasSubstr("layer 4, at most step 1")));
 }
 
 TEST(NodeHost, ASessionThatWaitsForRemoteExpertsLetsAnotherRun) {

@@ -181,7 +181,7 @@ void NodeSession::lose_next_stage(NodeId peer, const absl::Status& why) {
   if (!stage.has_value() || next == plan.stages.size() || plan.stages[next].node != peer) return;
   if (orphaned_ || failed_step_.value != 0) return;
   tell(position().step,
-       {Unavailable("node '{}' lost: {}, with work of node '{}' on the way to its layer {}, at most step {}",
+       {Unavailable("node '{}' lost: {}, with steps of node '{}' on the way to its layer {}, at most step {}",
                     plan.node(peer).name, Message(why), plan.node(options_.self).name,
                     plan.stages[next].layers.begin, position().step),
         peer});
