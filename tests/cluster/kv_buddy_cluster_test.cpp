@@ -18,7 +18,6 @@
 #include "cluster/worker_node.h"
 #include "convert/testing/checkpoints.h"
 #include "exec/model_facts.h"
-#include "models/family.h"
 #include "plan/planner.h"
 #include "sched/scheduler.h"
 #include "sched/testing/recording_sink.h"
@@ -248,10 +247,7 @@ TEST_P(KvBuddyCluster, TheLossOfAWorkerWithLayersCostsNoPrefill) {
   expect_undisturbed(tokens);
 }
 
-/// What does not depend on the family, for one of each kind of cache.
-class KvBuddyKinds : public KvBuddyCluster {};
-
-TEST_P(KvBuddyKinds, AWorkerThatIsBackGetsWhatItHadCachedFromItsBuddy) {
+TEST_P(KvBuddyCluster, AWorkerThatIsBackGetsWhatItHadCachedFromItsBuddy) {
   begin();
   wait_for_copies(2);
   workers_[0].reset();
@@ -263,7 +259,7 @@ TEST_P(KvBuddyKinds, AWorkerThatIsBackGetsWhatItHadCachedFromItsBuddy) {
   expect_undisturbed(tokens);
 }
 
-TEST_P(KvBuddyKinds, WhereTheBuddyIsLostTooAllIsComputedAgain) {
+TEST_P(KvBuddyCluster, WhereTheBuddyIsLostTooAllIsComputedAgain) {
   coordinator_keeps_ = false;  // The workers are each other's buddies.
   begin();
   wait_for_copies(2);
@@ -276,17 +272,9 @@ TEST_P(KvBuddyKinds, WhereTheBuddyIsLostTooAllIsComputedAgain) {
   expect_undisturbed(tokens);
 }
 
-std::vector<std::string> Names() {
-  std::vector<std::string> names;
-  for (const Family* family : Families()) names.emplace_back(family->model_type);
-  return names;
-}
-
-INSTANTIATE_TEST_SUITE_P(Families, KvBuddyCluster, testing::ValuesIn(Names()),
-                         [](const auto& name) { return name.param; });
-// Keys and values, latent ones, windows, states.
-INSTANTIATE_TEST_SUITE_P(Families, KvBuddyKinds,
-                         testing::Values("qwen3_moe", "deepseek_v3", "gpt_oss", "qwen3_5_moe"),
+// A copy knows nothing of the family, only of its cache: keys and values, latent ones, windows, states.
+INSTANTIATE_TEST_SUITE_P(Caches, KvBuddyCluster,
+                         testing::Values("qwen3_moe", "deepseek_v3", "gpt_oss", "gemma4", "qwen3_5_moe"),
                          [](const auto& name) { return name.param; });
 
 }  // namespace
