@@ -58,6 +58,12 @@ struct Metrics::Impl {
     copies_sent.Set(static_cast<double>(totals.sent_bytes));
     CatchUp(copies_restored, static_cast<double>(totals.restored));
   }
+  void refresh(const ExpertTotals& totals) {
+    CatchUp(expert_rows, static_cast<double>(totals.rows));
+    CatchUp(expert_rows_local, static_cast<double>(totals.rows_local));
+    CatchUp(expert_rows_sent, static_cast<double>(totals.rows_sent));
+    CatchUp(expert_messages, static_cast<double>(totals.messages));
+  }
   void refresh(const ExpertTierStats& totals) {
     tier_resident.Set(static_cast<double>(totals.resident_bytes));
     tier_total.Set(static_cast<double>(totals.total_bytes));
@@ -89,8 +95,6 @@ struct Metrics::Impl {
     CatchUp(disk_failures, static_cast<double>(stats.kv_disk.failures));
     disk_dropped.Set(static_cast<double>(stats.kv_disk.dropped));
     disk_errors.Set(static_cast<double>(stats.kv_disk.errors));
-    refresh(sources.buddies ? sources.buddies() : BuddyTotals());
-    refresh(sources.expert_tiers ? sources.expert_tiers() : ExpertTierStats());
     CatchUp(steps, static_cast<double>(stats.steps));
     CatchUp(rows, static_cast<double>(stats.rows));
     CatchUp(preemptions, static_cast<double>(stats.preemptions));
@@ -305,13 +309,12 @@ void Metrics::observe_step(const StepObservation& observation) {
 std::vector<MetricFamily> Metrics::Impl::collect() {
   std::lock_guard lock(scrape_mutex);
   if (sources.scheduler) refresh(sources.scheduler());
-  if (sources.experts) {
-    const ExpertTotals totals = sources.experts();
-    CatchUp(expert_rows, static_cast<double>(totals.rows));
-    CatchUp(expert_rows_local, static_cast<double>(totals.rows_local));
-    CatchUp(expert_rows_sent, static_cast<double>(totals.rows_sent));
-    CatchUp(expert_messages, static_cast<double>(totals.messages));
+  if (sources.nodes) {
+    const NodeTotals totals = sources.nodes();
+    refresh(totals.buddies);
+    refresh(totals.expert_tiers);
   }
+  if (sources.experts) refresh(sources.experts());
   if (sources.links) {
     for (const LinkTotals& link : sources.links()) {
       const std::map<std::string, std::string> labels = {{"from", link.from}, {"to", link.to}};

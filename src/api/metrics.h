@@ -30,6 +30,12 @@ struct BuddyTotals {
   int64_t restored = 0;    ///< Blocks and states that were not computed again after a loss; since the start.
 };
 
+/// What nodes tell of themselves, over all of them: asked of workers at most once for a scrape.
+struct NodeTotals {
+  BuddyTotals buddies;
+  ExpertTierStats expert_tiers;
+};
+
 /// What (row, layer) pairs needed of experts on other nodes, since the start.
 struct ExpertTotals {
   uint64_t rows = 0;
@@ -41,11 +47,10 @@ struct ExpertTotals {
 struct MetricsSources {
   std::function<SchedulerStats()> scheduler;       ///< Asked at each scrape.
   std::function<std::vector<LinkTotals>()> links;  ///< Asked at each scrape; may be empty.
-  std::function<BuddyTotals()> buddies;            ///< Asked at each scrape; may be empty.
+  std::function<NodeTotals()> nodes;               ///< Asked at each scrape; may be empty.
   std::function<std::string(NodeId)> node_name;    ///< For step times; may be empty: the id then.
   std::function<int()> nodes_out;                  ///< That the plan does without; may be empty: none then.
   std::function<ExpertTotals()> experts;           ///< Asked at each scrape; may be empty.
-  std::function<ExpertTierStats()> expert_tiers;   ///< Of all nodes; asked at each scrape; may be empty.
 };
 
 class Metrics {

@@ -167,13 +167,12 @@ std::string ClusterStatusJson(RemoteCluster& cluster, const PipelineEngine& engi
     if (out["nodes"].empty()) {
       node["resident_bytes"] = ResidentBytes();
       int64_t bytes = 0;
-      for (const NodeHost::NodeReport& own : cluster.host().report()) {
-        bytes += own.weight_bytes;
-        if (own.node == cluster.own_node()) AddCopies(own.copies.places, own.copies.bytes, node);
-      }
+      for (const NodeHost::NodeReport& hosted : cluster.host().report()) bytes += hosted.weight_bytes;
+      const NodeHost::NodeReport own = cluster.own_report();
+      AddCopies(own.copies.places, own.copies.bytes, node);
       node["weight_bytes"] = bytes;
       node["weights_sent_bytes"] = cluster.weights_sent_bytes();
-      AddExpertTier(cluster.expert_tier(), node);
+      AddExpertTier(own.expert_tier, node);
     }
     out["nodes"].push_back(std::move(node));
   }

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <charconv>
 #include <nlohmann/json.hpp>
+#include <ranges>
 #include <utility>
 
 #include "app/cluster_status.h"
@@ -325,33 +326,24 @@ absl::Status ServedModel::check_beside(const Plan& now, const StepLimits& limits
       FormatBytes(more), FormatBytes(all), FormatBytes(memory));
 }
 
-BuddyTotals ServedModel::buddy_totals() const {
-  BuddyTotals totals{.restored = cluster_->restored()};
-  if (cluster_->buddies().empty()) return totals;
+NodeTotals ServedModel::node_totals() const {
+  const NodeHost::NodeReport own = cluster_->own_report();
+  NodeTotals totals{.buddies = {.copies = own.copies.places,
+                                .bytes = own.copies.bytes,
+                                .evicted = own.copies.evicted,
+                                .restored = cluster_->restored()},
+                    .expert_tiers = own.expert_tier.value_or(ExpertTierStats{})};
+  const std::vector<NodeFacts> nodes = planner_->nodes();  // None before the first plan.
+  const auto limited = [](const NodeFacts& node) { return node.expert_memory_bytes > 0; };
+  if (cluster_->buddies().empty() && std::ranges::none_of(nodes | std::views::drop(1), limited))
+    return totals;  // Nobody else has anything to tell.
   for (const MemberStatus& member : cluster_->status(Deadline::after(kAskOutTimeout))) {
     if (!member.facts.has_value()) continue;
-    totals.copies += member.facts->copies;
-    totals.bytes += member.facts->copies_bytes;
-    totals.evicted += member.facts->copies_evicted;
-    totals.sent_bytes += member.facts->copied_bytes;
-  }
-  for (const NodeHost::NodeReport& own : cluster_->host().report()) {
-    if (own.node != cluster_->own_node()) continue;
-    totals.copies += own.copies.places;
-    totals.bytes += own.copies.bytes;
-    totals.evicted += own.copies.evicted;
-  }
-  return totals;
-}
-
-ExpertTierStats ServedModel::expert_tiers() const {
-  ExpertTierStats totals = cluster_->expert_tier().value_or(ExpertTierStats{});
-  const std::vector<NodeFacts> nodes = planner_->nodes();
-  const auto limited = [](const NodeFacts& node) { return node.expert_memory_bytes > 0; };
-  if (std::none_of(nodes.begin() + 1, nodes.end(), limited)) return totals;  // Nobody has to be asked.
-  for (const MemberStatus& member : cluster_->status(Deadline::after(kAskOutTimeout))) {
-    if (member.facts.has_value() && member.facts->expert_tier.has_value())
-      totals = totals + *member.facts->expert_tier;
+    totals.buddies.copies += member.facts->copies;
+    totals.buddies.bytes += member.facts->copies_bytes;
+    totals.buddies.evicted += member.facts->copies_evicted;
+    totals.buddies.sent_bytes += member.facts->copied_bytes;
+    totals.expert_tiers = totals.expert_tiers + member.facts->expert_tier.value_or(ExpertTierStats{});
   }
   return totals;
 }
@@ -394,13 +386,12 @@ absl::Status ServedModel::start_api(const DeclaredModel& declared, const Serving
   scheduler_ = std::make_unique<Scheduler>(*engine_, std::move(scheduling));
   metrics_.set_sources(
       {[this] { return scheduler_->stats(); }, [this] { return link_totals(); },
-       [this] { return buddy_totals(); }, [this](NodeId node) { return node_name(node); },
+       [this] { return node_totals(); }, [this](NodeId node) { return node_name(node); },
        [this] { return static_cast<int>(planner_->left_out().size()); },
        [this] {
          const ExpertRowCounts counts = experts_->totals();
          return ExpertTotals{counts.rows, counts.rows_local, counts.rows_sent, counts.messages};
-       },
-       [this] { return expert_tiers(); }});
+       }});
   AnswerServiceOptions service;
   service.model_names = {model_.facts.name};
   service.model_names.insert(service.model_names.end(), declared.aliases.begin(), declared.aliases.end());

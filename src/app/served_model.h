@@ -125,8 +125,7 @@ class ServedModel final : public LoadedModel {
   absl::Status start_embeddings();
   OpenAiOptions openai_options() const;
   std::vector<LinkTotals> link_totals() const;
-  BuddyTotals buddy_totals() const;
-  ExpertTierStats expert_tiers() const;
+  NodeTotals node_totals() const;
   std::string node_name(NodeId node) const;
 
   const ServeFlags& flags_;

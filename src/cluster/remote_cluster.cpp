@@ -64,11 +64,11 @@ std::shared_ptr<NodeHost> RemoteCluster::MakeHost(const Options& options) {
       .kv_disk = options.kv_disk});
 }
 
-std::optional<ExpertTierStats> RemoteCluster::expert_tier() const {
-  for (const NodeHost::NodeReport& report : host_->report()) {
-    if (report.node == own_node()) return report.expert_tier;
+NodeHost::NodeReport RemoteCluster::own_report() const {
+  for (NodeHost::NodeReport& report : host_->report()) {
+    if (report.node == own_node()) return std::move(report);
   }
-  return std::nullopt;
+  return {};
 }
 
 absl::StatusOr<std::unique_ptr<RemoteCluster>> RemoteCluster::Start(Options options) {

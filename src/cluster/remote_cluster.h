@@ -93,8 +93,8 @@ class RemoteCluster final : public SessionHost, public CacheGiver {
   std::map<std::string, LinkStats> link_stats() const;
   /// Tensors that workers without model files got from this process.
   int64_t weights_sent_bytes() const { return shelf_.bytes_sent(); }
-  /// Of this process's own node; nothing where all of its experts are in memory.
-  std::optional<ExpertTierStats> expert_tier() const;
+  /// What the host tells of this process's own node; empty before it has loaded.
+  NodeHost::NodeReport own_report() const;
   /// Buddies of the session that is open, or was last, by the name of the node whose copies they keep.
   struct Buddy {
     std::string name;
