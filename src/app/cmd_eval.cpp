@@ -96,15 +96,17 @@ void Print(const EvalFlags& flags, const Evaluation& result, const LayerErrors* 
 
 /// Whether rows of the placement are rounded between its nodes.
 absl::StatusOr<bool> RoundsRows(const OpenedModel& model, const EvalFlags& flags) {
-  ASSIGN_OR_RETURN(const Placement placement, ReadPlacement(flags.placement, flags.compute));
-  ASSIGN_OR_RETURN(const Plan plan, ResolvePlan(placement, model.facts));
-  if (RoundingsOf(plan).empty() && plan.wire_dtype != Plan::WireDtype::kExact) {
+  ASSIGN_OR_RETURN(const LocalCluster::Options options,
+                   LocalOptions(model, flags.placement, flags.compute, "inproc"));
+  const Plan& plan = options.plan;
+  const bool rounds = !RoundingsOf(plan).empty();
+  if (!rounds && plan.wire_dtype != Plan::WireDtype::kExact) {
     return InvalidArgument(
         "eval: --wire {}: no row travels in this placement, so nothing is rounded; give --split 2,2,2, say, "
         "or --plan",
         Name(plan.wire_dtype));
   }
-  return !RoundingsOf(plan).empty();
+  return rounds;
 }
 
 absl::Status Eval(const EvalFlags& flags) {
