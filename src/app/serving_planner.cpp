@@ -364,7 +364,8 @@ StepLimits ServingPlanner::limits(const Plan& plan) const {
 std::vector<KvBuddy> ServingPlanner::buddies(const Plan& plan) const {
   if (options_.kv_buddy_max == 0) return {};
   const CacheSize size = cache_of(plan);
-  const std::vector<NodeCost> costs = NodeCosts(plan, options_.model, {size.positions, size.sequences});
+  const std::vector<NodeFacts> left = left_by_others(nodes());
+  const std::vector<NodeCost> costs = NodeCosts(plan, options_.model, {size.positions, size.sequences}, left);
   std::vector<BuddyFacts> facts;
   for (size_t i = 0; i < costs.size(); ++i) {
     // Each image says what it is.
@@ -374,7 +375,7 @@ std::vector<KvBuddy> ServingPlanner::buddies(const Plan& plan) const {
     facts.push_back(
         {costs[i].cache_bytes() + images * kImageHeaderBytes, std::numeric_limits<int64_t>::max()});
   }
-  for (const NodeFacts& node : left_by_others(nodes())) {
+  for (const NodeFacts& node : left) {
     const std::optional<NodeId> id = plan.find_node(node.name);
     if (!id.has_value() || node.memory_bytes == 0) continue;
     const auto index = static_cast<size_t>(id->value);
