@@ -2,9 +2,9 @@
 
 #include <algorithm>
 #include <filesystem>
-#include <map>
 #include <nlohmann/json.hpp>
 #include <numeric>
+#include <tuple>
 #include <utility>
 
 #include "base/file.h"
@@ -46,19 +46,23 @@ std::vector<size_t> Hottest(const LayerUse& use) {
 
 /// The pairs that were most often in one sampled row, and in which share of them.
 Json TogetherJson(const LayerUse& use) {
-  std::map<std::pair<uint16_t, uint16_t>, int64_t> counts;
-  for (int64_t r = 0; r < use.sampled(); ++r) {
-    for (int32_t a = 0; a < use.top_k; ++a) {
-      for (int32_t b = a + 1; b < use.top_k; ++b) ++counts[{use.row(r)[a], use.row(r)[b]}];
+  Json list = Json::array();
+  if (use.sampled() == 0) return list;
+  const UsedTogether together(use);
+  const auto experts = static_cast<int32_t>(use.rows.size());
+  std::vector<std::tuple<int64_t, int32_t, int32_t>> pairs;  // -count, experts: the smallest are shown.
+  for (int32_t a = 0; a < experts; ++a) {
+    for (int32_t b = a + 1; b < experts; ++b) {
+      if (together.of(a, b) > 0) pairs.emplace_back(-together.of(a, b), a, b);
     }
   }
-  std::vector<std::pair<std::pair<uint16_t, uint16_t>, int64_t>> pairs(counts.begin(), counts.end());
-  std::ranges::stable_sort(pairs, [](const auto& a, const auto& b) { return a.second > b.second; });
-  Json list = Json::array();
-  for (size_t i = 0; i < std::min(pairs.size(), kShown); ++i) {
+  const size_t shown = std::min(pairs.size(), kShown);
+  std::ranges::partial_sort(pairs, pairs.begin() + static_cast<std::ptrdiff_t>(shown));
+  pairs.resize(shown);
+  for (const auto& [negative, a, b] : pairs) {
     list.push_back(
-        {{"experts", {pairs[i].first.first, pairs[i].first.second}},
-         {"share", Share(static_cast<uint64_t>(pairs[i].second), static_cast<uint64_t>(use.sampled()))}});
+        {{"experts", {a, b}},
+         {"share", Share(static_cast<uint64_t>(-negative), static_cast<uint64_t>(use.sampled()))}});
   }
   return list;
 }
@@ -105,9 +109,7 @@ ExpertMonitor::ExpertMonitor(Options options)
 ExpertMonitor::~ExpertMonitor() { stop(); }
 
 void ExpertMonitor::start() {
-  const bool moe =
-      std::ranges::any_of(options_.model.layers, [](const LayerFacts& layer) { return layer.experts > 0; });
-  if (moe) thread_ = std::thread([this] { run(); });
+  if (options_.model.has_experts()) thread_ = std::thread([this] { run(); });
 }
 
 void ExpertMonitor::stop() {

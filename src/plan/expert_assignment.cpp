@@ -17,7 +17,7 @@ constexpr int kSweepsMax = 16;
 
 size_t Index(int32_t i) { return static_cast<size_t>(i); }
 
-/// Owners, with what each node has.
+/// Owners, with what each node has. -1: an expert that has none yet.
 struct Tally {
   Tally(const AssignmentProblem& problem_in, const std::vector<double>& loads_in, Assignment owners_in)
       : problem(problem_in),
@@ -26,6 +26,7 @@ struct Tally {
         load(problem.nodes.size()),
         count(problem.nodes.size()) {
     for (size_t e = 0; e < owners.size(); ++e) {
+      if (owners[e] < 0) continue;
       load[Index(owners[e])] += loads[e];
       ++count[Index(owners[e])];
     }
@@ -37,8 +38,10 @@ struct Tally {
   bool has_room(int32_t node) const { return count[Index(node)] < problem.nodes[Index(node)].room; }
   void move(int32_t expert, int32_t to) {
     int32_t& owner = owners[Index(expert)];
-    load[Index(owner)] -= loads[Index(expert)];
-    --count[Index(owner)];
+    if (owner >= 0) {
+      load[Index(owner)] -= loads[Index(expert)];
+      --count[Index(owner)];
+    }
     owner = to;
     load[Index(owner)] += loads[Index(expert)];
     ++count[Index(owner)];
@@ -61,14 +64,12 @@ std::vector<int32_t> ByDescendingLoad(const std::vector<double>& loads) {
 }
 
 /// The node with room that would be done first with the expert on top.
-int32_t FirstDone(const AssignmentProblem& problem, const std::vector<double>& load,
-                  const std::vector<int32_t>& count, double more) {
+int32_t FirstDone(const Tally& tally, double more) {
   int32_t best = -1;
   double best_time = std::numeric_limits<double>::infinity();
-  for (int32_t n = 0; n < static_cast<int32_t>(problem.nodes.size()); ++n) {
-    const AssignmentProblem::Node& node = problem.nodes[Index(n)];
-    const double time = (load[Index(n)] + more) / node.rate;
-    if (count[Index(n)] >= node.room || time >= best_time) continue;
+  for (int32_t n = 0; n < tally.nodes(); ++n) {
+    const double time = tally.time(n, more);
+    if (!tally.has_room(n) || time >= best_time) continue;
     best = n;
     best_time = time;
   }
@@ -77,16 +78,10 @@ int32_t FirstDone(const AssignmentProblem& problem, const std::vector<double>& l
 }
 
 Assignment LongestFirst(const AssignmentProblem& problem, const std::vector<double>& loads) {
-  Assignment owners(loads.size());
-  std::vector<double> load(problem.nodes.size());
-  std::vector<int32_t> count(problem.nodes.size());
-  for (const int32_t expert : ByDescendingLoad(loads)) {
-    const int32_t node = FirstDone(problem, load, count, loads[Index(expert)]);
-    owners[Index(expert)] = node;
-    load[Index(node)] += loads[Index(expert)];
-    ++count[Index(node)];
-  }
-  return owners;
+  Tally tally(problem, loads, Assignment(loads.size(), -1));
+  for (const int32_t expert : ByDescendingLoad(loads))
+    tally.move(expert, FirstDone(tally, loads[Index(expert)]));
+  return tally.owners;
 }
 
 /// Moves an expert of the busiest node away, or swaps it for a smaller one, so that the longer of the two nodes' times
@@ -130,29 +125,10 @@ bool Relieve(Tally& tally) {
   return move.has_value() || swap.has_value();
 }
 
-/// How often two experts were in the same sampled row: [E, E], symmetric, with 0 on the diagonal.
-class Together {
- public:
-  explicit Together(const LayerUse& use) : experts_(use.rows.size()), counts_(experts_ * experts_) {
-    for (int64_t r = 0; r < use.sampled(); ++r) {
-      for (int32_t a = 0; a < use.top_k; ++a) {
-        for (int32_t b = 0; b < use.top_k; ++b) {
-          if (a != b) ++counts_[use.row(r)[a] * experts_ + use.row(r)[b]];
-        }
-      }
-    }
-  }
-  int64_t of(int32_t a, int32_t b) const { return counts_[Index(a) * experts_ + Index(b)]; }
-
- private:
-  size_t experts_;
-  std::vector<int32_t> counts_;
-};
-
 /// Groups that grow by the expert that was used most often with those in them, the layer's node first. Nothing where what
 /// is left fits nowhere within `bound`.
 std::optional<Assignment> Grown(const AssignmentProblem& problem, const std::vector<double>& loads,
-                                const Together& together, double bound) {
+                                const UsedTogether& together, double bound) {
   std::vector<int32_t> order(problem.nodes.size());
   std::iota(order.begin(), order.end(), 0);
   std::ranges::stable_sort(order, [&](int32_t a, int32_t b) {
@@ -161,33 +137,30 @@ std::optional<Assignment> Grown(const AssignmentProblem& problem, const std::vec
     return std::pair(left.runs_layer, left.rate) > std::pair(right.runs_layer, right.rate);
   });
   const std::vector<int32_t> heaviest = ByDescendingLoad(loads);
-  Assignment owners(loads.size(), -1);
+  Tally tally(problem, loads, Assignment(loads.size(), -1));
   size_t left = loads.size();
   for (const int32_t n : order) {
-    const AssignmentProblem::Node& node = problem.nodes[Index(n)];
     std::vector<int64_t> affinity(loads.size());
-    double load = 0;
-    for (int32_t count = 0; count < node.room && left > 0; ++count, --left) {
+    for (; tally.has_room(n) && left > 0; --left) {
       int32_t next = -1;
       for (const int32_t e : heaviest) {
-        if (owners[Index(e)] >= 0 || (load + loads[Index(e)]) / node.rate > bound) continue;
+        if (tally.owners[Index(e)] >= 0 || tally.time(n, loads[Index(e)]) > bound) continue;
         if (next < 0 || affinity[Index(e)] > affinity[Index(next)]) next = e;
       }
       if (next < 0) break;
-      owners[Index(next)] = n;
-      load += loads[Index(next)];
+      tally.move(next, n);
       for (size_t e = 0; e < loads.size(); ++e) affinity[e] += together.of(next, static_cast<int32_t>(e));
     }
   }
   if (left > 0) return std::nullopt;
-  return owners;
+  return tally.owners;
 }
 
 /// Moves and swaps that save messages, within room and bound.
 class MessageSearch {
  public:
-  MessageSearch(const AssignmentProblem& problem, const std::vector<double>& loads, const Together& together,
-                double bound)
+  MessageSearch(const AssignmentProblem& problem, const std::vector<double>& loads,
+                const UsedTogether& together, double bound)
       : problem_(problem), loads_(loads), together_(together), bound_(bound), rows_of_(loads.size()) {
     const LayerUse& use = *problem.use;
     for (int64_t r = 0; r < use.sampled(); ++r) {
@@ -287,7 +260,7 @@ class MessageSearch {
 
   const AssignmentProblem& problem_;
   const std::vector<double>& loads_;
-  const Together& together_;
+  const UsedTogether& together_;
   const double bound_;
   std::vector<std::vector<int64_t>> rows_of_;  ///< [E]: sampled rows with the expert.
   std::vector<uint16_t> in_row_;               ///< [N][nodes]: experts of the row that the node owns.
@@ -339,7 +312,7 @@ Assignment GroupByUse(const AssignmentProblem& problem, const Assignment& start,
   constexpr double kRounding = 1 + 1e-9;
   const double bound =
       kRounding * std::max(kGroupSlack * Makespan(problem, balanced), Makespan(problem, start));
-  const Together together(*problem.use);
+  const UsedTogether together(*problem.use);
   MessageSearch search(problem, loads, together, bound);
   std::vector<Assignment> found = {search.improve(start), search.improve(balanced)};
   if (std::optional<Assignment> grown = Grown(problem, loads, together, bound))

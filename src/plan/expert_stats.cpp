@@ -107,6 +107,17 @@ absl::StatusOr<LayerUse> ReadLayer(const ConfigCursor& map) {
 
 uint64_t LayerUse::calls() const { return std::accumulate(rows.begin(), rows.end(), uint64_t{0}); }
 
+UsedTogether::UsedTogether(const LayerUse& use) : experts_(use.rows.size()), counts_(experts_ * experts_) {
+  for (int64_t r = 0; r < use.sampled(); ++r) {
+    const uint16_t* const row = use.row(r);
+    for (int32_t a = 0; a < use.top_k; ++a) {
+      for (int32_t b = 0; b < use.top_k; ++b) {
+        if (a != b) ++counts_[row[a] * experts_ + row[b]];
+      }
+    }
+  }
+}
+
 bool ExpertStats::empty() const {
   return std::ranges::all_of(layers, [](const LayerUse& use) { return use.calls() == 0; });
 }
@@ -134,13 +145,14 @@ void AddUse(const LayerUse& more, LayerUse& use) {
   }
   for (size_t e = 0; e < use.rows.size(); ++e) use.rows[e] += more.rows[e];
   const auto width = static_cast<size_t>(use.top_k);
+  const uint64_t calls = use.calls();
   for (int64_t r = 0; r < more.sampled(); ++r) {
     const uint16_t* row = more.row(r);
     if (use.sampled() < kSampledRowsMax) {
       use.sample.insert(use.sample.end(), row, row + width);
       continue;
     }
-    const uint64_t place = RandomBits(use.calls(), 0, static_cast<uint64_t>(r)) % kSampledRowsMax;
+    const uint64_t place = RandomBits(calls, 0, static_cast<uint64_t>(r)) % kSampledRowsMax;
     std::copy_n(row, width, use.sample.begin() + static_cast<std::ptrdiff_t>(place * width));
   }
 }

@@ -1,6 +1,7 @@
 // How the routed experts of a model were used: counted while it was served, kept in a file, read by the planner.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <string>
 #include <string_view>
@@ -26,6 +27,19 @@ struct LayerUse {
   /// Rows times K.
   uint64_t calls() const;
   bool operator==(const LayerUse&) const = default;
+};
+
+/// How often two experts were in the same sampled row: [E, E], symmetric, with 0 on the diagonal.
+class UsedTogether {
+ public:
+  explicit UsedTogether(const LayerUse& use);
+  int64_t of(int32_t a, int32_t b) const {
+    return counts_[static_cast<size_t>(a) * experts_ + static_cast<size_t>(b)];
+  }
+
+ private:
+  size_t experts_;
+  std::vector<int32_t> counts_;
 };
 
 /// The use of a model's experts.
