@@ -255,7 +255,6 @@ void AddCacheSizeOptions(Flags app, CacheSize& size) {
 
 CacheSize DefaultCacheSize(const Plan& plan, const ModelFacts& model, const std::vector<NodeFacts>& nodes,
                            int64_t context, const CacheSize& asked) {
-  constexpr int64_t kOthers = int64_t{200} << 20;  // What a process needs beside weights and cache.
   constexpr int64_t kSequences = 16;
   CacheSize size = asked;
   if (asked.positions == 0) {
@@ -270,7 +269,7 @@ CacheSize DefaultCacheSize(const Plan& plan, const ModelFacts& model, const std:
           plan.find_node(node.name);  // Nodes without a shard are not in the plan.
       if (!id.has_value() || node.memory_bytes <= 0) continue;
       const NodeCost& cost = costs[static_cast<size_t>(id->value)];
-      visit(cost, std::max<int64_t>(node.memory_bytes - cost.weight_bytes() - kOthers, 0));
+      visit(cost, std::max<int64_t>(node.memory_bytes - cost.weight_bytes() - kProcessBytes, 0));
     }
   };
   // States get a quarter of the room at most, and one sequence its own whatever becomes of the rest.

@@ -12,6 +12,7 @@
 #include "api/http/text.h"
 #include "api/load/load_run.h"
 #include "api/load/workload.h"
+#include "app/bench_report.h"
 #include "base/json.h"
 #include "base/log.h"
 #include "base/status.h"
@@ -40,12 +41,6 @@ struct Checked {
 double Number(const Json& value, std::string_view key) {
   const Json& found = MemberOf(value, key);
   return found.is_number() ? found.get<double>() : 0;
-}
-
-double MedianOf(std::vector<double> values) {
-  const auto middle = values.begin() + std::ssize(values) / 2;
-  std::ranges::nth_element(values, middle);
-  return *middle;
 }
 
 absl::StatusOr<Json> Get(const HttpClient& client, const std::string& path) {
@@ -115,7 +110,7 @@ class Meter {
       ASSIGN_OR_RETURN(const double s, seconds_of({.prompt = prompt, .tokens = 1}, ++prompts_));
       if (run > 0) seconds.push_back(s);
     }
-    return MedianOf(std::move(seconds));
+    return SpreadOf(std::move(seconds)).median;
   }
 
   /// Tokens per second of so many streams together behind a prompt each: what kTokens more take than one.
@@ -134,7 +129,7 @@ class Meter {
         return Unavailable("{} more tokens took no time: the machine is too busy to be measured", kTokens);
       if (run > 0) rates.push_back(static_cast<double>(streams * kTokens) / (long_s - short_s));
     }
-    return MedianOf(std::move(rates));
+    return SpreadOf(std::move(rates)).median;
   }
 
  private:

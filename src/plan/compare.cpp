@@ -16,7 +16,6 @@ namespace {
 
 constexpr int64_t kShortPrompt = 2048;
 constexpr int64_t kLongPrompt = 16384;
-constexpr int64_t kOthersBytes = int64_t{200} << 20;  // What a process needs beside weights and cache.
 
 /// The largest part of a step's time.
 std::string BoundOf(const Plan& plan, const Machines& machines, const ModelFacts& model, const StepTime& step,
@@ -73,7 +72,7 @@ ComparedPlan Describe(std::string name, const Plan& plan, const ModelFacts& mode
     if (costs[i].cache_bytes() == 0) continue;
     if (memory == 0) sequences.reset();
     if (!sequences.has_value()) continue;
-    const int64_t room = std::max<int64_t>(0, memory - costs[i].weight_bytes() - kOthersBytes);
+    const int64_t room = std::max<int64_t>(0, memory - costs[i].weight_bytes() - kProcessBytes);
     sequences = std::min(*sequences, room / costs[i].cache_bytes());
   }
   if (sequences != std::numeric_limits<int64_t>::max()) out.sequences_2k = sequences;

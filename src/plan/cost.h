@@ -26,6 +26,9 @@ struct NodeCost {
   int64_t total_bytes() const { return weight_bytes() + cache_bytes(); }
 };
 
+/// What a process needs beside weights and cache.
+inline constexpr int64_t kProcessBytes = int64_t{200} << 20;
+
 /// The size of the cache on every node.
 struct CacheSize {
   int64_t positions = 0;  ///< Per layer: blocks x positions per block.

@@ -130,9 +130,7 @@ absl::StatusOr<std::vector<ExpertHolders>> ExplicitRow(const std::vector<NodeFac
 
 std::string PlacementNote(const ModelFacts& model, const std::vector<NodeFacts>& nodes,
                           const ExpertRequest& request, const std::vector<NodeId>& candidates) {
-  const bool moe = std::any_of(model.layers.begin(), model.layers.end(),
-                               [](const LayerFacts& l) { return l.experts > 0; });
-  if (!moe) return "experts: the model has none";
+  if (!model.has_experts()) return "experts: the model has none";
   std::vector<std::string> names;
   for (const NodeId id : candidates) names.push_back(nodes[static_cast<size_t>(id.value)].name);
   std::string text;
@@ -172,11 +170,9 @@ absl::StatusOr<ExpertPlacement> PlaceExperts(const ModelFacts& model, const std:
                                              const std::vector<PlanStage>& stages) {
   ExpertPlacement placement;
   placement.experts.resize(model.layers.size());
-  const bool moe = std::any_of(model.layers.begin(), model.layers.end(),
-                               [](const LayerFacts& l) { return l.experts > 0; });
   if (request.strategy == ExpertStrategy::kExplicit) RETURN_IF_ERROR(CheckLists(model, nodes, request));
   std::vector<NodeId> candidates;
-  if (moe) {
+  if (model.has_experts()) {
     ASSIGN_OR_RETURN(candidates, Candidates(nodes, request));
   }
   RandomStream random(request.seed);

@@ -2,6 +2,7 @@
 // file, a worker's hello, or the tensors of a checkpoint.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <optional>
 #include <string>
@@ -78,6 +79,9 @@ struct ModelFacts {
   /// Bytes of the embedding on a last stage that is not the first, for multi-token prediction. A tied head is there
   /// anyway.
   int64_t mtp_embed_bytes() const { return tied_head ? 0 : embed_bytes; }
+  bool has_experts() const {
+    return std::ranges::any_of(layers, [](const LayerFacts& layer) { return layer.experts > 0; });
+  }
   /// Bytes of the states of one sequence in all layers.
   int64_t state_bytes() const {
     int64_t sum = 0;

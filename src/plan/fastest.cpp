@@ -277,10 +277,8 @@ std::optional<Chosen> BestWith(const ModelFacts& model, const std::vector<NodeFa
 std::vector<PlanRequest> ExpertChoices(const ModelFacts& model, const std::vector<NodeFacts>& nodes,
                                        const PlanRequest& request) {
   std::vector<PlanRequest> choices = {request};
-  const bool moe =
-      std::ranges::any_of(model.layers, [](const LayerFacts& layer) { return layer.experts > 0; });
   const auto owners = std::ranges::count_if(nodes, &NodeFacts::may_hold_experts);
-  if (request.experts.asked || !moe || owners < 2) return choices;
+  if (request.experts.asked || !model.has_experts() || owners < 2) return choices;
   choices.push_back(request);
   choices.back().experts.strategy = ExpertStrategy::kRoundRobin;
   return choices;

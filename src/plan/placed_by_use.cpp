@@ -17,11 +17,15 @@ namespace shoal {
 namespace {
 
 constexpr int64_t kUnlimited = std::numeric_limits<int64_t>::max();
-constexpr int64_t kOthersBytes = int64_t{200} << 20;  // What a process needs beside weights and cache.
-constexpr int64_t kPositionsMin = 4096;               // Of a cache: replicas take nothing from that.
+constexpr int64_t kPositionsMin = 4096;  // Of a cache: replicas take nothing from that.
 
 bool HasUse(const PlanRequest& request) {
   return request.experts.stats != nullptr && !request.experts.stats->empty();
+}
+
+/// Whether the strategy gives experts other owners by their use.
+bool MovesOwners(const ExpertRequest& request) {
+  return request.strategy == ExpertStrategy::kByLoad || request.strategy == ExpertStrategy::kByLocality;
 }
 
 /// The facts of the plan's nodes, by NodeId.
@@ -86,7 +90,8 @@ class OwnersByUse {
         rates_(RatesOf(facts_)),
         may_hold_(MayHold(plan, nodes, request.experts)),
         spare_(SpareBytes(plan, model, facts_, request.reserve_bytes,
-                          {request.kv_positions, request.sequences})) {}
+                          {request.kv_positions, request.sequences})),
+        taken_(plan.nodes.size()) {}
 
   void place() {
     for (const LayerFacts& layer : model_.layers) total_ += layer.experts * layer.expert_bytes;
@@ -120,8 +125,8 @@ class OwnersByUse {
                                                                   : GroupByUse(problem, owners, balanced);
     for (size_t e = 0; e < row.size(); ++e) {
       const size_t owner = ids[static_cast<size_t>(owners[e])];
-      take(static_cast<size_t>(row[e].owner.value), -model_.layers[l].expert_bytes);
-      take(owner, model_.layers[l].expert_bytes);
+      taken_[static_cast<size_t>(row[e].owner.value)] -= model_.layers[l].expert_bytes;
+      taken_[owner] += model_.layers[l].expert_bytes;
       row[e].owner = NodeId{static_cast<int32_t>(owner)};
     }
   }
@@ -132,14 +137,9 @@ class OwnersByUse {
     const LayerFacts& layer = model_.layers[l];
     if (spare_[node] == kUnlimited || layer.expert_bytes == 0) return layer.experts;
     const double share = static_cast<double>(passed_) / static_cast<double>(total_);
-    const double bytes = static_cast<double>(spare_[node]) * share - static_cast<double>(taken(node));
+    const double bytes = static_cast<double>(spare_[node]) * share - static_cast<double>(taken_[node]);
     return static_cast<int32_t>(
         std::clamp(bytes / static_cast<double>(layer.expert_bytes), 0.0, static_cast<double>(layer.experts)));
-  }
-  int64_t taken(size_t node) const { return node < taken_.size() ? taken_[node] : 0; }
-  void take(size_t node, int64_t bytes) {
-    taken_.resize(plan_.nodes.size());
-    taken_[node] += bytes;
   }
 
   const ModelFacts& model_;
@@ -164,9 +164,6 @@ class Copies {
   bool fits(size_t layer, NodeId node) const {
     const auto n = static_cast<size_t>(node.value);
     return may_hold_[n] && spare_[n] >= model_.layers[layer].expert_bytes;
-  }
-  static bool holds(const ExpertHolders& holders, NodeId node) {
-    return holders.owner == node || std::ranges::binary_search(holders.replicas, node);
   }
   void add(size_t layer, ExpertHolders& holders, NodeId node) {
     const auto n = static_cast<size_t>(node.value);
@@ -195,7 +192,7 @@ absl::Status AddToAll(Copies& copies, int32_t count) {
       for (int32_t i = 0; i < count; ++i) {
         NodeId best{-1};
         for (NodeId node{0}; node.value < copies.nodes(); ++node.value) {
-          if (Copies::holds(holders, node) || !copies.fits(l, node)) continue;
+          if (holders.held_by(node) || !copies.fits(l, node)) continue;
           if (best.value < 0 || (best != home && (node == home || copies.spare(node) > copies.spare(best))))
             best = node;
         }
@@ -245,7 +242,7 @@ std::array<int64_t, 2> AddHot(Copies& copies, const std::vector<HotExpert>& hott
   };
   for (const HotExpert& hot : hottest) {
     const NodeId home = HomeOf(plan, hot.layer);
-    if (Copies::holds(holders_of(hot), home) || !copies.fits(hot.layer, home)) continue;
+    if (holders_of(hot).held_by(home) || !copies.fits(hot.layer, home)) continue;
     copies.add(hot.layer, holders_of(hot), home);
     ++added[0];
   }
@@ -253,12 +250,12 @@ std::array<int64_t, 2> AddHot(Copies& copies, const std::vector<HotExpert>& hott
   std::vector<std::vector<double>> load(plan.experts.size(), std::vector<double>(rates.size()));
   for (const HotExpert& hot : hottest) {
     const NodeId home = HomeOf(plan, hot.layer);
-    const NodeId at = Copies::holds(holders_of(hot), home) ? home : holders_of(hot).owner;
+    const NodeId at = holders_of(hot).held_by(home) ? home : holders_of(hot).owner;
     load[hot.layer][static_cast<size_t>(at.value)] += static_cast<double>(hot.rows);
   }
   for (const HotExpert& hot : hottest) {
     ExpertHolders& holders = holders_of(hot);
-    if (Copies::holds(holders, HomeOf(plan, hot.layer))) continue;
+    if (holders.held_by(HomeOf(plan, hot.layer))) continue;
     std::vector<double>& busy = load[hot.layer];
     const auto time = [&](NodeId node, double more) {
       return (busy[static_cast<size_t>(node.value)] + more) / rates[static_cast<size_t>(node.value)];
@@ -266,7 +263,7 @@ std::array<int64_t, 2> AddHot(Copies& copies, const std::vector<HotExpert>& hott
     const double half = static_cast<double>(hot.rows) / 2;
     NodeId best{-1};
     for (NodeId node{0}; node.value < copies.nodes(); ++node.value) {
-      if (Copies::holds(holders, node) || !copies.fits(hot.layer, node)) continue;
+      if (holders.held_by(node) || !copies.fits(hot.layer, node)) continue;
       if (best.value < 0 || time(node, half) < time(best, half)) best = node;
     }
     if (best.value < 0 || time(best, half) >= time(holders.owner, 0)) continue;
@@ -301,7 +298,7 @@ void AddHotReplicas(const ModelFacts& model, const std::vector<NodeFacts>& nodes
   const std::vector<NodeFacts> facts = FactsOf(plan, nodes);
   const CacheSize cache{std::max(request.kv_positions, kPositionsMin),
                         std::max<int64_t>(request.sequences, 1)};
-  std::vector<int64_t> spare = SpareBytes(plan, model, facts, request.reserve_bytes + kOthersBytes, cache);
+  std::vector<int64_t> spare = SpareBytes(plan, model, facts, request.reserve_bytes + kProcessBytes, cache);
   for (int64_t& bytes : spare) bytes = std::min(bytes, request.experts.hot_bytes);
   Copies copies(model, plan, MayHold(plan, nodes, request.experts), spare);
   const auto [at_home, elsewhere] =
@@ -317,33 +314,26 @@ void AddHotReplicas(const ModelFacts& model, const std::vector<NodeFacts>& nodes
 
 }  // namespace
 
-bool PlacesByUse(const ExpertRequest& request) {
-  return request.strategy == ExpertStrategy::kByLoad || request.strategy == ExpertStrategy::kByLocality ||
-         request.hot_bytes > 0;
-}
+bool PlacesByUse(const ExpertRequest& request) { return MovesOwners(request) || request.hot_bytes > 0; }
 
 std::vector<PlanRequest> BeginningsByUse(const PlanRequest& request) {
   PlanRequest begin = request;
   begin.experts.hot_bytes = 0;
-  const bool by_load = request.experts.strategy == ExpertStrategy::kByLoad;
-  if (!by_load && request.experts.strategy != ExpertStrategy::kByLocality) return {begin};
+  if (!MovesOwners(request.experts)) return {begin};
   begin.experts.asked = true;
   begin.experts.replicas = 0;
   PlanRequest other = begin;
   begin.experts.strategy = ExpertStrategy::kRoundRobin;
   other.experts.strategy = ExpertStrategy::kWithLayer;
-  if (!by_load && !HasUse(request)) std::swap(begin, other);
+  if (request.experts.strategy == ExpertStrategy::kByLocality && !HasUse(request)) std::swap(begin, other);
   return {begin, other};
 }
 
 absl::StatusOr<Plan> PlaceByUse(const ModelFacts& model, const std::vector<NodeFacts>& nodes,
                                 const PlanRequest& request, Plan plan) {
-  const bool moe =
-      std::ranges::any_of(model.layers, [](const LayerFacts& layer) { return layer.experts > 0; });
-  if (!moe) return plan;
+  if (!model.has_experts()) return plan;
   const ExpertRequest& experts = request.experts;
-  const bool moves =
-      experts.strategy == ExpertStrategy::kByLoad || experts.strategy == ExpertStrategy::kByLocality;
+  const bool moves = MovesOwners(experts);
   const bool used = HasUse(request);
   if (used) SHOAL_CHECK_EQ(experts.stats->layers.size(), model.layers.size());
   if (const auto holders = std::ranges::count(MayHold(plan, nodes, experts), true);
@@ -410,7 +400,7 @@ std::optional<ExpertTraffic> ExpectedTraffic(const Plan& plan, const std::vector
       for (int32_t k = 0; k < use.top_k; ++k) asked.push_back({ExpertId{use.row(r)[k]}, 1});
       ChooseHolders(
           holders, home, asked, load,
-          [&](ExpertId expert) { return Copies::holds(holders[static_cast<size_t>(expert.value)], home); },
+          [&](ExpertId expert) { return holders[static_cast<size_t>(expert.value)].held_by(home); },
           [](NodeId) { return true; });
       const int64_t remote = std::ranges::count_if(load, [](int64_t n) { return n > 0; });
       messages += remote;

@@ -146,12 +146,15 @@ std::optional<NodeId> Plan::find_node(std::string_view name) const {
   return std::nullopt;
 }
 
+bool ExpertHolders::held_by(NodeId node) const {
+  return owner == node || std::ranges::binary_search(replicas, node);
+}
+
 std::vector<ExpertId> Plan::experts_held(NodeId node, LayerId layer) const {
   std::vector<ExpertId> held;
   const std::vector<ExpertHolders>& row = experts[static_cast<size_t>(layer.value)];
   for (size_t e = 0; e < row.size(); ++e) {
-    const bool copy = std::binary_search(row[e].replicas.begin(), row[e].replicas.end(), node);
-    if (row[e].owner == node || copy) held.push_back(ExpertId{static_cast<int32_t>(e)});
+    if (row[e].held_by(node)) held.push_back(ExpertId{static_cast<int32_t>(e)});
   }
   return held;
 }

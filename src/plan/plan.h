@@ -34,6 +34,7 @@ struct PlanStage {
 struct ExpertHolders {
   NodeId owner;
   std::vector<NodeId> replicas;
+  bool held_by(NodeId node) const;
   bool operator==(const ExpertHolders&) const = default;
 };
 

@@ -242,13 +242,11 @@ SplitProblem Planner::split_problem(bool compute_known) const {
     if (plan_.mtp && l + 1 == model_.layers.size())
       problem.layers.back().held_bytes += MtpBytes(*model_.mtp, request_);
     for (const ExpertHolders& holders : plan_.experts[l]) {
-      SplitProblem::Node& owner = problem.nodes[static_cast<size_t>(holders.owner.value)];
-      owner.busy_bytes += static_cast<double>(active) / layer.experts;
-      for (SplitProblem::Node& node : problem.nodes) {
-        const NodeId id{static_cast<int32_t>(&node - problem.nodes.data())};
-        const bool copy = std::binary_search(holders.replicas.begin(), holders.replicas.end(), id);
-        if (copy || &node == &owner) spread[static_cast<size_t>(id.value)] += layer.expert_bytes;
-      }
+      const auto owner = static_cast<size_t>(holders.owner.value);
+      problem.nodes[owner].busy_bytes += static_cast<double>(active) / layer.experts;
+      spread[owner] += layer.expert_bytes;
+      for (const NodeId replica : holders.replicas)
+        spread[static_cast<size_t>(replica.value)] += layer.expert_bytes;
     }
   }
   for (size_t i = 0; i < nodes_.size(); ++i) {

@@ -16,8 +16,7 @@ std::vector<size_t> AddedBy(const Plan& plan, LayerId layer) {
   std::map<NodeId, size_t> seen;
   std::vector<size_t> parts;
   for (const ExpertHolders& holders : plan.experts[static_cast<size_t>(layer.value)]) {
-    const bool here = holders.owner == home || std::ranges::binary_search(holders.replicas, home);
-    parts.push_back(here ? 0 : seen.emplace(holders.owner, seen.size() + 1).first->second);
+    parts.push_back(holders.held_by(home) ? 0 : seen.emplace(holders.owner, seen.size() + 1).first->second);
   }
   return parts;
 }
