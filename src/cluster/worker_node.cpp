@@ -181,17 +181,21 @@ absl::Status WorkerNode::check_order(const OpenedModel& model, const Plan& plan,
       model.facts.top_k == 0 ? "" : ". --expert-memory lets it keep part of its experts on its disk");
 }
 
-void WorkerNode::bound_copies(const Held& held, int64_t cache_bytes,
-                              std::vector<FollowedNode>& follows) const {
+void WorkerNode::bound_copies(const std::string& model_hash, int64_t own_bytes,
+                              std::vector<FollowedNode>& follows) {
   if (options_.memory_bytes <= 0) return;
-  int64_t room = options_.memory_bytes - held.weight_bytes - cache_bytes;
+  int64_t room = options_.memory_bytes - own_bytes;
   for (const auto& [hash, other] : held_) {
-    if (hash != held.model.facts.hash) room -= other.weight_bytes + other.cache_bytes + other.next_bytes;
+    if (hash == model_hash) continue;
+    room -= other.weight_bytes + other.cache_bytes + other.next_bytes + other.copies_bytes;
   }
+  int64_t copies_bytes = 0;
   for (FollowedNode& one : follows) {
-    one.bytes_max = std::clamp<int64_t>(room, 0, one.bytes_max);
-    room -= one.bytes_max;
+    one.bytes_max = std::clamp<int64_t>(room - copies_bytes, 0, one.bytes_max);
+    copies_bytes += one.bytes_max;
   }
+  const std::lock_guard lock(mutex_);
+  held_.find(model_hash)->second.copies_bytes = copies_bytes;
 }
 
 bool WorkerNode::serves(const std::string& model_hash) const {
@@ -467,10 +471,14 @@ absl::StatusOr<OpenAnswer> WorkerNode::open(const OpenOrder& order) {
   RETURN_IF_ERROR(named(transport.status()));
   NodeHost::SessionSetup setup = SetupOf(order, node.model_hash, options_.key);
   setup.transport = *std::move(transport);
-  bound_copies(*held, CacheBytes(held->model.facts, shard, order.plan.kv_dtype, order.limits), setup.follows);
+  const bool takes_next = held->next == shard;
+  const int64_t weight_bytes =
+      takes_next ? ShardBytes(held->model.spec, held->model.footprint, shard, options_.expert_memory)
+                 : held->weight_bytes;
+  const int64_t cache_bytes = CacheBytes(held->model.facts, shard, order.plan.kv_dtype, order.limits);
+  bound_copies(node.model_hash, weight_bytes + cache_bytes, setup.follows);
   RETURN_IF_ERROR(named(host_.open(node, std::move(setup))));
-  if (held->next == shard)
-    take_next(node, CacheBytes(held->model.facts, shard, order.plan.kv_dtype, order.limits));
+  if (takes_next) take_next(node, cache_bytes);
   const absl::Status connected =
       host_.connect(node, Deadline::after(std::chrono::milliseconds(kConnectMs) + order.move_max));
   if (!connected.ok()) host_.close(order.session);

@@ -81,11 +81,12 @@ class WorkerNode final : public WorkerControl, public CacheGiver {
     OpenedModel model;
     std::vector<WeightSample> samples;  ///< Of the shard.
     int64_t weight_bytes = 0;
-    int64_t cache_bytes = 0;  ///< Of its sessions, as last ordered.
-    uint64_t ordered_by = 0;  ///< The coordinator that it was prepared for last.
-    uint64_t owner = 0;       ///< The coordinator that opened the last session.
-    std::string owner_name;   ///< For people, with its address.
-    int64_t since = 0;        ///< When it did; Unix seconds.
+    int64_t cache_bytes = 0;   ///< Of its sessions, as last ordered.
+    int64_t copies_bytes = 0;  ///< That the last session may keep of others' caches.
+    uint64_t ordered_by = 0;   ///< The coordinator that it was prepared for last.
+    uint64_t owner = 0;        ///< The coordinator that opened the last session.
+    std::string owner_name;    ///< For people, with its address.
+    int64_t since = 0;         ///< When it did; Unix seconds.
     /// Held beside it for the session to come, and what it takes beyond it.
     std::optional<NodeShard> next;
     std::vector<WeightSample> next_samples;
@@ -114,8 +115,9 @@ class WorkerNode final : public WorkerControl, public CacheGiver {
   /// Bytes that the shard takes beyond what is held. ResourceExhausted where both do not fit.
   absl::StatusOr<int64_t> check_beside(const std::string& model_hash, const OpenedModel& model,
                                        const NodeShard& shard) const;
-  /// Bounds what the node keeps of others' caches by what its memory has room for.
-  void bound_copies(const Held& held, int64_t cache_bytes, std::vector<FollowedNode>& follows) const;
+  /// Bounds what the node keeps of others' caches by what its memory has room for, and notes it. own_bytes: what the
+  /// model's shard and cache take in the session.
+  void bound_copies(const std::string& model_hash, int64_t own_bytes, std::vector<FollowedNode>& follows);
   /// Whether the model has a session whose coordinator is there.
   bool serves(const std::string& model_hash) const;
   /// That no other coordinator has a session with the model, or that it may be taken from it.
