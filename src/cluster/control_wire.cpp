@@ -7,6 +7,7 @@
 
 #include "base/status.h"
 #include "base/text.h"
+#include "plan/node_name.h"
 
 namespace shoal {
 namespace {
@@ -137,9 +138,10 @@ absl::StatusOr<CachedPlace> ReadPlace(const v1::CachedPlace& one) {
 
 /// The name of a node; empty: none.
 absl::StatusOr<std::string> ReadOwner(const std::string& name) {
-  constexpr size_t kNameBytesMax = 256;
-  if (name.size() <= kNameBytesMax) return name;
-  return InvalidArgument("cache: a node's name of {} bytes, expected at most {}", name.size(), kNameBytesMax);
+  if (name.empty() || IsNodeName(name)) return name;
+  return InvalidArgument(
+      "cache: a node's name of {} bytes, expected at most {} letters, digits or any of ._-:/@[]", name.size(),
+      kNodeNameMax);
 }
 
 template <typename Request>
@@ -255,11 +257,10 @@ absl::StatusOr<OpenOrder> FromProto(const v1::OpenRequest& request) {
                            kCacheSourcesMax);
   }
   for (const v1::CopiesToKeep& follow : request.follows()) {
-    if (follow.name().empty() || follow.bytes_max() < 0) {
-      return InvalidArgument("open: {} bytes of copies of node '{}' to keep", follow.bytes_max(),
-                             follow.name());
-    }
     ASSIGN_OR_RETURN(std::string name, ReadOwner(follow.name()));
+    if (name.empty() || follow.bytes_max() < 0) {
+      return InvalidArgument("open: {} bytes of copies of node '{}' to keep", follow.bytes_max(), name);
+    }
     order.follows.push_back({std::move(name), follow.address(), follow.bytes_max()});
   }
   return order;
