@@ -7,19 +7,6 @@
 
 namespace shoal {
 
-std::vector<LayerMove> LayerMoves(const Plan& last, const Plan& next) {
-  std::vector<LayerMove> moves;
-  for (const PlanStage& to : next.stages) {
-    for (const PlanStage& from : last.stages) {
-      const Range both{std::max(to.layers.begin, from.layers.begin),
-                       std::min(to.layers.end, from.layers.end)};
-      if (both.empty() || last.node(from.node).name == next.node(to.node).name) continue;
-      moves.push_back({from.node, to.node, both});
-    }
-  }
-  return moves;
-}
-
 std::optional<std::vector<LayerSupply>> LayerSupplies(const Plan& last, const Plan& next,
                                                       const std::vector<bool>& there,
                                                       const std::vector<NodeId>& buddies) {

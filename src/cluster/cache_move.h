@@ -1,6 +1,7 @@
 // What a session left in the cache of one node, on its way to the node that has its layers next.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <functional>
 #include <map>
@@ -34,6 +35,8 @@ struct CacheRequest {
 /// How long the scheduler may take to say what of the caches is worth moving.
 inline constexpr Duration kWantedMax = std::chrono::seconds(2);
 
+/// A message of images ends behind the first that makes it so large.
+inline constexpr size_t kImagesAtOnceBytes = size_t{1} << 20;
 /// Takes images of places, one behind the other, in any order. An error ends the giving, and is its result.
 using TakeImages = absl::FunctionRef<absl::Status(std::span<const std::byte> images)>;
 
@@ -43,16 +46,6 @@ struct CacheSource {
   std::string copies_of;  ///< As CacheRequest's.
   std::function<absl::Status(const CacheRequest& request, Deadline deadline, TakeImages take)> give;
 };
-
-/// Layers that a node of the next plan runs, and another ran under the last one.
-struct LayerMove {
-  NodeId from;  ///< Of the last plan.
-  NodeId to;    ///< Of the next.
-  Range layers;
-  bool operator==(const LayerMove&) const = default;
-};
-/// All of them, in the order of layers. Nodes are the same by their names. The plans are valid, and of one model.
-std::vector<LayerMove> LayerMoves(const Plan& last, const Plan& next);
 
 /// How a node of the next plan gets what was cached of layers that it runs then.
 struct LayerSupply {
@@ -65,7 +58,8 @@ struct LayerSupply {
 };
 /// Of layers that move, or whose node has lost what it cached, in the order of layers. Nothing where that is no longer to
 /// be had of some layer. there: by the node of the last plan, whether it is the same process still; buddies: by it, its
-/// buddy, or -1.
+/// buddy, or -1; of those that are there not read. Nodes are the same by their names. The plans are valid, and of one
+/// model.
 std::optional<std::vector<LayerSupply>> LayerSupplies(const Plan& last, const Plan& next,
                                                       const std::vector<bool>& there,
                                                       const std::vector<NodeId>& buddies);

@@ -17,7 +17,6 @@ constexpr int64_t kRate = 50'000'000;
 constexpr Duration kFetchMax = std::chrono::seconds(30);
 /// After a node did not give its copies: it may not have its session yet.
 constexpr Duration kPause = std::chrono::milliseconds(200);
-constexpr size_t kPieceBytes = size_t{1} << 20;
 
 }  // namespace
 
@@ -89,43 +88,39 @@ absl::Status CopyShelf::put(const std::string& node, const CachedPlace& place,
   return absl::OkStatus();
 }
 
-void CopyShelf::append(const Owner& owner, const CachedPlace& place, Range layers,
-                       std::vector<std::byte>& images) {
+std::vector<std::vector<std::byte>> CopyShelf::images_of(const Owner& owner, const CachedPlace& place,
+                                                         Range layers) {
+  std::vector<std::vector<std::byte>> images;
   const auto found = owner.places.find(place.place);
-  if (found == owner.places.end() || place.entry == 0 || found->second.place != place) return;
+  if (found == owner.places.end() || place.entry == 0 || found->second.place != place) return images;
   for (const auto& [layer, image] : found->second.images) {
-    if (layers.contains(layer.value)) images.insert(images.end(), image.begin(), image.end());
+    if (layers.contains(layer.value)) images.push_back(image);
   }
+  return images;
 }
 
 absl::Status CopyShelf::give(const CacheRequest& request, Deadline deadline, TakeImages take) const {
-  std::vector<std::byte> images;
+  std::vector<std::byte> piece;
   for (const CachedPlace& place : request.places) {
     if (deadline.expired())
       return DeadlineExceeded("the copies of node '{}' did not go in time", request.copies_of);
+    std::vector<std::vector<std::byte>> images;
     {
       const std::lock_guard lock(mutex_);
       const auto owner = owners_.find(request.copies_of);
       if (request.session != giver_ || owner == owners_.end()) {
         return FailedPrecondition("there are no copies of node '{}' for this coordinator", request.copies_of);
       }
-      append(owner->second, place, request.layers, images);
+      images = images_of(owner->second, place, request.layers);
     }
-    // A copy of many layers is larger than a message may be.
-    std::span<const std::byte> left = images;
-    while (left.size() >= kPieceBytes) {
-      size_t piece = 0;
-      while (piece < kPieceBytes) {
-        ASSIGN_OR_RETURN(const ImageView view, ParseImage(left.subspan(piece)));
-        piece += static_cast<size_t>(view.bytes);
-        if (piece == left.size()) break;
-      }
-      RETURN_IF_ERROR(take(left.first(piece)));
-      left = left.subspan(piece);
+    for (const std::vector<std::byte>& image : images) {
+      piece.insert(piece.end(), image.begin(), image.end());
+      if (piece.size() < kImagesAtOnceBytes) continue;
+      RETURN_IF_ERROR(take(piece));
+      piece.clear();
     }
-    images.erase(images.begin(), images.end() - std::ssize(left));
   }
-  return images.empty() ? absl::OkStatus() : take(images);
+  return piece.empty() ? absl::OkStatus() : take(piece);
 }
 
 CopyShelf::Stats CopyShelf::stats() const {

@@ -89,9 +89,9 @@ class CopyShelf {
   };
   static void erase(Owner& owner, const CachePlace& place);
   void fit(Owner& owner);
-  /// Appends the images that are here of one place. The mutex is held.
-  static void append(const Owner& owner, const CachedPlace& place, Range layers,
-                     std::vector<std::byte>& images);
+  /// Those that are here of one place, by layer. The mutex is held.
+  static std::vector<std::vector<std::byte>> images_of(const Owner& owner, const CachedPlace& place,
+                                                       Range layers);
 
   mutable std::mutex mutex_;  ///< Guards what follows.
   uint64_t giver_ = 0;

@@ -115,8 +115,11 @@ absl::StatusOr<std::vector<std::unique_ptr<Transport>>> LocalCluster::open_trans
 absl::Status LocalCluster::open(const Plan& plan, PipelineEngine& engine) {
   RETURN_IF_ERROR(prepare(plan));
   ASSIGN_OR_RETURN(auto transports, open_transports(plan.epoch));
-  std::vector<LayerMove> moves;
-  if (last_up_ != 0) moves = LayerMoves(last_plan_, options_.plan);
+  std::vector<LayerSupply> moves;
+  if (last_up_ != 0) {
+    const std::vector<bool> all_there(last_plan_.nodes.size(), true);  // They are of this process.
+    moves = *LayerSupplies(last_plan_, options_.plan, all_there, /*buddies=*/{});
+  }
   std::optional<PipelineEngine::Wanted> wanted;
   if (!moves.empty()) wanted = engine.wanted(Deadline::after(kWantedMax));
   bool keeps = true;
@@ -139,7 +142,7 @@ absl::Status LocalCluster::open(const Plan& plan, PipelineEngine& engine) {
   return absl::OkStatus();
 }
 
-NodeHost::SessionSetup LocalCluster::setup_of(NodeId node, const std::vector<LayerMove>& moves,
+NodeHost::SessionSetup LocalCluster::setup_of(NodeId node, const std::vector<LayerSupply>& moves,
                                               const std::optional<PipelineEngine::Wanted>& wanted) const {
   NodeHost::SessionSetup setup{.session = SessionOf(options_.plan),
                                .plan = options_.plan,
@@ -151,7 +154,7 @@ NodeHost::SessionSetup LocalCluster::setup_of(NodeId node, const std::vector<Lay
   setup.places = wanted->places;
   setup.move_max = wanted->worth;
   setup.gives = true;
-  for (const LayerMove& move : moves) {
+  for (const LayerSupply& move : moves) {
     if (move.to != node) continue;
     const HostedNode from{last_plan_.node(move.from).name, hosted(node).model_hash};
     setup.sources.push_back(

@@ -79,7 +79,7 @@ class LocalCluster final : public SessionHost {
     return {options_.plan.node(node).name, options_.weights->checkpoint().hash()};
   }
   /// What the node is told of the session of the plan in force; without transport and sink.
-  NodeHost::SessionSetup setup_of(NodeId node, const std::vector<LayerMove>& moves,
+  NodeHost::SessionSetup setup_of(NodeId node, const std::vector<LayerSupply>& moves,
                                   const std::optional<PipelineEngine::Wanted>& wanted) const;
   void close_nodes();
   int32_t nodes() const { return static_cast<int32_t>(options_.plan.nodes.size()); }

@@ -117,7 +117,6 @@ absl::Status NodeHost::give_cached(const HostedNode& node, const CacheRequest& r
     if (keeper != nullptr) return keeper->shelf->give(request, deadline, take);
     return FailedPrecondition("node '{}' keeps no copies any more", node.name);
   }
-  constexpr size_t kPieceBytes = size_t{1} << 20;
   const std::shared_ptr<Node> hosted = find(node);
   std::shared_ptr<KeptCache> from;
   if (hosted != nullptr) {
@@ -139,7 +138,7 @@ absl::Status NodeHost::give_cached(const HostedNode& node, const CacheRequest& r
         RETURN_IF_ERROR(from->cache->export_image(LayerId{static_cast<int32_t>(layer)}, one.place,
                                                   {request.identity, one.key, one.position}, images));
       }
-      if (images.size() < kPieceBytes) continue;
+      if (images.size() < kImagesAtOnceBytes) continue;
       RETURN_IF_ERROR(take(images));
       images.clear();
     }
@@ -149,7 +148,6 @@ absl::Status NodeHost::give_cached(const HostedNode& node, const CacheRequest& r
 
 absl::Status NodeHost::give_copies(const HostedNode& node, uint64_t session, uint64_t after,
                                    Deadline deadline, TakeCopies take) const {
-  constexpr size_t kPieceBytes = size_t{1} << 20;
   std::shared_ptr<CopyOutbox> outbox;
   if (const std::shared_ptr<Node> hosted = find(node); hosted != nullptr) {
     const std::lock_guard lock(mutex_);
@@ -165,7 +163,7 @@ absl::Status NodeHost::give_copies(const HostedNode& node, uint64_t session, uin
     // Whole images, as many as a message may hold.
     for (std::span<const std::byte> left = copy->images; !left.empty();) {
       size_t piece = 0;
-      while (piece < left.size() && piece < kPieceBytes) {
+      while (piece < left.size() && piece < kImagesAtOnceBytes) {
         ASSIGN_OR_RETURN(const ImageView view, ParseImage(left.subspan(piece)));
         piece += static_cast<size_t>(view.bytes);
       }
@@ -450,13 +448,12 @@ NodeHost::KeptPart NodeHost::take_in(NodeSession& session, const SessionSetup& s
   const Deadline deadline = Deadline::after(setup.move_max);
   const int64_t begun_ns = NowNs();
   std::vector<Range> lacking;
-  std::vector<LayerId> there(held.begin(), held.end());
-  for (const CacheSource& source : setup.sources) {
-    lacking.push_back(source.layers);
-    for (int64_t i = source.layers.begin; i < source.layers.end; ++i)
-      there.push_back(LayerId{static_cast<int32_t>(i)});
-  }
-  if (!HasAll(there, model.shard().layers)) return {};
+  for (const CacheSource& source : setup.sources) lacking.push_back(source.layers);
+  const auto is_or_comes = [&](LayerId layer) {
+    return std::ranges::count(held, layer) > 0 ||
+           std::ranges::any_of(lacking, [&](const Range& some) { return some.contains(layer.value); });
+  };
+  if (!AllOf(model.shard().layers, is_or_comes)) return {};
   CacheIntake intake(session, all, lacking, [&model](LayerId layer) {
     return CacheShapeOf(model.spec().layers[static_cast<size_t>(layer.value)].mixer).state_values > 0;
   });

@@ -347,12 +347,13 @@ std::vector<bool> RemoteCluster::still_there(const Plan& next) const {
 }
 
 RemoteCluster::CachePlan RemoteCluster::plan_caches(const Session& next, PipelineEngine& engine) const {
-  CachePlan caches{.sources = std::vector<std::vector<OpenOrder::Source>>(next.members.size())};
-  if (last_.id == 0) return caches;
+  if (last_.id == 0) return {};
   std::vector<NodeId> buddies(last_.plan.nodes.size(), NodeId{-1});
   for (const KvBuddy& buddy : last_.buddies) buddies[static_cast<size_t>(buddy.of.value)] = buddy.keeper;
   const auto supplies = LayerSupplies(last_.plan, next.plan, still_there(next.plan), buddies);
-  if (!supplies.has_value()) return caches;
+  if (!supplies.has_value()) return {};
+  CachePlan caches{.keeps = KeptCaches::kAll,
+                   .sources = std::vector<std::vector<OpenOrder::Source>>(next.members.size())};
   for (const LayerSupply& supply : *supplies) {
     const bool copies = supply.buddy.value >= 0;
     const PlanNode& from = last_.plan.node(supply.from);
@@ -365,12 +366,9 @@ RemoteCluster::CachePlan RemoteCluster::plan_caches(const Session& next, Pipelin
     caches.lost.push_back(from.name);
     caches.buddies.push_back(giver.name);
   }
-  caches.keeps = KeptCaches::kAll;
   if (supplies->empty()) return caches;
   std::optional<PipelineEngine::Wanted> wanted = engine.wanted(Deadline::after(kWantedMax));
-  if (!wanted.has_value() || wanted->places.empty()) {
-    return {.sources = std::vector<std::vector<OpenOrder::Source>>(next.members.size())};
-  }
+  if (!wanted.has_value() || wanted->places.empty()) return {};
   caches.keeps = KeptCaches::kWanted;
   caches.places = std::move(wanted->places);
   caches.move_max = wanted->worth;

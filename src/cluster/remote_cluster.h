@@ -130,7 +130,7 @@ class RemoteCluster final : public SessionHost, public CacheGiver {
   struct CachePlan {
     KeptCaches keeps = KeptCaches::kNone;                 ///< If all nodes have theirs.
     std::vector<CachedPlace> places;                      ///< Of kWanted.
-    std::vector<std::vector<OpenOrder::Source>> sources;  ///< By the node of the next plan.
+    std::vector<std::vector<OpenOrder::Source>> sources;  ///< Of kWanted, by the node of the next plan.
     Duration move_max{};
     std::vector<std::string> lost;  ///< Nodes whose copies are asked for.
     std::vector<std::string> buddies;

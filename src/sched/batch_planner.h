@@ -70,9 +70,9 @@ class BatchPlanner {
   explicit BatchPlanner(BatchPlannerOptions options);
 
   /// A new generation of the engine, which keeps so much of the caches of the one before it
-  /// (Engine::State::keeps_caches, but for what is `missing`); if any, this planner composed all steps of that one. No sequence may hold blocks
-  /// (lose_generation first). CHECKs CheckLimits. All sequences must fit the new limits (CheckFits) before the next
-  /// compose.
+  /// (Engine::State::keeps_caches, but for what is `missing`); if any, this planner composed all steps of that one. No
+  /// sequence may hold blocks (lose_generation first). CHECKs CheckLimits. All sequences must fit the new limits
+  /// (CheckFits) before the next compose.
   void reset(const EngineLimits& limits, KeptCaches kept = KeptCaches::kNone,
              std::span<const uint64_t> missing = {});
   /// After lose_generation(): CacheLedger::want() of the sequences that wait to continue.
