@@ -357,6 +357,12 @@ bool Checkpoint::content_settled() const {
   });
 }
 
+std::vector<FileStamp> Checkpoint::stamps_now() const {
+  std::vector<FileStamp> stamps;
+  for (const MappedFile& file : files_) stamps.push_back(file.stamp_now());
+  return stamps;
+}
+
 const TensorInfo* Checkpoint::find(std::string_view name) const {
   const auto at =
       std::ranges::lower_bound(tensors_, name, std::less<std::string_view>(),

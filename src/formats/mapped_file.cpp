@@ -84,9 +84,9 @@ void MappedFile::unmap() {
   if (data_ != nullptr) munmap(const_cast<std::byte*>(data_), size_);
 }
 
-bool MappedFile::unchanged() const {
+FileStamp MappedFile::stamp_now() const {
   struct stat info = {};
-  return stat(path_.c_str(), &info) == 0 && StampOf(info) == stamp_;
+  return stat(path_.c_str(), &info) == 0 ? StampOf(info) : FileStamp{};
 }
 
 void MappedFile::will_need(Range bytes) const { advise(bytes, MADV_WILLNEED); }

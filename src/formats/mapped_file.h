@@ -41,8 +41,10 @@ class MappedFile {
   const std::string& path() const { return path_; }
   /// The stamp at the time of mapping.
   const FileStamp& stamp() const { return stamp_; }
+  /// That of the file at path() now; zeros where there is none.
+  FileStamp stamp_now() const;
   /// Whether the file at path() still has that stamp.
-  bool unchanged() const;
+  bool unchanged() const { return stamp_now() == stamp_; }
 
   /// Asks the kernel to read the byte range ahead.
   void will_need(Range bytes) const;

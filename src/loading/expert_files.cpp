@@ -1,10 +1,7 @@
 #include "loading/expert_files.h"
 
-#include <sys/stat.h>
-
 #include <algorithm>
 #include <cstring>
-#include <filesystem>
 #include <utility>
 
 #include "base/check.h"
@@ -20,19 +17,6 @@ namespace {
 
 /// 0 stands for a hash that is not known.
 uint64_t NotZero(uint64_t hash) { return hash == 0 ? 1 : hash; }
-
-const PackedEntry* Find(const PackedTable& table, const PackedEntry& wanted) {
-  const auto found = std::ranges::find(table.entries, wanted.name, &PackedEntry::name);
-  return found != table.entries.end() && IsSamePacked(*found, wanted) ? &*found : nullptr;
-}
-
-/// What tells a file from another, or from itself before it was written to; zeros where there is none.
-std::array<int64_t, 4> StampOf(const std::string& path) {
-  struct stat info = {};
-  if (stat(path.c_str(), &info) != 0) return {};
-  return {static_cast<int64_t>(info.st_ino), static_cast<int64_t>(info.st_size), info.st_ctim.tv_sec,
-          info.st_ctim.tv_nsec};
-}
 
 }  // namespace
 
@@ -54,12 +38,7 @@ absl::StatusOr<std::unique_ptr<ExpertFiles>> ExpertFiles::Create(const ResolvedW
     }
   }
   files->held_ = std::move(held);
-  std::filesystem::path folder(weights.checkpoint().folder());
-  if (weights.checkpoint().is_gguf()) folder = folder.parent_path();  // It is the first file.
-  for (const Checkpoint::File& file : weights.checkpoint().files()) {
-    const std::string path = (folder / file.name).string();
-    files->stamps_.emplace_back(path, StampOf(path));
-  }
+  files->stamps_ = weights.checkpoint().stamps_now();
   return files;
 }
 
@@ -94,8 +73,7 @@ void ExpertFiles::add(LayerId layer, ExpertId id) {
 
 // Files whose content somebody vouches for, which content_settled() knows, may be written to: tensors that are fetched.
 bool ExpertFiles::is_unchanged() const {
-  return weights_.checkpoint().content_settled() ||
-         std::ranges::all_of(stamps_, [](const auto& file) { return StampOf(file.first) == file.second; });
+  return weights_.checkpoint().content_settled() || weights_.checkpoint().stamps_now() == stamps_;
 }
 
 int64_t ExpertFiles::number(LayerId layer, ExpertId expert) const {
@@ -127,7 +105,7 @@ bool ExpertFiles::look_up(const Unit& unit) const {
   for (const int64_t number : unit.experts) {
     const Expert& expert = at(number);
     for (size_t m = 0; m < kMatrices; ++m) {
-      if (Find(file->table(), expert.entries[m]) == nullptr) return false;
+      if (FindPacked(file->table(), expert.entries[m]) == nullptr) return false;
     }
   }
   file->touch();
@@ -143,7 +121,7 @@ absl::Status ExpertFiles::pack_unit(const Unit& unit, ThreadPool& pool, absl::St
     for (const Matrix& matrix : at(number).matrices) parts.push_back(*matrix.weight);
   }
   RETURN_IF_ERROR(WeightLoader(weights_, &store).pack(parts, pool).status());
-  saved = store.save_now().status();
+  saved = store.save_now();
   return absl::OkStatus();
 }
 
@@ -207,7 +185,7 @@ absl::Status ExpertFiles::read_file(const Expert& expert, std::byte* memory) con
   file.touch();
   std::array<const PackedEntry*, kMatrices> entries = {};
   for (size_t m = 0; m < kMatrices; ++m) {
-    entries[m] = Find(file.table(), expert.entries[m]);
+    entries[m] = FindPacked(file.table(), expert.entries[m]);
     if (entries[m] == nullptr) {
       return NotFound("{}: matrix '{}' is not there any more", file.path(), expert.entries[m].name);
     }
@@ -215,16 +193,8 @@ absl::Status ExpertFiles::read_file(const Expert& expert, std::byte* memory) con
   }
   for (size_t m = 0; m < kMatrices; ++m) {
     const PackedEntry& entry = *entries[m];
-    std::byte* const begin = memory + expert.matrices[m].offset;
-    uint64_t hash = 0;
-    const absl::Status status = InPackedChunks(entry, {0, entry.tiles}, [&](Range chunk) -> absl::Status {
-      const int64_t first = chunk.begin * entry.tile_bytes;
-      const auto size = static_cast<size_t>(chunk.size() * entry.tile_bytes);
-      RETURN_IF_ERROR(file.read(entry.offset + first, {begin + first, size}));
-      hash += HashPackedTiles(entry, begin + first, chunk);
-      return absl::OkStatus();
-    });
-    RETURN_IF_ERROR(status);
+    ASSIGN_OR_RETURN(const uint64_t hash,
+                     ReadPackedTiles(file, entry, {0, entry.tiles}, memory + expert.matrices[m].offset));
     if (hash != entry.hash || !is_known(expert, m, hash)) {
       cache_->discard(file);
       return DataLoss("{}: matrix '{}' is not as it was written (its hash is another)", file.path(),

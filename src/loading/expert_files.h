@@ -19,6 +19,7 @@
 #include "base/ids.h"
 #include "base/log_throttle.h"
 #include "cpu/pool.h"
+#include "formats/mapped_file.h"
 #include "kernels/packed.h"
 #include "loading/packed_cache.h"
 #include "loading/packed_unit.h"
@@ -93,7 +94,7 @@ class ExpertFiles {
       : weights_(weights), cache_(std::move(cache)) {}
   const Expert& at(int64_t number) const { return *experts_[static_cast<size_t>(number)]; }
   void add(LayerId layer, ExpertId id);
-  /// Whether the unit's file has all of its experts; notes their hashes.
+  /// Whether the unit's file has all of its experts.
   bool look_up(const Unit& unit) const;
   absl::Status pack_unit(const Unit& unit, ThreadPool& pool, absl::Status& saved) const;
   absl::Status read_file(const Expert& expert, std::byte* memory) const;
@@ -106,8 +107,7 @@ class ExpertFiles {
   const ResolvedWeights& weights_;
   const std::shared_ptr<const PackedCache> cache_;
   std::string content_;
-  std::vector<std::pair<std::string, std::array<int64_t, 4>>>
-      stamps_;  ///< Of the checkpoint's files, by path.
+  std::vector<FileStamp> stamps_;  ///< Of the checkpoint's files, at Create().
   std::vector<std::vector<ExpertId>> held_;
   std::vector<int64_t> first_;  ///< By layer: the number of its first expert.
   std::vector<std::unique_ptr<Expert>> experts_;

@@ -31,12 +31,31 @@ PackedEntry PackedEntryOf(std::string name, const PackedFormat& format, int64_t 
   return entry;
 }
 
+const PackedEntry* FindPacked(const PackedTable& table, const PackedEntry& wanted) {
+  const auto found = std::ranges::find(table.entries, wanted.name, &PackedEntry::name);
+  return found != table.entries.end() && IsSamePacked(*found, wanted) ? &*found : nullptr;
+}
+
 uint64_t HashPackedTiles(const PackedEntry& entry, const std::byte* at, Range tiles) {
   uint64_t sum = 0;
   for (int64_t tile = tiles.begin; tile < tiles.end; ++tile, at += entry.tile_bytes) {
     sum += ChunkHash({at, static_cast<size_t>(entry.tile_bytes)}, tile);
   }
   return sum;
+}
+
+absl::StatusOr<uint64_t> ReadPackedTiles(const PackedFile& file, const PackedEntry& entry, Range tiles,
+                                         std::byte* at) {
+  uint64_t hash = 0;
+  const absl::Status status = InPackedChunks(entry, tiles, [&](Range chunk) -> absl::Status {
+    const auto size = static_cast<size_t>(chunk.size() * entry.tile_bytes);
+    RETURN_IF_ERROR(file.read(entry.offset + chunk.begin * entry.tile_bytes, {at, size}));
+    hash += HashPackedTiles(entry, at, chunk);
+    at += size;
+    return absl::OkStatus();
+  });
+  RETURN_IF_ERROR(status);
+  return hash;
 }
 
 }  // namespace shoal

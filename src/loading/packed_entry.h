@@ -8,10 +8,12 @@
 #include <string>
 
 #include "absl/status/status.h"
+#include "absl/status/statusor.h"
 #include "base/range.h"
 #include "base/status.h"
 #include "formats/checkpoint.h"
 #include "kernels/packed.h"
+#include "loading/packed_cache.h"
 #include "loading/packed_file.h"
 
 namespace shoal {
@@ -33,6 +35,9 @@ inline bool IsSamePacked(const PackedEntry& kept, const PackedEntry& wanted) {
   return kept.format == wanted.format && kept.tile_bytes == wanted.tile_bytes && kept.tiles == wanted.tiles;
 }
 
+/// The matrix that is wanted in the table of a file; nullptr: it is not there.
+const PackedEntry* FindPacked(const PackedTable& table, const PackedEntry& wanted);
+
 /// The part of PackedEntry::hash of these tiles. `at`: the first byte of them.
 uint64_t HashPackedTiles(const PackedEntry& entry, const std::byte* at, Range tiles);
 
@@ -45,5 +50,9 @@ absl::Status InPackedChunks(const PackedEntry& entry, Range tiles, Visit visit) 
   }
   return absl::OkStatus();
 }
+
+/// Reads tiles of an entry of `file` to `at`, and gives their part of PackedEntry::hash. Errors as PackedFile::read().
+absl::StatusOr<uint64_t> ReadPackedTiles(const PackedFile& file, const PackedEntry& entry, Range tiles,
+                                         std::byte* at);
 
 }  // namespace shoal

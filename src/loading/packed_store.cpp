@@ -38,10 +38,8 @@ void Complain(const absl::Status& status) {
 }  // namespace
 
 bool PackedStore::HasAll(const PackedTable& file, const std::vector<const Matrix*>& wanted) {
-  return std::ranges::all_of(wanted, [&](const Matrix* matrix) {
-    const auto found = std::ranges::find(file.entries, matrix->entry.name, &PackedEntry::name);
-    return found != file.entries.end() && IsSamePacked(*found, matrix->entry);
-  });
+  return std::ranges::all_of(
+      wanted, [&](const Matrix* matrix) { return FindPacked(file, matrix->entry) != nullptr; });
 }
 
 PackedStore::PackedStore() = default;
@@ -142,15 +140,13 @@ absl::StatusOr<PackedStore::Place> PackedStore::place(const PackedUnit& key, con
 
 void PackedStore::read(const Place& place, Range tiles) const {
   Matrix& matrix = *place.kept;
-  const absl::Status status = InPackedChunks(matrix.entry, tiles, [&](Range chunk) -> absl::Status {
-    const int64_t first = chunk.begin * matrix.entry.tile_bytes;
-    const auto size = static_cast<size_t>(chunk.size() * matrix.entry.tile_bytes);
-    std::byte* const at = BytesOf(matrix.matrix) + first;
-    RETURN_IF_ERROR(matrix.file->read(matrix.entry.offset + first, {at, size}));
-    matrix.read_hash += HashPackedTiles(matrix.entry, at, chunk);
-    return absl::OkStatus();
-  });
-  if (!status.ok()) matrix.read_failed = true;
+  const absl::StatusOr<uint64_t> hash = ReadPackedTiles(
+      *matrix.file, matrix.entry, tiles, BytesOf(matrix.matrix) + tiles.begin * matrix.entry.tile_bytes);
+  if (hash.ok()) {
+    matrix.read_hash += *hash;
+  } else {
+    matrix.read_failed = true;
+  }
 }
 
 void PackedStore::settle(Place& place) {
@@ -180,25 +176,24 @@ bool PackedStore::missed() const {
          std::ranges::any_of(units_, [](const auto& unit) { return unit.second.missed; });
 }
 
-absl::StatusOr<int64_t> PackedStore::save_now() {
-  if (!missed()) return 0;
+absl::Status PackedStore::begin_saving() {
   SHOAL_CHECK(!saver_.joinable());
   begin_batch(INT64_MIN);  // Closes all files.
-  if (!checkpoint_->content_settled()) {
-    return Cancelled("{} changed within the last two seconds", checkpoint_->folder());
-  }
+  if (checkpoint_->content_settled()) return absl::OkStatus();
+  return Cancelled("{} changed within the last two seconds", checkpoint_->folder());
+}
+
+absl::Status PackedStore::save_now() {
+  if (!missed()) return absl::OkStatus();
+  RETURN_IF_ERROR(begin_saving());
   Written written;
-  RETURN_IF_ERROR(write_missed(written));
-  return written.bytes;
+  return write_missed(written);
 }
 
 void PackedStore::save() {
   if (!missed()) return;
-  SHOAL_CHECK(!saver_.joinable());
-  begin_batch(INT64_MIN);  // Closes all files.
-  if (!checkpoint_->content_settled()) {
-    LogInfo("packed cache: {} changed within the last two seconds; its packed weights are not kept",
-            checkpoint_->folder());
+  if (const absl::Status settled = begin_saving(); !settled.ok()) {
+    LogInfo("packed cache: {}; its packed weights are not kept", Message(settled));
     return;
   }
   saver_ = std::thread([this] { write_all(); });

@@ -86,9 +86,9 @@ class PackedStore {
   void save();
   /// Waits until that has been done.
   void finish_saving();
-  /// Writes the same at once, and returns the bytes of the new files. Cancelled: the checkpoint changed, or is as young as
-  /// a file system's clock is coarse; else as PackedCache::reserve() and create(), or the system's error.
-  absl::StatusOr<int64_t> save_now();
+  /// Writes the same at once. Cancelled: the checkpoint changed, or is as young as a file system's clock is coarse; else
+  /// as PackedCache::reserve() and create(), or the system's error.
+  absl::Status save_now();
 
  private:
   /// A matrix that was placed, and what is read of it.
@@ -113,6 +113,8 @@ class PackedStore {
   Unit& open_unit(const PackedUnit& key);
   /// Whether there is something to save.
   bool missed() const;
+  /// Cancelled: the checkpoint is not settled, so nothing may be saved.
+  absl::Status begin_saving();
   struct Written {
     int64_t files = 0;
     int64_t bytes = 0;
