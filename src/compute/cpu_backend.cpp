@@ -71,7 +71,7 @@ bool HasKind(const KvCache& cache, LayerId layer, const CachePlace& place) {
 
 absl::Status CheckPlace(const KvCache& cache, LayerId layer, const CachePlace& place) {
   const bool slot = std::holds_alternative<SlotId>(place);
-  const int32_t id = slot ? std::get<SlotId>(place).value : std::get<BlockId>(place).value;
+  const int32_t id = NumberOf(place);
   const int32_t end = slot ? cache.state_slots() : cache.blocks();
   if (cache.has(layer) && id >= 0 && id < end) return absl::OkStatus();
   return FailedPrecondition("cache: there is no {} {} of layer {}", slot ? "state slot" : "block", id, layer);
@@ -321,6 +321,9 @@ class CpuModel final : public BackendModel {
     return absl::OkStatus();
   }
 
+  /// After a load beside a session: what it left to serve has the threads and the priority of any other model.
+  absl::Status begin_serving() { return experts_->begin_serving(device_.pool->threads()); }
+
   const ModelSpec& spec() const override { return weights_->spec(); }
   int64_t bytes() const override { return (stage_ == nullptr ? 0 : stage_->bytes()) + experts_->bytes(); }
   int64_t expert_count() const override { return experts_->count(); }
@@ -419,6 +422,7 @@ absl::StatusOr<std::unique_ptr<BackendModel>> CpuBackend::load(const BackendLoad
       ThreadPool alone(1);
       return model->load(load, alone);
     });
+    if (loaded.ok()) loaded = model->begin_serving();
   }
   RETURN_IF_ERROR(loaded);
   held_.push_back({model->store(), content});

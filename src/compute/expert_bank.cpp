@@ -45,7 +45,10 @@ std::vector<int64_t> StoredBytes(const ResolvedWeights& weights,
 }
 
 /// Threads that read experts: more keep a disk busier, and take more of the CPUs from computing.
-constexpr int kReadersMax = 4;
+int ReadersOf(int threads) {
+  constexpr int kReadersMax = 4;
+  return std::clamp(threads, 1, kReadersMax);
+}
 
 /// So many of `count` experts, evenly spread over all layers.
 std::vector<int64_t> SpreadOverLayers(int64_t count, int64_t picked) {
@@ -109,7 +112,7 @@ absl::StatusOr<std::unique_ptr<ExpertBank>> ExpertBank::LoadTiered(
       ASSIGN_OR_RETURN(bank->layers_[layer], ExpertSet::Load(weights, id, held[layer], pool, store));
     }
   }
-  RETURN_IF_ERROR(bank->open_tier(tier, std::clamp(pool.threads(), 1, kReadersMax)));
+  RETURN_IF_ERROR(bank->open_tier(tier, ReadersOf(pool.threads())));
   if (progress) progress(total, total);
   return bank;
 }
@@ -137,10 +140,14 @@ absl::Status ExpertBank::open_tier(const Tier& tier, int readers) {
                                        .read = read,
                                        .place = place,
                                        .name = [this](int64_t number) { return files_->name(number); }}));
-  RETURN_IF_ERROR(tier_->warm(SpreadOverLayers(files_->count(), slots)));
+  RETURN_IF_ERROR(tier_->warm(SpreadOverLayers(files_->count(), slots), tier.cancelled));
   LogInfo("experts: {} of {} are resident, the rest is read from {} when it is wanted",
           FormatBytes(slots * files_->bytes_max()), FormatBytes(files_->bytes()), files_->source());
   return absl::OkStatus();
+}
+
+absl::Status ExpertBank::begin_serving(int threads) {
+  return tier_ == nullptr ? absl::OkStatus() : tier_->start_readers(ReadersOf(threads));
 }
 
 std::optional<ExpertTierStats> ExpertBank::tier_stats() const {

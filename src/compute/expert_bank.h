@@ -49,6 +49,10 @@ class ExpertBank {
       const ResolvedWeights& weights, const std::vector<std::vector<ExpertId>>& held, const Tier& tier,
       ThreadPool& pool, const LoadProgress& progress, PackedStore* store = nullptr);
 
+  /// After a load by other threads than those that will serve, before the first step: experts are read as for a team of
+  /// so many threads, at the calling thread's priority. ResourceExhausted: there is no thread.
+  absl::Status begin_serving(int threads);
+
   bool holds(LayerId layer, ExpertId expert) const;
   /// (layer, expert) pairs held.
   int64_t count() const;

@@ -34,21 +34,34 @@ absl::StatusOr<std::unique_ptr<ExpertTier>> ExpertTier::Create(Options options) 
     list->reserve(tier->slots_.size());
   }
   tier->stats_.resident_bytes = of.slots * of.slot_bytes;
-  try {
-    for (int i = 0; i < of.readers; ++i) tier->readers_.emplace_back([t = tier.get()] { t->serve(); });
-  } catch (const std::system_error& error) {
-    return ResourceExhausted("no thread to read experts with: {}", error.what());
-  }
+  RETURN_IF_ERROR(tier->start_readers(of.readers));
   return tier;
 }
 
-ExpertTier::~ExpertTier() {
+ExpertTier::~ExpertTier() { stop_readers(); }
+
+void ExpertTier::stop_readers() {
   {
     const std::lock_guard lock(mutex_);
     stopping_ = true;
   }
   to_read_.notify_all();
   for (std::thread& reader : readers_) reader.join();
+  readers_.clear();
+}
+
+absl::Status ExpertTier::start_readers(int readers) {
+  stop_readers();
+  {
+    const std::lock_guard lock(mutex_);
+    stopping_ = false;
+  }
+  try {
+    for (int i = 0; i < readers; ++i) readers_.emplace_back([this] { serve(); });
+  } catch (const std::system_error& error) {
+    return ResourceExhausted("no thread to read experts with: {}", error.what());
+  }
+  return absl::OkStatus();
 }
 
 ExpertTierStats ExpertTier::stats() const {
@@ -151,7 +164,8 @@ void ExpertTier::expect(std::span<const int64_t> experts) {
   for (const bool here : {true, false}) {
     for (const int64_t expert : experts) {
       Slot* slot = live_slot_of(expert);
-      if ((slot != nullptr && !slot->expected) != here || (slot != nullptr && slot->expected)) continue;
+      if (slot != nullptr && slot->expected) continue;
+      if ((slot != nullptr) != here) continue;
       if (slot == nullptr) {
         slot = make_room(false);
         if (slot == nullptr) return;
@@ -182,7 +196,7 @@ void ExpertTier::read_ahead(std::span<const int64_t> experts) {
   }
 }
 
-absl::Status ExpertTier::warm(std::span<const int64_t> experts) {
+absl::Status ExpertTier::warm(std::span<const int64_t> experts, const std::function<bool()>& cancelled) {
   std::unique_lock lock(mutex_);
   experts = experts.first(std::min(experts.size(), slots_.size()));
   for (const int64_t expert : experts) {
@@ -194,7 +208,14 @@ absl::Status ExpertTier::warm(std::span<const int64_t> experts) {
     });
   };
   absl::Status status;
-  while (pending()) {
+  while (true) {
+    if (cancelled) {  // It may take other locks.
+      lock.unlock();
+      const bool ended = cancelled();
+      lock.lock();
+      if (ended) return Cancelled("loading weights: it was ended");
+    }
+    if (!pending()) break;
     if (changed_.wait_for(lock, options_.read_max) == std::cv_status::timeout) {
       return DeadlineExceeded("experts: no read ended for {} s: the disk does not answer",
                               options_.read_max / std::chrono::seconds(1));

@@ -50,8 +50,12 @@ class ExpertTier {
   ExpertTier(const ExpertTier&) = delete;
   ExpertTier& operator=(const ExpertTier&) = delete;
 
-  /// Reads the first experts of this list, as many as there are free slots, and waits for them. The error of a read.
-  absl::Status warm(std::span<const int64_t> experts);
+  /// Has so many threads read from now on, of the calling thread's priority. Not while a step runs. ResourceExhausted.
+  absl::Status start_readers(int readers);
+
+  /// Reads the first experts of this list, as many as there are free slots, and waits for them. The error of a read, or
+  /// Cancelled: `cancelled`, which may be empty, said so between two reads.
+  absl::Status warm(std::span<const int64_t> experts, const std::function<bool()>& cancelled = {});
 
   /// The step will call with() for these experts, each once: reads of those that are not here begin, as far as there is
   /// room. Returns at once.
@@ -98,6 +102,7 @@ class ExpertTier {
   enum Stage : uint8_t { kWanted, kPinned, kDone };
 
   explicit ExpertTier(Options options) : options_(std::move(options)) {}
+  void stop_readers();
 
   /// All below: with the lock held.
   Slot* slot_of(int64_t expert);

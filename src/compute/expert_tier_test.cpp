@@ -302,6 +302,26 @@ TEST_F(ExpertTierTest, CallsFromSeveralThreadsShareFewSlots) {
   EXPECT_EQ(wrong, 0);
 }
 
+TEST_F(ExpertTierTest, OtherThreadsMayGoOnWithTheReads) {
+  open(4);
+  ASSERT_EQ(tier_->warm(std::vector<int64_t>{0, 1}), absl::OkStatus());
+  ASSERT_EQ(tier_->start_readers(3), absl::OkStatus());
+  disk_.close(true);
+  const int64_t expected[] = {2, 3};
+  tier_->expect(expected);
+  disk_.wait_for_reads(4);  // Two at a time, where one thread would be held up at the first.
+  disk_.close(false);
+  ASSERT_TRUE(want({0, 1, 2, 3}).ok());
+  EXPECT_EQ(disk_.begun().size(), 4u);
+}
+
+TEST_F(ExpertTierTest, ALoadThatIsNoLongerWantedEndsBetweenTwoReads) {
+  open(4);
+  const auto ended = [this] { return !disk_.begun().empty(); };
+  EXPECT_EQ(tier_->warm(std::vector<int64_t>{0, 1, 2, 3}, ended).code(), absl::StatusCode::kCancelled);
+  EXPECT_EQ(tier_->warm({}, [] { return false; }), absl::OkStatus());
+}
+
 TEST_F(ExpertTierTest, ItEndsWhileReadsAreQueued) {
   open(4);
   disk_.close(true);

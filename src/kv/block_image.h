@@ -37,6 +37,10 @@ inline constexpr int64_t kImageHeaderBytes = 80;
 
 /// Where in a cache it is.
 using CachePlace = std::variant<BlockId, SlotId>;
+/// The number of the block or slot.
+inline int32_t NumberOf(const CachePlace& place) {
+  return std::visit([](auto id) { return id.value; }, place);
+}
 
 /// What is in it. Equal ids, of one layer, have equal values: all nodes compute the same bits.
 struct ImageId {
