@@ -119,9 +119,8 @@ absl::StatusOr<PrepareOrder> FromProto(const v1::PrepareRequest& request) {
 namespace {
 
 void PutPlace(const CachedPlace& place, v1::CachedPlace& put) {
-  const SlotId* slot = std::get_if<SlotId>(&place.place);
-  put.set_state(slot != nullptr);
-  put.set_id(slot != nullptr ? slot->value : std::get<BlockId>(place.place).value);
+  put.set_state(std::holds_alternative<SlotId>(place.place));
+  put.set_id(NumberOf(place.place));
   put.set_key_high(place.key.high);
   put.set_key_low(place.key.low);
   put.set_position(place.position);

@@ -35,21 +35,6 @@ std::span<const T> Flat(const T* data, int64_t n) {
 /// Sums of 31 terms below 2^18 are below it, with what rounding adds; as fixed point it is below 2^63.
 constexpr float kSumLimit = 0x1p23f;
 
-absl::Status ReadLossyRequest(PayloadReader& in, const FrameHeader& header, RowFormat format,
-                              ExpertMessage& request) {
-  const auto rows = static_cast<int64_t>(header.rows);
-  const auto cols = static_cast<int64_t>(header.cols);
-  const uint64_t count = uint64_t{header.rows} * header.cols;
-  if (count > in.remaining()) {  // So what is allocated is 4 times the bytes that have come at most.
-    return InvalidArgument("expert_request.rows: {} values as {} do not fit the {} bytes left", count,
-                           Name(format), in.remaining());
-  }
-  request.decoded.resize(count);
-  const MatView<float> x(request.decoded.data(), rows, cols);
-  request.rows.x = x;
-  return ReadRows(in, "expert_request.rows", format, x);
-}
-
 /// Rounds sums to `format`.
 void WriteLossySums(PayloadWriter& out, RowFormat format, MatView<const int64_t> acc, FrameHeader& header) {
   std::vector<float> sums(static_cast<size_t>(acc.rows * acc.cols));
@@ -170,7 +155,8 @@ absl::Status DecodeExpertRequest(const Frame& frame, ExpertMessage& request, Row
                      in.array<float>("expert_request.rows", static_cast<uint64_t>(rows) * cols));
     request.rows.x = MatView<const float>(x.data(), rows, cols);
   } else {
-    RETURN_IF_ERROR(ReadLossyRequest(in, frame.header, format, request));
+    RETURN_IF_ERROR(ReadRows(in, "expert_request.rows", format, frame.header, request.decoded));
+    request.rows.x = MatView<const float>(request.decoded.data(), rows, cols);
   }
   return in.finish("expert_request");
 }

@@ -158,9 +158,8 @@ absl::StatusOr<std::vector<StoredRun>> ReadRuns(PayloadReader& in, std::string_v
 void WritePlaces(PayloadWriter& out, const std::vector<CachedPlace>& places) {
   out.u32(static_cast<uint32_t>(places.size()));
   for (const CachedPlace& one : places) {
-    const SlotId* slot = std::get_if<SlotId>(&one.place);
-    out.u8(slot != nullptr ? kState : 0);
-    out.i32(slot != nullptr ? slot->value : std::get<BlockId>(one.place).value);
+    out.u8(std::holds_alternative<SlotId>(one.place) ? kState : 0);
+    out.i32(NumberOf(one.place));
     out.u64(one.key.high);
     out.u64(one.key.low);
     out.i32(one.position);
@@ -467,15 +466,7 @@ absl::Status ReadStepRows(PayloadReader& in, const FrameHeader& header, const Ro
     return InvalidArgument("step {}: {} rows of width {}, expected {} of {}", header.step, header.rows,
                            message.cols, message.step.rows(), expected.cols);
   }
-  // What is allocated is 4 times the bytes that have come at most.
-  const auto rows = static_cast<int64_t>(header.rows);
-  const uint64_t count = uint64_t{header.rows} * header.cols;
-  if (count > in.remaining()) {
-    return InvalidArgument("step.rows: {} values as {} do not fit the {} bytes left", count, Name(format),
-                           in.remaining());
-  }
-  message.rows.resize(count);
-  return ReadRows(in, "step.rows", format, MatView<float>(message.rows.data(), rows, message.cols));
+  return ReadRows(in, "step.rows", format, header, message.rows);
 }
 
 }  // namespace

@@ -147,14 +147,14 @@ absl::Status ValidateRuns(const Step& step, const StepLimits& limits) {
 }
 
 absl::Status ValidateCopy(const CachedPlace& copy, const StepLimits& limits) {
-  const SlotId* slot = std::get_if<SlotId>(&copy.place);
-  const int32_t id = slot != nullptr ? slot->value : std::get<BlockId>(copy.place).value;
-  const int there = slot != nullptr ? limits.state_slots : limits.blocks;
+  const bool slot = std::holds_alternative<SlotId>(copy.place);
+  const int32_t id = NumberOf(copy.place);
+  const int there = slot ? limits.state_slots : limits.blocks;
   const bool position = copy.position > 0 && copy.position % kBlockPositions == 0;
   if (id >= 0 && id < there && position && copy.entry != 0) return absl::OkStatus();
   return InvalidArgument(
       "{} {} behind {} tokens, entry {}: this node has {}, whole blocks and entries from 1 on",
-      slot != nullptr ? "state slot" : "block", id, copy.position, copy.entry, there);
+      slot ? "state slot" : "block", id, copy.position, copy.entry, there);
 }
 
 /// What goes to buddies.

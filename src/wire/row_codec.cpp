@@ -105,4 +105,15 @@ absl::Status ReadRows(PayloadReader& in, std::string_view field, RowFormat forma
   return absl::OkStatus();
 }
 
+absl::Status ReadRows(PayloadReader& in, std::string_view field, RowFormat format, const FrameHeader& header,
+                      std::vector<float>& values) {
+  const uint64_t count = uint64_t{header.rows} * header.cols;
+  if (std::max<uint64_t>(count, header.rows) > in.remaining()) {
+    return InvalidArgument("{}: {} rows of {} values as {} do not fit the {} bytes left", field, header.rows,
+                           header.cols, Name(format), in.remaining());
+  }
+  values.resize(count);
+  return ReadRows(in, field, format, MatView<float>(values.data(), header.rows, header.cols));
+}
+
 }  // namespace shoal

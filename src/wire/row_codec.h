@@ -2,6 +2,7 @@
 #pragma once
 
 #include <string_view>
+#include <vector>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
@@ -25,5 +26,10 @@ absl::StatusOr<RowFormat> FormatOf(const FrameHeader& header);
 /// Reads what WriteRows appended. rows: [R, C], contiguous, allocated by the caller, who has bounded R and C.
 /// InvalidArgument names the field: too few bytes, or rows that no encoder writes.
 absl::Status ReadRows(PayloadReader& in, std::string_view field, RowFormat format, MatView<float> rows);
+
+/// The same into `values`, as many rows and columns as the header says, whatever those are: what is allocated is 4 times
+/// the bytes that have come at most, and no more rows are looked at than bytes have come.
+absl::Status ReadRows(PayloadReader& in, std::string_view field, RowFormat format, const FrameHeader& header,
+                      std::vector<float>& values);
 
 }  // namespace shoal

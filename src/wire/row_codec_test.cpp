@@ -124,6 +124,19 @@ TEST(RowCodec, WhatNoEncoderWritesIsRefusedAndTheRowNamed) {
   }
 }
 
+TEST(RowCodec, RowsOfAHeaderAreBoundedByTheBytesThatHaveCome) {
+  const Buffer few = Encoded(RowFormat::kQ8, SomeRows()).payload;
+  FrameHeader header;
+  header.rows = ~uint32_t{0};
+  std::vector<float> values;
+  for (const uint32_t cols : {0u, 1u, 65536u}) {  // Without columns no value is asked for, and each row is.
+    header.cols = cols;
+    PayloadReader in(few);
+    EXPECT_THAT(Message(ReadRows(in, "rows", RowFormat::kQ8, header, values)), HasSubstr("do not fit"));
+    EXPECT_TRUE(values.empty());
+  }
+}
+
 TEST(RowCodec, AHeaderNamesOneFormat) {
   FrameHeader header;
   EXPECT_EQ(*FormatOf(header), RowFormat::kExact);
