@@ -6,8 +6,8 @@
 #include <nlohmann/json.hpp>
 #include <thread>
 
-#include "api/http/client.h"
 #include "api/http/text.h"
+#include "app/server_reply.h"
 #include "base/json.h"
 #include "base/status.h"
 
@@ -28,12 +28,6 @@ struct DrainFlags {
   bool undo = false;
 };
 
-/// The answer to a question; null where it is not JSON.
-Json Read(const HttpReply& reply) {
-  Json read;
-  return ReadJson(reply.body, {}, &read).ok() ? read : Json();
-}
-
 /// What an answer says of the node; null where it is not there.
 const Json& NodeOf(const Json& status, const std::string& name) {
   static const Json kNone;
@@ -53,11 +47,6 @@ bool IsDone(const Json& status, const DrainFlags& flags) {
   return flags.undo ? MemberOf(node, "out").is_null() : idle;
 }
 
-absl::Status RefusedBy(const HttpReply& reply) {
-  const std::string said = TextOf(MemberOf(Read(reply), "error"), "message");
-  return FailedPrecondition("the server answered {}: {}", reply.status, said.empty() ? reply.body : said);
-}
-
 /// Whether asking again may bring something else: a coordinator that is busy, or about to be up again.
 bool MayChange(int http_status) { return http_status == 429 || http_status >= 500; }
 
@@ -70,7 +59,7 @@ absl::Status WaitUntilDone(const HttpClient& client, const DrainFlags& flags) {
                      client.get("/cluster/status" + query, Deadline::after_ms(kCallMs)));
     if (reply.status != 200 && !MayChange(reply.status))
       return Annotate(RefusedBy(reply), "the order stands, but what became of it can't be asked");
-    const Json status = Read(reply);
+    const Json status = JsonOf(reply);
     if (reply.status == 200 && IsDone(status, flags)) return absl::OkStatus();
     const std::string failure = TextOf(MemberOf(status, "move"), "error");
     if (failure != told && !failure.empty()) std::fprintf(stderr, "not yet: %s\n", failure.c_str());

@@ -1,14 +1,12 @@
 #include <cstdio>
 #include <limits>
-#include <nlohmann/json.hpp>
 
 #include "api/http/async_client.h"
-#include "api/http/client.h"
 #include "api/load/load_report.h"
 #include "api/load/load_run.h"
 #include "api/load/workload.h"
 #include "app/command.h"
-#include "base/json.h"
+#include "app/server_reply.h"
 #include "base/status.h"
 
 namespace shoal {
@@ -29,20 +27,6 @@ struct LoadFlags {
   bool json = false;
 };
 
-/// The first model that the server says it has.
-absl::StatusOr<std::string> FirstModel(const HttpBase& base, const std::string& api_key) {
-  HttpClient client(base);
-  client.set_api_key(api_key);
-  ASSIGN_OR_RETURN(const HttpReply reply, client.get("/v1/models", Deadline::after_ms(10'000)));
-  if (reply.status != 200)
-    return Unavailable("GET /v1/models: the server answered {}: {}", reply.status, reply.body);
-  const auto listed = nlohmann::json::parse(reply.body, nullptr, false);
-  const std::string name = TextOf(FirstOf(listed, "data"), "id");
-  if (name.empty())
-    return Unavailable("GET /v1/models: expected a model, got '{}'; give --model", reply.body);
-  return name;
-}
-
 std::vector<std::pair<std::string, std::string>> Settings(const LoadFlags& flags,
                                                           const WorkloadOptions& workload) {
   return {{"url", flags.url},
@@ -60,7 +44,9 @@ absl::Status Load(const LoadFlags& flags) {
   ASSIGN_OR_RETURN(const HttpBase base, ParseHttpBase(flags.url));
   WorkloadOptions wanted = flags.workload;
   if (wanted.model.empty()) {
-    ASSIGN_OR_RETURN(wanted.model, FirstModel(base, flags.api_key));
+    HttpClient asks(base);
+    asks.set_api_key(flags.api_key);
+    ASSIGN_OR_RETURN(wanted.model, FirstModel(asks));
   }
   ASSIGN_OR_RETURN(const Workload workload, Workload::Create(wanted));
   AsyncHttpClient::Options options{base.host, base.port, base.prefix, {}};

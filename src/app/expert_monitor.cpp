@@ -157,8 +157,8 @@ void ExpertMonitor::add(const std::vector<LayerUseCount>& counts) {
   for (const LayerUseCount& count : counts) {
     const auto layer = static_cast<size_t>(count.layer.value);
     if (layer >= stats_.layers.size() || !CheckUse(count.use, options_.model.layers[layer]).ok()) {
-      LogWarning("expert statistics: a node tells the use of layer {}, which is none of this model's",
-                 count.layer);
+      complaints_.warn(fmt::format(
+          "expert statistics: a node tells the use of layer {}, which is none of this model's", count.layer));
       continue;
     }
     AddUse(count.use, stats_.layers[layer]);

@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "base/clock.h"
+#include "base/log_throttle.h"
 #include "exec/expert_use.h"
 #include "plan/expert_stats.h"
 #include "plan/plan.h"
@@ -60,6 +61,7 @@ class ExpertMonitor {
   static bool SamePlacement(const Plan* a, const Plan* b);
 
   const Options options_;
+  LogThrottle complaints_{std::chrono::seconds(10)};
   std::mutex polling_;        ///< Held by whoever asks; before mutex_.
   std::mutex saving_;         ///< Held while the file is written; before mutex_.
   mutable std::mutex mutex_;  ///< Guards what follows.

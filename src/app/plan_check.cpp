@@ -8,11 +8,11 @@
 #include <vector>
 
 #include "api/http/async_client.h"
-#include "api/http/client.h"
 #include "api/http/text.h"
 #include "api/load/load_run.h"
 #include "api/load/workload.h"
 #include "app/bench_report.h"
+#include "app/server_reply.h"
 #include "base/json.h"
 #include "base/log.h"
 #include "base/status.h"
@@ -21,7 +21,7 @@
 namespace shoal {
 namespace {
 
-using Json = nlohmann::ordered_json;
+using Json = nlohmann::json;
 
 constexpr int64_t kCallMs = 10'000;
 constexpr auto kRequestMax = std::chrono::minutes(10);
@@ -45,12 +45,9 @@ double Number(const Json& value, std::string_view key) {
 
 absl::StatusOr<Json> Get(const HttpClient& client, const std::string& path) {
   ASSIGN_OR_RETURN(const HttpReply reply, client.get(path, Deadline::after_ms(kCallMs)));
-  Json read;
-  const bool good = ReadJson(reply.body, {}, &read).ok() && read.is_object();
-  if (reply.status == 200 && good) return read;
-  const std::string said = TextOf(MemberOf(read, "error"), "message");
-  return FailedPrecondition("GET {}: the server answered {}: {}", path, reply.status,
-                            said.empty() ? reply.body : said);
+  Json read = JsonOf(reply);
+  if (reply.status == 200 && read.is_object()) return read;
+  return Annotate(RefusedBy(reply), "GET " + path);
 }
 
 /// The server, and what it says of itself.
@@ -70,8 +67,7 @@ absl::StatusOr<Server> Ask(const PlanCheck& check) {
   HttpClient client(server.base);
   client.set_api_key(check.api_key);
   if (server.model.empty()) {
-    ASSIGN_OR_RETURN(const Json models, Get(client, "/v1/models"));
-    server.model = TextOf(FirstOf(models, "data"), "id");
+    ASSIGN_OR_RETURN(server.model, FirstModel(client));
   }
   const std::string query = "?model=" + PercentEncode(server.model);
   ASSIGN_OR_RETURN(const Json status, Get(client, "/cluster/status" + query));
@@ -219,12 +215,12 @@ std::string ReportText(const std::vector<Checked>& all) {
 }
 
 std::string ReportJson(const Server& server, const std::vector<Checked>& all) {
-  Json json = {{"model", server.model},
-               {"bound_1", TextOf(server.predicted, "bound_1")},
-               {"bound_16", TextOf(server.predicted, "bound_16")},
-               {"checks", Json::array()}};
+  nlohmann::ordered_json json = {{"model", server.model},
+                                 {"bound_1", TextOf(server.predicted, "bound_1")},
+                                 {"bound_16", TextOf(server.predicted, "bound_16")},
+                                 {"checks", nlohmann::ordered_json::array()}};
   for (const Checked& one : all) {
-    Json entry = {{"what", one.what}, {"unit", one.unit}, {"predicted", one.predicted}};
+    nlohmann::ordered_json entry = {{"what", one.what}, {"unit", one.unit}, {"predicted", one.predicted}};
     if (one.skipped.empty()) {
       entry["measured"] = one.measured;
       entry["error"] = one.error();
