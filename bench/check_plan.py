@@ -27,7 +27,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from end_to_end import generate
+from end_to_end import ends_of_text, generate
 from report import ROOT, commit, machine
 
 sys.path.insert(0, str(ROOT / "tools" / "demo"))
@@ -247,8 +247,7 @@ def open_model(shoal, name, layers):
     if not (folder / "config.json").exists():
         subprocess.run([shoal, "synth", "--shape", shape, "--layers", str(layers), "--bits", "4", "--out", folder], check=True)
     config = json.loads((folder / "config.json").read_text())
-    eos = json.loads((folder / "generation_config.json").read_text()).get("eos_token_id", [])
-    return {"folder": folder, "vocabulary": config["vocab_size"], "eos": eos if isinstance(eos, list) else [eos]}
+    return {"folder": folder, "vocabulary": config["vocab_size"], "eos": ends_of_text(folder)}
 
 
 def main():

@@ -82,11 +82,15 @@ def link_totals(cluster):
     return totals
 
 
+def ends_of_text(folder):
+    """Ids that end a text of the model, which a request for so many tokens must not give."""
+    eos = json.loads((folder / "generation_config.json").read_text()).get("eos_token_id", [])
+    return eos if isinstance(eos, list) else [eos]
+
+
 def measure(shoal, case, log_dir):
     config = json.loads((case.model["folder"] / "config.json").read_text())
-    generation = json.loads((case.model["folder"] / "generation_config.json").read_text())
-    eos = generation.get("eos_token_id", [])
-    eos = eos if isinstance(eos, list) else [eos]
+    eos = ends_of_text(case.model["folder"])
     numbers = random.Random(1)
     prompt = [numbers.randrange(config["vocab_size"] - 300) for _ in range(case.prompt)]
     threads = ["--threads", case.threads]

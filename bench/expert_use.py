@@ -14,19 +14,10 @@ from pathlib import Path
 
 from report import ROOT, commit
 
-sys.path.insert(0, str(ROOT / "tools" / "demo"))
+sys.path[:0] = [str(ROOT / "tools" / "demo"), str(ROOT / "tests" / "e2e")]
 from local_cluster import LocalCluster, get_json, wait_until  # noqa: E402  (it lies beside the demo)
+from questions import QUESTIONS  # noqa: E402  (it lies beside the tests)
 
-QUESTIONS = [
-    "What is the capital of Portugal?",
-    "What is 38 + 47?",
-    "Tell me a story about a lonely robot.",
-    "Why is it called shoal?",
-    "How do you say bread in German?",
-    "Write a Python function that checks if a number is prime.",
-    "Write a poem about the moon.",
-    "What does a worker do?",
-]
 FIXED = ("--split", "2,2,2", "--prefix-cache", "off", "--speculate", "off", "--liveness-timeout", "120")
 PLACEMENTS = {
     "round_robin": ("round_robin", None),
@@ -40,8 +31,8 @@ PLACEMENTS = {
 
 
 def ask(url, text, tokens):
-    body = {"model": "any", "messages": [{"role": "user", "content": text}], "temperature": 0, "max_tokens": tokens}
-    body["model"] = get_json(url + "/v1/models")["data"][0]["id"]
+    model = get_json(url + "/v1/models")["data"][0]["id"]
+    body = {"model": model, "messages": [{"role": "user", "content": text}], "temperature": 0, "max_tokens": tokens}
     request = urllib.request.Request(url + "/v1/chat/completions", json.dumps(body).encode(),
                                      {"Content-Type": "application/json"})
     with urllib.request.urlopen(request, timeout=300) as response:
@@ -61,11 +52,13 @@ def counts_of(url):
 
 
 def run(options, flags, stats, logs):
+    """The answers, the counts, how many layers were counted, and how many experts have a copy."""
     with LocalCluster(options.shoal, options.model, logs, 2, serve_args=(*FIXED, *flags, "--expert-stats", stats)) as cluster:
         answers = [ask(cluster.url, text, options.tokens) for text in QUESTIONS]
-        copies = sum(len(nodes) for layer in get_json(cluster.url + "/cluster/experts")["layers"]
-                     for nodes in layer["replicas"].values())
-        return answers, counts_of(cluster.url), copies
+        counts = counts_of(cluster.url)
+        layers = get_json(cluster.url + "/cluster/experts")["layers"]
+        copies = sum(len(nodes) for layer in layers for nodes in layer["replicas"].values())
+        return answers, counts, len(layers), copies
 
 
 def main():
@@ -84,12 +77,11 @@ def main():
             if counted.exists():
                 shutil.copy(counted, stats)  # Each is placed by the same counts, whatever it counts itself.
             flags = ("--experts", experts, *(("--expert-replicas", replicas) if replicas else ()))
-            answers, counts, copies = run(options, flags, stats, Path(folder) / f"logs-{index}")
+            answers, counts, layers, copies = run(options, flags, stats, Path(folder) / f"logs-{index}")
             if expected is None:
                 expected = answers
                 shutil.copy(stats, counted)
             assert answers == expected, f"{name}: the text changed"
-            layers = 6
             tokens = counts["rows"] // layers
             print(f"| `{name}` | {copies} | {tokens} | {counts['rows_sent'] / tokens:.2f} | "
                   f"{100 * counts['local_share']:.1f} % | {counts['messages']} |", flush=True)

@@ -15,7 +15,7 @@ import tempfile
 from contextlib import ExitStack
 from pathlib import Path
 
-from end_to_end import generate, link_totals
+from end_to_end import ends_of_text, generate, link_totals
 from fetch_weights import Links
 from report import ROOT, commit, machine, spread
 
@@ -33,16 +33,16 @@ def serve(flags, model, links, folder, wire):
                                     "--speculate", "off", "--liveness-timeout", 120, *flags.placement.split()])
 
 
-def measure(clusters, vocabulary, flags):
+def measure(clusters, vocabulary, eos, flags):
     """Per format: times to the first token and rates of decoding, and bytes of a token that was decoded."""
     numbers = random.Random(1)
     first, rate, sent = ({wire: [] for wire in clusters} for _ in range(3))
     for run in range(-1, flags.runs):  # The first is a warm-up.
         prompt = [numbers.randrange(vocabulary - 300) for _ in range(flags.prompt)]
         for wire, cluster in clusters.items():
-            times = generate(cluster.url, prompt, flags.generate, ())
+            times = generate(cluster.url, prompt, flags.generate, eos)
             before = link_totals(cluster)["bytes"]
-            generate(cluster.url, prompt[:1], flags.generate, ())
+            generate(cluster.url, prompt[:1], flags.generate, eos)
             if run >= 0:
                 first[wire].append(times[0])
                 rate[wire].append((flags.generate - 1) / (times[1] - times[0]))
@@ -70,7 +70,7 @@ def main():
         vocabulary = json.loads((model / "config.json").read_text())["vocab_size"]
         links = stack.enter_context(Links(flags.workers, flags.mbit))
         clusters = {wire: stack.enter_context(serve(flags, model, links, Path(scratch), wire)) for wire in FORMATS}
-        first, rate, sent = measure(clusters, vocabulary, flags)
+        first, rate, sent = measure(clusters, vocabulary, ends_of_text(model), flags)
     print(f"Machine: {machine()}; commit {commit()}, {datetime.date.today().isoformat()}, load {load:.1f} before. Shape {flags.shape} "
           f"with {flags.layers} layers at 4 bits, `{flags.placement}` over a coordinator and {flags.workers} workers behind "
           f"{flags.mbit} Mbit/s each, one thread a node, {flags.runs} runs by turns: median (minimum-maximum).\n")

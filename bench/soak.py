@@ -20,13 +20,14 @@ import threading
 import time
 import urllib.request
 from collections import Counter
+from contextlib import suppress
 from pathlib import Path
 
 from report import ROOT, commit, machine
 
 sys.path[:0] = [str(ROOT / "tools" / "demo"), str(ROOT / "tests" / "e2e")]
 from black_hole import BlackHole  # noqa: E402  (it lies beside the tests)
-from local_cluster import LocalCluster, wait_until  # noqa: E402  (it lies beside the demo)
+from local_cluster import ClusterError, LocalCluster, wait_until  # noqa: E402  (it lies beside the demo)
 
 WORKERS = 8
 AT_ONCE = 3
@@ -208,16 +209,18 @@ def sizes(cluster):
     """(resident MiB, descriptors) of the coordinator, and the largest of both over the workers."""
     def of(process):
         return process.rss_bytes() / 2**20, len(os.listdir(f"/proc/{process.pid}/fd"))
-    workers = [of(worker) for worker in cluster.workers if worker.alive]
+    workers = []
+    for worker in cluster.workers:
+        with suppress(OSError, ClusterError):  # It may be killed meanwhile.
+            if worker.alive:
+                workers.append(of(worker))
     return (*of(cluster.coordinator), max(w[0] for w in workers), max(w[1] for w in workers))
 
 
 def make_cluster(flags, log_dir, hole):
     options = dict(serve_args=SERVE, worker_args=ONE)
     if hole:
-        last = WORKERS - 1
-        options = dict(serve_args=(*SERVE, "--insecure"), worker_args=(*ONE, "--insecure"), prefixes={last: hole.prefix},
-                       hosts={i: hole.there if i == last else hole.here for i in range(WORKERS)})
+        options = dict(serve_args=(*SERVE, "--insecure"), worker_args=(*ONE, "--insecure"), **hole.around_last(WORKERS))
     return LocalCluster(flags.shoal, flags.model, log_dir, WORKERS, **options)
 
 
@@ -273,6 +276,8 @@ def main():
             hole.close()
     if good and not flags.logs:
         shutil.rmtree(logs)
+    else:
+        print(f"logs: {logs}", file=sys.stderr)
     sys.exit(0 if good else 1)
 
 

@@ -39,6 +39,12 @@ class BlackHole:
             pytest.skip(f"no network namespaces here (needs root and iproute2): {getattr(error, 'stderr', '') or error}")
         return self
 
+    def around_last(self, workers):
+        """Options of a LocalCluster whose last worker is in it. All nodes must reach each other, so that the others listen on
+        this end of the link, not on loopback."""
+        last = workers - 1
+        return {"hosts": {i: self.there if i == last else self.here for i in range(workers)}, "prefixes": {last: self.prefix}}
+
     def _neighbours(self, here_mac, there_mac):
         _ip("neigh", "replace", self.there, "lladdr", there_mac, "dev", self.here_if, "nud", "permanent")
         _ip("-n", self.space, "neigh", "replace", self.here, "lladdr", here_mac, "dev", self.there_if, "nud", "permanent")

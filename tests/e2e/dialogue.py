@@ -2,6 +2,8 @@
 import httpx
 import openai
 
+from questions import QUESTIONS  # noqa: F401  (most tests want both)
+
 # The two end-of-text ids of the demo model. A request that forbids them runs up to its limit.
 NEVER_END = {"4087": -100, "4089": -100}
 
@@ -11,17 +13,6 @@ NEVER_END = {"4087": -100, "4089": -100}
 ENDLESS = {"max_tokens": 1900, "temperature": 1.5, "seed": 1, "logit_bias": NEVER_END}
 # Nodes that compute with the plain kernels: the same bits, at a hundredth of the speed or so.
 SLOW = ("--threads", "1", "--isa", "reference")
-
-QUESTIONS = [
-    "What is the capital of Portugal?",
-    "What is 38 + 47?",
-    "Tell me a story about a lonely robot.",
-    "Why is it called shoal?",
-    "How do you say bread in German?",
-    "Write a Python function that checks if a number is prime.",
-    "Write a poem about the moon.",
-    "What does a worker do?",
-]
 
 
 def user(text):

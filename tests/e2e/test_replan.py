@@ -254,8 +254,8 @@ def test_a_cluster_starts_without_a_worker_that_is_away_and_takes_it_in(make_clu
 
 
 def test_a_coordinator_that_started_alone_is_reached_by_a_worker_on_another_machine(make_cluster, black_hole):
-    cluster = make_cluster(1, start=False, hosts={0: black_hole.there}, prefixes={0: black_hole.prefix},
-                           serve_args=(*SOON, "--strategy", "uniform", "--insecure"), worker_args=("--insecure",))
+    cluster = make_cluster(1, start=False, serve_args=(*SOON, "--strategy", "uniform", "--insecure"),
+                           worker_args=("--insecure",), **black_hole.around_last(1))
     cluster.coordinator.start()
     assert wait_until(lambda: out_of(cluster) == cluster.addresses, 40)
     before = ask(client_of(cluster), QUESTIONS[2])

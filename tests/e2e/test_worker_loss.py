@@ -95,9 +95,7 @@ def test_a_stopped_worker_ends_requests_by_name_and_may_return(make_cluster):
 
 
 def test_a_worker_behind_a_silent_network_ends_requests_by_name_and_may_return(make_cluster, black_hole):
-    # All nodes must reach each other, so the first worker listens on this end of the link, not on loopback.
-    cluster = make_cluster(2, hosts={0: black_hole.here, 1: black_hole.there}, prefixes={1: black_hole.prefix},
-                           serve_args=(*FAIL, "--insecure"), worker_args=("--insecure",))
+    cluster = make_cluster(2, serve_args=(*FAIL, "--insecure"), worker_args=("--insecure",), **black_hole.around_last(2))
     before = [descriptors(worker) for worker in cluster.workers]
     lose_and_return(cluster, 1, black_hole.swallow, black_hole.release)
     # Each side closed what the other could not hear of.
