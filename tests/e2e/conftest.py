@@ -2,6 +2,7 @@
 import os
 import re
 import subprocess
+import time
 from pathlib import Path
 
 import pytest
@@ -57,6 +58,20 @@ def succeed(run):
 @pytest.fixture(scope="session")
 def demo_model():
     return SOURCE / "models/shoal-demo-4bit"
+
+
+@pytest.fixture(scope="session")
+def synthesize(shoal, tmp_path_factory):
+    """synthesize(shape, layers) -> the folder of a model with random weights of 4 bits. cacheable: its files are old enough for
+    the packed cache."""
+    def call(shape, layers, cacheable=False):
+        folder = tmp_path_factory.mktemp(f"shape-{shape}") / "model"
+        subprocess.run([shoal, "synth", "--shape", shape, "--layers", str(layers), "--bits", "4", "--out", folder],
+                       capture_output=True, timeout=200, check=True)
+        if cacheable:
+            time.sleep(3.5)  # Files that changed within the last two seconds are not cached.
+        return folder
+    return call
 
 
 # Two layers on each process, and the experts of every layer spread over all three.

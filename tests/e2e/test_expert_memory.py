@@ -1,8 +1,6 @@
 """Experts that exceed a node's memory stay on its disk, are read when a token wants them, and change no byte."""
 import json
 import shutil
-import subprocess
-import time
 
 import pytest
 
@@ -74,13 +72,9 @@ def test_a_plan_says_what_is_read_and_what_would_fit(run, succeed, demo_model):
 
 
 @pytest.fixture(scope="module")
-def big_model(shoal, tmp_path_factory):
+def big_model(synthesize):
     """Two layers of Qwen3-30B-A3B: 680 MB of experts, 175 MB of embedding, and little else."""
-    folder = tmp_path_factory.mktemp("big") / "model"
-    subprocess.run([shoal, "synth", "--shape", "B", "--layers", "2", "--bits", "4", "--out", folder],
-                   capture_output=True, timeout=200, check=True)
-    time.sleep(3.5)  # Files that changed within the last two seconds are not cached.
-    return folder
+    return synthesize("B", 2, cacheable=True)
 
 
 def test_a_model_half_again_as_large_as_the_memory_runs(shoal, run, succeed, big_model, tmp_path, make_cluster):

@@ -1,13 +1,12 @@
 """A worker with layers is lost, and its buddy has copies of what it cached: streams go on with the same bytes, and their long
 prompts are not computed again."""
-import concurrent.futures
 import re
 
-from dialogue import NEVER_END, client_of, model_of, user
+from dialogue import client_of, model_of, user
 from local_cluster import wait_until
 from test_kept_blocks import session_of
 from test_replan import no_blocks_are_lost, out_of
-from test_resume import Stream
+from test_resume import REQUESTS, Stream, read_all, with_stop_string
 
 BLOCK = 32
 # Layers on the coordinator and on worker-1; worker-2 has experts only, and is the buddy.
@@ -17,12 +16,7 @@ SOON = ("--replan-after", "1", "--rejoin-wait", "2")
 ONE = ("--threads", "1")
 WORDS = " ".join(f"Item {i} of the list is worth {i * i % 97} coins." for i in range(100))
 TOKENS = 160
-OPTIONS = [
-    dict(temperature=0, max_tokens=TOKENS, logit_bias=NEVER_END),
-    dict(temperature=0.9, seed=7, max_tokens=TOKENS, logit_bias=NEVER_END, presence_penalty=0.8, frequency_penalty=0.5),
-    dict(temperature=1.1, seed=8, max_tokens=TOKENS, logit_bias=NEVER_END, top_p=0.9,
-         extra_body={"top_k": 40, "repetition_penalty": 1.1}),
-]
+OPTIONS = [dict(request, max_tokens=TOKENS) for request in REQUESTS]
 
 
 def question(index):
@@ -32,12 +26,7 @@ def question(index):
 def answers(cluster, options=OPTIONS, disturb=None):
     """Of streams with long prompts that have nothing in common; `disturb` is called when all of them have begun."""
     reading = [Stream(cluster, question(i % len(OPTIONS)), one) for i, one in enumerate(options)]
-    with concurrent.futures.ThreadPoolExecutor(len(reading)) as pool:
-        texts = [pool.submit(stream.read) for stream in reading]
-        if disturb:
-            assert all(stream.begun.wait(60) for stream in reading)
-            disturb()
-        return [text.result() for text in texts]
+    return read_all(reading, disturb, begun_s=60)
 
 
 def prompt_tokens(cluster):
@@ -72,8 +61,7 @@ def test_a_worker_with_layers_is_lost_for_good_without_a_prefill(make_cluster):
     assert "kv_buddy" not in cluster.node("worker-2") and "kv_buddy" not in cluster.status()["nodes"][0]
     tokens = prompt_tokens(cluster)
     assert all(one >= 1500 for one in tokens), tokens
-    text = answers(cluster)[0][0]
-    options = [*OPTIONS, dict(OPTIONS[0], stop=["never said", text[len(text) // 2:][:12]])]
+    options = with_stop_string(OPTIONS, answers(cluster))
     undisturbed = answers(cluster, options)
     before = rows(cluster)
     assert answers(cluster, options) == undisturbed

@@ -2,7 +2,6 @@
 import json
 import os
 import subprocess
-import time
 
 import pytest
 
@@ -39,13 +38,9 @@ def test_three_nodes_share_the_weights_of_one(single, trio):
 
 
 @pytest.fixture(scope="session")
-def wide_model(shoal, tmp_path_factory):
+def wide_model(synthesize):
     """Two layers of Qwen3-1.7B and its embedding: 230 MB packed."""
-    folder = tmp_path_factory.mktemp("wide") / "model"
-    subprocess.run([shoal, "synth", "--shape", "A", "--layers", "2", "--bits", "4", "--out", folder],
-                   capture_output=True, timeout=120, check=True)
-    time.sleep(3.5)  # Files that changed within the last two seconds are not cached.
-    return folder
+    return synthesize("A", 2, cacheable=True)
 
 
 def test_peak_memory_of_both_starts_is_the_packed_weights_and_a_bounded_rest(shoal, wide_model, tmp_path):

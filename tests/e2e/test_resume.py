@@ -46,18 +46,23 @@ def with_stop_string(requests, texts):
     return [*requests, dict(requests[0], stop=["never said", text[len(text) // 2:][:12]])]
 
 
+def read_all(reading, disturb=None, begun_s=30):
+    """What streams read; `disturb` is called when all of them have begun."""
+    with concurrent.futures.ThreadPoolExecutor(len(reading)) as pool:
+        texts = [pool.submit(stream.read) for stream in reading]
+        if disturb:
+            assert all(stream.begun.wait(begun_s) for stream in reading)
+            disturb()
+        return [text.result() for text in texts]
+
+
 def all_answers(cluster, requests, disturb=None):
     """The answers to the requests; `disturb` is called when all of them have begun."""
     reading = streams(cluster, requests)
     # The request with the stop string has the question of the first one.
     if len(reading) > len(REQUESTS):
         reading[-1] = Stream(cluster, QUESTIONS[0], requests[-1])
-    with concurrent.futures.ThreadPoolExecutor(len(reading)) as pool:
-        texts = [pool.submit(stream.read) for stream in reading]
-        if disturb:
-            assert all(stream.begun.wait(30) for stream in reading)
-            disturb()
-        return [text.result() for text in texts]
+    return read_all(reading, disturb)
 
 
 def lost_and_found(cluster, requests, lose, bring_back):

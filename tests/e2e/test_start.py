@@ -1,6 +1,5 @@
 """Nothing that a worker does, or does not do yet, ends `shoal serve`; what a person must mend does."""
 import json
-import subprocess
 import time
 import urllib.error
 import urllib.request
@@ -62,12 +61,9 @@ def test_the_port_is_open_before_a_late_worker_is_there(make_cluster):
 
 
 @pytest.fixture(scope="module")
-def slow_model(shoal, tmp_path_factory):
+def slow_model(synthesize):
     """Some layers of Qwen3-1.7B: they take one thread long enough to be caught at it."""
-    folder = tmp_path_factory.mktemp("slow") / "model"
-    subprocess.run([shoal, "synth", "--shape", "A", "--layers", "4", "--bits", "4", "--out", folder],
-                   capture_output=True, timeout=120, check=True)
-    return folder
+    return synthesize("A", 4)
 
 
 def test_a_worker_that_dies_while_it_loads_may_come_back(make_cluster, slow_model):
