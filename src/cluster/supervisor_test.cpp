@@ -6,6 +6,7 @@
 #include <functional>
 #include <mutex>
 #include <thread>
+#include <utility>
 
 #include "base/status.h"
 #include "wire/inproc.h"
@@ -60,6 +61,14 @@ Plan OneNode() {
   return plan;
 }
 
+/// OneNode, which fails with `why` the first three times that it is asked for.
+PlanSource FourthTime(std::atomic<int>& asked, absl::Status why) {
+  return [&asked, why = std::move(why)]() -> absl::StatusOr<Plan> {
+    if (++asked <= 3) return why;
+    return OneNode();
+  };
+}
+
 void WaitUntilUp(const PipelineEngine& engine, uint64_t generation) {
   const Deadline deadline = Deadline::after_ms(10000);
   while (!deadline.expired()) {
@@ -91,13 +100,7 @@ TEST(Supervisor, APlanThatCannotBeMadeNowIsAskedForAgainAndTakesNoEpoch) {
   FakeHost host;
   PipelineEngine engine;
   std::atomic<int> asked = 0;
-  Supervisor supervisor(
-      host, engine,
-      [&]() -> absl::StatusOr<Plan> {
-        if (++asked <= 3) return ResourceExhausted("node 'b' has no room");
-        return OneNode();
-      },
-      kShort);
+  Supervisor supervisor(host, engine, FourthTime(asked, ResourceExhausted("node 'b' has no room")), kShort);
   supervisor.start();
   WaitUntilUp(engine, 1);
   supervisor.stop();
@@ -276,13 +279,9 @@ TEST(Supervisor, APauseEndsWhenAPlanMayBeAnotherOne) {
   FakeHost host;
   PipelineEngine engine;
   std::atomic<int> asked = 0;
-  Supervisor supervisor(
-      host, engine,
-      [&]() -> absl::StatusOr<Plan> {
-        if (++asked <= 3) return Unavailable("node 'b' is waited for");
-        return OneNode();
-      },
-      {std::chrono::hours(1), std::chrono::hours(1)}, {}, [] { return std::chrono::milliseconds(1); });
+  Supervisor supervisor(host, engine, FourthTime(asked, Unavailable("node 'b' is waited for")),
+                        {std::chrono::hours(1), std::chrono::hours(1)}, {},
+                        [] { return std::chrono::milliseconds(1); });
   supervisor.start();
   WaitUntilUp(engine, 1);
   EXPECT_EQ(asked, 4);

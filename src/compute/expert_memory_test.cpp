@@ -14,8 +14,6 @@
 #include "compute/expert_bank.h"
 #include "compute/testing/session_experts.h"
 #include "convert/testing/checkpoints.h"
-#include "formats/config.h"
-#include "models/family.h"
 
 namespace shoal {
 namespace {
@@ -139,17 +137,6 @@ TEST_P(ExpertMemory, FewExpertsInMemoryGiveTheBitsOfAll) {
       EXPECT_LT(some.model().bytes(), all.model().bytes());
     }
   }
-}
-
-std::vector<std::string> FamiliesWithExperts() {
-  std::vector<std::string> names;
-  for (const Family* family : Families()) {
-    const ModelSpec spec = *family->spec(*ModelConfig::Parse(family->tiny(), "tiny"));
-    const bool has_experts =
-        std::ranges::any_of(spec.layers, [](const LayerSpec& layer) { return MoeOf(layer) != nullptr; });
-    if (has_experts) names.emplace_back(family->model_type);
-  }
-  return names;
 }
 
 INSTANTIATE_TEST_SUITE_P(Families, ExpertMemory, testing::ValuesIn(FamiliesWithExperts()),

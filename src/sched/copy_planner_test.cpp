@@ -2,14 +2,12 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
-#include <deque>
-#include <memory>
 #include <set>
+#include <utility>
 #include <vector>
 
 #include "base/status.h"
-#include "sched/batch_planner.h"
-#include "sched/testing/fake_engine.h"
+#include "sched/testing/planner_bench.h"
 #include "sched/testing/texts.h"
 
 namespace shoal {
@@ -30,85 +28,32 @@ EngineLimits Limits(int blocks = 64, int slots = 0) {
 
 std::vector<int32_t> Text(uint64_t seed, size_t tokens) { return RandomText(seed, tokens, kVocabulary); }
 
-class Bench {
+class Bench final : public PlannerBench {
  public:
   explicit Bench(const EngineLimits& limits, int rows_per_step = 256)
-      : engine_({.limits = limits, .threaded = false}),
-        planner_({.rows_per_step = rows_per_step}),
-        limits_(limits) {
-    planner_.reset(limits);
-  }
-  ~Bench() {
-    EXPECT_THAT(engine_.violations(), IsEmpty());
-    const absl::Status sound = planner_.verify();
-    EXPECT_TRUE(sound.ok()) << ToString(sound);
-  }
+      : PlannerBench(limits, {.rows_per_step = rows_per_step}) {}
 
-  SeqId add(std::vector<int32_t> prompt, int64_t max_tokens) {
-    auto sequence = std::make_unique<Sequence>();
-    sequence->id = SeqId{next_sequence_++};
-    sequence->request.prompt = std::move(prompt);
-    sequence->request.max_tokens = max_tokens;
-    sequence->tokens = sequence->request.prompt;
-    const SeqId id = sequence->id;
-    planner_.enqueue(std::move(sequence));
-    return id;
-  }
   /// One step, if there is one.
   bool step() {
-    std::optional<Step> step = planner_.compose(next_step_);
-    if (!step.has_value()) return false;
-    ++next_step_.value;
-    orders_.push_back(step->copies);
-    for (const SeqSlice& slice : step->slices) rows += std::ssize(slice.tokens);
-    engine_.submit(generation_, *std::move(step), [this](absl::StatusOr<StepResult> result) {
-      if (result.ok()) results_.push_back(*std::move(result));
-    });
-    EXPECT_TRUE(engine_.run_step());
-    const StepResult result = std::move(results_.front());
-    results_.pop_front();
-    const auto outcomes = planner_.acknowledge(result);
-    EXPECT_TRUE(outcomes.ok()) << ToString(outcomes.status());
-    for (const BatchPlanner::Outcome& one : *outcomes) {
-      const Sequence& sequence = *planner_.find(one.id);
-      if (sequence.generated() >= sequence.request.max_tokens) planner_.end(one.id);
-    }
+    if (!submit()) return false;
+    EXPECT_TRUE(acknowledge());
     return true;
   }
-  void run() {
+  void run() override {
     while (step()) {
     }
   }
   /// Orders of the steps since the last look.
-  std::vector<CachedPlace> orders() {
-    std::vector<CachedPlace> all;
-    for (const auto& some : std::exchange(orders_, {})) all.insert(all.end(), some.begin(), some.end());
-    return all;
-  }
+  std::vector<CachedPlace> orders() { return std::exchange(copies, {}); }
   std::vector<CachedPlace> lose() {
     EXPECT_THAT(planner_.lose_generation({}), IsEmpty());
     return planner_.wanted().places;
   }
   void renew(KeptCaches kept, const std::vector<uint64_t>& missing = {}) {
     engine_.lose(Unavailable("lost"));
-    ++generation_;
-    next_step_ = StepId{1};
-    planner_.reset(limits_, kept, missing);
+    begin_generation(limits_, kept, missing);
     engine_.recover_with_caches(limits_);
   }
-  const BatchPlanner& planner() const { return planner_; }
-
-  int64_t rows = 0;
-
- private:
-  FakeEngine engine_;
-  BatchPlanner planner_;
-  const EngineLimits limits_;
-  uint64_t generation_ = 1;
-  StepId next_step_{1};
-  uint64_t next_sequence_ = 1;
-  std::deque<StepResult> results_;
-  std::vector<std::vector<CachedPlace>> orders_;
 };
 
 std::set<uint64_t> EntriesOf(const std::vector<CachedPlace>& places) {

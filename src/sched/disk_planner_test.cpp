@@ -3,15 +3,13 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
-#include <deque>
-#include <map>
-#include <memory>
+#include <functional>
+#include <utility>
 #include <vector>
 
 #include "base/random.h"
 #include "base/status.h"
-#include "sched/batch_planner.h"
-#include "sched/testing/fake_engine.h"
+#include "sched/testing/planner_bench.h"
 #include "sched/testing/texts.h"
 
 namespace shoal {
@@ -31,75 +29,26 @@ EngineLimits Limits(int stages, int slots = 0, int blocks = 64) {
 
 std::vector<int32_t> Text(uint64_t seed, size_t tokens) { return RandomText(seed, tokens, kVocabulary); }
 
-class Bench {
+class Bench final : public PlannerBench {
  public:
-  explicit Bench(const EngineLimits& limits, BatchPlannerOptions options = {},
+  explicit Bench(const EngineLimits& limits, const BatchPlannerOptions& options = {},
                  std::function<bool()> fault = {})
-      : engine_({.limits = limits, .threaded = false, .disks = limits.steps_in_flight}),
-        planner_(options),
-        limits_(limits) {
+      : PlannerBench(limits, options, limits.steps_in_flight) {
     engine_.set_disk_fault(std::move(fault));
     engine_.set_kv_listener([this](uint64_t generation, NodeId node, const KvReport& report) {
       if (generation == generation_) planner_.disk_report(node, slowed(report));
     });
-    planner_.reset(limits);
     engine_.tell_disks();
     tell_all();
   }
-  ~Bench() {
-    EXPECT_THAT(engine_.violations(), IsEmpty());
-    const absl::Status sound = planner_.verify();
-    EXPECT_TRUE(sound.ok()) << ToString(sound);
-  }
 
-  SeqId add(std::vector<int32_t> prompt, int64_t max_tokens) {
-    auto sequence = std::make_unique<Sequence>();
-    sequence->id = SeqId{next_sequence_++};
-    sequence->request.prompt = std::move(prompt);
-    sequence->request.max_tokens = max_tokens;
-    sequence->tokens = sequence->request.prompt;
-    const SeqId id = sequence->id;
-    planner_.enqueue(std::move(sequence));
-    return id;
-  }
-  bool submit() {
-    std::optional<Step> step = planner_.compose(next_step_);
-    if (!step.has_value()) return false;
-    ++next_step_.value;
-    for (const SeqSlice& slice : step->slices) {
-      rows_of[slice.id] += std::ssize(slice.tokens);
-      cached_tokens.emplace(slice.id, slice.position);
-    }
-    engine_.submit(generation_, *std::move(step), [this](absl::StatusOr<StepResult> result) {
-      if (result.ok()) results_.push_back(*std::move(result));
-    });
-    return true;
-  }
-  bool acknowledge() {
-    if (!engine_.run_step()) return false;
-    const StepResult result = std::move(results_.front());
-    results_.pop_front();
-    const auto outcomes = planner_.acknowledge(result);
-    EXPECT_TRUE(outcomes.ok()) << ToString(outcomes.status());
-    for (const BatchPlanner::Outcome& one : *outcomes) {
-      const Sequence& sequence = *planner_.find(one.id);
-      if (sequence.generated() >= sequence.request.max_tokens) finish(one.id);
-    }
-    return true;
-  }
   bool disk() { return engine_.run_disk(); }
-  void finish(SeqId id) {
-    const Sequence& sequence = *planner_.find(id);
-    answers[id].assign(sequence.tokens.begin() + std::ssize(sequence.request.prompt), sequence.tokens.end());
-    prompts[id] = sequence.request.prompt;
-    planner_.end(id);
-  }
   bool idle() const {
     return planner_.live_ids().empty() && planner_.steps_in_flight() == 0 &&
            planner_.restores_in_flight() == 0;
   }
   /// Until nothing is left to do, saves included.
-  void run() {
+  void run() override {
     for (int i = 0; i < 100'000; ++i) {
       while (planner_.steps_in_flight() < limits_.steps_in_flight && submit()) {
       }
@@ -108,18 +57,6 @@ class Bench {
       return;
     }
     FAIL() << "it does not end";
-  }
-  std::vector<int32_t> ask(std::vector<int32_t> prompt, int64_t max_tokens) {
-    const SeqId id = add(std::move(prompt), max_tokens);
-    run();
-    return answers[id];
-  }
-  void expect_right_answers() const {
-    for (const auto& [id, answer] : answers) {
-      EXPECT_EQ(answer,
-                ExpectedTokens(HashModel(kVocabulary), prompts.at(id), static_cast<int>(answer.size())))
-          << "sequence " << id.value;
-    }
   }
   void tell_all() {
     while (disk()) {
@@ -133,22 +70,13 @@ class Bench {
   /// They tell it later.
   void begin_anew() {
     EXPECT_THAT(planner_.lose_generation({}), IsEmpty());
-    results_.clear();
-    ++generation_;
-    next_step_ = StepId{1};
-    planner_.reset(limits_);
+    begin_generation(limits_);
     engine_.recover(limits_);
   }
-  SeqId last() const { return SeqId{next_sequence_ - 1}; }
   int64_t cached_of_last() const { return cached_tokens.at(last()); }
-  BatchPlanner& planner() { return planner_; }
   FakeEngine& engine() { return engine_; }
-  DiskTierStats stats() const { return planner_.caches().disk().stats(); }
+  DiskTierStats stats() const { return caches().disk().stats(); }
 
-  std::map<SeqId, int64_t> rows_of;
-  std::map<SeqId, int64_t> cached_tokens;
-  std::map<SeqId, std::vector<int32_t>> answers;
-  std::map<SeqId, std::vector<int32_t>> prompts;
   int64_t restore_ns = 0;  ///< Of each restore, where not 0.
 
  private:
@@ -156,14 +84,6 @@ class Bench {
     for (RestoreOutcome& one : report.restored) one.ns = restore_ns > 0 ? restore_ns : one.ns;
     return report;
   }
-
-  std::deque<StepResult> results_;
-  FakeEngine engine_;
-  BatchPlanner planner_;
-  const EngineLimits limits_;
-  uint64_t next_sequence_ = 1;
-  uint64_t generation_ = 1;
-  StepId next_step_{1};
 };
 
 TEST(DiskPlanner, AfterARestartTheNextTurnComputesWhatIsNew) {

@@ -5,16 +5,13 @@
 
 #include <algorithm>
 #include <chrono>
-#include <deque>
 #include <map>
-#include <memory>
 #include <string>
 #include <vector>
 
 #include "base/random.h"
 #include "base/status.h"
-#include "sched/batch_planner.h"
-#include "sched/testing/fake_engine.h"
+#include "sched/testing/planner_bench.h"
 #include "sched/testing/texts.h"
 
 namespace shoal {
@@ -32,69 +29,13 @@ constexpr EngineLimits kStates{
 
 std::vector<int32_t> Text(uint64_t seed, size_t tokens) { return RandomText(seed, tokens, kVocabulary); }
 
-/// A batch planner and its engine. Sequences end after as many tokens as they may have.
-class Bench {
+class Bench final : public PlannerBench {
  public:
-  explicit Bench(const EngineLimits& limits, BatchPlannerOptions options = {})
-      : engine_({.limits = limits, .threaded = false}), planner_(options), limits_(limits) {
-    planner_.reset(limits);
-  }
-  ~Bench() {
-    EXPECT_THAT(engine_.violations(), IsEmpty());
-    const absl::Status sound = planner_.verify();
-    EXPECT_TRUE(sound.ok()) << ToString(sound);
-  }
-
-  SeqId add(std::vector<int32_t> prompt, int64_t max_tokens) {
-    auto sequence = std::make_unique<Sequence>();
-    sequence->id = SeqId{next_sequence_++};
-    sequence->request.prompt = std::move(prompt);
-    sequence->request.max_tokens = max_tokens;
-    sequence->request.party = party;
-    sequence->request.priority = priority;
-    sequence->tokens = sequence->request.prompt;
-    const SeqId id = sequence->id;
-    planner_.enqueue(std::move(sequence));
-    return id;
-  }
-  /// Puts a step in flight; false if there is none.
-  bool submit() {
-    std::optional<Step> step = planner_.compose(next_step_);
-    if (!step.has_value()) return false;
-    ++next_step_.value;
-    rows += step->rows();
-    for (const SeqSlice& slice : step->slices) {
-      rows_of[slice.id] += std::ssize(slice.tokens);
-      cached_tokens.emplace(slice.id, slice.position);  // Where its first slice begins.
-    }
-    engine_.submit(generation_, *std::move(step), [this](absl::StatusOr<StepResult> result) {
-      if (result.ok()) results_.push_back(*std::move(result));  // Else it was lost with its generation.
-    });
-    return true;
-  }
+  using PlannerBench::PlannerBench;
   /// The oldest step comes back.
-  void acknowledge() {
-    ASSERT_TRUE(engine_.run_step());
-    StepResult result = std::move(results_.front());
-    results_.pop_front();
-    if (tamper) tamper(result);
-    const auto outcomes = planner_.acknowledge(result);
-    ASSERT_TRUE(outcomes.ok()) << ToString(outcomes.status());
-    for (const BatchPlanner::Outcome& one : *outcomes) {
-      const Sequence& sequence = *planner_.find(one.id);
-      if (one.status.ok() && sequence.generated() < sequence.request.max_tokens) continue;
-      finish(one.id);
-    }
-  }
-  /// It ends now; what it has generated so far is its answer.
-  void finish(SeqId id) {
-    const Sequence& sequence = *planner_.find(id);
-    answers[id].assign(sequence.tokens.begin() + std::ssize(sequence.request.prompt), sequence.tokens.end());
-    prompts[id] = sequence.request.prompt;
-    planner_.end(id);
-  }
+  void acknowledge() { ASSERT_TRUE(PlannerBench::acknowledge()); }
   /// Until nothing waits or runs.
-  void run() {
+  void run() override {
     while (!planner_.live_ids().empty() || planner_.steps_in_flight() > 0) {
       while (planner_.steps_in_flight() < limits_.steps_in_flight && submit()) {
       }
@@ -103,50 +44,12 @@ class Bench {
       ASSERT_TRUE(sound.ok()) << ToString(sound);
     }
   }
-  /// The answer to a prompt, with nothing else running.
-  std::vector<int32_t> ask(std::vector<int32_t> prompt, int64_t max_tokens) {
-    const SeqId id = add(std::move(prompt), max_tokens);
-    run();
-    return answers[id];
-  }
-  /// All answers are those of the pseudo-model.
-  void expect_right_answers() const {
-    for (const auto& [id, answer] : answers) {
-      EXPECT_EQ(answer,
-                ExpectedTokens(HashModel(kVocabulary), prompts.at(id), static_cast<int>(answer.size())))
-          << "sequence " << id.value;
-    }
-  }
   void lose(const EngineLimits& limits) {
     EXPECT_THAT(planner_.lose_generation({}), IsEmpty());
+    begin_generation(limits);
     engine_.recover(limits);
-    results_.clear();
-    ++generation_;
-    next_step_ = StepId{1};
-    planner_.reset(limits);
   }
-  SeqId last() const { return SeqId{next_sequence_ - 1}; }
-  BatchPlanner& planner() { return planner_; }
-  const CacheLedger& caches() const { return planner_.caches(); }
   int64_t used() const { return caches().pool().used_count() - caches().cached(); }
-
-  std::string party;  // Of what is added.
-  int priority = 0;
-  int64_t rows = 0;
-  std::map<SeqId, int64_t> rows_of;
-  std::map<SeqId, int64_t> cached_tokens;
-  std::map<SeqId, std::vector<int32_t>> answers;
-  std::map<SeqId, std::vector<int32_t>> prompts;
-  std::function<void(StepResult&)> tamper;
-
- private:
-  std::deque<StepResult> results_;
-  FakeEngine engine_;
-  BatchPlanner planner_;
-  const EngineLimits limits_;
-  uint64_t next_sequence_ = 1;
-  uint64_t generation_ = 1;
-  StepId next_step_{1};
 };
 
 TEST(PrefixPlanner, TheNextTurnComputesWhatIsNewAndAtMostABlock) {

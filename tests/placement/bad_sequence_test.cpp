@@ -18,6 +18,7 @@
 #include "exec/model_facts.h"
 #include "placement/placed_cluster.h"
 #include "placement/placed_sequence.h"
+#include "placement/running_plan.h"
 
 namespace shoal {
 namespace {
@@ -167,10 +168,6 @@ const SeqResult* ResultOf(const StepResult& result, SeqId id) {
     found = &one;
   }
   return found;
-}
-
-bool SameBits(std::span<const float> a, std::span<const float> b) {
-  return a.size() == b.size() && !a.empty() && std::memcmp(a.data(), b.data(), a.size_bytes()) == 0;
 }
 
 class BadSequenceTest : public testing::Test {

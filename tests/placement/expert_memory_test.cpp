@@ -3,33 +3,20 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
-#include <cstring>
 #include <memory>
 #include <string>
 #include <vector>
 
-#include "base/random.h"
 #include "base/status.h"
-#include "cluster/local_cluster.h"
 #include "convert/testing/checkpoints.h"
-#include "formats/config.h"
 #include "measure/logits_probe.h"
-#include "models/family.h"
 #include "placement/placed_cluster.h"
+#include "placement/running_plan.h"
 
 namespace shoal {
 namespace {
 
 constexpr int64_t kGreedy = 6;
-
-std::vector<int32_t> Prompt(const OpenedModel& model) {
-  RandomStream random(9);
-  std::vector<int32_t> ids;
-  for (int i = 0; i < 50; ++i) {
-    ids.push_back(static_cast<int32_t>(random.below(static_cast<uint64_t>(model.spec.vocabulary))));
-  }
-  return ids;
-}
 
 struct Memory {
   int64_t experts = 0;  ///< Bytes; 0: all.
@@ -43,33 +30,15 @@ int64_t LargestExpert(const OpenedModel& model) {
   return bytes;
 }
 
-class Running {
+class Running : public RunningPlan {
  public:
-  Running(const OpenedModel& model, const Placed& placed, const Memory& memory) {
-    LocalCluster::Options options;
-    options.weights = model.weights;
-    options.plan = PlanFor(placed, model.facts);
-    options.limits = {model.spec.max_positions, model.spec.vocabulary, 64, 512,
-                      KeepsState(model.spec) ? 32 : 0};
-    options.threads_per_node = 2;
-    options.isa = SupportedIsas().back();
-    options.expert_memory = memory.experts;
-    options.packed_cache = memory.cache;
-    auto cluster = LocalCluster::Load(std::move(options));
-    EXPECT_TRUE(cluster.ok()) << ToString(cluster.status());
-    if (!cluster.ok()) return;
-    cluster_ = std::move(*cluster);
-    const absl::Status opened = cluster_->open(cluster_->plan(), engine_);
-    EXPECT_TRUE(opened.ok()) << ToString(opened);
-  }
-  ~Running() {
-    if (cluster_ != nullptr) cluster_->close(engine_, Cancelled("done"));
-  }
+  Running(const OpenedModel& model, const Placed& placed, const Memory& memory)
+      : RunningPlan(options_for(model, placed, memory)) {}
 
   /// `chunk` as ProbeRequest's.
   ProbeResult run(const std::vector<int32_t>& ids, int64_t chunk) {
     const auto result =
-        ProbeLogits(engine_, {.ids = ids, .greedy = kGreedy, .chunk = chunk, .first_step = next_step_});
+        ProbeLogits(engine(), {.ids = ids, .greedy = kGreedy, .chunk = chunk, .first_step = next_step_});
     EXPECT_TRUE(result.ok()) << ToString(result.status());
     if (!result.ok()) return {};
     next_step_ = result->next_step;
@@ -77,21 +46,27 @@ class Running {
   }
   ExpertTierStats stats() const {
     ExpertTierStats sum;
-    for (const NodeHost::NodeReport& node : cluster_->host().report()) {
+    for (const NodeHost::NodeReport& node : cluster().host().report()) {
       if (node.expert_tier.has_value()) sum = sum + *node.expert_tier;
     }
     return sum;
   }
 
  private:
-  PipelineEngine engine_{kLocalLiveness};
-  std::unique_ptr<LocalCluster> cluster_;
+  static LocalCluster::Options options_for(const OpenedModel& model, const Placed& placed,
+                                           const Memory& memory) {
+    LocalCluster::Options options = OptionsFor(model, PlanFor(placed, model.facts));
+    options.threads_per_node = 2;
+    options.expert_memory = memory.experts;
+    options.packed_cache = memory.cache;
+    return options;
+  }
+
   StepId next_step_{1};
 };
 
 void ExpectSameBits(const ProbeResult& a, const ProbeResult& b) {
-  ASSERT_EQ(a.logits.size(), b.logits.size());
-  EXPECT_EQ(std::memcmp(a.logits.data(), b.logits.data(), a.logits.size() * sizeof(float)), 0);
+  EXPECT_TRUE(SameBits(a.logits, b.logits));
   EXPECT_EQ(a.greedy, b.greedy);
 }
 
@@ -100,7 +75,7 @@ class ExpertMemoryPlacement : public ::testing::TestWithParam<std::string> {};
 TEST_P(ExpertMemoryPlacement, FewExpertsInMemoryGiveTheBitsOfAll) {
   const auto model = OpenModel(TinyCheckpoint(GetParam(), AffineFormat{4, 64}));
   ASSERT_TRUE(model.ok()) << ToString(model.status());
-  const std::vector<int32_t> prompt = Prompt(*model);
+  const std::vector<int32_t> prompt = RandomPrompt(*model, 9, 50);
   const ProbeResult expected = Running(*model, Placements()[0], {}).run(prompt, 0);
   const TempFolder folder;
   const auto cache =
@@ -126,17 +101,6 @@ TEST_P(ExpertMemoryPlacement, FewExpertsInMemoryGiveTheBitsOfAll) {
     }
     if (HasFailure()) return;
   }
-}
-
-std::vector<std::string> FamiliesWithExperts() {
-  std::vector<std::string> names;
-  for (const Family* family : Families()) {
-    const ModelSpec spec = *family->spec(*ModelConfig::Parse(family->tiny(), "tiny"));
-    const bool has_experts =
-        std::ranges::any_of(spec.layers, [](const LayerSpec& layer) { return MoeOf(layer) != nullptr; });
-    if (has_experts) names.emplace_back(family->model_type);
-  }
-  return names;
 }
 
 INSTANTIATE_TEST_SUITE_P(Families, ExpertMemoryPlacement, testing::ValuesIn(FamiliesWithExperts()),

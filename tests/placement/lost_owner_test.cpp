@@ -5,11 +5,10 @@
 #include <atomic>
 #include <thread>
 
-#include "base/random.h"
 #include "convert/testing/checkpoints.h"
 #include "measure/logits_probe.h"
-#include "models/family.h"
-#include "placed_cluster.h"
+#include "placement/placed_cluster.h"
+#include "placement/running_plan.h"
 
 namespace shoal {
 namespace {
@@ -34,21 +33,12 @@ class LostOwner : public testing::TestWithParam<std::string> {
     auto model = OpenModel(TinyCheckpoint(GetParam(), AffineFormat{4, 64}));
     ASSERT_TRUE(model.ok()) << ToString(model.status());
     model_ = std::move(*model);
-    RandomStream random(3, 0);
-    for (int i = 0; i < 40; ++i) {
-      request_.ids.push_back(
-          static_cast<int32_t>(random.below(static_cast<uint64_t>(model_.spec.vocabulary))));
-    }
+    request_.ids = RandomPrompt(model_, 0, 40);
   }
 
   /// lose_at: after so many layers, over all nodes, node 3 is cut off; -1: never.
   ProbeResult probe(const Plan& plan, TransportKind transport, int lose_at) {
-    LocalCluster::Options options;
-    options.weights = model_.weights;
-    options.plan = plan;
-    options.limits = {model_.spec.max_positions, model_.spec.vocabulary, 64, 512,
-                      KeepsState(model_.spec) ? 32 : 0};
-    options.isa = SupportedIsas().back();
+    LocalCluster::Options options = OptionsFor(model_, plan);
     options.transport = transport;
     std::atomic<int> passed = 0;
     Transport* cut_off = nullptr;
@@ -97,15 +87,6 @@ TEST_P(LostOwner, ChangesNoBitWheneverItIsLost) {
   }
 }
 
-std::vector<std::string> FamiliesWithExperts() {
-  std::vector<std::string> names;
-  for (const Family* family : Families()) {
-    const auto model = OpenModel(TinyCheckpoint(std::string(family->model_type), AffineFormat{4, 64}));
-    SHOAL_CHECK(model.ok());
-    if (model->facts.top_k > 0) names.emplace_back(family->model_type);
-  }
-  return names;
-}
 INSTANTIATE_TEST_SUITE_P(Families, LostOwner, testing::ValuesIn(FamiliesWithExperts()),
                          [](const auto& test) { return test.param; });
 

@@ -14,6 +14,7 @@
 #include "base/status.h"
 #include "cluster/local_cluster.h"
 #include "exec/model_facts.h"
+#include "placement/running_plan.h"
 #include "plan/planner.h"
 
 namespace shoal {
@@ -54,51 +55,43 @@ inline Plan PlanFor(const Placed& placed, const ModelFacts& model) {
 class PlacedCluster {
  public:
   PlacedCluster(const OpenedModel& model, const Placed& placed, int32_t blocks = 64, int threads = 2,
-                std::shared_ptr<DiskStore> kv_disk = nullptr) {
-    LocalCluster::Options options;
-    options.weights = model.weights;
-    options.plan = PlanFor(placed, model.facts);
-    options.limits = {model.spec.max_positions, model.spec.vocabulary, blocks, 512,
-                      KeepsState(model.spec) ? 32 : 0};
-    options.threads_per_node = threads;
-    options.kv_disk = std::move(kv_disk);
-    options.isa = SupportedIsas().back();
-    auto cluster = LocalCluster::Load(std::move(options));
-    SHOAL_CHECK(cluster.ok());
-    cluster_ = std::move(*cluster);
-    const absl::Status opened = cluster_->open(cluster_->plan(), engine_);
-    if (!opened.ok()) ADD_FAILURE() << ToString(opened);
-  }
-  ~PlacedCluster() { cluster_->close(engine_, Cancelled("done")); }
+                std::shared_ptr<DiskStore> kv_disk = nullptr)
+      : running_([&] {
+          LocalCluster::Options options = OptionsFor(model, PlanFor(placed, model.facts));
+          options.limits.blocks = blocks;
+          options.threads_per_node = threads;
+          options.kv_disk = std::move(kv_disk);
+          return options;
+        }()) {}
 
   /// Gives the step its id.
   std::future<absl::StatusOr<StepResult>> submit(Step step) {
     step.id = next_;
     ++next_.value;
     auto done = std::make_shared<std::promise<absl::StatusOr<StepResult>>>();
-    engine_.submit(engine_.state().generation, std::move(step),
-                   [done](absl::StatusOr<StepResult> value) { done->set_value(std::move(value)); });
+    engine().submit(engine().state().generation, std::move(step),
+                    [done](absl::StatusOr<StepResult> value) { done->set_value(std::move(value)); });
     return done->get_future();
   }
   /// Of the step submitted last.
   void send_masks(std::span<const TokenMask> masks) {
-    engine_.send_masks(engine_.state().generation, StepId{next_.value - 1}, masks);
+    engine().send_masks(engine().state().generation, StepId{next_.value - 1}, masks);
   }
   /// As after a loss: the session ends with its steps, and another one begins, of this plan.
   void reopen(Plan plan) {
-    cluster_->close(engine_, Unavailable("the cluster is rebuilt"));
-    plan.epoch = Epoch{cluster_->plan().epoch.value + 1};
-    const absl::Status opened = cluster_->open(plan, engine_);
+    LocalCluster& cluster = running_.cluster();
+    cluster.close(running_.engine(), Unavailable("the cluster is rebuilt"));
+    plan.epoch = Epoch{cluster.plan().epoch.value + 1};
+    const absl::Status opened = cluster.open(plan, running_.engine());
     if (!opened.ok()) ADD_FAILURE() << ToString(opened);
     next_ = StepId{1};
   }
-  EngineLimits limits() const { return engine_.state().limits; }
+  EngineLimits limits() const { return running_.engine().state().limits; }
   /// For a scheduler, which then gives the steps their ids.
-  Engine& engine() { return engine_; }
+  Engine& engine() { return running_.engine(); }
 
  private:
-  PipelineEngine engine_{kLocalLiveness};
-  std::unique_ptr<LocalCluster> cluster_;
+  RunningPlan running_;
   StepId next_{1};
 };
 

@@ -2,7 +2,6 @@
 // instruction set (docs/numerics.md). Combinations of these factors are covered pairwise.
 #include <gtest/gtest.h>
 
-#include <cstring>
 #include <functional>
 #include <future>
 #include <limits>
@@ -20,6 +19,7 @@
 #include "harness/golden.h"
 #include "measure/logits_probe.h"
 #include "models/family.h"
+#include "placement/running_plan.h"
 #include "plan/planner.h"
 
 namespace shoal {
@@ -223,45 +223,22 @@ Plan PlanFor(const Placed& placed, const ModelFacts& model) {
   return *plan;
 }
 
-/// A model that is loaded on its nodes.
-class Running {
+class Running : public RunningPlan {
  public:
-  Running(const OpenedModel& model, const Way& way) {
-    LocalCluster::Options options;
-    options.weights = model.weights;
-    options.plan = PlanFor(Placements()[way.placement], model.facts);
-    options.limits = {model.spec.max_positions, model.spec.vocabulary, 64, 512,
-                      KeepsState(model.spec) ? 32 : 0};
+  Running(const OpenedModel& model, const Way& way) : RunningPlan(options_for(model, way)) {}
+
+ private:
+  static LocalCluster::Options options_for(const OpenedModel& model, const Way& way) {
+    LocalCluster::Options options = OptionsFor(model, PlanFor(Placements()[way.placement], model.facts));
     options.threads_per_node = way.threads;
     options.isa = way.isa;
     options.transport = way.transport;
-    auto cluster = LocalCluster::Load(std::move(options));
-    SHOAL_CHECK(cluster.ok());
-    cluster_ = std::move(*cluster);
-    const absl::Status opened = cluster_->open(cluster_->plan(), engine_);
-    if (!opened.ok()) ADD_FAILURE() << ToString(opened);
+    return options;
   }
-  ~Running() { cluster_->close(engine_, Cancelled("done")); }
-  PipelineEngine& engine() { return engine_; }
-  const LocalCluster& cluster() const { return *cluster_; }
-
- private:
-  PipelineEngine engine_{kLocalLiveness};
-  std::unique_ptr<LocalCluster> cluster_;
 };
 
 std::vector<int32_t> Prompt(const OpenedModel& model, uint64_t stream, int64_t tokens = kPromptTokens) {
-  RandomStream random(3, stream);
-  std::vector<int32_t> ids;
-  for (int64_t i = 0; i < tokens; ++i) {
-    ids.push_back(static_cast<int32_t>(random.below(static_cast<uint64_t>(model.spec.vocabulary))));
-  }
-  return ids;
-}
-
-/// Compares bytes, not values: -0 differs from 0, and a NaN equals itself.
-bool SameBits(const std::vector<float>& a, const std::vector<float>& b) {
-  return a.size() == b.size() && std::memcmp(a.data(), b.data(), a.size() * sizeof(float)) == 0;
+  return RandomPrompt(model, stream, tokens);
 }
 
 class Placement : public testing::TestWithParam<Subject> {

@@ -3,19 +3,18 @@
 #include <gtest/gtest.h>
 
 #include <cmath>
-#include <cstring>
 #include <future>
 #include <string>
 #include <vector>
 
-#include "base/random.h"
 #include "base/status.h"
 #include "cluster/local_cluster.h"
 #include "convert/testing/checkpoints.h"
 #include "exec/model_facts.h"
 #include "measure/evaluation.h"
 #include "measure/logits_probe.h"
-#include "placed_sequence.h"
+#include "placement/placed_sequence.h"
+#include "placement/running_plan.h"
 #include "plan/planner.h"
 #include "plan/rounding.h"
 
@@ -69,34 +68,20 @@ struct Way {
   TransportKind transport = TransportKind::kInproc;
 };
 
-class Running {
+class Running : public RunningPlan {
  public:
-  Running(const OpenedModel& model, Plan plan, const Way& way) {
-    LocalCluster::Options options;
-    options.weights = model.weights;
-    options.plan = std::move(plan);
-    options.limits = {model.spec.max_positions, model.spec.vocabulary, 64, 512,
-                      KeepsState(model.spec) ? 32 : 0};
+  Running(const OpenedModel& model, Plan plan, const Way& way)
+      : RunningPlan(options_for(model, std::move(plan), way)) {}
+
+ private:
+  static LocalCluster::Options options_for(const OpenedModel& model, Plan plan, const Way& way) {
+    LocalCluster::Options options = OptionsFor(model, std::move(plan));
     options.threads_per_node = way.threads;
     options.isa = way.isa;
     options.transport = way.transport;
-    auto cluster = LocalCluster::Load(std::move(options));
-    SHOAL_CHECK(cluster.ok());
-    cluster_ = std::move(*cluster);
-    const absl::Status opened = cluster_->open(cluster_->plan(), engine_);
-    if (!opened.ok()) ADD_FAILURE() << ToString(opened);
+    return options;
   }
-  ~Running() { cluster_->close(engine_, Cancelled("done")); }
-  PipelineEngine& engine() { return engine_; }
-
- private:
-  PipelineEngine engine_{kLocalLiveness};
-  std::unique_ptr<LocalCluster> cluster_;
 };
-
-bool SameBits(const std::vector<float>& a, const std::vector<float>& b) {
-  return a.size() == b.size() && std::memcmp(a.data(), b.data(), a.size() * sizeof(float)) == 0;
-}
 
 /// A family's tiny config, and the format of its weights. Without one, rows go to experts as floats.
 struct Subject {
@@ -114,12 +99,7 @@ class RoundedRows : public testing::TestWithParam<Subject> {
   }
 
   std::vector<int32_t> prompt(uint64_t stream, int64_t tokens) const {
-    RandomStream random(3, stream);
-    std::vector<int32_t> ids;
-    for (int64_t i = 0; i < tokens; ++i) {
-      ids.push_back(static_cast<int32_t>(random.below(static_cast<uint64_t>(model_.spec.vocabulary))));
-    }
-    return ids;
+    return RandomPrompt(model_, stream, tokens);
   }
   ProbeResult probe(Plan plan, const Way& way) {
     Running running(model_, std::move(plan), way);

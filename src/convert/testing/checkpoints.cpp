@@ -12,6 +12,7 @@
 #include "base/status.h"
 #include "convert/synth_model.h"
 #include "formats/checkpoint.h"
+#include "formats/config.h"
 #include "models/family.h"
 
 namespace shoal {
@@ -100,6 +101,17 @@ const std::string& MtpChainCheckpoint(std::string_view family) {
     MakeChainHead(tensors);
   });
   return folder->path();
+}
+
+std::vector<std::string> FamiliesWithExperts() {
+  std::vector<std::string> names;
+  for (const Family* family : Families()) {
+    const ModelSpec spec = *family->spec(*ModelConfig::Parse(family->tiny(), "tiny"));
+    const bool has_experts =
+        std::ranges::any_of(spec.layers, [](const LayerSpec& layer) { return MoeOf(layer) != nullptr; });
+    if (has_experts) names.emplace_back(family->model_type);
+  }
+  return names;
 }
 
 void CopyCheckpoint(const std::string& from, const std::string& folder,

@@ -26,6 +26,9 @@ class TempFolder {
   std::string path_;
 };
 
+/// The families whose tiny config has routed experts, by model_type.
+std::vector<std::string> FamiliesWithExperts();
+
 /// A random checkpoint of a family's tiny config, made once per process. CHECKs that it could be made.
 const std::string& TinyCheckpoint(std::string_view family, std::optional<AffineFormat> format = std::nullopt);
 
