@@ -53,7 +53,7 @@ struct MemberStatus {
   /// Since the start: how often it was noted as lost (in a session, or while it loaded), and as failed.
   int losses = 0;
   int failures = 0;
-  std::optional<Clock::time_point> heard;  ///< Its last sign of life, as far as anybody looked for one.
+  std::optional<Clock::time_point> heard;  ///< Its last heartbeat, as far as anybody looked for one.
 };
 
 /// The coordinator's own node: what members must agree with.

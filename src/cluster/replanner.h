@@ -27,7 +27,7 @@ struct MemberReport {
   /// asked for.
   int losses = 0;
   int failures = 0;
-  /// The last sign of life, where one is known: one that is away is waited for from then on.
+  /// The last heartbeat, where one is known: one that is away is waited for from then on.
   std::optional<Clock::time_point> heard;
 };
 

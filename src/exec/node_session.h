@@ -43,7 +43,7 @@ class NodeSession {
     Executor* executor = nullptr;  ///< Backends of all its sessions ask for the same CPU.
     std::unique_ptr<Transport> transport;
     StepLimits limits;
-    /// Other nodes are waited for without a sign of life, and told of this one's eight times as often.
+    /// Other nodes are waited for without a heartbeat, and told of this one's eight times as often.
     Duration expert_timeout = std::chrono::seconds(4);
     CoordinatorSink* sink = nullptr;  ///< On node 0 of a coordinator; nullptr elsewhere.
     std::string log_name;

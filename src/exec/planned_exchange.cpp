@@ -453,7 +453,7 @@ absl::Status PlannedExchange::wait_for(size_t index) {
     const Duration left = remote.heard + options_.reply_timeout - time_.look(Clock::now());
     if (left <= Duration::zero()) {
       remote.failed =
-          Unavailable("no answer and no sign of life for {:.1f} s", SecondsOf(options_.reply_timeout));
+          Unavailable("no answer and no heartbeat for {:.1f} s", SecondsOf(options_.reply_timeout));
       return absl::OkStatus();
     }
     if (longest.expired()) {  // It computes, but not this.

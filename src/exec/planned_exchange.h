@@ -95,7 +95,7 @@ class PlannedExchange final : public ExpertExchange {
 
   /// A kExpertReply or kExpertError frame from an owner. One that nobody waits for is dropped.
   void on_reply(NodeId from, Frame frame);
-  /// A sign of life from a node: an owner that is slow, as it computes for others or its own layers, is waited for.
+  /// A heartbeat from a node: an owner that is slow, as it computes for others or its own layers, is waited for.
   void on_heartbeat(NodeId from);
   /// A node's link broke: from now on it is asked nothing, and what it owes is asked of others.
   void on_lost(NodeId node, const absl::Status& status);

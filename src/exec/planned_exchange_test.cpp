@@ -286,7 +286,7 @@ class ReplicaTest : public ExchangeTest {
   }
   /// As pump(), but whoever is not silent answers meanwhile.
   absl::Status pump(Deadline deadline) override {
-    // Twenty signs of life, each half a timeout after the one before; then it answers.
+    // Twenty heartbeats, each half a timeout after the one before; then it answers.
     if (beats_ > 0) {
       const Deadline half = Deadline::after(kTimeout / 2);
       while (!half.expired()) exchange_.on_heartbeat(NodeId{2});  // A look; not of the silent one.
