@@ -56,11 +56,12 @@ absl::StatusOr<MachineProfile> Measure(const Machine& machine, const std::string
       std::clamp(1.6 / (kBudgetsPerCount * static_cast<double>(counts.size())), 0.03, 0.12);
   const int64_t weights = std::min(std::clamp(3 * machine.topology.l3_bytes, kWeightsMin, kWeightsMax),
                                    machine.topology.memory_available_bytes / 8);
-  ASSIGN_OR_RETURN(const KernelMeter meter,
-                   KernelMeter::Create(machine.identity.threads, {.isa = machine.isa,
-                                                                  .cpus = machine.cpus,
-                                                                  .weight_bytes = weights,
-                                                                  .budget = FromSeconds(budget_s)}));
+  ASSIGN_OR_RETURN(const KernelMeter meter, KernelMeter::Create(machine.identity.threads,
+                                                                {.isa = machine.isa,
+                                                                 .cpus = machine.cpus,
+                                                                 .weight_bytes = weights,
+                                                                 .budget = FromSeconds(budget_s),
+                                                                 .quota_cpus = machine.topology.quota_cpus}));
   MachineProfile profile{.machine = machine.identity,
                          .measured_at = UnixSeconds(),
                          .efficiency_cpus = machine.topology.efficiency_cpus};

@@ -6,8 +6,8 @@
 #include <span>
 #include <thread>
 
-#include "absl/functional/function_ref.h"
 #include "base/check.h"
+#include "base/process.h"
 #include "base/random.h"
 #include "base/range.h"
 #include "base/status.h"
@@ -37,6 +37,22 @@ double BestRate(Duration budget, double work, absl::FunctionRef<void()> run) {
   return best;
 }
 
+/// Units of work per second of CPU that each of `threads` threads got in `budget`: what a quota stops is left out. The mean of all
+/// runs, since the system counts the time of threads that run in ticks of some milliseconds.
+double RateByCpuTime(int threads, Duration budget, double work, absl::FunctionRef<void()> run) {
+  constexpr double kShortest = 1e-6;
+  const Deadline end = Deadline::after(budget);
+  run();
+  const CpuTime begin = ProcessCpuTime();
+  double done = 0;
+  do {
+    run();
+    done += work;
+  } while (!end.expired());
+  const CpuTime spent = ProcessCpuTime() - begin;
+  return done * threads / std::max(kShortest, spent.user_s + spent.system_s);
+}
+
 /// Fills the rows of `out` with 4-bit weights about 0.1 in size.
 void FillAffine(ThreadPool& pool, PackedMatrix& out) {
   RandomStream random(1);
@@ -59,6 +75,10 @@ void FillAffine(ThreadPool& pool, PackedMatrix& out) {
 }
 
 }  // namespace
+
+double ShareUnderQuota(double quota_cpus, int threads) {
+  return quota_cpus > 0 ? std::min(1.0, quota_cpus / threads) : 1.0;
+}
 
 absl::StatusOr<KernelMeter> KernelMeter::Create(int threads, const KernelMeterOptions& options) {
   KernelMeter meter(options);
@@ -97,6 +117,13 @@ ThreadRates KernelMeter::measure(int threads) const {
   return rates;
 }
 
+/// A run that is shorter than a quota's period may see nothing of the quota, a longer one sees it at random.
+double KernelMeter::rate(const ThreadPool& pool, double work, absl::FunctionRef<void()> run) const {
+  const double share = ShareUnderQuota(options_.quota_cpus, pool.threads());
+  if (share == 1) return BestRate(options_.budget, work, run);
+  return share * RateByCpuTime(pool.threads(), options_.budget, work, run);
+}
+
 ThreadRates KernelMeter::measure(ThreadPool& pool) const {
   ThreadRates rates;
   rates.threads = pool.threads();
@@ -116,7 +143,7 @@ double KernelMeter::read_gbs(ThreadPool& pool) const {
   const PackedView weights = affine_.view();
   const QuantizedRows x = QuantizedRowsIn(codes_.data(), kRows, kCols, kGroup).rows_between({0, 1});
   const MatView<float> y(reinterpret_cast<float*>(output_.data()), 1, affine_.rows());
-  return 1e-9 * BestRate(options_.budget, static_cast<double>(affine_.bytes()), [&] {
+  return 1e-9 * rate(pool, static_cast<double>(affine_.bytes()), [&] {
            pool.run_ranges(weights.tiles(), 1, [&](Range tiles) {
              kernels.matmul_affine({.x = x, .w = weights, .y = y, .tiles = tiles});
            });
@@ -131,7 +158,7 @@ double KernelMeter::int8_gops(ThreadPool& pool) const {
   // A millisecond or more for each thread, with the weights of a few layers.
   const int64_t tiles_used = std::min<int64_t>(weights.tiles(), int64_t{64} * pool.threads());
   const double ops = 2.0 * static_cast<double>(kRows * kCols * tiles_used * kTileRows);
-  return 1e-9 * BestRate(options_.budget, ops, [&] {
+  return 1e-9 * rate(pool, ops, [&] {
            pool.run_ranges(tiles_used, 1, [&](Range tiles) {
              kernels.matmul_affine({.x = x, .w = weights, .y = y, .tiles = tiles});
            });
@@ -145,7 +172,7 @@ double KernelMeter::f32_gflops(ThreadPool& pool) const {
   const MatView<float> y(reinterpret_cast<float*>(output_.data()), kRows, affine_.rows());
   const int64_t tiles_used = std::min<int64_t>(weights.tiles(), int64_t{16} * pool.threads());
   const double ops = 2.0 * static_cast<double>(kRows * kCols * tiles_used * kTileRows);
-  return 1e-9 * BestRate(options_.budget, ops, [&] {
+  return 1e-9 * rate(pool, ops, [&] {
            pool.run_ranges(tiles_used, 1, [&](Range tiles) {
              kernels.matmul_float({.x = x, .w = weights, .y = y, .tiles = tiles});
            });

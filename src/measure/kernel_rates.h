@@ -6,6 +6,7 @@
 #include <string>
 #include <vector>
 
+#include "absl/functional/function_ref.h"
 #include "absl/status/statusor.h"
 #include "base/clock.h"
 #include "cpu/pool.h"
@@ -21,7 +22,11 @@ struct KernelMeterOptions {
   int64_t weight_bytes = int64_t{128} << 20;  ///< Of 4-bit weights; several times what a cache holds.
   Duration budget =
       std::chrono::milliseconds(60);  ///< Of each rate. The best run counts: others only disturb.
+  double quota_cpus = 0;              ///< The CPU quota that this process is under; 0: none.
 };
+
+/// The share of its time that a team of so many threads runs under a CPU quota (0: none).
+double ShareUnderQuota(double quota_cpus, int threads);
 
 /// Measures teams of threads one after the other, on weights that all of them read.
 class KernelMeter {
@@ -38,6 +43,7 @@ class KernelMeter {
   double read_gbs(ThreadPool& pool) const;
   double int8_gops(ThreadPool& pool) const;
   double f32_gflops(ThreadPool& pool) const;
+  double rate(const ThreadPool& pool, double work, absl::FunctionRef<void()> run) const;
 
   KernelMeterOptions options_;
   PackedMatrix affine_;   // [N, kCols] in 4 bits, groups of 64.

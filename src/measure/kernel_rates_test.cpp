@@ -31,6 +31,21 @@ TEST(KernelRates, EveryInstructionSetAndNumberOfThreadsHasRates) {
   }
 }
 
+TEST(KernelRates, AQuotaLeavesAShareOfTheTime) {
+  EXPECT_EQ(ShareUnderQuota(0, 4), 1.0);
+  EXPECT_EQ(ShareUnderQuota(0.5, 1), 0.5);
+  EXPECT_EQ(ShareUnderQuota(1.5, 2), 0.75);
+  EXPECT_EQ(ShareUnderQuota(8, 2), 1.0);
+}
+
+TEST(KernelRates, UnderAQuotaThereAreRatesToo) {
+  KernelMeterOptions options = Brief(SupportedIsas().back());
+  options.quota_cpus = 0.5;
+  const auto meter = KernelMeter::Create(2, options);
+  ASSERT_TRUE(meter.ok()) << ToString(meter.status());
+  EXPECT_TRUE(CheckRates(meter->measure(2)).ok());
+}
+
 TEST(KernelRates, TheDiskIsReadAndNothingStaysThere) {
   const fs::path folder = fs::temp_directory_path() / ("shoal-disk-rate-" + std::to_string(getpid()));
   EXPECT_GT(MeasureDiskRead(folder.string()), 0);
