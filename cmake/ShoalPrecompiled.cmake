@@ -8,6 +8,12 @@ include(CMakeDependentOption)
 cmake_dependent_option(SHOAL_PRECOMPILE "Read common headers once, not once per file" ON
                        "CMAKE_CXX_COMPILER_ID STREQUAL GNU;NOT SHOAL_SANITIZE;NOT CMAKE_CROSSCOMPILING" OFF)
 
+# shoal_compile_soon(<target> [FLAG ...]): for code whose speed nobody waits for, such as tests: less optimised in release builds,
+#   which saves a quarter of the compiler's time. `-g0`, too: who debugs it takes the debug preset.
+function(shoal_compile_soon target)
+  target_compile_options(${target} PRIVATE "$<$<CONFIG:Release>:-O1;${ARGN}>")
+endfunction()
+
 # An empty library that owns precompiled headers.
 function(shoal_precompiled_headers name)
   file(CONFIGURE OUTPUT ${CMAKE_BINARY_DIR}/${name}.cpp CONTENT "")
@@ -22,6 +28,7 @@ if(SHOAL_PRECOMPILE)
   if(SHOAL_TESTS)
     shoal_precompiled_headers(shoal_precompiled_tests)
     target_link_libraries(shoal_precompiled_tests PRIVATE GTest::gmock)
+    shoal_compile_soon(shoal_precompiled_tests -g0)
     target_precompile_headers(shoal_precompiled_tests PRIVATE <gmock/gmock.h> <gtest/gtest.h>)
   endif()
 endif()

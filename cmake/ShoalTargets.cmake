@@ -28,6 +28,7 @@ function(shoal_test name)
   list(TRANSFORM ARG_DEPS PREPEND shoal_)
   target_link_libraries(${name} PRIVATE ${ARG_DEPS} ${ARG_LINK} GTest::gmock GTest::gtest_main)
   target_compile_definitions(${name} PRIVATE SHOAL_SOURCE_DIR="${CMAKE_SOURCE_DIR}")
+  shoal_compile_soon(${name} -g0)
   shoal_precompile(${name} TESTS)
   # Parameters are named by the tests; printed as bytes they would make every name another in each run.
   gtest_discover_tests(${name} DISCOVERY_MODE PRE_TEST NO_PRETTY_VALUES PROPERTIES TIMEOUT ${ARG_TIMEOUT})
