@@ -2,6 +2,8 @@
 import os
 import subprocess
 
+from tester import TESTER
+
 
 def _ip(*words):
     return subprocess.run(["ip", *words], check=True, capture_output=True, text=True).stdout
@@ -20,8 +22,8 @@ class BlackHole:
         self.space = f"shoal-{os.getpid()}-{number}"
         self.here_if = f"shoal{os.getpid() % 100000}h{number}"
         self.there_if = f"shoal{os.getpid() % 100000}t{number}"
-        subnet = 200 + number
-        self.here, self.there = f"10.231.{subnet}.1", f"10.231.{subnet}.2"
+        subnet = f"10.{231 + TESTER}.{200 + number}"
+        self.here, self.there = f"{subnet}.1", f"{subnet}.2"
         self.prefix = ["ip", "netns", "exec", self.space]
 
     def open(self):

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from local_cluster import LocalCluster
+from tester import PORTS
 
 SOURCE = Path(__file__).resolve().parents[2]
 
@@ -15,6 +16,7 @@ SOURCE = Path(__file__).resolve().parents[2]
 os.environ["SHOAL_PACKED_CACHE"] = "off"
 os.environ["SHOAL_WEIGHTS_CACHE"] = "off"
 os.environ["SHOAL_PROFILE"] = "off"  # Nobody is measured, so plans are the same on every machine.
+os.environ["SHOAL_FREE_PORTS"] = PORTS
 
 
 def pytest_addoption(parser):

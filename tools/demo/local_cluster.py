@@ -5,6 +5,7 @@ Uses only the standard library, so that the demo runs on a fresh machine.
 import ctypes
 import json
 import os
+import random
 import signal
 import socket
 import subprocess
@@ -22,13 +23,27 @@ class ClusterError(RuntimeError):
 
 
 def free_ports(count, host="127.0.0.1"):
-    """Unused ports. All are held until the last is known, so that they differ."""
-    sockets = [socket.socket() for _ in range(count)]
+    """Unused ports. All are held until the last is known, so that they differ.
+
+    SHOAL_FREE_PORTS, such as 12000-13999, is where to look: of programs that take ports at the same time, each has its range, below
+    those that the system gives away.
+    """
+    first, _, last = os.environ.get("SHOAL_FREE_PORTS", "0-0").partition("-")
+    candidates = list(range(int(first), int(last) + 1)) if first != "0" else [0] * count
+    random.shuffle(candidates)
+    sockets = []
     try:
-        for s in sockets:
+        for port in candidates:
+            s = socket.socket()
+            sockets.append(s)
             s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            s.bind((host, 0))
-        return [s.getsockname()[1] for s in sockets]
+            try:
+                s.bind((host, port))
+            except OSError:
+                sockets.pop().close()
+            if len(sockets) == count:
+                return [s.getsockname()[1] for s in sockets]
+        raise OSError(f"expected {count} free ports of {host}, found {len(sockets)}")
     finally:
         for s in sockets:
             s.close()
