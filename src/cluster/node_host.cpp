@@ -1,7 +1,6 @@
 #include "cluster/node_host.h"
 
 #include <algorithm>
-#include <limits>
 #include <system_error>
 #include <utility>
 
@@ -103,8 +102,7 @@ void NodeHost::trim_kept(const HostedNode& node, Range layers, const StepLimits&
     const std::lock_guard use(kept->use);
     // Of layers that it lacks a buddy may have copies; those that leave may be for others.
     useful = !AllOf(layers, [&](LayerId layer) { return !kept->cache->has(layer); });
-    constexpr Range kAllLayers{0, std::numeric_limits<int32_t>::max()};
-    if (useful) kept->cache->trim(kAllLayers, limits.blocks, limits.state_slots);
+    if (useful) kept->cache->trim(limits.blocks, limits.state_slots);
   }
   const std::lock_guard lock(mutex_);
   if (useful && hosted->session == nullptr) hosted->kept = std::move(kept);

@@ -79,8 +79,8 @@ class BackendCache {
  public:
   virtual ~BackendCache() = default;
   virtual bool has(LayerId layer) const = 0;
-  /// Gives back layers that are not of `layers`, and blocks and state slots behind so many.
-  virtual void trim(Range layers, int blocks, int state_slots) = 0;
+  /// Gives back blocks and state slots behind so many.
+  virtual void trim(int blocks, int state_slots) = 0;
   /// As ExportImage() of a layer that it has; nothing is appended where the layer has no such kind of place.
   /// FailedPrecondition: there is no such place, or the slot holds another state. Unimplemented: this backend does not
   /// give its caches away.

@@ -83,7 +83,7 @@ class CpuCache final : public BackendCache {
   explicit CpuCache(std::unique_ptr<KvCache> cache) : cache_(std::move(cache)) {}
 
   bool has(LayerId layer) const override { return cache_->has(layer); }
-  void trim(Range layers, int blocks, int state_slots) override { cache_->trim(layers, blocks, state_slots); }
+  void trim(int blocks, int state_slots) override { cache_->trim(blocks, state_slots); }
   absl::Status export_image(LayerId layer, const CachePlace& place, const ImageId& id,
                             std::vector<std::byte>& out) const override {
     RETURN_IF_ERROR(CheckPlace(*cache_, layer, place));

@@ -112,18 +112,14 @@ std::vector<LayerId> KvCache::take_over(KvCache& old) {
   return taken;
 }
 
-void KvCache::trim(Range layers, int blocks, int state_slots) {
+void KvCache::trim(int blocks, int state_slots) {
   blocks_ = std::min(blocks_, blocks);
   state_positions_.resize(std::min(state_positions_.size(), static_cast<size_t>(state_slots)));
   for (size_t i = 0; i < memory_.size(); ++i) {
+    if (!held_[i]) continue;
     const KvLayerShape& shape = shapes_[i];
     const int64_t places = shape.state_values > 0 ? this->state_slots() : blocks_;
-    held_[i] = held_[i] && layers.contains(layers_.begin + static_cast<int64_t>(i));
-    if (held_[i]) {
-      ClearUnused(BytesOf(memory_[i]).subspan(static_cast<size_t>(places) * PlaceBytes(shape, dtype_)));
-    } else {
-      const AlignedMemory gone = std::move(memory_[i]);
-    }
+    ClearUnused(BytesOf(memory_[i]).subspan(static_cast<size_t>(places) * PlaceBytes(shape, dtype_)));
   }
 }
 

@@ -56,9 +56,9 @@ class KvCache {
   /// there are as many here. No two copies of more than a layer are ever held. `old` has these layers no more; returned
   /// are they.
   std::vector<LayerId> take_over(KvCache& old);
-  /// Gives back layers that are not of `layers`, and blocks and slots behind so many.
-  void trim(Range layers, int blocks, int state_slots);
-  /// Whether the layer is one of layers() that was not taken or given back.
+  /// Gives back blocks and slots behind so many.
+  void trim(int blocks, int state_slots);
+  /// Whether the layer is one of layers() that was not taken.
   bool has(LayerId layer) const { return layers_.contains(layer.value) && held_[index_of(layer)]; }
 
   /// First byte of K (V) of a block. CHECKs that the cache has the layer and the block.

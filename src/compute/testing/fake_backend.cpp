@@ -117,8 +117,7 @@ absl::StatusOr<int64_t> ImportCells(LayerId layer, std::span<uint64_t> cells, co
 class FakeCache final : public BackendCache {
  public:
   bool has(LayerId layer) const override { return cells.contains(layer); }
-  void trim(Range layers, int blocks, int) override {
-    std::erase_if(cells, [&](const auto& entry) { return !layers.contains(entry.first.value); });
+  void trim(int blocks, int) override {
     for (auto& [layer, values] : cells) {
       values.resize(std::min(values.size(), static_cast<size_t>(blocks) * size_t{kBlockPositions}));
     }
