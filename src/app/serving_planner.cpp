@@ -36,8 +36,7 @@ std::vector<NodeFacts> NodesOf(const Plan& plan, const std::vector<NodeFacts>& d
 /// With fewer positions a model is of no use: better that another makes room, or that a node is waited for.
 constexpr int64_t kPositionsMin = 4096;
 
-/// How long one that was lost is asked, whatever is left of its grace.
-constexpr Duration kAskLostMin = std::chrono::milliseconds(500);
+/// How long one that was lost is asked at most, whatever is left of its grace.
 constexpr Duration kAskLostMax = std::chrono::minutes(1);
 
 constexpr Duration kLinksMax = std::chrono::seconds(3);  ///< To measure links before a plan.
@@ -316,12 +315,9 @@ absl::StatusOr<Plan> ServingPlanner::make_plan(Members& members, Deadline deadli
   follow(members);
   const MemberList asked = members.all();
   const Clock::time_point begin = Clock::now();
-  std::vector<Deadline> deadlines;
-  for (const Duration worth : replanner_->worth_waiting(present(members).reports, begin)) {
-    const Duration patience = std::clamp<Duration>(worth, kAskLostMin, kAskLostMax);
-    deadlines.push_back(Deadline::min(deadline, Deadline{begin + patience}));
-  }
-  const std::vector<absl::Status> answers = members.describe(asked, deadlines);
+  const std::vector<Deadline> until = replanner_->ask_until(
+      present(members).reports, begin, Deadline::min(deadline, Deadline{begin + kAskLostMax}));
+  const std::vector<absl::Status> answers = members.describe(asked, until);
   if (options_.desk != nullptr) {
     Roster& roster = options_.desk->roster();
     for (size_t i = 0; i < asked.size(); ++i) {

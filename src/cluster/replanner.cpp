@@ -44,6 +44,9 @@ Clock::time_point LeftAt(const MemberReport& report, Clock::time_point now) {
   return std::min(report.heard.value_or(now), now);
 }
 
+/// For how long a member is asked at least.
+constexpr Duration kAskMin = std::chrono::milliseconds(500);
+
 constexpr std::string_view kDrained = "it is drained";
 
 }  // namespace
@@ -85,6 +88,16 @@ std::vector<Duration> Replanner::worth_waiting(const std::vector<MemberReport>& 
     worth.push_back(away ? Duration::zero() : book_.grace_left(report.id, now).value_or(Duration::max()));
   }
   return worth;
+}
+
+std::vector<Deadline> Replanner::ask_until(const std::vector<MemberReport>& reports, Clock::time_point now,
+                                           Deadline latest) {
+  std::vector<Deadline> until;
+  for (const Duration worth : worth_waiting(reports, now)) {
+    // Compared before it is added: what is worth waiting for ever is more than a time holds.
+    until.push_back({now + std::min<Duration>(std::max(worth, kAskMin), latest.at - now)});
+  }
+  return until;
 }
 
 std::optional<Duration> Replanner::next_grace_end(Clock::time_point now) const {

@@ -54,6 +54,10 @@ class Replanner {
   /// How long the answer of each is worth waiting for, as it was known before it is asked: for the rest of its grace
   /// where it was lost, and for ever where it was not. Answers do not matter yet.
   std::vector<Duration> worth_waiting(const std::vector<MemberReport>& reports, Clock::time_point now);
+  /// Until when each is asked where a plan is to be made: as long as its answer is worth waiting for, but for half a second
+  /// at least, as one that is done without may be back; in any case no longer than to `latest`.
+  std::vector<Deadline> ask_until(const std::vector<MemberReport>& reports, Clock::time_point now,
+                                  Deadline latest);
   /// When the next grace of a member that plans wait for ends; nothing where they wait for none, or for ever.
   std::optional<Duration> next_grace_end(Clock::time_point now) const;
 

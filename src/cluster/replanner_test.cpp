@@ -12,6 +12,7 @@ namespace {
 using std::chrono::minutes;
 using std::chrono::seconds;
 using ::testing::AllOf;
+using ::testing::Each;
 using ::testing::ElementsAre;
 using ::testing::HasSubstr;
 
@@ -127,6 +128,28 @@ TEST(Replanner, TheGraceRunsFromTheLastSignOfLife) {
   EXPECT_EQ(town.replanner.next_grace_end(town.now), std::nullopt);
   EXPECT_THAT(town.replanner.worth_waiting(town.reports, town.now),
               ElementsAre(Duration::max(), Duration::zero(), Duration::max()));
+}
+
+TEST(Replanner, AMemberIsAskedForAsLongAsItsAnswerIsWorthWaitingFor) {
+  Town town(4);
+  EXPECT_EQ(town.serve(), "abcd");
+  town.go(1);
+  EXPECT_EQ(town.nodes(), "node 'b': connection refused");
+  town.pass(seconds(15));
+  EXPECT_EQ(town.serve(), "acd");  // Without 'b', which may be back all the same.
+  ++town.reports[2].losses;
+  town.reports[2].heard = town.now - seconds(5);
+  const auto asked = [&](Duration latest) {
+    std::vector<Duration> times;
+    for (const Deadline until : town.replanner.ask_until(town.reports, town.now, {town.now + latest})) {
+      times.push_back(until.at - town.now);
+    }
+    return times;
+  };
+  const Duration least = std::chrono::milliseconds(500);
+  EXPECT_THAT(asked(seconds(60)), ElementsAre(seconds(60), least, seconds(10), seconds(60)));
+  EXPECT_THAT(asked(seconds(2)), ElementsAre(seconds(2), least, seconds(2), seconds(2)));
+  EXPECT_THAT(asked(Duration::zero()), Each(Duration::zero()));
 }
 
 TEST(Replanner, ASignOfLifeFromBeforeItWasSeenLastDoesNotShortenTheGrace) {

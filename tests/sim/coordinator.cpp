@@ -15,7 +15,6 @@ namespace {
 // As those of app/served_model.cpp.
 constexpr Duration kTimeout = std::chrono::milliseconds(4500);
 constexpr Duration kDescribeTimeout = std::chrono::seconds(2);
-constexpr Duration kAskLostMin = std::chrono::milliseconds(500);
 constexpr Duration kAskOutTimeout = std::chrono::milliseconds(500);
 constexpr Duration kReplanTakes = std::chrono::seconds(5);
 
@@ -93,11 +92,8 @@ absl::StatusOr<Plan> Coordinator::make_plan() {
   Members& members = cluster_->members();
   const MemberList all = members.all();
   const Clock::time_point begin = Clock::now();
-  std::vector<Deadline> deadlines;
-  for (const Duration worth : replanner_.worth_waiting(reports(all), begin)) {
-    deadlines.push_back({begin + std::clamp<Duration>(worth, kAskLostMin, kDescribeTimeout)});
-  }
-  const std::vector<absl::Status> answers = members.describe(all, deadlines);
+  const std::vector<absl::Status> answers =
+      members.describe(all, replanner_.ask_until(reports(all), begin, Deadline{begin + kDescribeTimeout}));
   std::vector<MemberReport> now = reports(all);
   for (size_t i = 0; i < now.size(); ++i) now[i].answer = answers[i];
   return replanner_.plan(
