@@ -25,11 +25,8 @@ void ExpectQuietDecode(const Family& family, int threads, ActivationMode mode) {
   const auto cache = *KvCache::Create({0, 7}, stage->kv_shapes(), DType::kF16, 2, KeepsState(spec) ? 2 : 0);
   std::vector<ExpertSet> sets;
   for (int32_t layer = 0; layer < 7; ++layer) {
-    std::vector<ExpertId> ids;
-    if (const MoeSpec* moe = MoeOf(spec.layers[static_cast<size_t>(layer)])) {
-      for (int32_t e = 0; e < static_cast<int32_t>(moe->experts.size()); ++e) ids.push_back(ExpertId{e});
-      sets.push_back(*ExpertSet::Load(*weights, LayerId{layer}, ids, pool));
-    }
+    const std::vector<ExpertId> ids = AllExperts(spec.layers[static_cast<size_t>(layer)]);
+    if (!ids.empty()) sets.push_back(*ExpertSet::Load(*weights, LayerId{layer}, ids, pool));
   }
   LocalExchange experts(context, std::move(sets));
   const BlockId blocks[] = {{1}, {0}};

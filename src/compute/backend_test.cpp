@@ -13,11 +13,11 @@
 
 #include "base/status.h"
 #include "compute/cpu_backend.h"
-#include "compute/expert_bank.h"
 #include "compute/testing/fake_backend.h"
 #include "compute/testing/local_model.h"
 #include "compute/testing/session_experts.h"
 #include "convert/testing/checkpoints.h"
+#include "models/spec.h"
 
 namespace shoal {
 namespace {

@@ -59,13 +59,6 @@ std::vector<int64_t> SpreadOverLayers(int64_t count, int64_t picked) {
 
 }  // namespace
 
-std::vector<ExpertId> AllExperts(const LayerSpec& layer) {
-  const MoeSpec* moe = MoeOf(layer);
-  std::vector<ExpertId> ids(moe == nullptr ? 0 : moe->experts.size());
-  for (size_t e = 0; e < ids.size(); ++e) ids[e] = ExpertId{static_cast<int32_t>(e)};
-  return ids;
-}
-
 absl::StatusOr<std::unique_ptr<ExpertBank>> ExpertBank::Load(const ResolvedWeights& weights,
                                                              const std::vector<std::vector<ExpertId>>& held,
                                                              ThreadPool& pool, const LoadProgress& progress,

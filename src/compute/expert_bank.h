@@ -24,9 +24,6 @@
 
 namespace shoal {
 
-/// All routed experts of a layer; none where it has none.
-std::vector<ExpertId> AllExperts(const LayerSpec& layer);
-
 class ExpertBank {
  public:
   /// held: per layer of the model (size L, or one more: that of multi-token prediction), the expert ids held here,

@@ -109,6 +109,13 @@ const LayerSpec* FindLayer(const ModelSpec& spec, int64_t index) {
 
 const MoeSpec* MoeOf(const LayerSpec& layer) { return std::get_if<MoeSpec>(&layer.feed_forward); }
 
+std::vector<ExpertId> AllExperts(const LayerSpec& layer) {
+  const MoeSpec* moe = MoeOf(layer);
+  std::vector<ExpertId> ids(moe == nullptr ? 0 : moe->experts.size());
+  for (size_t e = 0; e < ids.size(); ++e) ids[e] = ExpertId{static_cast<int32_t>(e)};
+  return ids;
+}
+
 bool KeepsState(const ModelSpec& spec) {
   return std::ranges::any_of(
       spec.layers, [](const LayerSpec& layer) { return CacheShapeOf(layer.mixer).state_values > 0; });

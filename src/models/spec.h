@@ -12,6 +12,7 @@
 #include <variant>
 #include <vector>
 
+#include "base/ids.h"
 #include "models/mixers/mixers.h"
 #include "models/weights.h"
 #include "numeric/operation_kinds.h"
@@ -143,6 +144,9 @@ const LayerSpec* FindLayer(const ModelSpec& spec, int64_t index);
 
 /// The MoE part of a layer, or nullptr.
 const MoeSpec* MoeOf(const LayerSpec& layer);
+
+/// All routed experts of a layer, ascending; none where it has none.
+std::vector<ExpertId> AllExperts(const LayerSpec& layer);
 
 /// How many positions the layer that sees furthest lets a token see, its own among them; INT64_MAX where one sees all,
 /// or keeps a state.
