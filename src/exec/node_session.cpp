@@ -9,7 +9,7 @@
 #include "base/status.h"
 #include "exec/lost_notice.h"
 #include "exec/model_facts.h"
-#include "exec/step_codec.h"
+#include "exec/result_codec.h"
 
 namespace shoal {
 namespace {

@@ -7,6 +7,7 @@
 #include "base/log.h"
 #include "base/status.h"
 #include "exec/lost_notice.h"
+#include "exec/result_codec.h"
 #include "exec/step_codec.h"
 #include "plan/spare.h"
 #include "wire/payload.h"

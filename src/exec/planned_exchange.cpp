@@ -9,7 +9,7 @@
 #include "base/text.h"
 #include "compute/expert_bank.h"
 #include "exec/model_facts.h"
-#include "exec/step_codec.h"
+#include "exec/result_codec.h"
 #include "numeric/byte_planes.h"
 #include "numeric/fixed_sum.h"
 #include "wire/payload.h"
