@@ -33,6 +33,7 @@ absl::StatusOr<std::unique_ptr<ExpertTier>> ExpertTier::Create(Options options) 
   for (std::vector<int32_t>* list : {&tier->wanted_queue_, &tier->ahead_queue_, &tier->expected_}) {
     list->reserve(tier->slots_.size());
   }
+  tier->counted_.reserve(tier->slots_.size());
   tier->stats_.resident_bytes = of.slots * of.slot_bytes;
   RETURN_IF_ERROR(tier->start_readers(of.readers));
   return tier;
@@ -157,9 +158,15 @@ void ExpertTier::clear_expected() {
   expected_.clear();
 }
 
+void ExpertTier::clear_counted() {
+  for (const int64_t expert : counted_) experts_[static_cast<size_t>(expert)].counted = false;
+  counted_.clear();
+}
+
 void ExpertTier::expect(std::span<const int64_t> experts) {
   const std::lock_guard lock(mutex_);
   clear_expected();
+  clear_counted();  // Of a step that failed.
   // Those that are here first: room is made at the cost of others.
   for (const bool here : {true, false}) {
     for (const int64_t expert : experts) {
@@ -177,6 +184,8 @@ void ExpertTier::expect(std::span<const int64_t> experts) {
       }
       slot->expected = true;
       expected_.push_back(static_cast<int32_t>(slot - slots_.data()));
+      experts_[static_cast<size_t>(expert)].counted = true;
+      counted_.push_back(expert);
     }
   }
 }
@@ -247,7 +256,8 @@ void ExpertTier::pin_wanted(Call& call, bool first) {
     Slot* slot = live_slot_of(call.experts[i]);
     if (first) {
       count_use(call.experts[i]);
-      if (slot == nullptr || !slot->expected) count_wanted(slot);
+      // The place may be another's by now: what was served in between ends what is expected, but not what is counted.
+      if (!std::exchange(experts_[static_cast<size_t>(call.experts[i])].counted, false)) count_wanted(slot);
     }
     if (slot != nullptr) pin(i, *slot);
   }

@@ -82,7 +82,7 @@ class ExpertTier {
     State state = State::kFree;
     int64_t expert = -1;
     int pins = 0;           ///< Calls of with() that use it, or wait for it.
-    bool expected = false;  ///< A call of with() is announced; it has been counted.
+    bool expected = false;  ///< A call of with() is announced.
     bool ahead = false;     ///< Read on a guess, and not wanted since;
     bool guessed = false;   ///< the guess is the latest one.
     absl::Status status;    ///< Of kFailed.
@@ -91,6 +91,7 @@ class ExpertTier {
     int32_t slot = -1;
     uint32_t uses = 0;  ///< Halved now and then: how often it was wanted lately, in memory or not.
     uint64_t used_at = 0;
+    bool counted = false;  ///< As wanted by a step whose call of with() is yet to come.
   };
   /// A call of with().
   struct Call {
@@ -116,6 +117,7 @@ class ExpertTier {
   void empty(Slot& slot);
   void unpin(Slot& slot);
   void clear_expected();
+  void clear_counted();
   void pin_wanted(Call& call, bool first);
   absl::StatusOr<int64_t> collect(Call& call);
   absl::Status run(std::unique_lock<std::mutex>& lock, Call& call,
@@ -131,6 +133,7 @@ class ExpertTier {
   std::vector<int32_t> wanted_queue_;  ///< Slots to be read, in order; guesses come after all of these.
   std::vector<int32_t> ahead_queue_;
   std::vector<int32_t> expected_;
+  std::vector<int64_t> counted_;  ///< Experts: those of the last expect().
   uint64_t clock_ = 0;
   int64_t uses_ = 0;  ///< Sum of all Expert::uses, about.
   ExpertTierStats stats_;

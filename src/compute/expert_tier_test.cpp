@@ -198,6 +198,31 @@ TEST_F(ExpertTierTest, WhatIsExpectedIsReadAtOnceAndStaysUntilItIsWanted) {
   EXPECT_EQ(stats.ahead, 1);
 }
 
+TEST_F(ExpertTierTest, WhatAStepWantsIsCountedOnceWhateverIsServedInBetween) {
+  open(4);
+  const int64_t expected[] = {1, 2};
+  tier_->expect(expected);
+  EXPECT_TRUE(want({3}).ok());  // Asked for by another node, while this one's step waits.
+  EXPECT_TRUE(want({1, 2}).ok());
+  EXPECT_EQ(tier_->stats().misses, 3);
+  EXPECT_EQ(tier_->stats().hits, 0);
+  tier_->expect(expected);  // Of a step that fails then.
+  const int64_t next[] = {3};
+  tier_->expect(next);
+  EXPECT_TRUE(want({3}).ok());
+  EXPECT_TRUE(want({1, 2}).ok());
+  EXPECT_EQ(tier_->stats().hits, 5);
+  disk_.close(true);
+  const int64_t guess[] = {9};
+  tier_->read_ahead(guess);
+  tier_->expect(guess);
+  disk_.close(false);
+  EXPECT_TRUE(want({9}).ok());
+  EXPECT_EQ(tier_->stats().misses, 4);
+  EXPECT_EQ(tier_->stats().hits, 5);
+  EXPECT_EQ(tier_->stats().ahead_used, 1);
+}
+
 TEST_F(ExpertTierTest, AReadThatFailsIsAnErrorAndIsTriedAgain) {
   open(3);
   disk_.break_expert(4, true);
