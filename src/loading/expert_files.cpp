@@ -125,6 +125,25 @@ absl::Status ExpertFiles::pack_unit(const Unit& unit, ThreadPool& pool, absl::St
   return absl::OkStatus();
 }
 
+/// Finds the units that have their files, and reserves the cache for those that have not: all at once, as it looks at each
+/// file of the cache to do so.
+absl::Status ExpertFiles::make_room(int64_t kept) {
+  int64_t lacking = 0;
+  for (const auto& unit : units_) {
+    unit->filed = look_up(*unit);
+    if (unit->filed) continue;
+    for (const int64_t number : unit->experts) {
+      for (const PackedEntry& entry : at(number).entries) lacking += entry.bytes();
+    }
+  }
+  if (lacking == 0) return absl::OkStatus();
+  if (bytes_ + kept > cache_->limit_bytes()) {
+    return ResourceExhausted("{} are more than the limit of {} (--packed-cache-limit)",
+                             FormatBytes(bytes_ + kept), FormatBytes(cache_->limit_bytes()));
+  }
+  return cache_->reserve(lacking, bytes_ + kept - lacking);
+}
+
 absl::Status ExpertFiles::make_files(ThreadPool& pool, const std::function<void(int64_t)>& progress,
                                      const std::function<bool()>& cancelled, int64_t kept) {
   if (cache_ == nullptr) {
@@ -135,18 +154,13 @@ absl::Status ExpertFiles::make_files(ThreadPool& pool, const std::function<void(
         weights_.checkpoint().folder());
     return absl::OkStatus();
   }
-  absl::Status saved;
-  if (bytes_ + kept > cache_->limit_bytes()) {
-    saved = ResourceExhausted("{} are more than the limit of {} (--packed-cache-limit)",
-                              FormatBytes(bytes_ + kept), FormatBytes(cache_->limit_bytes()));
-  }
+  absl::Status saved = make_room(kept);
   int64_t done = 0;
   for (const auto& unit : units_) {
     if (cancelled && cancelled()) return Cancelled("loading weights: it was ended");
     for (const int64_t number : unit->experts) {
       for (const Matrix& matrix : at(number).matrices) done += matrix.weight->stored_bytes();
     }
-    unit->filed = look_up(*unit);
     if (!unit->filed && saved.ok()) {
       RETURN_IF_ERROR(pack_unit(*unit, pool, saved));
       unit->filed = saved.ok() && look_up(*unit);

@@ -96,6 +96,7 @@ class ExpertFiles {
   void add(LayerId layer, ExpertId id);
   /// Whether the unit's file has all of its experts.
   bool look_up(const Unit& unit) const;
+  absl::Status make_room(int64_t kept);
   absl::Status pack_unit(const Unit& unit, ThreadPool& pool, absl::Status& saved) const;
   absl::Status read_file(const Expert& expert, std::byte* memory) const;
   absl::Status pack(const Expert& expert, std::byte* memory) const;

@@ -19,6 +19,7 @@ namespace shoal {
 namespace {
 
 namespace fs = std::filesystem;
+using testing::Each;
 using testing::HasSubstr;
 
 /// A copy of a tiny model of its own, opened when its files have not been touched for two seconds.
@@ -119,6 +120,25 @@ TEST_F(ExpertFilesTest, ACacheThatIsTooSmallIsLeftAlone) {
   const auto files = open(std::make_shared<PackedCache>(PackedCache::Options{cache_folder_.path(), 1 << 16}));
   EXPECT_TRUE(packed().empty());
   EXPECT_EQ(*Read(*files, 3, true), expected(*files, 3));
+}
+
+TEST_F(ExpertFilesTest, RoomIsMadeForAllFilesBeforeTheFirstIsWritten) {
+  const int64_t bytes = open(cache_)->bytes();
+  const std::vector<fs::path> made = packed();
+  const fs::path another = cache_folder_.path() + "/" + std::string(32, '0') + ".packed";
+  for (const fs::path& path : made) path == made[0] ? fs::rename(path, another) : (void)fs::remove(path);
+  constexpr int64_t kAnothersBytes = 1 << 20;
+  fs::resize_file(another, kAnothersBytes);
+  const auto files = *ExpertFiles::Create(
+      *weights_, all(),
+      std::make_shared<PackedCache>(PackedCache::Options{cache_folder_.path(), bytes + kAnothersBytes - 1}));
+  std::vector<bool> is_there;
+  ThreadPool pool(2);
+  EXPECT_EQ(files->make_files(
+                pool, [&](int64_t) { is_there.push_back(fs::exists(another)); }, {}, 0),
+            absl::OkStatus());
+  EXPECT_THAT(is_there, Each(false));
+  EXPECT_EQ(packed().size(), made.size());
 }
 
 TEST_F(ExpertFilesTest, AFileThatWasDamagedOrCutShortOrDeletedCostsTimeAlone) {

@@ -199,13 +199,16 @@ void PackedStore::save() {
   saver_ = std::thread([this] { write_all(); });
 }
 
-absl::Status PackedStore::write_missed(Written& written) const {
+absl::Status PackedStore::reserve_missed() const {
   int64_t to_write = 0;
   for (const auto& [key, unit] : units_) {
     if (!unit.missed) continue;
     for (const Matrix* matrix : unit.placed) to_write += matrix->entry.bytes();
   }
-  RETURN_IF_ERROR(cache_->reserve(to_write, bytes_from_cache_ + bytes_packed_ - to_write));
+  return cache_->reserve(to_write, bytes_from_cache_ + bytes_packed_ - to_write);
+}
+
+absl::Status PackedStore::write_missed(Written& written) const {
   for (const auto& [key, unit] : units_) {
     if (!unit.missed) continue;
     const int64_t before = written.bytes;
@@ -218,7 +221,8 @@ absl::Status PackedStore::write_missed(Written& written) const {
 void PackedStore::write_all() const {
   NameThread("packed-cache");
   Written written;
-  const absl::Status status = write_missed(written);
+  absl::Status status = reserve_missed();
+  if (status.ok()) status = write_missed(written);
   if (written.files > 0)
     LogInfo("packed cache: saved {} files, {}, in {}", written.files, FormatBytes(written.bytes),
             cache_->folder());

@@ -86,8 +86,9 @@ class PackedStore {
   void save();
   /// Waits until that has been done.
   void finish_saving();
-  /// Writes the same at once. Cancelled: the checkpoint changed, or is as young as a file system's clock is coarse; else
-  /// as PackedCache::reserve() and create(), or the system's error.
+  /// Writes the same at once, where PackedCache::reserve() was called for all that is to be written. Cancelled: the
+  /// checkpoint changed, or is as young as a file system's clock is coarse; else as PackedCache::create(), or the system's
+  /// error.
   absl::Status save_now();
 
  private:
@@ -119,6 +120,7 @@ class PackedStore {
     int64_t files = 0;
     int64_t bytes = 0;
   };
+  absl::Status reserve_missed() const;
   absl::Status write_missed(Written& written) const;
   void write_all() const;
   /// Writes a unit's file: the matrices that were placed and, so that nodes with other experts of a block do
