@@ -349,7 +349,7 @@ std::string Checkpoint::compute_identity() const {
 }
 
 bool Checkpoint::content_settled() const {
-  if (!known_identity_.empty()) return true;
+  if (content_vouched()) return true;
   constexpr int64_t kTickS = 2;  // FAT counts in steps of two seconds, the coarsest of all file systems.
   return std::ranges::all_of(files_, [&](const MappedFile& file) {
     const int64_t changed_s = std::max(file.stamp().changed_ns, file.stamp().modified_ns) / 1'000'000'000;

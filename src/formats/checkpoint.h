@@ -117,6 +117,8 @@ class Checkpoint {
   /// Whether content_identity() can be trusted: no file has changed since it was opened, or in the two
   /// seconds before, the coarsest step in which a file system counts time.
   bool content_settled() const;
+  /// Whether somebody else answers for the bytes of the files: Open() was told an identity.
+  bool content_vouched() const { return !known_identity_.empty(); }
   /// The stamps of the files as they are now, in the order of files().
   std::vector<FileStamp> stamps_now() const;
 

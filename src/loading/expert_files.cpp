@@ -71,9 +71,9 @@ void ExpertFiles::add(LayerId layer, ExpertId id) {
   experts_.push_back(std::move(expert));
 }
 
-// Files whose content somebody vouches for, which content_settled() knows, may be written to: tensors that are fetched.
+// Files whose content somebody vouches for may be written to: tensors that are fetched.
 bool ExpertFiles::is_unchanged() const {
-  return weights_.checkpoint().content_settled() || weights_.checkpoint().stamps_now() == stamps_;
+  return weights_.checkpoint().content_vouched() || weights_.checkpoint().stamps_now() == stamps_;
 }
 
 int64_t ExpertFiles::number(LayerId layer, ExpertId expert) const {
@@ -220,25 +220,25 @@ absl::Status ExpertFiles::read_file(const Expert& expert, std::byte* memory) con
 
 absl::Status ExpertFiles::pack(const Expert& expert, std::byte* memory) const {
   const WeightLoader loader(weights_);
+  std::array<uint64_t, kMatrices> hashes = {};
   for (size_t m = 0; m < kMatrices; ++m) {
     const StoredWeight& weight = *expert.matrices[m].weight;
     const PackedEntry& entry = expert.entries[m];
     std::byte* const begin = memory + expert.matrices[m].offset;
-    const auto changed = [&] {
-      return DataLoss(
-          "tensor '{}': {} has changed since the model was loaded from it: start again to load what is there",
-          weight.source->name(), weights_.checkpoint().folder());
-    };
-    if (!is_unchanged()) return changed();
     std::memset(begin, 0, static_cast<size_t>(entry.bytes()));
     // Not owned: the caller's memory outlives the matrix.
     PackedMatrix matrix = PackedMatrix::In(std::shared_ptr<std::byte>(std::shared_ptr<void>(), begin),
                                            weight.format, weight.rows, weight.cols);
     RETURN_IF_ERROR(loader.pack_into(weight, matrix));
-    const uint64_t hash = HashPackedTiles(entry, begin, {0, entry.tiles});
-    if (!is_unchanged() || !is_known(expert, m, hash)) return changed();
+    hashes[m] = HashPackedTiles(entry, begin, {0, entry.tiles});
   }
-  return absl::OkStatus();
+  // What is unchanged now was so while it was read: one look at each file is enough. No hash is noted before it.
+  bool same = is_unchanged();
+  for (size_t m = 0; m < kMatrices && same; ++m) same = is_known(expert, m, hashes[m]);
+  if (same) return absl::OkStatus();
+  return DataLoss(
+      "tensor '{}': {} has changed since the model was loaded from it: start again to load what is there",
+      expert.matrices[0].weight->source->name(), weights_.checkpoint().folder());
 }
 
 }  // namespace shoal
