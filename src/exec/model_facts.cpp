@@ -151,16 +151,15 @@ int64_t CacheBytes(const ModelFacts& model, const NodeShard& shard, Plan::KvDtyp
   return static_cast<int64_t>(std::min<__int128>(bytes, INT64_MAX));
 }
 
+// plan/ includes nothing but base/, so a plan has words of its own for the formats of numeric/row_format.h.
 RowFormat RowFormatOf(const Plan& plan) {
-  switch (plan.wire_dtype) {
-    case Plan::WireDtype::kExact:
-      return RowFormat::kExact;
-    case Plan::WireDtype::kF16:
-      return RowFormat::kF16;
-    case Plan::WireDtype::kQ8:
-      return RowFormat::kQ8;
-  }
-  return RowFormat::kExact;
+  constexpr auto kAlike = [](Plan::WireDtype of_plan, RowFormat format) {
+    return static_cast<RowFormat>(of_plan) == format;
+  };
+  static_assert(kAlike(Plan::WireDtype::kExact, RowFormat::kExact) &&
+                kAlike(Plan::WireDtype::kF16, RowFormat::kF16) &&
+                kAlike(Plan::WireDtype::kQ8, RowFormat::kQ8));
+  return static_cast<RowFormat>(plan.wire_dtype);
 }
 
 BlockKey CachesKeyOf(const Plan& plan, const NodeModel& model) {

@@ -11,7 +11,9 @@
 #include "base/status.h"
 #include "compute/testing/fake_backend.h"
 #include "convert/testing/checkpoints.h"
+#include "exec/model_facts.h"
 #include "exec/step_codec.h"
+#include "plan/rounding.h"
 
 namespace shoal {
 namespace {
@@ -435,6 +437,15 @@ TEST_F(ReplicaTest, WhereBothAreLostTheLossNamesBothAndSuspectsTheLast) {
   EXPECT_EQ(exchange_.loss().owner, NodeId{1});
   EXPECT_EQ(exchange_.loss().status, status);
   EXPECT_EQ(dispatch().status(), status);
+}
+
+TEST(RowFormatOf, AFormatHasTheSameNameAndSizeInThePlanAndOnTheWire) {
+  for (const Plan::WireDtype dtype : {Plan::WireDtype::kExact, Plan::WireDtype::kF16, Plan::WireDtype::kQ8}) {
+    Plan plan;
+    plan.wire_dtype = dtype;
+    EXPECT_EQ(Name(RowFormatOf(plan)), Name(dtype));
+  }
+  EXPECT_EQ(RowValueBytes(Plan::WireDtype::kQ8), 1 + 2.0 / kQ8Columns);
 }
 
 /// As ReplicaTest, with rows rounded on their way.

@@ -40,7 +40,8 @@ struct ExpertHolders {
 
 struct Plan {
   /// How rows travel between stages, to experts and back: exactly, as f32 (and sums as integers), or rounded: as f16,
-  /// or as int8 with scales (numeric/row_format.h). Rounded rows make bits depend on the placement.
+  /// or as int8 with scales. Rounded rows make bits depend on the placement. The formats of numeric/row_format.h, under
+  /// the same names and numbers (exec/model_facts.h).
   enum class WireDtype : uint8_t { kExact, kF16, kQ8 };
   /// Activations of quantized matmuls: int8 per group, or f32 (slow; an oracle for tests).
   enum class Activations : uint8_t { kInt8, kF32 };
