@@ -32,6 +32,18 @@ void CopyShelf::limit(const std::string& node, int64_t bytes_max) {
   fit(owner);
 }
 
+void CopyShelf::cap(int64_t bytes_max) {
+  const std::lock_guard lock(mutex_);
+  bytes_max_ = bytes_max;
+  fit_all();
+}
+
+bool CopyShelf::takes(const std::string& node) const {
+  const std::lock_guard lock(mutex_);
+  const auto found = owners_.find(node);
+  return bytes_max_ > 0 && found != owners_.end() && found->second.bytes_max > 0;
+}
+
 void CopyShelf::keep_only(std::span<const std::string> nodes) {
   const std::lock_guard lock(mutex_);
   std::erase_if(owners_, [&](const auto& owner) { return std::ranges::count(nodes, owner.first) == 0; });
@@ -48,6 +60,22 @@ void CopyShelf::erase(Owner& owner, const CachePlace& place) {
 void CopyShelf::fit(Owner& owner) {
   while (owner.bytes > owner.bytes_max && !owner.oldest.empty()) {
     erase(owner, CachePlace(owner.oldest.begin()->second));
+    ++evicted_;
+  }
+}
+
+void CopyShelf::fit_all() {
+  int64_t bytes = 0;
+  for (const auto& [name, owner] : owners_) bytes += owner.bytes;
+  while (bytes > bytes_max_) {
+    Owner* first = nullptr;
+    for (auto& [name, owner] : owners_) {
+      if (owner.oldest.empty()) continue;
+      if (first == nullptr || owner.oldest.begin()->first < first->oldest.begin()->first) first = &owner;
+    }
+    const int64_t before = first->bytes;
+    erase(*first, CachePlace(first->oldest.begin()->second));
+    bytes -= before - first->bytes;
     ++evicted_;
   }
 }
@@ -85,6 +113,7 @@ absl::Status CopyShelf::put(const std::string& node, const CachedPlace& place,
     images = images.subspan(static_cast<size_t>(view->bytes));
   }
   fit(owner);
+  fit_all();
   return absl::OkStatus();
 }
 
@@ -158,6 +187,8 @@ void CopyFollower::run() {
   uint64_t after = 0;
   Duration pause{};
   do {
+    pause = kPause;
+    if (!shelf_->takes(node_.name)) continue;  // Until weights leave room again.
     int64_t bytes = 0;
     const absl::Status fetched =
         node_.source->fetch(after, Deadline::after(kFetchMax), [&](const CopyPiece& piece) -> absl::Status {
@@ -169,7 +200,7 @@ void CopyFollower::run() {
           return absl::OkStatus();
         });
     if (!fetched.ok()) LogDebug("kv buddy of node '{}': {}", node_.name, Message(fetched));
-    pause = fetched.ok() ? rate.reserve(bytes, Clock::now()) : kPause;
+    if (fetched.ok()) pause = rate.reserve(bytes, Clock::now());
   } while (nap(pause));
 }
 

@@ -4,6 +4,7 @@
 
 #include <condition_variable>
 #include <cstdint>
+#include <limits>
 #include <map>
 #include <memory>
 #include <mutex>
@@ -58,6 +59,11 @@ class CopyShelf {
   void begin(uint64_t giver);
   /// From now on keeps so much of a node: beyond it, what came first goes.
   void limit(const std::string& node, int64_t bytes_max);
+  /// From now on keeps so much of all nodes together: beyond it, what came first goes, at once. Weights and caches need the
+  /// memory.
+  void cap(int64_t bytes_max);
+  /// Whether there may be any copies of the node.
+  bool takes(const std::string& node) const;
   /// Drops the copies of all other nodes.
   void keep_only(std::span<const std::string> nodes);
   /// InvalidArgument or DataLoss: these are no images of the place. Nothing of it is kept then. Without effect for a node
@@ -89,6 +95,7 @@ class CopyShelf {
   };
   static void erase(Owner& owner, const CachePlace& place);
   void fit(Owner& owner);
+  void fit_all();
   /// Those that are here of one place, by layer. The mutex is held.
   static std::vector<std::vector<std::byte>> images_of(const Owner& owner, const CachedPlace& place,
                                                        Range layers);
@@ -96,6 +103,7 @@ class CopyShelf {
   mutable std::mutex mutex_;  ///< Guards what follows.
   uint64_t giver_ = 0;
   uint64_t puts_ = 0;
+  int64_t bytes_max_ = std::numeric_limits<int64_t>::max();
   int64_t evicted_ = 0;
   std::map<std::string, Owner> owners_;
 };

@@ -105,6 +105,32 @@ TEST_F(CopyShelfTest, BeyondItsLimitWhatCameFirstGoes) {
   EXPECT_EQ(shelf_->stats().bytes, 0);
 }
 
+TEST_F(CopyShelfTest, BeyondItsCapWhatCameFirstGoesWhoseverItIs) {
+  const std::vector<std::byte> images = images_of(block(1, 1));
+  const auto each = std::ssize(images);
+  shelf_->limit("y", 9 * each);
+  for (uint64_t i = 0; i < 3; ++i) {
+    ASSERT_EQ(put(block(static_cast<int32_t>(i), 10 + i)), absl::OkStatus());
+    const CachedPlace place = block(static_cast<int32_t>(i), 20 + i);
+    ASSERT_EQ(shelf_->put("y", place, images_of(place)), absl::OkStatus());
+  }
+  shelf_->cap(3 * each);
+  EXPECT_EQ(shelf_->stats().bytes, 3 * each);
+  EXPECT_EQ(shelf_->stats().evicted, 3);
+  EXPECT_EQ(given({block(0, 10), block(1, 11), block(2, 12)})->size(), 1u);
+  EXPECT_EQ(given({block(0, 20), block(1, 21), block(2, 22)}, {2, 4}, kGiver, "y")->size(), 2u);
+  EXPECT_TRUE(shelf_->takes("y"));
+  shelf_->cap(0);
+  EXPECT_EQ(shelf_->stats().bytes, 0);
+  EXPECT_FALSE(shelf_->takes("y"));
+  ASSERT_EQ(put(block(1, 30)), absl::OkStatus());
+  EXPECT_EQ(shelf_->stats().bytes, 0);
+  shelf_->cap(2 * each);  // There is room again.
+  ASSERT_EQ(put(block(1, 31)), absl::OkStatus());
+  EXPECT_EQ(shelf_->stats().bytes, each);
+  EXPECT_FALSE(shelf_->takes("z"));
+}
+
 TEST_F(CopyShelfTest, ADamagedImageOrOneOfAnotherPlaceLeavesNothing) {
   std::vector<std::byte> damaged = images_of(block(1, 1));
   damaged.back() ^= std::byte{1};

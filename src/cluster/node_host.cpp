@@ -172,6 +172,15 @@ absl::Status NodeHost::give_copies(const HostedNode& node, uint64_t session, uin
   return absl::OkStatus();
 }
 
+int64_t NodeHost::copies_bytes(const HostedNode& node) const {
+  const std::shared_ptr<Node> hosted = find(node);
+  return hosted == nullptr ? 0 : hosted->shelf->stats().bytes;
+}
+
+void NodeHost::cap_copies(const HostedNode& node, int64_t bytes_max) {
+  if (const std::shared_ptr<Node> hosted = find(node)) hosted->shelf->cap(bytes_max);
+}
+
 NodeHost::KeptPart NodeHost::kept_part(const HostedNode& node) const {
   const std::shared_ptr<Node> hosted = find(node);
   const std::lock_guard lock(mutex_);

@@ -132,6 +132,10 @@ class NodeHost {
   absl::Status give_copies(const HostedNode& node, uint64_t session, uint64_t after, Deadline deadline,
                            TakeCopies take) const;
 
+  /// Bytes of the copies that the node keeps of others' caches; and how many it may keep from now on (CopyShelf::cap).
+  int64_t copies_bytes(const HostedNode& node) const;
+  void cap_copies(const HostedNode& node, int64_t bytes_max);
+
   /// Ends what this process runs in a session; of one node; of all sessions. Weights stay, and so do caches.
   void close(uint64_t session);
   void close(const HostedNode& node);

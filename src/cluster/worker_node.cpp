@@ -3,6 +3,7 @@
 #include <fmt/chrono.h>
 
 #include <algorithm>
+#include <limits>
 #include <utility>
 
 #include "base/clock.h"
@@ -23,6 +24,15 @@ namespace {
 constexpr int64_t kConnectMs = 5000;
 /// How long a call waits for another to end. With what open() may take it is less than a coordinator waits.
 constexpr Duration kTurnMax = std::chrono::seconds(2);
+
+/// Of all copies that a session may keep.
+int64_t BytesMax(const std::vector<FollowedNode>& follows) {
+  int64_t bytes = 0;
+  for (const FollowedNode& one : follows) {
+    bytes += std::min(std::max<int64_t>(one.bytes_max, 0), std::numeric_limits<int64_t>::max() - bytes);
+  }
+  return bytes;
+}
 
 }  // namespace
 
@@ -181,21 +191,29 @@ absl::Status WorkerNode::check_order(const OpenedModel& model, const Plan& plan,
       model.facts.top_k == 0 ? "" : ". --expert-memory lets it keep part of its experts on its disk");
 }
 
-void WorkerNode::bound_copies(const std::string& model_hash, int64_t own_bytes,
-                              std::vector<FollowedNode>& follows) {
+int64_t WorkerNode::bytes_taken_but(const std::string& model_hash) const {
+  int64_t bytes = beside_bytes_;
+  for (const auto& [hash, held] : held_) {
+    if (hash != model_hash) bytes += held.weight_bytes + held.cache_bytes + held.next_bytes;
+  }
+  return bytes;
+}
+
+int64_t WorkerNode::bytes_taken() const { return bytes_taken_but(""); }
+
+void WorkerNode::fit_copies(int64_t taken) {
   if (options_.memory_bytes <= 0) return;
-  int64_t room = options_.memory_bytes - own_bytes;
-  for (const auto& [hash, other] : held_) {
-    if (hash == model_hash) continue;
-    room -= other.weight_bytes + other.cache_bytes + other.next_bytes + other.copies_bytes;
+  int64_t room = std::max<int64_t>(options_.memory_bytes - taken, 0);
+  std::map<std::string, int64_t> kept;
+  for (const auto& [hash, wanted] : copies_wanted_) {
+    kept[hash] = std::min(host_.copies_bytes(hosted(hash)), room);
+    room -= kept[hash];
   }
-  int64_t copies_bytes = 0;
-  for (FollowedNode& one : follows) {
-    one.bytes_max = std::clamp<int64_t>(room - copies_bytes, 0, one.bytes_max);
-    copies_bytes += one.bytes_max;
+  for (const auto& [hash, wanted] : copies_wanted_) {
+    const int64_t more = std::clamp<int64_t>(wanted - kept[hash], 0, room);
+    room -= more;
+    host_.cap_copies(hosted(hash), kept[hash] + more);
   }
-  const std::lock_guard lock(mutex_);
-  held_.find(model_hash)->second.copies_bytes = copies_bytes;
 }
 
 bool WorkerNode::serves(const std::string& model_hash) const {
@@ -234,6 +252,7 @@ void WorkerNode::make_room(const std::string& model_hash, int64_t bytes) {
       LogInfo("dropped {}, to make room", other->second.model.checkpoint->folder());
       host_.drop(hosted(other->first));
       shelf_.drop(other->first);
+      copies_wanted_.erase(other->first);
       const std::lock_guard lock(mutex_);
       other = held_.erase(other);
     }
@@ -320,16 +339,24 @@ absl::StatusOr<int64_t> WorkerNode::prepare_beside(const PrepareOrder& order,
     const std::unique_lock work(work_, kTurnMax);
     if (!work.owns_lock()) return busy();
     RETURN_IF_ERROR(check_order(model, order.plan, shard, order.limits));
-    if (!held_.contains(order.model_hash))
-      return Unavailable("worker '{}' holds nothing any more", options_.name);
+    const auto held = held_.find(order.model_hash);
+    if (held == held_.end()) return Unavailable("worker '{}' holds nothing any more", options_.name);
     ASSIGN_OR_RETURN(more, check_beside(order.model_hash, model, shard));
+    beside_bytes_ = more;
+    fit_copies(bytes_taken() - held->second.next_bytes);  // Which is dropped for it.
   }
+  const std::shared_ptr<const void> beside(nullptr, [this](std::nullptr_t) { beside_bytes_ = 0; });
   LogInfo("loading beside the session: {}, {}", model.checkpoint->folder(), shard.summary());
   const auto loading = [&](int64_t done, int64_t total) {
     if (progress) progress(fetched_bytes + done, fetched_bytes + total);
   };
-  RETURN_IF_ERROR(named(host_.prepare(node, model.weights, shard, loading)));
+  const absl::Status loaded = host_.prepare(node, model.weights, shard, loading);
   const std::unique_lock work(work_, kTurnMax);
+  if (!loaded.ok() && work.owns_lock()) {
+    beside_bytes_ = 0;
+    fit_copies(bytes_taken());
+  }
+  RETURN_IF_ERROR(named(loaded));
   if (!work.owns_lock()) return busy();
   const std::lock_guard lock(mutex_);
   const auto held = held_.find(order.model_hash);
@@ -341,6 +368,7 @@ absl::StatusOr<int64_t> WorkerNode::prepare_beside(const PrepareOrder& order,
   held->second.next = std::move(shard);
   held->second.next_samples = std::move(samples);
   held->second.next_bytes = more;
+  beside_bytes_ = 0;
   held->second.ordered_by = order.giver.id;
   return held->second.weight_bytes + more;
 }
@@ -418,6 +446,7 @@ absl::StatusOr<int64_t> WorkerNode::load(const PrepareOrder& order, Source sourc
             .cache_bytes = CacheBytes(model.facts, shard, order.plan.kv_dtype, order.limits),
             .ordered_by = order.giver.id};
   make_room(order.model_hash, held.weight_bytes + held.cache_bytes);
+  fit_copies(bytes_taken_but(order.model_hash) + held.weight_bytes + held.cache_bytes);
   {
     const std::lock_guard lock(mutex_);
     held_.erase(order.model_hash);  // Its session ends and its weights go, in load().
@@ -431,6 +460,7 @@ absl::StatusOr<int64_t> WorkerNode::load(const PrepareOrder& order, Source sourc
   host_.close(node);
   host_.trim_kept(node, shard.layers, order.limits);
   const absl::Status loaded = host_.load(node, model.weights, std::move(shard), progress);
+  if (!loaded.ok()) fit_copies(bytes_taken());
   const std::lock_guard lock(mutex_);
   --loading_;
   RETURN_IF_ERROR(named(loaded));
@@ -476,9 +506,11 @@ absl::StatusOr<OpenAnswer> WorkerNode::open(const OpenOrder& order) {
       takes_next ? ShardBytes(held->model.spec, held->model.footprint, shard, options_.expert_memory)
                  : held->weight_bytes;
   const int64_t cache_bytes = CacheBytes(held->model.facts, shard, order.plan.kv_dtype, order.limits);
-  bound_copies(node.model_hash, weight_bytes + cache_bytes, setup.follows);
+  copies_wanted_[node.model_hash] = BytesMax(setup.follows);
+  fit_copies(bytes_taken_but(node.model_hash) + weight_bytes + cache_bytes + (takes_next ? 0 : held->next_bytes));
   RETURN_IF_ERROR(named(host_.open(node, std::move(setup))));
-  if (takes_next) take_next(node, cache_bytes);
+  if (takes_next) take_next(node);
+  note_cache(node.model_hash, cache_bytes);
   const absl::Status connected =
       host_.connect(node, Deadline::after(std::chrono::milliseconds(kConnectMs) + order.move_max));
   if (!connected.ok()) host_.close(order.session);
@@ -489,12 +521,16 @@ absl::StatusOr<OpenAnswer> WorkerNode::open(const OpenOrder& order) {
   return OpenAnswer{.keeps_cache = part.keeps, .missing = std::move(part.missing)};
 }
 
-void WorkerNode::take_next(const HostedNode& node, int64_t cache_bytes) {
+void WorkerNode::note_cache(const std::string& model_hash, int64_t bytes) {
+  const std::lock_guard lock(mutex_);
+  held_.find(model_hash)->second.cache_bytes = bytes;
+}
+
+void WorkerNode::take_next(const HostedNode& node) {
   const std::lock_guard lock(mutex_);
   Held& held = held_.find(node.model_hash)->second;
   held.samples = std::move(held.next_samples);
   held.weight_bytes = host_.model(node)->bytes();
-  held.cache_bytes = cache_bytes;
   held.next.reset();
   held.next_bytes = 0;
 }

@@ -1,6 +1,7 @@
 // A worker process: a port that serves control calls and frames, and a host of nodes behind it.
 #pragma once
 
+#include <atomic>
 #include <cstdint>
 #include <functional>
 #include <map>
@@ -81,12 +82,11 @@ class WorkerNode final : public WorkerControl, public CacheGiver {
     OpenedModel model;
     std::vector<WeightSample> samples;  ///< Of the shard.
     int64_t weight_bytes = 0;
-    int64_t cache_bytes = 0;   ///< Of its sessions, as last ordered.
-    int64_t copies_bytes = 0;  ///< That the last session may keep of others' caches.
-    uint64_t ordered_by = 0;   ///< The coordinator that it was prepared for last.
-    uint64_t owner = 0;        ///< The coordinator that opened the last session.
-    std::string owner_name;    ///< For people, with its address.
-    int64_t since = 0;         ///< When it did; Unix seconds.
+    int64_t cache_bytes = 0;  ///< Of its sessions, as last ordered.
+    uint64_t ordered_by = 0;  ///< The coordinator that it was prepared for last.
+    uint64_t owner = 0;       ///< The coordinator that opened the last session.
+    std::string owner_name;   ///< For people, with its address.
+    int64_t since = 0;        ///< When it did; Unix seconds.
     /// Held beside it for the session to come, and what it takes beyond it.
     std::optional<NodeShard> next;
     std::vector<WeightSample> next_samples;
@@ -112,12 +112,15 @@ class WorkerNode final : public WorkerControl, public CacheGiver {
   std::shared_ptr<const void> overtake(const std::string& model_hash);
   /// As prepare(), beside what a session has.
   absl::StatusOr<int64_t> prepare_beside(const PrepareOrder& order, const PrepareProgress& progress);
-  /// Bytes that the shard takes beyond what is held. ResourceExhausted where both do not fit.
+  /// Bytes that the shard takes beyond what is held. ResourceExhausted where both do not fit, without copies.
   absl::StatusOr<int64_t> check_beside(const std::string& model_hash, const OpenedModel& model,
                                        const NodeShard& shard) const;
-  /// Bounds what the node keeps of others' caches by what its memory has room for, and notes it. own_bytes: what the
-  /// model's shard and cache take in the session.
-  void bound_copies(const std::string& model_hash, int64_t own_bytes, std::vector<FollowedNode>& follows);
+  /// What the models take, all or all but one, beside copies of others' caches.
+  int64_t bytes_taken() const;
+  int64_t bytes_taken_but(const std::string& model_hash) const;
+  /// Copies of others' caches give way to weights and caches, which take so much, or are about to: what is kept of them is
+  /// what fits beside these. At first what is here stays, then each model may keep as much as its session was to.
+  void fit_copies(int64_t taken);
   /// Whether the model has a session whose coordinator is there.
   bool serves(const std::string& model_hash) const;
   /// That no other coordinator has a session with the model, or that it may be taken from it.
@@ -141,7 +144,8 @@ class WorkerNode final : public WorkerControl, public CacheGiver {
                                const PrepareProgress& progress);
   void note_loading(int more);
   /// What was prepared beside a session is the model's shard now.
-  void take_next(const HostedNode& node, int64_t cache_bytes);
+  void take_next(const HostedNode& node);
+  void note_cache(const std::string& model_hash, int64_t bytes);
   void note_owner(const std::string& model_hash, const OpenOrder& order);
   /// The model that an order to open is for; nullptr where none is held.
   const Held* held_for(const Plan& plan) const;
@@ -162,6 +166,10 @@ class WorkerNode final : public WorkerControl, public CacheGiver {
   int loading_ = 0;             ///< Calls that load, or fetch what they are to load.
   std::multiset<std::string> overtaking_;  ///< Hashes of the models that overtake() is for.
   std::map<std::string, Held> held_;       ///< By the model's hash. Changed with work_ held, too.
+  /// Bytes of copies that each model's last session was to keep, by hash. With work_ held.
+  std::map<std::string, int64_t> copies_wanted_;
+  /// What is being loaded beside a session, and is not its next_bytes yet. Becomes more with work_ held.
+  std::atomic<int64_t> beside_bytes_ = 0;
 };
 
 }  // namespace shoal

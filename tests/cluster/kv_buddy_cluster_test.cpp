@@ -87,11 +87,7 @@ class KvBuddyCluster : public ::testing::TestWithParam<std::string> {
           {fmt::format("worker-{}", options.members.size()), fmt::format("127.0.0.1:{}", worker->port())});
       ports_.push_back(worker->port());
     }
-    options.limits = [this](const Plan& plan) {
-      return StepLimits{
-          model_.spec.max_positions, model_.spec.vocabulary, 64, 40,
-          KeepsState(model_.spec) ? static_cast<int>(4 * StateSlotsPerSequence(std::ssize(plan.stages))) : 0};
-    };
+    options.limits = [this](const Plan& plan) { return limits(plan); };
     options.buddies = [this](const Plan& plan, const StepLimits&) {
       constexpr int64_t kPlenty = int64_t{1} << 40;
       std::vector<BuddyFacts> facts(plan.nodes.size(), {kPlenty, kPlenty});
@@ -111,12 +107,18 @@ class KvBuddyCluster : public ::testing::TestWithParam<std::string> {
     cluster_->close(engine_, Cancelled("done"));
   }
 
+  StepLimits limits(const Plan& plan) const {
+    return {model_.spec.max_positions, model_.spec.vocabulary, 64, 40,
+            KeepsState(model_.spec) ? static_cast<int>(4 * StateSlotsPerSequence(std::ssize(plan.stages))) : 0};
+  }
+
   void start_worker(size_t i, int port) {
     WorkerNode::Options options;
     options.name = fmt::format("worker-{}", i + 1);
     options.listen = fmt::format("127.0.0.1:{}", port);
     options.model_roots = {std::filesystem::path(folder_).parent_path().string()};
     options.isa = SupportedIsas().back();
+    options.memory_bytes = memory_bytes_;
     auto worker = WorkerNode::Start(std::move(options));
     SHOAL_CHECK(worker.ok());
     workers_.resize(std::max(workers_.size(), i + 1));
@@ -175,6 +177,19 @@ class KvBuddyCluster : public ::testing::TestWithParam<std::string> {
     EXPECT_GE(copies, workers * blocks);
   }
 
+  /// Of copies that the worker keeps.
+  int64_t copies_bytes(size_t worker) {
+    const std::vector<MemberStatus> members = cluster_->status(Deadline::after_ms(5000));
+    const auto& facts = members[worker + 1].facts;
+    return facts.has_value() ? facts->copies_bytes : 0;
+  }
+  bool wait_for_some_copies(size_t worker) {
+    for (const Deadline deadline = Deadline::after(kPatience); !deadline.expired();) {
+      if (copies_bytes(worker) > 0) return true;
+    }
+    return false;
+  }
+
   /// The plan is opened as a supervisor does, after the session was lost.
   void open_again(const Plan& plan) {
     for (const Deadline deadline = Deadline::after(kPatience);
@@ -230,6 +245,7 @@ class KvBuddyCluster : public ::testing::TestWithParam<std::string> {
   std::unique_ptr<Scheduler> scheduler_;
   std::vector<std::shared_ptr<GatedSink>> sinks_;
   SchedulerStats stats_;
+  int64_t memory_bytes_ = 0;  ///< Of workers that start; 0: no limit.
   uint32_t epoch_ = 0;
   bool coordinator_keeps_ = true;
 };
@@ -271,6 +287,34 @@ TEST_P(KvBuddyCluster, WhereTheBuddyIsLostTooAllIsComputedAgain) {
   EXPECT_GE(computed_again(), kSequences * kPromptTokens);
   expect_undisturbed(tokens);
 }
+
+using KvBuddyExperts = KvBuddyCluster;
+TEST_P(KvBuddyExperts, CopiesGiveWayToWeightsThatAreLoadedBesideTheSession) {
+  coordinator_keeps_ = false;  // The workers are each other's buddies.
+  const Plan plan = plan_over({0, 1});
+  Plan next = plan_over({0, 1});
+  for (auto& layer : next.experts) {
+    for (ExpertHolders& holders : layer) holders.owner = NodeId{(holders.owner.value + 1) % 3};
+  }
+  // The worker has room for both shards and the cache, and for nothing beside.
+  const NodeShard shard = ShardOf(plan, NodeId{2});
+  memory_bytes_ = ShardBytes(model_.spec, model_.footprint, shard) +
+                  BytesBeside(model_.spec, model_.footprint, shard, ShardOf(next, NodeId{2}), 0) +
+                  CacheBytes(model_.facts, shard, plan.kv_dtype, limits(plan));
+  workers_[1].reset();
+  start_worker(1, ports_[1]);
+  begin();
+  ASSERT_TRUE(wait_for_some_copies(1));
+  next.epoch = Epoch{++epoch_};
+  ASSERT_EQ(cluster_->prepare(next), absl::OkStatus());
+  EXPECT_EQ(copies_bytes(1), 0);
+  cluster_->close(engine_, Cancelled("a new plan"));
+  gate_.release();
+  ASSERT_EQ(cluster_->open(next, engine_), absl::OkStatus());
+  EXPECT_TRUE(wait_for_some_copies(1));  // What was loaded beside took the place of the other shard.
+  expect_undisturbed(answers());
+}
+INSTANTIATE_TEST_SUITE_P(Tight, KvBuddyExperts, testing::Values("qwen3_moe"));
 
 // A copy knows nothing of the family, only of its cache: keys and values, latent ones, windows, states.
 INSTANTIATE_TEST_SUITE_P(Caches, KvBuddyCluster,
