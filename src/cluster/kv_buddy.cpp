@@ -27,9 +27,7 @@ void CopyShelf::begin(uint64_t giver) {
 
 void CopyShelf::limit(const std::string& node, int64_t bytes_max) {
   const std::lock_guard lock(mutex_);
-  Owner& owner = owners_[node];
-  owner.bytes_max = bytes_max;
-  fit(owner);
+  owners_[node].bytes_max = bytes_max;
 }
 
 void CopyShelf::cap(int64_t bytes_max) {
@@ -47,6 +45,7 @@ bool CopyShelf::takes(const std::string& node) const {
 void CopyShelf::keep_only(std::span<const std::string> nodes) {
   const std::lock_guard lock(mutex_);
   std::erase_if(owners_, [&](const auto& owner) { return std::ranges::count(nodes, owner.first) == 0; });
+  for (auto& [name, owner] : owners_) fit(owner);
 }
 
 void CopyShelf::erase(Owner& owner, const CachePlace& place) {

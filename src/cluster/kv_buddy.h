@@ -57,14 +57,15 @@ class CopyShelf {
  public:
   /// The coordinator `giver` (OrderGiver::id) numbers entries from now on: what another one numbered goes.
   void begin(uint64_t giver);
-  /// From now on keeps so much of a node: beyond it, what came first goes.
+  /// From now on keeps so much of a node: beyond it, what came first goes, but not before the next keep_only() or put() of
+  /// the node, as it may be asked for until then.
   void limit(const std::string& node, int64_t bytes_max);
   /// From now on keeps so much of all nodes together: beyond it, what came first goes, at once. Weights and caches need the
   /// memory.
   void cap(int64_t bytes_max);
   /// Whether there may be any copies of the node.
   bool takes(const std::string& node) const;
-  /// Drops the copies of all other nodes.
+  /// Drops the copies of all other nodes, and of these what is beyond their limits.
   void keep_only(std::span<const std::string> nodes);
   /// InvalidArgument or DataLoss: these are no images of the place. Nothing of it is kept then. Without effect for a node
   /// without a limit.

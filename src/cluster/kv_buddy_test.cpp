@@ -101,8 +101,17 @@ TEST_F(CopyShelfTest, BeyondItsLimitWhatCameFirstGoes) {
   EXPECT_EQ(given({block(2, 12), block(3, 13)})->size(), 2u);
   EXPECT_EQ(shelf_->stats().bytes, 2 * each);
   EXPECT_EQ(shelf_->stats().evicted, 2);
-  shelf_->limit("x", 0);
-  EXPECT_EQ(shelf_->stats().bytes, 0);
+}
+
+TEST_F(CopyShelfTest, ALowerLimitTakesNothingAwayBeforeTheFirstWork) {
+  const auto each = std::ssize(images_of(block(1, 1)));
+  for (int32_t i = 0; i < 3; ++i) ASSERT_EQ(put(block(i, static_cast<uint64_t>(10 + i))), absl::OkStatus());
+  shelf_->limit("x", each);  // With the order to open, when its layers' new owner may yet ask.
+  EXPECT_EQ(given({block(0, 10), block(1, 11), block(2, 12)})->size(), 3u);
+  const std::vector<std::string> followed = {"x"};
+  shelf_->keep_only(followed);
+  EXPECT_THAT(*given({block(0, 10), block(1, 11)}), IsEmpty());
+  EXPECT_EQ(shelf_->stats().bytes, each);
 }
 
 TEST_F(CopyShelfTest, BeyondItsCapWhatCameFirstGoesWhoseverItIs) {

@@ -381,7 +381,8 @@ absl::Status NodeHost::create_session(const std::shared_ptr<Node>& node, Session
   return absl::OkStatus();
 }
 
-// What the shelf has of other nodes stays until the first work: those that run their layers now may be about to ask.
+// What the shelf has stays until the first work, of other nodes and beyond lower limits, too: those that run the layers now
+// may be about to ask. Only what needs the room takes it before (CopyShelf::cap).
 void NodeHost::follow(Node& node, std::vector<FollowedNode> follows) {
   std::vector<std::string> all;
   for (const FollowedNode& one : follows) all.push_back(one.name);
