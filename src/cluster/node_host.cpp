@@ -401,17 +401,14 @@ std::shared_ptr<ExpertUse> NodeHost::use_of(Node& node) {
   const Range layers = node.model->shard().layers;
   const std::vector<ExpertUse::Shape> shapes = ExpertShapes(node.model->spec());
   const std::lock_guard lock(mutex_);
-  if (node.uses.empty() || !node.uses.back()->counts(layers, shapes))
-    node.uses.push_back(std::make_shared<ExpertUse>(layers, shapes));
-  return node.uses.back();
+  return node.uses.next(layers, shapes);
 }
 
 std::vector<LayerUseCount> NodeHost::take_expert_use(const HostedNode& node) {
   std::vector<std::shared_ptr<ExpertUse>> uses;
   if (const std::shared_ptr<Node> hosted = find(node)) {
     const std::lock_guard lock(mutex_);
-    uses = hosted->uses;
-    if (uses.size() > 1) hosted->uses = {uses.back()};
+    uses = hosted->uses.counted();
   }
   std::vector<LayerUseCount> counts;
   for (const auto& use : uses) {

@@ -193,8 +193,7 @@ class NodeHost {
     std::shared_ptr<Executor> executor;
     uint64_t session_id = 0;
     std::unique_ptr<NodeSession> session;
-    std::vector<std::shared_ptr<ExpertUse>>
-        uses;            ///< The last is of the last session; of others, counts may be left.
+    ExpertUses uses;
     Contents contents;   ///< Of the session's cache, as long as it has begun no step.
     KeptPart kept_part;  ///< Of the session.
     std::shared_ptr<CopyShelf> shelf = std::make_shared<CopyShelf>();

@@ -130,4 +130,22 @@ std::vector<LayerUseCount> ExpertUse::take() {
   return counts;
 }
 
+std::shared_ptr<ExpertUse> ExpertUses::next(Range layers, const std::vector<ExpertUse::Shape>& shapes) {
+  const auto found =
+      std::ranges::find_if(uses_, [&](const auto& use) { return use->counts(layers, shapes); });
+  if (found != uses_.end()) {
+    std::rotate(found, found + 1, uses_.end());
+  } else {
+    uses_.push_back(std::make_shared<ExpertUse>(layers, shapes));
+  }
+  if (uses_.size() > kKeptMax) uses_.erase(uses_.begin());
+  return uses_.back();
+}
+
+std::vector<std::shared_ptr<ExpertUse>> ExpertUses::counted() {
+  std::vector<std::shared_ptr<ExpertUse>> uses = uses_;
+  if (uses_.size() > 1) uses_ = {uses.back()};
+  return uses;
+}
+
 }  // namespace shoal

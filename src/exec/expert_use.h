@@ -69,4 +69,19 @@ class ExpertUse {
   std::mutex taking_;
 };
 
+/// The counters of a node's sessions, one after the other, which may be of different layers. One thread at a time.
+class ExpertUses {
+ public:
+  /// Who counts in the next session: whoever counted for such layers before, if its counts are still here. Where nobody
+  /// takes what was counted, that of the kKeptMax last shapes of a node is kept.
+  std::shared_ptr<ExpertUse> next(Range layers, const std::vector<ExpertUse::Shape>& shapes);
+  /// Those that may have counted since this was last called; all but the last are forgotten.
+  std::vector<std::shared_ptr<ExpertUse>> counted();
+
+  static constexpr size_t kKeptMax = 8;
+
+ private:
+  std::vector<std::shared_ptr<ExpertUse>> uses_;  ///< The last is of the last session.
+};
+
 }  // namespace shoal

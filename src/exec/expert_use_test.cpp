@@ -92,5 +92,20 @@ TEST_F(ExpertUseTest, NothingIsLostOrCountedTwiceWhileAnotherThreadTakes) {
   EXPECT_LE(sampled, uint64_t{kSteps});
 }
 
+TEST(ExpertUses, PlansThatAlternateAreCountedByTheSameTwoAndOthersByAFew) {
+  const std::vector<ExpertUse::Shape> shapes(40, {5, 2});
+  ExpertUses uses;
+  const auto first = uses.next({0, 2}, shapes);
+  const auto second = uses.next({0, 3}, shapes);
+  for (int i = 0; i < 20; ++i) {
+    EXPECT_EQ(uses.next({0, 2}, shapes), first);
+    EXPECT_EQ(uses.next({0, 3}, shapes), second);
+  }
+  EXPECT_THAT(uses.counted(), testing::ElementsAre(first, second));
+  EXPECT_THAT(uses.counted(), testing::ElementsAre(second));  // Whose session goes on.
+  for (int64_t end = 4; end < 40; ++end) (void)uses.next({0, end}, shapes);
+  EXPECT_EQ(uses.counted().size(), ExpertUses::kKeptMax);
+}
+
 }  // namespace
 }  // namespace shoal
