@@ -6,6 +6,7 @@
 #include <utility>
 
 #include "base/exposure.h"
+#include "base/laps.h"
 #include "base/log.h"
 #include "base/random.h"
 #include "base/status.h"
@@ -295,11 +296,13 @@ absl::Status RemoteCluster::prepare(const Plan& plan) {
 
 absl::Status RemoteCluster::open(const Plan& plan, PipelineEngine& engine) {
   if (stopping_) return Cancelled("the server is shutting down");
+  Laps laps;
   auto session = std::make_unique<Session>();
   ASSIGN_OR_RETURN(session->members, members_of(plan));
   RETURN_IF_ERROR(FirstError(session->members, [](size_t, Member& member) {
     return member.describe(Deadline::after_ms(kDescribeMs));
   }));
+  laps.end("asking nodes");
   RETURN_IF_ERROR(listen_towards(plan));
   session->plan = plan;
   session->plan.nodes[0].address = own_address_;
@@ -308,7 +311,9 @@ absl::Status RemoteCluster::open(const Plan& plan, PipelineEngine& engine) {
   RETURN_IF_ERROR(check_links(*session));
   if (options_.opens) options_.opens(session->plan);
   engine.report_down(Unavailable("the nodes are loading their weights"));
+  laps.end("links");
   RETURN_IF_ERROR(prepare_all(*session));
+  laps.end("weights");
   session->id = session_base_ + plan.epoch.value;
   Session& opened = *session;
   {
@@ -316,6 +321,8 @@ absl::Status RemoteCluster::open(const Plan& plan, PipelineEngine& engine) {
     session_ = std::move(session);
   }
   const absl::Status status = open_all(opened, engine);
+  laps.end("sessions");
+  LogDebug("a session {}: {}", status.ok() ? "is open" : "was not opened", laps.text());
   if (!status.ok()) close(engine, status);
   return status;
 }
@@ -480,6 +487,7 @@ absl::Status RemoteCluster::give_cached(const std::string& /*model_hash*/, const
 }
 
 void RemoteCluster::close(PipelineEngine& engine, const absl::Status& why) {
+  Laps laps;
   engine.close(why);
   std::unique_ptr<Session> session;
   {
@@ -500,13 +508,17 @@ void RemoteCluster::close(PipelineEngine& engine, const absl::Status& why) {
   if (suspected.value > 0 && static_cast<size_t>(suspected.value) < session->members.size()) {
     session->members[static_cast<size_t>(suspected.value)]->note(StateAfter(why), why);
   }
+  laps.end("engine");
   host_->close(session->id);
+  laps.end("own node");
   // A worker that cannot be told finds its links closed, and the next session replaces this one.
   (void)ForEachMember(session->members, [&](size_t index, Member& member) {
     if (member.is_self()) return absl::OkStatus();
     const bool lost = static_cast<size_t>(suspected.value) == index && StateAfter(why) == MemberState::kLost;
     return member.client()->close(session->id, Deadline::after_ms(lost ? kCloseLostMs : kCloseMs));
   });
+  laps.end("workers");
+  LogDebug("a session is closed: {}", laps.text());
 }
 
 void RemoteCluster::on_lost(NodeId node, const absl::Status& why) {
