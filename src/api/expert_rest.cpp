@@ -178,8 +178,7 @@ std::vector<HttpRoute> ExpertRestApi::routes() {
   });
   add("POST", "/compute_experts",
       [this](const HttpRequest& request, const Writer& writer) { answer(compute(request.body), *writer); });
-  add("GET", "/status",
-      [this](const HttpRequest&, const Writer& writer) { writer->send({.body = status()}); });
+  add("GET", "/status", [this](const HttpRequest&, const Writer& writer) { answer(status(), *writer); });
   routes.push_back(
       {"GET", "/health",
        [](const HttpRequest&, const Writer& writer) { writer->send({.body = R"({"status":"healthy"})"}); },
@@ -204,15 +203,22 @@ std::string ExpertRestApi::ErrorBodyOf(int, const std::string& message) {
 }
 
 void ExpertRestApi::answer(const absl::StatusOr<std::string>& result, ResponseWriter& writer) {
-  if (result.ok()) return writer.send({.body = *result});
+  if (result.ok()) return writer.send({.body = *result, .headers = challenge_headers()});
   {
     std::lock_guard lock(mutex_);
     ++totals_.errors;
   }
   const int status = HttpStatusOf(result.status());
-  HttpResponse response{.status = status, .body = ErrorBodyOf(status, Message(result.status()))};
+  HttpResponse response{.status = status,
+                        .body = ErrorBodyOf(status, Message(result.status())),
+                        .headers = challenge_headers()};
   if (status == 401) response.headers.emplace_back("WWW-Authenticate", "Bearer");
   writer.send(std::move(response));
+}
+
+HttpHeaders ExpertRestApi::challenge_headers() const {
+  if (!challenge_) return {};
+  return {{"Shoal-Challenge", challenge_()}};
 }
 
 absl::StatusOr<std::string> ExpertRestApi::initialize(const std::string& body) {

@@ -50,15 +50,18 @@ class ExpertService {
 
 /// Whether who sent `token` knows the cluster's key: it proves `context`. Unauthenticated says why not.
 using Authorize = std::function<absl::Status(std::string_view token, std::string_view context)>;
+/// What the next token is to answer.
+using Challenge = std::function<std::string()>;
 
 /// POST /initialize, POST /compute_experts, GET /status, GET /health. Errors are
 /// {"status": "error", "message": ...}, with 400 for whatever the caller can mend.
 class ExpertRestApi {
  public:
   /// `service` must outlive it, and it must outlive the HttpServer that has its routes. With `authorize`, all
-  /// but /health want "Authorization: Bearer TOKEN", where TOKEN proves "METHOD PATH\nBODY": else 401.
-  explicit ExpertRestApi(ExpertService& service, Authorize authorize = nullptr)
-      : service_(service), authorize_(std::move(authorize)) {}
+  /// but /health want "Authorization: Bearer TOKEN", where TOKEN proves "METHOD PATH\nBODY": else 401. Every answer then
+  /// says in "Shoal-Challenge" what the next token is to answer.
+  explicit ExpertRestApi(ExpertService& service, Authorize authorize = nullptr, Challenge challenge = nullptr)
+      : service_(service), authorize_(std::move(authorize)), challenge_(std::move(challenge)) {}
 
   std::vector<HttpRoute> routes();
 
@@ -82,9 +85,11 @@ class ExpertRestApi {
   std::string status() const;
   absl::Status check(const HttpRequest& request) const;
   void answer(const absl::StatusOr<std::string>& result, ResponseWriter& writer);
+  HttpHeaders challenge_headers() const;
 
   ExpertService& service_;
   const Authorize authorize_;
+  const Challenge challenge_;
   mutable std::mutex mutex_;
   Totals totals_;
 };

@@ -183,10 +183,11 @@ TEST_F(ExpertRestTest, CountsWhatItDid) {
 
 TEST_F(ExpertRestTest, WithAKeyCallersMustProveTheWholeRequest) {
   std::vector<std::string> contexts;
-  ExpertRestApi locked(experts_, [&](std::string_view token, std::string_view context) {
+  const auto authorize = [&](std::string_view token, std::string_view context) {
     contexts.emplace_back(context);
     return token == "good" ? absl::OkStatus() : Unauthenticated("'{}' is no proof of the key", token);
-  });
+  };
+  ExpertRestApi locked(experts_, authorize, [] { return std::string("c1"); });
   auto server = HttpServer::Start({.error_body = ExpertRestApi::ErrorBodyOf}, locked.routes());
   ASSERT_TRUE(server.ok());
   const auto answer = [&](const std::string& authorization, const std::string& head,
@@ -222,6 +223,8 @@ TEST_F(ExpertRestTest, WithAKeyCallersMustProveTheWholeRequest) {
   EXPECT_THAT(answer("Authorization: Bearer good\r\n", "GET /status?x=1", ""), HasSubstr("200 OK"));
   EXPECT_EQ(contexts.back(), "GET /status\n");
   EXPECT_THAT(answer("", "GET /health", ""), HasSubstr("200 OK"));
+  for (const char* line : {"Authorization: Bearer good\r\n", ""})
+    EXPECT_THAT(answer(line, "GET /status", ""), HasSubstr("Shoal-Challenge: c1")) << line;
 }
 
 TEST_F(ExpertRestTest, ErrorsOfTheServerHaveTheSameShape) {

@@ -177,7 +177,7 @@ void Doctor::check_machine_of(const Patient& patient) {
   const int64_t ahead_s = machine->unix_s > got_s    ? machine->unix_s - got_s
                           : machine->unix_s < sent_s ? machine->unix_s - sent_s
                                                      : 0;
-  note(CheckClock(patient.name, ahead_s, key_.has_value()));
+  note(CheckClock(patient.name, ahead_s));
   for (Finding& finding : CheckMachine(patient.name, *machine)) note(std::move(finding));
   if (!model_names_.empty()) note(CheckModel(patient.name, *machine, model_hash_));
 }

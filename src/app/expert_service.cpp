@@ -103,9 +103,10 @@ ExpertRestServer::ExpertRestServer(Options options)
       service_(std::move(options.service)),
       api_(
           service_,
-          checker_ == nullptr ? Authorize() : [this](std::string_view token, std::string_view context) {
-            return checker_->check(token, context);
-          }) {}
+          checker_ == nullptr ? Authorize()
+                              : [this](std::string_view token,
+                                       std::string_view context) { return checker_->check(token, context); },
+          checker_ == nullptr ? Challenge() : [this] { return checker_->challenge(); }) {}
 
 absl::StatusOr<std::unique_ptr<ExpertRestServer>> ExpertRestServer::Start(Options options) {
   std::unique_ptr<ExpertRestServer> server(new ExpertRestServer(options));

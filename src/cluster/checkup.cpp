@@ -110,14 +110,13 @@ Finding CheckBuildOf(const std::string& node, const std::string& address, const 
           "install the same shoal on all nodes, and start it again"};
 }
 
-Finding CheckClock(const std::string& node, int64_t ahead_s, bool has_key) {
+Finding CheckClock(const std::string& node, int64_t ahead_s) {
   const std::string text = ahead_s == 0 ? "as this machine's"
                                         : fmt::format("{} s {} this machine's", std::abs(ahead_s),
                                                       ahead_s < 0 ? "behind" : "ahead of");
   if (std::abs(ahead_s) < kClockAdviceSeconds) return Ok(node, "clock", text);
-  const bool refused = has_key && std::abs(ahead_s) > TokenChecker::kLifetimeSeconds / 2;
-  return {node, "clock", refused ? CheckResult::kWrong : CheckResult::kAdvice,
-          fmt::format("{}; with a key, {} s are the most", text, TokenChecker::kLifetimeSeconds),
+  return {node, "clock", CheckResult::kAdvice,
+          text + ": times in logs differ as much, and certificates begin and end by it",
           "on both: sudo timedatectl set-ntp true"};
 }
 
@@ -128,14 +127,9 @@ Finding CheckAnswer(const std::string& node, const std::string& address, const a
   const auto at = ParseHostPort(address);
   const std::string port = at.ok() ? fmt::format("{}", at->port) : "PORT";
   if (absl::IsUnauthenticated(answer)) {
-    if (Has(said, "clock")) {
-      finding.check = "clock";
-      finding.remedy = "on both: sudo timedatectl set-ntp true";
-    } else {
-      finding.check = "key";
-      finding.remedy =
-          "give all nodes the same file: --key-file FILE (here, too: shoal doctor --key-file FILE)";
-    }
+    finding.check = "key";
+    finding.remedy =
+        "give all nodes the same file: --key-file FILE (here, too: shoal doctor --key-file FILE)";
   } else if (Has(said, "resolution") || Has(said, "resolve") || Has(said, "not known")) {
     finding.remedy = "the name is not known here: check it, or write the number of the address";
   } else if (Has(said, "refused")) {

@@ -39,10 +39,31 @@ class ControlChannel {
   /// Runs one call with its deadline, proof and cancellation.
   template <typename Request, typename Call>
   absl::Status call(std::string_view method, const Request& request, Deadline deadline, Call&& run) {
+    std::string challenge = last_challenge();
+    absl::Status status = call_once(method, request, deadline, challenge, run);
+    // The first call to a process, or the first in a while: its answer told what to prove.
+    if (absl::IsUnauthenticated(status) && key_.has_value() && last_challenge() != challenge) {
+      challenge = last_challenge();
+      status = call_once(method, request, deadline, challenge, run);
+    }
+    return status;
+  }
+
+  /// Ends calls in flight, and those to come, with Cancelled. Safe from any thread.
+  void cancel() {
+    const std::lock_guard lock(mutex_);
+    cancelled_ = true;
+    for (grpc::ClientContext* context : active_) context->TryCancel();
+  }
+
+ private:
+  template <typename Request, typename Call>
+  absl::Status call_once(std::string_view method, const Request& request, Deadline deadline,
+                         const std::string& challenge, Call& run) {
     grpc::ClientContext context;
     context.set_deadline(SystemTime(deadline));
     if (key_.has_value())
-      context.AddMetadata(kTokenKey, key_->issue_token(TokenContext(service_, method, request)));
+      context.AddMetadata(kTokenKey, key_->issue_token(challenge, TokenContext(service_, method, request)));
     std::shared_ptr<Stub> stub;
     {
       const std::lock_guard lock(mutex_);
@@ -57,20 +78,20 @@ class ControlChannel {
     {
       const std::lock_guard lock(mutex_);
       active_.erase(&context);
+      const auto& told = context.GetServerTrailingMetadata();
+      if (const auto found = told.find(kChallengeKey); found != told.end())
+        challenge_.assign(found->second.data(), found->second.size());
     }
     if (status.ok()) return absl::OkStatus();
     return MakeError(static_cast<absl::StatusCode>(status.error_code()), "{}: {}", who_,
                      status.error_message());
   }
 
-  /// Ends calls in flight, and those to come, with Cancelled. Safe from any thread.
-  void cancel() {
+  std::string last_challenge() {
     const std::lock_guard lock(mutex_);
-    cancelled_ = true;
-    for (grpc::ClientContext* context : active_) context->TryCancel();
+    return challenge_;
   }
 
- private:
   void connect() {
     grpc::ChannelArguments arguments;
     arguments.SetInt(GRPC_ARG_KEEPALIVE_TIME_MS, 2000);
@@ -96,17 +117,19 @@ class ControlChannel {
   std::shared_ptr<grpc::Channel> channel_;
   std::shared_ptr<Stub> stub_;
   std::set<grpc::ClientContext*> active_;
+  std::string challenge_;  // What the process there last wanted proofs to answer.
   bool cancelled_ = false;
 };
 
-/// Checks the proof that a call carries; without a key none is asked for.
+/// Checks the proof that a call carries, and tells the caller what the next one is to answer; without a key none is asked
+/// for.
 class ProofGate {
  public:
   ProofGate(std::string service, std::optional<KeyAuth> key) : service_(std::move(service)) {
     if (key.has_value()) checker_.emplace(std::move(*key));
   }
 
-  absl::Status check(const grpc::ServerContext& context, std::string_view method,
+  absl::Status check(grpc::ServerContext& context, std::string_view method,
                      const google::protobuf::MessageLite& request) {
     if (!checker_.has_value()) return absl::OkStatus();
     const auto& metadata = context.client_metadata();
@@ -114,7 +137,10 @@ class ProofGate {
     const std::string token =
         found == metadata.end() ? std::string() : std::string(found->second.data(), found->second.size());
     const absl::Status status = checker_->check(token, TokenContext(service_, method, request));
-    if (!status.ok()) LogWarning("refused {} from {}: {}", method, context.peer(), Message(status));
+    context.AddTrailingMetadata(kChallengeKey, checker_->challenge());
+    // An empty token asks for the challenge, as every caller with a key does at first.
+    if (!status.ok() && (found == metadata.end() || !token.empty()))
+      LogWarning("refused {} from {}: {}", method, context.peer(), Message(status));
     return status;
   }
 

@@ -37,7 +37,7 @@ class WeightsService::Impl final : public v1::Weights::Service {
     std::vector<TensorChunk> chunks;
   };
 
-  absl::StatusOr<Asked> read(const grpc::ServerContext& context, std::string_view method,
+  absl::StatusOr<Asked> read(grpc::ServerContext& context, std::string_view method,
                              const v1::ChunksRequest& request) {
     RETURN_IF_ERROR(gate_.check(context, method, request));
     Asked asked;
@@ -64,7 +64,7 @@ class WeightsService::Impl final : public v1::Weights::Service {
     return absl::OkStatus();
   }
 
-  absl::Status hashes(const grpc::ServerContext& context, const v1::ChunksRequest& request,
+  absl::Status hashes(grpc::ServerContext& context, const v1::ChunksRequest& request,
                       v1::HashesReply& reply) {
     ASSIGN_OR_RETURN(const Asked asked, read(context, "Hashes", request));
     std::vector<std::optional<ContentHash128>> hashes;

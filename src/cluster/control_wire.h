@@ -14,6 +14,8 @@ namespace shoal {
 
 /// Metadata key of the proof that the caller knows the cluster's key.
 inline constexpr char kTokenKey[] = "shoal-token";
+/// Metadata key of what the next proof is to answer, at the end of every answer.
+inline constexpr char kChallengeKey[] = "shoal-challenge";
 
 inline constexpr char kWorkerService[] = "shoal.v1.Worker";
 inline constexpr char kWeightsService[] = "shoal.v1.Weights";

@@ -5,10 +5,10 @@
 #include <openssl/hmac.h>
 #include <openssl/rand.h>
 
-#include <charconv>
 #include <filesystem>
-#include <map>
 #include <mutex>
+#include <set>
+#include <utility>
 
 #include "base/check.h"
 #include "base/clock.h"
@@ -19,7 +19,7 @@
 namespace shoal {
 namespace {
 
-constexpr std::string_view kTokenPurpose = "shoal token v1";
+constexpr std::string_view kTokenPurpose = "shoal token v2";
 
 std::string ToHex(std::string_view bytes) {
   std::string text;
@@ -82,28 +82,53 @@ bool KeyAuth::verify(const Claim& claim, std::string_view proof) const {
          CRYPTO_memcmp(proof.data(), expected.data(), expected.size()) == 0;
 }
 
-std::string KeyAuth::issue_token(std::string_view context) const {
-  const std::string stamp = fmt::format("{}.{}", UnixSeconds(), ToHex(RandomNonce()));
+std::string KeyAuth::issue_token(std::string_view challenge, std::string_view context) const {
+  if (challenge.empty()) return "";
+  const std::string stamp = fmt::format("{}.{}", challenge, ToHex(RandomNonce()));
   return fmt::format("{}.{}", stamp, ToHex(prove({kTokenPurpose, fmt::format("{} {}", stamp, context)})));
 }
 
 struct TokenChecker::State {
-  KeyAuth key;
+  /// A challenge, and the nonces of the tokens that answered it.
+  struct Round {
+    std::string challenge;
+    std::set<std::string> seen;
+  };
+
+  /// Begins a round where the last one is old. With the mutex held.
+  void turn() {
+    const int64_t now = now_ns();
+    const int64_t rounds = (now - since_ns) / kRoundNs;
+    if (rounds > 0) {
+      previous = rounds == 1 ? std::move(current) : Round();
+      current = Round{ToHex(RandomNonce()), {}};
+      since_ns = now;
+    }
+  }
+
+  static constexpr int64_t kRoundNs = kChallengeSeconds * 1'000'000'000;
+  const KeyAuth key;
+  const std::function<int64_t()> now_ns;
   std::mutex mutex;
-  std::multimap<int64_t, std::string>
-      seen;  // Unix seconds of issue -> stamp, until it would be too old anyway.
+  Round current{ToHex(RandomNonce()), {}};
+  Round previous;
+  int64_t since_ns = now_ns();
 };
 
-TokenChecker::TokenChecker(KeyAuth key) : state_(new State{.key = std::move(key)}) {}
+TokenChecker::TokenChecker(KeyAuth key, std::function<int64_t()> now_ns)
+    : state_(new State{.key = std::move(key), .now_ns = std::move(now_ns)}) {}
 TokenChecker::~TokenChecker() = default;
+
+std::string TokenChecker::challenge() {
+  const std::lock_guard lock(state_->mutex);
+  state_->turn();
+  return state_->current.challenge;
+}
 
 absl::Status TokenChecker::check(std::string_view token, std::string_view context) {
   if (token.empty()) return Unauthenticated("the caller sent no proof of the key: start it with --key-file");
   const auto parts = Split(token, '.');
-  int64_t issued = 0;
-  if (parts.size() != 3 || parts[1].size() != 2 * kNonceBytes ||
-      std::from_chars(parts[0].data(), parts[0].data() + parts[0].size(), issued).ptr !=
-          parts[0].data() + parts[0].size()) {
+  if (parts.size() != 3 || parts[0].size() != 2 * kNonceBytes || parts[1].size() != 2 * kNonceBytes) {
     return Unauthenticated("the proof of the key is malformed");
   }
   const std::string stamp = fmt::format("{}.{}", parts[0], parts[1]);
@@ -111,20 +136,14 @@ absl::Status TokenChecker::check(std::string_view token, std::string_view contex
   if (proof.size() != parts[2].size() || CRYPTO_memcmp(proof.data(), parts[2].data(), proof.size()) != 0) {
     return Unauthenticated("the caller's key is not this node's: give both the same --key-file");
   }
-  const int64_t now = UnixSeconds();
-  if (issued < now - kLifetimeSeconds || issued > now + kLifetimeSeconds) {
-    return Unauthenticated(
-        "the proof of the key was made {} s away from this node's clock, at most {} s are accepted",
-        now - issued, kLifetimeSeconds);
+  const std::lock_guard lock(state_->mutex);
+  state_->turn();
+  for (State::Round* round : {&state_->current, &state_->previous}) {
+    if (round->challenge != parts[0]) continue;
+    if (round->seen.insert(std::string(parts[1])).second) return absl::OkStatus();
+    return Unauthenticated("the proof of the key was used before");
   }
-  std::lock_guard lock(state_->mutex);
-  auto& seen = state_->seen;
-  seen.erase(seen.begin(), seen.lower_bound(now - kLifetimeSeconds));
-  for (auto [it, end] = seen.equal_range(issued); it != end; ++it) {
-    if (it->second == stamp) return Unauthenticated("the proof of the key was used before");
-  }
-  seen.emplace(issued, stamp);
-  return absl::OkStatus();
+  return Unauthenticated("the proof of the key was made for another process, or too long ago");
 }
 
 }  // namespace shoal

@@ -2,12 +2,14 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <string>
 #include <string_view>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "base/clock.h"
 
 namespace shoal {
 
@@ -39,26 +41,33 @@ class KeyAuth {
   /// In constant time.
   bool verify(const Claim& claim, std::string_view proof) const;
 
-  /// A token for one RPC, safe to put into metadata: "<unix seconds>.<nonce>.<proof>", nonce and proof in
-  /// hex. It proves `context` (the method and whatever of the request shall not be changed).
-  std::string issue_token(std::string_view context) const;
+  /// A token for one call, safe to put into metadata: "<challenge>.<nonce>.<proof>", nonce and proof in hex. It proves
+  /// `context` (the method and whatever of the request shall not be changed) to the one process whose TokenChecker made
+  /// the challenge. An empty challenge gives an empty token: the answer to it tells the challenge.
+  std::string issue_token(std::string_view challenge, std::string_view context) const;
 
  private:
   explicit KeyAuth(std::string key) : key_(std::make_shared<const std::string>(std::move(key))) {}
   std::shared_ptr<const std::string> key_;
 };
 
-/// Checks tokens of KeyAuth::issue_token and refuses those that are old, from the future, or seen before.
-/// Safe from any thread.
+/// Checks tokens of KeyAuth::issue_token. A token answers a challenge that this checker made and that is not old, so one
+/// that was overheard is good for no other process and for no later one at the same address; each is good once. No clock
+/// of the caller's is asked. Safe from any thread.
 class TokenChecker {
  public:
-  explicit TokenChecker(KeyAuth key);
+  /// now_ns: a clock that never goes back.
+  explicit TokenChecker(KeyAuth key, std::function<int64_t()> now_ns = NowNs);
   ~TokenChecker();
 
-  /// Unauthenticated, saying whether the token is missing, malformed, wrong, expired or replayed.
+  /// What the next tokens are to answer, in hex. Public: whoever calls is told.
+  std::string challenge();
+
+  /// Unauthenticated, saying whether the token is missing, malformed, wrong, of another challenge or replayed.
   absl::Status check(std::string_view token, std::string_view context);
 
-  static constexpr int64_t kLifetimeSeconds = 60;  ///< Clocks of a cluster may differ by as much.
+  /// For how long a challenge is handed out; its answers are taken for as long again.
+  static constexpr int64_t kChallengeSeconds = 60;
 
  private:
   struct State;

@@ -3,7 +3,6 @@ import hmac
 import json
 import os
 import secrets
-import time
 from concurrent.futures import ThreadPoolExecutor
 
 import httpx
@@ -193,11 +192,11 @@ def test_experts_that_the_model_lacks_are_refused(make_worker, demo_model):
     assert "16" in message
 
 
-def bearer(key, method, path, body=b""):
+def bearer(key, challenge, method, path, body=b""):
     """As docs/operations.md says."""
-    stamp = f"{int(time.time())}.{secrets.token_hex(32)}"
+    stamp = f"{challenge}.{secrets.token_hex(32)}"
     message = f"{stamp} {method} {path}\n".encode() + body
-    claim = b"14:shoal token v1" + f"{len(message)}:".encode() + message
+    claim = b"14:shoal token v2" + f"{len(message)}:".encode() + message
     return f"Bearer {stamp}.{hmac.new(key, claim, 'sha256').hexdigest()}"
 
 
@@ -213,15 +212,23 @@ def test_with_a_key_only_who_proves_it_is_served(make_worker, demo_model, tmp_pa
         return httpx.post(worker.url + "/initialize", content=content, timeout=20, trust_env=False,
                           headers={"Authorization": authorization} if authorization else {})
 
-    for wrong in (None, f"Bearer {key.decode()}", bearer(b"another key, just as long...", "POST", "/initialize", body),
-                  bearer(key, "POST", "/compute_experts", body), bearer(key, "POST", "/initialize", body + b" ")):
+    def challenge():
+        return httpx.get(worker.url + "/status", trust_env=False).headers["shoal-challenge"]
+
+    now = challenge()
+    for wrong in (None, f"Bearer {key.decode()}", bearer(b"another key, just as long...", now, "POST", "/initialize", body),
+                  bearer(key, now, "POST", "/compute_experts", body), bearer(key, now, "POST", "/initialize", body + b" "),
+                  bearer(key, secrets.token_hex(32), "POST", "/initialize", body)):
         refused = post(wrong)
         assert refused.status_code == 401 and refused.json()["status"] == "error", refused.text
-    proof = bearer(key, "POST", "/initialize", body)
+    other = make_worker(flags=("--key-file", key_file))
+    overheard = httpx.get(other.url + "/status", trust_env=False).headers["shoal-challenge"]
+    assert post(bearer(key, overheard, "POST", "/initialize", body)).status_code == 401, "made for another process"
+    proof = bearer(key, now, "POST", "/initialize", body)
     assert post(proof).status_code == 200
     assert post(proof).status_code == 401, "used before"
     status = httpx.get(worker.url + "/status", trust_env=False,
-                       headers={"Authorization": bearer(key, "GET", "/status")})
+                       headers={"Authorization": bearer(key, challenge(), "GET", "/status")})
     assert status.json()["expert_ids"] == [3]
     assert httpx.get(worker.url + "/status", trust_env=False).status_code == 401
     assert "sixteen" not in worker.process.log(), "a key must never be printed"
