@@ -40,7 +40,7 @@ struct WorkerFacts {
   int64_t memory_bytes = 0;
   WorkerState state = WorkerState::kIdle;
   int64_t weight_bytes = 0;
-  uint64_t session = 0;
+  uint64_t session = 0;  ///< Not told to others: who knows it may end the session.
   uint64_t steps = 0;
   uint64_t expert_calls = 0;
   int64_t resident_bytes = 0;

@@ -143,7 +143,6 @@ v1::DescribeReply ToProto(const WorkerFacts& facts) {
   reply.set_memory_bytes(facts.memory_bytes);
   reply.set_state(kWorkerStates[static_cast<size_t>(facts.state)]);
   reply.set_weight_bytes(facts.weight_bytes);
-  reply.set_session(facts.session);
   reply.set_steps(facts.steps);
   reply.set_expert_calls(facts.expert_calls);
   reply.set_resident_bytes(facts.resident_bytes);
@@ -180,7 +179,6 @@ WorkerFacts FromProto(const v1::DescribeReply& reply) {
   facts.memory_bytes = reply.memory_bytes();
   facts.state = WorkerStateOf(reply.state());
   facts.weight_bytes = reply.weight_bytes();
-  facts.session = reply.session();
   facts.steps = reply.steps();
   facts.expert_calls = reply.expert_calls();
   facts.resident_bytes = reply.resident_bytes();

@@ -138,6 +138,20 @@ absl::Status WorkerNode::busy() const {
                      options_.name);
 }
 
+// Whoever reaches the port without a key could else look around, from here, in networks that only this machine reaches.
+absl::Status WorkerNode::check_dial(const std::string& address) const {
+  if (options_.key.has_value() || options_.insecure) return absl::OkStatus();
+  ASSIGN_OR_RETURN(const HostPort at, ParseHostPort(address));
+  return named(CheckExposure({"worker, towards a node", at.host}));
+}
+
+absl::Status WorkerNode::check_dials(const Plan& plan) const {
+  for (const PlanNode& node : plan.nodes) {
+    if (!node.address.empty()) RETURN_IF_ERROR(check_dial(node.address));
+  }
+  return absl::OkStatus();
+}
+
 absl::StatusOr<OpenedModel> WorkerNode::find_model(const PrepareOrder& order) const {
   absl::Status not_found = NotFound("the coordinator named no model");
   for (const std::string& name : order.model_names) {
@@ -374,6 +388,7 @@ absl::StatusOr<int64_t> WorkerNode::prepare_beside(const PrepareOrder& order,
 }
 
 absl::StatusOr<int64_t> WorkerNode::prepare(const PrepareOrder& order, const PrepareProgress& progress) {
+  RETURN_IF_ERROR(check_dials(order.plan));  // Weights may come from any of them.
   if (order.beside) {
     const std::unique_lock preparing(preparing_, kTurnMax);
     std::unique_lock work(work_, kTurnMax);
@@ -480,6 +495,9 @@ const WorkerNode::Held* WorkerNode::held_for(const Plan& plan) const {
 }
 
 absl::StatusOr<OpenAnswer> WorkerNode::open(const OpenOrder& order) {
+  RETURN_IF_ERROR(check_dials(order.plan));
+  for (const OpenOrder::Source& source : order.sources) RETURN_IF_ERROR(check_dial(source.address));
+  for (const OpenOrder::Follow& follow : order.follows) RETURN_IF_ERROR(check_dial(follow.address));
   const std::unique_lock work(work_, kTurnMax);
   if (!work.owns_lock()) return busy();
   // What is refused leaves the sessions that run alone.
@@ -545,7 +563,13 @@ void WorkerNode::note_owner(const std::string& model_hash, const OpenOrder& orde
 }
 
 std::vector<PeerResult> WorkerNode::check_peers(const PeerCheck& check) {
-  return ProbePeers(check, options_.key);
+  std::vector<PeerResult> refused(check.peers.size());
+  bool any = false;
+  for (size_t i = 0; i < check.peers.size(); ++i) {
+    refused[i].status = check_dial(check.peers[i].address);
+    any = any || !refused[i].status.ok();
+  }
+  return any ? refused : ProbePeers(check, options_.key);
 }
 
 MachineReport WorkerNode::examine(const std::vector<std::string>& model_names) {
