@@ -28,8 +28,6 @@ namespace {
 using testing::AllOf;
 using testing::HasSubstr;
 
-constexpr Duration kCallTimeout = std::chrono::seconds(10);
-
 class ClusterTest : public testing::Test {
  protected:
   ClusterTest() {
@@ -523,60 +521,6 @@ TEST_F(ClusterTest, OnlyHoldersOfTheKeyAreServed) {
   auto right = cluster_options({worker->port()});
   right.key = *key;
   EXPECT_EQ(open_once(right), absl::OkStatus());
-}
-
-// A token is bound to a process by a challenge, which a client learns from the first answer.
-TEST_F(ClusterTest, ACallerWithTheKeyIsServedAgainAfterTheWorkerWasRestarted) {
-  const auto key = KeyAuth::from_key("a key of more than sixteen bytes");
-  ASSERT_TRUE(key.ok());
-  auto options = worker_options("first");
-  options.key = *key;
-  auto worker = StartWorker(options);
-  options.listen = fmt::format("127.0.0.1:{}", worker->port());
-  WorkerClient client(options.listen, *key);
-  const auto describe = [&client] { return client.describe(Deadline::after(kCallTimeout)); };
-  ASSERT_TRUE(describe().ok());
-  const uint64_t before = describe()->instance;
-  worker.reset();
-  worker = StartWorker(options);
-  const auto after = describe();
-  ASSERT_TRUE(after.ok()) << ToString(after.status());
-  EXPECT_NE(after->instance, before);
-}
-
-TEST_F(ClusterTest, AStrangerLearnsNoSessionAndSoCannotEndIt) {
-  const auto worker = StartWorker(worker_options("first"));
-  const RemoteCluster::Options options = cluster_options({worker->port()});
-  auto cluster = RemoteCluster::Start(options);
-  ASSERT_TRUE(cluster.ok());
-  PipelineEngine engine(kLocalLiveness);
-  ASSERT_EQ((*cluster)->open(plan_for(options), engine), absl::OkStatus());
-  WorkerClient stranger(fmt::format("127.0.0.1:{}", worker->port()), std::nullopt);
-  const auto told = stranger.describe(Deadline::after(kCallTimeout));
-  ASSERT_TRUE(told.ok()) << ToString(told.status());
-  EXPECT_EQ(told->state, WorkerState::kServing);
-  EXPECT_EQ(told->session, 0u);
-  EXPECT_NE(worker->describe().session, 0u);
-  EXPECT_TRUE(stranger.close(told->session, Deadline::after(kCallTimeout)).ok());
-  EXPECT_TRUE(worker->in_session());
-  EXPECT_TRUE(ProbeLogits(engine, {.ids = {1, 2, 3}}).ok());
-  (*cluster)->close(engine, Cancelled("done"));
-}
-
-TEST_F(ClusterTest, AWorkerWithoutAKeyIsMadeToDialNoOtherMachine) {
-  auto options = worker_options("open");
-  const PeerCheck check{.peers = {{"a", "10.1.2.3:22"}, {"b", "127.0.0.1:1"}}, .timeout = kCallTimeout};
-  const auto worker = StartWorker(options);
-  WorkerClient stranger(fmt::format("127.0.0.1:{}", worker->port()), std::nullopt);
-  const auto results = stranger.check_peers(check);
-  ASSERT_TRUE(results.ok()) << ToString(results.status());
-  EXPECT_THAT(ToString(results->front().status), AllOf(HasSubstr("10.1.2.3"), HasSubstr("--key-file")));
-
-  PrepareOrder order{.plan = plan_over(1), .node = NodeId{1}, .model_names = {"model"}};
-  order.plan.nodes[0].address = "10.1.2.3:22";
-  EXPECT_THAT(ToString(worker->prepare(order, nullptr).status()), HasSubstr("10.1.2.3"));
-  EXPECT_THAT(ToString(worker->open({.session = 1, .plan = order.plan, .node = NodeId{1}}).status()),
-              HasSubstr("10.1.2.3"));
 }
 
 TEST_F(ClusterTest, AWorkerWithoutTheKeyIsNotTrustedWithRows) {

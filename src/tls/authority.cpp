@@ -1,0 +1,141 @@
+#include "tls/authority.h"
+
+#include <arpa/inet.h>
+#include <openssl/bn.h>
+#include <openssl/pem.h>
+#include <openssl/rand.h>
+
+#include <algorithm>
+#include <array>
+
+#include "base/check.h"
+#include "base/status.h"
+#include "tls/openssl.h"
+
+namespace shoal {
+namespace {
+
+constexpr size_t kNameBytesMax = 63;
+constexpr size_t kHostBytesMax = 253;
+constexpr int64_t kSecondsPerDay = 86400;
+/// For nodes whose clocks are a little behind.
+constexpr int64_t kBeginsBefore = 3600;
+constexpr int kSerialBits = 127;
+
+bool IsHostText(std::string_view text, size_t bytes_max) {
+  const auto usable = [](char c) {
+    return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '-' ||
+           c == '_' || c == '.';
+  };
+  return !text.empty() && text.size() <= bytes_max && std::ranges::all_of(text, usable);
+}
+
+bool IsAddress(const std::string& text) {
+  std::array<unsigned char, 16> bytes;
+  return inet_pton(AF_INET, text.c_str(), bytes.data()) == 1 ||
+         inet_pton(AF_INET6, text.c_str(), bytes.data()) == 1;
+}
+
+absl::Status CheckDays(int days) {
+  if (days >= 1 && days <= kDaysMax) return absl::OkStatus();
+  return InvalidArgument("certificate: expected 1 to {} days, got {}", kDaysMax, days);
+}
+
+std::string PemOf(const BioPtr& bio) {
+  char* data = nullptr;
+  const long size = BIO_get_mem_data(bio.get(), &data);
+  return std::string(data, static_cast<size_t>(size));
+}
+
+CertifiedKey ToPem(X509* certificate, EVP_PKEY* key) {
+  const BioPtr certificate_bio(BIO_new(BIO_s_mem()));
+  const BioPtr key_bio(BIO_new(BIO_s_secmem()));
+  SHOAL_CHECK(certificate_bio != nullptr && key_bio != nullptr);
+  SHOAL_CHECK_EQ(PEM_write_bio_X509(certificate_bio.get(), certificate), 1);
+  SHOAL_CHECK_EQ(PEM_write_bio_PrivateKey(key_bio.get(), key, nullptr, nullptr, 0, nullptr, nullptr), 1);
+  return {PemOf(certificate_bio), PemOf(key_bio)};
+}
+
+void SetSerial(X509* certificate) {
+  const std::unique_ptr<BIGNUM, OpenSslFree<BN_free>> serial(BN_new());
+  SHOAL_CHECK(serial != nullptr &&
+              BN_rand(serial.get(), kSerialBits, BN_RAND_TOP_ANY, BN_RAND_BOTTOM_ANY) == 1 &&
+              BN_to_ASN1_INTEGER(serial.get(), X509_get_serialNumber(certificate)) != nullptr);
+}
+
+/// A certificate that lacks issuer, extensions and signature.
+CertificatePtr Begin(EVP_PKEY* key, const std::string& name, int days, int64_t now_s) {
+  CertificatePtr certificate(X509_new());
+  SHOAL_CHECK(certificate != nullptr);
+  SHOAL_CHECK_EQ(X509_set_version(certificate.get(), X509_VERSION_3), 1);
+  SetSerial(certificate.get());
+  SHOAL_CHECK(ASN1_TIME_set(X509_getm_notBefore(certificate.get()), now_s - kBeginsBefore) != nullptr);
+  SHOAL_CHECK(ASN1_TIME_set(X509_getm_notAfter(certificate.get()), now_s + days * kSecondsPerDay) != nullptr);
+  SHOAL_CHECK_EQ(X509_set_pubkey(certificate.get(), key), 1);
+  SHOAL_CHECK_EQ(X509_NAME_add_entry_by_txt(X509_get_subject_name(certificate.get()), "CN", MBSTRING_UTF8,
+                                            reinterpret_cast<const unsigned char*>(name.c_str()), -1, -1, 0),
+                 1);
+  return certificate;
+}
+
+/// value: in the notation of OpenSSL's configuration; nothing of it may come from outside unchecked.
+void AddExtension(X509* certificate, X509* issuer, int kind, const std::string& value) {
+  X509V3_CTX context;
+  X509V3_set_ctx(&context, issuer, certificate, nullptr, nullptr, 0);
+  const std::unique_ptr<X509_EXTENSION, OpenSslFree<X509_EXTENSION_free>> extension(
+      X509V3_EXT_conf_nid(nullptr, &context, kind, value.c_str()));
+  SHOAL_CHECK(extension != nullptr);
+  SHOAL_CHECK_EQ(X509_add_ext(certificate, extension.get(), -1), 1);
+}
+
+}  // namespace
+
+bool IsCertifiableName(std::string_view name) { return IsHostText(name, kNameBytesMax); }
+
+absl::StatusOr<CertifiedKey> MakeAuthority(int days, int64_t now_s) {
+  RETURN_IF_ERROR(CheckDays(days));
+  const KeyPtr key(EVP_PKEY_Q_keygen(nullptr, nullptr, "EC", "P-256"));
+  SHOAL_CHECK(key != nullptr);
+  const CertificatePtr certificate = Begin(key.get(), "shoal cluster authority", days, now_s);
+  SHOAL_CHECK_EQ(X509_set_issuer_name(certificate.get(), X509_get_subject_name(certificate.get())), 1);
+  AddExtension(certificate.get(), certificate.get(), NID_basic_constraints, "critical,CA:TRUE,pathlen:0");
+  AddExtension(certificate.get(), certificate.get(), NID_key_usage, "critical,keyCertSign,cRLSign");
+  AddExtension(certificate.get(), certificate.get(), NID_subject_key_identifier, "hash");
+  SHOAL_CHECK(X509_sign(certificate.get(), key.get(), EVP_sha256()) > 0);
+  return ToPem(certificate.get(), key.get());
+}
+
+absl::StatusOr<CertifiedKey> MakeNodeCertificate(const CertifiedKey& authority,
+                                                 const NodeCertificateOrder& order) {
+  RETURN_IF_ERROR(CheckDays(order.days));
+  if (!IsCertifiableName(order.name)) {
+    return InvalidArgument(
+        "certificate: expected a name of letters, digits, '-', '_' and '.', at most {} of them, got '{}'",
+        kNameBytesMax, order.name);
+  }
+  std::string names = fmt::format("DNS:{},DNS:{}", order.name, kAnyNodeName);
+  for (const std::string& address : order.addresses) {
+    if (!IsAddress(address) && !IsHostText(address, kHostBytesMax))
+      return InvalidArgument("certificate: '{}' is neither a host's name nor an IP address", address);
+    names += fmt::format(",{}:{}", IsAddress(address) ? "IP" : "DNS", address);
+  }
+  ASSIGN_OR_RETURN(const CertificatePtr issuer, ParseCertificate(authority.certificate, "the authority"));
+  ASSIGN_OR_RETURN(const KeyPtr issuer_key, ParsePrivateKey(authority.key, "the authority's key"));
+  if (X509_check_private_key(issuer.get(), issuer_key.get()) != 1) {
+    (void)OpenSslErrors();
+    return InvalidArgument("the authority's key is not that of its certificate");
+  }
+  const KeyPtr key(EVP_PKEY_Q_keygen(nullptr, nullptr, "EC", "P-256"));
+  SHOAL_CHECK(key != nullptr);
+  const CertificatePtr certificate = Begin(key.get(), order.name, order.days, order.now_s);
+  SHOAL_CHECK_EQ(X509_set_issuer_name(certificate.get(), X509_get_subject_name(issuer.get())), 1);
+  AddExtension(certificate.get(), issuer.get(), NID_basic_constraints, "critical,CA:FALSE");
+  AddExtension(certificate.get(), issuer.get(), NID_key_usage, "critical,digitalSignature");
+  AddExtension(certificate.get(), issuer.get(), NID_ext_key_usage, "serverAuth,clientAuth");
+  AddExtension(certificate.get(), issuer.get(), NID_subject_alt_name, names);
+  AddExtension(certificate.get(), issuer.get(), NID_authority_key_identifier, "keyid");
+  SHOAL_CHECK(X509_sign(certificate.get(), issuer_key.get(), EVP_sha256()) > 0);
+  return ToPem(certificate.get(), key.get());
+}
+
+}  // namespace shoal

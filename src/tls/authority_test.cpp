@@ -1,0 +1,111 @@
+#include "tls/authority.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <filesystem>
+#include <fstream>
+
+#include "tls/testing/identities.h"
+
+namespace shoal {
+namespace {
+
+using testing::AllOf;
+using testing::ElementsAre;
+using testing::HasSubstr;
+
+constexpr int64_t kDay = 86400;
+
+TEST(Authority, ANodesCertificateNamesItAndItsAddresses) {
+  TestAuthority authority;
+  const auto made = MakeNodeCertificate(authority.key(),
+                                        {.name = "mini2", .addresses = {"10.0.0.2", "::1", "mini2.local"}});
+  ASSERT_TRUE(made.ok());
+  const auto facts = ReadCertificate(made->certificate, "cert.pem");
+  ASSERT_TRUE(facts.ok());
+  EXPECT_EQ(facts->subject, "mini2");
+  EXPECT_THAT(facts->names, ElementsAre("mini2", kAnyNodeName, "mini2.local", "10.0.0.2", "0:0:0:0:0:0:0:1"));
+  EXPECT_TRUE(facts->has_name("MINI2"));
+  EXPECT_FALSE(facts->has_name("mini"));
+  EXPECT_NEAR(static_cast<double>(facts->ends_s - UnixSeconds()), kNodeDays * kDay, 5.0);
+}
+
+TEST(Authority, WhatNoCertificateCanNameIsRefused) {
+  TestAuthority authority;
+  for (const char* name : {"", "a b", "a,DNS:b", "a:5", "ä", "x\n",
+                           "0123456789012345678901234567890123456789012345678901234567890123"}) {
+    EXPECT_TRUE(absl::IsInvalidArgument(MakeNodeCertificate(authority.key(), {.name = name}).status()))
+        << name;
+    EXPECT_EQ(TlsNameOf(name), kAnyNodeName) << name;
+  }
+  EXPECT_FALSE(MakeNodeCertificate(authority.key(), {.name = "a", .addresses = {"b,IP:1.2.3.4"}}).ok());
+  EXPECT_FALSE(MakeNodeCertificate(authority.key(), {.name = "a", .days = 0}).ok());
+  EXPECT_FALSE(MakeNodeCertificate({authority.key().certificate, "no key"}, {.name = "a"}).ok());
+  const auto other = MakeAuthority();
+  EXPECT_THAT(Message(MakeNodeCertificate({authority.key().certificate, other->key}, {.name = "a"}).status()),
+              HasSubstr("not that of its certificate"));
+}
+
+TEST(Identity, FilesOfOneNodeAreTakenAndWhatIsWrongIsNamed) {
+  TestAuthority authority;
+  TestAuthority other;
+  const TlsFiles files = authority.files_of({.name = "a"});
+  const auto load = [](const TlsFiles& of) { return Message(TlsIdentity::Load(of).status()); };
+  ASSERT_TRUE(TlsIdentity::Load(files).ok());
+  EXPECT_EQ((*TlsIdentity::Load(files))->name(), "a");
+
+  const TlsFiles again = authority.files_of({.name = "a"});
+  EXPECT_THAT(load({files.authority, files.certificate, again.key}),
+              AllOf(HasSubstr(again.key), HasSubstr("is not the key of")));
+  const TlsFiles strange = other.files_of({.name = "a"});
+  EXPECT_THAT(load({files.authority, strange.certificate, strange.key}), HasSubstr("is not signed by"));
+  EXPECT_THAT(load({files.authority, "/no/such/file", files.key}),
+              AllOf(HasSubstr("/no/such/file"), HasSubstr("shoal cert init")));
+  EXPECT_THAT(load({files.authority, files.key, files.key}), HasSubstr("expected a certificate"));
+  EXPECT_THAT(load({files.authority, files.certificate, files.certificate}),
+              HasSubstr("expected a private key"));
+  std::filesystem::permissions(files.key, std::filesystem::perms::group_read,
+                               std::filesystem::perm_options::add);
+  EXPECT_THAT(load(files), HasSubstr("chmod 600"));
+}
+
+TEST(Identity, AnEndedCertificateSaysWhenAndWhatToType) {
+  TestAuthority authority;
+  const TlsFiles files = authority.files_of({.name = "a", .days = 10});
+  const int64_t now_s = UnixSeconds();
+  EXPECT_TRUE(TlsIdentity::Load(files, now_s + 9 * kDay).ok());
+  const absl::Status ended = TlsIdentity::Load(files, now_s + 11 * kDay).status();
+  EXPECT_TRUE(absl::IsFailedPrecondition(ended));
+  EXPECT_THAT(Message(ended),
+              AllOf(HasSubstr("ended on " + DayOf(now_s + 10 * kDay)), HasSubstr("shoal cert node a")));
+  EXPECT_THAT(Message(TlsIdentity::Load(files, now_s - 2 * kDay).status()), HasSubstr("clock"));
+}
+
+TEST(Identity, ThirtyDaysBeforeTheEndAreWorthAWarning) {
+  const CertificateFacts facts{.subject = "a", .ends_s = 100 * kDay};
+  EXPECT_EQ(ExpiryWarning(facts, 69 * kDay), "");
+  EXPECT_THAT(ExpiryWarning(facts, 70 * kDay),
+              AllOf(HasSubstr("'a' ends in 30 days"), HasSubstr("1970-04-11")));
+  EXPECT_THAT(ExpiryWarning(facts, 100 * kDay), HasSubstr("ended on 1970-04-11"));
+}
+
+TEST(Identity, ANodeThatPlansCallOtherwiseIsRefused) {
+  TestAuthority authority;
+  const auto node = authority.node("a");
+  EXPECT_TRUE(node->check_name("a").ok());
+  EXPECT_TRUE(node->check_name("10.0.0.2:50051").ok());  // No name, only an address.
+  EXPECT_THAT(Message(node->check_name("b")), AllOf(HasSubstr("'b'"), HasSubstr("--name a")));
+}
+
+TEST(PrivateFile, IsItsOwnersAloneAndNeverWrittenOver) {
+  TestAuthority authority;
+  const TlsFiles files = authority.files_of({.name = "a"});
+  using std::filesystem::perms;
+  EXPECT_EQ(std::filesystem::status(files.key).permissions(), perms::owner_read | perms::owner_write);
+  EXPECT_TRUE(absl::IsAlreadyExists(WritePrivateFile(files.key, "x")));
+  EXPECT_TRUE(ReadPrivateFile(files.key).ok());
+}
+
+}  // namespace
+}  // namespace shoal

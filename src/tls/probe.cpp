@@ -1,0 +1,151 @@
+#include "tls/probe.h"
+
+#include <openssl/err.h>
+#include <openssl/pem.h>
+
+#include <algorithm>
+#include <array>
+#include <ctime>
+#include <utility>
+
+#include "base/status.h"
+#include "tls/authority.h"
+#include "tls/certificate_facts.h"
+#include "tls/openssl.h"
+
+namespace shoal {
+namespace {
+
+constexpr int kNapMs = 10;
+/// After the handshake, for the peer to refuse our certificate: TLS 1.3 tells it only then.
+constexpr int kVerdictSeconds = 1;
+
+std::string Named(const TlsPeer& peer) {
+  return peer.name.empty() || peer.name == peer.address
+             ? fmt::format("the node at {}", peer.address)
+             : fmt::format("node '{}' at {}", peer.name, peer.address);
+}
+
+/// Repeats `step` until it succeeds, fails for good or time is over.
+template <typename Step>
+bool Drive(SSL* ssl, std::time_t until, const Step& step) {
+  while (true) {
+    const int done = step();
+    if (done > 0) return true;
+    const int why = SSL_get_error(ssl, done);
+    if (why != SSL_ERROR_WANT_READ && why != SSL_ERROR_WANT_WRITE) return false;
+    if (BIO_wait(why == SSL_ERROR_WANT_READ ? SSL_get_rbio(ssl) : SSL_get_wbio(ssl), until, kNapMs) <= 0)
+      return false;
+  }
+}
+
+/// What a peer that ended the handshake, or the connection after it, had against us; OK where OpenSSL knows of nothing.
+absl::Status Refusal(const TlsPeer& peer, const TlsIdentity& own) {
+  const unsigned long code = ERR_peek_error();
+  if (code == 0 || ERR_GET_LIB(code) != ERR_LIB_SSL) return absl::OkStatus();
+  const std::string errors = OpenSslErrors();
+  switch (ERR_GET_REASON(code)) {
+    case SSL_R_WRONG_VERSION_NUMBER:
+    case SSL_R_HTTP_REQUEST:
+    case SSL_R_UNEXPECTED_MESSAGE:
+    case SSL_R_PACKET_LENGTH_TOO_LONG:
+      return FailedPrecondition("{} does not speak TLS: start it with --tls-dir DIR, as this one",
+                                Named(peer));
+    case SSL_R_SSLV3_ALERT_CERTIFICATE_EXPIRED:
+      return FailedPrecondition(
+          "{} says that the certificate of '{}' has ended (here it ends on {}): make another with shoal cert "
+          "node {} --dir "
+          "DIR, or set the clocks",
+          Named(peer), own.name(), DayOf(own.facts().ends_s), own.name());
+    case SSL_R_TLSV1_ALERT_UNKNOWN_CA:
+    case SSL_R_SSLV3_ALERT_BAD_CERTIFICATE:
+    case SSL_R_TLSV1_ALERT_DECRYPT_ERROR:
+      return FailedPrecondition(
+          "{} has another authority than '{}': give all nodes files of one `shoal cert init`", Named(peer),
+          own.files().authority);
+    default:
+      return FailedPrecondition("{} ends the TLS handshake: {}", Named(peer), errors);
+  }
+}
+
+/// What we have against the peer's certificate.
+absl::Status Verdict(const TlsPeer& peer, const TlsIdentity& own, const CertificateFacts& facts,
+                     long verdict) {
+  if (verdict == X509_V_ERR_CERT_HAS_EXPIRED) {
+    return FailedPrecondition(
+        "the certificate of {} ended on {}: make another with shoal cert node {} --dir DIR, copy it there, "
+        "and start that "
+        "node again",
+        Named(peer), DayOf(facts.ends_s), facts.subject);
+  }
+  if (verdict == X509_V_ERR_CERT_NOT_YET_VALID) {
+    return FailedPrecondition(
+        "the certificate of {} begins on {}: are both clocks right? (date; timedatectl)", Named(peer),
+        DayOf(facts.begins_s));
+  }
+  if (verdict != X509_V_OK) {
+    return FailedPrecondition(
+        "the certificate of {} is not of the authority in '{}' ({}): give all nodes files of one `shoal cert "
+        "init`",
+        Named(peer), own.files().authority, X509_verify_cert_error_string(verdict));
+  }
+  const std::string wanted = TlsNameOf(peer.name);
+  if (facts.has_name(wanted)) return absl::OkStatus();
+  return FailedPrecondition(
+      "the certificate of {} is for '{}': is that the right address? Else make one with shoal cert node {} "
+      "--dir DIR and "
+      "copy it there",
+      Named(peer), facts.subject, wanted);
+}
+
+absl::StatusOr<ContextPtr> ContextOf(const TlsIdentity& own) {
+  ContextPtr context(SSL_CTX_new(TLS_client_method()));
+  ASSIGN_OR_RETURN(const CertificatePtr authority, ParseCertificate(own.authority(), own.files().authority));
+  ASSIGN_OR_RETURN(const CertificatePtr certificate,
+                   ParseCertificate(own.certificate(), own.files().certificate));
+  ASSIGN_OR_RETURN(const KeyPtr key, ParsePrivateKey(own.key(), own.files().key));
+  if (context == nullptr ||
+      X509_STORE_add_cert(SSL_CTX_get_cert_store(context.get()), authority.get()) != 1 ||
+      SSL_CTX_use_certificate(context.get(), certificate.get()) != 1 ||
+      SSL_CTX_use_PrivateKey(context.get(), key.get()) != 1) {
+    return Internal("TLS: {}", OpenSslErrors());
+  }
+  SSL_CTX_set_verify(context.get(), SSL_VERIFY_NONE, nullptr);  // It goes on, and the verdict is read.
+  return context;
+}
+
+}  // namespace
+
+absl::StatusOr<CertificateFacts> ProbeTls(const TlsPeer& peer, const TlsIdentity& own, Deadline deadline) {
+  constexpr std::array<unsigned char, 3> kHttp2 = {2, 'h', '2'};
+  ERR_clear_error();
+  ASSIGN_OR_RETURN(const ContextPtr context, ContextOf(own));
+  const SslPtr ssl(SSL_new(context.get()));
+  BIO* socket = BIO_new_connect(peer.address.c_str());
+  if (ssl == nullptr || socket == nullptr) return Unavailable("{}: {}", Named(peer), OpenSslErrors());
+  SSL_set_bio(ssl.get(), socket, socket);
+  SSL_set_connect_state(ssl.get());
+  SSL_set_alpn_protos(ssl.get(), kHttp2.data(), kHttp2.size());
+  const auto seconds = std::max<int64_t>(1, deadline.remaining_ms() / 1000);
+  const std::time_t until = static_cast<std::time_t>(UnixSeconds()) + static_cast<std::time_t>(seconds);
+  BIO_set_nbio(socket, 1);
+  if (BIO_do_connect_retry(socket, static_cast<int>(seconds), kNapMs) != 1)
+    return Unavailable("{} cannot be reached: {}", Named(peer), OpenSslErrors());
+  if (!Drive(ssl.get(), until, [&] { return SSL_do_handshake(ssl.get()); })) {
+    RETURN_IF_ERROR(Refusal(peer, own));
+    return Unavailable("{} ends no TLS handshake in time", Named(peer));
+  }
+  const CertificatePtr shown(SSL_get1_peer_certificate(ssl.get()));
+  if (shown == nullptr) return FailedPrecondition("{} shows no certificate", Named(peer));
+  const CertificateFacts facts = FactsOf(shown.get());
+  RETURN_IF_ERROR(Verdict(peer, own, facts, SSL_get_verify_result(ssl.get())));
+  ERR_clear_error();
+  char byte = 0;
+  if (!Drive(ssl.get(), static_cast<std::time_t>(UnixSeconds()) + kVerdictSeconds,
+             [&] { return SSL_read(ssl.get(), &byte, 1); }))
+    RETURN_IF_ERROR(Refusal(peer, own));
+  ERR_clear_error();
+  return facts;
+}
+
+}  // namespace shoal
