@@ -15,11 +15,14 @@
 #include "base/status.h"
 #include "base/text.h"
 #include "sched/request.h"
+#include "tls/digest.h"
 
 namespace shoal {
 namespace {
 
 constexpr double kNsPerMinute = 60e9;
+constexpr std::string_view kDigestPrefix = "sha256:";
+constexpr size_t kDigestDigits = 64;
 
 /// The words of a line.
 std::vector<std::string> Words(std::string_view line) {
@@ -57,15 +60,16 @@ bool ReadProperty(std::string_view word, ApiKey& key) {
   return true;
 }
 
-/// Takes as long whatever the first differing byte is.
-bool SameSecret(std::string_view a, std::string_view b) {
-  if (a.size() != b.size()) return false;
-  unsigned char difference = 0;
-  for (size_t i = 0; i < a.size(); ++i) {
-    difference = static_cast<unsigned char>(
-        difference | (static_cast<unsigned char>(a[i]) ^ static_cast<unsigned char>(b[i])));
+/// Sets what the first word of a line says; false where it should be a digest and is none.
+bool ReadSecret(std::string_view word, ApiKey& key) {
+  key.hashed = word.starts_with(kDigestPrefix);
+  if (!key.hashed) {
+    key.digest = Sha256Hex(word);
+    return true;
   }
-  return difference == 0;
+  key.digest = LowerCase(word.substr(kDigestPrefix.size()));
+  return key.digest.size() == kDigestDigits &&
+         key.digest.find_first_not_of("0123456789abcdef") == std::string::npos;
 }
 
 /// The key that a request shows; empty where it shows none.
@@ -103,16 +107,21 @@ HttpResponse TooMany(std::string message, double wait_s) {
 absl::StatusOr<std::vector<ApiKey>> ParseApiKeys(std::string_view text, const std::string& source,
                                                  std::string_view unnamed) {
   std::vector<ApiKey> keys;
-  std::set<std::string> secrets;
+  std::set<std::string> digests;
   const std::vector<std::string> lines = Split(text, '\n');
   for (size_t i = 0; i < lines.size(); ++i) {
     const std::vector<std::string> words = Words(lines[i]);
     if (words.empty() || words.front().starts_with('#')) continue;
-    ApiKey key{.secret = words.front(), .name = fmt::format("{}-{}", unnamed, keys.size() + 1)};
-    if (!IsPrintable(key.secret)) {
+    ApiKey key{.digest = "", .name = fmt::format("{}-{}", unnamed, keys.size() + 1)};
+    if (!IsPrintable(words.front())) {
       return InvalidArgument("{}, line {}: expected a key of printable ASCII characters", source, i + 1);
     }
-    if (!secrets.insert(key.secret).second) {
+    if (!ReadSecret(words.front(), key)) {
+      return InvalidArgument(
+          "{}, line {}: expected {} digits of hex behind sha256:; make a line with: shoal token api-key",
+          source, i + 1, kDigestDigits);
+    }
+    if (!digests.insert(key.digest).second) {
       return InvalidArgument("{}, line {}: the same key stands above already", source, i + 1);
     }
     for (size_t word = 1; word < words.size(); ++word) {
@@ -132,7 +141,7 @@ absl::StatusOr<std::vector<ApiKey>> ParseApiKeys(std::string_view text, const st
     keys.push_back(std::move(key));
   }
   if (keys.empty()) {
-    return InvalidArgument("{}: expected at least one key, got none; write one a line (openssl rand -hex 32)",
+    return InvalidArgument("{}: expected at least one key, got none; make one with: shoal token api-key",
                            source);
   }
   return keys;
@@ -174,8 +183,9 @@ ApiKeys::~ApiKeys() = default;
 HttpAdmission ApiKeys::admit(const HttpRequest& request) {
   const std::string_view shown = ShownKey(request);
   std::shared_ptr<Caller> caller;
+  const std::string digest = Sha256Hex(shown);
   for (const auto& one : callers_) {  // All of them: how long it takes must not tell which it was.
-    if (SameSecret(one->key.secret, shown)) caller = one;
+    if (SameInConstantTime(one->key.digest, digest)) caller = one;
   }
   if (caller == nullptr) return {.refusal = Unknown(!shown.empty())};
   const ApiKey& key = caller->key;

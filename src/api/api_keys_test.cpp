@@ -5,6 +5,7 @@
 
 #include "base/check.h"
 #include "base/status.h"
+#include "tls/digest.h"
 
 namespace shoal {
 namespace {
@@ -29,7 +30,8 @@ TEST(ApiKeys, ReadsAFileOfKeys) {
   const auto keys = ParseApiKeys("# ours\n\n  abc name=ann concurrent=2 per-minute=60\r\ndef\n", "keys");
   ASSERT_TRUE(keys.ok()) << ToString(keys.status());
   ASSERT_EQ(keys->size(), 2U);
-  EXPECT_EQ((*keys)[0].secret, "abc");
+  EXPECT_EQ((*keys)[0].digest, Sha256Hex("abc"));
+  EXPECT_FALSE((*keys)[0].hashed);
   EXPECT_EQ((*keys)[0].name, "ann");
   EXPECT_EQ((*keys)[0].concurrent_max, 2);
   EXPECT_EQ((*keys)[0].per_minute_max, 60);
@@ -38,11 +40,26 @@ TEST(ApiKeys, ReadsAFileOfKeys) {
   EXPECT_EQ(ParseApiKeys("abc", "--api-key", "api-key")->front().name, "api-key-1");
 }
 
+TEST(ApiKeys, AFileThatHoldsDigestsOnlyKnowsTheKeysAllTheSame) {
+  // printf abc | sha256sum
+  const auto keys = ParseApiKeys(
+      "sha256:BA7816BF8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad name=ann\n", "keys");
+  ASSERT_TRUE(keys.ok()) << ToString(keys.status());
+  EXPECT_TRUE(keys->front().hashed);
+  ApiKeys known(*keys);
+  EXPECT_EQ(StatusOf(known.admit(With("authorization", "Bearer abc"))), 200);
+  EXPECT_EQ(StatusOf(known.admit(With("authorization", "Bearer abd"))), 401);
+  // Who reads the file has no key by that.
+  EXPECT_EQ(StatusOf(known.admit(With("x-api-key", keys->front().digest))), 401);
+  EXPECT_EQ(StatusOf(known.admit(With("x-api-key", "sha256:" + keys->front().digest))), 401);
+  EXPECT_FALSE(ParseApiKeys("abc\nsha256:" + keys->front().digest + "\n", "keys").ok());
+}
+
 TEST(ApiKeys, AKeyHasThePriorityOfItsLine) {
   const auto parsed = ParseApiKeys("a name=ann priority=-5\nb name=bob\nc name=ann priority=-5\n", "keys");
   ASSERT_TRUE(parsed.ok()) << ToString(parsed.status());
   std::vector<ApiKey> all = *parsed;
-  all.push_back({.secret = "d", .name = "ann", .priority = 7});  // Of another source.
+  all.push_back({.digest = Sha256Hex("d"), .name = "ann", .priority = 7});  // Of another source.
   EXPECT_EQ(ApiKeys(*parsed).priority_of("ann"), -5);
   EXPECT_EQ(ApiKeys(all).priority_of("ann"), 7);
   EXPECT_EQ(ApiKeys(all).priority_of("bob"), 0);
@@ -53,7 +70,8 @@ TEST(ApiKeys, SaysWhichLineIsWrongAndNeverTheKey) {
   for (const char* wrong :
        {"good\nsecret nonsense", "good\nsecret concurrent=0", "good\nsecret per-minute=x",
         "good\nsecret name=", "good\nsecret per-minute=1e3", "secret\nsecret", "good\nsecret priority=101",
-        "good\nsecret priority=low", "good\nsecret priority=", "good name=a priority=2\nsecret name=a"}) {
+        "good\nsha256:secret", "good\nsha256:0123", "good\nsecret priority=low",
+        "good\nsecret priority=", "good name=a priority=2\nsecret name=a"}) {
     const auto keys = ParseApiKeys(wrong, "keys.txt");
     EXPECT_EQ(keys.status().code(), absl::StatusCode::kInvalidArgument) << wrong;
     EXPECT_THAT(Message(keys.status()), AllOf(HasSubstr("keys.txt, line 2"), Not(HasSubstr("secret"))))

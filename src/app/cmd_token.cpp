@@ -6,11 +6,13 @@
 #include <cstdio>
 #include <cstring>
 
+#include "api/api_keys.h"
 #include "app/command.h"
 #include "base/file.h"
 #include "base/status.h"
 #include "base/text.h"
 #include "cluster/addresses.h"
+#include "tls/digest.h"
 #include "wire/join_token.h"
 #include "wire/key_auth.h"
 
@@ -18,6 +20,7 @@ namespace shoal {
 namespace {
 
 constexpr size_t kAddressesMax = 8;
+constexpr size_t kApiKeyBytes = 24;
 
 struct TokenFlags {
   std::string key_file;
@@ -35,6 +38,31 @@ absl::Status MakeKeyFile(const std::string& path) {
   const bool written = ::write(fd, text.data(), text.size()) == std::ssize(text);
   if (::close(fd) == 0 && written) return absl::OkStatus();
   return ResourceExhausted("--key-file '{}': cannot be written: {}", path, std::strerror(errno));
+}
+
+struct ApiKeyFlags {
+  std::string name;
+  std::string file;
+};
+
+/// Prints a key for a client, and what the server's file is to have of it: the key itself is kept nowhere.
+absl::Status CreateApiKey(const ApiKeyFlags& flags) {
+  const std::string key = "sk-shoal-" + RandomHex(kApiKeyBytes);
+  std::string line = "sha256:" + Sha256Hex(key);
+  if (!flags.name.empty()) line += " name=" + flags.name;
+  RETURN_IF_ERROR(Annotate(ParseApiKeys(line, "the line").status(), "--name"));
+  if (flags.file.empty()) {
+    std::fprintf(stderr, "for the server's --api-key-file:\n%s\nfor the client:\n", line.c_str());
+  } else {
+    line += '\n';
+    const int fd = ::open(flags.file.c_str(), O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, S_IRUSR | S_IWUSR);
+    if (fd < 0) return InvalidArgument("--file '{}': cannot be opened: {}", flags.file, std::strerror(errno));
+    const bool written = ::write(fd, line.data(), line.size()) == std::ssize(line);
+    if (::close(fd) != 0 || !written)
+      return ResourceExhausted("--file '{}': cannot be written: {}", flags.file, std::strerror(errno));
+  }
+  std::printf("%s\n", key.c_str());
+  return absl::OkStatus();
 }
 
 absl::Status CreateToken(const TokenFlags& flags) {
@@ -77,8 +105,8 @@ absl::Status CreateToken(const TokenFlags& flags) {
 
 Command AddTokenCommand(Flags root) {
   auto flags = std::make_shared<TokenFlags>();
-  const Flags token =
-      root.add_subcommand("token", "Make a token with which workers join: shoal token create");
+  const Flags token = root.add_subcommand(
+      "token", "Make a token with which workers join, or a key of the API: shoal token create, api-key");
   Flags app =
       Flags(token).add_subcommand("create", "Print a token: this machine's addresses and the cluster's key");
   app.add_option("--key-file", flags->key_file, "File with the cluster's key; made where there is none")
@@ -86,9 +114,16 @@ Command AddTokenCommand(Flags root) {
   app.add_option("--address", flags->addresses,
                  "HOST or HOST:PORT where workers reach this machine; repeatable (default: all that it has)");
   app.add_option("--port", flags->port, "Of serve --join-listen (default 50050)").range(1, 65535);
-  return {token, [flags, app] {
+  auto api_key = std::make_shared<ApiKeyFlags>();
+  Flags api =
+      Flags(token).add_subcommand("api-key", "Print a new key for a client of the HTTP API, and its digest");
+  api.add_option("--name", api_key->name, "Of who uses it, for logs and limits");
+  api.add_option("--file", api_key->file, "The server's --api-key-file, to which the digest is added");
+  return {token, [flags, app, api, api_key] {
             if (app.parsed()) return CreateToken(*flags);
-            return InvalidArgument("expected: shoal token create --key-file FILE");
+            if (api.parsed()) return CreateApiKey(*api_key);
+            return InvalidArgument(
+                "expected: shoal token create --key-file FILE, or shoal token api-key --name NAME");
           }};
 }
 
