@@ -74,7 +74,7 @@ absl::Status WaitUntilDone(const HttpClient& client, const DrainFlags& flags) {
 
 absl::Status Drain(const DrainFlags& flags) {
   ASSIGN_OR_RETURN(const HttpBase base, ParseHttpBase(flags.url));
-  HttpClient client(base);
+  ASSIGN_OR_RETURN(HttpClient client, HttpClient::FromUrl(flags.url));
   client.set_api_key(flags.api_key);
   Json body = {{"node", flags.node}};
   if (!flags.model.empty()) body["model"] = flags.model;

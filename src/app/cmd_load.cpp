@@ -42,6 +42,7 @@ std::vector<std::pair<std::string, std::string>> Settings(const LoadFlags& flags
 
 absl::Status Load(const LoadFlags& flags) {
   ASSIGN_OR_RETURN(const HttpBase base, ParseHttpBase(flags.url));
+  if (base.tls) return InvalidArgument("load: --url '{}': load is measured over http:// only", flags.url);
   WorkloadOptions wanted = flags.workload;
   if (wanted.model.empty()) {
     HttpClient asks(base);

@@ -3,6 +3,8 @@
 #include <thread>
 
 #include "api/api_keys.h"
+#include "api/audit_log.h"
+#include "api/http/https.h"
 #include "api/http/server.h"
 #include "api/metrics.h"
 #include "api/models/models_api.h"
@@ -38,6 +40,14 @@ absl::StatusOr<std::shared_ptr<ApiKeys>> OpenApiKeys(const ServeFlags& flags) {
   if (!flags.api_key_file.empty()) {
     ASSIGN_OR_RETURN(const std::string text, ReadTextFile(flags.api_key_file, kKeyFileBytesMax));
     ASSIGN_OR_RETURN(keys, ParseApiKeys(text, flags.api_key_file));
+    const auto plain = std::ranges::count(keys, false, &ApiKey::hashed);
+    if (plain > 0) {
+      LogWarning(
+          "{}: {} of {} keys are written in plain; keep their digests in their place: printf %s KEY | "
+          "sha256sum, written as "
+          "sha256:DIGEST, or make others with: shoal token api-key",
+          flags.api_key_file, plain, keys.size());
+    }
   }
   if (!flags.api_key.empty()) {
     ASSIGN_OR_RETURN(const std::vector<ApiKey> one, ParseApiKeys(flags.api_key, "--api-key", "api-key"));
@@ -145,6 +155,16 @@ class Server {
     return absl::OkStatus();
   }
 
+  /// What is wrong with new files leaves the old ones in use.
+  void reload() {
+    const auto renew = [](const absl::Status& status, std::string_view what) {
+      if (status.ok()) return LogInfo("SIGHUP: {} is read again", what);
+      LogError("SIGHUP: {} stays as it was: {}", what, Message(status));
+    };
+    if (https_ != nullptr) renew(https_->reload(), "the certificate of the HTTPS port");
+    if (audit_ != nullptr) renew(audit_->reopen(), "the audit log");
+  }
+
   void stop() {
     if (http_ != nullptr) drain();
     UnblockStopSignals();
@@ -162,6 +182,7 @@ class Server {
   absl::Status declare_models();
   absl::Status make_shelf();
   absl::StatusOr<std::shared_ptr<LoadedModel>> load(size_t index, const std::stop_token& stop);
+  absl::Status open_https(HttpServerOptions& http);
   absl::Status start_http(std::vector<HttpRoute> routes);
   std::vector<std::shared_ptr<ServedModel>> loaded() const;
   /// Takes no new requests, and lets those in progress end, for a while or until another signal comes.
@@ -176,6 +197,8 @@ class Server {
   std::unique_ptr<ModelShelf> shelf_;   ///< Of several; else nullptr.
   Metrics metrics_;                     ///< Of several: what is counted beside the models.
   std::unique_ptr<ModelsApi> models_api_;
+  std::shared_ptr<HttpsCertificate> https_;  ///< nullptr: the port speaks HTTP.
+  std::unique_ptr<AuditLog> audit_;          ///< nullptr: nobody asks for one.
   std::unique_ptr<HttpServer> http_;
 };
 
@@ -300,8 +323,23 @@ absl::StatusOr<std::shared_ptr<LoadedModel>> Server::load(size_t index, const st
   return Cancelled("the server is shutting down");
 }
 
+absl::Status Server::open_https(HttpServerOptions& http) {
+  if (flags_.tls_certificate.empty()) return absl::OkStatus();
+  if (flags_.tls_key.empty())
+    return InvalidArgument("serve: --tls-cert {} needs --tls-key FILE", flags_.tls_certificate);
+  auto https = HttpsCertificate::Load({flags_.tls_certificate, flags_.tls_key});
+  if (!https.ok()) return Annotate(https.status(), "serve --tls-cert");
+  http.tls = https_ = *std::move(https);
+  return absl::OkStatus();
+}
+
 absl::Status Server::start_http(std::vector<HttpRoute> routes) {
   HttpServerOptions http;
+  RETURN_IF_ERROR(open_https(http));
+  if (!flags_.audit_log.empty()) {
+    ASSIGN_OR_RETURN(audit_, AuditLog::Open(flags_.audit_log));
+    http.on_admin = [log = audit_.get()](const AdminCall& call) { log->record(call); };
+  }
   http.hosts = flags_.hosts;
   http.port = flags_.port;
   http.connections_max = flags_.connections;
@@ -317,11 +355,14 @@ absl::Status Server::start_http(std::vector<HttpRoute> routes) {
   };
   for (HttpRoute& route : routes) {
     route.open = route.path == "/health" || (flags_.open_metrics && route.path == "/metrics");
+    route.admin =
+        route.method == "POST" && (route.path.starts_with("/cluster/") || route.path.starts_with("/models/"));
   }
   ASSIGN_OR_RETURN(http_, HttpServer::Start(std::move(http), std::move(routes)));
   std::vector<std::string> addresses;
   for (const std::string& host : flags_.hosts) {
-    addresses.push_back("http://" + HostPort{host, http_->port()}.to_string());
+    addresses.push_back((https_ == nullptr ? "http://" : "https://") +
+                        HostPort{host, http_->port()}.to_string());
     if (place_.api_keys != nullptr || IsLoopback(host)) continue;
     LogWarning(
         "http: '{}' can be reached from other machines, and without --api-key-file anybody there may ask",
@@ -362,13 +403,14 @@ void Server::drain() {
 
 absl::Status Serve(const ServeFlags& flags) {
   BlockStopSignals();
+  if (!flags.tls_certificate.empty() || !flags.audit_log.empty()) BlockReloadSignal();
   const std::string name = NodeName(flags);
   SetProcessLogName(name, 0);
   SetThreadLogName(name, 0);
   Server server(flags, name);
   const absl::Status started = server.start();
   if (started.ok()) {
-    WaitForStopSignal();
+    WaitForStopSignal([&server] { server.reload(); });
     LogInfo("stopping");
   }
   server.stop();
@@ -408,13 +450,20 @@ void AddHttpOptions(Flags app, ServeFlags& flags) {
          "* for all (default: none)")
       .delimiter(',');
   app.add_option("--api-key-file", flags.api_key_file,
-                 "File with keys, one a line, of which clients must send one: KEY [name=NAME] [concurrent=N] "
-                 "[per-minute=N] [priority=N]");
+                 "File with keys, one a line, of which clients must send one: sha256:DIGEST [name=NAME] "
+                 "[concurrent=N] [per-minute=N] [priority=N]; shoal token api-key makes them");
   app.add_option("--api-key", flags.api_key,
                  "One such key; better in the environment, where others don't see it")
       .envname("SHOAL_API_KEY");
   app.add_option("--answers-dir", flags.answers_dir,
                  "Folder where answers to requests with an Idempotency-Key outlive this process");
+  const Flag certificate = app.add_option(
+      "--tls-cert", flags.tls_certificate,
+      "PEM file: the HTTP port speaks HTTPS with this certificate, which SIGHUP has it read again");
+  app.add_option("--tls-key", flags.tls_key, "PEM file with the key of --tls-cert").needs(certificate);
+  app.add_option(
+      "--audit-log", flags.audit_log,
+      "File to which each admin call (drain, load, unload) adds a line of JSON; SIGHUP opens it anew");
   app.add_flag("--open-metrics", flags.open_metrics, "Answer /metrics without a key, as /health");
 }
 
@@ -485,7 +534,8 @@ Command AddServeCommand(Flags root) {
   AddExpertMemoryOption(app, flags->expert_memory);
   app.add_option("--key-file", flags->key_file, "File with the cluster's key; all nodes need the same");
   app.add_flag("--insecure", flags->insecure,
-               "Work with nodes beyond this machine without a key: whoever reaches their ports may use them");
+               "Work with nodes beyond this machine without key or certificate: whoever reaches their ports "
+               "may use them");
   app.add_flag("--no-send-weights", flags->no_send_weights,
                "Workers without the model's files get none from here");
   AddWeightsRateOption(app, flags->weights_rate);

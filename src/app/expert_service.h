@@ -14,6 +14,7 @@
 #include "compute/cpu_backend.h"
 #include "exec/model_facts.h"
 #include "exec/node_model.h"
+#include "tls/identity.h"
 #include "wire/key_auth.h"
 
 namespace shoal {
@@ -52,7 +53,8 @@ class ExpertRestServer {
   struct Options {
     std::string host;
     int port = 0;
-    std::optional<KeyAuth> key;  ///< Callers must prove that they have it.
+    std::optional<KeyAuth> key;              ///< Callers must prove that they have it.
+    std::shared_ptr<const TlsIdentity> tls;  ///< The port speaks HTTPS with this certificate; nullptr: HTTP.
     BankExpertService::Options service;
   };
   static absl::StatusOr<std::unique_ptr<ExpertRestServer>> Start(Options options);

@@ -64,6 +64,7 @@ struct Server {
 absl::StatusOr<Server> Ask(const PlanCheck& check) {
   Server server{.api_key = check.api_key, .model = check.model};
   ASSIGN_OR_RETURN(server.base, ParseHttpBase(check.url));
+  if (server.base.tls) return InvalidArgument("--url '{}': plans are checked over http:// only", check.url);
   HttpClient client(server.base);
   client.set_api_key(check.api_key);
   if (server.model.empty()) {

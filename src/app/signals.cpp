@@ -28,11 +28,25 @@ void BlockStopSignals() {
   std::signal(SIGPIPE, SIG_IGN);  // A client that hangs up is an error of one write, not of the process.
 }
 
-int WaitForStopSignal() {
-  const sigset_t set = StopSignals();
-  int number = 0;
-  sigwait(&set, &number);
-  return number;
+void BlockReloadSignal() {
+  sigset_t set;
+  sigemptyset(&set);
+  sigaddset(&set, SIGHUP);
+  pthread_sigmask(SIG_BLOCK, &set, nullptr);
+}
+
+int WaitForStopSignal(const std::function<void()>& reload) {
+  sigset_t set = StopSignals();
+  sigset_t blocked;
+  pthread_sigmask(SIG_BLOCK, nullptr, &blocked);
+  const bool reloads = reload && sigismember(&blocked, SIGHUP) == 1;
+  if (reloads) sigaddset(&set, SIGHUP);
+  while (true) {
+    int number = 0;
+    sigwait(&set, &number);
+    if (number != SIGHUP) return number;
+    reload();
+  }
 }
 
 bool StopSignalWithin(Deadline deadline) {

@@ -1,6 +1,8 @@
 // Ends a server on Ctrl-C or SIGTERM, in order rather than at once.
 #pragma once
 
+#include <functional>
+
 #include "base/clock.h"
 
 namespace shoal {
@@ -8,8 +10,11 @@ namespace shoal {
 /// Blocks SIGINT and SIGTERM in this thread and those it starts from now on; call first thing in a server.
 void BlockStopSignals();
 
-/// Waits for one of them. Returns its number.
-int WaitForStopSignal();
+/// As BlockStopSignals(), of SIGHUP, which otherwise ends the process.
+void BlockReloadSignal();
+
+/// Waits for one of them. Returns its number. Calls `reload` for each SIGHUP, where that is blocked.
+int WaitForStopSignal(const std::function<void()>& reload = nullptr);
 
 /// Whether another one came before the deadline.
 bool StopSignalWithin(Deadline deadline);

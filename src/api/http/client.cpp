@@ -134,19 +134,21 @@ std::string_view HttpReply::header(std::string_view name) const {
 
 absl::StatusOr<HttpBase> ParseHttpBase(std::string_view url) {
   std::string_view rest = url;
+  bool tls = false;
   const size_t scheme = url.find("://");
   if (scheme != std::string_view::npos) {
-    if (url.substr(0, scheme) != "http") {
-      return InvalidArgument("url '{}': expected http://HOST:PORT, got scheme '{}'", url,
+    tls = url.substr(0, scheme) == "https";
+    if (!tls && url.substr(0, scheme) != "http") {
+      return InvalidArgument("url '{}': expected http://HOST:PORT or https://HOST:PORT, got scheme '{}'", url,
                              url.substr(0, scheme));
     }
     rest.remove_prefix(scheme + 3);
   }
   const size_t slash = rest.find('/');
   std::string address(rest.substr(0, slash));
-  if (address.find(':') == std::string::npos) address += ":80";
+  if (address.find(':') == std::string::npos) address += tls ? ":443" : ":80";
   ASSIGN_OR_RETURN(const HostPort host_port, ParseHostPort(address));
-  HttpBase base{host_port.host, host_port.port, ""};
+  HttpBase base{.host = host_port.host, .port = host_port.port, .tls = tls, .prefix = ""};
   if (slash != std::string_view::npos) base.prefix = rest.substr(slash);
   while (base.prefix.ends_with('/')) base.prefix.pop_back();
   if (base.prefix.ends_with("/v1")) base.prefix.resize(base.prefix.size() - 3);
@@ -155,7 +157,15 @@ absl::StatusOr<HttpBase> ParseHttpBase(std::string_view url) {
 
 absl::StatusOr<HttpClient> HttpClient::FromUrl(std::string_view url) {
   ASSIGN_OR_RETURN(HttpBase base, ParseHttpBase(url));
+  if (base.tls) return Https(std::move(base));
   return HttpClient(std::move(base));
+}
+
+absl::StatusOr<HttpClient> HttpClient::Https(HttpBase base, const std::string& authorities) {
+  base.tls = true;
+  HttpClient client(std::move(base));
+  ASSIGN_OR_RETURN(client.tls_, TlsContext::Client(authorities));
+  return client;
 }
 
 std::string HttpClient::request_text(std::string_view method, const std::string& path,
@@ -171,6 +181,7 @@ std::string HttpClient::request_text(std::string_view method, const std::string&
 absl::StatusOr<HttpReply> HttpClient::exchange(const std::string& request, Deadline deadline,
                                                const Consumer* consumer) const {
   ASSIGN_OR_RETURN(TcpStream stream, TcpStream::Connect(base_.host, base_.port, deadline));
+  if (tls_ != nullptr) RETURN_IF_ERROR(stream.start_tls(tls_, base_.host, deadline));
   // A server that refuses early may hang up while we send: its answer is still worth reading.
   const absl::Status sent = stream.send_all(request, deadline);
   ReplyReader reader(stream, deadline);

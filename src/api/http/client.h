@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <functional>
+#include <memory>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -10,6 +11,7 @@
 
 #include "absl/status/statusor.h"
 #include "base/clock.h"
+#include "tls/session.h"
 
 namespace shoal {
 
@@ -25,15 +27,19 @@ struct HttpReply {
 struct HttpBase {
   std::string host;
   int port = 80;
+  bool tls =
+      false;  ///< https, with a certificate that the system's authorities, or those of SSL_CERT_FILE, vouch for.
   std::string prefix;  ///< Of all paths; "" or "/...", without "/v1" at its end, which is in our paths.
 };
-/// Reads "http://host:port/prefix" or "host:port". InvalidArgument for another scheme.
+/// Reads "http://host:port/prefix", "https://..." or "host:port". InvalidArgument for another scheme.
 absl::StatusOr<HttpBase> ParseHttpBase(std::string_view url);
 
 class HttpClient {
  public:
-  HttpClient(std::string host, int port) : base_{std::move(host), port, ""} {}
+  HttpClient(std::string host, int port) : base_{.host = std::move(host), .port = port, .prefix = ""} {}
   explicit HttpClient(HttpBase base) : base_(std::move(base)) {}
+  /// Of https, with a server whose certificate is of these authorities (PEM; "": the system's). Errors as TlsContext's.
+  static absl::StatusOr<HttpClient> Https(HttpBase base, const std::string& authorities = "");
   /// As ParseHttpBase.
   static absl::StatusOr<HttpClient> FromUrl(std::string_view url);
 
@@ -57,6 +63,7 @@ class HttpClient {
   std::string request_text(std::string_view method, const std::string& path, const std::string& body) const;
 
   HttpBase base_;
+  std::shared_ptr<const TlsContext> tls_;  ///< Of https.
   std::string api_key_;
 };
 

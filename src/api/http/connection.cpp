@@ -1,5 +1,6 @@
 #include "api/http/connection.h"
 
+#include <algorithm>
 #include <exception>
 #include <map>
 #include <tuple>
@@ -28,6 +29,8 @@ constexpr int64_t kReceivingNs = 1'000'000'000;
 constexpr int kReservedMax = 16;
 constexpr Duration kReservedTimeout = std::chrono::seconds(2);
 constexpr size_t kRequestIdBytesMax = 128;
+/// Of the body of an admin call, for who records it.
+constexpr size_t kAdminBodyBytesMax = 1024;
 
 /// What a client calls its request, if that can stand in a header and in a line of the log.
 std::string RequestId(std::string_view given) {
@@ -148,12 +151,14 @@ void HttpConnection::begin_request() {
   route_.clear();
   request_id_.clear();
   request_line_.clear();
+  admin_.reset();
   origin_headers_.clear();
   parser_.emplace();
   parser_->eager(true);
   parser_->header_limit(static_cast<uint32_t>(shared_->options.header_bytes_max));
   parser_->body_limit(static_cast<uint64_t>(shared_->options.body_bytes_max));
   if (reserved_) return watch_reading(kReservedTimeout);
+  if (tls_.has_value() && !tls_->established()) return watch_reading(shared_->options.request_timeout);
   watch_reading(inbox_.empty() ? shared_->options.idle_timeout : shared_->options.request_timeout);
 }
 
@@ -175,13 +180,43 @@ void HttpConnection::on_read(const ErrorCode& error, size_t bytes) {
   if (error) return on_end_of_input(error);
   if (state_ == State::kLingering) return start_read();
   const bool first = state_ == State::kReading && inbox_.empty() && !parser_->got_some();
-  inbox_.append(chunk_.data(), bytes);
-  if (state_ == State::kReading) {
+  const size_t before = inbox_.size();
+  if (!take_bytes(bytes)) return;
+  if (state_ == State::kReading && inbox_.size() > before) {
     if (first) enter(HttpActivity::kReceiving);
     if (first && !reserved_) watch_reading(shared_->options.request_timeout);
     parse();
   }
+  if (tls_.has_value() && tls_->peer_closed() && !input_ended_ && state_ != State::kClosed)
+    return on_end_of_input(asio::error::eof);
   start_read();
+}
+
+// What came into the inbox. False where the connection was closed, or is answered, for what came.
+bool HttpConnection::take_bytes(size_t bytes) {
+  if (!tls_.has_value()) {
+    inbox_.append(chunk_.data(), bytes);
+    return true;
+  }
+  if (bytes > 0 && !std::exchange(tls_began_, true) && !BeginsTls(chunk_[0])) {
+    tls_.reset();
+    inbox_.append(chunk_.data(), bytes);  // Half a request, which is answered.
+    start_read();
+    answer_error(400, "this port speaks HTTPS: write https:// in place of http://");
+    return false;
+  }
+  return decrypt({chunk_.data(), bytes});
+}
+
+bool HttpConnection::decrypt(std::string_view bytes) {
+  const absl::Status taken = tls_->receive(bytes, inbox_);
+  put_raw(tls_->take_output());  // Of the handshake, or why it is over.
+  if (!taken.ok()) {
+    LogDebug("http: from {}: {}", peer_, Message(taken));
+    close();
+    return false;
+  }
+  return state_ != State::kClosed;
 }
 
 void HttpConnection::on_end_of_input(const ErrorCode& error) {
@@ -279,12 +314,21 @@ void HttpConnection::route(HttpRequest request) {
     return refuse({405, text, {{"Allow", match.allowed}}});
   }
   request.path = std::move(match.path);
+  if (match.route->admin) {
+    admin_ = AdminCall{.request_id = request.id,
+                       .caller = "",
+                       .peer = peer_,
+                       .method = request.method,
+                       .path = request.path,
+                       .body = request.body.substr(0, kAdminBodyBytesMax)};
+  }
   if (const auto why = shared_->origins.refuse(request)) return refuse({403, *why, {}});
   if (auto wrong = CheckBodyType(request)) return refuse(*std::move(wrong));
   if (shared_->options.admit && !match.route->open) {
     HttpAdmission admission = shared_->options.admit(request);
     if (admission.refusal.has_value()) return send_now(*std::move(admission.refusal));
     request.caller = std::move(admission.caller);
+    if (admin_.has_value()) admin_->caller = request.caller;
     held_ = std::move(admission.held);
   }
   run_handler(*match.route, std::move(request));
@@ -370,6 +414,7 @@ void HttpConnection::begin_answer(int status, const std::string& content_type, H
   headers.emplace_back("X-Request-Id", request_id_);
   headers.emplace_back("Connection", keep_alive_ ? "keep-alive" : "close");
   headers.insert(headers.end(), origin_headers_.begin(), origin_headers_.end());
+  AddSecurityHeaders(headers);
   put(HttpHead(status, HttpReason(status), headers));
   LogDebug("http: {}: {} from {}: {}", request_id_, request_line_, peer_, status);
   if (status >= 500 && request_line_.starts_with("POST ")) {
@@ -377,6 +422,22 @@ void HttpConnection::begin_answer(int status, const std::string& content_type, H
         fmt::format("http: {}: {} from {}: {}", request_id_, request_line_, peer_, status));
   }
   if (shared_->options.on_response) shared_->options.on_response(route_, status);
+  if (admin_.has_value() && shared_->options.on_admin) {
+    admin_->status = status;
+    shared_->options.on_admin(*admin_);
+  }
+}
+
+// For browsers: no guessing of types, and nothing that an answer shows as a page may load more or be framed. A handler that
+// serves a page says otherwise itself. No Strict-Transport-Security: it would bind all other ports of the host, too.
+void HttpConnection::AddSecurityHeaders(HttpHeaders& headers) {
+  const auto add = [&headers](std::string_view name, const char* value) {
+    const auto same = [&](const auto& header) { return LowerCase(header.first) == LowerCase(name); };
+    if (std::ranges::none_of(headers, same)) headers.emplace_back(name, value);
+  };
+  add("X-Content-Type-Options", "nosniff");
+  add("Content-Security-Policy", "default-src 'none'; frame-ancestors 'none'");
+  add("Referrer-Policy", "no-referrer");
 }
 
 void HttpConnection::finish_answer() {
@@ -427,6 +488,13 @@ void HttpConnection::take_pieces() {
 
 void HttpConnection::put(std::string bytes) {
   if (state_ == State::kClosed || bytes.empty()) return;
+  if (!tls_.has_value()) return put_raw(std::move(bytes));
+  tls_->send(bytes);
+  put_raw(tls_->take_output());
+}
+
+void HttpConnection::put_raw(std::string bytes) {
+  if (state_ == State::kClosed || bytes.empty()) return;
   unread_bytes_ += static_cast<int64_t>(bytes.size());
   if (!writing_.empty()) {
     outbox_ += bytes;
@@ -467,7 +535,11 @@ void HttpConnection::await_room() {
 }
 
 void HttpConnection::linger() {
-  if (input_ended_) return close();
+  if (tls_.has_value()) {  // An end that nobody could have forged.
+    tls_->close();
+    put_raw(tls_->take_output());
+  }
+  if (state_ == State::kClosed || input_ended_) return close();
   state_ = State::kLingering;
   enter(HttpActivity::kLingering);
   ErrorCode ignored;

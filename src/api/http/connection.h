@@ -22,6 +22,7 @@
 #include "api/http/server.h"
 #include "api/http/text.h"
 #include "base/log_throttle.h"
+#include "tls/session.h"
 
 namespace shoal {
 
@@ -90,6 +91,7 @@ class HttpConnection : public std::enable_shared_from_this<HttpConnection> {
         socket_(std::move(socket)),
         read_timer_(socket_.get_executor()),
         write_timer_(socket_.get_executor()) {
+    if (shared_->options.tls != nullptr) tls_.emplace(shared_->options.tls->context());
     std::lock_guard lock(shared_->mutex);
     shared_->open.insert(this);
   }
@@ -217,6 +219,9 @@ class HttpConnection : public std::enable_shared_from_this<HttpConnection> {
 
   void begin_request();
   void start_read();
+  bool take_bytes(size_t bytes);
+  bool decrypt(std::string_view bytes);
+  void put_raw(std::string bytes);
   void on_read(const ErrorCode& error, size_t bytes);
   void on_end_of_input(const ErrorCode& error);
   void parse();
@@ -229,6 +234,7 @@ class HttpConnection : public std::enable_shared_from_this<HttpConnection> {
   void refuse(HttpRefusal refusal);
   void answer_error(int status, const std::string& message);
   void send_now(HttpResponse response);
+  static void AddSecurityHeaders(HttpHeaders& headers);
   void begin_answer(int status, const std::string& content_type, HttpHeaders headers);
   void finish_answer();
   void after_answer();
@@ -248,6 +254,8 @@ class HttpConnection : public std::enable_shared_from_this<HttpConnection> {
   const std::string network_;
   const bool reserved_;
   tcp::socket socket_;
+  std::optional<TlsSession> tls_;  // Of an HTTPS port.
+  bool tls_began_ = false;         // Its client sent something.
   asio::steady_timer read_timer_;
   asio::steady_timer write_timer_;
 
@@ -265,9 +273,10 @@ class HttpConnection : public std::enable_shared_from_this<HttpConnection> {
   uint64_t exchange_ = 0;  // Counts the requests.
   std::string route_;      // Of the request being answered, for on_response.
   std::string request_id_;
-  std::string request_line_;    // "POST /v1/completions", for the log.
-  HttpHeaders origin_headers_;  // For the page that sent the request.
-  std::shared_ptr<void> held_;  // HttpAdmission::held
+  std::string request_line_;        // "POST /v1/completions", for the log.
+  std::optional<AdminCall> admin_;  // Of a request that is to be recorded.
+  HttpHeaders origin_headers_;      // For the page that sent the request.
+  std::shared_ptr<void> held_;      // HttpAdmission::held
 
   bool begun_ = false;     // The answer's headers are out.
   bool finished_ = false;  // The answer is complete in the output.

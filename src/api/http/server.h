@@ -13,6 +13,7 @@
 #include <vector>
 
 #include "absl/status/statusor.h"
+#include "api/http/https.h"
 #include "api/http/repeat_key.h"
 #include "base/clock.h"
 
@@ -93,6 +94,19 @@ struct HttpRoute {
   bool urgent = false;
   /// Answered without asking `admit`.
   bool open = false;
+  /// It changes what the server does for everybody, so that its calls are recorded.
+  bool admin = false;
+};
+
+/// A call of an admin route, as it is answered.
+struct AdminCall {
+  std::string request_id;
+  std::string caller;  ///< As HttpRequest::caller; "" where there are no keys, or the key is none.
+  std::string peer;    ///< Its address.
+  std::string method;
+  std::string path;  ///< Without the query.
+  std::string body;  ///< Its first KiB.
+  int status = 0;
 };
 
 /// Whether a request may go to its handler.
@@ -120,6 +134,8 @@ struct HttpServerOptions {
       std::chrono::seconds(30);  ///< From the first byte of a request to its last: else 408.
   Duration idle_timeout = std::chrono::seconds(75);   ///< Between requests of a kept connection.
   Duration write_timeout = std::chrono::seconds(30);  ///< Within which a client must have read what was sent.
+  /// The port speaks HTTPS with it; nullptr: HTTP.
+  std::shared_ptr<HttpsCertificate> tls;
   /// Web pages that may use the server, as OriginPolicy has them; those that it serves itself always may.
   std::vector<std::string> cors_origins;
   /// Asked on an I/O thread before a route's handler; must not block. Empty: all are admitted.
@@ -128,6 +144,8 @@ struct HttpServerOptions {
   std::function<std::string(int status, const std::string& message)> error_body;
   /// Called for every answer begun, from any thread. May be empty.
   std::function<void(const std::string& route, int status)> on_response;
+  /// Called for every answer begun to a request for a route of `admin`, refusals included; from any thread. May be empty.
+  std::function<void(const AdminCall& call)> on_admin;
 };
 
 class HttpServer {

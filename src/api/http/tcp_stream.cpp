@@ -75,7 +75,35 @@ absl::Status TcpStream::wait(short events, Deadline deadline, std::string_view w
   }
 }
 
+absl::Status TcpStream::start_tls(std::shared_ptr<const TlsContext> context, const std::string& server_name,
+                                  Deadline deadline) {
+  tls_ = std::make_unique<TlsSession>(std::move(context), server_name);
+  RETURN_IF_ERROR(send_raw(tls_->take_output(), deadline));
+  while (!tls_->established()) RETURN_IF_ERROR(receive_tls(deadline));
+  return absl::OkStatus();
+}
+
+absl::Status TcpStream::receive_tls(Deadline deadline) {
+  ASSIGN_OR_RETURN(const std::string bytes, receive_raw(deadline));
+  if (bytes.empty()) return Unavailable("{} ended the connection without ending TLS", peer_);
+  const absl::Status taken = tls_->receive(bytes, plain_);
+  RETURN_IF_ERROR(send_raw(tls_->take_output(), deadline));
+  return taken.ok() ? taken : Annotate(taken, peer_);
+}
+
 absl::Status TcpStream::send_all(std::string_view bytes, Deadline deadline) {
+  if (tls_ == nullptr) return send_raw(bytes, deadline);
+  tls_->send(bytes);
+  return send_raw(tls_->take_output(), deadline);
+}
+
+absl::StatusOr<std::string> TcpStream::receive(Deadline deadline) {
+  if (tls_ == nullptr) return receive_raw(deadline);
+  while (plain_.empty() && !tls_->peer_closed()) RETURN_IF_ERROR(receive_tls(deadline));
+  return std::exchange(plain_, std::string());
+}
+
+absl::Status TcpStream::send_raw(std::string_view bytes, Deadline deadline) {
   while (!bytes.empty()) {
     const ssize_t sent = ::send(fd_, bytes.data(), bytes.size(), MSG_NOSIGNAL);
     if (sent > 0) {
@@ -89,7 +117,7 @@ absl::Status TcpStream::send_all(std::string_view bytes, Deadline deadline) {
   return absl::OkStatus();
 }
 
-absl::StatusOr<std::string> TcpStream::receive(Deadline deadline) {
+absl::StatusOr<std::string> TcpStream::receive_raw(Deadline deadline) {
   std::array<char, 16 << 10> buffer;
   while (true) {
     RETURN_IF_ERROR(wait(POLLIN, deadline, "receive from"));
@@ -100,7 +128,13 @@ absl::StatusOr<std::string> TcpStream::receive(Deadline deadline) {
   }
 }
 
-void TcpStream::close_sending() { shutdown(fd_, SHUT_WR); }
+void TcpStream::close_sending() {
+  if (tls_ != nullptr) {
+    tls_->close();
+    (void)send_raw(tls_->take_output(), Deadline::after_ms(0));  // A courtesy.
+  }
+  shutdown(fd_, SHUT_WR);
+}
 
 void TcpStream::shrink_receive_buffer() {
   const int bytes = 4096;

@@ -1,6 +1,7 @@
 // A connected TCP socket with deadlines, blocking; the client's side of the API.
 #pragma once
 
+#include <memory>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -8,6 +9,7 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "base/clock.h"
+#include "tls/session.h"
 
 namespace shoal {
 
@@ -16,8 +18,17 @@ class TcpStream {
   /// Unavailable or DeadlineExceeded, naming the address.
   static absl::StatusOr<TcpStream> Connect(const std::string& host, int port, Deadline deadline);
   ~TcpStream();
-  TcpStream(TcpStream&& other) noexcept : fd_(std::exchange(other.fd_, -1)), peer_(std::move(other.peer_)) {}
+  TcpStream(TcpStream&& other) noexcept
+      : fd_(std::exchange(other.fd_, -1)),
+        peer_(std::move(other.peer_)),
+        tls_(std::move(other.tls_)),
+        plain_(std::move(other.plain_)) {}
   TcpStream& operator=(TcpStream&&) = delete;
+
+  /// From now on what is sent and received is TLS. server_name: whom the server's certificate is to name. Errors as
+  /// TlsSession's, naming the address.
+  absl::Status start_tls(std::shared_ptr<const TlsContext> context, const std::string& server_name,
+                         Deadline deadline);
 
   absl::Status send_all(std::string_view bytes, Deadline deadline);
   /// Some bytes; "" at the peer's end of stream.
@@ -29,10 +40,16 @@ class TcpStream {
 
  private:
   TcpStream(int fd, std::string peer) : fd_(fd), peer_(std::move(peer)) {}
+  absl::Status send_raw(std::string_view bytes, Deadline deadline);
+  absl::StatusOr<std::string> receive_raw(Deadline deadline);
+  /// Some more bytes, or the end, of a TLS stream.
+  absl::Status receive_tls(Deadline deadline);
   absl::Status wait(short events, Deadline deadline, std::string_view what) const;
 
   int fd_;
   std::string peer_;
+  std::unique_ptr<TlsSession> tls_;
+  std::string plain_;  // Received, not handed out.
 };
 
 }  // namespace shoal

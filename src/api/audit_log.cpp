@@ -1,0 +1,83 @@
+#include "api/audit_log.h"
+
+#include <fcntl.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <cstring>
+#include <ctime>
+#include <nlohmann/json.hpp>
+#include <utility>
+
+#include "api/json.h"
+#include "base/json.h"
+#include "base/status.h"
+
+namespace shoal {
+namespace {
+
+constexpr size_t kTargetBytesMax = 200;
+
+std::string UtcText(int64_t unix_s) {
+  const std::time_t seconds = unix_s;
+  std::tm parts{};
+  gmtime_r(&seconds, &parts);
+  return fmt::format("{:04}-{:02}-{:02}T{:02}:{:02}:{:02}Z", parts.tm_year + 1900, parts.tm_mon + 1,
+                     parts.tm_mday, parts.tm_hour, parts.tm_min, parts.tm_sec);
+}
+
+/// What an admin call is about, and nothing else of its body.
+std::string TargetOf(const std::string& body) {
+  Json json;
+  if (body.empty() || !ReadJson(body, {}, &json).ok() || !json.is_object()) return "";
+  for (const char* key : {"node", "model", "name"}) {
+    const auto found = json.find(key);
+    if (found != json.end() && found->is_string())
+      return found->get<std::string>().substr(0, kTargetBytesMax);
+  }
+  return "";
+}
+
+}  // namespace
+
+absl::StatusOr<std::unique_ptr<AuditLog>> AuditLog::Open(std::string path) {
+  std::unique_ptr<AuditLog> log(new AuditLog(std::move(path)));
+  RETURN_IF_ERROR(log->reopen());
+  return log;
+}
+
+AuditLog::~AuditLog() {
+  if (fd_ >= 0) ::close(fd_);
+}
+
+absl::Status AuditLog::reopen() {
+  const int fd = ::open(path_.c_str(), O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, S_IRUSR | S_IWUSR);
+  if (fd < 0) return InvalidArgument("audit log '{}' cannot be opened: {}", path_, std::strerror(errno));
+  const std::lock_guard lock(mutex_);
+  const int old = std::exchange(fd_, fd);
+  if (old >= 0) ::close(old);
+  return absl::OkStatus();
+}
+
+std::string AuditLine(const AdminCall& call, int64_t now_s) {
+  Json line = {{"time", UtcText(now_s)},
+               {"request", call.request_id},
+               {"key", call.caller},
+               {"address", call.peer},
+               {"call", fmt::format("{} {}", call.method, call.path)}};
+  const std::string target = TargetOf(call.body);
+  if (!target.empty()) line["target"] = target;
+  line["status"] = call.status;
+  return DumpJson(line) + "\n";
+}
+
+void AuditLog::record(const AdminCall& call, int64_t now_s) {
+  const std::string line = AuditLine(call, now_s);
+  const std::lock_guard lock(mutex_);
+  // One write: lines of several processes do not mix.
+  if (::write(fd_, line.data(), line.size()) == std::ssize(line)) return;
+  failures_.warn(fmt::format("audit log '{}': cannot be written: {}", path_, std::strerror(errno)));
+}
+
+}  // namespace shoal
