@@ -7,6 +7,7 @@
 #include "api/http/client.h"
 #include "app/command.h"
 #include "app/machine_report.h"
+#include "app/tls_flags.h"
 #include "base/json.h"
 #include "base/log.h"
 #include "base/status.h"
@@ -15,6 +16,7 @@
 #include "cluster/model_locator.h"
 #include "exec/model_facts.h"
 #include "numeric/version.h"
+#include "tls/probe.h"
 
 namespace shoal {
 namespace {
@@ -31,7 +33,7 @@ struct DoctorFlags {
   std::string url;
   std::string api_key;
   std::string model;
-  std::string key_file;
+  ClusterKeyFlags key;
   bool json = false;
 };
 
@@ -66,6 +68,9 @@ class Doctor {
   }
   void note(Finding finding) { findings_.push_back(std::move(finding)); }
   void check_here();
+  void check_key_here();
+  void check_certificate_here();
+  void check_certificate_of(const Patient& patient);
   void check_model_here();
   void check_worker(Patient& patient);
   void check_machine_of(const Patient& patient);
@@ -73,7 +78,7 @@ class Doctor {
 
   const DoctorFlags& flags_;
   std::string here_ = "here";
-  std::optional<KeyAuth> key_;
+  ClusterKey key_;
   bool key_is_bad_ = false;
   std::vector<std::string> model_names_;
   std::string model_hash_;
@@ -142,19 +147,43 @@ void Doctor::check_here() {
   note({here_, "version", CheckResult::kOk,
         fmt::format("shoal {}, wire version {}, {}", kShoalVersion, kWireVersion, CpuNumericsClass()), ""});
   for (Finding& finding : CheckMachine(here_, machine)) note(std::move(finding));
-  if (!flags_.key_file.empty()) {
-    auto key = KeyAuth::from_file(flags_.key_file);
-    if (key.ok()) {
-      key_ = *std::move(key);
-      note({here_, "key", CheckResult::kOk, flags_.key_file, ""});
-    } else {
-      key_is_bad_ = true;
-      note({here_, "key", CheckResult::kWrong, Message(key.status()),
-            fmt::format("make one: (umask 077; openssl rand -hex 32 > {}), and give all nodes the same",
-                        flags_.key_file)});
-    }
-  }
+  check_key_here();
+  check_certificate_here();
   check_model_here();
+}
+
+void Doctor::check_key_here() {
+  const std::string& file = flags_.key.key_file;
+  if (file.empty()) return;
+  const auto key = ClusterKeyFlags{.key_file = file, .tls_dir = {}}.read("");
+  if (key.ok()) {
+    key_.shared = key->shared;
+    return note({here_, "key", CheckResult::kOk, file, ""});
+  }
+  key_is_bad_ = true;
+  note({here_, "key", CheckResult::kWrong, Message(key.status()),
+        fmt::format("make one: (umask 077; openssl rand -hex 32 > {}), and give all nodes the same", file)});
+}
+
+void Doctor::check_certificate_here() {
+  if (flags_.key.tls_dir.empty()) return;
+  const auto key = ClusterKeyFlags{.key_file = {}, .tls_dir = flags_.key.tls_dir}.read(here_);
+  if (!key.ok()) {
+    key_is_bad_ = true;
+    return note({here_, "certificate", CheckResult::kWrong, Message(key.status()),
+                 "`shoal cert show DIR` says whose it is, and until when it is good"});
+  }
+  key_.tls = key->tls;
+  note(CheckCertificate(here_, key_.tls->facts(), UnixSeconds()));
+}
+
+void Doctor::check_certificate_of(const Patient& patient) {
+  if (key_.tls == nullptr) return;
+  // By its address: that it has another name than here is told as what it is.
+  const auto facts = ProbeTls({patient.name, patient.address}, *key_.tls, Deadline::after(kAnswerTimeout));
+  if (facts.ok()) return note(CheckCertificate(patient.name, *facts, UnixSeconds()));
+  if (absl::IsFailedPrecondition(facts.status()))
+    note({patient.name, "certificate", CheckResult::kWrong, Message(facts.status()), ""});
 }
 
 void Doctor::check_worker(Patient& patient) {
@@ -162,6 +191,7 @@ void Doctor::check_worker(Patient& patient) {
   auto facts = patient.client->describe(Deadline::after(kAnswerTimeout));
   if (facts.ok() && patient.name == patient.address && !facts->name.empty()) patient.name = facts->name;
   note(CheckAnswer(patient.name, patient.address, facts.status()));
+  check_certificate_of(patient);
   if (!facts.ok()) return;
   patient.facts = *std::move(facts);
   note(CheckBuildOf(patient.name, patient.address, *patient.facts, {here_, CpuNumericsClass()}));
@@ -243,7 +273,7 @@ Command AddDoctorCommand(Flags root) {
   app.add_option("--api-key", flags->api_key, "Of the coordinator at --url, where it asks for one")
       .envname("SHOAL_API_KEY");
   app.add_option("--model", flags->model, "Model folder or GGUF file: also looked for on the workers");
-  app.add_option("--key-file", flags->key_file, "File with the cluster's key");
+  flags->key.add_to(app);
   app.add_flag("--json", flags->json, "For scripts");
   return {app, [flags] { return RunDoctor(*flags); }};
 }

@@ -4,6 +4,7 @@
 #include "app/cluster_status.h"
 #include "app/command.h"
 #include "app/profile_store.h"
+#include "app/tls_flags.h"
 #include "base/log.h"
 #include "base/status.h"
 #include "cluster/link_table.h"
@@ -23,7 +24,7 @@ struct PlanFlags {
   CacheSize cache_size;
   std::string memory;
   std::string expert_memory;
-  std::string key_file;
+  ClusterKeyFlags key;
   ComputeFlags compute;
   ProfileFlags profile;
   PlacementFlags placement;
@@ -38,10 +39,7 @@ absl::Status ConsiderWorkers(const PlanFlags& flags, Placement& placement) {
       placement.nodes[0].rates = RatesOfThisMachine(flags.compute, flags.profile);
     return absl::OkStatus();
   }
-  std::optional<KeyAuth> key;
-  if (!flags.key_file.empty()) {
-    ASSIGN_OR_RETURN(key, KeyAuth::from_file(flags.key_file));
-  }
+  ASSIGN_OR_RETURN(const ClusterKey key, flags.key.read(placement.nodes[0].name));
   RETURN_IF_ERROR(DescribeThisNode(placement, flags.compute, flags.memory,
                                    placement.nodes.size() > 1 ? &flags.profile : nullptr));
   std::vector<MemberAddress> addresses;
@@ -99,7 +97,7 @@ Command AddPlanCommand(Flags root) {
   AddCacheSizeOptions(app, flags->cache_size);
   app.add_option("--memory", flags->memory, "This node's memory for weights and cache, such as 8GiB");
   AddExpertMemoryOption(app, flags->expert_memory);
-  app.add_option("--key-file", flags->key_file, "File with the cluster's key, to ask the workers");
+  flags->key.add_to(app);
   flags->compute.add_to(app);
   flags->profile.add_to(app);
   flags->placement.add_to(app, true);

@@ -82,6 +82,10 @@ Command AddRingCommand(Flags root) {
   app.add_option("--api-port", values["API_PORT"], "Port of the HTTP API on rank 0 (API_PORT; 8000)");
   app.add_option("--key-file", values["SHOAL_KEY_FILE"],
                  "File with the cluster's key; all machines need the same (SHOAL_KEY_FILE)");
+  app.add_option(
+      "--tls-dir", values["SHOAL_TLS_DIR"],
+      "Folder with this machine's certificate, for 'coordinator' on rank 0 and 'rank-N' on the others "
+      "(SHOAL_TLS_DIR)");
   app.add_flag("--insecure", flags->insecure,
                "Work with machines beyond this one without a key: whoever reaches their ports may use them");
   app.add_option("--env-file", flags->env_file,

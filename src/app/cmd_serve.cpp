@@ -127,9 +127,8 @@ class Server {
       return InvalidArgument(
           "serve: --kv-buddy copies what the prefix cache holds: leave out --prefix-cache off");
     }
-    if (!flags_.key_file.empty()) {
-      ASSIGN_OR_RETURN(place_.key, KeyAuth::from_file(flags_.key_file));
-    }
+    ASSIGN_OR_RETURN(place_.key, flags_.key.read(name_));
+    if (place_.key.tls != nullptr) RETURN_IF_ERROR(place_.key.tls->check_name(name_));
     ASSIGN_OR_RETURN(place_.api_keys, OpenApiKeys(flags_));
     ASSIGN_OR_RETURN(const int64_t weights_rate, ParseWeightsRate(flags_.weights_rate));
     place_.weights_rate = std::make_shared<ByteRate>(weights_rate);
@@ -532,7 +531,7 @@ Command AddServeCommand(Flags root) {
       .range(0, 4095);
   app.add_option("--memory", flags->memory, "This node's memory for weights and cache, such as 8GiB");
   AddExpertMemoryOption(app, flags->expert_memory);
-  app.add_option("--key-file", flags->key_file, "File with the cluster's key; all nodes need the same");
+  flags->key.add_to(app);
   app.add_flag("--insecure", flags->insecure,
                "Work with nodes beyond this machine without key or certificate: whoever reaches their ports "
                "may use them");

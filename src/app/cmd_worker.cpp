@@ -5,6 +5,7 @@
 #include "app/machine_report.h"
 #include "app/profile_store.h"
 #include "app/signals.h"
+#include "app/tls_flags.h"
 #include "app/worker_join.h"
 #include "base/exposure.h"
 #include "base/log.h"
@@ -30,7 +31,7 @@ struct WorkerFlags {
   std::vector<std::string> model_roots;
   std::string memory;
   std::string expert_memory;
-  std::string key_file;
+  ClusterKeyFlags key;
   bool insecure = false;
   int rest_port = -1;
   std::string rest_host = "127.0.0.1";
@@ -71,6 +72,9 @@ std::string NameOf(const WorkerFlags& flags) { return flags.name.empty() ? HostN
 absl::StatusOr<WorkerNode::Options> OptionsOf(const WorkerFlags& flags) {
   WorkerNode::Options options;
   options.name = NameOf(flags);
+  ASSIGN_OR_RETURN(options.key, flags.key.read(NameOf(flags)));
+  // A certificate says how this node is called, unless a flag does.
+  if (options.key.tls != nullptr && flags.name.empty()) options.name = options.key.tls->name();
   options.listen = flags.listen.empty() ? "127.0.0.1:50051" : flags.listen;
   options.model_roots = flags.model_roots;
   const Topology machine = ReadTopology();
@@ -93,9 +97,6 @@ absl::StatusOr<WorkerNode::Options> OptionsOf(const WorkerFlags& flags) {
   }
   options.version = kShoalVersion;
   options.machine = [] { return ReadMachine(); };
-  if (!flags.key_file.empty()) {
-    ASSIGN_OR_RETURN(options.key, KeyAuth::from_file(flags.key_file));
-  }
   options.insecure = flags.insecure;
   return options;
 }
@@ -103,20 +104,22 @@ absl::StatusOr<WorkerNode::Options> OptionsOf(const WorkerFlags& flags) {
 absl::Status RunWorker(const WorkerFlags& flags) {
   BlockStopSignals();
   SetProcessLogName(NameOf(flags), flags.rank);
-  SetThreadLogName(NameOf(flags), -1);
   ASSIGN_OR_RETURN(WorkerNode::Options options, OptionsOf(flags));
+  SetProcessLogName(options.name, flags.rank);
+  SetThreadLogName(options.name, -1);
   ASSIGN_OR_RETURN(JoinTarget target, ReadJoin(flags.join));
   if (target.key.has_value()) {
-    if (options.key.has_value()) return InvalidArgument("worker: a token has the key: leave out --key-file");
-    options.key = target.key;
+    if (options.key.shared.has_value())
+      return InvalidArgument("worker: a token has the key: leave out --key-file");
+    options.key.shared = target.key;
   }
   if (flags.join.chosen() && flags.listen.empty()) {
     ASSIGN_OR_RETURN(options.listen,
                      ListenToJoin(*target.registry, options.key.has_value() || options.insecure));
   }
   if (flags.rest_port >= 0) {
-    RETURN_IF_ERROR(
-        CheckExposure({"worker --rest-host", flags.rest_host, options.key.has_value(), options.insecure}));
+    RETURN_IF_ERROR(CheckExposure(
+        {"worker --rest-host", flags.rest_host, options.key.shared.has_value(), options.insecure}));
   }
   // What is wrong with the flags was said by now, not after seconds.
   options.rates = RatesOfThisMachine(flags.compute, flags.profile);
@@ -124,14 +127,16 @@ absl::Status RunWorker(const WorkerFlags& flags) {
   if (flags.rest_port >= 0) {
     ASSIGN_OR_RETURN(rest, ExpertRestServer::Start({.host = flags.rest_host,
                                                     .port = flags.rest_port,
-                                                    .key = options.key,
+                                                    .key = options.key.shared,
+                                                    .tls = options.key.tls,
                                                     .service = {.model_roots = flags.model_roots,
                                                                 .threads = options.threads,
                                                                 .cpus = options.cpus,
                                                                 .isa = options.isa,
                                                                 .packed_cache = options.packed_cache,
                                                                 .expert_memory = options.expert_memory}}));
-    LogInfo("expert REST API on http://{}:{}", flags.rest_host, rest->port());
+    LogInfo("expert REST API on {}://{}:{}", options.key.tls == nullptr ? "http" : "https", flags.rest_host,
+            rest->port());
   }
   ASSIGN_OR_RETURN(const std::unique_ptr<WorkerNode> worker,
                    StartWorker(options, !flags.join.chosen() || !flags.listen.empty()));
@@ -166,9 +171,9 @@ Command AddWorkerCommand(Flags root) {
   app.add_option("--memory", flags->memory,
                  "For weights and cache, such as 8GiB (default: what is available now, less a tenth)");
   AddExpertMemoryOption(app, flags->expert_memory);
-  app.add_option("--key-file", flags->key_file, "File with the cluster's key; all nodes need the same");
+  flags->key.add_to(app);
   app.add_flag("--insecure", flags->insecure,
-               "Listen beyond loopback without a key: whoever reaches the port may use it");
+               "Listen beyond loopback without key or certificate: whoever reaches the port may use it");
   app.add_option("--rest-port", flags->rest_port, "Serve the JSON expert API on this port (0 picks one)")
       .range(0, 65535);
   app.add_option("--rest-host", flags->rest_host, "Where the JSON expert API listens (default 127.0.0.1)");

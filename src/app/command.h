@@ -49,6 +49,7 @@ Command AddEvalCommand(Flags root);
 Command AddLoadCommand(Flags root);
 Command AddTokenizeCommand(Flags root);
 Command AddTokenCommand(Flags root);
+Command AddCertCommand(Flags root);
 Command AddDoctorCommand(Flags root);
 
 /// Flags that say how to compute.

@@ -27,7 +27,7 @@ int main(int argc, char** argv) {
       AddLoadCommand(root),      AddTokenizeCommand(root), AddUpCommand(root),      AddDownCommand(root),
       AddRestartCommand(root),   AddStatusCommand(root),   AddLogsCommand(root),    AddTestCommand(root),
       AddHostAgentCommand(root), AddRingCommand(root),     AddTokenCommand(root),   AddDoctorCommand(root),
-      AddProfileCommand(root),   AddDrainCommand(root)};
+      AddProfileCommand(root),   AddDrainCommand(root),    AddCertCommand(root)};
   int exit_code = 0;
   if (!line.parse(argc, argv, exit_code)) return exit_code;
   if (!SetLogLevel(log_level)) {

@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "app/command.h"
+#include "app/tls_flags.h"
 #include "base/clock.h"
 #include "plan/left_out.h"
 #include "sched/scheduler.h"
@@ -33,7 +34,7 @@ struct ServeFlags {
   std::string registry;     ///< Where workers find that; empty: nowhere.
   std::string memory;
   std::string expert_memory;
-  std::string key_file;
+  ClusterKeyFlags key;
   bool insecure = false;
   bool take_over = false;
   bool no_send_weights = false;

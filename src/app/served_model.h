@@ -36,7 +36,7 @@ namespace shoal {
 
 /// What the models of one server have in common.
 struct ServingPlace {
-  std::optional<KeyAuth> key;
+  ClusterKey key;
   std::shared_ptr<ResponseStore> responses;
   std::shared_ptr<AnswerRecords> records;
   std::shared_ptr<ApiKeys> api_keys;  ///< nullptr: everybody may ask.

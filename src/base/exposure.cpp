@@ -43,8 +43,9 @@ absl::Status CheckExposure(const Exposure& exposure) {
   if (exposure.has_key || exposure.insecure || IsLoopback(exposure.host)) return absl::OkStatus();
   return FailedPrecondition(
       "{}: '{}' can be reached from other machines, and without a key anybody there can use it; give "
-      "--key-file FILE (make one: umask 077; openssl rand -hex 32 > FILE), listen on 127.0.0.1, or give "
-      "--insecure",
+      "--tls-dir DIR (make it: shoal cert init) or --key-file FILE (make one: umask 077; openssl rand -hex "
+      "32 > "
+      "FILE), listen on 127.0.0.1, or give --insecure",
       exposure.what, exposure.host);
 }
 

@@ -13,9 +13,10 @@ bool IsLoopback(const std::string& host);
 
 /// A port that is about to be opened.
 struct Exposure {
-  std::string what;       ///< The flag, for the message: "worker --listen".
-  std::string host;       ///< As given, without the port.
-  bool has_key = false;   ///< Clients must prove that they know the cluster's key.
+  std::string what;  ///< The flag, for the message: "worker --listen".
+  std::string host;  ///< As given, without the port.
+  bool has_key =
+      false;  ///< Clients must prove that they are of the cluster: by its key, or by a certificate.
   bool insecure = false;  ///< The operator allows clients without a key.
 };
 

@@ -23,7 +23,7 @@ class Announcer {
     /// Addresses of the coordinator; the first that answers is it. Asked until one takes the worker, and again where that
     /// one is away.
     std::function<absl::StatusOr<std::vector<std::string>>(Deadline deadline)> find;
-    std::optional<KeyAuth> key;
+    ClusterKey key;
     /// What to offer. Asked each time, as addresses change.
     std::function<JoinOffer(const std::string& coordinator)> offer;
   };

@@ -110,6 +110,15 @@ Finding CheckBuildOf(const std::string& node, const std::string& address, const 
           "install the same shoal on all nodes, and start it again"};
 }
 
+Finding CheckCertificate(const std::string& node, const CertificateFacts& facts, int64_t now_s) {
+  const std::string warning = ExpiryWarning(facts, now_s);
+  if (warning.empty())
+    return Ok(node, "certificate", fmt::format("for '{}', until {}", facts.subject, DayOf(facts.ends_s)));
+  return {
+      node, "certificate", CheckResult::kAdvice, warning,
+      fmt::format("shoal cert node {} --dir DIR, copy it to the node, and start it again", facts.subject)};
+}
+
 Finding CheckClock(const std::string& node, int64_t ahead_s) {
   const std::string text = ahead_s == 0 ? "as this machine's"
                                         : fmt::format("{} s {} this machine's", std::abs(ahead_s),

@@ -35,6 +35,9 @@ std::vector<Finding> CheckMachine(const std::string& node, const MachineReport& 
 Finding CheckBuildOf(const std::string& node, const std::string& address, const WorkerFacts& facts,
                      const OwnNode& own);
 
+/// A node's certificate: advice where it ends soon.
+Finding CheckCertificate(const std::string& node, const CertificateFacts& facts, int64_t now_s);
+
 /// Its clock, seconds ahead of this machine's. Nothing is refused for it but certificates that have not begun, or ended.
 Finding CheckClock(const std::string& node, int64_t ahead_s);
 

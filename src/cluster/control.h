@@ -18,7 +18,7 @@
 #include "exec/stage_runner.h"
 #include "kv/block_image.h"
 #include "plan/plan.h"
-#include "wire/key_auth.h"
+#include "wire/cluster_key.h"
 
 namespace grpc {
 class Service;
@@ -199,7 +199,7 @@ class WorkerControl {
 /// Says who is there, with a proof of the key where there is one.
 class ProbeService {
  public:
-  ProbeService(uint64_t instance, std::optional<KeyAuth> key);
+  ProbeService(uint64_t instance, ClusterKey key);
   ~ProbeService();
   grpc::Service* service();
 
@@ -210,10 +210,9 @@ class ProbeService {
 
 /// Asks a ProbeService. The status is FailedPrecondition where another process than that of the instance answers; else as of
 /// any call.
-PeerResult ProbePeer(const PeerToCheck& peer, const std::optional<KeyAuth>& key, int64_t bytes,
-                     Deadline deadline);
+PeerResult ProbePeer(const PeerToCheck& peer, const ClusterKey& key, int64_t bytes, Deadline deadline);
 /// All at the same time, `bytes` for each.
-std::vector<PeerResult> ProbePeers(const PeerCheck& check, const std::optional<KeyAuth>& key);
+std::vector<PeerResult> ProbePeers(const PeerCheck& check, const ClusterKey& key);
 
 /// A coordinator, as workers that join see it. Calls may come from several threads.
 class JoinControl {
@@ -230,7 +229,7 @@ class JoinControl {
 /// Serves `control` over gRPC, as ControlService does.
 class JoinService {
  public:
-  JoinService(JoinControl& control, std::optional<KeyAuth> key);
+  JoinService(JoinControl& control, ClusterKey key);
   ~JoinService();
   grpc::Service* service();
 
@@ -242,7 +241,7 @@ class JoinService {
 /// A worker's line to the coordinator that it joins. Errors as JoinControl; each names the coordinator's address.
 class JoinClient {
  public:
-  JoinClient(const std::string& address, std::optional<KeyAuth> key);
+  JoinClient(const std::string& address, ClusterKey key);
   ~JoinClient();
 
   absl::StatusOr<JoinAnswer> join(const JoinOffer& offer, Deadline deadline);
@@ -258,7 +257,7 @@ class JoinClient {
 /// Serves `control` over gRPC; with a key, calls must carry a fresh proof of it.
 class ControlService {
  public:
-  ControlService(WorkerControl& control, std::optional<KeyAuth> key);
+  ControlService(WorkerControl& control, ClusterKey key);
   ~ControlService();
   grpc::Service* service();
 
@@ -272,7 +271,8 @@ class ControlService {
 /// address.
 class WorkerClient {
  public:
-  WorkerClient(const std::string& address, std::optional<KeyAuth> key);
+  /// name: as plans have it, which a certificate must name; "", or its address: unknown.
+  WorkerClient(const std::string& address, ClusterKey key, std::string name = "");
   ~WorkerClient();
 
   const std::string& address() const;

@@ -18,7 +18,7 @@ constexpr Duration kGiveMax = std::chrono::seconds(60);
 
 class CacheService::Impl final : public v1::Caches::Service {
  public:
-  Impl(CacheGiver& giver, std::optional<KeyAuth> key) : giver_(giver), gate_(kCacheService, std::move(key)) {}
+  Impl(CacheGiver& giver, ClusterKey key) : giver_(giver), gate_(kCacheService, std::move(key)) {}
 
   grpc::Status Fetch(grpc::ServerContext* context, const v1::FetchCacheRequest* request,
                      grpc::ServerWriter<v1::CacheImages>* writer) override {
@@ -58,7 +58,7 @@ class CacheService::Impl final : public v1::Caches::Service {
   ProofGate gate_;
 };
 
-CacheService::CacheService(CacheGiver& giver, std::optional<KeyAuth> key)
+CacheService::CacheService(CacheGiver& giver, ClusterKey key)
     : impl_(std::make_unique<Impl>(giver, std::move(key))) {}
 
 CacheService::~CacheService() = default;
@@ -70,7 +70,8 @@ namespace {
 class RemoteCopies final : public CopySource {
  public:
   RemoteCopies(const RemoteCache& from, uint64_t session)
-      : channel_(fmt::format("'{}' at {}", from.name, from.address), kCacheService, from.address, from.key),
+      : channel_(fmt::format("'{}' at {}", from.name, from.address), kCacheService, {from.name, from.address},
+                 from.key),
         model_hash_(from.model_hash),
         session_(session) {}
 
@@ -113,7 +114,7 @@ std::unique_ptr<CopySource> FollowCopies(const RemoteCache& from, uint64_t sessi
 absl::Status FetchCached(const RemoteCache& from, const CacheRequest& request, Deadline deadline,
                          TakeImages take) {
   ControlChannel<v1::Caches> channel(fmt::format("'{}' at {}", from.name, from.address), kCacheService,
-                                     from.address, from.key);
+                                     {from.name, from.address}, from.key);
   absl::Status taken;
   const absl::Status status = channel.call("Fetch", ToProto(request, from.model_hash), deadline,
                                            [&](auto& stub, auto& context, const auto& asked) {

@@ -10,7 +10,7 @@
 #include "cluster/cache_move.h"
 #include "cluster/control.h"
 #include "cluster/node_host.h"
-#include "wire/key_auth.h"
+#include "wire/cluster_key.h"
 
 namespace grpc {
 class Service;
@@ -33,7 +33,7 @@ class CacheGiver {
 /// Serves `giver` over gRPC; with a key, calls must carry a fresh proof of it.
 class CacheService {
  public:
-  CacheService(CacheGiver& giver, std::optional<KeyAuth> key);
+  CacheService(CacheGiver& giver, ClusterKey key);
   ~CacheService();
   grpc::Service* service();
 
@@ -46,7 +46,7 @@ class CacheService {
 struct RemoteCache {
   std::string name;  ///< The node's, for messages.
   std::string address;
-  std::optional<KeyAuth> key;
+  ClusterKey key;
   std::string model_hash;
 };
 /// As NodeHost::give_cached; else as of any call.
@@ -58,7 +58,6 @@ std::unique_ptr<CopySource> FollowCopies(const RemoteCache& from, uint64_t sessi
 
 /// What an order says of a session; without transport and sink. What the node lacks comes from other processes, which
 /// hold the model under the name `model_hash`.
-NodeHost::SessionSetup SetupOf(const OpenOrder& order, const std::string& model_hash,
-                               const std::optional<KeyAuth>& key);
+NodeHost::SessionSetup SetupOf(const OpenOrder& order, const std::string& model_hash, const ClusterKey& key);
 
 }  // namespace shoal

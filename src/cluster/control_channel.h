@@ -15,9 +15,14 @@
 #include "base/log.h"
 #include "base/status.h"
 #include "cluster/control_wire.h"
-#include "wire/key_auth.h"
+#include "tls/probe.h"
+#include "wire/cluster_key.h"
+#include "wire/grpc/credentials.h"
 
 namespace shoal {
+
+/// For finding out why TLS fails.
+inline constexpr Duration kExplainMax = std::chrono::seconds(1);
 
 /// Calls to one process, of the service `Service` of the control plane's protobuf.
 template <typename Service>
@@ -25,16 +30,13 @@ class ControlChannel {
  public:
   using Stub = typename Service::Stub;
 
-  /// who: for messages, "worker at 10.0.0.2:50051". service: as TokenContext().
-  ControlChannel(std::string who, std::string service, std::string address, std::optional<KeyAuth> key)
-      : who_(std::move(who)),
-        service_(std::move(service)),
-        address_(std::move(address)),
-        key_(std::move(key)) {
+  /// who: for messages, "worker at 10.0.0.2:50051". service: as TokenContext(). node: its name in plans; "": unknown.
+  ControlChannel(std::string who, std::string service, TlsPeer peer, ClusterKey key)
+      : who_(std::move(who)), service_(std::move(service)), peer_(std::move(peer)), key_(std::move(key)) {
     connect();
   }
 
-  const std::string& address() const { return address_; }
+  const std::string& address() const { return peer_.address; }
 
   /// Runs one call with its deadline, proof and cancellation.
   template <typename Request, typename Call>
@@ -42,11 +44,11 @@ class ControlChannel {
     std::string challenge = last_challenge();
     absl::Status status = call_once(method, request, deadline, challenge, run);
     // The first call to a process, or the first in a while: its answer told what to prove.
-    if (absl::IsUnauthenticated(status) && key_.has_value() && last_challenge() != challenge) {
+    if (absl::IsUnauthenticated(status) && key_.shared.has_value() && last_challenge() != challenge) {
       challenge = last_challenge();
       status = call_once(method, request, deadline, challenge, run);
     }
-    return status;
+    return absl::IsUnavailable(status) ? explained(status, deadline) : status;
   }
 
   /// Ends calls in flight, and those to come, with Cancelled. Safe from any thread.
@@ -62,8 +64,10 @@ class ControlChannel {
                          const std::string& challenge, Call& run) {
     grpc::ClientContext context;
     context.set_deadline(SystemTime(deadline));
-    if (key_.has_value())
-      context.AddMetadata(kTokenKey, key_->issue_token(challenge, TokenContext(service_, method, request)));
+    if (key_.shared.has_value()) {
+      context.AddMetadata(kTokenKey,
+                          key_.shared->issue_token(challenge, TokenContext(service_, method, request)));
+    }
     std::shared_ptr<Stub> stub;
     {
       const std::lock_guard lock(mutex_);
@@ -87,6 +91,15 @@ class ControlChannel {
                      status.error_message());
   }
 
+  /// What TLS has to do with it: gRPC does not say.
+  absl::Status explained(const absl::Status& status, Deadline deadline) {
+    if (key_.tls == nullptr) return status;
+    key_.tls->warn_if_it_ends();
+    const absl::Status why =
+        ProbeTls(peer_, *key_.tls, Deadline::min(deadline, Deadline::after(kExplainMax))).status();
+    return absl::IsFailedPrecondition(why) ? Annotate(Unavailable("{}", Message(why)), who_) : status;
+  }
+
   std::string last_challenge() {
     const std::lock_guard lock(mutex_);
     return challenge_;
@@ -105,14 +118,14 @@ class ControlChannel {
     arguments.SetInt(GRPC_ARG_ENABLE_HTTP_PROXY,
                      0);  // Cluster addresses are direct, whatever the environment says.
     arguments.SetInt(GRPC_ARG_USE_LOCAL_SUBCHANNEL_POOL, 1);  // Else it would share the one that failed.
-    channel_ = grpc::CreateCustomChannel(address_, grpc::InsecureChannelCredentials(), arguments);
+    channel_ = ChannelTo(peer_.address, key_, peer_.name, std::move(arguments));
     stub_ = Service::NewStub(channel_);
   }
 
   const std::string who_;
   const std::string service_;
-  const std::string address_;
-  const std::optional<KeyAuth> key_;
+  const TlsPeer peer_;
+  const ClusterKey key_;
   std::mutex mutex_;  // Guards what follows.
   std::shared_ptr<grpc::Channel> channel_;
   std::shared_ptr<Stub> stub_;
@@ -125,12 +138,13 @@ class ControlChannel {
 /// for.
 class ProofGate {
  public:
-  ProofGate(std::string service, std::optional<KeyAuth> key) : service_(std::move(service)) {
-    if (key.has_value()) checker_.emplace(std::move(*key));
+  ProofGate(std::string service, ClusterKey key) : service_(std::move(service)), tls_(std::move(key.tls)) {
+    if (key.shared.has_value()) checker_.emplace(*std::move(key.shared));
   }
 
   absl::Status check(grpc::ServerContext& context, std::string_view method,
                      const google::protobuf::MessageLite& request) {
+    if (tls_ != nullptr) tls_->warn_if_it_ends();
     if (!checker_.has_value()) return absl::OkStatus();
     const auto& metadata = context.client_metadata();
     const auto found = metadata.find(kTokenKey);
@@ -146,6 +160,7 @@ class ProofGate {
 
  private:
   const std::string service_;
+  const std::shared_ptr<const TlsIdentity> tls_;
   std::optional<TokenChecker> checker_;
 };
 

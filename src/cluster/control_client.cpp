@@ -11,12 +11,13 @@ namespace shoal {
 
 class WorkerClient::Impl : public ControlChannel<v1::Worker> {
  public:
-  Impl(const std::string& address, std::optional<KeyAuth> key)
-      : ControlChannel(fmt::format("worker at {}", address), kWorkerService, address, std::move(key)) {}
+  Impl(const std::string& address, ClusterKey key, std::string name)
+      : ControlChannel(fmt::format("worker at {}", address), kWorkerService, {std::move(name), address},
+                       std::move(key)) {}
 };
 
-WorkerClient::WorkerClient(const std::string& address, std::optional<KeyAuth> key)
-    : impl_(std::make_unique<Impl>(address, std::move(key))) {}
+WorkerClient::WorkerClient(const std::string& address, ClusterKey key, std::string name)
+    : impl_(std::make_unique<Impl>(address, std::move(key), std::move(name))) {}
 
 WorkerClient::~WorkerClient() = default;
 

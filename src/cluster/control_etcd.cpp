@@ -21,8 +21,8 @@ class EtcdRegistry final : public Registry {
   EtcdRegistry(const std::string& address, const std::string& prefix)
       : address_(address),
         folder_((prefix.empty() ? "" : prefix + "/") + "coordinators/"),
-        keys_(what(), "", address, std::nullopt),
-        leases_(what(), "", address, std::nullopt) {}
+        keys_(what(), "", {"", address}, std::nullopt),
+        leases_(what(), "", {"", address}, std::nullopt) {}
 
   std::string what() const override { return fmt::format("etcd at {}", address_); }
 

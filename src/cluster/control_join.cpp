@@ -29,7 +29,7 @@ std::string HostOf(std::string peer) {
 
 class JoinService::Impl final : public v1::Coordinator::Service {
  public:
-  Impl(JoinControl& control, std::optional<KeyAuth> key)
+  Impl(JoinControl& control, ClusterKey key)
       : control_(control), gate_(kCoordinatorService, std::move(key)) {}
 
   grpc::Status Join(grpc::ServerContext* context, const v1::JoinRequest* request,
@@ -57,19 +57,19 @@ class JoinService::Impl final : public v1::Coordinator::Service {
   ProofGate gate_;
 };
 
-JoinService::JoinService(JoinControl& control, std::optional<KeyAuth> key)
+JoinService::JoinService(JoinControl& control, ClusterKey key)
     : impl_(std::make_unique<Impl>(control, std::move(key))) {}
 JoinService::~JoinService() = default;
 grpc::Service* JoinService::service() { return impl_.get(); }
 
 class JoinClient::Impl : public ControlChannel<v1::Coordinator> {
  public:
-  Impl(const std::string& address, std::optional<KeyAuth> key)
-      : ControlChannel(fmt::format("coordinator at {}", address), kCoordinatorService, address,
+  Impl(const std::string& address, ClusterKey key)
+      : ControlChannel(fmt::format("coordinator at {}", address), kCoordinatorService, {"", address},
                        std::move(key)) {}
 };
 
-JoinClient::JoinClient(const std::string& address, std::optional<KeyAuth> key)
+JoinClient::JoinClient(const std::string& address, ClusterKey key)
     : impl_(std::make_unique<Impl>(address, std::move(key))) {}
 JoinClient::~JoinClient() = default;
 void JoinClient::cancel() { impl_->cancel(); }

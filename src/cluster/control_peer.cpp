@@ -23,8 +23,7 @@ constexpr size_t kThreadsMax = 16;
 
 class ProbeService::Impl final : public v1::Peer::Service {
  public:
-  Impl(uint64_t instance, std::optional<KeyAuth> key)
-      : instance_(instance), gate_(kPeerService, std::move(key)) {}
+  Impl(uint64_t instance, ClusterKey key) : instance_(instance), gate_(kPeerService, std::move(key)) {}
 
   grpc::Status Probe(grpc::ServerContext* context, const v1::ProbeRequest* request,
                      v1::ProbeReply* reply) override {
@@ -39,15 +38,14 @@ class ProbeService::Impl final : public v1::Peer::Service {
   ProofGate gate_;
 };
 
-ProbeService::ProbeService(uint64_t instance, std::optional<KeyAuth> key)
+ProbeService::ProbeService(uint64_t instance, ClusterKey key)
     : impl_(std::make_unique<Impl>(instance, std::move(key))) {}
 ProbeService::~ProbeService() = default;
 grpc::Service* ProbeService::service() { return impl_.get(); }
 
-PeerResult ProbePeer(const PeerToCheck& peer, const std::optional<KeyAuth>& key, int64_t bytes,
-                     Deadline deadline) {
+PeerResult ProbePeer(const PeerToCheck& peer, const ClusterKey& key, int64_t bytes, Deadline deadline) {
   ControlChannel<v1::Peer> channel(fmt::format("'{}' at {}", peer.name, peer.address), kPeerService,
-                                   peer.address, key);
+                                   {peer.name, peer.address}, key);
   PeerResult result;
   uint64_t instance = 0;
   const auto probe = [&](int64_t padding) {
@@ -84,7 +82,7 @@ PeerResult ProbePeer(const PeerToCheck& peer, const std::optional<KeyAuth>& key,
   return result;
 }
 
-std::vector<PeerResult> ProbePeers(const PeerCheck& check, const std::optional<KeyAuth>& key) {
+std::vector<PeerResult> ProbePeers(const PeerCheck& check, const ClusterKey& key) {
   const Deadline deadline = Deadline::after(check.timeout);
   std::vector<PeerResult> results(check.peers.size());
   std::atomic<size_t> next = 0;

@@ -11,8 +11,7 @@
 namespace shoal {
 class ControlService::Impl final : public v1::Worker::Service {
  public:
-  Impl(WorkerControl& control, std::optional<KeyAuth> key)
-      : control_(control), gate_(kWorkerService, std::move(key)) {}
+  Impl(WorkerControl& control, ClusterKey key) : control_(control), gate_(kWorkerService, std::move(key)) {}
 
   grpc::Status Describe(grpc::ServerContext* context, const v1::DescribeRequest* request,
                         v1::DescribeReply* reply) override {
@@ -94,7 +93,7 @@ class ControlService::Impl final : public v1::Worker::Service {
   ProofGate gate_;
 };
 
-ControlService::ControlService(WorkerControl& control, std::optional<KeyAuth> key)
+ControlService::ControlService(WorkerControl& control, ClusterKey key)
     : impl_(std::make_unique<Impl>(control, std::move(key))) {}
 
 ControlService::~ControlService() = default;

@@ -10,7 +10,7 @@
 #include "absl/status/statusor.h"
 #include "cluster/chunk_source.h"
 #include "cluster/weight_shelf.h"
-#include "wire/key_auth.h"
+#include "wire/cluster_key.h"
 
 namespace grpc {
 class Service;
@@ -21,7 +21,7 @@ namespace shoal {
 /// Gives what is on `shelf`, over gRPC; with a key, calls must carry a fresh proof of it.
 class WeightsService {
  public:
-  WeightsService(WeightShelf& shelf, std::optional<KeyAuth> key);
+  WeightsService(WeightShelf& shelf, ClusterKey key);
   ~WeightsService();
   grpc::Service* service();
 
@@ -36,7 +36,7 @@ class RemoteShelf final : public ChunkSource {
   struct Options {
     std::string name;
     std::string address;  ///< HOST:PORT
-    std::optional<KeyAuth> key;
+    ClusterKey key;
     std::string model_hash;
   };
   explicit RemoteShelf(Options options);

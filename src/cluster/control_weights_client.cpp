@@ -25,7 +25,7 @@ class RemoteShelf::Impl : public ControlChannel<v1::Weights> {
  public:
   explicit Impl(Options options)
       : ControlChannel(fmt::format("'{}' at {}", options.name, options.address), kWeightsService,
-                       options.address, options.key),
+                       {options.name, options.address}, options.key),
         options_(std::move(options)) {}
 
   const std::string& name() const { return options_.name; }

@@ -13,8 +13,7 @@ namespace shoal {
 
 class WeightsService::Impl final : public v1::Weights::Service {
  public:
-  Impl(WeightShelf& shelf, std::optional<KeyAuth> key)
-      : shelf_(shelf), gate_(kWeightsService, std::move(key)) {}
+  Impl(WeightShelf& shelf, ClusterKey key) : shelf_(shelf), gate_(kWeightsService, std::move(key)) {}
 
   grpc::Status Skeleton(grpc::ServerContext* context, const v1::SkeletonRequest* request,
                         grpc::ServerWriter<v1::SkeletonPart>* writer) override {
@@ -101,7 +100,7 @@ class WeightsService::Impl final : public v1::Weights::Service {
   ProofGate gate_;
 };
 
-WeightsService::WeightsService(WeightShelf& shelf, std::optional<KeyAuth> key)
+WeightsService::WeightsService(WeightShelf& shelf, ClusterKey key)
     : impl_(std::make_unique<Impl>(shelf, std::move(key))) {}
 
 WeightsService::~WeightsService() = default;

@@ -25,7 +25,7 @@ class JoinDesk final : public JoinControl {
     std::string name;            ///< The coordinator's.
     std::string listen;          ///< HOST:PORT; port 0 picks one; empty: nobody can join but through join().
     std::string numerics_class;  ///< Of this process's backend.
-    std::optional<KeyAuth> key;
+    ClusterKey key;
     bool insecure = false;  ///< Workers beyond loopback may do without a key.
     RosterRules rules;
     /// Asks who is at an address; empty: over the network.

@@ -60,9 +60,9 @@ std::string_view Name(MemberState state) {
   return "unknown";
 }
 
-Member::Member(MemberId id, MemberAddress address, const std::optional<KeyAuth>& key, OwnNode peer)
+Member::Member(MemberId id, MemberAddress address, const ClusterKey& key, OwnNode peer)
     : id_(id), is_self_(address.address.empty()), key_(key), peer_(std::move(peer)) {
-  if (!is_self_) client_ = std::make_shared<WorkerClient>(address.address, key);
+  if (!is_self_) client_ = std::make_shared<WorkerClient>(address.address, key, address.name);
   status_.name = std::move(address.name);
   status_.address = std::move(address.address);
 }
@@ -167,8 +167,8 @@ LinkStats Member::links() const {
   return links_;
 }
 
-Members::Members(const std::vector<MemberAddress>& members, const std::optional<KeyAuth>& key,
-                 bool adopt_names, const std::string& numerics_class)
+Members::Members(const std::vector<MemberAddress>& members, const ClusterKey& key, bool adopt_names,
+                 const std::string& numerics_class)
     : adopt_names_(adopt_names), key_(key), own_{members.front().name, numerics_class} {
   SHOAL_CHECK(!members.empty() && members.front().address.empty());
   for (const MemberAddress& member : members)
@@ -209,7 +209,7 @@ void Members::follow(const std::vector<JoinedMember>& joined) {
     if (!member.status_.joined) continue;  // A declared one that also offers itself.
     if (member.status_.address != one.address) {
       member.status_.address = one.address;
-      member.client_ = std::make_shared<WorkerClient>(one.address, key_);
+      member.client_ = std::make_shared<WorkerClient>(one.address, key_, one.name);
       if (cancelled_) member.client_->cancel();
     }
     members.push_back(*named);

@@ -68,7 +68,7 @@ absl::Status CheckBuild(const WorkerFacts& facts, const std::string& address, co
 /// Safe from any thread.
 class Member {
  public:
-  Member(MemberId id, MemberAddress address, const std::optional<KeyAuth>& key, OwnNode peer);
+  Member(MemberId id, MemberAddress address, const ClusterKey& key, OwnNode peer);
 
   MemberId id() const { return id_; }
   /// Whether it is the coordinator's own process, which has no client.
@@ -103,7 +103,7 @@ class Member {
 
   const MemberId id_;
   const bool is_self_;
-  const std::optional<KeyAuth> key_;
+  const ClusterKey key_;
   const OwnNode peer_;
   std::mutex sampling_;  ///< Guards the two below.
   NodeShard sampled_;
@@ -122,7 +122,7 @@ class Members {
  public:
   /// The first is the coordinator's own process. adopt_names: a member that is named by its address takes the
   /// name that it says of itself, unless another has it. numerics_class: of this process's backend.
-  Members(const std::vector<MemberAddress>& members, const std::optional<KeyAuth>& key, bool adopt_names,
+  Members(const std::vector<MemberAddress>& members, const ClusterKey& key, bool adopt_names,
           const std::string& numerics_class);
 
   Member& self() const { return *self_; }
@@ -151,7 +151,7 @@ class Members {
 
  private:
   const bool adopt_names_;
-  const std::optional<KeyAuth> key_;
+  const ClusterKey key_;
   const OwnNode own_;
   std::shared_ptr<Member> self_;
   mutable std::mutex mutex_;  ///< Guards what follows. Never held while a member is asked.

@@ -75,6 +75,7 @@ NodeHost::NodeReport RemoteCluster::own_report() const {
 absl::StatusOr<std::unique_ptr<RemoteCluster>> RemoteCluster::Start(Options options) {
   std::unique_ptr<RemoteCluster> cluster(new RemoteCluster(std::move(options)));
   const Options& o = cluster->options_;
+  if (o.key.tls != nullptr) RETURN_IF_ERROR(o.key.tls->check_name(cluster->members_.self().name()));
   if (o.listen.empty()) {
     // It will listen at the address towards its workers.
     for (const MemberAddress& member : o.members) {

@@ -46,7 +46,7 @@ class RemoteCluster final : public SessionHost, public CacheGiver {
     std::vector<int> cpus;  ///< Where they stay; empty: wherever the system puts them.
     Isa isa = Isa::kReference;
     Duration expert_timeout = std::chrono::seconds(4);
-    std::optional<KeyAuth> key;
+    ClusterKey key;
     /// Whether this process may hold a shard beside what it has in a session of this plan and these limits; empty: it
     /// may. Called by prepare().
     std::function<absl::Status(const Plan& now, const StepLimits& limits, const NodeShard& next)>

@@ -5,8 +5,7 @@
 
 namespace shoal {
 
-NodeHost::SessionSetup SetupOf(const OpenOrder& order, const std::string& model_hash,
-                               const std::optional<KeyAuth>& key) {
+NodeHost::SessionSetup SetupOf(const OpenOrder& order, const std::string& model_hash, const ClusterKey& key) {
   NodeHost::SessionSetup setup{.session = order.session,
                                .plan = order.plan,
                                .node = order.node,

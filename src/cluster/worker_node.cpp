@@ -388,6 +388,8 @@ absl::StatusOr<int64_t> WorkerNode::prepare_beside(const PrepareOrder& order,
 }
 
 absl::StatusOr<int64_t> WorkerNode::prepare(const PrepareOrder& order, const PrepareProgress& progress) {
+  if (options_.key.tls != nullptr)
+    RETURN_IF_ERROR(named(options_.key.tls->check_name(order.plan.node(order.node).name)));
   RETURN_IF_ERROR(check_dials(order.plan));  // Weights may come from any of them.
   if (order.beside) {
     const std::unique_lock preparing(preparing_, kTurnMax);

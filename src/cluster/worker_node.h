@@ -41,7 +41,7 @@ class WorkerNode final : public WorkerControl, public CacheGiver {
     /// Makes the backend of a node; empty: a CpuBackend of the three above.
     std::function<std::unique_ptr<Backend>()> make_backend;
     std::string numerics_class = CpuNumericsClass();  ///< Of these backends, for describe().
-    std::optional<KeyAuth> key;
+    ClusterKey key;
     bool insecure = false;                            ///< Listens beyond loopback without a key.
     std::shared_ptr<const PackedCache> packed_cache;  ///< nullptr: none.
     std::shared_ptr<DiskStore> kv_disk;               ///< nullptr: none.

@@ -23,7 +23,7 @@ class WorkerWeights {
   struct Options {
     std::string name;  ///< Of this worker, for messages.
     std::shared_ptr<FetchedModels> store;
-    std::optional<KeyAuth> key;
+    ClusterKey key;
   };
   explicit WorkerWeights(Options options) : options_(std::move(options)) {}
 

@@ -72,7 +72,8 @@ class Planner {
       return !node.address.empty() && !IsLoopback(host_of(node));
     });
     if (!keys.key_file.empty()) deployment_.key_file = LocalPath(keys.key_file, context_);
-    if (keys.key_file.empty() && exposed) {
+    if (!keys.tls_dir.empty()) deployment_.tls_dir = LocalPath(keys.tls_dir, context_);
+    if (keys.key_file.empty() && keys.tls_dir.empty() && exposed) {
       deployment_.key_file = fmt::format("{}/.shoal/{}/{}", context_.home, deployment_.name, kKeyName);
     }
     deployment_.config = {.name = context_.path.ends_with(".json") ? "cluster.json" : "cluster.yaml",
@@ -154,8 +155,8 @@ class Planner {
   }
 
   void add_key(HostProcess& process) const {
-    if (deployment_.key_file.empty()) return;
-    process.args.insert(process.args.end(), {"--key-file", kKeyName});
+    if (!deployment_.key_file.empty()) process.args.insert(process.args.end(), {"--key-file", kKeyName});
+    if (!deployment_.tls_dir.empty()) process.args.insert(process.args.end(), {"--tls-dir", "."});
   }
 
   absl::StatusOr<HostPlan*> host_for(const NodeFacts& node, const DeviceLaunch& launch) {
@@ -201,7 +202,8 @@ absl::StatusOr<Deployment> PlanDeployment(const ClusterFile& file, const LaunchC
   return Planner(file, context).plan();
 }
 
-void SetFingerprints(Deployment& deployment, std::string_view key) {
+void SetFingerprints(Deployment& deployment, std::string_view key,
+                     const std::map<std::string, std::string>& certificates) {
   for (HostPlan& host : deployment.hosts) {
     for (HostProcess& process : host.processes) {
       std::string all;
@@ -212,6 +214,7 @@ void SetFingerprints(Deployment& deployment, std::string_view key) {
       add("env");
       for (const auto& [name, value] : process.env) add(name + "=" + value);
       add(key);
+      if (const auto own = certificates.find(process.id); own != certificates.end()) add(own->second);
       if (process.is_coordinator()) add(deployment.config.content);
       process.fingerprint = Sha256(all);
     }

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <functional>
+#include <map>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -28,6 +29,7 @@ struct Deployment {
   std::string api;              ///< HOST:PORT of the API as seen on the coordinator's host.
   std::string url;              ///< Of the API, for people.
   std::string key_file;         ///< On this machine; empty: the cluster needs none.
+  std::string tls_dir;          ///< On this machine, with a folder for each device; empty: no TLS.
   HostFile config;              ///< The cluster file, for the coordinator.
 };
 
@@ -43,8 +45,10 @@ struct LaunchContext {
 /// lacks or does not fit.
 absl::StatusOr<Deployment> PlanDeployment(const ClusterFile& file, const LaunchContext& context);
 
-/// Sets the fingerprints of all processes: by what they are started with, this key and the cluster file included.
-void SetFingerprints(Deployment& deployment, std::string_view key);
+/// Sets the fingerprints of all processes: by what they are started with, this key, their certificates and the cluster file
+/// included. certificates: by the ids of processes.
+void SetFingerprints(Deployment& deployment, std::string_view key,
+                     const std::map<std::string, std::string>& certificates = {});
 
 /// Whether `host` is a loopback address, this machine's name, or an address of it.
 bool IsThisMachine(const std::string& host);

@@ -85,6 +85,21 @@ TEST(Deployment, TheCoordinatorComesFirstAndRanksFollowTheFile) {
   EXPECT_THAT(third.processes[0].model_roots, ElementsAre("/a", "~/b"));
 }
 
+TEST(Deployment, WithCertificatesNoKeyIsMadeAndEachNodeFindsItsOwn) {
+  auto deployment = Planned(Replaced("launch:\n", "launch:\n  tls_dir: certs\n"));
+  ASSERT_TRUE(deployment.ok()) << ToString(deployment.status());
+  EXPECT_EQ(deployment->key_file, "");
+  EXPECT_EQ(deployment->tls_dir, "/etc/shoal/certs");
+  for (const HostPlan& host : deployment->hosts)
+    EXPECT_THAT(host.processes[0].args, testing::Contains("--tls-dir"));
+  SetFingerprints(*deployment, "", {{"mini2", "one"}});
+  const std::string before[] = {deployment->hosts[0].processes[0].fingerprint,
+                                deployment->hosts[1].processes[0].fingerprint};
+  SetFingerprints(*deployment, "", {{"mini2", "another"}});
+  EXPECT_EQ(deployment->hosts[0].processes[0].fingerprint, before[0]);
+  EXPECT_NE(deployment->hosts[1].processes[0].fingerprint, before[1]);
+}
+
 TEST(Deployment, OnLoopbackThereIsOneHostAndNoKey) {
   const auto deployment = Planned(R"(
 devices:

@@ -2,7 +2,6 @@
 
 #include <fcntl.h>
 #include <openssl/evp.h>
-#include <openssl/rand.h>
 
 #include <array>
 #include <cerrno>
@@ -61,12 +60,6 @@ absl::StatusOr<std::string> Sha256OfFile(const std::string& path) {
     if (got == 0) return hasher.hex();
     hasher.add(std::string_view(bytes.data(), static_cast<size_t>(got)));
   }
-}
-
-std::string RandomHex(size_t bytes) {
-  std::string random(bytes, '\0');
-  SHOAL_CHECK(RAND_bytes(reinterpret_cast<unsigned char*>(random.data()), static_cast<int>(bytes)) == 1);
-  return ToHex(random);
 }
 
 std::string ToHex(std::string_view bytes) {

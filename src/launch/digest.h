@@ -12,9 +12,6 @@ std::string Sha256(std::string_view bytes);
 /// Errors as SystemError.
 absl::StatusOr<std::string> Sha256OfFile(const std::string& path);
 
-/// As many random bytes of the system's cryptographic generator as hex.
-std::string RandomHex(size_t bytes);
-
 std::string ToHex(std::string_view bytes);
 /// InvalidArgument for anything but pairs of 0-9 and a-f.
 absl::StatusOr<std::string> FromHex(std::string_view hex);

@@ -9,6 +9,7 @@
 #include "base/status.h"
 #include "base/text.h"
 #include "launch/digest.h"
+#include "tls/digest.h"
 
 namespace shoal {
 namespace {
@@ -132,6 +133,20 @@ absl::Status Launcher::prepare_key() {
   return absl::OkStatus();
 }
 
+// A wrong or ended certificate is told here, before anything is copied.
+absl::Status Launcher::prepare_certificates() {
+  if (deployment_.tls_dir.empty()) return absl::OkStatus();
+  for (const Host& host : hosts_) {
+    for (const HostProcess& process : host.chosen) {
+      auto identity = TlsIdentity::Load(TlsFiles::In(deployment_.tls_dir + "/" + process.id));
+      if (!identity.ok()) return Annotate(identity.status(), fmt::format("tls_dir, device '{}'", process.id));
+      RETURN_IF_ERROR((*identity)->check_name(process.id));
+      certificates_[process.id] = *std::move(identity);
+    }
+  }
+  return absl::OkStatus();
+}
+
 absl::Status Launcher::install_all() {
   std::map<std::string, std::string> hashes;
   for (const Host& host : hosts_) {
@@ -154,6 +169,14 @@ absl::Status Launcher::start_on(Host& host, std::vector<HostProcess> processes,
       .verb = HostVerb::kStart, .workdir = host.plan.workdir, .timeout_ms = Milliseconds(kPortMax)};
   if (!deployment_.key_file.empty()) {
     order.files.push_back({.name = "cluster.key", .content = key_, .secret = true});
+  }
+  for (const HostProcess& process : processes) {
+    const auto own = certificates_.find(process.id);
+    if (own == certificates_.end()) continue;
+    // As TlsFiles::Find() looks for them: several nodes may share the folder.
+    order.files.push_back({.name = process.id + "-ca.pem", .content = own->second->authority()});
+    order.files.push_back({.name = process.id + "-cert.pem", .content = own->second->certificate()});
+    order.files.push_back({.name = process.id + "-key.pem", .content = own->second->key(), .secret = true});
   }
   if (processes.front().is_coordinator()) order.files.push_back(deployment_.config);
   order.processes = std::move(processes);
@@ -190,7 +213,10 @@ absl::Status Launcher::start(bool coordinator, std::vector<std::vector<HostProce
 
 absl::Status Launcher::up(const UpOptions& options) {
   RETURN_IF_ERROR(prepare_key());
-  SetFingerprints(deployment_, key_);
+  RETURN_IF_ERROR(prepare_certificates());
+  std::map<std::string, std::string> texts;
+  for (const auto& [id, identity] : certificates_) texts[id] = identity->certificate();
+  SetFingerprints(deployment_, key_, texts);
   for (size_t i = 0; i < hosts_.size(); ++i) {
     for (HostProcess& process : hosts_[i].chosen) {
       process.fingerprint =

@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <functional>
+#include <map>
 #include <memory>
 #include <mutex>
 #include <string>
@@ -15,6 +16,7 @@
 #include "base/clock.h"
 #include "launch/deployment.h"
 #include "launch/host_link.h"
+#include "tls/identity.h"
 
 namespace shoal {
 
@@ -81,6 +83,7 @@ class Launcher {
   std::vector<absl::Status> for_each_host(absl::FunctionRef<absl::Status(size_t index, Host& host)> call);
   absl::Status install_all();
   absl::Status prepare_key();
+  absl::Status prepare_certificates();
   /// Starts the chosen processes of that role; the names of what was started go to `started`.
   absl::Status start(bool coordinator, std::vector<std::vector<HostProcess>>& started);
   absl::Status start_on(Host& host, std::vector<HostProcess> processes, std::vector<HostProcess>& started);
@@ -97,6 +100,7 @@ class Launcher {
   const Options options_;
   std::vector<Host> hosts_;
   std::string key_;
+  std::map<std::string, std::shared_ptr<const TlsIdentity>> certificates_;  ///< By the ids of processes.
   std::mutex saying_;
 };
 

@@ -102,11 +102,15 @@ absl::StatusOr<Ring> ReadRing(const RingValues& values, bool insecure,
                            ring.api_port);
   }
   ring.key_file = values.text("SHOAL_KEY_FILE");
-  if (ring.world_size > 1 && ring.key_file.empty() && !insecure && !is_loopback(ring.master_addr)) {
+  ring.tls_dir = values.text("SHOAL_TLS_DIR");
+  const bool open = ring.key_file.empty() && ring.tls_dir.empty();
+  if (ring.world_size > 1 && open && !insecure && !is_loopback(ring.master_addr)) {
     return InvalidArgument(
         "ring: {}: other machines can reach it, and without a key anybody there could join; give each "
         "machine the same "
-        "--key-file FILE (make one: umask 077; openssl rand -hex 32 > FILE), or --insecure",
+        "--key-file FILE (make one: umask 077; openssl rand -hex 32 > FILE), its --tls-dir DIR (shoal cert "
+        "init), "
+        "or --insecure",
         values.origin("MASTER_ADDR"));
   }
   const std::string model = values.text("SHOAL_MODEL");
@@ -140,6 +144,7 @@ std::vector<std::string> RingCommand(const Ring& ring, const std::vector<std::st
     add({"--model-root", std::filesystem::path(ring.model).parent_path()});
   }
   if (!ring.key_file.empty()) add({"--key-file", ring.key_file});
+  if (!ring.tls_dir.empty()) add({"--tls-dir", ring.tls_dir});
   if (ring.insecure) add({"--insecure"});
   words.insert(words.end(), more.begin(), more.end());
   return words;

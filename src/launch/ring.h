@@ -48,10 +48,11 @@ struct Ring {
   int api_port = 8000;
   std::string model;  ///< A folder or file, absolute.
   std::string key_file;
+  std::string tls_dir;
   bool insecure = false;
 };
 
-/// Of RANK, WORLD_SIZE, MASTER_ADDR, MASTER_PORT, API_HOST, API_PORT, SHOAL_MODEL and SHOAL_KEY_FILE. InvalidArgument names
+/// Of RANK, WORLD_SIZE, MASTER_ADDR, MASTER_PORT, API_HOST, API_PORT, SHOAL_MODEL, SHOAL_KEY_FILE and SHOAL_TLS_DIR. InvalidArgument names
 /// what lacks or does not fit, and where it is from. is_loopback: whether only this machine reaches a host.
 absl::StatusOr<Ring> ReadRing(const RingValues& values, bool insecure,
                               const std::function<bool(const std::string& host)>& is_loopback);

@@ -69,6 +69,7 @@ TEST(Ring, WhatLacksOrDoesNotFitIsNamedWithItsOrigin) {
   EXPECT_THAT(ErrorOf({{"SHOAL_MODEL", "/no/such/model"}}), HasSubstr("SHOAL_MODEL='/no/such/model'"));
   EXPECT_THAT(ErrorOf({{"MASTER_ADDR", "mini1.local"}}), HasSubstr("--key-file"));
   EXPECT_EQ(ErrorOf({{"MASTER_ADDR", "mini1.local"}, {"SHOAL_KEY_FILE", "key"}}), "");
+  EXPECT_EQ(ErrorOf({{"MASTER_ADDR", "mini1.local"}, {"SHOAL_TLS_DIR", "certs"}}), "");
 }
 
 TEST(Ring, RankZeroServesAndTheOthersJoin) {
@@ -87,6 +88,11 @@ TEST(Ring, RankZeroServesAndTheOthersJoin) {
   EXPECT_THAT(RingCommand(ring, {}),
               ElementsAre("worker", "--join", "mini1.local:29500", "--rank", "2", "--name", "rank-2",
                           "--model-root", "/m", "--key-file", "key"));
+  ring.key_file.clear();
+  ring.tls_dir = "certs";
+  EXPECT_THAT(RingCommand(ring, {}),
+              ElementsAre("worker", "--join", "mini1.local:29500", "--rank", "2", "--name", "rank-2",
+                          "--model-root", "/m", "--tls-dir", "certs"));
 }
 
 TEST(Ring, OneMachineOnlyServes) {

@@ -167,14 +167,15 @@ absl::Status ReadDeviceLaunch(const ConfigCursor& device, DeviceLaunch& launch) 
 absl::Status ReadLaunchSection(const ConfigCursor& root, LaunchKeys& keys, DeviceLaunch& all) {
   if (!root.has("launch")) return absl::OkStatus();
   ASSIGN_OR_RETURN(const ConfigCursor section, root.at("launch"));
-  RETURN_IF_ERROR(section.expect_keys({"name", "key_file", "api_host", "api_port", "ssh", "workdir", "binary",
-                                       "model_root", "env", "flags"}));
+  RETURN_IF_ERROR(section.expect_keys({"name", "key_file", "tls_dir", "api_host", "api_port", "ssh",
+                                       "workdir", "binary", "model_root", "env", "flags"}));
   RETURN_IF_ERROR(OptionalLine(section, "name", keys.name));
   if (!keys.name.empty() && !IsPlainWord(keys.name)) {
     ASSIGN_OR_RETURN(const ConfigCursor name, section.at("name"));
     return name.expected("a name of letters, digits and ._-, as it is part of a path");
   }
   RETURN_IF_ERROR(OptionalLine(section, "key_file", keys.key_file));
+  RETURN_IF_ERROR(OptionalLine(section, "tls_dir", keys.tls_dir));
   RETURN_IF_ERROR(OptionalLine(section, "api_host", keys.api_host));
   RETURN_IF_ERROR(OptionalPort(section, "api_port", keys.api_port));
   return ReadDeviceLaunch(section, all);

@@ -35,13 +35,14 @@ struct DeviceLaunch {
 struct LaunchKeys {
   std::string name;      ///< Of the cluster, in paths; empty: the cluster file's.
   std::string key_file;  ///< On the launching machine; empty: made at the first start, where one is needed.
-  std::string api_host;  ///< As `serve --host`; empty: its default.
-  int api_port = 8000;   ///< As `serve --port`.
+  std::string tls_dir;  ///< Likewise, with a folder of each device's name, as of `shoal cert`; empty: no TLS.
+  std::string api_host;               ///< As `serve --host`; empty: its default.
+  int api_port = 8000;                ///< As `serve --port`.
   std::vector<DeviceLaunch> devices;  ///< One a device, with what the section "launch" says of all.
 };
 
 /// The section "launch" of a file: what it says of all devices is in `all`.
-///   name, key_file, api_host, api_port, and the keys of a device
+///   name, key_file, tls_dir, api_host, api_port, and the keys of a device
 /// Errors name the place, as ParseClusterFile's.
 absl::Status ReadLaunchSection(const ConfigCursor& root, LaunchKeys& keys, DeviceLaunch& all);
 

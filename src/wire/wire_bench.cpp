@@ -7,6 +7,7 @@
 
 #include "base/check.h"
 #include "base/status.h"
+#include "tls/testing/identities.h"
 #include "wire/echo.h"
 #include "wire/grpc/endpoint.h"
 #include "wire/inproc.h"
@@ -31,9 +32,11 @@ struct InprocPair : Pair {
 };
 
 struct GrpcPair : Pair {
-  GrpcPair() {
+  explicit GrpcPair(std::shared_ptr<const TlsIdentity> identity = nullptr) {
     for (auto& endpoint : endpoints) {
-      auto started = GrpcEndpoint::start({});
+      GrpcOptions options;
+      options.key.tls = identity;
+      auto started = GrpcEndpoint::start(std::move(options));
       SHOAL_CHECK(started.ok());
       endpoint = *std::move(started);
     }
@@ -58,6 +61,11 @@ struct GrpcPair : Pair {
   std::unique_ptr<GrpcEndpoint> endpoints[2];
 };
 
+/// The same with certificates on both ends: what encryption costs.
+struct GrpcTlsPair : GrpcPair {
+  GrpcTlsPair() : GrpcPair(TestAuthority().node("node")) {}
+};
+
 template <typename PairType>
 void RoundTrip(benchmark::State& state) {
   PairType pair;
@@ -70,6 +78,7 @@ void RoundTrip(benchmark::State& state) {
 
 BENCHMARK(RoundTrip<InprocPair>)->Arg(4 << 10)->Arg(1 << 20)->UseRealTime()->Unit(benchmark::kMicrosecond);
 BENCHMARK(RoundTrip<GrpcPair>)->Arg(4 << 10)->Arg(1 << 20)->UseRealTime()->Unit(benchmark::kMicrosecond);
+BENCHMARK(RoundTrip<GrpcTlsPair>)->Arg(4 << 10)->Arg(1 << 20)->UseRealTime()->Unit(benchmark::kMicrosecond);
 
 }  // namespace
 }  // namespace shoal

@@ -42,7 +42,7 @@ class WorkerClient::Impl {
   std::atomic<bool> cancelled = false;
 };
 
-WorkerClient::WorkerClient(const std::string& address, std::optional<KeyAuth> /*key*/)
+WorkerClient::WorkerClient(const std::string& address, ClusterKey /*key*/, std::string /*name*/)
     : impl_(std::make_unique<Impl>(address)) {}
 WorkerClient::~WorkerClient() = default;
 
@@ -116,8 +116,7 @@ class CacheService::Impl {
   const std::shared_ptr<sim::CacheDoor> door = std::make_shared<sim::CacheDoor>();
 };
 
-CacheService::CacheService(CacheGiver& giver, std::optional<KeyAuth> /*key*/)
-    : impl_(std::make_unique<Impl>()) {
+CacheService::CacheService(CacheGiver& giver, ClusterKey /*key*/) : impl_(std::make_unique<Impl>()) {
   impl_->door->giver = &giver;
   sim::Network::Get().serve_caches(sim::ThisMachine(), impl_->door);
 }
@@ -214,18 +213,18 @@ absl::Status FetchCached(const RemoteCache& from, const CacheRequest& request, D
 // ---------------------------------------------------------------------------------------------------- services
 
 class ControlService::Impl {};
-ControlService::ControlService(WorkerControl& /*control*/, std::optional<KeyAuth> /*key*/) {}
+ControlService::ControlService(WorkerControl& /*control*/, ClusterKey /*key*/) {}
 ControlService::~ControlService() = default;
 grpc::Service* ControlService::service() { return nullptr; }
 
 class ProbeService::Impl {};
-ProbeService::ProbeService(uint64_t instance, std::optional<KeyAuth> /*key*/) {
+ProbeService::ProbeService(uint64_t instance, ClusterKey /*key*/) {
   sim::Network::Get().announce(sim::ThisMachine(), instance);
 }
 ProbeService::~ProbeService() = default;
 grpc::Service* ProbeService::service() { return nullptr; }
 
-PeerResult ProbePeer(const PeerToCheck& peer, const std::optional<KeyAuth>& /*key*/, int64_t /*bytes*/,
+PeerResult ProbePeer(const PeerToCheck& peer, const ClusterKey& /*key*/, int64_t /*bytes*/,
                      Deadline deadline) {
   const Clock::time_point begin = Clock::now();
   PeerResult result{.status = sim::Network::Get().probe(peer, deadline)};
@@ -233,7 +232,7 @@ PeerResult ProbePeer(const PeerToCheck& peer, const std::optional<KeyAuth>& /*ke
   return result;
 }
 
-std::vector<PeerResult> ProbePeers(const PeerCheck& check, const std::optional<KeyAuth>& key) {
+std::vector<PeerResult> ProbePeers(const PeerCheck& check, const ClusterKey& key) {
   const Deadline deadline = Deadline::after(check.timeout);
   std::vector<PeerResult> results;
   for (const PeerToCheck& peer : check.peers)

@@ -10,8 +10,8 @@
 
 #include "absl/status/statusor.h"
 #include "base/clock.h"
+#include "wire/cluster_key.h"
 #include "wire/handshake.h"
-#include "wire/key_auth.h"
 #include "wire/transport.h"
 
 namespace grpc {
@@ -23,7 +23,8 @@ namespace shoal {
 struct GrpcOptions {
   std::string listen = "127.0.0.1:0";  ///< HOST:PORT; port 0 picks one. A port in use is an error.
   std::string name;                    ///< Of this process, for messages.
-  std::optional<KeyAuth> key;          ///< Streams of a node without it are refused, and the other way round.
+  /// Streams of a node without it are refused, and the other way round. With a certificate all of the port speaks TLS.
+  ClusterKey key;
   /// Control-plane services to serve on the same port. Not owned; they must outlive the endpoint.
   std::vector<grpc::Service*> services;
   FrameLimits limits;   ///< payload_bytes_max up to 1 GiB.

@@ -19,6 +19,7 @@
 #include "base/log.h"
 #include "base/process.h"
 #include "base/status.h"
+#include "wire/grpc/credentials.h"
 #include "wire/grpc/listener.h"
 #include "wire/grpc/loop.h"
 #include "wire/grpc/message.h"
@@ -103,7 +104,8 @@ class InCall final : public InStream, public std::enable_shared_from_this<InCall
 
   absl::Status answer_hello(std::shared_ptr<StreamOwner> owner) {
     ASSIGN_OR_RETURN(Hello ours, owner->hello(peer_));
-    ResponderHandshake handshake(std::move(ours), shared_->options.key);
+    RETURN_IF_ERROR(CheckCaller(*context_.auth_context(), shared_->options.key, owner->name_of(peer_)));
+    ResponderHandshake handshake(std::move(ours), shared_->options.key.shared);
     ASSIGN_OR_RETURN(Frame ack, handshake.on_hello(hello_));
     const std::lock_guard lock(mutex_);
     owner_ = std::move(owner);
@@ -314,13 +316,14 @@ class GrpcFrameServer final : public FrameServer {
     ASSIGN_OR_RETURN(listener_,
                      Listener::Bind({.address = options.listen,
                                      .preface_timeout = beginning,
+                                     .tls = options.key.tls != nullptr,
                                      .connections_max = connections_max,
                                      .per_address_max = std::min(options.connections_per_address_max,
                                                                  connections_max * 3 / 4)}));
     grpc::ServerBuilder builder;
     using Experimental = grpc::ServerBuilder::experimental_type;
     acceptor_ = builder.experimental().AddExternalConnectionAcceptor(
-        Experimental::ExternalConnectionType::FROM_FD, grpc::InsecureServerCredentials());
+        Experimental::ExternalConnectionType::FROM_FD, ServerCredentialsOf(options.key));
     builder.RegisterAsyncGenericService(&shared_->service);
     // With it, the threads of other services of the port leave its sockets to the loop, too.
     shared_->loop = std::make_shared<GrpcLoop>(builder.AddCompletionQueue());

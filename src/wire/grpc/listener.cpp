@@ -24,6 +24,9 @@ namespace {
 
 /// How an HTTP/2 client begins (RFC 9113, section 3.4).
 constexpr std::string_view kPreface = "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+/// How a TLS client begins: a record of its handshake (RFC 8446, section 5.1).
+constexpr char kTlsHandshake = 22;
+constexpr char kTlsMajor = 3;
 /// After accept() failed the listening socket stays readable: without a pause this would spin.
 constexpr Duration kAcceptPause = std::chrono::milliseconds(100);
 /// A client's first bytes come a round trip after it was accepted: so long it is not taken for a silent one
@@ -90,7 +93,10 @@ bool LacksResources(int error) {
 }  // namespace
 
 Listener::Listener(ListenerOptions options)
-    : options_(std::move(options)), refusals_(kLogInterval), failures_(kLogInterval) {}
+    : options_(std::move(options)),
+      refusals_(kLogInterval),
+      failures_(kLogInterval),
+      strangers_(kLogInterval) {}
 
 Listener::~Listener() {
   if (wake_[1] >= 0) ::close(wake_[1]);  // The thread sees the end of the pipe.
@@ -189,7 +195,16 @@ bool Listener::read_preface(const Connection& connection) {
   std::array<char, kPreface.size()> bytes;
   const ssize_t got = recv(connection.fd, bytes.data(), bytes.size(), MSG_PEEK);
   if (got < 0 && (errno == EAGAIN || errno == EWOULDBLOCK || errno == EINTR)) return true;
-  if (got != std::ssize(bytes) || std::string_view(bytes.data(), bytes.size()) != kPreface) {
+  const std::string_view said(bytes.data(), got < 0 ? 0 : static_cast<size_t>(got));
+  const bool whole = said.size() == bytes.size();
+  const bool plain = said == kPreface;
+  const bool tls = whole && said[0] == kTlsHandshake && said[1] == kTlsMajor;
+  if (!(options_.tls ? tls : plain)) {
+    // A node of another mind, most likely: its own error says less than this line.
+    if (plain)
+      strangers_.warn(fmt::format("port {}: refused a node without TLS: start it with --tls-dir", port_));
+    if (tls)
+      strangers_.warn(fmt::format("port {}: refused a node with TLS: start this one with --tls-dir", port_));
     ::close(connection.fd);
     return false;
   }

@@ -23,6 +23,7 @@ struct ListenerOptions {
   std::string address = "127.0.0.1:0";
   /// From its beginning to the first bytes that an HTTP/2 client sends; then a connection is closed.
   Duration preface_timeout = std::chrono::seconds(5);
+  bool tls = false;  ///< Connections begin with TLS; else at once as HTTP/2.
   int connections_max = 1024;
   int per_address_max = 512;  ///< Of one IPv4 address, or one IPv6 network of 64 bits.
 };
@@ -82,6 +83,7 @@ class Listener {
   bool failing_ = false;  // And the log says so.
   LogThrottle refusals_;
   LogThrottle failures_;
+  LogThrottle strangers_;
   std::thread thread_;
 };
 

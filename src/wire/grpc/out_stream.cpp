@@ -11,6 +11,7 @@
 #include <utility>
 
 #include "base/status.h"
+#include "wire/grpc/credentials.h"
 #include "wire/grpc/loop.h"
 #include "wire/grpc/message.h"
 #include "wire/grpc/streams.h"
@@ -28,8 +29,8 @@ class OutCall final : public OutStream, public std::enable_shared_from_this<OutC
         handshake_deadline_(Deadline::after(config.options->handshake_timeout)),
         owner_(config.owner),
         loop_(config.loop),
-        handshake_(config.hello, config.options->key),
-        channel_(MakeChannel(*config.options, peer_.address)),
+        handshake_(config.hello, config.options->key.shared),
+        channel_(MakeChannel(*config.options, peer_)),
         stub_(channel_) {}
 
   void start() override {
@@ -81,7 +82,7 @@ class OutCall final : public OutStream, public std::enable_shared_from_this<OutC
  private:
   enum class State { kAwaitsAck, kAwaitsReady, kReady, kEnded };
 
-  static std::shared_ptr<grpc::Channel> MakeChannel(const GrpcOptions& options, const std::string& address) {
+  static std::shared_ptr<grpc::Channel> MakeChannel(const GrpcOptions& options, const PeerAddress& peer) {
     grpc::ChannelArguments args;
     args.SetInt(GRPC_ARG_KEEPALIVE_TIME_MS, WholeMs(options.keepalive_interval));
     args.SetInt(GRPC_ARG_KEEPALIVE_TIMEOUT_MS, WholeMs(options.keepalive_timeout));
@@ -93,7 +94,7 @@ class OutCall final : public OutStream, public std::enable_shared_from_this<OutC
     args.SetInt(GRPC_ARG_ENABLE_RETRIES, 0);     // A retry would buffer frames and send them twice.
     args.SetMaxReceiveMessageSize(static_cast<int>(kFrameHeaderBytes + kHandshakeLimits.payload_bytes_max));
     args.SetMaxSendMessageSize(-1);
-    return grpc::CreateCustomChannel(address, grpc::InsecureChannelCredentials(), args);
+    return ChannelTo(peer.address, options.key, peer.name, std::move(args));
   }
 
   bool has_room(uint64_t bytes) const {

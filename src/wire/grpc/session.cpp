@@ -50,6 +50,11 @@ absl::Status GrpcSession::closed_error(NodeId to) const {
   return Cancelled("{}: the session is closed here", text(to));
 }
 
+std::string GrpcSession::name_of(NodeId node) const {
+  const auto it = peers_.find(node);
+  return it == peers_.end() ? "" : it->second.address.name;
+}
+
 absl::StatusOr<Hello> GrpcSession::hello(NodeId to) const {
   if (!peers_.contains(to)) {
     return FailedPrecondition("session {:016x} of {} has no node {}", id(), PeerText(self(), options_.name),

@@ -32,6 +32,7 @@ class GrpcSession final : public StreamOwner, public std::enable_shared_from_thi
   void close(const absl::Status& reason);
 
   absl::StatusOr<Hello> hello(NodeId to) const override;
+  std::string name_of(NodeId node) const override;
   void out_ready(NodeId to) override;
   void out_ended(NodeId to, const OutStream* stream, const absl::Status& error, bool was_ready) override;
   void in_ready(NodeId from, std::shared_ptr<InStream> stream) override;

@@ -23,6 +23,8 @@ class StreamOwner {
 
   /// Our hello for a stream with `to`. FailedPrecondition where the session has no such node.
   virtual absl::StatusOr<Hello> hello(NodeId to) const = 0;
+  /// How the session calls a node; "" where it has no such node.
+  virtual std::string name_of(NodeId node) const = 0;
 
   virtual void out_ready(NodeId to) = 0;
   /// Once per dialled stream. `was_ready` tells a break from a failed dial.
