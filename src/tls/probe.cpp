@@ -26,46 +26,62 @@ std::string Named(const TlsPeer& peer) {
              : fmt::format("node '{}' at {}", peer.name, peer.address);
 }
 
+enum class Driven : uint8_t { kDone, kFailed, kLate };
+
 /// Repeats `step` until it succeeds, fails for good or time is over.
 template <typename Step>
-bool Drive(SSL* ssl, std::time_t until, const Step& step) {
+Driven Drive(SSL* ssl, std::time_t until, const Step& step) {
   while (true) {
     const int done = step();
-    if (done > 0) return true;
+    if (done > 0) return Driven::kDone;
     const int why = SSL_get_error(ssl, done);
-    if (why != SSL_ERROR_WANT_READ && why != SSL_ERROR_WANT_WRITE) return false;
+    if (why != SSL_ERROR_WANT_READ && why != SSL_ERROR_WANT_WRITE) return Driven::kFailed;
     if (BIO_wait(why == SSL_ERROR_WANT_READ ? SSL_get_rbio(ssl) : SSL_get_wbio(ssl), until, kNapMs) <= 0)
-      return false;
+      return Driven::kLate;
   }
 }
 
-/// What a peer that ended the handshake, or the connection after it, had against us; OK where OpenSSL knows of nothing.
-absl::Status Refusal(const TlsPeer& peer, const TlsIdentity& own) {
+/// What a peer has against our certificate, by the reason of its alert; without one (gRPC hangs up without a word) by what we
+/// know of it.
+absl::Status Refused(const TlsPeer& peer, const TlsIdentity& own, int reason) {
+  if (reason == SSL_R_SSLV3_ALERT_CERTIFICATE_EXPIRED || own.facts().ends_s <= UnixSeconds()) {
+    return FailedPrecondition(
+        "{} refuses the certificate of '{}', which has ended (here it ends on {}): make another with shoal "
+        "cert node {} "
+        "--dir DIR, or set the clocks",
+        Named(peer), own.name(), DayOf(own.facts().ends_s), own.name());
+  }
+  return FailedPrecondition(
+      "{} refuses the certificate of '{}': it has another authority than '{}', or its clock is wrong; give "
+      "all nodes files "
+      "of one `shoal cert init`",
+      Named(peer), own.name(), own.files().authority);
+}
+
+/// Why the handshake ended. Whoever hangs up on the first message of TLS does not speak it.
+absl::Status HandshakeFailure(const TlsPeer& peer, const TlsIdentity& own, bool in_time) {
   const unsigned long code = ERR_peek_error();
-  if (code == 0 || ERR_GET_LIB(code) != ERR_LIB_SSL) return absl::OkStatus();
+  const int reason = code != 0 && ERR_GET_LIB(code) == ERR_LIB_SSL ? ERR_GET_REASON(code) : 0;
   const std::string errors = OpenSslErrors();
-  switch (ERR_GET_REASON(code)) {
+  switch (reason) {
     case SSL_R_WRONG_VERSION_NUMBER:
     case SSL_R_HTTP_REQUEST:
     case SSL_R_UNEXPECTED_MESSAGE:
     case SSL_R_PACKET_LENGTH_TOO_LONG:
+    case SSL_R_UNEXPECTED_EOF_WHILE_READING:
       return FailedPrecondition("{} does not speak TLS: start it with --tls-dir DIR, as this one",
                                 Named(peer));
     case SSL_R_SSLV3_ALERT_CERTIFICATE_EXPIRED:
-      return FailedPrecondition(
-          "{} says that the certificate of '{}' has ended (here it ends on {}): make another with shoal cert "
-          "node {} --dir "
-          "DIR, or set the clocks",
-          Named(peer), own.name(), DayOf(own.facts().ends_s), own.name());
     case SSL_R_TLSV1_ALERT_UNKNOWN_CA:
     case SSL_R_SSLV3_ALERT_BAD_CERTIFICATE:
     case SSL_R_TLSV1_ALERT_DECRYPT_ERROR:
-      return FailedPrecondition(
-          "{} has another authority than '{}': give all nodes files of one `shoal cert init`", Named(peer),
-          own.files().authority);
+      return Refused(peer, own, reason);
     default:
-      return FailedPrecondition("{} ends the TLS handshake: {}", Named(peer), errors);
+      break;
   }
+  if (!errors.empty()) return FailedPrecondition("{} ends the TLS handshake: {}", Named(peer), errors);
+  if (!in_time) return Unavailable("{} ends no TLS handshake in time", Named(peer));
+  return FailedPrecondition("{} does not speak TLS: start it with --tls-dir DIR, as this one", Named(peer));
 }
 
 /// What we have against the peer's certificate.
@@ -131,20 +147,19 @@ absl::StatusOr<CertificateFacts> ProbeTls(const TlsPeer& peer, const TlsIdentity
   BIO_set_nbio(socket, 1);
   if (BIO_do_connect_retry(socket, static_cast<int>(seconds), kNapMs) != 1)
     return Unavailable("{} cannot be reached: {}", Named(peer), OpenSslErrors());
-  if (!Drive(ssl.get(), until, [&] { return SSL_do_handshake(ssl.get()); })) {
-    RETURN_IF_ERROR(Refusal(peer, own));
-    return Unavailable("{} ends no TLS handshake in time", Named(peer));
-  }
+  const Driven shaken = Drive(ssl.get(), until, [&] { return SSL_do_handshake(ssl.get()); });
+  if (shaken != Driven::kDone) return HandshakeFailure(peer, own, shaken != Driven::kLate);
   const CertificatePtr shown(SSL_get1_peer_certificate(ssl.get()));
   if (shown == nullptr) return FailedPrecondition("{} shows no certificate", Named(peer));
   const CertificateFacts facts = FactsOf(shown.get());
   RETURN_IF_ERROR(Verdict(peer, own, facts, SSL_get_verify_result(ssl.get())));
   ERR_clear_error();
   char byte = 0;
-  if (!Drive(ssl.get(), static_cast<std::time_t>(UnixSeconds()) + kVerdictSeconds,
-             [&] { return SSL_read(ssl.get(), &byte, 1); }))
-    RETURN_IF_ERROR(Refusal(peer, own));
+  const Driven heard = Drive(ssl.get(), static_cast<std::time_t>(UnixSeconds()) + kVerdictSeconds,
+                             [&] { return SSL_read(ssl.get(), &byte, 1); });
+  const unsigned long code = ERR_peek_error();
   ERR_clear_error();
+  if (heard == Driven::kFailed) return Refused(peer, own, code == 0 ? 0 : ERR_GET_REASON(code));
   return facts;
 }
 

@@ -100,8 +100,10 @@ TEST(GrpcTls, AProbeSaysWhatIsWrongAndWhatToType) {
               AllOf(HasSubstr("ended on"), HasSubstr("shoal cert node mini1")));
   EXPECT_THAT(probe(own, other.node("mini1")), HasSubstr("is not of the authority"));
   EXPECT_THAT(probe(own, nullptr), HasSubstr("does not speak TLS"));
-  EXPECT_THAT(probe(authority.ended_node("mini0"), authority.node("mini1")),
-              AllOf(HasSubstr("'mini0' has ended"), HasSubstr("shoal cert node mini0")));
+  EXPECT_THAT(probe(other.node("mini0"), authority.node("mini1")), HasSubstr("is not of the authority"));
+  EXPECT_THAT(
+      probe(authority.ended_node("mini0"), authority.node("mini1")),
+      AllOf(HasSubstr("certificate of 'mini0', which has ended"), HasSubstr("shoal cert node mini0")));
 }
 
 }  // namespace
