@@ -81,7 +81,7 @@ TEST(ApiKeys, SaysWhichLineIsWrongAndNeverTheKey) {
 }
 
 TEST(ApiKeys, AdmitsThoseWhoShowAKeyThatItKnows) {
-  ApiKeys keys({{.secret = "abc", .name = "ann"}, {.secret = "abd", .name = "bob"}});
+  ApiKeys keys({{.digest = Sha256Hex("abc"), .name = "ann"}, {.digest = Sha256Hex("abd"), .name = "bob"}});
   EXPECT_EQ(keys.admit(With("authorization", "Bearer abc")).caller, "ann");
   EXPECT_EQ(keys.admit(With("authorization", "bearer  abd")).caller, "bob");
   EXPECT_EQ(keys.admit(With("x-api-key", "abd")).caller, "bob");
@@ -94,7 +94,8 @@ TEST(ApiKeys, AdmitsThoseWhoShowAKeyThatItKnows) {
 }
 
 TEST(ApiKeys, BoundsTheRequestsOfAKeyAtOnce) {
-  ApiKeys keys({{.secret = "a", .name = "ann", .concurrent_max = 2}, {.secret = "b", .name = "bob"}});
+  ApiKeys keys({{.digest = Sha256Hex("a"), .name = "ann", .concurrent_max = 2},
+                {.digest = Sha256Hex("b"), .name = "bob"}});
   const HttpRequest request = With("x-api-key", "a");
   HttpAdmission first = keys.admit(request);
   const HttpAdmission second = keys.admit(request);
@@ -108,7 +109,7 @@ TEST(ApiKeys, BoundsTheRequestsOfAKeyAtOnce) {
 
 TEST(ApiKeys, BoundsTheRequestsOfAKeyPerMinute) {
   int64_t now = 0;
-  ApiKeys keys({{.secret = "a", .name = "ann", .per_minute_max = 6}}, [&now] { return now; });
+  ApiKeys keys({{.digest = Sha256Hex("a"), .name = "ann", .per_minute_max = 6}}, [&now] { return now; });
   const HttpRequest request = With("x-api-key", "a");
   for (int i = 0; i < 6; ++i) EXPECT_EQ(StatusOf(keys.admit(request)), 200) << i;
   now += 4 * kSecondNs;
