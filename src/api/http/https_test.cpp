@@ -122,6 +122,13 @@ TEST_F(HttpsTest, ACertificateIsRenewedWhileThePortIsOpenAndABadOneIsNot) {
   EXPECT_FALSE(client(authority_).post("/echo", "x", Soon()).ok());
 }
 
+TEST(HttpsUrl, NamesAnotherPort) {
+  EXPECT_TRUE(ParseHttpBase("https://h/v1")->tls);
+  EXPECT_EQ(ParseHttpBase("https://h/v1")->port, 443);
+  EXPECT_FALSE(ParseHttpBase("http://h/v1")->tls);
+  EXPECT_TRUE(HttpClient::FromUrl("https://localhost:8000").ok());
+}
+
 TEST_F(HttpsTest, AnAdminCallIsToldWithItsAnswer) {
   ASSERT_EQ(client(authority_).post("/admin", R"({"node": "a"})", Soon())->status, 202);
   const AdminCall call = admin_.get_future().get();
