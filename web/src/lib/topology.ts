@@ -8,6 +8,7 @@ export interface Place {
 export interface Layout {
   width: number;
   height: number;
+  beside: boolean; // Names stand to the right of the circles, which stand in one column.
   places: Place[];
 }
 
@@ -25,15 +26,16 @@ export function layout(memory: (number | null)[], width: number): Layout {
   const radius = radii(memory);
   const columns = Math.max(1, Math.min(memory.length, Math.floor(width / 190)));
   const rows = Math.max(1, Math.ceil(memory.length / columns));
+  const beside = columns === 1 && memory.length > 1;
   const dx = width / columns;
-  const dy = 176;
+  const dy = beside ? 148 : 176;
   const places = radius.map((r, i) => {
     const row = Math.floor(i / columns);
     const along = i % columns;
     const column = row % 2 === 0 ? along : columns - 1 - along;
-    return { x: dx * (column + 0.5), y: 96 + dy * row, r };
+    return { x: beside ? 104 : dx * (column + 0.5), y: (beside ? 70 : 96) + dy * row, r };
   });
-  return { width, height: 96 + dy * (rows - 1) + 106, places };
+  return { width, height: beside ? 140 + dy * (rows - 1) : 202 + dy * (rows - 1), beside, places };
 }
 
 /** An arc from the rim of one circle to that of another, bent to the left of its direction. */
@@ -50,6 +52,18 @@ export function arc(from: Place, to: Place, bend = 0.18): string {
   const mx = (x1 + x2) / 2 + uy * far * bend;
   const my = (y1 + y2) / 2 - ux * far * bend;
   return `M${x1.toFixed(1)} ${y1.toFixed(1)}Q${mx.toFixed(1)} ${my.toFixed(1)} ${x2.toFixed(1)} ${y2.toFixed(1)}`;
+}
+
+/** The way back from the last node to the first: a lane beside the nodes, where no name stands. */
+export function lane(plan: Layout, from: Place, to: Place): string {
+  const bend = 14;
+  if (from.y === to.y) {
+    const y = 20; // Above them.
+    const left = Math.sign(to.x - from.x);
+    return `M${from.x} ${from.y - from.r - 14}V${y + bend}Q${from.x} ${y} ${from.x + left * bend} ${y}H${to.x - left * bend}Q${to.x} ${y} ${to.x} ${y + bend}V${to.y - to.r - 14}`;
+  }
+  const x = Math.max(10, Math.min(...plan.places.map((place) => place.x - place.r)) - 30); // To their left.
+  return `M${from.x - from.r - 14} ${from.y}H${x + bend}Q${x} ${from.y} ${x} ${from.y - bend}V${to.y + bend}Q${x} ${to.y} ${x + bend} ${to.y}H${to.x - to.r - 14}`;
 }
 
 /** Half a circle's worth of a ring: the outline of a share of 0 to 1, from the top on. */

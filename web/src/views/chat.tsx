@@ -108,7 +108,8 @@ function Answer(props: { turn: Extract<Turn, { role: "assistant" }>; busy: boole
   const choice = turn.choices[turn.chosen] ?? emptyChoice();
   const stats = turn.stats;
   const thinking = props.busy && choice.content === "" && choice.calls.length === 0;
-  const rate = stats === null ? 0 : (stats.generated - 1) / Math.max((stats.wholeMs - stats.firstMs) / 1000, 1e-3);
+  const after = stats === null ? 0 : (stats.wholeMs - stats.firstMs) / 1000;
+  const rate = after > 0.02 ? (stats!.generated - 1) / after : 0; // In less, it came as one piece.
   return (
     <article class="turn turn-assistant" aria-label="Answer" aria-busy={props.busy}>
       {turn.choices.length > 1 && (
@@ -237,7 +238,8 @@ export function ChatView() {
       if (frame === 0) frame = requestAnimationFrame(() => { frame = 0; setCurrent((now) => (now.id === base.id ? { ...base, turns: [...turns, { ...reply, chosen: chosen.current }] } : now)); });
     };
     try {
-      reply = { ...reply, stats: await stream(turns, base.settings, name, controller.signal, show) };
+      const stats = await stream(turns, base.settings, name, controller.signal, show);
+      reply = { ...reply, stats };
     } catch (failure) {
       if (controller.signal.aborted) reply = { ...reply, choices: reply.choices.map((choice) => ({ ...choice, reason: choice.reason || "stopped" })) };
       else reply = { ...reply, error: failure instanceof ApiFailure ? failure.message : (failure as Error).message };

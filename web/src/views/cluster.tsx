@@ -4,7 +4,7 @@ import { useEffect, useRef, useState } from "preact/hooks";
 import type { ClusterNode, ClusterStatus, Link } from "../api";
 import { ago, bytes, clock, count, percent, seconds, short } from "../lib/format";
 import { growth } from "../lib/metrics";
-import { arc, layout, ring } from "../lib/topology";
+import { arc, lane, layout, ring } from "../lib/topology";
 import { Card, Empty, Figure, Meter, Spark, Stack, tone } from "../parts";
 import { type Moment, type State, useStore } from "../store";
 import { startTokens } from "./tokens";
@@ -104,12 +104,12 @@ function Topology(props: { status: ClusterStatus; stages: StageTimes[]; steps: n
             const from = plan.places[hop.from]!;
             const to = plan.places[hop.to]!;
             const link = linkOf(status.links ?? [], nodes[hop.from]!.name, nodes[hop.to]!.name);
-            const d = arc(from, to, hop.back && order.length === 2 ? 0.3 : hop.back ? 0.26 : 0.12);
+            const d = hop.back ? lane(plan, from, to) : arc(from, to, 0.12);
             return (
               <g key={`${hop.from}-${hop.to}`}>
                 <path class={`hop ${hop.back ? "hop-back" : ""}`} d={d} />
                 {link !== undefined && !hop.back && (
-                  <text class="hop-label" x={(from.x + to.x) / 2} y={(from.y + to.y) / 2 - 20}>{linkText(link)}</text>
+                  <text class={`hop-label ${plan.beside ? "beside" : ""}`} x={(from.x + to.x) / 2 + (plan.beside ? 20 : 0)} y={(from.y + to.y) / 2 + (from.y === to.y ? -26 : 4)}>{linkText(link)}</text>
                 )}
               </g>
             );
@@ -120,6 +120,7 @@ function Topology(props: { status: ClusterStatus; stages: StageTimes[]; steps: n
           const place = plan.places[i]!;
           const stage = stages.find((one) => one.node === node.name);
           const away = isAway(node);
+          const nameX = place.x + place.r + 20;
           return (
             <g key={node.name} class={`node ${away ? "node-away" : ""} ${toneOf(status, node.name)}`} data-node={node.name} data-state={wordOf(node)}>
               <title>{describe[i]}</title>
@@ -136,8 +137,8 @@ function Topology(props: { status: ClusterStatus; stages: StageTimes[]; steps: n
                   {node.layers === null ? (node.experts > 0 ? "E" : "–") : `${node.layers[0]}–${node.layers[1] - 1}`}
                 </text>
               )}
-              <text class="node-name" x={place.x} y={place.y + place.r + 28}>{node.name}</text>
-              <text class={`node-state ${away ? "is-bad" : ""}`} x={place.x} y={place.y + place.r + 45}>
+              <text class={`node-name ${plan.beside ? "beside" : ""}`} x={plan.beside ? nameX : place.x} y={plan.beside ? place.y - 2 : place.y + place.r + 28}>{node.name}</text>
+              <text class={`node-state ${plan.beside ? "beside" : ""} ${away ? "is-bad" : ""}`} x={plan.beside ? nameX : place.x} y={plan.beside ? place.y + 16 : place.y + place.r + 45}>
                 {node.state === "up" && !away ? bytes(node.memory_bytes) : wordOf(node)}
               </text>
             </g>
@@ -153,14 +154,16 @@ export function LayerStrip(props: { status: ClusterStatus }) {
   const { status } = props;
   const layers = status.model.layers;
   const stages = ordered(status.nodes).filter((node) => node.layers !== null);
+  const cell = 1000 / Math.max(layers, 1);
+  const gap = layers <= 100 ? 2 : 0;
   return (
     <div class="strip-wrap">
-      <svg class="strip" viewBox={`0 0 ${layers * 10} 24`} preserveAspectRatio="none" role="img" aria-label={`Layers: ${stages.map((node) => `${node.layers![0]} to ${node.layers![1] - 1} on ${node.name}`).join(", ")}`}>
+      <svg class="strip" viewBox="0 0 1000 24" preserveAspectRatio="none" role="img" aria-label={`Layers: ${stages.map((node) => `${node.layers![0]} to ${node.layers![1] - 1} on ${node.name}`).join(", ")}`}>
         {stages.flatMap((node) =>
           Array.from({ length: node.layers![1] - node.layers![0] }, (_, i) => {
             const layer = node.layers![0] + i;
             return (
-              <rect key={layer} class={`fill ${toneOf(status, node.name)} ${isAway(node) ? "is-away" : ""}`} x={layer * 10 + 0.5} width="9" height="24">
+              <rect key={layer} class={`fill ${toneOf(status, node.name)} ${isAway(node) ? "is-away" : ""}`} x={layer * cell} width={cell - gap} height="24">
                 <title>{`layer ${layer}: ${node.name}`}</title>
               </rect>
             );
@@ -189,7 +192,9 @@ function Waits(props: { state: State }) {
   if (steps < 1) return <Empty title="No steps now">Send a message in the chat, and see where its tokens spend their time.</Empty>;
   const status = props.state.status!;
   const whole = grown("shoal_step_seconds_sum") / steps;
-  const stages = stageTimes(props.state.moments).map((stage) => ({
+  const order = ordered(status.nodes).map((node) => node.name);
+  const times = stageTimes(props.state.moments).sort((a, b) => order.indexOf(a.node) - order.indexOf(b.node));
+  const stages = times.map((stage) => ({
     name: `${stage.node} computes`,
     value: grown("shoal_stage_busy_seconds_sum", { node: stage.node }) / steps,
     tone: toneOf(status, stage.node),
@@ -199,7 +204,7 @@ function Waits(props: { state: State }) {
   const known = stages.reduce((sum, part) => sum + part.value, experts + masks);
   const parts = [
     ...stages,
-    { name: "for others' experts", value: experts, tone: "tone-warn" },
+    { name: "for others' experts", value: experts, tone: "tone-wait" },
     { name: "for a grammar", value: masks, tone: "tone-6" },
     { name: "on the way, and for a turn", value: Math.max(0, whole - known), tone: "tone-none" },
   ].filter((part) => part.value > 0);
@@ -289,11 +294,11 @@ export function ClusterView() {
       {status.move !== undefined && (
         <div class="span-all banner" role="status"><strong>{status.move.error === undefined ? "Nodes load for another plan." : "The move to another plan failed."}</strong> {status.move.why} {status.move.error}</div>
       )}
-      <Card title="Topology" class="span-2" note={<>A circle's area is a node's memory, its outer ring the share of time that it computes. {stages.length > 0 && now !== undefined && now.steps > 0 && <b>{short(now.steps)} steps/s</b>}</>}>
+      <Card title="Topology" class="span-2" note="A circle's area is a node's memory, its ring the share of time that it computes, the grey one that it waits for others' experts." actions={<span class="dim num">{short(now?.steps ?? 0)} steps/s</span>}>
         <Topology status={status} stages={stages} steps={now?.steps ?? 0} running={now?.running ?? 0} />
         <LayerStrip status={status} />
       </Card>
-      <Card title="What happened"><Timeline state={state} /></Card>
+      <Card title="What happened" class="card-timeline"><Timeline state={state} /></Card>
       <Card title="What a token waits for" class="span-all"><Waits state={state} /></Card>
       <Card title="Nodes" class="span-all">
         <NodeTable status={status} stages={stages} />

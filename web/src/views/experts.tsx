@@ -32,11 +32,11 @@ function HeatMap(props: { report: ExpertReport; tones: number[]; show: Show; mov
   const { report, show } = props;
   const canvas = useRef<HTMLCanvasElement>(null);
   const box = useRef<HTMLDivElement>(null);
-  const [width, setWidth] = useState(800);
+  const [width, setWidth] = useState(320);
   const rows = report.layers.length;
   const columns = Math.max(...report.layers.map((layer) => layer.rows.length));
-  const cell = Math.max(3, Math.min(28, width / columns));
-  const high = Math.max(5, Math.min(24, cell, 520 / rows));
+  const cell = Math.max(3, Math.floor((width * 2) / columns) / 2);
+  const high = Math.max(5, Math.min(28, cell, 520 / rows));
 
   useEffect(() => {
     const watcher = new ResizeObserver((entries) => setWidth(Math.round(entries[0]!.contentRect.width)));
@@ -264,14 +264,14 @@ export function ExpertsView() {
   return (
     <div class="grid">
       <section class="figures span-all" aria-label="Traffic of experts">
-        <Figure name="Rows" value={short(report.of_this_plan.rows)} note="through layers of experts, with this plan" />
+        <Figure name="Rows" value={short(report.of_this_plan.rows)} note="through layers of experts" />
         <Figure name="Local" value={percent(report.of_this_plan.rows > 0 ? report.of_this_plan.local_share : null)} note="needed no other node" />
         <Figure name="Sent" value={short(report.of_this_plan.rows_sent)} unit="rows" note={`in ${count(report.of_this_plan.messages, "message")}`} />
         <Figure name="Experts" value={short(report.layers.reduce((sum, one) => sum + one.rows.length, 0))} note={`in ${count(report.layers.length, "layer")}`} />
       </section>
       <Card
         title="Layer by expert" class="span-all"
-        note={show === "use" ? "Darker is used more, within its layer." : show === "owner" ? "The colour is the node that answers for the expert." : "Bright: there are copies, in the colour of the first that holds one."}
+        note={show === "use" ? "The stronger the colour, the more rows chose the expert, within its layer." : show === "owner" ? "The colour is the node that answers for the expert." : "Bright: there are copies, in the colour of the first that holds one."}
         actions={
           <div class="segments" role="group" aria-label="Show">
             {(["use", "owner", "replicas"] as Show[]).map((one) => <button key={one} type="button" aria-pressed={show === one} onClick={() => setShow(one)}>{one}</button>)}

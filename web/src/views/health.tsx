@@ -133,7 +133,7 @@ export function checksOf(status: ClusterStatus, state: Pick<State, "moments">): 
   add(full.length === 0, "Memory", "Every node has room beside its weights.", `${full.map((node) => node.name).join(", ")}: weights take nearly all that it may use (${full.map((node) => bytes(node.memory_bytes)).join(", ")}).`);
   const losses = total(scrape, "shoal_engine_losses_total");
   add(losses === 0, "Losses", "The cluster was never lost since the start.", `The cluster was lost ${count(losses, "time")} since the start.`);
-  const errors = (scrape?.get("shoal_http_responses_total") ?? []).filter((sample) => Number(sample.labels.status) >= 500);
+  const errors = (scrape?.get("shoal_http_responses_total") ?? []).filter((sample) => Number(sample.labels.status) >= 500 && sample.labels.route !== "/health");
   const failed = errors.reduce((sum, sample) => sum + sample.value, 0);
   add(failed === 0, "Answers", "No answer was a server's error.", `${count(failed, "answer")} with status 500 or above.`);
   const clamped = total(scrape, "shoal_kv_saturated_total");
@@ -194,8 +194,8 @@ export function HealthView() {
           ))}
         </ul>
       </Card>
-      <Card title="KV cache" class="span-2"><Blocks state={state} status={status} /></Card>
-      <Card title="Answers"><Answers state={state} /></Card>
+      <Card title="KV cache"><Blocks state={state} status={status} /></Card>
+      <Card title="Answers" class="span-2"><Answers state={state} /></Card>
       <Card title="Stages" class="span-all"><Stages state={state} status={status} /></Card>
       <Card title="Logs" class="span-all">
         <p class="note">The server does not pass logs on. <code>shoal logs -f</code> follows those of all nodes that <code>shoal up</code> started; otherwise each process writes to its standard error.</p>

@@ -296,10 +296,43 @@ function Copied(props: { text: string; label: string }) {
   return <button type="button" class="button" onClick={() => void copy()}>{done ? "Copied" : props.label}</button>;
 }
 
+/** Has the cluster move to these layers, once it was asked for twice. */
+function Apply(props: { layers: Record<string, number>; onDone: () => void }) {
+  const [asking, setAsking] = useState(false);
+  const [error, setError] = useState("");
+  const apply = async () => {
+    setAsking(false);
+    setError("");
+    try {
+      await postJson("/cluster/plan", { layers: props.layers, apply: true }, 20000);
+      props.onDone();
+      wake();
+    } catch (failure) {
+      setError(failure instanceof Error ? failure.message : String(failure));
+    }
+  };
+  return (
+    <>
+      <button type="button" class="button primary" onClick={() => setAsking(true)}>Apply</button>
+      {error !== "" && <Problem title="Not applied.">{error}</Problem>}
+      {asking && (
+        <Dialog title="Move the layers?" onClose={() => setAsking(false)}>
+          <p>Nodes load what they lack while requests go on; then these pause for a moment, and go on with the same bytes. The order holds until this server ends, or another is given.</p>
+          <div class="dialog-actions">
+            <button type="button" class="button" onClick={() => setAsking(false)}>Leave it</button>
+            <button type="button" class="button primary" onClick={() => void apply()}>Move them</button>
+          </div>
+        </Dialog>
+      )}
+    </>
+  );
+}
+
 export function PlanView() {
   const state = useStore();
   const [machines, setMachines] = useState<Machine[]>([]);
   const [split, setSplit] = useState<number[] | null>(null);
+  const [ordered, setOrdered] = useState(false);
   const epoch = `${state.status?.generation} ${state.model}`;
   const add = machines.map((machine) => Object.fromEntries(Object.entries(machine).filter(([, value]) => value !== 0)) as unknown as Machine);
   const base = usePlan(useMemo(() => ({ compare: true, ...(add.length > 0 ? { add } : {}) }), [JSON.stringify(add), epoch]));
@@ -313,7 +346,10 @@ export function PlanView() {
   const current = split ?? (base.report === null ? [] : layersOf(base.report));
   const question = split === null ? null : { layers: Object.fromEntries(names.map((name, i) => [name, split[i] ?? 0])), ...(add.length > 0 ? { add } : {}) };
   const moved = usePlan(question);
-  useEffect(() => setSplit(null), [names.join(), epoch]);
+  useEffect(() => {
+    setSplit(null);
+    setOrdered(false);
+  }, [names.join(), epoch]);
 
   const toneOf = (name: string) => {
     const known = state.status?.nodes.findIndex((node) => node.name === name) ?? -1;
@@ -326,7 +362,7 @@ export function PlanView() {
     <div class="grid">
       <Card
         title="Layers" class="span-2"
-        note={names.length > 1 ? "Move a boundary, by pointer or by arrow keys: what it would come to is asked of the coordinator. Nothing is moved." : undefined}
+        note={names.length > 1 ? "Move a boundary, by pointer or by arrow keys: what it would come to is asked of the coordinator. Nothing moves until it is applied." : undefined}
         actions={changed && <button type="button" class="button small" onClick={() => { setSplit(null); setMachines([]); }}>As it is</button>}
       >
         {base.error !== "" && <Problem title="No plan can be made.">{base.error}</Problem>}
@@ -341,9 +377,10 @@ export function PlanView() {
         {report !== null && <MemoryTable report={report} toneOf={toneOf} />}
         {report !== null && changed && (
           <div class="actions">
+            {question !== null && machines.length === 0 && <Apply layers={question.layers} onDone={() => setOrdered(true)} />}
             <Copied label="Copy as flags" text={`--split ${current.join(",")}`} />
             <button type="button" class="button" onClick={() => download("plan.json", "application/json", JSON.stringify(report.plan, null, 2))}>Download plan file</button>
-            <span class="note">Start <code>shoal serve</code> with either to have it so.</span>
+            <span class="note">{ordered ? "Ordered: the nodes load." : <>Start <code>shoal serve</code> with either to have it so for good.</>}</span>
           </div>
         )}
       </Card>
