@@ -258,7 +258,7 @@ std::optional<Replanner::Better> Replanner::better(const std::vector<MemberRepor
     back.push_back(report.name);
     ordered = ordered || known_[report.id].drain == Drain::kEnded;
   }
-  if (back.empty() && left.empty() && going.empty()) {
+  if (back.empty() && left.empty() && going.empty() && !reordered_) {
     better_since_.reset();
     return std::nullopt;
   }
@@ -271,13 +271,15 @@ std::optional<Replanner::Better> Replanner::better(const std::vector<MemberRepor
   if (!made.ok()) return std::nullopt;
   if (Any(out)) made->notes.push_back(without(reports, out));
   if (!better_since_.has_value()) better_since_ = now;
-  Better better{.since = *better_since_, .at_once = !left.empty(), .ordered = ordered || !going.empty()};
+  Better better{
+      .since = *better_since_, .at_once = !left.empty(), .ordered = ordered || !going.empty() || reordered_};
   std::vector<std::string> gone;
   for (const auto& [id, name] : left) gone.push_back(name);
   std::vector<std::string> changes;
   if (!back.empty()) changes.push_back(fmt::format("with {}", Quoted(back)));
   if (!gone.empty()) changes.push_back(fmt::format("without {}, which left", Quoted(gone)));
   if (!going.empty()) changes.push_back(fmt::format("without {}, drained", Quoted(going)));
+  if (reordered_) changes.push_back("as it was asked for");
   better.why = fmt::format("the cluster is built again {}", Join(changes, ", "));
   for (size_t i = 0; i < reports.size(); ++i) {
     if (!out[i]) better.in[reports[i].id] = reports[i].name;
@@ -293,6 +295,7 @@ std::optional<Replanner::Better> Replanner::better(const std::vector<MemberRepor
 
 void Replanner::count_on(const std::map<MemberId, std::string>& in, Clock::time_point now) {
   better_since_.reset();
+  reordered_ = false;
   for (const auto& [id, name] : in_) {
     if (in.contains(id) || !drained(id)) continue;
     book_.leave_out(id, now);
@@ -318,6 +321,11 @@ void Replanner::drain(MemberId member, bool drained) {
     // It was not yet done without where plans count on it.
     drain = in_.contains(member) ? Drain::kNo : Drain::kEnded;
   }
+}
+
+void Replanner::reorder() {
+  const std::lock_guard lock(mutex_);
+  reordered_ = true;
 }
 
 std::vector<LeftOutMember> Replanner::left_out() const {

@@ -87,6 +87,10 @@ class Replanner {
   /// not put off.
   void drain(MemberId member, bool drained);
 
+  /// Somebody asked for another plan of the same members. What better() says of it is not put off, until it is adopted or the
+  /// plan is the same.
+  void reorder();
+
   std::vector<LeftOutMember> left_out() const;
 
  private:
@@ -118,6 +122,7 @@ class Replanner {
   std::map<MemberId, Known> known_;
   std::optional<Plan> plan_;
   std::map<MemberId, std::string> in_;  ///< Names of the members that the plan counts on.
+  bool reordered_ = false;              ///< By reorder(), and not yet in force.
   bool lacking_ = false;                ///< The session goes on without some that its plan has.
   std::optional<Clock::time_point> better_since_;
   absl::Status told_;  ///< Why a plan with a member that is back could not be made, for the log.

@@ -473,6 +473,23 @@ TEST(Replanner, ADrainedMemberIsDoneWithoutAtOnceAndTakenInAtOnce) {
   EXPECT_FALSE(town.better().has_value());
 }
 
+TEST(Replanner, AnotherPlanOfTheSameMembersIsNotPutOffAndAskedForOnce) {
+  Town town(3);
+  EXPECT_EQ(town.serve(), "abc");
+  town.nodes_max = 2;  // Another plan could be made, which nobody asked for.
+  EXPECT_FALSE(town.better().has_value());
+  town.replanner.reorder();
+  const auto other = town.better();
+  ASSERT_TRUE(other.has_value());
+  EXPECT_THAT(other->why, HasSubstr("as it was asked for"));
+  EXPECT_TRUE(other->ordered);
+  ASSERT_TRUE(town.better().has_value());  // Until it is in force.
+  town.adopt(*other);
+  EXPECT_FALSE(town.better().has_value());
+  town.replanner.reorder();
+  EXPECT_FALSE(town.better().has_value());  // It is the same.
+}
+
 TEST(Replanner, ADrainedMemberMayGoAndIsNeitherWaitedForNorMissed) {
   Town town(3);
   EXPECT_EQ(town.serve(), "abc");
