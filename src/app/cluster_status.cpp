@@ -182,6 +182,9 @@ std::string ClusterStatusJson(RemoteCluster& cluster, const PipelineEngine& engi
   }
   out["predicted"] = planned.predicted.ok() ? PredictedJson(*planned.predicted)
                                             : Json{{"error", Message(planned.predicted.status())}};
+  out["links"] = Json::array();
+  for (const LinkFacts& link : planned.links)
+    out["links"].push_back({{"a", link.a}, {"b", link.b}, {"rtt_us", link.rtt_us}, {"mbs", link.mbs}});
   out["plan"] = plan == nullptr ? std::vector<std::string>() : plan->notes;
   return out.dump(2, ' ', false, Json::error_handler_t::replace);
 }

@@ -32,13 +32,14 @@ struct PlannedNodes {
   std::vector<LeftOutMember> left_out;
   std::optional<Supervisor::Move> move;  ///< To another plan.
   absl::StatusOr<Predicted> predicted;   ///< Of the plan in use; an error says why there is nothing.
+  std::vector<LinkFacts> links;          ///< Those that were measured.
 };
 
 /// {"status", "degraded", "error", "generation", "model": {...}, "cache": {...}, "nodes": [{"name", "state", "error",
 /// "layers", "experts", ...}], "plan": [...]}. "error" is why the cluster is not up now, a node's why it is
 /// not. "degraded": whether the plan does without a node, which then has "out": {"since", "for_s", "why", "drained"}.
 /// "move": {"why", "error"}, while nodes load for another plan, or where they could not. "predicted": as PredictedJson, or
-/// {"error"}. plan: of the last attempt; nullptr where none was made so far.
+/// {"error"}. "links": [{"a", "b", "rtt_us", "mbs"}], those that were measured. plan: of the last attempt; nullptr where none was made so far.
 std::string ClusterStatusJson(RemoteCluster& cluster, const PipelineEngine& engine, const Plan* plan,
                               const OpenedModel& model, const PlannedNodes& planned);
 

@@ -8,7 +8,9 @@
 #include "api/http/server.h"
 #include "api/metrics.h"
 #include "api/models/models_api.h"
+#include "api/page.h"
 #include "app/command.h"
+#include "app/page_files.h"
 #include "app/serve_flags.h"
 #include "app/served_model.h"
 #include "app/signals.h"
@@ -357,6 +359,10 @@ absl::Status Server::start_http(std::vector<HttpRoute> routes) {
     route.admin =
         route.method == "POST" && (route.path.starts_with("/cluster/") || route.path.starts_with("/models/"));
   }
+  if (!flags_.no_ui) {
+    // Nothing of the cluster is in these files: what they show they ask for, with a key.
+    for (HttpRoute& route : PageRoutes(BuiltInPage())) routes.push_back(std::move(route));
+  }
   ASSIGN_OR_RETURN(http_, HttpServer::Start(std::move(http), std::move(routes)));
   std::vector<std::string> addresses;
   for (const std::string& host : flags_.hosts) {
@@ -463,6 +469,7 @@ void AddHttpOptions(Flags app, ServeFlags& flags) {
   app.add_option(
       "--audit-log", flags.audit_log,
       "File to which each admin call (drain, load, unload) adds a line of JSON; SIGHUP opens it anew");
+  app.add_flag("--no-ui", flags.no_ui, "No page for people at /: only the API");
   app.add_flag("--open-metrics", flags.open_metrics, "Answer /metrics without a key, as /health");
 }
 

@@ -28,6 +28,7 @@ struct ServeFlags {
   std::string tls_certificate;  ///< Of the HTTP port, which then speaks HTTPS; empty: HTTP.
   std::string tls_key;
   std::string audit_log;
+  bool no_ui = false;  ///< No page at /.
   std::string listen;
   int await_ranks = 0;      ///< So many workers that join must have been there before the first plan.
   std::string join_listen;  ///< Where workers join; empty: nowhere.

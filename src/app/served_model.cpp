@@ -97,6 +97,7 @@ ServedModel::~ServedModel() {
 }
 
 void ServedModel::stop() {
+  if (watch_ != nullptr) watch_->stop();
   if (experts_ != nullptr) experts_->stop();  // Nodes that are still there tell the last of it.
   if (supervisor_ != nullptr) supervisor_->stop();
 }
@@ -289,6 +290,8 @@ absl::Status ServedModel::start_cluster(ServingPlace& place) {
       .kept = std::move(kept_stats_),
       .take = [this](Deadline deadline) { return cluster_->take_expert_use(deadline); },
       .plan = [this] { return supervisor_->plan(); }});
+  watch_ = std::make_unique<ClusterWatch>(
+      [this] { return LookAt(cluster_->members(), *engine_, *supervisor_, planner_->left_out()); });
   return absl::OkStatus();
 }
 
@@ -437,10 +440,13 @@ OpenAiOptions ServedModel::openai_options() const {
   OpenAiOptions options;
   options.cluster_status = [this] {
     const auto plan = supervisor_->plan();
-    return ClusterStatusJson(*cluster_, *engine_, plan.get(), model_,
-                             {planner_->nodes(), planner_->left_out(), supervisor_->move(),
-                              planner_->predicted(cluster_->members(), plan.get())});
+    return ClusterStatusJson(
+        *cluster_, *engine_, plan.get(), model_,
+        {planner_->nodes(), planner_->left_out(), supervisor_->move(),
+         planner_->predicted(cluster_->members(), plan.get()), planner_->links(cluster_->members())});
   };
+  options.cluster_events = [this](int64_t after) { return watch_->events_json(after); };
+  options.cluster_plan = [this](const PlanQuestion& question) { return answer_plan(question); };
   options.cluster_experts = [this] { return experts_->report(); };
   options.load_progress = [this] { return cluster_->load_progress(); };
   options.nodes_out = [this] {
@@ -454,6 +460,13 @@ OpenAiOptions ServedModel::openai_options() const {
   options.trained_context = model_.spec.max_positions;
   options.width = model_.spec.width;
   return options;
+}
+
+absl::StatusOr<std::string> ServedModel::answer_plan(const PlanQuestion& question) const {
+  if (question.apply) RETURN_IF_ERROR(planner_->order_layers(cluster_->members(), question.layers));
+  const auto plan = supervisor_->plan();
+  return AnswerPlanQuestion(
+      question, planner_->ground(cluster_->members(), Deadline::after(kDescribeTimeout)), plan.get(), model_);
 }
 
 absl::StatusOr<OllamaModel> ServedModel::ollama_model() const {

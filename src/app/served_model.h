@@ -21,6 +21,7 @@
 #include "api/openai/api.h"
 #include "api/openai/embeddings_api.h"
 #include "api/openai/responses_api.h"
+#include "app/cluster_watch.h"
 #include "app/draft_host.h"
 #include "app/expert_monitor.h"
 #include "app/progress.h"
@@ -76,6 +77,7 @@ class ServedModel final : public LoadedModel {
   void start() {
     supervisor_->start();
     experts_->start();
+    watch_->start();
   }
   /// Takes no new requests.
   void drain() { service_->drain(); }
@@ -125,6 +127,8 @@ class ServedModel final : public LoadedModel {
   absl::Status start_embeddings();
   OpenAiOptions openai_options() const;
   std::vector<LinkTotals> link_totals() const;
+  /// What POST /cluster/plan answers.
+  absl::StatusOr<std::string> answer_plan(const PlanQuestion& question) const;
   NodeTotals node_totals() const;
   std::string node_name(NodeId node) const;
 
@@ -144,6 +148,7 @@ class ServedModel final : public LoadedModel {
   std::unique_ptr<PipelineEngine> engine_;
   std::unique_ptr<Supervisor> supervisor_;
   std::unique_ptr<ExpertMonitor> experts_;
+  std::unique_ptr<ClusterWatch> watch_;
   Metrics metrics_;
   std::unique_ptr<Scheduler> scheduler_;
   std::unique_ptr<AnswerService> service_;

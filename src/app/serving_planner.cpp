@@ -188,6 +188,15 @@ std::vector<LinkFacts> ServingPlanner::measured_links(Members& members, const st
 absl::StatusOr<Plan> ServingPlanner::plan_for(const std::vector<NodeFacts>& nodes,
                                               const std::vector<LinkFacts>& links,
                                               const std::vector<bool>& out) const {
+  LayerCounts ordered;
+  {
+    const std::lock_guard lock(mutex_);
+    ordered = ordered_;
+  }
+  if (auto request = request_for(ordered, nodes, out)) {
+    absl::StatusOr<Plan> plan = plan_by(*std::move(request), nodes, links, out);
+    if (plan.ok()) return plan;  // Else facts have changed since it was ordered.
+  }
   const auto first_out = std::ranges::find(out, true);
   const bool whole = first_out == out.end();
   if (file_plan_.has_value() && whole) return *file_plan_;
@@ -196,7 +205,13 @@ absl::StatusOr<Plan> ServingPlanner::plan_for(const std::vector<NodeFacts>& node
         "node '{}' is in the plan file {}: it is waited for; with --replan-as balanced it would not",
         nodes[static_cast<size_t>(first_out - out.begin())].name, options_.placement.plan_file);
   }
-  PlanRequest request = file_plan_.has_value() ? request_like_file() : options_.placement.request;
+  return plan_by(usual_request(), nodes, links, out);
+}
+
+absl::StatusOr<Plan> ServingPlanner::plan_by(PlanRequest request, const std::vector<NodeFacts>& nodes,
+                                             const std::vector<LinkFacts>& links,
+                                             const std::vector<bool>& out) const {
+  const bool whole = std::ranges::find(out, true) == out.end();
   request.kv_positions = options_.cache.positions;
   if (request.kv_positions == 0 && (options_.ledger != nullptr || !whole)) {
     request.kv_positions = std::min<int64_t>(kPositionsMin, options_.spec.max_positions);
@@ -206,6 +221,49 @@ absl::StatusOr<Plan> ServingPlanner::plan_for(const std::vector<NodeFacts>& node
   if (options_.desk != nullptr) RETURN_IF_ERROR(SizeFor(nodes.size(), request));
   ASSIGN_OR_RETURN(const RemainingNodes left, WithoutNodes(nodes, request, out, options_.replan_as));
   return MakePlan(options_.model, left.nodes, left.request);
+}
+
+PlanRequest ServingPlanner::usual_request() const {
+  return file_plan_.has_value() ? request_like_file() : options_.placement.request;
+}
+
+std::optional<PlanRequest> ServingPlanner::request_for(const LayerCounts& layers,
+                                                       const std::vector<NodeFacts>& nodes,
+                                                       const std::vector<bool>& out) const {
+  if (layers.empty()) return std::nullopt;
+  PlanRequest request = usual_request();
+  request.strategy = LayerStrategy::kSplit;
+  request.split.assign(nodes.size(), 0);
+  for (const auto& [name, count] : layers) {
+    const auto index = static_cast<size_t>(std::ranges::find(nodes, name, &NodeFacts::name) - nodes.begin());
+    if (count > 0 && (index == nodes.size() || out[index])) return std::nullopt;
+    if (index < nodes.size()) request.split[index] = count;
+  }
+  return request;
+}
+
+absl::Status ServingPlanner::order_layers(Members& members, const LayerCounts& layers) {
+  const Present now = present(members);
+  std::vector<bool> out;
+  for (const MemberReport& report : now.reports) out.push_back(!replanner_->counts_on(report.id));
+  for (const auto& [name, count] : layers) {
+    const auto found = std::ranges::find(now.reports, name, &MemberReport::name);
+    if (found == now.reports.end()) return NotFound("layers: no node is called '{}'", name);
+    if (count > 0 && out[static_cast<size_t>(found - now.reports.begin())])
+      return FailedPrecondition("layers: node '{}' is to get {}, but plans do without it now", name, count);
+  }
+  if (auto request = request_for(layers, now.nodes, out)) {
+    // Whether there is a plan does not depend on the links: only what it comes to.
+    RETURN_IF_ERROR(plan_by(*std::move(request), left_by_others(now.nodes), {}, out).status());
+  }
+  {
+    const std::lock_guard lock(mutex_);
+    ordered_ = layers;
+  }
+  LogInfo("plan: {}",
+          layers.empty() ? "layers are divided as the server was asked" : "other layers were asked for");
+  replanner_->reorder();
+  return absl::OkStatus();
 }
 
 void ServingPlanner::follow(Members& members) const {
@@ -395,6 +453,22 @@ void ServingPlanner::opens(const Plan& plan) const {
 absl::StatusOr<Predicted> ServingPlanner::predicted(const Members& members, const Plan* plan) const {
   if (plan == nullptr) return NotFound("no plan was made so far");
   return PredictPlan(*plan, options_.model, nodes(), links_.links(members));
+}
+
+PlanGround ServingPlanner::ground(Members& members, Deadline deadline) {
+  std::vector<NodeFacts> nodes = left_by_others(present(members).nodes);
+  for (const LeftOutMember& out : replanner_->left_out()) {
+    std::erase_if(nodes, [&](const NodeFacts& node) { return node.name == out.name; });
+  }
+  PlanGround ground{.request = usual_request(), .cache = options_.cache};
+  ground.request.kv_positions = options_.cache.positions;
+  ground.request.sequences = options_.cache.sequences;
+  if (nodes.size() > 1) {
+    links_.measure(members, Deadline::min(deadline, Deadline::after(kLinksMax)));
+    ground.request.links = links_.links(members);
+  }
+  ground.nodes = std::move(nodes);
+  return ground;
 }
 
 std::vector<NodeFacts> ServingPlanner::nodes() const {

@@ -12,6 +12,7 @@
 
 #include "absl/status/statusor.h"
 #include "app/command.h"
+#include "app/what_if.h"
 #include "cluster/join_desk.h"
 #include "cluster/link_table.h"
 #include "cluster/member.h"
@@ -42,6 +43,9 @@ class MemoryLedger {
 
 /// Bytes of `--kv-buddy`: "off", "auto" (no limit but what there is to keep), or a size. InvalidArgument.
 absl::StatusOr<int64_t> ParseKvBuddy(const std::string& text);
+
+/// Layers of nodes, by name.
+using LayerCounts = std::vector<std::pair<std::string, int64_t>>;
 
 class ServingPlanner {
  public:
@@ -91,6 +95,15 @@ class ServingPlanner {
   absl::Status drain(Members& members, const std::string& node, bool drained);
   /// What is predicted of a plan of these members. Errors as PredictPlan; NotFound: nullptr.
   absl::StatusOr<Predicted> predicted(const Members& members, const Plan* plan) const;
+  /// From now on plans divide the layers so, by the nodes' names, for as long as those with layers are there; without them, and
+  /// with an empty list, as the server was asked. A session of such a plan is opened soon. NotFound: no such node. Errors as
+  /// MakePlan; FailedPrecondition: plans do without one that is named.
+  absl::Status order_layers(Members& members, const LayerCounts& layers);
+  /// What a question about another plan starts from: the members that plans count on. Measures the links that are not known,
+  /// until `deadline` at most.
+  PlanGround ground(Members& members, Deadline deadline);
+  /// The links between members that were measured.
+  std::vector<LinkFacts> links(const Members& members) const { return links_.links(members); }
   std::vector<LeftOutMember> left_out() const { return replanner_->left_out(); }
 
   /// What the nodes of a plan of make_plan(), or of better_plan(), are to have room for.
@@ -123,6 +136,14 @@ class ServingPlanner {
   /// A plan without the nodes that are out, an entry for each.
   absl::StatusOr<Plan> plan_for(const std::vector<NodeFacts>& nodes, const std::vector<LinkFacts>& links,
                                 const std::vector<bool>& out) const;
+  /// What a plan is asked for where no layers are ordered, and the plan file does not count.
+  PlanRequest usual_request() const;
+  /// The usual request with these layers; nothing where there are none, or a node that they name is out.
+  std::optional<PlanRequest> request_for(const LayerCounts& layers, const std::vector<NodeFacts>& nodes,
+                                         const std::vector<bool>& out) const;
+  /// plan_for(), by this request.
+  absl::StatusOr<Plan> plan_by(PlanRequest request, const std::vector<NodeFacts>& nodes,
+                               const std::vector<LinkFacts>& links, const std::vector<bool>& out) const;
   /// What messages between the members take, where a plan needs to know: measured now if it was not lately.
   std::vector<LinkFacts> measured_links(Members& members, const std::vector<NodeFacts>& nodes,
                                         Deadline deadline);
@@ -138,6 +159,7 @@ class ServingPlanner {
   std::optional<Replanner> replanner_;  ///< From the end of Create() on.
   bool gathered_ = false;               ///< Of the thread that makes plans.
   mutable std::mutex mutex_;            ///< Guards what follows.
+  LayerCounts ordered_;                 ///< By order_layers().
   std::vector<NodeFacts> nodes_;
   std::vector<std::string> told_;  ///< Notes of the last plan, for the log.
 };

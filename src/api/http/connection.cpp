@@ -398,7 +398,7 @@ void HttpConnection::answer_error(int status, const std::string& message) {
 
 void HttpConnection::send_now(HttpResponse response) {
   if (state_ != State::kHandling || begun_) return;
-  if (response.status != 204) {
+  if (response.status != 204 && response.status != 304) {
     response.headers.emplace_back("Content-Length", std::to_string(response.body.size()));
   }
   begin_answer(response.status, response.content_type, std::move(response.headers));

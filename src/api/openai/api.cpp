@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include <charconv>
 #include <cmath>
 #include <nlohmann/json.hpp>
 
@@ -13,6 +14,7 @@
 #include "api/openai/completion_writer.h"
 #include "base/clock.h"
 #include "base/status.h"
+#include "base/text.h"
 
 namespace shoal {
 namespace {
@@ -59,6 +61,8 @@ std::vector<HttpRoute> OpenAiApi::RoutesOf(OpenAiApi* api) {
   routes.back().urgent = true;
   add("GET", "/cluster/status", &OpenAiApi::cluster_status);
   add("GET", "/cluster/experts", &OpenAiApi::cluster_experts);
+  add("GET", "/cluster/events", &OpenAiApi::cluster_events);
+  add("POST", "/cluster/plan", &OpenAiApi::cluster_plan);
   for (const bool drained : {true, false}) {
     routes.push_back({"POST", drained ? "/cluster/drain" : "/cluster/undrain",
                       [api, drained](const HttpRequest& request, const Writer& writer) {
@@ -257,6 +261,41 @@ void OpenAiApi::drain(const HttpRequest& request, const Writer& writer, bool dra
 
 void OpenAiApi::cluster_experts(const HttpRequest&, const Writer& writer) const {
   writer->send({.body = options_.cluster_experts ? options_.cluster_experts() : "{}"});
+}
+
+void OpenAiApi::cluster_events(const HttpRequest& request, const Writer& writer) const {
+  int64_t after = 0;
+  for (const std::string& pair : Split(request.query, '&')) {
+    if (!pair.starts_with("after=")) continue;
+    const char* const end = pair.data() + pair.size();
+    const auto [stopped, wrong] =
+        std::from_chars(pair.data() + std::string_view("after=").size(), end, after);
+    if (wrong == std::errc() && stopped == end && after >= 0) continue;
+    return SendError(*writer,
+                     {.message = fmt::format("'after' must be the id of an event, got {}", Quoted(pair)),
+                      .param = "after",
+                      .code = "invalid_value"});
+  }
+  writer->send({.body = options_.cluster_events ? options_.cluster_events(after)
+                                                : std::string(R"({"last":0,"events":[]})")});
+}
+
+void OpenAiApi::cluster_plan(const HttpRequest& request, const Writer& writer) const {
+  const auto question = ParsePlanQuestion(request.body);
+  if (!question.has_value()) return SendError(*writer, question.error());
+  if (!question->model.empty()) {
+    if (const auto unknown = service_.check_model(question->model)) return SendError(*writer, *unknown);
+  }
+  absl::StatusOr<std::string> answer = options_.cluster_plan
+                                           ? options_.cluster_plan(*question)
+                                           : absl::UnimplementedError("this server makes no plans");
+  if (answer.ok()) return writer->send({.body = *std::move(answer)});
+  // Facts that no plan suits are the question's, not the server's.
+  const absl::StatusCode code = answer.status().code();
+  if (code == absl::StatusCode::kResourceExhausted || code == absl::StatusCode::kFailedPrecondition ||
+      code == absl::StatusCode::kNotFound)
+    return SendError(*writer, {.status = 422, .message = Message(answer.status()), .code = "no_such_plan"});
+  SendError(*writer, FromStatus(answer.status()));
 }
 
 void OpenAiApi::cluster_status(const HttpRequest&, const Writer& writer) const {

@@ -15,6 +15,7 @@
 #include "api/metrics.h"
 #include "api/openai/request.h"
 #include "api/openai/response.h"
+#include "api/plan_question.h"
 #include "sched/scheduler.h"
 
 namespace shoal {
@@ -24,6 +25,10 @@ struct OpenAiOptions {
   std::function<std::string()> cluster_status;
   /// The JSON of GET /cluster/experts. May be empty.
   std::function<std::string()> cluster_experts;
+  /// The JSON of GET /cluster/events: what happened after the event of this id. May be empty.
+  std::function<std::string(int64_t after)> cluster_events;
+  /// The JSON of POST /cluster/plan. May be empty.
+  std::function<absl::StatusOr<std::string>(const PlanQuestion& question)> cluster_plan;
   /// How much of the weights is loaded, 0 to 1; nothing where none are being loaded. May be empty.
   std::function<std::optional<double>()> load_progress;
   /// Nodes that the plan does without, by name. May be empty.
@@ -61,6 +66,8 @@ class OpenAiApi {
   void drain(const HttpRequest& request, const Writer& writer, bool drained) const;
   void cluster_status(const HttpRequest& request, const Writer& writer) const;
   void cluster_experts(const HttpRequest& request, const Writer& writer) const;
+  void cluster_events(const HttpRequest& request, const Writer& writer) const;
+  void cluster_plan(const HttpRequest& request, const Writer& writer) const;
   void scrape(const HttpRequest& request, const Writer& writer) const;
   void cache_stats(const HttpRequest& request, const Writer& writer) const;
 

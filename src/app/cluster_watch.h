@@ -1,0 +1,50 @@
+// Looks at the cluster four times a second, and keeps what became otherwise: GET /cluster/events.
+#pragma once
+
+#include <condition_variable>
+#include <functional>
+#include <mutex>
+#include <string>
+#include <thread>
+
+#include "cluster/event_log.h"
+#include "cluster/remote_cluster.h"
+#include "cluster/replanner.h"
+#include "cluster/supervisor.h"
+#include "exec/pipeline_engine.h"
+
+namespace shoal {
+
+/// What is seen of the cluster now; asks no other process.
+ClusterView LookAt(const Members& members, const PipelineEngine& engine, const Supervisor& supervisor,
+                   const std::vector<LeftOutMember>& left_out);
+
+class ClusterWatch {
+ public:
+  /// look: as LookAt(); called from the thread, and from those that ask for events.
+  explicit ClusterWatch(std::function<ClusterView()> look) : look_(std::move(look)) {}
+  ~ClusterWatch() { stop(); }
+
+  void start();
+  /// Idempotent.
+  void stop();
+
+  /// {"last": ID, "events": [{"id", "at", "kind", "node", "text"}]}: those after the id, as of now. `last` below `after`
+  /// says that the server began anew.
+  std::string events_json(int64_t after);
+
+ private:
+  void run();
+  void look();
+
+  const std::function<ClusterView()> look_;
+  EventLog log_;
+  std::mutex looking_;  ///< Guards last_.
+  ClusterView last_;
+  std::mutex mutex_;  ///< Guards stopping_.
+  std::condition_variable wake_;
+  bool stopping_ = false;
+  std::thread thread_;
+};
+
+}  // namespace shoal
