@@ -225,7 +225,7 @@ function Timeline(props: { state: State }) {
   const { events } = props.state;
   if (events.length === 0) return <Empty title="Nothing has happened yet" />;
   return (
-    <ol class="timeline" aria-live="polite" aria-relevant="additions">
+    <ol class="timeline" tabIndex={0} aria-label="Events, newest first" aria-live="polite" aria-relevant="additions">
       {events.slice(0, 60).map((event) => (
         <li key={event.id} class={`event event-${KIND_TONE[event.kind] ?? "plain"}`} data-kind={event.kind} data-node={event.node}>
           <time dateTime={new Date(event.at * 1000).toISOString()} title={clock(event.at)}>{ago(event.at, now)}</time>

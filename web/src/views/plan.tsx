@@ -1,6 +1,6 @@
 // What other plans would come to: boundaries moved by hand, machines that are not there yet, and all strategies side by side.
 
-import { useEffect, useMemo, useRef, useState } from "preact/hooks";
+import { useEffect, useRef, useState } from "preact/hooks";
 import { ApiFailure, type ClusterNode, type PlanQuestion, type PlanReport, type Predicted, postJson } from "../api";
 import { bytes, count, seconds, short } from "../lib/format";
 import { moveBoundary } from "../lib/topology";
@@ -33,8 +33,8 @@ interface Answer {
   asking: boolean;
 }
 
-/** Asks for a plan once what is asked stays the same for a moment; only the last answer counts. */
-function usePlan(question: PlanQuestion | null): Answer {
+/** Asks for a plan once what is asked stays the same for a moment, and again in each session; only the last answer counts. */
+function usePlan(question: PlanQuestion | null, session: string): Answer {
   const [answer, setAnswer] = useState<Answer>({ report: null, error: "", asking: false });
   const key = JSON.stringify(question);
   useEffect(() => {
@@ -54,7 +54,7 @@ function usePlan(question: PlanQuestion | null): Answer {
       clearTimeout(timer);
       stop.abort();
     };
-  }, [key]);
+  }, [key, session]);
   return answer;
 }
 
@@ -335,8 +335,8 @@ export function PlanView() {
   const [ordered, setOrdered] = useState(false);
   const epoch = `${state.status?.generation} ${state.model}`;
   const add = machines.map((machine) => Object.fromEntries(Object.entries(machine).filter(([, value]) => value !== 0)) as unknown as Machine);
-  const base = usePlan(useMemo(() => ({ compare: true, ...(add.length > 0 ? { add } : {}) }), [JSON.stringify(add), epoch]));
-  const inForce = usePlan(useMemo(() => ({}), [epoch]));
+  const base = usePlan({ compare: true, ...(add.length > 0 ? { add } : {}) }, epoch);
+  const inForce = usePlan({}, epoch);
   const facts = base.report?.facts ?? [];
   const names = facts.map((one) => one.name);
   const layersOf = (report: PlanReport) => facts.map((one) => {
@@ -345,7 +345,7 @@ export function PlanView() {
   });
   const current = split ?? (base.report === null ? [] : layersOf(base.report));
   const question = split === null ? null : { layers: Object.fromEntries(names.map((name, i) => [name, split[i] ?? 0])), ...(add.length > 0 ? { add } : {}) };
-  const moved = usePlan(question);
+  const moved = usePlan(question, epoch);
   useEffect(() => {
     setSplit(null);
     setOrdered(false);
