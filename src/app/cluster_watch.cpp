@@ -25,11 +25,11 @@ std::string PlacementText(const Plan& plan) {
 
 }  // namespace
 
-ClusterView LookAt(const Members& members, const PipelineEngine& engine, const Supervisor& supervisor,
-                   const std::vector<LeftOutMember>& left_out) {
-  ClusterView view;
+ClusterSnapshot LookAt(const Members& members, const PipelineEngine& engine, const Supervisor& supervisor,
+                       const std::vector<LeftOutMember>& left_out) {
+  ClusterSnapshot view;
   for (const MemberStatus& status : members.status()) {
-    ClusterView::Node node{.name = status.name, .state = status.state, .error = status.error};
+    ClusterSnapshot::Node node{.name = status.name, .state = status.state, .error = status.error};
     const auto out = std::ranges::find(left_out, status.name, &LeftOutMember::name);
     node.out = out != left_out.end();
     if (node.out) node.why_out = out->why;
@@ -71,7 +71,7 @@ void ClusterWatch::run() {
 
 void ClusterWatch::look() {
   const std::lock_guard lock(looking_);
-  ClusterView now = look_();
+  ClusterSnapshot now = look_();
   log_.add(EventsBetween(last_, now), UnixSeconds());
   last_ = std::move(now);
 }

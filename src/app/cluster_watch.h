@@ -16,13 +16,13 @@
 namespace shoal {
 
 /// What is seen of the cluster now; asks no other process.
-ClusterView LookAt(const Members& members, const PipelineEngine& engine, const Supervisor& supervisor,
-                   const std::vector<LeftOutMember>& left_out);
+ClusterSnapshot LookAt(const Members& members, const PipelineEngine& engine, const Supervisor& supervisor,
+                       const std::vector<LeftOutMember>& left_out);
 
 class ClusterWatch {
  public:
   /// look: as LookAt(); called from the thread, and from those that ask for events.
-  explicit ClusterWatch(std::function<ClusterView()> look) : look_(std::move(look)) {}
+  explicit ClusterWatch(std::function<ClusterSnapshot()> look) : look_(std::move(look)) {}
   ~ClusterWatch() { stop(); }
 
   void start();
@@ -37,10 +37,10 @@ class ClusterWatch {
   void run();
   void look();
 
-  const std::function<ClusterView()> look_;
+  const std::function<ClusterSnapshot()> look_;
   EventLog log_;
   std::mutex looking_;  ///< Guards last_.
-  ClusterView last_;
+  ClusterSnapshot last_;
   std::mutex mutex_;  ///< Guards stopping_.
   std::condition_variable wake_;
   bool stopping_ = false;

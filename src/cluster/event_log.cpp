@@ -8,7 +8,7 @@
 namespace shoal {
 namespace {
 
-std::string StateText(const ClusterView::Node& node) {
+std::string StateText(const ClusterSnapshot::Node& node) {
   switch (node.state) {
     case MemberState::kLoading:
       return "loads its weights";
@@ -28,7 +28,7 @@ std::string StateText(const ClusterView::Node& node) {
   return "was not asked so far";
 }
 
-void CompareNode(const ClusterView::Node& before, const ClusterView::Node& after,
+void CompareNode(const ClusterSnapshot::Node& before, const ClusterSnapshot::Node& after,
                  std::vector<ClusterEvent>& events) {
   const auto add = [&](std::string kind, std::string text) {
     events.push_back({.kind = std::move(kind), .node = after.name, .text = std::move(text)});
@@ -41,10 +41,10 @@ void CompareNode(const ClusterView::Node& before, const ClusterView::Node& after
 
 }  // namespace
 
-std::vector<ClusterEvent> EventsBetween(const ClusterView& before, const ClusterView& after) {
+std::vector<ClusterEvent> EventsBetween(const ClusterSnapshot& before, const ClusterSnapshot& after) {
   std::vector<ClusterEvent> events;
-  for (const ClusterView::Node& node : after.nodes) {
-    const auto known = std::ranges::find(before.nodes, node.name, &ClusterView::Node::name);
+  for (const ClusterSnapshot::Node& node : after.nodes) {
+    const auto known = std::ranges::find(before.nodes, node.name, &ClusterSnapshot::Node::name);
     if (known == before.nodes.end()) {
       events.push_back({.kind = "seen", .node = node.name, .text = "is a member from now on"});
       CompareNode({.name = node.name}, node, events);
@@ -52,8 +52,8 @@ std::vector<ClusterEvent> EventsBetween(const ClusterView& before, const Cluster
       CompareNode(*known, node, events);
     }
   }
-  for (const ClusterView::Node& node : before.nodes) {
-    if (std::ranges::find(after.nodes, node.name, &ClusterView::Node::name) == after.nodes.end())
+  for (const ClusterSnapshot::Node& node : before.nodes) {
+    if (std::ranges::find(after.nodes, node.name, &ClusterSnapshot::Node::name) == after.nodes.end())
       events.push_back({.kind = "gone", .node = node.name, .text = "is no member any more"});
   }
   const auto add = [&](const char* kind, std::string text) {

@@ -13,7 +13,7 @@
 namespace shoal {
 
 /// What is seen of a cluster at a moment.
-struct ClusterView {
+struct ClusterSnapshot {
   struct Node {
     std::string name;
     MemberState state = MemberState::kUnknown;
@@ -33,15 +33,15 @@ struct ClusterView {
 struct ClusterEvent {
   int64_t id = 0;  ///< From 1 on, without gaps.
   int64_t at = 0;  ///< Unix seconds.
-  std::string
-      kind;  ///< "seen", "gone", "loading", "ready", "up", "lost", "failed", "out", "back", "session", "down", "plan",
-      ///< "move", "move_failed"
+  /// Of a node "seen", "gone", "out", "back" or its new state (Name); of all "session", "down", "plan", "move",
+  /// "move_failed".
+  std::string kind;
   std::string node;  ///< Empty where it is about the cluster as a whole.
   std::string text;
 };
 
 /// What became otherwise, nodes first; ids and times are not set. Pure.
-std::vector<ClusterEvent> EventsBetween(const ClusterView& before, const ClusterView& after);
+std::vector<ClusterEvent> EventsBetween(const ClusterSnapshot& before, const ClusterSnapshot& after);
 
 /// The last kEventsMax events. Safe from any thread.
 class EventLog {

@@ -6,7 +6,7 @@
 namespace shoal {
 namespace {
 
-ClusterView UpView() {
+ClusterSnapshot UpView() {
   return {.nodes = {{.name = "a", .state = MemberState::kUp}, {.name = "b", .state = MemberState::kUp}},
           .up = true,
           .generation = 1,
@@ -25,7 +25,7 @@ TEST(EventsBetween, NothingHappensBetweenEqualViews) {
 }
 
 TEST(EventsBetween, ALostNodeIsNamedBeforeTheSessionThatEndsByIt) {
-  ClusterView lost = UpView();
+  ClusterSnapshot lost = UpView();
   lost.nodes[1].state = MemberState::kLost;
   lost.nodes[1].error = "no answer";
   lost.up = false;
@@ -36,7 +36,7 @@ TEST(EventsBetween, ALostNodeIsNamedBeforeTheSessionThatEndsByIt) {
 }
 
 TEST(EventsBetween, APlanWithoutANodeSaysWhoIsOutAndWhatTheOthersGot) {
-  ClusterView without = UpView();
+  ClusterSnapshot without = UpView();
   without.nodes[1].out = true;
   without.nodes[1].why_out = "it was lost";
   without.generation = 2;
@@ -48,7 +48,7 @@ TEST(EventsBetween, APlanWithoutANodeSaysWhoIsOutAndWhatTheOthersGot) {
 }
 
 TEST(EventsBetween, MembersComeAndGo) {
-  ClusterView more = UpView();
+  ClusterSnapshot more = UpView();
   more.nodes.push_back({.name = "c"});
   EXPECT_THAT(KindsOf(EventsBetween(UpView(), more)), testing::ElementsAre("c seen"));
   EXPECT_THAT(KindsOf(EventsBetween(more, UpView())), testing::ElementsAre("c gone"));

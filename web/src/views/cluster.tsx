@@ -1,12 +1,12 @@
 // The cluster as it is now: who runs what, how far apart they are, what tokens wait for, and what happened.
 
 import { useEffect, useRef, useState } from "preact/hooks";
-import type { ClusterNode, ClusterStatus, Link } from "../api";
+import { type ClusterNode, type ClusterStatus, type Link, postJson } from "../api";
 import { ago, bytes, clock, count, percent, seconds, short } from "../lib/format";
 import { growth } from "../lib/metrics";
 import { arc, lane, layout, ring } from "../lib/topology";
 import { Card, Empty, Figure, Meter, Spark, Stack, tone } from "../parts";
-import { type Moment, type State, useStore } from "../store";
+import { type Moment, type State, useStore, wake } from "../store";
 import { startTokens } from "./tokens";
 
 /** Moments between which shares are taken: long enough to be calm. */
@@ -229,7 +229,7 @@ function Timeline(props: { state: State }) {
       {events.slice(0, 60).map((event) => (
         <li key={event.id} class={`event event-${KIND_TONE[event.kind] ?? "plain"}`} data-kind={event.kind} data-node={event.node}>
           <time dateTime={new Date(event.at * 1000).toISOString()} title={clock(event.at)}>{ago(event.at, now)}</time>
-          <span class="event-what">{event.node !== "" && <b>{event.node} </b>}{event.text}</span>
+          <span class="event-what" title={event.text}>{event.node !== "" && <b>{event.node} </b>}{event.text}</span>
         </li>
       ))}
     </ol>
@@ -274,6 +274,11 @@ function NodeTable(props: { status: ClusterStatus; stages: StageTimes[] }) {
 export function ClusterView() {
   const state = useStore();
   const status = state.status;
+  const unmeasured = status !== null && status.status === "up" && status.nodes.length > 1 && status.links.length === 0;
+  useEffect(() => {
+    // Links are measured for questions about plans only; what comes of this one is seen in the status.
+    if (unmeasured) postJson("/cluster/plan", {}).then(wake, () => undefined);
+  }, [unmeasured, status?.generation]);
   if (status === null) return null;
   const now = state.rates[state.rates.length - 1];
   const stages = stageTimes(state.moments);
