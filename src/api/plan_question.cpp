@@ -20,7 +20,8 @@ PlanQuestion::Machine ReadMachine(FieldReader& fields) {
   machine.name = fields.required_text("name");
   machine.memory_bytes = fields.integer("memory_bytes", 1, kMemoryMax).value_or(0);
   if (fields.ok() && machine.memory_bytes == 0)
-    fields.fail("memory_bytes", "is missing", "missing_required_parameter");
+    fields.fail("memory_bytes", fmt::format("'{}' is missing", fields.path_of("memory_bytes")),
+                "missing_required_parameter");
   for (const auto& [name, rate] : {std::pair{"read_gbs", &machine.read_gbs},
                                    {"int8_gops", &machine.int8_gops},
                                    {"f32_gflops", &machine.f32_gflops},
@@ -52,13 +53,14 @@ ApiResult<PlanQuestion> ParsePlanQuestion(const std::string& text) {
   }
   if (const Json* add = fields.find_array("add")) {
     if (add->size() > kMachinesMax)
-      fields.fail("add", fmt::format("has {} machines, {} are the most", add->size(), kMachinesMax));
+      fields.fail("add", fmt::format("'add' has {} machines, {} are the most", add->size(), kMachinesMax));
     EachObject(*add, "add", error,
                [&](FieldReader& machine) { question.add.push_back(ReadMachine(machine)); });
   }
   if (question.apply && (!question.add.empty() || !question.experts.empty()))
     fields.fail("apply",
-                "is for 'layers' of the machines that are there; experts stay as the server was asked");
+                "'apply' is for 'layers' of the machines that are there: without 'add', and without "
+                "'experts', which stay as the server was asked");
   fields.refuse_others();
   if (error.has_value()) return std::unexpected(*std::move(error));
   return question;

@@ -161,7 +161,8 @@ function MemoryTable(props: { report: PlanReport; toneOf: (name: string) => stri
   );
 }
 
-function Strategies(props: { report: PlanReport; onTry: (layers: number[]) => void }) {
+/** nodes: how many there are. Of a plan that leaves some out, it is not told which layers are whose. */
+function Strategies(props: { report: PlanReport; nodes: number; onTry: (layers: number[]) => void }) {
   const { report } = props;
   return (
     <>
@@ -184,7 +185,7 @@ function Strategies(props: { report: PlanReport; onTry: (layers: number[]) => vo
                     <td class="num">{one.predicted == null ? "–" : short(one.predicted.tokens_per_s_16)}</td>
                     <td class="num">{one.predicted == null ? "–" : seconds(one.predicted.ttft_2k_s)}</td>
                     <td class="num">{one.messages_max}</td>
-                    <td>{one.chosen !== true && !one.name.endsWith(" alone") && <button type="button" class="button small" onClick={() => props.onTry(one.layers!)}>Try<span class="sr-only"> {one.name}</span></button>}</td>
+                    <td>{one.chosen !== true && one.layers!.length === props.nodes && <button type="button" class="button small" onClick={() => props.onTry(one.layers!)}>Try<span class="sr-only"> {one.name}</span></button>}</td>
                   </>
                 )}
               </tr>
@@ -396,12 +397,7 @@ export function PlanView() {
       </Card>
       <Card title="Strategies" class="span-all" note="The table of shoal plan, for the nodes as they are now.">
         {base.report === null ? (base.error === "" && <Loading what="Comparing" />) : (
-          <Strategies report={base.report} onTry={(layers) => {
-            // Strategies leave out nodes without layers: the coordinator's order is kept.
-            const next = names.map(() => 0);
-            layers.forEach((n, i) => { if (i < next.length) next[i] = n; });
-            setSplit(next);
-          }} />
+          <Strategies report={base.report} nodes={names.length} onTry={setSplit} />
         )}
       </Card>
       <Card title="A machine more" class="span-2" note="What would it be worth? The fastest plan with it is shown above.">
