@@ -19,6 +19,7 @@ std::string FormatText(const PackedFormat& format) {
 bool BackendLoad::reads(const WeightUse& use) const {
   if (use.is_mtp) return stage.mtp;
   if (use.layer < 0) return use.is_head ? stage.head : stage.table();
+  if (segments.divides(use)) return !segments.of(use.layer).empty();
   if (use.expert < 0) return stage.layers.contains(use.layer);
   return std::ranges::binary_search(experts[static_cast<size_t>(use.layer)],
                                     ExpertId{static_cast<int32_t>(use.expert)});
@@ -34,6 +35,10 @@ absl::Status CheckTaken(const Backend& backend, const BackendLoad& load) {
   if (load.stage.mtp && !spec.mtp) {
     return InvalidArgument("checkpoint: {} has no head for multi-token prediction, which the plan asks for",
                            load.weights->checkpoint().folder());
+  }
+  if (!load.segments.counts.empty() && !limits.segments) {
+    return Unimplemented("backend {} computes no segments of feed-forwards: serve without --split-ffn",
+                         backend.numerics_class());
   }
   const Range layers = load.stage.cached_layers();
   for (int64_t i = layers.begin; i < layers.end; ++i) {
@@ -70,6 +75,14 @@ absl::Status BackendSession::mtp_forward(const StageStep&, std::span<const int32
 
 absl::Status BackendSession::mtp_head(MatView<const float>, int64_t) {
   return Unimplemented("this backend has no heads for multi-token prediction: serve with --mtp off");
+}
+
+absl::Status BackendSession::run_hidden(LayerId, std::span<const int32_t>, const ExpertRows&, SegmentRows&) {
+  return Unimplemented("this backend computes no segments of feed-forwards: serve without --split-ffn");
+}
+
+absl::Status BackendSession::run_down(LayerId, std::span<const int32_t>, const SegmentRows&, MatView<float>) {
+  return Unimplemented("this backend computes no segments of feed-forwards: serve without --split-ffn");
 }
 
 absl::Status BackendSession::export_cached(const CachePlace&, const ImageId&, std::vector<std::byte>&) {

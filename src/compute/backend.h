@@ -22,6 +22,7 @@
 #include "compute/activation_mode.h"
 #include "compute/expert_exchange.h"
 #include "compute/sampling_params.h"
+#include "compute/segments.h"
 #include "compute/stage_step.h"
 #include "compute/token_history.h"
 #include "kernels/packed.h"
@@ -42,6 +43,7 @@ struct BackendLimits {
   int64_t head_dim_max = 0;  ///< Numbers of one head in the cache.
   bool states = false;       ///< Whether it has layers that keep a state (recurrent ones).
   bool mtp = false;          ///< Whether it has heads for multi-token prediction.
+  bool segments = false;     ///< Whether it computes feed-forwards by segments (compute/segments.h).
 };
 
 /// What a node holds of a model.
@@ -49,6 +51,7 @@ struct BackendLoad {
   std::shared_ptr<const ResolvedWeights> weights;
   StageOptions stage;                          ///< No layers: no stage, and neither embedding nor head.
   std::vector<std::vector<ExpertId>> experts;  ///< [L], ascending.
+  HeldSegments segments = {};                  ///< Of dense layers; StageOptions::segments has its counts.
   LoadProgress progress;                       ///< May be empty.
   std::shared_ptr<const PackedCache> cache;    ///< Of packed weights; nullptr: none. A backend may ignore it.
   /// Bytes of memory for the routed experts of the model's layers: where they are more, others are read whenever they are
@@ -89,7 +92,7 @@ class BackendCache {
 };
 
 /// A cache and what steps need besides. One thread at a time calls it. That thread may call holds(),
-/// run_experts(), run_expert(), add_sums() and import_cached() in the middle of forward(), too, from before_layer
+/// run_experts(), run_expert(), run_hidden(), run_down(), add_sums() and import_cached() in the middle of forward(), too, from before_layer
 /// or from the exchange, and between head() and sample() or score(): others' requests are served while own rows
 /// are out, or their masks are awaited (I13), and blocks that the step does not name come from the disk.
 class BackendSession {
@@ -132,6 +135,16 @@ class BackendSession {
                                   MatView<float> y) = 0;
   /// y += acc * 2^-40, each rounded once (numeric/fixed_sum.h). acc, y: [R, D].
   virtual void add_sums(MatView<const int64_t> acc, MatView<float> y) = 0;
+
+  /// How the feed-forward of a layer is cut; nullptr: it has no segments.
+  virtual const SegmentShape* segment_shape(LayerId /*layer*/) const { return nullptr; }
+  /// As SegmentSet::hidden. `hidden` is valid until the next call of the session. Unimplemented: BackendLimits::segments is
+  /// false.
+  virtual absl::Status run_hidden(LayerId layer, std::span<const int32_t> segments, const ExpertRows& rows,
+                                  SegmentRows& hidden);
+  /// As SegmentSet::down. Unimplemented likewise.
+  virtual absl::Status run_down(LayerId layer, std::span<const int32_t> segments, const SegmentRows& hidden,
+                                MatView<float> y);
 
   /// As ExportImages, of the session's own cache; appends nothing where no layers are held. Unimplemented: this
   /// backend does not give its caches away.

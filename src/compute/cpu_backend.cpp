@@ -11,6 +11,7 @@
 #include "base/check.h"
 #include "base/process.h"
 #include "base/status.h"
+#include "compute/blocks/feed_forward_segments.h"
 #include "compute/expert_bank.h"
 #include "compute/sampler.h"
 #include "compute/stage.h"
@@ -43,7 +44,8 @@ StoredBytes MeasureStored(const BackendLoad& load) {
     const WeightUse& use = weight.use;
     const bool is_embedding = use.role == "head" && load.stage.table() && load.weights->spec().tied_head;
     if (!load.reads(use) || is_embedding) continue;
-    bytes.all += weight.stored.stored_bytes();
+    bytes.all += load.segments.divides(use) ? load.segments.bytes_held(use, weight.stored.stored_bytes())
+                                            : weight.stored.stored_bytes();
     if (use.layer >= 0 && use.expert >= 0) bytes.experts += weight.stored.stored_bytes();
   }
   return bytes;
@@ -59,7 +61,9 @@ PackedSize MeasurePacked(const BackendLoad& load) {
   for (const ResolvedWeight& weight : load.weights->all()) {
     if (!load.reads(weight.use)) continue;
     const bool routed = !weight.use.is_mtp && weight.use.layer >= 0 && weight.use.expert >= 0;
-    (routed ? size.experts : size.others) += weight.packed_bytes;
+    (routed ? size.experts : size.others) += load.segments.divides(weight.use)
+                                                 ? load.segments.bytes_held(weight.use, weight.packed_bytes)
+                                                 : weight.packed_bytes;
   }
   return size;
 }
@@ -149,12 +153,13 @@ class OwnExperts final : public ExpertExchange {
 class CpuSession final : public BackendSession {
  public:
   CpuSession(const Device& device, const BackendSessionOptions& options, const ModelSpec& spec, Stage* stage,
-             ExpertBank& experts)
+             ExpertBank& experts, const SegmentBank& segments)
       : vocabulary_(spec.vocabulary),
         step_{device.kernels, device.pool, &step_arena_, options.activations, options.profile},
         serve_{device.kernels, device.pool, &serve_arena_, options.activations, options.profile},
         stage_(stage),
-        experts_(experts) {}
+        experts_(experts),
+        segments_(segments) {}
 
   absl::Status take_memory(const BackendSessionOptions& options) {
     if (stage_ == nullptr) return absl::OkStatus();
@@ -240,6 +245,25 @@ class CpuSession final : public BackendSession {
     });
   }
 
+  const SegmentShape* segment_shape(LayerId layer) const override {
+    const SegmentSet* set = segments_.find(layer);
+    return set == nullptr ? nullptr : &set->shape();
+  }
+
+  absl::Status run_hidden(LayerId layer, std::span<const int32_t> segments, const ExpertRows& rows,
+                          SegmentRows& hidden) override {
+    ASSIGN_OR_RETURN(const SegmentSet* const set, segments_of(layer));
+    serve_arena_.reset();
+    return set->hidden(serve_, segments, rows, hidden);
+  }
+
+  absl::Status run_down(LayerId layer, std::span<const int32_t> segments, const SegmentRows& hidden,
+                        MatView<float> y) override {
+    ASSIGN_OR_RETURN(const SegmentSet* const set, segments_of(layer));
+    serve_arena_.reset();
+    return set->down(serve_, segments, hidden, y);
+  }
+
   absl::Status export_cached(const CachePlace& place, const ImageId& id,
                              std::vector<std::byte>& out) override {
     return cache_ == nullptr ? absl::OkStatus() : ExportImages(*cache_, place, id, out);
@@ -278,6 +302,11 @@ class CpuSession final : public BackendSession {
   int64_t scratch_bytes() const override { return step_arena_.bytes_held() + serve_arena_.bytes_held(); }
 
  private:
+  absl::StatusOr<const SegmentSet*> segments_of(LayerId layer) const {
+    if (const SegmentSet* set = segments_.find(layer)) return set;
+    return FailedPrecondition("layer {}: its feed-forward has no segments; the asker's plan is another",
+                              layer);
+  }
   std::span<float> logits_of(int64_t row) const {
     SHOAL_CHECK(row >= 0 && row < kLogitRows && logits_.data() != nullptr);
     return {reinterpret_cast<float*>(logits_.data()) + row * vocabulary_, static_cast<size_t>(vocabulary_)};
@@ -290,6 +319,7 @@ class CpuSession final : public BackendSession {
   const ComputeContext serve_;
   Stage* const stage_;  // nullptr: no layers here.
   ExpertBank& experts_;
+  const SegmentBank& segments_;
   std::unique_ptr<KvCache> cache_;
   AlignedMemory logits_;  // [kLogitRows, V], where the head is here.
 };
@@ -306,7 +336,7 @@ class CpuModel final : public BackendModel {
     if (load.cache != nullptr) store_->open(load.cache, weights_->shared_checkpoint());
     LoadProgress stage_progress;
     LoadProgress expert_progress;
-    if (load.progress) {  // One count of bytes over both.
+    if (load.progress) {  // One count of bytes over both; segments come in between.
       const StoredBytes stored = MeasureStored(load);
       stage_progress = [&load, stored](int64_t done, int64_t) { load.progress(done, stored.all); };
       expert_progress = [&load, stored](int64_t done, int64_t) {
@@ -315,6 +345,11 @@ class CpuModel final : public BackendModel {
     }
     if (!load.stage.layers.empty()) {
       ASSIGN_OR_RETURN(stage_, Stage::Load(*weights_, load.stage, pool, stage_progress, store_.get()));
+    }
+    ASSIGN_OR_RETURN(segments_, SegmentBank::Load(*weights_, load.segments, pool, store_.get()));
+    if (segments_->bytes() > 0 && load.progress) {
+      const StoredBytes stored = MeasureStored(load);
+      load.progress(stored.all - stored.experts, stored.all);
     }
     RETURN_IF_ERROR(load_experts(load, pool, expert_progress));
     store_->save();
@@ -325,7 +360,9 @@ class CpuModel final : public BackendModel {
   absl::Status begin_serving() { return experts_->begin_serving(device_.pool->threads()); }
 
   const ModelSpec& spec() const override { return weights_->spec(); }
-  int64_t bytes() const override { return (stage_ == nullptr ? 0 : stage_->bytes()) + experts_->bytes(); }
+  int64_t bytes() const override {
+    return (stage_ == nullptr ? 0 : stage_->bytes()) + segments_->bytes() + experts_->bytes();
+  }
   int64_t expert_count() const override { return experts_->count(); }
   bool from_cache() const override { return store_->from_cache(); }
   int64_t cached_bytes() const override { return store_->bytes_from_cache(); }
@@ -334,7 +371,8 @@ class CpuModel final : public BackendModel {
 
   absl::StatusOr<std::unique_ptr<BackendSession>> open(const BackendSessionOptions& options) override {
     RETURN_IF_ERROR(CheckOptions(*device_.backend, options));
-    auto session = std::make_unique<CpuSession>(device_, options, spec(), stage_.get(), *experts_);
+    auto session =
+        std::make_unique<CpuSession>(device_, options, spec(), stage_.get(), *experts_, *segments_);
     RETURN_IF_ERROR(session->take_memory(options));
     return session;
   }
@@ -366,6 +404,7 @@ class CpuModel final : public BackendModel {
   std::shared_ptr<const ResolvedWeights> weights_;
   const std::shared_ptr<PackedStore> store_ = std::make_shared<PackedStore>();
   std::unique_ptr<Stage> stage_;
+  std::unique_ptr<SegmentBank> segments_;
   std::unique_ptr<ExpertBank> experts_;
 };
 
@@ -397,7 +436,8 @@ BackendLimits CpuBackend::limits() const {
           .logit_rows = kLogitRows,
           .head_dim_max = kHeadDimMax,
           .states = true,
-          .mtp = true};
+          .mtp = true,
+          .segments = true};
 }
 
 bool CpuBackend::takes(const PackedFormat& format) const {

@@ -1,5 +1,5 @@
-// What a mixture-of-experts block asks for: rows to their experts and back. The block never learns where
-// experts live; exec/ answers over one node or many.
+// What a mixture-of-experts block asks for: rows to their experts and back, and what a dense one asks for whose segments
+// several nodes hold. The block never learns where they live; exec/ answers over one node or many.
 #pragma once
 
 #include <cstdint>
@@ -49,6 +49,12 @@ class ExpertExchange {
   /// change a bit. While waiting, requests of other nodes are served. Unavailable names the owner and layer
   /// that is late or gone; OutOfRange: a value left the fixed-point range. On any error y is unchanged.
   virtual absl::Status combine(Ticket ticket, MatView<float> y) = 0;
+
+  /// y [T, D] = the dense feed-forward of a layer that has segments (compute/segments.h), of rows [T, D]. Between
+  /// dispatch() and combine() it may not be called. Errors as combine(); Unimplemented: an exchange of experts only.
+  virtual absl::Status feed_forward(LayerId /*layer*/, const ExpertRows& /*rows*/, MatView<float> /*y*/) {
+    return absl::UnimplementedError("this exchange has no segments of feed-forwards");
+  }
 };
 
 }  // namespace shoal

@@ -9,10 +9,9 @@
 
 #include "base/check.h"
 #include "base/status.h"
+#include "compute/blocks/feed_forward_blocks.h"
 #include "compute/blocks/linear.h"
 #include "compute/blocks/mixer_blocks.h"
-#include "compute/blocks/mlp.h"
-#include "compute/blocks/moe.h"
 #include "compute/blocks/norm_rope.h"
 #include "compute/row_ops.h"
 #include "compute/stage_progress.h"
@@ -33,7 +32,7 @@ struct Layer {
   std::optional<size_t> rope;  ///< Which of the stage's tables, where the mixer rotates by positions.
   std::optional<Norm> mixer_out_norm;
   Norm feed_forward_norm;
-  std::variant<Mlp, Moe> feed_forward;
+  AnyFeedForward feed_forward;
   std::optional<Norm> feed_forward_out_norm;
   std::optional<float> output_scale;
 
@@ -45,13 +44,6 @@ struct Layer {
            (output_scale ? int64_t{sizeof(float)} : 0);
   }
 };
-
-absl::StatusOr<Mlp> LoadFeedForward(const WeightLoader& loader, const DenseSpec& spec, ThreadPool& pool) {
-  return Mlp::Load(loader, spec, pool);
-}
-absl::StatusOr<Moe> LoadFeedForward(const WeightLoader& loader, const MoeSpec& spec, ThreadPool& pool) {
-  return Moe::Load(loader, spec, pool);
-}
 
 class CpuStage final : public Stage {
  public:
@@ -109,8 +101,9 @@ class CpuStage final : public Stage {
     MatView<float> x;
     Shared shared;
   };
-  absl::Status load_layer(const WeightLoader& loader, const LayerSpec& spec, ThreadPool& pool);
-  absl::Status load_mtp(const WeightLoader& loader, const MtpSpec& spec, ThreadPool& pool);
+  absl::Status load_layer(const ResolvedWeights& weights, const WeightLoader& loader, int64_t index,
+                          ThreadPool& pool);
+  absl::Status load_mtp(const ResolvedWeights& weights, const WeightLoader& loader, ThreadPool& pool);
   absl::Status load_embedding_and_head(const WeightLoader& loader, const ModelSpec& spec, ThreadPool& pool,
                                        StageProgress& progress);
   size_t rope_index(const RopeSpec& spec);
@@ -161,14 +154,16 @@ absl::Status CpuStage::load(const ResolvedWeights& weights, PackedStore* store, 
   final_logit_softcap_ = spec.final_logit_softcap;
   StageProgress progress(report, weights, options_);
   for (int64_t i = options_.layers.begin; i < options_.layers.end; ++i) {
-    RETURN_IF_ERROR(load_layer(loader, spec.layers[static_cast<size_t>(i)], pool));
+    RETURN_IF_ERROR(load_layer(weights, loader, i, pool));
     progress.read(i, false);
   }
-  if (options_.mtp) RETURN_IF_ERROR(load_mtp(loader, *spec.mtp, pool));
+  if (options_.mtp) RETURN_IF_ERROR(load_mtp(weights, loader, pool));
   return load_embedding_and_head(loader, spec, pool, progress);
 }
 
-absl::Status CpuStage::load_layer(const WeightLoader& loader, const LayerSpec& spec, ThreadPool& pool) {
+absl::Status CpuStage::load_layer(const ResolvedWeights& weights, const WeightLoader& loader, int64_t index,
+                                  ThreadPool& pool) {
+  const LayerSpec& spec = *FindLayer(weights.spec(), index);
   Layer layer;
   ASSIGN_OR_RETURN(layer.mixer_norm, Norm::Load(loader, spec.mixer_norm));
   layer.cache_shape = CacheShapeOf(spec.mixer);
@@ -181,12 +176,7 @@ absl::Status CpuStage::load_layer(const WeightLoader& loader, const LayerSpec& s
   if (spec.feed_forward_out_norm) {
     ASSIGN_OR_RETURN(layer.feed_forward_out_norm, Norm::Load(loader, *spec.feed_forward_out_norm));
   }
-  RETURN_IF_ERROR(std::visit(
-      [&](const auto& feed_forward) -> absl::Status {
-        ASSIGN_OR_RETURN(layer.feed_forward, LoadFeedForward(loader, feed_forward, pool));
-        return absl::OkStatus();
-      },
-      spec.feed_forward));
+  ASSIGN_OR_RETURN(layer.feed_forward, LoadFeedForward(weights, loader, options_, index, pool));
   if (spec.output_scale) {
     ASSIGN_OR_RETURN(const std::vector<float> scale, loader.read_vector(*spec.output_scale));
     layer.output_scale = scale[0];
@@ -195,12 +185,14 @@ absl::Status CpuStage::load_layer(const WeightLoader& loader, const LayerSpec& s
   return absl::OkStatus();
 }
 
-absl::Status CpuStage::load_mtp(const WeightLoader& loader, const MtpSpec& spec, ThreadPool& pool) {
+absl::Status CpuStage::load_mtp(const ResolvedWeights& weights, const WeightLoader& loader,
+                                ThreadPool& pool) {
+  const MtpSpec& spec = *weights.spec().mtp;
   Mtp& mtp = mtp_.emplace();
   ASSIGN_OR_RETURN(mtp.embedding_norm, Norm::Load(loader, spec.embedding_norm));
   ASSIGN_OR_RETURN(mtp.hidden_norm, Norm::Load(loader, spec.hidden_norm));
   ASSIGN_OR_RETURN(mtp.projection, Linear::Load(loader, spec.projection, pool));
-  RETURN_IF_ERROR(load_layer(loader, spec.layer, pool));
+  RETURN_IF_ERROR(load_layer(weights, loader, weights.spec().layer_count(), pool));
   ASSIGN_OR_RETURN(mtp.norm, Norm::Load(loader, spec.norm));
   return absl::OkStatus();
 }
@@ -484,9 +476,8 @@ absl::Status CpuStage::run_layer(const ComputeContext& context, const StageStep&
   const ArenaScope scope(*context.arena);
   LinearInput input(shared.normed);
   const Moe* moe = std::get_if<Moe>(&layer.feed_forward);
-  const Mlp* mlp = std::get_if<Mlp>(&layer.feed_forward);
-  const int group =
-      moe != nullptr ? moe->input_group(context.activations) : mlp->input_group(context.activations);
+  const int group = std::visit([&](const auto& block) { return block.input_group(context.activations); },
+                               layer.feed_forward);
   RETURN_IF_ERROR(input.fill(context, group, [&](Range rows) {
     if (layer.mixer_out_norm) layer.mixer_out_norm->apply(kernels, shared.out, shared.out, rows);
     kernels.add_rows({.x = shared.out, .y = x, .rows = rows});
@@ -502,8 +493,11 @@ absl::Status CpuStage::run_layer(const ComputeContext& context, const StageStep&
     const bool guesses = read_ahead_ && x.rows <= kReadAheadRows;
     RETURN_IF_ERROR(moe->forward(context, id, input, x,
                                  {*step.experts, step.on_routing, guesses ? &after_dispatch : nullptr}, y));
+  } else if (const auto* segmented = std::get_if<SegmentedMlp>(&layer.feed_forward)) {
+    SHOAL_CHECK(step.experts != nullptr);
+    RETURN_IF_ERROR(segmented->forward(context, id, input, *step.experts, shared.out));
   } else {
-    RETURN_IF_ERROR(mlp->forward(context, input, shared.out));
+    RETURN_IF_ERROR(std::get<Mlp>(layer.feed_forward).forward(context, input, shared.out));
   }
   if (!adds_itself) {
     context.for_rows(x.rows, x.cols, [&](Range rows) {

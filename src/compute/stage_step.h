@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <functional>
 #include <span>
+#include <vector>
 
 #include "absl/status/status.h"
 #include "base/ids.h"
@@ -54,6 +55,8 @@ struct StageOptions {
   bool embed = false;  ///< Holds the embedding table (first stage).
   bool head = false;   ///< Holds the final norm and the output head (last stage).
   bool mtp = false;    ///< Holds ModelSpec::mtp, which needs the head, and then the embedding table, too.
+  /// Where the model's layers have segments, HeldSegments::counts: their feed-forwards are asked for, not held.
+  std::vector<int32_t> segments = {};
 
   /// Whether the embedding table is here.
   bool table() const { return embed || mtp; }

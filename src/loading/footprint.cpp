@@ -5,6 +5,8 @@
 #include <algorithm>
 #include <utility>
 
+#include "models/feed_forward.h"
+
 namespace shoal {
 namespace {
 
@@ -25,6 +27,11 @@ Footprint Empty(const ModelSpec& spec) {
     footprint.layers.push_back(std::move(empty));
   }
   return footprint;
+}
+
+bool IsFeedForward(const ModelSpec& spec, const WeightUse& use) {
+  return !use.is_mtp && use.layer >= 0 && use.role == "mlp" &&
+         DenseOf(spec.layers[static_cast<size_t>(use.layer)]) != nullptr;
 }
 
 WeightBytes& PlaceOf(const WeightUse& use, Footprint& footprint) {
@@ -51,6 +58,8 @@ Footprint MeasureFootprint(const ResolvedWeights& weights) {
                             .stored = weight.stored.stored_bytes(),
                             .packed = weight.packed_bytes};
     PlaceOf(weight.use, footprint) += bytes;
+    if (IsFeedForward(spec, weight.use))
+      footprint.layers[static_cast<size_t>(weight.use.layer)].feed_forward += bytes;
     if (weight.use.role == "head" && spec.tied_head) continue;
     footprint.total += bytes;
     footprint.by_role[std::string(weight.use.role)] += bytes;

@@ -19,6 +19,8 @@ std::string PackedUnit::text() const {
     case Kind::kExperts:
       return fmt::format("experts [{}, {}) of layer {}", block * kExpertsPerUnit,
                          (block + 1) * kExpertsPerUnit, layer);
+    case Kind::kSegment:
+      return fmt::format("segment {} of {} of layer {}", block, of, layer);
   }
   return "";
 }

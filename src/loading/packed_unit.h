@@ -23,10 +23,12 @@ struct PackedUnit {
     kLayer,    ///< All of a layer but its routed experts.
     kExperts,  ///< Routed experts [block * kExpertsPerUnit, (block + 1) * kExpertsPerUnit) of a layer: those of
                ///< them that nodes on this machine have held.
+    kSegment,  ///< Segment `block` of `of` of a layer's dense feed-forward.
   };
   Kind kind = Kind::kNone;
   int64_t layer = -1;
   int64_t block = 0;
+  int64_t of = 0;
 
   auto operator<=>(const PackedUnit&) const = default;
   /// "layer 3", "experts [8, 16) of layer 3".

@@ -146,6 +146,54 @@ absl::StatusOr<std::vector<Linear>> Linear::LoadTogether(const WeightLoader& loa
   return linears;
 }
 
+namespace {
+
+/// The ref of `rows` of a weight, whose sources all say where those are. Strided ones are left out.
+absl::StatusOr<WeightRef> RowsOf(const WeightRef& whole, Range rows) {
+  WeightRef part = whole;
+  part.shape[0] = rows.size();
+  std::erase_if(part.sources, [](const WeightSource& source) { return source.strided.has_value(); });
+  if (part.sources.empty()) {
+    return Unimplemented(
+        "checkpoint: tensor '{}': its rows are not stored one behind the other, so a part of them can't be "
+        "loaded",
+        whole.sources.front().name());
+  }
+  for (WeightSource& source : part.sources) {
+    if (source.rows.empty()) {
+      source.rows = {0, whole.shape[0]};
+      source.stored_rows = whole.shape[0];
+    }
+    const int64_t begin = source.rows.begin + rows.begin * source.row_interval;
+    source.rows = {begin, begin + (rows.size() - 1) * source.row_interval + 1};
+  }
+  return part;
+}
+
+}  // namespace
+
+absl::StatusOr<std::vector<Linear>> Linear::LoadRows(const WeightLoader& loader, std::span<const Rows> parts,
+                                                     const PackedUnit& unit, ThreadPool& pool) {
+  std::vector<WeightRef> refs;  // What is found points into them.
+  for (const Rows& part : parts) {
+    ASSIGN_OR_RETURN(WeightRef ref, RowsOf(part.spec->weight, part.rows));
+    refs.push_back(std::move(ref));
+  }
+  std::vector<StoredWeight> weights;
+  std::vector<Linear> linears(parts.size());
+  for (size_t i = 0; i < parts.size(); ++i) {
+    ASSIGN_OR_RETURN(StoredWeight weight, loader.find(refs[i]));
+    weight.unit = unit;
+    weights.push_back(weight);
+    if (!parts[i].spec->bias) continue;
+    ASSIGN_OR_RETURN(const std::vector<float> bias, loader.read_vector(*parts[i].spec->bias));
+    linears[i].bias_.assign(bias.begin() + parts[i].rows.begin, bias.begin() + parts[i].rows.end);
+  }
+  ASSIGN_OR_RETURN(std::vector<PackedMatrix> packed, loader.pack(weights, pool));
+  for (size_t i = 0; i < linears.size(); ++i) linears[i].weight_ = std::move(packed[i]);
+  return linears;
+}
+
 LinearInput::LinearInput(MatView<const float> x, const QuantizedRows& known) : x_(x) {
   SHOAL_CHECK(known.rows == x.rows && known.cols == x.cols);
   known_[static_cast<size_t>(GroupSlot(known.group))] = known;

@@ -33,6 +33,16 @@ class Linear {
                                                           const std::vector<const LinearSpec*>& specs,
                                                           ThreadPool& pool);
 
+  /// Rows of a linear: output values that are computed apart from the others.
+  struct Rows {
+    const LinearSpec* spec = nullptr;
+    Range rows;
+  };
+  /// As LoadTogether, of these rows alone. unit: what of the packed cache they are kept with. Unimplemented: a weight whose
+  /// rows do not lie one behind the other.
+  static absl::StatusOr<std::vector<Linear>> LoadRows(const WeightLoader& loader, std::span<const Rows> parts,
+                                                      const PackedUnit& unit, ThreadPool& pool);
+
   /// Those of experts that are not in memory: without weights, which place() gives them. Errors as Load().
   static absl::StatusOr<std::vector<Linear>> LoadWithoutWeights(const WeightLoader& loader,
                                                                 const std::vector<const LinearSpec*>& specs);

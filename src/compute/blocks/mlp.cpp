@@ -8,11 +8,7 @@
 namespace shoal {
 
 Mlp::Mlp(const DenseSpec& spec, Linear gate, Linear up, Linear down)
-    : gate_(std::move(gate)),
-      up_(std::move(up)),
-      down_(std::move(down)),
-      gating_(spec.gating),
-      limit_(spec.limit) {}
+    : gate_(std::move(gate)), up_(std::move(up)), down_(std::move(down)), gating_{spec.gating, spec.limit} {}
 
 absl::StatusOr<Mlp> Mlp::Load(const WeightLoader& loader, const DenseSpec& spec, ThreadPool& pool) {
   ASSIGN_OR_RETURN(std::vector<Linear> in, Linear::LoadTogether(loader, {&spec.gate, &spec.up}, pool));
@@ -59,15 +55,16 @@ void Mlp::place(const std::shared_ptr<std::byte>& memory, const std::array<int64
   }
 }
 
-void Mlp::mix(const ComputeContext& context, MatView<float> gate, MatView<const float> up, Range rows) const {
-  switch (gating_) {
+void GatingRule::apply(const ComputeContext& context, MatView<float> gate, MatView<const float> up,
+                       Range rows) const {
+  switch (gating) {
     case Gating::kSilu:
       return context.kernels->silu_mul({.gate = gate, .up = up, .out = gate, .rows = rows});
     case Gating::kGelu:
       return context.kernels->gelu_mul({.gate = gate, .up = up, .out = gate, .rows = rows});
     case Gating::kClampedSwiglu:
       return context.kernels->clamped_swiglu(
-          {.gate = gate, .up = up, .limit = limit_, .out = gate, .rows = rows});
+          {.gate = gate, .up = up, .limit = limit, .out = gate, .rows = rows});
   }
 }
 
@@ -100,7 +97,7 @@ absl::Status RunMlps(const ComputeContext& context, LinearInput& input, std::spa
   LinearInput hidden(gate);
   const int group = tasks[0].mlp->down_.activation_group(context.activations);
   RETURN_IF_ERROR(
-      hidden.fill(context, group, [&](Range rows) { tasks[0].mlp->mix(context, gate, up, rows); }));
+      hidden.fill(context, group, [&](Range rows) { tasks[0].mlp->gating_.apply(context, gate, up, rows); }));
   timer.next(StepPhase::kDown);
   return RunLinears(context, hidden, out);
 }

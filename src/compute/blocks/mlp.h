@@ -17,6 +17,14 @@ namespace shoal {
 
 struct MlpTask;
 
+/// gate = gating(gate, up) of a range of rows.
+struct GatingRule {
+  Gating gating = Gating::kSilu;
+  float limit = 0;  ///< Of kClampedSwiglu.
+
+  void apply(const ComputeContext& context, MatView<float> gate, MatView<const float> up, Range rows) const;
+};
+
 class Mlp {
  public:
   Mlp() = default;
@@ -44,16 +52,12 @@ class Mlp {
 
  private:
   friend absl::Status RunMlps(const ComputeContext&, LinearInput&, std::span<const MlpTask>, MatView<float>);
-  /// gate = gating(gate, up)
-  void mix(const ComputeContext& context, MatView<float> gate, MatView<const float> up, Range rows) const;
-
   Mlp(const DenseSpec& spec, Linear gate, Linear up, Linear down);
   /// linears: gate, up and down of each.
   static std::vector<Mlp> Join(const std::vector<const DenseSpec*>& specs, std::vector<Linear> linears);
 
   Linear gate_, up_, down_;
-  Gating gating_ = Gating::kSilu;
-  float limit_ = 0;
+  GatingRule gating_;
 };
 
 /// A block and the rows that it is applied to.

@@ -1,0 +1,23 @@
+#include "compute/blocks/feed_forward_blocks.h"
+
+#include "base/check.h"
+#include "base/status.h"
+#include "models/feed_forward.h"
+
+namespace shoal {
+
+absl::StatusOr<AnyFeedForward> LoadFeedForward(const ResolvedWeights& weights, const WeightLoader& loader,
+                                               const StageOptions& options, int64_t layer, ThreadPool& pool) {
+  const auto at = static_cast<size_t>(layer);
+  if (at < options.segments.size() && options.segments[at] > 0) {
+    ASSIGN_OR_RETURN(const SegmentShape shape,
+                     CutIntoSegments(weights, LayerId{static_cast<int32_t>(layer)}, options.segments[at]));
+    return SegmentedMlp(shape);
+  }
+  const LayerSpec* spec = FindLayer(weights.spec(), layer);
+  SHOAL_CHECK(spec != nullptr);
+  if (const MoeSpec* moe = MoeOf(*spec)) return Moe::Load(loader, *moe, pool);
+  return Mlp::Load(loader, *DenseOf(*spec), pool);
+}
+
+}  // namespace shoal

@@ -1,0 +1,21 @@
+// Any feed-forward, built from what a model says of a layer.
+#pragma once
+
+#include <variant>
+
+#include "absl/status/statusor.h"
+#include "compute/blocks/feed_forward_segments.h"
+#include "compute/blocks/mlp.h"
+#include "compute/blocks/moe.h"
+#include "compute/stage_step.h"
+
+namespace shoal {
+
+using AnyFeedForward = std::variant<Mlp, Moe, SegmentedMlp>;
+
+/// Of layer `layer` of the model, which has segments where StageOptions say so. Errors of the blocks' Load, and of
+/// CutIntoSegments.
+absl::StatusOr<AnyFeedForward> LoadFeedForward(const ResolvedWeights& weights, const WeightLoader& loader,
+                                               const StageOptions& options, int64_t layer, ThreadPool& pool);
+
+}  // namespace shoal

@@ -1,0 +1,73 @@
+#include "compute/segments.h"
+
+#include "base/check.h"
+#include "base/status.h"
+#include "kernels/packed.h"
+#include "models/feed_forward.h"
+
+namespace shoal {
+namespace {
+
+/// Of hidden values that stay floats any cut would do.
+constexpr int64_t kFloatUnit = 32;
+/// A row of `down` whose tile is cut would be multiplied as one of padding.
+constexpr int64_t kOutUnit = kTileRows;
+
+/// Columns of the hidden values that must stay together.
+int64_t HiddenUnit(const StoredWeight& down) { return down.format.affine() ? down.format.group : kFloatUnit; }
+
+}  // namespace
+
+const std::vector<int32_t>& HeldSegments::of(int64_t layer) const {
+  static const std::vector<int32_t> kNone;
+  const auto i = static_cast<size_t>(layer);
+  return layer >= 0 && i < held.size() ? held[i] : kNone;
+}
+
+int32_t SegmentsMax(const ResolvedWeights& weights, const LayerSpec& layer) {
+  const DenseSpec* dense = DenseOf(layer);
+  if (dense == nullptr) return 0;
+  int64_t most = kSegmentsMax;
+  for (const LinearSpec* linear : {&dense->gate, &dense->up, &dense->down}) {
+    const StoredWeight* stored = weights.find(linear->weight);
+    if (stored == nullptr || stored->strided()) return 0;  // Its rows do not lie one behind the other.
+    const int64_t unit = linear == &dense->down ? kOutUnit : 1;
+    most = std::min(most, stored->rows / unit);
+  }
+  const StoredWeight& down = *weights.find(dense->down.weight);
+  return static_cast<int32_t>(std::min(most, down.cols / HiddenUnit(down)));
+}
+
+absl::StatusOr<SegmentShape> CutIntoSegments(const ResolvedWeights& weights, LayerId layer, int32_t count) {
+  const LayerSpec* spec = FindLayer(weights.spec(), layer.value);
+  const int32_t most = spec == nullptr ? 0 : SegmentsMax(weights, *spec);
+  if (count < 1 || count > most) {
+    return InvalidArgument("layer {}: its dense feed-forward has at most {} segments, got {}", layer, most,
+                           count);
+  }
+  const DenseSpec& dense = *DenseOf(*spec);
+  const StoredWeight& gate = *weights.find(dense.gate.weight);
+  const StoredWeight& up = *weights.find(dense.up.weight);
+  const StoredWeight& down = *weights.find(dense.down.weight);
+  SegmentShape shape{.width = down.cols};
+  // Where they take codes of different groups, rows travel as f32 and each holder makes both.
+  if (gate.format.affine() && up.format.affine() && gate.format.group == up.format.group)
+    shape.input_group = gate.format.group;
+  if (down.format.affine()) shape.hidden_group = down.format.group;
+  for (int32_t i = 0; i < count; ++i) {
+    shape.hidden.push_back(StaticRange(down.cols, HiddenUnit(down), i, count));
+    shape.out.push_back(StaticRange(down.rows, kOutUnit, i, count));
+  }
+  return shape;
+}
+
+int64_t TotalSize(std::span<const Range> ranges, std::span<const int32_t> segments) {
+  int64_t size = 0;
+  for (const int32_t segment : segments) {
+    SHOAL_CHECK(segment >= 0 && segment < std::ssize(ranges));
+    size += ranges[static_cast<size_t>(segment)].size();
+  }
+  return size;
+}
+
+}  // namespace shoal
