@@ -271,8 +271,8 @@ absl::Status ReadSharding(const ConfigCursor& root, const std::vector<Device>& d
                           PlanRequest& request) {
   if (!root.has("sharding")) return absl::OkStatus();
   ASSIGN_OR_RETURN(const ConfigCursor sharding, root.at("sharding"));
-  RETURN_IF_ERROR(sharding.expect_keys(
-      {"strategy", "custom_proportions", "layers", "experts", "objective", "use_nodes", "wire"}));
+  RETURN_IF_ERROR(sharding.expect_keys({"strategy", "custom_proportions", "layers", "experts", "objective",
+                                        "use_nodes", "wire", "split_ffn"}));
   const bool has_proportions = sharding.has("custom_proportions");
   const bool has_layers = sharding.has("layers");
   if (has_proportions) request.strategy = LayerStrategy::kCustom;
@@ -306,6 +306,13 @@ absl::Status ReadSharding(const ConfigCursor& root, const std::vector<Device>& d
     const auto wire = ParseWireDtype(word);
     if (!wire.ok()) return cursor.error(Message(wire.status()));
     request.wire_dtype = *wire;
+  }
+  if (sharding.has("split_ffn")) {
+    ASSIGN_OR_RETURN(const ConfigCursor cursor, sharding.at("split_ffn"));
+    ASSIGN_OR_RETURN(const std::string word, cursor.text());
+    auto segments = ParseSegmentRequest(word);
+    if (!segments.ok()) return cursor.error(Message(segments.status()));
+    request.segments = *std::move(segments);
   }
   if ((request.strategy == LayerStrategy::kCustom) != has_proportions) {
     return sharding.error(

@@ -54,6 +54,7 @@ struct ClusterFile {
 ///     layers                 layers per device
 ///     experts                a text as for --experts, or {strategy*, over_nodes, seed, replicas,
 ///                            lists: {device_id: "0-3,7"}}
+///     split_ffn              as --split-ffn: all, off, or device ids with segments ("mini1=3,mini2=1")
 ///   launch                   as launch_keys.h
 /// A file has at most 1 MiB and is nested at most 16 deep. YAML anchors, aliases and tags are refused.
 /// Returns InvalidArgument, which names the place ("devices[1].capabilities.memory_g (line 7)"), what was

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <limits>
 #include <nlohmann/json.hpp>
+#include <set>
 
 #include "base/status.h"
 #include "base/text.h"
@@ -27,13 +28,14 @@ std::string BoundOf(const Plan& plan, const Machines& machines, const ModelFacts
     most_s = seconds;
     name = std::move(text);
   };
+  const std::string_view parts = plan.segments.empty() ? "experts" : "experts and segments";
   size_t at = 0;
   for (const PlanStage& stage : plan.stages) {
     const auto node = static_cast<size_t>(stage.node.value);
     const StepTime::Stage& own = step.nodes[node];
     consider(own.work.seconds(), fmt::format("node '{}': {}", plan.nodes[node].name, Name(own.work.bound())));
-    consider(own.wait_s, fmt::format("node '{}': waiting for others' experts", plan.nodes[node].name));
-    consider(own.serve_s, fmt::format("node '{}': experts for others", plan.nodes[node].name));
+    consider(own.wait_s, fmt::format("node '{}': waiting for others' {}", plan.nodes[node].name, parts));
+    consider(own.serve_s, fmt::format("node '{}': {} for others", plan.nodes[node].name, parts));
     if (at != node) {
       consider(machines.message_s(at, node, rows * static_cast<double>(model.hidden) * sizeof(float)),
                fmt::format("link '{}' - '{}'", plan.nodes[at].name, plan.nodes[node].name));
@@ -41,6 +43,12 @@ std::string BoundOf(const Plan& plan, const Machines& machines, const ModelFacts
     at = node;
   }
   return name;
+}
+
+std::string SegmentsText(const Plan& plan) {
+  std::set<NodeId> holders;
+  for (const std::vector<NodeId>& row : plan.segments) holders.insert(row.begin(), row.end());
+  return holders.empty() ? "" : fmt::format("feed-forwards over {} nodes", holders.size());
 }
 
 std::string ExpertsText(const Plan& plan) {
@@ -54,7 +62,7 @@ std::string ExpertsText(const Plan& plan) {
     }
     remote |= !plan.remote_owners(LayerId{layer}).empty();
   }
-  if (!any) return "";
+  if (!any) return SegmentsText(plan);
   return remote ? fmt::format("over {} nodes", std::ranges::count(owners, true)) : "with layer";
 }
 
@@ -86,7 +94,8 @@ struct Variant {
   PlanRequest request;
 };
 
-std::vector<Variant> Variants(const std::vector<NodeFacts>& nodes, const PlanRequest& request) {
+std::vector<Variant> Variants(const ModelFacts& model, const std::vector<NodeFacts>& nodes,
+                              const PlanRequest& request) {
   std::vector<Variant> variants;
   const auto add = [&](std::string name, LayerStrategy strategy, Objective objective) {
     PlanRequest other = request;
@@ -108,11 +117,17 @@ std::vector<Variant> Variants(const std::vector<NodeFacts>& nodes, const PlanReq
     });
     if (known) add(std::string(Name(strategy)), strategy, request.objective);
   }
+  const bool may_share = request.segments.kind == SegmentRequest::Kind::kWherePays &&
+                         request.wire_dtype == Plan::WireDtype::kExact;
+  if (may_share && CanHaveSegments(model, nodes.size())) {
+    add("balanced, --split-ffn all", LayerStrategy::kBalanced, request.objective);
+    variants.back().request.segments.kind = SegmentRequest::Kind::kAll;
+  }
   return variants;
 }
 
 bool SamePlacement(const Plan& a, const Plan& b) {
-  return a.nodes == b.nodes && a.stages == b.stages && a.experts == b.experts;
+  return a.nodes == b.nodes && a.stages == b.stages && a.experts == b.experts && a.segments == b.segments;
 }
 
 /// Each machine that can hold the whole model.
@@ -124,6 +139,7 @@ void AddAlone(const ModelFacts& model, const std::vector<NodeFacts>& nodes, cons
     PlanRequest plain = request;
     plain.strategy = LayerStrategy::kUniform;
     plain.experts = {};
+    plain.segments = {.kind = SegmentRequest::Kind::kOff};
     plain.coordinator_holds_layers = true;
     if (!node.may_hold_layers || !node.may_hold_experts) continue;
     const absl::StatusOr<Plan> plan = MakePlan(model, {alone}, plain);
@@ -217,7 +233,7 @@ Comparison CompareStrategies(const ModelFacts& model, const std::vector<NodeFact
         *missing);
   }
   std::vector<Plan> plans;
-  for (const Variant& variant : Variants(nodes, request)) {
+  for (const Variant& variant : Variants(model, nodes, request)) {
     const absl::StatusOr<Plan> plan = MakePlan(model, nodes, variant.request);
     if (!plan.ok()) {
       comparison.plans.push_back({.name = variant.name, .error = Message(plan.status())});

@@ -27,11 +27,11 @@ struct Predicted {
 };
 
 struct ComparedPlan {
-  std::string name;                    ///< Of the strategy, or of several that come to the same plan.
-  std::string error;                   ///< Why there is no such plan; then the rest is empty.
-  bool chosen = false;                 ///< It is the plan in question.
-  std::vector<int64_t> layers;         ///< Of each stage.
-  std::string experts;                 ///< "with layer", "over 3 nodes", "" for a dense model.
+  std::string name;             ///< Of the strategy, or of several that come to the same plan.
+  std::string error;            ///< Why there is no such plan; then the rest is empty.
+  bool chosen = false;          ///< It is the plan in question.
+  std::vector<int64_t> layers;  ///< Of each stage.
+  std::string experts;          ///< "with layer", "over 3 nodes"; of a dense model "", or who has segments.
   std::optional<Predicted> predicted;  ///< Nothing where rates are missing.
   struct Memory {
     std::string node;

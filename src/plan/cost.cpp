@@ -6,6 +6,7 @@
 
 #include "base/check.h"
 #include "plan/rounding.h"
+#include "plan/segment_placement.h"
 
 namespace shoal {
 
@@ -19,6 +20,23 @@ void LeaveOnDisk(const Plan& plan, std::span<const NodeFacts> nodes, std::vector
     cost.expert_disk_bytes = std::max<int64_t>(0, cost.expert_bytes - node.expert_memory_bytes);
     cost.expert_bytes -= cost.expert_disk_bytes;
   }
+}
+
+/// Rows and hidden values there, hidden values and outputs back.
+void AddSegmentCalls(const Plan& plan, const ModelFacts& model, LayerId layer, TokenCost& cost) {
+  const std::span<const NodeId> owners = plan.segment_owners(layer);
+  if (owners.empty()) return;
+  const NodeId home = plan.node_of(layer);
+  const LayerFacts& facts = model.layers[static_cast<size_t>(layer.value)];
+  const double each = SegmentValueBytes(facts, plan.activations == Plan::Activations::kInt8);
+  const auto width = static_cast<double>(facts.feed_forward_width);
+  const auto hidden = static_cast<double>(model.hidden);
+  const auto remote = std::ssize(plan.remote_segment_holders(layer));
+  const auto away = std::ranges::count_if(owners, [&](NodeId owner) { return owner != home; });
+  const double share = static_cast<double>(away) / static_cast<double>(owners.size());
+  cost.segment_calls += 2 * remote;
+  cost.bytes += static_cast<int64_t>(
+      std::ceil(static_cast<double>(remote) * (hidden + width) * each + share * (width * each + hidden * 4)));
 }
 
 }  // namespace
@@ -46,12 +64,15 @@ std::vector<NodeCost> NodeCosts(const Plan& plan, const ModelFacts& model, const
   for (const PlanStage& stage : plan.stages) {
     for (int64_t layer = stage.layers.begin; layer < stage.layers.end; ++layer) {
       const LayerFacts& facts = model.layers[static_cast<size_t>(layer)];
-      of(stage.node).layer_bytes += facts.bytes;
+      const bool whole = plan.segment_owners(LayerId{static_cast<int32_t>(layer)}).empty();
+      of(stage.node).layer_bytes += whole ? facts.bytes : WithoutFeedForward(facts).bytes;
       of(stage.node).kv_bytes += facts.kv_values_per_position * Bytes(plan.kv_dtype) * cache.positions;
       of(stage.node).state_bytes +=
           facts.state_bytes * StateSlotsPerSequence(std::ssize(plan.stages)) * cache.sequences;
     }
   }
+  const std::vector<int64_t> segments = SegmentBytesOf(plan, model);
+  for (size_t i = 0; i < costs.size(); ++i) costs[i].segment_bytes = segments[i];
   for (size_t layer = 0; layer < plan.experts.size(); ++layer) {
     for (const ExpertHolders& holders : plan.experts[layer]) {
       of(holders.owner).expert_bytes += model.layers[layer].expert_bytes;
@@ -94,6 +115,7 @@ TokenCost DecodeCost(const Plan& plan, const ModelFacts& model) {
     cost.expert_calls += calls;
     cost.bytes += calls * (row_bytes + sums_bytes);
     if (calls > 0) cost.bytes += model.top_k * kRoutingBytes;
+    AddSegmentCalls(plan, model, LayerId{layer}, cost);
   }
   if (plan.last_node() != Plan::kCoordinator) {
     ++cost.results;

@@ -15,13 +15,14 @@ namespace shoal {
 struct Comparison;
 
 struct NodeCost {
-  int64_t layer_bytes = 0;           ///< Weights of its layers, without routed experts.
+  int64_t layer_bytes = 0;           ///< Weights of its layers, without routed experts and what has segments.
+  int64_t segment_bytes = 0;         ///< Segments of dense feed-forwards that it holds.
   int64_t expert_bytes = 0;          ///< Routed experts that it has in memory, including replicas,
   int64_t expert_disk_bytes = 0;     ///< and those that it reads when they are wanted (NodeFacts).
   int64_t embedding_head_bytes = 0;  ///< Embedding (first stage); head, and that of MTP (last stage).
   int64_t kv_bytes = 0;              ///< Keys and values of its layers, and of MTP.
   int64_t state_bytes = 0;           ///< States of sequences in its layers.
-  int64_t weight_bytes() const { return layer_bytes + expert_bytes + embedding_head_bytes; }
+  int64_t weight_bytes() const { return layer_bytes + segment_bytes + expert_bytes + embedding_head_bytes; }
   int64_t cache_bytes() const { return kv_bytes + state_bytes; }
   int64_t total_bytes() const { return weight_bytes() + cache_bytes(); }
 };
@@ -52,9 +53,10 @@ struct TokenCost {
   int64_t hops = 0;  ///< Step messages: coordinator to the first stage (if another node), and stage to stage.
   /// One per (MoE layer, remote owner), at most top_k per layer. Request and reply count as one.
   int64_t expert_calls = 0;
-  int64_t results = 0;  ///< Sampled ids back to the coordinator: 1 if the last stage is another node.
-  int64_t bytes = 0;    ///< The most bytes of rows, ids and weights in these messages, without frame headers.
-  int64_t messages() const { return hops + expert_calls + results; }
+  int64_t segment_calls = 0;  ///< Two per (layer with segments, other holder), likewise.
+  int64_t results = 0;        ///< Sampled ids back to the coordinator: 1 if the last stage is another node.
+  int64_t bytes = 0;  ///< The most bytes of rows, ids and weights in these messages, without frame headers.
+  int64_t messages() const { return hops + expert_calls + segment_calls + results; }
 };
 
 /// The maximum cost of a token: in each layer it asks as many remote owners as top_k allows. CHECKs that the

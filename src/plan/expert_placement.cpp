@@ -212,6 +212,7 @@ void DropIdleNodes(Plan& plan) {
       used.insert(holders.replicas.begin(), holders.replicas.end());
     }
   }
+  for (const auto& row : plan.segments) used.insert(row.begin(), row.end());
   std::vector<NodeId> new_id(plan.nodes.size());
   std::vector<PlanNode> kept;
   for (size_t i = 0; i < plan.nodes.size(); ++i) {
@@ -231,6 +232,7 @@ void DropIdleNodes(Plan& plan) {
       for (NodeId& replica : holders.replicas) renumber(replica);
     }
   }
+  for (auto& row : plan.segments) std::ranges::for_each(row, renumber);
   plan.nodes = std::move(kept);
 }
 

@@ -55,7 +55,18 @@ struct LayerFacts {
   int64_t f32_multiplies = 0;          ///< Of one row with all else: floats, the router, recurrent states.
   int64_t expert_multiplies = 0;       ///< Of one row with one routed expert.
   int64_t attention_multiplies = 0;    ///< Of one row with one cached position.
+  /// Of a dense layer, what its feed-forward has of the above; segments of it may be on other nodes.
+  int64_t feed_forward_bytes = 0;
+  int64_t feed_forward_int8 = 0;   ///< Of int8_multiplies.
+  int64_t feed_forward_f32 = 0;    ///< Of f32_multiplies.
+  int64_t feed_forward_width = 0;  ///< F.
+  int32_t segments_max = 0;        ///< The most segments; below 2: it can't be cut.
 };
+
+/// Bytes of segment `index` of `count`, of a feed-forward of so many: as if any cut were possible. They sum up exactly.
+constexpr int64_t SegmentBytes(int64_t feed_forward_bytes, int32_t count, int32_t index) {
+  return feed_forward_bytes * (index + 1) / count - feed_forward_bytes * index / count;
+}
 
 /// What multi-token prediction adds to the node of the last stage, where a plan uses it. A node that is not of the
 /// first stage then holds the embedding, too.

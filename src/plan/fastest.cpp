@@ -227,10 +227,9 @@ std::optional<Chosen> PlanOf(const ModelFacts& model, const std::vector<NodeFact
   exact.split = counts;
   absl::StatusOr<Plan> plan = MakePlan(model, nodes, exact);
   if (!plan.ok()) return std::nullopt;
-  const absl::StatusOr<Machines> used = Machines::Of(*plan, nodes, request.links);
-  if (!used.ok()) return std::nullopt;
-  const double value = ValueOf(Predictor(*plan, model, *used), request.objective);
-  return Chosen{*std::move(plan), value};
+  const absl::StatusOr<double> value = PredictedValue(*plan, model, nodes, request);
+  if (!value.ok()) return std::nullopt;
+  return Chosen{*std::move(plan), *value};
 }
 
 /// Moves single layers from node to node as long as the value gains. `all`: none gives up its last.
@@ -339,6 +338,12 @@ double ValueOf(const Predictor& predictor, Objective objective) {
   return 0;
 }
 
+absl::StatusOr<double> PredictedValue(const Plan& plan, const ModelFacts& model,
+                                      const std::vector<NodeFacts>& nodes, const PlanRequest& request) {
+  ASSIGN_OR_RETURN(const Machines machines, Machines::Of(plan, nodes, request.links));
+  return ValueOf(Predictor(plan, model, machines), request.objective);
+}
+
 std::string ValueText(double value, Objective objective) {
   switch (objective) {
     case Objective::kLatency:
@@ -398,6 +403,7 @@ std::optional<Alone> PredictAlone(const ModelFacts& model, const NodeFacts& node
   alone.address.clear();
   PlanRequest whole = request;
   whole.strategy = LayerStrategy::kUniform;
+  whole.segments = {.kind = SegmentRequest::Kind::kOff};
   whole.experts = {};
   whole.coordinator_holds_layers = true;
   const absl::StatusOr<Plan> plan = MakePlan(model, {alone}, whole);

@@ -16,6 +16,10 @@ namespace shoal {
 /// The value of an objective: tokens per second, or for kTtft the negative time, so that more is better.
 double ValueOf(const Predictor& predictor, Objective objective);
 
+/// ValueOf a plan for the request's objective and links. InvalidArgument: the rates of a node are missing.
+absl::StatusOr<double> PredictedValue(const Plan& plan, const ModelFacts& model,
+                                      const std::vector<NodeFacts>& nodes, const PlanRequest& request);
+
 /// "31.2 tokens/s with 16 streams".
 std::string ValueText(double value, Objective objective);
 

@@ -65,6 +65,19 @@ absl::Status CheckExperts(const std::vector<NodeFacts>& nodes, const ExpertReque
   return absl::OkStatus();
 }
 
+/// Why the feed-forwards can't be shared as asked; OK where they can.
+absl::Status CheckSegments(const std::vector<NodeFacts>& nodes, const SegmentRequest& request,
+                           const std::vector<bool>& out) {
+  for (const SegmentRequest::Share& share : request.shares) {
+    for (size_t i = 0; i < nodes.size(); ++i) {
+      if (!out[i] || !share.is_of(nodes[i])) continue;
+      return FailedPrecondition("node '{}' is to hold {} segments of each dense feed-forward: {}", share.node,
+                                share.segments, kRemedy);
+    }
+  }
+  return absl::OkStatus();
+}
+
 }  // namespace
 
 absl::StatusOr<RemainingNodes> WithoutNodes(const std::vector<NodeFacts>& nodes, const PlanRequest& request,
@@ -81,6 +94,10 @@ absl::StatusOr<RemainingNodes> WithoutNodes(const std::vector<NodeFacts>& nodes,
   if (const absl::Status fits = CheckExperts(nodes, request.experts, out); !fits.ok()) {
     if (as == ReplanAs::kAsked) return fits;
     experts.strategy = ExpertStrategy::kRoundRobin;
+  }
+  if (const absl::Status fits = CheckSegments(nodes, request.segments, out); !fits.ok()) {
+    if (as == ReplanAs::kAsked) return fits;
+    left.request.segments = {};
   }
   Erase(left.request.split, out);
   Erase(left.request.proportions, out);

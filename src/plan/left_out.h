@@ -23,8 +23,8 @@ struct RemainingNodes {
 
 /// The nodes that are not `out` (one entry per node), and the request as it is for them: shares of the others keep their
 /// proportions, experts "over N nodes" go over as many as are left. FailedPrecondition, which names the node and its part,
-/// where a split gives a node that is out layers, shares are all of such nodes, or only such nodes list an expert; with
-/// kBalanced that part of the request is replaced.
+/// where a split gives a node that is out layers, shares are all of such nodes, only such nodes list an expert, or one is to
+/// hold segments; with kBalanced that part of the request is replaced.
 absl::StatusOr<RemainingNodes> WithoutNodes(const std::vector<NodeFacts>& nodes, const PlanRequest& request,
                                             const std::vector<bool>& out, ReplanAs as);
 

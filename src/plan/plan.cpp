@@ -88,6 +88,27 @@ absl::Status ValidateExperts(const Plan& plan) {
   return absl::OkStatus();
 }
 
+absl::Status ValidateSegments(const Plan& plan) {
+  if (plan.segments.empty()) return absl::OkStatus();
+  if (std::ssize(plan.segments) != plan.layers()) {
+    return InvalidArgument("plan: segments of {} layers, it has {}", plan.segments.size(), plan.layers());
+  }
+  for (size_t layer = 0; layer < plan.segments.size(); ++layer) {
+    for (const NodeId holder : plan.segments[layer]) {
+      if (holder.value >= 0 && holder.value < std::ssize(plan.nodes)) continue;
+      return InvalidArgument("plan: a segment of layer {} is on node {}, there are {} nodes", layer, holder,
+                             plan.nodes.size());
+    }
+    if (plan.segments[layer].empty() || plan.experts[layer].empty()) continue;
+    return InvalidArgument(
+        "plan: layer {} has experts, and segments of a dense feed-forward; expected one of them", layer);
+  }
+  if (plan.wire_dtype == Plan::WireDtype::kExact) return absl::OkStatus();
+  return InvalidArgument(
+      "plan: feed-forwards with segments (--split-ffn) need exact rows, got --wire {}; leave out one of them",
+      Name(plan.wire_dtype));
+}
+
 /// Words of the enums, by value.
 constexpr std::array<std::string_view, 3> kWireNames = {"exact", "f16", "q8"};
 constexpr std::array<std::string_view, 2> kActivationNames = {"int8", "f32"};
@@ -159,6 +180,24 @@ std::vector<ExpertId> Plan::experts_held(NodeId node, LayerId layer) const {
   return held;
 }
 
+std::vector<int32_t> Plan::segments_held(NodeId node, LayerId layer) const {
+  std::vector<int32_t> held;
+  const std::span<const NodeId> owners = segment_owners(layer);
+  for (size_t i = 0; i < owners.size(); ++i) {
+    if (owners[i] == node) held.push_back(static_cast<int32_t>(i));
+  }
+  return held;
+}
+
+std::vector<NodeId> Plan::remote_segment_holders(LayerId layer) const {
+  const NodeId home = node_of(layer);
+  std::set<NodeId> holders;
+  for (const NodeId owner : segment_owners(layer)) {
+    if (owner != home) holders.insert(owner);
+  }
+  return {holders.begin(), holders.end()};
+}
+
 std::vector<NodeId> Plan::remote_owners(LayerId layer) const {
   const NodeId home = node_of(layer);
   std::set<NodeId> owners;
@@ -171,7 +210,8 @@ std::vector<NodeId> Plan::remote_owners(LayerId layer) const {
 absl::Status Validate(const Plan& plan) {
   RETURN_IF_ERROR(ValidateNodes(plan));
   RETURN_IF_ERROR(ValidateStages(plan));
-  return ValidateExperts(plan);
+  RETURN_IF_ERROR(ValidateExperts(plan));
+  return ValidateSegments(plan);
 }
 
 absl::Status Validate(const Plan& plan, const ModelFacts& model) {
@@ -190,6 +230,14 @@ absl::Status Validate(const Plan& plan, const ModelFacts& model) {
     return InvalidArgument(
         "plan: mtp: expected false, as the model '{}' has no head for multi-token prediction here; got true",
         model.name);
+  }
+  for (size_t layer = 0; layer < plan.segments.size(); ++layer) {
+    const auto count = std::ssize(plan.segments[layer]);
+    const int32_t most = model.layers[layer].experts > 0 ? 0 : model.layers[layer].segments_max;
+    if (count == 0 || count <= most) continue;
+    return InvalidArgument(
+        "plan: the feed-forward of layer {} has {} segments; that of the model '{}' can have {}", layer,
+        count, model.name, most < 2 ? "none" : fmt::format("at most {}", most));
   }
   for (size_t layer = 0; layer < model.layers.size(); ++layer) {
     if (std::ssize(plan.experts[layer]) != model.layers[layer].experts) {

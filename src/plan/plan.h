@@ -5,6 +5,7 @@
 
 #include <cstdint>
 #include <optional>
+#include <span>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -59,7 +60,10 @@ struct Plan {
   std::vector<PlanNode> nodes;                      ///< By NodeId; node 0 is the coordinator.
   std::vector<PlanStage> stages;                    ///< In pipeline order; a node has at most one.
   std::vector<std::vector<ExpertHolders>> experts;  ///< [L][E]; an empty row for a dense layer.
-  std::vector<std::string> notes;                   ///< The planner's reasons, a sentence each.
+  /// [L][segments]: who holds each segment of a layer's dense feed-forward (compute/segments.h); an empty row for a layer
+  /// whose feed-forward is whole, on the node that runs it. Empty: all are.
+  std::vector<std::vector<NodeId>> segments;
+  std::vector<std::string> notes;  ///< The planner's reasons, a sentence each.
 
   static constexpr NodeId kCoordinator{0};
 
@@ -84,6 +88,15 @@ struct Plan {
   /// The nodes that own experts of `layer`, except the one that runs it, ascending: a step may have to ask
   /// them.
   std::vector<NodeId> remote_owners(LayerId layer) const;
+  /// By segment; empty where the layer's feed-forward is whole.
+  std::span<const NodeId> segment_owners(LayerId layer) const {
+    const auto i = static_cast<size_t>(layer.value);
+    return i < segments.size() ? std::span<const NodeId>(segments[i]) : std::span<const NodeId>();
+  }
+  /// The segments of `layer` that `node` holds, ascending.
+  std::vector<int32_t> segments_held(NodeId node, LayerId layer) const;
+  /// The nodes that hold segments of `layer`, except the one that runs it, ascending: every step asks all of them, twice.
+  std::vector<NodeId> remote_segment_holders(LayerId layer) const;
 
   bool operator==(const Plan&) const = default;
 };
@@ -100,10 +113,11 @@ int Bytes(Plan::KvDtype dtype);
 
 /// Checks that the plan is consistent in itself: 1 to 4096 nodes with legal, unique names and unique
 /// addresses; stages tile [0, L) in order, none of them empty, at most one per node; owners and replicas are
-/// nodes, replicas ascending and distinct. Returns InvalidArgument, which names what is wrong.
+/// nodes, replicas ascending and distinct; so are holders of segments, with exact rows only. Returns InvalidArgument, which names what is wrong.
 absl::Status Validate(const Plan& plan);
 
-/// Validate(plan), and checks that the plan is for this model: as many layers, every (layer, expert) owned,
+/// Validate(plan), and checks that the plan is for this model: as many layers, every (layer, expert) owned, segments of
+/// dense layers alone and no more than these can have,
 /// a head for multi-token prediction if the plan uses it, the same hash if both have one. Returns FailedPrecondition if
 /// the hashes differ, otherwise InvalidArgument with the layer, expected and got.
 absl::Status Validate(const Plan& plan, const ModelFacts& model);

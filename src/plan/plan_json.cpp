@@ -62,6 +62,23 @@ std::vector<Json> ExpertGroups(const Plan& plan) {
   return groups;
 }
 
+/// {"layers": [0, 4], "owners": {"a": "0-2", "b": "3"}}, for dense layers that are cut alike.
+std::vector<Json> SegmentGroups(const Plan& plan) {
+  std::vector<Json> groups;
+  for (size_t begin = 0; begin < plan.segments.size();) {
+    const std::vector<NodeId>& row = plan.segments[begin];
+    size_t end = begin + 1;
+    while (end < plan.segments.size() && plan.segments[end] == row) ++end;
+    std::map<NodeId, std::vector<int32_t>> owned;
+    for (size_t i = 0; i < row.size(); ++i) owned[row[i]].push_back(static_cast<int32_t>(i));
+    Json group = {{"layers", {begin, end}}, {"owners", Json::object()}};
+    for (const auto& [node, ids] : owned) group["owners"][plan.node(node).name] = FormatIdList(ids);
+    if (!row.empty()) groups.push_back(std::move(group));
+    begin = end;
+  }
+  return groups;
+}
+
 absl::StatusOr<NodeId> FindNode(const Plan& plan, const ConfigCursor& cursor, const std::string& name) {
   if (const std::optional<NodeId> node = plan.find_node(name)) return *node;
   std::vector<std::string> names;
@@ -166,7 +183,8 @@ absl::StatusOr<std::vector<std::pair<NodeId, std::vector<int32_t>>>> ReadHolders
   return holders;
 }
 
-absl::StatusOr<ExpertRow> ReadExpertRow(const Plan& plan, const ConfigCursor& group) {
+/// The owners of a group, by expert or segment, as `what` says.
+absl::StatusOr<ExpertRow> ReadOwners(const Plan& plan, const ConfigCursor& group, std::string_view what) {
   constexpr NodeId kNobody{-1};
   ASSIGN_OR_RETURN(const ConfigCursor owners, group.at("owners"));
   ASSIGN_OR_RETURN(const auto owned, ReadHolders(plan, owners));
@@ -176,14 +194,20 @@ absl::StatusOr<ExpertRow> ReadExpertRow(const Plan& plan, const ConfigCursor& gr
       row.resize(static_cast<size_t>(ids.back()) + 1, {kNobody, {}});
     for (const int32_t id : ids) {
       ExpertHolders& holders = row[static_cast<size_t>(id)];
-      if (holders.owner != kNobody) return owners.error(fmt::format("expert {} has two owners", id));
+      if (holders.owner != kNobody) return owners.error(fmt::format("{} {} has two owners", what, id));
       holders.owner = node;
     }
   }
-  if (row.empty()) return owners.error("no expert has an owner; leave dense layers out");
+  if (row.empty())
+    return owners.error(fmt::format("no {0} has an owner; leave layers without {0}s out", what));
   for (size_t e = 0; e < row.size(); ++e) {
-    if (row[e].owner == kNobody) return owners.error(fmt::format("expert {} has no owner", e));
+    if (row[e].owner == kNobody) return owners.error(fmt::format("{} {} has no owner", what, e));
   }
+  return row;
+}
+
+absl::StatusOr<ExpertRow> ReadExpertRow(const Plan& plan, const ConfigCursor& group) {
+  ASSIGN_OR_RETURN(ExpertRow row, ReadOwners(plan, group, "expert"));
   if (!group.has("replicas")) return row;
   ASSIGN_OR_RETURN(const ConfigCursor replicas, group.at("replicas"));
   ASSIGN_OR_RETURN(const auto copied, ReadHolders(plan, replicas));
@@ -223,6 +247,29 @@ absl::Status ReadExperts(const ConfigCursor& root, Plan& plan) {
   return absl::OkStatus();
 }
 
+absl::Status ReadSegments(const ConfigCursor& root, Plan& plan) {
+  if (!root.has("segments")) return absl::OkStatus();
+  ASSIGN_OR_RETURN(const ConfigCursor segments, root.at("segments"));
+  ASSIGN_OR_RETURN(const std::vector<ConfigCursor> groups, segments.list());
+  if (!groups.empty()) plan.segments.resize(plan.experts.size());
+  int64_t slots = 0;
+  for (const ConfigCursor& group : groups) {
+    RETURN_IF_ERROR(group.expect_keys({"layers", "owners"}));
+    ASSIGN_OR_RETURN(const Range layers, ReadLayers(group, plan.layers()));
+    ASSIGN_OR_RETURN(const ExpertRow row, ReadOwners(plan, group, "segment"));
+    slots += layers.size() * std::ssize(row);
+    if (slots > kExpertCopiesMax)
+      return group.error(fmt::format("more than {} (layer, segment) pairs", kExpertCopiesMax));
+    for (int64_t layer = layers.begin; layer < layers.end; ++layer) {
+      std::vector<NodeId>& target = plan.segments[static_cast<size_t>(layer)];
+      if (!target.empty())
+        return group.error(fmt::format("the segments of layer {} are placed twice", layer));
+      for (const ExpertHolders& holders : row) target.push_back(holders.owner);
+    }
+  }
+  return absl::OkStatus();
+}
+
 absl::Status ReadNotes(const ConfigCursor& root, Plan& plan) {
   if (!root.has("notes")) return absl::OkStatus();
   ASSIGN_OR_RETURN(const ConfigCursor notes, root.at("notes"));
@@ -254,6 +301,8 @@ std::string PlanToJson(const Plan& plan) {
   const std::string kv = fmt::format("  \"kv_dtype\": \"{}\"", Name(plan.kv_dtype));
   const bool exact = plan.wire_dtype == Plan::WireDtype::kExact;
   const std::string_view wire = exact ? "f32" : Name(plan.wire_dtype);
+  const std::string experts = Block("experts", ExpertGroups(plan));
+  const std::vector<Json> segments = SegmentGroups(plan);
   const std::vector<std::string> parts = {
       fmt::format("  \"format\": \"{}\"", kFormat),
       fmt::format("  \"epoch\": {}", plan.epoch),
@@ -263,7 +312,7 @@ std::string PlanToJson(const Plan& plan) {
       plan.mtp ? kv + ",\n  \"mtp\": true" : kv,
       Block("nodes", nodes),
       Block("stages", stages),
-      Block("experts", ExpertGroups(plan)),
+      segments.empty() ? experts : experts + ",\n" + Block("segments", segments),
       Block("notes", std::vector<Json>(plan.notes.begin(), plan.notes.end())),
   };
   return fmt::format("{{\n{}\n}}\n", Join(parts, ",\n"));
@@ -277,13 +326,14 @@ absl::StatusOr<Plan> PlanFromJson(std::string_view text) {
   const ConfigValue* report = value->kind == ConfigValue::Kind::kMap ? value->find("plan") : nullptr;
   const ConfigCursor root(report != nullptr ? *report : *value);
   RETURN_IF_ERROR(root.expect_keys({"format", "epoch", "model", "wire_dtype", "activations", "kv_dtype",
-                                    "mtp", "nodes", "stages", "experts", "notes"}));
+                                    "mtp", "nodes", "stages", "experts", "segments", "notes"}));
   Plan plan;
   ASSIGN_OR_RETURN(const int64_t layers, ReadHeader(root, plan));
   plan.experts.resize(static_cast<size_t>(layers));
   RETURN_IF_ERROR(ReadNodes(root, plan));
   RETURN_IF_ERROR(ReadStages(root, plan));
   RETURN_IF_ERROR(ReadExperts(root, plan));
+  RETURN_IF_ERROR(ReadSegments(root, plan));
   RETURN_IF_ERROR(ReadNotes(root, plan));
   RETURN_IF_ERROR(Validate(plan));
   return plan;

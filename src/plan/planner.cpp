@@ -35,6 +35,7 @@ class Planner {
   absl::StatusOr<Plan> make() {
     RETURN_IF_ERROR(check_inputs());
     start_plan();
+    RETURN_IF_ERROR(place_segments());
     const bool experts_first = request_.experts.strategy != ExpertStrategy::kWithLayer;
     if (experts_first) RETURN_IF_ERROR(place_experts());
     ASSIGN_OR_RETURN(const std::vector<int64_t> counts, apportion_layers());
@@ -59,6 +60,7 @@ class Planner {
   absl::Status check_counts() const;
   void start_plan();
   absl::Status place_experts();
+  absl::Status place_segments();
   absl::StatusOr<std::vector<int64_t>> apportion_layers();
   absl::StatusOr<std::vector<double>> known(double (*fact)(const NodeFacts&), std::string_view what,
                                             std::string_view flag) const;
@@ -159,6 +161,24 @@ absl::Status Planner::place_experts() {
   return absl::OkStatus();
 }
 
+absl::Status Planner::place_segments() {
+  if (!request_.segments.asked()) return absl::OkStatus();
+  std::vector<bool> may_hold(nodes_.size());
+  for (size_t i = 0; i < nodes_.size(); ++i) may_hold[i] = holds_layers(i);
+  ASSIGN_OR_RETURN(plan_.segments, PlaceSegments(model_, nodes_, request_.segments, may_hold));
+  const auto row = std::ranges::find_if(plan_.segments, [](const auto& owners) { return !owners.empty(); });
+  std::vector<std::string> shares;
+  for (size_t i = 0; i < nodes_.size(); ++i) {
+    const auto count = std::ranges::count(*row, NodeId{static_cast<int32_t>(i)});
+    if (count > 0) shares.push_back(fmt::format("'{}' {}", nodes_[i].name, count));
+  }
+  note(
+      "dense feed-forwards have {} segments each, of which {}: two messages to each other holder in each "
+      "such layer",
+      row->size(), Join(shares, ", "));
+  return absl::OkStatus();
+}
+
 /// A fact of all nodes that may hold layers, 0 for the others. InvalidArgument if it is unknown for one of
 /// them.
 absl::StatusOr<std::vector<double>> Planner::known(double (*fact)(const NodeFacts&), std::string_view what,
@@ -232,7 +252,12 @@ SplitProblem Planner::split_problem(bool compute_known) const {
   if (plan_.mtp) problem.apart_bytes = model_.mtp_embed_bytes();
   std::vector<int64_t> spread(nodes_.size(), 0);  // Bytes of experts, where they are not with their layers.
   for (size_t l = 0; l < model_.layers.size(); ++l) {
-    const LayerFacts& layer = model_.layers[l];
+    const std::span<const NodeId> segments = plan_.segment_owners(LayerId{static_cast<int32_t>(l)});
+    const LayerFacts layer = segments.empty() ? model_.layers[l] : WithoutFeedForward(model_.layers[l]);
+    for (const NodeId holder : segments) {
+      problem.nodes[static_cast<size_t>(holder.value)].busy_bytes +=
+          static_cast<double>(layer.feed_forward_bytes) / static_cast<double>(segments.size());
+    }
     const int64_t kv = layer.kv_values_per_position * Bytes(request_.kv_dtype) * request_.kv_positions +
                        layer.state_bytes * slots;
     const int64_t active = std::min(model_.top_k, layer.experts) * layer.expert_bytes;
@@ -249,10 +274,11 @@ SplitProblem Planner::split_problem(bool compute_known) const {
         spread[static_cast<size_t>(replica.value)] += layer.expert_bytes;
     }
   }
+  const std::vector<int64_t> segments = SegmentBytesOf(plan_, model_);
   for (size_t i = 0; i < nodes_.size(); ++i) {
     SplitProblem::Node& node = problem.nodes[i];
     if (node.room_bytes != SplitProblem::kUnlimited)
-      node.room_bytes -= std::min(spread[i], node.expert_bytes_max);
+      node.room_bytes -= segments[i] + std::min(spread[i], node.expert_bytes_max);
   }
   return problem;
 }
@@ -401,7 +427,9 @@ absl::StatusOr<Plan> PlanAsAsked(const ModelFacts& model, const std::vector<Node
   Planner planner(model, nodes, request);
   if (request.strategy != LayerStrategy::kFastest) return planner.make();
   RETURN_IF_ERROR(planner.check_inputs());
-  if (!NodeWithoutRates(nodes).has_value()) return MakeFastestPlan(model, nodes, request);
+  // The search for the fastest split of layers knows whole layers only.
+  if (!request.segments.asked() && !NodeWithoutRates(nodes).has_value())
+    return MakeFastestPlan(model, nodes, request);
   PlanRequest balanced = request;
   balanced.strategy = LayerStrategy::kBalanced;
   return Planner(model, nodes, balanced).make();
@@ -420,11 +448,68 @@ absl::StatusOr<Plan> PlanWithOrWithoutMtp(const ModelFacts& model, const std::ve
   return smaller;
 }
 
+/// Of the plans that share feed-forwards, where nobody said whether they are to: the best prediction, or the first that
+/// fits where there are no rates.
+absl::StatusOr<Plan> PlanWithSegments(const ModelFacts& model, const std::vector<NodeFacts>& nodes,
+                                      const PlanRequest& request) {
+  absl::StatusOr<Plan> best = NotFound("planner: no plan that shares feed-forwards fits");
+  double best_value = 0;
+  for (const SegmentRequest::Kind kind : {SegmentRequest::Kind::kAll, SegmentRequest::Kind::kRates}) {
+    PlanRequest shared = request;
+    shared.strategy = LayerStrategy::kBalanced;
+    shared.segments.kind = kind;
+    absl::StatusOr<Plan> plan = PlanWithOrWithoutMtp(model, nodes, shared);
+    if (!plan.ok()) continue;
+    const absl::StatusOr<double> value = PredictedValue(*plan, model, nodes, request);
+    if (best.ok() && (!value.ok() || *value <= best_value)) continue;
+    best_value = value.value_or(0);
+    best = std::move(plan);
+  }
+  return best;
+}
+
+/// What is worth two more messages in each layer.
+constexpr double kSegmentsWorthwhile = 1.1;
+
+/// `plan`, or one that shares feed-forwards: where it is clearly faster, or where no other fits.
+absl::StatusOr<Plan> WithSegmentsWherePays(const ModelFacts& model, const std::vector<NodeFacts>& nodes,
+                                           const PlanRequest& request, absl::StatusOr<Plan> plan) {
+  const bool may_choose = request.segments.kind == SegmentRequest::Kind::kWherePays &&
+                          request.wire_dtype == Plan::WireDtype::kExact;
+  const bool fastest = request.strategy == LayerStrategy::kFastest;
+  if (!may_choose || (!fastest && request.strategy != LayerStrategy::kBalanced)) return plan;
+  if (!CanHaveSegments(model, nodes.size())) return plan;
+  if (plan.ok() ? !fastest || !plan->segments.empty() : !absl::IsResourceExhausted(plan.status()))
+    return plan;
+  absl::StatusOr<Plan> shared = PlanWithSegments(model, nodes, request);
+  if (!shared.ok()) return plan;
+  if (!plan.ok()) {
+    shared->notes.push_back(
+        "dense feed-forwards are shared since no plan with whole layers fits; --split-ffn off has "
+        "that said instead");
+    return shared;
+  }
+  const absl::StatusOr<double> whole = PredictedValue(*plan, model, nodes, request);
+  const absl::StatusOr<double> divided = PredictedValue(*shared, model, nodes, request);
+  if (!whole.ok() || !divided.ok()) return plan;
+  const double margin = *whole < 0 ? 1 / kSegmentsWorthwhile : kSegmentsWorthwhile;
+  if (*divided <= *whole * margin) return plan;
+  shared->notes.push_back(
+      fmt::format("dense feed-forwards are shared since that is faster: {} are predicted, with whole layers "
+                  "{}; --split-ffn off "
+                  "keeps them whole",
+                  ValueText(*divided, request.objective), ValueText(*whole, request.objective)));
+  for (std::string& note : AlternativeNotes(model, nodes, request, *shared))
+    shared->notes.push_back(std::move(note));
+  return shared;
+}
+
 }  // namespace
 
 absl::StatusOr<Plan> MakePlan(const ModelFacts& model, const std::vector<NodeFacts>& nodes,
                               const PlanRequest& request) {
-  ASSIGN_OR_RETURN(Plan plan, PlanWithOrWithoutMtp(model, nodes, request));
+  ASSIGN_OR_RETURN(Plan plan,
+                   WithSegmentsWherePays(model, nodes, request, PlanWithOrWithoutMtp(model, nodes, request)));
   NoteRounding(plan);
   return plan;
 }

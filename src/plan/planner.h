@@ -11,6 +11,7 @@
 #include "base/status.h"
 #include "plan/facts.h"
 #include "plan/plan.h"
+#include "plan/segment_placement.h"
 
 namespace shoal {
 
@@ -82,6 +83,7 @@ struct PlanRequest {
   NodeUse node_use = NodeUse::kAll;              ///< kFastest.
   std::vector<LinkFacts> links;                  ///< Those that were measured; for predictions.
   ExpertRequest experts;
+  SegmentRequest segments;
   bool coordinator_holds_layers = true;
   int64_t kv_positions = 0;   ///< Cache positions that every node must have room for, in each of its layers.
   int64_t sequences = 0;      ///< Sequences whose states every node must have room for.

@@ -6,6 +6,7 @@
 
 #include "base/check.h"
 #include "plan/rounding.h"
+#include "plan/segment_placement.h"
 
 namespace shoal {
 namespace {
@@ -221,6 +222,36 @@ ExchangeTime ExchangeOf(const ModelFacts& model, const Machines& machines, const
   return exchange;
 }
 
+ExchangeTime SegmentsOf(const ModelFacts& model, const Machines& machines, const Exchange& asked_for,
+                        const std::vector<double>& shares, PlanTypes types) {
+  const auto& [layer, home, rows] = asked_for;
+  const LayerFacts& facts = model.layers[layer];
+  const double value_bytes = SegmentValueBytes(facts, types.int8);
+  const double row_bytes = rows * static_cast<double>(model.hidden) * value_bytes;
+  const double hidden_bytes = rows * static_cast<double>(facts.feed_forward_width) * value_bytes;
+  const double out_bytes = rows * static_cast<double>(model.hidden) * 4;
+  const auto work = [&](size_t node) {
+    return Products(machines.rates(node), static_cast<double>(facts.feed_forward_bytes) * shares[node],
+                    2 * rows * static_cast<double>(facts.feed_forward_int8) * shares[node],
+                    2 * rows * static_cast<double>(facts.feed_forward_f32) * shares[node], types);
+  };
+  ExchangeTime exchange;
+  exchange.serve_s.assign(shares.size(), 0);
+  if (shares[home] > 0) exchange.own = work(home);
+  double longest_s = 0;
+  for (size_t holder = 0; holder < shares.size(); ++holder) {
+    if (holder == home || shares[holder] <= 0) continue;
+    exchange.serve_s[holder] = work(holder).seconds() + 2 * kServeS;
+    const double first_s = machines.message_s(home, holder, row_bytes) +
+                           machines.message_s(holder, home, hidden_bytes * shares[holder]);
+    const double second_s = machines.message_s(home, holder, hidden_bytes) +
+                            machines.message_s(holder, home, out_bytes * shares[holder]);
+    longest_s = std::max(longest_s, first_s + second_s + exchange.serve_s[holder]);
+  }
+  if (longest_s > 0) exchange.wait_s = std::max(0.0, longest_s - exchange.own.seconds()) + 2 * kExchangeS;
+  return exchange;
+}
+
 Predictor::Predictor(const Plan& plan, const ModelFacts& model, const Machines& machines)
     : plan_(plan),
       model_(model),
@@ -235,6 +266,16 @@ Predictor::Predictor(const Plan& plan, const ModelFacts& model, const Machines& 
     for (const ExpertHolders& holders : row) {
       shares[static_cast<size_t>(holders.owner.value)] += 1.0 / static_cast<double>(row.size());
     }
+  }
+  segment_shares_.resize(model.layers.size());
+  if (!plan.segments.empty()) rest_ = model;
+  for (size_t layer = 0; layer < plan.segments.size(); ++layer) {
+    const std::vector<NodeId>& row = plan.segments[layer];
+    if (row.empty()) continue;
+    rest_.layers[layer] = WithoutFeedForward(model.layers[layer]);
+    segment_shares_[layer].assign(plan.nodes.size(), 0);
+    for (const NodeId owner : row)
+      segment_shares_[layer][static_cast<size_t>(owner.value)] += 1.0 / static_cast<double>(row.size());
   }
 }
 
@@ -252,10 +293,13 @@ StepTime Predictor::step(const PlanLoad& load) const {
     own.work += StageOverhead();
     for (int64_t l = stage.layers.begin; l < stage.layers.end; ++l) {
       const auto layer = static_cast<size_t>(l);
-      own.work += LayerTime(model_, layer, machines_.rates(node), load, types_);
-      if (shares_[layer].empty()) continue;
-      const ExchangeTime exchange =
-          ExchangeOf(model_, machines_, {layer, node, load.rows}, shares_[layer], types_);
+      const bool segments = !segment_shares_[layer].empty();
+      own.work += LayerTime(segments ? rest_ : model_, layer, machines_.rates(node), load, types_);
+      if (!segments && shares_[layer].empty()) continue;
+      const Exchange asked{layer, node, load.rows};
+      const ExchangeTime exchange = segments
+                                        ? SegmentsOf(model_, machines_, asked, segment_shares_[layer], types_)
+                                        : ExchangeOf(model_, machines_, asked, shares_[layer], types_);
       own.work += exchange.own;
       own.wait_s += exchange.wait_s;
       for (size_t owner = 0; owner < exchange.serve_s.size(); ++owner) {

@@ -113,6 +113,11 @@ struct Exchange {
 ExchangeTime ExchangeOf(const ModelFacts& model, const Machines& machines, const Exchange& exchange,
                         const std::vector<double>& shares, PlanTypes types);
 
+/// What the feed-forward of a layer costs the node that runs it, where `shares` of its segments are held by each node. The
+/// layer's own time is then that of WithoutFeedForward. All holders are asked, and the last reply counts, in either half.
+ExchangeTime SegmentsOf(const ModelFacts& model, const Machines& machines, const Exchange& exchange,
+                        const std::vector<double>& shares, PlanTypes types);
+
 /// A step on a plan.
 struct StepTime {
   struct Stage {
@@ -157,6 +162,9 @@ class Predictor {
   PlanTypes types_;
   std::vector<std::vector<double>>
       shares_;  ///< [L][nodes]: of a layer's experts, by owner; empty for a dense layer.
+  std::vector<std::vector<double>> segment_shares_;  ///< [L][nodes], or empty where the layer has none.
+  ModelFacts
+      rest_;  ///< `model_`, where layers with segments are without their feed-forwards; empty where there are none.
 };
 
 /// Rows of a prompt's next chunk over so many stages: the rule of the scheduler.

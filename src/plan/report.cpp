@@ -39,6 +39,21 @@ std::string ExpertsText(const Plan& plan, NodeId node) {
   return fmt::format("{} in {} layers", pairs, layers);
 }
 
+/// "12 of 16 of 80 layers"; "-" for none.
+std::string SegmentsText(const Plan& plan, NodeId node) {
+  int64_t layers = 0;
+  std::set<std::string> counts;
+  for (int32_t layer = 0; layer < plan.layers(); ++layer) {
+    const size_t held = plan.segments_held(node, LayerId{layer}).size();
+    if (held == 0) continue;
+    ++layers;
+    counts.insert(fmt::format("{} of {}", held, plan.segment_owners(LayerId{layer}).size()));
+  }
+  if (layers == 0) return "-";
+  return counts.size() == 1 ? fmt::format("{} of {} layers", *counts.begin(), layers)
+                            : fmt::format("some of {} layers", layers);
+}
+
 using Json = nlohmann::ordered_json;
 
 Json MemoryJson(const std::vector<ComparedPlan::Memory>& memory) {
@@ -99,7 +114,9 @@ std::string PlanReport(const Plan& plan, const ModelFacts& model, const CacheSiz
                     node.address.empty() ? "this process" : node.address, LayersText(plan.layers_of(id)),
                     ExpertsText(plan, id), FormatBytes(costs[i].weight_bytes()),
                     FormatBytes(costs[i].cache_bytes()), FormatBytes(costs[i].total_bytes())});
+    if (!plan.segments.empty()) rows.back().insert(rows.back().begin() + 4, SegmentsText(plan, id));
   }
+  if (!plan.segments.empty()) rows.front().insert(rows.front().begin() + 4, "segments");
   const TokenCost cost = DecodeCost(plan, model);
   std::string text =
       fmt::format("{}: {} layers on {} of {} nodes, epoch {}, activations {}, cache {} x {} positions{}\n\n",
@@ -108,8 +125,10 @@ std::string PlanReport(const Plan& plan, const ModelFacts& model, const CacheSiz
                   model.state_bytes() == 0 ? "" : fmt::format(", states of {} sequences", cache.sequences));
   text += TextTable(rows);
   text += fmt::format(
-      "\nper token: at most {} messages ({} hops, {} expert calls, {} results) and {} between nodes\n",
-      cost.messages(), cost.hops, cost.expert_calls, cost.results, FormatBytes(cost.bytes));
+      "\nper token: at most {} messages ({} hops, {} expert calls, {}{} results) and {} between nodes\n",
+      cost.messages(), cost.hops, cost.expert_calls,
+      plan.segments.empty() ? "" : fmt::format("{} segment calls, ", cost.segment_calls), cost.results,
+      FormatBytes(cost.bytes));
   if (!RoundingsOf(plan).empty()) {
     text += fmt::format(
         "rows travel as {}: {} a token at most, {} where they are exact; what that costs in exactness is "
@@ -136,6 +155,7 @@ std::string PlanReportJson(const Plan& plan, const ModelFacts& model, const Cach
                      {"layers", {layers.begin, layers.end}},
                      {"expert_copies", slots},
                      {"layer_bytes", costs[i].layer_bytes},
+                     {"segment_bytes", costs[i].segment_bytes},
                      {"expert_bytes", costs[i].expert_bytes},
                      {"expert_disk_bytes", costs[i].expert_disk_bytes},
                      {"ends_bytes", costs[i].embedding_head_bytes},
@@ -153,6 +173,7 @@ std::string PlanReportJson(const Plan& plan, const ModelFacts& model, const Cach
                   {{"messages_max", cost.messages()},
                    {"hops", cost.hops},
                    {"expert_calls_max", cost.expert_calls},
+                   {"segment_calls", cost.segment_calls},
                    {"results", cost.results},
                    {"bytes_max", cost.bytes}}}};
   if (!RoundingsOf(plan).empty()) {
