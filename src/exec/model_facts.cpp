@@ -7,9 +7,11 @@
 #include <vector>
 
 #include "base/status.h"
+#include "compute/segments.h"
 #include "exec/shard_overlap.h"
 #include "kv/block_key.h"
 #include "kv/block_pool.h"
+#include "models/feed_forward.h"
 #include "plan/rounding.h"
 
 namespace shoal {
@@ -36,6 +38,7 @@ ModelFacts MakeModelFacts(std::string name, std::string hash, const ModelSpec& s
     const LayerFootprint& layer = footprint.layers[i];
     LayerFacts out;
     out.bytes = layer.fixed.packed;
+    out.feed_forward_bytes = layer.feed_forward.packed;
     out.experts = static_cast<int32_t>(layer.experts.size());
     for (const WeightBytes& expert : layer.experts)
       out.expert_bytes = std::max(out.expert_bytes, expert.packed);
@@ -54,6 +57,9 @@ ModelFacts MakeModelFacts(std::string name, std::string hash, const ModelSpec& s
 
 void AddWork(const ResolvedWeights& weights, ModelFacts& facts) {
   for (size_t i = 0; i < facts.layers.size(); ++i) {
+    const LayerSpec& spec = weights.spec().layers[i];
+    facts.layers[i].segments_max = SegmentsMax(weights, spec);
+    if (const DenseSpec* dense = DenseOf(spec)) facts.layers[i].feed_forward_width = dense->width;
     const MixerWork mixer = WorkOf(weights.spec().layers[i].mixer);
     facts.layers[i].attention_multiplies = mixer.per_position;
     facts.layers[i].f32_multiplies = mixer.per_row;
@@ -66,6 +72,8 @@ void AddWork(const ResolvedWeights& weights, ModelFacts& facts) {
       continue;
     }
     LayerFacts& layer = facts.layers[static_cast<size_t>(use.layer)];
+    const bool dense = use.role == "mlp" && layer.experts == 0;
+    if (dense) (stored.format.affine() ? layer.feed_forward_int8 : layer.feed_forward_f32) += multiplies;
     if (use.expert >= 0) {
       layer.expert_multiplies += multiplies;  // Divided below.
     } else if (stored.format.affine() && use.role != "router") {
@@ -114,13 +122,28 @@ int64_t ExpertBytes(const Footprint& footprint, const NodeShard& shard) {
 
 }  // namespace
 
+namespace {
+
+/// Packed bytes of a layer without its experts, of a shard that runs it, and of its segments.
+int64_t LayerBytes(const LayerFootprint& layer, const NodeShard& shard, int64_t index) {
+  int64_t bytes = shard.layers.contains(index) ? layer.fixed.packed : 0;
+  const int32_t count = shard.segments.count(index);
+  if (count == 0) return bytes;
+  if (shard.layers.contains(index)) bytes -= layer.feed_forward.packed;
+  for (const int32_t segment : shard.segments.of(index))
+    bytes += SegmentBytes(layer.feed_forward.packed, count, segment);
+  return bytes;
+}
+
+}  // namespace
+
 int64_t ShardBytes(const ModelSpec& spec, const Footprint& footprint, const NodeShard& shard,
                    int64_t expert_memory) {
   int64_t bytes = shard.table() ? footprint.embedding.packed : 0;
   if (shard.head && !(shard.table() && spec.tied_head)) bytes += footprint.head.packed;
   if (shard.mtp) bytes += footprint.mtp.packed;
   for (size_t i = 0; i < footprint.layers.size(); ++i) {
-    if (shard.layers.contains(static_cast<int64_t>(i))) bytes += footprint.layers[i].fixed.packed;
+    bytes += LayerBytes(footprint.layers[i], shard, static_cast<int64_t>(i));
   }
   const int64_t experts = ExpertBytes(footprint, shard);
   return bytes + (expert_memory > 0 ? std::min(experts, expert_memory) : experts);

@@ -20,6 +20,10 @@ NodeShard ShardOf(const Plan& plan, NodeId node) {
   for (int32_t layer = 0; layer < plan.layers(); ++layer) {
     shard.experts[static_cast<size_t>(layer)] = plan.experts_held(node, LayerId{layer});
   }
+  for (int32_t layer = 0; layer < std::ssize(plan.segments); ++layer) {
+    shard.segments.counts.push_back(static_cast<int32_t>(plan.segment_owners(LayerId{layer}).size()));
+    shard.segments.held.push_back(plan.segments_held(node, LayerId{layer}));
+  }
   return shard;
 }
 
@@ -28,12 +32,14 @@ std::vector<WeightSample> SampleShard(const ResolvedWeights& weights, const Node
 }
 
 bool NodeShard::empty() const {
-  return layers.empty() && std::ranges::all_of(experts, [](const auto& ids) { return ids.empty(); });
+  return layers.empty() && segments.empty() &&
+         std::ranges::all_of(experts, [](const auto& ids) { return ids.empty(); });
 }
 
 bool NodeShard::holds(const WeightUse& use) const {
   if (use.is_mtp) return mtp;
   if (use.layer < 0) return use.is_head ? head : table();
+  if (segments.divides(use)) return !segments.of(use.layer).empty();
   if (use.expert < 0) return layers.contains(use.layer);
   return std::ranges::binary_search(experts[static_cast<size_t>(use.layer)],
                                     ExpertId{static_cast<int32_t>(use.expert)});
@@ -70,6 +76,9 @@ std::string NodeShard::summary() const {
   size_t count = 0;
   for (const std::vector<ExpertId>& ids : experts) count += ids.size();
   if (count > 0) text += fmt::format(", {} experts", count);
+  size_t parts = 0;
+  for (const std::vector<int32_t>& held : segments.held) parts += held.size();
+  if (parts > 0) text += fmt::format(", {} segments", parts);
   return text;
 }
 
@@ -105,14 +114,17 @@ absl::StatusOr<std::unique_ptr<NodeModel>> NodeModel::Load(std::shared_ptr<const
   RETURN_IF_ERROR(CheckShard(*model->weights_, model->shard_));
   model->backend_ = &backend;
   const NodeShard& held = model->shard_;
-  ASSIGN_OR_RETURN(model->held_, backend.load({.weights = model->weights_,
-                                               .stage = {held.layers, held.embed, held.head, held.mtp},
-                                               .experts = held.experts,
-                                               .progress = progress,
-                                               .cache = held.empty() ? nullptr : std::move(options.cache),
-                                               .expert_memory = options.expert_memory,
-                                               .beside_session = options.beside_until != nullptr,
-                                               .cancelled = options.beside_until}));
+  ASSIGN_OR_RETURN(
+      model->held_,
+      backend.load({.weights = model->weights_,
+                    .stage = {held.layers, held.embed, held.head, held.mtp, held.segments.counts},
+                    .experts = held.experts,
+                    .segments = held.segments,
+                    .progress = progress,
+                    .cache = held.empty() ? nullptr : std::move(options.cache),
+                    .expert_memory = options.expert_memory,
+                    .beside_session = options.beside_until != nullptr,
+                    .cancelled = options.beside_until}));
   model->load_stats_ = {.bytes = model->bytes(),
                         .cached_bytes = model->held_->cached_bytes(),
                         .ns = NowNs() - started_ns,

@@ -23,13 +23,14 @@ struct NodeShard {
   bool head = false;
   bool mtp = false;  ///< The head for multi-token prediction, which reads the embedding.
   std::vector<std::vector<ExpertId>> experts;  ///< [L], ascending ids; owned and replicated alike.
+  HeldSegments segments = {};                  ///< Of dense layers, whoever runs them.
   bool operator==(const NodeShard&) const = default;
   /// Whether the table of embeddings is held.
   bool table() const { return embed || mtp; }
   bool empty() const;
-  /// Whether the node reads this weight.
+  /// Whether the node reads this weight, or part of it.
   bool holds(const WeightUse& use) const;
-  /// "layers [2, 4), embedding, 12 experts"
+  /// "layers [2, 4), embedding, 12 experts, 4 segments"
   std::string summary() const;
 };
 NodeShard ShardOf(const Plan& plan, NodeId node);

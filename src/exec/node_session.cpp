@@ -217,6 +217,13 @@ void NodeSession::handle_frame(NodeId from, Frame frame) {
     case FrameKind::kExpertError:
       exchange_->on_reply(from, std::move(frame));
       return;
+    case FrameKind::kSegmentRequest:
+      serve_segments(from, frame);
+      return;
+    case FrameKind::kSegmentReply:
+    case FrameKind::kSegmentError:
+      exchange_->on_segment_reply(from, std::move(frame));
+      return;
     case FrameKind::kMasks:
       if (from != Plan::kCoordinator) break;
       masks_->on_masks(frame);
@@ -307,7 +314,7 @@ void NodeSession::run_step(const Frame& frame) {
 
 void NodeSession::fail(StepId step, const absl::Status& status) {
   // A lost owner comes first in the message: it, not this node, is what ended the step.
-  if (const PlannedExchange::Loss& loss = exchange_->loss(); !loss.status.ok()) {
+  if (const ExchangeLoss& loss = exchange_->loss(); !loss.status.ok()) {
     return tell(step, {loss.status, loss.owner});
   }
   // Errors of a layer begin with its number.
@@ -361,6 +368,50 @@ absl::Status NodeSession::compute_experts(const Frame& frame, Frame& reply) {
   RETURN_IF_ERROR(compute_->run_experts(frame.header.layer, request_.rows, request_.calls, acc));
   calls_served_ += request_.calls.size();
   reply = EncodeExpertReply(frame.header, request_.ticket, NowNs() - begin_ns, acc, format);
+  return absl::OkStatus();
+}
+
+void NodeSession::serve_segments(NodeId from, const Frame& frame) {
+  note_work();
+  const PhaseTimer timer(options_.profile, StepPhase::kExchange);
+  Frame reply;
+  const absl::Status served = compute_segments(frame, reply);
+  if (!served.ok()) {
+    LogWarning("{} of node '{}': {}", Describe(frame.header), options_.plan.node(from).name, Message(served));
+    reply = EncodeExpertError(frame.header, {segment_request_.ticket, served});
+    reply.header.kind = FrameKind::kSegmentError;
+  }
+  const absl::Status sent = transport_->send(from, std::move(reply), Deadline::after_ms(kSendMs));
+  if (!sent.ok()) LogWarning("segment reply not sent: {}", Message(sent));
+}
+
+absl::Status NodeSession::compute_segments(const Frame& frame, Frame& reply) {
+  RETURN_IF_ERROR(DecodeSegmentRequest(frame, segment_request_));
+  const auto& [ticket, half, segments, rows] = segment_request_;
+  const LayerId layer = frame.header.layer;
+  const SegmentShape* shape = compute_->segment_shape(layer);
+  const int64_t count = shape == nullptr ? 0 : std::ssize(shape->hidden);
+  if (segments.back() >= count || rows.rows() > options_.limits.rows_max) {
+    return InvalidArgument(
+        "segment_request: {} rows for segment {} of layer {}, which has {} segments in this plan; expected "
+        "at most {} "
+        "rows",
+        rows.rows(), segments.back(), layer, count, options_.limits.rows_max);
+  }
+  serve_arena_.reset();
+  SegmentAnswer answer;
+  const int64_t begin_ns = NowNs();
+  if (half == SegmentHalf::kHidden) {
+    const ExpertRows input{rows.x, rows.codes ? &*rows.codes : nullptr};
+    RETURN_IF_ERROR(compute_->run_hidden(layer, segments, input, answer.rows));
+  } else {
+    const MatView<float> y = serve_arena_.allocate_rows<float>(rows.rows(), TotalSize(shape->out, segments));
+    RETURN_IF_ERROR(compute_->run_down(layer, segments, rows, y));
+    answer.rows.x = y;
+  }
+  calls_served_ += segments.size();
+  answer.compute_ns = NowNs() - begin_ns;
+  reply = EncodeSegmentReply(frame.header, ticket, answer);
   return absl::OkStatus();
 }
 

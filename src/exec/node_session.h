@@ -106,6 +106,8 @@ class NodeSession {
   void tell_kv();
   void serve_experts(NodeId from, const Frame& frame);
   absl::Status compute_experts(const Frame& frame, Frame& reply);
+  void serve_segments(NodeId from, const Frame& frame);
+  absl::Status compute_segments(const Frame& frame, Frame& reply);
   absl::Status before_layer(LayerId layer);
   ExecutorPosition position() const { return {StepId{step_.load()}, LayerId{layer_.load()}}; }
   /// Tells those who may wait for this node that it computes. From the executor's second thread.
@@ -125,6 +127,7 @@ class NodeSession {
   Arena step_arena_;
   Arena serve_arena_;  ///< Requests are served in the middle of a step: its scratch must stay.
   ExpertMessage request_;
+  SegmentMessage segment_request_;
   std::deque<Frame> steps_;
   std::atomic<uint64_t> step_{0};  ///< As ExecutorPosition has it; written by the executor.
   std::atomic<int32_t> layer_{-1};

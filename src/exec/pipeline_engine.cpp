@@ -385,10 +385,10 @@ std::string PipelineEngine::describe(NodeId node, StepId step) const {
     return fmt::format("step {}", step);
   const Range layers = plan_.layers_of(node);
   const LayerId at = positions_[static_cast<size_t>(node.value)].layer;
-  return fmt::format(
-      "node '{}' ({}), layer {}, step {}", plan_.node(node).name,
-      layers.empty() ? "experts only" : fmt::format("layers [{}, {})", layers.begin, layers.end),
-      std::max(at.value, 0), step);
+  std::string holds = plan_.segments.empty() ? "experts only" : "experts or segments only";
+  if (!layers.empty()) holds = fmt::format("layers [{}, {})", layers.begin, layers.end);
+  return fmt::format("node '{}' ({}), layer {}, step {}", plan_.node(node).name, holds, std::max(at.value, 0),
+                     step);
 }
 
 }  // namespace shoal

@@ -8,6 +8,7 @@
 #include "base/status.h"
 #include "base/text.h"
 #include "compute/expert_bank.h"
+#include "exec/code_rows.h"
 #include "exec/model_facts.h"
 #include "exec/result_codec.h"
 #include "numeric/byte_planes.h"
@@ -26,11 +27,6 @@ constexpr Duration kPump = std::chrono::milliseconds(250);
 /// Bounds what a peer may make us multiply, and keeps its sums from wrapping around: rows of a frame are bounded
 /// by its size, calls by this per row.
 constexpr int kCallsPerRowMax = kFixedTermsMax;
-
-template <typename T>
-std::span<const T> Flat(const T* data, int64_t n) {
-  return {data, static_cast<size_t>(n)};
-}
 
 /// Sums of 31 terms below 2^18 are below it, with what rounding adds; as fixed point it is below 2^63.
 constexpr float kSumLimit = 0x1p23f;
@@ -87,14 +83,7 @@ Frame EncodeExpertRequest(const ExpertRequestKey& key, const ExpertRows& rows,
   frame.header.step = key.step;
   frame.header.layer = key.layer;
   if (rows.quantized != nullptr) {
-    const QuantizedRows& q = *rows.quantized;
-    out.u32(static_cast<uint32_t>(q.group));
-    out.array(Flat(q.codes, q.rows * q.cols));
-    out.array(Flat(q.scales, q.rows * q.groups()));
-    out.array(Flat(q.sums, q.rows * q.groups()));
-    frame.header.dtype = DType::kI8;
-    frame.header.rows = static_cast<uint32_t>(q.rows);
-    frame.header.cols = static_cast<uint32_t>(q.cols);
+    WriteCodes(out, *rows.quantized, frame.header);
   } else {
     WriteRows(out, key.format, rows.x, frame.header);
   }
@@ -128,22 +117,8 @@ absl::Status DecodeExpertRequest(const Frame& frame, ExpertMessage& request, Row
     last_row = call.row;
   }
   request.rows = {};
-  if (frame.header.dtype == DType::kI8 && frame.header.flags == 0) {
-    ASSIGN_OR_RETURN(const uint32_t group, in.u32("expert_request.group"));
-    if ((group != 32 && group != 64 && group != 128) || cols % group != 0) {
-      return InvalidArgument("expert_request.group: expected 32, 64 or 128 dividing {}, got {}", cols, group);
-    }
-    const uint64_t groups = static_cast<uint64_t>(rows) * static_cast<uint64_t>(cols) / group;
-    ASSIGN_OR_RETURN(const auto codes, in.array<int8_t>("expert_request.codes", groups * group));
-    ASSIGN_OR_RETURN(const auto scales, in.array<float>("expert_request.scales", groups));
-    ASSIGN_OR_RETURN(const auto sums, in.array<float>("expert_request.sums", groups));
-    // QuantizedRows is also what kernels write to; these rows are only read.
-    request.quantized = {const_cast<int8_t*>(codes.data()),
-                         const_cast<float*>(scales.data()),
-                         const_cast<float*>(sums.data()),
-                         rows,
-                         cols,
-                         static_cast<int>(group)};
+  if (HasCodes(frame.header)) {
+    ASSIGN_OR_RETURN(request.quantized, ReadCodes(in, "expert_request", frame.header));
     request.rows.quantized = &request.quantized;
     request.rows.x = MatView<const float>(nullptr, rows, cols);
   } else if (const auto came = FormatOf(frame.header); !came.ok() || *came != format) {
@@ -257,7 +232,9 @@ PlannedExchange::PlannedExchange(Options options, Pump pump)
       format_(RowFormatOf(*options.plan)),
       time_(options.reply_timeout),
       load_(options.plan->nodes.size()),
-      down_(options.plan->nodes.size()) {}
+      down_(options.plan->nodes.size()),
+      segments_({options.plan, options.self, options.compute, options.transport, options.reply_timeout},
+                pump_) {}
 
 PlannedExchange::~PlannedExchange() = default;
 
@@ -267,6 +244,13 @@ void PlannedExchange::begin_step(StepId step, Arena& arena) {
   waited_ns_ = 0;
   overhead_ns_ = 0;
   loss_ = {};
+  segments_.begin_step(step, arena);
+}
+
+absl::Status PlannedExchange::feed_forward(LayerId layer, const ExpertRows& rows, MatView<float> y) {
+  SegmentRows input{.x = rows.x};
+  if (rows.quantized != nullptr) input.codes = *rows.quantized;
+  return segments_.run(layer, input, y);
 }
 
 template <typename Experts>
@@ -524,6 +508,7 @@ void PlannedExchange::on_failure(Remote& remote, const ExpertError& error) {
 }
 
 void PlannedExchange::on_heartbeat(NodeId from) {
+  segments_.on_heartbeat(from);
   const Duration now = time_.look(Clock::now());
   for (size_t i = 0; i < pending_.asked; ++i) {
     if (pending_.remotes[i].owner == from) pending_.remotes[i].heard = now;
@@ -532,6 +517,7 @@ void PlannedExchange::on_heartbeat(NodeId from) {
 
 void PlannedExchange::on_lost(NodeId node, const absl::Status& status) {
   if (node.value < 0 || node.value >= std::ssize(down_)) return;
+  segments_.on_lost(node, status);
   note_down(node, status);
   for (size_t i = 0; i < pending_.asked; ++i) {
     Remote& remote = pending_.remotes[i];

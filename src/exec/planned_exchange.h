@@ -16,6 +16,7 @@
 #include "cpu/arena.h"
 #include "exec/expert_use.h"
 #include "exec/liveness.h"
+#include "exec/segment_exchange.h"
 #include "numeric/row_format.h"
 #include "plan/holder_choice.h"
 #include "plan/plan.h"
@@ -92,7 +93,10 @@ class PlannedExchange final : public ExpertExchange {
 
   absl::StatusOr<Ticket> dispatch(LayerId layer, const ExpertRows& rows, const Routing& routing) override;
   absl::Status combine(Ticket ticket, MatView<float> y) override;
+  absl::Status feed_forward(LayerId layer, const ExpertRows& rows, MatView<float> y) override;
 
+  /// A kSegmentReply or kSegmentError frame: for feed_forward().
+  void on_segment_reply(NodeId from, Frame frame) { segments_.on_reply(from, std::move(frame)); }
   /// A kExpertReply or kExpertError frame from an owner. One that nobody waits for is dropped.
   void on_reply(NodeId from, Frame frame);
   /// A heartbeat from a node: an owner that is slow, as it computes for others or its own layers, is waited for.
@@ -100,20 +104,15 @@ class PlannedExchange final : public ExpertExchange {
   /// A node's link broke: from now on it is asked nothing, and what it owes is asked of others.
   void on_lost(NodeId node, const absl::Status& status);
 
-  /// The owner that this step was lost with, as no other node holds what it was asked for, and how: OK and -1 while
-  /// there is none.
-  struct Loss {
-    absl::Status status;
-    NodeId owner{-1};
-  };
-  const Loss& loss() const { return loss_; }
+  /// The owner that this step was lost with, as no other node holds what it was asked for.
+  const ExchangeLoss& loss() const { return loss_.status.ok() ? segments_.loss() : loss_; }
 
   /// Nanoseconds spent waiting for owners since begin_step, serving others meanwhile included.
-  int64_t waited_ns() const { return waited_ns_; }
+  int64_t waited_ns() const { return waited_ns_ + segments_.waited_ns(); }
   /// Nanoseconds since begin_step that exchanges with owners took beyond what computing alone would have: the
   /// longest of what own experts (and the shared one) and each owner's took. Gathering, frames, the way there
   /// and back, an owner that was not free at once, adding up.
-  int64_t overhead_ns() const { return overhead_ns_; }
+  int64_t overhead_ns() const { return overhead_ns_ + segments_.overhead_ns(); }
 
  private:
   /// One message, and what came back.
@@ -178,7 +177,8 @@ class PlannedExchange final : public ExpertExchange {
   std::vector<bool> leaves_;        ///< [rows of the batch]: some of its experts are elsewhere.
   std::vector<absl::Status> down_;  ///< By node: why it is asked nothing any more in this session.
   std::vector<NodeId> fallen_;      ///< Those, in the order in which they went down.
-  Loss loss_;
+  ExchangeLoss loss_;
+  SegmentExchange segments_;
   int64_t waited_ns_ = 0;
   int64_t overhead_ns_ = 0;
 };

@@ -15,7 +15,7 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   // The first bytes stand for the header fields that the payload's reader believes.
   if (size < 6) return 0;
   Frame frame;
-  const int what = data[0] % 7;
+  const int what = data[0] % 8;
   const auto format = static_cast<RowFormat>(data[1] / 2 % 3);
   frame.header.flags = static_cast<uint8_t>(format);
   frame.header.dtype = data[1] % 2 == 0 ? DType::kF32 : DType::kI8;
@@ -51,6 +51,10 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
     const auto report = DecodeKvReport(frame);
     if (!report.ok()) return 0;
     SHOAL_CHECK(*DecodeKvReport(EncodeKvReport(Epoch{1}, *report)) == *report);
+  } else if (what == 7) {
+    SegmentMessage request;
+    (void)DecodeSegmentRequest(frame, request);
+    (void)DecodeSegmentReply(frame);
   } else {
     Arena arena;
     std::vector<int64_t> acc(4 * 8);

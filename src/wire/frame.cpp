@@ -112,6 +112,12 @@ std::string_view FrameKindName(FrameKind kind) {
       return "masks";
     case FrameKind::kKvDisk:
       return "kv_disk";
+    case FrameKind::kSegmentRequest:
+      return "segment_request";
+    case FrameKind::kSegmentReply:
+      return "segment_reply";
+    case FrameKind::kSegmentError:
+      return "segment_error";
   }
   return "";
 }

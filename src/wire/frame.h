@@ -38,6 +38,9 @@ enum class FrameKind : uint8_t {
   kMasks = 23,  ///< Which tokens a step may sample: coordinator -> the node that samples.
   kKvDisk =
       24,  ///< What a node keeps on disk, and what it restored -> coordinator; with flag 1 the question.
+  kSegmentRequest = 25,  ///< Rows for the segments of one holder: two for each (layer, holder).
+  kSegmentReply = 26,
+  kSegmentError = 27,
 };
 
 /// "step", "expert_request", ...; "kind_<n>" is written by FrameKindText for those without a name ("" here).
