@@ -38,10 +38,13 @@ void AddPart(const Plan* plan, const std::string& name, Json& out) {
   const Range layers = id.has_value() ? plan->layers_of(*id) : Range{};
   out["layers"] = layers.empty() ? Json(nullptr) : Json{layers.begin, layers.end};
   int64_t experts = 0;
+  int64_t segments = 0;
   for (int32_t layer = 0; id.has_value() && layer < plan->layers(); ++layer) {
     experts += static_cast<int64_t>(plan->experts_held(*id, LayerId{layer}).size());
+    segments += static_cast<int64_t>(plan->segments_held(*id, LayerId{layer}).size());
   }
   out["experts"] = experts;
+  if (segments > 0) out["segments"] = segments;
 }
 
 void AddAbsence(const std::vector<LeftOutMember>& left_out, Json& node) {

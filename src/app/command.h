@@ -158,6 +158,7 @@ struct PlacementFlags {
   std::string split;
   std::string experts;
   int experts_over = 0;
+  std::string split_ffn;  ///< As ParseSegmentRequest; empty: as the cluster file says, else where it pays.
   std::string expert_replicas;  ///< A number, or "hot:SIZE"; empty: as the cluster file says, else none.
   std::string expert_stats;     ///< File or folder with the use of experts; empty: none is kept.
   int local_nodes = 1;          ///< In this process, where nothing above says how many.

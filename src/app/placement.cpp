@@ -56,6 +56,9 @@ absl::Status ApplyFlags(const PlacementFlags& flags, PlanRequest& request) {
   }
   if (!flags.expert_replicas.empty())
     RETURN_IF_ERROR(ParseExpertReplicas(flags.expert_replicas, request.experts));
+  if (!flags.split_ffn.empty()) {
+    ASSIGN_OR_RETURN(request.segments, ParseSegmentRequest(flags.split_ffn));
+  }
   if (!flags.wire.empty()) {
     ASSIGN_OR_RETURN(request.wire_dtype, ParseWireDtype(flags.wire));
   }
@@ -157,6 +160,12 @@ void PlacementFlags::add_to(Flags app, bool remote) {
       .excludes(file)
       .range(1, 4096);
   app.add_option(
+         "--split-ffn", split_ffn,
+         "Who shares the feed-forward of each dense layer: names of nodes (a,b), with segments of each "
+         "(a=3,b=1), all, or off; default: all where a layer is too large for any plan, or where it is "
+         "predicted to be faster")
+      .excludes(file);
+  app.add_option(
       "--wire", wire,
       "How rows travel between nodes: exact (default); f16 or q8 in a half or a quarter of the bytes, for "
       "slow links: bits then depend on the placement, and `shoal eval --wire` measures the loss");
@@ -195,9 +204,12 @@ absl::StatusOr<Placement> ReadPlacement(const PlacementFlags& flags, const Compu
   } else {
     const size_t by_split = flags.split.empty() ? 1 : Split(flags.split, ',').size();
     const size_t by_shares = flags.proportions.empty() ? 1 : Split(flags.proportions, ',').size();
+    const bool named = !flags.split_ffn.empty() && flags.split_ffn != "all" && flags.split_ffn != "off";
+    const size_t by_segments = named ? Split(flags.split_ffn, ',').size() : 1;
     placement.request.strategy = LayerStrategy::kBalanced;
-    placement.nodes = LocalNodes(std::max({by_split, by_shares, static_cast<size_t>(flags.experts_over),
-                                           static_cast<size_t>(flags.local_nodes)}));
+    placement.nodes =
+        LocalNodes(std::max({by_split, by_shares, by_segments, static_cast<size_t>(flags.experts_over),
+                             static_cast<size_t>(flags.local_nodes)}));
   }
   RETURN_IF_ERROR(ApplyFlags(flags, placement.request));
   placement.wire_chosen = !flags.wire.empty();

@@ -57,6 +57,18 @@ absl::Status SizeFor(size_t nodes, PlanRequest& request) {
   return absl::OkStatus();
 }
 
+/// Workers whose names are not known yet are called as a share of the request calls one.
+void NameAsShares(const SegmentRequest& request, std::vector<NodeFacts>& nodes) {
+  const auto is_shared = [&](const NodeFacts& node) {
+    return std::ranges::any_of(request.shares, [&](const auto& share) { return share.is_of(node); });
+  };
+  for (const SegmentRequest::Share& share : request.shares) {
+    if (std::ranges::any_of(nodes, [&](const NodeFacts& node) { return share.is_of(node); })) continue;
+    const auto unknown = std::find_if_not(nodes.begin() + 1, nodes.end(), is_shared);
+    if (unknown != nodes.end()) unknown->name = share.node;
+  }
+}
+
 }  // namespace
 
 absl::Status MemoryLedger::claim(const std::string& model, const std::string& name) {
@@ -141,15 +153,16 @@ absl::Status ServingPlanner::check_request() const {
   std::vector<NodeFacts> nodes = options_.placement.nodes;
   const PlanRequest& request = options_.placement.request;
   if (options_.desk != nullptr && !file_plan_.has_value()) {
-    const size_t wanted =
-        std::max({nodes.size() + 1, request.split.size(), request.proportions.size(),
-                  static_cast<size_t>(request.experts.over_nodes), request.experts.lists.size()});
+    const size_t wanted = std::max({nodes.size() + 1, request.split.size(), request.proportions.size(),
+                                    static_cast<size_t>(request.experts.over_nodes),
+                                    request.experts.lists.size(), request.segments.shares.size()});
     while (nodes.size() < wanted) nodes.push_back({.name = fmt::format("joins-{}", nodes.size())});
   }
   for (NodeFacts& node : nodes) {
     if (node.memory_bytes == 0) node.memory_bytes = int64_t{1} << 48;
     if (node.compute == 0) node.compute = 1;
   }
+  NameAsShares(request.segments, nodes);
   const std::vector<bool> nobody(nodes.size());
   const absl::Status planned = plan_for(left_by_others(std::move(nodes)), {}, nobody).status();
   // More may join than were thought of here.
@@ -168,6 +181,8 @@ PlanRequest ServingPlanner::request_like_file() const {
   PlanRequest request = options_.placement.request;
   request.strategy = LayerStrategy::kBalanced;
   request.experts = {};
+  request.segments = {};
+  if (!file_plan_->segments.empty()) request.segments.kind = SegmentRequest::Kind::kAll;
   request.wire_dtype = file_plan_->wire_dtype;
   for (int32_t layer = 0; layer < file_plan_->layers(); ++layer) {
     if (file_plan_->remote_owners(LayerId{layer}).empty()) continue;
