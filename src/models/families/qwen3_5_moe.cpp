@@ -4,105 +4,15 @@
 #include <vector>
 
 #include "base/status.h"
-#include "models/families/common/family_common.h"
 #include "models/families/common/family_moe.h"
+#include "models/families/common/family_qwen3_5.h"
 #include "models/families/common/nested_text_config.h"
 #include "models/family.h"
 
 namespace shoal::families {
 namespace {
 
-/// Which layers attend; the others are gated delta layers.
-absl::StatusOr<std::vector<bool>> ReadAttending(const ModelConfig& text, int64_t layers) {
-  std::vector<bool> attending(static_cast<size_t>(layers));
-  ASSIGN_OR_RETURN(const std::vector<std::string> types, text.string_list("layer_types"));
-  if (types.empty()) {
-    ASSIGN_OR_RETURN(const int64_t interval, text.required_int("full_attention_interval"));
-    for (int64_t i = 0; i < layers; ++i) attending[static_cast<size_t>(i)] = (i + 1) % interval == 0;
-    return attending;
-  }
-  if (types.size() < attending.size()) {
-    return InvalidArgument("{}: expected one for each of {} layers, found {}", text.where("layer_types"),
-                           layers, types.size());
-  }
-  for (size_t i = 0; i < attending.size(); ++i) {
-    attending[i] = types[i] == "full_attention";
-    if (attending[i] || types[i] == "linear_attention") continue;
-    return Unimplemented("{}: expected \"full_attention\" or \"linear_attention\", found \"{}\"",
-                         text.where("layer_types"), types[i]);
-  }
-  return attending;
-}
-
-/// What a config says of its gated delta layers; tensors are named by DeltaAt.
-absl::StatusOr<GatedDeltaNetSpec> ReadDelta(const ModelConfig& text) {
-  constexpr Bounds<int64_t> kHeads{1, 1 << 12};
-  constexpr Bounds<int64_t> kDims{1, 1 << 12};
-  constexpr Bounds<int64_t> kTaps{1, 64};
-  ASSIGN_OR_RETURN(const int64_t key_heads, text.required_int("linear_num_key_heads", kHeads));
-  ASSIGN_OR_RETURN(const int64_t value_heads, text.required_int("linear_num_value_heads", kHeads));
-  ASSIGN_OR_RETURN(const int64_t key_dim, text.required_int("linear_key_head_dim", kDims));
-  ASSIGN_OR_RETURN(const int64_t value_dim, text.required_int("linear_value_head_dim", kDims));
-  ASSIGN_OR_RETURN(const int64_t taps, text.required_int("linear_conv_kernel_dim", kTaps));
-  if (value_heads % key_heads != 0) {
-    return InvalidArgument("{}: expected a multiple of linear_num_key_heads = {}, found {}",
-                           text.where("linear_num_value_heads"), key_heads, value_heads);
-  }
-  RETURN_IF_ERROR(RequireIfPresent(text, "mamba_ssm_dtype", "float32"));
-  GatedDeltaNetSpec delta;
-  delta.key_heads = static_cast<int>(key_heads);
-  delta.value_heads = static_cast<int>(value_heads);
-  delta.key_dim = static_cast<int>(key_dim);
-  delta.value_dim = static_cast<int>(value_dim);
-  delta.conv_width = static_cast<int>(taps);
-  return delta;
-}
-
-GatedDeltaNetSpec DeltaAt(const std::string& base, const DecoderSizes& sizes, GatedDeltaNetSpec delta) {
-  const int64_t values = int64_t{delta.value_heads} * delta.value_dim;
-  const auto head_vector = [&](const char* name) {
-    return WeightRef{.shape = {delta.value_heads}, .sources = {{.base = base, .suffix = name}}};
-  };
-  delta.qkv = LinearAt(base + ".in_proj_qkv", delta.channels(), sizes.width, false);
-  delta.z = LinearAt(base + ".in_proj_z", values, sizes.width, false);
-  delta.b = LinearAt(base + ".in_proj_b", delta.value_heads, sizes.width, false);
-  delta.a = LinearAt(base + ".in_proj_a", delta.value_heads, sizes.width, false);
-  delta.conv = {.shape = {delta.channels() * delta.conv_width}, .sources = {{.base = base + ".conv1d"}}};
-  delta.conv.sources[0].strided = WeightSource::StridedView{
-      .stored_shape = {delta.channels(), 1, delta.conv_width}, .offset = 0, .row_stride = 0, .col_stride = 1};
-  delta.decay_log = head_vector("A_log");
-  delta.step_bias = head_vector("dt_bias");
-  delta.norm = NormAt(base + ".norm", delta.value_dim, sizes.eps);
-  delta.o = LinearAt(base + ".out_proj", sizes.width, values, false);
-  return delta;
-}
-
-/// Norms of rows and heads are stored as w of 1 + w, those of gated delta outputs as they are.
-bool IsZeroCentred(const std::string& base) {
-  for (const char* name :
-       {"model.norm", ".input_layernorm", ".post_attention_layernorm", ".q_norm", ".k_norm"}) {
-    if (base.ends_with(name)) return true;
-  }
-  return false;
-}
-
-/// mlx-lm stores 1 + w for norms, and the convolution's taps as [channels, taps, 1].
-void AsStored(WeightSource& place, bool by_mlx) {
-  if (!by_mlx) {
-    if (IsZeroCentred(place.base)) place.offset = 1;
-    return;
-  }
-  place.mlx = true;
-  if (place.strided) std::swap(place.strided->stored_shape[1], place.strided->stored_shape[2]);
-}
-
-absl::Status RefuseUnbuilt(const ModelConfig& text) {
-  RETURN_IF_ERROR(RequireActivation(text, "hidden_act", "silu"));
-  ASSIGN_OR_RETURN(const std::optional<bool> gate, text.optional_bool("attn_output_gate"));
-  if (!gate.value_or(true)) {
-    return Unimplemented("{}: expected true, found false; the reference of this family has the gate always",
-                         text.where("attn_output_gate"));
-  }
+absl::Status RefuseDenseLayers(const ModelConfig& text) {
   ASSIGN_OR_RETURN(const std::vector<int64_t> dense, text.int_list("mlp_only_layers"));
   if (!dense.empty()) {
     return Unimplemented("{}: expected [], found {}; the reference of this family has experts in every layer",
@@ -111,39 +21,15 @@ absl::Status RefuseUnbuilt(const ModelConfig& text) {
   return absl::OkStatus();
 }
 
-absl::StatusOr<AttentionSettings> ReadAttention(const ModelConfig& text) {
-  AttentionSettings attention{.norm = QkNorm::kPerHead};
-  ASSIGN_OR_RETURN(attention.head_dim, ReadHeadDim(text));
-  ASSIGN_OR_RETURN(const ModelConfig rope, text.required_object("rope_parameters"));
-  RETURN_IF_ERROR(rope.required_number("partial_rotary_factor", {0, 1}).status());
-  ASSIGN_OR_RETURN(const int rotary, ReadRotaryDims(text, attention.head_dim));
-  // mrope_section deals out frequencies to time, height and width of images, which agree wherever text is.
-  ASSIGN_OR_RETURN(attention.rope, ReadRope(text, rotary));
-  ASSIGN_OR_RETURN(attention.qkv_bias, ReadLateFlag(text, "attention_bias"));
-  attention.o_bias = attention.qkv_bias;
-  return attention;
-}
-
 absl::StatusOr<ModelSpec> Spec(const ModelConfig& config) {
   ASSIGN_OR_RETURN(const ModelConfig text, config.required_object("text_config"));
-  RETURN_IF_ERROR(RefuseUnbuilt(text));
   ASSIGN_OR_RETURN(const std::optional<bool> tied, config.optional_bool("tie_word_embeddings"));
-  ASSIGN_OR_RETURN(const DecoderSizes sizes, ReadDecoderSizes(text, tied));
-  ASSIGN_OR_RETURN(const std::vector<bool> attending, ReadAttending(text, sizes.layers));
-  ASSIGN_OR_RETURN(const AttentionSettings attention, ReadAttention(text));
-  ASSIGN_OR_RETURN(const GatedDeltaNetSpec delta, ReadDelta(text));
+  RETURN_IF_ERROR(RefuseDenseLayers(text));
+  ASSIGN_OR_RETURN(const Qwen35Layers layers, ReadQwen35(text, tied));
+  const DecoderSizes& sizes = layers.sizes;
   ASSIGN_OR_RETURN(MoeSettings experts, ReadExperts(text, sizes));
   experts.weighting = RouteWeights::kRenormalized;
   ASSIGN_OR_RETURN(const int64_t shared, text.required_int("shared_expert_intermediate_size"));
-
-  const auto mixer = [&](int64_t layer, const std::string& base) -> MixerSpec {
-    if (!attending[static_cast<size_t>(layer)]) return DeltaAt(base + ".linear_attn", sizes, delta);
-    GqaSpec gqa = GqaAt(base + ".self_attn", sizes, attention);
-    const int64_t rows = int64_t{2} * sizes.heads * attention.head_dim;
-    gqa.q = LinearAt(base + ".self_attn.q_proj", rows, sizes.width, attention.qkv_bias);
-    gqa.output_gate = true;
-    return gqa;
-  };
   const auto feed_forward = [&](int64_t, const std::string& base) -> FeedForwardSpec {
     MoeSpec moe = MoeAt(base + ".mlp", sizes.width, experts);
     FuseExperts(base + ".mlp", experts, moe);
@@ -151,28 +37,14 @@ absl::StatusOr<ModelSpec> Spec(const ModelConfig& config) {
     moe.shared_gate = MatrixAt(base + ".mlp.shared_expert_gate", 1, sizes.width);
     return moe;
   };
-  ModelSpec spec = DecoderOf("qwen3_5_moe", sizes, mixer, feed_forward);
-  PlaceBelowLanguageModel(spec, AsStored);
-  spec.ignored_tensors = {{"model.visual.", "the vision tower"},
-                          {"vision_tower.", "the vision tower"},
-                          {"mtp.", "multi-token prediction"},
-                          {"language_model.mtp.", "multi-token prediction"}};
+  ModelSpec spec = DecoderOf("qwen3_5_moe", sizes, layers.mixer, feed_forward);
+  PlaceQwen35(Qwen35Place::kNested, spec);
   return spec;
 }
 
 std::string Tiny() {
-  return NestTextConfig(
-      "qwen3_5_moe",
-      TinyConfig("qwen3_5_moe_text", R"("num_key_value_heads": 2, "head_dim": 24, "hidden_act": "silu",
-  "attn_output_gate": true, "attention_bias": false, "full_attention_interval": 3,
-  "layer_types": ["linear_attention", "linear_attention", "full_attention", "linear_attention",
-    "linear_attention", "full_attention", "linear_attention"],
-  "linear_conv_kernel_dim": 4, "linear_key_head_dim": 12, "linear_value_head_dim": 20,
-  "linear_num_key_heads": 4, "linear_num_value_heads": 16, "mamba_ssm_dtype": "float32",
-  "moe_intermediate_size": 320, "shared_expert_intermediate_size": 448, "num_experts": 13,
-  "num_experts_per_tok": 3, "tie_word_embeddings": false,
-  "rope_parameters": {"rope_type": "default", "rope_theta": 10000000.0, "partial_rotary_factor": 0.25,
-    "mrope_section": [1, 1, 1], "mrope_interleaved": true})"));
+  return NestTextConfig("qwen3_5_moe", TinyQwen35("qwen3_5_moe_text", R"("moe_intermediate_size": 320,
+  "shared_expert_intermediate_size": 448, "num_experts": 13, "num_experts_per_tok": 3)"));
 }
 
 }  // namespace
