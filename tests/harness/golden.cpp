@@ -188,7 +188,9 @@ GoldenCases GoldenFolders(const std::string& family) {
       {"qwen2_moe", {{"plain"}, {}}},
       {"qwen3",
        {{"tied", "tied-q4g32", "tied-q4g64", "tied-q6g64", "tied-q8g64", "tied-gguf-q8_0"}, {"yarn_untied"}}},
+      {"qwen3_5", {{}, {"dense", "dense-q4g64", "tied"}}},
       {"qwen3_5_moe", {{}, {"plain", "plain-q4g64"}}},
+      {"qwen3_5_text", {{}, {"plain"}}},
       {"qwen3_moe", {{"plain", "plain-mixed46", "plain-q4g64", "plain-gguf-q4_0"}, {"sparse_step"}}},
   };
   const Names& names = kCases.at(family);

@@ -156,7 +156,7 @@ void PlaceQwen35(Qwen35Place place, ModelSpec& spec) {
 }
 
 std::string TinyQwen35(std::string_view model_type, std::string_view feed_forward_keys) {
-  return TinyConfig(model_type, fmt::format(R"("num_key_value_heads": 2, "head_dim": 24, "hidden_act": "silu",
+  return TinyConfig(model_type, fmt::format(R"("num_key_value_heads": 1, "head_dim": 24, "hidden_act": "silu",
   "attn_output_gate": true, "attention_bias": false, "full_attention_interval": 3,
   "layer_types": ["linear_attention", "linear_attention", "full_attention", "linear_attention",
     "linear_attention", "full_attention", "linear_attention"],

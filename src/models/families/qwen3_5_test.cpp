@@ -1,0 +1,43 @@
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include "compute/testing/family_checks.h"
+
+namespace shoal {
+namespace {
+
+using ::testing::ElementsAre;
+
+ModelSpec Usual() { return SpecWith("qwen3_5", "text_config.use_cache", "true"); }
+
+TEST(Qwen35, MatchesTheReference) { ExpectGoldensMatch("qwen3_5"); }
+
+TEST(Qwen35, EveryLayerHasADenseBlockBelowTheLanguageModel) {
+  const ModelSpec spec = Usual();
+  for (const LayerSpec& layer : spec.layers) {
+    const DenseSpec* dense = std::get_if<DenseSpec>(&layer.feed_forward);
+    ASSERT_NE(dense, nullptr);
+    EXPECT_EQ(dense->width, 384);
+  }
+  const WeightRef& up = std::get<DenseSpec>(spec.layers[0].feed_forward).up.weight;
+  std::vector<std::string> names;
+  for (const WeightSource& source : up.sources) names.push_back(source.name());
+  EXPECT_THAT(names, ElementsAre("model.language_model.layers.0.mlp.up_proj.weight",
+                                 "language_model.model.layers.0.mlp.up_proj.weight"));
+}
+
+TEST(Qwen35, TheHeadIsTiedWhereEitherConfigSaysSo) {
+  constexpr char kText[] = "text_config.tie_word_embeddings";
+  EXPECT_FALSE(Usual().tied_head);
+  EXPECT_TRUE(SpecWith("qwen3_5", kText, "true").tied_head);
+  EXPECT_TRUE(SpecWith("qwen3_5", {{kText, ""}, {"tie_word_embeddings", "true"}}).tied_head);
+}
+
+TEST(Qwen35, WhatIsNotBuiltIsRefusedByKeyAndValue) {
+  ExpectConfigRefused("qwen3_5", "text_config.attn_output_gate", "false", "expected true, found false");
+  ExpectConfigRefused("qwen3_5", "text_config.intermediate_size", "", "intermediate_size");
+  ExpectConfigRefused("qwen3_5", "text_config", "", "text_config");
+}
+
+}  // namespace
+}  // namespace shoal

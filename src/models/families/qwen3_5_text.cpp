@@ -1,0 +1,28 @@
+// Qwen3.5 without experts and without the model around it that sees images. Reference: transformers
+// models/qwen3_5/modeling_qwen3_5.py.
+#include <string>
+
+#include "base/status.h"
+#include "models/families/common/family_common.h"
+#include "models/families/common/family_qwen3_5.h"
+#include "models/family.h"
+
+namespace shoal::families {
+namespace {
+
+absl::StatusOr<ModelSpec> Spec(const ModelConfig& config) {
+  ASSIGN_OR_RETURN(const Qwen35Layers layers, ReadQwen35(config, false));
+  ASSIGN_OR_RETURN(const int64_t ffn, config.required_int("intermediate_size"));
+  ModelSpec spec = DecoderOf("qwen3_5_text", layers.sizes, layers.mixer, UsualMlp(layers.sizes, ffn));
+  PlaceQwen35(Qwen35Place::kAlone, spec);
+  return spec;
+}
+
+std::string Tiny() { return TinyQwen35("qwen3_5_text", R"("intermediate_size": 384)"); }
+
+}  // namespace
+
+extern const Family qwen3_5_text;
+constinit const Family qwen3_5_text = {"qwen3_5_text", &Spec, &Tiny};
+
+}  // namespace shoal::families
