@@ -67,8 +67,8 @@ struct SeqSlice {
   /// the long frequencies, from position 0 on. It never changes while a sequence keeps its cache.
   bool long_rope = false;
   /// Of models that keep states (StepSlice, compute/stage_step.h): the slot of the state behind `position` tokens,
-  /// and where states go, ascending, the last behind all tokens. Those before it are snapshots, at block
-  /// boundaries: another sequence with the same beginning may start from one.
+  /// and where states go, ascending, the last behind all tokens. One before it, at a block boundary, may be a snapshot,
+  /// for others with the same beginning; else the sequence goes on there if what was drafted behind it is wrong.
   SlotId state_from = kNoState;
   std::vector<StateWrite> state_to;
   /// Each sampled row waits for its mask (TokenMask) before a token is drawn from its logits.

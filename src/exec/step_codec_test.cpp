@@ -201,7 +201,7 @@ TEST(ValidateStep, NamesStatesThatAreNotWhereTheyShouldBe) {
        kNoSample,
        false,
        SlotId{3},
-       {{32, SlotId{4}}, {40, SlotId{5}}}}};
+       {{33, SlotId{4}}, {40, SlotId{5}}}}};
   EXPECT_TRUE(ValidateStep(good, limits).ok()) << ToString(ValidateStep(good, limits));
   const auto broken = [&](auto change) {
     Step step = good;
@@ -217,8 +217,11 @@ TEST(ValidateStep, NamesStatesThatAreNotWhereTheyShouldBe) {
   EXPECT_THAT(broken([](Step& s) { s.slices[1].state_to.clear(); }), HasSubstr("a slot for it, got none"));
   EXPECT_THAT(broken([](Step& s) { s.slices[1].state_to[0].slot = SlotId{-1}; }), HasSubstr("slot -1"));
   EXPECT_THAT(broken([](Step& s) { s.slices[1].state_to[0].position = 40; }), HasSubstr("behind 40"));
-  EXPECT_THAT(broken([](Step& s) { s.slices[2].state_to[0].position = 33; }), HasSubstr("multiples of 32"));
-  EXPECT_THAT(broken([](Step& s) { s.slices[2].state_to.pop_back(); }), HasSubstr("behind 32 tokens"));
+  EXPECT_THAT(broken([](Step& s) { s.slices[2].state_to[0].position = 30; }), HasSubstr("numbers above 30"));
+  EXPECT_THAT(broken([](Step& s) { s.slices[2].state_to[1].position = 41; }), HasSubstr("behind 41"));
+  EXPECT_THAT(broken([](Step& s) { std::swap(s.slices[2].state_to[0], s.slices[2].state_to[1]); }),
+              HasSubstr("ascending"));
+  EXPECT_THAT(broken([](Step& s) { s.slices[2].state_to.pop_back(); }), HasSubstr("behind 40 tokens"));
   EXPECT_THAT(broken([](Step& s) { s.slices[2].state_to[0].slot = SlotId{5}; }), HasSubstr("written twice"));
   EXPECT_THAT(broken([](Step& s) { s.slices[2].state_to[0].slot = SlotId{1}; }),
               HasSubstr("read and written"));

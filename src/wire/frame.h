@@ -18,7 +18,7 @@
 namespace shoal {
 
 inline constexpr uint32_t kFrameMagic = 0x304c4853;  ///< "SHL0" as bytes on the wire.
-inline constexpr uint16_t kWireVersion = 7;          ///< Any change of the header or of a payload raises it.
+inline constexpr uint16_t kWireVersion = 8;          ///< Any change of the header or of a payload raises it.
 inline constexpr size_t kFrameHeaderBytes = 64;
 
 /// What a frame is. The wire knows 1..15 (a stream's handshake); exec owns the rest, and an unknown kind is
