@@ -28,11 +28,6 @@ constexpr Duration kPoll = std::chrono::milliseconds(2);
 absl::StatusOr<std::unique_ptr<DraftHost>> DraftHost::Open(Options options, const OpenedModel& model,
                                                            const Tokenizer& tokenizer) {
   const std::string where = "--draft-model " + options.folder;
-  if (KeepsState(model.spec)) {
-    return InvalidArgument(
-        "{}: '{}' has recurrent layers, whose states can't go back to before a wrong draft; leave it out",
-        where, model.facts.name);
-  }
   std::unique_ptr<DraftHost> host(new DraftHost(std::move(options)));
   absl::StatusOr<OpenedModel> opened = OpenModel(host->options_.folder);
   if (!opened.ok()) return Annotate(opened.status(), where);

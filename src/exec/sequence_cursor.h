@@ -21,10 +21,10 @@ struct SequenceRoom {
   bool long_rope = false;  ///< As SeqSlice::long_rope.
 };
 
-/// Each slice begins where the one before it ended, or at the first of its drafted tokens that was wrong. A state goes round the slots: a slice reads the one that
-/// the slice before it wrote, and writes the next. With a slot more than steps may be in flight
-/// (StateSlotsPerSequence), what a step read is still there when it comes back or fails, whatever later steps
-/// have done meanwhile.
+/// Each slice begins where the one before it ended, or at the first of its drafted tokens that was wrong. A state goes
+/// round the slots: a slice reads the one that the slice before it wrote, and writes the next. With a slot more than
+/// steps may be in flight (StateSlotsPerSequence), what a step read is still there when it comes back or fails, whatever
+/// later steps have done meanwhile.
 class SequenceCursor {
  public:
   /// Has no room: no slice can be made.
@@ -51,12 +51,17 @@ class SequenceCursor {
   /// are tokens, and blocks for them.
   SeqSlice next(std::span<const int32_t> tokens, bool sample, std::span<const StateWrite> snapshots = {});
 
-  /// The slice that feeds the sequence's last token and tokens drafted to follow it, all of which are sampled. What it
-  /// writes for drafts that are wrong is never read: the slice from go_back_to() on overwrites it. CHECKs that there
-  /// are blocks for them, and no slots: a state has seen all tokens of its slice.
-  SeqSlice next_drafted(int32_t token, std::span<const int32_t> draft);
+  /// The slice that feeds `tokens`, the last that the sequence has, and tokens drafted to follow them; it is sampled
+  /// from the last of `tokens` on. What it writes for drafts that are wrong is never read: the slice from go_back_to()
+  /// on overwrites it. `snapshots` as of next(), but of drafted tokens, too. The ring keeps the states behind `tokens`,
+  /// behind the first drafts, as far as it has slots, and behind the last. CHECKs that there are tokens, and blocks for
+  /// all. No other slice of the sequence may be in flight.
+  SeqSlice next_drafted(std::span<const int32_t> tokens, std::span<const int32_t> draft,
+                        std::span<const StateWrite> snapshots = {});
 
-  /// Positions behind `position` hold wrong drafts. CHECKs that there are no slots, and that it is not ahead.
+  /// Behind a slice of next_drafted() (or any, without states): positions from `position` on hold wrong drafts. The next
+  /// slice begins there or, where states are kept, behind the last of them that has seen no more; which may be the one
+  /// that the slice began with. CHECKs that it is not ahead, nor before that slice.
   void go_back_to(int64_t position);
 
   /// The slot of the state behind position() leaves the ring, as a snapshot, and `fresh` takes its place: the
@@ -69,11 +74,16 @@ class SequenceCursor {
   void drop_block(size_t index) { room_.blocks[index] = kNoBlock; }
 
  private:
+  SeqSlice rows(std::span<const int32_t> tokens, int32_t sample_from);
+  void stand_at(StateWrite state);
+
   SeqId id_;
   SequenceRoom room_;
   int64_t position_ = 0;
-  size_t slot_ = 0;  // Index of the slot that was written last.
+  size_t slot_ = 0;  // Index of state_ where it is one of the ring.
   SlotId state_ = kNoState;
+  std::vector<StateWrite>
+      reached_;  // States that the last slice, if drafted, began with and wrote; ascending.
 };
 
 /// `count` consecutive ids.

@@ -63,6 +63,43 @@ TEST(SequenceCursor, GoesOnBehindWhatAnotherHasCached) {
   EXPECT_NE(slice.state_to.at(0).slot, first.state());
 }
 
+TEST(SequenceCursor, ADraftedSliceKeepsTheStatesThatItMayGoBackTo) {
+  SequenceCursor cursor(SeqId{1}, {.blocks = IdsFrom(BlockId{0}, 2), .slots = {{3}, {9}, {6}}});
+  cursor.next(Tokens(5), true);
+  ASSERT_EQ(cursor.state(), SlotId{9});
+  SeqSlice slice = cursor.next_drafted(Tokens(1), Tokens(3));
+  EXPECT_EQ(slice.position, 5);
+  EXPECT_EQ(slice.tokens, (std::vector<int32_t>{100, 100, 101, 102}));
+  EXPECT_EQ(slice.sample_from, 0);
+  EXPECT_EQ(slice.state_from, SlotId{9});
+  EXPECT_EQ(slice.state_to, (std::vector<StateWrite>{{6, {6}}, {9, {3}}}));
+  EXPECT_EQ(cursor.position(), 9);  // All are right.
+  cursor.go_back_to(8);             // Two are: what is kept before them is read, and they are fed again.
+  EXPECT_EQ(cursor.position(), 6);
+  EXPECT_EQ(cursor.state(), SlotId{6});
+  slice = cursor.next_drafted(Tokens(3), Tokens(2));
+  EXPECT_EQ(slice.position, 6);
+  EXPECT_EQ(slice.sample_from, 2);
+  EXPECT_EQ(slice.state_from, SlotId{6});
+  EXPECT_EQ(slice.state_to, (std::vector<StateWrite>{{9, {3}}, {11, {9}}}));
+  cursor.go_back_to(6);  // It failed: what it began with is still there.
+  EXPECT_EQ(cursor.state(), SlotId{6});
+  EXPECT_EQ(cursor.next(Tokens(3), true).state_to, (std::vector<StateWrite>{{9, {3}}}));
+}
+
+TEST(SequenceCursor, AMoreRoomyRingKeepsTheStatesOfTheFirstDraftsAndASnapshotNeedsNoSlotOfIt) {
+  SequenceCursor cursor(SeqId{1}, {.blocks = IdsFrom(BlockId{0}, 2), .slots = IdsFrom(SlotId{0}, 5)});
+  cursor.next(Tokens(30), true);
+  const StateWrite snapshot{32, SlotId{40}};
+  SeqSlice slice = cursor.next_drafted(Tokens(1), Tokens(6), {{snapshot}});
+  EXPECT_EQ(slice.state_to, (std::vector<StateWrite>{{31, {2}}, snapshot, {33, {3}}, {37, {4}}}));
+  cursor.go_back_to(32);
+  EXPECT_EQ(cursor.state(), SlotId{40});
+  slice = cursor.next(Tokens(1), true);
+  EXPECT_EQ(slice.state_from, SlotId{40});
+  EXPECT_NE(slice.state_to[0].slot, SlotId{40});
+}
+
 TEST(SequenceCursorDeathTest, TokensWithoutBlocksOrOneSlotAloneAreBugs) {
   SequenceCursor cursor(SeqId{1}, {.blocks = IdsFrom(BlockId{0}, 1)});
   cursor.next(Tokens(32), false);

@@ -37,8 +37,11 @@ struct CacheSize {
 };
 
 /// Slots for the states of one sequence: one for each step in flight, and one more, so that the slot a step
-/// reads is overwritten only after the step has ended.
-constexpr int64_t StateSlotsPerSequence(int64_t steps_in_flight) { return steps_in_flight + 1; }
+/// reads is overwritten only after the step has ended. At least three: a step that verifies drafts reads one state, and
+/// writes that behind what the sequence has for certain and that behind all drafts.
+constexpr int64_t StateSlotsPerSequence(int64_t steps_in_flight) {
+  return steps_in_flight < 2 ? 3 : steps_in_flight + 1;
+}
 
 /// The costs of each node of the plan, with one step in flight per stage. nodes: those whose memory for experts is
 /// limited, by name; others have all in memory. CHECKs that the plan is valid for the model.

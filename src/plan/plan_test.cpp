@@ -312,7 +312,7 @@ TEST(Cost, StatesTakeOneSlotMoreThanThereAreStages) {
   ModelFacts model = DenseModel(4);
   for (const size_t layer : {0, 1, 3}) model.layers[layer].state_bytes = kMiB;
   const CacheSize cache{.positions = 0, .sequences = 5};
-  EXPECT_EQ(NodeCosts(*MakePlan(model, Nodes({0}), {}), model, cache)[0].state_bytes, 3 * 2 * 5 * kMiB);
+  EXPECT_EQ(NodeCosts(*MakePlan(model, Nodes({0}), {}), model, cache)[0].state_bytes, 3 * 3 * 5 * kMiB);
   const Plan two = *MakePlan(model, Nodes({0, 0}), {.strategy = LayerStrategy::kUniform});
   EXPECT_EQ(NodeCosts(two, model, cache)[0].state_bytes, 2 * 3 * 5 * kMiB);
   EXPECT_EQ(NodeCosts(two, model, cache)[1].state_bytes, 1 * 3 * 5 * kMiB);

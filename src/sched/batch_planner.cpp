@@ -92,12 +92,13 @@ void BatchPlanner::add_decodes(Step& step, InFlight& record) {
   int64_t taken = 0;
   for (size_t i = 0; i < ready.size(); ++i) {
     Sequence& sequence = *ready[i];
-    if (taken == share || rows_left(step) == 0) break;
+    if (taken == share) break;
     if (sequence.state != SequenceState::kRunning) continue;  // Preempted for the sake of an earlier one.
-    if (!grow(sequence, sequence.cursor.position() + 1)) continue;
+    if (rows_left(step) < sequence.unscheduled()) break;
+    if (!grow(sequence, std::ssize(sequence.tokens))) continue;
     make_room(sequence, drafts[i].tokens);
     if (drafts[i].tokens.empty()) {
-      add_slice(sequence, 1, step, record);
+      add_slice(sequence, sequence.unscheduled(), step, record);
     } else {
       add_draft_slice(sequence, std::move(drafts[i]), step, record);
     }
@@ -105,14 +106,19 @@ void BatchPlanner::add_decodes(Step& step, InFlight& record) {
   }
 }
 
-// Of sequences that decode in the next step. Every running sequence finds a row beside the drafts.
+// Of sequences that decode in the next step. Every running sequence finds a row beside the drafts, and those that it
+// computes again.
 std::optional<std::vector<Draft>> BatchPlanner::draft(std::span<Sequence* const> decodes, bool alone) {
-  const auto rows = std::ssize(decodes);
-  if (rows == 0) return std::vector<Draft>();
-  return drafter_.draft(decodes, {.decodes = rows,
-                                  .rows = rows + prefill_rows(options_.rows_per_step - rows),
-                                  .draft_rows = options_.rows_per_step - std::ssize(running_),
-                                  .alone = alone});
+  if (decodes.empty()) return std::vector<Draft>();
+  int64_t rows = 0;
+  for (const Sequence* sequence : decodes) rows += sequence->unscheduled();
+  int64_t others = std::ssize(running_);
+  for (const auto& [rank, sequence] : running_) others += sequence->standing.again;
+  return drafter_.draft(decodes,
+                        {.decodes = std::ssize(decodes),
+                         .rows = rows + prefill_rows(std::max<int64_t>(options_.rows_per_step - rows, 0)),
+                         .draft_rows = std::max<int64_t>(options_.rows_per_step - others, 0),
+                         .alone = alone});
 }
 
 // Rows of prompts that a step takes which has room for `rows_left`, where its time is not bounded.
@@ -218,10 +224,13 @@ void BatchPlanner::add_slice(Sequence& sequence, int64_t rows, Step& step, InFli
 // slice where a draft was wrong.
 void BatchPlanner::add_draft_slice(Sequence& sequence, Draft draft, Step& step, InFlight& record) {
   begin(sequence, step);
-  step.slices.push_back(sequence.cursor.next_drafted(sequence.tokens.back(), draft.tokens));
+  step.slices.push_back(caches_.drafted_slice(sequence, draft.tokens));
   step.slices.back().masked = sequence.masks != nullptr;
-  record.named.push_back(
-      {.id = sequence.id, .end = std::ssize(sequence.tokens), .sampled = true, .draft = std::move(draft)});
+  record.named.push_back({.id = sequence.id,
+                          .begin = step.slices.back().position,
+                          .end = std::ssize(sequence.tokens),
+                          .sampled = true,
+                          .draft = std::move(draft)});
   note_slice(sequence, step.id, step.slices.back(), record.named.back());
 }
 
@@ -234,7 +243,7 @@ void BatchPlanner::note_slice(Sequence& sequence, StepId step, SeqSlice& slice, 
 
 // Drafts get blocks that nobody misses, as admission leaves them, and preempt no one. Those without a place go.
 void BatchPlanner::make_room(Sequence& sequence, std::vector<int32_t>& draft) {
-  const int64_t begin = sequence.cursor.position() + 1;
+  const int64_t begin = std::ssize(sequence.tokens);
   const auto held = std::ssize(sequence.cursor.blocks());
   const int64_t more = BlocksFor(begin + std::ssize(draft)) - held;
   if (more <= 0) return;
@@ -384,7 +393,7 @@ bool BatchPlanner::settle(Named& named, const Outcome& outcome) {
   sequence.sample_pending = sequence.sample_pending && !named.sampled;
   if (!outcome.status.ok()) {
     if (named.draft.tokens.empty()) return true;
-    --named.end;
+    named.end = named.begin;
     drafter_.failed(sequence, named.draft);
     sequence.begun = false;
     return false;
@@ -437,8 +446,7 @@ absl::StatusOr<std::vector<BatchPlanner::Outcome>> BatchPlanner::acknowledge(con
     Sequence& sequence = *sequences_.at(one.id);
     SHOAL_CHECK_GT(sequence.steps_in_flight, 0);  // From our own record of the step, not from its result.
     --sequence.steps_in_flight;
-    if (!one.draft.tokens.empty()) sequence.cursor.go_back_to(one.end);
-    caches_.wrote(sequence, one.end);
+    caches_.wrote(sequence, one.draft.tokens.empty() ? one.end : caches_.go_back(sequence, one.end));
     step_returned(sequence);
   }
   for (const Outcome& one : outcomes) {

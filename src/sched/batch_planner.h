@@ -161,7 +161,7 @@ class BatchPlanner {
     bool sampled = false;  // It gets a token, and one for each that is drafted.
     PromptDue due = {};
     bool completes = false;  // It ends with this slice.
-    Draft draft = {};        // Behind the slice's first token, which is its only other one.
+    Draft draft = {};        // Behind the tokens of the slice that the sequence has.
     bool asks_head = false;  // SeqSlice::draft
 
     int64_t tokens_max() const { return sampled ? 1 + std::ssize(draft.tokens) : 0; }

@@ -99,7 +99,7 @@ TEST_F(BatchPlannerTest, AStateIsWrittenToASlotThatNoStepInFlightNames) {
 
 TEST_F(BatchPlannerTest, ASequenceWaitsForSlotsThatOthersHold) {
   EngineLimits limits = kLimits;
-  limits.state_slots = 5;  // Of which each takes two.
+  limits.state_slots = 8;  // Of which each takes three.
   start(limits);
   const SeqId first = add(3);
   add(3);

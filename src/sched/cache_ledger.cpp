@@ -261,6 +261,7 @@ SeqSlice CacheLedger::next_slice(Sequence& sequence, int64_t rows, bool sample) 
   const int64_t begin = sequence.cursor.position();
   const int64_t end = begin + rows;
   const bool decodes = begin >= std::ssize(sequence.request.prompt);
+  standing.again = 0;
   std::vector<StateWrite> inside;
   bool keep_last = keeps_states() && share_ && decodes && end % kBlockPositions == 0;
   std::vector<int64_t>& due = standing.snapshots_due;
@@ -279,6 +280,43 @@ SeqSlice CacheLedger::next_slice(Sequence& sequence, int64_t rows, bool sample) 
       inside);
   if (keep_last) this->keep_last(sequence);
   return slice;
+}
+
+// The state at the end of a block goes to a slot of its own, as a snapshot if the drafts before it are right.
+SeqSlice CacheLedger::drafted_slice(Sequence& sequence, std::span<const int32_t> draft) {
+  const int64_t begin = sequence.cursor.position();
+  const std::span<const int32_t> known = std::span(sequence.tokens).subspan(static_cast<size_t>(begin));
+  const int64_t block_end = (begin / kBlockPositions + 1) * kBlockPositions;
+  std::vector<StateWrite> inside;
+  if (keeps_states() && share_ && block_end <= begin + std::ssize(known) + std::ssize(draft)) {
+    if (const std::optional<SlotId> slot = spare_slot())
+      inside.push_back({static_cast<int32_t>(block_end), *slot});
+  }
+  CacheStanding& standing = sequence.standing;
+  standing.again = 0;
+  standing.snapshots.insert(standing.snapshots.end(), inside.begin(), inside.end());
+  return sequence.cursor.next_drafted(known, draft, inside);
+}
+
+int64_t CacheLedger::go_back(Sequence& sequence, int64_t end) {
+  SequenceCursor& cursor = sequence.cursor;
+  cursor.go_back_to(end);
+  const int64_t position = cursor.position();
+  if (!keeps_states()) return position;
+  CacheStanding& standing = sequence.standing;
+  standing.again = std::max<int64_t>(std::ssize(sequence.tokens) - 1 - position, 0);
+  std::vector<SlotId> wrong;
+  std::erase_if(standing.snapshots, [&](const StateWrite& snapshot) {
+    if (snapshot.position <= position) return false;
+    wrong.push_back(snapshot.slot);
+    return true;
+  });
+  slots_.release(wrong);
+  const auto read = std::ranges::find(standing.snapshots, cursor.state(), &StateWrite::slot);
+  if (read == standing.snapshots.end()) return position;
+  slots_.share(read->slot);  // It goes to the prefix cache, and the next slice reads it.
+  standing.read_from.push_back(*read);
+  return position;
 }
 
 // The state behind all that is scheduled becomes a snapshot.

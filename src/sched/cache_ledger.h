@@ -77,6 +77,11 @@ class CacheLedger {
 
   /// The slice of the sequence's next `rows` tokens.
   SeqSlice next_slice(Sequence& sequence, int64_t rows, bool sample);
+  /// That of all its tokens that are in no step yet, and of a draft.
+  SeqSlice drafted_slice(Sequence& sequence, std::span<const int32_t> draft);
+  /// That slice came back, and no other is in flight: what the sequence has of it ends at `end`. Returns up to where the
+  /// caches have it: there, or where the last state is before it.
+  int64_t go_back(Sequence& sequence, int64_t end);
 
   /// A step of the sequence came back: its positions before `end` are in the caches. Full blocks are others'
   /// to use from now on.

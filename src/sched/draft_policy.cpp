@@ -4,6 +4,7 @@
 #include <cmath>
 #include <functional>
 #include <limits>
+#include <utility>
 
 namespace shoal {
 namespace {
@@ -44,6 +45,13 @@ constexpr int64_t kTrialTokens = 2;
 constexpr int64_t kTrialEvery = 1000;
 /// Below 1, so that a longer draft is always less sure than a shorter one.
 constexpr double kSurest = 0.98;
+
+/// Of a step of `rows` rows and what is expected of more of them, in nanoseconds.
+double TimeOf(const StepCost& costs, int64_t rows, double more) {
+  const auto whole = static_cast<int64_t>(more);
+  const double ns = costs.at(rows + whole);
+  return ns + (more - static_cast<double>(whole)) * (costs.at(rows + whole + 1) - ns);
+}
 
 /// What does not fit into one step has to wait for another round.
 void KeepWithinStep(std::span<const DraftOffer> offers, std::vector<DraftShare>& shares) {
@@ -142,7 +150,8 @@ DraftPolicy::Weighed DraftPolicy::weigh(std::span<const DraftCandidate> candidat
   const StepCost& costs = this->costs(step.alone);
   if (!costs.known()) return weighed;
   struct Row {
-    double gain = 0;  // Probability that it and all drafted before it are right: a token more.
+    double gain = 0;   // Probability that it and all drafted before it are right: a token more.
+    double again = 0;  // Rows that are expected to be computed again because it is wrong.
     size_t candidate = 0;
   };
   std::vector<Row> rows;
@@ -151,9 +160,10 @@ DraftPolicy::Weighed DraftPolicy::weigh(std::span<const DraftCandidate> candidat
     if (candidates[i].tokens > 0) ++drafted;
     double gain = 1;
     for (int64_t j = 0; j < candidates[i].tokens; ++j) {
-      gain *= likelihood(candidates[i], j);
+      const double before = std::exchange(gain, gain * likelihood(candidates[i], j));
       if (gain < kGainMin) break;
-      rows.push_back({gain, i});
+      const auto unkept = static_cast<double>(std::max<int64_t>(j - candidates[i].states_kept, 0));
+      rows.push_back({gain, (before - gain) * unkept, i});
     }
   }
   const auto most = std::min(std::ssize(rows), std::min(step.draft_rows, kDraftRowsMax));
@@ -165,9 +175,11 @@ DraftPolicy::Weighed DraftPolicy::weigh(std::span<const DraftCandidate> candidat
   weighed.rate = tokens / (before_ns + undrafted_ns);
   double best = kMargin * weighed.rate;
   int64_t taken = 0;
+  double again = 0;
   for (int64_t n = 1; n <= most; ++n) {
     tokens += rows[static_cast<size_t>(n - 1)].gain;
-    const double ns = before_ns + costs.at(step.rows + n);
+    again += rows[static_cast<size_t>(n - 1)].again;
+    const double ns = before_ns + TimeOf(costs, step.rows + n, again);
     if (ns > most_ns) break;
     const double rate = tokens / ns;
     if (rate <= best) continue;
@@ -190,7 +202,8 @@ DraftPolicy::Round DraftPolicy::round_of(int64_t tokens, std::span<const DraftCa
     if (offers[i].tokens == 0) continue;
     const DraftCandidate by_model{.rates = candidates[i].rates,
                                   .tokens = std::min(tokens, offers[i].tokens),
-                                  .source = DraftSource::kModel};
+                                  .source = DraftSource::kModel,
+                                  .states_kept = candidates[i].states_kept};
     if (expected(candidates[i]) >= expected(by_model)) continue;
     mixed[i] = by_model;
     round.drafted[i] = true;

@@ -5,6 +5,7 @@
 #include <array>
 #include <cstddef>
 #include <cstdint>
+#include <limits>
 #include <span>
 #include <vector>
 
@@ -50,6 +51,9 @@ struct DraftCandidate {
   int64_t tokens = 0;                 ///< Of the draft.
   DraftSource source = DraftSource::kLookup;
   int64_t certain = 0;  ///< As Draft::certain.
+  /// Of models that keep states: behind so many of its tokens, the first ones, the state is kept (-1: not even before
+  /// the first), and behind all. If others are right but not all, the sequence computes them again.
+  int64_t states_kept = std::numeric_limits<int64_t>::max();
 
   /// Of the token behind `before` tokens of the draft.
   DraftBasis basis(int64_t before) const { return {source, matched + before}; }

@@ -263,7 +263,7 @@ TEST(PrefixPlanner, AStateIsKeptWhereTwoPromptsPart) {
 
 TEST(PrefixPlanner, SnapshotsGiveTheirSlotsToSequences) {
   EngineLimits limits = kStates;
-  limits.state_slots = 6;
+  limits.state_slots = 9;
   Bench bench(limits);
   for (uint64_t i = 0; i < 4; ++i) bench.ask(Text(1 + i, 100), 40);
   for (uint64_t i = 0; i < 3; ++i) bench.add(Text(20 + i, 100), 40);

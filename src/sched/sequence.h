@@ -51,6 +51,9 @@ struct CacheStanding {
   std::vector<StateWrite> snapshots;      ///< On their way to the prefix cache; it owns the slots.
   std::vector<StateWrite> read_from;      ///< Slots not of its ring that it reads behind these positions.
   std::optional<PrefixPlace> last_state;  ///< Where its state was kept last while it decoded.
+  /// Rows before its last token that its next step computes again: tokens that were accepted as drafted, the state
+  /// behind which was not kept.
+  int64_t again = 0;
 };
 
 /// What a sequence waits for in the queue.
@@ -109,8 +112,8 @@ struct Sequence {
     const bool all_scored = !request.score_prompt || scored + 1 >= std::ssize(request.prompt);
     return all_scored ? std::ssize(tokens) - 1 : std::min(scored, std::ssize(tokens) - 1);
   }
-  /// One row a step from here on: all but its last token are cached or in flight.
-  bool decoding() const { return sample_pending || unscheduled() == 1; }
+  /// One token a step from here on, at least: all but its last one are cached or in flight, or were accepted as drafted.
+  bool decoding() const { return sample_pending || unscheduled() == 1 + standing.again; }
 };
 
 }  // namespace shoal

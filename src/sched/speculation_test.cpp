@@ -73,6 +73,13 @@ std::vector<Case> Cases() {
   with_head.mtp = true;
   EngineLimits all_with_head = all;
   all_with_head.mtp = true;
+  EngineLimits states = kRoomy;
+  states.state_slots = 40;
+  EngineLimits states_of_stages = with_head;
+  states_of_stages.steps_in_flight = 4;
+  states_of_stages.state_slots = 70;
+  EngineLimits few_states = tight;
+  few_states.state_slots = 10;
   return {{"roomy", kRoomy, {.draft_max = 8}},
           {"one_by_one", kRoomy, {.sequences_max = 1, .draft_max = 24}},
           {"few_rows", kRoomy, {.rows_per_step = 9, .sequences_max = 4, .draft_max = 6}},
@@ -82,7 +89,11 @@ std::vector<Case> Cases() {
           {"long_rope", long_rope, {.rows_per_step = 64, .draft_max = 8}},
           {"all_at_once", all, {.rows_per_step = 32, .draft_max = 8}},
           {"mtp", with_head, {.rows_per_step = 64, .draft_max = 8}},
-          {"mtp_all_at_once", all_with_head, {.rows_per_step = 32, .draft_max = 8}}};
+          {"mtp_all_at_once", all_with_head, {.rows_per_step = 32, .draft_max = 8}},
+          {"states", states, {.draft_max = 8}},
+          {"states_without_prefix_cache", states, {.prefix_cache = false, .draft_max = 8}},
+          {"states_of_stages", states_of_stages, {.rows_per_step = 48, .draft_max = 8}},
+          {"few_states", few_states, {.rows_per_step = 20, .draft_max = 16}}};
 }
 
 /// A planner and its engine, whose steps cost little more for more rows.
@@ -349,14 +360,72 @@ TEST(Speculation, DraftsThatNobodyAskedForAreRefused) {
   }
 }
 
-TEST(Speculation, ModelsThatKeepStatesAndSequencesUnderAGrammarGetNoDrafts) {
-  EngineLimits states = kRoomy;
-  states.state_slots = 16;
-  Bench bench({"", states, {.draft_max = 8}}, 1);
+EngineLimits WithStates(int slots) {
+  EngineLimits limits = kRoomy;
+  limits.state_slots = slots;
+  return limits;
+}
+
+TEST(Speculation, DraftsThatAreRightCostAModelThatKeepsStatesNoFurtherRows) {
+  Bench bench({"", WithStates(16), {.draft_max = 8}}, 1);
   RandomStream random(3);
-  bench.add(Text(random, 40), 100);
+  bench.add(Text(random, 40), 400);
   ASSERT_NO_FATAL_FAILURE(bench.run());
-  EXPECT_EQ(bench.planner().drafts().drafted, 0);
+  EXPECT_LT(bench.steps.size(), 80u);
+  int64_t rows = 0;
+  for (const Step& step : bench.steps) rows += step.rows();
+  EXPECT_EQ(rows, 439);  // All tokens but the last.
+}
+
+// The state behind the tokens that came as drafted was not kept: they are fed again, in the step of the next token.
+TEST(Speculation, TokensBeforeAWrongDraftAreComputedAgainWhereTheirStateWasNotKept) {
+  Bench bench({"", WithStates(3), {.draft_max = 8}}, 0.8);
+  RandomStream random(3);
+  bench.add(Text(random, 40), 400);
+  ASSERT_NO_FATAL_FAILURE(bench.run());
+  int64_t again = 0;
+  for (size_t i = 1; i < bench.steps.size(); ++i) {
+    const SeqSlice& before = bench.steps[i - 1].slices[0];
+    const SeqSlice& slice = bench.steps[i].slices[0];
+    again += slice.sample_from;
+    const int64_t sampled = std::ssize(before.tokens) - before.sample_from;
+    EXPECT_LT(slice.sample_from, sampled) << "what is fed again came with the step before";
+  }
+  EXPECT_GT(again, 20);
+}
+
+// A slot is read, one is for the state before the draft, and one for that behind it.
+TEST(Speculation, ADraftOfOneTokenCostsAModelThatKeepsStatesNoRowTwice) {
+  EngineLimits limits = WithStates(3);
+  limits.mtp = true;
+  Bench bench({"", limits, {.draft_max = 1, .draft_when = DraftWhen::kAlways}}, 0, 0.5);
+  RandomStream random(3);
+  bench.add(Text(random, 40), 300);
+  ASSERT_NO_FATAL_FAILURE(bench.run());
+  const DraftTotals& totals = bench.planner().drafts();
+  EXPECT_GT(totals.accepted, 50);
+  EXPECT_GT(totals.drafted, totals.accepted + 50);
+  for (size_t i = 1; i < bench.steps.size(); ++i) EXPECT_EQ(bench.steps[i].slices[0].sample_from, 0);
+}
+
+// The next turn starts at the last full block of the answer, as without drafts.
+TEST(Speculation, DraftedAnswersLeaveStatesAtTheEndsOfBlocks) {
+  constexpr int kDraftMax = 8;
+  for (uint64_t seed = 1; seed <= 8; ++seed) {
+    Bench bench({"", WithStates(16), {.draft_max = kDraftMax}}, 0.8);
+    RandomStream random(seed);
+    const SeqId id = bench.add(Text(random, 40), 150 + static_cast<int64_t>(random.below(64)));
+    ASSERT_NO_FATAL_FAILURE(bench.run());
+    ASSERT_GT(bench.planner().drafts().accepted, 20);
+    std::vector<int32_t> next = bench.texts.at(id);
+    const auto length = std::ssize(next);
+    next.insert(next.end(), {1, 2, 3});
+    bench.add(next, 5);
+    ASSERT_TRUE(bench.submit());
+    EXPECT_GE(bench.steps.back().slices[0].position,
+              (length - 1 - kDraftMax) / kBlockPositions * kBlockPositions);
+    ASSERT_NO_FATAL_FAILURE(bench.run());
+  }
 }
 
 // A draft may hold what breaks the model where the text itself does not.

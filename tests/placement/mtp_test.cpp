@@ -47,17 +47,20 @@ SamplingParams Penalised() {
 class Decoded {
  public:
   Decoded(PlacedCluster& cluster, const std::vector<int32_t>& prompt)
-      : cluster_(cluster), tokens_(prompt), cursor_(kId, {.blocks = IdsFrom(BlockId{8}, 8)}) {}
+      : cluster_(cluster),
+        tokens_(prompt),
+        cursor_(kId, {.blocks = IdsFrom(BlockId{8}, 8),
+                      .slots = IdsFrom(SlotId{0}, cluster.limits().state_slots_each())}) {}
 
-  /// Of the next `count` tokens that are not in the cache yet; all of them: then it samples.
+  /// Of the next `count` tokens that are not in the cache yet; all of them: then it samples. With a draft, all.
   SeqResult feed(size_t count, std::span<const int32_t> draft = {}) {
     const auto at = static_cast<size_t>(cursor_.position());
     const std::span<const int32_t> tokens = tokens_;
-    const bool last = at + count == tokens.size();
+    const bool last = !draft.empty() || at + count == tokens.size();
     Step step;
     if (at == 0) step.begins = {{kId, Penalised(), tokens_, static_cast<int32_t>(tokens_.size())}};
     step.slices = {draft.empty() ? cursor_.next(tokens.subspan(at, count), last)
-                                 : cursor_.next_drafted(tokens.back(), draft)};
+                                 : cursor_.next_drafted(tokens.subspan(at), draft)};
     step.slices[0].draft = last;
     if (!last) step.slices[0].next_token = tokens[at + count];
     const auto result = cluster_.submit(std::move(step)).get();
@@ -72,11 +75,9 @@ class Decoded {
     }
     return result->sequences[0];
   }
-  /// It got this token, behind `cached` positions.
-  void append(int32_t token) {
-    tokens_.push_back(token);
-    cursor_.start_at(std::ssize(tokens_) - 1, kNoState);
-  }
+  void append(int32_t token) { tokens_.push_back(token); }
+  /// All but the last token came as drafted, and what follows them did not.
+  void settle() { cursor_.go_back_to(std::ssize(tokens_) - 1); }
 
  private:
   static constexpr SeqId kId{1};
@@ -158,6 +159,7 @@ TEST_P(MtpPlacementTest, DraftsDoNotDependOnWhatWasVerified) {
     const SeqResult got = verified.feed(1, draft);
     EXPECT_EQ(got.drafted, one_by_one[have + right].drafted) << right;
     for (size_t i = 0; i <= right; ++i) verified.append(id(have++));
+    verified.settle();
   }
 }
 
@@ -246,7 +248,8 @@ TEST_P(MtpPlacementTest, DraftsThatAreRightAreAccepted) {
   }
 }
 
-INSTANTIATE_TEST_SUITE_P(Families, MtpPlacementTest, testing::Values("glm4_moe", "deepseek_v3"),
+INSTANTIATE_TEST_SUITE_P(Families, MtpPlacementTest,
+                         testing::Values("glm4_moe", "deepseek_v3"),
                          [](const auto& test) { return test.param; });
 
 }  // namespace

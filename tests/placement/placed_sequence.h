@@ -22,6 +22,10 @@ struct Sequence {
 
   /// A slice of the tokens that are not cached yet, which samples after the last one.
   SeqSlice slice() { return cursor.next(std::span<const int32_t>(tokens).subspan(cursor.position()), true); }
+  /// One that verifies a draft behind them.
+  SeqSlice slice(std::span<const int32_t> draft) {
+    return cursor.next_drafted(std::span<const int32_t>(tokens).subspan(cursor.position()), draft);
+  }
   NewSequence begin(SamplingParams sampling = {.temperature = 0}) const {
     return {id, std::move(sampling), tokens, static_cast<int32_t>(tokens.size())};
   }
