@@ -44,7 +44,9 @@ class Runner {
     load_.stage = {.layers = {0, spec.layer_count()}, .embed = true, .head = true, .mtp = mtp};
     for (const LayerSpec& layer : spec.layers) load_.experts.push_back(AllExperts(layer));
     model_ = *backend_.load(load_);
-    session_ = *model_->open({.blocks = 1, .kv_dtype = DType::kF32, .rows_max = kRows});
+    if (KeepsState(spec)) states_ = {{kRows, SlotId{0}}};
+    session_ = *model_->open(
+        {.blocks = 1, .state_slots = KeepsState(spec) ? 2 : 0, .kv_dtype = DType::kF32, .rows_max = kRows});
     experts_ = std::make_unique<SessionExperts>(*session_);
   }
 
@@ -58,7 +60,8 @@ class Runner {
   }
   Rows forward(const std::vector<int32_t>& tokens) {
     Rows rows = embed(tokens);
-    const StepSlice slice = slice_at(0, std::ssize(tokens));
+    StepSlice slice = slice_at(0, std::ssize(tokens));
+    slice.state_to = states_;
     EXPECT_EQ(session_->forward({.slices = {&slice, 1}, .experts = experts_.get()}, rows.view()),
               absl::OkStatus());
     return rows;
@@ -91,7 +94,28 @@ class Runner {
   std::unique_ptr<BackendSession> session_;
   std::unique_ptr<SessionExperts> experts_;
   const std::vector<BlockId> blocks_ = {BlockId{0}};
+  std::vector<StateWrite> states_;  // Of all rows.
 };
+
+/// What a family's checkpoints call the parts of the head.
+struct HeadNames {
+  std::string embedding_norm, hidden_norm, projection, layer, norm;
+  double offset = 0;  ///< Stored norms are applied as w + offset.
+};
+
+HeadNames NamesOf(const std::string& family) {
+  if (family.starts_with("qwen3_5")) {
+    return {"mtp.pre_fc_norm_embedding.weight",
+            "mtp.pre_fc_norm_hidden.weight",
+            "mtp.fc.weight",
+            "mtp.layers.0.",
+            "mtp.norm.weight",
+            1};
+  }
+  const std::string base = "model.layers.7.";
+  return {base + "enorm.weight", base + "hnorm.weight", base + "eh_proj.weight", base,
+          base + "shared_head.norm.weight"};
+}
 
 std::vector<double> ValuesOf(const EditableTensor& tensor) {
   EXPECT_EQ(tensor.dtype, DType::kBF16);
@@ -104,25 +128,25 @@ std::vector<double> ValuesOf(const EditableTensor& tensor) {
   return values;
 }
 
-std::vector<double> Normed(const float* row, const std::vector<double>& weight) {
+std::vector<double> Normed(const float* row, const std::vector<double>& weight, double offset) {
   double squares = 0;
   for (size_t c = 0; c < weight.size(); ++c) squares += double{row[c]} * row[c];
   const double scale = 1 / std::sqrt(squares / static_cast<double>(weight.size()) + kEps);
   std::vector<double> normed;
-  for (size_t c = 0; c < weight.size(); ++c) normed.push_back(row[c] * scale * weight[c]);
+  for (size_t c = 0; c < weight.size(); ++c) normed.push_back(row[c] * scale * (weight[c] + offset));
   return normed;
 }
 
-/// What enters the head's layer: eh_proj [enorm(embedding); hnorm(hidden)].
-std::vector<float> Projected(std::vector<EditableTensor>& tensors, const std::string& base, Rows embedded,
+/// What enters the head's layer: projection [norm(embedding); norm(hidden)].
+std::vector<float> Projected(std::vector<EditableTensor>& tensors, const HeadNames& names, Rows embedded,
                              Rows hidden) {
-  const std::vector<double> enorm = ValuesOf(TensorNamed(tensors, base + "enorm.weight"));
-  const std::vector<double> hnorm = ValuesOf(TensorNamed(tensors, base + "hnorm.weight"));
-  const std::vector<double> matrix = ValuesOf(TensorNamed(tensors, base + "eh_proj.weight"));
+  const std::vector<double> enorm = ValuesOf(TensorNamed(tensors, names.embedding_norm));
+  const std::vector<double> hnorm = ValuesOf(TensorNamed(tensors, names.hidden_norm));
+  const std::vector<double> matrix = ValuesOf(TensorNamed(tensors, names.projection));
   std::vector<float> out;
   for (int64_t row = 0; row < kRows; ++row) {
-    std::vector<double> both = Normed(embedded.view().row(row), enorm);
-    const std::vector<double> second = Normed(hidden.view().row(row), hnorm);
+    std::vector<double> both = Normed(embedded.view().row(row), enorm, names.offset);
+    const std::vector<double> second = Normed(hidden.view().row(row), hnorm, names.offset);
     both.insert(both.end(), second.begin(), second.end());
     for (auto at = matrix.begin(); at != matrix.end(); at += std::ssize(both)) {
       out.push_back(static_cast<float>(std::inner_product(both.begin(), both.end(), at, 0.0)));
@@ -132,16 +156,16 @@ std::vector<float> Projected(std::vector<EditableTensor>& tensors, const std::st
 }
 
 /// A model of the head's layer alone: token i is what enters it in row i.
-void MakeLayerAlone(const std::string& from, const std::string& to, const std::string& base, Rows embedded,
+void MakeLayerAlone(const std::string& from, const std::string& to, const HeadNames& names, Rows embedded,
                     Rows hidden) {
   CopyCheckpoint(from, to, [&](std::vector<EditableTensor>& tensors) {
-    const std::vector<float> table = Projected(tensors, base, std::move(embedded), std::move(hidden));
+    const std::vector<float> table = Projected(tensors, names, std::move(embedded), std::move(hidden));
     std::vector<EditableTensor> kept;
     for (EditableTensor& tensor : tensors) {
-      if (tensor.name == base + "shared_head.norm.weight") {
+      if (tensor.name == names.norm) {
         tensor.name = "model.norm.weight";
-      } else if (tensor.name.starts_with(base)) {
-        tensor.name = "model.layers.0." + tensor.name.substr(base.size());
+      } else if (tensor.name.starts_with(names.layer)) {
+        tensor.name = "model.layers.0." + tensor.name.substr(names.layer.size());
       } else if (tensor.name == "model.embed_tokens.weight") {
         tensor.dtype = DType::kF32;
         tensor.bytes.assign(4 * static_cast<size_t>(tensor.shape[0] * tensor.shape[1]), std::byte{0});
@@ -155,6 +179,8 @@ void MakeLayerAlone(const std::string& from, const std::string& to, const std::s
   });
   nlohmann::json config = nlohmann::json::parse(std::ifstream(from + "/config.json"));
   config.erase("num_nextn_predict_layers");
+  config.erase("mtp_num_hidden_layers");
+  if (config.contains("layer_types")) config["layer_types"] = {"full_attention"};
   config["num_hidden_layers"] = 1;
   config["first_k_dense_replace"] = 0;
   std::ofstream(to + "/config.json") << config;
@@ -178,7 +204,7 @@ TEST_P(MtpTest, TheHeadIsItsLayerOverTheProjectionOfEmbeddingAndHiddenRow) {
   Rows hidden(kRows, whole.spec().width);
   ASSERT_EQ(whole.session().read_hidden(x.view(), hidden.view()), absl::OkStatus());
   TempFolder alone;
-  MakeLayerAlone(folder, alone.path(), "model.layers.7.", whole.embed(next_), hidden);
+  MakeLayerAlone(folder, alone.path(), NamesOf(GetParam()), whole.embed(next_), hidden);
   whole.predict(next_, 0, kRows, x);
   ASSERT_EQ(whole.session().mtp_head(x.view(), 0), absl::OkStatus());
 
@@ -216,20 +242,23 @@ TEST_P(MtpTest, ChunksHaveTheBitsOfOneShotAndTheModelHasItsOwn) {
 
 TEST_P(MtpTest, ACheckpointWithoutTheTensorsHasNoHeadWhateverItsConfigSays) {
   TempFolder folder;
-  CopyCheckpoint(MtpCheckpoint(GetParam()), folder.path(), [](std::vector<EditableTensor>& tensors) {
-    std::erase_if(tensors, [](const auto& tensor) { return tensor.name.starts_with("model.layers.7."); });
+  const HeadNames names = NamesOf(GetParam());
+  CopyCheckpoint(MtpCheckpoint(GetParam()), folder.path(), [&](std::vector<EditableTensor>& tensors) {
+    std::erase_if(tensors, [&](const auto& tensor) {
+      return tensor.name.starts_with("mtp.") || tensor.name.starts_with(names.layer);
+    });
   });
   const auto weights = ResolvedWeights::Open(folder.path());
   ASSERT_TRUE(weights.ok()) << ToString(weights.status());
   EXPECT_FALSE((*weights)->spec().mtp.has_value());
   // Half a head is an error.
-  CopyCheckpoint(MtpCheckpoint(GetParam()), folder.path(), [](std::vector<EditableTensor>& tensors) {
-    std::erase_if(tensors, [](const auto& tensor) { return tensor.name.ends_with("layers.7.hnorm.weight"); });
+  CopyCheckpoint(MtpCheckpoint(GetParam()), folder.path(), [&](std::vector<EditableTensor>& tensors) {
+    std::erase_if(tensors, [&](const auto& tensor) { return tensor.name == names.hidden_norm; });
   });
   EXPECT_EQ(ResolvedWeights::Open(folder.path()).status().code(), absl::StatusCode::kNotFound);
 }
 
-INSTANTIATE_TEST_SUITE_P(Families, MtpTest, testing::Values("glm4_moe", "deepseek_v3"),
+INSTANTIATE_TEST_SUITE_P(Families, MtpTest, testing::Values("glm4_moe", "deepseek_v3", "qwen3_5_text"),
                          [](const auto& test) { return test.param; });
 
 }  // namespace

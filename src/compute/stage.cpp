@@ -275,6 +275,7 @@ std::span<const StateSpan> StateSpansOf(Arena& arena, std::span<const StepSlice>
   const std::span<StateSpan> spans = arena.allocate<StateSpan>(count);
   auto out = spans.begin();
   for (const StepSlice& slice : slices) {
+    if (slice.state_to.empty()) continue;  // Of rows that pass the layer for multi-token prediction alone.
     int64_t position = slice.position;
     SlotId from = slice.state_from;
     for (const StateWrite& write : slice.state_to) {

@@ -41,7 +41,8 @@ const std::string& Synthesized(std::string_view family, std::optional<AffineForm
     const auto found = FindFamily(family);
     SHOAL_CHECK(found.ok());
     std::string config = (*found)->tiny();
-    config.insert(config.find('{') + 1, more_keys);
+    const size_t nested = config.find("\"text_config\"");
+    config.insert(config.find('{', nested == std::string::npos ? 0 : nested) + 1, more_keys);
     const absl::Status status = SynthesizeModel({.config_json = config,
                                                  .out = folder->path(),
                                                  .quantization = format,
@@ -79,7 +80,7 @@ const std::string& TinyCheckpoint(std::string_view family, std::optional<AffineF
 }
 
 const std::string& MtpCheckpoint(std::string_view family, std::optional<AffineFormat> format) {
-  return Synthesized(family, format, "\"num_nextn_predict_layers\": 1,");
+  return Synthesized(family, format, R"("num_nextn_predict_layers": 1, "mtp_num_hidden_layers": 1,)");
 }
 
 int32_t NextInChain(int32_t token) {
@@ -94,9 +95,10 @@ const std::string& MtpChainCheckpoint(std::string_view family) {
   folder = std::make_unique<TempFolder>();
   CopyCheckpoint(MtpCheckpoint(family), folder->path(), [](std::vector<EditableTensor>& tensors) {
     for (EditableTensor& tensor : tensors) {
-      const bool adds = tensor.name.ends_with(".o_proj.weight") || tensor.name.ends_with(".down_proj.weight");
+      const auto is = [&](const char* name) { return tensor.name.ends_with(name); };
+      const bool adds = is(".o_proj.weight") || is(".out_proj.weight") || is(".down_proj.weight");
       if (adds) std::ranges::fill(tensor.bytes, std::byte{0});
-      if (tensor.name.ends_with(".eh_proj.weight")) MakePassThrough(tensor);
+      if (is(".eh_proj.weight") || is("mtp.fc.weight")) MakePassThrough(tensor);
     }
     MakeChainHead(tensors);
   });

@@ -17,7 +17,9 @@ absl::StatusOr<ModelSpec> Spec(const ModelConfig& config) {
   ASSIGN_OR_RETURN(const std::optional<bool> tied, config.optional_bool("tie_word_embeddings"));
   ASSIGN_OR_RETURN(const Qwen35Layers layers, ReadQwen35(text, tied));
   ASSIGN_OR_RETURN(const int64_t ffn, text.required_int("intermediate_size"));
-  ModelSpec spec = DecoderOf("qwen3_5", layers.sizes, layers.mixer, UsualMlp(layers.sizes, ffn));
+  const MakeFeedForward mlp = UsualMlp(layers.sizes, ffn);
+  ModelSpec spec = DecoderOf("qwen3_5", layers.sizes, layers.mixer, mlp);
+  RETURN_IF_ERROR(AddQwen35Mtp(text, layers, mlp, spec));
   PlaceQwen35(Qwen35Place::kNested, spec);
   return spec;
 }

@@ -38,6 +38,7 @@ absl::StatusOr<ModelSpec> Spec(const ModelConfig& config) {
     return moe;
   };
   ModelSpec spec = DecoderOf("qwen3_5_moe", sizes, layers.mixer, feed_forward);
+  RETURN_IF_ERROR(AddQwen35Mtp(text, layers, feed_forward, spec));
   PlaceQwen35(Qwen35Place::kNested, spec);
   return spec;
 }

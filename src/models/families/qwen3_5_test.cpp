@@ -33,6 +33,23 @@ TEST(Qwen35, TheHeadIsTiedWhereEitherConfigSaysSo) {
   EXPECT_TRUE(SpecWith("qwen3_5", {{kText, ""}, {"tie_word_embeddings", "true"}}).tied_head);
 }
 
+TEST(Qwen35, TheHeadForMultiTokenPredictionAttendsAndHasTheModelsNorms) {
+  const auto with = [](const char* key, const char* value) {
+    return SpecWith("qwen3_5", {{"text_config.mtp_num_hidden_layers", "1"}, {key, value}}).mtp;
+  };
+  EXPECT_FALSE(Usual().mtp.has_value());
+  EXPECT_FALSE(with("text_config.mtp_use_dedicated_embeddings", "true").has_value());
+  const auto mtp = with("text_config.mtp_use_dedicated_embeddings", "false");
+  ASSERT_TRUE(mtp.has_value());
+  EXPECT_TRUE(std::get<GqaSpec>(mtp->layer.mixer).output_gate);
+  EXPECT_TRUE(std::holds_alternative<DenseSpec>(mtp->layer.feed_forward));
+  EXPECT_EQ(mtp->projection.weight.sources[0].name(), "mtp.fc.weight");
+  EXPECT_EQ(mtp->layer.mixer_norm.weight.sources[0].name(), "mtp.layers.0.input_layernorm.weight");
+  for (const NormSpec* norm : {&mtp->embedding_norm, &mtp->hidden_norm, &mtp->layer.mixer_norm, &mtp->norm}) {
+    EXPECT_EQ(norm->weight.sources[0].offset, 1);
+  }
+}
+
 TEST(Qwen35, WhatIsNotBuiltIsRefusedByKeyAndValue) {
   ExpectConfigRefused("qwen3_5", "text_config.attn_output_gate", "false", "expected true, found false");
   ExpectConfigRefused("qwen3_5", "text_config.intermediate_size", "", "intermediate_size");

@@ -13,7 +13,9 @@ namespace {
 absl::StatusOr<ModelSpec> Spec(const ModelConfig& config) {
   ASSIGN_OR_RETURN(const Qwen35Layers layers, ReadQwen35(config, false));
   ASSIGN_OR_RETURN(const int64_t ffn, config.required_int("intermediate_size"));
-  ModelSpec spec = DecoderOf("qwen3_5_text", layers.sizes, layers.mixer, UsualMlp(layers.sizes, ffn));
+  const MakeFeedForward mlp = UsualMlp(layers.sizes, ffn);
+  ModelSpec spec = DecoderOf("qwen3_5_text", layers.sizes, layers.mixer, mlp);
+  RETURN_IF_ERROR(AddQwen35Mtp(config, layers, mlp, spec));
   PlaceQwen35(Qwen35Place::kAlone, spec);
   return spec;
 }

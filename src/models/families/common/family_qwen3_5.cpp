@@ -2,7 +2,9 @@
 
 #include <fmt/format.h>
 
+#include <iterator>
 #include <optional>
+#include <string_view>
 #include <utility>
 #include <vector>
 
@@ -80,8 +82,8 @@ GatedDeltaNetSpec DeltaAt(const std::string& base, const DecoderSizes& sizes, Ga
 
 /// Norms of rows and heads are stored as w of 1 + w, those of gated delta outputs as they are.
 bool IsZeroCentred(const std::string& base) {
-  for (const char* name :
-       {"model.norm", ".input_layernorm", ".post_attention_layernorm", ".q_norm", ".k_norm"}) {
+  for (const char* name : {"model.norm", "mtp.norm", ".pre_fc_norm_embedding", ".pre_fc_norm_hidden",
+                           ".input_layernorm", ".post_attention_layernorm", ".q_norm", ".k_norm"}) {
     if (base.ends_with(name)) return true;
   }
   return false;
@@ -131,7 +133,8 @@ absl::StatusOr<Qwen35Layers> ReadQwen35(const ModelConfig& text, std::optional<b
   ASSIGN_OR_RETURN(const GatedDeltaNetSpec delta, ReadDelta(text));
   parts.mixer = [sizes = parts.sizes, attending = std::move(attending), attention, delta](
                     int64_t layer, const std::string& base) -> MixerSpec {
-    if (!attending[static_cast<size_t>(layer)]) return DeltaAt(base + ".linear_attn", sizes, delta);
+    const bool attends = layer >= std::ssize(attending) || attending[static_cast<size_t>(layer)];
+    if (!attends) return DeltaAt(base + ".linear_attn", sizes, delta);
     GqaSpec gqa = GqaAt(base + ".self_attn", sizes, attention);
     const int64_t rows = int64_t{2} * sizes.heads * attention.head_dim;
     gqa.q = LinearAt(base + ".self_attn.q_proj", rows, sizes.width, attention.qkv_bias);
@@ -139,6 +142,33 @@ absl::StatusOr<Qwen35Layers> ReadQwen35(const ModelConfig& text, std::optional<b
     return gqa;
   };
   return parts;
+}
+
+// Source: what vLLM's and SGLang's models of this head compute; transformers leaves its tensors out.
+absl::Status AddQwen35Mtp(const ModelConfig& text, const Qwen35Layers& layers,
+                          const MakeFeedForward& feed_forward, ModelSpec& spec) {
+  ASSIGN_OR_RETURN(const std::optional<int64_t> heads, text.optional_int("mtp_num_hidden_layers", kAnyCount));
+  ASSIGN_OR_RETURN(const bool own_embedding, ReadLateFlag(text, "mtp_use_dedicated_embeddings"));
+  if (heads.value_or(0) == 0 || own_embedding) return absl::OkStatus();
+  DecoderSizes sizes = layers.sizes;
+  sizes.layers = 1;
+  const MakeMixer attention = [&](int64_t, const std::string& base) {
+    return layers.mixer(layers.sizes.layers, base);
+  };
+  ModelSpec alone = DecoderOf("", sizes, attention, feed_forward);
+  EditWeights(alone, [](WeightRef& ref) {
+    constexpr std::string_view kModel = "model.";
+    for (WeightSource& source : ref.sources) {
+      if (source.base.starts_with(kModel)) source.base = "mtp." + source.base.substr(kModel.size());
+    }
+  });
+  MtpSpec& mtp = spec.mtp.emplace();
+  mtp.embedding_norm = NormAt("mtp.pre_fc_norm_embedding", sizes.width, sizes.eps);
+  mtp.hidden_norm = NormAt("mtp.pre_fc_norm_hidden", sizes.width, sizes.eps);
+  mtp.projection = LinearAt("mtp.fc", sizes.width, 2 * sizes.width, false);
+  mtp.layer = std::move(alone.layers[0]);
+  mtp.norm = std::move(alone.final_norm);
+  return absl::OkStatus();
 }
 
 void PlaceQwen35(Qwen35Place place, ModelSpec& spec) {
@@ -151,7 +181,7 @@ void PlaceQwen35(Qwen35Place place, ModelSpec& spec) {
     });
   }
   for (const char* prefix : {"mtp.", "language_model.mtp."}) {
-    spec.ignored_tensors.emplace_back(prefix, "multi-token prediction");
+    spec.ignored_tensors.emplace_back(prefix, "unused heads for multi-token prediction");
   }
 }
 

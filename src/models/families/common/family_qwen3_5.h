@@ -22,6 +22,12 @@ struct Qwen35Layers {
 /// Of a text model's config. tied_when_silent: as ReadDecoderSizes takes it.
 absl::StatusOr<Qwen35Layers> ReadQwen35(const ModelConfig& text, std::optional<bool> tied_when_silent);
 
+/// Adds ModelSpec::mtp where mtp_num_hidden_layers says that there is one: `mtp.fc`, norms and an attention layer, with a
+/// feed-forward as the others have. Its embedding and its head are the model's own; of several layers the first is used.
+/// One with an embedding of its own is left out. Before PlaceQwen35().
+absl::Status AddQwen35Mtp(const ModelConfig& text, const Qwen35Layers& layers,
+                          const MakeFeedForward& feed_forward, ModelSpec& spec);
+
 /// Whether the text model is a part of one that sees images, or alone.
 enum class Qwen35Place : uint8_t { kNested, kAlone };
 
