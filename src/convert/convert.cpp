@@ -36,6 +36,7 @@ struct Job {
   std::vector<Nodes> needed;        ///< Of each part: by which shards.
   bool stacked = false;
   bool vector = false;
+  std::vector<int64_t> vector_shape;  ///< In which a vector is stored; empty: it is one.
   bool floats = false;  ///< Stays unquantized: taken apart when it is read, or a router of floats.
   std::optional<AffineFormat> format;  ///< nullopt: `dtype`.
   DType dtype = DType::kBF16;          ///< Of the elements, or of scales and biases.
@@ -52,6 +53,7 @@ struct Job {
       result.push_back(last);
       return result;
     };
+    if (!vector_shape.empty()) return {{base + "." + suffix, dtype, vector_shape}};
     if (!format) return {{base + "." + suffix, dtype, shape(cols())}};
     const std::vector<int64_t> groups = shape(cols() / format->group);
     return {{base + ".weight", DType::kU32, shape(cols() * format->bits / 32)},
@@ -73,6 +75,15 @@ const WeightSource* PlaceInStack(const WeightRef& ref, const WeightSource& from)
   if (is_stack(from)) return nullptr;
   const auto found = std::ranges::find_if(ref.sources, is_stack);
   return found == ref.sources.end() ? nullptr : &*found;
+}
+
+/// Whether a weight is a vector that is stored in another shape, such as the taps of a convolution.
+bool IsReshapedVector(const WeightRef& ref, const WeightSource& from) {
+  if (ref.shape.size() != 1 || !from.strided) return false;
+  const WeightSource::StridedView& view = *from.strided;
+  int64_t stored = 1;
+  for (const int64_t size : view.stored_shape) stored *= size;
+  return view.offset == 0 && view.col_stride == 1 && stored == ref.elements();
 }
 
 /// The whole of the tensor of which a weight is a part.
@@ -106,7 +117,8 @@ class Inventory {
   absl::Status add(const WeightUse& use, const StoredWeight& found) {
     const WeightSource& from = *found.source;
     const WeightSource* stack = PlaceInStack(use.ref, from);
-    if (stack == nullptr && from.strided && from.strided->stored_shape.size() > 2) {
+    const bool reshaped = IsReshapedVector(use.ref, from);
+    if (stack == nullptr && !reshaped && from.strided && from.strided->stored_shape.size() > 2) {
       return Unimplemented(
           "convert: tensor '{}' in {}: it is taken apart while it is read, and this family has no place for "
           "its "
@@ -120,7 +132,7 @@ class Inventory {
     if (is_new) {
       // What goes to a stack is taken as it is used; else a part of a tensor stands for the whole, written
       // once.
-      const bool is_part = stack == nullptr && (from.strided || !from.rows.empty());
+      const bool is_part = stack == nullptr && !reshaped && (from.strided || !from.rows.empty());
       StoredWeight part = found;
       if (is_part) {
         ASSIGN_OR_RETURN(part, weights_.finder()->find(refs_.emplace_back(WholeOf(use.ref, from))));
@@ -128,6 +140,7 @@ class Inventory {
       ASSIGN_OR_RETURN(seen->second, new_part(use.role, to, std::move(part)));
     }
     Job& job = jobs_[seen->second.first];
+    if (reshaped) job.vector_shape = from.strided->stored_shape;
     job.floats = job.floats || (from.strided && stack == nullptr) || IsFloatRouter(use);
     Add(needed, job.needed[seen->second.second]);
     return absl::OkStatus();

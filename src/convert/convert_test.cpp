@@ -154,12 +154,15 @@ double LargestError(const std::string& want, const std::string& got) {
   const auto a = Checkpoint::Open(want);
   const auto b = Checkpoint::Open(got);
   EXPECT_TRUE(a.ok() && b.ok());
-  const auto spec = SpecFor((*a)->config());
+  const auto weights = ResolvedWeights::Open(want);
   const auto loader_a = WeightLoader::Create(**a);
   const auto loader_b = WeightLoader::Create(**b);
-  EXPECT_TRUE(spec.ok() && loader_a.ok() && loader_b.ok());
+  if (!weights.ok() || !loader_a.ok() || !loader_b.ok()) {
+    ADD_FAILURE() << ToString(weights.status());
+    return 1;
+  }
   double largest = 0;
-  ForEachWeight(*spec, [&](const WeightUse& use) {
+  ForEachWeight((*weights)->spec(), [&](const WeightUse& use) {
     const auto x = loader_a->find(use.ref);
     const auto y = loader_b->find(use.ref);
     ASSERT_TRUE(x.ok() && y.ok()) << ToString(y.status());
@@ -208,6 +211,12 @@ TEST(Convert, SplitsLatentMatricesByHeadsWhereMlxDoes) {
 
 TEST(Convert, KeepsLatentMatricesWholeAndFloatWhereMlxDoesNotSplitThem) {
   ExpectTakenApart("deepseek_v2/lite", "model.layers.1.self_attn.kv_b_proj", false);
+}
+
+// And vectors that are stored in another shape, as the taps of a convolution.
+TEST(Convert, SplitsExpertsAndKeepsConvolutionsOfGatedDeltaNets) {
+  ExpectTakenApart("qwen3_5/dense", "model.language_model.layers.0.linear_attn.in_proj_qkv", true);
+  ExpectTakenApart("qwen3_5_moe/plain", "language_model.model.layers.1.mlp.switch_mlp.up_proj", true);
 }
 
 /// Shards by layer parity and experts by parity of their sum: `node` of two.
