@@ -145,9 +145,10 @@ absl::Status WorkerNode::check_dial(const std::string& address) const {
   return named(CheckExposure({"worker, towards a node", at.host}));
 }
 
-absl::Status WorkerNode::check_dials(const Plan& plan) const {
-  for (const PlanNode& node : plan.nodes) {
-    if (!node.address.empty()) RETURN_IF_ERROR(check_dial(node.address));
+absl::Status WorkerNode::check_dials(const Plan& plan, NodeId self) const {
+  for (size_t i = 0; i < plan.nodes.size(); ++i) {
+    const std::string& address = plan.nodes[i].address;
+    if (!address.empty() && static_cast<int32_t>(i) != self.value) RETURN_IF_ERROR(check_dial(address));
   }
   return absl::OkStatus();
 }
@@ -390,7 +391,7 @@ absl::StatusOr<int64_t> WorkerNode::prepare_beside(const PrepareOrder& order,
 absl::StatusOr<int64_t> WorkerNode::prepare(const PrepareOrder& order, const PrepareProgress& progress) {
   if (options_.key.tls != nullptr)
     RETURN_IF_ERROR(named(options_.key.tls->check_name(order.plan.node(order.node).name)));
-  RETURN_IF_ERROR(check_dials(order.plan));  // Weights may come from any of them.
+  RETURN_IF_ERROR(check_dials(order.plan, order.node));  // Weights may come from any of them.
   if (order.beside) {
     const std::unique_lock preparing(preparing_, kTurnMax);
     std::unique_lock work(work_, kTurnMax);
@@ -497,7 +498,7 @@ const WorkerNode::Held* WorkerNode::held_for(const Plan& plan) const {
 }
 
 absl::StatusOr<OpenAnswer> WorkerNode::open(const OpenOrder& order) {
-  RETURN_IF_ERROR(check_dials(order.plan));
+  RETURN_IF_ERROR(check_dials(order.plan, order.node));
   for (const OpenOrder::Source& source : order.sources) RETURN_IF_ERROR(check_dial(source.address));
   for (const OpenOrder::Follow& follow : order.follows) RETURN_IF_ERROR(check_dial(follow.address));
   const std::unique_lock work(work_, kTurnMax);

@@ -99,8 +99,8 @@ class WorkerNode final : public WorkerControl, public CacheGiver {
   absl::Status busy() const;
   /// Without a key, a worker is made to dial no address but this machine's; else as CheckExposure.
   absl::Status check_dial(const std::string& address) const;
-  /// check_dial() of all nodes of a plan.
-  absl::Status check_dials(const Plan& plan) const;
+  /// check_dial() of all nodes of a plan but this one, which others may know by a name that it does not.
+  absl::Status check_dials(const Plan& plan, NodeId self) const;
   absl::StatusOr<OpenedModel> find_model(const PrepareOrder& order) const;
   /// That the weights are the coordinator's, as far as its samples tell. Returns those of this node.
   absl::StatusOr<std::vector<WeightSample>> check_weights(const PrepareOrder& order, const OpenedModel& model,

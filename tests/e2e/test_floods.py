@@ -1,4 +1,5 @@
 """Floods from one machine: bounded, and other clients are served meanwhile. None asks how fast."""
+import contextlib
 import json
 import resource
 import socket
@@ -67,13 +68,10 @@ def test_a_body_of_100_mb_is_refused_by_its_length_and_fills_no_memory(make_clus
     with dial(cluster.port) as chunked:
         chunked.sendall(HEAD + b"Transfer-Encoding: chunked\r\n\r\n")
         piece = b"100000\r\n" + bytes(1 << 20) + b"\r\n"
-        try:
+        with contextlib.suppress(OSError):  # What comes after the refusal is thrown away for a while; then it hangs up.
             for _ in range(100):
                 chunked.sendall(piece)
-        except OSError:
-            pass  # Refused before the end.
-        else:
-            pytest.fail("100 MB were taken in")
+            assert b" 413 " in chunked.recv(100)
     assert cluster.coordinator.rss_bytes() - before < 64 << 20
     assert "Lisbon" in ask(client_of(cluster), QUESTION)
 

@@ -1,4 +1,5 @@
 """Certificates between nodes, HTTPS for clients, keys that no file or log holds, and who did what."""
+import contextlib
 import json
 import re
 import shutil
@@ -49,7 +50,8 @@ def test_a_cluster_over_tls_gives_the_same_answer(make_cluster, trio, run, certs
     with socket.create_connection((host, int(port)), 10) as plain:
         plain.sendall(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes(9))
         plain.settimeout(10)
-        assert plain.recv(1) == b""
+        with contextlib.suppress(ConnectionResetError):
+            assert plain.recv(1) == b""
     workers = ",".join(cluster.addresses)
     own = certs / "coordinator"
     done = run("doctor", "--workers", workers, "--tls-dir", own, "--json")
@@ -99,7 +101,7 @@ def test_a_certificate_that_ends_soon_is_told_by_doctor_and_in_the_log(run, succ
                                   certs / "worker-1"], tmp_path / "log").start()
     try:
         assert wait_until(lambda: "worker listens on" in worker.log(), 10), worker.log_tail()
-        assert "ends in 9 days" in worker.log() and "shoal cert node worker-1" in worker.log()
+        assert re.search(r"ends in (9|10) days.*shoal cert node worker-1", worker.log()), worker.log_tail()
         address = worker.log().split("worker listens on ")[1].split(",")[0]
         done = run("doctor", "--workers", address, "--tls-dir", certs / "coordinator", "--json")
         found = findings(done)["worker-1", "certificate"]
