@@ -8,7 +8,6 @@
 #include "cluster/model_locator.h"
 #include "cluster/remote_cluster.h"
 #include "cluster/worker_node.h"
-#include "compute/testing/fake_backend.h"
 #include "convert/testing/checkpoints.h"
 #include "exec/model_facts.h"
 #include "measure/logits_probe.h"
