@@ -39,7 +39,7 @@ def measure(shoal, cluster, tls):
 
     values = {}
     for streams in (1, 8):
-        report = load("--concurrency", streams, "--requests", 4 * streams, "--prompt-words", "8", "--output-tokens", "200",
+        report = load("--concurrency", streams, "--requests", 2 * streams, "--prompt-words", "8", "--output-tokens", "60",
                       "--extra", '{"ignore_eos": true}')
         values[f"tokens/s, {streams} stream{'s' if streams > 1 else ''}"] = report["per_second"]["output_tokens"]
     report = load("--concurrency", "1", "--requests", "4", "--prompt-words", "400", "--output-tokens", "1")
