@@ -1,23 +1,24 @@
-# shoal_library(<folder> [OWN_FLAGS] SOURCES ... [DEPS <our folders>] [LINK <outside libraries>] [PRIVATE_LINK ...])
+# shoal_library(<folder> [OWN_FLAGS] SOURCES ... [ALONE ...] [DEPS <our folders>] [LINK <outside libraries>] [PRIVATE_LINK ...])
 #   The static library of src/<folder>. DEPS are the folders it may include: the link line is the include rule.
-#   OWN_FLAGS: its files are compiled with flags of their own, so that no precompiled header fits them.
+#   ALONE: as of shoal_together. OWN_FLAGS: its files are compiled with flags of their own, so that no precompiled header fits them.
 function(shoal_library name)
-  cmake_parse_arguments(ARG "OWN_FLAGS" "" "SOURCES;DEPS;LINK;PRIVATE_LINK" ${ARGN})
+  cmake_parse_arguments(ARG "OWN_FLAGS" "" "SOURCES;ALONE;DEPS;LINK;PRIVATE_LINK" ${ARGN})
   add_library(shoal_${name} STATIC ${ARG_SOURCES})
   list(TRANSFORM ARG_DEPS PREPEND shoal_)
   target_link_libraries(shoal_${name} PUBLIC shoal_options ${ARG_DEPS} ${ARG_LINK} PRIVATE ${ARG_PRIVATE_LINK})
   if(NOT ARG_OWN_FLAGS)
     shoal_precompile(shoal_${name})
+    shoal_together(shoal_${name} ALONE ${ARG_ALONE})
   endif()
 endfunction()
 
-# shoal_test(<target> SOURCES x_test.cpp ... [DEPS <our folders>] [LINK ...])
+# shoal_test(<target> SOURCES x_test.cpp ... [ALONE ...] [DEPS <our folders>] [LINK ...])
 #   One test binary; every TEST in it becomes a ctest entry of its own.
 function(shoal_test name)
   if(NOT SHOAL_TESTS)
     return()
   endif()
-  cmake_parse_arguments(ARG "" "TIMEOUT" "SOURCES;DEPS;LINK" ${ARGN})
+  cmake_parse_arguments(ARG "" "TIMEOUT" "SOURCES;ALONE;DEPS;LINK" ${ARGN})
   if(NOT ARG_TIMEOUT)
     set(ARG_TIMEOUT 120)
   endif()
@@ -30,6 +31,7 @@ function(shoal_test name)
   target_compile_definitions(${name} PRIVATE SHOAL_SOURCE_DIR="${CMAKE_SOURCE_DIR}")
   shoal_compile_soon(${name} -g0)
   shoal_precompile(${name} TESTS)
+  shoal_together(${name} ALONE ${ARG_ALONE})
   # Parameters are named by the tests; printed as bytes they would make every name another in each run.
   gtest_discover_tests(${name} DISCOVERY_MODE PRE_TEST NO_PRETTY_VALUES PROPERTIES TIMEOUT ${ARG_TIMEOUT})
 endfunction()
