@@ -27,10 +27,16 @@ std::string UtcText(int64_t unix_s) {
                      parts.tm_mday, parts.tm_hour, parts.tm_min, parts.tm_sec);
 }
 
+/// The body of a call; an empty object where it is none, or cut.
+Json ObjectOf(const std::string& body) {
+  Json json;
+  if (body.empty() || !ReadJson(body, {}, &json).ok() || !json.is_object()) return Json::object();
+  return json;
+}
+
 /// What an admin call is about, and nothing else of its body.
 std::string TargetOf(const std::string& body) {
-  Json json;
-  if (body.empty() || !ReadJson(body, {}, &json).ok() || !json.is_object()) return "";
+  const Json json = ObjectOf(body);
   for (const char* key : {"node", "model", "name"}) {
     const auto found = json.find(key);
     if (found != json.end() && found->is_string())
@@ -40,6 +46,13 @@ std::string TargetOf(const std::string& body) {
 }
 
 }  // namespace
+
+bool ChangesTheServer(const AdminCall& call) {
+  if (call.path != "/cluster/plan") return true;
+  const Json json = ObjectOf(call.body);
+  const auto apply = json.find("apply");
+  return json.empty() || (apply != json.end() && *apply != false);
+}
 
 absl::StatusOr<std::unique_ptr<AuditLog>> AuditLog::Open(std::string path) {
   std::unique_ptr<AuditLog> log(new AuditLog(std::move(path)));

@@ -38,6 +38,21 @@ TEST(AuditLog, ALineSaysWhoDidWhatToWhomAndNothingElse) {
   }
 }
 
+TEST(AuditLog, AQuestionAboutAPlanIsNoChangeUnlessItIsApplied) {
+  AdminCall call = Drain();
+  EXPECT_TRUE(ChangesTheServer(call));
+  call.path = "/cluster/plan";
+  call.body = R"({"layers": {"a": 3, "b": 3}})";
+  EXPECT_FALSE(ChangesTheServer(call));
+  call.body = R"({"layers": {"a": 3, "b": 3}, "apply": false})";
+  EXPECT_FALSE(ChangesTheServer(call));
+  for (const char* body :
+       {R"({"layers": {"a": 3}, "apply": true})", R"({"apply": 1})", R"({"layers": {"a")", ""}) {
+    call.body = body;
+    EXPECT_TRUE(ChangesTheServer(call)) << body;
+  }
+}
+
 TEST(AuditLog, AppendsToAPrivateFileAndOpensItAnew) {
   const std::string path =
       (std::filesystem::temp_directory_path() / fmt::format("shoal-audit-{:016x}", EntropySeed())).string();

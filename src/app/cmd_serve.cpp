@@ -339,7 +339,9 @@ absl::Status Server::start_http(std::vector<HttpRoute> routes) {
   RETURN_IF_ERROR(open_https(http));
   if (!flags_.audit_log.empty()) {
     ASSIGN_OR_RETURN(audit_, AuditLog::Open(flags_.audit_log));
-    http.on_admin = [log = audit_.get()](const AdminCall& call) { log->record(call); };
+    http.on_admin = [log = audit_.get()](const AdminCall& call) {
+      if (ChangesTheServer(call)) log->record(call);
+    };
   }
   http.hosts = flags_.hosts;
   http.port = flags_.port;

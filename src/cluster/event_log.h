@@ -35,7 +35,7 @@ struct ClusterEvent {
   int64_t at = 0;  ///< Unix seconds.
   /// Of a node "seen", "gone", "out", "back" or its new state (Name); of all "session", "down", "plan", "move",
   /// "move_failed".
-  std::string kind;
+  std::string kind;  // text: a node's state is one of them, as status and API word it
   std::string node;  ///< Empty where it is about the cluster as a whole.
   std::string text;
 };

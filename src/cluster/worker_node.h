@@ -2,6 +2,7 @@
 #pragma once
 
 #include <atomic>
+#include <chrono>
 #include <cstdint>
 #include <functional>
 #include <map>
@@ -14,6 +15,7 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "base/clock.h"
 #include "cluster/control.h"
 #include "cluster/control_cache.h"
 #include "cluster/control_weights.h"
@@ -77,6 +79,9 @@ class WorkerNode final : public WorkerControl, public CacheGiver {
                            TakeCopies take) override;
 
  private:
+  /// How long a call waits for another to end. With what open() may take it is less than a coordinator waits.
+  static constexpr Duration kTurnMax = std::chrono::seconds(2);
+
   /// A model of which this process holds a shard.
   struct Held {
     OpenedModel model;

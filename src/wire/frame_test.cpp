@@ -51,7 +51,7 @@ TEST(Frame, HeaderLiesOnTheWireAsDocumented) {
   const auto bytes = Bytes(SampleFrame());
   const auto at = [&](size_t i) { return static_cast<int>(bytes[i]); };
   EXPECT_EQ(std::string(reinterpret_cast<const char*>(bytes.data()), 4), "SHL0");
-  EXPECT_EQ(at(4), 7);           // version, low byte first
+  EXPECT_EQ(at(4), 8);           // version, low byte first
   EXPECT_EQ(at(6), 20);          // kind
   EXPECT_EQ(at(7), 3);           // flags
   EXPECT_EQ(at(12), 2);          // sender

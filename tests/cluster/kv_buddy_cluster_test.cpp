@@ -108,8 +108,9 @@ class KvBuddyCluster : public ::testing::TestWithParam<std::string> {
   }
 
   StepLimits limits(const Plan& plan) const {
-    return {model_.spec.max_positions, model_.spec.vocabulary, 64, 40,
-            KeepsState(model_.spec) ? static_cast<int>(4 * StateSlotsPerSequence(std::ssize(plan.stages))) : 0};
+    return {
+        model_.spec.max_positions, model_.spec.vocabulary, 64, 40,
+        KeepsState(model_.spec) ? static_cast<int>(4 * StateSlotsPerSequence(std::ssize(plan.stages))) : 0};
   }
 
   void start_worker(size_t i, int port) {
