@@ -182,12 +182,14 @@ ApiKeys::~ApiKeys() = default;
 
 HttpAdmission ApiKeys::admit(const HttpRequest& request) {
   const std::string_view shown = ShownKey(request);
+  // Nor where a line has the digest of nothing, as of a variable that was not set.
+  if (shown.empty()) return {.refusal = Unknown(false)};
   std::shared_ptr<Caller> caller;
   const std::string digest = Sha256Hex(shown);
   for (const auto& one : callers_) {  // All of them: how long it takes must not tell which it was.
     if (SameInConstantTime(one->key.digest, digest)) caller = one;
   }
-  if (caller == nullptr) return {.refusal = Unknown(!shown.empty())};
+  if (caller == nullptr) return {.refusal = Unknown(true)};
   const ApiKey& key = caller->key;
   if (request.method != "POST") return {.caller = key.name};  // Only work is limited.
   std::shared_ptr<void> held(nullptr, [caller](void*) { --caller->running; });

@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <nlohmann/json.hpp>
+#include <string_view>
 
 #include "api/field_reader.h"
 #include "api/json.h"
@@ -11,13 +12,24 @@ namespace shoal {
 namespace {
 
 constexpr size_t kMachinesMax = 16;
+constexpr size_t kNameBytesMax = 128;
+/// Lists of ids such as 0-4095 take thousands of times as much memory as text.
+constexpr size_t kExpertsBytesMax = 16 << 10;
 constexpr int64_t kLayersMax = 4096;
 constexpr int64_t kMemoryMax = int64_t{1} << 48;
 constexpr NumberRange kRate = {.min = 0, .max = 1e9};
 
+void CheckLength(FieldReader& fields, std::string_view name, std::string_view value, size_t bytes_max) {
+  if (value.size() <= bytes_max) return;
+  fields.fail(
+      name, fmt::format("'{}' has {} bytes, {} are the most", fields.path_of(name), value.size(), bytes_max),
+      "invalid_value");
+}
+
 PlanQuestion::Machine ReadMachine(FieldReader& fields) {
   PlanQuestion::Machine machine;
   machine.name = fields.required_text("name");
+  CheckLength(fields, "name", machine.name, kNameBytesMax);
   machine.memory_bytes = fields.integer("memory_bytes", 1, kMemoryMax).value_or(0);
   if (fields.ok() && machine.memory_bytes == 0)
     fields.fail("memory_bytes", fmt::format("'{}' is missing", fields.path_of("memory_bytes")),
@@ -43,6 +55,7 @@ ApiResult<PlanQuestion> ParsePlanQuestion(const std::string& text) {
   PlanQuestion question;
   question.model = fields.text("model").value_or("");
   question.experts = fields.text("experts").value_or("");
+  CheckLength(fields, "experts", question.experts, kExpertsBytesMax);
   question.compare = fields.boolean("compare").value_or(false);
   question.apply = fields.boolean("apply").value_or(false);
   if (const Json* layers = fields.find_object("layers")) {

@@ -309,7 +309,8 @@ std::optional<Replan> ServedModel::wants_replan() {
   replan.turn = [this, better = *better] {
     // Nodes may have come or gone while others loaded, or while requests are waited for.
     const auto now = planner_->better_plan(cluster_->members(), Deadline::after(kAskOutTimeout));
-    if (!now.has_value() || now->in != better.in) return Replan::Turn::kDrop;
+    // Or somebody asked for yet another plan.
+    if (!now.has_value() || now->in != better.in || now->orders != better.orders) return Replan::Turn::kDrop;
     return may_disturb(*now) ? Replan::Turn::kGo : Replan::Turn::kWait;
   };
   replan.adopt = [this, better = *better] { planner_->adopt(better); };

@@ -23,6 +23,8 @@ namespace shoal {
 
 /// For finding out why TLS fails.
 inline constexpr Duration kExplainMax = std::chrono::seconds(1);
+/// With less time left somebody is in a hurry: to look takes a second, as where a node's power is off.
+inline constexpr Duration kExplainMin = std::chrono::milliseconds(300);
 
 /// Calls to one process, of the service `Service` of the control plane's protobuf.
 template <typename Service>
@@ -95,6 +97,7 @@ class ControlChannel {
   absl::Status explained(const absl::Status& status, Deadline deadline) {
     if (key_.tls == nullptr) return status;
     key_.tls->warn_if_it_ends();
+    if (deadline.remaining() < kExplainMin) return status;
     const absl::Status why =
         ProbeTls(peer_, *key_.tls, Deadline::min(deadline, Deadline::after(kExplainMax))).status();
     return absl::IsFailedPrecondition(why) ? Annotate(Unavailable("{}", Message(why)), who_) : status;

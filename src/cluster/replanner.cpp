@@ -247,6 +247,7 @@ std::optional<Replanner::Better> Replanner::better(const std::vector<MemberRepor
   std::vector<std::string> going;
   std::map<MemberId, std::string> left = in_;
   bool ordered = false;
+  const bool reordered = orders_met_ < orders_;
   for (size_t i = 0; i < reports.size(); ++i) {
     const MemberReport& report = reports[i];
     left.erase(report.id);
@@ -258,7 +259,7 @@ std::optional<Replanner::Better> Replanner::better(const std::vector<MemberRepor
     back.push_back(report.name);
     ordered = ordered || known_[report.id].drain == Drain::kEnded;
   }
-  if (back.empty() && left.empty() && going.empty() && !reordered_) {
+  if (back.empty() && left.empty() && going.empty() && !reordered) {
     better_since_.reset();
     return std::nullopt;
   }
@@ -272,14 +273,15 @@ std::optional<Replanner::Better> Replanner::better(const std::vector<MemberRepor
   if (Any(out)) made->notes.push_back(without(reports, out));
   if (!better_since_.has_value()) better_since_ = now;
   Better better{
-      .since = *better_since_, .at_once = !left.empty(), .ordered = ordered || !going.empty() || reordered_};
+      .since = *better_since_, .at_once = !left.empty(), .ordered = ordered || !going.empty() || reordered};
+  better.orders = orders_;
   std::vector<std::string> gone;
   for (const auto& [id, name] : left) gone.push_back(name);
   std::vector<std::string> changes;
   if (!back.empty()) changes.push_back(fmt::format("with {}", Quoted(back)));
   if (!gone.empty()) changes.push_back(fmt::format("without {}, which left", Quoted(gone)));
   if (!going.empty()) changes.push_back(fmt::format("without {}, drained", Quoted(going)));
-  if (reordered_) changes.push_back("as it was asked for");
+  if (reordered) changes.push_back("as it was asked for");
   better.why = fmt::format("the cluster is built again {}", Join(changes, ", "));
   for (size_t i = 0; i < reports.size(); ++i) {
     if (!out[i]) better.in[reports[i].id] = reports[i].name;
@@ -288,14 +290,14 @@ std::optional<Replanner::Better> Replanner::better(const std::vector<MemberRepor
     better.plan = *std::move(made);
     return better;
   }
-  count_on(better.in, now);
+  count_on(better.in, better.orders, now);
   take_in_all();
   return std::nullopt;
 }
 
-void Replanner::count_on(const std::map<MemberId, std::string>& in, Clock::time_point now) {
+void Replanner::count_on(const std::map<MemberId, std::string>& in, int64_t orders, Clock::time_point now) {
   better_since_.reset();
-  reordered_ = false;
+  orders_met_ = orders;
   for (const auto& [id, name] : in_) {
     if (in.contains(id) || !drained(id)) continue;
     book_.leave_out(id, now);
@@ -309,7 +311,7 @@ void Replanner::adopt(const Better& better, Clock::time_point now) {
   const std::lock_guard lock(mutex_);
   plan_ = better.plan;
   lacking_ = false;
-  count_on(better.in, now);
+  count_on(better.in, better.orders, now);
 }
 
 void Replanner::drain(MemberId member, bool drained) {
@@ -325,7 +327,7 @@ void Replanner::drain(MemberId member, bool drained) {
 
 void Replanner::reorder() {
   const std::lock_guard lock(mutex_);
-  reordered_ = true;
+  ++orders_;
 }
 
 std::vector<LeftOutMember> Replanner::left_out() const {

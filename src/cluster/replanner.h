@@ -77,6 +77,7 @@ class Replanner {
         false;  ///< Somebody drains a member, or undoes that: not to be put off where requests can go on.
     Plan plan;
     std::map<MemberId, std::string> in;  ///< Names of the members that the plan counts on.
+    int64_t orders = 0;                  ///< Calls of reorder() that the plan knows of.
   };
   std::optional<Better> better(const std::vector<MemberReport>& reports, Make make, Clock::time_point now);
 
@@ -115,14 +116,15 @@ class Replanner {
   void take_in_all();
   bool drained(MemberId member) const;
   std::string without(const std::vector<MemberReport>& reports, const std::vector<bool>& out) const;
-  void count_on(const std::map<MemberId, std::string>& in, Clock::time_point now);
+  void count_on(const std::map<MemberId, std::string>& in, int64_t orders, Clock::time_point now);
 
   mutable std::mutex mutex_;  ///< Guards all below.
   AttendanceBook book_;
   std::map<MemberId, Known> known_;
   std::optional<Plan> plan_;
   std::map<MemberId, std::string> in_;  ///< Names of the members that the plan counts on.
-  bool reordered_ = false;              ///< By reorder(), and not yet in force.
+  int64_t orders_ = 0;                  ///< Calls of reorder().
+  int64_t orders_met_ = 0;              ///< Those that the plan in force knows of.
   bool lacking_ = false;                ///< The session goes on without some that its plan has.
   std::optional<Clock::time_point> better_since_;
   absl::Status told_;  ///< Why a plan with a member that is back could not be made, for the log.

@@ -490,6 +490,24 @@ TEST(Replanner, AnotherPlanOfTheSameMembersIsNotPutOffAndAskedForOnce) {
   EXPECT_FALSE(town.better().has_value());  // It is the same.
 }
 
+TEST(Replanner, AnOrderThatComesWhileNodesLoadForAnotherIsNotForgotten) {
+  Town town(3);
+  EXPECT_EQ(town.serve(), "abc");
+  town.nodes_max = 2;
+  town.replanner.reorder();
+  const auto first = town.better();
+  ASSERT_TRUE(first.has_value());
+  town.nodes_max = 1;
+  town.replanner.reorder();
+  town.adopt(*first);
+  const auto second = town.better();
+  ASSERT_TRUE(second.has_value());
+  EXPECT_TRUE(second->ordered);
+  EXPECT_GT(second->orders, first->orders);
+  town.adopt(*second);
+  EXPECT_FALSE(town.better().has_value());
+}
+
 TEST(Replanner, ADrainedMemberMayGoAndIsNeitherWaitedForNorMissed) {
   Town town(3);
   EXPECT_EQ(town.serve(), "abc");

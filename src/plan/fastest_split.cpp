@@ -130,7 +130,7 @@ std::vector<double> SplitSearch::arrivals(int count, int node, double limit_s, T
          ++before) {
       for (int begin = 1; begin < layers_; ++begin) {
         const double sum = table.best[at(before, other, begin)] + times_.hop_s[At(other)][At(node)];
-        if (sum >= arrive[At(begin)]) continue;
+        if (!(sum < arrive[At(begin)])) continue;
         arrive[At(begin)] = sum;
         table.before[at(count, node, begin)] = {other, before};
       }
@@ -153,7 +153,7 @@ void SplitSearch::extend(int count, int node, const std::vector<double>& arrive,
         if (ascending_) break;  // With more layers even more so.
         continue;
       }
-      if (sum >= table.best[state]) continue;
+      if (!(sum < table.best[state])) continue;  // Nor a difference of infinite times.
       table.best[state] = sum;
       table.start[state] = begin;
     }

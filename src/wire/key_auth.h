@@ -43,7 +43,7 @@ class KeyAuth {
 
   /// A token for one call, safe to put into metadata: "<challenge>.<nonce>.<proof>", nonce and proof in hex. It proves
   /// `context` (the method and whatever of the request shall not be changed) to the one process whose TokenChecker made
-  /// the challenge. An empty challenge gives an empty token: the answer to it tells the challenge.
+  /// the challenge. An empty challenge, or what is none, gives an empty token: the answer to it tells the challenge.
   std::string issue_token(std::string_view challenge, std::string_view context) const;
 
  private:

@@ -322,7 +322,7 @@ void HttpConnection::route(HttpRequest request) {
                        .path = request.path,
                        .body = request.body.substr(0, kAdminBodyBytesMax)};
   }
-  if (const auto why = shared_->origins.refuse(request)) return refuse({403, *why, {}});
+  if (const auto why = shared_->origins.refuse(request, tls_.has_value())) return refuse({403, *why, {}});
   if (auto wrong = CheckBodyType(request)) return refuse(*std::move(wrong));
   if (shared_->options.admit && !match.route->open) {
     HttpAdmission admission = shared_->options.admit(request);

@@ -29,11 +29,12 @@ bool IsAddress(std::string_view host) {
 
 }  // namespace
 
-bool IsSameOrigin(std::string_view origin, std::string_view host) {
+bool IsSameOrigin(std::string_view origin, std::string_view host, bool tls) {
   const size_t scheme = origin.find("://");
   if (scheme == std::string_view::npos || host.empty()) return false;
   const std::string asked = LowerCase(host);
   if (LowerCase(origin.substr(scheme + 3)) != asked) return false;
+  if (tls && origin.substr(0, scheme) == "https") return true;
   const std::string_view name = WithoutPort(asked);
   return IsAddress(name) || name == "localhost" || name.ends_with(".localhost");
 }
@@ -45,7 +46,7 @@ bool OriginPolicy::allows(std::string_view origin) const {
   });
 }
 
-std::optional<std::string> OriginPolicy::refuse(const HttpRequest& request) const {
+std::optional<std::string> OriginPolicy::refuse(const HttpRequest& request, bool tls) const {
   if (request.method == "GET" || request.method == "HEAD") return std::nullopt;
   const std::string_view origin = request.header("origin");
   if (origin.empty()) {
@@ -54,7 +55,7 @@ std::optional<std::string> OriginPolicy::refuse(const HttpRequest& request) cons
     if (site.empty() || site == "same-origin" || site == "none") return std::nullopt;
     return "a web page of another site sent this request without saying which (Origin)";
   }
-  if (allows(origin) || IsSameOrigin(origin, request.header("host"))) return std::nullopt;
+  if (allows(origin) || IsSameOrigin(origin, request.header("host"), tls)) return std::nullopt;
   return fmt::format(
       "web pages of '{}' may not use this server; its operator can allow them with --cors-origins",
       IsPrintable(origin) ? origin : "?");

@@ -18,8 +18,9 @@ class OriginPolicy {
   explicit OriginPolicy(std::vector<std::string> allowed) : allowed_(std::move(allowed)) {}
 
   /// Why a request must not be acted on: a page that is neither allowed nor served by this server sent it. Reading
-  /// (GET, HEAD) is not refused: the browser keeps the answer from the page.
-  std::optional<std::string> refuse(const HttpRequest& request) const;
+  /// (GET, HEAD) is not refused: the browser keeps the answer from the page. tls: the request came over HTTPS, to this
+  /// process itself.
+  std::optional<std::string> refuse(const HttpRequest& request, bool tls = false) const;
 
   /// The headers by which the browser gives the answer to the page; empty where it must not.
   HttpHeaders answer_headers(const HttpRequest& request) const;
@@ -36,7 +37,8 @@ class OriginPolicy {
 };
 
 /// Whether a page of `origin` came from the server that is asked as `host`. False where that host is a name other than
-/// localhost: an attacker's name may lead to this machine, and its page would then look like ours.
-bool IsSameOrigin(std::string_view origin, std::string_view host);
+/// localhost: an attacker's name may lead to this machine, and its page would then look like ours. Over TLS it may not: our
+/// certificate does not have that name, so the browser sends nothing.
+bool IsSameOrigin(std::string_view origin, std::string_view host, bool tls = false);
 
 }  // namespace shoal

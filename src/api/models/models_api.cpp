@@ -100,6 +100,8 @@ std::optional<ApiError> NoNameIn(const HttpRequest& request) {
 
 /// Routes of models' APIs whose GET and DELETE need no model.
 constexpr std::array<std::string_view, 2> kWithoutModel = {"/v1/responses/*", "/api/version"};
+/// POSTs that are for a model that is loaded: a question is not worth loading one, for which another may have to go.
+constexpr std::array<std::string_view, 1> kOfLoaded = {"/cluster/plan"};
 constexpr std::string_view kModelPath = "/v1/models/";
 
 }  // namespace
@@ -137,7 +139,7 @@ std::vector<HttpRoute> ModelsApi::routes() {
     };
     if (std::any_of(routes.begin(), routes.begin() + static_cast<int64_t>(own), same)) continue;
     HttpRoute forwarded{.method = route.method, .path = route.path};
-    if (route.method == "POST") {
+    if (route.method == "POST" && std::ranges::count(kOfLoaded, route.path) == 0) {
       forwarded.handler = [this](const HttpRequest& request, const Writer& writer) {
         forward(request, writer);
       };
@@ -205,7 +207,9 @@ void ModelsApi::forward(const HttpRequest& request, const Writer& writer) {
 /// Looks at a model that is loaded: the one that is named, else the default, else the first.
 void ModelsApi::look(const HttpRequest& request, const Writer& writer) {
   std::shared_ptr<LoadedModel> model;
-  if (QueryValue(request.query, "model").has_value()) {
+  const bool posted = request.method == "POST";
+  if (QueryValue(request.query, "model").has_value() ||
+      (posted && TopLevelText(request.body, NameKeys(request.path)).has_value())) {
     const auto index = model_of(request);
     if (!index.has_value()) return RefuseAs(request.path, *writer, index.error());
     model = shelf_.loaded(*index);
@@ -223,7 +227,8 @@ void ModelsApi::look(const HttpRequest& request, const Writer& writer) {
                      .code = "model_not_loaded"});
   }
   for (const HttpRoute& route : model->routes()) {
-    if (route.method == "GET" && HttpRouteMatches(route.path, request.path)) {  // HEAD is a GET, too.
+    // HEAD is a GET, too.
+    if (route.method == (posted ? "POST" : "GET") && HttpRouteMatches(route.path, request.path)) {
       return route.handler(request, writer);
     }
   }
