@@ -19,6 +19,16 @@ namespace {
 
 constexpr int64_t kSendMs = 2000;  // As PlannedExchange's: never elapses in health.
 constexpr Duration kPump = std::chrono::milliseconds(250);
+/// Of the widest rows as f32 in one message: a frame has a limit, and a link's window room for few such.
+constexpr int64_t kRowBytesMax = int64_t{64} << 20;
+
+/// Rows of the input of a feed-forward, of which x may have no data where there are codes.
+SegmentRows RowsBetween(const SegmentRows& rows, Range part) {
+  SegmentRows some{.x = MatView<const float>(nullptr, part.size(), rows.cols())};
+  if (rows.x.data != nullptr) some.x = rows.x.rows_between(part.begin, part.end);
+  if (rows.codes) some.codes = rows.codes->rows_between(part);
+  return some;
+}
 
 void WriteSegmentRows(PayloadWriter& out, const SegmentRows& rows, FrameHeader& header) {
   header.flags = 0;
@@ -229,6 +239,16 @@ absl::Status SegmentExchange::place_out(std::span<const int32_t> segments, const
 
 absl::Status SegmentExchange::run(LayerId layer, const SegmentRows& rows, MatView<float> y) {
   RETURN_IF_ERROR(begin_layer(layer));
+  const int64_t widest = std::max({shape_->width, rows.cols(), y.cols});
+  const int64_t at_once = std::max<int64_t>(kRowBytesMax / (widest * int64_t{sizeof(float)}), 1);
+  for (int64_t begin = 0; begin < y.rows; begin += at_once) {
+    const Range part{begin, std::min(begin + at_once, y.rows)};
+    RETURN_IF_ERROR(run_rows(RowsBetween(rows, part), y.rows_between(part.begin, part.end)));
+  }
+  return absl::OkStatus();
+}
+
+absl::Status SegmentExchange::run_rows(const SegmentRows& rows, MatView<float> y) {
   const ArenaScope scope(*arena_);
   const SegmentRows hidden = allocate_hidden(rows.rows());
   RETURN_IF_ERROR(

@@ -111,6 +111,8 @@ class SegmentExchange {
   absl::Status place_hidden(std::span<const int32_t> segments, const SegmentRows& part,
                             const SegmentRows& whole) const;
   absl::Status place_out(std::span<const int32_t> segments, const SegmentRows& part, MatView<float> y) const;
+  /// As run(), of rows that fit one message.
+  absl::Status run_rows(const SegmentRows& rows, MatView<float> y);
   absl::Status run_half(SegmentHalf half, const SegmentRows& rows, Place place);
   absl::Status ask(SegmentHalf half, const SegmentRows& rows);
   absl::Status run_own(SegmentHalf half, const SegmentRows& rows, const Holder& own, Place place);

@@ -100,12 +100,14 @@ CacheLedger::Match CacheLedger::match(const Sequence& sequence) {
   Match match;
   PrefixPlace at = prefixes_->root(limits_.long_rope(std::ssize(sequence.tokens)));
   match.start = at;
+  // Where one ring takes all slots, there is none left for a state that an earlier generation kept.
+  const bool reads_states = keeps_states() && slots_.total() > limits_.state_slots_each();
   for (int64_t block = 0; share_ && block < StartBlocksMax(sequence); ++block) {
     const std::optional<PrefixPlace> next = prefixes_->next(at, TokensOf(sequence, block));
     if (!next.has_value()) break;
     at = *next;
     match.path.push_back(at);
-    if (keeps_states() && prefixes_->state(at) == kNoState) continue;
+    if (keeps_states() && (!reads_states || prefixes_->state(at) == kNoState)) continue;
     match.usable = std::ssize(match.path);
     match.start = at;
   }
@@ -265,6 +267,8 @@ SeqSlice CacheLedger::next_slice(Sequence& sequence, int64_t rows, bool sample) 
   std::vector<StateWrite> inside;
   bool keep_last = keeps_states() && share_ && decodes && end % kBlockPositions == 0;
   std::vector<int64_t>& due = standing.snapshots_due;
+  // A drafted slice kept those where it could: the end of a prompt of which one row was left.
+  due.erase(due.begin(), std::ranges::upper_bound(due, begin));
   const auto passed = std::ranges::upper_bound(due, end);
   for (const int64_t position : std::span(due.begin(), passed)) {
     if (position == end) {

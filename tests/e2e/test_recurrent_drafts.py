@@ -13,8 +13,8 @@ pytestmark = pytest.mark.timeout(400)
 
 OFF = ("--speculate", "off")
 MTP_DRAFTED = "shoal_mtp_drafted_tokens_total"
-# Greedy texts of random weights soon go in circles, with a way out now and then: lookups are right, and then wrong.
-LONG = {"prompt": [7, 11, 400], "temperature": 0, "max_tokens": 500, "ignore_eos": True, "presence_penalty": 0.3}
+# Random weights repeat nothing by themselves. A grammar that leaves a choice now and then makes drafts that are right, and then wrong.
+LONG = {"prompt": [7, 11, 400], "temperature": 0, "max_tokens": 400, "guided_regex": "(The (moon|sea) is (bright|wide)[.] ){300}"}
 
 CONFIG = {
     "model_type": "qwen3_5_text", "hidden_size": 128, "num_hidden_layers": 6, "num_attention_heads": 4,
