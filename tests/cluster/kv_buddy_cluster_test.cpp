@@ -168,12 +168,16 @@ class KvBuddyCluster : public ::testing::TestWithParam<std::string> {
   void wait_for_copies(int64_t workers) {
     const int64_t blocks = kSequences * (kPromptTokens / kBlockPositions);
     int64_t copies = 0;
+    // States are copied, too, and a node has some only where its layers keep states: until no more come for a while.
+    Deadline quiet = Deadline::after_ms(500);
     for (const Deadline deadline = Deadline::after(kPatience);
-         !deadline.expired() && copies < workers * blocks;) {
-      copies = cluster_->host().report().front().copies.places;
+         !deadline.expired() && (copies < workers * blocks || !quiet.expired());) {
+      int64_t now = cluster_->host().report().front().copies.places;
       for (const MemberStatus& member : cluster_->status(Deadline::after_ms(5000))) {
-        if (member.facts.has_value()) copies += member.facts->copies;
+        if (member.facts.has_value()) now += member.facts->copies;
       }
+      if (now != copies) quiet = Deadline::after_ms(500);
+      copies = now;
     }
     EXPECT_GE(copies, workers * blocks);
   }
