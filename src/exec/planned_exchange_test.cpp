@@ -13,6 +13,7 @@
 #include "convert/testing/checkpoints.h"
 #include "exec/model_facts.h"
 #include "exec/step_codec.h"
+#include "exec/testing/recording_transport.h"
 #include "plan/rounding.h"
 
 namespace shoal {
@@ -23,27 +24,6 @@ using testing::StartsWith;
 
 constexpr int64_t kWidth = 16;
 constexpr Duration kTimeout = std::chrono::milliseconds(50);
-
-/// Keeps what is sent, so that a test can play the owners.
-class RecordingTransport final : public Transport {
- public:
-  NodeId self() const override { return NodeId{0}; }
-  absl::Status connect(Deadline) override { return absl::OkStatus(); }
-  absl::Status send(NodeId to, Frame frame, Deadline) override {
-    if (refuse == to) return Unavailable("the peer is down");
-    sent[to].push_back(std::move(frame));
-    return absl::OkStatus();
-  }
-  absl::StatusOr<Event> receive(Deadline) override { return Cancelled("not used"); }
-  absl::StatusOr<std::optional<Event>> take() override { return Cancelled("not used"); }
-  void share(std::shared_ptr<Wakeup>) override {}
-  void wake() override {}
-  TransportStats stats() const override { return {}; }
-  void close() override {}
-
-  std::map<NodeId, std::vector<Frame>> sent;
-  NodeId refuse{-1};
-};
 
 /// Node 0 runs the layer and holds none of its four experts: node 1 owns 0 and 1, node 2 owns 2 and 3.
 /// replicas: each holds the other's experts, too.

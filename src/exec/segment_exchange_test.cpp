@@ -6,7 +6,6 @@
 #include <algorithm>
 #include <deque>
 #include <functional>
-#include <map>
 #include <memory>
 #include <vector>
 
@@ -14,6 +13,7 @@
 #include "compute/cpu_backend.h"
 #include "convert/testing/checkpoints.h"
 #include "exec/planned_exchange.h"
+#include "exec/testing/recording_transport.h"
 
 namespace shoal {
 namespace {
@@ -22,26 +22,6 @@ using testing::HasSubstr;
 
 constexpr int64_t kRows = 2;
 constexpr Duration kTimeout = std::chrono::milliseconds(50);
-
-class RecordingTransport final : public Transport {
- public:
-  NodeId self() const override { return NodeId{0}; }
-  absl::Status connect(Deadline) override { return absl::OkStatus(); }
-  absl::Status send(NodeId to, Frame frame, Deadline) override {
-    if (refuse == to) return Unavailable("the peer is down");
-    sent[to].push_back(std::move(frame));
-    return absl::OkStatus();
-  }
-  absl::StatusOr<Event> receive(Deadline) override { return Cancelled("not used"); }
-  absl::StatusOr<std::optional<Event>> take() override { return Cancelled("not used"); }
-  void share(std::shared_ptr<Wakeup>) override {}
-  void wake() override {}
-  TransportStats stats() const override { return {}; }
-  void close() override {}
-
-  std::map<NodeId, std::vector<Frame>> sent;
-  NodeId refuse{-1};
-};
 
 /// Node 0 asks; nodes 1 and 2, which the test plays with the numbers of one session, have a segment of each layer.
 class SegmentExchangeTest : public testing::Test {
