@@ -7,6 +7,7 @@
 #include "base/check.h"
 #include "base/log.h"
 #include "base/status.h"
+#include "exec/awaited_reply.h"
 #include "exec/lost_notice.h"
 #include "exec/model_facts.h"
 #include "exec/result_codec.h"
@@ -379,7 +380,6 @@ void NodeSession::serve_segments(NodeId from, const Frame& frame) {
   if (!served.ok()) {
     LogWarning("{} of node '{}': {}", Describe(frame.header), options_.plan.node(from).name, Message(served));
     reply = EncodeExpertError(frame.header, {segment_request_.ticket, served});
-    reply.header.kind = FrameKind::kSegmentError;
   }
   const absl::Status sent = transport_->send(from, std::move(reply), Deadline::after_ms(kSendMs));
   if (!sent.ok()) LogWarning("segment reply not sent: {}", Message(sent));

@@ -10,7 +10,6 @@
 #include "compute/expert_bank.h"
 #include "exec/code_rows.h"
 #include "exec/model_facts.h"
-#include "exec/result_codec.h"
 #include "numeric/byte_planes.h"
 #include "numeric/fixed_sum.h"
 #include "wire/payload.h"
@@ -18,11 +17,6 @@
 
 namespace shoal {
 namespace {
-
-constexpr int64_t kSendMs =
-    2000;  // A healthy link's window holds many requests: this never elapses in health.
-// How long one wait lasts before the time is looked at again.
-constexpr Duration kPump = std::chrono::milliseconds(250);
 
 /// Bounds what a peer may make us multiply, and keeps its sums from wrapping around: rows of a frame are bounded
 /// by its size, calls by this per row.
@@ -202,39 +196,14 @@ absl::StatusOr<int64_t> AddExpertReply(const Frame& frame, std::span<const int32
   return compute_ns;
 }
 
-Frame EncodeExpertError(const FrameHeader& request, const ExpertError& error) {
-  SHOAL_CHECK(!error.status.ok());
-  PayloadWriter out;
-  out.u64(error.ticket);
-  WriteStatus(out, error.status);
-  Frame frame;
-  frame.header.kind = FrameKind::kExpertError;
-  frame.header.epoch = request.epoch;
-  frame.header.step = request.step;
-  frame.header.layer = request.layer;
-  frame.payload = out.finish();
-  return frame;
-}
-
-absl::StatusOr<ExpertError> DecodeExpertError(const Frame& frame) {
-  PayloadReader in(frame.payload);
-  ExpertError error;
-  ASSIGN_OR_RETURN(error.ticket, in.u64("expert_error.ticket"));
-  RETURN_IF_ERROR(ReadStatus(in, "expert_error.status", error.status));
-  RETURN_IF_ERROR(in.finish("expert_error"));
-  if (error.status.ok()) return InvalidArgument("expert_error.status: expected an error, got OK");
-  return error;
-}
-
-PlannedExchange::PlannedExchange(Options options, Pump pump)
+PlannedExchange::PlannedExchange(Options options, ReplyWait::Pump pump)
     : options_(options),
-      pump_(std::move(pump)),
       format_(RowFormatOf(*options.plan)),
-      time_(options.reply_timeout),
+      wait_(options.reply_timeout, pump),
       load_(options.plan->nodes.size()),
       down_(options.plan->nodes.size()),
       segments_({options.plan, options.self, options.compute, options.transport, options.reply_timeout},
-                pump_) {}
+                std::move(pump)) {}
 
 PlannedExchange::~PlannedExchange() = default;
 
@@ -280,18 +249,13 @@ absl::Status PlannedExchange::choose_holders(const Experts& experts) {
 
 PlannedExchange::Remote& PlannedExchange::remote_of(NodeId owner, size_t first) {
   for (size_t i = first; i < pending_.asked; ++i) {
-    if (pending_.remotes[i].owner == owner) return pending_.remotes[i];
+    if (pending_.remotes[i].node == owner) return pending_.remotes[i];
   }
   if (pending_.asked == pending_.remotes.size()) pending_.remotes.emplace_back();
   Remote& remote = pending_.remotes[pending_.asked++];
-  remote.owner = owner;
-  remote.ticket = first == 0 ? pending_.ticket : next_ticket_++;
+  remote.begin(owner, first == 0 ? pending_.ticket : next_ticket_++);
   remote.calls.clear();
   remote.rows.clear();
-  remote.heard = Duration::zero();
-  remote.reply = {};
-  remote.answered = false;
-  remote.failed = remote.bad_rows = absl::OkStatus();
   remote.elsewhere = false;
   return remote;
 }
@@ -355,7 +319,7 @@ absl::Status PlannedExchange::send_from(size_t first) {
     }
     const Frame frame = EncodeExpertRequest(
         {options_.plan->epoch, step_, pending_.layer, remote.ticket, format_}, rows, remote.calls);
-    remote.failed = options_.transport->send(remote.owner, frame, Deadline::after_ms(kSendMs));
+    remote.failed = options_.transport->send(remote.node, frame, Deadline::after_ms(kRequestSendMs));
     if (!remote.failed.ok()) RETURN_IF_ERROR(go_elsewhere(i));
   }
   return absl::OkStatus();
@@ -398,12 +362,11 @@ absl::Status PlannedExchange::combine(Ticket ticket, MatView<float> y) {
 }
 
 absl::Status PlannedExchange::collect(size_t index, MatView<int64_t> acc, int64_t& compute_ns) {
-  RETURN_IF_ERROR(wait_for(index));
   Remote& remote = pending_.remotes[index];
+  RETURN_IF_ERROR(wait_.wait_for(remote));
   if (remote.elsewhere) return absl::OkStatus();
   if (!remote.bad_rows.ok()) {  // No fault of the owner, and no other would give another answer.
-    return Annotate(remote.bad_rows,
-                    fmt::format("expert owner '{}'", options_.plan->node(remote.owner).name));
+    return Annotate(remote.bad_rows, fmt::format("expert owner '{}'", options_.plan->node(remote.node).name));
   }
   if (remote.answered) {
     const absl::StatusOr<int64_t> added = AddExpertReply(remote.reply, remote.rows, *arena_, acc, format_);
@@ -422,31 +385,8 @@ absl::Status PlannedExchange::collect(size_t index, MatView<int64_t> acc, int64_
 }
 
 void PlannedExchange::begin_wait(size_t first) {
-  const Duration now = time_.look(Clock::now());
+  const Duration now = wait_.now();
   for (size_t i = first; i < pending_.asked; ++i) pending_.remotes[i].heard = now;
-}
-
-// Ends also where the owner failed.
-absl::Status PlannedExchange::wait_for(size_t index) {
-  const Deadline longest = Deadline::after(std::max(kLocalTimeout, options_.reply_timeout));
-  while (true) {
-    Remote& remote = pending_.remotes[index];
-    if (remote.answered || remote.elsewhere || !remote.failed.ok() || !remote.bad_rows.ok()) {
-      return absl::OkStatus();
-    }
-    const Duration left = remote.heard + options_.reply_timeout - time_.look(Clock::now());
-    if (left <= Duration::zero()) {
-      remote.failed =
-          Unavailable("no answer and no heartbeat for {:.1f} s", SecondsOf(options_.reply_timeout));
-      return absl::OkStatus();
-    }
-    if (longest.expired()) {  // It computes, but not this.
-      remote.failed = Unavailable("no answer for {:.0f} s", SecondsOf(kLocalTimeout));
-      return absl::OkStatus();
-    }
-    const absl::Status pumped = pump_(Deadline::after(std::min<Duration>(left, kPump)));
-    if (!pumped.ok() && pumped.code() != absl::StatusCode::kDeadlineExceeded) return pumped;
-  }
 }
 
 absl::Status PlannedExchange::go_elsewhere(size_t index) {
@@ -458,7 +398,7 @@ absl::Status PlannedExchange::go_elsewhere(size_t index) {
   rows.swap(given_up.rows);
   given_up.answered = false;
   given_up.elsewhere = true;
-  const NodeId owner = given_up.owner;
+  const NodeId owner = given_up.node;
   const absl::Status why = given_up.failed;
   note_down(owner, why);
   RETURN_IF_ERROR(choose_holders([&](const auto& visit) {
@@ -479,39 +419,18 @@ void PlannedExchange::note_down(NodeId node, const absl::Status& why) {
 }
 
 void PlannedExchange::on_reply(NodeId from, Frame frame) {
-  const bool is_error = frame.header.kind == FrameKind::kExpertError;
-  const absl::StatusOr<ExpertError> error = is_error ? DecodeExpertError(frame) : ExpertError{};
-  const absl::StatusOr<uint64_t> ticket = is_error ? absl::StatusOr<uint64_t>(error.ok() ? error->ticket : 0)
-                                                   : PayloadReader(frame.payload).u64("expert_reply.ticket");
-  if (!ticket.ok()) return;
+  absl::StatusOr<NodeAnswer> answer = ReadAnswer(std::move(frame));
+  if (!answer.ok()) return;
   for (size_t i = 0; i < pending_.asked; ++i) {
-    Remote& remote = pending_.remotes[i];
-    if (remote.owner != from || remote.answered || !remote.failed.ok() || !remote.bad_rows.ok()) continue;
-    // Otherwise of a request that was given up, as its step failed or its layer is run again. An error without a
-    // ticket is of the oldest request.
-    if (*ticket != remote.ticket && !(is_error && *ticket == 0)) continue;
-    if (!error.ok()) {
-      remote.failed = error.status();
-    } else if (is_error) {
-      on_failure(remote, *error);
-    } else {
-      remote.reply = std::move(frame);
-      remote.answered = true;
-    }
-    return;
+    if (pending_.remotes[i].take(from, *answer)) return;
   }
-}
-
-void PlannedExchange::on_failure(Remote& remote, const ExpertError& error) {
-  const bool of_rows = error.status.code() == absl::StatusCode::kOutOfRange;
-  (of_rows ? remote.bad_rows : remote.failed) = error.status;
 }
 
 void PlannedExchange::on_heartbeat(NodeId from) {
   segments_.on_heartbeat(from);
-  const Duration now = time_.look(Clock::now());
+  const Duration now = wait_.now();
   for (size_t i = 0; i < pending_.asked; ++i) {
-    if (pending_.remotes[i].owner == from) pending_.remotes[i].heard = now;
+    if (pending_.remotes[i].node == from) pending_.remotes[i].heard = now;
   }
 }
 
@@ -519,10 +438,7 @@ void PlannedExchange::on_lost(NodeId node, const absl::Status& status) {
   if (node.value < 0 || node.value >= std::ssize(down_)) return;
   segments_.on_lost(node, status);
   note_down(node, status);
-  for (size_t i = 0; i < pending_.asked; ++i) {
-    Remote& remote = pending_.remotes[i];
-    if (remote.owner == node && !remote.answered && remote.failed.ok()) remote.failed = status;
-  }
+  for (size_t i = 0; i < pending_.asked; ++i) pending_.remotes[i].lose(node, status);
 }
 
 /// Whatever broke at the holders, the step is unavailable because of them: of the last one first.

@@ -5,7 +5,6 @@
 #pragma once
 
 #include <cstdint>
-#include <functional>
 #include <memory>
 #include <span>
 #include <vector>
@@ -14,8 +13,8 @@
 #include "compute/backend.h"
 #include "compute/expert_exchange.h"
 #include "cpu/arena.h"
+#include "exec/awaited_reply.h"
 #include "exec/expert_use.h"
-#include "exec/liveness.h"
 #include "exec/segment_exchange.h"
 #include "numeric/row_format.h"
 #include "plan/holder_choice.h"
@@ -59,22 +58,9 @@ Frame EncodeExpertReply(const FrameHeader& request, uint64_t ticket, int64_t com
 absl::StatusOr<int64_t> AddExpertReply(const Frame& frame, std::span<const int32_t> targets, Arena& scratch,
                                        MatView<int64_t> acc, RowFormat format = RowFormat::kExact);
 
-/// Why an owner could not answer. ticket 0: it could not read which request.
-struct ExpertError {
-  uint64_t ticket = 0;
-  absl::Status status;
-};
-Frame EncodeExpertError(const FrameHeader& request, const ExpertError& error);
-/// InvalidArgument names the field.
-absl::StatusOr<ExpertError> DecodeExpertError(const Frame& frame);
-
 /// The exchange of one step at a time, used by the executor's thread only.
 class PlannedExchange final : public ExpertExchange {
  public:
-  /// Handles one event of the node's inbox, waiting until `deadline` for it: replies come back through
-  /// on_reply() and on_lost(). DeadlineExceeded if nothing came.
-  using Pump = std::function<absl::Status(Deadline deadline)>;
-
   struct Options {
     const Plan* plan = nullptr;
     NodeId self;
@@ -84,7 +70,8 @@ class PlannedExchange final : public ExpertExchange {
     Duration reply_timeout = std::chrono::seconds(4);
     ExpertUse* use = nullptr;  ///< Counts what rows are routed to; nullptr: nobody does.
   };
-  PlannedExchange(Options options, Pump pump);
+  /// pump: what it handles comes back through on_reply(), on_segment_reply(), on_heartbeat() and on_lost().
+  PlannedExchange(Options options, ReplyWait::Pump pump);
   ~PlannedExchange() override;
 
   /// Names what follows: requests carry this step's id, and scratch comes from `arena`, which must live until
@@ -115,18 +102,12 @@ class PlannedExchange final : public ExpertExchange {
   int64_t overhead_ns() const { return overhead_ns_ + segments_.overhead_ns(); }
 
  private:
-  /// One message, and what came back.
-  struct Remote {
-    NodeId owner;
-    uint64_t ticket = 0;            ///< Its own where rows are sent again: an owner may then have two.
+  /// One message to an owner, and what came back. It has a ticket of its own where rows are sent again: an owner may
+  /// then have two.
+  struct Remote : AwaitedReply {
     std::vector<ExpertCall> calls;  ///< Row indices of the message.
     std::vector<int32_t> rows;      ///< Distinct rows of the batch, ascending.
-    Duration heard{};               ///< By time_: of its owner, at the earliest when it was begun to wait.
-    Frame reply;
-    bool answered = false;
-    absl::Status failed;     ///< The owner is given up.
-    absl::Status bad_rows;   ///< It answered that the rows hold what it can't compute.
-    bool elsewhere = false;  ///< Its calls have gone to others.
+    bool elsewhere = false;         ///< Its calls have gone to others: the owner failed.
   };
   struct Pending {
     uint64_t ticket = 0;
@@ -153,19 +134,16 @@ class PlannedExchange final : public ExpertExchange {
   absl::Status send_from(size_t first);
   /// From now on the answers to the messages from the `first`-th on are waited for.
   void begin_wait(size_t first);
-  absl::Status wait_for(size_t index);
   /// Adds what the message's owner answers, or asks others for it.
   absl::Status collect(size_t index, MatView<int64_t> acc, int64_t& compute_ns);
   /// Makes messages to other holders of what the message asked for, and gives its owner up.
   absl::Status go_elsewhere(size_t index);
   void note_down(NodeId node, const absl::Status& why);
-  static void on_failure(Remote& remote, const ExpertError& error);
   absl::Status lost(ExpertId expert);
 
   const Options options_;
-  const Pump pump_;
   const RowFormat format_;  ///< Of rows and sums that travel.
-  WatchedTime time_;
+  ReplyWait wait_;
   StepId step_;
   Arena* arena_ = nullptr;
   uint64_t next_ticket_ = 1;

@@ -11,6 +11,7 @@
 #include "base/status.h"
 #include "compute/testing/fake_backend.h"
 #include "convert/testing/checkpoints.h"
+#include "exec/awaited_reply.h"
 #include "exec/model_facts.h"
 #include "exec/step_codec.h"
 #include "exec/testing/recording_transport.h"

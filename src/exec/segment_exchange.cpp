@@ -4,21 +4,16 @@
 #include <cstring>
 #include <utility>
 
-#include "base/check.h"
-#include "base/log.h"
 #include "base/status.h"
 #include "base/text.h"
 #include "exec/code_rows.h"
-#include "exec/planned_exchange.h"
-#include "exec/step_codec.h"
+#include "numeric/dtype.h"
 #include "wire/payload.h"
 #include "wire/row_codec.h"
 
 namespace shoal {
 namespace {
 
-constexpr int64_t kSendMs = 2000;  // As PlannedExchange's: never elapses in health.
-constexpr Duration kPump = std::chrono::milliseconds(250);
 /// Of the widest rows as f32 in one message: a frame has a limit, and a link's window room for few such.
 constexpr int64_t kRowBytesMax = int64_t{64} << 20;
 
@@ -122,11 +117,8 @@ absl::StatusOr<SegmentAnswer> DecodeSegmentReply(const Frame& frame) {
   return answer;
 }
 
-SegmentExchange::SegmentExchange(Options options, Pump pump)
-    : options_(options),
-      pump_(std::move(pump)),
-      time_(options.reply_timeout),
-      down_(options.plan->nodes.size()) {}
+SegmentExchange::SegmentExchange(Options options, ReplyWait::Pump pump)
+    : options_(options), wait_(options.reply_timeout, std::move(pump)), down_(options.plan->nodes.size()) {}
 
 void SegmentExchange::begin_step(StepId step, Arena& arena) {
   step_ = step;
@@ -276,12 +268,11 @@ absl::Status SegmentExchange::run_half(SegmentHalf half, const SegmentRows& rows
   if (!remote) return absl::OkStatus();
   const int64_t waits_ns = NowNs();
   int64_t compute_ns = waits_ns - asked_ns;
-  const Duration now = time_.look(Clock::now());
+  const Duration now = wait_.now();
   for (size_t i = 0; i < used_; ++i) holders_[i].heard = now;
   for (size_t i = 0; i < used_; ++i) {
     if (holders_[i].node != options_.self) RETURN_IF_ERROR(collect(holders_[i], place, compute_ns));
   }
-  ticket_ = 0;
   waited_ns_ += NowNs() - waits_ns;
   // No holder computed for longer than the whole took, whatever it says.
   overhead_ns_ += std::max<int64_t>(0, NowNs() - begin_ns - compute_ns);
@@ -289,18 +280,17 @@ absl::Status SegmentExchange::run_half(SegmentHalf half, const SegmentRows& rows
 }
 
 absl::Status SegmentExchange::ask(SegmentHalf half, const SegmentRows& rows) {
-  ticket_ = next_ticket_++;
+  const uint64_t ticket = next_ticket_++;
   for (size_t i = 0; i < used_; ++i) {
     Holder& holder = holders_[i];
-    holder.reply = {};
-    holder.answered = false;
-    holder.bad_rows = absl::OkStatus();
+    holder.begin(holder.node, ticket);
     holder.failed = down_[static_cast<size_t>(holder.node.value)];
     if (holder.node == options_.self) continue;
     if (!holder.failed.ok()) return lost(holder);
     Frame frame =
-        EncodeSegmentRequest({options_.plan->epoch, step_, layer_, ticket_, half}, rows, holder.segments);
-    holder.failed = options_.transport->send(holder.node, std::move(frame), Deadline::after_ms(kSendMs));
+        EncodeSegmentRequest({options_.plan->epoch, step_, layer_, ticket, half}, rows, holder.segments);
+    holder.failed =
+        options_.transport->send(holder.node, std::move(frame), Deadline::after_ms(kRequestSendMs));
     if (!holder.failed.ok()) return lost(holder);
   }
   return absl::OkStatus();
@@ -322,7 +312,7 @@ absl::Status SegmentExchange::run_own(SegmentHalf half, const SegmentRows& rows,
 }
 
 absl::Status SegmentExchange::collect(Holder& holder, Place place, int64_t& compute_ns) {
-  RETURN_IF_ERROR(wait_for(holder));
+  RETURN_IF_ERROR(wait_.wait_for(holder));
   if (!holder.bad_rows.ok()) {  // No fault of the holder.
     return Annotate(holder.bad_rows,
                     fmt::format("segments of node '{}'", options_.plan->node(holder.node).name));
@@ -336,50 +326,16 @@ absl::Status SegmentExchange::collect(Holder& holder, Place place, int64_t& comp
   return holder.failed.ok() ? absl::OkStatus() : lost(holder);
 }
 
-// Ends also where the holder failed.
-absl::Status SegmentExchange::wait_for(Holder& holder) {
-  const Deadline longest = Deadline::after(std::max(kLocalTimeout, options_.reply_timeout));
-  while (!holder.answered && holder.failed.ok() && holder.bad_rows.ok()) {
-    const Duration left = holder.heard + options_.reply_timeout - time_.look(Clock::now());
-    if (left <= Duration::zero()) {
-      holder.failed =
-          Unavailable("no answer and no heartbeat for {:.1f} s", SecondsOf(options_.reply_timeout));
-    } else if (longest.expired()) {  // It computes, but not this.
-      holder.failed = Unavailable("no answer for {:.0f} s", SecondsOf(kLocalTimeout));
-    } else {
-      const absl::Status pumped = pump_(Deadline::after(std::min<Duration>(left, kPump)));
-      if (!pumped.ok() && pumped.code() != absl::StatusCode::kDeadlineExceeded) return pumped;
-    }
-  }
-  return absl::OkStatus();
-}
-
 void SegmentExchange::on_reply(NodeId from, Frame frame) {
-  const bool is_error = frame.header.kind == FrameKind::kSegmentError;
-  const absl::StatusOr<ExpertError> error = is_error ? DecodeExpertError(frame) : ExpertError{};
-  const absl::StatusOr<uint64_t> ticket = is_error ? absl::StatusOr<uint64_t>(error.ok() ? error->ticket : 0)
-                                                   : PayloadReader(frame.payload).u64("segment_reply.ticket");
-  if (!ticket.ok() || ticket_ == 0) return;
-  // Otherwise of a half that was given up. An error without a ticket is of the one that is out.
-  if (*ticket != ticket_ && !(is_error && *ticket == 0)) return;
+  absl::StatusOr<NodeAnswer> answer = ReadAnswer(std::move(frame));
+  if (!answer.ok()) return;
   for (size_t i = 0; i < used_; ++i) {
-    Holder& holder = holders_[i];
-    if (holder.node != from || holder.answered || !holder.failed.ok() || !holder.bad_rows.ok()) continue;
-    if (!error.ok()) {
-      holder.failed = error.status();
-    } else if (is_error) {
-      (error->status.code() == absl::StatusCode::kOutOfRange ? holder.bad_rows : holder.failed) =
-          error->status;
-    } else {
-      holder.reply = std::move(frame);
-      holder.answered = true;
-    }
-    return;
+    if (holders_[i].take(from, *answer)) return;
   }
 }
 
 void SegmentExchange::on_heartbeat(NodeId from) {
-  const Duration now = time_.look(Clock::now());
+  const Duration now = wait_.now();
   for (size_t i = 0; i < used_; ++i) {
     if (holders_[i].node == from) holders_[i].heard = now;
   }
@@ -393,15 +349,12 @@ void SegmentExchange::note_down(NodeId node, const absl::Status& why) {
 void SegmentExchange::on_lost(NodeId node, const absl::Status& status) {
   if (node.value < 0 || node.value >= std::ssize(down_)) return;
   note_down(node, status);
-  for (size_t i = 0; i < used_; ++i) {
-    Holder& holder = holders_[i];
-    if (holder.node == node && !holder.answered && holder.failed.ok()) holder.failed = status;
-  }
+  for (size_t i = 0; i < used_; ++i) holders_[i].lose(node, status);
 }
 
 absl::Status SegmentExchange::lost(const Holder& holder) {
   note_down(holder.node, holder.failed);
-  ticket_ = 0;
+  used_ = 0;  // Nobody is waited for any more.
   loss_.owner = holder.node;
   loss_.status = Unavailable(
       "node '{}' lost: {}, while node '{}' waited for its segments of the feed-forward of layer "

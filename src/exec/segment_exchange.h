@@ -4,7 +4,6 @@
 #pragma once
 
 #include <cstdint>
-#include <functional>
 #include <span>
 #include <vector>
 
@@ -13,7 +12,7 @@
 #include "compute/backend.h"
 #include "compute/segments.h"
 #include "cpu/arena.h"
-#include "exec/liveness.h"
+#include "exec/awaited_reply.h"
 #include "plan/plan.h"
 #include "wire/transport.h"
 
@@ -55,18 +54,9 @@ Frame EncodeSegmentReply(const FrameHeader& request, uint64_t ticket, const Segm
 /// Points into `frame`. InvalidArgument names the field.
 absl::StatusOr<SegmentAnswer> DecodeSegmentReply(const Frame& frame);
 
-/// The node that a step was lost with, and how: OK and -1 while there is none.
-struct ExchangeLoss {
-  absl::Status status;
-  NodeId owner{-1};
-};
-
 /// The feed-forwards of one step at a time, used by the executor's thread only.
 class SegmentExchange {
  public:
-  /// As PlannedExchange::Pump.
-  using Pump = std::function<absl::Status(Deadline deadline)>;
-
   struct Options {
     const Plan* plan = nullptr;
     NodeId self;
@@ -74,7 +64,7 @@ class SegmentExchange {
     Transport* transport = nullptr;
     Duration reply_timeout = std::chrono::seconds(4);  ///< A holder that was silent for so long is given up.
   };
-  SegmentExchange(Options options, Pump pump);
+  SegmentExchange(Options options, ReplyWait::Pump pump);
 
   /// As PlannedExchange::begin_step.
   void begin_step(StepId step, Arena& arena);
@@ -94,14 +84,8 @@ class SegmentExchange {
 
  private:
   /// A node with segments of the layer, and what came back of its message.
-  struct Holder {
-    NodeId node;
+  struct Holder : AwaitedReply {
     std::vector<int32_t> segments;
-    Duration heard{};
-    Frame reply;
-    bool answered = false;
-    absl::Status failed;    ///< It is given up.
-    absl::Status bad_rows;  ///< The rows hold what it can't compute.
   };
   /// Puts what a holder's segments gave where it belongs. InvalidArgument: it does not fit.
   using Place = absl::FunctionRef<absl::Status(std::span<const int32_t> segments, const SegmentRows& part)>;
@@ -117,22 +101,19 @@ class SegmentExchange {
   absl::Status ask(SegmentHalf half, const SegmentRows& rows);
   absl::Status run_own(SegmentHalf half, const SegmentRows& rows, const Holder& own, Place place);
   absl::Status collect(Holder& holder, Place place, int64_t& compute_ns);
-  absl::Status wait_for(Holder& holder);
   void note_down(NodeId node, const absl::Status& why);
   absl::Status lost(const Holder& holder);
 
   const Options options_;
-  const Pump pump_;
-  WatchedTime time_;
+  ReplyWait wait_;
   StepId step_;
   Arena* arena_ = nullptr;
   uint64_t next_ticket_ = 1;
-  uint64_t ticket_ = 0;  ///< Of the half that is out; 0: none is.
   LayerId layer_;
   const SegmentShape* shape_ = nullptr;
-  int hidden_group_ = 0;         ///< Under the plan's activations.
-  std::vector<Holder> holders_;  ///< The storage is reused; `used_` of them are of the layer.
-  size_t used_ = 0;
+  int hidden_group_ = 0;            ///< Under the plan's activations.
+  std::vector<Holder> holders_;     ///< The storage is reused; `used_` of them are of the layer.
+  size_t used_ = 0;                 ///< None where the step was lost.
   std::vector<absl::Status> down_;  ///< By node: why it is asked nothing any more in this session.
   ExchangeLoss loss_;
   int64_t waited_ns_ = 0;

@@ -9,10 +9,11 @@
 #include <memory>
 #include <vector>
 
+#include "base/check.h"
 #include "base/status.h"
 #include "compute/cpu_backend.h"
 #include "convert/testing/checkpoints.h"
-#include "exec/planned_exchange.h"
+#include "exec/awaited_reply.h"
 #include "exec/testing/recording_transport.h"
 
 namespace shoal {
@@ -88,9 +89,7 @@ class SegmentExchangeTest : public testing::Test {
     const Frame& request = transport_.sent.at(node).back();
     SegmentMessage message;
     EXPECT_EQ(DecodeSegmentRequest(request, message), absl::OkStatus());
-    Frame frame = EncodeExpertError(request.header, {message.ticket, status});
-    frame.header.kind = FrameKind::kSegmentError;
-    return frame;
+    return EncodeExpertError(request.header, {message.ticket, status});
   }
 
   absl::Status pump(Deadline deadline) {

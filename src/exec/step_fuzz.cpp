@@ -5,6 +5,7 @@
 #include <cstdint>
 
 #include "base/check.h"
+#include "exec/awaited_reply.h"
 #include "exec/kv_report.h"
 #include "exec/planned_exchange.h"
 #include "exec/stage_runner.h"
