@@ -77,7 +77,7 @@ absl::Status BackendSession::mtp_head(MatView<const float>, int64_t) {
   return Unimplemented("this backend has no heads for multi-token prediction: serve with --mtp off");
 }
 
-absl::Status BackendSession::run_hidden(LayerId, std::span<const int32_t>, const ExpertRows&, SegmentRows&) {
+absl::Status BackendSession::run_hidden(LayerId, std::span<const int32_t>, const SegmentRows&, SegmentRows&) {
   return Unimplemented("this backend computes no segments of feed-forwards: serve without --split-ffn");
 }
 

@@ -140,7 +140,7 @@ class BackendSession {
   virtual const SegmentShape* segment_shape(LayerId /*layer*/) const { return nullptr; }
   /// As SegmentSet::hidden. `hidden` is valid until the next call of the session. Unimplemented: BackendLimits::segments is
   /// false.
-  virtual absl::Status run_hidden(LayerId layer, std::span<const int32_t> segments, const ExpertRows& rows,
+  virtual absl::Status run_hidden(LayerId layer, std::span<const int32_t> segments, const SegmentRows& rows,
                                   SegmentRows& hidden);
   /// As SegmentSet::down. Unimplemented likewise.
   virtual absl::Status run_down(LayerId layer, std::span<const int32_t> segments, const SegmentRows& hidden,

@@ -250,7 +250,7 @@ class CpuSession final : public BackendSession {
     return set == nullptr ? nullptr : &set->shape();
   }
 
-  absl::Status run_hidden(LayerId layer, std::span<const int32_t> segments, const ExpertRows& rows,
+  absl::Status run_hidden(LayerId layer, std::span<const int32_t> segments, const SegmentRows& rows,
                           SegmentRows& hidden) override {
     ASSIGN_OR_RETURN(const SegmentSet* const set, segments_of(layer));
     serve_arena_.reset();

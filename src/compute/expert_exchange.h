@@ -7,6 +7,7 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "base/ids.h"
+#include "compute/segments.h"
 #include "kernels/kernels.h"
 #include "numeric/view.h"
 
@@ -52,7 +53,7 @@ class ExpertExchange {
 
   /// y [T, D] = the dense feed-forward of a layer that has segments (compute/segments.h), of rows [T, D]. Between
   /// dispatch() and combine() it may not be called. Errors as combine(); Unimplemented: an exchange of experts only.
-  virtual absl::Status feed_forward(LayerId /*layer*/, const ExpertRows& /*rows*/, MatView<float> /*y*/) {
+  virtual absl::Status feed_forward(LayerId /*layer*/, const SegmentRows& /*rows*/, MatView<float> /*y*/) {
     return absl::UnimplementedError("this exchange has no segments of feed-forwards");
   }
 };

@@ -401,14 +401,7 @@ absl::Status NodeSession::compute_segments(const Frame& frame, Frame& reply) {
   serve_arena_.reset();
   SegmentAnswer answer;
   const int64_t begin_ns = NowNs();
-  if (half == SegmentHalf::kHidden) {
-    const ExpertRows input{rows.x, rows.codes ? &*rows.codes : nullptr};
-    RETURN_IF_ERROR(compute_->run_hidden(layer, segments, input, answer.rows));
-  } else {
-    const MatView<float> y = serve_arena_.allocate_rows<float>(rows.rows(), TotalSize(shape->out, segments));
-    RETURN_IF_ERROR(compute_->run_down(layer, segments, rows, y));
-    answer.rows.x = y;
-  }
+  ASSIGN_OR_RETURN(answer.rows, RunSegments(*compute_, layer, half, segments, rows, serve_arena_));
   calls_served_ += segments.size();
   answer.compute_ns = NowNs() - begin_ns;
   reply = EncodeSegmentReply(frame.header, ticket, answer);

@@ -216,12 +216,6 @@ void PlannedExchange::begin_step(StepId step, Arena& arena) {
   segments_.begin_step(step, arena);
 }
 
-absl::Status PlannedExchange::feed_forward(LayerId layer, const ExpertRows& rows, MatView<float> y) {
-  SegmentRows input{.x = rows.x};
-  if (rows.quantized != nullptr) input.codes = *rows.quantized;
-  return segments_.run(layer, input, y);
-}
-
 template <typename Experts>
 absl::Status PlannedExchange::choose_holders(const Experts& experts) {
   const std::vector<ExpertHolders>& holders =

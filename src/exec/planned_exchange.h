@@ -80,7 +80,9 @@ class PlannedExchange final : public ExpertExchange {
 
   absl::StatusOr<Ticket> dispatch(LayerId layer, const ExpertRows& rows, const Routing& routing) override;
   absl::Status combine(Ticket ticket, MatView<float> y) override;
-  absl::Status feed_forward(LayerId layer, const ExpertRows& rows, MatView<float> y) override;
+  absl::Status feed_forward(LayerId layer, const SegmentRows& rows, MatView<float> y) override {
+    return segments_.run(layer, rows, y);
+  }
 
   /// A kSegmentReply or kSegmentError frame: for feed_forward().
   void on_segment_reply(NodeId from, Frame frame) { segments_.on_reply(from, std::move(frame)); }

@@ -4,6 +4,7 @@
 #include <cstring>
 #include <utility>
 
+#include "base/check.h"
 #include "base/status.h"
 #include "base/text.h"
 #include "exec/code_rows.h"
@@ -115,6 +116,22 @@ absl::StatusOr<SegmentAnswer> DecodeSegmentReply(const Frame& frame) {
   ASSIGN_OR_RETURN(answer.rows, ReadSegmentRows(in, "segment_reply", frame.header));
   RETURN_IF_ERROR(in.finish("segment_reply"));
   return answer;
+}
+
+absl::StatusOr<SegmentRows> RunSegments(BackendSession& compute, LayerId layer, SegmentHalf half,
+                                        std::span<const int32_t> segments, const SegmentRows& rows,
+                                        Arena& arena) {
+  SegmentRows part;
+  if (half == SegmentHalf::kHidden) {
+    RETURN_IF_ERROR(compute.run_hidden(layer, segments, rows, part));
+    return part;
+  }
+  const SegmentShape* shape = compute.segment_shape(layer);
+  SHOAL_CHECK(shape != nullptr);
+  const MatView<float> y = arena.allocate_rows<float>(rows.rows(), TotalSize(shape->out, segments));
+  RETURN_IF_ERROR(compute.run_down(layer, segments, rows, y));
+  part.x = y;
+  return part;
 }
 
 SegmentExchange::SegmentExchange(Options options, ReplyWait::Pump pump)
@@ -299,15 +316,8 @@ absl::Status SegmentExchange::ask(SegmentHalf half, const SegmentRows& rows) {
 absl::Status SegmentExchange::run_own(SegmentHalf half, const SegmentRows& rows, const Holder& own,
                                       Place place) {
   const ArenaScope scope(*arena_);
-  SegmentRows part;
-  if (half == SegmentHalf::kHidden) {
-    const ExpertRows input{rows.x, rows.codes ? &*rows.codes : nullptr};
-    RETURN_IF_ERROR(options_.compute->run_hidden(layer_, own.segments, input, part));
-    return place(own.segments, part);
-  }
-  const MatView<float> y = arena_->allocate_rows<float>(rows.rows(), TotalSize(shape_->out, own.segments));
-  RETURN_IF_ERROR(options_.compute->run_down(layer_, own.segments, rows, y));
-  part.x = y;
+  ASSIGN_OR_RETURN(const SegmentRows part,
+                   RunSegments(*options_.compute, layer_, half, own.segments, rows, *arena_));
   return place(own.segments, part);
 }
 

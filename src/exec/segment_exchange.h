@@ -54,6 +54,12 @@ Frame EncodeSegmentReply(const FrameHeader& request, uint64_t ticket, const Segm
 /// Points into `frame`. InvalidArgument names the field.
 absl::StatusOr<SegmentAnswer> DecodeSegmentReply(const Frame& frame);
 
+/// What segments that are held here make of rows, side by side; it lies in `arena`, or in the session until its next call.
+/// Errors of BackendSession::run_hidden and run_down. CHECKs that the layer has such segments.
+absl::StatusOr<SegmentRows> RunSegments(BackendSession& compute, LayerId layer, SegmentHalf half,
+                                        std::span<const int32_t> segments, const SegmentRows& rows,
+                                        Arena& arena);
+
 /// The feed-forwards of one step at a time, used by the executor's thread only.
 class SegmentExchange {
  public:

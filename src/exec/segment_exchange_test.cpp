@@ -69,20 +69,11 @@ class SegmentExchangeTest : public testing::Test {
     SegmentMessage message;
     EXPECT_EQ(DecodeSegmentRequest(request, message), absl::OkStatus());
     EXPECT_EQ(message.segments, std::vector<int32_t>{node.value - 1});
-    SegmentAnswer answer{.compute_ns = 5};
-    std::vector<float> out;
-    if (message.half == SegmentHalf::kHidden) {
-      const ExpertRows rows{message.rows.x, message.rows.codes ? &*message.rows.codes : nullptr};
-      EXPECT_EQ(holder_->run_hidden(request.header.layer, message.segments, rows, answer.rows),
-                absl::OkStatus());
-    } else {
-      const int64_t cols = TotalSize(holder_->segment_shape(request.header.layer)->out, message.segments);
-      out.resize(static_cast<size_t>(kRows * cols));
-      const MatView<float> y(out.data(), kRows, cols);
-      EXPECT_EQ(holder_->run_down(request.header.layer, message.segments, message.rows, y), absl::OkStatus());
-      answer.rows.x = y;
-    }
-    return EncodeSegmentReply(request.header, message.ticket, answer);
+    Arena arena;
+    const absl::StatusOr<SegmentRows> rows =
+        RunSegments(*holder_, request.header.layer, message.half, message.segments, message.rows, arena);
+    EXPECT_EQ(rows.status(), absl::OkStatus());
+    return EncodeSegmentReply(request.header, message.ticket, {.compute_ns = 5, .rows = *rows});
   }
 
   Frame error_of(NodeId node, const absl::Status& status) {

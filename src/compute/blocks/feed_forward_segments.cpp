@@ -11,11 +11,9 @@ namespace shoal {
 
 absl::Status SegmentedMlp::forward(const ComputeContext& context, LayerId layer, LinearInput& input,
                                    ExpertExchange& exchange, MatView<float> y) const {
-  ExpertRows rows{.x = input.x()};
-  QuantizedRows codes;
+  SegmentRows rows{.x = input.x()};
   if (const int group = input_group(context.activations); group != 0) {
-    ASSIGN_OR_RETURN(codes, input.quantized(context, group));
-    rows.quantized = &codes;
+    ASSIGN_OR_RETURN(rows.codes, input.quantized(context, group));
   }
   const PhaseTimer timer(context, StepPhase::kExchange);
   return exchange.feed_forward(layer, rows, y);
@@ -65,10 +63,10 @@ absl::StatusOr<const SegmentSet::Segment*> SegmentSet::find(int32_t segment) con
 }
 
 absl::Status SegmentSet::hidden(const ComputeContext& context, std::span<const int32_t> segments,
-                                const ExpertRows& rows, SegmentRows& hidden) const {
+                                const SegmentRows& rows, SegmentRows& hidden) const {
   Arena& arena = *context.arena;
   const int group = context.activations == ActivationMode::kInt8 ? shape_.input_group : 0;
-  const int got = rows.quantized == nullptr ? 0 : rows.quantized->group;
+  const int got = rows.codes ? rows.codes->group : 0;
   if (rows.x.cols != model_width_ || (got != group && (got != 0 || rows.x.data == nullptr))) {
     return InvalidArgument(
         "layer {}: rows of {} in groups of {}; its feed-forward takes {} in groups of {} (0 is f32)", layer_,
@@ -79,7 +77,7 @@ absl::Status SegmentSet::hidden(const ComputeContext& context, std::span<const i
   const MatView<float> gate = arena.allocate_rows<float>(rows.x.rows, width);
   const MatView<float> up = arena.allocate_rows<float>(rows.x.rows, width);
   const std::span<LinearTask> tasks = arena.allocate<LinearTask>(2 * std::ssize(segments));
-  LinearInput input = got != 0 ? LinearInput(rows.x, *rows.quantized) : LinearInput(rows.x);
+  LinearInput input = rows.codes ? LinearInput(rows.x, *rows.codes) : LinearInput(rows.x);
   int64_t at = 0;
   for (size_t i = 0; i < segments.size(); ++i) {
     ASSIGN_OR_RETURN(const Segment* const segment, find(segments[i]));

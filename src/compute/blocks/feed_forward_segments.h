@@ -51,7 +51,7 @@ class SegmentSet {
   /// where the caller has a scope. FailedPrecondition: a segment that is not held here. InvalidArgument: rows of another
   /// width or format. OutOfRange: a value is not finite.
   absl::Status hidden(const ComputeContext& context, std::span<const int32_t> segments,
-                      const ExpertRows& rows, SegmentRows& hidden) const;
+                      const SegmentRows& rows, SegmentRows& hidden) const;
   /// y [T, n]: the outputs of `segments` side by side, of all hidden values [T, F]. Errors as hidden().
   absl::Status down(const ComputeContext& context, std::span<const int32_t> segments,
                     const SegmentRows& hidden, MatView<float> y) const;

@@ -128,13 +128,9 @@ class Segments : public testing::TestWithParam<std::tuple<size_t, ActivationMode
 
   absl::Status hidden_of(const SegmentSet& set, std::span<const int32_t> segments, SegmentRows& part) {
     LinearInput input(x());
-    ExpertRows rows{.x = x()};
-    QuantizedRows codes;
+    SegmentRows rows{.x = x()};
     const int group = context_.activations == ActivationMode::kInt8 ? set.shape().input_group : 0;
-    if (group != 0) {
-      codes = *input.quantized(context_, group);
-      rows.quantized = &codes;
-    }
+    if (group != 0) rows.codes = *input.quantized(context_, group);
     return set.hidden(context_, segments, rows, part);
   }
 
