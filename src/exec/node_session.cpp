@@ -212,14 +212,12 @@ void NodeSession::handle_frame(NodeId from, Frame frame) {
       steps_.push_back(std::move(frame));
       return;
     case FrameKind::kExpertRequest:
-      serve_experts(from, frame);
+    case FrameKind::kSegmentRequest:
+      serve(from, frame);
       return;
     case FrameKind::kExpertReply:
     case FrameKind::kExpertError:
       exchange_->on_reply(from, std::move(frame));
-      return;
-    case FrameKind::kSegmentRequest:
-      serve_segments(from, frame);
       return;
     case FrameKind::kSegmentReply:
     case FrameKind::kSegmentError:
@@ -332,17 +330,19 @@ void NodeSession::tell(StepId step, const StepError& error) {
                          Deadline::after_ms(kSendMs));
 }
 
-void NodeSession::serve_experts(NodeId from, const Frame& frame) {
+void NodeSession::serve(NodeId from, const Frame& frame) {
   note_work();
   const PhaseTimer timer(options_.profile, StepPhase::kExchange);
+  const bool segments = frame.header.kind == FrameKind::kSegmentRequest;
   Frame reply;
-  const absl::Status served = compute_experts(frame, reply);
+  const absl::Status served = segments ? compute_segments(frame, reply) : compute_experts(frame, reply);
   if (!served.ok()) {
     LogWarning("{} of node '{}': {}", Describe(frame.header), options_.plan.node(from).name, Message(served));
-    reply = EncodeExpertError(frame.header, {request_.ticket, served});
+    const uint64_t ticket = segments ? segment_request_.ticket : request_.ticket;
+    reply = EncodeExpertError(frame.header, {ticket, served});
   }
   const absl::Status sent = transport_->send(from, std::move(reply), Deadline::after_ms(kSendMs));
-  if (!sent.ok()) LogWarning("expert reply not sent: {}", Message(sent));
+  if (!sent.ok()) LogWarning("{} reply not sent: {}", segments ? "segment" : "expert", Message(sent));
 }
 
 absl::Status NodeSession::compute_experts(const Frame& frame, Frame& reply) {
@@ -370,19 +370,6 @@ absl::Status NodeSession::compute_experts(const Frame& frame, Frame& reply) {
   calls_served_ += request_.calls.size();
   reply = EncodeExpertReply(frame.header, request_.ticket, NowNs() - begin_ns, acc, format);
   return absl::OkStatus();
-}
-
-void NodeSession::serve_segments(NodeId from, const Frame& frame) {
-  note_work();
-  const PhaseTimer timer(options_.profile, StepPhase::kExchange);
-  Frame reply;
-  const absl::Status served = compute_segments(frame, reply);
-  if (!served.ok()) {
-    LogWarning("{} of node '{}': {}", Describe(frame.header), options_.plan.node(from).name, Message(served));
-    reply = EncodeExpertError(frame.header, {segment_request_.ticket, served});
-  }
-  const absl::Status sent = transport_->send(from, std::move(reply), Deadline::after_ms(kSendMs));
-  if (!sent.ok()) LogWarning("segment reply not sent: {}", Message(sent));
 }
 
 absl::Status NodeSession::compute_segments(const Frame& frame, Frame& reply) {

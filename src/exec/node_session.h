@@ -104,9 +104,9 @@ class NodeSession {
   void note_work();
   void run_step(const Frame& frame);
   void tell_kv();
-  void serve_experts(NodeId from, const Frame& frame);
+  /// A request for experts or segments that are held here.
+  void serve(NodeId from, const Frame& frame);
   absl::Status compute_experts(const Frame& frame, Frame& reply);
-  void serve_segments(NodeId from, const Frame& frame);
   absl::Status compute_segments(const Frame& frame, Frame& reply);
   absl::Status before_layer(LayerId layer);
   ExecutorPosition position() const { return {StepId{step_.load()}, LayerId{layer_.load()}}; }
