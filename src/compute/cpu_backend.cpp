@@ -44,8 +44,7 @@ StoredBytes MeasureStored(const BackendLoad& load) {
     const WeightUse& use = weight.use;
     const bool is_embedding = use.role == "head" && load.stage.table() && load.weights->spec().tied_head;
     if (!load.reads(use) || is_embedding) continue;
-    bytes.all += load.segments.divides(use) ? load.segments.bytes_held(use, weight.stored.stored_bytes())
-                                            : weight.stored.stored_bytes();
+    bytes.all += load.segments.bytes_held(use, weight.stored.stored_bytes());
     if (use.layer >= 0 && use.expert >= 0) bytes.experts += weight.stored.stored_bytes();
   }
   return bytes;
@@ -61,9 +60,7 @@ PackedSize MeasurePacked(const BackendLoad& load) {
   for (const ResolvedWeight& weight : load.weights->all()) {
     if (!load.reads(weight.use)) continue;
     const bool routed = !weight.use.is_mtp && weight.use.layer >= 0 && weight.use.expert >= 0;
-    (routed ? size.experts : size.others) += load.segments.divides(weight.use)
-                                                 ? load.segments.bytes_held(weight.use, weight.packed_bytes)
-                                                 : weight.packed_bytes;
+    (routed ? size.experts : size.others) += load.segments.bytes_held(weight.use, weight.packed_bytes);
   }
   return size;
 }
@@ -347,10 +344,7 @@ class CpuModel final : public BackendModel {
       ASSIGN_OR_RETURN(stage_, Stage::Load(*weights_, load.stage, pool, stage_progress, store_.get()));
     }
     ASSIGN_OR_RETURN(segments_, SegmentBank::Load(*weights_, load.segments, pool, store_.get()));
-    if (segments_->bytes() > 0 && load.progress) {
-      const StoredBytes stored = MeasureStored(load);
-      load.progress(stored.all - stored.experts, stored.all);
-    }
+    if (segments_->bytes() > 0 && expert_progress) expert_progress(0, 0);
     RETURN_IF_ERROR(load_experts(load, pool, expert_progress));
     store_->save();
     return absl::OkStatus();

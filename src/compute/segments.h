@@ -33,9 +33,9 @@ struct HeldSegments {
   bool divides(const WeightUse& use) const {
     return !use.is_mtp && use.expert < 0 && use.role == "mlp" && count(use.layer) > 0;
   }
-  /// The share of such a weight's bytes that is held, all segments taken for equal.
+  /// The share of such a weight's bytes that is held, all segments taken for equal; all bytes of any other.
   int64_t bytes_held(const WeightUse& use, int64_t bytes) const {
-    return count(use.layer) == 0 ? bytes : bytes * std::ssize(of(use.layer)) / count(use.layer);
+    return !divides(use) ? bytes : bytes * std::ssize(of(use.layer)) / count(use.layer);
   }
   /// Whether none is held.
   bool empty() const {

@@ -12,8 +12,7 @@ namespace shoal {
 /// Whether a stage reads a weight itself (routed experts are ExpertSets', segments SegmentSets').
 inline bool StageReads(const StageOptions& options, const WeightUse& use) {
   if (use.is_mtp) return options.mtp;
-  const auto layer = static_cast<size_t>(use.layer);
-  const bool segments = use.role == "mlp" && layer < options.segments.size() && options.segments[layer] > 0;
+  const bool segments = use.role == "mlp" && options.segment_count(use.layer) > 0;
   if (use.layer >= 0) return options.layers.contains(use.layer) && use.expert < 0 && !segments;
   return use.is_head ? options.head : options.table();
 }

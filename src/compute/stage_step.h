@@ -58,6 +58,11 @@ struct StageOptions {
   /// Where the model's layers have segments, HeldSegments::counts: their feed-forwards are asked for, not held.
   std::vector<int32_t> segments = {};
 
+  /// Segments of the layer's feed-forward; 0: it is whole.
+  int32_t segment_count(int64_t layer) const {
+    const auto i = static_cast<size_t>(layer);
+    return layer >= 0 && i < segments.size() ? segments[i] : 0;
+  }
   /// Whether the embedding table is here.
   bool table() const { return embed || mtp; }
   /// The layers whose caches are here: that of multi-token prediction follows the model's.

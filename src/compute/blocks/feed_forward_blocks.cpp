@@ -8,10 +8,9 @@ namespace shoal {
 
 absl::StatusOr<AnyFeedForward> LoadFeedForward(const ResolvedWeights& weights, const WeightLoader& loader,
                                                const StageOptions& options, int64_t layer, ThreadPool& pool) {
-  const auto at = static_cast<size_t>(layer);
-  if (at < options.segments.size() && options.segments[at] > 0) {
+  if (const int32_t count = options.segment_count(layer); count > 0) {
     ASSIGN_OR_RETURN(const SegmentShape shape,
-                     CutIntoSegments(weights, LayerId{static_cast<int32_t>(layer)}, options.segments[at]));
+                     CutIntoSegments(weights, LayerId{static_cast<int32_t>(layer)}, count));
     return SegmentedMlp(shape);
   }
   const LayerSpec* spec = FindLayer(weights.spec(), layer);
