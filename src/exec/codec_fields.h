@@ -1,7 +1,8 @@
-// Fields that steps and their results have in common.
+// Fields that several kinds of frames have.
 #pragma once
 
 #include <cstdint>
+#include <span>
 #include <string_view>
 #include <vector>
 
@@ -18,9 +19,9 @@ inline absl::StatusOr<uint8_t> ReadFlags(PayloadReader& in, std::string_view fie
   return flags;
 }
 
-inline void WriteIds(PayloadWriter& out, const std::vector<int32_t>& ids) {
+inline void WriteIds(PayloadWriter& out, std::span<const int32_t> ids) {
   out.u32(static_cast<uint32_t>(ids.size()));
-  for (int32_t id : ids) out.i32(id);
+  for (const int32_t id : ids) out.i32(id);
 }
 
 inline absl::StatusOr<std::vector<int32_t>> ReadIds(PayloadReader& in, std::string_view field) {

@@ -1,6 +1,7 @@
 #include "exec/kv_report.h"
 
 #include "base/status.h"
+#include "exec/codec_fields.h"
 #include "wire/payload.h"
 
 namespace shoal {
@@ -51,10 +52,7 @@ Frame EncodeKvReport(Epoch epoch, const KvReport& report) {
 absl::StatusOr<KvReport> DecodeKvReport(const Frame& frame) {
   PayloadReader in(frame.payload);
   KvReport report;
-  ASSIGN_OR_RETURN(const uint8_t flags, in.u8("kv_disk.flags"));
-  if ((flags & ~(kRestart | kActive)) != 0) {
-    return InvalidArgument("kv_disk.flags: expected bits of {}, got {}", kRestart | kActive, flags);
-  }
+  ASSIGN_OR_RETURN(const uint8_t flags, ReadFlags(in, "kv_disk.flags", kRestart | kActive));
   report.restart = (flags & kRestart) != 0;
   report.active = (flags & kActive) != 0;
   ASSIGN_OR_RETURN(const uint32_t changes, in.count("kv_disk.changes", 17));

@@ -120,10 +120,6 @@ int64_t ExpertBytes(const Footprint& footprint, const NodeShard& shard) {
   return bytes;
 }
 
-}  // namespace
-
-namespace {
-
 /// Packed bytes of a layer without its experts, of a shard that runs it, and of its segments.
 int64_t LayerBytes(const LayerFootprint& layer, const NodeShard& shard, int64_t index) {
   int64_t bytes = shard.layers.contains(index) ? layer.fixed.packed : 0;

@@ -8,6 +8,7 @@
 #include "base/status.h"
 #include "base/text.h"
 #include "exec/code_rows.h"
+#include "exec/codec_fields.h"
 #include "numeric/dtype.h"
 #include "wire/payload.h"
 #include "wire/row_codec.h"
@@ -58,8 +59,7 @@ Frame EncodeSegmentRequest(const SegmentRequestKey& key, const SegmentRows& rows
   PayloadWriter out;
   out.u64(key.ticket);
   out.u8(static_cast<uint8_t>(key.half));
-  out.u32(static_cast<uint32_t>(segments.size()));
-  for (const int32_t segment : segments) out.i32(segment);
+  WriteIds(out, segments);
   Frame frame;
   frame.header.kind = FrameKind::kSegmentRequest;
   frame.header.epoch = key.epoch;
