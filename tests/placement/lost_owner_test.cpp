@@ -72,11 +72,7 @@ TEST_P(LostOwner, ChangesNoBitWheneverItIsLost) {
   const ProbeResult alone =
       probe(*MakePlan(model_.facts, {{.name = "alone"}}, {}), TransportKind::kInproc, -1);
   ASSERT_FALSE(alone.logits.empty());
-#ifdef __SANITIZE_THREAD__  // It does not see into the system's gRPC.
-  const std::vector<TransportKind> transports = {TransportKind::kInproc, TransportKind::kInproc};
-#else
-  const std::vector<TransportKind> transports = {TransportKind::kInproc, TransportKind::kGrpc};
-#endif
+  const std::vector<TransportKind> transports = {TransportKind::kInproc, kOtherTransport};
   for (const int lose_at : {0, 3, 7, 10}) {
     const bool one_stage = lose_at % 2 == 0;
     const ProbeResult got = probe(WithReplicas(model_.facts, one_stage),

@@ -121,11 +121,6 @@ class RoundedRows : public testing::TestWithParam<Subject> {
 };
 
 TEST_P(RoundedRows, APlanHasTheSameBitsHoweverItIsRun) {
-#ifdef __SANITIZE_THREAD__  // It does not see into the system's gRPC.
-  constexpr TransportKind kOther = TransportKind::kInproc;
-#else
-  constexpr TransportKind kOther = TransportKind::kGrpc;
-#endif
   ASSERT_FALSE(placements().empty());
   for (const Placed& placed : placements()) {
     for (const WireDtype wire : {WireDtype::kF16, WireDtype::kQ8}) {
@@ -133,7 +128,7 @@ TEST_P(RoundedRows, APlanHasTheSameBitsHoweverItIsRun) {
       const ProbeResult whole = probe(plan, {.chunk = 70, .threads = 2});
       ASSERT_FALSE(whole.logits.empty());
       const std::vector<Isa> isas = SupportedIsas();
-      const std::vector<Way> ways = {{.chunk = 7, .threads = 1, .transport = kOther},
+      const std::vector<Way> ways = {{.chunk = 7, .threads = 1, .transport = kOtherTransport},
                                      {.chunk = 1, .threads = 3, .isa = isas[isas.size() / 2]},
                                      {.chunk = 64, .threads = 2, .isa = isas.front()}};
       for (const Way& way : ways) {

@@ -18,6 +18,14 @@
 
 namespace shoal {
 
+/// Another transport than inproc: gRPC, but for ThreadSanitizer, which does not see into the system's gRPC and reports its
+/// hand-overs.
+#ifdef __SANITIZE_THREAD__
+inline constexpr TransportKind kOtherTransport = TransportKind::kInproc;
+#else
+inline constexpr TransportKind kOtherTransport = TransportKind::kGrpc;
+#endif
+
 /// What tests of placements have in common: 64 blocks, slots for recurrent layers, the fastest kernels, one thread.
 inline LocalCluster::Options OptionsFor(const OpenedModel& model, Plan plan) {
   LocalCluster::Options options;

@@ -79,21 +79,15 @@ class SegmentPlacement : public testing::TestWithParam<Subject> {
   OpenedModel model_;
 };
 
-#ifdef __SANITIZE_THREAD__  // It does not see into the system's gRPC.
-constexpr TransportKind kOther = TransportKind::kInproc;
-#else
-constexpr TransportKind kOther = TransportKind::kGrpc;
-#endif
-
 TEST_P(SegmentPlacement, GivesTheBitsOfOneNode) {
   const auto one_node = probe({{-1}, ""});
   ASSERT_TRUE(one_node.ok()) << ToString(one_node.status());
   const std::vector<Way> ways = {
-      {{-1}, "node-0=3"},                                // Cut, and all here.
-      {{-1, 0}, "node-0,node-1", 7},                     // Half of each layer elsewhere.
-      {{-1, 0, 0}, "node-1=1,node-2=2", 64, 2, kOther},  // Nothing where the layers are.
-      {{2, -1, 0}, "node-2=1,node-0=3,node-1=1", 1, 3},  // Each other's, beside stages.
-      {{2, -1}, "all", 33, 2, kOther},
+      {{-1}, "node-0=3"},                                         // Cut, and all here.
+      {{-1, 0}, "node-0,node-1", 7},                              // Half of each layer elsewhere.
+      {{-1, 0, 0}, "node-1=1,node-2=2", 64, 2, kOtherTransport},  // Nothing where the layers are.
+      {{2, -1, 0}, "node-2=1,node-0=3,node-1=1", 1, 3},           // Each other's, beside stages.
+      {{2, -1}, "all", 33, 2, kOtherTransport},
   };
   for (size_t i = 0; i < ways.size(); ++i) {
     const auto got = probe(ways[i]);
