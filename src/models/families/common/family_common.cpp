@@ -213,20 +213,15 @@ MakeFeedForward UsualMlp(const DecoderSizes& sizes, int64_t ffn, bool bias) {
   };
 }
 
-namespace {
-
-LayerSpec LayerAt(int64_t i, const DecoderSizes& sizes, const MakeMixer& mixer,
+LayerSpec LayerAt(int64_t index, const std::string& base, const DecoderSizes& sizes, const MakeMixer& mixer,
                   const MakeFeedForward& feed_forward) {
-  const std::string base = fmt::format("model.layers.{}", i);
   LayerSpec layer;
   layer.mixer_norm = NormAt(base + ".input_layernorm", sizes.width, sizes.eps);
-  layer.mixer = mixer(i, base);
+  layer.mixer = mixer(index, base);
   layer.feed_forward_norm = NormAt(base + ".post_attention_layernorm", sizes.width, sizes.eps);
-  layer.feed_forward = feed_forward(i, base);
+  layer.feed_forward = feed_forward(index, base);
   return layer;
 }
-
-}  // namespace
 
 ModelSpec DecoderOf(std::string model_type, const DecoderSizes& sizes, const MakeMixer& mixer,
                     const MakeFeedForward& feed_forward) {
@@ -236,7 +231,9 @@ ModelSpec DecoderOf(std::string model_type, const DecoderSizes& sizes, const Mak
   spec.vocabulary = sizes.vocabulary;
   spec.max_positions = sizes.max_positions;
   spec.embedding = MatrixAt("model.embed_tokens", sizes.vocabulary, sizes.width);
-  for (int64_t i = 0; i < sizes.layers; ++i) spec.layers.push_back(LayerAt(i, sizes, mixer, feed_forward));
+  for (int64_t i = 0; i < sizes.layers; ++i) {
+    spec.layers.push_back(LayerAt(i, fmt::format("model.layers.{}", i), sizes, mixer, feed_forward));
+  }
   spec.final_norm = NormAt("model.norm", sizes.width, sizes.eps);
   spec.tied_head = sizes.tied_head;
   spec.head = sizes.tied_head ? LinearSpec{.weight = spec.embedding, .bias = std::nullopt}
@@ -254,7 +251,7 @@ absl::Status AddMtp(const ModelConfig& config, const DecoderSizes& sizes, const 
   mtp.embedding_norm = NormAt(base + ".enorm", sizes.width, sizes.eps);
   mtp.hidden_norm = NormAt(base + ".hnorm", sizes.width, sizes.eps);
   mtp.projection = LinearAt(base + ".eh_proj", sizes.width, 2 * sizes.width, false);
-  mtp.layer = LayerAt(sizes.layers, sizes, mixer, feed_forward);
+  mtp.layer = LayerAt(sizes.layers, base, sizes, mixer, feed_forward);
   mtp.norm = NormAt(base + ".shared_head.norm", sizes.width, sizes.eps);
   return absl::OkStatus();
 }

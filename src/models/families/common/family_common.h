@@ -93,7 +93,7 @@ struct AttentionSettings {
 /// q_proj, k_proj, v_proj, o_proj (and q_norm, k_norm) below `base`, without a window.
 GqaSpec GqaAt(const std::string& base, const DecoderSizes& sizes, const AttentionSettings& parts);
 
-/// Make the parts of a layer from its number and "model.layers.<i>".
+/// Make the parts of a layer from its number and what its tensors' names begin with, such as "model.layers.<i>".
 using MakeMixer = std::function<MixerSpec(int64_t layer, const std::string& base)>;
 using MakeFeedForward = std::function<FeedForwardSpec(int64_t layer, const std::string& base)>;
 
@@ -105,7 +105,11 @@ absl::StatusOr<AttentionSettings> ReadWindowedAttention(const ModelConfig& confi
 MakeMixer UsualAttention(const DecoderSizes& sizes, const AttentionSettings& parts);
 MakeFeedForward UsualMlp(const DecoderSizes& sizes, int64_t ffn, bool bias = false);
 
-/// A decoder of pre-norm layers under the hub's usual names.
+/// The pre-norm layer of that number, under the hub's usual names below `base`.
+LayerSpec LayerAt(int64_t index, const std::string& base, const DecoderSizes& sizes, const MakeMixer& mixer,
+                  const MakeFeedForward& feed_forward);
+
+/// A decoder of such layers.
 ModelSpec DecoderOf(std::string model_type, const DecoderSizes& sizes, const MakeMixer& mixer,
                     const MakeFeedForward& feed_forward);
 

@@ -150,24 +150,13 @@ absl::Status AddQwen35Mtp(const ModelConfig& text, const Qwen35Layers& layers,
   ASSIGN_OR_RETURN(const std::optional<int64_t> heads, text.optional_int("mtp_num_hidden_layers", kAnyCount));
   ASSIGN_OR_RETURN(const bool own_embedding, ReadLateFlag(text, "mtp_use_dedicated_embeddings"));
   if (heads.value_or(0) == 0 || own_embedding) return absl::OkStatus();
-  DecoderSizes sizes = layers.sizes;
-  sizes.layers = 1;
-  const MakeMixer attention = [&](int64_t, const std::string& base) {
-    return layers.mixer(layers.sizes.layers, base);
-  };
-  ModelSpec alone = DecoderOf("", sizes, attention, feed_forward);
-  EditWeights(alone, [](WeightRef& ref) {
-    constexpr std::string_view kModel = "model.";
-    for (WeightSource& source : ref.sources) {
-      if (source.base.starts_with(kModel)) source.base = "mtp." + source.base.substr(kModel.size());
-    }
-  });
+  const DecoderSizes& sizes = layers.sizes;
   MtpSpec& mtp = spec.mtp.emplace();
   mtp.embedding_norm = NormAt("mtp.pre_fc_norm_embedding", sizes.width, sizes.eps);
   mtp.hidden_norm = NormAt("mtp.pre_fc_norm_hidden", sizes.width, sizes.eps);
   mtp.projection = LinearAt("mtp.fc", sizes.width, 2 * sizes.width, false);
-  mtp.layer = std::move(alone.layers[0]);
-  mtp.norm = std::move(alone.final_norm);
+  mtp.layer = LayerAt(sizes.layers, "mtp.layers.0", sizes, layers.mixer, feed_forward);
+  mtp.norm = NormAt("mtp.norm", sizes.width, sizes.eps);
   return absl::OkStatus();
 }
 
