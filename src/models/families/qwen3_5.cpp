@@ -1,6 +1,5 @@
 // Qwen3.5 without experts, text only: of a model that sees images the text model runs. Reference: transformers
 // models/qwen3_5/modeling_qwen3_5.py.
-#include <optional>
 #include <string>
 
 #include "base/status.h"
@@ -13,15 +12,9 @@ namespace shoal::families {
 namespace {
 
 absl::StatusOr<ModelSpec> Spec(const ModelConfig& config) {
-  ASSIGN_OR_RETURN(const ModelConfig text, config.required_object("text_config"));
-  ASSIGN_OR_RETURN(const std::optional<bool> tied, config.optional_bool("tie_word_embeddings"));
-  ASSIGN_OR_RETURN(const Qwen35Layers layers, ReadQwen35(text, tied));
-  ASSIGN_OR_RETURN(const int64_t ffn, text.required_int("intermediate_size"));
-  const MakeFeedForward mlp = UsualMlp(layers.sizes, ffn);
-  ModelSpec spec = DecoderOf("qwen3_5", layers.sizes, layers.mixer, mlp);
-  RETURN_IF_ERROR(AddQwen35Mtp(text, layers, mlp, spec));
-  PlaceQwen35(Qwen35Place::kNested, spec);
-  return spec;
+  ASSIGN_OR_RETURN(const Qwen35Parts parts, ReadQwen35(config, Qwen35Place::kNested));
+  ASSIGN_OR_RETURN(const int64_t ffn, parts.text.required_int("intermediate_size"));
+  return MakeQwen35("qwen3_5", parts, UsualMlp(parts.sizes, ffn));
 }
 
 std::string Tiny() {

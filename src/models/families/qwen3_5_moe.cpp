@@ -1,5 +1,4 @@
 // Qwen3.5 Mixture of Experts, text only. Reference: transformers models/qwen3_5_moe/modeling_qwen3_5_moe.py.
-#include <optional>
 #include <string>
 #include <vector>
 
@@ -22,11 +21,10 @@ absl::Status RefuseDenseLayers(const ModelConfig& text) {
 }
 
 absl::StatusOr<ModelSpec> Spec(const ModelConfig& config) {
-  ASSIGN_OR_RETURN(const ModelConfig text, config.required_object("text_config"));
-  ASSIGN_OR_RETURN(const std::optional<bool> tied, config.optional_bool("tie_word_embeddings"));
+  ASSIGN_OR_RETURN(const Qwen35Parts parts, ReadQwen35(config, Qwen35Place::kNested));
+  const ModelConfig& text = parts.text;
+  const DecoderSizes& sizes = parts.sizes;
   RETURN_IF_ERROR(RefuseDenseLayers(text));
-  ASSIGN_OR_RETURN(const Qwen35Layers layers, ReadQwen35(text, tied));
-  const DecoderSizes& sizes = layers.sizes;
   ASSIGN_OR_RETURN(MoeSettings experts, ReadExperts(text, sizes));
   experts.weighting = RouteWeights::kRenormalized;
   ASSIGN_OR_RETURN(const int64_t shared, text.required_int("shared_expert_intermediate_size"));
@@ -37,10 +35,7 @@ absl::StatusOr<ModelSpec> Spec(const ModelConfig& config) {
     moe.shared_gate = MatrixAt(base + ".mlp.shared_expert_gate", 1, sizes.width);
     return moe;
   };
-  ModelSpec spec = DecoderOf("qwen3_5_moe", sizes, layers.mixer, feed_forward);
-  RETURN_IF_ERROR(AddQwen35Mtp(text, layers, feed_forward, spec));
-  PlaceQwen35(Qwen35Place::kNested, spec);
-  return spec;
+  return MakeQwen35("qwen3_5_moe", parts, feed_forward);
 }
 
 std::string Tiny() {

@@ -11,13 +11,9 @@ namespace shoal::families {
 namespace {
 
 absl::StatusOr<ModelSpec> Spec(const ModelConfig& config) {
-  ASSIGN_OR_RETURN(const Qwen35Layers layers, ReadQwen35(config, false));
-  ASSIGN_OR_RETURN(const int64_t ffn, config.required_int("intermediate_size"));
-  const MakeFeedForward mlp = UsualMlp(layers.sizes, ffn);
-  ModelSpec spec = DecoderOf("qwen3_5_text", layers.sizes, layers.mixer, mlp);
-  RETURN_IF_ERROR(AddQwen35Mtp(config, layers, mlp, spec));
-  PlaceQwen35(Qwen35Place::kAlone, spec);
-  return spec;
+  ASSIGN_OR_RETURN(const Qwen35Parts parts, ReadQwen35(config, Qwen35Place::kAlone));
+  ASSIGN_OR_RETURN(const int64_t ffn, parts.text.required_int("intermediate_size"));
+  return MakeQwen35("qwen3_5_text", parts, UsualMlp(parts.sizes, ffn));
 }
 
 std::string Tiny() { return TinyQwen35("qwen3_5_text", R"("intermediate_size": 384)"); }

@@ -122,44 +122,23 @@ absl::StatusOr<AttentionSettings> ReadAttention(const ModelConfig& text) {
   return attention;
 }
 
-}  // namespace
-
-absl::StatusOr<Qwen35Layers> ReadQwen35(const ModelConfig& text, std::optional<bool> tied_when_silent) {
-  RETURN_IF_ERROR(RefuseUnbuilt(text));
-  Qwen35Layers parts;
-  ASSIGN_OR_RETURN(parts.sizes, ReadDecoderSizes(text, tied_when_silent));
-  ASSIGN_OR_RETURN(std::vector<bool> attending, ReadAttending(text, parts.sizes.layers));
-  ASSIGN_OR_RETURN(const AttentionSettings attention, ReadAttention(text));
-  ASSIGN_OR_RETURN(const GatedDeltaNetSpec delta, ReadDelta(text));
-  parts.mixer = [sizes = parts.sizes, attending = std::move(attending), attention, delta](
-                    int64_t layer, const std::string& base) -> MixerSpec {
-    const bool attends = layer >= std::ssize(attending) || attending[static_cast<size_t>(layer)];
-    if (!attends) return DeltaAt(base + ".linear_attn", sizes, delta);
-    GqaSpec gqa = GqaAt(base + ".self_attn", sizes, attention);
-    const int64_t rows = int64_t{2} * sizes.heads * attention.head_dim;
-    gqa.q = LinearAt(base + ".self_attn.q_proj", rows, sizes.width, attention.qkv_bias);
-    gqa.output_gate = true;
-    return gqa;
-  };
-  return parts;
-}
-
 // Source: what vLLM's and SGLang's models of this head compute; transformers leaves its tensors out.
-absl::Status AddQwen35Mtp(const ModelConfig& text, const Qwen35Layers& layers,
-                          const MakeFeedForward& feed_forward, ModelSpec& spec) {
-  ASSIGN_OR_RETURN(const std::optional<int64_t> heads, text.optional_int("mtp_num_hidden_layers", kAnyCount));
-  ASSIGN_OR_RETURN(const bool own_embedding, ReadLateFlag(text, "mtp_use_dedicated_embeddings"));
+absl::Status AddQwen35Mtp(const Qwen35Parts& parts, const MakeFeedForward& feed_forward, ModelSpec& spec) {
+  ASSIGN_OR_RETURN(const std::optional<int64_t> heads,
+                   parts.text.optional_int("mtp_num_hidden_layers", kAnyCount));
+  ASSIGN_OR_RETURN(const bool own_embedding, ReadLateFlag(parts.text, "mtp_use_dedicated_embeddings"));
   if (heads.value_or(0) == 0 || own_embedding) return absl::OkStatus();
-  const DecoderSizes& sizes = layers.sizes;
+  const DecoderSizes& sizes = parts.sizes;
   MtpSpec& mtp = spec.mtp.emplace();
   mtp.embedding_norm = NormAt("mtp.pre_fc_norm_embedding", sizes.width, sizes.eps);
   mtp.hidden_norm = NormAt("mtp.pre_fc_norm_hidden", sizes.width, sizes.eps);
   mtp.projection = LinearAt("mtp.fc", sizes.width, 2 * sizes.width, false);
-  mtp.layer = LayerAt(sizes.layers, "mtp.layers.0", sizes, layers.mixer, feed_forward);
+  mtp.layer = LayerAt(sizes.layers, "mtp.layers.0", sizes, parts.mixer, feed_forward);
   mtp.norm = NormAt("mtp.norm", sizes.width, sizes.eps);
   return absl::OkStatus();
 }
 
+/// From the names of DecoderOf to those of checkpoints.
 void PlaceQwen35(Qwen35Place place, ModelSpec& spec) {
   if (place == Qwen35Place::kNested) {
     PlaceBelowLanguageModel(spec, AsStored);
@@ -172,6 +151,41 @@ void PlaceQwen35(Qwen35Place place, ModelSpec& spec) {
   for (const char* prefix : {"mtp.", "language_model.mtp."}) {
     spec.ignored_tensors.emplace_back(prefix, "unused heads for multi-token prediction");
   }
+}
+
+}  // namespace
+
+absl::StatusOr<Qwen35Parts> ReadQwen35(const ModelConfig& config, Qwen35Place place) {
+  ModelConfig text = config;
+  std::optional<bool> tied_when_silent = false;
+  if (place == Qwen35Place::kNested) {
+    ASSIGN_OR_RETURN(text, config.required_object("text_config"));
+    ASSIGN_OR_RETURN(tied_when_silent, config.optional_bool("tie_word_embeddings"));
+  }
+  RETURN_IF_ERROR(RefuseUnbuilt(text));
+  ASSIGN_OR_RETURN(const DecoderSizes sizes, ReadDecoderSizes(text, tied_when_silent));
+  ASSIGN_OR_RETURN(std::vector<bool> attending, ReadAttending(text, sizes.layers));
+  ASSIGN_OR_RETURN(const AttentionSettings attention, ReadAttention(text));
+  ASSIGN_OR_RETURN(const GatedDeltaNetSpec delta, ReadDelta(text));
+  MakeMixer mixer = [sizes, attending = std::move(attending), attention, delta](
+                        int64_t layer, const std::string& base) -> MixerSpec {
+    const bool attends = layer >= std::ssize(attending) || attending[static_cast<size_t>(layer)];
+    if (!attends) return DeltaAt(base + ".linear_attn", sizes, delta);
+    GqaSpec gqa = GqaAt(base + ".self_attn", sizes, attention);
+    const int64_t rows = int64_t{2} * sizes.heads * attention.head_dim;
+    gqa.q = LinearAt(base + ".self_attn.q_proj", rows, sizes.width, attention.qkv_bias);
+    gqa.output_gate = true;
+    return gqa;
+  };
+  return Qwen35Parts{.text = std::move(text), .place = place, .sizes = sizes, .mixer = std::move(mixer)};
+}
+
+absl::StatusOr<ModelSpec> MakeQwen35(std::string model_type, const Qwen35Parts& parts,
+                                     const MakeFeedForward& feed_forward) {
+  ModelSpec spec = DecoderOf(std::move(model_type), parts.sizes, parts.mixer, feed_forward);
+  RETURN_IF_ERROR(AddQwen35Mtp(parts, feed_forward, spec));
+  PlaceQwen35(parts.place, spec);
+  return spec;
 }
 
 std::string TinyQwen35(std::string_view model_type, std::string_view feed_forward_keys) {
