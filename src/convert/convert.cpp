@@ -14,6 +14,7 @@
 #include "convert/shards.h"
 #include "cpu/pool.h"
 #include "formats/content_hash.h"
+#include "formats/safetensors.h"
 #include "loading/weight_loader.h"
 
 namespace shoal {
@@ -81,9 +82,7 @@ const WeightSource* PlaceInStack(const WeightRef& ref, const WeightSource& from)
 bool IsReshapedVector(const WeightRef& ref, const WeightSource& from) {
   if (ref.shape.size() != 1 || !from.strided) return false;
   const WeightSource::StridedView& view = *from.strided;
-  int64_t stored = 1;
-  for (const int64_t size : view.stored_shape) stored *= size;
-  return view.offset == 0 && view.col_stride == 1 && stored == ref.elements();
+  return view.offset == 0 && view.col_stride == 1 && ElementCount(view.stored_shape) == ref.elements();
 }
 
 /// The whole of the tensor of which a weight is a part.
