@@ -3,7 +3,6 @@
 #include "base/check.h"
 #include "base/status.h"
 #include "kernels/packed.h"
-#include "models/feed_forward.h"
 
 namespace shoal {
 namespace {

@@ -11,7 +11,6 @@
 #include "exec/shard_overlap.h"
 #include "kv/block_key.h"
 #include "kv/block_pool.h"
-#include "models/feed_forward.h"
 #include "plan/rounding.h"
 
 namespace shoal {

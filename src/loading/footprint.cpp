@@ -5,7 +5,7 @@
 #include <algorithm>
 #include <utility>
 
-#include "models/feed_forward.h"
+#include "models/spec.h"
 
 namespace shoal {
 namespace {

@@ -109,6 +109,8 @@ const LayerSpec* FindLayer(const ModelSpec& spec, int64_t index) {
 
 const MoeSpec* MoeOf(const LayerSpec& layer) { return std::get_if<MoeSpec>(&layer.feed_forward); }
 
+const DenseSpec* DenseOf(const LayerSpec& layer) { return std::get_if<DenseSpec>(&layer.feed_forward); }
+
 std::vector<ExpertId> AllExperts(const LayerSpec& layer) {
   const MoeSpec* moe = MoeOf(layer);
   std::vector<ExpertId> ids(moe == nullptr ? 0 : moe->experts.size());

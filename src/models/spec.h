@@ -145,6 +145,9 @@ const LayerSpec* FindLayer(const ModelSpec& spec, int64_t index);
 /// The MoE part of a layer, or nullptr.
 const MoeSpec* MoeOf(const LayerSpec& layer);
 
+/// The feed-forward of a layer without experts, or nullptr.
+const DenseSpec* DenseOf(const LayerSpec& layer);
+
 /// All routed experts of a layer, ascending; none where it has none.
 std::vector<ExpertId> AllExperts(const LayerSpec& layer);
 

@@ -2,7 +2,7 @@
 
 #include "base/check.h"
 #include "base/status.h"
-#include "models/feed_forward.h"
+#include "models/spec.h"
 
 namespace shoal {
 

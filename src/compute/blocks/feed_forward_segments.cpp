@@ -5,7 +5,7 @@
 #include "base/check.h"
 #include "base/status.h"
 #include "compute/step_profile.h"
-#include "models/feed_forward.h"
+#include "models/spec.h"
 
 namespace shoal {
 

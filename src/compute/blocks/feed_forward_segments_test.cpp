@@ -14,7 +14,7 @@
 #include "base/status.h"
 #include "convert/testing/checkpoints.h"
 #include "loading/weight_loader.h"
-#include "models/feed_forward.h"
+#include "models/spec.h"
 
 namespace shoal {
 namespace {

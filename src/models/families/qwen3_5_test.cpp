@@ -15,7 +15,7 @@ TEST(Qwen35, MatchesTheReference) { ExpectGoldensMatch("qwen3_5"); }
 TEST(Qwen35, EveryLayerHasADenseBlockBelowTheLanguageModel) {
   const ModelSpec spec = Usual();
   for (const LayerSpec& layer : spec.layers) {
-    const DenseSpec* dense = std::get_if<DenseSpec>(&layer.feed_forward);
+    const DenseSpec* dense = DenseOf(layer);
     ASSERT_NE(dense, nullptr);
     EXPECT_EQ(dense->width, 384);
   }
