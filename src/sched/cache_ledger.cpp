@@ -267,10 +267,9 @@ SeqSlice CacheLedger::next_slice(Sequence& sequence, int64_t rows, bool sample) 
   std::vector<StateWrite> inside;
   bool keep_last = keeps_states() && share_ && decodes && end % kBlockPositions == 0;
   std::vector<int64_t>& due = standing.snapshots_due;
-  // A drafted slice kept those where it could: the end of a prompt of which one row was left.
-  due.erase(due.begin(), std::ranges::upper_bound(due, begin));
   const auto passed = std::ranges::upper_bound(due, end);
-  for (const int64_t position : std::span(due.begin(), passed)) {
+  // Those before were passed by a restore, or by a drafted slice, which kept what it could.
+  for (const int64_t position : std::span(std::ranges::upper_bound(due, begin), passed)) {
     if (position == end) {
       keep_last = true;
     } else if (const std::optional<SlotId> slot = spare_slot()) {

@@ -55,7 +55,6 @@ void CacheLedger::restored(Sequence& sequence, const RestoreOutcome& outcome) {
   if (blocks > 0) {
     const int64_t position = sequence.cursor.position() + blocks * kBlockPositions;
     sequence.cursor.start_at(position, keeps_states() ? sequence.cursor.slots()[0] : kNoState);
-    std::erase_if(standing.snapshots_due, [&](int64_t due) { return due <= position; });
     if (keeps_states()) keep_last(sequence);
     wrote(sequence, position);
   }
