@@ -114,11 +114,13 @@ std::optional<std::vector<Draft>> BatchPlanner::draft(std::span<Sequence* const>
   for (const Sequence* sequence : decodes) rows += sequence->unscheduled();
   int64_t others = std::ssize(running_);
   for (const auto& [rank, sequence] : running_) others += sequence->standing.again;
-  return drafter_.draft(decodes,
-                        {.decodes = std::ssize(decodes),
-                         .rows = rows + prefill_rows(std::max<int64_t>(options_.rows_per_step - rows, 0)),
-                         .draft_rows = std::max<int64_t>(options_.rows_per_step - others, 0),
-                         .alone = alone});
+  UndraftedStep step{.decodes = std::ssize(decodes),
+                     .rows = rows + prefill_rows(std::max<int64_t>(options_.rows_per_step - rows, 0)),
+                     .draft_rows = std::max<int64_t>(options_.rows_per_step - others, 0),
+                     .alone = alone};
+  // Of a sequence's slots one is read, one is for the end, and one is for the state before the draft.
+  if (limits_.state_slots > 0) step.states_kept = limits_.state_slots_each() - 3;
+  return drafter_.draft(decodes, step);
 }
 
 // Rows of prompts that a step takes which has room for `rows_left`, where its time is not bounded.

@@ -162,7 +162,7 @@ DraftPolicy::Weighed DraftPolicy::weigh(std::span<const DraftCandidate> candidat
     for (int64_t j = 0; j < candidates[i].tokens; ++j) {
       const double before = std::exchange(gain, gain * likelihood(candidates[i], j));
       if (gain < kGainMin) break;
-      const auto unkept = static_cast<double>(std::max<int64_t>(j - candidates[i].states_kept, 0));
+      const auto unkept = static_cast<double>(std::max<int64_t>(j - step.states_kept, 0));
       rows.push_back({gain, (before - gain) * unkept, i});
     }
   }
@@ -202,8 +202,7 @@ DraftPolicy::Round DraftPolicy::round_of(int64_t tokens, std::span<const DraftCa
     if (offers[i].tokens == 0) continue;
     const DraftCandidate by_model{.rates = candidates[i].rates,
                                   .tokens = std::min(tokens, offers[i].tokens),
-                                  .source = DraftSource::kModel,
-                                  .states_kept = candidates[i].states_kept};
+                                  .source = DraftSource::kModel};
     if (expected(candidates[i]) >= expected(by_model)) continue;
     mixed[i] = by_model;
     round.drafted[i] = true;

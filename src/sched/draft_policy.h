@@ -51,9 +51,6 @@ struct DraftCandidate {
   int64_t tokens = 0;                 ///< Of the draft.
   DraftSource source = DraftSource::kLookup;
   int64_t certain = 0;  ///< As Draft::certain.
-  /// Of models that keep states: behind so many of its tokens, the first ones, the state is kept (-1: not even before
-  /// the first), and behind all. If others are right but not all, the sequence computes them again.
-  int64_t states_kept = std::numeric_limits<int64_t>::max();
 
   /// Of the token behind `before` tokens of the draft.
   DraftBasis basis(int64_t before) const { return {source, matched + before}; }
@@ -87,6 +84,9 @@ struct UndraftedStep {
   int64_t rows = 0;        ///< All its rows, those of prompts included.
   int64_t draft_rows = 0;  ///< The most rows that drafts may add.
   bool alone = true;       ///< No other step is in flight with it.
+  /// Of models that keep states: behind so many tokens of each draft, the first ones, the state is kept (-1: not even
+  /// before the first), and behind all. If others are right but not all, the sequence computes them again.
+  int64_t states_kept = std::numeric_limits<int64_t>::max();
 };
 
 /// Rows of one step of a draft model at most.

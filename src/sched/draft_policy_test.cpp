@@ -133,9 +133,9 @@ TEST(DraftPolicy, RowsThatWouldBeComputedAgainAreWeighed) {
   DraftPolicy policy = PolicyOf(0.3);
   DraftRates rates;
   for (const int64_t matched : {3, 5, 7, 12, 20}) Learn(policy, rates, matched, 0.8);
-  const auto count = [&](DraftCandidate candidate, int64_t states_kept) {
-    candidate.states_kept = states_kept;
-    return policy.choose({{candidate}}, {.decodes = 1, .rows = 1, .draft_rows = 100})[0];
+  const auto count = [&](const DraftCandidate& candidate, int64_t states_kept) {
+    return policy.choose({{candidate}},
+                         {.decodes = 1, .rows = 1, .draft_rows = 100, .states_kept = states_kept})[0];
   };
   const DraftCandidate draft{&rates, 5, 16};
   EXPECT_LT(count(draft, 0), count(draft, 16));

@@ -54,6 +54,10 @@ Draft WithForced(Draft found, std::vector<int32_t> forced, int64_t most) {
   return found;
 }
 
+DraftCandidate CandidateOf(const Sequence& sequence, const Draft& draft) {
+  return {&sequence.drafts.rates, draft.matched, std::ssize(draft.tokens), draft.source, draft.certain};
+}
+
 }  // namespace
 
 void Drafter::reset(const EngineLimits& limits) {
@@ -64,14 +68,6 @@ void Drafter::reset(const EngineLimits& limits) {
 
 bool Drafter::drafts_for(const Sequence& sequence) const {
   return options_.tokens_max > 0 && !sequence.drafts.off;
-}
-
-DraftCandidate Drafter::candidate_of(const Sequence& sequence, const Draft& draft) const {
-  DraftCandidate candidate{&sequence.drafts.rates, draft.matched, std::ssize(draft.tokens), draft.source,
-                           draft.certain};
-  // Of a sequence's slots one is read, one is for the end, and one is for the state before the draft.
-  if (limits_.state_slots > 0) candidate.states_kept = limits_.state_slots_each() - 3;
-  return candidate;
 }
 
 // A step samples one token more than it has drafts.
@@ -129,7 +125,7 @@ std::optional<std::vector<Draft>> Drafter::draft(std::span<Sequence* const> sequ
   bool any = false;
   for (size_t i = 0; i < drafts.size(); ++i) {
     if (drafted && drafts_for(*sequences[i])) take_drafted(*sequences[i], drafts[i]);
-    candidates.push_back(candidate_of(*sequences[i], drafts[i]));
+    candidates.push_back(CandidateOf(*sequences[i], drafts[i]));
     any = any || candidates.back().tokens > 0;
   }
   if (!any) return drafts;
@@ -148,7 +144,7 @@ bool Drafter::begin_round(std::span<Sequence* const> sequences, std::span<const 
   std::vector<DraftOffer> offers(sequences.size());
   for (size_t i = 0; i < sequences.size(); ++i) {
     const Sequence& sequence = *sequences[i];
-    candidates.push_back(candidate_of(sequence, drafts[i]));
+    candidates.push_back(CandidateOf(sequence, drafts[i]));
     // What is expected, or certain, needs no model.
     const bool asks = drafts_for(sequence) && ExpectedNext(sequence).empty() && drafts[i].certain == 0;
     const int64_t most = asks ? tokens_max(sequence, options_.tokens_max) : 0;
@@ -182,7 +178,7 @@ void Drafter::take_predicted(const Sequence& sequence, Draft& draft) const {
 void Drafter::take_better(const Sequence& sequence, Draft other, Draft& draft) const {
   const int64_t most = tokens_max(sequence, options_.tokens_max);
   if (std::ssize(other.tokens) > most) other.tokens.resize(static_cast<size_t>(most));
-  const auto expected = [&](const Draft& one) { return policy_.expected(candidate_of(sequence, one)); };
+  const auto expected = [&](const Draft& one) { return policy_.expected(CandidateOf(sequence, one)); };
   if (expected(other) > expected(draft)) draft = std::move(other);
 }
 

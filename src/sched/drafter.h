@@ -68,7 +68,6 @@ class Drafter {
 
  private:
   bool drafts_for(const Sequence& sequence) const;
-  DraftCandidate candidate_of(const Sequence& sequence, const Draft& draft) const;
   int64_t tokens_max(const Sequence& sequence, int64_t draft_max) const;
   Draft draft_for(Sequence& sequence) const;
   void look_up(std::span<Sequence* const> sequences, std::vector<Draft>& drafts) const;
