@@ -1,6 +1,8 @@
 """Fixtures that run real shoal processes on loopback. Nothing here is mocked."""
+import json
 import os
 import re
+import shutil
 import subprocess
 import time
 from pathlib import Path
@@ -72,6 +74,22 @@ def synthesize(shoal, tmp_path_factory):
                        capture_output=True, timeout=200, check=True)
         if cacheable:
             time.sleep(3.5)  # Files that changed within the last two seconds are not cached.
+        return folder
+    return call
+
+
+@pytest.fixture(scope="session")
+def make_model(succeed, demo_model, tmp_path_factory):
+    """make_model(config) -> the folder of such a model with random weights, and the demo model's tokenizer."""
+    def call(config):
+        folder = tmp_path_factory.mktemp(config["model_type"]) / "model"
+        demo = json.loads((demo_model / "config.json").read_text())
+        path = folder.parent / "config.json"
+        of_text = {key: demo[key] for key in ("vocab_size", "eos_token_id") if key in demo}
+        path.write_text(json.dumps({**config, **of_text}))
+        succeed("synth", "--config", path, "--seed", 7, "--out", folder)
+        for name in ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja"):
+            shutil.copy(demo_model / name, folder / name)
         return folder
     return call
 

@@ -52,26 +52,15 @@ def chain(path):
     path.write_bytes(data)
 
 
-def synthesize(succeed, demo_model, folder):
-    """A model with random weights, a head and the demo model's tokenizer."""
-    demo = json.loads((demo_model / "config.json").read_text())
-    config = folder.parent / "config.json"
-    config.write_text(json.dumps({**CONFIG, **{key: demo[key] for key in ("vocab_size", "eos_token_id") if key in demo}}))
-    succeed("synth", "--config", config, "--seed", 7, "--out", folder)
-    for name in ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja"):
-        shutil.copy(demo_model / name, folder / name)
-    return folder
-
-
 @pytest.fixture(scope="module")
-def stray(succeed, demo_model, tmp_path_factory):
+def stray(make_model):
     """Its head knows nothing."""
-    return synthesize(succeed, demo_model, tmp_path_factory.mktemp("stray") / "model")
+    return make_model(CONFIG)
 
 
 @pytest.fixture(scope="module")
-def foreseen(succeed, demo_model, tmp_path_factory):
-    folder = synthesize(succeed, demo_model, tmp_path_factory.mktemp("foreseen") / "model")
+def foreseen(make_model):
+    folder = make_model(CONFIG)
     chain(folder / "model.safetensors")
     return folder
 

@@ -1,7 +1,4 @@
 """Drafts for a model with recurrent layers change no byte, be they right, wrong, or right in part."""
-import json
-import shutil
-
 import pytest
 
 from conftest import LONG_TIMEOUT, SPREAD
@@ -26,16 +23,9 @@ CONFIG = {
 
 
 @pytest.fixture(scope="module")
-def model(succeed, demo_model, tmp_path_factory):
-    """Random weights, a head for multi-token prediction, and the demo model's tokenizer."""
-    folder = tmp_path_factory.mktemp("recurrent") / "model"
-    demo = json.loads((demo_model / "config.json").read_text())
-    config = folder.parent / "config.json"
-    config.write_text(json.dumps({**CONFIG, **{key: demo[key] for key in ("vocab_size", "eos_token_id") if key in demo}}))
-    succeed("synth", "--config", config, "--seed", 7, "--out", folder)
-    for name in ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja"):
-        shutil.copy(demo_model / name, folder / name)
-    return folder
+def model(make_model):
+    """With a head for multi-token prediction."""
+    return make_model(CONFIG)
 
 
 @pytest.fixture(scope="module")
