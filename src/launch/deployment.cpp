@@ -15,7 +15,7 @@
 #include "base/exposure.h"
 #include "base/status.h"
 #include "base/text.h"
-#include "launch/digest.h"
+#include "tls/digest.h"
 
 namespace shoal {
 namespace {
@@ -216,7 +216,7 @@ void SetFingerprints(Deployment& deployment, std::string_view key,
       add(key);
       if (const auto own = certificates.find(process.id); own != certificates.end()) add(own->second);
       if (process.is_coordinator()) add(deployment.config.content);
-      process.fingerprint = Sha256(all);
+      process.fingerprint = Sha256Hex(all);
     }
   }
 }

@@ -21,10 +21,10 @@
 #include "base/file_lock.h"
 #include "base/status.h"
 #include "base/text.h"
-#include "launch/digest.h"
 #include "launch/log_reader.h"
 #include "launch/process_record.h"
 #include "launch/subprocess.h"
+#include "tls/digest.h"
 
 namespace shoal {
 namespace {

@@ -10,9 +10,9 @@
 #include "base/file_handle.h"
 #include "base/status.h"
 #include "base/text.h"
-#include "launch/digest.h"
 #include "launch/shell_quote.h"
 #include "launch/subprocess.h"
+#include "tls/digest.h"
 
 namespace shoal {
 namespace {

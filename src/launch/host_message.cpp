@@ -7,8 +7,8 @@
 
 #include "base/json.h"
 #include "base/status.h"
-#include "launch/digest.h"
 #include "launch/env_file.h"
+#include "tls/digest.h"
 
 namespace shoal {
 namespace {

@@ -8,7 +8,6 @@
 #include "base/file.h"
 #include "base/status.h"
 #include "base/text.h"
-#include "launch/digest.h"
 #include "tls/digest.h"
 
 namespace shoal {

@@ -1,6 +1,5 @@
 #include "wire/key_auth.h"
 
-#include <openssl/crypto.h>
 #include <openssl/evp.h>
 #include <openssl/hmac.h>
 #include <openssl/rand.h>
@@ -15,17 +14,12 @@
 #include "base/file.h"
 #include "base/status.h"
 #include "base/text.h"
+#include "tls/digest.h"
 
 namespace shoal {
 namespace {
 
 constexpr std::string_view kTokenPurpose = "shoal token v2";
-
-std::string ToHex(std::string_view bytes) {
-  std::string text;
-  for (const char c : bytes) text += fmt::format("{:02x}", static_cast<unsigned char>(c));
-  return text;
-}
 
 /// What TokenChecker hands out. Anything else comes from no node of ours; gRPC ends the process where metadata has other
 /// characters than are printed.
@@ -84,14 +78,12 @@ std::string KeyAuth::prove(const Claim& claim) const {
 }
 
 bool KeyAuth::verify(const Claim& claim, std::string_view proof) const {
-  const std::string expected = prove(claim);
-  return proof.size() == expected.size() &&
-         CRYPTO_memcmp(proof.data(), expected.data(), expected.size()) == 0;
+  return SameInConstantTime(proof, prove(claim));
 }
 
 std::string KeyAuth::issue_token(std::string_view challenge, std::string_view context) const {
   if (!IsChallenge(challenge)) return "";
-  const std::string stamp = fmt::format("{}.{}", challenge, ToHex(RandomNonce()));
+  const std::string stamp = fmt::format("{}.{}", challenge, RandomHex(kNonceBytes));
   return fmt::format("{}.{}", stamp, ToHex(prove({kTokenPurpose, fmt::format("{} {}", stamp, context)})));
 }
 
@@ -108,7 +100,7 @@ struct TokenChecker::State {
     const int64_t rounds = (now - since_ns) / kRoundNs;
     if (rounds > 0) {
       previous = rounds == 1 ? std::move(current) : Round();
-      current = Round{ToHex(RandomNonce()), {}};
+      current = Round{RandomHex(kNonceBytes), {}};
       since_ns = now;
     }
   }
@@ -117,7 +109,7 @@ struct TokenChecker::State {
   const KeyAuth key;
   const std::function<int64_t()> now_ns;
   std::mutex mutex;
-  Round current{ToHex(RandomNonce()), {}};
+  Round current{RandomHex(kNonceBytes), {}};
   Round previous;
   int64_t since_ns = now_ns();
 };
@@ -140,7 +132,7 @@ absl::Status TokenChecker::check(std::string_view token, std::string_view contex
   }
   const std::string stamp = fmt::format("{}.{}", parts[0], parts[1]);
   const std::string proof = ToHex(state_->key.prove({kTokenPurpose, fmt::format("{} {}", stamp, context)}));
-  if (proof.size() != parts[2].size() || CRYPTO_memcmp(proof.data(), parts[2].data(), proof.size()) != 0) {
+  if (!SameInConstantTime(proof, parts[2])) {
     return Unauthenticated("the caller's key is not this node's: give both the same --key-file");
   }
   const std::lock_guard lock(state_->mutex);
