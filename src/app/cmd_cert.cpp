@@ -18,8 +18,6 @@
 namespace shoal {
 namespace {
 
-constexpr int64_t kPemBytesMax = 1 << 20;
-
 struct CertFlags {
   std::string folder;
   std::vector<std::string> nodes;

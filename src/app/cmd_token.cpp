@@ -13,6 +13,7 @@
 #include "base/text.h"
 #include "cluster/addresses.h"
 #include "tls/digest.h"
+#include "tls/private_file.h"
 #include "wire/join_token.h"
 #include "wire/key_auth.h"
 
@@ -20,6 +21,7 @@ namespace shoal {
 namespace {
 
 constexpr size_t kAddressesMax = 8;
+constexpr size_t kKeyBytes = 32;
 constexpr size_t kApiKeyBytes = 24;
 
 struct TokenFlags {
@@ -30,14 +32,7 @@ struct TokenFlags {
 
 /// A file with a new key, which only its owner may read.
 absl::Status MakeKeyFile(const std::string& path) {
-  std::string text;
-  for (const char c : RandomNonce()) text += fmt::format("{:02x}", static_cast<unsigned char>(c));
-  text += '\n';
-  const int fd = ::open(path.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, S_IRUSR | S_IWUSR);
-  if (fd < 0) return InvalidArgument("--key-file '{}': cannot be made: {}", path, std::strerror(errno));
-  const bool written = ::write(fd, text.data(), text.size()) == std::ssize(text);
-  if (::close(fd) == 0 && written) return absl::OkStatus();
-  return ResourceExhausted("--key-file '{}': cannot be written: {}", path, std::strerror(errno));
+  return Annotate(WritePrivateFile(path, RandomHex(kKeyBytes) + "\n"), "--key-file");
 }
 
 struct ApiKeyFlags {

@@ -15,7 +15,6 @@
 namespace shoal {
 namespace {
 
-constexpr int64_t kPemBytesMax = 1 << 20;
 constexpr int64_t kDaySeconds = 86400;
 constexpr char kMakeFiles[] =
     "make the files with: shoal cert init DIR --node NAME, and copy DIR/NAME to the node";

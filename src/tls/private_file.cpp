@@ -12,11 +12,6 @@
 #include "base/status.h"
 
 namespace shoal {
-namespace {
-
-constexpr int64_t kFileBytesMax = 1 << 20;
-
-}  // namespace
 
 absl::Status WritePrivateFile(const std::string& path, std::string_view text) {
   const int fd = ::open(path.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, S_IRUSR | S_IWUSR);
@@ -36,8 +31,8 @@ absl::Status WritePrivateFile(const std::string& path, std::string_view text) {
   return ResourceExhausted("'{}' cannot be written: {}", path, std::strerror(error));
 }
 
-absl::StatusOr<std::string> ReadPrivateFile(const std::string& path) {
-  auto text = ReadTextFile(path, kFileBytesMax);
+absl::StatusOr<std::string> ReadPrivateFile(const std::string& path, int64_t bytes_max) {
+  auto text = ReadTextFile(path, bytes_max);
   RETURN_IF_ERROR(text.status());
   std::error_code unknown;  // Then all permissions are set.
   const auto status = std::filesystem::status(path, unknown);

@@ -1,6 +1,7 @@
 // Files with secrets: written for their owner only, and refused where others may read them.
 #pragma once
 
+#include <cstdint>
 #include <string>
 #include <string_view>
 
@@ -9,10 +10,13 @@
 
 namespace shoal {
 
+/// A file with certificates or their keys has no more.
+inline constexpr int64_t kPemBytesMax = 1 << 20;
+
 /// Makes the file with mode 0600. AlreadyExists: there is one, which stays as it is. ResourceExhausted: no room.
 absl::Status WritePrivateFile(const std::string& path, std::string_view text);
 
-/// NotFound, or InvalidArgument where others may read it or it is longer than 1 MiB.
-absl::StatusOr<std::string> ReadPrivateFile(const std::string& path);
+/// As ReadTextFile; InvalidArgument also where others may read it.
+absl::StatusOr<std::string> ReadPrivateFile(const std::string& path, int64_t bytes_max = kPemBytesMax);
 
 }  // namespace shoal

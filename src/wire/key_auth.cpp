@@ -4,17 +4,16 @@
 #include <openssl/hmac.h>
 #include <openssl/rand.h>
 
-#include <filesystem>
 #include <mutex>
 #include <set>
 #include <utility>
 
 #include "base/check.h"
 #include "base/clock.h"
-#include "base/file.h"
 #include "base/status.h"
 #include "base/text.h"
 #include "tls/digest.h"
+#include "tls/private_file.h"
 
 namespace shoal {
 namespace {
@@ -51,18 +50,11 @@ absl::StatusOr<KeyAuth> KeyAuth::from_key(std::string key) {
 }
 
 absl::StatusOr<KeyAuth> KeyAuth::from_file(const std::string& path) {
-  auto key = ReadTextFile(path, kKeyFileBytesMax);
+  auto key = ReadPrivateFile(path, kKeyFileBytesMax);
   if (!key.ok()) return Annotate(key.status(), "key file");
-  const std::string place = fmt::format("key file '{}'", path);
-  std::error_code unknown;  // Then all permissions are set.
-  const auto status = std::filesystem::status(path, unknown);
-  using std::filesystem::perms;
-  if ((status.permissions() & (perms::group_read | perms::others_read)) != perms::none) {
-    return InvalidArgument("{} can be read by other users: chmod 600 '{}'", place, path);
-  }
   while (!key->empty() && (key->back() == '\n' || key->back() == '\r')) key->pop_back();
   auto auth = from_key(*std::move(key));
-  if (!auth.ok()) return Annotate(auth.status(), place);
+  if (!auth.ok()) return Annotate(auth.status(), fmt::format("key file '{}'", path));
   return auth;
 }
 

@@ -10,11 +10,6 @@
 #include "tls/private_file.h"
 
 namespace shoal {
-namespace {
-
-constexpr int64_t kPemBytesMax = 1 << 20;
-
-}  // namespace
 
 absl::StatusOr<std::shared_ptr<HttpsCertificate>> HttpsCertificate::Load(Files files) {
   std::shared_ptr<HttpsCertificate> https(new HttpsCertificate(std::move(files)));
