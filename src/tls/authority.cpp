@@ -1,12 +1,9 @@
 #include "tls/authority.h"
 
-#include <arpa/inet.h>
 #include <openssl/bn.h>
 #include <openssl/pem.h>
-#include <openssl/rand.h>
 
 #include <algorithm>
-#include <array>
 
 #include "base/check.h"
 #include "base/status.h"
@@ -28,12 +25,6 @@ bool IsHostText(std::string_view text, size_t bytes_max) {
            c == '_' || c == '.';
   };
   return !text.empty() && text.size() <= bytes_max && std::ranges::all_of(text, usable);
-}
-
-bool IsAddress(const std::string& text) {
-  std::array<unsigned char, 16> bytes;
-  return inet_pton(AF_INET, text.c_str(), bytes.data()) == 1 ||
-         inet_pton(AF_INET6, text.c_str(), bytes.data()) == 1;
 }
 
 absl::Status CheckDays(int days) {

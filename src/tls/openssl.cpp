@@ -1,7 +1,10 @@
 #include "tls/openssl.h"
 
+#include <arpa/inet.h>
 #include <openssl/err.h>
 #include <openssl/pem.h>
+
+#include <array>
 
 #include "base/check.h"
 #include "base/status.h"
@@ -24,6 +27,12 @@ BioPtr ReadableBio(std::string_view text) {
   BioPtr bio(BIO_new_mem_buf(text.data(), static_cast<int>(text.size())));
   SHOAL_CHECK(bio != nullptr);
   return bio;
+}
+
+bool IsAddress(const std::string& text) {
+  std::array<unsigned char, 16> bytes;
+  return inet_pton(AF_INET, text.c_str(), bytes.data()) == 1 ||
+         inet_pton(AF_INET6, text.c_str(), bytes.data()) == 1;
 }
 
 absl::StatusOr<CertificatePtr> ParseCertificate(std::string_view pem, const std::string& place) {

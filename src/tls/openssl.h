@@ -37,6 +37,9 @@ BioPtr ReadableBio(std::string_view text);
 /// For PEM_read_bio_...: what is encrypted is refused rather than asked for on the terminal.
 int NoPassphrase(char* buffer, int size, int writing, void* data);
 
+/// An IPv4 or IPv6 address: certificates name those otherwise than hosts.
+bool IsAddress(const std::string& text);
+
 /// place: the file, for messages. InvalidArgument where there is none in it.
 absl::StatusOr<CertificatePtr> ParseCertificate(std::string_view pem, const std::string& place);
 absl::StatusOr<KeyPtr> ParsePrivateKey(std::string_view pem, const std::string& place);

@@ -1,7 +1,6 @@
 #include "tls/probe.h"
 
 #include <openssl/err.h>
-#include <openssl/pem.h>
 
 #include <algorithm>
 #include <array>

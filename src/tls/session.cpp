@@ -1,6 +1,5 @@
 #include "tls/session.h"
 
-#include <arpa/inet.h>
 #include <openssl/err.h>
 #include <openssl/pem.h>
 
@@ -15,12 +14,6 @@ namespace shoal {
 namespace {
 
 constexpr char kHandshakeRecord = 0x16;
-
-bool IsAddress(const std::string& text) {
-  std::array<unsigned char, 16> bytes;
-  return inet_pton(AF_INET, text.c_str(), bytes.data()) == 1 ||
-         inet_pton(AF_INET6, text.c_str(), bytes.data()) == 1;
-}
 
 ContextPtr NewContext(const SSL_METHOD* method) {
   ContextPtr context(SSL_CTX_new(method));
