@@ -1,11 +1,8 @@
 #include "wire/grpc/credentials.h"
 
-#include <algorithm>
-#include <cctype>
-#include <vector>
-
 #include "base/status.h"
 #include "base/text.h"
+#include "tls/certificate.h"
 
 namespace shoal {
 namespace {
@@ -38,19 +35,15 @@ std::shared_ptr<grpc::ServerCredentials> ServerCredentialsOf(const ClusterKey& k
 absl::Status CheckCaller(const grpc::AuthContext& caller, const ClusterKey& key, std::string_view node) {
   if (key.tls == nullptr) return absl::OkStatus();
   const std::string wanted = TlsNameOf(node);
-  std::vector<std::string> names;
+  CertificateFacts shown;
   for (const grpc::string_ref& name : caller.FindPropertyValues(kNamesProperty))
-    names.emplace_back(name.data(), name.size());
-  const bool named = std::ranges::any_of(names, [&](const std::string& name) {
-    return std::ranges::equal(name, wanted,
-                              [](unsigned char a, unsigned char b) { return tolower(a) == tolower(b); });
-  });
-  if (named) return absl::OkStatus();
+    shown.names.emplace_back(name.data(), name.size());
+  if (shown.has_name(wanted)) return absl::OkStatus();
   return FailedPrecondition(
       "the plan calls the caller '{}', its certificate is for {}: make one with shoal cert node {} --dir DIR "
       "and copy it "
       "to that node",
-      wanted, names.empty() ? "nobody" : Join(names, ", "), wanted);
+      wanted, shown.names.empty() ? "nobody" : Join(shown.names, ", "), wanted);
 }
 
 }  // namespace shoal

@@ -18,14 +18,14 @@
 #include "base/process.h"
 #include "base/status.h"
 #include "base/text.h"
+#include "tls/session.h"
 
 namespace shoal {
 namespace {
 
 /// How an HTTP/2 client begins (RFC 9113, section 3.4).
 constexpr std::string_view kPreface = "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
-/// How a TLS client begins: a record of its handshake (RFC 8446, section 5.1).
-constexpr char kTlsHandshake = 22;
+/// Second byte of a TLS client (RFC 8446, section 5.1).
 constexpr char kTlsMajor = 3;
 /// After accept() failed the listening socket stays readable: without a pause this would spin.
 constexpr Duration kAcceptPause = std::chrono::milliseconds(100);
@@ -198,7 +198,7 @@ bool Listener::read_preface(const Connection& connection) {
   const std::string_view said(bytes.data(), got < 0 ? 0 : static_cast<size_t>(got));
   const bool whole = said.size() == bytes.size();
   const bool plain = said == kPreface;
-  const bool tls = whole && said[0] == kTlsHandshake && said[1] == kTlsMajor;
+  const bool tls = whole && BeginsTls(said[0]) && said[1] == kTlsMajor;
   if (!(options_.tls ? tls : plain)) {
     // A node of another mind, most likely: its own error says less than this line.
     if (plain)
