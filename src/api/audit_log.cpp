@@ -6,10 +6,10 @@
 
 #include <cerrno>
 #include <cstring>
-#include <ctime>
 #include <nlohmann/json.hpp>
 #include <utility>
 
+#include "api/http/text.h"
 #include "api/json.h"
 #include "base/json.h"
 #include "base/status.h"
@@ -18,14 +18,6 @@ namespace shoal {
 namespace {
 
 constexpr size_t kTargetBytesMax = 200;
-
-std::string UtcText(int64_t unix_s) {
-  const std::time_t seconds = unix_s;
-  std::tm parts{};
-  gmtime_r(&seconds, &parts);
-  return fmt::format("{:04}-{:02}-{:02}T{:02}:{:02}:{:02}Z", parts.tm_year + 1900, parts.tm_mon + 1,
-                     parts.tm_mday, parts.tm_hour, parts.tm_min, parts.tm_sec);
-}
 
 /// The body of a call; an empty object where it is none, or cut.
 Json ObjectOf(const std::string& body) {

@@ -1,5 +1,6 @@
 #include "tls/certificate.h"
 
+#include <fmt/chrono.h>
 #include <openssl/asn1.h>
 
 #include <algorithm>
@@ -81,10 +82,7 @@ absl::StatusOr<CertificateFacts> ReadCertificate(std::string_view pem, const std
 }
 
 std::string DayOf(int64_t unix_s) {
-  const std::time_t seconds = unix_s;
-  std::tm parts{};
-  gmtime_r(&seconds, &parts);
-  return fmt::format("{:04}-{:02}-{:02}", parts.tm_year + 1900, parts.tm_mon + 1, parts.tm_mday);
+  return fmt::format("{:%Y-%m-%d}", fmt::gmtime(static_cast<std::time_t>(unix_s)));
 }
 
 std::string ExpiryWarning(const CertificateFacts& facts, int64_t now_s) {

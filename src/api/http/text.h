@@ -28,6 +28,9 @@ std::string LowerCase(std::string_view text);
 /// A date as HTTP writes it: "Sun, 06 Nov 1994 08:49:37 GMT".
 std::string HttpDate(int64_t unix_seconds);
 
+/// A time as RFC 3339 and so JSON writes it: "1994-11-06T08:49:37Z".
+std::string UtcText(int64_t unix_seconds);
+
 /// Whether all of `text` is printable ASCII, so that it may be sent as (part of) a header.
 bool IsPrintable(std::string_view text);
 

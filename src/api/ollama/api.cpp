@@ -6,6 +6,7 @@
 #include <utility>
 
 #include "api/answer/whole_writer.h"
+#include "api/http/text.h"
 #include "api/json.h"
 #include "api/ollama/request.h"
 #include "api/ollama/writer.h"
@@ -101,7 +102,7 @@ void OllamaApi::tags(const Writer& writer) const {
 
 Json OllamaApi::entry() const {
   Json json = Listed(model_, service_.model_names().front());
-  json["modified_at"] = OllamaTime(started_);
+  json["modified_at"] = UtcText(started_);
   return json;
 }
 
@@ -117,7 +118,7 @@ void OllamaApi::show(const HttpRequest& request, const Writer& writer) const {
                                   {"details", Details(model_)},
                                   {"model_info", std::move(info)},
                                   {"capabilities", Capabilities(service_)},
-                                  {"modified_at", OllamaTime(started_)}})});
+                                  {"modified_at", UtcText(started_)}})});
 }
 
 void OllamaApi::running(const Writer& writer) const {
@@ -130,7 +131,7 @@ std::optional<Json> OllamaApi::running_entry() const {
   const int64_t context = model_.context();
   if (context == 0) return std::nullopt;
   Json json = Listed(model_, service_.model_names().front());
-  json["expires_at"] = OllamaTime(started_ + kStaysSeconds);
+  json["expires_at"] = UtcText(started_ + kStaysSeconds);
   json["size_vram"] = 0;
   json["context_length"] = context;
   return json;

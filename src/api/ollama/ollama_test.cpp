@@ -5,6 +5,7 @@
 #include <nlohmann/json.hpp>
 #include <sstream>
 
+#include "api/http/text.h"
 #include "api/ollama/api.h"
 #include "api/ollama/request.h"
 #include "api/ollama/writer.h"
@@ -112,7 +113,7 @@ TEST_F(OllamaTest, TheModelIsListed) {
   EXPECT_TRUE((*ParseJson(get("/api/version").body))["version"].is_string());
 }
 
-TEST(OllamaTime, IsOfRfc3339) { EXPECT_EQ(OllamaTime(1'768'478'400), "2026-01-15T12:00:00Z"); }
+TEST(UtcText, IsOfRfc3339) { EXPECT_EQ(UtcText(1'768'478'400), "2026-01-15T12:00:00Z"); }
 
 }  // namespace
 }  // namespace shoal

@@ -1,13 +1,11 @@
 #include "api/ollama/writer.h"
 
-#include <fmt/chrono.h>
-#include <fmt/format.h>
-
 #include <nlohmann/json.hpp>
 #include <utility>
 
 #include "api/answer/stream_writer.h"
 #include "api/answer/whole_writer.h"
+#include "api/http/text.h"
 #include "api/json.h"
 
 namespace shoal {
@@ -28,7 +26,7 @@ Json CallJson(const AnsweredCall& call) {
 }
 
 Json PartJson(const OllamaHeader& header, const Said& said) {
-  Json json = {{"model", header.model}, {"created_at", OllamaTime(UnixSeconds())}};
+  Json json = {{"model", header.model}, {"created_at", UtcText(UnixSeconds())}};
   if (!header.chat) {
     json["response"] = said.content;
     if (!said.thinking.empty()) json["thinking"] = said.thinking;
@@ -136,10 +134,6 @@ std::string OllamaLoadedBody(const OllamaHeader& header) {
 }
 
 std::string OllamaErrorBody(const ApiError& error) { return DumpJson({{"error", error.message}}); }
-
-std::string OllamaTime(int64_t unix_seconds) {
-  return fmt::format("{:%Y-%m-%dT%H:%M:%SZ}", fmt::gmtime(static_cast<std::time_t>(unix_seconds)));
-}
 
 void SendOllamaError(ResponseWriter& writer, const ApiError& error) {
   SendError(writer, error, OllamaErrorBody(error));

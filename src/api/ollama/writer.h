@@ -28,7 +28,4 @@ std::string OllamaErrorBody(const ApiError& error);
 /// Answers with it.
 void SendOllamaError(ResponseWriter& writer, const ApiError& error);
 
-/// "2026-01-15T12:00:00Z"
-std::string OllamaTime(int64_t unix_seconds);
-
 }  // namespace shoal
