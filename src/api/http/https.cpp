@@ -7,6 +7,7 @@
 #include "base/log.h"
 #include "base/status.h"
 #include "tls/certificate.h"
+#include "tls/identity.h"
 #include "tls/private_file.h"
 
 namespace shoal {
@@ -14,6 +15,14 @@ namespace shoal {
 absl::StatusOr<std::shared_ptr<HttpsCertificate>> HttpsCertificate::Load(Files files) {
   std::shared_ptr<HttpsCertificate> https(new HttpsCertificate(std::move(files)));
   RETURN_IF_ERROR(https->reload());
+  return https;
+}
+
+absl::StatusOr<std::shared_ptr<HttpsCertificate>> HttpsCertificate::Of(const TlsIdentity& identity) {
+  const TlsFiles& files = identity.files();
+  std::shared_ptr<HttpsCertificate> https(new HttpsCertificate(Files{files.certificate, files.key}));
+  ASSIGN_OR_RETURN(https->context_,
+                   TlsContext::Server(identity.certificate(), identity.key(), files.certificate));
   return https;
 }
 
