@@ -17,6 +17,7 @@
 #include "exec/model_facts.h"
 #include "numeric/version.h"
 #include "tls/probe.h"
+#include "wire/key_auth.h"
 
 namespace shoal {
 namespace {
@@ -155,9 +156,9 @@ void Doctor::check_here() {
 void Doctor::check_key_here() {
   const std::string& file = flags_.key.key_file;
   if (file.empty()) return;
-  const auto key = ClusterKeyFlags{.key_file = file, .tls_dir = {}}.read("");
+  const auto key = KeyAuth::from_file(file);
   if (key.ok()) {
-    key_.shared = key->shared;
+    key_.shared = *key;
     return note({here_, "key", CheckResult::kOk, file, ""});
   }
   key_is_bad_ = true;
