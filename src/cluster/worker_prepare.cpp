@@ -4,14 +4,13 @@
 #include <algorithm>
 #include <utility>
 
-#include "base/clock.h"
 #include "base/log.h"
 #include "base/status.h"
 #include "base/text.h"
 #include "cluster/model_locator.h"
 #include "cluster/worker_node.h"
 #include "exec/node_model.h"
-#include "kv/block_pool.h"
+#include "numeric/cache_shape.h"
 
 namespace shoal {
 
@@ -181,10 +180,8 @@ absl::StatusOr<int64_t> WorkerNode::check_beside(const std::string& model_hash, 
                                                  const NodeShard& shard) const {
   const NodeShard& now = host_.model(hosted(model_hash))->shard();
   const int64_t more = BytesBeside(model.spec, model.footprint, now, shard, options_.expert_memory);
-  int64_t taken = more;
-  for (const auto& [hash, held] : held_) {
-    taken += held.weight_bytes + held.cache_bytes + (hash == model_hash ? 0 : held.next_bytes);
-  }
+  // What the model has beside already goes for it.
+  const int64_t taken = bytes_taken() - held_.find(model_hash)->second.next_bytes + more;
   if (options_.memory_bytes <= 0 || taken <= options_.memory_bytes) return more;
   return ResourceExhausted(
       "worker '{}': beside what it holds for the session, {} more of weights do not fit: {} in all, it may "
