@@ -5,10 +5,8 @@
 #include <algorithm>
 #include <array>
 #include <ctime>
-#include <utility>
 
 #include "base/status.h"
-#include "tls/authority.h"
 #include "tls/certificate_facts.h"
 #include "tls/openssl.h"
 
