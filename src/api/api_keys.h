@@ -25,8 +25,9 @@ struct ApiKey {
 };
 
 /// The keys of a file, one a line: "KEY [name=NAME] [concurrent=N] [per-minute=N] [priority=N]", where KEY is
-/// "sha256:DIGEST" in hex, or the secret itself; empty lines and lines that begin with '#' do not count. Keys without a name get `unnamed` and a number. InvalidArgument names `source` and
-/// the line (never the secret) that is wrong, and files without keys.
+/// "sha256:DIGEST" in hex, or the secret itself; empty lines and lines that begin with '#' do not count. Keys without a
+/// name get `unnamed` and a number. InvalidArgument names `source` and the line (never the secret) that is wrong, and
+/// files without keys.
 absl::StatusOr<std::vector<ApiKey>> ParseApiKeys(std::string_view text, const std::string& source,
                                                  std::string_view unnamed = "key");
 

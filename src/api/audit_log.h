@@ -36,8 +36,8 @@ class AuditLog {
   LogThrottle failures_{std::chrono::seconds(10)};
 };
 
-/// Whether a call is more than a question: a plan that is asked about and not applied is one. What cannot be read, as it is cut, is
-/// taken for a change.
+/// Whether a call is more than a question: a plan that is asked about and not applied is one. What cannot be read, as it
+/// is cut, is taken for a change.
 bool ChangesTheServer(const AdminCall& call);
 
 /// The line of a call, with its end.

@@ -52,8 +52,9 @@ struct Ring {
   bool insecure = false;
 };
 
-/// Of RANK, WORLD_SIZE, MASTER_ADDR, MASTER_PORT, API_HOST, API_PORT, SHOAL_MODEL, SHOAL_KEY_FILE and SHOAL_TLS_DIR. InvalidArgument names
-/// what lacks or does not fit, and where it is from. is_loopback: whether only this machine reaches a host.
+/// Of RANK, WORLD_SIZE, MASTER_ADDR, MASTER_PORT, API_HOST, API_PORT, SHOAL_MODEL, SHOAL_KEY_FILE and SHOAL_TLS_DIR.
+/// InvalidArgument names what lacks or does not fit, and where it is from. is_loopback: whether only this machine reaches
+/// a host.
 absl::StatusOr<Ring> ReadRing(const RingValues& values, bool insecure,
                               const std::function<bool(const std::string& host)>& is_loopback);
 

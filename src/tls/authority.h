@@ -27,7 +27,8 @@ struct CertifiedKey {
 /// Letters, digits, '-', '_' and '.', at most 63 of them: what a certificate can name as a host.
 bool IsCertifiableName(std::string_view name);
 
-/// An authority that signs nodes and nothing else. days: from now_s on, and an hour before. InvalidArgument: days out of [1, kDaysMax].
+/// An authority that signs nodes and nothing else. days: from now_s on, and an hour before. InvalidArgument: days out of
+/// [1, kDaysMax].
 absl::StatusOr<CertifiedKey> MakeAuthority(int days = kAuthorityDays, int64_t now_s = UnixSeconds());
 
 struct NodeCertificateOrder {

@@ -38,7 +38,8 @@ class HttpClient {
  public:
   HttpClient(std::string host, int port) : base_{.host = std::move(host), .port = port, .prefix = ""} {}
   explicit HttpClient(HttpBase base) : base_(std::move(base)) {}
-  /// Of https, with a server whose certificate is of these authorities (PEM; "": the system's). Errors as TlsContext's.
+  /// Of https, with a server whose certificate is of these authorities (PEM; "": the system's).
+  /// InvalidArgument: they are no PEM.
   static absl::StatusOr<HttpClient> Https(HttpBase base, const std::string& authorities = "");
   /// As ParseHttpBase.
   static absl::StatusOr<HttpClient> FromUrl(std::string_view url);

@@ -22,7 +22,7 @@ class HttpsCertificate {
   };
   /// Errors name the file that is missing or wrong.
   static absl::StatusOr<std::shared_ptr<HttpsCertificate>> Load(Files files);
-  /// A node's own, which is loaded, checked and warned of. InvalidArgument as TlsContext::Server.
+  /// A node's own, which is loaded, checked and warned of. InvalidArgument: a key of another certificate.
   static absl::StatusOr<std::shared_ptr<HttpsCertificate>> Of(const TlsIdentity& identity);
 
   /// Reads the files again, for connections to come; where they are wrong the old ones stay. Safe from any thread.

@@ -25,8 +25,9 @@ class TcpStream {
         plain_(std::move(other.plain_)) {}
   TcpStream& operator=(TcpStream&&) = delete;
 
-  /// From now on what is sent and received is TLS. server_name: whom the server's certificate is to name. Errors as
-  /// TlsSession's, naming the address.
+  /// From now on what is sent and received is TLS. server_name: whom the server's certificate is to name.
+  /// Unauthenticated: it is refused. DataLoss: the peer speaks no TLS. Unavailable or DeadlineExceeded as Connect().
+  /// All name the address.
   absl::Status start_tls(std::shared_ptr<const TlsContext> context, const std::string& server_name,
                          Deadline deadline);
 
