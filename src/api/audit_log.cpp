@@ -52,16 +52,12 @@ absl::StatusOr<std::unique_ptr<AuditLog>> AuditLog::Open(std::string path) {
   return log;
 }
 
-AuditLog::~AuditLog() {
-  if (fd_ >= 0) ::close(fd_);
-}
-
 absl::Status AuditLog::reopen() {
-  const int fd = ::open(path_.c_str(), O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, S_IRUSR | S_IWUSR);
-  if (fd < 0) return InvalidArgument("audit log '{}' cannot be opened: {}", path_, std::strerror(errno));
+  FileHandle file(::open(path_.c_str(), O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, S_IRUSR | S_IWUSR));
+  if (file.fd() < 0)
+    return InvalidArgument("audit log '{}' cannot be opened: {}", path_, std::strerror(errno));
   const std::lock_guard lock(mutex_);
-  const int old = std::exchange(fd_, fd);
-  if (old >= 0) ::close(old);
+  file_ = std::move(file);
   return absl::OkStatus();
 }
 
@@ -81,7 +77,7 @@ void AuditLog::record(const AdminCall& call, int64_t now_s) {
   const std::string line = AuditLine(call, now_s);
   const std::lock_guard lock(mutex_);
   // One write: lines of several processes do not mix.
-  if (::write(fd_, line.data(), line.size()) == std::ssize(line)) return;
+  if (::write(file_.fd(), line.data(), line.size()) == std::ssize(line)) return;
   failures_.warn(fmt::format("audit log '{}': cannot be written: {}", path_, std::strerror(errno)));
 }
 

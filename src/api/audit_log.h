@@ -9,6 +9,7 @@
 #include "absl/status/statusor.h"
 #include "api/http/server.h"
 #include "base/clock.h"
+#include "base/file_handle.h"
 #include "base/log_throttle.h"
 
 namespace shoal {
@@ -17,8 +18,6 @@ class AuditLog {
  public:
   /// Appends to a file, which is made with mode 0600. InvalidArgument where that can't be.
   static absl::StatusOr<std::unique_ptr<AuditLog>> Open(std::string path);
-  ~AuditLog();
-  AuditLog(const AuditLog&) = delete;
 
   /// {"time", "request", "key", "address", "call", "target", "status"}; `target` where the body names one. A disk that is
   /// full is a warning in the log: the call is not refused for it. Safe from any thread.
@@ -32,7 +31,7 @@ class AuditLog {
 
   const std::string path_;
   std::mutex mutex_;
-  int fd_ = -1;
+  FileHandle file_;
   LogThrottle failures_{std::chrono::seconds(10)};
 };
 
