@@ -7,6 +7,7 @@
 
 #include "base/check.h"
 #include "base/status.h"
+#include "tls/certificate.h"
 #include "tls/openssl.h"
 
 namespace shoal {
@@ -14,7 +15,6 @@ namespace {
 
 constexpr size_t kNameBytesMax = 63;
 constexpr size_t kHostBytesMax = 253;
-constexpr int64_t kSecondsPerDay = 86400;
 /// For nodes whose clocks are a little behind.
 constexpr int64_t kBeginsBefore = 3600;
 constexpr int kSerialBits = 127;

@@ -90,7 +90,7 @@ std::string ExpiryWarning(const CertificateFacts& facts, int64_t now_s) {
   if (left_s > kExpiryWarningSeconds) return "";
   if (left_s <= 0)
     return fmt::format("the certificate of '{}' ended on {}", facts.subject, DayOf(facts.ends_s));
-  return fmt::format("the certificate of '{}' ends in {} days, on {}", facts.subject, left_s / 86400,
+  return fmt::format("the certificate of '{}' ends in {} days, on {}", facts.subject, left_s / kSecondsPerDay,
                      DayOf(facts.ends_s));
 }
 

@@ -10,8 +10,9 @@
 
 namespace shoal {
 
+inline constexpr int64_t kSecondsPerDay = 86400;
 /// A certificate that ends within this is worth a warning.
-inline constexpr int64_t kExpiryWarningSeconds = int64_t{30} * 86400;
+inline constexpr int64_t kExpiryWarningSeconds = 30 * kSecondsPerDay;
 
 struct CertificateFacts {
   std::string subject;             ///< Its common name.

@@ -15,7 +15,6 @@
 namespace shoal {
 namespace {
 
-constexpr int64_t kDaySeconds = 86400;
 constexpr char kMakeFiles[] =
     "make the files with: shoal cert init DIR --node NAME, and copy DIR/NAME to the node";
 
@@ -112,7 +111,7 @@ absl::Status TlsIdentity::check_name(std::string_view name) const {
 
 void TlsIdentity::warn_if_it_ends(int64_t now_s) const {
   int64_t last = warned_s_;
-  if (now_s - last < kDaySeconds || !warned_s_.compare_exchange_strong(last, now_s)) return;
+  if (now_s - last < kSecondsPerDay || !warned_s_.compare_exchange_strong(last, now_s)) return;
   const std::string warning = ExpiryWarning(facts_, now_s);
   if (warning.empty()) return;
   LogWarning("{}: make another with: shoal cert node {} --dir DIR, copy it here, and start this node again",
