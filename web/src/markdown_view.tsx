@@ -1,9 +1,9 @@
 // Draws the tree of lib/markdown.ts. Texts become text nodes: there is no innerHTML on this page.
 
-import { useMemo, useState } from "preact/hooks";
+import { useMemo } from "preact/hooks";
 import { type Block, type Inline, parseMarkdown } from "./lib/markdown";
 import { type MathNode, parseMath } from "./lib/math";
-import { copyText } from "./parts";
+import { CopyButton } from "./parts";
 
 export function Markdown(props: { text: string }) {
   const blocks = useMemo(() => parseMarkdown(props.text), [props.text]);
@@ -56,16 +56,11 @@ function InlineView(props: { one: Inline }) {
 }
 
 function Code(props: { language: string; text: string }) {
-  const [copied, setCopied] = useState(false);
-  const copy = async () => {
-    setCopied(await copyText(props.text));
-    setTimeout(() => setCopied(false), 1500);
-  };
   return (
     <figure class="code">
       <figcaption>
         <span>{props.language || "text"}</span>
-        <button type="button" class="button small ghost" onClick={() => void copy()}>{copied ? "Copied" : "Copy"}</button>
+        <CopyButton text={props.text} class="button small ghost" />
       </figcaption>
       <pre tabIndex={0} aria-label={`Code${props.language === "" ? "" : ` in ${props.language}`}`}><code><Coloured text={props.text} /></code></pre>
     </figure>

@@ -1,7 +1,7 @@
 // Small parts that several views draw with.
 
 import type { ComponentChildren } from "preact";
-import { useEffect, useRef } from "preact/hooks";
+import { useEffect, useRef, useState } from "preact/hooks";
 
 /** A colour by index, the same for a node everywhere; eight, then again. */
 export function tone(index: number): string {
@@ -151,7 +151,7 @@ export function download(name: string, type: string, text: string): void {
   setTimeout(() => URL.revokeObjectURL(url), 1000);
 }
 
-export async function copyText(text: string): Promise<boolean> {
+async function copyText(text: string): Promise<boolean> {
   try {
     await navigator.clipboard.writeText(text); // Only where the page came over HTTPS, or from this machine.
     return true;
@@ -164,4 +164,14 @@ export async function copyText(text: string): Promise<boolean> {
     area.remove();
     return done;
   }
+}
+
+/** A button that says for a moment that it copied. */
+export function CopyButton(props: { text: string; class: string; label?: string }) {
+  const [copied, setCopied] = useState(false);
+  const copy = async () => {
+    setCopied(await copyText(props.text));
+    setTimeout(() => setCopied(false), 1500);
+  };
+  return <button type="button" class={props.class} onClick={() => void copy()}>{copied ? "Copied" : (props.label ?? "Copy")}</button>;
 }

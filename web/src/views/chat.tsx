@@ -6,7 +6,7 @@ import { type Choice, type Conversation, type Settings, type Stats, type Token, 
 import { ago, percent, seconds, short } from "../lib/format";
 import { EventReader } from "../lib/sse";
 import { Markdown } from "../markdown_view";
-import { Empty, Problem, copyText, download } from "../parts";
+import { CopyButton, Empty, Problem, download } from "../parts";
 import { useStore } from "../store";
 
 function fresh(settings: Settings = USUAL): Conversation {
@@ -104,7 +104,6 @@ const REASONS: Record<string, string> = { length: "cut off at the most tokens", 
 function Answer(props: { turn: Extract<Turn, { role: "assistant" }>; busy: boolean; last: boolean; onChoose: (i: number) => void; onAgain: () => void; onResult: ((call: string, name: string, text: string) => void) | null }) {
   const { turn } = props;
   const [tokens, setTokens] = useState(false);
-  const [copied, setCopied] = useState(false);
   const choice = turn.choices[turn.chosen] ?? emptyChoice();
   const stats = turn.stats;
   const thinking = props.busy && choice.content === "" && choice.calls.length === 0;
@@ -135,7 +134,7 @@ function Answer(props: { turn: Extract<Turn, { role: "assistant" }>; busy: boole
           </span>
           <span class="turn-actions">
             {choice.tokens.length > 0 && <button type="button" class="button small ghost" aria-pressed={tokens} onClick={() => setTokens(!tokens)}>Tokens</button>}
-            {choice.content !== "" && <button type="button" class="button small ghost" onClick={() => void copyText(choice.content).then(setCopied)}>{copied ? "Copied" : "Copy"}</button>}
+            {choice.content !== "" && <CopyButton text={choice.content} class="button small ghost" />}
             {props.last && <button type="button" class="button small ghost" onClick={props.onAgain}>Again</button>}
           </span>
         </footer>

@@ -4,7 +4,7 @@ import { useEffect, useRef, useState } from "preact/hooks";
 import { ApiFailure, type ClusterNode, type PlanQuestion, type PlanReport, type Predicted, postJson } from "../api";
 import { bytes, count, seconds, short } from "../lib/format";
 import { moveBoundary } from "../lib/topology";
-import { Card, Dialog, Empty, Loading, Meter, Problem, copyText, download, tone } from "../parts";
+import { Card, CopyButton, Dialog, Empty, Loading, Meter, Problem, download, tone } from "../parts";
 import { useStore, wake } from "../store";
 
 const ASK_AFTER_MS = 120;
@@ -288,15 +288,6 @@ function Drain(props: { nodes: ClusterNode[] }) {
   );
 }
 
-function Copied(props: { text: string; label: string }) {
-  const [done, setDone] = useState(false);
-  const copy = async () => {
-    setDone(await copyText(props.text));
-    setTimeout(() => setDone(false), 1500);
-  };
-  return <button type="button" class="button" onClick={() => void copy()}>{done ? "Copied" : props.label}</button>;
-}
-
 /** Has the cluster move to these layers, once it was asked for twice. */
 function Apply(props: { layers: Record<string, number>; onDone: () => void }) {
   const [asking, setAsking] = useState(false);
@@ -379,7 +370,7 @@ export function PlanView() {
         {report !== null && changed && (
           <div class="actions">
             {question !== null && machines.length === 0 && <Apply layers={question.layers} onDone={() => setOrdered(true)} />}
-            <Copied label="Copy as flags" text={`--split ${current.join(",")}`} />
+            <CopyButton label="Copy as flags" class="button" text={`--split ${current.join(",")}`} />
             <button type="button" class="button" onClick={() => download("plan.json", "application/json", JSON.stringify(report.plan, null, 2))}>Download plan file</button>
             <span class="note">{ordered ? "Ordered: the nodes load." : <>Start <code>shoal serve</code> with either to have it so for good.</>}</span>
           </div>
