@@ -10,9 +10,11 @@ type Show = "use" | "owner" | "replicas";
 const STRATEGIES = ["by_locality", "by_load", "with_layer", "round_robin"];
 const ASK_MS = 3000;
 
-/** Owners that another plan gives each expert, by layer: names. */
-export function ownersOf(report: PlanReport): Map<number, Map<number, string>> {
-  const layers = new Map<number, Map<number, string>>();
+/** Names of the owners that a plan gives the experts, by layer and id. */
+type Owners = Map<number, Map<number, string>>;
+
+export function ownersOf(report: PlanReport): Owners {
+  const layers: Owners = new Map();
   for (const group of report.plan.experts ?? []) {
     for (let layer = group.layers[0]; layer < group.layers[1]; layer++) {
       const owners = new Map<number, string>();
@@ -28,7 +30,7 @@ function css(element: Element, name: string): string {
 }
 
 /** tones: by place in report.nodes, the colour of that node. */
-function HeatMap(props: { report: ExpertReport; tones: number[]; show: Show; moved: (layer: number, expert: number) => boolean; at: [number, number]; onMove: (at: [number, number]) => void }) {
+function HeatMap(props: { report: ExpertReport; tones: number[]; show: Show; moved: (layer: ExpertLayer, expert: number) => boolean; at: [number, number]; onMove: (at: [number, number]) => void }) {
   const { report, show } = props;
   const canvas = useRef<HTMLCanvasElement>(null);
   const box = useRef<HTMLDivElement>(null);
@@ -70,7 +72,7 @@ function HeatMap(props: { report: ExpertReport; tones: number[]; show: Show; mov
           draw.fillStyle = tones[(props.tones[show === "replicas" && copies.length > 0 ? copies[0]! : owner] ?? 0) % 8]!;
         }
         draw.fillRect(x * cell, y * high, cell - gap, high - gap);
-        if (props.moved(layer.layer, x)) {
+        if (props.moved(layer, x)) {
           draw.globalAlpha = 1;
           draw.strokeStyle = colours.text;
           draw.lineWidth = 1.5;
@@ -150,7 +152,8 @@ function Together(props: { layer: ExpertLayer }) {
   );
 }
 
-function Rebalance(props: { report: ExpertReport; onPlan: (report: PlanReport | null) => void }) {
+/** next: what onPlan got last. */
+function Rebalance(props: { report: ExpertReport; next: Owners | null; onPlan: (next: Owners | null) => void }) {
   const [answer, setAnswer] = useState<PlanReport | null>(null);
   const [choice, setChoice] = useState("");
   const [error, setError] = useState("");
@@ -162,7 +165,7 @@ function Rebalance(props: { report: ExpertReport; onPlan: (report: PlanReport | 
     try {
       const report = await postJson<PlanReport>("/cluster/plan", { experts, compare: true });
       setAnswer(report);
-      props.onPlan(report);
+      props.onPlan(ownersOf(report));
     } catch (failure) {
       setError(failure instanceof ApiFailure ? failure.message : String(failure));
       setAnswer(null);
@@ -170,8 +173,7 @@ function Rebalance(props: { report: ExpertReport; onPlan: (report: PlanReport | 
     }
     setAsking(false);
   };
-  const next = useMemo(() => (answer === null ? null : ownersOf(answer)), [answer]);
-  const moves = useMemo(() => (next === null ? 0 : movedIn(props.report, next)), [next, props.report]);
+  const moving = useMemo(() => (props.next === null ? 0 : movedIn(props.report, props.next)), [props.next, props.report]);
   return (
     <>
       <div class="segments" role="group" aria-label="Place experts">
@@ -184,7 +186,7 @@ function Rebalance(props: { report: ExpertReport; onPlan: (report: PlanReport | 
       {choice === "" && <p class="note">Choose one, and see which experts would change their node. Nothing is moved by it.</p>}
       {answer !== null && !asking && (
         <>
-          <p class="lead"><b>{count(moves, "expert")}</b> would get another owner with <code>--experts {choice}</code>; they are framed in the map.</p>
+          <p class="lead"><b>{count(moving, "expert")}</b> would get another owner with <code>--experts {choice}</code>; they are framed in the map.</p>
           {answer.experts.length > 0 ? (
             <div class="table-wrap" tabIndex={0} role="region" aria-label="Placements compared">
               <table>
@@ -210,15 +212,15 @@ function Rebalance(props: { report: ExpertReport; onPlan: (report: PlanReport | 
   );
 }
 
-export function movedIn(report: ExpertReport, next: Map<number, Map<number, string>>): number {
-  let moves = 0;
-  for (const layer of report.layers) {
-    layer.owners?.forEach((owner, expert) => {
-      const to = next.get(layer.layer)?.get(expert);
-      if (to !== undefined && to !== report.nodes[owner]) moves++;
-    });
-  }
-  return moves;
+/** Whether `next` gives the expert another owner than it has. */
+function moves(report: ExpertReport, next: Owners, layer: ExpertLayer, expert: number): boolean {
+  const owner = layer.owners?.[expert];
+  const to = next.get(layer.layer)?.get(expert);
+  return to !== undefined && owner !== undefined && to !== report.nodes[owner];
+}
+
+export function movedIn(report: ExpertReport, next: Owners): number {
+  return report.layers.reduce((sum, layer) => sum + (layer.owners ?? []).filter((_, expert) => moves(report, next, layer, expert)).length, 0);
 }
 
 export function ExpertsView() {
@@ -227,8 +229,7 @@ export function ExpertsView() {
   const [error, setError] = useState("");
   const [show, setShow] = useState<Show>("use");
   const [at, setAt] = useState<[number, number]>([0, 0]);
-  const [plan, setPlan] = useState<PlanReport | null>(null);
-  const next = useMemo(() => (plan === null ? null : ownersOf(plan)), [plan]);
+  const [next, setNext] = useState<Owners | null>(null); // Of the plan that was asked about.
 
   useEffect(() => {
     let on = true;
@@ -255,12 +256,7 @@ export function ExpertsView() {
   const layer = report.layers[Math.min(at[0], report.layers.length - 1)]!;
   const cell: [number, number] = [Math.min(at[0], report.layers.length - 1), Math.min(at[1], layer.rows.length - 1)];
   const tones = report.nodes.map((name) => state.status?.nodes.findIndex((node) => node.name === name) ?? -1);
-  const moved = (l: number, e: number) => {
-    const row = report.layers.find((one) => one.layer === l);
-    const owner = row?.owners?.[e];
-    const to = next?.get(l)?.get(e);
-    return to !== undefined && owner !== undefined && to !== report.nodes[owner];
-  };
+  const moved = (row: ExpertLayer, expert: number) => next !== null && moves(report, next, row, expert);
   return (
     <div class="grid">
       <section class="figures span-all" aria-label="Traffic of experts">
@@ -283,7 +279,7 @@ export function ExpertsView() {
         {show !== "use" && <ul class="legend">{report.nodes.map((name, i) => <li key={name}><span class={`swatch ${tone(tones[i]!)}`} aria-hidden="true" />{name}</li>)}</ul>}
       </Card>
       <Card title="Chosen together"><Together layer={layer} /></Card>
-      <Card title="If they were placed otherwise" class="span-2"><Rebalance report={report} onPlan={setPlan} /></Card>
+      <Card title="If they were placed otherwise" class="span-2"><Rebalance report={report} next={next} onPlan={setNext} /></Card>
     </div>
   );
 }
