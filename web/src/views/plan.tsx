@@ -328,7 +328,6 @@ export function PlanView() {
   const epoch = `${state.status?.generation} ${state.model}`;
   const add = machines.map((machine) => Object.fromEntries(Object.entries(machine).filter(([, value]) => value !== 0)) as unknown as Machine);
   const base = usePlan({ compare: true, ...(add.length > 0 ? { add } : {}) }, epoch);
-  const inForce = usePlan({}, epoch);
   const facts = base.report?.facts ?? [];
   const names = facts.map((one) => one.name);
   const layersOf = (report: PlanReport) => facts.map((one) => {
@@ -380,7 +379,7 @@ export function PlanView() {
         <div aria-live="polite">
           {report === null ? <p class="note">{shown.asking ? "Asking …" : "–"}</p> : (
             <>
-              <Prediction of={report.predicted} now={changed ? (inForce.report?.predicted ?? {}) : {}} />
+              <Prediction of={report.predicted} now={changed ? (state.status?.predicted ?? {}) : {}} />
               <p class="note">{count(report.per_token.messages_max, "message")} a token at most, {bytes(report.per_token.bytes_max)} between nodes.</p>
             </>
           )}
