@@ -3,7 +3,7 @@
 import { useState } from "preact/hooks";
 import type { ClusterStatus } from "../api";
 import { bytes, count, percent, seconds, short } from "../lib/format";
-import { type Histogram, growth, histogram, observations, quantile, since, total } from "../lib/metrics";
+import { type Histogram, type Scrape, growth, histogram, observations, quantile, since, total } from "../lib/metrics";
 import { Card, Empty, Figure, Spark, Stack } from "../parts";
 import { type State, useStore } from "../store";
 import { toneOf, windowOf } from "./cluster";
@@ -15,6 +15,10 @@ const LATENCIES = [
   { name: "Step", metric: "shoal_step_seconds" },
 ];
 const QUANTILES = [0.5, 0.9, 0.99];
+
+function newest(state: Pick<State, "moments">): Scrape | null {
+  return state.moments.at(-1)?.scrape ?? null;
+}
 
 function Latencies(props: { state: State }) {
   const [recent, setRecent] = useState(false);
@@ -57,7 +61,7 @@ function Latencies(props: { state: State }) {
 }
 
 function Blocks(props: { state: State; status: ClusterStatus }) {
-  const scrape = props.state.moments[props.state.moments.length - 1]?.scrape ?? null;
+  const scrape = newest(props.state);
   const of = (state: string) => total(scrape, "shoal_kv_blocks", { state });
   const used = of("used");
   const cached = of("cached");
@@ -69,7 +73,7 @@ function Blocks(props: { state: State; status: ClusterStatus }) {
   return (
     <>
       <Stack
-        label="Blocks of the cache" total={all}
+        label="Blocks of the cache"
         slices={[
           { name: "used", value: used, tone: "tone-0", text: short(used) },
           { name: "cached", value: cached, tone: "tone-2", text: short(cached) },
@@ -87,7 +91,7 @@ function Blocks(props: { state: State; status: ClusterStatus }) {
 }
 
 function Stages(props: { state: State; status: ClusterStatus }) {
-  const scrape = props.state.moments[props.state.moments.length - 1]?.scrape ?? null;
+  const scrape = newest(props.state);
   const span = windowOf(props.state.moments);
   const nodes = [...new Set((scrape?.get("shoal_stage_busy_seconds_sum") ?? []).map((sample) => sample.labels.node!))];
   if (nodes.length === 0) return <Empty title="No steps so far" />;
@@ -123,7 +127,7 @@ interface Check {
 
 /** What can be told from here without asking any machine more than it says anyway. */
 export function checksOf(status: ClusterStatus, state: Pick<State, "moments">): Check[] {
-  const scrape = state.moments[state.moments.length - 1]?.scrape ?? null;
+  const scrape = newest(state);
   const checks: Check[] = [];
   const add = (well: boolean, what: string, good: string, bad: string) => checks.push({ well, what, text: well ? good : bad });
   add(status.status === "up", "Session", "Steps can be run.", status.error ?? "The cluster is down.");
@@ -143,7 +147,7 @@ export function checksOf(status: ClusterStatus, state: Pick<State, "moments">): 
 }
 
 function Answers(props: { state: State }) {
-  const scrape = props.state.moments[props.state.moments.length - 1]?.scrape ?? null;
+  const scrape = newest(props.state);
   const byRoute = new Map<string, { good: number; refused: number; failed: number }>();
   for (const sample of scrape?.get("shoal_http_responses_total") ?? []) {
     const route = sample.labels.route ?? "other";
@@ -169,10 +173,10 @@ export function HealthView() {
   const state = useStore();
   const status = state.status;
   if (status === null) return null;
-  const now = state.moments[state.moments.length - 1];
-  const ttft = histogram(now?.scrape ?? null, "shoal_time_to_first_token_seconds");
-  const itl = histogram(now?.scrape ?? null, "shoal_inter_token_latency_seconds");
-  const wait = total(now?.scrape ?? null, "shoal_queue_wait_seconds");
+  const scrape = newest(state);
+  const ttft = histogram(scrape, "shoal_time_to_first_token_seconds");
+  const itl = histogram(scrape, "shoal_inter_token_latency_seconds");
+  const wait = total(scrape, "shoal_queue_wait_seconds");
   const rate = state.rates[state.rates.length - 1];
   const checks = checksOf(status, state);
   return (
