@@ -1,6 +1,7 @@
 // All that the page asks of the server: same origin, with the key that a person gave, for as long as this tab is open.
 
 const KEY = "shoal.key";
+const GET_TIMEOUT_MS = 4000;
 
 export class ApiFailure extends Error {
   constructor(
@@ -59,11 +60,14 @@ async function reasonOf(response: Response): Promise<string> {
   }
 }
 
-export async function getJson<T>(path: string, timeoutMs = 4000): Promise<T> {
-  return (await send(withModel(path), {}, timeoutMs)).json();
+function get(path: string): Promise<Response> {
+  return send(withModel(path), {}, GET_TIMEOUT_MS);
 }
-export async function getText(path: string, timeoutMs = 4000): Promise<string> {
-  return (await send(withModel(path), {}, timeoutMs)).text();
+export async function getJson<T>(path: string): Promise<T> {
+  return (await get(path)).json();
+}
+export async function getText(path: string): Promise<string> {
+  return (await get(path)).text();
 }
 export async function postJson<T>(path: string, body: object, timeoutMs = 10000, signal?: AbortSignal): Promise<T> {
   const whole = chosenModel === "" ? body : { model: chosenModel, ...body };

@@ -94,7 +94,7 @@ function MathView(props: { tex: string; display?: boolean }) {
   return <math display={props.display === true ? "block" : "inline"} aria-label={props.tex}><MathPart node={tree} /></math>;
 }
 
-const BIG = new Set(["∑", "∏", "∫", "∮"]);
+const BIG = new Set(["∑", "∏"]);
 
 function MathPart(props: { node: MathNode }) {
   const { node } = props;
@@ -108,7 +108,7 @@ function MathPart(props: { node: MathNode }) {
     case "root": return node.degree === null ? <msqrt><MathPart node={node.inside} /></msqrt> : <mroot><MathPart node={node.inside} /><MathPart node={node.degree} /></mroot>;
     case "over": return <mover accent><MathPart node={node.base} /><mo>{node.mark}</mo></mover>;
     case "scripts": {
-      const big = node.base.kind === "op" && BIG.has(node.base.text) && node.base.text !== "∫" && node.base.text !== "∮";
+      const big = node.base.kind === "op" && BIG.has(node.base.text);
       const base = <MathPart node={node.base} />;
       if (node.sub !== null && node.sup !== null) {
         const inside = <>{base}<MathPart node={node.sub} /><MathPart node={node.sup} /></>;

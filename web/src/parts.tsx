@@ -69,9 +69,9 @@ export function Loading(props: { what: string }) {
 }
 
 /** A line of the last values; what it shows stands beside it as text. */
-export function Spark(props: { values: number[]; width?: number; height?: number }) {
-  const width = props.width ?? 160;
-  const height = props.height ?? 36;
+export function Spark(props: { values: number[] }) {
+  const width = 160;
+  const height = 36;
   const most = Math.max(...props.values, 1e-9);
   const step = width / Math.max(props.values.length - 1, 1);
   const points = props.values.map((v, i) => `${(i * step).toFixed(1)},${(height - 2 - (height - 4) * (v / most)).toFixed(1)}`);
@@ -92,8 +92,8 @@ export interface Slice {
 }
 
 /** Parts of a whole, as a bar and as a legend with the figures. */
-export function Stack(props: { slices: Slice[]; label: string; total?: number }) {
-  const total = props.total ?? props.slices.reduce((sum, slice) => sum + slice.value, 0);
+export function Stack(props: { slices: Slice[]; label: string }) {
+  const total = props.slices.reduce((sum, slice) => sum + slice.value, 0);
   let x = 0;
   return (
     <div class="stack">

@@ -27,7 +27,7 @@ export interface State {
   unauthorized: boolean;
 }
 
-export const MOMENTS_MAX = 90;
+const MOMENTS_MAX = 90;
 const EVENTS_MAX = 512;
 const PAUSE_MS = 1000;
 const STATUS_EVERY = 2; // Beats: it asks every node.

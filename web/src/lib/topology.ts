@@ -39,7 +39,8 @@ export function layout(memory: (number | null)[], width: number): Layout {
 }
 
 /** An arc from the rim of one circle to that of another, bent to the left of its direction. */
-export function arc(from: Place, to: Place, bend = 0.18): string {
+export function arc(from: Place, to: Place): string {
+  const bend = 0.12; // Of the distance.
   const dx = to.x - from.x;
   const dy = to.y - from.y;
   const far = Math.hypot(dx, dy) || 1;

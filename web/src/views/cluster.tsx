@@ -104,7 +104,7 @@ function Topology(props: { status: ClusterStatus; stages: StageTimes[]; steps: n
             const from = plan.places[hop.from]!;
             const to = plan.places[hop.to]!;
             const link = linkOf(status.links ?? [], nodes[hop.from]!.name, nodes[hop.to]!.name);
-            const d = hop.back ? lane(plan, from, to) : arc(from, to, 0.12);
+            const d = hop.back ? lane(plan, from, to) : arc(from, to);
             return (
               <g key={`${hop.from}-${hop.to}`}>
                 <path class={`hop ${hop.back ? "hop-back" : ""}`} d={d} />

@@ -198,11 +198,11 @@ function Strategies(props: { report: PlanReport; nodes: number; onTry: (layers: 
   );
 }
 
-function NumberField(props: { name: string; unit: string; value: number; onChange: (value: number) => void; step?: string }) {
+function NumberField(props: { name: string; unit: string; value: number; onChange: (value: number) => void }) {
   return (
     <label class="field">
       <span>{props.name} <span class="dim">{props.unit}</span></span>
-      <input type="number" min="0" step={props.step ?? "any"} inputMode="decimal" value={props.value} onInput={(event) => props.onChange(Math.max(0, event.currentTarget.valueAsNumber || 0))} />
+      <input type="number" min="0" step="any" inputMode="decimal" value={props.value} onInput={(event) => props.onChange(Math.max(0, event.currentTarget.valueAsNumber || 0))} />
     </label>
   );
 }
