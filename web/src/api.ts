@@ -12,6 +12,11 @@ export class ApiFailure extends Error {
   }
 }
 
+/** What went wrong, for people. */
+export function messageOf(failure: unknown): string {
+  return failure instanceof Error ? failure.message : String(failure);
+}
+
 export function apiKey(): string {
   return sessionStorage.getItem(KEY) ?? "";
 }
@@ -69,10 +74,13 @@ export async function getJson<T>(path: string): Promise<T> {
 export async function getText(path: string): Promise<string> {
   return (await get(path)).text();
 }
+/** A POST of this body. */
+export function posted(body: object): RequestInit {
+  return { method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify(body) };
+}
 export async function postJson<T>(path: string, body: object, timeoutMs = 10000, signal?: AbortSignal): Promise<T> {
   const whole = chosenModel === "" ? body : { model: chosenModel, ...body };
-  const init = { method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify(whole) };
-  return (await send(path, init, timeoutMs, signal)).json();
+  return (await send(path, posted(whole), timeoutMs, signal)).json();
 }
 
 export interface Link {

@@ -1,7 +1,7 @@
 // A chat with the model. Conversations are kept in this browser, and nowhere else.
 
 import { useEffect, useRef, useState } from "preact/hooks";
-import { ApiFailure, model, send } from "../api";
+import { messageOf, model, posted, send } from "../api";
 import { type Choice, type Conversation, type Settings, type Stats, type Token, type Turn, USUAL, addChunk, asMarkdown, emptyChoice, loadConversations, requestOf, saveConversations, titleOf, toolsOf } from "../lib/chat";
 import { ago, percent, seconds, short } from "../lib/format";
 import { EventReader } from "../lib/sse";
@@ -17,8 +17,7 @@ function fresh(settings: Settings = USUAL): Conversation {
 async function stream(turns: Turn[], settings: Settings, name: string, signal: AbortSignal, tell: (choices: Choice[]) => void): Promise<Stats> {
   const begun = performance.now();
   const stats: Stats = { prompt: 0, cached: 0, generated: 0, firstMs: 0, wholeMs: 0 };
-  const init = { method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify(requestOf(turns, settings, name)) };
-  const response = await send("/v1/chat/completions", init, null, signal);
+  const response = await send("/v1/chat/completions", posted(requestOf(turns, settings, name)), null, signal);
   const reader = response.body!.pipeThrough(new TextDecoderStream()).getReader();
   const events = new EventReader();
   const choices: Choice[] = Array.from({ length: settings.choices }, emptyChoice);
@@ -241,7 +240,7 @@ export function ChatView() {
       reply = { ...reply, stats };
     } catch (failure) {
       if (controller.signal.aborted) reply = { ...reply, choices: reply.choices.map((choice) => ({ ...choice, reason: choice.reason || "stopped" })) };
-      else reply = { ...reply, error: failure instanceof ApiFailure ? failure.message : (failure as Error).message };
+      else reply = { ...reply, error: messageOf(failure) };
     }
     cancelAnimationFrame(frame);
     stop.current = null;

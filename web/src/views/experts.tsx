@@ -1,7 +1,7 @@
 // How experts are used, who holds them, what goes together, and what placing them otherwise would change.
 
 import { useEffect, useMemo, useRef, useState } from "preact/hooks";
-import { ApiFailure, type ExpertLayer, type ExpertReport, type PlanReport, getJson, postJson } from "../api";
+import { type ExpertLayer, type ExpertReport, type PlanReport, getJson, messageOf, postJson } from "../api";
 import { count, idList, percent, short } from "../lib/format";
 import { Card, Empty, Figure, Loading, Problem, tone } from "../parts";
 import { useStore } from "../store";
@@ -167,7 +167,7 @@ function Rebalance(props: { report: ExpertReport; next: Owners | null; onPlan: (
       setAnswer(report);
       props.onPlan(ownersOf(report));
     } catch (failure) {
-      setError(failure instanceof ApiFailure ? failure.message : String(failure));
+      setError(messageOf(failure));
       setAnswer(null);
       props.onPlan(null);
     }
@@ -240,7 +240,7 @@ export function ExpertsView() {
         if (on) setReport(got);
         if (on) setError("");
       } catch (failure) {
-        if (on) setError(failure instanceof Error ? failure.message : String(failure));
+        if (on) setError(messageOf(failure));
       }
     };
     void ask();

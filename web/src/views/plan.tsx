@@ -1,7 +1,7 @@
 // What other plans would come to: boundaries moved by hand, machines that are not there yet, and all strategies side by side.
 
 import { useEffect, useRef, useState } from "preact/hooks";
-import { ApiFailure, type ClusterNode, type PlanQuestion, type PlanReport, type Predicted, postJson } from "../api";
+import { type ClusterNode, type PlanQuestion, type PlanReport, type Predicted, messageOf, postJson } from "../api";
 import { bytes, count, seconds, short } from "../lib/format";
 import { moveBoundary } from "../lib/topology";
 import { Card, CopyButton, Dialog, Empty, Loading, Meter, Problem, download, tone } from "../parts";
@@ -47,7 +47,7 @@ function usePlan(question: PlanQuestion | null, session: string): Answer {
         setAnswer({ report, error: "", asking: false });
       } catch (failure) {
         if (stop.signal.aborted) return;
-        setAnswer({ report: null, error: failure instanceof ApiFailure ? failure.message : String(failure), asking: false });
+        setAnswer({ report: null, error: messageOf(failure), asking: false });
       }
     }, ASK_AFTER_MS);
     return () => {
@@ -257,7 +257,7 @@ function Drain(props: { nodes: ClusterNode[] }) {
       await postJson(drained ? "/cluster/drain" : "/cluster/undrain", { node: node.name });
       wake();
     } catch (failure) {
-      setError(failure instanceof Error ? failure.message : String(failure));
+      setError(messageOf(failure));
     }
   };
   return (
@@ -300,7 +300,7 @@ function Apply(props: { layers: Record<string, number>; onDone: () => void }) {
       props.onDone();
       wake();
     } catch (failure) {
-      setError(failure instanceof Error ? failure.message : String(failure));
+      setError(messageOf(failure));
     }
   };
   return (
