@@ -1,6 +1,6 @@
 // Small parts that several views draw with.
 
-import type { ComponentChildren } from "preact";
+import type { ComponentChildren, RefObject } from "preact";
 import { useEffect, useRef, useState } from "preact/hooks";
 
 /** A colour by index, the same for a node everywhere; eight, then again. */
@@ -140,6 +140,18 @@ export function Dialog(props: { title: string; onClose: () => void; children: Co
       {props.children}
     </dialog>
   );
+}
+
+/** The width of an element, as it changes; `first` until it is known. */
+export function useWidth(first: number): [RefObject<HTMLDivElement | null>, number] {
+  const box = useRef<HTMLDivElement>(null);
+  const [width, setWidth] = useState(first);
+  useEffect(() => {
+    const watcher = new ResizeObserver((entries) => setWidth(Math.round(entries[0]!.contentRect.width)));
+    watcher.observe(box.current!);
+    return () => watcher.disconnect();
+  }, []);
+  return [box, width];
 }
 
 export function download(name: string, type: string, text: string): void {

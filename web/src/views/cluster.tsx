@@ -1,11 +1,11 @@
 // The cluster as it is now: who runs what, how far apart they are, what tokens wait for, and what happened.
 
-import { useEffect, useRef, useState } from "preact/hooks";
+import { useEffect, useRef } from "preact/hooks";
 import { type ClusterNode, type ClusterStatus, type Link, postJson } from "../api";
 import { ago, bytes, clock, count, percent, seconds, short } from "../lib/format";
 import { growth } from "../lib/metrics";
 import { arc, lane, layout, ring } from "../lib/topology";
-import { Card, Empty, Figure, Meter, Spark, Stack, tone } from "../parts";
+import { Card, Empty, Figure, Meter, Spark, Stack, tone, useWidth } from "../parts";
 import { type Moment, type State, useStore, wake } from "../store";
 import { startTokens } from "./tokens";
 
@@ -70,14 +70,9 @@ function wordOf(node: ClusterNode): string {
 
 function Topology(props: { status: ClusterStatus; stages: StageTimes[]; steps: number; running: number }) {
   const { status, stages } = props;
-  const box = useRef<HTMLDivElement>(null);
+  const [box, seen] = useWidth(900);
+  const width = Math.max(280, seen);
   const svg = useRef<SVGSVGElement>(null);
-  const [width, setWidth] = useState(900);
-  useEffect(() => {
-    const watcher = new ResizeObserver((entries) => setWidth(Math.max(280, Math.round(entries[0]!.contentRect.width))));
-    watcher.observe(box.current!);
-    return () => watcher.disconnect();
-  }, []);
 
   const nodes = ordered(status.nodes);
   const plan = layout(nodes.map((node) => node.memory_bytes ?? null), width);

@@ -3,7 +3,7 @@
 import { useEffect, useMemo, useRef, useState } from "preact/hooks";
 import { type ExpertLayer, type ExpertReport, type PlanReport, getJson, messageOf, postJson } from "../api";
 import { count, idList, percent, short } from "../lib/format";
-import { Card, Empty, Figure, Loading, Problem, tone } from "../parts";
+import { Card, Empty, Figure, Loading, Problem, tone, useWidth } from "../parts";
 import { useStore } from "../store";
 
 type Show = "use" | "owner" | "replicas";
@@ -33,18 +33,11 @@ function css(element: Element, name: string): string {
 function HeatMap(props: { report: ExpertReport; tones: number[]; show: Show; moved: (layer: ExpertLayer, expert: number) => boolean; at: [number, number]; onMove: (at: [number, number]) => void }) {
   const { report, show } = props;
   const canvas = useRef<HTMLCanvasElement>(null);
-  const box = useRef<HTMLDivElement>(null);
-  const [width, setWidth] = useState(320);
+  const [box, width] = useWidth(320);
   const rows = report.layers.length;
   const columns = Math.max(...report.layers.map((layer) => layer.rows.length));
   const cell = Math.max(3, Math.floor((width * 2) / columns) / 2);
   const high = Math.max(5, Math.min(28, cell, 520 / rows));
-
-  useEffect(() => {
-    const watcher = new ResizeObserver((entries) => setWidth(Math.round(entries[0]!.contentRect.width)));
-    watcher.observe(box.current!);
-    return () => watcher.disconnect();
-  }, []);
 
   useEffect(() => {
     const element = canvas.current!;
