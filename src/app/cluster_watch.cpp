@@ -63,20 +63,23 @@ void ClusterWatch::stop() {
 void ClusterWatch::run() {
   NameThread("cluster-watch");
   while (true) {
-    look();
+    {
+      const std::lock_guard lock(looking_);
+      look();
+    }
     std::unique_lock lock(mutex_);
     if (wake_.wait_for(lock, kPause, [this] { return stopping_; })) return;
   }
 }
 
 void ClusterWatch::look() {
-  const std::lock_guard lock(looking_);
   ClusterSnapshot now = look_();
   log_.add(EventsBetween(last_, now), UnixSeconds());
   last_ = std::move(now);
 }
 
 std::string ClusterWatch::events_json(int64_t after) {
+  const std::lock_guard lock(looking_);  // What is told and its `last` are of one moment.
   look();
   nlohmann::ordered_json out = {{"last", log_.last()}, {"events", nlohmann::ordered_json::array()}};
   for (const ClusterEvent& event : log_.since(after)) {

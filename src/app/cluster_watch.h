@@ -35,11 +35,12 @@ class ClusterWatch {
 
  private:
   void run();
+  /// With looking_ held.
   void look();
 
   const std::function<ClusterSnapshot()> look_;
+  std::mutex looking_;  ///< Guards log_ and last_.
   EventLog log_;
-  std::mutex looking_;  ///< Guards last_.
   ClusterSnapshot last_;
   std::mutex mutex_;  ///< Guards stopping_.
   std::condition_variable wake_;

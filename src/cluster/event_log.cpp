@@ -72,7 +72,6 @@ std::vector<ClusterEvent> EventsBetween(const ClusterSnapshot& before, const Clu
 }
 
 void EventLog::add(std::vector<ClusterEvent> events, int64_t at) {
-  const std::lock_guard lock(mutex_);
   for (ClusterEvent& event : events) {
     event.id = ++last_;
     event.at = at;
@@ -82,14 +81,8 @@ void EventLog::add(std::vector<ClusterEvent> events, int64_t at) {
 }
 
 std::vector<ClusterEvent> EventLog::since(int64_t after) const {
-  const std::lock_guard lock(mutex_);
   const auto first = std::ranges::upper_bound(events_, after, {}, &ClusterEvent::id);
   return {first, events_.end()};
-}
-
-int64_t EventLog::last() const {
-  const std::lock_guard lock(mutex_);
-  return last_;
 }
 
 }  // namespace shoal

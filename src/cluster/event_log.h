@@ -4,7 +4,6 @@
 
 #include <cstdint>
 #include <deque>
-#include <mutex>
 #include <string>
 #include <vector>
 
@@ -43,7 +42,7 @@ struct ClusterEvent {
 /// What became otherwise, nodes first; ids and times are not set. Pure.
 std::vector<ClusterEvent> EventsBetween(const ClusterSnapshot& before, const ClusterSnapshot& after);
 
-/// The last kEventsMax events. Safe from any thread.
+/// The last kEventsMax events. For one thread at a time.
 class EventLog {
  public:
   static constexpr size_t kEventsMax = 512;
@@ -53,10 +52,9 @@ class EventLog {
   /// Those with an id above `after`, oldest first.
   std::vector<ClusterEvent> since(int64_t after) const;
   /// The id of the last; 0: none.
-  int64_t last() const;
+  int64_t last() const { return last_; }
 
  private:
-  mutable std::mutex mutex_;  ///< Guards what follows.
   std::deque<ClusterEvent> events_;
   int64_t last_ = 0;
 };
