@@ -183,11 +183,8 @@ std::string ClusterStatusJson(RemoteCluster& cluster, const PipelineEngine& engi
     out["move"] = {{"why", planned.move->why}};
     if (!planned.move->failed.ok()) out["move"]["error"] = Message(planned.move->failed);
   }
-  out["predicted"] = planned.predicted.ok() ? PredictedJson(*planned.predicted)
-                                            : Json{{"error", Message(planned.predicted.status())}};
-  out["links"] = Json::array();
-  for (const LinkFacts& link : planned.links)
-    out["links"].push_back({{"a", link.a}, {"b", link.b}, {"rtt_us", link.rtt_us}, {"mbs", link.mbs}});
+  out["predicted"] = PredictedJson(planned.predicted);
+  out["links"] = LinksJson(planned.links);
   out["plan"] = plan == nullptr ? std::vector<std::string>() : plan->notes;
   return out.dump(2, ' ', false, Json::error_handler_t::replace);
 }

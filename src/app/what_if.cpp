@@ -7,7 +7,6 @@
 #include "base/status.h"
 #include "base/text.h"
 #include "plan/compare.h"
-#include "plan/predict.h"
 
 namespace shoal {
 namespace {
@@ -95,10 +94,7 @@ absl::StatusOr<std::string> AnswerPlanQuestion(const PlanQuestion& question, Pla
   Comparison comparison;
   if (question.compare) comparison = CompareStrategies(model.facts, ground.nodes, ground.request, plan);
   Json out = Json::parse(PlanReportJson(plan, model.facts, cache, comparison, ground.nodes));
-  const absl::StatusOr<Predicted> predicted =
-      PredictPlan(plan, model.facts, ground.nodes, ground.request.links);
-  out["predicted"] =
-      predicted.ok() ? PredictedJson(*predicted) : Json{{"error", Message(predicted.status())}};
+  out["predicted"] = PredictedJson(PredictPlan(plan, model.facts, ground.nodes, ground.request.links));
   out["facts"] = Json::array();
   for (size_t i = 0; i < ground.nodes.size(); ++i) {
     const NodeFacts& node = ground.nodes[i];
@@ -108,9 +104,7 @@ absl::StatusOr<std::string> AnswerPlanQuestion(const PlanQuestion& question, Pla
                             {"rates", RatesJson(node.rates)},
                             {"added", i >= there}});
   }
-  out["links"] = Json::array();
-  for (const LinkFacts& link : ground.request.links)
-    out["links"].push_back({{"a", link.a}, {"b", link.b}, {"rtt_us", link.rtt_us}, {"mbs", link.mbs}});
+  out["links"] = LinksJson(ground.request.links);
   return out.dump(-1, ' ', false, Json::error_handler_t::replace);
 }
 

@@ -223,6 +223,18 @@ nlohmann::ordered_json PredictedJson(const Predicted& predicted) {
           {"bound_16", predicted.bound_16}};
 }
 
+nlohmann::ordered_json PredictedJson(const absl::StatusOr<Predicted>& predicted) {
+  return predicted.ok() ? PredictedJson(*predicted)
+                        : nlohmann::ordered_json{{"error", Message(predicted.status())}};
+}
+
+nlohmann::ordered_json LinksJson(const std::vector<LinkFacts>& links) {
+  nlohmann::ordered_json list = nlohmann::ordered_json::array();
+  for (const LinkFacts& link : links)
+    list.push_back({{"a", link.a}, {"b", link.b}, {"rtt_us", link.rtt_us}, {"mbs", link.mbs}});
+  return list;
+}
+
 Comparison CompareStrategies(const ModelFacts& model, const std::vector<NodeFacts>& nodes,
                              const PlanRequest& request, const Plan& chosen) {
   Comparison comparison;

@@ -67,6 +67,10 @@ absl::StatusOr<Predicted> PredictPlan(const Plan& plan, const ModelFacts& model,
 /// {"tokens_per_s_1", "tokens_per_s_16", "ttft_2k_s", "ttft_16k_s", "bound_1", "bound_16"}, as `shoal plan --json` and
 /// /cluster/status show it.
 nlohmann::ordered_json PredictedJson(const Predicted& predicted);
+/// The same, or {"error"} where nothing could be predicted.
+nlohmann::ordered_json PredictedJson(const absl::StatusOr<Predicted>& predicted);
+/// [{"a", "b", "rtt_us", "mbs"}]
+nlohmann::ordered_json LinksJson(const std::vector<LinkFacts>& links);
 
 /// All strategies that the facts permit, the three objectives of "fastest", `chosen` itself where none of them gives it, and
 /// each node that can hold the whole model alone. context: cache sizes of `request` count as asked.
