@@ -471,18 +471,16 @@ absl::StatusOr<Predicted> ServingPlanner::predicted(const Members& members, cons
 }
 
 PlanGround ServingPlanner::ground(Members& members, Deadline deadline) {
-  std::vector<NodeFacts> nodes = left_by_others(present(members).nodes);
+  PlanGround ground{.nodes = left_by_others(present(members).nodes), .request = usual_request()};
   for (const LeftOutMember& out : replanner_->left_out()) {
-    std::erase_if(nodes, [&](const NodeFacts& node) { return node.name == out.name; });
+    std::erase_if(ground.nodes, [&](const NodeFacts& node) { return node.name == out.name; });
   }
-  PlanGround ground{.request = usual_request(), .cache = options_.cache};
   ground.request.kv_positions = options_.cache.positions;
   ground.request.sequences = options_.cache.sequences;
-  if (nodes.size() > 1) {
+  if (ground.nodes.size() > 1) {
     links_.measure(members, Deadline::min(deadline, Deadline::after(kLinksMax)));
     ground.request.links = links_.links(members);
   }
-  ground.nodes = std::move(nodes);
   return ground;
 }
 

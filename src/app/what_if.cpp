@@ -89,8 +89,8 @@ absl::StatusOr<std::string> AnswerPlanQuestion(const PlanQuestion& question, Pla
                                                const Plan* in_force, const OpenedModel& model) {
   const size_t there = ground.nodes.size();
   ASSIGN_OR_RETURN(const Plan plan, PlanAsked(question, in_force, model.facts, ground));
-  const CacheSize cache =
-      DefaultCacheSize(plan, model.facts, ground.nodes, model.spec.max_positions, ground.cache);
+  const CacheSize cache = DefaultCacheSize(plan, model.facts, ground.nodes, model.spec.max_positions,
+                                           {ground.request.kv_positions, ground.request.sequences});
   Comparison comparison;
   if (question.compare) comparison = CompareStrategies(model.facts, ground.nodes, ground.request, plan);
   Json out = Json::parse(PlanReportJson(plan, model.facts, cache, comparison, ground.nodes));

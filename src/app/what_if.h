@@ -12,10 +12,10 @@ namespace shoal {
 
 /// What a question starts from.
 struct PlanGround {
-  std::vector<NodeFacts>
-      nodes;            ///< Those that plans count on, this process first, with what other models leave them.
-  PlanRequest request;  ///< As the server was asked; its links are those that were measured.
-  CacheSize cache;      ///< As asked for; zeros: by memory.
+  /// Those that plans count on, this process first, with what other models leave them.
+  std::vector<NodeFacts> nodes;
+  /// As the server was asked, with the size of the cache (zeros: by memory); its links are those that were measured.
+  PlanRequest request;
 };
 
 /// The report of `shoal plan --json` for the plan that the question is about, and beside it "predicted" (as PredictedJson, or
