@@ -27,7 +27,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from end_to_end import ends_of_text, generate
+from end_to_end import ends_of_text, generate, random_prompt, synthesized
 from report import ROOT, commit, machine
 
 sys.path.insert(0, str(ROOT / "tools" / "demo"))
@@ -188,8 +188,7 @@ class Quota:
 
 
 def prompt_of(model, length, seed):
-    numbers = random.Random(seed)
-    return [numbers.randrange(model["vocabulary"] - 300) for _ in range(length)]
+    return random_prompt(random.Random(seed), model["vocabulary"], length)
 
 
 def measure(url, model):
@@ -243,9 +242,7 @@ def run_case(shoal, case, model, folder):
 
 def open_model(shoal, name, layers):
     shape = {"dense": "A", "moe": "B"}[name]
-    folder = ROOT / "build" / "bench" / f"plan-{name}-{layers}"
-    if not (folder / "config.json").exists():
-        subprocess.run([shoal, "synth", "--shape", shape, "--layers", str(layers), "--bits", "4", "--out", folder], check=True)
+    folder = synthesized(shoal, ROOT / "build" / "bench" / f"plan-{name}-{layers}", shape, layers)
     config = json.loads((folder / "config.json").read_text())
     return {"folder": folder, "vocabulary": config["vocab_size"], "eos": ends_of_text(folder)}
 

@@ -82,6 +82,26 @@ def link_totals(cluster):
     return totals
 
 
+def sent_of_a_token(cluster, prompt, count, banned):
+    """What is sent between nodes for a token that is decoded, by kind as of link_totals()."""
+    before = link_totals(cluster)
+    generate(cluster.url, prompt[:1], count, banned)  # One prompt token: decode steps only.
+    return {kind: (total - before[kind]) / count for kind, total in link_totals(cluster).items()}
+
+
+def random_prompt(numbers, vocabulary, length):
+    """Ids, without the last of the vocabulary: special tokens are there."""
+    return [numbers.randrange(vocabulary - 300) for _ in range(length)]
+
+
+def synthesized(shoal, folder, shape, layers=None):
+    """The folder of a model with random weights of 4 bits, which is written where it is not there yet. layers: None for all."""
+    if not (folder / "config.json").exists():
+        some = [] if layers is None else ["--layers", str(layers)]
+        subprocess.run([shoal, "synth", "--shape", shape, *some, "--bits", "4", "--out", folder], check=True)
+    return folder
+
+
 def ends_of_text(folder):
     """Ids that end a text of the model, which a request for so many tokens must not give."""
     eos = json.loads((folder / "generation_config.json").read_text()).get("eos_token_id", [])
@@ -91,8 +111,7 @@ def ends_of_text(folder):
 def measure(shoal, case, log_dir):
     config = json.loads((case.model["folder"] / "config.json").read_text())
     eos = ends_of_text(case.model["folder"])
-    numbers = random.Random(1)
-    prompt = [numbers.randrange(config["vocab_size"] - 300) for _ in range(case.prompt)]
+    prompt = random_prompt(random.Random(1), config["vocab_size"], case.prompt)
     threads = ["--threads", case.threads]
     with LocalCluster(shoal, case.model["folder"], log_dir, workers=case.nodes - 1, worker_args=threads,
                       serve_args=[*threads, *case.placement, "--kv-positions", 4096]) as cluster:
@@ -102,15 +121,10 @@ def measure(shoal, case, log_dir):
             first, last = generate(cluster.url, prompt, case.generate, eos)
             prefill.append(case.prompt / first)
             decode.append((case.generate - 1) / (last - first))
-        before = link_totals(cluster)
-        generate(cluster.url, prompt[:1], case.generate, eos)  # One prompt token: decode steps only.
-        after = link_totals(cluster)
+        sent = sent_of_a_token(cluster, prompt, case.generate, eos)
         nodes = cluster.status()["nodes"]
         rss = [process.rss_bytes(peak=True) for process in cluster.processes]
-    return {"prefill": prefill, "decode": decode,
-            "messages": (after["messages"] - before["messages"]) / case.generate,
-            "bytes": (after["bytes"] - before["bytes"]) / case.generate,
-            "rss": rss, "weights": [node.get("weight_bytes", 0) for node in nodes]}
+    return {"prefill": prefill, "decode": decode, **sent, "rss": rss, "weights": [node.get("weight_bytes", 0) for node in nodes]}
 
 
 def mib(values):
@@ -139,9 +153,7 @@ def main():
 
     models = {"demo": {"name": "shoal-demo-4bit", "folder": ROOT / "models" / "shoal-demo-4bit"}}
     if flags.big:
-        folder = ROOT / "build" / "bench" / "qwen3-1.7b-4bit"
-        if not (folder / "config.json").exists():
-            subprocess.run([flags.shoal, "synth", "--shape", "A", "--bits", "4", "--out", folder], check=True)
+        folder = synthesized(flags.shoal, ROOT / "build" / "bench" / "qwen3-1.7b-4bit", "A")
         models["A"] = {"name": "Qwen3-1.7B shape, 4 bits, random", "folder": folder}
     results = []
     with tempfile.TemporaryDirectory() as logs:

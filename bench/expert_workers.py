@@ -10,11 +10,12 @@ import datetime
 import json
 import os
 import random
+import statistics
 import subprocess
 import tempfile
 from pathlib import Path
 
-from end_to_end import LocalCluster, ends_of_text, generate, link_totals
+from end_to_end import LocalCluster, ends_of_text, generate, random_prompt, sent_of_a_token, synthesized
 from report import ROOT, commit, machine, spread
 
 LAYERS, EXPERTS, TOP_K = 48, 128, 8
@@ -41,35 +42,28 @@ def read_of_a_token(nodes, embedding):
     return layers - embedding, experts * TOP_K / EXPERTS
 
 
-def anonymous_bytes(process):
-    text = Path(f"/proc/{process.pid}/status").read_text()
-    return int(next(line.split()[1] for line in text.splitlines() if line.startswith("RssAnon:"))) * 1024
-
-
 def measure(flags, workers, logs):
     config = json.loads((flags.model / "config.json").read_text())
     eos = ends_of_text(flags.model)
     numbers = random.Random(1)
     alike = ["--threads", 1]
     cluster = LocalCluster(flags.shoal, flags.model, logs, workers=workers, worker_args=alike,
-                           serve_args=[*alike, "--split", ",".join(["48"] + ["0"] * workers), "--experts", explicit_shares(workers),
+                           serve_args=[*alike, "--split", ",".join([str(LAYERS)] + ["0"] * workers), "--experts", explicit_shares(workers),
                                        "--kv-positions", 2048, "--speculate", "off", "--prefix-cache", "off"])
     decode, prefill = [], []
     try:
         cluster.start(START_TIMEOUT_S)
         for run in range(-1, flags.runs):  # The first is a warm-up.
-            prompt = [numbers.randrange(config["vocab_size"] - 300) for _ in range(flags.prompt)]
+            prompt = random_prompt(numbers, config["vocab_size"], flags.prompt)
             first, last = generate(cluster.url, prompt, flags.generate, eos)
             if run >= 0:
                 prefill.append(flags.prompt / first)
                 decode.append((flags.generate - 1) / (last - first))
-        before = link_totals(cluster)
-        generate(cluster.url, prompt[:1], flags.generate, eos)
-        sent = {kind: (total - before[kind]) / flags.generate for kind, total in link_totals(cluster).items()}
+        sent = sent_of_a_token(cluster, prompt, flags.generate, eos)
         embedding = config["vocab_size"] * config["hidden_size"] * BITS_OF_A_WEIGHT / 8
         return {"embedding": embedding, "decode": decode, "prefill": prefill, "sent": sent, "nodes": cluster.status()["nodes"],
                 "resident": [p.rss_bytes() for p in cluster.processes], "peak": [p.rss_bytes(peak=True) for p in cluster.processes],
-                "anonymous": [anonymous_bytes(p) for p in cluster.processes]}
+                "anonymous": [p.memory_bytes("RssAnon") for p in cluster.processes]}
     finally:
         cluster.stop()
 
@@ -83,7 +77,7 @@ def row(workers, result, gbs):
     bound = 1e9 / (layers / gbs[1] + experts / gbs[min(workers, 2)])
     return (f"| {workers} | {gb(result['resident'][:1])} | {gb(result['resident'][1:])} | {gb(result['peak'][1:])} | "
             f"{spread(result['prefill'])} | {spread(result['decode'], 2)} | {bound:.1f} | "
-            f"{sorted(result['decode'])[len(result['decode']) // 2] / bound:.2f} | {result['sent']['messages']:.0f} | "
+            f"{statistics.median(result['decode']) / bound:.2f} | {result['sent']['messages']:.0f} | "
             f"{result['sent']['bytes'] / 2**20:.2f} |")
 
 
@@ -96,8 +90,7 @@ def main():
     parser.add_argument("--generate", type=int, default=48)
     parser.add_argument("--runs", type=int, default=3)
     flags = parser.parse_args()
-    if not (flags.model / "config.json").exists():
-        subprocess.run([flags.shoal, "synth", "--shape", "B", "--layers", str(LAYERS), "--bits", "4", "--out", flags.model], check=True)
+    synthesized(flags.shoal, flags.model, "B", LAYERS)
 
     print(f"Machine: {machine()}. Commit {commit()}, {datetime.date.today().isoformat()}. Median (minimum-maximum) of {flags.runs} "
           f"runs after a warm-up; all processes on this machine, one thread each.\n")

@@ -15,7 +15,7 @@ import tempfile
 from contextlib import ExitStack
 from pathlib import Path
 
-from end_to_end import ends_of_text, generate, link_totals
+from end_to_end import ends_of_text, generate, random_prompt, sent_of_a_token
 from fetch_weights import Links
 from report import ROOT, commit, machine, spread
 
@@ -38,15 +38,14 @@ def measure(clusters, vocabulary, eos, flags):
     numbers = random.Random(1)
     first, rate, sent = ({wire: [] for wire in clusters} for _ in range(3))
     for run in range(-1, flags.runs):  # The first is a warm-up.
-        prompt = [numbers.randrange(vocabulary - 300) for _ in range(flags.prompt)]
+        prompt = random_prompt(numbers, vocabulary, flags.prompt)
         for wire, cluster in clusters.items():
             times = generate(cluster.url, prompt, flags.generate, eos)
-            before = link_totals(cluster)["bytes"]
-            generate(cluster.url, prompt[:1], flags.generate, eos)
+            of_a_token = sent_of_a_token(cluster, prompt, flags.generate, eos)
             if run >= 0:
                 first[wire].append(times[0])
                 rate[wire].append((flags.generate - 1) / (times[1] - times[0]))
-                sent[wire].append((link_totals(cluster)["bytes"] - before) / flags.generate)
+                sent[wire].append(of_a_token["bytes"])
     return first, rate, sent
 
 

@@ -10,7 +10,6 @@ standard library.
 import argparse
 import json
 import random
-import subprocess
 import sys
 import tempfile
 import threading
@@ -18,6 +17,7 @@ import time
 import urllib.request
 from pathlib import Path
 
+from end_to_end import synthesized
 from report import ROOT, commit, machine
 
 sys.path.insert(0, str(ROOT / "tools" / "demo"))
@@ -55,18 +55,12 @@ def line(what, gaps, target, prompt_s=None):
           f"{percentile(gaps, 99):8.1f} {max(gaps):8.1f} {share} {prompt}", flush=True)
 
 
-def synthesized(shoal, layers):
-    folder = ROOT / "build" / "bench" / f"qwen3-1.7b-4bit-{layers}-layers"
-    if not (folder / "config.json").exists():
-        subprocess.run([shoal, "synth", "--shape", "A", "--bits", "4", "--layers", str(layers), "--out", folder], check=True)
-    return folder
-
-
 def measure(shoal, options, target, logs):
     flags = ("--target-itl", target, "--threads", options.threads, "--rows-per-step", options.rows_per_step)
     draw = random.Random(16)
     words = lambda count: [draw.randrange(1000, 20000) for _ in range(count)]  # noqa: E731
-    with LocalCluster(shoal, synthesized(shoal, options.layers), logs, 0, serve_args=flags) as cluster:
+    model = synthesized(shoal, ROOT / "build" / "bench" / f"qwen3-1.7b-4bit-{options.layers}-layers", "A", options.layers)
+    with LocalCluster(shoal, model, logs, 0, serve_args=flags) as cluster:
         stop = threading.Event()
         streams = [[] for _ in range(options.streams)]
         threads = [threading.Thread(target=arrivals, args=(cluster.url, words(64), 30000, times, stop), daemon=True)

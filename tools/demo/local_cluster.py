@@ -137,11 +137,14 @@ class Process:
         return "\n".join(f"  {self.name} | {line}" for line in self.log().splitlines()[-lines:])
 
     def rss_bytes(self, peak=False):
-        key = "VmHWM:" if peak else "VmRSS:"
+        return self.memory_bytes("VmHWM" if peak else "VmRSS")
+
+    def memory_bytes(self, key):
+        """What the system says of the process under this key."""
         for line in Path(f"/proc/{self.pid}/status").read_text().splitlines():
-            if line.startswith(key):
+            if line.startswith(f"{key}:"):
                 return int(line.split()[1]) * 1024
-        raise ClusterError(f"{self.name}: /proc/{self.pid}/status has no {key}")
+        raise ClusterError(f"{self.name}: /proc/{self.pid}/status has no {key}:")
 
 
 class LocalCluster:
