@@ -15,6 +15,7 @@ import statistics
 import subprocess
 import sys
 import tempfile
+from contextlib import ExitStack
 from pathlib import Path
 
 from report import ROOT, commit, machine, spread
@@ -57,22 +58,15 @@ def main():
     parser.add_argument("--model", type=Path, default=ROOT / "models/shoal-demo-4bit")
     parser.add_argument("--rounds", type=int, default=5)
     options = parser.parse_args()
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
         certs = Path(folder) / "certs"
         run(options.shoal, "cert", "init", certs, "--node", "worker-1", "--node", "worker-2")
         split = ("--split", "2,2,2", "--experts", "round_robin:3", "--speculate", "off")
         flags = {"plain": (), "TLS": ("--tls-dir", certs)}
-        clusters = {name: LocalCluster(options.shoal, options.model, Path(folder) / name, 2, serve_args=(*split, *more),
-                                       worker_args=more) for name, more in flags.items()}
-        rounds = []
-        try:
-            for cluster in clusters.values():
-                cluster.start()
-            for _ in range(options.rounds + 1):
-                rounds.append({name: measure(options.shoal, cluster, flags[name]) for name, cluster in clusters.items()})
-        finally:
-            for cluster in clusters.values():
-                cluster.stop()
+        clusters = {name: stack.enter_context(LocalCluster(options.shoal, options.model, Path(folder) / name, 2, worker_args=more,
+                                                           serve_args=(*split, *more))) for name, more in flags.items()}
+        rounds = [{name: measure(options.shoal, cluster, flags[name]) for name, cluster in clusters.items()}
+                  for _ in range(options.rounds + 1)]
     rounds = rounds[1:]  # The first warms up.
     print(f"{machine()}; commit {commit()}; {options.rounds} rounds, median (minimum-maximum)\n")
     print("| | plain | TLS | TLS / plain |\n| --- | ---: | ---: | ---: |")
