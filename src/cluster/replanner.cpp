@@ -290,28 +290,28 @@ std::optional<Replanner::Better> Replanner::better(const std::vector<MemberRepor
     better.plan = *std::move(made);
     return better;
   }
-  count_on(better.in, better.orders, now);
+  count_on(better, now);
   take_in_all();
   return std::nullopt;
 }
 
-void Replanner::count_on(const std::map<MemberId, std::string>& in, int64_t orders, Clock::time_point now) {
+void Replanner::count_on(const Better& better, Clock::time_point now) {
   better_since_.reset();
-  orders_met_ = orders;
+  orders_met_ = better.orders;
   for (const auto& [id, name] : in_) {
-    if (in.contains(id) || !drained(id)) continue;
+    if (better.in.contains(id) || !drained(id)) continue;
     book_.leave_out(id, now);
     known_[id].why = kDrained;
     LogInfo("node '{}' is drained", name);
   }
-  in_ = in;
+  in_ = better.in;
 }
 
 void Replanner::adopt(const Better& better, Clock::time_point now) {
   const std::lock_guard lock(mutex_);
   plan_ = better.plan;
   lacking_ = false;
-  count_on(better.in, better.orders, now);
+  count_on(better, now);
 }
 
 void Replanner::drain(MemberId member, bool drained) {

@@ -116,7 +116,7 @@ class Replanner {
   void take_in_all();
   bool drained(MemberId member) const;
   std::string without(const std::vector<MemberReport>& reports, const std::vector<bool>& out) const;
-  void count_on(const std::map<MemberId, std::string>& in, int64_t orders, Clock::time_point now);
+  void count_on(const Better& better, Clock::time_point now);
 
   mutable std::mutex mutex_;  ///< Guards all below.
   AttendanceBook book_;
