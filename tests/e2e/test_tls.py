@@ -8,7 +8,6 @@ import socket
 import ssl
 import stat
 import urllib.error
-import urllib.request
 
 import httpx
 import openai
@@ -16,7 +15,7 @@ import pytest
 
 from conftest import SPREAD
 from dialogue import ask, client_of
-from local_cluster import ClusterError, Process, free_ports, wait_until
+from local_cluster import ClusterError, Process, free_ports, get_text, wait_until
 
 QUESTION = "What is the capital of Portugal?"
 
@@ -134,19 +133,11 @@ def trusting(folder):
     return ssl.create_default_context(cafile=folder / "ca.pem")
 
 
-def fetch(url, context=None):
-    try:
-        with urllib.request.urlopen(url, timeout=10, context=context) as answer:
-            return answer.status, answer.read().decode()
-    except urllib.error.HTTPError as error:
-        return error.code, error.read().decode()
-
-
 def test_the_api_over_https(serve, certs, run, monkeypatch):
     own = certs / "coordinator"
     process, port = serve("--tls-cert", own / "cert.pem", "--tls-key", own / "key.pem")
     url = f"https://127.0.0.1:{port}"
-    assert wait_until(lambda: fetch(url + "/health", trusting(certs))[0] == 200, 30), process.log_tail()
+    assert wait_until(lambda: get_text(url + "/health", 10, trusting(certs))[0] == 200, 30), process.log_tail()
     client = openai.OpenAI(base_url=url + "/v1", api_key="none", max_retries=0,
                            http_client=httpx.Client(verify=trusting(certs), trust_env=False))
     model = client.models.list().data[0].id
@@ -156,9 +147,9 @@ def test_the_api_over_https(serve, certs, run, monkeypatch):
     text = "".join(chunk.choices[0].delta.content or "" for chunk in pieces if chunk.choices)
     assert "Lisbon" in text and text == whole.choices[0].message.content
     with pytest.raises(urllib.error.URLError, match="CERTIFICATE_VERIFY_FAILED"):
-        fetch(url + "/health")
+        get_text(url + "/health", 10)
     # A browser, or curl, that forgot the s.
-    status, said = fetch(f"http://127.0.0.1:{port}/health")
+    status, said = get_text(f"http://127.0.0.1:{port}/health", 10)
     assert status == 400 and "https://" in said
     old = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     old.check_hostname, old.verify_mode = False, ssl.CERT_NONE

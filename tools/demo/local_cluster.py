@@ -59,10 +59,10 @@ def wait_until(condition, timeout_s, pause_s=0.05):
     return True
 
 
-def get_text(url, timeout_s=5.0):
-    """GET url -> (status, body), for any HTTP status."""
+def get_text(url, timeout_s=5.0, context=None):
+    """GET url -> (status, body), for any HTTP status. context: an SSLContext for https; None: the system's authorities."""
     try:
-        with urllib.request.urlopen(url, timeout=timeout_s) as response:
+        with urllib.request.urlopen(url, timeout=timeout_s, context=context) as response:
             return response.status, response.read().decode()
     except urllib.error.HTTPError as error:
         return error.code, error.read().decode()
