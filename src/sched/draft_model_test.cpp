@@ -325,6 +325,36 @@ TEST(DraftModel, OneThatDoesNotPayIsHardlyEverAsked) {
   EXPECT_LT(Slowdown(right, {.row_ns = 1'000'000}, 4), 1.03);  // A row more costs as much as a step.
 }
 
+// As measured with a draft model of an eighth of the model's work: each request of another kind of text would have it
+// read the prompt and be wrong a few times, until it is known that it does not pay.
+TEST(DraftModel, RequestsThatItGuessesWronglyAreNotEachTriedAfterOneThatItGuessedWell) {
+  const NextTokenFn right_where_1 = [truth = HashModel(kVocabulary)](std::span<const int32_t> tokens,
+                                                                     int32_t prompt_tokens,
+                                                                     const SamplingParams& sampling) {
+    const int32_t token = truth(tokens, prompt_tokens, sampling);
+    return tokens.front() == 1 ? token : (token + 1) % kVocabulary;
+  };
+  const Costs costs = {.step_ns = 40'000'000, .row_ns = 8'000'000, .draft_step_ns = 5'000'000, .draft_row_ns = 1'200'000};
+  int64_t well_ns[2];
+  int64_t wrongly_ns[2];
+  for (const bool with : {false, true}) {
+    Bench bench(Cases()[0], right_where_1, costs);
+    if (!with) bench.lose_draft();
+    RandomStream random(3);
+    for (int request = 0; request < 24; ++request) {
+      const bool well = request < 12;
+      if (request == 12) well_ns[with ? 1 : 0] = std::exchange(bench.now_ns, 0);
+      std::vector<int32_t> prompt = Text(random, 100);
+      prompt.front() = well ? 1 : 2;
+      bench.add(std::move(prompt), 150);
+      ASSERT_NO_FATAL_FAILURE(bench.run());
+    }
+    wrongly_ns[with ? 1 : 0] = bench.now_ns;
+  }
+  EXPECT_LT(static_cast<double>(well_ns[1]), 0.7 * static_cast<double>(well_ns[0]));
+  EXPECT_LT(static_cast<double>(wrongly_ns[1]), 1.02 * static_cast<double>(wrongly_ns[0]));
+}
+
 TEST(DraftModel, OneThatIsRightAndCheapPaysForSeveralAtOnce) {
   EXPECT_LT(Slowdown(HashModel(kVocabulary), {}, 1), 0.35);
   EXPECT_LT(Slowdown(HashModel(kVocabulary), {}, 8), 0.5);

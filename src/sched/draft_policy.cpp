@@ -43,6 +43,9 @@ constexpr int64_t kChunkMin = 16;
 constexpr int64_t kTrialRows = 64;
 constexpr int64_t kTrialTokens = 2;
 constexpr int64_t kTrialEvery = 1000;
+/// What drafts of a model may lose: so much of the time of all steps, saved up for so many steps at most.
+constexpr double kAllowance = 0.015;
+constexpr double kSavedSteps = 4;
 /// Below 1, so that a longer draft is always less sure than a shorter one.
 constexpr double kSurest = 0.98;
 
@@ -90,19 +93,27 @@ void DraftRates::fade(double kept) {
   }
 }
 
+// A gain is kept for the next investment, but not for ever: what a good text gained must not pay for a long bad one.
+void DraftAccount::allow(double ns) {
+  balance_ns_ = std::min(balance_ns_ + kAllowance * ns, kSavedSteps * ns);
+}
+
 void DraftPolicy::reset() {
   alone_ = {};
   together_ = {};
+  account_ = {};
 }
 
 void DraftPolicy::observe_step(int64_t rows, double ns, bool alone) {
   (alone ? alone_ : together_).observe(rows, ns);
   all_.fade(kAllKept);
+  account_.allow(ns);
   if (++undrafted_for_ > kTrialEvery) model_ = {};  // What looked too dear once may have been a busy machine.
 }
 
 void DraftPolicy::observe_draft_step(int64_t rows, double ns) {
   model_.observe(rows, ns);
+  account_.spend(ns);
   undrafted_for_ = 0;
 }
 
@@ -282,7 +293,8 @@ void DraftPolicy::catch_up(std::span<const DraftCandidate> candidates, std::span
 
 std::vector<DraftShare> DraftPolicy::choose_round(std::span<const DraftCandidate> candidates,
                                                   std::span<const DraftOffer> offers,
-                                                  const UndraftedStep& step) const {
+                                                  const UndraftedStep& step) {
+  last_ = step;
   std::vector<DraftShare> shares(offers.size());
   if (when_ == DraftWhen::kAlways) {
     for (size_t i = 0; i < offers.size(); ++i) {
@@ -305,13 +317,26 @@ std::vector<DraftShare> DraftPolicy::choose_round(std::span<const DraftCandidate
       if (round.drafted[i]) shares[i] = {offers[i].behind, std::min(round.tokens, offers[i].tokens)};
     }
   }
-  catch_up(candidates, offers, step, rate, shares);
+  std::vector<DraftOffer> worth(offers.begin(), offers.end());
+  for (DraftOffer& offer : worth) {
+    // What is begun is finished: it gains nothing before that.
+    if (offer.behind > kNear && !offer.begun && !account_.may_invest()) offer.tokens = 0;
+  }
+  catch_up(candidates, worth, step, rate, shares);
   KeepWithinStep(offers, shares);
   return shares;
 }
 
+double DraftPolicy::saved_ns(const VerifiedDraft& draft) const {
+  const StepCost& costs = this->costs(last_.alone);
+  const double undrafted_ns = costs.at(last_.rows);
+  const double token_ns = undrafted_ns / static_cast<double>(last_.decodes);
+  return static_cast<double>(draft.accepted) * token_ns - (costs.at(last_.rows + draft.tokens) - undrafted_ns);
+}
+
 void DraftPolicy::verified(DraftRates& own, const VerifiedDraft& draft) {
   own.fade(kOwnKept);
+  if (draft.source == DraftSource::kModel && draft.tokens > 0) account_.save(saved_ns(draft));
   for (int64_t i = draft.certain; i < std::min(draft.tokens, draft.accepted + 1); ++i) {
     const DraftBasis basis{draft.source, draft.matched + i};
     own.observe(basis, i < draft.accepted, kOwnWindow);

@@ -61,12 +61,29 @@ struct DraftOffer {
   int64_t tokens = 0;  ///< That it could draft at most; 0: none.
   int64_t behind = 0;  ///< Rows that it has to compute before the first of them can be drafted.
   int64_t left = 0;    ///< Tokens that the sequence is expected to get yet.
+  bool begun = false;  ///< Part of the rows that it was behind are computed already.
 };
 
 /// What a draft model is to do for a sequence between two steps.
 struct DraftShare {
   int64_t rows = 0;    ///< Of those that it is behind; 0: nothing.
   int64_t tokens = 0;  ///< To draft then; 0 unless rows are all that it is behind.
+};
+
+/// What a draft model has taken and what it has saved, in nanoseconds: where it has lost, nothing more is invested in it
+/// until the allowance makes up for that. So a text that it guesses wrongly, after one that it guessed well, is slower by
+/// the allowance and not by all that has to be learned again for each request.
+class DraftAccount {
+ public:
+  /// A step took `ns`.
+  void allow(double ns);
+  void spend(double ns) { balance_ns_ -= ns; }
+  void save(double ns) { balance_ns_ += ns; }
+
+  bool may_invest() const { return balance_ns_ >= 0; }
+
+ private:
+  double balance_ns_ = 0;
 };
 
 /// What became of a draft.
@@ -120,9 +137,9 @@ class DraftPolicy {
 
   /// What the draft model is to do before a step whose sequences have these drafts without it: for each the same index.
   /// Nothing for any of them where that does not pay. A sequence far behind is caught up in chunks, none of which takes
-  /// much longer than a step, where what it is to gain outweighs all of them.
+  /// much longer than a step, where what it is to gain outweighs all of them and the model has not lost lately.
   std::vector<DraftShare> choose_round(std::span<const DraftCandidate> candidates,
-                                       std::span<const DraftOffer> offers, const UndraftedStep& step) const;
+                                       std::span<const DraftOffer> offers, const UndraftedStep& step);
 
   /// A sequence whose rates are `own` got its tokens of a step, with a draft or without.
   void verified(DraftRates& own, const VerifiedDraft& draft);
@@ -157,13 +174,17 @@ class DraftPolicy {
   int64_t chunk_rows(double step_ns) const;
   std::vector<DraftShare> trial(std::span<const DraftOffer> offers) const;
   const StepCost& costs(bool alone) const;
+  /// What a draft of the model saved, negative where it cost more.
+  double saved_ns(const VerifiedDraft& draft) const;
 
   DraftWhen when_;
   DraftRates all_;  // Of all sequences: what is expected of a new one.
   StepCost alone_;
   StepCost together_;
   StepCost model_;             // Of the draft model's steps.
-  int64_t undrafted_for_ = 0;  // Steps since the last of the draft model's.
+  DraftAccount account_;       // Of the draft model.
+  UndraftedStep last_{.decodes = 1, .rows = 1};  // For which a round was thought about.
+  int64_t undrafted_for_ = 0;                    // Steps since the last of the draft model's.
 };
 
 }  // namespace shoal

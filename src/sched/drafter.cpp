@@ -152,11 +152,14 @@ bool Drafter::begin_round(std::span<Sequence* const> sequences, std::span<const 
     offers[i] = model_.offer(sequence, most);
     offers[i].left = std::min(sequence.request.max_tokens - sequence.generated(),
                               std::max(kLeftMin, sequence.generated()));
+    offers[i].begun = sequence.drafts.catching_up;
   }
   const std::vector<DraftShare> shares = policy_.choose_round(candidates, offers, step);
   std::vector<DraftModel::Wish> wishes;
   for (size_t i = 0; i < shares.size(); ++i) {
-    if (shares[i].rows > 0) wishes.push_back({*sequences[i], shares[i]});
+    if (shares[i].rows == 0) continue;
+    sequences[i]->drafts.catching_up = shares[i].rows < offers[i].behind;
+    wishes.push_back({*sequences[i], shares[i]});
   }
   return !wishes.empty() && model_.begin(wishes, limits_.vocabulary);
 }
