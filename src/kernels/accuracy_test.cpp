@@ -412,6 +412,42 @@ TEST(Accuracy, ASinkTakesItsShareOfTheWeights) {
   }
 }
 
+TEST(Accuracy, ASoftCapBendsScoresAsTanhDoes) {
+  // Two positions with scores s and 0 and values 1 and 0: out = 1 / (1 + e^-capped), capped = c tanh(s / c).
+  const int64_t head_dim = 16;
+  CacheStorage cache = MakeCache(1, 1, head_dim, DType::kF32);
+  const BlockId block{0};
+  for (const int64_t position : {0, 1}) {
+    const std::vector<float> row(16, position == 0 ? 1.0f : 0.0f);
+    Reference().append_kv({.cache = cache.view,
+                           .block = block,
+                           .position = position,
+                           .key = row.data(),
+                           .value = row.data(),
+                           .kv_heads = {0, 1}});
+  }
+  for (const float cap : {1.0f, 5.0f, 50.0f}) {
+    for (const float score : {-200.0f, -7.0f, -1.0f, -1e-3f, 1e-6f, 0.3f, 2.0f, 8.0f, 1000.0f}) {
+      const std::vector<float> query(16, score / 16);
+      std::vector<float> out(16);
+      const AttentionRow row{query.data(), out.data(), &block, {0, 2}};
+      Reference().attention({.cache = cache.view,
+                             .group = 1,
+                             .scale = 1,
+                             .softcap = cap,
+                             .rows = &row,
+                             .row_range = {0, 1},
+                             .kv_heads = {0, 1}});
+      const double c = cap;
+      const double capped = c * std::tanh(static_cast<double>(score) / c);
+      const double exact = 1 / (1 + std::exp(-capped));
+      // The sum of 16 terms, and tanh: 32 ulp of the score, which the exponential passes on; then a few ulp.
+      const double bound = exact * (32 * kU * std::fabs(capped) + 16 * kU) + 1e-30;
+      for (const float x : out) EXPECT_NEAR(x, exact, bound) << "cap " << cap << ", score " << score;
+    }
+  }
+}
+
 TEST(Accuracy, ExpertSumsDoNotDependOnOrder) {
   RandomStream random(8);
   const int64_t cols = 64, experts = 8;

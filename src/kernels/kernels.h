@@ -222,13 +222,15 @@ struct AttentionRow {
 };
 
 /// out = softmax(scale * q . k) v over the visible positions, for the query heads of kv_heads.
-/// A score is one FMA chain over ascending d, times scale. The softmax is online, block by block. The partial
-/// results of splits (512 positions at absolute boundaries) are merged in ascending order, whichever thread
-/// computed them. A sink is a head's score without a value; it is merged before all positions.
+/// A score is one FMA chain over ascending d, times scale; where softcap > 0, softcap * tanh(that / softcap). The
+/// softmax is online, block by block. The partial results of splits (512 positions at absolute boundaries) are
+/// merged in ascending order, whichever thread computed them. A sink is a head's score without a value; it is
+/// merged before all positions.
 struct AttentionArgs {
   KvLayerView cache;
   int64_t group = 1;  ///< Query heads per kv head.
   float scale = 0;
+  float softcap = 0;             ///< Of scores; 0: none.
   const float* sinks = nullptr;  ///< [kv_heads * group] or nullptr: none.
   const AttentionRow* rows = nullptr;
   Range row_range;
@@ -253,6 +255,7 @@ struct AttentionPartialArgs {
   KvLayerView cache;
   int64_t group = 1;
   float scale = 0;
+  float softcap = 0;
   AttentionRow row;  ///< row.out is not written.
   Range splits;      ///< Within AttentionSplits(row.positions).
   Range kv_heads;

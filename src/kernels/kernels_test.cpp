@@ -580,17 +580,20 @@ std::vector<float> SinksFor(size_t shape, int64_t heads) {
   }
   return sinks;
 }
+/// A soft cap for every third shape, below the largest scores.
+float SoftcapFor(size_t shape) { return shape % 3 == 1 ? 1.5f : 0.0f; }
 const float* DataOrNull(const std::vector<float>& values) { return values.empty() ? nullptr : values.data(); }
 
 void Case_attention(const Pair& pair) {
   size_t index = 0;
   for (const AttentionShape& shape : AttentionShapes()) {
-    const std::vector<float> sinks = SinksFor(index++, shape.kv_heads * shape.group);
+    const std::vector<float> sinks = SinksFor(index, shape.kv_heads * shape.group);
     AttentionProblem expected(pair.reference, shape);
     const auto count = static_cast<int64_t>(shape.rows.size());
     AttentionArgs args{.cache = expected.cache.view,
                        .group = shape.group,
                        .scale = 0.125f,
+                       .softcap = SoftcapFor(index++),
                        .sinks = DataOrNull(sinks),
                        .rows = expected.rows.data(),
                        .row_range = {0, count},
@@ -621,11 +624,13 @@ void CheckSplits(const Kernels& reference, const Kernels& partial, const Kernels
   for (const AttentionShape& shape : AttentionShapes()) {
     AttentionProblem problem(reference, shape);
     const int64_t heads = shape.kv_heads * shape.group;
+    const float softcap = SoftcapFor(index);
     const std::vector<float> sinks = SinksFor(index++, heads);
     const AttentionRow& row = problem.rows.back();
     reference.attention({.cache = problem.cache.view,
                          .group = shape.group,
                          .scale = 0.125f,
+                         .softcap = softcap,
                          .sinks = DataOrNull(sinks),
                          .rows = &row,
                          .row_range = {0, 1},
@@ -637,6 +642,7 @@ void CheckSplits(const Kernels& reference, const Kernels& partial, const Kernels
       partial.attention_partial({.cache = problem.cache.view,
                                  .group = shape.group,
                                  .scale = 0.125f,
+                                 .softcap = softcap,
                                  .row = row,
                                  .splits = part,
                                  .kv_heads = kv_heads,

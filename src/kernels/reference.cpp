@@ -25,15 +25,17 @@ float FoldLanes(float lanes[kLanes]) {
   return lanes[0];
 }
 
-// e^x within 2 ulp for x in [-87, 88.37]. Below, 0; above, the value at 88.37, so that 1 + exp stays finite.
-// NaN stays NaN. x = n ln 2 + r with |r| <= ln 2 / 2.
+// e^x = (1 + rest) power, for x = n ln 2 + r in [-87, 88.37] with |r| <= ln 2 / 2: rest = e^r - 1, power = 2^n.
 // Source: the polynomial of Cephes' expf (S. Moshier).
-float ExpF32(float x) {
+struct ExpFactors {
+  float rest;
+  float power;
+};
+ExpFactors ExpFactorsOf(float x) {
   constexpr float kRound = 0x1.8p23f;  // Adding it leaves round(x / ln 2) in the low bits.
-  const float clamped = 88.37f < x ? 88.37f : x;
-  const float shifted = Fma(clamped, 0x1.715476p0f, kRound);
+  const float shifted = Fma(x, 0x1.715476p0f, kRound);
   const float n = shifted - kRound;
-  float r = Fma(n, -0x1.63p-1f, clamped);
+  float r = Fma(n, -0x1.63p-1f, x);
   r = Fma(n, 0x1.bd0106p-13f, r);
   float p = 1.9875691500e-4f;
   p = Fma(p, r, 1.3981999507e-3f);
@@ -41,9 +43,24 @@ float ExpF32(float x) {
   p = Fma(p, r, 4.1665795894e-2f);
   p = Fma(p, r, 1.6666665459e-1f);
   p = Fma(p, r, 5.0000001201e-1f);
-  const float e = Fma(p, r * r, r) + 1.0f;
-  const float power = std::bit_cast<float>((std::bit_cast<uint32_t>(shifted) << 23) + 0x3f800000u);
-  return x < -87.0f ? 0.0f : e * power;
+  return {Fma(p, r * r, r), std::bit_cast<float>((std::bit_cast<uint32_t>(shifted) << 23) + 0x3f800000u)};
+}
+
+// e^x within 2 ulp for x in [-87, 88.37]. Below, 0; above, the value at 88.37, so that 1 + exp stays finite.
+// NaN stays NaN.
+float ExpF32(float x) {
+  const ExpFactors factors = ExpFactorsOf(88.37f < x ? 88.37f : x);
+  return x < -87.0f ? 0.0f : (factors.rest + 1.0f) * factors.power;
+}
+
+// tanh(x) within 4 ulp, also near 0: with m = e^(-2|x|) - 1 it is -m / (2 + m), with the sign of x. Beyond |x| = 15 it
+// is 1. NaN stays NaN.
+float TanhF32(float x) {
+  const float twice = (x < 0.0f ? x : -x) * 2.0f;
+  const ExpFactors factors = ExpFactorsOf(twice < -30.0f ? -30.0f : twice);
+  const float m = Fma(factors.rest, factors.power, factors.power - 1.0f);
+  const float size = -m / (2.0f + m);
+  return x < 0.0f ? -size : size;
 }
 
 float LoadElement(const void* data, DType dtype, int64_t index) {
@@ -392,6 +409,7 @@ struct HeadQuery {
   const KvLayerView& cache;
   const float* query;
   float scale;
+  float softcap;
 };
 
 void AttendBlock(const HeadQuery& head, HeadBlock block, Range visible, Partial& partial) {
@@ -404,6 +422,7 @@ void AttendBlock(const HeadQuery& head, HeadBlock block, Range visible, Partial&
       score = Fma(head.query[d], LoadElement(block.keys, head.cache.dtype, d * kBlockPositions + j), score);
     }
     p[j] = score * head.scale;
+    if (head.softcap > 0.0f) p[j] = TanhF32(p[j] / head.softcap) * head.softcap;
     block_max = block_max < p[j] ? p[j] : block_max;
   }
   const float new_max = partial.max < block_max ? block_max : partial.max;
@@ -470,7 +489,7 @@ void attention(const AttentionArgs& args) {
     const AttentionRow& row = args.rows[r];
     const int64_t last_split = (row.positions.end - 1) / kAttentionSplitPositions;
     for (int64_t h = args.kv_heads.begin * args.group; h < args.kv_heads.end * args.group; ++h) {
-      const HeadQuery head{args.cache, row.query + h * head_dim, args.scale};
+      const HeadQuery head{args.cache, row.query + h * head_dim, args.scale, args.softcap};
       Partial total{0, 0, total_values};
       Reset(total, head_dim, args.sinks == nullptr ? nullptr : args.sinks + h);
       for (int64_t split = row.positions.begin / kAttentionSplitPositions; split <= last_split; ++split) {
@@ -491,8 +510,8 @@ void attention_partial(const AttentionPartialArgs& args) {
     for (int64_t h = args.kv_heads.begin * args.group; h < args.kv_heads.end * args.group; ++h) {
       float* at = args.partials + ((split - first_split) * heads + h) * (head_dim + 16);
       Partial partial{0, 0, at + 16};
-      AttendSplit({args.cache, args.row.query + h * head_dim, args.scale}, h / args.group, args.row, split,
-                  partial);
+      AttendSplit({args.cache, args.row.query + h * head_dim, args.scale, args.softcap}, h / args.group,
+                  args.row, split, partial);
       at[0] = partial.max;
       at[1] = partial.sum;
     }

@@ -35,6 +35,7 @@ absl::StatusOr<Attention> Attention::Load(const WeightLoader& loader, const GqaS
       .kv_heads = spec.kv_heads,
       .head_dim = CachedHeadDim(spec.head_dim),
       .scale = static_cast<float>(spec.scale.value_or(1.0 / std::sqrt(static_cast<double>(spec.head_dim)))),
+      .softcap = spec.score_softcap,
       .sinks = {}};
   attention.head_dim_ = spec.head_dim;
   attention.output_gate_ = spec.output_gate;

@@ -24,6 +24,7 @@ struct AttentionHeads {
   int kv_heads = 0;
   int head_dim = 0;          ///< In the cache.
   float scale = 0;           ///< Of scores.
+  float softcap = 0;         ///< Of scores, AttentionArgs; 0: none.
   std::vector<float> sinks;  ///< [heads] or empty.
 
   /// The layer's part of the cache.

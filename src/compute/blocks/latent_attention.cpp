@@ -60,6 +60,7 @@ absl::StatusOr<LatentAttention> LatentAttention::Load(const WeightLoader& loader
                       .kv_heads = 1,
                       .head_dim = CachedHeadDim(static_cast<int>(spec.latent) + spec.rope_dim),
                       .scale = static_cast<float>(spec.scale),
+                      .softcap = 0,
                       .sinks = {}};
   attention.nope_dim_ = spec.nope_dim;
   attention.rope_dim_ = spec.rope_dim;

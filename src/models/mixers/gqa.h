@@ -26,6 +26,7 @@ struct GqaSpec {
   RopeSpec rope;
   std::optional<int64_t> window;   ///< Positions that a row sees, its own included; absent: all before it.
   std::optional<double> scale;     ///< Of scores, instead of 1 / sqrt(head_dim).
+  float score_softcap = 0;         ///< c > 0: scores are c tanh(score / c).
   std::optional<WeightRef> sinks;  ///< [heads]: an extra score per head that has no value.
   /// q returns, per head, a query followed by a gate of the same width (2 * heads * head_dim rows). The
   /// head's output is multiplied by the sigmoid of its gate.
