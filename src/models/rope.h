@@ -56,7 +56,7 @@ struct RopeLong {
 /// Rotary position embedding. Source: Su et al. 2021, arXiv:2104.09864.
 struct RopeSpec {
   double theta = 0;
-  int dims = 0;  ///< Dimensions of a head that are rotated, the leading ones where not all are.
+  int dims = 0;  ///< Dimensions of a head that are rotated, the leading ones where not all are; 0: none ("NoPE").
   RopePairing pairing = RopePairing::kHalfSplit;
   std::variant<RopeUnscaled, RopeLlama3, RopeLinear, RopeYarn, RopeProportional, RopeLong> scaling;
   double magnitude = 1;  ///< What cosines and sines are multiplied by ("attention factor").

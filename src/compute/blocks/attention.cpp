@@ -140,6 +140,7 @@ void Attention::apply_rope(const ComputeContext& context, const HeadRows& rows, 
   };
   const auto rotate = [&](MatView<float> x, int heads, const std::optional<Norm>& norm) {
     apply(x, norm);
+    if (rotary_ == 0) return;
     kernels.rope({.x = x,
                   .heads = heads,
                   .head_dim = head_dim_,

@@ -67,6 +67,7 @@ absl::StatusOr<LatentAttention> LatentAttention::Load(const WeightLoader& loader
   attention.value_dim_ = spec.value_dim;
   attention.latent_ = spec.latent;
   attention.pairing_ = spec.rope.pairing;
+  attention.rotates_ = spec.rope.dims > 0;
   const LinearSpec& q_in = spec.q_a ? *spec.q_a : spec.q;
   ASSIGN_OR_RETURN(std::vector<Linear> in, Linear::LoadTogether(loader, {&q_in, &spec.kv_a}, pool));
   attention.kv_a_ = std::move(in[1]);
@@ -220,6 +221,7 @@ absl::Status LatentAttention::give_out(const ComputeContext& context, MatView<co
 
 void LatentAttention::rotate(const ComputeContext& context, MatView<float> x, int heads,
                              const RopeRows& rope) const {
+  if (!rotates_) return;
   context.for_rows(x.rows, int64_t{heads} * rope_dim_, [&](Range part) {
     context.kernels->rope({.x = x,
                            .heads = heads,

@@ -46,6 +46,7 @@ class LatentAttention {
   int value_dim_ = 0;
   int64_t latent_ = 0;
   RopePairing pairing_ = RopePairing::kHalfSplit;
+  bool rotates_ = true;
   std::optional<Linear> q_a_;
   std::optional<Norm> q_norm_;
   Linear q_, kv_a_, o_;

@@ -35,7 +35,7 @@ struct GqaSpec {
   // What every mixer says of itself (mixers.h).
   int64_t cached_dim() const { return head_dim; }
   KvLayerShape cache_shape() const { return {kv_heads, CachedHeadDim(head_dim)}; }
-  const RopeSpec* position_rope() const { return &rope; }
+  const RopeSpec* position_rope() const { return rope.dims > 0 ? &rope : nullptr; }
   MixerWork work() const { return {.per_position = int64_t{2} * heads * head_dim}; }
   void show_weights(const WeightWalk& walk) const {
     walk.linear("attention", q);

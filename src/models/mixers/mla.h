@@ -37,7 +37,7 @@ struct MlaSpec {
   // What every mixer says of itself (mixers.h).
   int64_t cached_dim() const { return latent + rope_dim; }
   KvLayerShape cache_shape() const { return {1, CachedHeadDim(static_cast<int>(cached_dim()))}; }
-  const RopeSpec* position_rope() const { return &rope; }
+  const RopeSpec* position_rope() const { return rope.dims > 0 ? &rope : nullptr; }
   MixerWork work() const { return {.per_position = heads * (2 * latent + rope_dim)}; }
   void show_weights(const WeightWalk& walk) const {
     if (q_a) walk.linear("attention", *q_a);
