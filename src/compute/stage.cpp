@@ -26,22 +26,23 @@ constexpr int64_t kReadAheadRows = 8;
 
 /// One layer, built from its LayerSpec.
 struct Layer {
-  Norm mixer_norm;
+  std::optional<Norm> mixer_norm;
   AnyMixerBlock mixer;
   KvLayerShape cache_shape;
   std::optional<size_t> rope;  ///< Which of the stage's tables, where the mixer rotates by positions.
   std::optional<Norm> mixer_out_norm;
-  Norm feed_forward_norm;
+  std::optional<Norm> feed_forward_norm;
   AnyFeedForward feed_forward;
   std::optional<Norm> feed_forward_out_norm;
   std::optional<float> output_scale;
 
   int64_t bytes() const {
     const auto bytes_of = [](const auto& block) { return block.bytes(); };
-    return mixer_norm.bytes() + std::visit(bytes_of, mixer) + feed_forward_norm.bytes() +
-           (mixer_out_norm ? mixer_out_norm->bytes() : 0) +
-           (feed_forward_out_norm ? feed_forward_out_norm->bytes() : 0) + std::visit(bytes_of, feed_forward) +
-           (output_scale ? int64_t{sizeof(float)} : 0);
+    int64_t bytes = std::visit(bytes_of, mixer) + std::visit(bytes_of, feed_forward);
+    for (const auto* norm : {&mixer_norm, &mixer_out_norm, &feed_forward_norm, &feed_forward_out_norm}) {
+      if (*norm) bytes += (*norm)->bytes();
+    }
+    return bytes + (output_scale ? int64_t{sizeof(float)} : 0);
   }
 };
 
@@ -165,17 +166,13 @@ absl::Status CpuStage::load_layer(const ResolvedWeights& weights, const WeightLo
                                   ThreadPool& pool) {
   const LayerSpec& spec = *FindLayer(weights.spec(), index);
   Layer layer;
-  ASSIGN_OR_RETURN(layer.mixer_norm, Norm::Load(loader, spec.mixer_norm));
+  ASSIGN_OR_RETURN(layer.mixer_norm, Norm::LoadIfAny(loader, spec.mixer_norm));
   layer.cache_shape = CacheShapeOf(spec.mixer);
   if (const RopeSpec* rope = PositionRopeOf(spec.mixer)) layer.rope = rope_index(*rope);
   ASSIGN_OR_RETURN(layer.mixer, LoadMixer(loader, spec.mixer, pool));
-  if (spec.mixer_out_norm) {
-    ASSIGN_OR_RETURN(layer.mixer_out_norm, Norm::Load(loader, *spec.mixer_out_norm));
-  }
-  ASSIGN_OR_RETURN(layer.feed_forward_norm, Norm::Load(loader, spec.feed_forward_norm));
-  if (spec.feed_forward_out_norm) {
-    ASSIGN_OR_RETURN(layer.feed_forward_out_norm, Norm::Load(loader, *spec.feed_forward_out_norm));
-  }
+  ASSIGN_OR_RETURN(layer.mixer_out_norm, Norm::LoadIfAny(loader, spec.mixer_out_norm));
+  ASSIGN_OR_RETURN(layer.feed_forward_norm, Norm::LoadIfAny(loader, spec.feed_forward_norm));
+  ASSIGN_OR_RETURN(layer.feed_forward_out_norm, Norm::LoadIfAny(loader, spec.feed_forward_out_norm));
   ASSIGN_OR_RETURN(layer.feed_forward, LoadFeedForward(weights, loader, options_, index, pool));
   if (spec.output_scale) {
     ASSIGN_OR_RETURN(const std::vector<float> scale, loader.read_vector(*spec.output_scale));
@@ -448,7 +445,7 @@ absl::Status CpuStage::mix(const ComputeContext& context, LayerId id, const Shar
       if (shared.before.data != nullptr) {
         CopyRows(x.rows_between(rows.begin, rows.end), shared.before, rows.begin);
       }
-      layer.mixer_norm.apply(*context.kernels, x, shared.normed, rows);
+      NormOrCopy(*context.kernels, layer.mixer_norm, x, shared.normed, rows);
     }));
     return mixer.forward(context, input, step, shared.out);
   };
@@ -482,7 +479,7 @@ absl::Status CpuStage::run_layer(const ComputeContext& context, const StageStep&
   RETURN_IF_ERROR(input.fill(context, group, [&](Range rows) {
     if (layer.mixer_out_norm) layer.mixer_out_norm->apply(kernels, shared.out, shared.out, rows);
     kernels.add_rows({.x = shared.out, .y = x, .rows = rows});
-    layer.feed_forward_norm.apply(kernels, x, shared.normed, rows);
+    NormOrCopy(kernels, layer.feed_forward_norm, x, shared.normed, rows);
   }));
   const bool adds_itself = moe != nullptr && !layer.feed_forward_out_norm;
   if (moe != nullptr) {

@@ -67,8 +67,8 @@ struct MoeSpec {
 
 using FeedForwardSpec = std::variant<DenseSpec, MoeSpec>;
 
-/// Pre-norm residual layer: x += mixer(norm(x)); x += feed_forward(norm(x)). The optional out norms apply
-/// before the addition.
+/// Residual layer: x += mixer(norm(x)); x += feed_forward(norm(x)). The out norms apply before the addition. A norm
+/// that is absent changes nothing: some models norm what is added instead of what is read.
 /// Copied, moved and destroyed in spec.cpp, as ModelSpec is: 6 kB that 80 object files would each get.
 struct LayerSpec {
   LayerSpec();
@@ -78,10 +78,10 @@ struct LayerSpec {
   LayerSpec& operator=(LayerSpec&&) noexcept;
   ~LayerSpec();
 
-  NormSpec mixer_norm;
+  std::optional<NormSpec> mixer_norm;
   MixerSpec mixer;
   std::optional<NormSpec> mixer_out_norm;
-  NormSpec feed_forward_norm;
+  std::optional<NormSpec> feed_forward_norm;
   FeedForwardSpec feed_forward;
   std::optional<NormSpec> feed_forward_out_norm;
   std::optional<WeightRef> output_scale;  ///< [1]: factor on the layer's output.

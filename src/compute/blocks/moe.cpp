@@ -113,10 +113,10 @@ absl::StatusOr<Routing> Moe::choose(const ComputeContext& context, MatView<const
   return Routing{ids, weights};
 }
 
-std::span<const int32_t> Moe::guess(const ComputeContext& context, const Norm& norm,
+std::span<const int32_t> Moe::guess(const ComputeContext& context, const std::optional<Norm>& norm,
                                     MatView<const float> x) const {
   const MatView<float> normed = context.arena->allocate_rows<float>(x.rows, x.cols);
-  context.for_rows(x.rows, x.cols, [&](Range rows) { norm.apply(*context.kernels, x, normed, rows); });
+  context.for_rows(x.rows, x.cols, [&](Range rows) { NormOrCopy(*context.kernels, norm, x, normed, rows); });
   const absl::StatusOr<Routing> routing = choose(context, normed, x);
   if (!routing.ok()) return {};
   return {routing->ids.data, static_cast<size_t>(routing->ids.rows * routing->ids.cols)};

@@ -49,7 +49,7 @@ class Moe {
   /// The experts that the router would choose if this were the residual stream x [T, D] in front of the block, which has
   /// the norm `norm`: in the context's arena. In front of an earlier layer's block it makes the router choose most of what
   /// it will choose, as a layer adds little to the stream. None where a row's choice is not finite.
-  std::span<const int32_t> guess(const ComputeContext& context, const Norm& norm,
+  std::span<const int32_t> guess(const ComputeContext& context, const std::optional<Norm>& norm,
                                  MatView<const float> x) const;
 
  private:

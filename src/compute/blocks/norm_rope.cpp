@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <numbers>
+#include <utility>
 
 #include "base/status.h"
 #include "numeric/rope_table.h"
@@ -86,6 +87,13 @@ absl::StatusOr<Norm> Norm::Load(const WeightLoader& loader, const NormSpec& spec
   return norm;
 }
 
+absl::StatusOr<std::optional<Norm>> Norm::LoadIfAny(const WeightLoader& loader,
+                                                    const std::optional<NormSpec>& spec) {
+  if (!spec) return std::optional<Norm>();
+  ASSIGN_OR_RETURN(Norm norm, Load(loader, *spec));
+  return std::optional<Norm>(std::move(norm));
+}
+
 Norm Norm::Weightless(int64_t size, float eps) {
   Norm norm;
   norm.weight_.assign(static_cast<size_t>(size), 1.0f);
@@ -96,6 +104,12 @@ Norm Norm::Weightless(int64_t size, float eps) {
 void Norm::apply(const Kernels& kernels, MatView<const float> x, MatView<float> y, Range rows) const {
   SHOAL_CHECK(x.cols == static_cast<int64_t>(weight_.size()) && y.cols == x.cols);
   kernels.rms_norm({.x = x, .weight = weight_.data(), .eps = eps_, .y = y, .rows = rows});
+}
+
+void NormOrCopy(const Kernels& kernels, const std::optional<Norm>& norm, MatView<const float> x,
+                MatView<float> y, Range rows) {
+  if (norm) return norm->apply(kernels, x, y, rows);
+  for (int64_t r = rows.begin; r < rows.end; ++r) std::copy_n(x.row(r), x.cols, y.row(r));
 }
 
 std::vector<float> InverseFrequencies(const RopeSpec& spec) {

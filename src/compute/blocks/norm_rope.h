@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <span>
 #include <vector>
 
@@ -18,6 +19,8 @@ class Norm {
  public:
   Norm() = default;
   static absl::StatusOr<Norm> Load(const WeightLoader& loader, const NormSpec& spec);
+  static absl::StatusOr<std::optional<Norm>> LoadIfAny(const WeightLoader& loader,
+                                                       const std::optional<NormSpec>& spec);
   /// Without a weight: all are 1.
   static Norm Weightless(int64_t size, float eps);
 
@@ -31,6 +34,10 @@ class Norm {
   std::vector<float> weight_;
   float eps_ = 0;
 };
+
+/// y[r, :] = norm(x[r, :]), or x[r, :] where there is no norm.
+void NormOrCopy(const Kernels& kernels, const std::optional<Norm>& norm, MatView<const float> x,
+                MatView<float> y, Range rows);
 
 /// f32 inverse frequencies of a RopeSpec, dims / 2 of them, scaled as it says; of RopeLong those of short
 /// sequences.

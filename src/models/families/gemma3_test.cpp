@@ -16,9 +16,9 @@ TEST(Gemma3, KeysThatTheHubLeavesOutHaveTheReferencesValues) {
   EXPECT_EQ(local.window, 1024);
   EXPECT_FALSE(std::get<GqaSpec>(spec.layers[5].mixer).window.has_value());
   EXPECT_TRUE(spec.tied_head);
-  EXPECT_EQ(spec.layers[0].mixer_norm.weight.sources[0].name(),
+  EXPECT_EQ(spec.layers[0].mixer_norm->weight.sources[0].name(),
             "model.language_model.layers.0.input_layernorm.weight");
-  EXPECT_EQ(spec.layers[0].mixer_norm.weight.sources[1].name(),
+  EXPECT_EQ(spec.layers[0].mixer_norm->weight.sources[1].name(),
             "language_model.model.layers.0.input_layernorm.weight");
 }
 

@@ -17,7 +17,7 @@ TEST(Glm4MoeLite, AMissingStructuralKeyIsAnErrorThatNamesIt) {
 TEST(Glm4MoeLite, NormsOfLatentsKeepTheirOwnEpsilon) {
   const ModelSpec spec = SpecWith("glm4_moe_lite", "rms_norm_eps", "1e-5");
   EXPECT_EQ(std::get<MlaSpec>(spec.layers[0].mixer).kv_norm.eps, 1e-6f);
-  EXPECT_EQ(spec.layers[0].mixer_norm.eps, 1e-5f);
+  EXPECT_EQ(spec.layers[0].mixer_norm->eps, 1e-5f);
 }
 
 }  // namespace

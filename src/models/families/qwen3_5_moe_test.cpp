@@ -55,8 +55,8 @@ TEST(Qwen35Moe, NormsAreZeroCentredOnTheHubButThatOfTheDeltaRule) {
   const auto offsets = [](const NormSpec& norm) {
     return std::pair(norm.weight.sources[0].offset, norm.weight.sources[1].offset);
   };
-  EXPECT_THAT(offsets(spec.layers[0].mixer_norm), Pair(1, 0));
-  EXPECT_THAT(offsets(spec.layers[0].feed_forward_norm), Pair(1, 0));
+  EXPECT_THAT(offsets(*spec.layers[0].mixer_norm), Pair(1, 0));
+  EXPECT_THAT(offsets(*spec.layers[0].feed_forward_norm), Pair(1, 0));
   EXPECT_THAT(offsets(*std::get<GqaSpec>(spec.layers[2].mixer).q_norm), Pair(1, 0));
   EXPECT_THAT(offsets(spec.final_norm), Pair(1, 0));
   EXPECT_THAT(offsets(std::get<GatedDeltaNetSpec>(spec.layers[0].mixer).norm), Pair(0, 0));

@@ -44,8 +44,9 @@ TEST(Qwen35, TheHeadForMultiTokenPredictionAttendsAndHasTheModelsNorms) {
   EXPECT_TRUE(std::get<GqaSpec>(mtp->layer.mixer).output_gate);
   EXPECT_TRUE(std::holds_alternative<DenseSpec>(mtp->layer.feed_forward));
   EXPECT_EQ(mtp->projection.weight.sources[0].name(), "mtp.fc.weight");
-  EXPECT_EQ(mtp->layer.mixer_norm.weight.sources[0].name(), "mtp.layers.0.input_layernorm.weight");
-  for (const NormSpec* norm : {&mtp->embedding_norm, &mtp->hidden_norm, &mtp->layer.mixer_norm, &mtp->norm}) {
+  EXPECT_EQ(mtp->layer.mixer_norm->weight.sources[0].name(), "mtp.layers.0.input_layernorm.weight");
+  for (const NormSpec* norm :
+       {&mtp->embedding_norm, &mtp->hidden_norm, &*mtp->layer.mixer_norm, &mtp->norm}) {
     EXPECT_EQ(norm->weight.sources[0].offset, 1);
   }
 }

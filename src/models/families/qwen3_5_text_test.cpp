@@ -10,7 +10,7 @@ TEST(Qwen35Text, MatchesTheReference) { ExpectGoldensMatch("qwen3_5_text"); }
 
 TEST(Qwen35Text, NamesAreThoseOfATextModelAndNormsAreZeroCentred) {
   const ModelSpec spec = SpecWith("qwen3_5_text", "use_cache", "true");
-  const WeightRef& norm = spec.layers[2].mixer_norm.weight;
+  const WeightRef& norm = spec.layers[2].mixer_norm->weight;
   ASSERT_EQ(norm.sources.size(), size_t{1});
   EXPECT_EQ(norm.sources[0].name(), "model.layers.2.input_layernorm.weight");
   EXPECT_EQ(norm.sources[0].offset, 1);
