@@ -41,6 +41,7 @@ absl::StatusOr<Attention> Attention::Load(const WeightLoader& loader, const GqaS
   attention.output_gate_ = spec.output_gate;
   attention.pairing_ = spec.rope.pairing;
   attention.rotary_ = spec.rope.dims;
+  attention.temperature_ = spec.temperature;
   attention.window_ = spec.window.value_or(std::numeric_limits<int64_t>::max());
   attention.values_from_keys_ = spec.values_from_keys;
   ASSIGN_OR_RETURN(std::vector<Linear> qkv,
@@ -93,6 +94,7 @@ absl::Status Attention::forward(const ComputeContext& context, LinearInput& inpu
                 {part.begin * heads_.heads, part.end * heads_.heads});
     }
     apply_rope(context, rows, step.rope, part);
+    ApplyTemperature(temperature_, step.places.positions, rows.q, part);
   });
   rows = {padded(context, rows.q, heads_.heads), padded(context, rows.k, heads_.kv_heads),
           padded(context, rows.v, heads_.kv_heads)};

@@ -43,6 +43,7 @@ class Attention {
   int rotary_ = 0;
   bool output_gate_ = false;
   RopePairing pairing_ = RopePairing::kHalfSplit;
+  QueryTemperature temperature_;
   int64_t window_ = 0;  // Positions that a row sees; INT64_MAX: all.
   Linear q_, k_, v_, o_;
   std::optional<Norm> q_norm_, k_norm_, v_norm_;

@@ -3,7 +3,9 @@
 #include <algorithm>
 #include <atomic>
 
+#include "compute/row_ops.h"
 #include "kv/kv_cache.h"
+#include "numeric/transcendental.h"
 
 namespace shoal {
 namespace {
@@ -30,6 +32,17 @@ void AppendKeysAndValues(const ComputeContext& context, const KvLayerView& cache
     }
     if (count > 0) step.saturated.fetch_add(count, std::memory_order_relaxed);
   });
+}
+
+void ApplyTemperature(const QueryTemperature& temperature, std::span<const int64_t> positions,
+                      MatView<float> queries, Range rows) {
+  if (temperature.beta == 0) return;
+  for (int64_t t = rows.begin; t < rows.end; ++t) {
+    const int64_t intervals = (positions[static_cast<size_t>(t)] + temperature.shift) / temperature.interval;
+    if (intervals == 0) continue;  // ln 1 = 0.
+    const double factor = 1 + temperature.beta * Log(1 + static_cast<double>(intervals));
+    Multiply(queries, static_cast<float>(factor), {t, t + 1});
+  }
 }
 
 KvLayerView AttentionHeads::cache_of(const MixerStep& step) const {

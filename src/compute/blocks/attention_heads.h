@@ -9,6 +9,7 @@
 #include "compute/blocks/mixer_step.h"
 #include "compute/compute_context.h"
 #include "kernels/kernels.h"
+#include "models/mixers/query_temperature.h"
 #include "numeric/view.h"
 
 namespace shoal {
@@ -17,6 +18,10 @@ namespace shoal {
 /// its dtype.
 void AppendKeysAndValues(const ComputeContext& context, const KvLayerView& cache, const MixerStep& step,
                          MatView<const float> keys, MatView<const float> values);
+
+/// queries[t, :] *= the temperature at positions[t], for t in rows. On this thread.
+void ApplyTemperature(const QueryTemperature& temperature, std::span<const int64_t> positions,
+                      MatView<float> queries, Range rows);
 
 /// The heads of an attention, and how they attend.
 struct AttentionHeads {

@@ -68,6 +68,7 @@ absl::StatusOr<LatentAttention> LatentAttention::Load(const WeightLoader& loader
   attention.latent_ = spec.latent;
   attention.pairing_ = spec.rope.pairing;
   attention.rotates_ = spec.rope.dims > 0;
+  attention.temperature_ = spec.temperature;
   const LinearSpec& q_in = spec.q_a ? *spec.q_a : spec.q;
   ASSIGN_OR_RETURN(std::vector<Linear> in, Linear::LoadTogether(loader, {&q_in, &spec.kv_a}, pool));
   attention.kv_a_ = std::move(in[1]);
@@ -98,6 +99,7 @@ absl::Status LatentAttention::forward(const ComputeContext& context, LinearInput
   PhaseTimer timer(context, StepPhase::kQkv);
   const MatView<float> latent = arena.allocate_rows<float>(tokens, kv_a_.rows());
   ASSIGN_OR_RETURN(const MatView<float> q, queries(context, input, latent));
+  apply_temperature(context, step, q);
   const MatView<float> absorbed = arena.allocate_rows<float>(tokens, int64_t{heads_.heads} * heads_.head_dim);
   RETURN_IF_ERROR(absorb(context, q, step.rope, absorbed));
 
@@ -139,6 +141,14 @@ absl::StatusOr<MatView<float>> LatentAttention::queries(const ComputeContext& co
   const LinearTask one[] = {{&q_, q, normed.all_rows()}};
   RETURN_IF_ERROR(RunLinears(context, normed, one));
   return q;
+}
+
+/// Before rope, which is linear: the bits are the same on every node either way.
+void LatentAttention::apply_temperature(const ComputeContext& context, const MixerStep& step,
+                                        MatView<float> q) const {
+  if (temperature_.beta == 0) return;
+  context.for_rows(q.rows, q.cols,
+                   [&](Range part) { ApplyTemperature(temperature_, step.places.positions, q, part); });
 }
 
 /// Queries that meet what the cache holds: per head the rotary dimensions, then its key matrix applied to

@@ -33,6 +33,7 @@ class LatentAttention {
  private:
   absl::StatusOr<MatView<float>> queries(const ComputeContext& context, LinearInput& input,
                                          MatView<float> latent) const;
+  void apply_temperature(const ComputeContext& context, const MixerStep& step, MatView<float> q) const;
   absl::Status absorb(const ComputeContext& context, MatView<const float> q, const RopeRows& rope,
                       MatView<float> absorbed) const;
   void append(const ComputeContext& context, MatView<float> latent, const MixerStep& step,
@@ -47,6 +48,7 @@ class LatentAttention {
   int64_t latent_ = 0;
   RopePairing pairing_ = RopePairing::kHalfSplit;
   bool rotates_ = true;
+  QueryTemperature temperature_;
   std::optional<Linear> q_a_;
   std::optional<Norm> q_norm_;
   Linear q_, kv_a_, o_;

@@ -5,6 +5,7 @@
 #include <optional>
 
 #include "models/mixers/mixer_work.h"
+#include "models/mixers/query_temperature.h"
 #include "models/rope.h"
 #include "models/weights.h"
 #include "numeric/cache_shape.h"
@@ -24,6 +25,7 @@ struct GqaSpec {
   /// There is no v projection: the values are the output of k before its norm and rope.
   bool values_from_keys = false;
   RopeSpec rope;
+  QueryTemperature temperature;    ///< Of queries, after rope.
   std::optional<int64_t> window;   ///< Positions that a row sees, its own included; absent: all before it.
   std::optional<double> scale;     ///< Of scores, instead of 1 / sqrt(head_dim).
   float score_softcap = 0;         ///< c > 0: scores are c tanh(score / c).

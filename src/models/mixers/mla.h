@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "models/mixers/mixer_work.h"
+#include "models/mixers/query_temperature.h"
 #include "models/rope.h"
 #include "models/weights.h"
 #include "numeric/cache_shape.h"
@@ -32,6 +33,7 @@ struct MlaSpec {
   std::vector<LinearSpec> values;  ///< Per head [value_dim, latent]
   LinearSpec o;                    ///< [D, heads * value_dim]
   RopeSpec rope;
+  QueryTemperature temperature;
   double scale = 0;  ///< Of scores.
 
   // What every mixer says of itself (mixers.h).
