@@ -1,6 +1,5 @@
 // Gemma 3 with a tower for images, of which the text model runs. Reference: transformers
 // models/gemma3/configuration_gemma3.py.
-#include "models/families/common/family_gemma.h"
 #include "models/families/common/nested_text_config.h"
 #include "models/family.h"
 
@@ -18,7 +17,8 @@ constexpr char kDefaults[] = R"({"vocab_size": 262208, "hidden_size": 2304, "int
   "sliding_window": 4096, "tie_word_embeddings": true})";
 
 absl::StatusOr<ModelSpec> Spec(const ModelConfig& config) {
-  return TextModelOf(config, gemma3_text, kDefaults);
+  const NestedText text[] = {{gemma3_text.model_type, gemma3_text.spec, kDefaults}};
+  return NestedTextModel(config, text);
 }
 
 std::string Tiny() { return NestTextConfig("gemma3", gemma3_text.tiny()); }

@@ -13,13 +13,6 @@ namespace {
 
 constexpr int64_t kUsualPattern = 6;  // Of configs without layer_types: every sixth layer sees everything.
 
-absl::Status RefuseScoreCaps(const ModelConfig& config) {
-  constexpr char kKey[] = "attn_logit_softcapping";
-  if (!config.has(kKey)) return absl::OkStatus();
-  return Unimplemented("{}: expected null, found {}; soft caps of scores are not built", config.where(kKey),
-                       config.excerpt(kKey));
-}
-
 absl::StatusOr<std::vector<std::optional<int64_t>>> Windows(const ModelConfig& config, int64_t layers) {
   if (config.has("layer_types")) return ReadWindows(config, layers);
   ASSIGN_OR_RETURN(const int64_t window, config.required_int("sliding_window"));
@@ -47,7 +40,6 @@ absl::Status ReadRopes(const ModelConfig& config, int head_dim, RopeSpec& full, 
 
 absl::StatusOr<ModelSpec> Spec(const ModelConfig& config) {
   RETURN_IF_ERROR(RequireActivation(config, "hidden_activation", "gelu_pytorch_tanh"));
-  RETURN_IF_ERROR(RefuseScoreCaps(config));
   ASSIGN_OR_RETURN(const DecoderSizes sizes, ReadDecoderSizes(config, true));
   AttentionSettings attention{.norm = QkNorm::kPerHead};
   ASSIGN_OR_RETURN(attention.windows, Windows(config, sizes.layers));
@@ -60,13 +52,14 @@ absl::StatusOr<ModelSpec> Spec(const ModelConfig& config) {
   ASSIGN_OR_RETURN(const int64_t ffn, config.required_int("intermediate_size"));
 
   ModelSpec spec = DecoderOf("gemma3_text", sizes, UsualAttention(sizes, attention), UsualMlp(sizes, ffn));
-  ASSIGN_OR_RETURN(spec.final_logit_softcap, ReadFinalLogitSoftcap(config));
-  MakeGemma(sizes, /*norm_offset=*/1, spec);
+  ASSIGN_OR_RETURN(spec.final_logit_softcap, ReadSoftcap(config, "final_logit_softcapping"));
+  ASSIGN_OR_RETURN(const float score_softcap, ReadSoftcap(config, "attn_logit_softcapping"));
+  MakeGemma(sizes, {.offset = 1, .of_outputs = true}, spec);
   for (LayerSpec& layer : spec.layers) {
     GqaSpec& gqa = std::get<GqaSpec>(layer.mixer);
     gqa.scale = 1.0 / std::sqrt(scalar);
+    gqa.score_softcap = score_softcap;
     if (gqa.window) gqa.rope = local;
-    std::get<DenseSpec>(layer.feed_forward).gating = Gating::kGelu;
   }
   return spec;
 }

@@ -44,7 +44,7 @@ TEST(Gemma3Text, ScalesEmbeddingsAsTheirPrecisionGivesIt) {
 TEST(Gemma3Text, RefusesWhatIsNotBuiltByName) {
   ExpectConfigRefused("gemma3_text", "hidden_activation", R"("silu")",
                       R"(expected "gelu_pytorch_tanh", found "silu")");
-  ExpectConfigRefused("gemma3_text", "attn_logit_softcapping", "50.0", "attn_logit_softcapping");
+  ExpectConfigRefused("gemma3_text", "attn_logit_softcapping", "0", "attn_logit_softcapping");
 }
 
 }  // namespace

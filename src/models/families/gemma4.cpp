@@ -1,6 +1,5 @@
 // Gemma 4 with towers for images and sound, of which the text model runs. Reference: transformers
 // models/gemma4/configuration_gemma4.py.
-#include "models/families/common/family_gemma.h"
 #include "models/families/common/nested_text_config.h"
 #include "models/family.h"
 
@@ -20,7 +19,8 @@ constexpr char kDefaults[] = R"({"vocab_size": 262144, "hidden_size": 2304, "int
     "full_attention": {"rope_type": "proportional", "partial_rotary_factor": 0.25, "rope_theta": 1000000.0}}})";
 
 absl::StatusOr<ModelSpec> Spec(const ModelConfig& config) {
-  return TextModelOf(config, gemma4_text, kDefaults);
+  const NestedText text[] = {{gemma4_text.model_type, gemma4_text.spec, kDefaults}};
+  return NestedTextModel(config, text);
 }
 
 std::string Tiny() { return NestTextConfig("gemma4", gemma4_text.tiny()); }

@@ -115,13 +115,13 @@ absl::StatusOr<ModelSpec> Spec(const ModelConfig& config) {
   }
   const auto feed_forward = [&](int64_t, const std::string& base) -> FeedForwardSpec {
     DenseSpec dense = DenseAt(base + ".mlp", sizes.width, ffn, false);
-    dense.gating = Gating::kGelu;
+    dense.gating = Gating::kGelu;  // Also beside experts, where MakeGemma does not see it.
     if (!experts) return dense;
     return MoeBeside(std::move(dense), base, sizes, *experts);
   };
   ModelSpec spec = DecoderOf("gemma4_text", sizes, AttentionOf(sizes, attentions), feed_forward);
-  ASSIGN_OR_RETURN(spec.final_logit_softcap, ReadFinalLogitSoftcap(config));
-  MakeGemma(sizes, /*norm_offset=*/0, spec);
+  ASSIGN_OR_RETURN(spec.final_logit_softcap, ReadSoftcap(config, "final_logit_softcapping"));
+  MakeGemma(sizes, {.offset = 0, .of_outputs = true}, spec);
   for (size_t i = 0; i < spec.layers.size(); ++i) {
     spec.layers[i].output_scale = WeightRef{
         .shape = {1}, .sources = {{.base = fmt::format("model.layers.{}", i), .suffix = "layer_scalar"}}};

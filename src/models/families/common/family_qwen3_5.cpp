@@ -141,7 +141,7 @@ absl::Status AddQwen35Mtp(const Qwen35Parts& parts, const MakeFeedForward& feed_
 /// From the names of DecoderOf to those of checkpoints.
 void PlaceQwen35(Qwen35Place place, ModelSpec& spec) {
   if (place == Qwen35Place::kNested) {
-    PlaceBelowLanguageModel(spec, AsStored);
+    PlaceBelowLanguageModel(spec, NestedNames::kModelLanguageModel, AsStored);
     spec.ignored_tensors = {{"model.visual.", "the vision tower"}, {"vision_tower.", "the vision tower"}};
   } else {
     EditWeights(spec, [](WeightRef& ref) {
