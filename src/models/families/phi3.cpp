@@ -25,9 +25,7 @@ absl::StatusOr<ModelSpec> Spec(const ModelConfig& config) {
     gqa.q = PartOf(base + ".self_attn.qkv_proj", q + 2 * kv, 0, q, width);
     gqa.k = PartOf(base + ".self_attn.qkv_proj", q + 2 * kv, q, kv, width);
     gqa.v = PartOf(base + ".self_attn.qkv_proj", q + 2 * kv, q + kv, kv, width);
-    DenseSpec& mlp = std::get<DenseSpec>(spec.layers[i].feed_forward);
-    mlp.gate = PartOf(base + ".mlp.gate_up_proj", 2 * ffn, 0, ffn, width);
-    mlp.up = PartOf(base + ".mlp.gate_up_proj", 2 * ffn, ffn, ffn, width);
+    spec.layers[i].feed_forward = FusedDenseAt(base + ".mlp", width, ffn);
   }
   return spec;
 }

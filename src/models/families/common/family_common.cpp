@@ -170,6 +170,13 @@ DenseSpec DenseAt(const std::string& base, int64_t width, int64_t ffn, bool bias
           .down = LinearAt(base + ".down_proj", width, ffn, bias)};
 }
 
+DenseSpec FusedDenseAt(const std::string& base, int64_t width, int64_t ffn) {
+  return {.width = ffn,
+          .gate = PartOf(base + ".gate_up_proj", 2 * ffn, 0, ffn, width),
+          .up = PartOf(base + ".gate_up_proj", 2 * ffn, ffn, ffn, width),
+          .down = LinearAt(base + ".down_proj", width, ffn, false)};
+}
+
 GqaSpec GqaAt(const std::string& base, const DecoderSizes& sizes, const AttentionSettings& parts) {
   const int64_t q_rows = int64_t{sizes.heads} * parts.head_dim;
   const int64_t kv_rows = int64_t{sizes.kv_heads} * parts.head_dim;
@@ -187,6 +194,7 @@ GqaSpec GqaAt(const std::string& base, const DecoderSizes& sizes, const Attentio
     gqa.k_norm = NormAt(base + ".k_norm", per_head ? parts.head_dim : kv_rows, sizes.eps);
   }
   gqa.rope = parts.rope;
+  gqa.temperature = parts.temperature;
   return gqa;
 }
 
@@ -203,6 +211,7 @@ MakeMixer UsualAttention(const DecoderSizes& sizes, const AttentionSettings& par
   return [sizes, parts](int64_t layer, const std::string& base) {
     GqaSpec gqa = GqaAt(base + ".self_attn", sizes, parts);
     if (!parts.windows.empty()) gqa.window = parts.windows[static_cast<size_t>(layer)];
+    if (!parts.rotates.empty() && !parts.rotates[static_cast<size_t>(layer)]) gqa.rope = {};
     return gqa;
   };
 }
@@ -239,6 +248,17 @@ ModelSpec DecoderOf(std::string model_type, const DecoderSizes& sizes, const Mak
   spec.head = sizes.tied_head ? LinearSpec{.weight = spec.embedding, .bias = std::nullopt}
                               : LinearAt("lm_head", sizes.vocabulary, sizes.width, false);
   return spec;
+}
+
+void NormOutputsOnly(const DecoderSizes& sizes, ModelSpec& spec) {
+  for (size_t i = 0; i < spec.layers.size(); ++i) {
+    const std::string base = fmt::format("model.layers.{}", i);
+    LayerSpec& layer = spec.layers[i];
+    layer.mixer_norm.reset();
+    layer.feed_forward_norm.reset();
+    layer.mixer_out_norm = NormAt(base + ".post_attention_layernorm", sizes.width, sizes.eps);
+    layer.feed_forward_out_norm = NormAt(base + ".post_feedforward_layernorm", sizes.width, sizes.eps);
+  }
 }
 
 absl::Status AddMtp(const ModelConfig& config, const DecoderSizes& sizes, const MakeMixer& mixer,

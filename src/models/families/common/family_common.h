@@ -37,6 +37,10 @@ absl::StatusOr<RopeSpec> ReadRope(const ModelConfig& config, int dims);
 /// The same where rope_parameters holds one object for each layer type.
 absl::StatusOr<RopeSpec> ReadRopeOfType(const ModelConfig& config, const char* layer_type, int dims);
 
+/// llama_4_scaling_beta of rope_parameters, which counts intervals of original_max_position_embeddings. Both are
+/// required, as in the reference.
+absl::StatusOr<QueryTemperature> ReadQueryTemperature(const ModelConfig& config);
+
 /// What yarn multiplies scores by where the config has mscale_all_dim (DeepSeek); 1 elsewhere.
 absl::StatusOr<double> ReadYarnScoreFactor(const ModelConfig& config);
 
@@ -74,6 +78,9 @@ LinearSpec LinearAt(const std::string& base, int64_t rows, int64_t cols, bool bi
 /// gate_proj, up_proj and down_proj below `base`.
 DenseSpec DenseAt(const std::string& base, int64_t width, int64_t ffn, bool bias);
 
+/// The same with gate_proj and up_proj as one, gate_up_proj, gate first.
+DenseSpec FusedDenseAt(const std::string& base, int64_t width, int64_t ffn);
+
 /// Rows [begin, begin + rows) of a fused projection of `stored` rows.
 LinearSpec PartOf(const std::string& base, int64_t stored, int64_t begin, int64_t rows, int64_t cols);
 
@@ -88,6 +95,8 @@ struct AttentionSettings {
   bool o_bias = false;
   QkNorm norm = QkNorm::kNone;
   std::vector<std::optional<int64_t>> windows;  ///< Of each layer; empty: none has one.
+  std::vector<bool> rotates;                    ///< Whether a layer has rope; empty: all have.
+  QueryTemperature temperature;
 };
 
 /// q_proj, k_proj, v_proj, o_proj (and q_norm, k_norm) below `base`, without a window.
@@ -112,6 +121,10 @@ LayerSpec LayerAt(int64_t index, const std::string& base, const DecoderSizes& si
 /// A decoder of such layers.
 ModelSpec DecoderOf(std::string model_type, const DecoderSizes& sizes, const MakeMixer& mixer,
                     const MakeFeedForward& feed_forward);
+
+/// Norms what attention and feed-forward add instead of what they read: post_attention_layernorm and
+/// post_feedforward_layernorm of every layer.
+void NormOutputsOnly(const DecoderSizes& sizes, ModelSpec& spec);
 
 /// Adds ModelSpec::mtp where num_nextn_predict_layers says that there is one: layer num_hidden_layers of the hub's
 /// names, with eh_proj, enorm, hnorm and shared_head.norm. Its embedding and its head are the model's own; of several

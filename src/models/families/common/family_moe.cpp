@@ -1,6 +1,7 @@
 #include "models/families/common/family_moe.h"
 
 #include <algorithm>
+#include <array>
 #include <utility>
 
 #include "base/status.h"
@@ -153,6 +154,27 @@ void FuseExperts(const std::string& base, const MoeSettings& parts, MoeSpec& moe
     half(expert.gate, 0);
     half(expert.up, parts.width);
     fused(expert.down, "down_proj");
+  }
+}
+
+void FuseTransposedExperts(const std::string& base, int64_t width, MoeSpec& moe) {
+  const auto experts = std::ssize(moe.experts);
+  for (int64_t e = 0; e < experts; ++e) {
+    // Row n of a weight is column first + n of the expert's stored matrix [rows, cols].
+    const auto set = [&](LinearSpec& linear, const char* tensor, std::array<int64_t, 2> shape,
+                         int64_t first) {
+      WeightSource hub{
+          .base = base + ".experts", .suffix = tensor, .stack = experts, .index = e, .written = false};
+      hub.strided = WeightSource::StridedView{.stored_shape = {experts, shape[0], shape[1]},
+                                              .offset = first,
+                                              .row_stride = 1,
+                                              .col_stride = shape[1]};
+      linear.weight.sources[0] = std::move(hub);
+    };
+    DenseSpec& expert = moe.experts[static_cast<size_t>(e)];
+    set(expert.gate, "gate_up_proj", {width, 2 * expert.width}, 0);
+    set(expert.up, "gate_up_proj", {width, 2 * expert.width}, expert.width);
+    set(expert.down, "down_proj", {expert.width, width}, 0);
   }
 }
 

@@ -83,6 +83,9 @@ MoeSpec MoeAt(const std::string& base, int64_t width, const MoeSettings& parts,
 /// `<base>.experts.down_proj` [E, D, F], instead of alone.
 void FuseExperts(const std::string& base, const MoeSettings& parts, MoeSpec& moe);
 
+/// The same where the hub has them transposed, [E, D, 2F] and [E, F, D].
+void FuseTransposedExperts(const std::string& base, int64_t width, MoeSpec& moe);
+
 /// MoeAt `<base>.mlp`, whatever the layer.
 MakeFeedForward MoeEverywhere(const DecoderSizes& sizes, const MoeSettings& parts);
 

@@ -159,7 +159,8 @@ absl::Status ReadProportional(const ModelConfig& rope, RopeSpec& spec) {
 
 absl::Status ReadScaling(const ModelConfig& config, const ModelConfig& rope, RopeSpec& spec) {
   ASSIGN_OR_RETURN(const std::string type, RopeType(rope));
-  if (type == "default") return absl::OkStatus();
+  // mrope deals out frequencies to time, height and width of images, whose positions agree wherever text is.
+  if (type == "default" || type == "mrope") return absl::OkStatus();
   if (type == "yarn") return ReadYarn(config, rope, spec);
   if (type == "proportional") return ReadProportional(rope, spec);
   if (type == "longrope" || type == "su") return ReadLongRope(config, rope, spec);  // "su": its first name.
@@ -207,6 +208,14 @@ absl::StatusOr<RopeSpec> ReadRopeOfType(const ModelConfig& config, const char* l
   ASSIGN_OR_RETURN(spec.theta, rope.required_number("rope_theta", kThetaBounds));
   RETURN_IF_ERROR(ReadScaling(config, rope, spec));
   return spec;
+}
+
+absl::StatusOr<QueryTemperature> ReadQueryTemperature(const ModelConfig& config) {
+  ASSIGN_OR_RETURN(const ModelConfig rope, config.required_object("rope_parameters"));
+  QueryTemperature temperature;
+  ASSIGN_OR_RETURN(temperature.beta, rope.required_number("llama_4_scaling_beta", {0.0, 1e3}));
+  ASSIGN_OR_RETURN(temperature.interval, rope.required_int("original_max_position_embeddings"));
+  return temperature;
 }
 
 absl::StatusOr<double> ReadYarnScoreFactor(const ModelConfig& config) {
