@@ -170,6 +170,7 @@ GoldenCases GoldenFolders(const std::string& family) {
       {"deepseek_v2", {{}, {"group_limited", "lite"}}},
       {"deepseek_v3", {{}, {"r1", "r1-q4g64"}}},
       {"gemma", {{}, {"plain"}}},
+      {"gemma2", {{}, {"plain"}}},
       {"gemma3", {{}, {}}},
       {"gemma3_text", {{}, {"plain"}}},
       {"gemma4", {{}, {"moe"}}},
