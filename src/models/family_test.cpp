@@ -27,10 +27,10 @@ TEST(Families, AreThoseOfTheFolder) {
   EXPECT_EQ(
       names,
       (std::set<std::string_view>{
-          "deepseek", "deepseek_v2", "deepseek_v3",  "gemma",         "gemma2",  "gemma3",    "gemma3_text",
-          "gemma4",   "gemma4_text", "glm4_moe",     "glm4_moe_lite", "gpt_oss", "llama",     "minimax_m2",
-          "mistral",  "mixtral",     "olmoe",        "phi3",          "qwen2",   "qwen2_moe", "qwen3",
-          "qwen3_5",  "qwen3_5_moe", "qwen3_5_text", "qwen3_moe",     "smollm3"}));
+          "deepseek", "deepseek_v2", "deepseek_v3", "gemma",         "gemma2",    "gemma3", "gemma3_text",
+          "gemma4",   "gemma4_text", "glm4_moe",    "glm4_moe_lite", "gpt_oss",   "llama",  "minimax_m2",
+          "mistral",  "mixtral",     "olmo2",       "olmoe",         "phi3",      "qwen2",  "qwen2_moe",
+          "qwen3",    "qwen3_5",     "qwen3_5_moe", "qwen3_5_text",  "qwen3_moe", "smollm3"}));
 }
 
 TEST(Families, AnUnknownModelTypeListsThoseKnown) {

@@ -184,6 +184,7 @@ GoldenCases GoldenFolders(const std::string& family) {
       {"minimax_m2", {{}, {"plain"}}},
       {"mistral", {{}, {"swa"}}},
       {"mixtral", {{}, {"plain"}}},
+      {"olmo2", {{}, {"plain"}}},
       {"olmoe", {{}, {"plain"}}},
       {"phi3", {{}, {"longrope", "mini4k"}}},
       {"qwen2", {{"tied"}, {"untied"}}},
