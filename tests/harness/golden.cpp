@@ -185,6 +185,7 @@ GoldenCases GoldenFolders(const std::string& family) {
       {"mistral", {{}, {"swa"}}},
       {"mixtral", {{}, {"plain"}}},
       {"olmo2", {{}, {"plain"}}},
+      {"olmo3", {{}, {"plain"}}},
       {"olmoe", {{}, {"plain"}}},
       {"phi3", {{}, {"longrope", "mini4k"}}},
       {"qwen2", {{"tied"}, {"untied"}}},
