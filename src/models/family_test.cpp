@@ -29,7 +29,7 @@ TEST(Families, AreThoseOfTheFolder) {
                        "gemma3_text", "gemma4",       "gemma4_text", "glm4_moe",  "glm4_moe_lite", "gpt_oss",
                        "llama",       "minimax_m2",   "mistral",     "mixtral",   "olmo2",         "olmo3",
                        "olmoe",       "phi3",         "qwen2",       "qwen2_moe", "qwen3",         "qwen3_5",
-                       "qwen3_5_moe", "qwen3_5_text", "qwen3_moe",   "smollm3"}));
+                       "qwen3_5_moe", "qwen3_5_text", "qwen3_moe",   "seed_oss",  "smollm3"}));
 }
 
 TEST(Families, AnUnknownModelTypeListsThoseKnown) {
