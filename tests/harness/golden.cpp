@@ -175,6 +175,7 @@ GoldenCases GoldenFolders(const std::string& family) {
       {"gemma3_text", {{}, {"plain"}}},
       {"gemma4", {{}, {"moe"}}},
       {"gemma4_text", {{}, {}}},
+      {"glm4", {{}, {"plain"}}},
       {"glm4_moe", {{}, {"qknorm"}}},
       {"glm4_moe_lite", {{}, {"plain"}}},
       {"gpt_oss", {{}, {"bf16", "mxfp4", "mxfp4-q8g64"}}},
