@@ -185,6 +185,7 @@ GoldenCases GoldenFolders(const std::string& family) {
       {"minimax_m2", {{}, {"plain"}}},
       {"ministral3", {{}, {"plain"}}},
       {"mistral", {{}, {"swa"}}},
+      {"mistral4", {{}, {"text"}}},
       {"mixtral", {{}, {"plain"}}},
       {"olmo2", {{}, {"plain"}}},
       {"olmo3", {{}, {"plain"}}},
