@@ -185,6 +185,7 @@ GoldenCases GoldenFolders(const std::string& family) {
       {"minimax_m2", {{}, {"plain"}}},
       {"ministral3", {{}, {"plain"}}},
       {"mistral", {{}, {"swa"}}},
+      {"mistral3", {{}, {"ministral", "ministral-q4g64", "small"}}},
       {"mistral4", {{}, {"text"}}},
       {"mixtral", {{}, {"plain"}}},
       {"olmo2", {{}, {"plain"}}},
