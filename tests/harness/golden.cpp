@@ -180,6 +180,7 @@ GoldenCases GoldenFolders(const std::string& family) {
       {"glm4_moe_lite", {{}, {"plain"}}},
       {"gpt_oss", {{}, {"bf16", "mxfp4", "mxfp4-q8g64"}}},
       {"kimi_k2", {{}, {"plain"}}},
+      {"kimi_k25", {{}, {"text"}}},
       {"llama",
        {{"llama3_rope_tied", "plain", "plain-q3g64", "plain-q4g64", "plain-gguf-f16", "plain-gguf-q8_0"},
         {"bias_mha", "plain-gguf-q4_0", "wide-gguf-q4_k_m"}}},
