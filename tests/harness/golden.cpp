@@ -195,6 +195,7 @@ GoldenCases GoldenFolders(const std::string& family) {
       {"olmoe", {{}, {"plain"}}},
       {"phi3", {{}, {"longrope", "mini4k"}}},
       {"qwen2", {{"tied"}, {"untied"}}},
+      {"qwen2_5_vl", {{}, {"text"}}},
       {"qwen2_moe", {{"plain"}, {}}},
       {"qwen3",
        {{"tied", "tied-q4g32", "tied-q4g64", "tied-q6g64", "tied-q8g64", "tied-gguf-q8_0"}, {"yarn_untied"}}},
