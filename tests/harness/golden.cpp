@@ -203,6 +203,7 @@ GoldenCases GoldenFolders(const std::string& family) {
       {"qwen3_5_moe", {{}, {"plain", "plain-q4g64"}}},
       {"qwen3_5_text", {{}, {"plain"}}},
       {"qwen3_moe", {{"plain", "plain-mixed46", "plain-q4g64", "plain-gguf-q4_0"}, {"sparse_step"}}},
+      {"qwen3_vl", {{}, {"text"}}},
       {"seed_oss", {{}, {"plain"}}},
       {"smollm3", {{}, {"plain"}}},
   };
