@@ -31,8 +31,8 @@ TEST(Families, AreThoseOfTheFolder) {
                 "gpt_oss",     "kimi_k2",     "kimi_k25",     "llama",      "minimax_m2", "ministral3",
                 "mistral",     "mistral3",    "mistral4",     "mixtral",    "olmo2",      "olmo3",
                 "olmoe",       "phi3",        "qwen2",        "qwen2_5_vl", "qwen2_moe",  "qwen3",
-                "qwen3_5",     "qwen3_5_moe", "qwen3_5_text", "qwen3_moe",  "qwen3_vl",   "seed_oss",
-                "smollm3"}));
+                "qwen3_5",     "qwen3_5_moe", "qwen3_5_text", "qwen3_moe",  "qwen3_vl",   "qwen3_vl_moe",
+                "seed_oss",    "smollm3"}));
 }
 
 TEST(Families, AnUnknownModelTypeListsThoseKnown) {

@@ -204,6 +204,7 @@ GoldenCases GoldenFolders(const std::string& family) {
       {"qwen3_5_text", {{}, {"plain"}}},
       {"qwen3_moe", {{"plain", "plain-mixed46", "plain-q4g64", "plain-gguf-q4_0"}, {"sparse_step"}}},
       {"qwen3_vl", {{}, {"text"}}},
+      {"qwen3_vl_moe", {{}, {"text"}}},
       {"seed_oss", {{}, {"plain"}}},
       {"smollm3", {{}, {"plain"}}},
   };
