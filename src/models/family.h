@@ -22,6 +22,10 @@ struct Family {
   /// config.json of a small model for tests: 7 layers, at least 5 groups of 64 along every K, N and
   /// vocabulary not multiples of 16, 13 experts where it has experts.
   std::string (*tiny)();
+
+  /// Another family whose layers this one has under other names and keys, or in a model with towers. Tests of what layers
+  /// do (placements, caches, tiers) run that one, and this one where SHOAL_ALL_FAMILIES is set. Empty: none.
+  std::string_view like = {};
 };
 
 /// All families, by model_type.

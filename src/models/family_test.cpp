@@ -35,6 +35,15 @@ TEST(Families, AreThoseOfTheFolder) {
                 "seed_oss",    "smollm3"}));
 }
 
+TEST(Families, OnesThatAreLikeAnotherNameOneWithLayersOfItsOwn) {
+  for (const Family* family : Families()) {
+    if (family->like.empty()) continue;
+    const auto other = FindFamily(family->like);
+    ASSERT_TRUE(other.ok()) << family->model_type << ": " << other.status();
+    EXPECT_TRUE((*other)->like.empty()) << family->model_type;
+  }
+}
+
 TEST(Families, AnUnknownModelTypeListsThoseKnown) {
   const auto config = ModelConfig::Parse(R"({"model_type": "mamba"})", "m/config.json");
   ASSERT_TRUE(config.ok());

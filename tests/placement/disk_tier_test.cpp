@@ -15,7 +15,6 @@
 #include "base/status.h"
 #include "convert/testing/checkpoints.h"
 #include "kv/disk_store.h"
-#include "models/family.h"
 #include "placement/placed_cluster.h"
 #include "sched/scheduler.h"
 #include "sched/testing/recording_sink.h"
@@ -177,13 +176,7 @@ TEST(DiskTier, BlocksOfOtherSettingsAreNotTaken) {
   EXPECT_EQ(life.stats().kv_disk.errors, 0);
 }
 
-std::vector<std::string> Names() {
-  std::vector<std::string> names;
-  for (const Family* family : Families()) names.emplace_back(family->model_type);
-  return names;
-}
-
-INSTANTIATE_TEST_SUITE_P(Families, DiskTierPlacement, testing::ValuesIn(Names()),
+INSTANTIATE_TEST_SUITE_P(Families, DiskTierPlacement, testing::ValuesIn(FamiliesToSweep()),
                          [](const auto& name) { return name.param; });
 
 }  // namespace

@@ -176,8 +176,7 @@ struct Subject {
 std::vector<Subject> Subjects() {
   static const std::set<std::string_view> kPairwise = {"llama", "qwen3", "qwen3_moe"};
   std::vector<Subject> all;
-  for (const Family* family : Families()) {
-    const std::string type(family->model_type);
+  for (const std::string& type : FamiliesToSweep()) {
     const bool pairwise = kPairwise.contains(type);
     all.push_back({type + "_tiny_bf16", "", type, std::nullopt});
     all.push_back({type + "_tiny_4bit", "", type, AffineFormat{4, 64}, pairwise});
@@ -189,6 +188,21 @@ std::vector<Subject> Subjects() {
     }
   }
   return all;
+}
+
+/// Families that are like one of Subjects(), in one format.
+std::vector<Subject> RenamedSubjects() {
+  std::vector<Subject> all;
+  for (const std::string& type : RenamedFamilies()) {
+    all.push_back({type + "_tiny_4bit", "", type, AffineFormat{4, 64}});
+  }
+  return all;
+}
+
+/// Three stages, and experts and layers at random over four nodes.
+std::vector<Way> FewWays() {
+  return {{3, 7, 2, SupportedIsas().back(), Transports().back()},
+          {8, 64, 1, SupportedIsas().back(), TransportKind::kInproc}};
 }
 
 Plan PlanFor(const Placed& placed, const ModelFacts& model) {
@@ -256,14 +270,14 @@ class Placement : public testing::TestWithParam<Subject> {
         running.engine(),
         {.ids = Prompt(model_, 0), .greedy = kGreedyTokens, .chunk = way.chunk, .routing = true});
   }
+  void expect_bits_of_one_node(const std::vector<Way>& ways);
+
   OpenedModel model_;
 };
 
-TEST_P(Placement, EveryPlacementChunkThreadAndIsaGivesTheBitsOfOneNodeInOneShot) {
+void Placement::expect_bits_of_one_node(const std::vector<Way>& ways) {
   const auto one_node = probe({0, kPromptTokens, 1, SupportedIsas().back(), TransportKind::kInproc});
   ASSERT_TRUE(one_node.ok()) << ToString(one_node.status());
-  std::vector<Way> ways = GetParam().pairwise && !kThreadSanitizer ? PairwiseWays() : WayPerPlacement();
-  if (!kThreadSanitizer) ways.push_back(ReferenceWay());
   std::set<int> placements;
   for (const Way& way : ways) {
     placements.insert(way.placement);
@@ -278,6 +292,16 @@ TEST_P(Placement, EveryPlacementChunkThreadAndIsaGivesTheBitsOfOneNodeInOneShot)
   fmt::print("placed {} {}: the same bits on {} placements in {} ways\n", GetParam().family, GetParam().name,
              placements.size(), ways.size());
 }
+
+TEST_P(Placement, EveryPlacementChunkThreadAndIsaGivesTheBitsOfOneNodeInOneShot) {
+  std::vector<Way> ways = GetParam().pairwise && !kThreadSanitizer ? PairwiseWays() : WayPerPlacement();
+  if (!kThreadSanitizer) ways.push_back(ReferenceWay());
+  expect_bits_of_one_node(ways);
+}
+
+class RenamedPlacement : public Placement {};
+
+TEST_P(RenamedPlacement, SomePlacementsGiveTheBitsOfOneNodeInOneShot) { expect_bits_of_one_node(FewWays()); }
 
 absl::StatusOr<StepResult> RunStep(Engine& engine, Step step) {
   std::promise<absl::StatusOr<StepResult>> done;
@@ -521,6 +545,9 @@ TEST_P(LongRopePlacement, ASequenceThatOutgrowsShortRopeHasTheBitsOfAFreshOneAnd
 }
 
 INSTANTIATE_TEST_SUITE_P(Models, Placement, testing::ValuesIn(Subjects()),
+                         [](const auto& subject) { return subject.param.name; });
+
+INSTANTIATE_TEST_SUITE_P(Models, RenamedPlacement, testing::ValuesIn(RenamedSubjects()),
                          [](const auto& subject) { return subject.param.name; });
 
 std::vector<Subject> LongRopeSubjects() {

@@ -9,7 +9,6 @@
 #include "base/random.h"
 #include "base/status.h"
 #include "convert/testing/checkpoints.h"
-#include "models/family.h"
 #include "placement/placed_cluster.h"
 #include "sched/scheduler.h"
 #include "sched/testing/recording_sink.h"
@@ -119,13 +118,7 @@ TEST_P(PrefixCachePlacement, TheTokensAreThoseWithoutIt) {
   }
 }
 
-std::vector<std::string> Names() {
-  std::vector<std::string> names;
-  for (const Family* family : Families()) names.emplace_back(family->model_type);
-  return names;
-}
-
-INSTANTIATE_TEST_SUITE_P(Families, PrefixCachePlacement, testing::ValuesIn(Names()),
+INSTANTIATE_TEST_SUITE_P(Families, PrefixCachePlacement, testing::ValuesIn(FamiliesToSweep()),
                          [](const auto& name) { return name.param; });
 
 }  // namespace

@@ -8,7 +8,6 @@
 
 #include "base/status.h"
 #include "convert/testing/checkpoints.h"
-#include "models/family.h"
 #include "placement/placed_cluster.h"
 #include "placement/placed_sequence.h"
 
@@ -101,12 +100,7 @@ TEST_P(SampledRowsTest, RejectedDraftsLeaveNothingBehind) {
   }
 }
 
-std::vector<std::string> FamilyNames() {
-  std::vector<std::string> names;
-  for (const Family* family : Families()) names.emplace_back(family->model_type);
-  return names;
-}
-INSTANTIATE_TEST_SUITE_P(All, SampledRowsTest, testing::ValuesIn(FamilyNames()),
+INSTANTIATE_TEST_SUITE_P(All, SampledRowsTest, testing::ValuesIn(FamiliesToSweep()),
                          [](const auto& test) { return test.param; });
 
 }  // namespace

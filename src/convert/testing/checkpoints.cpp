@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cstdint>
+#include <cstdlib>
 #include <cstring>
 #include <filesystem>
 #include <map>
@@ -73,6 +74,14 @@ void MakePassThrough(EditableTensor& projection) {
   }
 }
 
+std::vector<std::string> NamesOf(const std::function<bool(const Family&)>& is_wanted) {
+  std::vector<std::string> names;
+  for (const Family* family : Families()) {
+    if (is_wanted(*family)) names.emplace_back(family->model_type);
+  }
+  return names;
+}
+
 }  // namespace
 
 const std::string& TinyCheckpoint(std::string_view family, std::optional<AffineFormat> format) {
@@ -105,15 +114,24 @@ const std::string& MtpChainCheckpoint(std::string_view family) {
   return folder->path();
 }
 
+std::vector<std::string> FamiliesToSweep() {
+  const bool all = std::getenv("SHOAL_ALL_FAMILIES") != nullptr;
+  return NamesOf([all](const Family& family) { return all || family.like.empty(); });
+}
+
 std::vector<std::string> FamiliesWithExperts() {
-  std::vector<std::string> names;
-  for (const Family* family : Families()) {
-    const ModelSpec spec = *family->spec(*ModelConfig::Parse(family->tiny(), "tiny"));
-    const bool has_experts =
-        std::ranges::any_of(spec.layers, [](const LayerSpec& layer) { return MoeOf(layer) != nullptr; });
-    if (has_experts) names.emplace_back(family->model_type);
-  }
+  std::vector<std::string> names = FamiliesToSweep();
+  std::erase_if(names, [](const std::string& name) {
+    const Family& family = **FindFamily(name);
+    const ModelSpec spec = *family.spec(*ModelConfig::Parse(family.tiny(), "tiny"));
+    return std::ranges::none_of(spec.layers, [](const LayerSpec& layer) { return MoeOf(layer) != nullptr; });
+  });
   return names;
+}
+
+std::vector<std::string> RenamedFamilies() {
+  const std::vector<std::string> swept = FamiliesToSweep();
+  return NamesOf([&](const Family& family) { return std::ranges::count(swept, family.model_type) == 0; });
 }
 
 void CopyCheckpoint(const std::string& from, const std::string& folder,

@@ -26,8 +26,15 @@ class TempFolder {
   std::string path_;
 };
 
-/// The families whose tiny config has routed experts, by model_type.
+/// The families that have layers of their own (Family::like), by model_type: for tests of what layers do. All where the
+/// environment has SHOAL_ALL_FAMILIES, as `./dev check families` sets it.
+std::vector<std::string> FamiliesToSweep();
+
+/// Those of them whose tiny config has routed experts.
 std::vector<std::string> FamiliesWithExperts();
+
+/// The families that are like another and not swept.
+std::vector<std::string> RenamedFamilies();
 
 /// A random checkpoint of a family's tiny config, made once per process. CHECKs that it could be made.
 const std::string& TinyCheckpoint(std::string_view family, std::optional<AffineFormat> format = std::nullopt);

@@ -40,6 +40,6 @@ std::string Tiny() {
 }  // namespace
 
 extern const Family gemma;
-constinit const Family gemma = {"gemma", &Spec, &Tiny};
+constinit const Family gemma = {"gemma", &Spec, &Tiny, "gemma3_text"};
 
 }  // namespace shoal::families

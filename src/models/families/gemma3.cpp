@@ -26,6 +26,6 @@ std::string Tiny() { return NestTextConfig("gemma3", gemma3_text.tiny()); }
 }  // namespace
 
 extern const Family gemma3;
-constinit const Family gemma3 = {"gemma3", &Spec, &Tiny};
+constinit const Family gemma3 = {"gemma3", &Spec, &Tiny, "gemma3_text"};
 
 }  // namespace shoal::families

@@ -28,6 +28,6 @@ std::string Tiny() { return NestTextConfig("gemma4", gemma4_text.tiny()); }
 }  // namespace
 
 extern const Family gemma4;
-constinit const Family gemma4 = {"gemma4", &Spec, &Tiny};
+constinit const Family gemma4 = {"gemma4", &Spec, &Tiny, "gemma4_text"};
 
 }  // namespace shoal::families

@@ -22,6 +22,6 @@ std::string Tiny() {
 }  // namespace
 
 extern const Family glm4_moe_lite;
-constinit const Family glm4_moe_lite = {"glm4_moe_lite", &Spec, &Tiny};
+constinit const Family glm4_moe_lite = {"glm4_moe_lite", &Spec, &Tiny, "deepseek_v3"};
 
 }  // namespace shoal::families

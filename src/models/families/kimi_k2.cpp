@@ -24,6 +24,6 @@ std::string Tiny() {
 }  // namespace
 
 extern const Family kimi_k2;
-constinit const Family kimi_k2 = {"kimi_k2", &Spec, &Tiny};
+constinit const Family kimi_k2 = {"kimi_k2", &Spec, &Tiny, "deepseek_v3"};
 
 }  // namespace shoal::families

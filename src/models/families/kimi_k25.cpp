@@ -20,6 +20,6 @@ std::string Tiny() { return NestTextConfig("kimi_k25", kimi_k2.tiny()); }
 }  // namespace
 
 extern const Family kimi_k25;
-constinit const Family kimi_k25 = {"kimi_k25", &Spec, &Tiny};
+constinit const Family kimi_k25 = {"kimi_k25", &Spec, &Tiny, "deepseek_v3"};
 
 }  // namespace shoal::families

@@ -24,6 +24,6 @@ std::string Tiny() { return NestTextConfig("mistral3", ministral3.tiny()); }
 }  // namespace
 
 extern const Family mistral3;
-constinit const Family mistral3 = {"mistral3", &Spec, &Tiny};
+constinit const Family mistral3 = {"mistral3", &Spec, &Tiny, "ministral3"};
 
 }  // namespace shoal::families

@@ -64,6 +64,6 @@ std::string Tiny() {
 }  // namespace
 
 extern const Family olmo3;
-constinit const Family olmo3 = {"olmo3", &Spec, &Tiny};
+constinit const Family olmo3 = {"olmo3", &Spec, &Tiny, "olmo2"};
 
 }  // namespace shoal::families

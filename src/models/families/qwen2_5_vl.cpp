@@ -35,6 +35,6 @@ std::string Tiny() {
 }  // namespace
 
 extern const Family qwen2_5_vl;
-constinit const Family qwen2_5_vl = {"qwen2_5_vl", &Spec, &Tiny};
+constinit const Family qwen2_5_vl = {"qwen2_5_vl", &Spec, &Tiny, "qwen2"};
 
 }  // namespace shoal::families

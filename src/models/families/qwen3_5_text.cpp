@@ -21,6 +21,6 @@ std::string Tiny() { return TinyQwen35("qwen3_5_text", R"("intermediate_size": 3
 }  // namespace
 
 extern const Family qwen3_5_text;
-constinit const Family qwen3_5_text = {"qwen3_5_text", &Spec, &Tiny};
+constinit const Family qwen3_5_text = {"qwen3_5_text", &Spec, &Tiny, "qwen3_5"};
 
 }  // namespace shoal::families

@@ -27,6 +27,6 @@ std::string Tiny() {
 }  // namespace
 
 extern const Family qwen3_vl;
-constinit const Family qwen3_vl = {"qwen3_vl", &Spec, &Tiny};
+constinit const Family qwen3_vl = {"qwen3_vl", &Spec, &Tiny, "qwen3"};
 
 }  // namespace shoal::families

@@ -42,6 +42,6 @@ std::string Tiny() {
 }  // namespace
 
 extern const Family qwen3_vl_moe;
-constinit const Family qwen3_vl_moe = {"qwen3_vl_moe", &Spec, &Tiny};
+constinit const Family qwen3_vl_moe = {"qwen3_vl_moe", &Spec, &Tiny, "qwen3_moe"};
 
 }  // namespace shoal::families

@@ -29,6 +29,6 @@ std::string Tiny() {
 }  // namespace
 
 extern const Family seed_oss;
-constinit const Family seed_oss = {"seed_oss", &Spec, &Tiny};
+constinit const Family seed_oss = {"seed_oss", &Spec, &Tiny, "llama"};
 
 }  // namespace shoal::families
