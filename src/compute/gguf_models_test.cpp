@@ -7,6 +7,7 @@
 #include <cstring>
 #include <filesystem>
 #include <fstream>
+#include <functional>
 #include <nlohmann/json.hpp>
 
 #include "base/random.h"
@@ -289,6 +290,67 @@ void ExpectSameBits(const std::string& gguf, const std::string& folder) {
   }
 }
 
+/// The file of a dense family's tiny model, with heads of that many dimensions.
+void ExpectDenseHasTheBitsOfItsFolder(std::string_view family, const Json& edits, const Names& own,
+                                      const std::function<void(Converter&)>& more) {
+  const TempFolder folder;
+  Synthesize(family, edits, folder.path());
+  Converter converter(folder.path(), std::string(family == "ministral3" ? "mistral3" : family));
+  converter.set_heads(converter.config.value("head_dim", 20));
+  more(converter);
+  const TempFolder out;
+  ExpectSameBits(converter.write(out.path(), own), folder.path());
+}
+
+void PermuteQueriesAndKeys(Converter& converter) {
+  for (Tensor& tensor : converter.tensors) {
+    if (tensor.name.ends_with("q_proj.weight")) PermuteHeads(tensor, 16);
+    if (tensor.name.ends_with("k_proj.weight")) PermuteHeads(tensor, 2);
+  }
+}
+
+/// Norms as llama.cpp's converter writes them for Gemma.
+void AddOneToNorms(Tensors& tensors) {
+  for (Tensor& tensor : tensors) {
+    if (!tensor.name.ends_with("norm.weight")) continue;
+    for (float& value : tensor.values) value += 1;
+  }
+}
+
+const Names kOutputNorms = {{".post_attention_layernorm.", ".post_attention_norm."},
+                            {".post_feedforward_layernorm.", ".post_ffw_norm."},
+                            {".pre_feedforward_layernorm.", ".ffn_norm."},
+                            {".self_attn.q_norm.", ".attn_q_norm."},
+                            {".self_attn.k_norm.", ".attn_k_norm."}};
+
+TEST(GgufModels, GemmasHaveTheBitsOfTheirFoldersAsNormsHoldOneMore) {
+  ExpectDenseHasTheBitsOfItsFolder("gemma", {{"hidden_act", "gelu_pytorch_tanh"}}, {},
+                                   [](Converter& c) { AddOneToNorms(c.tensors); });
+  ExpectDenseHasTheBitsOfItsFolder("gemma2", {{"query_pre_attn_scalar", 28}}, kOutputNorms, [](Converter& c) {
+    AddOneToNorms(c.tensors);
+    c.set_int(".attention.sliding_window", c.config["sliding_window"]);
+    c.set_float(".attn_logit_softcapping", c.config["attn_logit_softcapping"]);
+    c.set_float(".final_logit_softcapping", c.config["final_logit_softcapping"]);
+  });
+}
+
+TEST(GgufModels, DenseModelsOfLate2026HaveTheBitsOfTheirFolders) {
+  ExpectDenseHasTheBitsOfItsFolder("smollm3", {{"no_rope_layers", nullptr}}, {}, PermuteQueriesAndKeys);
+  ExpectDenseHasTheBitsOfItsFolder("olmo2", Json::object(), kOutputNorms, [](Converter&) {});
+  ExpectDenseHasTheBitsOfItsFolder("seed_oss", Json::object(), kOutputNorms, [](Converter&) {});
+  ExpectDenseHasTheBitsOfItsFolder("ministral3", {{"rope_theta", 1000000.0}}, {}, [](Converter& c) {
+    PermuteQueriesAndKeys(c);
+    c.config["rope_scaling"] = c.config["rope_parameters"];
+    c.set_yarn();
+    c.set_float(".rope.scaling.yarn_log_multiplier", 1.0);
+    c.set_float(".attention.temperature_scale", 0.1);
+  });
+  ExpectDenseHasTheBitsOfItsFolder(
+      "glm4", Json::object(),
+      {{".post_self_attn_layernorm.", ".post_attention_norm."}, {".post_mlp_layernorm.", ".post_ffw_norm."}},
+      [](Converter& c) { c.set_int(".rope.dimension_count", 14); });
+}
+
 TEST(GgufModels, Qwen2HasTheBitsOfItsFolder) {
   const TempFolder folder;
   Synthesize("qwen2", {{"use_sliding_window", false}}, folder.path());
@@ -324,10 +386,7 @@ TEST(GgufModels, MixtralHasTheBitsOfItsFolderWithExpertsStackedAndOneByOne) {
     Converter converter(folder.path(), "llama");
     converter.set_heads(20);
     converter.set_int(".expert_count", 13);
-    for (Tensor& tensor : converter.tensors) {
-      if (tensor.name.ends_with("q_proj.weight")) PermuteHeads(tensor, 16);
-      if (tensor.name.ends_with("k_proj.weight")) PermuteHeads(tensor, 2);
-    }
+    PermuteQueriesAndKeys(converter);
     if (stacked) {
       converter.tensors = StackExperts(converter.tensors);
     } else {

@@ -89,8 +89,10 @@ constexpr NeutralKey kNeutralKeys[] = {{".attention.temperature_scale", 0},
                                        {".rope.scaling.yarn_ext_factor", 1},
                                        {".rope.scaling.yarn_attn_factor", 1}};
 
-absl::Status RefuseOtherArithmetic(const GgufKeys& keys) {
+absl::Status RefuseOtherArithmetic(const GgufDraft& draft) {
+  const GgufKeys& keys = draft.keys;
   for (const NeutralKey& each : kNeutralKeys) {
+    if (std::ranges::count(draft.own_keys, each.key) > 0) continue;
     ASSIGN_OR_RETURN(const auto value, keys.optional_number(each.key));
     if (value && *value != each.neutral) {
       return Unimplemented("checkpoint: {}: key '{}': expected none, or {}, found {}; this is not built",
@@ -104,7 +106,7 @@ absl::Status RefuseOtherArithmetic(const GgufKeys& keys) {
 absl::Status AddSizes(GgufDraft& draft) {
   const GgufKeys& keys = draft.keys;
   nlohmann::json& config = draft.config;
-  RETURN_IF_ERROR(RefuseOtherArithmetic(keys));
+  RETURN_IF_ERROR(RefuseOtherArithmetic(draft));
   const GgufTensor* embedding = draft.tensor("token_embd.weight");
   if (embedding == nullptr || embedding->shape.size() != 2) {
     return InvalidArgument(
@@ -153,11 +155,15 @@ absl::Status AddExperts(GgufDraft& draft, const char* count_key) {
   return absl::OkStatus();
 }
 
+void PermuteHeads(GgufDraft& draft) {
+  draft.permuted_q = draft.config["num_attention_heads"].get<int64_t>();
+  draft.permuted_k = draft.config["num_key_value_heads"].get<int64_t>();
+}
+
 absl::Status BuildLlama(GgufDraft& draft) {
   RETURN_IF_ERROR(AddDecoder(draft));
   draft.add(kProjections);
-  draft.permuted_q = draft.config["num_attention_heads"].get<int64_t>();
-  draft.permuted_k = draft.config["num_key_value_heads"].get<int64_t>();
+  PermuteHeads(draft);
   draft.config["attention_bias"] = draft.has("blk.0.attn_q.bias");
   ASSIGN_OR_RETURN(const auto experts, draft.keys.optional_int(".expert_count", kAnyCount));
   if (experts.value_or(0) > 0) {
@@ -341,10 +347,133 @@ absl::Status BuildDeepseek2(GgufDraft& draft) {
       keys.full(".expert_weights_norm"));
 }
 
-constexpr GgufArchitecture kArchitectures[] = {{"llama", &BuildLlama},         {"qwen2", &BuildQwen2},
-                                               {"qwen2moe", &BuildQwen2Moe},   {"qwen3", &BuildQwen3},
-                                               {"qwen3moe", &BuildQwen3Moe},   {"phi3", &BuildPhi3},
-                                               {"deepseek2", &BuildDeepseek2}, {"gpt-oss", &BuildGptOss}};
+/// Norms of what attention and feed-forward add, beside or instead of kNorms.
+constexpr GgufStem kOutputNorms[] = {{"post_attention_norm", "post_attention_layernorm"},
+                                     {"post_ffw_norm", "post_feedforward_layernorm"}};
+constexpr GgufStem kGemma2Norms[] = {{"attn_norm", "input_layernorm"},
+                                     {"ffn_norm", "pre_feedforward_layernorm"}};
+constexpr GgufStem kSeedOssNorms[] = {{"attn_norm", "input_layernorm"},
+                                      {"post_attention_norm", "post_attention_layernorm"}};
+constexpr GgufStem kGlm4[] = {{"post_attention_norm", "post_self_attn_layernorm"},
+                              {"post_ffw_norm", "post_mlp_layernorm"},
+                              {"ffn_up", "mlp.gate_up_proj"},
+                              {"ffn_down", "mlp.down_proj"}};
+
+/// A dense decoder of the usual projections, under that model_type.
+absl::Status AddDense(GgufDraft& draft, const char* model_type) {
+  RETURN_IF_ERROR(AddDecoder(draft));
+  draft.config["model_type"] = model_type;
+  draft.config["attention_bias"] = draft.has("blk.0.attn_q.bias");
+  draft.add(kProjections);
+  draft.add(kDense);
+  return absl::OkStatus();
+}
+
+absl::Status BuildGemma(GgufDraft& draft) {
+  draft.norms_plus_one = true;
+  RETURN_IF_ERROR(AddDense(draft, "gemma"));
+  draft.config["hidden_act"] = "gelu_pytorch_tanh";
+  return absl::OkStatus();
+}
+
+/// Where the file lacks a key, llama.cpp takes the values of the released models. It has none for
+/// query_pre_attn_scalar, which is the width per head of the 27B model and head_dim of the others.
+absl::Status BuildGemma2(GgufDraft& draft) {
+  constexpr int64_t kLayersOf27B = 46;
+  draft.norms_plus_one = true;
+  draft.own_keys = {".attn_logit_softcapping", ".final_logit_softcapping"};
+  RETURN_IF_ERROR(AddDense(draft, "gemma2"));
+  nlohmann::json& config = draft.config;
+  config["hidden_activation"] = "gelu_pytorch_tanh";
+  ASSIGN_OR_RETURN(const auto window, draft.keys.optional_int(".attention.sliding_window"));
+  ASSIGN_OR_RETURN(const auto score_cap, draft.keys.optional_number(".attn_logit_softcapping"));
+  ASSIGN_OR_RETURN(const auto logit_cap, draft.keys.optional_number(".final_logit_softcapping"));
+  config["sliding_window"] = window.value_or(4096);
+  config["attn_logit_softcapping"] = score_cap.value_or(50.0);
+  config["final_logit_softcapping"] = logit_cap.value_or(30.0);
+  config["query_pre_attn_scalar"] =
+      draft.layers == kLayersOf27B
+          ? config["hidden_size"].get<int64_t>() / config["num_attention_heads"].get<int64_t>()
+          : config["head_dim"].get<int64_t>();
+  draft.stems.erase(draft.stems.begin(), draft.stems.begin() + std::ssize(kNorms));
+  draft.add(kGemma2Norms);
+  draft.add(kOutputNorms);
+  return absl::OkStatus();
+}
+
+absl::Status BuildSmolLm3(GgufDraft& draft) {
+  RETURN_IF_ERROR(AddDense(draft, "smollm3"));
+  draft.config["no_rope_layer_interval"] = 4;  // Of every released model, and of llama.cpp.
+  PermuteHeads(draft);
+  return absl::OkStatus();
+}
+
+/// OLMo 3 is the same architecture with windows, whose yarn the format does not hold as the model has it.
+absl::Status BuildOlmo2(GgufDraft& draft) {
+  ASSIGN_OR_RETURN(const auto window, draft.keys.optional_int(".attention.sliding_window", kAnyCount));
+  if (window.value_or(0) > 0) {
+    return Unimplemented(
+        "checkpoint: {}: key '{}': expected none, found {}; OLMo 3 is built from its folder alone",
+        draft.keys.file(), draft.keys.full(".attention.sliding_window"), *window);
+  }
+  RETURN_IF_ERROR(AddDense(draft, "olmo2"));
+  draft.add(kHeadNorms);
+  draft.add(kOutputNorms);
+  return absl::OkStatus();
+}
+
+absl::Status BuildSeedOss(GgufDraft& draft) {
+  RETURN_IF_ERROR(AddDense(draft, "seed_oss"));
+  draft.config["attention_out_bias"] = draft.has("blk.0.attn_output.bias");
+  draft.add(kSeedOssNorms);
+  return absl::OkStatus();
+}
+
+absl::Status BuildGlm4(GgufDraft& draft) {
+  constexpr std::string_view kSections =
+      ".rope.dimension_sections";  // Of models with images: rows are permuted.
+  if (draft.keys.find(kSections) != nullptr) {
+    return Unimplemented("checkpoint: {}: key '{}': expected none; GLM with images is not built",
+                         draft.keys.file(), draft.keys.full(kSections));
+  }
+  RETURN_IF_ERROR(AddDecoder(draft));
+  draft.config["model_type"] = "glm4";
+  draft.config["attention_bias"] = draft.has("blk.0.attn_q.bias");
+  draft.add(kProjections);
+  draft.add(kGlm4);
+  return absl::OkStatus();
+}
+
+/// Mistral Small 3.1, and Ministral 3, which has temperatures of queries.
+absl::Status BuildMistral3(GgufDraft& draft) {
+  draft.own_keys = {".attention.temperature_scale"};
+  RETURN_IF_ERROR(AddDense(draft, "mistral"));
+  PermuteHeads(draft);
+  nlohmann::json& config = draft.config;
+  ASSIGN_OR_RETURN(const auto beta, draft.keys.optional_number(".attention.temperature_scale"));
+  if (beta.value_or(0) == 0) return absl::OkStatus();
+  config["model_type"] = "ministral3";
+  // The converter writes mscale_all_dim; mscale is the same number in every released model.
+  ASSIGN_OR_RETURN(const auto mscale, draft.keys.optional_number(".rope.scaling.yarn_log_multiplier"));
+  nlohmann::json rope = config.value("rope_scaling", nlohmann::json::object());
+  config.erase("rope_scaling");
+  rope["rope_theta"] = config["rope_theta"];
+  rope["llama_4_scaling_beta"] = *beta;
+  for (const char* key : {"mscale", "mscale_all_dim"}) {
+    if (mscale.value_or(0) != 0) rope[key] = *mscale;
+  }
+  config["rope_parameters"] = std::move(rope);
+  return absl::OkStatus();
+}
+
+/// Models with images are read as text: their towers are files of their own.
+constexpr GgufArchitecture kArchitectures[] = {
+    {"llama", &BuildLlama},         {"qwen2", &BuildQwen2},         {"qwen2moe", &BuildQwen2Moe},
+    {"qwen2vl", &BuildQwen2},       {"qwen3", &BuildQwen3},         {"qwen3moe", &BuildQwen3Moe},
+    {"qwen3vl", &BuildQwen3},       {"qwen3vlmoe", &BuildQwen3Moe}, {"phi3", &BuildPhi3},
+    {"deepseek2", &BuildDeepseek2}, {"gpt-oss", &BuildGptOss},      {"gemma", &BuildGemma},
+    {"gemma2", &BuildGemma2},       {"smollm3", &BuildSmolLm3},     {"olmo2", &BuildOlmo2},
+    {"seed_oss", &BuildSeedOss},    {"glm4", &BuildGlm4},           {"mistral3", &BuildMistral3}};
 
 }  // namespace
 

@@ -36,6 +36,10 @@ struct GgufDraft {
   std::vector<GgufStem> stems;
   int64_t permuted_q = 0;  ///< Heads; 0: none.
   int64_t permuted_k = 0;
+  /// Norms hold 1 + w where the hub has w: their names end in kGgufOnePlus instead of "weight".
+  bool norms_plus_one = false;
+  /// Keys that would be refused as they change the arithmetic, if the architecture did not read them itself.
+  std::vector<std::string_view> own_keys;
   int64_t layers = 0;
   /// Blocks of the file, layers or more: those behind the layers predict further tokens and are not used.
   int64_t blocks = 0;
@@ -52,6 +56,8 @@ struct GgufArchitecture {
 
 /// All that are built.
 std::span<const GgufArchitecture> GgufArchitectures();
+
+inline constexpr std::string_view kGgufOnePlus = "one_plus_weight";
 
 /// Tensors that an architecture may have beside its stems: their values go into the config.
 inline constexpr std::string_view kGgufRopeFactors = "rope_freqs.weight";

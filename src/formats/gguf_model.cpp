@@ -83,6 +83,9 @@ absl::StatusOr<GgufName> HubName(const GgufDraft& draft, std::string_view archit
   GgufName result;
   const std::string layer = split->layer >= 0 ? fmt::format("model.layers.{}.", split->layer) : "";
   result.name = layer + NameOf(*stem, *split);
+  if (draft.norms_plus_one && split->stem.ends_with("norm")) {
+    result.name.replace(result.name.rfind('.') + 1, std::string::npos, kGgufOnePlus);
+  }
   result.row = stem->kind == GgufStem::Kind::kRow && tensor.shape.size() == 1;
   if (split->stem == "attn_q") result.permuted_heads = draft.permuted_q;
   if (split->stem == "attn_k") result.permuted_heads = draft.permuted_k;

@@ -14,8 +14,12 @@ float EmbeddingScale(int64_t width) {
   return BF16ToF32(F32ToBF16(static_cast<float>(std::sqrt(static_cast<double>(width)))));
 }
 
+/// In a GGUF the stored norms hold 1 + w (formats/gguf_architectures.h).
 void SetOffset(float offset, NormSpec& norm) {
-  for (WeightSource& source : norm.weight.sources) source.offset = offset;
+  if (offset == 0) return;
+  WeightSource& hub = norm.weight.sources.at(0);
+  hub.offset = offset;
+  norm.weight.sources.push_back({.base = hub.base, .suffix = "one_plus_weight", .written = false});
 }
 
 /// The layer's norms beside those of LayerAt, whose names mean something else then.
