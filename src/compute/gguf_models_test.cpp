@@ -8,6 +8,7 @@
 #include <filesystem>
 #include <fstream>
 #include <functional>
+#include <map>
 #include <nlohmann/json.hpp>
 
 #include "base/random.h"
@@ -295,7 +296,10 @@ void ExpectDenseHasTheBitsOfItsFolder(std::string_view family, const Json& edits
                                       const std::function<void(Converter&)>& more) {
   const TempFolder folder;
   Synthesize(family, edits, folder.path());
-  Converter converter(folder.path(), std::string(family == "ministral3" ? "mistral3" : family));
+  const std::map<std::string_view, std::string> other_names = {{"ministral3", "mistral3"},
+                                                               {"gemma3_text", "gemma3"}};
+  const auto other = other_names.find(family);
+  Converter converter(folder.path(), other == other_names.end() ? std::string(family) : other->second);
   converter.set_heads(converter.config.value("head_dim", 20));
   more(converter);
   const TempFolder out;
@@ -332,6 +336,14 @@ TEST(GgufModels, GemmasHaveTheBitsOfTheirFoldersAsNormsHoldOneMore) {
     c.set_float(".attn_logit_softcapping", c.config["attn_logit_softcapping"]);
     c.set_float(".final_logit_softcapping", c.config["final_logit_softcapping"]);
   });
+  ExpectDenseHasTheBitsOfItsFolder("gemma3_text",
+                                   {{"query_pre_attn_scalar", 28}, {"sliding_window_pattern", 6}},
+                                   kOutputNorms, [](Converter& c) {
+                                     AddOneToNorms(c.tensors);
+                                     c.set_int(".attention.sliding_window", c.config["sliding_window"]);
+                                     c.file.add_string("gemma3.rope.scaling.type", "linear");
+                                     c.set_float(".rope.scaling.factor", 8.0);
+                                   });
 }
 
 TEST(GgufModels, DenseModelsOfLate2026HaveTheBitsOfTheirFolders) {
