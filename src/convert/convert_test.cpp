@@ -102,6 +102,30 @@ TEST(Convert, StacksExpertsAndKeepsRoutersAtEightBits) {
   EXPECT_EQ(LogitsOf(out.path()).size(), 40u * 331);
 }
 
+/// Floats of the hub: what bf16 holds as it is.
+bool IsOfBf16(const std::string& golden) {
+  const std::string name = fs::path(golden).filename();
+  return name.find("-q") == std::string::npos && name.find("gguf") == std::string::npos &&
+         name.find("mxfp") == std::string::npos && name.find("mixed") == std::string::npos;
+}
+
+TEST(Convert, FoldersOfEveryFamilyGiveTheSameLogitsAsBf16) {
+  if (!GoldensBesideExist()) GTEST_SKIP() << "no ../shared/goldens";
+  for (const Family* family : Families()) {
+    const GoldenCases cases = GoldenFolders(std::string(family->model_type));
+    std::vector<std::string> folders = cases.here;
+    folders.insert(folders.end(), cases.beside.begin(), cases.beside.end());
+    std::erase_if(folders, [](const std::string& folder) { return !IsOfBf16(folder); });
+    for (const std::string& folder : folders) {
+      SCOPED_TRACE(folder);
+      const TempFolder out;
+      const auto report = Convert(folder, out.path(), "bf16");
+      ASSERT_TRUE(report.ok()) << ToString(report.status());
+      EXPECT_EQ(LogitsOf(out.path()), LogitsOf(folder));
+    }
+  }
+}
+
 TEST(Convert, LeavesRoutersFloatsWhereMlxReadsThemSo) {
   for (const char* family : {"deepseek", "deepseek_v2", "deepseek_v3", "glm4_moe", "glm4_moe_lite"}) {
     const TempFolder out;
