@@ -213,6 +213,50 @@ TEST(Accuracy, ClampedSwigluErrsByItsRoundingsOnly) {
   }
 }
 
+TEST(Accuracy, XieluErrsByItsRoundingsOnlyAlsoNearZero) {
+  const XieluShape shape{.positive = 0.75f, .negative = 1.25f, .slope = 0.5f, .top = -0x1p-20f};
+  std::vector<float> x = {-0x1p-22f, -0x1p-20f, -1e-5f, -1e-3f, 0.0f, 1e-3f};
+  for (float v = -20; v < 20; v += 0.0031f) x.push_back(v);
+  const auto cols = static_cast<int64_t>(x.size());
+  std::vector<float> out(x.size());
+  Reference().activate({.x = ConstView(x, cols),
+                        .activation = Activation::kXielu,
+                        .xielu = shape,
+                        .out = View(out, cols),
+                        .rows = {0, 1}});
+  for (size_t i = 0; i < x.size(); ++i) {
+    const double v = x[i];
+    const double line = shape.slope * v;
+    const double low = std::expm1(std::min<double>(v, shape.top));
+    const double exact = v > 0 ? shape.positive * v * v + line : (low - v) * shape.negative + line;
+    // Each term errs by a few of its own roundings: the exponential by 4 u, difference, products and sum by one each.
+    const double terms = v > 0 ? shape.positive * v * v + line
+                               : (std::fabs(low) * 6 + std::fabs(v)) * shape.negative + std::fabs(line);
+    EXPECT_NEAR(out[i], exact, 1.01 * 4 * terms * kU) << v;
+  }
+}
+
+TEST(Accuracy, LayerNormErrsByItsRoundingsOnlyFarFromZero) {
+  constexpr int64_t kWide = 200;
+  std::vector<float> x(kWide), y(kWide), weight(kWide, 1.0f), bias(kWide, 0.25f);
+  for (size_t i = 0; i < x.size(); ++i) x[i] = 50 + std::sin(static_cast<float>(i));
+  Reference().layer_norm({.x = ConstView(x, kWide),
+                          .weight = weight.data(),
+                          .bias = bias.data(),
+                          .eps = 1e-5f,
+                          .y = View(y, kWide),
+                          .rows = {0, 1}});
+  double mean = 0, variance = 0;
+  for (const float v : x) mean += v / static_cast<double>(kWide);
+  for (const float v : x) variance += (v - mean) * (v - mean) / static_cast<double>(kWide);
+  // A lane adds up 13 values, then there are 4 steps of folding and a quotient: 18 roundings of a mean of 50.
+  const double scale = 1 / std::sqrt(variance + 1e-5);
+  for (size_t i = 0; i < x.size(); ++i) {
+    const double exact = (x[i] - mean) * scale;
+    EXPECT_NEAR(y[i], exact + 0.25, 1.01 * (18 * mean * scale + 24 * std::fabs(exact) + 1) * kU) << i;
+  }
+}
+
 TEST(Accuracy, RopeRotatesEachPairByItsAngle) {
   RandomStream random(6);
   const int64_t head_dim = 64, half = 24;

@@ -85,6 +85,18 @@ struct RmsNormArgs {
   Range rows;
 };
 
+/// Layer norm: y = (x - mean) * (1 / sqrt(mean((x - mean)^2) + eps)) * weight + bias, per row. Both sums are 16 lanes
+/// (k mod 16) over ascending k, that of squares an FMA chain each, folded by 8, 4, 2, 1. y may be x.
+/// Source: Ba et al. 2016, arXiv:1607.06450.
+struct LayerNormArgs {
+  MatView<const float> x;
+  const float* weight = nullptr;  ///< [cols]
+  const float* bias = nullptr;    ///< [cols] or nullptr: none.
+  float eps = 0;
+  MatView<float> y;
+  Range rows;
+};
+
 /// y += x, or with scales y[r, :] += round(scales[r] * x[r, :]).
 struct AddRowsArgs {
   MatView<const float> x;
@@ -136,6 +148,25 @@ struct ClampedSwigluArgs {
   MatView<const float> gate;
   MatView<const float> up;
   float limit = 0;
+  MatView<float> out;
+  Range rows;
+};
+
+/// With s = silu(gate): out = min(s, limit) * (up clamped to [-limit, limit]). out may be gate or up.
+/// Source: StepFun's Step 3.5.
+struct ClampedSiluMulArgs {
+  MatView<const float> gate;
+  MatView<const float> up;
+  float limit = 0;
+  MatView<float> out;
+  Range rows;
+};
+
+/// out = activation(x). out may be x. gelu(x) as in gelu_mul.
+struct ActivateArgs {
+  MatView<const float> x;
+  Activation activation = Activation::kGelu;
+  XieluShape xielu;  ///< Of kXielu.
   MatView<float> out;
   Range rows;
 };
@@ -285,6 +316,8 @@ struct RouteArgs {
   const float* selection_bias = nullptr;  ///< [E] or nullptr: added to the scores for the choice only.
   RouteGroups groups;
   RouteWeights weighting = RouteWeights::kRenormalized;
+  /// Of kSoftmaxOfNear: an expert of logit s is near one of logit t > s if (t - s) / max(|s|, t) is no more.
+  float near_distance = 0;
   float routed_scaling_factor = 1;
   MatView<int32_t> ids;    ///< [T, k]
   MatView<float> weights;  ///< [T, k]

@@ -214,6 +214,30 @@ void Case_rms_norm(const Pair& pair) {
   }
 }
 
+void Case_layer_norm(const Pair& pair) {
+  RandomStream random(18);
+  for (const int64_t cols : kCols) {
+    for (const bool biased : {false, true}) {
+      const std::vector<float> x = RandomFloats(random, 3 * cols, Values::kEdge);
+      const std::vector<float> weight = RandomFloats(random, cols);
+      const std::vector<float> bias = RandomFloats(random, cols);
+      std::vector<float> expected(x.size());
+      LayerNormArgs args{.x = ConstView(x, cols),
+                         .weight = weight.data(),
+                         .bias = biased ? bias.data() : nullptr,
+                         .eps = 1e-5f,
+                         .y = View(expected, cols),
+                         .rows = {0, 3}};
+      pair.reference.layer_norm(args);
+      std::vector<float> in_place = x;
+      args.x = ConstView(in_place, cols);
+      args.y = View(in_place, cols);
+      pair.tested.layer_norm(args);
+      EXPECT_EQ(Bits(in_place), Bits(expected)) << cols;
+    }
+  }
+}
+
 void Case_add_rows(const Pair& pair) {
   RandomStream random(4);
   for (const int64_t cols : kCols) {
@@ -340,6 +364,47 @@ void Case_clamped_swiglu(const Pair& pair) {
     args.out = View(got, cols);
     pair.tested.clamped_swiglu(args);
     EXPECT_EQ(Bits(got), Bits(expected)) << limit;
+  }
+}
+
+void Case_clamped_silu_mul(const Pair& pair) {
+  RandomStream random(19);
+  std::vector<float> gate = SweepOfGates();
+  gate[3] = kNan;
+  const auto cols = static_cast<int64_t>(gate.size());
+  const std::vector<float> up = RandomFloats(random, cols, Values::kEdge);
+  for (const float limit : {1.5f, 16.0f}) {
+    std::vector<float> expected(gate.size()), got(gate.size());
+    ClampedSiluMulArgs args{.gate = ConstView(gate, cols),
+                            .up = ConstView(up, cols),
+                            .limit = limit,
+                            .out = View(expected, cols),
+                            .rows = {0, 1}};
+    pair.reference.clamped_silu_mul(args);
+    args.out = View(got, cols);
+    pair.tested.clamped_silu_mul(args);
+    EXPECT_EQ(Bits(got), Bits(expected)) << limit;
+  }
+}
+
+void Case_activate(const Pair& pair) {
+  std::vector<float> x = SweepOfGates();
+  x[2] = kNan;
+  const auto cols = static_cast<int64_t>(x.size());
+  for (const Activation activation : {Activation::kGelu, Activation::kRelu2, Activation::kXielu}) {
+    std::vector<float> expected(x.size());
+    std::vector<float> in_place = x;
+    ActivateArgs args{.x = ConstView(x, cols),
+                      .activation = activation,
+                      .xielu = {.positive = 0.8f, .negative = 1.1f, .slope = 0.5f, .top = -1e-6f},
+                      .out = View(expected, cols),
+                      .rows = {0, 1}};
+    pair.reference.activate(args);
+    args.x = ConstView(in_place, cols);
+    args.out = View(in_place, cols);
+    pair.tested.activate(args);
+    EXPECT_EQ(Bits(in_place), Bits(expected)) << static_cast<int>(activation);
+    EXPECT_NE(expected[2], expected[2]) << "NaN stays NaN";
   }
 }
 
@@ -679,6 +744,7 @@ struct RouteWay {
   RouteWeights weighting = RouteWeights::kAsIs;
   bool biased = false;
   RouteGroups groups;
+  float near_distance = 0;
   float routed_scaling_factor = 1;
 };
 
@@ -687,6 +753,7 @@ std::vector<RouteWay> RouteWays(int64_t experts) {
       {},
       {.weighting = RouteWeights::kRenormalized},
       {.scores = RouteScores::kLogits, .weighting = RouteWeights::kSoftmax},
+      {.scores = RouteScores::kLogits, .weighting = RouteWeights::kSoftmaxOfNear, .near_distance = 0.7f},
       {.scores = RouteScores::kSigmoid,
        .weighting = RouteWeights::kRenormalized,
        .biased = true,
@@ -720,6 +787,7 @@ void CheckRoute(const Pair& pair, int64_t experts, const RouteWay& way, RandomSt
                  .selection_bias = way.biased ? selection_bias.data() : nullptr,
                  .groups = way.groups,
                  .weighting = way.weighting,
+                 .near_distance = way.near_distance,
                  .routed_scaling_factor = way.routed_scaling_factor,
                  .ids = View(expected_ids, k),
                  .weights = View(expected, k),

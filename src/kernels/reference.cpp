@@ -63,6 +63,12 @@ float TanhF32(float x) {
   return x < 0.0f ? -size : size;
 }
 
+// e^x - 1 within 4 ulp for x <= 0, also near 0. Below -30 it is -1. NaN stays NaN.
+float Expm1F32(float x) {
+  const ExpFactors factors = ExpFactorsOf(x < -30.0f ? -30.0f : x);
+  return Fma(factors.rest, factors.power, factors.power - 1.0f);
+}
+
 float LoadElement(const void* data, DType dtype, int64_t index) {
   if (dtype == DType::kF32) return static_cast<const float*>(data)[index];
   const uint16_t bits = static_cast<const uint16_t*>(data)[index];
@@ -219,6 +225,26 @@ void rms_norm(const RmsNormArgs& args) {
   }
 }
 
+void layer_norm(const LayerNormArgs& args) {
+  const int64_t cols = args.x.cols;
+  for (int64_t row = args.rows.begin; row < args.rows.end; ++row) {
+    const float* x = args.x.data + row * args.x.stride;
+    float* y = args.y.data + row * args.y.stride;
+    float lanes[kLanes] = {};
+    for (int64_t c = 0; c < cols; ++c) lanes[c % kLanes] += x[c];
+    const float mean = FoldLanes(lanes) / static_cast<float>(cols);
+    float squares[kLanes] = {};
+    for (int64_t c = 0; c < cols; ++c) {
+      squares[c % kLanes] = Fma(x[c] - mean, x[c] - mean, squares[c % kLanes]);
+    }
+    const float factor = 1.0f / __builtin_sqrtf(FoldLanes(squares) / static_cast<float>(cols) + args.eps);
+    for (int64_t c = 0; c < cols; ++c) {
+      const float scaled = (x[c] - mean) * factor * args.weight[c];
+      y[c] = args.bias == nullptr ? scaled : scaled + args.bias[c];
+    }
+  }
+}
+
 void add_rows(const AddRowsArgs& args) {
   for (int64_t row = args.rows.begin; row < args.rows.end; ++row) {
     const float* x = args.x.data + row * args.x.stride;
@@ -292,6 +318,42 @@ void clamped_swiglu(const ClampedSwigluArgs& args) {
       const float u = below < -limit ? -limit : below;
       out[c] = g / (1.0f + ExpF32(g * -1.702f)) * (u + 1.0f);
     }
+  }
+}
+
+void clamped_silu_mul(const ClampedSiluMulArgs& args) {
+  const float limit = args.limit;
+  for (int64_t row = args.rows.begin; row < args.rows.end; ++row) {
+    const float* gate = args.gate.data + row * args.gate.stride;
+    const float* up = args.up.data + row * args.up.stride;
+    float* out = args.out.data + row * args.out.stride;
+    for (int64_t c = 0; c < args.gate.cols; ++c) {
+      const float silu = gate[c] / (1.0f + ExpF32(-gate[c]));
+      const float below = limit < up[c] ? limit : up[c];
+      const float u = below < -limit ? -limit : below;
+      out[c] = (limit < silu ? limit : silu) * u;
+    }
+  }
+}
+
+float Xielu(float x, const XieluShape& shape) {
+  const float above = Fma(shape.positive * x, x, shape.slope * x);
+  const float bent = Expm1F32(x < shape.top ? x : shape.top) - x;
+  return 0.0f < x ? above : Fma(bent, shape.negative, shape.slope * x);
+}
+
+float Activate(const ActivateArgs& args, float x) {
+  if (args.activation == Activation::kXielu) return Xielu(x, args.xielu);
+  if (args.activation == Activation::kGelu) return x / (1.0f + ExpF32(x * Fma(x * x, kGelu2, kGelu1)));
+  const float above = x < 0.0f ? 0.0f : x;
+  return above * above;
+}
+
+void activate(const ActivateArgs& args) {
+  for (int64_t row = args.rows.begin; row < args.rows.end; ++row) {
+    const float* x = args.x.data + row * args.x.stride;
+    float* out = args.out.data + row * args.out.stride;
+    for (int64_t c = 0; c < args.x.cols; ++c) out[c] = Activate(args, x[c]);
   }
 }
 
@@ -591,6 +653,18 @@ void KeepGroups(const RouteGroups& groups, int64_t experts, float* compared) {
   }
 }
 
+// The softmax at the largest of `logits` over those that are near it. Those of -infinity were chosen before.
+float SoftmaxOfNear(const float* logits, int64_t size, float largest, float distance) {
+  float sum = 0.0f;
+  for (int64_t e = 0; e < size; ++e) {
+    const float magnitude = logits[e] < 0.0f ? -logits[e] : logits[e];
+    const float scale = magnitude < largest ? largest : magnitude;
+    const bool far = logits[e] == kMinusInfinity || distance < (largest - logits[e]) / scale;
+    if (!far) sum += ExpF32(logits[e] - largest);
+  }
+  return 1.0f / sum;
+}
+
 // Turns the scores of the chosen experts, in descending order, into weights.
 void WeighChosen(const RouteArgs& args, float* weights) {
   float sum = 0.0f;
@@ -600,8 +674,10 @@ void WeighChosen(const RouteArgs& args, float* weights) {
   }
   for (int64_t rank = 0; rank < args.k; ++rank) sum += weights[rank];
   if (args.weighting == RouteWeights::kRenormalized) sum += 1e-20f;
+  const bool divides =
+      args.weighting == RouteWeights::kRenormalized || args.weighting == RouteWeights::kSoftmax;
   for (int64_t rank = 0; rank < args.k; ++rank) {
-    if (args.weighting != RouteWeights::kAsIs) weights[rank] /= sum;
+    if (divides) weights[rank] /= sum;
     weights[rank] *= args.routed_scaling_factor;
   }
 }
@@ -621,7 +697,9 @@ bool RouteRow(const RouteArgs& args, const float* logits, int32_t* ids, float* w
       if (compared[best] < compared[e]) best = e;
     }
     ids[rank] = best;
-    weights[rank] = scores[best];
+    weights[rank] = args.weighting == RouteWeights::kSoftmaxOfNear
+                        ? SoftmaxOfNear(compared, experts, compared[best], args.near_distance)
+                        : scores[best];
     compared[best] = kMinusInfinity;
   }
   WeighChosen(args, weights);

@@ -18,6 +18,22 @@ inline constexpr int64_t kHeadDimMax = 576;
 /// The most experts of a layer that `route` can choose among.
 inline constexpr int64_t kExpertsMax = 1024;
 
+/// What a feed-forward without a gate does with each of its hidden values.
+enum class Activation : uint8_t {
+  kGelu,   ///< The Gaussian error linear unit by its tanh form.
+  kRelu2,  ///< max(x, 0)^2
+  kXielu,  ///< XieluShape.
+};
+
+/// xIELU: positive * x^2 + slope * x above 0, else (expm1(min(x, top)) - x) * negative + slope * x.
+/// Source: Huang, Schlag 2024, arXiv:2411.13010; transformers `XIELUActivation`.
+struct XieluShape {
+  float positive = 0;
+  float negative = 0;
+  float slope = 0;
+  float top = 0;  ///< Just below 0.
+};
+
 /// How a router turns logits into the scores that it compares.
 enum class RouteScores : uint8_t {
   kSoftmax,  ///< Over all experts, in f32; summed in 16 lanes as in rms_norm.
@@ -30,6 +46,10 @@ enum class RouteWeights : uint8_t {
   kAsIs,
   kRenormalized,  ///< score / (1e-20 + sum of scores).
   kSoftmax,       ///< Softmax over the chosen; the first score is the maximum that is subtracted.
+  /// Of kLogits, as SparseMixer weighs at inference: for each of the chosen, its softmax over the experts that were not
+  /// chosen before it and are no further below it than RouteArgs::near_distance. Source: Liu et al. 2023,
+  /// arXiv:2310.00811; transformers `sparsemixer`.
+  kSoftmaxOfNear,
 };
 
 /// Restricts the choice of experts to the `topk_group` groups of highest rank. Group g holds the experts
