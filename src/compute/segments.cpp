@@ -27,7 +27,9 @@ int32_t SegmentsMax(const ResolvedWeights& weights, const LayerSpec& layer) {
   const DenseSpec* dense = DenseOf(layer);
   if (dense == nullptr) return 0;
   int64_t most = kSegmentsMax;
-  for (const LinearSpec* linear : {&dense->gate, &dense->up, &dense->down}) {
+  std::vector<const LinearSpec*> linears = dense->inputs();
+  linears.push_back(&dense->down);
+  for (const LinearSpec* linear : linears) {
     const StoredWeight* stored = weights.find(linear->weight);
     if (stored == nullptr || stored->strided()) return 0;  // Its rows do not lie one behind the other.
     const int64_t unit = linear == &dense->down ? kOutUnit : 1;
@@ -45,13 +47,13 @@ absl::StatusOr<SegmentShape> CutIntoSegments(const ResolvedWeights& weights, Lay
                            count);
   }
   const DenseSpec& dense = *DenseOf(*spec);
-  const StoredWeight& gate = *weights.find(dense.gate.weight);
-  const StoredWeight& up = *weights.find(dense.up.weight);
+  const std::vector<const LinearSpec*> inputs = dense.inputs();
+  const PackedFormat first = weights.find(inputs.front()->weight)->format;
+  const PackedFormat last = weights.find(inputs.back()->weight)->format;
   const StoredWeight& down = *weights.find(dense.down.weight);
   SegmentShape shape{.width = down.cols};
   // Where they take codes of different groups, rows travel as f32 and each holder makes both.
-  if (gate.format.affine() && up.format.affine() && gate.format.group == up.format.group)
-    shape.input_group = gate.format.group;
+  if (first.affine() && last.affine() && first.group == last.group) shape.input_group = first.group;
   if (down.format.affine()) shape.hidden_group = down.format.group;
   for (int32_t i = 0; i < count; ++i) {
     shape.hidden.push_back(StaticRange(down.cols, HiddenUnit(down), i, count));

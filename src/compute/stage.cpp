@@ -35,6 +35,8 @@ struct Layer {
   AnyFeedForward feed_forward;
   std::optional<Norm> feed_forward_out_norm;
   std::optional<float> output_scale;
+  bool parallel = false;
+  float residual_scale = 1;
 
   int64_t bytes() const {
     const auto bytes_of = [](const auto& block) { return block.bytes(); };
@@ -125,14 +127,16 @@ class CpuStage final : public Stage {
   void guess_next(const ComputeContext& context, LayerId id, MatView<const float> x) const;
   absl::Status logits_of(const ComputeContext& context, const Norm& norm, MatView<const float> x,
                          MatView<float> logits);
-  /// c tanh(logits / c) for c = final_logit_softcap_.
-  void cap(const ComputeContext& context, MatView<float> logits) const;
+  /// The factor and the soft cap of logits.
+  void finish_logits(const ComputeContext& context, MatView<float> logits) const;
   const Linear& head_linear() const { return head_is_embedding_ ? embedding_ : head_; }
 
   StageOptions options_;
   int64_t width_ = 0;
   int64_t vocabulary_ = 0;
   float embedding_scale_ = 1;
+  std::optional<Norm> embedding_norm_;
+  float logits_scale_ = 1;
   float final_logit_softcap_ = 0;
   Linear embedding_;  // As a linear without bias, since a tied head multiplies by it.
   Norm final_norm_;
@@ -152,6 +156,7 @@ absl::Status CpuStage::load(const ResolvedWeights& weights, PackedStore* store, 
   width_ = spec.width;
   vocabulary_ = spec.vocabulary;
   embedding_scale_ = spec.embedding_scale;
+  logits_scale_ = spec.logits_scale;
   final_logit_softcap_ = spec.final_logit_softcap;
   StageProgress progress(report, weights, options_);
   for (int64_t i = options_.layers.begin; i < options_.layers.end; ++i) {
@@ -168,6 +173,8 @@ absl::Status CpuStage::load_layer(const ResolvedWeights& weights, const WeightLo
   Layer layer;
   ASSIGN_OR_RETURN(layer.mixer_norm, Norm::LoadIfAny(loader, spec.mixer_norm));
   layer.cache_shape = CacheShapeOf(spec.mixer);
+  layer.parallel = spec.parallel;
+  layer.residual_scale = spec.residual_scale;
   if (const RopeSpec* rope = PositionRopeOf(spec.mixer)) layer.rope = rope_index(*rope);
   ASSIGN_OR_RETURN(layer.mixer, LoadMixer(loader, spec.mixer, pool));
   ASSIGN_OR_RETURN(layer.mixer_out_norm, Norm::LoadIfAny(loader, spec.mixer_out_norm));
@@ -198,6 +205,7 @@ absl::Status CpuStage::load_embedding_and_head(const WeightLoader& loader, const
                                                ThreadPool& pool, StageProgress& progress) {
   if (options_.table()) {
     ASSIGN_OR_RETURN(embedding_, Linear::Load(loader, spec.embedding, pool));
+    ASSIGN_OR_RETURN(embedding_norm_, Norm::LoadIfAny(loader, spec.embedding_norm));
     progress.read(-1, false);
   }
   if (options_.head) {
@@ -222,6 +230,7 @@ size_t CpuStage::rope_index(const RopeSpec& spec) {
 
 int64_t CpuStage::bytes() const {
   int64_t bytes = embedding_.bytes() + final_norm_.bytes() + head_.bytes();
+  if (embedding_norm_) bytes += embedding_norm_->bytes();
   for (const Layer& layer : layers_) bytes += layer.bytes();
   if (mtp_) bytes += mtp_->bytes();
   return bytes;
@@ -249,6 +258,7 @@ absl::Status CpuStage::embed(const ComputeContext& context, std::span<const int3
       embedding_.weight().unpack_row(tokens[static_cast<size_t>(t)], row);
     }
     if (embedding_scale_ != 1) Multiply(x, embedding_scale_, rows);
+    if (embedding_norm_) embedding_norm_->apply(*context.kernels, x, x, rows);
     if (!AllFinite(x, rows)) finite.store(false, std::memory_order_relaxed);
   });
   for (int64_t t = 0; !finite && t < x.rows; ++t) {
@@ -458,13 +468,28 @@ void CpuStage::guess_next(const ComputeContext& context, LayerId id, MatView<con
     const Moe* moe = std::get_if<Moe>(&layers_[i].feed_forward);
     if (moe == nullptr) continue;
     const ArenaScope scope(*context.arena);
-    const std::span<const int32_t> ids = moe->guess(context, layers_[i].feed_forward_norm, x);
+    const Layer& next = layers_[i];
+    const std::span<const int32_t> ids =
+        moe->guess(context, next.parallel ? next.mixer_norm : next.feed_forward_norm, x);
     const LayerId guessed{static_cast<int32_t>(options_.layers.begin + static_cast<int64_t>(i))};
     return read_ahead_(*context.arena, guessed, ids);
   }
 }
 
-/// x += mixer(norm(x)); x += feed_forward(norm(x)), where the layer has them with norms of what is added.
+namespace {
+
+/// `scale` for each row of x, as add_rows takes it; nullptr for 1.
+const float* ScalesOf(Arena& arena, float scale, int64_t rows) {
+  if (scale == 1) return nullptr;
+  const std::span<float> scales = arena.allocate<float>(rows);
+  std::ranges::fill(scales, scale);
+  return scales.data();
+}
+
+}  // namespace
+
+/// x += mixer(norm(x)); x += feed_forward(norm(x)), where the layer has them with norms of what is added, a factor on it,
+/// or one norm for both.
 absl::Status CpuStage::run_layer(const ComputeContext& context, const StageStep& step, LayerId id,
                                  const Shared& shared, MatView<float> x) {
   const PhaseTimer timer(context, StepPhase::kNormQuantize);
@@ -476,12 +501,14 @@ absl::Status CpuStage::run_layer(const ComputeContext& context, const StageStep&
   const Moe* moe = std::get_if<Moe>(&layer.feed_forward);
   const int group = std::visit([&](const auto& block) { return block.input_group(context.activations); },
                                layer.feed_forward);
+  const float* const scales = ScalesOf(*context.arena, layer.residual_scale, x.rows);
   RETURN_IF_ERROR(input.fill(context, group, [&](Range rows) {
     if (layer.mixer_out_norm) layer.mixer_out_norm->apply(kernels, shared.out, shared.out, rows);
-    kernels.add_rows({.x = shared.out, .y = x, .rows = rows});
-    NormOrCopy(kernels, layer.feed_forward_norm, x, shared.normed, rows);
+    kernels.add_rows({.x = shared.out, .scales = scales, .y = x, .rows = rows});
+    // In a parallel layer `normed` still holds what the mixer read.
+    if (!layer.parallel) NormOrCopy(kernels, layer.feed_forward_norm, x, shared.normed, rows);
   }));
-  const bool adds_itself = moe != nullptr && !layer.feed_forward_out_norm;
+  const bool adds_itself = moe != nullptr && !layer.feed_forward_out_norm && scales == nullptr;
   if (moe != nullptr) {
     SHOAL_CHECK(step.experts != nullptr);
     const MatView<float> y = adds_itself ? x : shared.out;
@@ -502,7 +529,7 @@ absl::Status CpuStage::run_layer(const ComputeContext& context, const StageStep&
       if (layer.feed_forward_out_norm) {
         layer.feed_forward_out_norm->apply(kernels, shared.out, shared.out, rows);
       }
-      kernels.add_rows({.x = shared.out, .y = x, .rows = rows});
+      kernels.add_rows({.x = shared.out, .scales = scales, .y = x, .rows = rows});
     });
   }
   std::atomic<bool> finite = true;
@@ -556,12 +583,18 @@ absl::Status CpuStage::logits_of(const ComputeContext& context, const Norm& norm
   LinearInput input(normed);
   const LinearTask tasks[] = {{&head_linear(), logits, input.all_rows()}};
   RETURN_IF_ERROR(Annotate(RunLinears(context, input, tasks), "output head"));
-  if (final_logit_softcap_ > 0) cap(context, logits);
+  if (logits_scale_ != 1 || final_logit_softcap_ > 0) finish_logits(context, logits);
   return absl::OkStatus();
 }
 
 /// By columns, as decoding has a row or a few and a vocabulary of 262,144.
-void CpuStage::cap(const ComputeContext& context, MatView<float> logits) const {
+void CpuStage::finish_logits(const ComputeContext& context, MatView<float> logits) const {
+  if (logits_scale_ != 1) {
+    context.for_ranges(logits.cols, logits.rows * logits.cols, [&](Range part) {
+      Multiply(logits.cols_between(part.begin, part.end), logits_scale_, {0, logits.rows});
+    });
+  }
+  if (final_logit_softcap_ == 0) return;
   constexpr int64_t kCostOfTanh = 64;  // In values that a plain pass would handle.
   context.for_ranges(logits.cols, logits.rows * logits.cols * kCostOfTanh, [&](Range part) {
     for (int64_t r = 0; r < logits.rows; ++r) {

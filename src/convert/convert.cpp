@@ -37,7 +37,7 @@ struct Job {
   std::vector<Nodes> needed;        ///< Of each part: by which shards.
   bool stacked = false;
   bool vector = false;
-  std::vector<int64_t> vector_shape;  ///< In which a vector is stored; empty: it is one.
+  std::optional<std::vector<int64_t>> vector_shape;  ///< In which a vector is stored, where that is another.
   bool floats = false;  ///< Stays unquantized: taken apart when it is read, or a router of floats.
   std::optional<AffineFormat> format;  ///< nullopt: `dtype`.
   DType dtype = DType::kBF16;          ///< Of the elements, or of scales and biases.
@@ -54,7 +54,7 @@ struct Job {
       result.push_back(last);
       return result;
     };
-    if (!vector_shape.empty()) return {{base + "." + suffix, dtype, vector_shape}};
+    if (vector_shape) return {{base + "." + suffix, dtype, *vector_shape}};
     if (!format) return {{base + "." + suffix, dtype, shape(cols())}};
     const std::vector<int64_t> groups = shape(cols() / format->group);
     return {{base + ".weight", DType::kU32, shape(cols() * format->bits / 32)},
@@ -140,6 +140,9 @@ class Inventory {
     }
     Job& job = jobs_[seen->second.first];
     if (reshaped) job.vector_shape = from.strided->stored_shape;
+    const TensorInfo* tensor = weights_.checkpoint().find(from.name());
+    if (found.is_vector && tensor != nullptr && tensor->shape.empty())
+      job.vector_shape.emplace();  // A scalar.
     job.floats = job.floats || (from.strided && stack == nullptr) || IsFloatRouter(use);
     Add(needed, job.needed[seen->second.second]);
     return absl::OkStatus();

@@ -78,6 +78,8 @@ absl::StatusOr<StoredWeight> WeightFinder::find(const WeightRef& ref) const {
   if (ref.shape.size() == 2) shape.push_back(stored_rows);
   shape.push_back(weight.cols);
   const TensorInfo* info = checkpoint_->find(source.name());
+  if (info != nullptr && info->shape.empty() && ref.elements() == 1)
+    shape.clear();  // A scalar is a vector of one.
   if (info != nullptr && info->permuted_heads > 0) {
     // A vector (a bias) is permuted as the rows of its matrix are.
     weight.head_rows = (ref.shape.size() == 2 ? stored_rows : weight.cols) / info->permuted_heads;

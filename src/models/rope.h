@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <variant>
 #include <vector>
 
@@ -51,15 +52,18 @@ struct RopeProportional {
 struct RopeLong {
   int64_t original_positions = 0;
   std::vector<double> short_factors, long_factors;  ///< [dims / 2]
+  std::optional<double> long_magnitude;  ///< RopeSpec::magnitude of longer sequences, where it is another.
 };
 
 /// Rotary position embedding. Source: Su et al. 2021, arXiv:2104.09864.
 struct RopeSpec {
   double theta = 0;
-  int dims = 0;  ///< Dimensions of a head that are rotated, the leading ones where not all are; 0: none ("NoPE").
+  int dims =
+      0;  ///< Dimensions of a head that are rotated, the leading ones where not all are; 0: none ("NoPE").
   RopePairing pairing = RopePairing::kHalfSplit;
   std::variant<RopeUnscaled, RopeLlama3, RopeLinear, RopeYarn, RopeProportional, RopeLong> scaling;
-  double magnitude = 1;  ///< What cosines and sines are multiplied by ("attention factor").
+  double magnitude = 1;    ///< What cosines and sines are multiplied by ("attention factor").
+  bool backwards = false;  ///< Rotates by the negative angle.
 };
 
 }  // namespace shoal

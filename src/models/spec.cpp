@@ -8,9 +8,13 @@ namespace shoal {
 namespace {
 
 void ShowDense(std::string_view role, const DenseSpec& dense, const WeightWalk& walk, int64_t expert = -1) {
-  walk.linear(role, dense.gate, expert);
-  walk.linear(role, dense.up, expert);
+  for (const LinearSpec* input : dense.inputs()) walk.linear(role, *input, expert);
   walk.linear(role, dense.down, expert);
+  if (!dense.xielu) return;
+  for (const WeightRef* scalar :
+       {&dense.xielu->alpha_p, &dense.xielu->alpha_n, &dense.xielu->beta, &dense.xielu->eps}) {
+    walk.weight(role, *scalar, expert);
+  }
 }
 
 void ShowFeedForward(const DenseSpec& dense, const WeightWalk& walk) { ShowDense("mlp", dense, walk); }
@@ -67,7 +71,9 @@ ModelSpec& ModelSpec::operator=(ModelSpec&&) noexcept = default;
 ModelSpec::~ModelSpec() = default;
 
 void ForEachWeight(const ModelSpec& spec, const std::function<void(const WeightUse&)>& visit) {
-  WeightWalk(visit, -1, false).weight("embedding", spec.embedding);
+  const WeightWalk begin(visit, -1, false);
+  begin.weight("embedding", spec.embedding);
+  begin.norm(spec.embedding_norm);
   for (size_t i = 0; i < spec.layers.size(); ++i) {
     ShowLayer(spec.layers[i], WeightWalk(visit, static_cast<int64_t>(i), false));
   }

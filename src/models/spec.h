@@ -24,14 +24,28 @@ enum class Gating : uint8_t {
   kSilu,           ///< silu(gate) * up. Source: Shazeer 2020, arXiv:2002.05202.
   kGelu,           ///< gelu(gate) * up, by the tanh form.
   kClampedSwiglu,  ///< Both clamped to `limit`, then gate sigmoid(1.702 gate) (up + 1) (kernels.h).
+  kClampedSilu,    ///< silu(gate), then both clamped to `limit`, then their product (kernels.h).
 };
 
-/// down(gating(gate x, up x)).
+/// The weights of XieluShape: softplus(alpha_p), beta + softplus(alpha_n), beta and eps.
+struct XieluSpec {
+  WeightRef alpha_p, alpha_n, beta, eps;  ///< [1]
+};
+
+/// down(gating(gate x, up x)), or without a gate down(activation(up x)).
 struct DenseSpec {
   int64_t width = 0;  ///< F
-  LinearSpec gate, up, down;
+  LinearSpec gate;    ///< Without sources where there is none.
+  LinearSpec up, down;
   Gating gating = Gating::kSilu;
-  float limit = 0;  ///< Of kClampedSwiglu.
+  float limit = 0;                                      ///< Of kClampedSwiglu and kClampedSilu.
+  std::optional<Activation> activation = std::nullopt;  ///< There is no gate.
+  std::optional<XieluSpec> xielu = std::nullopt;        ///< Of Activation::kXielu.
+
+  /// Those that read the input: gate and up, or up.
+  std::vector<const LinearSpec*> inputs() const {
+    return activation ? std::vector<const LinearSpec*>{&up} : std::vector<const LinearSpec*>{&gate, &up};
+  }
 };
 
 /// The router: scores of all experts, the top_k largest after selection bias, ties to the lowest id
@@ -44,6 +58,7 @@ struct RouterSpec {
   std::optional<WeightRef> selection_bias;  ///< [E]: added to scores for the choice alone.
   RouteGroups groups;
   RouteWeights weighting = RouteWeights::kAsIs;
+  float near_distance = 0;                 ///< Of RouteWeights::kSoftmaxOfNear.
   float routed_scaling_factor = 1;         ///< Factor on the weights of the chosen experts.
   std::optional<WeightRef> expert_scales;  ///< [E]: another factor for each expert.
   bool kept_float = false;  ///< mlx-lm reads `linear` as floats only, so a conversion does not quantize it.
@@ -84,6 +99,9 @@ struct LayerSpec {
   std::optional<NormSpec> feed_forward_norm;
   FeedForwardSpec feed_forward;
   std::optional<NormSpec> feed_forward_out_norm;
+  /// The feed-forward reads what the mixer reads, mixer_norm of x as it came to the layer, and has no norm of its own.
+  bool parallel = false;
+  float residual_scale = 1;               ///< Factor on what mixer and feed-forward add to x.
   std::optional<WeightRef> output_scale;  ///< [1]: factor on the layer's output.
 };
 
@@ -114,6 +132,7 @@ struct ModelSpec {
   int64_t max_positions = 0;  ///< Longest sequence the model was made for.
   WeightRef embedding;        ///< [V, D]
   float embedding_scale = 1;  ///< On rows that enter the first layer; not when the table is used as the head.
+  std::optional<NormSpec> embedding_norm;  ///< Of these rows, scaled.
   std::vector<LayerSpec> layers;
   NormSpec final_norm;
   bool tied_head = false;  ///< The head is the embedding table.
@@ -123,7 +142,8 @@ struct ModelSpec {
   std::optional<MtpSpec> mtp;
   /// Tensors that checkpoints may have and the model does not use: prefix of their names, and what they are.
   std::vector<std::pair<std::string, std::string>> ignored_tensors;
-  float final_logit_softcap = 0;  ///< c > 0: logits are c tanh(logits / c).
+  float logits_scale = 1;         ///< Factor on the logits.
+  float final_logit_softcap = 0;  ///< c > 0: logits are c tanh(logits / c), scaled ones.
 
   int64_t layer_count() const { return static_cast<int64_t>(layers.size()); }
 };

@@ -63,11 +63,13 @@ struct LinearSpec {
 };
 
 /// Root mean square norm: y = x / sqrt(mean(x^2) + eps) * weight. Source: Zhang, Sennrich 2019,
-/// arXiv:1910.07467.
+/// arXiv:1910.07467. Or, centered, layer norm: y = (x - mean) / sqrt(mean((x - mean)^2) + eps) * weight + bias.
 struct NormSpec {
-  WeightRef weight;
+  WeightRef weight;  ///< Without sources: all are 1.
   float eps = 0;
   float factor = 1;  ///< On the weight.
+  bool centered = false;
+  std::optional<WeightRef> bias = std::nullopt;  ///< Of a centered norm.
 };
 
 /// A weight that ForEachWeight shows.
@@ -101,7 +103,10 @@ class WeightWalk {
     weight(role, linear.weight, expert);
     if (linear.bias) weight(role, *linear.bias, expert);
   }
-  void norm(const NormSpec& norm) const { weight("norm", norm.weight); }
+  void norm(const NormSpec& norm) const {
+    if (!norm.weight.sources.empty()) weight("norm", norm.weight);
+    if (norm.bias) weight("norm", *norm.bias);
+  }
   void norm(const std::optional<NormSpec>& norm) const {
     if (norm) this->norm(*norm);
   }

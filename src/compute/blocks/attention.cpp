@@ -4,9 +4,11 @@
 #include <cmath>
 #include <cstring>
 #include <limits>
+#include <vector>
 
 #include "base/check.h"
 #include "base/status.h"
+#include "compute/row_ops.h"
 #include "compute/step_profile.h"
 
 namespace shoal {
@@ -26,6 +28,41 @@ void CopyHeads(MatView<const float> from, MatView<float> to, Range heads) {
   }
 }
 
+/// The norm of all heads, or those of each.
+absl::StatusOr<std::vector<Norm>> LoadHeadNorms(const WeightLoader& loader,
+                                                const std::optional<NormSpec>& of_all,
+                                                const std::vector<NormSpec>& of_each) {
+  std::vector<Norm> norms;
+  if (of_all) {
+    ASSIGN_OR_RETURN(norms.emplace_back(), Norm::Load(loader, *of_all));
+  }
+  for (const NormSpec& spec : of_each) {
+    ASSIGN_OR_RETURN(norms.emplace_back(), Norm::Load(loader, spec));
+  }
+  return norms;
+}
+
+int64_t BytesOf(const std::vector<Norm>& norms) {
+  int64_t bytes = 0;
+  for (const Norm& norm : norms) bytes += norm.bytes();
+  return bytes;
+}
+
+/// Rows `part` of x by one norm, over each of its spans of a row, or each head by its own.
+void ApplyHeadNorms(const Kernels& kernels, const std::vector<Norm>& norms, MatView<float> x, Range part) {
+  if (norms.size() == 1) {
+    const auto spans = static_cast<int>(x.cols / norms[0].size());  // Heads, or one over all of them.
+    const MatView<float> spanned = AsHeads(x, spans);
+    return norms[0].apply(kernels, spanned, spanned, {part.begin * spans, part.end * spans});
+  }
+  int64_t begin = 0;
+  for (const Norm& norm : norms) {
+    const MatView<float> head = x.cols_between(begin, begin + norm.size());
+    norm.apply(kernels, head, head, part);
+    begin += norm.size();
+  }
+}
+
 }  // namespace
 
 absl::StatusOr<Attention> Attention::Load(const WeightLoader& loader, const GqaSpec& spec, ThreadPool& pool) {
@@ -33,11 +70,14 @@ absl::StatusOr<Attention> Attention::Load(const WeightLoader& loader, const GqaS
   attention.heads_ = {
       .heads = spec.heads,
       .kv_heads = spec.kv_heads,
-      .head_dim = CachedHeadDim(spec.head_dim),
+      .head_dim = CachedHeadDim(std::max(spec.head_dim, spec.output_dim())),
       .scale = static_cast<float>(spec.scale.value_or(1.0 / std::sqrt(static_cast<double>(spec.head_dim)))),
       .softcap = spec.score_softcap,
       .sinks = {}};
   attention.head_dim_ = spec.head_dim;
+  attention.value_dim_ = spec.output_dim();
+  attention.value_scale_ = spec.value_scale;
+  attention.norm_behind_rope_ = spec.norm_behind_rope;
   attention.output_gate_ = spec.output_gate;
   attention.pairing_ = spec.rope.pairing;
   attention.rotary_ = spec.rope.dims;
@@ -51,13 +91,12 @@ absl::StatusOr<Attention> Attention::Load(const WeightLoader& loader, const GqaS
   attention.k_ = std::move(qkv[1]);
   if (!spec.values_from_keys) attention.v_ = std::move(qkv[2]);
   ASSIGN_OR_RETURN(attention.o_, Linear::Load(loader, spec.o, pool));
-  if (spec.q_norm) {
-    ASSIGN_OR_RETURN(attention.q_norm_, Norm::Load(loader, *spec.q_norm));
+  if (spec.gate) {
+    ASSIGN_OR_RETURN(attention.gate_, Linear::Load(loader, *spec.gate, pool));
   }
-  if (spec.k_norm) {
-    ASSIGN_OR_RETURN(attention.k_norm_, Norm::Load(loader, *spec.k_norm));
-  }
-  if (spec.v_norm_eps) attention.v_norm_ = Norm::Weightless(spec.head_dim, *spec.v_norm_eps);
+  ASSIGN_OR_RETURN(attention.q_norms_, LoadHeadNorms(loader, spec.q_norm, spec.q_head_norms));
+  ASSIGN_OR_RETURN(attention.k_norms_, LoadHeadNorms(loader, spec.k_norm, spec.k_head_norms));
+  if (spec.v_norm_eps) attention.v_norm_.push_back(Norm::Weightless(spec.output_dim(), *spec.v_norm_eps));
   if (spec.sinks) {
     ASSIGN_OR_RETURN(attention.heads_.sinks, loader.read_vector(*spec.sinks));
   }
@@ -65,9 +104,8 @@ absl::StatusOr<Attention> Attention::Load(const WeightLoader& loader, const GqaS
 }
 
 int64_t Attention::bytes() const {
-  // v_norm_ has no weights.
-  return q_.bytes() + k_.bytes() + v_.bytes() + o_.bytes() + (q_norm_ ? q_norm_->bytes() : 0) +
-         (k_norm_ ? k_norm_->bytes() : 0) + static_cast<int64_t>(heads_.sinks.size() * sizeof(float));
+  return q_.bytes() + k_.bytes() + v_.bytes() + o_.bytes() + (gate_ ? gate_->bytes() : 0) +
+         BytesOf(q_norms_) + BytesOf(k_norms_) + static_cast<int64_t>(heads_.sinks.size() * sizeof(float));
 }
 
 absl::Status Attention::forward(const ComputeContext& context, LinearInput& input, const MixerStep& step,
@@ -79,11 +117,16 @@ absl::Status Attention::forward(const ComputeContext& context, LinearInput& inpu
   const MatView<float> asked =
       arena.allocate_rows<float>(tokens, q_.rows());  // Gates beside queries, perhaps.
   HeadRows rows{output_gate_ ? arena.allocate_rows<float>(tokens, q_cols) : asked,
-                arena.allocate_rows<float>(tokens, k_.rows()), arena.allocate_rows<float>(tokens, k_.rows())};
+                arena.allocate_rows<float>(tokens, k_.rows()),
+                arena.allocate_rows<float>(tokens, int64_t{heads_.kv_heads} * value_dim_)};
+  MatView<float> gates;
+  if (gate_) gates = arena.allocate_rows<float>(tokens, gate_->rows());
   PhaseTimer timer(context, StepPhase::kQkv);
-  const LinearTask projections[] = {
-      {&q_, asked, input.all_rows()}, {&k_, rows.k, input.all_rows()}, {&v_, rows.v, input.all_rows()}};
-  RETURN_IF_ERROR(RunLinears(context, input, std::span(projections).first(values_from_keys_ ? 2 : 3)));
+  LinearTask projections[4] = {{&q_, asked, input.all_rows()}, {&k_, rows.k, input.all_rows()}};
+  size_t count = 2;
+  if (!values_from_keys_) projections[count++] = {&v_, rows.v, input.all_rows()};
+  if (gate_) projections[count++] = {&*gate_, gates, input.all_rows()};
+  RETURN_IF_ERROR(RunLinears(context, input, std::span(projections).first(count)));
 
   timer.next(StepPhase::kRopeAppend);
   const MatView<float> gated =
@@ -102,66 +145,81 @@ absl::Status Attention::forward(const ComputeContext& context, LinearInput& inpu
   AppendKeysAndValues(context, cache, step, rows.k, rows.v);
 
   timer.next(StepPhase::kAttention);
-  MatView<float> out = arena.allocate_rows<float>(tokens, rows.q.cols);
-  const std::span<AttentionRow> queries = arena.allocate<AttentionRow>(tokens);
-  for (int64_t t = 0; t < tokens; ++t) {
-    const auto i = static_cast<size_t>(t);
-    const int64_t end = step.places.positions[i] + 1;
-    queries[i] = {.query = rows.q.row(t),
-                  .out = out.row(t),
-                  .blocks = step.places.block_tables[i],
-                  .positions = {end > window_ ? end - window_ : 0, end}};
-  }
-  heads_.attend(context, cache, queries);
-  if (heads_.head_dim != head_dim_) {
-    const MatView<float> compact = arena.allocate_rows<float>(tokens, q_cols);
-    CopyHeads(AsHeads(out, heads_.heads), AsHeads(compact, heads_.heads), {0, tokens * heads_.heads});
-    out = compact;
-  }
+  const MatView<float> out = attend(context, step, cache, rows.q);
   timer.next(StepPhase::kAttentionOut);
-  if (output_gate_) {
-    const MatView<float> heads = AsHeads(out, heads_.heads);
-    context.for_rows(heads.rows, heads.cols, [&](Range part) {
-      context.kernels->sigmoid_mul(
-          {.gate = gated.cols_between(head_dim_, 2 * head_dim_), .up = heads, .out = heads, .rows = part});
-    });
-  }
+  if (output_gate_) gates = gated.cols_between(head_dim_, 2 * head_dim_);
+  if (gate_) gates = AsHeads(gates, heads_.heads);
+  if (gates.data != nullptr) apply_gates(context, gates, AsHeads(out, heads_.heads));
   LinearInput attended(out);
   const LinearTask output[] = {{&o_, y, attended.all_rows()}};
   return RunLinears(context, attended, output);
 }
 
+/// What the heads give [T, heads * value_dim], in the context's arena. queries: of the cache's head dimension.
+MatView<float> Attention::attend(const ComputeContext& context, const MixerStep& step,
+                                 const KvLayerView& cache, MatView<const float> queries) const {
+  Arena& arena = *context.arena;
+  const int64_t tokens = queries.rows;
+  const MatView<float> out = arena.allocate_rows<float>(tokens, queries.cols);
+  const std::span<AttentionRow> rows = arena.allocate<AttentionRow>(tokens);
+  for (int64_t t = 0; t < tokens; ++t) {
+    const auto i = static_cast<size_t>(t);
+    const int64_t end = step.places.positions[i] + 1;
+    rows[i] = {.query = queries.row(t),
+               .out = out.row(t),
+               .blocks = step.places.block_tables[i],
+               .positions = {end > window_ ? end - window_ : 0, end}};
+  }
+  heads_.attend(context, cache, rows);
+  if (heads_.head_dim == value_dim_) return out;
+  const MatView<float> compact = arena.allocate_rows<float>(tokens, int64_t{heads_.heads} * value_dim_);
+  CopyHeads(AsHeads(out, heads_.heads), AsHeads(compact, heads_.heads), {0, tokens * heads_.heads});
+  return compact;
+}
+
+/// Multiplies the heads' outputs [T * heads, value_dim] by the sigmoids of gates of that shape, or of one for each head.
+void Attention::apply_gates(const ComputeContext& context, MatView<const float> gates,
+                            MatView<float> heads) const {
+  const bool one_each = gates.cols == 1 && heads.cols > 1;
+  MatView<float> spread;
+  if (one_each) spread = context.arena->allocate_rows<float>(heads.rows, heads.cols);
+  context.for_rows(heads.rows, heads.cols, [&](Range part) {
+    for (int64_t r = part.begin; one_each && r < part.end; ++r) {
+      std::fill_n(spread.row(r), spread.cols, gates.at(r, 0));
+    }
+    context.kernels->sigmoid_mul(
+        {.gate = one_each ? MatView<const float>(spread) : gates, .up = heads, .out = heads, .rows = part});
+  });
+}
+
 void Attention::apply_rope(const ComputeContext& context, const HeadRows& rows, const RopeRows& rope,
                            Range part) const {
   const Kernels& kernels = *context.kernels;
-  const auto apply = [&](MatView<float> x, const std::optional<Norm>& norm) {
-    if (!norm) return;
-    const auto spans = static_cast<int>(x.cols / norm->size());  // Heads, or one over all of them.
-    const MatView<float> spanned = AsHeads(x, spans);
-    norm->apply(kernels, spanned, spanned, {part.begin * spans, part.end * spans});
-  };
-  const auto rotate = [&](MatView<float> x, int heads, const std::optional<Norm>& norm) {
-    apply(x, norm);
-    if (rotary_ == 0) return;
-    kernels.rope({.x = x,
-                  .heads = heads,
-                  .head_dim = head_dim_,
-                  .rotary = rotary_,
-                  .cosine = rope.cosine,
-                  .sine = rope.sine,
-                  .pairing = pairing_,
-                  .rows = part});
+  const auto rotate = [&](MatView<float> x, int heads, const std::vector<Norm>& norms) {
+    if (!norm_behind_rope_) ApplyHeadNorms(kernels, norms, x, part);
+    if (rotary_ > 0) {
+      kernels.rope({.x = x,
+                    .heads = heads,
+                    .head_dim = head_dim_,
+                    .rotary = rotary_,
+                    .cosine = rope.cosine,
+                    .sine = rope.sine,
+                    .pairing = pairing_,
+                    .rows = part});
+    }
+    if (norm_behind_rope_) ApplyHeadNorms(kernels, norms, x, part);
   };
   for (int64_t t = part.begin; values_from_keys_ && t < part.end; ++t) {
     std::copy_n(rows.k.row(t), rows.k.cols, rows.v.row(t));
   }
-  apply(rows.v, v_norm_);
-  rotate(rows.q, heads_.heads, q_norm_);
-  rotate(rows.k, heads_.kv_heads, k_norm_);
+  ApplyHeadNorms(kernels, v_norm_, rows.v, part);
+  if (value_scale_ != 1) Multiply(rows.v, value_scale_, part);
+  rotate(rows.q, heads_.heads, q_norms_);
+  rotate(rows.k, heads_.kv_heads, k_norms_);
 }
 
 MatView<float> Attention::padded(const ComputeContext& context, MatView<float> rows, int heads) const {
-  if (heads_.head_dim == head_dim_) return rows;
+  if (rows.cols == int64_t{heads} * heads_.head_dim) return rows;
   const MatView<float> wide =
       context.arena->allocate_rows<float>(rows.rows, int64_t{heads} * heads_.head_dim);
   CopyHeads(AsHeads(rows, heads), AsHeads(wide, heads), {0, rows.rows * heads});

@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <optional>
+#include <vector>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
@@ -38,15 +39,23 @@ class Attention {
   void apply_rope(const ComputeContext& context, const HeadRows& rows, const RopeRows& rope,
                   Range part) const;
   MatView<float> padded(const ComputeContext& context, MatView<float> rows, int heads) const;
+  MatView<float> attend(const ComputeContext& context, const MixerStep& step, const KvLayerView& cache,
+                        MatView<const float> queries) const;
+  void apply_gates(const ComputeContext& context, MatView<const float> gates, MatView<float> out) const;
   AttentionHeads heads_;  // Of the cache's head dimension.
   int head_dim_ = 0;
+  int value_dim_ = 0;
   int rotary_ = 0;
   bool output_gate_ = false;
   RopePairing pairing_ = RopePairing::kHalfSplit;
   QueryTemperature temperature_;
   int64_t window_ = 0;  // Positions that a row sees; INT64_MAX: all.
   Linear q_, k_, v_, o_;
-  std::optional<Norm> q_norm_, k_norm_, v_norm_;
+  std::optional<Linear> gate_;
+  std::vector<Norm> q_norms_, k_norms_;  // Of all heads, or of each; empty: none.
+  bool norm_behind_rope_ = false;
+  std::vector<Norm> v_norm_;  // One without a weight, or none.
+  float value_scale_ = 1;
   bool values_from_keys_ = false;  // Without v_.
 };
 

@@ -11,7 +11,7 @@ namespace shoal {
 absl::StatusOr<int> ExpertInputGroup(const WeightLoader& loader, const MoeSpec& moe, ActivationMode mode) {
   std::optional<int> agreed;
   for (const DenseSpec& expert : moe.experts) {
-    for (const LinearSpec* linear : {&expert.gate, &expert.up}) {
+    for (const LinearSpec* linear : expert.inputs()) {
       ASSIGN_OR_RETURN(const StoredWeight weight, loader.find(*linear));
       if (!agreed) agreed = weight.format.group;
       if (*agreed == weight.format.group) continue;

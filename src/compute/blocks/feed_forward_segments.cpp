@@ -27,21 +27,25 @@ absl::StatusOr<SegmentSet> SegmentSet::Load(const ResolvedWeights& weights, Laye
   set.model_width_ = weights.spec().width;
   ASSIGN_OR_RETURN(set.shape_, CutIntoSegments(weights, layer, count));
   const DenseSpec& dense = *DenseOf(*FindLayer(weights.spec(), layer.value));
-  set.gating_ = {dense.gating, dense.limit};
-  set.segments_.resize(static_cast<size_t>(count));
   const WeightLoader loader(weights, store);
+  ASSIGN_OR_RETURN(set.gating_, GatingRule::Load(loader, dense));
+  set.segments_.resize(static_cast<size_t>(count));
   for (const int32_t segment : held) {
     if (segment < 0 || segment >= count) {
       return InvalidArgument("layer {}: segment {} of a feed-forward that has {}", layer, segment, count);
     }
     const auto i = static_cast<size_t>(segment);
-    const Linear::Rows parts[] = {{&dense.gate, set.shape_.hidden[i]},
-                                  {&dense.up, set.shape_.hidden[i]},
-                                  {&dense.down, set.shape_.out[i]}};
+    std::vector<Linear::Rows> parts;
+    for (const LinearSpec* input : dense.inputs()) parts.push_back({input, set.shape_.hidden[i]});
+    parts.push_back({&dense.down, set.shape_.out[i]});
     const PackedUnit unit{
         .kind = PackedUnit::Kind::kSegment, .layer = layer.value, .block = segment, .of = count};
     ASSIGN_OR_RETURN(std::vector<Linear> linears, Linear::LoadRows(loader, parts, unit, pool));
-    set.segments_[i] = {std::move(linears[0]), std::move(linears[1]), std::move(linears[2])};
+    Segment& made = set.segments_[i].emplace();
+    auto next = linears.begin();
+    if (set.gating_.has_gate()) made.gate = std::move(*next++);
+    made.up = std::move(*next++);
+    made.down = std::move(*next++);
   }
   return set;
 }
@@ -74,29 +78,31 @@ absl::Status SegmentSet::hidden(const ComputeContext& context, std::span<const i
   }
   for (const int32_t segment : segments) RETURN_IF_ERROR(find(segment).status());
   const int64_t width = TotalSize(shape_.hidden, segments);
-  const MatView<float> gate = arena.allocate_rows<float>(rows.x.rows, width);
+  const bool gated = gating_.has_gate();
   const MatView<float> up = arena.allocate_rows<float>(rows.x.rows, width);
-  const std::span<LinearTask> tasks = arena.allocate<LinearTask>(2 * std::ssize(segments));
+  const MatView<float> mixed = gated ? arena.allocate_rows<float>(rows.x.rows, width) : up;
+  const std::span<LinearTask> tasks = arena.allocate<LinearTask>((gated ? 2 : 1) * std::ssize(segments));
+  auto next = tasks.begin();
   LinearInput input = rows.codes ? LinearInput(rows.x, *rows.codes) : LinearInput(rows.x);
   int64_t at = 0;
   for (size_t i = 0; i < segments.size(); ++i) {
     ASSIGN_OR_RETURN(const Segment* const segment, find(segments[i]));
-    const int64_t end = at + segment->gate.rows();
-    tasks[2 * i] = {&segment->gate, gate.cols_between(at, end), input.all_rows()};
-    tasks[2 * i + 1] = {&segment->up, up.cols_between(at, end), input.all_rows()};
+    const int64_t end = at + segment->up.rows();
+    if (gated) *next++ = {&segment->gate, mixed.cols_between(at, end), input.all_rows()};
+    *next++ = {&segment->up, up.cols_between(at, end), input.all_rows()};
     at = end;
   }
   PhaseTimer timer(context, StepPhase::kGateUp);
   RETURN_IF_ERROR(RunLinears(context, input, tasks));
   timer.next(StepPhase::kActivation);
   // Groups end where segments do, so the codes are those of the whole row.
-  LinearInput mixed(gate);
+  LinearInput coded(mixed);
   const int hidden_group = context.activations == ActivationMode::kInt8 ? shape_.hidden_group : 0;
   RETURN_IF_ERROR(
-      mixed.fill(context, hidden_group, [&](Range part) { gating_.apply(context, gate, up, part); }));
-  hidden.x = gate;
+      coded.fill(context, hidden_group, [&](Range part) { gating_.apply(context, mixed, up, part); }));
+  hidden.x = mixed;
   hidden.codes.reset();
-  if (hidden_group != 0) hidden.codes = mixed.known(hidden_group);
+  if (hidden_group != 0) hidden.codes = coded.known(hidden_group);
   return absl::OkStatus();
 }
 

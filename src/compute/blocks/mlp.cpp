@@ -4,33 +4,41 @@
 
 #include "base/status.h"
 #include "compute/step_profile.h"
+#include "numeric/transcendental.h"
 
 namespace shoal {
 
-Mlp::Mlp(const DenseSpec& spec, Linear gate, Linear up, Linear down)
-    : gate_(std::move(gate)), up_(std::move(up)), down_(std::move(down)), gating_{spec.gating, spec.limit} {}
-
 absl::StatusOr<Mlp> Mlp::Load(const WeightLoader& loader, const DenseSpec& spec, ThreadPool& pool) {
-  ASSIGN_OR_RETURN(std::vector<Linear> in, Linear::LoadTogether(loader, {&spec.gate, &spec.up}, pool));
-  ASSIGN_OR_RETURN(Linear down, Linear::Load(loader, spec.down, pool));
-  return Mlp(spec, std::move(in[0]), std::move(in[1]), std::move(down));
+  ASSIGN_OR_RETURN(std::vector<Linear> linears, Linear::LoadTogether(loader, spec.inputs(), pool));
+  ASSIGN_OR_RETURN(linears.emplace_back(), Linear::Load(loader, spec.down, pool));
+  ASSIGN_OR_RETURN(std::vector<Mlp> one, Join(loader, {&spec}, std::move(linears)));
+  return std::move(one[0]);
 }
 
 namespace {
 
 std::vector<const LinearSpec*> PartsOf(const std::vector<const DenseSpec*>& specs) {
   std::vector<const LinearSpec*> parts;
-  for (const DenseSpec* spec : specs) parts.insert(parts.end(), {&spec->gate, &spec->up, &spec->down});
+  for (const DenseSpec* spec : specs) {
+    for (const LinearSpec* input : spec->inputs()) parts.push_back(input);
+    parts.push_back(&spec->down);
+  }
   return parts;
 }
 
 }  // namespace
 
-std::vector<Mlp> Mlp::Join(const std::vector<const DenseSpec*>& specs, std::vector<Linear> linears) {
+absl::StatusOr<std::vector<Mlp>> Mlp::Join(const WeightLoader& loader,
+                                           const std::vector<const DenseSpec*>& specs,
+                                           std::vector<Linear> linears) {
   std::vector<Mlp> mlps;
-  for (size_t i = 0; i < specs.size(); ++i) {
-    Linear* const of = &linears[3 * i];
-    mlps.push_back(Mlp(*specs[i], std::move(of[0]), std::move(of[1]), std::move(of[2])));
+  auto next = linears.begin();
+  for (const DenseSpec* spec : specs) {
+    Mlp& mlp = mlps.emplace_back();
+    ASSIGN_OR_RETURN(mlp.gating_, GatingRule::Load(loader, *spec));
+    if (mlp.gating_.has_gate()) mlp.gate_ = std::move(*next++);
+    mlp.up_ = std::move(*next++);
+    mlp.down_ = std::move(*next++);
   }
   return mlps;
 }
@@ -39,13 +47,13 @@ absl::StatusOr<std::vector<Mlp>> Mlp::LoadExperts(const WeightLoader& loader,
                                                   const std::vector<const DenseSpec*>& specs,
                                                   ThreadPool& pool) {
   ASSIGN_OR_RETURN(std::vector<Linear> linears, Linear::LoadTogether(loader, PartsOf(specs), pool));
-  return Join(specs, std::move(linears));
+  return Join(loader, specs, std::move(linears));
 }
 
 absl::StatusOr<std::vector<Mlp>> Mlp::LoadWithoutWeights(const WeightLoader& loader,
                                                          const std::vector<const DenseSpec*>& specs) {
   ASSIGN_OR_RETURN(std::vector<Linear> linears, Linear::LoadWithoutWeights(loader, PartsOf(specs)));
-  return Join(specs, std::move(linears));
+  return Join(loader, specs, std::move(linears));
 }
 
 void Mlp::place(const std::shared_ptr<std::byte>& memory, const std::array<int64_t, 3>& offsets) {
@@ -55,16 +63,42 @@ void Mlp::place(const std::shared_ptr<std::byte>& memory, const std::array<int64
   }
 }
 
-void GatingRule::apply(const ComputeContext& context, MatView<float> gate, MatView<const float> up,
+absl::StatusOr<GatingRule> GatingRule::Load(const WeightLoader& loader, const DenseSpec& spec) {
+  GatingRule rule{.gating = spec.gating, .limit = spec.limit, .activation = spec.activation};
+  if (!spec.xielu) return rule;
+  const auto read = [&](const WeightRef& ref) -> absl::StatusOr<double> {
+    ASSIGN_OR_RETURN(const std::vector<float> value, loader.read_vector(ref));
+    return value[0];
+  };
+  const auto softplus = [](double x) { return x > 30 ? x : Log(1 + Exp(x)); };
+  ASSIGN_OR_RETURN(const double alpha_p, read(spec.xielu->alpha_p));
+  ASSIGN_OR_RETURN(const double alpha_n, read(spec.xielu->alpha_n));
+  ASSIGN_OR_RETURN(const double beta, read(spec.xielu->beta));
+  ASSIGN_OR_RETURN(const double eps, read(spec.xielu->eps));
+  rule.xielu = {.positive = static_cast<float>(softplus(alpha_p)),
+                .negative = static_cast<float>(beta + softplus(alpha_n)),
+                .slope = static_cast<float>(beta),
+                .top = static_cast<float>(eps)};
+  return rule;
+}
+
+void GatingRule::apply(const ComputeContext& context, MatView<float> hidden, MatView<const float> up,
                        Range rows) const {
+  const Kernels& kernels = *context.kernels;
+  if (activation) {
+    return kernels.activate(
+        {.x = hidden, .activation = *activation, .xielu = xielu, .out = hidden, .rows = rows});
+  }
   switch (gating) {
     case Gating::kSilu:
-      return context.kernels->silu_mul({.gate = gate, .up = up, .out = gate, .rows = rows});
+      return kernels.silu_mul({.gate = hidden, .up = up, .out = hidden, .rows = rows});
     case Gating::kGelu:
-      return context.kernels->gelu_mul({.gate = gate, .up = up, .out = gate, .rows = rows});
+      return kernels.gelu_mul({.gate = hidden, .up = up, .out = hidden, .rows = rows});
     case Gating::kClampedSwiglu:
-      return context.kernels->clamped_swiglu(
-          {.gate = gate, .up = up, .limit = limit, .out = gate, .rows = rows});
+      return kernels.clamped_swiglu({.gate = hidden, .up = up, .limit = limit, .out = hidden, .rows = rows});
+    case Gating::kClampedSilu:
+      return kernels.clamped_silu_mul(
+          {.gate = hidden, .up = up, .limit = limit, .out = hidden, .rows = rows});
   }
 }
 
@@ -80,26 +114,28 @@ absl::Status RunMlps(const ComputeContext& context, LinearInput& input, std::spa
   const ArenaScope scope(arena);
   const auto count = static_cast<int64_t>(tasks.size());
   const int64_t hidden_width = tasks[0].mlp->up_.rows();
-  const MatView<float> gate = arena.allocate_rows<float>(input.rows(), hidden_width);
+  const GatingRule& gating = tasks[0].mlp->gating_;
   const MatView<float> up = arena.allocate_rows<float>(input.rows(), hidden_width);
-  const std::span<LinearTask> in = arena.allocate<LinearTask>(2 * count);
+  const MatView<float> hidden =
+      gating.has_gate() ? arena.allocate_rows<float>(input.rows(), hidden_width) : up;
+  const std::span<LinearTask> in = arena.allocate<LinearTask>(gating.has_gate() ? 2 * count : count);
   const std::span<LinearTask> out = arena.allocate<LinearTask>(count);
+  auto next = in.begin();
   for (size_t i = 0; i < tasks.size(); ++i) {
     const auto& [mlp, rows] = tasks[i];
-    in[2 * i] = {&mlp->gate_, gate.rows_between(rows.begin, rows.end), rows};
-    in[2 * i + 1] = {&mlp->up_, up.rows_between(rows.begin, rows.end), rows};
+    if (gating.has_gate()) *next++ = {&mlp->gate_, hidden.rows_between(rows.begin, rows.end), rows};
+    *next++ = {&mlp->up_, up.rows_between(rows.begin, rows.end), rows};
     out[i] = {&mlp->down_, y.rows_between(rows.begin, rows.end), rows};
   }
   PhaseTimer timer(context, StepPhase::kGateUp);
   RETURN_IF_ERROR(RunLinears(context, input, in));
 
   timer.next(StepPhase::kActivation);
-  LinearInput hidden(gate);
+  LinearInput mixed(hidden);
   const int group = tasks[0].mlp->down_.activation_group(context.activations);
-  RETURN_IF_ERROR(
-      hidden.fill(context, group, [&](Range rows) { tasks[0].mlp->gating_.apply(context, gate, up, rows); }));
+  RETURN_IF_ERROR(mixed.fill(context, group, [&](Range rows) { gating.apply(context, hidden, up, rows); }));
   timer.next(StepPhase::kDown);
-  return RunLinears(context, hidden, out);
+  return RunLinears(context, mixed, out);
 }
 
 }  // namespace shoal

@@ -5,6 +5,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <span>
 #include <vector>
 
@@ -17,12 +18,18 @@ namespace shoal {
 
 struct MlpTask;
 
-/// gate = gating(gate, up) of a range of rows.
+/// What makes hidden values of what the first matrices give.
 struct GatingRule {
   Gating gating = Gating::kSilu;
-  float limit = 0;  ///< Of kClampedSwiglu.
+  float limit = 0;
+  std::optional<Activation> activation;  ///< There is no gate.
+  XieluShape xielu;
 
-  void apply(const ComputeContext& context, MatView<float> gate, MatView<const float> up, Range rows) const;
+  /// Errors of WeightLoader.
+  static absl::StatusOr<GatingRule> Load(const WeightLoader& loader, const DenseSpec& spec);
+  bool has_gate() const { return !activation.has_value(); }
+  /// hidden = gating(hidden, up), or without a gate activation(hidden), of a range of rows.
+  void apply(const ComputeContext& context, MatView<float> hidden, MatView<const float> up, Range rows) const;
 };
 
 class Mlp {
@@ -43,20 +50,21 @@ class Mlp {
 
   int64_t bytes() const { return gate_.bytes() + up_.bytes() + down_.bytes(); }
   /// Columns per scale of the codes that it asks of its input; 0: none.
-  int input_group(ActivationMode mode) const { return gate_.activation_group(mode); }
-  const Linear& gate() const { return gate_; }
-  const Linear& up() const { return up_; }
+  int input_group(ActivationMode mode) const {
+    return (gating_.has_gate() ? gate_ : up_).activation_group(mode);
+  }
 
   /// y [T, D] = the block of the input [T, D]. OutOfRange for a non-finite activation.
   absl::Status forward(const ComputeContext& context, LinearInput& input, MatView<float> y) const;
 
  private:
   friend absl::Status RunMlps(const ComputeContext&, LinearInput&, std::span<const MlpTask>, MatView<float>);
-  Mlp(const DenseSpec& spec, Linear gate, Linear up, Linear down);
-  /// linears: gate, up and down of each.
-  static std::vector<Mlp> Join(const std::vector<const DenseSpec*>& specs, std::vector<Linear> linears);
+  /// linears: gate (where there is one), up and down of each.
+  static absl::StatusOr<std::vector<Mlp>> Join(const WeightLoader& loader,
+                                               const std::vector<const DenseSpec*>& specs,
+                                               std::vector<Linear> linears);
 
-  Linear gate_, up_, down_;
+  Linear gate_, up_, down_;  // gate_ is empty where there is none.
   GatingRule gating_;
 };
 

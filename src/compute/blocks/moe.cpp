@@ -18,6 +18,7 @@ absl::StatusOr<Moe> Moe::Load(const WeightLoader& loader, const MoeSpec& spec, T
                 .scores = spec.router.scores,
                 .groups = spec.router.groups,
                 .weighting = spec.router.weighting,
+                .near_distance = spec.router.near_distance,
                 .routed_scaling_factor = spec.router.routed_scaling_factor};
   ASSIGN_OR_RETURN(moe.group_, ExpertInputGroup(loader, spec, ActivationMode::kInt8));
   if (spec.router.norm) {

@@ -80,10 +80,16 @@ void Scale(const RopeYarn& yarn, const RopeSpec& rope, std::vector<float>& inver
 }  // namespace
 
 absl::StatusOr<Norm> Norm::Load(const WeightLoader& loader, const NormSpec& spec) {
-  Norm norm;
-  ASSIGN_OR_RETURN(norm.weight_, loader.read_vector(spec.weight));
+  Norm norm = Weightless(spec.weight.shape.front(), spec.eps);
+  if (!spec.weight.sources.empty()) {
+    ASSIGN_OR_RETURN(norm.weight_, loader.read_vector(spec.weight));
+    norm.weightless_ = false;
+  }
+  if (spec.bias) {
+    ASSIGN_OR_RETURN(norm.bias_, loader.read_vector(*spec.bias));
+  }
   for (float& weight : norm.weight_) weight *= spec.factor;
-  norm.eps_ = spec.eps;
+  norm.centered_ = spec.centered;
   return norm;
 }
 
@@ -97,13 +103,22 @@ absl::StatusOr<std::optional<Norm>> Norm::LoadIfAny(const WeightLoader& loader,
 Norm Norm::Weightless(int64_t size, float eps) {
   Norm norm;
   norm.weight_.assign(static_cast<size_t>(size), 1.0f);
+  norm.weightless_ = true;
   norm.eps_ = eps;
   return norm;
 }
 
 void Norm::apply(const Kernels& kernels, MatView<const float> x, MatView<float> y, Range rows) const {
   SHOAL_CHECK(x.cols == static_cast<int64_t>(weight_.size()) && y.cols == x.cols);
-  kernels.rms_norm({.x = x, .weight = weight_.data(), .eps = eps_, .y = y, .rows = rows});
+  if (!centered_) {
+    return kernels.rms_norm({.x = x, .weight = weight_.data(), .eps = eps_, .y = y, .rows = rows});
+  }
+  kernels.layer_norm({.x = x,
+                      .weight = weight_.data(),
+                      .bias = bias_.empty() ? nullptr : bias_.data(),
+                      .eps = eps_,
+                      .y = y,
+                      .rows = rows});
 }
 
 void NormOrCopy(const Kernels& kernels, const std::optional<Norm>& norm, MatView<const float> x,
@@ -126,6 +141,12 @@ RopeTable MakeRopeTable(const RopeSpec& spec) {
                   .magnitude = static_cast<float>(spec.magnitude)};
   if (const auto* both = std::get_if<RopeLong>(&spec.scaling)) {
     table.of_long_sequences = RopeInverseFrequencies(spec.theta, spec.dims, both->long_factors);
+    table.magnitude_of_long = static_cast<float>(both->long_magnitude.value_or(spec.magnitude));
+  }
+  if (spec.backwards) {  // The sine is odd, the cosine even.
+    for (auto* frequencies : {&table.inverse_frequencies, &table.of_long_sequences}) {
+      for (float& frequency : *frequencies) frequency = -frequency;
+    }
   }
   return table;
 }
@@ -141,8 +162,8 @@ RopeRows MakeRopeRows(const ComputeContext& context, const RopeTable& table,
     for (int64_t t = part.begin; t < part.end; ++t) {
       const auto i = static_cast<size_t>(t);
       const bool other = long_rope[i] && !table.of_long_sequences.empty();
-      RopeRow(other ? table.of_long_sequences : table.inverse_frequencies, positions[i], table.magnitude,
-              tables.cosine.row(t), tables.sine.row(t));
+      RopeRow(other ? table.of_long_sequences : table.inverse_frequencies, positions[i],
+              other ? table.magnitude_of_long : table.magnitude, tables.cosine.row(t), tables.sine.row(t));
     }
   });
   return tables;

@@ -25,13 +25,19 @@ class Norm {
   static Norm Weightless(int64_t size, float eps);
 
   int64_t size() const { return static_cast<int64_t>(weight_.size()); }
-  int64_t bytes() const { return static_cast<int64_t>(weight_.size() * sizeof(float)); }
+  /// Without a norm's that has no weight in the model.
+  int64_t bytes() const {
+    return static_cast<int64_t>((weightless_ ? 0 : weight_.size() + bias_.size()) * sizeof(float));
+  }
 
   /// y[r, :] = norm(x[r, :]) for r in rows; y may be x. On this thread.
   void apply(const Kernels& kernels, MatView<const float> x, MatView<float> y, Range rows) const;
 
  private:
   std::vector<float> weight_;
+  std::vector<float> bias_;  // Empty: none.
+  bool weightless_ = false;
+  bool centered_ = false;
   float eps_ = 0;
 };
 
@@ -48,6 +54,7 @@ struct RopeTable {
   std::vector<float> inverse_frequencies;
   std::vector<float> of_long_sequences;  ///< The same of RopeLong's long sequences; empty: no difference.
   float magnitude = 1;
+  float magnitude_of_long = 1;  ///< Where of_long_sequences is not empty.
   bool operator==(const RopeTable&) const = default;
 };
 RopeTable MakeRopeTable(const RopeSpec& spec);

@@ -1,8 +1,10 @@
 // Grouped-query attention.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <optional>
+#include <vector>
 
 #include "models/mixers/mixer_work.h"
 #include "models/mixers/query_temperature.h"
@@ -18,10 +20,14 @@ struct GqaSpec {
   int heads = 0;
   int kv_heads = 0;
   int head_dim = 0;
+  std::optional<int> value_dim;  ///< Of a head's values and output, where it is another than head_dim.
   LinearSpec q, k, v, o;
   /// Before rope: over each head where the weight has head_dim values, else over all heads together.
   std::optional<NormSpec> q_norm, k_norm;
-  std::optional<float> v_norm_eps;  ///< Values are normed over each head, without a weight.
+  std::vector<NormSpec> q_head_norms, k_head_norms;  ///< Instead, one for each head; empty: none.
+  bool norm_behind_rope = false;                     ///< Queries and keys are normed after they are rotated.
+  std::optional<float> v_norm_eps;                   ///< Values are normed over each head, without a weight.
+  float value_scale = 1;                             ///< Factor on the values.
   /// There is no v projection: the values are the output of k before its norm and rope.
   bool values_from_keys = false;
   RopeSpec rope;
@@ -33,19 +39,27 @@ struct GqaSpec {
   /// q returns, per head, a query followed by a gate of the same width (2 * heads * head_dim rows). The
   /// head's output is multiplied by the sigmoid of its gate.
   bool output_gate = false;
+  /// Instead, a projection of its own: a gate for each value of the output [heads * value_dim, D], or one for each head
+  /// [heads, D].
+  std::optional<LinearSpec> gate;
+
+  int output_dim() const { return value_dim.value_or(head_dim); }
 
   // What every mixer says of itself (mixers.h).
-  int64_t cached_dim() const { return head_dim; }
-  KvLayerShape cache_shape() const { return {kv_heads, CachedHeadDim(head_dim)}; }
+  int64_t cached_dim() const { return std::max(head_dim, output_dim()); }
+  KvLayerShape cache_shape() const { return {kv_heads, CachedHeadDim(static_cast<int>(cached_dim()))}; }
   const RopeSpec* position_rope() const { return rope.dims > 0 ? &rope : nullptr; }
-  MixerWork work() const { return {.per_position = int64_t{2} * heads * head_dim}; }
+  MixerWork work() const { return {.per_position = int64_t{heads} * (head_dim + output_dim())}; }
   void show_weights(const WeightWalk& walk) const {
     walk.linear("attention", q);
     walk.linear("attention", k);
     if (!values_from_keys) walk.linear("attention", v);
     walk.linear("attention", o);
+    if (gate) walk.linear("attention", *gate);
     walk.norm(q_norm);
     walk.norm(k_norm);
+    for (const NormSpec& norm : q_head_norms) walk.norm(norm);
+    for (const NormSpec& norm : k_head_norms) walk.norm(norm);
     if (sinks) walk.weight("attention", *sinks);
   }
 };
