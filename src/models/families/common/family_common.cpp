@@ -1,5 +1,6 @@
 #include "models/families/common/family_common.h"
 
+#include <algorithm>
 #include <optional>
 #include <utility>
 #include <vector>
@@ -16,16 +17,16 @@ constexpr Bounds<int64_t> kWidthBounds{1, 1 << 24};
 
 }  // namespace
 
-absl::StatusOr<DecoderSizes> ReadDecoderSizes(const ModelConfig& config,
-                                              std::optional<bool> tied_when_silent) {
+absl::StatusOr<DecoderSizes> ReadDecoderSizes(const ModelConfig& config, std::optional<bool> tied_when_silent,
+                                              const SizeKeys& keys) {
   DecoderSizes sizes;
   ASSIGN_OR_RETURN(sizes.width, config.required_int("hidden_size", kWidthBounds));
   ASSIGN_OR_RETURN(sizes.vocabulary, config.required_int("vocab_size"));
   ASSIGN_OR_RETURN(sizes.layers, config.required_int("num_hidden_layers", kLayerBounds));
   ASSIGN_OR_RETURN(sizes.max_positions, config.required_int("max_position_embeddings"));
   ASSIGN_OR_RETURN(const int64_t heads, config.required_int("num_attention_heads", kHeadBounds));
-  ASSIGN_OR_RETURN(const int64_t kv_heads, config.required_int("num_key_value_heads", kHeadBounds));
-  ASSIGN_OR_RETURN(const double eps, config.required_number("rms_norm_eps", {1e-20, 1.0}));
+  ASSIGN_OR_RETURN(const int64_t kv_heads, config.required_int(keys.kv_heads, kHeadBounds));
+  ASSIGN_OR_RETURN(const double eps, config.required_number(keys.eps, {1e-20, 1.0}));
   if (tied_when_silent && !config.has("tie_word_embeddings")) {
     sizes.tied_head = *tied_when_silent;
   } else {
@@ -33,7 +34,7 @@ absl::StatusOr<DecoderSizes> ReadDecoderSizes(const ModelConfig& config,
   }
   if (heads % kv_heads != 0) {
     return InvalidArgument("{}: expected a divisor of num_attention_heads = {}, found {}",
-                           config.where("num_key_value_heads"), heads, kv_heads);
+                           config.where(keys.kv_heads), heads, kv_heads);
   }
   sizes.heads = static_cast<int>(heads);
   sizes.kv_heads = static_cast<int>(kv_heads);
@@ -46,6 +47,12 @@ absl::Status RequireActivation(const ModelConfig& config, const char* key, std::
   if (act == expected) return absl::OkStatus();
   return Unimplemented("{}: expected \"{}\", found \"{}\"; no other activation is built here",
                        config.where(key), expected, act);
+}
+
+absl::Status RequireFlag(const ModelConfig& config, const char* key, bool expected) {
+  ASSIGN_OR_RETURN(const std::optional<bool> flag, config.optional_bool(key));
+  if (flag.value_or(expected) == expected) return absl::OkStatus();
+  return Unimplemented("{}: expected {}, found {}; not built", config.where(key), expected, !expected);
 }
 
 absl::StatusOr<int> ReadRotaryDims(const ModelConfig& config, int head_dim) {
@@ -117,6 +124,19 @@ absl::StatusOr<std::vector<std::optional<int64_t>>> ReadWindows(const ModelConfi
   return windows;
 }
 
+absl::StatusOr<std::vector<std::optional<int64_t>>> ReadWindowPattern(const ModelConfig& config,
+                                                                      int64_t layers, const char* key,
+                                                                      int64_t usual) {
+  if (config.has("layer_types")) return ReadWindows(config, layers);
+  ASSIGN_OR_RETURN(const int64_t window, config.required_int("sliding_window"));
+  ASSIGN_OR_RETURN(const std::optional<int64_t> every, config.optional_int(key));
+  std::vector<std::optional<int64_t>> windows(static_cast<size_t>(layers));
+  for (int64_t i = 0; i < layers; ++i) {
+    if ((i + 1) % every.value_or(usual) != 0) windows[static_cast<size_t>(i)] = window;
+  }
+  return windows;
+}
+
 absl::StatusOr<int> ReadHeadDim(const ModelConfig& config, const char* key) {
   ASSIGN_OR_RETURN(const int64_t head_dim, config.required_int(key, kHeadBounds));
   if (head_dim % 2 != 0) {
@@ -175,6 +195,15 @@ DenseSpec FusedDenseAt(const std::string& base, int64_t width, int64_t ffn) {
           .gate = PartOf(base + ".gate_up_proj", 2 * ffn, 0, ffn, width),
           .up = PartOf(base + ".gate_up_proj", 2 * ffn, ffn, ffn, width),
           .down = LinearAt(base + ".down_proj", width, ffn, false)};
+}
+
+DenseSpec UngatedOf(LinearSpec up, LinearSpec down, Activation activation) {
+  DenseSpec dense;
+  dense.width = up.weight.shape.front();
+  dense.up = std::move(up);
+  dense.down = std::move(down);
+  dense.activation = activation;
+  return dense;
 }
 
 GqaSpec GqaAt(const std::string& base, const DecoderSizes& sizes, const AttentionSettings& parts) {
@@ -258,6 +287,30 @@ void NormOutputsOnly(const DecoderSizes& sizes, ModelSpec& spec) {
     layer.feed_forward_norm.reset();
     layer.mixer_out_norm = NormAt(base + ".post_attention_layernorm", sizes.width, sizes.eps);
     layer.feed_forward_out_norm = NormAt(base + ".post_feedforward_layernorm", sizes.width, sizes.eps);
+  }
+}
+
+void UseLayerNorms(LayerNormBias bias, ModelSpec& spec) {
+  const auto edit = [bias](NormSpec& norm) {
+    norm.centered = true;
+    if (bias == LayerNormBias::kNone) return;
+    norm.bias = norm.weight;
+    for (WeightSource& source : norm.bias->sources) source.suffix = "bias";
+  };
+  for (LayerSpec& layer : spec.layers) {
+    if (layer.mixer_norm) edit(*layer.mixer_norm);
+    if (layer.feed_forward_norm) edit(*layer.feed_forward_norm);
+  }
+  edit(spec.final_norm);
+}
+
+void RotateOnlyWithWindow(ModelSpec& spec) {
+  const auto has_window = [](const LayerSpec& layer) {
+    return std::get<GqaSpec>(layer.mixer).window.has_value();
+  };
+  if (std::ranges::none_of(spec.layers, has_window)) return;
+  for (LayerSpec& layer : spec.layers) {
+    if (!has_window(layer)) std::get<GqaSpec>(layer.mixer).rope = {};
   }
 }
 

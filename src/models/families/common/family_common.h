@@ -26,9 +26,15 @@ struct DecoderSizes {
   float eps = 0;              ///< rms_norm_eps
   bool tied_head = false;     ///< tie_word_embeddings
 };
+/// Keys that some families call by another name.
+struct SizeKeys {
+  const char* eps = "rms_norm_eps";
+  const char* kv_heads = "num_key_value_heads";
+};
 /// tied_when_silent: the value for a config without tie_word_embeddings, in families that may omit it.
 absl::StatusOr<DecoderSizes> ReadDecoderSizes(const ModelConfig& config,
-                                              std::optional<bool> tied_when_silent = std::nullopt);
+                                              std::optional<bool> tied_when_silent = std::nullopt,
+                                              const SizeKeys& keys = {});
 
 /// rope_theta and scaling, from rope_parameters or rope_scaling (with `rope_type` or `type`) or the top
 /// level. `dims` of a head are rotated. Unimplemented lists the scalings that are known.
@@ -41,6 +47,12 @@ absl::StatusOr<RopeSpec> ReadRopeOfType(const ModelConfig& config, const char* l
 /// required, as in the reference.
 absl::StatusOr<QueryTemperature> ReadQueryTemperature(const ModelConfig& config);
 
+/// ReadRope where a longrope states what it multiplies cosines and sines by: short_mscale and long_mscale.
+absl::StatusOr<RopeSpec> ReadRopeWithMscales(const ModelConfig& config, int dims);
+
+/// The scaling alone, where each layer has a theta of its own: that of the result is 0.
+absl::StatusOr<RopeSpec> ReadRopeScaling(const ModelConfig& config, int dims);
+
 /// What yarn multiplies scores by where the config has mscale_all_dim (DeepSeek); 1 elsewhere.
 absl::StatusOr<double> ReadYarnScoreFactor(const ModelConfig& config);
 
@@ -49,6 +61,9 @@ absl::Status RequireActivation(const ModelConfig& config, const char* key, std::
 
 /// How many dimensions of a head are rotated: all, or the share that partial_rotary_factor says.
 absl::StatusOr<int> ReadRotaryDims(const ModelConfig& config, int head_dim);
+
+/// Refuses a flag that has another value than the family builds; absent is taken for that value.
+absl::Status RequireFlag(const ModelConfig& config, const char* key, bool expected);
 
 /// Refuses features that are not built: hidden_act other than silu, partial rotary factors.
 absl::Status RefuseUnbuiltFeatures(const ModelConfig& config);
@@ -59,6 +74,12 @@ absl::Status RefuseWindows(const ModelConfig& config);
 /// The window of each layer, nullopt where it sees everything: by layer_types where the config has them, else
 /// by use_sliding_window and max_window_layers, else sliding_window for every layer.
 absl::StatusOr<std::vector<std::optional<int64_t>>> ReadWindows(const ModelConfig& config, int64_t layers);
+
+/// The same for families whose configs without layer_types have every n-th layer see everything, n being the number under
+/// `key`, `usual` where absent, and all others sliding_window.
+absl::StatusOr<std::vector<std::optional<int64_t>>> ReadWindowPattern(const ModelConfig& config,
+                                                                      int64_t layers, const char* key,
+                                                                      int64_t usual);
 
 /// An even head dimension that `config` gives under `key`.
 absl::StatusOr<int> ReadHeadDim(const ModelConfig& config, const char* key = "head_dim");
@@ -80,6 +101,9 @@ DenseSpec DenseAt(const std::string& base, int64_t width, int64_t ffn, bool bias
 
 /// The same with gate_proj and up_proj as one, gate_up_proj, gate first.
 DenseSpec FusedDenseAt(const std::string& base, int64_t width, int64_t ffn);
+
+/// down(activation(up x)), without a gate.
+DenseSpec UngatedOf(LinearSpec up, LinearSpec down, Activation activation);
 
 /// Rows [begin, begin + rows) of a fused projection of `stored` rows.
 LinearSpec PartOf(const std::string& base, int64_t stored, int64_t begin, int64_t rows, int64_t cols);
@@ -125,6 +149,13 @@ ModelSpec DecoderOf(std::string model_type, const DecoderSizes& sizes, const Mak
 /// Norms what attention and feed-forward add instead of what they read: post_attention_layernorm and
 /// post_feedforward_layernorm of every layer.
 void NormOutputsOnly(const DecoderSizes& sizes, ModelSpec& spec);
+
+/// Makes the norms of layers, and the one before the head, layer norms: with a bias beside each weight, or without.
+enum class LayerNormBias : uint8_t { kNone, kBeside };
+void UseLayerNorms(LayerNormBias bias, ModelSpec& spec);
+
+/// Layers that see everything do not rotate ("NoPE"), where other layers have a window.
+void RotateOnlyWithWindow(ModelSpec& spec);
 
 /// Adds ModelSpec::mtp where num_nextn_predict_layers says that there is one: layer num_hidden_layers of the hub's
 /// names, with eh_proj, enorm, hnorm and shared_head.norm. Its embedding and its head are the model's own; of several

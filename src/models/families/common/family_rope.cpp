@@ -120,12 +120,17 @@ absl::Status CheckAngles(const ModelConfig& config, const ModelConfig& rope, con
   return absl::OkStatus();
 }
 
-absl::Status ReadLongRope(const ModelConfig& config, const ModelConfig& rope, RopeSpec& spec) {
+absl::Status RefuseMscales(const ModelConfig& rope) {
   for (const char* key : {"short_mscale", "long_mscale"}) {
     if (!rope.has(key)) continue;
-    return Unimplemented("{}: expected nothing, found {}; one magnitude for both sets of factors is built",
-                         rope.where(key), rope.excerpt(key));
+    return Unimplemented(
+        "{}: expected nothing, found {}; this family has one magnitude for both sets of factors",
+        rope.where(key), rope.excerpt(key));
   }
+  return absl::OkStatus();
+}
+
+absl::Status ReadLongRope(const ModelConfig& config, const ModelConfig& rope, RopeSpec& spec) {
   RopeLong both;
   ASSIGN_OR_RETURN(const double original, OriginalPositions(config, rope));
   both.original_positions = static_cast<int64_t>(original);
@@ -181,7 +186,9 @@ absl::Status ReadScaling(const ModelConfig& config, const ModelConfig& rope, Rop
 
 }  // namespace
 
-absl::StatusOr<RopeSpec> ReadRope(const ModelConfig& config, int dims) {
+namespace {
+
+absl::StatusOr<RopeSpec> ReadAnyRope(const ModelConfig& config, int dims) {
   RopeSpec spec;
   spec.dims = dims;
   ASSIGN_OR_RETURN(const std::optional<ModelConfig> rope, RopeObject(config));
@@ -197,6 +204,33 @@ absl::StatusOr<RopeSpec> ReadRope(const ModelConfig& config, int dims) {
   }
   ASSIGN_OR_RETURN(spec.theta, (inner ? *rope : config).required_number("rope_theta", kThetaBounds));
   RETURN_IF_ERROR(ReadScaling(config, *rope, spec));
+  return spec;
+}
+
+}  // namespace
+
+absl::StatusOr<RopeSpec> ReadRope(const ModelConfig& config, int dims) {
+  ASSIGN_OR_RETURN(const std::optional<ModelConfig> rope, RopeObject(config));
+  ASSIGN_OR_RETURN(RopeSpec spec, ReadAnyRope(config, dims));
+  if (std::holds_alternative<RopeLong>(spec.scaling)) RETURN_IF_ERROR(RefuseMscales(*rope));
+  return spec;
+}
+
+absl::StatusOr<RopeSpec> ReadRopeWithMscales(const ModelConfig& config, int dims) {
+  ASSIGN_OR_RETURN(const std::optional<ModelConfig> rope, RopeObject(config));
+  ASSIGN_OR_RETURN(RopeSpec spec, ReadAnyRope(config, dims));
+  RopeLong* both = std::get_if<RopeLong>(&spec.scaling);
+  if (both == nullptr) return spec;
+  ASSIGN_OR_RETURN(spec.magnitude, rope->required_number("short_mscale", {0.0, 1e3}));
+  ASSIGN_OR_RETURN(both->long_magnitude, rope->required_number("long_mscale", {0.0, 1e3}));
+  return spec;
+}
+
+absl::StatusOr<RopeSpec> ReadRopeScaling(const ModelConfig& config, int dims) {
+  RopeSpec spec{.dims = dims};
+  ASSIGN_OR_RETURN(const std::optional<ModelConfig> rope, RopeObject(config));
+  if (rope) RETURN_IF_ERROR(ReadScaling(config, *rope, spec));
+  if (std::holds_alternative<RopeLong>(spec.scaling)) RETURN_IF_ERROR(RefuseMscales(*rope));
   return spec;
 }
 
