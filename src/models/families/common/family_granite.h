@@ -1,0 +1,19 @@
+// What the Granite models have in common. Reference: transformers models/granite/modeling_granite.py.
+#pragma once
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "formats/config.h"
+#include "models/families/common/family_common.h"
+#include "models/spec.h"
+
+namespace shoal {
+
+/// Attention without windows, with biases where attention_bias says so.
+absl::StatusOr<AttentionSettings> ReadGraniteAttention(const ModelConfig& config, const DecoderSizes& sizes);
+
+/// The factors on embeddings, on what layers add, on scores (instead of 1 / sqrt(head_dim)) and on logits. Each is 1 where
+/// absent, as in the reference.
+absl::Status ApplyGraniteMultipliers(const ModelConfig& config, ModelSpec& spec);
+
+}  // namespace shoal
