@@ -180,6 +180,7 @@ GoldenCases GoldenFolders(const std::string& family) {
       {"glm4_moe_lite", {{}, {"plain"}}},
       {"gpt_oss", {{}, {"bf16", "mxfp4", "mxfp4-q8g64"}}},
       {"granite", {{}, {"plain"}}},
+      {"granitemoe", {{}, {"plain"}}},
       {"kimi_k2", {{}, {"plain"}}},
       {"kimi_k25", {{}, {"text"}}},
       {"llama",

@@ -30,6 +30,6 @@ std::string Tiny() {
 }  // namespace
 
 extern const Family granite;
-constinit const Family granite = {"granite", &Spec, &Tiny};
+constinit const Family granite = {"granite", &Spec, &Tiny, "granitemoe"};
 
 }  // namespace shoal::families
