@@ -170,6 +170,7 @@ GoldenCases GoldenFolders(const std::string& family) {
       {"deepseek_v2", {{}, {"group_limited", "lite"}}},
       {"deepseek_v3", {{}, {"r1", "r1-q4g64"}}},
       {"ernie4_5", {{}, {"plain"}}},
+      {"ernie4_5_moe", {{}, {"plain"}}},
       {"gemma", {{}, {"plain"}}},
       {"gemma2", {{}, {"plain"}}},
       {"gemma3", {{}, {}}},
