@@ -183,6 +183,7 @@ GoldenCases GoldenFolders(const std::string& family) {
       {"gpt_oss", {{}, {"bf16", "mxfp4", "mxfp4-q8g64"}}},
       {"granite", {{}, {"plain"}}},
       {"granitemoe", {{}, {"plain"}}},
+      {"hunyuan_v1_dense", {{}, {"plain"}}},
       {"kimi_k2", {{}, {"plain"}}},
       {"kimi_k25", {{}, {"text"}}},
       {"llama",
