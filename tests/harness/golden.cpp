@@ -184,6 +184,7 @@ GoldenCases GoldenFolders(const std::string& family) {
       {"granite", {{}, {"plain"}}},
       {"granitemoe", {{}, {"plain"}}},
       {"hunyuan_v1_dense", {{}, {"plain"}}},
+      {"hunyuan_v1_moe", {{}, {"plain"}}},
       {"kimi_k2", {{}, {"plain"}}},
       {"kimi_k25", {{}, {"text"}}},
       {"llama",

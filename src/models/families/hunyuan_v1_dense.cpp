@@ -27,6 +27,6 @@ std::string Tiny() {
 }  // namespace
 
 extern const Family hunyuan_v1_dense;
-constinit const Family hunyuan_v1_dense = {"hunyuan_v1_dense", &Spec, &Tiny};
+constinit const Family hunyuan_v1_dense = {"hunyuan_v1_dense", &Spec, &Tiny, "hunyuan_v1_moe"};
 
 }  // namespace shoal::families
