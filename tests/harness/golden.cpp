@@ -171,6 +171,7 @@ GoldenCases GoldenFolders(const std::string& family) {
       {"deepseek_v3", {{}, {"r1", "r1-q4g64"}}},
       {"ernie4_5", {{}, {"plain"}}},
       {"ernie4_5_moe", {{}, {"plain"}}},
+      {"exaone4", {{}, {"plain"}}},
       {"gemma", {{}, {"plain"}}},
       {"gemma2", {{}, {"plain"}}},
       {"gemma3", {{}, {}}},
