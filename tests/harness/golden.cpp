@@ -172,6 +172,7 @@ GoldenCases GoldenFolders(const std::string& family) {
       {"ernie4_5", {{}, {"plain"}}},
       {"ernie4_5_moe", {{}, {"plain"}}},
       {"exaone4", {{}, {"plain"}}},
+      {"exaone_moe", {{}, {"plain"}}},
       {"gemma", {{}, {"plain"}}},
       {"gemma2", {{}, {"plain"}}},
       {"gemma3", {{}, {}}},
