@@ -202,6 +202,7 @@ GoldenCases GoldenFolders(const std::string& family) {
       {"olmo3", {{}, {"plain"}}},
       {"olmoe", {{}, {"plain"}}},
       {"phi3", {{}, {"longrope", "mini4k"}}},
+      {"phimoe", {{}, {"plain"}}},
       {"qwen2", {{"tied"}, {"untied"}}},
       {"qwen2_5_vl", {{}, {"text"}}},
       {"qwen2_moe", {{"plain"}, {}}},
