@@ -219,6 +219,7 @@ GoldenCases GoldenFolders(const std::string& family) {
       {"qwen3_vl_moe", {{}, {"text"}}},
       {"seed_oss", {{}, {"plain"}}},
       {"smollm3", {{}, {"plain"}}},
+      {"starcoder2", {{}, {"plain"}}},
   };
   const Names& names = kCases.at(family);
   GoldenCases cases;
