@@ -40,7 +40,8 @@ TEST(Families, AreThoseOfTheFolder) {
                                                "qwen2_5_vl",     "qwen2_moe",     "qwen3",
                                                "qwen3_5",        "qwen3_5_moe",   "qwen3_5_text",
                                                "qwen3_moe",      "qwen3_vl",      "qwen3_vl_moe",
-                                               "seed_oss",       "smollm3",       "starcoder2"}));
+                                               "seed_oss",       "smollm3",       "stablelm",
+                                               "starcoder2"}));
 }
 
 TEST(Families, OnesThatAreLikeAnotherNameOneWithLayersOfItsOwn) {

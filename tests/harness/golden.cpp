@@ -219,6 +219,7 @@ GoldenCases GoldenFolders(const std::string& family) {
       {"qwen3_vl_moe", {{}, {"text"}}},
       {"seed_oss", {{}, {"plain"}}},
       {"smollm3", {{}, {"plain"}}},
+      {"stablelm", {{}, {"plain"}}},
       {"starcoder2", {{}, {"plain"}}},
   };
   const Names& names = kCases.at(family);
