@@ -170,6 +170,7 @@ GoldenCases GoldenFolders(const std::string& family) {
       {"deepseek", {{}, {"v1moe"}}},
       {"deepseek_v2", {{}, {"group_limited", "lite"}}},
       {"deepseek_v3", {{}, {"r1", "r1-q4g64"}}},
+      {"dots1", {{}, {"plain"}}},
       {"ernie4_5", {{}, {"plain"}}},
       {"ernie4_5_moe", {{}, {"plain"}}},
       {"exaone4", {{}, {"plain"}}},
