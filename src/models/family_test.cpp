@@ -49,8 +49,8 @@ TEST(Families, AreThoseOfTheFolder) {
                                                "qwen3_5_moe",    "qwen3_5_text",
                                                "qwen3_moe",      "qwen3_vl",
                                                "qwen3_vl_moe",   "seed_oss",
-                                               "smollm3",        "stablelm",
-                                               "starcoder2"}));
+                                               "smollm3",        "solar_open",
+                                               "stablelm",       "starcoder2"}));
 }
 
 TEST(Families, OnesThatAreLikeAnotherNameOneWithLayersOfItsOwn) {

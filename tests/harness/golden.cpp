@@ -220,6 +220,7 @@ GoldenCases GoldenFolders(const std::string& family) {
       {"qwen3_vl_moe", {{}, {"text"}}},
       {"seed_oss", {{}, {"plain"}}},
       {"smollm3", {{}, {"plain"}}},
+      {"solar_open", {{}, {"plain"}}},
       {"stablelm", {{}, {"plain"}}},
       {"starcoder2", {{}, {"plain"}}},
   };
