@@ -41,16 +41,17 @@ TEST(Families, AreThoseOfTheFolder) {
                                                "minimax_m2",     "ministral3",
                                                "mistral",        "mistral3",
                                                "mistral4",       "mixtral",
-                                               "olmo2",          "olmo3",
-                                               "olmoe",          "phi3",
-                                               "phimoe",         "qwen2",
-                                               "qwen2_5_vl",     "qwen2_moe",
-                                               "qwen3",          "qwen3_5",
-                                               "qwen3_5_moe",    "qwen3_5_text",
-                                               "qwen3_moe",      "qwen3_vl",
-                                               "qwen3_vl_moe",   "seed_oss",
-                                               "smollm3",        "solar_open",
-                                               "stablelm",       "starcoder2"}));
+                                               "nanochat",       "olmo2",
+                                               "olmo3",          "olmoe",
+                                               "phi3",           "phimoe",
+                                               "qwen2",          "qwen2_5_vl",
+                                               "qwen2_moe",      "qwen3",
+                                               "qwen3_5",        "qwen3_5_moe",
+                                               "qwen3_5_text",   "qwen3_moe",
+                                               "qwen3_vl",       "qwen3_vl_moe",
+                                               "seed_oss",       "smollm3",
+                                               "solar_open",     "stablelm",
+                                               "starcoder2"}));
 }
 
 TEST(Families, OnesThatAreLikeAnotherNameOneWithLayersOfItsOwn) {

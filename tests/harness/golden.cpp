@@ -202,6 +202,7 @@ GoldenCases GoldenFolders(const std::string& family) {
       {"mistral3", {{}, {"ministral", "ministral-q4g64", "small"}}},
       {"mistral4", {{}, {"text"}}},
       {"mixtral", {{}, {"plain"}}},
+      {"nanochat", {{}, {"plain"}}},
       {"olmo2", {{}, {"plain"}}},
       {"olmo3", {{}, {"plain"}}},
       {"olmoe", {{}, {"plain"}}},
