@@ -166,6 +166,7 @@ GoldenCases GoldenFolders(const std::string& family) {
     std::vector<std::string> here, beside;
   };
   static const std::map<std::string, Names> kCases = {
+      {"afmoe", {{}, {"plain"}}},
       {"apertus", {{}, {"plain"}}},
       {"cohere2", {{}, {"plain"}}},
       {"deepseek", {{}, {"v1moe"}}},
