@@ -39,7 +39,7 @@ TEST(Families, AreThoseOfTheFolder) {
                                         "qwen2_moe",      "qwen3",         "qwen3_5",     "qwen3_5_moe",
                                         "qwen3_5_text",   "qwen3_moe",     "qwen3_vl",    "qwen3_vl_moe",
                                         "seed_oss",       "smollm3",       "solar_open",  "stablelm",
-                                        "starcoder2"}));
+                                        "starcoder2",     "step3p5"}));
 }
 
 TEST(Families, OnesThatAreLikeAnotherNameOneWithLayersOfItsOwn) {

@@ -226,6 +226,7 @@ GoldenCases GoldenFolders(const std::string& family) {
       {"solar_open", {{}, {"plain"}}},
       {"stablelm", {{}, {"plain"}}},
       {"starcoder2", {{}, {"plain"}}},
+      {"step3p5", {{}, {"plain"}}},
   };
   const Names& names = kCases.at(family);
   GoldenCases cases;
