@@ -13,161 +13,30 @@
 
 #include "base/random.h"
 #include "base/status.h"
+#include "compute/testing/gguf_converter.h"
 #include "compute/testing/local_model.h"
-#include "convert/synth_model.h"
 #include "convert/testing/checkpoints.h"
-#include "formats/test_gguf.h"
 #include "models/family.h"
 
 namespace shoal {
 namespace {
 
-using Json = nlohmann::json;
+using gguf_testing::Converter;
+using gguf_testing::ExpectSameBits;
+using gguf_testing::ExpectTheBitsOfItsFolder;
+using gguf_testing::Json;
+using gguf_testing::Names;
+using gguf_testing::PermuteHeads;
+using gguf_testing::PermuteQueriesAndKeys;
+using gguf_testing::Replace;
+using gguf_testing::RowsOfHeads;
+using gguf_testing::RowsOfStack;
+using gguf_testing::StackExperts;
+using gguf_testing::Synthesize;
+using gguf_testing::Tensor;
+using gguf_testing::Tensors;
+using gguf_testing::Transposed;
 
-constexpr uint32_t kF32 = 0;
-constexpr uint32_t kMxfp4 = 39;
-constexpr uint32_t kBf16 = 30;
-
-/// A tensor by its hub name, as numbers that bf16 holds, or a matrix of blocks that is ready.
-struct Tensor {
-  std::string name;
-  std::vector<int64_t> shape;
-  std::vector<float> values;
-  std::string blocks;  ///< MXFP4, where not empty.
-};
-using Tensors = std::vector<Tensor>;
-
-Tensors Load(const std::string& folder) {
-  const auto checkpoint = Checkpoint::Open(folder);
-  SHOAL_CHECK(checkpoint.ok());
-  Tensors tensors;
-  for (const TensorInfo& info : (*checkpoint)->tensors()) {
-    Tensor tensor{.name = info.name, .shape = info.shape, .values = {}, .blocks = {}};
-    tensor.values.resize(static_cast<size_t>(*ElementCount(info.shape)));
-    const TensorView view = (*checkpoint)->view(info);
-    for (size_t i = 0; i < tensor.values.size(); ++i) {
-      tensor.values[i] = LoadFloatWeight(view.data, view.dtype, static_cast<int64_t>(i));
-    }
-    tensors.push_back(std::move(tensor));
-  }
-  return tensors;
-}
-
-bool Replace(std::string& text, std::string_view from, std::string_view to) {
-  const size_t at = text.find(from);
-  if (at == std::string::npos) return false;
-  text.replace(at, from.size(), to);
-  return true;
-}
-
-/// Rows [begin, end) of each of `heads` equal parts of a matrix, as [heads, end - begin, K].
-Tensor RowsOfHeads(const Tensor& of, std::string name, int64_t heads, int64_t begin, int64_t end) {
-  const int64_t per_head = of.shape[0] / heads;
-  const int64_t cols = of.shape[1];
-  Tensor part{.name = std::move(name), .shape = {heads, end - begin, cols}, .values = {}, .blocks = {}};
-  for (int64_t h = 0; h < heads; ++h) {
-    const auto first = of.values.begin() + (h * per_head + begin) * cols;
-    part.values.insert(part.values.end(), first, first + (end - begin) * cols);
-  }
-  return part;
-}
-
-/// The last two dimensions, exchanged.
-Tensor Transposed(const Tensor& of) {
-  Tensor result = of;
-  const int64_t rows = of.shape[1];
-  const int64_t cols = of.shape[2];
-  std::swap(result.shape[1], result.shape[2]);
-  for (int64_t h = 0; h < of.shape[0]; ++h) {
-    for (int64_t r = 0; r < rows; ++r) {
-      for (int64_t c = 0; c < cols; ++c) {
-        result.values[static_cast<size_t>((h * cols + c) * rows + r)] =
-            of.values[static_cast<size_t>((h * rows + r) * cols + c)];
-      }
-    }
-  }
-  return result;
-}
-
-/// q and k of arch llama: rows of a head from halves to neighbouring pairs.
-void PermuteHeads(Tensor& tensor, int64_t heads) {
-  const int64_t cols = tensor.shape.size() == 1 ? 1 : tensor.shape[1];
-  const int64_t half = tensor.shape[0] / heads / 2;
-  const std::vector<float> old = tensor.values;
-  for (int64_t h = 0; h < heads; ++h) {
-    for (int64_t j = 0; j < 2; ++j) {
-      for (int64_t i = 0; i < half; ++i) {
-        const auto from = old.begin() + ((h * 2 + j) * half + i) * cols;
-        std::copy(from, from + cols, tensor.values.begin() + (h * 2 * half + 2 * i + j) * cols);
-      }
-    }
-  }
-}
-
-/// `<stem>.<expert>.<name>` of all experts becomes the stack `<stem>.<name>`.
-Tensors StackExperts(const Tensors& tensors) {
-  Tensors result;
-  std::map<std::string, std::map<int64_t, const Tensor*>> stacks;
-  for (const Tensor& tensor : tensors) {
-    const size_t at = tensor.name.find(".experts.");
-    const size_t end = at == std::string::npos ? at : tensor.name.find('.', at + 9);
-    if (at == std::string::npos || tensor.shape.size() != 2) {
-      result.push_back(tensor);
-      continue;
-    }
-    std::string name = tensor.name;
-    const int64_t expert = std::stoll(name.substr(at + 9, end - at - 9));
-    stacks[name.erase(at + 9, end - at - 8)][expert] = &tensor;
-  }
-  for (const auto& [name, experts] : stacks) {
-    Tensor stack{.name = name, .shape = {std::ssize(experts)}, .values = {}, .blocks = {}};
-    for (const auto& [expert, tensor] : experts) {
-      if (expert == 0) stack.shape.insert(stack.shape.end(), tensor->shape.begin(), tensor->shape.end());
-      stack.values.insert(stack.values.end(), tensor->values.begin(), tensor->values.end());
-    }
-    result.push_back(std::move(stack));
-  }
-  return result;
-}
-
-/// Hub to GGUF, in this order: llama.cpp's gguf-py/gguf/tensor_mapping.py. A longer name stands before its
-/// beginning.
-using Names = std::vector<std::pair<std::string_view, std::string_view>>;
-const Names kOutside = {{"model.embed_tokens.", "token_embd."},
-                        {"model.norm.", "output_norm."},
-                        {"lm_head.", "output."},
-                        {"model.layers.", "blk."}};
-const Names kUsual = {{".input_layernorm.", ".attn_norm."},
-                      {".post_attention_layernorm.", ".ffn_norm."},
-                      {".self_attn.qkv_proj.", ".attn_qkv."},
-                      {".self_attn.q_proj.", ".attn_q."},
-                      {".self_attn.k_proj.", ".attn_k."},
-                      {".self_attn.v_proj.", ".attn_v."},
-                      {".self_attn.o_proj.", ".attn_output."},
-                      {".mlp.gate_up_proj.", ".ffn_up."},
-                      {".mlp.gate_proj.", ".ffn_gate."},
-                      {".mlp.up_proj.", ".ffn_up."},
-                      {".mlp.down_proj.", ".ffn_down."},
-                      {".mlp.gate.e_score_correction_bias", ".exp_probs_b.bias"},
-                      {".mlp.gate.", ".ffn_gate_inp."},
-                      {".mlp.experts.gate_proj.", ".ffn_gate_exps."},
-                      {".mlp.experts.up_proj.", ".ffn_up_exps."},
-                      {".mlp.experts.down_proj.", ".ffn_down_exps."},
-                      {".mlp.shared_expert_gate.", ".ffn_gate_inp_shexp."},
-                      {".mlp.shared_expert.gate_proj.", ".ffn_gate_shexp."},
-                      {".mlp.shared_expert.up_proj.", ".ffn_up_shexp."},
-                      {".mlp.shared_expert.down_proj.", ".ffn_down_shexp."},
-                      {".mlp.shared_experts.gate_proj.", ".ffn_gate_shexp."},
-                      {".mlp.shared_experts.up_proj.", ".ffn_up_shexp."},
-                      {".mlp.shared_experts.down_proj.", ".ffn_down_shexp."},
-                      {".self_attn.q_a_proj.", ".attn_q_a."},
-                      {".self_attn.q_a_layernorm.", ".attn_q_a_norm."},
-                      {".self_attn.q_b_proj.", ".attn_q_b."},
-                      {".self_attn.kv_a_proj_with_mqa.", ".attn_kv_a_mqa."},
-                      {".self_attn.kv_a_layernorm.", ".attn_kv_a_norm."},
-                      {".self_attn.kv_b_proj.", ".attn_kv_b."},
-                      {".self_attn.k_b_proj.", ".attn_k_b."},
-                      {".self_attn.v_b_proj.", ".attn_v_b."}};
 const Names kMixtral = {{".block_sparse_moe.gate.", ".ffn_gate_inp."},
                         {".block_sparse_moe.experts.w1.", ".ffn_gate_exps."},
                         {".block_sparse_moe.experts.w3.", ".ffn_up_exps."},
@@ -175,143 +44,6 @@ const Names kMixtral = {{".block_sparse_moe.gate.", ".ffn_gate_inp."},
 const Names kGptOss = {{".post_attention_layernorm.", ".post_attention_norm."},
                        {".self_attn.sinks", ".attn_sinks.weight"},
                        {".mlp.router.", ".ffn_gate_inp."}};
-
-std::string Renamed(std::string name, const Names& own) {
-  for (const Names* names : {&kOutside, &own, &kUsual}) {
-    for (const auto& [hub, gguf] : *names) {
-      if (Replace(name, hub, gguf)) break;
-    }
-  }
-  return name;
-}
-
-/// Config and weights of a folder, on the way into a file.
-class Converter {
- public:
-  /// further: blocks behind the layers, which predict further tokens.
-  Converter(const std::string& folder, std::string arch, int64_t further = 0)
-      : arch_(std::move(arch)), tensors(Load(folder)) {
-    std::ifstream(folder + "/config.json") >> config;
-    file.add_string("general.architecture", arch_);
-    set_int(".block_count", config["num_hidden_layers"].get<int64_t>() + further);
-    if (further > 0) set_int(".nextn_predict_layers", further);
-    set_int(".context_length", config["max_position_embeddings"]);
-    set_int(".embedding_length", config["hidden_size"]);
-    set_int(".feed_forward_length", config["intermediate_size"]);
-    set_int(".attention.head_count", config["num_attention_heads"]);
-    set_float(".attention.layer_norm_rms_epsilon", config["rms_norm_eps"]);
-    set_float(".rope.freq_base", config["rope_theta"]);
-    if (config.contains("num_experts_per_tok")) set_int(".expert_used_count", config["num_experts_per_tok"]);
-  }
-
-  void set_int(const std::string& key, const Json& value) {
-    file.add_int(arch_ + key, value.get<uint32_t>());
-  }
-  void set_float(const std::string& key, const Json& value) {
-    file.add_float(arch_ + key, value.get<float>());
-  }
-  void set_heads(int64_t head_dim) {
-    set_int(".attention.head_count_kv", config["num_key_value_heads"]);
-    set_int(".attention.key_length", head_dim);
-    set_int(".attention.value_length", head_dim);
-  }
-  void set_yarn() {
-    const Json& rope = config["rope_scaling"];
-    file.add_string(arch_ + ".rope.scaling.type", "yarn");
-    set_float(".rope.scaling.factor", rope["factor"]);
-    set_int(".rope.scaling.original_context_length", rope["original_max_position_embeddings"]);
-    set_float(".rope.scaling.yarn_beta_fast", rope["beta_fast"]);
-    set_float(".rope.scaling.yarn_beta_slow", rope["beta_slow"]);
-  }
-
-  /// Writes the file below `folder`, and gives its path.
-  std::string write(const std::string& folder, const Names& own = {}) {
-    std::string data;
-    for (const Tensor& tensor : tensors) {
-      data.append((32 - data.size() % 32) % 32, '\0');
-      const uint32_t type = !tensor.blocks.empty() ? kMxfp4 : tensor.shape.size() == 1 ? kF32 : kBf16;
-      file.add_tensor(Renamed(tensor.name, own), type, {tensor.shape.rbegin(), tensor.shape.rend()},
-                      data.size());
-      data += tensor.blocks;
-      for (const float value : tensor.values) {
-        const uint16_t bits = F32ToBF16(value);
-        if (type == kBf16) SHOAL_CHECK(BF16ToF32(bits) == value);
-        data += type == kF32 ? GgufBuilder::number(value) : GgufBuilder::number(bits);
-      }
-    }
-    const std::string path = folder + "/model.gguf";
-    std::ofstream(path, std::ios::binary) << file.file(data);
-    return path;
-  }
-
-  Json config;
-  GgufBuilder file;
-
- private:
-  std::string arch_;
-
- public:
-  Tensors tensors;
-};
-
-/// A random model of the family's tiny config with some keys changed.
-void Synthesize(std::string_view family, const Json& edits, const std::string& folder) {
-  const auto found = FindFamily(family);
-  ASSERT_TRUE(found.ok()) << found.status();
-  Json config = Json::parse((*found)->tiny());
-  for (const auto& [key, value] : edits.items()) config[key] = value;
-  const absl::Status made =
-      SynthesizeModel({.config_json = config.dump(), .out = folder, .seed = 23, .with_tokenizer = false});
-  ASSERT_TRUE(made.ok()) << made;
-}
-
-/// Of a prompt within the windows and the original contexts of the tiny models, and of one beyond them.
-std::vector<float> Logits(const std::string& path, const LocalOptions& options) {
-  auto model = LocalModel::Load(path, options);
-  EXPECT_TRUE(model.ok()) << path << ": " << model.status();
-  if (!model.ok()) return {};
-  std::vector<float> logits;
-  for (const size_t length : {30u, 75u}) {
-    std::vector<int32_t> prompt(length);
-    for (size_t i = 0; i < length; ++i) prompt[i] = static_cast<int32_t>(i * 13 % 331);
-    const auto run = (*model)->run(prompt, 0);
-    EXPECT_TRUE(run.ok()) << run.status();
-    if (run.ok()) logits.insert(logits.end(), run->logits.begin(), run->logits.end());
-  }
-  return logits;
-}
-
-void ExpectSameBits(const std::string& gguf, const std::string& folder) {
-  for (const ActivationMode mode : {ActivationMode::kF32, ActivationMode::kInt8}) {
-    const std::vector<float> expected = Logits(folder, {.activations = mode});
-    const std::vector<float> got = Logits(gguf, {.activations = mode});
-    ASSERT_FALSE(expected.empty());
-    ASSERT_EQ(got.size(), expected.size());
-    EXPECT_EQ(std::memcmp(got.data(), expected.data(), got.size() * sizeof(float)), 0);
-  }
-}
-
-/// The file of a dense family's tiny model, with heads of that many dimensions.
-void ExpectDenseHasTheBitsOfItsFolder(std::string_view family, const Json& edits, const Names& own,
-                                      const std::function<void(Converter&)>& more) {
-  const TempFolder folder;
-  Synthesize(family, edits, folder.path());
-  const std::map<std::string_view, std::string> other_names = {{"ministral3", "mistral3"},
-                                                               {"gemma3_text", "gemma3"}};
-  const auto other = other_names.find(family);
-  Converter converter(folder.path(), other == other_names.end() ? std::string(family) : other->second);
-  converter.set_heads(converter.config.value("head_dim", 20));
-  more(converter);
-  const TempFolder out;
-  ExpectSameBits(converter.write(out.path(), own), folder.path());
-}
-
-void PermuteQueriesAndKeys(Converter& converter) {
-  for (Tensor& tensor : converter.tensors) {
-    if (tensor.name.ends_with("q_proj.weight")) PermuteHeads(tensor, 16);
-    if (tensor.name.ends_with("k_proj.weight")) PermuteHeads(tensor, 2);
-  }
-}
 
 /// Norms as llama.cpp's converter writes them for Gemma.
 void AddOneToNorms(Tensors& tensors) {
@@ -328,39 +60,119 @@ const Names kOutputNorms = {{".post_attention_layernorm.", ".post_attention_norm
                             {".self_attn.k_norm.", ".attn_k_norm."}};
 
 TEST(GgufModels, GemmasHaveTheBitsOfTheirFoldersAsNormsHoldOneMore) {
-  ExpectDenseHasTheBitsOfItsFolder("gemma", {{"hidden_act", "gelu_pytorch_tanh"}}, {},
-                                   [](Converter& c) { AddOneToNorms(c.tensors); });
-  ExpectDenseHasTheBitsOfItsFolder("gemma2", {{"query_pre_attn_scalar", 28}}, kOutputNorms, [](Converter& c) {
+  ExpectTheBitsOfItsFolder("gemma", {{"hidden_act", "gelu_pytorch_tanh"}}, {},
+                           [](Converter& c) { AddOneToNorms(c.tensors); });
+  ExpectTheBitsOfItsFolder("gemma2", {{"query_pre_attn_scalar", 28}}, kOutputNorms, [](Converter& c) {
     AddOneToNorms(c.tensors);
     c.set_int(".attention.sliding_window", c.config["sliding_window"]);
     c.set_float(".attn_logit_softcapping", c.config["attn_logit_softcapping"]);
     c.set_float(".final_logit_softcapping", c.config["final_logit_softcapping"]);
   });
-  ExpectDenseHasTheBitsOfItsFolder("gemma3_text",
-                                   {{"query_pre_attn_scalar", 28}, {"sliding_window_pattern", 6}},
-                                   kOutputNorms, [](Converter& c) {
-                                     AddOneToNorms(c.tensors);
-                                     c.set_int(".attention.sliding_window", c.config["sliding_window"]);
-                                     c.file.add_string("gemma3.rope.scaling.type", "linear");
-                                     c.set_float(".rope.scaling.factor", 8.0);
-                                   });
+  ExpectTheBitsOfItsFolder("gemma3_text", {{"query_pre_attn_scalar", 28}, {"sliding_window_pattern", 6}},
+                           kOutputNorms, [](Converter& c) {
+                             AddOneToNorms(c.tensors);
+                             c.set_int(".attention.sliding_window", c.config["sliding_window"]);
+                             c.file.add_string("gemma3.rope.scaling.type", "linear");
+                             c.set_float(".rope.scaling.factor", 8.0);
+                           });
 }
 
 TEST(GgufModels, DenseModelsOfLate2026HaveTheBitsOfTheirFolders) {
-  ExpectDenseHasTheBitsOfItsFolder("smollm3", {{"no_rope_layers", nullptr}}, {}, PermuteQueriesAndKeys);
-  ExpectDenseHasTheBitsOfItsFolder("olmo2", Json::object(), kOutputNorms, [](Converter&) {});
-  ExpectDenseHasTheBitsOfItsFolder("seed_oss", Json::object(), kOutputNorms, [](Converter&) {});
-  ExpectDenseHasTheBitsOfItsFolder("ministral3", {{"rope_theta", 1000000.0}}, {}, [](Converter& c) {
+  ExpectTheBitsOfItsFolder("smollm3", {{"no_rope_layers", nullptr}}, {}, PermuteQueriesAndKeys);
+  ExpectTheBitsOfItsFolder("olmo2", Json::object(), kOutputNorms, [](Converter&) {});
+  ExpectTheBitsOfItsFolder("seed_oss", Json::object(), kOutputNorms, [](Converter&) {});
+  ExpectTheBitsOfItsFolder("ministral3", {{"rope_theta", 1000000.0}}, {}, [](Converter& c) {
     PermuteQueriesAndKeys(c);
     c.config["rope_scaling"] = c.config["rope_parameters"];
     c.set_yarn();
     c.set_float(".rope.scaling.yarn_log_multiplier", 1.0);
     c.set_float(".attention.temperature_scale", 0.1);
   });
-  ExpectDenseHasTheBitsOfItsFolder(
+  ExpectTheBitsOfItsFolder(
       "glm4", Json::object(),
       {{".post_self_attn_layernorm.", ".post_attention_norm."}, {".post_mlp_layernorm.", ".post_ffw_norm."}},
       [](Converter& c) { c.set_int(".rope.dimension_count", 14); });
+}
+
+void SetGraniteFactors(Converter& converter) {
+  PermuteQueriesAndKeys(converter);
+  converter.set_float(".attention.scale", converter.config["attention_multiplier"]);
+  converter.set_float(".embedding_scale", converter.config["embedding_multiplier"]);
+  converter.set_float(".residual_scale", converter.config["residual_multiplier"]);
+  converter.set_float(".logit_scale", converter.config["logits_scaling"]);
+}
+
+/// Gate and up of each layer's experts, which the hub has in one stack.
+void SplitInputLinear(Converter& converter) {
+  Tensors split;
+  for (Tensor& tensor : converter.tensors) {
+    if (!tensor.name.ends_with("input_linear.weight")) {
+      split.push_back(std::move(tensor));
+      continue;
+    }
+    for (const int64_t begin : {0, 320}) {
+      std::string name = tensor.name;
+      Replace(name, "input_linear", begin == 0 ? "gate" : "up");
+      split.push_back(RowsOfStack(tensor, name, begin, begin + 320));
+    }
+  }
+  converter.tensors = std::move(split);
+}
+
+TEST(GgufModels, GraniteHasTheBitsOfItsFolderWithExpertsAndWithout) {
+  // Factors that f32 holds, as a file has them.
+  const Json factors = {{"attention_multiplier", 0.125}, {"residual_multiplier", 0.25}};
+  ExpectTheBitsOfItsFolder("granite", factors, {}, SetGraniteFactors);
+  const Names own = {{".block_sparse_moe.router.layer.", ".ffn_gate_inp."},
+                     {".block_sparse_moe.gate.", ".ffn_gate_exps."},
+                     {".block_sparse_moe.up.", ".ffn_up_exps."},
+                     {".block_sparse_moe.output_linear.", ".ffn_down_exps."}};
+  ExpectTheBitsOfItsFolder("granitemoe", factors, own, [](Converter& converter) {
+    SetGraniteFactors(converter);
+    converter.set_int(".expert_count", 13);
+    SplitInputLinear(converter);
+  });
+}
+
+TEST(GgufModels, ModelsWithOtherNormsAndFeedForwardsHaveTheBitsOfTheirFolders) {
+  ExpectTheBitsOfItsFolder("ernie4_5", Json::object(), {}, [](Converter&) {});
+  const Names hunyuan = {{".self_attn.query_layernorm.", ".attn_q_norm."},
+                         {".self_attn.key_layernorm.", ".attn_k_norm."}};
+  ExpectTheBitsOfItsFolder("hunyuan_v1_dense", {{"rope_scaling", nullptr}}, hunyuan, [](Converter&) {});
+  const Names starcoder2 = {{".mlp.c_fc.", ".ffn_up."}, {".mlp.c_proj.", ".ffn_down."}};
+  ExpectTheBitsOfItsFolder("starcoder2", {{"sliding_window", nullptr}}, starcoder2, [](Converter& c) {
+    c.set_float(".attention.layer_norm_epsilon", c.config["norm_epsilon"]);
+  });
+  ExpectTheBitsOfItsFolder("cohere2", {{"sliding_window_pattern", 4}}, {}, [](Converter& c) {
+    c.set_float(".attention.layer_norm_epsilon", c.config["layer_norm_eps"]);
+    c.set_int(".attention.sliding_window", c.config["sliding_window"]);
+    c.set_float(".logit_scale", c.config["logit_scale"]);
+  });
+}
+
+TEST(GgufModels, HunyuanAndDotsWithExpertsHaveTheBitsOfTheirFolders) {
+  const Names hunyuan = {{".self_attn.query_layernorm.", ".attn_q_norm."},
+                         {".self_attn.key_layernorm.", ".attn_k_norm."},
+                         {".mlp.gate.wg.", ".ffn_gate_inp."},
+                         {".mlp.shared_mlp.gate_proj.", ".ffn_gate_shexp."},
+                         {".mlp.shared_mlp.up_proj.", ".ffn_up_shexp."},
+                         {".mlp.shared_mlp.down_proj.", ".ffn_down_shexp."}};
+  ExpectTheBitsOfItsFolder("hunyuan_v1_moe", {{"rope_scaling", nullptr}}, hunyuan, [](Converter& c) {
+    c.tensors = StackExperts(c.tensors);
+    c.set_int(".expert_count", 13);
+    c.set_int(".expert_used_count", 3);
+    c.set_int(".expert_feed_forward_length", 320);
+  });
+  const Names dots = {{".self_attn.q_norm.", ".attn_q_norm."}, {".self_attn.k_norm.", ".attn_k_norm."}};
+  ExpectTheBitsOfItsFolder("dots1", Json::object(), dots, [](Converter& c) {
+    c.tensors = StackExperts(c.tensors);
+    c.set_int(".expert_count", 13);
+    c.set_int(".expert_feed_forward_length", 320);
+    c.set_int(".leading_dense_block_count", 1);
+    c.set_int(".expert_shared_count", 2);
+    c.set_float(".expert_weights_scale", 2.5);
+    c.file.add_bool("dots1.expert_weights_norm", true);
+  });
 }
 
 TEST(GgufModels, Qwen2HasTheBitsOfItsFolder) {

@@ -124,7 +124,12 @@ absl::Status AddSizes(GgufDraft& draft) {
   if (draft.layers < 1) return keys.refuse(".nextn_predict_layers", "fewer than there are blocks");
   config["num_hidden_layers"] = draft.layers;
   ASSIGN_OR_RETURN(config["max_position_embeddings"], keys.required_int(".context_length"));
-  ASSIGN_OR_RETURN(config["rms_norm_eps"], keys.required_number(".attention.layer_norm_rms_epsilon"));
+  ASSIGN_OR_RETURN(const auto centered_eps, keys.optional_number(".attention.layer_norm_epsilon"));
+  if (centered_eps) {  // Layer norms, under the names of two families.
+    config["layer_norm_eps"] = config["norm_epsilon"] = *centered_eps;
+  } else {
+    ASSIGN_OR_RETURN(config["rms_norm_eps"], keys.required_number(".attention.layer_norm_rms_epsilon"));
+  }
   ASSIGN_OR_RETURN(config["num_attention_heads"], keys.required_int(".attention.head_count"));
   ASSIGN_OR_RETURN(const auto ffn, keys.optional_int(".feed_forward_length"));
   if (ffn) config["intermediate_size"] = *ffn;
@@ -483,15 +488,59 @@ absl::Status BuildMistral3(GgufDraft& draft) {
   return absl::OkStatus();
 }
 
+constexpr GgufStem kDotsExperts[] = {{"ffn_gate_inp", "mlp.gate"},
+                                     {"ffn_gate_exps", "mlp.experts.gate_proj"},
+                                     {"ffn_up_exps", "mlp.experts.up_proj"},
+                                     {"ffn_down_exps", "mlp.experts.down_proj"}};
+
+absl::Status BuildDots1(GgufDraft& draft) {
+  const GgufKeys& keys = draft.keys;
+  nlohmann::json& config = draft.config;
+  RETURN_IF_ERROR(AddDense(draft, "dots1"));
+  RETURN_IF_ERROR(AddExperts(draft, "n_routed_experts"));
+  ASSIGN_OR_RETURN(config["moe_intermediate_size"], keys.required_int(".expert_feed_forward_length"));
+  ASSIGN_OR_RETURN(config["first_k_dense_replace"],
+                   keys.required_int(".leading_dense_block_count", kAnyCount));
+  ASSIGN_OR_RETURN(config["n_shared_experts"], keys.required_int(".expert_shared_count"));
+  ASSIGN_OR_RETURN(config["routed_scaling_factor"], keys.required_number(".expert_weights_scale"));
+  ASSIGN_OR_RETURN(const auto normalized, keys.optional_bool(".expert_weights_norm"));
+  config["norm_topk_prob"] = normalized.value_or(false);
+  config["n_group"] = config["topk_group"] = 1;
+  draft.add(kHeadNorms);
+  draft.add(kDotsExperts);
+  draft.add(kDeepseekShared);
+  draft.add(kSelectionBias);
+  return absl::OkStatus();
+}
+
 /// Models with images are read as text: their towers are files of their own.
-constexpr GgufArchitecture kArchitectures[] = {
-    {"llama", &BuildLlama},         {"qwen2", &BuildQwen2},         {"qwen2moe", &BuildQwen2Moe},
-    {"qwen2vl", &BuildQwen2},       {"qwen3", &BuildQwen3},         {"qwen3moe", &BuildQwen3Moe},
-    {"qwen3vl", &BuildQwen3},       {"qwen3vlmoe", &BuildQwen3Moe}, {"phi3", &BuildPhi3},
-    {"deepseek2", &BuildDeepseek2}, {"gpt-oss", &BuildGptOss},      {"gemma", &BuildGemma},
-    {"gemma2", &BuildGemma2},       {"gemma3", &BuildGemma3},       {"smollm3", &BuildSmolLm3},
-    {"olmo2", &BuildOlmo2},         {"seed_oss", &BuildSeedOss},    {"glm4", &BuildGlm4},
-    {"mistral3", &BuildMistral3}};
+constexpr GgufArchitecture kArchitectures[] = {{"llama", &BuildLlama},
+                                               {"qwen2", &BuildQwen2},
+                                               {"qwen2moe", &BuildQwen2Moe},
+                                               {"qwen2vl", &BuildQwen2},
+                                               {"qwen3", &BuildQwen3},
+                                               {"qwen3moe", &BuildQwen3Moe},
+                                               {"qwen3vl", &BuildQwen3},
+                                               {"qwen3vlmoe", &BuildQwen3Moe},
+                                               {"phi3", &BuildPhi3},
+                                               {"deepseek2", &BuildDeepseek2},
+                                               {"gpt-oss", &BuildGptOss},
+                                               {"gemma", &BuildGemma},
+                                               {"gemma2", &BuildGemma2},
+                                               {"gemma3", &BuildGemma3},
+                                               {"smollm3", &BuildSmolLm3},
+                                               {"olmo2", &BuildOlmo2},
+                                               {"seed_oss", &BuildSeedOss},
+                                               {"glm4", &BuildGlm4},
+                                               {"mistral3", &BuildMistral3},
+                                               {"granite", &BuildGranite},
+                                               {"granitemoe", &BuildGranite},
+                                               {"ernie4_5", &BuildErnie45},
+                                               {"hunyuan-dense", &BuildHunyuanDense},
+                                               {"hunyuan-moe", &BuildHunyuanMoe},
+                                               {"starcoder2", &BuildStarcoder2},
+                                               {"cohere2", &BuildCohere2},
+                                               {"dots1", &BuildDots1}};
 
 }  // namespace
 
@@ -499,6 +548,11 @@ const GgufTensor* GgufDraft::tensor(std::string_view name) const {
   const auto found = std::ranges::find(source.tensors, name, &GgufTensor::name);
   return found == source.tensors.end() ? nullptr : &*found;
 }
+
+absl::Status GgufDraft::add_decoder() { return AddDecoder(*this); }
+absl::Status GgufDraft::add_dense(const char* model_type) { return AddDense(*this, model_type); }
+absl::Status GgufDraft::add_experts(const char* count_key) { return AddExperts(*this, count_key); }
+void GgufDraft::permute_heads() { PermuteHeads(*this); }
 
 std::span<const GgufArchitecture> GgufArchitectures() { return kArchitectures; }
 

@@ -47,12 +47,28 @@ struct GgufDraft {
   const GgufTensor* tensor(std::string_view name) const;
   bool has(std::string_view name) const { return tensor(name) != nullptr; }
   void add(std::span<const GgufStem> more) { stems.insert(stems.end(), more.begin(), more.end()); }
+  /// The keys that every decoder of grouped-query attention has.
+  absl::Status add_decoder();
+  /// The same, the usual projections and a dense feed-forward, under that model_type.
+  absl::Status add_dense(const char* model_type);
+  /// How many experts there are, under that key, and how many a token takes.
+  absl::Status add_experts(const char* count_key);
+  /// The rows of q and k are in the order of interleaved rope, those of the folder in halves.
+  void permute_heads();
 };
 
 struct GgufArchitecture {
   std::string_view name;  ///< general.architecture
   absl::Status (*build)(GgufDraft& draft);
 };
+
+// Of gguf_late_architectures.cpp.
+absl::Status BuildGranite(GgufDraft& draft);
+absl::Status BuildErnie45(GgufDraft& draft);
+absl::Status BuildHunyuanDense(GgufDraft& draft);
+absl::Status BuildHunyuanMoe(GgufDraft& draft);
+absl::Status BuildStarcoder2(GgufDraft& draft);
+absl::Status BuildCohere2(GgufDraft& draft);
 
 /// All that are built.
 std::span<const GgufArchitecture> GgufArchitectures();
