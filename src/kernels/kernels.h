@@ -181,35 +181,39 @@ struct SigmoidMulArgs {
 
 // ---- Recurrent layers -------------------------------------------------------------------------------------
 
-/// out[t, c] = silu(sum over j < width of weight[j, c] * x[t - (width - 1) + j, c]) for c in cols. The sum is
-/// one chain over ascending j; silu as in silu_mul. Rows of x with a negative index are the last rows of
-/// `before`.
+/// out[t, c] = silu(bias[c] + sum over j < width of weight[j, c] * x[t - (width - 1) + j, c]) for c in cols. The
+/// sum is one chain over ascending j that begins with the bias; silu as in silu_mul. Rows of x with a negative index
+/// are the last rows of `before`.
 struct CausalConvArgs {
   MatView<const float> x;         ///< [T, C]
   MatView<const float> before;    ///< [width - 1, C]: the rows just before x.
   const float* weight = nullptr;  ///< [width, C]
-  MatView<float> out;             ///< [T, C], not x.
+  const float* bias = nullptr;    ///< [C] or nullptr: none.
+  ConvActivation activation = ConvActivation::kSilu;
+  MatView<float> out;  ///< [T, C], not x.
   Range cols;
 };
 
 /// The gated delta rule for one head, over consecutive rows of a sequence. For each row t:
-///   s[i, j]      = decay[t] * state[i, j], rounded
+///   s[i, j]      = decay[t, i] * state[i, j], rounded
 ///   memory[j]    = sum over i of key[t, i] * s[i, j]
-///   delta[j]     = (value[t, j] - memory[j]) * beta[t]
+///   delta[j]     = (value[t, j] - memory[j]) * beta[t], of StateRule::kAdd value[t, j] * beta[t]
 ///   state[i, j]  = fma(key[t, i], delta[j], s[i, j])
 ///   out[t, j]    = sum over i of query[t, i] * state[i, j]
 /// Each sum is one chain over ascending i. Rows are computed one by one, so the result does not depend on how
 /// rows are cut into calls.
-/// Source: Yang et al. 2024, arXiv:2412.06464, eq. 10.
+/// Source: Yang et al. 2024, arXiv:2412.06464, eq. 10; decays per key channel: Kimi Team 2025, arXiv:2510.26692, eq. 1;
+/// StateRule::kAdd: Dao, Gu 2024, arXiv:2405.21060, eq. 1.
 struct DeltaRuleArgs {
   MatView<const float> query;       ///< [T, I]
   MatView<const float> key;         ///< [T, I]
   MatView<const float> value;       ///< [T, J]
-  MatView<const float> decay;       ///< [T, 1]
+  MatView<const float> decay;       ///< [T, I], or [T, 1]: the same for all i.
   MatView<const float> beta;        ///< [T, 1]
   const float* state_in = nullptr;  ///< [I, J] before the first row.
   float* state_out = nullptr;       ///< [I, J] after the last row. May be state_in.
   MatView<float> out;               ///< [T, J], not value.
+  StateRule rule = StateRule::kDelta;
 };
 
 // ---- Attention --------------------------------------------------------------------------------------------
@@ -318,6 +322,7 @@ struct RouteArgs {
   RouteWeights weighting = RouteWeights::kRenormalized;
   /// Of kSoftmaxOfNear: an expert of logit s is near one of logit t > s if (t - s) / max(|s|, t) is no more.
   float near_distance = 0;
+  float sum_eps = 1e-20f;  ///< Of kRenormalized.
   float routed_scaling_factor = 1;
   MatView<int32_t> ids;    ///< [T, k]
   MatView<float> weights;  ///< [T, k]

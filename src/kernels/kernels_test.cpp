@@ -435,16 +435,21 @@ void Case_causal_conv(const Pair& pair) {
       std::vector<float> expected(x.size(), 7.0f), got(x.size(), 7.0f);
       CausalConvArgs args{.x = ConstView(x, cols),
                           .before = MatView<const float>(before.data(), width - 1, cols),
-                          .weight = weight.data(),
-                          .out = View(expected, cols),
-                          .cols = {0, cols}};
-      pair.reference.causal_conv(args);
-      args.out = View(got, cols);
-      for (int part = 0; part < 3; ++part) {
-        args.cols = StaticRange(cols, 1, part, 3);
-        pair.tested.causal_conv(args);
+                          .weight = weight.data()};
+      const std::vector<float> bias = RandomFloats(random, cols, kind);
+      for (const ConvActivation activation : {ConvActivation::kSilu, ConvActivation::kNone}) {
+        args.activation = activation;
+        args.out = View(expected, cols);
+        args.cols = {0, cols};
+        pair.reference.causal_conv(args);
+        args.out = View(got, cols);
+        for (int part = 0; part < 3; ++part) {
+          args.cols = StaticRange(cols, 1, part, 3);
+          pair.tested.causal_conv(args);
+        }
+        EXPECT_EQ(Bits(got), Bits(expected)) << rows << " x " << cols << ", width " << width;
+        args.bias = bias.data();
       }
-      EXPECT_EQ(Bits(got), Bits(expected)) << rows << " x " << cols << ", width " << width;
     }
   }
 }
@@ -453,13 +458,15 @@ void Case_causal_conv(const Pair& pair) {
 struct DeltaProblem {
   int64_t rows, keys, values;
   std::vector<float> mixed;  ///< [T, 2 I + J + 3]: query, key, value.
-  std::vector<float> gates;  ///< [T, 2]: decay, beta.
+  std::vector<float> gates;  ///< [T, I + 1]: decays, beta.
   std::vector<float> state;  ///< [I, J]
+  bool by_channel = false;
+  StateRule rule = StateRule::kDelta;
 
   DeltaProblem(RandomStream& random, int64_t rows_in, int64_t keys_in, int64_t values_in, Values kind)
       : rows(rows_in), keys(keys_in), values(values_in) {
     mixed = RandomFloats(random, rows * (2 * keys + values + 3), kind);
-    for (int64_t i = 0; i < 2 * rows; ++i) gates.push_back(static_cast<float>(random.uniform()));
+    for (int64_t i = 0; i < (keys + 1) * rows; ++i) gates.push_back(static_cast<float>(random.uniform()));
     state = RandomFloats(random, keys * values, kind);
   }
   /// Runs rows [0, cut), then the others. Returns the outputs, followed by the state.
@@ -467,7 +474,7 @@ struct DeltaProblem {
     std::vector<float> out(static_cast<size_t>(rows * values));
     std::vector<float> between = state, after = state;
     const MatView<const float> all = ConstView(mixed, 2 * keys + values + 3);
-    const MatView<const float> scales = ConstView(gates, 2);
+    const MatView<const float> scales = ConstView(gates, keys + 1);
     for (const Range part : {Range{0, cut}, Range{cut, rows}}) {
       if (part.empty()) continue;
       const MatView<const float> x = all.rows_between(part.begin, part.end);
@@ -475,11 +482,12 @@ struct DeltaProblem {
       kernels.delta_rule({.query = x.cols_between(0, keys),
                           .key = x.cols_between(keys, 2 * keys),
                           .value = x.cols_between(2 * keys, 2 * keys + values),
-                          .decay = g.cols_between(0, 1),
-                          .beta = g.cols_between(1, 2),
+                          .decay = g.cols_between(0, by_channel ? keys : 1),
+                          .beta = g.cols_between(keys, keys + 1),
                           .state_in = part.begin == 0 ? state.data() : between.data(),
                           .state_out = part.end == rows ? after.data() : between.data(),
-                          .out = View(out, values).rows_between(part.begin, part.end)});
+                          .out = View(out, values).rows_between(part.begin, part.end),
+                          .rule = rule});
     }
     out.insert(out.end(), after.begin(), after.end());
     return out;
@@ -491,10 +499,17 @@ void Case_delta_rule(const Pair& pair) {
   for (const auto& [rows, keys, values] : std::vector<std::array<int64_t, 3>>{
            {1, 1, 1}, {4, 12, 20}, {3, 32, 32}, {7, 16, 100}, {2, 128, 128}, {9, 5, 64}, {40, 24, 48}}) {
     for (const Values kind : {Values::kOrdinary, Values::kEdge}) {
-      const DeltaProblem problem(random, rows, keys, values, kind);
-      const std::vector<uint32_t> expected = Bits(problem.run(pair.reference, rows));
-      for (const int64_t cut : {rows, rows / 2}) {
-        EXPECT_EQ(Bits(problem.run(pair.tested, cut)), expected) << rows << ", " << keys << ", " << values;
+      DeltaProblem problem(random, rows, keys, values, kind);
+      for (const StateRule rule : {StateRule::kDelta, StateRule::kAdd}) {
+        for (const bool by_channel : {false, true}) {
+          problem.rule = rule;
+          problem.by_channel = by_channel;
+          const std::vector<uint32_t> expected = Bits(problem.run(pair.reference, rows));
+          for (const int64_t cut : {rows, rows / 2}) {
+            EXPECT_EQ(Bits(problem.run(pair.tested, cut)), expected)
+                << rows << ", " << keys << ", " << values;
+          }
+        }
       }
     }
   }
@@ -754,6 +769,7 @@ std::vector<RouteWay> RouteWays(int64_t experts) {
       {.weighting = RouteWeights::kRenormalized},
       {.scores = RouteScores::kLogits, .weighting = RouteWeights::kSoftmax},
       {.scores = RouteScores::kLogits, .weighting = RouteWeights::kSoftmaxOfNear, .near_distance = 0.7f},
+      {.scores = RouteScores::kLogits, .weighting = RouteWeights::kSigmoid},
       {.scores = RouteScores::kSigmoid,
        .weighting = RouteWeights::kRenormalized,
        .biased = true,

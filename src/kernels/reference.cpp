@@ -372,14 +372,15 @@ void causal_conv(const CausalConvArgs& args) {
   const int64_t before = args.before.rows;
   for (int64_t t = 0; t < args.x.rows; ++t) {
     for (int64_t c = args.cols.begin; c < args.cols.end; ++c) {
-      float sum = 0.0f;
+      float sum = args.bias == nullptr ? 0.0f : args.bias[c];
       for (int64_t j = 0; j <= before; ++j) {
         const int64_t from = t - before + j;
         const float x = from < 0 ? args.before.data[(before + from) * args.before.stride + c]
                                  : args.x.data[from * args.x.stride + c];
         sum = Fma(args.weight[j * args.x.cols + c], x, sum);
       }
-      args.out.data[t * args.out.stride + c] = sum / (1.0f + ExpF32(-sum));
+      const bool silu = args.activation == ConvActivation::kSilu;
+      args.out.data[t * args.out.stride + c] = silu ? sum / (1.0f + ExpF32(-sum)) : sum;
     }
   }
 }
@@ -391,15 +392,20 @@ void delta_rule(const DeltaRuleArgs& args) {
   for (int64_t t = 0; t < args.key.rows; ++t) {
     const float* query = args.query.data + t * args.query.stride;
     const float* key = args.key.data + t * args.key.stride;
-    const float decay = args.decay.data[t * args.decay.stride];
+    const float* decay = args.decay.data + t * args.decay.stride;
+    const int64_t step = args.decay.cols == 1 ? 0 : 1;
     for (int64_t j = 0; j < cols; ++j) {
-      float memory = 0.0f;
-      for (int64_t i = 0; i < rows; ++i) memory = Fma(key[i], decay * state[i * cols + j], memory);
-      const float delta =
-          (args.value.data[t * args.value.stride + j] - memory) * args.beta.data[t * args.beta.stride];
+      float taken = args.value.data[t * args.value.stride + j];
+      if (args.rule == StateRule::kDelta) {
+        float memory = 0.0f;
+        for (int64_t i = 0; i < rows; ++i)
+          memory = Fma(key[i], decay[i * step] * state[i * cols + j], memory);
+        taken = taken - memory;
+      }
+      const float delta = taken * args.beta.data[t * args.beta.stride];
       float out = 0.0f;
       for (int64_t i = 0; i < rows; ++i) {
-        const float next = Fma(key[i], delta, decay * state[i * cols + j]);
+        const float next = Fma(key[i], delta, decay[i * step] * state[i * cols + j]);
         args.state_out[i * cols + j] = next;
         out = Fma(query[i], next, out);
       }
@@ -673,11 +679,12 @@ void WeighChosen(const RouteArgs& args, float* weights) {
     for (int64_t rank = 0; rank < args.k; ++rank) weights[rank] = ExpF32(weights[rank] - largest);
   }
   for (int64_t rank = 0; rank < args.k; ++rank) sum += weights[rank];
-  if (args.weighting == RouteWeights::kRenormalized) sum += 1e-20f;
+  if (args.weighting == RouteWeights::kRenormalized) sum += args.sum_eps;
   const bool divides =
       args.weighting == RouteWeights::kRenormalized || args.weighting == RouteWeights::kSoftmax;
   for (int64_t rank = 0; rank < args.k; ++rank) {
     if (divides) weights[rank] /= sum;
+    if (args.weighting == RouteWeights::kSigmoid) weights[rank] = 1.0f / (1.0f + ExpF32(-weights[rank]));
     weights[rank] *= args.routed_scaling_factor;
   }
 }

@@ -12,6 +12,15 @@ enum class RopePairing : uint8_t {
   kInterleaved,  ///< (2i, 2i + 1).
 };
 
+/// What a state takes in of a value (kernels.h, DeltaRuleArgs).
+enum class StateRule : uint8_t {
+  kDelta,  ///< Its difference from what the state has for the key.
+  kAdd,    ///< The value itself.
+};
+
+/// What a convolution along the sequence applies to its sums.
+enum class ConvActivation : uint8_t { kSilu, kNone };
+
 /// The widest attention head: DeepSeek's latent of 512 and 64 rotary dimensions.
 inline constexpr int64_t kHeadDimMax = 576;
 
@@ -44,12 +53,13 @@ enum class RouteScores : uint8_t {
 /// How a router turns the scores of the chosen experts into weights. Sums run in descending order of score.
 enum class RouteWeights : uint8_t {
   kAsIs,
-  kRenormalized,  ///< score / (1e-20 + sum of scores).
+  kRenormalized,  ///< score / (RouteArgs::sum_eps + sum of scores).
   kSoftmax,       ///< Softmax over the chosen; the first score is the maximum that is subtracted.
   /// Of kLogits, as SparseMixer weighs at inference: for each of the chosen, its softmax over the experts that were not
   /// chosen before it and are no further below it than RouteArgs::near_distance. Source: Liu et al. 2023,
   /// arXiv:2310.00811; transformers `sparsemixer`.
   kSoftmaxOfNear,
+  kSigmoid,  ///< 1 / (1 + exp(-score)), of logits that are compared as they are.
 };
 
 /// Restricts the choice of experts to the `topk_group` groups of highest rank. Group g holds the experts
