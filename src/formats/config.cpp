@@ -1,7 +1,10 @@
 #include "formats/config.h"
 
+#include <algorithm>
 #include <cmath>
+#include <iterator>
 #include <nlohmann/json.hpp>
+#include <utility>
 
 #include "absl/functional/function_ref.h"
 #include "base/status.h"
@@ -80,12 +83,45 @@ absl::StatusOr<T> Required(absl::StatusOr<std::optional<T>> value, const ModelCo
 
 }  // namespace
 
+namespace {
+
+/// What Python's json writes beside JSON: Infinity becomes the largest number, NaN null, as if the key were absent. Words
+/// inside strings stay.
+std::string WithoutPythonNumbers(std::string_view text) {
+  constexpr std::pair<std::string_view, std::string_view> kWords[] = {{"Infinity", "1.7976931348623157e308"},
+                                                                      {"NaN", "null"}};
+  std::string result;
+  bool quoted = false;
+  for (size_t i = 0; i < text.size();) {
+    const auto* word = quoted ? std::end(kWords) : std::ranges::find_if(kWords, [&](const auto& known) {
+      return text.substr(i).starts_with(known.first);
+    });
+    if (word != std::end(kWords)) {
+      result += word->second;
+      i += word->first.size();
+      continue;
+    }
+    if (quoted && text[i] == '\\' && i + 1 < text.size())
+      result += text[i++];
+    else if (text[i] == '"')
+      quoted = !quoted;
+    result += text[i++];
+  }
+  return result;
+}
+
+}  // namespace
+
 absl::StatusOr<ModelConfig> ModelConfig::Parse(std::string_view text, std::string file) {
   if (text.size() > kConfigBytesMax) {
     return InvalidArgument("{}: expected at most {} bytes, found {}", file, kConfigBytesMax, text.size());
   }
   auto root = std::make_shared<Json>();
-  RETURN_IF_ERROR(ParseStrictJson(text, file, root.get()));
+  if (text.find("Infinity") == std::string_view::npos && text.find("NaN") == std::string_view::npos) {
+    RETURN_IF_ERROR(ParseStrictJson(text, file, root.get()));
+  } else {
+    RETURN_IF_ERROR(ParseStrictJson(WithoutPythonNumbers(text), file, root.get()));
+  }
   if (!root->is_object())
     return InvalidArgument("{}: expected a JSON object, found {}", file, JsonExcerpt(*root));
   const Json* value = root.get();

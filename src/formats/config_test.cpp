@@ -78,6 +78,18 @@ TEST(ModelConfig, TextThatIsNotOneStrictObjectIsRefused) {
   }
 }
 
+TEST(ModelConfig, NumbersThatOnlyPythonWritesAreRead) {
+  const auto config = ModelConfig::Parse(
+      R"({"limit": [0.0, Infinity], "least": -Infinity, "none": NaN, "text": "NaN \\" Infinity"})", "m.json");
+  ASSERT_TRUE(config.ok()) << config.status();
+  constexpr double kLargest = std::numeric_limits<double>::max();
+  EXPECT_EQ(*config->number_list("limit", {0.0, kLargest}), (std::vector<double>{0.0, kLargest}));
+  EXPECT_EQ(*config->required_number("least", {-kLargest, 0.0}), -kLargest);
+  EXPECT_FALSE(config->has("none"));
+  EXPECT_EQ(*config->required_string("text"), "NaN \" Infinity");
+  EXPECT_FALSE(ModelConfig::Parse(R"({"a": Infinite})", "m.json").ok());
+}
+
 TEST(ModelConfig, ATextThatWouldTakeAllMemoryIsRefusedUnparsed) {
   const std::string text = R"({"a": ")" + std::string(16 << 20, 'x') + R"("})";
   EXPECT_THAT(Message(ModelConfig::Parse(text, "config.json").status()),
