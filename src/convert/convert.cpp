@@ -38,6 +38,7 @@ struct Job {
   bool stacked = false;
   bool vector = false;
   std::optional<std::vector<int64_t>> vector_shape;  ///< In which a vector is stored, where that is another.
+  float add = 0;        ///< To what is read of a vector, which is stored with another offset.
   bool floats = false;  ///< Stays unquantized: taken apart when it is read, or a router of floats.
   std::optional<AffineFormat> format;  ///< nullopt: `dtype`.
   DType dtype = DType::kBF16;          ///< Of the elements, or of scales and biases.
@@ -78,6 +79,13 @@ const WeightSource* PlaceInStack(const WeightRef& ref, const WeightSource& from)
   return found == ref.sources.end() ? nullptr : &*found;
 }
 
+/// Where a folder of mlx-lm's layout has a weight that is no stack: `from` where the two layouts agree.
+const WeightSource& PlaceInLayout(const WeightRef& ref, const WeightSource& from) {
+  const auto found = std::ranges::find_if(
+      ref.sources, [](const WeightSource& source) { return !source.only_with.empty() && source.stack == 0; });
+  return found == ref.sources.end() ? from : *found;
+}
+
 /// Whether a weight is a vector that is stored in another shape, such as the taps of a convolution.
 bool IsReshapedVector(const WeightRef& ref, const WeightSource& from) {
   if (ref.shape.size() != 1 || !from.strided) return false;
@@ -97,6 +105,8 @@ WeightRef WholeOf(const WeightRef& ref, const WeightSource& from) {
     whole.shape.front() = from.stored_rows;
     source.rows = {};
     source.stored_rows = 0;
+    source.row_interval = 1;
+    source.row_run = 1;
   }
   return whole;
 }
@@ -124,14 +134,14 @@ class Inventory {
           "parts; convert with mlx_lm.convert",
           from.name(), weights_.checkpoint().folder());
     }
-    const WeightSource& to = stack == nullptr ? from : *stack;
+    const WeightSource& to = stack == nullptr ? PlaceInLayout(use.ref, from) : *stack;
     const std::string name = to.name();
     const Nodes needed = NodesThatNeed(use, shards_);
     const auto [seen, is_new] = seen_.try_emplace({name, to.index});
     if (is_new) {
       // What goes to a stack is taken as it is used; else a part of a tensor stands for the whole, written
       // once.
-      const bool is_part = stack == nullptr && !reshaped && (from.strided || !from.rows.empty());
+      const bool is_part = &to == &from && !reshaped && (from.strided || !from.rows.empty());
       StoredWeight part = found;
       if (is_part) {
         ASSIGN_OR_RETURN(part, weights_.finder()->find(refs_.emplace_back(WholeOf(use.ref, from))));
@@ -139,11 +149,12 @@ class Inventory {
       ASSIGN_OR_RETURN(seen->second, new_part(use.role, to, std::move(part)));
     }
     Job& job = jobs_[seen->second.first];
-    if (reshaped) job.vector_shape = from.strided->stored_shape;
+    if (reshaped) job.vector_shape = to.strided->stored_shape;
+    if (job.vector) job.add = from.offset - to.offset;
     const TensorInfo* tensor = weights_.checkpoint().find(from.name());
     if (found.is_vector && tensor != nullptr && tensor->shape.empty())
       job.vector_shape.emplace();  // A scalar.
-    job.floats = job.floats || (from.strided && stack == nullptr) || IsFloatRouter(use);
+    job.floats = job.floats || (from.strided && &to == &from) || IsFloatRouter(use);
     Add(needed, job.needed[seen->second.second]);
     return absl::OkStatus();
   }
@@ -194,6 +205,7 @@ absl::Status ReadRows(const WeightLoader& loader, const Job& job, Range rows, fl
     const int64_t first = row % job.rows();
     const Range here{first, std::min(job.rows(), first + rows.end - row)};
     RETURN_IF_ERROR(loader.read_rows(part, here, out));
+    for (int64_t i = 0; job.add != 0 && i < here.size() * job.cols(); ++i) out[i] += job.add;
     out += here.size() * job.cols();
     row += here.size();
   }
@@ -327,7 +339,7 @@ absl::Status ChooseFormats(const WeightLoader& loader, const ConvertFormat& form
     job.dtype = dtype;
     if (job.vector) {
       ASSIGN_OR_RETURN(const bool holds, HoldsVector(loader, job, dtype));
-      if (!holds) job.dtype = job.parts.front().format.dtype;
+      if (!holds) job.dtype = job.add != 0 ? DType::kF32 : job.parts.front().format.dtype;
     } else if (format.kind != ConvertFormat::Kind::kFloat) {
       const AffineFormat wanted = job.role == "router" ? kRouterFormat : format.affine;
       if (Quantizable(job, wanted)) job.format = wanted;

@@ -18,12 +18,28 @@ int64_t StoredRows(const WeightRef& ref, const WeightSource& source) {
   return source.rows.empty() ? Rows(ref) : source.stored_rows;
 }
 
-/// The first place that the checkpoint has; where it has none, the first of all, for the error.
+/// Whether a vector that may be stored in one shape or another (the taps of a convolution) is stored as this source says.
+bool HasItsShape(const Checkpoint& checkpoint, const WeightRef& ref, const WeightSource& source) {
+  if (ref.shape.size() != 1 || !source.strided) return true;
+  const TensorInfo* info = checkpoint.find(source.name());
+  return info == nullptr || info->shape == source.strided->stored_shape;
+}
+
+/// The first place that the checkpoint has, first of all of its layout (WeightSource::only_with); where it has none, the
+/// first, for the error.
 const WeightSource& ChooseSource(const Checkpoint& checkpoint, const WeightRef& ref) {
   SHOAL_CHECK(!ref.sources.empty());
   for (const WeightSource& source : ref.sources) {
-    if (checkpoint.has(source.name())) return source;
+    if (!source.only_with.empty() && checkpoint.has(source.only_with) && checkpoint.has(source.name()))
+      return source;
   }
+  const WeightSource* known = nullptr;
+  for (const WeightSource& source : ref.sources) {
+    if (!source.only_with.empty() || !checkpoint.has(source.name())) continue;
+    if (HasItsShape(checkpoint, ref, source)) return source;
+    if (known == nullptr) known = &source;
+  }
+  if (known != nullptr) return *known;
   return ref.sources.front();
 }
 
@@ -57,10 +73,11 @@ absl::StatusOr<StoredWeight> WeightFinder::find(const WeightRef& ref) const {
                       .rows = Rows(ref),
                       .cols = Cols(ref),
                       .first_row = source.rows.begin,
-                      .row_interval = source.row_interval};
+                      .row_interval = source.row_interval,
+                      .row_run = source.row_run};
   weight.is_vector = ref.shape.size() == 1;
   if (source.strided) return find_strided(weight);
-  SHOAL_CHECK(source.rows.empty() || (source.rows.size() == (weight.rows - 1) * source.row_interval + 1 &&
+  SHOAL_CHECK(source.rows.empty() || (source.rows.end == weight.row_in_order(weight.rows - 1) + 1 &&
                                       source.rows.end <= stored_rows));
 
   if (ref.shape.size() == 2 && source.suffix == "weight" && IsQuantized(*checkpoint_, source.base)) {

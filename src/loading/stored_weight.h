@@ -25,7 +25,8 @@ struct StoredWeight {
   const std::byte* data = nullptr;       ///< Where not: the stored matrix, contiguous rows.
   BlockView blocks;                      ///< Where it is stored in blocks: the stored matrix.
   int64_t first_row = 0;                 ///< The stored row that is row 0 of the weight.
-  int64_t row_interval = 1;              ///< Stored rows from one row of the weight to the next.
+  int64_t row_interval = 1;              ///< Stored rows from one run of rows to the next.
+  int64_t row_run = 1;                   ///< Rows of a run, which are stored one behind the other.
   /// Where it is a strided view of a tensor: element (n, k) is `data`'s n * row_stride + k * col_stride; of
   /// blocks, column n of stored row first_row + k.
   int64_t row_stride = 0;
@@ -37,10 +38,12 @@ struct StoredWeight {
   PackedUnit unit;         ///< What of the model it is kept with when it is packed; kNone where nobody said.
 
   int64_t elements() const { return rows * cols; }
+  /// stored_row() without a permutation.
+  int64_t row_in_order(int64_t row) const { return first_row + row / row_run * row_interval + row % row_run; }
   /// The row of the stored matrix that is row `row` of the weight (GgufName::permuted_heads says which
   /// permutation).
   int64_t stored_row(int64_t row) const {
-    row = first_row + row * row_interval;
+    row = row_in_order(row);
     if (head_rows == 0) return row;
     const int64_t in_head = row % head_rows;
     return row - in_head + 2 * (in_head % (head_rows / 2)) + in_head / (head_rows / 2);

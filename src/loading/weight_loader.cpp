@@ -51,6 +51,7 @@ std::string WeightLoader::PackedName(const StoredWeight& weight) {
   if (source.stack > 0) name += fmt::format("[{}]", source.index);
   if (!source.rows.empty()) name += fmt::format("[{}:{}]", source.rows.begin, source.rows.end);
   if (source.row_interval > 1) name += fmt::format("[::{}]", source.row_interval);
+  if (source.row_run > 1) name += fmt::format("[runs of {}]", source.row_run);
   if (source.strided)
     name += fmt::format("[{}+{}+{}]", source.strided->offset, weight.row_stride, weight.col_stride);
   return name;
@@ -267,9 +268,12 @@ absl::Status WeightLoader::pack_rows(const StoredWeight& weight, Range rows, Pac
     set_rows(rows.begin, {weight.first_row + rows.begin, weight.first_row + rows.end});
     return absl::OkStatus();
   }
-  for (int64_t row = rows.begin; row < rows.end; ++row) {
+  for (int64_t row = rows.begin; row < rows.end;) {
+    const int64_t run = weight.head_rows == 0 ? weight.row_run - row % weight.row_run : 1;
+    const int64_t count = std::min(run, rows.end - row);
     const int64_t stored = weight.stored_row(row);
-    set_rows(row, {stored, stored + 1});
+    set_rows(row, {stored, stored + count});
+    row += count;
   }
   return absl::OkStatus();
 }
@@ -277,9 +281,8 @@ absl::Status WeightLoader::pack_rows(const StoredWeight& weight, Range rows, Pac
 void WeightLoader::for_sources(const StoredWeight& weight, Range rows,
                                absl::FunctionRef<void(const std::byte* data, int64_t bytes)> visit) const {
   const bool transposed = weight.strided() && weight.blocks.type != BlockType::kNone;
-  const Range stored{
-      weight.first_row + (transposed ? 0 : rows.begin * weight.row_interval),
-      weight.first_row + (transposed ? weight.cols : (rows.end - 1) * weight.row_interval + 1)};
+  const Range stored{transposed ? weight.first_row : weight.row_in_order(rows.begin),
+                     transposed ? weight.first_row + weight.cols : weight.row_in_order(rows.end - 1) + 1};
   const auto visit_rows = [&](const void* data, int64_t row_bytes) {
     visit(static_cast<const std::byte*>(data) + stored.begin * row_bytes, stored.size() * row_bytes);
   };

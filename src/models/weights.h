@@ -23,8 +23,9 @@ struct WeightSource {
   /// Rows of the stored matrix [stored_rows, K] that are the weight (fused projections). Empty: all of them.
   Range rows;
   int64_t stored_rows = 0;
-  /// Of `rows`, the first and each row_interval-th after it (matrices that take turns).
+  /// Of `rows`, the first row_run, and as many from each row_interval-th row on (matrices that take turns).
   int64_t row_interval = 1;
+  int64_t row_run = 1;
   /// A strided view of a stored tensor of another shape (transposed, every other row): element (n, k) of the
   /// weight is value offset + n * row_stride + k * col_stride of the stored matrix, or of matrix `index` of a
   /// stack. Of plain tensors; of blocks only where it is transposed.
@@ -39,6 +40,10 @@ struct WeightSource {
   float offset =
       0;  ///< Of vectors: added to the stored values. 1 for norms that are stored as w and applied as 1 + w.
   bool mlx = false;  ///< This is where mlx-lm's folders have it, although it is no stack.
+  /// A tensor that only mlx-lm's folders have, in a place that means something else on the hub (the same name, another
+  /// shape or offset): the place counts where that tensor is, and then before others. A conversion writes the weight
+  /// here.
+  std::string only_with;
 
   std::string name() const { return base + "." + suffix; }
 };

@@ -148,11 +148,12 @@ absl::StatusOr<std::vector<Linear>> Linear::LoadTogether(const WeightLoader& loa
 
 namespace {
 
-/// The ref of `rows` of a weight, whose sources all say where those are. Strided ones are left out.
+/// The ref of `rows` of a weight, whose sources all say where those are. Strided ones and those of runs are left out.
 absl::StatusOr<WeightRef> RowsOf(const WeightRef& whole, Range rows) {
   WeightRef part = whole;
   part.shape[0] = rows.size();
-  std::erase_if(part.sources, [](const WeightSource& source) { return source.strided.has_value(); });
+  std::erase_if(part.sources,
+                [](const WeightSource& source) { return source.strided.has_value() || source.row_run > 1; });
   if (part.sources.empty()) {
     return Unimplemented(
         "checkpoint: tensor '{}': its rows are not stored one behind the other, so a part of them can't be "
