@@ -30,9 +30,9 @@ void ExpectQuietDecode(const std::string& family, int threads, ActivationMode mo
   }
   LocalExchange experts(context, std::move(sets));
   const BlockId blocks[] = {{1}, {0}};
-  std::vector<float> x(static_cast<size_t>(spec.width));
+  std::vector<float> x(static_cast<size_t>(spec.row_width()));
   std::vector<float> logits(static_cast<size_t>(spec.vocabulary));
-  const MatView<float> row(x.data(), 1, spec.width);
+  const MatView<float> row(x.data(), 1, spec.row_width());
 
   int64_t heap_before = 0;
   int64_t growths_before = 0;

@@ -38,4 +38,13 @@ inline void Multiply(MatView<float> x, float scale, Range rows) {
   }
 }
 
+/// y *= x, element by element.
+inline void MultiplyRows(MatView<const float> x, MatView<float> y, Range rows) {
+  for (int64_t r = rows.begin; r < rows.end; ++r) {
+    const float* by = x.row(r);
+    float* row = y.row(r);
+    for (int64_t c = 0; c < y.cols; ++c) row[c] *= by[c];
+  }
+}
+
 }  // namespace shoal

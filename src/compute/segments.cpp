@@ -25,7 +25,7 @@ const std::vector<int32_t>& HeldSegments::of(int64_t layer) const {
 
 int32_t SegmentsMax(const ResolvedWeights& weights, const LayerSpec& layer) {
   const DenseSpec* dense = DenseOf(layer);
-  if (dense == nullptr) return 0;
+  if (dense == nullptr || dense->gate_cutoff > 0) return 0;  // A cutoff needs the whole gate.
   int64_t most = kSegmentsMax;
   std::vector<const LinearSpec*> linears = dense->inputs();
   linears.push_back(&dense->down);

@@ -44,7 +44,8 @@ class Node {
     limits_ = {64, spec.vocabulary, 2 * kSequences, 64, slots};
     compute_ = *model_->held().open({.blocks = 2 * kSequences, .state_slots = slots, .rows_max = 64});
     runner_ = std::make_unique<StageRunner>(StageRunner::Options{&plan_, NodeId{0}, compute_.get(), limits_,
-                                                                 spec.width, backend_.limits().logit_rows});
+                                                                 spec.width, spec.row_width(),
+                                                                 backend_.limits().logit_rows});
     std::vector<ExpertUse::Shape> shapes;
     for (const LayerSpec& layer : spec.layers) {
       const MoeSpec* moe = MoeOf(layer);

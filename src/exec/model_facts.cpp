@@ -70,6 +70,8 @@ void AddWork(const ResolvedWeights& weights, ModelFacts& facts) {
       facts.head_multiplies += multiplies;
       continue;
     }
+    if (use.layer < 0)
+      continue;  // What makes more than an embedding of a token (AltUpSpec): of few columns each.
     LayerFacts& layer = facts.layers[static_cast<size_t>(use.layer)];
     const bool dense = use.role == "mlp" && layer.experts == 0;
     if (dense) (stored.format.affine() ? layer.feed_forward_int8 : layer.feed_forward_f32) += multiplies;

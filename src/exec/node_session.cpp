@@ -84,8 +84,9 @@ absl::StatusOr<std::unique_ptr<NodeSession>> NodeSession::Create(Options options
           std::make_unique<KvCopier>(*compute, CachesKeyOf(o.plan, *o.model), session->outbox_);
     }
     session->runner_ = std::make_unique<StageRunner>(StageRunner::Options{
-        &o.plan, o.self, compute, o.limits, o.model->spec().width, o.model->backend().limits().logit_rows,
-        o.hook, o.profile, session->masks_.get(), session->kv_tier_.get(), session->copier_.get()});
+        &o.plan, o.self, compute, o.limits, o.model->spec().width, o.model->spec().row_width(),
+        o.model->backend().limits().logit_rows, o.hook, o.profile, session->masks_.get(),
+        session->kv_tier_.get(), session->copier_.get()});
   }
   session->exchange_ = std::make_unique<PlannedExchange>(
       PlannedExchange::Options{&o.plan, o.self, compute, session->transport_.get(), o.expert_timeout,

@@ -82,7 +82,7 @@ absl::StatusOr<Outgoing> StageRunner::run(const Frame& frame, Arena& scratch, Pl
                                           const std::function<absl::Status(LayerId)>& before_layer) {
   const int64_t started_ns = NowNs();
   const int64_t saturated_before = options_.compute->kv_saturated();
-  ASSIGN_OR_RETURN(StepMessage message, DecodeStep(frame, {format_, options_.width}));
+  ASSIGN_OR_RETURN(StepMessage message, DecodeStep(frame, {format_, options_.row_width}));
   RETURN_IF_ERROR(ValidateStep(message.step, options_.limits));
 
   scratch.reset();
@@ -118,17 +118,17 @@ absl::StatusOr<Outgoing> StageRunner::run(const Frame& frame, Arena& scratch, Pl
 /// The rows of the slices that can be run.
 absl::StatusOr<MatView<float>> StageRunner::receive(Arena& scratch, StepMessage& message) {
   const int64_t rows = message.step.rows();
-  if (!first_ && std::ssize(message.rows) != rows * options_.width) {
+  if (!first_ && std::ssize(message.rows) != rows * options_.row_width) {
     return InvalidArgument("step {}: {} rows of width {}, expected {} of {}", message.step.id,
                            message.cols == 0 ? 0 : std::ssize(message.rows) / message.cols, message.cols,
-                           rows, options_.width);
+                           rows, options_.row_width);
   }
-  MatView<float> x(first_ ? nullptr : message.rows.data(), rows, options_.width);
+  MatView<float> x(first_ ? nullptr : message.rows.data(), rows, options_.row_width);
   screen(message.step);
   drop_rows(message, x);
   drop_slices(message);
   if (!first_) return x;
-  x = scratch.allocate_rows<float>(message.step.rows(), options_.width);
+  x = scratch.allocate_rows<float>(message.step.rows(), options_.row_width);
   RETURN_IF_ERROR(embed(scratch, message.step, x));
   drop_rows(message, x);
   drop_slices(message);
@@ -343,7 +343,7 @@ absl::Status StageRunner::sample(Arena& scratch, const Step& step, MatView<const
     row += end;
   }
   const int64_t at_once = std::min(count, options_.logit_rows);
-  const MatView<float> picked = scratch.allocate_rows<float>(at_once, options_.width);
+  const MatView<float> picked = scratch.allocate_rows<float>(at_once, options_.row_width);
   for (int64_t begin = 0; begin < count; begin += at_once) {
     const int64_t size = std::min(at_once, count - begin);
     const auto some = rows.subspan(static_cast<size_t>(begin), static_cast<size_t>(size));

@@ -44,6 +44,7 @@ class StageRunner {
     BackendSession* compute = nullptr;
     StepLimits limits;
     int64_t width = 0;       ///< D
+    int64_t row_width = 0;   ///< Of rows between layers (ModelSpec::row_width).
     int64_t logit_rows = 1;  ///< As BackendLimits::logit_rows.
     LayerHook hook;          ///< Called on the executor's thread. May be empty.
     StepProfile* profile = nullptr;

@@ -7,7 +7,7 @@ WorkModel::WorkModel(const ResolvedWeights& weights, ActivationMode activations,
   Products experts;  // All routed experts together.
   for (const auto& [use, stored, packed_bytes] : weights.all()) {
     if (use.role == "embedding") {
-      embedding_bytes_ = packed_bytes / stored.rows;
+      embedding_bytes_ += packed_bytes / stored.rows;
       continue;
     }
     if (use.is_mtp) continue;  // It adds nothing to what a model without such a head computes.

@@ -80,10 +80,16 @@ TEST(StepWork, ARowMultipliesEveryMatrixOnceAndItsExpertsOnly) {
     });
     double states = 0;  // Three passes over each state, and its convolution.
     for (const LayerSpec& layer : subject.spec.layers) {
+      if (const auto* conv = std::get_if<ShortConvSpec>(&layer.mixer)) {
+        states += static_cast<double>(conv->conv.elements());
+      }
+      if (const auto* mamba = std::get_if<Mamba2Spec>(&layer.mixer)) {
+        states += static_cast<double>(3 * mamba->inner() * mamba->state_dim + mamba->conv.elements());
+      }
       const auto* delta = std::get_if<GatedDeltaNetSpec>(&layer.mixer);
       if (delta == nullptr) continue;
       states += 3.0 * delta->value_heads * delta->key_dim * delta->value_dim;
-      states += static_cast<double>(delta->conv.elements());
+      for (const WeightRef& part : delta->conv) states += static_cast<double>(part.elements());
     }
     const StepSize size{.steps = 1, .rows = 5, .sampled = 5};
     EXPECT_NEAR(Of(subject.int8, size).int8_ops, 5 * 2 * int8, 1.0);

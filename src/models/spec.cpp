@@ -19,6 +19,8 @@ void ShowDense(std::string_view role, const DenseSpec& dense, const WeightWalk& 
 
 void ShowFeedForward(const DenseSpec& dense, const WeightWalk& walk) { ShowDense("mlp", dense, walk); }
 
+void ShowFeedForward(const NoFeedForward&, const WeightWalk&) {}
+
 void ShowFeedForward(const MoeSpec& moe, const WeightWalk& walk) {
   walk.norm(moe.router.norm);
   walk.linear("router", moe.router.linear);
@@ -44,6 +46,7 @@ void ShowLayer(const LayerSpec& layer, const WeightWalk& walk) {
   std::visit([&](const auto& feed_forward) { ShowFeedForward(feed_forward, walk); }, layer.feed_forward);
   walk.norm(layer.feed_forward_out_norm);
   if (layer.output_scale) walk.weight("scale", *layer.output_scale);
+  if (layer.altup) layer.altup->show_weights(walk);
 }
 
 void ShowMtp(const MtpSpec& mtp, const WeightWalk& walk) {
@@ -74,10 +77,12 @@ void ForEachWeight(const ModelSpec& spec, const std::function<void(const WeightU
   const WeightWalk begin(visit, -1, false);
   begin.weight("embedding", spec.embedding);
   begin.norm(spec.embedding_norm);
+  if (spec.altup) spec.altup->show_embedding_weights(begin);
   for (size_t i = 0; i < spec.layers.size(); ++i) {
     ShowLayer(spec.layers[i], WeightWalk(visit, static_cast<int64_t>(i), false));
   }
   const WeightWalk end(visit, -1, true);
+  if (spec.altup) spec.altup->show_head_weights(end);
   end.norm(spec.final_norm);
   end.linear("head", spec.head);
   if (spec.mtp) ShowMtp(*spec.mtp, WeightWalk::OfMtp(visit));
@@ -103,7 +108,7 @@ int64_t VisiblePositions(const ModelSpec& spec) {
   int64_t positions = 0;
   for (const LayerSpec& layer : spec.layers) {
     const auto* attention = std::get_if<GqaSpec>(&layer.mixer);
-    positions = std::max(positions, attention == nullptr ? kAll : attention->window.value_or(kAll));
+    positions = std::max(positions, attention == nullptr ? kAll : attention->visible_positions());
   }
   return positions;
 }

@@ -13,6 +13,7 @@
 #include <vector>
 
 #include "base/ids.h"
+#include "models/altup.h"
 #include "models/mixers/mixers.h"
 #include "models/weights.h"
 #include "numeric/operation_kinds.h"
@@ -38,7 +39,9 @@ struct DenseSpec {
   LinearSpec gate;    ///< Without sources where there is none.
   LinearSpec up, down;
   Gating gating = Gating::kSilu;
-  float limit = 0;                                      ///< Of kClampedSwiglu and kClampedSilu.
+  float limit = 0;  ///< Of kClampedSwiglu and kClampedSilu.
+  /// > 0: of gate x, what exceeds the row's mean by so many of its standard deviations, else 0.
+  float gate_cutoff = 0;
   std::optional<Activation> activation = std::nullopt;  ///< There is no gate.
   std::optional<XieluSpec> xielu = std::nullopt;        ///< Of Activation::kXielu.
 
@@ -59,6 +62,7 @@ struct RouterSpec {
   RouteGroups groups;
   RouteWeights weighting = RouteWeights::kAsIs;
   float near_distance = 0;                 ///< Of RouteWeights::kSoftmaxOfNear.
+  float sum_eps = 1e-20f;                  ///< Of RouteWeights::kRenormalized: added to the sum of scores.
   float routed_scaling_factor = 1;         ///< Factor on the weights of the chosen experts.
   std::optional<WeightRef> expert_scales;  ///< [E]: another factor for each expert.
   bool kept_float = false;  ///< mlx-lm reads `linear` as floats only, so a conversion does not quantize it.
@@ -68,6 +72,8 @@ struct MoeSpec {
   int top_k = 0;
   RouterSpec router;
   std::vector<DenseSpec> experts;  ///< One per expert, all of one width.
+  /// The weight of a row's expert multiplies what the expert reads instead of what it returns. Of layers with top_k = 1.
+  bool weights_scale_inputs = false;
   /// An expert that every row goes to, in addition to the routed ones. It runs on the layer's node.
   std::optional<DenseSpec> shared;
   std::optional<WeightRef> shared_gate;  ///< [1, D]: the shared output times sigmoid(gate x).
@@ -80,9 +86,12 @@ struct MoeSpec {
   std::optional<Branch> branch;
 };
 
-using FeedForwardSpec = std::variant<DenseSpec, MoeSpec>;
+/// A layer that is a mixer alone.
+struct NoFeedForward {};
 
-/// Residual layer: x += mixer(norm(x)); x += feed_forward(norm(x)). The out norms apply before the addition. A norm
+using FeedForwardSpec = std::variant<DenseSpec, MoeSpec, NoFeedForward>;
+
+/// Residual layer: x += mixer(norm(x)); x += feed_forward(norm(x)), where it has one. The out norms apply before the addition. A norm
 /// that is absent changes nothing: some models norm what is added instead of what is read.
 /// Copied, moved and destroyed in spec.cpp, as ModelSpec is: 6 kB that 80 object files would each get.
 struct LayerSpec {
@@ -103,6 +112,7 @@ struct LayerSpec {
   bool parallel = false;
   float residual_scale = 1;               ///< Factor on what mixer and feed-forward add to x.
   std::optional<WeightRef> output_scale;  ///< [1]: factor on the layer's output.
+  std::optional<AltUpLayerSpec> altup;    ///< Of models with ModelSpec::altup, whose feed-forwards are dense.
 };
 
 /// Multi-token prediction: a layer more, which guesses the token behind the next one. With h[p] the row that the
@@ -144,8 +154,14 @@ struct ModelSpec {
   std::vector<std::pair<std::string, std::string>> ignored_tensors;
   float logits_scale = 1;         ///< Factor on the logits.
   float final_logit_softcap = 0;  ///< c > 0: logits are c tanh(logits / c), scaled ones.
+  std::optional<AltUpSpec> altup;
 
   int64_t layer_count() const { return static_cast<int64_t>(layers.size()); }
+  /// Numbers of a row between layers: D, or what AltUpSpec says.
+  int64_t row_width() const {
+    if (!altup) return width;
+    return altup->streams * width + layer_count() * altup->layer_width + altup->shared_kv_values;
+  }
 };
 
 /// Calls `visit` for every weight, first embedding, then the layers in order, final norm, head (also where

@@ -83,13 +83,16 @@ absl::StatusOr<Attention> Attention::Load(const WeightLoader& loader, const GqaS
   attention.rotary_ = spec.rope.dims;
   attention.temperature_ = spec.temperature;
   attention.window_ = spec.window.value_or(std::numeric_limits<int64_t>::max());
+  attention.chunk_ = spec.chunk.value_or(std::numeric_limits<int64_t>::max());
   attention.values_from_keys_ = spec.values_from_keys;
-  ASSIGN_OR_RETURN(std::vector<Linear> qkv,
-                   spec.values_from_keys ? Linear::LoadTogether(loader, {&spec.q, &spec.k}, pool)
-                                         : Linear::LoadTogether(loader, {&spec.q, &spec.k, &spec.v}, pool));
-  attention.q_ = std::move(qkv[0]);
-  attention.k_ = std::move(qkv[1]);
-  if (!spec.values_from_keys) attention.v_ = std::move(qkv[2]);
+  attention.shared_kv_ = spec.shared_kv;
+  attention.takes_kv_ = spec.takes_kv();
+  std::vector<const LinearSpec*> parts = {&spec.q};
+  if (!spec.takes_kv()) parts.push_back(&spec.k);
+  if (!spec.takes_kv() && !spec.values_from_keys) parts.push_back(&spec.v);
+  ASSIGN_OR_RETURN(std::vector<Linear> qkv, Linear::LoadTogether(loader, parts, pool));
+  Linear* const loaded[] = {&attention.q_, &attention.k_, &attention.v_};
+  for (size_t i = 0; i < qkv.size(); ++i) *loaded[i] = std::move(qkv[i]);
   ASSIGN_OR_RETURN(attention.o_, Linear::Load(loader, spec.o, pool));
   if (spec.gate) {
     ASSIGN_OR_RETURN(attention.gate_, Linear::Load(loader, *spec.gate, pool));
@@ -114,29 +117,32 @@ absl::Status Attention::forward(const ComputeContext& context, LinearInput& inpu
   Arena& arena = *context.arena;
   const int64_t tokens = input.rows();
   const int64_t q_cols = int64_t{heads_.heads} * head_dim_;
+  const int64_t kv_heads = heads_.kv_heads;
   const MatView<float> asked =
       arena.allocate_rows<float>(tokens, q_.rows());  // Gates beside queries, perhaps.
   HeadRows rows{output_gate_ ? arena.allocate_rows<float>(tokens, q_cols) : asked,
-                arena.allocate_rows<float>(tokens, k_.rows()),
-                arena.allocate_rows<float>(tokens, int64_t{heads_.kv_heads} * value_dim_)};
+                arena.allocate_rows<float>(tokens, kv_heads * head_dim_),
+                arena.allocate_rows<float>(tokens, kv_heads * value_dim_)};
   MatView<float> gates;
   if (gate_) gates = arena.allocate_rows<float>(tokens, gate_->rows());
   PhaseTimer timer(context, StepPhase::kQkv);
-  LinearTask projections[4] = {{&q_, asked, input.all_rows()}, {&k_, rows.k, input.all_rows()}};
-  size_t count = 2;
-  if (!values_from_keys_) projections[count++] = {&v_, rows.v, input.all_rows()};
+  LinearTask projections[4] = {{&q_, asked, input.all_rows()}};
+  size_t count = 1;
+  if (!takes_kv_) projections[count++] = {&k_, rows.k, input.all_rows()};
+  if (!takes_kv_ && !values_from_keys_) projections[count++] = {&v_, rows.v, input.all_rows()};
   if (gate_) projections[count++] = {&*gate_, gates, input.all_rows()};
   RETURN_IF_ERROR(RunLinears(context, input, std::span(projections).first(count)));
 
   timer.next(StepPhase::kRopeAppend);
   const MatView<float> gated =
       AsHeads(asked, heads_.heads);  // A query and its gate per row, where there are.
-  context.for_rows(tokens, q_.rows() + k_.rows(), [&](Range part) {
+  context.for_rows(tokens, q_.rows() + rows.k.cols, [&](Range part) {
     if (output_gate_) {
       CopyHeads(gated.cols_between(0, head_dim_), AsHeads(rows.q, heads_.heads),
                 {part.begin * heads_.heads, part.end * heads_.heads});
     }
     apply_rope(context, rows, step.rope, part);
+    if (shared_kv_) share(step.shared_kv, rows, part);
     ApplyTemperature(temperature_, step.places.positions, rows.q, part);
   });
   rows = {padded(context, rows.q, heads_.heads), padded(context, rows.k, heads_.kv_heads),
@@ -165,10 +171,11 @@ MatView<float> Attention::attend(const ComputeContext& context, const MixerStep&
   for (int64_t t = 0; t < tokens; ++t) {
     const auto i = static_cast<size_t>(t);
     const int64_t end = step.places.positions[i] + 1;
+    const int64_t chunk_begin = step.places.positions[i] / chunk_ * chunk_;
     rows[i] = {.query = queries.row(t),
                .out = out.row(t),
                .blocks = step.places.block_tables[i],
-               .positions = {end > window_ ? end - window_ : 0, end}};
+               .positions = {std::max(end > window_ ? end - window_ : 0, chunk_begin), end}};
   }
   heads_.attend(context, cache, rows);
   if (heads_.head_dim == value_dim_) return out;
@@ -212,10 +219,25 @@ void Attention::apply_rope(const ComputeContext& context, const HeadRows& rows, 
   for (int64_t t = part.begin; values_from_keys_ && t < part.end; ++t) {
     std::copy_n(rows.k.row(t), rows.k.cols, rows.v.row(t));
   }
+  rotate(rows.q, heads_.heads, q_norms_);
+  if (takes_kv_) return;
   ApplyHeadNorms(kernels, v_norm_, rows.v, part);
   if (value_scale_ != 1) Multiply(rows.v, value_scale_, part);
-  rotate(rows.q, heads_.heads, q_norms_);
   rotate(rows.k, heads_.kv_heads, k_norms_);
+}
+
+void Attention::share(MatView<float> shared, const HeadRows& rows, Range part) const {
+  const int64_t cols = rows.k.cols;
+  for (int64_t t = part.begin; t < part.end; ++t) {
+    float* const place = shared.row(t) + shared_kv_->column;
+    if (takes_kv_) {
+      std::copy_n(place, cols, rows.k.row(t));
+      std::copy_n(place + cols, cols, rows.v.row(t));
+    } else {
+      std::copy_n(rows.k.row(t), cols, place);
+      std::copy_n(rows.v.row(t), cols, place + cols);
+    }
+  }
 }
 
 MatView<float> Attention::padded(const ComputeContext& context, MatView<float> rows, int heads) const {

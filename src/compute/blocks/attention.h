@@ -38,6 +38,8 @@ class Attention {
   };
   void apply_rope(const ComputeContext& context, const HeadRows& rows, const RopeRows& rope,
                   Range part) const;
+  /// Keys and values from the rows to `shared`, or from there.
+  void share(MatView<float> shared, const HeadRows& rows, Range part) const;
   MatView<float> padded(const ComputeContext& context, MatView<float> rows, int heads) const;
   MatView<float> attend(const ComputeContext& context, const MixerStep& step, const KvLayerView& cache,
                         MatView<const float> queries) const;
@@ -50,6 +52,7 @@ class Attention {
   RopePairing pairing_ = RopePairing::kHalfSplit;
   QueryTemperature temperature_;
   int64_t window_ = 0;  // Positions that a row sees; INT64_MAX: all.
+  int64_t chunk_ = 0;   // Those with its position / chunk_; INT64_MAX: all.
   Linear q_, k_, v_, o_;
   std::optional<Linear> gate_;
   std::vector<Norm> q_norms_, k_norms_;  // Of all heads, or of each; empty: none.
@@ -57,6 +60,8 @@ class Attention {
   std::vector<Norm> v_norm_;  // One without a weight, or none.
   float value_scale_ = 1;
   bool values_from_keys_ = false;  // Without v_.
+  std::optional<GqaSpec::SharedKv> shared_kv_;
+  bool takes_kv_ = false;  // Without k_ and v_.
 };
 
 }  // namespace shoal

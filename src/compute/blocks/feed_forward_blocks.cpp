@@ -16,6 +16,7 @@ absl::StatusOr<AnyFeedForward> LoadFeedForward(const ResolvedWeights& weights, c
   const LayerSpec* spec = FindLayer(weights.spec(), layer);
   SHOAL_CHECK(spec != nullptr);
   if (const MoeSpec* moe = MoeOf(*spec)) return Moe::Load(loader, *moe, pool);
+  if (DenseOf(*spec) == nullptr) return NoFeedForwardBlock();
   return Mlp::Load(loader, *DenseOf(*spec), pool);
 }
 

@@ -1,6 +1,7 @@
 // Any feed-forward, built from what a model says of a layer.
 #pragma once
 
+#include <cstdint>
 #include <variant>
 
 #include "absl/status/statusor.h"
@@ -11,7 +12,13 @@
 
 namespace shoal {
 
-using AnyFeedForward = std::variant<Mlp, Moe, SegmentedMlp>;
+/// Of layers that are a mixer alone.
+struct NoFeedForwardBlock {
+  int64_t bytes() const { return 0; }
+  int input_group(ActivationMode) const { return 0; }
+};
+
+using AnyFeedForward = std::variant<Mlp, Moe, SegmentedMlp, NoFeedForwardBlock>;
 
 /// Of layer `layer` of the model, which has segments where StageOptions say so. Errors of the blocks' Load, and of
 /// CutIntoSegments.

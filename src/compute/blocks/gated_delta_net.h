@@ -2,10 +2,12 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <vector>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "compute/blocks/conv_state.h"
 #include "compute/blocks/linear.h"
 #include "compute/blocks/mixer_step.h"
 #include "compute/blocks/norm_rope.h"
@@ -23,7 +25,7 @@ class GatedDeltaNet {
                                             ThreadPool& pool);
 
   int64_t bytes() const;
-  int input_group(ActivationMode mode) const { return qkv_.activation_group(mode); }
+  int input_group(ActivationMode mode) const { return q_.activation_group(mode); }
   /// Runs the spans of rows in their order and writes each span's state.
   absl::Status forward(const ComputeContext& context, LinearInput& input, const MixerStep& step,
                        MatView<float> y) const;
@@ -35,7 +37,7 @@ class GatedDeltaNet {
     MatView<float> mixed;  ///< [T, channels]: qkv behind the convolution; queries and keys then of length 1.
     MatView<float> z;      ///< [T, value_heads * value_dim]
     MatView<float> beta;   ///< [T, value_heads]: b, then sigmoid(b).
-    MatView<float> decay;  ///< [T, value_heads]: a, then the decay.
+    MatView<float> decay;  ///< [T, decays]: a, then the decays.
     MatView<float> out;    ///< [T, value_heads * value_dim]
 
     Rows between(int64_t begin, int64_t end) const;
@@ -43,13 +45,17 @@ class GatedDeltaNet {
   /// A span's part of one key head and the value heads that it serves.
   void run_head(const Kernels& kernels, const Rows& rows, int64_t head, const float* from, float* to) const;
   void open_gates(const Rows& rows, int64_t value_head) const;
+  absl::Status project(const ComputeContext& context, LinearInput& input, const Rows& rows) const;
 
   int64_t key_heads_ = 0, value_heads_ = 0, key_dim_ = 0, value_dim_ = 0;
-  int64_t conv_width_ = 0, channels_ = 0, conv_values_ = 0;
-  Linear qkv_, z_, b_, a_, o_;
-  std::vector<float> conv_;                     // [conv_width, channels]
+  int64_t conv_values_ = 0;
+  int64_t decays_each_ = 1;  // Of a head.
+  bool sigmoid_gate_ = false;
+  Linear q_, k_, v_, z_, b_, a_, o_;
+  std::optional<Linear> z_in_, a_in_;
+  StateConvolution conv_;
   std::vector<float> rate_;                     // [value_heads]: exp(decay_log).
-  std::vector<float> step_bias_;                // [value_heads]
+  std::vector<float> step_bias_;                // [decays]
   std::vector<float> query_scale_, key_scale_;  // [key_dim]: what makes the norm below one of length 1.
   Norm norm_;
 };

@@ -12,7 +12,9 @@
 #include "compute/blocks/gated_delta_net.h"
 #include "compute/blocks/latent_attention.h"
 #include "compute/blocks/linear.h"
+#include "compute/blocks/mamba2.h"
 #include "compute/blocks/mixer_step.h"
+#include "compute/blocks/short_conv.h"
 #include "models/mixers/mixers.h"
 
 namespace shoal {
@@ -35,7 +37,7 @@ template <MixerBlock... Types>
 using OneOfMixerBlocks = std::variant<Types...>;
 
 /// In the order of MixerSpec.
-using AnyMixerBlock = OneOfMixerBlocks<Attention, LatentAttention, GatedDeltaNet>;
+using AnyMixerBlock = OneOfMixerBlocks<Attention, LatentAttention, GatedDeltaNet, ShortConv, Mamba2>;
 
 absl::StatusOr<AnyMixerBlock> LoadMixer(const WeightLoader& loader, const MixerSpec& spec, ThreadPool& pool);
 

@@ -8,6 +8,7 @@
 #include "base/ids.h"
 #include "compute/blocks/norm_rope.h"
 #include "kv/kv_cache.h"
+#include "numeric/view.h"
 
 namespace shoal {
 
@@ -34,6 +35,7 @@ struct MixerStep {
   const KvCache& cache;
   LayerId layer;
   std::atomic<int64_t>& saturated;  ///< Counts the elements that did not fit the cache's dtype.
+  MatView<float> shared_kv = {};    ///< [T, shared_kv_values] of models that have some (AltUpSpec).
 };
 
 }  // namespace shoal

@@ -1,5 +1,6 @@
 #include "compute/blocks/mlp.h"
 
+#include <cmath>
 #include <utility>
 
 #include "base/status.h"
@@ -64,7 +65,10 @@ void Mlp::place(const std::shared_ptr<std::byte>& memory, const std::array<int64
 }
 
 absl::StatusOr<GatingRule> GatingRule::Load(const WeightLoader& loader, const DenseSpec& spec) {
-  GatingRule rule{.gating = spec.gating, .limit = spec.limit, .activation = spec.activation};
+  GatingRule rule{.gating = spec.gating,
+                  .limit = spec.limit,
+                  .gate_cutoff = spec.gate_cutoff,
+                  .activation = spec.activation};
   if (!spec.xielu) return rule;
   const auto read = [&](const WeightRef& ref) -> absl::StatusOr<double> {
     ASSIGN_OR_RETURN(const std::vector<float> value, loader.read_vector(ref));
@@ -82,6 +86,24 @@ absl::StatusOr<GatingRule> GatingRule::Load(const WeightLoader& loader, const De
   return rule;
 }
 
+namespace {
+
+/// x = max(0, x - (mean + cutoff * standard deviation of the row)); sums are one chain over ascending columns.
+void CutOff(MatView<float> x, float cutoff, Range rows) {
+  const auto size = static_cast<double>(x.cols);
+  for (int64_t r = rows.begin; r < rows.end; ++r) {
+    float* const row = x.row(r);
+    double sum = 0, squares = 0;
+    for (int64_t c = 0; c < x.cols; ++c) sum += double{row[c]};
+    const double mean = sum / size;
+    for (int64_t c = 0; c < x.cols; ++c) squares += (row[c] - mean) * (row[c] - mean);
+    const auto least = static_cast<float>(mean + std::sqrt(squares / size) * double{cutoff});
+    for (int64_t c = 0; c < x.cols; ++c) row[c] = row[c] > least ? row[c] - least : 0.0f;
+  }
+}
+
+}  // namespace
+
 void GatingRule::apply(const ComputeContext& context, MatView<float> hidden, MatView<const float> up,
                        Range rows) const {
   const Kernels& kernels = *context.kernels;
@@ -89,6 +111,7 @@ void GatingRule::apply(const ComputeContext& context, MatView<float> hidden, Mat
     return kernels.activate(
         {.x = hidden, .activation = *activation, .xielu = xielu, .out = hidden, .rows = rows});
   }
+  if (gate_cutoff > 0) CutOff(hidden, gate_cutoff, rows);
   switch (gating) {
     case Gating::kSilu:
       return kernels.silu_mul({.gate = hidden, .up = up, .out = hidden, .rows = rows});

@@ -6,6 +6,7 @@
 #include "base/check.h"
 #include "base/status.h"
 #include "compute/blocks/experts.h"
+#include "compute/row_ops.h"
 #include "compute/step_profile.h"
 #include "numeric/transcendental.h"
 
@@ -14,11 +15,14 @@ namespace shoal {
 absl::StatusOr<Moe> Moe::Load(const WeightLoader& loader, const MoeSpec& spec, ThreadPool& pool) {
   Moe moe;
   moe.top_k_ = spec.top_k;
+  moe.weights_scale_inputs_ = spec.weights_scale_inputs;
+  SHOAL_CHECK(!spec.weights_scale_inputs || (spec.top_k == 1 && !spec.branch));
   moe.route_ = {.k = spec.top_k,
                 .scores = spec.router.scores,
                 .groups = spec.router.groups,
                 .weighting = spec.router.weighting,
                 .near_distance = spec.router.near_distance,
+                .sum_eps = spec.router.sum_eps,
                 .routed_scaling_factor = spec.router.routed_scaling_factor};
   ASSIGN_OR_RETURN(moe.group_, ExpertInputGroup(loader, spec, ActivationMode::kInt8));
   if (spec.router.norm) {
@@ -129,19 +133,29 @@ absl::Status Moe::forward(const ComputeContext& context, LayerId layer, LinearIn
   Arena& arena = *context.arena;
   const ArenaScope scope(arena);
   PhaseTimer timer(context, StepPhase::kRouter);
-  ASSIGN_OR_RETURN(const Routing routing, choose(context, input.x(), residual));
+  ASSIGN_OR_RETURN(Routing routing, choose(context, input.x(), residual));
   if (experts.on_routing) experts.on_routing(layer, routing);
 
   const int group = expert_group(context.activations);
-  MatView<float> branch_rows;
-  if (branch_) branch_rows = arena.allocate_rows<float>(y.rows, y.cols);
-  LinearInput branch_input(branch_rows);
-  if (branch_) {
-    RETURN_IF_ERROR(branch_input.fill(context, group, [&](Range rows) {
-      branch_->norm.apply(*context.kernels, residual, branch_rows, rows);
+  const bool has_own_rows = branch_ || weights_scale_inputs_;
+  MatView<float> own_rows;
+  if (has_own_rows) own_rows = arena.allocate_rows<float>(y.rows, y.cols);
+  LinearInput own_input(own_rows);
+  if (has_own_rows) {
+    RETURN_IF_ERROR(own_input.fill(context, group, [&](Range rows) {
+      if (branch_) return branch_->norm.apply(*context.kernels, residual, own_rows, rows);
+      for (int64_t t = rows.begin; t < rows.end; ++t) {
+        CopyRows(input.x().rows_between(t, t + 1), own_rows, t);
+        Multiply(own_rows, routing.weights.at(t, 0), {t, t + 1});
+      }
     }));
   }
-  LinearInput& to_experts = branch_ ? branch_input : input;
+  if (weights_scale_inputs_) {
+    const MatView<float> ones = arena.allocate_rows<float>(y.rows, 1);
+    std::fill_n(ones.data, ones.rows, 1.0f);
+    routing.weights = ones;
+  }
+  LinearInput& to_experts = has_own_rows ? own_input : input;
   ExpertRows rows{.x = to_experts.x()};
   QuantizedRows codes;
   if (group != 0) {

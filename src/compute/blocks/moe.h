@@ -62,6 +62,7 @@ class Moe {
   absl::Status add_shared(const ComputeContext& context, LinearInput& input, MatView<float> y) const;
 
   int top_k_ = 0;
+  bool weights_scale_inputs_ = false;
   RouteArgs route_;  // Scores, groups, weighting and scaling; the rest is of each call.
   int group_ = 0;    // Of the experts' int8 rows; 0 where they take f32.
   std::optional<Norm> router_norm_;

@@ -105,8 +105,8 @@ absl::StatusOr<std::vector<float>> LocalModel::step(std::span<const LocalSlice> 
     tokens.insert(tokens.end(), slice.tokens.begin(), slice.tokens.end());
   }
   const auto rows = static_cast<int64_t>(tokens.size());
-  std::vector<float> hidden(static_cast<size_t>(rows * spec().width));
-  const MatView<float> x(hidden.data(), rows, spec().width);
+  std::vector<float> hidden(static_cast<size_t>(rows * spec().row_width()));
+  const MatView<float> x(hidden.data(), rows, spec().row_width());
   StageStep step{.slices = step_slices, .experts = experts_.get(), .before_layer = before_layer_};
   if (router != nullptr) {
     step.on_routing = [router](LayerId layer, const Routing& routing) {

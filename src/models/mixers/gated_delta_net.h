@@ -2,6 +2,8 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
+#include <vector>
 
 #include "models/mixers/mixer_work.h"
 #include "models/rope.h"
@@ -16,20 +18,32 @@ namespace shoal {
 /// output is state^T query, normed per head and multiplied by silu(z), with decay = exp(-exp(decay_log) *
 /// softplus(a + step_bias)), beta = sigmoid(b), queries and keys of length 1, queries over sqrt(key_dim).
 /// Source: Yang et al. 2024, arXiv:2412.06464; transformers `Qwen3_5MoeGatedDeltaNet`.
+/// In Kimi Delta Attention each key channel has a decay of its own, and sigmoid(z) takes the place of silu(z).
+/// Source: Kimi Team 2025, arXiv:2510.26692.
 struct GatedDeltaNetSpec {
   int key_heads = 0;
   int value_heads = 0;  ///< A multiple of key_heads.
   int key_dim = 0;      ///< Of a head.
   int value_dim = 0;
   int conv_width = 0;  ///< Positions that the convolution sees, the row's own included.
-  LinearSpec qkv;      ///< [channels(), D]: queries, keys, values.
-  LinearSpec z;        ///< [value_heads * value_dim, D]
-  LinearSpec b, a;     ///< [value_heads, D]
-  WeightRef conv;      ///< [channels() * conv_width]: of each channel its taps, the oldest position first.
-  WeightRef decay_log, step_bias;  ///< [value_heads]
-  NormSpec norm;                   ///< [value_dim], of each value head's output.
-  LinearSpec o;                    ///< [D, value_heads * value_dim]
+  LinearSpec q, k;     ///< [key_heads * key_dim, D]
+  LinearSpec v, z;     ///< [value_heads * value_dim, D]
+  LinearSpec b;        ///< [value_heads, D]
+  LinearSpec a;        ///< [decays(), D]
+  /// Make what z and a read instead of the input, where these are of low rank.
+  std::optional<LinearSpec> z_in, a_in;
+  bool decays_by_channel = false;  ///< Otherwise a head has one.
+  bool sigmoid_gate = false;       ///< Otherwise silu.
+  /// [channels() * conv_width], in one or several parts: of each channel (queries, keys, values) its taps, the oldest
+  /// position first.
+  std::vector<WeightRef> conv;
+  WeightRef decay_log;  ///< [value_heads]
+  WeightRef step_bias;  ///< [decays()]
+  NormSpec norm;        ///< [value_dim], of each value head's output.
+  LinearSpec o;         ///< [D, value_heads * value_dim]
 
+  /// Decays of a row.
+  int64_t decays() const { return int64_t{value_heads} * (decays_by_channel ? key_dim : 1); }
   /// Channels of the convolution.
   int64_t channels() const { return int64_t{2} * key_heads * key_dim + int64_t{value_heads} * value_dim; }
   /// f32 values of the convolution's rows in a layer's state, padded so that the matrices begin on a cache
@@ -48,8 +62,10 @@ struct GatedDeltaNetSpec {
     return {.per_row = int64_t{3} * value_heads * key_dim * value_dim + conv_width * channels()};
   }
   void show_weights(const WeightWalk& walk) const {
-    for (const LinearSpec* part : {&qkv, &z, &b, &a}) walk.linear("attention", *part);
-    walk.weight("convolution", conv);
+    for (const LinearSpec* part : {&q, &k, &v, &z, &b, &a}) walk.linear("attention", *part);
+    if (z_in) walk.linear("attention", *z_in);
+    if (a_in) walk.linear("attention", *a_in);
+    for (const WeightRef& part : conv) walk.weight("convolution", part);
     walk.weight("decay", decay_log);
     walk.weight("decay", step_bias);
     walk.norm(norm);

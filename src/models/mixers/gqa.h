@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <cstdint>
+#include <limits>
 #include <optional>
 #include <vector>
 
@@ -28,11 +29,21 @@ struct GqaSpec {
   bool norm_behind_rope = false;                     ///< Queries and keys are normed after they are rotated.
   std::optional<float> v_norm_eps;                   ///< Values are normed over each head, without a weight.
   float value_scale = 1;                             ///< Factor on the values.
+  /// Keys and values (normed and rotated) that several layers have in common: they lie in the rows themselves
+  /// (AltUpSpec), keys at `column` and values behind them. Each layer caches its own, so that a plan may part layers
+  /// wherever it likes.
+  struct SharedKv {
+    int64_t column = 0;
+    bool taken = false;  ///< From the rows: this layer has no k and v. Otherwise it puts its own there.
+  };
+  std::optional<SharedKv> shared_kv;
+  bool takes_kv() const { return shared_kv && shared_kv->taken; }
   /// There is no v projection: the values are the output of k before its norm and rope.
   bool values_from_keys = false;
   RopeSpec rope;
   QueryTemperature temperature;    ///< Of queries, after rope.
   std::optional<int64_t> window;   ///< Positions that a row sees, its own included; absent: all before it.
+  std::optional<int64_t> chunk;    ///< A row sees, of the positions before it, those with its own p / chunk.
   std::optional<double> scale;     ///< Of scores, instead of 1 / sqrt(head_dim).
   float score_softcap = 0;         ///< c > 0: scores are c tanh(score / c).
   std::optional<WeightRef> sinks;  ///< [heads]: an extra score per head that has no value.
@@ -45,6 +56,12 @@ struct GqaSpec {
 
   int output_dim() const { return value_dim.value_or(head_dim); }
 
+  /// How many positions a row may see, its own among them; INT64_MAX: all.
+  int64_t visible_positions() const {
+    constexpr int64_t kAll = std::numeric_limits<int64_t>::max();
+    return std::min(window.value_or(kAll), chunk.value_or(kAll));
+  }
+
   // What every mixer says of itself (mixers.h).
   int64_t cached_dim() const { return std::max(head_dim, output_dim()); }
   KvLayerShape cache_shape() const { return {kv_heads, CachedHeadDim(static_cast<int>(cached_dim()))}; }
@@ -52,8 +69,8 @@ struct GqaSpec {
   MixerWork work() const { return {.per_position = int64_t{heads} * (head_dim + output_dim())}; }
   void show_weights(const WeightWalk& walk) const {
     walk.linear("attention", q);
-    walk.linear("attention", k);
-    if (!values_from_keys) walk.linear("attention", v);
+    if (!takes_kv()) walk.linear("attention", k);
+    if (!takes_kv() && !values_from_keys) walk.linear("attention", v);
     walk.linear("attention", o);
     if (gate) walk.linear("attention", *gate);
     walk.norm(q_norm);

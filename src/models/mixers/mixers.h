@@ -8,7 +8,9 @@
 
 #include "models/mixers/gated_delta_net.h"
 #include "models/mixers/gqa.h"
+#include "models/mixers/mamba2.h"
 #include "models/mixers/mla.h"
+#include "models/mixers/short_conv.h"
 
 namespace shoal {
 
@@ -28,7 +30,7 @@ concept Mixer = requires(const T& mixer, const WeightWalk& walk) {
 template <Mixer... Types>
 using OneOfMixers = std::variant<Types...>;
 
-using MixerSpec = OneOfMixers<GqaSpec, MlaSpec, GatedDeltaNetSpec>;
+using MixerSpec = OneOfMixers<GqaSpec, MlaSpec, GatedDeltaNetSpec, ShortConvSpec, Mamba2Spec>;
 
 inline int64_t CachedDimOf(const MixerSpec& mixer) {
   return std::visit([](const auto& m) { return m.cached_dim(); }, mixer);

@@ -61,17 +61,58 @@ absl::StatusOr<GatedDeltaNetSpec> ReadDelta(const ModelConfig& text) {
   return delta;
 }
 
-GatedDeltaNetSpec DeltaAt(const std::string& base, const DecoderSizes& sizes, GatedDeltaNetSpec delta) {
+/// The projections of the rows, each a tensor or rows of one.
+void AddProjections(const std::string& base, int64_t width, GatedDeltaNetSpec& delta) {
+  const int64_t keys = int64_t{delta.key_heads} * delta.key_dim;
+  const int64_t values = int64_t{delta.value_heads} * delta.value_dim;
+  const auto part = [&](int64_t begin, int64_t rows) {
+    return PartOf(base + ".in_proj_qkv", delta.channels(), begin, rows, width);
+  };
+  delta.q = part(0, keys);
+  delta.k = part(keys, keys);
+  delta.v = part(2 * keys, values);
+  delta.z = LinearAt(base + ".in_proj_z", values, width, false);
+  delta.b = LinearAt(base + ".in_proj_b", delta.value_heads, width, false);
+  delta.a = LinearAt(base + ".in_proj_a", delta.value_heads, width, false);
+}
+
+/// The same of tensors in which each key head has its rows together: query, key, values, gates z of the value heads that
+/// it serves; and their b, their a.
+void AddProjectionsByHead(const std::string& base, int64_t width, GatedDeltaNetSpec& delta) {
+  const int64_t heads = delta.key_heads;
+  const auto part = [&](const char* name, int64_t head_rows, int64_t begin, int64_t run) {
+    LinearSpec linear = PartOf(base + name, heads * head_rows, begin, heads * run, width);
+    WeightSource& source = linear.weight.sources[0];
+    source.rows.end = begin + (heads - 1) * head_rows + run;
+    source.row_interval = head_rows;
+    source.row_run = run;
+    return linear;
+  };
+  const int64_t served = delta.value_heads / heads;
+  const int64_t values = served * delta.value_dim;
+  const int64_t head_rows = 2 * delta.key_dim + 2 * values;
+  delta.q = part(".in_proj_qkvz", head_rows, 0, delta.key_dim);
+  delta.k = part(".in_proj_qkvz", head_rows, delta.key_dim, delta.key_dim);
+  delta.v = part(".in_proj_qkvz", head_rows, 2 * delta.key_dim, values);
+  delta.z = part(".in_proj_qkvz", head_rows, 2 * delta.key_dim + values, values);
+  delta.b = part(".in_proj_ba", 2 * served, 0, served);
+  delta.a = part(".in_proj_ba", 2 * served, served, served);
+}
+
+GatedDeltaNetSpec DeltaAt(const std::string& base, const DecoderSizes& sizes, Qwen35Place place,
+                          GatedDeltaNetSpec delta) {
   const int64_t values = int64_t{delta.value_heads} * delta.value_dim;
   const auto head_vector = [&](const char* name) {
     return WeightRef{.shape = {delta.value_heads}, .sources = {{.base = base, .suffix = name}}};
   };
-  delta.qkv = LinearAt(base + ".in_proj_qkv", delta.channels(), sizes.width, false);
-  delta.z = LinearAt(base + ".in_proj_z", values, sizes.width, false);
-  delta.b = LinearAt(base + ".in_proj_b", delta.value_heads, sizes.width, false);
-  delta.a = LinearAt(base + ".in_proj_a", delta.value_heads, sizes.width, false);
-  delta.conv = {.shape = {delta.channels() * delta.conv_width}, .sources = {{.base = base + ".conv1d"}}};
-  delta.conv.sources[0].strided = WeightSource::StridedView{
+  if (place == Qwen35Place::kNext) {
+    AddProjectionsByHead(base, sizes.width, delta);
+  } else {
+    AddProjections(base, sizes.width, delta);
+  }
+  WeightRef& conv = delta.conv.emplace_back(
+      WeightRef{.shape = {delta.channels() * delta.conv_width}, .sources = {{.base = base + ".conv1d"}}});
+  conv.sources[0].strided = WeightSource::StridedView{
       .stored_shape = {delta.channels(), 1, delta.conv_width}, .offset = 0, .row_stride = 0, .col_stride = 1};
   delta.decay_log = head_vector("A_log");
   delta.step_bias = head_vector("dt_bias");
@@ -109,10 +150,13 @@ absl::Status RefuseUnbuilt(const ModelConfig& text) {
   return absl::OkStatus();
 }
 
-absl::StatusOr<AttentionSettings> ReadAttention(const ModelConfig& text) {
+absl::StatusOr<AttentionSettings> ReadAttention(const ModelConfig& text, Qwen35Place place) {
   AttentionSettings attention{.norm = QkNorm::kPerHead};
   ASSIGN_OR_RETURN(attention.head_dim, ReadHeadDim(text));
-  ASSIGN_OR_RETURN(const ModelConfig rope, text.required_object("rope_parameters"));
+  ModelConfig rope = text;
+  if (place != Qwen35Place::kNext || text.has("rope_parameters")) {
+    ASSIGN_OR_RETURN(rope, text.required_object("rope_parameters"));
+  }
   RETURN_IF_ERROR(rope.required_number("partial_rotary_factor", {0, 1}).status());
   ASSIGN_OR_RETURN(const int rotary, ReadRotaryDims(text, attention.head_dim));
   // mrope_section deals out frequencies to time, height and width of images, which agree wherever text is.
@@ -124,10 +168,12 @@ absl::StatusOr<AttentionSettings> ReadAttention(const ModelConfig& text) {
 
 // Source: what vLLM's and SGLang's models of this head compute; transformers leaves its tensors out.
 absl::Status AddQwen35Mtp(const Qwen35Parts& parts, const MakeFeedForward& feed_forward, ModelSpec& spec) {
-  ASSIGN_OR_RETURN(const std::optional<int64_t> heads,
-                   parts.text.optional_int("mtp_num_hidden_layers", kAnyCount));
+  const bool is_next = parts.place == Qwen35Place::kNext;
+  ASSIGN_OR_RETURN(
+      const std::optional<int64_t> heads,
+      parts.text.optional_int(is_next ? "num_nextn_predict_layers" : "mtp_num_hidden_layers", kAnyCount));
   ASSIGN_OR_RETURN(const bool own_embedding, ReadLateFlag(parts.text, "mtp_use_dedicated_embeddings"));
-  if (heads.value_or(0) == 0 || own_embedding) return absl::OkStatus();
+  if (heads.value_or(is_next ? 1 : 0) == 0 || own_embedding) return absl::OkStatus();
   const DecoderSizes& sizes = parts.sizes;
   MtpSpec& mtp = spec.mtp.emplace();
   mtp.embedding_norm = NormAt("mtp.pre_fc_norm_embedding", sizes.width, sizes.eps);
@@ -138,11 +184,38 @@ absl::Status AddQwen35Mtp(const Qwen35Parts& parts, const MakeFeedForward& feed_
   return absl::OkStatus();
 }
 
+/// A tensor that MLX folders have, and the hub doesn't: a stack of experts.
+std::string MarkOfMlx(const ModelSpec& spec) {
+  for (const LayerSpec& layer : spec.layers) {
+    const MoeSpec* moe = MoeOf(layer);
+    if (moe == nullptr) continue;
+    for (const WeightSource& source : moe->experts[0].up.weight.sources) {
+      if (source.stack > 0) return source.name();
+    }
+  }
+  return "";
+}
+
+/// The same names in both: MLX folders have norms and convolutions as AsStored says.
+void PlaceNext(ModelSpec& spec) {
+  const std::string mark = MarkOfMlx(spec);
+  EditWeights(spec, [&](WeightRef& ref) {
+    WeightSource mlx = ref.sources[0];
+    AsStored(ref.sources[0], false);
+    if (mark.empty() || (!mlx.strided && ref.sources[0].offset == 0)) return;
+    AsStored(mlx, true);
+    mlx.only_with = mark;
+    ref.sources.push_back(std::move(mlx));
+  });
+}
+
 /// From the names of DecoderOf to those of checkpoints.
 void PlaceQwen35(Qwen35Place place, ModelSpec& spec) {
   if (place == Qwen35Place::kNested) {
     PlaceBelowLanguageModel(spec, NestedNames::kModelLanguageModel, AsStored);
     spec.ignored_tensors = {{"model.visual.", "the vision tower"}, {"vision_tower.", "the vision tower"}};
+  } else if (place == Qwen35Place::kNext) {
+    PlaceNext(spec);
   } else {
     EditWeights(spec, [](WeightRef& ref) {
       for (WeightSource& source : ref.sources) AsStored(source, false);
@@ -165,12 +238,12 @@ absl::StatusOr<Qwen35Parts> ReadQwen35(const ModelConfig& config, Qwen35Place pl
   RETURN_IF_ERROR(RefuseUnbuilt(text));
   ASSIGN_OR_RETURN(const DecoderSizes sizes, ReadDecoderSizes(text, tied_when_silent));
   ASSIGN_OR_RETURN(std::vector<bool> attending, ReadAttending(text, sizes.layers));
-  ASSIGN_OR_RETURN(const AttentionSettings attention, ReadAttention(text));
+  ASSIGN_OR_RETURN(const AttentionSettings attention, ReadAttention(text, place));
   ASSIGN_OR_RETURN(const GatedDeltaNetSpec delta, ReadDelta(text));
-  MakeMixer mixer = [sizes, attending = std::move(attending), attention, delta](
+  MakeMixer mixer = [sizes, place, attending = std::move(attending), attention, delta](
                         int64_t layer, const std::string& base) -> MixerSpec {
     const bool attends = layer >= std::ssize(attending) || attending[static_cast<size_t>(layer)];
-    if (!attends) return DeltaAt(base + ".linear_attn", sizes, delta);
+    if (!attends) return DeltaAt(base + ".linear_attn", sizes, place, delta);
     GqaSpec gqa = GqaAt(base + ".self_attn", sizes, attention);
     const int64_t rows = int64_t{2} * sizes.heads * attention.head_dim;
     gqa.q = LinearAt(base + ".self_attn.q_proj", rows, sizes.width, attention.qkv_bias);
