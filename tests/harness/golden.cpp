@@ -162,6 +162,7 @@ std::string GoldenReport::to_string() const {
 bool GoldensBesideExist() { return std::filesystem::exists(RepositoryPath("../shared/goldens")); }
 
 GoldenCases GoldenFolders(const std::string& family) {
+  // long: a line for each family
   struct Names {
     std::vector<std::string> here, beside;
   };
@@ -219,6 +220,7 @@ GoldenCases GoldenFolders(const std::string& family) {
       {"qwen3_5_moe", {{}, {"plain", "plain-q4g64"}}},
       {"qwen3_5_text", {{}, {"plain"}}},
       {"qwen3_moe", {{"plain", "plain-mixed46", "plain-q4g64", "plain-gguf-q4_0"}, {"sparse_step"}}},
+      {"qwen3_next", {{}, {"plain", "plain-q4g64"}}},
       {"qwen3_vl", {{}, {"text"}}},
       {"qwen3_vl_moe", {{}, {"text"}}},
       {"seed_oss", {{}, {"plain"}}},
