@@ -194,6 +194,8 @@ GoldenCases GoldenFolders(const std::string& family) {
       {"hunyuan_v1_moe", {{}, {"plain"}}},
       {"kimi_k2", {{}, {"plain"}}},
       {"kimi_k25", {{}, {"text"}}},
+      {"lfm2", {{}, {"plain"}}},
+      {"lfm2_moe", {{}, {"plain", "plain-q4g64"}}},
       {"llama",
        {{"llama3_rope_tied", "plain", "plain-q3g64", "plain-q4g64", "plain-gguf-f16", "plain-gguf-q8_0"},
         {"bias_mha", "plain-gguf-q4_0", "wide-gguf-q4_k_m"}}},
