@@ -182,6 +182,7 @@ GoldenCases GoldenFolders(const std::string& family) {
       {"gemma2", {{}, {"plain"}}},
       {"gemma3", {{}, {}}},
       {"gemma3_text", {{}, {"plain"}}},
+      {"gemma3n", {{}, {"text"}}},
       {"gemma4", {{}, {"moe"}}},
       {"gemma4_text", {{}, {}}},
       {"glm4", {{}, {"plain"}}},

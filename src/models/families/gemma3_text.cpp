@@ -24,20 +24,6 @@ absl::StatusOr<std::vector<std::optional<int64_t>>> Windows(const ModelConfig& c
   return windows;
 }
 
-/// Of layers that see everything, and of those with a window: newer configs have an object for each.
-absl::Status ReadRopes(const ModelConfig& config, int head_dim, RopeSpec& full, RopeSpec& local) {
-  ASSIGN_OR_RETURN(const std::optional<ModelConfig> ropes, config.optional_object("rope_parameters"));
-  if (ropes && ropes->has("full_attention")) {
-    ASSIGN_OR_RETURN(full, ReadRopeOfType(config, "full_attention", head_dim));
-    ASSIGN_OR_RETURN(local, ReadRopeOfType(config, "sliding_attention", head_dim));
-    return absl::OkStatus();
-  }
-  ASSIGN_OR_RETURN(full, ReadRope(config, head_dim));
-  local = {.dims = head_dim};
-  ASSIGN_OR_RETURN(local.theta, config.required_number("rope_local_base_freq", {1.0, 1e15}));
-  return absl::OkStatus();
-}
-
 absl::StatusOr<ModelSpec> Spec(const ModelConfig& config) {
   RETURN_IF_ERROR(RequireActivation(config, "hidden_activation", "gelu_pytorch_tanh"));
   ASSIGN_OR_RETURN(const DecoderSizes sizes, ReadDecoderSizes(config, true));
@@ -45,7 +31,7 @@ absl::StatusOr<ModelSpec> Spec(const ModelConfig& config) {
   ASSIGN_OR_RETURN(attention.windows, Windows(config, sizes.layers));
   ASSIGN_OR_RETURN(attention.head_dim, ReadHeadDim(config));
   RopeSpec local;
-  RETURN_IF_ERROR(ReadRopes(config, attention.head_dim, attention.rope, local));
+  RETURN_IF_ERROR(ReadGemmaRopes(config, attention.head_dim, attention.rope, local));
   ASSIGN_OR_RETURN(attention.qkv_bias, ReadLateFlag(config, "attention_bias"));
   attention.o_bias = attention.qkv_bias;
   ASSIGN_OR_RETURN(const double scalar, config.required_number("query_pre_attn_scalar", {1e-6, 1e6}));

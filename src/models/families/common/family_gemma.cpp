@@ -9,11 +9,6 @@
 namespace shoal {
 namespace {
 
-/// sqrt(D) in the precision of the reference's weights.
-float EmbeddingScale(int64_t width) {
-  return BF16ToF32(F32ToBF16(static_cast<float>(std::sqrt(static_cast<double>(width)))));
-}
-
 /// In a GGUF the stored norms hold 1 + w (formats/gguf_architectures.h).
 void SetOffset(float offset, NormSpec& norm) {
   if (offset == 0) return;
@@ -32,8 +27,12 @@ void AddOutputNorms(const std::string& base, const DecoderSizes& sizes, LayerSpe
 
 }  // namespace
 
+float GemmaEmbeddingScale(int64_t width) {
+  return BF16ToF32(F32ToBF16(static_cast<float>(std::sqrt(static_cast<double>(width)))));
+}
+
 void MakeGemma(const DecoderSizes& sizes, const GemmaNorms& norms, ModelSpec& spec) {
-  spec.embedding_scale = EmbeddingScale(sizes.width);
+  spec.embedding_scale = GemmaEmbeddingScale(sizes.width);
   SetOffset(norms.offset, spec.final_norm);
   for (size_t i = 0; i < spec.layers.size(); ++i) {
     LayerSpec& layer = spec.layers[i];
@@ -45,6 +44,19 @@ void MakeGemma(const DecoderSizes& sizes, const GemmaNorms& norms, ModelSpec& sp
     }
     if (auto* dense = std::get_if<DenseSpec>(&layer.feed_forward)) dense->gating = Gating::kGelu;
   }
+}
+
+absl::Status ReadGemmaRopes(const ModelConfig& config, int head_dim, RopeSpec& full, RopeSpec& local) {
+  ASSIGN_OR_RETURN(const std::optional<ModelConfig> ropes, config.optional_object("rope_parameters"));
+  if (ropes && ropes->has("full_attention")) {
+    ASSIGN_OR_RETURN(full, ReadRopeOfType(config, "full_attention", head_dim));
+    ASSIGN_OR_RETURN(local, ReadRopeOfType(config, "sliding_attention", head_dim));
+    return absl::OkStatus();
+  }
+  ASSIGN_OR_RETURN(full, ReadRope(config, head_dim));
+  local = {.dims = head_dim};
+  ASSIGN_OR_RETURN(local.theta, config.required_number("rope_local_base_freq", {1.0, 1e15}));
+  return absl::OkStatus();
 }
 
 absl::Status RefuseBidirectional(const ModelConfig& config) {

@@ -16,8 +16,15 @@ struct GemmaNorms {
 /// Scales embeddings by sqrt(hidden_size), gates by gelu, and sets the norms.
 void MakeGemma(const DecoderSizes& sizes, const GemmaNorms& norms, ModelSpec& spec);
 
+/// sqrt(width) in the precision of the reference's weights: what embeddings of that width are multiplied by.
+float GemmaEmbeddingScale(int64_t width);
+
 /// Refuses attention to what comes behind (use_bidirectional_attention), which embedding models have.
 absl::Status RefuseBidirectional(const ModelConfig& config);
+
+/// Of layers that see everything, and of those with a window: newer configs have an object for each, older ones
+/// rope_theta and rope_local_base_freq.
+absl::Status ReadGemmaRopes(const ModelConfig& config, int head_dim, RopeSpec& full, RopeSpec& local);
 
 /// final_logit_softcapping or attn_logit_softcapping; 0 where absent.
 absl::StatusOr<float> ReadSoftcap(const ModelConfig& config, const char* key);
