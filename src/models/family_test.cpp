@@ -26,19 +26,19 @@ TEST(Families, AreThoseOfTheFolder) {
   std::set<std::string_view> names;
   for (const Family* family : Families()) names.insert(family->model_type);
   EXPECT_EQ(names, (std::set<std::string_view>{
-                       "afmoe",          "apertus",    "cohere2",      "deepseek",     "deepseek_v2",
-                       "deepseek_v3",    "dots1",      "ernie4_5",     "ernie4_5_moe", "exaone4",
-                       "exaone_moe",     "gemma",      "gemma2",       "gemma3",       "gemma3_text",
-                       "gemma3n",        "gemma4",     "gemma4_text",  "glm4",         "glm4_moe",
-                       "glm4_moe_lite",  "gpt_oss",    "granite",      "granitemoe",   "hunyuan_v1_dense",
-                       "hunyuan_v1_moe", "kimi_k2",    "kimi_k25",     "lfm2",         "lfm2_moe",
-                       "llama",          "llama4",     "mamba2",       "mimo",         "mimo_v2_flash",
-                       "minimax_m2",     "ministral3", "mistral",      "mistral3",     "mistral4",
-                       "mixtral",        "nanochat",   "olmo2",        "olmo3",        "olmoe",
-                       "phi3",           "phimoe",     "qwen2",        "qwen2_5_vl",   "qwen2_moe",
-                       "qwen3",          "qwen3_5",    "qwen3_5_moe",  "qwen3_5_text", "qwen3_moe",
-                       "qwen3_next",     "qwen3_vl",   "qwen3_vl_moe", "seed_oss",     "smollm3",
-                       "solar_open",     "stablelm",   "starcoder2",   "step3p5"}));
+                       "afmoe",          "apertus",    "cohere2",     "deepseek",     "deepseek_v2",
+                       "deepseek_v3",    "dots1",      "ernie4_5",    "ernie4_5_moe", "exaone4",
+                       "exaone_moe",     "gemma",      "gemma2",      "gemma3",       "gemma3_text",
+                       "gemma3n",        "gemma4",     "gemma4_text", "glm4",         "glm4_moe",
+                       "glm4_moe_lite",  "gpt_oss",    "granite",     "granitemoe",   "hunyuan_v1_dense",
+                       "hunyuan_v1_moe", "kimi_k2",    "kimi_k25",    "kimi_linear",  "lfm2",
+                       "lfm2_moe",       "llama",      "llama4",      "mamba2",       "mimo",
+                       "mimo_v2_flash",  "minimax_m2", "ministral3",  "mistral",      "mistral3",
+                       "mistral4",       "mixtral",    "nanochat",    "olmo2",        "olmo3",
+                       "olmoe",          "phi3",       "phimoe",      "qwen2",        "qwen2_5_vl",
+                       "qwen2_moe",      "qwen3",      "qwen3_5",     "qwen3_5_moe",  "qwen3_5_text",
+                       "qwen3_moe",      "qwen3_next", "qwen3_vl",    "qwen3_vl_moe", "seed_oss",
+                       "smollm3",        "solar_open", "stablelm",    "starcoder2",   "step3p5"}));
 }
 
 TEST(Families, OnesThatAreLikeAnotherNameOneWithLayersOfItsOwn) {

@@ -195,6 +195,7 @@ GoldenCases GoldenFolders(const std::string& family) {
       {"hunyuan_v1_moe", {{}, {"plain"}}},
       {"kimi_k2", {{}, {"plain"}}},
       {"kimi_k25", {{}, {"text"}}},
+      {"kimi_linear", {{}, {"plain"}}},
       {"lfm2", {{}, {"plain"}}},
       {"lfm2_moe", {{}, {"plain", "plain-q4g64"}}},
       {"llama",
