@@ -191,6 +191,7 @@ GoldenCases GoldenFolders(const std::string& family) {
       {"gpt_oss", {{}, {"bf16", "mxfp4", "mxfp4-q8g64"}}},
       {"granite", {{}, {"plain"}}},
       {"granitemoe", {{}, {"plain"}}},
+      {"granitemoehybrid", {{}, {"dense", "plain"}}},
       {"hunyuan_v1_dense", {{}, {"plain"}}},
       {"hunyuan_v1_moe", {{}, {"plain"}}},
       {"kimi_k2", {{}, {"plain"}}},

@@ -8,42 +8,15 @@
 namespace shoal::families {
 namespace {
 
-/// The hub has the experts as two stacks, `input_linear` [E, 2F, D], gate first, and `output_linear` [E, D, F].
-MoeSpec ExpertsAt(const std::string& base, int64_t width, const MoeSettings& parts) {
-  MoeSpec moe = MoeAt(base, width, parts);
-  moe.router.linear = LinearAt(base + ".router.layer", parts.experts, width, false);
-  for (int64_t e = 0; e < parts.experts; ++e) {
-    DenseSpec& expert = moe.experts[static_cast<size_t>(e)];
-    const auto stacked = [&](LinearSpec& linear, const char* name) -> WeightSource& {
-      return linear.weight.sources[0] = {
-                 .base = base + name, .stack = parts.experts, .index = e, .written = false};
-    };
-    const auto half = [&](LinearSpec& linear, int64_t begin) {
-      WeightSource& hub = stacked(linear, ".input_linear");
-      hub.rows = {begin, begin + parts.width};
-      hub.stored_rows = 2 * parts.width;
-    };
-    half(expert.gate, 0);
-    half(expert.up, parts.width);
-    stacked(expert.down, ".output_linear");
-  }
-  return moe;
-}
-
 absl::StatusOr<ModelSpec> Spec(const ModelConfig& config) {
   RETURN_IF_ERROR(RefuseUnbuiltFeatures(config));
   RETURN_IF_ERROR(RefuseWindows(config));
   ASSIGN_OR_RETURN(const DecoderSizes sizes, ReadDecoderSizes(config, false));
   ASSIGN_OR_RETURN(const AttentionSettings attention, ReadGraniteAttention(config, sizes));
-  ASSIGN_OR_RETURN(MoeSettings experts, ReadExperts(config, sizes,
-                                                    {.experts = "num_local_experts",
-                                                     .top_k = "num_experts_per_tok",
-                                                     .width = "intermediate_size"}));
-  experts.scores = RouteScores::kLogits;
-  experts.weighting = RouteWeights::kSoftmax;
+  ASSIGN_OR_RETURN(const MoeSettings experts, ReadGraniteExperts(config, sizes));
   ModelSpec spec =
       DecoderOf("granitemoe", sizes, UsualAttention(sizes, attention), [&](int64_t, const std::string& base) {
-        return ExpertsAt(base + ".block_sparse_moe", sizes.width, experts);
+        return GraniteExpertsAt(base + ".block_sparse_moe", sizes.width, experts);
       });
   RETURN_IF_ERROR(ApplyGraniteMultipliers(config, spec));
   return spec;

@@ -3,6 +3,7 @@
 #include <optional>
 
 #include "base/status.h"
+#include "models/families/common/family_moe.h"
 
 namespace shoal {
 
@@ -13,6 +14,37 @@ absl::StatusOr<AttentionSettings> ReadGraniteAttention(const ModelConfig& config
   ASSIGN_OR_RETURN(attention.qkv_bias, ReadLateFlag(config, "attention_bias"));
   attention.o_bias = attention.qkv_bias;
   return attention;
+}
+
+absl::StatusOr<MoeSettings> ReadGraniteExperts(const ModelConfig& config, const DecoderSizes& sizes) {
+  ASSIGN_OR_RETURN(MoeSettings experts, ReadExperts(config, sizes,
+                                                    {.experts = "num_local_experts",
+                                                     .top_k = "num_experts_per_tok",
+                                                     .width = "intermediate_size"}));
+  experts.scores = RouteScores::kLogits;
+  experts.weighting = RouteWeights::kSoftmax;
+  return experts;
+}
+
+MoeSpec GraniteExpertsAt(const std::string& base, int64_t width, const MoeSettings& parts) {
+  MoeSpec moe = MoeAt(base, width, parts);
+  moe.router.linear = LinearAt(base + ".router.layer", parts.experts, width, false);
+  for (int64_t e = 0; e < parts.experts; ++e) {
+    DenseSpec& expert = moe.experts[static_cast<size_t>(e)];
+    const auto stacked = [&](LinearSpec& linear, const char* name) -> WeightSource& {
+      return linear.weight.sources[0] = {
+                 .base = base + name, .stack = parts.experts, .index = e, .written = false};
+    };
+    const auto half = [&](LinearSpec& linear, int64_t begin) {
+      WeightSource& hub = stacked(linear, ".input_linear");
+      hub.rows = {begin, begin + parts.width};
+      hub.stored_rows = 2 * parts.width;
+    };
+    half(expert.gate, 0);
+    half(expert.up, parts.width);
+    stacked(expert.down, ".output_linear");
+  }
+  return moe;
 }
 
 absl::Status ApplyGraniteMultipliers(const ModelConfig& config, ModelSpec& spec) {
