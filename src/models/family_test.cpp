@@ -69,6 +69,7 @@ TEST(Families, AreThoseOfTheFolder) {
                                                "mistral4",
                                                "mixtral",
                                                "nanochat",
+                                               "nemotron_h",
                                                "olmo2",
                                                "olmo3",
                                                "olmoe",
