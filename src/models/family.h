@@ -24,7 +24,7 @@ struct Family {
   std::string (*tiny)();
 
   /// Another family whose layers this one has under other names and keys, or in a model with towers. Tests of what layers
-  /// do (placements, caches, tiers) run that one, and this one where SHOAL_ALL_FAMILIES is set. Empty: none.
+  /// do (placements, caches, tiers) run that one, and this one in `./dev check families`. Empty: none.
   std::string_view like = {};
 };
 

@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <cstdint>
-#include <cstdlib>
 #include <cstring>
 #include <filesystem>
 #include <map>
@@ -14,6 +13,7 @@
 #include "convert/synth_model.h"
 #include "formats/checkpoint.h"
 #include "formats/config.h"
+#include "harness/sweep.h"
 #include "models/family.h"
 
 namespace shoal {
@@ -115,8 +115,7 @@ const std::string& MtpChainCheckpoint(std::string_view family) {
 }
 
 std::vector<std::string> FamiliesToSweep() {
-  const bool all = std::getenv("SHOAL_ALL_FAMILIES") != nullptr;
-  return NamesOf([all](const Family& family) { return all || family.like.empty(); });
+  return NamesOf([](const Family& family) { return SweepsAllFamilies() || family.like.empty(); });
 }
 
 std::vector<std::string> FamiliesWithExperts() {

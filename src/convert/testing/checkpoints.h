@@ -26,8 +26,8 @@ class TempFolder {
   std::string path_;
 };
 
-/// The families that have layers of their own (Family::like), by model_type: for tests of what layers do. All where the
-/// environment has SHOAL_ALL_FAMILIES, as `./dev check families` sets it.
+/// The families that have layers of their own (Family::like), by model_type: for tests of what layers do. All where
+/// SweepsAllFamilies (harness/sweep.h).
 std::vector<std::string> FamiliesToSweep();
 
 /// Those of them whose tiny config has routed experts.
