@@ -5,7 +5,6 @@
 #include <utility>
 
 #include "base/clock.h"
-#include "base/process.h"
 #include "base/status.h"
 #include "base/text.h"
 
@@ -48,28 +47,15 @@ ClusterSnapshot LookAt(const Members& members, const PipelineEngine& engine, con
 }
 
 void ClusterWatch::start() {
-  thread_ = std::thread([this] { run(); });
+  repeater_.emplace("cluster-watch", Duration::zero(), [this] {
+    const std::lock_guard lock(looking_);
+    look();
+    return kPause;
+  });
 }
 
 void ClusterWatch::stop() {
-  {
-    const std::lock_guard lock(mutex_);
-    stopping_ = true;
-  }
-  wake_.notify_all();
-  if (thread_.joinable()) thread_.join();
-}
-
-void ClusterWatch::run() {
-  NameThread("cluster-watch");
-  while (true) {
-    {
-      const std::lock_guard lock(looking_);
-      look();
-    }
-    std::unique_lock lock(mutex_);
-    if (wake_.wait_for(lock, kPause, [this] { return stopping_; })) return;
-  }
+  if (repeater_.has_value()) repeater_->stop();
 }
 
 void ClusterWatch::look() {

@@ -1,12 +1,12 @@
 // Looks at the cluster four times a second, and keeps what became otherwise: GET /cluster/events.
 #pragma once
 
-#include <condition_variable>
 #include <functional>
 #include <mutex>
+#include <optional>
 #include <string>
-#include <thread>
 
+#include "base/repeater.h"
 #include "cluster/event_log.h"
 #include "cluster/remote_cluster.h"
 #include "cluster/replanner.h"
@@ -34,7 +34,6 @@ class ClusterWatch {
   std::string events_json(int64_t after);
 
  private:
-  void run();
   /// With looking_ held.
   void look();
 
@@ -42,10 +41,7 @@ class ClusterWatch {
   std::mutex looking_;  ///< Guards log_ and last_.
   EventLog log_;
   ClusterSnapshot last_;
-  std::mutex mutex_;  ///< Guards stopping_.
-  std::condition_variable wake_;
-  bool stopping_ = false;
-  std::thread thread_;
+  std::optional<Repeater> repeater_;
 };
 
 }  // namespace shoal

@@ -109,33 +109,22 @@ ExpertMonitor::ExpertMonitor(Options options)
 ExpertMonitor::~ExpertMonitor() { stop(); }
 
 void ExpertMonitor::start() {
-  if (options_.model.has_experts()) thread_ = std::thread([this] { run(); });
+  if (!options_.model.has_experts()) return;
+  repeater_.emplace("expert-monitor", kPollPause, [this, saved = Clock::now()]() mutable {
+    poll(Deadline::after(kAnswerMax));
+    if (Clock::now() - saved >= kSavePause) {
+      save();
+      saved = Clock::now();
+    }
+    return kPollPause;
+  });
 }
 
 void ExpertMonitor::stop() {
-  {
-    const std::lock_guard lock(mutex_);
-    if (std::exchange(stopping_, true)) return;
-  }
-  wake_.notify_all();
-  if (!thread_.joinable()) return;
-  thread_.join();
+  if (!repeater_.has_value()) return;
+  repeater_.reset();
   poll(Deadline::after(kAnswerMax));
   save();
-}
-
-void ExpertMonitor::run() {
-  Clock::time_point saved = Clock::now();
-  while (true) {
-    {
-      std::unique_lock lock(mutex_);
-      if (wake_.wait_for(lock, kPollPause, [this] { return stopping_; })) return;
-    }
-    poll(Deadline::after(kAnswerMax));
-    if (Clock::now() - saved < kSavePause) continue;
-    save();
-    saved = Clock::now();
-  }
 }
 
 void ExpertMonitor::poll(Deadline deadline) {

@@ -2,16 +2,16 @@
 // the next start, and shows it.
 #pragma once
 
-#include <condition_variable>
 #include <functional>
 #include <memory>
 #include <mutex>
+#include <optional>
 #include <string>
-#include <thread>
 #include <vector>
 
 #include "base/clock.h"
 #include "base/log_throttle.h"
+#include "base/repeater.h"
 #include "exec/expert_use.h"
 #include "plan/expert_stats.h"
 #include "plan/plan.h"
@@ -55,7 +55,6 @@ class ExpertMonitor {
   std::string report();
 
  private:
-  void run();
   void add(const std::vector<LayerUseCount>& counts);
   void save();
   static bool SamePlacement(const Plan* a, const Plan* b);
@@ -70,9 +69,7 @@ class ExpertMonitor {
   std::vector<ExpertRowCounts> of_plan_;  ///< [L], since plan_ came into force.
   std::shared_ptr<const Plan> plan_;
   bool changed_ = false;  ///< Since the file was written.
-  bool stopping_ = false;
-  std::condition_variable wake_;
-  std::thread thread_;
+  std::optional<Repeater> repeater_;
 };
 
 }  // namespace shoal

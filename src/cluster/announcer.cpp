@@ -4,7 +4,6 @@
 #include <utility>
 
 #include "base/log.h"
-#include "base/process.h"
 #include "base/status.h"
 
 namespace shoal {
@@ -19,36 +18,27 @@ constexpr int kOffersPerLease = 3;
 
 }  // namespace
 
-Announcer::Announcer(Options options) : options_(std::move(options)), thread_([this] { run(); }) {}
+Announcer::Announcer(Options options)
+    : options_(std::move(options)), repeater_("announcer", Duration::zero(), [this] { return announce(); }) {}
 
 Announcer::~Announcer() { leave({Clock::now()}); }
 
 void Announcer::leave(Deadline deadline) {
   {
     const std::lock_guard lock(mutex_);
-    if (std::exchange(stopping_, true)) return;
+    if (std::exchange(leaves_, true)) return;
     if (client_ != nullptr) client_->cancel();
-    changed_.notify_all();
   }
-  thread_.join();
+  repeater_.stop();
   if (joined_.empty() || deadline.expired()) return;
   // On a client of its own: the other is cancelled.
   const absl::Status left = JoinClient(joined_, options_.key).leave(last_.name, last_.instance, deadline);
   if (!left.ok()) LogInfo("could not say goodbye: {}", Message(left));
 }
 
-void Announcer::run() {
-  NameThread("announcer");
-  while (true) {
-    const Duration pause = announce();
-    std::unique_lock lock(mutex_);
-    if (changed_.wait_for(lock, pause, [this] { return stopping_; })) return;
-  }
-}
-
 absl::StatusOr<std::shared_ptr<JoinClient>> Announcer::client_of(const std::string& address) {
   const std::lock_guard lock(mutex_);
-  if (stopping_) return Cancelled("the worker ends");
+  if (leaves_) return Cancelled("the worker ends");
   if (client_ == nullptr || client_address_ != address) {
     client_ = std::make_shared<JoinClient>(address, options_.key);
     client_address_ = address;

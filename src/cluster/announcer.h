@@ -2,16 +2,15 @@
 // says goodbye.
 #pragma once
 
-#include <condition_variable>
 #include <functional>
 #include <memory>
 #include <mutex>
 #include <string>
-#include <thread>
 #include <vector>
 
 #include "absl/status/status.h"
 #include "base/clock.h"
+#include "base/repeater.h"
 #include "cluster/control.h"
 
 namespace shoal {
@@ -34,7 +33,6 @@ class Announcer {
   void leave(Deadline deadline);
 
  private:
-  void run();
   /// One offer: to the coordinator that took the last, else to each address until one answers. The pause until the next.
   Duration announce();
   absl::StatusOr<JoinAnswer> offer_to(const std::string& address);
@@ -49,13 +47,12 @@ class Announcer {
   std::string told_address_;
   Duration pause_{};
   std::mutex mutex_;  ///< Guards what follows.
-  std::condition_variable changed_;
-  bool stopping_ = false;
+  bool leaves_ = false;
   std::shared_ptr<JoinClient> client_;  ///< Of the last call.
   std::string client_address_;
   std::string joined_;  ///< The address of the coordinator that took it; "": none did.
   JoinOffer last_;
-  std::thread thread_;
+  Repeater repeater_;
 };
 
 }  // namespace shoal

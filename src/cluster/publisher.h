@@ -1,12 +1,11 @@
 // Keeps a coordinator in a registry for as long as it is there.
 #pragma once
 
-#include <condition_variable>
 #include <functional>
 #include <memory>
-#include <mutex>
-#include <thread>
 
+#include "absl/status/status.h"
+#include "base/repeater.h"
 #include "cluster/registry.h"
 
 namespace shoal {
@@ -19,14 +18,12 @@ class Publisher {
   ~Publisher();
 
  private:
-  void run();
+  void publish();
 
   const std::unique_ptr<Registry> registry_;
   const std::function<Rendezvous()> self_;
-  std::mutex mutex_;  ///< Guards what follows.
-  std::condition_variable changed_;
-  bool stopping_ = false;
-  std::thread thread_;
+  absl::Status told_ = absl::UnknownError("nothing was published so far");
+  Repeater repeater_;
 };
 
 }  // namespace shoal
