@@ -16,7 +16,8 @@ std::string FormatText(const PackedFormat& format) {
 
 }  // namespace
 
-bool BackendLoad::reads(const WeightUse& use) const {
+bool ReadsWeight(const StageOptions& stage, const std::vector<std::vector<ExpertId>>& experts,
+                 const HeldSegments& segments, const WeightUse& use) {
   if (use.is_mtp) return stage.mtp;
   if (use.layer < 0) return use.is_head ? stage.head : stage.table();
   if (segments.divides(use)) return !segments.of(use.layer).empty();

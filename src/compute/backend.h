@@ -46,6 +46,11 @@ struct BackendLimits {
   bool segments = false;     ///< Whether it computes feed-forwards by segments (compute/segments.h).
 };
 
+/// Whether a node reads this weight, or part of it, which has such a stage, the routed experts of `experts` ([L],
+/// ascending) and these segments. StageOptions::segments does not matter.
+bool ReadsWeight(const StageOptions& stage, const std::vector<std::vector<ExpertId>>& experts,
+                 const HeldSegments& segments, const WeightUse& use);
+
 /// What a node holds of a model.
 struct BackendLoad {
   std::shared_ptr<const ResolvedWeights> weights;
@@ -63,7 +68,7 @@ struct BackendLoad {
   std::function<bool()> cancelled;
 
   /// Whether this weight is one of them.
-  bool reads(const WeightUse& use) const;
+  bool reads(const WeightUse& use) const { return ReadsWeight(stage, experts, segments, use); }
 };
 
 /// What a session keeps.

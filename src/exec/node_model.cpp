@@ -37,12 +37,7 @@ bool NodeShard::empty() const {
 }
 
 bool NodeShard::holds(const WeightUse& use) const {
-  if (use.is_mtp) return mtp;
-  if (use.layer < 0) return use.is_head ? head : table();
-  if (segments.divides(use)) return !segments.of(use.layer).empty();
-  if (use.expert < 0) return layers.contains(use.layer);
-  return std::ranges::binary_search(experts[static_cast<size_t>(use.layer)],
-                                    ExpertId{static_cast<int32_t>(use.expert)});
+  return ReadsWeight({.layers = layers, .embed = embed, .head = head, .mtp = mtp}, experts, segments, use);
 }
 
 namespace {
