@@ -13,6 +13,8 @@ namespace {
 
 // How long one wait lasts before the time is looked at again.
 constexpr Duration kPumpMax = std::chrono::milliseconds(250);
+// How often a request to a peer whose window is full is tried again: nothing announces room.
+constexpr Duration kSendAgain = std::chrono::milliseconds(1);
 
 }  // namespace
 
@@ -82,6 +84,20 @@ void AwaitedReply::lose(NodeId lost, const absl::Status& why) {
 
 ReplyWait::ReplyWait(Duration timeout, Pump pump)
     : timeout_(timeout), pump_(std::move(pump)), time_(timeout) {}
+
+absl::Status ReplyWait::send(Transport& transport, AwaitedReply& request, const Frame& frame) {
+  const Deadline deadline = Deadline::after_ms(kRequestSendMs);
+  while (request.failed.ok()) {
+    absl::Status sent = transport.send(request.node, frame, Deadline{});
+    if (!absl::IsDeadlineExceeded(sent) || deadline.expired()) {
+      request.failed = std::move(sent);
+      break;
+    }
+    const absl::Status pumped = pump_(Deadline::min(deadline, Deadline::after(kSendAgain)));
+    if (!pumped.ok() && !absl::IsDeadlineExceeded(pumped)) return pumped;
+  }
+  return absl::OkStatus();
+}
 
 // Ends also where the node failed.
 absl::Status ReplyWait::wait_for(AwaitedReply& awaited) {

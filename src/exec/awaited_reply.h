@@ -11,6 +11,7 @@
 #include "base/ids.h"
 #include "exec/liveness.h"
 #include "wire/frame.h"
+#include "wire/transport.h"
 
 namespace shoal {
 
@@ -68,6 +69,10 @@ class ReplyWait {
 
   /// Time as it passes for one who looks now and then (WatchedTime). A look.
   Duration now() { return time_.look(Clock::now()); }
+  /// Sends the request's frame. While the peer's window is full, or its link opens, events are handled, replies and requests
+  /// of others among them: two nodes that are full of each other's messages get on. Why it could not be sent is the request's
+  /// `failed`, also where the node is lost meanwhile. The error of the pump.
+  absl::Status send(Transport& transport, AwaitedReply& request, const Frame& frame);
   /// Until the request is not open() any more. The error of the pump.
   absl::Status wait_for(AwaitedReply& awaited);
 

@@ -313,7 +313,7 @@ absl::Status PlannedExchange::send_from(size_t first) {
     }
     const Frame frame = EncodeExpertRequest(
         {options_.plan->epoch, step_, pending_.layer, remote.ticket, format_}, rows, remote.calls);
-    remote.failed = options_.transport->send(remote.node, frame, Deadline::after_ms(kRequestSendMs));
+    RETURN_IF_ERROR(wait_.send(*options_.transport, remote, frame));
     if (!remote.failed.ok()) RETURN_IF_ERROR(go_elsewhere(i));
   }
   return absl::OkStatus();

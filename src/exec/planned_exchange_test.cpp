@@ -112,6 +112,27 @@ class ExchangeTest : public testing::Test {
   int64_t wait_ns_ = 0;  ///< Before each reply.
 };
 
+/// An event makes room in a full window: that of node 2.
+class FullWindowTest : public ExchangeTest {
+ protected:
+  absl::Status pump(Deadline deadline) override {
+    if (transport_.full == NodeId{-1}) return ExchangeTest::pump(deadline);
+    transport_.full = NodeId{-1};
+    exchange_.on_reply(NodeId{1}, answer_of(NodeId{1}));
+    return absl::OkStatus();
+  }
+};
+
+TEST_F(FullWindowTest, EventsAreHandledAndRepliesTakenWhileARequestWaitsForRoom) {
+  ASSERT_TRUE(dispatch().ok());
+  const auto undisturbed = transport_.sent;
+  transport_.sent.clear();
+  transport_.full = NodeId{2};
+  const absl::StatusOr<std::vector<float>> y = run({NodeId{2}});
+  ASSERT_TRUE(y.ok()) << ToString(y.status());
+  for (const auto& [node, frames] : undisturbed) EXPECT_EQ(transport_.sent[node].size(), frames.size());
+}
+
 TEST_F(ExchangeTest, EachOwnerGetsOneMessageWithTheDistinctRowsItNeeds) {
   ASSERT_TRUE(run({NodeId{1}, NodeId{2}}).ok());
   ASSERT_EQ(transport_.sent.size(), 2u);

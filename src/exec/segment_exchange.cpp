@@ -304,10 +304,9 @@ absl::Status SegmentExchange::ask(SegmentHalf half, const SegmentRows& rows) {
     holder.failed = down_[static_cast<size_t>(holder.node.value)];
     if (holder.node == options_.self) continue;
     if (!holder.failed.ok()) return lost(holder);
-    Frame frame =
+    const Frame frame =
         EncodeSegmentRequest({options_.plan->epoch, step_, layer_, ticket, half}, rows, holder.segments);
-    holder.failed =
-        options_.transport->send(holder.node, std::move(frame), Deadline::after_ms(kRequestSendMs));
+    RETURN_IF_ERROR(wait_.send(*options_.transport, holder, frame));
     if (!holder.failed.ok()) return lost(holder);
   }
   return absl::OkStatus();

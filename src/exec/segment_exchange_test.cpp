@@ -117,6 +117,28 @@ class SegmentExchangeTest : public testing::Test {
   std::vector<float> x_, y_;
 };
 
+// Node 1's answer comes while node 2's window is full, and is what makes room there.
+TEST_F(SegmentExchangeTest, AnswersAreTakenWhileAFullWindowKeepsARequestWaiting) {
+  transport_.full = NodeId{2};
+  events_.emplace_back([this] { exchange_->on_reply(NodeId{1}, answer_of(NodeId{1})); });
+  events_.emplace_back([this] { transport_.full = NodeId{-1}; });
+  events_.emplace_back([this] { exchange_->on_reply(NodeId{2}, answer_of(NodeId{2})); });
+  answer_both();
+  const Clock::time_point begin = Clock::now();
+  EXPECT_EQ(run(), absl::OkStatus());
+  EXPECT_LT(Clock::now() - begin, std::chrono::milliseconds(kRequestSendMs));
+  EXPECT_EQ(transport_.sent[NodeId{2}].size(), 2u);
+}
+
+TEST_F(SegmentExchangeTest, AHolderThatIsLostWhileItsWindowIsFullIsNotWaitedFor) {
+  transport_.full = NodeId{2};
+  events_.emplace_back([this] { exchange_->on_lost(NodeId{2}, Unavailable("its link broke")); });
+  const Clock::time_point begin = Clock::now();
+  EXPECT_THAT(Message(run()), HasSubstr("node 'right' lost: its link broke"));
+  EXPECT_LT(Clock::now() - begin, std::chrono::milliseconds(kRequestSendMs));
+  EXPECT_EQ(exchange_->loss().owner, NodeId{2});
+}
+
 TEST_F(SegmentExchangeTest, AsksEachHolderTwiceAndPutsTheAnswersTogether) {
   answer_both();
   answer_both();

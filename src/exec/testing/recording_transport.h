@@ -24,6 +24,7 @@ class RecordingTransport final : public Transport {
   absl::Status connect(Deadline) override { return absl::OkStatus(); }
   absl::Status send(NodeId to, Frame frame, Deadline) override {
     if (refuse == to) return Unavailable("the peer is down");
+    if (full == to) return DeadlineExceeded("the peer takes nothing in");
     sent[to].push_back(std::move(frame));
     return absl::OkStatus();
   }
@@ -36,6 +37,7 @@ class RecordingTransport final : public Transport {
 
   std::map<NodeId, std::vector<Frame>> sent;
   NodeId refuse{-1};
+  NodeId full{-1};  ///< Its window has no room.
 };
 
 }  // namespace shoal
