@@ -57,18 +57,6 @@ absl::Status SizeFor(size_t nodes, PlanRequest& request) {
   return absl::OkStatus();
 }
 
-/// Workers whose names are not known yet are called as a share of the request calls one.
-void NameAsShares(const SegmentRequest& request, std::vector<NodeFacts>& nodes) {
-  const auto is_shared = [&](const NodeFacts& node) {
-    return std::ranges::any_of(request.shares, [&](const auto& share) { return share.is_of(node); });
-  };
-  for (const SegmentRequest::Share& share : request.shares) {
-    if (std::ranges::any_of(nodes, [&](const NodeFacts& node) { return share.is_of(node); })) continue;
-    const auto unknown = std::find_if_not(nodes.begin() + 1, nodes.end(), is_shared);
-    if (unknown != nodes.end()) unknown->name = share.node;
-  }
-}
-
 }  // namespace
 
 absl::Status MemoryLedger::claim(const std::string& model, const std::string& name) {

@@ -103,6 +103,18 @@ absl::StatusOr<SegmentRequest> ParseSegmentRequest(std::string_view text) {
   return request;
 }
 
+void NameAsShares(const SegmentRequest& request, std::vector<NodeFacts>& nodes) {
+  const auto is_unknown = [&](const NodeFacts& node) {
+    return (node.address.empty() || node.name == node.address) &&
+           std::ranges::none_of(request.shares, [&](const auto& share) { return share.is_of(node); });
+  };
+  for (const SegmentRequest::Share& share : request.shares) {
+    if (std::ranges::any_of(nodes, [&](const NodeFacts& node) { return share.is_of(node); })) continue;
+    const auto unknown = std::find_if(nodes.begin() + 1, nodes.end(), is_unknown);
+    if (unknown != nodes.end()) unknown->name = share.node;
+  }
+}
+
 bool CanHaveSegments(const ModelFacts& model, size_t nodes) {
   return nodes >= 2 && MostSegments(model) >= static_cast<int64_t>(nodes);
 }

@@ -45,6 +45,11 @@ absl::StatusOr<std::vector<std::vector<NodeId>>> PlaceSegments(const ModelFacts&
                                                                const SegmentRequest& request,
                                                                const std::vector<bool>& may_hold);
 
+/// For a check of the request before workers have said their names: those without a known one (named as their address, or
+/// without an address) are called as a share calls a node that there is not. A node whose name is declared keeps it: a share
+/// with a mistyped name then stays one that no node has. The first node is the coordinator, and has its name.
+void NameAsShares(const SegmentRequest& request, std::vector<NodeFacts>& nodes);
+
 /// Whether every dense layer can be shared by so many nodes, and there is one.
 bool CanHaveSegments(const ModelFacts& model, size_t nodes);
 

@@ -206,5 +206,19 @@ TEST(SegmentPlan, WaitsForAHolderThatWasNamed) {
             SegmentRequest::Kind::kAll);
 }
 
+TEST(SegmentPlacement, OnlyNodesWithoutAKnownNameAreCalledAsAShareCallsThem) {
+  std::vector<NodeFacts> nodes = Nodes({0, 0, 0});
+  nodes[1].name = nodes[1].address = "10.0.0.2:7001";  // Of --workers.
+  nodes[2].address = "10.0.0.3:7001";                  // Of a cluster file, which names it.
+  const SegmentRequest request = *ParseSegmentRequest("n0,mini1,mini2");
+  NameAsShares(request, nodes);
+  EXPECT_EQ(nodes[0].name, "n0");
+  EXPECT_EQ(nodes[1].name, "mini1");
+  EXPECT_EQ(nodes[2].name, "n2");
+  const auto placed =
+      PlaceSegments(Divisible(2), nodes, request, std::vector<bool>(nodes.size(), true)).status();
+  EXPECT_THAT(Message(placed), HasSubstr("no node has the name 'mini2'"));
+}
+
 }  // namespace
 }  // namespace shoal
