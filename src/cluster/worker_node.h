@@ -124,7 +124,9 @@ class WorkerNode final : public WorkerControl, public CacheGiver {
   /// Bytes that the shard takes beyond what is held. ResourceExhausted where both do not fit, without copies.
   absl::StatusOr<int64_t> check_beside(const std::string& model_hash, const OpenedModel& model,
                                        const NodeShard& shard) const;
-  /// What the models take, all or all but one, beside copies of others' caches.
+  /// What is held for the models but one.
+  int64_t bytes_held_but(const std::string& model_hash) const;
+  /// What the models take, all or all but one, beside copies of others' caches: what is being loaded counts. With work_ held.
   int64_t bytes_taken() const;
   int64_t bytes_taken_but(const std::string& model_hash) const;
   /// Copies of others' caches give way to weights and caches, which take so much, or are about to: what is kept of them is
@@ -179,6 +181,7 @@ class WorkerNode final : public WorkerControl, public CacheGiver {
   std::map<std::string, int64_t> copies_wanted_;
   /// What is being loaded beside a session, and is not its next_bytes yet. Becomes more with work_ held.
   std::atomic<int64_t> beside_bytes_ = 0;
+  std::string beside_of_;  ///< The hash of its model. With work_ held.
 };
 
 }  // namespace shoal

@@ -67,12 +67,16 @@ absl::Status WorkerNode::check_order(const OpenedModel& model, const Plan& plan,
       model.facts.top_k == 0 ? "" : ". --expert-memory lets it keep part of its experts on its disk");
 }
 
-int64_t WorkerNode::bytes_taken_but(const std::string& model_hash) const {
-  int64_t bytes = beside_bytes_;
+int64_t WorkerNode::bytes_held_but(const std::string& model_hash) const {
+  int64_t bytes = 0;
   for (const auto& [hash, held] : held_) {
     if (hash != model_hash) bytes += held.weight_bytes + held.cache_bytes + held.next_bytes;
   }
   return bytes;
+}
+
+int64_t WorkerNode::bytes_taken_but(const std::string& model_hash) const {
+  return beside_bytes_ + bytes_held_but(model_hash);
 }
 
 int64_t WorkerNode::bytes_taken() const { return bytes_taken_but(""); }
@@ -114,10 +118,9 @@ absl::Status WorkerNode::check_owner(const std::string& model_hash, const OrderG
 void WorkerNode::make_room(const std::string& model_hash, int64_t bytes) {
   for (const bool also_serving : {false, true}) {
     for (auto other = held_.begin(); other != held_.end();) {
-      int64_t taken = bytes;
-      for (const auto& [hash, held] : held_) {
-        if (hash != model_hash) taken += held.weight_bytes + held.cache_bytes + held.next_bytes;
-      }
+      // What is loaded beside a session of the same model ends for this.
+      const int64_t beside = beside_of_ == model_hash ? 0 : beside_bytes_.load();
+      const int64_t taken = bytes + beside + bytes_held_but(model_hash);
       const bool fits = options_.memory_bytes > 0 && taken <= options_.memory_bytes;
       const bool stays = other->first == model_hash || fits || (!also_serving && serves(other->first)) ||
                          (also_serving && options_.memory_bytes <= 0);
@@ -217,6 +220,7 @@ absl::StatusOr<int64_t> WorkerNode::prepare_beside(const PrepareOrder& order,
     if (held == held_.end()) return Unavailable("worker '{}' holds nothing any more", options_.name);
     ASSIGN_OR_RETURN(more, check_beside(order.model_hash, model, shard));
     beside_bytes_ = more;
+    beside_of_ = order.model_hash;
     fit_copies(bytes_taken() - held->second.next_bytes);  // Which is dropped for it.
   }
   const std::shared_ptr<const void> beside(nullptr, [this](std::nullptr_t) { beside_bytes_ = 0; });
@@ -231,10 +235,14 @@ absl::StatusOr<int64_t> WorkerNode::prepare_beside(const PrepareOrder& order,
     fit_copies(bytes_taken());
   }
   RETURN_IF_ERROR(named(loaded));
-  if (!work.owns_lock()) return busy();
+  if (!work.owns_lock()) {
+    host_.drop_prepared(node);  // Nobody would count its bytes. What a session has taken over meanwhile stays.
+    return busy();
+  }
   const std::lock_guard lock(mutex_);
   const auto held = held_.find(order.model_hash);
   if (held == held_.end() || !host_.holds(node, shard)) {
+    host_.drop_prepared(node);
     return Unavailable("worker '{}' dropped the model meanwhile", options_.name);
   }
   // Peers that lack what was fetched now may have it from here.
