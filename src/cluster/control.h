@@ -187,6 +187,9 @@ class WorkerControl {
   virtual absl::StatusOr<int64_t> prepare(const PrepareOrder& order, const PrepareProgress& progress) = 0;
   /// FailedPrecondition where the shard of this plan was not prepared, or is in a session of another coordinator.
   virtual absl::StatusOr<OpenAnswer> open(const OpenOrder& order) = 0;
+  /// Opens the links of a session that is to be opened next, while the one that is open goes on. Errors as open(), and of the
+  /// links; then nothing of it stays.
+  virtual absl::Status dial(const OpenOrder& order) = 0;
   virtual void close(uint64_t session) = 0;
   /// A result for each peer, in their order.
   virtual std::vector<PeerResult> check_peers(const PeerCheck& check) = 0;
@@ -280,6 +283,8 @@ class WorkerClient {
   absl::StatusOr<int64_t> prepare(const PrepareOrder& order, const PrepareProgress& progress,
                                   Deadline deadline);
   absl::StatusOr<OpenAnswer> open(const OpenOrder& order, Deadline deadline);
+  /// Unimplemented: an older worker.
+  absl::Status dial(const OpenOrder& order, Deadline deadline);
   absl::Status close(uint64_t session, Deadline deadline);
   /// A result for each peer of the check, within its timeout.
   absl::StatusOr<std::vector<PeerResult>> check_peers(const PeerCheck& check);

@@ -58,6 +58,13 @@ absl::StatusOr<OpenAnswer> WorkerClient::open(const OpenOrder& order, Deadline d
   return FromProto(reply, std::ssize(order.places));
 }
 
+absl::Status WorkerClient::dial(const OpenOrder& order, Deadline deadline) {
+  v1::DialReply reply;
+  return impl_->call(
+      "Dial", ToProto(order), deadline,
+      [&](auto& stub, auto& context, const auto& request) { return stub.Dial(&context, request, &reply); });
+}
+
 absl::Status WorkerClient::close(uint64_t session, Deadline deadline) {
   v1::CloseRequest close;
   close.set_session(session);

@@ -52,6 +52,13 @@ class ControlService::Impl final : public v1::Worker::Service {
     return grpc::Status::OK;
   }
 
+  grpc::Status Dial(grpc::ServerContext* context, const v1::OpenRequest* request, v1::DialReply*) override {
+    if (const absl::Status allowed = gate_.check(*context, "Dial", *request); !allowed.ok())
+      return ToGrpc(allowed);
+    const auto order = FromProto(*request);
+    return ToGrpc(order.ok() ? control_.dial(*order) : order.status());
+  }
+
   grpc::Status Close(grpc::ServerContext* context, const v1::CloseRequest* request,
                      v1::CloseReply*) override {
     if (const absl::Status allowed = gate_.check(*context, "Close", *request); !allowed.ok())

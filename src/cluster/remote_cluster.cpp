@@ -6,7 +6,6 @@
 #include <utility>
 
 #include "base/exposure.h"
-#include "base/laps.h"
 #include "base/log.h"
 #include "base/random.h"
 #include "base/status.h"
@@ -22,6 +21,8 @@ namespace {
 constexpr int64_t kDescribeMs = 2000;
 constexpr int64_t kOpenMs = 8000;  // Longer than a worker's own wait for its peers.
 constexpr int64_t kConnectMs = 5000;
+constexpr int64_t kDialMs = 1500;      // Of links that are opened while a session goes on, as at a worker.
+constexpr int64_t kDialCallMs = 4000;  // That, and a worker's wait for its turn.
 constexpr int64_t kCloseMs = 1000;
 constexpr int64_t kCloseLostMs = 200;  // It is not expected to answer, and the next session waits for this.
 constexpr Duration kCheckTimeout = std::chrono::seconds(4);
@@ -129,6 +130,15 @@ absl::Status RemoteCluster::listen_towards(const Plan& plan) {
   }
   own_address_ = HostPort{host, endpoint_->port()}.to_string();
   return absl::OkStatus();
+}
+
+absl::StatusOr<std::string> RemoteCluster::address_towards(const Plan& next) const {
+  if (dialled_at_is_told_) return own_address_;
+  ASSIGN_OR_RETURN(const std::string host, HostTowards(next));
+  if (endpoint_ == nullptr || (options_.listen.empty() && host != listens_on_)) {
+    return ResourceExhausted("this process listens elsewhere than at {}, for the session", host);
+  }
+  return HostPort{host, endpoint_->port()}.to_string();
 }
 
 std::vector<PeerToCheck> RemoteCluster::peers_of(const Session& session) const {
@@ -295,27 +305,90 @@ absl::Status RemoteCluster::prepare(const Plan& plan) {
   }));
 }
 
-absl::Status RemoteCluster::open(const Plan& plan, PipelineEngine& engine) {
-  if (stopping_) return Cancelled("the server is shutting down");
-  Laps laps;
+absl::StatusOr<std::unique_ptr<RemoteCluster::Session>> RemoteCluster::session_of(
+    const Plan& plan, const std::string& own_address) {
   auto session = std::make_unique<Session>();
   ASSIGN_OR_RETURN(session->members, members_of(plan));
-  RETURN_IF_ERROR(FirstError(session->members, [](size_t, Member& member) {
-    return member.describe(Deadline::after_ms(kDescribeMs));
-  }));
-  laps.end("asking nodes");
-  RETURN_IF_ERROR(listen_towards(plan));
   session->plan = plan;
-  session->plan.nodes[0].address = own_address_;
+  session->plan.nodes[0].address = own_address;
   session->limits = options_.limits(plan);
   if (options_.buddies) session->buddies = options_.buddies(session->plan, session->limits);
+  session->id = session_base_ + ++sessions_;
+  return session;
+}
+
+absl::Status RemoteCluster::dial_all(Session& session) {
+  return FirstError(session.members, [&](size_t index, Member& member) -> absl::Status {
+    if (!member.is_self()) {
+      const OpenOrder order = order_for(session, index, {});
+      return member.client()->dial(order, Deadline::after_ms(kDialCallMs));
+    }
+    const NodeModel* const model = host_->model(own_node());
+    if (model == nullptr) return FailedPrecondition("node '{}' holds nothing any more", member.name());
+    ASSIGN_OR_RETURN(session.dialled,
+                     endpoint_->open_session(WireSession(session.plan, NodeId{0}, session.id, *model)));
+    return session.dialled->connect(Deadline::after_ms(kDialMs));
+  });
+}
+
+// Nobody's state is noted: members that take part in the session stay as they are.
+absl::Status RemoteCluster::open_ahead(const Plan& plan) {
+  Laps laps;
+  ahead_.reset();
+  const absl::StatusOr<std::string> address = address_towards(plan);
+  if (absl::IsResourceExhausted(address.status())) return absl::OkStatus();
+  RETURN_IF_ERROR(address.status());
+  ASSIGN_OR_RETURN(std::unique_ptr<Session> session, session_of(plan, *address));
+  RETURN_IF_ERROR(check_links(*session));
+  laps.end("links checked");
+  const absl::Status dialled = dial_all(*session);
+  laps.end("links");
+  LogDebug("the next session's links are open: {} ({})", dialled.ok(), laps.text());
+  if (absl::IsUnimplemented(dialled)) return absl::OkStatus();
+  RETURN_IF_ERROR(dialled);
+  ahead_ = std::move(session);
+  return absl::OkStatus();
+}
+
+std::unique_ptr<RemoteCluster::Session> RemoteCluster::take_ahead(const Plan& plan) {
+  std::unique_ptr<Session> ahead = std::move(ahead_);
+  if (ahead == nullptr) return nullptr;
+  Plan same = plan;
+  same.nodes[0].address = ahead->plan.nodes[0].address;
+  same.epoch = ahead->plan.epoch;
+  if (same != ahead->plan) return nullptr;
+  ahead->plan.epoch = plan.epoch;
+  return ahead;
+}
+
+absl::StatusOr<std::unique_ptr<RemoteCluster::Session>> RemoteCluster::get_ready(const Plan& plan,
+                                                                                 PipelineEngine& engine,
+                                                                                 Laps& laps) {
+  ASSIGN_OR_RETURN(const MemberList members, members_of(plan));
+  RETURN_IF_ERROR(FirstError(
+      members, [](size_t, Member& member) { return member.describe(Deadline::after_ms(kDescribeMs)); }));
+  laps.end("asking nodes");
+  RETURN_IF_ERROR(listen_towards(plan));
+  ASSIGN_OR_RETURN(std::unique_ptr<Session> session, session_of(plan, own_address_));
   RETURN_IF_ERROR(check_links(*session));
   if (options_.opens) options_.opens(session->plan);
   engine.report_down(Unavailable("the nodes are loading their weights"));
   laps.end("links");
   RETURN_IF_ERROR(prepare_all(*session));
   laps.end("weights");
-  session->id = session_base_ + plan.epoch.value;
+  return session;
+}
+
+absl::Status RemoteCluster::open(const Plan& plan, PipelineEngine& engine) {
+  if (stopping_) return Cancelled("the server is shutting down");
+  Laps laps;
+  std::unique_ptr<Session> session = take_ahead(plan);
+  if (session == nullptr) {
+    ASSIGN_OR_RETURN(session, get_ready(plan, engine, laps));
+  } else {
+    own_address_ = session->plan.nodes[0].address;
+    if (options_.opens) options_.opens(session->plan);
+  }
   Session& opened = *session;
   {
     const std::lock_guard lock(mutex_);
@@ -429,7 +502,7 @@ absl::Status RemoteCluster::open_all(Session& session, PipelineEngine& engine) {
   RETURN_IF_ERROR(FirstError(session.members, [&](size_t index, Member& member) -> absl::Status {
     const OpenOrder order = order_for(session, index, caches);
     if (member.is_self()) {
-      ASSIGN_OR_RETURN(answers[index], open_own(order, engine));
+      ASSIGN_OR_RETURN(answers[index], open_own(order, engine, std::move(session.dialled)));
       return absl::OkStatus();
     }
     absl::StatusOr<OpenAnswer> answer =
@@ -463,10 +536,12 @@ std::map<std::string, RemoteCluster::Buddy> RemoteCluster::buddies() const {
   return buddies_;
 }
 
-absl::StatusOr<OpenAnswer> RemoteCluster::open_own(const OpenOrder& order, PipelineEngine& engine) {
-  ASSIGN_OR_RETURN(
-      std::unique_ptr<Transport> transport,
-      endpoint_->open_session(WireSession(order.plan, NodeId{0}, order.session, *host_->model(own_node()))));
+absl::StatusOr<OpenAnswer> RemoteCluster::open_own(const OpenOrder& order, PipelineEngine& engine,
+                                                   std::unique_ptr<Transport> transport) {
+  if (transport == nullptr) {
+    ASSIGN_OR_RETURN(transport, endpoint_->open_session(WireSession(order.plan, NodeId{0}, order.session,
+                                                                    *host_->model(own_node()))));
+  }
   NodeHost::SessionSetup setup = SetupOf(order, options_.weights->checkpoint().hash(), options_.key);
   setup.transport = std::move(transport);
   setup.sink = &engine;

@@ -15,6 +15,7 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "base/laps.h"
 #include "base/text.h"
 #include "cluster/control.h"
 #include "cluster/control_cache.h"
@@ -71,6 +72,7 @@ class RemoteCluster final : public SessionHost, public CacheGiver {
   /// not.
   absl::Status open(const Plan& plan, PipelineEngine& engine) override;
   absl::Status prepare(const Plan& plan) override;
+  absl::Status open_ahead(const Plan& plan) override;
   void close(PipelineEngine& engine, const absl::Status& why) override;
   void on_lost(NodeId node, const absl::Status& why) override;
   void interrupt() override;
@@ -118,6 +120,7 @@ class RemoteCluster final : public SessionHost, public CacheGiver {
     uint64_t id = 0;
     StepLimits limits;
     std::vector<KvBuddy> buddies;
+    std::unique_ptr<Transport> dialled;  ///< Of this process's node, if open_ahead() has opened the links of all.
   };
   /// A session as the next one may find it.
   struct Last {
@@ -143,6 +146,9 @@ class RemoteCluster final : public SessionHost, public CacheGiver {
   /// Of an address of this machine that the nodes of the plan reach.
   static absl::StatusOr<std::string> HostTowards(const Plan& plan);
   absl::Status listen_towards(const Plan& plan);
+  /// The address at which the nodes of `next` reach this process after listen_towards(). ResourceExhausted where it would
+  /// have to listen anew, which ends the session that is open.
+  absl::StatusOr<std::string> address_towards(const Plan& next) const;
   /// At which the nodes of `next` reach this process before its session. ResourceExhausted where they don't while another
   /// session is open.
   absl::StatusOr<std::string> address_beside(const Plan& next) const;
@@ -168,8 +174,17 @@ class RemoteCluster final : public SessionHost, public CacheGiver {
   /// What all nodes have of the places that were to be kept. The entries of those that one lacks, ascending.
   std::vector<uint64_t> note_kept(const CachePlan& caches, std::span<const OpenAnswer> answers);
   OpenOrder order_for(const Session& session, size_t node, const CachePlan& caches) const;
+  /// A session of the plan, of which nothing is opened so far.
+  absl::StatusOr<std::unique_ptr<Session>> session_of(const Plan& plan, const std::string& own_address);
+  /// The links of all nodes. Unimplemented: a worker that is too old.
+  absl::Status dial_all(Session& session);
+  /// What open_ahead() has opened, if it is of this plan; under the plan's epoch from now on.
+  std::unique_ptr<Session> take_ahead(const Plan& plan);
+  /// Nodes are asked, reach one another, and have loaded.
+  absl::StatusOr<std::unique_ptr<Session>> get_ready(const Plan& plan, PipelineEngine& engine, Laps& laps);
   absl::Status open_all(Session& session, PipelineEngine& engine);
-  absl::StatusOr<OpenAnswer> open_own(const OpenOrder& order, PipelineEngine& engine);
+  absl::StatusOr<OpenAnswer> open_own(const OpenOrder& order, PipelineEngine& engine,
+                                      std::unique_ptr<Transport> transport);
   void report(Member& member, int64_t done, int64_t total) const;
 
   const Options options_;
@@ -182,6 +197,8 @@ class RemoteCluster final : public SessionHost, public CacheGiver {
   std::string own_address_;    ///< At which others dial this process.
   bool dialled_at_is_told_ = false;  ///< By Options::listen: own_address_ stays.
   const uint64_t session_base_;
+  uint64_t sessions_ = 0;           ///< Ids given so far: none is used twice.
+  std::unique_ptr<Session> ahead_;  ///< Opened by open_ahead(), for the next open().
   const uint64_t instance_;  ///< Of this process's endpoint.
   ProbeService probes_;
   CacheService cache_service_;

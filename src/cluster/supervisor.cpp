@@ -139,6 +139,12 @@ void Supervisor::drop_move(std::optional<Move> told) {
   move_ = std::move(told);
 }
 
+void Supervisor::stay(const absl::Status& why) {
+  LogWarning("the session goes on as it is: {}", Message(why));
+  ask_ = Deadline::after(kAfterFailedMove);
+  drop_move(Move{replan_->why, why});
+}
+
 bool Supervisor::ready_to_move() {
   if (!replan_.has_value()) {
     ask_for_advice();
@@ -158,16 +164,19 @@ bool Supervisor::ready_to_move() {
   }
   // Where there is no room for both, nodes load while nothing is served.
   if (!outcome.ok() && !absl::IsResourceExhausted(outcome)) {
-    LogWarning("the session goes on as it is: {}", Message(outcome));
-    ask_ = Deadline::after(kAfterFailedMove);
-    drop_move(Move{replan_->why, outcome});
+    stay(outcome);
     return false;
   }
   const Replan::Turn turn = turn_of_move();
   if (turn == Replan::Turn::kDrop) drop_move(std::nullopt);
   if (turn != Replan::Turn::kGo) return false;
-  if (!outcome.ok()) LogInfo("the session ends before nodes load: {}", Message(outcome));
-  return true;
+  if (!outcome.ok()) {
+    LogInfo("the session ends before nodes load: {}", Message(outcome));
+    return true;
+  }
+  const absl::Status ahead = host_.open_ahead(replan_->plan);
+  if (!ahead.ok()) stay(ahead);
+  return ahead.ok();
 }
 
 Supervisor::Ended Supervisor::watch() {

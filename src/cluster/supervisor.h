@@ -32,6 +32,10 @@ class SessionHost {
   /// nothing. Beside the other calls, and by one thread at a time. ResourceExhausted where both do not fit. A host for
   /// which loading is no matter does nothing.
   virtual absl::Status prepare(const Plan& /*plan*/) { return absl::OkStatus(); }
+  /// After prepare() of the plan: does what an open() of it would do before it can end the session that goes on, links
+  /// included, so that the open() that follows at once is short. An error says why it would fail, as far as that is known
+  /// before; the session may then go on. By the thread that opens and closes. A host that has nothing to do does nothing.
+  virtual absl::Status open_ahead(const Plan& /*plan*/) { return absl::OkStatus(); }
   /// Ends the session, if there is one: engine.close(why) first, then the nodes. Idempotent.
   virtual void close(PipelineEngine& engine, const absl::Status& why) = 0;
   /// The session that is open goes on without this node of its plan.
@@ -97,6 +101,8 @@ class Supervisor {
   void begin_move(Replan replan);
   /// Whether the session may end now, asked now and then.
   Replan::Turn turn_of_move();
+  /// The move failed: the session goes on.
+  void stay(const absl::Status& why);
   /// Forgets the move. told: what move() says of it from now on.
   void drop_move(std::optional<Move> told);
   enum class Ended : uint8_t { kLost, kForAnotherPlan, kStopped };

@@ -38,6 +38,11 @@ class FakeHost final : public SessionHost {
     const std::lock_guard lock(mutex);
     return prepared;
   }
+  absl::Status open_ahead(const Plan&) override {
+    ++aheads;
+    const std::lock_guard lock(mutex);
+    return ahead;
+  }
   void interrupt() override { stopped = true; }
   void on_lost(NodeId node, const absl::Status& why) override { lost.emplace_back(node, why); }
 
@@ -46,8 +51,10 @@ class FakeHost final : public SessionHost {
   std::atomic<int> prepares{0};
   std::atomic<bool> hold{false};  // prepare() waits so long.
   std::atomic<bool> stopped{false};
+  std::atomic<int> aheads{0};
   std::mutex mutex;
   absl::Status prepared;
+  absl::Status ahead;  ///< What open_ahead() says.
   std::atomic<int> refusals{0};
   std::atomic<int> closes{0};
   std::unique_ptr<Transport> transport;
@@ -256,6 +263,20 @@ TEST_F(Moving, WhereLoadingFailsTheSessionGoesOnAndSaysWhy) {
   EXPECT_EQ(host_.prepares, 1);  // Not again at once.
 }
 
+TEST_F(Moving, WhereTheNextSessionCannotBeOpenedTheSessionGoesOnAndSaysWhy) {
+  {
+    const std::lock_guard lock(host_.mutex);
+    host_.ahead = Unavailable("node 'c' does not reach node 'b'");
+  }
+  host_.hold = false;
+  wait_for([this] { return supervisor_.move().has_value() && !supervisor_.move()->failed.ok(); });
+  EXPECT_EQ(supervisor_.move()->failed, Unavailable("node 'c' does not reach node 'b'"));
+  while_nothing_happens();
+  EXPECT_EQ(engine_.state().generation, 1u);
+  EXPECT_EQ(host_.closes, 0);
+  EXPECT_EQ(host_.aheads, 1);  // Not again at once.
+}
+
 TEST_F(Moving, WhereBothDoNotFitTheSessionEndsBeforeNodesLoad) {
   {
     const std::lock_guard lock(host_.mutex);
@@ -263,6 +284,7 @@ TEST_F(Moving, WhereBothDoNotFitTheSessionEndsBeforeNodesLoad) {
   }
   host_.hold = false;
   WaitUntilUp(engine_, 2);
+  EXPECT_EQ(host_.aheads, 0);  // Nodes would not hold their shards.
 }
 
 TEST_F(Moving, ALossMeanwhileIsMendedAtOnceAndWhatWasLoadedForTheOldSessionIsNotBelieved) {

@@ -18,6 +18,7 @@ namespace shoal {
 namespace {
 
 constexpr int64_t kConnectMs = 5000;
+constexpr int64_t kDialMs = 1500;  // Other calls wait for it, for kTurnMax at most.
 
 /// Of all copies that a session may keep.
 int64_t BytesMax(const std::vector<FollowedNode>& follows) {
@@ -154,6 +155,46 @@ const WorkerNode::Held* WorkerNode::held_for(const Plan& plan) const {
   return held == held_.end() ? nullptr : &held->second;
 }
 
+absl::StatusOr<const WorkerNode::Held*> WorkerNode::ready_for(const OpenOrder& order,
+                                                              const NodeShard& shard) const {
+  const Held* held = held_for(order.plan);
+  if (held == nullptr || !host_.holds(hosted(held->model.facts.hash), shard)) {
+    return FailedPrecondition(
+        "worker '{}' holds no shard of this plan: it was restarted, or prepared for another", options_.name);
+  }
+  RETURN_IF_ERROR(check_owner(held->model.facts.hash, order.giver));
+  // Another coordinator may have had it load another fine-tune meanwhile, whose shard looks the same.
+  if (held->ordered_by != order.giver.id) {
+    return FailedPrecondition("worker '{}' was prepared for another coordinator meanwhile", options_.name);
+  }
+  RETURN_IF_ERROR(check_order(held->model, order.plan, shard, order.limits));
+  return held;
+}
+
+absl::StatusOr<std::unique_ptr<Transport>> WorkerNode::transport_for(const OpenOrder& order,
+                                                                     const HostedNode& node) {
+  if (auto dialled = dialled_.extract(node.model_hash);
+      !dialled.empty() && dialled.mapped().session == order.session) {
+    return std::move(dialled.mapped().transport);
+  }
+  auto transport =
+      endpoint_->open_session(WireSession(order.plan, order.node, order.session, *host_.model(node)));
+  RETURN_IF_ERROR(named(transport.status()));
+  return transport;
+}
+
+absl::Status WorkerNode::dial(const OpenOrder& order) {
+  RETURN_IF_ERROR(check_dials(order.plan, order.node));
+  const std::unique_lock work(work_, kTurnMax);
+  if (!work.owns_lock()) return busy();
+  ASSIGN_OR_RETURN(const Held* const held, ready_for(order, ShardOf(order.plan, order.node)));
+  const HostedNode node = hosted(held->model.facts.hash);
+  ASSIGN_OR_RETURN(std::unique_ptr<Transport> transport, transport_for(order, node));
+  RETURN_IF_ERROR(named(transport->connect(Deadline::after_ms(kDialMs))));
+  dialled_.insert_or_assign(node.model_hash, Dialled{order.session, std::move(transport)});
+  return absl::OkStatus();
+}
+
 absl::StatusOr<OpenAnswer> WorkerNode::open(const OpenOrder& order) {
   RETURN_IF_ERROR(check_dials(order.plan, order.node));
   for (const OpenOrder::Source& source : order.sources) RETURN_IF_ERROR(check_dial(source.address));
@@ -161,24 +202,11 @@ absl::StatusOr<OpenAnswer> WorkerNode::open(const OpenOrder& order) {
   const std::unique_lock work(work_, kTurnMax);
   if (!work.owns_lock()) return busy();
   // What is refused leaves the sessions that run alone.
-  const Held* held = held_for(order.plan);
   const NodeShard shard = ShardOf(order.plan, order.node);
-  if (held == nullptr || !host_.holds(hosted(held->model.facts.hash), shard)) {
-    return FailedPrecondition(
-        "worker '{}' holds no shard of this plan: it was restarted, or prepared for another", options_.name);
-  }
+  ASSIGN_OR_RETURN(const Held* const held, ready_for(order, shard));
   const HostedNode node = hosted(held->model.facts.hash);
-  RETURN_IF_ERROR(check_owner(node.model_hash, order.giver));
-  // Another coordinator may have had it load another fine-tune meanwhile, whose shard looks the same.
-  if (held->ordered_by != order.giver.id) {
-    return FailedPrecondition("worker '{}' was prepared for another coordinator meanwhile", options_.name);
-  }
-  RETURN_IF_ERROR(check_order(held->model, order.plan, shard, order.limits));
-  auto transport =
-      endpoint_->open_session(WireSession(order.plan, order.node, order.session, *host_.model(node)));
-  RETURN_IF_ERROR(named(transport.status()));
   NodeHost::SessionSetup setup = SetupOf(order, node.model_hash, options_.key);
-  setup.transport = *std::move(transport);
+  ASSIGN_OR_RETURN(setup.transport, transport_for(order, node));
   const bool takes_next = held->next == shard;
   const int64_t weight_bytes =
       takes_next ? ShardBytes(held->model.spec, held->model.footprint, shard, options_.expert_memory)
@@ -260,6 +288,7 @@ absl::Status WorkerNode::give_copies(const std::string& model_hash, uint64_t ses
 
 void WorkerNode::close(uint64_t session) {
   const std::lock_guard work(work_);
+  std::erase_if(dialled_, [session](const auto& entry) { return entry.second.session == session; });
   host_.close(session);
 }
 

@@ -67,6 +67,7 @@ class WorkerNode final : public WorkerControl, public CacheGiver {
   WorkerFacts describe() override;
   absl::StatusOr<int64_t> prepare(const PrepareOrder& order, const PrepareProgress& progress) override;
   absl::StatusOr<OpenAnswer> open(const OpenOrder& order) override;
+  absl::Status dial(const OpenOrder& order) override;
   void close(uint64_t session) override;
   std::vector<PeerResult> check_peers(const PeerCheck& check) override;
   MachineReport examine(const std::vector<std::string>& model_names) override;
@@ -160,6 +161,10 @@ class WorkerNode final : public WorkerControl, public CacheGiver {
   void note_owner(const std::string& model_hash, const OpenOrder& order);
   /// The model that an order to open is for; nullptr where none is held.
   const Held* held_for(const Plan& plan) const;
+  /// That as open() and dial() want it: prepared for this plan and coordinator. With work_ held.
+  absl::StatusOr<const Held*> ready_for(const OpenOrder& order, const NodeShard& shard) const;
+  /// The transport of the order's session, with its links if they were dialled. With work_ held.
+  absl::StatusOr<std::unique_ptr<Transport>> transport_for(const OpenOrder& order, const HostedNode& node);
 
   const Options options_;
   const uint64_t instance_;
@@ -182,6 +187,11 @@ class WorkerNode final : public WorkerControl, public CacheGiver {
   /// What is being loaded beside a session, and is not its next_bytes yet. Becomes more with work_ held.
   std::atomic<int64_t> beside_bytes_ = 0;
   std::string beside_of_;  ///< The hash of its model. With work_ held.
+  struct Dialled {
+    uint64_t session = 0;
+    std::unique_ptr<Transport> transport;
+  };
+  std::map<std::string, Dialled> dialled_;  ///< For the next session of each model, by hash. With work_ held.
 };
 
 }  // namespace shoal

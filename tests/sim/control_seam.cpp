@@ -69,6 +69,13 @@ absl::StatusOr<OpenAnswer> WorkerClient::open(const OpenOrder& order, Deadline d
   return *std::move(opened);
 }
 
+absl::Status WorkerClient::dial(const OpenOrder& order, Deadline deadline) {
+  auto dialled =
+      impl_->ask<absl::Status>([order](WorkerControl& worker) { return worker.dial(order); }, deadline);
+  RETURN_IF_ERROR(dialled.status());
+  return *dialled;
+}
+
 absl::Status WorkerClient::close(uint64_t session, Deadline deadline) {
   return impl_
       ->ask<bool>(
