@@ -192,10 +192,11 @@ def prompt_of(model, length, seed):
 
 
 def measure(url, model):
-    """Median seconds to the first token of a prompt of PROMPT, and tokens/s behind one of CONTEXT. Prompts are all different."""
+    """Median seconds to the first token of a prompt of PROMPT, and tokens/s behind one of CONTEXT. Prompts are all different;
+    tokens are drawn at a temperature, as predicted."""
     first_token, decode = [], []
     for run in range(RUNS + 1):
-        begin, end = generate(url, prompt_of(model, CONTEXT, 10 + run), TOKENS, model["eos"])
+        begin, end = generate(url, prompt_of(model, CONTEXT, 10 + run), TOKENS, model["eos"], temperature=1)
         first, _ = generate(url, prompt_of(model, PROMPT, 100 + run), 1, model["eos"])
         if run > 0:  # The first warms up.
             decode.append((TOKENS - 1) / (end - begin))

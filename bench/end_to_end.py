@@ -49,9 +49,9 @@ def cases(models):
     return out
 
 
-def generate(url, prompt, count, banned):
+def generate(url, prompt, count, banned, temperature=0):
     """Streams `count` tokens after `prompt` (ids). Returns the arrival times of the pieces, from the request on."""
-    body = {"prompt": prompt, "max_tokens": count, "temperature": 0, "stream": True, "stream_options": {"include_usage": True},
+    body = {"prompt": prompt, "max_tokens": count, "temperature": temperature, "stream": True, "stream_options": {"include_usage": True},
             "logit_bias": {str(i): -100 for i in banned}}
     request = urllib.request.Request(url + "/v1/completions", json.dumps(body).encode(),
                                      {"Content-Type": "application/json"})

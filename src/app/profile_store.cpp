@@ -50,7 +50,7 @@ absl::StatusOr<Machine> ThisMachine(const ComputeFlags& compute) {
 absl::StatusOr<MachineProfile> Measure(const Machine& machine, const std::string& folder) {
   constexpr int64_t kWeightsMin = int64_t{64} << 20;
   constexpr int64_t kWeightsMax = int64_t{512} << 20;
-  constexpr double kBudgetsPerCount = 3.5;
+  constexpr double kBudgetsPerCount = 5.75;
   const std::vector<int> counts = ThreadCountsToMeasure(machine.identity.threads);
   const double budget_s =
       std::clamp(1.6 / (kBudgetsPerCount * static_cast<double>(counts.size())), 0.03, 0.12);

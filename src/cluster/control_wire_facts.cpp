@@ -163,6 +163,10 @@ v1::DescribeReply ToProto(const WorkerFacts& facts) {
     rates->set_int8_gops(facts.rates->int8_gops);
     rates->set_f32_gflops(facts.rates->f32_gflops);
     rates->set_wake_us(facts.rates->wake_us);
+    rates->set_attention_gbs(facts.rates->attention_gbs);
+    rates->set_attention_gflops(facts.rates->attention_gflops);
+    rates->set_handover_us(facts.rates->handover_us);
+    rates->set_draw_ns(facts.rates->draw_ns);
   }
   return reply;
 }
@@ -198,7 +202,11 @@ WorkerFacts FromProto(const v1::DescribeReply& reply) {
                               .read_gbs = rates.read_gbs(),
                               .int8_gops = rates.int8_gops(),
                               .f32_gflops = rates.f32_gflops(),
-                              .wake_us = rates.wake_us()};
+                              .wake_us = rates.wake_us(),
+                              .attention_gbs = rates.attention_gbs(),
+                              .attention_gflops = rates.attention_gflops(),
+                              .handover_us = rates.handover_us(),
+                              .draw_ns = rates.draw_ns()};
     // Plans divide by them.
     if (!CheckRates(*facts.rates).ok()) facts.rates.reset();
   }

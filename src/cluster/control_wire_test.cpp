@@ -211,9 +211,14 @@ TEST(ControlWire, RatesArriveAsTheyWereSentAndImpossibleOnesNotAtAll) {
   WorkerFacts facts;
   EXPECT_FALSE(FromProto(ToProto(facts)).rates.has_value());
   facts.rates =
-      ThreadRates{.threads = 8, .read_gbs = 40.5, .int8_gops = 700, .f32_gflops = 200, .wake_us = 1.5};
+      ThreadRates{.threads = 8, .read_gbs = 40.5, .int8_gops = 700, .f32_gflops = 200, .wake_us = 1.5,
+                  .attention_gbs = 30, .attention_gflops = 140, .handover_us = 25, .draw_ns = 4};
   EXPECT_EQ(FromProto(ToProto(facts)).rates, facts.rates);
   v1::DescribeReply reply = ToProto(facts);
+  reply.mutable_rates()->set_attention_gbs(-1);
+  EXPECT_FALSE(FromProto(reply).rates.has_value());
+  reply.mutable_rates()->set_attention_gbs(0);  // Of an older worker.
+  EXPECT_TRUE(FromProto(reply).rates.has_value());
   reply.mutable_rates()->set_read_gbs(0);
   EXPECT_FALSE(FromProto(reply).rates.has_value());
   reply.mutable_rates()->set_read_gbs(std::numeric_limits<double>::infinity());

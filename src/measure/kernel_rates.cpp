@@ -1,8 +1,10 @@
 #include "measure/kernel_rates.h"
 
 #include <algorithm>
+#include <condition_variable>
 #include <cstring>
 #include <limits>
+#include <mutex>
 #include <span>
 #include <thread>
 
@@ -11,6 +13,8 @@
 #include "base/random.h"
 #include "base/range.h"
 #include "base/status.h"
+#include "compute/sampler.h"
+#include "cpu/arena.h"
 #include "cpu/pool.h"
 #include "numeric/affine.h"
 #include "numeric/dtype.h"
@@ -20,21 +24,80 @@ namespace {
 
 constexpr int64_t kCols = 2048;
 constexpr int kGroup = 64;
-constexpr int64_t kRows = 64;  // Of a chunk of a prompt: as many as make the weights' reading invisible.
+constexpr int64_t kRows = 256;  // Of a chunk of a prompt, as the scheduler cuts it (PromptChunkRows).
+/// One row meets the weights matrix by matrix, with all threads waiting for the last in between: so many bytes are a matrix
+/// of a model of some billion weights.
+constexpr int64_t kMatrixBytes = int64_t{8} << 20;
+constexpr int64_t kTilesPerThread = 64;  // A millisecond or more of many rows.
+constexpr int64_t kFloatRowsAtOnce = 64;
+constexpr int64_t kFloatTilesPerThread = 16;
+/// Heads that are common. Reading is measured with a query head for each of keys and values: more of them multiply more.
+constexpr int64_t kKvHeads = 8;
+constexpr int64_t kHeadDim = 128;
+constexpr int64_t kQueriesPerKey = 2;
+static_assert(kKvHeads * kQueriesPerKey * kHeadDim == kCols, "a row of the input is a query");
+constexpr int64_t kQueriesPerThread = 32;  // As many read the cache together.
+constexpr int64_t kAttended = 1024;        // Positions: the middle of a prompt of 2048.
+constexpr float kScale = 0.09f;            // About 1 / sqrt(kHeadDim).
+constexpr int64_t kVocabulary = 1 << 16;   // Ids that a token is drawn from.
 constexpr int64_t kSourceRows = 1024;  // Random weights are made once, and repeated.
 constexpr int64_t kFloatRows = 1024;
 
-/// Units of work per second in the best run within `budget`; of one run at least. `run` does `work` units.
-double BestRate(Duration budget, double work, absl::FunctionRef<void()> run) {
-  const Deadline end = Deadline::after(budget);
-  double best = 0;
+int64_t Median(std::vector<int64_t> values) {
+  const auto middle = values.begin() + std::ssize(values) / 2;
+  std::nth_element(values.begin(), middle, values.end());
+  return *middle;
+}
+
+/// Units of work per second in the median of the runs within `budget`; of one run at least. `run` does `work` units.
+double TypicalRate(Duration budget, double work, absl::FunctionRef<void()> run) {
   run();  // Threads awake, pages at hand.
+  const Deadline end = Deadline::after(budget);
+  std::vector<int64_t> elapsed_ns;
   do {
     const int64_t begin_ns = NowNs();
     run();
-    best = std::max(best, work / (1e-9 * static_cast<double>(std::max<int64_t>(1, NowNs() - begin_ns))));
+    elapsed_ns.push_back(std::max<int64_t>(1, NowNs() - begin_ns));
   } while (!end.expired());
-  return best;
+  return work / (1e-9 * static_cast<double>(Median(std::move(elapsed_ns))));
+}
+
+/// Microseconds until a thread that sleeps runs, once another tells it: half of there and back, the median.
+double MeasureHandover(Duration budget) {
+  constexpr Duration kAsleep = std::chrono::microseconds(200);  // Until then it may not sleep yet.
+  constexpr Duration kLost = std::chrono::seconds(1);           // A wait that no machine needs.
+  std::mutex mutex;
+  std::condition_variable told;
+  std::condition_variable answered;
+  bool asks = false;
+  bool stopping = false;
+  std::thread other([&] {
+    std::unique_lock lock(mutex);
+    while (!stopping) {
+      if (!told.wait_for(lock, kLost, [&] { return asks || stopping; })) continue;
+      asks = false;
+      answered.notify_one();
+    }
+  });
+  std::vector<int64_t> elapsed_ns;
+  const Deadline end = Deadline::after(budget);
+  do {
+    for (const Deadline sleeps = Deadline::after(kAsleep); !sleeps.expired();) {
+    }
+    std::unique_lock lock(mutex);
+    const int64_t begin_ns = NowNs();
+    asks = true;
+    told.notify_one();
+    answered.wait_for(lock, kLost, [&] { return !asks; });
+    elapsed_ns.push_back(NowNs() - begin_ns);
+  } while (!end.expired());
+  {
+    const std::lock_guard lock(mutex);
+    stopping = true;
+  }
+  told.notify_one();
+  other.join();
+  return 0.5e-3 * static_cast<double>(Median(std::move(elapsed_ns)));
 }
 
 /// Units of work per second of CPU that each of `threads` threads got in `budget`: what a quota stops is left out. The mean of all
@@ -89,7 +152,15 @@ absl::StatusOr<KernelMeter> KernelMeter::Create(int threads, const KernelMeterOp
   ASSIGN_OR_RETURN(meter.floats_, PackedMatrix::Allocate({.dtype = DType::kF32}, kFloatRows, kCols));
   ASSIGN_OR_RETURN(meter.input_, AlignedMemory::Allocate(kRows * kCols * int64_t{sizeof(float)}));
   ASSIGN_OR_RETURN(meter.codes_, AlignedMemory::Allocate(QuantizedRowsBytes(kRows, kCols, kGroup)));
-  ASSIGN_OR_RETURN(meter.output_, AlignedMemory::Allocate(kRows * rows * int64_t{sizeof(float)}));
+  const int64_t block_bytes = 2 * KvBlockBytes(kKvHeads, kHeadDim, DType::kF16);
+  const int64_t blocks = std::max<int64_t>(1, options.weight_bytes / 2 / block_bytes);
+  for (int32_t i = 0; i < blocks; ++i) meter.blocks_.push_back(BlockId{i});
+  ASSIGN_OR_RETURN(meter.cache_, AlignedMemory::Allocate(blocks * block_bytes));
+  const int64_t splits = AttentionSplits({0, blocks * kBlockPositions}).size();
+  const int64_t values = std::max({rows, kRows * kTilesPerThread * kTileRows * threads,
+                                   kQueriesPerThread * threads * kCols,
+                                   splits * kKvHeads * AttentionPartialFloats(kHeadDim)});
+  ASSIGN_OR_RETURN(meter.output_, AlignedMemory::Allocate(values * int64_t{sizeof(float)}));
   ThreadPool pool(threads, options.cpus);
   FillAffine(pool, meter.affine_);
   auto* x = reinterpret_cast<float*>(meter.input_.data());
@@ -103,7 +174,47 @@ absl::StatusOr<KernelMeter> KernelMeter::Create(int threads, const KernelMeterOp
                                           .out = QuantizedRowsIn(meter.codes_.data(), kRows, kCols, kGroup),
                                           .rows = {0, kRows}});
   SHOAL_CHECK(finite);
+  meter.fill_cache(pool);
   return meter;
+}
+
+KvLayerView KernelMeter::cache() const {
+  const int64_t bytes = KvBlockBytes(kKvHeads, kHeadDim, DType::kF16);
+  return {.keys = cache_.data(),
+          .values = cache_.data() + bytes,
+          .block_stride = 2 * bytes,
+          .kv_heads = kKvHeads,
+          .head_dim = kHeadDim,
+          .dtype = DType::kF16};
+}
+
+void KernelMeter::fill_cache(ThreadPool& pool) {
+  const Kernels& kernels = SelectKernels(options_.isa);
+  const auto* x = reinterpret_cast<const float*>(input_.data());
+  pool.run_ranges(std::ssize(blocks_), 1, [&](Range part) {
+    for (int64_t position = part.begin * kBlockPositions; position < part.end * kBlockPositions; ++position) {
+      const float* row = x + position % kRows * kCols;
+      kernels.append_kv({.cache = cache(),
+                         .block = blocks_[static_cast<size_t>(position / kBlockPositions)],
+                         .position = position,
+                         .key = row,
+                         .value = row + kKvHeads * kHeadDim,
+                         .kv_heads = {0, kKvHeads}});
+    }
+  });
+}
+
+std::vector<AttentionRow> KernelMeter::queries(int64_t rows, int64_t positions) const {
+  const auto* x = reinterpret_cast<const float*>(input_.data());
+  auto* out = reinterpret_cast<float*>(output_.data());
+  std::vector<AttentionRow> list;
+  for (int64_t r = 0; r < rows; ++r) {
+    list.push_back({.query = x + r % kRows * kCols,
+                    .out = out + r * kCols,
+                    .blocks = blocks_.data(),
+                    .positions = {0, positions}});
+  }
+  return list;
 }
 
 ThreadRates KernelMeter::measure(int threads) const {
@@ -114,13 +225,15 @@ ThreadRates KernelMeter::measure(int threads) const {
     pool.pin_caller();
     rates = measure(pool);
   }).join();
+  rates.handover_us = MeasureHandover(options_.budget / 4);  // Wherever the system puts the two.
+  rates.draw_ns = draw_ns();
   return rates;
 }
 
 /// A run that is shorter than a quota's period may see nothing of the quota, a longer one sees it at random.
 double KernelMeter::rate(const ThreadPool& pool, double work, absl::FunctionRef<void()> run) const {
   const double share = ShareUnderQuota(options_.quota_cpus, pool.threads());
-  if (share == 1) return BestRate(options_.budget, work, run);
+  if (share == 1) return TypicalRate(options_.budget, work, run);
   return share * RateByCpuTime(pool.threads(), options_.budget, work, run);
 }
 
@@ -130,8 +243,10 @@ ThreadRates KernelMeter::measure(ThreadPool& pool) const {
   rates.read_gbs = read_gbs(pool);
   rates.int8_gops = int8_gops(pool);
   rates.f32_gflops = f32_gflops(pool);
+  rates.attention_gbs = attention_gbs(pool);
+  rates.attention_gflops = attention_gflops(pool);
   constexpr int kWakes = 50;
-  const double wakes_per_s = BestRate(options_.budget / 4, kWakes, [&] {
+  const double wakes_per_s = TypicalRate(options_.budget / 4, kWakes, [&] {
     for (int i = 0; i < kWakes; ++i) pool.run([](int, int) {});
   });
   rates.wake_us = 1e6 / wakes_per_s;
@@ -143,10 +258,14 @@ double KernelMeter::read_gbs(ThreadPool& pool) const {
   const PackedView weights = affine_.view();
   const QuantizedRows x = QuantizedRowsIn(codes_.data(), kRows, kCols, kGroup).rows_between({0, 1});
   const MatView<float> y(reinterpret_cast<float*>(output_.data()), 1, affine_.rows());
+  const int64_t at_once = std::max<int64_t>(1, kMatrixBytes / weights.tile_bytes);
   return 1e-9 * rate(pool, static_cast<double>(affine_.bytes()), [&] {
-           pool.run_ranges(weights.tiles(), 1, [&](Range tiles) {
-             kernels.matmul_affine({.x = x, .w = weights, .y = y, .tiles = tiles});
-           });
+           for (int64_t begin = 0; begin < weights.tiles(); begin += at_once) {
+             pool.run_ranges(std::min(at_once, weights.tiles() - begin), 1, [&](Range part) {
+               kernels.matmul_affine(
+                   {.x = x, .w = weights, .y = y, .tiles = {begin + part.begin, begin + part.end}});
+             });
+           }
          });
 }
 
@@ -154,9 +273,9 @@ double KernelMeter::int8_gops(ThreadPool& pool) const {
   const Kernels& kernels = SelectKernels(options_.isa);
   const PackedView weights = affine_.view();
   const QuantizedRows x = QuantizedRowsIn(codes_.data(), kRows, kCols, kGroup);
-  const MatView<float> y(reinterpret_cast<float*>(output_.data()), kRows, affine_.rows());
-  // A millisecond or more for each thread, with the weights of a few layers.
-  const int64_t tiles_used = std::min<int64_t>(weights.tiles(), int64_t{64} * pool.threads());
+  const int64_t tiles_used =
+      std::min({weights.tiles(), kTilesPerThread * pool.threads(), output_values() / (kRows * kTileRows)});
+  const MatView<float> y(reinterpret_cast<float*>(output_.data()), kRows, tiles_used * kTileRows);
   const double ops = 2.0 * static_cast<double>(kRows * kCols * tiles_used * kTileRows);
   return 1e-9 * rate(pool, ops, [&] {
            pool.run_ranges(tiles_used, 1, [&](Range tiles) {
@@ -168,15 +287,75 @@ double KernelMeter::int8_gops(ThreadPool& pool) const {
 double KernelMeter::f32_gflops(ThreadPool& pool) const {
   const Kernels& kernels = SelectKernels(options_.isa);
   const PackedView weights = floats_.view();
-  const MatView<const float> x(reinterpret_cast<const float*>(input_.data()), kRows, kCols);
-  const MatView<float> y(reinterpret_cast<float*>(output_.data()), kRows, affine_.rows());
-  const int64_t tiles_used = std::min<int64_t>(weights.tiles(), int64_t{16} * pool.threads());
-  const double ops = 2.0 * static_cast<double>(kRows * kCols * tiles_used * kTileRows);
+  const MatView<const float> x(reinterpret_cast<const float*>(input_.data()), kFloatRowsAtOnce, kCols);
+  const int64_t tiles_used = std::min({weights.tiles(), kFloatTilesPerThread * pool.threads(),
+                                       output_values() / (kFloatRowsAtOnce * kTileRows)});
+  const MatView<float> y(reinterpret_cast<float*>(output_.data()), kFloatRowsAtOnce, tiles_used * kTileRows);
+  const double ops = 2.0 * static_cast<double>(kFloatRowsAtOnce * kCols * tiles_used * kTileRows);
   return 1e-9 * rate(pool, ops, [&] {
            pool.run_ranges(tiles_used, 1, [&](Range tiles) {
              kernels.matmul_float({.x = x, .w = weights, .y = y, .tiles = tiles});
            });
          });
+}
+
+double KernelMeter::attention_gbs(ThreadPool& pool) const {
+  const Kernels& kernels = SelectKernels(options_.isa);
+  const AttentionRow row = queries(1, std::ssize(blocks_) * kBlockPositions).front();
+  const int64_t splits = AttentionSplits(row.positions).size();
+  auto* partials = reinterpret_cast<float*>(output_.data());
+  return 1e-9 * rate(pool, static_cast<double>(cache_.bytes()), [&] {
+           // A split of one head after the other, as they lie in memory.
+           pool.run_ranges(splits * kKvHeads, 1, [&](Range cells) {
+             for (int64_t cell = cells.begin; cell < cells.end; ++cell) {
+               const int64_t split = cell / kKvHeads;
+               const int64_t head = cell % kKvHeads;
+               kernels.attention_partial({.cache = cache(),
+                                          .group = 1,
+                                          .scale = kScale,
+                                          .row = row,
+                                          .splits = {split, split + 1},
+                                          .kv_heads = {head, head + 1},
+                                          .partials = partials});
+             }
+           });
+         });
+}
+
+double KernelMeter::attention_gflops(ThreadPool& pool) const {
+  const Kernels& kernels = SelectKernels(options_.isa);
+  const int64_t positions = std::min(kAttended, std::ssize(blocks_) * kBlockPositions);
+  const int64_t rows = std::min(kQueriesPerThread * pool.threads(), output_values() / kCols);
+  const std::vector<AttentionRow> list = queries(rows, positions);
+  constexpr double kOps = 4.0 * kKvHeads * kQueriesPerKey * kHeadDim;  // Of a row with a position: q . k, and weight * v.
+  return 1e-9 * rate(pool, kOps * static_cast<double>(rows * positions), [&] {
+           pool.run_ranges(rows, kQueriesPerThread, [&](Range part) {
+             kernels.attention({.cache = cache(),
+                                .group = kQueriesPerKey,
+                                .scale = kScale,
+                                .rows = list.data(),
+                                .row_range = part,
+                                .kv_heads = {0, kKvHeads}});
+           });
+         });
+}
+
+double KernelMeter::draw_ns() const {
+  const Kernels& kernels = SelectKernels(options_.isa);
+  RandomStream random(3);
+  std::vector<float> made(kVocabulary);
+  for (float& logit : made) logit = static_cast<float>(20 * random.uniform() - 10);
+  std::vector<float> logits;
+  Arena scratch;
+  int64_t position = 0;
+  const SamplingParams params{.temperature = 1};
+  const TokenHistory history;
+  const double draws_per_s = TypicalRate(options_.budget / 4, 1, [&] {
+    logits = made;  // Drawing may change them.
+    const auto drawn = SampleToken(kernels, {params, history, ++position, {}}, scratch, logits);
+    SHOAL_CHECK(drawn.ok());
+  });
+  return 1e9 / (draws_per_s * ShareUnderQuota(options_.quota_cpus, 1) * kVocabulary);
 }
 
 }  // namespace shoal

@@ -9,6 +9,7 @@
 #include "absl/functional/function_ref.h"
 #include "absl/status/statusor.h"
 #include "base/clock.h"
+#include "base/ids.h"
 #include "cpu/pool.h"
 #include "kernels/kernels.h"
 #include "numeric/memory.h"
@@ -20,8 +21,8 @@ struct KernelMeterOptions {
   Isa isa = Isa::kReference;
   std::vector<int> cpus;                      ///< As for ThreadPool.
   int64_t weight_bytes = int64_t{128} << 20;  ///< Of 4-bit weights; several times what a cache holds.
-  Duration budget =
-      std::chrono::milliseconds(60);  ///< Of each rate. The best run counts: others only disturb.
+  /// Of each rate. The median of its runs counts: what the machine gives now and then, no step gets on the whole.
+  Duration budget = std::chrono::milliseconds(60);
   double quota_cpus = 0;              ///< The CPU quota that this process is under; 0: none.
 };
 
@@ -34,7 +35,7 @@ class KernelMeter {
   /// Makes the weights, on `threads` threads. ResourceExhausted where there is no memory for them.
   static absl::StatusOr<KernelMeter> Create(int threads, const KernelMeterOptions& options);
 
-  /// The rates of so many threads, in about three and a half budgets.
+  /// The rates of so many threads, in about six budgets.
   ThreadRates measure(int threads) const;
 
  private:
@@ -43,14 +44,24 @@ class KernelMeter {
   double read_gbs(ThreadPool& pool) const;
   double int8_gops(ThreadPool& pool) const;
   double f32_gflops(ThreadPool& pool) const;
+  double attention_gbs(ThreadPool& pool) const;
+  double attention_gflops(ThreadPool& pool) const;
+  double draw_ns() const;
+  int64_t output_values() const { return output_.bytes() / int64_t{sizeof(float)}; }
+  KvLayerView cache() const;
+  void fill_cache(ThreadPool& pool);
+  /// Rows [0, rows) of `input_` as queries that all attend to the first `positions` of the cache.
+  std::vector<AttentionRow> queries(int64_t rows, int64_t positions) const;
   double rate(const ThreadPool& pool, double work, absl::FunctionRef<void()> run) const;
 
   KernelMeterOptions options_;
-  PackedMatrix affine_;   // [N, kCols] in 4 bits, groups of 64.
-  PackedMatrix floats_;   // [kFloatRows, kCols] in f32.
-  AlignedMemory input_;   // [kRows, kCols] f32, ordinary values.
-  AlignedMemory codes_;   // The same, quantized.
-  AlignedMemory output_;  // [kRows, N] f32.
+  PackedMatrix affine_;          // [N, kCols] in 4 bits, groups of 64.
+  PackedMatrix floats_;          // [kFloatRows, kCols] in f32.
+  AlignedMemory cache_;          // Keys and values of blocks_, f16.
+  std::vector<BlockId> blocks_;  // 0, 1, ...
+  AlignedMemory input_;          // [kRows, kCols] f32, ordinary values.
+  AlignedMemory codes_;          // The same, quantized.
+  AlignedMemory output_;         // Of whichever product runs.
 };
 
 /// MB/s at which a file in `folder` is read from its disk, past the system's cache where the file system allows it. Writes

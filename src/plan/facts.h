@@ -18,6 +18,11 @@ struct ThreadRates {
   double int8_gops = 0;   ///< Of many rows with 4-bit weights.
   double f32_gflops = 0;  ///< Of many rows with f32 weights.
   double wake_us = 0;  ///< From giving the threads work until all have done it, of work that takes no time.
+  /// Bytes per second of f16 keys and values that one row attends to; 0: not measured, as for what follows.
+  double attention_gbs = 0;
+  double attention_gflops = 0;  ///< Of many rows that attend to the same keys and values.
+  double handover_us = 0;       ///< From one thread's telling another, which sleeps, until that one runs.
+  double draw_ns = 0;           ///< Of drawing a token at a temperature, on one thread: per id of the vocabulary.
   bool operator==(const ThreadRates&) const = default;
 };
 

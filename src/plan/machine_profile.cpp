@@ -12,7 +12,7 @@
 namespace shoal {
 namespace {
 
-constexpr std::string_view kFormat = "shoal-profile-1";
+constexpr std::string_view kFormat = "shoal-profile-2";
 constexpr int64_t kTextMax = 64 << 10;
 constexpr int32_t kThreadsMax = 4096;
 constexpr int64_t kBytesMax = int64_t{1} << 50;
@@ -54,7 +54,8 @@ absl::StatusOr<MachineIdentity> ReadMachine(const ConfigCursor& map) {
 }
 
 absl::StatusOr<ThreadRates> ReadRates(const ConfigCursor& map) {
-  RETURN_IF_ERROR(map.expect_keys({"threads", "read_gbs", "int8_gops", "f32_gflops", "wake_us"}));
+  RETURN_IF_ERROR(map.expect_keys({"threads", "read_gbs", "int8_gops", "f32_gflops", "wake_us",
+                                   "attention_gbs", "attention_gflops", "handover_us", "draw_ns"}));
   constexpr double kLeast = 1e-6;  // A rate of 0 would be divided by.
   ThreadRates rates;
   ASSIGN_OR_RETURN(const int64_t threads, ReadInteger(map, "threads", 1, kThreadsMax));
@@ -63,6 +64,10 @@ absl::StatusOr<ThreadRates> ReadRates(const ConfigCursor& map) {
   ASSIGN_OR_RETURN(rates.int8_gops, ReadNumber(map, "int8_gops", kLeast, kRateMax));
   ASSIGN_OR_RETURN(rates.f32_gflops, ReadNumber(map, "f32_gflops", kLeast, kRateMax));
   ASSIGN_OR_RETURN(rates.wake_us, ReadNumber(map, "wake_us", 0, kRateMax));
+  ASSIGN_OR_RETURN(rates.attention_gbs, ReadNumber(map, "attention_gbs", 0, kRateMax));
+  ASSIGN_OR_RETURN(rates.attention_gflops, ReadNumber(map, "attention_gflops", 0, kRateMax));
+  ASSIGN_OR_RETURN(rates.handover_us, ReadNumber(map, "handover_us", 0, kRateMax));
+  ASSIGN_OR_RETURN(rates.draw_ns, ReadNumber(map, "draw_ns", 0, kRateMax));
   return rates;
 }
 
@@ -88,7 +93,11 @@ ThreadRates MachineProfile::rates_of(int threads) const {
     found = {.read_gbs = Between(low.read_gbs, above->read_gbs, share),
              .int8_gops = Between(low.int8_gops, above->int8_gops, share),
              .f32_gflops = Between(low.f32_gflops, above->f32_gflops, share),
-             .wake_us = Between(low.wake_us, above->wake_us, share)};
+             .wake_us = Between(low.wake_us, above->wake_us, share),
+             .attention_gbs = Between(low.attention_gbs, above->attention_gbs, share),
+             .attention_gflops = Between(low.attention_gflops, above->attention_gflops, share),
+             .handover_us = Between(low.handover_us, above->handover_us, share),
+             .draw_ns = Between(low.draw_ns, above->draw_ns, share)};
   }
   found.threads = threads;
   return found;
@@ -102,6 +111,8 @@ void Reconcile(std::vector<ThreadRates>& rates) {
       own.read_gbs = std::max(own.read_gbs, share * other.read_gbs);
       own.int8_gops = std::max(own.int8_gops, share * other.int8_gops);
       own.f32_gflops = std::max(own.f32_gflops, share * other.f32_gflops);
+      own.attention_gbs = std::max(own.attention_gbs, share * other.attention_gbs);
+      own.attention_gflops = std::max(own.attention_gflops, share * other.attention_gflops);
     }
   }
 }
@@ -122,7 +133,11 @@ std::string ProfileToJson(const MachineProfile& profile) {
                      {"read_gbs", r.read_gbs},
                      {"int8_gops", r.int8_gops},
                      {"f32_gflops", r.f32_gflops},
-                     {"wake_us", r.wake_us}});
+                     {"wake_us", r.wake_us},
+                     {"attention_gbs", r.attention_gbs},
+                     {"attention_gflops", r.attention_gflops},
+                     {"handover_us", r.handover_us},
+                     {"draw_ns", r.draw_ns}});
   }
   const Json json = {{"format", kFormat},
                      {"machine_hash", machine.hash()},
@@ -187,14 +202,17 @@ std::vector<int> ThreadCountsToMeasure(int threads) {
 
 absl::Status CheckRates(const ThreadRates& rates) {
   const auto good = [](double value) { return std::isfinite(value) && value > 0 && value <= kRateMax; };
-  if (good(rates.read_gbs) && good(rates.int8_gops) && good(rates.f32_gflops) &&
-      std::isfinite(rates.wake_us) && rates.wake_us >= 0 && rates.wake_us <= kRateMax && rates.threads >= 1 &&
-      rates.threads <= kThreadsMax) {
+  const auto good_or_0 = [&](double value) { return value == 0 || good(value); };
+  if (good(rates.read_gbs) && good(rates.int8_gops) && good(rates.f32_gflops) && good_or_0(rates.wake_us) &&
+      good_or_0(rates.attention_gbs) && good_or_0(rates.attention_gflops) && good_or_0(rates.handover_us) &&
+      good_or_0(rates.draw_ns) && rates.threads >= 1 && rates.threads <= kThreadsMax) {
     return absl::OkStatus();
   }
   return InvalidArgument(
-      "rates of {} threads: {} GB/s, {} Gop/s, {} GFLOP/s, {} us: expected numbers above 0 and up to {}",
-      rates.threads, rates.read_gbs, rates.int8_gops, rates.f32_gflops, rates.wake_us, kRateMax);
+      "rates of {} threads: {} GB/s, {} Gop/s, {} GFLOP/s, {} us, attention {} GB/s and {} GFLOP/s, {} us, {} ns: "
+      "expected numbers above 0 and up to {}",
+      rates.threads, rates.read_gbs, rates.int8_gops, rates.f32_gflops, rates.wake_us, rates.attention_gbs,
+      rates.attention_gflops, rates.handover_us, rates.draw_ns, kRateMax);
 }
 
 }  // namespace shoal

@@ -19,7 +19,9 @@ MachineProfile Example() {
           .measured_at = 1'700'000'000,
           .efficiency_cpus = 4,
           .disk_mbs = 1500.5,
-          .rates = {{1, 10, 100, 20, 0.25}, {2, 18, 200, 40, 1.5}, {8, 30, 800, 100, 3}}};
+          .rates = {{1, 10, 100, 20, 0.25, 7, 15, 20, 4},
+                    {2, 18, 200, 40, 1.5, 12, 30, 20, 4},
+                    {8, 30, 800, 100, 3, 24, 90, 20, 4}}};
 }
 
 TEST(MachineProfile, IsReadBackAsItWasWritten) {
@@ -40,7 +42,7 @@ TEST(MachineProfile, ErrorsNameThePlace) {
   EXPECT_NE(broken("18.0", "-18.0").find("rates[1].read_gbs"), std::string::npos);
   EXPECT_NE(broken("18.0", "0").find("rates[1].read_gbs"), std::string::npos);
   EXPECT_NE(broken("\"cores\": 8", "\"cores\": \"8\"").find("machine.cores"), std::string::npos);
-  EXPECT_NE(broken("shoal-profile-1", "shoal-profile-0").find("shoal-profile-0"), std::string::npos);
+  EXPECT_NE(broken("shoal-profile-2", "shoal-profile-0").find("shoal-profile-0"), std::string::npos);
   EXPECT_NE(broken("disk_mbs", "disc_mbs").find("disc_mbs"), std::string::npos);
 }
 
@@ -49,6 +51,10 @@ TEST(MachineProfile, RatesBetweenMeasuredNumbersAreInterpolated) {
   EXPECT_DOUBLE_EQ(profile.rates_of(1).read_gbs, 10);
   EXPECT_DOUBLE_EQ(profile.rates_of(5).read_gbs, 24);
   EXPECT_DOUBLE_EQ(profile.rates_of(5).int8_gops, 500);
+  EXPECT_DOUBLE_EQ(profile.rates_of(5).attention_gbs, 18);
+  EXPECT_DOUBLE_EQ(profile.rates_of(5).attention_gflops, 60);
+  EXPECT_DOUBLE_EQ(profile.rates_of(5).handover_us, 20);
+  EXPECT_DOUBLE_EQ(profile.rates_of(5).draw_ns, 4);
   EXPECT_EQ(profile.rates_of(5).threads, 5);
   EXPECT_DOUBLE_EQ(profile.rates_of(100).f32_gflops, 100);
 }
@@ -92,6 +98,9 @@ TEST(MachineProfile, RatesThatNoMachineHasAreRefused) {
     ThreadRates rates = good;
     rates.read_gbs = bad;
     EXPECT_FALSE(CheckRates(rates).ok()) << bad;
+    rates = good;
+    rates.attention_gflops = bad;
+    EXPECT_EQ(CheckRates(rates).ok(), bad == 0) << bad;  // 0: an older worker measured none.
   }
 }
 

@@ -12,16 +12,21 @@ namespace shoal {
 namespace {
 
 // Shares and times that were measured once (docs/planning.md has the rows they come from); rates carry the rest.
-/// Keys and values are read at this share of the rate of weights.
+/// Where a machine's attention was not measured: keys and values are read at this share of the rate of weights,
 constexpr double kAttentionReadShare = 0.67;
-/// Attention multiplies at this share of the f32 rate of products.
+/// and attention multiplies at this share of the f32 rate of products.
 constexpr double kAttentionMultiplyShare = 0.7;
 /// Norms, rotations, activations and quantization of a row take as long as so many f32 operations for each of D values.
 constexpr double kRowOps = 1200;
 /// Times that the threads of a node are given work in a layer.
 constexpr double kWakesPerLayer = 10;
-constexpr double kSampleRowS = 50e-6;
-constexpr double kStageStepS = 120e-6;
+/// Of drawing a token from so many ids where that was not measured: the largest of 151,936 logits is found in 50 us.
+constexpr double kSampleIdNs = 0.33;
+/// Frames and bookkeeping of a stage: the executor's phase "wire" of a step, 50 to 110 us.
+constexpr double kStageStepS = 80e-6;
+/// A step goes from the scheduler's thread to the executor's and back, which sleep meanwhile.
+constexpr double kHandovers = 2;
+constexpr double kHandoverUs = 20;  // Where it was not measured.
 /// Of an exchange of experts, beyond a round trip: gathering, sending, waking, adding up.
 constexpr double kExchangeS = 80e-6;
 constexpr double kServeS = 20e-6;
@@ -44,6 +49,14 @@ WorkTime Products(const ThreadRates& rates, double bytes, double int8_ops, doubl
   const double quantized_gops = types.int8 ? rates.int8_gops : rates.f32_gflops;
   return Overlap(1e-9 * bytes / rates.read_gbs,
                  1e-9 * (int8_ops / quantized_gops + f32_ops / rates.f32_gflops));
+}
+
+double AttentionGbs(const ThreadRates& rates) {
+  return rates.attention_gbs > 0 ? rates.attention_gbs : rates.read_gbs * kAttentionReadShare;
+}
+
+double AttentionGflops(const ThreadRates& rates) {
+  return rates.attention_gflops > 0 ? rates.attention_gflops : rates.f32_gflops * kAttentionMultiplyShare;
 }
 
 /// The share of rows, or of steps, that meet an owner of `share` of the experts in `draws` draws.
@@ -150,8 +163,7 @@ WorkTime LayerTime(const ModelFacts& model, size_t layer, const ThreadRates& rat
                            2 * load.rows * static_cast<double>(facts.f32_multiplies), types);
   const double kv_bytes = load.cached * static_cast<double>(facts.kv_values_per_position) * types.kv_bytes;
   const double scores = 2 * load.attended * static_cast<double>(facts.attention_multiplies);
-  time += Overlap(1e-9 * kv_bytes / (rates.read_gbs * kAttentionReadShare),
-                  1e-9 * scores / (rates.f32_gflops * kAttentionMultiplyShare));
+  time += Overlap(1e-9 * kv_bytes / AttentionGbs(rates), 1e-9 * scores / AttentionGflops(rates));
   time.overhead_s += 1e-6 * kWakesPerLayer * rates.wake_us;
   time.overhead_s += 1e-9 * kRowOps * load.rows * static_cast<double>(model.hidden) / rates.f32_gflops;
   return time;
@@ -173,11 +185,16 @@ WorkTime HeadTime(const ModelFacts& model, const ThreadRates& rates, const PlanL
   if (load.sampled <= 0) return {};
   WorkTime time = Products(rates, static_cast<double>(model.head_bytes),
                            2 * load.sampled * static_cast<double>(model.head_multiplies), 0, types);
-  time.overhead_s += load.sampled * kSampleRowS;
+  const double ids = static_cast<double>(model.head_multiplies) / static_cast<double>(std::max<int64_t>(model.hidden, 1));
+  time.overhead_s += 1e-9 * load.sampled * ids * (rates.draw_ns > 0 ? rates.draw_ns : kSampleIdNs);
   return time;
 }
 
 WorkTime StageOverhead() { return {.overhead_s = kStageStepS}; }
+
+double SchedulerTurnS(const ThreadRates& rates) {
+  return 1e-6 * kHandovers * (rates.handover_us > 0 ? rates.handover_us : kHandoverUs);
+}
 
 double StepTime::latency_s() const {
   double sum = hops_s;
@@ -284,6 +301,7 @@ StepTime Predictor::step(const PlanLoad& load) const {
   time.nodes.resize(plan_.nodes.size());
   const double row_bytes = load.rows * static_cast<double>(model_.hidden) * RowValueBytes(plan_.wire_dtype);
   size_t at = 0;  // The coordinator.
+  time.hops_s += SchedulerTurnS(machines_.rates(at));
   for (const PlanStage& stage : plan_.stages) {
     const auto node = static_cast<size_t>(stage.node.value);
     StepTime::Stage& own = time.nodes[node];

@@ -92,10 +92,12 @@ WorkTime LayerTime(const ModelFacts& model, size_t layer, const ThreadRates& rat
 /// Distinct experts are expected ones: each row chooses K of E, independently.
 WorkTime ExpertTime(const ModelFacts& model, size_t layer, const ThreadRates& rates, double rows,
                     double share, PlanTypes types);
-/// Final norm, head and sampling.
+/// Final norm, head and sampling, each token drawn at a temperature: the largest logit alone is found sooner.
 WorkTime HeadTime(const ModelFacts& model, const ThreadRates& rates, const PlanLoad& load, PlanTypes types);
 /// What a stage does for each step, whatever its layers.
 WorkTime StageOverhead();
+/// Seconds from the last stage's result until the next step is on its way, on a coordinator of these rates: threads wake.
+double SchedulerTurnS(const ThreadRates& rates);
 
 /// What the routed experts of a layer cost the node that runs it, where `shares` of them are owned by each node.
 struct ExchangeTime {
@@ -127,7 +129,7 @@ struct StepTime {
     double busy_s() const { return work.seconds() + wait_s; }
   };
   std::vector<Stage> nodes;  ///< By NodeId; nodes without a stage only serve.
-  double hops_s = 0;         ///< Messages: coordinator to the first stage, stage to stage, result.
+  double hops_s = 0;  ///< The scheduler's turn, and messages: to the first stage, stage to stage, result.
   double latency_s() const;  ///< One step alone, from the coordinator and back.
   double slowest_s() const;  ///< Of the node that is busy longest.
   size_t slowest() const;    ///< That node.

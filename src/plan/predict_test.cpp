@@ -60,7 +60,7 @@ TEST(Predict, AReaderTakesTheBytesOfEveryLayerAndTheHeadAtItsRate) {
   const StepTime step = Dense(1).predict([](const Predictor& p) { return p.step(DecodeLoad(1, 0)); });
   EXPECT_NEAR(step.nodes[0].work.read_s, bytes / 10e9, 1e-6);
   EXPECT_EQ(step.nodes[0].work.bound(), Bound::kRead);
-  EXPECT_EQ(step.hops_s, 0);
+  EXPECT_EQ(step.hops_s, SchedulerTurnS(kReader));
 }
 
 TEST(Predict, CachedPositionsAreReadInEveryLayer) {
@@ -71,6 +71,41 @@ TEST(Predict, CachedPositionsAreReadInEveryLayer) {
   const double bytes = 2 * 1000.0 * 6 * 1024 * 2;  // Sequences, positions, layers, values, bytes of each.
   EXPECT_GT(read_s(1000) - read_s(0), bytes / 10e9);
   EXPECT_LT(read_s(1000) - read_s(0), 2 * bytes / 10e9);
+}
+
+TEST(Predict, AttentionTakesWhatWasMeasuredOfIt) {
+  Case one = Dense(1);
+  const auto attention_s = [&](double rows) {
+    return one.predict([&](const Predictor& p) {
+      const auto work = [&](double before) { return p.step(PrefillLoad(rows, before, false)).nodes[0].work; };
+      return work(1000).seconds() - work(0).seconds();
+    });
+  };
+  for (LayerFacts& layer : one.model.layers) layer.attention_multiplies = 4096;
+  one.nodes[0].rates->attention_gbs = 5;
+  one.nodes[0].rates->attention_gflops = 1e9;
+  const double bytes = 1000.0 * 6 * 1024 * 2;  // Positions, layers, values, bytes of each.
+  EXPECT_NEAR(attention_s(1), bytes / 5e9, 1e-6);
+  one.nodes[0].rates->attention_gbs = 1e9;
+  one.nodes[0].rates->attention_gflops = 40;
+  EXPECT_NEAR(attention_s(256), 2 * 256 * 1000.0 * 6 * 4096 / 40e9, 1e-3);
+}
+
+TEST(Predict, AStepIsHandedOverTwiceAndEachTokenDrawnFromAllIds) {
+  Case one = Dense(1);
+  one.model.head_multiplies = one.model.hidden * 100'000;
+  const auto overhead_s = [&](double batch) {
+    return one.predict([&](const Predictor& p) {
+      const StepTime step = p.step(DecodeLoad(batch, 0));
+      return step.hops_s + step.nodes[0].work.overhead_s;
+    });
+  };
+  const double before_s = overhead_s(1);
+  one.nodes[0].rates->handover_us = 120;  // 20 where it is not known.
+  EXPECT_NEAR(overhead_s(1) - before_s, 2 * 100e-6, 1e-9);
+  const double row_s = overhead_s(2) - overhead_s(1);
+  one.nodes[0].rates->draw_ns = 10.33;  // 0.33 likewise.
+  EXPECT_NEAR(overhead_s(2) - overhead_s(1) - row_s, 100'000 * 10e-9, 1e-6);
 }
 
 TEST(Predict, ManyRowsAreBoundByMultiplying) {
