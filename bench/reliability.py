@@ -4,7 +4,9 @@
 Per fault and state a fresh cluster of real processes on loopback: an undisturbed run of 8 streams (greedy and sampled,
 with penalties, one with a stop string), then the same requests with the fault in their middle. States: "decode", all
 streams have had ten pieces of text; "prefill", the requests, with prompts of some 1,500 tokens, were sent 0.2 s ago;
-"idle", nothing runs, and the requests are sent 0.2 s after the fault. Pauses include what the streams compute anyway:
+"idle", nothing runs, and the requests are sent 0.2 s after the fault. --contexts 4096,32768 instead: one stream behind a
+prompt of so many tokens, whose node with layers is killed for good when its buddy has copies of all full blocks; the
+demo model with a longer context in its config. Pauses include what the streams compute anyway:
 "undisturbed" is the longest pause without a fault. Where the coordinator dies its clients' connections break; they ask
 again until they are answered, and the pause ends with the first piece of that. Black holes need root, for a network
 namespace. Only the standard library.
@@ -13,6 +15,7 @@ import argparse
 import http.client
 import json
 import os
+import random
 import re
 import sys
 import tempfile
@@ -44,6 +47,9 @@ SAMPLING = [
 class Stream(threading.Thread):
     """One request, and when its pieces came. again: it is sent until it is answered to its end."""
 
+    path = "/v1/chat/completions"
+    timeout_s = 120
+
     def __init__(self, cluster, model, index, state, stop, again):
         super().__init__(daemon=True)
         filler = "" if state != "prefill" else " ".join(f"The robot saw stone {i} of {index}." for i in range(120))
@@ -69,8 +75,8 @@ class Stream(threading.Thread):
     def ask(self):
         ended = False
         try:
-            link = http.client.HTTPConnection("127.0.0.1", self.port, timeout=120)
-            link.request("POST", "/v1/chat/completions", json.dumps(self.body), {"Content-Type": "application/json"})
+            link = http.client.HTTPConnection("127.0.0.1", self.port, timeout=self.timeout_s)
+            link.request("POST", self.path, json.dumps(self.body), {"Content-Type": "application/json"})
             reply = link.getresponse()
             if reply.status != 200:
                 self.error = f"{reply.status}: {reply.read(300)}"
@@ -84,16 +90,36 @@ class Stream(threading.Thread):
                     self.error = event["error"]["message"]
                     return
                 self.times.append(time.monotonic())
-                self.pieces.append(event["choices"][0]["delta"].get("content") or "")
+                self.pieces.append(self.piece(event["choices"][0]))
             self.error = None if ended else "the stream broke off"
         except (OSError, http.client.HTTPException) as error:
             self.error = str(error) or type(error).__name__
+
+    @staticmethod
+    def piece(choice):
+        return choice["delta"].get("content") or ""
 
     def text(self):
         return "".join(self.pieces)
 
     def pause(self):
         return max((later - earlier for earlier, later in zip(self.times, self.times[1:])), default=0.0)
+
+
+class LongStream(Stream):
+    """One request behind a prompt of ids, the same each time."""
+    path = "/v1/completions"
+    timeout_s = 900
+
+    def __init__(self, cluster, model, context, tokens):
+        super().__init__(cluster, model, 0, "long", None, False)
+        ids = random.Random(context)
+        self.body = dict(model=model, stream=True, max_tokens=tokens, temperature=0, ignore_eos=True,
+                         prompt=[ids.randrange(1000) for _ in range(context)])
+
+    @staticmethod
+    def piece(choice):
+        return choice["text"]
 
 
 def run_streams(cluster, model, state, fault=None, stop=None):
@@ -229,14 +255,74 @@ def measure_in(cluster, flags, fault, state):
     return changed == 0 and not errors
 
 
+def with_context(model, positions, folder):
+    """The model with room for so many positions: its weights are linked to."""
+    folder.mkdir()
+    for file in model.iterdir():
+        if file.name != "config.json":
+            (folder / file.name).symlink_to(file.resolve())
+    config = json.loads((model / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, "max_position_embeddings": positions}))
+    return folder
+
+
+def measure_context(flags, context, folder):
+    """A worker with layers is killed for good in the middle of a stream behind `context` tokens; another has its copies."""
+    tokens = 400
+    model = with_context(flags.model, context + 2 * tokens, folder / "model")
+    flags_of = (*SPREAD, *BUDDY, *ONE, "--kv-positions", str(2 * (context + 2 * tokens)), "--speculate", "off")
+    with LocalCluster(flags.shoal, model, folder / "logs", workers=2, serve_args=flags_of, worker_args=ONE) as cluster:
+        def run(count, fault=None):
+            stream = LongStream(cluster, model.name, context, count)
+            stream.start()
+            if fault and not wait_until(lambda: len(stream.pieces) >= 10 or not stream.is_alive(), 600, 0.005):
+                raise RuntimeError("the stream did not begin")
+            if fault:
+                fault(cluster)
+            stream.join(900)
+            if stream.error or stream.is_alive():
+                raise RuntimeError(stream.error or "the stream did not end")
+            return stream
+        run(1)  # From here on the prompt is cached.
+        blocks = context // 32
+        copied = lambda: cluster.metrics()["shoal_kv_copies"] >= 2 * blocks  # noqa: E731  (Of both workers' layers.)
+        if not wait_until(copied, 120):
+            raise RuntimeError(f"only {cluster.metrics()['shoal_kv_copies']:.0f} of {2 * blocks} copies came")
+        calm = run(tokens)
+        rows = cluster.cache_stats()["rows"]
+        disturbed = run(tokens, kill(0))
+        rows = cluster.cache_stats()["rows"] - rows - tokens
+        changed = calm.text() != disturbed.text()
+        # The first "pause" of a stream is until its first piece: not what is asked here.
+        pause = max(b - a for a, b in zip(disturbed.times[1:], disturbed.times[2:]))
+        print(f"| {context} | {1e3 * max(b - a for a, b in zip(calm.times[1:], calm.times[2:])):.0f} | {1e3 * pause:.0f} | "
+              f"{rows} | {int(changed)} |", flush=True)
+        return not changed
+
+
+def main_contexts(flags, folder):
+    print("| tokens before the stream | longest pause undisturbed, ms | with the loss, ms | rows computed again | texts changed |")
+    print("| ---: | ---: | ---: | ---: | ---: |")
+    good = True
+    for context in map(int, flags.contexts.split(",")):
+        here = folder / str(context)
+        here.mkdir()
+        good = measure_context(flags, context, here) and good
+    return good
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--shoal", default=ROOT / "build" / "release" / "bin" / "shoal", type=Path)
     parser.add_argument("--model", default=ROOT / "models" / "shoal-demo-4bit", type=Path)
     parser.add_argument("--states", default="decode,prefill,idle")
     parser.add_argument("--only", default=".", help="faults whose name matches this regular expression")
+    parser.add_argument("--contexts", default="", help="measure the loss of a node with a buddy behind prompts of so many tokens")
     flags = parser.parse_args()
-    print(f"{flags.model.name}; {machine()}, a thread a process; commit {commit()}; {STREAMS} streams\n")
+    print(f"{flags.model.name}; {machine()}, a thread a process; commit {commit()}; {1 if flags.contexts else STREAMS} streams\n")
+    if flags.contexts:
+        with tempfile.TemporaryDirectory() as folder:
+            sys.exit(0 if main_contexts(flags, Path(folder)) else 1)
     print("| fault | state | undisturbed, ms | with the fault, ms | new sessions | texts changed | errors | blocks leaked |")
     print("| --- | --- | ---: | ---: | ---: | ---: | ---: | ---: |")
     good = True

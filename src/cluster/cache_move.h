@@ -44,6 +44,7 @@ using TakeImages = absl::FunctionRef<absl::Status(std::span<const std::byte> ima
 struct CacheSource {
   Range layers;
   std::string copies_of;  ///< As CacheRequest's.
+  /// Empty: the copies are the node's own (CopyShelf), as it is the buddy itself.
   std::function<absl::Status(const CacheRequest& request, Deadline deadline, TakeImages take)> give;
 };
 

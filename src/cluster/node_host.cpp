@@ -362,7 +362,7 @@ absl::Status NodeHost::create_session(const std::shared_ptr<Node>& node, Session
   if (part.keeps && kept != nullptr) contents.sessions = kept->contents.sessions;
   if (!part.keeps && !setup.sources.empty()) {
     const CacheRequest all{setup.keep_from, contents.identity, {}, setup.places};
-    part = take_in(*session, setup, all, *node->model, held);
+    part = take_in(*session, *node, setup, all, held);
   }
   kept.reset();
   if (new_number) {
@@ -448,8 +448,9 @@ NodeSession::Options NodeHost::options_of(const std::shared_ptr<Node>& node, Ses
   return options;
 }
 
-NodeHost::KeptPart NodeHost::take_in(NodeSession& session, const SessionSetup& setup, const CacheRequest& all,
-                                     const NodeModel& model, std::span<const LayerId> held) {
+NodeHost::KeptPart NodeHost::take_in(NodeSession& session, const Node& node, const SessionSetup& setup,
+                                     const CacheRequest& all, std::span<const LayerId> held) {
+  const NodeModel& model = *node.model;
   const Deadline deadline = Deadline::after(setup.move_max);
   const int64_t begun_ns = NowNs();
   std::vector<Range> lacking;
@@ -467,8 +468,9 @@ NodeHost::KeptPart NodeHost::take_in(NodeSession& session, const SessionSetup& s
     request.layers = source.layers;
     request.copies_of = source.copies_of;
     if (!request.copies_of.empty()) request.session = setup.giver;
-    const absl::Status given = source.give(
-        request, deadline, [&](std::span<const std::byte> images) { return intake.take(images); });
+    const auto take = [&](std::span<const std::byte> images) { return intake.take(images); };
+    const absl::Status given =
+        source.give ? source.give(request, deadline, take) : node.shelf->give(request, deadline, take);
     if (given.ok()) continue;
     LogWarning("not all of the cache of layers [{}, {}) came, and what lacks is computed again: {}",
                source.layers.begin, source.layers.end, Message(given));

@@ -224,8 +224,8 @@ class NodeHost {
   std::shared_ptr<ExpertUse> use_of(Node& node);
   NodeSession::Options options_of(const std::shared_ptr<Node>& node, SessionSetup& setup);
   /// Has the layers that the session lacks taken in. What it has then.
-  static KeptPart take_in(NodeSession& session, const SessionSetup& setup, const CacheRequest& all,
-                          const NodeModel& model, std::span<const LayerId> held);
+  static KeptPart take_in(NodeSession& session, const Node& node, const SessionSetup& setup,
+                          const CacheRequest& all, std::span<const LayerId> held);
   /// From now on the session's copies are kept.
   static void follow(Node& node, std::vector<FollowedNode> follows);
 

@@ -22,7 +22,12 @@ NodeHost::SessionSetup SetupOf(const OpenOrder& order, const std::string& model_
         {follow.name, follow.bytes_max,
          FollowCopies(RemoteCache{follow.name, follow.address, key, model_hash}, order.session)});
   }
+  const std::string& self = order.plan.node(order.node).name;
   for (const OpenOrder::Source& source : order.sources) {
+    if (source.name == self && !source.copies_of.empty()) {
+      setup.sources.push_back({source.layers, source.copies_of, {}});
+      continue;
+    }
     setup.sources.push_back({source.layers, source.copies_of,
                              [from = RemoteCache{source.name, source.address, key, model_hash}](
                                  const CacheRequest& request, Deadline deadline, TakeImages take) {
