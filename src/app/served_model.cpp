@@ -248,7 +248,9 @@ absl::Status ServedModel::start_cluster(ServingPlace& place) {
   options.members = planner_->members();
   options.adopt_names = planner_->adopts_names();
   options.limits = [this](const Plan& plan) { return planner_->limits(plan); };
-  options.buddies = [this](const Plan& plan, const StepLimits&) { return planner_->buddies(plan); };
+  options.buddies = [this](const Plan& plan, const StepLimits&, const std::vector<bool>& lost) {
+    return planner_->buddies(plan, lost);
+  };
   options.opens = [this](const Plan& plan) { planner_->opens(plan); };
   options.model_names = model_names_;
   options.listen = listen_;

@@ -418,7 +418,7 @@ StepLimits ServingPlanner::limits(const Plan& plan) const {
   return LimitsFor(options_.spec, plan, cache_of(plan), options_.rows_per_step);
 }
 
-std::vector<KvBuddy> ServingPlanner::buddies(const Plan& plan) const {
+std::vector<KvBuddy> ServingPlanner::buddies(const Plan& plan, const std::vector<bool>& lost) const {
   if (options_.kv_buddy_max == 0) return {};
   const CacheSize size = cache_of(plan);
   const std::vector<NodeFacts> left = left_by_others(nodes());
@@ -437,6 +437,9 @@ std::vector<KvBuddy> ServingPlanner::buddies(const Plan& plan) const {
     if (!id.has_value() || node.memory_bytes == 0) continue;
     const auto index = static_cast<size_t>(id->value);
     facts[index].spare_bytes = std::max<int64_t>(node.memory_bytes - costs[index].total_bytes(), 0);
+  }
+  for (size_t i = 0; i < lost.size(); ++i) {
+    if (lost[i]) facts[i].spare_bytes = 0;
   }
   return ChooseBuddies(plan, facts, options_.kv_buddy_max);
 }

@@ -110,7 +110,8 @@ class ServingPlanner {
   StepLimits limits(const Plan& plan) const;
   /// Who keeps copies of what its nodes cache, where Options::kv_buddy_max says so: in memory that neither this model
   /// nor others take.
-  std::vector<KvBuddy> buddies(const Plan& plan) const;
+  /// lost: by node of the plan, those that keep nothing any more; empty: all are there.
+  std::vector<KvBuddy> buddies(const Plan& plan, const std::vector<bool>& lost = {}) const;
   /// A session of this plan is about to be opened: what it takes is not there for other models from now on.
   void opens(const Plan& plan) const;
   /// What other models leave of this process's memory.

@@ -129,6 +129,13 @@ struct OpenOrder {
   std::vector<Follow> follows = {};
 };
 
+/// Keep copies of further nodes of the session.
+struct FollowOrder {
+  std::string model_hash;
+  uint64_t session = 0;
+  std::vector<OpenOrder::Follow> follows;
+};
+
 struct OpenAnswer {
   bool keeps_cache = false;  ///< As NodeHost::KeptPart, like what follows.
   std::vector<int32_t> missing = {};
@@ -190,6 +197,8 @@ class WorkerControl {
   /// Opens the links of a session that is to be opened next, while the one that is open goes on. Errors as open(), and of the
   /// links; then nothing of it stays.
   virtual absl::Status dial(const OpenOrder& order) = 0;
+  /// FailedPrecondition: that session is not open.
+  virtual absl::Status follow(const FollowOrder& order) = 0;
   virtual void close(uint64_t session) = 0;
   /// A result for each peer, in their order.
   virtual std::vector<PeerResult> check_peers(const PeerCheck& check) = 0;
@@ -285,6 +294,8 @@ class WorkerClient {
   absl::StatusOr<OpenAnswer> open(const OpenOrder& order, Deadline deadline);
   /// Unimplemented: an older worker.
   absl::Status dial(const OpenOrder& order, Deadline deadline);
+  /// Unimplemented likewise.
+  absl::Status follow(const FollowOrder& order, Deadline deadline);
   absl::Status close(uint64_t session, Deadline deadline);
   /// A result for each peer of the check, within its timeout.
   absl::StatusOr<std::vector<PeerResult>> check_peers(const PeerCheck& check);

@@ -65,6 +65,14 @@ absl::Status WorkerClient::dial(const OpenOrder& order, Deadline deadline) {
       [&](auto& stub, auto& context, const auto& request) { return stub.Dial(&context, request, &reply); });
 }
 
+absl::Status WorkerClient::follow(const FollowOrder& order, Deadline deadline) {
+  v1::FollowReply reply;
+  return impl_->call("Follow", ToProto(order), deadline,
+                     [&](auto& stub, auto& context, const auto& request) {
+                       return stub.Follow(&context, request, &reply);
+                     });
+}
+
 absl::Status WorkerClient::close(uint64_t session, Deadline deadline) {
   v1::CloseRequest close;
   close.set_session(session);

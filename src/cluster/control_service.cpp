@@ -59,6 +59,14 @@ class ControlService::Impl final : public v1::Worker::Service {
     return ToGrpc(order.ok() ? control_.dial(*order) : order.status());
   }
 
+  grpc::Status Follow(grpc::ServerContext* context, const v1::FollowRequest* request,
+                      v1::FollowReply*) override {
+    if (const absl::Status allowed = gate_.check(*context, "Follow", *request); !allowed.ok())
+      return ToGrpc(allowed);
+    const auto order = FromProto(*request);
+    return ToGrpc(order.ok() ? control_.follow(*order) : order.status());
+  }
+
   grpc::Status Close(grpc::ServerContext* context, const v1::CloseRequest* request,
                      v1::CloseReply*) override {
     if (const absl::Status allowed = gate_.check(*context, "Close", *request); !allowed.ok())

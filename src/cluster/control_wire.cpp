@@ -194,6 +194,51 @@ absl::StatusOr<CacheRequest> FromProto(const v1::FetchCacheRequest& request) {
   return read;
 }
 
+namespace {
+
+template <typename Request>
+void PutFollows(const std::vector<OpenOrder::Follow>& follows, Request& request) {
+  for (const OpenOrder::Follow& follow : follows) {
+    v1::CopiesToKeep& put = *request.add_follows();
+    put.set_name(follow.name);
+    put.set_address(follow.address);
+    put.set_bytes_max(follow.bytes_max);
+  }
+}
+
+template <typename Request>
+absl::StatusOr<std::vector<OpenOrder::Follow>> ReadFollows(const Request& request) {
+  if (request.follows_size() > kCacheSourcesMax) {
+    return InvalidArgument("copies of {} nodes to keep, expected at most {}", request.follows_size(),
+                           kCacheSourcesMax);
+  }
+  std::vector<OpenOrder::Follow> follows;
+  for (const v1::CopiesToKeep& follow : request.follows()) {
+    ASSIGN_OR_RETURN(std::string name, ReadOwner(follow.name()));
+    if (name.empty() || follow.bytes_max() < 0) {
+      return InvalidArgument("{} bytes of copies of node '{}' to keep", follow.bytes_max(), name);
+    }
+    follows.push_back({std::move(name), follow.address(), follow.bytes_max()});
+  }
+  return follows;
+}
+
+}  // namespace
+
+v1::FollowRequest ToProto(const FollowOrder& order) {
+  v1::FollowRequest request;
+  request.set_model_hash(order.model_hash);
+  request.set_session(order.session);
+  PutFollows(order.follows, request);
+  return request;
+}
+
+absl::StatusOr<FollowOrder> FromProto(const v1::FollowRequest& request) {
+  FollowOrder order{.model_hash = request.model_hash(), .session = request.session(), .follows = {}};
+  ASSIGN_OR_RETURN(order.follows, ReadFollows(request));
+  return order;
+}
+
 v1::OpenRequest ToProto(const OpenOrder& order) {
   v1::OpenRequest request;
   request.set_session(order.session);
@@ -213,12 +258,7 @@ v1::OpenRequest ToProto(const OpenOrder& order) {
     put.set_copies_of(source.copies_of);
   }
   request.set_copied(order.copied);
-  for (const OpenOrder::Follow& follow : order.follows) {
-    v1::CopiesToKeep& put = *request.add_follows();
-    put.set_name(follow.name);
-    put.set_address(follow.address);
-    put.set_bytes_max(follow.bytes_max);
-  }
+  PutFollows(order.follows, request);
   request.set_move_ms(order.move_max / std::chrono::milliseconds(1));
   request.set_gives_cache(order.gives);
   return request;
@@ -251,17 +291,9 @@ absl::StatusOr<OpenOrder> FromProto(const v1::OpenRequest& request) {
   order.move_max = std::chrono::milliseconds(request.move_ms());
   order.gives = request.gives_cache();
   order.copied = request.copied();
-  if (request.follows_size() > kCacheSourcesMax) {
-    return InvalidArgument("open: copies of {} nodes to keep, expected at most {}", request.follows_size(),
-                           kCacheSourcesMax);
-  }
-  for (const v1::CopiesToKeep& follow : request.follows()) {
-    ASSIGN_OR_RETURN(std::string name, ReadOwner(follow.name()));
-    if (name.empty() || follow.bytes_max() < 0) {
-      return InvalidArgument("open: {} bytes of copies of node '{}' to keep", follow.bytes_max(), name);
-    }
-    order.follows.push_back({std::move(name), follow.address(), follow.bytes_max()});
-  }
+  auto follows = ReadFollows(request);
+  if (!follows.ok()) return Annotate(follows.status(), "open");
+  order.follows = *std::move(follows);
   return order;
 }
 

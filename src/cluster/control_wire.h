@@ -64,6 +64,8 @@ absl::StatusOr<CacheRequest> FromProto(const v1::FetchCacheRequest& request);
 
 v1::OpenRequest ToProto(const OpenOrder& order);
 absl::StatusOr<OpenOrder> FromProto(const v1::OpenRequest& request);
+v1::FollowRequest ToProto(const FollowOrder& order);
+absl::StatusOr<FollowOrder> FromProto(const v1::FollowRequest& request);
 
 v1::OpenReply ToProto(const OpenAnswer& answer);
 /// places: of the order. InvalidArgument where it lacks others than those.

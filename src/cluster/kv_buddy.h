@@ -116,6 +116,7 @@ class CopyFollower {
   /// sessions, and nobody asks for what the shelf has of others.
   CopyFollower(FollowedNode node, std::shared_ptr<CopyShelf> shelf, std::vector<std::string> all);
   ~CopyFollower();
+  const std::string& name() const { return node_.name; }
   CopyFollower(const CopyFollower&) = delete;
   CopyFollower& operator=(const CopyFollower&) = delete;
 

@@ -385,6 +385,7 @@ absl::Status NodeHost::create_session(const std::shared_ptr<Node>& node, Session
 // may be about to ask. Only what needs the room takes it before (CopyShelf::cap).
 void NodeHost::follow(Node& node, std::vector<FollowedNode> follows) {
   std::vector<std::string> all;
+  for (const auto& follower : node.followers) all.push_back(follower->name());
   for (const FollowedNode& one : follows) all.push_back(one.name);
   for (FollowedNode& one : follows) {
     node.shelf->limit(one.name, one.bytes_max);
@@ -395,6 +396,15 @@ void NodeHost::follow(Node& node, std::vector<FollowedNode> follows) {
       LogWarning("kv buddy: no thread to fetch copies with: {}", error.what());
     }
   }
+}
+
+absl::Status NodeHost::follow(const HostedNode& node, uint64_t session, std::vector<FollowedNode> follows) {
+  const std::shared_ptr<Node> hosted = find(node);
+  const std::lock_guard lock(mutex_);
+  if (hosted == nullptr || hosted->session == nullptr || hosted->session_id != session)
+    return FailedPrecondition("node '{}' has no session {}", node.name, session);
+  follow(*hosted, std::move(follows));
+  return absl::OkStatus();
 }
 
 std::shared_ptr<ExpertUse> NodeHost::use_of(Node& node) {

@@ -132,6 +132,9 @@ class NodeHost {
   absl::Status give_copies(const HostedNode& node, uint64_t session, uint64_t after, Deadline deadline,
                            TakeCopies take) const;
 
+  /// The node keeps copies of further nodes from now on, in this session. FailedPrecondition: it has no such session.
+  absl::Status follow(const HostedNode& node, uint64_t session, std::vector<FollowedNode> follows);
+
   /// Bytes of the copies that the node keeps of others' caches; and how many it may keep from now on (CopyShelf::cap).
   int64_t copies_bytes(const HostedNode& node) const;
   void cap_copies(const HostedNode& node, int64_t bytes_max);

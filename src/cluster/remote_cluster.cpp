@@ -21,6 +21,7 @@ namespace {
 constexpr int64_t kDescribeMs = 2000;
 constexpr int64_t kOpenMs = 8000;  // Longer than a worker's own wait for its peers.
 constexpr int64_t kConnectMs = 5000;
+constexpr int64_t kFollowMs = 2500;    // A worker's wait for its turn, and a bit.
 constexpr int64_t kDialMs = 1500;      // Of links that are opened while a session goes on, as at a worker.
 constexpr int64_t kDialCallMs = 4000;  // That, and a worker's wait for its turn.
 constexpr int64_t kCloseMs = 1000;
@@ -312,7 +313,8 @@ absl::StatusOr<std::unique_ptr<RemoteCluster::Session>> RemoteCluster::session_o
   session->plan = plan;
   session->plan.nodes[0].address = own_address;
   session->limits = options_.limits(plan);
-  if (options_.buddies) session->buddies = options_.buddies(session->plan, session->limits);
+  if (options_.buddies) session->buddies = options_.buddies(session->plan, session->limits, {});
+  session->lost.resize(session->members.size());
   session->id = session_base_ + ++sessions_;
   return session;
 }
@@ -519,16 +521,65 @@ absl::Status RemoteCluster::open_all(Session& session, PipelineEngine& engine) {
   last_ = {session.id, session.plan, session.buddies, instances_of(session.plan)};
   EngineLimits limits = EngineLimitsOf(session.plan, *host_->model(own_node()), session.limits);
   limits.copies = !session.buddies.empty();
-  {
-    const std::lock_guard lock(mutex_);
-    buddies_.clear();
-    for (const KvBuddy& buddy : session.buddies) {
-      buddies_[session.plan.node(buddy.of).name] = {session.plan.node(buddy.keeper).name, buddy.bytes_max};
-    }
-  }
+  note_buddies(session);
   engine.open(session.plan, host_->transport(own_node()), limits, all_keep ? caches.keeps : KeptCaches::kNone,
               std::move(missing));
   return absl::OkStatus();
+}
+
+void RemoteCluster::note_buddies(const Session& session) {
+  last_.buddies = session.buddies;
+  const std::lock_guard lock(mutex_);
+  buddies_.clear();
+  for (const KvBuddy& buddy : session.buddies) {
+    buddies_[session.plan.node(buddy.of).name] = {session.plan.node(buddy.keeper).name, buddy.bytes_max};
+  }
+}
+
+absl::Status RemoteCluster::order_copies_of(const Session& session, const KvBuddy& buddy) {
+  const PlanNode& of = session.plan.node(buddy.of);
+  const std::string& hash = options_.weights->checkpoint().hash();
+  if (buddy.keeper == Plan::kCoordinator) {
+    std::vector<FollowedNode> follows;
+    follows.push_back({of.name, buddy.bytes_max,
+                       FollowCopies(RemoteCache{of.name, of.address, options_.key, hash}, session.id)});
+    return host_->follow(own_node(), session.id, std::move(follows));
+  }
+  const Member& keeper = *session.members[static_cast<size_t>(buddy.keeper.value)];
+  return keeper.client()->follow({hash, session.id, {{of.name, of.address, buddy.bytes_max}}},
+                                 Deadline::after_ms(kFollowMs));
+}
+
+// Copies start again with those that are made from now on: what the lost buddy had taken is not kept by anybody.
+bool RemoteCluster::replace_buddies(Session& session) {
+  const auto is_lost = [&](NodeId node) { return session.lost[static_cast<size_t>(node.value)]; };
+  std::vector<KvBuddy> buddies;
+  std::vector<NodeId> without;
+  for (const KvBuddy& buddy : session.buddies) {
+    if (!is_lost(buddy.keeper)) {
+      buddies.push_back(buddy);
+    } else if (!is_lost(buddy.of)) {
+      without.push_back(buddy.of);
+    }
+  }
+  if (without.empty()) return false;
+  bool any = false;
+  for (const KvBuddy& buddy : options_.buddies(session.plan, session.limits, session.lost)) {
+    if (std::ranges::count(without, buddy.of) == 0) continue;
+    const absl::Status ordered = order_copies_of(session, buddy);
+    const std::string& keeper = session.plan.node(buddy.keeper).name;
+    const std::string& of = session.plan.node(buddy.of).name;
+    if (!ordered.ok()) {
+      LogWarning("kv buddy: node '{}' keeps no copies of node '{}': {}", keeper, of, Message(ordered));
+      continue;
+    }
+    LogInfo("kv buddy: node '{}' keeps copies of node '{}', whose buddy was lost", keeper, of);
+    buddies.push_back(buddy);
+    any = true;
+  }
+  session.buddies = std::move(buddies);
+  note_buddies(session);
+  return any;
 }
 
 std::map<std::string, RemoteCluster::Buddy> RemoteCluster::buddies() const {
@@ -597,10 +648,17 @@ void RemoteCluster::close(PipelineEngine& engine, const absl::Status& why) {
   LogDebug("a session is closed: {}", laps.text());
 }
 
-void RemoteCluster::on_lost(NodeId node, const absl::Status& why) {
-  const std::lock_guard lock(mutex_);
-  if (session_ == nullptr || node.value <= 0 || node.value >= std::ssize(session_->members)) return;
-  session_->members[static_cast<size_t>(node.value)]->note(MemberState::kLost, why);
+bool RemoteCluster::on_lost(NodeId node, const absl::Status& why) {
+  Session* session = nullptr;
+  {
+    const std::lock_guard lock(mutex_);
+    if (session_ == nullptr || node.value <= 0 || node.value >= std::ssize(session_->members)) return false;
+    session_->members[static_cast<size_t>(node.value)]->note(MemberState::kLost, why);
+    session = session_.get();
+  }
+  // Only the thread that is here ends sessions, and reads what follows.
+  session->lost[static_cast<size_t>(node.value)] = true;
+  return replace_buddies(*session);
 }
 
 void RemoteCluster::interrupt() {

@@ -37,8 +37,10 @@ class RemoteCluster final : public SessionHost, public CacheGiver {
     bool adopt_names = false;            ///< As Members.
     /// What the nodes of a plan are to have room for. Called by open() and prepare().
     std::function<StepLimits(const Plan&)> limits;
-    /// Who keeps copies of what the nodes of a plan cache. Called by open(). Empty: nobody does.
-    std::function<std::vector<KvBuddy>(const Plan&, const StepLimits&)> buddies;
+    /// Who keeps copies of what the nodes of a plan cache, without those that are lost (an entry for each node, or none where
+    /// all are there). Called by open() and on_lost(). Empty: nobody does.
+    std::function<std::vector<KvBuddy>(const Plan&, const StepLimits&, const std::vector<bool>& lost)>
+        buddies;
     /// Called by open(), before nodes load: from now on they hold what this plan says. May be empty.
     std::function<void(const Plan&)> opens;
     std::vector<std::string> model_names;  ///< How workers may find the model.
@@ -74,7 +76,7 @@ class RemoteCluster final : public SessionHost, public CacheGiver {
   absl::Status prepare(const Plan& plan) override;
   absl::Status open_ahead(const Plan& plan) override;
   void close(PipelineEngine& engine, const absl::Status& why) override;
-  void on_lost(NodeId node, const absl::Status& why) override;
+  bool on_lost(NodeId node, const absl::Status& why) override;
   void interrupt() override;
   absl::Status give_cached(const std::string& model_hash, const CacheRequest& request, Deadline deadline,
                            TakeImages take) override;
@@ -120,6 +122,7 @@ class RemoteCluster final : public SessionHost, public CacheGiver {
     uint64_t id = 0;
     StepLimits limits;
     std::vector<KvBuddy> buddies;
+    std::vector<bool> lost;              ///< By node: the session goes on without it.
     std::unique_ptr<Transport> dialled;  ///< Of this process's node, if open_ahead() has opened the links of all.
   };
   /// A session as the next one may find it.
@@ -170,6 +173,12 @@ class RemoteCluster final : public SessionHost, public CacheGiver {
   std::vector<uint64_t> instances_of(const Plan& plan) const;
   /// By node of the last session: whether it is the same process still, and may be asked.
   std::vector<bool> still_there(const Plan& next) const;
+  /// Gives nodes whose buddy is lost another one, where there is one. Whether there was for any.
+  bool replace_buddies(Session& session);
+  /// Has the buddy keep copies in a session that is open.
+  absl::Status order_copies_of(const Session& session, const KvBuddy& buddy);
+  /// For buddies(), and for what the next session takes over.
+  void note_buddies(const Session& session);
   static void order_copies(const Session& session, size_t node, OpenOrder& order);
   /// What all nodes have of the places that were to be kept. The entries of those that one lacks, ascending.
   std::vector<uint64_t> note_kept(const CachePlan& caches, std::span<const OpenAnswer> answers);

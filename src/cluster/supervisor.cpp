@@ -183,7 +183,9 @@ Supervisor::Ended Supervisor::watch() {
   size_t told = 0;
   while (engine_.state().status.ok()) {
     const std::vector<PipelineEngine::Lost> lost = engine_.lost();
-    for (; told < lost.size(); ++told) host_.on_lost(lost[told].node, lost[told].why);
+    for (; told < lost.size(); ++told) {
+      if (host_.on_lost(lost[told].node, lost[told].why)) engine_.copy_again();
+    }
     if (ready_to_move()) {
       LogInfo("the session ends for another plan: {}", replan_->why);
       if (replan_->adopt) replan_->adopt();

@@ -38,8 +38,9 @@ class SessionHost {
   virtual absl::Status open_ahead(const Plan& /*plan*/) { return absl::OkStatus(); }
   /// Ends the session, if there is one: engine.close(why) first, then the nodes. Idempotent.
   virtual void close(PipelineEngine& engine, const absl::Status& why) = 0;
-  /// The session that is open goes on without this node of its plan.
-  virtual void on_lost(NodeId /*node*/, const absl::Status& /*why*/) {}
+  /// The session that is open goes on without this node of its plan. Whether another node keeps copies of caches in its
+  /// place, which are to be made again (PipelineEngine::copy_again).
+  virtual bool on_lost(NodeId /*node*/, const absl::Status& /*why*/) { return false; }
   /// Makes an open() in flight return soon: the process is ending. Safe from any thread.
   virtual void interrupt() {}
 };

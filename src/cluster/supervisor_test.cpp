@@ -44,7 +44,10 @@ class FakeHost final : public SessionHost {
     return ahead;
   }
   void interrupt() override { stopped = true; }
-  void on_lost(NodeId node, const absl::Status& why) override { lost.emplace_back(node, why); }
+  bool on_lost(NodeId node, const absl::Status& why) override {
+    lost.emplace_back(node, why);
+    return true;
+  }
 
   std::vector<uint32_t> epochs;
   std::vector<std::pair<NodeId, absl::Status>> lost;  // Read after stop().
@@ -167,6 +170,7 @@ TEST(Supervisor, TheHostIsToldOnceOfANodeThatTheSessionGoesOnWithout) {
   const Deadline deadline = Deadline::after_ms(10000);
   for (const int before = asked; asked < before + 2 && !deadline.expired();) std::this_thread::yield();
   EXPECT_TRUE(engine.state().status.ok());
+  EXPECT_EQ(engine.state().copy_rounds, 1u);
   supervisor.stop();
   ASSERT_EQ(host.lost.size(), 1u);
   EXPECT_EQ(host.lost[0].first, NodeId{1});

@@ -228,6 +228,24 @@ absl::StatusOr<OpenAnswer> WorkerNode::open(const OpenOrder& order) {
   return OpenAnswer{.keeps_cache = part.keeps, .missing = std::move(part.missing)};
 }
 
+absl::Status WorkerNode::follow(const FollowOrder& order) {
+  std::vector<FollowedNode> follows;
+  for (const OpenOrder::Follow& follow : order.follows) {
+    RETURN_IF_ERROR(check_dial(follow.address));
+    follows.push_back(
+        {follow.name, follow.bytes_max,
+         FollowCopies(RemoteCache{follow.name, follow.address, options_.key, order.model_hash}, order.session)});
+  }
+  const int64_t bytes = BytesMax(follows);
+  const std::unique_lock work(work_, kTurnMax);
+  if (!work.owns_lock()) return busy();
+  RETURN_IF_ERROR(named(host_.follow(hosted(order.model_hash), order.session, std::move(follows))));
+  int64_t& wanted = copies_wanted_[order.model_hash];
+  wanted += std::min(bytes, std::numeric_limits<int64_t>::max() - wanted);
+  fit_copies(bytes_taken());
+  return absl::OkStatus();
+}
+
 void WorkerNode::note_cache(const std::string& model_hash, int64_t bytes) {
   const std::lock_guard lock(mutex_);
   held_.find(model_hash)->second.cache_bytes = bytes;

@@ -68,6 +68,7 @@ class WorkerNode final : public WorkerControl, public CacheGiver {
   absl::StatusOr<int64_t> prepare(const PrepareOrder& order, const PrepareProgress& progress) override;
   absl::StatusOr<OpenAnswer> open(const OpenOrder& order) override;
   absl::Status dial(const OpenOrder& order) override;
+  absl::Status follow(const FollowOrder& order) override;
   void close(uint64_t session) override;
   std::vector<PeerResult> check_peers(const PeerCheck& check) override;
   MachineReport examine(const std::vector<std::string>& model_names) override;

@@ -77,6 +77,8 @@ class Engine {
     KeptCaches keeps_caches = KeptCaches::kNone;
     /// With kWanted: entries of the wanted places (CachedPlace::entry) that a node lacks, ascending; nullptr: none.
     std::shared_ptr<const std::vector<uint64_t>> missing = nullptr;
+    /// One more, within a generation, whenever a node was given another buddy: all that is cached is to be copied again.
+    uint64_t copy_rounds = 0;
   };
   virtual State state() const = 0;
 

@@ -94,6 +94,16 @@ void PipelineEngine::report_down(const absl::Status& why) {
   if (listener) listener();
 }
 
+void PipelineEngine::copy_again() {
+  std::function<void()> listener;
+  {
+    const std::lock_guard lock(mutex_);
+    ++state_.copy_rounds;
+    listener = listener_;
+  }
+  if (listener) listener();
+}
+
 Engine::State PipelineEngine::state() const {
   const std::lock_guard lock(mutex_);
   return state_;

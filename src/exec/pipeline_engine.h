@@ -57,6 +57,9 @@ class PipelineEngine final : public Engine, public CoordinatorSink {
   /// the state. Ignored while one is open, and where `why` is OK.
   void report_down(const absl::Status& why);
 
+  /// Stages are to copy all that is cached again: some have another buddy (Engine::State::copy_rounds).
+  void copy_again();
+
   State state() const override;
   void submit(uint64_t generation, Step step, StepDone done) override;
   void send_masks(uint64_t generation, StepId step, std::span<const TokenMask> masks) override;

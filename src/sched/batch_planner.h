@@ -77,6 +77,8 @@ class BatchPlanner {
              std::span<const uint64_t> missing = {});
   /// After lose_generation(): CacheLedger::want() of the sequences that wait to continue.
   CacheLedger::Wanted wanted();
+  /// As CacheLedger::copy_all(): a node has another buddy.
+  void copy_again() { caches_.copy_all(); }
 
   /// Puts a fresh sequence into the queue.
   void enqueue(std::unique_ptr<Sequence> sequence);

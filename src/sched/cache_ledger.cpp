@@ -93,7 +93,7 @@ void CacheLedger::renew(const EngineLimits& limits, KeptCaches kept, std::span<c
   reset(limits);
   prefixes_->take_over(old, among);
   totals_.kept += prefixes_->size();
-  if (limits.copies) copy_all();
+  copy_all();
 }
 
 CacheLedger::Match CacheLedger::match(const Sequence& sequence) {

@@ -93,6 +93,8 @@ class CacheLedger {
   /// Puts the orders to disks and to stages with buddies into a step: the next one, always, as the blocks may be written
   /// again from then on. Copies may be too many for one.
   void put_orders(Step& step);
+  /// All that is cached is to be copied by stages with buddies, whatever was ordered before.
+  void copy_all();
   /// The restore of a sequence ended; no step in flight names it. It starts behind what was restored.
   void restored(Sequence& sequence, const RestoreOutcome& outcome);
 
@@ -139,7 +141,6 @@ class CacheLedger {
   std::vector<BlockKey> share_blocks(Sequence& sequence);
   void number(PrefixPlace place, const CachePlace& cached, int64_t position);
   void order_copies(Step& step);
-  void copy_all();
   std::vector<StateWrite> keep_snapshots(Sequence& sequence);
 
   const bool share_;

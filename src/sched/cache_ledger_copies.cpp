@@ -27,8 +27,10 @@ void CacheLedger::order_copies(Step& step) {
 
 // Buddies may be others than before, or have lost what they had.
 void CacheLedger::copy_all() {
+  if (!limits_.copies) return;
+  copies_.clear();
   PrefixPlace place;
-  for (CachedPlace cached : prefixes_->describe(prefixes_->unused_ends(), kCachedPlacesMax)) {
+  for (CachedPlace cached : prefixes_->describe(prefixes_->ends(), kCachedPlacesMax)) {
     if (const BlockId* block = std::get_if<BlockId>(&cached.place)) place = {block->value};
     cached.entry = entries_.of(cached.place);
     copies_.push_back({cached, place});

@@ -43,6 +43,7 @@ class Bench final : public PlannerBench {
     while (step()) {
     }
   }
+  void copy_again() { planner_.copy_again(); }
   /// Orders of the steps since the last look.
   std::vector<CachedPlace> orders() { return std::exchange(copies, {}); }
   std::vector<CachedPlace> lose() {
@@ -105,6 +106,20 @@ TEST(CopyPlanner, ANewGenerationOrdersAllThatIsKeptUnderTheSameNumbers) {
   bench.lose();
   bench.renew(KeptCaches::kAll);
   bench.run();
+  EXPECT_THAT(bench.orders(), ::testing::UnorderedElementsAreArray(ordered));
+}
+
+TEST(CopyPlanner, WhereABuddyIsReplacedAllThatIsCachedIsOrderedAgainInUseOrNot) {
+  Bench bench(Limits());
+  bench.add(Text(6, 100), 4);
+  bench.run();
+  bench.add(Text(7, 100), 40);
+  ASSERT_TRUE(bench.step());
+  ASSERT_TRUE(bench.step());  // It runs, and its blocks are in use.
+  const std::vector<CachedPlace> ordered = bench.orders();
+  EXPECT_EQ(ordered.size(), 6u);
+  bench.copy_again();
+  ASSERT_TRUE(bench.step());
   EXPECT_THAT(bench.orders(), ::testing::UnorderedElementsAreArray(ordered));
 }
 

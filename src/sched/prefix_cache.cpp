@@ -114,6 +114,16 @@ std::vector<PrefixPlace> PrefixCache::unused_ends() const {
   return ends;
 }
 
+std::vector<PrefixPlace> PrefixCache::ends() const {
+  std::vector<PrefixPlace> ends;
+  for (int32_t at = 0; at < roots_begin(); ++at) {
+    if (has({at}) && node({at}).children == 0 && !unused_.contains(at)) ends.push_back({at});
+  }
+  const std::vector<PrefixPlace> unused = unused_ends();
+  ends.insert(ends.end(), unused.begin(), unused.end());
+  return ends;
+}
+
 std::vector<CachedPlace> PrefixCache::describe(std::span<const PrefixPlace> ends, size_t most) const {
   std::vector<CachedPlace> all;
   std::vector<bool> known(nodes_.size());

@@ -91,8 +91,10 @@ class PrefixCache {
   bool evict_state(PrefixPlace spared);
   int32_t evictable_states(PrefixPlace spared) const;
 
-  /// Blocks without one behind them, the last used first.
+  /// Blocks without one behind them that nobody uses, the last used first.
   std::vector<PrefixPlace> unused_ends() const;
+  /// All blocks without one behind them: those in use, then the others.
+  std::vector<PrefixPlace> ends() const;
   /// Blocks on the ways to `ends` and their states, each once, at most `most` in all: none without those before it.
   std::vector<CachedPlace> describe(std::span<const PrefixPlace> ends, size_t most) const;
 

@@ -380,6 +380,7 @@ void Scheduler::refresh_engine() {
     if (generation_lost_) return;  // Its caches are not to be trusted: wait for a new one.
     engine_up_ = true;
     engine_status_ = absl::OkStatus();
+    if (std::exchange(copy_rounds_, state.copy_rounds) != state.copy_rounds) batch_planner_.copy_again();
     return;
   }
   if (engine_up_) {
@@ -407,6 +408,7 @@ void Scheduler::engine_started(const Engine::State& state) {
   engine_up_ = true;
   engine_status_ = absl::OkStatus();
   next_step_ = StepId{1};
+  copy_rounds_ = state.copy_rounds;
   totals_.limits = state.limits;
   limits_known_ = true;
   const std::span<const uint64_t> missing =

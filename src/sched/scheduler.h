@@ -157,6 +157,7 @@ class Scheduler {
   absl::Status engine_status_;
   std::optional<uint64_t> generation_;  // Of the steps submitted.
   uint64_t wanted_of_ = 0;        // The generation of which the engine was told what is wanted of its caches.
+  uint64_t copy_rounds_ = 0;      // Engine::State's, as last seen of the generation.
   bool generation_lost_ = false;  // A step of it failed, or was given up.
   Clock::time_point down_since_;
   bool limits_known_ = false;  // totals_.limits are those of an engine.

@@ -88,10 +88,13 @@ class KvBuddyCluster : public ::testing::TestWithParam<std::string> {
       ports_.push_back(worker->port());
     }
     options.limits = [this](const Plan& plan) { return limits(plan); };
-    options.buddies = [this](const Plan& plan, const StepLimits&) {
+    options.buddies = [this](const Plan& plan, const StepLimits&, const std::vector<bool>& lost) {
       constexpr int64_t kPlenty = int64_t{1} << 40;
       std::vector<BuddyFacts> facts(plan.nodes.size(), {kPlenty, kPlenty});
       if (!coordinator_keeps_) facts[0].spare_bytes = 0;
+      for (size_t i = 0; i < lost.size(); ++i) {
+        if (lost[i]) facts[i].spare_bytes = 0;
+      }
       return ChooseBuddies(plan, facts, kPlenty);
     };
     options.model_names = ModelNames(folder_, "");

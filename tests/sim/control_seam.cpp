@@ -76,6 +76,13 @@ absl::Status WorkerClient::dial(const OpenOrder& order, Deadline deadline) {
   return *dialled;
 }
 
+absl::Status WorkerClient::follow(const FollowOrder& order, Deadline deadline) {
+  auto followed =
+      impl_->ask<absl::Status>([order](WorkerControl& worker) { return worker.follow(order); }, deadline);
+  RETURN_IF_ERROR(followed.status());
+  return *followed;
+}
+
 absl::Status WorkerClient::close(uint64_t session, Deadline deadline) {
   return impl_
       ->ask<bool>(

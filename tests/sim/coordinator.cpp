@@ -34,9 +34,13 @@ Coordinator::Coordinator(CoordinatorOptions options)
                       .rows_max = options_.scheduling.batch.rows_per_step};
   };
   if (options_.buddies) {
-    cluster.buddies = [](const Plan& plan, const StepLimits&) {
+    cluster.buddies = [](const Plan& plan, const StepLimits&, const std::vector<bool>& lost) {
       constexpr int64_t kPlenty = int64_t{1} << 40;
-      return ChooseBuddies(plan, std::vector<BuddyFacts>(plan.nodes.size(), {kPlenty, kPlenty}), kPlenty);
+      std::vector<BuddyFacts> facts(plan.nodes.size(), {kPlenty, kPlenty});
+      for (size_t i = 0; i < lost.size(); ++i) {
+        if (lost[i]) facts[i].spare_bytes = 0;
+      }
+      return ChooseBuddies(plan, facts, kPlenty);
     };
   }
   cluster.model_names = {options_.model.checkpoint->folder()};
