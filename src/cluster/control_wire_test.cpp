@@ -64,6 +64,22 @@ TEST(ControlWire, AnOrderToOpenArrivesAsItWasSent) {
   EXPECT_EQ(got->follows[0].bytes_max, int64_t{1} << 40);
 }
 
+TEST(ControlWire, WhomToFollowInASessionArrivesAndMustBeNodes) {
+  FollowOrder sent{.model_hash = "abc", .session = UINT64_MAX, .follows = {{"e", "10.0.0.5:50051", 7}}};
+  const auto got = FromProto(ToProto(sent));
+  ASSERT_TRUE(got.ok()) << Message(got.status());
+  EXPECT_EQ(got->model_hash, sent.model_hash);
+  EXPECT_EQ(got->session, sent.session);
+  ASSERT_EQ(got->follows.size(), 1u);
+  EXPECT_EQ(got->follows[0].name, "e");
+  EXPECT_EQ(got->follows[0].address, "10.0.0.5:50051");
+  EXPECT_EQ(got->follows[0].bytes_max, 7);
+  sent.follows[0].bytes_max = -1;
+  EXPECT_FALSE(FromProto(ToProto(sent)).ok());
+  sent.follows[0] = {"no node's name", "10.0.0.5:50051", 7};
+  EXPECT_FALSE(FromProto(ToProto(sent)).ok());
+}
+
 TEST(ControlWire, WhatIsMissingArrivesAndIsAmongThePlacesThatWereNamed) {
   const OpenAnswer sent{.keeps_cache = true, .missing = {0, 2}};
   const auto got = FromProto(ToProto(sent), 3);
