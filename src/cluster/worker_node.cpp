@@ -17,8 +17,8 @@
 namespace shoal {
 namespace {
 
-constexpr int64_t kConnectMs = 5000;
-constexpr int64_t kDialMs = 1500;  // Other calls wait for it, for kTurnMax at most.
+constexpr int64_t kLinksMs = 5000;
+constexpr int64_t kLinksAheadMs = 1500;  // Other calls wait for it, for kTurnMax at most.
 
 /// Of all copies that a session may keep.
 int64_t BytesMax(const std::vector<FollowedNode>& follows) {
@@ -190,7 +190,7 @@ absl::Status WorkerNode::dial(const OpenOrder& order) {
   ASSIGN_OR_RETURN(const Held* const held, ready_for(order, ShardOf(order.plan, order.node)));
   const HostedNode node = hosted(held->model.facts.hash);
   ASSIGN_OR_RETURN(std::unique_ptr<Transport> transport, transport_for(order, node));
-  RETURN_IF_ERROR(named(transport->connect(Deadline::after_ms(kDialMs))));
+  RETURN_IF_ERROR(named(transport->connect(Deadline::after_ms(kLinksAheadMs))));
   dialled_.insert_or_assign(node.model_hash, Dialled{order.session, std::move(transport)});
   return absl::OkStatus();
 }
@@ -219,7 +219,7 @@ absl::StatusOr<OpenAnswer> WorkerNode::open(const OpenOrder& order) {
   if (takes_next) take_next(node);
   note_cache(node.model_hash, cache_bytes);
   const absl::Status connected =
-      host_.connect(node, Deadline::after(std::chrono::milliseconds(kConnectMs) + order.move_max));
+      host_.connect(node, Deadline::after(std::chrono::milliseconds(kLinksMs) + order.move_max));
   if (!connected.ok()) host_.close(order.session);
   RETURN_IF_ERROR(named(connected));
   note_owner(node.model_hash, order);

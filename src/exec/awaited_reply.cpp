@@ -14,7 +14,7 @@ namespace {
 // How long one wait lasts before the time is looked at again.
 constexpr Duration kPumpMax = std::chrono::milliseconds(250);
 // How often a request to a peer whose window is full is tried again: nothing announces room.
-constexpr Duration kSendAgain = std::chrono::milliseconds(1);
+constexpr Duration kRequestAgain = std::chrono::milliseconds(1);
 
 }  // namespace
 
@@ -93,7 +93,7 @@ absl::Status ReplyWait::send(Transport& transport, AwaitedReply& request, const 
       request.failed = std::move(sent);
       break;
     }
-    const absl::Status pumped = pump_(Deadline::min(deadline, Deadline::after(kSendAgain)));
+    const absl::Status pumped = pump_(Deadline::min(deadline, Deadline::after(kRequestAgain)));
     if (!pumped.ok() && !absl::IsDeadlineExceeded(pumped)) return pumped;
   }
   return absl::OkStatus();
