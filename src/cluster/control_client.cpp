@@ -60,17 +60,16 @@ absl::StatusOr<OpenAnswer> WorkerClient::open(const OpenOrder& order, Deadline d
 
 absl::Status WorkerClient::dial(const OpenOrder& order, Deadline deadline) {
   v1::DialReply reply;
-  return impl_->call(
-      "Dial", ToProto(order), deadline,
-      [&](auto& stub, auto& context, const auto& request) { return stub.Dial(&context, request, &reply); });
+  return impl_->call("Dial", ToProto(order), deadline, [&](auto& stub, auto& context, const auto& request) {
+    return stub.Dial(&context, request, &reply);
+  });
 }
 
 absl::Status WorkerClient::follow(const FollowOrder& order, Deadline deadline) {
   v1::FollowReply reply;
-  return impl_->call("Follow", ToProto(order), deadline,
-                     [&](auto& stub, auto& context, const auto& request) {
-                       return stub.Follow(&context, request, &reply);
-                     });
+  return impl_->call("Follow", ToProto(order), deadline, [&](auto& stub, auto& context, const auto& request) {
+    return stub.Follow(&context, request, &reply);
+  });
 }
 
 absl::Status WorkerClient::close(uint64_t session, Deadline deadline) {

@@ -226,9 +226,15 @@ TEST(ControlWire, WhatAWorkerTellsOfItsExpertsArrives) {
 TEST(ControlWire, RatesArriveAsTheyWereSentAndImpossibleOnesNotAtAll) {
   WorkerFacts facts;
   EXPECT_FALSE(FromProto(ToProto(facts)).rates.has_value());
-  facts.rates =
-      ThreadRates{.threads = 8, .read_gbs = 40.5, .int8_gops = 700, .f32_gflops = 200, .wake_us = 1.5,
-                  .attention_gbs = 30, .attention_gflops = 140, .handover_us = 25, .draw_ns = 4};
+  facts.rates = ThreadRates{.threads = 8,
+                            .read_gbs = 40.5,
+                            .int8_gops = 700,
+                            .f32_gflops = 200,
+                            .wake_us = 1.5,
+                            .attention_gbs = 30,
+                            .attention_gflops = 140,
+                            .handover_us = 25,
+                            .draw_ns = 4};
   EXPECT_EQ(FromProto(ToProto(facts)).rates, facts.rates);
   v1::DescribeReply reply = ToProto(facts);
   reply.mutable_rates()->set_attention_gbs(-1);

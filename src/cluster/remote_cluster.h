@@ -122,8 +122,9 @@ class RemoteCluster final : public SessionHost, public CacheGiver {
     uint64_t id = 0;
     StepLimits limits;
     std::vector<KvBuddy> buddies;
-    std::vector<bool> lost;              ///< By node: the session goes on without it.
-    std::unique_ptr<Transport> dialled;  ///< Of this process's node, if open_ahead() has opened the links of all.
+    std::vector<bool> lost;  ///< By node: the session goes on without it.
+    std::unique_ptr<Transport>
+        dialled;  ///< Of this process's node, if open_ahead() has opened the links of all.
   };
   /// A session as the next one may find it.
   struct Last {
@@ -208,7 +209,7 @@ class RemoteCluster final : public SessionHost, public CacheGiver {
   const uint64_t session_base_;
   uint64_t sessions_ = 0;           ///< Ids given so far: none is used twice.
   std::unique_ptr<Session> ahead_;  ///< Opened by open_ahead(), for the next open().
-  const uint64_t instance_;  ///< Of this process's endpoint.
+  const uint64_t instance_;         ///< Of this process's endpoint.
   ProbeService probes_;
   CacheService cache_service_;
   Last last_;                               ///< The last session in which steps may have run.

@@ -232,9 +232,9 @@ absl::Status WorkerNode::follow(const FollowOrder& order) {
   std::vector<FollowedNode> follows;
   for (const OpenOrder::Follow& follow : order.follows) {
     RETURN_IF_ERROR(check_dial(follow.address));
-    follows.push_back(
-        {follow.name, follow.bytes_max,
-         FollowCopies(RemoteCache{follow.name, follow.address, options_.key, order.model_hash}, order.session)});
+    follows.push_back({follow.name, follow.bytes_max,
+                       FollowCopies(RemoteCache{follow.name, follow.address, options_.key, order.model_hash},
+                                    order.session)});
   }
   const int64_t bytes = BytesMax(follows);
   const std::unique_lock work(work_, kTurnMax);

@@ -236,7 +236,8 @@ absl::StatusOr<int64_t> WorkerNode::prepare_beside(const PrepareOrder& order,
   }
   RETURN_IF_ERROR(named(loaded));
   if (!work.owns_lock()) {
-    host_.drop_prepared(node);  // Nobody would count its bytes. What a session has taken over meanwhile stays.
+    host_.drop_prepared(
+        node);  // Nobody would count its bytes. What a session has taken over meanwhile stays.
     return busy();
   }
   const std::lock_guard lock(mutex_);

@@ -40,7 +40,7 @@ constexpr int64_t kQueriesPerThread = 32;  // As many read the cache together.
 constexpr int64_t kAttended = 1024;        // Positions: the middle of a prompt of 2048.
 constexpr float kScale = 0.09f;            // About 1 / sqrt(kHeadDim).
 constexpr int64_t kVocabulary = 1 << 16;   // Ids that a token is drawn from.
-constexpr int64_t kSourceRows = 1024;  // Random weights are made once, and repeated.
+constexpr int64_t kSourceRows = 1024;      // Random weights are made once, and repeated.
 constexpr int64_t kFloatRows = 1024;
 
 int64_t Median(std::vector<int64_t> values) {
@@ -157,9 +157,9 @@ absl::StatusOr<KernelMeter> KernelMeter::Create(int threads, const KernelMeterOp
   for (int32_t i = 0; i < blocks; ++i) meter.blocks_.push_back(BlockId{i});
   ASSIGN_OR_RETURN(meter.cache_, AlignedMemory::Allocate(blocks * block_bytes));
   const int64_t splits = AttentionSplits({0, blocks * kBlockPositions}).size();
-  const int64_t values = std::max({rows, kRows * kTilesPerThread * kTileRows * threads,
-                                   kQueriesPerThread * threads * kCols,
-                                   splits * kKvHeads * AttentionPartialFloats(kHeadDim)});
+  const int64_t values =
+      std::max({rows, kRows * kTilesPerThread * kTileRows * threads, kQueriesPerThread * threads * kCols,
+                splits * kKvHeads * AttentionPartialFloats(kHeadDim)});
   ASSIGN_OR_RETURN(meter.output_, AlignedMemory::Allocate(values * int64_t{sizeof(float)}));
   ThreadPool pool(threads, options.cpus);
   FillAffine(pool, meter.affine_);
@@ -327,7 +327,8 @@ double KernelMeter::attention_gflops(ThreadPool& pool) const {
   const int64_t positions = std::min(kAttended, std::ssize(blocks_) * kBlockPositions);
   const int64_t rows = std::min(kQueriesPerThread * pool.threads(), output_values() / kCols);
   const std::vector<AttentionRow> list = queries(rows, positions);
-  constexpr double kOps = 4.0 * kKvHeads * kQueriesPerKey * kHeadDim;  // Of a row with a position: q . k, and weight * v.
+  constexpr double kOps =
+      4.0 * kKvHeads * kQueriesPerKey * kHeadDim;  // Of a row with a position: q . k, and weight * v.
   return 1e-9 * rate(pool, kOps * static_cast<double>(rows * positions), [&] {
            pool.run_ranges(rows, kQueriesPerThread, [&](Range part) {
              kernels.attention({.cache = cache(),

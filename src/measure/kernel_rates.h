@@ -23,7 +23,7 @@ struct KernelMeterOptions {
   int64_t weight_bytes = int64_t{128} << 20;  ///< Of 4-bit weights; several times what a cache holds.
   /// Of each rate. The median of its runs counts: what the machine gives now and then, no step gets on the whole.
   Duration budget = std::chrono::milliseconds(60);
-  double quota_cpus = 0;              ///< The CPU quota that this process is under; 0: none.
+  double quota_cpus = 0;  ///< The CPU quota that this process is under; 0: none.
 };
 
 /// The share of its time that a team of so many threads runs under a CPU quota (0: none).

@@ -22,7 +22,7 @@ struct ThreadRates {
   double attention_gbs = 0;
   double attention_gflops = 0;  ///< Of many rows that attend to the same keys and values.
   double handover_us = 0;       ///< From one thread's telling another, which sleeps, until that one runs.
-  double draw_ns = 0;           ///< Of drawing a token at a temperature, on one thread: per id of the vocabulary.
+  double draw_ns = 0;  ///< Of drawing a token at a temperature, on one thread: per id of the vocabulary.
   bool operator==(const ThreadRates&) const = default;
 };
 

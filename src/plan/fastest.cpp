@@ -155,7 +155,8 @@ SplitTimes Candidate::times(const Machines& machines, const PlanLoad& load, int6
     node.may_hold_layers = HoldsLayers(*nodes_, request_, i);
     node.stage_s = StageOverhead().seconds();
     node.head_s = HeadTime(*model_, machines.rates(i), load, types).seconds();
-    times.begin_s.push_back(machines.message_s(0, i, load.rows * sizeof(float)) + SchedulerTurnS(machines.rates(0)));
+    times.begin_s.push_back(machines.message_s(0, i, load.rows * sizeof(float)) +
+                            SchedulerTurnS(machines.rates(0)));
     times.end_s.push_back(machines.message_s(i, 0, load.sampled * sizeof(float)));
     std::vector<double>& hops = times.hop_s.emplace_back();
     for (size_t to = 0; to < count; ++to) hops.push_back(machines.message_s(i, to, row_bytes));

@@ -209,7 +209,8 @@ absl::Status CheckRates(const ThreadRates& rates) {
     return absl::OkStatus();
   }
   return InvalidArgument(
-      "rates of {} threads: {} GB/s, {} Gop/s, {} GFLOP/s, {} us, attention {} GB/s and {} GFLOP/s, {} us, {} ns: "
+      "rates of {} threads: {} GB/s, {} Gop/s, {} GFLOP/s, {} us, attention {} GB/s and {} GFLOP/s, {} us, "
+      "{} ns: "
       "expected numbers above 0 and up to {}",
       rates.threads, rates.read_gbs, rates.int8_gops, rates.f32_gflops, rates.wake_us, rates.attention_gbs,
       rates.attention_gflops, rates.handover_us, rates.draw_ns, kRateMax);

@@ -185,7 +185,8 @@ WorkTime HeadTime(const ModelFacts& model, const ThreadRates& rates, const PlanL
   if (load.sampled <= 0) return {};
   WorkTime time = Products(rates, static_cast<double>(model.head_bytes),
                            2 * load.sampled * static_cast<double>(model.head_multiplies), 0, types);
-  const double ids = static_cast<double>(model.head_multiplies) / static_cast<double>(std::max<int64_t>(model.hidden, 1));
+  const double ids =
+      static_cast<double>(model.head_multiplies) / static_cast<double>(std::max<int64_t>(model.hidden, 1));
   time.overhead_s += 1e-9 * load.sampled * ids * (rates.draw_ns > 0 ? rates.draw_ns : kSampleIdNs);
   return time;
 }
