@@ -10,6 +10,8 @@
 #include "app/launch_commands.h"
 #include "base/exposure.h"
 #include "base/file.h"
+#include "base/log.h"
+#include "base/log_format.h"
 #include "base/status.h"
 #include "base/text.h"
 #include "launch/env_file.h"
@@ -50,7 +52,13 @@ absl::Status RunRing(const RingFlags& flags) {
       file, flags.env_file.empty() ? kEnvFile : flags.env_file);
   ASSIGN_OR_RETURN(const Ring ring, ReadRing(values, flags.insecure, IsLoopback));
   std::vector<std::string> words = RingCommand(ring, flags.more);
-  fmt::print(stderr, "rank {} of {}: shoal {}\n", ring.rank, ring.world_size, Join(words, " "));
+  const std::string becomes =
+      fmt::format("rank {} of {}: shoal {}", ring.rank, ring.world_size, Join(words, " "));
+  if (LogWritesJson()) {
+    LogInfo("{}", becomes);
+  } else {
+    fmt::print(stderr, "{}\n", becomes);
+  }
   if (flags.show) return absl::OkStatus();
   // What else the file says to shoal, it says to the command, too.
   for (const auto& [name, value] : file) {

@@ -1,5 +1,6 @@
 // `shoal`: one binary for coordinator, worker and tools. Each subcommand is a file of this folder.
 #include <cstdio>
+#include <cstdlib>
 #include <string>
 #include <vector>
 
@@ -7,6 +8,7 @@
 #include "app/command.h"
 #include "app/launch_commands.h"
 #include "base/log.h"
+#include "base/log_format.h"
 #include "base/log_name.h"
 #include "base/process.h"
 #include "base/status.h"
@@ -18,7 +20,10 @@ int main(int argc, char** argv) {
                    std::string("shoal ") + kShoalVersion);
   Flags root = line.root();
   std::string log_level = "info";
+  std::string log_format = "text";
   root.add_option("--log-level", log_level, "debug, info, warning or error").envname("SHOAL_LOG_LEVEL");
+  root.add_option("--log-format", log_format, "text, or json: each line of the log is an object")
+      .envname("SHOAL_LOG_FORMAT");
 
   const std::vector<Command> commands = {
       AddServeCommand(root),     AddWorkerCommand(root),   AddRunCommand(root),     AddChatCommand(root),
@@ -35,12 +40,19 @@ int main(int argc, char** argv) {
                  log_level.c_str());
     return 2;
   }
+  if (!SetLogFormat(log_format)) {
+    std::fprintf(stderr, "shoal: --log-format '%s': expected text or json\n", log_format.c_str());
+    return 2;
+  }
+  // For the program that takes this one's place (`shoal ring`), or that it starts on this machine.
+  setenv("SHOAL_LOG_LEVEL", log_level.c_str(), 1);
+  setenv("SHOAL_LOG_FORMAT", log_format.c_str(), 1);
   RaiseDescriptorLimit();
   for (const Command& command : commands) {
     if (!command.app.parsed()) continue;
     const absl::Status status = command.run();
     if (status.ok()) return 0;
-    if (HasProcessLogName()) {
+    if (HasProcessLogName() || LogWritesJson()) {
       LogError("{}", Message(status));
     } else {
       std::fprintf(stderr, "shoal %s: %s\n", command.app.name().c_str(), Message(status).c_str());

@@ -8,11 +8,12 @@
 
 #include "base/clock.h"
 #include "base/log.h"
+#include "base/log_format.h"
 
 namespace shoal {
 
 ProgressBar::ProgressBar(std::string what)
-    : what_(std::move(what)), terminal_(isatty(STDERR_FILENO) == 1), shown_ns_(NowNs()) {}
+    : what_(std::move(what)), terminal_(isatty(STDERR_FILENO) == 1 && !LogWritesJson()), shown_ns_(NowNs()) {}
 
 ProgressBar::~ProgressBar() {
   if (terminal_ && shown_percent_ >= 0) std::fputc('\n', stderr);
