@@ -29,6 +29,15 @@ namespace shoal {
 enum class WorkerState : uint8_t { kIdle, kLoading, kReady, kServing };
 
 /// What a worker says of itself.
+/// What a node sent to another one in the session that is open.
+struct PeerLink {
+  std::string to;  ///< The other's name.
+  int64_t bytes_sent = 0;
+  int64_t frames_sent = 0;
+  int64_t bytes_waiting = 0;  ///< Of those, for the link to take them.
+  bool operator==(const PeerLink&) const = default;
+};
+
 struct WorkerFacts {
   std::string name;
   uint32_t wire_version = 0;
@@ -54,6 +63,7 @@ struct WorkerFacts {
   int64_t copies = 0;        ///< Blocks and states of other nodes' caches that it keeps.
   int64_t copies_bytes = 0;
   int64_t copies_evicted = 0;        ///< Of those that it kept, for lack of room.
+  std::vector<PeerLink> links;       ///< To other nodes; of one that serves several models, a link for each.
   uint64_t instance = 0;             ///< Of its process; random. 0: of a build that does not say.
   std::optional<ThreadRates> rates;  ///< Of its threads, where they were measured.
 };

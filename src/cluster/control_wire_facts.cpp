@@ -156,6 +156,13 @@ v1::DescribeReply ToProto(const WorkerFacts& facts) {
   reply.set_weights_sent_bytes(facts.weights_sent_bytes);
   reply.set_expert_memory(facts.expert_memory);
   if (facts.expert_tier.has_value()) *reply.mutable_expert_tier() = ToProto(*facts.expert_tier);
+  for (const PeerLink& link : facts.links) {
+    v1::NodeLink* out = reply.add_links();
+    out->set_to(link.to);
+    out->set_bytes_sent(link.bytes_sent);
+    out->set_frames_sent(link.frames_sent);
+    out->set_bytes_waiting(link.bytes_waiting);
+  }
   if (facts.rates.has_value()) {
     v1::ThreadRates* rates = reply.mutable_rates();
     rates->set_threads(static_cast<uint32_t>(facts.rates->threads));
@@ -196,6 +203,13 @@ WorkerFacts FromProto(const v1::DescribeReply& reply) {
   facts.weights_sent_bytes = reply.weights_sent_bytes();
   facts.expert_memory = std::max<int64_t>(reply.expert_memory(), 0);
   if (reply.has_expert_tier()) facts.expert_tier = FromProto(reply.expert_tier());
+  for (const v1::NodeLink& link : reply.links()) {
+    // They are labels and totals of metrics.
+    if (std::ssize(facts.links) >= kPeersMax || !IsNodeName(link.to())) continue;
+    facts.links.push_back({link.to(), std::max<int64_t>(link.bytes_sent(), 0),
+                           std::max<int64_t>(link.frames_sent(), 0),
+                           std::max<int64_t>(link.bytes_waiting(), 0)});
+  }
   if (reply.has_rates()) {
     const v1::ThreadRates& rates = reply.rates();
     facts.rates = ThreadRates{.threads = static_cast<int32_t>(rates.threads()),

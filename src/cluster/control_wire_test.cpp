@@ -223,6 +223,17 @@ TEST(ControlWire, WhatAWorkerTellsOfItsExpertsArrives) {
   EXPECT_EQ(FromProto(reply).expert_memory, 0);
 }
 
+TEST(ControlWire, LinksOfAWorkerArriveButForThoseThatAreNoLabels) {
+  WorkerFacts facts;
+  facts.links = {{"mini3", 1 << 30, 7, 4096}, {"coordinator", 12, 1, 0}};
+  v1::DescribeReply reply = ToProto(facts);
+  EXPECT_EQ(FromProto(reply).links, facts.links);
+  reply.add_links()->set_to("a\nb");
+  reply.mutable_links(1)->set_bytes_sent(-12);
+  facts.links[1].bytes_sent = 0;
+  EXPECT_EQ(FromProto(reply).links, facts.links);
+}
+
 TEST(ControlWire, RatesArriveAsTheyWereSentAndImpossibleOnesNotAtAll) {
   WorkerFacts facts;
   EXPECT_FALSE(FromProto(ToProto(facts)).rates.has_value());

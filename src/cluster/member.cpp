@@ -160,6 +160,7 @@ std::vector<WeightSample> Member::samples(const ResolvedWeights& weights, NodeSh
 void Member::add_links(const LinkStats& links) {
   const std::lock_guard lock(mutex_);
   links_ += links;
+  links_.bytes_waiting = 0;  // Nothing waits any more.
 }
 
 LinkStats Member::links() const {

@@ -513,6 +513,8 @@ std::vector<NodeHost::NodeReport> NodeHost::report() const {
     if (node->session != nullptr) {
       report.stats = node->session->stats();
       report.session = report.stats.running ? node->session_id : 0;
+      for (const auto& [peer, link] : node->session->transport().stats().peers)
+        report.links[node->session->plan().node(peer).name] = link;
       if (node->session->outbox() != nullptr) report.copied = node->session->outbox()->stats();
     }
     report.copies = node->shelf->stats();

@@ -152,6 +152,7 @@ class NodeHost {
     std::optional<ExpertTierStats> expert_tier;  ///< Of a model whose experts are not all in memory.
     uint64_t session = 0;                        ///< 0: none is open, or it has ended.
     NodeSession::Stats stats;                    ///< Of the session that is open.
+    std::map<std::string, LinkStats> links;      ///< To the other nodes of the session, by their names.
     CopyOutbox::Stats copied;                    ///< What its buddy took in the session.
     CopyShelf::Stats copies;                     ///< That it keeps of others.
   };

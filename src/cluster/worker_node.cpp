@@ -107,6 +107,12 @@ WorkerFacts WorkerNode::describe() {
     if (node.session == 0 || node.stats.orphaned) continue;
     serving = true;
     facts.session = node.session;
+    for (const auto& [peer, link] : node.links) {
+      if (peer == options_.name) continue;  // To itself nothing travels.
+      facts.links.push_back({peer, static_cast<int64_t>(link.bytes_sent),
+                             static_cast<int64_t>(link.frames_sent),
+                             static_cast<int64_t>(link.bytes_waiting)});
+    }
     facts.steps += node.stats.steps;
     facts.expert_calls += node.stats.expert_calls_served;
   }

@@ -81,6 +81,7 @@ class NodeSession {
   bool has_begun_steps() const { return position().step.value != 0; }
 
   Transport& transport() { return *options_.transport; }
+  const Plan& plan() const { return options_.plan; }
   /// Where copies wait for the buddy, which may outlive the session; nullptr where there is none.
   const std::shared_ptr<CopyOutbox>& outbox() const { return outbox_; }
   /// For /status: steps run here, experts served to others (calls), whether the executor still runs it.

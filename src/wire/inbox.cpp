@@ -174,14 +174,15 @@ std::map<NodeId, LinkStats> Inbox::received() const {
   return result;
 }
 
+uint64_t Inbox::bytes_waiting(NodeId from) const {
+  const std::lock_guard lock(mutex_);
+  const auto peer = peers_.find(from);
+  return peer == peers_.end() ? 0 : peer->second.bytes_waiting;
+}
+
 LinkStats TransportStats::total() const {
   LinkStats sum;
-  for (const auto& [node, link] : peers) {
-    sum.frames_sent += link.frames_sent;
-    sum.bytes_sent += link.bytes_sent;
-    sum.frames_received += link.frames_received;
-    sum.bytes_received += link.bytes_received;
-  }
+  for (const auto& [node, link] : peers) sum += link;
   return sum;
 }
 

@@ -58,6 +58,8 @@ class Inbox {
 
   /// Frames and bytes received from each peer so far.
   std::map<NodeId, LinkStats> received() const;
+  /// Of those of one peer, which nobody has taken out.
+  uint64_t bytes_waiting(NodeId from) const;
 
  private:
   struct Peer {

@@ -150,6 +150,7 @@ class InprocNetwork::Endpoint : public Transport {
       const LinkStats& sent = hub_->link(self_, peer).sent;
       stats.peers[peer].frames_sent = sent.frames_sent;
       stats.peers[peer].bytes_sent = sent.bytes_sent;
+      stats.peers[peer].bytes_waiting = hub_->inbox(peer).bytes_waiting(self_);
     }
     return stats;
   }

@@ -45,12 +45,14 @@ struct LinkStats {
   uint64_t bytes_sent = 0;  ///< Headers and payloads handed to the link.
   uint64_t frames_received = 0;
   uint64_t bytes_received = 0;  ///< Headers and payloads put into the inbox.
+  uint64_t bytes_waiting = 0;  ///< Of those sent: they wait for the network, or for the peer to take them in.
 
   LinkStats& operator+=(const LinkStats& more) {
     frames_sent += more.frames_sent;
     bytes_sent += more.bytes_sent;
     frames_received += more.frames_received;
     bytes_received += more.bytes_received;
+    bytes_waiting += more.bytes_waiting;
     return *this;
   }
 };

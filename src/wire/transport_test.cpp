@@ -263,6 +263,7 @@ TEST_P(TransportTest, APeerThatTakesNothingInStopsItsSenderAndLosesNothing) {
   ASSERT_EQ(status.code(), absl::StatusCode::kDeadlineExceeded) << Message(status);
   EXPECT_THAT(Message(status), HasSubstr("node 1 'mini1'"));
   EXPECT_GE(sent, 8u);
+  EXPECT_GE(node(0).stats().peers[NodeId{1}].bytes_waiting, kFrameBytes);
   std::thread sender([&] {
     for (uint64_t step = sent; step < sent + 500; ++step) {
       ASSERT_TRUE(node(0).send(NodeId{1}, MakeFrame(step, 100), Soon()).ok());
@@ -274,6 +275,11 @@ TEST_P(TransportTest, APeerThatTakesNothingInStopsItsSenderAndLosesNothing) {
     ASSERT_TRUE(SamePayload(event.frame, MakeFrame(step, step < sent ? kFrameBytes : 100)));
   }
   sender.join();
+  // Who waits for events looks whether writes have ended.
+  const Deadline deadline = Soon();
+  while (node(0).stats().peers[NodeId{1}].bytes_waiting > 0 && !deadline.expired())
+    (void)node(0).receive(Deadline::after_ms(10));
+  EXPECT_EQ(node(0).stats().peers[NodeId{1}].bytes_waiting, 0u);
 }
 
 TEST_P(TransportTest, ANodeSendsToItselfWithoutAWindow) {

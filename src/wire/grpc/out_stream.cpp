@@ -79,6 +79,11 @@ class OutCall final : public OutStream, public std::enable_shared_from_this<OutC
     context_.TryCancel();  // The outstanding read fails, which ends the stream.
   }
 
+  uint64_t bytes_waiting() const override {
+    const std::lock_guard lock(mutex_);
+    return unwritten_bytes_;
+  }
+
  private:
   enum class State { kAwaitsAck, kAwaitsReady, kReady, kEnded };
 
@@ -233,7 +238,7 @@ class OutCall final : public OutStream, public std::enable_shared_from_this<OutC
     loop_->leave();
   }};
 
-  std::mutex mutex_;
+  mutable std::mutex mutex_;
   std::condition_variable changed_;
   State state_ = State::kAwaitsAck;
   std::deque<Frame> queue_;

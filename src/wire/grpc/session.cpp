@@ -149,7 +149,10 @@ TransportStats GrpcSession::stats() const {
     stats.peers[node].bytes_sent = sent.bytes_sent;
   };
   std::lock_guard lock(mutex_);
-  for (const auto& [node, peer] : peers_) add(node, peer.sent);
+  for (const auto& [node, peer] : peers_) {
+    add(node, peer.sent);
+    if (peer.out != nullptr) stats.peers[node].bytes_waiting = peer.out->bytes_waiting();
+  }
   add(self(), sent_to_self_);
   return stats;
 }

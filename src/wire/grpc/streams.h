@@ -59,6 +59,8 @@ class OutStream {
   /// Queues a frame on a ready stream, waiting for room in its window.
   virtual absl::Status send(Frame frame, Deadline deadline) = 0;
   virtual void cancel(const absl::Status& why) = 0;
+  /// Of the frames that were queued and are not written yet.
+  virtual uint64_t bytes_waiting() const = 0;
 };
 
 /// A stream that a peer dialled: frames arrive here.
