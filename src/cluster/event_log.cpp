@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <iterator>
 #include <utility>
 
 namespace shoal {
@@ -28,6 +29,15 @@ std::string StateText(const ClusterSnapshot::Node& node) {
   return "was not asked so far";
 }
 
+EventWeight WeightOf(std::string_view kind) {
+  constexpr std::string_view kInfos[] = {"back", "gone", "move", "plan", "session"};
+  constexpr std::string_view kWarnings[] = {"failed", "lost", "move_failed", "out"};
+  if (kind == "down") return EventWeight::kCritical;
+  if (std::ranges::find(kWarnings, kind) != std::end(kWarnings)) return EventWeight::kWarning;
+  if (std::ranges::find(kInfos, kind) != std::end(kInfos)) return EventWeight::kInfo;
+  return EventWeight::kDetail;
+}
+
 void CompareNode(const ClusterSnapshot::Node& before, const ClusterSnapshot::Node& after,
                  std::vector<ClusterEvent>& events) {
   const auto add = [&](std::string kind, std::string text) {
@@ -40,6 +50,11 @@ void CompareNode(const ClusterSnapshot::Node& before, const ClusterSnapshot::Nod
 }
 
 }  // namespace
+
+std::string_view Name(EventWeight weight) {
+  constexpr std::string_view kNames[] = {"detail", "info", "warning", "critical"};
+  return kNames[static_cast<size_t>(weight)];
+}
 
 std::vector<ClusterEvent> EventsBetween(const ClusterSnapshot& before, const ClusterSnapshot& after) {
   std::vector<ClusterEvent> events;
@@ -68,6 +83,10 @@ std::vector<ClusterEvent> EventsBetween(const ClusterSnapshot& before, const Clu
   if (!after.placement.empty() && after.placement != before.placement) add("plan", after.placement);
   if (after.up && (!before.up || rebuilt))
     add("session", fmt::format("session {} is open", after.generation));
+  for (ClusterEvent& event : events) {
+    // A session that ended for another one, which is there already, is no outage.
+    event.weight = rebuilt && event.kind == "down" ? EventWeight::kInfo : WeightOf(event.kind);
+  }
   return events;
 }
 

@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <deque>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "cluster/member.h"
@@ -29,6 +30,15 @@ struct ClusterSnapshot {
   std::string move_failed;  ///< Why the last move could not be made.
 };
 
+/// How much an event matters to who runs the cluster.
+enum class EventWeight : uint8_t {
+  kDetail,    ///< It happens at every start.
+  kInfo,      ///< What is served, and by whom, is other than before.
+  kWarning,   ///< Somebody should look.
+  kCritical,  ///< Nothing is served.
+};
+std::string_view Name(EventWeight weight);  ///< "detail", "info", "warning", "critical"
+
 struct ClusterEvent {
   int64_t id = 0;  ///< From 1 on, without gaps.
   int64_t at = 0;  ///< Unix seconds.
@@ -37,6 +47,7 @@ struct ClusterEvent {
   std::string kind;  // text: a node's state is one of them, as status and API word it
   std::string node;  ///< Empty where it is about the cluster as a whole.
   std::string text;
+  EventWeight weight = EventWeight::kDetail;
 };
 
 /// What became otherwise, nodes first; ids and times are not set. Pure.

@@ -47,6 +47,23 @@ TEST(EventsBetween, APlanWithoutANodeSaysWhoIsOutAndWhatTheOthersGot) {
               testing::ElementsAre("b back", "down", "plan", "session"));
 }
 
+TEST(EventsBetween, AnOutageIsCriticalAndASessionThatEndsForAnotherIsNot) {
+  ClusterSnapshot down = UpView();
+  down.nodes[1].state = MemberState::kLost;
+  down.up = false;
+  const auto outage = EventsBetween(UpView(), down);
+  ASSERT_THAT(KindsOf(outage), testing::ElementsAre("b lost", "down"));
+  EXPECT_EQ(outage[0].weight, EventWeight::kWarning);
+  EXPECT_EQ(outage[1].weight, EventWeight::kCritical);
+  ClusterSnapshot rebuilt = UpView();
+  rebuilt.generation = 2;
+  for (const ClusterEvent& event : EventsBetween(UpView(), rebuilt))
+    EXPECT_EQ(event.weight, EventWeight::kInfo) << event.kind;
+  ClusterSnapshot loading = UpView();
+  loading.nodes[1].state = MemberState::kLoading;
+  EXPECT_EQ(EventsBetween(UpView(), loading).at(0).weight, EventWeight::kDetail);
+}
+
 TEST(EventsBetween, MembersComeAndGo) {
   ClusterSnapshot more = UpView();
   more.nodes.push_back({.name = "c"});
