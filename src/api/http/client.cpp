@@ -1,5 +1,6 @@
 #include "api/http/client.h"
 
+#include <algorithm>
 #include <charconv>
 #include <optional>
 
@@ -153,6 +154,27 @@ absl::StatusOr<HttpBase> ParseHttpBase(std::string_view url) {
   while (base.prefix.ends_with('/')) base.prefix.pop_back();
   if (base.prefix.ends_with("/v1")) base.prefix.resize(base.prefix.size() - 3);
   return base;
+}
+
+absl::StatusOr<HttpUrl> ParseHttpUrl(std::string_view url) {
+  constexpr char kExpected[] = "expected http://HOST[:PORT]/PATH or https://HOST[:PORT]/PATH";
+  const size_t scheme = url.find("://");
+  if (scheme == std::string_view::npos) return InvalidArgument("{}, got no scheme", kExpected);
+  const std::string_view name = url.substr(0, scheme);
+  if (name != "http" && name != "https") return InvalidArgument("{}, got scheme '{}'", kExpected, name);
+  if (!IsPrintable(url) || url.find(' ') != std::string_view::npos)
+    return InvalidArgument("{}, got spaces or bytes that a URL must escape", kExpected);
+  if (url.find('#') != std::string_view::npos) return InvalidArgument("{}, got a fragment ('#')", kExpected);
+  const std::string_view rest = url.substr(scheme + 3);
+  const size_t end = std::min(rest.find_first_of("/?"), rest.size());
+  if (rest.substr(0, end).find('@') != std::string_view::npos)
+    return InvalidArgument("{}, got a user ('@'), which is not sent", kExpected);
+  const auto base = ParseHttpBase(url.substr(0, scheme + 3 + end));
+  if (!base.ok() || base->host.empty() || base->port < 1)
+    return InvalidArgument("{}, got a host or port that is none", kExpected);
+  HttpUrl parsed{.base = *base, .target = std::string(rest.substr(end))};
+  if (!parsed.target.starts_with('/')) parsed.target.insert(0, "/");
+  return parsed;
 }
 
 absl::StatusOr<HttpClient> HttpClient::FromUrl(std::string_view url) {

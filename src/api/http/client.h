@@ -34,6 +34,15 @@ struct HttpBase {
 /// Reads "http://host:port/prefix", "https://..." or "host:port". InvalidArgument for another scheme.
 absl::StatusOr<HttpBase> ParseHttpBase(std::string_view url);
 
+/// A whole URL: where to ask, and for what.
+struct HttpUrl {
+  HttpBase base;       ///< Without a prefix.
+  std::string target;  ///< "/path?query" as it was written; "/" where there is none.
+};
+/// Reads "http://HOST[:PORT][/PATH][?QUERY]" or "https://...". InvalidArgument for anything else, also for a user, a
+/// fragment, or characters that a URL must escape; the message has no part of it but the scheme: the rest may be secret.
+absl::StatusOr<HttpUrl> ParseHttpUrl(std::string_view url);
+
 class HttpClient {
  public:
   HttpClient(std::string host, int port) : base_{.host = std::move(host), .port = port, .prefix = ""} {}
