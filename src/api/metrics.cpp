@@ -10,6 +10,8 @@
 #include <iterator>
 #include <map>
 #include <mutex>
+#include <string_view>
+#include <utility>
 
 namespace shoal {
 namespace {
@@ -25,6 +27,17 @@ using prometheus::MetricFamily;
 using prometheus::Registry;
 
 constexpr char kResponses[] = "shoal_http_responses_total";
+constexpr char kOutboxMessages[] = "shoal_outbox_messages_total";
+constexpr char kOutboxWaiting[] = "shoal_outbox_waiting_messages";
+/// Of a server of several models, these are of the server, all others of a model.
+constexpr std::string_view kOfTheServer[] = {kResponses, kOutboxMessages, kOutboxWaiting};
+
+/// There from the start, at 0: alerts look for their growth.
+constexpr const char* kErrorCodes[] = {"cancelled",          "cluster_unavailable", "context_length_exceeded",
+                                       "deadline_exceeded",  "internal_error",      "invalid_request",
+                                       "rate_limit_exceeded"};
+constexpr const char* kEventKinds[] = {"back",        "down", "failed", "lost",   "move",
+                                       "move_failed", "out",  "plan",   "session"};
 
 const Histogram::BucketBoundaries kRequestSeconds = {0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1,  2.5,
                                                      5,    10,    30,   60,  120,  300, 600};
@@ -40,6 +53,16 @@ Family<Gauge>& GaugeFamily(Registry& registry, const char* name, const char* hel
 Family<Histogram>& HistogramFamily(Registry& registry, const char* name, const char* help) {
   return BuildHistogram().Name(name).Help(help).Register(registry);
 }
+
+/// Of a counter in a node that may begin anew.
+struct Followed {
+  double last = 0;
+  void follow(Counter& counter, int64_t total) {
+    const auto now = static_cast<double>(total);
+    counter.Increment(now >= last ? now - last : now);
+    last = now;
+  }
+};
 
 /// Brings a counter up to a total that somebody else counts.
 void CatchUp(Counter& counter, double total) {
@@ -73,6 +96,44 @@ struct Metrics::Impl {
     tier_ahead_used.Set(static_cast<double>(totals.ahead_used));
     tier_ahead_wasted.Set(static_cast<double>(totals.ahead_wasted));
     tier_wait.Set(1e-9 * static_cast<double>(totals.wait_ns));
+  }
+  void refresh(const std::vector<LinkTotals>& links) {
+    for (const LinkTotals& link : links) {
+      const std::map<std::string, std::string> labels = {{"from", link.from}, {"to", link.to}};
+      auto& [bytes, messages] = followed_links[{link.from, link.to}];
+      bytes.follow(link_bytes.Add(labels), link.bytes);
+      messages.follow(link_messages.Add(labels), link.messages);
+      link_waiting.Add(labels).Set(static_cast<double>(link.bytes_waiting));
+    }
+  }
+  void refresh(const std::vector<LinkSpeed>& speeds) {
+    for (const LinkSpeed& speed : speeds) {
+      for (const auto& [from, to] : {std::pair(speed.a, speed.b), std::pair(speed.b, speed.a)}) {
+        link_rtt.Add({{"from", from}, {"to", to}}).Set(speed.rtt_s);
+        if (speed.bytes_per_s > 0) link_speed.Add({{"from", from}, {"to", to}}).Set(speed.bytes_per_s);
+      }
+    }
+  }
+  void refresh(const std::vector<NodeUp>& nodes) {
+    std::map<std::string, Gauge*> gone = std::exchange(known_nodes, {});
+    for (const NodeUp& node : nodes) {
+      Gauge& gauge = node_up.Add({{"node", node.name}});
+      gauge.Set(node.up ? 1 : 0);
+      known_nodes[node.name] = &gauge;
+      gone.erase(node.name);
+    }
+    for (const auto& [name, gauge] : gone) node_up.Remove(gauge);
+  }
+  void refresh(const std::vector<OutboxCount>& counts) {
+    for (const auto& [name, totals] : counts) {
+      const auto catch_up = [&](const char* result, int64_t total) {
+        CatchUp(outbox_messages.Add({{"to", name}, {"result", result}}), static_cast<double>(total));
+      };
+      catch_up("sent", totals.sent);
+      catch_up("failed", totals.failed);
+      catch_up("dropped", totals.dropped);
+      outbox_waiting.Add({{"to", name}}).Set(static_cast<double>(totals.waiting));
+    }
   }
   void refresh(const SchedulerStats& stats) {
     queue.Set(stats.waiting);
@@ -113,9 +174,19 @@ struct Metrics::Impl {
 
   Registry registry;
   MetricsSources sources;
+  std::function<std::vector<OutboxCount>()> outboxes;
+  std::map<std::pair<std::string, std::string>, std::pair<Followed, Followed>> followed_links;
+  std::map<std::string, Gauge*> known_nodes;
   std::mutex scrape_mutex;
 
   Family<Counter>& responses = CounterFamily(registry, kResponses, "Answers by route and HTTP status");
+  Family<Counter>& errors = CounterFamily(registry, "shoal_request_errors_total",
+                                          "Requests that were queued and ended with an error, by its code");
+  Family<Counter>& events =
+      CounterFamily(registry, "shoal_cluster_events_total", "What happened to the cluster, by kind");
+  Family<Counter>& outbox_messages = CounterFamily(
+      registry, kOutboxMessages, "Webhooks and traces for other servers, by what became of them");
+  Family<Gauge>& outbox_waiting = GaugeFamily(registry, kOutboxWaiting, "Those that wait to be sent");
   Counter& prompt_tokens =
       CounterFamily(registry, "shoal_prompt_tokens_total", "Prompt tokens of accepted requests").Add({});
   Counter& generated_tokens =
@@ -131,6 +202,9 @@ struct Metrics::Impl {
   Histogram& step =
       HistogramFamily(registry, "shoal_step_seconds", "A step of the whole cluster, submit to result")
           .Add({}, kStepSeconds);
+  Histogram& transit = HistogramFamily(registry, "shoal_step_transit_seconds",
+                                       "A step's time between stages: hops, and the wait in their queues")
+                           .Add({}, kStepSeconds);
   Family<Histogram>& stage_busy = HistogramFamily(
       registry, "shoal_stage_busy_seconds", "A step's time on one stage without waiting for remote experts");
   Family<Histogram>& stage_wait = HistogramFamily(registry, "shoal_stage_expert_wait_seconds",
@@ -138,10 +212,13 @@ struct Metrics::Impl {
   Family<Histogram>& mask_wait = HistogramFamily(
       registry, "shoal_stage_mask_wait_seconds",
       "A step's wait for masks of grammars on the stage that samples; only steps that waited");
+  Family<Counter>& stage_exchange =
+      CounterFamily(registry, "shoal_stage_exchange_seconds_total",
+                    "Time that a stage computes for the exchange with remote experts; part of its busy time");
   Family<Counter>& kv_saturated = CounterFamily(registry, "shoal_kv_saturated_total",
                                                 "Keys and values beyond the range of an f16 cache, clamped");
   Gauge& queue = GaugeFamily(registry, "shoal_queue_requests", "Requests that wait").Add({});
-  Gauge& queue_wait = GaugeFamily(registry, "shoal_queue_wait_seconds",
+  Gauge& queue_wait = GaugeFamily(registry, "shoal_queue_seconds",
                                   "Predicted wait of a request that comes now until it begins")
                           .Add({});
   Gauge& running = GaugeFamily(registry, "shoal_running_requests", "Requests that hold KV blocks").Add({});
@@ -202,6 +279,8 @@ struct Metrics::Impl {
       CounterFamily(registry, "shoal_preemptions_total", "Sequences that gave their KV blocks back").Add({});
   Gauge& nodes_out =
       GaugeFamily(registry, "shoal_nodes_out", "Nodes that the plan does without, as they were away").Add({});
+  Family<Gauge>& node_up =
+      GaugeFamily(registry, "shoal_node_up", "1 while the node takes part in the session");
   Counter& engine_losses =
       CounterFamily(registry, "shoal_engine_losses_total", "Times the cluster was lost").Add({});
   Counter& restarts =
@@ -270,12 +349,29 @@ struct Metrics::Impl {
       CounterFamily(registry, "shoal_link_bytes_total", "Bytes sent over each link");
   Family<Counter>& link_messages =
       CounterFamily(registry, "shoal_link_messages_total", "Messages sent over each link");
+  Family<Gauge>& link_waiting =
+      GaugeFamily(registry, "shoal_link_waiting_bytes",
+                  "Bytes that wait for each link to take them, where they are sent");
+  Family<Gauge>& link_rtt =
+      GaugeFamily(registry, "shoal_link_rtt_seconds", "Round trip of a small message, as last measured");
+  Family<Gauge>& link_speed =
+      GaugeFamily(registry, "shoal_link_bytes_per_second", "What each link was last measured to carry");
 };
 
-Metrics::Metrics() : impl_(std::make_unique<Impl>()) {}
+Metrics::Metrics() : impl_(std::make_unique<Impl>()) {
+  for (const char* code : kErrorCodes) impl_->errors.Add({{"code", code}});
+  for (const char* kind : kEventKinds) impl_->events.Add({{"kind", kind}});
+}
 Metrics::~Metrics() = default;
 
 void Metrics::set_sources(MetricsSources sources) { impl_->sources = std::move(sources); }
+
+void Metrics::set_outboxes(std::function<std::vector<OutboxCount>()> outboxes) {
+  impl_->outboxes = std::move(outboxes);
+}
+
+void Metrics::count_error(const std::string& code) { impl_->errors.Add({{"code", code}}).Increment(); }
+void Metrics::count_event(const std::string& kind) { impl_->events.Add({{"kind", kind}}).Increment(); }
 
 void Metrics::count_response(const std::string& route, int status) {
   // Paths that do not exist are one label, or every scanner would make a new one.
@@ -292,16 +388,17 @@ void Metrics::observe_request(double seconds) { impl_->request.Observe(seconds);
 
 void Metrics::observe_step(const StepObservation& observation) {
   impl_->step.Observe(static_cast<double>(observation.elapsed_ns) * 1e-9);
+  impl_->transit.Observe(observation.transit_ns() * 1e-9);
   for (const StageTiming& timing : observation.timings) {
     const std::string node =
         impl_->sources.node_name ? impl_->sources.node_name(timing.node) : std::to_string(timing.node.value);
     impl_->stage_busy.Add({{"node", node}}, kStepSeconds).Observe(static_cast<double>(timing.busy_ns) * 1e-9);
     impl_->stage_wait.Add({{"node", node}}, kStepSeconds)
         .Observe(static_cast<double>(timing.expert_wait_ns) * 1e-9);
-    if (timing.mask_wait_ns > 0) {
-      impl_->mask_wait.Add({{"node", node}}, kStepSeconds)
-          .Observe(static_cast<double>(timing.mask_wait_ns) * 1e-9);
-    }
+    impl_->stage_exchange.Add({{"node", node}})
+        .Increment(static_cast<double>(std::max<int64_t>(timing.expert_overhead_ns, 0)) * 1e-9);
+    Histogram& mask_wait = impl_->mask_wait.Add({{"node", node}}, kStepSeconds);
+    if (timing.mask_wait_ns > 0) mask_wait.Observe(static_cast<double>(timing.mask_wait_ns) * 1e-9);
     impl_->kv_saturated.Add({{"node", node}}).Increment(static_cast<double>(timing.kv_saturated));
   }
 }
@@ -313,15 +410,13 @@ std::vector<MetricFamily> Metrics::Impl::collect() {
     const NodeTotals totals = sources.nodes();
     refresh(totals.buddies);
     refresh(totals.expert_tiers);
+    refresh(totals.up);
+    refresh(totals.links);
   }
   if (sources.experts) refresh(sources.experts());
-  if (sources.links) {
-    for (const LinkTotals& link : sources.links()) {
-      const std::map<std::string, std::string> labels = {{"from", link.from}, {"to", link.to}};
-      CatchUp(link_bytes.Add(labels), static_cast<double>(link.bytes));
-      CatchUp(link_messages.Add(labels), static_cast<double>(link.messages));
-    }
-  }
+  if (sources.links) refresh(sources.links());
+  if (sources.speeds) refresh(sources.speeds());
+  if (outboxes) refresh(outboxes());
   return registry.Collect();
 }
 
@@ -329,12 +424,15 @@ std::string Metrics::scrape() { return prometheus::TextSerializer().Serialize(im
 
 std::string Metrics::ScrapeAll(Metrics& server, const std::vector<std::pair<std::string, Metrics*>>& models) {
   std::vector<MetricFamily> all;
+  const auto of_the_server = [](const MetricFamily& family) {
+    return std::ranges::find(kOfTheServer, family.name) != std::end(kOfTheServer);
+  };
   for (MetricFamily& family : server.impl_->collect()) {
-    if (family.name == kResponses) all.push_back(std::move(family));
+    if (of_the_server(family)) all.push_back(std::move(family));
   }
   for (const auto& [model, metrics] : models) {
     for (MetricFamily& family : metrics->impl_->collect()) {
-      if (family.name == kResponses) continue;
+      if (of_the_server(family)) continue;
       for (auto& metric : family.metric) metric.label.push_back({"model", model});
       // A family stands once in the text, with the metrics of all models.
       const auto known = std::ranges::find(all, family.name, &MetricFamily::name);

@@ -8,17 +8,39 @@
 #include <utility>
 #include <vector>
 
+#include "api/http/outbox.h"
 #include "base/expert_tier_stats.h"
 #include "sched/scheduler.h"
 
 namespace shoal {
 
-/// Bytes and messages of one direction of one link since the start, as a transport counts them.
+/// One direction of one link: what was sent, as a transport counts it. Counts may begin anew, with a node's session.
 struct LinkTotals {
   std::string from;  ///< Node names.
   std::string to;
   int64_t bytes = 0;
   int64_t messages = 0;
+  int64_t bytes_waiting = 0;  ///< Now, for the link to take them.
+};
+
+/// What a link was measured to take, the last time.
+struct LinkSpeed {
+  std::string a;  ///< Node names, in either order.
+  std::string b;
+  double rtt_s = 0;
+  double bytes_per_s = 0;  ///< 0: not measured.
+};
+
+/// A node as its coordinator sees it.
+struct NodeUp {
+  std::string name;
+  bool up = false;  ///< It takes part in the session.
+};
+
+/// Messages for another server: webhooks, traces.
+struct OutboxCount {
+  std::string name;
+  OutboxTotals totals;
 };
 
 /// Copies of nodes' caches on their buddies, over all buddies.
@@ -34,6 +56,8 @@ struct BuddyTotals {
 struct NodeTotals {
   BuddyTotals buddies;
   ExpertTierStats expert_tiers;
+  std::vector<NodeUp> up;
+  std::vector<LinkTotals> links;  ///< Between workers; those of the coordinator are MetricsSources::links.
 };
 
 /// What (row, layer) pairs needed of experts on other nodes, since the start.
@@ -51,6 +75,7 @@ struct MetricsSources {
   std::function<std::string(NodeId)> node_name;    ///< For step times; may be empty: the id then.
   std::function<int()> nodes_out;                  ///< That the plan does without; may be empty: none then.
   std::function<ExpertTotals()> experts;           ///< Asked at each scrape; may be empty.
+  std::function<std::vector<LinkSpeed>()> speeds;  ///< Asked at each scrape; may be empty.
 };
 
 class Metrics {
@@ -63,7 +88,14 @@ class Metrics {
   /// Set once, before the first scrape and the first step.
   void set_sources(MetricsSources sources);
 
+  /// Set once, before the first scrape: what this process tells other servers; asked at each scrape.
+  void set_outboxes(std::function<std::vector<OutboxCount>()> outboxes);
+
   void count_response(const std::string& route, int status);
+  /// A request that was queued ended with an error, of this ApiError::code.
+  void count_error(const std::string& code);
+  /// Something happened to the cluster (ClusterEvent::kind).
+  void count_event(const std::string& kind);
   void count_prompt_tokens(int64_t tokens);
   void count_generated_token();
   void observe_first_token(double seconds);
@@ -75,7 +107,8 @@ class Metrics {
   static constexpr char kContentType[] = "text/plain; version=0.0.4; charset=utf-8";
   /// The text format, version 0.0.4.
   std::string scrape();
-  /// Of a server of several models: answers as `server` counted them, all else per model, with the label "model".
+  /// Of a server of several models: answers and outboxes as `server` counted them, all else per model, with the label
+  /// "model".
   static std::string ScrapeAll(Metrics& server, const std::vector<std::pair<std::string, Metrics*>>& models);
 
  private:

@@ -60,8 +60,10 @@ void ClusterWatch::stop() {
 
 void ClusterWatch::look() {
   ClusterSnapshot now = look_();
+  const int64_t known = log_.last();
   log_.add(EventsBetween(last_, now), UnixSeconds());
   last_ = std::move(now);
+  if (log_.last() > known) on_events_(log_.since(known));
 }
 
 std::string ClusterWatch::events_json(int64_t after) {

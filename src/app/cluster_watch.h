@@ -5,6 +5,8 @@
 #include <mutex>
 #include <optional>
 #include <string>
+#include <thread>
+#include <vector>
 
 #include "base/repeater.h"
 #include "cluster/event_log.h"
@@ -21,8 +23,11 @@ ClusterSnapshot LookAt(const Members& members, const PipelineEngine& engine, con
 
 class ClusterWatch {
  public:
-  /// look: as LookAt(); called from the thread, and from those that ask for events.
-  explicit ClusterWatch(std::function<ClusterSnapshot()> look) : look_(std::move(look)) {}
+  using OnEvents = std::function<void(const std::vector<ClusterEvent>&)>;
+  /// look: as LookAt(). on_events: told what is new, at least one event; must not block. Both are called from the thread,
+  /// and from those that ask for events, one at a time.
+  ClusterWatch(std::function<ClusterSnapshot()> look, OnEvents on_events)
+      : look_(std::move(look)), on_events_(std::move(on_events)) {}
   ~ClusterWatch() { stop(); }
 
   void start();
@@ -38,6 +43,7 @@ class ClusterWatch {
   void look();
 
   const std::function<ClusterSnapshot()> look_;
+  const OnEvents on_events_;
   std::mutex looking_;  ///< Guards log_ and last_.
   EventLog log_;
   ClusterSnapshot last_;

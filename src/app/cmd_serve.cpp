@@ -132,6 +132,7 @@ class Server {
     ASSIGN_OR_RETURN(place_.key, flags_.key.read(name_));
     if (place_.key.tls != nullptr) RETURN_IF_ERROR(place_.key.tls->check_name(name_));
     ASSIGN_OR_RETURN(place_.api_keys, OpenApiKeys(flags_));
+    ASSIGN_OR_RETURN(place_.outlets, Outlets::Open(flags_.outlets, name_));
     ASSIGN_OR_RETURN(const int64_t weights_rate, ParseWeightsRate(flags_.weights_rate));
     place_.weights_rate = std::make_shared<ByteRate>(weights_rate);
     ASSIGN_OR_RETURN(place_.replan_grace, ReplanGrace(flags_.replan_after));
@@ -175,6 +176,7 @@ class Server {
     for (const auto& model : models) model->stop_requests();
     if (http_ != nullptr) http_->stop(kFlushTimeout);
     for (const auto& model : models) model->stop();
+    if (place_.outlets != nullptr) place_.outlets->stop(kFlushTimeout);
   }
 
  private:
@@ -353,6 +355,7 @@ absl::Status Server::start_http(std::vector<HttpRoute> routes) {
   }
   http.error_body = &OpenAiApi::ErrorBodyOf;
   Metrics& metrics = several() ? metrics_ : model_->metrics();
+  metrics.set_outboxes([outlets = place_.outlets] { return outlets->counts(); });
   http.on_response = [&metrics](const std::string& route, int status) {
     metrics.count_response(route, status);
   };
@@ -526,6 +529,7 @@ Command AddServeCommand(Flags root) {
       root.add_subcommand("serve", "Coordinate a cluster (or this machine alone) and speak the OpenAI API");
   AddModelOptions(app, *flags);
   AddHttpOptions(app, *flags);
+  flags->outlets.add_to(app);
   app.add_option("--listen", flags->listen,
                  "HOST:PORT where workers reach this process (default: found by itself)");
   app.add_option(

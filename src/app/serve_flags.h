@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "app/command.h"
+#include "app/outlets.h"
 #include "app/tls_flags.h"
 #include "base/clock.h"
 #include "plan/left_out.h"
@@ -29,6 +30,7 @@ struct ServeFlags {
   std::string tls_key;
   std::string audit_log;
   bool no_ui = false;  ///< No page at /.
+  OutletFlags outlets;
   std::string listen;
   int await_ranks = 0;      ///< So many workers that join must have been there before the first plan.
   std::string join_listen;  ///< Where workers join; empty: nowhere.

@@ -293,7 +293,11 @@ absl::Status ServedModel::start_cluster(ServingPlace& place) {
       .take = [this](Deadline deadline) { return cluster_->take_expert_use(deadline); },
       .plan = [this] { return supervisor_->plan(); }});
   watch_ = std::make_unique<ClusterWatch>(
-      [this] { return LookAt(cluster_->members(), *engine_, *supervisor_, planner_->left_out()); });
+      [this] { return LookAt(cluster_->members(), *engine_, *supervisor_, planner_->left_out()); },
+      [this, outlets = place.outlets](const std::vector<ClusterEvent>& events) {
+        for (const ClusterEvent& event : events) metrics_.count_event(event.kind);
+        outlets->alert(name(), events);
+      });
   return absl::OkStatus();
 }
 
@@ -339,12 +343,15 @@ NodeTotals ServedModel::node_totals() const {
                                 .evicted = own.copies.evicted,
                                 .restored = cluster_->restored()},
                     .expert_tiers = own.expert_tier.value_or(ExpertTierStats{})};
-  const std::vector<NodeFacts> nodes = planner_->nodes();  // None before the first plan.
-  const auto limited = [](const NodeFacts& node) { return node.expert_memory_bytes > 0; };
-  if (cluster_->buddies().empty() && std::ranges::none_of(nodes | std::views::drop(1), limited))
-    return totals;  // Nobody else has anything to tell.
+  const std::string own = cluster_->members().self().name();
+  const bool serves = engine_->state().status.ok();
   for (const MemberStatus& member : cluster_->status(Deadline::after(kAskOutTimeout))) {
+    totals.up.push_back({member.name, member.name == own ? serves : member.state == MemberState::kUp});
     if (!member.facts.has_value()) continue;
+    for (const PeerLink& link : member.facts->links) {
+      if (link.to != own)
+        totals.links.push_back({member.name, link.to, link.bytes_sent, link.frames_sent, link.bytes_waiting});
+    }
     totals.buddies.copies += member.facts->copies;
     totals.buddies.bytes += member.facts->copies_bytes;
     totals.buddies.evicted += member.facts->copies_evicted;
@@ -359,12 +366,21 @@ std::vector<LinkTotals> ServedModel::link_totals() const {
   const std::string own = cluster_->members().self().name();
   for (const auto& [name, link] : cluster_->link_stats()) {
     if (name == own) continue;  // To itself nothing travels.
-    totals.push_back(
-        {own, name, static_cast<int64_t>(link.bytes_sent), static_cast<int64_t>(link.frames_sent)});
+    totals.push_back({own, name, static_cast<int64_t>(link.bytes_sent),
+                      static_cast<int64_t>(link.frames_sent), static_cast<int64_t>(link.bytes_waiting)});
     totals.push_back(
         {name, own, static_cast<int64_t>(link.bytes_received), static_cast<int64_t>(link.frames_received)});
   }
   return totals;
+}
+
+std::vector<LinkSpeed> ServedModel::link_speeds() const {
+  constexpr double kMicro = 1e-6;
+  constexpr double kMega = 1e6;
+  std::vector<LinkSpeed> speeds;
+  for (const LinkFacts& link : planner_->links(cluster_->members()))
+    speeds.push_back({link.a, link.b, link.rtt_us * kMicro, link.mbs * kMega});
+  return speeds;
 }
 
 std::string ServedModel::node_name(NodeId node) const {
@@ -389,6 +405,7 @@ absl::Status ServedModel::start_api(const DeclaredModel& declared, const Serving
     scheduling.engine_wait = std::max(scheduling.engine_wait, *place.replan_grace + kReplanTakes);
   }
   scheduling.on_step = [this](const StepObservation& step) { metrics_.observe_step(step); };
+  scheduling.tell_steps = place.outlets->tracer() != nullptr;
   scheduler_ = std::make_unique<Scheduler>(*engine_, std::move(scheduling));
   metrics_.set_sources(
       {[this] { return scheduler_->stats(); }, [this] { return link_totals(); },
@@ -397,7 +414,8 @@ absl::Status ServedModel::start_api(const DeclaredModel& declared, const Serving
        [this] {
          const ExpertRowCounts counts = experts_->totals();
          return ExpertTotals{counts.rows, counts.rows_local, counts.rows_sent, counts.messages};
-       }});
+       },
+       [this] { return link_speeds(); }});
   AnswerServiceOptions service;
   service.model_names = {model_.facts.name};
   service.model_names.insert(service.model_names.end(), declared.aliases.begin(), declared.aliases.end());
@@ -417,6 +435,8 @@ absl::Status ServedModel::start_api(const DeclaredModel& declared, const Serving
     return CallerPriority{.usual = priority, .best = priority};
   };
   service.records = place.records;
+  service.tracer = place.outlets->tracer();
+  service.node_name = [this](NodeId node) { return node_name(node); };
   service.chat_format = [this](const ChatRequest& chat, std::string_view prompt) {
     return output_->format(chat, prompt);
   };

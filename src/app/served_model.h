@@ -47,6 +47,7 @@ struct ServingPlace {
   std::shared_ptr<NodeHost> host;          ///< Made by the first.
   std::shared_ptr<JoinDesk> desk;          ///< Where workers join; nullptr: nobody can.
   std::shared_ptr<ByteRate> weights_rate;  ///< Of what is sent of all models' weights.
+  std::shared_ptr<Outlets> outlets;        ///< Alerts and traces.
 };
 
 /// Of --replan-after: nothing is never.
@@ -130,6 +131,7 @@ class ServedModel final : public LoadedModel {
   /// What POST /cluster/plan answers.
   absl::StatusOr<std::string> answer_plan(const PlanQuestion& question) const;
   NodeTotals node_totals() const;
+  std::vector<LinkSpeed> link_speeds() const;
   std::string node_name(NodeId node) const;
 
   const ServeFlags& flags_;

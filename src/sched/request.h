@@ -66,6 +66,22 @@ struct DraftTotals {
   int64_t accepted = 0;  ///< Those of them that were right: tokens for which no step of their own was needed.
 };
 
+/// A step that came back well, for metrics and traces.
+struct StepObservation {
+  StepId id;
+  int64_t rows = 0;
+  int64_t elapsed_ns = 0;  ///< From submit to result.
+  std::vector<StageTiming> timings;
+
+  /// What no stage had of it: the hops, and the wait in their queues. Never negative.
+  double transit_ns() const {
+    double rest = static_cast<double>(elapsed_ns);
+    for (const StageTiming& timing : timings)
+      rest -= timing.elapsed_ns() + static_cast<double>(timing.mask_wait_ns);
+    return rest > 0 ? rest : 0;
+  }
+};
+
 /// What the API gives the scheduler to be told of one request. Called from the scheduler's thread; must not
 /// block. `choice`: the index among the generations that were submitted together.
 class EventSink {
@@ -74,6 +90,9 @@ class EventSink {
   /// The choice has its place in the caches, and the next step computes its prompt, of which `cached` tokens need no
   /// computing. Once for each choice: not again after a preemption or a loss.
   virtual void on_begin(int /*choice*/, int64_t /*cached*/) {}
+  /// A step that the request had a part in came back, before anything else that it brings. Only where
+  /// SchedulerOptions::tell_steps says so.
+  virtual void on_step(const StepObservation& /*step*/) {}
   /// What one step generated for a choice, in order, never empty. The end-of-text id itself is not passed on. Returns
   /// whether more are wanted: false (a stop string is complete, the client is gone) ends the choice with
   /// on_finish(kStop), and no further token of it is computed.

@@ -261,7 +261,7 @@ void Scheduler::handle_step_end(Event& event) {
   // Steps of a lost generation were settled when it was lost.
   if (!generation_.has_value() || event.generation != *generation_ || submitted_.empty()) return;
   if (!event.result.ok()) return lose_engine(event.result.status());
-  const Submitted submitted = submitted_.front();
+  const Submitted submitted = std::move(submitted_.front());
   const int64_t elapsed_ns = NowNs() - submitted.at_ns;
   const auto outcomes = batch_planner_.acknowledge(*event.result, elapsed_ns);
   if (!outcomes.ok()) return lose_engine(outcomes.status(), false);
@@ -275,12 +275,12 @@ void Scheduler::handle_step_end(Event& event) {
                   .period_ns = now_ns - std::max(submitted.at_ns, std::exchange(step_ended_ns_, now_ns))});
   ++totals_.steps;
   totals_.rows += submitted.rows;
-  if (options_.on_step) {
-    options_.on_step({.id = event.result->id,
-                      .rows = submitted.rows,
-                      .elapsed_ns = elapsed_ns,
-                      .timings = std::move(event.result->timings)});
-  }
+  const StepObservation step{.id = event.result->id,
+                             .rows = submitted.rows,
+                             .elapsed_ns = elapsed_ns,
+                             .timings = std::move(event.result->timings)};
+  if (options_.on_step) options_.on_step(step);
+  tell_step(submitted, step);
   std::vector<std::shared_ptr<EventSink>> told;
   for (const BatchPlanner::Outcome& one : *outcomes) {
     const Sequence* sequence = batch_planner_.find(one.id);
@@ -289,6 +289,16 @@ void Scheduler::handle_step_end(Event& event) {
     deliver(one);
   }
   for (const std::shared_ptr<EventSink>& sink : told) sink->on_step_end();
+}
+
+void Scheduler::tell_step(const Submitted& submitted, const StepObservation& step) const {
+  std::vector<const EventSink*> told;  // Choices of a request share one.
+  for (const SeqId id : submitted.sequences) {
+    const Sequence* sequence = batch_planner_.find(id);
+    if (sequence == nullptr || std::ranges::count(told, sequence->sink.get()) > 0) continue;
+    told.push_back(sequence->sink.get());
+    sequence->sink->on_step(step);
+  }
 }
 
 void Scheduler::deliver(const BatchPlanner::Outcome& outcome) {
@@ -482,6 +492,9 @@ void Scheduler::submit_steps() {
     ++next_step_.value;
     announce(*step);
     submitted_.push_back({.rows = step->rows(), .at_ns = NowNs()});
+    if (options_.tell_steps) {
+      for (const SeqSlice& slice : step->slices) submitted_.back().sequences.push_back(slice.id);
+    }
     submit(*std::move(step));
   }
 }

@@ -25,14 +25,6 @@
 
 namespace shoal {
 
-/// A step that came back well, for the metrics.
-struct StepObservation {
-  StepId id;
-  int64_t rows = 0;
-  int64_t elapsed_ns = 0;  ///< From submit to result.
-  std::vector<StageTiming> timings;
-};
-
 /// What becomes of requests that have begun when the cluster is lost.
 enum class OnLoss : uint8_t {
   kFail,    ///< They end with the error.
@@ -53,6 +45,7 @@ struct SchedulerOptions {
   Duration engine_wait = std::chrono::seconds(10);
   /// Called from the scheduler's thread; must not block. May be empty.
   std::function<void(const StepObservation&)> on_step;
+  bool tell_steps = false;  ///< Sinks are told of the steps that they have a part in.
 };
 
 struct SchedulerStats {
@@ -116,6 +109,11 @@ class Scheduler {
  private:
   struct Mailbox;
   struct Event;
+  struct Submitted {
+    int64_t rows = 0;
+    int64_t at_ns = 0;
+    std::vector<SeqId> sequences = {};  // Only where sinks are told of steps.
+  };
 
   void run();
   void handle(Event& event);
@@ -135,6 +133,7 @@ class Scheduler {
   void announce(const Step& step);
   void submit(Step step);
   static void release_ends(Sequence& sequence);
+  void tell_step(const Submitted& submitted, const StepObservation& step) const;
   void deliver(const BatchPlanner::Outcome& outcome);
   void finish(SeqId id, FinishReason reason);
   void fail(RequestId id, const absl::Status& status);
@@ -169,10 +168,6 @@ class Scheduler {
   std::unordered_map<RequestId, Live> live_;  // The requests that have not ended.
   int arriving_ = 0;                          // Sequences taken from the mailbox and not yet handled.
   Clock::time_point ticked_at_;
-  struct Submitted {
-    int64_t rows = 0;
-    int64_t at_ns = 0;
-  };
   std::vector<Submitted> submitted_;  // Of the steps in flight, oldest first.
   int64_t step_ended_ns_ = 0;         // When the last step came back.
   WaitPredictor waits_;

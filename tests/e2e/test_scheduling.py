@@ -167,7 +167,7 @@ def test_a_full_queue_says_when_it_has_a_place(make_cluster):
     cluster = make_cluster(1, serve_args=("--queue", "1", *ONE_SLOT))
     line = Line(cluster)
     line.ask("waits")
-    assert cluster.metrics()["shoal_queue_wait_seconds"] > 0
+    assert cluster.metrics()["shoal_queue_seconds"] > 0
     with http(cluster) as api:
         for path in ("/v1/chat/completions", "/v1/messages", "/api/chat"):
             refused = api.post(path, json={"messages": user("hi"), "max_tokens": 5} if path != "/api/chat" else
@@ -175,7 +175,7 @@ def test_a_full_queue_says_when_it_has_a_place(make_cluster):
             assert refused.status_code == 429, refused.text
             assert 1 <= int(refused.headers["retry-after"]) <= 60
     assert line.order() == ["waits"]
-    assert wait_until(lambda: cluster.metrics()["shoal_queue_wait_seconds"] == 0, WAIT_S)
+    assert wait_until(lambda: cluster.metrics()["shoal_queue_seconds"] == 0, WAIT_S)
 
 
 def test_texts_do_not_depend_on_the_target_on_priorities_or_on_keys(single, make_cluster, tmp_path):

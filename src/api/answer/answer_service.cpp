@@ -192,6 +192,19 @@ std::optional<ApiError> AnswerService::record(const std::optional<RepeatKey>& ke
   return std::nullopt;
 }
 
+std::shared_ptr<RequestTrace> AnswerService::trace(const ResponseWriter& writer, int64_t prompt_tokens,
+                                                   int choices) const {
+  if (options_.tracer == nullptr) return nullptr;
+  const RequestOrigin& origin = writer.origin();
+  return options_.tracer->begin(origin.traceparent, {.name = origin.name,
+                                                     .id = origin.id,
+                                                     .model = options_.model_names.front(),
+                                                     .prompt_tokens = prompt_tokens,
+                                                     .choices = choices,
+                                                     .received = origin.received,
+                                                     .node_name = options_.node_name});
+}
+
 std::optional<ApiError> AnswerService::start(AnswerOrder order, std::unique_ptr<AnswerWriter> answer,
                                              const std::shared_ptr<ResponseWriter>& writer) {
   if (draining_) return ShuttingDown();
@@ -232,9 +245,15 @@ std::optional<ApiError> AnswerService::start(AnswerOrder order, std::unique_ptr<
     };
   }
   const int64_t prompt_tokens = plan.prompt_tokens;
+  plan.request = writer->origin().id;
+  plan.trace = trace(*writer, prompt_tokens, plan.choices);
+  const std::shared_ptr<RequestTrace> traced = plan.trace;
   auto sink = std::make_shared<AnswerSink>(std::move(plan), text_.tokenizer, metrics_, std::move(answer));
   const auto id = scheduler_.submit(std::move(choices), std::move(sink));
-  if (!id.ok()) return FromStatus(id.status(), order.prompt_field);
+  if (!id.ok()) {
+    if (traced != nullptr) traced->end(id.status());
+    return FromStatus(id.status(), order.prompt_field);
+  }
   metrics_.count_prompt_tokens(prompt_tokens);
   writer->on_disconnect(scheduler_.canceller(*id));
   return std::nullopt;

@@ -20,6 +20,7 @@
 #include "api/retry/answer_record.h"
 #include "api/structure/grammar_service.h"
 #include "api/structure/tool_grammar.h"
+#include "api/trace/tracer.h"
 #include "base/clock.h"
 #include "sched/scheduler.h"
 #include "text/chat_template.h"
@@ -55,6 +56,9 @@ struct AnswerServiceOptions {
   std::function<AnswerFormat(std::string_view prompt)> answer_format = {};
   /// Of requests that clients may send again; nullptr: none are kept.
   std::shared_ptr<AnswerRecords> records = nullptr;
+  /// Of requests that are traced, and how the plan in force calls a node there; nullptr: none are.
+  std::shared_ptr<Tracer> tracer = nullptr;
+  std::function<std::string(NodeId)> node_name = {};
 };
 
 /// A conversation, ready to be answered.
@@ -137,6 +141,9 @@ class AnswerService {
   /// caller answers.
   std::optional<ApiError> start(AnswerOrder order, std::unique_ptr<AnswerWriter> answer,
                                 const std::shared_ptr<ResponseWriter>& writer);
+
+  /// For a request that is about to be queued; nullptr: it is not traced.
+  std::shared_ptr<RequestTrace> trace(const ResponseWriter& writer, int64_t prompt_tokens, int choices) const;
 
   /// That a prompt has tokens, and that the model knows them: a tokenizer may have more (a fine-tune that added some).
   std::optional<ApiError> check_tokens(const std::vector<int32_t>& prompt) const;

@@ -4,6 +4,7 @@
 
 #include "api/api_error.h"
 #include "base/log.h"
+#include "base/log_format.h"
 #include "base/status.h"
 
 namespace shoal {
@@ -24,8 +25,14 @@ AnswerSink::AnswerSink(AnswerPlan plan, const Tokenizer& tokenizer, Metrics& met
 
 void AnswerSink::on_begin(int choice, int64_t cached) {
   // Choices of one prompt share it; what the first of them found says how much was in the cache.
-  if (choice % plan_.choices_per_prompt == 0) usage_.cached_tokens += cached;
+  const bool first = choice % plan_.choices_per_prompt == 0;
+  if (first) usage_.cached_tokens += cached;
+  if (plan_.trace != nullptr) plan_.trace->begin(first ? cached : 0);
   admit();
+}
+
+void AnswerSink::on_step(const StepObservation& step) {
+  if (plan_.trace != nullptr && !over_) plan_.trace->step(step);
 }
 
 void AnswerSink::admit() {
@@ -44,6 +51,7 @@ bool AnswerSink::on_tokens(int choice, std::span<const SampledToken> tokens) {
   const auto used = static_cast<size_t>(one.chain.tokens() - before);
   if (plan_.note) plan_.note(choice, before, tokens.first(used));
   time_tokens(one, used);
+  if (plan_.trace != nullptr) plan_.trace->tokens(std::ssize(tokens.first(used)));
   writer_->piece({.choice = choice, .events = events, .sampled = tokens.first(used)});
   return !one.chain.stopped() && !writer_->gone();
 }
@@ -79,6 +87,7 @@ void AnswerSink::on_finish(int choice, FinishReason reason) {
   if (over_ || --open_ > 0) return;
   over_ = true;
   metrics_.observe_request(SecondsSince(started_));
+  if (plan_.trace != nullptr) plan_.trace->end(absl::OkStatus());
   writer_->finish(usage_);
 }
 
@@ -114,9 +123,13 @@ void AnswerSink::fail(const absl::Status& status) {
   over_ = true;
   metrics_.observe_request(SecondsSince(started_));
   if (status.code() != absl::StatusCode::kCancelled) {
+    const LogRequest named(plan_.request);
     LogWarning("{}: ended after {} tokens: {}", plan_.id, usage_.completion_tokens, ToString(status));
   }
-  writer_->error(FromStatus(status));
+  const ApiError error = FromStatus(status);
+  metrics_.count_error(error.code);
+  if (plan_.trace != nullptr) plan_.trace->end(status);
+  writer_->error(error);
 }
 
 }  // namespace shoal

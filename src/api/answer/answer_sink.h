@@ -11,6 +11,7 @@
 #include "api/answer/answer_writer.h"
 #include "api/answer/choice_chain.h"
 #include "api/metrics.h"
+#include "api/trace/request_trace.h"
 #include "base/clock.h"
 #include "sched/request.h"
 
@@ -24,6 +25,8 @@ struct AnswerPlan {
   int64_t prompt_tokens = 0;   ///< Of all prompts.
   /// Told the tokens of each choice as they come, the first of them the choice's token number `at`. May be empty.
   std::function<void(int choice, int64_t at, std::span<const SampledToken> tokens)> note = {};
+  std::string request = {};                       ///< X-Request-Id, for the log.
+  std::shared_ptr<RequestTrace> trace = nullptr;  ///< nullptr: it is not traced.
 };
 
 /// A stream in which nothing was written for so long gets a comment.
@@ -39,6 +42,7 @@ class AnswerSink : public EventSink {
              std::unique_ptr<AnswerWriter> writer);
 
   void on_begin(int choice, int64_t cached) override;
+  void on_step(const StepObservation& step) override;
   bool on_tokens(int choice, std::span<const SampledToken> tokens) override;
   void on_drafts(int choice, const DraftTotals& drafts) override;
   void on_scores(int choice, std::span<const SampledToken> scores) override;

@@ -13,35 +13,50 @@ namespace {
 /// Collects the embeddings of one request.
 class EmbeddingSink final : public EventSink {
  public:
-  EmbeddingSink(EmbeddingOrder order, Metrics& metrics, EmbeddingService::Done done)
-      : order_(std::move(order)), metrics_(metrics), done_(std::move(done)), open_(order_.prompts.size()) {
+  EmbeddingSink(EmbeddingOrder order, Metrics& metrics, EmbeddingService::Done done,
+                std::shared_ptr<RequestTrace> trace)
+      : order_(std::move(order)),
+        metrics_(metrics),
+        done_(std::move(done)),
+        trace_(std::move(trace)),
+        open_(order_.prompts.size()) {
     for (const std::vector<int32_t>& prompt : order_.prompts) embeddings_.prompt_tokens += std::ssize(prompt);
     embeddings_.vectors.resize(order_.prompts.size());
   }
 
+  void on_begin(int /*choice*/, int64_t cached) override {
+    if (trace_ != nullptr) trace_->begin(cached);
+  }
+  void on_step(const StepObservation& step) override {
+    if (trace_ != nullptr) trace_->step(step);
+  }
   bool on_tokens(int /*choice*/, std::span<const SampledToken> /*tokens*/) override { return false; }
   void on_embedding(int choice, std::span<const float> embedding) override {
     embeddings_.vectors.at(static_cast<size_t>(choice)) = Normalized(embedding, order_.dimensions);
   }
   void on_finish(int /*choice*/, FinishReason /*reason*/) override {
-    if (--open_ == 0) end(std::move(embeddings_));
+    if (--open_ == 0) end(std::move(embeddings_), absl::OkStatus());
   }
   void on_error(const absl::Status& status) override {
     if (status.code() != absl::StatusCode::kCancelled)
       LogWarning("{}: ended by {}", order_.id, ToString(status));
-    end(std::unexpected(FromStatus(status, order_.prompt_field)));
+    const ApiError error = FromStatus(status, order_.prompt_field);
+    metrics_.count_error(error.code);
+    end(std::unexpected(error), status);
   }
 
  private:
-  void end(const ApiResult<Embeddings>& result) {
+  void end(const ApiResult<Embeddings>& result, const absl::Status& status) {
     metrics_.observe_request(SecondsOf(Clock::now() - started_));
+    if (trace_ != nullptr) trace_->end(status);
     done_(result);
   }
 
   const EmbeddingOrder order_;
   Metrics& metrics_;
   const EmbeddingService::Done done_;
-  size_t open_;  // Prompts that have not ended.
+  const std::shared_ptr<RequestTrace> trace_;  ///< nullptr: it is not traced.
+  size_t open_;                                // Prompts that have not ended.
   Embeddings embeddings_;
   const Clock::time_point started_ = Clock::now();
 };
@@ -95,9 +110,13 @@ std::optional<ApiError> EmbeddingService::start(EmbeddingOrder order, Done done,
                         .pool = options_.pool});
   }
   const char* field = order.prompt_field;
-  auto sink = std::make_shared<EmbeddingSink>(std::move(order), metrics_, std::move(done));
+  const auto trace = service_.trace(*writer, tokens, static_cast<int>(requests.size()));
+  auto sink = std::make_shared<EmbeddingSink>(std::move(order), metrics_, std::move(done), trace);
   const auto id = scheduler_.submit(std::move(requests), std::move(sink));
-  if (!id.ok()) return FromStatus(id.status(), field);
+  if (!id.ok()) {
+    if (trace != nullptr) trace->end(id.status());
+    return FromStatus(id.status(), field);
+  }
   metrics_.count_prompt_tokens(tokens);
   writer->on_disconnect(scheduler_.canceller(*id));
   return std::nullopt;

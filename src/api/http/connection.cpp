@@ -8,6 +8,7 @@
 
 #include "api/http/routing.h"
 #include "base/log.h"
+#include "base/log_format.h"
 #include "base/process.h"
 #include "base/random.h"
 #include "base/status.h"
@@ -357,8 +358,13 @@ void HttpConnection::refuse(HttpRefusal refusal) {
 
 void HttpConnection::run_handler(const HttpRoute& route, HttpRequest request) {
   auto writer = std::make_shared<ResponseWriter>(shared_from_this(), exchange_, request.caller);
+  writer->set_origin({.id = request.id,
+                      .name = fmt::format("{} {}", request.method, route.path),
+                      .traceparent = std::string(request.header("traceparent")),
+                      .received = Clock::now()});
   auto run = [shared = shared_, handler = route.handler, request = std::move(request),
               writer = std::move(writer)]() mutable {
+    const LogRequest named(request.id);
     try {
       if (auto wrong = DecodeBody(request, shared->options.body_bytes_max)) {
         return writer->send({.status = wrong->status,
@@ -416,6 +422,7 @@ void HttpConnection::begin_answer(int status, const std::string& content_type, H
   headers.insert(headers.end(), origin_headers_.begin(), origin_headers_.end());
   AddSecurityHeaders(headers);
   put(HttpHead(status, HttpReason(status), headers));
+  const LogRequest named(request_id_);
   LogDebug("http: {}: {} from {}: {}", request_id_, request_line_, peer_, status);
   if (status >= 500 && request_line_.starts_with("POST ")) {
     shared_->failures.warn(

@@ -43,6 +43,14 @@ struct HttpResponse {
 
 class HttpConnection;
 
+/// What an answer's logs and traces say of its request.
+struct RequestOrigin {
+  std::string id;           ///< As HttpRequest::id.
+  std::string name;         ///< Method and route: "POST /v1/completions".
+  std::string traceparent;  ///< The header of this name, or "".
+  Clock::time_point received{};
+};
+
 /// The answer to one request. All methods may be called from any thread; none blocks. A writer that is
 /// dropped before its answer is complete gives 500, or cuts the stream.
 class ResponseWriter {
@@ -73,12 +81,16 @@ class ResponseWriter {
   /// By what its request is known again; nothing where the client does not say. Set before the handler runs.
   const std::optional<RepeatKey>& repeat_key() const { return repeat_key_; }
   void set_repeat_key(std::optional<RepeatKey> key) { repeat_key_ = key; }
+  /// Set before the handler runs.
+  const RequestOrigin& origin() const { return origin_; }
+  void set_origin(RequestOrigin origin) { origin_ = std::move(origin); }
 
  private:
   const std::shared_ptr<HttpConnection> connection_;
   const uint64_t exchange_;
   const std::string caller_;
   std::optional<RepeatKey> repeat_key_;
+  RequestOrigin origin_;
   bool complete_ = false;
 };
 

@@ -176,7 +176,7 @@ export function HealthView() {
   const scrape = newest(state);
   const ttft = histogram(scrape, "shoal_time_to_first_token_seconds");
   const itl = histogram(scrape, "shoal_inter_token_latency_seconds");
-  const wait = total(scrape, "shoal_queue_wait_seconds");
+  const wait = total(scrape, "shoal_queue_seconds");
   const rate = state.rates[state.rates.length - 1];
   const checks = checksOf(status, state);
   return (
