@@ -16,6 +16,7 @@ import pytest
 from conftest import SPREAD
 from dialogue import ask, client_of
 from local_cluster import ClusterError, Process, free_ports, get_text, wait_until
+from receiver import Receiver
 
 QUESTION = "What is the capital of Portugal?"
 
@@ -185,7 +186,40 @@ def test_sighup_renews_the_certificate_and_a_wrong_one_changes_nothing(serve, su
 
 # ---- Keys and what is kept of them ----
 
-def test_no_file_and_no_log_holds_a_key_and_admin_calls_are_recorded(make_cluster, succeed, certs, tmp_path):
+TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"
+
+
+def check_what_others_are_told(receiver, hook, cluster):
+    """A request's trace has come; alerts of a lost worker come, to a path that is a secret."""
+    assert wait_until(lambda: any(span["kind"] == 2 for span in receiver.spans()), 20), receiver.posts
+    spans = receiver.spans()
+    assert {span["traceId"] for span in spans} == {TRACE}, "only the request whose client wanted it"
+    assert {span["name"] for span in spans} >= {"POST /v1/chat/completions", "queue", "prefill", "step", "stage", "experts", "hops"}
+    nodes = {entry["value"]["stringValue"] for span in spans for entry in span["attributes"] if entry["key"] == "shoal.node"}
+    assert nodes == {"coordinator", "worker-1", "worker-2"}
+    cluster.workers[1].kill()
+    kinds = lambda: {alert["kind"] for alert in receiver.bodies(hook)}
+    assert wait_until(lambda: {"session", "lost", "down"} <= kinds(), 20), kinds()
+    lost = next(alert for alert in receiver.bodies(hook) if alert["kind"] == "lost")
+    assert lost["node"] == "worker-2" and lost["severity"] == "warning" and lost["text"].startswith("worker-2: is lost")
+    assert lost["server"] == "coordinator" and lost["model"] and lost["time"].endswith("Z") and lost["id"] > 0
+    assert [alert["severity"] for alert in receiver.bodies(hook) if alert["kind"] == "down"] == ["critical"]
+
+
+def check_lines(log):
+    """Each line is an object; the first is the command, which our own tool wrote."""
+    lines = [json.loads(line) for line in log.splitlines()[1:]]
+    assert lines and all({"time", "level", "node", "message"} <= set(line) for line in lines)
+    return lines
+
+
+def test_no_file_and_no_log_holds_a_key_and_admin_calls_are_recorded(make_cluster, succeed, certs, tmp_path, monkeypatch):
+    with Receiver() as receiver:
+        monkeypatch.setenv("SHOAL_WEBHOOK", receiver.url + "/hook/that-nobody-else-knows")
+        check_keys_and_records(make_cluster, succeed, certs, tmp_path, receiver)
+
+
+def check_keys_and_records(make_cluster, succeed, certs, tmp_path, receiver):
     keys, audit, shared = tmp_path / "keys", tmp_path / "audit.log", tmp_path / "shared"
     secret = succeed("token", "api-key", "--name", "ann", "--file", keys).strip()
     assert re.fullmatch(r"sha256:[0-9a-f]{64} name=ann\n", keys.read_text()) and stat.S_IMODE(keys.stat().st_mode) == 0o600
@@ -193,24 +227,31 @@ def test_no_file_and_no_log_holds_a_key_and_admin_calls_are_recorded(make_cluste
     shared.chmod(0o600)
     token = succeed("token", "create", "--key-file", shared, "--address", "127.0.0.1").strip()
     trust = ("--key-file", shared, "--tls-dir", certs)
-    cluster = make_cluster(2, worker_args=(*trust, "--log-level", "debug"),
-                           serve_args=(*SPREAD, *trust, "--api-key-file", keys, "--audit-log", audit, "--log-level", "debug"))
+    talks = ("--log-level", "debug", "--log-format", "json")
+    cluster = make_cluster(2, worker_args=(*trust, *talks),
+                           serve_args=(*SPREAD, *trust, "--api-key-file", keys, "--audit-log", audit, *talks,
+                                       "--otlp-endpoint", receiver.url, "--trace-sample", "0"))
     with httpx.Client(base_url=cluster.url, trust_env=False, timeout=20) as api:
         headers = {"Authorization": f"Bearer {secret}"}
         wrong = "sk-shoal-that-is-nobodys"
         chat = {"messages": [{"role": "user", "content": QUESTION}], "max_tokens": 4}
         assert api.post("/v1/chat/completions", json=chat, headers=headers).status_code == 200
+        traced = {"traceparent": f"00-{TRACE}-00f067aa0ba902b7-01", "x-request-id": "request-7"}
+        assert api.post("/v1/chat/completions", json=chat, headers=headers | traced).status_code == 200
         assert api.post("/v1/chat/completions", json=chat).status_code == 401
         body = {"node": "nobody"}
         answers = [api.post("/cluster/drain", json=body, headers=headers),
                    api.post("/cluster/drain?x=1", json=body, headers={"x-api-key": wrong})]
+    check_what_others_are_told(receiver, "/hook/that-nobody-else-knows", cluster)
+    assert any(line.get("request") == "request-7" for line in check_lines(cluster.coordinator.log()))
+    assert {line["node"] for line in check_lines(cluster.workers[0].log())} == {"worker-1"}
     lines = [json.loads(line) for line in audit.read_text().splitlines()]
     assert [(line["call"], line["key"], line["status"]) for line in lines] == [
         ("POST /cluster/drain", "ann", answers[0].status_code), ("POST /cluster/drain", "", 401)]
     assert all(line["address"] == "127.0.0.1" and line["request"] and line["time"].endswith("Z") for line in lines)
     assert lines[0]["target"] == "nobody" and stat.S_IMODE(audit.stat().st_mode) == 0o600
     secrets = {"the API key": secret, "its digest": keys.read_text()[7:71], "a wrong API key": wrong,
-               "the cluster's key": shared.read_text().strip(), "the join token": token}
+               "a webhook's path": "that-nobody-else-knows", "the cluster's key": shared.read_text().strip(), "the join token": token}
     for path in files_below(certs):
         if "key" in path.name:
             secrets[str(path)] = path.read_text().splitlines()[1]
