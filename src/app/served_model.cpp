@@ -345,7 +345,7 @@ NodeTotals ServedModel::node_totals() const {
                     .expert_tiers = own.expert_tier.value_or(ExpertTierStats{})};
   const std::string own = cluster_->members().self().name();
   const bool serves = engine_->state().status.ok();
-  for (const MemberStatus& member : cluster_->status(Deadline::after(kAskOutTimeout))) {
+  for (const MemberStatus& member : cluster_->status(Deadline::after(kDescribeTimeout))) {
     totals.up.push_back({member.name, member.name == own ? serves : member.state == MemberState::kUp});
     if (!member.facts.has_value()) continue;
     for (const PeerLink& link : member.facts->links) {
