@@ -7,8 +7,10 @@
 #include <avahi-common/malloc.h>
 #include <avahi-common/simple-watch.h>
 #include <avahi-common/strlst.h>
+#include <dlfcn.h>
 
 #include <map>
+#include <type_traits>
 #include <utility>
 
 #include "base/status.h"
@@ -25,44 +27,112 @@ constexpr char kKey[] = "addresses";
 constexpr Duration kBrowseMax = std::chrono::milliseconds(1200);
 constexpr int kPollMs = 20;
 
+constexpr char kLibrary[] =
+    "libavahi-client.so.3";  ///< It brings libavahi-common, whose functions are here, too.
+
+/// The functions of Avahi's client library that are used here.
+struct Avahi {
+  decltype(&avahi_address_snprint) address_snprint = nullptr;
+  decltype(&avahi_client_errno) client_errno = nullptr;
+  decltype(&avahi_client_free) client_free = nullptr;
+  decltype(&avahi_client_new) client_new = nullptr;
+  decltype(&avahi_entry_group_add_service) entry_group_add_service = nullptr;
+  decltype(&avahi_entry_group_commit) entry_group_commit = nullptr;
+  decltype(&avahi_entry_group_new) entry_group_new = nullptr;
+  decltype(&avahi_free) free = nullptr;
+  decltype(&avahi_service_browser_new) service_browser_new = nullptr;
+  decltype(&avahi_service_resolver_free) service_resolver_free = nullptr;
+  decltype(&avahi_service_resolver_new) service_resolver_new = nullptr;
+  decltype(&avahi_simple_poll_free) simple_poll_free = nullptr;
+  decltype(&avahi_simple_poll_get) simple_poll_get = nullptr;
+  decltype(&avahi_simple_poll_iterate) simple_poll_iterate = nullptr;
+  decltype(&avahi_simple_poll_new) simple_poll_new = nullptr;
+  decltype(&avahi_strerror) strerror = nullptr;
+  decltype(&avahi_string_list_find) string_list_find = nullptr;
+  decltype(&avahi_string_list_get_pair) string_list_get_pair = nullptr;
+
+  /// Whether the library has them all.
+  bool find_in(void* library) {
+    const auto find = [library](const char* name, auto& function) {
+      function = reinterpret_cast<std::remove_reference_t<decltype(function)>>(dlsym(library, name));
+      return function != nullptr;
+    };
+    return find("avahi_address_snprint", address_snprint) && find("avahi_client_errno", client_errno) &&
+           find("avahi_client_free", client_free) && find("avahi_client_new", client_new) &&
+           find("avahi_entry_group_add_service", entry_group_add_service) &&
+           find("avahi_entry_group_commit", entry_group_commit) &&
+           find("avahi_entry_group_new", entry_group_new) && find("avahi_free", free) &&
+           find("avahi_service_browser_new", service_browser_new) &&
+           find("avahi_service_resolver_free", service_resolver_free) &&
+           find("avahi_service_resolver_new", service_resolver_new) &&
+           find("avahi_simple_poll_free", simple_poll_free) &&
+           find("avahi_simple_poll_get", simple_poll_get) &&
+           find("avahi_simple_poll_iterate", simple_poll_iterate) &&
+           find("avahi_simple_poll_new", simple_poll_new) && find("avahi_strerror", strerror) &&
+           find("avahi_string_list_find", string_list_find) &&
+           find("avahi_string_list_get_pair", string_list_get_pair);
+  }
+};
+
+/// Avahi's library, which is loaded at the first call and stays; nullptr where there is none. It is not linked, so that
+/// shoal starts on machines without it: most clusters have no use for it.
+const Avahi* LoadAvahi() {
+  static const Avahi* const loaded = []() -> const Avahi* {
+    static Avahi avahi;
+    void* library = dlopen(kLibrary, RTLD_NOW | RTLD_LOCAL);
+    return library != nullptr && avahi.find_in(library) ? &avahi : nullptr;
+  }();
+  return loaded;
+}
+
 struct FreePoll {
-  void operator()(AvahiSimplePoll* poll) const { avahi_simple_poll_free(poll); }
+  void operator()(AvahiSimplePoll* poll) const { LoadAvahi()->simple_poll_free(poll); }
 };
 struct FreeClient {
-  void operator()(AvahiClient* client) const { avahi_client_free(client); }
+  void operator()(AvahiClient* client) const { LoadAvahi()->client_free(client); }
 };
 
 /// A connection to the daemon. What is published goes with it.
 class Daemon {
  public:
+  explicit Daemon(const Avahi& avahi) : avahi_(avahi) {}
+
   static absl::StatusOr<std::unique_ptr<Daemon>> Connect() {
-    auto daemon = std::make_unique<Daemon>();
-    daemon->poll_.reset(avahi_simple_poll_new());
+    const Avahi* avahi = LoadAvahi();
+    if (avahi == nullptr) {
+      return Unavailable(
+          "dns-sd: {} is not installed: sudo apt install libavahi-client3 avahi-daemon, or give addresses",
+          kLibrary);
+    }
+    auto daemon = std::make_unique<Daemon>(*avahi);
+    daemon->poll_.reset(avahi->simple_poll_new());
     if (daemon->poll_ == nullptr) return ResourceExhausted("dns-sd: no memory");
     int error = 0;
     const auto changed = [](AvahiClient*, AvahiClientState state, void* self) {
       static_cast<Daemon*>(self)->state_ = state;
     };
-    daemon->client_.reset(avahi_client_new(avahi_simple_poll_get(daemon->poll_.get()), AvahiClientFlags(0),
-                                           changed, daemon.get(), &error));
+    daemon->client_.reset(avahi->client_new(avahi->simple_poll_get(daemon->poll_.get()), AvahiClientFlags(0),
+                                            changed, daemon.get(), &error));
     if (daemon->client_ != nullptr) return daemon;
     return Unavailable(
         "dns-sd: Avahi's daemon is not there ({}): sudo apt install avahi-daemon, and start it, or give "
         "addresses",
-        avahi_strerror(error));
+        avahi->strerror(error));
   }
 
+  const Avahi& avahi() const { return avahi_; }
   AvahiClient* client() const { return client_.get(); }
   bool lost() const { return state_ == AVAHI_CLIENT_FAILURE; }
   /// Handles what the daemon says, until `done` or the deadline.
   template <typename Done>
   void run(Deadline deadline, Done done) {
     while (!done() && !lost() && !deadline.expired()) {
-      if (avahi_simple_poll_iterate(poll_.get(), kPollMs) != 0) return;
+      if (avahi_.simple_poll_iterate(poll_.get(), kPollMs) != 0) return;
     }
   }
 
  private:
+  const Avahi& avahi_;
   std::unique_ptr<AvahiSimplePoll, FreePoll> poll_;
   AvahiClientState state_ = AVAHI_CLIENT_CONNECTING;
   std::unique_ptr<AvahiClient, FreeClient> client_;  // Goes before the poll that it uses.
@@ -70,6 +140,7 @@ class Daemon {
 
 /// One look at the network.
 struct Browse {
+  const Avahi& avahi;
   AvahiClient* client = nullptr;
   std::map<std::string, Rendezvous> found;
   int open = 0;      ///< Services that are being resolved.
@@ -86,18 +157,18 @@ void OnResolved(AvahiServiceResolver* resolver, AvahiIfIndex, AvahiProtocol, Ava
     Rendezvous& one = browse.found[name];
     one.name = name;
     char* value = nullptr;
-    if (AvahiStringList* entry = avahi_string_list_find(text, kKey);
-        entry != nullptr && avahi_string_list_get_pair(entry, nullptr, &value, nullptr) == 0 &&
+    if (AvahiStringList* entry = browse.avahi.string_list_find(text, kKey);
+        entry != nullptr && browse.avahi.string_list_get_pair(entry, nullptr, &value, nullptr) == 0 &&
         value != nullptr) {
       one.addresses = AddressesOf(value);
-      avahi_free(value);
+      browse.avahi.free(value);
     }
     char host[AVAHI_ADDRESS_STR_MAX] = "";
-    avahi_address_snprint(host, sizeof host, address);
+    browse.avahi.address_snprint(host, sizeof host, address);
     // The daemon's own answer, where the record says nothing that can be used.
     if (one.addresses.empty()) one.addresses = AddressesOf(HostPort{host, port}.to_string());
   }
-  avahi_service_resolver_free(resolver);
+  browse.avahi.service_resolver_free(resolver);
 }
 
 // parameters: they are those of Avahi's callback.
@@ -107,8 +178,9 @@ void OnBrowsed(AvahiServiceBrowser*, AvahiIfIndex interface, AvahiProtocol proto
   constexpr int kServicesMax = 64;
   if (event == AVAHI_BROWSER_ALL_FOR_NOW || event == AVAHI_BROWSER_FAILURE) browse.all = true;
   if (event != AVAHI_BROWSER_NEW || browse.open >= kServicesMax || !IsNodeName(name)) return;
-  if (avahi_service_resolver_new(browse.client, interface, protocol, name, type, domain, AVAHI_PROTO_UNSPEC,
-                                 AvahiLookupFlags(0), OnResolved, user) != nullptr) {
+  if (browse.avahi.service_resolver_new(browse.client, interface, protocol, name, type, domain,
+                                        AVAHI_PROTO_UNSPEC, AvahiLookupFlags(0), OnResolved,
+                                        user) != nullptr) {
     ++browse.open;
   }
 }
@@ -119,12 +191,13 @@ class DnsSdRegistry final : public Registry {
 
   absl::StatusOr<std::vector<Rendezvous>> find(Deadline deadline) override {
     ASSIGN_OR_RETURN(const std::unique_ptr<Daemon> daemon, Daemon::Connect());
-    Browse browse{.client = daemon->client()};
+    const Avahi& avahi = daemon->avahi();
+    Browse browse{.avahi = avahi, .client = daemon->client()};
     AvahiServiceBrowser* browser =
-        avahi_service_browser_new(daemon->client(), AVAHI_IF_UNSPEC, AVAHI_PROTO_UNSPEC, kType, nullptr,
+        avahi.service_browser_new(daemon->client(), AVAHI_IF_UNSPEC, AVAHI_PROTO_UNSPEC, kType, nullptr,
                                   AvahiLookupFlags(0), OnBrowsed, &browse);
     if (browser == nullptr)
-      return Unavailable("dns-sd: {}", avahi_strerror(avahi_client_errno(daemon->client())));
+      return Unavailable("dns-sd: {}", avahi.strerror(avahi.client_errno(daemon->client())));
     daemon->run(Deadline::min(deadline, Deadline::after(kBrowseMax)),
                 [&] { return browse.all && browse.open == 0; });
     // Browser and resolvers go with the client.
@@ -146,18 +219,19 @@ class DnsSdRegistry final : public Registry {
       registry.established_ = state == AVAHI_ENTRY_GROUP_ESTABLISHED;
       registry.failed_ = state == AVAHI_ENTRY_GROUP_COLLISION || state == AVAHI_ENTRY_GROUP_FAILURE;
     };
-    AvahiEntryGroup* group = avahi_entry_group_new(daemon_->client(), changed, this);
+    const Avahi& avahi = daemon_->avahi();
+    AvahiEntryGroup* group = avahi.entry_group_new(daemon_->client(), changed, this);
     const auto port = ParseHostPort(self.addresses.empty() ? "" : self.addresses.front());
     if (group == nullptr || !port.ok())
       return Unavailable("dns-sd: there is nothing to publish, or no daemon");
     const std::string text = fmt::format("{}={}", kKey, Join(self.addresses, ","));
-    int error = avahi_entry_group_add_service(
+    int error = avahi.entry_group_add_service(
         group, AVAHI_IF_UNSPEC, AVAHI_PROTO_UNSPEC, AvahiPublishFlags(0), self.name.c_str(), kType, nullptr,
         nullptr, static_cast<uint16_t>(port->port), text.c_str(), nullptr);
-    if (error >= 0) error = avahi_entry_group_commit(group);
+    if (error >= 0) error = avahi.entry_group_commit(group);
     if (error < 0) {
       daemon_.reset();
-      return Unavailable("dns-sd: '{}' can't be published: {}", self.name, avahi_strerror(error));
+      return Unavailable("dns-sd: '{}' can't be published: {}", self.name, avahi.strerror(error));
     }
     daemon_->run(deadline, [this] { return established_ || failed_; });
     if (!established_) {
