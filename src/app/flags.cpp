@@ -6,7 +6,43 @@
 #include <utility>
 #include <vector>
 
+#include "base/text.h"
+
 namespace shoal {
+namespace {
+
+/// The words of a CLI::IsMember, which CLI11 tells only as the type of the value: "TEXT:{a,b}".
+std::vector<std::string> ChoicesOf(const std::string& type) {
+  const size_t open = type.find(":{");
+  if (open == std::string::npos || !type.ends_with('}')) return {};
+  return Split(type.substr(open + 2, type.size() - open - 3), ',');
+}
+
+FlagText Describe(const CLI::Option& option) {
+  FlagText text;
+  for (const std::string& name : option.get_lnames()) text.names.push_back("--" + name);
+  for (const std::string& name : option.get_snames()) text.names.push_back("-" + name);
+  text.positional = option.get_positional();
+  if (text.positional) text.names = {option.get_name(true, false)};
+  text.help = option.get_description();
+  text.variable = option.get_envname();
+  text.choices = ChoicesOf(option.get_type_name());
+  text.required = option.get_required();
+  text.takes_value = option.get_items_expected_max() > 0;
+  text.repeatable = option.get_items_expected_max() > 1;
+  return text;
+}
+
+CommandText Describe(const CLI::App& app) {
+  CommandText text{.name = app.get_name(), .help = app.get_description()};
+  for (const CLI::Option* option : app.get_options({})) text.flags.push_back(Describe(*option));
+  for (const CLI::App* command : app.get_subcommands([](const CLI::App*) { return true; })) {
+    text.commands.push_back(Describe(*command));
+  }
+  return text;
+}
+
+}  // namespace
 
 Flag Flag::required() const {
   option_->required();
@@ -93,6 +129,7 @@ void Flags::require(std::function<std::string()> missing) {
 
 bool Flags::parsed() const { return app_->parsed(); }
 std::string Flags::name() const { return app_->get_name(); }
+CommandText Flags::describe() const { return Describe(*app_); }
 
 CommandLine::CommandLine(const char* name, const char* about, const std::string& version)
     : app_(std::make_unique<CLI::App>(about)) {

@@ -44,6 +44,26 @@ class Flag {
   CLI::Option* option_;
 };
 
+/// A flag as it was declared, for pages about it.
+struct FlagText {
+  std::vector<std::string> names;  ///< "--lines", "-n"; of a positional argument its name alone.
+  std::string help;
+  std::string variable;  ///< Of the environment, which is read where it is not given; empty: none.
+  std::vector<std::string> choices;  ///< The words that it takes; empty: whatever.
+  bool positional = false;
+  bool required = false;
+  bool takes_value = false;
+  bool repeatable = false;
+};
+
+/// The program, or one of its subcommands.
+struct CommandText {
+  std::string name;
+  std::string help;
+  std::vector<FlagText> flags;  ///< --help among them.
+  std::vector<CommandText> commands;
+};
+
 /// The flags of the program or of one of its subcommands; a handle: copies declare flags of the same one.
 class Flags {
  public:
@@ -72,6 +92,8 @@ class Flags {
   /// Whether the command line names this subcommand.
   bool parsed() const;
   std::string name() const;
+  /// All that was declared so far.
+  CommandText describe() const;
 
  private:
   Flag add_words(const char* names, std::vector<std::string> words, std::function<void(size_t)> chosen,

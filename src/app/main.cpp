@@ -5,6 +5,8 @@
 #include <vector>
 
 #include "app/cmd_drain.h"
+#include "app/cmd_health.h"
+#include "app/cmd_pages.h"
 #include "app/command.h"
 #include "app/launch_commands.h"
 #include "base/log.h"
@@ -32,7 +34,8 @@ int main(int argc, char** argv) {
       AddLoadCommand(root),      AddTokenizeCommand(root), AddUpCommand(root),      AddDownCommand(root),
       AddRestartCommand(root),   AddStatusCommand(root),   AddLogsCommand(root),    AddTestCommand(root),
       AddHostAgentCommand(root), AddRingCommand(root),     AddTokenCommand(root),   AddDoctorCommand(root),
-      AddProfileCommand(root),   AddDrainCommand(root),    AddCertCommand(root)};
+      AddProfileCommand(root),   AddDrainCommand(root),    AddCertCommand(root),    AddHealthCommand(root),
+      AddManualCommand(root),    AddCompleteCommand(root)};
   int exit_code = 0;
   if (!line.parse(argc, argv, exit_code)) return exit_code;
   if (!SetLogLevel(log_level)) {

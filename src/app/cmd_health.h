@@ -1,0 +1,10 @@
+// `shoal health`.
+#pragma once
+
+#include "app/command.h"
+
+namespace shoal {
+
+Command AddHealthCommand(Flags root);
+
+}  // namespace shoal
