@@ -115,8 +115,9 @@ def installed(packages):
     return [line.split()[0] for line in done.stdout.splitlines() if line.endswith(" installed")]
 
 
-def sbom(binary):
-    packages = set(installed(IN_THE_BINARY))
+def sbom(binary, linked=()):
+    """linked: Debian packages of archives that the binary was linked with, where it was linked with more than IN_THE_BINARY."""
+    packages = set(installed(IN_THE_BINARY)) | set(linked)
     for library, package in packages_of(shared_libraries(binary)).items():
         if package is None:
             sys.exit(f"sbom: {library} is of no Debian package: build against the distribution's libraries")
