@@ -86,6 +86,14 @@ def test_each_fault_comes_with_what_to_type(run, make_worker, demo_model, tmp_pa
     assert done.returncode == 1 and "chmod 600" in findings(done)["coordinator", "key"]["text"]
 
 
+def test_health_says_whether_a_coordinator_or_a_worker_is_there(run, trio):
+    assert run("health", "--url", trio.url).returncode == 0
+    assert run("health", "--worker", trio.addresses[0]).returncode == 0
+    for words in (("--url", "http://127.0.0.1:1"), ("--worker", "127.0.0.1:1")):
+        done = run("health", *words, "--timeout", 1)
+        assert done.returncode == 1 and "127.0.0.1:1" in done.stderr, done
+
+
 def test_a_running_coordinator_is_asked_for_its_workers(run, trio):
     done = run("doctor", "--url", trio.url, "--json")
     assert done.returncode == 0, done.stdout + done.stderr

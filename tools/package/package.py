@@ -197,7 +197,8 @@ def make_deb(tree, version, out, epoch):
     control = {
         "Package": "shoal", "Version": version, "Architecture": architecture, "Section": "net", "Priority": "optional",
         "Maintainer": output("git", "-C", SOURCE, "log", "-1", "--format=%an <%ae>").strip(), "Installed-Size": size,
-        "Depends": dependencies(root.folder / "usr/bin/shoal", out / "shlibs"), "Suggests": "avahi-daemon, libavahi-client3",
+        # passwd: its useradd makes the user where there is no systemd.
+        "Depends": dependencies(root.folder / "usr/bin/shoal", out / "shlibs") + ", passwd", "Suggests": "avahi-daemon, libavahi-client3",
         "Description": DESCRIPTION}
     root.add("DEBIAN/control", "".join(f"{key}: {value}\n" for key, value in control.items()))
     root.add("DEBIAN/conffiles", "/etc/shoal/serve.env\n/etc/shoal/worker.env\n")

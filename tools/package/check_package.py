@@ -1,0 +1,465 @@
+#!/usr/bin/env python3
+"""Tries the packages of `./dev package` as a stranger would: on fresh systems, in a container, rendered for Kubernetes.
+
+  check_package.py [STEP ...]      steps: lint roots container chart; all by default
+
+Needs root: systems are made by mmdebstrap below build/package/roots (archives of them are kept, delete them for newer ones),
+entered by chroot in namespaces of their own, whose network is loopback alone once packages are installed.
+"""
+import gzip
+import json
+import os
+import re
+import shlex
+import shutil
+import signal
+import subprocess
+import sys
+import tarfile
+import time
+import urllib.request
+from pathlib import Path
+
+SOURCE = Path(__file__).resolve().parents[2]
+BUILD = SOURCE / "build/package"
+DIST = BUILD / "dist"
+ROOTS = BUILD / "roots"
+TOOLS = SOURCE / "build/tools"
+CHECKERS = SOURCE / "build/package-checkers/bin"
+NETWORK = f"shoal-package-{os.getpid()}"
+QUESTION, ANSWER = "What is the capital of Portugal?", "Lisbon"
+# From the begin of `apt-get install` to the first token.
+SECONDS_MOST = 60
+SYSTEMS = {"bookworm": "Debian 12", "trixie": "Debian 13", "noble": "Ubuntu 24.04"}
+KUBERNETES = ("1.25", "1.31", "1.34")
+# Kinds that are of operators, not of Kubernetes.
+CUSTOM = {"ScaledObject", "ServiceMonitor"}
+
+
+class Failed(Exception):
+    """What a step found wrong."""
+
+
+def say(text):
+    print(f"  {text}", flush=True)
+
+
+def run(*words, timeout_s=600, check=True, **options):
+    done = subprocess.run([str(word) for word in words], capture_output=True, text=True, timeout=timeout_s, check=False,
+                          **options)
+    if check and done.returncode != 0:
+        raise Failed(f"{shlex.join(map(str, words))}: exit status {done.returncode}\n{(done.stdout + done.stderr)[-3000:]}")
+    return done
+
+
+def only(pattern):
+    found = sorted(DIST.glob(pattern))
+    if len(found) != 1:
+        raise Failed(f"expected one {pattern} in {DIST}, found {len(found)}: ./dev package")
+    return found[0]
+
+
+# ------------------------------------------------------------------------------------------------------------- lint
+
+
+def lint_units():
+    if shutil.which("systemd-analyze") is None:
+        say("SKIPPED units: no systemd-analyze")
+        return
+    units = [SOURCE / "deploy/systemd" / name for name in ("shoal.service", "shoal-worker.service")]
+    for unit in units:
+        said = run("systemd-analyze", "verify", "--man=no", "--recursive-errors=no", unit, check=False)
+        # The program is not installed here.
+        wrong = [line for line in said.stderr.splitlines() if unit.name in line and "/usr/bin/shoal is not executable" not in line]
+        if wrong:
+            raise Failed("\n".join(wrong))
+        rated = run("systemd-analyze", "security", "--offline=true", "--threshold=20", unit)
+        say(f"{unit.name}: {rated.stdout.strip().splitlines()[-1].removeprefix('→ ')}")
+
+
+def lint_shell_files(folder):
+    completions = {"bash": "bash-completion/completions/shoal", "zsh": "zsh/vendor-completions/_shoal",
+                   "fish": "fish/vendor_completions.d/shoal.fish"}
+    for shell, name in completions.items():
+        run(shell, "-n", folder / "usr/share" / name)
+    script = (f"fpath=({folder}/usr/share/zsh/vendor-completions $fpath); autoload -Uz compinit; compinit -D -u; "
+              "(( $+_comps[shoal] )) && autoload +X _shoal && echo loaded")
+    if "loaded" not in run("zsh", "-fc", script).stdout:
+        raise Failed("zsh cannot load its completion")
+    offered = run("fish", "-c", f"source {folder}/usr/share/{completions['fish']}; complete -C 'shoal serve --on-loss '").stdout
+    if "resume" not in offered:
+        raise Failed(f"fish offers for --on-loss: {offered!r}")
+    say("completions: read by bash, zsh and fish")
+
+
+def lint_manual(folder):
+    page = gzip.decompress((folder / "usr/share/man/man1/shoal.1.gz").read_bytes())
+    done = subprocess.run(["groff", "-man", "-Tutf8", "-ww", "-z"], input=page, capture_output=True, timeout=60, check=False)
+    if done.returncode != 0 or done.stderr:
+        raise Failed(f"groff: {done.stderr.decode()[:2000]}")
+    named = run("lexgrog", folder / "usr/share/man/man1/shoal.1.gz").stdout
+    if "shoal - " not in named:
+        raise Failed(f"the manual has no name line: {named}")
+    say("manual: groff without a warning, found by whatis")
+
+
+def lint():
+    folder = ROOTS / "unpacked"
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    deb = only("*.deb")
+    run("dpkg-deb", "--raw-extract", deb, folder)
+    lint_units()
+    lint_shell_files(folder)
+    lint_manual(folder)
+    # The program's own folders below /var and /etc are made by its scripts; names of systems that are not Debian's are its docs'.
+    accepted = "no-changelog,initial-upload-closes-no-bugs,changelog-file-missing-in-native-package,custom-library-search-path"
+    found = run("lintian", "--fail-on=error", f"--suppress-tags={accepted}", "--allow-root", "--tag-display-limit=0", deb,
+                check=False)
+    errors = [line for line in found.stdout.splitlines() if line.startswith("E:")]
+    for line in found.stdout.splitlines():
+        say(line)
+    if errors:
+        raise Failed(f"lintian: {len(errors)} errors")
+    run(CHECKERS / "hadolint", SOURCE / "deploy/container/Containerfile")
+    say("Containerfile: hadolint finds nothing")
+
+
+# ------------------------------------------------------------------------------------------------------------ roots
+
+
+def ubuntu_keyring():
+    """Ubuntu's keys: this system's, or those of Debian 13's package."""
+    here = Path("/usr/share/keyrings/ubuntu-archive-keyring.gpg")
+    if here.exists():
+        return here
+    keys = ROOTS / "ubuntu-archive-keyring.gpg"
+    if not keys.exists():
+        with Root("trixie", "keys") as root:
+            root.run("apt-get", "install", "-y", "-qq", "ubuntu-archive-keyring")
+            shutil.copy((root.folder / "usr/share/keyrings/ubuntu-archive-keyring.gpg").resolve(), keys)
+    return keys
+
+
+def archive_of(system):
+    """A tar file with the system, as small as container images are."""
+    archive = ROOTS / f"{system}.tar"
+    if not archive.exists():
+        ROOTS.mkdir(parents=True, exist_ok=True)
+        # Without a mirror mmdebstrap takes the distribution's own.
+        keys = [f"--keyring={ubuntu_keyring()}"] if system == "noble" else []
+        begin = time.monotonic()
+        run("mmdebstrap", "--variant=minbase", "--mode=root", "--format=tar", *keys, system, f"{archive}.part", timeout_s=570)
+        Path(f"{archive}.part").rename(archive)
+        say(f"{SYSTEMS[system]} was made in {time.monotonic() - begin:.0f} s: {archive.stat().st_size / 2**20:.0f} MiB")
+    return archive
+
+
+class Root:
+    """A fresh system, which goes when the `with` ends."""
+
+    def __init__(self, system, name="try"):
+        self.folder = ROOTS / f"{system}-{name}"
+        self.archive = archive_of(system)
+
+    def __enter__(self):
+        shutil.rmtree(self.folder, ignore_errors=True)
+        self.folder.mkdir(parents=True)
+        run("tar", "--extract", "--numeric-owner", "--file", self.archive, "--directory", self.folder)
+        shutil.copy("/etc/resolv.conf", self.folder / "etc/resolv.conf")
+        return self
+
+    def __exit__(self, *_):
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def words(self, *words, network=False):
+        """What runs `words` in it, with processes and mounts of its own, which end together. network: loopback alone."""
+        enter = ('mount -t proc proc "$0/proc" && mount -t sysfs -o ro sysfs "$0/sys" && mount -t tmpfs tmpfs "$0/tmp" && '
+                 'mount -t tmpfs tmpfs "$0/dev/shm" && exec chroot "$0" "$@"')
+        inside = ["ip", "netns", "exec", NETWORK] if network else []
+        return [*inside, "unshare", "--mount", "--pid", "--fork", "--kill-child", "sh", "-c", enter, str(self.folder),
+                *map(str, words)]
+
+    def run(self, *words, **options):
+        environment = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "DEBIAN_FRONTEND": "noninteractive", "LC_ALL": "C.UTF-8"}
+        return run(*self.words(*words), env=environment, **options)
+
+    def start(self, *words):
+        log = (ROOTS / f"{self.folder.name}-{words[-1] if len(words) == 1 else len(words)}.log").open("w+")
+        return subprocess.Popen(self.words(*words, network=True), stdout=log, stderr=subprocess.STDOUT, start_new_session=True,
+                                env={"PATH": "/usr/sbin:/usr/bin:/sbin:/bin"}), log
+
+
+def service(unit, more=()):
+    """The command of a unit of the package, with the flags of its file, as the user that it names."""
+    text = (SOURCE / "deploy/systemd" / f"{unit}.service").read_text()
+    command = re.search(r"^ExecStart=(.*)", text, re.M)[1]
+    environment = re.search(r"^EnvironmentFile=(.*)", text, re.M)[1]
+    flags = re.search(r"^(SHOAL_\w+_FLAGS)=(.*)", (SOURCE / "deploy/systemd" / Path(environment).name).read_text(), re.M)
+    command = command.replace(f"${flags[1]}", flags[2]).split()
+    user = re.search(r"^User=(.*)", text, re.M)[1]
+    variables = re.findall(r"^Environment=(.*)", text, re.M)
+    return ["setpriv", f"--reuid={user}", f"--regid={user}", "--clear-groups", "env", *variables, *command, *more]
+
+
+def ask():
+    """Runs in the network of the system: prints when a coordinator served, the first token came, and who has which layers."""
+    begin = time.monotonic()
+    told = {}
+    while True:
+        try:
+            with urllib.request.urlopen("http://127.0.0.1:8000/health", timeout=2):
+                break
+        except OSError:
+            if time.monotonic() - begin > SECONDS_MOST:
+                raise
+            time.sleep(0.05)
+    told["ready_s"] = time.monotonic() - begin
+    body = {"messages": [{"role": "user", "content": QUESTION}], "stream": True, "temperature": 0, "max_tokens": 40}
+    request = urllib.request.Request("http://127.0.0.1:8000/v1/chat/completions", json.dumps(body).encode(),
+                                     {"Content-Type": "application/json"})
+    text = ""
+    with urllib.request.urlopen(request, timeout=30) as answer:
+        for line in answer:
+            if not line.startswith(b"data: {"):
+                continue
+            choices = json.loads(line[6:])["choices"]
+            piece = choices[0]["delta"].get("content") if choices else None
+            if piece:
+                told.setdefault("first_token_s", time.monotonic() - begin)
+                text += piece
+    told["text"] = text
+    with urllib.request.urlopen("http://127.0.0.1:8000/cluster/status", timeout=5) as answer:
+        told["nodes"] = {node["name"]: node["layers"] for node in json.load(answer)["nodes"]}
+    print(json.dumps(told))
+
+
+def ask_cluster(root, coordinator, worker):
+    """Starts both, asks, and stops them. Returns what ask() told."""
+    processes = []
+    try:
+        processes = [root.start(*worker), root.start(*coordinator)]
+        done = run("ip", "netns", "exec", NETWORK, sys.executable, __file__, "--ask", timeout_s=120, check=False)
+        if done.returncode != 0:
+            logs = "".join(Path(log.name).read_text()[-2000:] for _, log in processes)
+            raise Failed(f"no answer: {done.stderr[-1000:]}\n{logs}")
+        told = json.loads(done.stdout)
+    finally:
+        # SIGTERM goes to the program, which is the first process of its namespace's own.
+        for process, log in reversed(processes):
+            run("pkill", "-TERM", "-P", str(process.pid), check=False)
+            try:
+                process.wait(20)
+            except subprocess.TimeoutExpired:
+                os.killpg(process.pid, signal.SIGKILL)
+                raise Failed(f"{log.name}: it did not end within 20 s of SIGTERM") from None
+            log.close()
+    if ANSWER not in told["text"] or len(told["nodes"]) != 2 or None in told["nodes"].values():
+        raise Failed(f"expected '{ANSWER}' from two nodes with layers, got {told}")
+    return told
+
+
+def try_deb(root):
+    deb = only("*.deb")
+    shutil.copy(deb, root.folder / "root" / deb.name)
+    root.run("apt-get", "update", "-qq")
+    before = set(root.run("dpkg-query", "-W", "-f", "${Package}\n").stdout.split())
+    begin = time.monotonic()
+    root.run("apt-get", "install", "-y", "-qq", "--no-install-recommends", f"/root/{deb.name}")
+    installed_s = time.monotonic() - begin
+    new = sorted(set(root.run("dpkg-query", "-W", "-f", "${Package}\n").stdout.split()) - before - {"shoal"})
+    told = ask_cluster(root, service("shoal", ("--workers", "127.0.0.1:50051")), service("shoal-worker"))
+    first_s = installed_s + told["first_token_s"]
+    compilers = root.run("sh", "-c", "command -v cc gcc g++ clang rustc ld || true").stdout.split()
+    if compilers:
+        raise Failed(f"there is a compiler: {compilers}")
+    if first_s > SECONDS_MOST:
+        raise Failed(f"the first token came {first_s:.1f} s after the installation began, expected {SECONDS_MOST} at most")
+    say(f"installed in {installed_s:.1f} s with {', '.join(new) or 'no other package'}; served {told['ready_s']:.1f} s later, "
+        f"first token {first_s:.1f} s after the installation began; {told['nodes']}")
+    for command in (("--version",), ("manual",), ("completion", "bash")):
+        root.run("shoal", *command)
+    # Avahi's library is not among the dependencies: who asks for it is told what to install.
+    asked = run(*root.words("timeout", "10", "shoal", "worker", "--insecure", "--model-root", "/usr/share/shoal/models", "--join",
+                            network=True), check=False)
+    if "libavahi-client3" not in asked.stdout + asked.stderr:
+        raise Failed(f"a worker that looks for its coordinator by DNS-SD says: {asked.stdout}{asked.stderr}")
+    root.run("apt-get", "purge", "-y", "-qq", "shoal")
+    left = [str(path.relative_to(root.folder)) for name in ("usr/bin/shoal", "usr/share/shoal", "etc/shoal", "var/cache/shoal",
+                                                            "usr/lib/systemd/system/shoal.service")
+            if (path := root.folder / name).exists()]
+    if left:
+        raise Failed(f"after the purge there is still {left}")
+
+
+def try_tarball(root):
+    with tarfile.open(only("*.tar.gz")) as archive:
+        archive.extractall(root.folder / "opt", filter="data")
+    place = next((root.folder / "opt").glob("shoal-*"))
+    here = "/" + str(place.relative_to(root.folder))
+    model = f"{here}/share/shoal/models/shoal-demo-4bit"
+    told = ask_cluster(root, [f"{here}/bin/shoal", "serve", "--model", model, "--workers", "127.0.0.1:50051"],
+                       [f"{here}/bin/shoal", "worker", "--model-root", f"{here}/share/shoal/models"])
+    say(f"tarball in {here}: first token {told['first_token_s']:.1f} s after the start")
+
+
+def roots():
+    run("ip", "netns", "add", NETWORK)
+    try:
+        run("ip", "-n", NETWORK, "link", "set", "lo", "up")
+        for system, name in SYSTEMS.items():
+            try:
+                archive_of(system)
+            except Failed as error:
+                if system != "noble":
+                    raise
+                say(f"SKIPPED {name}: it could not be made: {str(error)[-400:]}")
+                continue
+            print(f" {name}", flush=True)
+            with Root(system) as root:
+                try_deb(root)
+                try_tarball(root)
+    finally:
+        run("ip", "netns", "delete", NETWORK, check=False)
+
+
+# -------------------------------------------------------------------------------------------------------- container
+
+
+def container():
+    """Builds the Containerfile by buildah, from the fresh Debian 12, without an engine, and tries what it says."""
+    if shutil.which("buildah") is None:
+        say("SKIPPED: no buildah")
+        return
+    store = ROOTS / "containers"
+    base = ("buildah", "--storage-driver", "vfs", "--root", store / "root", "--runroot", store / "run")
+    shutil.rmtree(store, ignore_errors=True)
+    run("ip", "netns", "add", NETWORK)
+    try:
+        run("ip", "-n", NETWORK, "link", "set", "lo", "up")
+        scratch = run(*base, "from", "scratch").stdout.strip()
+        run(*base, "add", "--quiet", scratch, archive_of("bookworm"), "/")
+        run(*base, "commit", "--quiet", scratch, "localhost/debian:bookworm-slim")
+        begin = time.monotonic()
+        run(*base, "build", "--isolation", "chroot", "--format", "docker", "--build-arg", "BASE=localhost/debian:bookworm-slim",
+            "--file", SOURCE / "deploy/container/Containerfile", "--tag", "localhost/shoal", DIST)
+        image = json.loads(run(*base, "inspect", "--type", "image", "localhost/shoal").stdout)["Docker"]["config"]
+        say(f"built in {time.monotonic() - begin:.0f} s; user {image['User']}, {' '.join(image['Entrypoint'] + image['Cmd'])}")
+        if image["User"] != "10001:10001" or image["Healthcheck"]["Test"][0] != "CMD":
+            raise Failed(f"unexpected: {image}")
+        working = run(*base, "from", "localhost/shoal").stdout.strip()
+        inside = ("ip", "netns", "exec", NETWORK, *base, "run", "--isolation", "chroot", working, "--")
+        with (store / "serve.log").open("w+") as log:
+            server = subprocess.Popen([*map(str, inside), *image["Entrypoint"], *image["Cmd"]], stdout=log,
+                                      stderr=subprocess.STDOUT, start_new_session=True)
+            try:
+                deadline = time.monotonic() + 60
+                while run(*inside, *image["Healthcheck"]["Test"][1:], check=False).returncode != 0:
+                    if time.monotonic() > deadline or server.poll() is not None:
+                        raise Failed(f"never healthy: {(store / 'serve.log').read_text()[-2000:]}")
+                who = run(*inside, "sh", "-c", "id -u; touch /usr/bin/x 2>/dev/null && echo writes").stdout.split()
+                if who != ["10001"]:
+                    raise Failed(f"it runs as, and may: {who}")
+                told = json.loads(run("ip", "netns", "exec", NETWORK, sys.executable, __file__, "--ask").stdout)
+                if ANSWER not in told["text"]:
+                    raise Failed(f"it answers: {told['text']}")
+                say("its command serves, its health check says so, as the user 10001")
+            finally:
+                os.killpg(server.pid, signal.SIGTERM)
+                try:
+                    server.wait(20)
+                except subprocess.TimeoutExpired:
+                    os.killpg(server.pid, signal.SIGKILL)
+    finally:
+        run("ip", "netns", "delete", NETWORK, check=False)
+        run(*base, "rm", "--all", check=False)
+        shutil.rmtree(store, ignore_errors=True)
+
+
+# ------------------------------------------------------------------------------------------------------------ chart
+
+
+def rendered(helm, *values):
+    import yaml
+    text = run(helm, "template", "llm", SOURCE / "deploy/helm/shoal", "--namespace", "ai", *values).stdout
+    return [document for document in yaml.safe_load_all(text) if document]
+
+
+def check_flags(documents, help_of):
+    """Each flag that a pod gives shoal is one that shoal has."""
+    count = 0
+    for document in documents:
+        pod = document.get("spec", {}).get("template", document).get("spec", {})
+        for one in pod.get("containers", []) if isinstance(pod, dict) else []:
+            probes = [probe["exec"]["command"][1:] for key in ("readinessProbe", "livenessProbe")
+                      if "exec" in (probe := one.get(key, {}))]
+            for words in ([one["args"]] if "args" in one else []) + probes:
+                for flag in (word.split("=")[0] for word in words[1:] if word.startswith("--")):
+                    count += 1
+                    if not re.search(rf"(?<![\w-]){flag}(?![\w-])", help_of(words[0])):
+                        raise Failed(f"{document['kind']} {document['metadata']['name']}: shoal {words[0]} has no {flag}")
+    return count
+
+
+def chart():
+    helm = TOOLS / "helm"
+    if not helm.exists():
+        say("SKIPPED: no helm (it is built where there is Go)")
+        return
+    import kubernetes_validate
+    folder = SOURCE / "deploy/helm/shoal"
+    run(helm, "lint", "--strict", folder)
+    helps = {}
+
+    def help_of(command):
+        return helps.setdefault(command, run(BUILD / "bin/shoal", command, "--help").stdout)
+    cases = {
+        "as it comes": (),
+        "KEDA": ("--set", "autoscaling.kind=keda,serviceMonitor.enabled=true"),
+        "HPA": ("--set", "autoscaling.kind=hpa,cache.size=50Gi,apiKeys.existingSecret=keys,apiKeys.adminSecret=admin"),
+        "own": ("--set", "etcd.enabled=false,etcd.endpoint=etcd:2379,key.existingSecret=k,model.onWorkers=true,"
+                         "model.volume.persistentVolumeClaim.claimName=models,service.type=LoadBalancer",
+                "--set", "worker.extraFlags={--threads=4}")}
+    for name, values in cases.items():
+        documents = rendered(helm, *values)
+        kinds = [document["kind"] for document in documents]
+        flags = check_flags(documents, help_of)
+        for version in KUBERNETES:
+            for document in documents:
+                if document["kind"] in CUSTOM:
+                    continue
+                try:
+                    kubernetes_validate.validate(document, version, strict=True)
+                except kubernetes_validate.ValidationError as error:
+                    raise Failed(f"{name}, Kubernetes {version}: {document['kind']}: {error.message}") from None
+        say(f"{name}: {len(documents)} documents and {flags} flags are right for Kubernetes {', '.join(KUBERNETES)}: "
+            + " ".join(sorted(set(kinds))))
+        if {"KEDA": "ScaledObject", "HPA": "HorizontalPodAutoscaler"}.get(name, kinds[0]) not in kinds:
+            raise Failed(f"{name}: {kinds}")
+    for wrong in ("worker.replicas=-1", "autoscaling.kind=magic", "mistyped=1"):
+        if run(helm, "template", folder, "--set", wrong, check=False).returncode == 0:
+            raise Failed(f"values.schema.json takes {wrong}")
+    say("wrong values are refused")
+
+
+def main():
+    if sys.argv[1:] == ["--ask"]:
+        return ask()
+    if os.geteuid() != 0:
+        sys.exit("check package: it makes systems and enters them: run it as root")
+    steps = {"lint": lint, "roots": roots, "container": container, "chart": chart}
+    failures = []
+    for name in sys.argv[1:] or steps:
+        print(name, flush=True)
+        try:
+            steps[name]()
+        except Failed as error:
+            failures.append(name)
+            print(f"  FAILED: {error}", flush=True)
+    if failures:
+        sys.exit(f"check package: failed: {', '.join(failures)}")
+    return None
+
+
+if __name__ == "__main__":
+    main()
