@@ -1,4 +1,5 @@
 // Scripts that complete command lines. What a flag takes that has no list of words is completed as a file's name.
+#include <algorithm>
 #include <string_view>
 #include <vector>
 
