@@ -12,8 +12,9 @@ set(shoal_loaded_libraries libssl libcrypto libz)
 
 if(SHOAL_PACKAGE)
   set(CMAKE_FIND_PACKAGE_TARGETS_GLOBAL ON)  # So that shoal_use_archives() reaches them.
-  # pkg-config gives a path in place of a target.
+  # pkg-config gives a path, or -lre2, in place of a target with a path.
   find_library(pkgcfg_lib_XXHASH_xxhash NAMES libxxhash.a)
+  find_library(SHOAL_RE2_ARCHIVE NAMES libre2.a)
   add_link_options(-static-libstdc++ -static-libgcc -Wl,--gc-sections)
 endif()
 
@@ -41,6 +42,12 @@ endfunction()
 function(shoal_use_archives folder)
   get_property(targets DIRECTORY ${folder} PROPERTY IMPORTED_TARGETS)
   foreach(target IN LISTS targets)
+    if(NOT TARGET ${target})  # Of that folder alone.
+      continue()
+    endif()
+    if(target STREQUAL "re2::re2" AND SHOAL_RE2_ARCHIVE)
+      set_property(TARGET ${target} PROPERTY INTERFACE_LINK_LIBRARIES ${SHOAL_RE2_ARCHIVE})
+    endif()
     get_target_property(type ${target} TYPE)
     if(type STREQUAL "INTERFACE_LIBRARY" OR type STREQUAL "EXECUTABLE")
       continue()

@@ -47,7 +47,9 @@ endfunction()
 # shoal_find_grpc(): gRPC for this folder. re2, which it brings, asks for -pthread; that defines a macro which our precompiled
 # headers do not have, so that they would not fit. Threads come from Threads::Threads.
 macro(shoal_find_grpc)
-  find_package(gRPC CONFIG REQUIRED)
+  if(NOT TARGET gRPC::grpc++)  # Where targets are global (cmake/ShoalPackage.cmake), c-ares' would be made twice.
+    find_package(gRPC CONFIG REQUIRED)
+  endif()
   if(TARGET re2::re2)
     set_property(TARGET re2::re2 PROPERTY INTERFACE_COMPILE_OPTIONS "")
   endif()
