@@ -19,7 +19,7 @@
 namespace shoal {
 namespace {
 
-constexpr char kOff[] = "off";
+constexpr char kNoProfile[] = "off";
 constexpr int64_t kFileMax = 64 << 10;
 
 struct Machine {
@@ -119,7 +119,7 @@ absl::StatusOr<KeptProfile> ProfileThisMachine(const ComputeFlags& compute, cons
                                                bool refresh) {
   ASSIGN_OR_RETURN(const Machine machine, ThisMachine(compute));
   std::string folder = flags.where;
-  if (folder == kOff)
+  if (folder == kNoProfile)
     folder.clear();
   else if (folder.empty() && !UserCacheFolder().empty())
     folder = UserCacheFolder() + "/profiles";
@@ -149,7 +149,7 @@ absl::StatusOr<KeptProfile> ProfileThisMachine(const ComputeFlags& compute, cons
 }
 
 std::optional<ThreadRates> RatesOfThisMachine(const ComputeFlags& compute, const ProfileFlags& flags) {
-  if (flags.where == kOff) return std::nullopt;
+  if (flags.where == kNoProfile) return std::nullopt;
   const absl::StatusOr<KeptProfile> kept = ProfileThisMachine(compute, flags, false);
   if (!kept.ok()) {
     LogWarning("this machine can't be measured, plans do without: {}", Message(kept.status()));

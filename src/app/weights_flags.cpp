@@ -10,7 +10,7 @@
 namespace shoal {
 namespace {
 
-constexpr char kOff[] = "off";
+constexpr char kNoFetching[] = "off";
 constexpr int64_t kRateMin = int64_t{64} << 10;  ///< Below that, a request for weights outlives its deadline.
 
 }  // namespace
@@ -35,7 +35,7 @@ void WeightsCacheFlags::add_to(Flags app) {
 absl::StatusOr<std::shared_ptr<FetchedModels>> WeightsCacheFlags::open(const std::string& node) const {
   const absl::StatusOr<int64_t> bytes = ParseBytes(limit);
   if (!bytes.ok()) return Annotate(bytes.status(), "--weights-cache-limit");
-  if (folder == kOff) return nullptr;
+  if (folder == kNoFetching) return nullptr;
   std::string path = folder;
   if (path.empty() && !UserCacheFolder().empty()) path = UserCacheFolder() + "/weights/" + AsFolderName(node);
   if (path.empty()) {

@@ -136,6 +136,7 @@ def ubuntu_keyring():
     keys = ROOTS / "ubuntu-archive-keyring.gpg"
     if not keys.exists():
         with Root("trixie", "keys") as root:
+            root.run("apt-get", "update", "-qq")
             root.run("apt-get", "install", "-y", "-qq", "ubuntu-archive-keyring")
             shutil.copy((root.folder / "usr/share/keyrings/ubuntu-archive-keyring.gpg").resolve(), keys)
     return keys
