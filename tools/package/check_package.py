@@ -150,7 +150,8 @@ def archive_of(system):
         # Without a mirror mmdebstrap takes the distribution's own.
         keys = [f"--keyring={ubuntu_keyring()}"] if system == "noble" else []
         begin = time.monotonic()
-        run("mmdebstrap", "--variant=minbase", "--mode=root", "--format=tar", *keys, system, f"{archive}.part", timeout_s=570)
+        run("mmdebstrap", "--variant=minbase", "--include=apt", "--mode=root", "--format=tar", *keys, system, f"{archive}.part",
+            timeout_s=570)
         Path(f"{archive}.part").rename(archive)
         say(f"{SYSTEMS[system]} was made in {time.monotonic() - begin:.0f} s: {archive.stat().st_size / 2**20:.0f} MiB")
     return archive

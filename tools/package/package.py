@@ -188,7 +188,7 @@ def make_deb(tree, version, out, epoch):
     root = Tree(out / "deb-root")
     shutil.copytree(tree.folder, root.folder / "usr")
     root.add("usr/share/doc/shoal/copyright",
-             "Upstream-Name: shoal\nLicense: Apache-2.0, in /usr/share/common-licenses/Apache-2.0 and in LICENSE.\n"
+             "Upstream-Name: shoal\nCopyright: 2026 the shoal authors\nLicense: Apache-2.0, in /usr/share/common-licenses/Apache-2.0 and in LICENSE.\n"
              "What is linked into the program has licences of its own: licences.gz, sbom.json.gz.\n")
     for name in ("serve.env", "worker.env"):
         root.copy(SOURCE / "deploy/systemd" / name, f"etc/shoal/{name}")
