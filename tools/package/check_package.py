@@ -359,7 +359,7 @@ def container():
                 while run(*inside, *image["Healthcheck"]["Test"][1:], check=False).returncode != 0:
                     if time.monotonic() > deadline or server.poll() is not None:
                         raise Failed(f"never healthy: {(store / 'serve.log').read_text()[-2000:]}")
-                who = run(*inside, "sh", "-c", "id -u; touch /usr/bin/x 2>/dev/null && echo writes").stdout.split()
+                who = run(*inside, "sh", "-c", "id -u; touch /usr/bin/x 2>/dev/null && echo writes; true").stdout.split()
                 if who != ["10001"]:
                     raise Failed(f"it runs as, and may: {who}")
                 told = json.loads(run("ip", "netns", "exec", NETWORK, sys.executable, __file__, "--ask").stdout)
