@@ -11,7 +11,6 @@
 
 #include "api/http/text.h"
 #include "api/json.h"
-#include "base/json.h"
 #include "base/status.h"
 
 namespace shoal {
@@ -19,32 +18,7 @@ namespace {
 
 constexpr size_t kTargetBytesMax = 200;
 
-/// The body of a call; an empty object where it is none, or cut.
-Json ObjectOf(const std::string& body) {
-  Json json;
-  if (body.empty() || !ReadJson(body, {}, &json).ok() || !json.is_object()) return Json::object();
-  return json;
-}
-
-/// What an admin call is about, and nothing else of its body.
-std::string TargetOf(const std::string& body) {
-  const Json json = ObjectOf(body);
-  for (const char* key : {"node", "model", "name"}) {
-    const auto found = json.find(key);
-    if (found != json.end() && found->is_string())
-      return found->get<std::string>().substr(0, kTargetBytesMax);
-  }
-  return "";
-}
-
 }  // namespace
-
-bool ChangesTheServer(const AdminCall& call) {
-  if (call.path != "/cluster/plan") return true;
-  const Json json = ObjectOf(call.body);
-  const auto apply = json.find("apply");
-  return json.empty() || (apply != json.end() && *apply != false);
-}
 
 absl::StatusOr<std::unique_ptr<AuditLog>> AuditLog::Open(std::string path) {
   std::unique_ptr<AuditLog> log(new AuditLog(std::move(path)));
@@ -67,8 +41,7 @@ std::string AuditLine(const AdminCall& call, int64_t now_s) {
                {"key", call.caller},
                {"address", call.peer},
                {"call", fmt::format("{} {}", call.method, call.path)}};
-  const std::string target = TargetOf(call.body);
-  if (!target.empty()) line["target"] = target;
+  if (!call.subject.target.empty()) line["target"] = call.subject.target.substr(0, kTargetBytesMax);
   line["status"] = call.status;
   return DumpJson(line) + "\n";
 }

@@ -19,7 +19,7 @@ class AuditLog {
   /// Appends to a file, which is made with mode 0600. InvalidArgument where that can't be.
   static absl::StatusOr<std::unique_ptr<AuditLog>> Open(std::string path);
 
-  /// {"time", "request", "key", "address", "call", "target", "status"}; `target` where the body names one. A disk that is
+  /// {"time", "request", "key", "address", "call", "target", "status"}; `target` where the handler read one. A disk that is
   /// full is a warning in the log: the call is not refused for it. Safe from any thread.
   void record(const AdminCall& call, int64_t now_s = UnixSeconds());
 
@@ -34,10 +34,6 @@ class AuditLog {
   FileHandle file_;
   LogThrottle failures_{std::chrono::seconds(10)};
 };
-
-/// Whether a call is more than a question: a plan that is asked about and not applied is one. What cannot be read, as it
-/// is cut, is taken for a change.
-bool ChangesTheServer(const AdminCall& call);
 
 /// The line of a call, with its end.
 std::string AuditLine(const AdminCall& call, int64_t now_s);

@@ -21,36 +21,20 @@ AdminCall Drain() {
           .peer = "10.0.0.9",
           .method = "POST",
           .path = "/cluster/drain",
-          .body = R"({"node": "w1", "api_key": "sk-secret"})",
+          .subject = {.target = "w1"},
           .status = 202};
 }
 
-TEST(AuditLog, ALineSaysWhoDidWhatToWhomAndNothingElse) {
+TEST(AuditLog, ALineSaysWhoDidWhatToWhom) {
   EXPECT_EQ(AuditLine(Drain(), 0),
             R"({"time":"1970-01-01T00:00:00Z","request":"req-1","key":"ann","address":"10.0.0.9",)"
             R"("call":"POST /cluster/drain","target":"w1","status":202})"
             "\n");
-  AdminCall odd = Drain();
-  for (const char* body : {"", "{", "[1]", R"({"node": {"x": "sk-secret"}})", R"({"other": "sk-secret"})"}) {
-    odd.body = body;
-    EXPECT_THAT(AuditLine(odd, 0), Not(HasSubstr("sk-secret"))) << body;
-    EXPECT_THAT(AuditLine(odd, 0), Not(HasSubstr("target"))) << body;
-  }
-}
-
-TEST(AuditLog, AQuestionAboutAPlanIsNoChangeUnlessItIsApplied) {
-  AdminCall call = Drain();
-  EXPECT_TRUE(ChangesTheServer(call));
-  call.path = "/cluster/plan";
-  call.body = R"({"layers": {"a": 3, "b": 3}})";
-  EXPECT_FALSE(ChangesTheServer(call));
-  call.body = R"({"layers": {"a": 3, "b": 3}, "apply": false})";
-  EXPECT_FALSE(ChangesTheServer(call));
-  for (const char* body :
-       {R"({"layers": {"a": 3}, "apply": true})", R"({"apply": 1})", R"({"layers": {"a")", ""}) {
-    call.body = body;
-    EXPECT_TRUE(ChangesTheServer(call)) << body;
-  }
+  AdminCall unread = Drain();
+  unread.subject = {};
+  EXPECT_THAT(AuditLine(unread, 0), Not(HasSubstr("target")));
+  unread.subject.target = std::string(5000, 'x');
+  EXPECT_LT(AuditLine(unread, 0).size(), 400U) << "a line stays one write";
 }
 
 TEST(AuditLog, AppendsToAPrivateFileAndOpensItAnew) {

@@ -342,7 +342,7 @@ absl::Status Server::start_http(std::vector<HttpRoute> routes) {
   if (!flags_.audit_log.empty()) {
     ASSIGN_OR_RETURN(audit_, AuditLog::Open(flags_.audit_log));
     http.on_admin = [log = audit_.get()](const AdminCall& call) {
-      if (ChangesTheServer(call)) log->record(call);
+      if (call.subject.changes) log->record(call);
     };
   }
   http.hosts = flags_.hosts;

@@ -474,6 +474,7 @@ OpenAiOptions ServedModel::openai_options() const {
   options.load_progress = [this] { return cluster_->load_progress(); };
   options.nodes_out = [this] {
     std::vector<std::string> names;
+  options.cluster_links = [this] { return measured_links(); };
     for (const LeftOutMember& member : planner_->left_out()) names.push_back(member.name);
     return names;
   };

@@ -200,6 +200,12 @@ absl::StatusOr<Plan> ServingPlanner::plan_for(const std::vector<NodeFacts>& node
     absl::StatusOr<Plan> plan = plan_by(*std::move(request), nodes, links, out);
     if (plan.ok()) return plan;  // Else facts have changed since it was ordered.
   }
+  return usual_plan_for(nodes, links, out);
+}
+
+absl::StatusOr<Plan> ServingPlanner::usual_plan_for(const std::vector<NodeFacts>& nodes,
+                                                    const std::vector<LinkFacts>& links,
+                                                    const std::vector<bool>& out) const {
   const auto first_out = std::ranges::find(out, true);
   const bool whole = first_out == out.end();
   if (file_plan_.has_value() && whole) return *file_plan_;
@@ -469,10 +475,21 @@ PlanGround ServingPlanner::ground(Members& members, Deadline deadline) {
   ground.request.kv_positions = options_.cache.positions;
   ground.request.sequences = options_.cache.sequences;
   if (ground.nodes.size() > 1) {
-    links_.measure(members, Deadline::min(deadline, Deadline::after(kLinksMax)));
+    measure_links(members, deadline);
     ground.request.links = links_.links(members);
   }
   return ground;
+}
+
+void ServingPlanner::measure_links(Members& members, Deadline deadline) {
+  links_.measure(members, Deadline::min(deadline, Deadline::after(kLinksMax)));
+}
+
+absl::StatusOr<Plan> ServingPlanner::usual_plan(Members& members) const {
+  const Present now = present(members);
+  std::vector<bool> out;
+  for (const MemberReport& report : now.reports) out.push_back(!replanner_->counts_on(report.id));
+  return usual_plan_for(left_by_others(now.nodes), links_.links(members), out);
 }
 
 std::vector<NodeFacts> ServingPlanner::nodes() const {

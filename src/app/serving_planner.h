@@ -102,6 +102,10 @@ class ServingPlanner {
   /// What a question about another plan starts from: the members that plans count on. Measures the links that are not known,
   /// until `deadline` at most.
   PlanGround ground(Members& members, Deadline deadline);
+  /// The plan of the members that plans count on, as the server was asked, whatever layers were ordered. Errors as MakePlan.
+  absl::StatusOr<Plan> usual_plan(Members& members) const;
+  /// Measures the links between members that were not measured lately, until `deadline` at most.
+  void measure_links(Members& members, Deadline deadline);
   /// The links between members that were measured.
   std::vector<LinkFacts> links(const Members& members) const { return links_.links(members); }
   std::vector<LeftOutMember> left_out() const { return replanner_->left_out(); }
@@ -137,6 +141,10 @@ class ServingPlanner {
   /// A plan without the nodes that are out, an entry for each.
   absl::StatusOr<Plan> plan_for(const std::vector<NodeFacts>& nodes, const std::vector<LinkFacts>& links,
                                 const std::vector<bool>& out) const;
+  /// plan_for() where no layers are ordered.
+  absl::StatusOr<Plan> usual_plan_for(const std::vector<NodeFacts>& nodes,
+                                      const std::vector<LinkFacts>& links,
+                                      const std::vector<bool>& out) const;
   /// What a plan is asked for where no layers are ordered, and the plan file does not count.
   PlanRequest usual_request() const;
   /// The usual request with these layers; nothing where there are none, or a node that they name is out.

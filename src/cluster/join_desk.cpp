@@ -29,8 +29,9 @@ JoinDesk::~JoinDesk() {
 
 absl::StatusOr<std::unique_ptr<JoinDesk>> JoinDesk::Start(Options options) {
   if (!options.ask) {
-    options.ask = [key = options.key](const std::string& address, Deadline deadline) {
-      return WorkerClient(address, key).describe(deadline);
+    options.ask = [key = options.key](const std::string& address, const std::string& name,
+                                      Deadline deadline) {
+      return WorkerClient(address, key, name).describe(deadline);
     };
   }
   std::unique_ptr<JoinDesk> desk(new JoinDesk(std::move(options)));
@@ -70,7 +71,8 @@ absl::StatusOr<JoinAnswer> JoinDesk::join(const JoinOffer& offer, const std::str
 absl::Status JoinDesk::check_incumbent(const JoinOffer& offer) {
   const auto incumbent = roster_.find(offer.name);
   if (!incumbent.has_value() || incumbent->instance == offer.instance) return absl::OkStatus();
-  const absl::StatusOr<WorkerFacts> there = options_.ask(incumbent->address, Deadline::after(kAskTimeout));
+  const absl::StatusOr<WorkerFacts> there =
+      options_.ask(incumbent->address, offer.name, Deadline::after(kAskTimeout));
   if (!there.ok() || there->instance != incumbent->instance) return absl::OkStatus();
   return FailedPrecondition(
       "a worker '{}' is a member already, and is there, at {}. Give this one another name: --name",
@@ -81,7 +83,7 @@ absl::Status JoinDesk::try_address(const std::string& address, const JoinOffer& 
   ASSIGN_OR_RETURN(const HostPort at, ParseHostPort(address));
   RETURN_IF_ERROR(
       CheckExposure({"serve, towards its worker", at.host, options_.key.has_value(), options_.insecure}));
-  ASSIGN_OR_RETURN(const WorkerFacts facts, options_.ask(address, Deadline::after(kAskTimeout)));
+  ASSIGN_OR_RETURN(const WorkerFacts facts, options_.ask(address, offer.name, Deadline::after(kAskTimeout)));
   if (facts.instance != offer.instance) return Unavailable("another worker, '{}', is there", facts.name);
   return CheckBuild(facts, address, {options_.name, options_.numerics_class});
 }

@@ -2,10 +2,12 @@
 #include <gmock/gmock.h>
 
 #include <atomic>
+#include <filesystem>
 #include <map>
 #include <mutex>
 #include <thread>
 
+#include "base/random.h"
 #include "base/status.h"
 #include "cluster/announcer.h"
 #include "cluster/join_desk.h"
@@ -41,7 +43,8 @@ class Network {
     return {.name = "coordinator",
             .numerics_class = "n/1",
             .insecure = true,
-            .ask = [this](const std::string& address, Deadline) -> absl::StatusOr<WorkerFacts> {
+            .ask = [this](const std::string& address, const std::string&,
+                          Deadline) -> absl::StatusOr<WorkerFacts> {
               const std::lock_guard lock(mutex_);
               const auto found = machines_.find(address);
               if (found == machines_.end()) return Unavailable("connection refused");

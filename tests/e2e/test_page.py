@@ -15,7 +15,7 @@ from playwright.sync_api import Error, expect, sync_playwright
 
 from conftest import LONG_TIMEOUT, SOURCE
 from dialogue import ENDLESS, QUESTIONS, ask, client_of
-from local_cluster import LocalCluster, get_text
+from local_cluster import LocalCluster, get_text, wait_until
 
 VIEWS = {"cluster": "Topology", "experts": "Layer by expert", "plan": "Strategies", "chat": "New chat", "health": "Latency"}
 AXE = SOURCE / "web/node_modules/axe-core/axe.min.js"

@@ -1,5 +1,6 @@
 """Certificates between nodes, HTTPS for clients, keys that no file or log holds, and who did what."""
 import contextlib
+import gzip
 import json
 import re
 import shutil
@@ -245,11 +246,20 @@ def check_keys_and_records(make_cluster, succeed, certs, tmp_path, receiver):
     check_what_others_are_told(receiver, "/hook/that-nobody-else-knows", cluster)
     assert any(line.get("request") == "request-7" for line in check_lines(cluster.coordinator.log()))
     assert {line["node"] for line in check_lines(cluster.workers[0].log())} == {"worker-1"}
+        # Neither length nor compression hides whom a call is about; a question is no change.
+        typed = {**headers, "Content-Type": "application/json"}
+        api.post("/cluster/drain", content=b" " * 5000 + json.dumps(body).encode(), headers=typed)
+        api.post("/cluster/drain", content=gzip.compress(json.dumps(body).encode()), headers={**typed, "Content-Encoding": "gzip"})
+        api.post("/cluster/plan", json={"layers": {"worker-1": 6}}, headers=headers)
+        api.post("/cluster/plan", json={"layers": {"nobody": 6}, "apply": True}, headers=headers)
     lines = [json.loads(line) for line in audit.read_text().splitlines()]
-    assert [(line["call"], line["key"], line["status"]) for line in lines] == [
-        ("POST /cluster/drain", "ann", answers[0].status_code), ("POST /cluster/drain", "", 401)]
+    status = answers[0].status_code
+    assert [(line["call"], line["key"], line["status"], line.get("target")) for line in lines] == [
+        ("POST /cluster/drain", "ann", status, "nobody"), ("POST /cluster/drain", "", 401, None),
+        ("POST /cluster/drain", "ann", status, "nobody"), ("POST /cluster/drain", "ann", status, "nobody"),
+        ("POST /cluster/plan", "ann", 422, "nobody=6")]
     assert all(line["address"] == "127.0.0.1" and line["request"] and line["time"].endswith("Z") for line in lines)
-    assert lines[0]["target"] == "nobody" and stat.S_IMODE(audit.stat().st_mode) == 0o600
+    assert stat.S_IMODE(audit.stat().st_mode) == 0o600
     secrets = {"the API key": secret, "its digest": keys.read_text()[7:71], "a wrong API key": wrong,
                "a webhook's path": "that-nobody-else-knows", "the cluster's key": shared.read_text().strip(), "the join token": token}
     for path in files_below(certs):

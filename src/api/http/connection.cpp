@@ -30,8 +30,6 @@ constexpr int64_t kReceivingNs = 1'000'000'000;
 constexpr int kReservedMax = 16;
 constexpr Duration kReservedTimeout = std::chrono::seconds(2);
 constexpr size_t kRequestIdBytesMax = 128;
-/// Of the body of an admin call, for who records it.
-constexpr size_t kAdminBodyBytesMax = 1024;
 
 /// What a client calls its request, if that can stand in a header and in a line of the log.
 std::string RequestId(std::string_view given) {
@@ -321,7 +319,7 @@ void HttpConnection::route(HttpRequest request) {
                        .peer = peer_,
                        .method = request.method,
                        .path = request.path,
-                       .body = request.body.substr(0, kAdminBodyBytesMax)};
+                       .subject = {}};
   }
   if (const auto why = shared_->origins.refuse(request, tls_.has_value())) return refuse({403, *why, {}});
   if (auto wrong = CheckBodyType(request)) return refuse(*std::move(wrong));
@@ -357,13 +355,25 @@ void HttpConnection::refuse(HttpRefusal refusal) {
 }
 
 void HttpConnection::run_handler(const HttpRoute& route, HttpRequest request) {
+  std::shared_ptr<void> place;  // Among the requests to slow routes, until the handler has returned.
+  if (route.slow) {
+    if (++shared_->slow_requests > shared_->options.slow_requests_max) {
+      --shared_->slow_requests;
+      return refuse({503,
+                     fmt::format("{} questions that take long are being answered; try again soon",
+                                 shared_->options.slow_requests_max),
+                     {{"Retry-After", "1"}}});
+    }
+    place = {shared_.get(), [shared = shared_](void*) { --shared->slow_requests; }};
+  }
   auto writer = std::make_shared<ResponseWriter>(shared_from_this(), exchange_, request.caller);
   writer->set_origin({.id = request.id,
                       .name = fmt::format("{} {}", request.method, route.path),
                       .traceparent = std::string(request.header("traceparent")),
                       .received = Clock::now()});
   auto run = [shared = shared_, handler = route.handler, request = std::move(request),
-              writer = std::move(writer)]() mutable {
+              writer = std::move(writer), place = std::move(place)]() mutable {
+    if (place != nullptr && writer->gone()) return;  // It waited in vain: nobody wants it any more.
     const LogRequest named(request.id);
     try {
       if (auto wrong = DecodeBody(request, shared->options.body_bytes_max)) {
@@ -383,7 +393,7 @@ void HttpConnection::run_handler(const HttpRoute& route, HttpRequest request) {
     }
   };
   if (route.urgent) return run();
-  asio::post(*shared_->handlers, [run = std::move(run)]() mutable {
+  asio::post(route.slow ? *shared_->slow_handlers : *shared_->handlers, [run = std::move(run)]() mutable {
     NameThread("http-handler");
     run();
   });

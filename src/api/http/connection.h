@@ -40,6 +40,8 @@ struct HttpShared {
   OriginPolicy origins{{}};
   std::vector<HttpRoute> routes;
   std::unique_ptr<asio::thread_pool> handlers;
+  std::unique_ptr<asio::thread_pool> slow_handlers;
+  std::atomic<int> slow_requests = 0;
   std::mutex mutex;
   std::condition_variable emptied;
   std::set<HttpConnection*> open;
@@ -183,6 +185,11 @@ class HttpConnection : public std::enable_shared_from_this<HttpConnection> {
     post_answer(exchange, [this] {
       if (begun_) return close();
       send_now({.status = 500, .body = shared_->error_body(500, "the server gave no answer")});
+    });
+  }
+  void set_subject(uint64_t exchange, AdminSubject subject) {
+    post_answer(exchange, [this, subject = std::move(subject)]() mutable {
+      if (admin_.has_value()) admin_->subject = std::move(subject);
     });
   }
   bool gone() const { return gone_; }

@@ -45,6 +45,9 @@ void ResponseWriter::end_stream() {
 void ResponseWriter::on_disconnect(std::function<void()> callback) {
   connection_->on_disconnect(exchange_, std::move(callback));
 }
+void ResponseWriter::set_subject(AdminSubject subject) {
+  connection_->set_subject(exchange_, std::move(subject));
+}
 bool ResponseWriter::gone() const { return connection_->gone(); }
 
 namespace {
@@ -77,6 +80,7 @@ struct HttpServer::Impl {
   explicit Impl(HttpServerOptions options, std::vector<HttpRoute> routes)
       : shared(std::make_shared<HttpShared>()) {
     shared->handlers = std::make_unique<asio::thread_pool>(options.handler_threads);
+    shared->slow_handlers = std::make_unique<asio::thread_pool>(options.slow_threads);
     // The rest is for files, and for the nodes of the cluster.
     const auto most = static_cast<int>(std::min<int64_t>(options.connections_max, DescriptorLimit() / 2));
     options.connections_max = most;
@@ -251,6 +255,7 @@ void HttpServer::stop(Duration patience) {
     impl_->wait_empty(Deadline::after(std::chrono::seconds(5)));
   }
   impl_->shared->handlers->join();
+  impl_->shared->slow_handlers->join();
   impl_->shared->stopped = true;
   impl_->work.reset();
   impl_->shared->io.stop();

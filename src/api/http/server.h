@@ -51,6 +51,12 @@ struct RequestOrigin {
   Clock::time_point received{};
 };
 
+/// What a call of an admin route is about. Only its handler can tell: it alone reads the whole body, as what it is.
+struct AdminSubject {
+  std::string target;   ///< A node, a model, or layers of nodes; "" where the call names none.
+  bool changes = true;  ///< The call is more than a question.
+};
+
 /// The answer to one request. All methods may be called from any thread; none blocks. A writer that is
 /// dropped before its answer is complete gives 500, or cuts the stream.
 class ResponseWriter {
@@ -76,6 +82,8 @@ class ResponseWriter {
   /// second later.
   void on_disconnect(std::function<void()> callback);
   bool gone() const;
+  /// What the call of an admin route is about, once its handler has read it; before the answer.
+  void set_subject(AdminSubject subject);
   /// Whom it answers, as HttpServerOptions::admit says.
   const std::string& caller() const { return caller_; }
   /// By what its request is known again; nothing where the client does not say. Set before the handler runs.
@@ -108,6 +116,9 @@ struct HttpRoute {
   bool open = false;
   /// It changes what the server does for everybody, so that its calls are recorded.
   bool admin = false;
+  /// Its handler asks other machines, or computes for long: it runs on threads for such handlers, so that it keeps no other
+  /// request waiting. Where too many wait already, the answer is 503 with Retry-After.
+  bool slow = false;
 };
 
 /// A call of an admin route, as it is answered.
@@ -116,8 +127,8 @@ struct AdminCall {
   std::string caller;  ///< As HttpRequest::caller; "" where there are no keys, or the key is none.
   std::string peer;    ///< Its address.
   std::string method;
-  std::string path;  ///< Without the query.
-  std::string body;  ///< Its first KiB.
+  std::string path;      ///< Without the query.
+  AdminSubject subject;  ///< As it came in where the handler did not get to read it.
   int status = 0;
 };
 
@@ -134,6 +145,8 @@ struct HttpServerOptions {
   int port = 0;  ///< 0: the system chooses, one for all of `hosts`; see HttpServer::port.
   int io_threads = 2;
   int handler_threads = 4;
+  int slow_threads = 2;       ///< For the handlers of slow routes.
+  int slow_requests_max = 8;  ///< To slow routes at once, those included that wait for a thread.
   /// Never more than half of the process's descriptors. Where there is no room, the connection that has been
   /// idle for longest is closed, else one that has not finished its request; where all are being answered, a
   /// few more are taken, for urgent routes only.

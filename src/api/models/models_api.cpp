@@ -127,6 +127,7 @@ std::vector<HttpRoute> ModelsApi::routes() {
       [this](const HttpRequest& request, const Writer& writer) { load(request, writer); });
   add("POST", "/models/unload",
       [this](const HttpRequest& request, const Writer& writer) { unload(request, writer); });
+    forwarded.slow = route.slow;
   add("GET", "/health", [this](const HttpRequest&, const Writer& writer) { health(writer); });
   routes.back().urgent = true;
   add("GET", "/metrics", [this](const HttpRequest&, const Writer& writer) { scrape(writer); });
@@ -256,6 +257,15 @@ Json ModelsApi::entry(size_t index) const {
 }
 
 void ModelsApi::list(const Writer& writer) const {
+/// model_of(), of an admin call.
+ApiResult<size_t> ModelsApi::subject_of(const HttpRequest& request, ResponseWriter& writer) const {
+  auto index = model_of(request);
+  writer.set_subject({.target = index.has_value()
+                                    ? shelf_.entry(*index).name
+                                    : TopLevelText(request.body, NameKeys(request.path)).value_or("")});
+  return index;
+}
+
   Json data = Json::array();
   for (size_t i = 0; i < shelf_.size(); ++i) data.push_back(entry(i));
   writer->send({.body = DumpJson({{"object", "list"}, {"data", std::move(data)}})});
@@ -269,7 +279,7 @@ void ModelsApi::describe(const HttpRequest& request, const Writer& writer) const
 }
 
 void ModelsApi::load(const HttpRequest& request, const Writer& writer) {
-  const auto index = model_of(request);
+  const auto index = subject_of(request, *writer);
   if (!index.has_value()) return SendError(*writer, index.error());
   shelf_.ask(*index, {.request = {},
                       .writer = writer,
@@ -278,7 +288,7 @@ void ModelsApi::load(const HttpRequest& request, const Writer& writer) {
 }
 
 void ModelsApi::unload(const HttpRequest& request, const Writer& writer) {
-  const auto index = model_of(request);
+  const auto index = subject_of(request, *writer);
   if (!index.has_value()) return SendError(*writer, index.error());
   if (shelf_.unload(*index)) return writer->send({.body = R"({"success":true})"});
   SendError(*writer, {.message = fmt::format("the model '{}' is not loaded", shelf_.entry(*index).name),

@@ -43,6 +43,7 @@ class ModelsApi {
   std::string names() const;
   /// The model that a request means: by its body, else by its query, else the default.
   ApiResult<size_t> model_of(const HttpRequest& request) const;
+  ApiResult<size_t> subject_of(const HttpRequest& request, ResponseWriter& writer) const;
   void forward(const HttpRequest& request, const Writer& writer);
   void look(const HttpRequest& request, const Writer& writer);
   void list(const Writer& writer) const;

@@ -32,6 +32,13 @@ void AnswerNothing(const AnswerOrder& order, AnswerWriter& answer) {
   answer.finish(usage);
 }
 
+/// What a question orders, for the audit log: "mini1=20 mini2=28".
+std::string LayersText(const PlanQuestion& question) {
+  std::vector<std::string> counts;
+  for (const auto& [name, count] : question.layers) counts.push_back(fmt::format("{}={}", name, count));
+  return Join(counts, " ");
+}
+
 }  // namespace
 
 OpenAiApi::OpenAiApi(OpenAiOptions options, AnswerService& service, Scheduler& scheduler, Metrics& metrics)
@@ -73,6 +80,7 @@ std::vector<HttpRoute> OpenAiApi::RoutesOf(OpenAiApi* api) {
   add("GET", "/metrics", &OpenAiApi::scrape);
   return routes;
 }
+  routes.back().slow = true;
 
 void OpenAiApi::chat_completion(const HttpRequest& request, const Writer& writer) {
   const auto parsed = ParseChatCompletion(request.body, {.vocabulary = service_.vocabulary()});
@@ -255,6 +263,7 @@ void OpenAiApi::drain(const HttpRequest& request, const Writer& writer, bool dra
     return SendError(*writer,
                      {.status = 409, .message = Message(begun), .param = "node", .code = "node_needed"});
   }
+  writer->set_subject({.target = node});
   if (!begun.ok()) return SendError(*writer, FromStatus(begun, "node"));
   writer->send({.body = R"({"success":true})"});
 }
@@ -293,6 +302,7 @@ void OpenAiApi::cluster_plan(const HttpRequest& request, const Writer& writer) c
   // Facts that no plan suits are the question's, not the server's.
   const absl::StatusCode code = answer.status().code();
   if (code == absl::StatusCode::kResourceExhausted || code == absl::StatusCode::kFailedPrecondition ||
+  writer->set_subject({.target = LayersText(*question), .changes = question->apply});
       code == absl::StatusCode::kNotFound)
     return SendError(*writer, {.status = 422, .message = Message(answer.status()), .code = "no_such_plan"});
   SendError(*writer, FromStatus(answer.status()));

@@ -1,7 +1,7 @@
 // The cluster as it is now: who runs what, how far apart they are, what tokens wait for, and what happened.
 
 import { useEffect, useRef } from "preact/hooks";
-import { type ClusterNode, type ClusterStatus, type Link, postJson } from "../api";
+import { type ClusterNode, type ClusterStatus, type Link, getJson } from "../api";
 import { ago, bytes, clock, count, percent, seconds, short } from "../lib/format";
 import { growth } from "../lib/metrics";
 import { arc, lane, layout, ring } from "../lib/topology";
@@ -271,8 +271,8 @@ export function ClusterView() {
   const status = state.status;
   const unmeasured = status !== null && status.status === "up" && status.nodes.length > 1 && status.links.length === 0;
   useEffect(() => {
-    // Links are measured for questions about plans only; what comes of this one is seen in the status.
-    if (unmeasured) postJson("/cluster/plan", {}).then(wake, () => undefined);
+    // Links are measured when somebody asks for them; what comes of it is seen in the status.
+    if (unmeasured) getJson("/cluster/links").then(wake, () => undefined);
   }, [unmeasured, status?.generation]);
   if (status === null) return null;
   const now = state.rates[state.rates.length - 1];
