@@ -6,17 +6,14 @@
 
 #include "api/http/client.h"
 #include "app/command.h"
-#include "app/machine_report.h"
+#include "app/examination.h"
 #include "app/tls_flags.h"
 #include "base/json.h"
 #include "base/log.h"
 #include "base/status.h"
 #include "base/text.h"
-#include "cluster/checkup.h"
 #include "cluster/model_locator.h"
 #include "exec/model_facts.h"
-#include "numeric/version.h"
-#include "tls/probe.h"
 #include "wire/key_auth.h"
 
 namespace shoal {
@@ -25,7 +22,7 @@ namespace {
 using Json = nlohmann::ordered_json;
 
 constexpr Duration kAnswerTimeout = std::chrono::seconds(3);
-constexpr Duration kLinkTimeout = std::chrono::seconds(20);
+constexpr Duration kAllMax = std::chrono::minutes(10);  ///< A link that hangs takes twenty seconds.
 constexpr int64_t kLinkBytes = int64_t{8} << 20;
 
 struct DoctorFlags {
@@ -38,14 +35,6 @@ struct DoctorFlags {
   bool json = false;
 };
 
-/// A worker that is looked at.
-struct Patient {
-  std::string name;
-  std::string address;
-  std::unique_ptr<WorkerClient> client;
-  std::optional<WorkerFacts> facts;
-};
-
 class Doctor {
  public:
   explicit Doctor(const DoctorFlags& flags) : flags_(flags) {}
@@ -53,10 +42,15 @@ class Doctor {
   absl::Status examine() {
     RETURN_IF_ERROR(find_workers());
     check_here();
-    if (!key_is_bad_) {
-      for (Patient& patient : patients_) check_worker(patient);
-      check_links();
-    }
+    if (key_is_bad_) return absl::OkStatus();
+    for (Finding& finding : ExamineWorkers({.here = here_,
+                            .key = key_,
+                            .model_names = model_names_,
+                            .model_hash = model_hash_,
+                            .workers = workers_,
+                            .link_bytes = kLinkBytes,
+                            .deadline = Deadline::after(kAllMax)}))
+      note(std::move(finding));
     return absl::OkStatus();
   }
   const std::vector<Finding>& findings() const { return findings_; }
@@ -65,17 +59,13 @@ class Doctor {
   absl::Status find_workers();
   absl::Status ask_coordinator();
   void add(std::string name, std::string address) {
-    patients_.push_back({std::move(name), std::move(address), nullptr, {}});
+    workers_.push_back({std::move(name), std::move(address)});
   }
   void note(Finding finding) { findings_.push_back(std::move(finding)); }
   void check_here();
   void check_key_here();
   void check_certificate_here();
-  void check_certificate_of(const Patient& patient);
   void check_model_here();
-  void check_worker(Patient& patient);
-  void check_machine_of(const Patient& patient);
-  void check_links();
 
   const DoctorFlags& flags_;
   std::string here_ = "here";
@@ -83,7 +73,7 @@ class Doctor {
   bool key_is_bad_ = false;
   std::vector<std::string> model_names_;
   std::string model_hash_;
-  std::vector<Patient> patients_;
+  std::vector<MemberAddress> workers_;
   std::vector<Finding> findings_;
 };
 
@@ -144,10 +134,7 @@ void Doctor::check_model_here() {
 }
 
 void Doctor::check_here() {
-  const MachineReport machine = ReadMachine();
-  note({here_, "version", CheckResult::kOk,
-        fmt::format("shoal {}, wire version {}, {}", kShoalVersion, kWireVersion, CpuNumericsClass()), ""});
-  for (Finding& finding : CheckMachine(here_, machine)) note(std::move(finding));
+  for (Finding& finding : ExamineHere(here_)) note(std::move(finding));
   check_key_here();
   check_certificate_here();
   check_model_here();
@@ -176,75 +163,6 @@ void Doctor::check_certificate_here() {
   }
   key_.tls = key->tls;
   note(CheckCertificate(here_, key_.tls->facts(), UnixSeconds()));
-}
-
-void Doctor::check_certificate_of(const Patient& patient) {
-  if (key_.tls == nullptr) return;
-  // By its address: that it has another name than here is told as what it is.
-  const auto facts = ProbeTls({patient.name, patient.address}, *key_.tls, Deadline::after(kAnswerTimeout));
-  if (facts.ok()) return note(CheckCertificate(patient.name, *facts, UnixSeconds()));
-  if (absl::IsFailedPrecondition(facts.status()))
-    note({patient.name, "certificate", CheckResult::kWrong, Message(facts.status()), ""});
-}
-
-void Doctor::check_worker(Patient& patient) {
-  patient.client = std::make_unique<WorkerClient>(patient.address, key_);
-  auto facts = patient.client->describe(Deadline::after(kAnswerTimeout));
-  if (facts.ok() && patient.name == patient.address && !facts->name.empty()) patient.name = facts->name;
-  note(CheckAnswer(patient.name, patient.address, facts.status()));
-  check_certificate_of(patient);
-  if (!facts.ok()) return;
-  patient.facts = *std::move(facts);
-  note(CheckBuildOf(patient.name, patient.address, *patient.facts, {here_, CpuNumericsClass()}));
-  check_machine_of(patient);
-}
-
-void Doctor::check_machine_of(const Patient& patient) {
-  const int64_t sent_s = UnixSeconds();
-  const auto machine = patient.client->examine(model_names_, Deadline::after(kLinkTimeout));
-  const int64_t got_s = UnixSeconds();
-  if (!machine.ok()) return note(CheckAnswer(patient.name, patient.address, machine.status()));
-  // It was read somewhen between the two, in whole seconds.
-  const int64_t ahead_s = machine->unix_s > got_s    ? machine->unix_s - got_s
-                          : machine->unix_s < sent_s ? machine->unix_s - sent_s
-                                                     : 0;
-  note(CheckClock(patient.name, ahead_s));
-  for (Finding& finding : CheckMachine(patient.name, *machine)) note(std::move(finding));
-  if (!model_names_.empty()) note(CheckModel(patient.name, *machine, model_hash_));
-}
-
-void Doctor::check_links() {
-  std::vector<PeerToCheck> peers;
-  for (const Patient& patient : patients_) {
-    if (patient.facts.has_value()) peers.push_back({patient.name, patient.address, patient.facts->instance});
-  }
-  // One after the other: links that are measured at the same time slow each other down.
-  for (const PeerToCheck& peer : peers) {
-    const PeerResult result = ProbePeer(peer, key_, kLinkBytes, Deadline::after(kLinkTimeout));
-    note(CheckLink(here_, peer.name, peer.address, result));
-  }
-  for (const Patient& patient : patients_) {
-    if (!patient.facts.has_value()) continue;
-    for (const PeerToCheck& peer : peers) {
-      if (peer.instance == patient.facts->instance) continue;
-      const auto results = patient.client->check_peers({{peer}, kLinkBytes, kLinkTimeout});
-      note(CheckLink(patient.name, peer.name, peer.address,
-                     results.ok() ? results->front() : PeerResult{.status = results.status()}));
-    }
-  }
-}
-
-std::string FindingsJson(const std::vector<Finding>& findings) {
-  Json list = Json::array();
-  for (const Finding& one : findings) {
-    list.push_back({{"node", one.node},
-                    {"check", one.check},
-                    {"verdict", Name(one.verdict)},
-                    {"text", one.text},
-                    {"remedy", one.remedy}});
-  }
-  const Json out = {{"ok", CountWrong(findings) == 0}, {"findings", std::move(list)}};
-  return out.dump(2, ' ', false, Json::error_handler_t::replace);
 }
 
 absl::Status RunDoctor(const DoctorFlags& flags) {

@@ -6,6 +6,7 @@
 #include <ranges>
 #include <utility>
 
+#include "app/cluster_logs.h"
 #include "app/cluster_status.h"
 #include "base/log.h"
 #include "base/status.h"
@@ -19,6 +20,9 @@ namespace {
 /// From the end of the grace to a session without the node, if its part is quickly loaded.
 constexpr Duration kReplanTakes = std::chrono::seconds(5);
 constexpr Duration kDescribeTimeout = std::chrono::seconds(2);
+/// Of POST /cluster/doctor, whose links carry requests meanwhile.
+constexpr Duration kDoctorMax = std::chrono::seconds(30);
+constexpr int64_t kDoctorLinkBytes = 1 << 20;
 constexpr Duration kAskOutTimeout = std::chrono::milliseconds(500);  // Meanwhile a loss goes unnoticed.
 
 absl::StatusOr<std::string> ModelFolder(const ServeFlags& flags, const DeclaredModel& declared,
@@ -292,6 +296,7 @@ absl::Status ServedModel::start_cluster(ServingPlace& place) {
       .kept = std::move(kept_stats_),
       .take = [this](Deadline deadline) { return cluster_->take_expert_use(deadline); },
       .plan = [this] { return supervisor_->plan(); }});
+  doctor_ = std::make_unique<ClusterDoctor>([this, key = place.key] { return examine(key); });
   watch_ = std::make_unique<ClusterWatch>(
       [this] { return LookAt(cluster_->members(), *engine_, *supervisor_, planner_->left_out()); },
       [this, outlets = place.outlets](const std::vector<ClusterEvent>& events) {
@@ -469,12 +474,18 @@ OpenAiOptions ServedModel::openai_options() const {
          planner_->predicted(cluster_->members(), plan.get()), planner_->links(cluster_->members())});
   };
   options.cluster_events = [this](int64_t after) { return watch_->events_json(after); };
+  options.cluster_links = [this] { return measured_links(); };
   options.cluster_plan = [this](const PlanQuestion& question) { return answer_plan(question); };
+  options.cluster_logs = [this](const LogQuestion& question) {
+    return ClusterLogsJson(cluster_->members(), question, Deadline::after(kDescribeTimeout));
+  };
+  options.cluster_doctor = [this](bool now) -> absl::StatusOr<std::string> {
+    return now ? doctor_->run() : doctor_->last();
+  };
   options.cluster_experts = [this] { return experts_->report(); };
   options.load_progress = [this] { return cluster_->load_progress(); };
   options.nodes_out = [this] {
     std::vector<std::string> names;
-  options.cluster_links = [this] { return measured_links(); };
     for (const LeftOutMember& member : planner_->left_out()) names.push_back(member.name);
     return names;
   };

@@ -23,6 +23,7 @@
 #include "api/openai/responses_api.h"
 #include "app/cluster_watch.h"
 #include "app/draft_host.h"
+#include "app/examination.h"
 #include "app/expert_monitor.h"
 #include "app/progress.h"
 #include "app/serve_flags.h"
@@ -130,6 +131,10 @@ class ServedModel final : public LoadedModel {
   std::vector<LinkTotals> link_totals() const;
   /// What POST /cluster/plan answers.
   absl::StatusOr<std::string> answer_plan(const PlanQuestion& question) const;
+  /// What POST /cluster/doctor finds. key: of this node.
+  std::vector<Finding> examine(const ClusterKey& key) const;
+  /// What GET /cluster/links answers.
+  std::string measured_links() const;
   NodeTotals node_totals() const;
   std::vector<LinkSpeed> link_speeds() const;
   std::string node_name(NodeId node) const;
@@ -151,6 +156,7 @@ class ServedModel final : public LoadedModel {
   std::unique_ptr<Supervisor> supervisor_;
   std::unique_ptr<ExpertMonitor> experts_;
   std::unique_ptr<ClusterWatch> watch_;
+  std::unique_ptr<ClusterDoctor> doctor_;
   Metrics metrics_;
   std::unique_ptr<Scheduler> scheduler_;
   std::unique_ptr<AnswerService> service_;

@@ -13,6 +13,7 @@
 
 #include "base/log_format.h"
 #include "base/log_name.h"
+#include "base/log_ring.h"
 
 namespace shoal {
 namespace {
@@ -42,6 +43,17 @@ spdlog::logger& Logger() {
     return made;
   }();
   return *logger;
+}
+
+/// As the logger stamps its lines.
+int64_t UnixMilliseconds() {
+  const auto now = std::chrono::system_clock::now().time_since_epoch();
+  return std::chrono::duration_cast<std::chrono::milliseconds>(now).count();
+}
+
+LogRing& Ring() {
+  static LogRing ring;
+  return ring;
 }
 
 spdlog::level::level_enum ToSpdlog(LogLevel level) {
@@ -117,14 +129,13 @@ std::string LogLineJson(int64_t unix_ms, const LogFields& fields, std::string_vi
 }
 
 bool SetLogLevel(std::string_view name) {
-  for (LogLevel level : {LogLevel::kDebug, LogLevel::kInfo, LogLevel::kWarning, LogLevel::kError}) {
-    if (name == kLevelNames[static_cast<int>(level)]) {
-      Logger().set_level(ToSpdlog(level));
-      return true;
-    }
-  }
-  return false;
+  LogLevel level = LogLevel::kInfo;
+  if (!ParseLogLevel(name, level)) return false;
+  Logger().set_level(ToSpdlog(level));
+  return true;
 }
+
+std::vector<LoggedLine> RecentLog(const LogQuery& query) { return Ring().read(query); }
 
 void SetThreadLogName(std::string_view node_name, int rank) {
   thread_name = rank < 0 ? std::string(node_name) : fmt::format("{}/{}", node_name, rank);
@@ -160,7 +171,9 @@ void LogLine(LogLevel level, std::string_view text) {
   for (size_t begin = 0; begin <= text.size();) {
     const size_t end = std::min(text.find('\n', begin), text.size());
     if (end > begin || text.empty()) {
-      Logger().log(ToSpdlog(level), fmt::format("[{}] {}", name, text.substr(begin, end - begin)));
+      const std::string line = fmt::format("[{}] {}", name, text.substr(begin, end - begin));
+      if (LogEnabled(level)) Ring().add(level, line, UnixMilliseconds());
+      Logger().log(ToSpdlog(level), line);
     }
     begin = end + 1;
   }

@@ -12,6 +12,7 @@
 #include "absl/status/statusor.h"
 #include "base/clock.h"
 #include "base/ids.h"
+#include "base/log_ring.h"
 #include "base/range.h"
 #include "exec/expert_use.h"
 #include "exec/node_model.h"
@@ -319,6 +320,8 @@ class WorkerClient {
  private:
   class Impl;
   std::unique_ptr<Impl> impl_;
+  /// The last lines of its log. Unimplemented: an older worker.
+  absl::StatusOr<std::vector<LoggedLine>> recent_log(const LogQuery& query, Deadline deadline);
 };
 
 }  // namespace shoal

@@ -121,4 +121,12 @@ absl::StatusOr<std::vector<LayerUseCount>> WorkerClient::take_expert_use(const s
   return counts;
 }
 
+absl::StatusOr<std::vector<LoggedLine>> WorkerClient::recent_log(const LogQuery& query, Deadline deadline) {
+  v1::LogReply reply;
+  RETURN_IF_ERROR(impl_->call(
+      "RecentLog", ToProto(query), deadline,
+      [&](auto& stub, auto& context, const auto& asked) { return stub.RecentLog(&context, asked, &reply); }));
+  return FromProto(reply, query);
+}
+
 }  // namespace shoal

@@ -103,6 +103,14 @@ class ControlService::Impl final : public v1::Worker::Service {
     return grpc::Status::OK;
   }
 
+  grpc::Status RecentLog(grpc::ServerContext* context, const v1::LogRequest* request,
+                         v1::LogReply* reply) override {
+    if (const absl::Status allowed = gate_.check(*context, "RecentLog", *request); !allowed.ok())
+      return ToGrpc(allowed);
+    *reply = ToProto(shoal::RecentLog(FromProto(*request)));
+    return grpc::Status::OK;
+  }
+
  private:
   WorkerControl& control_;
   ProofGate gate_;

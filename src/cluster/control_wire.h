@@ -50,6 +50,13 @@ MachineReport FromProto(const v1::ExamineReply& reply);
 /// InvalidArgument where there are too many.
 absl::StatusOr<std::vector<std::string>> FromProto(const v1::ExamineRequest& request);
 
+v1::LogRequest ToProto(const LogQuery& query);
+/// What no query would ask for becomes what comes next to it.
+LogQuery FromProto(const v1::LogRequest& request);
+v1::LogReply ToProto(const std::vector<LoggedLine>& lines);
+/// As far as `query` asked for them.
+std::vector<LoggedLine> FromProto(const v1::LogReply& reply, const LogQuery& query);
+
 v1::ExpertUseReply ToProto(const std::vector<LayerUseCount>& counts);
 /// InvalidArgument where ids or sizes are none that a layer of experts has.
 absl::StatusOr<std::vector<LayerUseCount>> FromProto(const v1::ExpertUseReply& reply);

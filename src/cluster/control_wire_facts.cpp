@@ -38,6 +38,10 @@ bool IsAddress(const std::string& text) {
   return address.ok() && address->port != 0;
 }
 
+LogLevel LogLevelOf(uint32_t number) {
+  return static_cast<LogLevel>(std::min(number, static_cast<uint32_t>(LogLevel::kError)));
+}
+
 }  // namespace
 
 v1::JoinRequest ToProto(const JoinOffer& offer) {
@@ -368,6 +372,47 @@ absl::StatusOr<std::vector<std::string>> FromProto(const v1::ExamineRequest& req
                            kModelNamesMax);
   }
   return std::vector<std::string>(request.model_names().begin(), request.model_names().end());
+}
+
+v1::LogRequest ToProto(const LogQuery& query) {
+  v1::LogRequest request;
+  request.set_after_ms(query.after_ms);
+  request.set_at_least(static_cast<uint32_t>(query.at_least));
+  request.set_bytes_max(query.bytes_max);
+  return request;
+}
+
+LogQuery FromProto(const v1::LogRequest& request) {
+  return {.after_ms = request.after_ms(),
+          .at_least = LogLevelOf(request.at_least()),
+          .bytes_max = std::clamp<int64_t>(request.bytes_max(), 0, kLogRingBytesMax)};
+}
+
+v1::LogReply ToProto(const std::vector<LoggedLine>& lines) {
+  v1::LogReply reply;
+  for (const LoggedLine& line : lines) {
+    v1::LogLine& out = *reply.add_lines();
+    out.set_id(line.id);
+    out.set_unix_ms(line.unix_ms);
+    out.set_level(static_cast<uint32_t>(line.level));
+    out.set_text(line.text);
+  }
+  return reply;
+}
+
+std::vector<LoggedLine> FromProto(const v1::LogReply& reply, const LogQuery& query) {
+  std::vector<LoggedLine> lines;
+  int64_t bytes = 0;
+  for (const v1::LogLine& said : reply.lines()) {
+    LoggedLine line{.id = said.id(),
+                    .unix_ms = said.unix_ms(),
+                    .level = LogLevelOf(said.level()),
+                    .text = said.text().substr(0, kLoggedLineBytesMax)};
+    bytes += static_cast<int64_t>(sizeof(LoggedLine) + line.text.size());
+    if (bytes > query.bytes_max) break;
+    if (line.level >= query.at_least) lines.push_back(std::move(line));
+  }
+  return lines;
 }
 
 }  // namespace shoal

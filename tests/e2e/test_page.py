@@ -221,6 +221,39 @@ def test_a_moved_boundary_is_predicted_at_once_and_applied_and_so_is_a_machine_m
     expect(page.get_by_role("region", name="Memory of each node").get_by_role("row", name=re.compile("new-1"))).to_be_visible()
     expect(page.get_by_role("slider")).to_have_count(3)
     assert one.wrong == []
+    # Without layers it is as the server was asked: that is what is answered, and what comes to be.
+    usual = urllib.request.Request(watched.url + "/cluster/plan", b'{"apply": true}', {"Content-Type": "application/json"})
+    with urllib.request.urlopen(usual, timeout=20) as reply:
+        assert [stage["layers"] for stage in json.load(reply)["plan"]["stages"]] == [[0, 2], [2, 4], [4, 6]]
+    assert wait_until(lambda: watched.healthy() and watched.node("worker-2")["layers"] == [4, 6], 30)
+
+
+def test_logs_of_all_nodes_are_shown_and_filtered_and_the_doctor_examines_them(tab, watched):
+    one = tab()
+    page = one.open("health")
+    lines = page.get_by_role("log").get_by_role("listitem")
+    for node in ("coordinator", "worker-1", "worker-2"):
+        expect(page.locator(f".log [data-node={node}]").first).to_be_visible()
+    page.get_by_label("Lines with").fill("listens on")
+    expect(lines.first).to_contain_text("listens on")
+    page.get_by_label("Lines with").fill("")
+    page.get_by_role("combobox", name="Node").select_option("worker-2")
+    expect(page.locator(".log [data-node=worker-1]")).to_have_count(0)
+    expect(page.locator(".log [data-node=worker-2]").first).to_be_visible()
+    page.get_by_role("combobox", name="From level").select_option("error")
+    expect(page.get_by_text("No lines")).to_be_visible()
+    page.get_by_role("button", name="Examine").click()
+    doctor = page.get_by_role("region", name="Doctor")
+    expect(doctor).to_contain_text("worker-1: link to worker-2", timeout=40000)
+    expect(doctor).to_contain_text(re.compile(r"\d+ checks, "))
+    assert one.serious() == [] and one.wrong == []
+    status, text = get_text(watched.url + "/cluster/logs?node=worker-1&level=warning&since=0")
+    assert status == 200 and [node["name"] for node in json.loads(text)["nodes"]] == ["worker-1"]
+    assert all(line["level"] in ("warning", "error") for line in json.loads(text)["nodes"][0]["lines"])
+    assert get_text(watched.url + "/cluster/logs?node=nobody")[0] == 404
+    assert [get_text(watched.url + f"/cluster/logs?{query}")[0] for query in ("level=loud", "since=-1")] == [400, 400]
+    last = json.loads(get_text(watched.url + "/cluster/doctor")[1])
+    assert last["at"] > 0 and any(found["check"] == "link to worker-2" for found in last["findings"])
 
 
 @pytest.mark.parametrize("colours", ["light", "dark"])

@@ -141,6 +141,30 @@ export interface ClusterEvent {
   node: string;
   text: string;
 }
+export interface LogLine {
+  node: string;
+  id: number;
+  at: number; // Unix milliseconds, by the node's clock.
+  level: string;
+  text: string;
+}
+export interface NodeLog {
+  name: string;
+  lines: Omit<LogLine, "node">[];
+  error?: string;
+}
+export interface Finding {
+  node: string;
+  check: string;
+  verdict: "ok" | "advice" | "wrong";
+  text: string;
+  remedy: string;
+}
+export interface Examination {
+  at: number;
+  ok: boolean | null;
+  findings: Finding[] | null; // null: there was none so far.
+}
 export interface Counts {
   rows: number;
   rows_local: number;

@@ -1,6 +1,7 @@
 import { describe, expect, it } from "vitest";
 import { type Choice, USUAL, addChunk, emptyChoice, loadConversations, requestOf, saveConversations, toolsOf } from "../src/lib/chat";
 import { ago, bytes, idList, percent, seconds, short } from "../src/lib/format";
+import { joinLogs } from "../src/lib/logs";
 import { growth, histogram, observations, parseScrape, quantile, since, total } from "../src/lib/metrics";
 import { EventReader } from "../src/lib/sse";
 import { layout, moveBoundary, radii } from "../src/lib/topology";
@@ -132,5 +133,15 @@ describe("experts", () => {
     const report = { nodes: ["a", "b"], layers: [layer([0, 0, 1])] } as never;
     expect(movedIn(report, ownersOf(plan))).toBe(0);
     expect(movedIn({ nodes: ["a", "b"], layers: [layer([1, 0, 0])] } as never, ownersOf(plan))).toBe(2);
+  });
+});
+
+describe("logs", () => {
+  const line = (id: number, at: number) => ({ id, at, level: "info", text: `line ${id}` });
+  it("has each line once, the newest first, each node's in their order", () => {
+    const first = joinLogs([], [{ name: "a", lines: [line(1, 10), line(2, 10)] }, { name: "b", lines: [line(1, 12)] }]);
+    expect(first.map((one) => `${one.node}${one.id}`)).toEqual(["b1", "a2", "a1"]);
+    const second = joinLogs(first, [{ name: "a", lines: [line(2, 10), line(3, 11)] }, { name: "c", lines: [], error: "is away" }]);
+    expect(second.map((one) => `${one.node}${one.id}`)).toEqual(["b1", "a3", "a2", "a1"]);
   });
 });

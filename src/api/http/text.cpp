@@ -10,6 +10,7 @@
 
 #include "api/http/server.h"
 #include "base/check.h"
+#include "base/text.h"
 
 namespace shoal {
 namespace {
@@ -67,6 +68,17 @@ std::string PercentEncode(std::string_view text) {
     }
   }
   return out;
+}
+
+std::optional<std::string> QueryValue(std::string_view query, std::string_view key) {
+  for (const std::string& pair : Split(query, '&')) {
+    const size_t equals = pair.find('=');
+    if (equals == std::string::npos || std::string_view(pair).substr(0, equals) != key) continue;
+    std::string value;
+    if (!PercentDecode(std::string_view(pair).substr(equals + 1), value)) return std::nullopt;
+    return value;
+  }
+  return std::nullopt;
 }
 
 std::string LowerCase(std::string_view text) {

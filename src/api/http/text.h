@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -22,6 +23,9 @@ bool PercentDecode(std::string_view text, std::string& out);
 
 /// `text` as a value in a query: all but letters, digits and "-._~" as %XX.
 std::string PercentEncode(std::string_view text);
+
+/// The value of `key` in "a=b&key=value", its percent escapes read; nothing where it is missing, or one is broken.
+std::optional<std::string> QueryValue(std::string_view query, std::string_view key);
 
 std::string LowerCase(std::string_view text);
 

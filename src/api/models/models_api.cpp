@@ -66,18 +66,6 @@ class TopLevelReader final : public nlohmann::json_sax<Json> {
   bool wanted_ = false;  // The value that comes next is the one.
 };
 
-/// The value of `key` in "a=b&key=value", its percent escapes read.
-std::optional<std::string> QueryValue(std::string_view query, std::string_view key) {
-  for (const std::string& pair : Split(query, '&')) {
-    const size_t equals = pair.find('=');
-    if (equals == std::string::npos || std::string_view(pair).substr(0, equals) != key) continue;
-    std::string value;
-    if (!PercentDecode(std::string_view(pair).substr(equals + 1), value)) return std::nullopt;
-    return value;
-  }
-  return std::nullopt;
-}
-
 /// What the body of a request calls its model: "name" is the older word of Ollama's API.
 std::vector<std::string_view> NameKeys(std::string_view path) {
   if (path.starts_with("/api/")) return {"model", "name"};
@@ -101,7 +89,7 @@ std::optional<ApiError> NoNameIn(const HttpRequest& request) {
 /// Routes of models' APIs whose GET and DELETE need no model.
 constexpr std::array<std::string_view, 2> kWithoutModel = {"/v1/responses/*", "/api/version"};
 /// POSTs that are for a model that is loaded: a question is not worth loading one, for which another may have to go.
-constexpr std::array<std::string_view, 1> kOfLoaded = {"/cluster/plan"};
+constexpr std::array<std::string_view, 2> kOfLoaded = {"/cluster/plan", "/cluster/doctor"};
 constexpr std::string_view kModelPath = "/v1/models/";
 
 }  // namespace
@@ -127,7 +115,6 @@ std::vector<HttpRoute> ModelsApi::routes() {
       [this](const HttpRequest& request, const Writer& writer) { load(request, writer); });
   add("POST", "/models/unload",
       [this](const HttpRequest& request, const Writer& writer) { unload(request, writer); });
-    forwarded.slow = route.slow;
   add("GET", "/health", [this](const HttpRequest&, const Writer& writer) { health(writer); });
   routes.back().urgent = true;
   add("GET", "/metrics", [this](const HttpRequest&, const Writer& writer) { scrape(writer); });
@@ -140,6 +127,7 @@ std::vector<HttpRoute> ModelsApi::routes() {
     };
     if (std::any_of(routes.begin(), routes.begin() + static_cast<int64_t>(own), same)) continue;
     HttpRoute forwarded{.method = route.method, .path = route.path};
+    forwarded.slow = route.slow;
     if (route.method == "POST" && std::ranges::count(kOfLoaded, route.path) == 0) {
       forwarded.handler = [this](const HttpRequest& request, const Writer& writer) {
         forward(request, writer);
@@ -257,15 +245,6 @@ Json ModelsApi::entry(size_t index) const {
 }
 
 void ModelsApi::list(const Writer& writer) const {
-/// model_of(), of an admin call.
-ApiResult<size_t> ModelsApi::subject_of(const HttpRequest& request, ResponseWriter& writer) const {
-  auto index = model_of(request);
-  writer.set_subject({.target = index.has_value()
-                                    ? shelf_.entry(*index).name
-                                    : TopLevelText(request.body, NameKeys(request.path)).value_or("")});
-  return index;
-}
-
   Json data = Json::array();
   for (size_t i = 0; i < shelf_.size(); ++i) data.push_back(entry(i));
   writer->send({.body = DumpJson({{"object", "list"}, {"data", std::move(data)}})});
@@ -276,6 +255,15 @@ void ModelsApi::describe(const HttpRequest& request, const Writer& writer) const
   const auto index = find(name);
   if (!index.has_value()) return SendError(*writer, unknown(name));
   writer->send({.body = DumpJson(entry(*index))});
+}
+
+/// model_of(), of an admin call.
+ApiResult<size_t> ModelsApi::subject_of(const HttpRequest& request, ResponseWriter& writer) const {
+  auto index = model_of(request);
+  writer.set_subject({.target = index.has_value()
+                                    ? shelf_.entry(*index).name
+                                    : TopLevelText(request.body, NameKeys(request.path)).value_or("")});
+  return index;
 }
 
 void ModelsApi::load(const HttpRequest& request, const Writer& writer) {

@@ -69,7 +69,18 @@ std::vector<HttpRoute> OpenAiApi::RoutesOf(OpenAiApi* api) {
   add("GET", "/cluster/status", &OpenAiApi::cluster_status);
   add("GET", "/cluster/experts", &OpenAiApi::cluster_experts);
   add("GET", "/cluster/events", &OpenAiApi::cluster_events);
+  add("GET", "/cluster/links", &OpenAiApi::cluster_links);
+  routes.back().slow = true;
+  add("GET", "/cluster/logs", &OpenAiApi::cluster_logs);
+  routes.back().slow = true;
+  for (const bool now : {true, false}) {
+    routes.push_back(
+        {now ? "POST" : "GET", "/cluster/doctor",
+         [api, now](const HttpRequest&, const Writer& writer) { api->cluster_doctor(writer, now); }});
+    routes.back().slow = now;
+  }
   add("POST", "/cluster/plan", &OpenAiApi::cluster_plan);
+  routes.back().slow = true;
   for (const bool drained : {true, false}) {
     routes.push_back({"POST", drained ? "/cluster/drain" : "/cluster/undrain",
                       [api, drained](const HttpRequest& request, const Writer& writer) {
@@ -80,7 +91,6 @@ std::vector<HttpRoute> OpenAiApi::RoutesOf(OpenAiApi* api) {
   add("GET", "/metrics", &OpenAiApi::scrape);
   return routes;
 }
-  routes.back().slow = true;
 
 void OpenAiApi::chat_completion(const HttpRequest& request, const Writer& writer) {
   const auto parsed = ParseChatCompletion(request.body, {.vocabulary = service_.vocabulary()});
@@ -253,6 +263,7 @@ void OpenAiApi::drain(const HttpRequest& request, const Writer& writer, bool dra
   std::optional<ApiError> error;
   FieldReader fields(*body, "", error);
   const std::string node = fields.required_text("node");
+  writer->set_subject({.target = node});
   const std::optional<std::string> model = fields.text("model");
   fields.refuse_others();
   if (!error.has_value() && model.has_value()) error = service_.check_model(*model);
@@ -263,7 +274,6 @@ void OpenAiApi::drain(const HttpRequest& request, const Writer& writer, bool dra
     return SendError(*writer,
                      {.status = 409, .message = Message(begun), .param = "node", .code = "node_needed"});
   }
-  writer->set_subject({.target = node});
   if (!begun.ok()) return SendError(*writer, FromStatus(begun, "node"));
   writer->send({.body = R"({"success":true})"});
 }
@@ -292,6 +302,7 @@ void OpenAiApi::cluster_events(const HttpRequest& request, const Writer& writer)
 void OpenAiApi::cluster_plan(const HttpRequest& request, const Writer& writer) const {
   const auto question = ParsePlanQuestion(request.body);
   if (!question.has_value()) return SendError(*writer, question.error());
+  writer->set_subject({.target = LayersText(*question), .changes = question->apply});
   if (!question->model.empty()) {
     if (const auto unknown = service_.check_model(question->model)) return SendError(*writer, *unknown);
   }
@@ -302,10 +313,31 @@ void OpenAiApi::cluster_plan(const HttpRequest& request, const Writer& writer) c
   // Facts that no plan suits are the question's, not the server's.
   const absl::StatusCode code = answer.status().code();
   if (code == absl::StatusCode::kResourceExhausted || code == absl::StatusCode::kFailedPrecondition ||
-  writer->set_subject({.target = LayersText(*question), .changes = question->apply});
       code == absl::StatusCode::kNotFound)
     return SendError(*writer, {.status = 422, .message = Message(answer.status()), .code = "no_such_plan"});
   SendError(*writer, FromStatus(answer.status()));
+}
+
+void OpenAiApi::cluster_links(const HttpRequest&, const Writer& writer) const {
+  writer->send({.body = options_.cluster_links ? options_.cluster_links() : R"({"links":[]})"});
+}
+
+void OpenAiApi::cluster_logs(const HttpRequest& request, const Writer& writer) const {
+  const auto question = ParseLogQuestion(request.query);
+  if (!question.has_value()) return SendError(*writer, question.error());
+  absl::StatusOr<std::string> answer =
+      options_.cluster_logs ? options_.cluster_logs(*question) : std::string(R"({"nodes":[]})");
+  if (!answer.ok()) return SendError(*writer, FromStatus(answer.status()));
+  writer->send({.body = *std::move(answer)});
+}
+
+void OpenAiApi::cluster_doctor(const Writer& writer, bool now) const {
+  writer->set_subject({.target = "", .changes = false});
+  absl::StatusOr<std::string> answer = options_.cluster_doctor
+                                           ? options_.cluster_doctor(now)
+                                           : absl::UnimplementedError("this server has no cluster");
+  if (!answer.ok()) return SendError(*writer, FromStatus(answer.status()));
+  writer->send({.body = *std::move(answer)});
 }
 
 void OpenAiApi::cluster_status(const HttpRequest&, const Writer& writer) const {

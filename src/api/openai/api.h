@@ -12,6 +12,7 @@
 #include "api/api_error.h"
 #include "api/http/server.h"
 #include "api/json.h"
+#include "api/log_question.h"
 #include "api/metrics.h"
 #include "api/openai/request.h"
 #include "api/openai/response.h"
@@ -27,6 +28,13 @@ struct OpenAiOptions {
   std::function<std::string()> cluster_experts;
   /// The JSON of GET /cluster/events: what happened after the event of this id. May be empty.
   std::function<std::string(int64_t after)> cluster_events;
+  /// The JSON of GET /cluster/links: what messages between nodes take, measured now where that was not done lately. May be
+  /// empty.
+  std::function<std::string()> cluster_links;
+  /// The JSON of GET /cluster/logs. May be empty.
+  std::function<absl::StatusOr<std::string>(const LogQuestion& question)> cluster_logs;
+  /// The JSON of /cluster/doctor: of an examination now (POST), or of the last one (GET). May be empty.
+  std::function<absl::StatusOr<std::string>(bool now)> cluster_doctor;
   /// The JSON of POST /cluster/plan. May be empty.
   std::function<absl::StatusOr<std::string>(const PlanQuestion& question)> cluster_plan;
   /// How much of the weights is loaded, 0 to 1; nothing where none are being loaded. May be empty.
@@ -67,6 +75,9 @@ class OpenAiApi {
   void cluster_status(const HttpRequest& request, const Writer& writer) const;
   void cluster_experts(const HttpRequest& request, const Writer& writer) const;
   void cluster_events(const HttpRequest& request, const Writer& writer) const;
+  void cluster_links(const HttpRequest& request, const Writer& writer) const;
+  void cluster_logs(const HttpRequest& request, const Writer& writer) const;
+  void cluster_doctor(const Writer& writer, bool now) const;
   void cluster_plan(const HttpRequest& request, const Writer& writer) const;
   void scrape(const HttpRequest& request, const Writer& writer) const;
   void cache_stats(const HttpRequest& request, const Writer& writer) const;

@@ -7,6 +7,7 @@ import { type Histogram, type Scrape, growth, histogram, observations, quantile,
 import { Card, Empty, Figure, Spark, Stack } from "../parts";
 import { type State, useStore } from "../store";
 import { toneOf, windowOf } from "./cluster";
+import { Doctor, Logs } from "./logs";
 
 const LATENCIES = [
   { name: "Time to first token", metric: "shoal_time_to_first_token_seconds" },
@@ -188,7 +189,7 @@ export function HealthView() {
         <Figure name="Running" value={short(rate?.running ?? 0)}><Spark values={state.rates.map((one) => one.running)} /></Figure>
       </section>
       <Card title="Latency" class="span-2"><Latencies state={state} /></Card>
-      <Card title="Checks" note={<>What the coordinator's own counts show. <code>shoal doctor</code> asks each machine more: clocks, limits, links, files.</>}>
+      <Card title="Checks" note={"What the coordinator's own counts show."}>
         <ul class="checks">
           {checks.map((check) => (
             <li key={check.what} class={check.well ? "check-good" : "check-bad"}>
@@ -201,9 +202,8 @@ export function HealthView() {
       <Card title="KV cache"><Blocks state={state} status={status} /></Card>
       <Card title="Answers" class="span-2"><Answers state={state} /></Card>
       <Card title="Stages" class="span-all"><Stages state={state} status={status} /></Card>
-      <Card title="Logs" class="span-all">
-        <p class="note">The server does not pass logs on. <code>shoal logs -f</code> follows those of all nodes that <code>shoal up</code> started; otherwise each process writes to its standard error.</p>
-      </Card>
+      <Doctor />
+      <Logs />
     </div>
   );
 }
