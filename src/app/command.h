@@ -51,6 +51,7 @@ Command AddTokenizeCommand(Flags root);
 Command AddTokenCommand(Flags root);
 Command AddCertCommand(Flags root);
 Command AddDoctorCommand(Flags root);
+Command AddTopCommand(Flags root);
 
 /// Flags that say how to compute.
 struct ComputeFlags {

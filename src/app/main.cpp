@@ -35,7 +35,7 @@ int main(int argc, char** argv) {
       AddRestartCommand(root),   AddStatusCommand(root),   AddLogsCommand(root),    AddTestCommand(root),
       AddHostAgentCommand(root), AddRingCommand(root),     AddTokenCommand(root),   AddDoctorCommand(root),
       AddProfileCommand(root),   AddDrainCommand(root),    AddCertCommand(root),    AddHealthCommand(root),
-      AddManualCommand(root),    AddCompleteCommand(root)};
+      AddManualCommand(root),    AddCompleteCommand(root), AddTopCommand(root)};
   int exit_code = 0;
   if (!line.parse(argc, argv, exit_code)) return exit_code;
   if (!SetLogLevel(log_level)) {
