@@ -36,16 +36,11 @@ absl::Status MakeFolder(const std::string& folder) {
   return absl::OkStatus();
 }
 
-absl::StatusOr<CertifiedKey> ReadAuthority(const std::string& folder) {
-  CertifiedKey authority;
-  const auto certificate = ReadTextFile(AuthorityFile(folder), kPemBytesMax);
-  if (!certificate.ok()) {
-    return NotFound("'{}' holds no authority ({}): make one with shoal cert init {}", folder,
-                    Message(certificate.status()), folder);
-  }
-  authority.certificate = *certificate;
-  ASSIGN_OR_RETURN(authority.key, ReadPrivateFile(AuthorityKeyFile(folder)));
-  return authority;
+absl::StatusOr<CertifiedKey> OpenAuthority(const std::string& folder) {
+  auto authority = ReadAuthority(folder);
+  if (!absl::IsNotFound(authority.status())) return authority;
+  return NotFound("'{}' holds no authority ({}): make one with shoal cert init {}", folder,
+                  Message(authority.status()), folder);
 }
 
 /// Writes the folder of a node, which takes the place of an older one.
@@ -100,7 +95,7 @@ absl::Status Init(CertFlags flags) {
 }
 
 absl::Status AddNodes(const CertFlags& flags) {
-  ASSIGN_OR_RETURN(const CertifiedKey authority, ReadAuthority(flags.folder));
+  ASSIGN_OR_RETURN(const CertifiedKey authority, OpenAuthority(flags.folder));
   return WriteNodes(flags, authority);
 }
 

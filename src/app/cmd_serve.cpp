@@ -165,6 +165,7 @@ class Server {
     };
     if (https_ != nullptr) renew(https_->reload(), "the certificate of the HTTPS port");
     if (audit_ != nullptr) renew(audit_->reopen(), "the audit log");
+    if (place_.key.tls != nullptr) renew(place_.key.tls->reload(), "the certificate of this node");
   }
 
   void stop() {
@@ -214,11 +215,15 @@ absl::Status Server::open_desk() {
     if (flags_.registry.empty()) return absl::OkStatus();
     return InvalidArgument("serve: --registry says where workers join: give --join-listen HOST:PORT, too");
   }
+  ASSIGN_OR_RETURN(std::optional<CertifiedKey> authority, flags_.key.authority(place_.key));
   ASSIGN_OR_RETURN(place_.desk, JoinDesk::Start({.name = name_,
                                                  .listen = flags_.join_listen,
                                                  .numerics_class = CpuNumericsClass(),
                                                  .key = place_.key,
-                                                 .insecure = flags_.insecure}));
+                                                 .insecure = flags_.insecure,
+                                                 .rules = {},
+                                                 .authority = std::move(authority),
+                                                 .ask = {}}));
   ASSIGN_OR_RETURN(HostPort at, ParseHostPort(flags_.join_listen));
   at.port = place_.desk->port();
   LogInfo("workers join at {}: shoal worker --join HOST:{}", at.to_string(), at.port);
@@ -413,7 +418,8 @@ void Server::drain() {
 
 absl::Status Serve(const ServeFlags& flags) {
   BlockStopSignals();
-  if (!flags.tls_certificate.empty() || !flags.audit_log.empty()) BlockReloadSignal();
+  if (!flags.tls_certificate.empty() || !flags.audit_log.empty() || !flags.key.tls_dir.empty())
+    BlockReloadSignal();
   const std::string name = NodeName(flags);
   SetProcessLogName(name, 0);
   SetThreadLogName(name, 0);

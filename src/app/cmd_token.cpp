@@ -12,6 +12,7 @@
 #include "base/status.h"
 #include "base/text.h"
 #include "cluster/addresses.h"
+#include "tls/certificate.h"
 #include "tls/digest.h"
 #include "tls/private_file.h"
 #include "wire/join_token.h"
@@ -26,6 +27,7 @@ constexpr size_t kApiKeyBytes = 24;
 
 struct TokenFlags {
   std::string key_file;
+  std::string tls_dir;
   std::vector<std::string> addresses;
   int port = 50050;
 };
@@ -71,6 +73,11 @@ absl::Status CreateToken(const TokenFlags& flags) {
   JoinToken token;
   ASSIGN_OR_RETURN(token.key, ReadTextFile(flags.key_file, kKeyFileBytesMax));
   while (!token.key.empty() && (token.key.back() == '\n' || token.key.back() == '\r')) token.key.pop_back();
+  if (!flags.tls_dir.empty()) {
+    const std::string path = flags.tls_dir + "/ca.pem";
+    ASSIGN_OR_RETURN(const std::string pem, ReadTextFile(path, kPemBytesMax));
+    ASSIGN_OR_RETURN(token.authority, DerOfCertificate(pem, path));
+  }
   for (const std::string& one : flags.addresses) {
     const auto whole = ParseHostPort(one);
     token.addresses.push_back(whole.ok() ? whole->to_string() : HostPort{one, flags.port}.to_string());
@@ -85,13 +92,15 @@ absl::Status CreateToken(const TokenFlags& flags) {
   }
   const std::string text = FormatJoinToken(token);
   RETURN_IF_ERROR(Annotate(ParseJoinToken(text).status(), "what --address and --key-file give"));
-  std::fprintf(
-      stderr,
-      "Whoever has this token has the cluster's key. It is good for any number of workers, until the key is "
-      "changed.\n"
-      "  here:      shoal serve --model DIR --key-file %s --join-listen 0.0.0.0:%d\n"
-      "  a worker:  shoal worker --model-root DIR --join TOKEN      (at %s)\n",
-      flags.key_file.c_str(), flags.port, Join(token.addresses, ", ").c_str());
+  std::fprintf(stderr,
+               "Whoever has this token has the cluster's key%s. It is good for any number of workers, until "
+               "the key is "
+               "changed.\n"
+               "  here:      shoal serve --model DIR --key-file %s%s --join-listen 0.0.0.0:%d\n"
+               "  a worker:  shoal worker --model-root DIR --join TOKEN      (at %s)\n",
+               token.authority.empty() ? "" : ", and gets a certificate by it", flags.key_file.c_str(),
+               token.authority.empty() ? "" : (" --tls-dir " + flags.tls_dir).c_str(), flags.port,
+               Join(token.addresses, ", ").c_str());
   std::printf("%s\n", text.c_str());
   return absl::OkStatus();
 }
@@ -106,6 +115,9 @@ Command AddTokenCommand(Flags root) {
       Flags(token).add_subcommand("create", "Print a token: this machine's addresses and the cluster's key");
   app.add_option("--key-file", flags->key_file, "File with the cluster's key; made where there is none")
       .required();
+  app.add_option("--tls-dir", flags->tls_dir,
+                 "Folder of shoal cert init, which the coordinator has: workers that join get their "
+                 "certificates from there");
   app.add_option("--address", flags->addresses,
                  "HOST or HOST:PORT where workers reach this machine; repeatable (default: all that it has)");
   app.add_option("--port", flags->port, "Of serve --join-listen (default 50050)").range(1, 65535);

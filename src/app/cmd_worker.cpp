@@ -13,14 +13,20 @@
 #include "base/status.h"
 #include "base/text.h"
 #include "cluster/addresses.h"
+#include "cluster/enrolment.h"
 #include "cluster/worker_node.h"
 #include "cpu/topology.h"
+#include "tls/authority.h"
+#include "tls/digest.h"
 
 namespace shoal {
 namespace {
 
 constexpr Duration kStopMax = std::chrono::milliseconds(1500);  ///< From the signal to the end.
 constexpr Duration kGoodbyeTimeout = std::chrono::seconds(1);
+/// For a call that asks for a certificate; and between two.
+constexpr Duration kEnrolMax = std::chrono::seconds(5);
+constexpr Duration kEnrolPause = std::chrono::seconds(2);
 /// For the coordinator to end the session in order, once it knows.
 constexpr Duration kLeaveMax = std::chrono::seconds(2);
 
@@ -69,10 +75,12 @@ JoinFlags JoinOf(const WorkerFlags& flags) {
 std::string NameOf(const WorkerFlags& flags) { return flags.name.empty() ? HostName() : flags.name; }
 
 /// All but what joining decides (another key, another address), and the rates of this machine, which take time.
-absl::StatusOr<WorkerNode::Options> OptionsOf(const WorkerFlags& flags) {
+absl::StatusOr<WorkerNode::Options> OptionsOf(const WorkerFlags& flags, const JoinTarget& target) {
   WorkerNode::Options options;
   options.name = NameOf(flags);
-  ASSIGN_OR_RETURN(options.key, flags.key.read(NameOf(flags)));
+  ClusterKeyFlags key = flags.key;
+  if (!target.authority.empty()) key.tls_dir.clear();  // It is asked for.
+  ASSIGN_OR_RETURN(options.key, key.read(NameOf(flags)));
   // A certificate says how this node is called, unless a flag does.
   if (options.key.tls != nullptr && flags.name.empty()) options.name = options.key.tls->name();
   options.listen = flags.listen.empty() ? "127.0.0.1:50051" : flags.listen;
@@ -101,17 +109,77 @@ absl::StatusOr<WorkerNode::Options> OptionsOf(const WorkerFlags& flags) {
   return options;
 }
 
+/// Where the certificate of a token is kept.
+absl::StatusOr<std::string> EnrolmentFolder(const WorkerFlags& flags, const JoinTarget& target) {
+  if (!flags.key.tls_dir.empty()) return flags.key.tls_dir;
+  constexpr size_t kDigits = 16;
+  const std::string home = UserCacheFolder();
+  if (home.empty())
+    return InvalidArgument("worker: this user has no home to keep the certificate in: give --tls-dir DIR");
+  return fmt::format("{}/tls/{}/{}", home, Sha256Hex(target.authority).substr(0, kDigits), NameOf(flags));
+}
+
+/// Asks for the certificate of this node until it is there. Cancelled: the process is to end.
+absl::StatusOr<std::unique_ptr<Enrolment>> Enrol(const WorkerFlags& flags, const JoinTarget& target,
+                                                 ClusterKey& key) {
+  if (!IsCertifiableName(NameOf(flags))) {
+    return InvalidArgument(
+        "worker: no certificate can name '{}': give --name with letters, digits, '-', '_' and '.'",
+        NameOf(flags));
+  }
+  ASSIGN_OR_RETURN(const std::string folder, EnrolmentFolder(flags, target));
+  auto enrolment =
+      std::make_unique<Enrolment>(Enrolment::Options{.name = NameOf(flags),
+                                                     .folder = folder,
+                                                     .authority = target.authority,
+                                                     .key = *target.key,
+                                                     .find = [registry = target.registry](Deadline deadline) {
+                                                       return FindCoordinator(*registry, deadline);
+                                                     }});
+  std::string told;
+  while (true) {
+    const auto identity = enrolment->identity(Deadline::after(kEnrolMax));
+    if (identity.ok()) {
+      key.tls = *identity;
+      enrolment->keep();
+      return enrolment;
+    }
+    if (absl::IsInvalidArgument(identity.status()) || absl::IsUnimplemented(identity.status()))
+      return Annotate(identity.status(), "worker --join");
+    if (const std::string why = Message(identity.status()); told != why) {
+      LogWarning("no certificate yet, asks again: {}", why);
+      told = why;
+    }
+    if (StopSignalWithin(Deadline::after(kEnrolPause))) return Cancelled("worker: ended while it waited");
+  }
+}
+
+void ReloadCertificate(const ClusterKey& key, Enrolment* enrolment) {
+  if (enrolment != nullptr) return enrolment->renew();
+  if (key.tls == nullptr) return;
+  const absl::Status read = key.tls->reload();
+  if (read.ok()) return LogInfo("SIGHUP: the certificate is read again");
+  LogError("SIGHUP: the certificate stays as it was: {}", Message(read));
+}
+
 absl::Status RunWorker(const WorkerFlags& flags) {
   BlockStopSignals();
   SetProcessLogName(NameOf(flags), flags.rank);
-  ASSIGN_OR_RETURN(WorkerNode::Options options, OptionsOf(flags));
+  ASSIGN_OR_RETURN(JoinTarget target, ReadJoin(flags.join));
+  if (!target.authority.empty() || !flags.key.tls_dir.empty()) BlockReloadSignal();
+  ASSIGN_OR_RETURN(WorkerNode::Options options, OptionsOf(flags, target));
   SetProcessLogName(options.name, flags.rank);
   SetThreadLogName(options.name, -1);
-  ASSIGN_OR_RETURN(JoinTarget target, ReadJoin(flags.join));
   if (target.key.has_value()) {
     if (options.key.shared.has_value())
       return InvalidArgument("worker: a token has the key: leave out --key-file");
     options.key.shared = target.key;
+  }
+  std::unique_ptr<Enrolment> enrolment;
+  if (!target.authority.empty()) {
+    auto enrolled = Enrol(flags, target, options.key);
+    if (absl::IsCancelled(enrolled.status())) return absl::OkStatus();
+    ASSIGN_OR_RETURN(enrolment, std::move(enrolled));
   }
   if (flags.join.chosen() && flags.listen.empty()) {
     ASSIGN_OR_RETURN(options.listen,
@@ -145,7 +213,7 @@ absl::Status RunWorker(const WorkerFlags& flags) {
           IsaName(options.isa), FormatBytes(options.memory_bytes));
   std::unique_ptr<Announcer> announcer;
   if (flags.join.chosen()) announcer = StartToJoin(target, JoinOf(flags), options, *worker);
-  WaitForStopSignal();
+  WaitForStopSignal([&] { ReloadCertificate(options.key, enrolment.get()); });
   LogInfo("stopping");
   if (announcer != nullptr) SayGoodbye(*announcer, *worker);
   UnblockStopSignals();

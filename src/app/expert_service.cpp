@@ -116,7 +116,7 @@ absl::StatusOr<std::unique_ptr<ExpertRestServer>> ExpertRestServer::Start(Option
   http.body_bytes_max = int64_t{64} << 20;  // Rows as decimal text take ten bytes a value.
   http.error_body = &ExpertRestApi::ErrorBodyOf;
   if (options.tls != nullptr) {
-    ASSIGN_OR_RETURN(http.tls, HttpsCertificate::Of(*options.tls));
+    ASSIGN_OR_RETURN(http.tls, HttpsCertificate::Of(options.tls));
   }
   ASSIGN_OR_RETURN(server->http_, HttpServer::Start(std::move(http), server->api_.routes()));
   return server;

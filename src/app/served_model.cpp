@@ -498,10 +498,48 @@ OpenAiOptions ServedModel::openai_options() const {
 }
 
 absl::StatusOr<std::string> ServedModel::answer_plan(const PlanQuestion& question) const {
-  if (question.apply) RETURN_IF_ERROR(planner_->order_layers(cluster_->members(), question.layers));
-  const auto plan = supervisor_->plan();
-  return AnswerPlanQuestion(
-      question, planner_->ground(cluster_->members(), Deadline::after(kDescribeTimeout)), plan.get(), model_);
+  Members& members = cluster_->members();
+  std::shared_ptr<const Plan> plan = supervisor_->plan();
+  if (question.apply && question.layers.empty()) {  // As the server was asked: not what is in force now.
+    ASSIGN_OR_RETURN(Plan usual, planner_->usual_plan(members));
+    plan = std::make_shared<const Plan>(std::move(usual));
+  }
+  ASSIGN_OR_RETURN(std::string answer,
+                   AnswerPlanQuestion(question, planner_->ground(members, Deadline::after(kDescribeTimeout)),
+                                      plan.get(), model_));
+  // Last: what is refused has changed nothing.
+  if (question.apply) RETURN_IF_ERROR(planner_->order_layers(members, question.layers));
+  return answer;
+}
+
+std::vector<Finding> ServedModel::examine(const ClusterKey& key) const {
+  const std::string here = cluster_->members().self().name();
+  const Engine::State state = engine_->state();
+  std::vector<Finding> findings = {
+      {here, "session", state.status.ok() ? CheckResult::kOk : CheckResult::kWrong,
+       state.status.ok() ? fmt::format("session {} is up", state.generation) : Message(state.status),
+       state.status.ok() ? "" : "see below what the nodes lack"}};
+  for (Finding& finding : ExamineHere(here)) findings.push_back(std::move(finding));
+  if (key.tls != nullptr) findings.push_back(CheckCertificate(here, key.tls->facts(), UnixSeconds()));
+  Examination task{.here = here,
+                   .key = key,
+                   .model_names = model_names_,
+                   .model_hash = model_.facts.hash,
+                   .workers = {},
+                   .link_bytes = kDoctorLinkBytes,
+                   .deadline = Deadline::after(kDoctorMax)};
+  for (const auto& member : cluster_->members().all()) {
+    if (!member->is_self()) task.workers.push_back({member->name(), member->address()});
+  }
+  for (Finding& finding : ExamineWorkers(task)) findings.push_back(std::move(finding));
+  return findings;
+}
+
+std::string ServedModel::measured_links() const {
+  planner_->measure_links(cluster_->members(), Deadline::after(kDescribeTimeout));
+  Json out;
+  out["links"] = LinksJson(planner_->links(cluster_->members()));
+  return DumpJson(out);
 }
 
 absl::StatusOr<OllamaModel> ServedModel::ollama_model() const {

@@ -4,6 +4,7 @@
 #include <optional>
 #include <utility>
 
+#include "base/log.h"
 #include "base/status.h"
 
 namespace shoal {
@@ -28,6 +29,20 @@ absl::StatusOr<ClusterKey> ClusterKeyFlags::read(const std::string& node) const 
     identity = *std::move(loaded);
   }
   return ClusterKey(std::move(key), std::move(identity));
+}
+
+absl::StatusOr<std::optional<CertifiedKey>> ClusterKeyFlags::authority(const ClusterKey& key) const {
+  if (key.tls == nullptr || !key.shared.has_value()) return std::nullopt;
+  auto authority = ReadAuthority(tls_dir);
+  if (absl::IsNotFound(authority.status())) return std::nullopt;
+  if (!authority.ok()) return Annotate(authority.status(), "--tls-dir");
+  if (authority->certificate != key.tls->pem().authority) {
+    return InvalidArgument("--tls-dir {}: its ca.pem is not the authority of this node's certificate",
+                           tls_dir);
+  }
+  LogInfo("workers that join with a token get their certificates here: shoal token create --tls-dir {}",
+          tls_dir);
+  return std::optional(*std::move(authority));
 }
 
 }  // namespace shoal

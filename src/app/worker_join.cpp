@@ -8,6 +8,7 @@
 #include "base/status.h"
 #include "base/text.h"
 #include "cluster/addresses.h"
+#include "tls/certificate.h"
 #include "wire/join_token.h"
 
 namespace shoal {
@@ -50,6 +51,9 @@ absl::StatusOr<JoinTarget> ReadJoin(const JoinFlags& flags) {
   if (IsJoinToken(text)) {
     ASSIGN_OR_RETURN(JoinToken token, ParseJoinToken(text));
     ASSIGN_OR_RETURN(target.key, KeyAuth::from_key(std::move(token.key)));
+    if (!token.authority.empty()) {
+      ASSIGN_OR_RETURN(target.authority, PemOfCertificate(token.authority, "the token"));
+    }
     target.registry = MakeStaticRegistry(std::move(token.addresses));
     return target;
   }

@@ -32,6 +32,7 @@ struct JoinFlags {
 struct JoinTarget {
   std::shared_ptr<Registry> registry;  ///< Where the coordinator is; nullptr: the worker does not join.
   std::optional<KeyAuth> key;          ///< Of the token, where there is one.
+  std::string authority;  ///< Of the token, PEM; "": the worker brings a certificate, or none is used.
 };
 /// InvalidArgument where the flags say neither a registry nor a token.
 absl::StatusOr<JoinTarget> ReadJoin(const JoinFlags& flags);

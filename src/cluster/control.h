@@ -247,6 +247,10 @@ class JoinControl {
   virtual absl::StatusOr<JoinAnswer> join(const JoinOffer& offer, const std::string& peer) = 0;
   /// Nothing where that process is no member.
   virtual void leave(const std::string& name, uint64_t instance) = 0;
+  /// The certificate (PEM) of a node's request. is_node: the caller shows one of that name already. Unimplemented: this
+  /// coordinator has no authority's key. FailedPrecondition: the name is another's. InvalidArgument: it is no request.
+  virtual absl::StatusOr<std::string> enrol(const std::string& name, const std::string& request,
+                                            bool is_node) = 0;
 };
 
 /// Serves `control` over gRPC, as ControlService does.
@@ -269,6 +273,8 @@ class JoinClient {
 
   absl::StatusOr<JoinAnswer> join(const JoinOffer& offer, Deadline deadline);
   absl::Status leave(const std::string& name, uint64_t instance, Deadline deadline);
+  /// As JoinControl::enrol(); PermissionDenied: no key is shared, so that nothing could be proved.
+  absl::StatusOr<std::string> enrol(const std::string& name, const std::string& request, Deadline deadline);
   /// As WorkerClient::cancel().
   void cancel();
 
@@ -314,14 +320,14 @@ class WorkerClient {
   /// How the experts of the worker's layers were used since this was last asked. Unimplemented: an older worker.
   absl::StatusOr<std::vector<LayerUseCount>> take_expert_use(const std::string& model_hash,
                                                              Deadline deadline);
+  /// The last lines of its log. Unimplemented: an older worker.
+  absl::StatusOr<std::vector<LoggedLine>> recent_log(const LogQuery& query, Deadline deadline);
   /// Ends calls in flight, and those to come, with Cancelled. Safe from any thread.
   void cancel();
 
  private:
   class Impl;
   std::unique_ptr<Impl> impl_;
-  /// The last lines of its log. Unimplemented: an older worker.
-  absl::StatusOr<std::vector<LoggedLine>> recent_log(const LogQuery& query, Deadline deadline);
 };
 
 }  // namespace shoal

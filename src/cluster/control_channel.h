@@ -95,7 +95,8 @@ class ControlChannel {
 
   /// What TLS has to do with it: gRPC does not say.
   absl::Status explained(const absl::Status& status, Deadline deadline) {
-    if (key_.tls == nullptr) return status;
+    if (key_.tls == nullptr || !key_.tls->certified()) return status;
+    key_.tls->follow_files();
     key_.tls->warn_if_it_ends();
     if (deadline.remaining() < kExplainMin) return status;
     const absl::Status why =
@@ -147,7 +148,10 @@ class ProofGate {
 
   absl::Status check(grpc::ServerContext& context, std::string_view method,
                      const google::protobuf::MessageLite& request) {
-    if (tls_ != nullptr) tls_->warn_if_it_ends();
+    if (tls_ != nullptr) {
+      tls_->follow_files();
+      tls_->warn_if_it_ends();
+    }
     if (!checker_.has_value()) return absl::OkStatus();
     const auto& metadata = context.client_metadata();
     const auto found = metadata.find(kTokenKey);

@@ -6,6 +6,8 @@
 #include "cluster/control_channel.h"
 #include "cluster/control_wire.h"
 #include "shoal/v1/control.grpc.pb.h"
+#include "tls/authority.h"
+#include "wire/grpc/credentials.h"
 
 namespace shoal {
 namespace {
@@ -30,7 +32,7 @@ std::string HostOf(std::string peer) {
 class JoinService::Impl final : public v1::Coordinator::Service {
  public:
   Impl(JoinControl& control, ClusterKey key)
-      : control_(control), gate_(kCoordinatorService, std::move(key)) {}
+      : control_(control), key_(key), gate_(kCoordinatorService, std::move(key)) {}
 
   grpc::Status Join(grpc::ServerContext* context, const v1::JoinRequest* request,
                     v1::JoinReply* reply) override {
@@ -38,6 +40,9 @@ class JoinService::Impl final : public v1::Coordinator::Service {
       return ToGrpc(allowed);
     const auto offer = FromProto(*request);
     if (!offer.ok()) return ToGrpc(offer.status());
+    if (const absl::Status certified = CheckCaller(*context->auth_context(), key_, offer->name);
+        !certified.ok())
+      return ToGrpc(certified);
     const auto answer = control_.join(*offer, HostOf(context->peer()));
     if (!answer.ok()) return ToGrpc(answer.status());
     *reply = ToProto(*answer);
@@ -48,12 +53,33 @@ class JoinService::Impl final : public v1::Coordinator::Service {
                      v1::LeaveReply*) override {
     if (const absl::Status allowed = gate_.check(*context, "Leave", *request); !allowed.ok())
       return ToGrpc(allowed);
+    if (const absl::Status certified = CheckCaller(*context->auth_context(), key_, request->name());
+        !certified.ok())
+      return ToGrpc(certified);
     control_.leave(request->name(), request->instance());
+    return grpc::Status::OK;
+  }
+
+  grpc::Status Enrol(grpc::ServerContext* context, const v1::EnrolRequest* request,
+                     v1::EnrolReply* reply) override {
+    if (!key_.shared.has_value() || key_.tls == nullptr) {
+      return ToGrpc(absl::PermissionDeniedError(
+          "certificates are given to holders of the cluster's key: start the coordinator with --key-file and "
+          "--tls-dir"));
+    }
+    if (const absl::Status allowed = gate_.check(*context, "Enrol", *request); !allowed.ok())
+      return ToGrpc(allowed);
+    const bool is_node = IsCertifiableName(request->name()) &&
+                         CheckCaller(*context->auth_context(), key_, request->name()).ok();
+    auto certificate = control_.enrol(request->name(), request->request(), is_node);
+    if (!certificate.ok()) return ToGrpc(certificate.status());
+    reply->set_certificate(*std::move(certificate));
     return grpc::Status::OK;
   }
 
  private:
   JoinControl& control_;
+  const ClusterKey key_;
   ProofGate gate_;
 };
 
@@ -90,6 +116,18 @@ absl::Status JoinClient::leave(const std::string& name, uint64_t instance, Deadl
   return impl_->call("Leave", request, deadline, [&](auto& stub, auto& context, const auto& leave) {
     return stub.Leave(&context, leave, &reply);
   });
+}
+
+absl::StatusOr<std::string> JoinClient::enrol(const std::string& name, const std::string& request,
+                                              Deadline deadline) {
+  v1::EnrolRequest enrol;
+  enrol.set_name(name);
+  enrol.set_request(request);
+  v1::EnrolReply reply;
+  RETURN_IF_ERROR(impl_->call("Enrol", enrol, deadline, [&](auto& stub, auto& context, const auto& asked) {
+    return stub.Enrol(&context, asked, &reply);
+  }));
+  return std::move(*reply.mutable_certificate());
 }
 
 }  // namespace shoal

@@ -44,6 +44,7 @@ absl::StatusOr<std::unique_ptr<JoinDesk>> JoinDesk::Start(Options options) {
   grpc.listen = o.listen;
   grpc.name = o.name;
   grpc.key = o.key;
+  grpc.enrols = o.authority.has_value() && o.key.shared.has_value();
   grpc.services = {desk->service_->service()};
   ASSIGN_OR_RETURN(desk->endpoint_, GrpcEndpoint::start(std::move(grpc)));
   return desk;
@@ -119,6 +120,32 @@ absl::StatusOr<std::string> JoinDesk::reach(const JoinOffer& offer, const std::s
       "where it is "
       "to be reached: --advertise HOST:PORT ({})",
       offer.name, Join(said, "; "));
+}
+
+// Who holds the key may be any node but one that is there: no other node's part is to be had by it.
+absl::StatusOr<std::string> JoinDesk::enrol(const std::string& name, const std::string& request,
+                                            bool is_node) {
+  if (!options_.authority.has_value()) {
+    return absl::UnimplementedError(
+        "this coordinator has no authority's key: copy the folder of shoal cert node to the worker, or start "
+        "the coordinator with the folder of shoal cert init as its --tls-dir");
+  }
+  if (name == kAnyNodeName) return InvalidArgument("'{}' is a name that all certificates have", name);
+  // As the name of a host "w." is "w".
+  if (name.starts_with('.') || name.ends_with('.'))
+    return InvalidArgument("'{}': a certificate's name neither begins nor ends with a dot", name);
+  RETURN_IF_ERROR(roster_.may_be_certified(name));
+  const JoinOffer as{.name = name};
+  const std::unique_lock turn(joining_, kTurnMax);
+  if (!turn.owns_lock()) return Unavailable("other workers are joining; try again");
+  if (!is_node) {
+    RETURN_IF_ERROR(roster_.may_join(as, Clock::now()));
+    RETURN_IF_ERROR(check_incumbent(as));
+  }
+  ASSIGN_OR_RETURN(std::string certificate, SignCertificateRequest(*options_.authority, request,
+                                                                   {.name = name, .days = kEnrolledDays}));
+  LogInfo("worker '{}' got a certificate for {} days{}", name, kEnrolledDays, is_node ? ", again" : "");
+  return certificate;
 }
 
 void JoinDesk::leave(const std::string& name, uint64_t instance) {

@@ -15,6 +15,7 @@
 #include "base/clock.h"
 #include "cluster/control.h"
 #include "cluster/roster.h"
+#include "tls/authority.h"
 #include "wire/grpc/endpoint.h"
 
 namespace shoal {
@@ -28,8 +29,12 @@ class JoinDesk final : public JoinControl {
     ClusterKey key;
     bool insecure = false;  ///< Workers beyond loopback may do without a key.
     RosterRules rules;
-    /// Asks who is at an address; empty: over the network.
-    std::function<absl::StatusOr<WorkerFacts>(const std::string& address, Deadline deadline)> ask;
+    /// That gives workers which prove the key their certificates; nothing: they bring one.
+    std::optional<CertifiedKey> authority;
+    /// Asks who is at an address, of whom a certificate must name the worker of that name; empty: over the network.
+    std::function<absl::StatusOr<WorkerFacts>(const std::string& address, const std::string& name,
+                                              Deadline deadline)>
+        ask;
   };
   /// Listens. Errors as GrpcEndpoint::start and CheckExposure.
   static absl::StatusOr<std::unique_ptr<JoinDesk>> Start(Options options);
@@ -40,6 +45,8 @@ class JoinDesk final : public JoinControl {
 
   absl::StatusOr<JoinAnswer> join(const JoinOffer& offer, const std::string& peer) override;
   void leave(const std::string& name, uint64_t instance) override;
+  absl::StatusOr<std::string> enrol(const std::string& name, const std::string& request,
+                                    bool is_node) override;
 
  private:
   explicit JoinDesk(Options options);

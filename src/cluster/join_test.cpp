@@ -10,8 +10,10 @@
 #include "base/random.h"
 #include "base/status.h"
 #include "cluster/announcer.h"
+#include "cluster/enrolment.h"
 #include "cluster/join_desk.h"
 #include "numeric/version.h"
+#include "tls/testing/identities.h"
 
 namespace shoal {
 namespace {
@@ -194,6 +196,92 @@ TEST(Announcer, OffersUntilItIsTakenAgainAfterARestartOfTheCoordinatorAndSaysGoo
   EXPECT_TRUE(Eventually([&] { return coordinator->has("w"); }));
   announcer.leave(Deadline::after(seconds(5)));
   EXPECT_FALSE(coordinator->has("w"));
+}
+
+/// A folder that is gone with the test.
+struct Folder {
+  Folder() : path(fmt::format("{}/shoal-enrol-{:016x}", testing::TempDir(), EntropySeed())) {}
+  ~Folder() { std::filesystem::remove_all(path); }
+  const std::string path;
+};
+
+TEST(Enrolment, WhoHasTheKeyGetsACertificateOfItsNameButNobodyElsesPart) {
+  Network network;
+  network.put("10.0.0.2:1", 7);
+  TestAuthority authority;
+  const Folder folder;
+  const auto key = *KeyAuth::from_key("a key of more than sixteen bytes");
+  JoinDesk::Options options = network.options();
+  options.listen = "127.0.0.1:0";
+  options.key = ClusterKey(key, authority.node("coordinator"));
+  options.authority = authority.key();
+  const auto desk = *JoinDesk::Start(std::move(options));
+  const std::string address = fmt::format("127.0.0.1:{}", desk->port());
+  const auto soon = [] { return Deadline::after(seconds(10)); };
+
+  Enrolment enrolment({.name = "w",
+                       .folder = folder.path,
+                       .authority = authority.key().certificate,
+                       .key = key,
+                       .find = [&](Deadline) { return std::vector<std::string>{address}; }});
+  const auto identity = enrolment.identity(soon());
+  ASSERT_TRUE(identity.ok()) << Message(identity.status());
+  EXPECT_EQ((*identity)->name(), "w");
+  EXPECT_EQ((*enrolment.identity(soon()))->certificate(), (*identity)->certificate()) << "it is kept";
+  JoinClient worker(address, ClusterKey(key, *identity));
+  ASSERT_TRUE(worker.join(Offer("w", 7, {"10.0.0.2:1"}), soon()).ok());
+  const std::string request = MakeCertificateRequest("w").certificate;
+  EXPECT_TRUE(worker.enrol("w", request, soon()).ok()) << "a node renews its own";
+
+  const auto believing = TlsIdentity::Believing(authority.key().certificate);
+  JoinClient stranger(address, ClusterKey(key, believing));
+  EXPECT_THAT(Message(stranger.enrol("w", request, soon()).status()), HasSubstr("is a member already"));
+  EXPECT_THAT(Message(stranger.enrol("coordinator", request, soon()).status()),
+              HasSubstr("is the name of the coordinator"));
+  for (const char* name : {"W", "Coordinator"}) {
+    EXPECT_THAT(Message(stranger.enrol(name, request, soon()).status()), HasSubstr("upper and lower case"));
+  }
+  for (const char* name : {kAnyNodeName, "w."})
+    EXPECT_TRUE(absl::IsInvalidArgument(worker.enrol(name, request, soon()).status())) << name;
+  EXPECT_TRUE(absl::IsInvalidArgument(stranger.enrol("v", "no request", soon()).status()));
+  // Nothing else is open to who has no certificate, or another node's.
+  for (JoinClient* other : {&stranger, &worker}) {
+    EXPECT_THAT(Message(other->join(Offer("v", 8, {"10.0.0.2:1"}), soon()).status()),
+                HasSubstr("calls the caller 'v'"));
+    EXPECT_FALSE(other->leave("v", 8, soon()).ok());
+  }
+  JoinClient guesser(address, ClusterKey(*KeyAuth::from_key("some other key of the same sort"), believing));
+  EXPECT_TRUE(absl::IsUnauthenticated(guesser.enrol("v", request, soon()).status()));
+}
+
+TEST(Enrolment, WithoutAnAuthoritysKeyNoPortIsOpenToWhoHasNoCertificate) {
+  Network network;
+  TestAuthority authority;
+  const auto key = *KeyAuth::from_key("a key of more than sixteen bytes");
+  JoinDesk::Options options = network.options();
+  options.listen = "127.0.0.1:0";
+  options.key = ClusterKey(key, authority.node("coordinator"));
+  const auto desk = *JoinDesk::Start(std::move(options));
+  JoinClient stranger(fmt::format("127.0.0.1:{}", desk->port()),
+                      ClusterKey(key, TlsIdentity::Believing(authority.key().certificate)));
+  const auto refused =
+      stranger.enrol("w", MakeCertificateRequest("w").certificate, Deadline::after(seconds(2)));
+  EXPECT_TRUE(absl::IsUnavailable(refused.status()) || absl::IsDeadlineExceeded(refused.status()))
+      << Message(refused.status());
+}
+
+TEST(Enrolment, AnotherCertificateIsAskedForInTime) {
+  constexpr int64_t kDay = 86400;
+  const auto wants = [](int64_t days, int64_t left) {
+    return WantsRenewal({.subject = "w", .names = {}, .begins_s = 0, .ends_s = days * kDay},
+                        (days - left) * kDay);
+  };
+  EXPECT_FALSE(wants(90, 31));
+  EXPECT_TRUE(wants(90, 29));
+  EXPECT_FALSE(wants(730, 250));
+  EXPECT_TRUE(wants(730, 240));
+  EXPECT_FALSE(wants(4, 3)) << "a short life is not all renewal";
+  EXPECT_TRUE(wants(4, 1));
 }
 
 TEST(Announcer, OneWithAnotherKeyOrNoneIsNotTaken) {

@@ -37,6 +37,23 @@ absl::Status Roster::may_join(const JoinOffer& offer, Clock::time_point now) {
   return ResourceExhausted("the coordinator has {} members that joined, the most allowed", members_.size());
 }
 
+absl::Status Roster::may_be_certified(const std::string& name) const {
+  const auto lower = [](std::string text) {
+    for (char& c : text) c = c >= 'A' && c <= 'Z' ? static_cast<char>(c - 'A' + 'a') : c;
+    return text;
+  };
+  const std::lock_guard lock(mutex_);
+  const auto taken = [&](const auto& entry) {
+    return entry.first != name && lower(entry.first) == lower(name);
+  };
+  if (std::ranges::none_of(reserved_, taken) && std::ranges::none_of(members_, taken))
+    return absl::OkStatus();
+  return FailedPrecondition(
+      "'{}' is the name of a member already, but for upper and lower case. Give this worker another one: "
+      "--name",
+      name);
+}
+
 void Roster::admit(const JoinOffer& offer, const std::string& address, Clock::time_point now) {
   const std::lock_guard lock(mutex_);
   members_[offer.name] = {offer.name, address, offer.instance, offer.rank, now};

@@ -47,6 +47,9 @@ class Roster {
   std::optional<std::string> renew(const JoinOffer& offer, Clock::time_point now);
   /// FailedPrecondition where the name is reserved, ResourceExhausted where there are too many members.
   absl::Status may_join(const JoinOffer& offer, Clock::time_point now);
+  /// FailedPrecondition where another member's name differs from this one by upper and lower case alone, which certificates do
+  /// not tell apart.
+  absl::Status may_be_certified(const std::string& name) const;
   /// Takes it in at the address, in place of the one that had its name.
   void admit(const JoinOffer& offer, const std::string& address, Clock::time_point now);
   /// Whether a process of that name and instance was a member; it is none any more.

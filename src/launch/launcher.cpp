@@ -173,9 +173,10 @@ absl::Status Launcher::start_on(Host& host, std::vector<HostProcess> processes,
     const auto own = certificates_.find(process.id);
     if (own == certificates_.end()) continue;
     // As TlsFiles::Find() looks for them: several nodes may share the folder.
-    order.files.push_back({.name = process.id + "-ca.pem", .content = own->second->authority()});
+    order.files.push_back({.name = process.id + "-ca.pem", .content = own->second->pem().authority});
     order.files.push_back({.name = process.id + "-cert.pem", .content = own->second->certificate()});
-    order.files.push_back({.name = process.id + "-key.pem", .content = own->second->key(), .secret = true});
+    order.files.push_back(
+        {.name = process.id + "-key.pem", .content = own->second->pem().key, .secret = true});
   }
   if (processes.front().is_coordinator()) order.files.push_back(deployment_.config);
   order.processes = std::move(processes);

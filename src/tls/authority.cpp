@@ -6,9 +6,11 @@
 #include <algorithm>
 
 #include "base/check.h"
+#include "base/file.h"
 #include "base/status.h"
 #include "tls/certificate.h"
 #include "tls/openssl.h"
+#include "tls/private_file.h"
 
 namespace shoal {
 namespace {
@@ -38,14 +40,20 @@ std::string PemOf(const BioPtr& bio) {
   return std::string(data, static_cast<size_t>(size));
 }
 
-CertifiedKey ToPem(X509* certificate, EVP_PKEY* key) {
-  const BioPtr certificate_bio(BIO_new(BIO_s_mem()));
-  const BioPtr key_bio(BIO_new(BIO_s_secmem()));
-  SHOAL_CHECK(certificate_bio != nullptr && key_bio != nullptr);
-  SHOAL_CHECK_EQ(PEM_write_bio_X509(certificate_bio.get(), certificate), 1);
-  SHOAL_CHECK_EQ(PEM_write_bio_PrivateKey(key_bio.get(), key, nullptr, nullptr, 0, nullptr, nullptr), 1);
-  return {PemOf(certificate_bio), PemOf(key_bio)};
+std::string CertificatePem(X509* certificate) {
+  const BioPtr bio(BIO_new(BIO_s_mem()));
+  SHOAL_CHECK(bio != nullptr && PEM_write_bio_X509(bio.get(), certificate) == 1);
+  return PemOf(bio);
 }
+
+std::string KeyPem(EVP_PKEY* key) {
+  const BioPtr bio(BIO_new(BIO_s_secmem()));
+  SHOAL_CHECK(bio != nullptr &&
+              PEM_write_bio_PrivateKey(bio.get(), key, nullptr, nullptr, 0, nullptr, nullptr) == 1);
+  return PemOf(bio);
+}
+
+CertifiedKey ToPem(X509* certificate, EVP_PKEY* key) { return {CertificatePem(certificate), KeyPem(key)}; }
 
 void SetSerial(X509* certificate) {
   const std::unique_ptr<BIGNUM, OpenSslFree<BN_free>> serial(BN_new());
@@ -79,6 +87,38 @@ void AddExtension(X509* certificate, X509* issuer, int kind, const std::string& 
   SHOAL_CHECK_EQ(X509_add_ext(certificate, extension.get(), -1), 1);
 }
 
+/// The certificate of a node's key.
+absl::StatusOr<CertificatePtr> Certify(const CertifiedKey& authority, EVP_PKEY* key,
+                                       const NodeCertificateOrder& order) {
+  RETURN_IF_ERROR(CheckDays(order.days));
+  if (!IsCertifiableName(order.name)) {
+    return InvalidArgument(
+        "certificate: expected a name of letters, digits, '-', '_' and '.', at most {} of them, got '{}'",
+        kNameBytesMax, order.name);
+  }
+  std::string names = fmt::format("DNS:{},DNS:{}", order.name, kAnyNodeName);
+  for (const std::string& address : order.addresses) {
+    if (!IsAddress(address) && !IsHostText(address, kHostBytesMax))
+      return InvalidArgument("certificate: '{}' is neither a host's name nor an IP address", address);
+    names += fmt::format(",{}:{}", IsAddress(address) ? "IP" : "DNS", address);
+  }
+  ASSIGN_OR_RETURN(const CertificatePtr issuer, ParseCertificate(authority.certificate, "the authority"));
+  ASSIGN_OR_RETURN(const KeyPtr issuer_key, ParsePrivateKey(authority.key, "the authority's key"));
+  if (X509_check_private_key(issuer.get(), issuer_key.get()) != 1) {
+    (void)OpenSslErrors();
+    return InvalidArgument("the authority's key is not that of its certificate");
+  }
+  CertificatePtr certificate = Begin(key, order.name, order.days, order.now_s);
+  SHOAL_CHECK_EQ(X509_set_issuer_name(certificate.get(), X509_get_subject_name(issuer.get())), 1);
+  AddExtension(certificate.get(), issuer.get(), NID_basic_constraints, "critical,CA:FALSE");
+  AddExtension(certificate.get(), issuer.get(), NID_key_usage, "critical,digitalSignature");
+  AddExtension(certificate.get(), issuer.get(), NID_ext_key_usage, "serverAuth,clientAuth");
+  AddExtension(certificate.get(), issuer.get(), NID_subject_alt_name, names);
+  AddExtension(certificate.get(), issuer.get(), NID_authority_key_identifier, "keyid");
+  SHOAL_CHECK(X509_sign(certificate.get(), issuer_key.get(), EVP_sha256()) > 0);
+  return certificate;
+}
+
 }  // namespace
 
 bool IsCertifiableName(std::string_view name) { return IsHostText(name, kNameBytesMax); }
@@ -98,35 +138,53 @@ absl::StatusOr<CertifiedKey> MakeAuthority(int days, int64_t now_s) {
 
 absl::StatusOr<CertifiedKey> MakeNodeCertificate(const CertifiedKey& authority,
                                                  const NodeCertificateOrder& order) {
-  RETURN_IF_ERROR(CheckDays(order.days));
-  if (!IsCertifiableName(order.name)) {
-    return InvalidArgument(
-        "certificate: expected a name of letters, digits, '-', '_' and '.', at most {} of them, got '{}'",
-        kNameBytesMax, order.name);
-  }
-  std::string names = fmt::format("DNS:{},DNS:{}", order.name, kAnyNodeName);
-  for (const std::string& address : order.addresses) {
-    if (!IsAddress(address) && !IsHostText(address, kHostBytesMax))
-      return InvalidArgument("certificate: '{}' is neither a host's name nor an IP address", address);
-    names += fmt::format(",{}:{}", IsAddress(address) ? "IP" : "DNS", address);
-  }
-  ASSIGN_OR_RETURN(const CertificatePtr issuer, ParseCertificate(authority.certificate, "the authority"));
-  ASSIGN_OR_RETURN(const KeyPtr issuer_key, ParsePrivateKey(authority.key, "the authority's key"));
-  if (X509_check_private_key(issuer.get(), issuer_key.get()) != 1) {
-    (void)OpenSslErrors();
-    return InvalidArgument("the authority's key is not that of its certificate");
-  }
   const KeyPtr key(EVP_PKEY_Q_keygen(nullptr, nullptr, "EC", "P-256"));
   SHOAL_CHECK(key != nullptr);
-  const CertificatePtr certificate = Begin(key.get(), order.name, order.days, order.now_s);
-  SHOAL_CHECK_EQ(X509_set_issuer_name(certificate.get(), X509_get_subject_name(issuer.get())), 1);
-  AddExtension(certificate.get(), issuer.get(), NID_basic_constraints, "critical,CA:FALSE");
-  AddExtension(certificate.get(), issuer.get(), NID_key_usage, "critical,digitalSignature");
-  AddExtension(certificate.get(), issuer.get(), NID_ext_key_usage, "serverAuth,clientAuth");
-  AddExtension(certificate.get(), issuer.get(), NID_subject_alt_name, names);
-  AddExtension(certificate.get(), issuer.get(), NID_authority_key_identifier, "keyid");
-  SHOAL_CHECK(X509_sign(certificate.get(), issuer_key.get(), EVP_sha256()) > 0);
+  ASSIGN_OR_RETURN(const CertificatePtr certificate, Certify(authority, key.get(), order));
   return ToPem(certificate.get(), key.get());
+}
+
+CertifiedKey MakeCertificateRequest(const std::string& name) {
+  const KeyPtr key(EVP_PKEY_Q_keygen(nullptr, nullptr, "EC", "P-256"));
+  const RequestPtr request(X509_REQ_new());
+  SHOAL_CHECK(key != nullptr && request != nullptr);
+  SHOAL_CHECK_EQ(X509_NAME_add_entry_by_txt(X509_REQ_get_subject_name(request.get()), "CN", MBSTRING_UTF8,
+                                            reinterpret_cast<const unsigned char*>(name.c_str()), -1, -1, 0),
+                 1);
+  SHOAL_CHECK_EQ(X509_REQ_set_pubkey(request.get(), key.get()), 1);
+  SHOAL_CHECK(X509_REQ_sign(request.get(), key.get(), EVP_sha256()) > 0);
+  const BioPtr text(BIO_new(BIO_s_mem()));
+  SHOAL_CHECK(text != nullptr && PEM_write_bio_X509_REQ(text.get(), request.get()) == 1);
+  return {PemOf(text), KeyPem(key.get())};
+}
+
+absl::StatusOr<std::string> SignCertificateRequest(const CertifiedKey& authority, std::string_view request,
+                                                   const NodeCertificateOrder& order) {
+  const BioPtr text = ReadableBio(request);
+  const RequestPtr read(PEM_read_bio_X509_REQ(text.get(), nullptr, NoPassphrase, nullptr));
+  if (read == nullptr) return InvalidArgument("certificate request: not PEM ({})", OpenSslErrors());
+  EVP_PKEY* const key = X509_REQ_get0_pubkey(read.get());
+  char group[32] = "";
+  size_t length = 0;
+  if (key == nullptr || EVP_PKEY_is_a(key, "EC") != 1 ||
+      EVP_PKEY_get_group_name(key, group, sizeof group, &length) != 1 ||
+      std::string_view(group) != "prime256v1") {
+    (void)OpenSslErrors();
+    return InvalidArgument("certificate request: expected a key of P-256");
+  }
+  if (X509_REQ_verify(read.get(), key) != 1) {
+    (void)OpenSslErrors();
+    return InvalidArgument("certificate request: it is not signed by its own key");
+  }
+  ASSIGN_OR_RETURN(const CertificatePtr certificate, Certify(authority, key, order));
+  return CertificatePem(certificate.get());
+}
+
+absl::StatusOr<CertifiedKey> ReadAuthority(const std::string& folder) {
+  CertifiedKey authority;
+  ASSIGN_OR_RETURN(authority.key, ReadPrivateFile(folder + "/ca.key"));
+  ASSIGN_OR_RETURN(authority.certificate, ReadTextFile(folder + "/ca.pem", kPemBytesMax));
+  return authority;
 }
 
 }  // namespace shoal

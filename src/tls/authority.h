@@ -16,6 +16,8 @@ inline constexpr char kAnyNodeName[] = "any.node.shoal";
 
 inline constexpr int kAuthorityDays = 3650;
 inline constexpr int kNodeDays = 730;
+/// Of a node that asks for its certificate, and for another in time.
+inline constexpr int kEnrolledDays = 90;
 inline constexpr int kDaysMax = 36500;
 
 /// Both as PEM.
@@ -37,6 +39,15 @@ struct NodeCertificateOrder {
   int days = kNodeDays;
   int64_t now_s = UnixSeconds();  ///< From when the days count; an hour before that it is good already.
 };
+/// A new P-256 key and a request (PEM, PKCS #10) for a certificate of it: the key stays where it was made.
+CertifiedKey MakeCertificateRequest(const std::string& name);
+/// The certificate (PEM) that the authority gives the key of a request; of the request nothing else counts. InvalidArgument:
+/// no request, one that its key did not sign, a key that is not of P-256; else as MakeNodeCertificate.
+absl::StatusOr<std::string> SignCertificateRequest(const CertifiedKey& authority, std::string_view request,
+                                                   const NodeCertificateOrder& order);
+/// The authority of a folder of `shoal cert init`: ca.pem, and ca.key. NotFound: there is no such key.
+absl::StatusOr<CertifiedKey> ReadAuthority(const std::string& folder);
+
 /// A new P-256 key and its certificate, for both ends of a connection. InvalidArgument: a bad name, address or number of
 /// days, or an authority that is none.
 absl::StatusOr<CertifiedKey> MakeNodeCertificate(const CertifiedKey& authority,

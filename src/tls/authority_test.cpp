@@ -47,6 +47,68 @@ TEST(Authority, WhatNoCertificateCanNameIsRefused) {
               HasSubstr("not that of its certificate"));
 }
 
+TEST(Authority, ARequestGetsACertificateForTheKeyThatSignedItAndForNothingElse) {
+  TestAuthority authority;
+  const CertifiedKey request = MakeCertificateRequest("what it calls itself does not count");
+  const auto made =
+      SignCertificateRequest(authority.key(), request.certificate, {.name = "mini2", .days = 3});
+  ASSERT_TRUE(made.ok()) << Message(made.status());
+  const auto facts = ReadCertificate(*made, "cert.pem");
+  EXPECT_THAT(facts->names, ElementsAre("mini2", kAnyNodeName));
+  EXPECT_NEAR(static_cast<double>(facts->ends_s - UnixSeconds()), 3 * kDay, 5.0);
+  const TlsFiles files = authority.files_of({.name = "mini2"});
+  std::ofstream(files.certificate) << *made;
+  EXPECT_THAT(Message(TlsIdentity::Load(files).status()), HasSubstr("is not the key of"));
+  std::ofstream(files.key) << request.key;
+  EXPECT_TRUE(TlsIdentity::Load(files).ok());
+
+  const auto sign = [&](const std::string& text, const std::string& name = "mini2") {
+    return Message(SignCertificateRequest(authority.key(), text, {.name = name}).status());
+  };
+  EXPECT_THAT(sign("no PEM"), HasSubstr("not PEM"));
+  EXPECT_THAT(sign(authority.key().certificate), HasSubstr("not PEM"));
+  std::string changed = request.certificate;
+  const size_t middle = changed.size() - 60;  // In the signature.
+  changed[middle] = changed[middle] == 'A' ? 'B' : 'A';
+  EXPECT_THAT(sign(changed), HasSubstr("certificate request"));
+  EXPECT_THAT(sign(request.certificate, "a,DNS:b"), HasSubstr("expected a name"));
+}
+
+TEST(Authority, DerAndPemAreTheSameCertificate) {
+  TestAuthority authority;
+  const std::string& pem = authority.key().certificate;
+  const auto der = DerOfCertificate(pem, "ca.pem");
+  ASSERT_TRUE(der.ok());
+  EXPECT_LT(der->size(), pem.size());
+  EXPECT_EQ(*PemOfCertificate(*der, "the token"), pem);
+  EXPECT_FALSE(PemOfCertificate(der->substr(1), "the token").ok());
+  EXPECT_FALSE(PemOfCertificate("", "the token").ok());
+}
+
+TEST(Identity, FilesThatAreRenewedAreReadAgainAndWrongOnesAreNot) {
+  TestAuthority authority;
+  const TlsFiles files = authority.files_of({.name = "a"});
+  const auto identity = *TlsIdentity::Load(files);
+  const auto replace = [&](const TlsFiles& by) {
+    for (const auto& [from, to] :
+         {std::pair(by.certificate, files.certificate), std::pair(by.key, files.key)})
+      std::filesystem::copy_file(from, to, std::filesystem::copy_options::overwrite_existing);
+  };
+  const TlsIdentity::Pem before = identity->pem();
+  replace(authority.files_of({.name = "a", .days = 5}));
+  ASSERT_TRUE(identity->reload().ok());
+  EXPECT_NE(identity->pem().certificate, before.certificate);
+  EXPECT_NE(identity->pem().reading, before.reading);
+  EXPECT_NEAR(static_cast<double>(identity->facts().ends_s - UnixSeconds()), 5 * kDay, 5.0);
+  const TlsIdentity::Pem renewed = identity->pem();
+  replace(authority.files_of({.name = "b"}));
+  EXPECT_THAT(Message(identity->reload()), HasSubstr("is for 'b' now"));
+  std::ofstream(files.key) << "no key";
+  EXPECT_FALSE(identity->reload().ok());
+  EXPECT_EQ(identity->pem().certificate, renewed.certificate);
+  EXPECT_EQ(identity->pem().reading, renewed.reading);
+}
+
 TEST(Identity, FilesOfOneNodeAreTakenAndWhatIsWrongIsNamed) {
   TestAuthority authority;
   TestAuthority other;

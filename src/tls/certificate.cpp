@@ -2,12 +2,14 @@
 
 #include <fmt/chrono.h>
 #include <openssl/asn1.h>
+#include <openssl/pem.h>
 
 #include <algorithm>
 #include <array>
 #include <ctime>
 #include <memory>
 
+#include "base/check.h"
 #include "base/status.h"
 #include "tls/certificate_facts.h"
 #include "tls/openssl.h"
@@ -79,6 +81,27 @@ bool CertificateFacts::has_name(std::string_view name) const {
 absl::StatusOr<CertificateFacts> ReadCertificate(std::string_view pem, const std::string& place) {
   ASSIGN_OR_RETURN(const CertificatePtr certificate, ParseCertificate(pem, place));
   return FactsOf(certificate.get());
+}
+
+absl::StatusOr<std::string> DerOfCertificate(std::string_view pem, const std::string& place) {
+  ASSIGN_OR_RETURN(const CertificatePtr certificate, ParseCertificate(pem, place));
+  std::string der(static_cast<size_t>(std::max(i2d_X509(certificate.get(), nullptr), 0)), '\0');
+  auto* at = reinterpret_cast<unsigned char*>(der.data());
+  SHOAL_CHECK_EQ(i2d_X509(certificate.get(), &at), static_cast<int>(der.size()));
+  return der;
+}
+
+absl::StatusOr<std::string> PemOfCertificate(std::string_view der, const std::string& place) {
+  const auto* at = reinterpret_cast<const unsigned char*>(der.data());
+  const CertificatePtr certificate(d2i_X509(nullptr, &at, static_cast<long>(der.size())));
+  const BioPtr bio(BIO_new(BIO_s_mem()));
+  if (certificate == nullptr || bio == nullptr || PEM_write_bio_X509(bio.get(), certificate.get()) != 1) {
+    (void)OpenSslErrors();
+    return InvalidArgument("{}: expected a certificate, found none", place);
+  }
+  char* data = nullptr;
+  const long size = BIO_get_mem_data(bio.get(), &data);
+  return std::string(data, static_cast<size_t>(size));
 }
 
 std::string DayOf(int64_t unix_s) {

@@ -26,6 +26,10 @@ struct CertificateFacts {
 /// The first certificate of a PEM text. place: the file, for messages. InvalidArgument where there is none.
 absl::StatusOr<CertificateFacts> ReadCertificate(std::string_view pem, const std::string& place);
 
+/// The first certificate of a PEM text as DER, which is shorter, and back. Errors as ReadCertificate().
+absl::StatusOr<std::string> DerOfCertificate(std::string_view pem, const std::string& place);
+absl::StatusOr<std::string> PemOfCertificate(std::string_view der, const std::string& place);
+
 /// "2027-03-01".
 std::string DayOf(int64_t unix_s);
 

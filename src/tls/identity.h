@@ -4,6 +4,7 @@
 #include <atomic>
 #include <cstdint>
 #include <memory>
+#include <mutex>
 #include <string>
 #include <string_view>
 
@@ -26,6 +27,9 @@ struct TlsFiles {
   static TlsFiles Find(const std::string& folder, const std::string& node);
 };
 
+/// A process looks as seldom whether its certificate was renewed.
+inline constexpr Duration kFollowPause = std::chrono::seconds(15);
+
 class TlsIdentity {
  public:
   /// NotFound and InvalidArgument name the file that is missing or wrong: no PEM, a key that others may read or that is
@@ -34,15 +38,30 @@ class TlsIdentity {
   static absl::StatusOr<std::shared_ptr<const TlsIdentity>> Load(const TlsFiles& files,
                                                                  int64_t now_s = UnixSeconds());
 
-  // As PEM.
-  const std::string& authority() const { return authority_; }
-  const std::string& certificate() const { return certificate_; }
-  const std::string& key() const { return key_; }
+  /// Of one that has no certificate yet, and asks for one: it only knows whom to believe. authority: as PEM.
+  static std::shared_ptr<const TlsIdentity> Believing(std::string authority);
 
-  const CertificateFacts& facts() const { return facts_; }
+  /// As PEM, all of one reading of the files. Empty but for the authority where there is no certificate yet.
+  struct Pem {
+    std::string authority;
+    std::string certificate;
+    std::string key;
+    uint64_t reading = 0;  ///< Counts the readings; another one may have other texts.
+  };
+  Pem pem() const;
+  std::string certificate() const { return pem().certificate; }
+  bool certified() const { return !files_.certificate.empty(); }
+
+  CertificateFacts facts() const;
   const TlsFiles& files() const { return files_; }
-  /// Of the node, as plans have it.
-  const std::string& name() const { return facts_.subject; }
+  /// Of the node, as plans have it; stays.
+  const std::string& name() const { return name_; }
+
+  /// Reads the files again: connections that begin from now on have what is in them. Errors as Load(), and
+  /// FailedPrecondition where the certificate is for another node: then all stays as it was.
+  absl::Status reload(int64_t now_s = UnixSeconds()) const;
+  /// reload(), with a line in the log, where the files changed; looks at them once in kFollowPause at most.
+  void follow_files() const;
   /// FailedPrecondition where plans call this node otherwise.
   absl::Status check_name(std::string_view name) const;
 
@@ -52,12 +71,21 @@ class TlsIdentity {
  private:
   TlsIdentity() = default;
 
+  /// What a reading of the files brings.
+  struct Reading {
+    Pem pem;
+    CertificateFacts facts;
+    std::string stamp;  ///< Of the files: another one says that they changed.
+  };
+  static absl::StatusOr<Reading> Read(const TlsFiles& files, int64_t now_s);
+
   TlsFiles files_;
-  std::string authority_;
-  std::string certificate_;
-  std::string key_;
-  CertificateFacts facts_;
+  std::string name_;
+  mutable std::mutex mutex_;  ///< Guards what follows.
+  mutable Reading reading_;
+  mutable std::string refused_;  ///< The stamp of files that were read in vain.
   mutable std::atomic<int64_t> warned_s_{0};
+  mutable std::atomic<int64_t> followed_ns_{0};
 };
 
 /// The name by which a peer's certificate is checked: its own, or kAnyNodeName where that is unknown, as of a node that is

@@ -24,6 +24,7 @@ struct OpenSslFree {
 };
 using BioPtr = std::unique_ptr<BIO, OpenSslFree<BIO_free_all>>;
 using CertificatePtr = std::unique_ptr<X509, OpenSslFree<X509_free>>;
+using RequestPtr = std::unique_ptr<X509_REQ, OpenSslFree<X509_REQ_free>>;
 using KeyPtr = std::unique_ptr<EVP_PKEY, OpenSslFree<EVP_PKEY_free>>;
 using ContextPtr = std::unique_ptr<SSL_CTX, OpenSslFree<SSL_CTX_free>>;
 using SslPtr = std::unique_ptr<SSL, OpenSslFree<SSL_free>>;

@@ -12,10 +12,14 @@
 namespace shoal {
 namespace {
 
+const CertifiedKey& Authority() {
+  static const CertifiedKey authority = *MakeAuthority();
+  return authority;
+}
+
 std::shared_ptr<const TlsContext> ServerContext() {
   static const std::shared_ptr<const TlsContext> context = [] {
-    const auto authority = MakeAuthority();
-    const auto node = MakeNodeCertificate(*authority, {.name = "node"});
+    const auto node = MakeNodeCertificate(Authority(), {.name = "node"});
     SHOAL_CHECK(node.ok());
     auto made = TlsContext::Server(node->certificate, node->key, "fuzz");
     SHOAL_CHECK(made.ok());
@@ -34,6 +38,8 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   if (facts.ok()) (void)ExpiryWarning(*facts, 0);
   (void)TlsContext::Server(text, text, "fuzz");
   (void)TlsContext::Client(text);
+  (void)SignCertificateRequest(Authority(), text, {.name = "fuzz"});
+  (void)PemOfCertificate(text, "fuzz");
   TlsSession session(ServerContext());
   std::string plain;
   (void)session.receive(text, plain);

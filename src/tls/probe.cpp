@@ -113,10 +113,11 @@ absl::Status Verdict(const TlsPeer& peer, const TlsIdentity& own, const Certific
 
 absl::StatusOr<ContextPtr> ContextOf(const TlsIdentity& own) {
   ContextPtr context(SSL_CTX_new(TLS_client_method()));
-  ASSIGN_OR_RETURN(const CertificatePtr authority, ParseCertificate(own.authority(), own.files().authority));
+  const TlsIdentity::Pem pem = own.pem();
+  ASSIGN_OR_RETURN(const CertificatePtr authority, ParseCertificate(pem.authority, own.files().authority));
   ASSIGN_OR_RETURN(const CertificatePtr certificate,
-                   ParseCertificate(own.certificate(), own.files().certificate));
-  ASSIGN_OR_RETURN(const KeyPtr key, ParsePrivateKey(own.key(), own.files().key));
+                   ParseCertificate(pem.certificate, own.files().certificate));
+  ASSIGN_OR_RETURN(const KeyPtr key, ParsePrivateKey(pem.key, own.files().key));
   if (context == nullptr ||
       X509_STORE_add_cert(SSL_CTX_get_cert_store(context.get()), authority.get()) != 1 ||
       SSL_CTX_use_certificate(context.get(), certificate.get()) != 1 ||

@@ -8,6 +8,8 @@ namespace shoal {
 namespace {
 
 constexpr std::string_view kPrefix = "shoal1_";
+constexpr std::string_view kPrefixWithAuthority = "shoal2_";
+constexpr size_t kAuthorityBytesMax = 4096;
 constexpr std::string_view kDigits = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
 constexpr size_t kAddressesMax = 16;
 constexpr size_t kAddressBytesMax = 255;
@@ -47,6 +49,7 @@ std::string FromBase64(std::string_view text) {
 std::string Sum(const JoinToken& token) {
   std::string text = fmt::format("{} addresses", token.addresses.size());
   for (const std::string& address : token.addresses) text += "\n" + address;
+  if (!token.authority.empty()) text += "\nauthority\n" + token.authority;
   const auto key = KeyAuth::from_key(token.key);
   return key.ok() ? key->prove({"shoal join token v1", text}).substr(0, kSumBytes) : "";
 }
@@ -58,19 +61,27 @@ absl::Status Malformed(std::string_view why) {
 
 }  // namespace
 
-// A count of addresses; each behind its length; the key, behind two bytes of length; the sum.
+// A count of addresses; each behind its length; the key, behind two bytes of length; likewise the authority, if there is one;
+// the sum.
 std::string FormatJoinToken(const JoinToken& token) {
   std::string bytes(1, static_cast<char>(token.addresses.size()));
   for (const std::string& address : token.addresses) {
     bytes += static_cast<char>(address.size());
     bytes += address;
   }
-  bytes += static_cast<char>(token.key.size() >> 8);
-  bytes += static_cast<char>(token.key.size() & 255);
-  return std::string(kPrefix) + ToBase64(bytes + token.key + Sum(token));
+  const auto add = [&bytes](const std::string& part) {
+    bytes += static_cast<char>(part.size() >> 8);
+    bytes += static_cast<char>(part.size() & 255);
+    bytes += part;
+  };
+  add(token.key);
+  if (!token.authority.empty()) add(token.authority);
+  return std::string(token.authority.empty() ? kPrefix : kPrefixWithAuthority) + ToBase64(bytes + Sum(token));
 }
 
-bool IsJoinToken(std::string_view text) { return text.starts_with(kPrefix); }
+bool IsJoinToken(std::string_view text) {
+  return text.starts_with(kPrefix) || text.starts_with(kPrefixWithAuthority);
+}
 
 absl::StatusOr<JoinToken> ParseJoinToken(std::string_view text) {
   if (!IsJoinToken(text)) return Malformed("it does not begin with shoal1_");
@@ -100,6 +111,11 @@ absl::StatusOr<JoinToken> ParseJoinToken(std::string_view text) {
     if (!address.ok() || address->port == 0) return Malformed("an address in it is none");
   }
   token.key = take(number(2));
+  if (text.starts_with(kPrefixWithAuthority)) {
+    token.authority = take(number(2));
+    if (token.authority.empty() || token.authority.size() > kAuthorityBytesMax)
+      return Malformed("its authority lacks");
+  }
   const std::string sum = take(kSumBytes);
   if (at != bytes.size()) return Malformed("its end lacks, or there is more behind it");
   if (token.key.size() < kKeyBytesMin || sum != Sum(token)) return Malformed("its sum is wrong");

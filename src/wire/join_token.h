@@ -15,10 +15,12 @@ inline constexpr int64_t kJoinTokenBytesMax = 1 << 14;
 struct JoinToken {
   std::vector<std::string> addresses;  ///< HOST:PORT of one coordinator; at least one.
   std::string key;                     ///< The bytes of the key file, without trailing line ends.
+  std::string authority =
+      {};  ///< DER of the cluster's authority, of which a worker gets its certificate; "": it has one.
   bool operator==(const JoinToken&) const = default;
 };
 
-/// "shoal1_" and letters, digits, - and _: safe in a shell, and in a URL.
+/// "shoal1_", or "shoal2_" with an authority, and letters, digits, - and _: safe in a shell, and in a URL.
 std::string FormatJoinToken(const JoinToken& token);
 
 /// Whether the text is meant as a token: it may still be cut off.

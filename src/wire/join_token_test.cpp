@@ -24,6 +24,22 @@ TEST(JoinToken, IsReadAsItWasWritten) {
   EXPECT_EQ(*token, Token());
 }
 
+TEST(JoinToken, HasAnAuthorityWhereOneIsGiven) {
+  JoinToken with = Token();
+  with.authority = std::string("der\0 of some", 12);
+  const std::string text = FormatJoinToken(with);
+  EXPECT_TRUE(IsJoinToken(text));
+  EXPECT_EQ(*ParseJoinToken(text), with);
+  for (size_t i = 0; i < text.size(); ++i) {
+    std::string changed = text;
+    changed[i] = changed[i] == 'x' ? 'y' : 'x';
+    EXPECT_FALSE(ParseJoinToken(changed).ok()) << i;
+  }
+  std::string other = text;
+  other[5] = '1';  // The authority would be the sum of one without.
+  EXPECT_FALSE(ParseJoinToken(other).ok());
+}
+
 TEST(JoinToken, AnyOneChangeIsNoticedAndNothingOfItIsRepeated) {
   const std::string text = FormatJoinToken(Token());
   for (size_t i = 0; i < text.size(); ++i) {

@@ -1,6 +1,7 @@
 """Workers that join a running coordinator, and leave it: the same text throughout."""
 import concurrent.futures
 import json
+import signal
 import subprocess
 import threading
 
@@ -55,6 +56,39 @@ def home(make_cluster, shoal, demo_model, tmp_path):
     for one in homes:
         for worker in one.workers:
             worker.stop()
+
+
+def test_a_token_brings_a_worker_its_certificate_which_is_renewed_while_it_serves(home, succeed, tmp_path):
+    certs, shared, own = tmp_path / "certs", tmp_path / "shared", tmp_path / "own"
+    succeed("cert", "init", certs)
+    key_file(shared, "a key of more than sixteen bytes")
+    here = home(serve_args=(*SPREAD, "--key-file", shared, "--tls-dir", certs))
+    here.cluster.start()
+    token = succeed("token", "create", "--key-file", shared, "--tls-dir", certs, "--address", f"127.0.0.1:{here.join_port}").strip()
+    (tmp_path / "token").write_text(token)
+    join = f"@{tmp_path / 'token'}"
+    worker = here.worker("w1", "--tls-dir", own, join=join)
+    assert here.serves_with("w1"), worker.log_tail()
+    answer = ask(client_of(here.cluster), QUESTIONS[0])
+    first = (own / "cert.pem").read_text()
+    assert {path.name: path.stat().st_mode & 0o777 for path in own.iterdir()} == dict.fromkeys(("ca.pem", "cert.pem", "key.pem"), 0o600)
+    # Nobody becomes a node that is there, nor the coordinator, by the token alone.
+    for name in ("w1", "coordinator"):
+        other = here.worker(name, "--tls-dir", tmp_path / f"other-{name}", join=join)
+        assert wait_until(lambda: "already" in other.log(), 20), other.log_tail()
+        other.stop()
+    worker._signal(signal.SIGHUP)
+    assert wait_until(lambda: "got another certificate" in worker.log(), 20), worker.log_tail()
+    assert (own / "cert.pem").read_text() != first
+    here.cluster.coordinator._signal(signal.SIGHUP)
+    assert wait_until(lambda: "the certificate of this node is read again" in here.cluster.coordinator.log(), 20)
+    assert ask(client_of(here.cluster), QUESTIONS[0]) == answer
+    # A session of its own connections: all of them show what is good now.
+    worker.kill()
+    worker.start()
+    assert wait_until(lambda: here.cluster.status()["generation"] > 1 and here.cluster.healthy(), 40), worker.log_tail()
+    assert here.serves_with("w1") and ask(client_of(here.cluster), QUESTIONS[0]) == answer
+    assert all(token not in process.log() for process in (worker, here.cluster.coordinator))
 
 
 def key_file(path, text):

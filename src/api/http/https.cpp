@@ -18,11 +18,14 @@ absl::StatusOr<std::shared_ptr<HttpsCertificate>> HttpsCertificate::Load(Files f
   return https;
 }
 
-absl::StatusOr<std::shared_ptr<HttpsCertificate>> HttpsCertificate::Of(const TlsIdentity& identity) {
-  const TlsFiles& files = identity.files();
+absl::StatusOr<std::shared_ptr<HttpsCertificate>> HttpsCertificate::Of(
+    std::shared_ptr<const TlsIdentity> identity) {
+  const TlsFiles& files = identity->files();
   std::shared_ptr<HttpsCertificate> https(new HttpsCertificate(Files{files.certificate, files.key}));
-  ASSIGN_OR_RETURN(https->context_,
-                   TlsContext::Server(identity.certificate(), identity.key(), files.certificate));
+  const TlsIdentity::Pem pem = identity->pem();
+  ASSIGN_OR_RETURN(https->context_, TlsContext::Server(pem.certificate, pem.key, files.certificate));
+  https->reading_ = pem.reading;
+  https->identity_ = std::move(identity);
   return https;
 }
 
@@ -41,7 +44,14 @@ absl::Status HttpsCertificate::reload() {
 }
 
 std::shared_ptr<const TlsContext> HttpsCertificate::context() const {
+  if (identity_ != nullptr) identity_->follow_files();
   const std::lock_guard lock(mutex_);
+  if (identity_ == nullptr) return context_;
+  const TlsIdentity::Pem pem = identity_->pem();
+  if (pem.reading == reading_) return context_;
+  auto renewed = TlsContext::Server(pem.certificate, pem.key, files_.certificate);
+  reading_ = pem.reading;
+  if (renewed.ok()) context_ = *std::move(renewed);
   return context_;
 }
 

@@ -23,7 +23,8 @@ class HttpsCertificate {
   /// Errors name the file that is missing or wrong.
   static absl::StatusOr<std::shared_ptr<HttpsCertificate>> Load(Files files);
   /// A node's own, which is loaded, checked and warned of. InvalidArgument: a key of another certificate.
-  static absl::StatusOr<std::shared_ptr<HttpsCertificate>> Of(const TlsIdentity& identity);
+  /// It follows the identity where that is renewed.
+  static absl::StatusOr<std::shared_ptr<HttpsCertificate>> Of(std::shared_ptr<const TlsIdentity> identity);
 
   /// Reads the files again, for connections to come; where they are wrong the old ones stay. Safe from any thread.
   absl::Status reload();
@@ -33,8 +34,10 @@ class HttpsCertificate {
   explicit HttpsCertificate(Files files) : files_(std::move(files)) {}
 
   const Files files_;
-  mutable std::mutex mutex_;
-  std::shared_ptr<const TlsContext> context_;
+  std::shared_ptr<const TlsIdentity> identity_;  ///< Of Of(); else nullptr.
+  mutable std::mutex mutex_;                     ///< Guards what follows.
+  mutable std::shared_ptr<const TlsContext> context_;
+  mutable uint64_t reading_ = 0;  ///< Of the identity, from which it is.
 };
 
 }  // namespace shoal

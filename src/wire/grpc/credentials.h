@@ -17,7 +17,14 @@ namespace shoal {
 std::shared_ptr<grpc::Channel> ChannelTo(const std::string& address, const ClusterKey& key,
                                          std::string_view node, grpc::ChannelArguments arguments);
 
-std::shared_ptr<grpc::ServerCredentials> ServerCredentialsOf(const ClusterKey& key);
+/// Whom a port that speaks TLS lets in.
+enum class Callers : uint8_t {
+  kCertified,  ///< Nodes of the cluster alone.
+  kAll,        ///< Those without a certificate, too; CheckCaller() tells them apart. A wrong one is refused.
+};
+
+/// For one port: a certificate that is renewed is shown from then on.
+std::shared_ptr<grpc::ServerCredentials> ServerCredentialsOf(const ClusterKey& key, Callers callers);
 
 /// FailedPrecondition unless the certificate that a caller showed is that of `node`; OK where callers show none.
 absl::Status CheckCaller(const grpc::AuthContext& caller, const ClusterKey& key, std::string_view node);

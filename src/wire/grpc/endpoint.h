@@ -24,6 +24,8 @@ struct GrpcOptions {
   std::string name;                    ///< Of this process, for messages.
   /// Streams of a node without it are refused, and the other way round. With a certificate all of the port speaks TLS.
   ClusterKey key;
+  /// Callers without a certificate are let in, too: a service among `services` gives them theirs, and all others refuse them.
+  bool enrols = false;
   /// Control-plane services to serve on the same port. Not owned; they must outlive the endpoint.
   std::vector<grpc::Service*> services;
   FrameLimits limits;   ///< payload_bytes_max up to 1 GiB.

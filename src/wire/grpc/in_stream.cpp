@@ -323,7 +323,8 @@ class GrpcFrameServer final : public FrameServer {
     grpc::ServerBuilder builder;
     using Experimental = grpc::ServerBuilder::experimental_type;
     acceptor_ = builder.experimental().AddExternalConnectionAcceptor(
-        Experimental::ExternalConnectionType::FROM_FD, ServerCredentialsOf(options.key));
+        Experimental::ExternalConnectionType::FROM_FD,
+        ServerCredentialsOf(options.key, options.enrols ? Callers::kAll : Callers::kCertified));
     builder.RegisterAsyncGenericService(&shared_->service);
     // With it, the threads of other services of the port leave its sockets to the loop, too.
     shared_->loop = std::make_shared<GrpcLoop>(builder.AddCompletionQueue());

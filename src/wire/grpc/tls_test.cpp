@@ -2,6 +2,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <filesystem>
 #include <memory>
 #include <string>
 
@@ -80,6 +81,26 @@ TEST(GrpcTls, NodesWithoutTheRightCertificateAreRefusedFromEitherSide) {
   EXPECT_FALSE(TwoNodes(good[0], authority.node("mini2")).connect().ok());  // Another node of the cluster.
   const absl::Status impostor = TwoNodes(authority.node("mini2"), good[1]).connect();
   EXPECT_THAT(Message(impostor), AllOf(HasSubstr("'mini0'"), HasSubstr("mini2")));
+}
+
+TEST(GrpcTls, ACertificateThatIsRenewedIsShownWithoutARestart) {
+  TestAuthority authority;
+  const TlsFiles files = authority.files_of({.name = "mini1", .days = 40});
+  const auto renewed = *TlsIdentity::Load(files);
+  const TwoNodes nodes(authority.node("mini0"), renewed);
+  const Identity asks = authority.node("mini0");
+  const auto days_left = [&] {
+    const auto facts = ProbeTls({"mini1", nodes.address(1)}, *asks, Deadline::after(kTimeout));
+    return facts.ok() ? (facts->ends_s - UnixSeconds() + 100) / 86400 : -1;
+  };
+  EXPECT_EQ(days_left(), 40);
+  const TlsFiles fresh = authority.files_of({.name = "mini1", .days = 50});
+  for (const auto& [from, to] :
+       {std::pair(fresh.certificate, files.certificate), std::pair(fresh.key, files.key)})
+    std::filesystem::copy_file(from, to, std::filesystem::copy_options::overwrite_existing);
+  ASSERT_TRUE(renewed->reload().ok());
+  EXPECT_EQ(days_left(), 50);
+  ASSERT_TRUE(nodes.transports[0]->connect(Deadline::after(kTimeout)).ok());
 }
 
 TEST(GrpcTls, AProbeSaysWhatIsWrongAndWhatToType) {
