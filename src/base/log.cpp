@@ -19,7 +19,6 @@ namespace shoal {
 namespace {
 
 constexpr std::string_view kUnnamed = "shoal";
-constexpr std::string_view kLevelNames[] = {"debug", "info", "warning", "error"};
 thread_local std::string thread_name{kUnnamed};
 thread_local std::string_view thread_request;
 constexpr char kTextPattern[] = "%Y-%m-%d %H:%M:%S.%e %^%L%$ %v";
@@ -119,7 +118,7 @@ LogRequest::~LogRequest() { thread_request = before_; }
 std::string LogLineJson(int64_t unix_ms, const LogFields& fields, std::string_view message) {
   nlohmann::ordered_json line;
   line["time"] = fmt::format("{:%Y-%m-%dT%H:%M:%S}.{:03}Z", fmt::gmtime(unix_ms / 1000), unix_ms % 1000);
-  line["level"] = kLevelNames[static_cast<int>(fields.level)];
+  line["level"] = Name(fields.level);
   line["node"] = fields.node;
   if (fields.rank >= 0) line["rank"] = fields.rank;
   if (!fields.thread.empty()) line["thread"] = fields.thread;
@@ -161,11 +160,8 @@ std::string LogNameOf(std::string_view process, int rank, std::string_view threa
 bool LogEnabled(LogLevel level) { return Logger().should_log(ToSpdlog(level)); }
 
 void LogLine(LogLevel level, std::string_view text) {
-  if (writes_json) {
-    const auto now = std::chrono::system_clock::now().time_since_epoch();
-    const int64_t ms = std::chrono::duration_cast<std::chrono::milliseconds>(now).count();
-    return Logger().log(ToSpdlog(level), LogLineJson(ms, CurrentFields(level), text));
-  }
+  if (writes_json)
+    Logger().log(ToSpdlog(level), LogLineJson(UnixMilliseconds(), CurrentFields(level), text));
   // Each line names its node, also those of a text of several.
   const std::string name = CurrentLogName();
   for (size_t begin = 0; begin <= text.size();) {
@@ -173,7 +169,7 @@ void LogLine(LogLevel level, std::string_view text) {
     if (end > begin || text.empty()) {
       const std::string line = fmt::format("[{}] {}", name, text.substr(begin, end - begin));
       if (LogEnabled(level)) Ring().add(level, line, UnixMilliseconds());
-      Logger().log(ToSpdlog(level), line);
+      if (!writes_json) Logger().log(ToSpdlog(level), line);
     }
     begin = end + 1;
   }

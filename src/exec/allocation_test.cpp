@@ -138,7 +138,7 @@ TEST(StageRunner, ADecodeStepAllocatesForItsFramesAlone) {
 }
 
 TEST(BackendSession, RunningExpertsAllocatesNothingAfterWarmUp) {
-  Node node(**FindFamily("qwen3_moe"), 2);
+  Node node("qwen3_moe", 2);
   const int64_t width = node.spec().width;
   constexpr int64_t kRows = 5;
   std::vector<float> x(static_cast<size_t>(kRows * width), 0.5f);
