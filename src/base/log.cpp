@@ -160,8 +160,7 @@ std::string LogNameOf(std::string_view process, int rank, std::string_view threa
 bool LogEnabled(LogLevel level) { return Logger().should_log(ToSpdlog(level)); }
 
 void LogLine(LogLevel level, std::string_view text) {
-  if (writes_json)
-    Logger().log(ToSpdlog(level), LogLineJson(UnixMilliseconds(), CurrentFields(level), text));
+  if (writes_json) Logger().log(ToSpdlog(level), LogLineJson(UnixMilliseconds(), CurrentFields(level), text));
   // Each line names its node, also those of a text of several.
   const std::string name = CurrentLogName();
   for (size_t begin = 0; begin <= text.size();) {

@@ -334,7 +334,8 @@ TEST(DraftModel, RequestsThatItGuessesWronglyAreNotEachTriedAfterOneThatItGuesse
     const int32_t token = truth(tokens, prompt_tokens, sampling);
     return tokens.front() == 1 ? token : (token + 1) % kVocabulary;
   };
-  const Costs costs = {.step_ns = 40'000'000, .row_ns = 8'000'000, .draft_step_ns = 5'000'000, .draft_row_ns = 1'200'000};
+  const Costs costs = {
+      .step_ns = 40'000'000, .row_ns = 8'000'000, .draft_step_ns = 5'000'000, .draft_row_ns = 1'200'000};
   int64_t well_ns[2];
   int64_t wrongly_ns[2];
   for (const bool with : {false, true}) {

@@ -331,7 +331,8 @@ double DraftPolicy::saved_ns(const VerifiedDraft& draft) const {
   const StepCost& costs = this->costs(last_.alone);
   const double undrafted_ns = costs.at(last_.rows);
   const double token_ns = undrafted_ns / static_cast<double>(last_.decodes);
-  return static_cast<double>(draft.accepted) * token_ns - (costs.at(last_.rows + draft.tokens) - undrafted_ns);
+  return static_cast<double>(draft.accepted) * token_ns -
+         (costs.at(last_.rows + draft.tokens) - undrafted_ns);
 }
 
 void DraftPolicy::verified(DraftRates& own, const VerifiedDraft& draft) {

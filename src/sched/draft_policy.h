@@ -181,8 +181,8 @@ class DraftPolicy {
   DraftRates all_;  // Of all sequences: what is expected of a new one.
   StepCost alone_;
   StepCost together_;
-  StepCost model_;             // Of the draft model's steps.
-  DraftAccount account_;       // Of the draft model.
+  StepCost model_;                               // Of the draft model's steps.
+  DraftAccount account_;                         // Of the draft model.
   UndraftedStep last_{.decodes = 1, .rows = 1};  // For which a round was thought about.
   int64_t undrafted_for_ = 0;                    // Steps since the last of the draft model's.
 };

@@ -71,8 +71,8 @@ struct SequenceDrafts {
   std::vector<int32_t> predicted;
   int64_t predicted_at = 0;
   bool catching_up = false;  ///< The draft model has read a part of what it was behind, and not yet all.
-  bool unexpected = false;  ///< The text differs from what was expected.
-  bool off = false;         ///< A step failed in rows of which some were drafted.
+  bool unexpected = false;   ///< The text differs from what was expected.
+  bool off = false;          ///< A step failed in rows of which some were drafted.
 };
 
 struct Sequence {
