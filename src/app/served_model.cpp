@@ -342,12 +342,12 @@ absl::Status ServedModel::check_beside(const Plan& now, const StepLimits& limits
 }
 
 NodeTotals ServedModel::node_totals() const {
-  const NodeHost::NodeReport own = cluster_->own_report();
-  NodeTotals totals{.buddies = {.copies = own.copies.places,
-                                .bytes = own.copies.bytes,
-                                .evicted = own.copies.evicted,
+  const NodeHost::NodeReport report = cluster_->own_report();
+  NodeTotals totals{.buddies = {.copies = report.copies.places,
+                                .bytes = report.copies.bytes,
+                                .evicted = report.copies.evicted,
                                 .restored = cluster_->restored()},
-                    .expert_tiers = own.expert_tier.value_or(ExpertTierStats{})};
+                    .expert_tiers = report.expert_tier.value_or(ExpertTierStats{})};
   const std::string own = cluster_->members().self().name();
   const bool serves = engine_->state().status.ok();
   for (const MemberStatus& member : cluster_->status(Deadline::after(kDescribeTimeout))) {
