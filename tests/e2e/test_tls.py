@@ -243,15 +243,15 @@ def check_keys_and_records(make_cluster, succeed, certs, tmp_path, receiver):
         body = {"node": "nobody"}
         answers = [api.post("/cluster/drain", json=body, headers=headers),
                    api.post("/cluster/drain?x=1", json=body, headers={"x-api-key": wrong})]
-    check_what_others_are_told(receiver, "/hook/that-nobody-else-knows", cluster)
-    assert any(line.get("request") == "request-7" for line in check_lines(cluster.coordinator.log()))
-    assert {line["node"] for line in check_lines(cluster.workers[0].log())} == {"worker-1"}
         # Neither length nor compression hides whom a call is about; a question is no change.
         typed = {**headers, "Content-Type": "application/json"}
         api.post("/cluster/drain", content=b" " * 5000 + json.dumps(body).encode(), headers=typed)
         api.post("/cluster/drain", content=gzip.compress(json.dumps(body).encode()), headers={**typed, "Content-Encoding": "gzip"})
         api.post("/cluster/plan", json={"layers": {"worker-1": 6}}, headers=headers)
         api.post("/cluster/plan", json={"layers": {"nobody": 6}, "apply": True}, headers=headers)
+    check_what_others_are_told(receiver, "/hook/that-nobody-else-knows", cluster)
+    assert any(line.get("request") == "request-7" for line in check_lines(cluster.coordinator.log()))
+    assert {line["node"] for line in check_lines(cluster.workers[0].log())} == {"worker-1"}
     lines = [json.loads(line) for line in audit.read_text().splitlines()]
     status = answers[0].status_code
     assert [(line["call"], line["key"], line["status"], line.get("target")) for line in lines] == [
