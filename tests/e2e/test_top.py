@@ -98,7 +98,7 @@ def test_in_a_terminal_it_follows_keys_sizes_and_a_server_that_goes_and_comes_ba
     assert screen.shows("Tokens/s"), screen.text()
 
     screen.resize(40, 10)
-    assert screen.shows("worker-1", "Tokens/s"), screen.text()
+    assert screen.shows("coordinator", "Tokens/s"), screen.text()
     screen.press("\x1b[B" * 3)  # There is no room for all rows.
     assert screen.until(lambda: "coordinator" not in screen.text()), screen.text()
     screen.resize(100, 30)
