@@ -80,7 +80,10 @@ class Lister {
     SynthTensor tensor{.base = source.base, .suffix = source.suffix, .cols = use.ref.shape.back()};
     if (use.ref.shape.size() == 1) {
       tensor.kind = SynthTensor::Kind::kVector;
-      if (source.strided) tensor.shape = source.strided->stored_shape;
+      if (source.strided) {
+        tensor.shape = source.strided->stored_shape;  // The weight may be a part of it.
+        tensor.cols = *ElementCount(tensor.shape) / std::max<int64_t>(source.stack, 1);
+      }
       const bool scales = use.role == "norm" || use.role == "scale";
       tensor.mean = scales ? 1.0 - source.offset : 0.0;
       tensor.deviation = scales ? 0.1 : 0.2;
