@@ -50,7 +50,8 @@ void ExpertFiles::add(LayerId layer, ExpertId id) {
   expert->id = id;
   int64_t end = 0;
   const LinearSpec* const linears[] = {&spec.gate, &spec.up, &spec.down};
-  for (size_t m = 0; m < kMatrices; ++m) {
+  expert->first = spec.activation ? 1 : 0;
+  for (size_t m = expert->first; m < kMatrices; ++m) {
     const StoredWeight* weight = weights_.find(linears[m]->weight);
     SHOAL_CHECK(weight != nullptr);
     expert->matrices[m] = {weight, end};
@@ -61,7 +62,7 @@ void ExpertFiles::add(LayerId layer, ExpertId id) {
     bytes_ += bytes;
   }
   bytes_max_ = std::max(bytes_max_, end);
-  const PackedUnit& key = expert->matrices[0].weight->unit;
+  const PackedUnit& key = expert->parts()[0].weight->unit;
   if (units_.empty() || units_.back()->key != key) {
     units_.push_back(std::make_unique<Unit>());
     units_.back()->key = key;
@@ -104,7 +105,7 @@ bool ExpertFiles::look_up(const Unit& unit) const {
   if (!file.ok()) return false;  // Whoever packs the unit says what is wrong with its file.
   for (const int64_t number : unit.experts) {
     const Expert& expert = at(number);
-    for (size_t m = 0; m < kMatrices; ++m) {
+    for (size_t m = expert.first; m < kMatrices; ++m) {
       if (FindPacked(file->table(), expert.entries[m]) == nullptr) return false;
     }
   }
@@ -118,7 +119,7 @@ absl::Status ExpertFiles::pack_unit(const Unit& unit, ThreadPool& pool, absl::St
   store.open(cache_, weights_.shared_checkpoint());
   std::vector<StoredWeight> parts;
   for (const int64_t number : unit.experts) {
-    for (const Matrix& matrix : at(number).matrices) parts.push_back(*matrix.weight);
+    for (const Matrix& matrix : at(number).parts()) parts.push_back(*matrix.weight);
   }
   RETURN_IF_ERROR(WeightLoader(weights_, &store).pack(parts, pool).status());
   saved = store.save_now();
@@ -133,7 +134,7 @@ absl::Status ExpertFiles::make_room(int64_t kept) {
     unit->filed = look_up(*unit);
     if (unit->filed) continue;
     for (const int64_t number : unit->experts) {
-      for (const PackedEntry& entry : at(number).entries) lacking += entry.bytes();
+      for (const PackedEntry& entry : at(number).wanted()) lacking += entry.bytes();
     }
   }
   if (lacking == 0) return absl::OkStatus();
@@ -159,7 +160,7 @@ absl::Status ExpertFiles::make_files(ThreadPool& pool, const std::function<void(
   for (const auto& unit : units_) {
     if (cancelled && cancelled()) return Cancelled("loading weights: it was ended");
     for (const int64_t number : unit->experts) {
-      for (const Matrix& matrix : at(number).matrices) done += matrix.weight->stored_bytes();
+      for (const Matrix& matrix : at(number).parts()) done += matrix.weight->stored_bytes();
     }
     if (!unit->filed && saved.ok()) {
       RETURN_IF_ERROR(pack_unit(*unit, pool, saved));
@@ -180,7 +181,7 @@ absl::StatusOr<ExpertFiles::Read> ExpertFiles::read(int64_t number, std::byte* m
   const Expert& expert = at(number);
   Unit& unit = *units_[expert.unit];
   Read done;
-  for (const PackedEntry& entry : expert.entries) done.bytes += entry.bytes();
+  for (const PackedEntry& entry : expert.wanted()) done.bytes += entry.bytes();
   if (unit.filed.load(std::memory_order_relaxed)) {
     const absl::Status status = read_file(expert, memory);
     if (status.ok()) return done;
@@ -198,14 +199,14 @@ absl::Status ExpertFiles::read_file(const Expert& expert, std::byte* memory) con
   ASSIGN_OR_RETURN(const PackedFile file, cache_->open({content_, units_[expert.unit]->key.text()}));
   file.touch();
   std::array<const PackedEntry*, kMatrices> entries = {};
-  for (size_t m = 0; m < kMatrices; ++m) {
+  for (size_t m = expert.first; m < kMatrices; ++m) {
     entries[m] = FindPacked(file.table(), expert.entries[m]);
     if (entries[m] == nullptr) {
       return NotFound("{}: matrix '{}' is not there any more", file.path(), expert.entries[m].name);
     }
     file.will_need(entries[m]->offset, entries[m]->bytes());
   }
-  for (size_t m = 0; m < kMatrices; ++m) {
+  for (size_t m = expert.first; m < kMatrices; ++m) {
     const PackedEntry& entry = *entries[m];
     ASSIGN_OR_RETURN(const uint64_t hash,
                      ReadPackedTiles(file, entry, {0, entry.tiles}, memory + expert.matrices[m].offset));
@@ -221,7 +222,7 @@ absl::Status ExpertFiles::read_file(const Expert& expert, std::byte* memory) con
 absl::Status ExpertFiles::pack(const Expert& expert, std::byte* memory) const {
   const WeightLoader loader(weights_);
   std::array<uint64_t, kMatrices> hashes = {};
-  for (size_t m = 0; m < kMatrices; ++m) {
+  for (size_t m = expert.first; m < kMatrices; ++m) {
     const StoredWeight& weight = *expert.matrices[m].weight;
     const PackedEntry& entry = expert.entries[m];
     std::byte* const begin = memory + expert.matrices[m].offset;
@@ -234,11 +235,11 @@ absl::Status ExpertFiles::pack(const Expert& expert, std::byte* memory) const {
   }
   // What is unchanged now was so while it was read: one look at each file is enough. No hash is noted before it.
   bool same = is_unchanged();
-  for (size_t m = 0; m < kMatrices && same; ++m) same = is_known(expert, m, hashes[m]);
+  for (size_t m = expert.first; m < kMatrices && same; ++m) same = is_known(expert, m, hashes[m]);
   if (same) return absl::OkStatus();
   return DataLoss(
       "tensor '{}': {} has changed since the model was loaded from it: start again to load what is there",
-      expert.matrices[0].weight->source->name(), weights_.checkpoint().folder());
+      expert.parts()[0].weight->source->name(), weights_.checkpoint().folder());
 }
 
 }  // namespace shoal

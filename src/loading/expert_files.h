@@ -9,6 +9,7 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <span>
 #include <string>
 #include <utility>
 #include <vector>
@@ -36,11 +37,11 @@ class ExpertFiles {
                                                              std::vector<std::vector<ExpertId>> held,
                                                              std::shared_ptr<const PackedCache> cache);
 
-  /// Gate, up and down of an expert.
+  /// Gate (which not every family has), up and down of an expert.
   static constexpr size_t kMatrices = 3;
   struct Matrix {
-    const StoredWeight* weight = nullptr;
-    int64_t offset = 0;  ///< In the memory that the expert is read into; a multiple of 64.
+    const StoredWeight* weight = nullptr;  ///< nullptr: a gate that there is not.
+    int64_t offset = 0;                    ///< In the memory that the expert is read into; a multiple of 64.
   };
 
   /// Experts, over all layers. They are numbered in order of layer, then id.
@@ -85,9 +86,13 @@ class ExpertFiles {
     ExpertId id;
     std::array<Matrix, kMatrices> matrices;
     std::array<PackedEntry, kMatrices> entries;  ///< As the weights ask for them, without offset and hash.
+    size_t first = 0;                            ///< Of the matrices that there are; 1: no gate.
     size_t unit = 0;
     /// The hash of each matrix, once it was read or packed; 0: it is not known yet.
     mutable std::array<std::atomic<uint64_t>, kMatrices> hashes = {};
+
+    std::span<const Matrix> parts() const { return std::span(matrices).subspan(first); }
+    std::span<const PackedEntry> wanted() const { return std::span(entries).subspan(first); }
   };
 
   ExpertFiles(const ResolvedWeights& weights, std::shared_ptr<const PackedCache> cache)
