@@ -59,7 +59,7 @@ absl::StatusOr<std::vector<Mlp>> Mlp::LoadWithoutWeights(const WeightLoader& loa
 
 void Mlp::place(const std::shared_ptr<std::byte>& memory, const std::array<int64_t, 3>& offsets) {
   Linear* const parts[] = {&gate_, &up_, &down_};
-  for (size_t i = 0; i < 3; ++i) {
+  for (size_t i = gating_.has_gate() ? 0 : 1; i < 3; ++i) {
     parts[i]->place(std::shared_ptr<std::byte>(memory, memory.get() + offsets[i]));
   }
 }

@@ -29,6 +29,8 @@ struct GatingRule {
   /// Errors of WeightLoader.
   static absl::StatusOr<GatingRule> Load(const WeightLoader& loader, const DenseSpec& spec);
   bool has_gate() const { return !activation.has_value(); }
+  /// Packed bytes of the weights that it was made of.
+  int64_t bytes() const { return activation == Activation::kXielu ? int64_t{sizeof(XieluShape)} : 0; }
   /// hidden = gating(hidden, up), or without a gate activation(hidden), of a range of rows.
   void apply(const ComputeContext& context, MatView<float> hidden, MatView<const float> up, Range rows) const;
 };
@@ -46,10 +48,11 @@ class Mlp {
   /// Experts whose weights are not in memory: place() says where they are.
   static absl::StatusOr<std::vector<Mlp>> LoadWithoutWeights(const WeightLoader& loader,
                                                              const std::vector<const DenseSpec*>& specs);
-  /// Where the packed weights are from now on: `offsets` of gate, up and down in `memory`.
+  /// Where the packed weights are from now on: `offsets` of gate (where there is one), up and down in
+  /// `memory`.
   void place(const std::shared_ptr<std::byte>& memory, const std::array<int64_t, 3>& offsets);
 
-  int64_t bytes() const { return gate_.bytes() + up_.bytes() + down_.bytes(); }
+  int64_t bytes() const { return gate_.bytes() + up_.bytes() + down_.bytes() + gating_.bytes(); }
   /// Columns per scale of the codes that it asks of its input; 0: none.
   int input_group(ActivationMode mode) const {
     return (gating_.has_gate() ? gate_ : up_).activation_group(mode);
