@@ -27,13 +27,19 @@ Subject Make(std::string_view family, std::optional<AffineFormat> format) {
 
 StepWork Of(const WorkModel& model, const StepSize& size) { return SumOf(model.of(size)); }
 
-/// Packed bytes of all weights that a step with every expert reads. Of the embedding table it reads only its
-/// rows, unless the table is also the head.
+/// Packed bytes of all weights that a step with every expert reads: of tables of embeddings only its rows; one that is also
+/// the head is there a second time, as the head.
 double AllBytes(const Subject& subject, int64_t rows) {
-  const Footprint& footprint = subject.footprint;
-  const double row = static_cast<double>(footprint.embedding.packed / subject.spec.vocabulary);
-  const int64_t unread = subject.spec.tied_head ? 0 : footprint.embedding.packed;
-  return static_cast<double>(footprint.total.packed - unread) + row * static_cast<double>(rows);
+  double bytes = 0;
+  for (const ResolvedWeight& weight : subject.weights->all()) {
+    const auto packed = static_cast<double>(weight.packed_bytes);
+    if (weight.use.role != "embedding") {
+      bytes += packed;
+    } else {
+      bytes += packed * static_cast<double>(rows) / static_cast<double>(weight.use.ref.shape[0]);
+    }
+  }
+  return bytes;
 }
 
 TEST(StepWork, AStepReadsEveryWeightOnceAndTheEmbeddingsOfItsRows) {
