@@ -117,7 +117,11 @@ TEST_P(ExpertMemory, FewExpertsInMemoryGiveTheBitsOfAll) {
   const auto cache =
       std::make_shared<const PackedCache>(PackedCache::Options{folder.path(), int64_t{1} << 30});
   const int64_t one = LargestExpert(*weights);
-  for (const int64_t experts : {1, 2, 5, 30}) {
+  // A third of all: guesses are often of experts that are not there, and some are there again.
+  int64_t third = 0;
+  for (const LayerSpec& layer : weights->spec().layers) third += std::ssize(AllExperts(layer));
+  third /= 3;
+  for (const int64_t experts : {int64_t{1}, int64_t{2}, int64_t{5}, third}) {
     for (const bool cached : {true, false}) {
       SCOPED_TRACE(fmt::format("memory of {} experts, {}", experts, cached ? "cached" : "not cached"));
       Sequence some(weights, experts * one, cached ? cache : nullptr);
@@ -127,7 +131,7 @@ TEST_P(ExpertMemory, FewExpertsInMemoryGiveTheBitsOfAll) {
       EXPECT_LT(stats.resident_bytes, stats.total_bytes);
       EXPECT_GT(stats.misses, 0);
       EXPECT_LE(stats.ahead_used + stats.ahead_wasted, stats.ahead);
-      if (experts == 30) {
+      if (experts == third) {
         EXPECT_GT(stats.hits, 0);
         EXPECT_GT(stats.ahead_used, 0);
       }
