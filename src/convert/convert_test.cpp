@@ -4,6 +4,8 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <algorithm>
+#include <cstdint>
 #include <filesystem>
 #include <fstream>
 #include <nlohmann/json.hpp>
@@ -37,8 +39,10 @@ std::vector<float> LogitsOf(const std::string& folder) {
   auto model = LocalModel::Load(folder, kExact);
   EXPECT_TRUE(model.ok()) << folder << ": " << ToString(model.status());
   if (!model.ok()) return {};
+  const int64_t ids = std::min<int64_t>(300, (*model)->spec().vocabulary);
   std::vector<int32_t> prompt(40);
-  for (size_t i = 0; i < prompt.size(); ++i) prompt[i] = static_cast<int32_t>(i * 7 % 300);
+  for (size_t i = 0; i < prompt.size(); ++i)
+    prompt[i] = static_cast<int32_t>(static_cast<int64_t>(i) * 7 % ids);
   const auto run = (*model)->run(prompt, 0);
   EXPECT_TRUE(run.ok()) << ToString(run.status());
   return run.ok() ? run->logits : std::vector<float>();
