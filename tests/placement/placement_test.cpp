@@ -17,6 +17,7 @@
 #include "exec/model_facts.h"
 #include "exec/sequence_cursor.h"
 #include "harness/golden.h"
+#include "harness/sweep.h"
 #include "measure/logits_probe.h"
 #include "models/family.h"
 #include "placement/pairwise.h"
@@ -139,7 +140,7 @@ std::vector<Subject> Subjects() {
   std::vector<Subject> all;
   for (const std::string& type : FamiliesToSweep()) {
     const bool pairwise = kPairwise.contains(type);
-    all.push_back({type + "_tiny_bf16", "", type, std::nullopt});
+    if (pairwise || SweepsAllFamilies()) all.push_back({type + "_tiny_bf16", "", type, std::nullopt});
     all.push_back({type + "_tiny_4bit", "", type, AffineFormat{4, 64}, pairwise});
     if (pairwise) all.push_back({type + "_tiny_8bit", "", type, AffineFormat{8, 64}});
     for (const std::string& folder : GoldenFolders(type).here) {
@@ -151,11 +152,18 @@ std::vector<Subject> Subjects() {
   return all;
 }
 
-/// Families that are like one of Subjects(), in one format.
-std::vector<Subject> RenamedSubjects() {
+/// Families that are like one of Subjects(), in one format, and those of Subjects() in the format that is not there:
+/// `./dev check families` has both everywhere.
+std::vector<Subject> SubjectsOfFewWays() {
   std::vector<Subject> all;
   for (const std::string& type : RenamedFamilies()) {
     all.push_back({type + "_tiny_4bit", "", type, AffineFormat{4, 64}});
+  }
+  std::set<std::string> there;
+  for (const Subject& subject : Subjects()) there.insert(subject.name);
+  for (const std::string& type : FamiliesToSweep()) {
+    const std::string name = type + "_tiny_bf16";
+    if (!there.contains(name)) all.push_back({name, "", type, std::nullopt});
   }
   return all;
 }
@@ -260,9 +268,11 @@ TEST_P(Placement, EveryPlacementChunkThreadAndIsaGivesTheBitsOfOneNodeInOneShot)
   expect_bits_of_one_node(ways);
 }
 
-class RenamedPlacement : public Placement {};
+class PlacementInFewWays : public Placement {};
 
-TEST_P(RenamedPlacement, SomePlacementsGiveTheBitsOfOneNodeInOneShot) { expect_bits_of_one_node(FewWays()); }
+TEST_P(PlacementInFewWays, SomePlacementsGiveTheBitsOfOneNodeInOneShot) {
+  expect_bits_of_one_node(FewWays());
+}
 
 absl::StatusOr<StepResult> RunStep(Engine& engine, Step step) {
   std::promise<absl::StatusOr<StepResult>> done;
@@ -508,7 +518,7 @@ TEST_P(LongRopePlacement, ASequenceThatOutgrowsShortRopeHasTheBitsOfAFreshOneAnd
 INSTANTIATE_TEST_SUITE_P(Models, Placement, testing::ValuesIn(Subjects()),
                          [](const auto& subject) { return subject.param.name; });
 
-INSTANTIATE_TEST_SUITE_P(Models, RenamedPlacement, testing::ValuesIn(RenamedSubjects()),
+INSTANTIATE_TEST_SUITE_P(Models, PlacementInFewWays, testing::ValuesIn(SubjectsOfFewWays()),
                          [](const auto& subject) { return subject.param.name; });
 
 std::vector<Subject> LongRopeSubjects() {
