@@ -1,9 +1,8 @@
 #!/usr/bin/env python3
 """Writes the output of the tests of families and placements into the tables of docs/models.md.
 
-    ./dev test && tools/goldens/models_table.py < build/release/Testing/Temporary/LastTest.log
-
-Also reads the output of models_test --gtest_filter='*MatchesTheReference' followed by that of placement_test.
+    (cd build/release/bin; ./models_test --gtest_filter='*MatchesTheReference'; SHOAL_ALL_FAMILIES=1 ./placement_test) |
+      tools/goldens/models_table.py
 """
 
 import pathlib
