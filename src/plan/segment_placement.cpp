@@ -15,7 +15,8 @@ namespace {
 constexpr int32_t kSharedSegments = 16;
 constexpr int64_t kShareMax = 64;
 
-bool IsDense(const LayerFacts& layer) { return layer.experts == 0; }
+/// Layers without any feed-forward (of Nemotron-H and Mamba 2) are not.
+bool IsDense(const LayerFacts& layer) { return layer.experts == 0 && layer.feed_forward_width > 0; }
 
 /// The most segments that every dense layer can have; 0 where there is no dense layer.
 int32_t MostSegments(const ModelFacts& model) {
@@ -124,9 +125,8 @@ absl::StatusOr<std::vector<std::vector<NodeId>>> PlaceSegments(const ModelFacts&
                                                                const SegmentRequest& request,
                                                                const std::vector<bool>& may_hold) {
   if (std::ranges::none_of(model.layers, IsDense)) {
-    return InvalidArgument(
-        "--split-ffn: the model '{}' has no dense feed-forward; --experts says who holds its experts",
-        model.name);
+    return InvalidArgument("--split-ffn: the model '{}' has no dense feed-forward{}", model.name,
+                           model.has_experts() ? "; --experts says who holds its experts" : "");
   }
   std::vector<int64_t> counts;
   if (request.kind == SegmentRequest::Kind::kShares) {
@@ -138,15 +138,23 @@ absl::StatusOr<std::vector<std::vector<NodeId>>> PlaceSegments(const ModelFacts&
   for (size_t i = 0; i < counts.size(); ++i) {
     row.insert(row.end(), static_cast<size_t>(counts[i]), NodeId{static_cast<int32_t>(i)});
   }
+  const auto whole = std::ranges::find_if(
+      model.layers, [](const LayerFacts& layer) { return IsDense(layer) && layer.segments_max < 2; });
+  if (row.size() != 1 && whole != model.layers.end()) {
+    return InvalidArgument(
+        "--split-ffn: the feed-forward of layer {} of '{}' can't be cut: its weights are stored as one, or "
+        "its "
+        "gate is compared with the whole row",
+        whole - model.layers.begin(), model.name);
+  }
   std::vector<std::vector<NodeId>> segments(model.layers.size());
   for (size_t l = 0; l < model.layers.size(); ++l) {
     const LayerFacts& layer = model.layers[l];
     if (!IsDense(layer)) continue;
     if (row.empty() || std::ssize(row) > layer.segments_max) {
-      const std::string most = fmt::format("it has {} at most", layer.segments_max);
       return InvalidArgument(
-          "--split-ffn: {} segments of the feed-forward of layer {} of '{}': {}", row.size(), l, model.name,
-          layer.segments_max < 2 ? "its weights are stored in a way that can't be cut" : most);
+          "--split-ffn: {} segments of the feed-forward of layer {} of '{}': it has {} at most", row.size(),
+          l, model.name, layer.segments_max);
     }
     segments[l] = row;
   }

@@ -84,6 +84,19 @@ TEST(SegmentPlan, GoesThroughItsTextAndIsRefusedWhereItMakesNoSense) {
   EXPECT_THAT(Message(PlanFromJson(text).status()), HasSubstr("segment 2 has no owner"));
 }
 
+TEST(SegmentPlan, PassesOverLayersWithoutAFeedForward) {
+  ModelFacts model = Divisible(3);
+  LayerFacts& mixer = model.layers[1];
+  mixer.feed_forward_bytes = mixer.feed_forward_int8 = mixer.feed_forward_width = 0;
+  mixer.segments_max = 0;
+  EXPECT_TRUE(CanHaveSegments(model, 2));
+  const auto plan = MakePlan(model, Nodes({0, 0}), Asked("n0,n1"));
+  ASSERT_TRUE(plan.ok()) << plan.status();
+  EXPECT_EQ(plan->segments[0].size(), 2u);
+  EXPECT_TRUE(plan->segments[1].empty());
+  EXPECT_EQ(plan->segments[2].size(), 2u);
+}
+
 TEST(SegmentPlan, NamesWhatItCannotShare) {
   const auto error = [](const ModelFacts& model, std::string_view segments) {
     return Message(MakePlan(model, Nodes({0, 0}), Asked(segments)).status());
@@ -91,8 +104,12 @@ TEST(SegmentPlan, NamesWhatItCannotShare) {
   EXPECT_THAT(error(Divisible(2), "n0,n3"), HasSubstr("no node has the name 'n3'"));
   EXPECT_THAT(error(Divisible(2), "n0,n0"), HasSubstr("named twice"));
   EXPECT_THAT(error(Divisible(2), "n0=5,n1=5"), HasSubstr("it has 8 at most"));
-  EXPECT_THAT(error(DenseModel(2), "n0,n1"), HasSubstr("can't be cut"));
-  EXPECT_THAT(error(DenseModel(2), "all"), HasSubstr("can't be cut"));
+  ModelFacts whole = Divisible(2);
+  whole.layers[1].segments_max = 0;
+  EXPECT_THAT(error(whole, "n0,n1"), HasSubstr("layer 1 of"));
+  EXPECT_THAT(error(whole, "n0,n1"), HasSubstr("can't be cut"));
+  EXPECT_THAT(error(whole, "all"), HasSubstr("can't be cut"));
+  EXPECT_THAT(error(DenseModel(2), "n0,n1"), HasSubstr("no dense feed-forward"));
   ModelFacts experts = MoeModel(2, 8);
   experts.layers.erase(experts.layers.begin());
   EXPECT_THAT(error(experts, "n0,n1"), HasSubstr("no dense feed-forward"));
