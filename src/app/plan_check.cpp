@@ -27,6 +27,8 @@ constexpr int64_t kCallMs = 10'000;
 constexpr auto kRequestMax = std::chrono::minutes(10);
 /// Tokens that a stream decodes: few, so that the cache is about as full as predicted.
 constexpr int64_t kTokens = 32;
+/// Runs that may be disturbed before a machine counts as too busy.
+constexpr int kDisturbedMax = 3;
 
 /// A figure: predicted and measured, or why it was not measured.
 struct Checked {
@@ -110,10 +112,12 @@ class Meter {
     return SpreadOf(std::move(seconds)).median;
   }
 
-  /// Tokens per second of so many streams together behind a prompt each: what kTokens more take than one.
+  /// Tokens per second of so many streams together behind a prompt each: what kTokens more take than one. A run that was
+  /// disturbed so much that they took no time is run again, a few times.
   absl::StatusOr<double> decode_rate(int64_t prompt, int64_t streams) {
     std::vector<double> rates;
-    for (int run = 0; run <= runs_; ++run) {
+    int disturbed = 0;
+    for (int run = 0; run <= runs_;) {
       const Requests one{.prompt = prompt, .tokens = 1, .streams = streams};
       const Requests more{.prompt = prompt, .tokens = 1 + kTokens, .streams = streams};
       const int64_t first = prompts_ + 1;
@@ -122,9 +126,12 @@ class Meter {
           seconds_of(one, first).status());  // From here on the prompts are cached, where there is a cache.
       ASSIGN_OR_RETURN(const double short_s, seconds_of(one, first));
       ASSIGN_OR_RETURN(const double long_s, seconds_of(more, first));
-      if (long_s <= short_s)
-        return Unavailable("{} more tokens took no time: the machine is too busy to be measured", kTokens);
-      if (run > 0) rates.push_back(static_cast<double>(streams * kTokens) / (long_s - short_s));
+      if (long_s <= short_s) {
+        if (++disturbed <= kDisturbedMax) continue;
+        return Unavailable("{} more tokens took no time, {} times: the machine is too busy to be measured",
+                           kTokens, disturbed);
+      }
+      if (run++ > 0) rates.push_back(static_cast<double>(streams * kTokens) / (long_s - short_s));
     }
     return SpreadOf(std::move(rates)).median;
   }

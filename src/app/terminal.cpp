@@ -16,8 +16,6 @@
 namespace shoal {
 namespace {
 
-constexpr int kEscape = 27;
-
 enum Pair : short { kGoodPair = 1, kWarningPair, kBadPair, kChosenPair };
 
 attr_t Attributes(TopStyle style, bool colours) {
@@ -111,8 +109,7 @@ Terminal::Pressed Terminal::wait(Duration limit) {
     case KEY_RESIZE:
       return {Press::kResized};
     case 'q':
-    case 'Q':
-    case kEscape:
+    case 'Q':  // Escape is none: over a slow line the rest of an arrow's sequence may come too late.
       return {Press::kQuit};
     case '\t':
     case KEY_RIGHT:
