@@ -46,6 +46,8 @@ constexpr int64_t kTrialEvery = 1000;
 /// What drafts of a model may lose: so much of the time of all steps, saved up for so many steps at most.
 constexpr double kAllowance = 0.015;
 constexpr double kSavedSteps = 4;
+/// Tokens of the model that were right lately: a sequence that has so many goes on whatever others lost.
+constexpr double kProven = 1;
 /// Below 1, so that a longer draft is always less sure than a shorter one.
 constexpr double kSurest = 0.98;
 
@@ -291,6 +293,13 @@ void DraftPolicy::catch_up(std::span<const DraftCandidate> candidates, std::span
   shares[next] = {rows, rows == offers[next].behind ? std::min(then.tokens, offers[next].tokens) : 0};
 }
 
+// Where the model has lost, only sequences that it guesses well go on with it, and what is begun is finished: it gains
+// nothing before that.
+bool DraftPolicy::may_try(const DraftCandidate& candidate, const DraftOffer& offer) const {
+  if (offer.begun || account_.may_invest()) return true;
+  return offer.behind <= kNear && candidate.rates->of({.source = DraftSource::kModel}).right >= kProven;
+}
+
 std::vector<DraftShare> DraftPolicy::choose_round(std::span<const DraftCandidate> candidates,
                                                   std::span<const DraftOffer> offers,
                                                   const UndraftedStep& step) {
@@ -306,7 +315,11 @@ std::vector<DraftShare> DraftPolicy::choose_round(std::span<const DraftCandidate
   if (!costs(step.alone).known()) return shares;
   if (!model_.known()) return trial(offers);
   double rate = weigh(candidates, step, 0).rate;
-  std::vector<DraftOffer> near(offers.begin(), offers.end());
+  std::vector<DraftOffer> worth(offers.begin(), offers.end());
+  for (size_t i = 0; i < worth.size(); ++i) {
+    if (!may_try(candidates[i], offers[i])) worth[i].tokens = 0;
+  }
+  std::vector<DraftOffer> near = worth;
   for (DraftOffer& offer : near) {
     if (offer.behind > kNear) offer.tokens = 0;
   }
@@ -316,11 +329,6 @@ std::vector<DraftShare> DraftPolicy::choose_round(std::span<const DraftCandidate
     for (size_t i = 0; i < offers.size(); ++i) {
       if (round.drafted[i]) shares[i] = {offers[i].behind, std::min(round.tokens, offers[i].tokens)};
     }
-  }
-  std::vector<DraftOffer> worth(offers.begin(), offers.end());
-  for (DraftOffer& offer : worth) {
-    // What is begun is finished: it gains nothing before that.
-    if (offer.behind > kNear && !offer.begun && !account_.may_invest()) offer.tokens = 0;
   }
   catch_up(candidates, worth, step, rate, shares);
   KeepWithinStep(offers, shares);

@@ -174,6 +174,7 @@ class DraftPolicy {
   int64_t chunk_rows(double step_ns) const;
   std::vector<DraftShare> trial(std::span<const DraftOffer> offers) const;
   const StepCost& costs(bool alone) const;
+  bool may_try(const DraftCandidate& candidate, const DraftOffer& offer) const;
   /// What a draft of the model saved, negative where it cost more.
   double saved_ns(const VerifiedDraft& draft) const;
 
