@@ -14,6 +14,8 @@ if(SHOAL_PACKAGE)
   set(CMAKE_FIND_PACKAGE_TARGETS_GLOBAL ON)  # So that shoal_use_archives() reaches them.
   # pkg-config gives a path, or -lre2, in place of a target with a path.
   find_library(pkgcfg_lib_XXHASH_xxhash NAMES libxxhash.a)
+  find_library(pkgcfg_lib_NCURSESW_ncursesw NAMES libncursesw.a)
+  find_library(pkgcfg_lib_NCURSESW_tinfo NAMES libtinfo.a)
   find_library(SHOAL_RE2_ARCHIVE NAMES libre2.a)
   add_link_options(-static-libstdc++ -static-libgcc -Wl,--gc-sections)
 endif()
