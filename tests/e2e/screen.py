@@ -23,8 +23,9 @@ class Screen:
         self._resized(width, height)
         self.process, self.terminal = pty.fork()
         if self.process == 0:
+            inherited = {name: value for name, value in os.environ.items() if name != "NO_COLOR"}
             try:
-                os.execve(argv[0], [str(word) for word in argv], {**os.environ, "TERM": "linux", **environment})
+                os.execve(argv[0], [str(word) for word in argv], {**inherited, "TERM": "linux", **environment})
             finally:
                 os._exit(127)
         self.resize(width, height)
