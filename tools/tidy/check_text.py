@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
-"""Holds prose to what is: files that comments and docs name exist, docs have short lines, docs/house.md lists the real includes.
+"""Holds prose to what is: files that comments and docs name exist, docs have short lines, docs/house.md lists the real includes,
+and the pages that claim something name tests that there are.
 
     check_text.py [ROOT]                   self-test, then the tree; exit 1 with one line per violation
     check_text.py --commits [BASE [ROOT]]  only warns: subjects since BASE (default origin/main, else the last 20) that are
@@ -27,6 +28,14 @@ FOREIGN = re.compile(r"(modeling|configuration|tokenization)_\w+\.py|cmake_pch\.
 FOREIGN_LINE = re.compile(r"https?://|openai/gpt-2|transformers|llama\.cpp|ggml|mlx|vllm|github|huggingface", re.I)
 HOUSE = "docs/house.md"
 FUZZED = "docs/invariants.md"
+# Pages of claims. In their tables with such a head each row names a test or a command.
+CLAIMS = ("docs/invariants.md", "docs/reliability.md", "docs/security.md")
+SHOWN_BY = re.compile(r"\|.*\| shown by \|")
+# `Suite.Name`, `Suite.*`, `test_name`, without the file that it is in; what else is in such quotes may be anything.
+TEST_NAMED = re.compile(r"`(?:([A-Z]\w+)\.(\*|[A-Z]\w*)|(test_\w+))`")
+COMMAND_NAMED = re.compile(r"`(?:\./dev |python3 bench/|[\w/]*test_\w+\.py`|\w+_(?:test|fuzz|sim)(?:_mutated)?`)")
+TEST_CPP = re.compile(r"^\s*(?:TYPED_)?TEST(?:_[FP])?\(\s*(\w+)\s*,\s*(\w+)\s*\)", re.M)
+TEST_PYTHON = re.compile(r"^ *(?:async )?def (test_\w+)", re.M)
 TABLE = re.compile(r"(<!-- includes:.*?-->\n)(.*?)(<!-- end of includes -->)", re.S)
 
 
@@ -74,6 +83,32 @@ def check_fuzz(text, targets):
             yield 1, f"[fuzz] the target {target} is not named"
 
 
+def tests_of(texts):
+    """The names of tests in sources, as pages have them: `Suite.Name`, `Suite.*`, `test_name`. texts: (path, text) of each."""
+    names = set()
+    for path, text in texts:
+        if path.suffix == ".py":
+            names.update(TEST_PYTHON.findall(text))
+        else:
+            names.update(name for suite, test in TEST_CPP.findall(text) for name in (f"{suite}.{test}", f"{suite}.*"))
+    return names
+
+
+def check_claims(text, tests):
+    """A page's tests exist, and what its tables claim has one beside it, or a command."""
+    claims = False
+    for number, line in enumerate(text.split("\n"), 1):
+        for suite, test, function in TEST_NAMED.findall(line):
+            name = function or f"{suite}.{test}"
+            if name not in tests:
+                yield number, f"[claims] {name}: no such test"
+        claims = line.startswith("|") and (claims or bool(SHOWN_BY.fullmatch(line.strip())))
+        if claims and not SHOWN_BY.fullmatch(line.strip()) and not re.fullmatch(r"[| :-]+", line.strip()):
+            shown = line.rstrip().rstrip("|").split(" | ")[-1]
+            if not TEST_NAMED.search(shown) and not COMMAND_NAMED.search(shown):
+                yield number, "[claims] neither a test nor a command shows it"
+
+
 def subject_faults(subject):
     if len(subject) > SUBJECT_MAX:
         yield f"{len(subject)} characters, {SUBJECT_MAX} are the most"
@@ -119,6 +154,13 @@ def self_test():
     for text, expected in (("`a_fuzz`, `b_fuzz`.", 0), ("`a_fuzz`, `bb_fuzz`", 1)):
         if len(list(check_fuzz(text, ["a_fuzz", "b_fuzz"]))) != expected:
             failures.append(f"self-test: fuzz: expected {expected} in {text!r}")
+    tests = tests_of([(Path("a_test.cpp"), "TEST_F(Suite, Does) {\nTYPED_TEST(Typed,\n Does) {\n"), (Path("a.py"), "def test_it(x):\n")])
+    table = "| claim | shown by |\n| --- | --- |\n| a | %s |\n"
+    for text, expected in (("`Suite.Does`, `Suite.*`, `Typed.Does`, `test_it`", 0), ("`Suite.Does.not`, `test_it.py`, suite.Does", 0),
+                           ("`Suite.DoesNot`", 1), ("`test_that`, `Other.*`", 2), (table % "`Suite.Does`", 0), (table % "`./dev sbom`", 0),
+                           (table % "`x_fuzz`", 0), (table % "hope", 1), (table % "hope" + "\n| a | b |\n| --- | --- |\n| c | d |\n", 1)):
+        if len(list(check_claims(text, tests))) != expected:
+            failures.append(f"self-test: claims: expected {expected} in {text!r}")
     for subject, expected in (("exec: keep sequences", 0), ("Keeps sequences", 1), ("exec: " + "x" * 60, 1), ("a/b, c: d", 0)):
         if len(list(subject_faults(subject))) != expected:
             failures.append(f"self-test: commits: expected {expected} in {subject!r}")
@@ -155,6 +197,14 @@ def main(arguments):
                    for _, name, _ in check_tree.targets(path.read_text(encoding="utf-8"), "fuzz")]
         problems += [f"{FUZZED}:{line}: {message}"
                      for line, message in check_fuzz((root / FUZZED).read_text(encoding="utf-8"), targets)]
+    tests = tests_of((path, path.read_text(encoding="utf-8", errors="replace")) for path in files
+                     if path.suffix in (".cpp", ".inc", ".h") or path.match("tests/e2e/*.py"))
+    for page in CLAIMS:
+        if (root / page).exists():
+            found = check_claims((root / page).read_text(encoding="utf-8"), tests)
+            problems += [f"{page}:{line}: {message}" for line, message in found]
+        else:
+            problems.append(f"{page}: no such page")
     print(*problems, sep="\n")
     print(f"{len(problems)} problems" if problems else "texts keep the house rules")
     return 1 if problems else 0
