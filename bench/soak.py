@@ -15,6 +15,7 @@ over the whole time; worker 8 is not named to the coordinator, but joins. At the
 and no process may hold more descriptors than at the begin. Only the standard library.
 """
 import argparse
+import concurrent.futures
 import http.client
 import json
 import os
@@ -270,7 +271,7 @@ def schedule(flags, with_hole):
             kinds += 3 * ["swallow"]
         faults.append(Fault(now, chance.choice(kinds), worker, chance.random()))
     every = flags.coordinator_every
-    faults += [Fault(every * i, "restart coordinator", None, chance.random()) for i in range(1, int(flags.seconds / every + 0.5))]
+    faults += [Fault(every * (i + 0.5), "restart coordinator", None, chance.random()) for i in range(round(flags.seconds / every))]
     return sorted(faults, key=lambda fault: fault.at_s)
 
 
@@ -286,6 +287,8 @@ class Faults:
         self.last = None            # When the last one began.
         self.down = []              # [from, to] of the coordinator; to: None while it is.
         self.broken = []            # What went wrong with the soak itself.
+        # The system ends a process with the thread that started it (PR_SET_PDEATHSIG): this one lives as long as we do.
+        self.starter = concurrent.futures.ThreadPoolExecutor(1)
 
     def run(self, begin):
         running = []
@@ -316,6 +319,9 @@ class Faults:
             with self.lock:
                 self.busy.discard(fault.worker)
 
+    def start(self, process):
+        self.starter.submit(process.start).result()
+
     def any_since(self, when):
         """Whether a fault has begun since, or is still there."""
         with self.lock:
@@ -330,7 +336,7 @@ class Faults:
             self.down.append([time.monotonic(), None])
         self.cluster.coordinator.kill()
         time.sleep(2 * share)
-        self.cluster.coordinator.start()
+        self.start(self.cluster.coordinator)
         if not wait_until(self.listens, 60):
             raise RuntimeError("the coordinator does not listen after 60 s")
         with self.lock:
@@ -343,17 +349,17 @@ class Faults:
 
     def restart(self, worker, _):
         self.cluster.workers[worker].kill()
-        self.cluster.workers[worker].start()
+        self.start(self.cluster.workers[worker])
 
     def kill_for_a_while(self, worker, share):
         self.cluster.workers[worker].kill()
         time.sleep(1 + 14 * share)
-        self.cluster.workers[worker].start()
+        self.start(self.cluster.workers[worker])
 
     def end_and_start_again(self, worker, share):
         self.cluster.workers[worker].stop()
         time.sleep(5 * share)
-        self.cluster.workers[worker].start()
+        self.start(self.cluster.workers[worker])
 
     def stop_shortly(self, worker, share):
         self.cluster.workers[worker].pause()
