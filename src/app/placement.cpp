@@ -161,7 +161,7 @@ void PlacementFlags::add_to(Flags app, bool remote) {
       .range(1, 4096);
   app.add_option(
          "--split-ffn", split_ffn,
-         "Who shares the feed-forward of each dense layer: names of nodes (a,b), with segments of each "
+         "Who shares each dense feed-forward and shared expert: names of nodes (a,b), with segments of each "
          "(a=3,b=1), all, or off; default: all where a layer is too large for any plan, or where it is "
          "predicted to be faster")
       .excludes(file);

@@ -1,4 +1,4 @@
-// What a mixture-of-experts block asks for: rows to their experts and back, and what a dense one asks for whose segments
+// What a mixture-of-experts block asks for: rows to their experts and back; and what a feed-forward asks for whose segments
 // several nodes hold. The block never learns where they live; exec/ answers over one node or many.
 #pragma once
 
@@ -51,8 +51,8 @@ class ExpertExchange {
   /// that is late or gone; OutOfRange: a value left the fixed-point range. On any error y is unchanged.
   virtual absl::Status combine(Ticket ticket, MatView<float> y) = 0;
 
-  /// y [T, D] = the dense feed-forward of a layer that has segments (compute/segments.h), of rows [T, D]. Between
-  /// dispatch() and combine() it may not be called. Errors as combine(); Unimplemented: an exchange of experts only.
+  /// y [T, D] = the dense feed-forward or the shared expert of a layer that has segments (compute/segments.h), of rows
+  /// [T, D]; also between dispatch() and combine(), whose replies come in meanwhile. Errors as combine(); Unimplemented: an exchange of experts only.
   virtual absl::Status feed_forward(LayerId /*layer*/, const SegmentRows& /*rows*/, MatView<float> /*y*/) {
     return absl::UnimplementedError("this exchange has no segments of feed-forwards");
   }

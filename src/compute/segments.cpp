@@ -23,8 +23,14 @@ const std::vector<int32_t>& HeldSegments::of(int64_t layer) const {
   return layer >= 0 && i < held.size() ? held[i] : kNone;
 }
 
+const DenseSpec* SharedByAllRows(const LayerSpec& layer) {
+  const MoeSpec* moe = MoeOf(layer);
+  if (moe == nullptr) return DenseOf(layer);
+  return moe->shared ? &*moe->shared : nullptr;
+}
+
 int32_t SegmentsMax(const ResolvedWeights& weights, const LayerSpec& layer) {
-  const DenseSpec* dense = DenseOf(layer);
+  const DenseSpec* dense = SharedByAllRows(layer);
   if (dense == nullptr || dense->gate_cutoff > 0) return 0;  // A cutoff needs the whole gate.
   int64_t most = kSegmentsMax;
   std::vector<const LinearSpec*> linears = dense->inputs();
@@ -43,10 +49,11 @@ absl::StatusOr<SegmentShape> CutIntoSegments(const ResolvedWeights& weights, Lay
   const LayerSpec* spec = FindLayer(weights.spec(), layer.value);
   const int32_t most = spec == nullptr ? 0 : SegmentsMax(weights, *spec);
   if (count < 1 || count > most) {
-    return InvalidArgument("layer {}: its dense feed-forward has at most {} segments, got {}", layer, most,
-                           count);
+    return InvalidArgument(
+        "layer {}: its dense feed-forward or shared expert has at most {} segments, got {}", layer, most,
+        count);
   }
-  const DenseSpec& dense = *DenseOf(*spec);
+  const DenseSpec& dense = *SharedByAllRows(*spec);
   const std::vector<const LinearSpec*> inputs = dense.inputs();
   const PackedFormat first = weights.find(inputs.front()->weight)->format;
   const PackedFormat last = weights.find(inputs.back()->weight)->format;

@@ -1,6 +1,7 @@
-// The terms of a dense feed-forward that several nodes share: down(gating(gate x, up x)), of which each node holds
-// segments. A segment is some rows of gate and up, which give as many hidden values, and some rows of down. Every value
-// is the dot product that it is without segments, so the bits stay (docs/decisions/0036).
+// The terms of a feed-forward that every row passes and several nodes share: down(gating(gate x, up x)) of a dense layer,
+// or of the shared expert of a layer with experts. Each node holds segments. A segment is some rows of gate and up, which
+// give as many hidden values, and some rows of down. Every value is the dot product that it is without segments, so the
+// bits stay (docs/decisions/0036, 0053).
 #pragma once
 
 #include <algorithm>
@@ -65,10 +66,13 @@ struct SegmentRows {
   int64_t cols() const { return codes ? codes->cols : x.cols; }
 };
 
-/// The most segments that the feed-forward of a layer can be cut into; below 2 where it can't.
+/// What can have segments: the feed-forward of a dense layer, or the shared expert of one with experts; or nullptr.
+const DenseSpec* SharedByAllRows(const LayerSpec& layer);
+
+/// The most segments that it can be cut into; below 2 where it can't.
 int32_t SegmentsMax(const ResolvedWeights& weights, const LayerSpec& layer);
 
-/// For activations of 8 bits. InvalidArgument: a layer without a dense feed-forward, or more than SegmentsMax.
+/// For activations of 8 bits. InvalidArgument: a layer without such a feed-forward, or more than SegmentsMax.
 absl::StatusOr<SegmentShape> CutIntoSegments(const ResolvedWeights& weights, LayerId layer, int32_t count);
 
 /// The sum of the sizes of some segments' ranges. CHECKs that there are such segments.

@@ -58,7 +58,7 @@ void AddWork(const ResolvedWeights& weights, ModelFacts& facts) {
   for (size_t i = 0; i < facts.layers.size(); ++i) {
     const LayerSpec& spec = weights.spec().layers[i];
     facts.layers[i].segments_max = SegmentsMax(weights, spec);
-    if (const DenseSpec* dense = DenseOf(spec)) facts.layers[i].feed_forward_width = dense->width;
+    if (const DenseSpec* dense = SharedByAllRows(spec)) facts.layers[i].feed_forward_width = dense->width;
     const MixerWork mixer = WorkOf(weights.spec().layers[i].mixer);
     facts.layers[i].attention_multiplies = mixer.per_position;
     facts.layers[i].f32_multiplies = mixer.per_row;
@@ -73,8 +73,9 @@ void AddWork(const ResolvedWeights& weights, ModelFacts& facts) {
     if (use.layer < 0)
       continue;  // What makes more than an embedding of a token (AltUpSpec): of few columns each.
     LayerFacts& layer = facts.layers[static_cast<size_t>(use.layer)];
-    const bool dense = use.role == "mlp" && layer.experts == 0;
-    if (dense) (stored.format.affine() ? layer.feed_forward_int8 : layer.feed_forward_f32) += multiplies;
+    if (use.role == "mlp") {
+      (stored.format.affine() ? layer.feed_forward_int8 : layer.feed_forward_f32) += multiplies;
+    }
     if (use.expert >= 0) {
       layer.expert_multiplies += multiplies;  // Divided below.
     } else if (stored.format.affine() && use.role != "router") {

@@ -332,6 +332,7 @@ absl::StatusOr<ExpertExchange::Ticket> PlannedExchange::dispatch(LayerId layer, 
   options_.compute->expect_experts(layer, pending_.own);
   RETURN_IF_ERROR(send_from(0));
   pending_.dispatched_ns = NowNs();
+  pending_.segments_waited_ns = segments_.waited_ns();
   return Ticket{pending_.ticket};
 }
 
@@ -344,14 +345,17 @@ absl::Status PlannedExchange::combine(Ticket ticket, MatView<float> y) {
     RETURN_IF_ERROR(options_.compute->run_experts(pending_.layer, pending_.rows, pending_.own, acc));
   }
   const int64_t started_ns = NowNs();
-  int64_t compute_ns = started_ns - pending_.dispatched_ns;
+  const int64_t elsewhere_ns = segments_.waited_ns() - pending_.segments_waited_ns;
+  int64_t compute_ns = started_ns - pending_.dispatched_ns - elsewhere_ns;
   begin_wait(0);
   // Messages to other holders of what a lost owner was asked for are added at the end.
   for (size_t i = 0; i < pending_.asked; ++i) RETURN_IF_ERROR(collect(i, acc, compute_ns));
   if (pending_.asked > 0) waited_ns_ += NowNs() - started_ns;
   options_.compute->add_sums(acc, y);
   // No owner computed for longer than the whole took, whatever it says.
-  if (pending_.asked > 0) overhead_ns_ += std::max<int64_t>(0, NowNs() - pending_.begin_ns - compute_ns);
+  if (pending_.asked > 0) {
+    overhead_ns_ += std::max<int64_t>(0, NowNs() - pending_.begin_ns - compute_ns - elsewhere_ns);
+  }
   return absl::OkStatus();
 }
 

@@ -99,7 +99,7 @@ class PlannedExchange final : public ExpertExchange {
   /// Nanoseconds spent waiting for owners since begin_step, serving others meanwhile included.
   int64_t waited_ns() const { return waited_ns_ + segments_.waited_ns(); }
   /// Nanoseconds since begin_step that exchanges with owners took beyond what computing alone would have: the
-  /// longest of what own experts (and the shared one) and each owner's took. Gathering, frames, the way there
+  /// longest of what own experts (and the shared one, but for waits for its segments) and each owner's took. Gathering, frames, the way there
   /// and back, an owner that was not free at once, adding up.
   int64_t overhead_ns() const { return overhead_ns_ + segments_.overhead_ns(); }
 
@@ -120,6 +120,7 @@ class PlannedExchange final : public ExpertExchange {
     size_t asked = 0;
     int64_t begin_ns = 0;  ///< dispatch() was called, and returned, by NowNs().
     int64_t dispatched_ns = 0;
+    int64_t segments_waited_ns = 0;  ///< waited_ns() of the segments when it returned.
   };
 
   absl::Status assign(const Routing& routing);

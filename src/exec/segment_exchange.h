@@ -1,4 +1,4 @@
-// A dense feed-forward whose segments several nodes hold (compute/segments.h), asked of all of them: first for hidden
+// A feed-forward or shared expert whose segments several nodes hold (compute/segments.h), asked of all of them: first for hidden
 // values, which this node puts together, then for the outputs of all hidden values. Both halves are one message to each
 // holder. A value is computed by the one node that holds its segment, as it would be anywhere: no bit depends on who does.
 #pragma once

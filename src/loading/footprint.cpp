@@ -29,10 +29,7 @@ Footprint Empty(const ModelSpec& spec) {
   return footprint;
 }
 
-bool IsFeedForward(const ModelSpec& spec, const WeightUse& use) {
-  return !use.is_mtp && use.layer >= 0 && use.role == "mlp" &&
-         DenseOf(spec.layers[static_cast<size_t>(use.layer)]) != nullptr;
-}
+bool IsFeedForward(const WeightUse& use) { return !use.is_mtp && use.layer >= 0 && use.role == "mlp"; }
 
 WeightBytes& PlaceOf(const WeightUse& use, Footprint& footprint) {
   if (use.is_mtp) return footprint.mtp;
@@ -58,7 +55,7 @@ Footprint MeasureFootprint(const ResolvedWeights& weights) {
                             .stored = weight.stored.stored_bytes(),
                             .packed = weight.packed_bytes};
     PlaceOf(weight.use, footprint) += bytes;
-    if (IsFeedForward(spec, weight.use))
+    if (IsFeedForward(weight.use))
       footprint.layers[static_cast<size_t>(weight.use.layer)].feed_forward += bytes;
     if (weight.use.role == "head" && spec.tied_head) continue;
     footprint.total += bytes;

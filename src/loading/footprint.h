@@ -20,8 +20,10 @@ struct WeightBytes {
 };
 
 struct LayerFootprint {
-  WeightBytes fixed;         ///< Everything but routed experts.
-  WeightBytes feed_forward;  ///< Of `fixed`: gate, up and down of a dense layer, which can have segments.
+  WeightBytes fixed;  ///< Everything but routed experts.
+  WeightBytes
+      feed_forward;  ///< Of `fixed`: gate, up and down of a dense layer or of a shared expert, which can have
+                     ///< segments.
   std::vector<WeightBytes> experts;  ///< One per routed expert; empty for a dense layer.
   int64_t cached_values_per_position = 0;
   int64_t state_values = 0;  ///< f32, of one state of a sequence.

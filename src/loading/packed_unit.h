@@ -23,7 +23,7 @@ struct PackedUnit {
     kLayer,    ///< All of a layer but its routed experts.
     kExperts,  ///< Routed experts [block * kExpertsPerUnit, (block + 1) * kExpertsPerUnit) of a layer: those of
                ///< them that nodes on this machine have held.
-    kSegment,  ///< Segment `block` of `of` of a layer's dense feed-forward.
+    kSegment,  ///< Segment `block` of `of` of a layer's dense feed-forward or shared expert.
   };
   Kind kind = Kind::kNone;
   int64_t layer = -1;

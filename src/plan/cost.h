@@ -16,7 +16,7 @@ struct Comparison;
 
 struct NodeCost {
   int64_t layer_bytes = 0;           ///< Weights of its layers, without routed experts and what has segments.
-  int64_t segment_bytes = 0;         ///< Segments of dense feed-forwards that it holds.
+  int64_t segment_bytes = 0;         ///< Segments of feed-forwards and shared experts that it holds.
   int64_t expert_bytes = 0;          ///< Routed experts that it has in memory, including replicas,
   int64_t expert_disk_bytes = 0;     ///< and those that it reads when they are wanted (NodeFacts).
   int64_t embedding_head_bytes = 0;  ///< Embedding (first stage); head, and that of MTP (last stage).

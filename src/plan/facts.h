@@ -60,7 +60,8 @@ struct LayerFacts {
   int64_t f32_multiplies = 0;          ///< Of one row with all else: floats, the router, recurrent states.
   int64_t expert_multiplies = 0;       ///< Of one row with one routed expert.
   int64_t attention_multiplies = 0;    ///< Of one row with one cached position.
-  /// Of a dense layer, what its feed-forward has of the above; segments of it may be on other nodes.
+  /// What the feed-forward of a dense layer, or the shared expert of another, has of the above; segments of it may be on
+  /// other nodes.
   int64_t feed_forward_bytes = 0;
   int64_t feed_forward_int8 = 0;   ///< Of int8_multiplies.
   int64_t feed_forward_f32 = 0;    ///< Of f32_multiplies.

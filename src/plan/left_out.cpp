@@ -71,7 +71,7 @@ absl::Status CheckSegments(const std::vector<NodeFacts>& nodes, const SegmentReq
   for (const SegmentRequest::Share& share : request.shares) {
     for (size_t i = 0; i < nodes.size(); ++i) {
       if (!out[i] || !share.is_of(nodes[i])) continue;
-      return FailedPrecondition("node '{}' is to hold {} segments of each dense feed-forward: {}", share.node,
+      return FailedPrecondition("node '{}' is to hold {} segments of each feed-forward: {}", share.node,
                                 share.segments, kRemedy);
     }
   }

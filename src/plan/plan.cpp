@@ -99,9 +99,6 @@ absl::Status ValidateSegments(const Plan& plan) {
       return InvalidArgument("plan: a segment of layer {} is on node {}, there are {} nodes", layer, holder,
                              plan.nodes.size());
     }
-    if (plan.segments[layer].empty() || plan.experts[layer].empty()) continue;
-    return InvalidArgument(
-        "plan: layer {} has experts, and segments of a dense feed-forward; expected one of them", layer);
   }
   if (plan.wire_dtype == Plan::WireDtype::kExact) return absl::OkStatus();
   return InvalidArgument(
@@ -233,11 +230,12 @@ absl::Status Validate(const Plan& plan, const ModelFacts& model) {
   }
   for (size_t layer = 0; layer < plan.segments.size(); ++layer) {
     const auto count = std::ssize(plan.segments[layer]);
-    const int32_t most = model.layers[layer].experts > 0 ? 0 : model.layers[layer].segments_max;
+    const int32_t most = model.layers[layer].segments_max;
     if (count == 0 || count <= most) continue;
     return InvalidArgument(
-        "plan: the feed-forward of layer {} has {} segments; that of the model '{}' can have {}", layer,
-        count, model.name, most < 2 ? "none" : fmt::format("at most {}", most));
+        "plan: the feed-forward or shared expert of layer {} has {} segments; that of the model '{}' can "
+        "have {}",
+        layer, count, model.name, most < 2 ? "none" : fmt::format("at most {}", most));
   }
   for (size_t layer = 0; layer < model.layers.size(); ++layer) {
     if (std::ssize(plan.experts[layer]) != model.layers[layer].experts) {

@@ -60,8 +60,8 @@ struct Plan {
   std::vector<PlanNode> nodes;                      ///< By NodeId; node 0 is the coordinator.
   std::vector<PlanStage> stages;                    ///< In pipeline order; a node has at most one.
   std::vector<std::vector<ExpertHolders>> experts;  ///< [L][E]; an empty row for a dense layer.
-  /// [L][segments]: who holds each segment of a layer's dense feed-forward (compute/segments.h); an empty row for a layer
-  /// whose feed-forward is whole, on the node that runs it. Empty: all are.
+  /// [L][segments]: who holds each segment of a layer's dense feed-forward or shared expert (compute/segments.h); an empty
+  /// row for a layer where that is whole, on the node that runs it. Empty: all are.
   std::vector<std::vector<NodeId>> segments;
   std::vector<std::string> notes;  ///< The planner's reasons, a sentence each.
 

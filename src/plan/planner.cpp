@@ -172,10 +172,8 @@ absl::Status Planner::place_segments() {
     const auto count = std::ranges::count(*row, NodeId{static_cast<int32_t>(i)});
     if (count > 0) shares.push_back(fmt::format("'{}' {}", nodes_[i].name, count));
   }
-  note(
-      "dense feed-forwards have {} segments each, of which {}: two messages to each other holder in each "
-      "such layer",
-      row->size(), Join(shares, ", "));
+  note("{} have {} segments each, of which {}: two messages to each other holder in each such layer",
+       SharedParts(plan_, model_), row->size(), Join(shares, ", "));
   return absl::OkStatus();
 }
 
@@ -484,9 +482,9 @@ absl::StatusOr<Plan> WithSegmentsWherePays(const ModelFacts& model, const std::v
   absl::StatusOr<Plan> shared = PlanWithSegments(model, nodes, request);
   if (!shared.ok()) return plan;
   if (!plan.ok()) {
-    shared->notes.push_back(
-        "dense feed-forwards are shared since no plan with whole layers fits; --split-ffn off has "
-        "that said instead");
+    shared->notes.push_back(fmt::format(
+        "{} are shared since no plan with whole layers fits; --split-ffn off has that said instead",
+        SharedParts(*shared, model)));
     return shared;
   }
   const absl::StatusOr<double> whole = PredictedValue(*plan, model, nodes, request);
@@ -494,11 +492,11 @@ absl::StatusOr<Plan> WithSegmentsWherePays(const ModelFacts& model, const std::v
   if (!whole.ok() || !divided.ok()) return plan;
   const double margin = *whole < 0 ? 1 / kSegmentsWorthwhile : kSegmentsWorthwhile;
   if (*divided <= *whole * margin) return plan;
-  shared->notes.push_back(
-      fmt::format("dense feed-forwards are shared since that is faster: {} are predicted, with whole layers "
-                  "{}; --split-ffn off "
-                  "keeps them whole",
-                  ValueText(*divided, request.objective), ValueText(*whole, request.objective)));
+  shared->notes.push_back(fmt::format(
+      "{} are shared since that is faster: {} are predicted, with whole layers {}; --split-ffn off "
+      "keeps them whole",
+      SharedParts(*shared, model), ValueText(*divided, request.objective),
+      ValueText(*whole, request.objective)));
   for (std::string& note : AlternativeNotes(model, nodes, request, *shared))
     shared->notes.push_back(std::move(note));
   return shared;

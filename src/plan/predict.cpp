@@ -316,14 +316,18 @@ StepTime Predictor::step(const PlanLoad& load) const {
       own.work += LayerTime(segments ? rest_ : model_, layer, machines_.rates(node), load, types_);
       if (!segments && shares_[layer].empty()) continue;
       const Exchange asked{layer, node, load.rows};
-      const ExchangeTime exchange = segments
-                                        ? SegmentsOf(model_, machines_, asked, segment_shares_[layer], types_)
-                                        : ExchangeOf(model_, machines_, asked, shares_[layer], types_);
-      own.work += exchange.own;
-      own.wait_s += exchange.wait_s;
-      for (size_t owner = 0; owner < exchange.serve_s.size(); ++owner) {
-        time.nodes[owner].serve_s += exchange.serve_s[owner];
-      }
+      double meanwhile_s =
+          0;  // Rows are with the owners of experts while a shared expert's segments are asked.
+      const auto add = [&](const ExchangeTime& exchange) {
+        own.work += exchange.own;
+        own.wait_s += std::max(0.0, exchange.wait_s - meanwhile_s);
+        meanwhile_s += exchange.own.seconds() + exchange.wait_s;
+        for (size_t owner = 0; owner < exchange.serve_s.size(); ++owner) {
+          time.nodes[owner].serve_s += exchange.serve_s[owner];
+        }
+      };
+      if (segments) add(SegmentsOf(model_, machines_, asked, segment_shares_[layer], types_));
+      if (!shares_[layer].empty()) add(ExchangeOf(model_, machines_, asked, shares_[layer], types_));
     }
     if (&stage == &plan_.stages.back()) own.work += HeadTime(model_, machines_.rates(node), load, types_);
   }

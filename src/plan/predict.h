@@ -115,8 +115,9 @@ struct Exchange {
 ExchangeTime ExchangeOf(const ModelFacts& model, const Machines& machines, const Exchange& exchange,
                         const std::vector<double>& shares, PlanTypes types);
 
-/// What the feed-forward of a layer costs the node that runs it, where `shares` of its segments are held by each node. The
-/// layer's own time is then that of WithoutFeedForward. All holders are asked, and the last reply counts, in either half.
+/// What the dense feed-forward or shared expert of a layer costs the node that runs it, where `shares` of its segments are
+/// held by each node. The layer's own time is then that of WithoutFeedForward. All holders are asked, and the last reply
+/// counts, in either half.
 ExchangeTime SegmentsOf(const ModelFacts& model, const Machines& machines, const Exchange& exchange,
                         const std::vector<double>& shares, PlanTypes types);
 

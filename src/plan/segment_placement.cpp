@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <numeric>
+#include <optional>
 
 #include "base/text.h"
 #include "plan/id_list.h"
@@ -18,12 +19,16 @@ constexpr int64_t kShareMax = 64;
 /// Layers without any feed-forward (of Nemotron-H and Mamba 2) are not.
 bool IsDense(const LayerFacts& layer) { return layer.experts == 0 && layer.feed_forward_width > 0; }
 
-/// The most segments that every dense layer can have; 0 where there is no dense layer.
+bool HasSharedExpert(const LayerFacts& layer) { return layer.experts > 0 && layer.feed_forward_width > 0; }
+
+/// The most segments that every dense layer can have, or every shared expert of a model without dense layers; 0 where there
+/// is neither.
 int32_t MostSegments(const ModelFacts& model) {
+  const bool dense = std::ranges::any_of(model.layers, IsDense);
   int32_t most = 0;
   bool any = false;
   for (const LayerFacts& layer : model.layers) {
-    if (!IsDense(layer)) continue;
+    if (!(dense ? IsDense(layer) : HasSharedExpert(layer))) continue;
     most = any ? std::min(most, layer.segments_max) : layer.segments_max;
     any = true;
   }
@@ -66,6 +71,30 @@ std::vector<int64_t> CountsByFacts(const std::vector<NodeFacts>& nodes, const Se
   for (const int64_t count : counts) divisor = std::gcd(divisor, count);
   for (int64_t& count : counts) count /= std::max<int64_t>(divisor, 1);
   return counts;
+}
+
+/// `row` for each layer that it fits. A shared expert of fewer segments stays whole, unless all do.
+absl::StatusOr<std::vector<std::vector<NodeId>>> RowForEach(const ModelFacts& model,
+                                                            const std::vector<NodeId>& row) {
+  std::vector<std::vector<NodeId>> segments(model.layers.size());
+  std::optional<size_t> too_small;
+  bool any = false;
+  for (size_t l = 0; l < model.layers.size(); ++l) {
+    const LayerFacts& layer = model.layers[l];
+    if (!IsDense(layer) && !HasSharedExpert(layer)) continue;
+    if (!row.empty() && std::ssize(row) <= layer.segments_max) {
+      segments[l] = row;
+      any = true;
+    } else if (!too_small || IsDense(layer)) {
+      too_small = l;
+    }
+  }
+  if (too_small && (!any || IsDense(model.layers[*too_small]))) {
+    return InvalidArgument(
+        "--split-ffn: {} segments of the feed-forward of layer {} of '{}': it has {} at most", row.size(),
+        *too_small, model.name, model.layers[*too_small].segments_max);
+  }
+  return segments;
 }
 
 }  // namespace
@@ -124,9 +153,10 @@ absl::StatusOr<std::vector<std::vector<NodeId>>> PlaceSegments(const ModelFacts&
                                                                const std::vector<NodeFacts>& nodes,
                                                                const SegmentRequest& request,
                                                                const std::vector<bool>& may_hold) {
-  if (std::ranges::none_of(model.layers, IsDense)) {
-    return InvalidArgument("--split-ffn: the model '{}' has no dense feed-forward{}", model.name,
-                           model.has_experts() ? "; --experts says who holds its experts" : "");
+  const auto is_shared = [](const LayerFacts& layer) { return IsDense(layer) || HasSharedExpert(layer); };
+  if (std::ranges::none_of(model.layers, is_shared)) {
+    return InvalidArgument("--split-ffn: the model '{}' has no dense feed-forward, and no shared expert{}",
+                           model.name, model.has_experts() ? "; --experts says who holds its experts" : "");
   }
   std::vector<int64_t> counts;
   if (request.kind == SegmentRequest::Kind::kShares) {
@@ -143,22 +173,20 @@ absl::StatusOr<std::vector<std::vector<NodeId>>> PlaceSegments(const ModelFacts&
   if (row.size() != 1 && whole != model.layers.end()) {
     return InvalidArgument(
         "--split-ffn: the feed-forward of layer {} of '{}' can't be cut: its weights are stored as one, or "
-        "its "
-        "gate is compared with the whole row",
+        "its gate is compared with the whole row",
         whole - model.layers.begin(), model.name);
   }
-  std::vector<std::vector<NodeId>> segments(model.layers.size());
-  for (size_t l = 0; l < model.layers.size(); ++l) {
-    const LayerFacts& layer = model.layers[l];
-    if (!IsDense(layer)) continue;
-    if (row.empty() || std::ssize(row) > layer.segments_max) {
-      return InvalidArgument(
-          "--split-ffn: {} segments of the feed-forward of layer {} of '{}': it has {} at most", row.size(),
-          l, model.name, layer.segments_max);
-    }
-    segments[l] = row;
+  return RowForEach(model, row);
+}
+
+std::string SharedParts(const Plan& plan, const ModelFacts& model) {
+  bool dense = false;
+  bool shared = false;
+  for (size_t layer = 0; layer < plan.segments.size(); ++layer) {
+    if (!plan.segments[layer].empty()) (model.layers[layer].experts == 0 ? dense : shared) = true;
   }
-  return segments;
+  if (dense && shared) return "dense feed-forwards and shared experts";
+  return shared ? "shared experts" : "dense feed-forwards";
 }
 
 LayerFacts WithoutFeedForward(const LayerFacts& layer) {

@@ -1,4 +1,4 @@
-// Which nodes share the dense feed-forwards of a model: the value of --split-ffn, and what a plan makes of it. Private to
+// Which nodes share the feed-forwards that every row passes (dense ones, and shared experts) of a model: the value of --split-ffn, and what a plan makes of it. Private to
 // plan/, but for the parser.
 #pragma once
 
@@ -38,8 +38,9 @@ struct SegmentRequest {
 /// "all", "off", "node-1,node-2" (alike) or "node-1=3,node-2=1" (segments of each).
 absl::StatusOr<SegmentRequest> ParseSegmentRequest(std::string_view text);
 
-/// Plan::segments, of all dense layers alike. may_hold: by node, who is meant by `all`. InvalidArgument: a node that there is not, a model without dense feed-forwards, or more segments than a
-/// layer can have.
+/// Plan::segments, of all dense feed-forwards and shared experts alike; a shared expert that can't be cut into so many
+/// stays whole. may_hold: by node, who is meant by `all`. InvalidArgument: a node that there is not, a model that has neither, or more
+/// segments than a layer can have.
 absl::StatusOr<std::vector<std::vector<NodeId>>> PlaceSegments(const ModelFacts& model,
                                                                const std::vector<NodeFacts>& nodes,
                                                                const SegmentRequest& request,
@@ -50,10 +51,13 @@ absl::StatusOr<std::vector<std::vector<NodeId>>> PlaceSegments(const ModelFacts&
 /// with a mistyped name then stays one that no node has. The first node is the coordinator, and has its name.
 void NameAsShares(const SegmentRequest& request, std::vector<NodeFacts>& nodes);
 
-/// Whether every dense layer can be shared by so many nodes, and there is one.
+/// Whether every dense layer can be shared by so many nodes, or every shared expert of a model without dense layers.
 bool CanHaveSegments(const ModelFacts& model, size_t nodes);
 
-/// What a layer is without its feed-forward.
+/// What a plan's segments are of, for people: "dense feed-forwards", "shared experts", or both.
+std::string SharedParts(const Plan& plan, const ModelFacts& model);
+
+/// What a layer is without its feed-forward, or its shared expert.
 LayerFacts WithoutFeedForward(const LayerFacts& layer);
 
 /// Bytes of weights of all segments that each node of the plan holds.

@@ -1,9 +1,10 @@
-// Who shares the dense feed-forwards of a model, in requests, plans, plan files, costs and predictions.
+// Who shares the dense feed-forwards and shared experts of a model, in requests, plans, plan files, costs and predictions.
 #include "plan/segment_placement.h"
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include "base/check.h"
 #include "base/status.h"
 #include "plan/cost.h"
 #include "plan/left_out.h"
@@ -27,6 +28,18 @@ ModelFacts Divisible(int layers) {
     layer.feed_forward_int8 = 8'000'000;
     layer.feed_forward_width = 512;
     layer.segments_max = 8;
+  }
+  return model;
+}
+
+/// The same with 8 experts in every layer but the first, and the feed-forward as the shared one.
+ModelFacts WithSharedExperts(int layers) {
+  ModelFacts model = Divisible(layers);
+  model.top_k = 4;
+  for (size_t l = 1; l < model.layers.size(); ++l) {
+    model.layers[l].experts = 8;
+    model.layers[l].expert_bytes = kMiB;
+    model.layers[l].expert_multiplies = 1'000'000;
   }
   return model;
 }
@@ -95,6 +108,43 @@ TEST(SegmentPlan, PassesOverLayersWithoutAFeedForward) {
   EXPECT_EQ(plan->segments[0].size(), 2u);
   EXPECT_TRUE(plan->segments[1].empty());
   EXPECT_EQ(plan->segments[2].size(), 2u);
+}
+
+TEST(SegmentPlan, SharesSharedExpertsAsDenseFeedForwards) {
+  const ModelFacts model = WithSharedExperts(3);
+  const auto plan = MakePlan(model, Nodes({0, 0}), Asked("n0=1,n1=3", {3, 0}));
+  ASSERT_TRUE(plan.ok()) << ToString(plan.status());
+  EXPECT_THAT(plan->segments[2], ElementsAre(NodeId{0}, NodeId{1}, NodeId{1}, NodeId{1}));
+  EXPECT_EQ(Validate(*plan, model), absl::OkStatus());
+  EXPECT_THAT(plan->notes,
+              testing::Contains(HasSubstr("dense feed-forwards and shared experts have 4 segments")));
+  const std::vector<NodeCost> costs = NodeCosts(*plan, model, {});
+  EXPECT_EQ(costs[0].layer_bytes, 3 * 2 * kMiB);
+  EXPECT_EQ(costs[0].segment_bytes, 3 * 2 * kMiB);
+  EXPECT_EQ(costs[1].segment_bytes, 3 * 6 * kMiB);
+  EXPECT_EQ(DecodeCost(*plan, model).segment_calls, 3 * 2);
+  const auto read = PlanFromJson(PlanToJson(*plan));
+  ASSERT_TRUE(read.ok()) << ToString(read.status());
+  EXPECT_EQ(*read, *plan);
+}
+
+TEST(SegmentPlan, ASharedExpertOfFewerSegmentsStaysWhole) {
+  ModelFacts model = WithSharedExperts(3);
+  model.layers[2].segments_max = 3;
+  EXPECT_TRUE(CanHaveSegments(model, 8));
+  const auto plan = MakePlan(model, Nodes({0, 0}), Asked("n0=1,n1=3", {3, 0}));
+  ASSERT_TRUE(plan.ok()) << ToString(plan.status());
+  EXPECT_EQ(plan->segments[0].size(), 4u);
+  EXPECT_EQ(plan->segments[1].size(), 4u);
+  EXPECT_TRUE(plan->segments[2].empty());
+  model.layers.erase(model.layers.begin());  // No dense layer is left, and nothing that has so many.
+  for (LayerFacts& layer : model.layers) layer.segments_max = 3;
+  EXPECT_FALSE(CanHaveSegments(model, 4));
+  const auto none = MakePlan(model, Nodes({0, 0}), Asked("n0=1,n1=3", {2, 0}));
+  EXPECT_THAT(Message(none.status()), HasSubstr("it has 3 at most"));
+  const auto all = MakePlan(model, Nodes({0, 0}), Asked("all", {2, 0}));
+  ASSERT_TRUE(all.ok()) << ToString(all.status());
+  EXPECT_EQ(all->segments[0].size(), 3u);
 }
 
 TEST(SegmentPlan, NamesWhatItCannotShare) {
@@ -207,6 +257,29 @@ TEST(SegmentPlan, IsPredictedAsTwoExchanges) {
   // As much is read, on another node, and two round trips come on top.
   EXPECT_NEAR(time.latency_s() - before_s, 2 * 1e-3, 0.5e-3);
   EXPECT_GT(time.nodes[1].serve_s, 8e6 / 10e9);
+}
+
+TEST(SegmentPlan, SharedExpertsAreAskedWhileRowsAreWithExperts) {
+  ModelFacts model = WithSharedExperts(2);
+  model.layers.erase(model.layers.begin());
+  const std::vector<NodeFacts> nodes = Measured(2);
+  const std::vector<LinkFacts> links = {{.a = "n0", .b = "n1", .rtt_us = 1000, .mbs = 0}};
+  const auto latency_s = [&](std::string_view segments, ExpertStrategy experts) {
+    PlanRequest request = Asked(segments, {1, 0});
+    request.experts.strategy = experts;
+    const auto plan = MakePlan(model, nodes, request);
+    SHOAL_CHECK(plan.ok());
+    const auto machines = Machines::Of(*plan, nodes, links);
+    SHOAL_CHECK(machines.ok());
+    return Predictor(*plan, model, *machines).step(DecodeLoad(1, 0)).latency_s();
+  };
+  const double alone_s = latency_s("off", ExpertStrategy::kWithLayer);
+  const double experts_s = latency_s("off", ExpertStrategy::kRoundRobin) - alone_s;
+  const double segments_s = latency_s("n1", ExpertStrategy::kWithLayer) - alone_s;
+  const double both_s = latency_s("n1", ExpertStrategy::kRoundRobin) - alone_s;
+  EXPECT_GT(segments_s, 2e-3);
+  EXPECT_LT(both_s, segments_s + experts_s / 2);
+  EXPECT_GT(both_s, segments_s / 2);
 }
 
 TEST(SegmentPlan, WaitsForAHolderThatWasNamed) {

@@ -1,4 +1,4 @@
-// Segments of dense feed-forwards on other nodes change no bit, and a holder that is lost ends the session as any node
+// Segments of dense feed-forwards and shared experts on other nodes change no bit, and a holder that is lost ends the session as any node
 // with layers would.
 #include <gtest/gtest.h>
 
@@ -7,6 +7,7 @@
 #include <string>
 #include <vector>
 
+#include "compute/segments.h"
 #include "convert/testing/checkpoints.h"
 #include "measure/logits_probe.h"
 #include "placement/running_plan.h"
@@ -21,16 +22,17 @@ struct Subject {
   std::optional<AffineFormat> format;
 };
 
-/// Dense families with silu, gelu and a fused gate_up; families with experts behind a dense layer, with shared experts; of
-/// floats and of codes.
+/// Dense families with silu, gelu and a fused gate_up; families with experts behind a dense layer, with shared experts, also
+/// behind a gate of their own or as a branch; of floats and of codes.
 std::vector<Subject> Subjects() {
   std::vector<Subject> subjects;
   for (const char* family : {"qwen3", "llama", "gemma3_text", "phi3", "qwen2", "deepseek_v3", "glm4_moe",
-                             "apertus", "nemotron_h", "starcoder2", "nanochat"}) {
+                             "apertus", "nemotron_h", "starcoder2", "nanochat", "qwen2_moe", "gemma4_text"}) {
     subjects.push_back({fmt::format("{}_4bit", family), family, AffineFormat{4, 64}});
   }
   subjects.push_back({"qwen3_bf16", "qwen3", std::nullopt});
   subjects.push_back({"phi3_bf16", "phi3", std::nullopt});
+  subjects.push_back({"qwen2_moe_bf16", "qwen2_moe", std::nullopt});
   return subjects;
 }
 
@@ -104,8 +106,8 @@ TEST_P(SegmentPlacement, LoadsOnlyTheSegmentsThatANodeHolds) {
   const auto cluster = LocalCluster::Load(OptionsFor(model_, divided));
   ASSERT_TRUE(cluster.ok()) << ToString(cluster.status());
   int64_t dense = 0;
-  for (const LayerFacts& layer : model_.facts.layers)
-    dense += layer.experts == 0 ? layer.feed_forward_bytes : 0;
+  for (size_t l = 0; l < divided.segments.size(); ++l)
+    dense += divided.segments[l].empty() ? 0 : model_.facts.layers[l].feed_forward_bytes;
   ASSERT_GT(dense, 0);
   for (const int32_t node : {0, 1}) {
     const NodeShard shard = ShardOf(divided, NodeId{node});
@@ -115,6 +117,13 @@ TEST_P(SegmentPlacement, LoadsOnlyTheSegmentsThatANodeHolds) {
                 0.1 * static_cast<double>(dense));
     EXPECT_LT(said,
               ShardBytes(model_.spec, model_.footprint, ShardOf(plan({{-1}, ""}), NodeId{0})) - dense / 4);
+  }
+}
+
+TEST_P(SegmentPlacement, SharedExpertsHaveThemToo) {
+  const Plan divided = plan({{-1, 0}, "node-0=1,node-1=2"});
+  for (size_t l = 0; l < divided.segments.size(); ++l) {
+    EXPECT_EQ(divided.segments[l].size(), SharedByAllRows(model_.spec.layers[l]) == nullptr ? 0u : 3u) << l;
   }
 }
 

@@ -26,7 +26,7 @@ absl::StatusOr<SegmentSet> SegmentSet::Load(const ResolvedWeights& weights, Laye
   set.layer_ = layer;
   set.model_width_ = weights.spec().width;
   ASSIGN_OR_RETURN(set.shape_, CutIntoSegments(weights, layer, count));
-  const DenseSpec& dense = *DenseOf(*FindLayer(weights.spec(), layer.value));
+  const DenseSpec& dense = *SharedByAllRows(*FindLayer(weights.spec(), layer.value));
   const WeightLoader loader(weights, store);
   ASSIGN_OR_RETURN(set.gating_, GatingRule::Load(loader, dense));
   set.segments_.resize(static_cast<size_t>(count));
@@ -55,7 +55,7 @@ int64_t SegmentSet::bytes() const {
   for (const auto& segment : segments_) {
     if (segment) bytes += segment->gate.bytes() + segment->up.bytes() + segment->down.bytes();
   }
-  return bytes;
+  return bytes == 0 ? 0 : bytes + gating_.bytes();
 }
 
 absl::StatusOr<const SegmentSet::Segment*> SegmentSet::find(int32_t segment) const {

@@ -1,4 +1,4 @@
-// A dense feed-forward whose segments lie on several nodes (compute/segments.h): what the node that runs the layer does
+// A feed-forward whose segments lie on several nodes (compute/segments.h): what the node that runs the layer does
 // with it, and the segments that a node holds.
 #pragma once
 
@@ -19,7 +19,8 @@
 
 namespace shoal {
 
-/// The feed-forward as its layer sees it: rows in, rows out, whoever computes them.
+/// The dense feed-forward as its layer sees it, or the shared expert as its block does: rows in, rows out, whoever computes
+/// them.
 class SegmentedMlp {
  public:
   SegmentedMlp() = default;
@@ -45,6 +46,7 @@ class SegmentSet {
                                          PackedStore* store = nullptr);
 
   const SegmentShape& shape() const { return shape_; }
+  /// Of what is held here; with weights that all segments need, where there is one.
   int64_t bytes() const;
 
   /// The hidden values of `segments`, distinct ones, side by side, for rows [T, D]. `hidden` lies in the context's arena,

@@ -26,10 +26,10 @@ struct Subject {
   std::optional<AffineFormat> format;
 };
 
-/// Families with silu, with gelu, and with gate and up in one tensor.
+/// Families with silu, with gelu, with gate and up in one tensor, with a gating that has weights, with shared experts.
 std::vector<Subject> Subjects() {
   std::vector<Subject> subjects;
-  for (const char* family : {"qwen3", "llama", "gemma3_text", "phi3"}) {
+  for (const char* family : {"qwen3", "llama", "gemma3_text", "phi3", "apertus", "qwen2_moe"}) {
     subjects.push_back({family, std::nullopt});
     subjects.push_back({family, AffineFormat{4, 64}});
   }
@@ -57,7 +57,7 @@ class Segments : public testing::TestWithParam<std::tuple<size_t, ActivationMode
   MatView<const float> x() const { return {x_.data(), kRows, width()}; }
 
   std::vector<float> whole() {
-    const auto mlp = Mlp::Load(WeightLoader(*weights_), *DenseOf(layer()), pool_);
+    const auto mlp = Mlp::Load(WeightLoader(*weights_), *SharedByAllRows(layer()), pool_);
     SHOAL_CHECK(mlp.ok());
     std::vector<float> y(x_.size());
     LinearInput input(x());
@@ -158,6 +158,21 @@ TEST_P(Segments, GiveTheBitsOfTheWhole) {
   }
 }
 
+TEST_P(Segments, HaveTheBytesOfTheWholeAndEachHolderWhatTheGatingIsMadeOf) {
+  const DenseSpec& dense = *SharedByAllRows(layer());
+  const int64_t whole_bytes = Mlp::Load(WeightLoader(*weights_), dense, pool_)->bytes();
+  const int64_t gating_bytes = GatingRule::Load(WeightLoader(*weights_), dense)->bytes();
+  EXPECT_EQ(gating_bytes > 0, dense.activation == Activation::kXielu);
+  const std::vector<std::vector<int32_t>> holders = {{0, 1}, {}};
+  EXPECT_EQ(SegmentSet::Load(*weights_, LayerId{1}, 2, holders[0], pool_)->bytes(), whole_bytes);
+  EXPECT_EQ(SegmentSet::Load(*weights_, LayerId{1}, 2, holders[1], pool_)->bytes(), 0);
+  int64_t apart = 0;
+  for (const std::vector<int32_t>& one : {std::vector<int32_t>{0}, std::vector<int32_t>{1}}) {
+    apart += SegmentSet::Load(*weights_, LayerId{1}, 2, one, pool_)->bytes();
+  }
+  EXPECT_GE(apart, whole_bytes + gating_bytes);
+}
+
 TEST_P(Segments, AreRefusedWhereTheyAreNotHeldOrTheRowsAreOfAnotherKind) {
   const int32_t most = SegmentsMax(*weights_, layer());
   EXPECT_EQ(SegmentSet::Load(*weights_, LayerId{1}, most + 1, {}, pool_).status().code(),
@@ -165,7 +180,8 @@ TEST_P(Segments, AreRefusedWhereTheyAreNotHeldOrTheRowsAreOfAnotherKind) {
   const std::vector<int32_t> held = {1};
   const auto set = SegmentSet::Load(*weights_, LayerId{1}, 3, held, pool_);
   ASSERT_TRUE(set.ok()) << ToString(set.status());
-  const auto whole_bytes = Mlp::Load(WeightLoader(*weights_), *DenseOf(layer()), pool_)->bytes();
+  const DenseSpec& dense = *SharedByAllRows(layer());
+  const auto whole_bytes = Mlp::Load(WeightLoader(*weights_), dense, pool_)->bytes();
   EXPECT_LT(set->bytes(), whole_bytes * 2 / 5);
   EXPECT_GT(set->bytes(), whole_bytes / 4);
   SegmentRows part;

@@ -12,7 +12,8 @@
 
 namespace shoal {
 
-absl::StatusOr<Moe> Moe::Load(const WeightLoader& loader, const MoeSpec& spec, ThreadPool& pool) {
+absl::StatusOr<Moe> Moe::Load(const WeightLoader& loader, const MoeSpec& spec, ThreadPool& pool,
+                              const std::optional<SegmentedMlp>& segmented) {
   Moe moe;
   moe.top_k_ = spec.top_k;
   moe.weights_scale_inputs_ = spec.weights_scale_inputs;
@@ -42,7 +43,10 @@ absl::StatusOr<Moe> Moe::Load(const WeightLoader& loader, const MoeSpec& spec, T
   if (spec.router.selection_bias) {
     ASSIGN_OR_RETURN(moe.selection_bias_, loader.read_vector(*spec.router.selection_bias));
   }
-  if (spec.shared) {
+  SHOAL_CHECK(spec.shared.has_value() || !segmented.has_value());
+  if (segmented) {
+    moe.shared_ = *segmented;
+  } else if (spec.shared) {
     ASSIGN_OR_RETURN(moe.shared_, Mlp::Load(loader, *spec.shared, pool));
   }
   if (spec.shared_gate) {
@@ -57,15 +61,21 @@ int64_t Moe::bytes() const {
     return static_cast<int64_t>(values.size() * sizeof(float));
   };
   return router_.bytes() + (router_norm_ ? router_norm_->bytes() : 0) + size_of(selection_bias_) +
-         size_of(expert_scales_) + (shared_ ? shared_->bytes() : 0) +
+         size_of(expert_scales_) +
+         (shared_ ? std::visit([](const auto& shared) { return shared.bytes(); }, *shared_) : 0) +
          (shared_gate_ ? shared_gate_->bytes() : 0) +
          (branch_ ? branch_->norm.bytes() + branch_->out_norm.bytes() + branch_->shared_out_norm.bytes() : 0);
 }
 
-absl::Status Moe::add_shared(const ComputeContext& context, LinearInput& input, MatView<float> y) const {
+absl::Status Moe::add_shared(const ComputeContext& context, LayerId layer, LinearInput& input,
+                             ExpertExchange& exchange, MatView<float> y) const {
   const ArenaScope scope(*context.arena);
   const MatView<float> out = context.arena->allocate_rows<float>(y.rows, y.cols);
-  RETURN_IF_ERROR(shared_->forward(context, input, out));
+  if (const auto* segmented = std::get_if<SegmentedMlp>(&*shared_)) {
+    RETURN_IF_ERROR(segmented->forward(context, layer, input, exchange, out));
+  } else {
+    RETURN_IF_ERROR(std::get<Mlp>(*shared_).forward(context, input, out));
+  }
   const float* scales = nullptr;
   if (shared_gate_) {
     const MatView<float> gates = context.arena->allocate_rows<float>(y.rows, 1);
@@ -171,7 +181,8 @@ absl::Status Moe::forward(const ComputeContext& context, LayerId layer, LinearIn
   ASSIGN_OR_RETURN(const ExpertExchange::Ticket ticket, experts.exchange.dispatch(layer, rows, routing));
   if (experts.after_dispatch != nullptr) (*experts.after_dispatch)();
   // While the rows are with the owners of experts. What was sent is collected whatever becomes of it.
-  const absl::Status shared = shared_ ? add_shared(context, input, y) : absl::OkStatus();
+  const absl::Status shared =
+      shared_ ? add_shared(context, layer, input, experts.exchange, y) : absl::OkStatus();
   RETURN_IF_ERROR(experts.exchange.combine(ticket, sum));
   if (branch_) {
     context.for_rows(y.rows, y.cols, [&](Range part) {

@@ -5,12 +5,14 @@
 #include <functional>
 #include <optional>
 #include <span>
+#include <variant>
 #include <vector>
 
 #include "absl/functional/function_ref.h"
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "base/ids.h"
+#include "compute/blocks/feed_forward_segments.h"
 #include "compute/blocks/linear.h"
 #include "compute/blocks/mlp.h"
 #include "compute/blocks/norm_rope.h"
@@ -29,14 +31,17 @@ struct RoutedExperts {
 class Moe {
  public:
   Moe() = default;
-  static absl::StatusOr<Moe> Load(const WeightLoader& loader, const MoeSpec& spec, ThreadPool& pool);
+  /// segmented: the shared expert, where several nodes hold it.
+  static absl::StatusOr<Moe> Load(const WeightLoader& loader, const MoeSpec& spec, ThreadPool& pool,
+                                  const std::optional<SegmentedMlp>& segmented = std::nullopt);
 
-  /// Of the router, the shared expert and the branch's norms: routed experts count elsewhere.
+  /// Of the router, the shared expert and the branch's norms: routed experts and segments count elsewhere.
   int64_t bytes() const;
 
   /// Columns per scale of the codes that it asks of its input; 0: none.
   int input_group(ActivationMode mode) const {
-    return branch_ ? shared_->input_group(mode) : expert_group(mode);
+    return branch_ ? std::visit([&](const auto& shared) { return shared.input_group(mode); }, *shared_)
+                   : expert_group(mode);
   }
 
   /// y += shared(x), and then += the sum over the chosen experts of weight * expert(x). As a branch
@@ -59,7 +64,8 @@ class Moe {
   int expert_group(ActivationMode mode) const { return mode == ActivationMode::kInt8 ? group_ : 0; }
   absl::StatusOr<Routing> choose(const ComputeContext& context, MatView<const float> x,
                                  MatView<const float> residual) const;
-  absl::Status add_shared(const ComputeContext& context, LinearInput& input, MatView<float> y) const;
+  absl::Status add_shared(const ComputeContext& context, LayerId layer, LinearInput& input,
+                          ExpertExchange& exchange, MatView<float> y) const;
 
   int top_k_ = 0;
   bool weights_scale_inputs_ = false;
@@ -70,7 +76,7 @@ class Moe {
   std::vector<float> selection_bias_;  // [E] or empty.
   std::vector<float> expert_scales_;   // [E] or empty.
   std::optional<Branch> branch_;
-  std::optional<Mlp> shared_;
+  std::optional<std::variant<Mlp, SegmentedMlp>> shared_;
   std::optional<Linear> shared_gate_;
 };
 
