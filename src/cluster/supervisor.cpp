@@ -12,6 +12,7 @@ namespace {
 
 constexpr Duration kPoll = std::chrono::milliseconds(50);  // How late a lost cluster may be noticed here.
 constexpr Duration kAdvicePause = std::chrono::milliseconds(500);
+// After nodes have failed to load; links that could not be opened are tried again sooner, at first.
 constexpr Duration kAfterFailedMove = std::chrono::seconds(10);
 
 }  // namespace
@@ -139,9 +140,9 @@ void Supervisor::drop_move(std::optional<Move> told) {
   move_ = std::move(told);
 }
 
-void Supervisor::stay(const absl::Status& why) {
+void Supervisor::stay(const absl::Status& why, Duration pause) {
   LogWarning("the session goes on as it is: {}", Message(why));
-  ask_ = Deadline::after(kAfterFailedMove);
+  ask_ = Deadline::after(pause);
   drop_move(Move{replan_->why, why});
 }
 
@@ -164,7 +165,7 @@ bool Supervisor::ready_to_move() {
   }
   // Where there is no room for both, nodes load while nothing is served.
   if (!outcome.ok() && !absl::IsResourceExhausted(outcome)) {
-    stay(outcome);
+    stay(outcome, kAfterFailedMove);
     return false;
   }
   const Replan::Turn turn = turn_of_move();
@@ -175,12 +176,15 @@ bool Supervisor::ready_to_move() {
     return true;
   }
   const absl::Status ahead = host_.open_ahead(replan_->plan);
-  if (!ahead.ok()) stay(ahead);
-  return ahead.ok();
+  if (ahead.ok()) return true;
+  links_pause_ = std::clamp<Duration>(2 * links_pause_, kAdvicePause, kAfterFailedMove);
+  stay(ahead, links_pause_);
+  return false;
 }
 
 Supervisor::Ended Supervisor::watch() {
   size_t told = 0;
+  links_pause_ = {};
   while (engine_.state().status.ok()) {
     const std::vector<PipelineEngine::Lost> lost = engine_.lost();
     for (; told < lost.size(); ++told) {

@@ -102,8 +102,8 @@ class Supervisor {
   void begin_move(Replan replan);
   /// Whether the session may end now, asked now and then.
   Replan::Turn turn_of_move();
-  /// The move failed: the session goes on.
-  void stay(const absl::Status& why);
+  /// The move failed: the session goes on, and advice is asked for after `pause`.
+  void stay(const absl::Status& why, Duration pause);
   /// Forgets the move. told: what move() says of it from now on.
   void drop_move(std::optional<Move> told);
   enum class Ended : uint8_t { kLost, kForAnotherPlan, kStopped };
@@ -124,6 +124,7 @@ class Supervisor {
   Epoch epoch_{0};
   std::optional<Plan> next_;      ///< For which the session ended.
   Deadline ask_{};                ///< For advice, at the earliest.
+  Duration links_pause_{};        ///< After open_ahead() has failed: longer each time, until a session ends.
   std::optional<Replan> replan_;  ///< For which nodes load, or have loaded.
   uint64_t moving_from_ = 0;      ///< The generation that the move was begun in.
   std::thread mover_;             ///< Has nodes load.

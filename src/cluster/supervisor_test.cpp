@@ -4,6 +4,7 @@
 
 #include <atomic>
 #include <functional>
+#include <limits>
 #include <mutex>
 #include <thread>
 #include <utility>
@@ -41,6 +42,7 @@ class FakeHost final : public SessionHost {
   absl::Status open_ahead(const Plan&) override {
     ++aheads;
     const std::lock_guard lock(mutex);
+    if (aheads > aheads_that_fail) return absl::OkStatus();
     return ahead;
   }
   void interrupt() override { stopped = true; }
@@ -57,7 +59,8 @@ class FakeHost final : public SessionHost {
   std::atomic<int> aheads{0};
   std::mutex mutex;
   absl::Status prepared;
-  absl::Status ahead;  ///< What open_ahead() says.
+  absl::Status ahead;  ///< What open_ahead() says, so many times.
+  std::atomic<int> aheads_that_fail{std::numeric_limits<int>::max()};
   std::atomic<int> refusals{0};
   std::atomic<int> closes{0};
   std::unique_ptr<Transport> transport;
@@ -278,7 +281,17 @@ TEST_F(Moving, WhereTheNextSessionCannotBeOpenedTheSessionGoesOnAndSaysWhy) {
   while_nothing_happens();
   EXPECT_EQ(engine_.state().generation, 1u);
   EXPECT_EQ(host_.closes, 0);
-  EXPECT_EQ(host_.aheads, 1);  // Not again at once.
+}
+
+TEST_F(Moving, LinksThatCouldNotBeOpenedAreTriedAgainSoon) {
+  {
+    const std::lock_guard lock(host_.mutex);
+    host_.ahead = Unavailable("node 'c' is busy with another call");
+    host_.aheads_that_fail = 2;
+  }
+  host_.hold = false;
+  WaitUntilUp(engine_, 2);  // Nodes that fail to load are left alone for longer than it waits.
+  EXPECT_GE(host_.aheads, 3);
 }
 
 TEST_F(Moving, WhereBothDoNotFitTheSessionEndsBeforeNodesLoad) {
