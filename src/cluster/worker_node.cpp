@@ -18,7 +18,7 @@ namespace shoal {
 namespace {
 
 constexpr int64_t kLinksMs = 5000;
-constexpr int64_t kLinksAheadMs = 1500;  // Other calls wait for it, for kTurnMax at most.
+constexpr int64_t kLinksAheadMs = 1500;  // With kTurnMax less than the coordinator waits.
 
 /// Of all copies that a session may keep.
 int64_t BytesMax(const std::vector<FollowedNode>& follows) {
@@ -191,12 +191,18 @@ absl::StatusOr<std::unique_ptr<Transport>> WorkerNode::transport_for(const OpenO
 
 absl::Status WorkerNode::dial(const OpenOrder& order) {
   RETURN_IF_ERROR(check_dials(order.plan, order.node));
-  const std::unique_lock work(work_, kTurnMax);
+  const Clock::time_point last = Clock::now() + kTurnMax + std::chrono::milliseconds(kLinksAheadMs);
+  const NodeShard shard = ShardOf(order.plan, order.node);
+  std::unique_lock work(work_, kTurnMax);
   if (!work.owns_lock()) return busy();
-  ASSIGN_OR_RETURN(const Held* const held, ready_for(order, ShardOf(order.plan, order.node)));
+  ASSIGN_OR_RETURN(const Held* const held, ready_for(order, shard));
   const HostedNode node = hosted(held->model.facts.hash);
   ASSIGN_OR_RETURN(std::unique_ptr<Transport> transport, transport_for(order, node));
+  // A peer may have to be waited for: other calls need not wait with this one.
+  work.unlock();
   RETURN_IF_ERROR(named(transport->connect(Deadline::after_ms(kLinksAheadMs))));
+  if (!work.try_lock_until(last)) return busy();
+  RETURN_IF_ERROR(ready_for(order, shard).status());
   dialled_.insert_or_assign(node.model_hash, Dialled{order.session, std::move(transport)});
   return absl::OkStatus();
 }

@@ -3,11 +3,14 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <atomic>
 #include <cstdlib>
 #include <filesystem>
 #include <fstream>
 #include <limits>
 #include <thread>
+#include <utility>
+#include <vector>
 
 #include "base/status.h"
 #include "cluster/addresses.h"
@@ -406,6 +409,43 @@ TEST_F(ClusterTest, AnAbsurdOrderIsRefusedAndTheRunningSessionGoesOn) {
   EXPECT_EQ(worker->describe().session, session);
   EXPECT_TRUE(ProbeLogits(engine, {.ids = {1, 2, 3}, .greedy = 2}).ok());
   (*cluster)->close(engine, Cancelled("done"));
+}
+
+TEST_F(ClusterTest, NobodyWaitsForTheLinksOfAWorkersNextSession) {
+  const auto worker = StartWorker(worker_options("first"));
+  const RemoteCluster::Options options = cluster_options({worker->port()});
+  const PrepareOrder prepared{plan_for(options),  NodeId{1}, ModelNames(folder_, ""),
+                              model_.facts.hash,  {},        limits(),
+                              {.take_over = true}};
+  ASSERT_TRUE(worker->prepare(prepared, [](int64_t, int64_t) {}).ok());
+  // Nobody is there: a link is tried for 1.5 s. Calls a fifth of a second off both ends of that are certainly within.
+  constexpr Duration kOff = std::chrono::milliseconds(200);
+  int within = 0;
+  for (uint64_t session = 1; session < 10 && within == 0; ++session) {
+    OpenOrder order{session, prepared.plan, NodeId{1}, limits(), options.expert_timeout, {.take_over = true}};
+    order.plan.nodes[0].address = "127.0.0.1:1";
+    std::atomic<bool> over = false;
+    absl::Status dialled;
+    Clock::time_point end;
+    const Clock::time_point begin = Clock::now();
+    std::thread dialling([&] {
+      dialled = worker->dial(order);
+      end = Clock::now();
+      over = true;
+    });
+    std::vector<std::pair<Clock::time_point, Clock::time_point>> calls;
+    while (!over) {
+      const Clock::time_point called = Clock::now();
+      worker->close(1000);
+      calls.emplace_back(called, Clock::now());
+      std::this_thread::sleep_for(std::chrono::milliseconds(10));
+    }
+    dialling.join();
+    EXPECT_EQ(dialled.code(), absl::StatusCode::kUnavailable) << ToString(dialled);
+    within += static_cast<int>(std::ranges::count_if(
+        calls, [&](const auto& call) { return call.first >= begin + kOff && call.second <= end - kOff; }));
+  }
+  EXPECT_GT(within, 0);
 }
 
 /// A coordinator of its own for another model, alone with one worker.
