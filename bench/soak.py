@@ -9,13 +9,14 @@ connection broke while the coordinator was down, asks again; any other error is 
 
 Faults come by a schedule that a seed decides, up to three workers at a time: a worker is killed and started again soon, or
 later; stopped (SIGSTOP) for up to 2 s, or for longer than it takes to count as lost; drained and taken in again; told to
-end, and started again; cut off by a network that swallows all it sends (as root: a worker of its own lives in a network
-namespace). The coordinator is killed and started again. Worker 1 is never killed, so that what it holds can be looked at
+end, and started again; cut off by a network that swallows all that it sends and is sent (as root: a worker of its own lives
+in a network namespace), or all that it is sent (another one, behind a proxy). The coordinator is killed and started again. Worker 1 is never killed, so that what it holds can be looked at
 over the whole time; worker 8 is not named to the coordinator, but joins. At the end nothing runs, no block may be missing,
 and no process may hold more descriptors than at the begin. Only the standard library.
 """
 import argparse
 import concurrent.futures
+import contextlib
 import http.client
 import json
 import os
@@ -30,18 +31,18 @@ import threading
 import time
 import urllib.request
 from collections import Counter
-from contextlib import ExitStack, suppress
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from report import ROOT, commit, machine
 
 sys.path[:0] = [str(ROOT / "tools" / "demo"), str(ROOT / "tests" / "e2e")]
-from black_hole import BlackHole  # noqa: E402  (it lies beside the tests)
+from black_hole import BlackHole, HalfHole  # noqa: E402  (they lie beside the tests)
 from local_cluster import ClusterError, LocalCluster, Process, free_ports, get_text, wait_until  # noqa: E402  (beside the demo)
 
 WORKERS = 8
-NEVER_KILLED, CUT_OFF, JOINS = 0, WORKERS - 2, WORKERS - 1
+NEVER_KILLED, HALF_CUT_OFF, CUT_OFF, JOINS = 0, WORKERS - 3, WORKERS - 2, WORKERS - 1
 AT_ONCE = 3
 PATIENCE_S = 300.0     # A request that is not answered by then is an error.
 EXPLAINED_S = 60.0     # A 503 is one, too, where no fault has begun for so long.
@@ -269,6 +270,8 @@ def schedule(flags, with_hole):
             kinds += ["restart", "kill for a while", "end and start again"]
         if with_hole and worker == CUT_OFF:
             kinds += 3 * ["swallow"]
+        if worker == HALF_CUT_OFF:
+            kinds += 3 * ["swallow one way"]
         faults.append(Fault(now, chance.choice(kinds), worker, chance.random()))
     every = flags.coordinator_every
     faults += [Fault(every * (i + 0.5), "restart coordinator", None, chance.random()) for i in range(round(flags.seconds / every))]
@@ -276,7 +279,8 @@ def schedule(flags, with_hole):
 
 
 class Faults:
-    def __init__(self, cluster, hole, flags):
+    def __init__(self, cluster, holes, flags):
+        hole, self.half_hole = holes
         self.cluster, self.hole = cluster, hole
         self.planned = schedule(flags, hole is not None)
         self.lock = threading.Lock()
@@ -376,6 +380,11 @@ class Faults:
         time.sleep(1 + 14 * share)
         self.hole.release()
 
+    def swallow_one_way(self, _, share):
+        self.half_hole.swallow()
+        time.sleep(1 + 14 * share)
+        self.half_hole.release()
+
     def drain(self, worker, share):
         self.order("drain", worker)
         time.sleep(10 * share)
@@ -453,7 +462,8 @@ def growth_problems(sizes, names):
 # ------------------------------------------------------------------------------------------------------------ the soak
 
 def make_cluster(flags, logs, hole):
-    """The last worker joins; the one before it is behind the hole, if there is one."""
+    """A cluster whose last worker joins, the one before it is behind the hole, if there is one, and that before it behind the
+    HalfHole that is returned, too."""
     insecure = ("--insecure",) if hole else ()
     host = hole.here if hole else "127.0.0.1"
     join = f"{host}:{free_ports(1, host)[0]}"
@@ -463,7 +473,9 @@ def make_cluster(flags, logs, hole):
     name = f"worker-{WORKERS}"
     cluster.workers.append(Process(name, [flags.shoal, "worker", "--listen", f"{host}:0", "--name", name, "--join", join,
                                           "--model-root", flags.model.resolve().parent, *ONE, *insecure], logs / f"{name}.log"))
-    return cluster
+    half_hole = HalfHole(host, cluster.addresses[HALF_CUT_OFF])
+    cluster.coordinator.argv = [word.replace(cluster.addresses[HALF_CUT_OFF], half_hole.address) for word in cluster.coordinator.argv]
+    return cluster, half_hole
 
 
 def held_at_the_end(cluster, before):
@@ -510,10 +522,11 @@ def soak(flags, logs, hole=None, out=sys.stdout):
     """Runs it, with a table to `out`. Returns what `--json` writes; its "problems" are what should not be."""
     logs.mkdir(parents=True, exist_ok=True)
     asked = undisturbed(flags, logs)
-    with make_cluster(flags, logs, hole) as cluster:
+    cluster, half_hole = make_cluster(flags, logs, hole)
+    with contextlib.closing(half_hole), cluster:
         if not wait_until(lambda: any(node["name"] == f"worker-{WORKERS}" for node in cluster.status()["nodes"]), 60):
             raise ClusterError(f"worker-{WORKERS} has not joined:\n{cluster.workers[JOINS].log_tail()}")
-        faults = Faults(cluster, hole, flags)
+        faults = Faults(cluster, (hole, half_hole), flags)
         load = Load(cluster.port, asked, faults, flags)
         for question in asked:  # Undisturbed here, too, and all that is allocated once is.
             load.until_answered(question, None)
@@ -585,7 +598,7 @@ def main():
     flags = parse()
     print(f"{flags.model.name}; {machine()}, a thread a process; commit {commit()}; {flags.clients} clients, seed {flags.seed}\n")
     logs = flags.logs or Path(tempfile.mkdtemp())
-    with ExitStack() as stack:
+    with contextlib.ExitStack() as stack:
         hole = None
         if os.geteuid() == 0:
             hole = BlackHole(10 + os.getpid() % 40).open()

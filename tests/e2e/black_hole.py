@@ -1,6 +1,10 @@
-"""A network that drops packets silently: a namespace behind a veth pair, with wrong link addresses."""
+"""Networks that drop packets silently: a namespace behind a veth pair, with wrong link addresses; and, in one direction and without
+root, a proxy that passes nothing on."""
+import contextlib
 import os
+import socket
 import subprocess
+import threading
 
 from tester import TESTER
 
@@ -64,3 +68,64 @@ class BlackHole:
     def close(self):
         subprocess.run(["ip", "netns", "del", self.space], capture_output=True, check=False)
         subprocess.run(["ip", "link", "del", self.here_if], capture_output=True, check=False)
+
+
+class HalfHole:
+    """A proxy in front of a port: whoever connects to `address` reaches `target`, or nobody between swallow() and release().
+
+    Connections stay open meanwhile, and what was sent comes late, as after a network's failure. What the process behind `target`
+    sends over connections of its own does not come by here.
+    """
+
+    def __init__(self, host, target):
+        self.target = (target.rpartition(":")[0], int(target.rpartition(":")[2]))
+        self.listener = socket.create_server((host, 0), backlog=100)
+        self.address = f"{host}:{self.listener.getsockname()[1]}"
+        self.flows = threading.Event()
+        self.flows.set()
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def _accept(self):
+        with contextlib.suppress(OSError):  # Closed.
+            while True:
+                near, _ = self.listener.accept()
+                threading.Thread(target=self._join, args=(near,), daemon=True).start()
+
+    def _join(self, near):
+        self.flows.wait()
+        try:
+            far = socket.create_connection(self.target, 20)
+        except OSError:
+            near.close()
+            return
+        for link in (near, far):
+            link.settimeout(None)
+            link.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        back = threading.Thread(target=self._carry, args=(far, near), daemon=True)
+        back.start()
+        self._carry(near, far)
+        back.join()
+        near.close()
+        far.close()
+
+    def _carry(self, source, sink):
+        with contextlib.suppress(OSError):
+            while data := source.recv(1 << 16):
+                self.flows.wait()
+                sink.sendall(data)
+        for link in (source, sink):
+            with contextlib.suppress(OSError):
+                link.shutdown(socket.SHUT_RDWR)
+
+    def swallow(self):
+        self.flows.clear()
+
+    def release(self):
+        self.flows.set()
+
+    def close(self):
+        self.release()
+        # close() alone would not wake who waits in accept().
+        with contextlib.suppress(OSError):
+            self.listener.shutdown(socket.SHUT_RDWR)
+        self.listener.close()

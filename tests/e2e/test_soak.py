@@ -42,7 +42,7 @@ def test_the_faults_of_a_seed_are_the_same_each_time_and_others_with_another():
     assert planned(1) == planned(1) != planned(2)
     kinds = {fault.kind for fault in planned(1)}
     assert kinds == {"stop shortly", "stop for long", "drain", "restart", "kill for a while", "end and start again", "swallow",
-                     "restart coordinator"}
+                     "swallow one way", "restart coordinator"}
     assert all(fault.kind in ("stop shortly", "stop for long", "drain") for fault in planned(1) if fault.worker == soak.NEVER_KILLED)
 
 
